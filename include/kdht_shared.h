@@ -1,0 +1,227 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The one definition of every constant and struct that Cython, Python and BPF
+ * share. Python sees it through kdht/_shared.pyx, the routing core through
+ * kdht/_routing.pxd, the XDP program by including it. docs/protocol.md explains it.
+ *
+ * Contract: plain C that a BPF compiler takes too; no libc, no functions.
+ */
+#ifndef KDHT_SHARED_H
+#define KDHT_SHARED_H
+
+#include <linux/types.h>
+
+/* --- The protocol: changing one of these makes another protocol ------------- */
+
+#define KDHT_MAGIC 0x4b444854u /* "KDHT" */
+#define KDHT_VERSION 1
+#define KDHT_PORT 5348 /* "KDHT" on a phone's keys */
+#define KDHT_HEADER_LEN 112
+#define KDHT_TAGGED_LEN 104 /* the header tag covers these bytes, hops taken as 0 */
+#define KDHT_MAX_BODY 1120  /* 40 IPv6 + 8 UDP + 112 + 1120 = 1280, IPv6's least MTU */
+#define KDHT_MAX_DATAGRAM 1232
+#define KDHT_ID_LEN 20
+#define KDHT_ID_BITS 160
+#define KDHT_RECORD_LEN 16 /* struct kdht_record */
+#define KDHT_MAX_VALUE 1104 /* KDHT_MAX_BODY - KDHT_RECORD_LEN */
+#define KDHT_COOKIE_SLOT_BITS 7 /* a cookie's time slot is 128 s; two slots are valid */
+
+/* Routed ops are the datapath's, control ops always pass up to the daemon. */
+#define KDHT_OPS(X) \
+	X(GET, 0x01)    \
+	X(PUT, 0x02)    \
+	X(DELETE, 0x03) \
+	X(TRACE, 0x04)  \
+	X(PING, 0x10)   \
+	X(FIND_NODE, 0x11)
+
+#define KDHT_FIRST_ROUTED_OP 0x01
+#define KDHT_LAST_ROUTED_OP 0x04
+#define KDHT_FIRST_CONTROL_OP 0x10
+#define KDHT_LAST_CONTROL_OP 0x11
+
+#define KDHT_FLAGS(X)  \
+	X(REPLY, 0x01)     \
+	X(FORWARDED, 0x02) /* filled in and tagged by a member of the cluster */
+
+#define KDHT_KNOWN_FLAGS 0x03
+
+#define KDHT_STATUSES(X)                                                            \
+	X(OK, 0)                                                                        \
+	X(NOT_FOUND, 1)       /* the owner has no such record */                        \
+	X(NOT_RESPONSIBLE, 2) /* a retry ended at a node that does not own the key */   \
+	X(COOKIE_NEEDED, 3)   /* repeat with the cookie of this reply */                \
+	X(TOO_LARGE, 4)       /* the value is larger than the client said it takes */   \
+	X(BAD_REQUEST, 5)     /* the body cannot be what the op wants */                \
+	X(STORAGE_FAILED, 6)  /* the disk said no: nothing was changed */               \
+	X(BUSY, 7)            /* too much waits already: try again later */             \
+	X(HOPS_ENDED, 8)      /* TRACE only: the hop limit ended here */
+
+/* --- What the implementations agree on ------------------------------------- */
+
+/* FORWARD and RELAY re-address the packet, LOCAL and PASS leave it as it came. */
+#define KDHT_VERDICTS(X)                                          \
+	X(PASS, 0)    /* not ours: nothing was looked at further */   \
+	X(LOCAL, 1)   /* up to this node's daemon */                  \
+	X(FORWARD, 2) /* a request, on to the next hop */             \
+	X(RELAY, 3)   /* a reply, back to its client */               \
+	X(DROP, 4)
+
+/* X(name, value, verdict): why a verdict was given; each reason has one verdict. */
+#define KDHT_REASONS(X)                                                                \
+	X(NOT_OURS, 0, PASS)                                                               \
+	X(OWNER, 1, LOCAL)        /* no contact is closer to the key */                    \
+	X(ATTEMPT_ENDS, 2, LOCAL) /* fewer closer contacts than `attempt` skips */         \
+	X(TRACE_ENDS, 3, LOCAL)   /* a TRACE whose hop limit ends here */                  \
+	X(CONTROL, 4, LOCAL)                                                               \
+	X(FAMILY, 5, LOCAL)       /* the next hop speaks the other IP: the socket's job */ \
+	X(NOT_READY, 6, LOCAL)    /* no configuration published, or it kept changing */    \
+	X(ENTERED, 7, FORWARD)    /* a client's request, filled in and tagged */           \
+	X(NEXT_HOP, 8, FORWARD)                                                            \
+	X(RELAYED, 9, RELAY)                                                               \
+	X(TRUNCATED, 10, DROP)                                                             \
+	X(BAD_MAGIC, 11, DROP)                                                             \
+	X(BAD_VERSION, 12, DROP)                                                           \
+	X(BAD_LENGTH, 13, DROP)   /* the body length is not what follows */                \
+	X(TOO_LONG, 14, DROP)                                                              \
+	X(BAD_FLAGS, 15, DROP)                                                             \
+	X(BAD_OP, 16, DROP)                                                                \
+	X(FORGED_ORIGIN, 17, DROP) /* a client filled in what is the entry node's */       \
+	X(BAD_EPOCH, 18, DROP)                                                             \
+	X(BAD_TAG, 19, DROP)                                                               \
+	X(BAD_BODY_TAG, 20, DROP)                                                          \
+	X(STALE, 21, DROP)        /* its time is outside the replay window */              \
+	X(HOP_LIMIT, 22, DROP)                                                             \
+	X(NOT_ENTRY, 23, DROP)    /* a reply for another node's client */                  \
+	X(BAD_ADDRESS, 24, DROP)  /* an address that no reply may go to */                 \
+	X(BAD_IP, 25, DROP)       /* IP or UDP lengths that cannot be */                   \
+	X(FRAGMENT, 26, DROP)                                                              \
+	X(IP_OPTIONS, 27, DROP)                                                            \
+	X(EXT_HEADER, 28, DROP)                                                            \
+	X(NO_CHECKSUM, 29, DROP)  /* IPv6 UDP without one */
+
+enum kdht_op {
+#define X(name, value) KDHT_OP_##name = value,
+	KDHT_OPS(X)
+#undef X
+};
+enum kdht_flag {
+#define X(name, value) KDHT_FLAG_##name = value,
+	KDHT_FLAGS(X)
+#undef X
+};
+enum kdht_status {
+#define X(name, value) KDHT_STATUS_##name = value,
+	KDHT_STATUSES(X)
+#undef X
+};
+enum kdht_verdict {
+#define X(name, value) KDHT_##name = value,
+	KDHT_VERDICTS(X)
+#undef X
+};
+enum kdht_reason {
+#define X(name, value, verdict) KDHT_REASON_##name = value,
+	KDHT_REASONS(X)
+#undef X
+	KDHT_REASON_COUNT
+};
+
+/* --- On the wire: big-endian, every field at a fixed offset ------------------ */
+
+struct kdht_header {
+	__be32 magic;
+	__u8 version;
+	__u8 op;
+	__u8 flags;
+	__u8 hops; /* nodes that may still see it, this one included */
+	__be64 request_id;
+	__u8 key[KDHT_ID_LEN];
+	__u8 attempt;
+	__u8 status;
+	__be16 body_len;
+	__be32 time;
+	__u8 epoch;
+	__u8 reserved1;
+	__be16 client_port;
+	__u8 client_ip[16];
+	__u8 entry_ip[16];
+	__be16 entry_port;
+	__be16 max_reply; /* largest reply body; 0 from a client: KDHT_MAX_BODY */
+	__be32 reserved2;
+	__be64 cookie;
+	__be64 body_tag;
+	__be64 header_tag;
+} __attribute__((packed));
+
+/* What stands before the value in a PUT, in its reply and in a GET's reply. */
+struct kdht_record {
+	__be64 version;
+	__be32 ttl; /* seconds; 0: no end */
+	__be32 flags;
+} __attribute__((packed));
+
+/* One contact, in FIND_NODE replies and in the tables. */
+struct kdht_contact {
+	__u8 id[KDHT_ID_LEN];
+	__u8 ip[16]; /* IPv6 or IPv4-mapped */
+	__be16 port;
+} __attribute__((packed));
+
+/* --- Tuning: may differ between builds of one cluster ------------------------ */
+
+#define KDHT_K 20 /* contacts in a bucket */
+#define KDHT_HOP_LIMIT 16
+#define KDHT_REPLAY_WINDOW 60 /* seconds, either way */
+#define KDHT_MAX_OWN 8        /* addresses of one node */
+#define KDHT_KEY_SLOTS 2      /* cluster keys accepted at once */
+
+/* --- The routing state that the control plane publishes ---------------------- */
+
+struct kdht_bucket {
+	__u32 count;
+	struct kdht_contact contacts[KDHT_K];
+} __attribute__((aligned(8)));
+
+struct kdht_key {
+	__u64 k0; /* SipHash key halves, little-endian reads of the 16 bytes */
+	__u64 k1;
+	__u8 epoch;
+	__u8 valid;
+	__u8 pad[6];
+};
+
+#define KDHT_CONFIG_READY 0x01
+#define KDHT_CONFIG_COOKIES 0x02 /* large replies only to proven addresses */
+#define KDHT_CONFIG_UNTAGGED 0x04 /* benchmarks only: tags neither made nor checked */
+
+struct kdht_config {
+	__u8 self_id[KDHT_ID_LEN];
+	__be16 port;
+	__u8 flags;
+	__u8 own_count;
+	__u8 own[KDHT_MAX_OWN][16]; /* every address that is this node, anycast included */
+	__u8 source4[16];           /* the sender of what this node forwards, by family; */
+	__u8 source6[16];           /* all zero: none */
+	struct kdht_key keys[KDHT_KEY_SLOTS]; /* the first signs, all are accepted */
+	struct kdht_key cookie;
+	__u64 occupancy[3]; /* bit i: bucket i is not empty; word 0 holds buckets 0 to 63, bucket 0 its top bit */
+	__u32 window;
+	__u8 hop_limit;
+	__u8 pad[3];
+};
+
+/* What a verdict says beside the rewritten packet. */
+struct kdht_outcome {
+	__u8 verdict;
+	__u8 reason;
+	__u16 max_reply;      /* LOCAL request: the largest body that may be answered */
+	__be16 source_port;   /* FORWARD, RELAY: the new addresses */
+	__be16 target_port;
+	__u8 source_ip[16];
+	__u8 target_ip[16];
+	__u8 next_id[KDHT_ID_LEN]; /* FORWARD: the next hop */
+	__u32 pad;
+};
+
+#endif

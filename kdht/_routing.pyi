@@ -1,0 +1,64 @@
+"""The typed surface of the routing core; the contract is at the top of _routing.pyx."""
+
+from collections.abc import Sequence
+from typing import NamedTuple, TypeAlias
+
+from kdht._shared import Reason, Verdict
+from kdht.wire import Address, Contact
+
+Buffer: TypeAlias = bytes | bytearray | memoryview
+
+LANES: int
+"""How many threads or processes may give verdicts at once, each with counters of its own."""
+
+class Outcome(NamedTuple):
+    verdict: Verdict
+    reason: Reason
+    source: Address | None
+    """FORWARD, RELAY: the new sender."""
+    target: Address | None
+    """FORWARD, RELAY: the new receiver."""
+    next_id: bytes | None
+    """FORWARD: the next hop's ID."""
+    max_reply: int
+    """LOCAL request: the largest reply body, bytes, that may leave for its client."""
+
+def common_bits(a: bytes, b: bytes) -> int: ...
+
+class Core:
+    """The routing state in one shared mapping, and the verdicts made from it."""
+
+    def __init__(self, fd: int | None = None) -> None: ...
+    @property
+    def fd(self) -> int: ...
+    def close(self) -> None: ...
+    def configure(
+        self,
+        *,
+        self_id: bytes,
+        port: int,
+        own: Sequence[bytes],
+        source4: bytes | None,
+        source6: bytes | None,
+        keys: Sequence[tuple[int, bytes]],
+        cookie_key: bytes,
+        cookies: bool = True,
+        window: int = ...,
+        hop_limit: int = ...,
+        untagged: bool = False,
+    ) -> None: ...
+    def set_bucket(self, index: int, contacts: Sequence[Contact]) -> None: ...
+    def bucket(self, index: int) -> list[Contact]: ...
+    def occupancy(self) -> int: ...
+    def next_hop(self, key: bytes, attempt: int = 0) -> Contact | None: ...
+    def closest(self, key: bytes, count: int = ...) -> list[Contact]: ...
+    def rank(self, key: bytes, limit: int = ...) -> int: ...
+    def decide(
+        self, message: bytearray, source: Address, target: Address, now: int, lane: int = 0
+    ) -> Outcome: ...
+    def verdict(self, packet: bytearray, now: int, lane: int = 0) -> Outcome: ...
+    def verdict_batch(self, packets: list[bytearray], now: int, lane: int = 0) -> list[Outcome]: ...
+    def seal(self, message: bytearray, now: int) -> None: ...
+    def cookie(self, client_ip: bytes, now: int) -> int: ...
+    def counters(self, lane: int | None = None) -> dict[str, int]: ...
+    def benchmark(self, packet: bytes, rounds: int, now: int) -> float: ...

@@ -1,0 +1,100 @@
+# cython: language_level=3
+# distutils: include_dirs = include
+"""The constants of include/kdht_shared.h for Python, and SipHash-2-4.
+
+Layer 0. Python code writes no protocol number of its own: it takes it from here.
+Enumerations arrive as `enum.IntEnum`/`IntFlag`, scalars as ints under their C names
+without the KDHT_ prefix; `LAYOUT` is the header's fields as (name, offset, size).
+"""
+
+import enum
+
+from libc.stddef cimport size_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+cdef extern from *:
+    """
+    #include <stddef.h>
+    #include "kdht_shared.h"
+    #include "kdht_siphash.h"
+
+    struct kdht_named { const char *name; int value; int extra; };
+
+    #define X(name, value) {#name, value, 0},
+    static const struct kdht_named kdht_op_names[] = {KDHT_OPS(X) {0, 0, 0}};
+    static const struct kdht_named kdht_flag_names[] = {KDHT_FLAGS(X) {0, 0, 0}};
+    static const struct kdht_named kdht_status_names[] = {KDHT_STATUSES(X) {0, 0, 0}};
+    static const struct kdht_named kdht_verdict_names[] = {KDHT_VERDICTS(X) {0, 0, 0}};
+    #undef X
+    #define X(name, value, verdict) {#name, value, KDHT_##verdict},
+    static const struct kdht_named kdht_reason_names[] = {KDHT_REASONS(X) {0, 0, 0}};
+    #undef X
+
+    #define F(f) {#f, (int)offsetof(struct kdht_header, f), (int)sizeof(((struct kdht_header *)0)->f)},
+    static const struct kdht_named kdht_header_fields[] = {
+        F(magic) F(version) F(op) F(flags) F(hops) F(request_id) F(key) F(attempt) F(status)
+        F(body_len) F(time) F(epoch) F(reserved1) F(client_port) F(client_ip) F(entry_ip)
+        F(entry_port) F(max_reply) F(reserved2) F(cookie) F(body_tag) F(header_tag) {0, 0, 0}};
+    #undef F
+
+    #define C(name) {#name, KDHT_##name, 0},
+    static const struct kdht_named kdht_scalars[] = {
+        C(MAGIC) C(VERSION) C(PORT) C(HEADER_LEN) C(TAGGED_LEN) C(MAX_BODY) C(MAX_DATAGRAM)
+        C(ID_LEN) C(ID_BITS) C(RECORD_LEN) C(MAX_VALUE) C(COOKIE_SLOT_BITS) C(FIRST_ROUTED_OP)
+        C(LAST_ROUTED_OP) C(FIRST_CONTROL_OP) C(LAST_CONTROL_OP) C(KNOWN_FLAGS) C(K) C(HOP_LIMIT)
+        C(REPLAY_WINDOW) C(MAX_OWN) C(KEY_SLOTS) {0, 0, 0}};
+    #undef C
+    enum { KDHT_CONTACT_LEN = sizeof(struct kdht_contact) };
+    """
+    cdef struct kdht_named:
+        const char *name
+        int value
+        int extra
+    const kdht_named *kdht_op_names
+    const kdht_named *kdht_flag_names
+    const kdht_named *kdht_status_names
+    const kdht_named *kdht_verdict_names
+    const kdht_named *kdht_reason_names
+    const kdht_named *kdht_header_fields
+    const kdht_named *kdht_scalars
+    int KDHT_CONTACT_LEN
+    uint64_t kdht_siphash(uint64_t k0, uint64_t k1, const uint8_t *data, uint32_t length) noexcept nogil
+    uint64_t kdht_sip_read(const void *at) noexcept nogil
+
+
+cdef list _rows(const kdht_named *row):
+    cdef list rows = []
+    while row.name != NULL:
+        rows.append((row.name.decode("ascii"), row.value, row.extra))
+        row += 1
+    return rows
+
+
+cdef dict _values(const kdht_named *row):
+    return {name: value for name, value, _ in _rows(row)}
+
+
+Op = enum.IntEnum("Op", _values(kdht_op_names), module=__name__)
+Flag = enum.IntFlag("Flag", _values(kdht_flag_names), module=__name__)
+Status = enum.IntEnum("Status", _values(kdht_status_names), module=__name__)
+Verdict = enum.IntEnum("Verdict", _values(kdht_verdict_names), module=__name__)
+Reason = enum.IntEnum("Reason", _values(kdht_reason_names), module=__name__)
+VERDICT_OF = {Reason(value): Verdict(verdict) for _, value, verdict in _rows(kdht_reason_names)}
+LAYOUT = tuple(_rows(kdht_header_fields))
+CONTACT_LEN = KDHT_CONTACT_LEN
+
+globals().update(_values(kdht_scalars))
+
+
+def siphash(key: bytes, data: bytes) -> int:
+    """SipHash-2-4 of `data` under a 16-byte key, as an unsigned 64-bit integer.
+
+    Source: Aumasson and Bernstein, 2012. Raises ValueError for a key of another length.
+    """
+    if len(key) != 16:
+        raise ValueError(f"a SipHash key has 16 bytes, not {len(key)}")
+    cdef const uint8_t[::1] view = data
+    cdef const uint8_t *key_at = key
+    cdef const uint8_t *at = &view[0] if len(data) else NULL
+    cdef size_t length = len(data)
+    return kdht_siphash(kdht_sip_read(key_at), kdht_sip_read(key_at + 8), at, <uint32_t>length)

@@ -1,0 +1,37 @@
+"""Cluster keys: from the operator's shared secret to the keys that tags and cookies use.
+
+Layer 0. A cluster secret is any 16 or more bytes that all nodes share; every epoch has
+its own. Keys for different uses are derived with BLAKE2b (RFC 7693) personalisation,
+so that neither use tells anything of the other.
+"""
+
+import hashlib
+from typing import NamedTuple
+
+from kdht.errors import ConfigError
+
+MIN_SECRET = 16
+
+
+class ClusterKey(NamedTuple):
+    """One epoch's keys, 16 bytes each."""
+
+    epoch: int
+    tag: bytes
+    cookie: bytes
+
+
+def derive(epoch: int, secret: bytes) -> ClusterKey:
+    """The keys of `epoch` (0 to 255) from the shared secret.
+
+    Raises ConfigError for a secret under 16 bytes or an epoch out of range.
+    """
+    if len(secret) < MIN_SECRET:
+        raise ConfigError(f"a cluster secret has at least {MIN_SECRET} bytes, this one has {len(secret)}")
+    if not 0 <= epoch <= 255:
+        raise ConfigError(f"a key epoch is a number from 0 to 255, not {epoch}")
+    return ClusterKey(epoch, _derived(secret, b"kdht-tag"), _derived(secret, b"kdht-cookie"))
+
+
+def _derived(secret: bytes, use: bytes) -> bytes:
+    return hashlib.blake2b(hashlib.sha256(secret).digest(), digest_size=16, person=use).digest()
