@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The shared mapping that holds one node's routing state, for user space only.
+ *
+ * A cell is two copies and a sequence number. The writer fills the copy that is not
+ * current, then steps the number; a reader uses the current copy and checks afterwards
+ * that the number is still the same. One writer, any number of readers, in any process.
+ */
+#ifndef KDHT_REGION_H
+#define KDHT_REGION_H
+
+#include "kdht_shared.h"
+
+#define KDHT_REGION_MAGIC 0x4b444854524e0001ull /* layout version in the low bits */
+#define KDHT_LANES 32
+
+struct kdht_bucket_cell {
+	__u32 sequence;
+	__u32 pad;
+	struct kdht_bucket copies[2];
+};
+
+struct kdht_config_cell {
+	__u32 sequence;
+	__u32 pad;
+	struct kdht_config copies[2];
+};
+
+/* One thread's counters; a cache line of its own, so that lanes do not slow each other. */
+struct kdht_lane {
+	__u64 reasons[KDHT_REASON_COUNT];
+} __attribute__((aligned(64)));
+
+struct kdht_region {
+	__u64 magic;
+	struct kdht_config_cell config;
+	struct kdht_lane lanes[KDHT_LANES];
+	struct kdht_bucket_cell buckets[KDHT_ID_BITS];
+};
+
+/* The sequence before reading; its low bit names the current copy. */
+static inline __u32 kdht_cell_begin(const __u32 *sequence)
+{
+	return __atomic_load_n(sequence, __ATOMIC_ACQUIRE);
+}
+
+/* Whether what was read since kdht_cell_begin is one whole state. */
+static inline int kdht_cell_same(const __u32 *sequence, __u32 begun)
+{
+	__atomic_thread_fence(__ATOMIC_ACQUIRE);
+	return __atomic_load_n(sequence, __ATOMIC_RELAXED) == begun;
+}
+
+/* After the writer filled the copy that is not current. */
+static inline void kdht_cell_publish(__u32 *sequence)
+{
+	__atomic_store_n(sequence, *sequence + 1, __ATOMIC_RELEASE);
+}
+
+/* Before the writer touches the copy that is not current: readers of it must see the last step first. */
+static inline void kdht_cell_open(void)
+{
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+}
+
+#endif
