@@ -26,8 +26,11 @@ struct kdht_config_cell {
 	struct kdht_config copies[2];
 };
 
-/* One thread's counters; a cache line of its own, so that lanes do not slow each other. */
+/* What one thread has for itself: its copy of the configuration, and its counters. */
 struct kdht_lane {
+	__u32 config_sequence; /* of the copy; 0: none */
+	__u32 pad;
+	struct kdht_config config;
 	__u64 reasons[KDHT_REASON_COUNT];
 } __attribute__((aligned(64)));
 

@@ -1,0 +1,1006 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+# distutils: include_dirs = include
+"""Layer 1, the routing core: IDs, k-buckets, the next hop, and verdicts on packets.
+
+Contract: no I/O, no clock, no locks for readers, no GIL on the packet path. All state
+lies in one shared mapping (include/kdht_region.h) that other threads and processes may
+map too: one writer, many readers. `now` is unix seconds and comes from the caller.
+
+A verdict has two halves. `_plan` looks at a message and changes nothing; `_apply` then
+rewrites the header of what goes on. docs/design.md has the order of the checks and the
+reasons for it; include/kdht_shared.h names every reason.
+"""
+
+import os
+from array import array
+from collections import namedtuple
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcmp, memcpy, memset
+
+from kdht._layout cimport *
+from kdht._shared import VERDICT_OF, Reason
+from kdht.wire import Address, Contact
+
+
+LANES = KDHT_LANES
+cdef enum:
+    READ_TRIES = 8      # lost races with the writer before a reader gives up
+    UDP = 17
+    NEW_TTL = 64
+    MAX_EXT_HEADERS = 6
+    GO_ON = -1          # in place of a reason: nothing to object to
+
+# --- Addresses ---------------------------------------------------------------------
+
+cdef const uint8_t *MAPPED = b"\0\0\0\0\0\0\0\0\0\0\xff\xff"
+cdef const uint8_t *NO_IP = b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
+
+cdef inline bint _is_ipv4(const uint8_t *ip) noexcept nogil:
+    return memcmp(ip, MAPPED, 12) == 0
+
+
+cdef inline bint _is_zero(const uint8_t *ip) noexcept nogil:
+    return memcmp(ip, NO_IP, 16) == 0
+
+
+cdef bint _may_be_answered(const uint8_t *ip, uint16_t port) noexcept nogil:
+    """Whether a reply may go there: one host's address, and a port."""
+    if port == 0:
+        return False
+    if _is_ipv4(ip):
+        return 0 < ip[12] < 224 or (240 <= ip[12] and ntohl((<const uint32_t *>(ip + 12))[0]) != 0xffffffffU)
+    return ip[0] != 0xff and not _is_zero(ip)
+
+
+cdef inline bint _is_own(const kdht_config *config, const uint8_t *ip) noexcept nogil:
+    cdef int i
+    for i in range(config.own_count):
+        if memcmp(config.own[i], ip, 16) == 0:
+            return True
+    return False
+
+
+# --- Tags and cookies ----------------------------------------------------------------
+
+cdef uint64_t _header_tag(const kdht_key *key, const kdht_header *header) noexcept nogil:
+    """SipHash-2-4 of the tagged bytes with `hops`, the last byte of the first word, as 0."""
+    cdef kdht_sip state
+    cdef const uint8_t *at = <const uint8_t *>header
+    cdef int i
+    kdht_sip_start(&state, key.k0, key.k1)
+    kdht_sip_word(&state, kdht_sip_read(at) & 0x00ffffffffffffffULL)
+    for i in range(8, KDHT_TAGGED_LEN, 8):
+        kdht_sip_word(&state, kdht_sip_read(at + i))
+    return kdht_sip_end(&state, <uint64_t>KDHT_TAGGED_LEN << 56)
+
+
+cdef inline uint64_t _body_tag(const kdht_key *key, const kdht_header *header) noexcept nogil:
+    return kdht_siphash(key.k0, key.k1, <const uint8_t *>header + KDHT_HEADER_LEN, ntohs(header.body_len))
+
+
+cdef uint64_t _cookie(const kdht_config *config, const uint8_t *ip, uint64_t slot) noexcept nogil:
+    """A proof, good for one time slot, that whoever shows it receives at `ip`. Never 0."""
+    cdef uint8_t proof[24]
+    cdef uint64_t slot_be = htobe64(slot)
+    memcpy(proof, ip, 16)
+    memcpy(proof + 16, &slot_be, 8)
+    cdef uint64_t cookie = kdht_siphash(config.cookie.k0, config.cookie.k1, proof, 24)
+    return cookie if cookie != 0 else 1
+
+
+cdef bint _is_proven(const kdht_config *config, const kdht_header *header,
+                     const uint8_t *ip, uint32_t now) noexcept nogil:
+    cdef uint64_t slot = now >> KDHT_COOKIE_SLOT_BITS
+    cdef uint64_t shown = be64toh(header.cookie)
+    if not config.flags & KDHT_CONFIG_COOKIES:
+        return True
+    if shown == 0:
+        return False
+    return shown == _cookie(config, ip, slot) or (slot > 0 and shown == _cookie(config, ip, slot - 1))
+
+
+cdef inline const kdht_key *_key_of(const kdht_config *config, uint8_t epoch) noexcept nogil:
+    cdef int i
+    for i in range(KDHT_KEY_SLOTS):
+        if config.keys[i].valid and config.keys[i].epoch == epoch:
+            return &config.keys[i]
+    return NULL
+
+
+# --- The table -----------------------------------------------------------------------
+
+cdef inline uint64_t _word(const uint8_t *id, int i) noexcept nogil:
+    """64 bits of an ID, the first bit on top; the third word's low half is zero."""
+    cdef uint64_t word
+    cdef uint32_t half
+    if i < 2:
+        memcpy(&word, id + 8 * i, 8)
+        return be64toh(word)
+    memcpy(&half, id + 16, 4)
+    return <uint64_t>ntohl(half) << 32
+
+
+cdef inline int _compare(const uint8_t *a, const uint8_t *b, const uint64_t *key) noexcept nogil:
+    """Below, at or above zero as `a` is nearer to the key than `b`, the same, or farther."""
+    cdef int i
+    cdef uint64_t da, db
+    for i in range(3):
+        da = _word(a, i) ^ key[i]
+        db = _word(b, i) ^ key[i]
+        if da != db:
+            return -1 if da < db else 1
+    return 0
+
+
+cdef uint32_t _nearest(const kdht_bucket *bucket, uint32_t count, const uint64_t *key) noexcept nogil:
+    """The index of the bucket's contact nearest to the key."""
+    cdef uint32_t best = 0, i
+    cdef uint64_t top, best_top = _word(bucket.contacts[0].id, 0) ^ key[0]
+    for i in range(1, count):
+        top = _word(bucket.contacts[i].id, 0) ^ key[0]
+        if top < best_top or (top == best_top and _compare(
+                bucket.contacts[i].id, bucket.contacts[best].id, key) < 0):
+            best, best_top = i, top
+    return best
+
+
+cdef uint32_t _ranked(const kdht_bucket *bucket, uint32_t count, const uint64_t *key, uint32_t rank) noexcept nogil:
+    """The index of the contact with `rank` others nearer to the key; rank is below count.
+
+    While the writer is at it, there may be no such contact: any index does, it is read again.
+    """
+    cdef uint32_t i, j, nearer
+    for i in range(count):
+        nearer = 0
+        for j in range(count):
+            if _compare(bucket.contacts[j].id, bucket.contacts[i].id, key) < 0:
+                nearer += 1
+        if nearer == rank:
+            return i
+    return 0
+
+
+cdef int _pick(const kdht_bucket_cell *cell, const uint64_t *key, uint32_t *skip,
+               kdht_contact *found) noexcept nogil:
+    """1 and the contact with `skip` nearer ones in this bucket; 0 and `skip` lowered if it has
+    too few; -1 if the writer won READ_TRIES races."""
+    cdef uint32_t begun, count
+    cdef const kdht_bucket *bucket
+    cdef int i
+    for i in range(READ_TRIES):
+        begun = kdht_cell_begin(&cell.sequence)
+        bucket = &cell.copies[begun & 1]
+        count = bucket.count
+        if count > KDHT_K:
+            continue
+        if skip[0] < count:
+            memcpy(found, &bucket.contacts[_nearest(bucket, count, key) if skip[0] == 0
+                                           else _ranked(bucket, count, key, skip[0])], sizeof(kdht_contact))
+        if not kdht_cell_same(&cell.sequence, begun):
+            continue
+        if skip[0] < count:
+            return 1
+        skip[0] -= count
+        return 0
+    return -1
+
+
+cdef int _next_hop(const kdht_region_full *region, const kdht_config *config, const uint8_t *key_id,
+                   uint32_t attempt, kdht_contact *found) noexcept nogil:
+    """The reason why there is no next hop, or KDHT_REASON_NEXT_HOP and the contact.
+
+    The strictly closer contacts, in order, are those of the buckets whose bit of
+    self XOR key is set, ascending (Maymounkov and Mazieres, "Kademlia", 2002, section 2).
+    """
+    cdef uint64_t key[3]
+    cdef uint64_t closer
+    cdef uint32_t skip = attempt
+    cdef int word, bit, picked
+    for word in range(3):
+        key[word] = _word(key_id, word)
+    for word in range(3):
+        closer = (_word(config.self_id, word) ^ key[word]) & config.occupancy[word]
+        while closer:
+            bit = clzll(closer)
+            closer &= ~(<uint64_t>1 << (63 - bit))
+            picked = _pick(&region.buckets[64 * word + bit], key, &skip, found)
+            if picked > 0:
+                return KDHT_REASON_NEXT_HOP
+            if picked < 0:
+                return KDHT_REASON_NOT_READY
+    return KDHT_REASON_OWNER if skip == attempt else KDHT_REASON_ATTEMPT_ENDS
+
+
+# --- The verdict on a message ----------------------------------------------------------
+
+cdef struct Plan:
+    # What `_plan` found out and `_apply` needs.
+    const kdht_config *config
+    uint32_t now
+    uint32_t length
+    const uint8_t *source_ip
+    const uint8_t *target_ip
+    uint16_t source_port
+    uint16_t target_port
+    uint8_t hops
+    bint one_family     # a whole packet: it cannot change its IP version
+    bint forwarded
+
+
+cdef inline const kdht_config *_config(kdht_region_full *region, uint32_t lane_index) noexcept nogil:
+    """The lane's own copy of the configuration, made anew when another was published."""
+    cdef kdht_lane *lane = &region.lanes[lane_index]
+    cdef uint32_t begun = kdht_cell_begin(&region.config.sequence)
+    cdef int i
+    if begun == lane.config_sequence:
+        return &lane.config
+    for i in range(READ_TRIES):
+        lane.config_sequence = 0
+        memcpy(&lane.config, &region.config.copies[begun & 1], sizeof(kdht_config))
+        if kdht_cell_same(&region.config.sequence, begun):
+            lane.config_sequence = begun
+            return &lane.config
+        begun = kdht_cell_begin(&region.config.sequence)
+    lane.config.flags = 0
+    return &lane.config
+
+
+cdef int _check_form(const kdht_header *header, uint32_t length) noexcept nogil:
+    """The reason to drop what cannot be a message, or GO_ON."""
+    if length < 4:
+        return KDHT_REASON_TRUNCATED
+    if ntohl(header.magic) != KDHT_MAGIC:
+        return KDHT_REASON_BAD_MAGIC
+    if length < KDHT_HEADER_LEN:
+        return KDHT_REASON_TRUNCATED
+    if header.version != KDHT_VERSION:
+        return KDHT_REASON_BAD_VERSION
+    if length > KDHT_MAX_DATAGRAM or ntohs(header.body_len) > KDHT_MAX_BODY:
+        return KDHT_REASON_TOO_LONG
+    if KDHT_HEADER_LEN + <uint32_t>ntohs(header.body_len) != length:
+        return KDHT_REASON_BAD_LENGTH
+    if header.flags & ~KDHT_KNOWN_FLAGS:
+        return KDHT_REASON_BAD_FLAGS
+    if not (KDHT_FIRST_ROUTED_OP <= header.op <= KDHT_LAST_ROUTED_OP
+            or KDHT_FIRST_CONTROL_OP <= header.op <= KDHT_LAST_CONTROL_OP):
+        return KDHT_REASON_BAD_OP
+    return GO_ON
+
+
+cdef int _check_client(const kdht_header *header, Plan *plan, kdht_outcome *out) noexcept nogil:
+    """A client's request: the reason to drop it, or GO_ON and what its entry fills in."""
+    cdef uint32_t takes = ntohs(header.max_reply)
+    cdef uint32_t sent = ntohs(header.body_len)
+    if header.flags & KDHT_FLAG_REPLY or header.op > KDHT_LAST_ROUTED_OP:
+        return KDHT_REASON_BAD_FLAGS
+    if (header.status or header.time or header.epoch or header.reserved1 or header.client_port
+            or header.entry_port or header.reserved2 or header.body_tag or header.header_tag
+            or not _is_zero(header.client_ip) or not _is_zero(header.entry_ip)):
+        return KDHT_REASON_FORGED_ORIGIN
+    if not _may_be_answered(plan.source_ip, plan.source_port):
+        return KDHT_REASON_BAD_ADDRESS
+    plan.hops = header.hops
+    if plan.hops == 0 or plan.hops > plan.config.hop_limit:
+        plan.hops = plan.config.hop_limit
+    if takes == 0 or takes > KDHT_MAX_BODY:
+        takes = KDHT_MAX_BODY
+    if takes > sent and not _is_proven(plan.config, header, plan.source_ip, plan.now):
+        takes = sent
+    out.max_reply = <uint16_t>takes
+    return GO_ON
+
+
+cdef int _check_member(const kdht_header *header, Plan *plan, kdht_outcome *out) noexcept nogil:
+    """A message that another member sent: the reason to drop it, or GO_ON."""
+    cdef const kdht_key *key
+    cdef uint32_t age = plan.now - ntohl(header.time)
+    cdef uint32_t window = plan.config.window
+    if header.reserved1 or header.reserved2:
+        return KDHT_REASON_BAD_FLAGS
+    if not plan.config.flags & KDHT_CONFIG_UNTAGGED:
+        key = _key_of(plan.config, header.epoch)
+        if key is NULL:
+            return KDHT_REASON_BAD_EPOCH
+        if _header_tag(key, header) != be64toh(header.header_tag):
+            return KDHT_REASON_BAD_TAG
+    if age > window and <uint32_t>-age > window:
+        return KDHT_REASON_STALE
+    if header.hops == 0:
+        return KDHT_REASON_HOP_LIMIT
+    plan.hops = header.hops
+    out.max_reply = ntohs(header.max_reply)
+    if out.max_reply > KDHT_MAX_BODY:
+        out.max_reply = KDHT_MAX_BODY
+    return GO_ON
+
+
+cdef bint _body_is_right(const kdht_header *header, const Plan *plan) noexcept nogil:
+    """Where a message ends, its body is held against its tag; a client's has none."""
+    if not plan.forwarded or plan.config.flags & KDHT_CONFIG_UNTAGGED:
+        return True
+    return _body_tag(_key_of(plan.config, header.epoch), header) == be64toh(header.body_tag)
+
+
+cdef inline int _ends_here(const kdht_header *header, const Plan *plan, int reason) noexcept nogil:
+    return reason if _body_is_right(header, plan) else KDHT_REASON_BAD_BODY_TAG
+
+
+cdef int _plan_relay(const kdht_header *header, const Plan *plan, kdht_outcome *out) noexcept nogil:
+    """A reply: back to its client if this is its entry node."""
+    if header.entry_port != plan.config.port or not _is_own(plan.config, header.entry_ip):
+        return KDHT_REASON_NOT_ENTRY
+    if not _may_be_answered(header.client_ip, header.client_port):
+        return KDHT_REASON_BAD_ADDRESS
+    if not _body_is_right(header, plan):
+        return KDHT_REASON_BAD_BODY_TAG
+    if plan.one_family and not (_is_ipv4(header.client_ip) == _is_ipv4(plan.target_ip)
+                                and _is_ipv4(header.entry_ip) == _is_ipv4(plan.target_ip)):
+        return KDHT_REASON_FAMILY
+    memcpy(out.source_ip, header.entry_ip, 16)
+    memcpy(out.target_ip, header.client_ip, 16)
+    out.source_port = header.entry_port
+    out.target_port = header.client_port
+    return KDHT_REASON_RELAYED
+
+
+cdef int _plan_forward(kdht_region_full *region, const kdht_header *header, const Plan *plan,
+                       kdht_outcome *out) noexcept nogil:
+    """A routed request: on to the next hop, or local."""
+    cdef kdht_contact hop
+    cdef const uint8_t *source = plan.config.source6
+    cdef int reason = _next_hop(region, plan.config, header.key, header.attempt, &hop)
+    if reason != KDHT_REASON_NEXT_HOP:
+        return _ends_here(header, plan, reason)
+    if plan.hops <= 1:
+        if header.op == KDHT_OP_TRACE:
+            return _ends_here(header, plan, KDHT_REASON_TRACE_ENDS)
+        return KDHT_REASON_HOP_LIMIT
+    if _is_ipv4(hop.ip):
+        source = plan.config.source4
+    if plan.one_family and (_is_ipv4(hop.ip) != _is_ipv4(plan.target_ip) or _is_zero(source)):
+        return KDHT_REASON_FAMILY
+    memcpy(out.source_ip, source, 16)
+    memcpy(out.target_ip, hop.ip, 16)
+    memcpy(out.next_id, hop.id, KDHT_ID_LEN)
+    out.source_port = plan.config.port
+    out.target_port = hop.port
+    return KDHT_REASON_NEXT_HOP if plan.forwarded else KDHT_REASON_ENTERED
+
+
+cdef int _plan(kdht_region_full *region, const kdht_header *header, Plan *plan,
+               kdht_outcome *out) noexcept nogil:
+    """The reason of the verdict, and `out` filled; the message is not changed."""
+    cdef int bad
+    if not plan.config.flags & KDHT_CONFIG_READY:
+        return KDHT_REASON_NOT_READY
+    bad = _check_form(header, plan.length)
+    if bad != GO_ON:
+        return bad
+    plan.forwarded = header.flags & KDHT_FLAG_FORWARDED
+    bad = _check_member(header, plan, out) if plan.forwarded else _check_client(header, plan, out)
+    if bad != GO_ON:
+        return bad
+    if header.op > KDHT_LAST_ROUTED_OP:
+        out.max_reply = 0
+        return _ends_here(header, plan, KDHT_REASON_CONTROL)
+    if header.flags & KDHT_FLAG_REPLY:
+        return _plan_relay(header, plan, out)
+    return _plan_forward(region, header, plan, out)
+
+
+cdef void _sign(const kdht_config *config, kdht_header *header, uint32_t now) noexcept nogil:
+    """Make it a member's message: flag, time, epoch, both tags."""
+    cdef const kdht_key *key = &config.keys[0]
+    header.flags |= KDHT_FLAG_FORWARDED
+    header.time = htonl(now)
+    header.epoch = key.epoch
+    header.body_tag = 0
+    header.header_tag = 0
+    if not config.flags & KDHT_CONFIG_UNTAGGED:
+        header.body_tag = htobe64(_body_tag(key, header))
+        header.header_tag = htobe64(_header_tag(key, header))
+
+
+cdef void _apply(kdht_header *header, const Plan *plan, const kdht_outcome *out) noexcept nogil:
+    """Rewrite the header of what goes on, as its reason says."""
+    if out.reason == KDHT_REASON_NEXT_HOP:
+        header.hops = plan.hops - 1
+    elif out.reason == KDHT_REASON_ENTERED:
+        header.hops = plan.hops - 1
+        memcpy(header.client_ip, plan.source_ip, 16)
+        header.client_port = plan.source_port
+        memcpy(header.entry_ip, plan.target_ip, 16)
+        header.entry_port = plan.target_port
+        header.max_reply = htons(out.max_reply)
+        header.cookie = 0
+        _sign(plan.config, header, plan.now)
+    elif out.reason == KDHT_REASON_RELAYED:
+        _strip(header, plan)
+
+
+cdef void _strip(kdht_header *header, const Plan *plan) noexcept nogil:
+    """Nothing of the cluster leaves it with a reply, but a cookie does."""
+    header.cookie = 0
+    if plan.config.flags & KDHT_CONFIG_COOKIES:
+        header.cookie = htobe64(_cookie(plan.config, header.client_ip, plan.now >> KDHT_COOKIE_SLOT_BITS))
+    memset(header.client_ip, 0, 16)
+    memset(header.entry_ip, 0, 16)
+    header.client_port = header.entry_port = header.max_reply = 0
+    header.time = 0
+    header.epoch = 0
+    header.body_tag = header.header_tag = 0
+
+
+cdef inline int _conclude(kdht_region_full *region, uint32_t lane, int reason, kdht_outcome *out) noexcept nogil:
+    region.lanes[lane].reasons[reason] += 1
+    out.reason = <uint8_t>reason
+    out.verdict = kdht_verdict_of[reason]
+    return out.verdict
+
+
+cdef int core_decide(kdht_region *shared, uint32_t lane, uint8_t *message, uint32_t length,
+                     const uint8_t *source_ip, uint16_t source_port,
+                     const uint8_t *target_ip, uint16_t target_port,
+                     uint32_t now, kdht_outcome *out) noexcept nogil:
+    cdef kdht_region_full *region = <kdht_region_full *>shared
+    cdef Plan plan
+    cdef int verdict
+    plan.config = _config(region, lane)
+    plan.now, plan.length, plan.one_family = now, length, False
+    plan.source_ip, plan.source_port = source_ip, source_port
+    plan.target_ip, plan.target_port = target_ip, target_port
+    verdict = _conclude(region, lane, _plan(region, <kdht_header *>message, &plan, out), out)
+    if verdict == KDHT_FORWARD or verdict == KDHT_RELAY:
+        _apply(<kdht_header *>message, &plan, out)
+    return verdict
+
+
+# --- The verdict on a packet -------------------------------------------------------------
+
+cdef struct Packet:
+    # Where the parts of a packet lie, from its IP header on.
+    uint8_t *ip
+    udphdr *udp
+    uint32_t end            # where IP says that it ends
+    uint8_t source_ip[16]
+    uint8_t target_ip[16]
+    int unusual             # the reason to drop it if it turns out to be ours, or GO_ON
+
+
+cdef bint _skip_ext_headers(Packet *packet, uint32_t *offset) noexcept nogil:
+    """Walk IPv6 extension headers to UDP; False if it does not end there, or cannot.
+
+    The order and the lengths of extension headers: RFC 8200, section 4.
+    """
+    cdef uint8_t kind = packet.ip[6]
+    cdef uint8_t *at
+    cdef int i
+    for i in range(MAX_EXT_HEADERS + 1):
+        if kind == UDP:
+            return True
+        if i == MAX_EXT_HEADERS or not (kind == 0 or kind == 43 or kind == 44 or kind == 60):
+            return False
+        at = packet.ip + offset[0]
+        if offset[0] + 8 > packet.end:
+            packet.unusual = KDHT_REASON_BAD_IP
+            return False
+        if kind == 44:
+            if (<uint32_t>at[2] << 8 | at[3]) & 0xfff8:
+                return False
+            packet.unusual = KDHT_REASON_FRAGMENT
+            offset[0] += 8
+        else:
+            if packet.unusual == GO_ON:
+                packet.unusual = KDHT_REASON_EXT_HEADER
+            offset[0] += 8 * (<uint32_t>at[1] + 1)
+        kind = at[0]
+    return False
+
+
+cdef int _parse_ipv4(const kdht_config *config, uint32_t length, Packet *packet,
+                     uint32_t *offset) noexcept nogil:
+    """Where UDP begins, if the packet is for an own address; else the reason."""
+    cdef iphdr *ip = <iphdr *>packet.ip
+    if length < 20 or packet.ip[0] & 0x0f < 5:
+        return KDHT_REASON_BAD_IP
+    if ip.protocol != UDP or ntohs(ip.frag_off) & 0x1fff:
+        return KDHT_REASON_NOT_OURS
+    memcpy(packet.source_ip, MAPPED, 12)
+    memcpy(packet.source_ip + 12, &ip.saddr, 4)
+    memcpy(packet.target_ip, MAPPED, 12)
+    memcpy(packet.target_ip + 12, &ip.daddr, 4)
+    if not _is_own(config, packet.target_ip):
+        return KDHT_REASON_NOT_OURS
+    offset[0] = 4 * <uint32_t>(packet.ip[0] & 0x0f)
+    packet.end = ntohs(ip.tot_len)
+    if ntohs(ip.frag_off) & 0x2000:
+        packet.unusual = KDHT_REASON_FRAGMENT
+    elif offset[0] > 20:
+        packet.unusual = KDHT_REASON_IP_OPTIONS
+    return GO_ON
+
+
+cdef int _parse_ipv6(const kdht_config *config, uint32_t length, Packet *packet,
+                     uint32_t *offset) noexcept nogil:
+    """The same for IPv6."""
+    if length < 40:
+        return KDHT_REASON_BAD_IP
+    memcpy(packet.source_ip, packet.ip + 8, 16)
+    memcpy(packet.target_ip, packet.ip + 24, 16)
+    if not _is_own(config, packet.target_ip):
+        return KDHT_REASON_NOT_OURS
+    offset[0] = 40
+    packet.end = 40 + (<uint32_t>packet.ip[4] << 8 | packet.ip[5])
+    if packet.end > length:
+        return KDHT_REASON_BAD_IP
+    if not _skip_ext_headers(packet, offset):
+        return KDHT_REASON_BAD_IP if packet.unusual == KDHT_REASON_BAD_IP else KDHT_REASON_NOT_OURS
+    return GO_ON
+
+
+cdef int _parse(const kdht_config *config, uint32_t length, Packet *packet) noexcept nogil:
+    """The reason to leave or drop the packet at once, or GO_ON and `packet` filled."""
+    cdef uint32_t offset = 0, magic
+    cdef uint8_t version = packet.ip[0] >> 4 if length else 0
+    cdef int reason
+    packet.unusual = GO_ON
+    if version == 4:
+        reason = _parse_ipv4(config, length, packet, &offset)
+    elif version == 6:
+        reason = _parse_ipv6(config, length, packet, &offset)
+    else:
+        return KDHT_REASON_NOT_OURS
+    if reason != GO_ON:
+        return reason
+    if packet.end > length or offset + sizeof(udphdr) > packet.end:
+        return KDHT_REASON_BAD_IP
+    packet.udp = <udphdr *>(packet.ip + offset)
+    if packet.udp.dest != config.port or offset + sizeof(udphdr) + 4 > packet.end:
+        return KDHT_REASON_NOT_OURS
+    memcpy(&magic, <uint8_t *>packet.udp + sizeof(udphdr), 4)
+    if ntohl(magic) != KDHT_MAGIC:
+        return KDHT_REASON_NOT_OURS
+    if packet.unusual != GO_ON:
+        return packet.unusual
+    if version == 6 and packet.udp.check == 0:
+        return KDHT_REASON_NO_CHECKSUM
+    if ntohs(packet.udp.len) != packet.end - offset:
+        return KDHT_REASON_BAD_IP
+    return GO_ON
+
+
+cdef uint64_t _pseudo_sum(const Packet *packet) noexcept nogil:
+    """The sum of the UDP pseudo-header of the packet as it is now (RFC 768, RFC 8200 8.1)."""
+    cdef uint64_t total = <uint64_t>packet.udp.len + htons(UDP)
+    if packet.ip[0] >> 4 == 4:
+        return kdht_sum(packet.ip + 12, 8, total)
+    return kdht_sum(packet.ip + 8, 32, total)
+
+
+cdef void _readdress(Packet *packet, const kdht_outcome *out) noexcept nogil:
+    cdef iphdr *ip = <iphdr *>packet.ip
+    packet.udp.source = out.source_port
+    packet.udp.dest = out.target_port
+    if packet.ip[0] >> 4 == 4:
+        memcpy(&ip.saddr, out.source_ip + 12, 4)
+        memcpy(&ip.daddr, out.target_ip + 12, 4)
+        ip.ttl = NEW_TTL
+        ip.check = 0
+        ip.check = ~kdht_fold(kdht_sum(packet.ip, 20, 0))
+    else:
+        memcpy(packet.ip + 8, out.source_ip, 16)
+        memcpy(packet.ip + 24, out.target_ip, 16)
+        packet.ip[7] = NEW_TTL
+
+
+cdef void _rewrite(Packet *packet, const Plan *plan, const kdht_outcome *out) noexcept nogil:
+    """Header, addresses and checksums; docs/design.md says when the sum is made in full."""
+    cdef kdht_header *header = <kdht_header *>(<uint8_t *>packet.udp + sizeof(udphdr))
+    cdef uint16_t check = packet.udp.check
+    cdef bint partial = check == kdht_fold(_pseudo_sum(packet))
+    cdef bint ipv4 = packet.ip[0] >> 4 == 4
+    cdef uint8_t *addresses = packet.ip + 12 if ipv4 else packet.ip + 8
+    cdef uint32_t addresses_len = 8 if ipv4 else 32
+    cdef uint64_t total = <uint16_t>~check
+    total = kdht_sum_without(addresses, addresses_len, total)
+    total = kdht_sum_without(packet.udp, 4, total)
+    total = kdht_sum_without(header, KDHT_HEADER_LEN, total)
+    _apply(header, plan, out)
+    _readdress(packet, out)
+    if check == 0 and ipv4:
+        return
+    if partial:
+        packet.udp.check = 0
+        total = kdht_sum(packet.udp, ntohs(packet.udp.len), _pseudo_sum(packet))
+    else:
+        total = kdht_sum(addresses, addresses_len, total)
+        total = kdht_sum(packet.udp, 4, total)
+        total = kdht_sum(header, KDHT_HEADER_LEN, total)
+    check = <uint16_t>~kdht_fold(total)
+    packet.udp.check = check if check != 0 else 0xffff
+
+
+cdef int core_verdict(kdht_region *shared, uint32_t lane, uint8_t *data, uint32_t length,
+                      uint32_t now, kdht_outcome *out) noexcept nogil:
+    cdef kdht_region_full *region = <kdht_region_full *>shared
+    cdef Packet packet
+    cdef Plan plan
+    cdef int reason, verdict
+    plan.config = _config(region, lane)
+    if not plan.config.flags & KDHT_CONFIG_READY:
+        return _conclude(region, lane, KDHT_REASON_NOT_READY, out)
+    packet.ip = data
+    reason = _parse(plan.config, length, &packet)
+    if reason != GO_ON:
+        return _conclude(region, lane, reason, out)
+    plan.now, plan.one_family = now, True
+    plan.length = ntohs(packet.udp.len) - sizeof(udphdr)
+    plan.source_ip, plan.source_port = packet.source_ip, packet.udp.source
+    plan.target_ip, plan.target_port = packet.target_ip, packet.udp.dest
+    reason = _plan(region, <kdht_header *>(<uint8_t *>packet.udp + sizeof(udphdr)), &plan, out)
+    verdict = _conclude(region, lane, reason, out)
+    if verdict == KDHT_FORWARD or verdict == KDHT_RELAY:
+        _rewrite(&packet, &plan, out)
+    return verdict
+
+
+# --- For Python ------------------------------------------------------------------------
+
+Outcome = namedtuple("Outcome", "verdict reason source target next_id max_reply")
+cdef str NO_REGION = "this file descriptor holds no routing state of this version of kdht"
+cdef list REASONS = [Reason(value) for value in range(KDHT_REASON_COUNT)]
+cdef list VERDICTS = [VERDICT_OF[reason] for reason in REASONS]
+
+
+def common_bits(a: bytes, b: bytes) -> int:
+    """How many leading bits two 20-byte IDs share: 160 if they are the same."""
+    _need(a, KDHT_ID_LEN, "an ID")
+    _need(b, KDHT_ID_LEN, "an ID")
+    return KDHT_ID_BITS - (int.from_bytes(a, "big") ^ int.from_bytes(b, "big")).bit_length()
+
+
+cdef _need(data, Py_ssize_t length, what):
+    if len(data) != length:
+        raise ValueError(f"{what} has {length} bytes, not {len(data)}")
+
+
+cdef object _outcome(const kdht_outcome *out):
+    cdef bint goes = out.verdict == KDHT_FORWARD or out.verdict == KDHT_RELAY
+    return Outcome(
+        VERDICTS[out.reason],
+        REASONS[out.reason],
+        Address(out.source_ip[:16], ntohs(out.source_port)) if goes else None,
+        Address(out.target_ip[:16], ntohs(out.target_port)) if goes else None,
+        out.next_id[:KDHT_ID_LEN] if out.verdict == KDHT_FORWARD else None,
+        out.max_reply,
+    )
+
+
+cdef object _contact(const kdht_contact *contact):
+    return Contact(contact.id[:KDHT_ID_LEN], contact.ip[:16], ntohs(contact.port))
+
+
+cdef class Core:
+    """The routing state in one shared mapping, and the verdicts made from it.
+
+    `Core()` makes a new, empty mapping (a memfd); `Core(fd)` maps one that exists, from
+    another process. Every datapath thread uses a lane (0 to LANES - 1) that no other uses:
+    lane 0 is for callers that hold the GIL. One process at a time may call `configure` and
+    `set_bucket`; everybody may read at any time. Raises OSError if there is no memory for
+    the mapping, ValueError for a file descriptor that holds no mapping of this version.
+    """
+
+    def __cinit__(self, fd=None):
+        cdef kdht_region_full *region
+        cdef bint fresh = fd is None
+        self.fd = os.memfd_create("kdht-core", os.MFD_CLOEXEC) if fresh else os.dup(fd)
+        if fresh:
+            os.ftruncate(self.fd, sizeof(kdht_region_full))
+        elif os.fstat(self.fd).st_size != sizeof(kdht_region_full):
+            os.close(self.fd)
+            raise ValueError(NO_REGION)
+        region = <kdht_region_full *>c_mmap(
+            NULL, sizeof(kdht_region_full), PROT_READ | PROT_WRITE, MAP_SHARED, self.fd, 0)
+        if <void *>region == MAP_FAILED:
+            os.close(self.fd)
+            raise OSError("cannot map the routing state: out of memory")
+        self.region = <kdht_region *>region
+        if fresh:
+            region.magic = KDHT_REGION_MAGIC
+        elif region.magic != KDHT_REGION_MAGIC:
+            raise ValueError(NO_REGION)
+
+    def __dealloc__(self):
+        if self.region is not NULL:
+            c_munmap(<void *>self.region, sizeof(kdht_region_full))
+            os.close(self.fd)
+
+    # Publishing
+
+    def configure(self, *, self_id, port, own, source4, source6, keys, cookie_key,
+                  cookies=True, window=KDHT_REPLAY_WINDOW, hop_limit=KDHT_HOP_LIMIT, untagged=False):
+        """Publish who this node is and what it accepts; readers see all of it or none.
+
+        `own`: up to 8 addresses of 16 bytes that are this node's, anycast included.
+        `source4`, `source6`: what it sends from, or None. `keys`: one or two pairs of epoch and
+        16-byte tag key; the first signs. `window`: seconds. Another `self_id` empties all
+        buckets. Raises ValueError for a value that cannot be.
+        """
+        cdef kdht_config config
+        memset(&config, 0, sizeof(config))
+        _fill_identity(&config, self_id, port, own, source4, source6)
+        _fill_keys(&config, keys, cookie_key)
+        if not 1 <= hop_limit <= 255:
+            raise ValueError("a hop limit is a number from 1 to 255")
+        config.window, config.hop_limit = window, hop_limit
+        config.flags = (KDHT_CONFIG_READY | (KDHT_CONFIG_COOKIES if cookies else 0)
+                        | (KDHT_CONFIG_UNTAGGED if untagged else 0))
+        cdef kdht_config *old = _current(self)
+        if memcmp(old.self_id, config.self_id, KDHT_ID_LEN) == 0:
+            memcpy(config.occupancy, old.occupancy, sizeof(config.occupancy))
+        else:
+            for i in range(KDHT_ID_BITS):
+                _write_bucket(self, i, ())
+        _publish(self, &config)
+
+    def set_bucket(self, index: int, contacts) -> None:
+        """Publish bucket `index` (0 to 159): up to 20 contacts; readers see all of it or none.
+
+        Each contact shares exactly `index` leading bits with this node. Raises ValueError else.
+        """
+        cdef kdht_config config = _current(self)[0]
+        cdef uint64_t bit
+        if not config.flags & KDHT_CONFIG_READY:
+            raise ValueError("configure() comes before set_bucket()")
+        if not 0 <= index < KDHT_ID_BITS:
+            raise ValueError(f"there is no bucket {index}")
+        if len(contacts) > KDHT_K:
+            raise ValueError(f"a bucket holds {KDHT_K} contacts, not {len(contacts)}")
+        own_id = config.self_id[:KDHT_ID_LEN]
+        for contact in contacts:
+            if common_bits(own_id, contact.id) != index:
+                raise ValueError(f"contact {contact.id.hex()} does not belong in bucket {index}")
+            _need(contact.ip, 16, "an address")
+            if not 0 < contact.port < 65536:
+                raise ValueError(f"contact {contact.id.hex()} has no port")
+        _write_bucket(self, index, contacts)
+        bit = <uint64_t>1 << (63 - index % 64)
+        occupied = bool(config.occupancy[index // 64] & bit)
+        if occupied != bool(contacts):
+            config.occupancy[index // 64] ^= bit
+            _publish(self, &config)
+
+    # Reading
+
+    def bucket(self, index: int) -> list:
+        """The contacts of bucket `index`, as published."""
+        cdef kdht_bucket_cell *cell
+        cdef kdht_bucket bucket
+        cdef uint32_t begun, i
+        if not 0 <= index < KDHT_ID_BITS:
+            raise ValueError(f"there is no bucket {index}")
+        cell = &(<kdht_region_full *>self.region).buckets[index]
+        while True:
+            begun = kdht_cell_begin(&cell.sequence)
+            bucket = cell.copies[begun & 1]
+            if kdht_cell_same(&cell.sequence, begun):
+                return [_contact(&bucket.contacts[i]) for i in range(bucket.count)]
+
+    def occupancy(self) -> int:
+        """A 160-bit map, its top bit bucket 0: which buckets hold contacts."""
+        cdef const kdht_config *config = _config(<kdht_region_full *>self.region, 0)
+        words = [config.occupancy[0], config.occupancy[1], config.occupancy[2]]
+        return (words[0] << 96) | (words[1] << 32) | (words[2] >> 32)
+
+    def next_hop(self, key: bytes, attempt: int = 0):
+        """The contact closest to the 20-byte key, if it is closer than this node; else None.
+
+        With `attempt` n (0 to 255), the one with n closer ones before it.
+        """
+        cdef kdht_region_full *region = <kdht_region_full *>self.region
+        cdef kdht_contact found
+        _need(key, KDHT_ID_LEN, "a key")
+        if _next_hop(region, _config(region, 0), key, attempt, &found) == KDHT_REASON_NEXT_HOP:
+            return _contact(&found)
+        return None
+
+    def closest(self, key: bytes, count: int = KDHT_K) -> list:
+        """Up to `count` contacts, nearest to the 20-byte key first; this node is not among them."""
+        cdef list found = []
+        wanted = int.from_bytes(key, "big")
+        for index in _by_distance(self, key):
+            found += sorted(self.bucket(index), key=lambda c: int.from_bytes(c.id, "big") ^ wanted)
+            if len(found) >= count:
+                break
+        return found[:count]
+
+    def rank(self, key: bytes, limit: int = KDHT_K) -> int:
+        """How many contacts are closer to the 20-byte key than this node; counts up to `limit`."""
+        distance = _distance(self, key) & self.occupancy()
+        closer = 0
+        for index in range(KDHT_ID_BITS):
+            if distance >> (KDHT_ID_BITS - 1 - index) & 1:
+                closer += len(self.bucket(index))
+                if closer >= limit:
+                    return limit
+        return closer
+
+    # Verdicts
+
+    def decide(self, message: bytearray, source, target, now: int, lane: int = 0):
+        """The verdict on a message that came from `source` to the own address `target`.
+
+        FORWARD and RELAY rewrite the header in place; the Outcome has the new addresses.
+        """
+        cdef kdht_outcome out
+        cdef uint8_t[::1] view = message
+        cdef bytes source_ip = source.ip, target_ip = target.ip
+        cdef uint8_t nothing = 0
+        _check_lane(lane)
+        memset(&out, 0, sizeof(out))
+        core_decide(self.region, lane, &view[0] if len(message) else &nothing, <uint32_t>len(message),
+                    source_ip, htons(source.port), target_ip, htons(target.port), now, &out)
+        return _outcome(&out)
+
+    def verdict(self, packet: bytearray, now: int, lane: int = 0):
+        """The verdict on a whole IPv4 or IPv6 packet, from its IP header on, rewritten in place."""
+        cdef kdht_outcome out
+        cdef uint8_t[::1] view = packet
+        cdef uint8_t nothing = 0
+        _check_lane(lane)
+        memset(&out, 0, sizeof(out))
+        core_verdict(self.region, lane, &view[0] if len(packet) else &nothing, <uint32_t>len(packet), now, &out)
+        return _outcome(&out)
+
+    def verdict_batch(self, packets: list, now: int, lane: int = 0) -> list:
+        """The same for each of a list of packets."""
+        return [self.verdict(packet, now, lane) for packet in packets]
+
+    def repeat(self, packets, rounds: int, now: int, lane: int = 0) -> int:
+        """Give verdicts on fresh copies of all packets, `rounds` times, without the GIL.
+
+        For measurements: the caller times it. The number of FORWARD and RELAY verdicts.
+        """
+        cdef bytes joined = b"".join(bytes(packet) for packet in packets)
+        cdef list lengths = [len(packet) for packet in packets]
+        _check_lane(lane)
+        return _repeat(self.region, lane, joined, lengths, rounds, now)
+
+    def seal(self, message: bytearray, now: int) -> None:
+        """Make `message` this member's own: flag, time, epoch and tags, in place.
+
+        Raises ValueError for less than a header or a body length that is not what follows.
+        """
+        cdef uint8_t[::1] view = message
+        if len(message) < KDHT_HEADER_LEN:
+            raise ValueError("a message has at least a header")
+        cdef kdht_header *header = <kdht_header *>&view[0]
+        if KDHT_HEADER_LEN + ntohs(header.body_len) != len(message):
+            raise ValueError("the body length is not what follows the header")
+        _sign(_current(self), header, now)
+
+    def cookie(self, client_ip: bytes, now: int) -> int:
+        """The cookie that proves the 16-byte address now; 0 where cookies are off."""
+        cdef kdht_config *config = _current(self)
+        _need(client_ip, 16, "an address")
+        if not config.flags & KDHT_CONFIG_COOKIES:
+            return 0
+        return _cookie(config, client_ip, <uint32_t>now >> KDHT_COOKIE_SLOT_BITS)
+
+    def counters(self, lane=None) -> dict:
+        """Verdicts so far by reason's name, of one lane or of all."""
+        cdef kdht_region_full *region = <kdht_region_full *>self.region
+        lanes = range(KDHT_LANES) if lane is None else (_check_lane(lane),)
+        return {reason.name: sum(region.lanes[<int>i].reasons[<int>reason] for i in lanes) for reason in REASONS}
+
+
+cdef kdht_config *_current(Core core) except NULL:
+    cdef kdht_config_cell *cell = &(<kdht_region_full *>core.region).config
+    return &cell.copies[cell.sequence & 1]
+
+
+cdef int _publish(Core core, const kdht_config *config) except -1:
+    cdef kdht_config_cell *cell = &(<kdht_region_full *>core.region).config
+    kdht_cell_open()
+    cell.copies[~cell.sequence & 1] = config[0]
+    kdht_cell_publish(&cell.sequence)
+    return 0
+
+
+cdef int _write_bucket(Core core, int index, contacts) except -1:
+    cdef kdht_bucket_cell *cell = &(<kdht_region_full *>core.region).buckets[index]
+    cdef kdht_bucket *bucket = &cell.copies[~cell.sequence & 1]
+    cdef int i
+    if not contacts and cell.copies[cell.sequence & 1].count == 0:
+        return 0
+    kdht_cell_open()
+    for i, contact in enumerate(contacts):
+        memcpy(bucket.contacts[i].id, <const uint8_t *><bytes>contact.id, KDHT_ID_LEN)
+        memcpy(bucket.contacts[i].ip, <const uint8_t *><bytes>contact.ip, 16)
+        bucket.contacts[i].port = htons(contact.port)
+    bucket.count = <uint32_t>len(contacts)
+    kdht_cell_publish(&cell.sequence)
+    return 0
+
+
+cdef _distance(Core core, key):
+    _need(key, KDHT_ID_LEN, "a key")
+    cdef kdht_config *config = _current(core)
+    return int.from_bytes(config.self_id[:KDHT_ID_LEN], "big") ^ int.from_bytes(key, "big")
+
+
+cdef list _by_distance(Core core, key):
+    """Buckets that hold contacts, nearest to the key first: bits set ascending, clear descending."""
+    distance, occupied = _distance(core, key), core.occupancy()
+    held = [i for i in range(KDHT_ID_BITS) if occupied >> (KDHT_ID_BITS - 1 - i) & 1]
+    closer = [i for i in held if distance >> (KDHT_ID_BITS - 1 - i) & 1]
+    return closer + [i for i in reversed(held) if not distance >> (KDHT_ID_BITS - 1 - i) & 1]
+
+
+cdef _check_lane(lane):
+    if not 0 <= lane < KDHT_LANES:
+        raise ValueError(f"lanes are numbered from 0 to {KDHT_LANES - 1}, not {lane}")
+    return lane
+
+
+cdef int _fill_identity(kdht_config *config, self_id, port, own, source4, source6) except -1:
+    cdef int i
+    _need(self_id, KDHT_ID_LEN, "an ID")
+    if not 0 < port < 65536:
+        raise ValueError(f"a port is a number from 1 to 65535, not {port}")
+    if len(own) > KDHT_MAX_OWN:
+        raise ValueError(f"a node has at most {KDHT_MAX_OWN} addresses, not {len(own)}")
+    memcpy(config.self_id, <const uint8_t *><bytes>self_id, KDHT_ID_LEN)
+    config.port = htons(port)
+    config.own_count = <uint8_t>len(own)
+    for i, ip in enumerate(own):
+        _need(ip, 16, "an address")
+        memcpy(config.own[i], <const uint8_t *><bytes>ip, 16)
+    if source4 is not None:
+        _need(source4, 16, "an address")
+        memcpy(config.source4, <const uint8_t *><bytes>source4, 16)
+    if source6 is not None:
+        _need(source6, 16, "an address")
+        memcpy(config.source6, <const uint8_t *><bytes>source6, 16)
+    return 0
+
+
+cdef int _fill_keys(kdht_config *config, keys, cookie_key) except -1:
+    cdef int i
+    if not 1 <= len(keys) <= KDHT_KEY_SLOTS:
+        raise ValueError(f"one or {KDHT_KEY_SLOTS} cluster keys at a time, not {len(keys)}")
+    for i, (epoch, secret) in enumerate(keys):
+        _fill_key(&config.keys[i], epoch, secret)
+    return _fill_key(&config.cookie, 0, cookie_key)
+
+
+cdef int _fill_key(kdht_key *key, epoch, secret) except -1:
+    cdef const uint8_t *at
+    _need(secret, 16, "a key")
+    at = <bytes>secret
+    key.k0, key.k1 = kdht_sip_read(at), kdht_sip_read(at + 8)
+    key.epoch, key.valid = epoch, 1
+    return 0
+
+
+cdef object _repeat(kdht_region *region, uint32_t lane, bytes joined, list lengths, long rounds, uint32_t now):
+    cdef uint8_t scratch[2048]
+    cdef const uint8_t *start = joined
+    cdef const uint8_t *at
+    cdef kdht_outcome out
+    cdef long round_, i, count = len(lengths), moved = 0
+    cdef int verdict
+    cdef uint32_t[::1] sizes
+    if any(length > sizeof(scratch) for length in lengths):
+        raise ValueError(f"a packet has at most {sizeof(scratch)} bytes here")
+    sizes = array("I", lengths)
+    with nogil:
+        for round_ in range(rounds):
+            at = start
+            for i in range(count):
+                memcpy(scratch, at, sizes[i])
+                verdict = core_verdict(region, lane, scratch, sizes[i], now, &out)
+                moved += verdict == KDHT_FORWARD or verdict == KDHT_RELAY
+                at += sizes[i]
+    return moved
