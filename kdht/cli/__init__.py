@@ -1,0 +1,1 @@
+"""Layer 6: kdhtctl. Commands fetch plain data, `report` draws it."""

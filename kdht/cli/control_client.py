@@ -1,0 +1,63 @@
+"""Asks a daemon over its control socket: plain data, or NoDaemon with what to do."""
+
+import socket
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from kdht.errors import KdhtError, NoDaemon
+
+TIMEOUT = 10.0
+MAX_ANSWER = 64 << 20
+_HINT = "start it (kdhtd), or name another socket with --socket"
+
+
+def call(path: Path, method: str, **params: object) -> Any:
+    """The result of one request: what JSON makes of it.
+
+    Raises NoDaemon when nobody answers, KdhtError when the daemon refuses.
+    """
+    request = msgspec.json.encode({"method": method, "params": params}) + b"\n"
+    answer = _decoded(path, _exchange(path, request))
+    if "error" in answer:
+        raise KdhtError(f"the daemon refused {method}: {answer['error']}")
+    return answer.get("result")
+
+
+def _exchange(path: Path, request: bytes) -> bytes:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.settimeout(TIMEOUT)
+        try:
+            sock.connect(str(path))
+            sock.sendall(request)
+            return _read_line(sock)
+        except FileNotFoundError:
+            raise NoDaemon(f"{path}: no such socket: no daemon runs there: {_HINT}") from None
+        except ConnectionRefusedError:
+            raise NoDaemon(f"{path}: nobody listens, its daemon has died: {_HINT}") from None
+        except PermissionError:
+            raise NoDaemon(
+                f"{path}: permission denied: ask as root or as a member of the socket's group"
+            ) from None
+        except TimeoutError:
+            raise NoDaemon(f"{path}: the daemon did not answer within {TIMEOUT:.0f} s") from None
+        except OSError as error:
+            raise NoDaemon(f"{path}: {error.strerror or error}: {_HINT}") from error
+
+
+def _read_line(sock: socket.socket) -> bytes:
+    received = bytearray()
+    while not received.endswith(b"\n") and len(received) <= MAX_ANSWER:
+        part = sock.recv(1 << 16)
+        if not part:
+            break
+        received += part
+    return bytes(received)
+
+
+def _decoded(path: Path, line: bytes) -> dict[str, Any]:
+    try:
+        return msgspec.json.decode(line, type=dict[str, Any])
+    except msgspec.MsgspecError:
+        raise NoDaemon(f"{path}: what answers there is no kdhtd, or it just stopped") from None

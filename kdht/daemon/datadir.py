@@ -1,0 +1,138 @@
+"""The data directory: one daemon's at a time, with the node's ID, contacts and records.
+
+lock       locked (flock) while a daemon runs; holds its process ID
+node_id    40 hex digits, made at the first start
+contacts   the last known contacts, JSON: only hints, so a damaged one is ignored
+records/   LevelDB
+"""
+
+import fcntl
+import logging
+import os
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+import msgspec
+
+from kdht._shared import ID_LEN
+from kdht.daemon.files import write_atomically
+from kdht.errors import StorageDamaged, StorageError, StorageLocked
+from kdht.wire import Address, Contact
+
+log = logging.getLogger(__name__)
+
+MAX_SMALL_FILE = 1 << 20
+
+
+class SavedContact(msgspec.Struct):
+    """One contact in the file."""
+
+    id: str
+    host: str
+    port: int
+
+
+class DataDir:
+    """Holds the lock from `open` to `close`."""
+
+    def __init__(self, path: Path, lock: int) -> None:
+        self.path = path
+        self._lock = lock
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Make the directory if need be, and lock it.
+
+        Raises StorageLocked when another daemon runs on it, StorageError when it cannot be used.
+        """
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise _unusable(path, error) from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.ftruncate(lock, 0)
+            os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+        except BlockingIOError:
+            owner = os.pread(lock, 20, 0).decode(errors="replace").strip() or "unknown"
+            os.close(lock)
+            raise StorageLocked(
+                f"{path}: a daemon (process {owner}) runs on this data directory: "
+                "stop it, or choose another with --data-dir"
+            ) from None
+        except OSError as error:
+            os.close(lock)
+            raise _unusable(path, error) from error
+        return cls(path, lock)
+
+    def close(self) -> None:
+        """Let another daemon have it. May be called again."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    @property
+    def records(self) -> Path:
+        return self.path / "records"
+
+    def node_id(self) -> bytes:
+        """This node's ID, 20 bytes; made and kept if there is none yet."""
+        path = self.path / "node_id"
+        text = self._read(path)
+        if text is None:
+            made = secrets.token_bytes(ID_LEN)
+            self._write(path, made.hex().encode() + b"\n")
+            return made
+        try:
+            node_id = bytes.fromhex(text.decode().strip())
+        except ValueError:
+            node_id = b""
+        if len(node_id) != ID_LEN:
+            raise StorageDamaged(
+                f"{path}: not {2 * ID_LEN} hex digits: remove it, and the node gets a new ID"
+            )
+        return node_id
+
+    def load_contacts(self) -> list[Contact]:
+        """The contacts saved last; none if there are none or they are damaged."""
+        try:
+            data = self._read(self.path / "contacts") or b"[]"
+            saved = msgspec.json.decode(data, type=list[SavedContact])
+            return [Contact(_node_id(c.id), *Address.of(c.host, c.port)) for c in saved if 0 < c.port < 65536]
+        except (msgspec.MsgspecError, ValueError, StorageError) as error:
+            log.warning("saved contacts ignored", extra={"path": self.path / "contacts", "error": error})
+            return []
+
+    def save_contacts(self, contacts: Sequence[Contact]) -> None:
+        """Replace the saved contacts. Raises StorageError."""
+        saved = [SavedContact(c.id.hex(), c.address.host, c.port) for c in contacts]
+        self._write(self.path / "contacts", msgspec.json.format(msgspec.json.encode(saved)))
+
+    def _read(self, path: Path) -> bytes | None:
+        try:
+            with path.open("rb") as file:
+                return file.read(MAX_SMALL_FILE)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise _unusable(path, error) from error
+
+    def _write(self, path: Path, data: bytes) -> None:
+        try:
+            write_atomically(path, data)
+        except OSError as error:
+            raise _unusable(path, error) from error
+
+
+def _node_id(text: str) -> bytes:
+    node_id = bytes.fromhex(text)
+    if len(node_id) != ID_LEN:
+        raise ValueError(f"{text!r} is no node ID")
+    return node_id
+
+
+def _unusable(path: Path, error: OSError) -> StorageError:
+    return StorageError(f"{path}: {error.strerror}: the daemon must be able to write its data directory")

@@ -1,0 +1,73 @@
+"""Structured logs on standard error: key=value text, or one JSON object a line.
+
+Everywhere in kdht the standard logging module is used; what is passed as
+`extra={"name": value}` becomes a field of its own, after the message.
+"""
+
+import logging
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+_STANDARD = set(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+
+
+def _fields(record: logging.LogRecord) -> dict[str, Any]:
+    """What every line has, then the record's own fields."""
+    moment = datetime.fromtimestamp(record.created, UTC)
+    fields: dict[str, Any] = {
+        "time": moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "level": record.levelname.lower(),
+        "logger": record.name,
+        "message": record.getMessage(),
+    }
+    fields |= {k: v for k, v in record.__dict__.items() if k not in _STANDARD}
+    if record.exc_info:
+        fields["traceback"] = logging.Formatter().formatException(record.exc_info)
+    return fields
+
+
+class TextFormatter(logging.Formatter):
+    """`time level logger: message key=value ...`, always one line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = _fields(record)
+        head = " ".join(str(fields.pop(name)) for name in ("time", "level", "logger"))
+        rest = "".join(f" {name}={_quoted(value)}" for name, value in fields.items() if name != "message")
+        return f"{head}: {_one_line(fields['message'])}{rest}"
+
+
+class JsonFormatter(logging.Formatter):
+    """One object a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return msgspec.json.encode(_fields(record), enc_hook=str).decode()
+
+
+def _one_line(text: str) -> str:
+    return text if text.isprintable() else text.encode("unicode_escape").decode()
+
+
+def _quoted(value: object) -> str:
+    text = str(value)
+    plain = text.isprintable() and text and not set(text) & set(' "=')
+    return text if plain else msgspec.json.encode(text).decode()
+
+
+FORMATTERS: dict[str, type[logging.Formatter]] = {"text": TextFormatter, "json": JsonFormatter}
+
+
+def configure(level: str, form: str) -> None:
+    """Send the `kdht` loggers' lines of `level` and above to standard error, in format `form`."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(FORMATTERS[form]())
+    logger = logging.getLogger("kdht")
+    logger.handlers[:] = [handler]
+    logger.propagate = False
+    set_level(level)
+
+
+def set_level(level: str) -> None:
+    logging.getLogger("kdht").setLevel(level.upper())
