@@ -1,15 +1,20 @@
 """The extensions, and nothing else: metadata and tool settings are in pyproject.toml."""
 
+from glob import glob
+
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
 NAMES = [
     "kdht._shared",
+    "kdht._tags",
+    "kdht._buckets",
+    "kdht._packet",
     "kdht._routing",
     "kdht.datapath._socket",
     "kdht.datapath._nfqueue",
 ]
-HEADERS = ["include/kdht_shared.h", "include/kdht_siphash.h"]
+HEADERS = sorted(glob("include/*.h"))
 
 
 def extension(name: str) -> Extension:

@@ -40,17 +40,15 @@ cdef extern from "<sys/mman.h>" nogil:
     void *MAP_FAILED
 
 cdef extern from *:
-    """
-    #include "kdht_shared.h"
-    #define X(name, value, verdict) [value] = KDHT_##verdict,
-    static const unsigned char kdht_verdict_of[KDHT_REASON_COUNT] = {KDHT_REASONS(X)};
-    #undef X
-    """
-    const uint8_t *kdht_verdict_of
     int clzll "__builtin_clzll"(unsigned long long value) noexcept nogil
 
 cdef extern from "kdht_shared.h" nogil:
     enum:
+        KDHT_PASS
+        KDHT_LOCAL
+        KDHT_FORWARD
+        KDHT_RELAY
+        KDHT_DROP
         KDHT_MAGIC
         KDHT_VERSION
         KDHT_HEADER_LEN
@@ -161,6 +159,16 @@ cdef extern from "kdht_shared.h" nogil:
         uint32_t window
         uint8_t hop_limit
 
+    struct kdht_outcome:
+        uint8_t verdict
+        uint8_t reason
+        uint16_t max_reply      # host order
+        uint16_t source_port    # network order
+        uint16_t target_port    # network order
+        uint8_t source_ip[16]
+        uint8_t target_ip[16]
+        uint8_t next_id[20]
+
 cdef extern from "kdht_region.h" nogil:
     enum:
         KDHT_LANES
@@ -201,3 +209,6 @@ cdef extern from "<netinet/udp.h>" nogil:
         uint16_t dest
         uint16_t len
         uint16_t check
+
+cdef enum:
+    GO_ON = -1  # in place of a reason: nothing to object to

@@ -1,25 +1,12 @@
 # cython: language_level=3
 """The C side of the routing core, for the datapaths' batch loops."""
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
+from kdht._layout cimport (
+    KDHT_DROP, KDHT_FORWARD, KDHT_LOCAL, KDHT_PASS, KDHT_RELAY, kdht_outcome,
+)
 
-cdef extern from "kdht_shared.h" nogil:
-    enum:
-        KDHT_PASS
-        KDHT_LOCAL
-        KDHT_FORWARD
-        KDHT_RELAY
-        KDHT_DROP
-    struct kdht_outcome:
-        uint8_t verdict
-        uint8_t reason
-        uint16_t max_reply      # host order
-        uint16_t source_port    # network order
-        uint16_t target_port    # network order
-        uint8_t source_ip[16]
-        uint8_t target_ip[16]
-        uint8_t next_id[20]
 
 cdef extern from "kdht_region.h" nogil:
     struct kdht_region:
@@ -29,7 +16,6 @@ cdef extern from "kdht_region.h" nogil:
 cdef class Core:
     cdef kdht_region *region
     cdef readonly int fd
-    cdef readonly bint writable
 
 # A message (the UDP payload) and the addresses it travelled with; ports in network order.
 # FORWARD and RELAY rewrite the header in place and fill `out`; any address family may come out.

@@ -18,201 +18,26 @@ from collections import namedtuple
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
+from kdht._addresses cimport is_ipv4, is_own, is_zero, may_be_answered
+from kdht._buckets cimport find_next_hop, write_bucket
 from kdht._layout cimport *
+from kdht._packet cimport Packet, packet_close, packet_open, packet_parse
+from kdht._tags cimport body_tag_of, cookie_at, header_tag_of, is_proven, key_of
 from kdht._shared import VERDICT_OF, Reason
 from kdht.wire import Address, Contact
 
+cdef extern from *:
+    """
+    #include "kdht_shared.h"
+    #define X(name, value, verdict) [value] = KDHT_##verdict,
+    static const unsigned char kdht_verdict_of[KDHT_REASON_COUNT] = {KDHT_REASONS(X)};
+    #undef X
+    """
+    const uint8_t *kdht_verdict_of
 
 LANES = KDHT_LANES
 cdef enum:
-    READ_TRIES = 8      # lost races with the writer before a reader gives up
-    UDP = 17
-    NEW_TTL = 64
-    MAX_EXT_HEADERS = 6
-    GO_ON = -1          # in place of a reason: nothing to object to
-
-# --- Addresses ---------------------------------------------------------------------
-
-cdef const uint8_t *MAPPED = b"\0\0\0\0\0\0\0\0\0\0\xff\xff"
-cdef const uint8_t *NO_IP = b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
-
-cdef inline bint _is_ipv4(const uint8_t *ip) noexcept nogil:
-    return memcmp(ip, MAPPED, 12) == 0
-
-
-cdef inline bint _is_zero(const uint8_t *ip) noexcept nogil:
-    return memcmp(ip, NO_IP, 16) == 0
-
-
-cdef bint _may_be_answered(const uint8_t *ip, uint16_t port) noexcept nogil:
-    """Whether a reply may go there: one host's address, and a port."""
-    if port == 0:
-        return False
-    if _is_ipv4(ip):
-        return 0 < ip[12] < 224 or (240 <= ip[12] and ntohl((<const uint32_t *>(ip + 12))[0]) != 0xffffffffU)
-    return ip[0] != 0xff and not _is_zero(ip)
-
-
-cdef inline bint _is_own(const kdht_config *config, const uint8_t *ip) noexcept nogil:
-    cdef int i
-    for i in range(config.own_count):
-        if memcmp(config.own[i], ip, 16) == 0:
-            return True
-    return False
-
-
-# --- Tags and cookies ----------------------------------------------------------------
-
-cdef uint64_t _header_tag(const kdht_key *key, const kdht_header *header) noexcept nogil:
-    """SipHash-2-4 of the tagged bytes with `hops`, the last byte of the first word, as 0."""
-    cdef kdht_sip state
-    cdef const uint8_t *at = <const uint8_t *>header
-    cdef int i
-    kdht_sip_start(&state, key.k0, key.k1)
-    kdht_sip_word(&state, kdht_sip_read(at) & 0x00ffffffffffffffULL)
-    for i in range(8, KDHT_TAGGED_LEN, 8):
-        kdht_sip_word(&state, kdht_sip_read(at + i))
-    return kdht_sip_end(&state, <uint64_t>KDHT_TAGGED_LEN << 56)
-
-
-cdef inline uint64_t _body_tag(const kdht_key *key, const kdht_header *header) noexcept nogil:
-    return kdht_siphash(key.k0, key.k1, <const uint8_t *>header + KDHT_HEADER_LEN, ntohs(header.body_len))
-
-
-cdef uint64_t _cookie(const kdht_config *config, const uint8_t *ip, uint64_t slot) noexcept nogil:
-    """A proof, good for one time slot, that whoever shows it receives at `ip`. Never 0."""
-    cdef uint8_t proof[24]
-    cdef uint64_t slot_be = htobe64(slot)
-    memcpy(proof, ip, 16)
-    memcpy(proof + 16, &slot_be, 8)
-    cdef uint64_t cookie = kdht_siphash(config.cookie.k0, config.cookie.k1, proof, 24)
-    return cookie if cookie != 0 else 1
-
-
-cdef bint _is_proven(const kdht_config *config, const kdht_header *header,
-                     const uint8_t *ip, uint32_t now) noexcept nogil:
-    cdef uint64_t slot = now >> KDHT_COOKIE_SLOT_BITS
-    cdef uint64_t shown = be64toh(header.cookie)
-    if not config.flags & KDHT_CONFIG_COOKIES:
-        return True
-    if shown == 0:
-        return False
-    return shown == _cookie(config, ip, slot) or (slot > 0 and shown == _cookie(config, ip, slot - 1))
-
-
-cdef inline const kdht_key *_key_of(const kdht_config *config, uint8_t epoch) noexcept nogil:
-    cdef int i
-    for i in range(KDHT_KEY_SLOTS):
-        if config.keys[i].valid and config.keys[i].epoch == epoch:
-            return &config.keys[i]
-    return NULL
-
-
-# --- The table -----------------------------------------------------------------------
-
-cdef inline uint64_t _word(const uint8_t *id, int i) noexcept nogil:
-    """64 bits of an ID, the first bit on top; the third word's low half is zero."""
-    cdef uint64_t word
-    cdef uint32_t half
-    if i < 2:
-        memcpy(&word, id + 8 * i, 8)
-        return be64toh(word)
-    memcpy(&half, id + 16, 4)
-    return <uint64_t>ntohl(half) << 32
-
-
-cdef inline int _compare(const uint8_t *a, const uint8_t *b, const uint64_t *key) noexcept nogil:
-    """Below, at or above zero as `a` is nearer to the key than `b`, the same, or farther."""
-    cdef int i
-    cdef uint64_t da, db
-    for i in range(3):
-        da = _word(a, i) ^ key[i]
-        db = _word(b, i) ^ key[i]
-        if da != db:
-            return -1 if da < db else 1
-    return 0
-
-
-cdef uint32_t _nearest(const kdht_bucket *bucket, uint32_t count, const uint64_t *key) noexcept nogil:
-    """The index of the bucket's contact nearest to the key."""
-    cdef uint32_t best = 0, i
-    cdef uint64_t top, best_top = _word(bucket.contacts[0].id, 0) ^ key[0]
-    for i in range(1, count):
-        top = _word(bucket.contacts[i].id, 0) ^ key[0]
-        if top < best_top or (top == best_top and _compare(
-                bucket.contacts[i].id, bucket.contacts[best].id, key) < 0):
-            best, best_top = i, top
-    return best
-
-
-cdef uint32_t _ranked(const kdht_bucket *bucket, uint32_t count, const uint64_t *key, uint32_t rank) noexcept nogil:
-    """The index of the contact with `rank` others nearer to the key; rank is below count.
-
-    While the writer is at it, there may be no such contact: any index does, it is read again.
-    """
-    cdef uint32_t i, j, nearer
-    for i in range(count):
-        nearer = 0
-        for j in range(count):
-            if _compare(bucket.contacts[j].id, bucket.contacts[i].id, key) < 0:
-                nearer += 1
-        if nearer == rank:
-            return i
-    return 0
-
-
-cdef int _pick(const kdht_bucket_cell *cell, const uint64_t *key, uint32_t *skip,
-               kdht_contact *found) noexcept nogil:
-    """1 and the contact with `skip` nearer ones in this bucket; 0 and `skip` lowered if it has
-    too few; -1 if the writer won READ_TRIES races."""
-    cdef uint32_t begun, count
-    cdef const kdht_bucket *bucket
-    cdef int i
-    for i in range(READ_TRIES):
-        begun = kdht_cell_begin(&cell.sequence)
-        bucket = &cell.copies[begun & 1]
-        count = bucket.count
-        if count > KDHT_K:
-            continue
-        if skip[0] < count:
-            memcpy(found, &bucket.contacts[_nearest(bucket, count, key) if skip[0] == 0
-                                           else _ranked(bucket, count, key, skip[0])], sizeof(kdht_contact))
-        if not kdht_cell_same(&cell.sequence, begun):
-            continue
-        if skip[0] < count:
-            return 1
-        skip[0] -= count
-        return 0
-    return -1
-
-
-cdef int _next_hop(const kdht_region_full *region, const kdht_config *config, const uint8_t *key_id,
-                   uint32_t attempt, kdht_contact *found) noexcept nogil:
-    """The reason why there is no next hop, or KDHT_REASON_NEXT_HOP and the contact.
-
-    The strictly closer contacts, in order, are those of the buckets whose bit of
-    self XOR key is set, ascending (Maymounkov and Mazieres, "Kademlia", 2002, section 2).
-    """
-    cdef uint64_t key[3]
-    cdef uint64_t closer
-    cdef uint32_t skip = attempt
-    cdef int word, bit, picked
-    for word in range(3):
-        key[word] = _word(key_id, word)
-    for word in range(3):
-        closer = (_word(config.self_id, word) ^ key[word]) & config.occupancy[word]
-        while closer:
-            bit = clzll(closer)
-            closer &= ~(<uint64_t>1 << (63 - bit))
-            picked = _pick(&region.buckets[64 * word + bit], key, &skip, found)
-            if picked > 0:
-                return KDHT_REASON_NEXT_HOP
-            if picked < 0:
-                return KDHT_REASON_NOT_READY
-    return KDHT_REASON_OWNER if skip == attempt else KDHT_REASON_ATTEMPT_ENDS
-
-
-# --- The verdict on a message ----------------------------------------------------------
+    READ_TRIES = 8  # lost races with the writer before a reader gives up
 
 cdef struct Plan:
     # What `_plan` found out and `_apply` needs.
@@ -232,10 +57,10 @@ cdef inline const kdht_config *_config(kdht_region_full *region, uint32_t lane_i
     """The lane's own copy of the configuration, made anew when another was published."""
     cdef kdht_lane *lane = &region.lanes[lane_index]
     cdef uint32_t begun = kdht_cell_begin(&region.config.sequence)
-    cdef int i
+    cdef int _try
     if begun == lane.config_sequence:
         return &lane.config
-    for i in range(READ_TRIES):
+    for _try in range(READ_TRIES):
         lane.config_sequence = 0
         memcpy(&lane.config, &region.config.copies[begun & 1], sizeof(kdht_config))
         if kdht_cell_same(&region.config.sequence, begun):
@@ -276,16 +101,16 @@ cdef int _check_client(const kdht_header *header, Plan *plan, kdht_outcome *out)
         return KDHT_REASON_BAD_FLAGS
     if (header.status or header.time or header.epoch or header.reserved1 or header.client_port
             or header.entry_port or header.reserved2 or header.body_tag or header.header_tag
-            or not _is_zero(header.client_ip) or not _is_zero(header.entry_ip)):
+            or not is_zero(header.client_ip) or not is_zero(header.entry_ip)):
         return KDHT_REASON_FORGED_ORIGIN
-    if not _may_be_answered(plan.source_ip, plan.source_port):
+    if not may_be_answered(plan.source_ip, plan.source_port):
         return KDHT_REASON_BAD_ADDRESS
     plan.hops = header.hops
     if plan.hops == 0 or plan.hops > plan.config.hop_limit:
         plan.hops = plan.config.hop_limit
     if takes == 0 or takes > KDHT_MAX_BODY:
         takes = KDHT_MAX_BODY
-    if takes > sent and not _is_proven(plan.config, header, plan.source_ip, plan.now):
+    if takes > sent and not is_proven(plan.config, header, plan.source_ip, plan.now):
         takes = sent
     out.max_reply = <uint16_t>takes
     return GO_ON
@@ -299,10 +124,10 @@ cdef int _check_member(const kdht_header *header, Plan *plan, kdht_outcome *out)
     if header.reserved1 or header.reserved2:
         return KDHT_REASON_BAD_FLAGS
     if not plan.config.flags & KDHT_CONFIG_UNTAGGED:
-        key = _key_of(plan.config, header.epoch)
+        key = key_of(plan.config, header.epoch)
         if key is NULL:
             return KDHT_REASON_BAD_EPOCH
-        if _header_tag(key, header) != be64toh(header.header_tag):
+        if header_tag_of(key, header) != be64toh(header.header_tag):
             return KDHT_REASON_BAD_TAG
     if age > window and <uint32_t>-age > window:
         return KDHT_REASON_STALE
@@ -319,7 +144,7 @@ cdef bint _body_is_right(const kdht_header *header, const Plan *plan) noexcept n
     """Where a message ends, its body is held against its tag; a client's has none."""
     if not plan.forwarded or plan.config.flags & KDHT_CONFIG_UNTAGGED:
         return True
-    return _body_tag(_key_of(plan.config, header.epoch), header) == be64toh(header.body_tag)
+    return body_tag_of(key_of(plan.config, header.epoch), header) == be64toh(header.body_tag)
 
 
 cdef inline int _ends_here(const kdht_header *header, const Plan *plan, int reason) noexcept nogil:
@@ -328,14 +153,14 @@ cdef inline int _ends_here(const kdht_header *header, const Plan *plan, int reas
 
 cdef int _plan_relay(const kdht_header *header, const Plan *plan, kdht_outcome *out) noexcept nogil:
     """A reply: back to its client if this is its entry node."""
-    if header.entry_port != plan.config.port or not _is_own(plan.config, header.entry_ip):
+    if header.entry_port != plan.config.port or not is_own(plan.config, header.entry_ip):
         return KDHT_REASON_NOT_ENTRY
-    if not _may_be_answered(header.client_ip, header.client_port):
+    if not may_be_answered(header.client_ip, header.client_port):
         return KDHT_REASON_BAD_ADDRESS
     if not _body_is_right(header, plan):
         return KDHT_REASON_BAD_BODY_TAG
-    if plan.one_family and not (_is_ipv4(header.client_ip) == _is_ipv4(plan.target_ip)
-                                and _is_ipv4(header.entry_ip) == _is_ipv4(plan.target_ip)):
+    if plan.one_family and not (is_ipv4(header.client_ip) == is_ipv4(plan.target_ip)
+                                and is_ipv4(header.entry_ip) == is_ipv4(plan.target_ip)):
         return KDHT_REASON_FAMILY
     memcpy(out.source_ip, header.entry_ip, 16)
     memcpy(out.target_ip, header.client_ip, 16)
@@ -348,17 +173,17 @@ cdef int _plan_forward(kdht_region_full *region, const kdht_header *header, cons
                        kdht_outcome *out) noexcept nogil:
     """A routed request: on to the next hop, or local."""
     cdef kdht_contact hop
-    cdef const uint8_t *source = plan.config.source6
-    cdef int reason = _next_hop(region, plan.config, header.key, header.attempt, &hop)
+    cdef const uint8_t *source = (<kdht_config *>plan.config).source6
+    cdef int reason = find_next_hop(region, plan.config, header.key, header.attempt, &hop)
     if reason != KDHT_REASON_NEXT_HOP:
         return _ends_here(header, plan, reason)
     if plan.hops <= 1:
         if header.op == KDHT_OP_TRACE:
             return _ends_here(header, plan, KDHT_REASON_TRACE_ENDS)
         return KDHT_REASON_HOP_LIMIT
-    if _is_ipv4(hop.ip):
-        source = plan.config.source4
-    if plan.one_family and (_is_ipv4(hop.ip) != _is_ipv4(plan.target_ip) or _is_zero(source)):
+    if is_ipv4(hop.ip):
+        source = (<kdht_config *>plan.config).source4
+    if plan.one_family and (is_ipv4(hop.ip) != is_ipv4(plan.target_ip) or is_zero(source)):
         return KDHT_REASON_FAMILY
     memcpy(out.source_ip, source, 16)
     memcpy(out.target_ip, hop.ip, 16)
@@ -398,8 +223,8 @@ cdef void _sign(const kdht_config *config, kdht_header *header, uint32_t now) no
     header.body_tag = 0
     header.header_tag = 0
     if not config.flags & KDHT_CONFIG_UNTAGGED:
-        header.body_tag = htobe64(_body_tag(key, header))
-        header.header_tag = htobe64(_header_tag(key, header))
+        header.body_tag = htobe64(body_tag_of(key, header))
+        header.header_tag = htobe64(header_tag_of(key, header))
 
 
 cdef void _apply(kdht_header *header, const Plan *plan, const kdht_outcome *out) noexcept nogil:
@@ -423,7 +248,7 @@ cdef void _strip(kdht_header *header, const Plan *plan) noexcept nogil:
     """Nothing of the cluster leaves it with a reply, but a cookie does."""
     header.cookie = 0
     if plan.config.flags & KDHT_CONFIG_COOKIES:
-        header.cookie = htobe64(_cookie(plan.config, header.client_ip, plan.now >> KDHT_COOKIE_SLOT_BITS))
+        header.cookie = htobe64(cookie_at(plan.config, header.client_ip, plan.now >> KDHT_COOKIE_SLOT_BITS))
     memset(header.client_ip, 0, 16)
     memset(header.entry_ip, 0, 16)
     header.client_port = header.entry_port = header.max_reply = 0
@@ -432,7 +257,8 @@ cdef void _strip(kdht_header *header, const Plan *plan) noexcept nogil:
     header.body_tag = header.header_tag = 0
 
 
-cdef inline int _conclude(kdht_region_full *region, uint32_t lane, int reason, kdht_outcome *out) noexcept nogil:
+cdef inline int _conclude(kdht_region_full *region, uint32_t lane, int reason,
+                          kdht_outcome *out) noexcept nogil:
     region.lanes[lane].reasons[reason] += 1
     out.reason = <uint8_t>reason
     out.verdict = kdht_verdict_of[reason]
@@ -456,196 +282,29 @@ cdef int core_decide(kdht_region *shared, uint32_t lane, uint8_t *message, uint3
     return verdict
 
 
-# --- The verdict on a packet -------------------------------------------------------------
-
-cdef struct Packet:
-    # Where the parts of a packet lie, from its IP header on.
-    uint8_t *ip
-    udphdr *udp
-    uint32_t end            # where IP says that it ends
-    uint8_t source_ip[16]
-    uint8_t target_ip[16]
-    int unusual             # the reason to drop it if it turns out to be ours, or GO_ON
-
-
-cdef bint _skip_ext_headers(Packet *packet, uint32_t *offset) noexcept nogil:
-    """Walk IPv6 extension headers to UDP; False if it does not end there, or cannot.
-
-    The order and the lengths of extension headers: RFC 8200, section 4.
-    """
-    cdef uint8_t kind = packet.ip[6]
-    cdef uint8_t *at
-    cdef int i
-    for i in range(MAX_EXT_HEADERS + 1):
-        if kind == UDP:
-            return True
-        if i == MAX_EXT_HEADERS or not (kind == 0 or kind == 43 or kind == 44 or kind == 60):
-            return False
-        at = packet.ip + offset[0]
-        if offset[0] + 8 > packet.end:
-            packet.unusual = KDHT_REASON_BAD_IP
-            return False
-        if kind == 44:
-            if (<uint32_t>at[2] << 8 | at[3]) & 0xfff8:
-                return False
-            packet.unusual = KDHT_REASON_FRAGMENT
-            offset[0] += 8
-        else:
-            if packet.unusual == GO_ON:
-                packet.unusual = KDHT_REASON_EXT_HEADER
-            offset[0] += 8 * (<uint32_t>at[1] + 1)
-        kind = at[0]
-    return False
-
-
-cdef int _parse_ipv4(const kdht_config *config, uint32_t length, Packet *packet,
-                     uint32_t *offset) noexcept nogil:
-    """Where UDP begins, if the packet is for an own address; else the reason."""
-    cdef iphdr *ip = <iphdr *>packet.ip
-    if length < 20 or packet.ip[0] & 0x0f < 5:
-        return KDHT_REASON_BAD_IP
-    if ip.protocol != UDP or ntohs(ip.frag_off) & 0x1fff:
-        return KDHT_REASON_NOT_OURS
-    memcpy(packet.source_ip, MAPPED, 12)
-    memcpy(packet.source_ip + 12, &ip.saddr, 4)
-    memcpy(packet.target_ip, MAPPED, 12)
-    memcpy(packet.target_ip + 12, &ip.daddr, 4)
-    if not _is_own(config, packet.target_ip):
-        return KDHT_REASON_NOT_OURS
-    offset[0] = 4 * <uint32_t>(packet.ip[0] & 0x0f)
-    packet.end = ntohs(ip.tot_len)
-    if ntohs(ip.frag_off) & 0x2000:
-        packet.unusual = KDHT_REASON_FRAGMENT
-    elif offset[0] > 20:
-        packet.unusual = KDHT_REASON_IP_OPTIONS
-    return GO_ON
-
-
-cdef int _parse_ipv6(const kdht_config *config, uint32_t length, Packet *packet,
-                     uint32_t *offset) noexcept nogil:
-    """The same for IPv6."""
-    if length < 40:
-        return KDHT_REASON_BAD_IP
-    memcpy(packet.source_ip, packet.ip + 8, 16)
-    memcpy(packet.target_ip, packet.ip + 24, 16)
-    if not _is_own(config, packet.target_ip):
-        return KDHT_REASON_NOT_OURS
-    offset[0] = 40
-    packet.end = 40 + (<uint32_t>packet.ip[4] << 8 | packet.ip[5])
-    if packet.end > length:
-        return KDHT_REASON_BAD_IP
-    if not _skip_ext_headers(packet, offset):
-        return KDHT_REASON_BAD_IP if packet.unusual == KDHT_REASON_BAD_IP else KDHT_REASON_NOT_OURS
-    return GO_ON
-
-
-cdef int _parse(const kdht_config *config, uint32_t length, Packet *packet) noexcept nogil:
-    """The reason to leave or drop the packet at once, or GO_ON and `packet` filled."""
-    cdef uint32_t offset = 0, magic
-    cdef uint8_t version = packet.ip[0] >> 4 if length else 0
-    cdef int reason
-    packet.unusual = GO_ON
-    if version == 4:
-        reason = _parse_ipv4(config, length, packet, &offset)
-    elif version == 6:
-        reason = _parse_ipv6(config, length, packet, &offset)
-    else:
-        return KDHT_REASON_NOT_OURS
-    if reason != GO_ON:
-        return reason
-    if packet.end > length or offset + sizeof(udphdr) > packet.end:
-        return KDHT_REASON_BAD_IP
-    packet.udp = <udphdr *>(packet.ip + offset)
-    if packet.udp.dest != config.port or offset + sizeof(udphdr) + 4 > packet.end:
-        return KDHT_REASON_NOT_OURS
-    memcpy(&magic, <uint8_t *>packet.udp + sizeof(udphdr), 4)
-    if ntohl(magic) != KDHT_MAGIC:
-        return KDHT_REASON_NOT_OURS
-    if packet.unusual != GO_ON:
-        return packet.unusual
-    if version == 6 and packet.udp.check == 0:
-        return KDHT_REASON_NO_CHECKSUM
-    if ntohs(packet.udp.len) != packet.end - offset:
-        return KDHT_REASON_BAD_IP
-    return GO_ON
-
-
-cdef uint64_t _pseudo_sum(const Packet *packet) noexcept nogil:
-    """The sum of the UDP pseudo-header of the packet as it is now (RFC 768, RFC 8200 8.1)."""
-    cdef uint64_t total = <uint64_t>packet.udp.len + htons(UDP)
-    if packet.ip[0] >> 4 == 4:
-        return kdht_sum(packet.ip + 12, 8, total)
-    return kdht_sum(packet.ip + 8, 32, total)
-
-
-cdef void _readdress(Packet *packet, const kdht_outcome *out) noexcept nogil:
-    cdef iphdr *ip = <iphdr *>packet.ip
-    packet.udp.source = out.source_port
-    packet.udp.dest = out.target_port
-    if packet.ip[0] >> 4 == 4:
-        memcpy(&ip.saddr, out.source_ip + 12, 4)
-        memcpy(&ip.daddr, out.target_ip + 12, 4)
-        ip.ttl = NEW_TTL
-        ip.check = 0
-        ip.check = ~kdht_fold(kdht_sum(packet.ip, 20, 0))
-    else:
-        memcpy(packet.ip + 8, out.source_ip, 16)
-        memcpy(packet.ip + 24, out.target_ip, 16)
-        packet.ip[7] = NEW_TTL
-
-
-cdef void _rewrite(Packet *packet, const Plan *plan, const kdht_outcome *out) noexcept nogil:
-    """Header, addresses and checksums; docs/design.md says when the sum is made in full."""
-    cdef kdht_header *header = <kdht_header *>(<uint8_t *>packet.udp + sizeof(udphdr))
-    cdef uint16_t check = packet.udp.check
-    cdef bint partial = check == kdht_fold(_pseudo_sum(packet))
-    cdef bint ipv4 = packet.ip[0] >> 4 == 4
-    cdef uint8_t *addresses = packet.ip + 12 if ipv4 else packet.ip + 8
-    cdef uint32_t addresses_len = 8 if ipv4 else 32
-    cdef uint64_t total = <uint16_t>~check
-    total = kdht_sum_without(addresses, addresses_len, total)
-    total = kdht_sum_without(packet.udp, 4, total)
-    total = kdht_sum_without(header, KDHT_HEADER_LEN, total)
-    _apply(header, plan, out)
-    _readdress(packet, out)
-    if check == 0 and ipv4:
-        return
-    if partial:
-        packet.udp.check = 0
-        total = kdht_sum(packet.udp, ntohs(packet.udp.len), _pseudo_sum(packet))
-    else:
-        total = kdht_sum(addresses, addresses_len, total)
-        total = kdht_sum(packet.udp, 4, total)
-        total = kdht_sum(header, KDHT_HEADER_LEN, total)
-    check = <uint16_t>~kdht_fold(total)
-    packet.udp.check = check if check != 0 else 0xffff
-
-
 cdef int core_verdict(kdht_region *shared, uint32_t lane, uint8_t *data, uint32_t length,
                       uint32_t now, kdht_outcome *out) noexcept nogil:
     cdef kdht_region_full *region = <kdht_region_full *>shared
     cdef Packet packet
     cdef Plan plan
-    cdef int reason, verdict
+    cdef int reason = KDHT_REASON_NOT_READY, verdict
     plan.config = _config(region, lane)
-    if not plan.config.flags & KDHT_CONFIG_READY:
-        return _conclude(region, lane, KDHT_REASON_NOT_READY, out)
     packet.ip = data
-    reason = _parse(plan.config, length, &packet)
+    if plan.config.flags & KDHT_CONFIG_READY:
+        reason = packet_parse(plan.config, length, &packet)
     if reason != GO_ON:
         return _conclude(region, lane, reason, out)
-    plan.now, plan.one_family = now, True
-    plan.length = ntohs(packet.udp.len) - sizeof(udphdr)
+    plan.now, plan.length, plan.one_family = now, packet.message_len, True
     plan.source_ip, plan.source_port = packet.source_ip, packet.udp.source
     plan.target_ip, plan.target_port = packet.target_ip, packet.udp.dest
-    reason = _plan(region, <kdht_header *>(<uint8_t *>packet.udp + sizeof(udphdr)), &plan, out)
+    reason = _plan(region, <kdht_header *>packet.message, &plan, out)
     verdict = _conclude(region, lane, reason, out)
     if verdict == KDHT_FORWARD or verdict == KDHT_RELAY:
-        _rewrite(&packet, &plan, out)
+        packet_open(&packet)
+        _apply(<kdht_header *>packet.message, &plan, out)
+        packet_close(&packet, out)
     return verdict
 
-
-# --- For Python ------------------------------------------------------------------------
 
 Outcome = namedtuple("Outcome", "verdict reason source target next_id max_reply")
 cdef str NO_REGION = "this file descriptor holds no routing state of this version of kdht"
@@ -741,7 +400,7 @@ cdef class Core:
             memcpy(config.occupancy, old.occupancy, sizeof(config.occupancy))
         else:
             for i in range(KDHT_ID_BITS):
-                _write_bucket(self, i, ())
+                write_bucket(<kdht_region_full *>self.region, i, ())
         _publish(self, &config)
 
     def set_bucket(self, index: int, contacts) -> None:
@@ -764,7 +423,7 @@ cdef class Core:
             _need(contact.ip, 16, "an address")
             if not 0 < contact.port < 65536:
                 raise ValueError(f"contact {contact.id.hex()} has no port")
-        _write_bucket(self, index, contacts)
+        write_bucket(<kdht_region_full *>self.region, index, contacts)
         bit = <uint64_t>1 << (63 - index % 64)
         occupied = bool(config.occupancy[index // 64] & bit)
         if occupied != bool(contacts):
@@ -801,7 +460,7 @@ cdef class Core:
         cdef kdht_region_full *region = <kdht_region_full *>self.region
         cdef kdht_contact found
         _need(key, KDHT_ID_LEN, "a key")
-        if _next_hop(region, _config(region, 0), key, attempt, &found) == KDHT_REASON_NEXT_HOP:
+        if find_next_hop(region, _config(region, 0), key, attempt, &found) == KDHT_REASON_NEXT_HOP:
             return _contact(&found)
         return None
 
@@ -850,7 +509,8 @@ cdef class Core:
         cdef uint8_t nothing = 0
         _check_lane(lane)
         memset(&out, 0, sizeof(out))
-        core_verdict(self.region, lane, &view[0] if len(packet) else &nothing, <uint32_t>len(packet), now, &out)
+        core_verdict(self.region, lane, &view[0] if len(packet) else &nothing,
+                     <uint32_t>len(packet), now, &out)
         return _outcome(&out)
 
     def verdict_batch(self, packets: list, now: int, lane: int = 0) -> list:
@@ -886,13 +546,14 @@ cdef class Core:
         _need(client_ip, 16, "an address")
         if not config.flags & KDHT_CONFIG_COOKIES:
             return 0
-        return _cookie(config, client_ip, <uint32_t>now >> KDHT_COOKIE_SLOT_BITS)
+        return cookie_at(config, client_ip, <uint32_t>now >> KDHT_COOKIE_SLOT_BITS)
 
     def counters(self, lane=None) -> dict:
         """Verdicts so far by reason's name, of one lane or of all."""
         cdef kdht_region_full *region = <kdht_region_full *>self.region
         lanes = range(KDHT_LANES) if lane is None else (_check_lane(lane),)
-        return {reason.name: sum(region.lanes[<int>i].reasons[<int>reason] for i in lanes) for reason in REASONS}
+        return {reason.name: sum(region.lanes[<int>i].reasons[<int>reason] for i in lanes)
+                for reason in REASONS}
 
 
 cdef kdht_config *_current(Core core) except NULL:
@@ -904,22 +565,6 @@ cdef int _publish(Core core, const kdht_config *config) except -1:
     cdef kdht_config_cell *cell = &(<kdht_region_full *>core.region).config
     kdht_cell_open()
     cell.copies[~cell.sequence & 1] = config[0]
-    kdht_cell_publish(&cell.sequence)
-    return 0
-
-
-cdef int _write_bucket(Core core, int index, contacts) except -1:
-    cdef kdht_bucket_cell *cell = &(<kdht_region_full *>core.region).buckets[index]
-    cdef kdht_bucket *bucket = &cell.copies[~cell.sequence & 1]
-    cdef int i
-    if not contacts and cell.copies[cell.sequence & 1].count == 0:
-        return 0
-    kdht_cell_open()
-    for i, contact in enumerate(contacts):
-        memcpy(bucket.contacts[i].id, <const uint8_t *><bytes>contact.id, KDHT_ID_LEN)
-        memcpy(bucket.contacts[i].ip, <const uint8_t *><bytes>contact.ip, 16)
-        bucket.contacts[i].port = htons(contact.port)
-    bucket.count = <uint32_t>len(contacts)
     kdht_cell_publish(&cell.sequence)
     return 0
 
@@ -984,19 +629,20 @@ cdef int _fill_key(kdht_key *key, epoch, secret) except -1:
     return 0
 
 
-cdef object _repeat(kdht_region *region, uint32_t lane, bytes joined, list lengths, long rounds, uint32_t now):
+cdef object _repeat(kdht_region *region, uint32_t lane, bytes joined, list lengths,
+                    long rounds, uint32_t now):
     cdef uint8_t scratch[2048]
     cdef const uint8_t *start = joined
     cdef const uint8_t *at
     cdef kdht_outcome out
-    cdef long round_, i, count = len(lengths), moved = 0
+    cdef long _round, i, count = len(lengths), moved = 0
     cdef int verdict
     cdef uint32_t[::1] sizes
     if any(length > sizeof(scratch) for length in lengths):
         raise ValueError(f"a packet has at most {sizeof(scratch)} bytes here")
     sizes = array("I", lengths)
     with nogil:
-        for round_ in range(rounds):
+        for _round in range(rounds):
             at = start
             for i in range(count):
                 memcpy(scratch, at, sizes[i])
