@@ -72,3 +72,7 @@ class NotFound(RequestError, KeyError):
 
 class ValueTooLarge(RequestError, ValueError):
     """The value does not fit one datagram, or not what the caller said it takes."""
+
+
+class LabError(KdhtError):
+    """The laboratory (network namespaces, test clusters) could not be built, or did not do what it should."""
