@@ -31,6 +31,9 @@ cdef extern from "<endian.h>" nogil:
     uint64_t be64toh(uint64_t value)
     uint64_t htobe64(uint64_t value)
 
+cdef extern from "<unistd.h>" nogil:
+    int c_close "close"(int fd)
+
 cdef extern from "<sys/mman.h>" nogil:
     void *c_mmap "mmap"(void *addr, size_t length, int prot, int flags, int fd, long offset)
     int c_munmap "munmap"(void *addr, size_t length)

@@ -344,8 +344,8 @@ cdef class Core:
     """The routing state in one shared mapping, and the verdicts made from it.
 
     `Core()` makes a new, empty mapping (a memfd); `Core(fd)` maps one that exists, from
-    another process. Every datapath thread uses a lane (0 to LANES - 1) that no other uses:
-    lane 0 is for callers that hold the GIL. One process at a time may call `configure` and
+    another process. Every datapath thread, in whichever process, gives verdicts on a lane (0
+    to LANES - 1) that no other uses; lane 0 is for the GIL's holders in one process. One process at a time may call `configure` and
     `set_bucket`; everybody may read at any time. Raises OSError if there is no memory for
     the mapping, ValueError for a file descriptor that holds no mapping of this version.
     """
@@ -373,7 +373,7 @@ cdef class Core:
     def __dealloc__(self):
         if self.region is not NULL:
             c_munmap(<void *>self.region, sizeof(kdht_region_full))
-            os.close(self.fd)
+            c_close(self.fd)
 
     # Publishing
 
@@ -448,7 +448,7 @@ cdef class Core:
 
     def occupancy(self) -> int:
         """A 160-bit map, its top bit bucket 0: which buckets hold contacts."""
-        cdef const kdht_config *config = _config(<kdht_region_full *>self.region, 0)
+        cdef kdht_config config = _snapshot(<kdht_region_full *>self.region)
         words = [config.occupancy[0], config.occupancy[1], config.occupancy[2]]
         return (words[0] << 96) | (words[1] << 32) | (words[2] >> 32)
 
@@ -458,9 +458,10 @@ cdef class Core:
         With `attempt` n (0 to 255), the one with n closer ones before it.
         """
         cdef kdht_region_full *region = <kdht_region_full *>self.region
+        cdef kdht_config config = _snapshot(region)
         cdef kdht_contact found
         _need(key, KDHT_ID_LEN, "a key")
-        if find_next_hop(region, _config(region, 0), key, attempt, &found) == KDHT_REASON_NEXT_HOP:
+        if find_next_hop(region, &config, key, attempt, &found) == KDHT_REASON_NEXT_HOP:
             return _contact(&found)
         return None
 
@@ -556,6 +557,17 @@ cdef class Core:
                 for reason in REASONS}
 
 
+cdef kdht_config _snapshot(const kdht_region_full *region) noexcept nogil:
+    """The configuration as it was published, for readers that own no lane."""
+    cdef kdht_config config
+    cdef uint32_t begun
+    while True:
+        begun = kdht_cell_begin(&region.config.sequence)
+        config = region.config.copies[begun & 1]
+        if kdht_cell_same(&region.config.sequence, begun):
+            return config
+
+
 cdef kdht_config *_current(Core core) except NULL:
     cdef kdht_config_cell *cell = &(<kdht_region_full *>core.region).config
     return &cell.copies[cell.sequence & 1]
@@ -571,7 +583,7 @@ cdef int _publish(Core core, const kdht_config *config) except -1:
 
 cdef _distance(Core core, key):
     _need(key, KDHT_ID_LEN, "a key")
-    cdef kdht_config *config = _current(core)
+    cdef kdht_config config = _snapshot(<kdht_region_full *>core.region)
     return int.from_bytes(config.self_id[:KDHT_ID_LEN], "big") ^ int.from_bytes(key, "big")
 
 
