@@ -1,0 +1,59 @@
+"""The database's directory: what can be seen of it before and beside LevelDB.
+
+LevelDB takes a directory without CURRENT for a new one and removes the tables in it, and
+it reads a table that was cut short as an empty one. Both are looked for here instead.
+"""
+
+import os
+import re
+
+import plyvel
+
+from kdht.storage import layout
+
+_TABLES = (".ldb", ".sst")
+_CONTENT = (*_TABLES, ".log")
+_TABLE_LINE = re.compile(r"^ (\d+):(\d+)\[", re.MULTILINE)
+
+
+def prepare(path: str) -> bool:
+    """Make the directory if there is none; whether there are tables in it already.
+
+    Raises OSError, and StorageDamaged where content stands without its CURRENT file.
+    """
+    os.makedirs(path, mode=0o700, exist_ok=True)
+    names = os.listdir(path)
+    if "CURRENT" not in names and any(name.endswith(_CONTENT) for name in names):
+        raise layout.damaged(path, "its CURRENT file is missing")
+    return any(name.endswith(_TABLES) for name in names)
+
+
+def check_tables(db: plyvel.DB, path: str) -> None:
+    """Raises StorageDamaged for a table in use that has not the size that it was written with."""
+    short = _wrong_sizes(db, path)
+    # A compaction may have replaced a table between the list and the look: ask once more.
+    if short and (short := short & _wrong_sizes(db, path)):
+        raise layout.damaged(path, f"{', '.join(sorted(short))}: not as long as written")
+
+
+def _wrong_sizes(db: plyvel.DB, path: str) -> set[str]:
+    listing = (db.get_property(b"leveldb.sstables") or b"").decode(errors="replace")
+    wrong = set()
+    for number, size in _TABLE_LINE.findall(listing):
+        names = [f"{int(number):06d}{ending}" for ending in _TABLES]
+        sizes = {_size(os.path.join(path, name)) for name in names} - {0}
+        if sizes != {int(size)}:
+            wrong.add(names[0])
+    return wrong
+
+
+def disk_bytes(path: str) -> int:
+    """The size of all files; those that LevelDB removes meanwhile count nothing."""
+    return sum(_size(os.path.join(path, name)) for name in os.listdir(path))
+
+
+def _size(path: str) -> int:
+    try:
+        return os.path.getsize(path)
+    except FileNotFoundError:
+        return 0

@@ -1,0 +1,87 @@
+"""How records lie in LevelDB, and what its errors mean to a user.
+
+    b"r" key                  one record: the struct below, then the value
+    b"e" expiry(u64) key      empty: the index by expiry, for records that have one
+    b"mformat"                u32, FORMAT
+    b"mcounts"                u64 records, u64 bytes of values
+
+Numbers are big-endian. LevelDB keeps its keys sorted, so that keys which share a prefix,
+an XOR neighbourhood, are one range, and so is everything that has expired. A record
+knows its value's length: one that was cut or grown elsewhere is damaged, not shorter.
+"""
+
+import struct
+
+import plyvel
+
+from kdht._shared import ID_LEN
+from kdht.errors import StorageDamaged, StorageError, StorageLocked
+from kdht.storage.base import Stored
+
+FORMAT = 1
+
+RECORD = b"r"
+RECORD_END = b"s"
+EXPIRY = b"e"
+FORMAT_KEY = b"mformat"
+COUNTS_KEY = b"mcounts"
+
+FORMAT_VALUE = struct.Struct(">I")
+COUNTS_VALUE = struct.Struct(">QQ")
+# u64 version, u64 expiry, u32 flags, u16 length of the value
+_HEAD = struct.Struct(">QQIH")
+_EXPIRY_KEY = struct.Struct(f">{len(EXPIRY)}sQ{ID_LEN}s")
+
+
+def pack_record(record: Stored) -> bytes:
+    version, expiry, flags, value = record
+    return _HEAD.pack(version, expiry, flags, len(value)) + value
+
+
+def unpack_record(raw: bytes) -> Stored:
+    """Raises ValueError for bytes that `pack_record` never made."""
+    if len(raw) < _HEAD.size:
+        raise ValueError(f"a record of {len(raw)} bytes")
+    version, expiry, flags, length = _HEAD.unpack_from(raw)
+    value = raw[_HEAD.size :]
+    if len(value) != length:
+        raise ValueError(f"a record whose value has {len(value)} bytes, not {length}")
+    return Stored(version, expiry, flags, value)
+
+
+def expiry_key(expiry: int, key: bytes) -> bytes:
+    return _EXPIRY_KEY.pack(EXPIRY, expiry, key)
+
+
+def split_expiry_key(entry: bytes) -> tuple[int, bytes]:
+    """Expiry and key of an index entry; raises struct.error for what is none."""
+    _, expiry, key = _EXPIRY_KEY.unpack(entry)
+    return expiry, key
+
+
+_LOCKED = ("already held by process", "temporarily unavailable")
+_DAMAGED = ("corruption", ".ldb: invalid argument", ".ldb: no such file", "not an sstable")
+
+
+def storage_error(error: Exception, path: str) -> StorageError:
+    """What plyvel or the operating system said, as the error that tells the user what to do."""
+    if isinstance(error, StorageError):
+        return error
+    said = error.args[0] if error.args and isinstance(error.args[0], bytes) else str(error)
+    text = said.decode(errors="replace") if isinstance(said, bytes) else said
+    lower = text.lower()
+    if any(words in lower for words in _LOCKED):
+        return StorageLocked(f"another kdhtd uses {path}: stop it or choose another data directory")
+    if isinstance(error, plyvel.CorruptionError) or any(words in lower for words in _DAMAGED):
+        return damaged(path, text)
+    return StorageError(
+        f"cannot use the database in {path}: {text}; check its permissions and the space on its disk"
+    )
+
+
+def damaged(path: str, what: str) -> StorageDamaged:
+    return StorageDamaged(
+        f"the database in {path} is damaged ({what}): stop the node, then restore the directory from a backup, "
+        f"or move it away to start empty, or keep what LevelDB can still read with: "
+        f"python3 -c 'import plyvel; plyvel.repair_db({path!r})'"
+    )

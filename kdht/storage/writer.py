@@ -1,0 +1,156 @@
+"""Grouped writes: whatever waits goes to disk in one synced batch, then is confirmed.
+
+A disk takes thousands of syncs a second and a hundred times as many records, so the
+next group collects while the last one is synced. What waits is bounded: past that,
+`submit` refuses, and the caller says BUSY. Nothing is confirmed before it is safe.
+"""
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
+
+from kdht.errors import StorageDamaged, StorageError
+from kdht.storage.base import Result, Store, Write, check
+
+MAX_GROUP = 512
+MAX_WAITING = 8192
+
+Done = Callable[[list[Result] | StorageError], None]
+"""Told what became of one job; must not raise, and must not wait for the writer."""
+
+_log = logging.getLogger(__name__)
+
+
+class WriterStats(NamedTuple):
+    """Writes waiting now; groups and writes confirmed, writes refused and failed since the start."""
+
+    waiting: int
+    groups: int
+    written: int
+    refused: int
+    failed: int
+
+
+class Writer(Protocol):
+    def submit(self, writes: Sequence[Write], now: float, done: Done) -> bool:
+        """Take a job and call `done` once, later or at once; False: not taken, `done` not called.
+
+        Raises ValueError for a write that no store may hold.
+        """
+
+
+class _Job(NamedTuple):
+    writes: Sequence[Write]
+    now: float
+    done: Done
+
+
+class GroupWriter:
+    """The thread that writes to `store`; it starts at once. Jobs are confirmed in their order.
+
+    A job's writes go into one batch, with those of other jobs up to `max_group` writes.
+    """
+
+    def __init__(self, store: Store, *, max_group: int = MAX_GROUP, max_waiting: int = MAX_WAITING) -> None:
+        self._store = store
+        self._max_group = max_group
+        self._max_waiting = max_waiting
+        self._jobs: deque[_Job] = deque()
+        self._waiting = 0
+        self._groups = self._written = self._refused = self._failed = 0
+        self._closing = False
+        self._change = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name="kdht-writer", daemon=True)
+        self._thread.start()
+
+    def submit(self, writes: Sequence[Write], now: float, done: Done) -> bool:
+        """As Writer.submit; `done` is called on the writer's thread. Thread-safe."""
+        check(writes)
+        with self._change:
+            if self._closing or self._waiting + len(writes) > self._max_waiting:
+                self._refused += len(writes)
+                return False
+            self._jobs.append(_Job(writes, now, done))
+            self._waiting += len(writes)
+            self._change.notify()
+        return True
+
+    def stats(self) -> WriterStats:
+        with self._change:
+            return WriterStats(self._waiting, self._groups, self._written, self._refused, self._failed)
+
+    def close(self) -> None:
+        """Take nothing more, finish all that waits, end the thread. The store stays open."""
+        with self._change:
+            self._closing = True
+            self._change.notify()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while group := self._next_group():
+            try:
+                self._write(group)
+            except StorageDamaged:
+                # One unreadable record must not fail those that are grouped with it.
+                for job in group:
+                    self._write_alone(job)
+            except StorageError as error:
+                self._fail(group, error)
+
+    def _next_group(self) -> list[_Job]:
+        """At least one job, waiting for it; none when closed and drained."""
+        with self._change:
+            self._change.wait_for(lambda: self._jobs or self._closing)
+            group: list[_Job] = []
+            size = 0
+            while self._jobs and (not group or size + len(self._jobs[0].writes) <= self._max_group):
+                group.append(self._jobs.popleft())
+                size += len(group[-1].writes)
+            self._waiting -= size
+            return group
+
+    def _write(self, group: list[_Job]) -> None:
+        writes = [write for job in group for write in job.writes]
+        results = self._store.apply(writes, group[-1].now)
+        with self._change:
+            self._groups += 1
+            self._written += len(writes)
+        start = 0
+        for job in group:
+            _tell(job, results[start : start + len(job.writes)])
+            start += len(job.writes)
+
+    def _write_alone(self, job: _Job) -> None:
+        try:
+            self._write([job])
+        except StorageError as error:
+            self._fail([job], error)
+
+    def _fail(self, group: list[_Job], error: StorageError) -> None:
+        with self._change:
+            self._failed += sum(len(job.writes) for job in group)
+        for job in group:
+            _tell(job, error)
+
+
+class InlineWriter:
+    """The twin without a thread: a job is done when `submit` returns. For tests and simulations."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def submit(self, writes: Sequence[Write], now: float, done: Done) -> bool:
+        try:
+            done(self._store.apply(writes, now))
+        except StorageError as error:
+            done(error)
+        return True
+
+
+def _tell(job: _Job, outcome: list[Result] | StorageError) -> None:
+    try:
+        job.done(outcome)
+    except Exception:
+        _log.exception("the callback of a write failed")

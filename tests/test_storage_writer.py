@@ -1,0 +1,128 @@
+"""Grouped writes: order, bounds, failures; against a store whose writes wait for the test."""
+
+import threading
+
+import pytest
+from records import MICROS, NOW, key_of, put
+
+from kdht.errors import StorageDamaged, StorageError
+from kdht.storage import GroupWriter, InlineWriter, LevelStore, MemoryStore, Result, Write
+
+
+class GatedStore(MemoryStore):
+    """A store whose writes wait for the gate, and that keeps the size of every batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = threading.Semaphore(0)
+        self.entered = threading.Semaphore(0)
+        self.sizes: list[int] = []
+        self.raises: dict[bytes, StorageError] = {}
+
+    def apply(self, writes, now):
+        self.entered.release()
+        assert self.gate.acquire(timeout=30)
+        self.sizes.append(len(writes))
+        for write in writes:
+            if write.key in self.raises:
+                raise self.raises[write.key]
+        return super().apply(writes, now)
+
+
+@pytest.fixture
+def gated():
+    store = GatedStore()
+    writer = GroupWriter(store, max_group=4, max_waiting=6)
+    yield store, writer
+    for _ in range(100):
+        store.gate.release()
+    writer.close()
+
+
+def test_what_waits_becomes_groups_confirmed_in_order(gated):
+    store, writer = gated
+    told: list[tuple[int, object]] = []
+    assert writer.submit([put(0)], NOW, lambda outcome: told.append((0, outcome)))
+    assert store.entered.acquire(timeout=30)
+    sizes = [1, 2, 2, 1]
+    for number, size in enumerate(sizes, 1):
+        writes = [put(10 * number + i) for i in range(size)]
+        assert writer.submit(writes, NOW, lambda outcome, number=number: told.append((number, outcome)))
+    assert writer.stats().waiting == 6
+    assert not writer.submit([put(99)], NOW, lambda outcome: told.append((99, outcome)))
+    assert told == []
+    for _ in range(3):
+        store.gate.release()
+    writer.close()
+    assert store.sizes == [1, 3, 3]
+    assert [number for number, _ in told] == [0, 1, 2, 3, 4]
+    assert [len(outcome) for _, outcome in told] == [1, *sizes]
+    assert writer.stats()[1:] == (3, 7, 1, 0)
+
+
+def test_a_closed_writer_takes_nothing(gated):
+    store, writer = gated
+    store.gate.release()
+    told: list[object] = []
+    assert writer.submit([put(1)], NOW, told.append)
+    writer.close()
+    assert told == [[Result(False, MICROS)]]
+    assert not writer.submit([put(2)], NOW, told.append)
+    assert len(told) == 1
+
+
+def test_one_damaged_record_fails_alone(gated):
+    store, writer = gated
+    store.raises[key_of(2)] = StorageDamaged("unreadable")
+    told: list[object] = []
+    assert writer.submit([put(0)], NOW, told.append)
+    assert store.entered.acquire(timeout=30)
+    for number in (1, 2, 3):
+        assert writer.submit([put(number)], NOW, told.append)
+    for _ in range(10):
+        store.gate.release()
+    writer.close()
+    assert [type(outcome) for outcome in told] == [list, list, StorageDamaged, list]
+    assert (writer.stats().written, writer.stats().failed) == (3, 1)
+
+
+def test_a_failed_write_fails_its_group_and_the_thread_lives_on(gated):
+    store, writer = gated
+    store.raises[key_of(1)] = StorageError("disk full")
+    told: list[object] = []
+    done = threading.Event()
+    for _ in range(10):
+        store.gate.release()
+    assert writer.submit([put(1)], NOW, told.append)
+    assert writer.submit([put(2)], NOW, lambda outcome: (told.append(outcome), done.set()))
+    assert done.wait(30)
+    assert isinstance(told[0], StorageError)
+
+
+def test_a_callback_that_raises_hurts_no_other(gated, caplog):
+    store, writer = gated
+    for _ in range(10):
+        store.gate.release()
+    told: list[object] = []
+    assert writer.submit([put(1)], NOW, lambda outcome: 1 / 0)
+    assert writer.submit([put(2)], NOW, told.append)
+    writer.close()
+    assert told == [[Result(False, MICROS)]]
+    assert "ZeroDivisionError" in caplog.text
+
+
+@pytest.mark.parametrize("writer_of", [GroupWriter, InlineWriter])
+def test_a_write_that_does_not_fit_is_the_callers_error(writer_of):
+    writer = writer_of(MemoryStore())
+    with pytest.raises(ValueError, match="key"):
+        writer.submit([Write(b"short", b"")], NOW, lambda outcome: None)
+    if isinstance(writer, GroupWriter):
+        writer.close()
+
+
+def test_the_inline_writer_reports_failures_too(tmp_path):
+    store = LevelStore(tmp_path / "db")
+    store.close()
+    told: list[object] = []
+    assert InlineWriter(store).submit([put(1)], NOW, told.append)
+    assert isinstance(told[0], StorageError)
