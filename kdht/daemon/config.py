@@ -151,17 +151,19 @@ class Datapath(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
 
 
 class Storage(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
-    """The records in LevelDB."""
+    """The records in LevelDB. A write is answered when it is safe on the disk."""
 
-    sync: Annotated[
-        bool,
-        Meta(
-            description="Answer a write only when it is on the disk. Writes are grouped, so it costs little."
-        ),
-    ] = True
     sweep_interval: Annotated[
         int, Meta(ge=1, le=86400, description="Seconds between removals of expired records.")
     ] = 30
+    max_waiting: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=1_000_000,
+            description="Writes that may wait for the disk; clients with more are told BUSY.",
+        ),
+    ] = 8192
 
 
 class Control(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):

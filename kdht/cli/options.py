@@ -1,0 +1,75 @@
+"""Options that several commands share, and where their answers go."""
+
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import msgspec
+
+from kdht.daemon import dev
+from kdht.daemon.values import SocketPath
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+DEFAULT_SOCKET = Path("/run/kdht/kdhtd.sock")
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Plain JSON, for scripts.")
+
+
+def default_socket() -> Path:
+    """The system's daemon, or where there is none the --dev node at its usual address."""
+    dev_socket = dev.state_dir(dev.HOME) / "control.sock"
+    return dev_socket if not DEFAULT_SOCKET.exists() and dev_socket.exists() else DEFAULT_SOCKET
+
+
+class SocketType(click.Path):
+    """A control socket's file."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        path = os.path.abspath(value)
+        try:
+            return SocketPath(path).path
+        except ValueError as error:
+            self.fail(f"{path}: {error}", param, ctx)
+
+
+control_socket = click.option(
+    "--socket",
+    "-s",
+    "socket_path",
+    type=SocketType(),
+    envvar="KDHT_SOCKET",
+    default=default_socket,
+    help=f"The daemon's control socket, else $KDHT_SOCKET, else {DEFAULT_SOCKET} or the --dev node's.",
+)
+
+
+class Seconds(click.ParamType[int]):
+    """A time span: a number of seconds, or with a unit, as in 90s, 15m, 12h, 7d."""
+
+    name = "time"
+    _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+    _LIMIT = 2**32
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        match = re.fullmatch(r"([0-9]{1,10})([smhd]?)", str(value))
+        seconds = int(match[1]) * self._UNITS[match[2]] if match else self._LIMIT
+        if seconds >= self._LIMIT:
+            self.fail(
+                f"{value!r} is no time below {self._LIMIT} s; write 90, 90s, 15m, 12h or 7d", param, ctx
+            )
+        return seconds
+
+
+def emit(data: Any, as_json: bool, draw: str) -> None:
+    """Write plain data to standard output: as JSON, or by `report`'s function named `draw`."""
+    if as_json:
+        sys.stdout.write(msgspec.json.format(msgspec.json.encode(data)).decode() + "\n")
+        return
+    from kdht.cli import report
+
+    getattr(report, draw)(data)

@@ -1,0 +1,153 @@
+"""Draws plain data with rich, for people. It fetches nothing; scripts take --json."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+Data = Mapping[str, Any]
+
+STATE_STYLES = {"up": "green", "degraded": "yellow", "down": "red"}
+
+
+def _console() -> Console:
+    return Console(highlight=False, soft_wrap=True)
+
+
+def _grid(rows: Iterable[tuple[str, object]]) -> Table:
+    """Names and values, side by side."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="bold", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, value in rows:
+        grid.add_row(name, _shown(value))
+    return grid
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, list):
+        return escape(", ".join(str(each) for each in value)) or "none"
+    return escape(str(value))
+
+
+def duration(seconds: float) -> str:
+    """A time span in its two largest units: "3 d 4 h", "5 m 2 s"."""
+    left = int(seconds)
+    parts: list[str] = []
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
+        count, left = divmod(left, length)
+        if count or (unit == "s" and not parts):
+            parts.append(f"{count} {unit}")
+    return " ".join(parts[:2])
+
+
+def _styled_state(datapath: Data) -> str:
+    state = str(datapath.get("state", "?"))
+    why = escape(str(datapath.get("why") or ""))
+    style = STATE_STYLES.get(state, "red")
+    return f"[{style}]{escape(state)}[/]" + (f" ({why})" if why else "")
+
+
+def status(data: Data) -> None:
+    """What the daemon's `status` gives."""
+    console = _console()
+    console.print(
+        _grid(
+            [
+                ("node", data["node_id"]),
+                ("address", data["address"]),
+                ("also", [a for a in data["own"] if a != data["address"]]),
+                ("version", f"kdht {data['version']}, process {data['pid']}"),
+                ("up for", duration(data["uptime"])),
+                ("contacts", data["contacts"]),
+                ("joined", data["joined"]),
+                ("records", data["records"]),
+                ("data", data["data_dir"]),
+                ("key epochs", data["key_epochs"]),
+                ("cookies", data["cookies"]),
+            ]
+        )
+    )
+    for datapath in data["datapaths"]:
+        console.print(f"[bold]{escape(datapath['name'])}[/] datapath: {_styled_state(datapath)}")
+    for warning in data["warnings"]:
+        console.print(f"[yellow]warning:[/] {escape(warning)}")
+
+
+def table(data: Data) -> None:
+    """What the daemon's `table` gives: one line a contact."""
+    drawn = Table("bucket", "node", "address", title=f"{len(data['contacts'])} contacts of {data['node_id']}")
+    drawn.columns[0].justify = "right"
+    for contact in data["contacts"]:
+        drawn.add_row(str(contact["bucket"]), contact["id"], contact["address"])
+    _console().print(drawn)
+
+
+def stats(data: Data) -> None:
+    """What the daemon's `stats` gives, without what is zero."""
+    _draw_stats(data, zeros=False)
+
+
+def all_stats(data: Data) -> None:
+    """What the daemon's `stats` gives, zeros too."""
+    _draw_stats(data, zeros=True)
+
+
+def _draw_stats(data: Data, zeros: bool) -> None:
+    console = _console()
+    _draw_packets(console, data["packets"], zeros)
+    for name, group in data.items():
+        if name != "packets":
+            _draw_group(console, name, group, zeros)
+
+
+def _draw_packets(console: Console, packets: Data, zeros: bool) -> None:
+    """Reasons down, lanes across."""
+    lanes = list(packets)
+    drawn = Table("reason", *lanes, title="packets by reason")
+    for column in drawn.columns[1:]:
+        column.justify = "right"
+    reasons = packets[lanes[0]] if lanes else {}
+    for reason in reasons:
+        counts = [packets[lane][reason] for lane in lanes]
+        if zeros or any(counts):
+            drawn.add_row(reason, *(f"{count:,}" for count in counts))
+    console.print(drawn)
+
+
+def _draw_group(console: Console, name: str, group: Data, zeros: bool) -> None:
+    """One group of counters; groups within are named a.b."""
+    rows = [(key, value) for key, value in _flat(group) if zeros or value]
+    if rows:
+        console.print(f"[bold underline]{escape(name)}[/]")
+        console.print(_grid(rows))
+
+
+def _flat(group: Data, prefix: str = "") -> Iterable[tuple[str, object]]:
+    for key, value in group.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def stopped(data: Data) -> None:
+    """What the daemon's `stop` gives."""
+    _console().print(f"stopped: process {data['pid']}, node {escape(data['node_id'])}")
+
+
+def stored(data: Data) -> None:
+    """What `put` did."""
+    ttl = f", for {duration(data['ttl'])}" if data["ttl"] else ""
+    _console().print(f"stored {data['bytes']:,} bytes under {escape(data['key'])}{ttl}, version {data['version']}")
+
+
+def deleted(data: Data) -> None:
+    """What `delete` did."""
+    _console().print(f"deleted {escape(data['key'])}")

@@ -1,0 +1,46 @@
+"""The one place where errors become exit codes: both programs' `main` end here.
+
+What a user can cause is one line on standard error and never a traceback.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import click
+
+from kdht.errors import ConfigError, KdhtError
+
+INTERRUPTED = 128 + 2  # what a shell reports for SIGINT
+PIPE_CLOSED = 128 + 13  # and for SIGPIPE
+
+
+def run(command: click.Command, name: str, arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run a program and exit: 0, or the error's code after one line on standard error."""
+    sys.exit(_code(command, name, arguments))
+
+
+def _code(command: click.Command, name: str, arguments: Sequence[str] | None) -> int:
+    try:
+        result = command.main(args=arguments, prog_name=name, standalone_mode=False)
+        sys.stdout.flush()
+        return result if isinstance(result, int) else 0
+    except click.ClickException as error:
+        return _complain(name, error.format_message(), ConfigError.exit_code)
+    except KdhtError as error:
+        return _complain(name, str(error), error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
+    except OSError as error:
+        return _complain(
+            name, f"{error.filename or 'input or output'}: {error.strerror or error}", KdhtError.exit_code
+        )
+
+
+def _complain(name: str, message: str, code: int) -> int:
+    print(f"{name}: {' '.join(message.split())}", file=sys.stderr)
+    return code

@@ -1,0 +1,103 @@
+"""kdhtd: the command line of the daemon."""
+
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from kdht import __version__
+from kdht.daemon import boundary, dev
+from kdht.daemon.config import Config, load
+from kdht.daemon.settings import Settings, resolve, warn
+from kdht.errors import ConfigError
+
+DEFAULT_CONFIG = Path("/etc/kdht/kdhtd.toml")
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--config",
+    "-c",
+    "path",
+    type=click.Path(path_type=Path),
+    help=f"The configuration; {DEFAULT_CONFIG} without it.",
+)
+@click.option(
+    "--dev", "is_dev", is_flag=True, help="A node on loopback that needs no configuration and no root."
+)
+@click.option("--check", is_flag=True, help="Say whether it can work here and what it would do, and end.")
+@click.option("--example", is_flag=True, help="Print a configuration with every field explained, and end.")
+@click.option("--listen", multiple=True, metavar="ADDRESS", help="In place of node.listen. May be repeated.")
+@click.option(
+    "--bootstrap", multiple=True, metavar="HOST:PORT", help="In place of node.bootstrap. May be repeated."
+)
+@click.option("--data-dir", type=click.Path(path_type=Path), help="In place of node.data_dir.")
+@click.option(
+    "--datapath", type=click.Choice(["auto", "socket", "nfqueue"]), help="In place of datapath.kind."
+)
+@click.option("--control", type=click.Path(path_type=Path), help="In place of control.socket.")
+@click.option(
+    "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="In place of log.level."
+)
+@click.option("--log-format", type=click.Choice(["text", "json"]), help="In place of log.format.")
+@click.version_option(__version__, message="kdhtd %(version)s")
+def command(path: Path | None, is_dev: bool, check: bool, example: bool, **given: Any) -> int:
+    """Run one node of a kdht cluster."""
+    if example:
+        from kdht.daemon.example import example as text
+
+        click.echo(text(), nl=False)
+        return 0
+    settings = _settings(path, is_dev, _overrides(given))
+    if check:
+        from kdht.daemon.check import check as check_environment
+
+        return check_environment(settings)
+    from kdht.daemon.daemon import run
+
+    return run(settings)
+
+
+def _overrides(given: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The command line's options as tables and fields of the configuration."""
+    paths = {name: str(given[name].absolute()) for name in ("data_dir", "control") if given[name]}
+    fields = {
+        "node": {
+            "listen": list(given["listen"]),
+            "bootstrap": list(given["bootstrap"]),
+            "data_dir": paths.get("data_dir"),
+        },
+        "datapath": {"kind": given["datapath"]},
+        "control": {"socket": paths.get("control")},
+        "log": {"level": given["log_level"], "format": given["log_format"]},
+    }
+    filled = {
+        table: {name: value for name, value in under.items() if value} for table, under in fields.items()
+    }
+    return {table: under for table, under in filled.items() if under}
+
+
+def _settings(path: Path | None, is_dev: bool, overrides: dict[str, dict[str, Any]]) -> Settings:
+    if is_dev and path:
+        raise ConfigError("--dev needs no --config: give one of them")
+    if is_dev:
+        return warn(resolve(dev.config(overrides)), dev.WARNING)
+    return resolve(_load(path, overrides))
+
+
+def _load(path: Path | None, overrides: dict[str, dict[str, Any]]) -> Config:
+    if path is None and not DEFAULT_CONFIG.exists():
+        raise ConfigError(
+            f"{DEFAULT_CONFIG} does not exist: write it (kdhtd --example shows how), "
+            "name another with --config, or try --dev"
+        )
+    return load(path or DEFAULT_CONFIG, overrides)
+
+
+def main() -> NoReturn:
+    """The program's entry point."""
+    boundary.run(command, "kdhtd")
+
+
+if __name__ == "__main__":
+    main()
