@@ -11,6 +11,7 @@ NAMES = [
     "kdht._buckets",
     "kdht._packet",
     "kdht._routing",
+    "kdht.datapath._udp",
     "kdht.datapath._socket",
     "kdht.datapath._nfqueue",
 ]

@@ -1,0 +1,34 @@
+"""The typed surface of the socket datapath's loop; the contract is at the top of _socket.pyx."""
+
+from collections.abc import Callable, Sequence
+from typing import TypedDict
+
+from kdht._routing import Core
+from kdht.datapath.base import Outgoing, Receiver
+from kdht.wire import Address
+
+MAX_ENDPOINTS: int
+
+class Counters(TypedDict):
+    received: int
+    """Datagrams."""
+    sent: int
+    """Datagrams, forwarded, relayed or by `send`."""
+    not_unicast: int
+    """Dropped: sent to a broadcast or multicast address."""
+    unroutable: int
+    """Not sent: no socket of the target's IP version."""
+    unreachable: int
+    """Datagrams that ICMP said did not arrive."""
+    receive_errors: dict[str, int]
+    """By errno's name."""
+    send_errors: dict[str, int]
+    """Datagrams that were not sent, by errno's name; EAGAIN: the send buffer stayed full."""
+
+class Engine:
+    def __init__(
+        self, core: Core, lane: int, sockets: Sequence[tuple[int, Address]], wake_fd: int
+    ) -> None: ...
+    def run(self, receiver: Receiver, on_unreachable: Callable[[list[Address]], None]) -> None: ...
+    def send(self, batch: list[Outgoing]) -> int: ...
+    def counters(self) -> Counters: ...

@@ -1,0 +1,334 @@
+# cython: language_level=3, boundscheck=False, wraparound=False
+# distutils: include_dirs = include
+"""The loop of the socket datapath: receive, decide and send on in batches, without the GIL.
+
+Contract: an Engine borrows bound, prepared UDP sockets and an eventfd; whoever made them
+closes them, when neither `run` nor `send` is inside. One thread calls `run`, one at a time
+calls `send`. `run` takes the GIL once for each batch that has something for Python, and
+the callables that it is given must not raise. This is where the datapath reads the clock:
+once for each batch.
+"""
+
+import os
+
+from libc.errno cimport EBADF, EINTR, EMSGSIZE, errno
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcmp, memcpy, memset
+
+from posix.types cimport time_t
+
+from kdht._routing cimport KDHT_FORWARD, KDHT_LOCAL, KDHT_RELAY, Core, core_decide, kdht_outcome
+from kdht.datapath._udp cimport *
+
+from kdht._shared import Reason
+from kdht.datapath.base import Datagram
+from kdht.errors import DatapathError
+from kdht.wire import Address
+
+cdef extern from "kdht_shared.h" nogil:
+    enum:
+        KDHT_MAX_DATAGRAM
+        KDHT_MAX_OWN
+        KDHT_REASON_NOT_READY
+
+cdef extern from "<time.h>" nogil:
+    struct timespec:
+        time_t tv_sec
+    int CLOCK_REALTIME_COARSE
+    int clock_gettime(int clock, timespec *now)
+
+MAX_ENDPOINTS = KDHT_MAX_OWN
+
+cdef tuple REASONS = tuple(Reason)
+cdef const uint8_t *NO_IP = b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
+
+
+# One bound socket; its address and port as bound, in network order.
+cdef struct Endpoint:
+    int fd
+    int family
+    bint wildcard
+    uint16_t port
+    uint8_t ip[16]
+
+# A local message: where in the inbox it lies, with its addresses.
+cdef struct Local:
+    uint8_t *data
+    uint32_t length
+    uint8_t reason
+    uint16_t max_reply
+    uint16_t source_port
+    uint16_t target_port
+    uint8_t source_ip[16]
+    uint8_t target_ip[16]
+
+
+cdef inline uint32_t coarse_now() noexcept nogil:
+    """Unix seconds; the coarse clock costs no more than a read of memory."""
+    cdef timespec now
+    clock_gettime(CLOCK_REALTIME_COARSE, &now)
+    return <uint32_t>now.tv_sec
+
+
+cdef object make_address(const uint8_t *ip, uint16_t port):
+    return tuple.__new__(Address, (ip[:16], ntohs(port)))
+
+
+cdef class Engine:
+    """The loop over some sockets, and the sending by them.
+
+    `sockets` are (file descriptor, Address as bound) pairs, at most MAX_ENDPOINTS;
+    `lane` is the core's lane that `run` counts in; `wake_fd` an eventfd that ends `run`.
+    """
+
+    cdef Core core
+    cdef uint32_t lane
+    cdef int count
+    cdef int turn               # the endpoint to look at first, so that none starves
+    cdef Endpoint endpoints[KDHT_MAX_OWN]
+    cdef pollfd polled[KDHT_MAX_OWN + 1]
+    cdef Inbox *inbox
+    cdef Outbox *forwards       # of `run`, one for each endpoint
+    cdef Outbox *answers        # of `send`
+    cdef Tally loop_tally
+    cdef Tally send_tally
+    cdef Local local[BATCH]
+    cdef int local_count
+    cdef Name gone[BATCH]
+    cdef int gone_count
+
+    def __cinit__(self, Core core not None, lane: int, sockets, wake_fd: int):
+        self.core = core
+        self.lane = lane
+        self.count = len(sockets)
+        if not 1 <= self.count <= KDHT_MAX_OWN:
+            raise DatapathError(f"a node has 1 to {KDHT_MAX_OWN} addresses, not {self.count}")
+        self.inbox = <Inbox *>calloc(1, sizeof(Inbox))
+        self.forwards = <Outbox *>calloc(self.count, sizeof(Outbox))
+        self.answers = <Outbox *>calloc(self.count, sizeof(Outbox))
+        if self.inbox is NULL or self.forwards is NULL or self.answers is NULL:
+            raise MemoryError
+        self.polled[self.count].fd = wake_fd
+        self.polled[self.count].events = POLLIN
+        for index, (fd, address) in enumerate(sockets):
+            self._add(index, fd, address.ip, address.port)
+        open_inbox(self.inbox)
+
+    def __dealloc__(self):
+        free(self.inbox)
+        free(self.forwards)
+        free(self.answers)
+
+    cdef _add(self, int index, int fd, bytes ip, uint16_t port):
+        cdef Endpoint *endpoint = &self.endpoints[index]
+        if len(ip) != 16:
+            raise ValueError(f"an address has 16 bytes, not {len(ip)}")
+        memcpy(endpoint.ip, <const uint8_t *>ip, 16)
+        endpoint.fd = fd
+        endpoint.port = htons(port)
+        endpoint.family = family_of(endpoint.ip)
+        endpoint.wildcard = memcmp(endpoint.ip + 12, NO_IP, 4) == 0 and (
+            endpoint.family == AF_INET or is_none(endpoint.ip))
+        self.polled[index].fd = fd
+        self.polled[index].events = POLLIN
+
+    def run(self, receiver, on_unreachable) -> None:
+        """Treat datagrams until the eventfd is written to. Raises OSError if a socket is no more.
+
+        `receiver` gets each batch's local messages, `on_unreachable` a list of Addresses.
+        """
+        cdef int state
+        while True:
+            with nogil:
+                state = self._work()
+            if state < 0:
+                raise OSError(-state, os.strerror(-state))
+            if self.local_count:
+                receiver(self._take_local())
+            if self.gone_count:
+                on_unreachable(self._take_gone())
+            if state == 0:
+                return
+
+    def send(self, list batch) -> int:
+        """Send `base.Outgoing`s; how many were. Raises ValueError for an address of a wrong length."""
+        cdef uint64_t before = self.send_tally.sent
+        cdef int i
+        cdef list held
+        for start in range(0, len(batch), BATCH):
+            held = []
+            try:
+                for item in batch[start:start + BATCH]:
+                    self._stage(item, held)
+                with nogil:
+                    self._flush(self.answers, &self.send_tally)
+            finally:
+                for i in range(self.count):
+                    self.answers[i].count = 0
+        return self.send_tally.sent - before
+
+    def counters(self) -> dict:
+        """What was counted since the start: numbers, and for errors a number for each kind."""
+        cdef Tally *a = &self.loop_tally
+        cdef Tally *b = &self.send_tally
+        return {
+            "received": a.received,
+            "sent": a.sent + b.sent,
+            "not_unicast": a.not_unicast,
+            "unroutable": a.unroutable + b.unroutable,
+            "unreachable": a.unreachable,
+            "receive_errors": named_errors(a.receive_errors, b.receive_errors),
+            "send_errors": named_errors(a.send_errors, b.send_errors),
+        }
+
+    # --- The loop ---
+
+    cdef int _work(self) noexcept nogil:
+        """Go round until Python is wanted (1) or the end is (0), or fail (-errno)."""
+        cdef int index
+        cdef short events
+        while True:
+            if poll(self.polled, self.count + 1, -1) < 0:
+                if errno == EINTR:
+                    continue
+                return -errno
+            if self.polled[self.count].revents:
+                return 0
+            for _ in range(self.count):
+                index = self.turn
+                self.turn = (self.turn + 1) % self.count
+                events = self.polled[index].revents
+                if events & POLLNVAL:
+                    return -EBADF
+                if events & POLLERR:
+                    self._drain_errors(self.endpoints[index].fd)
+                if events & POLLIN and self._serve(&self.endpoints[index]) < 0:
+                    return -EBADF
+                if self.local_count or self.gone_count:
+                    return 1
+
+    cdef int _serve(self, const Endpoint *endpoint) noexcept nogil:
+        """One batch of one endpoint: received, decided, sent on; -1 if the socket is no more."""
+        cdef int i, count = receive(endpoint.fd, self.inbox, &self.loop_tally)
+        cdef uint32_t now = coarse_now()
+        for i in range(count):
+            self._treat(endpoint, i, now)
+        self._flush(self.forwards, &self.loop_tally)
+        return count
+
+    cdef void _treat(self, const Endpoint *endpoint, int i, uint32_t now) noexcept nogil:
+        """One datagram. What is longer than ROOM comes cut to it, and is too long for the core."""
+        cdef mmsghdr *header = &self.inbox.headers[i]
+        cdef Local *local = &self.local[self.local_count]
+        cdef kdht_outcome out
+        cdef int verdict
+        local.data = self.inbox.data[i]
+        local.length = header.msg_len
+        local.target_port = endpoint.port
+        read_name(&self.inbox.slots[i].name, local.source_ip, &local.source_port)
+        if not read_destination(&header.msg_hdr, endpoint.family, local.target_ip):
+            self.loop_tally.not_unicast += 1
+            return
+        memset(&out, 0, sizeof(out))
+        verdict = core_decide(self.core.region, self.lane, local.data, local.length,
+                              local.source_ip, local.source_port, local.target_ip, local.target_port,
+                              now, &out)
+        if verdict == KDHT_FORWARD or verdict == KDHT_RELAY:
+            self._post(self.forwards, &self.loop_tally, local.data, local.length,
+                       out.source_ip, out.source_port, out.target_ip, out.target_port)
+        elif verdict == KDHT_LOCAL and out.reason != KDHT_REASON_NOT_READY:
+            local.reason = out.reason
+            local.max_reply = out.max_reply
+            self.local_count += 1
+
+    cdef void _drain_errors(self, int fd) noexcept nogil:
+        """Empty an error queue, a batch at a time, and the pending error with it."""
+        cdef int pending
+        cdef uint32_t length = sizeof(pending)
+        cdef bint more = True
+        while more and self.gone_count < BATCH:
+            if read_unreachable(fd, &self.gone[self.gone_count], &more):
+                self.loop_tally.unreachable += 1
+                self.gone_count += 1
+        getsockopt(fd, SOL_SOCKET, SO_ERROR, &pending, &length)
+
+    # --- Sending ---
+
+    cdef int _choose(self, const uint8_t *source_ip, uint16_t source_port, int family) noexcept nogil:
+        """The endpoint to send by: bound to the source, else to any address, else of the family."""
+        cdef int i, rank, best = -1, best_rank = -1
+        cdef const Endpoint *endpoint
+        for i in range(self.count):
+            endpoint = &self.endpoints[i]
+            if endpoint.family != family:
+                continue
+            rank = 4 * (memcmp(endpoint.ip, source_ip, 16) == 0) + 2 * endpoint.wildcard + (
+                endpoint.port == source_port)
+            if rank > best_rank:
+                best, best_rank = i, rank
+        return best
+
+    cdef void _post(self, Outbox *boxes, Tally *tally, uint8_t *data, size_t length,
+                    const uint8_t *source_ip, uint16_t source_port,
+                    const uint8_t *target_ip, uint16_t target_port) noexcept nogil:
+        """Put a datagram into its endpoint's box; no box gets more than BATCH before a flush."""
+        cdef int index = self._choose(source_ip, source_port, family_of(target_ip))
+        if index < 0:
+            tally.unroutable += 1
+            return
+        if is_none(source_ip) or memcmp(source_ip, self.endpoints[index].ip, 16) == 0:
+            source_ip = NULL
+        put(&boxes[index], data, length, source_ip, target_ip, target_port)
+
+    cdef void _flush(self, Outbox *boxes, Tally *tally) noexcept nogil:
+        cdef int i
+        for i in range(self.count):
+            if boxes[i].count:
+                flush(self.endpoints[i].fd, &boxes[i], tally)
+
+    cdef _stage(self, item, list held):
+        """Post one Outgoing; `held` keeps its bytes until they are sent."""
+        cdef bytes data = item.data if type(item.data) is bytes else bytes(item.data)
+        cdef bytes target_ip = item.target.ip
+        cdef bytes source_ip = target_ip[:0] if item.source is None else item.source.ip
+        cdef const uint8_t *source = NO_IP if item.source is None else <const uint8_t *>source_ip
+        cdef uint16_t source_port = 0 if item.source is None else item.source.port
+        if len(target_ip) != 16 or (item.source is not None and len(source_ip) != 16):
+            raise ValueError("an address has 16 bytes")
+        if len(data) > KDHT_MAX_DATAGRAM:
+            count_error(self.send_tally.send_errors, EMSGSIZE, 1)
+            return
+        held.append(data)
+        self._post(self.answers, &self.send_tally, data, len(data), source, htons(source_port),
+                   <const uint8_t *>target_ip, htons(item.target.port))
+
+    # --- What came up ---
+
+    cdef list _take_local(self):
+        """The batch's local messages as base.Datagrams."""
+        cdef int i
+        cdef Local *local
+        cdef list batch = []
+        for i in range(self.local_count):
+            local = &self.local[i]
+            batch.append(tuple.__new__(Datagram, (
+                local.data[:local.length],
+                make_address(local.source_ip, local.source_port),
+                make_address(local.target_ip, local.target_port),
+                REASONS[local.reason],
+                local.max_reply,
+            )))
+        self.local_count = 0
+        return batch
+
+    cdef list _take_gone(self):
+        cdef int i
+        cdef uint8_t ip[16]
+        cdef uint16_t port
+        cdef list batch = []
+        for i in range(self.gone_count):
+            read_name(&self.gone[i], ip, &port)
+            batch.append(make_address(ip, port))
+        self.gone_count = 0
+        return batch

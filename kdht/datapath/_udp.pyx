@@ -1,0 +1,254 @@
+# cython: language_level=3, boundscheck=False, wraparound=False
+# distutils: include_dirs = include
+"""Batches of datagrams on UDP sockets, each with both of its addresses; no GIL.
+
+Contract: addresses are 16 bytes, IPv6 or IPv4-mapped, ports are in network order. Every
+datagram's own destination is read (IP_PKTINFO, and RFC 3542 for IPv6), and every datagram
+can be given its source, so that an answer leaves from the address that was asked. ICMP
+errors come from the socket's error queue and name the target that cannot be reached.
+Nothing here raises, except the functions for Python; what fails is counted in a Tally.
+"""
+
+import os
+from errno import errorcode
+
+from libc.errno cimport EAGAIN, EBADF, EINTR, EINVAL, ENOBUFS, EPERM, errno
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcmp, memcpy, memset
+
+cdef const uint8_t *MAPPED = b"\0\0\0\0\0\0\0\0\0\0\xff\xff"
+cdef const uint8_t *NO_IP = b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
+
+
+# --- Addresses and control messages ----------------------------------------------------
+
+cdef int family_of(const uint8_t *ip) noexcept nogil:
+    return AF_INET if memcmp(ip, MAPPED, 12) == 0 else AF_INET6
+
+
+cdef bint is_none(const uint8_t *ip) noexcept nogil:
+    return memcmp(ip, NO_IP, 16) == 0
+
+
+cdef void read_name(const Name *name, uint8_t *ip, uint16_t *port) noexcept nogil:
+    if name.v4.sin_family == AF_INET:
+        memcpy(ip, MAPPED, 12)
+        memcpy(ip + 12, &name.v4.sin_addr, 4)
+        port[0] = name.v4.sin_port
+    else:
+        memcpy(ip, &name.v6.sin6_addr, 16)
+        port[0] = name.v6.sin6_port
+
+
+cdef inline uint32_t write_name(Name *name, const uint8_t *ip, uint16_t port) noexcept nogil:
+    """The socket address of `ip`, and its length."""
+    memset(name, 0, sizeof(Name))
+    if family_of(ip) == AF_INET:
+        name.v4.sin_family = AF_INET
+        name.v4.sin_port = port
+        memcpy(&name.v4.sin_addr, ip + 12, 4)
+        return sizeof(sockaddr_in)
+    name.v6.sin6_family = AF_INET6
+    name.v6.sin6_port = port
+    memcpy(&name.v6.sin6_addr, ip, 16)
+    return sizeof(sockaddr_in6)
+
+
+cdef inline cmsghdr *find_control(msghdr *header, int level, int kind) noexcept nogil:
+    cdef cmsghdr *cmsg = CMSG_FIRSTHDR(header)
+    while cmsg is not NULL and not (cmsg.cmsg_level == level and cmsg.cmsg_type == kind):
+        cmsg = CMSG_NXTHDR(header, cmsg)
+    return cmsg
+
+
+cdef bint read_destination(msghdr *header, int family, uint8_t *ip) noexcept nogil:
+    """The address that a datagram was sent to; False if it is no single host's."""
+    cdef cmsghdr *cmsg
+    cdef in_pktinfo info
+    if family == AF_INET:
+        cmsg = find_control(header, IPPROTO_IP, IP_PKTINFO)
+        if cmsg is NULL:
+            return False
+        memcpy(&info, CMSG_DATA(cmsg), sizeof(info))
+        memcpy(ip, MAPPED, 12)
+        memcpy(ip + 12, &info.ipi_addr, 4)
+        return memcmp(&info.ipi_addr, &info.ipi_spec_dst, 4) == 0
+    cmsg = find_control(header, IPPROTO_IPV6, IPV6_PKTINFO)
+    if cmsg is NULL:
+        return False
+    memcpy(ip, CMSG_DATA(cmsg), 16)
+    return ip[0] != 0xff
+
+
+cdef void write_source(msghdr *header, uint8_t *control, const uint8_t *ip) noexcept nogil:
+    """Let the datagram leave from `ip`."""
+    cdef cmsghdr *cmsg
+    cdef bint v4 = family_of(ip) == AF_INET
+    cdef size_t size = sizeof(in_pktinfo) if v4 else sizeof(in6_pktinfo)
+    header.msg_control = control
+    header.msg_controllen = CMSG_SPACE(size)
+    memset(control, 0, header.msg_controllen)
+    cmsg = CMSG_FIRSTHDR(header)
+    cmsg.cmsg_len = CMSG_LEN(size)
+    cmsg.cmsg_level = IPPROTO_IP if v4 else IPPROTO_IPV6
+    cmsg.cmsg_type = IP_PKTINFO if v4 else IPV6_PKTINFO
+    if v4:
+        memcpy(&(<in_pktinfo *>CMSG_DATA(cmsg)).ipi_spec_dst, ip + 12, 4)
+    else:
+        memcpy(CMSG_DATA(cmsg), ip, 16)
+
+
+# --- Receiving and sending batches ------------------------------------------------------
+
+cdef void count_error(uint64_t *errors, int error, uint64_t times) noexcept nogil:
+    errors[error if 0 < error < ERRNOS else 0] += times
+
+
+cdef void open_inbox(Inbox *inbox) noexcept nogil:
+    """Tie the headers to their slots, once."""
+    cdef int i
+    cdef msghdr *header
+    for i in range(BATCH):
+        header = &inbox.headers[i].msg_hdr
+        inbox.slots[i].vector.iov_base = inbox.data[i]
+        inbox.slots[i].vector.iov_len = ROOM
+        header.msg_name = &inbox.slots[i].name
+        header.msg_iov = &inbox.slots[i].vector
+        header.msg_iovlen = 1
+        header.msg_control = inbox.slots[i].control
+
+
+cdef int receive(int fd, Inbox *inbox, Tally *tally) noexcept nogil:
+    """Up to BATCH datagrams; how many, 0 after any error that passes, -1 if the socket is no more."""
+    cdef int i, count
+    for i in range(BATCH):
+        inbox.headers[i].msg_hdr.msg_namelen = sizeof(Name)
+        inbox.headers[i].msg_hdr.msg_controllen = CONTROL_ROOM
+    count = recvmmsg(fd, inbox.headers, BATCH, MSG_DONTWAIT, NULL)
+    if count >= 0:
+        tally.received += count
+        return count
+    if errno != EAGAIN and errno != EINTR:
+        count_error(tally.receive_errors, errno, 1)
+    return -1 if errno == EBADF else 0
+
+
+cdef void put(Outbox *box, uint8_t *data, size_t length, const uint8_t *source_ip,
+              const uint8_t *target_ip, uint16_t target_port) noexcept nogil:
+    """Add a datagram; `source_ip` NULL leaves the source to the socket and the kernel."""
+    cdef msghdr *header = &box.headers[box.count].msg_hdr
+    cdef Slot *slot = &box.slots[box.count]
+    box.count += 1
+    slot.vector.iov_base = data
+    slot.vector.iov_len = length
+    header.msg_iov = &slot.vector
+    header.msg_iovlen = 1
+    header.msg_name = &slot.name
+    header.msg_namelen = write_name(&slot.name, target_ip, target_port)
+    header.msg_control = NULL
+    header.msg_controllen = 0
+    if source_ip is not NULL:
+        write_source(header, slot.control, source_ip)
+
+
+cdef bint becomes_writable(int fd) noexcept nogil:
+    cdef pollfd polled
+    polled.fd = fd
+    polled.events = POLLOUT
+    return poll(&polled, 1, WRITE_WAIT_MS) > 0
+
+
+cdef inline bint is_its_own(int error) noexcept nogil:
+    """Whether an error is surely this datagram's, and not what ICMP said of an earlier one."""
+    return error == ENOBUFS or error == EPERM or error == EINVAL
+
+
+cdef void flush(int fd, Outbox *box, Tally *tally) noexcept nogil:
+    """Send what is in the box; what cannot be sent is counted and dropped.
+
+    A full send buffer holds this up for WRITE_WAIT_MS, then costs the rest of the batch.
+    """
+    cdef unsigned int at = 0
+    cdef int sent, tries = 0
+    while at < box.count:
+        sent = sendmmsg(fd, &box.headers[at], box.count - at, MSG_DONTWAIT)
+        if sent > 0:
+            tally.sent += sent
+            at += sent
+            tries = 0
+            continue
+        if errno == EAGAIN and not becomes_writable(fd):
+            count_error(tally.send_errors, EAGAIN, box.count - at)
+            break
+        tries += 1
+        if tries == SEND_TRIES or is_its_own(errno):
+            count_error(tally.send_errors, errno, 1)
+            at += 1
+            tries = 0
+    box.count = 0
+
+
+cdef bint read_unreachable(int fd, Name *name, bint *more) noexcept nogil:
+    """Take one error off the queue; whether it says that the host or port in `name` is not there."""
+    cdef msghdr header
+    cdef uint8_t control[CONTROL_ROOM]
+    cdef cmsghdr *cmsg
+    cdef sock_extended_err error
+    memset(&header, 0, sizeof(header))
+    header.msg_name = name
+    header.msg_namelen = sizeof(Name)
+    header.msg_control = control
+    header.msg_controllen = CONTROL_ROOM
+    more[0] = recvmsg(fd, &header, MSG_ERRQUEUE | MSG_DONTWAIT) >= 0
+    if not more[0] or header.msg_namelen == 0:
+        return False
+    cmsg = find_control(&header, IPPROTO_IP, IP_RECVERR)
+    if cmsg is NULL:
+        cmsg = find_control(&header, IPPROTO_IPV6, IPV6_RECVERR)
+    if cmsg is NULL:
+        return False
+    memcpy(&error, CMSG_DATA(cmsg), sizeof(error))
+    if error.ee_origin == SO_EE_ORIGIN_ICMP:
+        return error.ee_type == ICMP_DEST_UNREACH and error.ee_code != ICMP_FRAG_NEEDED
+    return error.ee_origin == SO_EE_ORIGIN_ICMP6 and error.ee_type == ICMP6_DST_UNREACH
+
+
+# --- What Python calls ------------------------------------------------------------------
+
+cdef int set_option(int fd, int level, int name, int value) except -1:
+    if setsockopt(fd, level, name, &value, sizeof(value)) < 0:
+        raise OSError(errno, os.strerror(errno))
+    return 0
+
+
+def prepare(fd: int, ipv4: bool, receive_buffer: int) -> None:
+    """Set a UDP socket's options, before it is bound: destinations and ICMP errors are told,
+    path MTU messages are not believed (a message fits any path, and they are easily forged),
+    and the receive buffer is `receive_buffer` bytes or the most allowed. Raises OSError."""
+    cdef int size = receive_buffer
+    if ipv4:
+        set_option(fd, IPPROTO_IP, IP_PKTINFO, 1)
+        set_option(fd, IPPROTO_IP, IP_RECVERR, 1)
+        set_option(fd, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_OMIT)
+    else:
+        set_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1)
+        set_option(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1)
+        set_option(fd, IPPROTO_IPV6, IPV6_RECVERR, 1)
+        set_option(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_PMTUDISC_OMIT)
+    if setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof(size)) < 0:
+        set_option(fd, SOL_SOCKET, SO_RCVBUF, size)
+
+
+def kernel_drops(fd: int) -> int:
+    """Datagrams that the kernel lost because the socket's receive buffer was full. Raises OSError."""
+    cdef uint32_t values[SK_MEMINFO_VARS]
+    cdef uint32_t length = sizeof(values)
+    if getsockopt(fd, SOL_SOCKET, SO_MEMINFO, values, &length) < 0:
+        raise OSError(errno, os.strerror(errno))
+    return values[SK_MEMINFO_DROPS]
+
+
+cdef dict named_errors(const uint64_t *a, const uint64_t *b):
+    """Two counts of errors as one, by their names; only those that happened."""
+    cdef int i
+    return {errorcode.get(i, "other"): a[i] + b[i] for i in range(ERRNOS) if a[i] + b[i]}

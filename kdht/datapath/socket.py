@@ -1,0 +1,195 @@
+"""The socket datapath: one thread on ordinary UDP sockets. It needs no root and is always there.
+
+Contract: `start` binds every address, or none and raises; `stop` ends the thread, then
+closes the sockets, so that the addresses are free when it returns. Both may be repeated.
+The thread gives verdicts in batches (see _socket.pyx) and hands up what is local. The core
+must stay open until `stop` has returned, and nobody else may use its lane. A receiver that
+raises loses its batch, not the thread. `stop` is not for the receiver to call.
+"""
+
+import errno
+import logging
+import os
+import socket
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from threading import Lock, Thread
+from typing import TypeVar
+
+from kdht._routing import LANES, Core
+from kdht.datapath import _udp
+from kdht.datapath._socket import MAX_ENDPOINTS, Engine
+from kdht.datapath.base import Datagram, Outgoing, Receiver
+from kdht.errors import DatapathError
+from kdht.wire import Address
+
+RECEIVE_BUFFER = 8 << 20
+"""Bytes asked for each socket; without CAP_NET_ADMIN the kernel gives at most net.core.rmem_max."""
+
+_LOG = logging.getLogger("kdht.socket")
+_T = TypeVar("_T")
+
+_BIND_ERRORS = {
+    errno.EADDRINUSE: "UDP port {port} is in use on {host}: stop what uses it (`ss -lunp 'sport = :{port}'`"
+    " names it) or configure another port",
+    errno.EADDRNOTAVAIL: "{host} is not an address of this machine: `ip address` lists those that are",
+    errno.EACCES: "no permission to bind UDP port {port} on {host}: ports under 1024 need CAP_NET_BIND_SERVICE,"
+    " so use a higher port",
+    errno.EPERM: "no permission to bind UDP port {port} on {host}: a security policy of this machine forbids it",
+    errno.EAFNOSUPPORT: "this kernel has no IPv6, so {host} cannot be bound: leave out the IPv6 addresses",
+    errno.EINVAL: "{host} cannot be bound: link-local addresses need an interface, use a global one",
+}
+"""What a user can do about a failed bind; everything else is told as the system says it."""
+
+
+def _ignore(_: Address) -> None:
+    """Nobody wants to know what cannot be reached."""
+
+
+class SocketTransport:
+    """A Transport on UDP sockets.
+
+    `addresses`: what to bind, 1 to MAX_ENDPOINTS; IPv4 or IPv6, an any-address too, port 0
+    for any free one. `receiver` gets local messages and `on_unreachable` each target that
+    ICMP said cannot be reached (a hint, it is easily forged), both on the transport's own
+    thread. `lane`: the core's lane for this thread. `receive_buffer`: bytes for each socket.
+    """
+
+    name = "socket"
+
+    def __init__(
+        self,
+        core: Core,
+        addresses: Sequence[Address],
+        receiver: Receiver,
+        *,
+        lane: int = 1,
+        receive_buffer: int = RECEIVE_BUFFER,
+        on_unreachable: Callable[[Address], None] = _ignore,
+    ) -> None:
+        if not 1 <= len(addresses) <= MAX_ENDPOINTS:
+            raise DatapathError(f"a node binds 1 to {MAX_ENDPOINTS} addresses, not {len(addresses)}")
+        if not 0 <= lane < LANES:
+            raise DatapathError(f"a lane is a number from 0 to {LANES - 1}, not {lane}")
+        self.addresses = tuple(addresses)
+        """While it runs: what is bound, with the real ports."""
+        self._wanted = self.addresses
+        self._core = core
+        self._receiver = receiver
+        self._on_unreachable = on_unreachable
+        self._lane = lane
+        self._receive_buffer = receive_buffer
+        self._sending = Lock()
+        self._sockets: list[socket.socket] = []
+        self._engine: Engine | None = None
+        self._thread: Thread | None = None
+        self._wake_fd = -1
+        self._why = "not started"
+        self._raised = 0
+        self._last: dict[str, object] = {}
+
+    def start(self) -> None:
+        """Bind and begin. Raises DatapathError, which says what to do; then nothing is bound."""
+        if self._thread:
+            return
+        with ExitStack() as undo:
+            sockets = [undo.enter_context(_bound(address, self._receive_buffer)) for address in self._wanted]
+            wake_fd = os.eventfd(0, os.EFD_CLOEXEC)
+            undo.callback(os.close, wake_fd)
+            bound = tuple(_address_of(sock) for sock in sockets)
+            pairs = [(sock.fileno(), address) for sock, address in zip(sockets, bound, strict=True)]
+            engine = Engine(self._core, self._lane, pairs, wake_fd)
+            thread = Thread(target=self._run, args=(engine,), name="kdht-socket", daemon=True)
+            self._why = ""
+            thread.start()
+            undo.pop_all()
+        self._sockets, self._wake_fd, self.addresses = sockets, wake_fd, bound
+        self._engine, self._thread = engine, thread
+
+    def stop(self) -> None:
+        """End the thread and close the sockets. What waits in their buffers is lost."""
+        if self._thread is None:
+            return
+        os.eventfd_write(self._wake_fd, 1)
+        self._thread.join()
+        with self._sending:
+            self._last = self._measure()
+            self._engine = self._thread = None
+            for sock in self._sockets:
+                sock.close()
+            self._sockets = []
+        os.close(self._wake_fd)
+        self._why = self._why or "stopped"
+
+    def send(self, batch: Iterable[Outgoing]) -> int:
+        """Send all; the number sent. While stopped, none. Raises ValueError for a malformed address.
+
+        A full send buffer may hold this up for 50 ms; then the rest is counted and dropped.
+        """
+        items = list(batch)
+        with self._sending:
+            return self._engine.send(items) if self._engine else 0
+
+    def status(self) -> Mapping[str, object]:
+        """State, addresses, and what was counted since the last start."""
+        with self._sending:
+            measured = self._measure() if self._engine else self._last
+        return {
+            "state": "down" if self._why else "up",
+            "why": self._why,
+            "addresses": [str(address) for address in self.addresses],
+            "raised": self._raised,
+            **measured,
+        }
+
+    def _measure(self) -> dict[str, object]:
+        assert self._engine is not None
+        buffers = [sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) for sock in self._sockets]
+        drops = sum(_udp.kernel_drops(sock.fileno()) for sock in self._sockets)
+        return {**self._engine.counters(), "kernel_drops": drops, "receive_buffer": min(buffers)}
+
+    def _run(self, engine: Engine) -> None:
+        """The thread."""
+        try:
+            engine.run(self._receive, self._report_unreachable)
+        except Exception as error:
+            self._why = f"the thread ended: {error}"
+            _LOG.exception("the socket datapath's thread ended")
+
+    def _receive(self, batch: list[Datagram]) -> None:
+        self._guard(self._receiver, batch)
+
+    def _report_unreachable(self, targets: list[Address]) -> None:
+        for target in targets:
+            self._guard(self._on_unreachable, target)
+
+    def _guard(self, function: Callable[[_T], None], argument: _T) -> None:
+        try:
+            function(argument)
+        except Exception:
+            self._raised += 1
+            _LOG.exception("%s raised: what it was given is lost", function)
+
+
+def _bound(address: Address, receive_buffer: int) -> socket.socket:
+    """A prepared socket bound to `address`; raises DatapathError."""
+    family = socket.AF_INET if address.is_ipv4 else socket.AF_INET6
+    with ExitStack() as undo:
+        try:
+            sock = undo.enter_context(socket.socket(family, socket.SOCK_DGRAM))
+            _udp.prepare(sock.fileno(), address.is_ipv4, receive_buffer)
+            sock.bind((address.host, address.port))
+        except OSError as error:
+            raise DatapathError(_explain(error, address)) from error
+        undo.pop_all()
+    return sock
+
+
+def _explain(error: OSError, address: Address) -> str:
+    text = _BIND_ERRORS.get(error.errno or 0, f"{address} cannot be bound: {error.strerror}")
+    return text.format(host=address.host, port=address.port)
+
+
+def _address_of(sock: socket.socket) -> Address:
+    host, port = sock.getsockname()[:2]
+    return Address.of(host, port)
