@@ -1,0 +1,89 @@
+"""What every test gets: the rule for tests that need root, the laboratory, and the check for leftovers."""
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from shutil import which
+
+import pytest
+from pyroute2 import netns
+
+from kdht.lab.netns import Lab
+
+RUN_MARK = f"KDHT_TEST_RUN={os.getpid()}"
+"""In the environment of every process that the tests start, directly or not."""
+
+IN_CI = os.environ.get("CI") == "true"
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Without root its tests are skipped; in CI that would hide them, so it is a failure."""
+    if item.get_closest_marker("root") and os.geteuid() != 0:
+        (pytest.fail if IN_CI else pytest.skip)("needs root")
+
+
+@pytest.fixture
+def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
+    """An empty laboratory, named after the test's module."""
+    with Lab(f"t-{request.path.stem.removeprefix('test_').replace('_', '-')}") as lab:
+        yield lab
+
+
+# --- Leftovers -----------------------------------------------------------------------
+
+
+def _namespaces() -> set[str]:
+    return set(netns.listnetns())
+
+
+def _said_by(*command: str) -> set[str]:
+    """The lines of a tool's listing; none without root or without the tool."""
+    if os.geteuid() != 0 or not which(command[0]):
+        return set()
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    return set(done.stdout.splitlines())
+
+
+def _processes() -> set[str]:
+    """Processes with this run's mark, this one excepted."""
+    found = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            marked = RUN_MARK.encode() in (process / "environ").read_bytes().split(b"\0")
+            command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if marked and int(process.name) != os.getpid():
+            found.add(f"{process.name} {command}")
+    return found
+
+
+LISTINGS: dict[str, Callable[[], set[str]]] = {
+    "network namespaces": _namespaces,
+    "nft tables": lambda: _said_by("nft", "list", "tables"),
+    "BPF programs": lambda: _said_by("bpftool", "prog", "list"),
+    "BPF links": lambda: _said_by("bpftool", "link", "list"),
+    "network interfaces": lambda: set(os.listdir("/sys/class/net")),
+    "processes": _processes,
+}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    """Fail the run if it ends with anything on this machine that was not there before.
+
+    Outside CI others may work on the machine meanwhile, so only processes can be blamed on the run.
+    """
+    name, _, value = RUN_MARK.partition("=")
+    os.environ[name] = value
+    before = {what: listing() for what, listing in LISTINGS.items()}
+    yield
+    left = {what: listing() - before[what] for what, listing in LISTINGS.items()}
+    blamed = {
+        what: sorted(things) for what, things in left.items() if things and (IN_CI or what == "processes")
+    }
+    if blamed:
+        pytest.fail(
+            "left behind: " + "; ".join(f"{what}: {', '.join(things)}" for what, things in blamed.items())
+        )
