@@ -5,14 +5,13 @@ from dataclasses import fields, replace
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from vectors import VECTORS, message_of, name_of
 
 from kdht import _shared as shared
 from kdht import wire
 from kdht._shared import Flag, Op, Reason, Status
 from kdht.errors import BadPacket
 from kdht.wire import Address, Contact, Message, Record
-
-from .vectors import VECTORS, message_of, name_of
 
 KEY = wire.hash_key("hello")
 PLAIN = bytes(Message(op=Op.GET, key=KEY, request_id=1).pack())
