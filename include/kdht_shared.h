@@ -98,7 +98,10 @@
 	X(FRAGMENT, 26, DROP)                                                              \
 	X(IP_OPTIONS, 27, DROP)                                                            \
 	X(EXT_HEADER, 28, DROP)                                                            \
-	X(NO_CHECKSUM, 29, DROP)  /* IPv6 UDP without one */
+	X(NO_CHECKSUM, 29, DROP)  /* IPv6 UDP without one */                               \
+	X(NO_NEIGHBOUR, 30, LOCAL) /* ebpf: not resolved yet: the socket's send does it */ \
+	X(NO_ROUTE, 31, LOCAL)    /* ebpf: the kernel would not forward it there */        \
+	X(RATE_LIMITED, 32, DROP) /* ebpf: more than its sender may */
 
 enum kdht_op {
 #define X(name, value) KDHT_OP_##name = value,
