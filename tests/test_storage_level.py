@@ -280,6 +280,30 @@ def test_after_a_failed_write_nothing_more_is_confirmed(directory, full_disk):
     store.close()
 
 
+class BatchRecorder:
+    """A database that keeps how its batches were asked for."""
+
+    def __init__(self, db: plyvel.DB) -> None:
+        self._db = db
+        self.asked: list[dict[str, object]] = []
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._db, name)
+
+    def write_batch(self, **options: object) -> object:
+        self.asked.append(options)
+        return self._db.write_batch(**options)
+
+
+def test_writes_wait_for_the_disk_and_sweeps_do_not(directory):
+    store = LevelStore(directory)
+    store._db = BatchRecorder(store._db)
+    store.apply([put(1, expiry=100), delete(2)], 50)
+    assert store.sweep(100) == 1
+    assert store._db.asked == [{"sync": True}, {"sync": False}]
+    store.close()
+
+
 def test_after_close_calls_end_in_a_storage_error(directory):
     store = LevelStore(directory)
     store.close()

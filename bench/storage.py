@@ -1,0 +1,183 @@
+"""Storage and service, alone: no network. Reads, synced writes alone and grouped, answers.
+
+    python bench/storage.py [--records N] [--seconds S] [--json]
+
+Each figure is the best of three runs of `--seconds` in one process, on 100-byte values.
+"""
+
+import json
+import random
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from kdht._routing import Core
+from kdht._shared import PORT, Op
+from kdht.datapath.base import Datagram
+from kdht.keys import derive
+from kdht.node.service import Service
+from kdht.storage import GroupWriter, InlineWriter, LevelStore, Write
+from kdht.wire import Address, Contact, Message
+
+NOW = 1_700_000_000.0
+VALUE_BYTES = 100
+BATCH = 32
+CLIENTS = 4
+RUNS = 3
+KEY = derive(1, b"a secret for benchmarks")
+HOME = Address.of("10.0.0.1", PORT)
+ENTRY = Address.of("10.0.0.2", PORT)
+CLIENT = Address.of("10.0.0.9", 40000)
+
+
+def rate(step: Callable[[], int], seconds: float) -> float:
+    """The best of RUNS: how many a second, where each `step` tells how many it did."""
+    best = 0.0
+    for _ in range(RUNS):
+        done, begun = 0, time.perf_counter()
+        while (spent := time.perf_counter() - begun) < seconds:
+            done += step()
+        best = max(best, done / spent)
+    return best
+
+
+def batches(keys: list[bytes]) -> Iterator[list[bytes]]:
+    """Endlessly, BATCH keys at a time."""
+    while True:
+        for start in range(0, len(keys) - BATCH + 1, BATCH):
+            yield keys[start : start + BATCH]
+
+
+def reads(store: LevelStore, keys: list[bytes], seconds: float) -> float:
+    turns = batches(keys)
+    return rate(lambda: len(store.get_many(next(turns), NOW)), seconds)
+
+
+def writes(store: LevelStore, keys: list[bytes], size: int, seconds: float) -> float:
+    rng = random.Random(3)
+    value = rng.randbytes(VALUE_BYTES)
+    return rate(lambda: len(store.apply([Write(rng.choice(keys), value) for _ in range(size)], NOW)), seconds)
+
+
+def grouped(store: LevelStore, keys: list[bytes], seconds: float) -> tuple[float, float]:
+    """Writes a second of CLIENTS threads that submit one write at a time; and writes in a group."""
+    writer = GroupWriter(store)
+    stop = threading.Event()
+    value = bytes(VALUE_BYTES)
+
+    def submit(seed: int) -> None:
+        rng = random.Random(seed)
+        room = threading.Semaphore(256)
+        while not stop.is_set():
+            room.acquire()
+            writer.submit([Write(rng.choice(keys), value)], NOW, lambda outcome: room.release())
+
+    threads = [threading.Thread(target=submit, args=(seed,)) for seed in range(CLIENTS)]
+    for thread in threads:
+        thread.start()
+    stop.wait(seconds)
+    begun, before = time.perf_counter(), writer.stats()
+    stop.wait(RUNS * seconds)
+    spent, after = time.perf_counter() - begun, writer.stats()
+    stop.set()
+    for thread in threads:
+        thread.join()
+    writer.close()
+    written = after.written - before.written
+    return written / spent, written / (after.groups - before.groups)
+
+
+def answers(store: LevelStore, keys: list[bytes], forwarded: bool, seconds: float) -> float:
+    """GETs answered a second by Service.handle, on one thread; all are found."""
+    core = Core()
+    core.configure(
+        self_id=bytes(20),
+        port=PORT,
+        own=[HOME.ip],
+        source4=HOME.ip,
+        source6=None,
+        keys=[(KEY.epoch, KEY.tag)],
+        cookie_key=KEY.cookie,
+    )
+    sent: list[int] = []
+    service = Service(
+        store=store,
+        writer=InlineWriter(store),
+        core=core,
+        contact=Contact(bytes(20), *HOME),
+        own=[HOME],
+        send=lambda batch: sent.append(len(batch)),
+    )
+    requests = [local(core, key, forwarded) for key in keys]
+    turns = (requests[start : start + BATCH] for _ in iter(int, 1) for start in range(0, len(keys), BATCH))
+
+    def step() -> int:
+        service.handle(next(turns), NOW)
+        return sent.pop()
+
+    found = rate(step, seconds)
+    if set(service.counters()) != {"GET OK"}:
+        raise SystemExit(f"wrong answers: {service.counters()}")
+    return found
+
+
+def local(core: Core, key: bytes, forwarded: bool) -> Datagram:
+    """A GET that ended here, as the datapath hands it over."""
+    fields = {"client": CLIENT, "entry": ENTRY, "max_reply": 1120, "hops": 9} if forwarded else {}
+    message = Message(op=Op.GET, key=key, request_id=1, body=bytes(120), **fields).pack()
+    if forwarded:
+        core.seal(message, int(NOW))
+    source = ENTRY if forwarded else CLIENT
+    outcome = core.decide(bytearray(message), source, HOME, int(NOW))
+    return Datagram(bytes(message), source, HOME, outcome.reason, outcome.max_reply)
+
+
+def measure(directory: Path, records: int, seconds: float) -> dict[str, float]:
+    store = LevelStore(directory / "records")
+    rng = random.Random(1)
+    keys = [rng.randbytes(20) for _ in range(records)]
+    for start in range(0, records, 1000):
+        store.apply([Write(key, rng.randbytes(VALUE_BYTES)) for key in keys[start : start + 1000]], NOW)
+    rng.shuffle(keys)
+    grouped_rate, group_size = grouped(store, keys, seconds)
+    figures = {
+        "gets": reads(store, keys, seconds),
+        "puts_alone": writes(store, keys, 1, seconds),
+        "puts_in_batches_of_100": writes(store, keys, 100, seconds),
+        "puts_through_group_writer": grouped_rate,
+        "writes_in_a_group": group_size,
+        "service_gets_straight": answers(store, keys[:4096], False, seconds),
+        "service_gets_forwarded": answers(store, keys[:4096], True, seconds),
+    }
+    store.close()
+    return figures
+
+
+@click.command()
+@click.option("--records", default=20_000, show_default=True, help="Records in the store.")
+@click.option("--seconds", default=1.0, show_default=True, help="Length of one run.")
+@click.option(
+    "--directory", type=click.Path(file_okay=False, path_type=Path), help="Where the database is made."
+)
+@click.option("--json", "as_json", is_flag=True, help="Plain figures for scripts.")
+def main(records: int, seconds: float, directory: Path | None, as_json: bool) -> None:
+    """Figures of the storage and of the service on it."""
+    with tempfile.TemporaryDirectory(dir=directory) as made:
+        figures = measure(Path(made), records, seconds)
+    if as_json:
+        click.echo(json.dumps({name: round(figure, 1) for name, figure in figures.items()}))
+        return
+    table = Table("what", "a second", title=f"{records:,} records of {VALUE_BYTES} bytes")
+    for name, figure in figures.items():
+        table.add_row(name.replace("_", " "), f"{figure:,.0f}")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
