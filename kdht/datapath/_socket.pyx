@@ -18,19 +18,16 @@ from libc.string cimport memcmp, memcpy, memset
 
 from posix.types cimport time_t
 
-from kdht._routing cimport KDHT_FORWARD, KDHT_LOCAL, KDHT_RELAY, Core, core_decide, kdht_outcome
+from kdht._layout cimport (
+    KDHT_FORWARD, KDHT_LOCAL, KDHT_MAX_DATAGRAM, KDHT_MAX_OWN, KDHT_REASON_NOT_READY, KDHT_RELAY, kdht_outcome,
+)
+from kdht._routing cimport Core, core_decide
 from kdht.datapath._udp cimport *
 
 from kdht._shared import Reason
 from kdht.datapath.base import Datagram
 from kdht.errors import DatapathError
 from kdht.wire import Address
-
-cdef extern from "kdht_shared.h" nogil:
-    enum:
-        KDHT_MAX_DATAGRAM
-        KDHT_MAX_OWN
-        KDHT_REASON_NOT_READY
 
 cdef extern from "<time.h>" nogil:
     struct timespec:

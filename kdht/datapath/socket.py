@@ -79,6 +79,7 @@ class SocketTransport:
         self._on_unreachable = on_unreachable
         self._lane = lane
         self._receive_buffer = receive_buffer
+        self._got_buffer = 0
         self._sending = Lock()
         self._sockets: list[socket.socket] = []
         self._engine: Engine | None = None
@@ -98,13 +99,15 @@ class SocketTransport:
             undo.callback(os.close, wake_fd)
             bound = tuple(_address_of(sock) for sock in sockets)
             pairs = [(sock.fileno(), address) for sock, address in zip(sockets, bound, strict=True)]
+            self._got_buffer = min(s.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) for s in sockets)
             engine = Engine(self._core, self._lane, pairs, wake_fd)
             thread = Thread(target=self._run, args=(engine,), name="kdht-socket", daemon=True)
-            self._why = ""
-            thread.start()
+            with self._sending:  # the first datagram's answer waits until all is in place
+                self._why = ""
+                thread.start()
+                self._sockets, self._wake_fd, self.addresses = sockets, wake_fd, bound
+                self._engine, self._thread = engine, thread
             undo.pop_all()
-        self._sockets, self._wake_fd, self.addresses = sockets, wake_fd, bound
-        self._engine, self._thread = engine, thread
 
     def stop(self) -> None:
         """End the thread and close the sockets. What waits in their buffers is lost."""
@@ -144,9 +147,8 @@ class SocketTransport:
 
     def _measure(self) -> dict[str, object]:
         assert self._engine is not None
-        buffers = [sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) for sock in self._sockets]
-        drops = sum(_udp.kernel_drops(sock.fileno()) for sock in self._sockets)
-        return {**self._engine.counters(), "kernel_drops": drops, "receive_buffer": min(buffers)}
+        drops = sum(_udp.kernel_drops(sock.fileno()) for sock in self._sockets if sock.fileno() >= 0)
+        return {**self._engine.counters(), "kernel_drops": drops, "receive_buffer": self._got_buffer}
 
     def _run(self, engine: Engine) -> None:
         """The thread."""

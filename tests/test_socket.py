@@ -1,0 +1,525 @@
+"""The socket datapath on real loopback sockets: hop by hop, both IPs, bad input, errors, stopping."""
+
+import errno
+import logging
+import random
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from chain import IDS, answer, configure, link, request
+
+from kdht._routing import Core
+from kdht._shared import MAX_BODY, MAX_DATAGRAM, Flag, Op, Reason
+from kdht.datapath import _udp
+from kdht.datapath.base import Datagram, Outgoing, Receiver
+from kdht.datapath.socket import SocketTransport, _explain
+from kdht.errors import DatapathError
+from kdht.wire import Address, Contact, parse
+
+LOOPBACK = {4: "127.0.0.1", 6: "::1"}
+ANY = {4: "0.0.0.0", 6: "::"}
+PATIENCE = 10.0  # seconds until a condition that must come true counts as a failure
+
+Start = Callable[..., SocketTransport]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Starts transports, and stops them after the test."""
+    running: list[SocketTransport] = []
+
+    def start(core: Core, hosts: list[str], receiver: Receiver, **options: object) -> SocketTransport:
+        transport = SocketTransport(core, [Address.of(host, 0) for host in hosts], receiver, **options)
+        running.append(transport)
+        transport.start()
+        return transport
+
+    yield start
+    for transport in running:
+        transport.stop()
+
+
+class Client:
+    """A UDP socket that asks and waits."""
+
+    def __init__(self, host: str = LOOPBACK[4]) -> None:
+        self.sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
+        self.sock.settimeout(PATIENCE)
+        self.sock.bind((host, 0))
+        self.address = Address.of(*self.sock.getsockname()[:2])
+
+    def send(self, data: bytes, target: Address) -> None:
+        self.sock.sendto(data, (target.host, target.port))
+
+    def receive(self) -> tuple[bytes, Address]:
+        data, name = self.sock.recvfrom(2048)
+        return data, Address.of(*name[:2])
+
+
+@pytest.fixture
+def client() -> Iterator[Client]:
+    made = Client()
+    with made.sock:
+        yield made
+
+
+@pytest.fixture
+def client6() -> Iterator[Client]:
+    made = Client(LOOPBACK[6])
+    with made.sock:
+        yield made
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end, "the condition did not come true"
+        threading.Event().wait(0.002)
+
+
+def lonely(start: Start, *hosts: str, receiver: Receiver | None = None, **options: object):
+    """A started node that knows no other, so that every request is local; and what it got."""
+    got: list[Datagram] = []
+    core = Core()
+    transport = start(core, list(hosts or [LOOPBACK[4]]), receiver or got.extend, **options)
+    configure(core, IDS[2], *transport.addresses)
+    return core, transport, got
+
+
+def chain(start: Start, hosts: list[str]):
+    """Three linked nodes; the last answers with the request's body."""
+    cores = [Core() for _ in hosts]
+    transports: list[SocketTransport] = []
+
+    def serve(batch: list[Datagram]) -> None:
+        now = int(time.time())
+        transports[-1].send([answer(datagram, parse(datagram.data).body, now) for datagram in batch])
+
+    transports += [start(core, [host], print) for core, host in zip(cores[:2], hosts[:2], strict=True)]
+    transports.append(start(cores[2], [hosts[2]], serve))
+    link(cores, [transport.addresses[0] for transport in transports])
+    return cores, transports
+
+
+# --- The way of a message ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "hosts",
+    [
+        ["127.0.0.11", "127.0.0.12", "127.0.0.13"],
+        [LOOPBACK[6]] * 3,
+    ],
+    ids=["IPv4", "IPv6"],
+)
+def test_a_request_goes_over_three_nodes_and_the_reply_comes_from_the_first(start, hosts):
+    cores, transports = chain(start, hosts)
+    asked = transports[0].addresses[0]
+    client = Client(hosts[0])
+    with client.sock:
+        for body in (b"hello", bytes(MAX_BODY), b""):
+            client.send(request(body=body), asked)
+            data, source = client.receive()
+            reply = parse(data)
+            assert (reply.body, source, reply.header_tag) == (body, asked, 0)
+            assert reply.flags & Flag.REPLY
+    reasons = [core.counters(1) for core in cores]
+    assert [r["ENTERED"] for r in reasons] == [3, 0, 0]
+    assert [r["NEXT_HOP"] for r in reasons] == [0, 3, 0]
+    assert [r["OWNER"] for r in reasons] == [0, 0, 3]
+    assert [r["RELAYED"] for r in reasons] == [3, 0, 0]
+
+
+def test_a_chain_under_many_requests_at_once_loses_none(start, client):
+    _, transports = chain(start, ["127.0.0.11", "127.0.0.12", "127.0.0.13"])
+    waiting: set[bytes] = set()
+    answered: set[bytes] = set()
+    for number in range(2000):
+        client.send(request(body=b"%d" % number), transports[0].addresses[0])
+        waiting.add(b"%d" % number)
+        if len(waiting) - len(answered) >= 100:
+            answered.add(parse(client.receive()[0]).body)
+    while len(answered) < len(waiting):
+        answered.add(parse(client.receive()[0]).body)
+    assert answered == waiting
+    assert all(transport.status()["send_errors"] == {} for transport in transports)
+
+
+def test_a_hop_from_ipv4_to_ipv6(start, client):
+    core, transport, _ = lonely(start, LOOPBACK[4], LOOPBACK[6])
+    other_core, other, got = lonely(start, LOOPBACK[6])
+    configure(core, IDS[0], *transport.addresses)
+    core.set_bucket(0, [Contact(IDS[1], *other.addresses[0])])
+    client.send(request(), transport.addresses[0])
+    wait_for(lambda: got)
+    assert got[0].source == transport.addresses[1]
+    assert parse(got[0].data).client == client.address
+    assert other_core.counters()["OWNER"] == 1
+
+
+def test_what_no_socket_can_send_is_counted(start, client):
+    core, transport, _ = lonely(start, LOOPBACK[4])
+    configure(core, IDS[0], *transport.addresses)
+    core.set_bucket(0, [Contact(IDS[1], *Address.of("::1", 9))])
+    client.send(request(), transport.addresses[0])
+    wait_for(lambda: transport.status()["unroutable"] == 1)
+    assert transport.send([Outgoing(b"x", Address.of("::1", 9))]) == 0
+    assert transport.status()["unroutable"] == 2
+
+
+# --- Addresses -----------------------------------------------------------------------------
+
+
+def test_what_is_local_comes_with_both_its_addresses(start, client):
+    _, transport, got = lonely(start)
+    message = request(body=b"body", max_reply=700)
+    client.send(message, transport.addresses[0])
+    wait_for(lambda: got)
+    assert got == [Datagram(message, client.address, transport.addresses[0], Reason.OWNER, 700)]
+
+
+@pytest.mark.parametrize("asked", ["127.0.0.21", "127.0.0.22", "127.255.0.1"])
+def test_on_a_wildcard_the_answer_leaves_from_the_address_asked(start, client, asked):
+    _, transport, got = lonely(start, ANY[4])
+    target = Address.of(asked, transport.addresses[0].port)
+    client.send(request(), target)
+    wait_for(lambda: got)
+    assert got[0].target == target
+    assert transport.send([Outgoing(b"answer", client.address, got[0].target)]) == 1
+    assert client.receive() == (b"answer", target)
+
+
+def test_on_an_ipv6_wildcard_the_answer_leaves_from_the_address_asked(start, client6):
+    _, transport, got = lonely(start, ANY[6])
+    target = Address.of(LOOPBACK[6], transport.addresses[0].port)
+    client6.send(request(), target)
+    wait_for(lambda: got)
+    assert got[0].target == target
+    assert transport.send([Outgoing(b"answer", client6.address, got[0].target)]) == 1
+    assert client6.receive() == (b"answer", target)
+
+
+def test_on_a_wildcard_a_relayed_reply_leaves_from_the_address_asked(start, client):
+    cores, transports = chain(start, [ANY[4], "127.0.0.12", "127.0.0.13"])
+    asked = Address.of("127.0.0.31", transports[0].addresses[0].port)
+    configure(cores[0], IDS[0], asked)
+    client.send(request(body=b"x"), asked)
+    data, source = client.receive()
+    assert (parse(data).body, source) == (b"x", asked)
+
+
+def test_each_of_several_addresses_answers_for_itself(start, client):
+    hosts = [f"127.0.0.{n}" for n in range(41, 47)]
+    _, transport, got = lonely(start, *hosts)
+    for address in transport.addresses:
+        got.clear()
+        client.send(request(), address)
+        wait_for(lambda: got)
+        transport.send([Outgoing(b"answer", client.address, got[0].target)])
+        assert client.receive() == (b"answer", address)
+
+
+def test_without_a_source_the_first_socket_of_the_family_sends(start, client, client6):
+    _, transport, _ = lonely(start, "127.0.0.51", LOOPBACK[6], "127.0.0.52")
+    batch = [Outgoing(b"4", client.address), Outgoing(b"6", client6.address)]
+    assert transport.send(iter(batch)) == 2
+    assert client.receive() == (b"4", transport.addresses[0])
+    assert client6.receive() == (b"6", transport.addresses[1])
+
+
+def test_a_broadcast_is_nobodys_request(start, client):
+    core, transport, got = lonely(start, ANY[4])
+    client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+    client.send(request(), Address.of("127.255.255.255", transport.addresses[0].port))
+    wait_for(lambda: transport.status()["not_unicast"] == 1)
+    assert (got, sum(core.counters().values())) == ([], 0)
+
+
+# --- Bad input -------------------------------------------------------------------------------
+
+
+BAD = {
+    "TRUNCATED": request()[:50],
+    "BAD_MAGIC": bytes(200),
+    "BAD_VERSION": request()[:4] + b"\x63" + request()[5:],
+    "TOO_LONG": request(body=bytes(MAX_BODY)) + b"x",
+    "BAD_LENGTH": request() + b"x",
+    "BAD_OP": request()[:5] + b"\xee" + request()[6:],
+    "BAD_FLAGS": request()[:6] + b"\xf0" + request()[7:],
+    "FORGED_ORIGIN": request(client=Address.of("192.0.2.1", 53)),
+    "BAD_EPOCH": request(flags=Flag.FORWARDED, epoch=9),
+    "BAD_TAG": request(flags=Flag.FORWARDED, epoch=1, header_tag=1),
+}
+
+
+@pytest.mark.parametrize("reason", BAD)
+def test_a_bad_message_is_counted_by_its_reason_and_dropped(start, client, reason):
+    core, transport, got = lonely(start)
+    client.send(BAD[reason], transport.addresses[0])
+    wait_for(lambda: core.counters(1)[reason] == 1)
+    assert (got, transport.status()["sent"]) == ([], 0)
+
+
+@pytest.mark.parametrize("length", [MAX_DATAGRAM + 1, 1280, 1281, 1500, 9000, 65507])
+def test_an_oversize_datagram_is_too_long_whatever_its_length(start, client, length):
+    core, transport, _ = lonely(start)
+    client.send(request(body=bytes(MAX_BODY)).ljust(length, b"\0"), transport.addresses[0])
+    wait_for(lambda: core.counters(1)["TOO_LONG"] == 1)
+
+
+def test_random_bytes_never_stop_it(start, client):
+    core, transport, got = lonely(start)
+    chance = random.Random(5348)
+    for _ in range(500):
+        message = bytearray(request(body=chance.randbytes(chance.randrange(64))))
+        for _ in range(chance.randrange(1, 4)):
+            message[chance.randrange(len(message))] = chance.randrange(256)
+        client.send(message[: chance.randrange(len(message) + 1)], transport.addresses[0])
+    client.send(request(op=Op.PUT, body=b"still there"), transport.addresses[0])
+    wait_for(lambda: got and parse(got[-1].data).body == b"still there")
+    assert sum(core.counters(1).values()) == transport.status()["received"] == 501
+
+
+# --- What the network says ----------------------------------------------------------------------
+
+
+def closed_port(host: str) -> Address:
+    with Client(host).sock as sock:
+        return Address.of(*sock.getsockname()[:2])
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_an_unreachable_target_is_reported_and_the_next_send_does_not_fail(start, family):
+    gone: list[Address] = []
+    _, transport, _ = lonely(start, LOOPBACK[family], on_unreachable=gone.append)
+    nobody = closed_port(LOOPBACK[family])
+    client = Client(LOOPBACK[family])
+    with client.sock:
+        assert transport.send([Outgoing(b"x", nobody)]) == 1
+        wait_for(lambda: gone)
+        assert transport.send([Outgoing(b"y", client.address)]) == 1
+        assert client.receive()[0] == b"y"
+    assert gone == [nobody]
+    assert transport.status()["unreachable"] == 1
+
+
+def test_a_dead_next_hop_is_reported_and_costs_others_nothing(start, client):
+    gone: list[Address] = []
+    core, transport, got = lonely(start, on_unreachable=gone.append)
+    nobody = closed_port("127.0.0.61")
+    configure(core, IDS[0], *transport.addresses)
+    core.set_bucket(0, [Contact(IDS[1], *nobody)])
+    for _ in range(50):
+        client.send(request(), transport.addresses[0])
+        client.send(request(key=IDS[0]), transport.addresses[0])
+    wait_for(lambda: len(got) == 50 and gone)
+    assert set(gone) == {nobody}
+    assert transport.status()["send_errors"] == {}
+
+
+@pytest.mark.parametrize(
+    ("target", "source", "names"),
+    [
+        (Address.of("127.0.0.1", 0), None, {"EINVAL"}),
+        (Address.of("127.0.0.1", 9), Address.of("192.0.2.1", 9), {"EINVAL", "ENETUNREACH"}),
+        (Address.of("127.255.255.255", 9), None, {"EACCES"}),
+    ],
+    ids=["no port", "a source that is not here", "a broadcast"],
+)
+def test_what_the_kernel_refuses_is_counted_by_kind_and_skipped(start, client, target, source, names):
+    _, transport, _ = lonely(start)
+    good = Outgoing(b"good", client.address)
+    assert transport.send([good, Outgoing(b"bad", target, source), good]) == 2
+    assert [client.receive()[0] for _ in range(2)] == [b"good", b"good"]
+    ((name, count),) = transport.status()["send_errors"].items()
+    assert (name in names, count) == (True, 1)
+
+
+def test_what_is_longer_than_a_datagram_is_not_sent(start, client):
+    _, transport, _ = lonely(start)
+    assert transport.send([Outgoing(bytes(MAX_DATAGRAM + 1), client.address)]) == 0
+    assert transport.send([Outgoing(bytes(MAX_DATAGRAM), client.address)]) == 1
+    assert len(client.receive()[0]) == MAX_DATAGRAM
+    assert transport.status()["send_errors"] == {"EMSGSIZE": 1}
+
+
+def test_a_malformed_address_sends_nothing_of_its_batch(start, client):
+    _, transport, _ = lonely(start)
+    with pytest.raises(ValueError, match="16 bytes"):
+        transport.send([Outgoing(b"x", client.address), Outgoing(b"y", Address(b"short", 1))])
+    assert transport.send([Outgoing(b"z", client.address)]) == 1
+    assert client.receive()[0] == b"z"
+
+
+def test_what_the_kernel_loses_at_a_full_buffer_is_counted(start, client):
+    entered, leave = threading.Event(), threading.Event()
+
+    def block(batch: list[Datagram]) -> None:
+        entered.set()
+        leave.wait(PATIENCE)
+
+    _, transport, _ = lonely(start, receiver=block, receive_buffer=4096)
+    client.send(request(), transport.addresses[0])
+    assert entered.wait(PATIENCE)
+    for _ in range(200):
+        client.send(request(body=bytes(MAX_BODY)), transport.addresses[0])
+    leave.set()
+    wait_for(lambda: transport.status()["received"] + transport.status()["kernel_drops"] == 201)
+    assert transport.status()["kernel_drops"] > 0
+
+
+# --- Starting and stopping ---------------------------------------------------------------------
+
+
+def refused(*addresses: Address) -> str:
+    with pytest.raises(DatapathError) as caught:
+        SocketTransport(Core(), addresses, print).start()
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_a_port_in_use_names_it_and_what_to_do(start, family):
+    _, transport, _ = lonely(start, LOOPBACK[family])
+    taken = transport.addresses[0]
+    text = refused(taken)
+    assert f"UDP port {taken.port} is in use" in text
+    assert "configure another port" in text
+
+
+def test_a_failed_start_leaves_nothing_bound(client):
+    free = closed_port("127.0.0.71")
+    assert "in use" in refused(free, client.address)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind((free.host, free.port))
+
+
+def test_an_address_of_another_machine_is_told():
+    assert "192.0.2.1 is not an address of this machine" in refused(Address.of("192.0.2.1", 0))
+    assert "2001:db8::1 is not an address" in refused(Address.of("2001:db8::1", 0))
+
+
+def test_a_link_local_address_is_told():
+    assert "link-local" in refused(Address.of("fe80::1", 0))
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.EACCES, "use a higher port"),
+        (errno.EPERM, "security policy"),
+        (errno.EAFNOSUPPORT, "leave out the IPv6 addresses"),
+        (errno.ENOMEM, "cannot be bound: Cannot allocate memory"),
+    ],
+)
+def test_errors_of_other_machines_are_told_in_one_line(number, words):
+    text = _explain(OSError(number, "Cannot allocate memory"), Address.of("::1", 53))
+    assert words in text
+    assert "::1" in text
+    assert "\n" not in text
+
+
+@pytest.mark.parametrize("count", [0, 9])
+def test_the_number_of_addresses_has_bounds(count):
+    with pytest.raises(DatapathError, match=f"1 to 8 addresses, not {count}"):
+        SocketTransport(Core(), [Address.of(LOOPBACK[4], 0)] * count, print)
+
+
+def test_a_lane_has_bounds():
+    with pytest.raises(DatapathError, match="lane"):
+        SocketTransport(Core(), [Address.of(LOOPBACK[4], 0)], print, lane=32)
+
+
+def test_start_and_stop_can_be_repeated_and_the_port_is_free_in_between(client):
+    core = Core()
+    got: list[Datagram] = []
+    fixed = closed_port("127.0.0.73")
+    transport = SocketTransport(core, [fixed], got.extend)
+    configure(core, IDS[2], fixed)
+    assert transport.status()["why"] == "not started"
+    transport.stop()
+    for round_number in range(1, 4):
+        transport.start()
+        transport.start()
+        assert transport.status()["state"] == "up"
+        client.send(request(), fixed)
+        wait_for(lambda number=round_number: len(got) == number)
+        transport.stop()
+        transport.stop()
+        status = transport.status()
+        assert (status["state"], status["why"], status["received"]) == ("down", "stopped", 1)
+        assert transport.send([Outgoing(b"x", client.address)]) == 0
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.bind((fixed.host, fixed.port))
+
+
+def test_the_thread_has_a_name_and_ends_with_stop(start):
+    _, transport, _ = lonely(start)
+    assert "kdht-socket" in [thread.name for thread in threading.enumerate()]
+    transport.stop()
+    assert "kdht-socket" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_stop_under_load_is_clean(client):
+    core, got, done = Core(), [], threading.Event()
+    fixed = closed_port("127.0.0.74")
+    transport = SocketTransport(core, [fixed], got.extend)
+    configure(core, IDS[2], fixed)
+
+    def flood() -> None:
+        while not done.is_set():
+            client.send(request(), fixed)
+            transport.send([Outgoing(b"x", client.address)] * 10)
+
+    senders = [threading.Thread(target=flood) for _ in range(2)]
+    for sender in senders:
+        sender.start()
+    try:
+        for _ in range(5):
+            before = len(got)
+            transport.start()
+            wait_for(lambda before=before: len(got) > before)
+            transport.stop()
+            assert transport.status()["state"] == "down"
+    finally:
+        done.set()
+        for sender in senders:
+            sender.join()
+        transport.stop()
+    assert core.counters(1)["OWNER"] == len(got)
+
+
+def test_a_receiver_that_raises_loses_its_batch_and_nothing_more(start, client, caplog):
+    got: list[Datagram] = []
+
+    def picky(batch: list[Datagram]) -> None:
+        if parse(batch[0].data).body == b"bad":
+            raise RuntimeError("no such thing")
+        got.extend(batch)
+
+    _, transport, _ = lonely(start, receiver=picky)
+    with caplog.at_level(logging.ERROR, "kdht.socket"):
+        client.send(request(body=b"bad"), transport.addresses[0])
+        wait_for(lambda: transport.status()["raised"] == 1)
+    client.send(request(body=b"good"), transport.addresses[0])
+    wait_for(lambda: got)
+    assert "raised: what it was given is lost" in caplog.text
+    assert transport.status()["state"] == "up"
+
+
+def test_a_socket_that_is_gone_takes_the_state_down_and_says_so(start, client, caplog):
+    _, transport, _ = lonely(start, "127.0.0.81", "127.0.0.82")
+    transport._sockets[0].close()
+    client.send(b"wake up", transport.addresses[1])
+    wait_for(lambda: transport.status()["state"] == "down")
+    assert "the thread ended" in transport.status()["why"]
+    assert "the socket datapath's thread ended" in caplog.text
+    transport.stop()
+    assert "the thread ended" in transport.status()["why"]
+
+
+def test_kernel_drops_needs_a_socket():
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        _udp.kernel_drops(-1)
