@@ -130,17 +130,22 @@ class Ruleset:
     def __init__(self, options: RulesetOptions) -> None:
         self.options = options
 
-    def apply(self) -> Native:
-        """Load the table, replacing one of the same name; what diverts its packets.
-
-        Raises DatapathError, with no table left.
-        """
+    def probe(self) -> Native:
+        """How packets will be diverted. Raises DatapathError if they cannot be."""
         way = probe_queue(self.options.nft)
         if way is None:
             raise DatapathError(
                 "this kernel has no NFQUEUE for nftables (CONFIG_NFT_QUEUE, or CONFIG_NFT_COMPAT and "
                 "CONFIG_NETFILTER_XT_TARGET_NFQUEUE): choose the socket datapath"
             )
+        return way
+
+    def apply(self) -> Native:
+        """Load the table, replacing one of the same name; how it diverts packets.
+
+        Raises DatapathError, with no table left.
+        """
+        way = self.probe()
         self._nft(["-f", "-"], self.text(way))
         if way == "compat":
             self._add_queue_rule()

@@ -1,0 +1,130 @@
+"""Who changed which sysctl of this network namespace, and what it was before: a small file.
+
+All nodes of a network namespace share one ledger, and open it one at a time (`with`, under a
+lock). Every change has holders, the nodes that need it; a holder that no longer runs counts
+as gone. The file is written before the sysctls are, and names the boot and the namespace's
+cookie, which the kernel never gives again, so an old ledger is never applied elsewhere.
+"""
+
+import fcntl
+import itertools
+import json
+import os
+import socket
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple
+
+from kdht.errors import DatapathError
+
+SO_NETNS_COOKIE = 71
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+_numbers = itertools.count()
+
+
+class Entry(NamedTuple):
+    was: str
+    ours: str
+    witness: str = ""
+    witness_was: str = ""
+
+
+class Ledger:
+    """Use it as a context manager; nothing may be called outside. Raises DatapathError on entering."""
+
+    def __init__(self, directory: Path) -> None:
+        self.entries: dict[str, Entry] = {}
+        """By path, in the order in which they were changed."""
+        self._holders: dict[str, list[str]] = {}
+        self._directory = directory
+        self._me = f"{_life_of(os.getpid())}.{next(_numbers)}"
+        self._lock = -1
+
+    def __enter__(self) -> "Ledger":
+        self._boot = BOOT_ID.read_text().strip()
+        self._path = self._directory / f"sysctl-{_netns_cookie():x}.json"
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(
+                self._directory / "sysctl.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
+            )
+        except OSError as error:
+            raise DatapathError(
+                f"cannot keep the sysctls' old values in {self._directory}: {error.strerror}"
+            ) from error
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self._load()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._save()
+        finally:
+            os.close(self._lock)
+
+    def hold(self, entries: dict[str, Entry]) -> None:
+        """These changes are about to be made, and are needed by me."""
+        self.entries.update(entries)
+        self._holders[self._me] = list(entries)
+        self._save()
+
+    def let_go(self) -> None:
+        """I need nothing any more."""
+        self._holders.pop(self._me, None)
+
+    def take_unheld(self) -> dict[str, Entry]:
+        """Remove and return the changes that no living node needs."""
+        held = {path for paths in self._holders.values() for path in paths}
+        unheld = {path: entry for path, entry in self.entries.items() if path not in held}
+        self.entries = {path: entry for path, entry in self.entries.items() if path in held}
+        return unheld
+
+    def _load(self) -> None:
+        self.entries, self._holders = {}, {}
+        try:
+            data = json.loads(self._path.read_text())
+            if data["boot"] != self._boot:
+                return
+            self.entries = {path: Entry(*values) for path, values in data["entries"].items()}
+            self._holders = {who: paths for who, paths in data["holders"].items() if _lives(who)}
+        except FileNotFoundError:
+            return
+        except (ValueError, KeyError, TypeError) as error:
+            raise DatapathError(
+                f"{self._path} is damaged: set the sysctls of this host as you want them, then remove the file"
+            ) from error
+
+    def _save(self) -> None:
+        """All or nothing. The empty ledger has no file."""
+        if not self.entries and not self._holders:
+            self._path.unlink(missing_ok=True)
+            return
+        whole = {"boot": self._boot, "entries": self.entries, "holders": self._holders}
+        beside = self._path.with_suffix(".new")
+        beside.write_text(json.dumps(whole, indent=1))
+        beside.replace(self._path)
+
+
+def _netns_cookie() -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as here:
+        try:
+            return int.from_bytes(here.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8), "little")
+        except OSError:  # before Linux 5.14
+            return os.stat("/proc/thread-self/ns/net").st_ino
+
+
+def _life_of(pid: int) -> str:
+    """A process ID with its start time: IDs come again. Raises FileNotFoundError."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return f"{pid}.{fields[19]}"
+
+
+def _lives(holder: str) -> bool:
+    pid, started, _ = holder.split(".")
+    try:
+        return _life_of(int(pid)) == f"{pid}.{started}"
+    except (OSError, ValueError):
+        return False
