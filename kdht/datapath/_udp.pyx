@@ -169,7 +169,7 @@ cdef void flush(int fd, Outbox *box, Tally *tally) noexcept nogil:
     A full send buffer holds this up for WRITE_WAIT_MS, then costs the rest of the batch.
     """
     cdef unsigned int at = 0
-    cdef int sent, tries = 0
+    cdef int sent, error, tries = 0
     while at < box.count:
         sent = sendmmsg(fd, &box.headers[at], box.count - at, MSG_DONTWAIT)
         if sent > 0:
@@ -177,12 +177,13 @@ cdef void flush(int fd, Outbox *box, Tally *tally) noexcept nogil:
             at += sent
             tries = 0
             continue
-        if errno == EAGAIN and not becomes_writable(fd):
+        error = errno
+        if error == EAGAIN and not becomes_writable(fd):
             count_error(tally.send_errors, EAGAIN, box.count - at)
             break
         tries += 1
-        if tries == SEND_TRIES or is_its_own(errno):
-            count_error(tally.send_errors, errno, 1)
+        if tries == SEND_TRIES or is_its_own(error):
+            count_error(tally.send_errors, error, 1)
             at += 1
             tries = 0
     box.count = 0
