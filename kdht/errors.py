@@ -52,9 +52,16 @@ class NoDaemon(KdhtError):
 
 
 class RequestError(KdhtError):
-    """A request that the cluster answered with a refusal, or did not answer."""
+    """A request that the cluster answered with a refusal, or did not answer.
+
+    `status` is the refusal as a name of KDHT_STATUSES, None without one.
+    """
 
     exit_code = 6
+
+    def __init__(self, message: str = "", status: str | None = None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class RequestTimeout(RequestError):

@@ -52,6 +52,27 @@ class Address(NamedTuple):
 NOWHERE = Address(NO_IP, 0)
 
 
+def split_port(text: str, default: int = shared.PORT) -> tuple[str, int]:
+    """Host and port of "host", "host:port", "[v6]:port" or a bare IPv6 address.
+
+    Raises ValueError when the port is no number from 1 to 65535 or the host is missing.
+    """
+    host, colon, port = text.rpartition(":")
+    if text.startswith("["):
+        if text.endswith("]"):
+            host, colon, port = text, "", ""
+        if not host.endswith("]"):
+            raise ValueError("a bracket is not closed")
+        host = host[1:-1]
+    elif not colon or ":" in host:
+        host, colon, port = text, "", ""
+    if not host:
+        raise ValueError("the host is missing")
+    if colon and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        raise ValueError(f"the port is a number from 1 to 65535, not {port!r}")
+    return host, int(port) if colon else default
+
+
 class Contact(NamedTuple):
     """A node that others may route to: 20 bytes of ID, and where it listens."""
 

@@ -8,33 +8,11 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import ClassVar, Self
 
-from kdht._shared import PORT
-from kdht.wire import Address
+from kdht.wire import Address, split_port
 
 MAX_HOST = 253  # RFC 1035, as text
 MAX_INTERFACE = 15  # IFNAMSIZ without its end
 MAX_SOCKET_PATH = 107  # sun_path without its end
-
-
-def split_port(text: str, default: int = PORT) -> tuple[str, int]:
-    """Host and port of "host", "host:port", "[v6]:port" or a bare IPv6 address.
-
-    Raises ValueError when the port is no number from 1 to 65535 or the host is missing.
-    """
-    host, colon, port = text.rpartition(":")
-    if text.startswith("["):
-        if text.endswith("]"):
-            host, colon, port = text, "", ""
-        if not host.endswith("]"):
-            raise ValueError("a bracket is not closed")
-        host = host[1:-1]
-    elif not colon or ":" in host:
-        host, colon, port = text, "", ""
-    if not host:
-        raise ValueError("the host is missing")
-    if colon and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
-        raise ValueError(f"the port is a number from 1 to 65535, not {port!r}")
-    return host, int(port) if colon else default
 
 
 def _numeric(host: str) -> str:

@@ -1,0 +1,125 @@
+"""What the operations mean: arguments to requests, answers to values or exceptions.
+
+No I/O, and nothing of tries and time-outs: that is `_exchange`.
+"""
+
+from typing import NamedTuple, TypeAlias
+
+from kdht import _shared as shared
+from kdht._shared import Op, Status
+from kdht.errors import BadPacket, NotFound, RequestError, ValueTooLarge
+from kdht.wire import Buffer, Contact, Record, hash_key, parse_contacts
+
+Key: TypeAlias = str | bytes
+
+MAX_TTL = 2**32 - 1
+
+
+class Call(NamedTuple):
+    """One request, as far as it is the same in every try."""
+
+    op: Op
+    name: Key
+    """The user's key."""
+    key: bytes
+    """The 20 bytes that it hashes to."""
+    body: bytes = b""
+    max_reply: int = 0
+    hops: int = 0
+    accepts: frozenset[Status] = frozenset({Status.OK})
+    """What is an answer; every other status is an exception."""
+    walks_around: bool = True
+    """Whether retries take other ways than the best, by `attempt`."""
+
+    def __str__(self) -> str:
+        return f"{self.op.name.lower()} {self.name!r}"
+
+
+class Answer(NamedTuple):
+    """The reply that ended a request."""
+
+    status: Status
+    body: bytes
+    rtt: float
+    """Seconds from the try that it answers."""
+
+
+class Hop(NamedTuple):
+    """One node on a key's way."""
+
+    contact: Contact | None
+    """None if this node did not answer; it is the last of the list then."""
+    rtt: float | None
+    """Seconds to this node and back, through all before it."""
+    owner: bool
+    """Whether it is responsible for the key."""
+
+
+REFUSALS: dict[Status, tuple[type[RequestError], str]] = {
+    Status.NOT_FOUND: (NotFound, "the key has no value"),
+    Status.NOT_RESPONSIBLE: (RequestError, "no responsible node was reached"),
+    Status.COOKIE_NEEDED: (RequestError, "the cluster does not accept the cookie that it gave"),
+    Status.TOO_LARGE: (ValueTooLarge, "the value is larger than what this call takes"),
+    Status.BAD_REQUEST: (RequestError, "the node cannot read this request: do the versions differ?"),
+    Status.STORAGE_FAILED: (RequestError, "the responsible node's disk failed; nothing was changed"),
+    Status.BUSY: (RequestError, "the responsible node is busy: try again later"),
+    Status.HOPS_ENDED: (RequestError, "the hop limit ended before the responsible node"),
+}
+
+
+def refused(call: Call, status: Status) -> RequestError:
+    """The exception for an answer that is a refusal."""
+    kind, text = REFUSALS[status]
+    return kind(f"{call}: {text}", status.name)
+
+
+def get(key: Key, max_value: int = shared.MAX_VALUE) -> Call:
+    """Raises ValueError unless `max_value`, bytes, is 0 to MAX_VALUE."""
+    if not 0 <= max_value <= shared.MAX_VALUE:
+        raise ValueError(f"max_value is a number from 0 to {shared.MAX_VALUE}, not {max_value}")
+    return Call(Op.GET, key, hash_key(key), max_reply=shared.RECORD_LEN + max_value)
+
+
+def put(key: Key, value: Buffer, ttl: int | None) -> Call:
+    """Raises ValueTooLarge, and ValueError for a TTL that is no whole number of seconds above 0."""
+    if len(value) > shared.MAX_VALUE:
+        raise ValueTooLarge(
+            f"put {key!r}: a value has at most {shared.MAX_VALUE} bytes, this one has {len(value)}"
+        )
+    if ttl is not None and not 0 < ttl <= MAX_TTL:
+        raise ValueError(f"a TTL is a number of seconds from 1 to {MAX_TTL}, or None, not {ttl!r}")
+    return Call(Op.PUT, key, hash_key(key), Record(ttl=ttl or 0, value=bytes(value)).pack())
+
+
+def delete(key: Key) -> Call:
+    return Call(Op.DELETE, key, hash_key(key), accepts=frozenset({Status.OK, Status.NOT_FOUND}))
+
+
+def trace(key: Key, hops: int) -> Call:
+    """What the node answers that is `hops` nodes away, the entry node being the first."""
+    accepts = frozenset({Status.OK, Status.HOPS_ENDED})
+    return Call(Op.TRACE, key, hash_key(key), hops=hops, accepts=accepts, walks_around=False)
+
+
+def record(answer: Answer) -> Record:
+    """Of a GET's or PUT's answer; raises RequestError for a body that holds none."""
+    try:
+        return Record.parse(answer.body)
+    except BadPacket as bad:
+        raise RequestError(f"the answer cannot be read: {bad}") from None
+
+
+def hop(answer: Answer | None) -> Hop:
+    """Of a TRACE's answer, or of its absence; raises RequestError for a body that is no contact."""
+    if answer is None:
+        return Hop(None, None, owner=False)
+    if len(answer.body) != shared.CONTACT_LEN:
+        raise RequestError(f"the answer cannot be read: a contact in {len(answer.body)} bytes")
+    return Hop(parse_contacts(answer.body)[0], answer.rtt, owner=answer.status is Status.OK)
+
+
+def goes_on(path: list[Hop], max_hops: int) -> bool:
+    """Whether a trace that has come this far has another node to ask."""
+    if not path:
+        return max_hops > 0
+    return len(path) < max_hops and path[-1].contact is not None and not path[-1].owner

@@ -1,0 +1,103 @@
+"""Nodes as the user names them, and one connected UDP socket for each of their addresses.
+
+A connected socket takes datagrams from that address only and hears of closed ports.
+"""
+
+import errno
+import socket
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from typing import Any, TypeAlias
+
+from kdht import _shared as shared
+from kdht.client._exchange import MAX_ATTEMPTS
+from kdht.errors import ConfigError, RequestError
+from kdht.wire import split_port
+
+Info: TypeAlias = tuple[Any, ...]
+"""One row of getaddrinfo."""
+
+RECEIVE_BUFFER = 4 * 1024 * 1024
+"""Asked of the kernel, which gives what net.core.rmem_max allows."""
+
+
+def node_list(nodes: str | Sequence[str]) -> list[tuple[str, int]]:
+    """Hosts and ports; raises ConfigError for none, or for text that names none."""
+    texts = [nodes] if isinstance(nodes, str) else list(nodes)
+    if not texts:
+        raise ConfigError('no nodes to ask: name at least one as "host:port"')
+    try:
+        return [split_port(text) for text in texts]
+    except ValueError as error:
+        raise ConfigError(f'a node is "host:port", "[v6]:port" or a host alone: {error} in {texts}') from None
+
+
+def check_limits(timeout: float, attempts: int) -> None:
+    """Raises ConfigError for limits under which nothing could be answered."""
+    if not timeout > 0:
+        raise ConfigError(f"timeout is a number of seconds above 0, not {timeout!r}")
+    if not 1 <= attempts <= MAX_ATTEMPTS:
+        raise ConfigError(f"attempts is a number from 1 to {MAX_ATTEMPTS}, not {attempts!r}")
+
+
+def unresolved(host: str, error: OSError) -> ConfigError:
+    """The exception for a name that getaddrinfo does not know."""
+    return ConfigError(f"the node {host!r} has no address: {error.strerror or error}")
+
+
+def resolve(nodes: Iterable[tuple[str, int]]) -> list[Info]:
+    """All addresses of all nodes, in order; raises ConfigError. Blocks for names."""
+    infos: list[Info] = []
+    for host, port in nodes:
+        try:
+            infos += socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+        except OSError as error:
+            raise unresolved(host, error) from None
+    return infos
+
+
+def connect_all(infos: Iterable[Info]) -> list[socket.socket]:
+    """A non-blocking socket for each address that this host has a route to.
+
+    Raises RequestError if there is no such address.
+    """
+    sockets: list[socket.socket] = []
+    why = OSError(errno.EADDRNOTAVAIL, "no address")
+    for family, kind, protocol, _, address in dict.fromkeys(infos):
+        sock = socket.socket(family, kind, protocol)
+        try:
+            sock.setblocking(False)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+            sock.connect(address)
+        except OSError as error:
+            sock.close()
+            why = error
+        else:
+            sockets.append(sock)
+    if not sockets:
+        raise RequestError(f"no node can be reached from this host: {why.strerror}")
+    return sockets
+
+
+def send(sock: socket.socket, data: bytes) -> bool:
+    """Send one datagram; False if it was not sent or an earlier one met a closed port."""
+    try:
+        sock.send(data)
+    except ConnectionRefusedError:
+        # The kernel reports the earlier datagram in place of sending this one.
+        with suppress(OSError):
+            sock.send(data)
+        return False
+    except OSError:
+        return False
+    return True
+
+
+def receive(sock: socket.socket) -> bytes | None:
+    """The next datagram; b"" for one that met a closed port, None if there is nothing more."""
+    try:
+        return sock.recv(shared.MAX_DATAGRAM + 1)
+    except BlockingIOError:
+        return None
+    except OSError:
+        return b""
