@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What the XDP program and its loader share beside the routing state.
+ */
+#ifndef KDHT_XDP_H
+#define KDHT_XDP_H
+
+#include <linux/types.h>
+
+#define KDHT_XDP_FIXED_TIME 0x01 /* `now` is settings.now: for replays */
+#define KDHT_XDP_TEST_RUN 0x02   /* no neighbour look-up; the result is (reason << 8) | action */
+
+struct kdht_xdp_settings {
+	__s64 clock_offset;  /* nanoseconds: wall clock minus CLOCK_BOOTTIME */
+	__u32 now;           /* unix seconds, with KDHT_XDP_FIXED_TIME */
+	__u32 flags;
+	__u32 client_rate;   /* messages a second from one sender; 0: no limit */
+	__u32 member_rate;
+};
+
+struct kdht_vlan {
+	__u32 ifindex;
+	__u32 number;
+};
+
+struct kdht_sender {
+	__u64 network; /* IPv4-mapped low half, or an IPv6 /64 */
+	__u32 kind;    /* 0: clients, 1: members */
+	__u32 pad;
+};
+
+struct kdht_allowance {
+	__u64 since;  /* CLOCK_BOOTTIME, nanoseconds */
+	__u64 budget; /* nanoseconds' worth of messages */
+};
+
+#endif

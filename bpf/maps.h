@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The program's maps. What the control plane publishes lies in hash maps without
+ * preallocation: such an element is replaced as a whole, so no packet sees half of it.
+ */
+#ifndef KDHT_MAPS_H
+#define KDHT_MAPS_H
+
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+
+#include "kdht_shared.h"
+#include "kdht_xdp.h"
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, struct kdht_config);
+} kdht_configs SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, KDHT_ID_BITS);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, struct kdht_bucket);
+} kdht_buckets SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, struct kdht_xdp_settings);
+} kdht_settings SEC(".maps");
+
+/* The interface of a VLAN, by the device below it and the VLAN's number. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 64);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct kdht_vlan);
+	__type(value, __u32);
+} kdht_vlans SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, KDHT_REASON_COUNT);
+	__type(key, __u32);
+	__type(value, __u64);
+} kdht_counters SEC(".maps");
+
+/* Senders and what they may still send; the least recently seen make room. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 65536);
+	__type(key, struct kdht_sender);
+	__type(value, struct kdht_allowance);
+} kdht_senders SEC(".maps");
+
+/* The message being treated: too large for the stack. */
+struct kdht_scratch {
+	struct kdht_header header;
+	__u8 body[KDHT_MAX_BODY + 8]; /* zeros follow the body, so that its last word can be read whole */
+	struct kdht_outcome out;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct kdht_scratch);
+} kdht_scratches SEC(".maps");
+
+#endif

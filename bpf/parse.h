@@ -1,0 +1,245 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * From a frame to a message, in the order of kdht/_packet.pyx: leave alone what is not for
+ * this node, drop what no member or client sends.
+ */
+#ifndef KDHT_PARSE_H
+#define KDHT_PARSE_H
+
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <linux/udp.h>
+#include <bpf/bpf_endian.h>
+
+#include "maps.h"
+
+#define KDHT_GO_ON (-1)
+#define KDHT_MAX_EXT_HEADERS 6
+#define KDHT_IP_OFFSET 0x1fff
+#define KDHT_IP_MORE 0x2000
+#define KDHT_MAPPED 0x00000000ffff0000ull /* bytes 8 to 15 of ::ffff:0.0.0.0, as they lie */
+
+struct kdht_vlan_tag {
+	__be16 tci;
+	__be16 protocol;
+};
+
+struct kdht_ip128 {
+	__u64 high, low; /* as they lie in memory */
+};
+
+/* A frame on its way through the program: offsets, because pointers go stale. */
+struct kdht_frame {
+	struct xdp_md *ctx;
+	__u32 ip;      /* offset of the IP header */
+	__u32 ip_len;  /* from there to the end of the frame */
+	__u32 udp;     /* from the IP header on */
+	__u32 end;     /* where IP says that it ends, from the IP header on */
+	__u32 message_len;
+	__u32 vlan;    /* number + 1; 0: untagged */
+	int unusual;   /* the reason to drop it if it turns out to be ours */
+	__u16 version; /* 4 or 6 */
+	__be16 source_port, target_port;
+	__be16 udp_len, udp_check;
+	struct kdht_ip128 source, target;
+};
+
+static __always_inline struct kdht_ip128 kdht_mapped(__be32 ip)
+{
+	struct kdht_ip128 mapped = {0, KDHT_MAPPED | (__u64)ip << 32};
+
+	return mapped;
+}
+
+static __always_inline struct kdht_ip128 kdht_ip_at(const void *at)
+{
+	struct kdht_ip128 ip = {((const __u64 *)at)[0], ((const __u64 *)at)[1]};
+
+	return ip;
+}
+
+static __always_inline int kdht_is_ipv4(struct kdht_ip128 ip)
+{
+	return ip.high == 0 && (ip.low & 0xffffffffull) == KDHT_MAPPED;
+}
+
+static __always_inline int kdht_is_own(const struct kdht_config *config, struct kdht_ip128 ip)
+{
+	for (int i = 0; i < KDHT_MAX_OWN; i++) {
+		struct kdht_ip128 own = kdht_ip_at(config->own[i]);
+
+		if (i < config->own_count && own.high == ip.high && own.low == ip.low)
+			return 1;
+	}
+	return 0;
+}
+
+/* Whether a reply may go there: one host's address, and a port. */
+static __always_inline int kdht_may_be_answered(struct kdht_ip128 ip, __be16 port)
+{
+	__u8 first = kdht_is_ipv4(ip) ? (ip.low >> 32) & 0xff : ip.high & 0xff;
+
+	if (!port)
+		return 0;
+	if (kdht_is_ipv4(ip))
+		return first && (first < 224 || (first >= 240 && ip.low >> 32 != 0xffffffffull));
+	return first != 0xff && (ip.high || ip.low);
+}
+
+/* Ethernet and at most one VLAN tag; the Ethernet type, or 0. */
+static __always_inline __be16 kdht_parse_link(struct kdht_frame *f)
+{
+	void *data = (void *)(long)f->ctx->data, *end = (void *)(long)f->ctx->data_end;
+	struct ethhdr *eth = data;
+	struct kdht_vlan_tag *tag = (void *)(eth + 1);
+	__be16 protocol;
+
+	if ((void *)(eth + 1) > end)
+		return 0;
+	protocol = eth->h_proto;
+	f->ip = sizeof(*eth);
+	if (protocol == bpf_htons(ETH_P_8021Q) || protocol == bpf_htons(ETH_P_8021AD)) {
+		if ((void *)(tag + 1) > end)
+			return 0;
+		protocol = tag->protocol;
+		f->vlan = (bpf_ntohs(tag->tci) & 0x0fff) + 1;
+		f->ip += sizeof(*tag);
+	}
+	f->ip_len = end - data - f->ip;
+	return protocol;
+}
+
+static __always_inline int kdht_parse_ipv4(struct kdht_frame *f, const struct kdht_config *config)
+{
+	void *data = (void *)(long)f->ctx->data, *end = (void *)(long)f->ctx->data_end;
+	struct iphdr *ip = data + f->ip;
+	__u16 fragment;
+
+	if (f->ip_len < 1)
+		return KDHT_REASON_NOT_OURS;
+	if ((void *)(ip + 1) > end)
+		return KDHT_REASON_BAD_IP;
+	if (ip->version != 4)
+		return KDHT_REASON_NOT_OURS;
+	if (ip->ihl < 5)
+		return KDHT_REASON_BAD_IP;
+	fragment = bpf_ntohs(ip->frag_off);
+	if (ip->protocol != IPPROTO_UDP || fragment & KDHT_IP_OFFSET)
+		return KDHT_REASON_NOT_OURS;
+	f->version = 4;
+	f->source = kdht_mapped(ip->saddr);
+	f->target = kdht_mapped(ip->daddr);
+	if (!kdht_is_own(config, f->target))
+		return KDHT_REASON_NOT_OURS;
+	f->udp = 4 * ip->ihl;
+	f->end = bpf_ntohs(ip->tot_len);
+	if (fragment & KDHT_IP_MORE)
+		f->unusual = KDHT_REASON_FRAGMENT;
+	else if (ip->ihl > 5)
+		f->unusual = KDHT_REASON_IP_OPTIONS;
+	return KDHT_GO_ON;
+}
+
+/* Walk IPv6 extension headers (RFC 8200, section 4) to UDP. */
+static __always_inline int kdht_skip_ext_headers(struct kdht_frame *f, __u8 kind)
+{
+	__u8 header[8];
+
+	for (int i = 0; i <= KDHT_MAX_EXT_HEADERS; i++) {
+		if (kind == IPPROTO_UDP)
+			return KDHT_GO_ON;
+		if (i == KDHT_MAX_EXT_HEADERS || (kind != IPPROTO_HOPOPTS && kind != IPPROTO_ROUTING &&
+						  kind != IPPROTO_FRAGMENT && kind != IPPROTO_DSTOPTS))
+			return KDHT_REASON_NOT_OURS;
+		if (f->udp + 8 > f->end)
+			return KDHT_REASON_BAD_IP;
+		if (bpf_xdp_load_bytes(f->ctx, f->ip + f->udp, header, sizeof(header)))
+			return KDHT_REASON_BAD_IP;
+		if (kind == IPPROTO_FRAGMENT) {
+			if (((__u32)header[2] << 8 | header[3]) & 0xfff8)
+				return KDHT_REASON_NOT_OURS;
+			f->unusual = KDHT_REASON_FRAGMENT;
+			f->udp += 8;
+		} else {
+			if (f->unusual == KDHT_GO_ON)
+				f->unusual = KDHT_REASON_EXT_HEADER;
+			f->udp += 8 * ((__u32)header[1] + 1);
+		}
+		kind = header[0];
+	}
+	return KDHT_REASON_NOT_OURS;
+}
+
+static __always_inline int kdht_parse_ipv6(struct kdht_frame *f, const struct kdht_config *config)
+{
+	void *data = (void *)(long)f->ctx->data, *end = (void *)(long)f->ctx->data_end;
+	struct ipv6hdr *ip = data + f->ip;
+
+	if (f->ip_len < 1)
+		return KDHT_REASON_NOT_OURS;
+	if ((void *)(ip + 1) > end)
+		return KDHT_REASON_BAD_IP;
+	if (ip->version != 6)
+		return KDHT_REASON_NOT_OURS;
+	f->version = 6;
+	f->source = kdht_ip_at(&ip->saddr);
+	f->target = kdht_ip_at(&ip->daddr);
+	if (!kdht_is_own(config, f->target))
+		return KDHT_REASON_NOT_OURS;
+	f->udp = sizeof(*ip);
+	f->end = sizeof(*ip) + bpf_ntohs(ip->payload_len);
+	if (f->end > f->ip_len)
+		return KDHT_REASON_BAD_IP;
+	if (ip->nexthdr == IPPROTO_UDP)
+		return KDHT_GO_ON;
+	return kdht_skip_ext_headers(f, ip->nexthdr);
+}
+
+/* The UDP header and the magic behind it: is it for us? */
+static __always_inline int kdht_parse_udp(struct kdht_frame *f, const struct kdht_config *config)
+{
+	struct {
+		struct udphdr udp;
+		__be32 magic;
+	} start = {};
+
+	if (f->end > f->ip_len || f->udp + sizeof(struct udphdr) > f->end)
+		return KDHT_REASON_BAD_IP;
+	if (bpf_xdp_load_bytes(f->ctx, f->ip + f->udp, &start.udp, sizeof(start.udp)))
+		return KDHT_REASON_BAD_IP;
+	if (start.udp.dest != config->port || f->udp + sizeof(start) > f->end)
+		return KDHT_REASON_NOT_OURS;
+	if (bpf_xdp_load_bytes(f->ctx, f->ip + f->udp + 8, &start.magic, sizeof(start.magic)))
+		return KDHT_REASON_NOT_OURS;
+	if (start.magic != bpf_htonl(KDHT_MAGIC))
+		return KDHT_REASON_NOT_OURS;
+	if (f->unusual != KDHT_GO_ON)
+		return f->unusual;
+	if (f->version == 6 && !start.udp.check)
+		return KDHT_REASON_NO_CHECKSUM;
+	if (bpf_ntohs(start.udp.len) != f->end - f->udp)
+		return KDHT_REASON_BAD_IP;
+	f->source_port = start.udp.source;
+	f->target_port = start.udp.dest;
+	f->udp_len = start.udp.len;
+	f->udp_check = start.udp.check;
+	f->message_len = f->end - f->udp - sizeof(struct udphdr);
+	return KDHT_GO_ON;
+}
+
+static __always_inline int kdht_parse(struct kdht_frame *f, const struct kdht_config *config)
+{
+	__be16 protocol = kdht_parse_link(f);
+	int reason = KDHT_REASON_NOT_OURS;
+
+	f->unusual = KDHT_GO_ON;
+	if (protocol == bpf_htons(ETH_P_IP))
+		reason = kdht_parse_ipv4(f, config);
+	else if (protocol == bpf_htons(ETH_P_IPV6))
+		reason = kdht_parse_ipv6(f, config);
+	return reason == KDHT_GO_ON ? kdht_parse_udp(f, config) : reason;
+}
+
+#endif
