@@ -74,6 +74,7 @@ BAD = {
     "datapath.queues": (0, 17, "1"),
     "datapath.first_queue": (-1, 65520, None),
     "datapath.queue_length": (0, 65537, True),
+    "datapath.table": ("a b", "1a", "", "x" * 33, 1),
     "datapath.rate": (-1, 10_000_001, "fast"),
     "storage.sweep_interval": (0, 86401, []),
     "storage.max_waiting": (0, 1_000_001, {}),

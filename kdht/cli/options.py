@@ -10,20 +10,18 @@ from typing import Any, TypeVar
 import click
 import msgspec
 
-from kdht.daemon import dev
+from kdht.daemon import places
 from kdht.daemon.values import SocketPath
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-DEFAULT_SOCKET = Path("/run/kdht/kdhtd.sock")
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Plain JSON, for scripts.")
 
 
 def default_socket() -> Path:
     """The system's daemon, or where there is none the --dev node at its usual address."""
-    dev_socket = dev.state_dir(dev.HOME) / "control.sock"
-    return dev_socket if not DEFAULT_SOCKET.exists() and dev_socket.exists() else DEFAULT_SOCKET
+    dev_socket = places.control_socket(places.dev_dir(places.DEV_ADDRESS))
+    return dev_socket if not places.SOCKET.exists() and dev_socket.exists() else places.SOCKET
 
 
 class SocketType(click.Path):
@@ -44,7 +42,7 @@ control_socket = click.option(
     type=SocketType(),
     envvar="KDHT_SOCKET",
     default=default_socket,
-    help=f"The daemon's control socket, else $KDHT_SOCKET, else {DEFAULT_SOCKET} or the --dev node's.",
+    help=f"The daemon's control socket, else $KDHT_SOCKET, else {places.SOCKET} or the --dev node's.",
 )
 
 

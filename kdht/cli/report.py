@@ -60,7 +60,8 @@ def status(data: Data) -> None:
     console.print(
         _grid(
             [
-                ("node", data["node_id"]),
+                ("node", data["node_id"] or "not yet"),
+                ("state", data["state"]),
                 ("address", data["address"]),
                 ("also", [a for a in data["own"] if a != data["address"]]),
                 ("version", f"kdht {data['version']}, process {data['pid']}"),
@@ -139,13 +140,15 @@ def _flat(group: Data, prefix: str = "") -> Iterable[tuple[str, object]]:
 
 def stopped(data: Data) -> None:
     """What the daemon's `stop` gives."""
-    _console().print(f"stopped: process {data['pid']}, node {escape(data['node_id'])}")
+    _console().print(f"stopped: process {data['pid']}, {escape(data['address'])}")
 
 
 def stored(data: Data) -> None:
     """What `put` did."""
     ttl = f", for {duration(data['ttl'])}" if data["ttl"] else ""
-    _console().print(f"stored {data['bytes']:,} bytes under {escape(data['key'])}{ttl}, version {data['version']}")
+    _console().print(
+        f"stored {data['bytes']:,} bytes under {escape(data['key'])}{ttl}, version {data['version']}"
+    )
 
 
 def deleted(data: Data) -> None:

@@ -26,6 +26,12 @@ def _code(command: click.Command, name: str, arguments: Sequence[str] | None) ->
         result = command.main(args=arguments, prog_name=name, standalone_mode=False)
         sys.stdout.flush()
         return result if isinstance(result, int) else 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return ConfigError.exit_code
+    except click.UsageError as error:
+        how = f" ({error.ctx.command_path} --help shows how)" if error.ctx else ""
+        return _complain(name, error.format_message() + how, ConfigError.exit_code)
     except click.ClickException as error:
         return _complain(name, error.format_message(), ConfigError.exit_code)
     except KdhtError as error:

@@ -16,6 +16,7 @@ from msgspec import Meta, Struct
 
 from kdht._shared import HOP_LIMIT, KEY_SLOTS, MAX_OWN, REPLAY_WINDOW
 from kdht.daemon.kinds import allowed, field_names, kind_at
+from kdht.daemon.places import DATA_DIR, SOCKET
 from kdht.daemon.values import AbsolutePath, Endpoint, HostPort, Interface, Ip, Kind, SocketPath
 from kdht.errors import ConfigError
 from kdht.keys import MIN_SECRET
@@ -48,7 +49,7 @@ class Node(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     data_dir: Annotated[
         AbsolutePath,
         Meta(description="The node's ID, its records and its last contacts. One daemon per directory."),
-    ] = AbsolutePath("/var/lib/kdht")
+    ] = AbsolutePath(str(DATA_DIR))
     advertise: Annotated[
         list[Ip],
         Meta(
@@ -148,6 +149,13 @@ class Datapath(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
             description="Clients' packets per second from one address, the rest is dropped; 0: no limit.",
         ),
     ] = 0
+    table: Annotated[
+        str,
+        Meta(
+            pattern="^[A-Za-z_][A-Za-z0-9_-]{0,31}$",
+            description="Name of the nft table that diverts packets: two nodes on one host need two, and other queues.",
+        ),
+    ] = "kdht"
 
 
 class Storage(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
@@ -169,7 +177,7 @@ class Storage(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
 class Control(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """The socket that kdhtctl talks to."""
 
-    socket: Annotated[SocketPath, Meta(description="The socket's file.")] = SocketPath("/run/kdht/kdhtd.sock")
+    socket: Annotated[SocketPath, Meta(description="The socket's file.")] = SocketPath(str(SOCKET))
     group: Annotated[
         Annotated[str, Meta(min_length=1)] | None,
         Meta(

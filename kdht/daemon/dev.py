@@ -5,25 +5,17 @@ data directory, so that several of them on one machine need nothing but --listen
 --bootstrap.
 """
 
-import os
 from pathlib import Path
 from typing import Any
 
-from kdht._shared import PORT
 from kdht.daemon.config import Config, build
+from kdht.daemon.places import DEV_ADDRESS, control_socket, dev_dir
 from kdht.daemon.values import Endpoint
 from kdht.errors import ConfigError
 from kdht.wire import Address
 
 SECRET = "kdht --dev: everybody knows this secret"
-HOME = Address.of("127.0.0.1", PORT)
 WARNING = "development node: its cluster secret is public, so it listens on loopback only"
-
-
-def state_dir(address: Address) -> Path:
-    """Where the --dev node at `address` keeps its data unless told otherwise."""
-    home = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
-    return Path(home, "kdht", f"dev-{address.host}-{address.port}".replace(":", "-")).absolute()
 
 
 def config(overrides: dict[str, dict[str, Any]]) -> Config:
@@ -31,7 +23,7 @@ def config(overrides: dict[str, dict[str, Any]]) -> Config:
 
     Raises ConfigError for what makes no sense in it.
     """
-    listen = overrides.get("node", {}).get("listen") or [HOME.host]
+    listen = overrides.get("node", {}).get("listen") or [DEV_ADDRESS.host]
     try:
         addresses = [Endpoint(each).address for each in listen]
     except ValueError as error:
@@ -41,11 +33,11 @@ def config(overrides: dict[str, dict[str, Any]]) -> Config:
             raise ConfigError(
                 f"--dev listens on loopback only, not on {address.host}: write a configuration for that"
             )
-    data_dir = overrides.get("node", {}).get("data_dir") or str(state_dir(addresses[0]))
+    data_dir = overrides.get("node", {}).get("data_dir") or str(dev_dir(addresses[0]))
     defaults: dict[str, dict[str, Any]] = {
         "node": {"listen": listen, "data_dir": data_dir},
         "datapath": {"kind": "socket"},
-        "control": {"socket": f"{data_dir}/control.sock"},
+        "control": {"socket": str(control_socket(Path(data_dir)))},
     }
     merged = {
         table: {**defaults.get(table, {}), **overrides.get(table, {})} for table in defaults | overrides

@@ -40,6 +40,8 @@ def _integer(kind: Any) -> str:
 
 
 def _text(kind: Any) -> str:
+    if kind.pattern:
+        return f"a text of the form {kind.pattern}"
     return f"a text of at least {kind.min_length} characters" if kind.min_length else "a text"
 
 

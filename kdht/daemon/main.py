@@ -6,12 +6,10 @@ from typing import Any, NoReturn
 import click
 
 from kdht import __version__
-from kdht.daemon import boundary, dev
+from kdht.daemon import boundary, dev, places
 from kdht.daemon.config import Config, load
 from kdht.daemon.settings import Settings, resolve, warn
 from kdht.errors import ConfigError
-
-DEFAULT_CONFIG = Path("/etc/kdht/kdhtd.toml")
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -20,7 +18,7 @@ DEFAULT_CONFIG = Path("/etc/kdht/kdhtd.toml")
     "-c",
     "path",
     type=click.Path(path_type=Path),
-    help=f"The configuration; {DEFAULT_CONFIG} without it.",
+    help=f"The configuration; {places.CONFIG} without it.",
 )
 @click.option(
     "--dev", "is_dev", is_flag=True, help="A node on loopback that needs no configuration and no root."
@@ -86,12 +84,12 @@ def _settings(path: Path | None, is_dev: bool, overrides: dict[str, dict[str, An
 
 
 def _load(path: Path | None, overrides: dict[str, dict[str, Any]]) -> Config:
-    if path is None and not DEFAULT_CONFIG.exists():
+    if path is None and not places.CONFIG.exists():
         raise ConfigError(
-            f"{DEFAULT_CONFIG} does not exist: write it (kdhtd --example shows how), "
+            f"{places.CONFIG} does not exist: write it (kdhtd --example shows how), "
             "name another with --config, or try --dev"
         )
-    return load(path or DEFAULT_CONFIG, overrides)
+    return load(path or places.CONFIG, overrides)
 
 
 def main() -> NoReturn:

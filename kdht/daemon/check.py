@@ -1,0 +1,130 @@
+"""`kdhtd --check`: whether this configuration can work on this host, without changing it.
+
+Every check prints what would be done, or raises the error that a start would end in.
+All of them run; the exit code is that of the first error.
+"""
+
+import fcntl
+import os
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import click
+
+from kdht.daemon.bootstrap import resolve_bootstrap
+from kdht.daemon.control import group_id
+from kdht.daemon.datapaths import probe_nfqueue
+from kdht.daemon.settings import Settings
+from kdht.errors import DatapathError, KdhtError, StorageError
+from kdht.wire import Address
+
+
+def check(settings: Settings) -> int:
+    """Print the findings; the exit code."""
+    code = 0
+    for each in CHECKS:
+        try:
+            for line in each(settings):
+                click.echo(line)
+        except KdhtError as error:
+            click.echo(f"problem: {error}", err=True)
+            code = code or error.exit_code
+    for warning in settings.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    return code
+
+
+def _addresses(settings: Settings) -> Iterator[str]:
+    running = _is_running(settings.data_dir)
+    for address in settings.listen:
+        if not running:
+            _try_bind(address)
+        yield f"listens on {address}"
+    if running:
+        yield "a daemon runs on this data directory now, so its addresses were not tried"
+    yield f"other nodes learn {settings.address}"
+    anycast = settings.own[len(settings.unicast) :]
+    if anycast:
+        yield f"answers for the anycast addresses {', '.join(a.host for a in anycast)}"
+
+
+def _keys(settings: Settings) -> Iterator[str]:
+    first, *others = (key.epoch for key in settings.keys)
+    yield f"signs with the key of epoch {first}" + "".join(
+        f", accepts that of {epoch} too" for epoch in others
+    )
+
+
+def _bootstrap(settings: Settings) -> Iterator[str]:
+    names = settings.config.node.bootstrap
+    found = resolve_bootstrap(settings)
+    if not names:
+        yield "joins nobody: the first node of its cluster"
+    elif not found:
+        yield "warning: none of node.bootstrap can be resolved now"
+    else:
+        yield f"joins through {', '.join(str(address) for address in found)}"
+
+
+def _data_dir(settings: Settings) -> Iterator[str]:
+    path = settings.data_dir
+    at = next(each for each in (path, *path.parents) if each.exists())
+    if not at.is_dir():
+        raise StorageError(f"{at}: not a directory: choose another node.data_dir")
+    if not os.access(at, os.W_OK | os.X_OK):
+        raise StorageError(
+            f"{at}: this user may not write there: give it permission, or choose another node.data_dir"
+        )
+    yield f"keeps its data in {path}" + ("" if at == path else ", which it makes")
+
+
+def _control(settings: Settings) -> Iterator[str]:
+    group_id(settings.config.control.group)
+    yield f"answers kdhtctl on {settings.control_socket}"
+
+
+def _datapath(settings: Settings) -> Iterator[str]:
+    kind = settings.config.datapath.kind
+    if kind == "socket":
+        yield "treats packets on sockets"
+        return
+    try:
+        yield probe_nfqueue(settings)
+    except DatapathError as error:
+        if kind == "nfqueue":
+            raise
+        yield f"treats packets on sockets, for nfqueue cannot work here: {error}"
+
+
+CHECKS: tuple[Callable[[Settings], Iterator[str]], ...] = (
+    _addresses,
+    _keys,
+    _bootstrap,
+    _data_dir,
+    _control,
+    _datapath,
+)
+
+
+def _is_running(data_dir: Path) -> bool:
+    """Whether a daemon holds the data directory's lock."""
+    try:
+        with (data_dir / "lock").open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _try_bind(address: Address) -> None:
+    family = socket.AF_INET if address.is_ipv4 else socket.AF_INET6
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as sock:
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.bind((address.host, address.port))
+    except OSError as error:
+        raise DatapathError(f"{address} cannot be bound: {error.strerror}") from error

@@ -1,0 +1,108 @@
+"""What a running daemon does from time to time: sweeps, snapshots of the table, a look at the datapaths."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+
+from kdht.daemon.datadir import DataDir
+from kdht.daemon.settings import Settings
+from kdht.daemon.wiring import Parts
+from kdht.datapath.base import Datapath
+from kdht.errors import KdhtError
+
+log = logging.getLogger(__name__)
+
+SNAPSHOT_SECONDS = 60.0
+WATCH_SECONDS = 10.0
+SWEEP_RECORDS = 1000
+LEVELS = {"up": logging.INFO, "degraded": logging.WARNING}
+
+Work = Callable[[], Awaitable[None]]
+
+
+@contextlib.asynccontextmanager
+async def running(
+    settings: Settings, data: DataDir, parts: Parts, datapaths: Sequence[Datapath]
+) -> AsyncIterator[None]:
+    """All of it, in tasks that end when the block does: what is under way is finished."""
+    saver = Saver(data, parts)
+    watcher = Watcher([parts.transport, *datapaths])
+    ended = asyncio.Event()
+    jobs: list[tuple[float, Work]] = [
+        (settings.config.storage.sweep_interval, lambda: sweep(parts)),
+        (SNAPSHOT_SECONDS, saver.save),
+        (WATCH_SECONDS, watcher.look),
+    ]
+    tasks = [asyncio.create_task(_every(seconds, work, ended)) for seconds, work in jobs]
+    try:
+        yield
+    finally:
+        ended.set()
+        await asyncio.gather(*tasks)
+        await _safely(saver.save)
+
+
+async def _every(seconds: float, work: Work, ended: asyncio.Event) -> None:
+    while True:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(ended.wait(), seconds)
+        if ended.is_set():
+            return
+        await _safely(work)
+
+
+async def _safely(work: Work) -> None:
+    """The next time may do better: a full disk, for one, is cleared."""
+    try:
+        await work()
+    except KdhtError as error:
+        log.error("housekeeping failed", extra={"error": error})
+    except Exception:
+        log.exception("housekeeping failed")
+
+
+async def sweep(parts: Parts) -> None:
+    """Remove all expired records, a bounded number at a time."""
+    total = 0
+    while True:
+        removed = await asyncio.to_thread(parts.store.sweep, time.time(), SWEEP_RECORDS)
+        total += removed
+        if removed < SWEEP_RECORDS:
+            break
+    if total:
+        log.info("expired records removed", extra={"records": total})
+
+
+class Saver:
+    """Keeps the contacts on disk for the next start, when they have changed."""
+
+    def __init__(self, data: DataDir, parts: Parts) -> None:
+        self._data = data
+        self._parts = parts
+        self._saved: list[object] = []
+
+    async def save(self) -> None:
+        contacts = self._parts.driver.contacts()
+        # A node that is cut off goes on knowing whom it could ask.
+        if contacts and contacts != self._saved:
+            await asyncio.to_thread(self._data.save_contacts, contacts)
+            self._saved = [*contacts]
+
+
+class Watcher:
+    """Logs when a datapath's state changes."""
+
+    def __init__(self, datapaths: Sequence[Datapath]) -> None:
+        self._datapaths = datapaths
+        self._known = [path.status()["state"] for path in datapaths]
+
+    async def look(self) -> None:
+        for index, path in enumerate(self._datapaths):
+            status = await asyncio.to_thread(path.status)
+            state = str(status["state"])
+            if state != self._known[index]:
+                self._known[index] = state
+                fields = {"datapath": path.name, "state": state, "why": status.get("why", "")}
+                log.log(LEVELS.get(state, logging.ERROR), "datapath changed", extra=fields)

@@ -1,0 +1,121 @@
+"""What the control socket may be asked: plain data about the node, and to stop it."""
+
+import asyncio
+import os
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from kdht import __version__
+from kdht._shared import ID_BITS
+from kdht.daemon.control import Method, Params
+from kdht.daemon.settings import Settings
+from kdht.daemon.wiring import SOCKET_LANE, Parts
+from kdht.datapath.base import Datapath
+from kdht.errors import KdhtError
+
+QUEUE_LANES = range(8, 32)
+
+
+class Methods:
+    """The methods of one daemon. They answer about the node while there is one."""
+
+    def __init__(self, settings: Settings, stopping: asyncio.Event) -> None:
+        self._settings = settings
+        self._stopping = stopping
+        self._started = time.monotonic()
+        self._state = "starting"
+        self._running: tuple[Parts, Sequence[Datapath]] | None = None
+
+    def table(self) -> dict[str, Method]:
+        return {
+            "status": Method(self._status),
+            "table": Method(self._table),
+            "stats": Method(self._stats),
+            "stop": Method(self._stop, owner_only=True),
+        }
+
+    def serve(self, parts: Parts, datapaths: Sequence[Datapath]) -> None:
+        """From now on answer about this node."""
+        self._running = (parts, datapaths)
+        self._state = "running"
+
+    def end(self) -> None:
+        """From now on the node is going away."""
+        self._running = None
+        self._state = "stopping"
+
+    def _node(self) -> tuple[Parts, Sequence[Datapath]]:
+        if self._running is None:
+            raise KdhtError(f"the node is {self._state}")
+        return self._running
+
+    async def _status(self, params: Params) -> dict[str, Any]:
+        """The same fields in every state, so that a caller can wait for a node to be ready."""
+        settings = self._settings
+        return {
+            "state": self._state,
+            "version": __version__,
+            "pid": os.getpid(),
+            "uptime": time.monotonic() - self._started,
+            "address": str(settings.address),
+            "own": [str(address) for address in settings.own],
+            "data_dir": str(settings.data_dir),
+            "key_epochs": [key.epoch for key in settings.keys],
+            "cookies": settings.config.node.cookies,
+            "warnings": list(settings.warnings),
+            **_ABSENT,
+            **(await _living(*self._running) if self._running else {}),
+        }
+
+    async def _table(self, params: Params) -> dict[str, Any]:
+        parts, _ = self._node()
+        contacts = [
+            {"bucket": index, "id": contact.id.hex(), "address": str(contact.address)}
+            for index in range(ID_BITS)
+            for contact in parts.core.bucket(index)
+        ]
+        return {"node_id": parts.contact.id.hex(), "contacts": contacts}
+
+    async def _stats(self, params: Params) -> dict[str, Any]:
+        parts, datapaths = self._node()
+        store = parts.store.stats()._asdict()
+        store.pop("detail")
+        return {
+            "packets": _packets(parts),
+            "requests": parts.service.counters(),
+            "storage": {**store, **parts.writer.stats()._asdict()},
+            "node": {**parts.driver.counters(), "control_overflowed": parts.inbox.overflowed},
+            "datapaths": {
+                path.name: await asyncio.to_thread(path.status) for path in (parts.transport, *datapaths)
+            },
+        }
+
+    async def _stop(self, params: Params) -> dict[str, Any]:
+        self._stopping.set()
+        return {"pid": os.getpid(), "address": str(self._settings.address)}
+
+
+_ABSENT: dict[str, Any] = {"node_id": None, "contacts": 0, "joined": False, "records": 0, "datapaths": []}
+
+
+async def _living(parts: Parts, datapaths: Sequence[Datapath]) -> dict[str, Any]:
+    """What only a running node has to tell."""
+    return {
+        "node_id": parts.contact.id.hex(),
+        "contacts": len(parts.driver.contacts()),
+        "joined": parts.driver.joined,
+        "records": parts.store.stats().records,
+        "datapaths": [
+            {"name": path.name, **await asyncio.to_thread(path.status)}
+            for path in (parts.transport, *datapaths)
+        ],
+    }
+
+
+def _packets(parts: Parts) -> dict[str, dict[str, int]]:
+    """Verdicts by reason: of the socket's thread, of the queues' workers together, of all."""
+    socket_lane = parts.core.counters(SOCKET_LANE)
+    queues = [parts.core.counters(lane) for lane in QUEUE_LANES]
+    queued = {reason: sum(lane[reason] for lane in queues) for reason in socket_lane}
+    return {"socket": socket_lane, "nfqueue": queued, "all": parts.core.counters()}
