@@ -128,8 +128,12 @@ class Node:
         self._running().terminate()
 
     def stop(self) -> int:
-        """SIGTERM, and wait; the exit status. Raises LabError if it has to be killed."""
+        """SIGTERM, and wait; the exit status. Raises as `wait_end` does."""
         self.terminate()
+        return self.wait_end()
+
+    def wait_end(self) -> int:
+        """The exit status. Raises LabError if the daemon does not end and has to be killed."""
         try:
             return self._running().wait(STOP_TIMEOUT)
         except subprocess.TimeoutExpired:
@@ -240,7 +244,7 @@ class Cluster:
             node.terminate()
         with ExitStack() as stack:
             for node in living:
-                stack.callback(node.stop)
+                stack.callback(node.wait_end)
 
 
 @contextmanager
