@@ -19,7 +19,8 @@ from libc.string cimport memcmp, memcpy, memset
 from posix.types cimport time_t
 
 from kdht._layout cimport (
-    KDHT_FORWARD, KDHT_LOCAL, KDHT_MAX_DATAGRAM, KDHT_MAX_OWN, KDHT_REASON_NOT_READY, KDHT_RELAY, kdht_outcome,
+    KDHT_FORWARD, KDHT_LOCAL, KDHT_MAX_DATAGRAM, KDHT_MAX_OWN, KDHT_REASON_NOT_READY, KDHT_RELAY,
+    kdht_outcome,
 )
 from kdht._routing cimport Core, core_decide
 from kdht.datapath._udp cimport *

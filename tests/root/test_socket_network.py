@@ -5,6 +5,7 @@ bridge --+-- node eth0  10.7.0.1/24, 10.7.0.2/24, fd07::1/64, fd07::2/64
 """
 
 import socket
+import sys
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -141,3 +142,29 @@ def test_without_ipv6_it_is_told(node, start):
     node.sysctl("net/ipv6/conf/all/disable_ipv6", 1)
     with pytest.raises(DatapathError, match="::1 is not an address of this machine"):
         start("::1")
+
+
+UNPRIVILEGED = """
+import sys
+from kdht._routing import Core
+from kdht.datapath.socket import SocketTransport
+from kdht.errors import DatapathError
+from kdht.wire import Address
+
+transport = SocketTransport(Core(), [Address.of("127.0.0.1", int(sys.argv[1]))], print)
+try:
+    transport.start()
+except DatapathError as error:
+    sys.exit(str(error))
+print(transport.status()["state"])
+transport.stop()
+"""
+
+
+@pytest.mark.parametrize(("port", "said"), [(0, "up"), (1023, "ports under 1024 need CAP_NET_BIND_SERVICE")])
+def test_without_any_capability_it_needs_a_high_port_only(node, port, said):
+    without = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]
+    done = node.run([*without, sys.executable, "-c", UNPRIVILEGED, str(port)], check=False)
+    assert said in (done.stdout + done.stderr)
+    assert (done.returncode == 0) == (port == 0)
+    assert len((done.stdout + done.stderr).splitlines()) == 1
