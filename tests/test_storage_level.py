@@ -3,6 +3,7 @@
 import os
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,7 +27,9 @@ def filled(directory: Path, count: int = 500, tables: bool = True) -> None:
     """A database whose records lie in a table, or in the log only."""
     store = LevelStore(directory)
     rng = random.Random(1)
-    store.apply([put(n, rng.randbytes(100), expiry=int(NOW) + 1 + n) for n in range(count)], NOW)
+    writes = [put(n, rng.randbytes(100), expiry=int(NOW) + 1 + n) for n in range(count)]
+    for start in range(0, count, 1000):
+        store.apply(writes[start : start + 1000], NOW)
     store.close()
     if tables:
         raw = plyvel.DB(str(directory))
@@ -136,6 +139,36 @@ def test_a_damaged_database_does_not_open(directory, pattern, harm):
     assert "\n" not in str(caught.value)
 
 
+def test_a_manifest_cut_anywhere_is_damage_or_harmless(directory, tmp_path):
+    """Cut between two of its records, it is whole to LevelDB, and the tables named later are not there."""
+    store = LevelStore(directory)
+    for generation in range(3):
+        store.apply([put(n, b"%d" % generation, expiry=int(NOW) + 1) for n in range(500)], NOW)
+        store._db.compact_range()
+    store.close()
+    whole = only(directory, "MANIFEST-*").stat().st_size
+    for length in range(0, whole, 5):
+        copy = tmp_path / str(length)
+        shutil.copytree(directory, copy)
+        os.truncate(only(copy, "MANIFEST-*"), length)
+        try:
+            store = LevelStore(copy)
+        except StorageDamaged:
+            continue
+        assert sum(1 for _ in store.scan(NOW)) == 500, f"cut at {length} of {whole} bytes"
+        store.close()
+
+
+def test_one_short_table_among_others_does_not_open(directory):
+    """LevelDB's iterators would show nothing where it was."""
+    filled(directory, 25_000)
+    last = sorted(directory.glob("*.ldb"))[-1]
+    assert len(list(directory.glob("*.ldb"))) > 1
+    cut(last)
+    with pytest.raises(StorageDamaged, match=rf"{last.name}: not as long as written"):
+        LevelStore(directory)
+
+
 def test_a_lost_current_file_costs_no_tables(directory):
     filled(directory)
     current = directory / "CURRENT"
@@ -205,8 +238,9 @@ def test_a_newer_format_is_named(directory):
     raw = plyvel.DB(str(directory))
     raw.put(layout.FORMAT_KEY, layout.FORMAT_VALUE.pack(99))
     raw.close()
-    with pytest.raises(StorageError, match="format 99"):
+    with pytest.raises(StorageError, match="format 99") as caught:
         LevelStore(directory)
+    assert caught.tb is not None
     assert layout.FORMAT_KEY in raw_keys(directory), "the lock was not given back"
 
 

@@ -21,9 +21,11 @@ class MemoryStore:
         check(writes)
         results = []
         for write in writes:
-            record, result = settle(self._records.pop(write.key, None), write, now)
+            record, result = settle(self._records.get(write.key), write, now)
             if record is not None:
                 self._records[write.key] = record
+            else:
+                self._records.pop(write.key, None)
             results.append(result)
         return results
 
