@@ -432,19 +432,21 @@ cdef class Core:
 
     # Reading
 
+    def raw_config(self) -> bytes:
+        """The published struct kdht_config, for a datapath that keeps a copy of its own."""
+        cdef kdht_config config = _snapshot(<kdht_region_full *>self.region)
+        return (<uint8_t *>&config)[:sizeof(config)]
+
+    def raw_bucket(self, index: int) -> bytes:
+        """The published struct kdht_bucket of bucket `index`."""
+        cdef kdht_bucket bucket = _read_bucket(<kdht_region_full *>self.region, index)
+        return (<uint8_t *>&bucket)[:sizeof(bucket)]
+
     def bucket(self, index: int) -> list:
         """The contacts of bucket `index`, as published."""
-        cdef kdht_bucket_cell *cell
-        cdef kdht_bucket bucket
-        cdef uint32_t begun, i
-        if not 0 <= index < KDHT_ID_BITS:
-            raise ValueError(f"there is no bucket {index}")
-        cell = &(<kdht_region_full *>self.region).buckets[index]
-        while True:
-            begun = kdht_cell_begin(&cell.sequence)
-            bucket = cell.copies[begun & 1]
-            if kdht_cell_same(&cell.sequence, begun):
-                return [_contact(&bucket.contacts[i]) for i in range(bucket.count)]
+        cdef kdht_bucket bucket = _read_bucket(<kdht_region_full *>self.region, index)
+        cdef uint32_t i
+        return [_contact(&bucket.contacts[i]) for i in range(bucket.count)]
 
     def occupancy(self) -> int:
         """A 160-bit map, its top bit bucket 0: which buckets hold contacts."""
@@ -566,6 +568,21 @@ cdef kdht_config _snapshot(const kdht_region_full *region) noexcept nogil:
         config = region.config.copies[begun & 1]
         if kdht_cell_same(&region.config.sequence, begun):
             return config
+
+
+cdef kdht_bucket _read_bucket(const kdht_region_full *region, int index) except *:
+    """One bucket as it was published."""
+    cdef const kdht_bucket_cell *cell
+    cdef kdht_bucket bucket
+    cdef uint32_t begun
+    if not 0 <= index < KDHT_ID_BITS:
+        raise ValueError(f"there is no bucket {index}")
+    cell = &region.buckets[index]
+    while True:
+        begun = kdht_cell_begin(&cell.sequence)
+        bucket = cell.copies[begun & 1]
+        if kdht_cell_same(&cell.sequence, begun):
+            return bucket
 
 
 cdef kdht_config *_current(Core core) except NULL:
