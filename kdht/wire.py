@@ -145,35 +145,41 @@ class Message:
         if len(self.body) > shared.MAX_BODY:
             raise ValueError(f"a body has at most {shared.MAX_BODY} bytes, not {len(self.body)}")
         try:
-            return bytearray(self._pack_header() + self.body)
+            header = HEADER.pack(
+                shared.MAGIC,
+                shared.VERSION,
+                self.op,
+                self.flags,
+                self.hops,
+                self.request_id,
+                self.key,
+                self.attempt,
+                self.status,
+                len(self.body),
+                self.time,
+                self.epoch,
+                0,
+                self.client.port,
+                self.client.ip,
+                self.entry.ip,
+                self.entry.port,
+                self.max_reply,
+                0,
+                self.cookie,
+                self.body_tag,
+                self.header_tag,
+            )
         except struct.error as error:
             raise ValueError(f"a field does not fit: {error}") from None
+        return bytearray(header + self.body)
 
-    def _pack_header(self) -> bytes:
-        return HEADER.pack(
-            shared.MAGIC,
-            shared.VERSION,
-            self.op,
-            self.flags,
-            self.hops,
-            self.request_id,
-            self.key,
-            self.attempt,
-            self.status,
-            len(self.body),
-            self.time,
-            self.epoch,
-            0,
-            self.client.port,
-            self.client.ip,
-            self.entry.ip,
-            self.entry.port,
-            self.max_reply,
-            0,
-            self.cookie,
-            self.body_tag,
-            self.header_tag,
-        )
+
+def pack_request(
+    op: Op, key: bytes, request_id: int, body: bytes = b"", *, hops: int = 0, max_reply: int = 0
+) -> bytearray:
+    """A client's request, as Message.pack gives it, without the Message: for those who make many."""
+    fields = (op, 0, hops, request_id, key, 0, 0, len(body), 0, 0, 0, 0, NO_IP, NO_IP, 0, max_reply)
+    return bytearray(HEADER.pack(shared.MAGIC, shared.VERSION, *fields, 0, 0, 0, 0) + body)
 
 
 def check_form(data: Buffer) -> None:

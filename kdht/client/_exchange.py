@@ -17,7 +17,7 @@ from typing import NamedTuple
 from kdht._shared import Flag, Status
 from kdht.client._calls import Answer, Call, refused
 from kdht.errors import BadPacket, RequestError, RequestTimeout
-from kdht.wire import HEADER, OFFSET, Message, check_form
+from kdht.wire import HEADER, OFFSET, check_form, pack_request
 
 START_RTO = 0.25
 MIN_RTO = 0.05
@@ -171,14 +171,9 @@ class Exchange:
         self._tries = 0
         self._sent: list[Sent] = []
         self._refusal: Status | None = None
-        self._message = Message(
-            op=call.op,
-            key=call.key,
-            request_id=number << TRY_BITS,
-            hops=call.hops,
-            max_reply=call.max_reply,
-            body=call.body,
-        ).pack()
+        self._message = pack_request(
+            call.op, call.key, number << TRY_BITS, call.body, hops=call.hops, max_reply=call.max_reply
+        )
 
     @property
     def done(self) -> bool:

@@ -16,6 +16,7 @@ from kdht.client._exchange import Exchange, Send, Session
 from kdht.errors import NotFound, RequestError, RequestTimeout
 from kdht.wire import Buffer, Record
 
+CLOSED = "the client is closed"
 BURST = 64
 """Datagrams read before the event loop gets its turn again."""
 WINDOW = 64
@@ -40,11 +41,13 @@ class AsyncClient:
 
     async def get(self, key: Key, *, max_value: int = shared.MAX_VALUE) -> bytes:
         """The value, of at most `max_value` bytes; raises NotFound, ValueTooLarge."""
-        return (await self.get_record(key, max_value=max_value)).value
+        driver = self._driver or await self._open()
+        return calls.record(await driver.answer_to(calls.get(key, max_value))).value
 
     async def get_record(self, key: Key, *, max_value: int = shared.MAX_VALUE) -> Record:
         """The value with its version and what is left of its TTL; raises as `get` does."""
-        return calls.record(await self._answer_to(calls.get(key, max_value)))
+        driver = self._driver or await self._open()
+        return calls.record(await driver.answer_to(calls.get(key, max_value)))
 
     async def put(self, key: Key, value: Buffer, ttl: int | None = None) -> int:
         """Store a value of at most 1104 bytes, for `ttl` seconds or without end; its version.
@@ -52,18 +55,22 @@ class AsyncClient:
         Raises ValueTooLarge before anything is sent. A repeated try may store it twice, under
         two versions.
         """
-        return calls.record(await self._answer_to(calls.put(key, value, ttl))).version
+        call = calls.put(key, value, ttl)
+        driver = self._driver or await self._open()
+        return calls.record(await driver.answer_to(call)).version
 
     async def delete(self, key: Key) -> bool:
         """Delete the value; whether there was one. A repeated try may find its own work done."""
-        return (await self._answer_to(calls.delete(key))).status is shared.Status.OK
+        driver = self._driver or await self._open()
+        return (await driver.answer_to(calls.delete(key))).status is shared.Status.OK
 
     async def trace(self, key: Key, *, max_hops: int = shared.HOP_LIMIT) -> list[Hop]:
         """The nodes on the key's way, the entry node first; ends where one does not answer."""
+        driver = self._driver or await self._open()
         path: list[Hop] = []
         while calls.goes_on(path, max_hops):
             try:
-                path.append(calls.hop(await self._answer_to(calls.trace(key, len(path) + 1))))
+                path.append(calls.hop(await driver.answer_to(calls.trace(key, len(path) + 1))))
             except RequestTimeout:
                 path.append(calls.hop(None))
         return path
@@ -111,14 +118,10 @@ class AsyncClient:
     ) -> None:
         await self.close()
 
-    async def _answer_to(self, call: Call) -> Answer:
-        if self._closed:
-            raise RequestError(f"{call}: the client is closed")
-        driver = self._driver or await self._open()
-        return await driver.answer_to(call)
-
     async def _open(self) -> "_Driver":
         async with self._opening:
+            if self._closed:
+                raise RequestError(CLOSED)
             if self._driver is None:
                 timeout, attempts = self._limits
                 opened = sockets.connect_all(await _resolve(self._nodes))
@@ -144,6 +147,8 @@ class _Driver:
             loop.add_reader(sock, self._readable, node, sock)
 
     async def answer_to(self, call: Call) -> Answer:
+        if not self._sockets:
+            raise RequestError(CLOSED)
         now = self._loop.time()
         exchange = self._session.open(call, now)
         done = self._loop.create_future()
