@@ -306,6 +306,14 @@ def test_an_unreachable_target_is_reported_and_the_next_send_does_not_fail(start
     assert transport.status()["unreachable"] == 1
 
 
+def test_an_unreachable_target_does_not_fail_the_rest_of_its_batch(start, client):
+    _, transport, _ = lonely(start)
+    batch = [Outgoing(b"x", closed_port("127.0.0.62")), Outgoing(b"y", client.address)] * 20
+    assert transport.send(batch) == 40
+    assert [client.receive()[0] for _ in range(20)] == [b"y"] * 20
+    assert transport.status()["send_errors"] == {}
+
+
 def test_a_dead_next_hop_is_reported_and_costs_others_nothing(start, client):
     gone: list[Address] = []
     core, transport, got = lonely(start, on_unreachable=gone.append)
