@@ -377,8 +377,8 @@ cdef void _treat(Loop *loop, int count) noexcept nogil:
         else:
             _take_notice(loop, &loop.received[i], data)
     if loop.waiting:
-        loop.counters[C_BATCHES] += 1
         _answer(loop)
+        loop.counters[C_BATCHES] += 1
 
 
 cdef int _run(Loop *loop, const int *stopping) noexcept nogil:
