@@ -23,7 +23,7 @@ lint: $(VENV)/.built-all ## ruff, mypy and cython-lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/cython-lint kdht
+	PATH=$(abspath $(BIN)):$$PATH cython-lint kdht
 
 format: $(VENV)/.built-all ## put the Python sources in their form
 	$(BIN)/ruff check --fix .
