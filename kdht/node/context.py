@@ -1,0 +1,81 @@
+"""What the parts of one node share, and the few rules that all of them need."""
+
+from collections import Counter, deque
+from collections.abc import Sequence
+from random import Random
+
+from kdht._shared import Op
+from kdht.node.events import Event
+from kdht.node.messages import UNKNOWN_ID
+from kdht.node.options import Options
+from kdht.node.rpc import Done, Rpc, Rpcs
+from kdht.node.table import Table
+from kdht.node.timers import Timers
+from kdht.wire import NO_IP, Address, Contact
+
+MAX_EVENTS = 4096
+"""Events that wait to be taken; older ones are lost."""
+
+COUNTERS = (
+    "requests_sent", "repeats_sent", "replies_sent", "requests", "replies", "timeouts",
+    "not_control", "not_own_address", "wrong_client", "own_id", "unmatched", "wrong_address", "wrong_id",
+    "unusable_contact", "pending_full", "verifying_full", "lookups_full", "reply_rate",
+)  # fmt: skip
+"""What a node counts, beside the reasons of BadPacket."""
+
+_MULTICAST_4 = 224
+_MULTICAST_6 = 0xFF
+
+
+class Context:
+    """One node's table, timers, requests and numbers. `own`: its addresses, each at most once."""
+
+    def __init__(
+        self, contact: Contact, own: Sequence[Address], table: Table, options: Options, rng: Random
+    ) -> None:
+        self.contact = contact
+        self.id = contact.id
+        self.own = frozenset(own)
+        self.table = table
+        self.options = options
+        self.rng = rng
+        self.timers = Timers()
+        self.counters: Counter[str] = Counter(dict.fromkeys(COUNTERS, 0))
+        self.events: deque[Event] = deque(maxlen=MAX_EVENTS)
+        self.rpcs: Rpcs
+        """Set by the Node, which sends."""
+        self._source = {address.is_ipv4: address for address in reversed(own)}
+
+    def source(self, target: Address) -> Address | None:
+        """The own address to send from, of the target's IP version; None if there is none."""
+        return self._source.get(target.is_ipv4)
+
+    def jittered(self, seconds: float) -> float:
+        """The interval, varied so that nodes do not act in step."""
+        jitter = self.options.jitter
+        return seconds * self.rng.uniform(1 - jitter, 1 + jitter)
+
+    def ask(
+        self, op: Op, key: bytes, address: Address, id: bytes | None, done: Done, now: float, tries: int = 0
+    ) -> bool:
+        """Start a request; False, and `done` is never called, if too many wait. `tries` 0: the usual."""
+        options = self.options
+        entry = self.table.at(address)
+        timeout = options.first_timeout
+        if entry is not None:
+            timeout = entry.timeout(timeout, options.min_timeout, options.max_timeout)
+        rpc = Rpc(op, key, address, id, done, tries=tries or options.tries, timeout=timeout)
+        return self.rpcs.start(rpc, now)
+
+    def ping(self, address: Address, id: bytes | None, done: Done, now: float, tries: int = 0) -> bool:
+        """Ask who is there, like `ask`."""
+        return self.ask(Op.PING, id or UNKNOWN_ID, address, id, done, now, tries)
+
+    def usable(self, contact: Contact) -> bool:
+        """Whether this node could talk to an untrusted contact: a host, a port, and an IP it speaks."""
+        ip, port = contact.ip, contact.port
+        address = Address(ip, port)
+        is_ipv4 = address.is_ipv4
+        is_host = 0 < ip[12] < _MULTICAST_4 if is_ipv4 else ip[0] != _MULTICAST_6 and ip != NO_IP
+        is_other = contact.id not in (self.id, UNKNOWN_ID) and address not in self.own
+        return is_host and port != 0 and is_other and is_ipv4 in self._source

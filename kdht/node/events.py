@@ -1,0 +1,38 @@
+"""What a node tells the daemon, as plain data."""
+
+from typing import NamedTuple, TypeAlias
+
+from kdht.wire import Contact
+
+
+class Joined(NamedTuple):
+    """The node found its place: it looked itself up, or it is the first of its cluster."""
+
+    contacts: int
+
+
+class Isolated(NamedTuple):
+    """The last contact is gone. The node tries to join again by itself."""
+
+
+class ContactAdded(NamedTuple):
+    """A contact is in the table, and so in the datapaths: it answered."""
+
+    contact: Contact
+
+
+class ContactRemoved(NamedTuple):
+    """A contact left the table: it does not answer, or its address has another ID now."""
+
+    contact: Contact
+
+
+class LookupDone(NamedTuple):
+    """The end of a lookup that `Node.lookup` began."""
+
+    target: bytes
+    closest: list[Contact]
+    """Up to k contacts that answered, nearest first."""
+
+
+Event: TypeAlias = Joined | Isolated | ContactAdded | ContactRemoved | LookupDone

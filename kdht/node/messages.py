@@ -1,0 +1,50 @@
+"""The bodies of control messages, to bytes and from untrusted bytes, which end in BadPacket only.
+
+    request, and PING's reply:   FIND_NODE's reply:
+
+      0                  20        0                  20              58
+      | the sender's ID  |         | the sender's ID  | contact, 38 B | ...
+
+What follows a request's ID is left for later versions and not looked at.
+"""
+
+from typing import NamedTuple
+
+from kdht._shared import ID_LEN, K, Op
+from kdht.errors import BadPacket
+from kdht.wire import Contact, Message, parse_contacts
+
+UNKNOWN_ID = bytes(ID_LEN)
+"""The expected ID of a PING to an address whose ID is not known yet."""
+
+CONTROL_HOPS = 1
+"""A control message ends at the node that it is sent to."""
+
+
+class Reply(NamedTuple):
+    """A matched answer."""
+
+    id: bytes
+    contacts: list[Contact]
+    rtt: float
+    """Seconds from the transmission that it answers."""
+
+
+def untrusted_id(message: Message) -> bytes:
+    """Who sent this. Raises BadPacket."""
+    sender = message.body[:ID_LEN]
+    if len(sender) < ID_LEN:
+        raise BadPacket("TRUNCATED", "no sender's ID in a control message")
+    if sender == UNKNOWN_ID:
+        raise BadPacket("FORGED_ORIGIN", "the ID that stands for an unknown one")
+    return sender
+
+
+def untrusted_contacts(message: Message) -> list[Contact]:
+    """The contacts of a reply: none but of FIND_NODE, and at most k. Raises BadPacket."""
+    if message.op is not Op.FIND_NODE:
+        return []
+    contacts = parse_contacts(message.body[ID_LEN:])
+    if len(contacts) > K:
+        raise BadPacket("TOO_LONG", f"{len(contacts)} contacts")
+    return contacts

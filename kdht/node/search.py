@@ -1,0 +1,85 @@
+"""Lookups under way: what a Lookup wants asked is asked, what comes back is told to it.
+
+Contract: every accepted lookup ends, in its `done`. So many run at a time, so many wait.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from functools import partial
+
+from kdht._shared import ID_BITS, Op
+from kdht.node.context import Context
+from kdht.node.lookup import Lookup
+from kdht.node.messages import Reply
+from kdht.node.rpc import Rpc
+from kdht.wire import Contact
+
+Found = Callable[[list[Contact], float], None]
+"""The end of a lookup: the closest contacts that answered, nearest first; and `now`."""
+
+MAX_WAITING = 2 * ID_BITS
+"""Lookups that wait: a refresh of every bucket, and as many others."""
+
+
+class Searches:
+    """All lookups of one node. `looked(target, now)` hears of each as it begins."""
+
+    def __init__(self, context: Context, looked: Callable[[bytes, float], None]) -> None:
+        self._context = context
+        self._looked = looked
+        self._waiting: deque[tuple[bytes, Found]] = deque()
+        self._running = 0
+        self._is_beginning = False
+
+    def start(self, target: bytes, found: Found, now: float) -> bool:
+        """Look for the contacts closest to `target`; False, and `found` is never called, if too many wait."""
+        if self._running < self._context.options.max_lookups:
+            self._begin(target, found, now)
+        elif len(self._waiting) < MAX_WAITING:
+            self._waiting.append((target, found))
+        else:
+            self._context.counters["lookups_full"] += 1
+            return False
+        return True
+
+    def _begin(self, target: bytes, found: Found, now: float) -> None:
+        context = self._context
+        self._running += 1
+        self._looked(target, now)
+        seeds: Iterable[Contact] = context.table.closest(target, context.options.k)
+        lookup = Lookup(target, seeds, self_id=context.id, k=context.options.k, alpha=context.options.alpha)
+        self._advance(lookup, found, now)
+
+    def _advance(self, lookup: Lookup, found: Found, now: float) -> None:
+        """Ask whom the lookup wants asked; or end it."""
+        while contacts := lookup.take():
+            for contact in contacts:
+                done = partial(self._answer, lookup, found)
+                if not self._context.ask(Op.FIND_NODE, lookup.target, contact.address, contact.id, done, now):
+                    lookup.failed(contact.id)
+        if lookup.done:
+            self._end(lookup, found, now)
+
+    def _answer(self, lookup: Lookup, found: Found, rpc: Rpc, reply: Reply | None, now: float) -> None:
+        assert rpc.id is not None
+        if lookup.done:  # it ended without waiting for this one
+            return
+        if reply is None:
+            lookup.failed(rpc.id)
+        else:
+            lookup.answered(rpc.id, reply.contacts)
+        self._advance(lookup, found, now)
+
+    def _end(self, lookup: Lookup, found: Found, now: float) -> None:
+        self._running -= 1
+        found(lookup.closest(), now)
+        self._begin_waiting(now)
+
+    def _begin_waiting(self, now: float) -> None:
+        """Fill the free places; a lookup that ends as it begins must not do it once more, deeper."""
+        if self._is_beginning:
+            return
+        self._is_beginning = True
+        while self._waiting and self._running < self._context.options.max_lookups:
+            self._begin(*self._waiting.popleft(), now)
+        self._is_beginning = False

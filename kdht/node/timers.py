@@ -1,0 +1,76 @@
+"""Virtual alarms: callbacks by time, and a token bucket. No clock: `now` is passed in.
+
+`now` may be any clock in seconds that does not run backwards.
+"""
+
+from collections.abc import Callable
+from heapq import heappop, heappush
+from typing import Any, TypeAlias
+
+Alarm: TypeAlias = list[Any]
+"""When, a serial number, the callback: None once it was cancelled or called."""
+
+
+class Timers:
+    """Callbacks at times; equal times in the order they were set. Cancelling costs nothing."""
+
+    def __init__(self) -> None:
+        self._heap: list[Alarm] = []
+        self._serial = 0
+
+    def at(self, when: float, callback: Callable[[float], None]) -> Alarm:
+        """Call `callback(now)` at the first `run` whose `now` is `when` or later."""
+        self._serial += 1
+        alarm: Alarm = [when, self._serial, callback]
+        heappush(self._heap, alarm)
+        return alarm
+
+    @staticmethod
+    def cancel(alarm: Alarm) -> None:
+        """No call any more; also after the call."""
+        alarm[2] = None
+
+    def run(self, now: float) -> None:
+        """Call what is due. What a callback sets for `now` waits for the next run."""
+        heap = self._heap
+        last = self._serial
+        later = []
+        while heap and heap[0][0] <= now:
+            alarm = heappop(heap)
+            if alarm[1] > last:
+                later.append(alarm)
+            elif alarm[2] is not None:
+                callback, alarm[2] = alarm[2], None
+                callback(now)
+        for alarm in later:
+            heappush(heap, alarm)
+
+    def next(self) -> float | None:
+        """When something is due, or None."""
+        heap = self._heap
+        while heap and heap[0][2] is None:
+            heappop(heap)
+        return heap[0][0] if heap else None
+
+
+class TokenBucket:
+    """A rate with bursts of up to one second's worth, and of at least one."""
+
+    def __init__(self, rate: float) -> None:
+        self._rate = rate
+        self._depth = max(rate, 1.0)
+        self._tokens = self._depth
+        self._then = 0.0
+
+    def take(self, now: float) -> bool:
+        """Take one token, if there is one."""
+        self._tokens = min(self._depth, self._tokens + (now - self._then) * self._rate)
+        self._then = now
+        if self._tokens < 1.0:
+            return False
+        self._tokens -= 1.0
+        return True
+
+    def wait(self) -> float:
+        """Seconds, above zero, from the last `take` until there is a token."""
+        return max((1.0 - self._tokens) / self._rate, 1e-6)

@@ -1,0 +1,95 @@
+"""Newcomers: who was heard of, or wrote to us, is pinged before the table takes it in.
+
+Contract: nothing enters the table here; a newcomer is only asked, at its own address, for
+the ID that it claims, and the matched reply does the rest. Bounded: newcomers that wait,
+pings under way, one newcomer per address, and addresses that did not answer are left alone
+for a while, unless they write to us themselves.
+"""
+
+from kdht.node.context import Context
+from kdht.node.messages import Reply
+from kdht.node.probe import Prober
+from kdht.node.rpc import Rpc
+from kdht.wire import Address, Contact
+
+MAX_REFUSED = 512
+"""Addresses remembered for not answering."""
+
+
+class Verifier:
+    """The queue of newcomers."""
+
+    def __init__(self, context: Context, prober: Prober) -> None:
+        self._context = context
+        self._prober = prober
+        self._waiting: dict[Address, Contact] = {}
+        self._asked: dict[Address, Contact] = {}
+        self._refused: dict[Address, float] = {}  # until when
+
+    def __len__(self) -> int:
+        return len(self._waiting) + len(self._asked)
+
+    def offer(self, contact: Contact, now: float, *, heard: bool) -> None:
+        """A usable contact: `heard` if it wrote to us itself, else another one named it."""
+        context = self._context
+        entry = context.table.get(contact.id)
+        if entry is not None and (entry.contact == contact or not heard):
+            return
+        address = contact.address
+        if not heard and self._refused.get(address, now) > now:
+            return
+        if entry is not None:
+            context.table.remember(contact)
+            self._prober.question(entry, context.options.first_timeout, now)
+        elif not self._has_room(contact):
+            if heard:
+                context.table.remember(contact)
+                self._prober.question_oldest(context.table.index(contact.id), now)
+        else:
+            self._queue(address, contact, now)
+
+    def refuse(self, address: Address, now: float) -> None:
+        """Leave an address alone that others may still name, because it does not answer."""
+        self._refused.pop(address, None)
+        self._refused[address] = now + self._context.options.refusal_time
+        if len(self._refused) > MAX_REFUSED:
+            del self._refused[next(iter(self._refused))]
+
+    def refill(self, index: int, now: float) -> bool:
+        """A bucket has room: ping the best of those that wait for it; False if none does."""
+        contact = self._context.table.take_replacement(index)
+        if contact is None:
+            return False
+        self._queue(contact.address, contact, now)
+        return True
+
+    def _has_room(self, contact: Contact) -> bool:
+        """Whether the table could take it: in its bucket, or in place of its address's old ID."""
+        table = self._context.table
+        return not table.is_full(table.index(contact.id)) or table.at(contact.address) is not None
+
+    def _queue(self, address: Address, contact: Contact, now: float) -> None:
+        if address in self._waiting or address in self._asked:
+            return
+        if len(self) >= self._context.options.max_verifying:
+            self._context.counters["verifying_full"] += 1
+            return
+        self._waiting[address] = contact
+        self._ask_next(now)
+
+    def _ask_next(self, now: float) -> None:
+        while self._waiting and len(self._asked) < self._context.options.parallel_verifying:
+            address, contact = next(iter(self._waiting.items()))
+            if not self._context.ping(address, contact.id, self._done, now):
+                return
+            del self._waiting[address]
+            self._asked[address] = contact
+
+    def _done(self, rpc: Rpc, reply: Reply | None, now: float) -> None:
+        contact = self._asked.pop(rpc.address)
+        if reply is None:
+            self.refuse(rpc.address, now)
+            self.refill(self._context.table.index(contact.id), now)
+        else:
+            self._refused.pop(rpc.address, None)
+        self._ask_next(now)
