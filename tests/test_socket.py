@@ -306,11 +306,22 @@ def test_an_unreachable_target_is_reported_and_the_next_send_does_not_fail(start
     assert transport.status()["unreachable"] == 1
 
 
-def test_an_unreachable_target_does_not_fail_the_rest_of_its_batch(start, client):
-    _, transport, _ = lonely(start)
-    batch = [Outgoing(b"x", closed_port("127.0.0.62")), Outgoing(b"y", client.address)] * 20
-    assert transport.send(batch) == 40
-    assert [client.receive()[0] for _ in range(20)] == [b"y"] * 20
+def test_an_unreachable_target_fails_no_other_send_while_its_error_is_unread(start, client):
+    entered, leave = threading.Event(), threading.Event()
+
+    def block(batch: list[Datagram]) -> None:
+        entered.set()
+        leave.wait(PATIENCE)
+
+    _, transport, _ = lonely(start, receiver=block)
+    client.send(request(), transport.addresses[0])
+    assert entered.wait(PATIENCE)
+    lost, good = Outgoing(b"x", closed_port("127.0.0.62")), Outgoing(b"y", client.address)
+    for batch in ([lost], [good], [lost, good] * 20, [lost], [good]):
+        assert transport.send(batch) == len(batch)
+    assert [client.receive()[0] for _ in range(22)] == [b"y"] * 22
+    leave.set()
+    wait_for(lambda: transport.status()["unreachable"] == 22)
     assert transport.status()["send_errors"] == {}
 
 
