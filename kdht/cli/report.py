@@ -83,10 +83,29 @@ def status(data: Data) -> None:
 
 def table(data: Data) -> None:
     """What the daemon's `table` gives: one line a contact."""
-    drawn = Table("bucket", "node", "address", title=f"{len(data['contacts'])} contacts of {data['node_id']}")
-    drawn.columns[0].justify = "right"
-    for contact in data["contacts"]:
-        drawn.add_row(str(contact["bucket"]), contact["id"], contact["address"])
+    count = sum(len(bucket["contacts"]) for bucket in data["buckets"])
+    drawn = Table(
+        "bucket",
+        "node",
+        "address",
+        "seen",
+        "round trip",
+        "missed",
+        title=f"{count} contacts of {data['node_id']}",
+    )
+    for index in (0, 3, 4, 5):
+        drawn.columns[index].justify = "right"
+    for bucket in data["buckets"]:
+        for contact in bucket["contacts"]:
+            rtt = contact["rtt_ms"]
+            drawn.add_row(
+                str(bucket["index"]),
+                contact["id"],
+                contact["address"],
+                duration(contact["seen"]),
+                "" if rtt is None else f"{rtt:.2f} ms",
+                str(contact["failures"]),
+            )
     _console().print(drawn)
 
 

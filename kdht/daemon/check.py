@@ -57,14 +57,13 @@ def _keys(settings: Settings) -> Iterator[str]:
 
 
 def _bootstrap(settings: Settings) -> Iterator[str]:
-    names = settings.config.node.bootstrap
-    found = resolve_bootstrap(settings)
-    if not names:
-        yield "joins nobody: the first node of its cluster"
-    elif not found:
-        yield "warning: none of node.bootstrap can be resolved now"
-    else:
+    found, unresolved = resolve_bootstrap(settings)
+    for name in unresolved:
+        yield f"warning: {name} of node.bootstrap cannot be resolved now"
+    if found:
         yield f"joins through {', '.join(str(address) for address in found)}"
+    elif not unresolved:
+        yield "joins nobody: the first node of its cluster"
 
 
 def _data_dir(settings: Settings) -> Iterator[str]:

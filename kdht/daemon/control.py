@@ -81,8 +81,10 @@ class ControlServer:
             with contextlib.suppress(OSError, TimeoutError, asyncio.CancelledError):
                 await self._converse(reader, writer)
         finally:
-            self._callers.discard(task)
             writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+            self._callers.discard(task)
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         owner = _is_owner(writer)

@@ -9,16 +9,19 @@ transport has a thread of its own. Only this layer reads the clock.
 import asyncio
 import logging
 import signal
-from contextlib import AsyncExitStack, ExitStack
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 
 from kdht import __version__
 from kdht.daemon import housekeeping, logs, wiring
+from kdht.daemon.bootstrap import join
 from kdht.daemon.control import ControlServer
 from kdht.daemon.datadir import DataDir
 from kdht.daemon.datapaths import start_datapaths
 from kdht.daemon.methods import Methods
 from kdht.daemon.notify import notify
 from kdht.daemon.settings import Settings
+from kdht.daemon.wiring import Parts
 
 log = logging.getLogger(__name__)
 
@@ -59,8 +62,9 @@ async def _serve(
     parts.transport.start()
     undo.callback(parts.transport.stop)
     undo.callback(parts.writer.close)  # what waits is confirmed while the transport still sends
+    undo.callback(parts.driver.stop)
     datapaths = start_datapaths(settings, parts.core, undo)
-    async with housekeeping.running(settings, data, parts, datapaths):
+    async with _joining(settings, data, parts), housekeeping.running(settings, data, parts, datapaths):
         methods.serve(parts, datapaths)
         for warning in settings.warnings:
             log.warning(warning)
@@ -77,6 +81,17 @@ async def _serve(
         notify("STOPPING=1")
         log.info("stopping")
         methods.end()
+
+
+@asynccontextmanager
+async def _joining(settings: Settings, data: DataDir, parts: Parts) -> AsyncIterator[None]:
+    """The node joins its cluster, however long the names of others take to be known."""
+    task = asyncio.create_task(join(settings, parts.driver, data.load_contacts()))
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 def _catch_signals(stopping: asyncio.Event) -> None:

@@ -1,59 +1,83 @@
-"""Where the transport's thread leaves local messages: requests and replies part here.
+"""Where the transport's thread leaves what is for this node: requests and control messages part here.
 
 Routed messages are answered in the transport's own thread, by the service. Control
-messages belong to the node, which lives in the event loop: they wait in a bounded line,
-and what does not fit is counted and dropped, as a full socket buffer would.
+messages and unreachable addresses are for the node, which lives in the event loop: they
+wait in bounded lines, and what does not fit is counted and dropped, as a full socket
+buffer would do.
 """
 
 import asyncio
 import logging
 import threading
 from collections.abc import Callable
+from typing import Generic, TypeVar
 
 from kdht._shared import Reason
 from kdht.datapath.base import Datagram, Receiver
+from kdht.wire import Address
 
 log = logging.getLogger(__name__)
 
-MAX_WAITING = 4096
+T = TypeVar("T")
+
+MAX_CONTROL = 4096
+MAX_UNREACHABLE = 64
 
 
-class Inbox:
-    """A Receiver. `routed` runs on the transport's thread, `control` in `loop`."""
+class Line(Generic[T]):
+    """Hands things from any thread to `take`, which runs in `loop` and gets all that wait."""
 
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, routed: Receiver, control: Callable[[list[Datagram]], None]
-    ) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, take: Callable[[list[T]], None], room: int) -> None:
         self._loop = loop
-        self._routed = routed
-        self._control = control
+        self._take = take
+        self._room = room
         self._lock = threading.Lock()
-        self._waiting: list[Datagram] = []
+        self._waiting: list[T] = []
         self.overflowed = 0
-        """Control messages that were dropped because too many waited."""
+        """Things that were dropped because too many waited."""
 
-    def __call__(self, batch: list[Datagram]) -> None:
-        control = [datagram for datagram in batch if datagram.reason is Reason.CONTROL]
-        routed = batch
-        if control:
-            self._put(control)
-            routed = [datagram for datagram in batch if datagram.reason is not Reason.CONTROL]
-        if routed:
-            self._routed(routed)
-
-    def _put(self, control: list[Datagram]) -> None:
+    def put(self, things: list[T]) -> None:
+        """Add all for which there is room. Nothing happens once the loop is closed."""
         with self._lock:
             idle = not self._waiting
-            room = MAX_WAITING - len(self._waiting)
-            self._waiting += control[:room]
-            self.overflowed += max(0, len(control) - room)
+            room = self._room - len(self._waiting)
+            self._waiting += things[:room]
+            self.overflowed += max(0, len(things) - room)
         if idle and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._drain)
 
     def _drain(self) -> None:
         with self._lock:
-            batch, self._waiting = self._waiting, []
+            things, self._waiting = self._waiting, []
         try:
-            self._control(batch)
+            self._take(things)
         except Exception:
-            log.exception("control messages failed")
+            log.exception("messages for the node failed")
+
+
+class Inbox:
+    """The transport's receiver and its `on_unreachable`; `connect` comes before the transport's start."""
+
+    def connect(self, routed: Receiver, control: Line[Datagram], unreachable: Line[Address]) -> None:
+        """Where things go; `routed` is called on the transport's thread."""
+        self._routed = routed
+        self._control = control
+        self._unreachable = unreachable
+
+    @property
+    def overflowed(self) -> int:
+        """Control messages that were dropped because too many waited."""
+        return self._control.overflowed
+
+    def receive(self, batch: list[Datagram]) -> None:
+        """Sort a batch of local messages."""
+        control = [datagram for datagram in batch if datagram.reason is Reason.CONTROL]
+        if control:
+            self._control.put(control)
+            batch = [datagram for datagram in batch if datagram.reason is not Reason.CONTROL]
+        if batch:
+            self._routed(batch)
+
+    def unreachable(self, address: Address) -> None:
+        """ICMP said that nobody is there."""
+        self._unreachable.put([address])

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from kdht import __version__
-from kdht._shared import ID_BITS
 from kdht.daemon.control import Method, Params
 from kdht.daemon.settings import Settings
 from kdht.daemon.wiring import SOCKET_LANE, Parts
@@ -70,12 +69,8 @@ class Methods:
 
     async def _table(self, params: Params) -> dict[str, Any]:
         parts, _ = self._node()
-        contacts = [
-            {"bucket": index, "id": contact.id.hex(), "address": str(contact.address)}
-            for index in range(ID_BITS)
-            for contact in parts.core.bucket(index)
-        ]
-        return {"node_id": parts.contact.id.hex(), "contacts": contacts}
+        status = parts.driver.status()
+        return {"node_id": status["id"], "buckets": status["buckets"]}
 
     async def _stats(self, params: Params) -> dict[str, Any]:
         parts, datapaths = self._node()
@@ -85,7 +80,7 @@ class Methods:
             "packets": _packets(parts),
             "requests": parts.service.counters(),
             "storage": {**store, **parts.writer.stats()._asdict()},
-            "node": {**parts.driver.counters(), "control_overflowed": parts.inbox.overflowed},
+            "node": {**parts.driver.status()["counters"], "control_overflowed": parts.inbox.overflowed},
             "datapaths": {
                 path.name: await asyncio.to_thread(path.status) for path in (parts.transport, *datapaths)
             },

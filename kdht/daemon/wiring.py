@@ -4,14 +4,16 @@ import asyncio
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
+from random import SystemRandom
 
 from kdht._routing import Core
 from kdht.daemon.datadir import DataDir
 from kdht.daemon.driver import Driver
-from kdht.daemon.inbox import Inbox
+from kdht.daemon.inbox import MAX_CONTROL, MAX_UNREACHABLE, Inbox, Line
 from kdht.daemon.settings import Settings
 from kdht.datapath.base import Datagram
 from kdht.datapath.socket import SocketTransport
+from kdht.node.node import Node
 from kdht.node.service import Service
 from kdht.storage import GroupWriter, LevelStore
 from kdht.wire import Contact
@@ -47,12 +49,10 @@ def build(settings: Settings, data: DataDir, undo: ExitStack) -> Parts:
     core = Core()
     configure(core, contact.id, settings)
 
-    def answer(batch: list[Datagram]) -> None:
-        service.handle(batch, time.time())
-
-    driver = Driver()
-    inbox = Inbox(asyncio.get_running_loop(), answer, driver.receive)
-    transport = SocketTransport(core, settings.listen, inbox, lane=SOCKET_LANE)
+    inbox = Inbox()
+    transport = SocketTransport(
+        core, settings.listen, inbox.receive, lane=SOCKET_LANE, on_unreachable=inbox.unreachable
+    )
     service = Service(
         store=store,
         writer=writer,
@@ -63,6 +63,9 @@ def build(settings: Settings, data: DataDir, undo: ExitStack) -> Parts:
         cookies=node.cookies,
         hop_limit=node.hop_limit,
     )
+    kademlia = Node(contact, settings.keys, core.set_bucket, SystemRandom(), own=settings.unicast)
+    driver = Driver(kademlia, transport.send)
+    _connect(inbox, service, driver)
     return Parts(
         core=core,
         contact=contact,
@@ -72,6 +75,17 @@ def build(settings: Settings, data: DataDir, undo: ExitStack) -> Parts:
         transport=transport,
         inbox=inbox,
         driver=driver,
+    )
+
+
+def _connect(inbox: Inbox, service: Service, driver: Driver) -> None:
+    loop = asyncio.get_running_loop()
+
+    def answer(batch: list[Datagram]) -> None:
+        service.handle(batch, time.time())
+
+    inbox.connect(
+        answer, Line(loop, driver.receive, MAX_CONTROL), Line(loop, driver.unreachable, MAX_UNREACHABLE)
     )
 
 
