@@ -7,7 +7,7 @@ ARGS ?=
 
 BIN := $(VENV)/bin
 SETUP := pyproject.toml setup.py scripts/bootstrap
-SOURCES := $(wildcard kdht/*.pyx kdht/*.pxd kdht/*/*.pyx kdht/*/*.pxd include/*.h)
+SOURCES := $(wildcard kdht/*.pyx kdht/*.pxd kdht/*/*.pyx kdht/*/*.pxd include/*.h bpf/*)
 NEEDS := $(if $(filter socket,$(DATAPATH)),socket,all)
 
 .DEFAULT_GOAL := help
@@ -48,7 +48,7 @@ $(VENV)/.built-%: $(VENV)/.installed-% $(SOURCES)
 
 clean: ## remove what was built, the virtual environment too
 	rm -rf $(VENV) build dist *.egg-info bench/results .mypy_cache .ruff_cache .pytest_cache .hypothesis
-	find kdht -name '*.so' -delete -o -name '*.c' -delete
+	find kdht \( -name '*.so' -o -name '*.c' -o -name '*.bpf.o' \) -delete
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 help: ## this list

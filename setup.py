@@ -1,9 +1,18 @@
-"""The extensions, and nothing else: metadata and tool settings are in pyproject.toml."""
+"""The extensions and the BPF objects, and nothing else: metadata and tool settings are in pyproject.toml.
 
+What the eBPF datapath needs is optional: where clang or libbpf is missing the build says so
+and leaves it out, and the rest is installed.
+"""
+
+import os
+import subprocess
+import sysconfig
 from glob import glob
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import CCompilerError, CompileError
 
 NAMES = [
     "kdht._shared",
@@ -15,7 +24,11 @@ NAMES = [
     "kdht.datapath._socket",
     "kdht.datapath._nfqueue",
 ]
+OPTIONAL = ["kdht.datapath._ebpf"]
 HEADERS = sorted(glob("include/*.h"))
+BPF_SUFFIX = ".bpf.o"
+BPF_FLAGS = ["-O2", "-g", "-target", "bpf", "-mcpu=v3", "-fno-strict-aliasing", "-Wall", "-Iinclude"]
+NEEDS = "the eBPF datapath needs clang and libbpf (Debian: apt-get install clang libbpf-dev)"
 
 
 def extension(name: str) -> Extension:
@@ -28,10 +41,56 @@ def extension(name: str) -> Extension:
     )
 
 
+class BpfObject(Extension):
+    """A program for the kernel: bpf/NAME.bpf.c becomes NAME.bpf.o, a file of the package."""
+
+    def __init__(self, name: str) -> None:
+        source = f"bpf/{name.rpartition('.')[2]}.bpf.c"
+        super().__init__(name, [source], depends=[*HEADERS, *sorted(glob("bpf/*.h"))], optional=True)
+
+
+class BuildExt(build_ext):
+    """Hands BPF objects to clang; setuptools does the rest: when to build, where to put, what may fail."""
+
+    def get_ext_filename(self, fullname: str) -> str:
+        objects = {ext.name for ext in self.extensions if isinstance(ext, BpfObject)}
+        names = {name: name for name in objects} | {name.rpartition(".")[2]: name for name in objects}
+        if fullname in names:
+            return os.path.join(*fullname.split(".")) + BPF_SUFFIX
+        return super().get_ext_filename(fullname)
+
+    def build_extension(self, ext: Extension) -> None:
+        build = self._build_object if isinstance(ext, BpfObject) else super().build_extension
+        try:
+            build(ext)
+        except (CCompilerError, OSError) as error:
+            raise CompileError(f"{error}; {NEEDS}" if ext.optional else str(error)) from error
+
+    def _build_object(self, ext: BpfObject) -> None:
+        target = self.get_ext_fullpath(ext.name)
+        if not self._is_outdated(ext, target):
+            return
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        # Debian keeps asm/types.h where only its own architecture looks for it.
+        system = f"-I/usr/include/{sysconfig.get_config_var('MULTIARCH') or ''}"
+        command = ["clang", *BPF_FLAGS, system, "-c", ext.sources[0], "-o", target]
+        if subprocess.run(command, check=False).returncode:
+            raise CompileError(f"clang cannot compile {ext.sources[0]}")
+
+    def _is_outdated(self, ext: Extension, target: str) -> bool:
+        built = os.path.getmtime(target) if os.path.exists(target) else 0.0
+        return self.force or any(os.path.getmtime(path) >= built for path in [*ext.sources, *ext.depends])
+
+
+COMPILED = cythonize(
+    [extension(name) for name in NAMES + OPTIONAL],
+    language_level=3,
+    compiler_directives={"boundscheck": False, "wraparound": False, "freethreading_compatible": False},
+)
+for ext in COMPILED:
+    ext.optional = ext.name in OPTIONAL  # cythonize forgets it
+
 setup(
-    ext_modules=cythonize(
-        [extension(name) for name in NAMES],
-        language_level=3,
-        compiler_directives={"boundscheck": False, "wraparound": False, "freethreading_compatible": False},
-    )
+    ext_modules=[*COMPILED, BpfObject("kdht.datapath.kdht_xdp"), BpfObject("kdht.lab.xdp_pass")],
+    cmdclass={"build_ext": BuildExt},
 )
