@@ -9,7 +9,7 @@ drops what no member or client sends; the checks and their order are in docs/des
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from kdht._addresses cimport MAPPED, is_own
+from kdht._addresses cimport MAPPED, is_ipv4, is_own
 from kdht._layout cimport *
 
 cdef enum:
@@ -78,7 +78,7 @@ cdef int _parse_ipv6(const kdht_config *config, uint32_t length, Packet *packet,
         return KDHT_REASON_BAD_IP
     memcpy(packet.source_ip, packet.ip + 8, 16)
     memcpy(packet.target_ip, packet.ip + 24, 16)
-    if not is_own(config, packet.target_ip):
+    if is_ipv4(packet.target_ip) or not is_own(config, packet.target_ip):
         return KDHT_REASON_NOT_OURS
     offset[0] = 40
     packet.end = 40 + (<uint32_t>packet.ip[4] << 8 | packet.ip[5])
@@ -118,6 +118,8 @@ cdef int packet_parse(const kdht_config *config, uint32_t length, Packet *packet
         return KDHT_REASON_NO_CHECKSUM
     if ntohs(packet.udp.len) != packet.end - offset:
         return KDHT_REASON_BAD_IP
+    if version == 6 and is_ipv4(packet.source_ip):
+        return KDHT_REASON_BAD_ADDRESS  # else a reply would go to an IPv4 host that never asked
     packet.message_len = packet.end - offset - sizeof(udphdr)
     return GO_ON
 

@@ -1,0 +1,318 @@
+"""The routing core's oracle: the same rules, written to be obvious and for nothing else.
+
+Contacts are one plain list, sorted by XOR distance at each question. A check that ends a
+verdict raises `Ended`; the checks stand in the order of docs/design.md. Whole packets are
+in slow_packets.py. Written from the documents, not from the core: where the two differ,
+one of them is wrong.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import NamedTuple
+
+from kdht import _shared as shared
+from kdht._shared import VERDICT_OF, Flag, Op, Reason, Verdict, siphash
+from kdht.wire import HEADER, NO_IP, Address, Contact
+
+NAMES = [name for name, _, _ in shared.LAYOUT]
+FILLED_BY_ENTRY = (
+    "status", "time", "epoch", "reserved1", "client_port", "client_ip", "entry_ip", "entry_port",
+    "reserved2", "body_tag", "header_tag",
+)  # fmt: skip
+ROUTED_OPS = range(shared.FIRST_ROUTED_OP, shared.LAST_ROUTED_OP + 1)
+CONTROL_OPS = range(shared.FIRST_CONTROL_OP, shared.LAST_CONTROL_OP + 1)
+
+
+class Ended(Exception):
+    """A verdict that leaves the message as it came."""
+
+    def __init__(self, reason: Reason, max_reply: int = 0) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.max_reply = max_reply
+
+
+class Result(NamedTuple):
+    """A verdict, and the bytes after it."""
+
+    reason: Reason
+    data: bytes
+    source: Address | None = None
+    target: Address | None = None
+    next_id: bytes | None = None
+    max_reply: int = 0
+
+    @property
+    def verdict(self) -> Verdict:
+        return VERDICT_OF[self.reason]
+
+
+@dataclass
+class Settings:
+    """The arguments of Core.configure."""
+
+    self_id: bytes
+    port: int
+    own: Sequence[bytes]
+    source4: bytes | None
+    source6: bytes | None
+    keys: Sequence[tuple[int, bytes]]
+    cookie_key: bytes
+    cookies: bool = True
+    window: int = shared.REPLAY_WINDOW
+    hop_limit: int = shared.HOP_LIMIT
+    untagged: bool = False
+
+
+class Arrival(NamedTuple):
+    """A message with what the caller knows of it; `ip_version` is None on a socket."""
+
+    data: bytes
+    header: SimpleNamespace
+    source: Address
+    target: Address
+    now: int
+    ip_version: int | None
+
+    @property
+    def forwarded(self) -> bool:
+        return bool(self.header.flags & Flag.FORWARDED)
+
+    def fits(self, *addresses: Address) -> bool:
+        """Whether a packet of this IP version can carry these addresses."""
+        return self.ip_version is None or all(version_of(a.ip) == self.ip_version for a in addresses)
+
+
+# --- The table -------------------------------------------------------------------------
+
+
+def distance(a: bytes, b: bytes) -> int:
+    return int.from_bytes(a, "big") ^ int.from_bytes(b, "big")
+
+
+def common_bits(a: bytes, b: bytes) -> int:
+    return shared.ID_BITS - distance(a, b).bit_length()
+
+
+@dataclass
+class SlowTable:
+    """Contacts by bucket; every question sorts them all."""
+
+    self_id: bytes
+    buckets: dict[int, list[Contact]] = field(default_factory=dict)
+
+    def set_bucket(self, index: int, contacts: Sequence[Contact]) -> None:
+        self.buckets[index] = list(contacts)
+
+    def bucket(self, index: int) -> list[Contact]:
+        return self.buckets.get(index, [])
+
+    def occupancy(self) -> int:
+        return sum(1 << (shared.ID_BITS - 1 - index) for index, held in self.buckets.items() if held)
+
+    def closest(self, key: bytes, count: int = shared.K) -> list[Contact]:
+        everyone = [contact for held in self.buckets.values() for contact in held]
+        return sorted(everyone, key=lambda contact: distance(contact.id, key))[:count]
+
+    def closer(self, key: bytes) -> list[Contact]:
+        """The contacts that are strictly closer to the key than this node, nearest first."""
+        own = distance(self.self_id, key)
+        return [c for c in self.closest(key, shared.ID_BITS * shared.K) if distance(c.id, key) < own]
+
+    def next_hop(self, key: bytes, attempt: int = 0) -> Contact | None:
+        closer = self.closer(key)
+        return closer[attempt] if attempt < len(closer) else None
+
+    def rank(self, key: bytes, limit: int) -> int:
+        return min(len(self.closer(key)), limit)
+
+
+# --- Addresses -------------------------------------------------------------------------
+
+
+def version_of(ip: bytes) -> int:
+    return 4 if ip[:12] == bytes(10) + b"\xff\xff" else 6
+
+
+def is_unicast(address: Address) -> bool:
+    """Whether a reply may go there."""
+    ip, port = address
+    if port == 0:
+        return False
+    if version_of(ip) == 4:
+        return ip[12] != 0 and not 224 <= ip[12] <= 239 and ip[12:] != b"\xff\xff\xff\xff"
+    return ip != NO_IP and ip[0] != 0xFF
+
+
+# --- The message -----------------------------------------------------------------------
+
+
+def read_header(data: bytes) -> SimpleNamespace:
+    return SimpleNamespace(**dict(zip(NAMES, HEADER.unpack_from(data), strict=True)))
+
+
+def write_header(header: SimpleNamespace, body: bytes) -> bytes:
+    return HEADER.pack(*(getattr(header, name) for name in NAMES)) + body
+
+
+def ensure(holds: bool, reason: Reason, max_reply: int = 0) -> None:
+    if not holds:
+        raise Ended(reason, max_reply)
+
+
+def checked_form(data: bytes) -> SimpleNamespace:
+    """The header of a message that has the right form."""
+    ensure(len(data) >= 4, Reason.TRUNCATED)
+    ensure(int.from_bytes(data[:4], "big") == shared.MAGIC, Reason.BAD_MAGIC)
+    ensure(len(data) >= shared.HEADER_LEN, Reason.TRUNCATED)
+    header = read_header(data)
+    ensure(header.version == shared.VERSION, Reason.BAD_VERSION)
+    ensure(len(data) <= shared.MAX_DATAGRAM and header.body_len <= shared.MAX_BODY, Reason.TOO_LONG)
+    ensure(shared.HEADER_LEN + header.body_len == len(data), Reason.BAD_LENGTH)
+    ensure(header.flags & ~shared.KNOWN_FLAGS == 0, Reason.BAD_FLAGS)
+    ensure(header.op in ROUTED_OPS or header.op in CONTROL_OPS, Reason.BAD_OP)
+    return header
+
+
+def header_tag(key: bytes, header: SimpleNamespace) -> int:
+    tagged = SimpleNamespace(**{**vars(header), "hops": 0})
+    return siphash(key, write_header(tagged, b"")[: shared.TAGGED_LEN])
+
+
+@dataclass
+class SlowNode:
+    """One node: its settings (None: not published) and its table."""
+
+    settings: Settings | None
+    table: SlowTable
+
+    def decide(
+        self, data: bytes, source: Address, target: Address, now: int, ip_version: int | None = None
+    ) -> Result:
+        """The verdict on a UDP payload; `ip_version` where the packet around it is rewritten, too."""
+        data = bytes(data)
+        try:
+            ensure(self.settings is not None, Reason.NOT_READY)
+            return self._route(Arrival(data, checked_form(data), source, target, now, ip_version))
+        except Ended as ended:
+            return Result(ended.reason, data, max_reply=ended.max_reply)
+
+    def _route(self, arrival: Arrival) -> Result:
+        header = arrival.header
+        if not arrival.forwarded:
+            self._check_client(arrival)
+            return self._request(arrival, self._client_hops(header), self._client_max_reply(arrival))
+        self._check_member(arrival)
+        if header.op in CONTROL_OPS:
+            self._check_body(arrival)
+            raise Ended(Reason.CONTROL)
+        if header.flags & Flag.REPLY:
+            return self._reply(arrival)
+        return self._request(arrival, header.hops, min(header.max_reply, shared.MAX_BODY))
+
+    # A client's request
+
+    def _check_client(self, arrival: Arrival) -> None:
+        header = arrival.header
+        ensure(not header.flags & Flag.REPLY and header.op in ROUTED_OPS, Reason.BAD_FLAGS)
+        for name in FILLED_BY_ENTRY:
+            ensure(getattr(header, name) in (0, NO_IP), Reason.FORGED_ORIGIN)
+        ensure(is_unicast(arrival.source), Reason.BAD_ADDRESS)
+
+    def _client_hops(self, header: SimpleNamespace) -> int:
+        limit = self.settings.hop_limit
+        return limit if header.hops == 0 or header.hops > limit else header.hops
+
+    def _client_max_reply(self, arrival: Arrival) -> int:
+        takes = min(arrival.header.max_reply or shared.MAX_BODY, shared.MAX_BODY)
+        return takes if self._proven(arrival) else min(takes, arrival.header.body_len)
+
+    def _proven(self, arrival: Arrival) -> bool:
+        if not self.settings.cookies:
+            return True
+        slot = arrival.now >> shared.COOKIE_SLOT_BITS
+        good = [self.cookie(arrival.source.ip, s) for s in (slot, slot - 1) if s >= 0]
+        return arrival.header.cookie in good
+
+    def cookie(self, ip: bytes, slot: int) -> int:
+        return siphash(self.settings.cookie_key, ip + slot.to_bytes(8, "big")) or 1
+
+    # A member's message
+
+    def _check_member(self, arrival: Arrival) -> None:
+        header, settings = arrival.header, self.settings
+        ensure(header.reserved1 == 0 and header.reserved2 == 0, Reason.BAD_FLAGS)
+        if not settings.untagged:
+            ensure(self._tag_key(header.epoch) is not None, Reason.BAD_EPOCH)
+            right = header_tag(self._tag_key(header.epoch), header)
+            ensure(header.header_tag == right, Reason.BAD_TAG)
+        age = (arrival.now - header.time) % 2**32
+        ensure(min(age, 2**32 - age) <= settings.window, Reason.STALE)
+        ensure(header.hops > 0, Reason.HOP_LIMIT)
+
+    def _tag_key(self, epoch: int) -> bytes | None:
+        return dict(reversed(self.settings.keys)).get(epoch)
+
+    def _check_body(self, arrival: Arrival) -> None:
+        if arrival.forwarded and not self.settings.untagged:
+            right = siphash(self._tag_key(arrival.header.epoch), arrival.data[shared.HEADER_LEN :])
+            ensure(arrival.header.body_tag == right, Reason.BAD_BODY_TAG)
+
+    # A reply, at the entry node
+
+    def _reply(self, arrival: Arrival) -> Result:
+        header, settings = arrival.header, self.settings
+        entry = Address(header.entry_ip, header.entry_port)
+        client = Address(header.client_ip, header.client_port)
+        ensure(entry.ip in settings.own and entry.port == settings.port, Reason.NOT_ENTRY)
+        ensure(is_unicast(client), Reason.BAD_ADDRESS)
+        self._check_body(arrival)
+        ensure(arrival.fits(client, entry), Reason.FAMILY)
+        slot = arrival.now >> shared.COOKIE_SLOT_BITS
+        zeroed = ("time", "epoch", "client_port", "entry_port", "max_reply", "body_tag", "header_tag")
+        relayed = SimpleNamespace(**{**vars(header), **dict.fromkeys(zeroed, 0)})
+        relayed.client_ip = relayed.entry_ip = NO_IP
+        relayed.cookie = self.cookie(client.ip, slot) if settings.cookies else 0
+        data = write_header(relayed, arrival.data[shared.HEADER_LEN :])
+        return Result(Reason.RELAYED, data, source=entry, target=client)
+
+    # A request, wherever it comes from
+
+    def _request(self, arrival: Arrival, hops: int, max_reply: int) -> Result:
+        key, attempt = arrival.header.key, arrival.header.attempt
+        contact = self.table.next_hop(key, attempt)
+        if contact is None:
+            self._check_body(arrival)
+            owner = self.table.next_hop(key) is None
+            raise Ended(Reason.OWNER if owner else Reason.ATTEMPT_ENDS, max_reply)
+        if hops <= 1:
+            ensure(arrival.header.op == Op.TRACE, Reason.HOP_LIMIT)
+            self._check_body(arrival)
+            raise Ended(Reason.TRACE_ENDS, max_reply)
+        return self._forward(arrival, contact, hops - 1, max_reply)
+
+    def _forward(self, arrival: Arrival, contact: Contact, hops: int, max_reply: int) -> Result:
+        settings = self.settings
+        usual = settings.source4 if version_of(contact.ip) == 4 else settings.source6
+        source = Address(usual or NO_IP, settings.port)
+        ensure(arrival.fits(contact.address), Reason.FAMILY)
+        ensure(arrival.ip_version is None or usual is not None, Reason.FAMILY)
+        header = SimpleNamespace(**{**vars(arrival.header), "hops": hops})
+        body = arrival.data[shared.HEADER_LEN :]
+        if not arrival.forwarded:
+            self._enter(header, arrival, max_reply, body)
+        reason = Reason.NEXT_HOP if arrival.forwarded else Reason.ENTERED
+        return Result(reason, write_header(header, body), source, contact.address, contact.id)
+
+    def _enter(self, header: SimpleNamespace, arrival: Arrival, max_reply: int, body: bytes) -> None:
+        """Fill in what is the entry node's."""
+        epoch, key = self.settings.keys[0]
+        header.flags |= Flag.FORWARDED
+        header.time, header.epoch = arrival.now % 2**32, epoch
+        header.client_ip, header.client_port = arrival.source
+        header.entry_ip, header.entry_port = arrival.target
+        header.max_reply, header.cookie = max_reply, 0
+        if not self.settings.untagged:
+            header.body_tag = siphash(key, body)
+            header.header_tag = header_tag(key, header)
