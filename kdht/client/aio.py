@@ -230,6 +230,7 @@ async def _for_each(keys: Iterable[Key], work: Callable[[Key], Awaitable[None]],
     finally:
         for task in workers:
             task.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
 
 
 async def _resolve(nodes: Iterable[tuple[str, int]]) -> list[sockets.Info]:
