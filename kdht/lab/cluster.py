@@ -22,6 +22,7 @@ from typing import Any, NamedTuple, cast
 from kdht._shared import PORT, K
 from kdht.cli import control_client
 from kdht.errors import LabError, NoDaemon
+from kdht.lab import signals
 from kdht.lab.netns import STOP_TIMEOUT, Host, Lab
 from kdht.lab.wait import wait_until
 from kdht.wire import Address
@@ -194,6 +195,7 @@ class Cluster:
     ) -> None:
         """`settings` are laid over each node's configuration; `directory` exists and is the caller's."""
         self.nodes: list[Node] = []
+        self._stack = ExitStack()
         self.secret = secrets.token_hex(16)
         first = str(places[0].addresses[0])
         for place in places:
@@ -204,17 +206,18 @@ class Cluster:
             self.nodes.append(Node(place, home, _toml(tables)))
 
     def __enter__(self) -> "Cluster":
-        try:
+        with ExitStack() as stack:
+            stack.enter_context(signals.ended_by_sigterm())
+            stack.callback(self.stop)
             self.start()
-        except BaseException:
-            self.stop()
-            raise
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.stop()
+        with signals.held():
+            self._stack.close()
 
     def start(self) -> None:
         """Start all, the first one before the others, and wait until all know each other."""

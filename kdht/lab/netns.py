@@ -11,20 +11,19 @@ usable at once: IPv6 duplicate address detection is off, and links are waited fo
 """
 
 import json
-import signal
 import socket
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from ipaddress import ip_interface
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import Any, NoReturn
+from types import TracebackType
+from typing import Any
 
 from pyroute2 import IPRoute
 
 from kdht.errors import LabError
-from kdht.lab import namespaces
+from kdht.lab import namespaces, signals
 from kdht.lab.wait import wait_until
 
 BRIDGE = "br0"
@@ -40,7 +39,6 @@ _HOST_SYSCTLS = {
     "net/ipv6/conf/default/dad_transmits": 0,
     "net/ipv6/conf/default/accept_ra": 0,
 }
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Host:
@@ -184,7 +182,7 @@ class Lab:
     def __enter__(self) -> "Lab":
         namespaces.require_root()
         with ExitStack() as stack:
-            stack.enter_context(_ended_by_sigterm())
+            stack.enter_context(signals.ended_by_sigterm())
             stack.enter_context(_alone(self.prefix))
             self._remove_all()
             stack.callback(self._remove_all)
@@ -198,7 +196,7 @@ class Lab:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with _signals_held():
+        with signals.held():
             self._stack.close()
 
     def host(self, name: str, *, ipv4: str | None = None, ipv6: str | None = None) -> Host:
@@ -283,31 +281,3 @@ def _alone(prefix: str) -> Iterator[None]:
         except OSError:
             raise LabError(f"another laboratory {prefix} runs: wait for its end") from None
         yield
-
-
-@contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """SIGTERM ends the block as SIGINT does: by an exception, so that all is removed."""
-    try:
-        before = signal.signal(signal.SIGTERM, _exit)
-    except ValueError:  # only the main thread may, and only it gets signals
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _exit(number: int, frame: FrameType | None) -> NoReturn:
-    raise SystemExit(128 + number)
-
-
-@contextmanager
-def _signals_held() -> Iterator[None]:
-    """An impatient second Ctrl-C waits until the block is through."""
-    held = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, held)

@@ -1,0 +1,1 @@
+"""The demonstration behind `make demo`: a cluster, real packets, a real data set, and the proof."""

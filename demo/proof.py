@@ -1,0 +1,119 @@
+"""What the counters say of the way that the packets took: facts of each node, and the checks.
+
+The path's three witnesses are independent: nft counts what it diverts to the queue and what
+leaves re-addressed, the queue's worker and the socket count their verdicts in lanes of their
+own, and the client's host counts its datagrams.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from demo.stage import Stage
+from demo.traffic import Pass
+from kdht.client import Hop
+from kdht.lab.cluster import Node
+
+READDRESSED = ("ENTERED", "NEXT_HOP", "RELAYED")
+"""Reasons of the verdicts that send a packet on: into the cluster, to the next hop, to the client."""
+
+CLIENT_COUNTERS = """
+table inet demo_client {
+    counter asked { }
+    counter answered { }
+    chain output { type filter hook output priority 0; udp dport %(port)d counter name asked; }
+    chain input { type filter hook input priority 0; udp sport %(port)d counter name answered; }
+}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFacts:
+    name: str
+    address: str
+    node_id: str
+    records: int
+    datapaths: Mapping[str, str]
+    """State by name."""
+    socket: Mapping[str, int]
+    """Verdicts by reason, given on the daemon's socket."""
+    queue: Mapping[str, int]
+    """Verdicts by reason, given by the queue's worker."""
+    nft: Mapping[str, int]
+    """Packets by nft counter; empty without nft."""
+
+    def readdressed(self, lane: Mapping[str, int]) -> int:
+        return sum(lane.get(reason, 0) for reason in READDRESSED)
+
+
+class Check(NamedTuple):
+    claim: str
+    holds: bool
+    detail: str
+
+
+def facts_of(node: Node) -> NodeFacts:
+    status, stats = node.status(), node.stats()
+    lanes = stats["packets"]
+    return NodeFacts(
+        name=node.name,
+        address=str(node.address),
+        node_id=status["node_id"],
+        records=status["records"],
+        datapaths={path["name"]: path["state"] for path in status["datapaths"]},
+        socket=lanes["socket"],
+        queue=lanes.get("nfqueue", {}),
+        nft=node.host.counters() if node.place.host else {},
+    )
+
+
+def count_datagrams(stage: Stage) -> None:
+    """From now on the client's host counts what it sends and gets."""
+    if stage.client:
+        stage.client.nft(CLIENT_COUNTERS % {"port": stage.nodes[0].address.port})
+
+
+def checks(
+    stage: Stage,
+    entries: int,
+    passes: Mapping[str, Pass],
+    ways: Mapping[str, Sequence[Hop]],
+    facts: Sequence[NodeFacts],
+) -> Iterator[Check]:
+    """What must hold for the demonstration to have shown anything."""
+    for name, result in passes.items():
+        lost = len(result.failures)
+        detail = f"{result.done} of {result.asked}" + (f", first: {result.failures[0]}" if lost else "")
+        yield Check(f"{name}: all right", lost == 0 and result.done == result.asked, detail)
+    stored = sum(node.records for node in facts)
+    yield Check("every value is stored once", stored == entries, f"{stored} records for {entries} values")
+    hops = histogram(ways)
+    yield Check("some keys are owned elsewhere", sum(hops[n] for n in hops if n) > 0, f"hops: {dict(hops)}")
+    if stage.datapath == "nfqueue":
+        yield from _queue_checks(stage, facts)
+
+
+def _queue_checks(stage: Stage, facts: Sequence[NodeFacts]) -> Iterator[Check]:
+    assert stage.client is not None
+    counted = stage.client.counters()
+    asked, answered = counted["asked"], counted["answered"]
+    yield Check("no datagram was lost", asked == answered, f"{asked} asked, {answered} answered")
+    diverted = sum(node.nft.get("clients", 0) for node in facts)
+    yield Check("nft diverted every request", diverted == asked, f"{diverted} diverted of {asked} asked")
+    down = [node.name for node in facts if node.datapaths.get("nfqueue") != "up"]
+    yield Check("the queue's workers run", not down, ", ".join(down) or "all up")
+    queue = sum(node.readdressed(node.queue) for node in facts)
+    socket = sum(node.readdressed(node.socket) for node in facts)
+    yield Check(
+        "the queue re-addressed, no socket did",
+        queue > 0 and socket == 0,
+        f"{queue} by the queue, {socket} by sockets",
+    )
+    forwarded = sum(node.nft.get("forwarded", 0) for node in facts)
+    yield Check("nft saw each of them leave", forwarded == queue, f"{forwarded} forwarded, {queue} verdicts")
+
+
+def histogram(ways: Mapping[str, Sequence[Hop]]) -> Counter[int]:
+    """Keys by hops: how often a request is handed from node to node, 0 where the entry node owns the key."""
+    return Counter(len(way) - 1 for way in ways.values())

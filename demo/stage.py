@@ -1,0 +1,55 @@
+"""Where the demonstration plays: a cluster, and the place that its clients send from.
+
+nfqueue   n1 ... nN and `client` on one bridge, each in a network namespace of its own:
+
+              client    n1     n2    ...   nN
+                |       |      |           |
+              --+-------+------+-- br0 ----+--
+
+socket    127.0.0.1 ... 127.0.0.N, and the clients on 127.0.0.1
+"""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+from kdht.lab.cluster import Cluster, Node, places_in, places_on_loopback
+from kdht.lab.netns import Host, Lab
+
+PREFIX = "kdht-demo"
+CLIENT = 250
+"""The number of the client's address; nodes are numbered from 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    datapath: str
+    cluster: Cluster
+    client: Host | None
+    """The host that only clients are on; None on loopback."""
+
+    @property
+    def nodes(self) -> list[Node]:
+        return self.cluster.nodes
+
+    def as_client(self) -> AbstractContextManager[None]:
+        """What the block opens, it opens on the client's host."""
+        return self.client.enter() if self.client else nullcontext()
+
+
+@contextmanager
+def built(datapath: str, nodes: int, *, ipv6: bool = False) -> Iterator[Stage]:
+    """The stage with its cluster running; nothing is left of it afterwards. Raises LabError."""
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kdht-demo-")))
+        client = None
+        if datapath == "nfqueue":
+            lab = stack.enter_context(Lab(PREFIX))
+            places = places_in(lab, nodes, ipv4=not ipv6, ipv6=ipv6)
+            network = {"ipv6": f"fd53:48::{CLIENT:x}/64"} if ipv6 else {"ipv4": f"10.53.48.{CLIENT}/24"}
+            client = lab.host("client", **network)
+        else:
+            places = places_on_loopback(nodes)
+        yield Stage(datapath, stack.enter_context(Cluster(places, directory, datapath=datapath)), client)
