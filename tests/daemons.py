@@ -42,30 +42,30 @@ def free_port(*hosts: str) -> int:
 
 
 class DevNode:
-    """One `kdhtd --dev`, started, in the directory `home`."""
+    """One `kdhtd`, started: --dev with its data in `home`, or with the configuration in `config`."""
 
     def __init__(
-        self, home: Path, listen: str, *arguments: str, prefix: Sequence[str] = (), **options: Any
+        self,
+        home: Path,
+        listen: str,
+        *arguments: str,
+        prefix: Sequence[str] = (),
+        config: Path | None = None,
+        **options: Any,
     ) -> None:
         self.home = home
         self.listen = listen
         self.control = home / "control.sock"
         self.arguments = arguments
         self._prefix = prefix
+        self._config = config
         self._options = options
         self.start()
 
     def start(self) -> None:
-        command = [
-            *self._prefix,
-            *KDHTD,
-            "--dev",
-            "--listen",
-            self.listen,
-            "--data-dir",
-            str(self.home),
-            *self.arguments,
-        ]
+        dev = ["--dev", "--listen", self.listen, "--data-dir", str(self.home)]
+        how = ["--config", str(self._config)] if self._config else dev
+        command = [*self._prefix, *KDHTD, *how, *self.arguments]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT, **self._options)
 
     def call(self, method: str) -> Any:

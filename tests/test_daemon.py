@@ -14,6 +14,7 @@ from daemons import KDHTD, DevNode, free_port, nobody, open_to_all, run
 from kdht import Client
 from kdht.cli import control_client
 from kdht.errors import NoDaemon, NotFound
+from kdht.lab.wait import wait_until
 
 HOSTS = ("127.0.0.1", "127.0.0.2", "127.0.0.3")
 Start = Callable[..., DevNode]
@@ -152,6 +153,65 @@ def test_logs_as_json(start):
     lines = [json.loads(line) for line in said.splitlines()]
     assert {"ready", "stopped"} <= {line["message"] for line in lines}
     assert all({"time", "level", "logger"} <= set(line) for line in lines)
+
+
+# --- SIGHUP
+
+OLD, NEW = (1, "the first secret of all"), (2, "the second secret of all")
+
+
+def write_config(path: Path, listen: str, home: Path, *keys: tuple[int, str], more: str = "") -> Path:
+    bootstrap = listen.replace("127.0.0.2", "127.0.0.1")
+    path.write_text(
+        f'[node]\nlisten = ["{listen}"]\nbootstrap = ["{bootstrap}"]\ndata_dir = "{home}"\n{more}'
+        + "".join(f'[[key]]\nepoch = {epoch}\nsecret = "{secret}"\n' for epoch, secret in keys)
+        + f'[control]\nsocket = "{home}/control.sock"\n[datapath]\nkind = "socket"\n'
+    )
+    return path
+
+
+def test_the_secret_is_changed_while_traffic_flows(start, tmp_path, port):
+    """Accept the new key, sign with it, drop the old one: after each step on each node all works."""
+    nodes = []
+    for number in (1, 2):
+        config = write_config(
+            tmp_path / f"{number}.toml", f"127.0.0.{number}:{port}", tmp_path / f"n{number}", OLD
+        )
+        nodes.append(start(number, config=config))
+    for node in nodes:
+        node.wait_ready(contacts=1)
+    with Client(nodes[0].listen) as one, Client(nodes[1].listen) as two:
+        for keys in ((OLD, NEW), (NEW, OLD), (NEW,)):
+            for number, node in enumerate(nodes, start=1):
+                write_config(tmp_path / f"{number}.toml", node.listen, node.home, *keys)
+                node.process.send_signal(signal.SIGHUP)
+                wanted = [epoch for epoch, _ in keys]
+                wait_until(lambda: node.call("status")["key_epochs"] == wanted, "the new keys")  # noqa: B023
+                for n in range(20):
+                    one.put(f"k{n}", f"{keys}{number}".encode())
+                    assert two.get(f"k{n}") == f"{keys}{number}".encode()
+    relayed = sum(node.call("stats")["packets"]["all"]["RELAYED"] for node in nodes)
+    assert relayed > 0, "nothing went from node to node"
+
+
+def test_a_bad_configuration_at_sighup_changes_nothing(start, tmp_path, port):
+    config = write_config(tmp_path / "1.toml", f"127.0.0.1:{port}", tmp_path / "n1", OLD)
+    node = start(1, config=config).wait_ready()
+    config.write_text("[node")
+    node.process.send_signal(signal.SIGHUP)
+    code, said = node.end()
+    assert code == 0
+    assert "configuration not reloaded" in said
+    assert "no valid TOML" in said
+
+
+def test_what_sighup_does_not_change_is_said(start, tmp_path, port):
+    listen, home = f"127.0.0.1:{port}", tmp_path / "n1"
+    node = start(1, config=write_config(tmp_path / "1.toml", listen, home, OLD)).wait_ready()
+    write_config(tmp_path / "1.toml", listen, home, OLD, more="hop_limit = 3\ncookies = false\n")
+    node.process.send_signal(signal.SIGHUP)
+    _, said = node.end()
+    assert 'fields="node.cookies, node.hop_limit"' in said
 
 
 # --- Refusals

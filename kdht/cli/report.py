@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-Data = Mapping[str, Any]
+Data = Mapping[Any, Any]
 
 STATE_STYLES = {"up": "green", "degraded": "yellow", "down": "red"}
 
@@ -150,9 +150,12 @@ def _draw_group(console: Console, name: str, group: Data, zeros: bool) -> None:
 
 
 def _flat(group: Data, prefix: str = "") -> Iterable[tuple[str, object]]:
+    """Names and values of nested groups and lists of groups, as a.b and a.0.b."""
     for key, value in group.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{key}.")
+        elif isinstance(value, list) and any(isinstance(each, Mapping) for each in value):
+            yield from _flat(dict(enumerate(value)), f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 

@@ -7,15 +7,21 @@ its cluster: it waits, and tries again.
 import asyncio
 import logging
 import socket
-from collections.abc import Sequence
-from typing import NamedTuple
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import Future
+from contextlib import asynccontextmanager
+from typing import NamedTuple, TypeVar
 
+from kdht.daemon.datadir import DataDir
 from kdht.daemon.driver import Driver
 from kdht.daemon.settings import Settings
 from kdht.daemon.values import HostPort
 from kdht.wire import Address, Contact
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 FIRST_RETRY = 1.0
 LAST_RETRY = 60.0
@@ -28,14 +34,25 @@ class Found(NamedTuple):
     unresolved: list[HostPort]
 
 
-async def join(settings: Settings, driver: Driver, saved: Sequence[Contact]) -> None:
-    """Let the node join through its former contacts and node.bootstrap, as soon as that is resolved."""
+@asynccontextmanager
+async def joining(settings: Settings, data: DataDir, driver: Driver) -> AsyncIterator[None]:
+    """While the block runs, the node joins its cluster, however long the names take to be known."""
+    task = asyncio.create_task(_join(settings, driver, data.load_contacts()))
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def _join(settings: Settings, driver: Driver, saved: Sequence[Contact]) -> None:
+    """Through the contacts of an earlier run at once, and through node.bootstrap when it is resolved."""
     driver.restore(saved)
     if saved:
         driver.join([])
     delay = FIRST_RETRY
     while True:
-        found = await asyncio.to_thread(resolve_bootstrap, settings)
+        found = await _in_thread(lambda: resolve_bootstrap(settings))
         if found.addresses or not found.unresolved:
             break
         log.warning("no bootstrap name can be resolved", extra={"names": ", ".join(found.unresolved)})
@@ -43,6 +60,21 @@ async def join(settings: Settings, driver: Driver, saved: Sequence[Contact]) -> 
         delay = min(2 * delay, LAST_RETRY)
     if found.addresses or not saved:
         driver.join(found.addresses)
+
+
+async def _in_thread(work: Callable[[], T]) -> T:
+    """What `work` gives. Its thread is left behind when this is cancelled: a resolver may hang for long."""
+    future: Future[T] = Future()
+    future.set_running_or_notify_cancel()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except Exception as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="kdht-resolver", daemon=True).start()
+    return await asyncio.wrap_future(future)
 
 
 def resolve_bootstrap(settings: Settings) -> Found:

@@ -9,17 +9,18 @@ transport has a thread of its own. Only this layer reads the clock.
 import asyncio
 import logging
 import signal
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from collections.abc import Callable
+from contextlib import AsyncExitStack, ExitStack
 
 from kdht import __version__
 from kdht.daemon import housekeeping, logs, wiring
-from kdht.daemon.bootstrap import join
+from kdht.daemon.bootstrap import joining
 from kdht.daemon.control import ControlServer
 from kdht.daemon.datadir import DataDir
 from kdht.daemon.datapaths import start_datapaths
 from kdht.daemon.methods import Methods
 from kdht.daemon.notify import notify
+from kdht.daemon.reload import reload
 from kdht.daemon.settings import Settings
 from kdht.daemon.wiring import Parts
 
@@ -28,81 +29,88 @@ log = logging.getLogger(__name__)
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-def run(settings: Settings) -> int:
-    """Run one node until it is told to stop. Raises KdhtError when it cannot start."""
-    config = settings.config.log
-    logs.configure(config.level, config.format)
-    asyncio.run(_run(settings))
+def run(load: Callable[[], Settings]) -> int:
+    """Run one node until it is told to stop; `load` gives its settings, then and at SIGHUP.
+
+    Raises KdhtError when it cannot start.
+    """
+    settings = load()
+    logs.configure(settings.config.log.level, settings.config.log.format)
+    asyncio.run(Daemon(settings, load).run())
     return 0
 
 
-async def _run(settings: Settings) -> None:
-    stopping = asyncio.Event()
-    _catch_signals(stopping)
-    async with AsyncExitStack() as stack:
-        data = DataDir.open(settings.data_dir)
-        stack.callback(data.close)
-        methods = Methods(settings, stopping)
-        control = ControlServer(settings.control_socket, methods.table(), settings.config.control.group)
-        await control.start()
-        stack.push_async_callback(control.stop)
-        stack.callback(
-            data.close
-        )  # before the control socket, whose end tells `kdhtctl stop` that all is done
-        await _serve(settings, data, methods, stopping, stack)
-    log.info("stopped")
+class Daemon:
+    """One node from start to end."""
 
+    def __init__(self, settings: Settings, load: Callable[[], Settings]) -> None:
+        self._settings = settings
+        self._load = load
+        self._stopping = asyncio.Event()
+        self._methods = Methods(settings, self._stopping)
 
-async def _serve(
-    settings: Settings, data: DataDir, methods: Methods, stopping: asyncio.Event, stack: AsyncExitStack
-) -> None:
-    """Everything between the control socket's start and its end."""
-    undo = stack.enter_context(ExitStack())
-    parts = wiring.build(settings, data, undo)
-    parts.transport.start()
-    undo.callback(parts.transport.stop)
-    undo.callback(parts.writer.close)  # what waits is confirmed while the transport still sends
-    undo.callback(parts.driver.stop)
-    datapaths = start_datapaths(settings, parts.core, undo)
-    async with _joining(settings, data, parts), housekeeping.running(settings, data, parts, datapaths):
-        methods.serve(parts, datapaths)
-        for warning in settings.warnings:
-            log.warning(warning)
-        log.info(
-            "ready",
-            extra={
-                "version": __version__,
-                "node_id": parts.contact.id.hex(),
-                "address": parts.contact.address,
-            },
+    async def run(self) -> None:
+        """Start, wait for the end, stop. Raises KdhtError with everything undone."""
+        self._catch_stop_signals()
+        control = ControlServer(
+            self._settings.control_socket, self._methods.table(), self._settings.config.control.group
         )
+        async with AsyncExitStack() as stack:
+            data = DataDir.open(self._settings.data_dir)
+            stack.callback(data.close)
+            await control.start()
+            stack.push_async_callback(control.stop)
+            # Before the control socket's end, which tells `kdhtctl stop` that all is released.
+            stack.callback(data.close)
+            await self._serve(data, stack.enter_context(ExitStack()))
+        log.info("stopped")
+
+    async def _serve(self, data: DataDir, undo: ExitStack) -> None:
+        """Everything between the control socket's start and its end."""
+        settings = self._settings
+        parts = wiring.build(settings, data, undo)
+        parts.transport.start()
+        undo.callback(parts.transport.stop)
+        # What waits to be written is confirmed while the transport can still send.
+        undo.callback(parts.writer.close)
+        undo.callback(parts.driver.stop)
+        datapaths = start_datapaths(settings, parts.core, undo)
+        self._catch_reload_signal(parts)
+        async with (
+            joining(settings, data, parts.driver),
+            housekeeping.running(settings, data, parts, datapaths),
+        ):
+            self._methods.serve(parts, datapaths)
+            self._announce(parts)
+            await self._stopping.wait()
+            notify("STOPPING=1")
+            log.info("stopping")
+            self._methods.end()
+
+    def _announce(self, parts: Parts) -> None:
+        for warning in self._settings.warnings:
+            log.warning(warning)
+        contact = parts.contact
+        fields = {"version": __version__, "node_id": contact.id.hex(), "address": contact.address}
+        log.info("ready", extra=fields)
         notify("READY=1")
-        await stopping.wait()
-        notify("STOPPING=1")
-        log.info("stopping")
-        methods.end()
 
+    def _catch_stop_signals(self) -> None:
+        """The first signal stops cleanly; a second one, by the system's own means, at once."""
+        loop = asyncio.get_running_loop()
 
-@asynccontextmanager
-async def _joining(settings: Settings, data: DataDir, parts: Parts) -> AsyncIterator[None]:
-    """The node joins its cluster, however long the names of others take to be known."""
-    task = asyncio.create_task(join(settings, parts.driver, data.load_contacts()))
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        def stop() -> None:
+            for number in STOP_SIGNALS:
+                loop.remove_signal_handler(number)
+                signal.signal(number, signal.SIG_DFL)
+            self._stopping.set()
 
-
-def _catch_signals(stopping: asyncio.Event) -> None:
-    """The first signal stops cleanly; a second one, with the system's own means, at once."""
-    loop = asyncio.get_running_loop()
-
-    def stop() -> None:
         for number in STOP_SIGNALS:
-            loop.remove_signal_handler(number)
-            signal.signal(number, signal.SIG_DFL)
-        stopping.set()
+            loop.add_signal_handler(number, stop)
 
-    for number in STOP_SIGNALS:
-        loop.add_signal_handler(number, stop)
+    def _catch_reload_signal(self, parts: Parts) -> None:
+        def again() -> None:
+            self._settings = reload(self._load, self._settings, parts)
+            self._methods.settings = self._settings
+
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, again)

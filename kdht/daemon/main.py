@@ -1,5 +1,6 @@
 """kdhtd: the command line of the daemon."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -46,14 +47,14 @@ def command(path: Path | None, is_dev: bool, check: bool, example: bool, **given
 
         click.echo(text(), nl=False)
         return 0
-    settings = _settings(path, is_dev, _overrides(given))
+    load_settings = partial(_settings, path, is_dev, _overrides(given))
     if check:
         from kdht.daemon.check import check as check_environment
 
-        return check_environment(settings)
+        return check_environment(load_settings())
     from kdht.daemon.daemon import run
 
-    return run(settings)
+    return run(load_settings)
 
 
 def _overrides(given: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -20,7 +20,7 @@ class Methods:
     """The methods of one daemon. They answer about the node while there is one."""
 
     def __init__(self, settings: Settings, stopping: asyncio.Event) -> None:
-        self._settings = settings
+        self.settings = settings
         self._stopping = stopping
         self._started = time.monotonic()
         self._state = "starting"
@@ -51,7 +51,7 @@ class Methods:
 
     async def _status(self, params: Params) -> dict[str, Any]:
         """The same fields in every state, so that a caller can wait for a node to be ready."""
-        settings = self._settings
+        settings = self.settings
         return {
             "state": self._state,
             "version": __version__,
@@ -88,7 +88,7 @@ class Methods:
 
     async def _stop(self, params: Params) -> dict[str, Any]:
         self._stopping.set()
-        return {"pid": os.getpid(), "address": str(self._settings.address)}
+        return {"pid": os.getpid(), "address": str(self.settings.address)}
 
 
 _ABSENT: dict[str, Any] = {"node_id": None, "contacts": 0, "joined": False, "records": 0, "datapaths": []}
