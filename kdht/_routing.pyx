@@ -320,6 +320,9 @@ def common_bits(a: bytes, b: bytes) -> int:
 
 
 cdef _need(data, Py_ssize_t length, what):
+    """The bytes are copied from where a bytes object has them, so nothing else will do."""
+    if not isinstance(data, bytes):
+        raise TypeError(f"{what} is bytes, not {type(data).__name__}")
     if len(data) != length:
         raise ValueError(f"{what} has {length} bytes, not {len(data)}")
 
@@ -392,6 +395,8 @@ cdef class Core:
         _fill_keys(&config, keys, cookie_key)
         if not 1 <= hop_limit <= 255:
             raise ValueError("a hop limit is a number from 1 to 255")
+        if not 0 <= window < 1 << 32:
+            raise ValueError(f"a replay window is a number of seconds, not {window}")
         config.window, config.hop_limit = window, hop_limit
         config.flags = (KDHT_CONFIG_READY | (KDHT_CONFIG_COOKIES if cookies else 0)
                         | (KDHT_CONFIG_UNTAGGED if untagged else 0))
@@ -500,6 +505,8 @@ cdef class Core:
         cdef bytes source_ip = source.ip, target_ip = target.ip
         cdef uint8_t nothing = 0
         _check_lane(lane)
+        _need(source_ip, 16, "an address")
+        _need(target_ip, 16, "an address")
         memset(&out, 0, sizeof(out))
         core_decide(self.region, lane, &view[0] if len(message) else &nothing, <uint32_t>len(message),
                     source_ip, htons(source.port), target_ip, htons(target.port), now, &out)
@@ -652,6 +659,8 @@ cdef int _fill_keys(kdht_config *config, keys, cookie_key) except -1:
 cdef int _fill_key(kdht_key *key, epoch, secret) except -1:
     cdef const uint8_t *at
     _need(secret, 16, "a key")
+    if not 0 <= epoch <= 255:
+        raise ValueError(f"a key epoch is a number from 0 to 255, not {epoch}")
     at = <bytes>secret
     key.k0, key.k1 = kdht_sip_read(at), kdht_sip_read(at + 8)
     key.epoch, key.valid = epoch, 1
