@@ -26,8 +26,8 @@ class Call(NamedTuple):
     body: bytes = b""
     max_reply: int = 0
     hops: int = 0
-    accepts: frozenset[Status] = frozenset({Status.OK})
-    """What is an answer; every other status is an exception."""
+    accepts: frozenset[Status] = frozenset()
+    """What is an answer beside OK; every other status is an exception."""
     walks_around: bool = True
     """Whether retries take other ways than the best, by `attempt`."""
 
@@ -92,12 +92,12 @@ def put(key: Key, value: Buffer, ttl: int | None) -> Call:
 
 
 def delete(key: Key) -> Call:
-    return Call(Op.DELETE, key, hash_key(key), accepts=frozenset({Status.OK, Status.NOT_FOUND}))
+    return Call(Op.DELETE, key, hash_key(key), accepts=frozenset({Status.NOT_FOUND}))
 
 
 def trace(key: Key, hops: int) -> Call:
     """What the node answers that is `hops` nodes away, the entry node being the first."""
-    accepts = frozenset({Status.OK, Status.HOPS_ENDED})
+    accepts = frozenset({Status.HOPS_ENDED})
     return Call(Op.TRACE, key, hash_key(key), hops=hops, accepts=accepts, walks_around=False)
 
 

@@ -73,14 +73,6 @@ class Sent(NamedTuple):
     at: float
 
 
-class Reply(NamedTuple):
-    """What a reply that is believed says."""
-
-    status: Status
-    body: bytes
-    cookie: int
-
-
 def attempt_of(number: int) -> int:
     """The `attempt` of try `number`, counted from 0."""
     return number // 2 if number % 2 == 0 else 0
@@ -135,8 +127,8 @@ class Session:
         if exchange is not None and flags == _REPLY_FLAGS and status is not None:
             sent = exchange.asked(request_id % MAX_SENT, node)
             if sent is not None and op == exchange.call.op and key == exchange.call.key:
-                reply = Reply(status, data[HEADER.size :], cookie)
-                return exchange, exchange.received(reply, sent, now)
+                reply = Answer(status, data[HEADER.size :], now - sent.at)
+                return exchange, exchange.received(reply, cookie, sent, now)
         self.ignored += 1
         return None
 
@@ -183,8 +175,9 @@ class Exchange:
         """The answer, once done; raises RequestError or the kind of it that fits."""
         if self.answer is None:
             raise self.error or RequestError(f"{self.call}: the client was closed")
-        if self.answer.status not in self.call.accepts:
-            raise refused(self.call, self.answer.status)
+        status = self.answer.status
+        if status is not Status.OK and status not in self.call.accepts:
+            raise refused(self.call, status)
         return self.answer
 
     def asked(self, number: int, node: int) -> Sent | None:
@@ -204,13 +197,13 @@ class Exchange:
         self._session.silent(self._sent[-1].node)
         return self._next_try(now)
 
-    def received(self, reply: Reply, sent: Sent, now: float) -> Send | None:
+    def received(self, reply: Answer, cookie: int, sent: Sent, now: float) -> Send | None:
         """A reply to one of the tries: what to send now, if anything."""
-        self._session.round_trips[sent.node].sample(now - sent.at)
-        self._session.cookie = reply.cookie or self._session.cookie
-        if reply.status in _TO_GO_ON:
-            return _TO_GO_ON[reply.status](self, reply, sent, now)
-        self.answer = Answer(reply.status, reply.body, now - sent.at)
+        self._session.round_trips[sent.node].sample(reply.rtt)
+        self._session.cookie = cookie or self._session.cookie
+        if reply.status is not Status.OK and reply.status in _NOT_THE_END:
+            return _NOT_THE_END[reply.status](self, reply, cookie, sent, now)
+        self.answer = reply
         return None
 
     def _next_try(self, now: float) -> Send | None:
@@ -250,28 +243,28 @@ class Exchange:
 
     # What else a reply may lead to than the end.
 
-    def _show_cookie(self, reply: Reply, sent: Sent, now: float) -> Send | None:
+    def _show_cookie(self, reply: Answer, cookie: int, sent: Sent, now: float) -> Send | None:
         """Repeat with the reply's cookie, unless a later try has it already."""
-        if reply.cookie in (0, sent.cookie) or len(self._sent) - self._tries == MAX_REPEATS:
-            self.answer = Answer(reply.status, reply.body, now - sent.at)
+        if cookie in (0, sent.cookie) or len(self._sent) - self._tries == MAX_REPEATS:
+            self.answer = reply
             return None
-        if self._sent[-1].cookie == reply.cookie:
+        if self._sent[-1].cookie == cookie:
             return None
         return self._send(sent.node, sent.attempt, now)
 
-    def _try_elsewhere(self, reply: Reply, sent: Sent, now: float) -> Send | None:
+    def _try_elsewhere(self, reply: Answer, cookie: int, sent: Sent, now: float) -> Send | None:
         """A walk ended beside the owner; an answer that comes late may still be one."""
         if not self.call.walks_around:
-            self.answer = Answer(reply.status, reply.body, now - sent.at)
+            self.answer = reply
             return None
         return self._next_try(now) if sent is self._sent[-1] else None
 
-    def _wait(self, reply: Reply, sent: Sent, now: float) -> None:
+    def _wait(self, reply: Answer, cookie: int, sent: Sent, now: float) -> None:
         """The owner has too much to do: let the deadline pass before trying again."""
         self._refusal = reply.status
 
 
-_TO_GO_ON: dict[Status, Callable[[Exchange, Reply, Sent, float], Send | None]] = {
+_NOT_THE_END: dict[Status, Callable[[Exchange, Answer, int, Sent, float], Send | None]] = {
     Status.COOKIE_NEEDED: Exchange._show_cookie,
     Status.NOT_RESPONSIBLE: Exchange._try_elsewhere,
     Status.BUSY: Exchange._wait,
