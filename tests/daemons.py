@@ -23,7 +23,7 @@ END_TIMEOUT = 30.0
 def run(command: Sequence[str | Path], **options: Any) -> subprocess.CompletedProcess[str]:
     """A command to its end, with what it said."""
     options = {"capture_output": True, "text": True, "timeout": 60, "cwd": ROOT, **options}
-    return subprocess.run([str(part) for part in command], **options)
+    return subprocess.run([os.fspath(part) for part in command], **options)
 
 
 def free_port(*hosts: str) -> int:

@@ -55,11 +55,10 @@ class Seconds(click.ParamType[int]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         match = re.fullmatch(r"([0-9]{1,10})([smhd]?)", str(value))
-        seconds = int(match[1]) * self._UNITS[match[2]] if match else self._LIMIT
-        if seconds >= self._LIMIT:
-            self.fail(
-                f"{value!r} is no time below {self._LIMIT} s; write 90, 90s, 15m, 12h or 7d", param, ctx
-            )
+        seconds = int(match[1]) * self._UNITS[match[2]] if match else 0
+        if not 0 < seconds < self._LIMIT:
+            most = self._LIMIT - 1
+            self.fail(f"{value!r} is no time from 1 s to {most} s; write 90, 90s, 15m, 12h or 7d", param, ctx)
         return seconds
 
 

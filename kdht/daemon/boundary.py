@@ -13,7 +13,6 @@ import click
 from kdht.errors import ConfigError, KdhtError
 
 INTERRUPTED = 128 + 2  # what a shell reports for SIGINT
-PIPE_CLOSED = 128 + 13  # and for SIGPIPE
 
 
 def run(command: click.Command, name: str, arguments: Sequence[str] | None = None) -> NoReturn:
@@ -40,7 +39,7 @@ def _code(command: click.Command, name: str, arguments: Sequence[str] | None) ->
         return INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return PIPE_CLOSED
+        return KdhtError.exit_code
     except OSError as error:
         return _complain(
             name, f"{error.filename or 'input or output'}: {error.strerror or error}", KdhtError.exit_code

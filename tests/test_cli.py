@@ -1,0 +1,323 @@
+"""kdhtctl against a real daemon: every command, with --json and without, and every way it ends."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from daemons import KDHTCTL, ROOT, DevNode, free_port, run
+
+from kdht.cli.main import COMMANDS, command
+from kdht.cli.report import duration
+from kdht.daemon import boundary
+from kdht.errors import KdhtError
+
+SILENT = f"127.0.0.1:{free_port('127.0.0.1')}"
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevNode]:
+    port = free_port("127.0.0.1")
+    node = DevNode(tmp_path_factory.mktemp("node") / "n1", f"127.0.0.1:{port}").wait_ready()
+    yield node
+    node.close()
+
+
+@pytest.fixture
+def ctl(node: DevNode):
+    """Runs kdhtctl, talking to the node unless told otherwise; gives its CompletedProcess, in bytes."""
+
+    def ctl(*arguments: str, **options: object) -> subprocess.CompletedProcess[bytes]:
+        env = {**os.environ, "KDHT_SOCKET": str(node.control), "COLUMNS": "200"}
+        return run([*KDHTCTL, *arguments], env=env, text=False, **options)
+
+    return ctl
+
+
+def good(done: subprocess.CompletedProcess[bytes]) -> bytes:
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == b""
+    return done.stdout
+
+
+def bad(done: subprocess.CompletedProcess[bytes], code: int, *words: str) -> None:
+    """One line on standard error, nothing on standard output, and the right code."""
+    said = done.stderr.decode()
+    assert done.returncode == code, said
+    assert said.startswith("kdhtctl: ")
+    assert said.count("\n") == 1, said
+    assert done.stdout == b""
+    for word in words:
+        assert word in said
+
+
+# --- What a node tells
+
+
+def test_status(ctl, node):
+    text = good(ctl("status")).decode()
+    data = json.loads(good(ctl("status", "--json")))
+    assert data["address"] == node.listen
+    assert data["pid"] == node.process.pid
+    assert data["state"] == "running"
+    assert [path["name"] for path in data["datapaths"]] == ["socket"]
+    for shown in (data["node_id"], node.listen, "socket datapath: up", "secret is public"):
+        assert shown in text
+
+
+def test_table_with_another_node(ctl, node, tmp_path):
+    port = node.listen.rpartition(":")[2]
+    other = DevNode(tmp_path / "n2", f"127.0.0.2:{port}", "--bootstrap", node.listen).wait_ready(contacts=1)
+    try:
+        node.wait_ready(contacts=1)
+        text = good(ctl("table")).decode()
+        data = json.loads(good(ctl("table", "--json")))
+        (contact,) = [contact for bucket in data["buckets"] for contact in bucket["contacts"]]
+        assert contact["address"] == other.listen
+        assert contact["id"] == other.call("status")["node_id"]
+        assert contact["id"] in text
+        assert other.listen in text
+    finally:
+        other.end()
+
+
+def test_stats_count_what_happened(ctl):
+    before = json.loads(good(ctl("stats", "--json")))
+    good(ctl("put", "counted", "x"))
+    after = json.loads(good(ctl("stats", "--json")))
+    assert after["requests"].get("PUT OK", 0) == before["requests"].get("PUT OK", 0) + 1
+    assert after["packets"]["socket"]["OWNER"] > before["packets"]["socket"]["OWNER"]
+    text = good(ctl("stats")).decode()
+    assert "OWNER" in text
+    assert "BAD_MAGIC" not in text
+    assert "BAD_MAGIC" in good(ctl("stats", "--all")).decode()
+
+
+def test_stop(ctl, tmp_path):
+    for json_flag in ((), ("--json",)):
+        other = DevNode(tmp_path / "n3", f"127.0.0.3:{free_port('127.0.0.3')}").wait_ready()
+        said = good(ctl("stop", "--socket", str(other.control), *json_flag)).decode()
+        assert str(other.process.pid) in said
+        assert other.process.wait(30) == 0
+        other.said()
+
+
+# --- put, get, delete
+
+
+def test_a_value_there_and_back(ctl):
+    assert "stored 5 bytes" in good(ctl("put", "greeting", "hello")).decode()
+    assert good(ctl("get", "greeting")) == b"hello"
+    data = json.loads(good(ctl("get", "greeting", "--json")))
+    assert (data["key"], data["value"], data["base64"], data["bytes"], data["ttl"]) == (
+        "greeting", "hello", "aGVsbG8=", 5, 0,
+    )  # fmt: skip
+    assert "deleted greeting" in good(ctl("delete", "greeting")).decode()
+    bad(ctl("get", "greeting"), 7, "the key has no value")
+    bad(ctl("get", "greeting", "--json"), 7, "the key has no value")
+    bad(ctl("delete", "greeting"), 7, "the key has no value")
+
+
+def test_put_and_delete_as_json(ctl):
+    data = json.loads(good(ctl("put", "k", "v", "--ttl", "2h", "--json")))
+    assert (data["key"], data["bytes"], data["ttl"]) == ("k", 1, 7200)
+    assert json.loads(good(ctl("get", "k", "--json")))["version"] == data["version"]
+    assert json.loads(good(ctl("delete", "k", "--json"))) == {"key": "k"}
+
+
+def test_every_byte_comes_back(ctl, tmp_path):
+    value = bytes(range(256)) * 4
+    (tmp_path / "in").write_bytes(value)
+    good(ctl("put", "bytes", "--file", str(tmp_path / "in")))
+    assert good(ctl("get", "bytes")) == value
+    assert good(ctl("get", "bytes", "--output", str(tmp_path / "out"))) == b""
+    assert (tmp_path / "out").read_bytes() == value
+    assert json.loads(good(ctl("get", "bytes", "--json")))["value"] is None
+
+
+@pytest.mark.parametrize("arguments", [("-",), ("--file", "-")])
+def test_a_value_from_standard_input(ctl, arguments):
+    good(ctl("put", "piped", *arguments, input=b"a\0b\n"))
+    assert good(ctl("get", "piped")) == b"a\0b\n"
+
+
+def test_an_empty_value_is_a_value(ctl):
+    good(ctl("put", "empty", ""))
+    assert good(ctl("get", "empty")) == b""
+
+
+def test_a_key_that_is_no_text(ctl):
+    good(ctl("put", b"\xff\xfe", "v"))
+    assert good(ctl("get", b"\xff\xfe")) == b"v"
+    assert json.loads(good(ctl("get", b"\xff\xfe", "--json")))["key"] == r"\xff\xfe"
+
+
+def test_a_node_named_with_an_option_or_the_environment(ctl, node, tmp_path):
+    nowhere = str(tmp_path / "none")
+    good(ctl("put", "a", "1", "--node", node.listen, "--socket", nowhere))
+    env = {**os.environ, "KDHT_NODE": node.listen, "KDHT_SOCKET": nowhere}
+    assert run([*KDHTCTL, "get", "a"], env=env).stdout == "1"
+
+
+def test_a_node_that_does_not_answer_is_passed_over(ctl, node):
+    good(ctl("put", "a", "1"))
+    assert good(ctl("get", "a", "--node", SILENT, "--node", node.listen)) == b"1"
+
+
+# --- Errors
+
+
+def test_a_value_too_large(ctl, tmp_path):
+    (tmp_path / "big").write_bytes(bytes(1500))
+    bad(ctl("put", "big", "--file", str(tmp_path / "big")), 6, "at most 1104 bytes")
+    bad(ctl("put", "big", "x" * 1105), 6, "at most 1104 bytes")
+
+
+def test_no_answer(ctl):
+    bad(ctl("get", "a", "--node", SILENT, "--timeout", "0.3"), 6, "no answer within 0.3 s")
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ("put", "get", "delete")])
+@pytest.mark.parametrize("json_flag", [(), ("--json",)])
+def test_no_daemon(ctl, tmp_path, name, json_flag):
+    bad(ctl(name, "--socket", str(tmp_path / "none.sock"), *json_flag), 5, "no such socket", "start it")
+
+
+def test_a_dead_daemons_socket(ctl, tmp_path):
+    path = tmp_path / "stale.sock"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.bind(str(path))
+    bad(ctl("status", "--socket", str(path)), 5, "has died")
+    bad(ctl("get", "a", "--socket", str(path)), 5, "has died", "--node")
+
+
+def test_a_file_that_is_no_socket(ctl, tmp_path):
+    (tmp_path / "file").write_text("")
+    bad(ctl("status", "--socket", str(tmp_path / "file")), 5, str(tmp_path / "file"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["bogus"], "No such command 'bogus'"),
+        (["put", "k"], "give either VALUE or --file"),
+        (["put", "k", "v", "--file", "-"], "give either VALUE or --file"),
+        (["put"], "Missing argument 'KEY'"),
+        (["put", "k", "v", "--ttl", "soon"], "90s, 15m, 12h or 7d"),
+        (["put", "k", "v", "--ttl", "-1"], "--ttl"),
+        (["put", "k", "v", "--ttl", "99999d"], "--ttl"),
+        (["put", "k", "v", "--ttl", "0"], "--ttl"),
+        (["put", "k", "--file", "/nonexistent/file"], "/nonexistent/file"),
+        (["get", "k", "--timeout", "0"], "--timeout"),
+        (["get", "k", "--node", "no such host.invalid"], "no such host.invalid"),
+        (["get", "k", "--node", "127.0.0.1:99999"], "65535"),
+        (["status", "--socket", "/" + "x" * 108], "too long"),
+        (["status", "--bogus"], "--bogus"),
+    ],
+)
+def test_usage_errors(ctl, arguments, words):
+    bad(ctl(*arguments), 2, words)
+
+
+def test_an_output_that_cannot_be_written(ctl, tmp_path):
+    good(ctl("put", "a", "1"))
+    bad(ctl("get", "a", "--output", str(tmp_path / "none" / "out")), 1, "No such file or directory")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_full_standard_output(ctl):
+    good(ctl("put", "a", "1"))
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [*KDHTCTL, "get", "a", "--node", json.loads(good(ctl("status", "--json")))["address"]],
+            stdout=full, stderr=subprocess.PIPE, text=True, cwd=ROOT, timeout=60,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[0].startswith("kdhtctl: ")
+    assert "No space left" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["status", "stats"])
+def test_a_reader_that_goes_away(node, name):
+    """As in `kdhtctl stats --json | head -1`: no complaint."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(
+            [*KDHTCTL, name, "--json", "--socket", str(node.control)],
+            stdout=writer, stderr=subprocess.PIPE, cwd=ROOT, timeout=60,
+        )  # fmt: skip
+    finally:
+        os.close(writer)
+    assert done.stderr == b""
+    assert done.returncode == 1
+
+
+def test_every_command_has_help_and_json():
+    runner = CliRunner()
+    overview = runner.invoke(command, ["--help"]).output
+    for name in COMMANDS:
+        help_text = runner.invoke(command, [name, "--help"])
+        assert help_text.exit_code == 0
+        assert "--json" in help_text.output
+        assert name in overview
+
+
+def test_without_arguments_it_shows_its_help(ctl):
+    done = ctl()
+    assert done.returncode == 2
+    assert b"Commands:" in done.stderr
+
+
+def test_starting_up_loads_neither_rich_nor_the_core():
+    code = (
+        "import sys, kdht.cli.main as m\n"
+        "from click.testing import CliRunner\n"
+        "assert CliRunner().invoke(m.command, ['status', '--help']).exit_code == 0\n"
+        "print([n for n in ('rich', 'plyvel', 'pyroute2', 'kdht._routing', 'asyncio') if n in sys.modules])\n"
+    )
+    assert run([sys.executable, "-c", code]).stdout == "[]\n"
+
+
+def test_a_bug_is_no_users_mistake():
+    """Only our own errors become one line: a bug keeps its traceback."""
+
+    class Broken:
+        def main(self, **_: object) -> None:
+            raise RuntimeError("a bug")
+
+    with pytest.raises(RuntimeError, match="a bug"):
+        boundary.run(Broken(), "kdhtctl")
+
+
+def test_an_error_of_ours_is_one_line_whatever_is_in_it(capsys):
+    class Failing:
+        def main(self, **_: object) -> None:
+            raise KdhtError("two\nlines")
+
+    with pytest.raises(SystemExit) as caught:
+        boundary.run(Failing(), "kdhtctl")
+    assert caught.value.code == 1
+    assert capsys.readouterr().err == "kdhtctl: two lines\n"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0 s"),
+        (59.9, "59 s"),
+        (60, "1 m"),
+        (3661, "1 h 1 m"),
+        (90061, "1 d 1 h"),
+        (86400, "1 d"),
+        (86401, "1 d 1 s"),
+    ],
+)
+def test_durations(seconds, text):
+    assert duration(seconds) == text
