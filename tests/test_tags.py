@@ -7,6 +7,7 @@ from vectors import CLUSTER_KEY, COOKIES, SIPHASH, VECTORS, name_of
 
 from kdht import _shared as shared
 from kdht import keys, wire
+from kdht._routing import Core
 from kdht._shared import Flag, Op, Reason, siphash
 from kdht.errors import BadPacket
 from kdht.wire import Address, Message
@@ -16,6 +17,16 @@ OTHER_EPOCH = keys.derive(4, b"another secret of 16 or more bytes")
 SAME_EPOCH = keys.derive(CLUSTER_KEY.epoch, b"another secret of 16 or more bytes")
 NOW = 1_800_000_000
 WORD = 2**64 - 1
+
+
+@pytest.fixture
+def core() -> Core:
+    """The routing core under the vectors' cluster key."""
+    here = Address.of("10.0.0.1", 5348)
+    core = Core()
+    core.configure(self_id=bytes(20), port=here.port, own=[here.ip], source4=here.ip, source6=None,
+                   keys=[(CLUSTER_KEY.epoch, CLUSTER_KEY.tag)], cookie_key=CLUSTER_KEY.cookie)  # fmt: skip
+    return core
 
 
 def slow_siphash(key: bytes, data: bytes) -> int:
@@ -98,15 +109,18 @@ def test_a_siphash_key_has_16_bytes(length):
 
 
 @pytest.mark.parametrize("vector", SEALED, ids=name_of)
-def test_sealing_gives_the_fixed_tags(vector):
+def test_sealing_gives_the_fixed_tags(vector, core):
     expected = bytearray.fromhex(vector["hex"])
     message = bytearray(expected)
     for field, offset, size in shared.LAYOUT:
         if field in ("epoch", "time", "body_tag", "header_tag"):
             message[offset : offset + size] = bytes(size)
     message[wire.OFFSET["flags"]] &= ~Flag.FORWARDED
+    by_core = bytearray(message)
     wire.seal(message, CLUSTER_KEY, vector["fields"]["time"])
     assert message == expected
+    core.seal(by_core, vector["fields"]["time"])
+    assert by_core == expected
 
 
 @pytest.mark.parametrize("vector", SEALED, ids=name_of)
@@ -179,10 +193,11 @@ def test_any_bytes_are_refused(data):
 
 
 @pytest.mark.parametrize("vector", COOKIES, ids=lambda vector: f"{vector['client']} at {vector['now']}")
-def test_a_cookie_has_its_fixed_value(vector):
+def test_a_cookie_has_its_fixed_value(vector, core):
     client = Address.of(vector["client"], 0).ip
     cookie = wire.make_cookie(CLUSTER_KEY.cookie, client, vector["now"])
     assert f"{cookie:016x}" == vector["cookie"]
+    assert core.cookie(client, vector["now"]) == cookie
 
 
 def test_a_cookie_is_good_in_its_slot_and_the_next():
