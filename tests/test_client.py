@@ -88,7 +88,7 @@ def test_a_value_too_large_is_refused_before_sending(ask):
     assert node.seen == []
 
 
-@pytest.mark.parametrize("ttl", [0, -1, 2**32])
+@pytest.mark.parametrize("ttl", [0, -1, 1.5, 2**32])
 def test_a_ttl_that_cannot_be_is_refused_before_sending(ask, ttl):
     with ScriptedNode(answer) as node, pytest.raises(ValueError, match="TTL"):
         ask(node.name, ("put", "hello", b"", ttl))
@@ -250,6 +250,12 @@ def test_a_trace_ends_at_the_limit():
     with ScriptedNode(on_the_way) as node, Client(node.name) as client:
         assert len(client.trace("hello", max_hops=2)) == 2
         assert client.trace("hello", max_hops=0) == []
+
+    def never_there(_node, request):
+        return [reply_to(request, status=Status.HOPS_ENDED, body=pack_contacts(CONTACTS[:1]))]
+
+    with ScriptedNode(never_there) as node, Client(node.name) as client:
+        assert len(client.trace("hello", max_hops=1000)) == 255
 
 
 def test_a_trace_that_is_no_contact_is_an_error(ask):

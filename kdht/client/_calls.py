@@ -12,7 +12,9 @@ from kdht.wire import Buffer, Contact, Record, hash_key, parse_contacts
 
 Key: TypeAlias = str | bytes
 
+# What the fields hold.
 MAX_TTL = 2**32 - 1
+MAX_HOPS = 255
 
 
 class Call(NamedTuple):
@@ -86,7 +88,7 @@ def put(key: Key, value: Buffer, ttl: int | None) -> Call:
         raise ValueTooLarge(
             f"put {key!r}: a value has at most {shared.MAX_VALUE} bytes, this one has {len(value)}"
         )
-    if ttl is not None and not 0 < ttl <= MAX_TTL:
+    if ttl is not None and not (isinstance(ttl, int) and 0 < ttl <= MAX_TTL):
         raise ValueError(f"a TTL is a number of seconds from 1 to {MAX_TTL}, or None, not {ttl!r}")
     return Call(Op.PUT, key, hash_key(key), Record(ttl=ttl or 0, value=bytes(value)).pack())
 
@@ -122,4 +124,4 @@ def goes_on(path: list[Hop], max_hops: int) -> bool:
     """Whether a trace that has come this far has another node to ask."""
     if not path:
         return max_hops > 0
-    return len(path) < max_hops and path[-1].contact is not None and not path[-1].owner
+    return len(path) < min(max_hops, MAX_HOPS) and path[-1].contact is not None and not path[-1].owner
