@@ -15,6 +15,7 @@ _ADDRESSES = ("client", "entry")
 CLUSTER_KEY = keys.derive(_DOCUMENT["epoch"], _DOCUMENT["secret"].encode())
 COOKIES: list[dict[str, Any]] = _DOCUMENT["cookies"]
 VECTORS: list[dict[str, Any]] = _DOCUMENT["messages"]
+PACKETS: list[dict[str, Any]] = json.loads((Path(__file__).parent / "packets.json").read_text())
 SIPHASH: dict[str, Any] = json.loads((Path(__file__).parent / "siphash.json").read_text())
 
 
