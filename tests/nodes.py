@@ -81,7 +81,7 @@ class Member:
         self.flush()
 
     def _tick(self, wake: float) -> None:
-        if wake != self._wake or not self.transport.status()["state"] == "up":
+        if wake != self._wake or self.transport.status()["state"] != "up":
             return
         self._wake = float("inf")
         self.node.tick(self.network.now)

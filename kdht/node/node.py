@@ -198,11 +198,7 @@ class Node:
             )
         else:
             self.counters["reply_rate"] += 1
-        entry = self.table.get(sender.id)
-        if entry is not None and entry.contact == sender:
-            self.table.heard(entry, now)
-        elif self._is_usable(sender):
-            self._verifier.offer(sender, now, heard=True)
+        self._learn(sender, now, heard=True)
 
     def _pong(self, message: Message, asker: bytes) -> bytes:
         return self.contact.id
@@ -216,22 +212,26 @@ class Node:
         try:
             rpc, rtt = self._context.rpcs.match(message, sender.address, sender.id, now)
         except Mismatch as mismatch:
-            if mismatch.reason == "wrong_id" and self._is_usable(sender):
-                self._verifier.offer(sender, now, heard=True)
+            if mismatch.reason == "wrong_id":
+                self._learn(sender, now, heard=True)
             raise
         self.counters["replies"] += 1
         self._enter(sender, rtt, now)
-        contacts = [contact for contact in named if self._is_usable(contact)]
-        for contact in contacts:
-            self._verifier.offer(contact, now, heard=False)
+        contacts = [contact for contact in named if self._learn(contact, now, heard=False)]
         rpc.done(rpc, Reply(sender.id, contacts, rtt), now)
 
-    def _is_usable(self, contact: Contact) -> bool:
+    def _learn(self, contact: Contact, now: float, *, heard: bool) -> bool:
+        """Somebody, the contact itself if `heard`, says that it exists. Whether that is possible."""
         entry = self.table.get(contact.id)
-        if (entry is not None and entry.contact == contact) or self._context.usable(contact):
+        if entry is not None and entry.contact == contact:
+            if heard:
+                self.table.heard(entry, now)
             return True
-        self.counters["unusable_contact"] += 1
-        return False
+        if not self._context.usable(contact):
+            self.counters["unusable_contact"] += 1
+            return False
+        self._verifier.offer(contact, now, heard=heard)
+        return True
 
     # Contacts in and out
 

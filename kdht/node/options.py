@@ -28,7 +28,7 @@ class Options:
     """Transmissions of a request before it counts as unanswered."""
     probe_tries: int = 3
     """The same when a contact is under suspicion."""
-    max_misses: int = 5
+    max_misses: int = 6
     """Answers missed in a row, each to a later request, after which a contact is out."""
 
     # What is done without being asked

@@ -10,6 +10,7 @@ from functools import partial
 from kdht._shared import ID_BITS, ID_LEN
 from kdht.node.context import Context
 from kdht.node.search import Searches
+from kdht.node.timers import Alarm
 from kdht.wire import Contact
 
 CHECKS_PER_INTERVAL = 60
@@ -22,13 +23,15 @@ class Refresher:
         self._context = context
         self._due: dict[int, float] = {}
         self._repairs: set[int] = set()
+        self._alarm: Alarm | None = None
         self.searches: Searches
         """Set by the Node: lookups and refreshes know of each other."""
 
     def start(self, now: float) -> None:
-        """Begin to watch the time."""
-        interval = self._context.options.refresh_interval / CHECKS_PER_INTERVAL
-        self._context.timers.at(now + self._context.jittered(interval), self._check)
+        """Begin to watch the time, if that has not begun."""
+        if self._alarm is None:
+            interval = self._context.options.refresh_interval / CHECKS_PER_INTERVAL
+            self._alarm = self._context.timers.at(now + self._context.jittered(interval), self._check)
 
     def looked(self, target: bytes, now: float) -> None:
         """A lookup of `target` begins: its bucket's time starts anew."""
@@ -52,6 +55,7 @@ class Refresher:
             self._refresh(index, now)
 
     def _check(self, now: float) -> None:
+        self._alarm = None
         for index in range(self._context.table.deepest() + 1):
             due = self._due.get(index)
             if due is None:

@@ -197,9 +197,11 @@ class Table:
         number = int.from_bytes(key, "big")
         found: list[Contact] = []
         for index in self._outward(number):
-            entries = self._buckets[index].entries.values()
-            ordered = sorted((entry.number ^ number, entry.contact) for entry in entries)
-            found += [contact for _, contact in ordered if contact.id != without]
+            entries = self._buckets[index].entries
+            distances = {entry.number ^ number: entry.contact for entry in entries.values()}
+            found += [distances[distance] for distance in sorted(distances)]
+            if without in entries:
+                found = [contact for contact in found if contact.id != without]
             if len(found) >= count:
                 return found[:count]
         return found

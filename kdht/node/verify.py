@@ -10,6 +10,7 @@ from kdht.node.context import Context
 from kdht.node.messages import Reply
 from kdht.node.probe import Prober
 from kdht.node.rpc import Rpc
+from kdht.node.timers import Alarm
 from kdht.wire import Address, Contact
 
 MAX_REFUSED = 512
@@ -25,19 +26,18 @@ class Verifier:
         self._waiting: dict[Address, Contact] = {}
         self._asked: dict[Address, Contact] = {}
         self._refused: dict[Address, float] = {}  # until when
+        self._retry: Alarm | None = None
 
     def __len__(self) -> int:
         return len(self._waiting) + len(self._asked)
 
     def offer(self, contact: Contact, now: float, *, heard: bool) -> None:
-        """A usable contact: `heard` if it wrote to us itself, else another one named it."""
+        """A usable contact, not in the table: `heard` if it wrote to us itself, else another named it."""
         context = self._context
         entry = context.table.get(contact.id)
-        if entry is not None and (entry.contact == contact or not heard):
-            return
         address = contact.address
-        if not heard and self._refused.get(address, now) > now:
-            return
+        if not heard and (entry or context.table.at(address) or self._refused.get(address, now) > now):
+            return  # hearsay against a contact that answers, or for one that does not
         if entry is not None:
             context.table.remember(contact)
             self._prober.question(entry, context.options.first_timeout, now)
@@ -81,9 +81,19 @@ class Verifier:
         while self._waiting and len(self._asked) < self._context.options.parallel_verifying:
             address, contact = next(iter(self._waiting.items()))
             if not self._context.ping(address, contact.id, self._done, now):
+                self._ask_later(now)
                 return
             del self._waiting[address]
             self._asked[address] = contact
+
+    def _ask_later(self, now: float) -> None:
+        """Too many other requests are under way: try again when some of them have ended."""
+        if self._retry is None:
+            self._retry = self._context.timers.at(now + self._context.options.first_timeout, self._ask_again)
+
+    def _ask_again(self, now: float) -> None:
+        self._retry = None
+        self._ask_next(now)
 
     def _done(self, rpc: Rpc, reply: Reply | None, now: float) -> None:
         contact = self._asked.pop(rpc.address)
