@@ -11,6 +11,7 @@ import itertools
 import json
 import os
 import socket
+import threading
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
@@ -31,7 +32,10 @@ class Entry(NamedTuple):
 
 
 class Ledger:
-    """Use it as a context manager; nothing may be called outside. Raises DatapathError on entering."""
+    """Use it as a context manager, from any thread; nothing may be called outside.
+
+    Raises DatapathError on entering.
+    """
 
     def __init__(self, directory: Path) -> None:
         self.entries: dict[str, Entry] = {}
@@ -39,22 +43,16 @@ class Ledger:
         self._holders: dict[str, list[str]] = {}
         self._directory = directory
         self._me = f"{_life_of(os.getpid())}.{next(_numbers)}"
-        self._lock = -1
+        self._file_lock = -1
+        self._thread_lock = threading.Lock()
 
     def __enter__(self) -> "Ledger":
-        self._boot = BOOT_ID.read_text().strip()
-        self._path = self._directory / f"sysctl-{_netns_cookie():x}.json"
+        self._thread_lock.acquire()
         try:
-            self._directory.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(
-                self._directory / "sysctl.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
-            )
-        except OSError as error:
-            raise DatapathError(
-                f"cannot keep the sysctls' old values in {self._directory}: {error.strerror}"
-            ) from error
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
-        self._load()
+            self._open()
+        except BaseException:
+            self._close()
+            raise
         return self
 
     def __exit__(
@@ -63,7 +61,7 @@ class Ledger:
         try:
             self._save()
         finally:
-            os.close(self._lock)
+            self._close()
 
     def hold(self, entries: dict[str, Entry]) -> None:
         """These changes are about to be made, and are needed by me."""
@@ -81,6 +79,27 @@ class Ledger:
         unheld = {path: entry for path, entry in self.entries.items() if path not in held}
         self.entries = {path: entry for path, entry in self.entries.items() if path in held}
         return unheld
+
+    def _open(self) -> None:
+        self._boot = BOOT_ID.read_text().strip()
+        self._path = self._directory / f"sysctl-{_netns_cookie():x}.json"
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            self._file_lock = os.open(
+                self._directory / "sysctl.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
+            )
+        except OSError as error:
+            raise DatapathError(
+                f"cannot keep the sysctls' old values in {self._directory}: {error.strerror}"
+            ) from error
+        fcntl.flock(self._file_lock, fcntl.LOCK_EX)
+        self._load()
+
+    def _close(self) -> None:
+        if self._file_lock >= 0:
+            os.close(self._file_lock)
+        self._file_lock = -1
+        self._thread_lock.release()
 
     def _load(self) -> None:
         self.entries, self._holders = {}, {}
@@ -117,14 +136,19 @@ def _netns_cookie() -> int:
 
 
 def _life_of(pid: int) -> str:
-    """A process ID with its start time: IDs come again. Raises FileNotFoundError."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return f"{pid}.{fields[19]}"
+    """A process ID with its start time: IDs come again. Raises ProcessLookupError for one that ended."""
+    try:
+        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except FileNotFoundError:
+        raise ProcessLookupError from None
+    if state in "ZX":
+        raise ProcessLookupError
+    return f"{pid}.{fields[18]}"
 
 
 def _lives(holder: str) -> bool:
     pid, started, _ = holder.split(".")
     try:
         return _life_of(int(pid)) == f"{pid}.{started}"
-    except (OSError, ValueError):
+    except ProcessLookupError:
         return False

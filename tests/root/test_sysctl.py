@@ -242,17 +242,17 @@ def test_without_it_nothing_is_forwarded(
     one = Node(node, IDS[0], [home], tmp_path)
     other = Node(lab.hosts["next"], IDS[1], [to], tmp_path)
     one.knows(0, other, family)
-    with one.running(), udp(lab.hosts["client"], {4: "10.22.0.2", 6: "fd22::2"}[family]) as client:
-        with udp(other.host, to, PORT) as there:
-            client.sendto(first := request(), (home, PORT))
-            assert there.recvfrom(2048)[0][8:16] == first[8:16], "with it, it goes on"
-            good = node.sysctl(name)
-            node.sysctl(name, value)
-            client.sendto(request(), (home, PORT))
-            wait_until(lambda: one.count("batches") == 2, "its verdict")
-            node.sysctl(name, good)
-            client.sendto(last := request(), (home, PORT))
-            assert there.recvfrom(2048)[0][8:16] == last[8:16], "without it, it does not"
+    source = {4: "10.22.0.2", 6: "fd22::2"}[family]
+    with one.running(), udp(lab.hosts["client"], source) as client, udp(other.host, to, PORT) as there:
+        client.sendto(first := request(), (home, PORT))
+        assert there.recvfrom(2048)[0][8:16] == first[8:16], "with it, it goes on"
+        good = node.sysctl(name)
+        node.sysctl(name, value)
+        client.sendto(request(), (home, PORT))
+        wait_until(lambda: one.count("batches") == 2, "its verdict")
+        node.sysctl(name, good)
+        client.sendto(last := request(), (home, PORT))
+        assert there.recvfrom(2048)[0][8:16] == last[8:16], "without it, it does not"
 
 
 @pytest.mark.parametrize("loose", [False, True])
