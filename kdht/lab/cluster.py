@@ -117,7 +117,7 @@ class Node:
     def start(self) -> None:
         """Start the daemon; `Cluster.wait_ready` waits for it."""
         command = [sys.executable, "-m", "kdht.daemon.main", "--config", str(self._config)]
-        with self.log.open("ab") as log:
+        with self.log.open("ab") as log, signals.deferred():
             options: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
             if self.place.host is not None:
                 self._process = self.place.host.popen(command, **options)
@@ -216,8 +216,7 @@ class Cluster:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with signals.held():
-            self._stack.close()
+        self._stack.close()
 
     def start(self) -> None:
         """Start all, the first one before the others, and wait until all know each other."""
@@ -240,6 +239,7 @@ class Cluster:
                     READY_TIMEOUT,
                 )
 
+    @signals.deferred()
     def stop(self) -> None:
         """End all daemons, in parallel. Raises LabError for one that had to be killed, when all have ended."""
         living = [node for node in self.nodes if node.alive()]

@@ -61,9 +61,10 @@ class Host:
     def popen(self, command: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
         """Start a process here, in a session of its own; it is ended with the lab at the latest."""
         options.setdefault("start_new_session", True)
-        with self.enter():
-            process = subprocess.Popen(list(command), **options)
-        self._processes.append(process)
+        with signals.deferred():
+            with self.enter():
+                process = subprocess.Popen(list(command), **options)
+            self._processes.append(process)
         return process
 
     def run(
@@ -196,8 +197,7 @@ class Lab:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with signals.held():
-            self._stack.close()
+        self._stack.close()
 
     def host(self, name: str, *, ipv4: str | None = None, ipv6: str | None = None) -> Host:
         """A new host whose eth0 is on the bridge, with the addresses given ("10.0.0.1/24")."""
@@ -245,6 +245,7 @@ class Lab:
             host.add_address(interface, address)
         host.set_link(interface, up=True)
 
+    @signals.deferred()
     def _remove_all(self) -> None:
         for host in self.hosts.values():
             host.stop_processes()

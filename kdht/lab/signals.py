@@ -1,4 +1,5 @@
-"""Signals, so that whatever the laboratory built is taken down: SIGTERM as SIGINT, and no second one amid it."""
+"""Signals, so that whatever the laboratory built is taken down: SIGTERM acts as SIGINT does, and neither
+comes between a process's start and the note of it, or between the steps of taking down."""
 
 import signal
 from collections.abc import Iterator
@@ -28,10 +29,21 @@ def _exit(number: int, frame: FrameType | None) -> NoReturn:
 
 
 @contextmanager
-def held() -> Iterator[None]:
-    """An impatient second Ctrl-C waits until the block is through."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+def deferred() -> Iterator[None]:
+    """SIGINT and SIGTERM wait until the block is through. May be nested.
+
+    They are not blocked, for processes that are started meanwhile would inherit that.
+    """
+    waiting: list[int] = []
+    try:
+        before = {number: signal.signal(number, lambda got, _: waiting.append(got)) for number in _ENDING}
+    except ValueError:
+        yield
+        return
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if waiting:
+            signal.raise_signal(waiting[0])

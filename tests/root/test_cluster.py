@@ -30,9 +30,9 @@ Built = tuple[Cluster, Host]
 
 
 @contextmanager
-def built(directory: Path, **datapath: object) -> Iterator[Built]:
+def built(prefix: str, directory: Path, **datapath: object) -> Iterator[Built]:
     """A cluster with KEYS values in it, and the client's host."""
-    with Lab("t-cluster") as lab:
+    with Lab(prefix) as lab:
         places = places_in(lab, NODES)
         client = lab.host("client", ipv4="10.53.48.250/24")
         with Cluster(places, directory, datapath="nfqueue", settings={"datapath": datapath}) as cluster:
@@ -43,7 +43,7 @@ def built(directory: Path, **datapath: object) -> Iterator[Built]:
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Built]:
-    with built(tmp_path_factory.mktemp("cluster")) as both:
+    with built("t-cluster", tmp_path_factory.mktemp("cluster")) as both:
         yield both
 
 
@@ -115,7 +115,7 @@ def test_traffic_goes_on_when_a_worker_is_killed(cluster: Built) -> None:
 
 def test_a_full_queue_passes_packets_to_the_socket(tmp_path: Path) -> None:
     gets = max(GETS // 20, 1000)
-    with built(tmp_path, queue_length=1) as both:
+    with built("t-cluster-full", tmp_path, queue_length=1) as both:
         outcome = load(both, gets)
         assert outcome == Outcome(right=gets, wrong=[], lost=[])
         assert readdressed(both[0], "socket") > 0

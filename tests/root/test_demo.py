@@ -1,10 +1,10 @@
 """`make demo` as it is, but smaller: that it proves its claims, that it can fail, that nothing is left."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -78,13 +78,13 @@ def test_a_mistake_is_one_line(arguments: list[str], line: str) -> None:
     assert done.stderr.count("\n") == 1
 
 
-def daemons() -> list[str]:
-    """Process directories of the daemons of a running demonstration."""
+def daemons(directory: Path) -> list[str]:
+    """Process numbers of the daemons whose files are under the directory."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             command = (process / "cmdline").read_bytes()
-            if b"kdht.daemon.main" in command and b"kdht-demo-" in command:
+            if b"kdht.daemon.main" in command and bytes(directory) in command:
                 found.append(process.name)
     return found
 
@@ -95,44 +95,44 @@ def traffic() -> bool:
 
 
 @contextmanager
-def running(datapath: str) -> Iterator["subprocess.Popen[str]"]:
-    """A demonstration whose daemons run, the whole data set before it."""
+def running(datapath: str, directory: Path) -> Iterator["subprocess.Popen[str]"]:
+    """A demonstration whose daemons run, with its files under `directory` and the whole data set before it."""
     with subprocess.Popen(
         [*command(datapath), "--limit", "100000"],
         cwd=ROOT,
+        env={**os.environ, "TMPDIR": str(directory)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
     ) as program:
         try:
-            wait_until(lambda: len(daemons()) >= 4 or program.poll() is not None, "four daemons", 60)
+            wait_until(lambda: len(daemons(directory)) == 4 or program.poll() is not None, "four daemons", 60)
             yield program
         finally:
-            if program.poll() is None:
-                program.kill()
+            program.terminate()
 
 
-def assert_nothing_left(program: "subprocess.Popen[str]", code: int) -> None:
+def assert_nothing_left(program: "subprocess.Popen[str]", code: int, directory: Path) -> None:
     _, said = program.communicate(timeout=60)
     assert program.returncode == code, said
     assert "Traceback" not in said
-    assert daemons() == []
-    assert namespaces.existing(PREFIX) == []
-    assert list(Path(tempfile.gettempdir()).glob("kdht-demo-*")) == []
+    assert daemons(directory) == []
+    assert namespaces.existing(f"{PREFIX}.") == []
+    assert list(directory.iterdir()) == []
 
 
 @pytest.mark.root
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_amid_traffic_leaves_nothing(number: signal.Signals, code: int) -> None:
-    with running("nfqueue") as program:
+def test_a_signal_amid_traffic_leaves_nothing(number: signal.Signals, code: int, tmp_path: Path) -> None:
+    with running("nfqueue", tmp_path) as program:
         wait_until(traffic, "traffic", 60)
         program.send_signal(number)
-        assert_nothing_left(program, code)
+        assert_nothing_left(program, code, tmp_path)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_leaves_nothing_on_loopback(number: signal.Signals, code: int) -> None:
-    with running("socket") as program:
+def test_a_signal_leaves_nothing_on_loopback(number: signal.Signals, code: int, tmp_path: Path) -> None:
+    with running("socket", tmp_path) as program:
         program.send_signal(number)
-        assert_nothing_left(program, code)
+        assert_nothing_left(program, code, tmp_path)

@@ -13,7 +13,7 @@ import sys
 import pytest
 
 from kdht.errors import LabError
-from kdht.lab import namespaces
+from kdht.lab import namespaces, signals
 from kdht.lab.netns import Host, Lab
 
 pytestmark = pytest.mark.root
@@ -100,6 +100,22 @@ def test_one_lab_of_a_prefix_at_a_time(lab: Lab) -> None:
     with pytest.raises(LabError, match="another laboratory"), Lab(PREFIX):
         pass
     assert namespaces.existing(PREFIX) != []
+
+
+def test_signal_handlers_are_put_back() -> None:
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with Lab(PREFIX) as lab:
+        lab.host("n1").popen(["true"])
+        assert signal.getsignal(signal.SIGTERM) != before[1]
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+def test_a_signal_waits_for_a_deferring_block() -> None:
+    steps = []
+    with pytest.raises(KeyboardInterrupt), signals.deferred():
+        signal.raise_signal(signal.SIGINT)
+        steps.append("through")
+    assert steps == ["through"]
 
 
 PROGRAM = f"""
