@@ -25,6 +25,10 @@ class ConfigError(KdhtError):
     exit_code = 2
 
 
+class CaptureError(ConfigError):
+    """A file is no capture, or is damaged or cut off; the message has the offset."""
+
+
 class StorageError(KdhtError):
     """The database cannot be opened, read or written."""
 

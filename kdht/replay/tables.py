@@ -1,0 +1,276 @@
+"""The node that judges: its identity, keys and contacts, in a file, or taken from a running one.
+
+A table file is JSON or TOML (by its ending); docs/replay.md has one. Keys are given in it
+as the cluster's secret or the file that holds it: a running node never tells them, so there
+they come from its configuration or from a file. ConfigError says what cannot be, and where.
+"""
+
+import tomllib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from kdht import keys
+from kdht._routing import Core, common_bits
+from kdht._shared import HOP_LIMIT, ID_LEN, MAX_OWN, PORT, REPLAY_WINDOW, K
+from kdht.errors import ConfigError
+from kdht.keys import ClusterKey
+from kdht.wire import Address, Contact, split_port
+
+FIXTURE_SECRET = "kdht-replay's fixture secret, known to everybody"
+"""What captures that are given away are sealed under."""
+MAX_FILE = 16 << 20
+
+
+class KeyEntry(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """A cluster secret, or the file that holds it, relative to the table's."""
+
+    epoch: int = 0
+    secret: str | None = None
+    file: str | None = None
+
+
+class ContactEntry(msgspec.Struct, forbid_unknown_fields=True):
+    id: str
+    address: str
+
+
+class TableFile(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
+    """What stands in a table file."""
+
+    id: str
+    """Of this node: 40 hexadecimal digits."""
+    own: list[str]
+    """The addresses that are this node, anycast included."""
+    source4: str | None = None
+    """What it sends from; the first own address of the family if there is none."""
+    source6: str | None = None
+    port: int = PORT
+    key: list[KeyEntry]
+    """The first signs."""
+    cookies: bool = True
+    window: int = REPLAY_WINDOW
+    hop_limit: int = HOP_LIMIT
+    now: int | None = None
+    """The unix second of the verdicts; without it, each packet is judged when it was captured."""
+    contacts: list[ContactEntry] = []
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A node's routing state, as the implementations take it."""
+
+    self_id: bytes
+    port: int
+    own: tuple[bytes, ...]
+    source4: bytes | None
+    source6: bytes | None
+    keys: tuple[ClusterKey, ...]
+    cookies: bool
+    window: int
+    hop_limit: int
+    now: int | None
+    contacts: tuple[Contact, ...]
+
+    def buckets(self) -> dict[int, list[Contact]]:
+        """The contacts by the number of leading bits that they share with the node."""
+        found: dict[int, list[Contact]] = {}
+        for contact in self.contacts:
+            found.setdefault(common_bits(self.self_id, contact.id), []).append(contact)
+        return found
+
+    def settings(self) -> dict[str, Any]:
+        """The arguments of Core.configure, and of the oracle's Settings."""
+        return {
+            "self_id": self.self_id,
+            "port": self.port,
+            "own": list(self.own),
+            "source4": self.source4,
+            "source6": self.source6,
+            "keys": [(key.epoch, key.tag) for key in self.keys],
+            "cookie_key": self.keys[0].cookie,
+            "cookies": self.cookies,
+            "window": self.window,
+            "hop_limit": self.hop_limit,
+        }
+
+    def core(self) -> Core:
+        """A core in this state. Raises ConfigError for one that it does not take."""
+        core = Core()
+        try:
+            core.configure(**self.settings())
+            for index, contacts in self.buckets().items():
+                core.set_bucket(index, contacts)
+        except ValueError as error:
+            raise ConfigError(f"the table: {error}") from None
+        return core
+
+
+# --- Files -------------------------------------------------------------------------------
+
+
+def load(path: Path) -> Table:
+    """The table in a JSON or TOML file. Raises ConfigError."""
+    try:
+        raw = path.read_bytes()[: MAX_FILE + 1]
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}: name the table's file with --table") from None
+    if len(raw) > MAX_FILE:
+        raise ConfigError(f"{path}: larger than {MAX_FILE} bytes, so no table")
+    try:
+        data = tomllib.loads(raw.decode()) if path.suffix == ".toml" else msgspec.json.decode(raw)
+        file = msgspec.convert(data, TableFile)
+    except (tomllib.TOMLDecodeError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: no table: {error}") from None
+    try:
+        return from_file(file, path.parent)
+    except (ValueError, ConfigError) as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def from_file(file: TableFile, directory: Path) -> Table:
+    """Raises ValueError or ConfigError for what cannot be."""
+    own = tuple(Address.of(host, 0).ip for host in file.own)
+    by_family = {Address(ip, 0).is_ipv4: ip for ip in reversed(own)}
+    if not 1 <= len(own) <= MAX_OWN:
+        raise ValueError(f"own: a node has 1 to {MAX_OWN} addresses, not {len(own)}")
+    table = Table(
+        self_id=_id(file.id, "id"),
+        port=file.port,
+        own=own,
+        source4=Address.of(file.source4, 0).ip if file.source4 else by_family.get(True),
+        source6=Address.of(file.source6, 0).ip if file.source6 else by_family.get(False),
+        keys=tuple(_key(entry, directory) for entry in file.key),
+        cookies=file.cookies,
+        window=file.window,
+        hop_limit=file.hop_limit,
+        now=file.now,
+        contacts=tuple(_contact(entry, number) for number, entry in enumerate(file.contacts)),
+    )
+    if not table.keys:
+        raise ValueError("key: at least one secret is needed")
+    _check_buckets(table)
+    table.core()
+    return table
+
+
+def _check_buckets(table: Table) -> None:
+    for index, contacts in table.buckets().items():
+        if index == 8 * ID_LEN:
+            raise ValueError("contacts: the node itself is among them")
+        if len(contacts) > K:
+            raise ValueError(f"contacts: bucket {index} holds {K} contacts, not {len(contacts)}")
+
+
+def _id(text: str, where: str) -> bytes:
+    try:
+        found = bytes.fromhex(text)
+    except ValueError:
+        found = b""
+    if len(found) != ID_LEN:
+        raise ValueError(f"{where}: an ID is {2 * ID_LEN} hexadecimal digits, not {text!r}")
+    return found
+
+
+def _key(entry: KeyEntry, directory: Path) -> ClusterKey:
+    if (entry.secret is None) == (entry.file is None):
+        raise ValueError("key: either `secret` or `file` is needed")
+    if entry.secret is not None:
+        return keys.derive(entry.epoch, entry.secret.encode())
+    return read_key(entry.epoch, directory / str(entry.file))
+
+
+def read_key(epoch: int, path: Path) -> ClusterKey:
+    """The keys of the secret in a file, as the daemon reads it. Raises ConfigError."""
+    try:
+        return keys.derive(epoch, path.read_bytes().strip())
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}: name the file with the cluster's secret") from None
+
+
+def _contact(entry: ContactEntry, number: int) -> Contact:
+    where = f"contacts[{number}]"
+    host, port = split_port(entry.address)
+    try:
+        return Contact(_id(entry.id, where), *Address.of(host.strip("[]"), port))
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+
+
+def to_file(table: Table, secrets: Sequence[KeyEntry]) -> bytes:
+    """The table as a JSON file's content; its keys are what the caller says they are."""
+    file = TableFile(
+        id=table.self_id.hex(),
+        own=[Address(ip, 0).host for ip in table.own],
+        source4=Address(table.source4, 0).host if table.source4 else None,
+        source6=Address(table.source6, 0).host if table.source6 else None,
+        port=table.port,
+        key=list(secrets),
+        cookies=table.cookies,
+        window=table.window,
+        hop_limit=table.hop_limit,
+        now=table.now,
+        contacts=[ContactEntry(contact.id.hex(), str(contact.address)) for contact in table.contacts],
+    )
+    return msgspec.json.format(msgspec.json.encode(file), indent=2) + b"\n"
+
+
+# --- Running nodes ---------------------------------------------------------------------------
+
+
+def from_node(socket: Path, config: Path | None = None, secrets: Iterable[ClusterKey] = ()) -> Table:
+    """The table of the node behind a control socket.
+
+    What it does not tell comes from its configuration file, keys included, or is the default;
+    without that file its keys are `secrets`. Raises NoDaemon, ConfigError.
+    """
+    from kdht.cli import control_client
+
+    status: dict[str, Any] = control_client.call(socket, "status")
+    held: dict[str, Any] = control_client.call(socket, "table")
+    own = [Address.of(host.strip("[]"), port) for host, port in map(split_port, status["own"])]
+    contacts = [
+        ContactEntry(contact["id"], contact["address"])
+        for bucket in held["buckets"]
+        for contact in bucket["contacts"]
+    ]
+    known = _from_config(config) if config else {"keys": tuple(secrets)}
+    if not known["keys"]:
+        raise ConfigError("a node never tells its keys: give --config, or --secret with the file that holds it")
+    by_family = {address.is_ipv4: address.ip for address in reversed(own)}
+    table = Table(
+        **{
+            "self_id": _id(held["node_id"], "the node's ID"),
+            "port": own[0].port,
+            "own": tuple(address.ip for address in own),
+            "source4": by_family.get(True),
+            "source6": by_family.get(False),
+            "cookies": status["cookies"],
+            "window": REPLAY_WINDOW,
+            "hop_limit": HOP_LIMIT,
+            "now": None,
+            "contacts": tuple(_contact(entry, number) for number, entry in enumerate(contacts)),
+            **known,
+        }
+    )
+    table.core()
+    return table
+
+
+def _from_config(path: Path) -> dict[str, Any]:
+    """What only the daemon's configuration knows."""
+    from kdht.daemon import config, settings
+
+    resolved = settings.resolve(config.load(path))
+    node = resolved.config.node
+    usual = {family: resolved.usual(ipv4=family) for family in (True, False)}
+    return {
+        "keys": resolved.keys,
+        "source4": usual[True].ip if usual[True] else None,
+        "source6": usual[False].ip if usual[False] else None,
+        "window": node.replay_window,
+        "hop_limit": node.hop_limit,
+    }
