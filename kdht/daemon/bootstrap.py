@@ -46,20 +46,19 @@ async def joining(settings: Settings, data: DataDir, driver: Driver) -> AsyncIte
 
 
 async def _join(settings: Settings, driver: Driver, saved: Sequence[Contact]) -> None:
-    """Through the contacts of an earlier run at once, and through node.bootstrap when it is resolved."""
+    """Through node.bootstrap, and the contacts of an earlier run, which need no resolver."""
     driver.restore(saved)
-    if saved:
-        driver.join([])
+    found = await _in_thread(lambda: resolve_bootstrap(settings))
+    if saved or found.addresses or not found.unresolved:
+        driver.join(found.addresses)
     delay = FIRST_RETRY
-    while True:
-        found = await _in_thread(lambda: resolve_bootstrap(settings))
-        if found.addresses or not found.unresolved:
-            break
+    while found.unresolved and not found.addresses:
         log.warning("no bootstrap name can be resolved", extra={"names": ", ".join(found.unresolved)})
         await asyncio.sleep(delay)
         delay = min(2 * delay, LAST_RETRY)
-    if found.addresses or not saved:
-        driver.join(found.addresses)
+        found = await _in_thread(lambda: resolve_bootstrap(settings))
+        if found.addresses or not found.unresolved:
+            driver.join(found.addresses)
 
 
 async def _in_thread(work: Callable[[], T]) -> T:

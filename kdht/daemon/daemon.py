@@ -23,6 +23,7 @@ from kdht.daemon.notify import notify
 from kdht.daemon.reload import reload
 from kdht.daemon.settings import Settings
 from kdht.daemon.wiring import Parts
+from kdht.errors import DatapathError
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +49,7 @@ class Daemon:
         self._load = load
         self._stopping = asyncio.Event()
         self._methods = Methods(settings, self._stopping)
+        self._failure: DatapathError | None = None
 
     async def run(self) -> None:
         """Start, wait for the end, stop. Raises KdhtError with everything undone."""
@@ -63,6 +65,8 @@ class Daemon:
             # Before the control socket's end, which tells `kdhtctl stop` that all is released.
             stack.callback(data.close)
             await self._serve(data, stack.enter_context(ExitStack()))
+        if self._failure:
+            raise self._failure
         log.info("stopped")
 
     async def _serve(self, data: DataDir, undo: ExitStack) -> None:
@@ -76,16 +80,19 @@ class Daemon:
         undo.callback(parts.driver.stop)
         datapaths = start_datapaths(settings, parts.core, undo)
         self._catch_reload_signal(parts)
-        async with (
-            joining(settings, data, parts.driver),
-            housekeeping.running(settings, data, parts, datapaths),
-        ):
+        chores = housekeeping.running(settings, data, parts, datapaths, self._give_up)
+        async with joining(settings, data, parts.driver), chores:
             self._methods.serve(parts, datapaths)
             self._announce(parts)
             await self._stopping.wait()
             notify("STOPPING=1")
             log.info("stopping")
             self._methods.end()
+
+    def _give_up(self, why: str) -> None:
+        """A node that hears nothing is better ended, and started again by its service manager."""
+        self._failure = DatapathError(f"the socket datapath died: {why}")
+        self._stopping.set()
 
     def _announce(self, parts: Parts) -> None:
         for warning in self._settings.warnings:

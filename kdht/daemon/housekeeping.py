@@ -24,11 +24,18 @@ Work = Callable[[], Awaitable[None]]
 
 @contextlib.asynccontextmanager
 async def running(
-    settings: Settings, data: DataDir, parts: Parts, datapaths: Sequence[Datapath]
+    settings: Settings,
+    data: DataDir,
+    parts: Parts,
+    datapaths: Sequence[Datapath],
+    on_deaf: Callable[[str], None],
 ) -> AsyncIterator[None]:
-    """All of it, in tasks that end when the block does: what is under way is finished."""
+    """All of it, in tasks that end when the block does: what is under way is finished.
+
+    `on_deaf` is told why the transport died, should it ever.
+    """
     saver = Saver(data, parts)
-    watcher = Watcher([parts.transport, *datapaths])
+    watcher = Watcher([parts.transport, *datapaths], on_deaf)
     ended = asyncio.Event()
     jobs: list[tuple[float, Work]] = [
         (settings.config.storage.sweep_interval, lambda: sweep(parts)),
@@ -92,10 +99,11 @@ class Saver:
 
 
 class Watcher:
-    """Logs when a datapath's state changes."""
+    """Logs when a datapath's state changes. The first one is the transport: without it all is lost."""
 
-    def __init__(self, datapaths: Sequence[Datapath]) -> None:
+    def __init__(self, datapaths: Sequence[Datapath], on_deaf: Callable[[str], None]) -> None:
         self._datapaths = datapaths
+        self._on_deaf = on_deaf
         self._known = [path.status()["state"] for path in datapaths]
 
     async def look(self) -> None:
@@ -106,3 +114,5 @@ class Watcher:
                 self._known[index] = state
                 fields = {"datapath": path.name, "state": state, "why": status.get("why", "")}
                 log.log(LEVELS.get(state, logging.ERROR), "datapath changed", extra=fields)
+                if index == 0 and state == "down":
+                    self._on_deaf(str(status.get("why", "")))

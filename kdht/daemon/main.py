@@ -41,7 +41,10 @@ from kdht.errors import ConfigError
 @click.option("--log-format", type=click.Choice(["text", "json"]), help="In place of log.format.")
 @click.version_option(__version__, message="kdhtd %(version)s")
 def command(path: Path | None, is_dev: bool, check: bool, example: bool, **given: Any) -> int:
-    """Run one node of a kdht cluster."""
+    """Run one node of a kdht cluster.
+
+    Exit codes: 0 stopped cleanly, 1 other, 2 usage or configuration, 3 storage, 4 datapath.
+    """
     if example:
         from kdht.daemon.example import example as text
 

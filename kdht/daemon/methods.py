@@ -44,6 +44,10 @@ class Methods:
         self._running = None
         self._state = "stopping"
 
+    def _troubles(self) -> list[str]:
+        failed = self._running[0].writer.stats().failed if self._running else 0
+        return [f"{failed} writes failed: is the disk full? Its next sweep logs why"] if failed else []
+
     def _node(self) -> tuple[Parts, Sequence[Datapath]]:
         if self._running is None:
             raise KdhtError(f"the node is {self._state}")
@@ -62,7 +66,7 @@ class Methods:
             "data_dir": str(settings.data_dir),
             "key_epochs": [key.epoch for key in settings.keys],
             "cookies": settings.config.node.cookies,
-            "warnings": list(settings.warnings),
+            "warnings": [*settings.warnings, *self._troubles()],
             **_ABSENT,
             **(await _living(*self._running) if self._running else {}),
         }

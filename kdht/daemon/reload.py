@@ -1,7 +1,7 @@
 """What SIGHUP does: the keys and the log level are read anew, the rest waits for a restart.
 
 So a cluster secret is changed while traffic flows: first all nodes accept the new key as
-their second, then it comes first and signs, then the old one goes (docs/operating.md).
+their second, then it comes first and signs, then the old one goes.
 """
 
 import logging

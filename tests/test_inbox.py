@@ -1,0 +1,106 @@
+"""From the transport's thread to the loop: sorted, in order, bounded."""
+
+import asyncio
+import threading
+
+from kdht._shared import Reason
+from kdht.daemon.housekeeping import Watcher
+from kdht.daemon.inbox import Inbox, Line
+from kdht.datapath.base import Datagram
+from kdht.wire import NOWHERE
+
+
+def datagram(number: int, reason: Reason) -> Datagram:
+    return Datagram(bytes([number]), NOWHERE, NOWHERE, reason, 0)
+
+
+def test_requests_stay_on_the_thread_and_control_messages_go_to_the_loop():
+    async def run():
+        loop = asyncio.get_running_loop()
+        routed, control, done = [], [], asyncio.Event()
+
+        def take(batch):
+            control.append((batch, threading.current_thread()))
+            done.set()
+
+        inbox = Inbox()
+        inbox.connect(
+            lambda batch: routed.append((batch, threading.current_thread())),
+            Line(loop, take, 10),
+            Line(loop, control.append, 10),
+        )
+        mixed = [datagram(n, Reason.CONTROL if n % 2 else Reason.OWNER) for n in range(6)]
+        thread = threading.Thread(target=inbox.receive, args=(mixed,))
+        thread.start()
+        await done.wait()
+        thread.join()
+        return routed, control, thread
+
+    routed, control, thread = asyncio.run(run())
+    assert [(d.data[0], where) for batch, where in routed for d in batch] == [(n, thread) for n in (0, 2, 4)]
+    assert [(d.data[0], where) for batch, where in control for d in batch] == [
+        (n, threading.main_thread()) for n in (1, 3, 5)
+    ]
+
+
+def test_what_does_not_fit_is_dropped_and_counted():
+    async def run():
+        taken = []
+        line = Line(asyncio.get_running_loop(), taken.extend, 5)
+        for n in range(4):
+            line.put([n, n])
+        before = line.overflowed
+        await asyncio.sleep(0)
+        line.put([9])
+        await asyncio.sleep(0)
+        return taken, before, line.overflowed
+
+    assert asyncio.run(run()) == ([0, 0, 1, 1, 2, 9], 3, 3)
+
+
+def test_a_taker_that_raises_loses_its_batch_only(caplog):
+    async def run():
+        taken = []
+
+        def take(batch):
+            if batch == [1]:
+                raise RuntimeError("a bug")
+            taken.extend(batch)
+
+        line = Line(asyncio.get_running_loop(), take, 5)
+        for n in (1, 2):
+            line.put([n])
+            await asyncio.sleep(0)
+        return taken
+
+    with caplog.at_level("ERROR", logger="kdht"):
+        assert asyncio.run(run()) == [2]
+
+
+def test_after_the_loops_end_nothing_happens():
+    async def run():
+        return Line(asyncio.get_running_loop(), lambda batch: None, 5)
+
+    asyncio.run(run()).put([1])
+
+
+class FakeDatapath:
+    name = "fake"
+
+    def __init__(self) -> None:
+        self.state = "up"
+
+    def status(self):
+        return {"state": self.state, "why": "unplugged"}
+
+
+def test_only_a_dead_transport_ends_the_daemon():
+    transport, nfqueue, deaf = FakeDatapath(), FakeDatapath(), []
+    watcher = Watcher([transport, nfqueue], deaf.append)
+    nfqueue.state = "down"
+    asyncio.run(watcher.look())
+    assert deaf == []
+    transport.state = "down"
+    asyncio.run(watcher.look())
+    asyncio.run(watcher.look())
+    assert deaf == ["unplugged"]
