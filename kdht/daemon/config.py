@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from kdht._shared import HOP_LIMIT, KEY_SLOTS, MAX_OWN, REPLAY_WINDOW
+from kdht._shared import HOP_LIMIT, KEY_SLOTS, MAX_OWN, PORT, REPLAY_WINDOW
 from kdht.daemon.kinds import allowed, field_names, kind_at
 from kdht.daemon.places import DATA_DIR, SOCKET
 from kdht.daemon.values import AbsolutePath, Endpoint, HostPort, Interface, Ip, Kind, SocketPath
@@ -136,7 +136,7 @@ class Datapath(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     ] = 1
     first_queue: Annotated[
         int, Meta(ge=0, le=65519, description="Number of the first queue: other programs may use others.")
-    ] = 5348
+    ] = PORT
     queue_length: Annotated[
         int,
         Meta(ge=1, le=65536, description="Packets that may wait in a queue; more go to the socket datapath."),

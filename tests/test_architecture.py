@@ -1,0 +1,251 @@
+"""The layers, the core's surface, and that each number of the protocol stands in one place.
+
+docs/design.md has the layers; its table is read here, so that a module without a row fails.
+"""
+
+import ast
+import importlib
+import inspect
+import io
+import re
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kdht import _shared as shared
+from kdht import wire
+from kdht._routing import LANES, Core
+from kdht._shared import VERDICT_OF, Flag, Reason, Verdict
+
+ROOT = Path(__file__).parent.parent
+SOURCES = sorted(path for kind in ("py", "pyx", "pxd") for path in (ROOT / "kdht").rglob(f"*.{kind}"))
+CLIENT = sorted((ROOT / "kdht/client").glob("*.py"))
+CYTHON_IMPORT = re.compile(r"^\s*(?:from\s+(kdht[\w.]*)\s+(?:c?import)\s+([\w, (]*)|c?import\s+(kdht[\w.]*))")
+WITHOUT_CLOCK = (0, 1, 3, 4)
+"""The layers that `now` is passed to."""
+CLOCKS = {"time", "datetime"}
+INPUT_AND_OUTPUT = {"socket", "select", "selectors", "asyncio", "subprocess", "multiprocessing"}
+
+
+def name_of(path: Path) -> str:
+    """A test's ID."""
+    return str(path.relative_to(ROOT))
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+def layers() -> dict[str, int]:
+    """Module or package to layer, from the table in docs/design.md; 0 for the client's package."""
+    found = {"kdht": 0}
+    for line in (ROOT / "docs/design.md").read_text().splitlines():
+        if row := re.match(r"\| (\d) \w+ \| ([^|]+) \|", line):
+            for name in re.findall(r"`([\w/]+)`", row[2]):
+                found[f"kdht.{name.rstrip('/')}"] = int(row[1])
+    return found
+
+
+LAYERS = layers()
+
+
+def layer_of(module: str) -> int | None:
+    """The layer of the longest listed name that holds the module."""
+    parts = module.split(".")
+    names = (".".join(parts[:length]) for length in range(len(parts), 1, -1))
+    return next(
+        (LAYERS[name] for name in names if name in LAYERS), LAYERS["kdht"] if module == "kdht" else None
+    )
+
+
+# --- Imports -----------------------------------------------------------------------------
+
+
+def python_imports(source: str) -> Iterator[str]:
+    """Every module, or member of a module, that is imported anywhere in the file."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute here"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def cython_imports(source: str) -> Iterator[str]:
+    for line in source.splitlines():
+        if found := CYTHON_IMPORT.match(line):
+            package, members, whole = found.groups()
+            yield from [whole] if whole else [f"{package}.{name.strip(' (')}" for name in members.split(",")]
+        elif found := re.match(r"^\s*(?:import|from)\s+([\w.]+)", line):
+            yield found[1]
+
+
+def imports_of(path: Path) -> set[str]:
+    read = python_imports if path.suffix == ".py" else cython_imports
+    return set(read(path.read_text()))
+
+
+def kdht_imports(path: Path) -> set[str]:
+    return {name for name in imports_of(path) if name.split(".")[0] == "kdht"}
+
+
+def test_the_table_of_layers_is_read():
+    assert {
+        LAYERS[f"kdht.{name}"] for name in ("wire", "_routing", "datapath", "storage", "node", "cli")
+    } == {0, 1, 2, 3, 4, 6}
+
+
+def test_imports_are_found_in_python_and_in_cython():
+    assert "kdht._routing.Core" in kdht_imports(ROOT / "kdht/datapath/memory.py")
+    assert {"kdht._tags.key_of", "kdht.wire.Address"} <= kdht_imports(ROOT / "kdht/_routing.pyx")
+    assert "kdht._layout.kdht_config" in kdht_imports(ROOT / "kdht/_tags.pxd")
+
+
+@pytest.mark.parametrize("path", [path for path in SOURCES if path not in CLIENT], ids=name_of)
+def test_a_module_imports_only_its_own_layer_and_those_below(path):
+    layer = layer_of(module_of(path))
+    assert layer is not None, f"{path} stands in no row of the table in docs/design.md"
+    higher = {name for name in kdht_imports(path) if (layer_of(name) or 0) > layer}
+    assert not higher
+
+
+@pytest.mark.parametrize("path", CLIENT, ids=name_of)
+def test_the_client_needs_layer_0_alone(path):
+    others = {name for name in kdht_imports(path) if not name.startswith("kdht.client")}
+    assert {name for name in others if layer_of(name) != 0} == set()
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_what_is_told_the_time_reads_no_clock(path):
+    roots = {name.split(".")[0] for name in imports_of(path)}
+    layer = layer_of(module_of(path))
+    if layer in WITHOUT_CLOCK:
+        assert not roots & CLOCKS
+    if layer in (1, 4):
+        assert not roots & INPUT_AND_OUTPUT
+
+
+# --- Numbers -----------------------------------------------------------------------------
+
+NUMBERS = {name: getattr(shared, name) for name in ("MAGIC", "PORT", "HEADER_LEN", "TAGGED_LEN", "MAX_BODY",
+           "MAX_DATAGRAM", "MAX_VALUE")}  # fmt: skip
+
+
+def literals(path: Path) -> Iterator[tuple[int, str]]:
+    """Line and text of every number and string; comments and docstrings are none that count."""
+    before = tokenize.NEWLINE
+    for token in tokenize.generate_tokens(io.StringIO(path.read_text()).readline):
+        starts_line = before in (tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.NL)
+        if token.type == tokenize.NUMBER or (token.type == tokenize.STRING and not starts_line):
+            yield token.start[0], token.string
+        if token.type != tokenize.COMMENT:
+            before = token.type
+
+
+def value_of(text: str) -> object:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):  # an f-string, or Cython's own suffixes
+        return re.sub(r"[uUlL]+$", "", text)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_no_number_of_the_protocol_is_written_a_second_time(path):
+    forbidden = {*NUMBERS.values(), shared.MAGIC.to_bytes(4, "big")}
+    again = [(line, text) for line, text in literals(path) if value_of(text) in forbidden]
+    assert not again
+
+
+def test_the_bytes_that_the_ruleset_looks_at_are_those_of_the_header():
+    """nftables takes literals only: these are checked instead. Offsets are bits from the UDP header on."""
+    rules = (ROOT / "nft/kdht.nft").read_text()
+    udp_header = 8
+    at = 8 * (udp_header + wire.OFFSET["flags"])
+    assert set(re.findall(r"@th,(\d+,\d+) & (\w+)", rules)) == {(f"{at},8", f"{Flag.FORWARDED:#04x}")}
+    assert set(re.findall(r"@th,(\d+,\d+) \$magic", rules)) == {
+        f"{8 * (udp_header + wire.OFFSET['magic'])},32"
+    }
+
+
+def test_the_header_has_no_gaps_and_the_tag_stands_where_it_ends():
+    end = 0
+    for name, offset, size in shared.LAYOUT:
+        assert offset == end, name
+        end = offset + size
+    assert end == shared.HEADER_LEN == wire.HEADER.size
+    assert wire.OFFSET["header_tag"] == shared.TAGGED_LEN
+    assert shared.LAYOUT[-1][0] == "header_tag"
+    assert shared.MAGIC.to_bytes(4, "big") == b"KDHT"
+
+
+def test_a_datagram_fits_the_least_ipv6_packet():
+    assert shared.MAX_DATAGRAM == shared.HEADER_LEN + shared.MAX_BODY == 1280 - 40 - 8
+    assert shared.MAX_VALUE == shared.MAX_BODY - shared.RECORD_LEN
+    assert shared.CONTACT_LEN == shared.ID_LEN + 16 + 2 == wire.CONTACT.size
+
+
+# --- Reasons -----------------------------------------------------------------------------
+
+
+def test_every_reason_has_a_counter_and_a_verdict():
+    counters = Core().counters()
+    assert list(counters) == [reason.name for reason in Reason]
+    assert set(counters.values()) == {0}
+    assert set(VERDICT_OF) == set(Reason)
+    assert set(VERDICT_OF.values()) == set(Verdict)
+    assert [reason.value for reason in Reason] == list(range(len(Reason)))
+
+
+def test_every_lane_has_counters_of_its_own():
+    core = Core()
+    for lane in range(LANES):
+        core.verdict(bytearray(1), 0, lane)
+        assert core.counters(lane)["NOT_READY"] == 1
+    assert core.counters()["NOT_READY"] == LANES
+
+
+# --- Stubs -------------------------------------------------------------------------------
+
+STUBS = sorted((ROOT / "kdht").rglob("*.pyi"))
+
+
+def stub_signatures(body: list[ast.stmt], prefix: str = "") -> Iterator[tuple[str, list[str]]]:
+    """Dotted name and parameters of every function and method in a stub."""
+    for node in body:
+        if isinstance(node, ast.ClassDef):
+            yield from stub_signatures(node.body, f"{prefix}{node.name}.")
+        elif isinstance(node, ast.FunctionDef) and not node.decorator_list and node.name != "__init__":
+            arguments = node.args
+            yield (
+                f"{prefix}{node.name}",
+                [a.arg for a in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)],
+            )
+
+
+@pytest.mark.parametrize("path", STUBS, ids=name_of)
+def test_a_stub_is_what_was_built(path):
+    name = module_of(path)
+    if name.endswith(("_ebpf", "_nfqueue")):
+        built = pytest.importorskip(name, reason="an optional extension")
+    else:
+        built = importlib.import_module(name)
+    declared = ast.parse(path.read_text()).body
+    for node in declared:
+        for target in [node.target] if isinstance(node, ast.AnnAssign) else []:
+            assert target.id == "Buffer" or target.id == "TypeAlias" or hasattr(built, target.id), target.id
+    for dotted, parameters in stub_signatures(declared):
+        function = built
+        for part in dotted.split("."):
+            function = getattr(function, part)
+        assert list(inspect.signature(function).parameters) == parameters, dotted
+
+
+def test_the_cores_stub_leaves_nothing_out():
+    stub = ast.parse((ROOT / "kdht/_routing.pyi").read_text()).body
+    declared = {node.name for each in stub if isinstance(each, ast.ClassDef) and each.name == "Core"
+                for node in each.body if isinstance(node, ast.FunctionDef)}  # fmt: skip
+    public = {name for name in dir(Core) if not name.startswith("_")}
+    assert public <= declared
