@@ -140,23 +140,35 @@ static __always_inline int kdht_treat(struct kdht_plan *p, const struct kdht_xdp
 	return reason;
 }
 
+static __always_inline const struct kdht_xdp_state *kdht_state(void)
+{
+	__u32 zero = 0;
+	void *map = bpf_map_lookup_elem(&kdht_states, &zero);
+
+	return map ? bpf_map_lookup_elem(map, &zero) : 0;
+}
+
 SEC("xdp")
 int kdht_xdp(struct xdp_md *ctx)
 {
 	struct kdht_frame frame = {.ctx = ctx};
 	struct kdht_plan plan = {.f = &frame};
-	struct kdht_xdp_settings *settings;
+	const struct kdht_xdp_settings *settings;
+	const struct kdht_xdp_state *state;
 	struct bpf_fib_lookup fib = {};
 	__u32 zero = 0;
 	int reason, way;
 
 	plan.s = bpf_map_lookup_elem(&kdht_scratches, &zero);
-	plan.config = bpf_map_lookup_elem(&kdht_configs, &zero);
-	settings = bpf_map_lookup_elem(&kdht_settings, &zero);
-	if (!plan.s || !plan.config || !settings || !(plan.config->flags & KDHT_CONFIG_READY)) {
+	state = kdht_state();
+	if (!plan.s || !state) {
 		kdht_count(KDHT_REASON_NOT_READY);
 		return XDP_PASS;
 	}
+	plan.config = &state->config;
+	settings = &state->settings;
+	if (!(plan.config->flags & KDHT_CONFIG_READY))
+		return kdht_action(settings, kdht_count(KDHT_REASON_NOT_READY));
 	plan.now = kdht_now(settings);
 	reason = kdht_treat(&plan, settings);
 	if (reason != KDHT_REASON_ENTERED && reason != KDHT_REASON_NEXT_HOP && reason != KDHT_REASON_RELAYED)

@@ -5,8 +5,9 @@
 #ifndef KDHT_XDP_H
 #define KDHT_XDP_H
 
-#include <linux/types.h>
+#include "kdht_shared.h"
 
+#define KDHT_XDP_LAYOUT 1 /* of all maps: another number, and maps that an older program left are not used on */
 #define KDHT_XDP_FIXED_TIME 0x01 /* `now` is settings.now: for replays */
 #define KDHT_XDP_TEST_RUN 0x02   /* no neighbour look-up; the result is (reason << 8) | action */
 
@@ -16,6 +17,12 @@ struct kdht_xdp_settings {
 	__u32 flags;
 	__u32 client_rate;   /* messages a second from one sender; 0: no limit */
 	__u32 member_rate;
+};
+
+/* What all packets need, published as one. */
+struct kdht_xdp_state {
+	struct kdht_config config;
+	struct kdht_xdp_settings settings;
 };
 
 struct kdht_vlan {

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The program's maps. What the control plane publishes lies in hash maps without
- * preallocation: such an element is replaced as a whole, so no packet sees half of it.
+ * The program's maps. What the control plane publishes is replaced as a whole, so that no
+ * packet sees half of it: a bucket as the element of a hash map without preallocation, the
+ * configuration as a map in a map.
  */
 #ifndef KDHT_MAPS_H
 #define KDHT_MAPS_H
@@ -12,13 +13,20 @@
 #include "kdht_shared.h"
 #include "kdht_xdp.h"
 
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
+struct kdht_state_map {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, sizeof(struct kdht_xdp_state));
+};
+
+/* One element, a map of one element: looking it up costs next to nothing. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, struct kdht_config);
-} kdht_configs SEC(".maps");
+	__array(values, struct kdht_state_map);
+} kdht_states SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -27,14 +35,6 @@ struct {
 	__type(key, __u32);
 	__type(value, struct kdht_bucket);
 } kdht_buckets SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 1);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, __u32);
-	__type(value, struct kdht_xdp_settings);
-} kdht_settings SEC(".maps");
 
 /* The interface of a VLAN, by the device below it and the VLAN's number. */
 struct {

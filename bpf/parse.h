@@ -117,12 +117,10 @@ static __always_inline int kdht_parse_ipv4(struct kdht_frame *f, const struct kd
 	struct iphdr *ip = data + f->ip;
 	__u16 fragment;
 
-	if (f->ip_len < 1)
+	if ((void *)ip + 1 > end || ip->version != 4)
 		return KDHT_REASON_NOT_OURS;
 	if ((void *)(ip + 1) > end)
 		return KDHT_REASON_BAD_IP;
-	if (ip->version != 4)
-		return KDHT_REASON_NOT_OURS;
 	if (ip->ihl < 5)
 		return KDHT_REASON_BAD_IP;
 	fragment = bpf_ntohs(ip->frag_off);
@@ -177,16 +175,14 @@ static __always_inline int kdht_parse_ipv6(struct kdht_frame *f, const struct kd
 	void *data = (void *)(long)f->ctx->data, *end = (void *)(long)f->ctx->data_end;
 	struct ipv6hdr *ip = data + f->ip;
 
-	if (f->ip_len < 1)
+	if ((void *)ip + 1 > end || ip->version != 6)
 		return KDHT_REASON_NOT_OURS;
 	if ((void *)(ip + 1) > end)
 		return KDHT_REASON_BAD_IP;
-	if (ip->version != 6)
-		return KDHT_REASON_NOT_OURS;
 	f->version = 6;
 	f->source = kdht_ip_at(&ip->saddr);
 	f->target = kdht_ip_at(&ip->daddr);
-	if (!kdht_is_own(config, f->target))
+	if (kdht_is_ipv4(f->target) || !kdht_is_own(config, f->target))
 		return KDHT_REASON_NOT_OURS;
 	f->udp = sizeof(*ip);
 	f->end = sizeof(*ip) + bpf_ntohs(ip->payload_len);
@@ -221,6 +217,8 @@ static __always_inline int kdht_parse_udp(struct kdht_frame *f, const struct kdh
 		return KDHT_REASON_NO_CHECKSUM;
 	if (bpf_ntohs(start.udp.len) != f->end - f->udp)
 		return KDHT_REASON_BAD_IP;
+	if (f->version == 6 && kdht_is_ipv4(f->source))
+		return KDHT_REASON_BAD_ADDRESS; /* else a reply would go to an IPv4 host that never asked */
 	f->source_port = start.udp.source;
 	f->target_port = start.udp.dest;
 	f->udp_len = start.udp.len;

@@ -1,6 +1,7 @@
 # cython: language_level=3
-# distutils: include_dirs = include
+# distutils: include_dirs = include bpf
 # distutils: libraries = bpf
+# distutils: depends = bpf/kdht_xdp.h
 """A thin layer over libbpf: load an object, use its maps, run and attach its program.
 
 Everything is a file descriptor or bytes; policy (what is pinned where, what is published)
@@ -11,7 +12,7 @@ tried and errno; nothing else leaves this module.
 import os
 
 from libc.errno cimport errno
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 
@@ -20,11 +21,33 @@ cdef extern from "<linux/bpf.h>" nogil:
         BPF_XDP
         BPF_ANY
         BPF_F_TEST_XDP_LIVE_FRAMES
+        BPF_MAP_TYPE_ARRAY
     struct bpf_prog_info:
         uint32_t id
         uint32_t verified_insns
         uint32_t xlated_prog_len
         uint32_t jited_prog_len
+        char name[16]
+    struct _xdp_link:
+        uint32_t ifindex
+    struct bpf_link_info:
+        uint32_t prog_id
+        _xdp_link xdp
+
+cdef extern from "kdht_xdp.h" nogil:
+    enum:
+        KDHT_XDP_FIXED_TIME
+        KDHT_XDP_TEST_RUN
+        KDHT_XDP_LAYOUT
+    struct kdht_xdp_settings:
+        int64_t clock_offset
+        uint32_t now
+        uint32_t flags
+        uint32_t client_rate
+        uint32_t member_rate
+    struct kdht_vlan:
+        uint32_t ifindex
+        uint32_t number
 
 cdef extern from "<linux/if_link.h>" nogil:
     enum:
@@ -46,6 +69,7 @@ cdef extern from "<bpf/libbpf.h>" nogil:
     bpf_map *bpf_object__find_map_by_name(const bpf_object *obj, const char *name)
     bpf_map *bpf_object__next_map(const bpf_object *obj, const bpf_map *map)
     const char *bpf_map__name(const bpf_map *map)
+    bint bpf_map__is_internal(const bpf_map *map)
     int bpf_map__set_pin_path(bpf_map *map, const char *path)
     int bpf_map__fd(const bpf_map *map)
     int bpf_program__fd(const bpf_program *prog)
@@ -73,11 +97,17 @@ cdef extern from "<bpf/bpf.h>" nogil:
     int bpf_map_update_elem(int fd, const void *key, const void *value, uint64_t flags)
     int bpf_map_lookup_elem(int fd, const void *key, void *value)
     int bpf_map_delete_elem(int fd, const void *key)
+    int bpf_map_create(int type, const char *name, uint32_t key_size, uint32_t value_size,
+                       uint32_t max_entries, const void *opts)
     int bpf_link_create(int prog_fd, int target_fd, int attach_type, const bpf_link_create_opts *opts)
     int bpf_link_update(int link_fd, int new_prog_fd, const void *opts)
     int bpf_link_detach(int link_fd)
     int bpf_obj_pin(int fd, const char *path)
     int bpf_obj_get(const char *path)
+    int bpf_prog_get_fd_by_id(uint32_t id)
+
+LAYOUT = KDHT_XDP_LAYOUT
+FIXED_TIME, TEST_RUN = KDHT_XDP_FIXED_TIME, KDHT_XDP_TEST_RUN
 
 
 class BpfError(OSError):
@@ -118,9 +148,9 @@ cdef class Object:
         if pins is not None:
             at = bpf_object__next_map(self.obj, NULL)
             while at is not NULL:
-                name = bpf_map__name(at)
-                if not name.startswith(b"."):
-                    _check(bpf_map__set_pin_path(at, os.fsencode(pins) + b"/" + name), "pin a map")
+                if not bpf_map__is_internal(at):
+                    place = os.fsencode(pins) + b"/" + <bytes>bpf_map__name(at)
+                    _check(bpf_map__set_pin_path(at, place), "pin a map")
                 at = bpf_object__next_map(self.obj, at)
         _check(bpf_object__load(self.obj), f"load the BPF object {path}")
         found = bpf_object__find_program_by_name(self.obj, program.encode())
@@ -147,6 +177,18 @@ cdef class Object:
         cdef const uint8_t *key_at = key
         cdef const uint8_t *value_at = value
         _check(bpf_map_update_elem(self._map(name), key_at, value_at, BPF_ANY), f"write to the map {name}")
+
+    def update_whole(self, name: str, value: bytes) -> None:
+        """Replace the one element of the map of maps by an array that holds `value` alone."""
+        cdef const uint8_t *value_at = value
+        cdef uint32_t zero = 0
+        cdef int inner = _check(
+            bpf_map_create(BPF_MAP_TYPE_ARRAY, NULL, sizeof(zero), <uint32_t>len(value), 1, NULL), "make a map")
+        try:
+            _check(bpf_map_update_elem(inner, &zero, value_at, BPF_ANY), "fill a map")
+            _check(bpf_map_update_elem(self._map(name), &zero, &inner, BPF_ANY), f"write to the map {name}")
+        finally:
+            os.close(inner)
 
     def delete(self, name: str, key: bytes) -> None:
         """Remove the element `key`, if it is there."""
@@ -211,6 +253,45 @@ cdef class Object:
         _check(bpf_obj_get_info_by_fd(self.program, &info, &size), "ask for the program's information")
         return {"id": info.id, "verified_insns": info.verified_insns,
                 "xlated_bytes": info.xlated_prog_len, "jited_bytes": info.jited_prog_len}
+
+
+def settings(*, clock_offset: int = 0, now: int = 0, flags: int = 0,
+             client_rate: int = 0, member_rate: int = 0) -> bytes:
+    """struct kdht_xdp_settings: with the configuration before it, the element of the map kdht_states."""
+    cdef kdht_xdp_settings packed
+    memset(&packed, 0, sizeof(packed))
+    packed.clock_offset, packed.now, packed.flags = clock_offset, now, flags
+    packed.client_rate, packed.member_rate = client_rate, member_rate
+    return (<uint8_t *>&packed)[:sizeof(packed)]
+
+
+def vlan_key(ifindex: int, number: int) -> bytes:
+    """struct kdht_vlan, a key of the map kdht_vlans: a VLAN of the device below it."""
+    cdef kdht_vlan packed
+    packed.ifindex, packed.number = ifindex, number
+    return (<uint8_t *>&packed)[:sizeof(packed)]
+
+
+def program_name(program_id: int) -> str:
+    """The name of a loaded program, 15 characters at most. Raises BpfError (ENOENT)."""
+    cdef bpf_prog_info info
+    cdef uint32_t size = sizeof(info)
+    cdef int fd = _check(bpf_prog_get_fd_by_id(program_id), f"look at the program {program_id}")
+    memset(&info, 0, sizeof(info))
+    try:
+        _check(bpf_obj_get_info_by_fd(fd, &info, &size), "ask for the program's information")
+    finally:
+        os.close(fd)
+    return info.name.decode(errors="replace")
+
+
+def link_info(link_fd: int) -> dict:
+    """Of an XDP link: its program's id, and the interface (0: it is gone, or was detached)."""
+    cdef bpf_link_info info
+    cdef uint32_t size = sizeof(info)
+    memset(&info, 0, sizeof(info))
+    _check(bpf_obj_get_info_by_fd(link_fd, &info, &size), "ask for the link's information")
+    return {"program": info.prog_id, "ifindex": info.xdp.ifindex}
 
 
 def attach(program_fd: int, ifindex: int, native: bool) -> int:

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * For bench/ebpf.py only: a generator that sends what it is given, the bare minimum that a
+ * forwarding program could do, and a receiver that counts.
+ */
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <bpf/bpf_helpers.h>
+
+#define START_LEN 160
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} received SEC(".maps");
+
+/* What the frames begin with. The kernel uses their pages again as they come back, rewritten. */
+struct start {
+	__u64 words[START_LEN / 8];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct start);
+} starts SEC(".maps");
+
+SEC("xdp")
+int generate(struct xdp_md *ctx)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	__u32 zero = 0;
+	struct start *fresh = bpf_map_lookup_elem(&starts, &zero);
+
+	if (!fresh || data + sizeof(*fresh) > end)
+		return XDP_ABORTED;
+	__builtin_memcpy(data, fresh, sizeof(*fresh));
+	return XDP_TX;
+}
+
+SEC("xdp")
+int reflect(struct xdp_md *ctx)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	struct ethhdr *eth = data;
+	__u8 mac[ETH_ALEN];
+
+	if ((void *)(eth + 1) > end)
+		return XDP_DROP;
+	__builtin_memcpy(mac, eth->h_dest, ETH_ALEN);
+	__builtin_memcpy(eth->h_dest, eth->h_source, ETH_ALEN);
+	__builtin_memcpy(eth->h_source, mac, ETH_ALEN);
+	return XDP_TX;
+}
+
+SEC("xdp")
+int count(struct xdp_md *ctx)
+{
+	__u32 zero = 0;
+	__u64 *counter = bpf_map_lookup_elem(&received, &zero);
+
+	if (counter)
+		(*counter)++;
+	return XDP_DROP;
+}
+
+char LICENSE[] SEC("license") = "GPL";
