@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from daemons import KDHTCTL, ROOT, DevNode, free_port, run
+from daemons import KDHTCTL, ROOT, DevNode, free_port, nobody, open_to_all, run
 
 from kdht.cli.main import COMMANDS, command
 from kdht.cli.report import duration
-from kdht.daemon import boundary
+from kdht.daemon import boundary, places
 from kdht.errors import KdhtError
 
 SILENT = f"127.0.0.1:{free_port('127.0.0.1')}"
@@ -199,6 +199,15 @@ def test_a_dead_daemons_socket(ctl, tmp_path):
 def test_a_file_that_is_no_socket(ctl, tmp_path):
     (tmp_path / "file").write_text("")
     bad(ctl("status", "--socket", str(tmp_path / "file")), 5, str(tmp_path / "file"))
+
+
+def test_a_home_where_this_user_may_not_look(tmp_path):
+    """The usual places are looked at, and what cannot be seen is not there."""
+    (tmp_path / "home").mkdir(mode=0o700)
+    open_to_all(tmp_path)
+    env = {key: value for key, value in os.environ.items() if key not in ("KDHT_SOCKET", "XDG_STATE_HOME")}
+    done = run([*nobody(), *KDHTCTL, "status"], env={**env, "HOME": str(tmp_path / "home")}, text=False)
+    bad(done, 5, "no such socket" if not places.SOCKET.exists() else "")
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,8 @@ def _explained(path: Path) -> Iterator[None]:
         raise NoDaemon(f"{path}: no such socket, so no daemon runs there: {_HINT}") from None
     except ConnectionRefusedError:
         raise NoDaemon(f"{path}: nobody listens, its daemon has died: {_HINT}") from None
+    except (BrokenPipeError, ConnectionResetError):
+        raise _cut_off(path) from None
     except PermissionError:
         raise NoDaemon(
             f"{path}: permission denied: ask as root or as a member of the socket's group"
@@ -90,4 +92,8 @@ def _decoded(path: Path, line: bytes) -> dict[str, Any]:
     try:
         return msgspec.json.decode(line, type=dict[str, Any])
     except msgspec.MsgspecError:
-        raise NoDaemon(f"{path}: what answers there is no kdhtd, or it just stopped") from None
+        raise _cut_off(path) from None
+
+
+def _cut_off(path: Path) -> NoDaemon:
+    return NoDaemon(f"{path}: what answers there is no kdhtd, or it just stopped")

@@ -21,7 +21,8 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Plain JSON, for 
 def default_socket() -> Path:
     """The system's daemon, or where there is none the --dev node at its usual address."""
     dev_socket = places.control_socket(places.dev_dir(places.DEV_ADDRESS))
-    return dev_socket if not places.SOCKET.exists() and dev_socket.exists() else places.SOCKET
+    # os.path.exists says no, and raises nothing, where this user may not look.
+    return next((each for each in (places.SOCKET, dev_socket) if os.path.exists(each)), places.SOCKET)
 
 
 class SocketType(click.Path):

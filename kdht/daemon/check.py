@@ -68,7 +68,7 @@ def _bootstrap(settings: Settings) -> Iterator[str]:
 
 def _data_dir(settings: Settings) -> Iterator[str]:
     path = settings.data_dir
-    at = next(each for each in (path, *path.parents) if each.exists())
+    at = next(each for each in (path, *path.parents) if os.path.exists(each))
     if not at.is_dir():
         raise StorageError(f"{at}: not a directory: choose another node.data_dir")
     if not os.access(at, os.W_OK | os.X_OK):

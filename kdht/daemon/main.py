@@ -88,12 +88,23 @@ def _settings(path: Path | None, is_dev: bool, overrides: dict[str, dict[str, An
 
 
 def _load(path: Path | None, overrides: dict[str, dict[str, Any]]) -> Config:
-    if path is None and not places.CONFIG.exists():
+    if path is None and _is_missing(places.CONFIG):
         raise ConfigError(
             f"{places.CONFIG} does not exist: write it (kdhtd --example shows how), "
             "name another with --config, or try --dev"
         )
     return load(path or places.CONFIG, overrides)
+
+
+def _is_missing(path: Path) -> bool:
+    """Whether there is no such file; not so where this user may not look."""
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        pass
+    return False
 
 
 def main() -> NoReturn:
