@@ -1,9 +1,9 @@
 """The typed surface of the capture splitter; the contract is at the top of _capture.pyx."""
 
 from collections.abc import Sequence
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
-Buffer: TypeAlias = bytes | bytearray | memoryview
+from kdht.wire import Buffer
 
 MAX_RECORD: int
 MAX_PACKETS: int

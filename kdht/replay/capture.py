@@ -14,7 +14,8 @@ from types import TracebackType
 from typing import IO, NamedTuple
 
 from kdht.errors import CaptureError, ConfigError
-from kdht.replay._capture import Batch, Buffer, Splitter
+from kdht.replay._capture import Batch, Splitter
+from kdht.wire import Buffer
 
 CHUNK = 1 << 20
 """Bytes read at once: what a batch is cut from."""

@@ -7,7 +7,7 @@ they come from its configuration or from a file. ConfigError says what cannot be
 
 import tomllib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +107,11 @@ class Table:
         except ValueError as error:
             raise ConfigError(f"the table: {error}") from None
         return core
+
+
+def at(table: Table, now: int | None) -> Table:
+    """The same table, judging at another second."""
+    return replace(table, now=now)
 
 
 # --- Files -------------------------------------------------------------------------------

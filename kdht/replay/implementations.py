@@ -1,0 +1,168 @@
+"""What can give verdicts on a batch: the oracle, the core, and the XDP program by test run.
+
+Each is a context manager whose `run` gives a Run. The live ones are in live.py; `opened`
+makes any of them by name. An artificial fault (faults.py) may be put into one.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import NamedTuple, Protocol, Self
+
+from kdht.errors import ConfigError
+from kdht.replay._capture import Batch
+from kdht.replay._engine import Results, run_core, run_program
+from kdht.replay.oracle import Settings, SlowNode, SlowTable
+from kdht.replay.oracle_packets import verdict
+from kdht.replay.seen import Seen
+from kdht.replay.tables import Table
+
+NANOSECONDS = 1_000_000_000
+THREADS = 2
+"""That run the XDP program: a test run is a system call for each packet."""
+ALONE = 64
+"""Packets that are not worth two threads."""
+
+
+class Run(NamedTuple):
+    """What an implementation made of a batch."""
+
+    results: Results
+    now: int | None
+    """The unix second of all verdicts; None: when each packet was captured."""
+    seen: list[Seen] | None = None
+    """By a live implementation: what could be observed of each packet."""
+
+
+class Implementation(Protocol):
+    """One implementation with one node's table."""
+
+    name: str
+
+    def __enter__(self) -> Self:
+        """Raises DatapathError or LabError where it cannot run."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def run(self, batch: Batch, now: int | None) -> Run:
+        """Verdicts at a unix second, or, with None, at the time of each packet's capture."""
+
+
+class InProcess:
+    """What an implementation without anything to clean up shares."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class OfCore(InProcess):
+    """The Cython core."""
+
+    name = "core"
+
+    def __init__(self, table: Table) -> None:
+        self.core = table.core()
+
+    def run(self, batch: Batch, now: int | None) -> Run:
+        results = Results(batch)
+        run_core(self.core, results, now)
+        return Run(results, now)
+
+
+class OfOracle(InProcess):
+    """The plain Python oracle."""
+
+    name = "oracle"
+
+    def __init__(self, table: Table) -> None:
+        self.node = SlowNode(Settings(**table.settings()), SlowTable(table.self_id, table.buckets()))
+
+    def run(self, batch: Batch, now: int | None) -> Run:
+        results = Results(batch)
+        for index in range(len(batch)):
+            second = batch.frame(index).nanos // NANOSECONDS if now is None else now
+            found = verdict(self.node, batch.packet(index), second % 2**32)
+            results.put(
+                index, found.reason, found.data, found.source, found.target, found.next_id, found.max_reply
+            )
+        return Run(results, now)
+
+
+class OfProgram(InProcess):
+    """The XDP program, in the kernel's test run: one system call for each packet, in two threads."""
+
+    name = "ebpf"
+
+    def __init__(self, table: Table) -> None:
+        """Raises DatapathError where the program cannot be loaded."""
+        from kdht.replay.program import Program
+
+        self._program = Program(table)
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="kdht-test-run")
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.shutdown()
+
+    def run(self, batch: Batch, now: int | None) -> Run:
+        results = Results(batch)
+        begin = 0
+        while begin < len(batch):
+            end = len(batch) if now is not None else batch.same_second(begin)
+            self._program.set_time(now if now is not None else batch.frame(begin).nanos // NANOSECONDS)
+            self._run(results, begin, end)
+            begin = end
+        return Run(results, now)
+
+    def _run(self, results: Results, begin: int, end: int) -> None:
+        if end - begin <= ALONE:
+            run_program(self._program.fd, results, begin, end)
+            return
+        step = -(-(end - begin) // THREADS)
+        waiting: list[Future[None]] = [
+            self._pool.submit(run_program, self._program.fd, results, at, min(at + step, end))
+            for at in range(begin, end, step)
+        ]
+        for each in waiting:
+            each.result()
+
+
+def _live(kind: str) -> Callable[[Table], Implementation]:
+    def make(table: Table) -> Implementation:
+        from kdht.replay.live import Live
+
+        return Live(table, kind)
+
+    return make
+
+
+MAKERS: dict[str, Callable[[Table], Implementation]] = {
+    "oracle": OfOracle,
+    "core": OfCore,
+    "ebpf": OfProgram,
+    "live-socket": _live("socket"),
+    "live-nfqueue": _live("nfqueue"),
+    "live-ebpf": _live("ebpf"),
+}
+NAMES = tuple(MAKERS)
+
+
+def made(name: str, table: Table, fault: str | None = None) -> Implementation:
+    """The implementation of that name, with an artificial fault if one is named.
+
+    Raises ConfigError for an unknown name, DatapathError where it cannot run.
+    """
+    if name not in MAKERS:
+        raise ConfigError(f"no implementation is called {name}: there are {', '.join(NAMES)}")
+    if fault is None:
+        return MAKERS[name](table)
+    from kdht.replay.faults import Faulty
+
+    return Faulty(MAKERS[name], table, fault)

@@ -1,0 +1,143 @@
+"""Options and arguments that several commands share, and what they become."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import msgspec
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+from kdht.errors import ConfigError
+from kdht.replay import tables
+from kdht.replay._capture import Batch
+from kdht.replay.capture import Capture
+from kdht.replay.implementations import NAMES, Implementation, made
+from kdht.replay.tables import Table
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+DIFFERENCES = 8
+"""The exit status of a comparison that found differences."""
+FILE = click.Path(path_type=Path)
+
+as_json = click.option("--json", "as_json", is_flag=True, help="JSON for scripts, one object a line.")
+capture_argument = click.argument("capture", type=FILE)
+implementation_type = click.Choice(NAMES)
+_TABLE_OPTIONS = [
+    click.option("--table", "-t", type=FILE, help="The node that judges, as a JSON or TOML file."),
+    click.option("--node", "-n", type=FILE, help="Or the running node behind this control socket."),
+    click.option("--config", "-c", type=FILE, help="That node's configuration, for its keys and limits."),
+    click.option(
+        "--secret",
+        multiple=True,
+        metavar="EPOCH:FILE",
+        help="In place of --config: a file with the cluster secret; the first signs.",
+    ),
+    click.option(
+        "--now",
+        metavar="SECOND|capture",
+        help="Judge at this unix second, or each packet when it was captured; else as the table says.",
+    ),
+]
+_FAULT = click.option("--fault", metavar="IMPLEMENTATION:FAULT", hidden=True, help="For tests: see faults.py.")
+
+
+def table_options(function: F) -> F:
+    """--table, --node, --config, --secret, --now."""
+    for option in reversed(_TABLE_OPTIONS):
+        function = option(function)
+    return function
+
+
+def fault_option(function: F) -> F:
+    """--fault, which no help shows."""
+    return _FAULT(function)
+
+
+def table_of(
+    table: Path | None, node: Path | None, config: Path | None, secret: tuple[str, ...], now: str | None
+) -> Table:
+    """What the table options say. Raises UsageError, ConfigError, NoDaemon."""
+    if (table is None) == (node is None):
+        raise click.UsageError("which node judges? Give either --table or --node")
+    if table is not None:
+        if config or secret:
+            raise click.UsageError("--config and --secret go with --node: a table file has its keys itself")
+        found = tables.load(table)
+    else:
+        assert node is not None
+        found = tables.from_node(node, config, [_key(text) for text in secret])
+    return tables.at(found, _second(now, found.now))
+
+
+def _key(text: str) -> Any:
+    epoch, colon, path = text.partition(":")
+    if not colon or not epoch.isdigit():
+        raise click.UsageError(f"--secret is an epoch, a colon and a file, as in 1:/etc/kdht/secret, not {text!r}")
+    return tables.read_key(int(epoch), Path(path))
+
+
+def _second(text: str | None, usual: int | None) -> int | None:
+    if text is None or text == "capture":
+        return usual if text is None else None
+    if not text.isdigit():
+        raise click.UsageError(f"--now is a unix second or `capture`, not {text!r}")
+    return int(text)
+
+
+def opened(name: str, table: Table, fault: str | None) -> Implementation:
+    """An implementation, with the fault if it is meant for it."""
+    meant, _, kind = (fault or "").partition(":")
+    return made(name, table, kind if meant == name else None)
+
+
+def numbers(text: str | None) -> range | None:
+    """Packets by number: "7" or "7-9". Raises UsageError."""
+    if text is None:
+        return None
+    first, dash, last = text.partition("-")
+    if not first.isdigit() or (dash and not last.isdigit()):
+        raise click.UsageError(f"--packet is a number or a range, as in 7 or 7-9, not {text!r}")
+    return range(int(first), int(last or first) + 1)
+
+
+# --- Output --------------------------------------------------------------------------------
+
+
+def emit(data: Any) -> None:
+    """One JSON object on a line of its own."""
+    sys.stdout.write(msgspec.json.encode(data).decode() + "\n")
+
+
+def console() -> Console:
+    """Where what is for people goes."""
+    return Console(highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[Iterator[Batch]]:
+    """A capture's batches, with a progress bar on a terminal."""
+    errors = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Capture(path) as capture, Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as bar:  # fmt: skip
+        task = bar.add_task(path.name, total=capture.progress.total)
+
+        def batches() -> Iterator[Batch]:
+            for batch in capture:
+                yield batch
+                bar.update(task, completed=capture.progress.done)
+
+        yield batches()
+
+
+def packet_at(path: Path, number: int) -> tuple[Batch, int]:
+    """One packet of a capture, by its number from 1, and its place in its batch. Raises ConfigError."""
+    with reading(path) as batches:
+        for batch in batches:
+            if batch.first <= number < batch.first + len(batch):
+                return batch, number - batch.first
+    raise ConfigError(f"{path}: has no packet {number}")
