@@ -259,8 +259,9 @@ def summary(results: dict[str, list[Run]]) -> dict[str, dict[str, float]]:
         for name, runs in results.items()
     }
     for rate in rates.values():
-        rate["of_c"] = round(rate["per_second"] / rates["C"]["per_second"], 3)
-        rate["of_python"] = round(rate["per_second"] / rates["Python"]["per_second"], 3)
+        for other in ("C", "Python"):
+            for unit in ("per_second", "per_cpu_second"):
+                rate[f"{unit}_of_{other}"] = round(rate[unit] / rates[other][unit], 3)
     return rates
 
 
@@ -279,12 +280,16 @@ def main(runs: int, packets: int, body: int, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"packet_bytes": size, "packets": packets, "runs": runs, "rates": rates}))
         return
-    table = Table(
-        "program", "verdicts/s", "verdicts/CPU s", "of C", "of Python", title=f"{size}-byte packets"
-    )
+    table = Table("program", title=f"Verdicts on {size}-byte packets")
+    for title in ("per second", "of C", "of Python", "per CPU second", "of C", "of Python"):
+        table.add_column(title, justify="right")
     for name, rate in rates.items():
-        figures = (f"{rate['per_second']:,}", f"{rate['per_cpu_second']:,}")
-        table.add_row(name, *figures, f"{rate['of_c']:.2f}", f"{rate['of_python']:.2f}")
+        cells = [
+            text
+            for unit in ("per_second", "per_cpu_second")
+            for text in (f"{rate[unit]:,}", f"{rate[f'{unit}_of_C']:.2f}", f"{rate[f'{unit}_of_Python']:.2f}")
+        ]
+        table.add_row(name, *cells)
     Console().print(table)
 
 

@@ -3,8 +3,8 @@
 """Verdicts in batches on a netlink socket that the NetfilterQueue package opened and bound.
 
 `QueueLoop.run` takes up to BATCH packets with one recvmmsg, lets the core rewrite each where
-it lies in the receive buffer, and answers all with one sendmsg. It holds no GIL and
-allocates nothing. A re-addressed packet's verdict is built in the bytes before its payload,
+it lies in the receive buffer, and answers all with one sendmsg, or a few if they are long.
+It holds no GIL and allocates nothing. A re-addressed packet's verdict is built in the bytes before its payload,
 over the attributes that were just read; neighbouring packets that stay as they are, or that
 are dropped, share one batch verdict.
 
@@ -14,146 +14,17 @@ received all the same. Counters lie in memory that the daemon maps too.
 """
 
 from libc.errno cimport EAGAIN, EINTR, ENOBUFS, errno
-from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
-from kdht._routing cimport (
-    KDHT_DROP,
-    KDHT_FORWARD,
-    KDHT_RELAY,
-    Core,
-    core_verdict,
-    kdht_outcome,
-    kdht_region,
-)
-
-
-cdef extern from "<sys/socket.h>" nogil:
-    struct iovec:
-        void *iov_base
-        size_t iov_len
-    struct msghdr:
-        void *msg_name
-        uint32_t msg_namelen
-        iovec *msg_iov
-        size_t msg_iovlen
-        int msg_flags
-    struct mmsghdr:
-        msghdr msg_hdr
-        unsigned int msg_len
-    enum:
-        MSG_WAITFORONE
-        MSG_TRUNC
-        SOL_SOCKET
-        SO_RCVTIMEO
-    int setsockopt(int fd, int level, int option, const void *value, uint32_t length)
-    int recvmmsg(int fd, mmsghdr *messages, unsigned int count, int flags, void *timeout)
-    ssize_t sendmsg(int fd, const msghdr *message, int flags)
-
-cdef extern from "<arpa/inet.h>" nogil:
-    uint32_t htonl(uint32_t value)
-    uint16_t htons(uint16_t value)
-
-cdef extern from "<sys/time.h>" nogil:
-    struct timespec:
-        long tv_sec
-    struct timeval:
-        long tv_sec
-        long tv_usec
-    enum:
-        CLOCK_REALTIME_COARSE
-    int clock_gettime(int clock, timespec *now)
-
-cdef extern from "<sys/prctl.h>" nogil:
-    enum:
-        PR_SET_PDEATHSIG
-    int prctl(int option, unsigned long value)
-
-cdef extern from "<linux/netlink.h>" nogil:
-    struct nlmsghdr:
-        uint32_t nlmsg_len
-        uint16_t nlmsg_type
-        uint16_t nlmsg_flags
-        uint32_t nlmsg_seq
-        uint32_t nlmsg_pid
-    struct nlmsgerr:
-        int error
-        nlmsghdr msg
-    struct nlattr:
-        uint16_t nla_len
-        uint16_t nla_type
-    enum:
-        NLMSG_ERROR
-        NLM_F_REQUEST
-        NLM_F_ACK
-        NLA_TYPE_MASK
-
-cdef extern from "<linux/netfilter/nfnetlink.h>" nogil:
-    struct nfgenmsg:
-        uint8_t nfgen_family
-        uint8_t version
-        uint16_t res_id
-    enum:
-        NFNL_SUBSYS_QUEUE
-
-cdef extern from "<linux/netfilter.h>" nogil:
-    enum:
-        NF_DROP
-        NF_ACCEPT
-
-cdef extern from "<linux/netfilter/nfnetlink_queue.h>" nogil:
-    struct nfqnl_msg_packet_hdr:
-        uint32_t packet_id
-    struct nfqnl_msg_verdict_hdr:
-        uint32_t verdict
-        uint32_t id
-    enum:
-        NFQNL_MSG_PACKET
-        NFQNL_MSG_VERDICT
-        NFQNL_MSG_CONFIG
-        NFQNL_MSG_VERDICT_BATCH
-        NFQA_PACKET_HDR
-        NFQA_VERDICT_HDR
-        NFQA_MARK
-        NFQA_PAYLOAD
-        NFQA_CAP_LEN
-        NFQA_CFG_MASK
-        NFQA_CFG_FLAGS
-        NFQA_CFG_F_FAIL_OPEN
-
-cdef extern from *:
-    """
-    /* The messages that we send, as they lie on the netlink socket. */
-    struct kdht_nl_verdict { struct nlmsghdr nl; struct nfgenmsg nf;
-        struct nlattr verdict_at; struct nfqnl_msg_verdict_hdr verdict; };
-    struct kdht_nl_rewrite { struct kdht_nl_verdict head;
-        struct nlattr mark_at; __be32 mark; struct nlattr payload_at; };
-    struct kdht_nl_flags { struct nlmsghdr nl; struct nfgenmsg nf;
-        struct nlattr flags_at; __be32 flags; struct nlattr mask_at; __be32 mask; };
-    """
-    struct kdht_nl_verdict:
-        nlmsghdr nl
-        nfgenmsg nf
-        nlattr verdict_at
-        nfqnl_msg_verdict_hdr verdict
-    struct kdht_nl_rewrite:
-        kdht_nl_verdict head
-        nlattr mark_at
-        uint32_t mark
-        nlattr payload_at
-    struct kdht_nl_flags:
-        nlmsghdr nl
-        nfgenmsg nf
-        nlattr flags_at
-        uint32_t flags
-        nlattr mask_at
-        uint32_t mask
+from kdht._routing cimport KDHT_DROP, KDHT_FORWARD, KDHT_RELAY, Core, core_verdict, kdht_outcome, kdht_region
+from kdht.datapath._netlink cimport *
 
 
 cdef enum:
     BATCH = 64
+    ANSWER_BYTES = 30000   # a larger answer costs the kernel an allocation of many pages
     ROOM = 64              # before each slot, so that a rewrite's headers fit whatever was received
     SLOT = 2048            # a message with COPY_RANGE bytes of packet
     COPY_RANGE_BYTES = 1536  # all that an Ethernet frame holds: longer ones are accepted unread
@@ -209,6 +80,7 @@ cdef struct Loop:
     uint32_t mark       # network order
     uint16_t queue      # network order
     int waiting         # verdicts in `out`
+    size_t size         # and their bytes
     int plain           # index of the verdict that a same one may be merged into, or -1
     mmsghdr received[BATCH]
     iovec into[BATCH]
@@ -283,6 +155,13 @@ cdef inline void _fill(const Loop *loop, kdht_nl_verdict *out, uint32_t verdict,
     out.verdict.id = id
 
 
+cdef inline void _add(Loop *loop, void *message, uint32_t length) noexcept nogil:
+    loop.out[loop.waiting].iov_base = message
+    loop.out[loop.waiting].iov_len = (length + 3) & ~3u
+    loop.size += length
+    loop.waiting += 1
+
+
 cdef void _plain(Loop *loop, uint32_t verdict, uint32_t id) noexcept nogil:
     """Accept or drop as it came. A batch verdict means all up to its ID that have none yet.
 
@@ -299,10 +178,8 @@ cdef void _plain(Loop *loop, uint32_t verdict, uint32_t id) noexcept nogil:
             return
     out = &loop.verdicts[loop.waiting]
     _fill(loop, out, verdict, id)
-    loop.out[loop.waiting].iov_base = out
-    loop.out[loop.waiting].iov_len = sizeof(kdht_nl_verdict)
     loop.plain = loop.waiting
-    loop.waiting += 1
+    _add(loop, out, sizeof(kdht_nl_verdict))
 
 
 cdef void _rewritten(Loop *loop, const Packet *packet) noexcept nogil:
@@ -317,10 +194,8 @@ cdef void _rewritten(Loop *loop, const Packet *packet) noexcept nogil:
     out.mark = loop.mark
     out.payload_at.nla_len = sizeof(nlattr) + packet.length
     out.payload_at.nla_type = NFQA_PAYLOAD
-    loop.out[loop.waiting].iov_base = out
-    loop.out[loop.waiting].iov_len = (length + 3) & ~3u
     loop.plain = -1
-    loop.waiting += 1
+    _add(loop, out, length)
 
 
 cdef void _judge(Loop *loop, const Packet *packet) noexcept nogil:
@@ -348,13 +223,16 @@ cdef void _answer(Loop *loop) noexcept nogil:
     memset(&message, 0, sizeof(message))
     message.msg_iov = loop.out
     message.msg_iovlen = loop.waiting
-    if sendmsg(loop.fd, &message, 0) >= 0:
-        return
-    message.msg_iovlen = 1
-    for i in range(loop.waiting):
-        message.msg_iov = &loop.out[i]
-        if sendmsg(loop.fd, &message, 0) < 0:
-            loop.counters[C_NETLINK_ERRORS] += 1
+    if loop.waiting and sendmsg(loop.fd, &message, 0) < 0:
+        message.msg_iovlen = 1
+        for i in range(loop.waiting):
+            message.msg_iov = &loop.out[i]
+            if sendmsg(loop.fd, &message, 0) < 0:
+                loop.counters[C_NETLINK_ERRORS] += 1
+    loop.counters[C_BATCHES] += loop.waiting > 0
+    loop.waiting = 0
+    loop.size = 0
+    loop.plain = -1
 
 
 # --- The loop -------------------------------------------------------------------------------
@@ -367,18 +245,16 @@ cdef void _treat(Loop *loop, int count) noexcept nogil:
 
     clock_gettime(CLOCK_REALTIME_COARSE, &now)
     loop.now = <uint32_t>now.tv_sec
-    loop.waiting = 0
-    loop.plain = -1
     for i in range(count):
         data = <uint8_t *>loop.into[i].iov_base
         if _parse(&loop.received[i], data, &packet):
             loop.counters[C_PACKETS] += 1
             _judge(loop, &packet)
+            if loop.size >= ANSWER_BYTES:
+                _answer(loop)
         else:
             _take_notice(loop, &loop.received[i], data)
-    if loop.waiting:
-        _answer(loop)
-        loop.counters[C_BATCHES] += 1
+    _answer(loop)
 
 
 cdef int _run(Loop *loop, const int *stopping) noexcept nogil:
@@ -467,6 +343,7 @@ cdef class QueueLoop:
         self.loop.fd = fd
         self.loop.queue = htons(queue)
         self.loop.mark = htonl(mark)
+        self.loop.plain = -1
         if _set_up(self.loop):
             raise OSError(errno, "the queue's file descriptor is no socket")
 
