@@ -1,0 +1,105 @@
+"""Draws plain data with rich, for people. It fetches nothing; scripts take --json."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from kdht.replay.options import console
+
+Data = Mapping[str, Any]
+
+STYLES = {"FORWARD": "green", "RELAY": "green", "LOCAL": "cyan", "PASS": "dim", "DROP": "red", None: "yellow"}
+
+
+def _verdict(data: Data) -> str:
+    """A verdict in words, on one line."""
+    if data["verdict"] is None:
+        return f"[yellow]could not be run: {escape(str(data['unable']))}[/]"
+    parts = [f"[{STYLES[data['verdict']]}]{data['verdict']:7} {data['reason']}[/]"]
+    if data.get("target"):
+        parts.append(escape(f"{data['source']} > {data['target']}"))
+    if data.get("next_hop"):
+        parts.append(f"next hop {data['next_hop'][:12]}")
+    if "max_reply" in data:
+        parts.append(f"reply up to {data['max_reply']} bytes")
+    return "  ".join(parts)
+
+
+def packet(data: Data) -> None:
+    """One packet of `run`."""
+    out = console()
+    cut = "  [yellow]cut short by the capture[/]" if data["cut_short"] else ""
+    out.print(f"{data['number']:>8}  {_verdict(data)}{cut}")
+    seen = data.get("seen")
+    if seen:
+        counted = f", counted as {seen['counted']}" if seen["counted"] else ""
+        out.print(f"          seen: {seen['what']}{counted}")
+    for change in data.get("changes", ()):
+        out.print(
+            f"          [dim]{change['offset']:>5}[/] {change['field']:<14} "
+            f"{_grouped(change['before'])} > {_grouped(change['after'])}"
+        )
+
+
+def _grouped(digits: str, limit: int = 80) -> str:
+    short = digits if len(digits) <= limit else f"{digits[:limit]}..."
+    return " ".join(short[at : at + 8] for at in range(0, len(short), 8))
+
+
+def _tally(rows: Iterable[Data]) -> Table:
+    drawn = Table("verdict", "reason", "packets", box=None, pad_edge=False)
+    drawn.columns[2].justify = "right"
+    for row in rows:
+        style = STYLES[row["verdict"]]
+        drawn.add_row(
+            f"[{style}]{row['verdict'] or 'not run'}[/]", row["reason"] or "", f"{row['packets']:,}"
+        )
+    return drawn
+
+
+def summary(data: Data) -> None:
+    """The end of `run`."""
+    out = console()
+    out.print(_tally(data["reasons"]))
+    rate = data["packets"] / data["seconds"] if data["seconds"] else 0
+    out.print(
+        f"{data['implementation']}: {data['packets']:,} packets in {data['seconds']:.2f} s, "
+        f"{rate:,.0f} a second, reading included"
+    )
+    if data["cut_short"]:
+        out.print(f"[yellow]{data['cut_short']:,} packets were cut short by whoever captured them[/]")
+
+
+def difference(data: Data) -> None:
+    """Two verdicts, and the fields in which the packets differ."""
+    out = console()
+    one, other = data["names"]
+    out.print(f"[bold]packet {data['number']}[/] (offset {data['offset']:,}): [bold red]{escape(data['what'])}[/]")
+    for name, verdict in zip(data["names"], data["verdicts"], strict=True):
+        seen = data["seen"] if name == other else None
+        out.print(f"  {name:12} {_seen(seen) if seen else _verdict(verdict)}")
+    fields = [row for row in data["fields"] if row["values"][0] != row["values"][1]] or data["fields"]
+    drawn = Table("layer", "field", one, other, box=None, padding=(0, 2), title_justify="left")
+    for row in fields:
+        drawn.add_row(row["layer"], row["field"], *[escape(str(value)) for value in row["values"]])
+    out.print(drawn)
+
+
+def _seen(seen: Data) -> str:
+    counted = f", counted as {seen['counted']}" if seen["counted"] else ""
+    ends = escape(f" {seen['source']} > {seen['target']}") if seen["target"] else ""
+    return f"{seen['what']}{ends}{counted}"
+
+
+def diff_summary(data: Data) -> None:
+    """The end of `diff`."""
+    out = console()
+    out.print(_tally(data["reasons"]))
+    first = data["implementations"][0]
+    for name, count in data["differences"].items():
+        style = "red" if count else "green"
+        hidden = data["not_comparable"][name]
+        rest = f" ({hidden:,} could not be compared)" if hidden else ""
+        out.print(f"{name} against {first}: [{style}]{count:,} differences[/] in {data['packets']:,} packets{rest}")
