@@ -50,7 +50,7 @@ def test_after_joining_every_chain_of_next_hops_ends_at_the_owner(
 def test_256_nodes_join_over_a_lossy_network(pause: float) -> None:
     cluster = Cluster(SEED, loss=0.05)
     cluster.grow(256, pause)
-    cluster.run(SOON)
+    cluster.run(SOON / 2)
     assert all(member.node.joined for member in cluster.members)
     assert cluster.astray(40) == []
 
@@ -82,6 +82,19 @@ def test_a_node_tries_again_until_its_bootstrap_contact_is_there() -> None:
     cluster.run(SOON * 1.5)
     assert early.node.joined
     assert knows(early, contact_of(1, SEED))
+
+
+def test_a_node_that_took_itself_for_the_first_joins_once_it_is_told_of_others() -> None:
+    cluster = Cluster(SEED)
+    first, alone = cluster.add(1), cluster.add(2, bootstrap=[])
+    cluster.run(5)
+    assert alone.node.joined
+    assert alone.published() == []
+    alone.join([first.contact])
+    assert not alone.node.joined
+    cluster.run(1)
+    assert alone.node.joined
+    assert alone.published() == [first.contact]
 
 
 def test_own_addresses_and_those_of_another_ip_version_are_no_bootstrap() -> None:

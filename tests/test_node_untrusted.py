@@ -14,6 +14,7 @@ from kdht.keys import derive
 from kdht.node.events import LookupDone
 from kdht.node.node import Node
 from kdht.node.options import Options
+from kdht.node.search import MAX_WAITING
 from kdht.wire import Address, Contact, Message, pack_contacts, parse, seal, verify
 
 ME = contact_of(1)
@@ -350,6 +351,56 @@ def test_a_removed_contact_is_replaced_by_who_waits_for_the_place() -> None:
         assert lone.now < START + 60
     lone.receive(reply_to(pings[0], new), new.address)
     assert lone.published == {new}
+
+
+def test_if_the_one_that_waits_is_dead_the_next_has_its_turn() -> None:
+    old, first, last = in_same_bucket(3)
+    lone = Lone(Options(k=1, quiet=0.0, neighbour_interval=1e6))
+    enter(lone, old)
+    for contact in (first, last):
+        lone.receive(request(contact), contact.address)
+    targets = [out.target for out in lone.advance(30)]
+    assert targets.index(last.address) < targets.index(first.address)
+
+
+def test_who_was_thrown_out_is_left_alone_for_a_while_whoever_names_it() -> None:
+    dead, witness = in_same_bucket(2)
+    lone = Lone(Options(neighbour_interval=1e6))
+    enter(lone, dead)
+    lone.node.unreachable(dead.address, lone.now + 1)
+    lone.advance(20)
+    assert lone.published == set()
+    enter(lone, witness)
+
+    def name_the_dead() -> list[Address]:
+        lone.node.lookup(witness.id, lone.now)
+        queries = [out for out in lone.node.datagrams_to_send() if parse(out.data).op is Op.FIND_NODE]
+        sent = lone.receive(reply_to(queries[0], witness, (dead,)), witness.address)
+        return [out.target for out in sent if parse(out.data).op is Op.PING]
+
+    assert name_the_dead() == []
+    lone.now += Options().refusal_time
+    assert name_the_dead() == [dead.address]
+
+
+def test_a_bucket_that_lost_a_contact_is_refreshed_soon() -> None:
+    dead, other = in_same_bucket(2)
+    lone = Lone(Options(neighbour_interval=1e6))
+    for contact in (dead, other):
+        enter(lone, contact)
+    lone.node.unreachable(dead.address, lone.now + 1)
+    sent = [parse(out.data) for out in lone.advance(Options().repair_delay * 2)]
+    lookups = [message for message in sent if message.op is Op.FIND_NODE]
+    assert lookups
+    assert all((message.key[0] ^ ME.id[0]) & 0x80 for message in lookups), "in that bucket's range"
+
+
+def test_too_many_lookups_are_refused() -> None:
+    lone = Lone()
+    enter(lone, OTHER)
+    accepted = sum(lone.node.lookup(id_of(number), lone.now) for number in range(2000))
+    assert accepted == Options().max_lookups + MAX_WAITING
+    assert lone.node.counters["lookups_full"] == 2000 - accepted
 
 
 def in_same_bucket(count: int) -> list[Contact]:

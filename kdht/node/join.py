@@ -45,7 +45,10 @@ class Joiner:
         context = self._context
         wanted = dict.fromkeys(bootstrap)
         self._bootstrap = tuple(a for a in wanted if a not in context.own and context.source(a) is not None)
+        if self._bootstrap and not len(context.table):
+            self.joined = False  # it took itself for the first of its cluster
         self._delay = context.options.rejoin_first
+        self._cancel_retry()
         self._try(now)
         if self._reunion is None:
             self._reunite_later(now)
@@ -90,10 +93,14 @@ class Joiner:
 
     def _try_later(self, now: float) -> None:
         options = self._context.options
-        if self._retry is not None:
-            self._context.timers.cancel(self._retry)
+        self._cancel_retry()
         self._retry = self._context.timers.at(now + self._context.jittered(self._delay), self._try)
         self._delay = min(2 * self._delay, options.rejoin_last)
+
+    def _cancel_retry(self) -> None:
+        if self._retry is not None:
+            self._context.timers.cancel(self._retry)
+            self._retry = None
 
     def _look_around(self, now: float) -> None:
         if not self._searching:
