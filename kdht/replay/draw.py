@@ -103,3 +103,60 @@ def diff_summary(data: Data) -> None:
         hidden = data["not_comparable"][name]
         rest = f" ({hidden:,} could not be compared)" if hidden else ""
         out.print(f"{name} against {first}: [{style}]{count:,} differences[/] in {data['packets']:,} packets{rest}")
+
+
+def checked(data: Data) -> None:
+    """One fixture of `check`."""
+    out = console()
+    wrong = data["mismatches"]
+    verdict = f"[red]{len(wrong)} wrong[/]" if wrong else "[green]as expected[/]"
+    out.print(f"{escape(data['fixture'])} ({data['implementation']}): {data['packets']:,} packets, {verdict}")
+    for each in wrong:
+        remark = f"  [dim]# {escape(each['remark'])}[/]" if each["remark"] else ""
+        out.print(f"{each['number']:>8}  expected {escape(each['expected'])}{remark}")
+        out.print(f"          [red]found    {escape(each['found'])}[/]")
+
+
+def explanation(data: Data) -> None:
+    """One packet of `explain`."""
+    out = console()
+    out.print(_verdict(data["verdict"]))
+    for sentence in data["why"]:
+        out.print(f"  {escape(sentence)}")
+    for title, rows in (("fields", data["fields"]), ("checks", data["checks"]), ("candidates", data["candidates"])):
+        if rows:
+            drawn = Table(*rows[0], title=title, title_justify="left", box=None, padding=(0, 2))
+            for row in rows:
+                drawn.add_row(*[escape("" if value is None else str(value)) for value in row.values()])
+            out.print(drawn)
+    for change in data["verdict"].get("changes", ()):
+        out.print(f"  changed: {change['field']} {_grouped(change['before'])} > {_grouped(change['after'])}")
+
+
+def bench(data: Data) -> None:
+    """The figures of `bench`."""
+    out = console()
+    drawn = Table("implementation", "packets/s", f"times {data['ratio_to']}", "ns a packet", box=None)
+    for column in drawn.columns[1:]:
+        column.justify = "right"
+    for row in data["figures"]:
+        drawn.add_row(
+            row["implementation"],
+            f"{row['packets_per_second']:,.0f}",
+            f"{row['ratio']:.2f}",
+            f"{row['nanoseconds']:,.0f}",
+        )
+    out.print(drawn)
+    out.print(
+        f"{data['packets']:,} packets, {data['bytes']:,} bytes, reading included; {data['rounds']} rounds in turn, "
+        "the median of each"
+    )
+
+
+def recorded(data: Data) -> None:
+    """The end of `record`."""
+    out = console()
+    out.print(_tally(data["reasons"]))
+    out.print(f"{escape(data['fixture'])}: {data['packets']:,} packets in {data['seconds']:.1f} s")
+    for warning in data["warnings"]:
+        out.print(f"[yellow]{escape(warning)}[/]")
