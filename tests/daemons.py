@@ -105,8 +105,15 @@ class DevNode:
 
 
 def nobody() -> list[str]:
-    """What to put before a command so that it runs without root's rights, where the caller is root."""
-    return ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] if os.geteuid() == 0 else []
+    """What to put before a command so that it runs without root's rights, where the caller is root.
+
+    It may read everything, for the checkout may lie in a directory that is only root's.
+    """
+    if os.geteuid() != 0:
+        return []
+    reads = "-all,+dac_read_search"
+    user = ["--reuid=65534", "--regid=65534", "--clear-groups"]
+    return ["setpriv", *user, f"--inh-caps={reads}", f"--ambient-caps={reads}"]
 
 
 def open_to_all(path: Path) -> None:

@@ -38,12 +38,21 @@ def _code(command: click.Command, name: str, arguments: Sequence[str] | None) ->
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up_output()
         return KdhtError.exit_code
     except OSError as error:
+        _give_up_output()
         return _complain(
             name, f"{error.filename or 'input or output'}: {error.strerror or error}", KdhtError.exit_code
         )
+
+
+def _give_up_output() -> None:
+    """If standard output takes no more, lose what it holds: the interpreter's own try would change our code."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _complain(name: str, message: str, code: int) -> int:
