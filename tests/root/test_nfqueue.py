@@ -24,7 +24,6 @@ from nfq import Node, udp
 
 from kdht._routing import Core
 from kdht._shared import MAX_BODY, PORT, Flag
-from kdht.datapath import _nfqueue
 from kdht.datapath.nfqueue import NfqueueDatapath, NfqueueOptions
 from kdht.errors import DatapathError
 from kdht.lab.namespaces import is_running
@@ -350,10 +349,3 @@ def test_the_worker_does_not_outlive_the_daemon(make, tmp_path) -> None:
     with node.running():
         assert node.status()["state"] == "up", "the next start clears up"
     assert node.host.sysctl("net/ipv4/conf/eth0/forwarding") == "0"
-
-
-def test_loops_refuse_what_they_cannot_use() -> None:
-    with pytest.raises(ValueError, match="counters take"):
-        _nfqueue.QueueLoop(Core(), 8, 0, 0, 0, bytearray(8))
-    with open(os.devnull) as none, pytest.raises(OSError, match="no socket"):
-        _nfqueue.QueueLoop(Core(), 8, none.fileno(), 0, 0, bytearray(_nfqueue.LANE_BYTES))

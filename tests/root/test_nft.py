@@ -13,7 +13,7 @@ import pytest
 from chain import CLUSTER, IDS, request
 from nfq import arrived, echo_through, udp
 
-from kdht._shared import MAGIC, PORT, Flag, Op
+from kdht._shared import PORT, Flag, Op
 from kdht.datapath import netlink, ruleset
 from kdht.datapath.netlink import Queue
 from kdht.datapath.ruleset import Guard, Ruleset, RulesetOptions, probe_queue
@@ -139,17 +139,6 @@ def test_guarded_interfaces_can_be_changed_while_it_runs(node: Host, make) -> No
     assert "eth0" not in listed(node, "set", "inet", "kdht", "guarded4")
     assert "eth0" in listed(node, "set", "inet", "kdht", "guarded6")
     assert "ipv6" not in listed(node, "set", "inet", "kdht", "guarded")
-
-
-def test_all_parameters_reach_the_native_text() -> None:
-    options = RulesetOptions(interfaces=("eth0",), queue=Queue(10, 4, True), client_rate=77, member_rate=0)
-    text = Ruleset(options).text("native")
-    assert "queue num 10-13 bypass,fanout" in text
-    assert "$" not in text.split("table inet kdht {}")[1]
-    assert f"@th,64,32 {MAGIC:#010x}" in text
-    assert "goto limit_clients" in text
-    assert "counter name members goto to_queue" in text
-    assert "limit rate over 77/second" in text
 
 
 # --- What cannot work -----------------------------------------------------------------

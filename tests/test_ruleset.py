@@ -1,0 +1,84 @@
+"""The ruleset's text and the choice of queues; tests/root/test_nft.py loads it into a kernel."""
+
+import os
+
+import pytest
+
+from kdht._shared import MAGIC, PORT
+from kdht.datapath.netlink import Queue
+from kdht.datapath.nfqueue import NfqueueOptions
+from kdht.datapath.ruleset import Guard, Ruleset, RulesetOptions, ruleset_path
+from kdht.wire import Address
+
+
+def text(**options: object) -> str:
+    usual = {"interfaces": ("eth1", "eth0"), "queue": Queue(10, 4, True)}
+    return Ruleset(RulesetOptions(**{**usual, **options})).text("native")
+
+
+def test_all_parameters_reach_the_text() -> None:
+    made = text(client_rate=77, member_rate=0, port=9000, mark=0x55, table="two", table_size=99)
+    rules = made.partition("table inet two {}")[2]
+    assert "$" not in rules
+    assert f"udp dport 9000 @th,64,32 {MAGIC:#010x}" in rules
+    assert "goto limit_clients" in rules
+    assert "counter name members goto to_queue" in rules
+    assert "limit rate over 77/second" in rules
+    assert "meta mark 0x55 counter name forwarded accept" in rules
+    assert rules.count("size 99;") == 4
+    assert 'add element inet two interfaces { "eth0", "eth1" }' in rules
+
+
+def test_no_rate_is_no_limit() -> None:
+    made = text()
+    assert "counter name clients goto to_queue" in made
+    assert "counter name members goto to_queue" in made
+
+
+def test_members_have_fifty_clients_rate_unless_told() -> None:
+    assert "limit rate over 5000/second" in text(client_rate=100)
+
+
+@pytest.mark.parametrize(
+    ("queue", "statement"),
+    [
+        (Queue(7, 1, False), "queue num 7 bypass\n"),
+        (Queue(7, 2, False), "queue num 7-8 bypass\n"),
+        (Queue(7, 2, True), "queue num 7-8 bypass,fanout\n"),
+    ],
+)
+def test_the_native_statement(queue: Queue, statement: str) -> None:
+    assert statement in text(queue=queue)
+
+
+def test_the_compat_text_has_no_queue_statement() -> None:
+    options = RulesetOptions(interfaces=("eth0",), queue=Queue(7, 1, False))
+    assert "queue num" not in Ruleset(options).text("compat")
+
+
+def test_guards_become_elements() -> None:
+    made = text(guard=Guard(forward4=frozenset({"eth0"}), forward6_all=True, martian4=frozenset({"eth1"})))
+    assert 'guarded4 { "eth0" }' in made
+    assert "guarded { ipv6 }" in made
+    assert 'strict4 { "eth1" }' in made
+    assert "guarded6 {" not in made.partition("add element")[2]
+
+
+def test_the_ruleset_is_found() -> None:
+    assert ruleset_path().name == "kdht.nft"
+
+
+@pytest.mark.parametrize(
+    ("queues", "fanout", "by_cpu"),
+    [
+        (1, "auto", False),
+        (1, "cpu", False),
+        (os.cpu_count(), "auto", os.cpu_count() > 1),
+        (os.cpu_count() + 1, "auto", False),
+        (3, "cpu", True),
+        (3, "hash", False),
+    ],
+)
+def test_a_queue_for_every_processor_is_chosen_by_processor(queues: int, fanout: str, by_cpu: bool) -> None:
+    options = NfqueueOptions(addresses=(Address.of("10.0.0.1", PORT),), queues=queues, fanout=fanout)
+    assert options.queue == Queue(PORT, queues, by_cpu)
