@@ -84,6 +84,7 @@ class Bench:
         configure(self.core, IDS[0], Address.of(NODE, PORT))
         self.core.set_bucket(0, [Contact(IDS[1], *Address.of(NEXT, PORT))])
         self.here, self.there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.here.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
         self.here.settimeout(10)
         self.memory = bytearray(LANE_BYTES)
         self.loop = QueueLoop(self.core, LANE, self.there.fileno(), QUEUE, MARK, self.memory)
