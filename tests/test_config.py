@@ -75,6 +75,7 @@ BAD = {
     "datapath.first_queue": (-1, 65520, None),
     "datapath.queue_length": (0, 65537, True),
     "datapath.table": ("a b", "1a", "", "x" * 33, 1),
+    "datapath.ebpf_keep": (1, "yes"),
     "datapath.rate": (-1, 10_000_001, "fast"),
     "storage.sweep_interval": (0, 86401, []),
     "storage.max_waiting": (0, 1_000_001, {}),

@@ -59,7 +59,7 @@ class Program:
         self._publish_state(node.core.raw_config())
 
     def _publish_state(self, config: bytes) -> None:
-        self.object.update_whole("kdht_states", config + _ebpf.settings(**self.settings))
+        self.object.update_whole("kdht_states", _ebpf.state(config, **self.settings))
 
     def run(self, frame: bytes) -> Run:
         result, data, _ = self.object.test_run(frame)

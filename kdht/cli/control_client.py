@@ -12,6 +12,7 @@ from kdht.errors import KdhtError, NoDaemon
 
 TIMEOUT = 10.0
 STOP_TIMEOUT = 60.0
+SWITCH_TIMEOUT = 60.0
 MAX_ANSWER = 64 << 20
 _HINT = "start it (kdhtd), or name another socket with --socket"
 
@@ -23,6 +24,13 @@ def call(path: Path, method: str, **params: object) -> Any:
     """
     with _connected(path) as sock:
         return _ask(path, sock, method, params)
+
+
+def switch(path: Path, kind: str) -> Any:
+    """Ask the daemon to run another datapath, and wait until it does. Raises as `call` does."""
+    with _connected(path) as sock:
+        sock.settimeout(SWITCH_TIMEOUT)
+        return _ask(path, sock, "switch", {"kind": kind})
 
 
 def stop(path: Path) -> Any:

@@ -17,6 +17,7 @@ COMMANDS = {
     "status": ("kdht.cli.node_commands", "status", "What the node is and how it does."),
     "table": ("kdht.cli.node_commands", "table", "The contacts in the node's routing table."),
     "stats": ("kdht.cli.node_commands", "stats", "The node's counters."),
+    "datapath": ("kdht.cli.node_commands", "datapath", "Show or switch how packets are treated."),
     "stop": ("kdht.cli.node_commands", "stop", "Stop the node, and wait until it has."),
     "put": ("kdht.cli.data_commands", "put", "Store a value."),
     "get": ("kdht.cli.data_commands", "get", "Fetch a value."),

@@ -1,4 +1,4 @@
-"""status, table, stats, stop: what a daemon tells over its control socket."""
+"""status, table, stats, datapath, stop: what a daemon tells over its control socket."""
 
 from pathlib import Path
 
@@ -32,6 +32,22 @@ def stats(socket_path: Path, show_all: bool, as_json: bool) -> None:
     """Show the node's counters: packets by reason, datapaths, storage, requests."""
     data = control_client.call(socket_path, "stats")
     emit(data, as_json, "all_stats" if show_all else "stats")
+
+
+@click.command()
+@click.argument("kind", required=False, type=click.Choice(["socket", "nfqueue", "ebpf"]))
+@control_socket
+@as_json
+def datapath(kind: str | None, socket_path: Path, as_json: bool) -> None:
+    """Show which datapath runs, or switch to KIND while traffic flows.
+
+    A datapath that cannot start leaves the old one running.
+    """
+    if kind is None:
+        data = control_client.call(socket_path, "datapath")
+    else:
+        data = control_client.switch(socket_path, kind)
+    emit(data, as_json, "datapath")
 
 
 @click.command()

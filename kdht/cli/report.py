@@ -75,10 +75,29 @@ def status(data: Data) -> None:
             ]
         )
     )
-    for datapath in data["datapaths"]:
-        console.print(f"[bold]{escape(datapath['name'])}[/] datapath: {_styled_state(datapath)}")
+    _draw_datapaths(console, data)
     for warning in data["warnings"]:
         console.print(f"[yellow]warning:[/] {escape(warning)}")
+
+
+def _draw_datapaths(console: Console, data: Data) -> None:
+    for path in data["datapaths"]:
+        console.print(f"[bold]{escape(path['name'])}[/] datapath: {_styled_state(path)}{_xdp(path)}")
+
+
+def _xdp(path: Data) -> str:
+    """Where an XDP program is attached, and how."""
+    if "modes" not in path:
+        return ""
+    places = ", ".join(f"{name} ({mode})" for name, mode in path["modes"].items())
+    return escape(f", program {path['program']} on {places}, pinned in {path['pinned']}")
+
+
+def datapath(data: Data) -> None:
+    """What the daemon's `datapath` gives."""
+    console = _console()
+    console.print(f"[bold]{escape(data['kind'])}[/] of {', '.join(data['kinds'])}")
+    _draw_datapaths(console, data)
 
 
 def table(data: Data) -> None:

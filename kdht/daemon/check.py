@@ -14,7 +14,7 @@ import click
 
 from kdht.daemon.bootstrap import resolve_bootstrap
 from kdht.daemon.control import group_id
-from kdht.daemon.datapaths import probe_nfqueue
+from kdht.daemon.datapaths import PROBES
 from kdht.daemon.settings import Settings
 from kdht.errors import DatapathError, KdhtError, StorageError
 from kdht.wire import Address
@@ -89,9 +89,9 @@ def _datapath(settings: Settings) -> Iterator[str]:
         yield "treats packets on sockets"
         return
     try:
-        yield probe_nfqueue(settings)
+        yield PROBES[kind](settings)
     except DatapathError as error:
-        if kind == "nfqueue":
+        if kind != "auto":
             raise
         yield f"treats packets on sockets, for nfqueue cannot work here: {error}"
 

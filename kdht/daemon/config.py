@@ -117,10 +117,11 @@ class Datapath(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """How packets are treated. The socket datapath always lies underneath."""
 
     kind: Annotated[
-        Literal["auto", "socket", "nfqueue"],
+        Literal["auto", "socket", "nfqueue", "ebpf"],
         Meta(
             description="`nfqueue` re-addresses packets in the kernel's path and needs root and nftables; "
-            "`socket` needs nothing; `auto` takes nfqueue where it works."
+            "`ebpf` does so with an XDP program at the interface, and needs root, clang and libbpf when kdht "
+            "is installed; `socket` needs nothing; `auto` takes nfqueue where it works."
         ),
     ] = "auto"
     interfaces: Annotated[
@@ -149,6 +150,13 @@ class Datapath(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
             description="Clients' packets per second from one address, the rest is dropped; 0: no limit.",
         ),
     ] = 0
+    ebpf_keep: Annotated[
+        bool,
+        Meta(
+            description="Leave the XDP program attached when the daemon stops: packets are routed by the last "
+            "table until the next start."
+        ),
+    ] = False
     table: Annotated[
         str,
         Meta(

@@ -9,6 +9,7 @@ transport has a thread of its own. Only this layer reads the clock.
 import asyncio
 import logging
 import signal
+import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack, ExitStack
 
@@ -17,7 +18,7 @@ from kdht.daemon import housekeeping, logs, wiring
 from kdht.daemon.bootstrap import joining
 from kdht.daemon.control import ControlServer
 from kdht.daemon.datadir import DataDir
-from kdht.daemon.datapaths import start_datapaths
+from kdht.daemon.datapaths import Datapaths
 from kdht.daemon.methods import Methods
 from kdht.daemon.notify import notify
 from kdht.daemon.reload import reload
@@ -27,6 +28,8 @@ from kdht.errors import DatapathError
 
 log = logging.getLogger(__name__)
 
+LONELY_SECONDS = 20.0
+"""After so long a node that has joined but knows nobody really is alone."""
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -78,7 +81,9 @@ class Daemon:
         # What waits to be written is confirmed while the transport can still send.
         undo.callback(parts.writer.close)
         undo.callback(parts.driver.stop)
-        datapaths = start_datapaths(settings, parts.core, undo)
+        datapaths = Datapaths(settings, parts.publisher, parts.contact.id, _table_is_good(parts))
+        datapaths.start()
+        undo.callback(datapaths.stop)
         self._catch_reload_signal(parts)
         chores = housekeeping.running(settings, data, parts, datapaths, self._give_up)
         async with joining(settings, data, parts.driver), chores:
@@ -121,3 +126,14 @@ class Daemon:
             self._methods.settings = self._settings
 
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, again)
+
+
+def _table_is_good(parts: Parts) -> Callable[[], bool]:
+    """Whether this node's table may replace one that an earlier daemon left in a datapath. Thread-safe."""
+    started = time.monotonic()
+
+    def is_good() -> bool:
+        alone = time.monotonic() - started > LONELY_SECONDS
+        return parts.driver.joined and (parts.core.occupancy() != 0 or alone)
+
+    return is_good

@@ -1,37 +1,104 @@
-"""Which datapaths run above the socket one, and what becomes of them when they cannot."""
+"""Which datapath runs above the socket one, what becomes of it when it cannot, and switching.
+
+A switch starts the new datapath before it stops the old one, so that no packet is without;
+one that cannot start leaves the old one running.
+"""
 
 import logging
-from contextlib import ExitStack
+import threading
+from collections.abc import Callable
 
-from kdht._routing import Core
 from kdht.daemon.settings import Settings
-from kdht.datapath import netlink, ruleset
+from kdht.datapath import ebpf, netlink, ruleset
 from kdht.datapath.base import Datapath
+from kdht.datapath.ebpf import EbpfDatapath, EbpfOptions
 from kdht.datapath.nfqueue import NfqueueDatapath, NfqueueOptions
-from kdht.errors import DatapathError
+from kdht.datapath.publish import Publisher
+from kdht.errors import ConfigError, DatapathError
 
 log = logging.getLogger(__name__)
 
 
-def start_datapaths(settings: Settings, core: Core, undo: ExitStack) -> list[Datapath]:
-    """Start what the configuration asks for; `undo` stops it.
+class Datapaths:
+    """The one that runs beside the transport. `switch` and `stop` may be called from any thread."""
 
-    Raises DatapathError, unless the choice was `auto`: then the socket has to do.
-    """
-    kind = settings.config.datapath.kind
-    if kind == "socket":
-        return []
-    try:
-        nfqueue = NfqueueDatapath(core, nfqueue_options(settings))
-        nfqueue.start()
-    except DatapathError as error:
-        if kind == "nfqueue":
-            raise
-        log.warning("nfqueue cannot work here, the socket treats all packets", extra={"why": error})
-        return []
-    undo.callback(nfqueue.stop)
-    log.info("nfqueue started", extra={"interfaces": ",".join(nfqueue.status()["interfaces"])})  # type: ignore[arg-type]
-    return [nfqueue]
+    def __init__(
+        self, settings: Settings, publisher: Publisher, node_id: bytes, ready: Callable[[], bool]
+    ) -> None:
+        """`ready`: whether the node knows enough others for its own table to be used."""
+        self.kind = "socket"
+        self._settings = settings
+        self._publisher = publisher
+        self._node_id = node_id
+        self._ready = ready
+        self._running: Datapath | None = None
+        self._lock = threading.Lock()
+        self._makers: dict[str, Callable[[], Datapath | None]] = {
+            "socket": lambda: None,
+            "nfqueue": lambda: NfqueueDatapath(self._publisher.core, nfqueue_options(self._settings)),
+            "ebpf": lambda: EbpfDatapath(self._publisher, self._ebpf_options()),
+        }
+
+    @property
+    def kinds(self) -> list[str]:
+        return list(self._makers)
+
+    def running(self) -> list[Datapath]:
+        """What runs beside the transport: one datapath, or none."""
+        return [self._running] if self._running else []
+
+    def xdp_counters(self) -> dict[str, int]:
+        """The XDP program's verdicts by reason; empty while there is none."""
+        running = self._running
+        return running.counters() if isinstance(running, EbpfDatapath) else {}
+
+    def start(self) -> None:
+        """Start what the configuration asks for. Raises DatapathError, unless that was `auto`."""
+        kind = self._settings.config.datapath.kind
+        if kind != "ebpf" and ebpf.remove_leftovers(self._node_id):
+            log.warning("an XDP program that a killed daemon left was taken off")
+        try:
+            self.switch("nfqueue" if kind == "auto" else kind)
+        except DatapathError as error:
+            if kind != "auto":
+                raise
+            log.warning("nfqueue cannot work here, the socket treats all packets", extra={"why": error})
+
+    def switch(self, kind: str) -> None:
+        """Run this datapath in place of the one before. Raises ConfigError, or DatapathError with that one kept."""
+        if kind not in self._makers:
+            raise ConfigError(f"there is no datapath {kind!r}: choose one of {', '.join(self._makers)}")
+        with self._lock:
+            if kind == self.kind:
+                return
+            new = self._makers[kind]()
+            if new:
+                new.start()
+            old, self._running, self.kind = self._running, new, kind
+            if old:
+                old.stop()
+        fields = {"interfaces": ",".join(new.status()["interfaces"])} if new else {}  # type: ignore[arg-type]
+        log.info(f"{kind} started" if new else "the socket treats all packets", extra=fields)
+
+    def stop(self) -> None:
+        """Stop what runs. Never raises for what is gone already."""
+        with self._lock:
+            old, self._running, self.kind = self._running, None, "socket"
+            if old:
+                old.stop()
+
+    def _ebpf_options(self) -> EbpfOptions:
+        config = self._settings.config.datapath
+        return EbpfOptions(
+            node_id=self._node_id,
+            addresses=self._settings.own,
+            interfaces=tuple(str(name) for name in config.interfaces),
+            port=self._settings.address.port,
+            client_rate=config.rate,
+            keep=config.ebpf_keep,
+            ready=self._ready,
+            table=config.table,
+        )
 
 
 def nfqueue_options(settings: Settings) -> NfqueueOptions:
@@ -52,12 +119,23 @@ def nfqueue_options(settings: Settings) -> NfqueueOptions:
 def probe_nfqueue(settings: Settings) -> str:
     """How nfqueue would work here, in words. Raises DatapathError where it cannot. Changes nothing."""
     options = nfqueue_options(settings)
-    interfaces = options.interfaces or tuple(netlink.interfaces_of(list(options.addresses)))
-    if not interfaces:
-        raise DatapathError("no interface but lo holds an own address: name some in datapath.interfaces")
+    interfaces = netlink.choose_interfaces(options.addresses, options.interfaces)
     way = ruleset.probe_queue(options.nft)
     if way is None:
         raise DatapathError("this kernel has no NFQUEUE: choose the socket datapath")
     first, last = options.queue.first, options.queue.last
     numbers = f"queue {first}" if first == last else f"queues {first} to {last}"
     return f"diverts packets from {', '.join(interfaces)} to {numbers} (nft's {way} way)"
+
+
+def probe_ebpf(settings: Settings) -> str:
+    """The same for ebpf."""
+    interfaces = netlink.choose_interfaces(
+        settings.own, [str(name) for name in settings.config.datapath.interfaces]
+    )
+    ebpf.need_program()
+    return f"puts an XDP program on {', '.join(interfaces)}"
+
+
+PROBES = {"nfqueue": probe_nfqueue, "ebpf": probe_ebpf, "auto": probe_nfqueue}
+"""By datapath.kind; the socket needs none."""

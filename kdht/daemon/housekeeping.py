@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 from kdht.daemon.datadir import DataDir
+from kdht.daemon.datapaths import Datapaths
 from kdht.daemon.settings import Settings
 from kdht.daemon.wiring import Parts
 from kdht.datapath.base import Datapath
@@ -27,7 +28,7 @@ async def running(
     settings: Settings,
     data: DataDir,
     parts: Parts,
-    datapaths: Sequence[Datapath],
+    datapaths: Datapaths,
     on_deaf: Callable[[str], None],
 ) -> AsyncIterator[None]:
     """All of it, in tasks that end when the block does: what is under way is finished.
@@ -35,7 +36,7 @@ async def running(
     `on_deaf` is told why the transport died, should it ever.
     """
     saver = Saver(data, parts)
-    watcher = Watcher([parts.transport, *datapaths], on_deaf)
+    watcher = Watcher(lambda: [parts.transport, *datapaths.running()], on_deaf)
     ended = asyncio.Event()
     jobs: list[tuple[float, Work]] = [
         (settings.config.storage.sweep_interval, lambda: sweep(parts)),
@@ -101,17 +102,17 @@ class Saver:
 class Watcher:
     """Logs when a datapath's state changes. The first one is the transport: without it all is lost."""
 
-    def __init__(self, datapaths: Sequence[Datapath], on_deaf: Callable[[str], None]) -> None:
+    def __init__(self, datapaths: Callable[[], Sequence[Datapath]], on_deaf: Callable[[str], None]) -> None:
         self._datapaths = datapaths
         self._on_deaf = on_deaf
-        self._known = [path.status()["state"] for path in datapaths]
+        self._known = {path.name: path.status()["state"] for path in datapaths()}
 
     async def look(self) -> None:
-        for index, path in enumerate(self._datapaths):
+        for index, path in enumerate(self._datapaths()):
             status = await asyncio.to_thread(path.status)
             state = str(status["state"])
-            if state != self._known[index]:
-                self._known[index] = state
+            if state != self._known.get(path.name, "up"):
+                self._known[path.name] = state
                 fields = {"datapath": path.name, "state": state, "why": status.get("why", "")}
                 log.log(LEVELS.get(state, logging.ERROR), "datapath changed", extra=fields)
                 if index == 0 and state == "down":

@@ -3,14 +3,13 @@
 import asyncio
 import os
 import time
-from collections.abc import Sequence
 from typing import Any
 
 from kdht import __version__
 from kdht.daemon.control import Method, Params
+from kdht.daemon.datapaths import Datapaths
 from kdht.daemon.settings import Settings
 from kdht.daemon.wiring import SOCKET_LANE, Parts
-from kdht.datapath.base import Datapath
 from kdht.errors import KdhtError
 
 QUEUE_LANES = range(8, 32)
@@ -24,17 +23,19 @@ class Methods:
         self._stopping = stopping
         self._started = time.monotonic()
         self._state = "starting"
-        self._running: tuple[Parts, Sequence[Datapath]] | None = None
+        self._running: tuple[Parts, Datapaths] | None = None
 
     def table(self) -> dict[str, Method]:
         return {
             "status": Method(self._status),
             "table": Method(self._table),
             "stats": Method(self._stats),
+            "datapath": Method(self._datapath),
+            "switch": Method(self._switch, owner_only=True),
             "stop": Method(self._stop, owner_only=True),
         }
 
-    def serve(self, parts: Parts, datapaths: Sequence[Datapath]) -> None:
+    def serve(self, parts: Parts, datapaths: Datapaths) -> None:
         """From now on answer about this node."""
         self._running = (parts, datapaths)
         self._state = "running"
@@ -48,7 +49,7 @@ class Methods:
         failed = self._running[0].writer.stats().failed if self._running else 0
         return [f"{failed} writes failed: is the disk full? Its next sweep logs why"] if failed else []
 
-    def _node(self) -> tuple[Parts, Sequence[Datapath]]:
+    def _node(self) -> tuple[Parts, Datapaths]:
         if self._running is None:
             raise KdhtError(f"the node is {self._state}")
         return self._running
@@ -81,14 +82,30 @@ class Methods:
         store = parts.store.stats()._asdict()
         store.pop("detail")
         return {
-            "packets": _packets(parts),
+            "packets": _packets(parts, datapaths),
             "requests": parts.service.counters(),
             "storage": {**store, **parts.writer.stats()._asdict()},
             "node": {**parts.driver.status()["counters"], "control_overflowed": parts.inbox.overflowed},
             "datapaths": {
-                path.name: await asyncio.to_thread(path.status) for path in (parts.transport, *datapaths)
+                path.name: await asyncio.to_thread(path.status)
+                for path in (parts.transport, *datapaths.running())
             },
         }
+
+    async def _datapath(self, params: Params) -> dict[str, Any]:
+        """Which datapath runs, how it is, and what there is to switch to."""
+        parts, datapaths = self._node()
+        return {
+            "kind": datapaths.kind,
+            "kinds": datapaths.kinds,
+            "datapaths": (await _living(parts, datapaths))["datapaths"],
+        }
+
+    async def _switch(self, params: Params) -> dict[str, Any]:
+        """Change the datapath while traffic flows; the old one stays if the new one cannot start."""
+        _, datapaths = self._node()
+        await asyncio.to_thread(datapaths.switch, str(params.get("kind")))
+        return await self._datapath(params)
 
     async def _stop(self, params: Params) -> dict[str, Any]:
         self._stopping.set()
@@ -98,7 +115,7 @@ class Methods:
 _ABSENT: dict[str, Any] = {"node_id": None, "contacts": 0, "joined": False, "records": 0, "datapaths": []}
 
 
-async def _living(parts: Parts, datapaths: Sequence[Datapath]) -> dict[str, Any]:
+async def _living(parts: Parts, datapaths: Datapaths) -> dict[str, Any]:
     """What only a running node has to tell."""
     return {
         "node_id": parts.contact.id.hex(),
@@ -107,14 +124,16 @@ async def _living(parts: Parts, datapaths: Sequence[Datapath]) -> dict[str, Any]
         "records": parts.store.stats().records,
         "datapaths": [
             {"name": path.name, **await asyncio.to_thread(path.status)}
-            for path in (parts.transport, *datapaths)
+            for path in (parts.transport, *datapaths.running())
         ],
     }
 
 
-def _packets(parts: Parts) -> dict[str, dict[str, int]]:
-    """Verdicts by reason: of the socket's thread, of the queues' workers together, of all."""
+def _packets(parts: Parts, datapaths: Datapaths) -> dict[str, dict[str, int]]:
+    """Verdicts by reason: of the socket's thread, of the queues' workers together, of the XDP program, of all."""
     socket_lane = parts.core.counters(SOCKET_LANE)
     queues = [parts.core.counters(lane) for lane in QUEUE_LANES]
     queued = {reason: sum(lane[reason] for lane in queues) for reason in socket_lane}
-    return {"socket": socket_lane, "nfqueue": queued, "all": parts.core.counters()}
+    in_kernel = datapaths.xdp_counters() or dict.fromkeys(socket_lane, 0)
+    total = {reason: count + in_kernel[reason] for reason, count in parts.core.counters().items()}
+    return {"socket": socket_lane, "nfqueue": queued, "ebpf": in_kernel, "all": total}

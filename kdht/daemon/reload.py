@@ -27,7 +27,7 @@ def reload(load: Callable[[], Settings], current: Settings, parts: Parts) -> Set
         log.error("configuration not reloaded", extra={"error": error})
         return current
     applied = replace(current, keys=new.keys)
-    configure(parts.core, parts.contact.id, applied)
+    configure(parts.publisher, parts.contact.id, applied)
     parts.driver.set_keys(applied.keys)
     logs.set_level(new.config.log.level)
     log.info("configuration reloaded", extra={"key_epochs": [key.epoch for key in applied.keys]})

@@ -12,6 +12,7 @@ from kdht.daemon.driver import Driver
 from kdht.daemon.inbox import MAX_CONTROL, MAX_UNREACHABLE, Inbox, Line
 from kdht.daemon.settings import Settings
 from kdht.datapath.base import Datagram
+from kdht.datapath.publish import Publisher
 from kdht.datapath.socket import SocketTransport
 from kdht.node.node import Node
 from kdht.node.service import Service
@@ -26,6 +27,7 @@ class Parts:
     """One node, put together."""
 
     core: Core
+    publisher: Publisher
     contact: Contact
     store: LevelStore
     writer: GroupWriter
@@ -47,7 +49,8 @@ def build(settings: Settings, data: DataDir, undo: ExitStack) -> Parts:
     writer = GroupWriter(store, max_waiting=settings.config.storage.max_waiting)
     undo.callback(writer.close)
     core = Core()
-    configure(core, contact.id, settings)
+    publisher = Publisher(core)
+    configure(publisher, contact.id, settings)
 
     inbox = Inbox()
     transport = SocketTransport(
@@ -63,11 +66,12 @@ def build(settings: Settings, data: DataDir, undo: ExitStack) -> Parts:
         cookies=node.cookies,
         hop_limit=node.hop_limit,
     )
-    kademlia = Node(contact, settings.keys, core.set_bucket, SystemRandom(), own=settings.unicast)
+    kademlia = Node(contact, settings.keys, publisher.set_bucket, SystemRandom(), own=settings.unicast)
     driver = Driver(kademlia, transport.send)
     _connect(inbox, service, driver)
     return Parts(
         core=core,
+        publisher=publisher,
         contact=contact,
         store=store,
         writer=writer,
@@ -89,11 +93,11 @@ def _connect(inbox: Inbox, service: Service, driver: Driver) -> None:
     )
 
 
-def configure(core: Core, node_id: bytes, settings: Settings) -> None:
+def configure(publisher: Publisher, node_id: bytes, settings: Settings) -> None:
     """Publish what the datapaths need to know of this node."""
     node = settings.config.node
     source4, source6 = settings.usual(ipv4=True), settings.usual(ipv4=False)
-    core.configure(
+    publisher.configure(
         self_id=node_id,
         port=settings.address.port,
         own=[address.ip for address in settings.own],

@@ -1,6 +1,6 @@
 """The typed surface of the libbpf layer; the contract is at the top of _ebpf.pyx."""
 
-LAYOUT: int
+LAYOUT: str
 FIXED_TIME: int
 TEST_RUN: int
 
@@ -20,8 +20,15 @@ class Object:
     def live_frames(self, frame: bytes, repeat: int, ifindex: int, batch: int = 64) -> None: ...
     def info(self) -> dict[str, int]: ...
 
-def settings(
-    *, clock_offset: int = 0, now: int = 0, flags: int = 0, client_rate: int = 0, member_rate: int = 0
+def state(
+    config: bytes,
+    *,
+    any_bucket: bool = False,
+    clock_offset: int = 0,
+    now: int = 0,
+    flags: int = 0,
+    client_rate: int = 0,
+    member_rate: int = 0,
 ) -> bytes: ...
 def vlan_key(ifindex: int, number: int) -> bytes: ...
 def program_name(program_id: int) -> str: ...

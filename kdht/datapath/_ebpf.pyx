@@ -13,7 +13,7 @@ import os
 
 from libc.errno cimport errno
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 
 cdef extern from "<linux/bpf.h>" nogil:
@@ -35,6 +35,8 @@ cdef extern from "<linux/bpf.h>" nogil:
         _xdp_link xdp
 
 cdef extern from "kdht_xdp.h" nogil:
+    struct kdht_config:
+        uint64_t occupancy[3]
     enum:
         KDHT_XDP_FIXED_TIME
         KDHT_XDP_TEST_RUN
@@ -45,6 +47,9 @@ cdef extern from "kdht_xdp.h" nogil:
         uint32_t flags
         uint32_t client_rate
         uint32_t member_rate
+    struct kdht_xdp_state:
+        kdht_config config
+        kdht_xdp_settings settings
     struct kdht_vlan:
         uint32_t ifindex
         uint32_t number
@@ -106,7 +111,7 @@ cdef extern from "<bpf/bpf.h>" nogil:
     int bpf_obj_get(const char *path)
     int bpf_prog_get_fd_by_id(uint32_t id)
 
-LAYOUT = KDHT_XDP_LAYOUT
+LAYOUT = f"{KDHT_XDP_LAYOUT}-{sizeof(kdht_xdp_state)}"
 FIXED_TIME, TEST_RUN = KDHT_XDP_FIXED_TIME, KDHT_XDP_TEST_RUN
 
 
@@ -182,8 +187,9 @@ cdef class Object:
         """Replace the one element of the map of maps by an array that holds `value` alone."""
         cdef const uint8_t *value_at = value
         cdef uint32_t zero = 0
+        cdef uint32_t size = <uint32_t>len(value)
         cdef int inner = _check(
-            bpf_map_create(BPF_MAP_TYPE_ARRAY, NULL, sizeof(zero), <uint32_t>len(value), 1, NULL), "make a map")
+            bpf_map_create(BPF_MAP_TYPE_ARRAY, NULL, sizeof(zero), size, 1, NULL), "make a map")
         try:
             _check(bpf_map_update_elem(inner, &zero, value_at, BPF_ANY), "fill a map")
             _check(bpf_map_update_elem(self._map(name), &zero, &inner, BPF_ANY), f"write to the map {name}")
@@ -255,13 +261,21 @@ cdef class Object:
                 "xlated_bytes": info.xlated_prog_len, "jited_bytes": info.jited_prog_len}
 
 
-def settings(*, clock_offset: int = 0, now: int = 0, flags: int = 0,
-             client_rate: int = 0, member_rate: int = 0) -> bytes:
-    """struct kdht_xdp_settings: with the configuration before it, the element of the map kdht_states."""
-    cdef kdht_xdp_settings packed
+def state(config: bytes, *, any_bucket: bool = False, clock_offset: int = 0, now: int = 0, flags: int = 0,
+          client_rate: int = 0, member_rate: int = 0) -> bytes:
+    """struct kdht_xdp_state, the element of the map kdht_states, around a struct kdht_config.
+
+    `clock_offset` in nanoseconds, rates in messages a second. `any_bucket`: look into every
+    bucket, whatever the configuration says is empty.
+    """
+    cdef kdht_xdp_state packed
+    cdef const uint8_t *config_at = config
     memset(&packed, 0, sizeof(packed))
-    packed.clock_offset, packed.now, packed.flags = clock_offset, now, flags
-    packed.client_rate, packed.member_rate = client_rate, member_rate
+    memcpy(&packed.config, config_at, sizeof(packed.config))
+    if any_bucket:
+        memset(packed.config.occupancy, 0xff, sizeof(packed.config.occupancy))
+    packed.settings.clock_offset, packed.settings.now, packed.settings.flags = clock_offset, now, flags
+    packed.settings.client_rate, packed.settings.member_rate = client_rate, member_rate
     return (<uint8_t *>&packed)[:sizeof(packed)]
 
 

@@ -8,7 +8,7 @@ pyroute2 brings an event loop, and a thread has at most one.
 
 import errno
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
 
@@ -37,6 +37,24 @@ class Queue(NamedTuple):
         return self.first + self.total - 1
 
 
+class XdpState(NamedTuple):
+    """What an interface has of XDP."""
+
+    mode: str
+    """"native", "generic", "offloaded", "several", or "" without a program."""
+    program: int
+    """The program's number, 0 without one."""
+
+
+class Vlan(NamedTuple):
+    """An interface that is a VLAN of another."""
+
+    name: str
+    ifindex: int
+    number: int
+    lower: str
+
+
 def add_queue_rule(table: str, chain: str, queue: Queue) -> None:
     """Append `queue, with bypass` to a chain, through nft_compat.
 
@@ -51,9 +69,29 @@ def interfaces_of(addresses: list[Address]) -> list[str]:
     return _call(_interfaces_of, {address.host for address in addresses})
 
 
+def choose_interfaces(addresses: Sequence[Address], named: Sequence[str] = ()) -> tuple[str, ...]:
+    """Whose packets a datapath takes: those named, or those that hold an address. Raises DatapathError."""
+    chosen = tuple(named) or tuple(interfaces_of(list(addresses)))
+    if not chosen:
+        raise DatapathError("no interface but lo holds an own address: name some in datapath.interfaces")
+    if "lo" in chosen:
+        raise DatapathError("packets on lo cannot be re-addressed: remove lo from datapath.interfaces")
+    return chosen
+
+
 def hosts_of(interface: str) -> set[str]:
     """An interface's addresses, as text."""
     return {host for name, host in _call(_all_hosts) if name == interface}
+
+
+def xdp_of(interface: str) -> XdpState:
+    """The XDP program that is attached to an interface."""
+    return _call(_xdp_of, interface)
+
+
+def vlans() -> list[Vlan]:
+    """All VLAN interfaces (IEEE 802.1Q) of this network namespace."""
+    return _call(_vlans)
 
 
 def _call(function: Callable[..., T], *arguments: Any) -> T:
@@ -113,3 +151,34 @@ def _all_hosts() -> list[tuple[str, str]]:
 
 def _interfaces_of(hosts: set[str]) -> list[str]:
     return sorted({name for name, host in _all_hosts() if host in hosts and name != "lo"})
+
+
+XDP_MODES = {"xdp": "native", "xdpgeneric": "generic", "xdpoffload": "offloaded", "xdpmulti": "several"}
+
+
+def _xdp_of(interface: str) -> XdpState:
+    from pyroute2 import IPRoute
+
+    with IPRoute() as route:
+        for link in route.get_links():
+            xdp = link.get_attr("IFLA_XDP") if link.get("ifname") == interface else None
+            if xdp is not None:
+                mode = XDP_MODES.get(xdp.get_attr("IFLA_XDP_ATTACHED"), "")
+                return XdpState(mode, xdp.get_attr("IFLA_XDP_PROG_ID") or 0)
+    return XdpState("", 0)
+
+
+def _vlans() -> list[Vlan]:
+    from pyroute2 import IPRoute
+
+    with IPRoute() as route:
+        links = list(route.get_links())
+    names = {link["index"]: link.get("ifname") for link in links}
+    found = []
+    for link in links:
+        info = link.get_attr("IFLA_LINKINFO")
+        if info is not None and info.get_attr("IFLA_INFO_KIND") == "vlan":
+            number = info.get_attr("IFLA_INFO_DATA").get_attr("IFLA_VLAN_ID")
+            lower = names.get(link.get_attr("IFLA_LINK"), "")
+            found.append(Vlan(link.get("ifname"), link["index"], number, lower))
+    return found

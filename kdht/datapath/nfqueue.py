@@ -6,6 +6,7 @@ table that diverts packets (ruleset.py), last, so that nothing is diverted that 
 They stop in the opposite order. Whatever fails or is full passes packets on to the socket.
 """
 
+import logging
 import os
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
@@ -23,6 +24,7 @@ from kdht.datapath.sysctl import RUNTIME_DIR, Sysctls
 from kdht.errors import DatapathError
 from kdht.wire import Address
 
+_LOG = logging.getLogger("kdht.nfqueue")
 QUEUE_FIELDS = ("number", "portid", "waiting", "mode", "range", "full", "failed", "last_id")
 """Of a line of nfnetlink_queue: `full` and `failed` count packets that did not get to the worker."""
 
@@ -79,7 +81,7 @@ class NfqueueDatapath:
         if self._keeper:
             return
         _need_package()
-        self._interfaces = self._choose_interfaces()
+        self._interfaces = netlink.choose_interfaces(self.options.addresses, self.options.interfaces)
         with ExitStack() as undo:
             self._ruleset = self._make_ruleset()
             self._ruleset.probe()
@@ -147,17 +149,13 @@ class NfqueueDatapath:
             if guard != self._guard:
                 self._ruleset.set_guard(guard)
                 self._guard = guard
+                _LOG.info(
+                    "forwarding was changed by somebody else: the guard of table inet %s follows",
+                    self.options.table,
+                )
             self._trouble = ""
         except DatapathError as error:
             self._trouble = str(error)
-
-    def _choose_interfaces(self) -> tuple[str, ...]:
-        chosen = self.options.interfaces or tuple(netlink.interfaces_of(list(self.options.addresses)))
-        if not chosen:
-            raise DatapathError("no interface but lo holds an own address: name some in datapath.interfaces")
-        if "lo" in chosen:
-            raise DatapathError("packets on lo cannot be re-addressed: remove lo from datapath.interfaces")
-        return chosen
 
     def _make_ruleset(self) -> Ruleset:
         options = self.options

@@ -151,6 +151,10 @@ class Ruleset:
             self._add_queue_rule()
         return way
 
+    def apply_guard(self) -> None:
+        """Load the table for its guards alone, with nothing diverted. Raises DatapathError."""
+        self._nft(["-f", "-"], self.text("compat"))
+
     def remove(self) -> None:
         """Take the table away, if it is there. Raises DatapathError."""
         name = self.options.table

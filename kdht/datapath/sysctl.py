@@ -65,9 +65,10 @@ class Sysctls:
         Raises DatapathError, with everything as it was before.
         """
         with self._ledger as ledger:
-            _put_back(ledger, ledger.take_unheld())
             plan = self._plan(ledger)
             entries = {change.path: _entry(change, ledger) for change in plan}
+            left = ledger.take_unheld()
+            _put_back(ledger, {path: entry for path, entry in left.items() if path not in entries})
             ledger.hold(entries)
             try:
                 for change in plan:
@@ -135,19 +136,48 @@ class Sysctls:
         return _plan6_all(ledger)
 
 
+class ForwardingSysctls(Sysctls):
+    """What bpf_fib_lookup needs: it asks for the interface's own forwarding, and for nothing else.
+
+    For IPv6 that alone makes no router, but ends the taking of router advertisements and drops
+    the default routes learnt from them, on all interfaces whose accept_ra is not 2.
+    """
+
+    def _plan(self, ledger: Ledger) -> list[Change]:
+        plan = []
+        for name in self.interfaces:
+            if read(f"{V4}/{name}/forwarding") is None:
+                raise DatapathError(f"there is no interface {name} with IPv4: correct datapath.interfaces")
+            if not _was(ledger, f"{V4}/{name}/forwarding"):
+                plan.append(Change(f"{V4}/{name}/forwarding", "1", f"{V4}/all/forwarding"))
+        names = [name for name in self.interfaces if read(f"{V6}/{name}/forwarding") is not None]
+        if wanted := [name for name in names if not _was(ledger, f"{V6}/{name}/forwarding")]:
+            plan += _heed_advertisements(ledger)
+            plan += [Change(f"{V6}/{name}/forwarding", "1", f"{V6}/all/forwarding") for name in wanted]
+        return plan
+
+
 def _plan6_all(ledger: Ledger) -> list[Change]:
     """Writing all.forwarding sets every interface's, both ways, so each one's is remembered first."""
-    names = sorted(set(os.listdir(SYSCTLS / V6)) - {"all"})
-    heeding = [
-        name
-        for name in names
-        if _was(ledger, f"{V6}/{name}/accept_ra") == 1 and not _was(ledger, f"{V6}/{name}/forwarding")
-    ]
     return [
-        *(Change(f"{V6}/{name}/accept_ra", "2") for name in heeding),
-        *(Change(f"{V6}/{name}/forwarding", "1") for name in names),
+        *_heed_advertisements(ledger),
+        *(Change(f"{V6}/{name}/forwarding", "1") for name in _names6()),
         Change(f"{V6}/all/forwarding", "1"),
     ]
+
+
+def _heed_advertisements(ledger: Ledger) -> list[Change]:
+    """For every interface that takes router advertisements as a host: do so as a router too."""
+    heeding = [
+        name
+        for name in _names6()
+        if _was(ledger, f"{V6}/{name}/accept_ra") == 1 and not _was(ledger, f"{V6}/{name}/forwarding")
+    ]
+    return [Change(f"{V6}/{name}/accept_ra", "2") for name in heeding]
+
+
+def _names6() -> list[str]:
+    return sorted(set(os.listdir(SYSCTLS / V6)) - {"all"})
 
 
 # --- Reading and writing ------------------------------------------------------------------

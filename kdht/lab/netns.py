@@ -11,6 +11,7 @@ usable at once: IPv6 duplicate address detection is off, and links are waited fo
 """
 
 import json
+import os
 import socket
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,11 +23,13 @@ from typing import Any
 
 from pyroute2 import IPRoute
 
+from kdht.datapath import xdp_links
 from kdht.errors import LabError
 from kdht.lab import namespaces, signals
 from kdht.lab.wait import wait_until
 
 BRIDGE = "br0"
+XDP_PASS = Path(__file__).with_name("xdp_pass.bpf.o")
 STOP_TIMEOUT = 15.0
 """Seconds that a process has to end after SIGTERM, before it is killed."""
 
@@ -220,6 +223,18 @@ class Lab:
         self._connect(one, interface, other, interface)
         for host in (one, other):
             self._ready(host, interface, (addresses or {}).get(host.name, ()))
+
+    def let_xdp_send(self) -> None:
+        """Let the hosts' XDP programs send frames: a veth takes them only while its peer has a program, too.
+
+        Raises DatapathError where kdht was built without eBPF.
+        """
+        bpf = xdp_links.libbpf()
+        program = bpf.Object(str(XDP_PASS), "xdp_pass")
+        with self.bridge.enter(), IPRoute() as ip:
+            for name in self.hosts.keys() - {self.bridge.name}:
+                link = bpf.attach(program.program_fd, _index(ip, name), True)
+                self._stack.callback(os.close, link)
 
     def _new_host(self, name: str) -> Host:
         if name in self.hosts:

@@ -17,12 +17,12 @@ import slow_packets
 from builders import NOW, Node
 from packet_traffic import random_packet
 from slow_routing import Result
+from test_routing_compare import ELSEWHERE, MESSAGES_ONLY, PER_NODE, SEED, change_table
 from traffic import random_node
+from xdp import ETHERNET, Program, action_of, link_header
 
 from kdht import _shared as shared
 from kdht._shared import Reason
-from test_routing_compare import ELSEWHERE, MESSAGES_ONLY, PER_NODE, SEED, change_table
-from xdp import ETHERNET, Program, action_of, link_header
 
 pytestmark = pytest.mark.root
 
