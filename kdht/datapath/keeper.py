@@ -1,11 +1,12 @@
 """Keeps the queue's worker process alive, and knows how it is.
 
-One thread starts the worker, waits for its end and starts the next, at first at once, then
-with growing pauses. Meanwhile nothing is lost but what waited in the dead worker's queues: the
+One thread starts the worker, waits for its end and starts the next, soon at first, then
+after growing pauses. Meanwhile nothing is lost but what waited in the dead worker's queues: the
 ruleset's bypass hands packets to the socket. That thread is the worker's parent, so that the
 kernel ends the worker when the daemon goes, however it goes.
 """
 
+import logging
 import os
 import select
 import struct
@@ -31,6 +32,7 @@ FIRST_PAUSE, LAST_PAUSE = 0.1, 10.0
 LONG_LIFE = 30.0
 """Seconds after which a worker's death is news, and the pauses start anew."""
 
+_LOG = logging.getLogger("kdht.nfqueue")
 _PACKAGE_ROOT = str(Path(__file__).parents[2])
 
 
@@ -128,6 +130,7 @@ class Keeper:
             return
         self.pid = worker.pid
         self.started += 1
+        _LOG.info("the queue's worker, process %d, gives verdicts", worker.pid)
         self.why = ""
         self._settled.set()
         exited = os.pidfd_open(worker.pid)
@@ -138,6 +141,7 @@ class Keeper:
             os.close(exited)
         if not self._stopping.is_set():
             self.why = f"the queue's worker ended with status {worker.wait()}; another is on its way"
+            _LOG.warning("%s; meanwhile packets go to the socket", self.why)
 
     def _first_line(self, worker: subprocess.Popen[bytes]) -> str:
         assert worker.stdout is not None

@@ -129,6 +129,44 @@ def test_bad_packets_are_dropped_and_counted(make, client_host) -> None:
         assert all(counted[reason] == 1 for reason in bad)
 
 
+PADDING = bytes([0, 0, 1, 4, 0, 0, 0, 0])
+"""An IPv6 options header that holds nothing but PadN; the kernel fills in what follows it."""
+
+
+def add_ip_options(_: Host, sender: socket.socket) -> None:
+    sender.setsockopt(socket.IPPROTO_IP, socket.IP_OPTIONS, b"\x01" * 4)
+
+
+def add_destination_options(_: Host, sender: socket.socket) -> None:
+    sender.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_DSTOPTS, PADDING)
+
+
+def cut_into_fragments(host: Host, _: socket.socket) -> None:
+    host.run(["ip", "link", "set", "eth0", "mtu", "1280"])
+    host.run(["ip", "route", "add", f"{HOSTS[4] % 1}/32", "dev", "eth0", "mtu", "lock", "600"])
+
+
+@pytest.mark.parametrize(
+    ("family", "prepare", "reason"),
+    [
+        (4, add_ip_options, "IP_OPTIONS"),
+        (4, cut_into_fragments, "FRAGMENT"),
+        (6, add_destination_options, "EXT_HEADER"),
+    ],
+)
+def test_packets_that_no_sender_of_ours_makes_end_in_the_queue(
+    make, client_host, family: int, prepare, reason: str
+) -> None:
+    node = make()[0]
+    with node.running(), udp(client_host, CLIENT[family]) as client:
+        prepare(client_host, client)
+        client.sendto(request(body=bytes(1000)), (HOSTS[family] % 1, PORT))
+        wait_until(lambda: node.core.counters(8)[reason] == 1, "the verdict")
+        assert node.count("dropped") == 1
+        assert node.status()["nft"]["forwarded"] == 0
+        assert node.received == []
+
+
 def test_a_packet_longer_than_the_copy_goes_to_the_socket(lab, make, client_host) -> None:
     """Only a jumbo frame can be: the socket drops it then, with the same reason as the core would."""
     node = make()[0]

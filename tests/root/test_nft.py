@@ -97,6 +97,16 @@ def test_the_queue_rule_is_there(node: Host, make) -> None:
     assert len(rule["expr"]) == 1
 
 
+def test_the_native_text_is_what_nft_reads(node: Host) -> None:
+    """A kernel without nft_queue refuses the one statement, and nothing else."""
+    text = Ruleset(RulesetOptions(interfaces=("eth0",), queue=Queue(7, 2, True))).text("native")
+    done = node.run(["nft", "-c", "-f", "-"], check=False, input=text)
+    errors = [line for line in done.stderr.splitlines() if "rror" in line]
+    assert all("No such file or directory" in error for error in errors)
+    assert len(errors) <= 1
+    assert not errors or "queue num 7-8 bypass,fanout" in done.stderr
+
+
 def test_a_table_left_by_a_crash_is_replaced(node: Host, make) -> None:
     node.nft("table inet kdht { chain stale { type filter hook input priority 0; policy drop; }\n }")
     make(port=9000)
