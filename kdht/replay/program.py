@@ -43,8 +43,8 @@ class Program:
     def set_time(self, now: int) -> None:
         """The unix second of the verdicts from now on."""
         if now != self._now:
-            settings = self._ebpf.settings(now=now % 2**32, flags=self._flags)
-            self._object.update_whole("kdht_states", self._config + settings)
+            state = self._ebpf.state(self._config, now=now % 2**32, flags=self._flags)
+            self._object.update_whole("kdht_states", state)
             self._now = now
 
     def counters(self) -> list[int]:
