@@ -285,7 +285,7 @@ def verdicts(directory: Path) -> dict[int, str]:
 def reasons(family: int, packets: list[bytes]) -> list[Reason | None]:
     """What the core says of packets."""
     with made("core", table(family)) as core:
-        results = core.run(Batch.of(packets, NOW * 10**9), NOW).results
+        results = core.run(Batch.of(packets, [NOW * 10**9] * len(packets)), NOW).results
         return [results.get(index).reason for index in range(len(packets))]
 
 

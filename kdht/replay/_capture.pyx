@@ -136,15 +136,15 @@ cdef class Batch:
         free(self.slots)
 
     @classmethod
-    def of(cls, packets, nanos=0, uint64_t first=1):
-        """Whole IP packets that were in no file."""
+    def of(cls, packets, times, uint64_t first=1, offsets=None):
+        """Whole IP packets with their times in nanoseconds; `offsets`: in the file that they came from."""
         cdef Batch batch = cls(b"".join([bytes(packet) for packet in packets]), first)
         cdef const uint8_t *data = batch.data
         cdef uint32_t at = 0
         cdef Slot *slot
-        for packet in packets:
+        for index, packet in enumerate(packets):
             slot = batch._add()
-            slot.nanos, slot.link = nanos, 101
+            slot.nanos, slot.link, slot.offset = times[index], 101, offsets[index] if offsets else 0
             slot.frame, slot.captured, slot.original = at, <uint32_t>len(packet), <uint32_t>len(packet)
             _find_ip(data, slot)
             at += <uint32_t>len(packet)

@@ -1,13 +1,14 @@
 """One batch through several implementations, and every packet on which one differs from the first."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from kdht._shared import VERDICT_OF
+from kdht._shared import VERDICT_OF, Reason
 from kdht.replay._capture import Batch, Frame
 from kdht.replay._engine import Judgement
 from kdht.replay.implementations import Implementation, Run
-from kdht.replay.seen import Seen, contradiction
+from kdht.replay.seen import Seen, contradiction, is_comparable
+from kdht.replay.tables import Table
 
 
 class Difference(NamedTuple):
@@ -26,49 +27,67 @@ class Difference(NamedTuple):
     seen: Seen | None
 
 
+class Compared(NamedTuple):
+    """What one batch gave."""
+
+    usual: Run
+    """The reference's."""
+    incomparable: list[int]
+    """Packets that each of the others could not be compared on."""
+    differences: list[Difference]
+    """In the order of the others."""
+
+
 def compared(
-    batch: Batch, now: int | None, reference: Implementation, others: Sequence[Implementation]
-) -> tuple[Run, list[Run], list[Difference]]:
-    """The runs of all, and the differences in the order of the others.
+    batch: Batch, table: Table, reference: Implementation, others: Sequence[Implementation]
+) -> Compared:
+    """One batch through all.
 
     A live implementation has a clock of its own, so the reference judges for it again what it
     was sent, at the second at which it was sent.
     """
-    usual = reference.run(batch, now)
-    runs, found = [], []
+    usual = reference.run(batch, table.now)
+    found = Compared(usual, [], [])
     for other in others:
-        theirs = other.run(batch, now)
-        expected = usual if theirs.results.batch is batch else reference.run(theirs.results.batch, theirs.now)
-        runs.append(theirs)
-        found += list(_between(reference.name, expected, other.name, theirs))
-    return usual, runs, found
-
-
-def _between(name: str, expected: Run, other_name: str, theirs: Run) -> Iterator[Difference]:
-    batch = theirs.results.batch
-    for index, what in _where(expected, theirs):
-        frame = batch.frame(index)
-        yield Difference(
-            frame,
-            batch.packet(index),
-            theirs.now if theirs.now is not None else frame.nanos // 1_000_000_000,
-            (name, other_name),
-            (expected.results.get(index), theirs.results.get(index)),
-            what,
-            theirs.seen[index] if theirs.seen else None,
+        theirs = other.run(batch, table.now)
+        same = theirs.results.batch is batch
+        expected = usual if same else reference.run(theirs.results.batch, theirs.now)
+        incomparable, where = _where(table, expected, theirs)
+        found.incomparable.append(incomparable)
+        found.differences.extend(
+            _difference((reference.name, other.name), expected, theirs, index, what) for index, what in where
         )
+    return found
 
 
-def _where(expected: Run, theirs: Run) -> Iterator[tuple[int, str]]:
-    if theirs.seen is None:
-        for index in expected.results.differences(theirs.results):
-            yield index, in_words(expected.results.get(index), theirs.results.get(index))
-        return
+def _difference(names: tuple[str, str], expected: Run, theirs: Run, index: int, what: str) -> Difference:
     batch = theirs.results.batch
+    frame = batch.frame(index)
+    return Difference(
+        frame,
+        batch.packet(index),
+        theirs.now if theirs.now is not None else frame.nanos // 1_000_000_000,
+        names,
+        (expected.results.get(index), theirs.results.get(index)),
+        what,
+        theirs.seen[index] if theirs.seen else None,
+    )
+
+
+def _where(table: Table, expected: Run, theirs: Run) -> tuple[int, list[tuple[int, str]]]:
+    """How many packets cannot be compared, and where the others differ, in words."""
+    if theirs.seen is None:
+        unable = expected.results.tally().get(None, 0) + theirs.results.tally().get(None, 0)
+        indices = expected.results.differences(theirs.results)
+        return unable, [(i, in_words(expected.results.get(i), theirs.results.get(i))) for i in indices]
+    incomparable, found = 0, []
     for index, seen in enumerate(theirs.seen):
-        what = contradiction(batch.packet(index), expected.results.get(index), seen)
-        if what:
-            yield index, what
+        judgement = expected.results.get(index)
+        if not is_comparable(table.own, theirs.results.batch.packet(index), judgement, seen):
+            incomparable += judgement.reason is not Reason.NOT_OURS or seen.what != "nothing"
+        elif what := contradiction(judgement, seen):
+            found.append((index, what))
+    return incomparable, found
 
 
 def in_words(one: Judgement, other: Judgement) -> str:

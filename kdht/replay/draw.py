@@ -34,8 +34,7 @@ def packet(data: Data) -> None:
     out.print(f"{data['number']:>8}  {_verdict(data)}{cut}")
     seen = data.get("seen")
     if seen:
-        counted = f", counted as {seen['counted']}" if seen["counted"] else ""
-        out.print(f"          seen: {seen['what']}{counted}")
+        out.print(f"          seen: {_seen(seen)}")
     for change in data.get("changes", ()):
         out.print(
             f"          [dim]{change['offset']:>5}[/] {change['field']:<14} "
@@ -88,7 +87,7 @@ def difference(data: Data) -> None:
 
 
 def _seen(seen: Data) -> str:
-    counted = f", counted as {seen['counted']}" if seen["counted"] else ""
+    counted = f", counted as {seen['counted'] or seen['counted_by_socket'] or 'nothing'}"
     ends = escape(f" {seen['source']} > {seen['target']}") if seen["target"] else ""
     return f"{seen['what']}{ends}{counted}"
 

@@ -79,6 +79,7 @@ def seen(found: Seen | None) -> dict[str, Any] | None:
     return {
         "what": found.what,
         "counted": found.reason.name if found.reason else None,
+        "counted_by_socket": found.by_socket.name if found.by_socket else None,
         "source": _shown(found.source),
         "target": _shown(found.target),
     }

@@ -6,48 +6,91 @@ checksum, a source that no host can have) no datapath sees, and what it does by 
 (reassemble, drop options) the socket cannot see. There, nothing is compared.
 """
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from kdht._shared import VERDICT_OF, Reason, Verdict
 from kdht.replay._engine import Judgement
-from kdht.replay.packets import take_apart
+from kdht.replay.packets import take_apart, word_sum
 from kdht.wire import Address
 
-What = Literal["sent on", "passed up", "nothing", "not comparable"]
-
-HIDDEN_FROM_SOCKET = frozenset({Reason.FRAGMENT, Reason.IP_OPTIONS, Reason.EXT_HEADER, Reason.BAD_IP})
+HIDDEN_FROM_SOCKET = frozenset({Reason.FRAGMENT, Reason.IP_OPTIONS, Reason.EXT_HEADER})
 """The kernel's stack treats them before a socket sees anything."""
 LOCAL_ENDS = frozenset({Reason.OWNER, Reason.ATTEMPT_ENDS, Reason.TRACE_ENDS, Reason.CONTROL})
+_GOES_ON = (Verdict.FORWARD, Verdict.RELAY)
 
 
 class Seen(NamedTuple):
     """One packet's traces."""
 
-    what: What
-    """A message came out, reached the node's receiver, neither; or the stack stands in between."""
-    reason: Reason | None
-    """What the datapath counted; None: it counted nothing."""
+    what: Literal["sent on", "passed up", "nothing"]
+    """A message came out, or reached the node's receiver, or neither."""
+    kind: str
+    """The datapath: socket, nfqueue or ebpf."""
+    reason: Reason | None = None
+    """What the datapath above the socket counted."""
+    by_socket: Reason | None = None
+    """What the socket counted."""
     message: bytes = b""
     """That came out, or was received."""
     source: Address | None = None
     target: Address | None = None
 
+    @property
+    def counted(self) -> Reason | None:
+        """By the datapath that this is about."""
+        return self.by_socket if self.kind == "socket" else self.reason
 
-def contradiction(packet: bytes, expected: Judgement, seen: Seen) -> str | None:
-    """How what was seen contradicts a verdict, in words; None if it does not."""
+
+def is_ordinary(address: Address) -> bool:
+    """Whether a host behind the wire can have the address: global or private, unicast."""
+    ip = address.ip
+    if address.is_ipv4:
+        return 1 <= ip[12] <= 223 and ip[12] != 127 and ip[12:14] != b"\xa9\xfe"
+    return ip[0] >> 5 == 1 or ip[0] >> 1 == 0xFC >> 1
+
+
+def is_comparable(own: Sequence[bytes], packet: bytes, expected: Judgement, seen: Seen) -> bool:
+    """Whether the kernel's stack lets the datapath decide about such a packet alone."""
     reason = expected.reason
-    if reason is None or seen.what == "not comparable":
-        return None
-    if seen.reason is not None and seen.reason != reason:
-        return f"{reason.name} expected, {seen.reason.name} counted"
-    verdict = VERDICT_OF[reason]
-    if verdict in (Verdict.FORWARD, Verdict.RELAY):
+    if reason is None or reason is Reason.NOT_OURS or reason is Reason.BAD_IP:
+        return False
+    if seen.kind == "socket" and reason in HIDDEN_FROM_SOCKET:
+        return False
+    datagram = take_apart(packet)
+    if datagram is None:
+        return reason in HIDDEN_FROM_SOCKET
+    if not is_ordinary(datagram.source) or datagram.source.ip in own or not _ip_is_right(packet):
+        return False
+    ends_in_socket = seen.kind == "socket" or reason in LOCAL_ENDS or reason is Reason.FAMILY
+    if ends_in_socket and datagram.checksum in ("wrong", "partial"):
+        return False
+    if VERDICT_OF[reason] in _GOES_ON:
+        target = take_apart(expected.data)
+        return target is not None and is_ordinary(target.target) and target.target.ip not in own
+    return True
+
+
+def _ip_is_right(packet: bytes) -> bool:
+    """Whether the kernel takes the IP header."""
+    if packet[0] >> 4 == 6:
+        return True
+    return word_sum(packet[: 4 * (packet[0] & 15)]) == 0xFFFF
+
+
+def contradiction(expected: Judgement, seen: Seen) -> str | None:
+    """How what was seen of a comparable packet contradicts a verdict, in words; None if it does not."""
+    reason = expected.reason
+    assert reason is not None
+    if seen.counted is None:
+        who = f", but the socket treated it: {seen.by_socket.name}" if seen.by_socket else ""
+        return f"{reason.name} expected, but the {seen.kind} datapath never counted it{who}"
+    if seen.counted is not reason and not (seen.kind == "socket" and reason is Reason.FAMILY):
+        return f"{reason.name} expected, {seen.counted.name} counted"
+    if VERDICT_OF[reason] in _GOES_ON:
         return _sent_on(expected, seen)
-    if reason in LOCAL_ENDS:
-        return None if seen.what == "passed up" else f"{reason.name} expected, but {_told(seen)}"
-    if reason is Reason.FAMILY:
-        return None if seen.what == "sent on" else f"the socket should send it on, but {_told(seen)}"
-    return None if seen.what == "nothing" else f"{reason.name} expected, but {_told(seen)}"
+    wanted = "passed up" if reason in LOCAL_ENDS else "sent on" if reason is Reason.FAMILY else "nothing"
+    return None if seen.what == wanted else f"{reason.name} expected, but {_told(seen)}"
 
 
 def _sent_on(expected: Judgement, seen: Seen) -> str | None:

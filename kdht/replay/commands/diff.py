@@ -11,8 +11,7 @@ import click
 
 from kdht.errors import CaptureError
 from kdht.replay import draw, options, plain
-from kdht.replay.compare import Difference, compared
-from kdht.replay.implementations import Run
+from kdht.replay.compare import Compared, compared
 
 DEFAULT = ("oracle", "core", "ebpf")
 SHOWN = 20
@@ -44,9 +43,9 @@ def command(
         first, *others = [stack.enter_context(options.opened(name, table, fault)) for name in names]
         try:
             for batch in stack.enter_context(options.reading(capture)):
-                usual, runs, found = compared(batch, table.now, first, others)
-                summary.count(usual, runs, found)
-                for each in found:
+                found = compared(batch, table, first, others)
+                summary.count(found)
+                for each in found.differences:
                     if as_json:
                         options.emit(plain.difference(table, each))
                     elif summary.shown < show:
@@ -73,14 +72,11 @@ class Summary:
         self.shown = 0
         self._begun = time.perf_counter()
 
-    def count(self, usual: Run, runs: Sequence[Run], found: Sequence[Difference]) -> None:
-        self._packets += len(usual.results)
-        self._reasons.update(usual.results.tally())
-        self.differences.update(each.names[1] for each in found)
-        for name, run in zip(self._names[1:], runs, strict=True):
-            unable = run.results.tally().get(None, 0) if run.seen is None else 0
-            hidden = sum(seen.what == "not comparable" for seen in run.seen or ())
-            self._incomparable[name] += unable + hidden
+    def count(self, found: Compared) -> None:
+        self._packets += len(found.usual.results)
+        self._reasons.update(found.usual.results.tally())
+        self.differences.update(each.names[1] for each in found.differences)
+        self._incomparable.update(dict(zip(self._names[1:], found.incomparable, strict=True)))
 
     def plain(self, damage: Exception | None) -> dict[str, Any]:
         """Plain data."""

@@ -33,7 +33,7 @@ def command(what: str, number: int | None, as_json: bool, **table_options: Any) 
         batch, index = options.packet_at(Path(what), number)
     else:
         now = table.now if table.now is not None else START
-        batch, index = Batch.of([_single(what)], nanos=now * NANOSECONDS), 0
+        batch, index = Batch.of([_single(what)], [now * NANOSECONDS]), 0
     with made("core", table) as core:
         judgement = core.run(batch, table.now).results.get(index)
     now = table.now if table.now is not None else batch.frame(index).nanos // NANOSECONDS

@@ -1,0 +1,66 @@
+"""Messages of one time made right for another: sealed and proven anew, if they were right before.
+
+Live datapaths read the clock, so what was captured long ago would be stale for them. What
+was wrong stays wrong, in the same way.
+"""
+
+from kdht import _shared as shared
+from kdht._shared import Flag
+from kdht.replay.packets import Datagram, packet, take_apart
+from kdht.replay.tables import Table
+from kdht.wire import OFFSET, header_tag, make_cookie
+
+_SIZE = {name: size for name, _, size in shared.LAYOUT}
+
+
+def get(message: bytes | bytearray, name: str) -> int:
+    """One header field."""
+    at = OFFSET[name]
+    return int.from_bytes(message[at : at + _SIZE[name]], "big")
+
+
+def put(message: bytearray, name: str, value: int | bytes) -> None:
+    """Change one header field."""
+    at, size = OFFSET[name], _SIZE[name]
+    message[at : at + size] = value if isinstance(value, bytes) else value.to_bytes(size, "big")
+
+
+def redated(table: Table, raw: bytes, before: int, now: int) -> bytes:
+    """A packet that is to the second `now` what `raw` was to `before`; other packets as they are."""
+    datagram = take_apart(raw)
+    if datagram is None or len(datagram.message) < shared.HEADER_LEN or before == now:
+        return raw
+    message = bytearray(datagram.message)
+    if get(message, "magic") != shared.MAGIC:
+        return raw
+    if get(message, "flags") & Flag.FORWARDED:
+        _redate_member(table, message, now - before)
+    else:
+        _redate_client(table, message, datagram, before, now)
+    return raw if message == datagram.message else rewrapped(raw, datagram, bytes(message))
+
+
+def _redate_member(table: Table, message: bytearray, shift: int) -> None:
+    key = next((key for key in table.keys if key.epoch == get(message, "epoch")), None)
+    if key is None or get(message, "header_tag") != header_tag(message, key):
+        return
+    put(message, "time", (get(message, "time") + shift) % 2**32)
+    put(message, "header_tag", header_tag(message, key))
+
+
+def _redate_client(table: Table, message: bytearray, datagram: Datagram, before: int, now: int) -> None:
+    slot = 1 << shared.COOKIE_SLOT_BITS
+    key = table.keys[0].cookie
+    for late in (0, slot):
+        good = make_cookie(key, datagram.source.ip, max(before - late, 0))
+        if get(message, "cookie") == good:
+            put(message, "cookie", make_cookie(key, datagram.source.ip, now - late))
+            return
+
+
+def rewrapped(raw: bytes, datagram: Datagram, message: bytes) -> bytes:
+    """The packet with another message of the same length, and a checksum of the same kind."""
+    made = packet(message, datagram.source, datagram.target, datagram.checksum)
+    begin = datagram.begin
+    end = begin + len(message)
+    return raw[: begin - 2] + bytes(made[begin - 2 : end]) + raw[end:]
