@@ -350,7 +350,8 @@ cdef class Core:
     another process. Every datapath thread, in whichever process, gives verdicts on a lane (0
     to LANES - 1) that no other uses; lane 0 is for the GIL's holders in one process. One
     process at a time may call `configure` and `set_bucket`; everybody may read at any time.
-    Raises OSError if there is no memory for the mapping, ValueError for a file descriptor that holds no mapping of this version.
+    Raises OSError if there is no memory for the mapping, ValueError for a file descriptor that
+    holds no mapping of this version.
     """
 
     def __cinit__(self, fd=None):
