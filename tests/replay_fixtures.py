@@ -20,12 +20,12 @@ from scapy.utils import PcapWriter
 from kdht import _shared as shared
 from kdht._shared import PORT, Flag, Op, Reason
 from kdht.replay import mutations, tables
+from kdht.replay._capture import Batch
+from kdht.replay.capture import Capture, Writer
 from kdht.replay.fixtures import line, rendered
 from kdht.replay.generate import Generator
 from kdht.replay.implementations import made
 from kdht.replay.packets import packet
-from kdht.replay._capture import Batch
-from kdht.replay.capture import Capture, Writer
 from kdht.replay.tables import FIXTURE_SECRET, ContactEntry, KeyEntry, Table, TableFile
 from kdht.wire import Address, Message, Record, seal
 
@@ -89,6 +89,7 @@ def truncated(family: int) -> Iterator[Case]:
             yield Case(f"{name}, its first {length} bytes", bytes(cut), _cut_short(length, family))
             if length >= head:
                 mutations.set_lengths(cut)
+                mutations.set_checksum(cut)
                 yield Case(f"{name}, {length} bytes long", bytes(cut), _short(length - head))
 
 
@@ -113,6 +114,7 @@ def changed(made: bytearray, family: int, *changes: tuple[str, int], tagged: boo
         mutations.put_field(made, name, value)
     if tagged:
         mutations.tag(_generator(family), made)
+    mutations.set_checksum(made)
     return bytes(made)
 
 
@@ -122,11 +124,14 @@ def _generator(family: int) -> Generator:
 
 def mutated(made: bytearray, family: int, name: str) -> bytes:
     mutations.MUTATIONS[name](_generator(family), made)
+    mutations.set_checksum(made)
     return bytes(made)
 
 
 def wrong_fields(family: int) -> Iterator[Case]:
-    def one(remark: str, reason: Reason, name: str, value: int, of: Callable[..., bytearray] = member) -> Case:
+    def one(
+        remark: str, reason: Reason, name: str, value: int, of: Callable[..., bytearray] = member
+    ) -> Case:
         return Case(remark, changed(of(family), family, (name, value), tagged=of is not client), reason)
 
     yield one("wrong magic", Reason.NOT_OURS, "magic", shared.MAGIC ^ 1, client)
@@ -149,24 +154,46 @@ def wrong_fields(family: int) -> Iterator[Case]:
     yield one("time 0", Reason.STALE, "time", 0)
     yield one("hop limit 0", Reason.HOP_LIMIT, "hops", 0)
     yield one("hop limit 1, not the owner", Reason.HOP_LIMIT, "hops", 1)
-    for name in ("status", "time", "epoch", "client_port", "client_ip", "entry_ip", "entry_port", "body_tag", "header_tag"):
+    for name in (
+        "status",
+        "time",
+        "epoch",
+        "client_port",
+        "client_ip",
+        "entry_ip",
+        "entry_port",
+        "body_tag",
+        "header_tag",
+    ):
         yield one(f"a client that fills in {name}", Reason.FORGED_ORIGIN, name, 1, client)
 
 
 def forgeries(family: int) -> Iterator[Case]:
-    yield Case("FORWARDED flag from a client", mutated(client(family), family, "forged FORWARDED"), Reason.BAD_TAG)
-    yield Case("one bit of the header tag", mutated(member(family), family, "wrong header tag"), Reason.BAD_TAG)
+    yield Case(
+        "FORWARDED flag from a client", mutated(client(family), family, "forged FORWARDED"), Reason.BAD_TAG
+    )
+    yield Case(
+        "one bit of the header tag", mutated(member(family), family, "wrong header tag"), Reason.BAD_TAG
+    )
     wrong = changed(member(family), family, ("key", 5))
     yield Case("another key under an old tag", wrong, Reason.BAD_TAG)
-    yield Case("a body that ends here, changed", mutated(member(family, key=NEAR), family, "wrong body"), Reason.BAD_BODY_TAG)
-    yield Case("a reply whose body was changed", mutated(reply(family), family, "wrong body"), Reason.BAD_BODY_TAG)
+    yield Case(
+        "a body that ends here, changed",
+        mutated(member(family, key=NEAR), family, "wrong body"),
+        Reason.BAD_BODY_TAG,
+    )
+    yield Case(
+        "a reply whose body was changed", mutated(reply(family), family, "wrong body"), Reason.BAD_BODY_TAG
+    )
     yield Case("a reply for another entry node", bytes(reply(family, entry=NEXT[family])), Reason.NOT_ENTRY)
     nobody = Address(CLIENT[family].ip, 0)
     yield Case("a reply for port 0", bytes(reply(family, client=nobody)), Reason.BAD_ADDRESS)
     everybody = Address.of("224.0.0.1" if family == 4 else "ff02::1", 40000)
     yield Case("a reply for a multicast group", bytes(reply(family, client=everybody)), Reason.BAD_ADDRESS)
     message = Message(op=Op.GET, key=FAR, request_id=1).pack()
-    yield Case("a request from port 0", bytes(packet(bytes(message), nobody, OWN[family])), Reason.BAD_ADDRESS)
+    yield Case(
+        "a request from port 0", bytes(packet(bytes(message), nobody, OWN[family])), Reason.BAD_ADDRESS
+    )
 
 
 def odd_packets(family: int) -> Iterator[Case]:
@@ -178,12 +205,15 @@ def odd_packets(family: int) -> Iterator[Case]:
         mutations.put_field(big, "body_len", size)
         big[mutations.message_at(big) + shared.HEADER_LEN :] = bytes(size)
         mutations.set_lengths(big)
+        mutations.set_checksum(big)
         yield Case(f"a body of {size} bytes", bytes(big), Reason.TOO_LONG)
     lying = client(family)
     at = mutations.udp_at(lying) + 4
     lying[at : at + 2] = b"\0\x09"
     yield Case("a UDP length that lies", bytes(lying), Reason.BAD_IP)
-    yield Case("more than the body length says", mutated(client(family), family, "too long"), Reason.BAD_LENGTH)
+    yield Case(
+        "more than the body length says", mutated(client(family), family, "too long"), Reason.BAD_LENGTH
+    )
     none = Reason.ENTERED if family == 4 else Reason.NO_CHECKSUM
     yield Case("no UDP checksum", mutated(client(family), family, "no checksum"), none)
 
@@ -194,7 +224,9 @@ def right(family: int) -> Iterator[Case]:
     yield Case("a member's request", bytes(member(family)), Reason.NEXT_HOP)
     yield Case("a reply for a client", bytes(reply(family)), Reason.RELAYED)
     yield Case("a request for the own key", bytes(client(family, key=NEAR)), Reason.OWNER)
-    yield Case("a second attempt, without a second contact", bytes(client(family, attempt=1)), Reason.ATTEMPT_ENDS)
+    yield Case(
+        "a second attempt, without a second contact", bytes(client(family, attempt=1)), Reason.ATTEMPT_ENDS
+    )
     yield Case("a TRACE that ends here", bytes(client(family, op=Op.TRACE, hops=1)), Reason.TRACE_ENDS)
     yield Case("a PING", bytes(member(family, op=Op.PING, key=bytes(20), body=FAR)), Reason.CONTROL)
     yield Case("the largest PUT", bytes(client(family, op=Op.PUT, body=bytes(1120))), Reason.ENTERED)
@@ -275,7 +307,10 @@ def write_foreign(directory: Path) -> dict[int, str]:
 
 def verdicts(directory: Path) -> dict[int, str]:
     found = {}
-    with made("core", tables.load(directory / "table.json")) as core, Capture(directory / "capture.pcap") as capture:
+    with (
+        made("core", tables.load(directory / "table.json")) as core,
+        Capture(directory / "capture.pcap") as capture,
+    ):
         for batch in capture:
             results = core.run(batch, NOW).results
             found.update({batch.first + index: line(results.get(index)) for index in range(len(batch))})

@@ -8,10 +8,10 @@ file and the offset at which it cannot be read on; what came before has been giv
 import gzip
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 from kdht.errors import CaptureError, ConfigError
 from kdht.replay._capture import Batch, Splitter
@@ -47,7 +47,9 @@ class Capture:
             self._raw.seek(0)
         except OSError as error:
             raise CaptureError(f"{path}: {error.strerror}: name a pcap or pcapng file") from None
-        self._file: IO[bytes] = gzip.open(self._raw) if zipped else self._raw
+        self._read_raw: Callable[[int], bytes] = (
+            gzip.GzipFile(fileobj=self._raw).read if zipped else self._raw.read
+        )
 
     def __enter__(self) -> "Capture":
         return self
@@ -96,7 +98,7 @@ class Capture:
 
     def _read(self, size: int, offset: int) -> bytes:
         try:
-            return self._file.read(size)
+            return self._read_raw(size)
         except (OSError, EOFError, zlib.error) as error:
             raise CaptureError(f"{self.path}: offset {offset:,}: cannot be read on: {error}") from None
 

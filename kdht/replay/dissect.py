@@ -61,7 +61,7 @@ def fields(packet: bytes) -> list[Field]:
     while layer:
         for name, value in layer.fields.items():
             kind = layer.get_field(name)
-            made.append(Field(layer.name, name, _text(kind.i2repr(layer, value))))
+            made.append(Field(str(layer.name), name, _text(kind.i2repr(layer, value))))
         layer = layer.payload
     return made
 

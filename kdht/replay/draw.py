@@ -75,14 +75,17 @@ def difference(data: Data) -> None:
     """Two verdicts, and the fields in which the packets differ."""
     out = console()
     one, other = data["names"]
-    out.print(f"[bold]packet {data['number']}[/] (offset {data['offset']:,}): [bold red]{escape(data['what'])}[/]")
+    out.print(
+        f"[bold]packet {data['number']}[/] (offset {data['offset']:,}): [bold red]{escape(data['what'])}[/]"
+    )
     for name, verdict in zip(data["names"], data["verdicts"], strict=True):
         seen = data["seen"] if name == other else None
         out.print(f"  {name:12} {_seen(seen) if seen else _verdict(verdict)}")
-    fields = [row for row in data["fields"] if row["values"][0] != row["values"][1]] or data["fields"]
-    drawn = Table("layer", "field", one, other, box=None, padding=(0, 2), title_justify="left")
-    for row in fields:
-        drawn.add_row(row["layer"], row["field"], *[escape(str(value)) for value in row["values"]])
+    fields = [row for row in data["fields"] if row["values"][0] != row["values"][1]]
+    drawn = Table("layer", "field", *((one, other) if fields else ("both",)), box=None, padding=(0, 2))
+    for row in fields or data["fields"]:
+        values = row["values"] if fields else row["values"][:1]
+        drawn.add_row(row["layer"], row["field"], *[escape(str(value)) for value in values])
     out.print(drawn)
 
 
@@ -101,7 +104,9 @@ def diff_summary(data: Data) -> None:
         style = "red" if count else "green"
         hidden = data["not_comparable"][name]
         rest = f" ({hidden:,} could not be compared)" if hidden else ""
-        out.print(f"{name} against {first}: [{style}]{count:,} differences[/] in {data['packets']:,} packets{rest}")
+        out.print(
+            f"{name} against {first}: [{style}]{count:,} differences[/] in {data['packets']:,} packets{rest}"
+        )
 
 
 def checked(data: Data) -> None:
@@ -122,11 +127,17 @@ def explanation(data: Data) -> None:
     out.print(_verdict(data["verdict"]))
     for sentence in data["why"]:
         out.print(f"  {escape(sentence)}")
-    for title, rows in (("fields", data["fields"]), ("checks", data["checks"]), ("candidates", data["candidates"])):
+    for title, rows in (
+        ("fields", data["fields"]),
+        ("checks", data["checks"]),
+        ("candidates", data["candidates"]),
+    ):
         if rows:
-            drawn = Table(*rows[0], title=title, title_justify="left", box=None, padding=(0, 2))
+            drawn = Table(title=title, title_justify="left", box=None, padding=(0, 2))
+            for name in rows[0]:
+                drawn.add_column(name, overflow="fold")
             for row in rows:
-                drawn.add_row(*[escape("" if value is None else str(value)) for value in row.values()])
+                drawn.add_row(*[escape("" if value is None else str(value)[:64]) for value in row.values()])
             out.print(drawn)
     for change in data["verdict"].get("changes", ()):
         out.print(f"  changed: {change['field']} {_grouped(change['before'])} > {_grouped(change['after'])}")

@@ -114,7 +114,9 @@ def _checks(table: Table, packet: bytes, message: bytes | None, now: int) -> Ite
         yield {"check": "cookie", "found": "right" if good else f"not {found.source.host}'s at this time"}
 
 
-def _member_checks(table: Table, message: bytes, header: dict[str, Any], now: int) -> Iterator[dict[str, str]]:
+def _member_checks(
+    table: Table, message: bytes, header: dict[str, Any], now: int
+) -> Iterator[dict[str, str]]:
     key = next((key for key in table.keys if key.epoch == header["epoch"]), None)
     if key is None:
         epochs = ", ".join(str(key.epoch) for key in table.keys)

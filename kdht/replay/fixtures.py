@@ -122,7 +122,9 @@ def line(judgement: Judgement) -> str:
     return " ".join(parts)
 
 
-def verdicts_of(fixture: Fixture, implementation: Implementation, now: int | None) -> Iterator[tuple[int, str]]:
+def verdicts_of(
+    fixture: Fixture, implementation: Implementation, now: int | None
+) -> Iterator[tuple[int, str]]:
     """The number and the line of every packet. Raises CaptureError."""
     with Capture(fixture.capture) as capture:
         for batch in capture:

@@ -6,11 +6,14 @@ The same seed and table give the same file. A Generator makes one packet after t
 
 import random
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from kdht import _shared as shared
 from kdht._shared import Flag, Op, Status
 from kdht.errors import ConfigError
 from kdht.replay import packets
+from kdht.replay.mutations import MUTATIONS, set_checksum
+from kdht.replay.packets import Checksum
 from kdht.replay.tables import Table
 from kdht.wire import Address, Contact, Message, Record, make_cookie, pack_contacts, seal
 
@@ -27,12 +30,12 @@ class Generator:
         self.table = table
         self.rng = random.Random(seed)
         self.now = table.now if table.now is not None else START
-        self._again: list[dict[str, object]] = []
+        self._again: list[dict[str, Any]] = []
         self._hot_key = self.rng.randbytes(shared.ID_LEN)
 
     # --- Right messages ---------------------------------------------------------------
 
-    def client_request(self, **fields: object) -> bytearray:
+    def client_request(self, **fields: Any) -> bytearray:
         """A client's, with a cookie now and then."""
         rng, target = self.rng, self._own()
         source = self._client(target)
@@ -52,31 +55,31 @@ class Generator:
         ).pack()
         return self._packet(message, source, target)
 
-    def member_request(self, **fields: object) -> bytearray:
+    def member_request(self, **fields: Any) -> bytearray:
         """One that another node entered or forwarded."""
         op = self.rng.choice(ROUTED)
         fields = {"op": op, "body": self._request_body(op), "hops": self.rng.choice((1, 2, 9, 15)), **fields}
         return self._from_member(Flag.FORWARDED, fields)
 
-    def reply(self, **fields: object) -> bytearray:
+    def reply(self, **fields: Any) -> bytearray:
         """A reply to one of this node's clients."""
         body = Record(1, 60, 0, self.rng.randbytes(self.rng.choice((0, 8, 100, shared.MAX_VALUE)))).pack()
         status = self.rng.choice((Status.OK, Status.OK, Status.NOT_FOUND))
         fields = {"op": Op.GET, "body": body if status is Status.OK else b"", "status": status, **fields}
         return self._from_member(Flag.FORWARDED | Flag.REPLY, fields)
 
-    def control(self, **fields: object) -> bytearray:
+    def control(self, **fields: Any) -> bytearray:
         """A PING or FIND_NODE, or its reply."""
         op, flag = self.rng.choice((Op.PING, Op.FIND_NODE)), self.rng.choice((Flag(0), Flag.REPLY))
         contacts = self.table.contacts if op is Op.FIND_NODE and flag else ()
         body = self.rng.randbytes(shared.ID_LEN) + pack_contacts(contacts[: shared.K])
         return self._from_member(Flag.FORWARDED | flag, {"op": op, "body": body, "hops": 1, **fields})
 
-    def _from_member(self, flags: Flag, fields: dict[str, object]) -> bytearray:
+    def _from_member(self, flags: Flag, fields: dict[str, Any]) -> bytearray:
         rng, target = self.rng, self._own()
         client = self._client(target)
         sender = next((each.address for each in self._contacts(target)), client)
-        usual = {
+        usual: dict[str, Any] = {
             "key": rng.randbytes(shared.ID_LEN),
             "request_id": rng.getrandbits(64),
             "hops": 9,
@@ -84,7 +87,7 @@ class Generator:
             "entry": target,
             "max_reply": shared.MAX_BODY,
         }
-        message = Message(**{**usual, **fields, "flags": flags}).pack()  # type: ignore[arg-type]
+        message = Message(**{**usual, **fields, "flags": flags}).pack()
         seal(message, rng.choice(self.table.keys), self.now + rng.choice((0, 0, 0, 1, -1)))
         return self._packet(message, sender, target)
 
@@ -107,12 +110,14 @@ class Generator:
 
     def _request_body(self, op: Op) -> bytes:
         if op is Op.PUT:
-            return Record(0, 60, 0, self.rng.randbytes(self.rng.choice((1, 16, 200, shared.MAX_VALUE)))).pack()
+            return Record(
+                0, 60, 0, self.rng.randbytes(self.rng.choice((1, 16, 200, shared.MAX_VALUE)))
+            ).pack()
         return bytes(self.rng.choice((0, 0, 100, shared.MAX_BODY))) if op is Op.GET else b""
 
-    def _packet(self, message: bytes, source: Address, target: Address) -> bytearray:
-        checksum = self.rng.choice(("right", "right", "right", "zero" if target.is_ipv4 else "right", "partial"))
-        return packets.packet(bytes(message), source, target, checksum)  # type: ignore[arg-type]
+    def _packet(self, message: bytearray, source: Address, target: Address) -> bytearray:
+        kinds: list[Checksum] = ["right", "right", "right", "zero" if target.is_ipv4 else "right", "partial"]
+        return packets.packet(bytes(message), source, target, self.rng.choice(kinds))
 
     # --- The kinds -----------------------------------------------------------------------
 
@@ -123,10 +128,10 @@ class Generator:
 
     def mutation(self) -> bytearray:
         """A right packet with one thing wrong; see mutations.py."""
-        from kdht.replay.mutations import MUTATIONS
-
         made = self.mix()
         self.rng.choice(list(MUTATIONS.values()))(self, made)
+        if self.rng.random() < 0.8:
+            set_checksum(made)
         return made
 
     def flood(self) -> bytearray:

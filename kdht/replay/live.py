@@ -48,6 +48,7 @@ PROBES = {True: Address.of("198.18.53.48", 5000), False: Address.of("2001:db8:53
 """Who sends the TRACEs that follow the packets, by whether it is IPv4."""
 ARRIVAL_TIMEOUT = 5.0
 ETH_P_ALL = 3
+MTU = 1500
 SO_RCVBUFFORCE = 33
 _GOES_ON = (Verdict.FORWARD, Verdict.RELAY)
 _MAGIC = MAGIC.to_bytes(4, "big")
@@ -112,7 +113,9 @@ class Live:
             for family, gateway in ((socket.AF_INET, GATEWAYS[4]), (socket.AF_INET6, GATEWAYS[6])):
                 ip.neigh("add", dst=gateway, lladdr=mac, ifindex=index, state="permanent", family=family)
                 if any(Address(own, 0).is_ipv4 == (family == socket.AF_INET) for own in self._table.own):
-                    ip.route("add", dst="default", gateway=gateway, oif=index, flags=["onlink"], family=family)
+                    ip.route(
+                        "add", dst="default", gateway=gateway, oif=index, flags=["onlink"], family=family
+                    )
 
     def _open_raw(self) -> socket.socket:
         with self._wire.enter():
@@ -152,7 +155,9 @@ class Live:
         sent, times, seen = [], [], []
         for index in range(len(batch)):
             frame = batch.frame(index)
-            raw, second, found = self._treated(batch.packet(index), frame.nanos // NANOSECONDS if now is None else now)
+            raw, second, found = self._treated(
+                batch.packet(index), frame.nanos // NANOSECONDS if now is None else now
+            )
             sent.append(raw)
             times.append(second * NANOSECONDS)
             seen.append(found)
@@ -177,12 +182,16 @@ class Live:
         self._drain()
         del self._received[:]
         before = self._counters()
+        if len(raw) > MTU:
+            return Seen("too large", self._kind)
         if raw:
             self._raw.send(self._frame(raw))
         datagram = take_apart(raw)
         own = datagram is not None and datagram.target.ip in self._table.own
         probe = self._probe(datagram.target.ip if own and datagram else self._table.own[0])
-        counted, by_socket = (_one(after - old - probe) for after, old in zip(self._counters(), before, strict=True))
+        counted, by_socket = (
+            _one(after - old - probe) for after, old in zip(self._counters(), before, strict=True)
+        )
         final = by_socket or counted
         out: list[Sent] = []
         if final is not None and VERDICT_OF[final] in _GOES_ON:
@@ -191,12 +200,11 @@ class Live:
         return self._as_seen(counted, by_socket, out or self._drain())
 
     def _as_seen(self, counted: Reason | None, by_socket: Reason | None, out: list[Sent]) -> Seen:
-        traces = {"kind": self._kind, "reason": counted, "by_socket": by_socket}
         if out:
-            return Seen("sent on", **traces, message=out[0].message, source=out[0].source, target=out[0].target)
+            return Seen("sent on", self._kind, counted, by_socket, *out[0])
         if len(self._received) > 1:
-            return Seen("passed up", **traces, message=bytes(self._received[0].data))
-        return Seen("nothing", **traces)
+            return Seen("passed up", self._kind, counted, by_socket, bytes(self._received[0].data))
+        return Seen("nothing", self._kind, counted, by_socket)
 
     def _probe(self, own: bytes) -> Counter[Reason]:
         """Send a TRACE that ends at the node and wait for it; what each datapath counts it as."""
@@ -207,7 +215,9 @@ class Live:
         self._raw.send(self._frame(bytes(raw)))
         with self._arrived:
             if not self._arrived.wait_for(lambda: self._is_last(bytes(message)), ARRIVAL_TIMEOUT):
-                raise LabError(f"the {self._kind} datapath lost a TRACE to itself within {ARRIVAL_TIMEOUT:g} s")
+                raise LabError(
+                    f"the {self._kind} datapath lost a TRACE to itself within {ARRIVAL_TIMEOUT:g} s"
+                )
         return Counter([self._judge.verdict(raw, int(time.time())).reason])
 
     def _is_last(self, message: bytes) -> bool:
@@ -253,7 +263,12 @@ def _mac(host: Host) -> str:
 
 def _datapath(kind: str, core: Core, addresses: list[Address], state: Path) -> Any:
     """The datapath above the socket; None for the socket alone. Its pins are under an ID of its own."""
-    own = {"addresses": tuple(addresses), "port": addresses[0].port, "interfaces": ("eth0",), "runtime_dir": state}
+    own: dict[str, Any] = {
+        "addresses": tuple(addresses),
+        "port": addresses[0].port,
+        "interfaces": ("eth0",),
+        "runtime_dir": state,
+    }
     if kind == "nfqueue":
         from kdht.datapath.nfqueue import NfqueueDatapath, NfqueueOptions
 
@@ -271,7 +286,9 @@ def _stopped_in(node: Host, datapath: Datapath) -> None:
         datapath.stop()
 
 
-def _counter_of(kind: str, core: Core, datapath: Any) -> Callable[[], tuple[Counter[Reason], Counter[Reason]]]:
+def _counter_of(
+    kind: str, core: Core, datapath: Any
+) -> Callable[[], tuple[Counter[Reason], Counter[Reason]]]:
     """What reads the verdicts so far: of the datapath above the socket, and of the socket."""
     lanes = {"nfqueue": QUEUE_LANES, "socket": ()}
 

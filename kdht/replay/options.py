@@ -43,7 +43,9 @@ _TABLE_OPTIONS = [
         help="Judge at this unix second, or each packet when it was captured; else as the table says.",
     ),
 ]
-_FAULT = click.option("--fault", metavar="IMPLEMENTATION:FAULT", hidden=True, help="For tests: see faults.py.")
+_FAULT = click.option(
+    "--fault", metavar="IMPLEMENTATION:FAULT", hidden=True, help="For tests: see faults.py."
+)
 
 
 def table_options(function: F) -> F:
@@ -77,7 +79,9 @@ def table_of(
 def _key(text: str) -> Any:
     epoch, colon, path = text.partition(":")
     if not colon or not epoch.isdigit():
-        raise click.UsageError(f"--secret is an epoch, a colon and a file, as in 1:/etc/kdht/secret, not {text!r}")
+        raise click.UsageError(
+            f"--secret is an epoch, a colon and a file, as in 1:/etc/kdht/secret, not {text!r}"
+        )
     return tables.read_key(int(epoch), Path(path))
 
 

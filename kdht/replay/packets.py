@@ -1,6 +1,7 @@
 """IP packets around messages: made, taken apart, and their checksums set right again."""
 
 import struct
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 from kdht._shared import MAGIC
@@ -44,17 +45,20 @@ def udp_checksum(source: Address, target: Address, datagram: bytes) -> int:
     return 0xFFFF - word_sum(covered) or 0xFFFF
 
 
+_CHECKSUMS: dict[Checksum, Callable[[Address, Address, bytes], int]] = {
+    "right": udp_checksum,
+    "zero": lambda source, target, datagram: 0,
+    "partial": lambda source, target, datagram: word_sum(pseudo_header(source, target, len(datagram))),
+    "wrong": lambda source, target, datagram: udp_checksum(source, target, datagram) ^ 0x0101,
+}
+
+
 def packet(message: bytes, source: Address, target: Address, checksum: Checksum = "right") -> bytearray:
     """A whole packet of the target's family. "partial": the sender left the checksum to a device."""
     length = _UDP.size + len(message)
     datagram = _UDP.pack(source.port, target.port, length, 0) + message
-    sums = {
-        "right": lambda: udp_checksum(source, target, datagram),
-        "zero": lambda: 0,
-        "partial": lambda: word_sum(pseudo_header(source, target, length)),
-        "wrong": lambda: udp_checksum(source, target, datagram) ^ 0x0101,
-    }
-    datagram = datagram[:6] + sums[checksum]().to_bytes(2, "big") + datagram[8:]
+    value = _CHECKSUMS[checksum](source, target, datagram)
+    datagram = datagram[:6] + value.to_bytes(2, "big") + datagram[8:]
     if not target.is_ipv4:
         return bytearray(_V6.pack(6 << 28, length, UDP, TTL, source.ip, target.ip) + datagram)
     header = bytearray(

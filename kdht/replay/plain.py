@@ -47,7 +47,12 @@ def judgement(table: Table, packet: bytes, found: Judgement, changes: bool = Fal
         from kdht.replay import dissect
 
         plain["changes"] = [
-            {"offset": each.offset, "field": each.field, "before": each.before.hex(), "after": each.after.hex()}
+            {
+                "offset": each.offset,
+                "field": each.field,
+                "before": each.before.hex(),
+                "after": each.after.hex(),
+            }
             for each in dissect.changes(packet, found.data)
         ]
     return plain
@@ -90,7 +95,10 @@ def difference(table: Table, found: Difference) -> dict[str, Any]:
     from kdht.replay import dissect
 
     one, other = found.judgements
-    fields = [{(each.layer, each.name): each.value for each in dissect.fields(data)} for data in (one.data, other.data)]
+    fields = [
+        {(each.layer, each.name): each.value for each in dissect.fields(data)}
+        for data in (one.data, other.data)
+    ]
     return {
         "type": "difference",
         **frame(found.frame),

@@ -14,7 +14,7 @@ from kdht.replay._engine import Judgement
 from kdht.replay.packets import take_apart, word_sum
 from kdht.wire import Address
 
-HIDDEN_FROM_SOCKET = frozenset({Reason.FRAGMENT, Reason.IP_OPTIONS, Reason.EXT_HEADER})
+HIDDEN_FROM_SOCKET = frozenset({Reason.FRAGMENT, Reason.IP_OPTIONS, Reason.EXT_HEADER, Reason.NO_CHECKSUM})
 """The kernel's stack treats them before a socket sees anything."""
 LOCAL_ENDS = frozenset({Reason.OWNER, Reason.ATTEMPT_ENDS, Reason.TRACE_ENDS, Reason.CONTROL})
 _GOES_ON = (Verdict.FORWARD, Verdict.RELAY)
@@ -23,8 +23,8 @@ _GOES_ON = (Verdict.FORWARD, Verdict.RELAY)
 class Seen(NamedTuple):
     """One packet's traces."""
 
-    what: Literal["sent on", "passed up", "nothing"]
-    """A message came out, or reached the node's receiver, or neither."""
+    what: Literal["sent on", "passed up", "nothing", "too large"]
+    """A message came out, or reached the node's receiver, or neither; or the wire takes no such packet."""
     kind: str
     """The datapath: socket, nfqueue or ebpf."""
     reason: Reason | None = None
@@ -53,7 +53,7 @@ def is_ordinary(address: Address) -> bool:
 def is_comparable(own: Sequence[bytes], packet: bytes, expected: Judgement, seen: Seen) -> bool:
     """Whether the kernel's stack lets the datapath decide about such a packet alone."""
     reason = expected.reason
-    if reason is None or reason is Reason.NOT_OURS or reason is Reason.BAD_IP:
+    if seen.what == "too large" or reason in (None, Reason.NOT_OURS, Reason.BAD_IP):
         return False
     if seen.kind == "socket" and reason in HIDDEN_FROM_SOCKET:
         return False

@@ -244,7 +244,9 @@ def from_node(socket: Path, config: Path | None = None, secrets: Iterable[Cluste
     ]
     known = _from_config(config) if config else {"keys": tuple(secrets)}
     if not known["keys"]:
-        raise ConfigError("a node never tells its keys: give --config, or --secret with the file that holds it")
+        raise ConfigError(
+            "a node never tells its keys: give --config, or --secret with the file that holds it"
+        )
     by_family = {address.is_ipv4: address.ip for address in reversed(own)}
     table = Table(
         **{
@@ -271,11 +273,11 @@ def _from_config(path: Path) -> dict[str, Any]:
 
     resolved = settings.resolve(config.load(path))
     node = resolved.config.node
-    usual = {family: resolved.usual(ipv4=family) for family in (True, False)}
+    source4, source6 = resolved.usual(ipv4=True), resolved.usual(ipv4=False)
     return {
         "keys": resolved.keys,
-        "source4": usual[True].ip if usual[True] else None,
-        "source6": usual[False].ip if usual[False] else None,
+        "source4": source4.ip if source4 else None,
+        "source6": source6.ip if source6 else None,
         "window": node.replay_window,
         "hop_limit": node.hop_limit,
     }

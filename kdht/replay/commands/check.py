@@ -14,7 +14,9 @@ from kdht.replay.options import FILE
 @click.argument("directory", type=FILE)
 @click.option("--impl", "-i", "names", type=options.implementation_type, multiple=True, default=("core",),
               show_default=True, help="May be given several times.")  # fmt: skip
-@click.option("--update", is_flag=True, help="Write the verdicts of the first implementation as the expected ones.")
+@click.option(
+    "--update", is_flag=True, help="Write the verdicts of the first implementation as the expected ones."
+)
 @options.fault_option
 @options.as_json
 def command(directory: Path, names: tuple[str, ...], update: bool, fault: str | None, as_json: bool) -> int:

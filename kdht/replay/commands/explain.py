@@ -52,5 +52,7 @@ def _single(what: str) -> bytes:
     except OSError as error:
         raise ConfigError(f"{what[:80]}: {error.strerror}: give hexadecimal digits or a file") from None
     if not 0 < len(raw) <= MAX_PACKET:
-        raise ConfigError(f"{what}: {len(raw)} bytes are no packet: to explain one of a capture, give its number")
+        raise ConfigError(
+            f"{what}: {len(raw)} bytes are no packet: to explain one of a capture, give its number"
+        )
     return raw

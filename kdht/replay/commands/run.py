@@ -63,7 +63,7 @@ def command(
         damage = None
         try:
             for batch in stack.enter_context(options.reading(capture)):
-                ran = total.timed(lambda batch=batch: implementation.run(batch, table.now))  # type: ignore[misc]
+                ran = total.timed(lambda batch=batch: implementation.run(batch, table.now))
                 if writer:
                     writer.write_records(ran.results.gone_on())
                 shower.show(ran)
@@ -118,7 +118,13 @@ class Shower:
     """Shows chosen packets, up to a limit, as they come."""
 
     def __init__(
-        self, table: Table, reasons: set[Reason], numbers: range | None, limit: int | None, changes: bool, as_json: bool
+        self,
+        table: Table,
+        reasons: set[Reason],
+        numbers: range | None,
+        limit: int | None,
+        changes: bool,
+        as_json: bool,
     ) -> None:
         self._table = table
         self._reasons = reasons

@@ -1,0 +1,150 @@
+"""kdht-replay record: what a running node gets, as a fixture that can be given away."""
+
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kdht._shared import Reason
+from kdht.cli import control_client
+from kdht.errors import ConfigError
+from kdht.replay import draw, options, plain, tables
+from kdht.replay._capture import Batch
+from kdht.replay._engine import Results, run_core
+from kdht.replay.capture import Writer
+from kdht.replay.fixtures import VERDICTS, line, rendered
+from kdht.replay.options import FILE
+from kdht.replay.scrub import Scrubber
+from kdht.replay.sniff import Sniffer
+from kdht.replay.tables import Table
+
+MOST = 1_000_000
+"""Packets, all of which are held until the end."""
+Packets = list[tuple[bytes, int]]
+
+
+@click.command()
+@click.argument("directory", type=FILE)
+@click.option("--interface", "-I", required=True, help="Where the node's packets come in.")
+@options.table_options
+@click.option("--seconds", type=click.FloatRange(min=0.1), help="For so long; else until Ctrl-C or --count.")
+@click.option(
+    "--count", type=click.IntRange(1, MOST), default=100_000, show_default=True, help="Packets at most."
+)
+@click.option("--anonymise", is_flag=True, help="Replace addresses, IDs and keys, consistently.")
+@click.option("--drop-values", is_flag=True, help="Replace what is stored and padding with zeros.")
+@options.as_json
+def command(
+    directory: Path,
+    interface: str,
+    seconds: float | None,
+    count: int,
+    anonymise: bool,
+    drop_values: bool,
+    as_json: bool,
+    **table_options: Any,
+) -> None:
+    """Capture the kdht traffic that comes in at an interface, into the fixture DIRECTORY.
+
+    The node is named with --node and --config or --secret. Messages are sealed anew under a
+    published key: the fixture never holds the cluster's. The verdicts are the core's with the
+    node's table; the node's own counters are held against them.
+    """
+    if directory.exists() and any(directory.iterdir()):
+        raise ConfigError(f"{directory}: is there already and not empty: name a new directory")
+    table = tables.at(options.table_of(**table_options), None)
+    node = table_options["node"]
+    before = _counters(node)
+    begun = time.monotonic()
+    packets, lost = _captured(interface, table.port, seconds, count, as_json)
+    taken = time.monotonic() - begun
+    warnings = _warnings(table, node, table_options, lost)
+    scrubber = Scrubber(table, addresses=anonymise, values=drop_values)
+    results, changed = _written(directory, table, packets, scrubber)
+    if changed:
+        warnings.append(f"{changed} packets get another verdict after the replacements and were left out")
+    found = {
+        "type": "recorded",
+        "fixture": str(directory),
+        "packets": len(packets) - changed,
+        "seconds": taken,
+        "lost": lost,
+        "reasons": plain.tally(dict(results)),
+        "node_counted": _difference(before, _counters(node)),
+        "warnings": warnings,
+    }
+    options.emit(found) if as_json else draw.recorded(found)
+
+
+def _captured(
+    interface: str, port: int, seconds: float | None, count: int, quiet: bool
+) -> tuple[Packets, int]:
+    """The packets, and how many were lost; ends early at Ctrl-C."""
+    found: Packets = []
+    with Sniffer(interface, port) as sniffer:
+        if not quiet:
+            options.console().print(f"recording at {interface}; Ctrl-C ends it")
+        end = time.monotonic() + seconds if seconds else float("inf")
+        try:
+            for each in sniffer:
+                if each is not None:
+                    found.append(each)
+                if len(found) >= count or time.monotonic() >= end:
+                    break
+        except KeyboardInterrupt:
+            pass
+        return found, sniffer.count_dropped()
+
+
+def _warnings(table: Table, node: Path | None, table_options: dict[str, Any], lost: int) -> list[str]:
+    found = []
+    if lost:
+        found.append(f"the kernel dropped {lost} packets that it had no room for")
+    if node is None:
+        found.append("no --node was given: the verdicts are those of the table file")
+    elif set(tables.at(options.table_of(**table_options), None).contacts) != set(table.contacts):
+        found.append("the node's contacts changed meanwhile: the table is the one from the beginning")
+    return found
+
+
+def _counters(node: Path | None) -> Counter[str]:
+    """The node's verdicts by reason, over all of its datapaths."""
+    if node is None:
+        return Counter()
+    packets = control_client.call(node, "stats")["packets"]
+    above = {name: lane for name, lane in packets.items() if name not in ("socket", "all")}
+    total: Counter[str] = Counter()
+    for lane in (*above.values(), packets["socket"]):
+        total.update({name: count for name, count in lane.items() if count})
+    return total
+
+
+def _difference(before: Counter[str], after: Counter[str]) -> dict[str, int]:
+    return dict(after - before)
+
+
+def _written(
+    directory: Path, table: Table, packets: Packets, scrubber: Scrubber
+) -> tuple[Counter[Reason | None], int]:
+    """Write the fixture: the tally of its verdicts, and how many packets the replacements changed."""
+    times = [nanos for _, nanos in packets]
+    usual = _judged(table, [raw for raw, _ in packets], times)
+    made = [scrubber.packet(raw, nanos // 1_000_000_000) for raw, nanos in packets]
+    judged = _judged(scrubber.table, made, times)
+    kept = [i for i in range(len(packets)) if usual.get(i).reason == judged.get(i).reason]
+    directory.mkdir(parents=True, exist_ok=True)
+    with Writer(directory / "capture.pcap") as writer:
+        for index in kept:
+            writer.write(made[index], times[index])
+    (directory / "table.json").write_bytes(tables.to_file(scrubber.table, scrubber.secrets))
+    lines = {number: line(judged.get(index)) for number, index in enumerate(kept, start=1)}
+    (directory / VERDICTS).write_text(rendered(lines, {}), encoding="utf-8")
+    return Counter(judged.get(index).reason for index in kept), len(packets) - len(kept)
+
+
+def _judged(table: Table, packets: list[bytes], times: list[int]) -> Results:
+    results = Results(Batch.of(packets, times))
+    run_core(table.core(), results)
+    return results
