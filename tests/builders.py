@@ -11,16 +11,16 @@ from dataclasses import asdict
 from ipaddress import ip_address
 from typing import NamedTuple
 
-import slow_packets
 from scapy.layers.inet import IP, UDP
 from scapy.layers.inet6 import IPv6
 from scapy.packet import Raw
-from slow_routing import NAMES, SlowNode, SlowTable, common_bits, read_header, version_of, write_header
-from slow_routing import Settings as Settings
 
 from kdht import _shared as shared
 from kdht._routing import Core
 from kdht._shared import Flag, siphash
+from kdht.replay import oracle_packets
+from kdht.replay.oracle import NAMES, SlowNode, SlowTable, common_bits, read_header, version_of, write_header
+from kdht.replay.oracle import Settings as Settings
 from kdht.wire import OFFSET, Address, Contact
 
 NOW = 1_800_000_000
@@ -177,12 +177,12 @@ CHECKSUMS = ("right", "zero", "partial", "wrong")
 def udp(payload: bytes, source: Address, target: Address, checksum: str = "right") -> bytes:
     """A UDP datagram; "partial" is a checksum field that a device was to complete."""
     datagram = struct.pack(">HHHH", source.port, target.port, 8 + len(payload), 0) + payload
-    ips = [slow_packets.ip_of(address, version_of(source.ip)) for address in (source, target)]
+    ips = [oracle_packets.ip_of(address, version_of(source.ip)) for address in (source, target)]
     value = {
-        "right": lambda: slow_packets.udp_checksum(*ips, datagram),
+        "right": lambda: oracle_packets.udp_checksum(*ips, datagram),
         "zero": lambda: 0,
-        "partial": lambda: slow_packets.folded(slow_packets.pseudo_sum(*ips, len(datagram))),
-        "wrong": lambda: slow_packets.udp_checksum(*ips, datagram) ^ 0x0102,
+        "partial": lambda: oracle_packets.folded(oracle_packets.pseudo_sum(*ips, len(datagram))),
+        "wrong": lambda: oracle_packets.udp_checksum(*ips, datagram) ^ 0x0102,
     }[checksum]()
     return datagram[:6] + value.to_bytes(2, "big") + datagram[8:]
 
@@ -211,8 +211,8 @@ def ipv6(content: bytes, source: Address, target: Address, next_header: int = 17
 def complete_ipv4(header: bytearray) -> None:
     """Put the right checksum into an IPv4 header."""
     header[10:12] = b"\0\0"
-    total = sum(slow_packets.words(bytes(header)))
-    header[10:12] = slow_packets.complement(slow_packets.folded(total)).to_bytes(2, "big")
+    total = sum(oracle_packets.words(bytes(header)))
+    header[10:12] = oracle_packets.complement(oracle_packets.folded(total)).to_bytes(2, "big")
 
 
 def scapy_packet(payload: bytes, source: Address, target: Address, **ip_fields: object) -> IP | IPv6:

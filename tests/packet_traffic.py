@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import builders
 from builders import CHECKSUMS, Node
-from slow_packets import EXTENSION_HEADERS, FRAGMENT_HEADER, UDP
-from slow_routing import version_of
 from traffic import Datagram, Weighted, pick, random_datagram
 
+from kdht.replay.oracle import version_of
+from kdht.replay.oracle_packets import EXTENSION_HEADERS, FRAGMENT_HEADER, UDP
 from kdht.wire import Address
 
 OTHER_HOSTS = {4: builders.packed("198.51.100.1"), 6: builders.packed("2001:db8:9::1")}

@@ -10,10 +10,10 @@ import sys
 from dataclasses import asdict
 
 from builders import NOW, random_contact, usual_settings
-from slow_routing import Settings
 
 from kdht import _shared as shared
 from kdht._routing import Core
+from kdht.replay.oracle import Settings
 from kdht.wire import Address, Contact
 
 KEY = b"\xff" * shared.ID_LEN

@@ -10,15 +10,15 @@ from collections import Counter
 from collections.abc import Iterator
 
 import builders
-import slow_packets
 from builders import NOW, Node
 from packet_traffic import random_packet
-from slow_routing import Result
 from traffic import random_datagram, random_node
 
 from kdht import _shared as shared
 from kdht._routing import Outcome
 from kdht._shared import Reason, Verdict
+from kdht.replay import oracle_packets
+from kdht.replay.oracle import Result
 
 PACKETS = int(os.environ.get("KDHT_COMPARE_PACKETS", "20000"))
 SEED = int(os.environ.get("KDHT_COMPARE_SEED", "0"))
@@ -75,7 +75,7 @@ def test_whole_packets_get_the_oracles_verdict():
                 change_table(rng, node)
             packet = random_packet(rng, node)
             what = f"node {seed}, packet {number}: {packet.hex()}"
-            expected = slow_packets.verdict(node.slow, packet, NOW)
+            expected = oracle_packets.verdict(node.slow, packet, NOW)
             outcome = node.core.verdict(packet, NOW)
             assert_same(outcome, packet, expected, what)
             here[outcome.reason] += 1

@@ -7,7 +7,6 @@ after; neither the core nor its oracle had a hand in it.
 import random
 
 import pytest
-import slow_packets
 from builders import (
     CHECKSUMS,
     NOW,
@@ -31,6 +30,7 @@ from vectors import PACKETS, name_of
 
 from kdht import _shared as shared
 from kdht._shared import Flag, Op, Reason, Status
+from kdht.replay import oracle_packets
 from kdht.wire import Address, Contact, parse
 
 VERSIONS = (4, 6)
@@ -62,7 +62,7 @@ def test_a_golden_packet_gets_its_verdict_and_its_bytes(vector):
     before, after = (bytes.fromhex(vector[when]) for when in ("before", "after"))
     reason = Reason[vector["reason"]]
     assert sent_on(node, before, reason, vector["now"]).hex() == after.hex()
-    assert slow_packets.verdict(node.slow, before, vector["now"])[:2] == (reason, after)
+    assert oracle_packets.verdict(node.slow, before, vector["now"])[:2] == (reason, after)
 
 
 def test_the_golden_packets_show_every_way_on_in_both_ip_versions():

@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 import table_writer
 from builders import NOW, Node, make_node, packet, request, usual_settings
-from slow_routing import SlowNode, SlowTable
 from table_writer import HOME, KEY, LANE, bucket_states, configuration_states
 
 from kdht import _shared as shared
 from kdht._routing import Core
 from kdht._shared import Reason
+from kdht.replay.oracle import SlowNode, SlowTable
 from kdht.wire import Address, Contact
 
 HERE = Path(__file__).parent

@@ -14,12 +14,12 @@ from builders import (
 )
 from hypothesis import given
 from hypothesis import strategies as st
-from slow_routing import common_bits as slow_common_bits
-from slow_routing import distance
 
 from kdht import _shared as shared
 from kdht._routing import Core, common_bits
 from kdht._shared import Reason
+from kdht.replay.oracle import common_bits as slow_common_bits
+from kdht.replay.oracle import distance
 from kdht.wire import Address, Contact, Message, Op
 
 SIZES = (0, 1, 2, 19, 20, 21, 200, 2000)

@@ -10,10 +10,10 @@ from typing import NamedTuple, TypeVar
 
 import builders
 from builders import NOW, Node, Settings, packed, set_field
-from slow_routing import version_of
 
 from kdht import _shared as shared
 from kdht._shared import Flag, Op
+from kdht.replay.oracle import version_of
 from kdht.wire import OFFSET, Address
 
 T = TypeVar("T")

@@ -13,16 +13,16 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import pytest
-import slow_packets
 from builders import NOW, Node
 from packet_traffic import random_packet
-from slow_routing import Result
 from test_routing_compare import ELSEWHERE, MESSAGES_ONLY, PER_NODE, SEED, change_table
 from traffic import random_node
 from xdp import ETHERNET, Program, action_of, link_header
 
 from kdht import _shared as shared
 from kdht._shared import Reason
+from kdht.replay import oracle_packets
+from kdht.replay.oracle import Result
 
 pytestmark = pytest.mark.root
 
@@ -85,7 +85,7 @@ def compare(
     """All three on one packet: the core's reason, and why the program passed it up where it did."""
     frame = framing.header + bytes(packet)
     run = program.run(frame)
-    expected = slow_packets.verdict(node.slow, packet, NOW)
+    expected = oracle_packets.verdict(node.slow, packet, NOW)
     outcome = node.core.verdict(packet, NOW)
     assert_core(outcome, packet, expected, what)
     assert run.action == action_of(run.reason), what

@@ -8,10 +8,9 @@ header that cannot be read is. The rules are in docs/design.md, section "A verdi
 import struct
 from typing import NamedTuple
 
-from slow_routing import Ended, Result, SlowNode, ensure, version_of
-
 from kdht import _shared as shared
 from kdht._shared import Reason, Verdict
+from kdht.replay.oracle import Ended, Result, SlowNode, ensure, version_of
 from kdht.wire import Address
 
 UDP = 17
@@ -20,6 +19,7 @@ EXTENSION_HEADERS = {0: "hop-by-hop", 43: "routing", FRAGMENT_HEADER: "fragment"
 MAX_EXTENSION_HEADERS = 6
 NEW_TTL = 64
 MAPPED = bytes(10) + b"\xff\xff"
+Ips = tuple[bytes, bytes]
 
 
 class Found(NamedTuple):
@@ -40,7 +40,7 @@ def verdict(node: SlowNode, packet: bytes, now: int) -> Result:
     """The verdict on a whole packet, from its IP header on."""
     packet = bytes(packet)
     try:
-        ensure(node.settings is not None, Reason.NOT_READY)
+        ensure(node.published is not None, Reason.NOT_READY)
         found = find_datagram(node, packet)
     except Ended as ended:
         return Result(ended.reason, packet)
@@ -92,7 +92,8 @@ def find_in_ipv6(node: SlowNode, packet: bytes) -> Found:
 
 def end_at_extensions(node: SlowNode, packet: bytes, end: int) -> None:
     """Nothing of ours has extension headers: drop what would be ours without, pass the rest."""
-    seen, following, at = [], packet[6], 40
+    seen: list[int] = []
+    following, at = packet[6], 40
     while following in EXTENSION_HEADERS:
         ensure(len(seen) < MAX_EXTENSION_HEADERS, Reason.NOT_OURS)
         seen.append(following)
@@ -160,8 +161,10 @@ def udp_checksum(source: bytes, target: bytes, datagram: bytes) -> int:
 def rewritten(packet: bytes, found: Found, result: Result) -> bytes:
     """The packet with its new addresses, ports, TTL, message and checksums."""
     old = packet[found.udp : found.end]
-    old_ips = [ip_of(address, found.version) for address in (found.source, found.target)]
-    new_ips = [ip_of(address, found.version) for address in (result.source, result.target)]
+    assert result.source is not None
+    assert result.target is not None
+    old_ips = ip_of(found.source, found.version), ip_of(found.target, found.version)
+    new_ips = ip_of(result.source, found.version), ip_of(result.target, found.version)
     ports = struct.pack(">HH", result.source.port, result.target.port)
     new = ports + old[4:8] + result.data
     checksum = new_checksum(old_ips, new_ips, old, new)
@@ -170,7 +173,7 @@ def rewritten(packet: bytes, found: Found, result: Result) -> bytes:
     return header + datagram + packet[found.end :]
 
 
-def new_checksum(old_ips: list[bytes], new_ips: list[bytes], old: bytes, new: bytes) -> int:
+def new_checksum(old_ips: Ips, new_ips: Ips, old: bytes, new: bytes) -> int:
     """What stands in the checksum field of `new`, which still holds that of `old`."""
     before = int.from_bytes(old[6:8], "big")
     if before == 0:

@@ -2,7 +2,7 @@
 
 Contacts are one plain list, sorted by XOR distance at each question. A check that ends a
 verdict raises `Ended`; the checks stand in the order of docs/design.md. Whole packets are
-in slow_packets.py. Written from the documents, not from the core: where the two differ,
+in oracle_packets.py. Written from the documents, not from the core: where the two differ,
 one of them is wrong.
 """
 
@@ -182,10 +182,15 @@ def header_tag(key: bytes, header: SimpleNamespace) -> int:
 
 @dataclass
 class SlowNode:
-    """One node: its settings (None: not published) and its table."""
+    """One node: its settings (None: not published yet) and its table."""
 
-    settings: Settings | None
+    published: Settings | None
     table: SlowTable
+
+    @property
+    def settings(self) -> Settings:
+        assert self.published is not None
+        return self.published
 
     def decide(
         self, data: bytes, source: Address, target: Address, now: int, ip_version: int | None = None
@@ -193,7 +198,7 @@ class SlowNode:
         """The verdict on a UDP payload; `ip_version` where the packet around it is rewritten, too."""
         data = bytes(data)
         try:
-            ensure(self.settings is not None, Reason.NOT_READY)
+            ensure(self.published is not None, Reason.NOT_READY)
             return self._route(Arrival(data, checked_form(data), source, target, now, ip_version))
         except Ended as ended:
             return Result(ended.reason, data, max_reply=ended.max_reply)
@@ -244,19 +249,20 @@ class SlowNode:
         header, settings = arrival.header, self.settings
         ensure(header.reserved1 == 0 and header.reserved2 == 0, Reason.BAD_FLAGS)
         if not settings.untagged:
-            ensure(self._tag_key(header.epoch) is not None, Reason.BAD_EPOCH)
-            right = header_tag(self._tag_key(header.epoch), header)
+            ensure(header.epoch in self._tag_keys(), Reason.BAD_EPOCH)
+            right = header_tag(self._tag_keys()[header.epoch], header)
             ensure(header.header_tag == right, Reason.BAD_TAG)
         age = (arrival.now - header.time) % 2**32
         ensure(min(age, 2**32 - age) <= settings.window, Reason.STALE)
         ensure(header.hops > 0, Reason.HOP_LIMIT)
 
-    def _tag_key(self, epoch: int) -> bytes | None:
-        return dict(reversed(self.settings.keys)).get(epoch)
+    def _tag_keys(self) -> dict[int, bytes]:
+        """By epoch; of two with the same one, the first."""
+        return dict(reversed(self.settings.keys))
 
     def _check_body(self, arrival: Arrival) -> None:
         if arrival.forwarded and not self.settings.untagged:
-            right = siphash(self._tag_key(arrival.header.epoch), arrival.data[shared.HEADER_LEN :])
+            right = siphash(self._tag_keys()[arrival.header.epoch], arrival.data[shared.HEADER_LEN :])
             ensure(arrival.header.body_tag == right, Reason.BAD_BODY_TAG)
 
     # A reply, at the entry node
