@@ -19,6 +19,7 @@ NAMES = [
     "kdht._tags",
     "kdht._buckets",
     "kdht._packet",
+    "kdht._message",
     "kdht._routing",
     "kdht.datapath._udp",
     "kdht.datapath._socket",

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The verdict on a message, check by check as in kdht/_routing.pyx, over the scratch copy:
- * `kdht_plan` changes nothing, `kdht_apply` rewrites the header of what goes on.
+ * The verdict on a message, check by check as in kdht/_message.pyx: `kdht_plan_message`
+ * changes nothing, `kdht_apply` rewrites the header of what goes on.
  */
 #ifndef KDHT_VERDICT_H
 #define KDHT_VERDICT_H
@@ -14,9 +14,12 @@ struct kdht_plan {
 	const struct kdht_config *config;
 	struct kdht_scratch *s;
 	struct kdht_frame *f;
-	__u32 now;
+	struct kdht_ip128 source, target; /* of what goes on */
+	__be16 source_port, target_port;
+	__u16 max_reply;
 	__u8 hops;
 	__u8 forwarded;
+	__u32 now;
 };
 
 static __always_inline const struct kdht_key *kdht_key_of(const struct kdht_config *config, __u8 epoch)
@@ -38,7 +41,7 @@ static __always_inline __u64 kdht_cookie_of(const struct kdht_plan *p, struct kd
 static __always_inline int kdht_is_proven(const struct kdht_plan *p)
 {
 	__u64 slot = p->now >> KDHT_COOKIE_SLOT_BITS;
-	__u64 shown = bpf_be64_to_cpu(p->s->header.cookie);
+	__u64 shown = bpf_be64_to_cpu(KDHT_AT(__be64, p->f->h, cookie));
 
 	if (!(p->config->flags & KDHT_CONFIG_COOKIES))
 		return 1;
@@ -51,11 +54,13 @@ static __always_inline int kdht_is_proven(const struct kdht_plan *p)
 /* The reason to drop what cannot be a message; the magic was seen already. */
 static __always_inline int kdht_check_form(const struct kdht_header *h, __u32 length)
 {
+	__u32 body_len = bpf_ntohs(KDHT_AT(__be16, h, body_len));
+
 	if (h->version != KDHT_VERSION)
 		return KDHT_REASON_BAD_VERSION;
-	if (length > KDHT_MAX_DATAGRAM || bpf_ntohs(h->body_len) > KDHT_MAX_BODY)
+	if (length > KDHT_MAX_DATAGRAM || body_len > KDHT_MAX_BODY)
 		return KDHT_REASON_TOO_LONG;
-	if (KDHT_HEADER_LEN + (__u32)bpf_ntohs(h->body_len) != length)
+	if (KDHT_HEADER_LEN + body_len != length)
 		return KDHT_REASON_BAD_LENGTH;
 	if (h->flags & ~KDHT_KNOWN_FLAGS)
 		return KDHT_REASON_BAD_FLAGS;
@@ -66,16 +71,23 @@ static __always_inline int kdht_check_form(const struct kdht_header *h, __u32 le
 	return KDHT_REASON_BAD_OP;
 }
 
+/* What only an entry node fills in: time to client_port, both addresses, and single fields. */
+static __always_inline __u64 kdht_filled(const struct kdht_header *h)
+{
+	return KDHT_AT(__u64, h, time) | KDHT_AT(__u64, h, client_ip) | KDHT_AT(__u64, h, client_ip[8]) |
+	       KDHT_AT(__u64, h, entry_ip) | KDHT_AT(__u64, h, entry_ip[8]) | KDHT_AT(__u64, h, body_tag) |
+	       KDHT_AT(__u64, h, header_tag) | KDHT_AT(__u32, h, reserved2) | KDHT_AT(__u16, h, entry_port) |
+	       h->status;
+}
+
 static __always_inline int kdht_check_client(struct kdht_plan *p)
 {
-	const struct kdht_header *h = &p->s->header;
-	struct kdht_ip128 client = kdht_ip_at(h->client_ip), entry = kdht_ip_at(h->entry_ip);
-	__u32 takes = bpf_ntohs(h->max_reply), sent = bpf_ntohs(h->body_len);
+	const struct kdht_header *h = p->f->h;
+	__u32 takes = bpf_ntohs(KDHT_AT(__be16, h, max_reply)), sent = bpf_ntohs(KDHT_AT(__be16, h, body_len));
 
 	if (h->flags & KDHT_FLAG_REPLY || h->op > KDHT_LAST_ROUTED_OP)
 		return KDHT_REASON_BAD_FLAGS;
-	if (h->status || h->time || h->epoch || h->reserved1 || h->client_port || h->entry_port ||
-	    h->reserved2 || h->body_tag || h->header_tag || client.high || client.low || entry.high || entry.low)
+	if (kdht_filled(h))
 		return KDHT_REASON_FORGED_ORIGIN;
 	if (!kdht_may_be_answered(p->f->source, p->f->source_port))
 		return KDHT_REASON_BAD_ADDRESS;
@@ -86,23 +98,23 @@ static __always_inline int kdht_check_client(struct kdht_plan *p)
 		takes = KDHT_MAX_BODY;
 	if (takes > sent && !kdht_is_proven(p))
 		takes = sent;
-	p->s->out.max_reply = takes;
+	p->max_reply = takes;
 	return KDHT_GO_ON;
 }
 
 static __always_inline int kdht_check_member(struct kdht_plan *p)
 {
-	const struct kdht_header *h = &p->s->header;
+	const struct kdht_header *h = p->f->h;
 	const struct kdht_key *key;
-	__u32 age = p->now - bpf_ntohl(h->time);
+	__u32 age = p->now - bpf_ntohl(KDHT_AT(__be32, h, time));
 
-	if (h->reserved1 || h->reserved2)
+	if (h->reserved1 || KDHT_AT(__u32, h, reserved2))
 		return KDHT_REASON_BAD_FLAGS;
 	if (!(p->config->flags & KDHT_CONFIG_UNTAGGED)) {
 		key = kdht_key_of(p->config, h->epoch);
 		if (!key)
 			return KDHT_REASON_BAD_EPOCH;
-		if (kdht_header_tag(p->s, key->k0, key->k1) != bpf_be64_to_cpu(h->header_tag))
+		if (kdht_header_tag(h, key) != bpf_be64_to_cpu(KDHT_AT(__be64, h, header_tag)))
 			return KDHT_REASON_BAD_TAG;
 	}
 	if (age > p->config->window && -age > p->config->window)
@@ -118,6 +130,7 @@ __noinline int kdht_load(struct xdp_md *ctx, __u32 at, __u32 len, struct kdht_sc
 {
 	if (!s || len > KDHT_MAX_BODY)
 		return -1;
+	s->len = len;
 	if (len && bpf_xdp_load_bytes(ctx, at, s->body, len))
 		return -1;
 	__builtin_memset(s->body + len, 0, 8);
@@ -128,7 +141,7 @@ static __always_inline int kdht_load_body(struct kdht_plan *p)
 {
 	__u32 at = p->f->ip + p->f->udp + sizeof(struct udphdr) + KDHT_HEADER_LEN;
 
-	return kdht_load(p->f->ctx, at, bpf_ntohs(p->s->header.body_len), p->s);
+	return kdht_load(p->f->ctx, at, bpf_ntohs(KDHT_AT(__be16, p->f->h, body_len)), p->s);
 }
 
 static __always_inline int kdht_ends_here(struct kdht_plan *p, int reason)
@@ -137,71 +150,60 @@ static __always_inline int kdht_ends_here(struct kdht_plan *p, int reason)
 
 	if (!p->forwarded || p->config->flags & KDHT_CONFIG_UNTAGGED)
 		return reason;
-	key = kdht_key_of(p->config, p->s->header.epoch);
+	key = kdht_key_of(p->config, p->f->h->epoch);
 	if (!key || kdht_load_body(p))
 		return KDHT_REASON_BAD_BODY_TAG;
-	if (kdht_body_tag(p->s, key->k0, key->k1) != bpf_be64_to_cpu(p->s->header.body_tag))
+	if (kdht_body_tag(p->s, key->k0, key->k1) != bpf_be64_to_cpu(KDHT_AT(__be64, p->f->h, body_tag)))
 		return KDHT_REASON_BAD_BODY_TAG;
 	return reason;
 }
 
 static __always_inline int kdht_plan_relay(struct kdht_plan *p)
 {
-	const struct kdht_header *h = &p->s->header;
-	struct kdht_outcome *out = &p->s->out;
-	struct kdht_ip128 client = kdht_ip_at(h->client_ip), entry = kdht_ip_at(h->entry_ip);
+	const struct kdht_header *h = p->f->h;
+	__be16 client_port = KDHT_AT(__be16, h, client_port), entry_port = KDHT_AT(__be16, h, entry_port);
 	int reason;
 
-	if (h->entry_port != p->config->port || !kdht_is_own(p->config, entry))
+	p->source = kdht_ip_at(h->entry_ip);
+	p->target = kdht_ip_at(h->client_ip);
+	if (entry_port != p->config->port || !kdht_is_own(p->config, p->source))
 		return KDHT_REASON_NOT_ENTRY;
-	if (!kdht_may_be_answered(client, h->client_port))
+	if (!kdht_may_be_answered(p->target, client_port))
 		return KDHT_REASON_BAD_ADDRESS;
 	reason = kdht_ends_here(p, KDHT_REASON_RELAYED);
 	if (reason != KDHT_REASON_RELAYED)
 		return reason;
-	if (kdht_is_ipv4(client) != (p->f->version == 4) || kdht_is_ipv4(entry) != (p->f->version == 4))
+	if (kdht_is_ipv4(p->target) != (p->f->version == 4) || kdht_is_ipv4(p->source) != (p->f->version == 4))
 		return KDHT_REASON_FAMILY;
-	__builtin_memcpy(out->source_ip, h->entry_ip, 16);
-	__builtin_memcpy(out->target_ip, h->client_ip, 16);
-	out->source_port = h->entry_port;
-	out->target_port = h->client_port;
+	p->source_port = entry_port;
+	p->target_port = client_port;
 	return KDHT_REASON_RELAYED;
 }
 
 static __always_inline int kdht_plan_forward(struct kdht_plan *p)
 {
-	const struct kdht_header *h = &p->s->header;
-	struct kdht_outcome *out = &p->s->out;
-	struct kdht_walk walk;
-	struct kdht_ip128 hop, source;
-	int reason = kdht_next_hop(p->config, h, &walk);
+	const struct kdht_header *h = p->f->h;
+	struct kdht_walk *walk = &p->s->walk;
+	int reason = kdht_next_hop(p->config, h, walk);
 
 	if (reason != KDHT_REASON_NEXT_HOP)
 		return kdht_ends_here(p, reason);
 	if (p->hops <= 1)
 		return h->op == KDHT_OP_TRACE ? kdht_ends_here(p, KDHT_REASON_TRACE_ENDS) : KDHT_REASON_HOP_LIMIT;
-	hop = walk.ip;
-	source = kdht_ip_at(p->f->version == 4 ? p->config->source4 : p->config->source6);
-	if (kdht_is_ipv4(hop) != (p->f->version == 4) || !(source.high || source.low))
+	p->target = walk->ip;
+	p->source = kdht_ip_at(p->f->version == 4 ? p->config->source4 : p->config->source6);
+	if (kdht_is_ipv4(p->target) != (p->f->version == 4) || !(p->source.high || p->source.low))
 		return KDHT_REASON_FAMILY;
-	__builtin_memcpy(out->source_ip, &source, 16);
-	__builtin_memcpy(out->target_ip, &hop, 16);
-	out->source_port = p->config->port;
-	out->target_port = walk.port;
+	p->source_port = p->config->port;
+	p->target_port = walk->port;
 	return p->forwarded ? KDHT_REASON_NEXT_HOP : KDHT_REASON_ENTERED;
 }
 
 static __always_inline int kdht_plan_message(struct kdht_plan *p)
 {
-	const struct kdht_header *h = &p->s->header;
-	__u32 at = p->f->ip + p->f->udp + sizeof(struct udphdr);
-	int bad;
+	const struct kdht_header *h = p->f->h;
+	int bad = kdht_check_form(h, p->f->message_len);
 
-	if (p->f->message_len < KDHT_HEADER_LEN)
-		return KDHT_REASON_TRUNCATED;
-	if (bpf_xdp_load_bytes(p->f->ctx, at, &p->s->header, KDHT_HEADER_LEN))
-		return KDHT_REASON_TRUNCATED;
-	bad = kdht_check_form(h, p->f->message_len);
 	if (bad != KDHT_GO_ON)
 		return bad;
 	p->forwarded = h->flags & KDHT_FLAG_FORWARDED;
@@ -215,49 +217,54 @@ static __always_inline int kdht_plan_message(struct kdht_plan *p)
 	return kdht_plan_forward(p);
 }
 
+static __always_inline void kdht_put_ip(void *at, struct kdht_ip128 ip)
+{
+	((__u64 *)at)[0] = ip.high;
+	((__u64 *)at)[1] = ip.low;
+}
+
 static __always_inline void kdht_sign(struct kdht_plan *p)
 {
-	struct kdht_header *h = &p->s->header;
+	struct kdht_header *h = p->f->h;
 	const struct kdht_key *key = &p->config->keys[0];
 
 	h->flags |= KDHT_FLAG_FORWARDED;
-	h->time = bpf_htonl(p->now);
+	KDHT_AT(__be32, h, time) = bpf_htonl(p->now);
 	h->epoch = key->epoch;
-	h->body_tag = 0;
-	h->header_tag = 0;
 	if (p->config->flags & KDHT_CONFIG_UNTAGGED || kdht_load_body(p))
 		return;
-	h->body_tag = bpf_cpu_to_be64(kdht_body_tag(p->s, key->k0, key->k1));
-	h->header_tag = bpf_cpu_to_be64(kdht_header_tag(p->s, key->k0, key->k1));
+	KDHT_AT(__be64, h, body_tag) = bpf_cpu_to_be64(kdht_body_tag(p->s, key->k0, key->k1));
+	KDHT_AT(__be64, h, header_tag) = bpf_cpu_to_be64(kdht_header_tag(h, key));
 }
 
 static __always_inline void kdht_enter(struct kdht_plan *p)
 {
-	struct kdht_header *h = &p->s->header;
+	struct kdht_header *h = p->f->h;
 
-	__builtin_memcpy(h->client_ip, &p->f->source, 16);
-	__builtin_memcpy(h->entry_ip, &p->f->target, 16);
-	h->client_port = p->f->source_port;
-	h->entry_port = p->f->target_port;
-	h->max_reply = bpf_htons(p->s->out.max_reply);
-	h->cookie = 0;
+	kdht_put_ip(h->client_ip, p->f->source);
+	kdht_put_ip(h->entry_ip, p->f->target);
+	KDHT_AT(__be16, h, client_port) = p->f->source_port;
+	KDHT_AT(__be16, h, entry_port) = p->f->target_port;
+	KDHT_AT(__be16, h, max_reply) = bpf_htons(p->max_reply);
+	KDHT_AT(__be64, h, cookie) = 0;
 	kdht_sign(p);
 }
 
 static __always_inline void kdht_strip(struct kdht_plan *p)
 {
-	struct kdht_header *h = &p->s->header;
+	struct kdht_header *h = p->f->h;
+	const struct kdht_ip128 none = {0, 0};
+	__u64 cookie = 0;
 
-	h->cookie = 0;
 	if (p->config->flags & KDHT_CONFIG_COOKIES)
-		h->cookie = bpf_cpu_to_be64(
-			kdht_cookie_of(p, kdht_ip_at(h->client_ip), p->now >> KDHT_COOKIE_SLOT_BITS));
-	__builtin_memset(h->client_ip, 0, 16);
-	__builtin_memset(h->entry_ip, 0, 16);
-	h->client_port = h->entry_port = h->max_reply = 0;
-	h->time = 0;
+		cookie = kdht_cookie_of(p, p->target, p->now >> KDHT_COOKIE_SLOT_BITS);
+	KDHT_AT(__be64, h, cookie) = bpf_cpu_to_be64(cookie);
+	kdht_put_ip(h->client_ip, none);
+	kdht_put_ip(h->entry_ip, none);
+	KDHT_AT(__be16, h, client_port) = KDHT_AT(__be16, h, entry_port) = KDHT_AT(__be16, h, max_reply) = 0;
+	KDHT_AT(__be32, h, time) = 0;
 	h->epoch = 0;
-	h->body_tag = h->header_tag = 0;
+	KDHT_AT(__be64, h, body_tag) = KDHT_AT(__be64, h, header_tag) = 0;
 }
 
 static __always_inline void kdht_apply(struct kdht_plan *p, int reason)
@@ -266,7 +273,7 @@ static __always_inline void kdht_apply(struct kdht_plan *p, int reason)
 		kdht_strip(p);
 		return;
 	}
-	p->s->header.hops = p->hops - 1;
+	p->f->h->hops = p->hops - 1;
 	if (reason == KDHT_REASON_ENTERED)
 		kdht_enter(p);
 }

@@ -6,9 +6,9 @@ Contract: no I/O, no clock, no locks for readers, no GIL on the packet path. All
 lies in one shared mapping (include/kdht_region.h) that other threads and processes may
 map too: one writer, many readers. `now` is unix seconds and comes from the caller.
 
-A verdict has two halves. `_plan` looks at a message and changes nothing; `_apply` then
-rewrites the header of what goes on. docs/design.md has the order of the checks and the
-reasons for it; include/kdht_shared.h names every reason.
+The rooms beside this one: `_buckets` finds the next hop, `_tags` makes and checks tags and
+cookies, `_message` gives the verdict on a message, `_packet` treats the packet around it.
+Here they meet the shared mapping and Python. include/kdht_shared.h names every reason.
 """
 
 import os
@@ -18,11 +18,11 @@ from collections import namedtuple
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
-from kdht._addresses cimport is_ipv4, is_own, is_zero, may_be_answered
 from kdht._buckets cimport find_next_hop, write_bucket
 from kdht._layout cimport *
+from kdht._message cimport Plan, apply_plan, plan_message, sign
 from kdht._packet cimport Packet, packet_close, packet_open, packet_parse
-from kdht._tags cimport body_tag_of, cookie_at, header_tag_of, is_proven, key_of
+from kdht._tags cimport cookie_at
 from kdht._shared import VERDICT_OF, Reason
 from kdht.wire import Address, Contact
 
@@ -38,20 +38,6 @@ cdef extern from *:
 LANES = KDHT_LANES
 cdef enum:
     READ_TRIES = 8  # lost races with the writer before a reader gives up
-
-cdef struct Plan:
-    # What `_plan` found out and `_apply` needs.
-    const kdht_config *config
-    uint32_t now
-    uint32_t length
-    const uint8_t *source_ip
-    const uint8_t *target_ip
-    uint16_t source_port
-    uint16_t target_port
-    uint8_t hops
-    bint one_family     # a whole packet: it cannot change its IP version
-    bint forwarded
-
 
 cdef inline const kdht_config *_config(kdht_region_full *region, uint32_t lane_index) noexcept nogil:
     """The lane's own copy of the configuration, made anew when another was published."""
@@ -69,192 +55,6 @@ cdef inline const kdht_config *_config(kdht_region_full *region, uint32_t lane_i
         begun = kdht_cell_begin(&region.config.sequence)
     lane.config.flags = 0
     return &lane.config
-
-
-cdef int _check_form(const kdht_header *header, uint32_t length) noexcept nogil:
-    """The reason to drop what cannot be a message, or GO_ON."""
-    if length < 4:
-        return KDHT_REASON_TRUNCATED
-    if ntohl(header.magic) != KDHT_MAGIC:
-        return KDHT_REASON_BAD_MAGIC
-    if length < KDHT_HEADER_LEN:
-        return KDHT_REASON_TRUNCATED
-    if header.version != KDHT_VERSION:
-        return KDHT_REASON_BAD_VERSION
-    if length > KDHT_MAX_DATAGRAM or ntohs(header.body_len) > KDHT_MAX_BODY:
-        return KDHT_REASON_TOO_LONG
-    if KDHT_HEADER_LEN + <uint32_t>ntohs(header.body_len) != length:
-        return KDHT_REASON_BAD_LENGTH
-    if header.flags & ~KDHT_KNOWN_FLAGS:
-        return KDHT_REASON_BAD_FLAGS
-    if not (KDHT_FIRST_ROUTED_OP <= header.op <= KDHT_LAST_ROUTED_OP
-            or KDHT_FIRST_CONTROL_OP <= header.op <= KDHT_LAST_CONTROL_OP):
-        return KDHT_REASON_BAD_OP
-    return GO_ON
-
-
-cdef int _check_client(const kdht_header *header, Plan *plan, kdht_outcome *out) noexcept nogil:
-    """A client's request: the reason to drop it, or GO_ON and what its entry fills in."""
-    cdef uint32_t takes = ntohs(header.max_reply)
-    cdef uint32_t sent = ntohs(header.body_len)
-    if header.flags & KDHT_FLAG_REPLY or header.op > KDHT_LAST_ROUTED_OP:
-        return KDHT_REASON_BAD_FLAGS
-    if (header.status or header.time or header.epoch or header.reserved1 or header.client_port
-            or header.entry_port or header.reserved2 or header.body_tag or header.header_tag
-            or not is_zero(header.client_ip) or not is_zero(header.entry_ip)):
-        return KDHT_REASON_FORGED_ORIGIN
-    if not may_be_answered(plan.source_ip, plan.source_port):
-        return KDHT_REASON_BAD_ADDRESS
-    plan.hops = header.hops
-    if plan.hops == 0 or plan.hops > plan.config.hop_limit:
-        plan.hops = plan.config.hop_limit
-    if takes == 0 or takes > KDHT_MAX_BODY:
-        takes = KDHT_MAX_BODY
-    if takes > sent and not is_proven(plan.config, header, plan.source_ip, plan.now):
-        takes = sent
-    out.max_reply = <uint16_t>takes
-    return GO_ON
-
-
-cdef int _check_member(const kdht_header *header, Plan *plan, kdht_outcome *out) noexcept nogil:
-    """A message that another member sent: the reason to drop it, or GO_ON."""
-    cdef const kdht_key *key
-    cdef uint32_t age = plan.now - ntohl(header.time)
-    cdef uint32_t window = plan.config.window
-    if header.reserved1 or header.reserved2:
-        return KDHT_REASON_BAD_FLAGS
-    if not plan.config.flags & KDHT_CONFIG_UNTAGGED:
-        key = key_of(plan.config, header.epoch)
-        if key is NULL:
-            return KDHT_REASON_BAD_EPOCH
-        if header_tag_of(key, header) != be64toh(header.header_tag):
-            return KDHT_REASON_BAD_TAG
-    if age > window and <uint32_t>-age > window:
-        return KDHT_REASON_STALE
-    if header.hops == 0:
-        return KDHT_REASON_HOP_LIMIT
-    plan.hops = header.hops
-    out.max_reply = ntohs(header.max_reply)
-    if out.max_reply > KDHT_MAX_BODY:
-        out.max_reply = KDHT_MAX_BODY
-    return GO_ON
-
-
-cdef bint _body_is_right(const kdht_header *header, const Plan *plan) noexcept nogil:
-    """Where a message ends, its body is held against its tag; a client's has none."""
-    if not plan.forwarded or plan.config.flags & KDHT_CONFIG_UNTAGGED:
-        return True
-    return body_tag_of(key_of(plan.config, header.epoch), header) == be64toh(header.body_tag)
-
-
-cdef inline int _ends_here(const kdht_header *header, const Plan *plan, int reason) noexcept nogil:
-    return reason if _body_is_right(header, plan) else KDHT_REASON_BAD_BODY_TAG
-
-
-cdef int _plan_relay(const kdht_header *header, const Plan *plan, kdht_outcome *out) noexcept nogil:
-    """A reply: back to its client if this is its entry node."""
-    if header.entry_port != plan.config.port or not is_own(plan.config, header.entry_ip):
-        return KDHT_REASON_NOT_ENTRY
-    if not may_be_answered(header.client_ip, header.client_port):
-        return KDHT_REASON_BAD_ADDRESS
-    if not _body_is_right(header, plan):
-        return KDHT_REASON_BAD_BODY_TAG
-    if plan.one_family and not (is_ipv4(header.client_ip) == is_ipv4(plan.target_ip)
-                                and is_ipv4(header.entry_ip) == is_ipv4(plan.target_ip)):
-        return KDHT_REASON_FAMILY
-    memcpy(out.source_ip, header.entry_ip, 16)
-    memcpy(out.target_ip, header.client_ip, 16)
-    out.source_port = header.entry_port
-    out.target_port = header.client_port
-    return KDHT_REASON_RELAYED
-
-
-cdef int _plan_forward(kdht_region_full *region, const kdht_header *header, const Plan *plan,
-                       kdht_outcome *out) noexcept nogil:
-    """A routed request: on to the next hop, or local."""
-    cdef kdht_contact hop
-    cdef const uint8_t *source = (<kdht_config *>plan.config).source6
-    cdef int reason = find_next_hop(region, plan.config, header.key, header.attempt, &hop)
-    if reason != KDHT_REASON_NEXT_HOP:
-        return _ends_here(header, plan, reason)
-    if plan.hops <= 1:
-        if header.op == KDHT_OP_TRACE:
-            return _ends_here(header, plan, KDHT_REASON_TRACE_ENDS)
-        return KDHT_REASON_HOP_LIMIT
-    if is_ipv4(hop.ip):
-        source = (<kdht_config *>plan.config).source4
-    if plan.one_family and (is_ipv4(hop.ip) != is_ipv4(plan.target_ip) or is_zero(source)):
-        return KDHT_REASON_FAMILY
-    memcpy(out.source_ip, source, 16)
-    memcpy(out.target_ip, hop.ip, 16)
-    memcpy(out.next_id, hop.id, KDHT_ID_LEN)
-    out.source_port = plan.config.port
-    out.target_port = hop.port
-    return KDHT_REASON_NEXT_HOP if plan.forwarded else KDHT_REASON_ENTERED
-
-
-cdef int _plan(kdht_region_full *region, const kdht_header *header, Plan *plan,
-               kdht_outcome *out) noexcept nogil:
-    """The reason of the verdict, and `out` filled; the message is not changed."""
-    cdef int bad
-    if not plan.config.flags & KDHT_CONFIG_READY:
-        return KDHT_REASON_NOT_READY
-    bad = _check_form(header, plan.length)
-    if bad != GO_ON:
-        return bad
-    plan.forwarded = header.flags & KDHT_FLAG_FORWARDED
-    bad = _check_member(header, plan, out) if plan.forwarded else _check_client(header, plan, out)
-    if bad != GO_ON:
-        return bad
-    if header.op > KDHT_LAST_ROUTED_OP:
-        out.max_reply = 0
-        return _ends_here(header, plan, KDHT_REASON_CONTROL)
-    if header.flags & KDHT_FLAG_REPLY:
-        return _plan_relay(header, plan, out)
-    return _plan_forward(region, header, plan, out)
-
-
-cdef void _sign(const kdht_config *config, kdht_header *header, uint32_t now) noexcept nogil:
-    """Make it a member's message: flag, time, epoch, both tags."""
-    cdef const kdht_key *key = &config.keys[0]
-    header.flags |= KDHT_FLAG_FORWARDED
-    header.time = htonl(now)
-    header.epoch = key.epoch
-    header.body_tag = 0
-    header.header_tag = 0
-    if not config.flags & KDHT_CONFIG_UNTAGGED:
-        header.body_tag = htobe64(body_tag_of(key, header))
-        header.header_tag = htobe64(header_tag_of(key, header))
-
-
-cdef void _apply(kdht_header *header, const Plan *plan, const kdht_outcome *out) noexcept nogil:
-    """Rewrite the header of what goes on, as its reason says."""
-    if out.reason == KDHT_REASON_NEXT_HOP:
-        header.hops = plan.hops - 1
-    elif out.reason == KDHT_REASON_ENTERED:
-        header.hops = plan.hops - 1
-        memcpy(header.client_ip, plan.source_ip, 16)
-        header.client_port = plan.source_port
-        memcpy(header.entry_ip, plan.target_ip, 16)
-        header.entry_port = plan.target_port
-        header.max_reply = htons(out.max_reply)
-        header.cookie = 0
-        _sign(plan.config, header, plan.now)
-    elif out.reason == KDHT_REASON_RELAYED:
-        _strip(header, plan)
-
-
-cdef void _strip(kdht_header *header, const Plan *plan) noexcept nogil:
-    """Nothing of the cluster leaves it with a reply, but a cookie does."""
-    header.cookie = 0
-    if plan.config.flags & KDHT_CONFIG_COOKIES:
-        header.cookie = htobe64(cookie_at(plan.config, header.client_ip, plan.now >> KDHT_COOKIE_SLOT_BITS))
-    memset(header.client_ip, 0, 16)
-    memset(header.entry_ip, 0, 16)
-    header.client_port = header.entry_port = header.max_reply = 0
-    header.time = 0
-    header.epoch = 0
-    header.body_tag = header.header_tag = 0
 
 
 cdef inline int _conclude(kdht_region_full *region, uint32_t lane, int reason,
@@ -276,9 +76,9 @@ cdef int core_decide(kdht_region *shared, uint32_t lane, uint8_t *message, uint3
     plan.now, plan.length, plan.one_family = now, length, False
     plan.source_ip, plan.source_port = source_ip, source_port
     plan.target_ip, plan.target_port = target_ip, target_port
-    verdict = _conclude(region, lane, _plan(region, <kdht_header *>message, &plan, out), out)
+    verdict = _conclude(region, lane, plan_message(region, <kdht_header *>message, &plan, out), out)
     if verdict == KDHT_FORWARD or verdict == KDHT_RELAY:
-        _apply(<kdht_header *>message, &plan, out)
+        apply_plan(<kdht_header *>message, &plan, out)
     return verdict
 
 
@@ -297,11 +97,11 @@ cdef int core_verdict(kdht_region *shared, uint32_t lane, uint8_t *data, uint32_
     plan.now, plan.length, plan.one_family = now, packet.message_len, True
     plan.source_ip, plan.source_port = packet.source_ip, packet.udp.source
     plan.target_ip, plan.target_port = packet.target_ip, packet.udp.dest
-    reason = _plan(region, <kdht_header *>packet.message, &plan, out)
+    reason = plan_message(region, <kdht_header *>packet.message, &plan, out)
     verdict = _conclude(region, lane, reason, out)
     if verdict == KDHT_FORWARD or verdict == KDHT_RELAY:
         packet_open(&packet)
-        _apply(<kdht_header *>packet.message, &plan, out)
+        apply_plan(<kdht_header *>packet.message, &plan, out)
         packet_close(&packet, out)
     return verdict
 
@@ -549,7 +349,7 @@ cdef class Core:
         cdef kdht_header *header = <kdht_header *>&view[0]
         if KDHT_HEADER_LEN + ntohs(header.body_len) != len(message):
             raise ValueError("the body length is not what follows the header")
-        _sign(_current(self), header, now)
+        sign(_current(self), header, now)
 
     def cookie(self, client_ip: bytes, now: int) -> int:
         """The cookie that proves the 16-byte address now; 0 where cookies are off."""
