@@ -24,6 +24,8 @@ NAMES = [
     "kdht.datapath._udp",
     "kdht.datapath._socket",
     "kdht.datapath._nfqueue",
+    "kdht.replay._capture",
+    "kdht.replay._engine",
 ]
 OPTIONAL = ["kdht.datapath._ebpf"]
 HEADERS = sorted(glob("include/*.h"))
