@@ -1,0 +1,73 @@
+"""The run's own checks can fail: each is shown on a test run of its own."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from daemons import nobody, open_to_all
+from pyroute2 import netns
+
+TESTS = Path(__file__).parent
+LEFT = "t-conftest-left"
+LEAVES_A_PROCESS = """
+import pathlib, subprocess
+def test_it():
+    process = subprocess.Popen(["sleep", "60"], start_new_session=True)
+    pathlib.Path("pid").write_text(str(process.pid))
+"""
+LEAVES_A_NAMESPACE = f"""
+from pyroute2 import netns
+def test_it():
+    netns.create("{LEFT}")
+"""
+NEEDS_ROOT = """
+import pytest
+@pytest.mark.root
+def test_it():
+    pass
+"""
+
+
+def run(directory: Path, source: str, *, ci: bool, before: list[str] | None = None) -> str:
+    """What pytest says of a file with this source, under this folder's conftest."""
+    file = directory / "test_it.py"
+    file.write_text(source)
+    options = ["-p", "conftest", "-p", "no:cacheprovider", "--rootdir", str(directory), "-W", "ignore"]
+    env = {**os.environ, "PYTHONPATH": f"{TESTS}:{TESTS.parent}", "CI": "true" if ci else ""}
+    command = [*(before or []), sys.executable, "-m", "pytest", *options, str(file)]
+    done = subprocess.run(
+        command, cwd=directory, env=env, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode in (0, 1), done.stdout + done.stderr
+    return done.stdout
+
+
+def test_a_process_left_behind_fails_the_run(tmp_path: Path) -> None:
+    said = run(tmp_path, LEAVES_A_PROCESS, ci=False)
+    os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+    assert "left behind: processes: " in said
+    assert "sleep 60" in said
+    assert "1 passed, 1 error" in said.splitlines()[-1]
+
+
+@pytest.mark.root
+def test_a_namespace_left_behind_fails_the_run_in_ci(tmp_path: Path) -> None:
+    try:
+        said = run(tmp_path, LEAVES_A_NAMESPACE, ci=True)
+    finally:
+        netns.remove(LEFT)
+    assert f"left behind: network namespaces: {LEFT}" in said
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(("ci", "closing"), [(True, "1 error"), (False, "1 skipped")])
+def test_root_tests_without_root(tmp_path: Path, ci: bool, closing: str) -> None:
+    open_to_all(tmp_path)
+    assert closing in run(tmp_path, NEEDS_ROOT, ci=ci, before=nobody()).splitlines()[-1]
+
+
+def test_a_run_that_leaves_nothing_passes(tmp_path: Path) -> None:
+    assert "1 passed" in run(tmp_path, "def test_it(): pass", ci=False).splitlines()[-1]
