@@ -17,7 +17,7 @@ static __always_inline __u32 kdht_now(const struct kdht_xdp_settings *settings)
 {
 	if (settings->flags & KDHT_XDP_FIXED_TIME)
 		return settings->now;
-	return (bpf_ktime_get_boot_ns() + settings->clock_offset) / KDHT_SECOND;
+	return (bpf_ktime_get_coarse_ns() + settings->clock_offset) / KDHT_SECOND;
 }
 
 /* A token bucket per sender, one second deep, in nanoseconds' worth of messages. */
@@ -32,7 +32,7 @@ static __always_inline int kdht_is_too_much(const struct kdht_frame *f, const st
 	if (!rate)
 		return 0;
 	sender.network = kdht_is_ipv4(f->source) ? f->source.low : f->source.high;
-	now = bpf_ktime_get_boot_ns();
+	now = bpf_ktime_get_coarse_ns();
 	price = KDHT_SECOND / rate;
 	held = bpf_map_lookup_elem(&kdht_senders, &sender);
 	if (!held) {
@@ -49,14 +49,15 @@ static __always_inline int kdht_is_too_much(const struct kdht_frame *f, const st
 	return fresh.budget < price;
 }
 
-/* Where the kernel would send it: fills `fib`, or the reason why it would not. */
-static __always_inline int kdht_route(const struct kdht_plan *p, struct bpf_fib_lookup *fib)
+/* Where the kernel would send it: fills the scratch's `fib`, or the reason why it would not. */
+static __always_inline int kdht_route(const struct kdht_plan *p)
 {
-	const struct kdht_outcome *out = &p->s->out;
+	struct bpf_fib_lookup *fib = &p->s->fib;
 	struct kdht_vlan vlan = {.ifindex = p->f->ctx->ingress_ifindex, .number = p->f->vlan - 1};
 	__u32 *tagged = 0;
 	long answer;
 
+	__builtin_memset(fib, 0, sizeof(*fib));
 	fib->ifindex = p->f->ctx->ingress_ifindex;
 	if (p->f->vlan) {
 		tagged = bpf_map_lookup_elem(&kdht_vlans, &vlan);
@@ -65,17 +66,17 @@ static __always_inline int kdht_route(const struct kdht_plan *p, struct bpf_fib_
 		fib->ifindex = *tagged;
 	}
 	fib->l4_protocol = IPPROTO_UDP;
-	fib->sport = out->source_port;
-	fib->dport = out->target_port;
+	fib->sport = p->source_port;
+	fib->dport = p->target_port;
 	fib->tot_len = p->f->end;
 	if (p->f->version == 4) {
 		fib->family = KDHT_AF_INET;
-		fib->ipv4_src = *(const __be32 *)(out->source_ip + 12);
-		fib->ipv4_dst = *(const __be32 *)(out->target_ip + 12);
+		fib->ipv4_src = p->source.low >> 32;
+		fib->ipv4_dst = p->target.low >> 32;
 	} else {
 		fib->family = KDHT_AF_INET6;
-		__builtin_memcpy(fib->ipv6_src, out->source_ip, 16);
-		__builtin_memcpy(fib->ipv6_dst, out->target_ip, 16);
+		kdht_put_ip(fib->ipv6_src, p->source);
+		kdht_put_ip(fib->ipv6_dst, p->target);
 	}
 	answer = bpf_fib_lookup(p->f->ctx, fib, sizeof(*fib), 0);
 	if (answer == BPF_FIB_LKUP_RET_NO_NEIGH)
@@ -155,7 +156,6 @@ int kdht_xdp(struct xdp_md *ctx)
 	struct kdht_plan plan = {.f = &frame};
 	const struct kdht_xdp_settings *settings;
 	const struct kdht_xdp_state *state;
-	struct bpf_fib_lookup fib = {};
 	__u32 zero = 0;
 	int reason, way;
 
@@ -174,7 +174,7 @@ int kdht_xdp(struct xdp_md *ctx)
 	if (reason != KDHT_REASON_ENTERED && reason != KDHT_REASON_NEXT_HOP && reason != KDHT_REASON_RELAYED)
 		return kdht_action(settings, kdht_count(reason));
 	if (!(settings->flags & KDHT_XDP_TEST_RUN)) {
-		way = kdht_route(&plan, &fib);
+		way = kdht_route(&plan);
 		if (way != KDHT_GO_ON)
 			return kdht_action(settings, kdht_count(way));
 	}
@@ -183,7 +183,7 @@ int kdht_xdp(struct xdp_md *ctx)
 	kdht_count(reason);
 	if (settings->flags & KDHT_XDP_TEST_RUN)
 		return kdht_action(settings, reason);
-	return kdht_send(&frame, &fib);
+	return kdht_send(&frame, &plan.s->fib);
 }
 
 char LICENSE[] SEC("license") = "GPL";

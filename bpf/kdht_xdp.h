@@ -12,7 +12,7 @@
 #define KDHT_XDP_TEST_RUN 0x02   /* no neighbour look-up; the result is (reason << 8) | action */
 
 struct kdht_xdp_settings {
-	__s64 clock_offset;  /* nanoseconds: wall clock minus CLOCK_BOOTTIME */
+	__s64 clock_offset;  /* nanoseconds: wall clock minus CLOCK_MONOTONIC */
 	__u32 now;           /* unix seconds, with KDHT_XDP_FIXED_TIME */
 	__u32 flags;
 	__u32 client_rate;   /* messages a second from one sender; 0: no limit */
@@ -37,7 +37,7 @@ struct kdht_sender {
 };
 
 struct kdht_allowance {
-	__u64 since;  /* CLOCK_BOOTTIME, nanoseconds */
+	__u64 since;  /* CLOCK_MONOTONIC_COARSE, nanoseconds */
 	__u64 budget; /* nanoseconds' worth of messages */
 };
 

@@ -60,11 +60,27 @@ struct {
 	__type(value, struct kdht_allowance);
 } kdht_senders SEC(".maps");
 
-/* The message being treated: too large for the stack. */
+struct kdht_ip128 {
+	__u64 high, low; /* as they lie in memory */
+};
+
+/* The search for the next hop. */
+struct kdht_walk {
+	__u64 key[3];    /* big-endian words, the last one's low half zero */
+	__u64 closer[3]; /* buckets still to be looked at, bucket 0 the top bit of the first word */
+	__u32 skip;
+	__u32 found;
+	struct kdht_ip128 ip; /* of the hop that was found */
+	__be16 port;
+};
+
+/* Of the packet being treated, what is too large for the stack; the body only where it is looked at. */
 struct kdht_scratch {
-	struct kdht_header header;
+	struct bpf_fib_lookup fib;
+	struct kdht_walk walk;
+	__u32 len;
+	__u32 pad;
 	__u8 body[KDHT_MAX_BODY + 8]; /* zeros follow the body, so that its last word can be read whole */
-	struct kdht_outcome out;
 };
 
 struct {

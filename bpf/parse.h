@@ -2,6 +2,9 @@
  *
  * From a frame to a message, in the order of kdht/_packet.pyx: leave alone what is not for
  * this node, drop what no member or client sends.
+ *
+ * Packets are read and written in place, in words as large as may be: no field is aligned
+ * for its type, and the compiler would take a packed struct's fields byte by byte.
  */
 #ifndef KDHT_PARSE_H
 #define KDHT_PARSE_H
@@ -26,13 +29,15 @@ struct kdht_vlan_tag {
 	__be16 protocol;
 };
 
-struct kdht_ip128 {
-	__u64 high, low; /* as they lie in memory */
-};
+/* A field of a header in a packet. */
+#define KDHT_AT(type, start, name) (*(type *)((void *)(start) + __builtin_offsetof(struct kdht_header, name)))
 
-/* A frame on its way through the program: offsets, because pointers go stale. */
+/* A frame on its way through the program. No helper that is called moves the packet. */
 struct kdht_frame {
 	struct xdp_md *ctx;
+	void *l3;              /* the IP header, */
+	struct udphdr *l4;     /* and what comes behind it when nothing is unusual; */
+	struct kdht_header *h; /* whole */
 	__u32 ip;      /* offset of the IP header */
 	__u32 ip_len;  /* from there to the end of the frame */
 	__u32 udp;     /* from the IP header on */
@@ -127,6 +132,8 @@ static __always_inline int kdht_parse_ipv4(struct kdht_frame *f, const struct kd
 	if (ip->protocol != IPPROTO_UDP || fragment & KDHT_IP_OFFSET)
 		return KDHT_REASON_NOT_OURS;
 	f->version = 4;
+	f->l3 = ip;
+	f->l4 = (void *)(ip + 1);
 	f->source = kdht_mapped(ip->saddr);
 	f->target = kdht_mapped(ip->daddr);
 	if (!kdht_is_own(config, f->target))
@@ -180,6 +187,8 @@ static __always_inline int kdht_parse_ipv6(struct kdht_frame *f, const struct kd
 	if ((void *)(ip + 1) > end)
 		return KDHT_REASON_BAD_IP;
 	f->version = 6;
+	f->l3 = ip;
+	f->l4 = (void *)(ip + 1);
 	f->source = kdht_ip_at(&ip->saddr);
 	f->target = kdht_ip_at(&ip->daddr);
 	if (kdht_is_ipv4(f->target) || !kdht_is_own(config, f->target))
@@ -193,16 +202,14 @@ static __always_inline int kdht_parse_ipv6(struct kdht_frame *f, const struct kd
 	return kdht_skip_ext_headers(f, ip->nexthdr);
 }
 
-/* The UDP header and the magic behind it: is it for us? */
-static __always_inline int kdht_parse_udp(struct kdht_frame *f, const struct kdht_config *config)
+/* The reason to drop what has options or extension headers, or is a fragment, if it is for us. */
+static __always_inline int kdht_parse_unusual(struct kdht_frame *f, const struct kdht_config *config)
 {
 	struct {
 		struct udphdr udp;
 		__be32 magic;
 	} start = {};
 
-	if (f->end > f->ip_len || f->udp + sizeof(struct udphdr) > f->end)
-		return KDHT_REASON_BAD_IP;
 	if (bpf_xdp_load_bytes(f->ctx, f->ip + f->udp, &start.udp, sizeof(start.udp)))
 		return KDHT_REASON_BAD_IP;
 	if (start.udp.dest != config->port || f->udp + sizeof(start) > f->end)
@@ -211,19 +218,42 @@ static __always_inline int kdht_parse_udp(struct kdht_frame *f, const struct kdh
 		return KDHT_REASON_NOT_OURS;
 	if (start.magic != bpf_htonl(KDHT_MAGIC))
 		return KDHT_REASON_NOT_OURS;
+	if (f->unusual == KDHT_REASON_FRAGMENT)
+		return KDHT_REASON_FRAGMENT; /* constants, so that the verifier sees that it ends here */
+	return f->version == 4 ? KDHT_REASON_IP_OPTIONS : KDHT_REASON_EXT_HEADER;
+}
+
+/* The UDP header and the magic behind it: is it for us? */
+static __always_inline int kdht_parse_udp(struct kdht_frame *f, const struct kdht_config *config)
+{
+	void *end = (void *)(long)f->ctx->data_end;
+	struct udphdr *udp = f->l4;
+	__be32 *magic = (void *)(udp + 1);
+
+	if (f->end > f->ip_len || f->udp + sizeof(*udp) > f->end)
+		return KDHT_REASON_BAD_IP;
 	if (f->unusual != KDHT_GO_ON)
-		return f->unusual;
-	if (f->version == 6 && !start.udp.check)
+		return kdht_parse_unusual(f, config);
+	if ((void *)(udp + 1) > end)
+		return KDHT_REASON_BAD_IP;
+	if (udp->dest != config->port || f->udp + sizeof(*udp) + sizeof(*magic) > f->end)
+		return KDHT_REASON_NOT_OURS;
+	if ((void *)(magic + 1) > end || *magic != bpf_htonl(KDHT_MAGIC))
+		return KDHT_REASON_NOT_OURS;
+	f->udp_check = udp->check;
+	if (f->version == 6 && !f->udp_check)
 		return KDHT_REASON_NO_CHECKSUM;
-	if (bpf_ntohs(start.udp.len) != f->end - f->udp)
+	f->udp_len = udp->len;
+	if (bpf_ntohs(f->udp_len) != f->end - f->udp)
 		return KDHT_REASON_BAD_IP;
 	if (f->version == 6 && kdht_is_ipv4(f->source))
 		return KDHT_REASON_BAD_ADDRESS; /* else a reply would go to an IPv4 host that never asked */
-	f->source_port = start.udp.source;
-	f->target_port = start.udp.dest;
-	f->udp_len = start.udp.len;
-	f->udp_check = start.udp.check;
-	f->message_len = f->end - f->udp - sizeof(struct udphdr);
+	f->source_port = udp->source;
+	f->target_port = udp->dest;
+	f->message_len = f->end - f->udp - sizeof(*udp);
+	f->h = (void *)(udp + 1);
+	if (f->message_len < KDHT_HEADER_LEN || (void *)(f->h + 1) > end)
+		return KDHT_REASON_TRUNCATED;
 	return KDHT_GO_ON;
 }
 

@@ -30,7 +30,7 @@ __noinline __u64 kdht_body_sum(struct kdht_scratch *s)
 
 	if (!s)
 		return 0;
-	len = bpf_ntohs(s->header.body_len);
+	len = s->len;
 	for (__u32 i = 0; i < KDHT_MAX_BODY / 4; i++) {
 		if (4 * i >= len)
 			break;
@@ -39,11 +39,11 @@ __noinline __u64 kdht_body_sum(struct kdht_scratch *s)
 	return total;
 }
 
-static __always_inline __u64 kdht_address_sum(const struct kdht_frame *f, const void *source, const void *target,
-					      __u32 flip)
+static __always_inline __u64 kdht_address_sum(const struct kdht_frame *f, const struct kdht_ip128 *source,
+					      const struct kdht_ip128 *target, __u32 flip)
 {
 	if (f->version == 4)
-		return kdht_words(source + 12, 1, flip) + kdht_words(target + 12, 1, flip);
+		return ((__u32)(source->low >> 32) ^ flip) + (__u64)((__u32)(target->low >> 32) ^ flip);
 	return kdht_words(source, 4, flip) + kdht_words(target, 4, flip);
 }
 
@@ -52,25 +52,33 @@ static __always_inline __u32 kdht_ports(__be16 source, __be16 target)
 	return (__u32)source | (__u32)target << 16; /* as the two lie in memory, little-endian */
 }
 
-/* The UDP checksum after kdht_apply; `old` is the old header's complemented sum. */
-static __always_inline __u16 kdht_new_check(struct kdht_plan *p, __u64 old, int *failed)
+/* The words of the header that kdht_apply changes: flags and hops, and for all but the next hop what stands
+ * behind body_len. */
+static __always_inline __u64 kdht_changing(const struct kdht_header *h, int reason, __u32 flip)
+{
+	const __u32 *words = (const void *)h;
+	__u64 total = words[1] ^ flip;
+
+	if (reason != KDHT_REASON_NEXT_HOP)
+		total += kdht_words(words + 10, 18, flip);
+	return total;
+}
+
+/* The UDP checksum after kdht_apply; `old` is the sum of what it changed, complemented. */
+static __always_inline __u16 kdht_new_check(struct kdht_plan *p, int reason, __u64 old, int *failed)
 {
 	const struct kdht_frame *f = p->f;
-	const struct kdht_outcome *out = &p->s->out;
 	__u64 pseudo = (__u64)f->udp_len + bpf_htons(IPPROTO_UDP);
-	__u64 total;
+	__u64 total = kdht_address_sum(f, &p->source, &p->target, 0) + kdht_ports(p->source_port, p->target_port);
 	__u16 check;
 
 	if (f->version == 4 && !f->udp_check)
 		return 0;
-	total = kdht_words(&p->s->header, KDHT_HEADER_LEN / 4, 0);
-	total += kdht_address_sum(f, out->source_ip, out->target_ip, 0);
-	total += kdht_ports(out->source_port, out->target_port);
 	if (f->udp_check == kdht_fold(pseudo + kdht_address_sum(f, &f->source, &f->target, 0))) {
 		*failed = kdht_load_body(p);
-		total += pseudo + f->udp_len + kdht_body_sum(p->s);
+		total += pseudo + f->udp_len + kdht_words(f->h, KDHT_HEADER_LEN / 4, 0) + kdht_body_sum(p->s);
 	} else {
-		total += (__u16)~f->udp_check + old;
+		total += (__u16)~f->udp_check + old + kdht_changing(f->h, reason, 0);
 		total += kdht_address_sum(f, &f->source, &f->target, 0xffffffff);
 		total += (__u32)~kdht_ports(f->source_port, f->target_port);
 	}
@@ -78,47 +86,37 @@ static __always_inline __u16 kdht_new_check(struct kdht_plan *p, __u64 old, int 
 	return check ? check : 0xffff;
 }
 
-static __always_inline int kdht_write_ip(const struct kdht_frame *f, const struct kdht_outcome *out)
+static __always_inline void kdht_write_ip(const struct kdht_plan *p)
 {
-	void *data = (void *)(long)f->ctx->data, *end = (void *)(long)f->ctx->data_end;
-	__u32 at = f->ip & 0x1f; /* the verifier wants a bound */
-	struct iphdr *ip = data + at;
-	struct ipv6hdr *ip6 = data + at;
+	struct iphdr *ip = p->f->l3;
+	struct ipv6hdr *ip6 = p->f->l3;
 
-	if (f->version == 4) {
-		if ((void *)(ip + 1) > end)
-			return -1;
-		ip->saddr = *(const __be32 *)(out->source_ip + 12);
-		ip->daddr = *(const __be32 *)(out->target_ip + 12);
+	if (p->f->version == 4) {
+		ip->saddr = p->source.low >> 32;
+		ip->daddr = p->target.low >> 32;
 		ip->ttl = KDHT_TTL;
 		ip->check = 0;
 		ip->check = ~kdht_fold(kdht_words(ip, sizeof(*ip) / 4, 0));
-		return 0;
+		return;
 	}
-	if ((void *)(ip6 + 1) > end)
-		return -1;
-	__builtin_memcpy(&ip6->saddr, out->source_ip, 16);
-	__builtin_memcpy(&ip6->daddr, out->target_ip, 16);
+	kdht_put_ip(&ip6->saddr, p->source);
+	kdht_put_ip(&ip6->daddr, p->target);
 	ip6->hop_limit = KDHT_TTL;
-	return 0;
 }
 
-/* Rewrite the packet for `reason`; nothing of it is changed before all is known. */
+/* Rewrite the packet for `reason`. */
 static __always_inline int kdht_rewrite(struct kdht_plan *p, int reason)
 {
-	const struct kdht_outcome *out = &p->s->out;
-	struct udphdr udp = {.source = out->source_port, .dest = out->target_port, .len = p->f->udp_len};
-	__u64 old = kdht_words(&p->s->header, KDHT_HEADER_LEN / 4, 0xffffffff);
-	__u32 at = p->f->ip + p->f->udp;
+	struct udphdr *udp = p->f->l4;
+	__u64 old = kdht_changing(p->f->h, reason, 0xffffffff);
 	int failed = 0;
 
 	kdht_apply(p, reason);
-	udp.check = kdht_new_check(p, old, &failed);
-	if (failed || bpf_xdp_store_bytes(p->f->ctx, at, &udp, sizeof(udp)))
-		return -1;
-	if (bpf_xdp_store_bytes(p->f->ctx, at + sizeof(udp), &p->s->header, KDHT_HEADER_LEN))
-		return -1;
-	return kdht_write_ip(p->f, out);
+	udp->check = kdht_new_check(p, reason, old, &failed);
+	udp->source = p->source_port;
+	udp->dest = p->target_port;
+	kdht_write_ip(p);
+	return failed;
 }
 
 #endif

@@ -8,15 +8,6 @@
 
 #include "parse.h"
 
-struct kdht_walk {
-	__u64 key[3];    /* big-endian words, the last one's low half zero */
-	__u64 closer[3]; /* buckets still to be looked at, bucket 0 the top bit of the first word */
-	__u32 skip;
-	__u32 found;
-	struct kdht_ip128 ip; /* of the hop that was found */
-	__be16 port;
-};
-
 static __always_inline __u64 kdht_id_word(const __u8 *id, int i)
 {
 	if (i < 2)
@@ -54,15 +45,24 @@ __noinline __u32 kdht_rank(struct kdht_bucket *bucket, const struct kdht_walk *w
 /* The contact nearest to the key. */
 __noinline __u32 kdht_nearest(struct kdht_bucket *bucket, const struct kdht_walk *walk)
 {
+	__u64 least, key;
 	__u32 best = 0;
 
 	if (!bucket || !walk)
 		return 0;
+	key = walk->key[0];
+	least = kdht_id_word(bucket->contacts[0].id, 0) ^ key;
 	for (__u32 i = 1; i < KDHT_K; i++) {
+		__u64 distance = kdht_id_word(bucket->contacts[i].id, 0) ^ key;
+
 		if (i >= bucket->count)
 			break;
-		if (best < KDHT_K && kdht_nearer(bucket->contacts[i].id, bucket->contacts[best].id, walk->key))
+		if (distance > least || best >= KDHT_K)
+			continue;
+		if (distance < least || kdht_nearer(bucket->contacts[i].id, bucket->contacts[best].id, walk->key)) {
+			least = distance;
 			best = i;
+		}
 	}
 	return best;
 }
@@ -113,7 +113,7 @@ static __always_inline __u32 kdht_first_bit(__u64 word)
 
 static long kdht_step(__u32 i, void *context)
 {
-	struct kdht_walk *walk = context;
+	struct kdht_walk *walk = *(struct kdht_walk **)context;
 	__u32 word, bit;
 
 	for (word = 0; word < 3; word++)
@@ -126,7 +126,25 @@ static long kdht_step(__u32 i, void *context)
 	return kdht_look(64 * word + bit, walk) != 0; /* 1 ends the loop */
 }
 
-/* The reason: NEXT_HOP and walk->hop, OWNER or ATTEMPT_ENDS. */
+/* What nearly all messages want: the nearest contact in the first bucket. 0: look closer. */
+static __always_inline int kdht_first_hop(struct kdht_walk *walk)
+{
+	struct kdht_bucket *bucket;
+	__u32 word = walk->closer[0] ? 0 : walk->closer[1] ? 1 : 2, index, at;
+
+	index = 64 * word + kdht_first_bit(walk->closer[word]);
+	bucket = bpf_map_lookup_elem(&kdht_buckets, &index);
+	if (!bucket || !bucket->count)
+		return 0;
+	at = kdht_nearest(bucket, walk);
+	if (at >= KDHT_K)
+		return 0;
+	walk->ip = kdht_ip_at(bucket->contacts[at].ip);
+	walk->port = bucket->contacts[at].port;
+	return 1;
+}
+
+/* The reason: NEXT_HOP and walk->ip and port, OWNER or ATTEMPT_ENDS. */
 static __always_inline int kdht_next_hop(const struct kdht_config *config, const struct kdht_header *header,
 					 struct kdht_walk *walk)
 {
@@ -137,7 +155,11 @@ static __always_inline int kdht_next_hop(const struct kdht_config *config, const
 		walk->key[i] = kdht_id_word(header->key, i);
 		walk->closer[i] = (kdht_id_word(config->self_id, i) ^ walk->key[i]) & config->occupancy[i];
 	}
-	bpf_loop(KDHT_ID_BITS, kdht_step, walk, 0);
+	if (!(walk->closer[0] | walk->closer[1] | walk->closer[2]))
+		return KDHT_REASON_OWNER;
+	if (!walk->skip && kdht_first_hop(walk))
+		return KDHT_REASON_NEXT_HOP;
+	bpf_loop(KDHT_ID_BITS, kdht_step, &walk, 0);
 	if (walk->found)
 		return KDHT_REASON_NEXT_HOP;
 	return walk->skip == header->attempt ? KDHT_REASON_OWNER : KDHT_REASON_ATTEMPT_ENDS;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Tags and cookies, as kdht/_tags.pyx has them, over the scratch copy of the message.
- * Global functions, so that the verifier looks at each of them once.
+ * Tags and cookies, as kdht/_tags.pyx has them. The header is read where it lies in the
+ * packet, the body in the scratch. Global functions are verified once each.
  */
 #ifndef KDHT_TAGS_H
 #define KDHT_TAGS_H
@@ -9,16 +9,13 @@
 #include "kdht_siphash.h"
 #include "maps.h"
 
-__noinline __u64 kdht_header_tag(struct kdht_scratch *s, __u64 k0, __u64 k1)
+static __always_inline __u64 kdht_header_tag(const struct kdht_header *h, const struct kdht_key *key)
 {
+	const __u64 *words = (const void *)h;
 	struct kdht_sip sip;
-	const __u64 *words;
 
-	if (!s)
-		return 0;
-	words = (const __u64 *)&s->header;
-	kdht_sip_start(&sip, k0, k1);
-	kdht_sip_word(&sip, words[0] & 0x00ffffffffffffffull);
+	kdht_sip_start(&sip, key->k0, key->k1);
+	kdht_sip_word(&sip, words[0] & bpf_cpu_to_be64(0xffffffffffffff00ull)); /* hops taken as 0 */
 #pragma unroll
 	for (int i = 1; i < KDHT_TAGGED_LEN / 8; i++)
 		kdht_sip_word(&sip, words[i]);
@@ -33,7 +30,7 @@ __noinline __u64 kdht_body_tag(struct kdht_scratch *s, __u64 k0, __u64 k1)
 
 	if (!s)
 		return 0;
-	len = bpf_ntohs(s->header.body_len);
+	len = s->len;
 	if (len > KDHT_MAX_BODY)
 		return 0;
 	words = (const __u64 *)s->body;

@@ -331,4 +331,4 @@ def remove_leftovers(node_id: bytes, bpffs: Path = BPFFS) -> bool:
 
 def _clock_offset() -> int:
     """Nanoseconds: the wall clock minus the clock that the program has."""
-    return time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    return time.time_ns() - time.monotonic_ns()
