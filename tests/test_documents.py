@@ -1,0 +1,36 @@
+"""What the documents refer to is there."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = sorted(
+    path for folder in ("", "docs", "nft", "bpf", "bench") for path in (ROOT / folder).glob("*.md")
+)
+LINK = re.compile(r"\[[^]]*\]\(([^)#:]+)(?:#[^)]*)?\)")
+COMMAND = re.compile(r"\bmake ([a-z]+)")
+
+
+def of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=of)
+def test_links_lead_somewhere(document: Path) -> None:
+    targets = LINK.findall(document.read_text())
+    assert [target for target in targets if not (document.parent / target).exists()] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=of)
+def test_make_targets_exist(document: Path) -> None:
+    targets = set(re.findall(r"^([a-z]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    quoted = "\n".join(re.findall(r"`[^`]+`|^```.*?^```", document.read_text(), re.MULTILINE | re.DOTALL))
+    assert set(COMMAND.findall(quoted)) <= targets
+
+
+def test_readme_names_the_two_commands_and_links() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert {"demo", "test"} <= set(COMMAND.findall(text))
+    assert len(LINK.findall(text)) >= 4
