@@ -6,13 +6,18 @@ Only what is shown to somebody comes here.
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from scapy.layers.inet import IP, UDP
-from scapy.layers.inet6 import IPv6
-from scapy.packet import Packet
-
 from kdht._shared import HEADER_LEN, LAYOUT
+from kdht.errors import ConfigError
 from kdht.replay.packets import take_apart
-from kdht.scapy_layer import KDHT
+
+try:
+    from scapy.layers.inet import IP, UDP
+    from scapy.layers.inet6 import IPv6
+    from scapy.packet import Packet
+
+    from kdht.scapy_layer import KDHT
+except ImportError:
+    raise ConfigError("to show packets field by field needs scapy: pip install 'kdht[packets]'") from None
 
 _IPV4 = ((0, 1, "version"), (1, 1, "tos"), (2, 2, "len"), (4, 2, "id"), (6, 2, "frag"), (8, 1, "ttl"),
          (9, 1, "proto"), (10, 2, "chksum"), (12, 4, "src"), (16, 4, "dst"))  # fmt: skip

@@ -35,7 +35,7 @@ from kdht.replay._capture import Batch
 from kdht.replay._engine import Results
 from kdht.replay.implementations import Run
 from kdht.replay.packets import packet, take_apart
-from kdht.replay.redate import redated
+from kdht.replay.redate import completed, redated
 from kdht.replay.seen import Seen, is_ordinary
 from kdht.replay.tables import Table
 from kdht.wire import Address, Message
@@ -172,7 +172,7 @@ class Live:
         while True:
             wait_until(lambda: _EDGE < time.time() % 1 < 1 - _EDGE, "the middle of a second")
             second = int(time.time())
-            sent = redated(self._table, raw, before, second)
+            sent = completed(redated(self._table, raw, before, second))
             found = self._send(sent)
             if int(time.time()) == second:
                 return sent, second, found

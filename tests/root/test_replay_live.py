@@ -1,0 +1,162 @@
+"""What a node of a real cluster gets, recorded, and replayed through all implementations.
+
+client   n1   n2   n3   n4        and, for each live implementation, a laboratory of its own:
+  |      |    |    |    |         wire --- bridge --- node
+--+------+----+----+----+-- br0
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import replay_fixtures
+
+from kdht import Client
+from kdht.lab.cluster import Cluster, places_in
+from kdht.lab.netns import Lab
+from kdht.lab.wait import wait_until
+from kdht.replay import tables
+from kdht.replay.implementations import made
+
+pytestmark = pytest.mark.root
+
+REPLAY = [sys.executable, "-m", "kdht.replay.main"]
+ALL = ("oracle", "core", "ebpf", "live-socket", "live-nfqueue", "live-ebpf")
+LIVE = ALL[3:]
+
+
+def replay(*arguments: str | Path) -> tuple[int, list[dict], str]:
+    """Exit status, the JSON lines, and what was said."""
+    done = subprocess.run(
+        [*REPLAY, *map(str, arguments), "--json"], capture_output=True, text=True, timeout=240, check=False
+    )
+    return done.returncode, [json.loads(each) for each in done.stdout.splitlines()], done.stderr
+
+
+def through(*names: str) -> list[str]:
+    return [word for name in names for word in ("--impl", name)]
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict]]:
+    """A fixture recorded at one of four nodes while a client works, addresses and values replaced."""
+    home = tmp_path_factory.mktemp("cluster")
+    fixture = home / "fixture"
+    with Lab("kr-cluster") as lab:
+        places = places_in(lab, 4)
+        client = lab.host("client", ipv4="10.53.48.250/24")
+        with Cluster(places, home, datapath="nfqueue") as cluster:
+            node = cluster.nodes[1]
+            config = node.control.with_name("kdhtd.toml")
+            command = ["record", str(fixture), "--interface", "eth0", "--node", str(node.control)]
+            options = ["--config", str(config), "--anonymise", "--drop-values", "--json", "--seconds", "8"]
+            recorder = node.host.popen([*REPLAY, *command, *options], stdout=subprocess.PIPE, text=True)
+            wait_until(lambda: _listens(node.host), "the recorder to listen")
+            with client.enter(), Client([node.address.host]) as kdht:
+                for number in range(60):
+                    kdht.put(f"key {number}", b"a secret value " * (number % 60))
+                    assert kdht.get(f"key {number}") == b"a secret value " * (number % 60)
+            said, _ = recorder.communicate(timeout=60)
+            assert recorder.returncode == 0
+    yield fixture, json.loads(said)
+
+
+def _listens(host) -> bool:
+    with host.enter():
+        return len(Path("/proc/thread-self/net/packet").read_text().splitlines()) > 1
+
+
+def test_a_recording_has_the_verdicts_that_the_node_gave(recorded):
+    fixture, said = recorded
+    assert said["packets"] > 100
+    assert {"ENTERED", "RELAYED", "OWNER"} <= {row["reason"] for row in said["reasons"]}
+    assert said["lost"] == 0
+    counted = {row["reason"]: row["packets"] for row in said["reasons"]}
+    for reason in ("ENTERED", "RELAYED", "NEXT_HOP"):
+        assert said["node_counted"].get(reason, 0) == counted.get(reason, 0)
+    status, found, _ = replay("check", fixture)
+    assert (status, found[0]["mismatches"]) == (0, [])
+
+
+def test_a_recording_gives_nothing_away(recorded):
+    fixture, _ = recorded
+    everything = b"".join(path.read_bytes() for path in fixture.iterdir())
+    assert b"a secret value" not in everything
+    assert b"10.53.48." not in everything
+    assert bytes((10, 53, 48)) not in everything
+
+
+def test_a_recording_replayed_through_all_implementations_differs_nowhere(recorded):
+    fixture, said = recorded
+    status, found, _ = replay("diff", fixture / "capture.pcap", "--table", fixture / "table.json", *through(*ALL))
+    summary = found[-1]
+    assert (status, len(found)) == (0, 1)
+    assert summary["packets"] == said["packets"]
+    assert summary["differences"] == dict.fromkeys(ALL[1:], 0)
+    assert summary["not_comparable"]["live-nfqueue"] == 0
+    assert summary["not_comparable"]["live-ebpf"] == 0
+
+
+@pytest.mark.parametrize("name", ["hostile-ipv4", "hostile-ipv6", "right-ipv4", "right-ipv6", "not-ours"])
+def test_hostile_packets_through_live_nodes(name):
+    home = replay_fixtures.DIRECTORY / name
+    status, found, said = replay(
+        "diff", home / "capture.pcap", "--table", home / "table.json", *through("core", *LIVE)
+    )
+    assert (status, found[:-1]) == (0, []), said
+    hidden = found[-1]["not_comparable"]
+    assert max(hidden["live-nfqueue"], hidden["live-ebpf"]) <= 2
+    assert hidden["live-socket"] <= 22
+
+
+@pytest.mark.parametrize("name", LIVE)
+def test_a_fault_in_the_reference_is_seen_against_a_live_node(name):
+    """The core's table lacks the best next hop, so the live node sends elsewhere."""
+    home = replay_fixtures.DIRECTORY / "right-ipv4"
+    table = replay_fixtures.DIRECTORY.parent / "replay-two-hops.json"
+    status, found, _ = replay(
+        "diff", home / "capture.pcap", "--table", table, *through("core", name), "--fault", "core:next-hop"
+    )
+    assert status == 8
+    assert any("sent from" in each["what"] for each in found[:-1])
+    assert found[-1]["differences"][name] > 0
+
+
+def test_the_test_run_agrees_on_all_fixtures():
+    status, found, said = replay("check", replay_fixtures.DIRECTORY, *through("ebpf"))
+    assert status == 0, said
+    assert sum(each["packets"] for each in found) > 1000
+
+
+@pytest.mark.parametrize("kind", ["mix", "mutations", "flood", "retransmissions"])
+def test_three_ways_agree_on_generated_traffic(tmp_path, kind):
+    table = replay_fixtures.DIRECTORY / "right-ipv6/table.json"
+    capture = tmp_path / "capture.pcap"
+    assert replay("generate", capture, "--table", table, "--kind", kind, "--count", "3000")[0] == 0
+    status, found, _ = replay("diff", capture, "--table", table)
+    assert (status, len(found)) == (0, 1)
+    assert found[0]["packets"] == 3000
+
+
+def test_a_fault_in_the_test_run_is_found():
+    home = replay_fixtures.DIRECTORY / "right-ipv4"
+    status, found, _ = replay(
+        "diff", home / "capture.pcap", "--table", home / "table.json", "--fault", "ebpf:hops"
+    )
+    assert status == 8
+    assert found[0]["names"] == ["oracle", "ebpf"]
+    assert found[0]["what"] == "other bytes in hops"
+
+
+def test_large_frames_are_said_to_be_impossible_for_the_test_run():
+    from kdht.replay._capture import Batch
+
+    table = tables.load(replay_fixtures.DIRECTORY / "right-ipv4/table.json")
+    with made("ebpf", table) as ebpf:
+        huge = b"\x45\x00\xff\xff" + bytes(65531)
+        results = ebpf.run(Batch.of([huge, huge[:30000], b""], [0, 0, 0]), 0).results
+    assert results.get(0).unable
+    assert results.get(2).reason.name == "NOT_OURS"
