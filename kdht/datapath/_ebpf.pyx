@@ -220,8 +220,12 @@ cdef class Object:
             totals.append(total)
         return totals
 
-    def test_run(self, frame: bytes, repeat: int = 1):
-        """Run the program on a frame in the kernel: (result, frame out, nanoseconds a run)."""
+    def test_run(self, frame: bytes, repeat: int = 1, ifindex: int = 0):
+        """Run the program on a frame in the kernel: (result, frame out, nanoseconds a run).
+
+        `ifindex`: where it seems to come in, 0 for lo. What a run changes, the next one finds changed.
+        """
+        cdef uint32_t context[6]
         cdef bpf_test_run_opts opts
         cdef uint8_t out[4096]
         cdef const uint8_t *data = frame
@@ -230,6 +234,10 @@ cdef class Object:
         opts.data_in, opts.data_size_in = data, <uint32_t>len(frame)
         opts.data_out, opts.data_size_out = out, sizeof(out)
         opts.repeat = repeat
+        if ifindex:
+            memset(context, 0, sizeof(context))
+            context[1], context[3] = <uint32_t>len(frame), ifindex
+            opts.ctx_in, opts.ctx_size_in = context, sizeof(context)
         _check(bpf_prog_test_run_opts(self.program, &opts), "run the program")
         return opts.retval, out[:opts.data_size_out], opts.duration
 
