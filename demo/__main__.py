@@ -20,13 +20,13 @@ from kdht.daemon import boundary
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--datapath",
-    type=click.Choice(["nfqueue", "socket"]),
+    type=click.Choice(["nfqueue", "ebpf", "socket"]),
     default="nfqueue",
     show_default=True,
-    help="nfqueue: in network namespaces, as root. socket: over loopback, as anyone.",
+    help="nfqueue, ebpf: in network namespaces, as root. socket: over loopback, as anyone.",
 )
 @click.option("--nodes", type=click.IntRange(2, 21), default=8, show_default=True, help="How many daemons.")
-@click.option("--ipv6", is_flag=True, help="IPv6 in place of IPv4 (nfqueue only).")
+@click.option("--ipv6", is_flag=True, help="IPv6 in place of IPv4 (not for socket).")
 @click.option("--limit", type=click.IntRange(min=1), help="Only so many packages.")
 @click.option(
     "--packages",
@@ -40,7 +40,9 @@ from kdht.daemon import boundary
 def command(datapath: str, nodes: int, ipv6: bool, limit: int | None, path: Path, as_json: bool) -> int:
     """A cluster that keeps the control record of every installed Debian package, and how it did."""
     if ipv6 and datapath == "socket":
-        raise click.UsageError("--ipv6 needs the nfqueue datapath: loopback has one IPv6 address only")
+        raise click.UsageError(
+            "--ipv6 needs the nfqueue or ebpf datapath: loopback has one IPv6 address only"
+        )
     entries = packages(path, limit)
     console = Console(stderr=as_json, highlight=False)
     size = sum(len(entry.value) for entry in entries)

@@ -40,6 +40,8 @@ class NodeFacts:
     """Verdicts by reason, given on the daemon's socket."""
     queue: Mapping[str, int]
     """Verdicts by reason, given by the queue's worker."""
+    program: Mapping[str, int]
+    """Verdicts by reason, given by the XDP program."""
     nft: Mapping[str, int]
     """Packets by nft counter; empty without nft."""
 
@@ -64,6 +66,7 @@ def facts_of(node: Node) -> NodeFacts:
         datapaths={path["name"]: path["state"] for path in status["datapaths"]},
         socket=lanes["socket"],
         queue=lanes.get("nfqueue", {}),
+        program=lanes.get("ebpf", {}),
         nft=node.host.counters() if node.place.host else {},
     )
 
@@ -92,6 +95,8 @@ def checks(
     yield Check("some keys are owned elsewhere", sum(hops[n] for n in hops if n) > 0, f"hops: {dict(hops)}")
     if stage.datapath == "nfqueue":
         yield from _queue_checks(stage, facts)
+    if stage.datapath == "ebpf":
+        yield from _program_checks(stage, facts)
 
 
 def _queue_checks(stage: Stage, facts: Sequence[NodeFacts]) -> Iterator[Check]:
@@ -112,6 +117,29 @@ def _queue_checks(stage: Stage, facts: Sequence[NodeFacts]) -> Iterator[Check]:
     )
     forwarded = sum(node.nft.get("forwarded", 0) for node in facts)
     yield Check("nft saw each of them leave", forwarded == queue, f"{forwarded} forwarded, {queue} verdicts")
+
+
+def _program_checks(stage: Stage, facts: Sequence[NodeFacts]) -> Iterator[Check]:
+    assert stage.client is not None
+    counted = stage.client.counters()
+    asked, answered = counted["asked"], counted["answered"]
+    yield Check("no datagram was lost", asked == answered, f"{asked} asked, {answered} answered")
+    down = [node.name for node in facts if node.datapaths.get("ebpf") != "up"]
+    yield Check("an XDP program on every node", not down, ", ".join(down) or "all up")
+    program = sum(node.readdressed(node.program) for node in facts)
+    socket = sum(node.readdressed(node.socket) for node in facts)
+    left = sum(node.program.get("NO_NEIGHBOUR", 0) for node in facts)
+    yield Check(
+        "XDP re-addressed; sockets, at most what wanted a neighbour",
+        program > 0 and socket <= left < program / 10,
+        f"{program} in the kernel, {socket} by sockets",
+    )
+    entered, relayed = (sum(node.program[reason] for node in facts) for reason in ("ENTERED", "RELAYED"))
+    yield Check(
+        "each request that entered was relayed an answer",
+        abs(entered - relayed) <= left,
+        f"{entered} entered, {relayed} relayed",
+    )
 
 
 def histogram(ways: Mapping[str, Sequence[Hop]]) -> Counter[int]:

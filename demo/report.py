@@ -71,6 +71,15 @@ NFT: Columns = {
     "socket\nsent on": lambda node: node.readdressed(node.socket),
     " \nlocal": lambda node: _local(node.socket),
 }
+XDP: Columns = {
+    "XDP\nentered": lambda node: node.program["ENTERED"],
+    "\nnext hop": lambda node: node.program["NEXT_HOP"],
+    "\nrelayed": lambda node: node.program["RELAYED"],
+    "\nlocal": lambda node: _local(node.program),
+    "\nno neighbour": lambda node: node.program["NO_NEIGHBOUR"],
+    "socket\nsent on": lambda node: node.readdressed(node.socket),
+    " \nlocal": lambda node: _local(node.socket),
+}
 SOCKET: Columns = {
     "entered": lambda node: node.socket["ENTERED"],
     "next hop": lambda node: node.socket["NEXT_HOP"],
@@ -79,11 +88,18 @@ SOCKET: Columns = {
 }
 
 
+TABLES: dict[str, tuple[str, Columns]] = {
+    "nfqueue": ("Packets: counted by nft, verdicts of queue and socket", NFT),
+    "ebpf": ("Packets: verdicts of the XDP program and of the socket", XDP),
+    "socket": ("Verdicts of the socket", SOCKET),
+}
+"""By the datapath that runs; the socket always does."""
+
+
 def packets(console: Console, facts: Sequence[NodeFacts]) -> None:
-    """Which path the packets took: what nft counted, beside the verdicts of queue and socket."""
-    with_nft = all(node.nft for node in facts)
-    columns = NFT if with_nft else SOCKET
-    title = "Packets: counted by nft, verdicts of queue and socket" if with_nft else "Verdicts of the socket"
+    """Which path the packets took: what nft counted, beside the verdicts of queue, program and socket."""
+    kinds = {kind for node in facts for kind in node.datapaths}
+    title, columns = next(TABLES[kind] for kind in TABLES if kind in kinds)
     drawn = _table(title, "node", *columns)
     for node in facts:
         numbers = [number(node) for number in columns.values()]

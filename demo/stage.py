@@ -6,6 +6,8 @@ nfqueue   n1 ... nN and `client` on one bridge, each in a network namespace of i
                 |       |      |           |
               --+-------+------+-- br0 ----+--
 
+ebpf      the same, and the bridge lets XDP programs send
+
 socket    127.0.0.1 ... 127.0.0.N, and the clients on 127.0.0.1
 """
 
@@ -45,11 +47,13 @@ def built(datapath: str, nodes: int, *, ipv6: bool = False) -> Iterator[Stage]:
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kdht-demo-")))
         client = None
-        if datapath == "nfqueue":
+        if datapath != "socket":
             lab = stack.enter_context(Lab(PREFIX))
             places = places_in(lab, nodes, ipv4=not ipv6, ipv6=ipv6)
             network = {"ipv6": f"fd53:48::{CLIENT:x}/64"} if ipv6 else {"ipv4": f"10.53.48.{CLIENT}/24"}
             client = lab.host("client", **network)
+            if datapath == "ebpf":
+                lab.let_xdp_send()
         else:
             places = places_on_loopback(nodes)
         yield Stage(datapath, stack.enter_context(Cluster(places, directory, datapath=datapath)), client)

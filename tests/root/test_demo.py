@@ -47,6 +47,18 @@ def test_the_queue_path_is_proved(family: list[str]) -> None:
     assert namespaces.existing(PREFIX) == []
 
 
+@pytest.mark.root
+@pytest.mark.parametrize("family", [[], ["--ipv6"]], ids=["ipv4", "ipv6"])
+def test_the_way_through_xdp_is_proved(family: list[str]) -> None:
+    done = run("ebpf", "--json", *family)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert failed(result) == []
+    assert sum(node["program"]["RELAYED"] for node in result["nodes"]) > 0
+    assert sum(node["records"] for node in result["nodes"]) == 60
+    assert namespaces.existing(PREFIX) == []
+
+
 def test_over_loopback_without_root() -> None:
     done = run("socket", "--json")
     assert done.returncode == 0, done.stderr
@@ -67,7 +79,7 @@ def test_the_tables_are_drawn() -> None:
     [
         (["--packages", "/nonexistent"], "demo: /nonexistent: No such file or directory: the data set"),
         (["--packages", "/dev/null"], "demo: /dev/null: names no installed package"),
-        (["--ipv6"], "demo: --ipv6 needs the nfqueue datapath"),
+        (["--ipv6"], "demo: --ipv6 needs the nfqueue or ebpf datapath"),
         (["--nodes", "1"], "demo: Invalid value for '--nodes'"),
     ],
 )

@@ -1,0 +1,153 @@
+"""The XDP program by itself, in the kernel's test-run call: its size, its counters, its limits."""
+
+import struct
+from collections import Counter
+
+import builders
+import pytest
+from builders import NOW, Node
+from xdp import XDP_DROP, XDP_PASS, XDP_TX, Program, link_header
+
+from kdht import _shared as shared
+from kdht._shared import Reason
+from kdht.replay import oracle_packets
+from kdht.wire import Address, Contact
+
+pytestmark = pytest.mark.root
+
+MOST_INSTRUCTIONS = 300_000
+"""Verified instructions; the kernel's limit is a million."""
+CLIENT, OWN = Address.of("10.0.0.99", 40000), Address.of("10.0.0.1", shared.PORT)
+CLIENT6, OWN6 = Address.of("fd00::99", 40000), Address.of("fd00::1", shared.PORT)
+HOP, HOP6 = Address.of("10.0.0.7", shared.PORT), Address.of("fd00::7", shared.PORT)
+KEY = b"\xff" * shared.ID_LEN
+
+
+@pytest.fixture(scope="module")
+def program() -> Program:
+    return Program()
+
+
+def node_with(hop: Address, **settings: object) -> Node:
+    return builders.make_node(builders.usual_settings(**settings), [Contact(KEY, *hop)])
+
+
+def request(version: int = 4, checksum: str = "right", **fields: object) -> bytes:
+    """A client's GET for the contact's key, as an IP packet."""
+    ends = (CLIENT, OWN) if version == 4 else (CLIENT6, OWN6)
+    return bytes(builders.packet(bytes(builders.request(**fields)), *ends, checksum=checksum))
+
+
+def test_the_verifiers_work_is_bounded(program: Program, capsys: pytest.CaptureFixture[str]) -> None:
+    info = program.object.info()
+    with capsys.disabled():
+        print(f"\nverified instructions: {info['verified_insns']:,}, JIT: {info['jited_bytes']:,} bytes")
+    assert info["verified_insns"] <= MOST_INSTRUCTIONS
+
+
+def test_each_verdict_is_counted_by_its_reason(program: Program) -> None:
+    node = node_with(HOP)
+    program.publish(node)
+    before = program.counters()
+    frames = {
+        request(): Reason.ENTERED,
+        request(key=bytes(shared.ID_LEN)): Reason.OWNER,
+        request(attempt=3): Reason.ATTEMPT_ENDS,
+        request(version=6): Reason.FAMILY,
+        request(op=0x77): Reason.BAD_OP,
+        request()[:-1]: Reason.BAD_IP,
+        request(status=1): Reason.FORGED_ORIGIN,
+    }
+    for packet, reason in frames.items():
+        version = packet[0] >> 4
+        assert program.run(link_header(version) + packet).reason == reason
+    grown = {reason: count - before[reason] for reason, count in program.counters().items()}
+    assert {reason for reason, count in grown.items() if count} == set(frames.values())
+    assert Counter(frames.values()) == {reason: count for reason, count in grown.items() if count}
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("vlan", [None, 0, 5, 0xFFFF], ids=["untagged", "priority tag", "VLAN 5", "all bits"])
+def test_a_vlan_tag_stays_as_it_came(program: Program, version: int, vlan: int | None) -> None:
+    node = node_with(HOP if version == 4 else HOP6)
+    program.publish(node)
+    header, packet = link_header(version, vlan), request(version)
+    run = program.run(header + packet)
+    expected = oracle_packets.verdict(node.slow, packet, NOW)
+    assert (run.reason, run.action) == (Reason.ENTERED, XDP_TX)
+    assert run.data == header + expected.data
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("checksum", ["right", "partial"])
+def test_a_checksum_is_right_afterwards(program: Program, version: int, checksum: str) -> None:
+    """A partial one, which the sender's device was to complete, is completed."""
+    program.publish(node_with(HOP if version == 4 else HOP6))
+    for body in (b"", b"x", bytes(range(256)), bytes(shared.MAX_BODY)):
+        run = program.run(link_header(version) + request(version, checksum, body=body))
+        assert run.reason == Reason.ENTERED
+        sent = run.data[14:]
+        assert builders.checksums_by_scapy(sent) == sent
+
+
+def test_an_ipv4_packet_without_a_checksum_keeps_none(program: Program) -> None:
+    program.publish(node_with(HOP))
+    run = program.run(link_header(4) + request(checksum="zero"))
+    assert run.reason == Reason.ENTERED
+    assert run.data[14 + 26 : 14 + 28] == b"\0\0"
+
+
+@pytest.mark.parametrize(("kind", "rate"), [("client", "client_rate"), ("member", "member_rate")])
+def test_a_sender_has_its_rate(kind: str, rate: str) -> None:
+    """A second's worth at once, then no more; other senders have theirs, and local messages are free."""
+    program = Program()
+    program.settings[rate] = 5
+    node = node_with(HOP)
+    program.publish(node)
+    one, other = (frame_from(node, kind, Address.of(f"10.0.0.{last}", 4000)) for last in (98, 99))
+    reasons = [program.run(one) for _ in range(6)]
+    assert [run.action for run in reasons] == [XDP_TX] * 5 + [XDP_DROP]
+    assert reasons[-1].reason == Reason.RATE_LIMITED
+    assert program.run(other).action == XDP_TX
+    for _ in range(20):
+        local = link_header(4) + request(key=bytes(shared.ID_LEN))
+        assert program.run(local).action == XDP_PASS
+
+
+def test_an_ipv6_sender_is_its_network() -> None:
+    program = Program()
+    program.settings["client_rate"] = 3
+    program.publish(node_with(HOP6))
+    hosts = [Address.of(f"2001:db8::{number:x}", 4000) for number in range(1, 5)]
+    payload = bytes(builders.request())
+    runs = [program.run(link_header(6) + bytes(builders.packet(payload, host, OWN6))) for host in hosts]
+    assert [run.action for run in runs] == [XDP_TX] * 3 + [XDP_DROP]
+
+
+def frame_from(node: Node, kind: str, source: Address) -> bytes:
+    payload = builders.request() if kind == "client" else builders.forwarded(node.settings.keys[0])
+    return link_header(4) + bytes(builders.packet(bytes(payload), source, OWN))
+
+
+def test_the_clock_is_the_published_one(program: Program) -> None:
+    """Without a fixed time the wall clock counts, which is years after NOW."""
+    program.publish(node_with(HOP))
+    frame = frame_from(node_with(HOP), "member", CLIENT)
+    assert program.run(frame).reason == Reason.NEXT_HOP
+    program.settings["now"] += shared.REPLAY_WINDOW + 1
+    program.publish(node_with(HOP))
+    try:
+        assert program.run(frame).reason == Reason.STALE
+    finally:
+        program.settings["now"] = NOW
+
+
+def test_a_bucket_that_is_not_there_is_passed_over(program: Program) -> None:
+    """As between two publications: the next bucket with a contact that is closer counts."""
+    near = Contact(KEY, *HOP)
+    farther = Contact(b"\x7f" + b"\xff" * 19, *Address.of("10.0.0.8", shared.PORT))
+    node = builders.make_node(builders.usual_settings(), [near, farther])
+    program.publish(node)
+    assert program.run(link_header(4) + request()).data[14 + 16 : 14 + 20] == near.ip[12:]
+    program.object.delete("kdht_buckets", struct.pack("=I", 0))
+    assert program.run(link_header(4) + request()).data[14 + 16 : 14 + 20] == farther.ip[12:]
