@@ -25,8 +25,8 @@ class Fault(NamedTuple):
     results: Callable[[Results], None] = lambda results: None
 
 
-def _forget_nearest(table: Table) -> Table:
-    """The next hop is the second best: the first contact of every bucket with two is lost."""
+def _forget_first(table: Table) -> Table:
+    """Buckets of two and more lose their first contact."""
     kept = [contact for held in table.buckets().values() for contact in (held[1:] or held)]
     return replace(table, contacts=tuple(kept))
 
@@ -55,7 +55,7 @@ def _drop_replies(results: Results) -> None:
 
 
 FAULTS = {
-    "next-hop": Fault(table=_forget_nearest),
+    "next-hop": Fault(table=_forget_first),
     "window": Fault(table=_stretch_window),
     "hops": Fault(results=_keep_hops),
     "replies": Fault(results=_drop_replies),

@@ -8,7 +8,6 @@ client   n1   n2   n3   n4        and, for each live implementation, a laborator
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -41,7 +40,7 @@ def through(*names: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict]]:
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
     """A fixture recorded at one of four nodes while a client works, addresses and values replaced."""
     home = tmp_path_factory.mktemp("cluster")
     fixture = home / "fixture"
@@ -61,7 +60,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, d
                     assert kdht.get(f"key {number}") == b"a secret value " * (number % 60)
             said, _ = recorder.communicate(timeout=60)
             assert recorder.returncode == 0
-    yield fixture, json.loads(said)
+    return fixture, json.loads(said)
 
 
 def _listens(host) -> bool:
@@ -91,7 +90,9 @@ def test_a_recording_gives_nothing_away(recorded):
 
 def test_a_recording_replayed_through_all_implementations_differs_nowhere(recorded):
     fixture, said = recorded
-    status, found, _ = replay("diff", fixture / "capture.pcap", "--table", fixture / "table.json", *through(*ALL))
+    status, found, _ = replay(
+        "diff", fixture / "capture.pcap", "--table", fixture / "table.json", *through(*ALL)
+    )
     summary = found[-1]
     assert (status, len(found)) == (0, 1)
     assert summary["packets"] == said["packets"]

@@ -44,7 +44,7 @@ def command(what: str, number: int | None, as_json: bool, **table_options: Any) 
 def _single(what: str) -> bytes:
     """The bytes of a packet, given in hexadecimal or as a file. Raises ConfigError."""
     digits = re.sub(r"[\s:]", "", what)
-    if re.fullmatch(r"(?:[0-9a-fA-F]{2})+", digits) and not Path(what).exists():
+    if re.fullmatch(r"(?:[0-9a-fA-F]{2})+", digits):
         return bytes.fromhex(digits)
     try:
         with Path(what).open("rb") as file:
