@@ -1,6 +1,7 @@
 """The configuration: every field refuses what it cannot use, in one line that names it."""
 
 import copy
+import json
 import subprocess
 import sys
 import tomllib
@@ -13,6 +14,7 @@ from kdht.daemon import dev
 from kdht.daemon.config import Config, build, load
 from kdht.daemon.example import example
 from kdht.daemon.kinds import plain
+from kdht.daemon.main import main
 from kdht.daemon.settings import resolve
 from kdht.daemon.values import HostPort, split_port
 from kdht.errors import ConfigError
@@ -297,6 +299,37 @@ def test_dev_nodes_have_data_and_sockets_of_their_own(monkeypatch):
 def test_dev_refuses_what_makes_no_sense(overrides, words):
     with pytest.raises(ConfigError, match=words):
         dev.config(overrides)
+
+
+def toml(data: dict) -> str:
+    """Plain data as TOML; a list of tables where the configuration has one."""
+    lines = []
+    for table, content in data.items():
+        is_list = isinstance(content, list)
+        for fields in content if is_list else [content]:
+            lines.append(f"[[{table}]]" if is_list else f"[{table}]")
+            lines += [f"{name} = {json.dumps(value)}" for name, value in fields.items()]
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize("mode", [[], ["--check"]])
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [(path, value) for path, values in BAD.items() for value in values if value is not None],
+)
+def test_kdhtd_refuses_a_bad_value_in_every_field(tmp_path, monkeypatch, capsys, path, value, mode):
+    """The program itself, in this process; None is nothing that TOML can say."""
+    file = tmp_path / "kdhtd.toml"
+    file.write_text(toml(with_field(path, value)))
+    monkeypatch.setattr(sys, "argv", ["kdhtd", "--config", str(file), *mode])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    said = capsys.readouterr()
+    assert ended.value.code == 2
+    assert said.out == ""
+    assert said.err.count("\n") == 1
+    assert said.err.startswith(f"kdhtd: {file}: ")
+    assert path.partition(".")[2] in said.err
 
 
 def test_kdhtd_says_it_in_one_line(tmp_path):

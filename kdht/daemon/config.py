@@ -22,6 +22,9 @@ from kdht.errors import ConfigError
 from kdht.keys import MIN_SECRET
 
 MAX_FILE = 1 << 20
+DatapathKind = Literal["auto", "socket", "nfqueue", "ebpf"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+LogFormat = Literal["text", "json"]
 
 
 class Node(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
@@ -117,7 +120,7 @@ class Datapath(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """How packets are treated. The socket datapath always lies underneath."""
 
     kind: Annotated[
-        Literal["auto", "socket", "nfqueue", "ebpf"],
+        DatapathKind,
         Meta(
             description="`nfqueue` re-addresses packets in the kernel's path and needs root and nftables; "
             "`ebpf` does so with an XDP program at the interface, and needs root, clang and libbpf when kdht "
@@ -133,7 +136,9 @@ class Datapath(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     ] = []
     queues: Annotated[
         int,
-        Meta(ge=1, le=16, description="Queues, each with a worker process of its own: at most one per core."),
+        Meta(
+            ge=1, le=16, description="Queues, each with a thread of the worker process: at most one per core."
+        ),
     ] = 1
     first_queue: Annotated[
         int, Meta(ge=0, le=65519, description="Number of the first queue: other programs may use others.")
@@ -197,11 +202,9 @@ class Control(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
 class Log(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """What is written to standard error."""
 
-    level: Annotated[
-        Literal["debug", "info", "warning", "error"], Meta(description="The least important that is written.")
-    ] = "info"
+    level: Annotated[LogLevel, Meta(description="The least important that is written.")] = "info"
     format: Annotated[
-        Literal["text", "json"],
+        LogFormat,
         Meta(description="`text`: one line of key=value pairs; `json`: one object a line."),
     ] = "text"
 

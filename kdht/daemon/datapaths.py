@@ -12,7 +12,7 @@ from kdht.daemon.settings import Settings
 from kdht.datapath import ebpf, netlink, ruleset
 from kdht.datapath.base import Datapath
 from kdht.datapath.ebpf import EbpfDatapath, EbpfOptions
-from kdht.datapath.nfqueue import NfqueueDatapath, NfqueueOptions
+from kdht.datapath.nfqueue import NfqueueDatapath, NfqueueOptions, need_package
 from kdht.datapath.publish import Publisher
 from kdht.errors import ConfigError, DatapathError
 
@@ -118,6 +118,7 @@ def nfqueue_options(settings: Settings) -> NfqueueOptions:
 
 def probe_nfqueue(settings: Settings) -> str:
     """How nfqueue would work here, in words. Raises DatapathError where it cannot. Changes nothing."""
+    need_package()
     options = nfqueue_options(settings)
     interfaces = netlink.choose_interfaces(options.addresses, options.interfaces)
     way = ruleset.probe_queue(options.nft)

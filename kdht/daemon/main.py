@@ -2,13 +2,13 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 import click
 
 from kdht import __version__
 from kdht.daemon import boundary, dev, places
-from kdht.daemon.config import Config, load
+from kdht.daemon.config import Config, DatapathKind, LogFormat, LogLevel, load
 from kdht.daemon.settings import Settings, resolve, warn
 from kdht.errors import ConfigError
 
@@ -31,14 +31,10 @@ from kdht.errors import ConfigError
     "--bootstrap", multiple=True, metavar="HOST:PORT", help="In place of node.bootstrap. May be repeated."
 )
 @click.option("--data-dir", type=click.Path(path_type=Path), help="In place of node.data_dir.")
-@click.option(
-    "--datapath", type=click.Choice(["auto", "socket", "nfqueue"]), help="In place of datapath.kind."
-)
+@click.option("--datapath", type=click.Choice(get_args(DatapathKind)), help="In place of datapath.kind.")
 @click.option("--control", type=click.Path(path_type=Path), help="In place of control.socket.")
-@click.option(
-    "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="In place of log.level."
-)
-@click.option("--log-format", type=click.Choice(["text", "json"]), help="In place of log.format.")
+@click.option("--log-level", type=click.Choice(get_args(LogLevel)), help="In place of log.level.")
+@click.option("--log-format", type=click.Choice(get_args(LogFormat)), help="In place of log.format.")
 @click.version_option(__version__, message="kdhtd %(version)s")
 def command(path: Path | None, is_dev: bool, check: bool, example: bool, **given: Any) -> int:
     """Run one node of a kdht cluster.

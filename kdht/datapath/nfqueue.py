@@ -80,7 +80,7 @@ class NfqueueDatapath:
     def start(self) -> None:
         if self._keeper:
             return
-        _need_package()
+        need_package()
         self._interfaces = netlink.choose_interfaces(self.options.addresses, self.options.interfaces)
         with ExitStack() as undo:
             self._ruleset = self._make_ruleset()
@@ -179,7 +179,8 @@ class NfqueueDatapath:
         return Sysctls(self._interfaces, loose=loose, runtime_dir=self.options.runtime_dir)
 
 
-def _need_package() -> None:
+def need_package() -> None:
+    """Raises DatapathError, with what to do, if what opens the queues is not installed."""
     try:
         import netfilterqueue  # noqa: F401
     except ImportError:

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 from pathlib import Path
+from shutil import which
 
 import pytest
 from daemons import KDHTCTL, KDHTD, ROOT
@@ -141,6 +142,61 @@ def test_without_nft(host, tmp_path, check):
     assert done.stderr.count("\n") == 1, done.stderr
     assert "cannot find nft: install nftables" in done.stderr
     assert state(host) == before
+
+
+NO_NFQUEUE = """
+import sys
+from kdht.daemon.main import main
+from kdht.datapath import netlink
+from kdht.errors import DatapathError
+def refuse(*_): raise DatapathError("the kernel refused the rule")
+netlink.add_queue_rule = refuse
+main()
+"""
+"""kdhtd on a kernel that has NFQUEUE as an xtables target, as if it had not."""
+
+
+@pytest.mark.parametrize("check", [[], ["--check"]])
+def test_without_nfqueue_in_the_kernel(host, tmp_path, check):
+    """The kernel here cannot be without: nft and netlink say what they would say on one that is."""
+    nft = tmp_path / "bin/nft"
+    nft.parent.mkdir()
+    nft.write_text(
+        f"""#!/bin/sh
+        script=$(cat)
+        case "$script" in *"queue num"*) echo "Error: Could not process rule: No such file" >&2; exit 1;; esac
+        printf '%s' "$script" | {which("nft")} "$@"
+        """
+    )
+    nft.chmod(0o755)
+    before = state(host)
+    path = config(tmp_path / "n1", ["10.77.0.1"])
+    done = host.run(
+        [*KDHTD[:1], "-c", NO_NFQUEUE, "--config", str(path), *check],
+        check=False,
+        cwd=ROOT,
+        env={**os.environ, "PATH": f"{nft.parent}:{os.environ['PATH']}"},
+    )
+    assert done.returncode == 4
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert "this kernel has no NFQUEUE" in done.stderr
+    assert "choose the socket datapath" in done.stderr
+    assert state(host) == before
+
+
+@pytest.mark.parametrize("check", [[], ["--check"]])
+def test_without_the_package_that_opens_queues(host, tmp_path, check):
+    (tmp_path / "netfilterqueue.py").write_text("raise ImportError('no such package')")
+    path = config(tmp_path / "n1", ["10.77.0.1"])
+    done = host.run(
+        [*KDHTD, "--config", str(path), *check],
+        check=False,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )
+    assert done.returncode == 4
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert "pip install 'kdht[nfqueue]'" in done.stderr
 
 
 def test_auto_without_nft_leaves_it_to_the_socket(host, tmp_path):
