@@ -34,8 +34,8 @@ def test_a_table_is_what_its_file_says_and_writes_the_same_again():
 def test_toml_and_a_secret_in_a_file(tmp_path):
     (tmp_path / "secret").write_text("0123456789abcdef\n")
     (tmp_path / "table.toml").write_text(
-        'id = "%s"\nown = ["10.0.0.1"]\ncookies = false\n[[key]]\nepoch = 3\nfile = "secret"\n'
-        '[[contacts]]\nid = "%s"\naddress = "[fd00::9]:99"\n' % ("00" * 20, "ff" * 20)
+        f'id = "{bytes(20).hex()}"\nown = ["10.0.0.1"]\ncookies = false\n[[key]]\nepoch = 3\nfile = "secret"\n'
+        f'[[contacts]]\nid = "{replay_fixtures.FAR.hex()}"\naddress = "[fd00::9]:99"\n'
     )
     table = tables.load(tmp_path / "table.toml")
     assert table.keys[0] == tables.keys.derive(3, b"0123456789abcdef")
@@ -123,10 +123,6 @@ def test_addresses_ids_and_values_are_gone_and_keys_are_the_published_ones():
         assert take_apart(after).checksum == "right"
     assert {entry.secret for entry in scrubber.secrets} == {f"{tables.FIXTURE_SECRET}, 1"}
     assert table.keys[0] not in scrubber.table.keys
-    assert (
-        bytes((10, 0, 0, 2)) not in scrubber.table.contacts[0].ip
-        or scrubber.table.contacts[0] not in table.contacts
-    )
 
 
 def test_one_address_becomes_one_address_everywhere():
