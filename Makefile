@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 DATAPATH ?= nfqueue
+TIME ?= 60
+TARGET ?=
 ARGS ?=
 
 BIN := $(VENV)/bin
@@ -11,7 +13,7 @@ SOURCES := $(wildcard kdht/*.pyx kdht/*.pxd kdht/*/*.pyx kdht/*/*.pxd include/*.
 NEEDS := $(if $(filter socket,$(DATAPATH)),socket,all)
 
 .DEFAULT_GOAL := help
-.PHONY: demo test lint format bench build clean help
+.PHONY: demo test lint format bench fuzz build clean help
 
 demo: $(VENV)/.built-$(NEEDS) ## 8 nodes, real packets, a real data set. DATAPATH=socket: without root. ARGS=--help: options
 	$(BIN)/python -m demo --datapath $(DATAPATH) $(ARGS)
@@ -32,6 +34,9 @@ format: $(VENV)/.built-all ## put the Python sources in their form
 bench: $(VENV)/.built-all ## measure; results with the machine's data go to bench/results
 	$(BIN)/python -m bench $(ARGS)
 
+fuzz: $(VENV)/.built-all ## look for inputs that break a parser, TIME=600 seconds for each TARGET (all); fuzz/README.md
+	$(BIN)/python -m fuzz --time $(TIME) $(addprefix --target ,$(TARGET)) $(ARGS)
+
 build: $(VENV)/.built-$(NEEDS) ## what all others stand on: packages, virtual environment, extensions
 
 $(VENV)/.installed-all: $(SETUP)
@@ -47,7 +52,7 @@ $(VENV)/.built-%: $(VENV)/.installed-% $(SOURCES)
 	touch $@
 
 clean: ## remove what was built, the virtual environment too
-	rm -rf $(VENV) build dist *.egg-info bench/results .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build fuzz/build dist *.egg-info bench/results .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find kdht \( -name '*.so' -o -name '*.c' -o -name '*.bpf.o' \) -delete
 	find . -name __pycache__ -prune -exec rm -rf {} +
 

@@ -1,0 +1,31 @@
+"""The targets: each takes any bytes, states one invariant, and raises where it does not hold.
+
+A target module has `one(data)`, and `seeds()` gives names and inputs to start from. With an
+ordinary build the targets run as they are: a corpus can be replayed without a sanitizer.
+"""
+
+from collections.abc import Callable
+from importlib import import_module
+from types import ModuleType
+
+from fuzz import branches
+
+NAMES = ("packet", "message", "netlink", "control", "service")
+OF_PYTHON = {"control", "service"}
+"""Targets whose code under test is Python, which then counts as coverage beside the C."""
+
+
+def module(name: str) -> ModuleType:
+    """A target's module. Raises ValueError for a name that is none."""
+    if name not in NAMES:
+        raise ValueError(f"no such target: {name!r}; there are {', '.join(NAMES)}")
+    return import_module(f"fuzz.targets.{name}")
+
+
+def load(name: str) -> Callable[[bytes], None]:
+    """A target's callable, for the harness alone, which calls this before anything imports kdht."""
+    if name in OF_PYTHON:
+        import _harness
+
+        branches.install(_harness.hit)
+    return module(name).one

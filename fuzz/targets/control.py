@@ -1,0 +1,258 @@
+"""A node's control plane behind its core: PING, FIND_NODE, their answers, and time.
+
+Invariant: an answer, a count, never an exception. Who comes into the routing table is the sender
+of a message that has the cluster's seal and answers a request which this node sent to that very
+address, and which then was not answered yet; no other message changes the table at all. What the
+node sends is sealed, of right form, and bounded.
+
+An input is a line of events: a byte that says which, and what that event takes.
+"""
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from fuzz.targets.events import Reader
+from fuzz.targets.scene import FIXES, KEYS, NOW, Fix, mend
+from kdht import _shared as shared
+from kdht._routing import Core
+from kdht._shared import Flag, K, Op, Reason
+from kdht.datapath.base import Datagram, Outgoing
+from kdht.errors import BadPacket
+from kdht.node.node import Node
+from kdht.node.options import Options
+from kdht.wire import Address, Contact, Message, pack_contacts, parse, verify
+
+SELF = Contact(bytes(19) + b"\x01", *Address.of("10.0.0.1", shared.PORT))
+PEERS = [
+    Contact(bytes([n * 17]) * shared.ID_LEN, *Address.of(f"10.1.0.{n}", shared.PORT)) for n in range(1, 16)
+]
+PEERS[5] = PEERS[5]._replace(ip=PEERS[4].ip)  # two IDs at one address
+STRANGE = [
+    SELF,
+    *(Contact(b"\x77" * 20, *Address.of(host, shared.PORT)) for host in ("0.0.0.0", "224.0.0.1", "fd00::7")),
+    Contact(bytes(20), *PEERS[0].address),
+    Contact(b"\x78" * 20, PEERS[1].ip, 0),
+]  # fmt: skip
+EVERYBODY = PEERS + STRANGE
+OPTIONS = Options(
+    k=3, replacements=2, max_pending=12, max_verifying=6, parallel_verifying=3, max_lookups=2, request_rate=40.0,
+    reply_rate=20.0, refresh_interval=600.0, quiet=5.0,
+)  # fmt: skip
+MAX_EVENTS = 32
+MAX_SENT_AT_ONCE = 64
+
+
+class World:
+    """One node, and everything that it sent and was told."""
+
+    def __init__(self) -> None:
+        self.now = float(NOW)
+        self.core = Core()
+        self.core.configure(
+            self_id=SELF.id,
+            port=SELF.port,
+            own=[SELF.ip],
+            source4=SELF.ip,
+            source6=None,
+            keys=[(key.epoch, key.tag) for key in KEYS],
+            cookie_key=KEYS[0].cookie,
+        )
+        self.buckets: dict[int, list[Contact]] = {}
+        self.asked: dict[int, Message] = {}
+        self.asked_at: dict[int, Address] = {}
+        self.node = Node(SELF, KEYS, self._publish, random.Random(5), OPTIONS)
+        self.node.join([PEERS[0].address, PEERS[1].address], self.now)
+        self.collect()
+
+    def _publish(self, index: int, contacts: list[Contact]) -> None:
+        self.core.set_bucket(index, contacts)
+        self.buckets[index] = contacts
+
+    @property
+    def published(self) -> set[Contact]:
+        return {contact for bucket in self.buckets.values() for contact in bucket}
+
+    def collect(self) -> list[Outgoing]:
+        """What the node sends, held against what it may send; requests are kept."""
+        sent = self.node.datagrams_to_send()
+        assert len(sent) <= MAX_SENT_AT_ONCE
+        for out in sent:
+            verify(out.data, KEYS[:1], int(self.now), 0)
+            message = parse(out.data)
+            assert message.op in (Op.PING, Op.FIND_NODE)
+            assert message.client == out.source == SELF.address
+            if not message.flags & Flag.REPLY:
+                assert out.target.is_ipv4
+                assert out.target.port
+                assert out.target != SELF.address
+                self.asked[message.request_id] = message
+                self.asked_at[message.request_id] = out.target
+        return sent
+
+    # --- Events
+
+    def receive(self, data: bytes, source: Address) -> None:
+        """A datagram, by the way that it takes in a daemon."""
+        before, counted = self.published, self.node.counters.total()
+        outcome = self.core.decide(bytearray(data), source, SELF.address, int(self.now))
+        answered = self._answered(data, source)
+        if outcome.reason is Reason.CONTROL:
+            self.node.receive(Datagram(data, source, SELF.address, outcome.reason, 0), self.now)
+            assert self.node.counters.total() > counted, "neither answered nor counted"
+        sent = self.collect()
+        replies = [out for out in sent if parse(out.data).flags & Flag.REPLY]
+        assert len(replies) <= 1
+        assert all(out.target == source for out in replies)
+        if answered is None:
+            assert self.published == before, "a message that answers nothing changed the table"
+            return
+        assert outcome.reason is Reason.CONTROL
+        assert self.published - before <= {answered}
+
+    def _answered(self, data: bytes, source: Address) -> Contact | None:
+        """Who this is, if it is a sealed answer to a request sent to where it comes from."""
+        try:
+            verify(data, KEYS, int(self.now))
+            message = parse(data)
+        except BadPacket:
+            return None
+        asked = self.asked.get(message.request_id)
+        if asked is None or not message.flags & Flag.REPLY or self.asked_at[message.request_id] != source:
+            return None
+        if (message.op, message.key, message.client) != (asked.op, asked.key, source):
+            return None
+        if len(message.body) < shared.ID_LEN:
+            return None
+        return Contact(message.body[: shared.ID_LEN], *source)
+
+    def advance(self, seconds: float) -> None:
+        """Time alone brings nobody into the table."""
+        end = self.now + seconds
+        for _ in range(1000):
+            wake = self.node.next_wake()
+            if wake is None or wake > end:
+                break
+            self.now = max(self.now, wake)
+            before = self.published
+            self.node.tick(self.now)
+            assert self.published <= before
+            self.collect()
+        else:
+            raise AssertionError("the timers do not come to rest")
+        self.now = end
+
+    def check(self) -> None:
+        """At the end: the table, what was published and what the core holds are the same."""
+        assert self.published == set(self.node.snapshot())
+        held = {contact for index in self.buckets for contact in self.core.bucket(index)}
+        assert held == self.published
+        assert len({contact.address for contact in held}) == len(held), "one address, two IDs"
+        self.node.status(self.now)
+        self.node.events()
+
+
+def tick(world: World, reader: Reader) -> None:
+    world.advance(reader.byte() / 8)
+
+
+def wait(world: World, reader: Reader) -> None:
+    world.advance(reader.byte() % 16 * 4.0)
+
+
+def lookup(world: World, reader: Reader) -> None:
+    world.node.lookup(reader.choice(EVERYBODY).id, world.now)
+    world.collect()
+
+
+def unreachable(world: World, reader: Reader) -> None:
+    world.node.unreachable(reader.choice(EVERYBODY).address, world.now)
+    world.collect()
+
+
+def restore(world: World, reader: Reader) -> None:
+    world.node.restore([reader.choice(EVERYBODY)], world.now)
+    world.collect()
+
+
+def request(world: World, reader: Reader) -> None:
+    """A peer asks, in right form."""
+    sender, op = reader.choice(EVERYBODY), reader.choice((Op.PING, Op.FIND_NODE))
+    message = Message(
+        op=op, key=reader.choice(EVERYBODY).id, request_id=reader.byte(), hops=1, body=sender.id, client=sender.address
+    )  # fmt: skip
+    _deliver(world, message, sender.address)
+
+
+def answer(world: World, reader: Reader) -> None:
+    """The answer to one of the latest requests, from where it was sent to, with contacts."""
+    latest = list(world.asked)[-16:]
+    if not latest:
+        return
+    request_id = latest[-1 - reader.byte() % len(latest)]
+    source = world.asked_at[request_id]
+    who = reader.byte()
+    known = next((peer for peer in EVERYBODY if peer.address == source), PEERS[0])
+    sender = known if who < 200 else EVERYBODY[who % len(EVERYBODY)]
+    named = [reader.choice(EVERYBODY) for _ in range(reader.byte() % (K + 2))]
+    body = sender.id + (pack_contacts(named) if world.asked[request_id].op is Op.FIND_NODE else b"")
+    _deliver(world, replace(world.asked[request_id], flags=Flag.REPLY, body=body, client=source), source)
+
+
+def message(world: World, reader: Reader) -> None:
+    """Any bytes; where the choices say so, sealed, and with the number of a request under way."""
+    fixes, source = reader.byte(), reader.choice(EVERYBODY).address
+    data = bytearray(reader.sized())
+    if fixes & 1 and len(data) >= shared.HEADER_LEN and world.asked:
+        request_id = list(world.asked)[-1 - fixes % len(world.asked)]
+        data[8:16] = request_id.to_bytes(8, "big")
+        data[16:36] = world.asked[request_id].key
+    if fixes & 2:
+        data[46:64] = source.port.to_bytes(2, "big") + source.ip
+    mend(data, fixes & FIXES & ~Fix.HOME, source.ip, int(world.now))
+    world.receive(bytes(data), source)
+
+
+def _deliver(world: World, message: Message, source: Address) -> None:
+    data = replace(message, flags=message.flags | Flag.FORWARDED, epoch=KEYS[0].epoch).pack()
+    mend(data, Fix.TIME | Fix.TAGS, source.ip, int(world.now))
+    world.receive(bytes(data), source)
+
+
+EVENTS: tuple[Callable[[World, Reader], None], ...] = (
+    tick, wait, lookup, unreachable, restore, request, answer, message,
+)  # fmt: skip
+
+
+def one(data: bytes) -> None:
+    world, reader = World(), Reader(data)
+    for _ in range(MAX_EVENTS):
+        if not reader:
+            break
+        reader.choice(EVENTS)(world, reader)
+    world.check()
+
+
+# --- Where fuzzing starts ----------------------------------------------------------------------
+
+
+def event(which: Callable[[World, Reader], None], *arguments: int, data: bytes = b"") -> bytes:
+    return bytes([EVENTS.index(which), *arguments]) + data
+
+
+def seeds() -> Iterator[tuple[str, bytes]]:
+    joining = event(answer, 0, 0, 4, 2, 3, 4, 5) + event(answer, 1, 0, 3, 6, 7, 8)
+    yield "join", joining + b"".join(event(answer, n, 0, 2, n + 3, n + 4) for n in range(6)) + event(tick, 20)
+    asked = b"".join(event(request, n, n % 2, n, n) + event(answer, 0, 0, 0) for n in range(12))
+    yield "asked", asked + event(lookup, 3) + event(answer, 0, 0, 2, 1, 2)
+    yield "silence", joining + event(wait, 30) + event(unreachable, 1) + event(wait, 250)
+    yield "strange", joining + event(answer, 0, 0, 6, *range(15, 21)) + event(answer, 0, 220, 0)
+    yield "restored", event(restore, 9) + event(restore, 5) + event(answer, 0, 0, 1, 3) + event(tick, 9)
+    data = Message(
+        op=Op.PING, key=SELF.id, request_id=7, hops=1, epoch=2, flags=Flag(2), body=PEERS[2].id
+    ).pack()
+    fixes = 2 | Fix.FORM | Fix.TIME | Fix.TAGS
+    sized = len(data).to_bytes(2, "big") + bytes(data)
+    yield "message", event(message, fixes, 2, data=sized) + event(message, 0, 2, data=sized)
+    data[5:7] = bytes([Op.FIND_NODE, 3])
+    yield "reply", event(message, fixes | 1, 0, data=sized[:2] + bytes(data)) + event(answer, 0, 0, 1, 5)

@@ -1,0 +1,283 @@
+"""The answers to GET, PUT, DELETE and TRACE, and the bodies that requests and replies have.
+
+Invariant: each request gets one answer, of right form and no larger than its client may be sent,
+with what a dictionary would say; any body parses or is BadPacket, and what parses packs to the
+same bytes.
+
+An input is a byte that says whether cookies are asked for, then a line of requests: op, key,
+choices, seconds since the last one, attempt, hops, the TTL, what the client takes, and the body.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, TypeVar
+
+from fuzz.targets.events import Reader
+from fuzz.targets.scene import HOME4, KEYS, NOW
+from kdht import _shared as shared
+from kdht._routing import Core
+from kdht._shared import Flag, Op, Reason, Status, Verdict
+from kdht.datapath.base import Datagram, Outgoing
+from kdht.errors import BadPacket
+from kdht.node.service import Service
+from kdht.storage import InlineWriter, MemoryStore
+from kdht.wire import (
+    Address,
+    Contact,
+    Message,
+    Record,
+    make_cookie,
+    pack_contacts,
+    parse,
+    parse_contacts,
+    verify,
+)
+
+HOME = Contact(bytes(20), *HOME4)
+ENTRY = Contact(b"\xff" * 20, *Address.of("10.0.0.2", shared.PORT))
+CLIENT = Address.of("10.0.0.99", 40000)
+ASKED = (
+    bytes(19) + b"\x01",
+    b"\x01" * 20,
+    b"\x80" * 20,
+    b"\x7f" * 20,
+)  # the third is nearer to the entry node
+OPS = (Op.GET, Op.PUT, Op.DELETE, Op.TRACE)
+MAX_REQUESTS = 24
+
+# Choices of a request: it comes through the entry node; with a right cookie; its body gets a record's
+# head; it waits for the next one, to be treated in one batch.
+BY_ENTRY, PROVEN, RECORD, HELD = 1, 2, 4, 8
+
+
+Body = TypeVar("Body")
+
+
+class Asked(NamedTuple):
+    """One request as its client sent it, and as it came here."""
+
+    message: Message
+    datagram: Datagram
+    choices: int
+
+
+def make_core(contact: Contact, other: Contact, cookies: bool) -> Core:
+    core = Core()
+    core.configure(
+        self_id=contact.id,
+        port=shared.PORT,
+        own=[contact.ip],
+        source4=contact.ip,
+        source6=None,
+        keys=[(key.epoch, key.tag) for key in KEYS],
+        cookie_key=KEYS[0].cookie,
+        cookies=cookies,
+    )
+    core.set_bucket(0, [other])
+    return core
+
+
+_cores: dict[bool, tuple[Core, Core]] = {}
+
+
+class World:
+    """A service behind its core, a node that requests enter by, and what the store should hold."""
+
+    def __init__(self, cookies: bool) -> None:
+        self.now = float(NOW)
+        self.cookies = cookies
+        if cookies not in _cores:
+            _cores[cookies] = make_core(HOME, ENTRY, cookies), make_core(ENTRY, HOME, cookies)
+        self.home, self.entry = _cores[cookies]
+        self.sent: list[Outgoing] = []
+        self.held: list[Asked] = []
+        self.values: dict[bytes, tuple[bytes, float]] = {}
+        store = MemoryStore()
+        self.service = Service(
+            store=store,
+            writer=InlineWriter(store),
+            core=self.home,
+            contact=HOME,
+            own=[HOME.address],
+            send=self.sent.extend,
+            cookies=cookies,
+        )
+
+    def ask(self, message: Message, choices: int) -> None:
+        """Send a request its way; where that ends at this node, it is answered now or in a batch."""
+        data, source = message.pack(), CLIENT
+        if choices & BY_ENTRY:
+            outcome = self.entry.decide(data, CLIENT, ENTRY.address, int(self.now))
+            if outcome.verdict is not Verdict.FORWARD:
+                return
+            source = ENTRY.address
+        outcome = self.home.decide(data, source, HOME.address, int(self.now))
+        if outcome.verdict is not Verdict.LOCAL:
+            return
+        datagram = Datagram(bytes(data), source, HOME.address, outcome.reason, outcome.max_reply)
+        self.held.append(Asked(message, datagram, choices))
+        if not choices & HELD:
+            self.answer()
+
+    def answer(self) -> None:
+        """Have the batch answered: reads first, then writes in their order."""
+        batch, self.held = self.held, []
+        self.sent.clear()
+        self.service.handle([asked.datagram for asked in batch], self.now)
+        answers = {parse(out.data).request_id: out for out in self.sent}
+        assert len(self.sent) == len(answers) == len(batch), "not one answer to each request"
+        for asked in sorted(batch, key=lambda asked: asked.message.op is not Op.GET):
+            reply = self._at_client(asked, answers[asked.message.request_id])
+            self._check(asked, reply)
+
+    def _at_client(self, asked: Asked, out: Outgoing) -> Message:
+        """The answer as its client gets it: by the entry node, or straight."""
+        data = bytearray(out.data)
+        if asked.choices & BY_ENTRY:
+            assert out.target == ENTRY.address
+            verify(out.data, KEYS[:1], int(self.now), 0)
+            outcome = self.entry.decide(data, HOME.address, ENTRY.address, int(self.now))
+            assert (outcome.reason, outcome.target) == (Reason.RELAYED, CLIENT)
+        else:
+            assert (out.target, out.source) == (CLIENT, HOME.address)
+        reply, request = parse(data), asked.message
+        same = ("op", "key", "request_id", "attempt")
+        assert all(getattr(reply, name) == getattr(request, name) for name in same)
+        assert reply.flags == Flag.REPLY | Flag.FORWARDED
+        assert not reply.time
+        assert not reply.header_tag
+        assert not reply.body_tag
+        assert not any(reply.client.ip + reply.entry.ip)
+        return reply
+
+    def _check(self, asked: Asked, reply: Message) -> None:
+        request, reason = asked.message, asked.datagram.reason
+        takes = min(request.max_reply or shared.MAX_BODY, shared.MAX_BODY)
+        allowed = takes if asked.choices & PROVEN or not self.cookies else min(takes, len(request.body))
+        assert len(reply.body) <= allowed, "more than the client may be sent"
+        status, body = self._expected(request, reason, allowed)
+        if len(body) > allowed:
+            assert reply.status in (Status.TOO_LARGE, Status.COOKIE_NEEDED), reply
+            assert self.cookies or reply.status is Status.TOO_LARGE
+            assert reply.body == b""
+            return
+        assert reply.status is status, f"{reply.status!r} instead of {status!r}"
+        if status is Status.OK and request.op in (Op.GET, Op.PUT):
+            assert Record.parse(reply.body).value == body[shared.RECORD_LEN :]
+        else:
+            assert reply.body == body
+
+    # --- What a dictionary would say
+
+    def _expected(self, request: Message, reason: Reason, allowed: int) -> tuple[Status, bytes]:
+        if request.op is Op.TRACE:
+            ends = {Reason.TRACE_ENDS: Status.HOPS_ENDED, Reason.ATTEMPT_ENDS: Status.NOT_RESPONSIBLE}
+            return ends.get(reason, Status.OK), pack_contacts([HOME])
+        if request.op is Op.GET:
+            value = self._value(request.key)
+            if value is not None:
+                return Status.OK, bytes(shared.RECORD_LEN) + value
+            return (Status.NOT_FOUND if reason is Reason.OWNER else Status.NOT_RESPONSIBLE), b""
+        if reason is not Reason.OWNER:
+            return Status.NOT_RESPONSIBLE, b""
+        return self._delete(request) if request.op is Op.DELETE else self._put(request, allowed)
+
+    def _value(self, key: bytes) -> bytes | None:
+        value, end = self.values.get(key, (None, 0))
+        return value if end > self.now else None
+
+    def _delete(self, request: Message) -> tuple[Status, bytes]:
+        was = self._value(request.key)
+        self.values.pop(request.key, None)
+        return (Status.NOT_FOUND if was is None else Status.OK), b""
+
+    def _put(self, request: Message, allowed: int) -> tuple[Status, bytes]:
+        try:
+            record = Record.parse(request.body)
+        except BadPacket:
+            return Status.BAD_REQUEST, b""
+        if record.version or record.flags:
+            return Status.BAD_REQUEST, b""
+        if allowed >= shared.RECORD_LEN:
+            end = -(-self.now // 1) + record.ttl if record.ttl else float("inf")
+            self.values[request.key] = record.value, end
+        return Status.OK, bytes(shared.RECORD_LEN)
+
+
+def check_body(body: bytes) -> None:
+    """Any body that fits a message is a value that packs to the same bytes, or BadPacket."""
+    record = _parsed(Record.parse, body)
+    assert (record is None) == (len(body) < shared.RECORD_LEN)
+    assert record is None or record.pack() == body
+    contacts = _parsed(parse_contacts, body)
+    assert (contacts is None) == bool(len(body) % shared.CONTACT_LEN)
+    assert contacts is None or pack_contacts(contacts) == body
+
+
+def _parsed(parse_body: Callable[[bytes], Body], body: bytes) -> Body | None:
+    try:
+        return parse_body(body)
+    except BadPacket:
+        return None
+
+
+def one(data: bytes) -> None:
+    reader = Reader(data)
+    world = World(cookies=bool(reader.byte() & 1))
+    for number in range(MAX_REQUESTS):
+        if not reader:
+            break
+        _request(world, reader, number)
+    if world.held:
+        world.answer()
+
+
+def _request(world: World, reader: Reader, number: int) -> None:
+    op, key, choices = reader.choice(OPS), reader.choice(ASKED), reader.byte()
+    seconds, attempt, hops, ttl = reader.bytes(4).ljust(4, b"\0")
+    takes = int.from_bytes(reader.bytes(2), "big")
+    body = reader.sized()[: shared.MAX_BODY]
+    check_body(body)
+    if choices & RECORD:
+        body = (Record(ttl=ttl).pack() + body)[: shared.MAX_BODY]
+    if seconds and world.held:
+        world.answer()
+    world.now += seconds / 2
+    cookie = make_cookie(KEYS[0].cookie, CLIENT.ip, int(world.now)) if choices & PROVEN else 0
+    message = Message(
+        op=op, key=key, request_id=number + 1, attempt=attempt, hops=hops, max_reply=takes, cookie=cookie, body=body
+    )  # fmt: skip
+    world.ask(message, choices)
+
+
+# --- Where fuzzing starts ----------------------------------------------------------------------
+
+
+def request(
+    op: Op, key: int = 0, choices: int = 0, *, seconds: int = 0, attempt: int = 0, hops: int = 0, ttl: int = 0,
+    takes: int = 0, body: bytes = b"",
+) -> bytes:  # fmt: skip
+    numbers = bytes([OPS.index(op), key, choices, seconds, attempt, hops, ttl])
+    return numbers + takes.to_bytes(2, "big") + len(body).to_bytes(2, "big") + body
+
+
+def seeds() -> Iterator[tuple[str, bytes]]:
+    for cookies in (0, 1):
+        for by in (0, BY_ENTRY):
+            line = request(Op.PUT, 0, by | RECORD, ttl=5, body=b"some value")
+            line += request(Op.GET, 0, by) + request(Op.GET, 0, by | PROVEN)
+            line += request(Op.GET, 0, by, seconds=4, body=bytes(200)) + request(Op.GET, 0, by, seconds=12)
+            yield f"life-{cookies}-{by}", bytes([cookies]) + line
+            line = request(Op.PUT, 1, by | RECORD | HELD, body=b"1") + request(Op.DELETE, 1, by | HELD)
+            line += (
+                request(Op.GET, 1, by | HELD) + request(Op.TRACE, 1, by | PROVEN) + request(Op.DELETE, 1, by)
+            )
+            yield f"batch-{cookies}-{by}", bytes([cookies]) + line
+    line = b"".join(request(op, 2, PROVEN, attempt=1, hops=1) for op in OPS)
+    yield "not-responsible", b"\1" + line + request(Op.TRACE, 2, PROVEN, hops=1)
+    line = request(Op.PUT, 0, RECORD, takes=15) + request(Op.PUT, 0, RECORD, body=bytes(1104))
+    yield "sizes", b"\0" + line + request(Op.GET, takes=100) + request(Op.PUT, body=bytes(15))
+    record = Record(version=1, value=b"x").pack()
+    yield (
+        "not-a-client's",
+        b"\0" + request(Op.PUT, body=record) + request(Op.TRACE, body=pack_contacts([HOME])),
+    )

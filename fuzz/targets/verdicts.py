@@ -1,0 +1,116 @@
+"""What holds for each verdict on a message, whatever the message: shared by `packet` and `message`."""
+
+from collections.abc import Callable
+from functools import cache
+
+from fuzz.targets.scene import HOME4, HOME6, KEYS, NOW, SELF_ID, buckets, header_tag, settings
+from kdht import _shared as shared
+from kdht._routing import Outcome
+from kdht._shared import VERDICT_OF, Flag, Reason, Verdict
+from kdht.errors import BadPacket
+from kdht.wire import OFFSET, Address, Contact, check_form, parse, verify
+
+_FLAGS, _HOPS, _TIME = OFFSET["flags"], OFFSET["hops"], OFFSET["time"]
+_KEPT_BY_ENTRY = slice(OFFSET["request_id"], OFFSET["time"])
+_ENDS = (Reason.OWNER, Reason.ATTEMPT_ENDS, Reason.TRACE_ENDS, Reason.CONTROL, Reason.RELAYED)
+MOVED = (Verdict.FORWARD, Verdict.RELAY)
+
+
+def check(
+    number: int, before: bytes, after: bytes, outcome: Outcome, source: Address, target: Address
+) -> None:
+    """Hold node `number`'s verdict on a message against the rules; AssertionError where it breaks one."""
+    reason = outcome.reason
+    assert outcome.verdict is VERDICT_OF[reason], outcome
+    form = form_of(before)
+    assert form in ("", reason.name), f"{reason!r} for a message whose form is {form}"
+    assert len(after) == len(before)
+    if form or outcome.verdict is Verdict.DROP:
+        assert after == before, f"{reason!r} changed the message"
+        return
+    if before[_FLAGS] & Flag.FORWARDED:
+        check_authentic(before, reason)
+    if outcome.verdict in MOVED:
+        assert after[shared.HEADER_LEN :] == before[shared.HEADER_LEN :], "the body changed"
+        _REWRITTEN[reason](number, before, after, outcome, source, target)
+    else:
+        assert after == before, f"{reason!r} changed the message"
+
+
+def form_of(message: bytes) -> str:
+    """The reason that kdht.wire gives against a message's form, or ""."""
+    try:
+        check_form(message)
+    except BadPacket as bad:
+        return bad.reason
+    return ""
+
+
+def check_authentic(message: bytes, reason: Reason) -> None:
+    """Nobody outside the cluster gets a member's message forwarded, relayed or taken."""
+    if reason in _ENDS:
+        verify(message, KEYS, NOW)
+        return
+    key = next(key for key in KEYS if key.epoch == message[OFFSET["epoch"]])
+    sent = int.from_bytes(message[OFFSET["header_tag"] : shared.HEADER_LEN], "big")
+    assert sent == header_tag(message, key), f"{reason!r} for a wrong tag"
+    assert message[_HOPS] > 0
+
+
+# --- What each rewriting may change --------------------------------------------------------
+
+
+@cache
+def known(number: int) -> dict[bytes, Contact]:
+    return {contact.id: contact for bucket in buckets(number).values() for contact in bucket}
+
+
+def _check_hop(number: int, message: bytes, outcome: Outcome) -> None:
+    """On to a contact that is known, and strictly closer to the key than this node."""
+    contact = known(number)[outcome.next_id]
+    assert outcome.target == contact.address
+    key = int.from_bytes(message[OFFSET["key"] : OFFSET["attempt"]], "big")
+    assert int.from_bytes(contact.id, "big") ^ key < int.from_bytes(SELF_ID, "big") ^ key
+    chosen = settings(number)["source4" if contact.address.is_ipv4 else "source6"] or bytes(16)
+    assert outcome.source == Address(chosen, shared.PORT)
+
+
+def _check_next_hop(number, before, after, outcome, source, target) -> None:
+    expected = bytearray(before)
+    expected[_HOPS] -= 1
+    assert after == expected, "more than the hops changed"
+    assert after[_HOPS] > 0
+    _check_hop(number, before, outcome)
+
+
+def _check_entered(number, before, after, outcome, source, target) -> None:
+    verify(after, KEYS[:1], NOW, 0)
+    message = parse(after)
+    assert (message.client, message.entry) == (source, target)
+    assert after[_KEPT_BY_ENTRY] == before[_KEPT_BY_ENTRY]
+    assert 1 <= message.hops < shared.HOP_LIMIT
+    assert message.max_reply <= shared.MAX_BODY
+    assert not message.cookie
+    assert not message.flags & Flag.REPLY
+    _check_hop(number, before, outcome)
+
+
+def _check_relayed(number, before, after, outcome, source, target) -> None:
+    assert outcome.source == _address(before, "entry") in (HOME4, HOME6)
+    assert outcome.target == _address(before, "client")
+    assert after[:_TIME] == before[:_TIME]
+    cookie = after[OFFSET["cookie"] : OFFSET["body_tag"]]
+    assert any(cookie) == settings(number)["cookies"]
+    assert not any(after[_TIME : OFFSET["cookie"]] + after[OFFSET["body_tag"] : shared.HEADER_LEN])
+
+
+def _address(message: bytes, whose: str) -> Address:
+    ip, port = OFFSET[f"{whose}_ip"], OFFSET[f"{whose}_port"]
+    return Address(message[ip : ip + 16], int.from_bytes(message[port : port + 2], "big"))
+
+
+_REWRITTEN: dict[Reason, Callable[..., None]] = {
+    Reason.NEXT_HOP: _check_next_hop,
+    Reason.ENTERED: _check_entered,
+    Reason.RELAYED: _check_relayed,
+}
