@@ -12,18 +12,21 @@
 #define KDHT_AF_INET 2
 #define KDHT_AF_INET6 10
 
+#define KDHT_WAY_LIFE 50000000ull /* nanoseconds for which an answer of bpf_fib_lookup is used again */
+
 /* The wall clock, seconds; a BPF program has none of its own. */
-static __always_inline __u32 kdht_now(const struct kdht_xdp_settings *settings)
+static __always_inline __u32 kdht_now(const struct kdht_xdp_settings *settings, __u64 clock)
 {
 	if (settings->flags & KDHT_XDP_FIXED_TIME)
 		return settings->now;
-	return (bpf_ktime_get_coarse_ns() + settings->clock_offset) / KDHT_SECOND;
+	return (clock + settings->clock_offset) / KDHT_SECOND;
 }
 
 /* A token bucket per sender, one second deep, in nanoseconds' worth of messages. */
-static __always_inline int kdht_is_too_much(const struct kdht_frame *f, const struct kdht_xdp_settings *settings,
-					    int member)
+static __always_inline int kdht_is_too_much(const struct kdht_plan *p, const struct kdht_xdp_settings *settings)
 {
+	const struct kdht_frame *f = p->f;
+	int member = p->forwarded;
 	struct kdht_sender sender = {.kind = member};
 	struct kdht_allowance fresh = {}, *held;
 	__u32 rate = member ? settings->member_rate : settings->client_rate;
@@ -32,7 +35,7 @@ static __always_inline int kdht_is_too_much(const struct kdht_frame *f, const st
 	if (!rate)
 		return 0;
 	sender.network = kdht_is_ipv4(f->source) ? f->source.low : f->source.high;
-	now = bpf_ktime_get_coarse_ns();
+	now = p->clock;
 	price = KDHT_SECOND / rate;
 	held = bpf_map_lookup_elem(&kdht_senders, &sender);
 	if (!held) {
@@ -49,22 +52,12 @@ static __always_inline int kdht_is_too_much(const struct kdht_frame *f, const st
 	return fresh.budget < price;
 }
 
-/* Where the kernel would send it: fills the scratch's `fib`, or the reason why it would not. */
-static __always_inline int kdht_route(const struct kdht_plan *p)
+/* What bpf_fib_lookup is asked, into the scratch. */
+static __always_inline void kdht_question(const struct kdht_plan *p)
 {
 	struct bpf_fib_lookup *fib = &p->s->fib;
-	struct kdht_vlan vlan = {.ifindex = p->f->ctx->ingress_ifindex, .number = p->f->vlan - 1};
-	__u32 *tagged = 0;
-	long answer;
 
 	__builtin_memset(fib, 0, sizeof(*fib));
-	fib->ifindex = p->f->ctx->ingress_ifindex;
-	if (p->f->vlan) {
-		tagged = bpf_map_lookup_elem(&kdht_vlans, &vlan);
-		if (!tagged)
-			return KDHT_REASON_NO_ROUTE;
-		fib->ifindex = *tagged;
-	}
 	fib->l4_protocol = IPPROTO_UDP;
 	fib->sport = p->source_port;
 	fib->dport = p->target_port;
@@ -78,31 +71,73 @@ static __always_inline int kdht_route(const struct kdht_plan *p)
 		kdht_put_ip(fib->ipv6_src, p->source);
 		kdht_put_ip(fib->ipv6_dst, p->target);
 	}
-	answer = bpf_fib_lookup(p->f->ctx, fib, sizeof(*fib), 0);
+	p->s->vlan = p->f->vlan;
+	p->s->way.target = p->target;
+	p->s->way.from = p->f->ctx->ingress_ifindex;
+	p->s->way.until = p->clock + KDHT_WAY_LIFE;
+	p->s->way.longest = p->f->end;
+}
+
+/* The kernel's answer, into the scratch's `way`, or the reason why there is none. */
+static __always_inline int kdht_ask(struct xdp_md *ctx, struct kdht_scratch *s)
+{
+	struct kdht_vlan vlan = {.ifindex = s->way.from, .number = s->vlan - 1};
+	__u32 *tagged = 0;
+	long answer;
+
+	s->fib.ifindex = s->way.from;
+	if (s->vlan) {
+		tagged = bpf_map_lookup_elem(&kdht_vlans, &vlan);
+		if (!tagged)
+			return KDHT_REASON_NO_ROUTE;
+		s->fib.ifindex = *tagged;
+	}
+	answer = bpf_fib_lookup(ctx, &s->fib, sizeof(s->fib), 0);
 	if (answer == BPF_FIB_LKUP_RET_NO_NEIGH)
 		return KDHT_REASON_NO_NEIGHBOUR;
-	if (answer != BPF_FIB_LKUP_RET_SUCCESS)
-		return KDHT_REASON_NO_ROUTE;
-	if (tagged) {
-		if (fib->ifindex != *tagged)
-			return KDHT_REASON_NO_ROUTE; /* out of the VLAN: the tag would have to go */
-		fib->ifindex = p->f->ctx->ingress_ifindex;
-	}
+	if (answer != BPF_FIB_LKUP_RET_SUCCESS || (tagged && s->fib.ifindex != *tagged))
+		return KDHT_REASON_NO_ROUTE; /* out of the VLAN: the tag would have to go */
+	s->way.ifindex = tagged ? s->way.from : s->fib.ifindex;
+	__builtin_memcpy(s->way.macs, s->fib.dmac, ETH_ALEN);
+	__builtin_memcpy(s->way.macs + ETH_ALEN, s->fib.smac, ETH_ALEN);
 	return KDHT_GO_ON;
 }
 
-static __always_inline int kdht_send(const struct kdht_frame *f, const struct bpf_fib_lookup *fib)
+/* Where the message goes, into the scratch's `way`; the kernel is asked once in a while for each target. */
+__noinline int kdht_route(struct xdp_md *ctx, struct kdht_scratch *s)
 {
-	void *data = (void *)(long)f->ctx->data, *end = (void *)(long)f->ctx->data_end;
-	struct ethhdr *eth = data;
+	struct kdht_way *known;
+	__u32 index;
+	int reason;
 
-	if ((void *)(eth + 1) > end)
+	if (!s)
+		return KDHT_REASON_NO_ROUTE;
+	index = ((s->way.target.low ^ s->way.target.high) * 0x9e3779b97f4a7c15ull) >> (64 - KDHT_WAY_BITS);
+	known = bpf_map_lookup_elem(&kdht_ways, &index);
+	if (!known)
+		return KDHT_REASON_NO_ROUTE;
+	if (known->until + KDHT_WAY_LIFE > s->way.until && known->from == s->way.from && !s->vlan &&
+	    known->longest >= s->way.longest && known->target.low == s->way.target.low &&
+	    known->target.high == s->way.target.high) {
+		s->way = *known;
+		return KDHT_GO_ON;
+	}
+	reason = kdht_ask(ctx, s);
+	if (reason == KDHT_GO_ON && !s->vlan)
+		*known = s->way;
+	return reason;
+}
+
+static __always_inline int kdht_send(const struct kdht_plan *p)
+{
+	struct xdp_md *ctx = p->f->ctx;
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	const struct kdht_way *way = &p->s->way;
+
+	if (data + sizeof(struct ethhdr) > end)
 		return XDP_ABORTED;
-	__builtin_memcpy(eth->h_dest, fib->dmac, ETH_ALEN);
-	__builtin_memcpy(eth->h_source, fib->smac, ETH_ALEN);
-	if (fib->ifindex == f->ctx->ingress_ifindex)
-		return XDP_TX;
-	return bpf_redirect(fib->ifindex, 0);
+	__builtin_memcpy(data, way->macs, 2 * ETH_ALEN);
+	return way->ifindex == ctx->ingress_ifindex ? XDP_TX : bpf_redirect(way->ifindex, 0);
 }
 
 static __always_inline int kdht_count(int reason)
@@ -136,7 +171,7 @@ static __always_inline int kdht_treat(struct kdht_plan *p, const struct kdht_xdp
 		return reason;
 	reason = kdht_plan_message(p);
 	if (reason == KDHT_REASON_ENTERED || reason == KDHT_REASON_NEXT_HOP)
-		if (kdht_is_too_much(p->f, settings, p->forwarded))
+		if (kdht_is_too_much(p, settings))
 			return KDHT_REASON_RATE_LIMITED;
 	return reason;
 }
@@ -169,12 +204,14 @@ int kdht_xdp(struct xdp_md *ctx)
 	settings = &state->settings;
 	if (!(plan.config->flags & KDHT_CONFIG_READY))
 		return kdht_action(settings, kdht_count(KDHT_REASON_NOT_READY));
-	plan.now = kdht_now(settings);
+	plan.clock = bpf_ktime_get_coarse_ns();
+	plan.now = kdht_now(settings, plan.clock);
 	reason = kdht_treat(&plan, settings);
 	if (reason != KDHT_REASON_ENTERED && reason != KDHT_REASON_NEXT_HOP && reason != KDHT_REASON_RELAYED)
 		return kdht_action(settings, kdht_count(reason));
 	if (!(settings->flags & KDHT_XDP_TEST_RUN)) {
-		way = kdht_route(&plan);
+		kdht_question(&plan);
+		way = kdht_route(ctx, plan.s);
 		if (way != KDHT_GO_ON)
 			return kdht_action(settings, kdht_count(way));
 	}
@@ -183,7 +220,7 @@ int kdht_xdp(struct xdp_md *ctx)
 	kdht_count(reason);
 	if (settings->flags & KDHT_XDP_TEST_RUN)
 		return kdht_action(settings, reason);
-	return kdht_send(&frame, &plan.s->fib);
+	return kdht_send(&plan);
 }
 
 char LICENSE[] SEC("license") = "GPL";

@@ -64,6 +64,25 @@ struct kdht_ip128 {
 	__u64 high, low; /* as they lie in memory */
 };
 
+/* Where the kernel lately said that packets for `target` go, for packets that came in at `from`. */
+struct kdht_way {
+	struct kdht_ip128 target;
+	__u64 until; /* CLOCK_MONOTONIC_COARSE, nanoseconds */
+	__u32 from;
+	__u32 ifindex;
+	__u32 longest; /* IP packet for which that was said */
+	__u8 macs[2 * 6]; /* as they stand in an Ethernet header: to, from */
+};
+
+#define KDHT_WAY_BITS 8
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1 << KDHT_WAY_BITS);
+	__type(key, __u32);
+	__type(value, struct kdht_way);
+} kdht_ways SEC(".maps");
+
 /* The search for the next hop. */
 struct kdht_walk {
 	__u64 key[3];    /* big-endian words, the last one's low half zero */
@@ -77,9 +96,10 @@ struct kdht_walk {
 /* Of the packet being treated, what is too large for the stack; the body only where it is looked at. */
 struct kdht_scratch {
 	struct bpf_fib_lookup fib;
+	struct kdht_way way;
 	struct kdht_walk walk;
+	__u32 vlan; /* as kdht_frame has it */
 	__u32 len;
-	__u32 pad;
 	__u8 body[KDHT_MAX_BODY + 8]; /* zeros follow the body, so that its last word can be read whole */
 };
 

@@ -19,7 +19,8 @@ struct kdht_plan {
 	__u16 max_reply;
 	__u8 hops;
 	__u8 forwarded;
-	__u32 now;
+	__u32 now;   /* unix seconds */
+	__u64 clock; /* CLOCK_MONOTONIC_COARSE, nanoseconds */
 };
 
 static __always_inline const struct kdht_key *kdht_key_of(const struct kdht_config *config, __u8 epoch)
