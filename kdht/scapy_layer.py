@@ -4,7 +4,7 @@
     IP(dst="10.0.0.1") / UDP() / KDHT(op="GET", request_id=1, key=hash_key("hello"))
 
 Importing it binds KDHT to UDP port 5348. Nothing is checked, so that wrong packets can be
-made and shown; `body_len` is computed unless it is given. Needs scapy (kdht[packets]).
+made and shown; `body_len` is computed unless it is given. Needs scapy.
 """
 
 from typing import TypeAlias

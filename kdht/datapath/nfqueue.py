@@ -185,7 +185,8 @@ def need_package() -> None:
         import netfilterqueue  # noqa: F401
     except ImportError:
         raise DatapathError(
-            "the nfqueue datapath needs the Python package NetfilterQueue: pip install 'kdht[nfqueue]'"
+            "the nfqueue datapath needs the Python package NetfilterQueue: pip install NetfilterQueue, "
+            "which needs a C compiler and libnetfilter-queue's headers (Debian: libnetfilter-queue-dev)"
         ) from None
 
 

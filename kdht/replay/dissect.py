@@ -17,7 +17,7 @@ try:
 
     from kdht.scapy_layer import KDHT
 except ImportError:
-    raise ConfigError("to show packets field by field needs scapy: pip install 'kdht[packets]'") from None
+    raise ConfigError("to show packets field by field needs scapy: pip install scapy") from None
 
 _IPV4 = ((0, 1, "version"), (1, 1, "tos"), (2, 2, "len"), (4, 2, "id"), (6, 2, "frag"), (8, 1, "ttl"),
          (9, 1, "proto"), (10, 2, "chksum"), (12, 4, "src"), (16, 4, "dst"))  # fmt: skip

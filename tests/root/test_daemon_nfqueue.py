@@ -196,7 +196,7 @@ def test_without_the_package_that_opens_queues(host, tmp_path, check):
     )
     assert done.returncode == 4
     assert done.stderr.count("\n") == 1, done.stderr
-    assert "pip install 'kdht[nfqueue]'" in done.stderr
+    assert "pip install NetfilterQueue" in done.stderr
 
 
 def test_auto_without_nft_leaves_it_to_the_socket(host, tmp_path):
