@@ -24,7 +24,7 @@ test: $(VENV)/.built-all ## all tests; those marked root need root. ARGS="-k wir
 lint: $(VENV)/.built-all ## ruff, mypy and cython-lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(BIN)/mypy -p kdht -p demo
 	PATH=$(abspath $(BIN)):$$PATH cython-lint kdht
 
 format: $(VENV)/.built-all ## put the Python sources in their form

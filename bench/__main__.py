@@ -19,9 +19,9 @@ CPU_INFO = Path("/proc/cpuinfo")
 
 
 def programs() -> dict[str, Path]:
-    """What can be run, by name: files that say what to do as a main program."""
+    """What can be run, by name: programs that take --json; the others help them."""
     found = {path.stem: path for path in sorted(HERE.glob("*.py")) if path != Path(__file__)}
-    return {name: path for name, path in found.items() if "__main__" in path.read_text()}
+    return {name: path for name, path in found.items() if "--json" in path.read_text()}
 
 
 def machine() -> dict[str, Any]:
