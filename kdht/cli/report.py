@@ -72,6 +72,7 @@ def status(data: Data) -> None:
                 ("data", data["data_dir"]),
                 ("key epochs", data["key_epochs"]),
                 ("cookies", data["cookies"]),
+                ("capabilities", list(data.get("capabilities", {}))),
             ]
         )
     )

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack, ExitStack
 
 from kdht import __version__
-from kdht.daemon import housekeeping, logs, wiring
+from kdht.daemon import capabilities, housekeeping, logs, wiring
 from kdht.daemon.bootstrap import joining
 from kdht.daemon.control import ControlServer
 from kdht.daemon.datadir import DataDir
@@ -75,6 +75,8 @@ class Daemon:
     async def _serve(self, data: DataDir, undo: ExitStack) -> None:
         """Everything between the control socket's start and its end."""
         settings = self._settings
+        Datapaths.prepare(settings)
+        self._methods.capabilities = capabilities.reduce(settings.data_dir, settings.address.port)
         parts = wiring.build(settings, data, undo)
         parts.transport.start()
         undo.callback(parts.transport.stop)

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 
 from kdht.daemon.settings import Settings
-from kdht.datapath import ebpf, netlink, ruleset
+from kdht.datapath import ebpf, netlink, ruleset, xdp_links
 from kdht.datapath.base import Datapath
 from kdht.datapath.ebpf import EbpfDatapath, EbpfOptions
 from kdht.datapath.nfqueue import NfqueueDatapath, NfqueueOptions, need_package
@@ -38,6 +38,13 @@ class Datapaths:
             "nfqueue": lambda: NfqueueDatapath(self._publisher.core, nfqueue_options(self._settings)),
             "ebpf": lambda: EbpfDatapath(self._publisher, self._ebpf_options()),
         }
+
+    @staticmethod
+    def prepare(settings: Settings) -> None:
+        """What only root can do, before the daemon gives up what it does not need. Raises DatapathError."""
+        if settings.config.datapath.kind == "ebpf":
+            ebpf.need_program()
+            xdp_links.need_bpffs()
 
     @property
     def kinds(self) -> list[str]:

@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 from kdht import __version__
+from kdht.daemon.capabilities import REASONS
 from kdht.daemon.control import Method, Params
 from kdht.daemon.datapaths import Datapaths
 from kdht.daemon.settings import Settings
@@ -23,6 +24,8 @@ class Methods:
         self._stopping = stopping
         self._started = time.monotonic()
         self._state = "starting"
+        self.capabilities: list[str] = []
+        """What the process kept of root's rights."""
         self._running: tuple[Parts, Datapaths] | None = None
 
     def table(self) -> dict[str, Method]:
@@ -66,6 +69,7 @@ class Methods:
             "own": [str(address) for address in settings.own],
             "data_dir": str(settings.data_dir),
             "key_epochs": [key.epoch for key in settings.keys],
+            "capabilities": {name: REASONS.get(name, "") for name in self.capabilities},
             "cookies": settings.config.node.cookies,
             "warnings": [*settings.warnings, *self._troubles()],
             **_ABSENT,

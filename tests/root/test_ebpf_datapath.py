@@ -121,7 +121,7 @@ def test_a_datapath_that_cannot_start_leaves_the_old_one(tmp_path: Path) -> None
     with built("ke-refuse", tmp_path, 2, kind="nfqueue") as (cluster, _):
         node = cluster.nodes[0]
         with foreign_program(node.host):
-            with pytest.raises(KdhtError, match=r"eth0 has another XDP program already.*xdp_pass"):
+            with pytest.raises(KdhtError, match=r"eth0 has another XDP program already, number \d+"):
                 node.call("switch", kind="ebpf")
             assert node.call("datapath")["kind"] == "nfqueue"
             assert attached(node.host) == "native"

@@ -1,0 +1,86 @@
+"""What a root daemon may still do once its files are open: only what its datapaths need.
+
+Called before the first thread is made, because capabilities are a thread's own: later threads
+inherit what is left, and programs that are started (nft) cannot get more than the bounding set.
+See capabilities(7). The sets were found by experiment (tests/root/test_capabilities.py).
+"""
+
+import ctypes
+import os
+from pathlib import Path
+
+PR_CAPBSET_DROP = 24
+FIRST_FREE_PORT = 1024
+HEADER_VERSION_3 = 0x20080522
+
+NUMBERS = {
+    "CAP_DAC_OVERRIDE": 1,
+    "CAP_NET_BIND_SERVICE": 10,
+    "CAP_NET_ADMIN": 12,
+    "CAP_PERFMON": 38,
+    "CAP_BPF": 39,
+}
+"""linux/capability.h"""
+REASONS = {
+    "CAP_NET_ADMIN": "nftables, NFQUEUE, sysctls of the network, attaching XDP programs",
+    "CAP_BPF": "loading the XDP program and its maps",
+    "CAP_PERFMON": "the verifier's pointer arithmetic for that program",
+    "CAP_NET_BIND_SERVICE": "a port below 1024",
+    "CAP_DAC_OVERRIDE": "the data directory belongs to another user",
+}
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class _Header(ctypes.Structure):
+    _fields_ = [("version", ctypes.c_uint32), ("pid", ctypes.c_int)]
+
+
+class _Data(ctypes.Structure):
+    _fields_ = [
+        ("effective", ctypes.c_uint32),
+        ("permitted", ctypes.c_uint32),
+        ("inheritable", ctypes.c_uint32),
+    ]
+
+
+def reduce(data_dir: Path, port: int) -> list[str]:
+    """Give up all capabilities but those that are needed; the names of what is left.
+
+    Without capabilities this does nothing. Never raises: a kernel that refuses leaves more.
+    """
+    wanted = ["CAP_NET_ADMIN", "CAP_BPF", "CAP_PERFMON"]
+    if data_dir.stat().st_uid != os.geteuid():
+        wanted.append("CAP_DAC_OVERRIDE")
+    if port < FIRST_FREE_PORT:
+        wanted.append("CAP_NET_BIND_SERVICE")
+    held = _permitted()
+    if not held:
+        return []
+    kept = held & sum(1 << NUMBERS[name] for name in wanted)
+    for number in range(64):
+        if not kept >> number & 1:
+            _libc.prctl(PR_CAPBSET_DROP, number, 0, 0, 0)  # EINVAL beyond the kernel's last
+    _set(kept)
+    return names(_permitted())
+
+
+def names(mask: int) -> list[str]:
+    """The capabilities in a mask, those without a name here by their number."""
+    known = {number: name for name, number in NUMBERS.items()}
+    return [known.get(number, f"CAP_{number}") for number in range(64) if mask >> number & 1]
+
+
+def _permitted() -> int:
+    header, data = _Header(HEADER_VERSION_3, 0), (_Data * 2)()
+    if _libc.capget(ctypes.byref(header), data) != 0:
+        return 0
+    return int(data[0].permitted) | int(data[1].permitted) << 32
+
+
+def _set(mask: int) -> None:
+    header, data = _Header(HEADER_VERSION_3, 0), (_Data * 2)()
+    for half in range(2):
+        word = mask >> 32 * half & 0xFFFFFFFF
+        data[half].effective = data[half].permitted = word
+    _libc.capset(ctypes.byref(header), data)
