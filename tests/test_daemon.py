@@ -281,6 +281,9 @@ def test_a_damaged_node_id(start):
     node.end()
     (node.home / "node_id").write_text("no hex\n")
     refused(start(1), 3, "node_id", "remove it")
+    done = run([*KDHTD, "--dev", "--listen", node.listen, "--data-dir", node.home, "--check"])
+    assert done.returncode == 3
+    assert "node_id: not 40 hex digits: remove it" in done.stderr
 
 
 def test_damaged_contacts_are_ignored(start):

@@ -1,7 +1,8 @@
 """`kdhtd --check`: whether this configuration can work on this host, without changing it.
 
 Every check prints what would be done, or raises the error that a start would end in.
-All of them run; the exit code is that of the first error.
+All of them run; the exit code is that of the first error. The database is not opened, for
+that alone would change it: its damage is the start's to find.
 """
 
 import fcntl
@@ -14,6 +15,7 @@ import click
 
 from kdht.daemon.bootstrap import resolve_bootstrap
 from kdht.daemon.control import group_id
+from kdht.daemon.datadir import kept_node_id
 from kdht.daemon.datapaths import PROBES
 from kdht.daemon.settings import Settings
 from kdht.errors import DatapathError, KdhtError, StorageError
@@ -75,6 +77,7 @@ def _data_dir(settings: Settings) -> Iterator[str]:
         raise StorageError(
             f"{at}: this user may not write there: give it permission, or choose another node.data_dir"
         )
+    kept_node_id(path)
     yield f"keeps its data in {path}" + ("" if at == path else ", which it makes")
 
 

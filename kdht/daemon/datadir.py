@@ -80,26 +80,17 @@ class DataDir:
 
     def node_id(self) -> bytes:
         """This node's ID, 20 bytes; made and kept if there is none yet."""
-        path = self.path / "node_id"
-        text = self._read(path)
-        if text is None:
-            made = secrets.token_bytes(ID_LEN)
-            self._write(path, made.hex().encode() + b"\n")
-            return made
-        try:
-            node_id = bytes.fromhex(text.decode().strip())
-        except ValueError:
-            node_id = b""
-        if len(node_id) != ID_LEN:
-            raise StorageDamaged(
-                f"{path}: not {2 * ID_LEN} hex digits: remove it, and the node gets a new ID"
-            )
-        return node_id
+        kept = kept_node_id(self.path)
+        if kept is not None:
+            return kept
+        made = secrets.token_bytes(ID_LEN)
+        self._write(self.path / "node_id", made.hex().encode() + b"\n")
+        return made
 
     def load_contacts(self) -> list[Contact]:
         """The contacts saved last; none if there are none or they are damaged."""
         try:
-            data = self._read(self.path / "contacts") or b"[]"
+            data = _read(self.path / "contacts") or b"[]"
             saved = msgspec.json.decode(data, type=list[SavedContact])
             return [Contact(_node_id(c.id), *Address.of(c.host, c.port)) for c in saved if 0 < c.port < 65536]
         except (msgspec.MsgspecError, ValueError, StorageError) as error:
@@ -111,20 +102,33 @@ class DataDir:
         saved = [SavedContact(c.id.hex(), c.address.host, c.port) for c in contacts]
         self._write(self.path / "contacts", msgspec.json.format(msgspec.json.encode(saved)))
 
-    def _read(self, path: Path) -> bytes | None:
-        try:
-            with path.open("rb") as file:
-                return file.read(MAX_SMALL_FILE)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise _unusable(path, error) from error
-
     def _write(self, path: Path, data: bytes) -> None:
         try:
             write_atomically(path, data)
         except OSError as error:
             raise _unusable(path, error) from error
+
+
+def kept_node_id(directory: Path) -> bytes | None:
+    """The ID in a data directory, None if there is none yet. Raises StorageDamaged, or StorageError."""
+    path = directory / "node_id"
+    text = _read(path)
+    try:
+        return None if text is None else _node_id(text.decode().strip())
+    except ValueError:
+        raise StorageDamaged(
+            f"{path}: not {2 * ID_LEN} hex digits: remove it, and the node gets a new ID"
+        ) from None
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        with path.open("rb") as file:
+            return file.read(MAX_SMALL_FILE)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise _unusable(path, error) from error
 
 
 def _node_id(text: str) -> bytes:
