@@ -7,6 +7,7 @@ one that cannot start leaves the old one running.
 import logging
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 from kdht.daemon.settings import Settings
 from kdht.datapath import ebpf, netlink, ruleset, xdp_links
@@ -57,7 +58,9 @@ class Datapaths:
     def xdp_counters(self) -> dict[str, int]:
         """The XDP program's verdicts by reason; empty while there is none."""
         running = self._running
-        return running.counters() if isinstance(running, EbpfDatapath) else {}
+        with suppress(DatapathError):  # it is being stopped just now
+            return running.counters() if isinstance(running, EbpfDatapath) else {}
+        return {}
 
     def start(self) -> None:
         """Start what the configuration asks for. Raises DatapathError, unless that was `auto`."""

@@ -113,7 +113,8 @@ class EbpfDatapath:
         self._links, self._object, self._live = [], None, False
 
     def status(self) -> Mapping[str, object]:
-        if self._object is None:
+        program = self._object
+        if program is None:
             return {"state": "down", "why": "not started"}
         why = self._trouble or self._detached()
         return {
@@ -121,7 +122,7 @@ class EbpfDatapath:
             "why": why,
             "interfaces": [link.interface for link in self._links],
             "modes": {link.interface: link.mode for link in self._links},
-            "program": self._object.info()["id"],
+            "program": program.info()["id"],
             "pinned": str(self.options.pins),
             "adopted": any(link.adopted for link in self._links),
             "table": "own" if self._live else "of an earlier daemon, until this node has joined",
@@ -129,9 +130,10 @@ class EbpfDatapath:
 
     def counters(self) -> dict[str, int]:
         """Verdicts by reason, since the maps were made. Raises DatapathError if it does not run."""
-        if self._object is None:
+        program = self._object
+        if program is None:
             raise DatapathError("the ebpf datapath does not run")
-        counts = self._object.per_cpu("kdht_counters", len(Reason))
+        counts = program.per_cpu("kdht_counters", len(Reason))
         return {reason.name: counts[reason] for reason in Reason}
 
     # --- publish.Sink --------------------------------------------------------------------
@@ -303,7 +305,10 @@ class EbpfDatapath:
         for link in self._links:
             if bpf.link_info(link.fd)["ifindex"] != link.ifindex:
                 return f"somebody detached the program from {link.interface}: restart kdhtd"
-        changed = self._sysctls.undone()
+        try:
+            changed = self._sysctls.undone()
+        except DatapathError as error:
+            return str(error)
         return f"somebody changed {', '.join(changed)}: restart kdhtd" if changed else ""
 
 

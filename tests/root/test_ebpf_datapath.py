@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from cluster_load import get_all, keys, put_all, value_of
+from nfq import udp
 
 from kdht import Client
 from kdht._routing import Core
@@ -291,6 +292,31 @@ def test_without_native_support_it_is_generic_and_says_so(lab: Lab, tmp_path: Pa
     with datapath(host, tmp_path, "10.9.9.1") as path:
         assert path.status()["modes"] == {"d0": "generic"}
         assert path.status()["state"] == "up"
+
+
+def test_a_host_that_was_no_router_becomes_none(lab: Lab, tmp_path: Path) -> None:
+    """left eth1 --- eth1 node eth2 --- eth2 right: what is not ours does not cross, in either family."""
+    left, node, right = (lab.host(name) for name in ("left", "node", "right"))
+    lab.link(left, node, "eth1", addresses={
+        "left": ["10.31.0.2/24", "fd31::2/64"], "node": ["10.31.0.1/24", "fd31::1/64"]})  # fmt: skip
+    lab.link(right, node, "eth2", addresses={
+        "right": ["10.32.0.2/24", "fd32::2/64"], "node": ["10.32.0.1/24", "fd32::1/64"]})  # fmt: skip
+    for host, router4, router6 in ((left, "10.31.0.1", "fd31::1"), (right, "10.32.0.1", "fd32::1")):
+        host.run(["ip", "-4", "route", "add", "default", "via", router4])
+        host.run(["ip", "-6", "route", "add", "default", "via", router6])
+    own = ("10.31.0.1", "10.32.0.1", "fd31::1", "fd32::1")
+    with datapath(node, tmp_path, *own) as path, udp(left, "fd31::2") as six, udp(left, "10.31.0.2") as four:
+        assert set(path.status()["modes"]) == {"eth1", "eth2"}
+        assert [node.sysctl(f"net/{ip}/conf/eth1/forwarding") for ip in ("ipv4", "ipv6")] == ["1", "1"]
+        with udp(right, "fd32::2", 7777) as right6, udp(right, "10.32.0.2", 7777) as right4:
+            six.sendto(b"across", ("fd32::2", 7777))
+            four.sendto(b"across", ("10.32.0.2", 7777))
+            wait_until(lambda: node.counters()["unrouted"] == 1, "the guard's count")
+            with udp(node, "fd32::1") as near6, udp(node, "10.32.0.1") as near4:
+                near6.sendto(b"near", ("fd32::2", 7777))
+                near4.sendto(b"near", ("10.32.0.2", 7777))
+            assert right6.recv(100) == right4.recv(100) == b"near"
+    assert node.sysctl("net/ipv6/conf/eth1/forwarding") == "0"
 
 
 def test_maps_of_another_layout_are_left_for_new_ones(
