@@ -52,8 +52,8 @@ MTU = 1500
 SO_RCVBUFFORCE = 33
 _GOES_ON = (Verdict.FORWARD, Verdict.RELAY)
 _MAGIC = MAGIC.to_bytes(4, "big")
-_EDGE = 0.02
-"""Seconds around the clock's full seconds in which nothing is sent: coarse clocks step later."""
+_EDGE = 0.1
+"""Seconds around the clock's full seconds in which nothing is sent: the datapaths' clocks are as exact."""
 
 
 class Sent(NamedTuple):
@@ -174,7 +174,7 @@ class Live:
             second = int(time.time())
             sent = completed(redated(self._table, raw, before, second))
             found = self._send(sent)
-            if int(time.time()) == second:
+            if time.time() < second + 1 - _EDGE:
                 return sent, second, found
 
     def _send(self, raw: bytes) -> Seen:
@@ -192,7 +192,7 @@ class Live:
         counted, by_socket = (
             _one(after - old - probe) for after, old in zip(self._counters(), before, strict=True)
         )
-        final = by_socket or counted
+        final = counted if by_socket is None else by_socket
         out: list[Sent] = []
         if final is not None and VERDICT_OF[final] in _GOES_ON:
             with suppress(LabError):  # then nothing came out, which is what was to be found out
@@ -239,13 +239,13 @@ class Live:
 
 
 def _one(delta: Counter[Reason]) -> Reason | None:
-    """The one reason that was counted once more; None if nothing was."""
-    return next(iter(delta.elements()), None)
+    """The one reason that was counted once more; None if nothing was. Others' frames are no matter."""
+    return next((reason for reason in delta.elements() if reason is not Reason.NOT_OURS), None)
 
 
 def _show(results: Results, index: int, raw: bytes, seen: Seen) -> None:
     """Into the results, as far as it can be seen."""
-    reason = seen.reason or seen.by_socket
+    reason = seen.by_socket if seen.reason is None else seen.reason
     if reason is None:
         results.cannot(index, "nothing came out and nobody counted it")
         return

@@ -83,8 +83,8 @@ def seen(found: Seen | None) -> dict[str, Any] | None:
         return None
     return {
         "what": found.what,
-        "counted": found.reason.name if found.reason else None,
-        "counted_by_socket": found.by_socket.name if found.by_socket else None,
+        "counted": found.reason.name if found.reason is not None else None,
+        "counted_by_socket": found.by_socket.name if found.by_socket is not None else None,
         "source": _shown(found.source),
         "target": _shown(found.target),
     }

@@ -83,7 +83,7 @@ def contradiction(expected: Judgement, seen: Seen) -> str | None:
     reason = expected.reason
     assert reason is not None
     if seen.counted is None:
-        who = f", but the socket treated it: {seen.by_socket.name}" if seen.by_socket else ""
+        who = f", but the socket treated it: {seen.by_socket.name}" if seen.by_socket is not None else ""
         return f"{reason.name} expected, but the {seen.kind} datapath never counted it{who}"
     if seen.counted is not reason and not (seen.kind == "socket" and reason is Reason.FAMILY):
         return f"{reason.name} expected, {seen.counted.name} counted"
