@@ -46,8 +46,8 @@ class Run(NamedTuple):
     log: Path
 
 
-def fuzz(target: str, seconds: int, out: Path = BUILD) -> Run:
-    """Fuzz one target with the harness in `out`, starting from all that is known of it."""
+def fuzz(target: str, seconds: int, out: Path = BUILD, committed: Path = CORPUS) -> Run:
+    """Fuzz one target with the harness in `out`, starting from all that is known of it there."""
     learnt, findings, log = out / "corpus" / target, out / "findings", out / "logs" / f"{target}.log"
     for folder in (learnt, findings, log.parent):
         folder.mkdir(parents=True, exist_ok=True)
@@ -56,7 +56,7 @@ def fuzz(target: str, seconds: int, out: Path = BUILD) -> Run:
     with log.open("wb") as output:
         status = subprocess.run(
             [out / "harness", f"-max_total_time={seconds}", f"-max_len={MAX_INPUT[target]}",
-             f"-timeout={SLOWEST}", f"-artifact_prefix={findings}/{target}-", learnt, *_starts(target, out)],
+             f"-timeout={SLOWEST}", f"-artifact_prefix={findings}/{target}-", learnt, *_starts(target, out, committed)],
             env=environment(target, out),
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -71,13 +71,13 @@ def fuzz(target: str, seconds: int, out: Path = BUILD) -> Run:
     return Run(target, numbers[0], spent, cpu, *numbers[1:], new[0] if new else None, log)
 
 
-def _starts(target: str, out: Path) -> list[Path]:
+def _starts(target: str, out: Path, committed: Path = CORPUS) -> list[Path]:
     """Where fuzzing starts: the committed corpus, and the seeds that the target writes itself."""
     seeds = out / "seeds" / target
     seeds.mkdir(parents=True, exist_ok=True)
     for name, data in targets.module(target).seeds():
         (seeds / name).write_bytes(data)
-    return [path for path in (CORPUS / target, seeds) if path.is_dir()]
+    return [path for path in (committed / target, seeds) if path.is_dir()]
 
 
 def keep(target: str, out: Path = BUILD) -> int:

@@ -11,6 +11,7 @@ An input is a line of events: a byte that says which, and what that event takes.
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 from fuzz.targets.events import Reader
 from fuzz.targets.scene import FIXES, KEYS, NOW, Fix, mend
@@ -176,34 +177,51 @@ def restore(world: World, reader: Reader) -> None:
 
 
 def request(world: World, reader: Reader) -> None:
-    """A peer asks, in right form."""
+    """A peer asks, in right form but for its length."""
     sender, op = reader.choice(EVERYBODY), reader.choice((Op.PING, Op.FIND_NODE))
-    message = Message(
-        op=op, key=reader.choice(EVERYBODY).id, request_id=reader.byte(), hops=1, body=sender.id, client=sender.address
-    )  # fmt: skip
-    _deliver(world, message, sender.address)
+    key, request_id, length = reader.choice(EVERYBODY).id, reader.byte(), reader.byte()
+    body = (sender.id + bytes(WHOLE))[: length or shared.ID_LEN]
+    asked = Message(op=op, key=key, request_id=request_id, hops=1, body=body, client=sender.address)
+    _deliver(world, asked, sender.address)
 
 
 def answer(world: World, reader: Reader) -> None:
-    """The answer to one of the latest requests, from where it was sent to, with contacts."""
+    """The answer to one of the latest requests, with contacts, from where it was sent to, and with lies."""
     latest = list(world.asked)[-16:]
-    if not latest:
-        return
-    request_id = latest[-1 - reader.byte() % len(latest)]
-    source = world.asked_at[request_id]
-    who = reader.byte()
-    known = next((peer for peer in EVERYBODY if peer.address == source), PEERS[0])
-    sender = known if who < 200 else EVERYBODY[who % len(EVERYBODY)]
+    request_id, lies = latest[-1 - reader.byte() % len(latest)], reader.byte()
+    asked, source = world.asked[request_id], world.asked_at[request_id]
+    sender = next((peer for peer in EVERYBODY if peer.address == source), PEERS[0])
     named = [reader.choice(EVERYBODY) for _ in range(reader.byte() % (K + 2))]
-    body = sender.id + (pack_contacts(named) if world.asked[request_id].op is Op.FIND_NODE else b"")
-    _deliver(world, replace(world.asked[request_id], flags=Flag.REPLY, body=body, client=source), source)
+    if lies & ELSEWHERE:
+        source = reader.choice(EVERYBODY).address
+    if lies & SOMEBODY:
+        sender = reader.choice(EVERYBODY)
+    body = sender.id + (pack_contacts(named) if asked.op is Op.FIND_NODE else b"")
+    reply = replace(asked, flags=Flag.REPLY, body=body, client=source)
+    for lie, change in LIES.items():
+        if lies & lie:
+            reply = replace(reply, **change(reply, reader.byte()))
+    _deliver(world, reply, source)
+
+
+WHOLE = 255
+ELSEWHERE, SOMEBODY = 1, 2
+LIES: dict[int, Callable[[Message, int], dict[str, Any]]] = {
+    4: lambda reply, n: {"client": EVERYBODY[n % len(EVERYBODY)].address},
+    8: lambda reply, n: {"body": reply.body[:n]},
+    16: lambda reply, n: {"key": EVERYBODY[n % len(EVERYBODY)].id},
+    32: lambda reply, n: {"attempt": n},
+    64: lambda reply, n: {"op": Op.PING if reply.op is Op.FIND_NODE else Op.FIND_NODE},
+    128: lambda reply, n: {"request_id": reply.request_id ^ n},
+}
+"""What else may be wrong in an answer: the bit that says so, and the change by a byte of the input."""
 
 
 def message(world: World, reader: Reader) -> None:
     """Any bytes; where the choices say so, sealed, and with the number of a request under way."""
     fixes, source = reader.byte(), reader.choice(EVERYBODY).address
     data = bytearray(reader.sized())
-    if fixes & 1 and len(data) >= shared.HEADER_LEN and world.asked:
+    if fixes & 1 and len(data) >= shared.HEADER_LEN:
         request_id = list(world.asked)[-1 - fixes % len(world.asked)]
         data[8:16] = request_id.to_bytes(8, "big")
         data[16:36] = world.asked[request_id].key
@@ -243,11 +261,17 @@ def event(which: Callable[[World, Reader], None], *arguments: int, data: bytes =
 def seeds() -> Iterator[tuple[str, bytes]]:
     joining = event(answer, 0, 0, 4, 2, 3, 4, 5) + event(answer, 1, 0, 3, 6, 7, 8)
     yield "join", joining + b"".join(event(answer, n, 0, 2, n + 3, n + 4) for n in range(6)) + event(tick, 20)
-    asked = b"".join(event(request, n, n % 2, n, n) + event(answer, 0, 0, 0) for n in range(12))
+    asked = b"".join(event(request, n, n % 2, n, n, 0) + event(answer, 0, 0, 0) for n in range(12))
     yield "asked", asked + event(lookup, 3) + event(answer, 0, 0, 2, 1, 2)
-    yield "silence", joining + event(wait, 30) + event(unreachable, 1) + event(wait, 250)
-    yield "strange", joining + event(answer, 0, 0, 6, *range(15, 21)) + event(answer, 0, 220, 0)
+    yield "silence", joining + event(wait, 30) + event(unreachable, 1) + event(wait, 15)
+    yield "strange", joining + event(answer, 0, 0, 6, *range(15, 21)) + event(answer, 0, SOMEBODY, 0, 3)
     yield "restored", event(restore, 9) + event(restore, 5) + event(answer, 0, 0, 1, 3) + event(tick, 9)
+    yield (
+        "short",
+        event(request, 2, 0, 2, 7, 19) + event(request, 2, 1, 2, 7, 1) + event(request, 2, 0, 2, 7, 60),
+    )
+    for lie in (ELSEWHERE, SOMEBODY, *LIES):
+        yield f"lie-{lie}", event(answer, 0, lie, 1, 5, 3) + joining + event(answer, 0, lie, 0, 7)
     data = Message(
         op=Op.PING, key=SELF.id, request_id=7, hops=1, epoch=2, flags=Flag(2), body=PEERS[2].id
     ).pack()
