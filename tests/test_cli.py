@@ -70,6 +70,16 @@ def test_status(ctl, node):
         assert shown in text
 
 
+def test_datapath_tells_and_refuses_to_switch_with_one_line(ctl, node):
+    """This node is on loopback, where nothing but the socket can work."""
+    assert "socket of socket, nfqueue, ebpf" in good(ctl("datapath")).decode()
+    done = ctl("datapath", "nfqueue")
+    assert done.returncode != 0
+    assert b"refused switch: no interface but lo" in done.stderr
+    data = json.loads(good(ctl("datapath", "socket", "--json")))
+    assert data["kind"] == "socket"
+
+
 def test_table_with_another_node(ctl, node, tmp_path):
     port = node.listen.rpartition(":")[2]
     other = DevNode(tmp_path / "n2", f"127.0.0.2:{port}", "--bootstrap", node.listen).wait_ready(contacts=1)
