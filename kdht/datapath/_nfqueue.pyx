@@ -4,9 +4,9 @@
 
 `QueueLoop.run` takes up to BATCH packets with one recvmmsg, lets the core rewrite each where
 it lies in the receive buffer, and answers all with one sendmsg, or a few if they are long.
-It holds no GIL and allocates nothing. A re-addressed packet's verdict is built in the bytes before its payload,
-over the attributes that were just read; neighbouring packets that stay as they are, or that
-are dropped, share one batch verdict.
+It holds no GIL and allocates nothing. A re-addressed packet's verdict is built in the bytes
+before its payload, over the attributes that were just read; neighbouring packets that stay
+as they are, or that are dropped, share one batch verdict.
 
 Contract: every packet that is read gets a verdict; what cannot be parsed is accepted as it
 came, so that the socket treats it. The kernel's attributes are checked against the bytes

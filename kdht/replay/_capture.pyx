@@ -261,7 +261,10 @@ cdef class Splitter:
         raise ValueError(f"no capture: {start[:4].hex()} is no magic number of pcap or pcapng")
 
     def split(self, bytes data):
-        """The whole packets of `data`, or as many as a batch takes: (batch, bytes used, bytes that the next needs)."""
+        """The whole packets of `data`, or as many as a batch takes.
+
+        Gives (batch, bytes used, bytes that the next needs).
+        """
         cdef Batch batch = Batch(data, self.packets + 1)
         cdef uint64_t used = 0, needs = 0, begin = self.offset
         while batch.count < <uint32_t>MAX_PACKETS:
