@@ -15,11 +15,12 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from fuzz.targets.message import SOURCES, messages
-from fuzz.targets.packet import frame
-from fuzz.targets.scene import HOME4, HOME6, NODES, make_core
+from fuzz.targets.packet import frame, mended
+from fuzz.targets.scene import HOME4, HOME6, NODES, Fix, make_core, tag
 from kdht._routing import Core
 from kdht._shared import Verdict
 from kdht.datapath._nfqueue import COUNTERS, LANE_BYTES, QueueLoop
+from kdht.wire import OFFSET
 
 LANE, ORACLE_LANE = 8, 0
 QUEUE, MARK = 5, 0x6B
@@ -243,9 +244,11 @@ def chunk(message: bytes, kind: int = 0) -> bytes:
 def seeds() -> Iterator[tuple[str, bytes]]:
     frames = {}
     for name, message in messages():
-        if name.endswith("-request"):
-            frames[f"{name}-v4"] = frame(message, SOURCES[0], HOME4)
-            frames[f"{name}-v6"] = frame(message, SOURCES[1], HOME6)
+        data = bytearray(message)
+        if data[OFFSET["flags"]]:
+            tag(data)
+        for version, source, home in ((4, SOURCES[0], HOME4), (6, SOURCES[1], HOME6)):
+            frames[f"{name}-v{version}"] = bytes(mended(bytes([Fix.CHECKSUMS]) + frame(data, source, home)))
     packets = [
         message_of(
             attribute(NFQA_PACKET_HDR, struct.pack(">IHBB", number, 0x800, 0, 0)), attribute(10, packet)
@@ -255,7 +258,7 @@ def seeds() -> Iterator[tuple[str, bytes]]:
     for name, packet in zip(frames, packets, strict=True):
         yield name, b"\x01" + chunk(packet)
         yield f"{name}-mended", b"\x01" + chunk(packet, 2)
-    yield "many", b"\x01" + b"".join(map(chunk, packets))
+    yield "many", b"\x01" + b"".join(map(chunk, packets[::6]))
     plain = message_of(
         attribute(NFQA_PACKET_HDR, struct.pack(">IHBB", 1, 0x800, 0, 0)), attribute(10, bytes(28))
     )
