@@ -168,5 +168,8 @@ def recorded(data: Data) -> None:
     out = console()
     out.print(_tally(data["reasons"]))
     out.print(f"{escape(data['fixture'])}: {data['packets']:,} packets in {data['seconds']:.1f} s")
+    for name, lane in data["node_counted"].items():
+        counted = ", ".join(f"{reason} {count:,}" for reason, count in lane.items())
+        out.print(f"the node's {escape(name)} datapath counted meanwhile: {counted or 'nothing'}")
     for warning in data["warnings"]:
         out.print(f"[yellow]{escape(warning)}[/]")

@@ -1,7 +1,10 @@
 """kdht-replay record: what a running node gets, as a fixture that can be given away."""
 
+import signal
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -81,21 +84,32 @@ def command(
 def _captured(
     interface: str, port: int, seconds: float | None, count: int, quiet: bool
 ) -> tuple[Packets, int]:
-    """The packets, and how many were lost; ends early at Ctrl-C."""
+    """The packets, and how many were lost; at Ctrl-C, those that had come by then."""
     found: Packets = []
-    with Sniffer(interface, port) as sniffer:
+    end = time.time_ns() + int(seconds * 1e9) if seconds else None
+    with Sniffer(interface, port) as sniffer, _interruptible() as interrupted:
         if not quiet:
             options.console().print(f"recording at {interface}; Ctrl-C ends it")
-        end = time.monotonic() + seconds if seconds else float("inf")
-        try:
-            for each in sniffer:
-                if each is not None:
-                    found.append(each)
-                if len(found) >= count or time.monotonic() >= end:
-                    break
-        except KeyboardInterrupt:
-            pass
+        for each in sniffer:
+            ends = [moment for moment in (end, *interrupted) if moment is not None]
+            if ends and (each[1] if each else time.time_ns()) >= min(ends):
+                break
+            if each is not None:
+                found.append(each)
+            if len(found) >= count:
+                break
         return found, sniffer.count_dropped()
+
+
+@contextmanager
+def _interruptible() -> Iterator[list[int]]:
+    """SIGINT only notes when it came."""
+    moments: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: moments.append(time.time_ns()))
+    try:
+        yield moments
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _warnings(table: Table, node: Path | None, table_options: dict[str, Any], lost: int) -> list[str]:
@@ -109,20 +123,16 @@ def _warnings(table: Table, node: Path | None, table_options: dict[str, Any], lo
     return found
 
 
-def _counters(node: Path | None) -> Counter[str]:
-    """The node's verdicts by reason, over all of its datapaths."""
+def _counters(node: Path | None) -> dict[str, Counter[str]]:
+    """The node's verdicts by datapath and reason. What a datapath passes up, the socket counts again."""
     if node is None:
-        return Counter()
-    packets = control_client.call(node, "stats")["packets"]
-    above = {name: lane for name, lane in packets.items() if name not in ("socket", "all")}
-    total: Counter[str] = Counter()
-    for lane in (*above.values(), packets["socket"]):
-        total.update({name: count for name, count in lane.items() if count})
-    return total
+        return {}
+    lanes: dict[str, dict[str, int]] = control_client.call(node, "stats")["packets"]
+    return {name: Counter(lane) for name, lane in lanes.items() if name != "all"}
 
 
-def _difference(before: Counter[str], after: Counter[str]) -> dict[str, int]:
-    return dict(after - before)
+def _difference(before: dict[str, Counter[str]], after: dict[str, Counter[str]]) -> dict[str, dict[str, int]]:
+    return {name: dict(lane - before.get(name, Counter())) for name, lane in after.items()}
 
 
 def _written(
