@@ -22,7 +22,7 @@ from kdht import Client
 from kdht._routing import Core
 from kdht._shared import PORT
 from kdht.datapath import _ebpf, netlink
-from kdht.datapath.ebpf import EbpfDatapath, EbpfOptions
+from kdht.datapath.ebpf import EbpfDatapath, EbpfOptions, remove_leftovers
 from kdht.datapath.publish import Publisher
 from kdht.datapath.xdp_links import BPFFS
 from kdht.errors import DatapathError, KdhtError, NoDaemon
@@ -52,10 +52,22 @@ def built(
         places = places_in(lab, nodes, ipv4=not ipv6, ipv6=ipv6)
         client = lab.host("client", **({"ipv6": "fd53:48::fa/64"} if ipv6 else {"ipv4": "10.53.48.250/24"}))
         lab.let_xdp_send()
-        with Cluster(places, directory, datapath=kind, settings={"datapath": datapath}) as cluster:
+        cluster = Cluster(places, directory, datapath=kind, settings={"datapath": datapath})
+        with pins_removed(cluster), cluster:
             with client.enter():
                 asyncio.run(put_all(cluster, keys(KEYS)))
             yield cluster, client
+
+
+@contextmanager
+def pins_removed(cluster: Cluster) -> Iterator[None]:
+    """After a failure too: pins outlive processes and namespaces."""
+    try:
+        yield
+    finally:
+        for node in cluster.nodes:
+            with suppress(FileNotFoundError):
+                remove_leftovers(bytes.fromhex(node.log.with_name("data").joinpath("node_id").read_text()))
 
 
 def ebpf_status(node: Node) -> dict[str, object]:
