@@ -30,6 +30,7 @@ SLOWEST = 20
 _PROGRESS = re.compile(
     rb"#(\d+)\s+(?:DONE|INITED|NEW|REDUCE|RELOAD|pulse)\s+cov: (\d+) ft: (\d+) corp: (\d+)/"
 )
+_FINDING = re.compile(rb"Test unit written to (.+)")
 
 
 class Run(NamedTuple):
@@ -51,7 +52,6 @@ def fuzz(target: str, seconds: int, out: Path = BUILD, committed: Path = CORPUS)
     learnt, findings, log = out / "corpus" / target, out / "findings", out / "logs" / f"{target}.log"
     for folder in (learnt, findings, log.parent):
         folder.mkdir(parents=True, exist_ok=True)
-    known = set(findings.iterdir())
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     with log.open("wb") as output:
         status = subprocess.run(
@@ -63,12 +63,15 @@ def fuzz(target: str, seconds: int, out: Path = BUILD, committed: Path = CORPUS)
             check=False,
         ).returncode  # fmt: skip
     spent, after = time.monotonic() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
-    new = sorted(set(findings.iterdir()) - known)
-    if status and not new:
-        raise click.ClickException(f"{target}: the harness does not run; {log} says why")
-    numbers = [int(number) for number in (_PROGRESS.findall(log.read_bytes()) or [(0, 0, 0, 0)])[-1]]
+    said = log.read_bytes()
+    broken = _FINDING.findall(said) if status else []
+    if status and not broken:
+        raise click.ClickException(f"{target}: the harness ended with status {status}; {log} says why")
+    numbers = [int(number) for number in (_PROGRESS.findall(said) or [(0, 0, 0, 0)])[-1]]
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return Run(target, numbers[0], spent, cpu, *numbers[1:], new[0] if new else None, log)
+    return Run(
+        target, numbers[0], spent, cpu, *numbers[1:], Path(broken[-1].decode()) if broken else None, log
+    )
 
 
 def _starts(target: str, out: Path, committed: Path = CORPUS) -> list[Path]:
