@@ -4,7 +4,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from daemons import DevNode, free_port
+from daemons import KDHTD, DevNode, free_port, run
 
 from kdht.daemon import bootstrap
 from kdht.daemon.config import build
@@ -57,6 +57,24 @@ def test_a_node_whose_names_are_unknown_waits(tmp_path: Path):
     finally:
         node.close()
     assert code == 0, said
+
+
+FAILS_TO_JOIN = """
+from kdht.daemon import bootstrap
+from kdht.daemon.main import main
+def fail(_): raise LookupError("unknown encoding: idna")
+bootstrap.resolve_bootstrap = fail
+main()
+"""
+
+
+def test_a_node_that_cannot_even_try_to_join_ends(tmp_path: Path):
+    """A bug must not leave a node that answers and never joins."""
+    address = f"127.0.0.1:{free_port('127.0.0.1')}"
+    done = run([*KDHTD[:1], "-c", FAILS_TO_JOIN, "--dev", "--listen", address, "--data-dir", tmp_path / "n"])
+    assert done.returncode == 1
+    assert done.stderr.rstrip().endswith("LookupError: unknown encoding: idna")
+    assert not (tmp_path / "n/control.sock").exists()
 
 
 class FakeDriver:

@@ -343,6 +343,13 @@ def test_an_ordinary_user_can_run_a_dev_node(start, tmp_path):
     assert node.end()[0] == 0
 
 
+def test_ordinary_users_nodes_find_each_other(start, tmp_path):
+    """With some capability, too, that the daemon gives up and that Python's own files may need."""
+    open_to_all(tmp_path)
+    first = start(1, prefix=nobody()).wait_ready()
+    start(2, "--bootstrap", first.listen, prefix=nobody()).wait_ready(contacts=1)
+
+
 def test_the_default_state_directory_is_per_address(tmp_path, port):
     env = {**os.environ, "XDG_STATE_HOME": str(tmp_path), "HOME": str(tmp_path)}
     env.pop("KDHT_SOCKET", None)

@@ -11,6 +11,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 from kdht.daemon.datadir import DataDir
@@ -35,14 +36,25 @@ class Found(NamedTuple):
 
 
 @asynccontextmanager
-async def joining(settings: Settings, data: DataDir, driver: Driver) -> AsyncIterator[None]:
-    """While the block runs, the node joins its cluster, however long the names take to be known."""
+async def joining(
+    settings: Settings, data: DataDir, driver: Driver, on_failure: Callable[[BaseException], None]
+) -> AsyncIterator[None]:
+    """While the block runs, the node joins its cluster, however long the names take to be known.
+
+    `on_failure` is told what no retry would mend.
+    """
     task = asyncio.create_task(_join(settings, driver, data.load_contacts()))
+    task.add_done_callback(partial(_tell_failure, on_failure))
     try:
         yield
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+def _tell_failure(on_failure: Callable[[BaseException], None], task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()):
+        on_failure(error)
 
 
 async def _join(settings: Settings, driver: Driver, saved: Sequence[Contact]) -> None:

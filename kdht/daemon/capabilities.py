@@ -7,6 +7,7 @@ See capabilities(7). The sets were found by experiment (tests/root/test_capabili
 
 import ctypes
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 PR_CAPBSET_DROP = 24
@@ -15,6 +16,7 @@ HEADER_VERSION_3 = 0x20080522
 
 NUMBERS = {
     "CAP_DAC_OVERRIDE": 1,
+    "CAP_DAC_READ_SEARCH": 2,
     "CAP_NET_BIND_SERVICE": 10,
     "CAP_NET_ADMIN": 12,
     "CAP_PERFMON": 38,
@@ -27,6 +29,7 @@ REASONS = {
     "CAP_PERFMON": "the verifier's pointer arithmetic for that program",
     "CAP_NET_BIND_SERVICE": "a port below 1024",
     "CAP_DAC_OVERRIDE": "the data directory belongs to another user",
+    "CAP_DAC_READ_SEARCH": "Python, kdht or a key file can be read by another user only",
 }
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -44,10 +47,12 @@ class _Data(ctypes.Structure):
     ]
 
 
-def reduce(data_dir: Path, port: int) -> list[str]:
+def reduce(data_dir: Path, port: int, key_files: Iterable[Path] = ()) -> list[str]:
     """Give up all capabilities but those that are needed; the names of what is left.
 
-    Without capabilities this does nothing. Never raises: a kernel that refuses leaves more.
+    Python's files, kdht's and `key_files` must stay readable: modules are imported, workers
+    started and keys read anew while the daemon runs. Without capabilities this does nothing.
+    Never raises: a kernel that refuses leaves more.
     """
     wanted = ["CAP_NET_ADMIN", "CAP_BPF", "CAP_PERFMON"]
     if data_dir.stat().st_uid != os.geteuid():
@@ -57,12 +62,34 @@ def reduce(data_dir: Path, port: int) -> list[str]:
     held = _permitted()
     if not held:
         return []
-    kept = held & sum(1 << NUMBERS[name] for name in wanted)
+    kept = held & _mask(wanted)
+    if not _can_read_with(kept, held, [Path(os.__file__), Path(__file__), *key_files]):
+        kept |= held & _mask(["CAP_DAC_READ_SEARCH"])
     for number in range(64):
         if not kept >> number & 1:
             _libc.prctl(PR_CAPBSET_DROP, number, 0, 0, 0)  # EINVAL beyond the kernel's last
-    _set(kept)
+    _set(effective=kept, permitted=kept)
     return names(_permitted())
+
+
+def _can_read_with(kept: int, held: int, paths: Iterable[Path]) -> bool:
+    """Whether the paths could be read with `kept` alone; `held` is in effect again afterwards."""
+    _set(effective=kept, permitted=held)
+    readable = all(_is_readable(path) for path in paths)
+    _set(effective=held, permitted=held)
+    return readable
+
+
+def _is_readable(path: Path) -> bool:
+    try:
+        path.open("rb").close()
+    except OSError:
+        return False
+    return True
+
+
+def _mask(wanted: Iterable[str]) -> int:
+    return sum(1 << NUMBERS[name] for name in wanted)
 
 
 def names(mask: int) -> list[str]:
@@ -78,9 +105,9 @@ def _permitted() -> int:
     return int(data[0].permitted) | int(data[1].permitted) << 32
 
 
-def _set(mask: int) -> None:
+def _set(*, effective: int, permitted: int) -> None:
     header, data = _Header(HEADER_VERSION_3, 0), (_Data * 2)()
     for half in range(2):
-        word = mask >> 32 * half & 0xFFFFFFFF
-        data[half].effective = data[half].permitted = word
+        data[half].effective = effective >> 32 * half & 0xFFFFFFFF
+        data[half].permitted = permitted >> 32 * half & 0xFFFFFFFF
     _libc.capset(ctypes.byref(header), data)

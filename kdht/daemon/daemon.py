@@ -1,6 +1,6 @@
 """One node as a process: start, run until a signal or `stop`, put back what was found.
 
-Contract: `run` returns 0 after a clean stop, or raises a KdhtError with everything
+Contract: `run` returns 0 after a clean stop, or raises a KdhtError, or a bug's error, with everything
 undone. What is started is undone in reverse order, whatever happens. The event loop in
 the main thread has the node's timers, the control socket and the housekeeping; the
 transport has a thread of its own. Only this layer reads the clock.
@@ -52,7 +52,7 @@ class Daemon:
         self._load = load
         self._stopping = asyncio.Event()
         self._methods = Methods(settings, self._stopping)
-        self._failure: DatapathError | None = None
+        self._failure: BaseException | None = None
 
     async def run(self) -> None:
         """Start, wait for the end, stop. Raises KdhtError with everything undone."""
@@ -76,7 +76,9 @@ class Daemon:
         """Everything between the control socket's start and its end."""
         settings = self._settings
         Datapaths.prepare(settings)
-        self._methods.capabilities = capabilities.reduce(settings.data_dir, settings.address.port)
+        self._methods.capabilities = capabilities.reduce(
+            settings.data_dir, settings.address.port, settings.key_files
+        )
         parts = wiring.build(settings, data, undo)
         parts.transport.start()
         undo.callback(parts.transport.stop)
@@ -87,8 +89,8 @@ class Daemon:
         datapaths.start()
         undo.callback(datapaths.stop)
         self._catch_reload_signal(parts)
-        chores = housekeeping.running(settings, data, parts, datapaths, self._give_up)
-        async with joining(settings, data, parts.driver), chores:
+        chores = housekeeping.running(settings, data, parts, datapaths, self._end_deaf)
+        async with joining(settings, data, parts.driver, self._give_up), chores:
             self._methods.serve(parts, datapaths)
             self._announce(parts)
             await self._stopping.wait()
@@ -96,9 +98,12 @@ class Daemon:
             log.info("stopping")
             self._methods.end()
 
-    def _give_up(self, why: str) -> None:
-        """A node that hears nothing is better ended, and started again by its service manager."""
-        self._failure = DatapathError(f"the socket datapath died: {why}")
+    def _end_deaf(self, why: str) -> None:
+        self._give_up(DatapathError(f"the socket datapath died: {why}"))
+
+    def _give_up(self, failure: BaseException) -> None:
+        """A node that hears nobody is better ended, and started again by its service manager."""
+        self._failure = failure
         self._stopping.set()
 
     def _announce(self, parts: Parts) -> None:

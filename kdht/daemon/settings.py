@@ -40,6 +40,11 @@ class Settings:
         """Where other nodes reach this one."""
         return self.own[0]
 
+    @property
+    def key_files(self) -> list[Path]:
+        """The files that the keys come from, now and at SIGHUP."""
+        return [key.file.path for key in self.config.key if key.file]
+
     def usual(self, ipv4: bool) -> Address | None:
         """The sender, in one family, of what this node forwards."""
         return next((each for each in self.unicast if each.is_ipv4 == ipv4), None)

@@ -1,15 +1,20 @@
 """A root daemon keeps what its datapaths need and nothing else, and can still undo everything."""
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
+from daemons import DevNode, free_port
 
 from kdht.datapath import netlink
 from kdht.lab.cluster import Cluster, Node, places_in
 from kdht.lab.netns import Lab
+from kdht.lab.wait import wait_until
 
 pytestmark = pytest.mark.root
 
+SECRET = "sixteen bytes or more"
 KEPT = {"CAP_NET_ADMIN", "CAP_BPF", "CAP_PERFMON"}
 MASK = 1 << 12 | 1 << 39 | 1 << 38
 
@@ -41,3 +46,28 @@ def test_every_thread_has_only_what_is_needed(lab: Lab, tmp_path: Path, kind: st
         assert node.host.sysctl("net/ipv4/conf/eth0/forwarding") == "0"
         with node.host.enter():
             assert netlink.xdp_of("eth0").program == 0
+
+
+@pytest.mark.parametrize(("owner", "kept"), [(0, False), (65534, True)], ids=["own", "another user's"])
+def test_a_key_file_can_be_read_anew(tmp_path: Path, owner: int, kept: bool) -> None:
+    """Root without CAP_DAC_READ_SEARCH cannot read what belongs to others alone; SIGHUP has to."""
+    key, listen = tmp_path / "key", f"127.0.0.1:{free_port('127.0.0.1')}"
+    key.write_text(SECRET)
+    key.chmod(0o600)
+    os.chown(key, owner, owner)
+    config = tmp_path / "kdhtd.toml"
+    config.write_text(
+        f'[node]\nlisten = ["{listen}"]\ndata_dir = "{tmp_path}/n"\n[[key]]\nfile = "{key}"\n'
+        f'[control]\nsocket = "{tmp_path}/n/control.sock"\n[datapath]\nkind = "socket"\n'
+    )
+    node = DevNode(tmp_path / "n", listen, config=config)
+    try:
+        node.wait_ready()
+        assert ("CAP_DAC_READ_SEARCH" in node.call("status")["capabilities"]) == kept
+        config.write_text(config.read_text().replace("[[key]]", "[[key]]\nepoch = 7"))
+        node.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: node.call("status")["key_epochs"] == [7], "the keys, read anew")
+        code, said = node.end()
+    finally:
+        node.close()
+    assert code == 0, said
