@@ -11,9 +11,8 @@ from kdht.daemon.control import Method, Params
 from kdht.daemon.datapaths import Datapaths
 from kdht.daemon.settings import Settings
 from kdht.daemon.wiring import SOCKET_LANE, Parts
+from kdht.datapath.nfqueue import QUEUE_LANES
 from kdht.errors import KdhtError
-
-QUEUE_LANES = range(8, 32)
 
 
 class Methods:

@@ -14,17 +14,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from kdht._routing import Core
+from kdht._routing import LANES, Core
 from kdht._shared import PORT
 from kdht.datapath import netlink
 from kdht.datapath.keeper import Keeper
 from kdht.datapath.netlink import Queue
+from kdht.datapath.queue_worker import FIRST_LANE
 from kdht.datapath.ruleset import MARK, Guard, Native, Ruleset, RulesetOptions
 from kdht.datapath.sysctl import RUNTIME_DIR, Sysctls
 from kdht.errors import DatapathError
 from kdht.wire import Address
 
 _LOG = logging.getLogger("kdht.nfqueue")
+QUEUE_LANES = range(FIRST_LANE, LANES)
+"""Where the core counts what the queues' threads decide."""
 QUEUE_FIELDS = ("number", "portid", "waiting", "mode", "range", "full", "failed", "last_id")
 """Of a line of nfnetlink_queue: `full` and `failed` count packets that did not get to the worker."""
 

@@ -41,7 +41,6 @@ from kdht.replay.tables import Table
 from kdht.wire import Address, Message
 
 SOCKET_LANE = 1
-QUEUE_LANES = range(8, 32)
 NANOSECONDS = 1_000_000_000
 GATEWAYS = {4: "169.254.53.48", 6: "fe80::53:48"}
 PROBES = {True: Address.of("198.18.53.48", 5000), False: Address.of("2001:db8:53:48::1", 5000)}
