@@ -27,6 +27,7 @@ from kdht._routing import Core
 from kdht._shared import MAGIC, VERDICT_OF, Op, Reason, Verdict
 from kdht.datapath.base import Datagram as Received
 from kdht.datapath.base import Datapath
+from kdht.datapath.nfqueue import QUEUE_LANES
 from kdht.datapath.socket import SocketTransport
 from kdht.errors import ConfigError, LabError
 from kdht.lab.netns import Host, Lab
