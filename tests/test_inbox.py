@@ -96,7 +96,7 @@ class FakeDatapath:
 
 def test_only_a_dead_transport_ends_the_daemon():
     transport, nfqueue, deaf = FakeDatapath(), FakeDatapath(), []
-    watcher = Watcher([transport, nfqueue], deaf.append)
+    watcher = Watcher(lambda: [transport, nfqueue], deaf.append)
     nfqueue.state = "down"
     asyncio.run(watcher.look())
     assert deaf == []
