@@ -85,9 +85,8 @@ def test_after_the_loops_end_nothing_happens():
 
 
 class FakeDatapath:
-    name = "fake"
-
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        self.name = name
         self.state = "up"
 
     def status(self):
@@ -95,7 +94,7 @@ class FakeDatapath:
 
 
 def test_only_a_dead_transport_ends_the_daemon():
-    transport, nfqueue, deaf = FakeDatapath(), FakeDatapath(), []
+    transport, nfqueue, deaf = FakeDatapath("socket"), FakeDatapath("nfqueue"), []
     watcher = Watcher(lambda: [transport, nfqueue], deaf.append)
     nfqueue.state = "down"
     asyncio.run(watcher.look())
