@@ -6,6 +6,9 @@ DATAPATH ?= nfqueue
 TIME ?= 60
 TARGET ?=
 ARGS ?=
+export PREFIX ?= /usr/local
+export DESTDIR ?=
+export PIP_ARGS ?=
 
 BIN := $(VENV)/bin
 SETUP := pyproject.toml setup.py scripts/bootstrap
@@ -13,7 +16,7 @@ SOURCES := $(wildcard kdht/*.pyx kdht/*.pxd kdht/*/*.pyx kdht/*/*.pxd include/*.
 NEEDS := $(if $(filter socket,$(DATAPATH)),socket,all)
 
 .DEFAULT_GOAL := help
-.PHONY: demo test lint format bench fuzz build clean help
+.PHONY: demo test lint format bench fuzz screenshots build wheel man install uninstall clean help
 
 demo: $(VENV)/.built-$(NEEDS) ## 8 nodes, real packets, a real data set. DATAPATH=socket: without root. ARGS=--help: options
 	$(BIN)/python -m demo --datapath $(DATAPATH) $(ARGS)
@@ -24,18 +27,21 @@ test: $(VENV)/.built-all ## all tests; those marked root need root. ARGS="-k wir
 lint: $(VENV)/.built-all ## ruff, mypy and cython-lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy -p kdht -p demo
+	$(BIN)/mypy -p kdht -p demo -p bench.sim -p bench.peers -p bench.daemons
 	PATH=$(abspath $(BIN)):$$PATH cython-lint kdht
 
 format: $(VENV)/.built-all ## put the Python sources in their form
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.built-all ## measure; results with the machine's data go to bench/results
+bench: $(VENV)/.built-all $(VENV)/.installed-bench ## measure core, datapaths, storage, simulated clusters. ARGS=nfqueue: one of them. ARGS=--json: for scripts
 	$(BIN)/python -m bench $(ARGS)
 
-fuzz: $(VENV)/.built-all ## look for inputs that break a parser, TIME=600 seconds for each TARGET (all); fuzz/README.md
+fuzz: $(VENV)/.built-all ## look for inputs that break a parser, TIME=60 seconds for each TARGET (all); fuzz/README.md
 	$(BIN)/python -m fuzz --time $(TIME) $(addprefix --target ,$(TARGET)) $(ARGS)
+
+screenshots: $(VENV)/.built-all ## make the pictures in docs/screenshots anew, of a cluster under load
+	PYTHONPATH=tests $(BIN)/python scripts/screenshots.py
 
 build: $(VENV)/.built-$(NEEDS) ## what all others stand on: packages, virtual environment, extensions
 
@@ -47,9 +53,25 @@ $(VENV)/.installed-socket: $(SETUP)
 	PYTHON=$(PYTHON) scripts/bootstrap $(VENV) socket
 	touch $@
 
+$(VENV)/.installed-bench: $(VENV)/.installed-all
+	$(BIN)/python -m pip --disable-pip-version-check install -q --group bench
+	touch $@
+
 $(VENV)/.built-%: $(VENV)/.installed-% $(SOURCES)
 	$(BIN)/python setup.py --quiet build_ext --inplace
 	touch $@
+
+wheel: ## a wheel in dist/; without clang and libbpf it has no eBPF datapath
+	$(PYTHON) -m pip --disable-pip-version-check wheel $(PIP_ARGS) --no-deps --wheel-dir dist .
+
+man: $(VENV)/.built-$(NEEDS) ## the man pages, in build/man
+	$(BIN)/python scripts/manpages.py build/man
+
+install: ## programs, units, man pages, completions, to PREFIX=/usr/local, for packages under DESTDIR
+	PYTHON=$(PYTHON) scripts/install
+
+uninstall: ## remove what install put there; configuration and data stay
+	scripts/uninstall
 
 clean: ## remove what was built, the virtual environment too
 	rm -rf $(VENV) build fuzz/build dist *.egg-info bench/results .mypy_cache .ruff_cache .pytest_cache .hypothesis
@@ -57,4 +79,4 @@ clean: ## remove what was built, the virtual environment too
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18

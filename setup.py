@@ -20,10 +20,14 @@ NAMES = [
     "kdht._buckets",
     "kdht._packet",
     "kdht._message",
+    "kdht._reply",
     "kdht._routing",
     "kdht.datapath._udp",
+    "kdht.datapath._hot",
     "kdht.datapath._socket",
     "kdht.datapath._nfqueue",
+    "kdht.storage._reads",
+    "kdht.lab._overlay",
     "kdht.replay._capture",
     "kdht.replay._engine",
 ]
@@ -54,6 +58,12 @@ class BpfObject(Extension):
 
 class BuildExt(build_ext):
     """Hands BPF objects to clang; setuptools does the rest: when to build, where to put, what may fail."""
+
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        self.parallel = self.parallel or True  # as many at once as there are processors
+        if self.inplace:  # pip install -e too: one folder for both, so that nothing is compiled twice
+            self.build_lib, self.build_temp = "build/inplace/lib", "build/inplace/temp"
 
     def get_ext_filename(self, fullname: str) -> str:
         objects = {ext.name for ext in self.extensions if isinstance(ext, BpfObject)}

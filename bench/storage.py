@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import click
 from rich.console import Console
@@ -21,8 +22,9 @@ from kdht._routing import Core
 from kdht._shared import PORT, Op
 from kdht.datapath.base import Datagram
 from kdht.keys import derive
+from kdht.node.replicas import Coordinator, Policy
 from kdht.node.service import Service
-from kdht.storage import GroupWriter, InlineWriter, LevelStore, Write
+from kdht.storage import GroupWriter, InlineWriter, LevelStore, Stored, Write
 from kdht.wire import Address, Contact, Message
 
 NOW = 1_700_000_000.0
@@ -34,6 +36,7 @@ KEY = derive(1, b"a secret for benchmarks")
 HOME = Address.of("10.0.0.1", PORT)
 ENTRY = Address.of("10.0.0.2", PORT)
 CLIENT = Address.of("10.0.0.9", 40000)
+Item = TypeVar("Item")
 
 
 def rate(step: Callable[[], int], seconds: float) -> float:
@@ -47,11 +50,11 @@ def rate(step: Callable[[], int], seconds: float) -> float:
     return best
 
 
-def batches(keys: list[bytes]) -> Iterator[list[bytes]]:
-    """Endlessly, BATCH keys at a time."""
+def batches(items: list[Item]) -> Iterator[list[Item]]:
+    """Endlessly, BATCH of them at a time."""
     while True:
-        for start in range(0, len(keys) - BATCH + 1, BATCH):
-            yield keys[start : start + BATCH]
+        for start in range(0, len(items) - BATCH + 1, BATCH):
+            yield items[start : start + BATCH]
 
 
 def reads(store: LevelStore, keys: list[bytes], seconds: float) -> float:
@@ -59,10 +62,23 @@ def reads(store: LevelStore, keys: list[bytes], seconds: float) -> float:
     return rate(lambda: len(store.get_many(next(turns), NOW)), seconds)
 
 
+def write(key: bytes, value: bytes) -> Write:
+    """Of a version above all before it."""
+    return Write(key, Stored(time.time_ns(), 0, 0, value))
+
+
 def writes(store: LevelStore, keys: list[bytes], size: int, seconds: float) -> float:
     rng = random.Random(3)
     value = rng.randbytes(VALUE_BYTES)
-    return rate(lambda: len(store.apply([Write(rng.choice(keys), value) for _ in range(size)], NOW)), seconds)
+    return rate(lambda: len(store.apply([write(rng.choice(keys), value) for _ in range(size)], NOW)), seconds)
+
+
+def repeats(store: LevelStore, keys: list[bytes], seconds: float) -> float:
+    """Writes of what stands already."""
+    held = store.get_many(keys[:10_000], NOW)
+    same = [Write(key, record) for key, record in zip(keys, held, strict=False) if record]
+    turns = batches(same)
+    return rate(lambda: len(store.apply(next(turns), NOW)), seconds)
 
 
 def grouped(store: LevelStore, keys: list[bytes], seconds: float) -> tuple[float, float]:
@@ -76,7 +92,7 @@ def grouped(store: LevelStore, keys: list[bytes], seconds: float) -> tuple[float
         room = threading.Semaphore(256)
         while not stop.is_set():
             room.acquire()
-            writer.submit([Write(rng.choice(keys), value)], NOW, lambda outcome: room.release())
+            writer.submit([write(rng.choice(keys), value)], NOW, lambda outcome: room.release())
 
     threads = [threading.Thread(target=submit, args=(seed,)) for seed in range(CLIENTS)]
     for thread in threads:
@@ -106,12 +122,20 @@ def answers(store: LevelStore, keys: list[bytes], forwarded: bool, seconds: floa
         cookie_key=KEY.cookie,
     )
     sent: list[int] = []
-    service = Service(
+    coordinator = Coordinator(
         store=store,
         writer=InlineWriter(store),
         core=core,
+        sources={True: HOME},
+        rng=random.Random(1),
+        policy=Policy(replicas=1, acks=1),
+        send=lambda batch: sent.append(len(batch)),
+    )
+    service = Service(
+        store=store,
+        coordinator=coordinator,
+        core=core,
         contact=Contact(bytes(20), *HOME),
-        own=[HOME],
         send=lambda batch: sent.append(len(batch)),
     )
     requests = [local(core, key, forwarded) for key in keys]
@@ -143,7 +167,7 @@ def measure(directory: Path, records: int, seconds: float) -> dict[str, float]:
     rng = random.Random(1)
     keys = [rng.randbytes(20) for _ in range(records)]
     for start in range(0, records, 1000):
-        store.apply([Write(key, rng.randbytes(VALUE_BYTES)) for key in keys[start : start + 1000]], NOW)
+        store.apply([write(key, rng.randbytes(VALUE_BYTES)) for key in keys[start : start + 1000]], NOW)
     rng.shuffle(keys)
     grouped_rate, group_size = grouped(store, keys, seconds)
     figures = {
@@ -152,6 +176,7 @@ def measure(directory: Path, records: int, seconds: float) -> dict[str, float]:
         "puts_in_batches_of_100": writes(store, keys, 100, seconds),
         "puts_through_group_writer": grouped_rate,
         "writes_in_a_group": group_size,
+        "puts_of_what_stands": repeats(store, keys, seconds),
         "service_gets_straight": answers(store, keys[:4096], False, seconds),
         "service_gets_forwarded": answers(store, keys[:4096], True, seconds),
     }

@@ -14,12 +14,18 @@
 
 #define KDHT_WAY_LIFE 50000000ull /* nanoseconds for which an answer of bpf_fib_lookup is used again */
 
-/* The wall clock, seconds; a BPF program has none of its own. */
-static __always_inline __u32 kdht_now(const struct kdht_xdp_settings *settings, __u64 clock)
+/* The wall clock, seconds; a BPF program has none of its own. The division is dear: once a second. */
+static __always_inline __u32 kdht_now(const struct kdht_xdp_settings *settings, __u64 clock, struct kdht_second *known)
 {
+	__u64 wall = clock + settings->clock_offset;
+
 	if (settings->flags & KDHT_XDP_FIXED_TIME)
 		return settings->now;
-	return (clock + settings->clock_offset) / KDHT_SECOND;
+	if (wall - known->begin >= KDHT_SECOND) {
+		known->number = wall / KDHT_SECOND;
+		known->begin = known->number * KDHT_SECOND;
+	}
+	return known->number;
 }
 
 /* A token bucket per sender, one second deep, in nanoseconds' worth of messages. */
@@ -78,15 +84,19 @@ static __always_inline void kdht_question(const struct kdht_plan *p)
 	p->s->way.longest = p->f->end;
 }
 
-/* The kernel's answer, into the scratch's `way`, or the reason why there is none. */
-static __always_inline int kdht_ask(struct xdp_md *ctx, struct kdht_scratch *s)
+/* The kernel's answer, into the scratch's `way`, or the reason why there is none. Global: verified once. */
+__noinline int kdht_ask(struct xdp_md *ctx, struct kdht_scratch *s)
 {
-	struct kdht_vlan vlan = {.ifindex = s->way.from, .number = s->vlan - 1};
+	struct kdht_vlan vlan = {};
 	__u32 *tagged = 0;
 	long answer;
 
+	if (!s)
+		return KDHT_REASON_NO_ROUTE;
 	s->fib.ifindex = s->way.from;
 	if (s->vlan) {
+		vlan.ifindex = s->way.from;
+		vlan.number = s->vlan - 1;
 		tagged = bpf_map_lookup_elem(&kdht_vlans, &vlan);
 		if (!tagged)
 			return KDHT_REASON_NO_ROUTE;
@@ -103,28 +113,31 @@ static __always_inline int kdht_ask(struct xdp_md *ctx, struct kdht_scratch *s)
 	return KDHT_GO_ON;
 }
 
-/* Where the message goes, into the scratch's `way`; the kernel is asked once in a while for each target. */
-__noinline int kdht_route(struct xdp_md *ctx, struct kdht_scratch *s)
+static __always_inline int kdht_is_known(const struct kdht_way *known, const struct kdht_plan *p)
 {
-	struct kdht_way *known;
-	__u32 index;
+	return known->until > p->clock && known->from == p->f->ctx->ingress_ifindex && !p->f->vlan &&
+	       known->longest >= p->f->end && known->target.low == p->target.low &&
+	       known->target.high == p->target.high;
+}
+
+/* Where the message goes, into the scratch's `way`; the kernel is asked once in a while for each target. */
+static __always_inline int kdht_route(const struct kdht_plan *p)
+{
+	__u32 index = ((p->target.low ^ p->target.high) * 0x9e3779b97f4a7c15ull) >> (64 - KDHT_WAY_BITS);
+	struct kdht_way *known = bpf_map_lookup_elem(&kdht_ways, &index);
 	int reason;
 
-	if (!s)
-		return KDHT_REASON_NO_ROUTE;
-	index = ((s->way.target.low ^ s->way.target.high) * 0x9e3779b97f4a7c15ull) >> (64 - KDHT_WAY_BITS);
-	known = bpf_map_lookup_elem(&kdht_ways, &index);
 	if (!known)
 		return KDHT_REASON_NO_ROUTE;
-	if (known->until + KDHT_WAY_LIFE > s->way.until && known->from == s->way.from && !s->vlan &&
-	    known->longest >= s->way.longest && known->target.low == s->way.target.low &&
-	    known->target.high == s->way.target.high) {
-		s->way = *known;
+	if (kdht_is_known(known, p)) {
+		p->s->way.ifindex = known->ifindex;
+		__builtin_memcpy(p->s->way.macs, known->macs, sizeof(known->macs));
 		return KDHT_GO_ON;
 	}
-	reason = kdht_ask(ctx, s);
-	if (reason == KDHT_GO_ON && !s->vlan)
-		*known = s->way;
+	kdht_question(p);
+	reason = kdht_ask(p->f->ctx, p->s);
+	if (reason == KDHT_GO_ON && !p->f->vlan)
+		*known = p->s->way;
 	return reason;
 }
 
@@ -205,13 +218,12 @@ int kdht_xdp(struct xdp_md *ctx)
 	if (!(plan.config->flags & KDHT_CONFIG_READY))
 		return kdht_action(settings, kdht_count(KDHT_REASON_NOT_READY));
 	plan.clock = bpf_ktime_get_coarse_ns();
-	plan.now = kdht_now(settings, plan.clock);
+	plan.now = kdht_now(settings, plan.clock, &plan.s->second);
 	reason = kdht_treat(&plan, settings);
 	if (reason != KDHT_REASON_ENTERED && reason != KDHT_REASON_NEXT_HOP && reason != KDHT_REASON_RELAYED)
 		return kdht_action(settings, kdht_count(reason));
 	if (!(settings->flags & KDHT_XDP_TEST_RUN)) {
-		kdht_question(&plan);
-		way = kdht_route(ctx, plan.s);
+		way = kdht_route(&plan);
 		if (way != KDHT_GO_ON)
 			return kdht_action(settings, kdht_count(way));
 	}

@@ -93,8 +93,15 @@ struct kdht_walk {
 	__be16 port;
 };
 
+/* The second of the wall clock that this CPU saw last. */
+struct kdht_second {
+	__u64 begin; /* nanoseconds */
+	__u64 number;
+};
+
 /* Of the packet being treated, what is too large for the stack; the body only where it is looked at. */
 struct kdht_scratch {
+	struct kdht_second second; /* outlives the packet */
 	struct bpf_fib_lookup fib;
 	struct kdht_way way;
 	struct kdht_walk walk;

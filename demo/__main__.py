@@ -57,8 +57,9 @@ def _show(stage: Stage, entries: list[Entry], console: Console, as_json: bool) -
     proof.count_datagrams(stage)
     with report.progress(console) as progress:
         passes, ways = _play(stage, entries, progress)
+    kept = proof.wait_kept(stage.nodes, (entry.name for entry in entries))
     facts = [proof.facts_of(node) for node in stage.nodes]
-    claims = list(proof.checks(stage, len(entries), passes, ways, facts))
+    claims = list(proof.checks(stage, len(entries), kept, passes, ways, facts))
     report.passes(console, passes)
     report.shares(console, facts)
     report.packets(console, facts)

@@ -109,9 +109,9 @@ def keep(target: str, out: Path = BUILD) -> int:
 
 
 def summary(runs: Iterable[Run]) -> Table:
-    table = Table("target")
-    for heading in ("executions", "per CPU s", "CPU min", "C edges", "features", "inputs", "findings"):
-        table.add_column(heading, justify="right")
+    table = Table("target", box=None)
+    for heading in ("runs", "per CPU s", "CPU min", "C edges", "features", "inputs", "findings"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for run in runs:
         table.add_row(
             run.target,

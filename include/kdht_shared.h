@@ -24,21 +24,29 @@
 #define KDHT_ID_BITS 160
 #define KDHT_RECORD_LEN 16 /* struct kdht_record */
 #define KDHT_MAX_VALUE 1104 /* KDHT_MAX_BODY - KDHT_RECORD_LEN */
-#define KDHT_COOKIE_SLOT_BITS 7 /* a cookie's time slot is 128 s; two slots are valid */
+#define KDHT_COOKIE_SLOT_BITS 7 /* a cookie's time slot is 128 s; good in it and in those beside it */
 
 /* Routed ops are the datapath's, control ops always pass up to the daemon. */
-#define KDHT_OPS(X) \
-	X(GET, 0x01)    \
-	X(PUT, 0x02)    \
-	X(DELETE, 0x03) \
-	X(TRACE, 0x04)  \
-	X(PING, 0x10)   \
-	X(FIND_NODE, 0x11)
+#define KDHT_OPS(X)                                                            \
+	X(GET, 0x01)                                                               \
+	X(PUT, 0x02)                                                               \
+	X(DELETE, 0x03)                                                            \
+	X(TRACE, 0x04)                                                             \
+	X(QUORUM_GET, 0x05) /* the newest of what a majority of the replicas has */ \
+	X(WATCH, 0x06)      /* tell me of changes, for a while */                  \
+	X(PING, 0x10)                                                              \
+	X(FIND_NODE, 0x11)                                                         \
+	X(STORE, 0x12)   /* a record, to a replica */                              \
+	X(FETCH, 0x13)   /* a record, from a replica */                            \
+	X(DIGEST, 0x14)  /* are these key ranges equal? */                         \
+	X(OFFER, 0x15)   /* which of these versions do you want? */                \
+	X(SUSPECT, 0x16) /* this contact does not answer me */                     \
+	X(LEAVE, 0x17)   /* forget me: I am going */
 
 #define KDHT_FIRST_ROUTED_OP 0x01
-#define KDHT_LAST_ROUTED_OP 0x04
+#define KDHT_LAST_ROUTED_OP 0x06
 #define KDHT_FIRST_CONTROL_OP 0x10
-#define KDHT_LAST_CONTROL_OP 0x11
+#define KDHT_LAST_CONTROL_OP 0x17
 
 #define KDHT_FLAGS(X)  \
 	X(REPLY, 0x01)     \
@@ -55,7 +63,14 @@
 	X(BAD_REQUEST, 5)     /* the body cannot be what the op wants */                \
 	X(STORAGE_FAILED, 6)  /* the disk said no: nothing was changed */               \
 	X(BUSY, 7)            /* too much waits already: try again later */             \
-	X(HOPS_ENDED, 8)      /* TRACE only: the hop limit ended here */
+	X(HOPS_ENDED, 8)      /* TRACE only: the hop limit ended here */                    \
+	X(CONFLICT, 9)        /* another version stands than the writer said */             \
+	X(UNCONFIRMED, 10)    /* too few replicas answered: it may stand or not */
+
+/* In a record's flags. */
+#define KDHT_RECORD_FLAGS(X) \
+	X(IF_VERSION, 0x01)  /* a request: write only where this version stands, 0: no record */ \
+	X(TOMBSTONE, 0x02)   /* between nodes and in the store: deleted, there is no value */
 
 /* --- What the implementations agree on ------------------------------------- */
 
@@ -118,6 +133,11 @@ enum kdht_status {
 	KDHT_STATUSES(X)
 #undef X
 };
+enum kdht_record_flag {
+#define X(name, value) KDHT_RECORD_FLAG_##name = value,
+	KDHT_RECORD_FLAGS(X)
+#undef X
+};
 enum kdht_verdict {
 #define X(name, value) KDHT_##name = value,
 	KDHT_VERDICTS(X)
@@ -157,7 +177,10 @@ struct kdht_header {
 	__be64 header_tag;
 } __attribute__((packed));
 
-/* What stands before the value in a PUT, in its reply and in a GET's reply. */
+/*
+ * What stands before the value in a PUT, in its reply and in a GET's reply. Between nodes (STORE,
+ * FETCH) `ttl` is the expiry itself, in Unix seconds, so that all replicas agree on it.
+ */
 struct kdht_record {
 	__be64 version;
 	__be32 ttl; /* seconds; 0: no end */
@@ -174,6 +197,7 @@ struct kdht_contact {
 /* --- Tuning: may differ between builds of one cluster ------------------------ */
 
 #define KDHT_K 20 /* contacts in a bucket */
+#define KDHT_MAX_REPLICAS 16
 #define KDHT_HOP_LIMIT 16
 #define KDHT_REPLAY_WINDOW 60 /* seconds, either way */
 #define KDHT_MAX_OWN 8        /* addresses of one node */

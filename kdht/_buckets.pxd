@@ -8,3 +8,7 @@ from kdht._layout cimport kdht_config, kdht_contact, kdht_region_full
 cdef int find_next_hop(const kdht_region_full *region, const kdht_config *config, const uint8_t *key_id,
                        uint32_t attempt, kdht_contact *found) noexcept nogil
 cdef int write_bucket(kdht_region_full *region, int index, contacts) except -1
+cdef int find_closest(const kdht_region_full *region, const kdht_config *config, const uint8_t *key_id,
+                      int wanted, kdht_contact *found) noexcept nogil
+cdef int count_closer(const kdht_region_full *region, const kdht_config *config,
+                      const uint8_t *key_id) noexcept nogil

@@ -118,6 +118,78 @@ cdef int find_next_hop(const kdht_region_full *region, const kdht_config *config
     return KDHT_REASON_OWNER if skip == attempt else KDHT_REASON_ATTEMPT_ENDS
 
 
+cdef int find_closest(const kdht_region_full *region, const kdht_config *config, const uint8_t *key_id,
+                      int wanted, kdht_contact *found) noexcept nogil:
+    """Up to `wanted` contacts into `found`, nearest to the key first; how many.
+
+    First the buckets whose bit of self XOR key is set, ascending, then those whose bit is clear,
+    descending: each bucket's contacts are nearer than all of the next.
+    """
+    cdef uint64_t key[3]
+    cdef uint64_t closer[3]
+    cdef int count = 0, index, word
+    for word in range(3):
+        key[word] = _word(key_id, word)
+        closer[word] = _word(config.self_id, word) ^ key[word]
+    for index in range(KDHT_ID_BITS):
+        if count < wanted and closer[index >> 6] >> (63 - (index & 63)) & 1:
+            count += _sorted(region, config, index, key, wanted - count, found + count)
+    for index in range(KDHT_ID_BITS - 1, -1, -1):
+        if count < wanted and not closer[index >> 6] >> (63 - (index & 63)) & 1:
+            count += _sorted(region, config, index, key, wanted - count, found + count)
+    return count
+
+
+cdef int count_closer(const kdht_region_full *region, const kdht_config *config,
+                      const uint8_t *key_id) noexcept nogil:
+    """How many contacts are nearer to the key than this node: all in the buckets whose bit is set."""
+    cdef uint64_t closer
+    cdef int word, bit, count = 0
+    for word in range(3):
+        closer = (_word(config.self_id, word) ^ _word(key_id, word)) & config.occupancy[word]
+        while closer:
+            bit = clzll(closer)
+            closer &= ~(<uint64_t>1 << (63 - bit))
+            count += _size(&region.buckets[64 * word + bit])
+    return count
+
+
+cdef int _size(const kdht_bucket_cell *cell) noexcept nogil:
+    """The number of contacts in a bucket, as it is being read."""
+    return <int>min(cell.copies[kdht_cell_begin(&cell.sequence) & 1].count, <uint32_t>KDHT_K)
+
+
+cdef int _sorted(const kdht_region_full *region, const kdht_config *config, int index, const uint64_t *key,
+                 int wanted, kdht_contact *found) noexcept nogil:
+    """Up to `wanted` contacts of one bucket, nearest to the key first; how many.
+
+    None if the writer keeps changing it.
+    """
+    cdef kdht_bucket bucket
+    cdef uint32_t i
+    if not config.occupancy[index >> 6] >> (63 - (index & 63)) & 1:
+        return 0
+    if not _copy(&region.buckets[index], &bucket):
+        return 0
+    for i in range(bucket.count):
+        if <int>i >= wanted:
+            return wanted
+        memcpy(found + i, &bucket.contacts[_ranked(&bucket, bucket.count, key, i)], sizeof(kdht_contact))
+    return <int>bucket.count
+
+
+cdef bint _copy(const kdht_bucket_cell *cell, kdht_bucket *bucket) noexcept nogil:
+    """The bucket as it was published; False if the writer won READ_TRIES races."""
+    cdef uint32_t begun
+    cdef int _try
+    for _try in range(READ_TRIES):
+        begun = kdht_cell_begin(&cell.sequence)
+        bucket[0] = cell.copies[begun & 1]
+        if kdht_cell_same(&cell.sequence, begun):
+            return bucket.count <= KDHT_K
+    return False
+
+
 cdef int write_bucket(kdht_region_full *region, int index, contacts) except -1:
     """Publish the contacts of one bucket: what readers see is all of it or none.
 

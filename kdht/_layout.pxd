@@ -65,7 +65,14 @@ cdef extern from "kdht_shared.h" nogil:
         KDHT_LAST_ROUTED_OP
         KDHT_FIRST_CONTROL_OP
         KDHT_LAST_CONTROL_OP
+        KDHT_OP_GET
         KDHT_OP_TRACE
+        KDHT_RECORD_LEN
+        KDHT_RECORD_FLAG_TOMBSTONE
+        KDHT_MAX_VALUE
+        KDHT_STATUS_OK
+        KDHT_STATUS_COOKIE_NEEDED
+        KDHT_STATUS_TOO_LARGE
         KDHT_FLAG_REPLY
         KDHT_FLAG_FORWARDED
         KDHT_KNOWN_FLAGS

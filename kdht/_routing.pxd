@@ -6,6 +6,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from kdht._layout cimport (
     KDHT_DROP, KDHT_FORWARD, KDHT_LOCAL, KDHT_PASS, KDHT_RELAY, kdht_outcome,
 )
+from kdht._reply cimport Request
 
 
 cdef extern from "kdht_region.h" nogil:
@@ -29,3 +30,9 @@ cdef int core_decide(kdht_region *region, uint32_t lane, uint8_t *message, uint3
 # length unchanged. A next hop of the other family is LOCAL (reason FAMILY): the socket's job.
 cdef int core_verdict(kdht_region *region, uint32_t lane, uint8_t *packet, uint32_t length,
                       uint32_t now, kdht_outcome *out) noexcept nogil
+
+# The reply to a request whose verdict is LOCAL, made of it in place: `message` has room for KDHT_MAX_DATAGRAM
+# bytes. Its length; `out` has the addresses. Ports in network order.
+cdef uint32_t core_reply(kdht_region *region, uint32_t lane, uint8_t *message, const Request *request,
+                         uint8_t status, const uint8_t *body, uint32_t length, uint32_t now,
+                         kdht_outcome *out) noexcept nogil

@@ -18,11 +18,12 @@ from collections import namedtuple
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
-from kdht._buckets cimport find_next_hop, write_bucket
+from kdht._buckets cimport count_closer, find_closest, find_next_hop, write_bucket
 from kdht._layout cimport *
 from kdht._message cimport Plan, apply_plan, plan_message, sign
 from kdht._packet cimport Packet, packet_close, packet_open, packet_parse
 from kdht._tags cimport cookie_at
+from kdht._reply cimport Request, write_reply
 from kdht._shared import VERDICT_OF, Reason
 from kdht.wire import Address, Contact
 
@@ -80,6 +81,13 @@ cdef int core_decide(kdht_region *shared, uint32_t lane, uint8_t *message, uint3
     if verdict == KDHT_FORWARD or verdict == KDHT_RELAY:
         apply_plan(<kdht_header *>message, &plan, out)
     return verdict
+
+
+cdef uint32_t core_reply(kdht_region *shared, uint32_t lane, uint8_t *message, const Request *request,
+                         uint8_t status, const uint8_t *body, uint32_t length, uint32_t now,
+                         kdht_outcome *out) noexcept nogil:
+    return write_reply(_config(<kdht_region_full *>shared, lane), <kdht_header *>message, request, status,
+                       body, length, now, out)
 
 
 cdef int core_verdict(kdht_region *shared, uint32_t lane, uint8_t *data, uint32_t length,
@@ -275,24 +283,23 @@ cdef class Core:
 
     def closest(self, key: bytes, count: int = KDHT_K) -> list:
         """Up to `count` contacts, nearest to the 20-byte key first; this node is not among them."""
-        cdef list found = []
-        wanted = int.from_bytes(key, "big")
-        for index in _by_distance(self, key):
-            found += sorted(self.bucket(index), key=lambda c: int.from_bytes(c.id, "big") ^ wanted)
-            if len(found) >= count:
-                break
-        return found[:count]
+        cdef kdht_region_full *region = <kdht_region_full *>self.region
+        cdef kdht_config config = _snapshot(region)
+        cdef int i, number, wanted = min(max(count, 0), KDHT_ID_BITS * KDHT_K)
+        _need(key, KDHT_ID_LEN, "a key")
+        cdef const uint8_t *key_at = key
+        cdef bytearray room = bytearray(max(wanted, 1) * sizeof(kdht_contact))
+        cdef kdht_contact *found = <kdht_contact *><char *>room
+        with nogil:
+            number = find_closest(region, &config, key_at, wanted, found)
+        return [_contact(&found[i]) for i in range(number)]
 
     def rank(self, key: bytes, limit: int = KDHT_K) -> int:
         """How many contacts are closer to the 20-byte key than this node; counts up to `limit`."""
-        distance = _distance(self, key) & self.occupancy()
-        closer = 0
-        for index in range(KDHT_ID_BITS):
-            if distance >> (KDHT_ID_BITS - 1 - index) & 1:
-                closer += len(self.bucket(index))
-                if closer >= limit:
-                    return limit
-        return closer
+        cdef kdht_region_full *region = <kdht_region_full *>self.region
+        cdef kdht_config config = _snapshot(region)
+        _need(key, KDHT_ID_LEN, "a key")
+        return min(count_closer(region, &config, key), limit)
 
     # Verdicts
 
@@ -359,6 +366,30 @@ cdef class Core:
             return 0
         return cookie_at(config, client_ip, <uint32_t>now >> KDHT_COOKIE_SLOT_BITS)
 
+    def reply(self, request, status: int, body: bytes, now: int):
+        """The answer to a LOCAL request: its bytes, where to, and from where (None: the usual address).
+
+        `request` is a Datagram. A `body` of more than the client may be sent is replaced by the reason.
+        """
+        cdef bytes asked = request.data, body_bytes = body
+        cdef bytes source_ip = request.source.ip, target_ip = request.target.ip
+        cdef uint8_t message[KDHT_MAX_DATAGRAM]
+        cdef kdht_outcome out
+        cdef Request came
+        cdef kdht_config config = _snapshot(<kdht_region_full *>self.region)
+        if not KDHT_HEADER_LEN <= len(asked) or len(body_bytes) > KDHT_MAX_BODY:
+            raise ValueError("no request, or too long a body")
+        _need(source_ip, 16, "an address")
+        _need(target_ip, 16, "an address")
+        memcpy(message, <const uint8_t *>asked, KDHT_HEADER_LEN)
+        came.source_ip, came.source_port = source_ip, htons(request.source.port)
+        came.target_ip, came.target_port = target_ip, htons(request.target.port)
+        came.max_reply = request.max_reply
+        length = write_reply(&config, <kdht_header *>message, &came, status, body_bytes,
+                             <uint32_t>len(body_bytes), <uint32_t>now, &out)
+        source = Address(out.source_ip[:16], ntohs(out.source_port)) if out.source_port else None
+        return message[:length], Address(out.target_ip[:16], ntohs(out.target_port)), source
+
     def counters(self, lane=None) -> dict:
         """Verdicts so far by reason's name, of one lane or of all."""
         cdef kdht_region_full *region = <kdht_region_full *>self.region
@@ -404,20 +435,6 @@ cdef int _publish(Core core, const kdht_config *config) except -1:
     cell.copies[~cell.sequence & 1] = config[0]
     kdht_cell_publish(&cell.sequence)
     return 0
-
-
-cdef _distance(Core core, key):
-    _need(key, KDHT_ID_LEN, "a key")
-    cdef kdht_config config = _snapshot(<kdht_region_full *>core.region)
-    return int.from_bytes(config.self_id[:KDHT_ID_LEN], "big") ^ int.from_bytes(key, "big")
-
-
-cdef list _by_distance(Core core, key):
-    """Buckets that hold contacts, nearest to the key first: bits set ascending, clear descending."""
-    distance, occupied = _distance(core, key), core.occupancy()
-    held = [i for i in range(KDHT_ID_BITS) if occupied >> (KDHT_ID_BITS - 1 - i) & 1]
-    closer = [i for i in held if distance >> (KDHT_ID_BITS - 1 - i) & 1]
-    return closer + [i for i in reversed(held) if not distance >> (KDHT_ID_BITS - 1 - i) & 1]
 
 
 cdef _check_lane(lane):

@@ -1,8 +1,35 @@
 """Every exception that kdht raises on purpose: one tree, so that one `except` catches it.
 
 Each message says what is wrong and what to do. Only a program's main turns them into
-exit codes; `exit_code` is that program's status (sysexits-like, see docs/operating.md).
+exit codes: `exit_code`, whose meanings are in EXIT_CODES and nowhere else.
 """
+
+EXIT_CODES = {
+    0: "done",
+    1: "other",
+    2: "usage or configuration",
+    3: "storage",
+    4: "datapath",
+    5: "no daemon",
+    6: "request failed",
+    7: "not found",
+    8: "differences were found, or a condition did not hold",
+    9: "too few replicas confirmed",
+    10: "doctor found a failure",
+    130: "interrupted",
+}
+"""What the programs' exit codes mean. They do not change: scripts depend on them."""
+
+DIFFERENCES = 8
+"""Of a comparison that found differences."""
+UNHEALTHY = 10
+"""Of an examination that found a failure."""
+
+
+def exit_codes(*codes: int) -> str:
+    """A line for a program's help; all codes without arguments."""
+    chosen = codes or tuple(EXIT_CODES)
+    return "Exit codes: " + ", ".join(f"{code} {EXIT_CODES[code]}" for code in chosen) + "."
 
 
 class KdhtError(Exception):
@@ -83,6 +110,34 @@ class NotFound(RequestError, KeyError):
 
 class ValueTooLarge(RequestError, ValueError):
     """The value does not fit one datagram, or not what the caller said it takes."""
+
+
+class Interrupted(KdhtError):
+    """The user ended long work half way; the message says what is done and how to go on."""
+
+    exit_code = 130
+
+
+class Conflict(RequestError):
+    """A conditional write was not done: `version` stands instead of the one given, 0 for no record."""
+
+    exit_code = 8
+
+    def __init__(self, message: str = "", status: str | None = "CONFLICT", version: int = 0) -> None:
+        super().__init__(message, status)
+        self.version = version
+
+
+class Disagreement(KdhtError):
+    """Nodes of one cluster see it differently."""
+
+    exit_code = 8
+
+
+class Unconfirmed(RequestError):
+    """Too few replicas confirmed a write, which may stand or not; or too few answered a quorum read."""
+
+    exit_code = 9
 
 
 class LabError(KdhtError):

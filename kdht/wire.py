@@ -107,6 +107,7 @@ class Contact(NamedTuple):
 _CODES = {1: "B", 2: "H", 4: "I", 8: "Q", 16: "16s", shared.ID_LEN: f"{shared.ID_LEN}s"}
 HEADER = struct.Struct(">" + "".join(_CODES[size] for _, _, size in shared.LAYOUT))
 OFFSET = {name: offset for name, offset, _ in shared.LAYOUT}
+FIELD = {name: slice(offset, offset + size) for name, offset, size in shared.LAYOUT}
 
 NO_FLAGS = Flag(0)
 _KNOWN_OPS = frozenset(map(int, Op))
@@ -175,7 +176,7 @@ class Message:
 
 
 def pack_request(
-    op: Op, key: bytes, request_id: int, body: bytes = b"", *, hops: int = 0, max_reply: int = 0
+    op: int, key: bytes, request_id: int, body: bytes = b"", *, hops: int = 0, max_reply: int = 0
 ) -> bytearray:
     """A client's request, as Message.pack gives it, without the Message: for those who make many."""
     fields = (op, 0, hops, request_id, key, 0, 0, len(body), 0, 0, 0, 0, NO_IP, NO_IP, 0, max_reply)
@@ -299,9 +300,9 @@ def make_cookie(cookie_key: bytes, client_ip: bytes, now: int) -> int:
 
 
 def valid_cookie(cookie: int, cookie_key: bytes, client_ip: bytes, now: int) -> bool:
-    """Whether a cookie is of this time slot or of the one before; 0 is none."""
+    """Whether a cookie is of this time slot or of one beside it; 0 is none."""
     slot = now >> shared.COOKIE_SLOT_BITS
-    slots = range(max(slot - 1, 0), slot + 1)
+    slots = range(max(slot - 1, 0), slot + 2)
     return cookie != 0 and any(cookie == _cookie_of_slot(cookie_key, client_ip, s) for s in slots)
 
 

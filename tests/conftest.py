@@ -1,12 +1,14 @@
 """What every test gets: the rule for tests that need root, the laboratory, and the check for leftovers."""
 
 import os
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from shutil import which
 
 import pytest
+from browser import missing
 from pyroute2 import netns
 
 from kdht.lab.netns import Lab
@@ -17,10 +19,19 @@ RUN_MARK = f"KDHT_TEST_RUN={os.getpid()}"
 IN_CI = os.environ.get("CI") == "true"
 
 
+def pytest_configure() -> None:
+    """A shell's background job ignores SIGINT, and so would everything that the tests start and interrupt."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Without root its tests are skipped; in CI that would hide them, so it is a failure."""
+    """What needs root or a browser is skipped where there is none; in CI that would hide it, so it is a failure."""
+    lacks = pytest.fail if IN_CI else pytest.skip
     if item.get_closest_marker("root") and os.geteuid() != 0:
-        (pytest.fail if IN_CI else pytest.skip)("needs root")
+        lacks("needs root")
+    if item.get_closest_marker("browser") and (programs := missing()):
+        lacks(f"needs {' and '.join(programs)} (Debian: apt-get install chromium chromium-driver)")
 
 
 @pytest.fixture

@@ -72,7 +72,7 @@ class DevNode:
         return control_client.call(self.control, method)
 
     def wait_ready(self, contacts: int = 0) -> "DevNode":
-        """Until it has joined and knows so many others; fails at once if it ended."""
+        """Until it is ready to serve and knows so many others; fails at once if it ended."""
         wait_until(lambda: self._is_ready(contacts), f"{self.listen} to be ready")
         return self
 
@@ -83,7 +83,7 @@ class DevNode:
             status = self.call("status")
         except NoDaemon:
             return False
-        return status["joined"] and status["contacts"] >= contacts
+        return status["ready"] and status["contacts"] >= contacts
 
     def said(self) -> str:
         """All of its standard error; it has ended."""

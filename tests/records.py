@@ -1,18 +1,27 @@
 """Writes and keys for the tests of storage and service."""
 
-from kdht.storage import Write
+from kdht._shared import RecordFlag
+from kdht.storage import Stored, Write
 
 NOW = 1_700_000_000.25
 MICROS = int(NOW * 1_000_000)
+TOMBSTONE = int(RecordFlag.TOMBSTONE)
 
 
 def key_of(number: int) -> bytes:
     return number.to_bytes(20, "big")
 
 
-def put(number: int, value: bytes = b"value", expiry: int = 0, flags: int = 0) -> Write:
-    return Write(key_of(number), value, expiry, flags)
+def put(
+    number: int,
+    value: bytes = b"value",
+    expiry: int = 0,
+    flags: int = 0,
+    version: int = 1,
+    if_version: int | None = None,
+) -> Write:
+    return Write(key_of(number), Stored(version, expiry, flags, value), if_version)
 
 
-def delete(number: int) -> Write:
-    return Write(key_of(number), None)
+def delete(number: int, version: int = 1, expiry: int = 0, if_version: int | None = None) -> Write:
+    return put(number, b"", expiry, TOMBSTONE, version, if_version)

@@ -10,8 +10,8 @@ from scripted_node import VERSION, ScriptedNode, answer, drop, refusal, refuse, 
 from kdht import AsyncClient, Client
 from kdht import _shared as shared
 from kdht._shared import Op, Status
-from kdht.client import Hop, _exchange
-from kdht.client._exchange import TRY_BITS
+from kdht.client import Hop, _entries
+from kdht.client._datagram import MAX_ATTEMPTS, TRY_BITS
 from kdht.errors import ConfigError, NotFound, RequestError, RequestTimeout, ValueTooLarge
 from kdht.wire import Address, Contact, Record, hash_key, pack_contacts
 
@@ -38,8 +38,8 @@ def ask(request):
 @pytest.fixture
 def short_waits(monkeypatch):
     """A lost datagram on loopback need not take a quarter of a second to be noticed."""
-    monkeypatch.setattr(_exchange, "START_RTO", 0.02)
-    monkeypatch.setattr(_exchange, "MIN_RTO", 0.02)
+    monkeypatch.setattr(_entries, "START_RTO", 0.02)
+    monkeypatch.setattr(_entries, "START_LATE", 0.02)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
@@ -120,7 +120,7 @@ def test_no_value(ask):
 def test_lost_datagrams_are_repeated(ask):
     with ScriptedNode(drop, drop, drop, answer) as node:
         assert ask(node.name, ("get", "hello")) == [b"world"]
-    assert [request.attempt for request in node.seen[:4]] == [0, 0, 1, 0]
+    assert [request.attempt for request in node.seen[:4]] == [0, 1, 2, 3]
 
 
 @pytest.mark.usefixtures("short_waits")
@@ -206,10 +206,10 @@ def test_a_busy_owner_is_tried_again(ask):
         assert ask(node.name, ("get", "hello")) == [b"world"]
 
 
-def test_a_failed_disk_is_said_at_once(ask):
+def test_failed_disks_everywhere_are_said(ask):
     with ScriptedNode(refuse(Status.STORAGE_FAILED)) as node, pytest.raises(RequestError, match="disk"):
-        ask(node.name, ("put", "hello", b""))
-    assert len(node.seen) == 1
+        ask(node.name, ("put", "hello", b""), attempts=3)
+    assert [request.attempt for request in node.seen] == [0, 1, 2]
 
 
 @pytest.mark.parametrize(("method", "args"), [("get", []), ("put", [b""])])
@@ -279,7 +279,7 @@ def test_nodes_that_name_nothing(ask, nodes, text):
         ask(nodes, ("get", "hello"))
 
 
-@pytest.mark.parametrize("limits", [{"timeout": 0}, {"timeout": -1}, {"timeout": float("nan")}, {"attempts": 0}, {"attempts": 17}])  # fmt: skip
+@pytest.mark.parametrize("limits", [{"timeout": 0}, {"timeout": -1}, {"timeout": float("nan")}, {"attempts": 0}, {"attempts": MAX_ATTEMPTS + 1}])  # fmt: skip
 def test_limits_that_make_no_sense(ask, limits):
     with pytest.raises(ConfigError, match=next(iter(limits))):
         ask("127.0.0.1", ("get", "hello"), **limits)
@@ -381,12 +381,12 @@ def test_put_many_gives_versions():
 def test_the_first_failure_ends_get_many():
     async def run(name):
         async with AsyncClient(name) as client:
-            with pytest.raises(RequestError, match="disk"):
+            with pytest.raises(RequestError, match="cannot read"):
                 await client.get_many([str(number) for number in range(1000)], window=5)
             assert client._driver is not None
-            assert client._driver._waiting == {}
+            assert client._driver._session._pending == {}
 
-    with ScriptedNode(answer, answer, refuse(Status.STORAGE_FAILED), answer) as node:
+    with ScriptedNode(answer, answer, refuse(Status.BAD_REQUEST), answer) as node:
         asyncio.run(run(node.name))
     assert len(node.seen) < 1000
 
@@ -397,7 +397,7 @@ def test_a_cancelled_request_is_forgotten():
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(client.get("hello"), 0.05)
             assert client._driver is not None
-            assert client._driver._waiting == {}
+            assert client._driver._session._pending == {}
             assert await client.get("hello") == b"world"
 
     def react(node, request):

@@ -67,6 +67,7 @@ BAD = {
     "node.anycast": (["::"], ["10.0.0.256"], "10.0.0.1"),
     "node.cookies": ("yes", 1),
     "node.hop_limit": (0, 256, "16"),
+    "node.bucket_size": (0, 21, "20"),
     "node.replay_window": (0, 3601, 1.5),
     "key.epoch": (-1, 256, "0"),
     "key.file": ("secret", 5),
@@ -80,9 +81,17 @@ BAD = {
     "datapath.ebpf_keep": (1, "yes"),
     "datapath.rate": (-1, 10_000_001, "fast"),
     "storage.sweep_interval": (0, 86401, []),
+    "storage.cache": (-1, 4097, "4M"),
+    "replication.replicas": (0, 17, "three"),
+    "replication.write": ("two", 2, ""),
+    "replication.repair_rate": (9, 100_001, "fast"),
+    "replication.tombstone_ttl": (59, 31_536_001, "1d"),
     "storage.max_waiting": (0, 1_000_001, {}),
     "control.socket": ("kdhtd.sock", "/" + "x" * 107, 1),
     "control.group": ("", 0),
+    "metrics.listen": ("127.0.0.1", "localhost:9548", "127.0.0.1:0", ":9548", "fe80::1", 9548),
+    "web.listen": ("127.0.0.1", "10.0.0.1:5380", "0.0.0.0:5380", "[::1]", 1),
+    "web.remote": ("yes", 1),
     "log.level": ("verbose", 1),
     "log.format": ("xml", None),
 }
@@ -123,7 +132,15 @@ def test_an_unknown_field_beside_every_field_is_refused(path):
         ({"node": {"listen": ["::1"]}, "key": []}, "key is []: expected a list of 1 to 2"),
         ({**GOOD, "nodes": {}}, "nodes is unknown; known here: node, key"),
         ({**GOOD, "log": 3}, "log is 3: expected a table with level, format"),
+        (
+            {**GOOD, "web": {"listen": "10.0.0.1:80"}},
+            "web.listen is 10.0.0.1:80, which is not loopback: set web.remote",
+        ),
         ({**GOOD, "key": [{}]}, "key[0] is {}: expected either `file` or `secret`"),
+        (
+            {**GOOD, "replication": {"replicas": 3}, "node": {**GOOD["node"], "bucket_size": 2}},
+            "node.bucket_size is 2, fewer than the 3 replicas: set it to 3 or more",
+        ),
         ({**GOOD, "key": [{"secret": SECRET}] * 2}, "every key has an epoch of its own"),
     ],
 )
@@ -178,16 +195,17 @@ def test_the_example_has_every_field_with_its_default():
     lines = [
         line.lstrip("#")
         for line in example().splitlines()
-        if line[:1] == "#" and " = " in line and line[1] != " "
+        if line[:1] == "[" or (line[:1] == "#" and " = " in line and line[1] != " ")
     ]
     uncommented = tomllib.loads("\n".join(lines))
-    named = {name for path in every_field() if (name := path.split(".")[1]) not in ("listen", "file")}
-    assert set(uncommented) == named
-    for path in every_field():
+    uncommented["key"] = uncommented["key"][0]
+    named = {f"{table}.{name}" for table, fields in uncommented.items() for name in fields}
+    assert named == set(every_field()) - {"node.listen", "key.file"}
+    for path in named - {"key.secret"}:
         table, _, name = path.partition(".")
         holder = plain_config.key[0] if table == "key" else getattr(plain_config, table)
-        if getattr(holder, name) and name in uncommented and name != "secret":
-            assert uncommented[name] == getattr(holder, name), path
+        if getattr(holder, name):
+            assert uncommented[table][name] == getattr(holder, name), path
 
 
 def test_overrides_lie_over_the_file():

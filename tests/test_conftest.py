@@ -31,11 +31,14 @@ def test_it():
 """
 
 
+NEEDS_A_BROWSER = NEEDS_ROOT.replace("root", "browser")
+
+
 def run(directory: Path, source: str, *, ci: bool, before: list[str] | None = None) -> str:
     """What pytest says of a file with this source, under this folder's conftest."""
     file = directory / "test_it.py"
     file.write_text(source)
-    options = ["-p", "conftest", "-p", "no:cacheprovider", "--rootdir", str(directory), "-W", "ignore"]
+    options = ["-rs", "-p", "conftest", "-p", "no:cacheprovider", "--rootdir", str(directory), "-W", "ignore"]
     env = {**os.environ, "PYTHONPATH": f"{TESTS}:{TESTS.parent}", "CI": "true" if ci else ""}
     command = [*(before or []), sys.executable, "-m", "pytest", *options, str(file)]
     done = subprocess.run(
@@ -67,6 +70,14 @@ def test_a_namespace_left_behind_fails_the_run_in_ci(tmp_path: Path) -> None:
 def test_root_tests_without_root(tmp_path: Path, ci: bool, closing: str) -> None:
     open_to_all(tmp_path)
     assert closing in run(tmp_path, NEEDS_ROOT, ci=ci, before=nobody()).splitlines()[-1]
+
+
+@pytest.mark.parametrize(("ci", "closing"), [(True, "1 error"), (False, "1 skipped")])
+def test_tests_of_a_browser_without_one(tmp_path: Path, monkeypatch, ci: bool, closing: str) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    said = run(tmp_path, NEEDS_A_BROWSER, ci=ci)
+    assert closing in said.splitlines()[-1]
+    assert ci or "needs chromium and chromedriver" in said
 
 
 def test_a_run_that_leaves_nothing_passes(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from daemons import KDHTD, DevNode, free_port, nobody, open_to_all, run
 
 from kdht import Client
 from kdht.cli import control_client
+from kdht.daemon import notify
 from kdht.errors import NoDaemon, NotFound
 from kdht.lab.wait import wait_until
 
@@ -66,9 +67,9 @@ def test_three_nodes_serve_each_others_values(three):
         clients[number % 3].put(key, value)
     for number, (key, value) in enumerate(values.items()):
         assert clients[(number + 1) % 3].get(key) == value
-    shares = [node.call("status")["records"] for node in three]
-    assert sum(shares) == len(values)
-    assert all(shares), "a node holds nothing: the keys were not spread"
+    # Three replicas of each; with --dev one confirms, the others follow.
+    whole = [len(values)] * 3
+    wait_until(lambda: [node.call("status")["records"] for node in three] == whole, "all replicas")
     assert clients[2].delete("key 0")
     with pytest.raises(NotFound):
         clients[0].get("key 0")
@@ -79,10 +80,11 @@ def test_three_nodes_serve_each_others_values(three):
 def test_a_node_keeps_its_id_its_records_and_its_contacts(three):
     node = three[1]
     before = node.call("status")
+    records = before["records"] + 30
     with Client(three[0].listen) as client:
         for n in range(30):
             client.put(f"k{n}", b"v")
-    records = node.call("status")["records"]
+    wait_until(lambda: node.call("status")["records"] == records, "its replicas")
     assert node.end()[0] == 0
     saved = {each["id"] for each in json.loads((node.home / "contacts").read_text())}
     assert saved == {other.call("status")["node_id"] for other in (three[0], three[2])}
@@ -146,6 +148,39 @@ def test_a_service_manager_is_told(start, tmp_path):
         assert node.call("status")["state"] == "running"
         assert node.end()[0] == 0
         assert sock.recv(100) == b"STOPPING=1"
+
+
+def test_the_watchdog_hears_the_event_loop(start, tmp_path):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind(str(tmp_path / "notify"))
+        sock.settimeout(20)
+        watched = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "400000"}
+        node = start(1, env={**os.environ, **watched})
+        heard = [sock.recv(100) for _ in range(4)]
+        assert sorted(heard) == [b"READY=1"] + 3 * [b"WATCHDOG=1"]
+        os.kill(node.process.pid, signal.SIGSTOP)
+        sock.settimeout(0.4)
+        with pytest.raises(TimeoutError):  # once what was on its way is read
+            list(iter(lambda: sock.recv(100), b""))
+        os.kill(node.process.pid, signal.SIGCONT)
+        sock.settimeout(20)
+        assert sock.recv(100) == b"WATCHDOG=1"
+        assert node.end()[0] == 0
+
+
+@pytest.mark.parametrize("microseconds", ["", "0", "soon", "-1"])
+def test_nobody_waits_for_a_beat(microseconds, monkeypatch):
+    monkeypatch.setenv("WATCHDOG_USEC", microseconds)
+    assert notify.watchdog_seconds() is None
+
+
+def test_the_beat_is_for_the_process_that_is_watched(monkeypatch):
+    monkeypatch.setenv("WATCHDOG_USEC", "30000000")
+    assert notify.watchdog_seconds() == 30
+    monkeypatch.setenv("WATCHDOG_PID", str(os.getpid()))
+    assert notify.watchdog_seconds() == 30
+    monkeypatch.setenv("WATCHDOG_PID", str(os.getpid() + 1))
+    assert notify.watchdog_seconds() is None
 
 
 def test_logs_as_json(start):

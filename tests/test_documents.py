@@ -6,9 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = sorted(
-    path for folder in ("", "docs", "nft", "bpf", "bench") for path in (ROOT / folder).glob("*.md")
-)
+DOCUMENTS = sorted(path for folder in ("", "docs", "nft", "fuzz") for path in (ROOT / folder).glob("*.md"))
 LINK = re.compile(r"\[[^]]*\]\(([^)#:]+)(?:#[^)]*)?\)")
 COMMAND = re.compile(r"\bmake ([a-z]+)")
 
@@ -34,3 +32,8 @@ def test_readme_names_the_two_commands_and_links() -> None:
     text = (ROOT / "README.md").read_text()
     assert {"demo", "test"} <= set(COMMAND.findall(text))
     assert len(LINK.findall(text)) >= 4
+
+
+def test_every_screenshot_is_shown() -> None:
+    shown = set(LINK.findall((ROOT / "docs/screenshots.md").read_text()))
+    assert {f"screenshots/{path.name}" for path in (ROOT / "docs/screenshots").iterdir()} <= shown

@@ -3,21 +3,23 @@
 import asyncio
 import threading
 
-from kdht._shared import Reason
+from kdht._shared import HEADER_LEN, Op, Reason
 from kdht.daemon.housekeeping import Watcher
 from kdht.daemon.inbox import Inbox, Line
 from kdht.datapath.base import Datagram
-from kdht.wire import NOWHERE
+from kdht.wire import NOWHERE, OFFSET
 
 
-def datagram(number: int, reason: Reason) -> Datagram:
-    return Datagram(bytes([number]), NOWHERE, NOWHERE, reason, 0)
+def datagram(number: int, reason: Reason, op: Op = Op.PING) -> Datagram:
+    data = bytearray(HEADER_LEN)
+    data[0], data[OFFSET["op"]] = number, op
+    return Datagram(bytes(data), NOWHERE, NOWHERE, reason, 0)
 
 
-def test_requests_stay_on_the_thread_and_control_messages_go_to_the_loop():
+def test_requests_and_replicas_stay_on_the_thread_and_control_messages_go_to_the_loop():
     async def run():
         loop = asyncio.get_running_loop()
-        routed, control, done = [], [], asyncio.Event()
+        routed, replicas, control, done = [], [], [], asyncio.Event()
 
         def take(batch):
             control.append((batch, threading.current_thread()))
@@ -26,17 +28,22 @@ def test_requests_stay_on_the_thread_and_control_messages_go_to_the_loop():
         inbox = Inbox()
         inbox.connect(
             lambda batch: routed.append((batch, threading.current_thread())),
+            lambda batch: replicas.append((batch, threading.current_thread())),
+            lambda address: None,
             Line(loop, take, 10),
+            Line(loop, control.append, 10),
             Line(loop, control.append, 10),
         )
         mixed = [datagram(n, Reason.CONTROL if n % 2 else Reason.OWNER) for n in range(6)]
+        mixed += [datagram(6, Reason.CONTROL, Op.STORE), datagram(7, Reason.CONTROL, Op.FETCH)]
         thread = threading.Thread(target=inbox.receive, args=(mixed,))
         thread.start()
         await done.wait()
         thread.join()
-        return routed, control, thread
+        return routed, replicas, control, thread
 
-    routed, control, thread = asyncio.run(run())
+    routed, replicas, control, thread = asyncio.run(run())
+    assert [(d.data[0], where) for batch, where in replicas for d in batch] == [(6, thread), (7, thread)]
     assert [(d.data[0], where) for batch, where in routed for d in batch] == [(n, thread) for n in (0, 2, 4)]
     assert [(d.data[0], where) for batch, where in control for d in batch] == [
         (n, threading.main_thread()) for n in (1, 3, 5)

@@ -192,7 +192,7 @@ def test_what_is_no_control_message_for_an_own_address_is_counted() -> None:
     }
 
 
-@pytest.mark.parametrize("op", [Op.PING, Op.FIND_NODE])
+@pytest.mark.parametrize("op", [Op.PING, Op.FIND_NODE, Op.SUSPECT, Op.LEAVE])
 @pytest.mark.parametrize("flags", [Flag(0), Flag.REPLY])
 def test_no_body_is_more_than_a_number(op: Op, flags: Flag) -> None:
     rng = Random(3)
@@ -314,7 +314,7 @@ def test_lookups_end_even_if_too_little_can_be_asked() -> None:
 
 
 def test_newcomers_wait_while_other_requests_are_under_way() -> None:
-    lone = Lone(Options(max_pending=1))
+    lone = Lone(Options(max_pending=1, probe_interval=1e6, discovery_interval=1e6))
     query = searching(lone)
     stranger = contact_of(9)
     assert len(lone.receive(request(stranger), stranger.address)) == 1, "an answer, and no ping"
@@ -325,7 +325,7 @@ def test_newcomers_wait_while_other_requests_are_under_way() -> None:
 
 def test_a_full_bucket_asks_its_oldest_contact_before_it_takes_a_newcomer() -> None:
     old, new = in_same_bucket(2)
-    options = Options(k=1, quiet=60.0, neighbour_interval=1e6)
+    options = Options(k=1, quiet=60.0, probe_interval=1e6, discovery_interval=1e6)
     lone = Lone(options)
     enter(lone, old)
     assert len(lone.receive(request(new), new.address)) == 1, "the old one was heard just now"
@@ -344,7 +344,7 @@ def test_a_full_bucket_asks_its_oldest_contact_before_it_takes_a_newcomer() -> N
 
 def test_a_removed_contact_is_replaced_by_who_waits_for_the_place() -> None:
     old, new = in_same_bucket(2)
-    lone = Lone(Options(k=1, quiet=0.0, neighbour_interval=1e6))
+    lone = Lone(Options(k=1, quiet=0.0, probe_interval=1e6, discovery_interval=1e6))
     enter(lone, old)
     lone.receive(request(new), new.address)
     while not (pings := [out for out in lone.advance(0.1) if out.target == new.address]):
@@ -355,7 +355,7 @@ def test_a_removed_contact_is_replaced_by_who_waits_for_the_place() -> None:
 
 def test_if_the_one_that_waits_is_dead_the_next_has_its_turn() -> None:
     old, first, last = in_same_bucket(3)
-    lone = Lone(Options(k=1, quiet=0.0, neighbour_interval=1e6))
+    lone = Lone(Options(k=1, quiet=0.0, probe_interval=1e6, discovery_interval=1e6))
     enter(lone, old)
     for contact in (first, last):
         lone.receive(request(contact), contact.address)
@@ -365,7 +365,7 @@ def test_if_the_one_that_waits_is_dead_the_next_has_its_turn() -> None:
 
 def test_who_was_thrown_out_is_left_alone_for_a_while_whoever_names_it() -> None:
     dead, witness = in_same_bucket(2)
-    lone = Lone(Options(neighbour_interval=1e6))
+    lone = Lone(Options(probe_interval=1e6, discovery_interval=1e6))
     enter(lone, dead)
     lone.node.unreachable(dead.address, lone.now + 1)
     lone.advance(20)
@@ -385,12 +385,18 @@ def test_who_was_thrown_out_is_left_alone_for_a_while_whoever_names_it() -> None
 
 def test_a_bucket_that_lost_a_contact_is_refreshed_soon() -> None:
     dead, other = in_same_bucket(2)
-    lone = Lone(Options(neighbour_interval=1e6))
+    lone = Lone(Options(probe_interval=1e6, discovery_interval=1e6))
     for contact in (dead, other):
         enter(lone, contact)
     lone.node.unreachable(dead.address, lone.now + 1)
-    sent = [parse(out.data) for out in lone.advance(Options().repair_delay * 2)]
-    lookups = [message for message in sent if message.op is Op.FIND_NODE]
+    lookups: list[Message] = []
+    for _ in range(int(Options().repair_delay * 200)):
+        for out in lone.advance(0.01):
+            message = parse(out.data)
+            if out.target == other.address and message.op in (Op.PING, Op.FIND_NODE):
+                lone.receive(reply_to(out, other), other.address)
+                lookups += [message] if message.op is Op.FIND_NODE else []
+    assert lone.published == {other}
     assert lookups
     assert all((message.key[0] ^ ME.id[0]) & 0x80 for message in lookups), "in that bucket's range"
 

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from kdht.daemon.web import FILES
 from kdht.datapath import ruleset
 from kdht.errors import DatapathError
 
 ROOT = Path(__file__).parent.parent
+PAGE = Path("kdht/daemon/page")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
@@ -29,8 +31,15 @@ def test_every_module_and_stub_is_there(installed: set[Path]) -> None:
     assert Path("kdht/py.typed") in installed
 
 
+def test_the_web_page_is_there(installed: set[Path]) -> None:
+    wanted = {PAGE / path.name for path in (ROOT / PAGE).iterdir()}
+    assert {path.name for path in wanted} == {name for name, _ in FILES.values()}
+    assert wanted == {path for path in installed if path.parent == PAGE}
+
+
 def test_nothing_that_a_build_made_is_there(installed: set[Path]) -> None:
-    assert {path.suffix for path in installed} <= {".py", ".pyi", ".pxd", ".typed"}
+    code = {path for path in installed if path.parent != PAGE}
+    assert {path.suffix for path in code} <= {".py", ".pyi", ".pxd", ".typed"}
     assert {path.parts[0] for path in installed} == {"kdht"}
 
 

@@ -1,6 +1,7 @@
 """One writer: the core has the change before a sink hears of it, and a sink hears of nothing twice."""
 
 import random
+import threading
 
 import pytest
 from builders import id_sharing, packed, random_contact
@@ -85,3 +86,21 @@ def test_who_is_disconnected_hears_no_more(publisher, rng) -> None:
     publisher.set_bucket(3, contacts(rng, 3, 1))
     assert copy.heard == []
     assert len(publisher.core.bucket(3)) == 1
+
+
+def test_a_copy_of_all_buckets_is_not_older_than_what_was_told(publisher, rng) -> None:
+    """Another thread's change waits until the copy is made, and is told after it."""
+    told = threading.Event()
+
+    class Sink(Copy):
+        def bucket_changed(self, index: int) -> None:
+            told.set()
+
+    publisher.connect(Sink(publisher.core))
+    writer = threading.Thread(target=publisher.set_bucket, args=(0, contacts(rng, 0, 1)))
+    with publisher.still():
+        writer.start()
+        assert not told.wait(0.05)
+        assert publisher.core.bucket(0) == []
+    writer.join()
+    assert told.is_set()

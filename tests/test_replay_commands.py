@@ -242,6 +242,7 @@ def test_bench_gives_figures_and_ratios():
     assert set(figures) == {"reading alone", "core", "oracle"}
     assert figures["core"]["ratio"] == 1
     assert all(each["packets_per_second"] > 0 and len(each["rounds"]) == 2 for each in figures.values())
+    assert figures["oracle"]["cpu_nanoseconds"] > figures["core"]["cpu_nanoseconds"] > 0
 
 
 # --- Users' mistakes -------------------------------------------------------------------------------------
@@ -270,6 +271,7 @@ def test_mistakes_end_in_one_line_and_status_2(arguments, said):
     done = replay(*arguments, check=2)
     assert said in done.stderr
     assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
 
 
 def test_no_daemon_is_status_5(tmp_path):

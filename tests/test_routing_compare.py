@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 import builders
+import pytest
 from builders import NOW, Node
 from packet_traffic import random_packet
 from traffic import random_datagram, random_node
@@ -23,6 +24,7 @@ from kdht.replay.oracle import Result
 PACKETS = int(os.environ.get("KDHT_COMPARE_PACKETS", "20000"))
 SEED = int(os.environ.get("KDHT_COMPARE_SEED", "0"))
 PER_NODE = 100
+pytestmark = pytest.mark.timeout(300 + PACKETS // 500)
 
 ELSEWHERE = {Reason.NOT_READY, Reason.NO_NEIGHBOUR, Reason.NO_ROUTE, Reason.RATE_LIMITED}
 """Not published, or the eBPF datapath's: no traffic gives these here."""

@@ -380,6 +380,8 @@ def test_a_proven_client_gets_what_it_takes_and_others_what_they_sent():
     assert max_reply(node, cookie=good, max_reply=0xFFFF) == shared.MAX_BODY
     assert max_reply(node, now=NOW + slot, cookie=good) == shared.MAX_BODY
     assert max_reply(node, now=NOW + 2 * slot, cookie=good) == 0
+    assert max_reply(node, now=NOW - slot, cookie=good) == shared.MAX_BODY
+    assert max_reply(node, now=NOW - 2 * slot, cookie=good) == 0
     assert max_reply(node, cookie=node.core.cookie(packed("10.0.0.98"), NOW)) == 0
     assert max_reply(node, cookie=good ^ 1) == 0
     assert max_reply(node_for(4)) == shared.MAX_BODY

@@ -1,9 +1,11 @@
 """What every store does: LevelDB and its in-memory twin under one suite, and against each other."""
 
+import itertools
 import random
+from collections import Counter
 
 import pytest
-from records import MICROS, NOW, delete, key_of, put
+from records import NOW, TOMBSTONE, delete, key_of, put
 
 from kdht._shared import ID_BITS, MAX_VALUE
 from kdht.storage import LevelStore, MemoryStore, Result, Store, Stored, Write, neighbourhood
@@ -17,8 +19,9 @@ def store(request, tmp_path):
 
 
 def test_a_record_comes_back_whole(store):
-    assert store.apply([put(1, b"x" * MAX_VALUE, int(NOW) + 9, 0xFFFFFFFF)], NOW) == [Result(False, MICROS)]
-    assert store.get(key_of(1), NOW) == Stored(MICROS, int(NOW) + 9, 0xFFFFFFFF, b"x" * MAX_VALUE)
+    write = put(1, b"x" * MAX_VALUE, int(NOW) + 9, 0xFFFFFFFD, 2**64 - 1)
+    assert store.apply([write], NOW) == [Result(True, False, 2**64 - 1, 2**64 - 1)]
+    assert store.get(key_of(1), NOW) == Stored(2**64 - 1, int(NOW) + 9, 0xFFFFFFFD, b"x" * MAX_VALUE)
     assert store.get(key_of(2), NOW) is None
 
 
@@ -33,26 +36,112 @@ def test_get_many_keeps_the_order_asked(store):
     assert [record and record.value for record in found] == [b"4", None, b"0", b"4"]
 
 
-def test_versions_rise_when_the_clock_goes_back(store):
-    (first,) = store.apply([put(1)], NOW)
-    (second,) = store.apply([put(1)], NOW - 3600)
-    (third,) = store.apply([put(1)], NOW + 1)
-    assert (first.version, second.version, third.version) == (MICROS, MICROS + 1, MICROS + 1_000_000)
-    assert second == Result(True, MICROS + 1)
+def test_the_greater_version_wins_in_any_order(store):
+    assert store.apply([put(1, b"5", version=5)], NOW) == [Result(True, False, 5, 5)]
+    assert store.apply([put(1, b"4", version=4)], NOW) == [Result(False, True, 5, 5)]
+    assert store.apply([put(1, b"6", version=6)], NOW) == [Result(True, True, 6, 6)]
+    assert store.get(key_of(1), NOW) == Stored(6, 0, 0, b"6")
+
+
+def test_equal_versions_end_alike_in_any_order():
+    writes = [
+        put(1, b"a", version=5),
+        put(1, b"b", version=5),
+        put(1, b"b", version=5, expiry=2000),
+        put(1, b"b", version=5, expiry=2000, flags=4),
+        delete(1, version=5),
+    ]
+    for last in range(1, len(writes) + 1):
+        for order in itertools.permutations(writes[:last]):
+            twin = MemoryStore()
+            twin.apply(order, 1000)
+            assert twin.get(key_of(1), 1000) == writes[last - 1].record
+
+
+def test_a_deletion_leaves_a_tombstone(store):
+    assert store.apply([put(1, version=1), delete(1, version=2)], NOW) == [
+        Result(True, False, 1, 1),
+        Result(True, True, 2, 0),
+    ]
+    found = store.get(key_of(1), NOW)
+    assert found == Stored(2, 0, TOMBSTONE, b"")
+    assert found.deleted
+    assert store.apply([put(1, version=1)], NOW) == [Result(False, False, 2, 0)]
+    assert store.apply([delete(2, version=2)], NOW) == [Result(True, False, 2, 0)]
+    assert [record.deleted for _, record in store.scan(NOW)] == [True, True]
+    assert store.stats()[:3] == (0, 2, 0)
+    store.apply([put(1, b"back", version=3)], NOW)
+    assert store.stats()[:3] == (1, 1, 4)
+
+
+def test_tombstones_are_swept_when_their_time_has_come(store):
+    store.apply([put(1, version=1), delete(1, version=2, expiry=100)], 50)
+    assert store.sweep(99) == 0
+    assert store.apply([put(1, version=1)], 100) == [Result(False, False, 2, 0)], "it stands until swept"
+    assert store.sweep(100) == 1
+    assert store.stats()[:3] == (0, 0, 0)
+    assert store.apply([put(1, version=1)], 100) == [Result(True, False, 1, 1)]
+
+
+def test_a_condition_is_the_version_that_a_reader_sees(store):
+    assert store.apply([put(1, version=5, if_version=4)], NOW) == [Result(False, False, 0, 0)]
+    assert store.apply([put(1, version=5, if_version=0)], NOW) == [Result(True, False, 5, 5)]
+    assert store.apply([put(1, version=6, if_version=0)], NOW) == [Result(False, True, 5, 5)]
+    assert store.apply([put(1, version=4, if_version=5)], NOW) == [Result(False, True, 5, 5)], "older"
+    assert store.apply([delete(1, version=6, if_version=5)], NOW) == [Result(True, True, 6, 0)]
+    assert store.apply([put(1, version=7, if_version=6)], NOW) == [Result(False, False, 6, 0)]
+    assert store.apply([put(1, version=7, if_version=0, expiry=int(NOW) + 1)], NOW)[0].accepted
+    assert store.apply([put(1, version=8, if_version=7)], NOW + 1) == [Result(False, False, 7, 0)]
+    assert store.apply([put(1, version=8, if_version=0)], NOW + 1) == [Result(True, False, 8, 8)]
 
 
 def test_writes_of_one_batch_see_each_other(store):
-    results = store.apply([put(1, b"a"), put(1, b"b"), delete(1), delete(1), put(1, b"c")], NOW)
-    assert [result.existed for result in results] == [False, True, True, False, False]
-    assert results[1].version == MICROS + 1
-    assert store.get(key_of(1), NOW).value == b"c"
-    assert store.stats()[:2] == (1, 1)
+    writes = [
+        put(1, b"a", version=1),
+        put(1, b"b", version=3),
+        put(1, b"c", version=2),
+        delete(1, version=4),
+        put(1, b"dd", version=5, if_version=0),
+        put(1, b"e", version=6, if_version=4),
+    ]
+    results = store.apply(writes, NOW)
+    assert [result.accepted for result in results] == [True, True, False, True, True, False]
+    assert [result.existed for result in results] == [False, True, True, True, False, True]
+    assert [result.version for result in results] == [1, 3, 3, 4, 5, 5]
+    assert store.get(key_of(1), NOW).value == b"dd"
+    assert store.stats()[:3] == (1, 0, 2)
 
 
-def test_delete_tells_whether_it_was_there(store):
-    store.apply([put(1)], NOW)
-    assert store.apply([delete(1), delete(2)], NOW) == [Result(True, 0), Result(False, 0)]
-    assert store.get(key_of(1), NOW) is None
+def test_the_same_again_is_accepted_and_no_change(store):
+    heard = []
+    writes = [put(1, b"a", 2000, version=5), delete(2, version=6)]
+    assert [result.accepted for result in store.apply(writes, 1000)] == [True, True]
+    store.on_change = lambda key, record: heard.append(key)
+    assert store.apply(writes, 1001) == [Result(True, True, 5, 5), Result(True, False, 6, 0)]
+    assert heard == []
+    assert store.stats()[:3] == (1, 1, 1)
+
+
+def test_the_hook_hears_of_what_was_changed_in_order(store):
+    heard = []
+    store.on_change = lambda key, record: heard.append((key, record, store.get(key, NOW)))
+    writes = [put(1, b"a", version=5), put(1, b"old", version=4), put(2, version=1), delete(1, version=6)]
+    store.apply([*writes, writes[2]], NOW)
+    stands = {write.key: write.record for write in writes}
+    assert heard == [(write.key, write.record, stands[write.key]) for write in (writes[0], *writes[2:])]
+
+
+def test_a_hook_that_raises_keeps_nothing_from_its_writer(store, caplog):
+    heard = []
+
+    def hook(key, record):
+        heard.append(key)
+        raise LookupError("in the hook")
+
+    store.on_change = hook
+    assert [result.accepted for result in store.apply([put(1), put(2)], NOW)] == [True, True]
+    assert heard == [key_of(1), key_of(2)]
+    assert "in the hook" in caplog.text
 
 
 def test_expired_is_absent_to_everyone(store):
@@ -60,9 +149,29 @@ def test_expired_is_absent_to_everyone(store):
     assert store.get(key_of(1), 99.999) is not None
     assert store.get(key_of(1), 100) is None
     assert list(store.scan(100)) == []
-    assert store.apply([delete(1)], 100) == [Result(False, 0)]
-    store.apply([put(1, expiry=100)], 50)
-    assert not store.apply([put(1)], 100)[0].existed
+    assert store.apply([delete(1, version=2)], 100) == [Result(True, False, 2, 0)]
+    store.apply([put(2, expiry=100)], 50)
+    assert not store.apply([put(2, version=2)], 100)[0].existed
+
+
+def test_an_expiry_in_the_past_is_seen_by_nobody(store):
+    assert store.apply([put(1, expiry=100)], 200) == [Result(True, False, 1, 0)]
+
+
+def test_drop_forgets_what_still_has_that_version(store):
+    store.apply([put(n, version=n) for n in range(1, 6)], NOW)
+    before = list(store.scan(NOW))
+    store.apply([put(2, b"newer", version=20), delete(3, version=30)], NOW)
+    assert store.drop([(key_of(1), 1), (key_of(1), 1), (key_of(2), 2), (key_of(3), 30), (key_of(9), 9)]) == 2
+    assert [(key, r.version) for key, r in store.scan(NOW)] == [
+        (key_of(n), v) for n, v in ((2, 20), (4, 4), (5, 5))
+    ]
+    assert store.stats()[:2] == (3, 0)
+    store.apply([put(n, version=n) for n in (1, 3)], NOW)
+    assert store.drop([(key_of(2), 20)]) == 1
+    store.apply([put(2, version=2)], NOW)
+    assert list(store.scan(NOW)) == before
+    assert store.drop([(key_of(n), n) for n in range(1, 6)] * 500) == 5
 
 
 def test_sweep_takes_the_expired_and_only_them(store):
@@ -77,9 +186,9 @@ def test_sweep_takes_the_expired_and_only_them(store):
 
 def test_sweep_ignores_expiries_that_were_replaced(store):
     store.apply([put(1, expiry=100), put(2, expiry=100), put(3, expiry=100)], 50)
-    store.apply([put(1, expiry=200), put(2), delete(3)], 50)
+    store.apply([put(1, expiry=200, version=2), put(2, version=2), delete(3, version=2)], 50)
     assert store.sweep(150) == 0
-    assert store.stats().records == 2
+    assert store.stats()[:2] == (2, 1)
     assert store.sweep(200) == 1
 
 
@@ -92,7 +201,7 @@ def test_scan_is_a_range_in_key_order(store):
 def test_a_neighbourhood_is_one_range(store):
     rng = random.Random(5)
     keys = [rng.randbytes(20) for _ in range(300)]
-    store.apply([Write(key, b"") for key in keys], NOW)
+    store.apply([Write(key, Stored(1, 0, 0, b"")) for key in keys], NOW)
     for bits in (0, 1, 3, 8, ID_BITS):
         near = keys[bits]
         shift = ID_BITS - bits
@@ -106,42 +215,62 @@ def test_a_neighbourhood_is_one_range(store):
 @pytest.mark.parametrize(
     "write",
     [
-        Write(b"short", b""),
-        Write(bytes(21), None),
-        Write(bytes(20), b"x" * (MAX_VALUE + 1)),
-        Write(bytes(20), b"", expiry=-1),
-        Write(bytes(20), b"", expiry=2**64),
-        Write(bytes(20), b"", flags=2**32),
+        Write(b"short", Stored(1, 0, 0, b"")),
+        Write(bytes(21), Stored(1, 0, TOMBSTONE, b"")),
+        put(2, version=0),
+        put(2, version=2**64),
+        put(2, b"x" * (MAX_VALUE + 1)),
+        put(2, expiry=-1),
+        put(2, expiry=2**64),
+        put(2, flags=2**32),
     ],
 )
 def test_what_does_not_fit_the_layout_is_refused_whole(store, write):
-    with pytest.raises(ValueError, match=r"key|value|range"):
+    with pytest.raises(ValueError, match=r"key|version|value|range"):
         store.apply([put(1), write], NOW)
     assert store.get(key_of(1), NOW) is None
+
+
+def random_write(rng: random.Random, now: float) -> Write:
+    """Of a few keys and versions, so that they meet."""
+    number, version = rng.randrange(12), rng.randrange(1, 40)
+    condition = rng.choice((None, None, None, 0, rng.randrange(40)))
+    expiry = rng.choice((0, int(now) + 4))
+    if rng.random() < 0.3:
+        return delete(number, version, expiry, condition)
+    return put(number, rng.randbytes(rng.randrange(3)), expiry, 0, version, condition)
 
 
 def test_the_stores_agree_over_random_operations(tmp_path):
     rng = random.Random(20)
     twins: list[Store] = [LevelStore(tmp_path / "db"), MemoryStore()]
+    heard: list[list[object]] = [[], []]
+    for twin, told in zip(twins, heard, strict=True):
+        twin.on_change = lambda key, record, told=told: told.append((key, record))
     now = 1000.0
-    for _ in range(400):
+    done = Counter()
+    for _ in range(1500):
         now += rng.choice((-3, 0.25, 1, 5))
-        numbers = [rng.randrange(12) for _ in range(rng.randrange(5))]
-        writes = [
-            rng.choice((delete(n), put(n, rng.randbytes(rng.randrange(9)), rng.choice((0, int(now) + 4)))))
-            for n in numbers
+        some = [key_of(rng.randrange(12)) for _ in range(rng.randrange(5))]
+        held = [
+            (key, record.version + (rng.random() < 0.2)) for key, record in twins[1].scan(now) if key in some
         ]
         name, *arguments = rng.choice(
             (
-                ("apply", writes, now),
-                ("get_many", [key_of(n) for n in numbers], now),
+                ("apply", [random_write(rng, now) for _ in range(rng.randrange(5))], now),
+                ("get_many", some, now),
                 ("sweep", now, rng.randrange(3)),
                 ("scan", now, key_of(3)),
+                ("scan", now, key_of(3), key_of(8)),
+                ("drop", held),
             )
         )
         level, memory = (getattr(twin, name)(*arguments) for twin in twins)
-        assert (list(level) if name == "scan" else level) == (list(memory) if name == "scan" else memory), (
-            name
-        )
-        assert twins[0].stats()[:2] == twins[1].stats()[:2]
+        if name == "scan":
+            level, memory = list(level), list(memory)
+        assert level == memory, name
+        assert twins[0].stats()[:3] == twins[1].stats()[:3]
+        done[name] += bool(level)
+    assert heard[0] == heard[1] != []
+    assert min(done.values()) > 10, done
     twins[0].close()

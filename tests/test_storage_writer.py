@@ -3,10 +3,10 @@
 import threading
 
 import pytest
-from records import MICROS, NOW, key_of, put
+from records import NOW, key_of, put
 
 from kdht.errors import StorageDamaged, StorageError
-from kdht.storage import GroupWriter, InlineWriter, LevelStore, MemoryStore, Result, Write
+from kdht.storage import GroupWriter, InlineWriter, LevelStore, MemoryStore, Result, Stored, Write
 
 
 class GatedStore(MemoryStore):
@@ -66,7 +66,7 @@ def test_a_closed_writer_takes_nothing(gated):
     told: list[object] = []
     assert writer.submit([put(1)], NOW, told.append)
     writer.close()
-    assert told == [[Result(False, MICROS)]]
+    assert told == [[Result(True, False, 1, 1)]]
     assert not writer.submit([put(2)], NOW, told.append)
     assert len(told) == 1
 
@@ -107,7 +107,7 @@ def test_a_callback_that_raises_hurts_no_other(gated, caplog):
     assert writer.submit([put(1)], NOW, lambda outcome: 1 / 0)
     assert writer.submit([put(2)], NOW, told.append)
     writer.close()
-    assert told == [[Result(False, MICROS)]]
+    assert told == [[Result(True, False, 1, 1)]]
     assert "ZeroDivisionError" in caplog.text
 
 
@@ -115,7 +115,7 @@ def test_a_callback_that_raises_hurts_no_other(gated, caplog):
 def test_a_write_that_does_not_fit_is_the_callers_error(writer_of):
     writer = writer_of(MemoryStore())
     with pytest.raises(ValueError, match="key"):
-        writer.submit([Write(b"short", b"")], NOW, lambda outcome: None)
+        writer.submit([Write(b"short", Stored(1, 0, 0, b""))], NOW, lambda outcome: None)
     if isinstance(writer, GroupWriter):
         writer.close()
 

@@ -6,7 +6,8 @@ import pytest
 from nodes import address_of
 
 from kdht._shared import ID_BITS, K
-from kdht.node.table import Entry, Standing, Table
+from kdht.node.entry import Entry
+from kdht.node.table import Standing, Table
 from kdht.wire import Contact
 
 SELF = bytes(20)
@@ -162,7 +163,9 @@ def test_status_is_plain_data() -> None:
                 "age": 7.0,
                 "seen": 7.0,
                 "rtt_ms": 10.0,
+                "clock": None,
                 "failures": 0,
+                "demoted": False,
             }
         ],
     }
@@ -213,3 +216,38 @@ def near(rng: Random, id: bytes) -> bytes:
 def shared_bits(a: bytes, b: bytes) -> int:
     pairs = zip(*(f"{int.from_bytes(id, 'big'):0160b}" for id in (a, b)), strict=True)
     return next((i for i, (x, y) in enumerate(pairs) if x != y), ID_BITS)
+
+
+def tables_of(count: int, rng: Random) -> list[Table]:
+    """Tables of so many nodes, each full of whom its buckets have room for."""
+    contacts = [Contact(rng.randbytes(20), *address_of(number)) for number in range(count)]
+    tables = []
+    for own in contacts:
+        table, _ = make_table(self_id=own.id)
+        for contact in rng.sample(contacts, count):
+            if contact is not own:
+                table.answered(contact, 0.01, NOW)
+        tables.append(table)
+    return tables
+
+
+@pytest.mark.parametrize("count", [2, 3, 8, 21, 32, 40, 64, 200])
+@pytest.mark.parametrize("seed", range(5))
+def test_everybody_is_the_next_in_the_ring_of_somebody(count: int, seed: int) -> None:
+    tables = tables_of(count, Random(f"{seed}/{count}"))
+    rings = {table.self_id: [entry.contact.id for entry in table.ring()] for table in tables}
+    assert {ring[0] for ring in rings.values()} == set(rings)
+    for own, ring in rings.items():
+        assert len(ring) < 2 * K + 3
+        for place, other in enumerate(ring):
+            assert rings[other] == [*ring[place + 1 :], own, *ring[:place]], "all see the same ring"
+
+
+def test_a_demoted_member_is_published_again_when_it_answers() -> None:
+    table, published = make_table()
+    one, other = (member(table, in_bucket(3, n)) for n in range(2))
+    table.demote(one)
+    assert published[3] == [other.contact]
+    assert set(table.closest(SELF, 5)) == {one.contact, other.contact}
+    table.answered(one.contact, 0.01, NOW + 1)
+    assert set(published[3]) == {one.contact, other.contact}

@@ -200,16 +200,23 @@ def test_a_cookie_has_its_fixed_value(vector, core):
     assert core.cookie(client, vector["now"]) == cookie
 
 
-def test_a_cookie_is_good_in_its_slot_and_the_next():
+def test_a_cookie_is_good_in_its_slot_and_in_those_beside_it():
     client, slot = Address.of("10.0.0.99", 0).ip, 1 << shared.COOKIE_SLOT_BITS
     start = NOW // slot * slot
     cookie = wire.make_cookie(CLUSTER_KEY.cookie, client, start)
     good = [
         now - start
-        for now in (start - 1, start, start + slot - 1, start + 2 * slot - 1, start + 2 * slot)
+        for now in (
+            start - slot - 1,
+            start - slot,
+            start,
+            start + slot - 1,
+            start + 2 * slot - 1,
+            start + 2 * slot,
+        )
         if wire.valid_cookie(cookie, CLUSTER_KEY.cookie, client, now)
     ]
-    assert good == [0, slot - 1, 2 * slot - 1]
+    assert good == [-slot, 0, slot - 1, 2 * slot - 1]
 
 
 def test_a_cookie_is_good_for_one_address_and_one_key():

@@ -110,9 +110,9 @@ def test_every_truncation_is_a_bad_packet(vector):
         (changed(PLAIN, "flags", 0x04), "BAD_FLAGS"),
         (changed(PLAIN, "flags", 0x80), "BAD_FLAGS"),
         (changed(PLAIN, "op", 0), "BAD_OP"),
-        (changed(PLAIN, "op", 5), "BAD_OP"),
+        (changed(PLAIN, "op", shared.LAST_ROUTED_OP + 1), "BAD_OP"),
         (changed(PLAIN, "op", 0xFF), "BAD_OP"),
-        (changed(PLAIN, "status", 9), "BAD_FLAGS"),
+        (changed(PLAIN, "status", max(Status) + 1), "BAD_FLAGS"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_has_its_reason(data, reason):

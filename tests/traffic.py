@@ -32,6 +32,8 @@ HOSTS = [
 OWN = [packed(host) for host in ("10.0.0.1", "10.0.0.2", "192.0.2.1", "fd00::1", "fd00::2", "2001:db8::1")]
 FORGED_KEY = b"not the cluster's"[:16]
 WINDOW = 30
+FULL = 50 * shared.ID_BITS
+"""Contacts that fill every bucket which can have K."""
 
 
 def pick(rng: random.Random, choices: Weighted[T]) -> T:
@@ -68,7 +70,7 @@ def random_settings(rng: random.Random) -> Settings:
 
 def random_node(rng: random.Random) -> Node:
     settings = random_settings(rng)
-    size = rng.choice((0, 2, 10, 40, 80, 150))
+    size = rng.choice((*(0, 2, 10, 40, 80, 150) * 4, FULL))
     versions = rng.choice(((4, 6), [version_of(ip) for ip in settings.own]))
     return builders.make_node(settings, builders.random_table(rng, settings.self_id, size, versions))
 

@@ -1,8 +1,9 @@
-"""A node's control plane behind its core: PING, FIND_NODE, their answers, and time.
+"""A node's control plane behind its core: PING, FIND_NODE, their answers, SUSPECT, LEAVE, and time.
 
 Invariant: an answer, a count, never an exception. Who comes into the routing table is the sender
 of a message that has the cluster's seal and answers a request which this node sent to that very
-address, and which then was not answered yet; no other message changes the table at all. What the
+address, and which then was not answered yet; no other message changes the table at all, but a
+sealed LEAVE, which takes its sender out. What the
 node sends is sealed, of right form, and bounded.
 
 An input is a line of events: a byte that says which, and what that event takes.
@@ -38,10 +39,12 @@ STRANGE = [
 EVERYBODY = PEERS + STRANGE
 OPTIONS = Options(
     k=3, replacements=2, max_pending=12, max_verifying=6, parallel_verifying=3, max_lookups=2, request_rate=40.0,
-    reply_rate=20.0, refresh_interval=600.0, quiet=5.0,
+    probe_rate=40.0, notice_rate=30.0, reply_rate=20.0, refresh_interval=600.0, quiet=5.0,
 )  # fmt: skip
 MAX_EVENTS = 32
-MAX_SENT_AT_ONCE = 64
+MAX_SENT_AT_ONCE = 40 + 40 + 30 + 20
+"""A second's worth of everything that has a rate."""
+MAX_WAKES = 3000
 
 
 class World:
@@ -81,14 +84,15 @@ class World:
         for out in sent:
             verify(out.data, KEYS[:1], int(self.now), 0)
             message = parse(out.data)
-            assert message.op in (Op.PING, Op.FIND_NODE)
+            assert message.op in (Op.PING, Op.FIND_NODE, Op.SUSPECT)
             assert message.client == out.source == SELF.address
             if not message.flags & Flag.REPLY:
                 assert out.target.is_ipv4
                 assert out.target.port
                 assert out.target != SELF.address
-                self.asked[message.request_id] = message
-                self.asked_at[message.request_id] = out.target
+                if message.op is not Op.SUSPECT:
+                    self.asked[message.request_id] = message
+                    self.asked_at[message.request_id] = out.target
         return sent
 
     # --- Events
@@ -106,7 +110,10 @@ class World:
         assert len(replies) <= 1
         assert all(out.target == source for out in replies)
         if answered is None:
-            assert self.published == before, "a message that answers nothing changed the table"
+            gone = self._leaving(data, source)
+            assert before - gone <= self.published <= before, (
+                "a message that answers nothing changed the table"
+            )
             return
         assert outcome.reason is Reason.CONTROL
         assert self.published - before <= {answered}
@@ -127,10 +134,21 @@ class World:
             return None
         return Contact(message.body[: shared.ID_LEN], *source)
 
+    def _leaving(self, data: bytes, source: Address) -> set[Contact]:
+        """Who says, with a seal and of itself, that it goes: one or none."""
+        try:
+            verify(data, KEYS, int(self.now))
+            message = parse(data)
+        except BadPacket:
+            return set()
+        if message.op is not Op.LEAVE or message.client != source:
+            return set()
+        return {Contact(message.body[: shared.ID_LEN], *source)}
+
     def advance(self, seconds: float) -> None:
         """Time alone brings nobody into the table."""
         end = self.now + seconds
-        for _ in range(1000):
+        for _ in range(MAX_WAKES):
             wake = self.node.next_wake()
             if wake is None or wake > end:
                 break
@@ -145,7 +163,7 @@ class World:
 
     def check(self) -> None:
         """At the end: the table, what was published and what the core holds are the same."""
-        assert self.published == set(self.node.snapshot())
+        assert self.published == {entry.contact for entry in self.node.table if not entry.demoted}
         held = {contact for index in self.buckets for contact in self.core.bucket(index)}
         assert held == self.published
         assert len({contact.address for contact in held}) == len(held), "one address, two IDs"
@@ -178,9 +196,14 @@ def restore(world: World, reader: Reader) -> None:
 
 def request(world: World, reader: Reader) -> None:
     """A peer asks, in right form but for its length."""
-    sender, op = reader.choice(EVERYBODY), reader.choice((Op.PING, Op.FIND_NODE))
-    key, request_id, length = reader.choice(EVERYBODY).id, reader.byte(), reader.byte()
-    body = (sender.id + bytes(WHOLE))[: length or shared.ID_LEN]
+    sender, op = reader.choice(EVERYBODY), reader.choice((Op.PING, Op.FIND_NODE, Op.SUSPECT, Op.LEAVE))
+    about, request_id, length = reader.choice(EVERYBODY), reader.byte(), reader.byte()
+    key, usual = about.id, shared.ID_LEN
+    body = sender.id + bytes(WHOLE)
+    if op is Op.SUSPECT:
+        body = sender.id + pack_contacts([about])
+        usual = len(body)
+    body = body[: length or usual]
     asked = Message(op=op, key=key, request_id=request_id, hops=1, body=body, client=sender.address)
     _deliver(world, asked, sender.address)
 

@@ -9,15 +9,17 @@ choices, seconds since the last one, attempt, hops, the TTL, what the client tak
 """
 
 from collections.abc import Callable, Iterator
+from random import Random
 from typing import NamedTuple, TypeVar
 
 from fuzz.targets.events import Reader
 from fuzz.targets.scene import HOME4, KEYS, NOW
 from kdht import _shared as shared
 from kdht._routing import Core
-from kdht._shared import Flag, Op, Reason, Status, Verdict
+from kdht._shared import Flag, Op, Reason, RecordFlag, Status, Verdict
 from kdht.datapath.base import Datagram, Outgoing
 from kdht.errors import BadPacket
+from kdht.node.replicas import Coordinator, Policy
 from kdht.node.service import Service
 from kdht.storage import InlineWriter, MemoryStore
 from kdht.wire import (
@@ -60,6 +62,14 @@ class Asked(NamedTuple):
     choices: int
 
 
+class Held(NamedTuple):
+    """What a key has; `version` as it was told."""
+
+    value: bytes
+    end: float
+    version: int
+
+
 def make_core(contact: Contact, other: Contact, cookies: bool) -> Core:
     core = Core()
     core.configure(
@@ -90,16 +100,19 @@ class World:
         self.home, self.entry = _cores[cookies]
         self.sent: list[Outgoing] = []
         self.held: list[Asked] = []
-        self.values: dict[bytes, tuple[bytes, float]] = {}
+        self.values: dict[bytes, Held] = {}
         store = MemoryStore()
-        self.service = Service(
+        coordinator = Coordinator(
             store=store,
             writer=InlineWriter(store),
             core=self.home,
-            contact=HOME,
-            own=[HOME.address],
+            sources={True: HOME.address},
+            rng=Random(1),
+            policy=Policy(replicas=1, acks=1),
             send=self.sent.extend,
-            cookies=cookies,
+        )
+        self.service = Service(
+            store=store, coordinator=coordinator, core=self.home, contact=HOME, send=self.sent.extend
         )
 
     def ask(self, message: Message, choices: int) -> None:
@@ -162,7 +175,11 @@ class World:
             return
         assert reply.status is status, f"{reply.status!r} instead of {status!r}"
         if status is Status.OK and request.op in (Op.GET, Op.PUT):
-            assert Record.parse(reply.body).value == body[shared.RECORD_LEN :]
+            record = Record.parse(reply.body)
+            assert record.value == body[shared.RECORD_LEN :]
+            held = self.values[request.key]
+            assert request.op is Op.PUT or record.version == held.version
+            self.values[request.key] = held._replace(version=record.version)
         else:
             assert reply.body == body
 
@@ -173,34 +190,37 @@ class World:
             ends = {Reason.TRACE_ENDS: Status.HOPS_ENDED, Reason.ATTEMPT_ENDS: Status.NOT_RESPONSIBLE}
             return ends.get(reason, Status.OK), pack_contacts([HOME])
         if request.op is Op.GET:
-            value = self._value(request.key)
-            if value is not None:
-                return Status.OK, bytes(shared.RECORD_LEN) + value
+            held = self._held(request.key)
+            if held is not None:
+                return Status.OK, bytes(shared.RECORD_LEN) + held.value
             return (Status.NOT_FOUND if reason is Reason.OWNER else Status.NOT_RESPONSIBLE), b""
         if reason is not Reason.OWNER:
             return Status.NOT_RESPONSIBLE, b""
-        return self._delete(request) if request.op is Op.DELETE else self._put(request, allowed)
-
-    def _value(self, key: bytes) -> bytes | None:
-        value, end = self.values.get(key, (None, 0))
-        return value if end > self.now else None
-
-    def _delete(self, request: Message) -> tuple[Status, bytes]:
-        was = self._value(request.key)
-        self.values.pop(request.key, None)
-        return (Status.NOT_FOUND if was is None else Status.OK), b""
-
-    def _put(self, request: Message, allowed: int) -> tuple[Status, bytes]:
         try:
-            record = Record.parse(request.body)
+            is_empty = request.op is Op.DELETE and not request.body
+            record = Record() if is_empty else Record.parse(request.body)
         except BadPacket:
             return Status.BAD_REQUEST, b""
-        if record.version or record.flags:
+        conditional = record.flags == RecordFlag.IF_VERSION
+        if not conditional and (record.flags or record.version):
             return Status.BAD_REQUEST, b""
-        if allowed >= shared.RECORD_LEN:
-            end = -(-self.now // 1) + record.ttl if record.ttl else float("inf")
-            self.values[request.key] = record.value, end
+        if (conditional or request.op is Op.PUT) and allowed < shared.RECORD_LEN:
+            return Status.OK, bytes(shared.RECORD_LEN)  # too much to say: it is refused for that
+        if request.op is Op.DELETE and (record.value or record.ttl):
+            return Status.BAD_REQUEST, b""
+        was = self._held(request.key)
+        if conditional and record.version != (was.version if was else 0):
+            return Status.CONFLICT, Record(was.version if was else 0).pack()
+        if request.op is Op.DELETE:
+            self.values.pop(request.key, None)
+            return (Status.NOT_FOUND if was is None else Status.OK), b""
+        end = min(-(-self.now // 1) + record.ttl, 2**32 - 1) if record.ttl else float("inf")
+        self.values[request.key] = Held(record.value, end, 0)
         return Status.OK, bytes(shared.RECORD_LEN)
+
+    def _held(self, key: bytes) -> "Held | None":
+        held = self.values.get(key)
+        return held if held is not None and held.end > self.now else None
 
 
 def check_body(body: bytes) -> None:
@@ -276,6 +296,13 @@ def seeds() -> Iterator[tuple[str, bytes]]:
     yield "not-responsible", b"\1" + line + request(Op.TRACE, 2, PROVEN, hops=1)
     line = request(Op.PUT, 0, RECORD, takes=15) + request(Op.PUT, 0, RECORD, body=bytes(1104))
     yield "sizes", b"\0" + line + request(Op.GET, takes=100) + request(Op.PUT, body=bytes(15))
+    condition = Record(version=0, flags=RecordFlag.IF_VERSION, value=b"x").pack()
+    line = (
+        request(Op.PUT, body=condition)
+        + request(Op.PUT, body=condition)
+        + request(Op.DELETE, body=condition[:16])
+    )
+    yield "conditions", b"\0" + line + request(Op.DELETE) + request(Op.PUT, body=condition)
     record = Record(version=1, value=b"x").pack()
     yield (
         "not-a-client's",

@@ -12,7 +12,6 @@ from kdht.errors import KdhtError, NoDaemon
 
 TIMEOUT = 10.0
 STOP_TIMEOUT = 60.0
-SWITCH_TIMEOUT = 60.0
 MAX_ANSWER = 64 << 20
 _HINT = "start it (kdhtd), or name another socket with --socket"
 
@@ -22,15 +21,14 @@ def call(path: Path, method: str, **params: object) -> Any:
 
     Raises NoDaemon when nobody answers, KdhtError when the daemon refuses.
     """
+    return call_slow(path, TIMEOUT, method, **params)
+
+
+def call_slow(path: Path, timeout: float, method: str, **params: object) -> Any:
+    """As `call`, for what may take longer: `timeout` seconds."""
     with _connected(path) as sock:
+        sock.settimeout(timeout)
         return _ask(path, sock, method, params)
-
-
-def switch(path: Path, kind: str) -> Any:
-    """Ask the daemon to run another datapath, and wait until it does. Raises as `call` does."""
-    with _connected(path) as sock:
-        sock.settimeout(SWITCH_TIMEOUT)
-        return _ask(path, sock, "switch", {"kind": kind})
 
 
 def stop(path: Path) -> Any:

@@ -3,7 +3,8 @@
 import base64
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -11,67 +12,29 @@ from typing import Any, BinaryIO, TypeVar
 import click
 
 from kdht._shared import MAX_VALUE
-from kdht.cli import control_client
-from kdht.cli.options import Seconds, as_json, control_socket, emit
-from kdht.client import Client
+from kdht.cli.keys import KeyType, key_text
+from kdht.cli.nodes import Target, asks_nodes
+from kdht.cli.options import Seconds, binary_output, emit
+from kdht.client import MAX_LARGE, Client, is_manifest
 from kdht.daemon.files import write_atomically
-from kdht.errors import NoDaemon, NotFound, ValueTooLarge
+from kdht.errors import NotFound, ValueTooLarge
 from kdht.wire import Record
 
+MAX_VERSION = 2**64 - 1
+
 F = TypeVar("F", bound=Callable[..., Any])
-
-
-class KeyType(click.ParamType[str | bytes]):
-    """A key as it was typed: text, or bytes where they are no text."""
-
-    name = "key"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str | bytes:
-        raw = os.fsencode(value)
-        try:
-            return raw.decode()
-        except UnicodeDecodeError:
-            return raw
 
 
 def through_client(command: F) -> F:
     """Options that say whom to ask; the command gets a Client in their place."""
 
+    @asks_nodes
     @wraps(command)
-    def with_client(node: tuple[str, ...], socket_path: Path, timeout: float, **rest: Any) -> Any:
-        nodes = list(node) or [_nearest_node(socket_path)]
-        with Client(nodes, timeout=timeout) as client:
+    def with_client(target: Target, **rest: Any) -> Any:
+        with Client(target.nodes, timeout=target.timeout) as client:
             return command(client=client, **rest)
 
-    options = [
-        click.option(
-            "--node",
-            "-n",
-            multiple=True,
-            metavar="HOST:PORT",
-            envvar="KDHT_NODE",
-            help="Ask this node, else $KDHT_NODE, else the daemon on this host. May be repeated.",
-        ),
-        control_socket,
-        click.option(
-            "--timeout",
-            type=click.FloatRange(0, 3600, min_open=True),
-            default=5.0,
-            show_default=True,
-            help="Seconds until giving up.",
-        ),
-        as_json,
-    ]
-    for option in reversed(options):
-        with_client = option(with_client)
     return with_client  # type: ignore[return-value]
-
-
-def _nearest_node(socket_path: Path) -> str:
-    try:
-        return str(control_client.call(socket_path, "status")["address"])
-    except NoDaemon as error:
-        raise NoDaemon(f"{error}; or ask any node with --node HOST:PORT") from None
 
 
 @click.command()
@@ -81,14 +44,31 @@ def _nearest_node(socket_path: Path) -> str:
 @click.option(
     "--ttl", type=Seconds(), help="Forget it after this time: 90s, 15m, 12h, 7d. Without it: never."
 )
+@click.option(
+    "--if-version",
+    type=click.IntRange(0, MAX_VERSION),
+    help="Only where this version stands; 0: only where there is no value.",
+)
 @through_client
 def put(
-    client: Client, key: str | bytes, value: str | None, file: BinaryIO | None, ttl: int | None, as_json: bool
+    client: Client,
+    key: str | bytes,
+    value: str | None,
+    file: BinaryIO | None,
+    ttl: int | None,
+    if_version: int | None,
+    as_json: bool,
 ) -> None:
-    """Store VALUE under KEY. A VALUE of - is read from standard input."""
+    """Store VALUE under KEY. A VALUE of - is read from standard input. Up to 64 MiB, in parts above 1104 bytes."""
     data = _value(value, file)
-    version = client.put(key, data, ttl)
-    emit({"key": _text(key), "bytes": len(data), "ttl": ttl or 0, "version": version}, as_json, "stored")
+    if len(data) <= MAX_VALUE:
+        version = client.put(key, data, ttl, if_version=if_version)
+    elif if_version is not None:
+        raise ValueTooLarge(f"--if-version takes a value of at most {MAX_VALUE} bytes")
+    else:
+        with _shown("storing") as progress:
+            version = client.put_large(key, data, ttl, progress=progress)
+    emit({"key": key_text(key), "bytes": len(data), "ttl": ttl or 0, "version": version}, as_json, "stored")
 
 
 def _value(value: str | None, file: BinaryIO | None) -> bytes:
@@ -96,10 +76,22 @@ def _value(value: str | None, file: BinaryIO | None) -> bytes:
         raise click.UsageError("give either VALUE or --file")
     if file is None and value != "-":
         return os.fsencode(value or "")
-    data = (file or sys.stdin.buffer).read(MAX_VALUE + 1)
-    if len(data) > MAX_VALUE:
-        raise ValueTooLarge(f"a value has at most {MAX_VALUE} bytes")
+    data = (file or sys.stdin.buffer).read(MAX_LARGE + 1)
+    if len(data) > MAX_LARGE:
+        raise ValueTooLarge(f"a value has at most {MAX_LARGE} bytes")
     return data
+
+
+@contextmanager
+def _shown(label: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar for a large value, on standard error if somebody looks there."""
+    with click.progressbar(length=1, label=label, file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.length = total
+            bar.update(done - bar.pos)
+
+        yield progress
 
 
 @click.command()
@@ -110,27 +102,31 @@ def _value(value: str | None, file: BinaryIO | None) -> bytes:
     type=click.Path(path_type=Path, dir_okay=False),
     help="Write the value to this file, whole or not at all.",
 )
+@click.option("--quorum", is_flag=True, help="The newest value that a majority of the replicas has.")
 @through_client
-def get(client: Client, key: str | bytes, output: Path | None, as_json: bool) -> None:
+def get(client: Client, key: str | bytes, output: Path | None, quorum: bool, as_json: bool) -> None:
     """Write the value of KEY to standard output, byte for byte."""
-    record = client.get_record(key)
+    record = client.get_record(key, quorum=quorum)
+    if is_manifest(record.value):
+        with _shown("reading") as progress:
+            record = record._replace(value=client.get_large(key, progress=progress))
     if output is not None:
         write_atomically(output, record.value, mode=0o666)
     if as_json:
-        emit(_described(key, record), True, "")
+        emit(described(key, record), True, "")
     elif output is None:
-        sys.stdout.buffer.write(record.value)
-        sys.stdout.buffer.flush()
+        with binary_output() as out:
+            out.write(record.value)
 
 
-def _described(key: str | bytes, record: Record) -> dict[str, object]:
+def described(key: str | bytes, record: Record) -> dict[str, object]:
     """The value as text where it is text, and in base64 in any case."""
     try:
         text = record.value.decode()
     except UnicodeDecodeError:
         text = None
     return {
-        "key": _text(key),
+        "key": key_text(key),
         "value": text,
         "base64": base64.b64encode(record.value).decode(),
         "bytes": len(record.value),
@@ -141,13 +137,11 @@ def _described(key: str | bytes, record: Record) -> dict[str, object]:
 
 @click.command()
 @click.argument("key", type=KeyType())
+@click.option("--if-version", type=click.IntRange(1, MAX_VERSION), help="Only where this version stands.")
 @through_client
-def delete(client: Client, key: str | bytes, as_json: bool) -> None:
-    """Remove the value of KEY."""
-    if not client.delete(key):
-        raise NotFound(f"delete {_text(key)!r}: the key has no value")
-    emit({"key": _text(key)}, as_json, "deleted")
-
-
-def _text(key: str | bytes) -> str:
-    return key if isinstance(key, str) else key.decode(errors="backslashreplace")
+def delete(client: Client, key: str | bytes, if_version: int | None, as_json: bool) -> None:
+    """Remove the value of KEY, with what unfinished uploads of it have left."""
+    existed = client.delete_large(key) if if_version is None else client.delete(key, if_version=if_version)
+    if not existed:
+        raise NotFound(f"delete {key_text(key)!r}: the key has no value")
+    emit({"key": key_text(key)}, as_json, "deleted")

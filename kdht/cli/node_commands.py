@@ -1,11 +1,19 @@
-"""status, table, stats, datapath, stop: what a daemon tells over its control socket."""
+"""status, table, stats, datapath, drain, stop: what a daemon tells over its control socket."""
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import click
 
 from kdht.cli import control_client
-from kdht.cli.options import as_json, control_socket, emit
+from kdht.cli.options import Seconds, as_json, control_socket, emit
+from kdht.errors import KdhtError
+
+DRAIN_LOOK = 0.3
+"""Seconds between two looks at how far a drain is."""
+
+SWITCH_TIMEOUT = 60.0
 
 
 @click.command()
@@ -46,8 +54,41 @@ def datapath(kind: str | None, socket_path: Path, as_json: bool) -> None:
     if kind is None:
         data = control_client.call(socket_path, "datapath")
     else:
-        data = control_client.switch(socket_path, kind)
+        data = control_client.call_slow(socket_path, SWITCH_TIMEOUT, "switch", kind=kind)
     emit(data, as_json, "datapath")
+
+
+@click.command()
+@control_socket
+@click.option("--timeout", type=Seconds(), default="10m", show_default=True, help="How long it may take.")
+@as_json
+def drain(socket_path: Path, timeout: int, as_json: bool) -> None:
+    """Take the node out of its cluster: its records go to the nodes that keep them from now on, then it stops.
+
+    A drain that took too long goes on in the daemon: say it again to wait for it.
+    """
+    first = control_client.call(socket_path, "drain")
+    if as_json:
+        _wait_until_drained(socket_path, timeout, lambda left: None)
+    else:
+        from kdht.cli import report
+
+        with report.progress("records given away", first["left"]) as shown:
+            _wait_until_drained(socket_path, timeout, lambda left: shown(first["left"] - left))
+    stopped = control_client.stop(socket_path)
+    emit({**stopped, "records": first["left"]}, as_json, "drained")
+
+
+def _wait_until_drained(socket_path: Path, timeout: int, shown: Callable[[int], None]) -> None:
+    end = time.monotonic() + timeout
+    while not (state := control_client.call(socket_path, "drain"))["drained"]:
+        shown(state["left"])
+        if time.monotonic() > end:
+            raise KdhtError(
+                f"{state['left']} records could not be given away in {timeout} s: say kdhtctl drain again, or "
+                "stop the node with kdhtctl stop, which leaves them in its data directory"
+            )
+        time.sleep(DRAIN_LOOK)
 
 
 @click.command()

@@ -4,8 +4,9 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import click
 import msgspec
@@ -47,6 +48,18 @@ control_socket = click.option(
 )
 
 
+config_file = click.option(
+    "--config",
+    "-c",
+    "config_path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    envvar="KDHT_CONFIG",
+    default=places.CONFIG,
+    show_default=True,
+    help="The node's configuration, else $KDHT_CONFIG.",
+)
+
+
 class Seconds(click.ParamType[int]):
     """A time span: a number of seconds, or with a unit, as in 90s, 15m, 12h, 7d."""
 
@@ -64,10 +77,24 @@ class Seconds(click.ParamType[int]):
 
 
 def emit(data: Any, as_json: bool, draw: str) -> None:
-    """Write plain data to standard output: as JSON, or by `report`'s function named `draw`."""
+    """Write plain data to standard output: as JSON, or drawn.
+
+    `draw` names a function of kdht.cli.report, or as "room.function" one of kdht.cli.draw.room.
+    """
     if as_json:
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(data)).decode() + "\n")
         return
-    from kdht.cli import report
+    room, _, function = draw.rpartition(".")
+    module = import_module(f"kdht.cli.draw.{room}" if room else "kdht.cli.report")
+    getattr(module, function)(data)
 
-    getattr(report, draw)(data)
+
+def binary_output() -> BinaryIO:
+    """Standard output for bytes, to be closed; all of what is written or an OSError, PYTHONUNBUFFERED or not."""
+    return open(sys.stdout.fileno(), "wb", closefd=False)
+
+
+def emit_line(data: Any) -> None:
+    """One JSON object on a line of its own: for what comes bit by bit."""
+    sys.stdout.write(msgspec.json.encode(data).decode() + "\n")
+    sys.stdout.flush()

@@ -1,6 +1,9 @@
 """Draws plain data with rich, for people. It fetches nothing; scripts take --json."""
 
-from collections.abc import Iterable, Mapping
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
@@ -9,14 +12,27 @@ from rich.table import Table
 
 Data = Mapping[Any, Any]
 
+PIPED_WIDTH = 200
+"""Columns."""
 STATE_STYLES = {"up": "green", "degraded": "yellow", "down": "red"}
 
 
-def _console() -> Console:
-    return Console(highlight=False, soft_wrap=True)
+def terminal() -> Console:
+    """Standard output; where that is no terminal, lines are as wide as they have to be, for grep and the like."""
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPED_WIDTH
+    return Console(highlight=False, soft_wrap=True, width=width)
 
 
-def _grid(rows: Iterable[tuple[str, object]]) -> Table:
+def uncut(drawn: Table, *titles: str) -> Table:
+    """Have these columns keep their width, however narrow the terminal: half an address is none."""
+    for column in drawn.columns:
+        if column.header in titles:
+            column.no_wrap = True
+            column.min_width = max((len(str(cell)) for cell in column.cells), default=0)
+    return drawn
+
+
+def grid(rows: Iterable[tuple[str, object]]) -> Table:
     """Names and values, side by side."""
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="bold", no_wrap=True)
@@ -56,23 +72,26 @@ def _styled_state(datapath: Data) -> str:
 
 def status(data: Data) -> None:
     """What the daemon's `status` gives."""
-    console = _console()
+    console = terminal()
     console.print(
-        _grid(
+        grid(
             [
                 ("node", data["node_id"] or "not yet"),
                 ("state", data["state"]),
+                ("health", _health(data)),
                 ("address", data["address"]),
                 ("also", [a for a in data["own"] if a != data["address"]]),
                 ("version", f"kdht {data['version']}, process {data['pid']}"),
                 ("up for", duration(data["uptime"])),
                 ("contacts", data["contacts"]),
                 ("joined", data["joined"]),
+                ("ready", _readiness(data)),
                 ("records", data["records"]),
+                ("repair", _repair(data["repair"])),
                 ("data", data["data_dir"]),
                 ("key epochs", data["key_epochs"]),
                 ("cookies", data["cookies"]),
-                ("capabilities", list(data.get("capabilities", {}))),
+                ("capabilities", [f"{name} ({why})" for name, why in data["capabilities"].items()]),
             ]
         )
     )
@@ -81,13 +100,41 @@ def status(data: Data) -> None:
         console.print(f"[yellow]warning:[/] {escape(warning)}")
 
 
+def _health(data: Data) -> str:
+    """In a word; the lines below say why."""
+    if data["state"] != "running":
+        return str(data["state"])
+    unwell = [path["name"] for path in data["datapaths"] if path.get("state") != "up"]
+    return f"degraded: {', '.join(unwell)}" if unwell else "good"
+
+
+def _readiness(data: Data) -> object:
+    missing = ", ".join(data["waiting_for"])
+    return f"no, waiting for: {missing}" if missing else data["ready"]
+
+
+def _repair(data: Data) -> str:
+    """How far the node and its neighbours agree."""
+    if not data:
+        return "not yet"
+    if data["draining"]:
+        return "all records given away" if data["drained"] else "giving all records away"
+    moving = f", {data['pushing']:,} records on their way" if data["pushing"] else ""
+    state = (
+        f"{data['unsettled']} of {data['ranges']} key ranges to compare" if data["unsettled"] else "in step"
+    )
+    return f"{state} with {data['neighbours']} neighbours{moving}"
+
+
 def _draw_datapaths(console: Console, data: Data) -> None:
     for path in data["datapaths"]:
-        console.print(f"[bold]{escape(path['name'])}[/] datapath: {_styled_state(path)}{_xdp(path)}")
+        console.print(f"[bold]{escape(path['name'])}[/] datapath: {_styled_state(path)}{_way_in(path)}")
 
 
-def _xdp(path: Data) -> str:
-    """Where an XDP program is attached, and how."""
+def _way_in(path: Data) -> str:
+    """How packets get to a datapath: its queue rule, or its XDP program and where that is attached."""
+    if path.get("queue_rule"):
+        return escape(f", {path['queue_rule']} queue rule on {', '.join(path['interfaces'])}")
     if "modes" not in path:
         return ""
     places = ", ".join(f"{name} ({mode})" for name, mode in path["modes"].items())
@@ -96,7 +143,7 @@ def _xdp(path: Data) -> str:
 
 def datapath(data: Data) -> None:
     """What the daemon's `datapath` gives."""
-    console = _console()
+    console = terminal()
     console.print(f"[bold]{escape(data['kind'])}[/] of {', '.join(data['kinds'])}")
     _draw_datapaths(console, data)
 
@@ -108,12 +155,13 @@ def table(data: Data) -> None:
         "bucket",
         "node",
         "address",
+        "known for",
         "seen",
         "round trip",
         "missed",
         title=f"{count} contacts of {data['node_id']}",
     )
-    for index in (0, 3, 4, 5):
+    for index in (0, 3, 4, 5, 6):
         drawn.columns[index].justify = "right"
     for bucket in data["buckets"]:
         for contact in bucket["contacts"]:
@@ -122,11 +170,18 @@ def table(data: Data) -> None:
                 str(bucket["index"]),
                 contact["id"],
                 contact["address"],
+                duration(contact["age"]),
                 duration(contact["seen"]),
                 "" if rtt is None else f"{rtt:.2f} ms",
                 str(contact["failures"]),
             )
-    _console().print(drawn)
+    console = terminal()
+    console.print(uncut(drawn, "address"))
+    waiting = {
+        bucket["index"]: bucket["replacements"] for bucket in data["buckets"] if bucket["replacements"]
+    }
+    for index, number in waiting.items():
+        console.print(f"bucket {index}: {number} more wait for a place")
 
 
 def stats(data: Data) -> None:
@@ -140,7 +195,7 @@ def all_stats(data: Data) -> None:
 
 
 def _draw_stats(data: Data, zeros: bool) -> None:
-    console = _console()
+    console = terminal()
     _draw_packets(console, data["packets"], zeros)
     for name, group in data.items():
         if name != "packets":
@@ -166,7 +221,7 @@ def _draw_group(console: Console, name: str, group: Data, zeros: bool) -> None:
     rows = [(key, value) for key, value in _flat(group) if zeros or value]
     if rows:
         console.print(f"[bold underline]{escape(name)}[/]")
-        console.print(_grid(rows))
+        console.print(grid(rows))
 
 
 def _flat(group: Data, prefix: str = "") -> Iterable[tuple[str, object]]:
@@ -182,17 +237,35 @@ def _flat(group: Data, prefix: str = "") -> Iterable[tuple[str, object]]:
 
 def stopped(data: Data) -> None:
     """What the daemon's `stop` gives."""
-    _console().print(f"stopped: process {data['pid']}, {escape(data['address'])}")
+    terminal().print(f"stopped: process {data['pid']}, {escape(data['address'])}")
+
+
+def drained(data: Data) -> None:
+    """What `drain` did."""
+    terminal().print(f"{data['records']:,} records given away")
+    stopped(data)
+
+
+@contextmanager
+def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar on standard error, gone at the end; calling it says how much is done."""
+    # Loaded here: it takes as long as all the rest, and most commands draw no bar.
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda done: bar.update(task, completed=max(done, 0))
 
 
 def stored(data: Data) -> None:
     """What `put` did."""
     ttl = f", for {duration(data['ttl'])}" if data["ttl"] else ""
-    _console().print(
+    terminal().print(
         f"stored {data['bytes']:,} bytes under {escape(data['key'])}{ttl}, version {data['version']}"
     )
 
 
 def deleted(data: Data) -> None:
     """What `delete` did."""
-    _console().print(f"deleted {escape(data['key'])}")
+    terminal().print(f"deleted {escape(data['key'])}")

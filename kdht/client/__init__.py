@@ -1,11 +1,27 @@
-"""What an application imports: get, put, delete and trace through any node of a cluster.
+"""What an application imports: get, put, delete, watch and trace through any node of a cluster.
 
-It needs layer 0 alone. `_exchange` holds what a client knows and decides, without I/O and
-without a clock; `_calls` what the operations mean; `sync` and `aio` add sockets and time.
+It needs layer 0 alone. Without I/O and without a clock: `_calls` (what the operations mean), `_exchange` (one
+request, in the datagrams of `_datagram`), `_session` (all of them), `_entries` and `_versions` (what is
+known from earlier ones), `_watching`, `_steps`, `_large` and `_manifest` (what takes several requests).
+`sync` and `aio` add sockets and time.
 """
 
-from kdht.client._calls import Hop
-from kdht.client.aio import AsyncClient
+from typing import TYPE_CHECKING, Any
+
+from kdht.client._calls import MAX_LEASE, Hop
+from kdht.client._manifest import MAX_LARGE, is_manifest
 from kdht.client.sync import Client
 
-__all__ = ["AsyncClient", "Client", "Hop"]
+if TYPE_CHECKING:
+    from kdht.client.aio import AsyncClient
+
+__all__ = ["MAX_LARGE", "MAX_LEASE", "AsyncClient", "Client", "Hop", "is_manifest"]
+
+
+def __getattr__(name: str) -> Any:
+    """Load asyncio for those who want it: a program that puts one value does not wait for it."""
+    if name == "AsyncClient":
+        from kdht.client.aio import AsyncClient
+
+        return AsyncClient
+    raise AttributeError(f"module 'kdht.client' has no attribute {name!r}")

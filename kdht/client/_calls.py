@@ -6,8 +6,8 @@ No I/O, and nothing of tries and time-outs: that is `_exchange`.
 from typing import NamedTuple, TypeAlias
 
 from kdht import _shared as shared
-from kdht._shared import Op, Status
-from kdht.errors import BadPacket, NotFound, RequestError, ValueTooLarge
+from kdht._shared import Op, RecordFlag, Status
+from kdht.errors import BadPacket, Conflict, NotFound, RequestError, Unconfirmed, ValueTooLarge
 from kdht.wire import Buffer, Contact, Record, hash_key, parse_contacts
 
 Key: TypeAlias = str | bytes
@@ -15,6 +15,9 @@ Key: TypeAlias = str | bytes
 # What the fields hold.
 MAX_TTL = 2**32 - 1
 MAX_HOPS = 255
+MAX_VERSION = 2**64 - 1
+MAX_LEASE = 60
+"""Seconds that nodes keep a watch without a renewal."""
 
 
 class Call(NamedTuple):
@@ -32,6 +35,12 @@ class Call(NamedTuple):
     """What is an answer beside OK; every other status is an exception."""
     walks_around: bool = True
     """Whether retries take other ways than the best, by `attempt`."""
+    hedged: bool = False
+    """Whether a second try may follow before the first is lost."""
+    conditional: bool = False
+    """Whether it must not be decided twice: the first retry takes the best way again."""
+    tag: int = 0
+    """What the caller of many knows it by."""
 
     def __str__(self) -> str:
         return f"{self.op.name.lower()} {self.name!r}"
@@ -44,6 +53,8 @@ class Answer(NamedTuple):
     body: bytes
     rtt: float
     """Seconds from the try that it answers."""
+    ambiguous: bool = False
+    """Whether an earlier or later try may have been carried out too."""
 
 
 class Hop(NamedTuple):
@@ -57,6 +68,9 @@ class Hop(NamedTuple):
     """Whether it is responsible for the key."""
 
 
+NOT_FOUND = frozenset({Status.NOT_FOUND})
+CONFLICT = frozenset({Status.CONFLICT})
+
 REFUSALS: dict[Status, tuple[type[RequestError], str]] = {
     Status.NOT_FOUND: (NotFound, "the key has no value"),
     Status.NOT_RESPONSIBLE: (RequestError, "no responsible node was reached"),
@@ -66,6 +80,8 @@ REFUSALS: dict[Status, tuple[type[RequestError], str]] = {
     Status.STORAGE_FAILED: (RequestError, "the responsible node's disk failed; nothing was changed"),
     Status.BUSY: (RequestError, "the responsible node is busy: try again later"),
     Status.HOPS_ENDED: (RequestError, "the hop limit ended before the responsible node"),
+    Status.CONFLICT: (Conflict, "another version stands than the condition says"),
+    Status.UNCONFIRMED: (Unconfirmed, "too few replicas answered: it may have been done or not"),
 }
 
 
@@ -75,26 +91,59 @@ def refused(call: Call, status: Status) -> RequestError:
     return kind(f"{call}: {text}", status.name)
 
 
-def get(key: Key, max_value: int = shared.MAX_VALUE) -> Call:
+def conflict(call: Call, version: int) -> Conflict:
+    """The exception for a condition that does not hold; 0 is the version of no record."""
+    stands = f"version {version} stands" if version else "there is no record"
+    return Conflict(f"{call}: {stands}", version=version)
+
+
+def get(key: Key, max_value: int = shared.MAX_VALUE, *, quorum: bool = False) -> Call:
     """Raises ValueError unless `max_value`, bytes, is 0 to MAX_VALUE."""
     if not 0 <= max_value <= shared.MAX_VALUE:
         raise ValueError(f"max_value is a number from 0 to {shared.MAX_VALUE}, not {max_value}")
-    return Call(Op.GET, key, hash_key(key), max_reply=shared.RECORD_LEN + max_value)
+    op = Op.QUORUM_GET if quorum else Op.GET
+    return Call(op, key, hash_key(key), max_reply=shared.RECORD_LEN + max_value, hedged=True)
 
 
-def put(key: Key, value: Buffer, ttl: int | None) -> Call:
-    """Raises ValueTooLarge, and ValueError for a TTL that is no whole number of seconds above 0."""
+def check_ttl(ttl: int | None) -> None:
+    """Raises ValueError for what is no whole number of seconds above 0."""
+    if ttl is not None and not (isinstance(ttl, int) and 0 < ttl <= MAX_TTL):
+        raise ValueError(f"a TTL is a number of seconds from 1 to {MAX_TTL}, or None, not {ttl!r}")
+
+
+def put(key: Key, value: Buffer, ttl: int | None, if_version: int | None = None) -> Call:
+    """Raises ValueTooLarge, and ValueError for a TTL or a version that cannot be."""
     if len(value) > shared.MAX_VALUE:
         raise ValueTooLarge(
             f"put {key!r}: a value has at most {shared.MAX_VALUE} bytes, this one has {len(value)}"
         )
-    if ttl is not None and not (isinstance(ttl, int) and 0 < ttl <= MAX_TTL):
-        raise ValueError(f"a TTL is a number of seconds from 1 to {MAX_TTL}, or None, not {ttl!r}")
-    return Call(Op.PUT, key, hash_key(key), Record(ttl=ttl or 0, value=bytes(value)).pack())
+    check_ttl(ttl)
+    if if_version is None:
+        return Call(Op.PUT, key, hash_key(key), Record(ttl=ttl or 0, value=bytes(value)).pack())
+    body = _condition(if_version, least=0)._replace(ttl=ttl or 0, value=bytes(value)).pack()
+    return Call(Op.PUT, key, hash_key(key), body, accepts=CONFLICT, conditional=True)
 
 
-def delete(key: Key) -> Call:
-    return Call(Op.DELETE, key, hash_key(key), accepts=frozenset({Status.NOT_FOUND}))
+def delete(key: Key, if_version: int | None = None) -> Call:
+    """Raises ValueError for a version that cannot be."""
+    if if_version is None:
+        return Call(Op.DELETE, key, hash_key(key), accepts=NOT_FOUND)
+    body = _condition(if_version, least=1).pack()
+    accepts = CONFLICT | NOT_FOUND
+    return Call(Op.DELETE, key, hash_key(key), body, accepts=accepts, conditional=True)
+
+
+def _condition(if_version: int, *, least: int) -> Record:
+    if not (isinstance(if_version, int) and least <= if_version <= MAX_VERSION):
+        raise ValueError(f"if_version is a number from {least} to {MAX_VERSION}, or None, not {if_version!r}")
+    return Record(version=if_version, flags=int(RecordFlag.IF_VERSION))
+
+
+def watch(key: Key, lease: int) -> Call:
+    """Raises ValueError unless `lease` is 1 to MAX_LEASE seconds."""
+    if not (isinstance(lease, int) and 1 <= lease <= MAX_LEASE):
+        raise ValueError(f"a lease is a number of seconds from 1 to {MAX_LEASE}, not {lease!r}")
+    return Call(Op.WATCH, key, hash_key(key), lease.to_bytes(4, "big"), accepts=NOT_FOUND)
 
 
 def trace(key: Key, hops: int) -> Call:
@@ -104,7 +153,7 @@ def trace(key: Key, hops: int) -> Call:
 
 
 def record(answer: Answer) -> Record:
-    """Of a GET's or PUT's answer; raises RequestError for a body that holds none."""
+    """Of a GET's, a PUT's or a CONFLICT's answer; raises RequestError for a body that holds none."""
     try:
         return Record.parse(answer.body)
     except BadPacket as bad:

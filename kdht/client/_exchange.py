@@ -1,168 +1,87 @@
 """One request's tries, deadlines and replies, without I/O and without a clock.
 
-A Session is what a client knows from request to request: how long each node takes, which
-one answers, its cookie. An Exchange is one request. Whoever drives them sends each Send,
-hands in what arrives and the deadlines that pass, until the exchange is `done`.
-
-Try n goes to the n-th node from the one that answered last, round the list. `attempt`
-stays 0 for the first two tries, for most losses are chance; from then on every second try
-walks around the best way (0, 0, 1, 0, 2, 0, 3, ...). Where the walk ends at a node that
-does not own the key (NOT_RESPONSIBLE), the next try follows at once.
+Each try goes by the next way: `attempt` 0, 1, 2, ..., which in a cluster where everybody knows everybody are the
+owner, the second replica, the third; and to the next living node, unless the last one answered others
+meanwhile: then what is dead is behind it. A read is tried again once the usual
+latency is passed (a hedge, from a budget), everything else, and a read without budget, once it must be
+taken for lost; from then on each wait is twice as long. NOT_RESPONSIBLE says that the replicas are
+used up: the best way again, the first time at once.
 """
 
-import random
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
-from kdht._shared import Flag, Status
+from kdht._shared import Op, Status
 from kdht.client._calls import Answer, Call, refused
-from kdht.errors import BadPacket, RequestError, RequestTimeout
-from kdht.wire import HEADER, OFFSET, check_form, pack_request
+from kdht.client._datagram import MAX_ATTEMPTS, MAX_REPEATS, TRY_BITS, Sent, address
+from kdht.client._entries import MAX_RTO
+from kdht.errors import RequestError, RequestTimeout
+from kdht.wire import pack_request
 
-START_RTO = 0.25
-MIN_RTO = 0.05
-MAX_RTO = 2.0
+if TYPE_CHECKING:
+    from kdht.client._session import Session
+
+MAX_HEDGES = 5
+"""Of one request."""
+MAX_WAYS = 5
+"""Tries of one request by one node that lives: as many are as soon as the first, for each goes another way."""
 JITTER = 0.5
 """The longest addition to a retry's waiting time, as a part of it."""
 
-TRY_BITS = 5
-"""The request ID's low bits number its tries, so that each reply shows which try it answers."""
-MAX_SENT = 1 << TRY_BITS
-MAX_ATTEMPTS = MAX_SENT // 2
-MAX_REPEATS = MAX_SENT - MAX_ATTEMPTS
-"""How often the tries of one request may be repeated with a new cookie."""
-
-_LAST_ID_BYTE = OFFSET["request_id"] + 7
-_COOKIE = slice(OFFSET["cookie"], OFFSET["cookie"] + 8)
-_REPLY_FLAGS = int(Flag.REPLY | Flag.FORWARDED)
-_STATUSES = {int(status): status for status in Status}
-
-
-class RoundTrip:
-    """A node's retransmission time-out, seconds, from measured round trips (RFC 6298, section 2)."""
-
-    __slots__ = ("_smoothed", "_variation", "rto")
-
-    def __init__(self) -> None:
-        self.rto = START_RTO
-        self._smoothed = self._variation = 0.0
-
-    def sample(self, rtt: float) -> None:
-        """Take in one measured round trip, seconds."""
-        if self._smoothed:
-            self._variation += (abs(self._smoothed - rtt) - self._variation) / 4
-            self._smoothed += (rtt - self._smoothed) / 8
-        else:
-            self._smoothed, self._variation = rtt, rtt / 2
-        self.rto = min(max(MIN_RTO, self._smoothed + 4 * self._variation), MAX_RTO)
-
-
-class Send(NamedTuple):
-    """A datagram to send to the node with this index."""
-
-    node: int
-    data: bytes
-
-
-class Sent(NamedTuple):
-    """What is remembered of a datagram sent."""
-
-    node: int
-    attempt: int
-    cookie: int
-    at: float
-
-
-def attempt_of(number: int) -> int:
-    """The `attempt` of try `number`, counted from 0."""
-    return number // 2 if number % 2 == 0 else 0
-
-
-class Session:
-    """What a client knows across requests; `nodes` is how many it may ask."""
-
-    def __init__(self, nodes: int, *, timeout: float, attempts: int, rng: random.Random) -> None:
-        self.round_trips = [RoundTrip() for _ in range(nodes)]
-        self.timeout = timeout
-        self.attempts = attempts
-        self.rng = rng
-        self.current = 0
-        """The node that the next request asks first."""
-        self.cookie = 0
-        self.ignored = 0
-        """Datagrams that answer nothing which is still asked."""
-        self._pending: dict[int, Exchange] = {}
-
-    def open(self, call: Call, now: float) -> "Exchange":
-        """A new request; nothing is sent before its `start`. `close` it in the end."""
-        number = self.rng.getrandbits(64 - TRY_BITS)
-        exchange = self._pending[number] = Exchange(self, call, number, now)
-        return exchange
-
-    def close(self, exchange: "Exchange") -> None:
-        """Forget a request: what arrives for it is ignored from now on."""
-        self._pending.pop(exchange.number, None)
-
-    def silent(self, node: int) -> None:
-        """A node did not answer, or its port is closed: let the next request ask another first."""
-        if node == self.current:
-            self.current = (node + 1) % len(self.round_trips)
-
-    def receive(self, node: int, data: bytes, now: float) -> "tuple[Exchange, Send | None] | None":
-        """The exchange that untrusted bytes from a node belong to, and what it sends in return.
-
-        None if they answer nothing: only a reply from the node that a try went to, with that
-        try's request ID, op and key, is believed.
-        """
-        try:
-            check_form(data)
-        except BadPacket:
-            self.ignored += 1
-            return None
-        (_, _, op, flags, _, request_id, key, _, code, _, _, _, _, _, _, _, _, _, _, cookie, _, _) = (
-            HEADER.unpack_from(data)
-        )
-        exchange = self._pending.get(request_id >> TRY_BITS)
-        status = _STATUSES.get(code)
-        if exchange is not None and flags == _REPLY_FLAGS and status is not None:
-            sent = exchange.asked(request_id % MAX_SENT, node)
-            if sent is not None and op == exchange.call.op and key == exchange.call.key:
-                reply = Answer(status, data[HEADER.size :], now - sent.at)
-                return exchange, exchange.received(reply, cookie, sent, now)
-        self.ignored += 1
-        return None
+WRITES = frozenset({Op.PUT, Op.DELETE})
 
 
 class Exchange:
     """One request until its answer or its failure: `deadline` is when to call `timed_out`."""
 
     __slots__ = (
-        "_first_node",
+        "_attempt",
         "_gives_up",
+        "_hedges_left",
+        "_laps",
+        "_lost",
         "_message",
+        "_no_effect",
         "_refusal",
+        "_replied",
         "_sent",
         "_session",
+        "_stale",
         "_tries",
+        "_waits_to_hedge",
         "answer",
         "call",
         "deadline",
         "error",
         "number",
+        "on_done",
     )
 
-    def __init__(self, session: Session, call: Call, number: int, now: float) -> None:
+    def __init__(
+        self,
+        session: "Session",
+        call: Call,
+        number: int,
+        now: float,
+        on_done: "Callable[[Exchange, float], None] | None" = None,
+    ) -> None:
         self.call = call
         self.number = number
+        self.on_done = on_done
         self.answer: Answer | None = None
         self.error: RequestError | None = None
         self.deadline = now
         self._session = session
-        self._first_node = session.current
         self._gives_up = now + session.timeout
-        self._tries = 0
+        self._attempt = self._tries = self._lost = self._laps = 0
+        self._hedges_left = MAX_HEDGES if call.hedged else 0
+        self._waits_to_hedge = False
         self._sent: list[Sent] = []
+        self._replied: set[int] = set()
+        self._no_effect: set[int] = set()
+        """Datagrams of which the answer said that nothing was done."""
         self._refusal: Status | None = None
+        self._stale: Answer | None = None
         self._message = pack_request(
             call.op, call.key, number << TRY_BITS, call.body, hops=call.hops, max_reply=call.max_reply
         )
@@ -170,6 +89,24 @@ class Exchange:
     @property
     def done(self) -> bool:
         return self.answer is not None or self.error is not None
+
+    @property
+    def started(self) -> bool:
+        return bool(self._sent)
+
+    def settles_at(self) -> float:
+        """When a write that is answered can no longer come to pass a second time; 0 if that is so already.
+
+        Then every try that had no answer has been lost, as far as the usual latency tells.
+        """
+        if self.answer is None or self.call.op not in WRITES or len(self._replied) == len(self._sent):
+            return 0.0
+        entries, op = self._session.entries, self.call.op
+        return max(
+            sent.at + entries[sent.node].round_trips[op].rto
+            for index, sent in enumerate(self._sent)
+            if index not in self._replied
+        )
 
     def result(self) -> Answer:
         """The answer, once done; raises RequestError or the kind of it that fits."""
@@ -185,87 +122,193 @@ class Exchange:
         sent = self._sent[number] if number < len(self._sent) else None
         return sent if sent is not None and sent.node == node else None
 
-    def start(self, now: float) -> Send:
-        """The first try."""
-        return self._try(now)
+    def start(self, now: float) -> None:
+        """The first try, and beside a read perhaps the question whether a dead node lives again."""
+        session = self._session
+        if self.call.hedged:
+            session.budget.request()
+            probed = session.entries.to_probe(now)
+            if probed is not None:
+                self._send(probed, 0, now)
+        self._try(session.entries.current, now)
 
-    def timed_out(self, now: float) -> Send | None:
-        """The deadline passed: the next try, or None when waiting or given up."""
+    def hold(self, until: float) -> None:
+        """Wait before the first try, unless `start` is called earlier."""
+        self.deadline = min(until, self._gives_up)
+
+    def timed_out(self, now: float) -> None:
+        """The deadline passed: the next try, or the end."""
+        if not self.started:
+            self.start(now)
+            return
         if now >= self._gives_up:
-            self.error = self._failure()
-            return None
-        self._session.silent(self._sent[-1].node)
-        return self._next_try(now)
+            self._fail()
+            return
+        session, last = self._session, self._sent[-1]
+        is_hedge = self._waits_to_hedge
+        if is_hedge:
+            if not (session.entries[last.node].dead or session.budget.take()):
+                self._hedges_left = 0
+                self._wait_from(last.at)
+                return
+            self._hedges_left -= 1
+        lives = False
+        if len(self._sent) - 1 not in self._replied:
+            session.entries.missed(last.node, last.at, now)
+            # Who answered others meanwhile lives: what is dead is behind it, and another way leads around.
+            lives = session.entries[last.node].answered_at > last.at and self._tries <= MAX_WAYS
+        self._lost += not (is_hedge or lives)
+        self._try_next(now, hedge=is_hedge, node=last.node if lives else None)
 
-    def received(self, reply: Answer, cookie: int, sent: Sent, now: float) -> Send | None:
-        """A reply to one of the tries: what to send now, if anything."""
-        self._session.round_trips[sent.node].sample(reply.rtt)
-        self._session.cookie = cookie or self._session.cookie
-        if reply.status is not Status.OK and reply.status in _NOT_THE_END:
-            return _NOT_THE_END[reply.status](self, reply, cookie, sent, now)
+    def refused_by(self, node: int, now: float) -> None:
+        """That node's port is closed: if the last try went there, it goes by another node, if there is one."""
+        last = self._sent[-1]
+        if last.node != node or len(self._sent) - 1 in self._replied:
+            return
+        other = self._session.entries.after(node)
+        if other != node and not self._session.entries[other].dead:
+            self._attempt = last.attempt
+            self._try_next(now)
+
+    def received(self, reply: Answer, cookie: int, index: int, sent: Sent, now: float) -> None:
+        """A reply to the datagram of that number: the answer, or what to do next."""
+        session = self._session
+        status = reply.status
+        # An UNCONFIRMED one took as long as its coordinator was ready to wait.
+        rtt = None if status is Status.UNCONFIRMED else reply.rtt
+        session.entries.answered(sent.node, self.call.op, rtt, now)
+        session.cookie = cookie or session.cookie
+        self._replied.add(index)
+        if self.done:
+            return
+        if status is not Status.OK and status in _NOT_THE_END and status not in self.call.accepts:
+            _NOT_THE_END[status](self, reply, cookie, index, now)
+            return
+        if session.versions.is_old(self.call, reply):
+            self._stale = reply
+            if index == len(self._sent) - 1:
+                self._try_next(now)
+            return
+        session.versions.take(self.call, reply)
+        if len(self._sent) > 1:
+            session.budget.pay_back(sum(each.hedge for each in self._sent[: index + 1]))
+            reply = reply._replace(ambiguous=len(self._no_effect - {index}) < len(self._sent) - 1)
         self.answer = reply
-        return None
 
-    def _next_try(self, now: float) -> Send | None:
+    # --- Tries
+
+    def _try_next(self, now: float, *, hedge: bool = False, node: int | None = None) -> None:
+        """Try once more, by the next node or by `node`, if that may be: else wait for what is under way, or fail."""
         if self._tries < self._session.attempts:
-            return self._try(now)
-        self.deadline = self._gives_up
-        return None
+            if node is None:
+                node = self._session.entries.after(self._sent[-1].node)
+            self._try(node, now, hedge=hedge)
+        elif len(self._replied) < len(self._sent):
+            self.deadline, self._waits_to_hedge = self._gives_up, False
+        else:
+            self._fail()
 
-    def _try(self, now: float) -> Send:
-        """Try once more; each waits twice as long as the one before, the last one to the end."""
-        nodes = self._session.round_trips
-        node = (self._first_node + self._tries) % len(nodes)
-        wait = min(nodes[node].rto * 2**self._tries, MAX_RTO)
-        if self._tries:
-            wait *= 1 + self._session.rng.random() * JITTER
-        attempt = attempt_of(self._tries) if self.call.walks_around else 0
+    def _try(self, node: int, now: float, *, hedge: bool = False) -> None:
+        attempt = self._attempt if self.call.walks_around else 0
+        if self._tries or not self.call.conditional:
+            self._attempt = min(self._attempt + 1, MAX_ATTEMPTS)
         self._tries += 1
-        is_last = self._tries == self._session.attempts
-        self.deadline = self._gives_up if is_last else min(now + wait, self._gives_up)
-        return self._send(node, attempt, now)
+        self._send(node, attempt, now, hedge=hedge)
+        self._wait_from(now)
 
-    def _send(self, node: int, attempt: int, now: float) -> Send:
-        cookie = self._session.cookie
-        message = self._message
-        message[_LAST_ID_BYTE] = (self.number << TRY_BITS & 0xFF) | len(self._sent)
-        message[OFFSET["attempt"]] = attempt
-        message[_COOKIE] = cookie.to_bytes(8, "big")
-        self._sent.append(Sent(node, attempt, cookie, now))
-        return Send(node, bytes(message))
+    def _wait_from(self, start: float) -> None:
+        """The time until the next try; the last one waits to the end."""
+        trip = self._session.entries.round_trip(self._sent[-1].node, self.call.op)
+        self._waits_to_hedge = self._hedges_left > 0
+        if self._tries == self._session.attempts:
+            self.deadline, self._waits_to_hedge = self._gives_up, False
+            return
+        wait = trip.late if self._waits_to_hedge else min(trip.rto * 2**self._lost, MAX_RTO)
+        if self._lost:
+            wait *= 1 + self._session.rng.random() * JITTER
+        self.deadline = min(start + wait, self._gives_up)
+
+    def _send(self, node: int, attempt: int, now: float, *, hedge: bool = False) -> None:
+        sent = Sent(node, attempt, self._session.cookie, now, hedge)
+        self._session.outbox.append(address(self._message, len(self._sent), sent))
+        self._sent.append(sent)
+
+    def _fail(self) -> None:
+        """There is nothing better than an old record, if there is one: too little for a quorum read."""
+        if self._stale is not None and self.call.op != Op.QUORUM_GET:
+            self._believe(self._stale)
+        else:
+            self.error = self._failure()
+
+    def _believe(self, old: Answer) -> None:
+        self._session.versions.forget(self.call.key)
+        self.answer = old
 
     def _failure(self) -> RequestError:
-        """BUSY, which may pass and did not, or a time-out."""
+        """What the nodes said to the end; else a time-out."""
         if self._refusal is not None:
             return refused(self.call, self._refusal)
+        if self._stale is not None:
+            return refused(self.call, Status.UNCONFIRMED)
+        if len(self._replied) == len(self._sent):
+            return refused(self.call, Status.NOT_RESPONSIBLE)
         tries = "1 try" if self._tries == 1 else f"{self._tries} tries"
         return RequestTimeout(f"{self.call}: no answer within {self._session.timeout:g} s and {tries}")
 
-    # What else a reply may lead to than the end.
+    # --- What else a reply may lead to than the end
 
-    def _show_cookie(self, reply: Answer, cookie: int, sent: Sent, now: float) -> Send | None:
-        """Repeat with the reply's cookie, unless a later try has it already."""
+    def _show_cookie(self, reply: Answer, cookie: int, index: int, now: float) -> None:
+        """Repeat with the reply's cookie, unless a later datagram has it already."""
+        self._no_effect.add(index)
+        sent = self._sent[index]
         if cookie in (0, sent.cookie) or len(self._sent) - self._tries == MAX_REPEATS:
             self.answer = reply
-            return None
-        if self._sent[-1].cookie == cookie:
-            return None
-        return self._send(sent.node, sent.attempt, now)
+        elif self._sent[-1].cookie != cookie:
+            self._send(sent.node, sent.attempt, now)
+            self._wait_from(now)
 
-    def _try_elsewhere(self, reply: Answer, cookie: int, sent: Sent, now: float) -> Send | None:
-        """A walk ended beside the owner; an answer that comes late may still be one."""
+    def _walked_too_far(self, reply: Answer, cookie: int, index: int, now: float) -> None:
+        """The try ended beside the replicas; an answer to an earlier one may still come."""
+        self._no_effect.add(index)
         if not self.call.walks_around:
             self.answer = reply
-            return None
-        return self._next_try(now) if sent is self._sent[-1] else None
+        elif self._stale is not None and self.call.op != Op.QUORUM_GET:
+            self._believe(self._stale)  # all replicas were asked: what was newer is lost
+        elif index == len(self._sent) - 1:
+            self._attempt = 1 if self._sent[index].attempt == 0 else 0
+            self._laps += self._attempt == 0
+            if self._laps > 1 and self._attempt == 0:
+                self._pause(now)
+            else:
+                self._try_next(now)
 
-    def _wait(self, reply: Answer, cookie: int, sent: Sent, now: float) -> None:
-        """The owner has too much to do: let the deadline pass before trying again."""
+    def _other_replica(self, reply: Answer, cookie: int, index: int, now: float) -> None:
+        """This replica's disk failed."""
+        self._no_effect.add(index)
         self._refusal = reply.status
+        if index == len(self._sent) - 1:
+            self._try_next(now)
+
+    def _try_later(self, reply: Answer, cookie: int, index: int, now: float) -> None:
+        """Too much to do there, or too few replicas answered."""
+        if reply.status is Status.BUSY:
+            self._no_effect.add(index)
+        self._refusal = reply.status
+        if index == len(self._sent) - 1:
+            self._pause(now)
+
+    def _pause(self, now: float) -> None:
+        """Nothing is under way: wait as after a loss, then try again."""
+        self._hedges_left = 0
+        self._wait_from(now)
+        if self._tries == self._session.attempts and len(self._replied) == len(self._sent):
+            self._fail()
 
 
-_NOT_THE_END: dict[Status, Callable[[Exchange, Answer, int, Sent, float], Send | None]] = {
+_NOT_THE_END: dict[Status, Callable[[Exchange, Answer, int, int, float], None]] = {
     Status.COOKIE_NEEDED: Exchange._show_cookie,
-    Status.NOT_RESPONSIBLE: Exchange._try_elsewhere,
-    Status.BUSY: Exchange._wait,
+    Status.NOT_RESPONSIBLE: Exchange._walked_too_far,
+    Status.STORAGE_FAILED: Exchange._other_replica,
+    Status.BUSY: Exchange._try_later,
+    Status.UNCONFIRMED: Exchange._try_later,
 }

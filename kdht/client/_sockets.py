@@ -10,13 +10,17 @@ from contextlib import suppress
 from typing import Any, TypeAlias
 
 from kdht import _shared as shared
-from kdht.client._exchange import MAX_ATTEMPTS
+from kdht.client._datagram import MAX_ATTEMPTS
 from kdht.errors import ConfigError, RequestError
 from kdht.wire import split_port
 
 Info: TypeAlias = tuple[Any, ...]
 """One row of getaddrinfo."""
 
+BURST = 64
+"""Datagrams read before others get their turn."""
+NOBODY_THERE = frozenset({errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN})
+"""A closed port, or no way to the host."""
 RECEIVE_BUFFER = 4 * 1024 * 1024
 """Asked of the kernel, which gives what net.core.rmem_max allows."""
 
@@ -80,7 +84,10 @@ def connect_all(infos: Iterable[Info]) -> list[socket.socket]:
 
 
 def send(sock: socket.socket, data: bytes) -> bool:
-    """Send one datagram; False if it was not sent or an earlier one met a closed port."""
+    """Send one datagram; False if nobody is there, as far as this host knows.
+
+    What this host has no room for, or a filter of its own drops (EPERM), is lost as on the way.
+    """
     try:
         sock.send(data)
     except ConnectionRefusedError:
@@ -88,16 +95,16 @@ def send(sock: socket.socket, data: bytes) -> bool:
         with suppress(OSError):
             sock.send(data)
         return False
-    except OSError:
-        return False
+    except OSError as error:
+        return error.errno not in NOBODY_THERE
     return True
 
 
 def receive(sock: socket.socket) -> bytes | None:
-    """The next datagram; b"" for one that met a closed port, None if there is nothing more."""
+    """The next datagram; b"" for one that nobody took, None if there is nothing more."""
     try:
         return sock.recv(shared.MAX_DATAGRAM + 1)
     except BlockingIOError:
         return None
-    except OSError:
-        return b""
+    except OSError as error:
+        return b"" if error.errno in NOBODY_THERE else None

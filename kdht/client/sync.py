@@ -1,19 +1,27 @@
-"""The blocking client: one request at a time, on sockets of its own."""
+"""The blocking client, on sockets of its own."""
 
+import os
 import random
 import selectors
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from kdht import _shared as shared
 from kdht.client import _calls as calls
+from kdht.client import _large as large
 from kdht.client import _sockets as sockets
+from kdht.client import _steps as steps
 from kdht.client._calls import Answer, Call, Hop, Key
-from kdht.client._exchange import Exchange, Send, Session
-from kdht.errors import RequestError, RequestTimeout
+from kdht.client._large import Progress, Source
+from kdht.client._manifest import UPLOAD_ID_LEN
+from kdht.client._session import Session
+from kdht.client._steps import WINDOW, Flight, Many, Steps
+from kdht.errors import RequestError
 from kdht.wire import Buffer, Record
+
+T = TypeVar("T")
 
 
 class Client:
@@ -24,7 +32,7 @@ class Client:
     when the cluster refuses. Not thread-safe: each thread has its own client.
     """
 
-    def __init__(self, nodes: str | Sequence[str], *, timeout: float = 5.0, attempts: int = 8) -> None:
+    def __init__(self, nodes: str | Sequence[str], *, timeout: float = 5.0, attempts: int = 16) -> None:
         """Raises ConfigError for nodes without an address, RequestError without a route to any."""
         sockets.check_limits(timeout, attempts)
         self._sockets = sockets.connect_all(sockets.resolve(sockets.node_list(nodes)))
@@ -35,35 +43,78 @@ class Client:
             len(self._sockets), timeout=timeout, attempts=attempts, rng=random.SystemRandom()
         )
 
-    def get(self, key: Key, *, max_value: int = shared.MAX_VALUE) -> bytes:
-        """The value, of at most `max_value` bytes; raises NotFound, ValueTooLarge."""
-        return self.get_record(key, max_value=max_value).value
+    def get(self, key: Key, *, max_value: int = shared.MAX_VALUE, quorum: bool = False) -> bytes:
+        """The value, of at most `max_value` bytes; raises NotFound, ValueTooLarge.
 
-    def get_record(self, key: Key, *, max_value: int = shared.MAX_VALUE) -> Record:
+        With `quorum` the newest of what a majority of the replicas has; raises Unconfirmed too.
+        """
+        return self.get_record(key, max_value=max_value, quorum=quorum).value
+
+    def get_record(self, key: Key, *, max_value: int = shared.MAX_VALUE, quorum: bool = False) -> Record:
         """The value with its version and what is left of its TTL; raises as `get` does."""
-        return calls.record(self._answer_to(calls.get(key, max_value)))
+        return calls.record(self._answer_to(calls.get(key, max_value, quorum=quorum)))
 
-    def put(self, key: Key, value: Buffer, ttl: int | None = None) -> int:
+    def put(self, key: Key, value: Buffer, ttl: int | None = None, *, if_version: int | None = None) -> int:
         """Store a value of at most 1104 bytes, for `ttl` seconds or without end; its version.
 
-        Raises ValueTooLarge before anything is sent. A repeated try may store it twice, under
-        two versions.
+        With `if_version` only where that version stands, 0 where there is no record; raises Conflict
+        else. Raises ValueTooLarge before anything is sent, and Unconfirmed for a write that may stand
+        or not. A repeated try may store it twice, under two versions.
         """
-        return calls.record(self._answer_to(calls.put(key, value, ttl))).version
+        return self._run(steps.put(key, value, ttl, if_version))
 
-    def delete(self, key: Key) -> bool:
-        """Delete the value; whether there was one. A repeated try may find its own work done."""
-        return self._answer_to(calls.delete(key)).status is shared.Status.OK
+    def delete(self, key: Key, *, if_version: int | None = None) -> bool:
+        """Delete the value; whether there was one. A repeated try may find its own work done.
+
+        With `if_version` only where that version stands; raises Conflict else.
+        """
+        return self._run(steps.delete(key, if_version))
 
     def trace(self, key: Key, *, max_hops: int = shared.HOP_LIMIT) -> list[Hop]:
         """The nodes on the key's way, the entry node first; ends where one does not answer."""
-        path: list[Hop] = []
-        while calls.goes_on(path, max_hops):
-            try:
-                path.append(calls.hop(self._answer_to(calls.trace(key, len(path) + 1))))
-            except RequestTimeout:
-                path.append(calls.hop(None))
-        return path
+        return self._run(steps.trace(key, max_hops))
+
+    def get_many(self, keys: Iterable[Key], *, window: int = WINDOW) -> dict[Key, bytes]:
+        """The values of those keys that have one, `window` requests at once.
+
+        The first failure other than NotFound is raised, and what is under way is given up.
+        """
+        return self._run(steps.get_many(keys, window))
+
+    def put_many(
+        self, values: Mapping[Key, Buffer], ttl: int | None = None, *, window: int = WINDOW
+    ) -> dict[Key, int]:
+        """Store all values, `window` requests at once; their versions. The first failure is raised."""
+        return self._run(steps.put_many(values.items(), ttl, window))
+
+    def put_large(
+        self, key: Key, source: Source, ttl: int | None = None, *, progress: Progress = large.no_progress
+    ) -> int:
+        """Store up to 64 MiB, from bytes or a binary file, in many requests; the version.
+
+        Readers see the old value until the new one is complete. A key that had, or may have, a large
+        value is written with this method and deleted with `delete_large`. Raises ValueTooLarge.
+        """
+        data = large.whole(source)
+        return self._run(large.put(key, data, ttl, progress, time.time(), os.urandom(UPLOAD_ID_LEN)))
+
+    def get_large(self, key: Key, *, progress: Progress = large.no_progress) -> bytes:
+        """The value, large or not, all of it and checked; raises NotFound, RequestError."""
+        return self._run(large.get(key, progress))
+
+    def delete_large(self, key: Key) -> bool:
+        """Delete a value, large or not, with all its chunks, those of unfinished uploads too."""
+        return self._run(large.delete(key, time.time()))
+
+    def watch(self, key: Key, *, lease: int = 30) -> Generator[Record | None, None, None]:
+        """The record now and after every change, None where there is none; without end.
+
+        Changes that follow quickly upon each other may be told as one, the last is always told. The
+        watch ends when the generator is closed; raises RequestTimeout when no node answers any more. Between
+        two `next` the client's other methods may be called; nodes keep it for `lease` seconds, at most 60.
+        """
+        call = calls.watch(key, lease)
+        return self._watch(call, lease)
 
     def close(self) -> None:
         """Close the sockets; may be called again."""
@@ -80,30 +131,92 @@ class Client:
     ) -> None:
         self.close()
 
-    def _answer_to(self, call: Call) -> Answer:
-        if not self._sockets:
-            raise RequestError(f"{call}: the client is closed")
-        exchange = self._session.open(call, time.monotonic())
+    def _run(self, operation: Steps[T]) -> T:
+        """Do what an operation asks for, until it returns."""
         try:
-            send: Send | None = exchange.start(time.monotonic())
-            while not exchange.done:
-                if send is not None and not sockets.send(self._sockets[send.node], send.data):
-                    self._session.silent(send.node)
-                send = self._wait(exchange)
+            wanted = next(operation)
+            while True:
+                given: Answer | None = None
+                try:
+                    if isinstance(wanted, Many):
+                        self._do_many(wanted)
+                    else:
+                        given = self._answer_to(wanted)
+                except Exception as error:
+                    wanted = operation.throw(error)
+                else:
+                    wanted = operation.send(given)
+        except StopIteration as end:
+            result: T = end.value
+            return result
         finally:
-            self._session.close(exchange)
+            operation.close()
+
+    def _answer_to(self, call: Call) -> Answer:
+        self._check_open(call)
+        exchange = self._session.start(call, time.monotonic())
+        try:
+            while not exchange.done:
+                self._step()
+        finally:
+            self._session.forget(exchange)
         return exchange.result()
 
-    def _wait(self, exchange: Exchange) -> Send | None:
-        """Until a datagram or the deadline comes: what the exchange then sends."""
-        ready = self._selector.select(max(exchange.deadline - time.monotonic(), 0))
-        for selected, _ in ready:
-            data = sockets.receive(self._sockets[selected.data])
-            if data == b"":
-                self._session.silent(selected.data)
-            elif data is not None:
-                step = self._session.receive(selected.data, data, time.monotonic())
-                if step is not None:
-                    return step[1]
-        now = time.monotonic()
-        return exchange.timed_out(now) if now >= exchange.deadline else None
+    def _do_many(self, many: Many) -> None:
+        self._check_open("many requests")
+        flight = Flight(self._session, many, lambda: None)
+        try:
+            flight.start(time.monotonic())
+            while not flight.done:
+                self._step()
+        finally:
+            flight.end()
+        if flight.error is not None:
+            raise flight.error
+
+    def _watch(self, call: Call, lease: int) -> Generator[Record | None, None, None]:
+        self._check_open(call)
+        watching = self._session.watch(call, lease, time.monotonic())
+        try:
+            while True:
+                while watching.events:
+                    yield watching.events.popleft()
+                if watching.error is not None:
+                    raise watching.error
+                self._check_open(call)
+                self._step()
+        finally:
+            self._session.forget(watching)
+            watching.end(time.monotonic())
+            self._flush()
+
+    def _check_open(self, call: object) -> None:
+        if not self._sockets:
+            raise RequestError(f"{call}: the client is closed")
+
+    def _step(self) -> None:
+        """Send what is to be sent, wait for datagrams or the next deadline, and let them count."""
+        self._flush()
+        session = self._session
+        wake = session.next_wake()
+        for selected, _ in self._selector.select(max(wake - time.monotonic(), 0) if wake else None):
+            self._read(selected.data)
+        session.wake(time.monotonic())
+        self._flush()
+
+    def _read(self, node: int) -> None:
+        for _ in range(sockets.BURST):
+            data = sockets.receive(self._sockets[node])
+            if data is None:
+                return
+            if data:
+                self._session.receive(node, data, time.monotonic())
+            else:
+                self._session.refused(node, time.monotonic())
+
+    def _flush(self) -> None:
+        outbox = self._session.outbox
+        for node, data in outbox:  # it may grow on the way
+            if self._sockets and not sockets.send(self._sockets[node], data):
+                self._session.refused(node, time.monotonic())
+        outbox.clear()

@@ -1,6 +1,6 @@
-"""`kdhtd --check`: whether this configuration can work on this host, without changing it.
+"""`kdhtd --check`, `kdhtctl config check`: whether this configuration can work on this host, without changing it.
 
-Every check prints what would be done, or raises the error that a start would end in.
+Every check says what would be done, or raises the error that a start would end in.
 All of them run; the exit code is that of the first error. The database is not opened, for
 that alone would change it: its damage is the start's to find.
 """
@@ -10,6 +10,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 
@@ -17,31 +18,52 @@ from kdht.daemon.bootstrap import resolve_bootstrap
 from kdht.daemon.control import group_id
 from kdht.daemon.datadir import kept_node_id
 from kdht.daemon.datapaths import PROBES
+from kdht.daemon.pages import bound
 from kdht.daemon.settings import Settings
 from kdht.errors import DatapathError, KdhtError, StorageError
 from kdht.wire import Address
 
 
-def check(settings: Settings) -> int:
-    """Print the findings; the exit code."""
-    code = 0
+class Checked(NamedTuple):
+    """What all checks say."""
+
+    findings: list[str]
+    problems: list[KdhtError]
+    warnings: list[str]
+
+    @property
+    def exit_code(self) -> int:
+        return self.problems[0].exit_code if self.problems else 0
+
+
+def checked(settings: Settings) -> Checked:
+    """Run them all."""
+    done = Checked([], [], list(settings.warnings))
     for each in CHECKS:
         try:
-            for line in each(settings):
-                click.echo(line)
+            done.findings.extend(each(settings))
         except KdhtError as error:
-            click.echo(f"problem: {error}", err=True)
-            code = code or error.exit_code
-    for warning in settings.warnings:
+            done.problems.append(error)
+    return done
+
+
+def check(settings: Settings) -> int:
+    """Print the findings; the exit code."""
+    done = checked(settings)
+    for line in done.findings:
+        click.echo(line)
+    for error in done.problems:
+        click.echo(f"problem: {error}", err=True)
+    for warning in done.warnings:
         click.echo(f"warning: {warning}", err=True)
-    return code
+    return done.exit_code
 
 
 def _addresses(settings: Settings) -> Iterator[str]:
     running = _is_running(settings.data_dir)
     for address in settings.listen:
         if not running:
-            _try_bind(address)
+            try_bind(address)
         yield f"listens on {address}"
     if running:
         yield "a daemon runs on this data directory now, so its addresses were not tried"
@@ -86,6 +108,15 @@ def _control(settings: Settings) -> Iterator[str]:
     yield f"answers kdhtctl on {settings.control_socket}"
 
 
+def _pages(settings: Settings) -> Iterator[str]:
+    config, running = settings.config, _is_running(settings.data_dir)
+    for name, at in (("metrics", config.metrics.listen), ("web", config.web.listen)):
+        if at:
+            if not running:
+                bound(f"{name}.listen", at).close()
+            yield f"serves {name} on http://{at}/"
+
+
 def _datapath(settings: Settings) -> Iterator[str]:
     kind = settings.config.datapath.kind
     if kind == "socket":
@@ -105,6 +136,7 @@ CHECKS: tuple[Callable[[Settings], Iterator[str]], ...] = (
     _bootstrap,
     _data_dir,
     _control,
+    _pages,
     _datapath,
 )
 
@@ -121,7 +153,8 @@ def _is_running(data_dir: Path) -> bool:
     return False
 
 
-def _try_bind(address: Address) -> None:
+def try_bind(address: Address) -> None:
+    """Whether a node could listen there. Raises DatapathError."""
     family = socket.AF_INET if address.is_ipv4 else socket.AF_INET6
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as sock:

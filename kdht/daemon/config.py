@@ -14,15 +14,16 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from kdht._shared import HOP_LIMIT, KEY_SLOTS, MAX_OWN, PORT, REPLAY_WINDOW
+from kdht._shared import HOP_LIMIT, KEY_SLOTS, MAX_OWN, MAX_REPLICAS, PORT, REPLAY_WINDOW, K
 from kdht.daemon.kinds import allowed, field_names, kind_at
 from kdht.daemon.places import DATA_DIR, SOCKET
-from kdht.daemon.values import AbsolutePath, Endpoint, HostPort, Interface, Ip, Kind, SocketPath
+from kdht.daemon.values import AbsolutePath, Endpoint, HostPort, HttpEndpoint, Interface, Ip, Kind, SocketPath
 from kdht.errors import ConfigError
 from kdht.keys import MIN_SECRET
 
 MAX_FILE = 1 << 20
 DatapathKind = Literal["auto", "socket", "nfqueue", "ebpf"]
+Acks = Literal["one", "quorum", "all"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["text", "json"]
 
@@ -87,6 +88,15 @@ class Node(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
             description="Seconds by which the clocks of two nodes may differ; older messages are dropped.",
         ),
     ] = REPLAY_WINDOW
+    bucket_size: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=K,
+            description="Contacts in each bucket of the routing table. Fewer make tables smaller and routes longer; at "
+            "least replication.replicas.",
+        ),
+    ] = K
 
 
 class Key(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
@@ -185,6 +195,47 @@ class Storage(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
             description="Writes that may wait for the disk; clients with more are told BUSY.",
         ),
     ] = 8192
+    cache: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=4096,
+            description="MiB for records that were read lately, answered without the disk; 0: none.",
+        ),
+    ] = 4
+
+
+class Replication(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """How many nodes keep each record. The same on all nodes."""
+
+    replicas: Annotated[
+        int,
+        Meta(ge=1, le=MAX_REPLICAS, description="Nodes that keep each record: the closest to its key."),
+    ] = 3
+    write: Annotated[
+        Acks,
+        Meta(
+            description="How many of them have a write on their disks before it is confirmed: `one`, `quorum` (more than "
+            "half) or `all`."
+        ),
+    ] = "quorum"
+    tombstone_ttl: Annotated[
+        int,
+        Meta(
+            ge=60,
+            le=31_536_000,
+            description="Seconds that a deletion is remembered: a node that was away for longer may bring deleted records back.",
+        ),
+    ] = 86400
+    repair_rate: Annotated[
+        int,
+        Meta(
+            ge=10,
+            le=100_000,
+            description="Datagrams a second, at most, with which this node compares records with its neighbours and moves "
+            "them.",
+        ),
+    ] = 500
 
 
 class Control(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
@@ -197,6 +248,44 @@ class Control(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
             description="The group that may use it, beside root and the daemon's own user.", examples=["kdht"]
         ),
     ] = None
+
+
+class Metrics(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """Figures for Prometheus (/metrics), and whether the node lives (/healthz) and should serve (/readyz),
+    over HTTP. Who can connect can read them all; there are no keys and no values among them."""
+
+    listen: Annotated[
+        HttpEndpoint | None,
+        Meta(
+            description="Where they are served; nowhere if this is left out.",
+            examples=["127.0.0.1:9548"],
+        ),
+    ] = None
+
+
+class Web(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """A page for a browser: the cluster as this node sees it. It can change nothing."""
+
+    listen: Annotated[
+        HttpEndpoint | None,
+        Meta(
+            description="Where it is served; nowhere if this is left out. May be the same as metrics.listen.",
+            examples=["127.0.0.1:5380"],
+        ),
+    ] = None
+    remote: Annotated[
+        bool,
+        Meta(
+            description="Let `listen` be an address that is not loopback: everybody who can connect sees the "
+            "cluster's addresses, and can have keys traced."
+        ),
+    ] = False
+
+    def __post_init__(self) -> None:
+        if self.listen and not self.listen.is_loopback and not self.remote:
+            raise ValueError(
+                f"web.listen is {self.listen}, which is not loopback: set web.remote to true to allow that"
+            )
 
 
 class Log(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
@@ -216,10 +305,18 @@ class Config(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     key: Annotated[list[Key], Meta(min_length=1, max_length=KEY_SLOTS)]
     datapath: Datapath = Datapath()
     storage: Storage = Storage()
+    replication: Replication = Replication()
     control: Control = Control()
+    metrics: Metrics = Metrics()
+    web: Web = Web()
     log: Log = Log()
 
     def __post_init__(self) -> None:
+        size, replicas = self.node.bucket_size, self.replication.replicas
+        if size < replicas:
+            raise ValueError(
+                f"node.bucket_size is {size}, fewer than the {replicas} replicas: set it to {replicas} or more"
+            )
         epochs = [key.epoch for key in self.key]
         if len(set(epochs)) != len(epochs):
             raise ValueError(f"every key has an epoch of its own, here are {epochs}: change key.epoch")

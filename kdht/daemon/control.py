@@ -16,7 +16,7 @@ import stat
 import struct
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -29,6 +29,9 @@ MAX_CALLERS = 64
 IDLE_SECONDS = 60.0
 
 Params = dict[str, Any]
+
+
+T = TypeVar("T")
 
 
 class Method(NamedTuple):
@@ -44,6 +47,14 @@ class Request(msgspec.Struct, forbid_unknown_fields=True):
 
     method: str
     params: Params = {}
+
+
+def taken(params: Params, kind: type[T]) -> T:
+    """A method's parameters, checked. Raises ConfigError."""
+    try:
+        return msgspec.convert(params, kind)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"bad parameters: {error}") from None
 
 
 class ControlServer:

@@ -11,20 +11,20 @@ import logging
 import signal
 import time
 from collections.abc import Callable
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import AsyncExitStack, ExitStack, suppress
 
 from kdht import __version__
-from kdht.daemon import capabilities, housekeeping, logs, wiring
+from kdht.daemon import capabilities, housekeeping, logs, memory, pages, wiring
 from kdht.daemon.bootstrap import joining
 from kdht.daemon.control import ControlServer
 from kdht.daemon.datadir import DataDir
 from kdht.daemon.datapaths import Datapaths
 from kdht.daemon.methods import Methods
-from kdht.daemon.notify import notify
+from kdht.daemon.notify import beating, notify
 from kdht.daemon.reload import reload
 from kdht.daemon.settings import Settings
 from kdht.daemon.wiring import Parts
-from kdht.errors import DatapathError
+from kdht.errors import ConfigError, DatapathError
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +65,7 @@ class Daemon:
             stack.callback(data.close)
             await control.start()
             stack.push_async_callback(control.stop)
+            await pages.serve(self._settings, self._methods.table(), stack)
             # Before the control socket's end, which tells `kdhtctl stop` that all is released.
             stack.callback(data.close)
             await self._serve(data, stack.enter_context(ExitStack()))
@@ -88,10 +89,11 @@ class Daemon:
         datapaths = Datapaths(settings, parts.publisher, parts.contact.id, _table_is_good(parts))
         datapaths.start()
         undo.callback(datapaths.stop)
-        self._catch_reload_signal(parts)
+        self._make_reloadable(parts)
         chores = housekeeping.running(settings, data, parts, datapaths, self._end_deaf)
-        async with joining(settings, data, parts.driver, self._give_up), chores:
+        async with joining(settings, data, parts.driver, self._give_up), chores, beating():
             self._methods.serve(parts, datapaths)
+            memory.settle()
             self._announce(parts)
             await self._stopping.wait()
             notify("STOPPING=1")
@@ -127,12 +129,20 @@ class Daemon:
         for number in STOP_SIGNALS:
             loop.add_signal_handler(number, stop)
 
-    def _catch_reload_signal(self, parts: Parts) -> None:
-        def again() -> None:
-            self._settings = reload(self._load, self._settings, parts)
-            self._methods.settings = self._settings
+    def _make_reloadable(self, parts: Parts) -> None:
+        """By SIGHUP, which cannot be answered, and by the control socket."""
 
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, again)
+        def again() -> list[str]:
+            done = reload(self._load, self._settings, parts)
+            self._settings = self._methods.settings = done.settings
+            return done.waiting
+
+        def signalled() -> None:
+            with suppress(ConfigError):
+                again()
+
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, signalled)
+        self._methods.reload = again
 
 
 def _table_is_good(parts: Parts) -> Callable[[], bool]:

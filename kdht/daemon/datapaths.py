@@ -91,10 +91,12 @@ class Datapaths:
         log.info(f"{kind} started" if new else "the socket treats all packets", extra=fields)
 
     def stop(self) -> None:
-        """Stop what runs. Never raises for what is gone already."""
+        """Stop what runs, for the daemon ends. Never raises for what is gone already."""
         with self._lock:
             old, self._running, self.kind = self._running, None, "socket"
-            if old:
+            if isinstance(old, EbpfDatapath) and self._settings.config.datapath.ebpf_keep:
+                old.leave()
+            elif old:
                 old.stop()
 
     def _ebpf_options(self) -> EbpfOptions:
@@ -105,7 +107,6 @@ class Datapaths:
             interfaces=tuple(str(name) for name in config.interfaces),
             port=self._settings.address.port,
             client_rate=config.rate,
-            keep=config.ebpf_keep,
             ready=self._ready,
             table=config.table,
         )

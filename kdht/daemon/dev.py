@@ -37,6 +37,8 @@ def config(overrides: dict[str, dict[str, Any]]) -> Config:
     defaults: dict[str, dict[str, Any]] = {
         "node": {"listen": listen, "data_dir": data_dir},
         "datapath": {"kind": "socket"},
+        # Its friends come and go, and what is tried out needs no second disk.
+        "replication": {"write": "one"},
         "control": {"socket": str(control_socket(Path(data_dir)))},
     }
     merged = {

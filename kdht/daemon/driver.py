@@ -10,25 +10,45 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from kdht._shared import Op
 from kdht.datapath.base import Datagram, Outgoing
+from kdht.errors import KdhtError
+from kdht.histogram import Histogram
 from kdht.keys import ClusterKey
-from kdht.node.events import ContactAdded, ContactRemoved, Event, Isolated, Joined
+from kdht.node.events import (
+    ContactAdded,
+    ContactDrained,
+    ContactRemoved,
+    Drained,
+    Event,
+    Isolated,
+    Joined,
+    LookupDone,
+    Ready,
+)
 from kdht.node.node import Node
+from kdht.node.readiness import Readiness
 from kdht.wire import Address, Contact
 
 log = logging.getLogger(__name__)
 
 LEVELS: dict[type[Event], int] = {
     Joined: logging.INFO,
+    Ready: logging.INFO,
     Isolated: logging.WARNING,
+    Drained: logging.INFO,
     ContactAdded: logging.DEBUG,
     ContactRemoved: logging.DEBUG,
+    ContactDrained: logging.DEBUG,
 }
 WORDS: dict[type[Event], str] = {
     Joined: "joined",
+    Ready: "ready to serve",
     Isolated: "no contact is left",
+    Drained: "all records are given away",
     ContactAdded: "contact added",
     ContactRemoved: "contact removed",
+    ContactDrained: "contact has given all its records away",
 }
 
 
@@ -41,9 +61,15 @@ class Driver:
         self._loop = asyncio.get_running_loop()
         self._alarm: asyncio.TimerHandle | None = None
         self._stopped = False
+        self._lookups: dict[bytes, list[asyncio.Future[list[Contact]]]] = {}
+        self.on_contacts: Callable[[int], None] = _ignore
+        """Hears how many contacts there are, of this run or of the one before, when that grows."""
+        self.on_drained: Callable[[int], None] = _ignore
+        """The same when one went that has given all its records away."""
 
     def restore(self, contacts: Sequence[Contact]) -> None:
         """Contacts of an earlier run, to be asked again."""
+        self.on_contacts(len(contacts))
         self._node.restore(contacts, self._now())
         self._follow_up()
 
@@ -51,6 +77,15 @@ class Driver:
         """Join the cluster through these addresses; the first node of one has none."""
         self._node.join(bootstrap, self._now())
         self._follow_up()
+
+    async def lookup(self, target: bytes) -> list[Contact]:
+        """The contacts closest to the 20-byte `target` that answered. Raises KdhtError if too many wait."""
+        if not self._node.lookup(target, self._now()):
+            raise KdhtError("too many lookups wait already: try again later")
+        done: asyncio.Future[list[Contact]] = self._loop.create_future()
+        self._lookups.setdefault(target, []).append(done)
+        self._follow_up()
+        return await done
 
     def receive(self, batch: list[Datagram]) -> None:
         """Control messages for the node."""
@@ -70,6 +105,20 @@ class Driver:
             self._node.unreachable(address, now)
         self._follow_up()
 
+    def silent(self, addresses: Sequence[Address]) -> None:
+        """Others' requests to these addresses had no answer in time."""
+        if self._stopped:
+            return
+        now = self._now()
+        for address in addresses:
+            self._node.silent(address, now)
+        self._follow_up()
+
+    def drain(self) -> None:
+        """Leave, and give all records to those who keep them from now on. May be called again."""
+        self._node.drain(self._now())
+        self._follow_up()
+
     def set_keys(self, keys: Sequence[ClusterKey]) -> None:
         """Sign with the first of these from now on."""
         self._node.set_keys(keys)
@@ -83,6 +132,16 @@ class Driver:
     @property
     def joined(self) -> bool:
         return self._node.joined
+
+    @property
+    def round_trips(self) -> dict[str, dict[Op, Histogram]]:
+        """How long other nodes took to answer, by the part that asked and by op."""
+        return self._node.round_trips
+
+    @property
+    def readiness(self) -> Readiness:
+        """What is still missing before this node should serve; other parts may require more."""
+        return self._node.readiness
 
     def contacts(self) -> list[Contact]:
         """All contacts in the table, nearest first."""
@@ -106,12 +165,28 @@ class Driver:
         outgoing = self._node.datagrams_to_send()
         if outgoing:
             self._send(outgoing)
-        for event in self._node.events():
+        events = self._node.events()
+        if any(type(event) is ContactAdded for event in events):
+            self.on_contacts(len(self._node.table))
+        for event in events:
             _tell(event)
+            if isinstance(event, LookupDone):
+                self._looked_up(event)
+            elif isinstance(event, ContactDrained):
+                self.on_drained(len(self._node.table))
         if self._alarm is not None:
             self._alarm.cancel()
         when = self._node.next_wake()
         self._alarm = None if when is None or self._stopped else self._loop.call_at(when, self._wake)
+
+    def _looked_up(self, found: LookupDone) -> None:
+        for done in self._lookups.pop(found.target, []):
+            if not done.done():  # its caller may have gone
+                done.set_result(found.closest)
+
+
+def _ignore(contacts: int) -> None:
+    """Nobody wants to know."""
 
 
 def _tell(event: Event) -> None:
@@ -122,6 +197,6 @@ def _tell(event: Event) -> None:
     match event:
         case Joined(contacts):
             fields = {"contacts": contacts}
-        case ContactAdded(contact) | ContactRemoved(contact):
+        case ContactAdded(contact) | ContactRemoved(contact) | ContactDrained(contact):
             fields = {"node_id": contact.id.hex(), "address": contact.address}
     log.log(level, WORDS[type(event)], extra=fields)

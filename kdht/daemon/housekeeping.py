@@ -15,7 +15,7 @@ from kdht.errors import KdhtError
 
 log = logging.getLogger(__name__)
 
-SNAPSHOT_SECONDS = 60.0
+SNAPSHOT_SECONDS = 10.0
 WATCH_SECONDS = 10.0
 SWEEP_RECORDS = 1000
 LEVELS = {"up": logging.INFO, "degraded": logging.WARNING}

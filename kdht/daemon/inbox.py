@@ -1,7 +1,7 @@
 """Where the transport's thread leaves what is for this node: requests and control messages part here.
 
-Routed messages are answered in the transport's own thread, by the service. Control
-messages and unreachable addresses are for the node, which lives in the event loop: they
+Routed messages are answered in the transport's own thread, by the service, and so are STORE
+and FETCH, by the coordinator. Other control messages and unreachable addresses are for the node, which lives in the event loop: they
 wait in bounded lines, and what does not fit is counted and dropped, as a full socket
 buffer would do.
 """
@@ -12,8 +12,8 @@ import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from kdht._shared import Reason
 from kdht.datapath.base import Datagram, Receiver
+from kdht.node.sorting import by_receiver
 from kdht.wire import Address
 
 log = logging.getLogger(__name__)
@@ -22,6 +22,7 @@ T = TypeVar("T")
 
 MAX_CONTROL = 4096
 MAX_UNREACHABLE = 64
+MAX_SILENT = 64
 
 
 class Line(Generic[T]):
@@ -58,11 +59,22 @@ class Line(Generic[T]):
 class Inbox:
     """The transport's receiver and its `on_unreachable`; `connect` comes before the transport's start."""
 
-    def connect(self, routed: Receiver, control: Line[Datagram], unreachable: Line[Address]) -> None:
-        """Where things go; `routed` is called on the transport's thread."""
+    def connect(
+        self,
+        routed: Receiver,
+        replicas: Receiver,
+        on_unreachable: Callable[[Address], None],
+        control: Line[Datagram],
+        unreachable: Line[Address],
+        silent: Line[Address],
+    ) -> None:
+        """Where things go; all but the lines are called on the transport's thread."""
         self._routed = routed
+        self._replicas = replicas
+        self._on_unreachable = on_unreachable
         self._control = control
         self._unreachable = unreachable
+        self._silent = silent
 
     @property
     def overflowed(self) -> int:
@@ -71,13 +83,23 @@ class Inbox:
 
     def receive(self, batch: list[Datagram]) -> None:
         """Sort a batch of local messages."""
-        control = [datagram for datagram in batch if datagram.reason is Reason.CONTROL]
+        routed, replicas, control = by_receiver(batch)
         if control:
             self._control.put(control)
-            batch = [datagram for datagram in batch if datagram.reason is not Reason.CONTROL]
-        if batch:
-            self._routed(batch)
+        if replicas:
+            self._replicas(replicas)
+        if routed:
+            self._routed(routed)
+
+    def for_the_node(self, batch: list[Datagram]) -> None:
+        """Control messages that the coordinator took, and are not its own."""
+        self._control.put(batch)
 
     def unreachable(self, address: Address) -> None:
         """ICMP said that nobody is there."""
+        self._on_unreachable(address)
         self._unreachable.put([address])
+
+    def silent(self, address: Address) -> None:
+        """A request that is no control message of the node's had no answer in time."""
+        self._silent.put([address])

@@ -7,13 +7,18 @@ from typing import Any, NoReturn, get_args
 import click
 
 from kdht import __version__
-from kdht.daemon import boundary, dev, places
+from kdht.daemon import boundary, dev, memory, places
 from kdht.daemon.config import Config, DatapathKind, LogFormat, LogLevel, load
 from kdht.daemon.settings import Settings, resolve, warn
-from kdht.errors import ConfigError
+from kdht.errors import ConfigError, exit_codes
+
+HELP = f"""Run one node of a kdht cluster.
+
+{exit_codes(0, 1, 2, 3, 4)}
+"""
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(context_settings={"help_option_names": ["-h", "--help"]}, help=HELP)
 @click.option(
     "--config",
     "-c",
@@ -33,14 +38,12 @@ from kdht.errors import ConfigError
 @click.option("--data-dir", type=click.Path(path_type=Path), help="In place of node.data_dir.")
 @click.option("--datapath", type=click.Choice(get_args(DatapathKind)), help="In place of datapath.kind.")
 @click.option("--control", type=click.Path(path_type=Path), help="In place of control.socket.")
+@click.option("--metrics", metavar="ADDRESS:PORT", help="In place of metrics.listen.")
+@click.option("--web", metavar="ADDRESS:PORT", help="In place of web.listen.")
 @click.option("--log-level", type=click.Choice(get_args(LogLevel)), help="In place of log.level.")
 @click.option("--log-format", type=click.Choice(get_args(LogFormat)), help="In place of log.format.")
 @click.version_option(__version__, message="kdhtd %(version)s")
 def command(path: Path | None, is_dev: bool, check: bool, example: bool, **given: Any) -> int:
-    """Run one node of a kdht cluster.
-
-    Exit codes: 0 stopped cleanly, 1 other, 2 usage or configuration, 3 storage, 4 datapath.
-    """
     if example:
         from kdht.daemon.example import example as text
 
@@ -51,6 +54,7 @@ def command(path: Path | None, is_dev: bool, check: bool, example: bool, **given
         from kdht.daemon.check import check as check_environment
 
         return check_environment(load_settings())
+    memory.without_tls()
     from kdht.daemon.daemon import run
 
     return run(load_settings)
@@ -67,6 +71,8 @@ def _overrides(given: dict[str, Any]) -> dict[str, dict[str, Any]]:
         },
         "datapath": {"kind": given["datapath"]},
         "control": {"socket": paths.get("control")},
+        "metrics": {"listen": given["metrics"]},
+        "web": {"listen": given["web"]},
         "log": {"level": given["log_level"], "format": given["log_format"]},
     }
     filled = {

@@ -1,18 +1,27 @@
-"""What the control socket may be asked: plain data about the node, and to stop it."""
+"""What the control socket may be asked: plain data about the node, to read its configuration anew, to stop.
+
+What concerns the overlay is in network_methods.py, the records in storage_methods.py.
+"""
 
 import asyncio
 import os
 import time
+from collections import Counter
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from kdht import __version__
+from kdht._shared import Op
 from kdht.daemon.capabilities import REASONS
 from kdht.daemon.control import Method, Params
 from kdht.daemon.datapaths import Datapaths
+from kdht.daemon.network_methods import NetworkMethods
 from kdht.daemon.settings import Settings
+from kdht.daemon.storage_methods import StorageMethods
 from kdht.daemon.wiring import SOCKET_LANE, Parts
 from kdht.datapath.nfqueue import QUEUE_LANES
 from kdht.errors import KdhtError
+from kdht.histogram import Histogram
 
 
 class Methods:
@@ -25,6 +34,8 @@ class Methods:
         self._state = "starting"
         self.capabilities: list[str] = []
         """What the process kept of root's rights."""
+        self.reload: Callable[[], list[str]] | None = None
+        """Reads the configuration anew; what waits for a restart. Raises ConfigError."""
         self._running: tuple[Parts, Datapaths] | None = None
 
     def table(self) -> dict[str, Method]:
@@ -32,9 +43,14 @@ class Methods:
             "status": Method(self._status),
             "table": Method(self._table),
             "stats": Method(self._stats),
+            "latency": Method(self._latency),
             "datapath": Method(self._datapath),
             "switch": Method(self._switch, owner_only=True),
+            "drain": Method(self._drain, owner_only=True),
+            "reload": Method(self._reload, owner_only=True),
             "stop": Method(self._stop, owner_only=True),
+            **NetworkMethods(self._node).table(),
+            **StorageMethods(self._node).table(),
         }
 
     def serve(self, parts: Parts, datapaths: Datapaths) -> None:
@@ -86,13 +102,26 @@ class Methods:
         store.pop("detail")
         return {
             "packets": _packets(parts, datapaths),
-            "requests": parts.service.counters(),
+            "requests": _requests(parts),
+            "replication": {**parts.coordinator.counters, "watchers": parts.service.watchers},
             "storage": {**store, **parts.writer.stats()._asdict()},
+            "repair": parts.driver.status()["repair"]["counters"],
             "node": {**parts.driver.status()["counters"], "control_overflowed": parts.inbox.overflowed},
             "datapaths": {
                 path.name: await asyncio.to_thread(path.status)
                 for path in (parts.transport, *datapaths.running())
             },
+        }
+
+    async def _latency(self, params: Params) -> dict[str, Any]:
+        """Durations by size class, seconds: of requests by op, of round trips by part and op, of groups of writes."""
+        parts, _ = self._node()
+        timings = parts.timings
+        trips = parts.driver.round_trips | {"replication": parts.coordinator.round_trips}
+        return {
+            "requests": _snapshots(timings.requests),
+            "round_trips": {part: _snapshots(by_op) for part, by_op in trips.items()},
+            "group": timings.group.snapshot()._asdict(),
         }
 
     async def _datapath(self, params: Params) -> dict[str, Any]:
@@ -110,12 +139,46 @@ class Methods:
         await asyncio.to_thread(datapaths.switch, str(params.get("kind")))
         return await self._datapath(params)
 
+    async def _drain(self, params: Params) -> dict[str, Any]:
+        """Leave the cluster and give the records away; ask again to see how far that is."""
+        parts, _ = self._node()
+        left = parts.store.stats().records
+        if left and not parts.driver.contacts():
+            raise KdhtError(f"no other node is known that could take {left} records: use kdhtctl stop")
+        parts.driver.drain()
+        return {"left": left, "drained": parts.driver.status()["repair"]["drained"]}
+
+    async def _reload(self, params: Params) -> dict[str, Any]:
+        """As SIGHUP does, with an answer."""
+        if self.reload is None:
+            raise KdhtError(f"the node is {self._state}")
+        waiting = self.reload()
+        return {"key_epochs": [key.epoch for key in self.settings.keys], "waiting": waiting}
+
     async def _stop(self, params: Params) -> dict[str, Any]:
         self._stopping.set()
         return {"pid": os.getpid(), "address": str(self.settings.address)}
 
 
-_ABSENT: dict[str, Any] = {"node_id": None, "contacts": 0, "joined": False, "records": 0, "datapaths": []}
+def _snapshots(by_op: Mapping[Op, Histogram]) -> dict[str, Any]:
+    return {op.name: histogram.snapshot()._asdict() for op, histogram in by_op.items()}
+
+
+_ABSENT: dict[str, Any] = {
+    "node_id": None,
+    "contacts": 0,
+    "joined": False,
+    "ready": False,
+    "waiting_for": [],
+    "repair": {},
+    "records": 0,
+    "datapaths": [],
+}
+
+
+def _repair(parts: Parts) -> dict[str, Any]:
+    """How far this node and its neighbours agree; the counters are for `stats`."""
+    return {name: value for name, value in parts.driver.status()["repair"].items() if name != "counters"}
 
 
 async def _living(parts: Parts, datapaths: Datapaths) -> dict[str, Any]:
@@ -124,12 +187,21 @@ async def _living(parts: Parts, datapaths: Datapaths) -> dict[str, Any]:
         "node_id": parts.contact.id.hex(),
         "contacts": len(parts.driver.contacts()),
         "joined": parts.driver.joined,
+        "ready": parts.driver.readiness.ready,
+        "waiting_for": parts.driver.readiness.missing,
+        "repair": _repair(parts),
         "records": parts.store.stats().records,
         "datapaths": [
             {"name": path.name, **await asyncio.to_thread(path.status)}
             for path in (parts.transport, *datapaths.running())
         ],
     }
+
+
+def _requests(parts: Parts) -> dict[str, int]:
+    """Answers by op and status. What was answered out of hot records is counted with the socket's datagrams."""
+    at_once = {"GET OK": parts.reads.answered} if parts.reads.answered else {}
+    return dict(Counter(parts.service.counters()) + Counter(at_once))
 
 
 def _packets(parts: Parts, datapaths: Datapaths) -> dict[str, dict[str, int]]:

@@ -1,8 +1,14 @@
-"""Tells a service manager how the daemon is: sd_notify(3)'s datagrams, nothing where there is none."""
+"""Tells a service manager how the daemon is: sd_notify(3)'s datagrams, nothing where there is none.
 
+The watchdog's beat comes from the event loop, twice in each of the manager's intervals: a loop that
+hangs is killed and started anew. A transport that died ends the daemon by itself (housekeeping.py).
+"""
+
+import asyncio
 import contextlib
 import os
 import socket
+from collections.abc import AsyncIterator
 
 
 def notify(*lines: str) -> None:
@@ -13,4 +19,34 @@ def notify(*lines: str) -> None:
     if address.startswith("@"):
         address = "\0" + address[1:]
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.setblocking(False)  # a manager that does not read must not hold up the event loop
         sock.sendto("\n".join(lines).encode(), address)
+
+
+def watchdog_seconds() -> float | None:
+    """The interval in which a beat must arrive; None where nobody waits for one."""
+    microseconds = os.environ.get("WATCHDOG_USEC", "")
+    meant = os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+    if not meant or not microseconds.isdecimal() or not int(microseconds):
+        return None
+    return int(microseconds) / 1e6
+
+
+@contextlib.asynccontextmanager
+async def beating() -> AsyncIterator[None]:
+    """Beat from the running event loop until the block ends."""
+    interval = watchdog_seconds()
+    if interval is None:
+        yield
+        return
+    beats = asyncio.create_task(_beat(interval / 2))
+    try:
+        yield
+    finally:
+        beats.cancel()
+
+
+async def _beat(seconds: float) -> None:
+    while True:
+        notify("WATCHDOG=1")
+        await asyncio.sleep(seconds)

@@ -1,4 +1,5 @@
-"""What SIGHUP does: the keys and the log level are read anew, the rest waits for a restart.
+"""What SIGHUP and the control method `reload` do: the keys and the log level are read anew, the rest
+waits for a restart.
 
 So a cluster secret is changed while traffic flows: first all nodes accept the new key as
 their second, then it comes first and signs, then the old one goes.
@@ -7,6 +8,7 @@ their second, then it comes first and signs, then the old one goes.
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import NamedTuple
 
 from kdht.daemon import logs
 from kdht.daemon.config import Config
@@ -19,13 +21,20 @@ log = logging.getLogger(__name__)
 APPLIED = {"key", "log.level"}
 
 
-def reload(load: Callable[[], Settings], current: Settings, parts: Parts) -> Settings:
-    """The settings from now on; `current` ones where the new configuration cannot be used."""
+class Reloaded(NamedTuple):
+    """The settings from now on, and the fields whose changes wait for a restart."""
+
+    settings: Settings
+    waiting: list[str]
+
+
+def reload(load: Callable[[], Settings], current: Settings, parts: Parts) -> Reloaded:
+    """Apply what can be applied. Raises ConfigError, logged, with nothing changed."""
     try:
         new = load()
     except ConfigError as error:
         log.error("configuration not reloaded", extra={"error": error})
-        return current
+        raise
     applied = replace(current, keys=new.keys)
     configure(parts.publisher, parts.contact.id, applied)
     parts.driver.set_keys(applied.keys)
@@ -33,7 +42,7 @@ def reload(load: Callable[[], Settings], current: Settings, parts: Parts) -> Set
     log.info("configuration reloaded", extra={"key_epochs": [key.epoch for key in applied.keys]})
     if waiting := list(_changed(current.config, new.config)):
         log.warning("changes that wait for a restart", extra={"fields": ", ".join(waiting)})
-    return applied
+    return Reloaded(applied, waiting)
 
 
 def _changed(old: Config, new: Config) -> Iterator[str]:

@@ -63,6 +63,32 @@ class Endpoint(Kind):
         return ip_address(split_port(self)[0]).is_unspecified
 
 
+class HttpEndpoint(Kind):
+    """Where pages are served."""
+
+    ALLOWED = 'a numeric address with a port: "127.0.0.1:9548", "[::1]:9548"'
+    __slots__ = ()
+
+    @classmethod
+    def check(cls, text: str) -> None:
+        host, port = split_port(text, 0)
+        _numeric(host)
+        if not port:
+            raise ValueError("the port is missing")
+
+    @property
+    def host(self) -> str:
+        return split_port(self)[0]
+
+    @property
+    def port(self) -> int:
+        return split_port(self)[1]
+
+    @property
+    def is_loopback(self) -> bool:
+        return ip_address(self.host).is_loopback
+
+
 class Ip(Kind):
     """An address without a port."""
 

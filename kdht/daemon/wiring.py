@@ -4,20 +4,29 @@ import asyncio
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from random import SystemRandom
 
 from kdht._routing import Core
+from kdht.daemon import upkeep
 from kdht.daemon.datadir import DataDir
 from kdht.daemon.driver import Driver
-from kdht.daemon.inbox import MAX_CONTROL, MAX_UNREACHABLE, Inbox, Line
+from kdht.daemon.inbox import MAX_CONTROL, MAX_SILENT, MAX_UNREACHABLE, Inbox, Line
 from kdht.daemon.settings import Settings
+from kdht.daemon.ticker import Ticker
+from kdht.daemon.timings import TimedStore, Timings
+from kdht.datapath._hot import HotRecords
 from kdht.datapath.base import Datagram
 from kdht.datapath.publish import Publisher
 from kdht.datapath.socket import SocketTransport
 from kdht.node.node import Node
+from kdht.node.options import Options
+from kdht.node.repair import Repair
+from kdht.node.replicas import Coordinator, Policy
 from kdht.node.service import Service
-from kdht.storage import GroupWriter, LevelStore
-from kdht.wire import Contact
+from kdht.storage import GroupWriter, LevelStore, Stored
+from kdht.storage._reads import Reads
+from kdht.wire import Address, Contact
 
 SOCKET_LANE = 1
 
@@ -32,9 +41,13 @@ class Parts:
     store: LevelStore
     writer: GroupWriter
     service: Service
+    reads: Reads
+    coordinator: Coordinator
     transport: SocketTransport
     inbox: Inbox
+    hot: HotRecords | None
     driver: Driver
+    timings: Timings
 
 
 def build(settings: Settings, data: DataDir, undo: ExitStack) -> Parts:
@@ -42,9 +55,9 @@ def build(settings: Settings, data: DataDir, undo: ExitStack) -> Parts:
 
     Raises StorageError. Runs in the event loop's thread.
     """
-    node = settings.config.node
     contact = Contact(data.node_id(), *settings.address)
-    store = LevelStore(data.records)
+    timings = Timings()
+    store = TimedStore(data.records, timings.group)
     undo.callback(store.close)
     writer = GroupWriter(store, max_waiting=settings.config.storage.max_waiting)
     undo.callback(writer.close)
@@ -53,22 +66,52 @@ def build(settings: Settings, data: DataDir, undo: ExitStack) -> Parts:
     configure(publisher, contact.id, settings)
 
     inbox = Inbox()
+    cache = settings.config.storage.cache
+    hot = HotRecords(cache << 20) if cache else None
+    reads = store.reads(hot)
     transport = SocketTransport(
-        core, settings.listen, inbox.receive, lane=SOCKET_LANE, on_unreachable=inbox.unreachable
+        core,
+        settings.listen,
+        inbox.receive,
+        lane=SOCKET_LANE,
+        on_unreachable=inbox.unreachable,
+        hot=hot,
+        reader=partial(_read, reads, timings),
     )
-    service = Service(
+    coordinator = Coordinator(
         store=store,
         writer=writer,
         core=core,
-        contact=contact,
-        own=settings.own,
+        sources={address.is_ipv4: address for address in reversed(settings.unicast)},
+        rng=SystemRandom(),
+        policy=policy(settings),
         send=transport.send,
-        cookies=node.cookies,
-        hop_limit=node.hop_limit,
+        on_silent=inbox.silent,
     )
-    kademlia = Node(contact, settings.keys, publisher.set_bucket, SystemRandom(), own=settings.unicast)
+    service = Service(
+        store=store,
+        coordinator=coordinator,
+        core=core,
+        contact=contact,
+        send=transport.send,
+        hot=hot,
+        on_late=timings.late,
+    )
+    kademlia = Node(
+        contact,
+        settings.keys,
+        publisher.set_bucket,
+        SystemRandom(),
+        Options(k=settings.config.node.bucket_size),
+        own=settings.unicast,
+    )
+    repair = upkeep.keep(
+        kademlia, settings, store=store, hot=hot, coordinator=coordinator, strays=inbox.for_the_node
+    )
+    reads.is_settled = coordinator.is_settled
     driver = Driver(kademlia, transport.send)
-    _connect(inbox, service, driver)
+    _connect(inbox, service, coordinator, driver, timings)
+    store.on_change = partial(_changed, service, repair, hot)
     return Parts(
         core=core,
         publisher=publisher,
@@ -76,21 +119,66 @@ def build(settings: Settings, data: DataDir, undo: ExitStack) -> Parts:
         store=store,
         writer=writer,
         service=service,
+        reads=reads,
+        coordinator=coordinator,
         transport=transport,
         inbox=inbox,
+        hot=hot,
         driver=driver,
+        timings=timings,
     )
 
 
-def _connect(inbox: Inbox, service: Service, driver: Driver) -> None:
+def policy(settings: Settings) -> Policy:
+    """How many replicas, and how many of them confirm."""
+    config = settings.config.replication
+    acks = {"one": 1, "quorum": config.replicas // 2 + 1, "all": config.replicas}
+    return Policy(replicas=config.replicas, acks=acks[config.write], tombstone_ttl=config.tombstone_ttl)
+
+
+def _connect(
+    inbox: Inbox, service: Service, coordinator: Coordinator, driver: Driver, timings: Timings
+) -> None:
     loop = asyncio.get_running_loop()
 
     def answer(batch: list[Datagram]) -> None:
-        service.handle(batch, time.time())
+        begun = time.perf_counter()
+        timings.at_once(service.handle(batch, time.time()), begun)
+
+    def replicate(batch: list[Datagram]) -> None:
+        coordinator.receive(batch, time.time())
+
+    def unreachable(address: Address) -> None:
+        coordinator.unreachable(address, time.time())
 
     inbox.connect(
-        answer, Line(loop, driver.receive, MAX_CONTROL), Line(loop, driver.unreachable, MAX_UNREACHABLE)
+        answer,
+        replicate,
+        unreachable,
+        Line(loop, driver.receive, MAX_CONTROL),
+        Line(loop, driver.unreachable, MAX_UNREACHABLE),
+        Line(loop, driver.silent, MAX_SILENT),
     )
+    ticker = Ticker(loop, coordinator)
+    coordinator.on_alarm(ticker.wake)
+    driver.on_contacts = coordinator.knows
+    driver.on_drained = coordinator.one_drained
+
+
+def _read(
+    reads: Reads, timings: Timings, keys: list[bytes], rooms: list[int], now: float
+) -> list[tuple[int, int, int, bytes] | None]:
+    begun = time.perf_counter()
+    records = reads.of(keys, rooms, now)
+    timings.at_once(len(records) - records.count(None), begun)
+    return records
+
+
+def _changed(service: Service, repair: Repair, hot: HotRecords | None, key: bytes, record: Stored) -> None:
+    if hot:
+        hot.invalidate(key)
+    repair.changed(key)
+    service.changed(key, record, time.time())
 
 
 def configure(publisher: Publisher, node_id: bytes, settings: Settings) -> None:

@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 from typing import TypedDict
 
 from kdht._routing import Core
-from kdht.datapath.base import Outgoing, Receiver
+from kdht.datapath._hot import HotRecords
+from kdht.datapath.base import Outgoing, Reader, Receiver
 from kdht.wire import Address
 
 MAX_ENDPOINTS: int
@@ -20,6 +21,8 @@ class Counters(TypedDict):
     """Not sent: no socket of the target's IP version."""
     unreachable: int
     """Datagrams that ICMP said did not arrive."""
+    hot_answers: int
+    """GETs answered from the hot records."""
     receive_errors: dict[str, int]
     """By errno's name."""
     send_errors: dict[str, int]
@@ -27,8 +30,18 @@ class Counters(TypedDict):
 
 class Engine:
     def __init__(
-        self, core: Core, lane: int, sockets: Sequence[tuple[int, Address]], wake_fd: int
+        self,
+        core: Core,
+        lane: int,
+        sockets: Sequence[tuple[int, Address]],
+        wake_fd: int,
+        hot: HotRecords | None = None,
     ) -> None: ...
-    def run(self, receiver: Receiver, on_unreachable: Callable[[list[Address]], None]) -> None: ...
+    def run(
+        self,
+        receiver: Receiver,
+        on_unreachable: Callable[[list[Address]], None],
+        reader: Reader | None = None,
+    ) -> None: ...
     def send(self, batch: list[Outgoing]) -> int: ...
     def counters(self) -> Counters: ...

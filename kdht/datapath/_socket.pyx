@@ -19,10 +19,14 @@ from libc.string cimport memcmp, memcpy, memset
 from posix.types cimport time_t
 
 from kdht._layout cimport (
-    KDHT_FORWARD, KDHT_LOCAL, KDHT_MAX_DATAGRAM, KDHT_MAX_OWN, KDHT_REASON_NOT_READY, KDHT_RELAY,
-    kdht_outcome,
+    KDHT_FORWARD, KDHT_ID_LEN, KDHT_LOCAL, KDHT_MAX_BODY, KDHT_MAX_DATAGRAM, KDHT_MAX_OWN, KDHT_OP_GET,
+    KDHT_REASON_ATTEMPT_ENDS, KDHT_REASON_NOT_READY, KDHT_REASON_OWNER, KDHT_RECORD_LEN, KDHT_RELAY,
+    KDHT_STATUS_OK,
+    kdht_header, kdht_outcome,
 )
-from kdht._routing cimport Core, core_decide
+from kdht._reply cimport Request
+from kdht._routing cimport Core, core_decide, core_reply
+from kdht.datapath._hot cimport HotRecords, write_body
 from kdht.datapath._udp cimport *
 
 from kdht._shared import Reason
@@ -33,6 +37,7 @@ from kdht.wire import Address
 cdef extern from "<time.h>" nogil:
     struct timespec:
         time_t tv_sec
+        long tv_nsec
     int CLOCK_REALTIME_COARSE
     int clock_gettime(int clock, timespec *now)
 
@@ -62,11 +67,17 @@ cdef struct Local:
     uint8_t target_ip[16]
 
 
-cdef inline uint32_t coarse_now() noexcept nogil:
+cdef inline double coarse_now() noexcept nogil:
     """Unix seconds; the coarse clock costs no more than a read of memory."""
     cdef timespec now
     clock_gettime(CLOCK_REALTIME_COARSE, &now)
-    return <uint32_t>now.tv_sec
+    return <double>now.tv_sec + 1e-9 * <double>now.tv_nsec
+
+
+cdef inline bint is_read(const Local *local) noexcept nogil:
+    """Whether it is a GET that the own store may answer."""
+    return (<kdht_header *>local.data).op == KDHT_OP_GET and (
+        local.reason == KDHT_REASON_OWNER or local.reason == KDHT_REASON_ATTEMPT_ENDS)
 
 
 cdef object make_address(const uint8_t *ip, uint16_t port):
@@ -77,10 +88,14 @@ cdef class Engine:
     """The loop over some sockets, and the sending by them.
 
     `sockets` are (file descriptor, Address as bound) pairs, at most MAX_ENDPOINTS;
-    `lane` is the core's lane that `run` counts in; `wake_fd` an eventfd that ends `run`.
+    `lane` is the core's lane that `run` counts in; `wake_fd` an eventfd that ends `run`. With
+    `hot`, a GET for one of its records is answered in the loop.
     """
 
     cdef Core core
+    cdef HotRecords hot         # or None
+    cdef bint has_hot
+    cdef uint64_t hot_answers
     cdef uint32_t lane
     cdef int count
     cdef int turn               # the endpoint to look at first, so that none starves
@@ -96,8 +111,10 @@ cdef class Engine:
     cdef Name gone[BATCH]
     cdef int gone_count
 
-    def __cinit__(self, Core core not None, lane: int, sockets, wake_fd: int):
+    def __cinit__(self, Core core not None, lane: int, sockets, wake_fd: int, HotRecords hot=None):
         self.core = core
+        self.hot = hot
+        self.has_hot = hot is not None
         self.lane = lane
         self.count = len(sockets)
         if not 1 <= self.count <= KDHT_MAX_OWN:
@@ -131,10 +148,11 @@ cdef class Engine:
         self.polled[index].fd = fd
         self.polled[index].events = POLLIN
 
-    def run(self, receiver, on_unreachable) -> None:
+    def run(self, receiver, on_unreachable, reader=None) -> None:
         """Treat datagrams until the eventfd is written to. Raises OSError if a socket is no more.
 
-        `receiver` gets each batch's local messages, `on_unreachable` a list of Addresses.
+        `receiver` gets each batch's local messages, but for GETs that the `reader` (base.Reader) has
+        records for; `on_unreachable` gets a list of Addresses.
         """
         cdef int state
         while True:
@@ -142,6 +160,8 @@ cdef class Engine:
                 state = self._work()
             if state < 0:
                 raise OSError(-state, os.strerror(-state))
+            if self.local_count and reader is not None:
+                self._answer_reads(reader)
             if self.local_count:
                 receiver(self._take_local())
             if self.gone_count:
@@ -176,6 +196,7 @@ cdef class Engine:
             "not_unicast": a.not_unicast,
             "unroutable": a.unroutable + b.unroutable,
             "unreachable": a.unreachable,
+            "hot_answers": self.hot_answers,
             "receive_errors": named_errors(a.receive_errors, b.receive_errors),
             "send_errors": named_errors(a.send_errors, b.send_errors),
         }
@@ -209,13 +230,13 @@ cdef class Engine:
     cdef int _serve(self, const Endpoint *endpoint) noexcept nogil:
         """One batch of one endpoint: received, decided, sent on; -1 if the socket is no more."""
         cdef int i, count = receive(endpoint.fd, self.inbox, &self.loop_tally)
-        cdef uint32_t now = coarse_now()
+        cdef double now = coarse_now()
         for i in range(count):
             self._treat(endpoint, i, now)
         self._flush(self.forwards, &self.loop_tally)
         return count
 
-    cdef void _treat(self, const Endpoint *endpoint, int i, uint32_t now) noexcept nogil:
+    cdef void _treat(self, const Endpoint *endpoint, int i, double now) noexcept nogil:
         """One datagram. What is longer than ROOM comes cut to it, and is too long for the core."""
         cdef mmsghdr *header = &self.inbox.headers[i]
         cdef Local *local = &self.local[self.local_count]
@@ -231,14 +252,43 @@ cdef class Engine:
         memset(&out, 0, sizeof(out))
         verdict = core_decide(self.core.region, self.lane, local.data, local.length,
                               local.source_ip, local.source_port, local.target_ip, local.target_port,
-                              now, &out)
+                              <uint32_t>now, &out)
         if verdict == KDHT_FORWARD or verdict == KDHT_RELAY:
             self._post(self.forwards, &self.loop_tally, local.data, local.length,
                        out.source_ip, out.source_port, out.target_ip, out.target_port)
         elif verdict == KDHT_LOCAL and out.reason != KDHT_REASON_NOT_READY:
+            if self.has_hot and self._answer(local, &out, now):
+                return
             local.reason = out.reason
             local.max_reply = out.max_reply
             self.local_count += 1
+
+    cdef bint _answer(self, Local *local, kdht_outcome *out, double now) noexcept nogil:
+        """Answer a GET for a hot record, in place; False for all else."""
+        cdef uint8_t body[KDHT_MAX_BODY]
+        cdef int length
+        local.reason, local.max_reply = out.reason, out.max_reply
+        if not is_read(local):
+            return False
+        length = self.hot.look_up((<kdht_header *>local.data).key, now, body)
+        if length < 0 or length > local.max_reply:
+            return False
+        self.hot_answers += 1
+        self._reply(local, body, <uint32_t>length, now)
+        return True
+
+    cdef void _reply(self, Local *local, const uint8_t *body, uint32_t length, double now) noexcept nogil:
+        """Post the answer to a GET, made of the request in place; the body is within its `max_reply`."""
+        cdef kdht_outcome out
+        cdef Request request
+        request.source_ip, request.source_port = local.source_ip, local.source_port
+        request.target_ip, request.target_port = local.target_ip, local.target_port
+        request.max_reply = local.max_reply
+        memset(&out, 0, sizeof(out))
+        local.length = core_reply(self.core.region, self.lane, local.data, &request, KDHT_STATUS_OK, body,
+                                  length, <uint32_t>now, &out)
+        self._post(self.forwards, &self.loop_tally, local.data, local.length,
+                   out.source_ip, out.source_port, out.target_ip, out.target_port)
 
     cdef void _drain_errors(self, int fd) noexcept nogil:
         """Empty an error queue, a batch at a time, and the pending error with it."""
@@ -302,6 +352,35 @@ cdef class Engine:
                    <const uint8_t *>target_ip, htons(item.target.port))
 
     # --- What came up ---
+
+    cdef _answer_reads(self, reader):
+        """Answer the batch's GETs for which there are records; what is left moves up."""
+        cdef int i, left = 0
+        cdef Local *local
+        cdef uint8_t body[KDHT_MAX_BODY]
+        cdef double now = coarse_now()
+        cdef list keys = [], rooms = []
+        for i in range(self.local_count):
+            local = &self.local[i]
+            if is_read(local) and local.max_reply >= KDHT_RECORD_LEN:
+                keys.append((<kdht_header *>local.data).key[:KDHT_ID_LEN])
+                rooms.append(local.max_reply - KDHT_RECORD_LEN)
+        if not keys:
+            return
+        records = iter(reader(keys, rooms, now))
+        for i in range(self.local_count):
+            local = &self.local[i]
+            record = next(records) if is_read(local) and local.max_reply >= KDHT_RECORD_LEN else None
+            if record is None:
+                self.local[left] = local[0]
+                left += 1
+                continue
+            version, expiry, flags, value = record
+            size = write_body(body, version, expiry, flags, <const uint8_t *>(<bytes>value), len(value), now)
+            self._reply(local, body, size, now)
+        self.local_count = left
+        with nogil:
+            self._flush(self.forwards, &self.loop_tally)
 
     cdef list _take_local(self):
         """The batch's local messages as base.Datagrams."""

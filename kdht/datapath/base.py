@@ -7,7 +7,7 @@ absent, partial, switched or killed, and the Transport still treats everything c
 All of them make their verdicts from the same `kdht._routing.Core`.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from kdht._shared import Reason
@@ -38,6 +38,11 @@ class Outgoing(NamedTuple):
 
 Receiver = Callable[[list[Datagram]], None]
 """Takes a batch of local messages, on the transport's own thread; must not raise."""
+
+Reader = Callable[[list[bytes], list[int], float], Sequence[tuple[int, int, int, bytes] | None]]
+"""Takes the keys of a batch's GETs, how many bytes of value each client may be sent, and Unix seconds; gives the records
+(version, expiry, flags, value) that may be answered at once, None for the other keys, which then come to the
+Receiver. Runs on the transport's own thread."""
 
 
 class Datapath(Protocol):

@@ -43,7 +43,7 @@ CLOCK_SLACK = 50_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class EbpfOptions:
-    """`member_rate` None: 50 clients' worth, 0: no limit. `keep`: `stop` leaves the program attached."""
+    """`member_rate` None: 50 clients' worth, 0: no limit."""
 
     node_id: bytes
     addresses: tuple[Address, ...]
@@ -53,7 +53,6 @@ class EbpfOptions:
     port: int = PORT
     client_rate: int = 0
     member_rate: int | None = None
-    keep: bool = False
     ready: Callable[[], bool] = lambda: True
     """Whether this node's own table is good enough to replace one that an earlier daemon left."""
     table: str = "kdht"
@@ -105,12 +104,17 @@ class EbpfDatapath:
         if self._object is None:
             return
         self._end_thread()
-        if self.options.keep:
-            self._undo.pop_all()  # sysctls, guards, links and maps stay as they are
         self._undo.close()
-        for link in self._links:
-            os.close(link.fd)
-        self._links, self._object, self._live = [], None, False
+        self._let_go()
+
+    def leave(self) -> None:
+        """End, with the program left where it is: it routes by its last table, as after a kill."""
+        if self._object is None:
+            return
+        self._end_thread()
+        self._publisher.disconnect(self)
+        self._undo.pop_all()  # sysctls, guards, links and maps stay as they are
+        self._let_go()
 
     def status(self) -> Mapping[str, object]:
         program = self._object
@@ -219,6 +223,11 @@ class EbpfDatapath:
     def _forget(self) -> None:
         self._object = None
 
+    def _let_go(self) -> None:
+        for link in self._links:
+            os.close(link.fd)
+        self._links, self._object, self._live = [], None, False
+
     def _remove_guard(self) -> None:
         with suppress(DatapathError):
             self._ruleset.remove()
@@ -233,8 +242,9 @@ class EbpfDatapath:
     def _publish_all(self) -> None:
         """Buckets first: a configuration says which of them to look into."""
         if self._live:
-            for index in range(ID_BITS):
-                self._publish_bucket(index)
+            with self._publisher.still():
+                for index in range(ID_BITS):
+                    self._publish_bucket(index)
         self._publish_state()
 
     def _publish_bucket(self, index: int) -> None:
@@ -282,7 +292,7 @@ class EbpfDatapath:
 
     def _go_live(self) -> None:
         """From now on the program routes by this daemon's table."""
-        self._live = True
+        self._live = True  # first: what changes from here on is told as well
         self._publish_all()
         if self._waiting:
             self._attach()

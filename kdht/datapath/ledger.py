@@ -1,7 +1,7 @@
 """Who changed which sysctl of this network namespace, and what it was before: a small file.
 
 All nodes of a network namespace share one ledger, and open it one at a time (`with`, under a
-lock). Every change has holders, the nodes that need it; a holder that no longer runs counts
+lock on its directory). Every change has holders, the nodes that need it; a holder that no longer runs counts
 as gone. The file is written before the sysctls are, and names the boot and the namespace's
 cookie, which the kernel never gives again, so an old ledger is never applied elsewhere.
 """
@@ -43,7 +43,8 @@ class Ledger:
         self._holders: dict[str, list[str]] = {}
         self._directory = directory
         self._me = f"{_life_of(os.getpid())}.{next(_numbers)}"
-        self._file_lock = -1
+        self._lock = -1
+        """The locked directory."""
         self._thread_lock = threading.Lock()
 
     def __enter__(self) -> "Ledger":
@@ -85,20 +86,18 @@ class Ledger:
         self._path = self._directory / f"sysctl-{_netns_cookie():x}.json"
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
-            self._file_lock = os.open(
-                self._directory / "sysctl.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
-            )
+            self._lock = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             raise DatapathError(
                 f"cannot keep the sysctls' old values in {self._directory}: {error.strerror}"
             ) from error
-        fcntl.flock(self._file_lock, fcntl.LOCK_EX)
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
         self._load()
 
     def _close(self) -> None:
-        if self._file_lock >= 0:
-            os.close(self._file_lock)
-        self._file_lock = -1
+        if self._lock >= 0:
+            os.close(self._lock)
+        self._lock = -1
         self._thread_lock.release()
 
     def _load(self) -> None:

@@ -89,6 +89,11 @@ def xdp_of(interface: str) -> XdpState:
     return _call(_xdp_of, interface)
 
 
+def mtu_of(interface: str) -> int | None:
+    """The most bytes of a packet on an interface; None if there is no such interface."""
+    return _call(_mtu_of, interface)
+
+
 def vlans() -> list[Vlan]:
     """All VLAN interfaces (IEEE 802.1Q) of this network namespace."""
     return _call(_vlans)
@@ -166,6 +171,14 @@ def _xdp_of(interface: str) -> XdpState:
                 mode = XDP_MODES.get(xdp.get_attr("IFLA_XDP_ATTACHED"), "")
                 return XdpState(mode, xdp.get_attr("IFLA_XDP_PROG_ID") or 0)
     return XdpState("", 0)
+
+
+def _mtu_of(interface: str) -> int | None:
+    from pyroute2 import IPRoute
+
+    with IPRoute() as route:
+        links = (link for link in route.get_links() if link.get("ifname") == interface)
+        return next((link.get("mtu") for link in links), None)
 
 
 def _vlans() -> list[Vlan]:

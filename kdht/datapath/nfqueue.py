@@ -134,7 +134,7 @@ class NfqueueDatapath:
         return f"somebody changed {', '.join(changed)}: restart kdhtd" if changed else self._trouble
 
     def _queues(self, keeper: Keeper) -> list[dict[str, int]]:
-        bound = _bound_queues()
+        bound = bound_queues()
         return [
             {"number": number, **bound.get(number, {}), **counters}
             for number, counters in enumerate(keeper.counters(), keeper.queue.first)
@@ -161,25 +161,38 @@ class NfqueueDatapath:
             self._trouble = str(error)
 
     def _make_ruleset(self) -> Ruleset:
-        options = self.options
-        return Ruleset(
-            RulesetOptions(
-                interfaces=self._interfaces,
-                queue=options.queue,
-                table=options.table,
-                port=options.port,
-                mark=options.mark,
-                client_rate=options.client_rate,
-                member_rate=options.member_rate,
-                guard=self._guard,
-                nft=options.nft,
-            )
-        )
+        return _ruleset(self.options, self._interfaces, self._guard)
 
     def _make_sysctls(self) -> Sysctls:
-        own4 = {address.host for address in self.options.addresses if address.is_ipv4}
-        loose = [name for name in self._interfaces if own4 - netlink.hosts_of(name)]
-        return Sysctls(self._interfaces, loose=loose, runtime_dir=self.options.runtime_dir)
+        return _sysctls(self.options, self._interfaces)
+
+
+def ruleset_of(options: NfqueueOptions) -> Ruleset:
+    """What a node with these options has loaded, or would load now. Raises DatapathError."""
+    interfaces = netlink.choose_interfaces(options.addresses, options.interfaces)
+    return _ruleset(options, interfaces, _sysctls(options, interfaces).guard())
+
+
+def _ruleset(options: NfqueueOptions, interfaces: tuple[str, ...], guard: Guard) -> Ruleset:
+    return Ruleset(
+        RulesetOptions(
+            interfaces=interfaces,
+            queue=options.queue,
+            table=options.table,
+            port=options.port,
+            mark=options.mark,
+            client_rate=options.client_rate,
+            member_rate=options.member_rate,
+            guard=guard,
+            nft=options.nft,
+        )
+    )
+
+
+def _sysctls(options: NfqueueOptions, interfaces: tuple[str, ...]) -> Sysctls:
+    own4 = {address.host for address in options.addresses if address.is_ipv4}
+    loose = [name for name in interfaces if own4 - netlink.hosts_of(name)]
+    return Sysctls(interfaces, loose=loose, runtime_dir=options.runtime_dir)
 
 
 def need_package() -> None:
@@ -193,7 +206,7 @@ def need_package() -> None:
         ) from None
 
 
-def _bound_queues() -> dict[int, dict[str, int]]:
+def bound_queues() -> dict[int, dict[str, int]]:
     """What the kernel says of the queues of this network namespace, by number."""
     try:
         lines = Path("/proc/thread-self/net/netfilter/nfnetlink_queue").read_text().splitlines()

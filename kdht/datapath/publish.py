@@ -5,7 +5,8 @@ kernel. A sink is told what changed and takes it from the core. Callers may be o
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 from kdht._routing import Core
@@ -46,6 +47,12 @@ class Publisher:
                 sink.bucket_changed(index)
                 if self.core.occupancy() != before:
                     sink.config_changed()
+
+    @contextmanager
+    def still(self) -> Iterator[None]:
+        """Nothing is published meanwhile, so that what a sink copies is not older than what it was told."""
+        with self._lock:
+            yield
 
     def connect(self, sink: Sink) -> None:
         """From now on tell `sink`; all of the core's state is new to it."""

@@ -9,6 +9,7 @@ the socket. All errors are DatapathErrors that say what to do.
 
 import json
 import os
+import re
 import subprocess
 import sysconfig
 from collections.abc import Iterable
@@ -31,6 +32,11 @@ MEMBER_FACTOR = 50
 """A member's messages stand for many clients: its rate, unless given, in clients' rates."""
 CROWD_FACTOR = 16
 """What all sources that the table has no room for may send together, in rates of one."""
+
+_LEARNT = re.compile(
+    r"(\tset (?:clients|members)[46] \{\n(?:\t\t(?!elements).*\n)*)\t\telements = \{[^}]*\}\n"
+)
+"""A listed set up to what the packets put into it, and that."""
 
 Native = Literal["native", "compat"]
 
@@ -170,6 +176,19 @@ class Ruleset:
             entry.get("counter") for entry in self._list("counters", "table", "inet", self.options.table)
         )
         return {counter["name"]: counter["packets"] for counter in entries if counter}
+
+    def listing(self) -> str | None:
+        """The table as the kernel has it, without counts and without what it learnt; None if it is not there.
+
+        Raises DatapathError.
+        """
+        try:
+            listed = self._nft(["-s", "list", "table", "inet", self.options.table])
+        except DatapathError as error:
+            if "No such file" in str(error):
+                return None
+            raise
+        return _LEARNT.sub(r"\1", listed)
 
     def set_guard(self, guard: Guard) -> None:
         """Replace what is guarded, in one transaction. Raises DatapathError."""

@@ -18,8 +18,9 @@ from typing import TypeVar
 
 from kdht._routing import LANES, Core
 from kdht.datapath import _udp
+from kdht.datapath._hot import HotRecords
 from kdht.datapath._socket import MAX_ENDPOINTS, Engine
-from kdht.datapath.base import Datagram, Outgoing, Receiver
+from kdht.datapath.base import Datagram, Outgoing, Reader, Receiver
 from kdht.errors import DatapathError
 from kdht.wire import Address
 
@@ -52,7 +53,8 @@ class SocketTransport:
     `addresses`: what to bind, 1 to MAX_ENDPOINTS; IPv4 or IPv6, an any-address too, port 0
     for any free one. `receiver` gets local messages and `on_unreachable` each target that
     ICMP said cannot be reached (a hint, it is easily forged), both on the transport's own
-    thread. `lane`: the core's lane for this thread. `receive_buffer`: bytes for each socket.
+    thread. `lane`: the core's lane for this thread. `receive_buffer`: bytes for each socket. A GET
+    for a record in `hot`, or one that `reader` has, is answered without the receiver.
     """
 
     name = "socket"
@@ -66,6 +68,8 @@ class SocketTransport:
         lane: int = 1,
         receive_buffer: int = RECEIVE_BUFFER,
         on_unreachable: Callable[[Address], None] = _ignore,
+        hot: HotRecords | None = None,
+        reader: Reader | None = None,
     ) -> None:
         if not 1 <= len(addresses) <= MAX_ENDPOINTS:
             raise DatapathError(f"a node binds 1 to {MAX_ENDPOINTS} addresses, not {len(addresses)}")
@@ -77,6 +81,8 @@ class SocketTransport:
         self._core = core
         self._receiver = receiver
         self._on_unreachable = on_unreachable
+        self._hot = hot
+        self._reader = reader
         self._lane = lane
         self._receive_buffer = receive_buffer
         self._got_buffer = 0
@@ -100,7 +106,7 @@ class SocketTransport:
             bound = tuple(_address_of(sock) for sock in sockets)
             pairs = [(sock.fileno(), address) for sock, address in zip(sockets, bound, strict=True)]
             self._got_buffer = min(s.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) for s in sockets)
-            engine = Engine(self._core, self._lane, pairs, wake_fd)
+            engine = Engine(self._core, self._lane, pairs, wake_fd, self._hot)
             thread = Thread(target=self._run, args=(engine,), name="kdht-socket", daemon=True)
             with self._sending:  # the first datagram's answer waits until all is in place
                 self._why = ""
@@ -153,13 +159,25 @@ class SocketTransport:
     def _run(self, engine: Engine) -> None:
         """The thread."""
         try:
-            engine.run(self._receive, self._report_unreachable)
+            engine.run(self._receive, self._report_unreachable, self._read if self._reader else None)
         except Exception as error:
             self._why = f"the thread ended: {error}"
             _LOG.exception("the socket datapath's thread ended")
 
     def _receive(self, batch: list[Datagram]) -> None:
         self._guard(self._receiver, batch)
+
+    def _read(
+        self, keys: list[bytes], rooms: list[int], now: float
+    ) -> Sequence[tuple[int, int, int, bytes] | None]:
+        """A reader that raises has nothing: its requests go the long way."""
+        assert self._reader is not None
+        try:
+            return self._reader(keys, rooms, now)
+        except Exception:
+            self._raised += 1
+            _LOG.exception("%s raised", self._reader)
+            return [None] * len(keys)
 
     def _report_unreachable(self, targets: list[Address]) -> None:
         for target in targets:

@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import repeat
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, cast
@@ -89,16 +90,20 @@ def _free_port(hosts: Sequence[str], tries: int = 50) -> int:
 class Node:
     """One daemon: its files, its process, and what it tells over its control socket."""
 
-    def __init__(self, place: Place, directory: Path, config: str) -> None:
+    def __init__(self, place: Place, directory: Path, config: str, id: bytes | None = None) -> None:
         self.place = place
         self.name = place.name
         self.address = place.addresses[0]
         self.control = directory / "control.sock"
         self.log = directory / "log"
-        self._config = directory / "kdhtd.toml"
+        self.records = directory / "data" / "records"
+        self.config = directory / "kdhtd.toml"
         self._process: subprocess.Popen[Any] | None = None
         directory.mkdir()
-        self._config.write_text(config)
+        self.config.write_text(config)
+        if id is not None:
+            self.records.parent.mkdir()
+            (self.records.parent / "node_id").write_text(f"{id.hex()}\n")
 
     def __repr__(self) -> str:
         return f"Node({self.name} at {self.address})"
@@ -116,7 +121,7 @@ class Node:
 
     def start(self) -> None:
         """Start the daemon; `Cluster.wait_ready` waits for it."""
-        command = [sys.executable, "-m", "kdht.daemon.main", "--config", str(self._config)]
+        command = [sys.executable, "-m", "kdht.daemon.main", "--config", str(self.config)]
         with self.log.open("ab") as log, signals.deferred():
             options: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
             if self.place.host is not None:
@@ -161,7 +166,7 @@ class Node:
         return cast(dict[str, Any], self.call("stats"))
 
     def ready(self, contacts: int) -> bool:
-        """Whether it has joined and knows that many others. Raises LabError if it ended."""
+        """Whether it is ready to serve and knows that many others. Raises LabError if it ended."""
         if not self.alive():
             code = self._running().returncode
             raise LabError(f"{self.name} ended with status {code}{self.tail()}")
@@ -169,7 +174,7 @@ class Node:
             status = self.status()
         except NoDaemon:
             return False
-        return bool(status["joined"]) and int(status["contacts"]) >= contacts
+        return bool(status["ready"]) and int(status["contacts"]) >= contacts
 
     def tail(self) -> str:
         """The last lines of the log, for an error's end."""
@@ -192,18 +197,23 @@ class Cluster:
         *,
         datapath: str,
         settings: Settings | None = None,
+        ids: Sequence[bytes] | None = None,
     ) -> None:
-        """`settings` are laid over each node's configuration; `directory` exists and is the caller's."""
+        """`settings` are laid over each node's configuration; `directory` exists and is the caller's.
+
+        `ids`: the nodes', in order (kdht.lab.ids); without, each makes its own.
+        """
         self.nodes: list[Node] = []
         self._stack = ExitStack()
         self.secret = secrets.token_hex(16)
+        self._bucket_size = cast(int, (settings or {}).get("node", {}).get("bucket_size", K))
         first = str(places[0].addresses[0])
-        for place in places:
+        for place, id in zip(places, ids or repeat(None), strict=False):
             home = directory / place.name
             tables = _tables(place, home, first, self.secret, datapath)
             for table, fields in (settings or {}).items():
                 tables[table] = {**tables.get(table, {}), **fields}
-            self.nodes.append(Node(place, home, _toml(tables)))
+            self.nodes.append(Node(place, home, _toml(tables), id))
 
     def __enter__(self) -> "Cluster":
         with ExitStack() as stack:
@@ -228,14 +238,14 @@ class Cluster:
         self.wait_ready()
 
     def wait_ready(self) -> None:
-        """Wait until every living node has joined and knows the other living ones. Raises LabError."""
+        """Wait until every living node is ready and knows the other living ones. Raises LabError."""
         living = [node for node in self.nodes if node.alive()]
-        expected = min(len(living) - 1, K)
+        expected = min(len(living) - 1, self._bucket_size)
         for node in living:
             with _with_log(node):
                 wait_until(
                     lambda node=node: node.ready(expected),  # type: ignore[misc]
-                    f"{node.name} to join and know {expected} others",
+                    f"{node.name} to be ready and know {expected} others",
                     READY_TIMEOUT,
                 )
 

@@ -6,8 +6,9 @@ from random import Random
 
 from kdht._shared import Op
 from kdht.node.events import Event
-from kdht.node.messages import UNKNOWN_ID
+from kdht.node.messages import UNKNOWN_ID, Reply
 from kdht.node.options import Options
+from kdht.node.readiness import Readiness
 from kdht.node.rpc import Done, Rpc, Rpcs
 from kdht.node.table import Table
 from kdht.node.timers import Timers
@@ -20,6 +21,8 @@ COUNTERS = (
     "requests_sent", "repeats_sent", "replies_sent", "requests", "replies", "timeouts",
     "not_control", "not_own_address", "wrong_client", "own_id", "unmatched", "wrong_address", "wrong_id",
     "unusable_contact", "pending_full", "verifying_full", "lookups_full", "reply_rate",
+    "demoted", "unreachable", "unreachable_ignored", "suspects", "suspect_unknown", "suspect_rate", "notices_sent",
+    "notices_full", "left", "left_stale", "leaving",
 )  # fmt: skip
 """What a node counts, beside the reasons of BadPacket."""
 
@@ -42,6 +45,9 @@ class Context:
         self.timers = Timers()
         self.counters: Counter[str] = Counter(dict.fromkeys(COUNTERS, 0))
         self.events: deque[Event] = deque(maxlen=MAX_EVENTS)
+        self.readiness = Readiness(self.events)
+        self.unix_offset = 0.0
+        """Added to `now` it is Unix time."""
         self.rpcs: Rpcs
         """Set by the Node, which sends."""
         self._source = {address.is_ipv4: address for address in reversed(own)}
@@ -50,9 +56,10 @@ class Context:
         """The own address to send from, of the target's IP version; None if there is none."""
         return self._source.get(target.is_ipv4)
 
-    def jittered(self, seconds: float) -> float:
-        """The interval, varied so that nodes do not act in step."""
-        jitter = self.options.jitter
+    def jittered(self, seconds: float, jitter: float | None = None) -> float:
+        """The interval, varied so that nodes do not act in step; by the usual jitter unless one is given."""
+        if jitter is None:
+            jitter = self.options.jitter
         return seconds * self.rng.uniform(1 - jitter, 1 + jitter)
 
     def ask(
@@ -64,7 +71,8 @@ class Context:
         timeout = options.first_timeout
         if entry is not None:
             timeout = entry.timeout(timeout, options.min_timeout, options.max_timeout)
-        rpc = Rpc(op, key, address, id, done, tries=tries or options.tries, timeout=timeout)
+        longest = options.max_timeout
+        rpc = Rpc(op, key, address, id, done, tries=tries or options.tries, timeout=timeout, longest=longest)
         return self.rpcs.start(rpc, now)
 
     def ping(self, address: Address, id: bytes | None, done: Done, now: float, tries: int = 0) -> bool:
@@ -79,3 +87,7 @@ class Context:
         is_host = 0 < ip[12] < _MULTICAST_4 if is_ipv4 else ip[0] != _MULTICAST_6 and ip != NO_IP
         is_other = contact.id not in (self.id, UNKNOWN_ID) and address not in self.own
         return is_host and port != 0 and is_other and is_ipv4 in self._source
+
+
+def leave_to_table(rpc: Rpc, reply: Reply | None, now: float) -> None:
+    """The `done` of requests that are for the table alone: it takes every matched reply anyway."""

@@ -11,6 +11,10 @@ class Joined(NamedTuple):
     contacts: int
 
 
+class Ready(NamedTuple):
+    """The node has reached all that it has to before it should serve."""
+
+
 class Isolated(NamedTuple):
     """The last contact is gone. The node tries to join again by itself."""
 
@@ -27,6 +31,16 @@ class ContactRemoved(NamedTuple):
     contact: Contact
 
 
+class ContactDrained(NamedTuple):
+    """A contact that left, or leaves now, has given all its records to others."""
+
+    contact: Contact
+
+
+class Drained(NamedTuple):
+    """Every record that this node kept is at the nodes that keep it without this one."""
+
+
 class LookupDone(NamedTuple):
     """The end of a lookup that `Node.lookup` began."""
 
@@ -35,4 +49,6 @@ class LookupDone(NamedTuple):
     """Up to k contacts that answered, nearest first."""
 
 
-Event: TypeAlias = Joined | Isolated | ContactAdded | ContactRemoved | LookupDone
+Event: TypeAlias = (
+    Joined | Ready | Isolated | ContactAdded | ContactRemoved | ContactDrained | Drained | LookupDone
+)

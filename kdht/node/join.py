@@ -6,16 +6,18 @@ found anybody the node has joined and refreshes the farther buckets (Kademlia, s
 A node without bootstrap addresses, whose former contacts are silent, is the first of its cluster. An emptied table begins all anew.
 Addresses that should be members and are not are asked now and then, so a cluster that was
 cut in two finds together again.
+
+The table is warm when those lookups have ended, or after a while. An empty one is warm if the node never knew anybody;
+else it may be the first that is back of a cluster that was restarted, and waits longer.
 """
 
 from collections.abc import Sequence
 
 from kdht._shared import Op
-from kdht.node.context import Context
+from kdht.node.context import Context, leave_to_table
 from kdht.node.events import Isolated, Joined
-from kdht.node.messages import Reply
+from kdht.node.readiness import JOINED, TABLE
 from kdht.node.refresh import Refresher
-from kdht.node.rpc import Rpc
 from kdht.node.search import Searches
 from kdht.node.timers import Alarm
 from kdht.wire import Address, Contact
@@ -39,16 +41,22 @@ class Joiner:
         self._reunion: Alarm | None = None
         self._searching = False
         self._tried = False
+        self._warmth: Alarm | None = None
+        context.readiness.require(JOINED)
+        context.readiness.require(TABLE)
 
     def start(self, bootstrap: Sequence[Address], now: float) -> None:
-        """Join through these addresses; again, if they are others now."""
+        """Join through these addresses; again, if they are others now. Who has joined asks those it lacks."""
         context = self._context
         wanted = dict.fromkeys(bootstrap)
         self._bootstrap = tuple(a for a in wanted if a not in context.own and context.source(a) is not None)
         if self._bootstrap and not len(context.table):
-            self.joined = False  # it took itself for the first of its cluster
+            self._is_apart()  # it took itself for the first of its cluster
         self._delay = context.options.rejoin_first
         self._cancel_retry()
+        if self.joined:
+            for address in self._missing(self._bootstrap):
+                self._ask_for_neighbours(address, now)
         self._try(now)
         if self._reunion is None:
             self._reunite_later(now)
@@ -63,14 +71,15 @@ class Joiner:
     def added(self, contact: Contact, now: float) -> None:
         """A contact came into the table."""
         self._former.pop(contact.address, None)
-        if not self.joined:
+        if TABLE in self._context.readiness.missing:
             self._look_around(now)
 
     def removed(self, now: float) -> None:
         """A contact left the table."""
         if len(self._context.table) or not self.joined or not (self._bootstrap or self._former):
             return
-        self.joined = self._tried = False
+        self._tried = False
+        self._is_apart()
         self._context.events.append(Isolated())
         self._delay = self._context.options.rejoin_first
         self._try_later(now)
@@ -84,10 +93,11 @@ class Joiner:
             self._look_around(now)
         elif self._bootstrap or (self._former and not self._tried):
             for address in {**dict.fromkeys(self._bootstrap), **self._former}:
-                self._context.ping(address, None, _leave_to_table, now)
+                self._context.ping(address, None, leave_to_table, now)
             self._tried = True
         else:
             self._be_joined()
+            self._warm_after(self._context.options.lonely_time if self._former else 0.0, now)
             return
         self._try_later(now)
 
@@ -111,28 +121,50 @@ class Joiner:
 
     def _looked_around(self, closest: list[Contact], now: float) -> None:
         self._searching = False
-        if closest and not self.joined:
+        if not closest:
+            return
+        if not self.joined:
             self._be_joined()
-            self._refresher.farther(now)
+        self._warm_after(self._context.options.warm_time, now)
+        self._refresher.farther(now, self._be_warm)
 
     def _be_joined(self) -> None:
         self.joined = True
         self._context.events.append(Joined(len(self._context.table)))
+        self._context.readiness.reached(JOINED)
+
+    def _is_apart(self) -> None:
+        self.joined = False
+        self._context.readiness.require(JOINED)
+        self._context.readiness.require(TABLE)
+
+    def _warm_after(self, seconds: float, now: float) -> None:
+        """The table is warm then at the latest."""
+        if self._warmth is not None:
+            self._context.timers.cancel(self._warmth)
+        if seconds:
+            self._warmth = self._context.timers.at(now + seconds, self._be_warm)
+        else:
+            self._be_warm(now)
+
+    def _be_warm(self, now: float) -> None:
+        if self.joined:
+            self._context.readiness.reached(TABLE)
 
     def _reunite(self, now: float) -> None:
         """Ask one of the missing for whoever is close to this node."""
-        context = self._context
-        known = (*self._bootstrap, *self._former)
-        missing = [address for address in known if context.table.at(address) is None]
+        missing = self._missing((*self._bootstrap, *self._former))
         if missing and self.joined:
-            address = context.rng.choice(missing)
-            context.ask(Op.FIND_NODE, context.id, address, None, _leave_to_table, now, tries=1)
+            self._ask_for_neighbours(self._context.rng.choice(missing), now)
         self._reunite_later(now)
+
+    def _missing(self, addresses: Sequence[Address]) -> list[Address]:
+        return [address for address in addresses if self._context.table.at(address) is None]
+
+    def _ask_for_neighbours(self, address: Address, now: float) -> None:
+        context = self._context
+        context.ask(Op.FIND_NODE, context.id, address, None, leave_to_table, now, tries=1)
 
     def _reunite_later(self, now: float) -> None:
         when = now + self._context.jittered(self._context.options.reunion_interval)
         self._reunion = self._context.timers.at(when, self._reunite)
-
-
-def _leave_to_table(rpc: Rpc, reply: Reply | None, now: float) -> None:
-    """Every matched reply goes to the table; nothing is to be done beside."""

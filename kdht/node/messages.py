@@ -5,17 +5,26 @@
       0                  20        0                  20              58
       | the sender's ID  |         | the sender's ID  | contact, 38 B | ...
 
-What follows a request's ID is left for later versions and not looked at.
+    LEAVE:                       SUSPECT:
+
+      0                  20        0                  20              58
+      | the sender's ID  |         | the sender's ID  | contact, 38 B |
+      | DRAINED or none  |
+
+What follows the ID of a PING or FIND_NODE, and more behind a LEAVE's byte, is left for later versions and not looked at.
 """
 
 from typing import NamedTuple
 
-from kdht._shared import ID_LEN, K, Op
+from kdht._shared import ID_LEN, K, Op, Status
 from kdht.errors import BadPacket
 from kdht.wire import Contact, Message, parse_contacts
 
 UNKNOWN_ID = bytes(ID_LEN)
 """The expected ID of a PING to an address whose ID is not known yet."""
+
+DRAINED = b"\x01"
+"""Of a LEAVE: all records of the sender are at other nodes."""
 
 CONTROL_HOPS = 1
 """A control message ends at the node that it is sent to."""
@@ -28,6 +37,9 @@ class Reply(NamedTuple):
     contacts: list[Contact]
     rtt: float
     """Seconds from the transmission that it answers."""
+    status: Status = Status.OK
+    body: bytes = b""
+    """What follows the ID, where the op says more than contacts."""
 
 
 def untrusted_id(message: Message) -> bytes:
@@ -48,3 +60,16 @@ def untrusted_contacts(message: Message) -> list[Contact]:
     if len(contacts) > K:
         raise BadPacket("TOO_LONG", f"{len(contacts)} contacts")
     return contacts
+
+
+def is_drained(message: Message) -> bool:
+    """Whether the sender of a LEAVE has given all its records away."""
+    return message.body[ID_LEN : ID_LEN + 1] == DRAINED
+
+
+def untrusted_suspect(message: Message) -> Contact:
+    """Whom a SUSPECT is about. Raises BadPacket."""
+    contacts = parse_contacts(message.body[ID_LEN:])
+    if len(contacts) != 1:
+        raise BadPacket("BAD_LENGTH", f"a SUSPECT about {len(contacts)} contacts")
+    return contacts[0]

@@ -11,23 +11,35 @@ A contact enters the table, and so the datapaths, only after a matched reply.
 from collections.abc import Callable, Iterable, Sequence
 from random import Random
 
-from kdht._shared import Flag, Op, Reason
+from kdht._shared import Flag, Op, Reason, Status
 from kdht.datapath.base import Datagram, Outgoing
 from kdht.errors import BadPacket
+from kdht.histogram import Histogram
 from kdht.keys import ClusterKey
 from kdht.node.context import Context
-from kdht.node.events import ContactAdded, ContactRemoved, Event, LookupDone
+from kdht.node.entry import Entry
+from kdht.node.events import Drained, Event, LookupDone
 from kdht.node.join import Joiner
-from kdht.node.messages import CONTROL_HOPS, Reply, untrusted_contacts, untrusted_id
+from kdht.node.members import Members
+from kdht.node.messages import Reply, is_drained, untrusted_contacts, untrusted_id, untrusted_suspect
+from kdht.node.notice import Notices
 from kdht.node.options import Options
+from kdht.node.outbox import Outbox
 from kdht.node.probe import Prober
+from kdht.node.readiness import LEAVING, Readiness
 from kdht.node.refresh import Refresher
+from kdht.node.repair import Repair, RepairOptions
+from kdht.node.repair.repair import OPS as REPAIR_OPS
+from kdht.node.repair.repair import Drop
 from kdht.node.rpc import Mismatch, Rpc, Rpcs
 from kdht.node.search import Searches
-from kdht.node.table import Entry, Publish, Standing, Table
+from kdht.node.suspicion import Suspicion
+from kdht.node.table import Publish, Table
 from kdht.node.timers import TokenBucket
 from kdht.node.verify import Verifier
-from kdht.wire import Address, Contact, Message, pack_contacts, parse, seal
+from kdht.node.watch import Watch
+from kdht.storage import Store
+from kdht.wire import Address, Contact, Message, pack_contacts, parse
 
 
 class Node:
@@ -50,31 +62,57 @@ class Node:
     ) -> None:
         options = options or Options()
         self.contact = contact
-        self.unix_offset = 0.0
         self.table = Table(contact.id, publish, k=options.k, replacements=options.replacements)
         self._context = context = Context(contact, own or (contact.address,), self.table, options, rng)
         self.counters = context.counters
-        self._signing_key = keys[0]
-        self._outgoing: list[Outgoing] = []
+        self._outbox = outbox = Outbox(context, keys[0])
+        self._notices = Notices(context, outbox)
         self._reply_budget = TokenBucket(options.reply_rate)
-        context.rpcs = Rpcs(options, rng, context.timers, context.counters, self._send_request, self._missed)
+        context.rpcs = Rpcs(options, rng, context.timers, context.counters, outbox.request, self._missed)
         self._prober = Prober(context)
+        self._watch = Watch(context, self._prober)
+        self._suspicion = Suspicion(context, self._prober, self._watch, self._notices, self._fell_silent)
         self._verifier = Verifier(context, self._prober)
         self._refresher = Refresher(context)
         self._searches = self._refresher.searches = Searches(context, self._refresher.looked)
         self._joiner = Joiner(context, self._searches, self._refresher)
+        self._members = Members(
+            context,
+            prober=self._prober,
+            watch=self._watch,
+            verifier=self._verifier,
+            refresher=self._refresher,
+            joiner=self._joiner,
+        )
         self._answers: dict[Op, Callable[[Message, bytes], bytes]] = {
             Op.PING: self._pong,
             Op.FIND_NODE: self._found,
         }
-        self._standings: dict[Standing, Callable[[Contact, float], None]] = {
-            Standing.KNOWN: lambda contact, now: None,
-            Standing.ADDED: self._added,
-            Standing.FULL: self._has_no_place,
-            Standing.ELSEWHERE: self._is_elsewhere,
+        self._notices_in: dict[Op, Callable[[Message, Contact, float], None]] = {
+            Op.SUSPECT: self._is_suspected,
+            Op.LEAVE: self._leaves,
         }
+        self.repair: Repair | None = None
+        """Set by `keep`."""
 
     # What the daemon calls
+
+    def keep(self, store: Store, options: RepairOptions | None = None, drop: Drop | None = None) -> Repair:
+        """Keep the records of `store` where they belong; before `join`.
+
+        `drop` may do what Store.drop does later, or on another thread, and then call `changed` for each key.
+        """
+        self.repair = Repair(
+            self._context,
+            store,
+            options or RepairOptions(),
+            transmit=self._outbox.request,
+            respond=self._respond,
+            joined=lambda: self.joined,
+            drop=drop,
+        )
+        self._members.on_change = self.repair.contacts_changed
+        return self.repair
 
     def join(self, bootstrap: Sequence[Address], now: float) -> None:
         """Join the cluster through any of these addresses, and again whenever that is needed.
@@ -83,6 +121,25 @@ class Node:
         """
         self._joiner.start(bootstrap, now)
         self._refresher.start(now)
+        self._watch.start(now)
+        if self.repair is not None:
+            self.repair.start(now)
+
+    def leave(self, now: float) -> None:
+        """Tell all contacts that this node goes. From now on it asks nobody and answers nobody.
+
+        The messages leave at a rate, in `tick` too: `status` has how many wait. There is no way back.
+        """
+        self.readiness.require(LEAVING)
+        self._context.rpcs.close(now)
+        self._notices.leave(self.snapshot(), now, drained=self.repair is not None and self.repair.drained)
+
+    def drain(self, now: float) -> None:
+        """Leave, and give all records to the nodes that keep them from now on; the end is a Drained."""
+        assert self.repair is not None
+        if LEAVING not in self.readiness.missing:
+            self.leave(now)
+            self.repair.drain(now, self._drained)
 
     def restore(self, contacts: Iterable[Contact], now: float) -> None:
         """Contacts of an earlier `snapshot`: each is in the table again once it answers."""
@@ -105,10 +162,12 @@ class Node:
         self._context.timers.run(now)
 
     def unreachable(self, address: Address, now: float) -> None:
-        """ICMP said so, which anybody can forge: the contact there is asked at once, no more."""
-        entry = self.table.at(address)
-        if entry is not None:
-            self._prober.question(entry, self._context.options.min_timeout, now)
+        """ICMP said so: the contact there is left out of what is published until it answers a ping."""
+        self._suspicion.unreachable(address, now)
+
+    def silent(self, address: Address, now: float) -> None:
+        """Some other request to there had no answer in time: the contact is pinged at once, no more."""
+        self._suspicion.silent(address, now)
 
     def lookup(self, target: bytes, now: float) -> bool:
         """Look for the contacts closest to `target`; the result is a LookupDone. False: too many wait."""
@@ -120,12 +179,11 @@ class Node:
 
     def set_keys(self, keys: Sequence[ClusterKey]) -> None:
         """The cluster's keys changed: the first signs from now on."""
-        self._signing_key = keys[0]
+        self._outbox.key = keys[0]
 
     def datagrams_to_send(self) -> list[Outgoing]:
         """What has to be sent, each datagram once."""
-        outgoing, self._outgoing = self._outgoing, []
-        return outgoing
+        return self._outbox.take()
 
     def events(self) -> list[Event]:
         """What happened, each event once."""
@@ -142,6 +200,31 @@ class Node:
         """Whether this node knows its place in the cluster."""
         return self._joiner.joined
 
+    @property
+    def round_trips(self) -> dict[str, dict[Op, Histogram]]:
+        """How long other nodes took to answer, by the part that asked and by op."""
+        repair = self.repair.round_trips if self.repair is not None else {}
+        return {"control": self._context.rpcs.round_trips, "repair": repair}
+
+    @property
+    def readiness(self) -> Readiness:
+        """What it still waits for before it should serve; other parts may `require` more."""
+        return self._context.readiness
+
+    @property
+    def ready(self) -> bool:
+        """Whether it should serve: it has joined, its table is warm, and whatever else is required."""
+        return self.readiness.ready
+
+    @property
+    def unix_offset(self) -> float:
+        """Seconds that make `now` Unix time."""
+        return self._context.unix_offset
+
+    @unix_offset.setter
+    def unix_offset(self, seconds: float) -> None:
+        self._context.unix_offset = seconds
+
     def snapshot(self) -> list[Contact]:
         """The contacts in the table, nearest first: what `restore` takes."""
         return self.table.neighbours(len(self.table))
@@ -152,9 +235,13 @@ class Node:
             "id": self.contact.id.hex(),
             "address": str(self.contact.address),
             "joined": self.joined,
+            "ready": self.ready,
+            "waiting_for": self.readiness.missing,
             "contacts": len(self.table),
             "pending": len(self._context.rpcs),
             "verifying": len(self._verifier),
+            "notices": len(self._notices),
+            "repair": self.repair.status() if self.repair is not None else {},
             "buckets": self.table.status(now),
             "counters": dict(self.counters),
         }
@@ -163,17 +250,27 @@ class Node:
 
     def _receive_untrusted(self, datagram: Datagram, now: float) -> None:
         message = parse(datagram.data)
-        if message.op not in self._answers or datagram.reason is not Reason.CONTROL:
+        is_repair = self.repair is not None and message.op in REPAIR_OPS
+        if LEAVING in self.readiness.missing and not (is_repair and message.flags & Flag.REPLY):
+            raise Mismatch("leaving")
+        is_known = is_repair or message.op in self._answers.keys() | self._notices_in.keys()
+        if not is_known or datagram.reason is not Reason.CONTROL:
             raise Mismatch("not_control")
         if datagram.target not in self._context.own:
             raise Mismatch("not_own_address")
         if message.client != datagram.source:
             raise Mismatch("wrong_client")
+        if is_repair:
+            assert self.repair is not None
+            self.repair.receive(message, datagram, now)
+            return
         sender = Contact(untrusted_id(message), *datagram.source)
         if sender.id == self.contact.id:
             raise Mismatch("own_id")
         if message.flags & Flag.REPLY:
             self._take_reply(message, sender, now)
+        elif message.op in self._notices_in:
+            self._notices_in[message.op](message, sender, now)
         else:
             self._answer(message, sender, datagram, now)
 
@@ -182,23 +279,17 @@ class Node:
         self.counters["requests"] += 1
         if self._reply_budget.take(now):
             self.counters["replies_sent"] += 1
-            self._send(
-                Message(
-                    op=message.op,
-                    key=message.key,
-                    request_id=message.request_id,
-                    flags=Flag.REPLY,
-                    hops=CONTROL_HOPS,
-                    attempt=message.attempt,
-                    body=self._answers[message.op](message, sender.id),
-                    client=datagram.target,
-                ),
-                datagram.source,
-                now,
-            )
+            self._outbox.reply(message, datagram, self._answers[message.op](message, sender.id), now)
         else:
             self.counters["reply_rate"] += 1
-        self._learn(sender, now, heard=True)
+        self._members.learn(sender, now, heard=True)
+
+    def _respond(self, message: Message, datagram: Datagram, body: bytes, status: Status, now: float) -> None:
+        """Repair answers."""
+        if self._reply_budget.take(now):
+            self._outbox.reply(message, datagram, self.contact.id + body, now, status)
+        else:
+            self.counters["reply_rate"] += 1
 
     def _pong(self, message: Message, asker: bytes) -> bytes:
         return self.contact.id
@@ -207,100 +298,50 @@ class Node:
         closest = self.table.closest(message.key, self._context.options.k, without=asker)
         return self.contact.id + pack_contacts(closest)
 
+    def _is_suspected(self, message: Message, sender: Contact, now: float) -> None:
+        suspect = untrusted_suspect(message)
+        self.counters["suspects"] += 1
+        self._suspicion.told(suspect, now)
+        self._members.learn(sender, now, heard=True)
+
+    def _leaves(self, message: Message, sender: Contact, now: float) -> None:
+        entry = self.table.at(sender.address)
+        if entry is not None and entry.contact != sender:
+            raise Mismatch("wrong_id")
+        if entry is not None and message.time < int(entry.added + self.unix_offset):
+            # A replay of what it said before it came back; or its clock is behind.
+            self.counters["left_stale"] += 1
+            self._suspicion.silent(sender.address, now)
+            return
+        self.counters["left"] += 1
+        self._members.left(sender, now, drained=is_drained(message))
+
+    def _drained(self) -> None:
+        self._context.events.append(Drained())
+        self.leave(self._context.timers.now)
+
     def _take_reply(self, message: Message, sender: Contact, now: float) -> None:
         named = untrusted_contacts(message)
         try:
             rpc, rtt = self._context.rpcs.match(message, sender.address, sender.id, now)
         except Mismatch as mismatch:
             if mismatch.reason == "wrong_id":
-                self._learn(sender, now, heard=True)
+                self._members.learn(sender, now, heard=True)
             raise
         self.counters["replies"] += 1
-        self._enter(sender, rtt, now)
-        contacts = [contact for contact in named if self._learn(contact, now, heard=False)]
+        self._members.answered(sender, rtt, now)
+        self._note_clock(sender.id, message.time, now)
+        contacts = [contact for contact in named if self._members.learn(contact, now, heard=False)]
         rpc.done(rpc, Reply(sender.id, contacts, rtt), now)
 
-    def _learn(self, contact: Contact, now: float, *, heard: bool) -> bool:
-        """Somebody, the contact itself if `heard`, says that it exists. Whether that is possible."""
-        entry = self.table.get(contact.id)
-        if entry is not None and entry.contact == contact:
-            if heard:
-                self.table.heard(entry, now)
-            return True
-        if not self._context.usable(contact):
-            self.counters["unusable_contact"] += 1
-            return False
-        self._verifier.offer(contact, now, heard=heard)
-        return True
-
-    # Contacts in and out
-
-    def _enter(self, contact: Contact, rtt: float, now: float) -> None:
-        """A matched reply came from this contact: its address has no other ID any more."""
-        former = self.table.at(contact.address)
-        if former is not None and former.contact.id == contact.id:
-            former = None
-        if former is not None:
-            self.table.remove(former)
-        self._standings[self.table.answered(contact, rtt, now)](contact, now)
-        if former is not None:
-            self._removed(former, now)
-
-    def _added(self, contact: Contact, now: float) -> None:
-        entry = self.table.get(contact.id)
-        assert entry is not None
-        self._context.events.append(ContactAdded(contact))
-        self._prober.watch(entry, now)
-        self._joiner.added(contact, now)
-
-    def _has_no_place(self, contact: Contact, now: float) -> None:
-        self._prober.question_oldest(self.table.index(contact.id), now)
-
-    def _is_elsewhere(self, contact: Contact, now: float) -> None:
-        entry = self.table.get(contact.id)
-        assert entry is not None
-        self._prober.question(entry, self._context.options.first_timeout, now)
+    def _note_clock(self, id: bytes, said: int, now: float) -> None:
+        """For the operator only: a reply tells the second in which it was sealed."""
+        entry = self.table.get(id)
+        if entry is not None:
+            entry.clock = said + 0.5 - (now + self.unix_offset)
 
     def _missed(self, rpc: Rpc, now: float) -> None:
-        """A transmission had no answer in time: suspicion first, then out."""
-        entry = self.table.at(rpc.address)
-        if entry is None or rpc.id not in (None, entry.contact.id):
-            return
-        if self.table.missed(entry, rpc.sent[-1], now) and entry.misses >= self._context.options.max_misses:
-            self.table.remove(entry)
-            self._verifier.refuse(rpc.address, now)
-            self._joiner.remember(rpc.address)
-            self._removed(entry, now)
-        elif len(rpc.sent) >= rpc.tries:
-            self._prober.suspect(entry, now)
+        self._suspicion.missed(rpc, now)
 
-    def _removed(self, entry: Entry, now: float) -> None:
-        self._context.events.append(ContactRemoved(entry.contact))
-        self._prober.forget(entry, now)
-        if not self._verifier.refill(entry.index, now):
-            self._refresher.repair(entry.index, now)
-        self._joiner.removed(now)
-
-    # Messages out
-
-    def _send_request(self, rpc: Rpc, now: float) -> None:
-        source = self._context.source(rpc.address)
-        assert source is not None, "addresses of the other IP version were left out"
-        self._send(
-            Message(
-                op=rpc.op,
-                key=rpc.key,
-                request_id=rpc.request_id,
-                hops=CONTROL_HOPS,
-                attempt=len(rpc.sent) - 1,
-                body=self.contact.id,
-                client=source,
-            ),
-            rpc.address,
-            now,
-        )
-
-    def _send(self, message: Message, target: Address, now: float) -> None:
-        data = message.pack()
-        seal(data, self._signing_key, int(now + self.unix_offset))
-        self._outgoing.append(Outgoing(bytes(data), target, message.client))
+    def _fell_silent(self, entry: Entry, now: float) -> None:
+        self._members.fell_silent(entry, now)

@@ -26,17 +26,42 @@ class Options:
     max_timeout: float = 5.0
     tries: int = 2
     """Transmissions of a request before it counts as unanswered."""
-    probe_tries: int = 3
-    """The same when a contact is under suspicion."""
-    max_misses: int = 6
-    """Answers missed in a row, each to a later request, after which a contact is out."""
+
+    # Whether a contact still lives
+    probe_interval: float = 0.8
+    """Between probes of the next in the ring: so often is each node asked by somebody."""
+    probe_jitter: float = 0.1
+    """Probes have a `jitter` of their own: the time until a death is seen hangs on it."""
+    discovery_interval: float = 6.0
+    """Between questions to one of the ring, in turn, for whoever is close to this node."""
+    neighbours: int = 8
+    """So many of the closest contacts are asked that at least, also where the ring is smaller."""
+    contact_interval: float = 300.0
+    """After which any contact that did not answer meanwhile is probed."""
+    probe_timeout: float = 0.05
+    """A probe's first time-out is at least this, on however fast a network."""
+    probe_spacing: float = 0.1
+    """Between a probe's further pings, unless the round-trip time asks for more."""
+    announced_misses: int = 3
+    """Answers missed in a row, each to a later ping, after which other nodes are told."""
+    demoted_misses: int = 4
+    """The same, after which the datapaths are told."""
+    max_misses: int = 8
+    """The same, after which the contact is out."""
+    unreachable_misses: int = 4
+    """The same if ICMP said that nobody is there."""
+    unreachable_grace: float = 5.0
+    """How long ICMP is not believed about a contact that answered in spite of it."""
+    just_answered: float = 0.1
+    """Who answered so short a while ago is not asked again because somebody says that it is dead."""
+    sweep_interval: float = 2.0
+    """At least so long between two probes of the whole ring at once, which a death leads to."""
+    told: int = 40
+    """Contacts, those closest to a dead one, that are told of it."""
+    gossip: int = 4
+    """Contacts that are told by one who was told."""
 
     # What is done without being asked
-    neighbours: int = 8
-    """How many of the closest contacts are probed often."""
-    neighbour_interval: float = 12.0
-    contact_interval: float = 300.0
-    """Between probes of each other contact."""
     quiet: float = 60.0
     """A full bucket's oldest contact is pinged for a newcomer if it was not heard for so long."""
     refresh_interval: float = 3600.0
@@ -48,6 +73,14 @@ class Options:
     rejoin_last: float = 60.0
     reunion_interval: float = 60.0
     """Between pings of an address that left the table or never came in, against split clusters."""
+    revival_first: float = 1.0
+    """Before a contact that fell silent is asked again; doubles."""
+    revivals: int = 6
+    """How often it is."""
+    warm_time: float = 10.0
+    """After so long a table counts as warm, whatever lookups are still under way."""
+    lonely_time: float = 20.0
+    """After so long a node that had contacts and finds none is taken for the only one left."""
     jitter: float = 0.25
     """Intervals are varied by this fraction either way, so that nodes do not act in step."""
 
@@ -60,17 +93,36 @@ class Options:
     """Newcomers that are being pinged."""
     refusal_time: float = 60.0
     """How long an address that did not answer is left alone, whoever recommends it."""
+    probe_rate: float = 200.0
+    """Probes have a rate of their own, so that nothing else can make live contacts look dead;"""
     request_rate: float = 200.0
+    """all other requests: lookups, refreshes, newcomers;"""
+    notice_rate: float = 300.0
+    """what has no answer: SUSPECT and LEAVE;"""
+    suspect_rate: float = 50.0
+    """probes that other nodes' SUSPECT leads to;"""
     reply_rate: float = 1000.0
+    """answers."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.k <= K:
             raise ValueError(f"a bucket holds 1 to {K} contacts, not {self.k}")
-        if not 0 <= self.jitter < 1:
-            raise ValueError(f"the jitter is a fraction below 1, not {self.jitter}")
+        for jitter in (self.jitter, self.probe_jitter):
+            if not 0 <= jitter < 1:
+                raise ValueError(f"the jitter is a fraction below 1, not {jitter}")
         low = [name for name in _POSITIVE if getattr(self, name) <= 0]
         if low:
             raise ValueError(f"{', '.join(low)}: must be above zero")
 
 
-_POSITIVE = tuple(name for name in Options.__slots__ if name not in ("jitter", "replacements", "quiet"))
+_MAY_BE_ZERO = (
+    "jitter",
+    "probe_jitter",
+    "replacements",
+    "quiet",
+    "just_answered",
+    "gossip",
+    "revivals",
+    "unreachable_grace",
+)
+_POSITIVE = tuple(name for name in Options.__slots__ if name not in _MAY_BE_ZERO)

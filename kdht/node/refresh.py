@@ -5,15 +5,20 @@ then on whenever its own, jittered, time has passed since the last lookup in its
 soon after it lost a contact that nobody replaces (Kademlia, section 2.3).
 """
 
+from collections.abc import Callable
 from functools import partial
 
 from kdht._shared import ID_BITS, ID_LEN
 from kdht.node.context import Context
-from kdht.node.search import Searches
+from kdht.node.search import Found, Searches
 from kdht.node.timers import Alarm
 from kdht.wire import Contact
 
 CHECKS_PER_INTERVAL = 60
+
+
+def _ignore(closest: list[Contact], now: float) -> None:
+    """What a refresh is for, the table has learnt already."""
 
 
 class Refresher:
@@ -37,10 +42,18 @@ class Refresher:
         """A lookup of `target` begins: its bucket's time starts anew."""
         self._postpone(self._context.table.index(target), now)
 
-    def farther(self, now: float) -> None:
-        """Refresh all buckets up to the one of the closest contact."""
-        for index in range(self._context.table.deepest() + 1):
-            self._refresh(index, now)
+    def farther(self, now: float, done: Callable[[float], None]) -> None:
+        """Refresh all buckets up to the one of the closest contact; `done(now)` after the last lookup."""
+        left = set(range(self._context.table.deepest() + 1))
+
+        def ended(index: int, closest: list[Contact], now: float) -> None:
+            left.discard(index)
+            if not left:
+                done(now)
+
+        for index in sorted(left):
+            if not self._refresh(index, now, partial(ended, index)):
+                ended(index, [], now)
 
     def repair(self, index: int, now: float) -> None:
         """A bucket lost a contact, and nobody waits for the place."""
@@ -64,9 +77,9 @@ class Refresher:
                 self._refresh(index, now)
         self.start(now)
 
-    def _refresh(self, index: int, now: float) -> None:
+    def _refresh(self, index: int, now: float, found: Found = _ignore) -> bool:
         self._postpone(index, now)
-        self.searches.start(self._random_id(index), _ignore, now)
+        return self.searches.start(self._random_id(index), found, now)
 
     def _postpone(self, index: int, now: float) -> None:
         self._due[index] = now + self._context.jittered(self._context.options.refresh_interval)
@@ -76,7 +89,3 @@ class Refresher:
         below = ID_BITS - 1 - index
         shared = (int.from_bytes(self._context.id, "big") >> below) ^ 1
         return ((shared << below) | self._context.rng.getrandbits(below)).to_bytes(ID_LEN, "big")
-
-
-def _ignore(closest: list[Contact], now: float) -> None:
-    """What a refresh is for, the table has learnt already."""

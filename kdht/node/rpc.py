@@ -3,30 +3,56 @@
 Contract: an answer counts if its request ID, operation, source address and, where it is
 known, sender's ID are those of a request that still waits. Every request ends once, in its
 `done`: with the reply, or with None after its last transmission timed out. The number of
-requests and the rate of transmissions are bounded.
+requests and the rate of transmissions are bounded, for urgent ones and for others apart.
 
 All transmissions of a request share its ID and are numbered in `attempt`, which the answer
 repeats: so a retry's round-trip time is known too, where TCP must leave it out (Karn).
+A time-out that is noticed late says more of this node than of the other: the answer may be
+waiting behind it. So it waits once more.
 """
 
-from collections import Counter, deque
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from functools import partial
 from random import Random
 
 from kdht._shared import Op
+from kdht.histogram import Histogram
+from kdht.node.lane import Lane
 from kdht.node.messages import Reply
 from kdht.node.options import Options
-from kdht.node.timers import Alarm, Timers, TokenBucket
+from kdht.node.timers import Alarm, Timers
 from kdht.wire import Address, Message
 
 MAX_ATTEMPT = 255
 
 
 class Rpc:
-    """One request. `id` is the ID that must answer, or None while it is unknown."""
+    """One request. `id` is the ID that must answer, or None while it is unknown.
 
-    __slots__ = ("address", "alarm", "done", "id", "key", "op", "request_id", "sent", "timeout", "tries")
+    `timeout` is the first one, seconds; it doubles with each transmission up to `longest`. `body` is
+    what follows the sender's ID; a STORE has none.
+    """
+
+    __slots__ = (
+        "address",
+        "alarm",
+        "body",
+        "done",
+        "due",
+        "ended",
+        "excused",
+        "id",
+        "key",
+        "longest",
+        "op",
+        "request_id",
+        "sent",
+        "timeout",
+        "tries",
+        "urgent",
+        "waiting",
+    )
 
     def __init__(
         self,
@@ -38,6 +64,9 @@ class Rpc:
         *,
         tries: int,
         timeout: float,
+        longest: float,
+        urgent: bool = False,
+        body: bytes = b"",
     ) -> None:
         self.op = op
         self.key = key
@@ -46,10 +75,20 @@ class Rpc:
         self.done = done
         self.tries = tries
         self.timeout = timeout
+        self.longest = longest
+        self.urgent = urgent
+        self.body = body
         self.request_id = 0
         self.sent: list[float] = []
         """When each transmission left."""
+        self.waiting = False
+        """For the rate to allow one more."""
+        self.ended = False
         self.alarm: Alarm | None = None
+        self.due = 0.0
+        """When the last transmission counts as unanswered."""
+        self.excused = False
+        """Whether its time-out was noticed late already."""
 
 
 Done = Callable[[Rpc, Reply | None, float], None]
@@ -80,30 +119,47 @@ class Rpcs:
         transmit: Callable[[Rpc, float], None],
         missed: Callable[[Rpc, float], None],
     ) -> None:
-        self._options = options
         self._rng = rng
         self._timers = timers
         self._counters = counters
         self._transmit = transmit
         self._missed = missed
+        self.round_trips: dict[Op, Histogram] = defaultdict(Histogram)
         self._pending: dict[int, Rpc] = {}
-        self._unsent: deque[Rpc] = deque()
-        self._budget = TokenBucket(options.request_rate)
-        self._refill: Alarm | None = None
+        self._limit = options.max_pending
+        self._closed = False
+        self._lanes = {
+            True: Lane(options.probe_rate, timers, self._send_now),
+            False: Lane(options.request_rate, timers, self._send_now),
+        }
 
     def __len__(self) -> int:
         return len(self._pending)
 
     def start(self, rpc: Rpc, now: float) -> bool:
         """Send it, now or when the rate allows; False, and `done` is never called, if too many wait."""
-        if len(self._pending) >= self._options.max_pending:
+        lane = self._lanes[rpc.urgent]
+        if self._closed or lane.pending >= self._limit:
             self._counters["pending_full"] += 1
             return False
         rpc.request_id = self._fresh_id()
         rpc.tries = min(rpc.tries, MAX_ATTEMPT)
         self._pending[rpc.request_id] = rpc
-        self._send(rpc, now)
+        lane.pending += 1
+        lane.send(rpc, now)
         return True
+
+    def hurry(self, rpc: Rpc, tries: int, timeout: float, now: float) -> None:
+        """Repeat it at once, and so often in all from now on, so far apart."""
+        rpc.tries = min(len(rpc.sent) + tries, MAX_ATTEMPT)
+        rpc.timeout = rpc.longest = timeout
+        if rpc.waiting:
+            return
+        self._cancel(rpc)
+        if rpc.sent[-1] < now:
+            self._lanes[rpc.urgent].send(rpc, now)
+        else:
+            self._wait(rpc, now)
 
     def match(self, message: Message, source: Address, sender: bytes, now: float) -> tuple[Rpc, float]:
         """The request that this answers, which then waits no more, and the round-trip time.
@@ -120,47 +176,60 @@ class Rpcs:
         if rpc.id is not None and rpc.id != sender:
             raise Mismatch("wrong_id")
         self._end(rpc)
-        return rpc, now - rpc.sent[message.attempt]
+        rtt = now - rpc.sent[message.attempt]
+        self.round_trips[rpc.op].observe(rtt)
+        return rpc, rtt
+
+    def abandon(self, now: float, address: Address | None = None) -> None:
+        """End all requests, to this address if one is given, as unanswered."""
+        for rpc in [rpc for rpc in self._pending.values() if address in (None, rpc.address)]:
+            self._fail(rpc, now)
+
+    def close(self, now: float) -> None:
+        """No more requests, not even those under way."""
+        self._closed = True
+        self.abandon(now)
 
     def _fresh_id(self) -> int:
         while (request_id := self._rng.getrandbits(64)) in self._pending:
             pass
         return request_id
 
-    def _send(self, rpc: Rpc, now: float) -> None:
-        if self._unsent or not self._budget.take(now):
-            self._unsent.append(rpc)
-            if self._refill is None:
-                self._refill = self._timers.at(now + self._budget.wait(), self._send_waiting)
-            return
+    def _send_now(self, rpc: Rpc, now: float) -> None:
         rpc.sent.append(now)
-        rpc.alarm = self._timers.at(now + rpc.timeout, partial(self._expired, rpc))
+        rpc.excused = False
+        self._wait(rpc, now)
         self._counters["requests_sent" if len(rpc.sent) == 1 else "repeats_sent"] += 1
         self._transmit(rpc, now)
 
-    def _send_waiting(self, now: float) -> None:
-        """The rate allows one more: the one that has waited longest."""
-        self._refill = None
-        waiting, self._unsent = self._unsent, deque()
-        while waiting:
-            rpc = waiting.popleft()
-            if self._pending.get(rpc.request_id) is rpc:
-                self._send(rpc, now)
-            if self._unsent:
-                break
-        self._unsent.extend(waiting)
+    def _wait(self, rpc: Rpc, now: float) -> None:
+        rpc.due = now + rpc.timeout
+        rpc.alarm = self._timers.at(rpc.due, partial(self._expired, rpc))
 
     def _expired(self, rpc: Rpc, now: float) -> None:
+        if now - rpc.due > rpc.timeout and not rpc.excused:
+            rpc.excused = True
+            self._wait(rpc, now)
+            return
         self._counters["timeouts"] += 1
         self._missed(rpc, now)
         if len(rpc.sent) < rpc.tries:
-            rpc.timeout = min(2 * rpc.timeout, self._options.max_timeout)
-            self._send(rpc, now)
-            return
-        self._end(rpc)
-        rpc.done(rpc, None, now)
+            rpc.timeout = max(min(2 * rpc.timeout, rpc.longest), rpc.timeout)
+            self._lanes[rpc.urgent].send(rpc, now)
+        elif not rpc.ended:
+            self._fail(rpc, now)
+
+    def _fail(self, rpc: Rpc, now: float) -> None:
+        if not rpc.ended:
+            self._end(rpc)
+            rpc.done(rpc, None, now)
 
     def _end(self, rpc: Rpc) -> None:
+        rpc.ended = True
         del self._pending[rpc.request_id]
+        self._lanes[rpc.urgent].pending -= 1
+        self._cancel(rpc)
+
+    def _cancel(self, rpc: Rpc) -> None:
         if rpc.alarm is not None:
             self._timers.cancel(rpc.alarm)

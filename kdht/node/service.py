@@ -1,83 +1,89 @@
-"""The answers to GET, PUT, DELETE and TRACE that ended at this node.
+"""The answers to the requests of clients that ended at this node.
 
 Contract: no I/O but the store's, no clock. `handle` takes a batch of routed requests whose
 headers and tags were checked, on any thread; everything that can be answered at once goes
-out in one `send`, writes are answered from the writer's thread once they are safe.
+out in one `send`. What needs other replicas, or the disk, is answered in a later turn of the
+coordinator (`replicas`).
 
-One node owns a key, so a write that ended elsewhere is refused, or the owner would go on
-with the old value. A read is answered by whoever has the record.
+A read is answered by whoever has the record; a write by any of the key's replicas, for it
+coordinates the others. Where a retry ends at another node, that says NOT_RESPONSIBLE.
 """
 
 import math
+import struct
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from functools import partial
 
 from kdht._routing import Core
-from kdht._shared import HEADER_LEN, HOP_LIMIT, ID_LEN, RECORD_LEN, Op, Reason, Status
+from kdht._shared import HEADER_LEN, RECORD_LEN, Op, Reason, RecordFlag, Status
+from kdht.datapath._hot import HotRecords
 from kdht.datapath.base import Datagram, Outgoing
 from kdht.errors import BadPacket, StorageError
+from kdht.node.replicas import Coordinator
+from kdht.node.replicas.coordinator import MAX_WIRE_EXPIRY
+from kdht.node.replicas.reads import Found
+from kdht.node.replicas.turns import Turn
+from kdht.node.replicas.watch import Watches
+from kdht.node.replicas.writes import Written
 from kdht.node.reply import Replier
-from kdht.storage import Result, Store, Stored, Write, Writer
-from kdht.wire import OFFSET, RECORD, Address, Contact, Record, pack_contacts
+from kdht.storage import Store, Stored, visible
+from kdht.wire import FIELD, OFFSET, RECORD, Contact, Record, pack_contacts
 
 _OP = OFFSET["op"]
-_KEY = OFFSET["key"]
-_KEY_END = _KEY + ID_LEN
+_KEY = FIELD["key"]
 _STATUS = OFFSET["status"]
-_MAX_TTL = 2**32 - 1
+_LEASE = struct.Struct(">I")
 
 _TRACE_STATUS = {Reason.TRACE_ENDS: Status.HOPS_ENDED, Reason.ATTEMPT_ENDS: Status.NOT_RESPONSIBLE}
 
 Send = Callable[[list[Outgoing]], object]
+Late = Callable[[int, float], None]
+"""Hears, on any thread, of each answer that had to wait for the disk or for others: its op, and when the request
+came, as `handle` was told."""
 
 
-def is_responsible(request: Datagram) -> bool:
-    """Whether this node may write the key and say that it has no record."""
-    return request.reason is Reason.OWNER
-
-
-class _Pending(NamedTuple):
-    """A write on its way to the disk, and the TTL to confirm."""
-
-    request: Datagram
-    write: Write
-    ttl: int
+def _ignore(op: int, arrived: float) -> None:
+    """Nobody wants to know."""
 
 
 class Service:
-    """Answers for `contact`, the node's own. `own`: all its addresses, as its core has them."""
+    """Answers for `contact`, the node's own. `hot` is filled with what clients read."""
 
     def __init__(
         self,
         *,
         store: Store,
-        writer: Writer,
+        coordinator: Coordinator,
         core: Core,
         contact: Contact,
-        own: Iterable[Address],
         send: Send,
-        cookies: bool = True,
-        hop_limit: int = HOP_LIMIT,
+        hot: HotRecords | None = None,
+        on_late: Late = _ignore,
     ) -> None:
         self._store = store
-        self._writer = writer
+        self._coordinator = coordinator
         self._send = send
-        self._replier = Replier(core, own, cookies=cookies, hop_limit=hop_limit)
+        self._hot = hot
+        self._on_late = on_late
+        self._replier = Replier(core)
         self._trace_body = pack_contacts([contact])
         self._counts: Counter[tuple[int, int]] = Counter()
         self._counts_lock = threading.Lock()
+        self._watches = Watches()
 
-    def handle(self, batch: Sequence[Datagram], now: float) -> None:
-        """Answer a batch. What is no routed request is not looked at."""
+    def handle(self, batch: Sequence[Datagram], now: float) -> int:
+        """Answer a batch; the number of reads that were answered at once. What is no routed request is not looked at."""
         reads: list[Datagram] = []
-        writes: list[Datagram] = []
+        others: list[Datagram] = []
         traces: list[Datagram] = []
         lists: dict[int, list[Datagram]] = {
             Op.GET: reads,
-            Op.PUT: writes,
-            Op.DELETE: writes,
+            Op.QUORUM_GET: reads,
+            Op.WATCH: reads,
+            Op.PUT: others,
+            Op.DELETE: others,
             Op.TRACE: traces,
         }
         for request in batch:
@@ -85,13 +91,22 @@ class Service:
             if requests is not None:
                 requests.append(request)
         answers = _Answers(self._replier, now)
-        if reads:
-            self._read(reads, answers)
-        if writes:
-            self._write(writes, answers)
+        at_once = self._read(reads, answers) if reads else 0
+        if others:
+            self._write(others, answers)
         for request in traces:
             answers.add(request, _TRACE_STATUS.get(request.reason, Status.OK), self._trace_body)
         self._flush(answers)
+        return at_once
+
+    def changed(self, key: bytes, record: Stored, now: float) -> None:
+        """The store has taken a record: tell those who watch its key."""
+        watching = self._watches.watching(key, now)
+        if watching:
+            answers = _Answers(self._replier, now)
+            for request in watching:
+                answers.add_record(request, record)
+            self._flush(answers)
 
     def counters(self) -> dict[str, int]:
         """Answers since the start, by op and status, such as `{"GET OK": 7}`."""
@@ -100,23 +115,46 @@ class Service:
                 f"{Op(op).name} {Status(status).name}": n for (op, status), n in sorted(self._counts.items())
             }
 
-    # --- GET
+    @property
+    def watchers(self) -> int:
+        """Leases that have not ended, as far as is known."""
+        return len(self._watches)
 
-    def _read(self, requests: list[Datagram], answers: "_Answers") -> None:
-        keys = [request.data[_KEY:_KEY_END] for request in requests]
+    # --- GET, QUORUM_GET and WATCH
+
+    def _read(self, requests: list[Datagram], answers: "_Answers") -> int:
+        """The number of those that were answered."""
+        keys = [request.data[_KEY] for request in requests]
+        begun = self._hot.begin(keys) if self._hot else ()
+        settled = self._settled(keys)
         records: Iterable[Stored | StorageError | None]
         try:
             records = self._store.get_many(keys, answers.now)
         except StorageError:
             # One unreadable record must not fail those that came with it.
             records = [self._read_alone(key, answers.now) for key in keys]
-        for request, record in zip(requests, records, strict=True):
-            if type(record) is Stored:
-                answers.add(request, Status.OK, _record_body(record, answers.now))
-            elif record is not None:
+        wider: list[tuple[Datagram, Stored | None, bool]] = []
+        for number, (request, key, record) in enumerate(zip(requests, keys, records, strict=True)):
+            op = request.data[_OP]
+            if isinstance(record, StorageError):
                 answers.add(request, Status.STORAGE_FAILED)
+            elif op == Op.WATCH and not self._watch(request, key, answers):
+                continue
+            elif op == Op.QUORUM_GET or not settled[number]:
+                wider.append((request, record, True))
+            elif record is None:
+                wider.append((request, None, False))
             else:
-                answers.add(request, Status.NOT_FOUND if is_responsible(request) else Status.NOT_RESPONSIBLE)
+                answers.add_record(request, record)
+                if self._hot and op == Op.GET and not record.deleted:
+                    self._hot.fill(key, begun[number], *record)
+        if wider:
+            self._read_wider(wider, answers)
+        return len(requests) - len(wider)
+
+    def _settled(self, keys: Sequence[bytes]) -> list[bool]:
+        """Asked before the store is: else a record could come, and settle its key, between the two looks."""
+        return list(map(self._coordinator.is_settled, keys))
 
     def _read_alone(self, key: bytes, now: float) -> Stored | StorageError | None:
         try:
@@ -124,55 +162,119 @@ class Service:
         except StorageError as error:
             return error
 
+    def _read_wider(self, wider: list[tuple[Datagram, Stored | None, bool]], answers: "_Answers") -> None:
+        """What the own store alone cannot answer."""
+        with self._coordinator.turn(answers.now) as turn:
+            for request, record, quorum in wider:
+                key = request.data[_KEY]
+                if request.reason is not Reason.OWNER and not self._coordinator.responsible(key):
+                    if record is None:
+                        answers.add(request, Status.NOT_RESPONSIBLE)
+                        continue
+                    quorum = request.data[_OP] == Op.QUORUM_GET
+                    if not quorum:
+                        answers.add_record(request, record)
+                        continue
+                done = partial(self._found, request, answers.now)
+                self._coordinator.read(turn, key, record, done, quorum=quorum)
+
+    def _found(self, request: Datagram, arrived: float, turn: Turn, found: Found) -> None:
+        answers = _Answers(self._replier, turn.now)
+        record = visible(found.record, turn.now)
+        strict = request.data[_OP] == Op.QUORUM_GET
+        if not found.enough and (strict or record is None):
+            answers.add(request, Status.UNCONFIRMED)
+        elif record is None:
+            answers.add(request, Status.NOT_FOUND)
+        else:
+            answers.add_record(request, record)
+        self._leave(turn, request, arrived, answers)
+
+    def _watch(self, request: Datagram, key: bytes, answers: "_Answers") -> bool:
+        """Take the lease; whether the request goes on as a GET does."""
+        body = request.data[HEADER_LEN:]
+        if len(body) != _LEASE.size:
+            answers.add(request, Status.BAD_REQUEST)
+        elif request.max_reply < RECORD_LEN:
+            answers.add(request, self._replier.refusal(request, RECORD_LEN, int(answers.now)))
+        elif not self._watches.renew(
+            key, self._replier.client_of(request), request, _LEASE.unpack(body)[0], answers.now
+        ):
+            answers.add(request, Status.BUSY)
+        else:
+            return True
+        return False
+
     # --- PUT and DELETE
 
     def _write(self, requests: list[Datagram], answers: "_Answers") -> None:
-        pending = []
-        for request in requests:
-            planned = self._plan(request, answers.now)
-            if isinstance(planned, Status):
-                answers.add(request, planned)
-            else:
-                pending.append(planned)
-        if not pending:
-            return
-        now = answers.now
-        writes = [write for _, write, _ in pending]
-        if not self._writer.submit(writes, now, lambda outcome: self._written(pending, now, outcome)):
-            for request, _, _ in pending:
-                answers.add(request, Status.BUSY)
+        with self._coordinator.turn(answers.now) as turn:
+            for request in requests:
+                refused = self._begin(turn, request)
+                if refused is not None:
+                    answers.add(request, refused)
 
-    def _plan(self, request: Datagram, now: float) -> _Pending | Status:
-        """The write that a request asks for, or the status that refuses it."""
+    def _begin(self, turn: Turn, request: Datagram) -> Status | None:
+        """Begin the write that a request asks for; or the status that refuses it."""
         data = request.data
-        key = data[_KEY:_KEY_END]
-        if not is_responsible(request):
+        key = data[_KEY]
+        if request.reason is not Reason.OWNER and not self._coordinator.responsible(key):
             return Status.NOT_RESPONSIBLE
-        if data[_OP] == Op.DELETE:
-            return _Pending(request, Write(key, None), 0)
         try:
-            version, ttl, flags, value = Record.parse(data[HEADER_LEN:])
+            body = data[HEADER_LEN:]
+            asked = Record.parse(body) if body or data[_OP] == Op.PUT else Record()
         except BadPacket:
             return Status.BAD_REQUEST
-        if version or flags:
+        conditional = asked.flags == RecordFlag.IF_VERSION
+        if not conditional and (asked.flags or asked.version):
             return Status.BAD_REQUEST
-        if request.max_reply < RECORD_LEN:
+        if (conditional or data[_OP] == Op.PUT) and request.max_reply < RECORD_LEN:
             # Said before anything is written: the confirmation could not be sent.
-            return self._replier.refusal(request, RECORD_LEN)
-        return _Pending(request, Write(key, value, math.ceil(now) + ttl if ttl else 0), ttl)
-
-    def _written(self, pending: list[_Pending], now: float, outcome: list[Result] | StorageError) -> None:
-        answers = _Answers(self._replier, now)
-        if isinstance(outcome, StorageError):
-            for request, _, _ in pending:
-                answers.add(request, Status.STORAGE_FAILED)
+            return self._replier.refusal(request, RECORD_LEN, int(turn.now))
+        condition = asked.version if conditional else None
+        if data[_OP] == Op.DELETE:
+            if asked.value or asked.ttl:
+                return Status.BAD_REQUEST
+            self._coordinator.delete(turn, key, partial(self._deleted, request, turn.now), condition)
         else:
-            for (request, write, ttl), result in zip(pending, outcome, strict=True):
-                if write.value is not None:
-                    answers.add(request, Status.OK, RECORD.pack(result.version, ttl, write.flags))
-                else:
-                    answers.add(request, Status.OK if result.existed else Status.NOT_FOUND)
-        self._flush(answers)
+            expiry = min(math.ceil(turn.now) + asked.ttl, MAX_WIRE_EXPIRY) if asked.ttl else 0
+            done = partial(self._put, request, turn.now, asked.ttl)
+            self._coordinator.put(turn, key, Stored(0, expiry, 0, asked.value), done, condition)
+        return None
+
+    def _put(self, request: Datagram, arrived: float, ttl: int, turn: Turn, written: Written) -> None:
+        body = RECORD.pack(written.version, ttl, 0) if written.status is Status.OK else b""
+        self._wrote(request, arrived, turn, written, written.status, body)
+
+    def _deleted(self, request: Datagram, arrived: float, turn: Turn, written: Written) -> None:
+        status = written.status
+        if status is Status.OK and not written.existed:
+            status = Status.NOT_FOUND
+        self._wrote(request, arrived, turn, written, status, b"")
+
+    def _wrote(
+        self,
+        request: Datagram,
+        arrived: float,
+        turn: Turn,
+        written: Written,
+        status: Status,
+        body: bytes,
+    ) -> None:
+        if status is Status.CONFLICT:
+            body = RECORD.pack(written.version, 0, 0)
+        answers = _Answers(self._replier, turn.now)
+        answers.add(request, status, body)
+        self._leave(turn, request, arrived, answers)
+
+    # --- Out
+
+    def _leave(self, turn: Turn, request: Datagram, arrived: float, answers: "_Answers") -> None:
+        """Send with the turn's other datagrams."""
+        self._on_late(request.data[_OP], arrived)
+        turn.outgoing += answers.outgoing
+        with self._counts_lock:
+            self._counts.update(answers.given)
 
     def _flush(self, answers: "_Answers") -> None:
         if not answers.outgoing:
@@ -197,9 +299,16 @@ class _Answers:
         self.outgoing.append(reply)
         self.given.append((request.data[_OP], reply.data[_STATUS]))
 
+    def add_record(self, request: Datagram, record: Stored) -> None:
+        """The record, or NOT_FOUND where it is a tombstone."""
+        if record.deleted:
+            self.add(request, Status.NOT_FOUND)
+        else:
+            self.add(request, Status.OK, _record_body(record, self.now))
+
 
 def _record_body(record: Stored, now: float) -> bytes:
     """A record as its readers see it: the time left, at least a second, in place of the expiry."""
     version, expiry, flags, value = record
-    ttl = min(max(expiry - math.ceil(now), 1), _MAX_TTL) if expiry else 0
+    ttl = min(max(expiry - math.ceil(now), 1), 2**32 - 1) if expiry else 0
     return RECORD.pack(version, ttl, flags) + value

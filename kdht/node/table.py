@@ -1,7 +1,7 @@
 """The routing table's books: 160 k-buckets, and who may be in them.
 
 Contract: a contact enters through `answered` alone, after a matched reply to a request of
-ours; every change of a bucket's members is published as a whole. Old contacts that answer
+ours; every change of a bucket is published as a whole, without demoted members. Old contacts that answer
 are never displaced by new ones (Maymounkov and Mazieres, "Kademlia", 2002, section 2.2).
 An address has one ID and an ID one address. No I/O, no clock, no messages: who is asked,
 and when, is decided elsewhere.
@@ -11,13 +11,18 @@ from collections.abc import Callable, Iterator
 from enum import Enum
 
 from kdht._shared import ID_BITS
-from kdht.wire import Address, Contact
+from kdht.node.entry import Entry
+from kdht.wire import Contact
 
 Publish = Callable[[int, list[Contact]], None]
 """Takes a bucket's index and all its contacts."""
 
 Place = tuple[bytes, int]
 """An address as a key: equal to the Address."""
+
+FEW = 4
+"""Less than so many nodes make no ring of their own."""
+_SPACE = 1 << ID_BITS
 
 
 class Standing(Enum):
@@ -29,53 +34,6 @@ class Standing(Enum):
     """It waits in the replacement cache."""
     ELSEWHERE = "elsewhere"
     """Its ID is in the table with another address; it waits in the replacement cache."""
-
-
-class Entry:
-    """A contact in the table, and what is known of it. Times are the node's `now`."""
-
-    __slots__ = (
-        "added",
-        "answered",
-        "contact",
-        "index",
-        "missed",
-        "misses",
-        "number",
-        "rtt",
-        "rtt_var",
-        "seen",
-    )
-
-    def __init__(self, contact: Contact, number: int, index: int, now: float) -> None:
-        self.contact = contact
-        self.number = number
-        self.index = index
-        self.added = now
-        self.seen = now
-        """The last sign of life, a request of its own included."""
-        self.answered = now
-        """The last matched reply."""
-        self.missed = now
-        """When the last missed reply was counted."""
-        self.misses = 0
-        """Replies missed since the last matched one."""
-        self.rtt: float | None = None
-        self.rtt_var = 0.0
-
-    def sample(self, rtt: float) -> None:
-        """Take in one round-trip time, seconds (RFC 6298, section 2)."""
-        if self.rtt is None:
-            self.rtt, self.rtt_var = rtt, rtt / 2
-            return
-        self.rtt_var += (abs(self.rtt - rtt) - self.rtt_var) / 4
-        self.rtt += (rtt - self.rtt) / 8
-
-    def timeout(self, first: float, least: float, most: float) -> float:
-        """How long to wait for an answer (RFC 6298), within bounds; `first` before any sample."""
-        if self.rtt is None:
-            return first
-        return min(max(self.rtt + 4 * self.rtt_var, least), most)
 
 
 class Bucket:
@@ -145,9 +103,9 @@ class Table:
             self.remember(contact)
             return Standing.ELSEWHERE
         entry.answered = now
-        entry.misses = 0
         entry.sample(rtt)
         self._touch(entry, now)
+        self._acquit(entry, now)
         return Standing.KNOWN
 
     def heard(self, entry: Entry, now: float) -> None:
@@ -164,6 +122,12 @@ class Table:
         entry.missed = now
         entry.misses += 1
         return True
+
+    def demote(self, entry: Entry) -> None:
+        """Leave a member out of what is published until it answers."""
+        if not entry.demoted:
+            entry.demoted = True
+            self._announce(entry.index, self._buckets[entry.index])
 
     def remove(self, entry: Entry) -> None:
         """Take a member out and publish its bucket."""
@@ -210,12 +174,30 @@ class Table:
         """The contacts closest to this node."""
         return self.closest(self.self_id, count)
 
+    def ring(self) -> list[Entry]:
+        """The members of the ring that this node is in, from the next one on: by ID, and around.
+
+        The ring is the largest part of the ID space around this node in which everybody knows
+        everybody: both sides of every bucket in it have less than k members, or one has hardly any.
+        All its members come to the same result.
+        """
+        own = 1
+        found: list[Entry] = []
+        for index in range(self.deepest(), -1, -1):
+            other = self.size(index)
+            if max(own, other) >= self._k and min(own, other) >= FEW:
+                break
+            own += other
+            if other:
+                found += self._buckets[index].entries.values()
+        return sorted(found, key=lambda entry: (entry.number - self._number) % _SPACE)
+
     def status(self, now: float) -> list[dict[str, object]]:
         """Plain data: each bucket that is not empty, its members least recently seen first."""
         return [
             {
                 "index": index,
-                "contacts": [_entry_status(entry, now) for entry in bucket.entries.values()],
+                "contacts": [entry.status(now) for entry in bucket.entries.values()],
                 "replacements": len(bucket.replacements),
             }
             for index, bucket in sorted(self._buckets.items())
@@ -240,6 +222,17 @@ class Table:
         self._announce(index, bucket)
         return Standing.ADDED
 
+    def _acquit(self, entry: Entry, now: float) -> None:
+        """It answered: all that spoke against it is void."""
+        entry.misses = 0
+        entry.told = entry.passed = False
+        if entry.unreachable:
+            entry.unreachable = False
+            entry.refuted = now
+        if entry.demoted:
+            entry.demoted = False
+            self._announce(entry.index, self._buckets[entry.index])
+
     def _touch(self, entry: Entry, now: float) -> None:
         entry.seen = now
         entries = self._buckets[entry.index].entries
@@ -252,7 +245,7 @@ class Table:
         return bucket
 
     def _announce(self, index: int, bucket: Bucket) -> None:
-        self._publish(index, [entry.contact for entry in bucket.entries.values()])
+        self._publish(index, [entry.contact for entry in bucket.entries.values() if not entry.demoted])
 
     def _outward(self, number: int) -> Iterator[int]:
         """Buckets with members, nearest to a key first.
@@ -270,15 +263,3 @@ class Table:
             low = farther & -farther
             farther ^= low
             yield ID_BITS - low.bit_length()
-
-
-def _entry_status(entry: Entry, now: float) -> dict[str, object]:
-    contact = entry.contact
-    return {
-        "id": contact.id.hex(),
-        "address": str(Address(contact.ip, contact.port)),
-        "age": now - entry.added,
-        "seen": now - entry.seen,
-        "rtt_ms": None if entry.rtt is None else entry.rtt * 1000,
-        "failures": entry.misses,
-    }

@@ -15,6 +15,8 @@ class Timers:
     """Callbacks at times; equal times in the order they were set. Cancelling costs nothing."""
 
     def __init__(self) -> None:
+        self.now = 0.0
+        """Of the last `run`, or what somebody who knows better has set."""
         self._heap: list[Alarm] = []
         self._serial = 0
 
@@ -32,6 +34,7 @@ class Timers:
 
     def run(self, now: float) -> None:
         """Call what is due. What a callback sets for `now` waits for the next run."""
+        self.now = now
         heap = self._heap
         last = self._serial
         later = []

@@ -146,7 +146,9 @@ def explanation(data: Data) -> None:
 def bench(data: Data) -> None:
     """The figures of `bench`."""
     out = console()
-    drawn = Table("implementation", "packets/s", f"times {data['ratio_to']}", "ns a packet", box=None)
+    drawn = Table(
+        "implementation", "packets/s", f"times {data['ratio_to']}", "ns a packet", "CPU ns a packet", box=None
+    )
     for column in drawn.columns[1:]:
         column.justify = "right"
     for row in data["figures"]:
@@ -155,6 +157,7 @@ def bench(data: Data) -> None:
             f"{row['packets_per_second']:,.0f}",
             f"{row['ratio']:.2f}",
             f"{row['nanoseconds']:,.0f}",
+            f"{row['cpu_nanoseconds']:,.0f}",
         )
     out.print(drawn)
     out.print(

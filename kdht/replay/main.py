@@ -7,6 +7,7 @@ import click
 
 from kdht import __version__
 from kdht.daemon import boundary
+from kdht.errors import exit_codes
 
 # name: (module, the line in the help)
 COMMANDS = {
@@ -38,15 +39,17 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+HELP = f"""Replay captured packets through any implementation of kdht's routing.
+
+{exit_codes(0, 1, 2, 4, 5, 8)} A damaged capture counts as usage, an implementation that cannot
+run here as datapath.
+"""
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]}, help=HELP)
 @click.version_option(__version__, message="kdht-replay %(version)s")
 def command() -> None:
-    """Replay captured packets through any implementation of kdht's routing.
-
-    Exit statuses: 0 done, and nothing differs; 8 implementations differ, or a fixture's verdicts;
-    2 usage, or a file that cannot be used, a damaged capture too; 4 an implementation cannot run
-    here; 5 no daemon; 1 other.
-    """
+    """See HELP."""
 
 
 def main() -> NoReturn:

@@ -20,8 +20,6 @@ from kdht.replay.tables import Table
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-DIFFERENCES = 8
-"""The exit status of a comparison that found differences."""
 FILE = click.Path(path_type=Path)
 
 as_json = click.option("--json", "as_json", is_flag=True, help="JSON for scripts, one object a line.")

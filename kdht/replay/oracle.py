@@ -237,7 +237,7 @@ class SlowNode:
         if not self.settings.cookies:
             return True
         slot = arrival.now >> shared.COOKIE_SLOT_BITS
-        good = [self.cookie(arrival.source.ip, s) for s in (slot, slot - 1) if s >= 0]
+        good = [self.cookie(arrival.source.ip, s) for s in (slot - 1, slot, slot + 1) if s >= 0]
         return arrival.header.cookie in good
 
     def cookie(self, ip: bytes, slot: int) -> int:

@@ -4,7 +4,6 @@ import struct
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
-from kdht._shared import MAGIC
 from kdht.wire import Address
 
 UDP = 17
@@ -104,9 +103,3 @@ def _kind_of(check: int, source: Address, target: Address, datagram: bytes) -> C
         return "right"
     partial = word_sum(pseudo_header(source, target, len(datagram)))
     return "partial" if check == partial else "wrong"
-
-
-def looks_like_ours(packet: bytes) -> bool:
-    """Whether it holds a plain UDP datagram with our magic."""
-    found = take_apart(packet)
-    return found is not None and found.message[:4] == MAGIC.to_bytes(4, "big")

@@ -51,7 +51,7 @@ def _redate_member(table: Table, message: bytearray, shift: int) -> None:
 def _redate_client(table: Table, message: bytearray, datagram: Datagram, before: int, now: int) -> None:
     slot = 1 << shared.COOKIE_SLOT_BITS
     key = table.keys[0].cookie
-    for late in (0, slot):
+    for late in (0, slot, -slot):
         good = make_cookie(key, datagram.source.ip, max(before - late, 0))
         if get(message, "cookie") == good:
             put(message, "cookie", make_cookie(key, datagram.source.ip, now - late))

@@ -114,7 +114,7 @@ class Scrubber:
 
     def _cookie_age(self, message: bytearray, source: Address, now: int) -> int | None:
         """How long ago a valid cookie's slot was; None for no such cookie."""
-        for late in (0, 1 << shared.COOKIE_SLOT_BITS):
+        for late in (0, 1 << shared.COOKIE_SLOT_BITS, -1 << shared.COOKIE_SLOT_BITS):
             if get(message, "cookie") == make_cookie(self._cookie_before, source.ip, max(now - late, 0)):
                 return late
         return None

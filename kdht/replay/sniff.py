@@ -5,6 +5,7 @@ traffic costs nothing. What the kernel had to drop is told.
 """
 
 import ctypes
+import errno
 import socket
 import struct
 import time
@@ -92,6 +93,11 @@ class Sniffer:
                 data, messages, _, sender = self._socket.recvmsg(1 << 16, 64)
             except TimeoutError:
                 yield None
+                continue
+            except OSError as error:
+                if error.errno != errno.ENETDOWN:
+                    raise
+                yield None  # told once: the interface may come back, and what came before is kept
                 continue
             if sender[2] != socket.PACKET_OUTGOING:
                 yield data, _stamp_of(messages)

@@ -5,7 +5,16 @@ expiry has passed is absent to every reader, whether or not `sweep` has taken it
 What `apply` returned is on disk, whole, even if the process or the machine dies next.
 """
 
-from kdht.storage.base import Result, Stats, Store, Stored, Write, neighbourhood
+from kdht.storage.base import (
+    Result,
+    Stats,
+    Store,
+    Stored,
+    Write,
+    neighbourhood,
+    newer,
+    visible,
+)
 from kdht.storage.level import LevelStore
 from kdht.storage.memory import MemoryStore
 from kdht.storage.writer import GroupWriter, InlineWriter, Writer, WriterStats
@@ -23,4 +32,6 @@ __all__ = [
     "Writer",
     "WriterStats",
     "neighbourhood",
+    "newer",
+    "visible",
 ]

@@ -4,44 +4,71 @@ The rule for one write is `settle`, here and nowhere else, so that LevelDB and i
 in-memory twin cannot differ in it. Every read and write may raise StorageError.
 """
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
-from kdht._shared import ID_BITS, ID_LEN, MAX_VALUE
+from kdht._shared import ID_BITS, ID_LEN, MAX_VALUE, RecordFlag
 
+MAX_VERSION = 2**64 - 1
 MAX_FLAGS = 2**32 - 1
 MAX_EXPIRY = 2**64 - 1
+# As a plain number: an enum's operators cost a read more than the rest of it.
+_TOMBSTONE = int(RecordFlag.TOMBSTONE)
+
+_log = logging.getLogger(__name__)
 
 
 class Stored(NamedTuple):
-    """A record: version (u64), expiry (unix seconds, u64, 0: none), flags (u32), value."""
+    """A record: version (u64), expiry (unix seconds, u64, 0: none), flags (u32), value.
+
+    With TOMBSTONE in `flags` it says that the key was deleted, and has no value.
+    """
 
     version: int
     expiry: int
     flags: int
     value: bytes
 
+    @property
+    def deleted(self) -> bool:
+        return self.flags & _TOMBSTONE != 0
+
 
 class Write(NamedTuple):
-    """A PUT of `value`, or a DELETE where it is None. `key` has 20 bytes."""
+    """`record` for the 20-byte `key`; a DELETE is a tombstone.
+
+    With `if_version` it is done only where a record of that version is seen now, 0 standing for
+    none: a tombstone and an expired record count as none.
+    """
 
     key: bytes
-    value: bytes | None
-    expiry: int = 0
-    flags: int = 0
+    record: Stored
+    if_version: int | None = None
 
 
 class Result(NamedTuple):
-    """What a write did: whether the key had a record before, and the version it has now (0: none)."""
+    """What became of a write."""
 
+    accepted: bool
+    """It stands, or stood there already."""
     existed: bool
+    """The key had a record before that a reader could see."""
     version: int
+    """The version that stands now, a tombstone's too; 0: none."""
+    seen: int
+    """The version that a reader sees now; 0: none."""
+
+
+OnChange = Callable[[bytes, Stored], None]
+"""Hears of each record that a write changed, once it is safe; must not wait for the writer."""
 
 
 class Stats(NamedTuple):
-    """`records` and `value_bytes` count what is stored, expired records included until swept."""
+    """What is stored, expired records included until swept. `records` counts no tombstones."""
 
     records: int
+    tombstones: int
     value_bytes: int
     disk_bytes: int
     detail: str
@@ -49,7 +76,14 @@ class Stats(NamedTuple):
 
 
 class Store(Protocol):
-    """Records by key. Reads may come from any thread, also while another one writes."""
+    """Records by key. Reads may come from any thread, also while another one writes.
+
+    Records that have expired are seen by nobody. Tombstones are records: who reads for a client
+    takes `visible`.
+    """
+
+    on_change: OnChange | None
+    """Called by `apply`, on its thread, before it returns; what it raises is logged."""
 
     def get(self, key: bytes, now: float) -> Stored | None:
         """The record, or None where there is none or it has expired."""
@@ -60,8 +94,14 @@ class Store(Protocol):
     def apply(self, writes: Sequence[Write], now: float) -> list[Result]:
         """All writes, in order, or none (StorageError). Returns once they are safe on disk.
 
-        A PUT's version is above the one before it, also when the clock went back.
-        Raises ValueError for a write that no store may hold.
+        Which of them are accepted is `settle`'s to say. A record that stands already is not
+        written again. Raises ValueError for a write that no store may hold.
+        """
+
+    def drop(self, keys: Sequence[tuple[bytes, int]]) -> int:
+        """Forget records, without a tombstone, that still have the version given: handed off.
+
+        The number dropped. Not synced: what a crash brings back is handed off again.
         """
 
     def sweep(self, now: float, limit: int = 1000) -> int:
@@ -70,7 +110,7 @@ class Store(Protocol):
     def scan(
         self, now: float, start: bytes = b"", stop: bytes | None = None
     ) -> Iterator[tuple[bytes, Stored]]:
-        """Live records with start <= key < stop, in key order, as they were at the first step."""
+        """Live records and tombstones in a range, in key order, as they were at the first step."""
 
     def stats(self) -> Stats: ...
 
@@ -83,28 +123,64 @@ def alive(record: Stored | None, now: float) -> Stored | None:
     return None if record is None or 0 < record.expiry <= now else record
 
 
+def visible(record: Stored | None, now: float) -> Stored | None:
+    """The record as a reader sees it: None if it has expired or is a tombstone."""
+    return None if record is None or record.flags & _TOMBSTONE or 0 < record.expiry <= now else record
+
+
+def newer(one: Stored, other: Stored) -> bool:
+    """Whether `one` wins over `other`: a total order of all records, the same on every node."""
+    return one.version > other.version or (one.version == other.version and _rank(one) > _rank(other))
+
+
+def _rank(record: Stored) -> tuple[bool, bytes, int, int]:
+    """Among records of one version."""
+    return record.deleted, record.value, record.expiry, record.flags
+
+
 def settle(previous: Stored | None, write: Write, now: float) -> tuple[Stored | None, Result]:
     """What stands in the store after `write`, where `previous` stood, and what to tell the writer.
 
-    A PUT's version is the time in microseconds, or the next number after the previous
-    version if that is higher: versions of one key rise even when the clock goes back.
+    Last writer wins: `previous` stands where it is newer, expired or not.
     """
-    existed = alive(previous, now) is not None
-    if write.value is None:
-        return None, Result(existed, 0)
-    version = max(previous.version + 1 if previous else 0, int(now * 1_000_000))
-    return Stored(version, write.expiry, write.flags, write.value), Result(existed, version)
+    _, record, condition = write
+    seen = visible(previous, now)
+    seen_version = seen.version if seen else 0
+    unmet = condition is not None and condition != seen_version
+    if unmet or (previous is not None and newer(previous, record)):
+        standing = previous.version if previous else 0
+        return previous, Result(False, seen is not None, standing, seen_version)
+    now_seen = record.version if visible(record, now) else 0
+    return record, Result(True, seen is not None, record.version, now_seen)
 
 
 def check(writes: Sequence[Write]) -> None:
     """Raises ValueError for a write that does not fit the layout; nothing may be written then."""
-    for key, value, expiry, flags in writes:
+    for key, (version, expiry, flags, value), _ in writes:
         if len(key) != ID_LEN:
             raise ValueError(f"a key has {ID_LEN} bytes, not {len(key)}")
-        if value is not None and len(value) > MAX_VALUE:
+        if not 0 < version <= MAX_VERSION:
+            raise ValueError(f"a version is a number from 1 to {MAX_VERSION}, not {version}")
+        if len(value) > MAX_VALUE:
             raise ValueError(f"a value has at most {MAX_VALUE} bytes, not {len(value)}")
         if not (0 <= expiry <= MAX_EXPIRY and 0 <= flags <= MAX_FLAGS):
             raise ValueError(f"expiry {expiry} or flags {flags} out of range")
+
+
+def tell(on_change: OnChange | None, changes: Sequence[tuple[bytes, Stored]]) -> None:
+    """Tell of records that are safe now: nothing may keep their writers from hearing of it."""
+    if on_change is None:
+        return
+    for key, record in changes:
+        try:
+            on_change(key, record)
+        except Exception:
+            _log.exception("the hook of a change failed")
+
+
+def in_range(key: bytes, start: bytes, stop: bytes | None) -> bool:
+    """Whether start <= key < stop; None: there is no end."""
+    return start <= key and (stop is None or key < stop)
 
 
 def neighbourhood(key: bytes, bits: int) -> tuple[bytes, bytes | None]:

@@ -3,14 +3,16 @@
     b"r" key                  one record: the struct below, then the value
     b"e" expiry(u64) key      empty: the index by expiry, for records that have one
     b"mformat"                u32, FORMAT
-    b"mcounts"                u64 records, u64 bytes of values
+    b"mcounts"                u64 records, u64 bytes of values, u64 tombstones among the records
 
 Numbers are big-endian. LevelDB keeps its keys sorted, so that keys which share a prefix,
 an XOR neighbourhood, are one range, and so is everything that has expired. A record
 knows its value's length: one that was cut or grown elsewhere is damaged, not shorter.
+Format 1 had no tombstones, and no count of them; nothing else is different.
 """
 
 import struct
+from typing import NamedTuple
 
 import plyvel
 
@@ -18,7 +20,8 @@ from kdht._shared import ID_LEN
 from kdht.errors import StorageDamaged, StorageError, StorageLocked
 from kdht.storage.base import Stored
 
-FORMAT = 1
+FORMAT = 2
+FORMAT_WITHOUT_TOMBSTONES = 1
 
 RECORD = b"r"
 RECORD_END = b"s"
@@ -27,10 +30,22 @@ FORMAT_KEY = b"mformat"
 COUNTS_KEY = b"mcounts"
 
 FORMAT_VALUE = struct.Struct(">I")
-COUNTS_VALUE = struct.Struct(">QQ")
+COUNTS_VALUE = struct.Struct(">QQQ")
+COUNTS_WITHOUT_TOMBSTONES = struct.Struct(">QQ")
 # u64 version, u64 expiry, u32 flags, u16 length of the value
-_HEAD = struct.Struct(">QQIH")
+HEAD_FORMAT = ">QQIH"
+_HEAD = struct.Struct(HEAD_FORMAT)
+_HEAD_LEN = _HEAD.size
+_unpack_head = _HEAD.unpack_from
 _EXPIRY_KEY = struct.Struct(f">{len(EXPIRY)}sQ{ID_LEN}s")
+
+
+class Counts(NamedTuple):
+    """What stands at COUNTS_KEY."""
+
+    records: int
+    value_bytes: int
+    tombstones: int
 
 
 def pack_record(record: Stored) -> bytes:
@@ -39,14 +54,25 @@ def pack_record(record: Stored) -> bytes:
 
 
 def unpack_record(raw: bytes) -> Stored:
-    """Raises ValueError for bytes that `pack_record` never made."""
-    if len(raw) < _HEAD.size:
-        raise ValueError(f"a record of {len(raw)} bytes")
-    version, expiry, flags, length = _HEAD.unpack_from(raw)
-    value = raw[_HEAD.size :]
+    """Raises ValueError or struct.error for bytes that `pack_record` never made."""
+    version, expiry, flags, length = _unpack_head(raw)
+    value = raw[_HEAD_LEN:]
     if len(value) != length:
-        raise ValueError(f"a record whose value has {len(value)} bytes, not {length}")
-    return Stored(version, expiry, flags, value)
+        raise _wrong_length(raw, length)
+    # Not by Stored(), which would take as long as the rest of a read.
+    return tuple.__new__(Stored, (version, expiry, flags, value))
+
+
+def unpack_head(raw: bytes) -> tuple[int, int, int]:
+    """Version, expiry and flags; raises as `unpack_record`."""
+    version, expiry, flags, length = _unpack_head(raw)
+    if len(raw) - _HEAD_LEN != length:
+        raise _wrong_length(raw, length)
+    return version, expiry, flags
+
+
+def _wrong_length(raw: bytes, length: int) -> ValueError:
+    return ValueError(f"a record whose value has {len(raw) - _HEAD_LEN} bytes, not {length}")
 
 
 def expiry_key(expiry: int, key: bytes) -> bytes:

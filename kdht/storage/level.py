@@ -1,7 +1,6 @@
 """The store in LevelDB, through plyvel.
 
-Records, their index by expiry and the counts change in one write batch, so that they
-agree after any crash. Every block read is held against its checksum. One lock orders
+Every block read is held against its checksum. One lock orders
 the writers; readers take none. LevelDB's own lock keeps other processes out.
 
 After a failed write the log may end in half a record. LevelDB would go on behind it,
@@ -14,19 +13,35 @@ import struct
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from functools import partial
 from itertools import islice
 
 import plyvel
 
+from kdht.datapath._hot import HotRecords
 from kdht.errors import StorageError
 from kdht.storage import files, layout
-from kdht.storage.base import Result, Stats, Stored, Write, alive, check, settle
+from kdht.storage._reads import Reads
+from kdht.storage.audit import Audit, audit
+from kdht.storage.base import (
+    OnChange,
+    Result,
+    Stats,
+    Stored,
+    Write,
+    alive,
+    check,
+    settle,
+    tell,
+)
+from kdht.storage.change import Change
 
 # Small, for an idle node is to stay below 20 MiB: LevelDB keeps up to two write buffers.
 WRITE_BUFFER = 2 << 20
 BLOCK_CACHE = 4 << 20
 OPEN_FILES = 128
 BLOOM_BITS = 10
+DROPPED_AT_ONCE = 1000
 
 
 class LevelStore:
@@ -39,6 +54,7 @@ class LevelStore:
         self.path = os.fspath(path)
         self._lock = threading.Lock()
         self._failed = False
+        self.on_change: OnChange | None = None
         with self._errors():
             had_tables = files.prepare(self.path)
             self._db = plyvel.DB(
@@ -63,58 +79,88 @@ class LevelStore:
         return self.get_many((key,), now)[0]
 
     def get_many(self, keys: Sequence[bytes], now: float) -> list[Stored | None]:
-        read = self._read
+        read, prefix, unpack = self._db.get, layout.RECORD, layout.unpack_record
         with self._errors():
-            return [alive(read(key), now) for key in keys]
+            return [
+                None
+                if (raw := read(prefix + key, verify_checksums=True)) is None
+                else alive(unpack(raw), now)
+                for key in keys
+            ]
+
+    def reads(self, hot: HotRecords | None) -> Reads:
+        """What answers GETs at once, for one thread."""
+        return Reads(partial(self._db.get, verify_checksums=True), hot)
 
     def apply(self, writes: Sequence[Write], now: float) -> list[Result]:
         check(writes)
+        results = []
+        changes = []
         with self._lock, self._errors():
-            change = _Change(self._db, self._counts, sync=True)
-            results = []
+            change = Change(self._read)
             for write in writes:
-                previous = change.now_at(write.key) if write.key in change else self._read(write.key)
+                previous = change.standing(write.key)
                 record, result = settle(previous, write, now)
-                change.replace(write.key, previous, record)
                 results.append(result)
-            self._commit(change)
+                if record is not None and record != previous:
+                    change.put(write.key, record)
+                    changes.append((write.key, record))
+            self._commit(change, sync=True)
+        tell(self.on_change, changes)
         return results
+
+    def drop(self, keys: Sequence[tuple[bytes, int]]) -> int:
+        dropped = 0
+        for first in range(0, len(keys), DROPPED_AT_ONCE):
+            with self._lock, self._errors():
+                change = Change(self._read)
+                for key, version in keys[first : first + DROPPED_AT_ONCE]:
+                    record = change.standing(key)
+                    if record is not None and record.version == version:
+                        change.put(key, None)
+                dropped += self._commit(change, sync=False)
+        return dropped
 
     def sweep(self, now: float, limit: int = 1000) -> int:
         """As Store.sweep. Not synced: what a crash brings back has expired all the same."""
         stop = layout.expiry_key(int(now) + 1, b"")
         with self._lock, self._errors():
-            change = _Change(self._db, self._counts, sync=False)
+            change = Change(self._read)
             with closing(self._db.iterator(start=layout.EXPIRY, stop=stop, include_value=False)) as entries:
                 for entry in islice(entries, limit):
                     expiry, key = layout.split_expiry_key(entry)
-                    record = self._read(key)
+                    record = change.standing(key)
                     if record is not None and record.expiry == expiry:
-                        change.replace(key, record, None)
+                        change.put(key, None)
                     else:
                         change.drop_entry(entry)
-            self._commit(change)
-        return change.replaced
+            return self._commit(change, sync=False)
 
     def scan(
         self, now: float, start: bytes = b"", stop: bytes | None = None
     ) -> Iterator[tuple[bytes, Stored]]:
-        first = layout.RECORD + start
-        end = layout.RECORD_END if stop is None else layout.RECORD + stop
-        with (
-            self._errors(),
-            closing(self._db.iterator(start=first, stop=end, verify_checksums=True)) as entries,
-        ):
-            for entry, raw in entries:
+        with self._errors():
+            for key, raw in self._raw(start, stop):
                 record = layout.unpack_record(raw)
                 if alive(record, now):
-                    yield entry[len(layout.RECORD) :], record
+                    yield key, record
 
     def stats(self) -> Stats:
         with self._errors():
             detail = self._db.get_property(b"leveldb.stats") or b""
-            records, value_bytes = self._counts
-            return Stats(records, value_bytes, files.disk_bytes(self.path), detail.decode().strip("\n"))
+            records, value_bytes, tombstones = self._counts
+            size = files.disk_bytes(self.path)
+            return Stats(records - tombstones, tombstones, value_bytes, size, detail.decode().strip("\n"))
+
+    def compact(self) -> None:
+        """Rewrite the tables without what was replaced or removed. Others read and write meanwhile."""
+        with self._errors():
+            self._db.compact_range()
+
+    def audit(self) -> Audit:
+        """Read everything and hold it against each other. Nobody may write meanwhile."""
+        with self._errors(), closing(self._db.iterator(verify_checksums=True)) as entries:
+            return audit(entries, self._counts)
 
     def close(self) -> None:
         self._db.close()
@@ -123,36 +169,57 @@ class LevelStore:
         raw = self._db.get(layout.RECORD + key, verify_checksums=True)
         return None if raw is None else layout.unpack_record(raw)
 
-    def _read_counts(self) -> tuple[int, int]:
-        raw = self._db.get(layout.COUNTS_KEY, bytes(layout.COUNTS_VALUE.size))
-        records, value_bytes = layout.COUNTS_VALUE.unpack(raw)
-        return records, value_bytes
+    def _raw(self, start: bytes, stop: bytes | None) -> Iterator[tuple[bytes, bytes]]:
+        """Keys and packed records in a range, in key order, as they were at the first step."""
+        first = layout.RECORD + start
+        end = layout.RECORD_END if stop is None else layout.RECORD + stop
+        # A long walk leaves the block cache alone.
+        walk = self._db.iterator(start=first, stop=end, verify_checksums=True, fill_cache=False)
+        with closing(walk) as entries:
+            for entry, raw in entries:
+                yield entry[len(layout.RECORD) :], raw
 
-    def _commit(self, change: "_Change") -> None:
+    def _read_counts(self) -> layout.Counts:
+        raw = self._db.get(layout.COUNTS_KEY, bytes(layout.COUNTS_VALUE.size))
+        return layout.Counts(*layout.COUNTS_VALUE.unpack(raw))
+
+    def _commit(self, change: Change, *, sync: bool) -> int:
+        """Make a change of the disk and the counts; how many records were replaced."""
         if self._failed:
             raise StorageError(
                 f"a write to {self.path} failed, so none is taken any more: free its disk, restart the node"
             )
+        replaced = change.replaced()
         try:
-            self._counts = change.commit()
+            self._counts = change.write(self._db, replaced, self._counts, sync=sync)
         except Exception:
             self._failed = True
             raise
+        return len(replaced)
 
     def _check_format(self, had_tables: bool) -> None:
-        """Write the format into a new database, and refuse what is not one of ours."""
+        """Write the format into a new database, upgrade an old one, and refuse what is not one of ours."""
         raw = self._db.get(layout.FORMAT_KEY)
         if raw is None and had_tables:
             raise layout.damaged(self.path, "its list of tables is incomplete")
-        if raw is None:
-            self._db.put(layout.FORMAT_KEY, layout.FORMAT_VALUE.pack(layout.FORMAT), sync=True)
-            return
-        (found,) = layout.FORMAT_VALUE.unpack(raw)
-        if found != layout.FORMAT:
+        found = layout.FORMAT if raw is None else layout.FORMAT_VALUE.unpack(raw)[0]
+        if found == layout.FORMAT_WITHOUT_TOMBSTONES:
+            self._add_tombstones()
+        elif found != layout.FORMAT:
             raise StorageError(
                 f"the database in {self.path} has format {found}, this kdht knows {layout.FORMAT}: "
                 f"use the kdht that wrote it or choose another data directory"
             )
+        elif raw is None:
+            self._db.put(layout.FORMAT_KEY, layout.FORMAT_VALUE.pack(layout.FORMAT), sync=True)
+
+    def _add_tombstones(self) -> None:
+        """From format 1 to 2, whole or not at all; the records stay as they are."""
+        old = layout.COUNTS_WITHOUT_TOMBSTONES
+        records, value_bytes = old.unpack(self._db.get(layout.COUNTS_KEY, bytes(old.size)))
+        with self._db.write_batch(sync=True) as batch:
+            batch.put(layout.COUNTS_KEY, layout.COUNTS_VALUE.pack(records, value_bytes, 0))
+            batch.put(layout.FORMAT_KEY, layout.FORMAT_VALUE.pack(layout.FORMAT))
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
@@ -163,58 +230,3 @@ class LevelStore:
             raise layout.damaged(self.path, str(error)) from error
         except (plyvel.Error, OSError, RuntimeError) as error:
             raise layout.storage_error(error, self.path) from error
-
-
-class _Change:
-    """One write batch in the making, and what it makes of the counts."""
-
-    def __init__(self, db: plyvel.DB, counts: tuple[int, int], *, sync: bool) -> None:
-        self._batch = db.write_batch(sync=sync)
-        self._pending: dict[bytes, Stored | None] = {}
-        self._records, self._value_bytes = counts
-        self._empty = True
-        self.replaced = 0
-
-    def __contains__(self, key: bytes) -> bool:
-        return key in self._pending
-
-    def now_at(self, key: bytes) -> Stored | None:
-        """What an earlier write of this batch left at `key`."""
-        return self._pending[key]
-
-    def replace(self, key: bytes, previous: Stored | None, record: Stored | None) -> None:
-        self._pending[key] = record
-        if previous is not None:
-            self._forget(key, previous)
-        if record is not None:
-            self._keep(key, record)
-
-    def drop_entry(self, entry: bytes) -> None:
-        """Take an index entry away that no record belongs to."""
-        self._batch.delete(entry)
-        self._empty = False
-
-    def commit(self) -> tuple[int, int]:
-        """Write the batch; the new counts."""
-        counts = (max(self._records, 0), max(self._value_bytes, 0))
-        if not self._empty:
-            self._batch.put(layout.COUNTS_KEY, layout.COUNTS_VALUE.pack(*counts))
-            self._batch.write()
-        return counts
-
-    def _forget(self, key: bytes, record: Stored) -> None:
-        self._batch.delete(layout.RECORD + key)
-        if record.expiry:
-            self._batch.delete(layout.expiry_key(record.expiry, key))
-        self._records -= 1
-        self._value_bytes -= len(record.value)
-        self._empty = False
-        self.replaced += 1
-
-    def _keep(self, key: bytes, record: Stored) -> None:
-        self._batch.put(layout.RECORD + key, layout.pack_record(record))
-        if record.expiry:
-            self._batch.put(layout.expiry_key(record.expiry, key), b"")
-        self._records += 1
-        self._value_bytes += len(record.value)
-        self._empty = False

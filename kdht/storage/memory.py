@@ -2,7 +2,18 @@
 
 from collections.abc import Iterator, Sequence
 
-from kdht.storage.base import Result, Stats, Stored, Write, alive, check, settle
+from kdht.storage.base import (
+    OnChange,
+    Result,
+    Stats,
+    Stored,
+    Write,
+    alive,
+    check,
+    in_range,
+    settle,
+    tell,
+)
 
 
 class MemoryStore:
@@ -10,6 +21,7 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self._records: dict[bytes, Stored] = {}
+        self.on_change: OnChange | None = None
 
     def get(self, key: bytes, now: float) -> Stored | None:
         return alive(self._records.get(key), now)
@@ -20,17 +32,28 @@ class MemoryStore:
     def apply(self, writes: Sequence[Write], now: float) -> list[Result]:
         check(writes)
         results = []
+        changes = []
         for write in writes:
-            record, result = settle(self._records.get(write.key), write, now)
-            if record is not None:
-                self._records[write.key] = record
-            else:
-                self._records.pop(write.key, None)
+            previous = self._records.get(write.key)
+            record, result = settle(previous, write, now)
             results.append(result)
+            if record is not None and record != previous:
+                self._records[write.key] = record
+                changes.append((write.key, record))
+        tell(self.on_change, changes)
         return results
 
+    def drop(self, keys: Sequence[tuple[bytes, int]]) -> int:
+        dropped = 0
+        for key, version in keys:
+            record = self._records.get(key)
+            if record is not None and record.version == version:
+                del self._records[key]
+                dropped += 1
+        return dropped
+
     def sweep(self, now: float, limit: int = 1000) -> int:
-        ended = [(record.expiry, key) for key, record in self._records.items() if not alive(record, now)]
+        ended = [(record.expiry, key) for key, record in self._in_range(b"", None) if not alive(record, now)]
         for _, key in sorted(ended)[:limit]:
             del self._records[key]
         return min(len(ended), limit)
@@ -38,13 +61,19 @@ class MemoryStore:
     def scan(
         self, now: float, start: bytes = b"", stop: bytes | None = None
     ) -> Iterator[tuple[bytes, Stored]]:
-        for key, record in sorted(self._records.items()):
-            if start <= key and (stop is None or key < stop) and alive(record, now):
+        for key, record in sorted(self._in_range(start, stop)):
+            if alive(record, now):
                 yield key, record
 
     def stats(self) -> Stats:
-        values = sum(len(record.value) for record in self._records.values())
-        return Stats(len(self._records), values, 0, "")
+        records = list(self._records.values())
+        tombstones = sum(record.deleted for record in records)
+        values = sum(len(record.value) for record in records)
+        return Stats(len(records) - tombstones, tombstones, values, 0, "")
 
     def close(self) -> None:
         """Nothing to give back."""
+
+    def _in_range(self, start: bytes, stop: bytes | None) -> list[tuple[bytes, Stored]]:
+        """Of a copy: another thread may be writing."""
+        return [item for item in list(self._records.items()) if in_range(item[0], start, stop)]

@@ -13,6 +13,7 @@ import pytest
 from daemons import KDHTCTL, KDHTD, ROOT
 
 from kdht.cli import control_client
+from kdht.datapath.ruleset import probe_queue
 from kdht.errors import NoDaemon
 from kdht.lab.netns import Host
 from kdht.lab.wait import wait_until
@@ -117,6 +118,15 @@ def test_kdhtctl_stop_returns_when_all_is_as_found(host, tmp_path):
     after = state(host)
     assert after == before
     assert node.process.wait(30) == 0
+
+
+def test_kdhtctl_status_says_how_packets_are_diverted(host, tmp_path):
+    node = Started(host, tmp_path / "n1", listen=["10.77.0.1"]).ready()
+    said = host.run([*KDHTCTL, "status", "--socket", str(node.control)], cwd=ROOT).stdout
+    with host.enter():
+        way = probe_queue()
+    assert f"nfqueue datapath: up, {way} queue rule on eth0" in said
+    assert node.end() == 0
 
 
 def test_check_changes_nothing(host, tmp_path):

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from demo.stage import PREFIX
+from kdht.datapath.sysctl import RUNTIME_DIR
 from kdht.lab import namespaces
 from kdht.lab.netns import Host
 from kdht.lab.wait import wait_until
@@ -43,7 +44,7 @@ def test_the_queue_path_is_proved(family: list[str]) -> None:
     assert failed(result) == []
     assert len(result["nodes"]) == 4
     assert all(node["nft"]["clients"] > 0 for node in result["nodes"])
-    assert sum(node["records"] for node in result["nodes"]) == 60
+    assert sum(node["records"] for node in result["nodes"]) == 60 * 3
     assert namespaces.existing(PREFIX) == []
 
 
@@ -55,7 +56,7 @@ def test_the_way_through_xdp_is_proved(family: list[str]) -> None:
     result = json.loads(done.stdout)
     assert failed(result) == []
     assert sum(node["program"]["RELAYED"] for node in result["nodes"]) > 0
-    assert sum(node["records"] for node in result["nodes"]) == 60
+    assert sum(node["records"] for node in result["nodes"]) == 60 * 3
     assert namespaces.existing(PREFIX) == []
 
 
@@ -72,6 +73,37 @@ def test_the_tables_are_drawn() -> None:
     assert done.returncode == 0, done.stderr
     for title in ("Requests", "share of the keys", "The way of some keys", "Hops from", "What was shown"):
         assert title in done.stdout
+
+
+LOSES_ONE = """
+from demo import __main__ as demo, traffic
+write = traffic.write
+def write_and_lose(stage, entries, advance):
+    result = write(stage, entries, advance)
+    with traffic.clients_of(stage) as clients:
+        clients[0].delete(entries[6].name)
+    return result
+traffic.write = write_and_lose
+demo.main()
+"""
+
+
+def test_one_lost_value_is_found_and_ends_it_non_zero() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LOSES_ONE, *command("socket", "--json")[3:]],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    claims = {check["claim"] for check in failed(json.loads(done.stdout))}
+    assert claims == {
+        "get through another node: all right",
+        "get in ten lines: all right",
+        "every value has all its replicas",
+    }
 
 
 @pytest.mark.parametrize(
@@ -134,13 +166,19 @@ def assert_nothing_left(program: "subprocess.Popen[str]", code: int, directory: 
     assert list(directory.iterdir()) == []
 
 
+def runtime_files() -> list[Path] | None:
+    return sorted(RUNTIME_DIR.iterdir()) if RUNTIME_DIR.exists() else None
+
+
 @pytest.mark.root
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_amid_traffic_leaves_nothing(number: signal.Signals, code: int, tmp_path: Path) -> None:
+    before = runtime_files()
     with running("nfqueue", tmp_path) as program:
         wait_until(traffic, "traffic", 60)
         program.send_signal(number)
         assert_nothing_left(program, code, tmp_path)
+    assert runtime_files() == before
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -102,6 +102,7 @@ def assert_core(outcome, data: bytes, expected: Result, what: str) -> None:
     assert bytes(data) == expected.data, f"{what}, {outcome.reason!r}: other bytes from the core"
 
 
+@pytest.mark.timeout(300 + PACKETS // 500)
 def test_all_three_agree(capsys: pytest.CaptureFixture[str]) -> None:
     program, tally, passed_up = Program(), Counter[Reason](), Counter[str]()
     counted = 0

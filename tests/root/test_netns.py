@@ -14,6 +14,7 @@ import pytest
 
 from kdht.errors import LabError
 from kdht.lab import namespaces, signals
+from kdht.lab.neighbours import introduce
 from kdht.lab.netns import Host, Lab
 
 pytestmark = pytest.mark.root
@@ -52,6 +53,15 @@ def test_the_root_namespace_is_untouched(lab: Lab) -> None:
     before = sorted(os.listdir("/sys/class/net"))
     lab.host("n1", ipv4="10.9.0.1/24")
     assert sorted(os.listdir("/sys/class/net")) == before
+
+
+def test_hosts_that_were_introduced_need_not_ask(lab: Lab) -> None:
+    for number in (1, 2, 3):
+        lab.host(f"h{number}", ipv4=f"10.7.0.{number}/24", ipv6=f"fd00:7::{number}/64")
+    introduce(lab)
+    for host, other in (("h1", "10.7.0.2"), ("h3", "fd00:7::1")):
+        known = lab.hosts[host].run(["ip", "neigh", "show", "to", other]).stdout
+        assert "PERMANENT" in known, known
 
 
 def test_a_switched_off_link_carries_nothing(lab: Lab) -> None:

@@ -229,6 +229,32 @@ def test_only_our_messages_to_our_addresses_are_diverted(lab: Lab, node: Host, m
     assert (counters["clients"], counters["members"]) == (1, 1)
 
 
+TRACKING = """
+table inet tracking {
+    counter untracked { }
+    counter tracked { }
+    chain prerouting {
+        type filter hook prerouting priority filter;
+        udp dport { %d, %d } ct state untracked counter name untracked accept
+        udp dport { %d, %d } counter name tracked
+    }
+}
+"""
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_connections_are_tracked_but_for_what_is_diverted(lab: Lab, node: Host, make, family: int) -> None:
+    make()
+    node.nft(TRACKING % (PORT, PORT + 1, PORT, PORT + 1))
+    peer = lab.hosts["peer"]
+    with udp(node, NODE[family], PORT + 1) as other, udp(peer, PEER[family]) as sender:
+        for data in (request(), member_message(), b"not ours"):
+            sender.sendto(data, (NODE[family], PORT))
+        echo_through(sender, other, (NODE[family], PORT + 1))
+    counted = node.counters()
+    assert (counted["untracked"], counted["tracked"]) == (2, 2)
+
+
 @pytest.mark.parametrize("family", [4, 6])
 def test_packets_for_others_are_not_diverted(lab: Lab, node: Host, make, family: int) -> None:
     """The node routes here: what is not addressed to it passes its prerouting untouched."""

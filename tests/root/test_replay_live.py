@@ -7,10 +7,12 @@ client   n1   n2   n3   n4        and, for each live implementation, a laborator
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import chain
 import pytest
 import replay_fixtures
 
@@ -81,6 +83,60 @@ def test_a_recording_has_the_verdicts_that_the_node_gave(recorded):
         assert by_node == counted.get(reason, 0)
     status, found, _ = replay("check", fixture)
     assert (status, found[0]["mismatches"]) == (0, [])
+
+
+def test_what_xdp_hides_from_a_recording_is_told(tmp_path):
+    with Lab("kr-xdp") as lab:
+        places = places_in(lab, 2)
+        lab.let_xdp_send()
+        client = lab.host("client", ipv4="10.53.48.250/24")
+        with Cluster(places, tmp_path, datapath="ebpf") as cluster:
+            node = cluster.nodes[1]
+            command = [
+                "record",
+                str(tmp_path / "fixture"),
+                "--interface",
+                "eth0",
+                "--node",
+                str(node.control),
+            ]
+            config = str(node.control.with_name("kdhtd.toml"))
+            recorder = node.host.popen(
+                [*REPLAY, *command, "--config", config, "--json"], stdout=subprocess.PIPE, text=True
+            )
+            wait_until(lambda: _listens(node.host), "the recorder to listen")
+            with client.enter(), Client([node.address.host]) as kdht:
+                for number in range(20):
+                    kdht.put(f"key {number}", b"")
+            recorder.send_signal(signal.SIGINT)
+            said = json.loads(recorder.communicate(timeout=60)[0])
+    assert said["packets"] > 0
+    assert any("by the XDP program" in each for each in said["warnings"])
+
+
+def test_a_recording_outlives_its_node(tmp_path):
+    """A node that dies is what one wants to have recorded."""
+    fixture = tmp_path / "fixture"
+    with Lab("kr-gone") as lab:
+        places = places_in(lab, 2)
+        with Cluster(places, tmp_path, datapath="socket") as cluster:
+            node = cluster.nodes[1]
+            command = ["record", str(fixture), "--interface", "eth0", "--node", str(node.control), "--json"]
+            config = str(node.control.with_name("kdhtd.toml"))
+            recorder = node.host.popen(
+                [*REPLAY, *command, "--config", config], stdout=subprocess.PIPE, text=True
+            )
+            wait_until(lambda: _listens(node.host), "the recorder to listen")
+            node.kill()
+            with cluster.nodes[0].host.enter(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as there:
+                there.sendto(chain.request(), (node.address.host, node.address.port))
+            recorder.send_signal(signal.SIGINT)
+            said = json.loads(recorder.communicate(timeout=60)[0])
+    assert recorder.returncode == 0
+    assert said["packets"] > 0
+    assert said["node_counted"] == {}
+    assert any("the node is gone" in each for each in said["warnings"])
+    assert replay("check", fixture)[0] == 0
 
 
 def test_a_recording_gives_nothing_away(recorded):

@@ -4,7 +4,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
@@ -15,6 +15,14 @@ from kdht.replay.implementations import Implementation
 
 READING = "reading alone"
 DEFAULT = ("core", "ebpf", "oracle")
+
+
+class Round(NamedTuple):
+    """One implementation, once: packets, and the seconds that they took, by the clock and of all processors."""
+
+    packets: int
+    seconds: float
+    cpu_seconds: float
 
 
 @click.command()
@@ -32,32 +40,30 @@ def command(
     """Measure how many packets of CAPTURE a second each implementation judges, reading included.
 
     They take turns, so that a busy machine treats all alike; each figure is the median of its rounds.
+    CPU time is this process's, over all its threads: it hardly depends on what else runs.
     """
     table = options.table_of(**table_options)
-    rates: dict[str, list[float]] = {READING: [], **{name: [] for name in names}}
-    packets = 0
+    rounds_of: dict[str, list[Round]] = {READING: [], **{name: [] for name in names}}
     with ExitStack() as stack:
         runners = {name: stack.enter_context(options.opened(name, table, None)) for name in names}
         for _ in range(rounds):
-            for name, found in rates.items():
-                rate, count = _measured(capture, runners.get(name), table.now, seconds)
-                found.append(rate)
-                packets = max(packets, count)
+            for name, found in rounds_of.items():
+                found.append(_measured(capture, runners.get(name), table.now, seconds))
     summary = {
         "type": "bench",
-        "packets": packets,
+        "packets": max(each.packets for found in rounds_of.values() for each in found),
         "bytes": capture.stat().st_size,
         "rounds": rounds,
         "ratio_to": names[0],
-        "figures": [_figure(name, found, median(rates[names[0]])) for name, found in rates.items()],
+        "figures": [_figure(name, found, _rate(rounds_of[names[0]])) for name, found in rounds_of.items()],
     }
     options.emit(summary) if as_json else draw.bench(summary)
 
 
-def _measured(path: Path, runner: Implementation | None, now: int | None, limit: float) -> tuple[float, int]:
-    """(packets a second, packets): the whole file, or what there was time for."""
+def _measured(path: Path, runner: Implementation | None, now: int | None, limit: float) -> Round:
+    """The whole file, or what there was time for."""
     count = 0
-    begun = time.perf_counter()
+    begun, cpu = time.perf_counter(), time.process_time()
     with Capture(path) as capture:
         for batch in capture:
             if runner is not None:
@@ -67,15 +73,20 @@ def _measured(path: Path, runner: Implementation | None, now: int | None, limit:
                 break
     if not count:
         raise ConfigError(f"{path}: holds no packets to measure with")
-    return count / (time.perf_counter() - begun), count
+    return Round(count, time.perf_counter() - begun, time.process_time() - cpu)
 
 
-def _figure(name: str, rates: list[float], first: float) -> dict[str, Any]:
-    rate = median(rates)
+def _rate(rounds: list[Round]) -> float:
+    return median(each.packets / each.seconds for each in rounds)
+
+
+def _figure(name: str, rounds: list[Round], first: float) -> dict[str, Any]:
+    rate = _rate(rounds)
     return {
         "implementation": name,
         "packets_per_second": rate,
         "ratio": rate / first,
         "nanoseconds": 1e9 / rate,
-        "rounds": rates,
+        "cpu_nanoseconds": 1e9 * median(each.cpu_seconds / each.packets for each in rounds),
+        "rounds": [each.packets / each.seconds for each in rounds],
     }

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from kdht.errors import DIFFERENCES
 from kdht.replay import draw, options, tables
 from kdht.replay.fixtures import Fixture, found_in, mismatches, verdicts_of
 from kdht.replay.options import FILE
@@ -32,7 +33,7 @@ def command(directory: Path, names: tuple[str, ...], update: bool, fault: str | 
             found = _checked(fixture, name, fault)
             wrong += len(found["mismatches"])
             options.emit(found) if as_json else draw.checked(found)
-    return options.DIFFERENCES if wrong else 0
+    return DIFFERENCES if wrong else 0
 
 
 def _checked(fixture: Fixture, name: str, fault: str | None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from kdht.errors import CaptureError
+from kdht.errors import DIFFERENCES, CaptureError
 from kdht.replay import draw, options, plain
 from kdht.replay.compare import Compared, compared
 
@@ -54,10 +54,11 @@ def command(
         except CaptureError as error:
             damage = error
     total = summary.plain(damage)
-    options.emit(total) if as_json else draw.diff_summary(total)
+    if as_json or total["packets"] or not damage:
+        options.emit(total) if as_json else draw.diff_summary(total)
     if damage:
         raise damage
-    return options.DIFFERENCES if summary.differences else 0
+    return DIFFERENCES if summary.differences else 0
 
 
 class Summary:

@@ -12,6 +12,7 @@ from kdht.replay._capture import Batch
 from kdht.replay.explain import explained
 from kdht.replay.generate import START
 from kdht.replay.implementations import made
+from kdht.replay.tables import Table
 
 MAX_PACKET = 1 << 16
 NANOSECONDS = 1_000_000_000
@@ -28,7 +29,12 @@ def command(what: str, number: int | None, as_json: bool, **table_options: Any) 
     WHAT is a capture and NUMBER the packet's; or, without NUMBER, WHAT is hexadecimal digits, or a
     file with the packet as bytes, from the IP header on.
     """
-    table = options.table_of(**table_options)
+    found = judged(options.table_of(**table_options), what, number)
+    options.emit(found) if as_json else draw.explanation(found)
+
+
+def judged(table: Table, what: str, number: int | None) -> dict[str, Any]:
+    """The explanation of a packet, given as the command's arguments are. Raises ConfigError."""
     if number is not None:
         batch, index = options.packet_at(Path(what), number)
     else:
@@ -37,8 +43,7 @@ def command(what: str, number: int | None, as_json: bool, **table_options: Any) 
     with made("core", table) as core:
         judgement = core.run(batch, table.now).results.get(index)
     now = table.now if table.now is not None else batch.frame(index).nanos // NANOSECONDS
-    found = explained(table, batch.packet(index), now, judgement)
-    options.emit(found) if as_json else draw.explanation(found)
+    return explained(table, batch.packet(index), now, judgement)
 
 
 def _single(what: str) -> bytes:

@@ -10,9 +10,9 @@ from typing import Any
 
 import click
 
-from kdht._shared import Reason
+from kdht._shared import VERDICT_OF, Reason, Verdict
 from kdht.cli import control_client
-from kdht.errors import ConfigError
+from kdht.errors import ConfigError, KdhtError
 from kdht.replay import draw, options, plain, tables
 from kdht.replay._capture import Batch
 from kdht.replay._engine import Results, run_core
@@ -25,6 +25,8 @@ from kdht.replay.tables import Table
 
 MOST = 1_000_000
 """Packets, all of which are held until the end."""
+SETTLE = 0.1
+"""Seconds from the last packet captured until the node's counters are read: it takes its time to treat one."""
 Packets = list[tuple[bytes, int]]
 
 
@@ -63,7 +65,9 @@ def command(
     begun = time.monotonic()
     packets, lost = _captured(interface, table.port, seconds, count, as_json)
     taken = time.monotonic() - begun
-    warnings = _warnings(table, node, table_options, lost)
+    counted, warnings = _afterwards(before, table, node, table_options)
+    if lost:
+        warnings.append(f"the kernel dropped {lost} packets that it had no room for")
     scrubber = Scrubber(table, addresses=anonymise, values=drop_values)
     results, changed = _written(directory, table, packets, scrubber)
     if changed:
@@ -75,7 +79,7 @@ def command(
         "seconds": taken,
         "lost": lost,
         "reasons": plain.tally(dict(results)),
-        "node_counted": _difference(before, _counters(node)),
+        "node_counted": counted,
         "warnings": warnings,
     }
     options.emit(found) if as_json else draw.recorded(found)
@@ -112,15 +116,35 @@ def _interruptible() -> Iterator[list[int]]:
         signal.signal(signal.SIGINT, before)
 
 
-def _warnings(table: Table, node: Path | None, table_options: dict[str, Any], lost: int) -> list[str]:
-    found = []
-    if lost:
-        found.append(f"the kernel dropped {lost} packets that it had no room for")
+def _afterwards(
+    before: dict[str, Counter[str]], table: Table, node: Path | None, table_options: dict[str, Any]
+) -> tuple[dict[str, dict[str, int]], list[str]]:
+    """What the node counted meanwhile, and warnings. That it is gone costs no recording."""
     if node is None:
-        found.append("no --node was given: the verdicts are those of the table file")
-    elif set(tables.at(options.table_of(**table_options), None).contacts) != set(table.contacts):
-        found.append("the node's contacts changed meanwhile: the table is the one from the beginning")
-    return found
+        return {}, ["no --node was given: the verdicts are those of the table file"]
+    time.sleep(SETTLE)
+    try:
+        counted = _difference(before, _counters(node))
+        contacts = tables.at(options.table_of(**table_options), None).contacts
+    except KdhtError:
+        return {}, [
+            "the node is gone: what it counted is not known, and its table is the one from the beginning"
+        ]
+    warnings = []
+    if set(contacts) != set(table.contacts):
+        warnings.append("the node's contacts changed meanwhile: the table is the one from the beginning")
+    if unseen := _treated_by_xdp(counted):
+        warnings.append(
+            f"{unseen} packets were re-addressed or dropped by the XDP program, before they could be captured: "
+            "to have them, let the node use another datapath meanwhile (kdhtctl datapath nfqueue)"
+        )
+    return counted, warnings
+
+
+def _treated_by_xdp(counted: dict[str, dict[str, int]]) -> int:
+    """Packets that the kernel shows to no capture: the XDP program did not pass them up."""
+    up = (Verdict.PASS, Verdict.LOCAL)
+    return sum(count for name, count in counted.get("ebpf", {}).items() if VERDICT_OF[Reason[name]] not in up)
 
 
 def _counters(node: Path | None) -> dict[str, Counter[str]]:

@@ -69,8 +69,9 @@ def command(
                 shower.show(ran)
         except CaptureError as error:
             damage = error
-    summary = total.summary(damage)
-    options.emit(summary) if as_json else draw.summary(summary)
+    if as_json or total.packets or not damage:
+        summary = total.summary(damage)
+        options.emit(summary) if as_json else draw.summary(summary)
     if damage:
         raise damage
 

@@ -1,0 +1,63 @@
+"""Clusters of real daemons, each in a host of its own, and a host for the client: what is measured here.
+
+client   n1   n2   ...   nN
+  |      |    |          |
+--+------+----+-- br0 ---+--
+"""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from kdht.lab.cluster import Cluster, Node, places_in
+from kdht.lab.ids import spread
+from kdht.lab.neighbours import introduce
+from kdht.lab.netns import Host, Lab
+from kdht.lab.wait import wait_until
+
+SETTLED = 120.0
+"""Seconds in which all have to be ready and to hold what they should."""
+CLIENT = "10.53.48.250/24"
+
+
+class Built(NamedTuple):
+    """A cluster that came to rest."""
+
+    cluster: Cluster
+    client: Host
+
+    @property
+    def nodes(self) -> list[Node]:
+        return self.cluster.nodes
+
+    @property
+    def living(self) -> list[Node]:
+        return [node for node in self.nodes if node.alive()]
+
+    def ids(self) -> dict[str, bytes]:
+        """The living nodes' IDs by their names."""
+        return {node.name: bytes.fromhex(node.status()["node_id"]) for node in self.living}
+
+
+@contextmanager
+def running(nodes: int, replicas: int, datapath: str) -> Iterator[Built]:
+    """`nodes` daemons, all ready. Raises LabError without root."""
+    with tempfile.TemporaryDirectory(prefix="kdht-bench-") as directory, Lab("bench") as lab:
+        places = places_in(lab, nodes)
+        client = lab.host("client", ipv4=CLIENT)
+        introduce(lab)
+        settings = {"replication": {"replicas": replicas}}
+        ids = spread(nodes)
+        with Cluster(places, Path(directory), datapath=datapath, settings=settings, ids=ids) as cluster:
+            yield Built(cluster, client)
+
+
+def wait_records(nodes: Sequence[Node], count: int, timeout: float = SETTLED) -> None:
+    """Until the nodes together hold that many records; raises LabError."""
+    wait_until(lambda: records(nodes) == count, f"{count} records on {len(nodes)} nodes", timeout)
+
+
+def records(nodes: Sequence[Node]) -> int:
+    return sum(int(node.status()["records"]) for node in nodes)

@@ -1,0 +1,65 @@
+"""The figures as tables for the terminal."""
+
+from collections.abc import Callable
+from typing import Any
+
+from rich.table import Table
+
+Runs = list[dict[str, Any]]
+BAR = 30
+SHOWN = 20
+"""Steps of a curve that are all shown; of those after them every tenth."""
+
+
+def survival(runs: Runs) -> list[Table]:
+    table = Table("death", "work", "r", "done", "failed", "r died", "p50 ms", "p99 ms", "max ms")
+    for run in runs:
+        spread = run["milliseconds"]
+        failed = f"{run['failed']}{' (those)' if run['failed_are_those'] else ''}"
+        counts = (str(run["replicas"]), str(run["done"]), failed, str(run["all_replicas_died"]))
+        table.add_row(
+            run["how"], run["work"], *counts, *(f"{spread[each]:.2f}" for each in ("p50", "p99", "max"))
+        )
+    return [table]
+
+
+def idle(runs: Runs) -> list[Table]:
+    table = Table("nodes", "values", "sent / node s", "received / node s", "most sent")
+    for run in runs:
+        mean = [f"{run[way]['mean']:.2f}" for way in ("sent", "received")]
+        table.add_row(str(run["nodes"]), str(run["values"]), *mean, f"{run['sent']['max']:.2f}")
+    return [table]
+
+
+def restart(runs: Runs) -> list[Table]:
+    tables = []
+    for run in runs:
+        ready = run["ready_seconds"]
+        title = (
+            f"{run['ready']} of {run['nodes']} nodes ready, the last after {ready.get('max', 0):.0f} s; "
+            f"idle before: {run['idle']['mean']:.1f} datagrams a second"
+        )
+        table = Table("second", "a node, mean", "most", "", title=title)
+        most = max(point["mean"] for point in run["curve"]) or 1.0
+        for point in [*run["curve"][:SHOWN], *run["curve"][SHOWN::10]]:
+            bar = "#" * round(BAR * point["mean"] / most)
+            table.add_row(f"{point['seconds']:.0f}", f"{point['mean']:.0f}", f"{point['most']:.0f}", bar)
+        tables.append(table)
+    return tables
+
+
+def large(runs: Runs) -> list[Table]:
+    table = Table("nodes", "MiB", "lost", "put s", "get s", "same")
+    for run in runs:
+        times = f"{run['put_seconds']:.1f}", f"{run['get_seconds']:.1f}"
+        lost = f"{run['lost_permille'] / 10:g} %"
+        table.add_row(str(run["nodes"]), str(run["mebibytes"]), lost, *times, "yes" if run["same"] else "NO")
+    return [table]
+
+
+TABLES: dict[str, Callable[[Runs], list[Table]]] = {
+    "survival": survival,
+    "idle": idle,
+    "restart": restart,
+    "large": large,
+}

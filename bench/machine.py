@@ -1,0 +1,22 @@
+"""The machine and the place where results are kept."""
+
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+"""Ignored by git: figures hold for one machine and one day."""
+
+_CPU_INFO = Path("/proc/cpuinfo")
+
+
+def machine() -> dict[str, Any]:
+    """What the figures depend on."""
+    models = [line.split(": ", 1)[1] for line in _CPU_INFO.read_text().splitlines() if "model name" in line]
+    return {
+        "cpu": models[0] if models else platform.machine(),
+        "cores": os.cpu_count(),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+    }

@@ -1,0 +1,63 @@
+"""kdht beside its peers.
+
+    python -m bench.peers [--nodes 8,32] [--peer NAME]... [--rounds N] [--quick] [--no-single] [--json]
+
+Clusters of real nodes on loopback, then one node beside memcached, Redis and a bare echo, between network
+namespaces (root). What is missing is installed first, where that is possible. README.md of the project has what it
+said of one machine.
+"""
+
+import dataclasses
+import json
+import os
+
+import click
+
+from bench.peers import install, single, table
+from bench.peers.base import Kind, make_values
+from bench.peers.kdht_cluster import Kdht
+from bench.peers.measure import Plan, compare
+from bench.peers.overlay import OVERLAYS
+
+KINDS: tuple[Kind, ...] = (Kdht(), *OVERLAYS)
+QUICK = Plan(values=1000, alone=100, passes=4, rounds=1)
+
+
+def _tell(text: str) -> None:
+    click.secho(text, dim=True, err=True)
+
+
+@click.command(help=__doc__, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--nodes", default="1,8,32", show_default=True, help="Sizes of the clusters; empty: none.")
+@click.option(
+    "--peer", "peers", multiple=True, type=click.Choice([kind.name for kind in KINDS]), help="Only these."
+)
+@click.option("--values", default=Plan.values, show_default=True, help="How many values.")
+@click.option("--size", default=Plan.size, show_default=True, help="Bytes of a value.")
+@click.option("--rounds", default=Plan.rounds, show_default=True, help="Of which the medians count.")
+@click.option("--quick", is_flag=True, help="One round, fewer values.")
+@click.option("--single/--no-single", "with_single", default=True, help="One node beside its peers, too.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def main(
+    nodes: str,
+    peers: tuple[str, ...],
+    values: int,
+    size: int,
+    rounds: int,
+    quick: bool,
+    with_single: bool,
+    as_json: bool,
+) -> None:
+    plan = dataclasses.replace(QUICK, size=size) if quick else Plan(values=values, size=size, rounds=rounds)
+    kinds = [kind for kind in KINDS if not peers or kind.name in peers]
+    install.install(_tell)
+    found = {"plan": dataclasses.asdict(plan), "notes": {kind.name: kind.notes for kind in kinds}}
+    found |= compare(kinds, [int(number) for number in nodes.split(",") if number], plan, _tell)
+    if with_single and os.geteuid() == 0:
+        found["single"], missing = single.measure(make_values(2000, size), plan.rounds, _tell)
+        found["missing"] |= missing
+    print(json.dumps(found, indent=2) if as_json else table.report(found))
+
+
+if __name__ == "__main__":
+    main()

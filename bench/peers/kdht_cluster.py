@@ -1,0 +1,92 @@
+"""kdht itself: real daemons on loopback, asked by the C load at one of them, as the peers are.
+
+Each node has the socket datapath, LevelDB with synced writes, three replicas of which two
+confirm, and cookies on: the load asks for its cookie once, as every client does.
+"""
+
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from bench.peers.asking import Protocol, ask
+from bench.peers.base import Running, Timing
+from kdht._shared import HEADER_LEN, Op
+from kdht.lab.cluster import Cluster, places_on_loopback
+from kdht.lab.wait import wait_until
+from kdht.wire import OFFSET, RECORD, hash_key, pack_request, parse
+
+PROTOCOL = Protocol(
+    id_at=OFFSET["request_id"], id_size=8, status_at=OFFSET["status"], attempt_at=OFFSET["attempt"]
+)
+SETTLE = 60.0
+"""Seconds, at most, until all nodes have compared what they hold."""
+
+
+class Kdht:
+    """A Kind."""
+
+    name = "kdht"
+    notes = (
+        "Socket datapath on loopback. LevelDB, every write synced on 2 of 3 replicas before it is confirmed."
+    )
+    scale = 1.0
+
+    def missing(self) -> str | None:
+        return None
+
+    @contextmanager
+    def cluster(self, nodes: int, values: Sequence[bytes], directory: Path) -> Iterator[Running]:
+        with Cluster(places_on_loopback(nodes), directory, datapath="socket") as cluster:
+            for node in cluster.nodes:
+                wait_until(lambda node=node: node.status()["ready"], f"{node.name} to be ready", SETTLE)  # type: ignore[misc]
+            yield Asked(cluster, values)
+
+
+class Asked:
+    """A Running: writes by the first node, reads by the last."""
+
+    def __init__(self, cluster: Cluster, values: Sequence[bytes]) -> None:
+        self.cluster = cluster
+        self._values = values
+        self._addresses = [str(node.address) for node in cluster.nodes]
+        self.cookie = cookie(self._addresses[0])
+
+    def pids(self) -> list[int]:
+        return [node.pid for node in self.cluster.nodes]
+
+    def put(self, numbers: Sequence[int], outstanding: int) -> Timing:
+        requests = [put_request(key_of(n), self._values[n], self.cookie) for n in numbers]
+        return ask(self._addresses[:1], requests, [], PROTOCOL, outstanding)
+
+    def get(self, numbers: Sequence[int], outstanding: int) -> Timing:
+        requests = [get_request(key_of(n), self.cookie) for n in numbers]
+        answers = [self._values[n] for n in numbers]
+        return ask(self._addresses[-1:], requests, answers, PROTOCOL, outstanding)
+
+
+def key_of(number: int) -> bytes:
+    return hash_key(f"key-{number}")
+
+
+def get_request(key: bytes, cookie: bytes) -> bytes:
+    return _with_cookie(pack_request(Op.GET, key, 0), cookie)
+
+
+def put_request(key: bytes, value: bytes, cookie: bytes) -> bytes:
+    return _with_cookie(pack_request(Op.PUT, key, 0, RECORD.pack(0, 0, 0) + value), cookie)
+
+
+def _with_cookie(message: bytearray, cookie: bytes) -> bytes:
+    at = OFFSET["cookie"]
+    message[at : at + len(cookie)] = cookie
+    return bytes(message)
+
+
+def cookie(address: str) -> bytes:
+    """What the node at "IP:PORT" lets this host prove its address with, from any answer."""
+    host, _, port = address.rpartition(":")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(5)
+        sock.sendto(bytes(pack_request(Op.GET, hash_key("no such key"), 1)), (host, int(port)))
+        return parse(sock.recv(HEADER_LEN + 2048)).cookie.to_bytes(8, "big")

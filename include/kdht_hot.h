@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A record at hand, and the sequence lock that guards it: for user space only. Writers take turns
+ * by other means; readers wait for nobody and look again whether what they read was whole.
+ */
+#ifndef KDHT_HOT_H
+#define KDHT_HOT_H
+
+#include "kdht_shared.h"
+
+struct kdht_hot_slot {
+	__u32 sequence; /* of a set's first slot: odd while one of them is written; steps with every change of a key of the set */
+	__u32 room;     /* the value's length plus 1; 0: empty */
+	__u8 key[KDHT_ID_LEN];
+	__u32 flags;
+	__u64 version;
+	__u64 expiry; /* Unix seconds; 0: none */
+	__u8 value[KDHT_MAX_VALUE];
+};
+
+static inline __u32 kdht_hot_begin(const __u32 *sequence)
+{
+	return __atomic_load_n(sequence, __ATOMIC_ACQUIRE);
+}
+
+/* Whether what was read since kdht_hot_begin is whole. */
+static inline int kdht_hot_same(const __u32 *sequence, __u32 begun)
+{
+	__atomic_thread_fence(__ATOMIC_ACQUIRE);
+	return __atomic_load_n(sequence, __ATOMIC_RELAXED) == begun;
+}
+
+static inline void kdht_hot_open(__u32 *sequence)
+{
+	__atomic_store_n(sequence, *sequence + 1, __ATOMIC_RELAXED);
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+}
+
+static inline void kdht_hot_close(__u32 *sequence)
+{
+	__atomic_store_n(sequence, *sequence + 1, __ATOMIC_RELEASE);
+}
+
+#endif

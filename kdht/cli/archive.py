@@ -1,0 +1,140 @@
+"""Exported records: JSON lines between a first line that says what they are and a last one that counts them.
+
+    {"kdht": "records", "format": 1}
+    {"key": hex, "version": n, "expiry": unix seconds or 0, "flags": n, "value": base64}
+    {"records": n}
+
+Without the last line a file was cut short. Raises ConfigError with the line.
+"""
+
+import base64
+import binascii
+import time
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+from kdht.cli import control_client, progress
+from kdht.daemon.storage_methods import plain
+from kdht.errors import ConfigError
+from kdht.storage import LevelStore, Stored, Write
+
+FORMAT = 1
+BATCH = 500
+MAX_LINE = 1 << 16
+"""A record's line has some 1700 bytes."""
+
+
+class Head(msgspec.Struct):
+    kdht: str
+    format: int
+
+
+class Line(msgspec.Struct):
+    """A record, or the end."""
+
+    key: str = ""
+    version: int = 0
+    expiry: int = 0
+    flags: int = 0
+    value: str = ""
+    records: int | None = None
+
+
+def from_daemon(socket: Path) -> Iterator[dict[str, object]]:
+    """A running daemon's records, page by page."""
+    following: str | None = ""
+    while following is not None:
+        page = control_client.call(socket, "export", start=following)
+        yield from page["records"]
+        following = page["next"]
+
+
+def from_store(store: LevelStore) -> Iterator[dict[str, object]]:
+    """A stopped node's."""
+    return (plain(key, record) for key, record in store.scan(time.time()))
+
+
+def write(target: BinaryIO, records: Iterable[dict[str, object]]) -> int:
+    """All lines; how many records."""
+    target.write(msgspec.json.encode(Head("records", FORMAT)) + b"\n")
+    count = 0
+    for record in records:
+        target.write(msgspec.json.encode(record) + b"\n")
+        count += 1
+    target.write(msgspec.json.encode({"records": count}) + b"\n")
+    return count
+
+
+def check(path: Path) -> int:
+    """Read all of it; how many records it has. Raises ConfigError."""
+    return sum(1 for _ in _records(path))
+
+
+def read_into(store: LevelStore, path: Path, count: int) -> int:
+    """Write all records; how many are now, or were already, the newest of their keys. Raises ConfigError."""
+    now, newest, done = time.time(), 0, 0
+    with progress.bar(f"importing {path}", count) as draw:
+        for batch in _batches(_records(path)):
+            results = store.apply(batch, now)
+            newest += sum(result.accepted for result in results)
+            done += len(batch)
+            draw(done)
+    return newest
+
+
+def _batches(writes: Iterator[Write]) -> Iterator[list[Write]]:
+    while batch := list(islice(writes, BATCH)):
+        yield batch
+
+
+def _records(path: Path) -> Iterator[Write]:
+    """Every record, after which the file ends as it should."""
+    try:
+        with path.open("rb") as file:
+            yield from _checked(file, path)
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+
+
+def _checked(file: BinaryIO, path: Path) -> Iterator[Write]:
+    _check_head(file.readline(MAX_LINE), path)
+    count = 0
+    for number, line in enumerate(iter(lambda: file.readline(MAX_LINE), b""), 2):
+        try:
+            found = msgspec.json.decode(line, type=Line)
+            if found.records is not None:
+                _check_end(found.records, count, file.read(1))
+                return
+            yield _write(found)
+        except (msgspec.MsgspecError, ValueError) as error:
+            raise ConfigError(f"{path}, line {number}: {error}") from None
+        count += 1
+    raise ConfigError(f"{path} was cut short after {count} records: export it again")
+
+
+def _check_head(line: bytes, path: Path) -> None:
+    try:
+        head = msgspec.json.decode(line, type=Head)
+    except msgspec.MsgspecError:
+        raise ConfigError(f"{path} holds no exported records: its first line is another") from None
+    if head != Head("records", FORMAT):
+        raise ConfigError(
+            f"{path} is {head.kdht} of format {head.format}, this kdht knows records of {FORMAT}"
+        )
+
+
+def _check_end(said: int, count: int, after: bytes) -> None:
+    if said != count or after:
+        raise ValueError(f"the file says that it has {said} records, and has {count}, or more behind its end")
+
+
+def _write(line: Line) -> Write:
+    try:
+        value = base64.b64decode(line.value, validate=True)
+    except binascii.Error as error:
+        raise ValueError(f"`value` is no base64: {error}") from None
+    return Write(bytes.fromhex(line.key), Stored(line.version, line.expiry, line.flags, value))

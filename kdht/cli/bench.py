@@ -1,0 +1,161 @@
+"""bench: a short load of puts and gets, with rates and latencies as this client sees them.
+
+Every value that comes back is compared with what was put. The keys begin with `kdhtctl-bench/` and a
+random number, and are deleted at the end; their TTL takes away what an interrupted run leaves.
+"""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from statistics import quantiles
+from typing import Any
+
+import click
+
+from kdht._shared import MAX_VALUE
+from kdht.cli.nodes import Target, asks_nodes
+from kdht.cli.options import emit
+from kdht.client import AsyncClient
+from kdht.errors import Interrupted, RequestError
+
+TTL = 900
+Work = Callable[[int], Awaitable[None]]
+Data = dict[str, Any]
+
+
+@click.command()
+@click.option("--seconds", type=click.FloatRange(0.1, 3600), default=3.0, show_default=True,
+              help="Of puts, and then of gets.")  # fmt: skip
+@click.option("--outstanding", "-c", type=click.IntRange(1, 4096), default=32, show_default=True,
+              help="Requests at once.")  # fmt: skip
+@click.option(
+    "--size", type=click.IntRange(0, MAX_VALUE), default=100, show_default=True, help="Bytes of a value."
+)
+@click.option(
+    "--keys",
+    type=click.IntRange(1, 10_000_000),
+    default=1000,
+    show_default=True,
+    help="Values to put at most; they are read in turn.",
+)
+@asks_nodes
+def bench(
+    seconds: float,
+    outstanding: int,
+    size: int,
+    keys: int,
+    target: Target,
+    as_json: bool,
+) -> None:
+    """Put and get for a while, and show requests a second and latencies.
+
+    It is this client that is measured too: Python, one process. Ends with status 6 if a request failed or
+    a value was wrong.
+    """
+    load = _Load(target.nodes, target.timeout, outstanding, size, keys)
+    try:
+        data = asyncio.run(load.run(seconds))
+    except KeyboardInterrupt:
+        raise Interrupted(f"interrupted: what it stored expires within {TTL // 60} minutes") from None
+    emit(data, as_json, "bench.bench")
+    failed = sum(phase["failed"] + phase["wrong"] for phase in data["phases"])
+    if failed:
+        raise RequestError(
+            f"{failed} requests failed or brought a wrong value: the first: {load.first_error}"
+        )
+
+
+class _Load:
+    def __init__(self, nodes: list[str], timeout: float, outstanding: int, size: int, keys: int) -> None:
+        self._nodes = nodes
+        self._timeout = timeout
+        self._outstanding = outstanding
+        self._keys = [f"kdhtctl-bench/{secrets.token_hex(4)}/{number}" for number in range(keys)]
+        self._size = size
+        self._values: dict[str, bytes] = {}
+        self._wrong = 0
+        self.first_error = ""
+
+    async def run(self, seconds: float) -> Data:
+        """Puts, gets of what was put, and deletes."""
+        async with AsyncClient(self._nodes, timeout=self._timeout) as client:
+
+            async def put(number: int) -> None:
+                key = self._keys[number % len(self._keys)]
+                value = secrets.token_bytes(self._size)
+                await client.put(key, value, TTL)
+                self._values[key] = value
+
+            async def get(number: int) -> None:
+                key = known[number % len(known)]
+                if await client.get(key) != self._values[key]:
+                    self._wrong += 1
+                    self.first_error = self.first_error or f"get {key!r}: not the value that was put"
+
+            phases = [await self._phase("put", put, seconds, len(self._keys))]
+            known = list(self._values)
+            if known:
+                phases.append(await self._phase("get", get, seconds, None))
+            await _delete_all(client, self._keys[: phases[0]["requests"]], self._outstanding)
+        return {"nodes": self._nodes, "outstanding": self._outstanding, "size": self._size, "phases": phases}
+
+    async def _phase(self, name: str, work: Work, seconds: float, most: int | None) -> Data:
+        """`work` with rising numbers until the time is over; `most`: not more often than that."""
+        taken: list[float] = []
+        failed = number = 0
+        started = time.perf_counter()
+        end = started + seconds
+
+        async def worker() -> None:
+            nonlocal failed, number
+            while time.perf_counter() < end and (most is None or number < most):
+                mine, number = number, number + 1
+                began = time.perf_counter()
+                try:
+                    await work(mine)
+                except RequestError as error:
+                    failed += 1
+                    self.first_error = self.first_error or str(error)
+                else:
+                    taken.append(time.perf_counter() - began)
+
+        wrong = self._wrong
+        await asyncio.gather(*(worker() for _ in range(self._outstanding)))
+        elapsed = time.perf_counter() - started
+        return {
+            "op": name,
+            "requests": number,
+            "failed": failed,
+            "wrong": self._wrong - wrong,
+            "seconds": elapsed,
+            "per_second": len(taken) / elapsed,
+            "ms": latencies(taken),
+        }
+
+
+def latencies(seconds: list[float]) -> dict[str, float] | None:
+    """Percentiles in milliseconds; None without a sample."""
+    if not seconds:
+        return None
+    points = quantiles(seconds, n=1000, method="inclusive") if len(seconds) > 1 else seconds * 999
+    named = {
+        "p50": points[499],
+        "p90": points[899],
+        "p99": points[989],
+        "p99.9": points[998],
+        "max": max(seconds),
+    }
+    return {name: value * 1000 for name, value in named.items()}
+
+
+async def _delete_all(client: AsyncClient, keys: list[str], window: int) -> None:
+    left = iter(keys)
+
+    async def worker() -> None:
+        for key in left:
+            with suppress(RequestError):  # its TTL will take it
+                await client.delete(key)
+
+    await asyncio.gather(*(worker() for _ in range(window)))

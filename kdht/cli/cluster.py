@@ -1,0 +1,144 @@
+"""cluster: all nodes that the local one knows, in one table, and whether they see the same cluster.
+
+There is no remote control protocol: a node tells its version, load and uptime on its own control
+socket and nowhere else. What can be known from here is what the local daemon knows of its contacts
+(round trip, age, clock), and what any client may ask: every node in turn is the entry node of TRACEs to
+some keys, and the owners that they come to are compared.
+
+Nodes hear of a change one after the other, within a second or two. So where views differ all is
+asked again for a while, and only what still differs then counts.
+"""
+
+import asyncio
+import secrets
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kdht.cli import control_client
+from kdht.cli.options import as_json, control_socket, emit
+from kdht.client import AsyncClient
+from kdht.errors import Disagreement, RequestError
+
+WINDOW = 16
+LOOK_AGAIN = 0.25
+Data = dict[str, Any]
+Views = dict[str, dict[str, str | None]]
+"""By the address asked and the key: the owner's ID, None without an answer."""
+
+
+@click.command()
+@control_socket
+@click.option("--keys", type=click.IntRange(1, 256), default=8, show_default=True,
+              help="Random keys whose owners all nodes are asked for.")  # fmt: skip
+@click.option("--views/--no-views", default=True, help="Ask the nodes, beside the local daemon.")
+@click.option("--timeout", type=click.FloatRange(0, 60, min_open=True), default=2.0, show_default=True,
+              help="Seconds until a node counts as silent.")  # fmt: skip
+@click.option("--settle", type=click.FloatRange(0, 600), default=10.0, show_default=True,
+              help="Seconds in which all are asked again while they differ.")  # fmt: skip
+@as_json
+def cluster(socket_path: Path, keys: int, views: bool, timeout: float, settle: float, as_json: bool) -> None:
+    """Show all nodes that this one knows, and whether they agree on who owns what.
+
+    Of the others it shows what can be seen from here; their load and uptime only their own kdhtctl can
+    tell. Ends with status 8 if a node is silent or sees other owners than most, and still does after
+    --settle: right after nodes came or went the others hear of it one by one.
+    """
+    deadline = time.monotonic() + settle
+    data = _look(socket_path, keys if views else 0, timeout)
+    while _differ(data) and time.monotonic() < deadline:
+        time.sleep(LOOK_AGAIN)
+        data = _look(socket_path, keys, timeout)
+    emit(data, as_json, "cluster.cluster")
+    if _differ(data):
+        raise Disagreement(difference(data))
+
+
+def _look(path: Path, keys: int, timeout: float) -> Data:
+    """All nodes as they are seen now; each is asked for `keys` owners, if that is not 0."""
+    status = control_client.call(path, "status")
+    nodes = [_itself(status), *_contacts(control_client.call(path, "table"))]
+    for node in nodes:
+        node.update(asked=None, answered=None, agrees=None)
+    if keys:
+        names = [secrets.token_hex(8) for _ in range(keys)]
+        seen = asyncio.run(_ask([node["address"] for node in nodes], names, timeout))
+        compare(nodes, seen, names)
+    return {"node_id": status["node_id"], "keys": keys, "nodes": nodes}
+
+
+def _differ(data: Data) -> bool:
+    return any(node["agrees"] != node["asked"] for node in data["nodes"])
+
+
+def difference(data: Data) -> str:
+    """What is wrong and what to do, in one line."""
+    nodes = [node for node in data["nodes"] if node["agrees"] != node["asked"]]
+    silent = [node["address"] for node in nodes if node["answered"] != node["asked"]]
+    others = [node["address"] for node in nodes if node["answered"] == node["asked"]]
+    found = [f"{', '.join(silent)} did not answer"] if silent else []
+    found += [f"{', '.join(others)} named other owners than most"] if others else []
+    return f"{'; '.join(found)}: ask again in a minute, then try kdhtctl doctor there"
+
+
+def _itself(status: Data) -> Data:
+    return {"id": status["node_id"], "address": status["address"], "self": True, "version": status["version"],
+            "uptime": status["uptime"], "records": status["records"], "bucket": None, "rtt_ms": None,
+            "age": None, "seen": None, "clock": None, "failures": 0}  # fmt: skip
+
+
+def _contacts(table: Data) -> list[Data]:
+    return [
+        {
+            **contact,
+            "bucket": bucket["index"],
+            "self": False,
+            "version": None,
+            "uptime": None,
+            "records": None,
+        }
+        for bucket in table["buckets"]
+        for contact in bucket["contacts"]
+    ]
+
+
+async def _ask(addresses: list[str], keys: list[str], limit: float) -> Views:
+    """The owner of every key by way of every node."""
+    views: Views = {address: {} for address in addresses}
+    turns = asyncio.Semaphore(WINDOW)
+
+    async def ask(address: str) -> None:
+        async with turns, AsyncClient(address, timeout=limit, attempts=3) as client:
+            for key in keys:
+                views[address][key] = await _owner(client, key)
+                if views[address][key] is None:
+                    return  # it is silent: one time-out is enough
+
+    await asyncio.gather(*(ask(address) for address in addresses))
+    return views
+
+
+async def _owner(client: AsyncClient, key: str) -> str | None:
+    try:
+        path = await client.trace(key)
+    except RequestError:
+        return None
+    return path[-1].contact.id.hex() if path and path[-1].owner and path[-1].contact else None
+
+
+def compare(nodes: list[Data], views: Views, keys: list[str]) -> None:
+    """How many keys each node was asked for, and of how many it names the owner that most name."""
+    usual = {key: _most_common([view.get(key) for view in views.values()]) for key in keys}
+    for node in nodes:
+        view = views[node["address"]]
+        node["asked"] = len(keys)
+        node["answered"] = sum(owner is not None for owner in view.values())
+        node["agrees"] = sum(view.get(key) is not None and view[key] == usual[key] for key in keys)
+
+
+def _most_common(owners: list[str | None]) -> str | None:
+    counted = Counter(owner for owner in owners if owner is not None)
+    return counted.most_common(1)[0][0] if counted else None

@@ -1,0 +1,65 @@
+"""config: whether a configuration can work here, what is in force by it, and what there is to set."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from kdht.cli.options import as_json, config_file, emit
+from kdht.daemon.config import Config, load
+
+HIDDEN = "(hidden)"
+
+
+@click.group()
+def config() -> None:
+    """Check, show or explain the configuration."""
+
+
+@config.command()
+@config_file
+@as_json
+def check(config_path: Path, as_json: bool) -> int:
+    """Say whether the configuration can work on this host, and what it would do. Changes nothing.
+
+    Ends with the status that a start would end in.
+    """
+    from kdht.daemon.check import checked
+    from kdht.daemon.settings import resolve
+
+    done = checked(resolve(load(config_path)))
+    data = {
+        "config": str(config_path),
+        "findings": done.findings,
+        "problems": [{"error": str(error), "exit_code": error.exit_code} for error in done.problems],
+        "warnings": done.warnings,
+    }
+    emit(data, as_json, "config.checked")
+    return done.exit_code
+
+
+@config.command()
+@config_file
+@as_json
+def show(config_path: Path, as_json: bool) -> None:
+    """Show every setting as the daemon would take it, defaults too, as TOML. Secrets are hidden."""
+    emit(effective(load(config_path)), as_json, "config.toml")
+
+
+@config.command()
+@as_json
+def example(as_json: bool) -> None:
+    """Write a configuration with every field explained."""
+    from kdht.daemon.example import example as text
+
+    emit({"toml": text()}, as_json, "config.example")
+
+
+def effective(config: Config) -> dict[str, Any]:
+    """All fields as plain data."""
+    data: dict[str, Any] = msgspec.to_builtins(config, enc_hook=str)
+    for key in data["key"]:
+        if key["secret"] is not None:
+            key["secret"] = HIDDEN
+    return data

@@ -1,0 +1,47 @@
+"""doctor: this host and its node examined, each line with the command that mends it.
+
+A check is a function that looks and gives findings; it changes nothing and asks no other host.
+What only root may see is a warning for everybody else.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from kdht.cli.doctor import firewall, host, kernel, links, node
+from kdht.cli.doctor.findings import Check, Finding, Subject, examined
+from kdht.cli.options import as_json, config_file, control_socket, emit
+from kdht.errors import UNHEALTHY
+
+CHECKS: tuple[Check, ...] = (*node.CHECKS, *kernel.CHECKS, *links.CHECKS, *firewall.CHECKS, *host.CHECKS)
+
+
+@click.command()
+@config_file
+@control_socket
+@click.option("--quiet", "-q", is_flag=True, help="Only what is not ok.")
+@as_json
+def doctor(config_path: Path, socket_path: Path, quiet: bool, as_json: bool) -> int:
+    """Examine the configuration, the kernel, the network and the running node. Changes nothing.
+
+    Every line is ok, a warning or a failure, with what mends it. As root it sees more. Ends with status 10 if
+    there is a failure.
+    """
+    findings = list(examine(examined(config_path, socket_path)))
+    counted = Counter(each.state for each in findings)
+    data = {
+        "findings": [each._asdict() for each in findings if not quiet or each.state != "ok"],
+        "ok": counted["ok"],
+        "warnings": counted["warning"],
+        "failures": counted["failure"],
+    }
+    emit(data, as_json, "doctor.doctor")
+    return UNHEALTHY if counted["failure"] else 0
+
+
+def examine(subject: Subject) -> Iterator[Finding]:
+    """All checks, in order."""
+    for check in CHECKS:
+        yield from check(subject)

@@ -1,0 +1,122 @@
+"""What an examination gives, and what it looks at: plain data for every check."""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+from kdht.cli import control_client
+from kdht.daemon import dev
+from kdht.daemon.config import load
+from kdht.daemon.settings import Settings, resolve
+from kdht.datapath import netlink
+from kdht.errors import ConfigError, DatapathError, KdhtError
+from kdht.wire import Address, split_port
+
+State = Literal["ok", "warning", "failure"]
+Data = dict[str, Any]
+
+
+class Finding(NamedTuple):
+    """One line. `mend`: the command or the change that mends it, empty where nothing is to be done."""
+
+    check: str
+    state: State
+    what: str
+    mend: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """The host and its node, as far as both can be seen."""
+
+    config_path: Path
+    socket: Path
+    settings: Settings | None
+    config_error: str
+    status: Data | None
+    stats: Data | None
+    table: Data | None
+    daemon_error: str
+    is_root: bool
+    own: tuple[Address, ...]
+    interfaces: tuple[str, ...]
+    """Whose packets a datapath takes; none on loopback alone."""
+
+    @property
+    def kind(self) -> str:
+        """The datapath that the configuration asks for; without one, the one that runs."""
+        if self.settings is not None:
+            return self.settings.config.datapath.kind
+        return self.running_kind
+
+    @property
+    def running_kind(self) -> str:
+        """ "socket" without a daemon, too."""
+        names = [path["name"] for path in self.status["datapaths"]] if self.status else []
+        return next((name for name in names if name != "socket"), "socket")
+
+    @property
+    def is_dev(self) -> bool:
+        return self.status is not None and dev.WARNING in self.status["warnings"]
+
+    @property
+    def port(self) -> int | None:
+        return self.own[0].port if self.own else None
+
+    def unless_needed(self, kind: str) -> State:
+        """How bad it is that this datapath cannot work."""
+        return "failure" if self.kind == kind else "warning"
+
+
+Check: TypeAlias = Callable[[Subject], Iterator[Finding]]
+
+
+def examined(config: Path, socket: Path) -> Subject:
+    """Look at the configuration and ask the daemon; what is not there is an error to report."""
+    settings, config_error = _settings(config)
+    status = stats = table = None
+    daemon_error = ""
+    try:
+        status = control_client.call(socket, "status")
+        stats = control_client.call(socket, "stats")
+        table = control_client.call(socket, "table")
+    except KdhtError as error:
+        daemon_error = str(error)
+    own = _own(settings, status)
+    return Subject(
+        config_path=config,
+        socket=socket,
+        settings=settings,
+        config_error=config_error,
+        status=status,
+        stats=stats,
+        table=table,
+        daemon_error=daemon_error,
+        is_root=os.geteuid() == 0,
+        own=own,
+        interfaces=_interfaces(own, settings),
+    )
+
+
+def _settings(path: Path) -> tuple[Settings | None, str]:
+    try:
+        return resolve(load(path)), ""
+    except ConfigError as error:
+        return None, str(error)
+
+
+def _own(settings: Settings | None, status: Data | None) -> tuple[Address, ...]:
+    """The running node's addresses, for these are in use."""
+    if status is not None:
+        return tuple(Address.of(*split_port(text)) for text in status["own"])
+    return settings.own if settings is not None else ()
+
+
+def _interfaces(own: tuple[Address, ...], settings: Settings | None) -> tuple[str, ...]:
+    named = [str(name) for name in settings.config.datapath.interfaces] if settings else []
+    try:
+        return netlink.choose_interfaces(own, named)
+    except DatapathError:
+        return ()

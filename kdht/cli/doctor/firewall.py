@@ -1,0 +1,133 @@
+"""Rules of others that would drop our packets: chains of nftables (iptables' too) with a policy of drop.
+
+Packets that the worker re-addressed pass the forward hook, with a mark; what is for this node passes
+the input hook. A chain that drops by policy is held to have a rule of its own for us: a rule
+that accepts everything, our mark, or our port, anywhere in its table.
+"""
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from kdht.cli.doctor.findings import Check, Finding, State, Subject
+from kdht.datapath import ruleset
+from kdht.datapath.ruleset import MARK
+from kdht.errors import DatapathError
+
+LEGACY = {"ip": Path("/proc/net/ip_tables_names"), "ip6": Path("/proc/net/ip6_tables_names")}
+Rule = Mapping[str, Any]
+
+
+def firewall(subject: Subject) -> Iterator[Finding]:
+    """Every base chain that may stand in the way."""
+    if shutil.which("nft") is None:
+        return
+    if not subject.is_root:
+        yield Finding("firewall", "warning", "only root may list the rules of others", "sudo kdhtctl doctor")
+        return
+    try:
+        listed = json.loads(ruleset.run_nft("nft", ["-j", "list", "ruleset"]) or '{"nftables": []}')[
+            "nftables"
+        ]
+    except DatapathError as error:
+        yield Finding("firewall", "warning", str(error), "give CAP_NET_ADMIN")
+        return
+    found = [*_forward(subject, listed), *_input(subject, listed), *_legacy(subject)]
+    yield from found
+    if not found:
+        yield Finding("firewall", "ok", "no rule of others drops by policy what is ours")
+
+
+def _forward(subject: Subject, listed: list[Rule]) -> Iterator[Finding]:
+    """Only nfqueue's packets are forwarded by the kernel."""
+    bad: State = "failure" if "nfqueue" in (subject.running_kind, subject.kind) else "warning"
+    for chain in _dropping(subject, listed, "forward"):
+        if not any(_accepts_mark(rule) for rule in _rules(listed, chain)):
+            place = f"{chain['family']} {chain['table']} {chain['name']}"
+            yield Finding("firewall", bad, f"chain {place} drops what is forwarded: our packets have mark {MARK:#x}",
+                          f"nft insert rule {place} meta mark {MARK:#x} accept")  # fmt: skip
+
+
+def _input(subject: Subject, listed: list[Rule]) -> Iterator[Finding]:
+    port = subject.port
+    if port is None:
+        return
+    for chain in _dropping(subject, listed, "input"):
+        if not any(_accepts_port(rule, port) for rule in _rules(listed, chain)):
+            place = f"{chain['family']} {chain['table']} {chain['name']}"
+            yield Finding("firewall", "failure", f"chain {place} drops what comes in, UDP port {port} too",
+                          f"nft insert rule {place} udp dport {port} accept")  # fmt: skip
+
+
+def _legacy(subject: Subject) -> Iterator[Finding]:
+    """The old iptables, whose rules nft does not list."""
+    for family, path in LEGACY.items():
+        program = {"ip": "iptables-legacy", "ip6": "ip6tables-legacy"}[family]
+        if not _has_filter(path) or shutil.which(program) is None:
+            continue
+        done = subprocess.run([program, "-S", "FORWARD"], capture_output=True, text=True, check=False)
+        marked = f"{MARK:#x}" in done.stdout
+        if done.stdout.startswith("-P FORWARD DROP") and not marked:
+            yield Finding("firewall", subject.unless_needed("nfqueue"), f"{program} drops what is forwarded",
+                          f"{program} -I FORWARD -m mark --mark {MARK:#x} -j ACCEPT")  # fmt: skip
+
+
+def _has_filter(path: Path) -> bool:
+    try:
+        return "filter" in path.read_text().split()
+    except OSError:
+        return False
+
+
+def _dropping(subject: Subject, listed: list[Rule], hook: str) -> Iterator[Rule]:
+    """Base chains of others on this hook, of a family that we use, with a policy of drop."""
+    table = subject.settings.config.datapath.table if subject.settings else "kdht"
+    ours = {table, f"{table}_guard"}
+    families = {"inet"} | {"ip" if each.is_ipv4 else "ip6" for each in subject.own}
+    for entry in listed:
+        chain = entry.get("chain", {})
+        theirs = chain.get("table") not in ours and chain.get("family") in families
+        if theirs and chain.get("hook") == hook and chain.get("policy") == "drop":
+            yield chain
+
+
+def _rules(listed: list[Rule], chain: Rule) -> Iterator[Rule]:
+    """All rules of the chain's table: what it jumps to is not followed, but counted in."""
+    for entry in listed:
+        rule = entry.get("rule", {})
+        if (rule.get("family"), rule.get("table")) == (chain["family"], chain["table"]):
+            yield rule
+
+
+def _accepts_mark(rule: Rule) -> bool:
+    return _accepts(rule) and all(_is_match(each, {"meta": {"key": "mark"}}, MARK) for each in _matches(rule))
+
+
+def _accepts_port(rule: Rule, port: int) -> bool:
+    field = {"payload": {"protocol": "udp", "field": "dport"}}
+    return _accepts(rule) and all(
+        _is_match(each, field, port) or _is_match(each, {"meta": {"key": "l4proto"}}, "udp")
+        for each in _matches(rule)
+    )
+
+
+def _accepts(rule: Rule) -> bool:
+    return any("accept" in each for each in rule.get("expr", []))
+
+
+def _matches(rule: Rule) -> list[Rule]:
+    return [each["match"] for each in rule.get("expr", []) if "match" in each]
+
+
+def _is_match(match: Rule, left: Rule, right: object) -> bool:
+    """Whether it is `left == right`, or `left` in a set that has it."""
+    if match.get("left") != left or match.get("op") not in ("==", "in"):
+        return False
+    found = match.get("right")
+    return found == right or (isinstance(found, dict) and right in found.get("set", []))
+
+
+CHECKS: tuple[Check, ...] = (firewall,)

@@ -1,0 +1,83 @@
+"""What the kernel and the installation can do: NFQUEUE and nftables, XDP."""
+
+import platform
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from kdht.cli.doctor.findings import Check, Finding, State, Subject
+from kdht.datapath import ebpf, nfqueue, ruleset, xdp_links
+from kdht.errors import DatapathError
+
+BTF = Path("/sys/kernel/btf/vmlinux")
+JIT = Path("/proc/sys/net/core/bpf_jit_enable")
+XDP_KERNEL = (5, 18)
+"""bpf_loop and XDP's load helpers."""
+AS_ROOT = "sudo kdhtctl doctor"
+
+
+def queueing(subject: Subject) -> Iterator[Finding]:
+    """What the nfqueue datapath needs."""
+    bad = subject.unless_needed("nfqueue")
+    if shutil.which("nft") is None:
+        yield Finding("nft", bad, "there is no nft program", "apt-get install nftables")
+        return
+    yield Finding("nft", "ok", "the nft program is there")
+    yield _ask("NetfilterQueue", nfqueue.need_package, "the package is there", bad,
+               "apt-get install libnetfilter-queue-dev gcc && pip install 'kdht[nfqueue]'")  # fmt: skip
+    if not subject.is_root:
+        yield Finding("NFQUEUE", "warning", "only root may ask the kernel", AS_ROOT)
+        return
+    try:
+        way = ruleset.probe_queue()
+    except DatapathError as error:
+        yield Finding("NFQUEUE", bad, str(error), 'give CAP_NET_ADMIN, or choose datapath.kind = "socket"')
+        return
+    if way is None:
+        yield Finding("NFQUEUE", bad, "this kernel has no NFQUEUE for nftables",
+                      'modprobe nft_queue, or choose datapath.kind = "socket"')  # fmt: skip
+    else:
+        yield Finding("NFQUEUE", "ok", f"packets can be queued ({way})")
+
+
+def xdp(subject: Subject) -> Iterator[Finding]:
+    """What the ebpf datapath needs."""
+    bad = subject.unless_needed("ebpf")
+    release = platform.release()
+    numbers = tuple(int(part) for part in release.split("-")[0].split(".")[:2] if part.isdigit())
+    if numbers < XDP_KERNEL:
+        yield Finding(
+            "XDP", bad, f"Linux {release} is older than 5.18", "a newer kernel, or another datapath"
+        )
+    else:
+        yield Finding("XDP", "ok", f"Linux {release} has what the program uses")
+    yield _ask("XDP", ebpf.need_program, "built with eBPF", bad,
+               "apt-get install clang libbpf-dev, and install kdht again")  # fmt: skip
+    if BTF.exists():
+        yield Finding("BTF", "ok", "the kernel's type information is there")
+    else:
+        yield Finding("BTF", "warning", f"no {BTF}", "a kernel with CONFIG_DEBUG_INFO_BTF")
+    if _text(JIT) == "0":
+        yield Finding("XDP", "warning", "BPF programs are interpreted", "sysctl -w net.core.bpf_jit_enable=1")
+    mounts = _text(Path("/proc/self/mounts")).splitlines()
+    if not any(line.split()[1:3] == [str(xdp_links.BPFFS), "bpf"] for line in mounts):
+        yield Finding("XDP", "warning", f"no BPF file system at {xdp_links.BPFFS}; a daemon with root mounts it",
+                      f"mount -t bpf bpf {xdp_links.BPFFS}")  # fmt: skip
+
+
+def _ask(check: str, ask: Callable[[], object], good: str, bad: State, mend: str) -> Finding:
+    try:
+        ask()
+    except DatapathError as error:
+        return Finding(check, bad, str(error), mend)
+    return Finding(check, "ok", good)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""
+
+
+CHECKS: tuple[Check, ...] = (queueing, xdp)

@@ -1,0 +1,163 @@
+"""The configuration and the running node: what they say of themselves."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+
+from kdht._shared import REPLAY_WINDOW
+from kdht.cli.doctor.findings import Check, Finding, State, Subject
+from kdht.daemon import dev
+
+CLOCK_WARNING = 5.0
+"""Seconds that most neighbours' clocks may be off: a message's time has whole seconds only."""
+LEAST_FREE = 256 << 20
+SUSPECT_REASONS = {
+    "BAD_TAG": "not tagged under this cluster's key: another cluster, or a node with another secret",
+    "BAD_EPOCH": "tagged under a key that this node does not have: is a key rotation half done?",
+    "STALE": "from a clock that is too far off, or replayed",
+}
+
+
+def configuration(subject: Subject) -> Iterator[Finding]:
+    """The file, and what is odd in it."""
+    if subject.settings is None:
+        if subject.is_dev and not subject.config_path.exists():
+            yield Finding("configuration", "ok", "none: the node that runs here is a --dev node")
+        else:
+            yield Finding("configuration", "failure", subject.config_error,
+                          "correct it (kdhtd --example explains every field), or name it with --config")  # fmt: skip
+        return
+    yield Finding("configuration", "ok", f"{subject.config_path} is valid")
+    for warning in subject.settings.warnings:
+        what, _, mend = warning.rpartition(": ")
+        yield Finding("configuration", "warning", what or warning, mend)
+
+
+def daemon(subject: Subject) -> Iterator[Finding]:
+    """Whether it runs, and whether it has found its cluster."""
+    status = subject.status
+    if status is None:
+        mend = "ask as root, or join the socket's group" if "permission" in subject.daemon_error else "kdhtd"
+        yield Finding("daemon", "failure", subject.daemon_error, mend)
+        return
+    state: State = "ok" if status["state"] == "running" else "failure"
+    yield Finding("daemon", state, f"{status['state']}, kdht {status['version']}, process {status['pid']}",
+                  "" if state == "ok" else "its log says why")  # fmt: skip
+    for warning in status["warnings"]:
+        if warning != dev.WARNING:
+            yield Finding("daemon", "warning", warning, "its log says more")
+    if not status["joined"]:
+        yield Finding("cluster", "failure", "the node has not found its cluster",
+                      "kdhtctl join HOST, and correct node.bootstrap")  # fmt: skip
+    elif not status["contacts"]:
+        yield Finding("cluster", "warning", "the node knows no other: it is a cluster of one",
+                      "kdhtctl join HOST, unless it is the first")  # fmt: skip
+    else:
+        yield Finding("cluster", "ok", f"joined, {status['contacts']} contacts")
+    if status["joined"] and not status["ready"]:
+        yield Finding("cluster", "warning", f"not ready to serve: waits for {', '.join(status['waiting_for'])}",
+                      "wait, and ask again: kdhtctl status")  # fmt: skip
+
+
+def datapaths(subject: Subject) -> Iterator[Finding]:
+    """What runs, and whether it is what was asked for."""
+    if subject.status is None:
+        return
+    for path in subject.status["datapaths"]:
+        why = str(path.get("why") or "")
+        if path["state"] == "up":
+            yield Finding("datapath", "ok", f"{path['name']} is up")
+        else:
+            bad: State = "warning" if path["state"] == "degraded" else "failure"
+            yield Finding("datapath", bad, f"{path['name']} is {path['state']}: {why}",
+                          "systemctl restart kdhtd, or kdhtctl nft apply if the rules are missing")  # fmt: skip
+    wanted, runs = subject.kind, subject.running_kind
+    if wanted == "auto" and runs == "socket" and subject.interfaces:
+        yield Finding("datapath", "warning", "nfqueue was to be used where it works, and does not work here",
+                      "see the lines on nft and NFQUEUE; the daemon's log has the error")  # fmt: skip
+    elif wanted not in ("auto", runs):
+        yield Finding("datapath", "warning", f"{runs} runs, the configuration says {wanted}",
+                      f"kdhtctl datapath {wanted}")  # fmt: skip
+
+
+def queues(subject: Subject) -> Iterator[Finding]:
+    """Packets that found the kernel's queue full: they went the slow way."""
+    nfqueue = (subject.stats or {}).get("datapaths", {}).get("nfqueue", {})
+    for queue in nfqueue.get("queues", []):
+        lost = queue.get("full", 0) + queue.get("failed", 0)
+        if lost:
+            yield Finding("queue", "warning", f"queue {queue['number']} was full for {lost:,} packets",
+                          "raise datapath.queue_length, or datapath.queues up to the number of cores")  # fmt: skip
+        else:
+            yield Finding("queue", "ok", f"queue {queue['number']}: nothing was lost")
+
+
+def dropped(subject: Subject) -> Iterator[Finding]:
+    """Reasons to drop packets that speak of a mistake in the cluster."""
+    if subject.stats is None:
+        return
+    counts = subject.stats["packets"]["all"]
+    seen = {reason: counts[reason] for reason in SUSPECT_REASONS if counts.get(reason)}
+    for reason, count in seen.items():
+        yield Finding("dropped", "warning", f"{count:,} packets {reason}: {SUSPECT_REASONS[reason]}",
+                      "kdhtctl status shows the key epochs: compare them, and the secrets' files, on all nodes"
+                      if reason != "STALE" else "timedatectl set-ntp true, on all nodes")  # fmt: skip
+    if not seen:
+        yield Finding("dropped", "ok", "no packet had a wrong tag, epoch or time")
+
+
+def clock(subject: Subject) -> Iterator[Finding]:
+    """Ours against our neighbours': half of them being off means that we are."""
+    buckets = (subject.table or {}).get("buckets", [])
+    clocks = [each["clock"] for bucket in buckets for each in bucket["contacts"] if each["clock"] is not None]
+    if not clocks:
+        return
+    off = median(clocks)
+    window = subject.settings.config.node.replay_window if subject.settings else REPLAY_WINDOW
+    what = f"the clocks of {len(clocks)} contacts are {off:+.0f} s from ours, in the middle"
+    if abs(off) <= CLOCK_WARNING:
+        yield Finding("clock", "ok", what)
+    else:
+        bad: State = "failure" if abs(off) > window / 2 else "warning"
+        yield Finding(
+            "clock", bad, f"{what}; messages older than {window} s are dropped", "timedatectl set-ntp true"
+        )
+    far = [each for each in clocks if abs(each - off) > CLOCK_WARNING]
+    if far:
+        yield Finding("clock", "warning", f"{len(far)} contacts disagree with the others by up to {max(map(abs, far)):.0f} s",
+                      "kdhtctl cluster shows which; timedatectl set-ntp true, there")  # fmt: skip
+
+
+def data_directory(subject: Subject) -> Iterator[Finding]:
+    """Room on the disk, and writes that failed."""
+    path = _data_dir(subject)
+    if path is None:
+        return
+    at = next((each for each in (path, *path.parents) if each.exists()), path)
+    try:
+        free = shutil.disk_usage(at).free
+    except OSError as error:
+        yield Finding("storage", "warning", f"{at}: {error.strerror}", "ask as root")
+        return
+    room = f"{free / (1 << 20):,.0f} MiB free for {path}"
+    if free < LEAST_FREE:
+        yield Finding(
+            "storage", "warning", room, "make room: a write that finds none is the last until a restart"
+        )
+    else:
+        yield Finding("storage", "ok", room)
+    failed = subject.stats["storage"]["failed"] if subject.stats else 0
+    if failed:
+        yield Finding(
+            "storage", "failure", f"{failed:,} writes failed", "make room, then systemctl restart kdhtd"
+        )
+
+
+def _data_dir(subject: Subject) -> Path | None:
+    if subject.status is not None:
+        return Path(subject.status["data_dir"])
+    return subject.settings.data_dir if subject.settings else None
+
+
+CHECKS: tuple[Check, ...] = (configuration, daemon, datapaths, queues, dropped, clock, data_directory)

@@ -1,0 +1,21 @@
+"""Draws what load and dump did."""
+
+from kdht.cli.report import Data, terminal
+
+
+def loaded(data: Data) -> None:
+    """The end of `load`."""
+    before = f", {data['before']:,} were before" if data["before"] else ""
+    terminal().print(
+        f"stored {data['stored']:,} values, {data['bytes']:,} bytes{before}, "
+        f"in {data['seconds']:.1f} s: {data['per_second']:,.0f} a second"
+    )
+
+
+def dumped(data: Data) -> None:
+    """The end of `dump`."""
+    before = f", {data['before']:,} were before" if data["before"] else ""
+    terminal().print(
+        f"fetched {data['fetched']:,} values, {data['bytes']:,} bytes{before}, "
+        f"in {data['seconds']:.1f} s: {data['per_second']:,.0f} a second"
+    )

@@ -1,0 +1,51 @@
+"""Draws what `cluster` found."""
+
+from rich.markup import escape
+from rich.table import Table
+
+from kdht.cli.report import Data, duration, terminal, uncut
+
+
+def cluster(data: Data) -> None:
+    """A line for each node."""
+    drawn = Table("node", "address", "bucket", "round trip", "known for", "seen", "clock", "agrees", "",
+                  title=f"{len(data['nodes'])} nodes as {data['node_id']} sees them", box=None,
+                  padding=(0, 2))  # fmt: skip
+    for index in range(2, 8):
+        drawn.columns[index].justify = "right"
+    for node in data["nodes"]:
+        drawn.add_row(
+            node["id"],
+            node["address"],
+            "" if node["self"] else str(node["bucket"]),
+            "" if node["rtt_ms"] is None else f"{node['rtt_ms']:.2f} ms",
+            "" if node["age"] is None else duration(node["age"]),
+            "" if node["seen"] is None else duration(node["seen"]),
+            "" if node["clock"] is None else f"{node['clock']:+.0f} s",
+            _agreement(node),
+            escape(_note(node)),
+        )
+    console = terminal()
+    console.print(uncut(drawn, "address", "agrees"))
+    for node in data["nodes"]:
+        if node["self"]:
+            console.print(
+                f"this node: {escape(node['address'])}, kdht {node['version']}, up {duration(node['uptime'])}, "
+                f"{node['records']:,} records"
+            )
+    console.print("[dim]what the others do, and for how long, is theirs to tell: kdhtctl status there[/]")
+
+
+def _agreement(node: Data) -> str:
+    if node["asked"] is None:
+        return ""
+    if not node["answered"]:
+        return "[red]silent[/]"
+    style = "green" if node["agrees"] == node["asked"] else "yellow"
+    return f"[{style}]{node['agrees']} of {node['asked']}[/]"
+
+
+def _note(node: Data) -> str:
+    if node["self"]:
+        return "this node"
+    return f"missed {node['failures']} replies" if node["failures"] else ""

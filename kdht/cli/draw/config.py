@@ -1,0 +1,68 @@
+"""Draws what the config and key commands found and did."""
+
+import json
+import sys
+from typing import Any
+
+from rich.markup import escape
+
+from kdht.cli.report import Data, terminal
+
+
+def checked(data: Data) -> None:
+    """All findings, then what is wrong."""
+    console = terminal()
+    for line in data["findings"]:
+        console.print(escape(line))
+    for problem in data["problems"]:
+        console.print(f"[red]problem:[/] {escape(problem['error'])}")
+    for warning in data["warnings"]:
+        console.print(f"[yellow]warning:[/] {escape(warning)}")
+    if not data["problems"]:
+        console.print(f"[green]{escape(data['config'])} can work here[/]")
+
+
+def toml(data: Data) -> None:
+    """A configuration as TOML, without colours: it may be used."""
+    for table, content in data.items():
+        for fields in content if isinstance(content, list) else [content]:
+            print(f"[[{table}]]" if isinstance(content, list) else f"[{table}]")
+            for name, value in fields.items():
+                print(f"{name} = {_toml(value)}" if value is not None else f"# {name} is not set")
+            print()
+
+
+def _toml(value: Any) -> str:
+    """Numbers, texts, truth values and lists look in TOML as they do in JSON."""
+    return json.dumps(value)
+
+
+def example(data: Data) -> None:
+    """The text as it is."""
+    sys.stdout.write(data["toml"])
+
+
+def made(data: Data) -> None:
+    """A new secret's file."""
+    console = terminal()
+    console.print(
+        f"made {escape(data['file'])}: copy it to all nodes, readable by the daemon only, then on each:"
+    )
+    console.print(f"  kdhtctl key rotate --stage accept --file {escape(data['file'])}")
+
+
+def rotated(data: Data) -> None:
+    """One stage on one node."""
+    console = terminal()
+    done = "signs with" if data["changed"] else "nothing to change: signs with"
+    first, *others = data["epochs"]
+    accepts = f", accepts {', '.join(map(str, others))} too" if others else ""
+    console.print(f"{escape(data['config'])}: {done} epoch {first}{accepts}")
+    console.print(
+        escape({True: "the daemon has it", False: "takes effect when the daemon starts"}[data["reloaded"]])
+    )
+    if data["waiting"]:
+        console.print(
+            f"[yellow]other changes in it wait for a restart:[/] {escape(', '.join(data['waiting']))}"
+        )
+    console.print(f"next: {escape(data['next'])}")

@@ -1,0 +1,35 @@
+"""Draws what the nft commands found and did."""
+
+import sys
+
+from rich.markup import escape
+
+from kdht.cli.report import Data, terminal
+
+
+def text(data: Data) -> None:
+    """The ruleset as nft reads it."""
+    sys.stdout.write(data["text"])
+
+
+def applied(data: Data) -> None:
+    """What was loaded."""
+    terminal().print(f"table inet {escape(data['table'])} is loaded (nft's {data['way']} way)")
+
+
+def removed(data: Data) -> None:
+    """What was taken away."""
+    done = "was removed" if data["removed"] else "was not there"
+    terminal().print(f"table inet {escape(data['table'])} {done}")
+
+
+def diff(data: Data) -> None:
+    """A unified diff."""
+    console = terminal()
+    for line in data["diff"]:
+        style = {"+": "green", "-": "red"}.get(line[0], "")
+        console.print(escape(line), style=style or None)
+    if not data["diff"]:
+        console.print(f"table inet {escape(data['table'])} is loaded as configured")
+    elif not data["loaded"]:
+        console.print(f"[yellow]table inet {escape(data['table'])} is not loaded[/]")

@@ -1,0 +1,42 @@
+"""Draws what the storage commands found and did."""
+
+from rich.markup import escape
+
+from kdht.cli.report import Data, grid, terminal
+
+
+def stats(data: Data) -> None:
+    """Figures, then LevelDB's own."""
+    console = terminal()
+    console.print(grid([(name.replace("_", " "), value) for name, value in data.items() if name != "detail"]))
+    if data["detail"]:
+        console.print(escape(data["detail"]))
+
+
+def checked(data: Data) -> None:
+    """What was read, and what is wrong with it."""
+    console = terminal()
+    console.print(
+        f"{data['records']:,} records and {data['tombstones']:,} tombstones, {data['value_bytes']:,} bytes of values, {data['with_expiry']:,} expire"
+    )
+    for problem in data["problems"]:
+        console.print(f"[red]problem:[/] {escape(problem)}")
+    if not data["problems"]:
+        console.print("[green]checksums, index and counts agree[/]")
+
+
+def compacted(data: Data) -> None:
+    """Bytes before and after."""
+    terminal().print(f"{data['before']:,} bytes on disk before, {data['after']:,} now")
+
+
+def exported(data: Data) -> None:
+    """How many."""
+    terminal().print(f"{data['records']:,} records in {escape(data['file'])}")
+
+
+def imported(data: Data) -> None:
+    """How many, and how many had to give way."""
+    older = data["records"] - data["newest"]
+    rest = f", {older:,} gave way to newer ones" if older else ""
+    terminal().print(f"{data['records']:,} records of {escape(data['file'])} imported{rest}")

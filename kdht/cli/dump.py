@@ -1,0 +1,168 @@
+"""dump: the values of many keys into a file, many at once, resumable.
+
+A cluster knows hashes of keys and no names, so the keys come from a file. The output grows in
+OUTPUT.part, in the order of the keys, and is OUTPUT only when it is whole.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO
+
+import click
+
+from kdht.cli import bulk, inflight, progress
+from kdht.cli.load import format_option, window_option
+from kdht.cli.nodes import Target, asks_nodes
+from kdht.cli.options import binary_output, emit
+from kdht.client import AsyncClient
+from kdht.client._manifest import Manifest
+from kdht.errors import ConfigError, Interrupted, NotFound, RequestError
+
+
+@click.command()
+@click.argument("keys", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--output", "-o", type=click.Path(path_type=Path, dir_okay=False), default="-",
+              help="The file to write; else, and for -, standard output.")  # fmt: skip
+@format_option
+@click.option("--keys-format", type=click.Choice(["lines", "jsonl", "tsv"]),
+              help="Else by the ending: .jsonl, .tsv, or a key a line.")  # fmt: skip
+@window_option
+@click.option("--restart", is_flag=True, help="Begin anew, whatever an earlier run has fetched.")
+@asks_nodes
+def dump(
+    keys: Path, output: Path, form: str | None, keys_format: str | None, window: int, restart: bool,
+    target: Target, as_json: bool,
+) -> None:  # fmt: skip
+    """Fetch the values of all keys in KEYS, a key a line, or a file that `load` takes.
+
+    The same command goes on where an earlier one was interrupted. Ends with status 7 if a key has no value.
+    """
+    source = _Keys(keys, keys_format)
+    job = _Job(source, output, bulk.format_of(output, form), target.nodes, target.timeout, window)
+    result = job.run(restart)
+    if str(output) != "-" or as_json:
+        emit(result, as_json, "bulk.dumped")
+    if result["missing"]:
+        raise NotFound(f"{result['missing']} of {source.count} keys have no value: the output says which")
+
+
+class _Keys:
+    """The file of keys, read twice. Raises ConfigError."""
+
+    def __init__(self, path: Path, given: str | None) -> None:
+        ending = {".jsonl": "jsonl", ".tsv": "tsv"}.get(path.suffix.lower(), "lines")
+        kind = given or ending
+        self.path = path
+        self.form: bulk.Format | None = None if kind == "lines" else bulk.format_of(None, kind)
+        with self.opened() as file:
+            self.count = bulk.count(bulk.keys(file, str(path), self.form))
+
+    def opened(self) -> BinaryIO:
+        try:
+            return self.path.open("rb")
+        except OSError as error:
+            raise ConfigError(f"{self.path}: {error.strerror}") from None
+
+
+class _Job:
+    def __init__(
+        self, source: _Keys, output: Path, form: bulk.Format, nodes: list[str], timeout: float, window: int
+    ) -> None:
+        self._source = source
+        self._output = output
+        self._form = form
+        self._nodes = nodes
+        self._timeout = timeout
+        self._window = window
+        self._begin = self._done = self._missing = self._bytes = 0
+        self._waiting: dict[int, bulk.Entry] = {}
+
+    def run(self, restart: bool) -> dict[str, object]:
+        """Fetch what is left. Raises RequestError or Interrupted, with how far it came and how to go on."""
+        started = time.monotonic()
+        with ExitStack() as stack:
+            sink = self._sink(stack, restart)
+            try:
+                with progress.bar(f"dumping to {self._output}", self._source.count, self._begin) as draw:
+                    asyncio.run(self._fetch(sink, draw))
+            except KeyboardInterrupt:
+                raise Interrupted(f"interrupted: {self._so_far()}") from None
+            except RequestError as error:
+                raise RequestError(f"{error}; {self._so_far()}", error.status) from None
+            sink.flush()
+            if self._part is not None:
+                os.fsync(sink.fileno())
+                self._part.replace(self._output)
+        seconds = time.monotonic() - started
+        fetched = self._done - self._begin
+        return {"fetched": fetched, "before": self._begin, "missing": self._missing, "bytes": self._bytes,
+                "seconds": seconds, "per_second": fetched / seconds if seconds else 0.0}  # fmt: skip
+
+    @property
+    def _part(self) -> Path | None:
+        return None if str(self._output) == "-" else self._output.with_name(self._output.name + ".part")
+
+    def _sink(self, stack: ExitStack, restart: bool) -> BinaryIO:
+        if self._part is None:
+            return stack.enter_context(binary_output())
+        file = stack.enter_context(self._part.open("w+b" if restart or not self._part.exists() else "r+b"))
+        self._take_up(file)
+        return file
+
+    def _take_up(self, part: BinaryIO) -> None:
+        """Count what an earlier run has written, cut off half a line, and check that it was of these keys."""
+        with self._source.opened() as file:
+            keys = bulk.keys(file, str(self._source.path), self._source.form)
+            whole = 0
+            for line in part:
+                if not line.endswith(b"\n"):
+                    break
+                (_, entry) = next(bulk.entries(BytesIO(line), str(self._part), self._form))
+                if next(keys, (0, None))[1] != entry.key:
+                    raise ConfigError(f"{self._part} is of other keys: remove it, or give --restart")
+                self._begin += 1
+                self._missing += entry.value is None
+                whole += len(line)
+        part.seek(whole)
+        part.truncate()
+        self._done = self._begin
+
+    async def _fetch(self, sink: BinaryIO, draw: Callable[[int], None]) -> None:
+        with self._source.opened() as file:
+            keys = bulk.keys(file, str(self._source.path), self._source.form)
+            for _ in range(self._begin):
+                next(keys)
+            async with AsyncClient(self._nodes, timeout=self._timeout) as client:
+
+                async def get(index: int, numbered: tuple[int, str | bytes]) -> None:
+                    self._waiting[index] = await self._entry(client, numbered[1])
+
+                def fetched(prefix: int) -> None:
+                    for index in range(self._done - self._begin, prefix):
+                        self._write(sink, self._waiting.pop(index))
+                    self._done = self._begin + prefix
+                    draw(self._done)
+
+                await inflight.for_each(keys, get, window=self._window, on_prefix=fetched)
+
+    async def _entry(self, client: AsyncClient, key: str | bytes) -> bulk.Entry:
+        try:
+            record = await client.get_record(key)
+            value = await client.get_large(key) if Manifest.parse(record.value) else record.value
+        except NotFound:
+            return bulk.Entry(key, None, None)
+        return bulk.Entry(key, value, record.ttl or None)
+
+    def _write(self, sink: BinaryIO, entry: bulk.Entry) -> None:
+        sink.write(bulk.written(entry, self._form))
+        self._missing += entry.value is None
+        self._bytes += len(entry.value or b"")
+
+    def _so_far(self) -> str:
+        fetched = f"{self._done} of {self._source.count} values are fetched"
+        return fetched if self._part is None else f"{fetched}; the same command goes on from there"

@@ -1,0 +1,44 @@
+"""Many requests at once over a long list, in an order that can be taken up again.
+
+Contract: `work` is done on each thing, `window` at a time. `on_prefix(n)` is called whenever the
+first n things are all done, n growing: what it notes is true whatever happens next. The first
+failure ends all, and what is under way is given up.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+async def for_each(
+    things: Iterable[T],
+    work: Callable[[int, T], Awaitable[None]],
+    *,
+    window: int,
+    on_prefix: Callable[[int], None],
+) -> None:
+    """`work(index, thing)` for all; raises what it raises first."""
+    left = enumerate(things)
+    beyond: set[int] = set()
+    prefix = 0
+
+    async def worker() -> None:
+        nonlocal prefix
+        for index, thing in left:
+            await work(index, thing)
+            beyond.add(index)
+            if index == prefix:
+                while prefix in beyond:
+                    beyond.remove(prefix)
+                    prefix += 1
+                on_prefix(prefix)
+
+    workers = [asyncio.create_task(worker()) for _ in range(window)]
+    try:
+        await asyncio.gather(*workers)
+    finally:
+        for task in workers:
+            task.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)

@@ -1,0 +1,214 @@
+"""load: all values of a file into the cluster, many at once, resumable.
+
+The whole file is read and checked before the first value is sent. How far all values are
+stored is kept in a state file beside it, so that the same command goes on after Ctrl-C or a failure.
+"""
+
+import asyncio
+import hashlib
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import click
+import msgspec
+
+from kdht._shared import MAX_VALUE
+from kdht.cli import bulk, inflight, progress
+from kdht.cli.nodes import Target, asks_nodes
+from kdht.cli.options import Seconds, emit
+from kdht.client import AsyncClient
+from kdht.daemon.files import write_atomically
+from kdht.errors import ConfigError, Interrupted, RequestError
+
+SAVE_SECONDS = 1.0
+WINDOW = 64
+
+
+class State(msgspec.Struct):
+    """What the state file holds."""
+
+    digest: str
+    """BLAKE2b of the file's content."""
+    done: int
+    """So many of its entries, from the first on, are stored."""
+
+
+class Checked(NamedTuple):
+    """A file that was read to its end."""
+
+    digest: str
+    entries: int
+
+
+window_option = click.option(
+    "--window",
+    "-w",
+    type=click.IntRange(1, 4096),
+    default=WINDOW,
+    show_default=True,
+    help="Requests at once.",
+)
+format_option = click.option(
+    "--format",
+    "form",
+    type=click.Choice(["jsonl", "tsv"]),
+    help="Else by the file's ending: .tsv, or JSON lines.",
+)
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path, allow_dash=True, dir_okay=False))
+@format_option
+@click.option("--ttl", type=Seconds(), help="For entries without a TTL of their own: 90s, 15m, 12h, 7d.")
+@window_option
+@click.option("--restart", is_flag=True, help="Begin anew, whatever an earlier run has stored.")
+@asks_nodes
+def load(
+    file: Path,
+    form: str | None,
+    ttl: int | None,
+    window: int,
+    restart: bool,
+    target: Target,
+    as_json: bool,
+) -> None:
+    """Store all values of FILE, JSON lines or TSV; - is standard input.
+
+    \b
+    {"key": "a", "value": "text"}
+    {"key": "b", "base64": "AAEC", "ttl": 3600}
+
+    The same command goes on where an earlier one was interrupted.
+    """
+    with _opened(file) as content:
+        kind = bulk.format_of(file, form)
+        checked = _check(content, str(file), kind)
+        state_path = None if str(file) == "-" else file.with_name(file.name + ".loaded")
+        begin = 0 if restart or state_path is None else _resumed(state_path, checked)
+        job = _Job(target.nodes, target.timeout, window, ttl, checked, begin, state_path)
+        result = job.run(content, str(file), kind)
+    emit(result, as_json, "bulk.loaded")
+
+
+class _Job:
+    def __init__(
+        self,
+        nodes: list[str],
+        timeout: float,
+        window: int,
+        ttl: int | None,
+        checked: Checked,
+        begin: int,
+        state_path: Path | None,
+    ) -> None:
+        self._nodes = nodes
+        self._timeout = timeout
+        self._window = window
+        self._ttl = ttl
+        self._checked = checked
+        self._begin = begin
+        self._state_path = state_path
+        self._done = begin
+        self._bytes = 0
+        self._saved = time.monotonic()
+
+    def run(self, content: BinaryIO, name: str, form: bulk.Format) -> dict[str, object]:
+        """Store what is left. Raises RequestError or Interrupted, with how far it came and how to go on."""
+        started = time.monotonic()
+        try:
+            with progress.bar(f"loading {name}", self._checked.entries, self._begin) as draw:
+                asyncio.run(self._store(content, name, form, draw))
+        except KeyboardInterrupt:
+            raise Interrupted(f"interrupted: {self._so_far()}") from None
+        except RequestError as error:
+            raise RequestError(f"{error}; {self._so_far()}", error.status) from None
+        finally:
+            self._save()
+        if self._state_path is not None:
+            self._state_path.unlink(missing_ok=True)
+        seconds = time.monotonic() - started
+        stored = self._done - self._begin
+        return {"stored": stored, "before": self._begin, "bytes": self._bytes, "seconds": seconds,
+                "per_second": stored / seconds if seconds else 0.0}  # fmt: skip
+
+    async def _store(
+        self, content: BinaryIO, name: str, form: bulk.Format, draw: Callable[[int], None]
+    ) -> None:
+        content.seek(0)
+        found = bulk.entries(content, name, form)
+        for _ in range(self._begin):
+            next(found)
+
+        async with AsyncClient(self._nodes, timeout=self._timeout) as client:
+
+            async def put(index: int, numbered: tuple[int, bulk.Entry]) -> None:
+                number, entry = numbered
+                if entry.value is None:
+                    return
+                try:
+                    put_it = client.put if len(entry.value) <= MAX_VALUE else client.put_large
+                    await put_it(entry.key, entry.value, entry.ttl or self._ttl)
+                except RequestError as error:
+                    raise type(error)(f"{name}, line {number}: {error}", error.status) from None
+                self._bytes += len(entry.value)
+
+            def stored(prefix: int) -> None:
+                self._done = self._begin + prefix
+                draw(self._done)
+                if time.monotonic() - self._saved > SAVE_SECONDS:
+                    self._save()
+
+            await inflight.for_each(found, put, window=self._window, on_prefix=stored)
+
+    def _so_far(self) -> str:
+        stored = f"{self._done} of {self._checked.entries} entries are stored"
+        return stored if self._state_path is None else f"{stored}; the same command goes on from there"
+
+    def _save(self) -> None:
+        self._saved = time.monotonic()
+        if self._state_path is not None:
+            write_atomically(self._state_path, msgspec.json.encode(State(self._checked.digest, self._done)))
+
+
+def _opened(path: Path) -> BinaryIO:
+    """The file, or a copy of standard input that can be read twice. Raises ConfigError."""
+    if str(path) == "-":
+        copy = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
+        while part := sys.stdin.buffer.read(1 << 20):
+            copy.write(part)
+        copy.seek(0)
+        return copy
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+
+
+def _check(content: BinaryIO, name: str, form: bulk.Format) -> Checked:
+    """Read all of it: nothing is stored of a file that has a mistake. Raises ConfigError."""
+    digest = hashlib.blake2b(digest_size=16)
+    while part := content.read(1 << 20):
+        digest.update(part)
+    content.seek(0)
+    return Checked(digest.hexdigest(), bulk.count(bulk.entries(content, name, form)))
+
+
+def _resumed(path: Path, checked: Checked) -> int:
+    """How many entries an earlier run stored. Raises ConfigError if it had another content."""
+    try:
+        state = msgspec.json.decode(path.read_bytes(), type=State)
+    except FileNotFoundError:
+        return 0
+    except (OSError, msgspec.MsgspecError) as error:
+        raise ConfigError(
+            f"{path}: no state of an earlier run: {error}: remove it, or give --restart"
+        ) from None
+    if state.digest != checked.digest:
+        raise ConfigError(
+            f"{path} is of another content: the file was changed since: give --restart to begin anew"
+        )
+    return min(state.done, checked.entries)

@@ -1,0 +1,163 @@
+"""storage: the records of a running daemon, by its control socket, or of a stopped node, by its data directory.
+
+LevelDB is one process's at a time: with --data-dir the directory is locked as a daemon would lock it,
+and refused while one runs.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kdht.cli import control_client
+from kdht.cli.options import as_json, control_socket, emit
+from kdht.daemon.files import replacing
+from kdht.errors import ConfigError, StorageDamaged
+
+if TYPE_CHECKING:
+    from kdht.storage import LevelStore
+
+COMPACT_TIMEOUT = 3600.0
+Data = dict[str, Any]
+
+data_dir = click.option(
+    "--data-dir", "-d", type=click.Path(path_type=Path, file_okay=False),
+    help="The directory of a node that is stopped; else the running daemon is asked.",
+)  # fmt: skip
+stopped_dir = click.option(
+    "--data-dir", "-d", type=click.Path(path_type=Path, file_okay=False, exists=True), required=True,
+    help="The directory of a node that is stopped.",
+)  # fmt: skip
+
+
+@click.group()
+def storage() -> None:
+    """The records: figures, consistency, compaction, export and import."""
+
+
+@storage.command()
+@data_dir
+@control_socket
+@as_json
+def stats(data_dir: Path | None, socket_path: Path, as_json: bool) -> None:
+    """Show how much there is, and the database's own words."""
+    if data_dir is None:
+        data = control_client.call(socket_path, "storage")
+    else:
+        with _opened(data_dir) as store:
+            data = store.stats()._asdict()
+    emit(data, as_json, "storage.stats")
+
+
+@storage.command()
+@stopped_dir
+@as_json
+def check(data_dir: Path, as_json: bool) -> None:
+    """Read everything in a stopped node's database and hold it against checksums, index and counts.
+
+    Ends with status 3 if anything is wrong. Changes no record.
+    """
+    with _opened(data_dir) as store:
+        found = store.audit()
+    emit(found._asdict(), as_json, "storage.checked")
+    if found.problems:
+        raise StorageDamaged(
+            f"{data_dir}: {len(found.problems)} problems: export what can be read, or restore a backup"
+        )
+
+
+@storage.command()
+@data_dir
+@control_socket
+@as_json
+def compact(data_dir: Path | None, socket_path: Path, as_json: bool) -> None:
+    """Rewrite the database without what was replaced or removed."""
+    if data_dir is None:
+        data = control_client.call_slow(socket_path, COMPACT_TIMEOUT, "compact")
+    else:
+        with _opened(data_dir) as store:
+            before = store.stats().disk_bytes
+            store.compact()
+            data = {"before": before, "after": store.stats().disk_bytes}
+    emit(data, as_json, "storage.compacted")
+
+
+@storage.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@data_dir
+@control_socket
+@as_json
+def export(file: Path, data_dir: Path | None, socket_path: Path, as_json: bool) -> None:
+    """Write this node's records, tombstones too, to FILE as JSON lines, whole or not at all: for `storage import`.
+
+    Keys are hashes: the names that clients use are not kept anywhere.
+    """
+    from kdht.cli import archive
+
+    with replacing(file, mode=0o600) as target:
+        if data_dir is None:
+            count = archive.write(target, archive.from_daemon(socket_path))
+        else:
+            with _opened(data_dir) as store:
+                count = archive.write(target, archive.from_store(store))
+    emit({"file": str(file), "records": count}, as_json, "storage.exported")
+
+
+@storage.command("import")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--data-dir", "-d", type=click.Path(path_type=Path, file_okay=False), required=True,
+              help="The directory of a node that is stopped, or a new one.")  # fmt: skip
+@as_json
+def import_(file: Path, data_dir: Path, as_json: bool) -> None:
+    """Put the records of an exported FILE into a stopped node's database.
+
+    The whole file is checked first. Of two records for a key the newer one stays, so it may be repeated.
+    """
+    from kdht.cli import archive
+
+    count = archive.check(file)
+    with _opened(data_dir, make=True) as store:
+        newest = archive.read_into(store, file, count)
+    emit({"file": str(file), "records": count, "newest": newest}, as_json, "storage.imported")
+
+
+@contextmanager
+def _opened(path: Path, make: bool = False) -> Iterator["LevelStore"]:
+    """The store of a node that is not running; `make`: a new one if there is none.
+
+    Raises StorageLocked, StorageError, and ConfigError where there is none.
+    """
+    from kdht.daemon.datadir import DataDir
+    from kdht.storage import LevelStore
+
+    if not make and not (path / "records" / "CURRENT").exists():
+        raise ConfigError(f"{path} holds no records of a node: name its data directory with --data-dir")
+    with _as_owner(path):
+        data = DataDir.open(path)
+        try:
+            store = LevelStore(data.records)
+            try:
+                yield store
+            finally:
+                store.close()
+        finally:
+            data.close()
+
+
+@contextmanager
+def _as_owner(path: Path) -> Iterator[None]:
+    """Root becomes the directory's owner for a while: what LevelDB writes must stay the daemon's."""
+    if os.geteuid() != 0 or not path.exists():
+        yield
+        return
+    found, group = path.stat(), os.getegid()
+    os.setegid(found.st_gid)
+    os.seteuid(found.st_uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(group)

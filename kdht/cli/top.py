@@ -1,0 +1,107 @@
+"""top: what the node does now. Two looks at its counters, and what lies between them.
+
+The counters are the daemon's (`stats`); a rate is their difference over the time between the
+looks. How long a request takes is not the daemon's to know: one TRACE a look, of a key chosen
+at random, is sent through the node and timed here.
+"""
+
+import secrets
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any
+
+import click
+
+from kdht.cli import control_client
+from kdht.cli.options import as_json, control_socket, emit_line
+from kdht.errors import RequestError
+
+PROBE_TIMEOUT = 1.0
+Data = dict[str, Any]
+
+
+@click.command()
+@control_socket
+@click.option("--interval", "-i", type=click.FloatRange(0.1, 3600), default=1.0, show_default=True,
+              help="Seconds between two looks.")  # fmt: skip
+@click.option("--count", "-c", type=click.IntRange(1), help="End after so many looks; else at Ctrl-C.")
+@click.option("--once", is_flag=True, help="As --count 1.")
+@click.option("--probe/--no-probe", default=True, help="Time one request through the node at each look.")
+@as_json
+def top(
+    socket_path: Path, interval: float, count: int | None, once: bool, probe: bool, as_json: bool
+) -> None:
+    """Show the node's rates, round trips, queues, table and storage, live.
+
+    JSON is one object a line.
+    """
+    samples = _samples(socket_path, interval, 1 if once else count, probe)
+    if as_json:
+        for sample in samples:
+            emit_line(sample)
+        return
+    from kdht.cli.draw import top as draw
+
+    draw.live(samples)
+
+
+def _samples(path: Path, interval: float, count: int | None, probe: bool) -> Iterator[Data]:
+    """A look every `interval` seconds, the first one interval after the start."""
+    before, at = control_client.call(path, "stats"), time.monotonic()
+    number = 0
+    while count is None or number < count:
+        time.sleep(max(0.0, at + interval - time.monotonic()))
+        stats, now = control_client.call(path, "stats"), time.monotonic()
+        status = control_client.call(path, "status")
+        table = control_client.call(path, "table")
+        yield {
+            "seconds": now - at,
+            "status": status,
+            "rates": rates(before, stats, now - at),
+            "stats": stats,
+            "round_trips": round_trips(table),
+            "probe_ms": _probe(status["address"]) if probe else None,
+        }
+        before, at = stats, now
+        number += 1
+
+
+def rates(before: Mapping[str, Any], after: Mapping[str, Any], seconds: float) -> Data:
+    """Every counter's growth a second, groups within groups kept; what is no number is left out."""
+    found: Data = {}
+    for name, value in after.items():
+        old = before.get(name)
+        if isinstance(value, Mapping):
+            found[name] = rates(old if isinstance(old, Mapping) else {}, value, seconds)
+        elif isinstance(value, (int, float)) and not isinstance(value, bool):
+            grown = value - (old if isinstance(old, (int, float)) else 0)
+            found[name] = max(grown, 0) / seconds if seconds else 0.0
+    return found
+
+
+def round_trips(table: Mapping[str, Any]) -> Data | None:
+    """Milliseconds to the contacts: the least, the median, the 90th percentile, the most."""
+    known = sorted(
+        contact["rtt_ms"]
+        for bucket in table["buckets"]
+        for contact in bucket["contacts"]
+        if contact["rtt_ms"] is not None
+    )
+    if not known:
+        return None
+    p90 = quantiles(known, n=10, method="inclusive")[-1] if len(known) > 1 else known[0]
+    return {"contacts": len(known), "min": known[0], "p50": median(known), "p90": p90, "max": known[-1]}
+
+
+def _probe(address: str) -> float | None:
+    """Milliseconds until the owner of some key has answered through this node; None without an answer."""
+    from kdht.client import Client
+
+    try:
+        with Client(address, timeout=PROBE_TIMEOUT, attempts=2) as client:
+            path = client.trace(secrets.token_bytes(16))
+    except RequestError:
+        return None
+    return path[-1].rtt * 1000 if path and path[-1].owner and path[-1].rtt is not None else None

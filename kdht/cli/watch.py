@@ -1,0 +1,85 @@
+"""watch: what a key holds, now and after every change, as lines or as a file that follows it."""
+
+import time
+from collections.abc import Generator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kdht.cli.data_commands import described
+from kdht.cli.keys import KeyType, key_text
+from kdht.cli.nodes import Target, asks_nodes
+from kdht.cli.options import emit_line
+from kdht.client import MAX_LEASE, Client, is_manifest
+from kdht.daemon.files import write_atomically
+from kdht.errors import NotFound
+from kdht.wire import Record
+
+MOST_SHOWN = 60
+"""Characters of a value that a line has room for."""
+
+
+@click.command()
+@click.argument("key", type=KeyType())
+@click.option("--count", "-c", type=click.IntRange(1), help="End after so many states; else at Ctrl-C.")
+@click.option("--output", "-o", type=click.Path(path_type=Path, dir_okay=False),
+              help="Keep the value in this file, whole at any time; without a value there is no file.")  # fmt: skip
+@click.option("--lease", type=click.IntRange(1, MAX_LEASE), default=30, show_default=True,
+              help="Seconds that the nodes remember it; a third of that after they fell silent it is noticed.")  # fmt: skip
+@asks_nodes
+def watch(
+    key: str | bytes, count: int | None, output: Path | None, lease: int, target: Target, as_json: bool
+) -> None:
+    """Tell what KEY holds now, and after every change. Changes that follow quickly upon each other may be told as one.
+
+    JSON is one object a line. Ends with status 6 when no node answers any more.
+    """
+    with (
+        Client(target.nodes, timeout=target.timeout) as client,
+        closing(_states(client, key, lease)) as states,
+    ):
+        for number, record in enumerate(states, 1):
+            if output is not None:
+                _keep(output, record)
+            _tell(key, record, as_json)
+            if number == count:
+                return
+
+
+def _states(client: Client, key: str | bytes, lease: int) -> Generator[Record | None]:
+    """Whole records, and None where there is none."""
+    with closing(client.watch(key, lease=lease)) as events:
+        for record in events:
+            if record is None or not is_manifest(record.value):
+                yield record
+                continue
+            try:
+                yield record._replace(value=client.get_large(key))
+            except NotFound:
+                continue  # deleted meanwhile: the next event says so
+
+
+def _keep(output: Path, record: Record | None) -> None:
+    if record is None:
+        output.unlink(missing_ok=True)
+    else:
+        write_atomically(output, record.value, mode=0o666)
+
+
+def _tell(key: str | bytes, record: Record | None, as_json: bool) -> None:
+    if as_json:
+        data: dict[str, Any] = {"key": key_text(key), "value": None, "base64": None, "version": 0}
+        emit_line({**data, **(described(key, record) if record else {}), "at": time.time()})
+        return
+    what = "no value" if record is None else f"version {record.version}  {_line(record.value)}"
+    click.echo(f"{time.strftime('%H:%M:%S')}  {what}")
+
+
+def _line(value: bytes) -> str:
+    """The beginning of a value, with nothing in it that a terminal would obey."""
+    text = value[: 4 * MOST_SHOWN].decode(errors="backslashreplace")
+    shown = "".join(each if each.isprintable() else repr(each)[1:-1] for each in text[:MOST_SHOWN])
+    more = "..." if len(text) > MOST_SHOWN else ""
+    return f"{len(value):,} bytes: {shown}{more}"

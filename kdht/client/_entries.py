@@ -1,0 +1,157 @@
+"""What a client knows of the nodes that it may ask: how long they take, which one is dead, what hedges cost.
+
+No I/O and no clock. A node is dead when its port is closed, or when SILENT_TRIES tries in a row had no
+answer; then it is left out, and asked again beside another request after 1, 2, 4, ... seconds.
+"""
+
+from collections import defaultdict
+
+from kdht._shared import Op
+
+START_LATE = 0.03
+START_RTO = 0.25
+MIN_LATE = 0.001
+MIN_RTO = 0.02
+MAX_RTO = 2.0
+
+SILENT_TRIES = 3
+FIRST_PROBE = 1.0
+LAST_PROBE = 30.0
+"""The shortest and the longest time after which a dead node is asked again, seconds."""
+
+HEDGE_SHARE = 0.1
+"""What every request adds to the hedges that may be sent."""
+HEDGE_BURST = 64.0
+
+
+class RoundTrip:
+    """How long one kind of request takes, seconds, from measured round trips (RFC 6298, section 2).
+
+    `late`: the usual latency is passed, another try may help. `rto`, twice that, for what is only slow should
+    seldom be done twice: it is time to take it for lost.
+    """
+
+    __slots__ = ("_smoothed", "_variation", "late", "rto")
+
+    def __init__(self) -> None:
+        self.late = START_LATE
+        self.rto = START_RTO
+        self._smoothed = self._variation = 0.0
+
+    @property
+    def is_known(self) -> bool:
+        """Whether anything was measured."""
+        return self._smoothed > 0
+
+    def sample(self, rtt: float) -> None:
+        """Take in one measured round trip, seconds."""
+        if self._smoothed:
+            self._variation += (abs(self._smoothed - rtt) - self._variation) / 4
+            self._smoothed += (rtt - self._smoothed) / 8
+        else:
+            self._smoothed, self._variation = rtt, rtt / 2
+        usual = self._smoothed + 4 * self._variation
+        self.late = min(max(MIN_LATE, usual), MAX_RTO)
+        self.rto = min(max(MIN_RTO, 2 * usual), MAX_RTO)
+
+
+class Entry:
+    """One node: its round trips by op, and whether it lives as far as is known."""
+
+    __slots__ = ("answered_at", "dead", "missed_at", "misses", "probe_at", "probe_wait", "round_trips")
+
+    def __init__(self) -> None:
+        self.round_trips: defaultdict[Op, RoundTrip] = defaultdict(RoundTrip)
+        self.misses = 0
+        """Tries without an answer since the last one with, each sent after the one before was missed:
+        of requests under way together those behind one dead node are missed together."""
+        self.missed_at = float("-inf")
+        self.answered_at = float("-inf")
+        self.dead = False
+        self.probe_at = 0.0
+        self.probe_wait = FIRST_PROBE
+
+
+class Entries:
+    """All of them; `current` is the one that the next request asks first."""
+
+    def __init__(self, count: int) -> None:
+        self.all = [Entry() for _ in range(count)]
+        self.current = 0
+        self._usual: defaultdict[Op, RoundTrip] = defaultdict(RoundTrip)
+        """At all of them: what is expected of one that was not asked before."""
+
+    def __getitem__(self, node: int) -> Entry:
+        return self.all[node]
+
+    def after(self, node: int) -> int:
+        """The next living node in the round, which may be the same; the next one if none lives."""
+        count = len(self.all)
+        ring = [(node + step) % count for step in range(1, count + 1)]
+        return next((each for each in ring if not self.all[each].dead), ring[0])
+
+    def round_trip(self, node: int, op: Op) -> RoundTrip:
+        """How long that takes there, or as long as nothing is known, at the others."""
+        own = self.all[node].round_trips[op]
+        return own if own.is_known else self._usual[op]
+
+    def answered(self, node: int, op: Op, rtt: float | None, now: float) -> None:
+        """A reply came; `rtt` None where it tells nothing of the usual time."""
+        entry = self.all[node]
+        if rtt is not None:
+            entry.round_trips[op].sample(rtt)
+            self._usual[op].sample(rtt)
+        entry.misses = 0
+        entry.answered_at = now
+        if entry.dead:
+            entry.dead, entry.probe_wait = False, FIRST_PROBE
+
+    def missed(self, node: int, sent: float, now: float) -> None:
+        """A try, of the time `sent`, had no answer in time: the node's fault, or that of one behind it."""
+        entry = self.all[node]
+        if sent < entry.missed_at:
+            return
+        entry.misses += 1
+        entry.missed_at = now
+        if entry.misses >= SILENT_TRIES:
+            self.died(node, now)
+
+    def died(self, node: int, now: float) -> None:
+        """It is dead, as far as can be seen."""
+        entry = self.all[node]
+        if not entry.dead:
+            entry.dead, entry.probe_at = True, now + entry.probe_wait
+        if node == self.current:
+            self.current = self.after(node)
+
+    def to_probe(self, now: float) -> int | None:
+        """A dead node that it is time to ask again; each is named once in its time."""
+        for node, entry in enumerate(self.all):
+            if entry.dead and now >= entry.probe_at:
+                entry.probe_wait = min(entry.probe_wait * 2, LAST_PROBE)
+                entry.probe_at = now + entry.probe_wait
+                return node
+        return None
+
+
+class HedgeBudget:
+    """A token bucket: hedges are at most HEDGE_SHARE of the requests, beyond a burst.
+
+    A hedge that brought the answer is paid back: it did what a retry would have done, only earlier.
+    So dead nodes do not use the budget up, and an overloaded cluster, whose answers come late, does.
+    """
+
+    def __init__(self) -> None:
+        self.tokens = HEDGE_BURST
+
+    def request(self) -> None:
+        self.tokens = min(self.tokens + HEDGE_SHARE, HEDGE_BURST)
+
+    def take(self) -> bool:
+        if self.tokens < 1:
+            return False
+        self.tokens -= 1
+        return True
+
+    def pay_back(self, count: int) -> None:
+        self.tokens = min(self.tokens + count, HEDGE_BURST)

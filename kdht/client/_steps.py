@@ -1,0 +1,162 @@
+"""Operations of several requests, as generators that both clients run.
+
+An operation yields a Call and is sent its Answer, or yields Many calls and goes on when all are
+answered; a failure is raised where it yielded. So what an operation means stands in one place, and how
+to wait in the two clients.
+"""
+
+from collections.abc import Callable, Generator, Iterable
+from typing import Any, NamedTuple, TypeAlias, TypeVar
+
+from kdht._shared import Status
+from kdht.client import _calls as calls
+from kdht.client._calls import Answer, Call, Hop, Key
+from kdht.client._exchange import Exchange
+from kdht.client._session import Session
+from kdht.errors import NotFound, RequestTimeout
+from kdht.wire import Buffer, Record
+
+T = TypeVar("T")
+
+WINDOW = 64
+"""Requests at once."""
+
+
+class Many(NamedTuple):
+    """Calls to make, `window` at once; `on_answer` hears each of them, in whatever order they come."""
+
+    calls: Iterable[Call]
+    on_answer: Callable[[Call, Answer], None]
+    window: int = WINDOW
+
+
+Steps: TypeAlias = Generator[Call | Many, Any, T]
+
+
+class Flight:
+    """Many under way on a session: the first failure ends it."""
+
+    def __init__(self, session: Session, many: Many, on_done: Callable[[], None]) -> None:
+        self.error: Exception | None = None
+        self.done = False
+        self._session = session
+        self._left = iter(many.calls)
+        self._on_answer = many.on_answer
+        self._on_done = on_done
+        self._window = max(many.window, 1)
+        self._flying: set[Exchange] = set()
+
+    def start(self, now: float) -> None:
+        """Send as many as may be under way."""
+        for _ in range(self._window):
+            if not self._next(now):
+                break
+        self._land()
+
+    def end(self) -> None:
+        """Forget what is under way."""
+        for exchange in self._flying:
+            self._session.forget(exchange)
+        self._flying.clear()
+        self.done = True
+
+    def _next(self, now: float) -> bool:
+        try:
+            call = next(self._left, None)
+        except Exception as error:
+            self.error = error
+            call = None
+        if call is None:
+            return False
+        self._flying.add(self._session.start(call, now, self._finished))
+        return True
+
+    def _finished(self, exchange: Exchange, now: float) -> None:
+        self._flying.discard(exchange)
+        try:
+            self._on_answer(exchange.call, exchange.result())
+        except Exception as error:
+            self.error = error
+        if self.error is None:
+            self._next(now)
+        self._land()
+
+    def _land(self) -> None:
+        if not self.done and (self.error is not None or not self._flying):
+            self.end()
+            self._on_done()
+
+
+def put(key: Key, value: Buffer, ttl: int | None, if_version: int | None) -> Steps[int]:
+    """The new version. Raises Conflict where the condition does not hold.
+
+    A CONFLICT after a try that may have been carried out may be our own write's: it was if a quorum read
+    finds our value under a version greater than the one given.
+    """
+    call = calls.put(key, value, ttl, if_version)
+    answer = yield call
+    if answer.status is Status.OK:
+        return calls.record(answer).version
+    assert if_version is not None
+    if not answer.ambiguous:
+        raise calls.conflict(call, calls.record(answer).version)
+    found = yield from _standing(key)
+    if found is not None and found.version > if_version and found.value == value:
+        return found.version
+    raise calls.conflict(call, found.version if found else 0)
+
+
+def delete(key: Key, if_version: int | None) -> Steps[bool]:
+    """Whether there was a value. Raises Conflict where the condition does not hold."""
+    call = calls.delete(key, if_version)
+    answer = yield call
+    if answer.status is not Status.CONFLICT:
+        return answer.status is Status.OK
+    if not answer.ambiguous:
+        raise calls.conflict(call, calls.record(answer).version)
+    found = yield from _standing(key)
+    if found is None:
+        return True
+    raise calls.conflict(call, found.version)
+
+
+def _standing(key: Key) -> Steps[Record | None]:
+    """What a majority of the replicas has."""
+    try:
+        return calls.record((yield calls.get(key, quorum=True)))
+    except NotFound:
+        return None
+
+
+def trace(key: Key, max_hops: int) -> Steps[list[Hop]]:
+    """The nodes on the key's way; ends where one does not answer."""
+    path: list[Hop] = []
+    while calls.goes_on(path, max_hops):
+        try:
+            path.append(calls.hop((yield calls.trace(key, len(path) + 1))))
+        except RequestTimeout:
+            path.append(calls.hop(None))
+    return path
+
+
+def get_many(keys: Iterable[Key], window: int) -> Steps[dict[Key, bytes]]:
+    """The values of those keys that have one."""
+    found: dict[Key, bytes] = {}
+
+    def take(call: Call, answer: Answer) -> None:
+        if answer.status is Status.OK:
+            found[call.name] = calls.record(answer).value
+
+    yield Many((calls.get(key)._replace(accepts=calls.NOT_FOUND) for key in keys), take, window)
+    return found
+
+
+def put_many(values: Iterable[tuple[Key, Buffer]], ttl: int | None, window: int) -> Steps[dict[Key, int]]:
+    """The versions."""
+    versions: dict[Key, int] = {}
+
+    def take(call: Call, answer: Answer) -> None:
+        versions[call.name] = calls.record(answer).version
+
+    yield Many((calls.put(key, value, ttl) for key, value in values), take, window)
+    return versions

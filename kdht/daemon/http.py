@@ -1,0 +1,152 @@
+"""A small HTTP server for pages that only tell: GET and HEAD, one answer a connection (RFC 9112, through h11).
+
+Contract: all that a caller decides is bounded: connections at once, bytes of a request, seconds until its
+answer has been taken. A caller's fault is answered and forgotten, a page's fault is logged and
+answered with 500; neither reaches the daemon.
+"""
+
+import asyncio
+import logging
+import socket
+from collections.abc import Awaitable, Callable, Mapping
+from http import HTTPStatus
+from typing import NamedTuple
+from urllib.parse import parse_qs, urlsplit
+
+import h11
+
+log = logging.getLogger(__name__)
+
+MAX_REQUEST = 8 << 10
+MAX_CALLERS = 32
+SECONDS = 10.0
+READ_AT_ONCE = 4 << 10
+METHODS = (b"GET", b"HEAD")
+TEXT = "text/plain; charset=utf-8"
+
+
+class Request(NamedTuple):
+    path: str
+    query: dict[str, str]
+    """The first value of each name."""
+    headers: dict[str, str]
+    """By name in lower case."""
+
+
+class Answer(NamedTuple):
+    body: bytes
+    status: int = 200
+    content_type: str = TEXT
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+Page = Callable[[Request], Awaitable[Answer]]
+
+
+def refusal(status: int, words: str) -> Answer:
+    """An answer that is one line of text."""
+    return Answer(f"{words}\n".encode(), status)
+
+
+class HttpServer:
+    """Serves `pages`, by path, on a listening socket, from `start` to `stop`, in the running event loop."""
+
+    def __init__(self, listener: socket.socket, pages: Mapping[str, Page]) -> None:
+        self._listener = listener
+        self._pages = pages
+        self._server: asyncio.Server | None = None
+        self._callers: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_server(self._serve, sock=self._listener, limit=MAX_REQUEST)
+
+    async def stop(self) -> None:
+        """Close the socket; callers that wait are cut off. May be called again."""
+        if self._server is None:
+            return
+        self._server.close()
+        self._server = None
+        for task in self._callers:
+            task.cancel()
+        await asyncio.gather(*self._callers, return_exceptions=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._callers.add(task)
+        writer.transport.set_write_buffer_limits(0)  # so that drain() ends when all was taken
+        try:
+            async with asyncio.timeout(SECONDS):
+                await self._converse(reader, writer)
+            writer.close()
+        except (OSError, TimeoutError, asyncio.CancelledError):
+            writer.transport.abort()
+        finally:
+            self._callers.discard(task)
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_REQUEST)
+        is_head = False
+        try:
+            if len(self._callers) > MAX_CALLERS:
+                answer = refusal(503, f"{MAX_CALLERS} callers are served already: try again later")
+            elif asked := await _request(connection, reader):
+                is_head = asked.method == b"HEAD"
+                answer = await self._answer(asked)
+            else:
+                return
+        except h11.RemoteProtocolError as error:
+            answer = refusal(error.error_status_hint, str(error))
+        writer.write(_encoded(connection, answer, is_head))
+        await writer.drain()
+
+    async def _answer(self, asked: h11.Request) -> Answer:
+        if asked.method not in METHODS:
+            return refusal(405, "only GET and HEAD")
+        try:
+            request = _parsed(asked)
+        except ValueError as error:
+            return refusal(400, f"no valid target: {error}")
+        page = self._pages.get(request.path)
+        if page is None:
+            return refusal(404, f"no such page; there are {', '.join(self._pages)}")
+        try:
+            return await page(request)
+        except Exception:
+            log.exception("a page failed", extra={"path": request.path})
+            return refusal(500, "an error inside the daemon: its log says more")
+
+
+async def _request(connection: h11.Connection, reader: asyncio.StreamReader) -> h11.Request | None:
+    """The request's head; None where the caller went away. Raises RemoteProtocolError."""
+    while True:
+        event = connection.next_event()
+        if event is h11.NEED_DATA:
+            connection.receive_data(await reader.read(READ_AT_ONCE))
+        elif isinstance(event, h11.Request):
+            return event
+        else:
+            return None
+
+
+def _parsed(asked: h11.Request) -> Request:
+    parts = urlsplit(asked.target.decode("ascii"))
+    query = parse_qs(parts.query, keep_blank_values=True, max_num_fields=8, errors="strict")
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in asked.headers}
+    return Request(parts.path, {name: values[0] for name, values in query.items()}, headers)
+
+
+def _encoded(connection: h11.Connection, answer: Answer, is_head: bool) -> bytes:
+    headers = [
+        ("Content-Type", answer.content_type),
+        ("Content-Length", str(len(answer.body))),
+        ("Cache-Control", "no-store"),
+        ("X-Content-Type-Options", "nosniff"),
+        ("Connection", "close"),
+        *answer.headers,
+    ]
+    reason = HTTPStatus(answer.status).phrase
+    events: list[h11.Event] = [h11.Response(status_code=answer.status, reason=reason, headers=headers)]
+    if not is_head:
+        events.append(h11.Data(data=answer.body))
+    return b"".join(connection.send(event) or b"" for event in events)

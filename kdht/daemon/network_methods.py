@@ -1,0 +1,121 @@
+"""What the control socket may be asked about the overlay: look a key up, who holds it, join through others."""
+
+import asyncio
+import time
+from concurrent.futures import Future
+
+import msgspec
+
+from kdht._shared import ID_LEN
+from kdht.daemon.control import Method, Params, taken
+from kdht.daemon.running import Running
+from kdht.daemon.wiring import Parts
+from kdht.errors import ConfigError
+from kdht.node.replicas.holders import Holder
+from kdht.wire import Address, Contact, split_port
+
+MAX_ADDRESSES = 64
+
+
+class KeyParams(msgspec.Struct, forbid_unknown_fields=True):
+    key: str
+    """40 hexadecimal digits."""
+
+
+class JoinParams(msgspec.Struct, forbid_unknown_fields=True):
+    addresses: list[str]
+    """Numeric addresses with their ports."""
+
+
+class NetworkMethods:
+    """The methods of one daemon's overlay."""
+
+    def __init__(self, running: Running) -> None:
+        self._running = running
+
+    def table(self) -> dict[str, Method]:
+        return {
+            "lookup": Method(self._lookup),
+            "replicas": Method(self._replicas),
+            "join": Method(self._join, owner_only=True),
+        }
+
+    async def _lookup(self, params: Params) -> dict[str, object]:
+        """Ask the network for the nodes closest to a key, this one among them."""
+        parts, _ = self._running()
+        key = id_of(taken(params, KeyParams).key)
+        nodes = _ranked(key, [*await parts.driver.lookup(key), parts.contact])
+        return {"node_id": parts.contact.id.hex(), "nodes": [_plain(contact) for contact in nodes]}
+
+    async def _replicas(self, params: Params) -> dict[str, object]:
+        """What each of the nodes closest to a key holds of it, as many as there should be replicas."""
+        parts, _ = self._running()
+        key = id_of(taken(params, KeyParams).key)
+        nodes = _ranked(key, [*await parts.driver.lookup(key), parts.contact])
+        chosen = nodes[: parts.coordinator.policy.replicas]
+        others = [contact.address for contact in chosen if contact != parts.contact]
+        held = {holder.address: holder for holder in await _survey(parts, key, others)}
+        if parts.contact in chosen:
+            own = await asyncio.to_thread(parts.store.get, key, time.time())
+            held[parts.contact.address] = Holder(parts.contact.address, True, own)
+        return {
+            "wanted": parts.coordinator.policy.replicas,
+            "replicas": [{**_plain(contact), **_held(held[contact.address])} for contact in chosen],
+        }
+
+    async def _join(self, params: Params) -> dict[str, object]:
+        """Ask these addresses for the cluster; who answers is in the table soon after."""
+        parts, _ = self._running()
+        wanted = taken(params, JoinParams).addresses
+        if not 1 <= len(wanted) <= MAX_ADDRESSES:
+            raise ConfigError(f"join takes 1 to {MAX_ADDRESSES} addresses, not {len(wanted)}")
+        addresses = [_address(text) for text in wanted]
+        parts.driver.join(addresses)
+        return {"addresses": [str(address) for address in addresses]}
+
+
+def _ranked(key: bytes, nodes: list[Contact]) -> list[Contact]:
+    """Nearest first."""
+    wanted = int.from_bytes(key, "big")
+    return sorted(nodes, key=lambda contact: int.from_bytes(contact.id, "big") ^ wanted)
+
+
+async def _survey(parts: Parts, key: bytes, addresses: list[Address]) -> list[Holder]:
+    """What these nodes hold; the answers come on the transport's thread."""
+    found: Future[list[Holder]] = Future()
+    parts.coordinator.survey(key, addresses, found.set_result, time.time())
+    return await asyncio.wrap_future(found)
+
+
+def _plain(contact: Contact) -> dict[str, object]:
+    return {"id": contact.id.hex(), "address": str(contact.address)}
+
+
+def _held(holder: Holder) -> dict[str, object]:
+    """`version` 0: it has no record; a tombstone has a version."""
+    record = holder.record
+    return {
+        "answered": holder.answered,
+        "version": record.version if record else 0,
+        "deleted": bool(record and record.deleted),
+        "expiry": record.expiry if record else 0,
+        "bytes": len(record.value) if record else 0,
+    }
+
+
+def id_of(text: str) -> bytes:
+    """A key or node ID from its hexadecimal digits. Raises ConfigError."""
+    try:
+        found = bytes.fromhex(text)
+    except ValueError:
+        found = b""
+    if len(found) != ID_LEN:
+        raise ConfigError(f"{text[:60]!r} is no ID: an ID has {2 * ID_LEN} hexadecimal digits")
+    return found
+
+
+def _address(text: str) -> Address:
+    try:
+        return Address.of(*split_port(text))
+    except ValueError as error:
+        raise ConfigError(f"{text[:60]!r} is no numeric address: {error}") from None

@@ -1,0 +1,48 @@
+"""How long the node's work takes: the clock is read here, once a batch or a write, never for each packet.
+
+What the datapaths do, hot answers included, is not timed: that is microseconds, and a clock would
+be a good part of them.
+"""
+
+import os
+import time
+from collections.abc import Sequence
+
+from kdht._shared import Op
+from kdht.histogram import Histogram
+from kdht.storage import LevelStore, Result, Write
+
+LATE_OPS = (Op.GET, Op.PUT, Op.DELETE, Op.QUORUM_GET, Op.WATCH)
+
+
+class Timings:
+    """One node's. Thread-safe."""
+
+    def __init__(self) -> None:
+        self.requests = {op: Histogram() for op in LATE_OPS}
+        """From a request's arrival at the service to its answer, by op."""
+        self.group = Histogram()
+        """One group of writes, from LevelDB's reads to the end of its sync."""
+
+    def at_once(self, reads: int, begun: float) -> None:
+        """A batch was answered that was begun at `begun` (perf_counter): as long as its last read took all."""
+        if reads:
+            self.requests[Op.GET].observe(time.perf_counter() - begun, reads)
+
+    def late(self, op: int, arrived: float) -> None:
+        """A request that arrived at `arrived`, Unix seconds, is answered."""
+        self.requests[Op(op)].observe(max(time.time() - arrived, 0.0))
+
+
+class TimedStore(LevelStore):
+    """The store, each group that it writes timed."""
+
+    def __init__(self, path: str | os.PathLike[str], group: Histogram) -> None:
+        super().__init__(path)
+        self._group = group
+
+    def apply(self, writes: Sequence[Write], now: float) -> list[Result]:
+        begun = time.perf_counter()
+        results = super().apply(writes, now)
+        self._group.observe(time.perf_counter() - begun)
+        return results

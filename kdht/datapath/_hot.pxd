@@ -1,0 +1,38 @@
+# cython: language_level=3
+"""Records at hand for the loop of the socket datapath, which has no GIL."""
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+
+cdef extern from "kdht_hot.h" nogil:
+    struct kdht_hot_slot:
+        uint32_t sequence
+        uint32_t room
+        uint8_t key[20]
+        uint32_t flags
+        uint64_t version
+        uint64_t expiry
+        uint8_t value[1]  # KDHT_MAX_VALUE in the header
+    uint32_t kdht_hot_begin(const uint32_t *sequence)
+    int kdht_hot_same(const uint32_t *sequence, uint32_t begun)
+    void kdht_hot_open(uint32_t *sequence)
+    void kdht_hot_close(uint32_t *sequence)
+
+
+cdef uint32_t write_body(uint8_t *body, uint64_t version, uint64_t expiry, uint32_t flags,
+                         const uint8_t *value, uint32_t length, double now) noexcept nogil
+cdef kdht_hot_slot *find(kdht_hot_slot *first, uint32_t ways, const uint8_t *key) noexcept nogil
+
+
+cdef class HotRecords:
+    cdef kdht_hot_slot *slots
+    cdef uint32_t ways
+    cdef uint64_t mask   # of the sets' number
+    cdef uint64_t epoch  # steps with every clear
+    cdef uint64_t begun(self, bytes key) except? 0
+    cpdef bint fill(self, bytes key, uint64_t begun, uint64_t version, uint64_t expiry, uint32_t flags,
+                    bytes value) except -1
+    cdef kdht_hot_slot *_set(self, bytes key) except NULL
+    cdef kdht_hot_slot *_first(self, const uint8_t *key) noexcept nogil
+    cdef kdht_hot_slot *_place(self, kdht_hot_slot *first, const uint8_t *key) noexcept
+    cdef int look_up(self, const uint8_t *key, double now, uint8_t *body) noexcept nogil

@@ -1,0 +1,33 @@
+"""Who holds what: the stores of nodes, read from their disks when their daemons have ended."""
+
+import time
+from collections.abc import Iterable
+
+from kdht.lab.cluster import Node
+from kdht.storage import LevelStore, Stored
+
+Census = dict[bytes, dict[str, Stored]]
+"""For each key, the records that nodes have, by the node's name."""
+
+
+def take(nodes: Iterable[Node]) -> Census:
+    """All live records and tombstones. The daemons must have ended: LevelDB lets one process in.
+
+    Raises StorageError for a database that cannot be read.
+    """
+    found: Census = {}
+    for node in nodes:
+        store = LevelStore(node.records)
+        try:
+            for key, record in store.scan(time.time()):
+                found.setdefault(key, {})[node.name] = record
+        finally:
+            store.close()
+    return found
+
+
+def closest(nodes: Iterable[tuple[bytes, str]], key: bytes, count: int) -> list[str]:
+    """The names of the `count` nodes, given as (ID, name), that are nearest to the key."""
+    number = int.from_bytes(key, "big")
+    near = sorted(nodes, key=lambda node: int.from_bytes(node[0], "big") ^ number)
+    return [name for _, name in near[:count]]

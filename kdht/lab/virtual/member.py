@@ -1,0 +1,136 @@
+"""One virtual node: core, transport and control plane on a MemoryNetwork, and its records if it keeps any."""
+
+from collections.abc import Callable, Iterable
+from random import Random
+
+from kdht._routing import Core
+from kdht._shared import ID_BITS
+from kdht.datapath.base import Datagram
+from kdht.datapath.memory import MemoryNetwork
+from kdht.keys import derive
+from kdht.lab.virtual.records import Records
+from kdht.node.events import ContactAdded, ContactDrained, Event
+from kdht.node.node import Node
+from kdht.node.options import Options
+from kdht.node.repair import RepairOptions
+from kdht.node.replicas import Policy
+from kdht.storage import MemoryStore
+from kdht.wire import Address, Contact
+
+KEY = derive(0, b"the virtual clusters' secret")
+
+OnPublish = Callable[["Member", int, list[Contact]], None]
+"""Hears of each bucket that a member publishes."""
+
+
+class Member:
+    """One node with its core and transport. What it publishes goes to the core.
+
+    With a `policy` it serves requests and keeps records, in `store`; without, it routes only.
+    """
+
+    def __init__(
+        self,
+        network: MemoryNetwork,
+        contact: Contact,
+        seed: int,
+        options: Options | None = None,
+        *,
+        policy: Policy | None = None,
+        store: MemoryStore | None = None,
+        on_publish: OnPublish | None = None,
+    ) -> None:
+        self.contact = contact
+        self.network = network
+        self.core = Core()
+        self.core.configure(
+            self_id=contact.id,
+            port=contact.port,
+            own=[contact.ip],
+            source4=contact.ip,
+            source6=None,
+            keys=[(KEY.epoch, KEY.tag)],
+            cookie_key=KEY.cookie,
+            cookies=False,
+        )
+        self.on_publish = on_publish
+        self.node = Node(contact, [KEY], self._publish, Random(f"{seed}/{contact}"), options)
+        self.transport = network.attach(self.core, contact.address, self._receive)
+        self.records = None if policy is None else self._keep(policy, store or MemoryStore(), seed)
+        self.seen: list[Event] = []
+        self._wake = float("inf")
+
+    def join(self, bootstrap: Iterable[Contact]) -> None:
+        self.node.join([contact.address for contact in bootstrap], self.network.now)
+        self.flush()
+
+    def restore(self, contacts: Iterable[Contact]) -> None:
+        """Have these asked, as contacts of an earlier run."""
+        self.node.restore(contacts, self.network.now)
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what is to be sent, keep the events, arrange the next tick."""
+        self.transport.send(self.node.datagrams_to_send())
+        events = self.node.events()
+        self.seen += events
+        if self.records is not None and any(type(event) is ContactAdded for event in events):
+            self.records.coordinator.knows(len(self.node.table))
+        if self.records is not None:
+            for event in events:
+                if type(event) is ContactDrained:
+                    self.records.coordinator.one_drained(len(self.node.table))
+        wake = self.node.next_wake()
+        if wake is not None and wake < self._wake:
+            self._wake = wake
+            self.network.call_at(wake, self._tick, wake)
+
+    def stop(self) -> None:
+        """Die without a word."""
+        self.transport.stop()
+
+    @property
+    def alive(self) -> bool:
+        return self.transport.status()["state"] == "up"
+
+    def published(self) -> list[Contact]:
+        return [contact for index in range(ID_BITS) for contact in self.core.bucket(index)]
+
+    def _keep(self, policy: Policy, store: MemoryStore, seed: int) -> Records:
+        records = Records(
+            self.network,
+            self.core,
+            self.contact,
+            self.transport.send,
+            policy=policy,
+            store=store,
+            rng=Random(f"{seed}/{self.contact}/records"),
+            on_silent=self._silent,
+        )
+        repair = self.node.keep(store, RepairOptions(replicas=policy.replicas))
+        records.repaired_by(repair, self._take)
+        return records
+
+    def _silent(self, address: Address) -> None:
+        self.node.silent(address, self.network.now)
+        self.flush()
+
+    def _publish(self, index: int, contacts: list[Contact]) -> None:
+        self.core.set_bucket(index, contacts)
+        if self.on_publish is not None:
+            self.on_publish(self, index, contacts)
+
+    def _receive(self, batch: list[Datagram]) -> None:
+        self._take(batch if self.records is None else self.records.receive(batch))
+
+    def _take(self, batch: list[Datagram]) -> None:
+        for datagram in batch:
+            self.node.receive(datagram, self.network.now)
+        self.flush()
+
+    def _tick(self, wake: float) -> None:
+        if wake != self._wake or not self.alive:
+            return
+        self._wake = float("inf")
+        self.node.tick(self.network.now)
+        self.flush()

@@ -1,0 +1,62 @@
+"""What is sent at a rate: each kind of message has a lane of its own, so that none starves another.
+
+Contract: at once if there is a token, else in its turn; what ended meanwhile is left out.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Generic, Protocol, TypeVar
+
+from kdht.node.timers import Alarm, Timers, TokenBucket
+
+
+class Passenger(Protocol):
+    """What waits in a lane."""
+
+    waiting: bool
+    ended: bool
+
+
+T = TypeVar("T", bound=Passenger)
+
+
+class Lane(Generic[T]):
+    """Calls `send(thing, now)` for each thing, at most `rate` times a second."""
+
+    def __init__(self, rate: float, timers: Timers, send: Callable[[T, float], None]) -> None:
+        self.pending = 0
+        """For the owner, who bounds it."""
+        self._timers = timers
+        self._send = send
+        self._budget = TokenBucket(rate)
+        self._waiting: deque[T] = deque()
+        self._alarm: Alarm | None = None
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def send(self, thing: T, now: float) -> None:
+        """Send it, now or when the rate allows."""
+        if self._waiting or not self._budget.take(now):
+            thing.waiting = True
+            self._waiting.append(thing)
+            self._arm(now)
+        else:
+            self._send(thing, now)
+
+    def _arm(self, now: float) -> None:
+        if self._alarm is None:
+            self._alarm = self._timers.at(now + self._budget.wait(), self._go_on)
+
+    def _go_on(self, now: float) -> None:
+        """The rate allows one more: the one that has waited longest."""
+        self._alarm = None
+        while self._waiting:
+            if not self._waiting[0].ended:
+                if not self._budget.take(now):
+                    self._arm(now)
+                    return
+                self._waiting[0].waiting = False
+                self._send(self._waiting.popleft(), now)
+            else:
+                self._waiting.popleft()

@@ -1,0 +1,138 @@
+"""How contacts come into the table and how they go, and who has to hear of it.
+
+Contract: a matched reply brings one in, silence or its own LEAVE takes it out, and both are
+told to whoever keeps something for each member. Whoever is only heard of is verified first.
+"""
+
+from collections.abc import Callable
+
+from kdht.node.context import Context
+from kdht.node.entry import Entry
+from kdht.node.events import ContactAdded, ContactDrained, ContactRemoved
+from kdht.node.join import Joiner
+from kdht.node.probe import Prober
+from kdht.node.refresh import Refresher
+from kdht.node.revive import Reviver
+from kdht.node.table import Standing
+from kdht.node.verify import Verifier
+from kdht.node.watch import Watch
+from kdht.wire import Contact
+
+MAX_LEFT = 256
+"""Contacts that left, of which it is remembered."""
+
+
+class Members:
+    """The comings and goings of one table."""
+
+    def __init__(
+        self,
+        context: Context,
+        *,
+        prober: Prober,
+        watch: Watch,
+        verifier: Verifier,
+        refresher: Refresher,
+        joiner: Joiner,
+    ) -> None:
+        self._context = context
+        self._table = context.table
+        self._prober = prober
+        self._watch = watch
+        self._verifier = verifier
+        self._refresher = refresher
+        self._joiner = joiner
+        self._reviver = Reviver(context)
+        self._left: dict[Contact, None] = {}
+        self.on_change: Callable[[float], None] = _ignore
+        """Hears, with `now`, that one came or went."""
+        self._standings: dict[Standing, Callable[[Contact, float], None]] = {
+            Standing.KNOWN: lambda contact, now: None,
+            Standing.ADDED: self._added,
+            Standing.FULL: self._has_no_place,
+            Standing.ELSEWHERE: self._is_elsewhere,
+        }
+
+    def learn(self, contact: Contact, now: float, *, heard: bool) -> bool:
+        """Somebody, the contact itself if `heard`, says that it exists. Whether that is possible."""
+        entry = self._table.get(contact.id)
+        if entry is not None and entry.contact == contact:
+            if heard:
+                self._table.heard(entry, now)
+            return True
+        if not self._context.usable(contact):
+            self._context.counters["unusable_contact"] += 1
+            return False
+        self._verifier.offer(contact, now, heard=heard)
+        return True
+
+    def answered(self, contact: Contact, rtt: float, now: float) -> None:
+        """A matched reply came from this contact: its address has no other ID any more."""
+        former = self._table.at(contact.address)
+        if former is not None and former.contact.id == contact.id:
+            former = None
+        if former is not None:
+            self._table.remove(former)
+        self._standings[self._table.answered(contact, rtt, now)](contact, now)
+        if former is not None:
+            self._removed(former, now)
+
+    def fell_silent(self, entry: Entry, now: float) -> None:
+        """A member does not answer: it is out, and asked again later."""
+        contact = entry.contact
+        self._table.remove(entry)
+        self._verifier.refuse(contact.address, now)
+        self._joiner.remember(contact.address)
+        self._reviver.lost(contact, now)
+        self._removed(entry, now)
+
+    def left(self, contact: Contact, now: float, *, drained: bool) -> None:
+        """It says itself that it goes: it is asked no more, unless it writes again as a newcomer.
+
+        It says so again, `drained`, once its records are at others.
+        """
+        entry = self._table.at(contact.address)
+        if entry is not None:
+            self._left[contact] = None
+            if len(self._left) > MAX_LEFT:
+                del self._left[next(iter(self._left))]
+        if drained and contact in self._left:
+            del self._left[contact]
+            self._context.events.append(ContactDrained(contact))
+        self._verifier.refuse(contact.address, now)
+        self._reviver.forget(contact)
+        if entry is not None:
+            self._table.remove(entry)
+            self._removed(entry, now)
+        self._context.rpcs.abandon(now, contact.address)
+
+    def _added(self, contact: Contact, now: float) -> None:
+        entry = self._table.get(contact.id)
+        assert entry is not None
+        self._context.events.append(ContactAdded(contact))
+        self._reviver.forget(contact)
+        self._left.pop(contact, None)
+        self._watch.add(entry, now)
+        self._joiner.added(contact, now)
+        self.on_change(now)
+
+    def _has_no_place(self, contact: Contact, now: float) -> None:
+        self._prober.question_oldest(self._table.index(contact.id), now)
+
+    def _is_elsewhere(self, contact: Contact, now: float) -> None:
+        entry = self._table.get(contact.id)
+        assert entry is not None
+        self._prober.question(entry, self._context.options.first_timeout, now)
+
+    def _removed(self, entry: Entry, now: float) -> None:
+        self._context.events.append(ContactRemoved(entry.contact))
+        self._prober.forget(entry)
+        self._watch.forget(entry)
+        if not self._verifier.refill(entry.index, now):
+            self._refresher.repair(entry.index, now)
+        self._joiner.removed(now)
+        self.on_change(now)
+
+
+def _ignore(now: float) -> None:
+    """Nobody wants to know."""

@@ -1,0 +1,61 @@
+"""Messages without an answer: SUSPECT, which other nodes are told, and LEAVE, which a node says of itself.
+
+Contract: they leave in order, at a rate; so many may wait, what is too much is counted and lost.
+"""
+
+from collections.abc import Iterable
+
+from kdht._shared import Op
+from kdht.node.context import Context
+from kdht.node.lane import Lane
+from kdht.node.messages import DRAINED
+from kdht.node.outbox import Outbox
+from kdht.wire import Contact, pack_contacts
+
+MAX_WAITING = 8192
+
+
+class Notice:
+    """One message to one contact."""
+
+    __slots__ = ("body", "ended", "key", "op", "target", "waiting")
+
+    def __init__(self, op: Op, key: bytes, body: bytes, target: Contact) -> None:
+        self.op = op
+        self.key = key
+        self.body = body
+        self.target = target
+        self.waiting = False
+        self.ended = False
+
+
+class Notices:
+    """What one node tells others without being asked."""
+
+    def __init__(self, context: Context, outbox: Outbox) -> None:
+        self._context = context
+        self._outbox = outbox
+        self._lane: Lane[Notice] = Lane(context.options.notice_rate, context.timers, self._send)
+
+    def __len__(self) -> int:
+        """How many wait."""
+        return len(self._lane)
+
+    def suspect(self, contact: Contact, targets: Iterable[Contact], now: float) -> None:
+        """This contact does not answer."""
+        self._tell(Op.SUSPECT, contact.id, pack_contacts([contact]), targets, now)
+
+    def leave(self, targets: Iterable[Contact], now: float, *, drained: bool) -> None:
+        """This node goes; `drained`: all its records are at others."""
+        self._tell(Op.LEAVE, self._context.id, DRAINED if drained else b"", targets, now)
+
+    def _tell(self, op: Op, key: bytes, body: bytes, targets: Iterable[Contact], now: float) -> None:
+        for target in targets:
+            if len(self._lane) < MAX_WAITING:
+                self._lane.send(Notice(op, key, body, target), now)
+            else:
+                self._context.counters["notices_full"] += 1
+
+    def _send(self, notice: Notice, now: float) -> None:
+        self._context.counters["notices_sent"] += 1
+        self._outbox.notice(notice.op, notice.key, notice.body, notice.target.address, now)

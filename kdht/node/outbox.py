@@ -1,0 +1,71 @@
+"""Messages of the control plane on their way out: made, sealed, kept until the daemon takes them."""
+
+from kdht._shared import Flag, Op, Status
+from kdht.datapath.base import Datagram, Outgoing
+from kdht.keys import ClusterKey
+from kdht.node.context import Context
+from kdht.node.messages import CONTROL_HOPS
+from kdht.node.rpc import Rpc
+from kdht.wire import Address, Message, seal
+
+
+class Outbox:
+    """What one node sends. `key` signs; `unix_offset` added to `now` is Unix time."""
+
+    def __init__(self, context: Context, key: ClusterKey) -> None:
+        self.key = key
+        self._context = context
+        self._waiting: list[Outgoing] = []
+
+    def take(self) -> list[Outgoing]:
+        """What has to be sent, each datagram once."""
+        outgoing, self._waiting = self._waiting, []
+        return outgoing
+
+    def request(self, rpc: Rpc, now: float) -> None:
+        """One more transmission of a request."""
+        body = rpc.body if rpc.op is Op.STORE else self._context.id + rpc.body
+        self._ask(rpc.op, rpc.key, rpc.request_id, body, rpc.address, now, len(rpc.sent) - 1)
+
+    def notice(self, op: Op, key: bytes, body: bytes, target: Address, now: float) -> None:
+        """A message that has no answer; `body` follows the sender's ID."""
+        request_id = self._context.rng.getrandbits(64)
+        self._ask(op, key, request_id, self._context.id + body, target, now)
+
+    def reply(
+        self, request: Message, datagram: Datagram, body: bytes, now: float, status: Status = Status.OK
+    ) -> None:
+        """The answer to a request, from the address that it was sent to."""
+        message = Message(
+            op=request.op,
+            key=request.key,
+            request_id=request.request_id,
+            flags=Flag.REPLY,
+            hops=CONTROL_HOPS,
+            attempt=request.attempt,
+            status=status,
+            body=body,
+            client=datagram.target,
+        )
+        self._send(message, datagram.source, now)
+
+    def _ask(
+        self, op: Op, key: bytes, request_id: int, body: bytes, target: Address, now: float, attempt: int = 0
+    ) -> None:
+        source = self._context.source(target)
+        assert source is not None, "addresses of the other IP version were left out"
+        message = Message(
+            op=op,
+            key=key,
+            request_id=request_id,
+            hops=CONTROL_HOPS,
+            attempt=attempt,
+            body=body,
+            client=source,
+        )
+        self._send(message, target, now)
+
+    def _send(self, message: Message, target: Address, now: float) -> None:
+        data = message.pack()
+        seal(data, self.key, int(now + self._context.unix_offset))
+        self._waiting.append(Outgoing(bytes(data), target, message.client))

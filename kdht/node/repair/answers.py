@@ -1,0 +1,165 @@
+"""The other side of a comparison: what this node says to a DIGEST or an OFFER, and does about it.
+
+Contract: an answer leaves when the store was read, which takes slices (`work`); a repeated request whose
+answer is being made is not begun again, and what waits is bounded. Whoever is seen to lack something is
+brought it, if it is a replica as this node sees the cluster.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol
+
+from kdht._shared import Op, Status
+from kdht.datapath.base import Datagram
+from kdht.node.repair import bodies
+from kdht.node.repair.bodies import MAX_LACKS, Digest, Lack, Offer, Offered, Want
+from kdht.node.repair.compare import digests_of, has_most, offered
+from kdht.node.repair.digests import chunk
+from kdht.node.repair.push import Pusher
+from kdht.node.repair.ranges import Range, number
+from kdht.node.repair.room import Room
+from kdht.node.repair.work import Steps
+from kdht.wire import Contact, Message
+
+MAX_WAITING = 64
+"""Requests that are being answered."""
+MAX_SPAN = 256
+"""Records that are looked at for what the sender of an OFFER lacks."""
+COMING_SECONDS = 3.0
+"""So long a record is not wanted from others after one node was told that it is."""
+MAX_COMING = 8192
+
+Respond = Callable[[Message, Datagram, bytes, Status, float], None]
+"""Sends a reply, with a body that the node's ID is put before."""
+
+
+class Compared(Protocol):
+    """Who hears what a DIGEST taught."""
+
+    def found_equal(self, peer: bytes, ranges: list[Range], now: float) -> None: ...
+
+    def found_lacking(self, peer: bytes, ranges: list[Range], now: float) -> None: ...
+
+
+class Answers:
+    """All answers of one node."""
+
+    def __init__(self, room: Room, pusher: Pusher, compared: Compared, respond: Respond) -> None:
+        self._room = room
+        self._pusher = pusher
+        self._compared = compared
+        self._respond = respond
+        self._waiting: set[tuple[bytes, int]] = set()
+        self._coming: dict[bytes, tuple[int, float]] = {}  # version, and until when
+        self._answer = {Op.DIGEST: self._digest, Op.OFFER: self._offer}
+
+    def untrusted(self, message: Message, sender: Contact, datagram: Datagram, now: float) -> None:
+        """A DIGEST or OFFER, whose body follows its sender's ID. Raises BadPacket."""
+        place = sender.id, message.request_id
+        if place in self._waiting:
+            return
+        if self._room.view is None or len(self._waiting) >= MAX_WAITING:
+            self._respond(message, datagram, b"", Status.BUSY, now)
+            return
+        steps, done = self._answer[message.op](message, sender)
+
+        def made(result: object, now: float) -> None:
+            self._waiting.discard(place)
+            if result is None:
+                self._respond(message, datagram, b"", Status.STORAGE_FAILED, now)
+            else:
+                self._respond(message, datagram, done(result, now), Status.OK, now)
+
+        self._waiting.add(place)
+        self._room.work.start(steps, made, now)
+
+    # DIGEST
+
+    def _digest(self, message: Message, sender: Contact) -> tuple[Steps[object], Callable[..., bytes]]:
+        asked = bodies.untrusted_ranges(message.body[len(sender.id) :])
+        self._room.counters["digests_answered"] += 1
+        steps = digests_of(self._room, [part for part, _ in asked])
+        return steps, partial(self._digested, sender.id, asked)
+
+    def _digested(
+        self, peer: bytes, asked: list[tuple[Range, Digest]], own: list[Digest], now: float
+    ) -> bytes:
+        equal = [part for (part, theirs), mine in zip(asked, own, strict=True) if mine == theirs]
+        lacking = [
+            part
+            for (part, theirs), mine in zip(asked, own, strict=True)
+            if has_most(mine.records, theirs.records)
+        ]
+        self._compared.found_equal(peer, equal, now)
+        if lacking:
+            self._compared.found_lacking(peer, lacking, now)
+        return bodies.pack_digests(own)
+
+    # OFFER
+
+    def _offer(self, message: Message, sender: Contact) -> tuple[Steps[object], Callable[..., bytes]]:
+        offer = bodies.untrusted_offer(message.body[len(sender.id) :])
+        self._room.counters["offers_answered"] += 1
+        return self._look_up(offer), partial(self._looked_up, sender, offer)
+
+    def _look_up(self, offer: Offer) -> Steps[tuple[dict[bytes, Offered], list[Offered]]]:
+        """This node's own: of the keys offered, and of all in the offer's span."""
+        store, unix = self._room.store, self._room.unix()
+        keys = [each.key for each in offer.offered]
+        records = store.get_many(keys, unix)
+        own = {key: offered(key, record) for key, record in zip(keys, records, strict=True) if record}
+        yield len(keys)
+        span = []
+        if offer.first <= offer.last:
+            span = chunk(store, unix, offer.first, offer.last + 1, MAX_SPAN)
+            yield len(span)
+        return own, [offered(key, record) for key, record in span]
+
+    def _looked_up(
+        self,
+        sender: Contact,
+        offer: Offer,
+        own: tuple[dict[bytes, Offered], list[Offered]],
+        now: float,
+    ) -> bytes:
+        mine, span = own
+        theirs = {each.key: each for each in offer.offered}
+        wants = [self._want(each, mine.get(each.key), now) for each in offer.offered]
+        lacks = [
+            Lack(each.key, each.version)
+            for each in span
+            if is_newer(each, theirs.get(each.key)) and self._room.keeps(sender.id, each.key)
+        ][:MAX_LACKS]
+        contact = self._room.contact(sender.id)
+        if contact is None:
+            lacks = []  # nobody to send to, as far as this node knows
+        for lack in lacks:
+            assert contact is not None
+            self._pusher.push(contact, lack.key, _leave_to_next_time, now)
+        return bodies.pack_wants(wants, lacks)
+
+    def _want(self, other: Offered, own: Offered | None, now: float) -> Want:
+        if not is_newer(other, own):
+            return Want.HAS
+        assert self._room.view is not None
+        if self._room.view.share(number(other.key)) is None:
+            return Want.FOREIGN
+        version, until = self._coming.get(other.key, (0, now))
+        if version >= other.version and now < until:
+            return Want.COMING
+        self._coming.pop(other.key, None)
+        if len(self._coming) >= MAX_COMING:
+            del self._coming[next(iter(self._coming))]
+        self._coming[other.key] = other.version, now + COMING_SECONDS
+        return Want.WANTED
+
+
+def is_newer(one: Offered, other: Offered | None) -> bool:
+    """Whether `one` may win over `other`: of the same version and another value, either may."""
+    if other is None or one.version > other.version:
+        return True
+    return one.version == other.version and one.mark != other.mark
+
+
+def _leave_to_next_time(good: bool, now: float) -> None:
+    """A push that failed is found again by the next comparison."""

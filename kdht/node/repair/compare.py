@@ -1,0 +1,230 @@
+"""One comparison with another replica: digests down to few records, then offers, then records.
+
+Equal ranges cost their share of one request and one reply. A range that differs is split in sixteen until
+both sides have few enough records in it for an OFFER; where the other node has less than half as many,
+all are offered at once, for there splitting finds no equal parts. Where this node has less than half,
+it does nothing: the other one saw the same digests, and offers (Merkle trees over key ranges are from
+Demers et al., "Epidemic Algorithms for Replicated Database Maintenance", 1987, and DeCandia et
+al., "Dynamo", 2007).
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from kdht._shared import ID_BITS, Op, Status
+from kdht.errors import BadPacket, StorageError
+from kdht.node.messages import Reply
+from kdht.node.repair import bodies
+from kdht.node.repair.bodies import MAX_OFFERS, MAX_RANGES, Digest, Lack, Offer, Offered, Want
+from kdht.node.repair.digests import STEP, chunk, mark
+from kdht.node.repair.intervals import Interval
+from kdht.node.repair.push import Pusher
+from kdht.node.repair.ranges import Range, number
+from kdht.node.repair.room import Room
+from kdht.node.repair.work import Steps
+from kdht.node.rpc import Rpc
+from kdht.storage import Stored
+
+MAX_PUSHES = 512
+"""With so many records waiting to be sent, offers wait too."""
+WAIT = 0.25
+"""Seconds between two looks at what is awaited."""
+LACK_LOOKS = 12
+"""After so many looks, what the other node was to bring counts as missing."""
+
+
+class Comparison:
+    """With `peer`, of `ranges`; `ended(comparison, now)` is called once."""
+
+    def __init__(
+        self,
+        room: Room,
+        pusher: Pusher,
+        peer: bytes,
+        ranges: Sequence[Range],
+        ended: Callable[["Comparison", float], None],
+    ) -> None:
+        self.peer = peer
+        self.ranges = tuple(ranges)
+        self.failed = False
+        """The other node did not answer, or the disk did not."""
+        self.unfinished = False
+        """The other node may lack something still."""
+        self.open: list[Interval] = []
+        """Where this node may lack something still."""
+        self._room = room
+        self._pusher = pusher
+        self._ended = ended
+        self._todo = deque(ranges)
+        self._spans: deque[Interval] = deque()
+        self._lacks: list[Lack] = []
+        self._looks = 0
+        self._pushing = 0
+        self._over = False
+
+    @property
+    def complete(self) -> bool:
+        return not (self.failed or self.unfinished or self.open)
+
+    def step(self, now: float) -> None:
+        """Do what comes next."""
+        if self._over:
+            return
+        if self._room.contact(self.peer) is None:
+            self._fail(now)
+        elif self._spans and len(self._pusher) > MAX_PUSHES:
+            self._later(now)
+        elif self._spans:
+            self._room.work.start(self._next_offer(*self._spans.popleft()), self._offer, now)
+        elif self._todo:
+            ranges = [self._todo.popleft() for _ in range(min(len(self._todo), MAX_RANGES))]
+            self._room.work.start(digests_of(self._room, ranges), partial(self._digest, ranges), now)
+        elif self._pushing:
+            pass  # the last one's end goes on
+        elif self._lacks and self._is_waiting():
+            self._later(now)
+        else:
+            self._over = True
+            self._ended(self, now)
+
+    def _later(self, now: float) -> None:
+        self._room.context.timers.at(now + WAIT, self.step)
+
+    def _fail(self, now: float) -> None:
+        if not self._over:
+            self._over = self.failed = True
+            self.open = [(part.start, part.stop) for part in self.ranges]
+            self._ended(self, now)
+
+    # Digests
+
+    def _digest(self, ranges: list[Range], own: list[Digest] | None, now: float) -> None:
+        contact = self._room.contact(self.peer)
+        if own is None or contact is None:
+            self._fail(now)
+            return
+        self._room.counters["digests_sent"] += 1
+        body = bodies.pack_ranges(list(zip(ranges, own, strict=True)))
+        done = partial(self._digested, ranges, own)
+        if not self._room.ask(Op.DIGEST, self.peer, contact, body, done, now):
+            self._fail(now)
+
+    def _digested(
+        self, ranges: list[Range], own: list[Digest], rpc: Rpc, reply: Reply | None, now: float
+    ) -> None:
+        theirs = self._body(reply, lambda body: bodies.untrusted_digests(body, len(ranges)))
+        if theirs is None:
+            self._fail(now)
+            return
+        for part, mine, other in zip(ranges, own, theirs, strict=True):
+            if mine != other:
+                self._room.counters["ranges_differed"] += 1
+                self._differs(part, mine.records, other.records)
+        self.step(now)
+
+    def _differs(self, part: Range, mine: int, theirs: int) -> None:
+        if max(mine, theirs) <= MAX_OFFERS or part.bits > ID_BITS - STEP:
+            self._spans.append((part.start, part.stop))
+        elif has_most(theirs, mine):
+            self.open.append((part.start, part.stop))
+        elif has_most(mine, theirs):
+            self._spans.append((part.start, part.stop))
+        else:
+            self._todo.extend(part.split((part.bits // STEP + 1) * STEP))
+
+    def _body(self, reply: "Reply | None", read: Callable[[bytes], list[Digest]]) -> list[Digest] | None:
+        if reply is None or reply.status is not Status.OK:
+            return None
+        try:
+            return read(reply.body)
+        except BadPacket:
+            self._room.counters["unreadable"] += 1
+            return None
+
+    # Offers
+
+    def _next_offer(self, start: int, stop: int) -> Steps[Offer]:
+        """The next records of a span; what is left of it goes back."""
+        records = chunk(self._room.store, self._room.unix(), start, stop, MAX_OFFERS + 1)
+        yield len(records)
+        last = stop - 1
+        if len(records) > MAX_OFFERS:
+            last = number(records[MAX_OFFERS - 1][0])
+            self._spans.appendleft((last + 1, stop))
+        return Offer(start, last, [offered(*record) for record in records[:MAX_OFFERS]])
+
+    def _offer(self, offer: Offer | None, now: float) -> None:
+        contact = self._room.contact(self.peer)
+        if offer is None or contact is None:
+            self._fail(now)
+            return
+        self._room.counters["offers_sent"] += 1
+        self._room.counters["records_offered"] += len(offer.offered)
+        done = partial(self._offer_answered, offer)
+        if not self._room.ask(Op.OFFER, self.peer, contact, bodies.pack_offer(offer), done, now):
+            self._fail(now)
+
+    def _offer_answered(self, offer: Offer, rpc: Rpc, reply: Reply | None, now: float) -> None:
+        contact = self._room.contact(self.peer)
+        if reply is None or reply.status is not Status.OK or contact is None:
+            self._fail(now)
+            return
+        try:
+            wants, lacks = bodies.untrusted_wants(reply.body, len(offer.offered))
+        except BadPacket:
+            self._room.counters["unreadable"] += 1
+            self._fail(now)
+            return
+        self._lacks += lacks
+        for offered, want in zip(offer.offered, wants, strict=True):
+            if want is Want.WANTED:
+                self._pushing += 1
+                self._pusher.push(contact, offered.key, self._pushed, now)
+            elif want is not Want.HAS:
+                self.unfinished = True
+        self.step(now)
+
+    def _pushed(self, good: bool, now: float) -> None:
+        self._pushing -= 1
+        self.unfinished |= not good
+        if not self._pushing:
+            self._room.context.timers.at(now, self.step)
+
+    # What the other node brings
+
+    def _is_waiting(self) -> bool:
+        """Whether something is missing still that may come yet."""
+        self._lacks = [lack for lack in self._lacks if not self._has(lack)]
+        self._looks += 1
+        if self._lacks and self._looks > LACK_LOOKS:
+            self.open += [(number(lack.key), number(lack.key) + 1) for lack in self._lacks]
+            self._lacks = []
+        return bool(self._lacks)
+
+    def _has(self, lack: Lack) -> bool:
+        try:
+            record = self._room.store.get(lack.key, self._room.unix())
+        except StorageError:
+            self._room.counters["storage_failed"] += 1
+            return False
+        return record is not None and record.version >= lack.version
+
+
+def digests_of(room: Room, ranges: Sequence[Range]) -> Steps[list[Digest]]:
+    """The digest of each range."""
+    found = []
+    for part in ranges:
+        digest = yield from room.digests.of(part)
+        found.append(digest)
+    return found
+
+
+def offered(key: bytes, record: Stored) -> Offered:
+    """What an OFFER says of a record."""
+    return Offered(key, record.version, mark(key, record) & 0xFFFFFFFF)
+
+
+def has_most(one: int, other: int) -> bool:
+    """Whether a node with `one` records in a range, where the other has `other`, just offers them all."""
+    return one > MAX_OFFERS and other * 2 < one

@@ -1,0 +1,126 @@
+"""Digests of key ranges, kept until a record in them changes, so that asking again costs nothing.
+
+The ID trie, in steps of four bits, down to ranges of some hundred records; a digest is the XOR of
+its parts'. A change makes the ranges above its key stale, and only those are read again. Expired
+records do not count, swept or not, so a digest holds until the first of its records ends.
+`changed` is for any thread; all else has one caller at a time.
+"""
+
+import struct
+import threading
+from collections.abc import Callable
+from contextlib import closing
+from hashlib import blake2b
+from itertools import islice
+
+from kdht._shared import ID_BITS, ID_LEN
+from kdht.node.repair.bodies import Digest
+from kdht.node.repair.ranges import SPACE, Range, key_bytes, number
+from kdht.node.repair.work import Steps
+from kdht.storage import Store, Stored
+
+STEP = 4
+LEAF = 256
+"""Records in a range that are read at once."""
+MAX_KEPT = 1 << 16
+SEEK = 8
+"""What finding a place in the store costs, in records read."""
+FOREVER = 2**64
+_MARKED = struct.Struct(f">{ID_LEN}sQI")
+
+
+class _Kept:
+    """What is known of one range. `until`: the digest holds so long, Unix seconds; 0: it is stale."""
+
+    __slots__ = ("digest", "stamp", "until")
+
+    def __init__(self) -> None:
+        self.digest = Digest(0, 0)
+        self.stamp = 0
+        self.until = 0
+
+
+class Digests:
+    """Of all ranges of one store; `unix` gives the time, Unix seconds, of the present call."""
+
+    def __init__(self, store: Store, unix: Callable[[], float]) -> None:
+        self._store = store
+        self._unix = unix
+        self._lock = threading.Lock()
+        self._kept: dict[Range, _Kept] = {}
+        self._depths: set[int] = set()
+
+    def changed(self, key: bytes) -> None:
+        """The record of a key is another one now, or gone. Any thread."""
+        at = number(key)
+        with self._lock:
+            for bits in self._depths:
+                below = ID_BITS - bits
+                kept = self._kept.get(Range(at >> below << below, bits))
+                if kept is not None:
+                    kept.until = 0
+                    kept.stamp += 1
+
+    def of(self, wanted: Range) -> Steps[Digest]:
+        """The digest of a range."""
+        if wanted.bits % STEP:
+            return (yield from self._sum(wanted.split(-(-wanted.bits // STEP) * STEP)))[0]
+        return (yield from self._part(wanted))[0]
+
+    def _sum(self, parts: list[Range]) -> Steps[tuple[Digest, int]]:
+        count, value, until = 0, 0, FOREVER
+        for part in parts:
+            digest, ends = yield from self._part(part)
+            count += digest.records
+            value ^= digest.value
+            until = min(until, ends)
+        return Digest(count, value), until
+
+    def _part(self, part: Range) -> Steps[tuple[Digest, int]]:
+        kept = self._keep(part)
+        if self._unix() < kept.until:
+            return kept.digest, kept.until
+        with self._lock:
+            stamp = kept.stamp
+        found = None
+        if kept.digest.records <= LEAF or part.bits == ID_BITS:
+            found, cost = self._read(part)
+            yield cost
+        if found is None:
+            found = yield from self._sum(part.split(part.bits + STEP))
+        with self._lock:
+            kept.digest, kept.until = found[0], found[1] if kept.stamp == stamp else 0
+        return found
+
+    def _read(self, part: Range) -> tuple[tuple[Digest, int] | None, int]:
+        """What the store has there, or None where that is more than a leaf may have; and the cost."""
+        records = chunk(self._store, self._unix(), part.start, part.stop, LEAF + 1)
+        if len(records) > LEAF:
+            return None, SEEK + LEAF
+        value, until = 0, FOREVER
+        for key, record in records:
+            value ^= mark(key, record)
+            if record.expiry:
+                until = min(until, record.expiry)
+        return (Digest(len(records), value), until), SEEK + len(records)
+
+    def _keep(self, part: Range) -> _Kept:
+        with self._lock:
+            if part not in self._kept and len(self._kept) >= MAX_KEPT:
+                self._kept.clear()
+                self._depths.clear()
+            self._depths.add(part.bits)
+            return self._kept.setdefault(part, _Kept())
+
+
+def mark(key: bytes, record: Stored) -> int:
+    """A record's part of a digest, 64 bits: of all that `settle` decides by (docs/protocol.md)."""
+    marked = _MARKED.pack(key, record.version, record.flags) + record.value
+    return int.from_bytes(blake2b(marked, digest_size=8).digest(), "big")
+
+
+def chunk(store: Store, unix: float, start: int, stop: int, most: int) -> list[tuple[bytes, Stored]]:
+    """The first records of start <= key < stop, at most so many, read at once."""
+    end = None if stop >= SPACE else key_bytes(stop)
+    with closing(store.scan(unix, key_bytes(start), end)) as records:  # type: ignore[type-var]
+        return list(islice(records, most))

@@ -1,0 +1,167 @@
+"""Records that other nodes should keep, given to them: on the way out, or because they came here by chance.
+
+Contract: a record is dropped here once each of the r nodes that should keep it, or all there are, said that it
+has this version or a newer one, and not before. What could not be given stays, and is counted as `left`.
+One batch at a time; nothing is remembered between two runs but what the stores say, so a run may be
+broken off and begun again.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from functools import partial
+
+from kdht._shared import Op, Status
+from kdht.errors import BadPacket
+from kdht.node.messages import Reply
+from kdht.node.repair import bodies
+from kdht.node.repair.bodies import MAX_OFFERS, NO_SPAN, Offer, Offered, Want
+from kdht.node.repair.compare import offered
+from kdht.node.repair.digests import SEEK, chunk
+from kdht.node.repair.intervals import Interval
+from kdht.node.repair.push import Pusher
+from kdht.node.repair.ranges import number
+from kdht.node.repair.room import Room
+from kdht.node.repair.work import Steps
+from kdht.node.rpc import Rpc
+from kdht.storage import Stored
+from kdht.wire import Contact
+
+BATCH = 64
+"""Records that are being given away."""
+
+
+class _Parcel:
+    """A record, and who has yet to say that it has it."""
+
+    def __init__(self, offer: Offered, targets: Iterable[bytes]) -> None:
+        self.offer = offer
+        self.waiting = set(targets)
+
+
+class Others:
+    """Who else may keep records: the contacts in the table."""
+
+    def __init__(self, room: Room) -> None:
+        self._room = room
+
+    def closest(self, key: bytes) -> list[Contact]:
+        """The r nodes that should keep a key, or all there are."""
+        return self._room.context.table.closest(key, self._room.options.replicas)
+
+    def is_own(self, key: bytes) -> bool:
+        """Whether this node keeps it itself, since its neighbours changed."""
+        view = self._room.view
+        return view is not None and view.share(number(key)) is not None
+
+    def silent(self, contact: Contact) -> None:
+        """It did not answer an OFFER: the table hears of it in its own way."""
+
+
+class Handoff:
+    """One run over `spans`; `ended(left, now)` is called once."""
+
+    def __init__(
+        self,
+        room: Room,
+        pusher: Pusher,
+        others: Others,
+        spans: Iterable[Interval],
+        ended: Callable[[int, float], None],
+    ) -> None:
+        self.left = 0
+        """Records seen that could not be given away."""
+        self.given = 0
+        self._room = room
+        self._pusher = pusher
+        self._others = others
+        self._spans = deque(spans)
+        self._ended = ended
+        self._parcels: dict[bytes, _Parcel] = {}
+        self._under_way = 0
+
+    def step(self, now: float) -> None:
+        """Take the next batch."""
+        if self._spans:
+            self._room.work.start(self._next_batch(), self._offer_all, now)
+        else:
+            self._ended(self.left, now)
+
+    def _next_batch(self) -> Steps[list[tuple[bytes, Stored]]]:
+        """Some records; spans without any are passed over."""
+        records: list[tuple[bytes, Stored]] = []
+        while self._spans and not records:
+            start, stop = self._spans.popleft()
+            records = chunk(self._room.store, self._room.unix(), start, stop, BATCH)
+            if len(records) == BATCH:
+                self._spans.appendleft((number(records[-1][0]) + 1, stop))
+            yield SEEK + len(records)
+        return records
+
+    def _offer_all(self, records: list[tuple[bytes, Stored]] | None, now: float) -> None:
+        if not records:
+            if records is None:
+                self.left += 1
+                self._spans.clear()
+            self._room.context.timers.at(now, self.step)
+            return
+        by_target: dict[Contact, list[Offered]] = {}
+        for key, record in records:
+            if self._others.is_own(key):
+                continue
+            targets = self._others.closest(key)
+            if not targets:
+                self.left += 1
+                continue
+            parcel = self._parcels[key] = _Parcel(offered(key, record), (target.id for target in targets))
+            for target in targets:
+                by_target.setdefault(target, []).append(parcel.offer)
+        self._under_way = 1
+        for target, offers in by_target.items():
+            for at in range(0, len(offers), MAX_OFFERS):
+                self._offer(target, offers[at : at + MAX_OFFERS], now)
+        self._one_ended(now)
+
+    def _offer(self, target: Contact, offers: list[Offered], now: float) -> None:
+        body = bodies.pack_offer(Offer(*NO_SPAN, offers))
+        if self._room.ask(Op.OFFER, target.id, target, body, partial(self._answered, target, offers), now):
+            self._under_way += 1
+            self._room.counters["offers_sent"] += 1
+            self._room.counters["records_offered"] += len(offers)
+
+    def _answered(
+        self, target: Contact, offers: list[Offered], rpc: Rpc, reply: Reply | None, now: float
+    ) -> None:
+        wants: list[Want] = []
+        if reply is None:
+            self._others.silent(target)
+        if reply is not None and reply.status is Status.OK:
+            try:
+                wants, _ = bodies.untrusted_wants(reply.body, len(offers))
+            except BadPacket:
+                self._room.counters["unreadable"] += 1
+        for offer, want in zip(offers, wants, strict=False):
+            if want is Want.HAS:
+                self._parcels[offer.key].waiting.discard(target.id)
+            elif want is Want.WANTED:
+                self._under_way += 1
+                self._pusher.push(target, offer.key, partial(self._pushed, target.id, offer.key), now)
+        self._one_ended(now)
+
+    def _pushed(self, target: bytes, key: bytes, good: bool, now: float) -> None:
+        if good:
+            self._parcels[key].waiting.discard(target)
+        self._one_ended(now)
+
+    def _one_ended(self, now: float) -> None:
+        self._under_way -= 1
+        if self._under_way:
+            return
+        parcels, self._parcels = self._parcels, {}
+        done = [p.offer for p in parcels.values() if not p.waiting]
+        gone = [offer for offer in done if not self._others.is_own(offer.key)]
+        self.left += len(parcels) - len(done)
+        self.given += len(gone)
+        if gone:
+            self._room.counters["records_dropped"] += len(gone)
+            self._room.drop([(offer.key, offer.version) for offer in gone])
+        self._room.context.timers.at(now, self.step)

@@ -1,0 +1,49 @@
+"""Sets of keys as sorted, disjoint intervals [start, stop) of numbers."""
+
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+
+from kdht.node.repair.ranges import SPACE
+
+Interval = tuple[int, int]
+
+
+class Intervals:
+    """Immutable: every change gives a new set, so another thread may read the old one."""
+
+    def __init__(self, intervals: Iterable[Interval] = ()) -> None:
+        self._all: list[Interval] = []
+        for start, stop in sorted(intervals):
+            if self._all and start <= self._all[-1][1]:
+                self._all[-1] = self._all[-1][0], max(stop, self._all[-1][1])
+            elif start < stop:
+                self._all.append((start, stop))
+
+    def __iter__(self) -> Iterator[Interval]:
+        return iter(self._all)
+
+    def __contains__(self, key: int) -> bool:
+        return self.covers((key, key + 1))
+
+    def covers(self, interval: Interval) -> bool:
+        """Whether all of an interval is in the set."""
+        at = bisect_right(self._all, (interval[0], SPACE)) - 1
+        return at >= 0 and self._all[at][0] <= interval[0] and interval[1] <= self._all[at][1]
+
+    def touches(self, interval: Interval) -> bool:
+        """Whether any of an interval is in the set."""
+        return any(start < interval[1] and interval[0] < stop for start, stop in self._all)
+
+    def union(self, others: Iterable[Interval]) -> "Intervals":
+        return Intervals([*self._all, *others])
+
+    def within(self, others: "Intervals") -> "Intervals":
+        """The intersection."""
+        return Intervals(
+            (max(a, c), min(b, d)) for a, b in self._all for c, d in others._all if a < d and c < b
+        )
+
+    def complement(self) -> list[Interval]:
+        """The intervals of all keys that are not in the set."""
+        edges = [0, *(edge for interval in self._all for edge in interval), SPACE]
+        return [(a, b) for a, b in zip(edges[::2], edges[1::2], strict=True) if a < b]

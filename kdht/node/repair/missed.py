@@ -1,0 +1,47 @@
+"""Writes that not every replica confirmed: what one may lack is compared soon, not in the next round.
+
+Contract: `note` is for any thread.
+"""
+
+from collections import deque
+
+from kdht.node.repair.plan import Plan
+from kdht.node.repair.ranges import Share, number
+from kdht.node.repair.room import Room
+
+MOST = 4096
+"""Keys that are remembered; past that the oldest are left to the next round."""
+
+
+class Missed:
+    """One node's, as coordinator of such writes."""
+
+    def __init__(self, room: Room, plan: Plan) -> None:
+        self._room = room
+        self._plan = plan
+        self._keys: deque[bytes] = deque(maxlen=MOST)
+
+    def note(self, key: bytes) -> None:
+        """A replica of this key was silent, or refused."""
+        self._keys.append(key)
+
+    def start(self, now: float) -> None:
+        """Look from time to time."""
+        delay = self._room.context.jittered(self._room.options.missed_delay)
+        self._room.context.timers.at(now + delay, self._look)
+
+    def _look(self, now: float) -> None:
+        for share in sorted(self._shares(), key=lambda share: share.range):
+            for peer in sorted(share.replicas - {self._room.context.id}):
+                self._plan.want(peer, [share.range], now)
+        self.start(now)
+
+    def _shares(self) -> set[Share]:
+        """Of the keys so far, which are forgotten. A key that others keep is not this node's to mend."""
+        found = set()
+        view = self._room.view
+        while self._keys:
+            share = view.share(number(self._keys.popleft())) if view is not None else None
+            if share is not None:
+                found.add(share)
+        return found

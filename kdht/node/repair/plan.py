@@ -1,0 +1,231 @@
+"""When this node compares with whom: after a change among its neighbours, from time to time, and again where it failed.
+
+Contract: everything is jittered; a few comparisons run at a time, one per neighbour. Who compared all that two
+nodes share has spared the other one its own comparison.
+"""
+
+from collections.abc import Callable, Iterable
+
+from kdht.node.repair.compare import Comparison
+from kdht.node.repair.intervals import Intervals
+from kdht.node.repair.push import Pusher
+from kdht.node.repair.ranges import Range, Share, View
+from kdht.node.repair.room import Room
+from kdht.node.repair.settled import Settled
+from kdht.node.timers import Alarm
+
+LOOK_AGAIN = 0.3
+"""Seconds between looks at whether the neighbours have come to rest, at the start."""
+FIRST_RETRY = 1.0
+"""Seconds; doubles up to the interval."""
+FRESH = 0.75
+"""Of the interval: who was compared with since is left out."""
+
+
+class _Wish:
+    """What to compare with one neighbour, and when."""
+
+    def __init__(self, due: float) -> None:
+        self.due = due
+        self.ranges: set[Range] = set()
+
+
+class Plan:
+    """The comparisons of one node. `on_view` hears that it keeps other ranges now."""
+
+    def __init__(
+        self,
+        room: Room,
+        pusher: Pusher,
+        settled: Settled,
+        joined: Callable[[], bool],
+        on_view: Callable[[], None],
+    ) -> None:
+        self._room = room
+        self._pusher = pusher
+        self._settled = settled
+        self._joined = joined
+        self._on_view = on_view
+        self._wishes: dict[bytes, _Wish] = {}
+        self._running: dict[bytes, Comparison] = {}
+        self._compared: dict[bytes, float] = {}
+        self._retries: dict[bytes, float] = {}
+        self._alarm: Alarm | None = None
+        self._look_alarm: Alarm | None = None
+        self._started = self._changed = 0.0
+        self._stopped = False
+
+    def start(self, now: float) -> None:
+        """Begin, once the node has joined and its neighbours have come to rest."""
+        self._started = self._changed = now
+        self._look_later(LOOK_AGAIN, now)
+        self._round_later(now)
+
+    def stop(self) -> None:
+        """No comparison begins any more."""
+        self._stopped = True
+
+    def contacts_changed(self, now: float) -> None:
+        """A contact came or went."""
+        self._changed = now
+        if self._look_alarm is None:
+            self._look_later(self._room.options.settle_delay * self._room.context.rng.uniform(0.5, 1.5), now)
+
+    # What others' DIGESTs teach
+
+    def found_equal(self, peer: bytes, ranges: list[Range], now: float) -> None:
+        """The other node compared these ranges, and they are equal."""
+        view = self._room.view
+        if view is None or peer not in view.peers:
+            return
+        self._settled.compared(peer, [(part.start, part.stop) for part in ranges])
+        if set(ranges) >= set(view.shared_with(peer)):
+            self._compared[peer] = now
+
+    def found_lacking(self, peer: bytes, ranges: list[Range], now: float) -> None:
+        """The other node lacks most of what there is in these ranges."""
+        view = self._room.view
+        if view is not None and peer in view.peers:
+            shared = Intervals((part.start, part.stop) for part in view.shared_with(peer))
+            self.want(peer, [part for part in ranges if shared.touches((part.start, part.stop))], now)
+
+    # The neighbours
+
+    def _look_later(self, seconds: float, now: float) -> None:
+        self._look_alarm = self._room.context.timers.at(now + seconds, self._look)
+
+    def _look(self, now: float) -> None:
+        self._look_alarm = None
+        room, options = self._room, self._room.options
+        if self._stopped:
+            return
+        if room.view is None and not self._is_calm(now):
+            self._look_later(LOOK_AGAIN, now)
+            return
+        others = [entry.contact.id for entry in room.context.table]
+        old, new = room.view, View(room.context.id, others, options.replicas)
+        room.view = new
+        self._settled.view_changed(new)
+        for share in new.shares:
+            self._share_changed(share, old, now)
+        for gone in set(self._wishes) - new.peers:
+            del self._wishes[gone]
+        self._on_view()
+
+    def _is_calm(self, now: float) -> bool:
+        options = self._room.options
+        calm = now - self._changed >= options.quiet or now - self._started >= options.patience
+        return self._joined() and (calm or not len(self._room.context.table))
+
+    def _share_changed(self, share: Share, old: View | None, now: float) -> None:
+        """Those of a share's replicas that are new to it have to get it.
+
+        From the closest one that had it before at once; the others look a little later. Who is new itself asks in this order.
+        A share may have been several, of other nodes each, and partly not this node's.
+        """
+        me, options, rng = self._room.context.id, self._room.options, self._room.context.rng
+        others = share.replicas - {me}
+        if old is None:
+            for peer in sorted(others):
+                self.want(peer, [share.range], now + rng.uniform(0, 2 * options.settle_delay))
+            return
+        later = now + self._room.context.jittered(options.second_delay)
+        for part, before in old.parts(share.range):
+            first = next(id for id in [*old.closest(part.start), me] if id in share.replicas)
+            if before is None:
+                for peer in sorted(others):
+                    self.want(peer, [part], now if peer == first else later)
+            else:
+                for peer in sorted(others - before.replicas):
+                    self.want(peer, [part], now if first == me else later)
+
+    # Rounds
+
+    def _round_later(self, now: float) -> None:
+        when = now + self._room.context.jittered(self._room.options.interval)
+        self._room.context.timers.at(when, self._round)
+
+    def _round(self, now: float) -> None:
+        """Compare with all neighbours with whom that is due."""
+        if self._stopped:
+            return
+        view, interval = self._room.view, self._room.options.interval
+        if view is None:
+            view = View(self._room.context.id, (), 0)
+        for peer in sorted(view.peers):
+            if now - self._compared.get(peer, -interval) >= FRESH * interval:
+                self.want(
+                    peer, view.shared_with(peer), now + self._room.context.rng.uniform(0, interval / 10)
+                )
+        self._round_later(now)
+
+    def want(self, peer: bytes, ranges: Iterable[Range], due: float) -> None:
+        """Compare these ranges with a neighbour, not before `due`."""
+        wish = self._wishes.setdefault(peer, _Wish(due))
+        wish.due = min(wish.due, due)
+        wish.ranges.update(ranges)
+        self._arm()
+
+    def _arm(self) -> None:
+        timers = self._room.context.timers
+        ready = [self._wishes[peer].due for peer in self._free()]
+        if self._alarm is not None:
+            timers.cancel(self._alarm)
+            self._alarm = None
+        if ready and len(self._running) < self._room.options.comparisons:
+            self._alarm = timers.at(min(ready), self._begin)
+
+    def _free(self) -> list[bytes]:
+        """Those with whom a comparison may begin: of keys that are not being compared with another one.
+
+        Else what this node lacks would be brought by both.
+        """
+        busy = Intervals((part.start, part.stop) for each in self._running.values() for part in each.ranges)
+        return [
+            peer
+            for peer, wish in self._wishes.items()
+            if peer not in self._running
+            and not any(busy.touches((part.start, part.stop)) for part in wish.ranges)
+        ]
+
+    def _begin(self, now: float) -> None:
+        self._alarm = None
+        due = [peer for peer in self._free() if self._wishes[peer].due <= now]
+        due.sort(key=lambda peer: self._wishes[peer].due)
+        if due and not self._stopped:
+            peer = due[0]
+            ranges = sorted(self._wishes.pop(peer).ranges)
+            self._room.counters["comparisons"] += 1
+            comparison = self._running[peer] = Comparison(self._room, self._pusher, peer, ranges, self._ended)
+            comparison.step(now)
+        self._arm()
+
+    def _ended(self, comparison: Comparison, now: float) -> None:
+        peer, view = comparison.peer, self._room.view
+        del self._running[peer]
+        missing = Intervals(comparison.open)
+        done = [(part.start, part.stop) for part in comparison.ranges]
+        if comparison.failed:
+            self._settled.silent(peer)
+        else:
+            self._settled.compared(peer, [part for part in done if not missing.touches(part)])
+        if view is not None and peer in view.peers:
+            if comparison.complete:
+                self._retries.pop(peer, None)
+                if set(comparison.ranges) >= set(view.shared_with(peer)):
+                    self._compared[peer] = now
+            else:
+                self._try_again(comparison, view, now)
+        self._arm()
+
+    def _try_again(self, comparison: Comparison, view: View, now: float) -> None:
+        peer, options = comparison.peer, self._room.options
+        delay = self._retries.get(peer, FIRST_RETRY)
+        self._retries[peer] = min(2 * delay, options.interval)
+        shared = Intervals((part.start, part.stop) for part in view.shared_with(peer))
+        again = [part for part in comparison.ranges if shared.covers((part.start, part.stop))]
+        self.want(peer, again or view.shared_with(peer), now + self._room.context.jittered(delay))
+
+    def status(self) -> dict[str, object]:
+        """Plain data: how many comparisons run and wait."""
+        return {"running": len(self._running), "planned": len(self._wishes)}

@@ -1,0 +1,107 @@
+"""Records on their way to other replicas, each as a STORE, a window of them at a time.
+
+Contract: a push ends in its `done`s: True once the other node has the record, or a newer one, on stable
+storage; False if it could not be told or refused. The record is read when its turn comes, so what is
+sent is the newest. Bounded: what waits, and what is under way; the rate is that of the requests.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+
+from kdht._shared import Op, Status
+from kdht.errors import StorageError
+from kdht.node.messages import Reply
+from kdht.node.repair.room import Room
+from kdht.node.replicas.writes import pack_stored
+from kdht.node.rpc import Rpc
+from kdht.wire import Contact
+
+MAX_QUEUED = 4096
+BUSY_DELAY = 0.5
+"""Seconds until a node that said BUSY is asked again."""
+BUSY_TRIES = 10
+
+Pushed = Callable[[bool, float], None]
+
+
+class _Push:
+    __slots__ = ("busy", "contact", "done", "key")
+
+    def __init__(self, contact: Contact, key: bytes) -> None:
+        self.contact = contact
+        self.key = key
+        self.done: list[Pushed] = []
+        self.busy = 0
+
+
+class Pusher:
+    """All pushes of one node."""
+
+    def __init__(self, room: Room) -> None:
+        self._room = room
+        self._queue: deque[_Push] = deque()
+        self._known: dict[tuple[bytes, bytes], _Push] = {}
+        self._under_way = 0
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def push(self, contact: Contact, key: bytes, done: Pushed, now: float) -> None:
+        """Bring the record of a key to a node."""
+        place = contact.id, key
+        push = self._known.get(place)
+        if push is None and len(self._known) >= MAX_QUEUED:
+            self._room.counters["pushes_refused"] += 1
+            done(False, now)
+            return
+        if push is None:
+            push = self._known[place] = _Push(contact, key)
+            self._queue.append(push)
+        push.done.append(done)
+        self._send(now)
+
+    def _send(self, now: float) -> None:
+        while self._queue and self._under_way < self._room.options.window:
+            push = self._queue.popleft()
+            self._under_way += 1
+            if not self._sent(push, now):
+                self._close(push, False, now)
+
+    def _sent(self, push: _Push, now: float) -> bool:
+        room = self._room
+        try:
+            record = room.store.get(push.key, room.unix())
+        except StorageError:
+            room.counters["storage_failed"] += 1
+            return False
+        if record is None:  # it has expired, or was given away
+            return False
+        body = pack_stored(record)
+        if not room.ask(Op.STORE, push.key, push.contact, body, partial(self._answered, push), now):
+            return False
+        room.counters["bytes_pushed"] += len(body)
+        return True
+
+    def _answered(self, push: _Push, rpc: Rpc, reply: Reply | None, now: float) -> None:
+        if reply is not None and reply.status is Status.BUSY and push.busy < BUSY_TRIES:
+            push.busy += 1
+            self._room.context.timers.at(now + BUSY_DELAY, partial(self._again, push))
+            return
+        good = reply is not None and reply.status in (Status.OK, Status.CONFLICT)
+        self._room.counters["records_pushed" if good else "pushes_failed"] += 1
+        self._end(push, good, now)
+
+    def _again(self, push: _Push, now: float) -> None:
+        if not self._sent(push, now):
+            self._end(push, False, now)
+
+    def _end(self, push: _Push, good: bool, now: float) -> None:
+        self._close(push, good, now)
+        self._send(now)
+
+    def _close(self, push: _Push, good: bool, now: float) -> None:
+        self._under_way -= 1
+        del self._known[push.contact.id, push.key]
+        for done in push.done:
+            done(good, now)

@@ -1,0 +1,141 @@
+"""Which keys a node keeps, as ranges of keys, and with whom.
+
+The r nodes closest to a key by XOR distance keep it (Maymounkov and Mazieres, "Kademlia", 2002).
+Under a prefix P of the ID trie these are the same for all keys as long as the order of nodes
+does not hang on the keys' further bits: nodes under P come first, then those under P's
+sibling, then those under its parent's sibling, and so on. `responsibility` splits P until the
+r-th place falls on the end of such a group. All nodes that know the same neighbours get the same ranges.
+"""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Collection, Iterable
+from typing import NamedTuple
+
+from kdht._shared import ID_BITS, ID_LEN
+
+MAX_FREE_BITS = 5
+"""Where the last group is alike in more bits than this, one prefix would fall into 2^bits ranges that
+take turns between two nodes. There the whole group keeps the range: some keys in a hundred, at
+three replicas, have one replica more."""
+
+SPACE = 1 << ID_BITS
+
+
+class Range(NamedTuple):
+    """All keys whose first `bits` bits are those of `start`, a number whose other bits are zero."""
+
+    start: int
+    bits: int
+
+    @property
+    def stop(self) -> int:
+        """The number after the last key."""
+        return self.start + (1 << (ID_BITS - self.bits))
+
+    def split(self, bits: int) -> list["Range"]:
+        """The ranges of that many `bits` that make up this one."""
+        step = 1 << (ID_BITS - bits)
+        return [Range(start, bits) for start in range(self.start, self.stop, step)]
+
+
+class Share(NamedTuple):
+    """A range, and the IDs of all nodes that keep it."""
+
+    range: Range
+    replicas: frozenset[bytes]
+
+
+class View:
+    """What one node keeps, as it sees the cluster. Immutable."""
+
+    def __init__(self, self_id: bytes, others: Collection[bytes], replicas: int) -> None:
+        self.self_id = self_id
+        self.others = frozenset(others)
+        self.shares = responsibility(self_id, others, replicas)
+        self._replicas = replicas
+        self._starts = [share.range.start for share in self.shares]
+
+    def share(self, key: int) -> Share | None:
+        """The share that a key is in; None: other nodes keep it."""
+        at = bisect_right(self._starts, key) - 1
+        return self.shares[at] if at >= 0 and key < self.shares[at].range.stop else None
+
+    def shared_with(self, other: bytes) -> list[Range]:
+        """The ranges that both nodes keep, in key order."""
+        return [share.range for share in self.shares if other in share.replicas]
+
+    def parts(self, range: Range) -> list[tuple[Range, Share | None]]:
+        """The range, split where it is not in one share as a whole, nor in none."""
+        share = self.share(range.start)
+        if share is not None and share.range.stop >= range.stop:
+            return [(range, share)]
+        if share is None and not self._touches(range):
+            return [(range, None)]
+        return [part for half in range.split(range.bits + 1) for part in self.parts(half)]
+
+    def _touches(self, range: Range) -> bool:
+        """Whether a share begins in the range."""
+        at = bisect_left(self._starts, range.start)
+        return at < len(self._starts) and self._starts[at] < range.stop
+
+    def closest(self, key: int) -> list[bytes]:
+        """The IDs of the r nodes closest to a key, this node included."""
+        nodes = (self.self_id, *self.others)
+        return sorted(nodes, key=lambda id: int.from_bytes(id, "big") ^ key)[: self._replicas]
+
+    @property
+    def peers(self) -> frozenset[bytes]:
+        """All nodes that share a range with this one."""
+        return frozenset().union(*(share.replicas for share in self.shares)) - {self.self_id}
+
+
+def responsibility(self_id: bytes, others: Iterable[bytes], replicas: int) -> list[Share]:
+    """The ranges that `self_id` keeps, in key order, each with everybody who keeps it."""
+    ids = {int.from_bytes(id, "big"): id for id in (self_id, *others)}
+    shares: list[Share] = []
+    me = int.from_bytes(self_id, "big")
+
+    def found(range: Range, groups: list[list[int]]) -> None:
+        shares.append(Share(range, frozenset(ids[node] for group in groups for node in group)))
+
+    _descend(Range(0, 0), [list(ids)], 0, me, replicas, found)
+    return shares
+
+
+def _descend(
+    here: Range,
+    groups: list[list[int]],
+    free: int,
+    me: int,
+    replicas: int,
+    found: Callable[[Range, list[list[int]]], None],
+) -> None:
+    """`groups`: nodes that no key under `here` orders, nearest group first; `free`: see MAX_FREE_BITS."""
+    nearest, count = [], 0
+    for group in groups:
+        if count < replicas and group:
+            nearest.append(group)
+            count += len(group)
+    if not any(me in group for group in nearest):
+        return
+    if count <= replicas or free > MAX_FREE_BITS:
+        found(here, nearest)
+        return
+    below = ID_BITS - 1 - here.bits
+    ones = sum(node >> below & 1 for node in nearest[-1])
+    alike = ones in (0, len(nearest[-1]))
+    for bit, half in enumerate(here.split(here.bits + 1)):
+        parted = [
+            [node for node in group if (node >> below & 1 == bit) is same]
+            for group in nearest
+            for same in (True, False)
+        ]
+        _descend(half, parted, free + 1 if alike else 0, me, replicas, found)
+
+
+def number(key: bytes) -> int:
+    return int.from_bytes(key, "big")
+
+
+def key_bytes(key: int) -> bytes:
+    return key.to_bytes(ID_LEN, "big")

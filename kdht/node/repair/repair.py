@@ -1,0 +1,194 @@
+"""The seam between a node and its repair: what comes in, what is asked for, how far it is.
+
+Contract: `datagrams_to_send`, timers and `now` are the node's; `changed`, `is_settled` and `settled` are for
+any thread. Nothing is asked of others before `start`, nor before the node has joined.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from kdht._shared import ID_LEN, Flag, Op
+from kdht.datapath.base import Datagram
+from kdht.errors import StorageError
+from kdht.histogram import Histogram
+from kdht.node.context import Context
+from kdht.node.messages import Reply, untrusted_id
+from kdht.node.readiness import RECORDS
+from kdht.node.repair.answers import Answers, Respond
+from kdht.node.repair.departure import Drain, Foreign
+from kdht.node.repair.digests import Digests
+from kdht.node.repair.missed import Missed
+from kdht.node.repair.options import RepairOptions
+from kdht.node.repair.plan import Plan
+from kdht.node.repair.push import Pusher
+from kdht.node.repair.ranges import number
+from kdht.node.repair.room import COUNTERS, Room
+from kdht.node.repair.settled import Settled
+from kdht.node.repair.work import Work
+from kdht.node.rpc import Mismatch, Rpc, Rpcs
+from kdht.storage import Store
+from kdht.wire import Contact, Message
+
+OPS = frozenset({Op.DIGEST, Op.OFFER, Op.STORE})
+"""Of STORE, the replies to this node's pushes."""
+MAX_PENDING = 1024
+
+Drop = Callable[[Sequence[tuple[bytes, int]]], object]
+
+
+class Repair:
+    """One node's. `transmit` sends a request of `rpcs`, `respond` a reply to one that came in."""
+
+    def __init__(
+        self,
+        context: Context,
+        store: Store,
+        options: RepairOptions,
+        *,
+        transmit: Callable[[Rpc, float], None],
+        respond: Respond,
+        joined: Callable[[], bool],
+        drop: Drop | None = None,
+    ) -> None:
+        self.counters: Counter[str] = Counter(dict.fromkeys(COUNTERS, 0))
+        limits = replace(context.options, max_pending=MAX_PENDING, request_rate=options.rate)
+        rpcs = Rpcs(limits, context.rng, context.timers, self.counters, transmit, _leave_to_probes)
+        self._room = room = Room(
+            context=context,
+            store=store,
+            options=options,
+            counters=self.counters,
+            unix=self._unix,
+            rpcs=rpcs,
+            work=Work(context.timers, self._storage_failed),
+            digests=Digests(store, self._unix),
+            drop=drop or self._drop,
+        )
+        pusher = self._pusher = Pusher(room)
+        context.readiness.require(RECORDS)
+        self.on_unsettled: Callable[[], None] = _nobody
+        """Called when `is_settled` has become False for keys: what was read of them lately counts no more."""
+        self._settled = Settled(
+            context.id, lambda: context.readiness.reached(RECORDS), lambda: self.on_unsettled()
+        )
+        self._foreign = Foreign(room, pusher)
+        self._plan = Plan(room, pusher, self._settled, joined, self._view_changed)
+        self._missed = Missed(room, self._plan)
+        self._answers = Answers(room, pusher, self._plan, respond)
+        self._drain: Drain | None = None
+        self._started = False
+
+    def start(self, now: float) -> None:
+        """Begin; the node is about to join."""
+        self._room.context.timers.now = now
+        if self._started:
+            return
+        self._started = True
+        self._plan.start(now)
+        self._missed.start(now)
+        self._foreign.start(now)
+
+    def contacts_changed(self, now: float) -> None:
+        """A contact came into the table or left it."""
+        self._plan.contacts_changed(now)
+
+    def changed(self, key: bytes) -> None:
+        """The own store has another record for this key. Any thread."""
+        self._room.digests.changed(key)
+        view = self._room.view
+        if view is not None and view.share(number(key)) is None:
+            self._foreign.stray = True
+
+    def missed(self, key: bytes) -> None:
+        """A replica did not confirm a write of this key. Any thread."""
+        self._missed.note(key)
+
+    def receive(self, message: Message, datagram: Datagram, now: float) -> None:
+        """One of `OPS`, a request or a reply. Raises BadPacket or Mismatch."""
+        self._room.context.timers.now = now
+        if message.flags & Flag.REPLY:
+            self._take_reply(message, datagram, now)
+            return
+        if message.op is Op.STORE:
+            raise Mismatch("not_control")  # the coordinator's
+        sender = Contact(untrusted_id(message), *datagram.source)
+        if sender.id == self._room.context.id:
+            raise Mismatch("own_id")
+        self._answers.untrusted(message, sender, datagram, now)
+
+    def _take_reply(self, message: Message, datagram: Datagram, now: float) -> None:
+        is_named = message.op is not Op.STORE
+        sender = untrusted_id(message) if is_named else b""
+        rpc, rtt = self._room.rpcs.match(message, datagram.source, sender, now)
+        body = message.body[ID_LEN:] if is_named else message.body
+        rpc.done(rpc, Reply(sender, [], rtt, message.status, body), now)
+
+    # How far it is
+
+    @property
+    def round_trips(self) -> dict[Op, Histogram]:
+        """How long others took to answer, by op."""
+        return self._room.rpcs.round_trips
+
+    @property
+    def settled(self) -> bool:
+        """Whether this node had caught up with the others once since the start."""
+        return self._settled.ever
+
+    def is_settled(self, key: bytes) -> bool:
+        """Whether the own store has what the other replicas of a key have. False for keys kept elsewhere."""
+        return self._drain is None and self._settled.is_settled(key)
+
+    def status(self) -> dict[str, object]:
+        """Plain data for `kdhtctl status`."""
+        view = self._room.view
+        return {
+            "settled": self.settled,
+            "ranges": len(view.shares) if view else 0,
+            "unsettled": len(self._settled.unsettled),
+            "neighbours": len(view.peers) if view else 0,
+            "draining": self._drain is not None,
+            "drained": self.drained,
+            "pushing": len(self._pusher),
+            **self._plan.status(),
+            "counters": dict(self.counters),
+        }
+
+    # The end
+
+    @property
+    def drained(self) -> bool:
+        """Whether all records were given away."""
+        return self._drain is not None and self._drain.over
+
+    def drain(self, now: float, drained: Callable[[], None]) -> None:
+        """Give all records to the nodes that keep them without this one, then call `drained`."""
+        self._plan.stop()
+        self._foreign.stop()
+        self._drain = Drain(self._room, self._pusher, drained)
+        self.on_unsettled()
+        self._drain.start(now)
+
+    def _unix(self) -> float:
+        context = self._room.context
+        return context.timers.now + context.unix_offset
+
+    def _drop(self, records: Sequence[tuple[bytes, int]]) -> None:
+        self._room.store.drop(records)
+        for key, _ in records:
+            self.changed(key)
+
+    def _view_changed(self) -> None:
+        self._foreign.stray = True
+
+    def _storage_failed(self, error: StorageError) -> None:
+        self.counters["storage_failed"] += 1
+
+
+def _nobody() -> None:
+    """Nobody keeps what was read."""
+
+
+def _leave_to_probes(rpc: Rpc, now: float) -> None:
+    """A missed answer may mean that a disk is slow: whether a contact lives, others find out."""

@@ -1,0 +1,72 @@
+"""What the parts of repair share, and the few rules that all of them need."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from kdht._shared import Op
+from kdht.node.context import Context
+from kdht.node.repair.digests import Digests
+from kdht.node.repair.options import RepairOptions
+from kdht.node.repair.ranges import View, number
+from kdht.node.repair.work import Work
+from kdht.node.rpc import Done, Rpc, Rpcs
+from kdht.storage import Store
+from kdht.wire import Contact
+
+TRIES = 4
+FIRST_TIMEOUT = 1.0
+"""Seconds: the other node may read its disk first, or sync it."""
+LAST_TIMEOUT = 5.0
+
+COUNTERS = (
+    "requests_sent", "repeats_sent", "timeouts", "pending_full", "digests_sent", "digests_answered",
+    "ranges_differed", "offers_sent", "offers_answered", "records_offered", "records_pushed", "bytes_pushed",
+    "pushes_refused", "pushes_failed", "records_dropped", "storage_failed", "comparisons", "unreadable",
+)  # fmt: skip
+
+
+@dataclass(slots=True, kw_only=True)
+class Room:
+    """One node's. `unix`: Unix seconds at the present call."""
+
+    context: Context
+    store: Store
+    options: RepairOptions
+    counters: Counter[str]
+    unix: Callable[[], float]
+    rpcs: Rpcs
+    work: Work
+    digests: Digests
+    drop: Callable[[Sequence[tuple[bytes, int]]], object]
+    """Store.drop, and then `Repair.changed`. It may wait for a disk: done now or later, on any thread."""
+    view: View | None = None
+    """None until the node knows its neighbours."""
+
+    def contact(self, id: bytes) -> Contact | None:
+        entry = self.context.table.get(id)
+        return None if entry is None else entry.contact
+
+    def ask(self, op: Op, key: bytes, contact: Contact, body: bytes, done: Done, now: float) -> bool:
+        """Start a request; False, and `done` is never called, if too many wait."""
+        if self.context.source(contact.address) is None:
+            return False
+        # A STORE's answer does not say who sends it; its address and request ID do.
+        id = None if op is Op.STORE else contact.id
+        rpc = Rpc(
+            op,
+            key,
+            contact.address,
+            id,
+            done,
+            tries=TRIES,
+            timeout=FIRST_TIMEOUT,
+            longest=LAST_TIMEOUT,
+            body=body,
+        )
+        return self.rpcs.start(rpc, now)
+
+    def keeps(self, id: bytes, key: bytes) -> bool:
+        """Whether this node and that one are both replicas of a key, as this one sees the cluster."""
+        share = self.view.share(number(key)) if self.view else None
+        return share is not None and id in share.replicas

@@ -1,0 +1,57 @@
+"""Long reads of the store in slices, so that whoever drives the node is never kept for long.
+
+A job is a generator that yields what each step cost, in records read. After `SLICE` records the
+node's other duties have their turn, and other jobs. No job holds anything of the store between two steps.
+"""
+
+from collections import deque
+from collections.abc import Callable, Generator
+from typing import Any, TypeVar
+
+from kdht.errors import StorageError
+from kdht.node.timers import Timers
+
+T = TypeVar("T")
+Steps = Generator[int, None, T]
+
+SLICE = 256
+PAUSE = 0.003
+"""Seconds: with slices of about a millisecond, a quarter of a processor at most."""
+
+
+class Work:
+    """Jobs, in turns. `failed` hears of what the disk says."""
+
+    def __init__(self, timers: Timers, failed: Callable[[StorageError], None]) -> None:
+        self._timers = timers
+        self._failed = failed
+        self._jobs: deque[tuple[Steps[Any], Callable[[Any, float], None]]] = deque()
+        self._runs = False
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def start(self, steps: Steps[T], done: Callable[[T | None, float], None], now: float) -> None:
+        """Run the job; `done` gets its result, or None after a StorageError. A short one runs at once."""
+        self._jobs.appendleft((steps, done))
+        if not self._runs:
+            self._slice(now)
+
+    def _slice(self, now: float) -> None:
+        self._runs = True
+        cost = 0
+        while self._jobs and cost < SLICE:
+            steps, done = self._jobs[0]
+            try:
+                cost += next(steps)
+            except StopIteration as end:
+                self._jobs.popleft()
+                done(end.value, now)
+            except StorageError as error:
+                self._jobs.popleft()
+                self._failed(error)
+                done(None, now)
+        self._jobs.rotate(-1)
+        self._runs = bool(self._jobs)
+        if self._runs:
+            self._timers.at(now + PAUSE, self._slice)

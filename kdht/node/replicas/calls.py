@@ -1,0 +1,187 @@
+"""STORE and FETCH to other replicas: sent, sent again, matched with their answers, given up.
+
+Contract: a call is told (`told`) what becomes of it: SLOW, once, if the first transmission had
+no answer in the usual time, for then another replica may be asked beside; and in the end its
+Answer, or FAILED. An answer counts if its request ID, op, key and source are those of a call that waits.
+An address that did not answer is reported to `on_silent`.
+
+Time-outs follow the round trips measured to each address (RFC 6298), the disk of the other included, from the
+first transmission on: a call whose repetition is answered was slow more often than it was lost, and where only
+undisturbed ones count (Karn) a time-out that is too short stays so.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from random import Random
+from typing import Final, NamedTuple, TypeAlias
+
+from kdht._routing import Core
+from kdht._shared import HEADER_LEN, Flag, Op, Status
+from kdht.datapath.base import Datagram, Outgoing
+from kdht.histogram import Histogram
+from kdht.node.messages import CONTROL_HOPS
+from kdht.node.replicas.turns import Turn
+from kdht.node.roundtrip import RoundTrip
+from kdht.node.timers import Alarm
+from kdht.wire import FIELD, OFFSET, Address, pack_request
+
+_OP, _FLAGS, _STATUS = OFFSET["op"], OFFSET["flags"], OFFSET["status"]
+_REQUEST_ID, _KEY = FIELD["request_id"], FIELD["key"]
+_CLIENT_PORT, _CLIENT_IP = FIELD["client_port"], FIELD["client_ip"]
+_REPLY = int(Flag.REPLY)
+_STATUSES = {int(status): status for status in Status}
+
+MAX_CALLS = 8192
+MAX_ADDRESSES = 4096
+TRIES = 3
+FIRST_TIMEOUT = 0.2
+LEAST_TIMEOUT = {Op.STORE: 0.05, Op.FETCH: 0.015}
+"""Seconds; a STORE waits for a disk."""
+MOST_TIMEOUT = 1.0
+
+SLOW: Final = "slow"
+FAILED: Final = "failed"
+
+
+class Answer(NamedTuple):
+    """What a replica answered."""
+
+    status: Status
+    body: bytes
+
+
+Told: TypeAlias = "Callable[[Turn, Call, Answer | str], None]"
+
+
+class Call:
+    """One STORE or FETCH under way."""
+
+    __slots__ = ("address", "alarm", "begun", "key", "op", "request_id", "told", "tries", "wire")
+
+    def __init__(self, op: Op, key: bytes, address: Address, told: Told) -> None:
+        self.op = op
+        self.key = key
+        self.address = address
+        self.told = told
+        self.request_id = 0
+        self.tries = 0
+        self.begun = 0.0
+        self.alarm: Alarm
+        self.wire = b""
+
+
+class Calls:
+    """All calls of one node, which sends from `sources`: its own address for each IP version."""
+
+    def __init__(
+        self,
+        core: Core,
+        sources: dict[bool, Address],
+        rng: Random,
+        counters: Counter[str],
+        on_silent: Callable[[Address], None],
+    ) -> None:
+        self._core = core
+        self._sources = sources
+        self._rng = rng
+        self._counters = counters
+        self._on_silent = on_silent
+        self.round_trips = {op: Histogram() for op in LEAST_TIMEOUT}
+        self._pending: dict[int, Call] = {}
+        self._trips: dict[tuple[Op, Address], RoundTrip] = {}
+
+    def __len__(self) -> int:
+        return len(self._pending)
+
+    def ask(self, turn: Turn, op: Op, key: bytes, body: bytes, address: Address, told: Told) -> bool:
+        """Send a request; False, and `told` is never called, where that is impossible."""
+        source = self._sources.get(address.is_ipv4)
+        if source is None or len(self._pending) >= MAX_CALLS:
+            self._counters["calls_refused"] += 1
+            return False
+        call = Call(op, key, address, told)
+        while (request_id := self._rng.getrandbits(64)) in self._pending:
+            pass
+        call.request_id = request_id
+        call.begun = turn.steady
+        message = pack_request(op, key, request_id, body, hops=CONTROL_HOPS)
+        sign(self._core, message, source, turn.now)
+        call.wire = bytes(message)
+        self._pending[request_id] = call
+        self._transmit(turn, call)
+        return True
+
+    def receive(self, turn: Turn, reply: Datagram) -> bool:
+        """A reply to some STORE or FETCH. False: to none that was sent from here."""
+        data = reply.data
+        call = self._pending.get(int.from_bytes(data[_REQUEST_ID], "big"))
+        if call is None:
+            return False
+        status = _STATUSES.get(data[_STATUS])
+        matches = call.address == reply.source and call.op == data[_OP] and call.key == data[_KEY]
+        if status is None or not matches:
+            self._counters["calls_unmatched"] += 1
+            return True
+        rtt = turn.steady - call.begun
+        self._trip(call).sample(rtt)
+        self.round_trips[call.op].observe(rtt)
+        self._end(turn, call, Answer(status, data[HEADER_LEN:]))
+        return True
+
+    def unreachable(self, turn: Turn, address: Address) -> None:
+        """ICMP said so: what is under way to there goes elsewhere at once, and is not taken back by an answer."""
+        for call in [call for call in self._pending.values() if call.address == address]:
+            self._counters["calls_unreachable"] += 1
+            self._end(turn, call, FAILED)
+
+    def _trip(self, call: Call) -> RoundTrip:
+        place = call.op, call.address
+        trip = self._trips.get(place)
+        if trip is None:
+            if len(self._trips) >= MAX_ADDRESSES:
+                del self._trips[next(iter(self._trips))]
+            trip = self._trips[place] = RoundTrip()
+        return trip
+
+    def _transmit(self, turn: Turn, call: Call) -> None:
+        source = self._sources[call.address.is_ipv4]
+        turn.outgoing.append(Outgoing(call.wire, call.address, source))
+        timeout = self._trip(call).timeout(FIRST_TIMEOUT, LEAST_TIMEOUT[call.op], MOST_TIMEOUT)
+        call.alarm = turn.after(min(timeout * 2**call.tries, MOST_TIMEOUT), partial(self._overdue, call))
+        call.tries += 1
+
+    def _overdue(self, call: Call, turn: Turn) -> None:
+        self._counters["calls_overdue"] += 1
+        if call.tries == 1:
+            self._on_silent(call.address)
+            call.told(turn, call, SLOW)
+        if call.request_id not in self._pending:
+            return
+        if call.tries >= TRIES:
+            self._end(turn, call, FAILED)
+        else:
+            self._transmit(turn, call)
+
+    def _end(self, turn: Turn, call: Call, what: Answer | str) -> None:
+        del self._pending[call.request_id]
+        call.alarm[2] = None
+        call.told(turn, call, what)
+
+
+def sign(core: Core, message: bytearray, own: Address, now: float) -> None:
+    """Make a control message this node's: its own address in the client fields, sealed."""
+    message[_CLIENT_PORT] = own.port.to_bytes(2, "big")
+    message[_CLIENT_IP] = own.ip
+    core.seal(message, int(now))
+
+
+def answer(core: Core, request: Datagram, status: Status, body: bytes, now: float) -> Outgoing:
+    """The reply to another node's STORE or FETCH."""
+    data = request.data
+    request_id = int.from_bytes(data[_REQUEST_ID], "big")
+    message = pack_request(data[_OP], data[_KEY], request_id, body, hops=CONTROL_HOPS)
+    message[_FLAGS] |= _REPLY
+    message[_STATUS] = status
+    sign(core, message, request.target, now)
+    return Outgoing(bytes(message), request.source, request.target)

@@ -1,0 +1,239 @@
+"""A node's part in the replication of records: coordinator of writes and reads, and replica for others.
+
+Contract: any thread may call; `now` is Unix seconds. What is begun ends in its `done`, in a later turn,
+provided that `tick` is called when it said so last, or `on_alarm` since.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
+from random import Random
+
+from kdht._routing import Core
+from kdht._shared import HEADER_LEN, Flag, Op, RecordFlag, Status
+from kdht.datapath.base import Datagram, Outgoing
+from kdht.errors import BadPacket, StorageError
+from kdht.histogram import Histogram
+from kdht.node.replicas import calls, holders, reads, writes
+from kdht.node.replicas.clock import HybridClock
+from kdht.node.replicas.reads import untrusted_stored
+from kdht.node.replicas.room import Policy, Room
+from kdht.node.replicas.turns import Outcome, Planned, Turn, Turns
+from kdht.node.replicas.writes import pack_stored
+from kdht.storage import Store, Stored, Write, Writer
+from kdht.wire import FIELD, OFFSET, RECORD, Address
+
+_OP = OFFSET["op"]
+_FLAGS = OFFSET["flags"]
+_KEY, _CLIENT_PORT, _CLIENT_IP = FIELD["key"], FIELD["client_port"], FIELD["client_ip"]
+# As a plain number: an enum's operators cost more than all else that is done with it.
+_REPLY = int(Flag.REPLY)
+MAX_WIRE_EXPIRY = 2**32 - 1
+
+OPS = frozenset({Op.STORE, Op.FETCH})
+"""The control messages that are the coordinator's, not the node's."""
+
+COUNTERS = (
+    "writes", "writes_ok", "writes_conflict", "writes_unconfirmed", "writes_busy", "writes_storage_failed",
+    "write_rounds", "gathered_miss", "gathered_quorum", "read_repairs", "stores_taken", "stores_older",
+    "fetches", "calls_refused", "calls_unmatched", "calls_unreachable", "calls_overdue", "calls_unreadable",
+    "not_own_address", "wrong_client",
+)  # fmt: skip
+
+
+class Coordinator:
+    """One node's. `sources`: its own address for each IP version (is_ipv4), to talk to other nodes from.
+
+    `on_silent` hears, on any thread, of addresses that did not answer in time.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        writer: Writer,
+        core: Core,
+        sources: dict[bool, Address],
+        rng: Random,
+        policy: Policy,
+        send: Callable[[list[Outgoing]], object],
+        on_silent: Callable[[Address], None] = lambda address: None,
+    ) -> None:
+        self.policy = policy
+        self.counters: Counter[str] = Counter(dict.fromkeys(COUNTERS, 0))
+        self.others = 0
+        """The most other nodes that were known so far, without those that gave all away and went. A cluster with
+        fewer nodes than should confirm a write has as many confirm it as it has; one that has lost them does not."""
+        self.is_settled: Callable[[bytes], bool] = lambda key: True
+        """Whether this node has caught up with the other replicas of a key. Thread-safe."""
+        self.on_missed: Callable[[bytes], None] = lambda key: None
+        """Hears of a key of which some replica did not confirm a write. Any thread."""
+        self.on_strays: Callable[[list[Datagram]], None] = self._unmatched
+        """Gets the replies to nothing that was sent from here: the node's repair sends STORE too. Any thread."""
+        self._turns = Turns(send, writer)
+        self._core = core
+        self._store = store
+        self._own = frozenset(sources.values())
+        self._calls = calls.Calls(core, sources, rng, self.counters, on_silent)
+        self._clock = HybridClock()
+        self._room = Room(
+            policy=policy,
+            core=core,
+            store=store,
+            calls=self._calls,
+            clock=self._clock,
+            counters=self.counters,
+            on_missed=lambda key: self.on_missed(key),
+        )
+        self._writes = writes.Writes(self._room)
+        self._reads = reads.Reads(self._room, self._writes)
+
+    @property
+    def round_trips(self) -> dict[Op, Histogram]:
+        """How long other replicas took to answer, by op, their disks included."""
+        return self._calls.round_trips
+
+    # --- Time and threads
+
+    def turn(self, now: float) -> Turn:
+        """A turn, for `write` and `read`: several of one batch share it."""
+        return self._turns.turn(now)
+
+    def on_alarm(self, call: Callable[[float], None]) -> None:
+        """Have it called, on any thread, with the seconds until `tick` is due, if that is sooner than was said."""
+        self._turns.on_alarm = call
+
+    def tick(self, now: float) -> float | None:
+        """Let what is due happen; in how many seconds to call again, None: when `on_alarm` says so."""
+        return self._turns.tick(now)
+
+    def knows(self, others: int) -> None:
+        """So many other nodes are known now."""
+        self.others = max(self.others, others)
+
+    def one_drained(self, others: int) -> None:
+        """One of the others went, and all that it kept is kept elsewhere; so many are known now."""
+        self.others = max(self.others - 1, others)
+
+    # --- What clients want
+
+    def responsible(self, key: bytes) -> bool:
+        """Whether this node is among the key's replicas, as far as it knows."""
+        replicas = self.policy.replicas
+        return self._core.rank(key, replicas) < replicas
+
+    def put(
+        self, turn: Turn, key: bytes, record: Stored, done: writes.Done, condition: int | None = None
+    ) -> None:
+        """Replicate a record, whose version is given here. `condition`: the version that must stand, 0: none.
+
+        Where this node has not caught up, a condition is held against what a majority has.
+        """
+        need = min(self.policy.acks, 1 + self.others)
+        if condition is None or self.is_settled(key):
+            self._writes.write(turn, key, record, need, done, condition)
+            return
+
+        def caught_up(later: Turn, found: reads.Found) -> None:
+            if found.enough:
+                self._writes.write(later, key, record, need, done, condition)
+            else:
+                done(later, writes.Written(Status.BUSY, 0, existed=False))
+
+        try:
+            own = self._store.get(key, turn.now)
+        except StorageError:
+            done(turn, writes.Written(Status.STORAGE_FAILED, 0, existed=False))
+        else:
+            self.read(turn, key, own, caught_up, quorum=True)
+
+    def delete(self, turn: Turn, key: bytes, done: writes.Done, condition: int | None = None) -> None:
+        """Replicate a tombstone."""
+        expiry = min(int(turn.now) + 1 + self.policy.tombstone_ttl, MAX_WIRE_EXPIRY)
+        self.put(turn, key, Stored(0, expiry, int(RecordFlag.TOMBSTONE), b""), done, condition)
+
+    def read(self, turn: Turn, key: bytes, own: Stored | None, done: reads.Done, *, quorum: bool) -> None:
+        """Ask the other replicas too; `own` is what the own store has."""
+        need = min(self.policy.majority, 1 + self.others)
+        replica, caught_up = self.responsible(key), self.is_settled(key)
+        self._reads.gather(turn, key, own, need, done, quorum=quorum, replica=replica, caught_up=caught_up)
+
+    def survey(self, key: bytes, addresses: Sequence[Address], done: holders.Done, now: float) -> None:
+        """Ask these nodes, none of them this one, what they hold of a key; `done` may come on any thread."""
+        with self.turn(now) as turn:
+            holders.Survey(self._calls, turn, key, addresses, done)
+
+    # --- What other nodes want, and answer
+
+    def receive(self, batch: Sequence[Datagram], now: float) -> None:
+        """STORE and FETCH, requests and replies, whose tags were checked."""
+        fetched, strays = [], []
+        with self.turn(now) as turn:
+            for datagram in batch:
+                if not self._is_sound(datagram):
+                    continue
+                if datagram.data[_FLAGS] & _REPLY:
+                    if not self._calls.receive(turn, datagram):
+                        strays.append(datagram)
+                elif datagram.data[_OP] == Op.STORE:
+                    self._take(turn, datagram)
+                else:
+                    fetched.append(datagram)
+            for datagram in fetched:
+                turn.outgoing.append(self._fetch(datagram, now))
+        if strays:
+            self.on_strays(strays)
+
+    def unreachable(self, address: Address, now: float) -> None:
+        """ICMP says that nobody is at `address`."""
+        with self.turn(now) as turn:
+            self._calls.unreachable(turn, address)
+
+    def _unmatched(self, strays: list[Datagram]) -> None:
+        self.counters["calls_unmatched"] += len(strays)
+
+    def _is_sound(self, datagram: Datagram) -> bool:
+        source, data = datagram.source, datagram.data
+        if datagram.target not in self._own:
+            self.counters["not_own_address"] += 1
+        elif data[_CLIENT_IP] != source.ip or data[_CLIENT_PORT] != source.port.to_bytes(2, "big"):
+            self.counters["wrong_client"] += 1
+        else:
+            return True
+        return False
+
+    def _take(self, turn: Turn, request: Datagram) -> None:
+        """A STORE: answered once the record is safe here."""
+        try:
+            record = untrusted_stored(request.data[HEADER_LEN:])
+        except BadPacket as bad:
+            self.counters[bad.reason] += 1
+            return
+        self._clock.seen(record.version)
+        turn.writes.append(Planned(Write(request.data[_KEY], record), partial(self._taken, request)))
+
+    def _taken(self, request: Datagram, turn: Turn, outcome: Outcome) -> None:
+        body = b""
+        if outcome is None:
+            status = Status.BUSY
+        elif isinstance(outcome, StorageError):
+            status = Status.STORAGE_FAILED
+        else:
+            status = Status.OK if outcome.accepted else Status.CONFLICT
+            self.counters["stores_taken" if outcome.accepted else "stores_older"] += 1
+            body = RECORD.pack(outcome.version, 0, 0)
+        turn.outgoing.append(calls.answer(self._core, request, status, body, turn.now))
+
+    def _fetch(self, request: Datagram, now: float) -> Outgoing:
+        self.counters["fetches"] += 1
+        key = request.data[_KEY]
+        caught_up = self.is_settled(key)  # before the look: what came in between does no harm
+        try:
+            record = self._store.get(key, now)
+        except StorageError:
+            return calls.answer(self._core, request, Status.STORAGE_FAILED, b"", now)
+        status = Status.NOT_FOUND if record is None else Status.OK
+        if not caught_up:
+            status = Status.UNCONFIRMED
+        body = b"" if record is None else pack_stored(record)
+        return calls.answer(self._core, request, status, body, now)

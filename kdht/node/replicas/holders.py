@@ -1,0 +1,57 @@
+"""Who holds a key, for an operator: the named nodes are each asked for their record, and nothing is repaired."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from kdht._shared import Op
+from kdht.errors import BadPacket
+from kdht.node.replicas.calls import SLOW, Answer, Call, Calls
+from kdht.node.replicas.reads import FETCHED, untrusted_fetched
+from kdht.node.replicas.turns import Turn
+from kdht.storage import Stored
+from kdht.wire import Address
+
+
+class Holder(NamedTuple):
+    """What one node said: `answered` without a record means that it has none."""
+
+    address: Address
+    answered: bool
+    record: Stored | None
+
+
+Done = Callable[[list[Holder]], None]
+
+
+class Survey:
+    """One round of FETCHes; `done` is called once, on any thread, when all have answered or are given up."""
+
+    def __init__(
+        self, calls: Calls, turn: Turn, key: bytes, addresses: Sequence[Address], done: Done
+    ) -> None:
+        self._found = {address: Holder(address, False, None) for address in addresses}
+        self._done = done
+        self._waiting = 1  # for this function itself
+        for address in addresses:
+            if calls.ask(turn, Op.FETCH, key, b"", address, self._told):
+                self._waiting += 1
+        self._one_less()
+
+    def _told(self, turn: Turn, call: Call, what: Answer | str) -> None:
+        if what is SLOW:
+            return
+        if isinstance(what, Answer) and what.status in FETCHED:
+            self._found[call.address] = _holder(call.address, what)
+        self._one_less()
+
+    def _one_less(self) -> None:
+        self._waiting -= 1
+        if not self._waiting:
+            self._done(list(self._found.values()))
+
+
+def _holder(address: Address, answer: Answer) -> Holder:
+    try:
+        return Holder(address, True, untrusted_fetched(answer))
+    except BadPacket:
+        return Holder(address, False, None)

@@ -1,0 +1,206 @@
+"""A read that the own store alone cannot answer: from several replicas, the newest wins.
+
+Two kinds. A **miss**: this node has no record, which after a change of the cluster says little;
+the first replica that has one answers for it. A **quorum**: a majority of the replicas
+is heard, and the newest of their records is brought to as many of them as make a majority,
+before the reader gets it (Attiya, Bar-Noy and Dolev, "Sharing memory robustly in message-passing
+systems", 1995), so that no later quorum read sees an older one.
+
+Anybody's record may be the newest. But only a replica that has caught up with the others is *heard*: one
+that was away may lack what the others acknowledged meanwhile, and so may a contact beyond the replicas.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from itertools import islice
+from typing import NamedTuple
+
+from kdht._shared import Op, RecordFlag, Status
+from kdht.errors import BadPacket
+from kdht.node.replicas.calls import SLOW, Answer, Call
+from kdht.node.replicas.room import Room
+from kdht.node.replicas.turns import Outcome, Planned, Turn
+from kdht.node.replicas.writes import SPARE, Writes, Written
+from kdht.node.timers import Alarm
+from kdht.storage import Stored, Write, newer, visible
+from kdht.wire import Address, Contact, Record
+
+Where = Address | None
+"""A node that answers; None is this one."""
+
+DEADLINE = 0.5
+"""Seconds after which a read ends with what there is."""
+FETCHED = frozenset({Status.OK, Status.NOT_FOUND, Status.UNCONFIRMED})
+"""What a FETCH is answered with; UNCONFIRMED by a node that has not caught up, with its record if it has one."""
+
+
+class Found(NamedTuple):
+    """A read's end: the newest record, a tombstone too, and whether enough replicas were heard."""
+
+    record: Stored | None
+    enough: bool
+
+
+Done = Callable[[Turn, Found], None]
+
+
+class ReadJob:
+    """One read until it is answered."""
+
+    __slots__ = (
+        "alarm", "candidates", "done", "has", "heard", "key", "need", "newest", "quorum", "replicas", "waiting",
+    )  # fmt: skip
+
+    def __init__(self, key: bytes, own: Stored | None, need: int, done: Done, *, quorum: bool) -> None:
+        self.key = key
+        self.need = need
+        self.done: Done | None = done
+        self.quorum = quorum
+        self.newest = own
+        self.has: dict[Where, Stored | None] = {}
+        """What each node that has answered has."""
+        self.replicas: frozenset[Where] = frozenset()
+        self.heard: set[Where] = set()
+        """The replicas that have answered and had caught up."""
+        self.waiting = 0
+        self.candidates: deque[Contact] = deque()
+        self.alarm: Alarm | None = None
+
+    @property
+    def enough(self) -> bool:
+        return len(self.heard) >= self.need
+
+    def take(self, where: Where, record: Stored | None, *, caught_up: bool) -> None:
+        """What a node has; `caught_up`: it is a replica that has what the others have."""
+        self.has[where] = record
+        if caught_up and where in self.replicas:
+            self.heard.add(where)
+        if record is not None and (self.newest is None or newer(record, self.newest)):
+            self.newest = record
+
+
+class Reads:
+    """All such reads under way at one node."""
+
+    def __init__(self, room: Room, writes: Writes) -> None:
+        self._room = room
+        self._writes = writes
+
+    def gather(
+        self,
+        turn: Turn,
+        key: bytes,
+        own: Stored | None,
+        need: int,
+        done: Done,
+        *,
+        quorum: bool,
+        replica: bool,
+        caught_up: bool,
+    ) -> None:
+        """Ask the other replicas; `replica`: this node is one, which may have caught up."""
+        job = ReadJob(key, own, need, done, quorum=quorum)
+        others = self._room.policy.replicas - replica
+        job.candidates = deque(self._room.core.closest(key, others + SPARE) if others else ())
+        closest = [each.address for each in islice(job.candidates, others)]
+        job.replicas = frozenset([None, *closest] if replica else closest)
+        if replica:
+            job.take(None, own, caught_up=caught_up)
+        self._room.counters["gathered_quorum" if quorum else "gathered_miss"] += 1
+        job.alarm = turn.after(DEADLINE, partial(self._too_late, job))
+        for _ in range(others):
+            self._fetch_next(turn, job)
+        self._settle(turn, job)
+
+    def _fetch_next(self, turn: Turn, job: ReadJob) -> None:
+        while job.candidates:
+            contact = job.candidates.popleft()
+            if self._room.calls.ask(
+                turn, Op.FETCH, job.key, b"", contact.address, partial(self._answered, job)
+            ):
+                job.waiting += 1
+                return
+
+    def _answered(self, job: ReadJob, turn: Turn, call: Call, what: Answer | str) -> None:
+        if what is SLOW:
+            if job.done is not None:
+                self._fetch_next(turn, job)
+            return
+        job.waiting -= 1
+        if isinstance(what, Answer) and what.status in FETCHED:
+            self._take(turn, job, call.address, what)
+        elif job.done is not None:
+            self._fetch_next(turn, job)
+        self._settle(turn, job)
+
+    def _take(self, turn: Turn, job: ReadJob, address: Address, answer: Answer) -> None:
+        try:
+            record = untrusted_fetched(answer)
+        except BadPacket:
+            self._room.counters["calls_unreadable"] += 1
+            return
+        if record is not None:
+            self._room.clock.seen(record.version)
+        caught_up = answer.status is not Status.UNCONFIRMED
+        job.take(address, record, caught_up=caught_up)
+        if not caught_up and address in job.replicas and job.done is not None:
+            self._fetch_next(turn, job)  # who stood in for it may have what it lacks
+
+    def _settle(self, turn: Turn, job: ReadJob) -> None:
+        if job.done is None:
+            return
+        if not job.quorum and visible(job.newest, turn.now):
+            self._finish(turn, job, enough=True)
+        elif not job.waiting or (job.quorum and job.enough):
+            self._finish(turn, job, enough=job.enough)
+
+    def _too_late(self, job: ReadJob, turn: Turn) -> None:
+        job.alarm = None
+        if job.done is not None:
+            self._finish(turn, job, enough=job.enough)
+
+    def _finish(self, turn: Turn, job: ReadJob, *, enough: bool) -> None:
+        done, job.done = job.done, None
+        assert done is not None
+        if job.alarm is not None:
+            job.alarm[2] = None
+        record = job.newest
+        if record is not None and None in job.has and job.has[None] != record:
+            self._room.counters["read_repairs"] += 1
+            turn.writes.append(Planned(Write(job.key, record), _is_enough))
+        replicas = {where: has for where, has in job.has.items() if where in job.replicas}
+        lacking = [where for where, has in replicas.items() if where is not None and has != record]
+        holders = len([has for has in replicas.values() if has == record])
+        if not (job.quorum and enough) or record is None or holders >= job.need:
+            done(turn, Found(record, enough))
+            return
+        missing = job.need - holders - (None in job.has and job.has[None] != record)
+        self._writes.spread(turn, job.key, record, lacking, max(missing, 0), partial(_spread, done, record))
+
+
+def _spread(done: Done, record: Stored, turn: Turn, written: Written) -> None:
+    done(turn, Found(record, written.status is Status.OK))
+
+
+def _is_enough(turn: Turn, outcome: Outcome) -> None:
+    """A repair that fails is tried again by the next read, or by anti-entropy."""
+
+
+def untrusted_fetched(answer: Answer) -> Stored | None:
+    """The record in the reply to a FETCH, with one of FETCHED. Raises BadPacket."""
+    if answer.status is Status.OK or (answer.status is Status.UNCONFIRMED and answer.body):
+        return untrusted_stored(answer.body)
+    return None
+
+
+def untrusted_stored(body: bytes) -> Stored:
+    """The record in a STORE, or in the reply to a FETCH. Raises BadPacket."""
+    version, expiry, flags, value = Record.parse(body)
+    if not version:
+        raise BadPacket("BAD_LENGTH", "a record between nodes without a version")
+    if flags not in (0, RecordFlag.TOMBSTONE):
+        raise BadPacket("BAD_FLAGS", f"a record between nodes with the flags {flags:#x}")
+    if flags and value:
+        raise BadPacket("BAD_LENGTH", "a tombstone with a value")
+    return Stored(version, expiry, flags, value)

@@ -1,0 +1,45 @@
+"""What the parts of a coordinator share."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from kdht._routing import Core
+from kdht._shared import MAX_REPLICAS
+from kdht.node.replicas.calls import Calls
+from kdht.node.replicas.clock import HybridClock
+from kdht.storage import Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """How many replicas a record has, and how many confirm a write. Raises ValueError."""
+
+    replicas: int = 3
+    acks: int = 2
+    tombstone_ttl: int = 86400
+    """Seconds after which a deletion is forgotten."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.replicas <= MAX_REPLICAS:
+            raise ValueError(f"a record has 1 to {MAX_REPLICAS} replicas, not {self.replicas}")
+        if not 1 <= self.acks <= self.replicas:
+            raise ValueError(f"1 to {self.replicas} replicas can confirm a write, not {self.acks}")
+
+    @property
+    def majority(self) -> int:
+        return self.replicas // 2 + 1
+
+
+@dataclass(slots=True, kw_only=True)
+class Room:
+    """One coordinator's."""
+
+    policy: Policy
+    core: Core
+    store: Store
+    calls: Calls
+    clock: HybridClock
+    counters: Counter[str]
+    on_missed: Callable[[bytes], None]
+    """Hears of a key of which some replica did not confirm a write."""

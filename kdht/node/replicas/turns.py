@@ -1,0 +1,140 @@
+"""One turn at what the threads of a node share: replies come in, writes are confirmed, time passes.
+
+Contract: a turn holds the lock and does no I/O; what it wants sent and written is carried
+out when the lock is free again, so a writer that answers at once (InlineWriter) simply has the
+next turn. Whatever is begun in a turn ends in another, by a reply, a result or an alarm.
+
+Most alarms are cancelled long before their time. So who ticks is told when an alarm comes before the
+tick that is expected, and of no other; and while there is work a tick is expected every `STEP`.
+"""
+
+import math
+import threading
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
+
+from kdht.datapath.base import Outgoing
+from kdht.errors import StorageError
+from kdht.node.replicas.clock import SteadyClock
+from kdht.node.timers import Alarm, Timers
+from kdht.storage import Result, Write, Writer
+
+STEP = 0.2
+LINGER = 1.0
+"""Seconds that ticks go on after the last alarm: the next request is near, and to be woken costs more."""
+
+Outcome = Result | StorageError | None
+"""What became of a write to the own store; None: too many waited."""
+
+
+class Planned(NamedTuple):
+    """A write to the own store, and who is told of its outcome, in a later turn."""
+
+    write: Write
+    told: Callable[["Turn", Outcome], None]
+
+
+class Turn:
+    """What one turn knows and wants: a block, whose wishes are fulfilled as it ends."""
+
+    __slots__ = ("_turns", "now", "outgoing", "steady", "writes")
+
+    def __init__(self, turns: "Turns", now: float) -> None:
+        self._turns = turns
+        self.now = now
+        """Unix seconds."""
+        self.steady = 0.0
+        """Seconds that only run forwards, for alarms."""
+        self.outgoing: list[Outgoing] = []
+        self.writes: list[Planned] = []
+
+    def __enter__(self) -> "Turn":
+        self._turns.enter(self)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._turns.leave(self, fulfil=kind is None)
+
+    def after(self, seconds: float, ring: Callable[["Turn"], None]) -> Alarm:
+        """Call `ring` with a turn of that time."""
+        return self._turns.timers.at(self.steady + seconds, lambda _: ring(self._turns.current))
+
+
+class Turns:
+    """Hands out turns. `on_alarm` hears, on any thread, in how many seconds `tick` should be called, if that
+    is sooner than was said last."""
+
+    def __init__(self, send: Callable[[list[Outgoing]], object], writer: Writer) -> None:
+        self.on_alarm: Callable[[float], None] = _nobody
+        self.timers = Timers()
+        self.current: Turn
+        """Whose turn it is."""
+        self._send = send
+        self._writer = writer
+        self._lock = threading.Lock()
+        self._clock = SteadyClock()
+        self._expected = math.inf
+        self._busy_until = 0.0
+
+    def turn(self, now: float) -> Turn:
+        """One turn at `now`, Unix seconds."""
+        return Turn(self, now)
+
+    def enter(self, turn: Turn) -> None:
+        """It is this turn's turn, once the one before has ended."""
+        self._lock.acquire()
+        turn.steady = self._clock.at(turn.now)
+        self.current = turn
+
+    def leave(self, turn: Turn, *, fulfil: bool) -> None:
+        """The next one's turn; then what this one wants is done."""
+        due = self.timers.next()
+        early = due is not None and due < self._expected
+        if due is not None and early:
+            self._expected = due
+        self._lock.release()
+        if fulfil:
+            self._fulfil(turn)
+        if due is not None and early:
+            self.on_alarm(max(due - turn.steady, 0.0))
+
+    def tick(self, now: float) -> float | None:
+        """Let the alarms that are due ring. In how many seconds it is to be called again; None: not before
+        `on_alarm` says so."""
+        turn = Turn(self, now)
+        self.enter(turn)
+        try:
+            self.timers.run(turn.steady)
+            seconds = self._until_next(turn.steady)
+            self._expected = math.inf if seconds is None else turn.steady + seconds
+        finally:
+            self._lock.release()
+        self._fulfil(turn)
+        return seconds
+
+    def _until_next(self, steady: float) -> float | None:
+        due = self.timers.next()
+        if due is not None:
+            self._busy_until = steady + LINGER
+            return min(max(due - steady, 0.0), STEP)
+        return STEP if steady < self._busy_until else None
+
+    def _fulfil(self, turn: Turn) -> None:
+        if turn.outgoing:
+            self._send(turn.outgoing)
+        if turn.writes:
+            planned = turn.writes
+            told = partial(self._tell, planned, turn.now)
+            if not self._writer.submit([plan.write for plan in planned], turn.now, told):
+                told(None)
+
+    def _tell(self, planned: list[Planned], then: float, outcome: list[Result] | StorageError | None) -> None:
+        outcomes: Sequence[Outcome] = outcome if isinstance(outcome, list) else [outcome] * len(planned)
+        with self.turn(then) as turn:
+            for plan, each in zip(planned, outcomes, strict=True):
+                plan.told(turn, each)
+
+
+def _nobody(seconds: float) -> None:
+    """Nobody waits to hear of alarms."""

@@ -1,0 +1,72 @@
+"""Leases of clients that want to be told of changes of a key.
+
+Contract: bounded in number; a lease ends by itself. A notification is one more reply to the client's WATCH,
+through the same entry node, so this node needs no more than the request itself. Thread-safe.
+"""
+
+import threading
+from typing import NamedTuple
+
+from kdht.datapath.base import Datagram
+
+MAX_LEASE = 60
+"""Seconds; longer wishes get this."""
+MAX_LEASES = 16384
+MAX_WATCHERS = 1024
+"""Of one key."""
+
+
+class Lease(NamedTuple):
+    """One client's wish; `until` is Unix seconds."""
+
+    request: Datagram
+    until: float
+
+
+class Watches:
+    """All leases at one node, by key and by client and request."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._by_key: dict[bytes, dict[bytes, Lease]] = {}
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def renew(self, key: bytes, who: bytes, request: Datagram, lease: int, now: float) -> bool:
+        """Begin, renew or, with 0 seconds, end a lease; False where there are too many already."""
+        with self._lock:
+            watchers = self._by_key.get(key, {})
+            if not lease:
+                self._end(key, [who])
+                return True
+            if who not in watchers:
+                if len(watchers) >= MAX_WATCHERS or self._count >= MAX_LEASES:
+                    self._expire(now)
+                    watchers = self._by_key.get(key, {})
+                if len(watchers) >= MAX_WATCHERS or self._count >= MAX_LEASES:
+                    return False
+                self._count += 1
+            self._by_key.setdefault(key, watchers)[who] = Lease(request, now + min(lease, MAX_LEASE))
+            return True
+
+    def watching(self, key: bytes, now: float) -> list[Datagram]:
+        """The requests of all who are to be told of a change of the key."""
+        if key not in self._by_key:  # nearly always, and without the lock
+            return []
+        with self._lock:
+            leases = self._by_key.get(key, {})
+            self._end(key, [who for who, lease in leases.items() if lease.until <= now])
+            return [lease.request for lease in self._by_key.get(key, {}).values()]
+
+    def _expire(self, now: float) -> None:
+        for key in list(self._by_key):
+            self._end(key, [who for who, lease in self._by_key[key].items() if lease.until <= now])
+
+    def _end(self, key: bytes, ended: list[bytes]) -> None:
+        watchers = self._by_key.get(key, {})
+        for who in ended:
+            self._count -= watchers.pop(who, None) is not None
+        if not watchers:
+            self._by_key.pop(key, None)

@@ -1,0 +1,42 @@
+"""Who fell silent is asked again, ever more seldom: a host that only stalled is back soon.
+
+Contract: it enters the table by its answer, as anybody does. So many addresses at a time.
+"""
+
+from functools import partial
+
+from kdht.node.context import Context, leave_to_table
+from kdht.wire import Contact
+
+MAX_LOST = 256
+
+
+class Reviver:
+    """The lost contacts of one node."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._lost: set[Contact] = set()
+
+    def lost(self, contact: Contact, now: float) -> None:
+        """It was removed because it does not answer."""
+        if contact not in self._lost and len(self._lost) < MAX_LOST:
+            self._lost.add(contact)
+            self._later(contact, 0, now)
+
+    def forget(self, contact: Contact) -> None:
+        """It is back, or wants to be left alone."""
+        self._lost.discard(contact)
+
+    def _later(self, contact: Contact, asked: int, now: float) -> None:
+        options = self._context.options
+        if asked >= options.revivals:
+            self._lost.discard(contact)
+            return
+        when = now + self._context.jittered(options.revival_first * 2**asked)
+        self._context.timers.at(when, partial(self._ask, contact, asked))
+
+    def _ask(self, contact: Contact, asked: int, now: float) -> None:
+        if contact in self._lost:
+            self._context.ping(contact.address, contact.id, leave_to_table, now, tries=1)
+            self._later(contact, asked + 1, now)

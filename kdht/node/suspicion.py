@@ -1,0 +1,122 @@
+"""What speaks against a contact, and what follows from it: the one way out of the table but for LEAVE.
+
+Contract: nothing but pings of our own that are not answered removes a contact. A missed
+answer, whatever the request, leads to a probe; so do an ICMP error, another node's SUSPECT and
+a silence that another part of this node noticed. With each further miss in a row the matter grows: others are told,
+the datapaths are told (the contact is demoted: it stays in the table), it is out. An answer ends it at any time.
+
+An ICMP error demotes at once, because routing to nobody helps nobody; it can be forged, so
+who answered in spite of one is safe from the next for a while.
+
+SUSPECT is SWIM's dissemination (Das, Gupta and Motivala, 2002), told once by the one who found
+out and passed on to a few by those who find it confirmed.
+"""
+
+from collections.abc import Callable
+
+from kdht.node.context import Context
+from kdht.node.entry import Entry
+from kdht.node.notice import Notices
+from kdht.node.probe import Prober
+from kdht.node.rpc import Rpc
+from kdht.node.timers import TokenBucket
+from kdht.node.watch import Watch
+from kdht.wire import Address, Contact
+
+
+class Suspicion:
+    """The suspects of one node. `remove(entry, now)` takes one out of the table."""
+
+    def __init__(
+        self,
+        context: Context,
+        prober: Prober,
+        watch: Watch,
+        notices: Notices,
+        remove: Callable[[Entry, float], None],
+    ) -> None:
+        self._context = context
+        self._prober = prober
+        self._watch = watch
+        self._notices = notices
+        self._remove = remove
+        self._hearsay = TokenBucket(context.options.suspect_rate)
+
+    def missed(self, rpc: Rpc, now: float) -> None:
+        """A transmission of ours had no answer in time."""
+        table = self._context.table
+        entry = table.at(rpc.address)
+        if entry is None or rpc.id not in (None, entry.contact.id):
+            return
+        if table.missed(entry, rpc.sent[-1], now):
+            self._count(entry, now)
+        if table.get(entry.contact.id) is entry:
+            self._prober.probe(entry, now)
+
+    def unreachable(self, address: Address, now: float) -> None:
+        """ICMP said so, which anybody can forge."""
+        entry = self._context.table.at(address)
+        if entry is None or entry.unreachable:
+            return
+        if now - entry.refuted < self._context.options.unreachable_grace:
+            self._context.counters["unreachable_ignored"] += 1
+            self._ask(entry, now)
+            return
+        self._context.counters["unreachable"] += 1
+        entry.unreachable = True
+        if not entry.demoted:
+            entry.misses = 0
+            self._context.table.demote(entry)
+        self._prober.hurry(entry, now)
+
+    def silent(self, address: Address, now: float) -> None:
+        """Another part of this node waited in vain for an answer from there."""
+        entry = self._context.table.at(address)
+        if entry is not None:
+            self._ask(entry, now)
+
+    def told(self, contact: Contact, now: float) -> None:
+        """Another node has no answer from this contact. That says nothing of our own way to it."""
+        entry = self._context.table.get(contact.id)
+        if entry is None or entry.contact != contact:
+            self._context.counters["suspect_unknown"] += 1
+        elif entry in self._prober:
+            entry.told = True
+        elif now - entry.answered >= self._context.options.just_answered:
+            if self._hearsay.take(now):
+                entry.told = True
+                self._prober.probe(entry, now)
+            else:
+                self._context.counters["suspect_rate"] += 1
+
+    def _ask(self, entry: Entry, now: float) -> None:
+        if now - entry.answered >= self._context.options.just_answered:
+            self._prober.probe(entry, now)
+
+    def _count(self, entry: Entry, now: float) -> None:
+        """One more miss in a row."""
+        options = self._context.options
+        if entry.misses >= (1 if entry.unreachable else options.announced_misses) and not entry.passed:
+            entry.passed = True
+            self._pass(entry, now)
+        if entry.misses >= options.demoted_misses and not entry.demoted:
+            self._context.counters["demoted"] += 1
+            self._context.table.demote(entry)
+        if entry.misses >= (options.unreachable_misses if entry.unreachable else options.max_misses):
+            self._remove(entry, now)
+
+    def _pass(self, entry: Entry, now: float) -> None:
+        """Say it to those whom it concerns, or to a few if somebody else was first: messages may be lost."""
+        contact = entry.contact
+        if entry.told:
+            self._gossip(contact, now)
+            return
+        closest = self._context.table.closest(contact.id, self._context.options.told, without=contact.id)
+        self._notices.suspect(contact, closest, now)
+        self._watch.sweep(now)
+
+    def _gossip(self, contact: Contact, now: float) -> None:
+        options = self._context.options
+        others = self._context.table.closest(contact.id, options.told, without=contact.id)
+        some = self._context.rng.sample(others, min(options.gossip, len(others)))
+        self._notices.suspect(contact, some, now)

@@ -1,0 +1,100 @@
+"""Whom a node probes without cause, and when.
+
+Contract: the members of a ring (Table.ring) each probe the next one that is not under
+suspicion already, so each is asked by somebody once in `probe_interval`, at four packets a
+probe and node whatever the ring's size. SWIM (Das, Gupta and Motivala, 2002) probes at random; a ring bounds
+the time until a death is seen, and where views differ the questions for newcomers, which go
+around in SWIM's random order, make up for it. Any other contact is probed when it did not
+answer anything for long. Failures come together, so after one death all the ring is probed.
+"""
+
+from kdht._shared import Op
+from kdht.node.context import Context, leave_to_table
+from kdht.node.entry import Entry
+from kdht.node.probe import Prober
+from kdht.node.timers import Alarm
+
+
+class Watch:
+    """The beats of one node, and an alarm for each member."""
+
+    def __init__(self, context: Context, prober: Prober) -> None:
+        self._context = context
+        self._prober = prober
+        self._alarms: dict[bytes, Alarm] = {}
+        self._turns: list[bytes] = []
+        self._swept = float("-inf")
+        self._is_beating = False
+
+    def start(self, now: float) -> None:
+        """Begin, at times of this node's own."""
+        if not self._is_beating:
+            self._is_beating = True
+            options, rng, timers = self._context.options, self._context.rng, self._context.timers
+            timers.at(now + rng.uniform(0, options.probe_interval), self._beat)
+            timers.at(now + rng.uniform(0, options.discovery_interval), self._discover)
+
+    def add(self, entry: Entry, now: float) -> None:
+        """A member came in."""
+        self._schedule(entry, now + self._context.jittered(self._context.options.contact_interval))
+
+    def forget(self, entry: Entry) -> None:
+        """A member went."""
+        alarm = self._alarms.pop(entry.contact.id, None)
+        if alarm is not None:
+            self._context.timers.cancel(alarm)
+
+    def sweep(self, now: float) -> None:
+        """Somebody died: probe all the ring, but for those who answered just now."""
+        options = self._context.options
+        if now - self._swept < options.sweep_interval:
+            return
+        self._swept = now
+        for entry in self._context.table.ring():
+            if now - entry.answered >= options.just_answered:
+                self._prober.probe(entry, now)
+
+    def _beat(self, now: float) -> None:
+        context = self._context
+        interval = context.jittered(context.options.probe_interval, context.options.probe_jitter)
+        context.timers.at(now + interval, self._beat)
+        for entry in context.table.ring():
+            if entry not in self._prober:
+                self._prober.probe(entry, now)
+                return
+
+    def _discover(self, now: float) -> None:
+        """Ask the next in turn for whoever is close to this node."""
+        context = self._context
+        context.timers.at(now + context.jittered(context.options.discovery_interval), self._discover)
+        entry = self._next_in_turn()
+        if entry is not None:
+            address, id = entry.contact.address, entry.contact.id
+            context.ask(Op.FIND_NODE, context.id, address, id, leave_to_table, now)
+
+    def _next_in_turn(self) -> Entry | None:
+        table = self._context.table
+        while self._turns:
+            entry = table.get(self._turns.pop())
+            if entry is not None and entry not in self._prober:
+                return entry
+        ring = [entry.contact for entry in table.ring()]
+        closest = table.neighbours(self._context.options.neighbours)
+        self._turns = [contact.id for contact in dict.fromkeys([*ring, *closest])]
+        self._context.rng.shuffle(self._turns)
+        return table.get(self._turns.pop()) if self._turns else None
+
+    def _schedule(self, entry: Entry, when: float) -> None:
+        id = entry.contact.id
+        self._alarms[id] = self._context.timers.at(when, lambda now: self._due(id, now))
+
+    def _due(self, id: bytes, now: float) -> None:
+        entry = self._context.table.get(id)
+        if entry is None:
+            return
+        interval = self._context.jittered(self._context.options.contact_interval)
+        if entry.answered + interval > now:
+            self._schedule(entry, entry.answered + interval)
+            return
+        self._prober.probe(entry, now)
+        self._schedule(entry, now + interval)

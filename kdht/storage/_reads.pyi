@@ -1,0 +1,13 @@
+"""The typed surface of _reads.pyx."""
+
+from collections.abc import Callable
+
+from kdht.datapath._hot import HotRecords
+
+class Reads:
+    is_settled: Callable[[bytes], bool]
+    answered: int
+    def __init__(self, get: Callable[[bytes], bytes | None], hot: HotRecords | None = None) -> None: ...
+    def of(
+        self, keys: list[bytes], rooms: list[int], now: float
+    ) -> list[tuple[int, int, int, bytes] | None]: ...

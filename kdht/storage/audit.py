@@ -1,0 +1,62 @@
+"""Whether a database is consistent: every record readable, the index and the counts as the records say.
+
+Reading verifies LevelDB's checksums as well. Nothing is changed.
+"""
+
+import struct
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from kdht.storage import layout
+
+MAX_PROBLEMS = 100
+_META = (layout.FORMAT_KEY, layout.COUNTS_KEY)
+
+
+class Audit(NamedTuple):
+    """What was found. As in Stats, `records` counts no tombstones."""
+
+    records: int
+    tombstones: int
+    value_bytes: int
+    with_expiry: int
+    problems: list[str]
+    """In words, at most MAX_PROBLEMS; empty for a sound database."""
+
+
+def audit(entries: Iterable[tuple[bytes, bytes]], kept: layout.Counts) -> Audit:
+    """Of all entries of a database, in any order, and the counts that it keeps."""
+    problems: list[str] = []
+    records = value_bytes = tombstones = 0
+    expiries: set[bytes] = set()
+    indexed: set[bytes] = set()
+    for entry, raw in entries:
+        if entry.startswith(layout.EXPIRY):
+            indexed.add(entry)
+        elif entry.startswith(layout.RECORD):
+            try:
+                record = layout.unpack_record(raw)
+            except (ValueError, struct.error) as error:
+                problems.append(f"key {entry[1:].hex()}: {error}")
+                continue
+            records += 1
+            value_bytes += len(record.value)
+            tombstones += record.deleted
+            if record.expiry:
+                expiries.add(layout.expiry_key(record.expiry, entry[len(layout.RECORD) :]))
+        elif entry not in _META:
+            problems.append(f"an entry that is none of kdht's: {entry[:24].hex()}")
+    problems += [
+        f"no index entry for {each[-20:].hex()}, which will not expire" for each in expiries - indexed
+    ]
+    problems += [f"an index entry without a record: {each[-20:].hex()}" for each in indexed - expiries]
+    counted = layout.Counts(records, value_bytes, tombstones)
+    if counted != kept:
+        problems.append(f"counted {_said(counted)}, the database says {_said(kept)}")
+    return Audit(records - tombstones, tombstones, value_bytes, len(expiries), problems[:MAX_PROBLEMS])
+
+
+def _said(counts: layout.Counts) -> str:
+    return (
+        f"{counts.records} records, {counts.tombstones} of them tombstones, with {counts.value_bytes} bytes"
+    )

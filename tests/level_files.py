@@ -1,0 +1,35 @@
+"""A database's files, for the tests of LevelStore."""
+
+import random
+from pathlib import Path
+
+import plyvel
+from records import NOW, put
+
+from kdht.storage import LevelStore
+
+
+def filled(directory: Path, count: int = 500, tables: bool = True) -> None:
+    """A database whose records lie in a table, or in the log only."""
+    store = LevelStore(directory)
+    rng = random.Random(1)
+    writes = [put(n, rng.randbytes(100), expiry=int(NOW) + 1 + n) for n in range(count)]
+    for start in range(0, count, 1000):
+        store.apply(writes[start : start + 1000], NOW)
+    store.close()
+    if tables:
+        raw = plyvel.DB(str(directory))
+        raw.compact_range()
+        raw.close()
+
+
+def raw_keys(directory: Path) -> list[bytes]:
+    raw = plyvel.DB(str(directory))
+    keys = list(raw.iterator(include_value=False))
+    raw.close()
+    return keys
+
+
+def only(directory: Path, pattern: str) -> Path:
+    (found,) = directory.glob(pattern)
+    return found

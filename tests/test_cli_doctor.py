@@ -1,0 +1,336 @@
+"""doctor: every check on made-up subjects, good and bad; and the whole against a real node."""
+
+import json
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ctl import Ctl
+from daemons import DevNode, free_port
+
+from kdht.cli.doctor import CHECKS, examine, firewall, host, kernel, links, node
+from kdht.cli.doctor.findings import Finding, Subject
+from kdht.daemon import config, settings
+from kdht.datapath.netlink import XdpState
+from kdht.datapath.ruleset import MARK
+from kdht.wire import Address
+
+PORT = 5348
+
+
+def contact(clock: float | None) -> dict[str, Any]:
+    return {"id": "00" * 20, "address": "10.0.0.2:5348", "clock": clock}
+
+
+def subject(tmp_path: Path, *clocks: float, kind: str = "nfqueue", **changes: Any) -> Subject:
+    """A healthy node with an interface eth0, and what is changed of it."""
+    made = settings.resolve(
+        config.build(
+            {
+                "node": {"listen": [f"127.0.0.1:{PORT}"], "data_dir": str(tmp_path)},
+                "key": [{"secret": "sixteen bytes or more"}],
+                "datapath": {"kind": kind},
+            }
+        )
+    )
+    status = {
+        "state": "running", "version": "1", "pid": 1, "warnings": [], "joined": True, "contacts": 3,
+        "ready": True, "waiting_for": [],
+        "own": [f"127.0.0.1:{PORT}"], "data_dir": str(tmp_path),
+        "datapaths": [{"name": "socket", "state": "up"}, {"name": kind, "state": "up", "program": 7}],
+    }  # fmt: skip
+    stats = {"packets": {"all": {"BAD_TAG": 0, "STALE": 0}}, "storage": {"failed": 0}, "datapaths": {}}
+    given = {
+        "config_path": tmp_path / "kdhtd.toml",
+        "socket": tmp_path / "control.sock",
+        "settings": made,
+        "config_error": "",
+        "status": status,
+        "stats": stats,
+        "table": {"buckets": [{"contacts": [contact(clock) for clock in clocks]}]},
+        "daemon_error": "",
+        "is_root": True,
+        "own": (Address.of("127.0.0.1", PORT),),
+        "interfaces": ("eth0",),
+    }
+    return Subject(**{**given, **changes})
+
+
+def found(check: Callable[[Subject], Iterator[Finding]], subject: Subject) -> list[Finding]:
+    """Every line that is not ok says what mends it."""
+    findings = list(check(subject))
+    assert all(each.mend for each in findings if each.state != "ok"), findings
+    return findings
+
+
+def states(findings: list[Finding]) -> list[str]:
+    return [each.state for each in findings]
+
+
+# --- The node
+
+
+def test_a_healthy_node(tmp_path):
+    well = subject(tmp_path, 0.2, -0.4)
+    for check in (
+        node.configuration,
+        node.daemon,
+        node.datapaths,
+        node.dropped,
+        node.clock,
+        node.data_directory,
+    ):
+        assert set(states(found(check, well))) == {"ok"}, check
+
+
+def test_a_configuration_that_cannot_be_used_and_one_with_a_warning(tmp_path):
+    broken = subject(tmp_path, settings=None, config_error="node.listen is 3: expected a list")
+    (finding,) = found(node.configuration, broken)
+    assert (finding.state, finding.what) == ("failure", broken.config_error)
+    well = subject(tmp_path)
+    readable = replace(well.settings, warnings=("s: every user can read the secret: chmod 600 s",))
+    finding = found(node.configuration, replace(well, settings=readable))[-1]
+    assert (finding.state, finding.mend) == ("warning", "chmod 600 s")
+
+
+def test_no_daemon_and_one_that_may_not_be_asked(tmp_path):
+    gone = subject(tmp_path, status=None, stats=None, table=None, daemon_error="x: no such socket")
+    assert found(node.daemon, gone)[0] == Finding("daemon", "failure", "x: no such socket", "kdhtd")
+    (denied,) = found(node.daemon, replace(gone, daemon_error="x: permission denied"))
+    assert "as root" in denied.mend
+
+
+@pytest.mark.parametrize(
+    ("changes", "state"),
+    [({"joined": False}, "failure"), ({"contacts": 0}, "warning"), ({"state": "stopping"}, "failure"),
+     ({"ready": False, "waiting_for": ["sync"]}, "warning"),
+     ({"warnings": ["3 writes failed"]}, "warning")],
+)  # fmt: skip
+def test_a_daemon_that_is_not_well(tmp_path, changes, state):
+    well = subject(tmp_path)
+    findings = found(node.daemon, replace(well, status={**well.status, **changes}))
+    assert state in states(findings)
+
+
+def test_datapaths_that_are_not_well(tmp_path):
+    well = subject(tmp_path)
+    degraded = {
+        **well.status,
+        "datapaths": [{"name": "nfqueue", "state": "degraded", "why": "rules are gone"}],
+    }
+    (finding,) = found(node.datapaths, replace(well, status=degraded))
+    assert finding.state == "warning"
+    assert "rules are gone" in finding.what
+    only_socket = {**well.status, "datapaths": [{"name": "socket", "state": "up"}]}
+    assert states(found(node.datapaths, replace(well, status=only_socket))) == ["ok", "warning"]
+    auto = subject(tmp_path, kind="auto", status=only_socket)
+    assert states(found(node.datapaths, auto)) == ["ok", "warning"]
+
+
+def test_packets_that_speak_of_a_mistake(tmp_path):
+    well = subject(tmp_path)
+    stats = {**well.stats, "packets": {"all": {"BAD_TAG": 3, "STALE": 1, "OWNER": 9}}}
+    findings = found(node.dropped, replace(well, stats=stats))
+    assert states(findings) == ["warning", "warning"]
+
+
+def test_full_queues(tmp_path):
+    queues = [{"number": 1, "full": 0, "failed": 0}, {"number": 2, "full": 5, "failed": 0}]
+    well = subject(tmp_path)
+    findings = found(
+        node.queues, replace(well, stats={**well.stats, "datapaths": {"nfqueue": {"queues": queues}}})
+    )
+    assert states(findings) == ["ok", "warning"]
+
+
+@pytest.mark.parametrize(
+    ("clocks", "expected"),
+    [((0.1, 3.0), ["ok"]), ((-9.0, -10.0, -8.0), ["warning"]), ((40.0, 41.0), ["failure"]),
+     ((0.0, 0.1, 20.0), ["ok", "warning"]), ((), [])],
+)  # fmt: skip
+def test_clocks(tmp_path, clocks, expected):
+    assert states(found(node.clock, subject(tmp_path, *clocks))) == expected
+
+
+def test_a_full_disk_and_failed_writes(tmp_path, monkeypatch):
+    well = subject(tmp_path)
+    monkeypatch.setattr(node, "LEAST_FREE", 1 << 62)
+    findings = found(node.data_directory, replace(well, stats={**well.stats, "storage": {"failed": 2}}))
+    assert states(findings) == ["warning", "failure"]
+
+
+# --- The kernel
+
+
+def test_without_nft(tmp_path, monkeypatch):
+    monkeypatch.setattr(kernel.shutil, "which", lambda name: None)
+    assert states(found(kernel.queueing, subject(tmp_path))) == ["failure"]
+    assert states(found(kernel.queueing, subject(tmp_path, kind="socket"))) == ["warning"]
+
+
+@pytest.mark.parametrize(("way", "state"), [("native", "ok"), ("compat", "ok"), (None, "failure")])
+def test_queueing(tmp_path, monkeypatch, way, state):
+    monkeypatch.setattr(kernel.shutil, "which", lambda name: "/usr/sbin/nft")
+    monkeypatch.setattr(kernel.nfqueue, "need_package", lambda: None)
+    monkeypatch.setattr(kernel.ruleset, "probe_queue", lambda: way)
+    assert states(found(kernel.queueing, subject(tmp_path))) == ["ok", "ok", state]
+    assert states(found(kernel.queueing, subject(tmp_path, is_root=False)))[-1] == "warning"
+
+
+def test_an_old_kernel_without_btf(tmp_path, monkeypatch):
+    monkeypatch.setattr(kernel.platform, "release", lambda: "5.10.0-1-amd64")
+    monkeypatch.setattr(kernel, "BTF", tmp_path / "none")
+    findings = found(kernel.xdp, subject(tmp_path, kind="ebpf"))
+    assert findings[0].state == "failure"
+    assert ("BTF", "warning") in [(each.check, each.state) for each in findings]
+
+
+# --- Interfaces
+
+
+@pytest.mark.parametrize(
+    ("kind", "mtu", "state"),
+    [("nfqueue", 1500, "ok"), ("nfqueue", 1279, "failure"), ("nfqueue", 9000, "ok"), ("ebpf", 9000, "warning"),
+     ("nfqueue", None, "failure")],
+)  # fmt: skip
+def test_mtu(tmp_path, monkeypatch, kind, mtu, state):
+    monkeypatch.setattr(links.netlink, "mtu_of", lambda name: mtu)
+    assert states(found(links.interfaces, subject(tmp_path, kind=kind))) == [state]
+
+
+def test_loopback_alone_is_enough_for_the_socket(tmp_path):
+    assert states(found(links.interfaces, subject(tmp_path, kind="auto", interfaces=()))) == ["ok"]
+    assert states(found(links.interfaces, subject(tmp_path, interfaces=()))) == ["failure"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "state", "expected"),
+    [("ebpf", XdpState("native", 7), "ok"), ("ebpf", XdpState("generic", 7), "warning"),
+     ("ebpf", XdpState("native", 8), "failure"), ("nfqueue", XdpState("native", 8), "warning"),
+     ("ebpf", XdpState("", 0), "ok")],
+)  # fmt: skip
+def test_xdp_programs(tmp_path, monkeypatch, kind, state, expected):
+    monkeypatch.setattr(links.netlink, "xdp_of", lambda name: state)
+    assert states(found(links.programs, subject(tmp_path, kind=kind))) == [expected]
+
+
+# --- Rules of others
+
+
+def chain(hook: str, policy: str = "drop", table: str = "filter", family: str = "inet") -> dict[str, Any]:
+    return {"chain": {"family": family, "table": table, "name": hook, "hook": hook, "policy": policy}}
+
+
+def rule(*expr: dict[str, Any], family: str = "inet", table: str = "filter") -> dict[str, Any]:
+    return {"rule": {"family": family, "table": table, "chain": "x", "expr": [*expr, {"accept": None}]}}
+
+
+def match(left: dict[str, Any], right: Any) -> dict[str, Any]:
+    return {"match": {"op": "==", "left": left, "right": right}}
+
+
+DPORT = {"payload": {"protocol": "udp", "field": "dport"}}
+OUR_MARK = match({"meta": {"key": "mark"}}, MARK)
+
+
+@pytest.mark.parametrize(
+    ("listed", "expected"),
+    [
+        ([chain("forward")], ["failure"]),
+        ([chain("forward", policy="accept")], []),
+        ([chain("forward", table="kdht")], []),
+        ([chain("forward", table="kdht_guard")], []),
+        ([chain("forward", family="ip6")], []),
+        ([chain("forward", family="ip")], ["failure"]),
+        ([chain("forward"), rule(OUR_MARK)], []),
+        ([chain("forward"), rule(match(DPORT, PORT))], ["failure"]),
+        ([chain("forward"), rule()], []),
+        ([chain("forward"), rule(OUR_MARK, table="other")], ["failure"]),
+        ([chain("input")], ["failure"]),
+        ([chain("input"), rule(match(DPORT, 22))], ["failure"]),
+        ([chain("input"), rule(match(DPORT, PORT))], []),
+        ([chain("input"), rule(match(DPORT, {"set": [22, PORT]}))], []),
+        ([chain("output")], []),
+    ],
+)
+def test_chains_that_drop(tmp_path, monkeypatch, listed, expected):
+    monkeypatch.setattr(firewall.shutil, "which", lambda name: "/usr/sbin/nft" if name == "nft" else None)
+    monkeypatch.setattr(firewall.ruleset, "run_nft", lambda nft, arguments: json.dumps({"nftables": listed}))
+    findings = found(firewall.firewall, subject(tmp_path))
+    assert states(findings) == (expected or ["ok"])
+
+
+def test_rules_that_only_root_may_list(tmp_path, monkeypatch):
+    monkeypatch.setattr(firewall.shutil, "which", lambda name: "/usr/sbin/nft")
+    assert states(found(firewall.firewall, subject(tmp_path, is_root=False))) == ["warning"]
+
+
+# --- The host
+
+
+def test_a_port_that_somebody_has(tmp_path):
+    stopped = subject(tmp_path, status=None, stats=None, table=None)
+    with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as sock:
+        sock.bind(("127.0.0.1", 0))
+        address = Address.of("127.0.0.1", sock.getsockname()[1])
+        taken = replace(stopped, settings=replace(stopped.settings, listen=(address,)))
+        (finding,) = found(host.ports, taken)
+        assert finding.state == "failure"
+        assert "has it" in finding.what
+    assert states(found(host.ports, taken)) == ["ok"]
+
+
+def test_queue_numbers_of_others(tmp_path, monkeypatch):
+    stopped = subject(tmp_path, status=None, is_root=False)
+    monkeypatch.setattr(host, "bound_queues", lambda: {PORT: {}})
+    assert states(found(host.queue_numbers, stopped)) == ["failure"]
+    monkeypatch.setattr(host, "bound_queues", lambda: {1: {}})
+    assert found(host.queue_numbers, stopped) == []
+
+
+@pytest.mark.parametrize(("limit", "state"), [(100, "warning"), (1024, "ok")])
+def test_file_limits(tmp_path, monkeypatch, limit, state):
+    monkeypatch.setattr(host.resource, "getrlimit", lambda which: (limit, limit))
+    assert states(found(host.files, subject(tmp_path, status=None))) == [state]
+
+
+# --- All of it
+
+
+def test_every_check_runs_on_a_host_of_which_nothing_is_known(tmp_path):
+    nothing = subject(
+        tmp_path, settings=None, config_error="none", status=None, stats=None, table=None, daemon_error="none",
+        is_root=False, own=(), interfaces=(),
+    )  # fmt: skip
+    findings = list(examine(nothing))
+    assert {each.check for each in findings} >= {"configuration", "daemon"}
+    assert len(CHECKS) > 10
+
+
+def test_against_a_real_node(tmp_path):
+    node = DevNode(tmp_path / "n1", f"127.0.0.1:{free_port('127.0.0.1')}").wait_ready()
+    try:
+        ctl = Ctl(node.control, KDHT_CONFIG=str(tmp_path / "none.toml"))
+        done = ctl("doctor", "--json")
+        data = json.loads(done.stdout)
+        assert (done.returncode, data["failures"]) == (0, 0), data
+        lines = {(each["check"], each["state"]) for each in data["findings"]}
+        assert {("configuration", "ok"), ("daemon", "ok"), ("port", "ok"), ("datapath", "ok")} <= lines
+        assert b"mend:" in ctl("doctor").stdout
+        assert all(
+            each["state"] != "ok" for each in json.loads(ctl("doctor", "-q", "--json").stdout)["findings"]
+        )
+    finally:
+        node.close()
+
+
+def test_a_failure_is_its_exit_status(tmp_path):
+    ctl = Ctl(tmp_path / "none.sock", KDHT_CONFIG=str(tmp_path / "none.toml"))
+    done = ctl("doctor")
+    assert done.returncode == 10
+    assert b"failure" in done.stdout
+    assert done.stderr == b""

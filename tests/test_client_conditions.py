@@ -1,0 +1,139 @@
+"""Conditional writes through both clients, and what becomes of them when answers are lost."""
+
+import pytest
+from both_clients import BOTH
+from scripted_node import drop, refuse
+from scripted_store import ScriptedStore
+
+from kdht._shared import Op, Status
+from kdht.client import _entries
+from kdht.errors import Conflict, RequestError, RequestTimeout, Unconfirmed
+from kdht.wire import Record, hash_key
+
+KEY = hash_key("k")
+
+
+@pytest.fixture(params=BOTH.values(), ids=BOTH)
+def ask(request):
+    return request.param
+
+
+@pytest.fixture
+def short_waits(monkeypatch):
+    monkeypatch.setattr(_entries, "START_RTO", 0.02)
+
+
+def losing_an_answer(op: Op) -> ScriptedStore:
+    """A store that carries the first such write out and says nothing of it."""
+    lost = []
+
+    def before(request):
+        if request.op == op and not lost:
+            lost.append(store.carry_out(request))
+            return drop(None, request)
+        return None
+
+    store = ScriptedStore(before)
+    return store
+
+
+def test_a_put_where_the_version_stands(ask):
+    store = ScriptedStore()
+    with store.node() as node:
+        first = ask(node.name, "put", "k", b"1", if_version=0)
+        second = ask(node.name, "put", "k", b"2", ttl=60, if_version=first)
+    assert second > first
+    assert store.records[KEY] == Record(second, 60, 0, b"2")
+
+
+def test_a_put_where_another_version_stands(ask):
+    store = ScriptedStore()
+    with store.node() as node:
+        with pytest.raises(Conflict, match="there is no record") as caught:
+            ask(node.name, "put", "k", b"1", if_version=5)
+        assert caught.value.version == 0
+        version = ask(node.name, "put", "k", b"1")
+        for wrong in (0, version + 1):
+            with pytest.raises(Conflict, match=f"version {version} stands") as caught:
+                ask(node.name, "put", "k", b"2", if_version=wrong)
+            assert (caught.value.version, caught.value.status) == (version, "CONFLICT")
+    assert store.value("k") == b"1"
+    assert isinstance(caught.value, RequestError)
+    assert Op.QUORUM_GET not in store.asked
+
+
+def test_a_delete_where_the_version_stands(ask):
+    store = ScriptedStore()
+    with store.node() as node:
+        version = ask(node.name, "put", "k", b"1")
+        with pytest.raises(Conflict):
+            ask(node.name, "delete", "k", if_version=version + 1)
+        assert ask(node.name, "delete", "k", if_version=version) is True
+        with pytest.raises(Conflict):
+            ask(node.name, "delete", "k", if_version=version)
+
+
+@pytest.mark.parametrize(
+    ("method", "wrong"), [("put", -1), ("put", 2**64), ("put", "7"), ("delete", 0), ("delete", 2**64)]
+)
+def test_versions_that_cannot_be_are_refused_before_sending(ask, method, wrong):
+    store = ScriptedStore()
+    args = ["k", b""] if method == "put" else ["k"]
+    with store.node() as node, pytest.raises(ValueError, match="if_version"):
+        ask(node.name, method, *args, if_version=wrong)
+    assert not store.asked
+
+
+@pytest.mark.usefixtures("short_waits")
+def test_a_put_whose_answer_was_lost_is_known_again(ask):
+    store = losing_an_answer(Op.PUT)
+    with store.node() as node:
+        version = ask(node.name, "put", "k", b"mine", if_version=0)
+    assert store.records[KEY] == Record(version, 0, 0, b"mine")
+    assert store.asked[Op.QUORUM_GET] == 1
+
+
+@pytest.mark.usefixtures("short_waits")
+def test_another_value_in_its_place_is_a_conflict(ask):
+    store = ScriptedStore()
+    store.before = lambda request: drop(None, request) if store.asked[Op.PUT] == 1 else None
+    store.records[KEY] = Record(50, 0, 0, b"another's")
+    with store.node() as node, pytest.raises(Conflict) as caught:
+        ask(node.name, "put", "k", b"mine", if_version=0)
+    assert caught.value.version == 50
+
+
+@pytest.mark.usefixtures("short_waits")
+def test_a_delete_whose_answer_was_lost_is_known_again(ask):
+    store = losing_an_answer(Op.DELETE)
+    with store.node() as node:
+        version = ask(node.name, "put", "k", b"1")
+        assert ask(node.name, "delete", "k", if_version=version) is True
+    assert store.records == {}
+
+
+@pytest.mark.usefixtures("short_waits")
+def test_what_stays_unconfirmed_is_said(ask):
+    store = ScriptedStore()
+    store.before = lambda request: refuse(Status.UNCONFIRMED)(None, request)
+    with store.node() as node:
+        for method, *args in (("put", "k", b""), ("delete", "k"), ("get", "k")):
+            with pytest.raises(Unconfirmed, match="may have been done or not"):
+                ask(node.name, method, *args)
+    assert set(store.asked) == {Op.PUT, Op.DELETE, Op.GET}
+
+
+@pytest.mark.usefixtures("short_waits")
+def test_a_conditional_write_without_any_answer_is_a_time_out(ask):
+    store = ScriptedStore(lambda request: drop(None, request))
+    with store.node() as node, pytest.raises(RequestTimeout):
+        ask(node.name, "put", "k", b"", if_version=0)
+
+
+def test_a_quorum_read_is_one(ask):
+    store = ScriptedStore()
+    with store.node() as node:
+        version = ask(node.name, "put", "k", b"1")
+        assert ask(node.name, "get", "k", quorum=True) == b"1"
+        assert ask(node.name, "get_record", "k", quorum=True).version == version
+    assert (store.asked[Op.QUORUM_GET], store.asked[Op.GET]) == (2, 0)

@@ -1,0 +1,354 @@
+"""Large values through both clients: whole or not at all, replaced and deleted without a trace."""
+
+import io
+import random
+import time
+
+import pytest
+from both_clients import BOTH, blocking
+from scripted_node import drop, refusal
+from scripted_store import ScriptedStore
+
+from kdht import Client
+from kdht import _shared as shared
+from kdht._shared import Op, Status
+from kdht.client import _large, _manifest
+from kdht.client._manifest import (
+    CHUNK_SIZE,
+    MAX_LARGE,
+    MAX_UPLOADS,
+    Manifest,
+    Upload,
+    chunk_name,
+    journal_name,
+    pack_journal,
+    parse_journal,
+)
+from kdht.errors import NotFound, RequestError, RequestTimeout, ValueTooLarge
+from kdht.wire import Record, hash_key
+
+VALUE = random.Random(5348).randbytes(20 * CHUNK_SIZE + 7)
+OTHER = random.Random(5349).randbytes(3 * CHUNK_SIZE)
+KEY = hash_key("big")
+
+
+@pytest.fixture(params=BOTH.values(), ids=BOTH)
+def ask(request):
+    return request.param
+
+
+def journal(store: ScriptedStore) -> list[Upload]:
+    return parse_journal(store.value(journal_name(KEY)))
+
+
+def chunks(store: ScriptedStore) -> int:
+    """All records but those of the key and its journal."""
+    return len(store.records.keys() - {KEY, hash_key(journal_name(KEY))})
+
+
+@pytest.mark.parametrize("size", [0, 1, CHUNK_SIZE, CHUNK_SIZE + 1, len(VALUE)])
+def test_in_and_out(ask, size):
+    store = ScriptedStore()
+    with store.node() as node:
+        version = ask(node.name, "put_large", "big", VALUE[:size])
+        assert store.records[KEY].version == version
+        assert ask(node.name, "get_large", "big") == VALUE[:size]
+    assert chunks(store) == -(-size // CHUNK_SIZE)
+    assert max(len(record.value) for record in store.records.values()) <= shared.MAX_VALUE
+    (upload,) = journal(store)
+    assert (upload.version, upload.expiry) == (version, 0)
+
+
+def test_from_a_file_with_progress(ask):
+    store, seen = ScriptedStore(), []
+    with store.node() as node:
+        ask(node.name, "put_large", "big", io.BytesIO(VALUE), progress=lambda *done: seen.append(done))
+        ask(node.name, "get_large", "big", progress=lambda *done: seen.append(done))
+    for half in (seen[: len(seen) // 2], seen[len(seen) // 2 :]):
+        assert half[0] == (0, len(VALUE))
+        assert half[-1] == (len(VALUE), len(VALUE))
+        assert half == sorted(half)
+        assert len(half) == 22
+
+
+def test_a_plain_value_is_got_too(ask):
+    store = ScriptedStore()
+    with store.node() as node:
+        ask(node.name, "put", "big", b"plain")
+        assert ask(node.name, "get_large", "big") == b"plain"
+        assert ask(node.name, "delete_large", "big")
+        with pytest.raises(NotFound):
+            ask(node.name, "get_large", "big")
+    assert store.records == {}
+
+
+def test_what_is_too_large_is_refused_before_sending(ask):
+    store = ScriptedStore()
+    with store.node() as node:
+        for source in (bytes(MAX_LARGE + 1), io.BytesIO(bytes(MAX_LARGE + 1))):
+            with pytest.raises(ValueTooLarge, match="at most 67108864 bytes"):
+                ask(node.name, "put_large", "big", source)
+    assert not store.asked
+
+
+def test_a_replaced_value_leaves_nothing_behind(ask):
+    store = ScriptedStore()
+    with store.node() as node:
+        for value in (VALUE, OTHER):
+            ask(node.name, "put_large", "big", value)
+        assert ask(node.name, "get_large", "big") == OTHER
+    assert chunks(store) == 3
+    assert len(journal(store)) == 1
+
+
+def test_a_deleted_value_leaves_nothing_behind(ask):
+    store = ScriptedStore()
+    with store.node() as node:
+        ask(node.name, "put_large", "big", VALUE)
+        assert ask(node.name, "delete_large", "big") is True
+        assert ask(node.name, "delete_large", "big") is False
+    assert store.records == {}
+
+
+@pytest.mark.parametrize("method", ["put", "delete"])
+def test_what_a_plain_write_left_behind_is_found(ask, method):
+    store = ScriptedStore()
+    with store.node() as node:
+        ask(node.name, "put_large", "big", VALUE)
+        ask(node.name, method, "big", *([b"plain"] if method == "put" else []))
+        assert chunks(store) == 21
+        ask(node.name, "put_large", "big", OTHER)
+    assert chunks(store) == 3
+
+
+def test_the_old_value_stands_until_the_new_one_is_complete(ask):
+    seen = set()
+
+    def look(request):
+        if request.op == Op.PUT and KEY in store.records and request.key != KEY:
+            seen.add(store.records[KEY].version)
+
+    store = ScriptedStore(look)
+    with store.node() as node:
+        first = ask(node.name, "put_large", "big", VALUE)
+        ask(node.name, "put_large", "big", OTHER)
+    assert min(seen) == first
+    assert store.records[KEY].version > first
+
+
+def test_a_failed_upload_is_cleared_away(ask):
+    puts = iter(range(1000))
+    store = ScriptedStore(
+        lambda request: (
+            [refusal(request, Status.BAD_REQUEST)] if request.op == Op.PUT and next(puts) == 15 else None
+        )
+    )
+    with store.node() as node, pytest.raises(RequestError, match="cannot read"):
+        ask(node.name, "put_large", "big", VALUE)
+    assert store.records == {}
+
+
+def test_an_exception_of_the_progress_callback_ends_the_upload(ask):
+    def stop(done, total):
+        if done > 5000:
+            raise ZeroDivisionError
+
+    store = ScriptedStore()
+    with store.node() as node, pytest.raises(ZeroDivisionError):
+        ask(node.name, "put_large", "big", VALUE, progress=stop)
+    assert store.records == {}
+
+
+def kill(node_name: str) -> None:
+    """An upload that ends as a killed process's does."""
+
+    def stop(done, total):
+        if done > 5000:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        blocking(node_name, "put_large", "big", VALUE, progress=stop)
+
+
+def test_a_killed_upload_is_named_and_deleted_by_a_delete():
+    store = ScriptedStore()
+    with store.node() as node:
+        kill(node.name)
+        (upload,) = journal(store)
+        assert (upload.version, upload.chunks) == (0, 21)
+        assert chunks(store) > 4
+        with pytest.raises(NotFound):
+            blocking(node.name, "get_large", "big")
+        blocking(node.name, "delete_large", "big")
+    assert store.records == {}
+
+
+def test_a_killed_upload_is_deleted_by_a_put_a_day_later(monkeypatch):
+    store = ScriptedStore()
+    with store.node() as node:
+        kill(node.name)
+        blocking(node.name, "put_large", "big", OTHER)
+        assert chunks(store) > 3 + 4, "it might still be under way"
+        now = time.time() + _large.ABANDONED + 10
+        monkeypatch.setattr(time, "time", lambda: now)
+        blocking(node.name, "put_large", "big", VALUE[:100])
+        assert blocking(node.name, "get_large", "big") == VALUE[:100]
+    assert chunks(store) == 1
+
+
+def test_an_upload_that_was_deleted_under_fails(ask):
+    store = ScriptedStore()
+    with store.node() as node:
+
+        def delete_now(done, total):
+            if done == total:
+                blocking(node.name, "delete_large", "big")
+
+        with pytest.raises(RequestError, match="ended by a delete"):
+            ask(node.name, "put_large", "big", VALUE, progress=delete_now)
+    assert store.records == {}
+
+
+def test_an_upload_that_was_deleted_at_the_last_moment_takes_its_manifest_back(ask):
+    def delete_now(request):
+        if request.op == Op.PUT and request.key == KEY:
+            store.records.clear()
+
+    store = ScriptedStore(delete_now)
+    with store.node() as node, pytest.raises(RequestError, match="ended by a delete"):
+        ask(node.name, "put_large", "big", OTHER)
+    assert store.records == {}
+
+
+def test_two_uploads_at_once_leave_one_value(ask):
+    store = ScriptedStore()
+    with store.node() as node:
+        raced = []
+
+        def other(done, total):
+            if done > 5000 and not raced:
+                raced.append(blocking(node.name, "put_large", "big", OTHER))
+
+        ask(node.name, "put_large", "big", VALUE, progress=other)
+        assert ask(node.name, "get_large", "big") == VALUE
+    assert chunks(store) == 21
+    assert len(journal(store)) == 1
+
+
+def test_too_many_unfinished_uploads_are_an_error(ask):
+    store = ScriptedStore()
+    uploads = [Upload(bytes([number]) * 16, int(time.time()), 0, 1) for number in range(MAX_UPLOADS)]
+    store.records[hash_key(journal_name(KEY))] = Record(7, 0, 0, pack_journal(uploads))
+    assert len(pack_journal(uploads)) <= shared.MAX_VALUE
+    with store.node() as node, pytest.raises(RequestError, match="delete it first"):
+        ask(node.name, "put_large", "big", VALUE)
+
+
+def test_a_ttl_is_the_chunks_too(ask):
+    store = ScriptedStore()
+    with store.node() as node:
+        ask(node.name, "put_large", "big", VALUE, ttl=60)
+        with pytest.raises(ValueError, match="TTL"):
+            ask(node.name, "put_large", "big", VALUE, ttl=0)
+    ttls = {key: record.ttl for key, record in store.records.items()}
+    assert ttls.pop(KEY) == 60
+    assert _large.OUTLIVES < ttls.pop(hash_key(journal_name(KEY))) <= 60 + _large.OUTLIVES
+    assert set(ttls.values()) == {60 + _large.OUTLIVES}
+
+
+def test_a_value_replaced_while_it_is_read_is_read_anew(ask):
+    store = ScriptedStore()
+    with store.node() as node:
+        ask(node.name, "put_large", "big", VALUE * 5)  # more than one window
+        raced = []
+
+        def replace(done, total):
+            if not raced and done:
+                raced.append(blocking(node.name, "put_large", "big", OTHER))
+
+        assert ask(node.name, "get_large", "big", progress=replace) == OTHER
+
+
+def damage(store: ScriptedStore, number: int, change) -> None:
+    upload = Manifest.parse(store.value("big")).upload
+    key = hash_key(chunk_name(upload, number))
+    record = store.records.pop(key)
+    if change:
+        store.records[key] = record._replace(value=change(record.value))
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (None, "chunk 3 of 21 is not there"),
+        (lambda value: value[:-1], "chunk 3 of 21 is another's"),
+        (lambda value: b"\0" + value[1:], "chunk 3 of 21 is another's"),
+        (lambda value: value[:-1] + bytes([value[-1] ^ 1]), "digest"),
+    ],
+)
+def test_half_a_value_is_none(ask, change, why):
+    store = ScriptedStore()
+    with store.node() as node:
+        ask(node.name, "put_large", "big", VALUE)
+        damage(store, 3, change)
+        with pytest.raises(RequestError, match=why):
+            ask(node.name, "get_large", "big")
+
+
+def test_a_cluster_that_falls_silent_fails_the_upload():
+    puts = iter(range(1000))
+    store = ScriptedStore(lambda request: drop(None, request) if next(puts) > 10 else None)
+    with store.node() as node, Client(node.name, timeout=0.1) as client, pytest.raises(RequestTimeout):
+        client.put_large("big", VALUE)
+    assert chunks(store) <= 10
+
+
+def test_what_cannot_be_cleared_away_now_is_no_failure(ask):
+    """The new value stands; the old chunks are named, and the next write deletes them."""
+    refused = {Op.DELETE}
+    store = ScriptedStore(
+        lambda request: [refusal(request, Status.BAD_REQUEST)] if request.op in refused else None
+    )
+    with store.node() as node:
+        ask(node.name, "put_large", "big", VALUE)
+        ask(node.name, "put_large", "big", OTHER)
+        assert ask(node.name, "get_large", "big") == OTHER
+        assert chunks(store) == 21 + 3
+        refused.clear()
+        ask(node.name, "put_large", "big", OTHER)
+    assert chunks(store) == 3
+
+
+# --- Bytes
+
+
+MANIFEST = Manifest(5000, CHUNK_SIZE, bytes(range(16)), bytes(range(32)))
+
+
+def test_manifests_and_journals_as_bytes():
+    assert Manifest.parse(MANIFEST.pack()) == MANIFEST
+    assert MANIFEST.pack()[:8] == b"KDHTLV01"
+    uploads = [Upload(bytes(16), 1, 2, 3), Upload(bytes(range(16)), 4, 0, 5, 6)]
+    assert parse_journal(pack_journal(uploads)) == uploads
+
+
+@pytest.mark.parametrize("pack", [MANIFEST.pack, lambda: pack_journal([Upload(bytes(16), 1, 2, 3)])])
+def test_what_is_damaged_is_not_taken_for_one(pack):
+    good = pack()
+    bad = [good[:length] for length in range(len(good))] + [good + b"\0"]
+    bad += [good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :] for at in range(len(good))]
+    for each in bad:
+        assert Manifest.parse(each) is None
+        assert parse_journal(each) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"size": MAX_LARGE + 1}, {"size": 2**64 - 1}, {"chunk_size": 0}, {"chunk_size": CHUNK_SIZE + 1}, {"chunk_size": 1, "size": MAX_LARGE}],
+)  # fmt: skip
+def test_a_manifest_of_the_impossible_is_none(change):
+    assert Manifest.parse(MANIFEST._replace(**change).pack()) is None
+
+
+def test_a_journal_of_the_impossible_names_nothing():
+    assert parse_journal(pack_journal([Upload(bytes(16), 1, 2, _manifest.MAX_CHUNKS + 1)])) == []

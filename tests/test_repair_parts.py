@@ -1,0 +1,182 @@
+"""The parts of repair on their own: digests, slices, bodies."""
+
+from contextlib import suppress
+from functools import reduce
+from operator import xor
+from random import Random
+
+import pytest
+
+from kdht.errors import BadPacket, StorageError
+from kdht.node.repair import bodies
+from kdht.node.repair.bodies import Digest, Lack, Offer, Offered, Want
+from kdht.node.repair.digests import LEAF, Digests, mark
+from kdht.node.repair.ranges import Range
+from kdht.node.repair.work import SLICE, Steps, Work
+from kdht.node.timers import Timers
+from kdht.storage import MemoryStore, Stored, Write, neighbourhood
+
+
+class CountingStore(MemoryStore):
+    """Counts the records that are read."""
+
+    read = 0
+
+    def scan(self, now, start=b"", stop=None):  # type: ignore[no-untyped-def]
+        for each in super().scan(now, start, stop):
+            self.read += 1
+            yield each
+
+
+class Scene:
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.store = CountingStore()
+        self.digests = Digests(self.store, lambda: self.now)
+        self.store.on_change = lambda key, record: self.digests.changed(key)
+
+    def put(self, key: bytes, version: int = 1, expiry: int = 0) -> None:
+        self.store.apply([Write(key, Stored(version, expiry, 0, b"x"))], self.now)
+
+    def of(self, part: Range) -> Digest:
+        steps = self.digests.of(part)
+        try:
+            while True:
+                next(steps)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+
+    def plain(self, part: Range) -> Digest:
+        start, stop = neighbourhood(part.start.to_bytes(20, "big"), part.bits)
+        marks = [mark(key, record) for key, record in self.store.scan(self.now, start, stop)]
+        return Digest(len(marks), reduce(xor, marks, 0))
+
+
+def test_digests_are_those_of_a_scan_whatever_changes() -> None:
+    rng = Random(7)
+    scene = Scene()
+    keys = [bytes([rng.choice((0x10, 0x11, 0xA0))]) + rng.randbytes(19) for _ in range(1500)]
+    parts = [
+        Range(0, 0),
+        Range(1 << 156, 4),
+        Range(0x10 << 152, 7),
+        Range(0x11 << 152, 9),
+        Range(0xA << 156, 5),
+    ]
+    for n, key in enumerate(keys):
+        scene.put(key, expiry=rng.choice((0, 0, 1500, 2000)))
+        if n % 100 == 99:
+            for part in parts:
+                assert scene.of(part) == scene.plain(part)
+    for scene.now in (1499.0, 1500.0, 2001.0):
+        for part in parts:
+            assert scene.of(part) == scene.plain(part)
+
+
+def test_asking_again_reads_nothing_and_a_change_little() -> None:
+    scene = Scene()
+    rng = Random(8)
+    keys = [rng.randbytes(20) for _ in range(4000)]
+    for key in keys:
+        scene.put(key)
+    scene.of(Range(0, 0))
+    scene.store.read = 0
+    scene.of(Range(0, 0))
+    assert scene.store.read == 0
+    scene.put(keys[0], 2)
+    assert scene.of(Range(0, 0)) == scene.plain(Range(0, 0))
+    assert scene.store.read - 4000 <= LEAF
+
+
+def test_a_change_while_a_digest_is_made_is_not_lost() -> None:
+    scene = Scene()
+    keys = [bytes([n]) + bytes(19) for n in range(200)]
+    for key in keys:
+        scene.put(key)
+    steps = scene.digests.of(Range(0, 0))
+    next(steps)  # has read
+    scene.put(keys[7], 2)
+    with pytest.raises(StopIteration):
+        next(steps)
+    assert scene.of(Range(0, 0)) == scene.plain(Range(0, 0))
+
+
+def test_long_work_lets_others_have_their_turn() -> None:
+    timers, ends = Timers(), []
+
+    def steps(count: int) -> Steps[int]:
+        for _ in range(count):
+            yield SLICE // 2
+        return count
+
+    work = Work(timers, pytest.fail)
+    work.start(steps(20), lambda result, now: ends.append((result, now)), 0.0)
+    work.start(steps(1), lambda result, now: ends.append((result, now)), 0.0)
+    slices = 0
+    while (due := timers.next()) is not None:
+        timers.run(due)
+        slices += 1
+    assert [result for result, _ in ends] == [1, 20]
+    assert slices >= 9
+
+
+def test_a_disk_that_fails_ends_the_job_and_no_other() -> None:
+    failures: list[StorageError] = []
+    ends: list[object] = []
+
+    def bad() -> Steps[int]:
+        yield SLICE
+        raise StorageError("no")
+
+    def good() -> Steps[int]:
+        yield 1
+        return 5
+
+    timers = Timers()
+    work = Work(timers, failures.append)
+    work.start(bad(), lambda result, now: ends.append(result), 0.0)
+    work.start(good(), lambda result, now: ends.append(result), 0.0)
+    for now in range(10):
+        timers.run(float(now))
+    assert sorted(ends, key=str) == [5, None]
+    assert len(failures) == 1
+
+
+KEY = bytes(range(20))
+
+
+def test_bodies_there_and_back() -> None:
+    ranges = [(Range(n << 152, 8), Digest(n, n * 7)) for n in range(bodies.MAX_RANGES)]
+    assert bodies.untrusted_ranges(bodies.pack_ranges(ranges)) == ranges
+    digests = [digest for _, digest in ranges]
+    assert bodies.untrusted_digests(bodies.pack_digests(digests), len(digests)) == digests
+    offer = Offer(1, 2**160 - 1, [Offered(KEY, 9, 8)] * bodies.MAX_OFFERS)
+    assert bodies.untrusted_offer(bodies.pack_offer(offer)) == offer
+    wants, lacks = [Want.WANTED, Want.HAS, Want.FOREIGN], [Lack(KEY, 5)] * bodies.MAX_LACKS
+    assert bodies.untrusted_wants(bodies.pack_wants(wants, lacks), 3) == (wants, lacks)
+    assert max(len(bodies.pack_ranges(ranges)), len(bodies.pack_offer(offer))) + 20 <= 1120
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        bodies.untrusted_ranges,
+        bodies.untrusted_offer,
+        lambda body: bodies.untrusted_digests(body, 3),
+        lambda body: bodies.untrusted_wants(body, 3),
+    ],
+)
+def test_bad_bodies_end_in_bad_packet_only(read) -> None:  # type: ignore[no-untyped-def]
+    rng = Random(9)
+    for length in range(1200):
+        with suppress(BadPacket):
+            read(rng.randbytes(length))
+
+
+def test_a_range_that_is_none_is_refused() -> None:
+    for body in (
+        bodies.RANGE_DIGEST.pack(bytes(20), 161, 0, 0),
+        bodies.RANGE_DIGEST.pack(bytes([255] * 20), 4, 0, 0),
+    ):
+        with pytest.raises(BadPacket):
+            bodies.untrusted_ranges(body)

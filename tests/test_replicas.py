@@ -1,0 +1,425 @@
+"""Writes to all replicas, reads from several, conditions, watches: coordinators on a virtual network."""
+
+import struct
+
+import pytest
+from replica_cluster import Cluster, Member, key_of
+
+from kdht._shared import Op, RecordFlag, Status
+from kdht.node.replicas import Policy
+from kdht.node.replicas.holders import Holder
+from kdht.storage import Stored, Write
+from kdht.wire import Message, Record, parse
+
+
+def conditional(version: int, value: bytes = b"") -> bytes:
+    return Record(version=version, flags=int(RecordFlag.IF_VERSION), value=value).pack()
+
+
+def plant(member: Member, name: str, version: int, value: bytes, flags: int = 0) -> None:
+    (result,) = member.store.apply([Write(key_of(name), Stored(version, 0, flags, value))], member.now)
+    assert result.accepted
+
+
+def test_a_write_is_on_all_replicas_and_nowhere_else():
+    cluster = Cluster(8)
+    confirmed = cluster.put("a", b"value")
+    cluster.network.run(cluster.network.now + 1)
+    replicas = cluster.replicas("a")
+    assert [m.has("a") for m in replicas] == [Stored(confirmed.version, 0, 0, b"value")] * 3
+    assert not any(m.has("a") for m in cluster.members if m not in replicas)
+    assert cluster.get("a", via=cluster.members[0]) == b"value"
+
+
+def test_a_write_is_confirmed_by_no_fewer_than_it_says():
+    cluster = Cluster(8, policy=Policy(replicas=3, acks=3))
+    owner, second, third = cluster.replicas("a")
+    cluster.network.set_loss(owner.contact.address, third.contact.address, 1.0)
+    for member in cluster.members:
+        if member not in (owner, second):
+            cluster.network.set_loss(owner.contact.address, member.contact.address, 1.0)
+    reply = cluster.ask(Op.PUT, "a", Record(value=b"x").pack())
+    assert reply is not None
+    assert reply.status is Status.UNCONFIRMED
+
+
+def test_silent_replicas_are_replaced_and_reported():
+    cluster = Cluster(8)
+    owner, second, third = cluster.replicas("a")
+    cluster.kill(second, third)
+    started = cluster.network.now
+    cluster.put("a", b"value")
+    assert cluster.network.now - started < 0.5
+    fourth = cluster.replicas("a", [m for m in cluster.members if m not in (second, third)])[1]
+    assert fourth.has("a") is not None
+    assert second.contact.address in owner.silent or third.contact.address in owner.silent
+
+
+def test_a_replica_that_missed_a_write_is_told_of():
+    cluster = Cluster(8)
+    owner, _, third = cluster.replicas("a")
+    missed: list[bytes] = []
+    owner.coordinator.on_missed = missed.append
+    cluster.put("a", b"value")
+    cluster.network.run(cluster.network.now + 2)
+    assert missed == []
+    cluster.kill(third)
+    cluster.put("a", b"again")
+    cluster.network.run(cluster.network.now + 2)
+    assert missed == [key_of("a")]
+
+
+def test_slow_replicas_are_waited_for_once_they_are_known_to_be_slow():
+    """Else a cluster that is overloaded gets each STORE three times, and its stand-ins as well."""
+    cluster = Cluster(8)
+    owner = cluster.replicas("a")[0]
+    cluster.put("a", b"fast")
+    cluster.network.delay = (0.15, 0.2)
+    overdue = []
+    for number in range(12):
+        before = owner.coordinator.counters["calls_overdue"]
+        cluster.put("a", b"%d" % number)
+        cluster.network.run(cluster.network.now + 3)
+        overdue.append(owner.coordinator.counters["calls_overdue"] - before)
+    assert overdue[0] > 0
+    assert overdue[-3:] == [0, 0, 0]
+
+
+def test_a_replica_coordinates_where_a_retry_ends():
+    cluster = Cluster(8)
+    owner, second, third = cluster.replicas("a")
+    cluster.kill(owner)
+    entry = next(m for m in cluster.members if m not in (owner, second, third))
+    assert cluster.ask(Op.PUT, "a", Record(value=b"x").pack(), via=entry, wait=0.5) is None
+    cluster.put("a", b"value", via=entry, attempt=1)
+    assert cluster.get("a", via=entry, attempt=1) == b"value"
+    assert third.has("a") is not None
+
+
+def test_a_node_that_is_no_replica_refuses_a_write():
+    cluster = Cluster(8)
+    stranger = max(
+        cluster.members,
+        key=lambda m: int.from_bytes(m.contact.id, "big") ^ int.from_bytes(key_of("a"), "big"),
+    )
+    reply = cluster.ask(Op.PUT, "a", Record(value=b"x").pack(), via=stranger, attempt=200)
+    assert reply is not None
+    assert reply.status is Status.NOT_RESPONSIBLE
+
+
+def test_too_few_nodes_leave_a_write_unconfirmed():
+    cluster = Cluster(3)
+    _owner, *others = cluster.replicas("a")
+    cluster.kill(*others)
+    reply = cluster.ask(Op.PUT, "a", Record(value=b"x").pack())
+    assert reply is not None
+    assert reply.status is Status.UNCONFIRMED
+
+
+def test_a_cluster_of_one_confirms_alone():
+    cluster = Cluster(1)
+    cluster.put("a", b"value")
+    assert cluster.get("a") == b"value"
+    assert cluster.get("b") is None
+
+
+@pytest.mark.parametrize("skew", [10.0, -10.0])
+def test_the_later_write_wins_whatever_the_clocks_say(skew):
+    """The first write by a node whose clock is 10 s ahead, the next by one that is behind, and the other way round."""
+    for name in (f"key {n}" for n in range(20)):
+        cluster = Cluster(5, skews=[skew * (n % 2) for n in range(5)])
+        owner = cluster.replicas(name)[0]
+        first = cluster.put(name, b"first")
+        cluster.network.run(cluster.network.now + 0.5)
+        cluster.kill(owner)
+        entry = next(m for m in cluster.members if m is not owner)
+        later = cluster.put(name, b"later", via=entry, attempt=1)
+        assert later.version > first.version
+        cluster.network.run(cluster.network.now + 1)
+        assert cluster.get(name, Op.QUORUM_GET, via=entry, attempt=1) == b"later"
+
+
+def test_a_replica_with_a_greater_version_makes_the_coordinator_count_on():
+    cluster = Cluster(8)
+    owner, second, third = cluster.replicas("a")
+    ahead = int((owner.now + 3600) * 1_000_000)
+    plant(second, "a", ahead, b"from a fast clock")
+    plant(third, "a", ahead, b"from a fast clock")
+    assert cluster.put("a", b"value").version > ahead
+    assert cluster.get("a") == b"value"
+
+
+def test_conditions_are_kept():
+    cluster = Cluster(8)
+    reply = cluster.ask(Op.PUT, "a", conditional(0, b"one"))
+    assert reply is not None
+    assert reply.status is Status.OK
+    first = Record.parse(reply.body).version
+    for version in (0, first - 1, first + 1):
+        refused = cluster.ask(Op.PUT, "a", conditional(version, b"two"))
+        assert refused is not None
+        assert (refused.status, Record.parse(refused.body).version) == (Status.CONFLICT, first)
+    reply = cluster.ask(Op.PUT, "a", conditional(first, b"two"))
+    assert reply is not None
+    assert reply.status is Status.OK
+    second = Record.parse(reply.body).version
+    cluster.network.run(cluster.network.now + 1)
+    assert {m.has("a").value for m in cluster.replicas("a")} == {b"two"}
+    refused = cluster.ask(Op.DELETE, "a", conditional(first))
+    assert refused is not None
+    assert refused.status is Status.CONFLICT
+    gone = cluster.ask(Op.DELETE, "a", conditional(second))
+    assert gone is not None
+    assert gone.status is Status.OK
+    again = cluster.ask(Op.PUT, "a", conditional(0, b"three"))
+    assert again is not None
+    assert again.status is Status.OK
+
+
+def test_a_condition_is_held_against_what_the_others_have():
+    """The owner was away when the others got a newer version."""
+    cluster = Cluster(8)
+    owner, second, third = cluster.replicas("a")
+    for member, version in ((owner, 7), (second, 8), (third, 8)):
+        plant(member, "a", version, b"value")
+    owner.coordinator.is_settled = lambda key: False
+    refused = cluster.ask(Op.PUT, "a", conditional(7, b"x"))
+    assert refused is not None
+    assert (refused.status, Record.parse(refused.body).version) == (Status.CONFLICT, 8)
+    done = cluster.ask(Op.PUT, "a", conditional(8, b"x"))
+    assert done is not None
+    assert done.status is Status.OK
+    assert cluster.get("a", Op.QUORUM_GET) == b"x"
+    cluster.kill(second, third)
+    waits = cluster.ask(Op.PUT, "a", conditional(Record.parse(done.body).version, b"y"))
+    assert waits is not None
+    assert waits.status is Status.BUSY, "nothing was changed"
+
+
+def test_a_refused_condition_reaches_no_other_replica():
+    cluster = Cluster(8)
+    cluster.put("a", b"one")
+    cluster.network.run(cluster.network.now + 1)
+    before = [m.coordinator.counters["stores_taken"] for m in cluster.members]
+    cluster.ask(Op.PUT, "a", conditional(7, b"two"))
+    cluster.network.run(cluster.network.now + 1)
+    assert [m.coordinator.counters["stores_taken"] for m in cluster.members] == before
+
+
+def test_a_deletion_leaves_tombstones_that_win():
+    cluster = Cluster(8)
+    cluster.put("a", b"one")
+    deleted = cluster.ask(Op.DELETE, "a")
+    assert deleted is not None
+    assert deleted.status is Status.OK
+    cluster.network.run(cluster.network.now + 1)
+    assert all(m.has("a").deleted for m in cluster.replicas("a"))
+    assert cluster.get("a") is None
+    again = cluster.ask(Op.DELETE, "a")
+    assert again is not None
+    assert again.status is Status.NOT_FOUND
+
+
+def test_an_owner_without_the_record_asks_the_others():
+    cluster = Cluster(8)
+    owner, second, _ = cluster.replicas("a")
+    plant(second, "a", 7, b"only here")
+    assert cluster.get("a") == b"only here"
+    cluster.network.run(cluster.network.now + 1)
+    assert owner.has("a") == Stored(7, 0, 0, b"only here")
+
+
+def test_an_owner_that_has_not_caught_up_hears_a_majority():
+    cluster = Cluster(8)
+    owner, second, third = cluster.replicas("a")
+    plant(owner, "a", 7, b"old")
+    plant(second, "a", 8, b"new")
+    plant(third, "a", 8, b"new")
+    assert cluster.get("a") == b"old"
+    owner.coordinator.is_settled = lambda key: False
+    assert cluster.get("a") == b"new"
+    assert owner.has("a") == Stored(8, 0, 0, b"new")
+
+
+@pytest.mark.parametrize("old", [None, b"old"])
+@pytest.mark.parametrize("behind", [0, 1, 2])
+def test_the_word_of_a_replica_that_has_not_caught_up_does_not_count(behind, old):
+    """It was away when the write came to one of the others and to the node that then stood in its place."""
+    cluster = Cluster(8)
+    replicas = cluster.replicas("a")
+    late = replicas[behind]
+    having, lacking = (member for member in replicas if member is not late)
+    for member in (late, lacking) if old else ():
+        plant(member, "a", 7, old)
+    plant(having, "a", 8, b"new")
+    late.coordinator.is_settled = lambda key: False
+    for _ in range(5):
+        assert cluster.get("a", Op.QUORUM_GET) == b"new"
+    assert lacking.has("a") == Stored(8, 0, 0, b"new")
+
+
+def test_replicas_none_of_which_has_caught_up_confirm_nothing_but_bring_what_they_have():
+    cluster = Cluster(8)
+    for member in cluster.members:
+        member.coordinator.is_settled = lambda key: False
+    plant(cluster.replicas("a")[1], "a", 7, b"there")
+    assert cluster.get("a") == b"there"
+    for op, name in ((Op.QUORUM_GET, "a"), (Op.GET, "b")):
+        reply = cluster.ask(op, name, bytes(1120))
+        assert reply is not None
+        assert reply.status is Status.UNCONFIRMED
+
+
+def test_a_quorum_read_brings_the_newest_to_a_majority_before_it_answers():
+    for holder in range(3):
+        cluster = Cluster(8)
+        replicas = cluster.replicas("a")
+        for number, member in enumerate(replicas):
+            plant(member, "a", 8 if number == holder else 7, b"new" if number == holder else b"old")
+        value = cluster.get("a", Op.QUORUM_GET)
+        having = sum(member.has("a").value == b"new" for member in replicas)
+        if value == b"new":
+            assert having >= 2
+        assert cluster.get("a", Op.QUORUM_GET) == value or value == b"old"
+
+
+def test_a_quorum_read_without_a_majority_is_none():
+    cluster = Cluster(3)
+    owner, *others = cluster.replicas("a")
+    plant(owner, "a", 7, b"value")
+    cluster.kill(*others)
+    reply = cluster.ask(Op.QUORUM_GET, "a", bytes(1120))
+    assert reply is not None
+    assert reply.status is Status.UNCONFIRMED
+    assert cluster.get("a") == b"value"
+
+
+def test_that_a_contact_beyond_the_replicas_has_none_does_not_make_it_missing():
+    """Both other replicas are too slow to be waited for; those after them answer at once."""
+    cluster = Cluster(8)
+    owner, second, third = cluster.replicas("a")
+    plant(second, "a", 7, b"there")
+    for member in (second, third):
+        cluster.network.set_loss(owner.contact.address, member.contact.address, 1.0)
+    for op in (Op.GET, Op.QUORUM_GET):
+        reply = cluster.ask(op, "a", bytes(1120))
+        assert reply is not None
+        assert reply.status is Status.UNCONFIRMED
+
+
+def test_a_contact_beyond_the_replicas_may_bring_the_record():
+    """It took a silent replica's place when the record was written."""
+    cluster = Cluster(8)
+    owner, second, third = cluster.replicas("a")
+    *_, fourth = cluster.replicas("a", [m for m in cluster.members if m is not third])
+    plant(fourth, "a", 7, b"there")
+    cluster.kill(second, third)
+    assert cluster.get("a") == b"there"
+    assert owner.has("a") == Stored(7, 0, 0, b"there")
+
+
+def test_who_has_not_caught_up_makes_no_majority():
+    """The owner was away while the others acknowledged a write, of which one of them lags."""
+    cluster = Cluster(8)
+    owner, second, third = cluster.replicas("a")
+    for member, version, value in ((owner, 7, b"old"), (second, 8, b"new"), (third, 7, b"old")):
+        plant(member, "a", version, value)
+    cluster.network.set_loss(owner.contact.address, second.contact.address, 1.0)
+    owner.coordinator.is_settled = lambda key: False
+    reply = cluster.ask(Op.QUORUM_GET, "a", bytes(1120))
+    assert reply is not None
+    assert reply.status is Status.UNCONFIRMED
+    cluster.network.set_loss(owner.contact.address, second.contact.address, 0.0)
+    assert cluster.get("a", Op.QUORUM_GET) == b"new"
+
+
+@pytest.mark.parametrize("held", [None, b"old"])
+def test_a_replica_says_that_it_has_not_caught_up(held):
+    cluster = Cluster(8)
+    _, second, third = cluster.replicas("a")
+    if held is not None:
+        plant(second, "a", 7, held)
+    for member in (second, third):
+        member.coordinator.is_settled = lambda key: False
+    reply = cluster.ask(Op.GET if held is None else Op.QUORUM_GET, "a", bytes(1120))
+    assert reply is not None
+    assert reply.status is Status.UNCONFIRMED
+    third.coordinator.is_settled = lambda key: True
+    assert cluster.get("a", Op.QUORUM_GET) == held
+
+
+def test_watchers_are_told_until_the_lease_ends():
+    cluster = Cluster(8)
+    cluster.put("a", b"one")
+    asked = cluster.ask(Op.WATCH, "a", struct.pack(">I", 30))
+    assert asked is not None
+    assert Record.parse(asked.body).value == b"one"
+    cluster.send(Op.PUT, "a", Record(value=b"two").pack())
+    cluster.send(Op.DELETE, "b")
+    cluster.network.run(cluster.network.now + 1)
+    told = [m for m in _taken(cluster) if m.op is Op.WATCH]
+    assert [Record.parse(m.body).value for m in told] == [b"two"]
+    assert {m.request_id for m in told} == {asked.request_id}
+    cluster.send(Op.DELETE, "a")
+    cluster.network.run(cluster.network.now + 1)
+    assert [m.status for m in _taken(cluster) if m.op is Op.WATCH] == [Status.NOT_FOUND]
+    cluster.network.run(cluster.network.now + 40)
+    cluster.put("a", b"three")
+    cluster.network.run(cluster.network.now + 1)
+    assert not [m for m in _taken(cluster) if m.op is Op.WATCH]
+
+
+def test_a_watch_ends_when_it_is_told_to():
+    cluster = Cluster(8)
+    request_id = cluster.send(Op.WATCH, "a", struct.pack(">I", 30))
+    cluster.network.run(cluster.network.now + 1)
+    cluster.send(Op.WATCH, "a", struct.pack(">I", 0), request_id=request_id)
+    cluster.network.run(cluster.network.now + 1)
+    cluster.client.take()
+    cluster.put("a", b"one")
+    cluster.network.run(cluster.network.now + 1)
+    assert not [m for m in _taken(cluster) if m.op is Op.WATCH]
+
+
+def test_writes_survive_loss():
+    cluster = Cluster(8, loss=0.05, seed=3)
+    done = 0
+    for number in range(200):
+        for _ in range(10):
+            reply = cluster.ask(Op.PUT, f"k{number}", Record(value=b"x").pack(), wait=0.5)
+            if reply is not None and reply.status is Status.OK:
+                done += 1
+                break
+    assert done == 200
+    cluster.network.loss = 0.0
+    assert all(cluster.get(f"k{number}") == b"x" for number in range(200))
+
+
+def _taken(cluster: Cluster) -> list[Message]:
+    return [parse(received.data) for received in cluster.client.take()]
+
+
+# --- What an operator may ask
+
+
+def test_a_survey_tells_records_tombstones_lacks_and_silence():
+    cluster = Cluster(6)
+    owner, second, third = cluster.replicas("a")
+    cluster.put("a", b"value")
+    (stranger, *_) = [m for m in cluster.members if m not in (owner, second, third)]
+    cluster.kill(third)
+    told: list[list[Holder]] = []
+    asked = [member.contact.address for member in (second, third, stranger)]
+    owner.coordinator.survey(key_of("a"), asked, told.append, owner.now)
+    cluster.network.run(cluster.network.now + 5)
+    (holders,) = told
+    assert [holder.address for holder in holders] == asked
+    assert [holder.answered for holder in holders] == [True, False, True]
+    assert [holder.record for holder in holders] == [owner.has("a"), None, None]
+
+
+def test_a_survey_of_nobody_is_told_at_once():
+    told: list[list[Holder]] = []
+    member = Cluster(1).members[0]
+    member.coordinator.survey(key_of("a"), [], told.append, member.now)
+    assert told == [[]]
