@@ -71,6 +71,13 @@ class DevNode:
     def call(self, method: str) -> Any:
         return control_client.call(self.control, method)
 
+    def serves(self) -> bool:
+        """Whether it answers on its control socket."""
+        try:
+            return bool(self.call("status")["node_id"])
+        except NoDaemon:
+            return False
+
     def wait_ready(self, contacts: int = 0) -> "DevNode":
         """Until it is ready to serve and knows so many others; fails at once if it ended."""
         wait_until(lambda: self._is_ready(contacts), f"{self.listen} to be ready")

@@ -14,7 +14,7 @@ from daemons import KDHTD, DevNode, free_port, nobody, open_to_all, run
 from kdht import Client
 from kdht.cli import control_client
 from kdht.daemon import notify
-from kdht.errors import NoDaemon, NotFound
+from kdht.errors import NoDaemon, NotFound, RequestError, Unconfirmed
 from kdht.lab.wait import wait_until
 
 HOSTS = ("127.0.0.1", "127.0.0.2", "127.0.0.3")
@@ -383,6 +383,23 @@ def test_ordinary_users_nodes_find_each_other(start, tmp_path):
     open_to_all(tmp_path)
     first = start(1, prefix=nobody()).wait_ready()
     start(2, "--bootstrap", first.listen, prefix=nobody()).wait_ready(contacts=1)
+
+
+def test_a_node_confirms_nothing_before_it_has_joined(start, port):
+    """Alone it would take itself for the whole cluster, and what it confirmed nobody else would have."""
+    lost = start(2, "--bootstrap", f"127.0.0.1:{port}")
+    wait_until(lost.serves, "its control socket")
+    with Client(lost.listen, timeout=1) as client:
+        with pytest.raises(RequestError, match="is busy"):
+            client.put("a", b"1")
+        with pytest.raises(Unconfirmed):
+            client.get("a")
+    start(1).wait_ready()
+    lost.wait_ready(contacts=1)
+    with Client(lost.listen) as client:
+        client.put("a", b"1")
+    with Client(f"127.0.0.1:{port}") as client:
+        assert client.get("a", quorum=True) == b"1"
 
 
 def test_the_default_state_directory_is_per_address(tmp_path, port):

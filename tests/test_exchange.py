@@ -1,5 +1,6 @@
 """One request's tries, deadlines and replies, on a clock that the tests turn."""
 
+import itertools
 import random
 
 import pytest
@@ -339,6 +340,23 @@ def test_what_may_pass_is_tried_again_after_a_wait(status, kind):
     with pytest.raises(kind) as caught:
         exchange.result()
     assert caught.value.status == status.name
+
+
+@pytest.mark.parametrize("status", [Status.BUSY, Status.UNCONFIRMED])
+def test_the_waits_double_so_that_the_tries_last(status):
+    """A node that starts refuses for a second or two, on a network of a millisecond."""
+    session = new_session(timeout=20.0, attempts=16)
+    exchange, send = opened(session, GET)
+    now, waits = 0.0, []
+    while not exchange.done and send is not None:
+        now += 0.001
+        session.receive(0, refusal(wire.parse(send.data), status), now)
+        waits.append(exchange.deadline - now)
+        send = passes(session, exchange)
+        now = exchange.deadline if send is None else now + waits[-1]
+    assert now == pytest.approx(20.0, abs=0.1)
+    assert all(late > early for early, late in itertools.pairwise(waits[:4]))
+    assert max(waits) <= MAX_RTO * (1 + JITTER)
 
 
 def test_a_failed_disk_leads_to_another_replica():

@@ -150,7 +150,6 @@ def test_figures_are_shown_and_kept(tmp_path: Path) -> None:
 
 
 def test_what_is_kept_is_drawn(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
     small = {
         "static": ["--nodes", "10,20", "--messages", "100"],
         "idle": ["--nodes", "4", "--rest", "10", "--window", "5"],

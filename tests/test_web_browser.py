@@ -48,7 +48,9 @@ def page(nodes: list[DevNode], tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 
 def text(page: WebDriver, selector: str) -> str:
-    return page.find_element(By.CSS_SELECTOR, selector).text
+    """Found and read in one step: the page may be drawn anew between two."""
+    words: str = page.execute_script("return document.querySelector(arguments[0]).innerText", selector)
+    return words
 
 
 def trace(page: WebDriver, key: str) -> None:

@@ -64,6 +64,8 @@ class Driver:
         self._lookups: dict[bytes, list[asyncio.Future[list[Contact]]]] = {}
         self.on_contacts: Callable[[int], None] = _ignore
         """Hears how many contacts there are, of this run or of the one before, when that grows."""
+        self.on_joined: Callable[[int], None] = _ignore
+        """The same when the node has found its cluster, or that it is the first."""
         self.on_drained: Callable[[int], None] = _ignore
         """The same when one went that has given all its records away."""
 
@@ -172,6 +174,8 @@ class Driver:
             _tell(event)
             if isinstance(event, LookupDone):
                 self._looked_up(event)
+            elif isinstance(event, Joined):
+                self.on_joined(event.contacts)
             elif isinstance(event, ContactDrained):
                 self.on_drained(len(self._node.table))
         if self._alarm is not None:

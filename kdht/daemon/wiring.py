@@ -161,7 +161,9 @@ def _connect(
     )
     ticker = Ticker(loop, coordinator)
     coordinator.on_alarm(ticker.wake)
+    coordinator.joined = False
     driver.on_contacts = coordinator.knows
+    driver.on_joined = coordinator.found_cluster
     driver.on_drained = coordinator.one_drained
 
 

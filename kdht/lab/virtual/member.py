@@ -9,7 +9,7 @@ from kdht.datapath.base import Datagram
 from kdht.datapath.memory import MemoryNetwork
 from kdht.keys import derive
 from kdht.lab.virtual.records import Records
-from kdht.node.events import ContactAdded, ContactDrained, Event
+from kdht.node.events import ContactAdded, ContactDrained, Event, Joined
 from kdht.node.node import Node
 from kdht.node.options import Options
 from kdht.node.repair import RepairOptions
@@ -80,6 +80,8 @@ class Member:
             for event in events:
                 if type(event) is ContactDrained:
                     self.records.coordinator.one_drained(len(self.node.table))
+                elif type(event) is Joined:
+                    self.records.coordinator.found_cluster(event.contacts)
         wake = self.node.next_wake()
         if wake is not None and wake < self._wake:
             self._wake = wake

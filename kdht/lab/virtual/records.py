@@ -62,6 +62,7 @@ class Records:
     def repaired_by(self, repair: Repair, strays: Callable[[list[Datagram]], None]) -> None:
         """Have the node's repair know of changes; `strays` takes answers to its pushes back to it."""
         self.repair = repair
+        self.coordinator.joined = False
         self.coordinator.is_settled = repair.is_settled
         self.coordinator.on_missed = repair.missed
         self.coordinator.on_strays = strays

@@ -64,6 +64,9 @@ class Coordinator:
         self.others = 0
         """The most other nodes that were known so far, without those that gave all away and went. A cluster with
         fewer nodes than should confirm a write has as many confirm it as it has; one that has lost them does not."""
+        self.joined = True
+        """Whether this node has found its cluster since it started: one that has not would take itself for all of
+        it, so it refuses writes, and says of a miss that too few were asked. Whoever starts one sets this False."""
         self.is_settled: Callable[[bytes], bool] = lambda key: True
         """Whether this node has caught up with the other replicas of a key. Thread-safe."""
         self.on_missed: Callable[[bytes], None] = lambda key: None
@@ -115,6 +118,11 @@ class Coordinator:
         """One of the others went, and all that it kept is kept elsewhere; so many are known now."""
         self.others = max(self.others - 1, others)
 
+    def found_cluster(self, others: int) -> None:
+        """The node has joined, beside so many others; none if it is the first."""
+        self.knows(others)
+        self.joined = True
+
     # --- What clients want
 
     def responsible(self, key: bytes) -> bool:
@@ -129,6 +137,9 @@ class Coordinator:
 
         Where this node has not caught up, a condition is held against what a majority has.
         """
+        if not self.joined:
+            done(turn, writes.Written(Status.BUSY, 0, existed=False))
+            return
         need = min(self.policy.acks, 1 + self.others)
         if condition is None or self.is_settled(key):
             self._writes.write(turn, key, record, need, done, condition)
@@ -154,6 +165,9 @@ class Coordinator:
 
     def read(self, turn: Turn, key: bytes, own: Stored | None, done: reads.Done, *, quorum: bool) -> None:
         """Ask the other replicas too; `own` is what the own store has."""
+        if not self.joined:
+            done(turn, reads.Found(own, enough=False))
+            return
         need = min(self.policy.majority, 1 + self.others)
         replica, caught_up = self.responsible(key), self.is_settled(key)
         self._reads.gather(turn, key, own, need, done, quorum=quorum, replica=replica, caught_up=caught_up)
