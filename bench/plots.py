@@ -36,17 +36,23 @@ def _draw(path: Path, plot: Callable[[Any, Any], None], columns: int, found: Any
 
 
 def peers(axes: Axes, found: Any) -> None:
-    """Bars for the largest cluster."""
-    nodes, figures = max(found["clusters"].items(), key=lambda item: int(item[0]))
+    """Bars for the largest cluster on loopback, and the largest on hosts of their own."""
+    figures = {}
+    titles = []
+    for name, words in (("clusters", ""), ("hosts", ", hosts")):
+        if found.get(name):
+            nodes, largest = max(found[name].items(), key=lambda item: int(item[0]))
+            figures |= {f"{peer}{words}": row for peer, row in largest.items()}
+            titles.append(nodes)
     shown = (
         ("get_per_second", "gets/s, 32 outstanding"),
         ("get_cpu_us", "CPU a get, µs"),
         ("put_per_second", "puts/s, 32 outstanding"),
     )
     for axis, (key, title) in zip(axes, shown, strict=True):
-        bars = axis.bar(list(figures), [row[key] for row in figures.values()])
+        bars = axis.barh(list(figures), [row[key] for row in figures.values()])
         axis.bar_label(bars, fmt="{:,.0f}")
-        axis.set(yscale="log", title=f"{title}: {nodes} nodes")
+        axis.set(xscale="log", title=f"{title}: {' and '.join(dict.fromkeys(titles))} nodes")
 
 
 def scaling(axes: Axes, found: Any) -> None:

@@ -23,6 +23,7 @@ from bench.peers.asking import ask
 from bench.peers.base import make_values
 from bench.peers.counting import cpu_seconds, datagrams, pss_mib
 from bench.peers.kdht_cluster import PROTOCOL, Asked, Kdht, get_request, key_of
+from bench.peers.sites import Loopback
 from kdht.lab.cluster import Cluster, places_on_loopback
 from kdht.storage import LevelStore, Stored, Write
 
@@ -51,7 +52,7 @@ def cluster(nodes: int, size: int, count: int) -> Row:
     random.Random(1).shuffle(order)
     with (
         tempfile.TemporaryDirectory(prefix="kdht-scaling.") as directory,
-        Kdht().cluster(nodes, values, Path(directory)) as running,
+        Kdht().cluster(Loopback(nodes), values, Path(directory)) as running,
     ):
         put = running.put(range(count), OUTSTANDING)
         running.get(order, OUTSTANDING)

@@ -65,7 +65,8 @@
 	X(BUSY, 7)            /* too much waits already: try again later */             \
 	X(HOPS_ENDED, 8)      /* TRACE only: the hop limit ended here */                    \
 	X(CONFLICT, 9)        /* another version stands than the writer said */             \
-	X(UNCONFIRMED, 10)    /* too few replicas answered: it may stand or not */
+	X(UNCONFIRMED, 10)    /* too few replicas answered: it may stand or not */      \
+	X(UNREACHABLE, 11)    /* the next hop's host refused it: nothing was done */
 
 /* In a record's flags. */
 #define KDHT_RECORD_FLAGS(X) \

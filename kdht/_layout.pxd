@@ -73,6 +73,7 @@ cdef extern from "kdht_shared.h" nogil:
         KDHT_STATUS_OK
         KDHT_STATUS_COOKIE_NEEDED
         KDHT_STATUS_TOO_LARGE
+        KDHT_STATUS_UNREACHABLE
         KDHT_FLAG_REPLY
         KDHT_FLAG_FORWARDED
         KDHT_KNOWN_FLAGS

@@ -60,7 +60,7 @@ cdef int _check_client(const kdht_header *header, Plan *plan, kdht_outcome *out)
     return GO_ON
 
 
-cdef int _check_member(const kdht_header *header, Plan *plan, kdht_outcome *out) noexcept nogil:
+cdef int check_member(const kdht_header *header, Plan *plan, kdht_outcome *out) noexcept nogil:
     """A message that another member sent: the reason to drop it, or GO_ON."""
     cdef const kdht_key *key
     cdef uint32_t age = plan.now - ntohl(header.time)
@@ -147,7 +147,7 @@ cdef int plan_message(kdht_region_full *region, const kdht_header *header, Plan 
     if bad != GO_ON:
         return bad
     plan.forwarded = header.flags & KDHT_FLAG_FORWARDED
-    bad = _check_member(header, plan, out) if plan.forwarded else _check_client(header, plan, out)
+    bad = check_member(header, plan, out) if plan.forwarded else _check_client(header, plan, out)
     if bad != GO_ON:
         return bad
     if header.op > KDHT_LAST_ROUTED_OP:

@@ -13,6 +13,8 @@ cdef struct Request:
     uint16_t target_port
     uint16_t max_reply
 
+cdef uint32_t write_bounce(const kdht_config *config, kdht_header *header, uint32_t length, uint32_t now,
+                           kdht_outcome *out) noexcept nogil
 cdef uint32_t write_reply(const kdht_config *config, kdht_header *header, const Request *request,
                           uint8_t status, const uint8_t *body, uint32_t length, uint32_t now,
                           kdht_outcome *out) noexcept nogil

@@ -14,7 +14,7 @@ from libc.string cimport memcpy, memset
 
 from kdht._addresses cimport NO_IP, is_own
 from kdht._layout cimport *
-from kdht._message cimport sign
+from kdht._message cimport Plan, check_member, sign
 from kdht._tags cimport cookie_at
 
 
@@ -68,6 +68,27 @@ cdef uint32_t write_reply(const kdht_config *config, kdht_header *header, const 
         memset(&header.max_reply, 0, KDHT_HEADER_LEN - (<uint8_t *>&header.max_reply - bytes_at))
         sign(config, header, now)
     return KDHT_HEADER_LEN + length
+
+
+cdef uint32_t write_bounce(const kdht_config *config, kdht_header *header, uint32_t length, uint32_t now,
+                           kdht_outcome *out) noexcept nogil:
+    """What ICMP quotes of a request that was sent on from here becomes the answer that it went nowhere.
+
+    In place, as in `write_reply`; 0 where it is no client's request, or its tag is wrong: an ICMP error is
+    easily forged, and must not have this node send anything to anybody. Only the header has to be there. A TRACE
+    ends in silence where a node is dead: that is what it is to show.
+    """
+    cdef Plan plan
+    cdef Request request
+    if (length < KDHT_HEADER_LEN or ntohl(header.magic) != KDHT_MAGIC or header.version != KDHT_VERSION
+            or header.flags != KDHT_FLAG_FORWARDED or header.op == KDHT_OP_TRACE
+            or not KDHT_FIRST_ROUTED_OP <= header.op <= KDHT_LAST_ROUTED_OP):
+        return 0
+    plan.config, plan.now = config, now
+    if check_member(header, &plan, out) != GO_ON:
+        return 0
+    memset(&request, 0, sizeof(request))
+    return write_reply(config, header, &request, KDHT_STATUS_UNREACHABLE, NULL, 0, now, out)
 
 
 cdef inline void _send_to(kdht_outcome *out, const uint8_t *source_ip, uint16_t source_port,

@@ -36,3 +36,7 @@ cdef int core_verdict(kdht_region *region, uint32_t lane, uint8_t *packet, uint3
 cdef uint32_t core_reply(kdht_region *region, uint32_t lane, uint8_t *message, const Request *request,
                          uint8_t status, const uint8_t *body, uint32_t length, uint32_t now,
                          kdht_outcome *out) noexcept nogil
+
+# The same of what ICMP quotes of a request that was sent on: that it is UNREACHABLE. 0: nothing may be sent.
+cdef uint32_t core_bounce(kdht_region *region, uint32_t lane, uint8_t *message, uint32_t length, uint32_t now,
+                          kdht_outcome *out) noexcept nogil

@@ -23,7 +23,7 @@ from kdht._layout cimport *
 from kdht._message cimport Plan, apply_plan, plan_message, sign
 from kdht._packet cimport Packet, packet_close, packet_open, packet_parse
 from kdht._tags cimport cookie_at
-from kdht._reply cimport Request, write_reply
+from kdht._reply cimport Request, write_bounce, write_reply
 from kdht._shared import VERDICT_OF, Reason
 from kdht.wire import Address, Contact
 
@@ -88,6 +88,11 @@ cdef uint32_t core_reply(kdht_region *shared, uint32_t lane, uint8_t *message, c
                          kdht_outcome *out) noexcept nogil:
     return write_reply(_config(<kdht_region_full *>shared, lane), <kdht_header *>message, request, status,
                        body, length, now, out)
+
+
+cdef uint32_t core_bounce(kdht_region *shared, uint32_t lane, uint8_t *message, uint32_t length, uint32_t now,
+                          kdht_outcome *out) noexcept nogil:
+    return write_bounce(_config(<kdht_region_full *>shared, lane), <kdht_header *>message, length, now, out)
 
 
 cdef int core_verdict(kdht_region *shared, uint32_t lane, uint8_t *data, uint32_t length,
@@ -387,6 +392,20 @@ cdef class Core:
         came.max_reply = request.max_reply
         length = write_reply(&config, <kdht_header *>message, &came, status, body_bytes,
                              <uint32_t>len(body_bytes), <uint32_t>now, &out)
+        source = Address(out.source_ip[:16], ntohs(out.source_port)) if out.source_port else None
+        return message[:length], Address(out.target_ip[:16], ntohs(out.target_port)), source
+
+    def bounce(self, quoted: bytes, now: int):
+        """What ICMP quotes of a request sent on as the answer that nobody is there, as `reply` gives it; or None."""
+        cdef uint8_t message[KDHT_MAX_DATAGRAM]
+        cdef kdht_outcome out
+        cdef kdht_config config = _snapshot(<kdht_region_full *>self.region)
+        cdef uint32_t length = <uint32_t>min(len(quoted), KDHT_MAX_DATAGRAM)
+        memset(&out, 0, sizeof(out))
+        memcpy(message, <const uint8_t *>quoted, length)
+        length = write_bounce(&config, <kdht_header *>message, length, <uint32_t>now, &out)
+        if not length:
+            return None
         source = Address(out.source_ip[:16], ntohs(out.source_port)) if out.source_port else None
         return message[:length], Address(out.target_ip[:16], ntohs(out.target_port)), source
 

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from bench import __main__ as everything
-from bench.peers import asking, counting, measure, table
+from bench.peers import asking, counting, measure, sites, table
 from bench.peers.__main__ import main as peers_command
 from bench.peers.base import Timing, make_values, percentile, timing
 from bench.peers.kdht_cluster import PROTOCOL, get_request, key_of, put_request
@@ -193,6 +193,8 @@ def test_a_ratio_says_how_many_times_better_kdht_is():
 
 def test_what_the_kernel_says_is_read():
     assert counting._of_snmp("Ip: A B\nIp: 1 2\nUdp: InDatagrams NoPorts\nUdp: 77 3\n") == 77
+    assert counting._of_dev("head\n    lo: 9 8 7\n  eth0: 5 6 7\n", "eth0") == 6
+    assert counting._of_machine("cpu  1 2 3 4 5 6 7 8 9 10\ncpu0 1") == 19 / counting._TICK
     assert counting._of_stat("1 (a) name) S " + " ".join(str(n) for n in range(4, 40))) == 29 / counting._TICK
     assert counting.datagrams() >= 0
     assert counting.cpu_seconds([os.getpid()]) > 0
@@ -222,9 +224,13 @@ def test_the_report_has_ratios_and_names_what_is_missing():
         "notes": {"kdht": "as it is"},
         "single": {"kdht": {"p50_us": 50.0, "p99_us": 60.0, "per_second": 200_000.0}},
     }
+    found["hosts"] = {"8": {"kdht-ebpf": FIGURES, "kdht-socket": FIGURES | {"get_alone_p50_ms": 30.0}}}
     text = table.report(found)
-    assert "### 32 nodes, 100-byte values" in text
+    assert "### 32 nodes on loopback, 100-byte values" in text
     assert "| than other | 2.5 | 1.0 |" in text
+    assert "### 8 nodes on hosts of their own" in text
+    assert "How many times better kdht-ebpf is:" in text
+    assert "| than kdht-socket | 1.0 | 3.0 |" in text
     assert "- missing: third: it has no wheel" in text
     assert "| kdht | 50.0 | 60.0 | 200,000 |" in text
     assert "- kdht: as it is" in text
@@ -246,10 +252,8 @@ def test_a_peer_that_cannot_run_is_missing_and_the_others_run(monkeypatch):
         def missing(self) -> str:
             return "not here"
 
-    assert measure.compare([Absent()], [8], measure.Plan(), pytest.fail) == {
-        "clusters": {"8": {}},
-        "missing": {"absent": "not here"},
-    }
+    found = measure.compare([Absent()], [8], sites.loopback, measure.Plan(), pytest.fail)
+    assert found == ({"8": {}}, {"absent": "not here"})
 
 
 def test_every_measurement_is_found_and_an_unknown_one_is_told():
@@ -259,32 +263,33 @@ def test_every_measurement_is_found_and_an_unknown_one_is_told():
     assert (result.exit_code, "no such measurement: cor; there are core" in result.output) == (2, True)
 
 
+def compared(*arguments: str) -> dict[str, dict[str, dict[str, float]]]:
+    """What a small comparison prints, of one kind or another."""
+    command = ["-m", "bench.peers", "--rounds", "1", "--values", "90", "--no-single", "--json", *arguments]
+    root = Path(__file__).parent.parent
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, cwd=root, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["missing"] == {}
+    return found
+
+
 @pytest.mark.slow
 def test_a_small_comparison_of_kdht_alone_from_start_to_end():
-    command = [
-        "-m",
-        "bench.peers",
-        "--peer",
-        "kdht",
-        "--nodes",
-        "3",
-        "--rounds",
-        "1",
-        "--values",
-        "90",
-        "--no-single",
-    ]
-    done = subprocess.run(
-        [sys.executable, *command, "--json"],
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parent.parent,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    figures = json.loads(done.stdout)["clusters"]["3"]["kdht"]
+    found = compared("--peer", "kdht-socket", "--nodes", "3", "--hosts", "")
+    figures = found["clusters"]["3"]["kdht-socket"]
     assert all(figures[f"{what}_failed"] == 0 for what in ("get", "get_first", "put"))
     assert 2 <= figures["get_packets"] < 5
+
+
+@pytest.mark.slow
+@pytest.mark.root
+def test_on_hosts_of_their_own_packets_and_the_time_of_all_are_counted():
+    found = compared("--peer", "kdht-ebpf", "--nodes", "", "--hosts", "3")
+    figures = found["hosts"]["3"]["kdht-ebpf"]
+    assert all(figures[f"{what}_failed"] == 0 for what in ("get", "get_first", "put"))
+    assert 2 <= figures["get_packets"] < 6
+    assert figures["get_cpu_us"] > 0
 
 
 def test_help_is_there():

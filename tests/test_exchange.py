@@ -13,7 +13,7 @@ from kdht.client import _calls as calls
 from kdht.client import _entries as entries
 from kdht.client._datagram import MAX_ATTEMPTS, MAX_SENT, Send
 from kdht.client._entries import MAX_RTO, START_LATE, START_RTO
-from kdht.client._exchange import JITTER, MAX_HEDGES, MAX_WAYS
+from kdht.client._exchange import JITTER, MAX_BOUNCES, MAX_HEDGES, MAX_WAYS
 from kdht.errors import Conflict, NotFound, RequestError, RequestTimeout, Unconfirmed, ValueTooLarge
 from kdht.wire import Record
 
@@ -359,6 +359,32 @@ def test_the_waits_double_so_that_the_tries_last(status):
     assert max(waits) <= MAX_RTO * (1 + JITTER)
 
 
+def test_a_closed_port_on_the_way_leads_to_the_next_way_at_once():
+    session = new_session(nodes=2, attempts=16)
+    exchange, send = opened(session, GET)
+    tries = [send]
+    for _ in range(MAX_BOUNCES):
+        send = received(session, send.node, refusal(wire.parse(send.data), Status.UNREACHABLE), 0.01)
+        assert send is not None
+        tries.append(send)
+    assert attempts_of(tries) == list(range(MAX_BOUNCES + 1))
+    assert {send.node for send in tries} == {0}  # the entry node lives
+    assert received(session, 0, refusal(wire.parse(send.data), Status.UNREACHABLE), 0.01) is None
+    assert exchange.deadline > 0.02  # who is surrounded by the dead waits until they are known
+    send = passes(session, exchange)
+    session.receive(send.node, value_reply(wire.parse(send.data)), 1.0)
+    assert exchange.result().status is Status.OK
+
+
+def test_a_closed_port_behind_an_earlier_try_starts_no_other():
+    session = new_session()
+    exchange, first = opened(session, GET)
+    second = passes(session, exchange)
+    assert received(session, 0, refusal(wire.parse(first.data), Status.UNREACHABLE), 1.0) is None
+    session.receive(0, value_reply(wire.parse(second.data)), 1.0)
+    assert exchange.result().status is Status.OK
+
+
 def test_a_failed_disk_leads_to_another_replica():
     session = new_session()
     exchange, first = opened(session)
@@ -400,7 +426,9 @@ def test_a_conflict_after_a_lost_answer_is_not():
     assert exchange.result().ambiguous
 
 
-@pytest.mark.parametrize("status", [Status.BUSY, Status.NOT_RESPONSIBLE, Status.STORAGE_FAILED])
+@pytest.mark.parametrize(
+    "status", [Status.BUSY, Status.NOT_RESPONSIBLE, Status.STORAGE_FAILED, Status.UNREACHABLE]
+)
 def test_a_try_that_did_nothing_leaves_no_doubt(status):
     session = new_session()
     exchange, first = opened(session, calls.put("hello", b"", None, 7))

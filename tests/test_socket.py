@@ -9,15 +9,15 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from chain import IDS, answer, configure, link, request
+from chain import CLUSTER, IDS, KEY, answer, configure, link, request
 
 from kdht._routing import Core
-from kdht._shared import MAX_BODY, MAX_DATAGRAM, Flag, Op, Reason
+from kdht._shared import MAX_BODY, MAX_DATAGRAM, Flag, Op, Reason, Status
 from kdht.datapath import _udp
 from kdht.datapath.base import Datagram, Outgoing, Receiver
 from kdht.datapath.socket import SocketTransport, _explain
 from kdht.errors import DatapathError
-from kdht.wire import Address, Contact, parse
+from kdht.wire import OFFSET, Address, Contact, Message, parse, seal, verify
 
 LOOPBACK = {4: "127.0.0.1", 6: "::1"}
 ANY = {4: "0.0.0.0", 6: "::"}
@@ -337,6 +337,77 @@ def test_a_dead_next_hop_is_reported_and_costs_others_nothing(start, client):
     wait_for(lambda: len(got) == 50 and gone)
     assert set(gone) == {nobody}
     assert transport.status()["send_errors"] == {}
+
+
+@pytest.mark.parametrize("op", [Op.GET, Op.PUT])
+@pytest.mark.parametrize("family", [4, 6])
+def test_a_client_hears_at_once_that_the_next_hop_is_dead(start, family, op):
+    """Through the entry node, whichever node on the way met the closed port."""
+    host = LOOPBACK[family]
+    cores = [Core() for _ in range(3)]
+    transports = [start(core, [host], print) for core in cores[:2]]
+    link(cores, [*(transport.addresses[0] for transport in transports), closed_port(host)])
+    client, asked = Client(host), transports[0].addresses[0]
+    with client.sock:
+        for body in (b"", bytes(MAX_BODY)):  # ICMP quotes less than all of it
+            sent = request(op, body=body)
+            client.send(sent, asked)
+            data, source = client.receive()
+            reply = parse(data)
+            assert (reply.status, reply.op, source, reply.body) == (Status.UNREACHABLE, op, asked, b"")
+            assert reply.request_id == parse(sent).request_id
+    assert [transport.status()["bounced"] for transport in transports] == [0, 2]
+
+
+def test_a_trace_to_a_dead_node_ends_in_silence(start, client):
+    core, transport, _ = lonely(start)
+    configure(core, IDS[0], *transport.addresses)
+    core.set_bucket(0, [Contact(IDS[1], *closed_port("127.0.0.61"))])
+    client.send(request(Op.TRACE), transport.addresses[0])
+    wait_for(lambda: transport.status()["unreachable"])
+    client.sock.settimeout(0.1)
+    with pytest.raises(TimeoutError):
+        client.receive()
+    assert transport.status()["bounced"] == 0
+
+
+def quoted(now: int, **changes: object) -> bytearray:
+    """A request as a node sends it on."""
+    fields = {
+        "op": Op.GET,
+        "key": KEY,
+        "request_id": 7,
+        "client": Address.of("192.0.2.9", 4000),
+        "entry": Address.of("192.0.2.1", 5348),
+        "hops": 3,
+    }
+    message = Message(**{**fields, **changes}).pack()
+    seal(message, CLUSTER, now)
+    return message
+
+
+def test_only_a_request_of_the_cluster_is_told_to_its_client():
+    """ICMP can be forged, and must not have a node send anything to anybody."""
+    now, core = 1_800_000_000, Core()
+    configure(core, IDS[2], Address.of("192.0.2.1", 5348))
+    data, target, source = core.bounce(bytes(quoted(now)), now)
+    assert (target, source) == (Address.of("192.0.2.9", 4000), Address.of("192.0.2.1", 5348))
+    assert parse(data).status is Status.UNREACHABLE
+    data, target, source = core.bounce(bytes(quoted(now, entry=Address.of("192.0.2.3", 5348))), now)
+    assert (target, source) == (Address.of("192.0.2.3", 5348), None)
+    verify(data, [CLUSTER], now, 60)
+    whole = quoted(now)
+    tagged = set(range(len(whole))) - {OFFSET["hops"]}
+    forged = [
+        request(),
+        bytes(quoted(now, flags=Flag.REPLY)),
+        bytes(quoted(now, op=Op.STORE)),
+        bytes(quoted(now - 1000)),
+        b"",
+        *(bytes(whole[:length]) for length in (3, 40, len(whole) - 1)),
+        *(bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :]) for at in tagged),
+    ]
+    assert [core.bounce(data, now) for data in forged] == [None] * len(forged)
 
 
 @pytest.mark.parametrize(

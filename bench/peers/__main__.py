@@ -1,25 +1,27 @@
 """kdht beside its peers.
 
-    python -m bench.peers [--nodes 8,32] [--peer NAME]... [--rounds N] [--quick] [--no-single] [--json]
+    python -m bench.peers [--nodes 8,32] [--hosts 32] [--peer NAME]... [--rounds N] [--quick] [--no-single] [--json]
 
-Clusters of real nodes on loopback, then one node beside memcached, Redis and a bare echo, between network
-namespaces (root). What is missing is installed first, where that is possible. README.md of the project has what it
+Clusters of real nodes on loopback; on hosts of their own, network namespaces, with each datapath (root); then one
+node beside memcached, Redis and a bare echo, between network namespaces (root). What is missing is installed first, where that is possible. README.md of the project has what it
 said of one machine.
 """
 
 import dataclasses
 import json
 import os
+from typing import Any
 
 import click
 
-from bench.peers import install, single, table
+from bench.peers import install, single, sites, table
 from bench.peers.base import Kind, make_values
 from bench.peers.kdht_cluster import Kdht
 from bench.peers.measure import Plan, compare
 from bench.peers.overlay import OVERLAYS
 
-KINDS: tuple[Kind, ...] = (Kdht(), *OVERLAYS)
+KINDS: tuple[Kind, ...] = (Kdht("ebpf"), Kdht("nfqueue"), Kdht(), *OVERLAYS)
+ON_LOOPBACK = (Kdht(), *OVERLAYS)
 QUICK = Plan(values=1000, alone=100, passes=4, rounds=1)
 
 
@@ -29,6 +31,9 @@ def _tell(text: str) -> None:
 
 @click.command(help=__doc__, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--nodes", default="1,8,32", show_default=True, help="Sizes of the clusters; empty: none.")
+@click.option(
+    "--hosts", default="8,32", show_default=True, help="Sizes of those on hosts of their own; empty: none."
+)
 @click.option(
     "--peer", "peers", multiple=True, type=click.Choice([kind.name for kind in KINDS]), help="Only these."
 )
@@ -40,6 +45,7 @@ def _tell(text: str) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def main(
     nodes: str,
+    hosts: str,
     peers: tuple[str, ...],
     values: int,
     size: int,
@@ -51,8 +57,19 @@ def main(
     plan = dataclasses.replace(QUICK, size=size) if quick else Plan(values=values, size=size, rounds=rounds)
     kinds = [kind for kind in KINDS if not peers or kind.name in peers]
     install.install(_tell)
-    found = {"plan": dataclasses.asdict(plan), "notes": {kind.name: kind.notes for kind in kinds}}
-    found |= compare(kinds, [int(number) for number in nodes.split(",") if number], plan, _tell)
+    found: dict[str, Any] = {
+        "plan": dataclasses.asdict(plan),
+        "notes": {kind.name: kind.notes for kind in kinds},
+        "missing": {},
+    }
+    for name, sizes, where in (("clusters", nodes, sites.loopback), ("hosts", hosts, sites.hosts)):
+        if where is sites.hosts and os.geteuid() != 0:
+            continue
+        asked = [kind for kind in kinds if where is sites.hosts or kind in ON_LOOPBACK]
+        found[name], missing = compare(
+            asked, list(map(int, filter(None, sizes.split(",")))), where, plan, _tell
+        )
+        found["missing"] |= missing
     if with_single and os.geteuid() == 0:
         found["single"], missing = single.measure(make_values(2000, size), plan.rounds, _tell)
         found["missing"] |= missing

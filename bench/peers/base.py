@@ -1,6 +1,6 @@
 """What is asked of every peer, and what comes back.
 
-Contract: `Kind.cluster` is a block in which N nodes run on loopback and know each other. Values
+Contract: `Kind.cluster` is a block in which nodes run at the places of a site and know each other. Values
 have numbers; value i is `values[i]`, its key a peer's own business. `get` checks what it gets, and
 counts whatever is not the value as failed.
 """
@@ -11,7 +11,11 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from bench.peers.sites import Site
+
 SEED = 7
+NOBODY = "-"
+"""In place of the bootstrap address, for the first node."""
 
 
 class PeerMissing(Exception):
@@ -63,9 +67,9 @@ class Kind(Protocol):
         """Why it cannot run here, or None."""
 
     def cluster(
-        self, nodes: int, values: Sequence[bytes], directory: Path
+        self, site: Site, values: Sequence[bytes], directory: Path
     ) -> AbstractContextManager[Running]:
-        """Start it. Raises PeerMissing, or whatever its failure is."""
+        """Start it, a node at each place. Raises PeerMissing, or whatever its failure is."""
 
 
 def make_values(count: int, size: int) -> list[bytes]:

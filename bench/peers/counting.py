@@ -1,4 +1,4 @@
-"""What a run cost: datagrams in this network namespace, processor time and memory of processes."""
+"""What a run cost: datagrams of a network namespace, processor time and memory of processes."""
 
 import os
 from collections.abc import Iterable
@@ -21,6 +21,26 @@ def _of_snmp(text: str) -> int:
 def cpu_seconds(pids: Iterable[int]) -> float:
     """Processor time of these processes so far, user's and kernel's."""
     return sum(_of_stat(Path(f"/proc/{pid}/stat").read_text()) for pid in pids)
+
+
+def packets(interface: str) -> int:
+    """What an interface of the calling thread's network namespace received since its start."""
+    return _of_dev(Path("/proc/thread-self/net/dev").read_text(), interface)
+
+
+def _of_dev(text: str, interface: str) -> int:
+    (line,) = (line for line in text.splitlines() if line.strip().startswith(f"{interface}:"))
+    return int(line.partition(":")[2].split()[1])
+
+
+def machine_cpu_seconds() -> float:
+    """Processor time of the whole machine so far that was spent on anything."""
+    return _of_machine(Path("/proc/stat").read_text())
+
+
+def _of_machine(text: str) -> float:
+    user, nice, system, _idle, _iowait, irq, softirq, *_ = map(int, text.splitlines()[0].split()[1:])
+    return (user + nice + system + irq + softirq) / _TICK
 
 
 def _of_stat(text: str) -> float:

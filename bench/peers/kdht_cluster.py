@@ -1,68 +1,86 @@
-"""kdht itself: real daemons on loopback, asked by the C load at one of them, as the peers are.
+"""kdht itself: real daemons, asked by the C load at one of them, as the peers are.
 
-Each node has the socket datapath, LevelDB with synced writes, three replicas of which two
+Each node has LevelDB with synced writes, three replicas of which two
 confirm, and cookies on: the load asks for its cookie once, as every client does.
 """
 
 import socket
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
 from bench.peers.asking import Protocol, ask
-from bench.peers.base import Running, Timing
+from bench.peers.base import Timing
+from bench.peers.sites import Site
 from kdht._shared import HEADER_LEN, Op
-from kdht.lab.cluster import Cluster, places_on_loopback
+from kdht.lab.cluster import Cluster
+from kdht.lab.ids import spread
 from kdht.lab.wait import wait_until
 from kdht.wire import OFFSET, RECORD, hash_key, pack_request, parse
 
 PROTOCOL = Protocol(
     id_at=OFFSET["request_id"], id_size=8, status_at=OFFSET["status"], attempt_at=OFFSET["attempt"]
 )
+Client = Callable[[], AbstractContextManager[None]]
+"""The calling thread is where the load runs until the block ends."""
 SETTLE = 60.0
 """Seconds, at most, until all nodes have compared what they hold."""
 
 
+@dataclass(frozen=True)
 class Kdht:
-    """A Kind."""
+    """A Kind, with one of the datapaths."""
 
-    name = "kdht"
-    notes = (
-        "Socket datapath on loopback. LevelDB, every write synced on 2 of 3 replicas before it is confirmed."
-    )
+    datapath: str = "socket"
+
     scale = 1.0
+
+    @property
+    def name(self) -> str:
+        return f"kdht-{self.datapath}"
+
+    @property
+    def notes(self) -> str:
+        written = "LevelDB, every write synced on 2 of 3 replicas before it is confirmed"
+        return f"The {self.datapath} datapath. {written}."
 
     def missing(self) -> str | None:
         return None
 
     @contextmanager
-    def cluster(self, nodes: int, values: Sequence[bytes], directory: Path) -> Iterator[Running]:
-        with Cluster(places_on_loopback(nodes), directory, datapath="socket") as cluster:
+    def cluster(self, site: Site, values: Sequence[bytes], directory: Path) -> Iterator["Asked"]:
+        ids = spread(len(site.places))
+        with Cluster(site.places, directory, datapath=self.datapath, ids=ids) as cluster:
             for node in cluster.nodes:
                 wait_until(lambda node=node: node.status()["ready"], f"{node.name} to be ready", SETTLE)  # type: ignore[misc]
-            yield Asked(cluster, values)
+            yield Asked(cluster, values, site.client)
 
 
 class Asked:
     """A Running: writes by the first node, reads by the last."""
 
-    def __init__(self, cluster: Cluster, values: Sequence[bytes]) -> None:
+    def __init__(self, cluster: Cluster, values: Sequence[bytes], client: Client = nullcontext) -> None:
         self.cluster = cluster
         self._values = values
+        self._client = client
         self._addresses = [str(node.address) for node in cluster.nodes]
-        self.cookie = cookie(self._addresses[0])
+        with client():
+            self.cookie = cookie(self._addresses[0])
 
     def pids(self) -> list[int]:
         return [node.pid for node in self.cluster.nodes]
 
     def put(self, numbers: Sequence[int], outstanding: int) -> Timing:
         requests = [put_request(key_of(n), self._values[n], self.cookie) for n in numbers]
-        return ask(self._addresses[:1], requests, [], PROTOCOL, outstanding)
+        with self._client():
+            return ask(self._addresses[:1], requests, [], PROTOCOL, outstanding)
 
     def get(self, numbers: Sequence[int], outstanding: int) -> Timing:
         requests = [get_request(key_of(n), self.cookie) for n in numbers]
         answers = [self._values[n] for n in numbers]
-        return ask(self._addresses[-1:], requests, answers, PROTOCOL, outstanding)
+        with self._client():
+            return ask(self._addresses[-1:], requests, answers, PROTOCOL, outstanding)
 
 
 def key_of(number: int) -> bytes:

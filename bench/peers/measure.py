@@ -9,17 +9,19 @@ import random
 import statistics
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from bench.peers.base import SEED, Kind, PeerMissing, Running, Timing, make_values
-from bench.peers.counting import cpu_seconds, datagrams, pss_mib
+from bench.peers.counting import pss_mib
+from bench.peers.sites import Site
 
 OUTSTANDING = 32
 Figures = dict[str, float]
 
 Tell = Callable[[str], None]
+MakeSite = Callable[[int], AbstractContextManager[Site]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +36,10 @@ class Plan:
     rounds: int = 3
 
 
-def compare(kinds: Sequence[Kind], nodes: Sequence[int], plan: Plan, tell: Tell) -> dict[str, Any]:
-    """`{"clusters": {nodes: {peer: medians}}, "missing": {peer: why}}`; a peer that fails is missing."""
+def compare(
+    kinds: Sequence[Kind], nodes: Sequence[int], make_site: MakeSite, plan: Plan, tell: Tell
+) -> tuple[dict[str, dict[str, Figures]], dict[str, str]]:
+    """Medians by number of nodes and peer, and why a peer is missing; one that fails is."""
     values = make_values(plan.values, plan.size)
     missing = {kind.name: why for kind in kinds if (why := kind.missing())}
     found: dict[int, dict[str, list[Figures]]] = {count: {} for count in nodes}
@@ -46,7 +50,8 @@ def compare(kinds: Sequence[Kind], nodes: Sequence[int], plan: Plan, tell: Tell)
                     continue
                 tell(f"{kind.name}, {count} nodes, round {number + 1} of {plan.rounds}")
                 try:
-                    figures = one_round(kind, count, values, plan)
+                    with make_site(count) as site:
+                        figures = one_round(kind, site, values, plan)
                 except PeerMissing as why:
                     tell(f"  {why}")
                     missing[f"{kind.name}, {count} nodes"] = str(why)
@@ -57,36 +62,38 @@ def compare(kinds: Sequence[Kind], nodes: Sequence[int], plan: Plan, tell: Tell)
         str(count): {name: medians(rounds) for name, rounds in by_name.items()}
         for count, by_name in found.items()
     }
-    return {"clusters": clusters, "missing": missing}
+    return clusters, missing
 
 
-def one_round(kind: Kind, nodes: int, values: Sequence[bytes], plan: Plan) -> Figures:
+def one_round(kind: Kind, site: Site, values: Sequence[bytes], plan: Plan) -> Figures:
     """One cluster from start to end. Raises PeerMissing."""
     wanted = min(max(int(len(values) * kind.scale), 2 * plan.alone // 3), len(values))
     few = min(plan.alone, wanted // 2)
     numbers = list(range(wanted))
     with (
         tempfile.TemporaryDirectory(prefix="kdht-peers.") as directory,
-        kind.cluster(nodes, values, Path(directory)) as running,
+        kind.cluster(site, values, Path(directory)) as running,
     ):
         figures = {"pss_mib": statistics.mean(pss_mib(pid) for pid in running.pids())}
         _add(figures, "put_alone", running.put(numbers[:few], 1))
-        _costly(figures, "put", running, lambda: running.put(numbers[few:], OUTSTANDING))
+        _costly(figures, "put", site, running, lambda: running.put(numbers[few:], OUTSTANDING))
         random.Random(SEED).shuffle(numbers)
         _add(figures, "get_alone", running.get(numbers[:few], 1))
         _add(figures, "get_first", running.get(numbers[few:], OUTSTANDING))
         again = numbers * max(int(plan.passes * kind.scale), 1)
-        _costly(figures, "get", running, lambda: running.get(again, OUTSTANDING))
+        _costly(figures, "get", site, running, lambda: running.get(again, OUTSTANDING))
     return figures
 
 
-def _costly(figures: Figures, what: str, running: Running, load: Callable[[], Timing]) -> None:
+def _costly(figures: Figures, what: str, site: Site, running: Running, load: Callable[[], Timing]) -> None:
     """A load with what it costs, all nodes and the one who asks together."""
-    packets, cpu = datagrams(), cpu_seconds(running.pids())
+    packets, cpu = site.packets(), site.cpu_seconds(running.pids())
     done = load()
-    cpu = cpu_seconds(running.pids()) - cpu + done.client_cpu
+    cpu = site.cpu_seconds(running.pids()) - cpu
+    if not site.counts_all:
+        cpu += done.client_cpu
     _add(figures, what, done)
-    figures[f"{what}_packets"] = (datagrams() - packets) / done.done
+    figures[f"{what}_packets"] = (site.packets() - packets) / done.done
     figures[f"{what}_cpu_us"] = 1e6 * cpu / done.done
 
 

@@ -2,7 +2,6 @@
 
 import json
 import select
-import socket
 import subprocess
 import sys
 import time
@@ -12,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.peers.base import PeerMissing, Running, Timing, timing
+from bench.peers.base import NOBODY, PeerMissing, Running, Timing, timing
+from bench.peers.sites import Site
 
 ROOT = Path(__file__).parent.parent.parent
 START = 60.0
@@ -42,18 +42,18 @@ class Overlay:
         return f"{self.python} has no module {self.binding}" if tried.returncode else None
 
     @contextmanager
-    def cluster(self, nodes: int, values: Sequence[bytes], directory: Path) -> Iterator[Running]:
-        if nodes < 2:
+    def cluster(self, site: Site, values: Sequence[bytes], directory: Path) -> Iterator[Running]:
+        if len(site.places) < 2:
             raise PeerMissing(f"a single node of {self.name} has nobody to ask")
-        ports = _free_ports(nodes)
+        addresses = [str(place.addresses[0]) for place in site.places]
         size = len(values[0])
         with ExitStack() as stack:
             programs = []
-            for number, port in enumerate(ports):
-                bootstrap = ports[0] if number else 0
-                command = [self.python, "-m", f"bench.peers.nodes.{self.module}", str(port), str(bootstrap)]
+            for number, address in enumerate(addresses):
+                bootstrap = addresses[0] if number else NOBODY
+                command = [self.python, "-m", f"bench.peers.nodes.{self.module}", address, bootstrap]
                 log = stack.enter_context((directory / f"{self.name}-{number}.log").open("wb"))
-                program = Program([*command, str(len(values)), str(size)], log)
+                program = Program(site, number, [*command, str(len(values)), str(size)], log)
                 stack.callback(program.end)
                 programs.append(program)
                 if not number:
@@ -67,9 +67,9 @@ class Overlay:
 class Program:
     """One node."""
 
-    def __init__(self, command: list[str], log: Any) -> None:
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, cwd=ROOT
+    def __init__(self, site: Site, number: int, command: list[str], log: Any) -> None:
+        self._process = site.popen(
+            number, command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, cwd=ROOT
         )
 
     @property
@@ -119,17 +119,6 @@ class Asked:
 
     def get(self, numbers: Sequence[int], outstanding: int) -> Timing:
         return self._programs[-1].ask("get", numbers, outstanding)
-
-
-def _free_ports(count: int) -> list[int]:
-    """UDP ports of 127.0.0.1 that nobody has now."""
-    with ExitStack() as stack:
-        sockets = [
-            stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) for _ in range(count)
-        ]
-        for sock in sockets:
-            sock.bind(("127.0.0.1", 0))
-        return [int(sock.getsockname()[1]) for sock in sockets]
 
 
 OVERLAYS = (

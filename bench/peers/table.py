@@ -28,12 +28,18 @@ RATIOS = (
 
 
 def report(found: Mapping[str, Any]) -> str:
-    """All of it: a table for each number of nodes, ratios, single nodes, what is missing, notes."""
+    """All of it: a table for each cluster, ratios, single nodes, what is missing, notes."""
     parts = []
-    for nodes, peers in found["clusters"].items():
-        parts += [f"### {nodes} nodes, {found['plan']['size']}-byte values, 32 outstanding", clusters(peers)]
-        if "kdht" in peers and len(peers) > 1:
-            parts += ["How many times better kdht is:", ratios(peers)]
+    for where, by_size in (
+        ("on loopback", found["clusters"]),
+        ("on hosts of their own", found.get("hosts", {})),
+    ):
+        for nodes, peers in by_size.items():
+            title = f"### {nodes} nodes {where}, {found['plan']['size']}-byte values, 32 outstanding"
+            parts += [title, clusters(peers)]
+            own = next((name for name in peers if name.startswith("kdht")), None)
+            if own is not None and len(peers) > 1:
+                parts += [f"How many times better {own} is:", ratios(peers, own)]
     if found.get("single"):
         parts += ["### One node, from another network namespace", singles(found["single"])]
     if found["missing"]:
@@ -50,12 +56,13 @@ def clusters(peers: Mapping[str, Figures]) -> str:
     return markdown(["", *(title for title, _, _ in COLUMNS), "failed"], rows)
 
 
-def ratios(peers: Mapping[str, Figures]) -> str:
-    own = peers["kdht"]
+def ratios(peers: Mapping[str, Figures], name: str) -> str:
+    """Of one of them beside the others."""
+    own = peers[name]
     rows = [
-        [f"than {name}", *(f"{ratio(own[key], other[key], more):.1f}" for _, key, more in RATIOS)]
-        for name, other in peers.items()
-        if name != "kdht"
+        [f"than {other}", *(f"{ratio(own[key], figures[key], more):.1f}" for _, key, more in RATIOS)]
+        for other, figures in peers.items()
+        if other != name
     ]
     return markdown(["", *(title for title, _, _ in RATIOS)], rows)
 

@@ -81,6 +81,7 @@ REFUSALS: dict[Status, tuple[type[RequestError], str]] = {
     Status.BUSY: (RequestError, "the responsible node is busy: try again later"),
     Status.HOPS_ENDED: (RequestError, "the hop limit ended before the responsible node"),
     Status.CONFLICT: (Conflict, "another version stands than the condition says"),
+    Status.UNREACHABLE: (RequestError, "the next node on the way is gone"),
     Status.UNCONFIRMED: (Unconfirmed, "too few replicas answered: it may have been done or not"),
 }
 

@@ -5,7 +5,7 @@ owner, the second replica, the third; and to the next living node, unless the la
 meanwhile: then what is dead is behind it. A read is tried again once the usual
 latency is passed (a hedge, from a budget), everything else, and a read without budget, once it must be
 taken for lost; from then on each wait is twice as long. NOT_RESPONSIBLE says that the replicas are
-used up: the best way again, the first time at once.
+used up: the best way again, the first time at once. UNREACHABLE, that this way is closed: the next one at once.
 """
 
 from collections.abc import Callable
@@ -25,6 +25,8 @@ MAX_HEDGES = 5
 """Of one request."""
 MAX_WAYS = 5
 """Tries of one request by one node that lives: as many are as soon as the first, for each goes another way."""
+MAX_BOUNCES = 5
+"""Tries of one request that may end UNREACHABLE and be followed at once by another."""
 JITTER = 0.5
 """The longest addition to a retry's waiting time, as a part of it."""
 
@@ -36,6 +38,7 @@ class Exchange:
 
     __slots__ = (
         "_attempt",
+        "_bounces",
         "_gives_up",
         "_hedges_left",
         "_laps",
@@ -73,7 +76,7 @@ class Exchange:
         self.deadline = now
         self._session = session
         self._gives_up = now + session.timeout
-        self._attempt = self._tries = self._lost = self._laps = 0
+        self._attempt = self._tries = self._lost = self._laps = self._bounces = 0
         self._hedges_left = MAX_HEDGES if call.hedged else 0
         self._waits_to_hedge = False
         self._sent: list[Sent] = []
@@ -174,8 +177,7 @@ class Exchange:
         """A reply to the datagram of that number: the answer, or what to do next."""
         session = self._session
         status = reply.status
-        # An UNCONFIRMED one took as long as its coordinator was ready to wait.
-        rtt = None if status is Status.UNCONFIRMED else reply.rtt
+        rtt = None if status in _TELLS_NO_TIME else reply.rtt
         session.entries.answered(sent.node, self.call.op, rtt, now)
         session.cookie = cookie or session.cookie
         self._replied.add(index)
@@ -289,6 +291,16 @@ class Exchange:
         if index == len(self._sent) - 1:
             self._try_next(now)
 
+    def _other_way(self, reply: Answer, cookie: int, index: int, now: float) -> None:
+        """The port of the next node on the way is closed: what was sent there nobody has seen."""
+        self._no_effect.add(index)
+        if index == len(self._sent) - 1:
+            self._bounces += 1
+            if self._bounces > MAX_BOUNCES:
+                self._pause(now)
+            else:
+                self._try_next(now, node=self._sent[index].node)
+
     def _try_later(self, reply: Answer, cookie: int, index: int, now: float) -> None:
         """Too much to do there, or too few replicas answered."""
         if reply.status is Status.BUSY:
@@ -305,10 +317,13 @@ class Exchange:
             self._fail()
 
 
+_TELLS_NO_TIME = frozenset({Status.UNCONFIRMED, Status.UNREACHABLE})
+"""The first took as long as its coordinator was ready to wait, the second ended on the way."""
 _NOT_THE_END: dict[Status, Callable[[Exchange, Answer, int, int, float], None]] = {
     Status.COOKIE_NEEDED: Exchange._show_cookie,
     Status.NOT_RESPONSIBLE: Exchange._walked_too_far,
     Status.STORAGE_FAILED: Exchange._other_replica,
     Status.BUSY: Exchange._try_later,
     Status.UNCONFIRMED: Exchange._try_later,
+    Status.UNREACHABLE: Exchange._other_way,
 }

@@ -21,6 +21,16 @@ if TYPE_CHECKING:
 
 MAX_EVENTS = 256
 """Of changes that nobody fetches, the last so many are kept."""
+_MAY_PASS = frozenset(
+    {
+        Status.NOT_RESPONSIBLE,
+        Status.BUSY,
+        Status.UNCONFIRMED,
+        Status.STORAGE_FAILED,
+        Status.UNREACHABLE,
+    }
+)
+"""After these the next way is tried at the time that is set."""
 RENEWALS = 3
 """In the time of one lease."""
 
@@ -98,7 +108,7 @@ class Watching:
         elif status is Status.NOT_RESPONSIBLE and self._attempt:
             # Past the replicas: the best way again, after the time that is set.
             self._attempt = -1
-        elif status not in (Status.NOT_RESPONSIBLE, Status.BUSY, Status.UNCONFIRMED, Status.STORAGE_FAILED):
+        elif status not in _MAY_PASS:
             self.error = refused(self.call, status)
             self.on_event()
 

@@ -75,6 +75,9 @@ METRICS = {
         "counter", "Failed receives, and datagrams that could not be sent, by errno.", ("direction", "errno")
     ),
     "kdht_socket_unreachable_total": Metric("counter", "Datagrams that ICMP said did not arrive."),
+    "kdht_socket_bounced_total": Metric(
+        "counter", "Requests of clients sent on to a closed port, and answered UNREACHABLE."
+    ),
     "kdht_hot_answers_total": Metric(
         "counter", "GETs answered from the hot records; they are in no other count of requests."
     ),
@@ -216,6 +219,7 @@ def _socket(path: Data) -> Iterator[Sample]:
         for name, count in path[f"{direction}_errors"].items():
             yield Sample("kdht_socket_errors_total", (direction, name), count)
     yield Sample("kdht_socket_unreachable_total", (), path["unreachable"])
+    yield Sample("kdht_socket_bounced_total", (), path["bounced"])
     yield Sample("kdht_hot_answers_total", (), path["hot_answers"])
 
 

@@ -25,7 +25,7 @@ from kdht._layout cimport (
     kdht_header, kdht_outcome,
 )
 from kdht._reply cimport Request
-from kdht._routing cimport Core, core_decide, core_reply
+from kdht._routing cimport Core, core_bounce, core_decide, core_reply
 from kdht.datapath._hot cimport HotRecords, write_body
 from kdht.datapath._udp cimport *
 
@@ -95,7 +95,7 @@ cdef class Engine:
     cdef Core core
     cdef HotRecords hot         # or None
     cdef bint has_hot
-    cdef uint64_t hot_answers
+    cdef uint64_t hot_answers, bounced
     cdef uint32_t lane
     cdef int count
     cdef int turn               # the endpoint to look at first, so that none starves
@@ -196,6 +196,7 @@ cdef class Engine:
             "not_unicast": a.not_unicast,
             "unroutable": a.unroutable + b.unroutable,
             "unreachable": a.unreachable,
+            "bounced": self.bounced,
             "hot_answers": self.hot_answers,
             "receive_errors": named_errors(a.receive_errors, b.receive_errors),
             "send_errors": named_errors(a.send_errors, b.send_errors),
@@ -293,13 +294,28 @@ cdef class Engine:
     cdef void _drain_errors(self, int fd) noexcept nogil:
         """Empty an error queue, a batch at a time, and the pending error with it."""
         cdef int pending
-        cdef uint32_t length = sizeof(pending)
+        cdef uint32_t length = sizeof(pending), quoted
         cdef bint more = True
+        cdef double now = coarse_now()
+        cdef uint8_t *data
         while more and self.gone_count < BATCH:
-            if read_unreachable(fd, &self.gone[self.gone_count], &more):
+            data = self.inbox.data[self.gone_count]  # free: this comes before what is received
+            if read_unreachable(fd, &self.gone[self.gone_count], data, &quoted, &more):
                 self.loop_tally.unreachable += 1
                 self.gone_count += 1
+                self._bounce(data, quoted, now)
         getsockopt(fd, SOL_SOCKET, SO_ERROR, &pending, &length)
+        self._flush(self.forwards, &self.loop_tally)
+
+    cdef void _bounce(self, uint8_t *data, uint32_t length, double now) noexcept nogil:
+        """Have the client of a request that met a closed port try another way at once."""
+        cdef kdht_outcome out
+        memset(&out, 0, sizeof(out))
+        length = core_bounce(self.core.region, self.lane, data, length, <uint32_t>now, &out)
+        if length:
+            self.bounced += 1
+            self._post(self.forwards, &self.loop_tally, data, length,
+                       out.source_ip, out.source_port, out.target_ip, out.target_port)
 
     # --- Sending ---
 

@@ -154,6 +154,6 @@ cdef int receive(int fd, Inbox *inbox, Tally *tally) noexcept nogil
 cdef void put(Outbox *box, uint8_t *data, size_t length, const uint8_t *source_ip,
               const uint8_t *target_ip, uint16_t target_port) noexcept nogil
 cdef void flush(int fd, Outbox *box, Tally *tally) noexcept nogil
-cdef bint read_unreachable(int fd, Name *name, bint *more) noexcept nogil
+cdef bint read_unreachable(int fd, Name *name, uint8_t *data, uint32_t *length, bint *more) noexcept nogil
 cdef void count_error(uint64_t *errors, int error, uint64_t times) noexcept nogil
 cdef dict named_errors(const uint64_t *a, const uint64_t *b)

@@ -189,9 +189,14 @@ cdef void flush(int fd, Outbox *box, Tally *tally) noexcept nogil:
     box.count = 0
 
 
-cdef bint read_unreachable(int fd, Name *name, bint *more) noexcept nogil:
-    """Take one error off the queue; whether it says that the host or port in `name` is not there."""
+cdef bint read_unreachable(int fd, Name *name, uint8_t *data, uint32_t *length, bint *more) noexcept nogil:
+    """Take one error off the queue; whether it says that the host or port in `name` is not there.
+
+    `data`, of ROOM bytes, gets the `length` bytes of the lost datagram that it quotes.
+    """
     cdef msghdr header
+    cdef iovec vector
+    cdef ssize_t size
     cdef uint8_t control[CONTROL_ROOM]
     cdef cmsghdr *cmsg
     cdef sock_extended_err error
@@ -200,7 +205,11 @@ cdef bint read_unreachable(int fd, Name *name, bint *more) noexcept nogil:
     header.msg_namelen = sizeof(Name)
     header.msg_control = control
     header.msg_controllen = CONTROL_ROOM
-    more[0] = recvmsg(fd, &header, MSG_ERRQUEUE | MSG_DONTWAIT) >= 0
+    vector.iov_base, vector.iov_len = data, ROOM
+    header.msg_iov, header.msg_iovlen = &vector, 1
+    size = recvmsg(fd, &header, MSG_ERRQUEUE | MSG_DONTWAIT)
+    more[0] = size >= 0
+    length[0] = <uint32_t>size if size > 0 else 0
     if not more[0] or header.msg_namelen == 0:
         return False
     cmsg = find_control(&header, IPPROTO_IP, IP_RECVERR)

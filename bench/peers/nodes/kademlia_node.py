@@ -8,7 +8,7 @@ from typing import Any
 
 from kademlia.network import Server
 
-from bench.peers.nodes.lines import HOST, Arguments, arguments, say
+from bench.peers.nodes.lines import Arguments, arguments, say
 
 
 class KademliaNode:
@@ -20,9 +20,9 @@ class KademliaNode:
 
     async def run(self) -> None:
         """Join, and answer lines until there are no more."""
-        await self._server.listen(self._given.port, interface=HOST)
+        await self._server.listen(self._given.own.port, interface=self._given.own.host)
         if self._given.bootstrap:
-            await self._server.bootstrap([(HOST, self._given.bootstrap)])
+            await self._server.bootstrap([tuple(self._given.bootstrap)])
         reader = asyncio.StreamReader(limit=1 << 24)
         loop = asyncio.get_running_loop()
         await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)

@@ -7,7 +7,7 @@ from typing import Any
 
 import libtorrent
 
-from bench.peers.nodes.lines import HOST, Arguments, arguments, serve
+from bench.peers.nodes.lines import Arguments, arguments, serve
 
 SETTINGS: dict[str, Any] = {
     "alert_mask": libtorrent.alert.category_t.dht_notification,
@@ -35,8 +35,7 @@ class LibtorrentNode:
         self._values = given.values
         self._targets = [sha1(b"%d:%s" % (len(value), value)).digest() for value in given.values]
         self._numbers = {target: number for number, target in enumerate(self._targets)}
-        bootstrap = f"{HOST}:{given.bootstrap}" if given.bootstrap else ""
-        own = {"listen_interfaces": f"{HOST}:{given.port}", "dht_bootstrap_nodes": bootstrap}
+        own = {"listen_interfaces": str(given.own), "dht_bootstrap_nodes": str(given.bootstrap or "")}
         make_session: Any = libtorrent.session  # its stubs do not know that a dict will do
         self._session = make_session({**SETTINGS, **own})
         if given.bootstrap:

@@ -6,23 +6,36 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from bench.peers.base import make_values
+from bench.peers.base import NOBODY, make_values
 
-HOST = "127.0.0.1"
 TIMEOUT = 60.0
 """Seconds without any answer after which what is under way has failed."""
 
 
-class Arguments(NamedTuple):
+class Address(NamedTuple):
+    host: str
     port: int
-    bootstrap: int
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+class Arguments(NamedTuple):
+    own: Address
+    bootstrap: Address | None
     values: list[bytes]
 
 
 def arguments() -> Arguments:
     """Of this program."""
-    port, bootstrap, count, size = map(int, sys.argv[1:5])
-    return Arguments(port, bootstrap, make_values(count, size))
+    own, bootstrap, count, size = sys.argv[1:5]
+    values = make_values(int(count), int(size))
+    return Arguments(_address(own), None if bootstrap == NOBODY else _address(bootstrap), values)
+
+
+def _address(text: str) -> Address:
+    host, _, port = text.rpartition(":")
+    return Address(host, int(port))
 
 
 class Node(Protocol):

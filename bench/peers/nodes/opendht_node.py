@@ -5,7 +5,7 @@ from queue import Empty, SimpleQueue
 
 import opendht
 
-from bench.peers.nodes.lines import HOST, Arguments, arguments, serve
+from bench.peers.nodes.lines import Arguments, arguments, serve
 
 NO_LIMIT = -1
 
@@ -20,9 +20,9 @@ class OpenDhtNode:
         config = opendht.DhtConfig()
         config.setRateLimit(NO_LIMIT, NO_LIMIT)
         self._runner = opendht.DhtRunner()
-        self._runner.run(port=given.port, ipv4=HOST, config=config)
+        self._runner.run(port=given.own.port, ipv4=given.own.host, config=config)
         if given.bootstrap:
-            self._runner.bootstrap(HOST, str(given.bootstrap))
+            self._runner.bootstrap(given.bootstrap.host, str(given.bootstrap.port))
 
     def begin(self, do: str, number: int) -> None:
         key = self._keys[number]
