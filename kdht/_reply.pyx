@@ -74,9 +74,9 @@ cdef uint32_t write_bounce(const kdht_config *config, kdht_header *header, uint3
                            kdht_outcome *out) noexcept nogil:
     """What ICMP quotes of a request that was sent on from here becomes the answer that it went nowhere.
 
-    In place, as in `write_reply`; 0 where it is no client's request, or its tag is wrong: an ICMP error is
-    easily forged, and must not have this node send anything to anybody. Only the header has to be there. A TRACE
-    ends in silence where a node is dead: that is what it is to show.
+    In place, as in `write_reply`; 0 where it is no client's request, or its tag is wrong: an ICMP
+    error is easily forged, and must not have this node send anything to anybody. Only the header has to be
+    there. A TRACE ends in silence where a node is dead: that is what it is to show.
     """
     cdef Plan plan
     cdef Request request

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -12,8 +13,10 @@ from click.testing import CliRunner, Result
 from bench.sim import churn, deaths, expected, idle, static
 from bench.sim.__main__ import command
 from bench.sim.clusters import grown
+from bench.sim.crowd import Crowd
 from bench.sim.meters import Holders, Truth
 from kdht.lab.virtual import VirtualCluster
+from kdht.lab.virtual.cluster import contact_of
 
 ROOT = Path(__file__).parent.parent
 SEED = 3
@@ -64,6 +67,26 @@ def test_32_idle_nodes_know_each_other_and_are_quiet() -> None:
     assert set(figures["tables"].values()) == {0}
 
 
+def test_in_a_crowd_a_node_costs_what_it_costs_where_all_run() -> None:
+    """The method by which 10,000 nodes are reckoned, where both can be done."""
+    whole = idle.run(60, 60.0, 200.0, SEED, values=60)
+    sampled = idle.run(60, 60.0, 200.0, SEED, values=60, live=50)
+    assert (whole["live"], sampled["live"], sampled["lookups_right"]) == (60, idle.SAMPLE, None)
+    rates = [figures["traffic"]["packets_per_second"] for figures in (whole, sampled)]
+    assert rates[0] == pytest.approx(rates[1], rel=0.1)
+    assert sampled["tables"]["missing_neighbours"] == 0
+
+
+def test_a_crowd_knows_who_is_closest() -> None:
+    rng, cluster = Random(SEED), VirtualCluster(SEED)
+    crowd = Crowd(cluster.network, [contact_of(number, SEED) for number in range(1, 500)], [])
+    for target in (rng.randbytes(20) for _ in range(100)):
+        number = int.from_bytes(target, "big")
+        near = sorted(crowd.contacts, key=lambda each: int.from_bytes(each.id, "big") ^ number)
+        assert crowd.closest(target, 20) == near[:20]
+    assert len(crowd.closest(bytes(20), 1000)) == 499
+
+
 def test_the_same_seed_gives_the_same_run() -> None:
     plan = churn.Plan(nodes=8, seed=SEED, session=40, away=20, duration=40, rest=20, values=10, loss=0.01)
     first, again = (without_times(churn.run(plan)) for _ in range(2))
@@ -95,11 +118,11 @@ def test_holders_count_what_the_published_tables_hold() -> None:
 def test_truth_tells_what_tables_lack() -> None:
     cluster = VirtualCluster(SEED)
     cluster.grow(6)
-    assert Truth(cluster.members).accuracy(cluster.members)["missing_neighbours"] > 0
+    assert Truth(cluster.contacts()).accuracy(cluster.members)["missing_neighbours"] > 0
     cluster.run(30)
-    assert set(Truth(cluster.members).accuracy(cluster.members).values()) == {0}
+    assert set(Truth(cluster.contacts()).accuracy(cluster.members).values()) == {0}
     cluster.kill(cluster.members[-1])
-    accuracy = Truth(cluster.members).accuracy(cluster.members)
+    accuracy = Truth(cluster.contacts()).accuracy(cluster.members)
     assert accuracy["dead_entries"] == pytest.approx(1 / 5)
     assert accuracy["missing_neighbours"] == 0
 

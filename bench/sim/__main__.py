@@ -127,7 +127,7 @@ def static(nodes: list[int], messages: int, k: int, seed: int, as_json: bool) ->
 
 
 @command.command()
-@click.option("--nodes", callback=numbers, default="32,100,300", show_default=True)
+@click.option("--nodes", callback=numbers, default="32,100,300,10000", show_default=True)
 @click.option("--window", type=click.FloatRange(1), default=300.0, show_default=True, help="Virtual seconds.")
 @click.option(
     "--values",
@@ -135,6 +135,13 @@ def static(nodes: list[int], messages: int, k: int, seed: int, as_json: bool) ->
     default=500,
     show_default=True,
     help="That are kept, three times each; 0: none, and nothing is compared.",
+)
+@click.option(
+    "--live",
+    type=click.IntRange(1),
+    default=idling.MOST_LIVE,
+    show_default=True,
+    help=f"Where there are more nodes, {idling.SAMPLE} run and the others only answer.",
 )
 @rest_option
 @loss_option
@@ -146,7 +153,7 @@ def idle(nodes: list[int], as_json: bool, **plan: Any) -> dict[str, Any]:
     def run(count: int, progress: Any) -> dict[str, Any]:
         return idling.run(count, **plan, progress=progress)
 
-    return measure("idle", "joining", nodes, lambda count: count, run, as_json)
+    return measure("idle", "joining", nodes, lambda count: min(count, plan["live"]), run, as_json)
 
 
 @command.command()

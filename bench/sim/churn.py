@@ -104,7 +104,7 @@ class Churn:
     def _die(self, member: Member) -> None:
         if len(self.cluster.members) > 1:
             self.deaths += 1
-            near = Truth(self.cluster.members).closest(member.contact.id, NEIGHBOURS)
+            near = Truth(self.cluster.contacts()).closest(member.contact.id, NEIGHBOURS)
             self.holders.died(member, frozenset(near))
             self.cluster.kill(member)
             wake = self.cluster.network.now + self.rng.expovariate(1 / self.plan.away)
@@ -123,7 +123,7 @@ class Churn:
 
     def _look_at_tables(self) -> None:
         ready = self._ready()
-        truth = Truth(self.cluster.members)
+        truth = Truth(self.cluster.contacts())
         self.samples.append(truth.accuracy(self.rng.sample(ready, min(TABLES, len(ready)))))
 
 

@@ -1,12 +1,13 @@
 """Virtual clusters that have come to rest: the beginning of every simulation of the full protocol."""
 
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 
 from kdht.lab.virtual import VirtualCluster
 from kdht.lab.virtual.member import OnPublish
 from kdht.node.replicas import Policy
+from kdht.wire import Contact
 
 JOIN_PAUSE = 0.1
 FILES_PER_NODE = 1
@@ -25,14 +26,22 @@ def grown(
 ) -> VirtualCluster:
     """`nodes` that joined one after the other, each through a random one, and `rest` seconds after."""
     _allow_files(nodes * FILES_PER_NODE + 256)
-    rng = Random(f"bootstrap {seed}")
     cluster = VirtualCluster(seed, loss=loss, policy=policy, on_publish=on_publish)
-    for number in range(1, nodes + 1):
-        cluster.add(number, [rng.choice(cluster.members).contact] if cluster.members else [])
-        cluster.run(JOIN_PAUSE)
-        progress(1)
+    join(cluster, nodes, (), progress)
     cluster.run(rest)
     return cluster
+
+
+def join(
+    cluster: VirtualCluster, nodes: int, others: Sequence[Contact], progress: Callable[[int], None]
+) -> None:
+    """`nodes` new members, one after the other, each through a random one or one of `others`."""
+    rng = Random(f"bootstrap {cluster.seed}")
+    for number in range(1, nodes + 1):
+        known = [*others, *cluster.contacts()]
+        cluster.add(number, [rng.choice(known)] if known else [])
+        cluster.run(JOIN_PAUSE)
+        progress(1)
 
 
 def _allow_files(wanted: int) -> None:

@@ -27,7 +27,7 @@ def run(
     holders = Holders()
     cluster = grown(nodes, seed, rest, loss=loss, on_publish=holders.published, progress=progress)
     rng = Random(f"deaths {seed}")
-    truth = Truth(cluster.members)
+    truth = Truth(cluster.contacts())
     victims = rng.sample(cluster.members, dying)
     for victim in victims:
         holders.died(victim, frozenset(truth.closest(victim.contact.id, NEIGHBOURS)))
@@ -57,6 +57,6 @@ def run(
         **holders.figures(),
         "after": curve,
         "traffic": traffic.figures(live, len(live) * then),
-        "tables": Truth(live).accuracy(rng.sample(live, min(len(live), 50))),
+        "tables": Truth([member.contact for member in live]).accuracy(rng.sample(live, min(len(live), 50))),
         "seconds": time.perf_counter() - begun,
     }

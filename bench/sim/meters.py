@@ -2,6 +2,7 @@
 
 from bisect import bisect_left
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from random import Random
 from typing import Any
 
@@ -116,9 +117,9 @@ class Holders:
 class Truth:
     """The live nodes, all of them, at one time."""
 
-    def __init__(self, members: list[Member]) -> None:
-        self._ids = sorted(int.from_bytes(member.contact.id, "big") for member in members)
-        self._live = frozenset(member.contact.id for member in members)
+    def __init__(self, live: Sequence[Contact]) -> None:
+        self._ids = sorted(int.from_bytes(contact.id, "big") for contact in live)
+        self._live = frozenset(contact.id for contact in live)
 
     def closest(self, id: bytes, count: int) -> list[bytes]:
         """The live nodes closest to an ID, itself excluded."""

@@ -45,6 +45,7 @@ def static(runs: Runs) -> list[Table]:
 def idle(runs: Runs) -> list[Table]:
     names = [f"{run['nodes']:,}" for run in runs]
     table = _transposed("nodes", runs, names, [
+        ("of which ran", lambda run: f"{run['live']:,}"),
         ("packets/s of a node", lambda run: number(run["traffic"]["packets_per_second"])),
         ("  of the busiest", lambda run: number(run["traffic"]["per_node"]["max"])),
         ("bytes/s of a node", lambda run: number(run["traffic"]["bytes_per_second"], ".0f")),

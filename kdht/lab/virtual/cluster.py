@@ -76,6 +76,10 @@ class VirtualCluster:
             self.add(number)
             self.run(pause)
 
+    def contacts(self) -> list[Contact]:
+        """Of the living members."""
+        return [member.contact for member in self.members]
+
     def run(self, seconds: float) -> None:
         self.network.run(self.network.now + seconds)
 

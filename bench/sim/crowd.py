@@ -1,0 +1,65 @@
+"""The many that a few live members live among: they answer, and truly, and ask nothing themselves.
+
+So what one node costs in a large overlay is simulated without the others' own upkeep: what they would ask it, it
+asks as often itself, on the average, for all run the same protocol. They keep what whoever asks keeps:
+compared, all stores are equal.
+"""
+
+from bisect import bisect_left
+from collections.abc import Sequence
+
+from kdht._shared import ID_BITS, ID_LEN, Flag, K, Op
+from kdht.datapath.memory import MemoryNetwork
+from kdht.lab.virtual.member import KEY
+from kdht.node.messages import CONTROL_HOPS
+from kdht.node.repair import bodies
+from kdht.wire import Address, Contact, Message, pack_contacts, parse, seal
+
+
+class Crowd:
+    """An endpoint at the addresses of all of them. They know of the `live` ones, too."""
+
+    def __init__(self, network: MemoryNetwork, contacts: Sequence[Contact], live: Sequence[Contact]) -> None:
+        self.contacts = sorted([*contacts, *live])
+        self._network = network
+        self._numbers = [int.from_bytes(contact.id, "big") for contact in self.contacts]
+        self._ids = {contact.address: contact.id for contact in contacts}
+        for address in self._ids:
+            network.join(address, self)
+
+    def closest(self, target: bytes, count: int) -> list[Contact]:
+        """By XOR distance, the nearest first: the members of the smallest subtree that has so many."""
+        number = int.from_bytes(target, "big")
+        low, high, bit = 0, len(self._numbers), ID_BITS - 1
+        while bit >= 0:
+            middle = bisect_left(self._numbers, (number >> bit | 1) << bit, low, high)
+            inner = (middle, high) if number >> bit & 1 else (low, middle)
+            if inner[1] - inner[0] < count:
+                break
+            (low, high), bit = inner, bit - 1
+        near = sorted(range(low, high), key=lambda index: self._numbers[index] ^ number)
+        return [self.contacts[index] for index in near[:count]]
+
+    def deliver(self, data: bytes, source: Address, target: Address) -> None:
+        """Answer a request; replies and notices need none."""
+        asked = parse(data)
+        if asked.flags & Flag.REPLY or asked.op not in (Op.PING, Op.FIND_NODE, Op.DIGEST):
+            return
+        reply = Message(
+            op=asked.op,
+            key=asked.key,
+            request_id=asked.request_id,
+            flags=Flag.REPLY,
+            hops=CONTROL_HOPS,
+            attempt=asked.attempt,
+            body=self._ids[target] + self._body(asked),
+            client=target,
+        ).pack()
+        seal(reply, KEY, int(self._network.now))
+        self._network.carry(bytes(reply), target, source)
+
+    def _body(self, asked: Message) -> bytes:
+        if asked.op is Op.DIGEST:
+            theirs = [digest for _, digest in bodies.untrusted_ranges(asked.body[ID_LEN:])]
+            return bodies.pack_digests(theirs)
+        return pack_contacts(self.closest(asked.key, K)) if asked.op is Op.FIND_NODE else b""
