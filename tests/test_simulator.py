@@ -74,6 +74,7 @@ def test_in_a_crowd_a_node_costs_what_it_costs_where_all_run() -> None:
     assert (whole["live"], sampled["live"], sampled["lookups_right"]) == (60, idle.SAMPLE, None)
     rates = [figures["traffic"]["packets_per_second"] for figures in (whole, sampled)]
     assert rates[0] == pytest.approx(rates[1], rel=0.1)
+    assert sampled["traffic"]["per_node"]["mean"] == pytest.approx(rates[1], rel=0.01)
     assert sampled["tables"]["missing_neighbours"] == 0
 
 

@@ -65,7 +65,7 @@ def run(
         "loss": loss,
         "rest_seconds": rest,
         "window_seconds": window,
-        "traffic": traffic.figures(members, len(members) * window),
+        "traffic": traffic.figures(members, len(members) * window, sampled=bool(crowd)),
         "contacts": sum(len(member.node.table) for member in members) / len(members),
         "tables": truth.accuracy(rng.sample(members, min(len(members), 50))),
         "lookups_right": right,

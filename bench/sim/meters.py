@@ -30,19 +30,27 @@ class Traffic:
         self.begun = self._network.now
         self._kinds: Counter[tuple[int, int]] = Counter()
         self._senders: Counter[Address] = Counter()
+        self._askers: Counter[Address] = Counter()
         self._bytes = 0
 
-    def figures(self, members: list[Member], node_seconds: float) -> dict[str, Any]:
-        """Packets and bytes a second of one node, by op, and over the nodes the packets that each sent."""
+    def figures(self, members: list[Member], node_seconds: float, *, sampled: bool = False) -> dict[str, Any]:
+        """Packets and bytes a second of one node, by op, and over the nodes the packets that each sent.
+
+        `sampled`: only these members ask, and each is reckoned to answer as often.
+        """
         rates: dict[str, float] = defaultdict(float)
         for (op, reply), count in sorted(self._kinds.items()):
             rates[Op(op).name + (" reply" if reply else "")] += count / node_seconds
         seconds = self._network.now - self.begun
+
+        def sent(address: Address) -> float:
+            return 2 * self._askers[address] if sampled else self._senders[address]
+
         return {
             "packets_per_second": sum(rates.values()),
             "bytes_per_second": self._bytes / node_seconds,
             "by_op": dict(rates),
-            "per_node": spread([self._senders[member.contact.address] / seconds for member in members]),
+            "per_node": spread([sent(member.contact.address) / seconds for member in members]),
         }
 
     def _note(self, event: Event) -> None:
@@ -50,6 +58,7 @@ class Traffic:
             data = event.data
             self._kinds[data[_OP], data[_FLAGS] & Flag.REPLY] += 1
             self._senders[event.source] += 1
+            self._askers[event.source] += not data[_FLAGS] & Flag.REPLY
             self._bytes += len(data)
 
 
