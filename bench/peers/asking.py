@@ -9,7 +9,8 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
-from bench.peers.base import PeerMissing, Timing
+from bench.peers.base import Timing
+from bench.peers.missing import PeerMissing
 
 C_DIRECTORY = Path(__file__).parent.parent / "c"
 BUILD = Path(__file__).parent.parent / "results" / "bin"

@@ -11,15 +11,12 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from bench.peers.missing import PeerMissing as PeerMissing
 from bench.peers.sites import Site
 
 SEED = 7
 NOBODY = "-"
 """In place of the bootstrap address, for the first node."""
-
-
-class PeerMissing(Exception):
-    """A peer is not here; says why, in one line."""
 
 
 class Timing(NamedTuple):

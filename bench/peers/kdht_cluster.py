@@ -50,6 +50,8 @@ class Kdht:
 
     @contextmanager
     def cluster(self, site: Site, values: Sequence[bytes], directory: Path) -> Iterator["Asked"]:
+        if self.datapath == "ebpf":
+            site.let_xdp_send()
         ids = spread(len(site.places))
         with Cluster(site.places, directory, datapath=self.datapath, ids=ids) as cluster:
             for node in cluster.nodes:

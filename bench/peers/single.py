@@ -19,7 +19,8 @@ from typing import Any
 
 from bench.peers import kdht_cluster
 from bench.peers.asking import Protocol, ask, program
-from bench.peers.base import PeerMissing, Timing
+from bench.peers.base import Timing
+from bench.peers.missing import PeerMissing
 from kdht._shared import PORT
 from kdht.lab.cluster import Cluster, places_in
 from kdht.lab.netns import Host, Lab

@@ -6,6 +6,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol
 
 from bench.peers import counting
+from bench.peers.missing import PeerMissing
+from kdht.errors import DatapathError
 from kdht.lab.cluster import Place, places_in, places_on_loopback
 from kdht.lab.neighbours import introduce
 from kdht.lab.netns import Host, Lab
@@ -25,6 +27,9 @@ class Site(Protocol):
 
     def client(self) -> AbstractContextManager[None]:
         """The calling thread is where the load runs until the block ends."""
+
+    def let_xdp_send(self) -> None:
+        """Make it fit for the ebpf datapath. Raises PeerMissing where that runs nowhere."""
 
     def packets(self) -> int:
         """What all have received so far."""
@@ -47,6 +52,9 @@ class Loopback:
     def client(self) -> AbstractContextManager[None]:
         return nullcontext()
 
+    def let_xdp_send(self) -> None:
+        raise PeerMissing("many nodes have one interface here, which takes one XDP program")
+
     def packets(self) -> int:
         return counting.datagrams()
 
@@ -61,6 +69,7 @@ class Hosts:
 
     def __init__(self, lab: Lab, nodes: int) -> None:
         self.places: Sequence[Place] = places_in(lab, nodes)
+        self._lab = lab
         self._client = lab.host("client", ipv4=CLIENT)
         introduce(lab)
 
@@ -69,6 +78,12 @@ class Hosts:
 
     def client(self) -> AbstractContextManager[None]:
         return self._client.enter()
+
+    def let_xdp_send(self) -> None:
+        try:
+            self._lab.let_xdp_send()
+        except DatapathError as error:
+            raise PeerMissing(str(error)) from None
 
     def packets(self) -> int:
         return sum(map(_received, [self._client, *map(self._host, range(len(self.places)))]))

@@ -42,6 +42,8 @@ _HOST_SYSCTLS = {
     "net/ipv6/conf/default/dad_transmits": 0,
     "net/ipv6/conf/default/accept_ra": 0,
 }
+_SWITCH_SYSCTLS = ("net/bridge/bridge-nf-call-iptables", "net/bridge/bridge-nf-call-ip6tables")
+"""Of a kernel with br_netfilter, which has a bridge's frames go by nftables: a switch knows of no IP."""
 
 
 class Host:
@@ -191,6 +193,9 @@ class Lab:
             self._remove_all()
             stack.callback(self._remove_all)
             self.bridge = self._new_host("bridge")
+            for sysctl in _SWITCH_SYSCTLS:
+                if Path(f"/proc/sys/{sysctl}").exists():
+                    self.bridge.sysctl(sysctl, 0)
             with self.bridge.enter(), IPRoute() as ip:
                 ip.link("add", ifname=BRIDGE, kind="bridge")
                 ip.link("set", index=_index(ip, BRIDGE), state="up")
