@@ -2,17 +2,18 @@
 
 Contract: `Kind.cluster` is a block in which nodes run at the places of a site and know each other. Values
 have numbers; value i is `values[i]`, its key a peer's own business. `get` checks what it gets, and
-counts whatever is not the value as failed.
+counts whatever is not the value as failed. The peers' own Pythons import this: nothing but the standard library.
 """
 
 import random
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from bench.peers.missing import PeerMissing as PeerMissing
-from bench.peers.sites import Site
+if TYPE_CHECKING:
+    from bench.peers.sites import Site
+
 
 SEED = 7
 NOBODY = "-"
@@ -64,7 +65,7 @@ class Kind(Protocol):
         """Why it cannot run here, or None."""
 
     def cluster(
-        self, site: Site, values: Sequence[bytes], directory: Path
+        self, site: "Site", values: Sequence[bytes], directory: Path
     ) -> AbstractContextManager[Running]:
         """Start it, a node at each place. Raises PeerMissing, or whatever its failure is."""
 

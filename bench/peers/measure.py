@@ -13,8 +13,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.peers.base import SEED, Kind, PeerMissing, Running, Timing, make_values
+from bench.peers.base import SEED, Kind, Running, Timing, make_values
 from bench.peers.counting import pss_mib
+from bench.peers.missing import PeerMissing
 from bench.peers.sites import Site
 
 OUTSTANDING = 32

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.peers.base import NOBODY, PeerMissing, Running, Timing, timing
+from bench.peers.base import NOBODY, Running, Timing, timing
+from bench.peers.missing import PeerMissing
 from bench.peers.sites import Site
 
 ROOT = Path(__file__).parent.parent.parent
@@ -45,7 +46,7 @@ class Overlay:
     def cluster(self, site: Site, values: Sequence[bytes], directory: Path) -> Iterator[Running]:
         if len(site.places) < 2:
             raise PeerMissing(f"a single node of {self.name} has nobody to ask")
-        addresses = [str(place.addresses[0]) for place in site.places]
+        addresses = site.peers()
         size = len(values[0])
         with ExitStack() as stack:
             programs = []

@@ -1,8 +1,9 @@
 """Where a cluster runs: on loopback, or on hosts of its own, each a network namespace on one bridge (root)."""
 
+import socket
 import subprocess
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any, Protocol
 
 from bench.peers import counting
@@ -22,6 +23,9 @@ class Site(Protocol):
     counts_all: bool
     """Whether `cpu_seconds` is of all processes, the load's own too."""
 
+    def peers(self) -> list[str]:
+        """An IP:PORT for each place, as programs other than kdht are used to."""
+
     def popen(self, number: int, command: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
         """Start a program at that place."""
 
@@ -39,12 +43,18 @@ class Site(Protocol):
 
 
 class Loopback:
-    """A Site: the nodes have addresses of 127.0.0.0/8, and one port."""
+    """A Site: kdht's nodes have addresses of 127.0.0.0/8 and one port, peers 127.0.0.1 and ports of their own.
+
+    OpenDHT's nodes do not find each other in any other way.
+    """
 
     counts_all = False
 
     def __init__(self, nodes: int) -> None:
         self.places: Sequence[Place] = places_on_loopback(nodes)
+
+    def peers(self) -> list[str]:
+        return [f"127.0.0.1:{port}" for port in _free_ports(len(self.places))]
 
     def popen(self, number: int, command: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
         return subprocess.Popen(command, **options)
@@ -73,6 +83,9 @@ class Hosts:
         self._client = lab.host("client", ipv4=CLIENT)
         introduce(lab)
 
+    def peers(self) -> list[str]:
+        return [str(place.addresses[0]) for place in self.places]
+
     def popen(self, number: int, command: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
         return self._host(number).popen(command, **options)
 
@@ -95,6 +108,17 @@ class Hosts:
         host = self.places[number].host
         assert host is not None
         return host
+
+
+def _free_ports(count: int) -> list[int]:
+    """UDP ports of 127.0.0.1 that nobody has now."""
+    with ExitStack() as stack:
+        sockets = [
+            stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) for _ in range(count)
+        ]
+        for sock in sockets:
+            sock.bind(("127.0.0.1", 0))
+        return [int(sock.getsockname()[1]) for sock in sockets]
 
 
 def _received(host: Host) -> int:
