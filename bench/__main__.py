@@ -23,7 +23,7 @@ QUICK: Mapping[str, tuple[str, ...]] = {
     "daemons": ("survival", "--nodes", "12", "--dying", "4", "--replicas", "3", "--seed", "1"),
     "ebpf": ("--runs", "3", "--packets", "300000"),
     "nfqueue": ("--runs", "4"),
-    "peers": ("--quick", "--nodes", "32"),
+    "peers": ("--quick", "--nodes", "32", "--hosts", "8"),
     "scaling": ("--quick",),
     "sim": ("static", "--nodes", "1000,10000", "--messages", "100000"),
 }

@@ -56,6 +56,8 @@ class Options:
     """Who answered so short a while ago is not asked again because somebody says that it is dead."""
     sweep_interval: float = 2.0
     """At least so long between two probes of the whole ring at once, which a death leads to."""
+    unhurried: float = 0.6
+    """Seconds over which nodes spread, at random, what they tell others of a closed port and ask because of it."""
     told: int = 40
     """Contacts, those closest to a dead one, that are told of it."""
     gossip: int = 4

@@ -106,14 +106,30 @@ class Suspicion:
             self._remove(entry, now)
 
     def _pass(self, entry: Entry, now: float) -> None:
-        """Say it to those whom it concerns, or to a few if somebody else was first: messages may be lost."""
+        """Say it to those whom it concerns, or to a few if somebody else was first: messages may be lost.
+
+        A closed port all find out at once who use it, and who does not has time.
+        """
+        if not entry.unreachable:
+            self._say(entry, 0.0, now)
+            return
+        spread = self._context.options.unhurried
+        when = now + self._context.rng.uniform(0, spread)
+
+        def say(now: float) -> None:
+            if entry.misses:  # it has not answered meanwhile
+                self._say(entry, spread, now)
+
+        self._context.timers.at(when, say)
+
+    def _say(self, entry: Entry, spread: float, now: float) -> None:
         contact = entry.contact
         if entry.told:
             self._gossip(contact, now)
             return
         closest = self._context.table.closest(contact.id, self._context.options.told, without=contact.id)
         self._notices.suspect(contact, closest, now)
-        self._watch.sweep(now)
+        self._watch.sweep(now, spread)
 
     def _gossip(self, contact: Contact, now: float) -> None:
         options = self._context.options

@@ -8,6 +8,8 @@ around in SWIM's random order, make up for it. Any other contact is probed when 
 answer anything for long. Failures come together, so after one death all the ring is probed.
 """
 
+from functools import partial
+
 from kdht._shared import Op
 from kdht.node.context import Context, leave_to_table
 from kdht.node.entry import Entry
@@ -44,15 +46,22 @@ class Watch:
         if alarm is not None:
             self._context.timers.cancel(alarm)
 
-    def sweep(self, now: float) -> None:
-        """Somebody died: probe all the ring, but for those who answered just now."""
-        options = self._context.options
-        if now - self._swept < options.sweep_interval:
+    def sweep(self, now: float, spread: float = 0.0) -> None:
+        """Somebody died: probe all the ring within `spread` seconds, but for those who answered just now."""
+        context = self._context
+        if now - self._swept < context.options.sweep_interval:
             return
         self._swept = now
-        for entry in self._context.table.ring():
-            if now - entry.answered >= options.just_answered:
-                self._prober.probe(entry, now)
+        for entry in context.table.ring():
+            if spread:
+                context.timers.at(now + context.rng.uniform(0, spread), partial(self._question, entry))
+            else:
+                self._question(entry, now)
+
+    def _question(self, entry: Entry, now: float) -> None:
+        is_member = self._context.table.get(entry.contact.id) is entry
+        if is_member and now - entry.answered >= self._context.options.just_answered:
+            self._prober.probe(entry, now)
 
     def _beat(self, now: float) -> None:
         context = self._context
