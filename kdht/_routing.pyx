@@ -396,7 +396,10 @@ cdef class Core:
         return message[:length], Address(out.target_ip[:16], ntohs(out.target_port)), source
 
     def bounce(self, quoted: bytes, now: int):
-        """What ICMP quotes of a request sent on, as the answer that nobody is there; as from `reply`, or None."""
+        """What ICMP quotes of a request sent on, made the answer that nobody is there.
+
+        As `reply` gives it; None if it is no client's request with a valid tag.
+        """
         cdef uint8_t message[KDHT_MAX_DATAGRAM]
         cdef kdht_outcome out
         cdef kdht_config config = _snapshot(<kdht_region_full *>self.region)
