@@ -10,7 +10,7 @@ from kdht.datapath.memory import Event as NetworkEvent
 from kdht.datapath.memory import MemoryClient
 from kdht.node.events import ContactRemoved
 from kdht.node.options import Options
-from kdht.wire import Address, Contact, Message, parse, seal
+from kdht.wire import OFFSET, Address, Contact, Message, parse, seal
 
 NODES = 32
 DETECTED = 2.0
@@ -175,6 +175,29 @@ def test_forged_icmp_costs_a_round_trip_and_not_again_for_5_seconds() -> None:
     cluster.run(0.03)
     assert other.contact in one.published()
     assert removed(cluster) == []
+
+
+def test_what_icmp_says_is_passed_on_without_hurry_and_in_time() -> None:
+    """All who use the closed port find out at once; their gossip is not to come all at once, too."""
+    cluster = make_cluster(16)
+    dead, *users = cluster.members[3:9]
+    began = cluster.network.now
+    told: list[float] = []
+
+    def note(event: NetworkEvent) -> None:
+        if event.data[OFFSET["op"]] == Op.SUSPECT:
+            told.append(event.time - began)
+
+    cluster.network.observer = note
+    cluster.kill(dead)
+    for user in users:
+        user.node.unreachable(dead.contact.address, began)
+        user.flush()
+    cluster.run(2)
+    assert who_know(cluster, [dead.contact]) == []
+    spread = Options().unhurried
+    assert sum(when < spread / 3 for when in told) < 0.6 * len(told)
+    assert max(told) > spread / 2
 
 
 def test_icmp_about_a_stranger_is_nothing() -> None:
