@@ -6,57 +6,25 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
-from chain import CLUSTER, IDS, KEY, answer, configure, link, request
+from chain import IDS, answer, configure, link, request
+from sockets import ANY, LOOPBACK, PATIENCE, Client, Start, closed_port, lonely, transports, wait_for
 
 from kdht._routing import Core
-from kdht._shared import MAX_BODY, MAX_DATAGRAM, Flag, Op, Reason, Status
+from kdht._shared import MAX_BODY, MAX_DATAGRAM, Flag, Op, Reason
 from kdht.datapath import _udp
-from kdht.datapath.base import Datagram, Outgoing, Receiver
+from kdht.datapath.base import Datagram, Outgoing
 from kdht.datapath.socket import SocketTransport, _explain
 from kdht.errors import DatapathError
-from kdht.wire import OFFSET, Address, Contact, Message, parse, seal, verify
-
-LOOPBACK = {4: "127.0.0.1", 6: "::1"}
-ANY = {4: "0.0.0.0", 6: "::"}
-PATIENCE = 10.0  # seconds until a condition that must come true counts as a failure
-
-Start = Callable[..., SocketTransport]
+from kdht.wire import Address, Contact, parse
 
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """Starts transports, and stops them after the test."""
-    running: list[SocketTransport] = []
-
-    def start(core: Core, hosts: list[str], receiver: Receiver, **options: object) -> SocketTransport:
-        transport = SocketTransport(core, [Address.of(host, 0) for host in hosts], receiver, **options)
-        running.append(transport)
-        transport.start()
-        return transport
-
-    yield start
-    for transport in running:
-        transport.stop()
-
-
-class Client:
-    """A UDP socket that asks and waits."""
-
-    def __init__(self, host: str = LOOPBACK[4]) -> None:
-        self.sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
-        self.sock.settimeout(PATIENCE)
-        self.sock.bind((host, 0))
-        self.address = Address.of(*self.sock.getsockname()[:2])
-
-    def send(self, data: bytes, target: Address) -> None:
-        self.sock.sendto(data, (target.host, target.port))
-
-    def receive(self) -> tuple[bytes, Address]:
-        data, name = self.sock.recvfrom(2048)
-        return data, Address.of(*name[:2])
+    with transports() as starting:
+        yield starting
 
 
 @pytest.fixture
@@ -71,22 +39,6 @@ def client6() -> Iterator[Client]:
     made = Client(LOOPBACK[6])
     with made.sock:
         yield made
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < end, "the condition did not come true"
-        threading.Event().wait(0.002)
-
-
-def lonely(start: Start, *hosts: str, receiver: Receiver | None = None, **options: object):
-    """A started node that knows no other, so that every request is local; and what it got."""
-    got: list[Datagram] = []
-    core = Core()
-    transport = start(core, list(hosts or [LOOPBACK[4]]), receiver or got.extend, **options)
-    configure(core, IDS[2], *transport.addresses)
-    return core, transport, got
 
 
 def chain(start: Start, hosts: list[str]):
@@ -281,133 +233,6 @@ def test_random_bytes_never_stop_it(start, client):
     client.send(request(op=Op.PUT, body=b"still there"), transport.addresses[0])
     wait_for(lambda: got and parse(got[-1].data).body == b"still there")
     assert sum(core.counters(1).values()) == transport.status()["received"] == 501
-
-
-# --- What the network says ----------------------------------------------------------------------
-
-
-def closed_port(host: str) -> Address:
-    with Client(host).sock as sock:
-        return Address.of(*sock.getsockname()[:2])
-
-
-@pytest.mark.parametrize("family", [4, 6])
-def test_an_unreachable_target_is_reported_and_the_next_send_does_not_fail(start, family):
-    gone: list[Address] = []
-    _, transport, _ = lonely(start, LOOPBACK[family], on_unreachable=gone.append)
-    nobody = closed_port(LOOPBACK[family])
-    client = Client(LOOPBACK[family])
-    with client.sock:
-        assert transport.send([Outgoing(b"x", nobody)]) == 1
-        wait_for(lambda: gone)
-        assert transport.send([Outgoing(b"y", client.address)]) == 1
-        assert client.receive()[0] == b"y"
-    assert gone == [nobody]
-    assert transport.status()["unreachable"] == 1
-
-
-def test_an_unreachable_target_fails_no_other_send_while_its_error_is_unread(start, client):
-    entered, leave = threading.Event(), threading.Event()
-
-    def block(batch: list[Datagram]) -> None:
-        entered.set()
-        leave.wait(PATIENCE)
-
-    _, transport, _ = lonely(start, receiver=block)
-    client.send(request(), transport.addresses[0])
-    assert entered.wait(PATIENCE)
-    lost, good = Outgoing(b"x", closed_port("127.0.0.62")), Outgoing(b"y", client.address)
-    for batch in ([lost], [good], [lost, good] * 20, [lost], [good]):
-        assert transport.send(batch) == len(batch)
-    assert [client.receive()[0] for _ in range(22)] == [b"y"] * 22
-    leave.set()
-    wait_for(lambda: transport.status()["unreachable"] == 22)
-    assert transport.status()["send_errors"] == {}
-
-
-def test_a_dead_next_hop_is_reported_and_costs_others_nothing(start, client):
-    gone: list[Address] = []
-    core, transport, got = lonely(start, on_unreachable=gone.append)
-    nobody = closed_port("127.0.0.61")
-    configure(core, IDS[0], *transport.addresses)
-    core.set_bucket(0, [Contact(IDS[1], *nobody)])
-    for _ in range(50):
-        client.send(request(), transport.addresses[0])
-        client.send(request(key=IDS[0]), transport.addresses[0])
-    wait_for(lambda: len(got) == 50 and gone)
-    assert set(gone) == {nobody}
-    assert transport.status()["send_errors"] == {}
-
-
-@pytest.mark.parametrize("op", [Op.GET, Op.PUT])
-@pytest.mark.parametrize("family", [4, 6])
-def test_a_client_hears_at_once_that_the_next_hop_is_dead(start, family, op):
-    """Through the entry node, whichever node on the way met the closed port."""
-    host = LOOPBACK[family]
-    cores = [Core() for _ in range(3)]
-    transports = [start(core, [host], print) for core in cores[:2]]
-    link(cores, [*(transport.addresses[0] for transport in transports), closed_port(host)])
-    client, asked = Client(host), transports[0].addresses[0]
-    with client.sock:
-        for body in (b"", bytes(MAX_BODY)):  # ICMP quotes less than all of it
-            sent = request(op, body=body)
-            client.send(sent, asked)
-            data, source = client.receive()
-            reply = parse(data)
-            assert (reply.status, reply.op, source, reply.body) == (Status.UNREACHABLE, op, asked, b"")
-            assert reply.request_id == parse(sent).request_id
-    assert [transport.status()["bounced"] for transport in transports] == [0, 2]
-
-
-def test_a_trace_to_a_dead_node_ends_in_silence(start, client):
-    core, transport, _ = lonely(start)
-    configure(core, IDS[0], *transport.addresses)
-    core.set_bucket(0, [Contact(IDS[1], *closed_port("127.0.0.61"))])
-    client.send(request(Op.TRACE), transport.addresses[0])
-    wait_for(lambda: transport.status()["unreachable"])
-    client.sock.settimeout(0.1)
-    with pytest.raises(TimeoutError):
-        client.receive()
-    assert transport.status()["bounced"] == 0
-
-
-def quoted(now: int, **changes: object) -> bytearray:
-    """A request as a node sends it on."""
-    fields = {
-        "op": Op.GET,
-        "key": KEY,
-        "request_id": 7,
-        "client": Address.of("192.0.2.9", 4000),
-        "entry": Address.of("192.0.2.1", 5348),
-        "hops": 3,
-    }
-    message = Message(**{**fields, **changes}).pack()
-    seal(message, CLUSTER, now)
-    return message
-
-
-def test_only_a_request_of_the_cluster_is_told_to_its_client():
-    """ICMP can be forged, and must not have a node send anything to anybody."""
-    now, core = 1_800_000_000, Core()
-    configure(core, IDS[2], Address.of("192.0.2.1", 5348))
-    data, target, source = core.bounce(bytes(quoted(now)), now)
-    assert (target, source) == (Address.of("192.0.2.9", 4000), Address.of("192.0.2.1", 5348))
-    assert parse(data).status is Status.UNREACHABLE
-    data, target, source = core.bounce(bytes(quoted(now, entry=Address.of("192.0.2.3", 5348))), now)
-    assert (target, source) == (Address.of("192.0.2.3", 5348), None)
-    verify(data, [CLUSTER], now, 60)
-    whole = quoted(now)
-    tagged = set(range(len(whole))) - {OFFSET["hops"]}
-    forged = [
-        request(),
-        bytes(quoted(now, flags=Flag.REPLY)),
-        bytes(quoted(now, op=Op.STORE)),
-        bytes(quoted(now - 1000)),
-        b"",
-        *(bytes(whole[:length]) for length in (3, 40, len(whole) - 1)),
-        *(bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :]) for at in tagged),
-    ]
-    assert [core.bounce(data, now) for data in forged] == [None] * len(forged)
 
 
 @pytest.mark.parametrize(
