@@ -392,8 +392,7 @@ cdef class Core:
         came.max_reply = request.max_reply
         length = write_reply(&config, <kdht_header *>message, &came, status, body_bytes,
                              <uint32_t>len(body_bytes), <uint32_t>now, &out)
-        source = Address(out.source_ip[:16], ntohs(out.source_port)) if out.source_port else None
-        return message[:length], Address(out.target_ip[:16], ntohs(out.target_port)), source
+        return _outgoing(message, length, &out)
 
     def bounce(self, quoted: bytes, now: int):
         """What ICMP quotes of a request sent on, made the answer that nobody is there.
@@ -407,10 +406,7 @@ cdef class Core:
         memset(&out, 0, sizeof(out))
         memcpy(message, <const uint8_t *>quoted, length)
         length = write_bounce(&config, <kdht_header *>message, length, <uint32_t>now, &out)
-        if not length:
-            return None
-        source = Address(out.source_ip[:16], ntohs(out.source_port)) if out.source_port else None
-        return message[:length], Address(out.target_ip[:16], ntohs(out.target_port)), source
+        return _outgoing(message, length, &out) if length else None
 
     def counters(self, lane=None) -> dict:
         """Verdicts so far by reason's name, of one lane or of all."""
@@ -418,6 +414,12 @@ cdef class Core:
         lanes = range(KDHT_LANES) if lane is None else (_check_lane(lane),)
         return {reason.name: sum(region.lanes[<int>i].reasons[<int>reason] for i in lanes)
                 for reason in REASONS}
+
+
+cdef tuple _outgoing(const uint8_t *message, uint32_t length, const kdht_outcome *out):
+    """Bytes, where to, and from where."""
+    source = Address(out.source_ip[:16], ntohs(out.source_port)) if out.source_port else None
+    return message[:length], Address(out.target_ip[:16], ntohs(out.target_port)), source
 
 
 cdef kdht_config _snapshot(const kdht_region_full *region) noexcept nogil:
