@@ -377,6 +377,64 @@ def test_the_thread_has_a_name_and_ends_with_stop(start):
     assert "kdht-socket" not in [thread.name for thread in threading.enumerate()]
 
 
+class Times:
+    """When a transport called `on_time`, and on which thread; `again`: what it is told."""
+
+    def __init__(self) -> None:
+        self.at: list[float] = []
+        self.threads: set[str] = set()
+        self.again: list[float | None] = []
+
+    def __call__(self) -> float | None:
+        self.threads.add(threading.current_thread().name)
+        self.at.append(time.monotonic())
+        return self.again.pop(0) if self.again else None
+
+
+def test_time_passes_on_its_own_thread_without_any_datagram(start):
+    times = Times()
+    times.again = [0.02, 0.0, None]
+    begun = time.monotonic()
+    transport = start(Core(), [LOOPBACK[4]], print, on_time=times)
+    wait_for(lambda: len(times.at) == 3)
+    assert times.threads == {"kdht-socket"}
+    assert times.at[1] - begun >= 0.02
+    transport.call_in(3600.0)
+    transport.call_in(0.02)  # sooner counts, from any thread
+    wait_for(lambda: len(times.at) == 4)
+    transport.call_in(1e9)
+    transport.stop()
+    transport.call_in(0.0)
+    assert len(times.at) == 4
+
+
+def test_time_passes_under_load_and_what_it_raises_is_logged(start, client, caplog):
+    def broken() -> float | None:
+        times()
+        raise ValueError("no time")
+
+    times, core, got = Times(), Core(), []
+    transport = start(core, [LOOPBACK[4]], got.extend, on_time=broken)
+    configure(core, IDS[2], transport.addresses[0])
+    done = threading.Event()
+
+    def flood() -> None:
+        while not done.is_set():
+            client.send(request(), transport.addresses[0])
+
+    sender = threading.Thread(target=flood)
+    sender.start()
+    try:
+        wait_for(lambda: len(got) > 100)
+        transport.call_in(0.02)
+        wait_for(lambda: len(times.at) == 2)
+    finally:
+        done.set()
+        sender.join()
+    assert transport.status()["raised"] == 2
+    assert "no time" in caplog.text
+
+
 def test_stop_under_load_is_clean(client):
     core, got, done = Core(), [], threading.Event()
     fixed = closed_port("127.0.0.74")

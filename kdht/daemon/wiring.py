@@ -13,7 +13,6 @@ from kdht.daemon.datadir import DataDir
 from kdht.daemon.driver import Driver
 from kdht.daemon.inbox import MAX_CONTROL, MAX_SILENT, MAX_UNREACHABLE, Inbox, Line
 from kdht.daemon.settings import Settings
-from kdht.daemon.ticker import Ticker
 from kdht.daemon.timings import TimedStore, Timings
 from kdht.datapath._hot import HotRecords
 from kdht.datapath.base import Datagram
@@ -77,6 +76,7 @@ def build(settings: Settings, data: DataDir, undo: ExitStack) -> Parts:
         on_unreachable=inbox.unreachable,
         hot=hot,
         reader=partial(_read, reads, timings),
+        on_time=lambda: coordinator.tick(time.time()),
     )
     coordinator = Coordinator(
         store=store,
@@ -108,6 +108,7 @@ def build(settings: Settings, data: DataDir, undo: ExitStack) -> Parts:
     repair = upkeep.keep(
         kademlia, settings, store=store, hot=hot, coordinator=coordinator, strays=inbox.for_the_node
     )
+    coordinator.on_alarm(transport.call_in)
     reads.is_settled = coordinator.is_settled
     driver = Driver(kademlia, transport.send)
     _connect(inbox, service, coordinator, driver, timings)
@@ -159,8 +160,6 @@ def _connect(
         Line(loop, driver.unreachable, MAX_UNREACHABLE),
         Line(loop, driver.silent, MAX_SILENT),
     )
-    ticker = Ticker(loop, coordinator)
-    coordinator.on_alarm(ticker.wake)
     coordinator.joined = False
     driver.on_contacts = coordinator.knows
     driver.on_joined = coordinator.found_cluster

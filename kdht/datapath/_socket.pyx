@@ -4,19 +4,22 @@
 
 Contract: an Engine borrows bound, prepared UDP sockets and an eventfd; whoever made them
 closes them, when neither `run` nor `send` is inside. One thread calls `run`, one at a time
-calls `send`. `run` takes the GIL once for each batch that has something for Python, and
-the callables that it is given must not raise. This is where the datapath reads the clock:
-once for each batch.
+calls `send`, any `call_in` and `end`. `run` takes the GIL once for each batch that has something for
+Python, and the callables that it is given must not raise. This is where the datapath reads the clock:
+once for each batch, and while somebody waits for a time, once for each look at the sockets.
 """
 
 import os
 
+from cpython.pythread cimport PyThread_get_thread_ident
 from libc.errno cimport EBADF, EINTR, EMSGSIZE, errno
+from libc.math cimport INFINITY, ceil
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memset
 
 from posix.types cimport time_t
+from posix.unistd cimport read
 
 from kdht._layout cimport (
     KDHT_FORWARD, KDHT_ID_LEN, KDHT_LOCAL, KDHT_MAX_BODY, KDHT_MAX_DATAGRAM, KDHT_MAX_OWN, KDHT_OP_GET,
@@ -38,10 +41,13 @@ cdef extern from "<time.h>" nogil:
     struct timespec:
         time_t tv_sec
         long tv_nsec
-    int CLOCK_REALTIME_COARSE
+    int CLOCK_MONOTONIC, CLOCK_REALTIME_COARSE
     int clock_gettime(int clock, timespec *now)
 
 MAX_ENDPOINTS = KDHT_MAX_OWN
+
+cdef enum:
+    LONGEST_WAIT = 60_000  # milliseconds
 
 cdef tuple REASONS = tuple(Reason)
 cdef const uint8_t *NO_IP = b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
@@ -74,6 +80,13 @@ cdef inline double coarse_now() noexcept nogil:
     return <double>now.tv_sec + 1e-9 * <double>now.tv_nsec
 
 
+cdef inline double monotonic() noexcept nogil:
+    """Seconds that only run forwards."""
+    cdef timespec now
+    clock_gettime(CLOCK_MONOTONIC, &now)
+    return <double>now.tv_sec + 1e-9 * <double>now.tv_nsec
+
+
 cdef inline bint is_read(const Local *local) noexcept nogil:
     """Whether it is a GET that the own store may answer."""
     return (<kdht_header *>local.data).op == KDHT_OP_GET and (
@@ -88,7 +101,7 @@ cdef class Engine:
     """The loop over some sockets, and the sending by them.
 
     `sockets` are (file descriptor, Address as bound) pairs, at most MAX_ENDPOINTS;
-    `lane` is the core's lane that `run` counts in; `wake_fd` an eventfd that ends `run`. With
+    `lane` is the core's lane that `run` counts in; `wake_fd` an eventfd that is the engine's alone. With
     `hot`, a GET for one of its records is answered in the loop.
     """
 
@@ -110,6 +123,9 @@ cdef class Engine:
     cdef int local_count
     cdef Name gone[BATCH]
     cdef int gone_count
+    cdef double due             # when `run` calls its `on_time`, by `monotonic`; INFINITY: not
+    cdef unsigned long runner   # the thread that is in `run`
+    cdef bint ended
 
     def __cinit__(self, Core core not None, lane: int, sockets, wake_fd: int, HotRecords hot=None):
         self.core = core
@@ -148,13 +164,16 @@ cdef class Engine:
         self.polled[index].fd = fd
         self.polled[index].events = POLLIN
 
-    def run(self, receiver, on_unreachable, reader=None) -> None:
-        """Treat datagrams until the eventfd is written to. Raises OSError if a socket is no more.
+    def run(self, receiver, on_unreachable, reader=None, on_time=None) -> None:
+        """Treat datagrams until `end` is called. Raises OSError if a socket is no more.
 
         `receiver` gets each batch's local messages, but for GETs that the `reader` (base.Reader) has
-        records for; `on_unreachable` gets a list of Addresses.
+        records for; `on_unreachable` gets a list of Addresses. `on_time` is called at the start and when
+        `call_in` said so; it may return in how many seconds to call it again.
         """
         cdef int state
+        self.runner = PyThread_get_thread_ident()
+        self.due = INFINITY if on_time is None else 0.0
         while True:
             with nogil:
                 state = self._work()
@@ -168,6 +187,27 @@ cdef class Engine:
                 on_unreachable(self._take_gone())
             if state == 0:
                 return
+            if self.due <= monotonic():
+                self.due = INFINITY
+                seconds = on_time()
+                if seconds is not None:
+                    self.call_in(seconds)
+
+    def call_in(self, seconds: float) -> None:
+        """Have `on_time` called in so many seconds, if it would be later. Free on `run`'s own thread."""
+        cdef double due = monotonic() + <double>seconds
+        if due < self.due:
+            self.due = due
+            if PyThread_get_thread_ident() != self.runner:
+                self._wake()
+
+    def end(self) -> None:
+        """Let `run` return, now or as soon as it begins."""
+        self.ended = True
+        self._wake()
+
+    cdef _wake(self):
+        os.eventfd_write(self.polled[self.count].fd, 1)
 
     def send(self, list batch) -> int:
         """Send `base.Outgoing`s; how many were. Raises ValueError for an address of a wrong length."""
@@ -206,15 +246,19 @@ cdef class Engine:
 
     cdef int _work(self) noexcept nogil:
         """Go round until Python is wanted (1) or the end is (0), or fail (-errno)."""
-        cdef int index
+        cdef int index, wait
         cdef short events
+        cdef uint64_t woken
         while True:
-            if poll(self.polled, self.count + 1, -1) < 0:
+            wait = self._milliseconds()
+            if poll(self.polled, self.count + 1, wait) < 0:
                 if errno == EINTR:
                     continue
                 return -errno
             if self.polled[self.count].revents:
-                return 0
+                read(self.polled[self.count].fd, &woken, sizeof(woken))
+                if self.ended:
+                    return 0
             for _ in range(self.count):
                 index = self.turn
                 self.turn = (self.turn + 1) % self.count
@@ -227,6 +271,16 @@ cdef class Engine:
                     return -EBADF
                 if self.local_count or self.gone_count:
                     return 1
+            if wait == 0:
+                return 1
+
+    cdef inline int _milliseconds(self) noexcept nogil:
+        """Until `on_time` is due, rounded up, at most LONGEST_WAIT; 0 if it is, -1: never."""
+        cdef double left
+        if self.due == INFINITY:
+            return -1
+        left = self.due - monotonic()
+        return 0 if left <= 0 else <int>ceil(1000 * min(left, <double>LONGEST_WAIT / 1000))
 
     cdef int _serve(self, const Endpoint *endpoint) noexcept nogil:
         """One batch of one endpoint: received, decided, sent on; -1 if the socket is no more."""

@@ -70,6 +70,7 @@ class SocketTransport:
         on_unreachable: Callable[[Address], None] = _ignore,
         hot: HotRecords | None = None,
         reader: Reader | None = None,
+        on_time: Callable[[], float | None] | None = None,
     ) -> None:
         if not 1 <= len(addresses) <= MAX_ENDPOINTS:
             raise DatapathError(f"a node binds 1 to {MAX_ENDPOINTS} addresses, not {len(addresses)}")
@@ -83,6 +84,7 @@ class SocketTransport:
         self._on_unreachable = on_unreachable
         self._hot = hot
         self._reader = reader
+        self._on_time = on_time
         self._lane = lane
         self._receive_buffer = receive_buffer
         self._got_buffer = 0
@@ -119,7 +121,8 @@ class SocketTransport:
         """End the thread and close the sockets. What waits in their buffers is lost."""
         if self._thread is None:
             return
-        os.eventfd_write(self._wake_fd, 1)
+        assert self._engine is not None
+        self._engine.end()
         self._thread.join()
         with self._sending:
             self._last = self._measure()
@@ -138,6 +141,16 @@ class SocketTransport:
         items = list(batch)
         with self._sending:
             return self._engine.send(items) if self._engine else 0
+
+    def call_in(self, seconds: float) -> None:
+        """Have `on_time` called in so many seconds, on the datapath's thread, if it would be later.
+
+        It is called at the start, too, and when it said so itself: it returns the seconds, or None.
+        So alarms that belong to messages cost no thread of their own. Any thread; while stopped, nothing happens.
+        """
+        engine = self._engine
+        if engine is not None:
+            engine.call_in(seconds)
 
     def status(self) -> Mapping[str, object]:
         """State, addresses, and what was counted since the last start."""
@@ -159,7 +172,12 @@ class SocketTransport:
     def _run(self, engine: Engine) -> None:
         """The thread."""
         try:
-            engine.run(self._receive, self._report_unreachable, self._read if self._reader else None)
+            engine.run(
+                self._receive,
+                self._report_unreachable,
+                self._read if self._reader else None,
+                self._time if self._on_time else None,
+            )
         except Exception as error:
             self._why = f"the thread ended: {error}"
             _LOG.exception("the socket datapath's thread ended")
@@ -178,6 +196,15 @@ class SocketTransport:
             self._raised += 1
             _LOG.exception("%s raised", self._reader)
             return [None] * len(keys)
+
+    def _time(self) -> float | None:
+        assert self._on_time is not None
+        try:
+            return self._on_time()
+        except Exception:
+            self._raised += 1
+            _LOG.exception("%s raised", self._on_time)
+            return None
 
     def _report_unreachable(self, targets: list[Address]) -> None:
         for target in targets:

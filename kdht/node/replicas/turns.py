@@ -5,7 +5,7 @@ out when the lock is free again, so a writer that answers at once (InlineWriter)
 next turn. Whatever is begun in a turn ends in another, by a reply, a result or an alarm.
 
 Most alarms are cancelled long before their time. So who ticks is told when an alarm comes before the
-tick that is expected, and of no other; and while there is work a tick is expected every `STEP`.
+tick that is expected, and of no other.
 """
 
 import math
@@ -19,10 +19,6 @@ from kdht.errors import StorageError
 from kdht.node.replicas.clock import SteadyClock
 from kdht.node.timers import Alarm, Timers
 from kdht.storage import Result, Write, Writer
-
-STEP = 0.2
-LINGER = 1.0
-"""Seconds that ticks go on after the last alarm: the next request is near, and to be woken costs more."""
 
 Outcome = Result | StorageError | None
 """What became of a write to the own store; None: too many waited."""
@@ -75,7 +71,6 @@ class Turns:
         self._lock = threading.Lock()
         self._clock = SteadyClock()
         self._expected = math.inf
-        self._busy_until = 0.0
 
     def turn(self, now: float) -> Turn:
         """One turn at `now`, Unix seconds."""
@@ -115,10 +110,7 @@ class Turns:
 
     def _until_next(self, steady: float) -> float | None:
         due = self.timers.next()
-        if due is not None:
-            self._busy_until = steady + LINGER
-            return min(max(due - steady, 0.0), STEP)
-        return STEP if steady < self._busy_until else None
+        return None if due is None else max(due - steady, 0.0)
 
     def _fulfil(self, turn: Turn) -> None:
         if turn.outgoing:
