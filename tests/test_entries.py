@@ -5,7 +5,10 @@ import pytest
 from kdht._shared import Op
 from kdht.client import _entries as entries
 from kdht.client._entries import (
+    ENOUGH_SAMPLES,
     MAX_RTO,
+    MEDIAN_STEP,
+    MEDIANS,
     MIN_LATE,
     MIN_RTO,
     START_LATE,
@@ -23,13 +26,44 @@ def test_round_trips_are_smoothed_as_rfc_6298_says():
     assert trip.late == pytest.approx(0.1 + 4 * 0.05)
     trip.sample(0.2)
     usual = (0.1 * 7 / 8 + 0.2 / 8) + 4 * (0.05 * 3 / 4 + 0.1 / 4)
-    assert (trip.late, trip.rto) == (pytest.approx(usual), pytest.approx(2 * usual))
+    assert trip.late == pytest.approx(usual)
+    for _ in range(50):
+        trip.sample(0.2)
+    assert trip.rto == pytest.approx(2 * trip.late)
     for _ in range(100):
         trip.sample(0.0001)
     assert (trip.late, trip.rto) == (MIN_LATE, MIN_RTO)
     for _ in range(100):
         trip.sample(30.0)
     assert (trip.late, trip.rto) == (MAX_RTO, MAX_RTO)
+
+
+def test_answers_that_wait_for_the_dead_do_not_make_the_others_wait():
+    trip = RoundTrip()
+    for number in range(200):
+        trip.sample(0.25 if number % 4 == 0 else 0.005)
+    assert 2 * trip.late > 0.5
+    assert trip.rto < MEDIANS * 0.005 * MEDIAN_STEP**4
+
+
+def test_where_all_answers_become_slow_patience_grows():
+    trip = RoundTrip()
+    for _ in range(50):
+        trip.sample(0.005)
+    for _ in range(50):
+        trip.sample(0.5)
+    assert trip.rto > 0.5
+
+
+def test_a_node_that_was_asked_little_is_expected_to_take_what_all_take():
+    nodes = Entries(2)
+    for _ in range(50):
+        nodes.answered(0, Op.PUT, 0.005, 1.0)
+    for _ in range(ENOUGH_SAMPLES - 1):
+        nodes.answered(1, Op.PUT, 0.3, 1.0)
+    assert nodes.round_trip(1, Op.PUT).rto < 0.3
+    nodes.answered(1, Op.PUT, 0.3, 1.0)
+    assert nodes.round_trip(1, Op.PUT).rto >= 0.3
 
 
 def test_the_dead_are_left_out_of_the_round():

@@ -12,7 +12,7 @@ from kdht._shared import Op, RecordFlag, Status
 from kdht.client import _calls as calls
 from kdht.client import _entries as entries
 from kdht.client._datagram import MAX_ATTEMPTS, MAX_SENT, Send
-from kdht.client._entries import MAX_RTO, START_LATE, START_RTO
+from kdht.client._entries import ENOUGH_SAMPLES, MAX_RTO, START_LATE, START_RTO
 from kdht.client._exchange import JITTER, MAX_BOUNCES, MAX_HEDGES, MAX_WAYS
 from kdht.errors import Conflict, NotFound, RequestError, RequestTimeout, Unconfirmed, ValueTooLarge
 from kdht.wire import Record
@@ -540,8 +540,10 @@ def test_each_op_of_each_node_has_its_own_usual_latency():
         "what the others take, until more is known"
     )
     session.receive(1, value_reply(wire.parse(elsewhere.data)), 10.2)
+    for _ in range(ENOUGH_SAMPLES - 1):
+        session.entries.answered(1, Op.GET, 0.2, 10.0)
     exchange, _ = opened(session, now=10.0)
-    assert exchange.deadline - 10.0 == pytest.approx(0.2 + 4 * 0.1)
+    assert exchange.deadline - 10.0 == pytest.approx(0.2 + 4 * 0.1 * 0.75 ** (ENOUGH_SAMPLES - 1))
 
 
 def test_request_ids_are_drawn_anew():

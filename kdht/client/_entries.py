@@ -13,6 +13,11 @@ START_RTO = 0.25
 MIN_LATE = 0.001
 MIN_RTO = 0.02
 MAX_RTO = 2.0
+ENOUGH_SAMPLES = 8
+MEDIANS = 5
+MEDIAN_STEP = 1.1
+"""The factor by which each answer moves the median that is kept, up or down (Robbins and Monro, "A Stochastic
+Approximation Method", 1951)."""
 
 SILENT_TRIES = 3
 FIRST_PROBE = 1.0
@@ -28,31 +33,31 @@ class RoundTrip:
     """How long one kind of request takes, seconds, from measured round trips (RFC 6298, section 2).
 
     `late`: the usual latency is passed, another try may help. `rto`, twice that, for what is only slow should
-    seldom be done twice: it is time to take it for lost.
+    seldom be done twice: it is time to take it for lost. It is at most `MEDIANS` times the median: where some of the
+    answers wait for somebody dead, the others still say how long one takes, and the variation says nothing.
     """
 
-    __slots__ = ("_smoothed", "_variation", "late", "rto")
+    __slots__ = ("_median", "_smoothed", "_variation", "late", "rto", "samples")
 
     def __init__(self) -> None:
         self.late = START_LATE
         self.rto = START_RTO
-        self._smoothed = self._variation = 0.0
-
-    @property
-    def is_known(self) -> bool:
-        """Whether anything was measured."""
-        return self._smoothed > 0
+        self.samples = 0
+        self._smoothed = self._variation = self._median = 0.0
 
     def sample(self, rtt: float) -> None:
         """Take in one measured round trip, seconds."""
-        if self._smoothed:
+        self.samples += 1
+        if self.samples > 1:
             self._variation += (abs(self._smoothed - rtt) - self._variation) / 4
             self._smoothed += (rtt - self._smoothed) / 8
+            self._median *= MEDIAN_STEP if rtt > self._median else 1 / MEDIAN_STEP
         else:
-            self._smoothed, self._variation = rtt, rtt / 2
+            self._smoothed = self._median = rtt
+            self._variation = rtt / 2
         usual = self._smoothed + 4 * self._variation
         self.late = min(max(MIN_LATE, usual), MAX_RTO)
-        self.rto = min(max(MIN_RTO, 2 * usual), MAX_RTO)
+        self.rto = min(max(MIN_RTO, min(2 * usual, MEDIANS * self._median)), MAX_RTO)
 
 
 class Entry:
@@ -91,9 +96,12 @@ class Entries:
         return next((each for each in ring if not self.all[each].dead), ring[0])
 
     def round_trip(self, node: int, op: Op) -> RoundTrip:
-        """How long that takes there, or as long as nothing is known, at the others."""
+        """How long that takes there, or as long as little is known, at all of them.
+
+        A node that is only asked where others failed is asked for what takes long.
+        """
         own = self.all[node].round_trips[op]
-        return own if own.is_known else self._usual[op]
+        return own if own.samples >= ENOUGH_SAMPLES else self._usual[op]
 
     def answered(self, node: int, op: Op, rtt: float | None, now: float) -> None:
         """A reply came; `rtt` None where it tells nothing of the usual time."""

@@ -270,7 +270,10 @@ class Exchange:
             self._wait_from(now)
 
     def _walked_too_far(self, reply: Answer, cookie: int, index: int, now: float) -> None:
-        """The try ended beside the replicas; an answer to an earlier one may still come."""
+        """The try ended beside the replicas; an answer to an earlier one may still come.
+
+        So the cluster answers, and what was lost on this lap was behind somebody dead: patience grows by laps, not by tries.
+        """
         self._no_effect.add(index)
         if not self.call.walks_around:
             self.answer = reply
@@ -279,6 +282,7 @@ class Exchange:
         elif index == len(self._sent) - 1:
             self._attempt = 1 if self._sent[index].attempt == 0 else 0
             self._laps += self._attempt == 0
+            self._lost = self._laps
             if self._laps > 1 and self._attempt == 0:
                 self._pause(now)
             else:
