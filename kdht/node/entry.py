@@ -48,7 +48,7 @@ class Entry(RoundTrip):
         """whether it is left out of what is published,"""
         self.unreachable = False
         """whether ICMP said that nobody is there,"""
-        self.told = False
+        self.told = 0
         """whether another node said that it does not answer,"""
         self.passed = False
         """and whether this one did."""

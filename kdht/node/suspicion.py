@@ -81,10 +81,10 @@ class Suspicion:
         if entry is None or entry.contact != contact:
             self._context.counters["suspect_unknown"] += 1
         elif entry in self._prober:
-            entry.told = True
+            entry.told += 1
         elif now - entry.answered >= self._context.options.just_answered:
             if self._hearsay.take(now):
-                entry.told = True
+                entry.told += 1
                 self._prober.probe(entry, now)
             else:
                 self._context.counters["suspect_rate"] += 1
@@ -124,6 +124,9 @@ class Suspicion:
 
     def _say(self, entry: Entry, spread: float, now: float) -> None:
         contact = entry.contact
+        if spread and entry.told >= self._context.options.told_enough:
+            self._context.counters["gossip_spared"] += 1
+            return
         if entry.told:
             self._gossip(contact, now)
             return

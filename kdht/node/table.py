@@ -225,7 +225,8 @@ class Table:
     def _acquit(self, entry: Entry, now: float) -> None:
         """It answered: all that spoke against it is void."""
         entry.misses = 0
-        entry.told = entry.passed = False
+        entry.told = 0
+        entry.passed = False
         if entry.unreachable:
             entry.unreachable = False
             entry.refuted = now
