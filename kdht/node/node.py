@@ -11,7 +11,7 @@ A contact enters the table, and so the datapaths, only after a matched reply.
 from collections.abc import Callable, Iterable, Sequence
 from random import Random
 
-from kdht._shared import Flag, Op, Reason, Status
+from kdht._shared import Op, Reason, Status
 from kdht.datapath.base import Datagram, Outgoing
 from kdht.errors import BadPacket
 from kdht.histogram import Histogram
@@ -251,7 +251,7 @@ class Node:
     def _receive_untrusted(self, datagram: Datagram, now: float) -> None:
         message = parse(datagram.data)
         is_repair = self.repair is not None and message.op in REPAIR_OPS
-        if LEAVING in self.readiness.missing and not (is_repair and message.flags & Flag.REPLY):
+        if LEAVING in self.readiness.missing and not (is_repair and message.is_reply):
             raise Mismatch("leaving")
         is_known = is_repair or message.op in self._answers.keys() | self._notices_in.keys()
         if not is_known or datagram.reason is not Reason.CONTROL:
@@ -267,7 +267,7 @@ class Node:
         sender = Contact(untrusted_id(message), *datagram.source)
         if sender.id == self.contact.id:
             raise Mismatch("own_id")
-        if message.flags & Flag.REPLY:
+        if message.is_reply:
             self._take_reply(message, sender, now)
         elif message.op in self._notices_in:
             self._notices_in[message.op](message, sender, now)

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from kdht._shared import ID_LEN, Flag, Op
+from kdht._shared import ID_LEN, Op
 from kdht.datapath.base import Datagram
 from kdht.errors import StorageError
 from kdht.histogram import Histogram
@@ -107,7 +107,7 @@ class Repair:
     def receive(self, message: Message, datagram: Datagram, now: float) -> None:
         """One of `OPS`, a request or a reply. Raises BadPacket or Mismatch."""
         self._room.context.timers.now = now
-        if message.flags & Flag.REPLY:
+        if message.is_reply:
             self._take_reply(message, datagram, now)
             return
         if message.op is Op.STORE:
