@@ -19,9 +19,11 @@ IDLE_PACKETS = 10.0
 """Sent and received together, per second and node."""
 
 
-def make_cluster(count: int, *, seed: int = 1, loss: float = 0.0) -> Cluster:
+def make_cluster(
+    count: int, *, seed: int = 1, loss: float = 0.0, options: Options | None = None
+) -> Cluster:
     """A cluster that has come to rest."""
-    cluster = Cluster(seed, loss=loss)
+    cluster = Cluster(seed, loss=loss, options=options)
     cluster.grow(count)
     cluster.run(SOON)
     cluster.sent.clear()
@@ -198,6 +200,32 @@ def test_what_icmp_says_is_passed_on_without_hurry_and_in_time() -> None:
     spread = Options().unhurried
     assert sum(when < spread / 3 for when in told) < 0.6 * len(told)
     assert max(told) > spread / 2
+
+
+def suspects_of_a_closed_port(options: Options) -> tuple[int, list[Contact]]:
+    """How many SUSPECTs there are when all of 16 meet one node's closed port, and who knows it still."""
+    cluster = make_cluster(16, options=options)
+    dead, *users = cluster.members[3:]
+    told = 0
+
+    def count(event: NetworkEvent) -> None:
+        nonlocal told
+        told += event.data[OFFSET["op"]] == Op.SUSPECT
+
+    cluster.network.observer = count
+    cluster.kill(dead)
+    for user in users:
+        user.node.unreachable(dead.contact.address, cluster.network.now)
+        user.flush()
+    cluster.run(2)
+    return told, who_know(cluster, [dead.contact])
+
+
+def test_who_was_told_of_a_closed_port_often_enough_is_silent() -> None:
+    some, still = suspects_of_a_closed_port(Options())
+    many, _ = suspects_of_a_closed_port(Options(told_enough=1000))
+    assert still == []
+    assert 15 <= some < 0.75 * many
 
 
 def test_icmp_about_a_stranger_is_nothing() -> None:

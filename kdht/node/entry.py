@@ -49,7 +49,7 @@ class Entry(RoundTrip):
         self.unreachable = False
         """whether ICMP said that nobody is there,"""
         self.told = 0
-        """whether another node said that it does not answer,"""
+        """how often other nodes said that it does not answer,"""
         self.passed = False
         """and whether this one did."""
 

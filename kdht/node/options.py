@@ -59,7 +59,7 @@ class Options:
     unhurried: float = 0.6
     """Seconds over which nodes spread, at random, what they tell others of a closed port and ask because of it."""
     told_enough: int = 2
-    """Who was told so often of a closed port before it is its turn to tell says nothing: all know (as RFC 6206 does)."""
+    """Who was told so often of a closed port before its own turn says nothing (RFC 6206, section 4.2)."""
     told: int = 40
     """Contacts, those closest to a dead one, that are told of it."""
     gossip: int = 4

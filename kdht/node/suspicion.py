@@ -108,7 +108,8 @@ class Suspicion:
     def _pass(self, entry: Entry, now: float) -> None:
         """Say it to those whom it concerns, or to a few if somebody else was first: messages may be lost.
 
-        A closed port all find out at once who use it, and who does not has time.
+        A closed port all find out at once who use it, and who does not has time. So each waits for a turn of its own, and is
+        silent if enough others came before it.
         """
         if not entry.unreachable:
             self._say(entry, 0.0, now)
