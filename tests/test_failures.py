@@ -19,9 +19,7 @@ IDLE_PACKETS = 10.0
 """Sent and received together, per second and node."""
 
 
-def make_cluster(
-    count: int, *, seed: int = 1, loss: float = 0.0, options: Options | None = None
-) -> Cluster:
+def make_cluster(count: int, *, seed: int = 1, loss: float = 0.0, options: Options | None = None) -> Cluster:
     """A cluster that has come to rest."""
     cluster = Cluster(seed, loss=loss, options=options)
     cluster.grow(count)
