@@ -8,13 +8,20 @@
 
 #include "kdht_shared.h"
 
+#define KDHT_HOT_WAYS 4 /* slots of a set, so that few keys lack one while there are free ones */
+
+/* What must be looked at for a key that is not here, side by side for all sets: a set's slots are pages of their own. */
+struct kdht_hot_set {
+	__u32 sequence; /* odd while a slot is written; steps with every change of a key of the set */
+	__u32 marks[KDHT_HOT_WAYS]; /* for each slot some bits of its key; 0: empty */
+};
+
 struct kdht_hot_slot {
-	__u32 sequence; /* of a set's first slot: odd while one of them is written; steps with every change of a key of the set */
-	__u32 room;     /* the value's length plus 1; 0: empty */
 	__u8 key[KDHT_ID_LEN];
-	__u32 flags;
+	__u32 length; /* of the value */
 	__u64 version;
 	__u64 expiry; /* Unix seconds; 0: none */
+	__u32 flags;
 	__u8 value[KDHT_MAX_VALUE];
 };
 

@@ -1,9 +1,11 @@
 """The records at hand: exact whatever the order of reads and writes, bounded, and what the socket gives out."""
 
+import mmap
 import random
 import socket
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -226,3 +228,21 @@ def test_what_the_reader_has_not_comes_up(asked):
         wait_until(lambda number=number: len(passed) == number + 1, "the request to come up")
     assert [parse(datagram.data).request_id for datagram in passed] == [0, 1, 2, 3, 4]
     assert [keys for keys, _ in seen] == [[key(2)], [key(1)], [key(9)]]
+
+
+def resident() -> int:
+    """Bytes of memory that this process holds."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
+
+
+def test_what_is_changed_and_not_here_takes_no_memory() -> None:
+    """A node that is written to much holds no more for it, and has no page faults."""
+    size = 64 << 20
+    hot = HotRecords(size)
+    rng = random.Random(1)
+    keys = [rng.randbytes(ID_LEN) for _ in range(20_000)]
+    before = resident()
+    for key in keys:
+        hot.invalidate(key)
+        assert hot.get(key, 0.0) is None
+    assert resident() - before < size / 16

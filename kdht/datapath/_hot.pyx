@@ -5,7 +5,8 @@
 Contract: bounded, and **exact**: once `invalidate` has returned, the record that stood before is
 never given out again, not even by a `fill` whose reader looked at the store earlier: it says
 since when (`begin`), and any change since, of a key in the same set, refuses it. Whoever changes
-the store invalidates before it confirms. A key's set has WAYS slots; the newest guest stays. `look_up`
+the store invalidates before it confirms. A key's set has KDHT_HOT_WAYS slots; the newest guest stays. What is
+asked or changed and is not here touches the set alone, no slot: most writes are of that kind. `look_up`
 runs without the GIL beside the others, which take it (a sequence lock for each set: Boehm, "Can
 Seqlocks Get Along With Programming Language Memory Models?", 2012).
 """
@@ -19,7 +20,6 @@ from kdht._layout cimport KDHT_ID_LEN, KDHT_MAX_BODY, KDHT_MAX_VALUE, KDHT_RECOR
 
 cdef enum:
     LARGEST_TTL = 0xFFFFFFFF
-    WAYS = 4  # so that few keys lack a slot while there are free ones
 
 
 cdef uint32_t write_body(uint8_t *body, uint64_t version, uint64_t expiry, uint32_t flags,
@@ -42,16 +42,19 @@ cdef class HotRecords:
     """
 
     def __cinit__(self, size: int):
-        if size < <int>sizeof(kdht_hot_slot):
-            raise ValueError(f"one record takes {sizeof(kdht_hot_slot)} bytes, there are {size}")
-        number = 1 << ((size // <int>sizeof(kdht_hot_slot)).bit_length() - 1)
-        self.ways = min(number, WAYS)
+        each = <int>sizeof(kdht_hot_slot) + <int>sizeof(kdht_hot_set)
+        if size < each:
+            raise ValueError(f"one record takes {each} bytes, there are {size}")
+        number = 1 << ((size // each).bit_length() - 1)
+        self.ways = min(number, <int>KDHT_HOT_WAYS)
         self.mask = number // self.ways - 1
+        self.sets = <kdht_hot_set *>calloc(self.mask + 1, sizeof(kdht_hot_set))
         self.slots = <kdht_hot_slot *>calloc(number, sizeof(kdht_hot_slot))
-        if self.slots is NULL:
+        if self.sets is NULL or self.slots is NULL:
             raise MemoryError
 
     def __dealloc__(self):
+        free(self.sets)
         free(self.slots)
 
     def begin(self, keys) -> list:
@@ -64,39 +67,40 @@ cdef class HotRecords:
     cpdef bint fill(self, bytes key, uint64_t begun, uint64_t version, uint64_t expiry, uint32_t flags,
                     bytes value) except -1:
         """Keep what the store had for `key` after `begin` said `begun`; False if that may be old."""
-        cdef kdht_hot_slot *first = self._set(key)
+        cdef kdht_hot_set *set = self._set(key)
         cdef kdht_hot_slot *slot
-        if (self.epoch << 32) | first.sequence != begun or len(value) > KDHT_MAX_VALUE:
+        cdef int way
+        if (self.epoch << 32) | set.sequence != begun or len(value) > KDHT_MAX_VALUE:
             return False
-        slot = self._place(first, key)
-        kdht_hot_open(&first.sequence)
+        way = self._place(set, key)
+        slot = self._slot(set, way)
+        kdht_hot_open(&set.sequence)
+        set.marks[way] = mark(key)
         memcpy(slot.key, <const uint8_t *>key, KDHT_ID_LEN)
-        slot.room = <uint32_t>len(value) + 1
-        slot.version, slot.expiry, slot.flags = version, expiry, flags
+        slot.length, slot.version, slot.expiry, slot.flags = <uint32_t>len(value), version, expiry, flags
         memcpy(slot.value, <const uint8_t *>value, len(value))
-        kdht_hot_close(&first.sequence)
+        kdht_hot_close(&set.sequence)
         return True
 
     def invalidate(self, key: bytes) -> None:
         """The store has another record for `key` now, or none."""
-        cdef kdht_hot_slot *first = self._set(key)
-        cdef kdht_hot_slot *slot = find(first, self.ways, <const uint8_t *>key)
-        kdht_hot_open(&first.sequence)
-        if slot is not NULL:
-            slot.room = 0
-        kdht_hot_close(&first.sequence)
+        cdef kdht_hot_set *set = self._set(key)
+        cdef int way = self._find(set, key)
+        kdht_hot_open(&set.sequence)
+        if way >= 0:
+            set.marks[way] = 0
+        kdht_hot_close(&set.sequence)
 
     def clear(self) -> None:
         """Nothing that was read before now may be given out."""
         cdef uint64_t i
-        cdef kdht_hot_slot *first
+        cdef uint32_t way
         self.epoch += 1
-        for i in range((self.mask + 1) * self.ways):
-            if self.slots[i].room:
-                first = &self.slots[i - i % self.ways]
-                kdht_hot_open(&first.sequence)
-                self.slots[i].room = 0
-                kdht_hot_close(&first.sequence)
+        for i in range(self.mask + 1):
+            kdht_hot_open(&self.sets[i].sequence)
+            for way in range(self.ways):
+                self.sets[i].marks[way] = 0
+            kdht_hot_close(&self.sets[i].sequence)
 
     def get(self, key: bytes, now: float):
         """The body of the reply to a GET, or None. For tests; the loop calls `look_up`."""
@@ -105,50 +109,60 @@ cdef class HotRecords:
         cdef int length = self.look_up(key, now, body)
         return None if length < 0 else body[:length]
 
-    cdef kdht_hot_slot *_set(self, bytes key) except NULL:
-        """The first slot of a key's set; its sequence is the set's."""
+    cdef kdht_hot_set *_set(self, bytes key) except NULL:
         if len(key) != KDHT_ID_LEN:
             raise ValueError(f"a key has {KDHT_ID_LEN} bytes, not {len(key)}")
-        return self._first(<const uint8_t *>key)
+        return self._set_of(<const uint8_t *>key)
 
-    cdef inline kdht_hot_slot *_first(self, const uint8_t *key) noexcept nogil:
+    cdef inline kdht_hot_set *_set_of(self, const uint8_t *key) noexcept nogil:
         cdef uint64_t number
         memcpy(&number, key + 8, 8)  # the first bits are the same for all keys of a node
-        return &self.slots[(number & self.mask) * self.ways]
+        return &self.sets[number & self.mask]
 
-    cdef kdht_hot_slot *_place(self, kdht_hot_slot *first, const uint8_t *key) noexcept:
+    cdef inline kdht_hot_slot *_slot(self, const kdht_hot_set *set, int way) noexcept nogil:
+        return &self.slots[<uint64_t>(set - self.sets) * self.ways + way]
+
+    cdef inline int _find(self, const kdht_hot_set *set, const uint8_t *key) noexcept nogil:
+        """Which slot of the set has the key; -1: none."""
+        cdef uint32_t way
+        for way in range(self.ways):
+            if set.marks[way] == mark(key) and memcmp(self._slot(set, way).key, key, KDHT_ID_LEN) == 0:
+                return way
+        return -1
+
+    cdef int _place(self, const kdht_hot_set *set, const uint8_t *key) noexcept:
         """Where a key goes: where it is, or a free slot, or each in turn."""
-        cdef uint32_t i
-        cdef kdht_hot_slot *slot = find(first, self.ways, key)
-        if slot is not NULL:
-            return slot
-        for i in range(self.ways):
-            if first[i].room == 0:
-                return &first[i]
-        return &first[(first.sequence >> 1) % self.ways]
+        cdef uint32_t way
+        cdef int here = self._find(set, key)
+        if here >= 0:
+            return here
+        for way in range(self.ways):
+            if set.marks[way] == 0:
+                return way
+        return (set.sequence >> 1) % self.ways
 
     cdef int look_up(self, const uint8_t *key, double now, uint8_t *body) noexcept nogil:
         """Write the body of the reply to a GET and give its length; -1: not here. `now`: Unix seconds."""
-        cdef kdht_hot_slot *first = self._first(key)
-        cdef uint32_t begun = kdht_hot_begin(&first.sequence)
+        cdef kdht_hot_set *set = self._set_of(key)
+        cdef uint32_t begun = kdht_hot_begin(&set.sequence)
         cdef kdht_hot_slot *slot
-        cdef uint32_t room, length
+        cdef uint32_t length
+        cdef int way
         if begun & 1:
             return -1
-        slot = find(first, self.ways, key)
-        if slot is NULL:
+        way = self._find(set, key)
+        if way < 0:
             return -1
-        room = slot.room  # it may change at any time
-        if not 0 < room <= KDHT_MAX_VALUE + 1 or (slot.expiry and <double>slot.expiry <= now):
+        slot = self._slot(set, way)
+        length = slot.length  # it may change at any time
+        if length > KDHT_MAX_VALUE or (slot.expiry and <double>slot.expiry <= now):
             return -1
-        length = write_body(body, slot.version, slot.expiry, slot.flags, slot.value, room - 1, now)
-        return <int>length if kdht_hot_same(&first.sequence, begun) else -1
+        length = write_body(body, slot.version, slot.expiry, slot.flags, slot.value, length, now)
+        return <int>length if kdht_hot_same(&set.sequence, begun) else -1
 
 
-cdef kdht_hot_slot *find(kdht_hot_slot *first, uint32_t ways, const uint8_t *key) noexcept nogil:
-    """The slot of a set that has the key, or NULL."""
-    cdef uint32_t i
-    for i in range(ways):
-        if first[i].room and memcmp(first[i].key, key, KDHT_ID_LEN) == 0:
-            return &first[i]
-    return NULL
+cdef inline uint32_t mark(const uint8_t *key) noexcept nogil:
+    """Some bits of the key that do not choose its set, and one."""
+    cdef uint32_t bits
+    memcpy(&bits, key + 16, 4)
+    return bits | 1
