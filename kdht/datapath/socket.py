@@ -89,6 +89,8 @@ class SocketTransport:
         self._receive_buffer = receive_buffer
         self._got_buffer = 0
         self._sending = Lock()
+        self._waking = Lock()
+        """Held by who uses the engine's eventfd, which is not to be closed meanwhile."""
         self._sockets: list[socket.socket] = []
         self._engine: Engine | None = None
         self._thread: Thread | None = None
@@ -130,7 +132,8 @@ class SocketTransport:
             for sock in self._sockets:
                 sock.close()
             self._sockets = []
-        os.close(self._wake_fd)
+        with self._waking:
+            os.close(self._wake_fd)
         self._why = self._why or "stopped"
 
     def send(self, batch: Iterable[Outgoing]) -> int:
@@ -148,9 +151,9 @@ class SocketTransport:
         It is called at the start, too, and when it said so itself: it returns the seconds, or None.
         So alarms that belong to messages cost no thread of their own. Any thread; while stopped, nothing happens.
         """
-        engine = self._engine
-        if engine is not None:
-            engine.call_in(seconds)
+        with self._waking:
+            if self._engine is not None:
+                self._engine.call_in(seconds)
 
     def status(self) -> Mapping[str, object]:
         """State, addresses, and what was counted since the last start."""
