@@ -114,9 +114,11 @@ class SocketTransport:
             thread = Thread(target=self._run, args=(engine,), name="kdht-socket", daemon=True)
             with self._sending:  # the first datagram's answer waits until all is in place
                 self._why = ""
+                self._engine = engine  # for `call_in`, which does not wait
+                undo.callback(setattr, self, "_engine", None)
                 thread.start()
                 self._sockets, self._wake_fd, self.addresses = sockets, wake_fd, bound
-                self._engine, self._thread = engine, thread
+                self._thread = thread
             undo.pop_all()
 
     def stop(self) -> None:
