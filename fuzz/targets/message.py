@@ -1,8 +1,9 @@
-"""The socket datapath's verdict, `core_decide`, on any message from any address.
+"""The socket datapath's verdict, `core_decide`, on any message from any address, and its `core_bounce` of the
+same bytes, as if ICMP had quoted them.
 
 Invariant: a verdict for a reason that kdht.wire agrees with, no byte touched beyond the message,
 and of the message only what the verdict allows; a member's message moves or ends here only with
-right tags.
+right tags, and only a rightly tagged request is answered because of ICMP.
 
     | node and fixes | source, low bits | message ...
 """
@@ -11,7 +12,7 @@ import random
 from collections.abc import Iterator
 
 from fuzz.targets.scene import FIXES, HOME4, HOME6, NODES, NOW, Fix, guard, make_core, mend
-from fuzz.targets.verdicts import check
+from fuzz.targets.verdicts import check, check_bounce
 from kdht import _shared as shared
 from kdht._routing import Core
 from kdht._shared import Flag, Op
@@ -47,8 +48,10 @@ def one(data: bytes) -> None:
         return
     number, source, target, message = arrival(data)
     before = bytes(message)
-    outcome = cores()[number].decide(guard(message), source, target, NOW)
+    core = cores()[number]
+    outcome = core.decide(guard(message), source, target, NOW)
     check(number, before, bytes(message), outcome, source, target)
+    check_bounce(number, before, core.bounce(before, NOW))
 
 
 # --- Where fuzzing starts ----------------------------------------------------------------------

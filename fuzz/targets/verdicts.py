@@ -6,9 +6,9 @@ from functools import cache
 from fuzz.targets.scene import HOME4, HOME6, KEYS, NOW, SELF_ID, buckets, header_tag, settings
 from kdht import _shared as shared
 from kdht._routing import Outcome
-from kdht._shared import VERDICT_OF, Flag, Reason, Verdict
+from kdht._shared import VERDICT_OF, Flag, Op, Reason, Status, Verdict
 from kdht.errors import BadPacket
-from kdht.wire import OFFSET, Address, Contact, check_form, parse, verify
+from kdht.wire import FIELD, OFFSET, Address, Contact, check_form, parse, verify
 
 _FLAGS, _HOPS, _TIME = OFFSET["flags"], OFFSET["hops"], OFFSET["time"]
 _KEPT_BY_ENTRY = slice(OFFSET["request_id"], OFFSET["time"])
@@ -55,6 +55,33 @@ def check_authentic(message: bytes, reason: Reason) -> None:
     sent = int.from_bytes(message[OFFSET["header_tag"] : shared.HEADER_LEN], "big")
     assert sent == header_tag(message, key), f"{reason!r} for a wrong tag"
     assert message[_HOPS] > 0
+
+
+# --- What ICMP may lead to -----------------------------------------------------------------
+
+
+def check_bounce(number: int, quoted: bytes, answer: tuple[bytes, Address, Address | None] | None) -> None:
+    """Only a member's request, but for TRACE, is answered: to its client, or sealed to its entry node."""
+    if answer is None:
+        return
+    data, target, source = answer
+    told = parse(data)
+    assert quoted[_FLAGS] == Flag.FORWARDED
+    assert shared.FIRST_ROUTED_OP <= quoted[OFFSET["op"]] <= shared.LAST_ROUTED_OP
+    assert told.op != Op.TRACE
+    key = next(key for key in KEYS if key.epoch == quoted[OFFSET["epoch"]])
+    assert quoted[FIELD["header_tag"]] == header_tag(quoted[: shared.HEADER_LEN], key).to_bytes(8, "big")
+    assert (told.flags, told.status, told.body) == (Flag.REPLY | Flag.FORWARDED, Status.UNREACHABLE, b"")
+    for name in ("op", "key", "request_id", "attempt"):
+        assert data[FIELD[name]] == quoted[FIELD[name]], f"its {name} changed"
+    client, entry = _address(quoted, "client"), _address(quoted, "entry")
+    if entry in (HOME4, HOME6):
+        assert (target, source) == (client, entry)
+        assert told.time == told.epoch == told.header_tag == 0
+        assert bool(told.cookie) == settings(number)["cookies"]
+    else:
+        assert (target, source, told.client) == (entry, None, client)
+        verify(data, KEYS[:1], NOW, 0)
 
 
 # --- What each rewriting may change --------------------------------------------------------
