@@ -2,7 +2,8 @@
 
 Contract: a call is told (`told`) what becomes of it: SLOW, once, if the first transmission had
 no answer in the usual time, for then another replica may be asked beside; and in the end its
-Answer, or FAILED. An answer counts if its request ID, op, key and source are those of a call that waits.
+Answer, or FAILED. An answer counts if its request ID, source, op and key are those of a call that waits.
+What several are asked at once is one Question: one request ID, made and sealed once.
 An address that did not answer is reported to `on_silent`.
 
 Time-outs follow the round trips measured to each address (RFC 6298), the disk of the other included, from the
@@ -54,21 +55,33 @@ class Answer(NamedTuple):
 Told: TypeAlias = "Callable[[Turn, Call, Answer | str], None]"
 
 
+class Question:
+    """What replicas are asked: the same datagram for all to whom it goes from the same own address."""
+
+    __slots__ = ("body", "key", "op", "request_id", "wires")
+
+    def __init__(self, op: Op, key: bytes, body: bytes, request_id: int) -> None:
+        self.op = op
+        self.key = key
+        self.body = body
+        self.request_id = request_id
+        self.wires: dict[Address, bytes] = {}
+        """The datagram by the address that it is sent from."""
+
+
 class Call:
     """One STORE or FETCH under way."""
 
-    __slots__ = ("address", "alarm", "begun", "key", "op", "request_id", "told", "tries", "wire")
+    __slots__ = ("address", "alarm", "begun", "question", "source", "told", "tries")
 
-    def __init__(self, op: Op, key: bytes, address: Address, told: Told) -> None:
-        self.op = op
-        self.key = key
+    def __init__(self, question: Question, address: Address, source: Address, told: Told) -> None:
+        self.question = question
         self.address = address
+        self.source = source
         self.told = told
-        self.request_id = 0
         self.tries = 0
         self.begun = 0.0
         self.alarm: Alarm
-        self.wire = b""
 
 
 class Calls:
@@ -88,44 +101,48 @@ class Calls:
         self._counters = counters
         self._on_silent = on_silent
         self.round_trips = {op: Histogram() for op in LEAST_TIMEOUT}
-        self._pending: dict[int, Call] = {}
+        self._pending: dict[tuple[int, Address], Call] = {}
         self._trips: dict[tuple[Op, Address], RoundTrip] = {}
 
     def __len__(self) -> int:
         return len(self._pending)
 
-    def ask(self, turn: Turn, op: Op, key: bytes, body: bytes, address: Address, told: Told) -> bool:
+    def question(self, op: Op, key: bytes, body: bytes) -> Question:
+        """For `ask`."""
+        return Question(op, key, body, self._rng.getrandbits(64))
+
+    def ask(self, turn: Turn, question: Question, address: Address, told: Told) -> bool:
         """Send a request; False, and `told` is never called, where that is impossible."""
         source = self._sources.get(address.is_ipv4)
-        if source is None or len(self._pending) >= MAX_CALLS:
+        place = question.request_id, address
+        if source is None or len(self._pending) >= MAX_CALLS or place in self._pending:
             self._counters["calls_refused"] += 1
             return False
-        call = Call(op, key, address, told)
-        while (request_id := self._rng.getrandbits(64)) in self._pending:
-            pass
-        call.request_id = request_id
+        if source not in question.wires:
+            message = pack_request(
+                question.op, question.key, question.request_id, question.body, hops=CONTROL_HOPS
+            )
+            sign(self._core, message, source, turn.now)
+            question.wires[source] = bytes(message)
+        call = self._pending[place] = Call(question, address, source, told)
         call.begun = turn.steady
-        message = pack_request(op, key, request_id, body, hops=CONTROL_HOPS)
-        sign(self._core, message, source, turn.now)
-        call.wire = bytes(message)
-        self._pending[request_id] = call
         self._transmit(turn, call)
         return True
 
     def receive(self, turn: Turn, reply: Datagram) -> bool:
         """A reply to some STORE or FETCH. False: to none that was sent from here."""
         data = reply.data
-        call = self._pending.get(int.from_bytes(data[_REQUEST_ID], "big"))
+        call = self._pending.get((int.from_bytes(data[_REQUEST_ID], "big"), reply.source))
         if call is None:
             return False
         status = _STATUSES.get(data[_STATUS])
-        matches = call.address == reply.source and call.op == data[_OP] and call.key == data[_KEY]
-        if status is None or not matches:
+        question = call.question
+        if status is None or question.op != data[_OP] or question.key != data[_KEY]:
             self._counters["calls_unmatched"] += 1
             return True
         rtt = turn.steady - call.begun
         self._trip(call).sample(rtt)
-        self.round_trips[call.op].observe(rtt)
+        self.round_trips[question.op].observe(rtt)
         self._end(turn, call, Answer(status, data[HEADER_LEN:]))
         return True
 
@@ -136,7 +153,7 @@ class Calls:
             self._end(turn, call, FAILED)
 
     def _trip(self, call: Call) -> RoundTrip:
-        place = call.op, call.address
+        place = call.question.op, call.address
         trip = self._trips.get(place)
         if trip is None:
             if len(self._trips) >= MAX_ADDRESSES:
@@ -145,9 +162,9 @@ class Calls:
         return trip
 
     def _transmit(self, turn: Turn, call: Call) -> None:
-        source = self._sources[call.address.is_ipv4]
-        turn.outgoing.append(Outgoing(call.wire, call.address, source))
-        timeout = self._trip(call).timeout(FIRST_TIMEOUT, LEAST_TIMEOUT[call.op], MOST_TIMEOUT)
+        question = call.question
+        turn.outgoing.append(Outgoing(question.wires[call.source], call.address, call.source))
+        timeout = self._trip(call).timeout(FIRST_TIMEOUT, LEAST_TIMEOUT[question.op], MOST_TIMEOUT)
         call.alarm = turn.after(min(timeout * 2**call.tries, MOST_TIMEOUT), partial(self._overdue, call))
         call.tries += 1
 
@@ -156,7 +173,7 @@ class Calls:
         if call.tries == 1:
             self._on_silent(call.address)
             call.told(turn, call, SLOW)
-        if call.request_id not in self._pending:
+        if self._pending.get((call.question.request_id, call.address)) is not call:
             return
         if call.tries >= TRIES:
             self._end(turn, call, FAILED)
@@ -164,7 +181,7 @@ class Calls:
             self._transmit(turn, call)
 
     def _end(self, turn: Turn, call: Call, what: Answer | str) -> None:
-        del self._pending[call.request_id]
+        del self._pending[call.question.request_id, call.address]
         call.alarm[2] = None
         call.told(turn, call, what)
 

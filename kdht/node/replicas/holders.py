@@ -32,8 +32,9 @@ class Survey:
         self._found = {address: Holder(address, False, None) for address in addresses}
         self._done = done
         self._waiting = 1  # for this function itself
+        question = calls.question(Op.FETCH, key, b"")
         for address in addresses:
-            if calls.ask(turn, Op.FETCH, key, b"", address, self._told):
+            if calls.ask(turn, question, address, self._told):
                 self._waiting += 1
         self._one_less()
 

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from kdht._shared import Op, RecordFlag, Status
 from kdht.errors import BadPacket
-from kdht.node.replicas.calls import SLOW, Answer, Call
+from kdht.node.replicas.calls import SLOW, Answer, Call, Question
 from kdht.node.replicas.room import Room
 from kdht.node.replicas.turns import Outcome, Planned, Turn
 from kdht.node.replicas.writes import SPARE, Writes, Written
@@ -49,11 +49,15 @@ class ReadJob:
     """One read until it is answered."""
 
     __slots__ = (
-        "alarm", "candidates", "done", "has", "heard", "key", "need", "newest", "quorum", "replicas", "waiting",
+        "alarm", "candidates", "done", "has", "heard", "key", "need", "newest", "question", "quorum", "replicas",
+        "waiting",
     )  # fmt: skip
 
-    def __init__(self, key: bytes, own: Stored | None, need: int, done: Done, *, quorum: bool) -> None:
-        self.key = key
+    def __init__(
+        self, question: Question, own: Stored | None, need: int, done: Done, *, quorum: bool
+    ) -> None:
+        self.question = question
+        self.key = question.key
         self.need = need
         self.done: Done | None = done
         self.quorum = quorum
@@ -100,7 +104,7 @@ class Reads:
         caught_up: bool,
     ) -> None:
         """Ask the other replicas; `replica`: this node is one, which may have caught up."""
-        job = ReadJob(key, own, need, done, quorum=quorum)
+        job = ReadJob(self._room.calls.question(Op.FETCH, key, b""), own, need, done, quorum=quorum)
         others = self._room.policy.replicas - replica
         job.candidates = deque(self._room.core.closest(key, others + SPARE) if others else ())
         closest = [each.address for each in islice(job.candidates, others)]
@@ -116,9 +120,7 @@ class Reads:
     def _fetch_next(self, turn: Turn, job: ReadJob) -> None:
         while job.candidates:
             contact = job.candidates.popleft()
-            if self._room.calls.ask(
-                turn, Op.FETCH, job.key, b"", contact.address, partial(self._answered, job)
-            ):
+            if self._room.calls.ask(turn, job.question, contact.address, partial(self._answered, job)):
                 job.waiting += 1
                 return
 

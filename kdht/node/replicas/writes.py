@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from kdht._shared import RECORD_LEN, Op, RecordFlag, Status
 from kdht.errors import StorageError
-from kdht.node.replicas.calls import SLOW, Answer, Call
+from kdht.node.replicas.calls import SLOW, Answer, Call, Question
 from kdht.node.replicas.room import Room
 from kdht.node.replicas.turns import Outcome, Planned, Turn
 from kdht.node.timers import Alarm
@@ -46,7 +46,7 @@ class WriteJob:
 
     __slots__ = (
         "acks", "alarm", "asked", "candidates", "condition", "done", "existed", "key", "local", "need",
-        "record", "round", "waiting",
+        "question", "record", "round", "waiting",
     )  # fmt: skip
 
     def __init__(self, key: bytes, record: Stored, need: int, done: Done, condition: int | None) -> None:
@@ -59,6 +59,8 @@ class WriteJob:
         self.round = 0
         self.waiting = 0
         """Replicas that may still confirm."""
+        self.question: Question | None = None
+        """What the other replicas are asked in this round."""
         self.asked: set[Address] = set()
         self.candidates: deque[Contact] = deque()
         self.local: Status | None = None
@@ -97,7 +99,7 @@ class Writes:
         room = self._room
         job.record = job.record._replace(version=room.clock.next(turn.now))
         job.acks = job.waiting = 0
-        job.local = None
+        job.local = job.question = None
         job.asked.clear()
         write = Write(job.key, job.record, job.condition)
         turn.writes.append(Planned(write, partial(self._written, job, job.round)))
@@ -118,10 +120,10 @@ class Writes:
 
     def _store(self, turn: Turn, job: WriteJob, address: Address) -> bool:
         job.asked.add(address)
-        body = pack_stored(job.record)
-        sent = self._room.calls.ask(
-            turn, Op.STORE, job.key, body, address, partial(self._answered, job, job.round)
-        )
+        calls = self._room.calls
+        if job.question is None:
+            job.question = calls.question(Op.STORE, job.key, pack_stored(job.record))
+        sent = calls.ask(turn, job.question, address, partial(self._answered, job, job.round))
         job.waiting += sent
         return sent
 
