@@ -21,8 +21,8 @@ COUNTERS = (
     "requests_sent", "repeats_sent", "replies_sent", "requests", "replies", "timeouts",
     "not_control", "not_own_address", "wrong_client", "own_id", "unmatched", "wrong_address", "wrong_id",
     "unusable_contact", "pending_full", "verifying_full", "lookups_full", "reply_rate",
-    "demoted", "unreachable", "unreachable_ignored", "suspects", "suspect_unknown", "suspect_rate", "notices_sent",
-    "notices_full", "left", "left_stale", "leaving",
+    "demoted", "unreachable", "unreachable_ignored", "suspects", "suspect_unknown", "suspect_rate", "gossip_spared",
+    "notices_sent", "notices_full", "left", "left_stale", "leaving",
 )  # fmt: skip
 """What a node counts, beside the reasons of BadPacket."""
 
