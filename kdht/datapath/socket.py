@@ -154,7 +154,7 @@ class SocketTransport:
         So alarms that belong to messages cost no thread of their own. Any thread; while stopped, nothing happens.
         """
         with self._waking:
-            if self._engine is not None:
+            if self._engine is not None and self._on_time is not None:
                 self._engine.call_in(seconds)
 
     def status(self) -> Mapping[str, object]:
