@@ -13,6 +13,7 @@ from records import MICROS, NOW
 
 from kdht._routing import Core
 from kdht._shared import HOP_LIMIT, MAX_BODY, MAX_VALUE, Flag, Op, Reason, RecordFlag, Status, Verdict
+from kdht.datapath._hot import HotRecords
 from kdht.datapath.base import Datagram, Outgoing
 from kdht.errors import StorageDamaged, StorageError
 from kdht.keys import derive
@@ -60,7 +61,7 @@ def core_at(address: Address, *, self_id: bytes = bytes(20), cookies: bool = Fal
 class Node:
     """A service behind its core, and everything that it sent."""
 
-    def __init__(self, store=None, writer=None, cookies=False) -> None:
+    def __init__(self, store=None, writer=None, cookies=False, hot=None) -> None:
         self.cookies = cookies
         self.store = store or MemoryStore()
         self.core = core_at(HOME, cookies=cookies)
@@ -81,7 +82,10 @@ class Node:
             core=self.core,
             contact=self.contact,
             send=self.batches.append,
+            hot=hot,
         )
+        if hot:
+            self.store.on_change = lambda key, record: hot.invalidate(key)
 
     def local(self, data: bytearray, source: Address, target: Address = HOME, reason=None) -> Datagram:
         outcome = self.core.decide(bytearray(data), source, target, SECONDS)
@@ -142,6 +146,30 @@ def test_put_then_get_then_delete(node):
     assert node.ask_own(request(Op.DELETE)).status is Status.NOT_FOUND
     gone = node.ask_own(request(Op.GET))
     assert (gone.status, gone.body) == (Status.NOT_FOUND, b"")
+
+
+def test_what_was_written_is_at_hand_and_never_old():
+    hot = HotRecords(1 << 20)
+    node = Node(hot=hot)
+
+    def at_hand() -> Record | None:
+        body = hot.get(KEY_ID, NOW)
+        return None if body is None else Record.parse(body)
+
+    assert at_hand() is None
+    node.ask_own(put(b"one", ttl=60))
+    assert at_hand() == Record(MICROS, 60, 0, b"one")
+    node.ask_own(put(b"two"))
+    assert at_hand() == Record(MICROS + 1, 0, 0, b"two")
+    node.store.apply([Write(KEY_ID, Stored(MICROS + 7, 0, 0, b"of another coordinator"))], NOW)
+    assert at_hand() is None
+    assert node.ask_own(put(b"three")).status is Status.OK
+    assert at_hand() == Record(MICROS + 8, 0, 0, b"three")
+    node.ask_own(request(Op.DELETE))
+    assert at_hand() is None
+    node.coordinator.is_settled = lambda key: False
+    node.ask_own(put(b"where others may know more"))
+    assert at_hand() is None
 
 
 def test_the_answer_repeats_what_was_asked(node):

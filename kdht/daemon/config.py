@@ -200,7 +200,7 @@ class Storage(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
         Meta(
             ge=0,
             le=4096,
-            description="MiB for records that were read lately, answered without the disk; 0: none.",
+            description="MiB for records that were read or written lately, answered without the disk; 0: none.",
         ),
     ] = 4
 

@@ -49,7 +49,7 @@ def _ignore(op: int, arrived: float) -> None:
 
 
 class Service:
-    """Answers for `contact`, the node's own. `hot` is filled with what clients read."""
+    """Answers for `contact`, the node's own. `hot` is filled with what clients read and write."""
 
     def __init__(
         self,
@@ -243,8 +243,21 @@ class Service:
         return None
 
     def _put(self, request: Datagram, arrived: float, ttl: int, turn: Turn, written: Written) -> None:
-        body = RECORD.pack(written.version, ttl, 0) if written.status is Status.OK else b""
+        good = written.status is Status.OK
+        body = RECORD.pack(written.version, ttl, 0) if good else b""
         self._wrote(request, arrived, turn, written, written.status, body)
+        if good:
+            self._keep_at_hand(request.data[_KEY], turn.now)
+
+    def _keep_at_hand(self, key: bytes, now: float) -> None:
+        """What was just written is read soon. It is taken from the store, as by a read, so it cannot be old."""
+        if not self._hot:
+            return
+        (begun,) = self._hot.begin((key,))
+        if self._coordinator.is_settled(key):
+            record = self._read_alone(key, now)
+            if isinstance(record, Stored) and not record.deleted:
+                self._hot.fill(key, begun, *record)
 
     def _deleted(self, request: Datagram, arrived: float, turn: Turn, written: Written) -> None:
         status = written.status
