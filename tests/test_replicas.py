@@ -5,11 +5,13 @@ import struct
 import pytest
 from replica_cluster import Cluster, Member, key_of
 
-from kdht._shared import Op, RecordFlag, Status
+from kdht._shared import Op, Reason, RecordFlag, Status
+from kdht.datapath.base import Datagram
+from kdht.datapath.memory import Event
 from kdht.node.replicas import Policy
 from kdht.node.replicas.holders import Holder
 from kdht.storage import Stored, Write
-from kdht.wire import Message, Record, parse
+from kdht.wire import OFFSET, Message, Record, parse
 
 
 def conditional(version: int, value: bytes = b"") -> bytes:
@@ -67,6 +69,30 @@ def test_a_replica_that_missed_a_write_is_told_of():
     cluster.put("a", b"again")
     cluster.network.run(cluster.network.now + 2)
     assert missed == [key_of("a")]
+
+
+def test_all_replicas_are_asked_by_one_message_and_each_confirms_once():
+    cluster = Cluster(6, policy=Policy(replicas=4, acks=4))
+    owner, replica, *dead = cluster.replicas("key")
+    stores, answers = [], []
+
+    def note(event: Event) -> None:
+        if event.data[OFFSET["op"]] == Op.STORE:
+            (answers if event.source == replica.contact.address else stores).append(event)
+
+    cluster.network.observer = note
+    cluster.kill(*dead, *(m for m in cluster.members if m not in (owner, replica, *dead)))
+    reply = cluster.send(Op.PUT, "key", Record(value=b"v").pack())
+    cluster.network.run(cluster.network.now + 0.1)
+    assert len({event.target for event in stores}) >= 3
+    assert len({event.data for event in stores}) == 1
+    (answer,) = {event.data for event in answers}
+    again = Datagram(answer, replica.contact.address, owner.contact.address, Reason.CONTROL, 0)
+    for _ in range(4):
+        owner.coordinator.receive([again], owner.now)
+    cluster.network.run(cluster.network.now + 3)
+    replies = [parse(each.data) for each in cluster.client.take()]
+    assert [(each.request_id, each.status) for each in replies] == [(reply, Status.UNCONFIRMED)]
 
 
 def test_slow_replicas_are_waited_for_once_they_are_known_to_be_slow():
