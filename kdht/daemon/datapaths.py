@@ -42,10 +42,17 @@ class Datapaths:
 
     @staticmethod
     def prepare(settings: Settings) -> None:
-        """What only root can do, before the daemon gives up what it does not need. Raises DatapathError."""
-        if settings.config.datapath.kind == "ebpf":
+        """What only root can do, before the daemon gives up what it does not need. Raises DatapathError.
+
+        On nfqueue it may be told to switch to ebpf, and could not mount anything then; if it cannot now, the switch says why.
+        """
+        kind = settings.config.datapath.kind
+        if kind == "ebpf":
             ebpf.need_program()
             xdp_links.need_bpffs()
+        elif kind == "nfqueue":
+            with suppress(DatapathError, OSError):
+                xdp_links.need_bpffs()
 
     @property
     def kinds(self) -> list[str]:

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -46,6 +48,23 @@ def test_every_thread_has_only_what_is_needed(lab: Lab, tmp_path: Path, kind: st
         assert node.host.sysctl("net/ipv4/conf/eth0/forwarding") == "0"
         with node.host.enter():
             assert netlink.xdp_of("eth0").program == 0
+
+
+PREPARED = """
+import sys
+from types import SimpleNamespace
+from kdht.daemon.datapaths import Datapaths
+Datapaths.prepare(SimpleNamespace(config=SimpleNamespace(datapath=SimpleNamespace(kind=sys.argv[1]))))
+"""
+
+
+@pytest.mark.parametrize(("kind", "mounted"), [("socket", False), ("nfqueue", True), ("ebpf", True)])
+def test_what_a_switch_to_ebpf_needs_is_mounted_while_it_may_be(kind: str, mounted: bool) -> None:
+    """In a mount namespace of its own, of a host on which nobody has mounted the BPF file system yet."""
+    script = 'umount -l -a -t bpf; "$0" -c "$1" "$2" && findmnt -n -t bpf /sys/fs/bpf || echo nothing'
+    command = ["unshare", "--mount", "sh", "-c", script, sys.executable, PREPARED, kind]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert ("nothing" not in done.stdout) == mounted, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(("owner", "kept"), [(0, False), (65534, True)], ids=["own", "another user's"])
