@@ -324,6 +324,18 @@ def test_not_responsible_everywhere_is_asked_again_and_then_said():
     assert caught.value.status == "NOT_RESPONSIBLE"
 
 
+def test_a_lap_around_silent_replicas_doubles_the_wait_once():
+    """Not once for each of them: the node beyond them has answered, so the cluster lives."""
+    session = new_session(nodes=8)
+    exchange, _ = opened(session, PUT)
+    for _ in range(3):
+        last = passes(session, exchange)
+    now = exchange.deadline - 0.01
+    assert received(session, last.node, refusal(wire.parse(last.data), Status.NOT_RESPONSIBLE), now)
+    rto = session.entries.round_trip(0, Op.PUT).rto
+    assert 2 * rto <= exchange.deadline - now <= 2 * rto * (1 + JITTER)
+
+
 @pytest.mark.parametrize(("status", "kind"), [(Status.BUSY, RequestError), (Status.UNCONFIRMED, Unconfirmed)])
 def test_what_may_pass_is_tried_again_after_a_wait(status, kind):
     session = new_session()

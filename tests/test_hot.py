@@ -236,7 +236,7 @@ def resident() -> int:
 
 
 def test_what_is_changed_and_not_here_takes_no_memory() -> None:
-    """A node that is written to much holds no more for it, and has no page faults."""
+    """A node that is written to much holds no more for it."""
     size = 64 << 20
     hot = HotRecords(size)
     rng = random.Random(1)

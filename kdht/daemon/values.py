@@ -4,6 +4,7 @@ A kind is a str whose constructor raises ValueError with what is wrong; `ALLOWED
 what is right, for error messages and for the example file.
 """
 
+from abc import abstractmethod
 from ipaddress import ip_address
 from pathlib import Path
 from typing import ClassVar, Self
@@ -40,8 +41,9 @@ class Kind(str):
         return super().__new__(cls, text)
 
     @classmethod
+    @abstractmethod
     def check(cls, text: str) -> None:
-        raise NotImplementedError
+        """Raises ValueError, which says what is wrong with it."""
 
 
 class Endpoint(Kind):

@@ -250,7 +250,10 @@ class Service:
             self._keep_at_hand(request.data[_KEY], turn.now)
 
     def _keep_at_hand(self, key: bytes, now: float) -> None:
-        """What was just written is read soon. It is taken from the store, as by a read, so it cannot be old."""
+        """What was just written is read soon. It is taken from the store, as by a read, so it cannot be old.
+
+        In a turn, like FETCH's look: LevelDB has what was written last in memory.
+        """
         if not self._hot:
             return
         (begun,) = self._hot.begin((key,))

@@ -99,6 +99,7 @@ class Turns:
         `on_alarm` says so."""
         turn = Turn(self, now)
         self.enter(turn)
+        self._expected = math.inf  # also if an alarm raises: the next one that is set is heard of then
         try:
             self.timers.run(turn.steady)
             seconds = self._until_next(turn.steady)
