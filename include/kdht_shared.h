@@ -48,11 +48,13 @@
 #define KDHT_FIRST_CONTROL_OP 0x10
 #define KDHT_LAST_CONTROL_OP 0x17
 
+/* DIRECT is for routed requests alone; a message with it that is anything else is BAD_FLAGS. */
 #define KDHT_FLAGS(X)  \
 	X(REPLY, 0x01)     \
-	X(FORWARDED, 0x02) /* filled in and tagged by a member of the cluster */
+	X(FORWARDED, 0x02) /* filled in and tagged by a member of the cluster */ \
+	X(DIRECT, 0x04)    /* the client takes the answer from any node's address */
 
-#define KDHT_KNOWN_FLAGS 0x03
+#define KDHT_KNOWN_FLAGS 0x07
 
 #define KDHT_STATUSES(X)                                                            \
 	X(OK, 0)                                                                        \

@@ -23,6 +23,19 @@ cdef inline bint is_zero(const uint8_t *ip) noexcept nogil:
     return memcmp(ip, NO_IP, 16) == 0
 
 
+cdef inline bint is_loopback(const uint8_t *ip) noexcept nogil:
+    if is_ipv4(ip):
+        return ip[12] == 127
+    return memcmp(ip, NO_IP, 15) == 0 and ip[15] == 1
+
+
+cdef inline bint is_link_local(const uint8_t *ip) noexcept nogil:
+    """Whether it names a host of one link only (RFC 3927, RFC 4291 2.5.6)."""
+    if is_ipv4(ip):
+        return ip[12] == 169 and ip[13] == 254
+    return ip[0] == 0xfe and ip[1] & 0xc0 == 0x80
+
+
 cdef inline bint may_be_answered(const uint8_t *ip, uint16_t port) noexcept nogil:
     """Whether a reply may go there: one host's address, and a port."""
     if port == 0:
@@ -38,3 +51,11 @@ cdef inline bint is_own(const kdht_config *config, const uint8_t *ip) noexcept n
         if memcmp(&config.own[i][0], ip, 16) == 0:
             return True
     return False
+
+
+cdef inline bint reaches(const kdht_config *config, const uint8_t *client_ip) noexcept nogil:
+    """Whether a client that asked another node may be answered from here: an address of its IP version
+    to send from, and its own means the same host here as there."""
+    cdef const uint8_t *source = &config.source4[0] if is_ipv4(client_ip) else &config.source6[0]
+    return (not is_zero(source) and not is_link_local(client_ip)
+            and is_loopback(source) == is_loopback(client_ip))

@@ -76,6 +76,7 @@ cdef extern from "kdht_shared.h" nogil:
         KDHT_STATUS_UNREACHABLE
         KDHT_FLAG_REPLY
         KDHT_FLAG_FORWARDED
+        KDHT_FLAG_DIRECT
         KDHT_KNOWN_FLAGS
         KDHT_K
         KDHT_HOP_LIMIT

@@ -29,7 +29,8 @@ cdef int _check_form(const kdht_header *header, uint32_t length) noexcept nogil:
         return KDHT_REASON_TOO_LONG
     if KDHT_HEADER_LEN + <uint32_t>ntohs(header.body_len) != length:
         return KDHT_REASON_BAD_LENGTH
-    if header.flags & ~KDHT_KNOWN_FLAGS:
+    if header.flags & ~KDHT_KNOWN_FLAGS or (header.flags & KDHT_FLAG_DIRECT and (
+            header.flags & KDHT_FLAG_REPLY or header.op > KDHT_LAST_ROUTED_OP)):
         return KDHT_REASON_BAD_FLAGS
     if not (KDHT_FIRST_ROUTED_OP <= header.op <= KDHT_LAST_ROUTED_OP
             or KDHT_FIRST_CONTROL_OP <= header.op <= KDHT_LAST_CONTROL_OP):

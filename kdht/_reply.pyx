@@ -4,15 +4,15 @@
 
 A client's own request is answered straight, from the address that it was sent to. A
 forwarded one is answered, sealed, through its entry node; where the entry address is
-this node's own too (anycast, or the request came back), straight as well. What leaves
-for a client is byte for byte what an entry node makes of a sealed reply: nothing of the
-cluster but a cookie.
+this node's own too (anycast, or the request came back), straight as well, and so is one whose
+client takes it from any node (DIRECT), where it can be reached. What leaves for a client is byte for
+byte what an entry node makes of a sealed reply: nothing of the cluster but a cookie.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.string cimport memcpy, memset
 
-from kdht._addresses cimport NO_IP, is_own
+from kdht._addresses cimport NO_IP, is_own, reaches
 from kdht._layout cimport *
 from kdht._message cimport Plan, check_member, sign
 from kdht._tags cimport cookie_at
@@ -51,6 +51,9 @@ cdef uint32_t write_reply(const kdht_config *config, kdht_header *header, const 
     elif header.entry_port == config.port and is_own(config, header.entry_ip):
         straight = True
         _send_to(out, header.entry_ip, header.entry_port, header.client_ip, header.client_port)
+    elif header.flags & KDHT_FLAG_DIRECT and reaches(config, header.client_ip):
+        straight = True
+        _send_to(out, NO_IP, 0, header.client_ip, header.client_port)
     else:
         _send_to(out, NO_IP, 0, header.entry_ip, header.entry_port)
     header.flags = KDHT_FLAG_REPLY | KDHT_FLAG_FORWARDED
@@ -81,7 +84,7 @@ cdef uint32_t write_bounce(const kdht_config *config, kdht_header *header, uint3
     cdef Plan plan
     cdef Request request
     if (length < KDHT_HEADER_LEN or ntohl(header.magic) != KDHT_MAGIC or header.version != KDHT_VERSION
-            or header.flags != KDHT_FLAG_FORWARDED or header.op == KDHT_OP_TRACE
+            or header.flags & ~KDHT_FLAG_DIRECT != KDHT_FLAG_FORWARDED or header.op == KDHT_OP_TRACE
             or not KDHT_FIRST_ROUTED_OP <= header.op <= KDHT_LAST_ROUTED_OP):
         return 0
     plan.config, plan.now = config, now

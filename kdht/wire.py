@@ -116,6 +116,7 @@ _OPS = {int(op): op for op in Op}
 _STATUSES = {int(status): status for status in Status}
 _FLAGS = {flags: Flag(flags) for flags in range(256) if not flags & _UNKNOWN_FLAGS}
 _REPLY = int(Flag.REPLY)
+_DIRECT = int(Flag.DIRECT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,8 +213,11 @@ def check_form(data: Buffer) -> None:
         raise BadPacket("TOO_LONG", f"{length} bytes")
     if shared.HEADER_LEN + body_len != length:
         raise BadPacket("BAD_LENGTH", f"body length {body_len} in {length} bytes")
-    if data[OFFSET["flags"]] & _UNKNOWN_FLAGS:
-        raise BadPacket("BAD_FLAGS", f"{data[OFFSET['flags']]:#04x}")
+    flags = data[OFFSET["flags"]]
+    if flags & _UNKNOWN_FLAGS or (
+        flags & _DIRECT and (flags & _REPLY or data[OFFSET["op"]] > shared.LAST_ROUTED_OP)
+    ):
+        raise BadPacket("BAD_FLAGS", f"{flags:#04x}")
     if data[OFFSET["op"]] not in _OPS:
         raise BadPacket("BAD_OP", f"{data[OFFSET['op']]:#04x}")
 

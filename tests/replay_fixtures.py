@@ -142,6 +142,11 @@ def wrong_fields(family: int) -> Iterator[Case]:
     yield one("body length 65535", Reason.TOO_LONG, "body_len", 0xFFFF, client)
     yield one("unknown flag", Reason.BAD_FLAGS, "flags", 0x82)
     yield one("reply flag from a client", Reason.BAD_FLAGS, "flags", Flag.REPLY, client)
+    yield one("direct answer, from a client", Reason.ENTERED, "flags", Flag.DIRECT, client)
+    yield one("direct answer, from a member", Reason.NEXT_HOP, "flags", Flag.FORWARDED | Flag.DIRECT)
+    yield one(
+        "direct answer to a reply", Reason.BAD_FLAGS, "flags", Flag.REPLY | Flag.FORWARDED | Flag.DIRECT
+    )
     yield one("reserved byte", Reason.BAD_FLAGS, "reserved1", 1)
     yield one("reserved word", Reason.BAD_FLAGS, "reserved2", 1)
     yield one("op 0", Reason.BAD_OP, "op", 0, client)

@@ -107,11 +107,16 @@ def common_fields(rng: random.Random, node: Node) -> dict[str, object]:
     }
 
 
+def direct(rng: random.Random) -> Flag:
+    """Whether a request takes its answer from any node."""
+    return rng.choice((Flag(0), Flag(0), Flag.DIRECT))
+
+
 def client_request(rng: random.Random, node: Node, source: Address) -> bytearray:
     slot = 1 << shared.COOKIE_SLOT_BITS
     made = rng.choice((NOW, NOW, NOW - slot, NOW - 2 * slot, NOW + slot))
     cookie = rng.choice((0, node.cookie(source, made), node.cookie(source, made), rng.getrandbits(64)))
-    return builders.request(**common_fields(rng, node), cookie=cookie)
+    return builders.request(**common_fields(rng, node), cookie=cookie, flags=direct(rng))
 
 
 def member_fields(rng: random.Random, node: Node, source: Address) -> dict[str, object]:
@@ -140,7 +145,8 @@ def tag_key(rng: random.Random, node: Node) -> tuple[int, bytes]:
 
 
 def member_request(rng: random.Random, node: Node, source: Address) -> bytearray:
-    return builders.forwarded(tag_key(rng, node), **member_fields(rng, node, source))
+    flags = Flag.FORWARDED | direct(rng)
+    return builders.forwarded(tag_key(rng, node), **member_fields(rng, node, source), flags=flags)
 
 
 def member_reply(rng: random.Random, node: Node, source: Address) -> bytearray:
@@ -192,7 +198,7 @@ def change_field(rng: random.Random, data: bytearray) -> None:
 
 def change_flags(rng: random.Random, data: bytearray) -> None:
     if len(data) >= shared.HEADER_LEN:
-        data[OFFSET["flags"]] = rng.choice((0, 1, 2, 3, 3, 2, 4, 0x83, rng.randrange(256)))
+        data[OFFSET["flags"]] = rng.choice((0, 1, 2, 3, 4, 5, 6, 7, 8, 0x83, rng.randrange(256)))
 
 
 def change_op(rng: random.Random, data: bytearray) -> None:

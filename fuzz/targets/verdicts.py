@@ -61,12 +61,16 @@ def check_authentic(message: bytes, reason: Reason) -> None:
 
 
 def check_bounce(number: int, quoted: bytes, answer: tuple[bytes, Address, Address | None] | None) -> None:
-    """Only a member's request, but for TRACE, is answered: to its client, or sealed to its entry node."""
+    """Only a member's request, but for TRACE, is answered: to its client, or sealed to its entry node.
+
+    To a client of another entry node only if it takes a direct answer.
+    """
     if answer is None:
         return
     data, target, source = answer
     told = parse(data)
-    assert quoted[_FLAGS] == Flag.FORWARDED
+    direct = quoted[_FLAGS] & Flag.DIRECT
+    assert quoted[_FLAGS] ^ direct == Flag.FORWARDED
     assert shared.FIRST_ROUTED_OP <= quoted[OFFSET["op"]] <= shared.LAST_ROUTED_OP
     assert told.op != Op.TRACE
     key = next(key for key in KEYS if key.epoch == quoted[OFFSET["epoch"]])
@@ -75,11 +79,14 @@ def check_bounce(number: int, quoted: bytes, answer: tuple[bytes, Address, Addre
     for name in ("op", "key", "request_id", "attempt"):
         assert data[FIELD[name]] == quoted[FIELD[name]], f"its {name} changed"
     client, entry = _address(quoted, "client"), _address(quoted, "entry")
-    if entry in (HOME4, HOME6):
-        assert (target, source) == (client, entry)
-        assert told.time == told.epoch == told.header_tag == 0
+    here = entry in (HOME4, HOME6)
+    if not told.time:
+        assert here or direct
+        assert (target, source) == (client, entry if here else None)
+        assert told.epoch == told.header_tag == 0
         assert bool(told.cookie) == settings(number)["cookies"]
     else:
+        assert not here
         assert (target, source, told.client) == (entry, None, client)
         verify(data, KEYS[:1], NOW, 0)
 

@@ -107,6 +107,8 @@ def _checks(table: Table, packet: bytes, message: bytes | None, now: int) -> Ite
         return
     header = header_fields(message)
     yield {"check": "from", "found": "a member" if header["flags"] & Flag.FORWARDED else "a client"}
+    if header["flags"] & Flag.DIRECT:
+        yield {"check": "answer", "found": "direct: from any node's address"}
     if header["flags"] & Flag.FORWARDED:
         yield from _member_checks(table, message, header, now)
     elif header["cookie"]:

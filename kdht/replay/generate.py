@@ -49,6 +49,7 @@ class Generator:
                 "attempt": rng.choice((0, 0, 0, 0, 1, 2, 7)),
                 "max_reply": rng.choice((0, 0, 100, shared.MAX_BODY)),
                 "cookie": self._cookie(source),
+                "flags": self._direct(),
                 "body": self._request_body(op),
                 **fields,
             }
@@ -59,7 +60,7 @@ class Generator:
         """One that another node entered or forwarded."""
         op = self.rng.choice(ROUTED)
         fields = {"op": op, "body": self._request_body(op), "hops": self.rng.choice((1, 2, 9, 15)), **fields}
-        return self._from_member(Flag.FORWARDED, fields)
+        return self._from_member(Flag.FORWARDED | self._direct(), fields)
 
     def reply(self, **fields: Any) -> bytearray:
         """A reply to one of this node's clients."""
@@ -90,6 +91,10 @@ class Generator:
         message = Message(**{**usual, **fields, "flags": flags}).pack()
         seal(message, rng.choice(self.table.keys), self.now + rng.choice((0, 0, 0, 1, -1)))
         return self._packet(message, sender, target)
+
+    def _direct(self) -> Flag:
+        """One in five requests takes its answer from any node."""
+        return self.rng.choice((Flag(0), Flag(0), Flag(0), Flag(0), Flag.DIRECT))
 
     def _contacts(self, target: Address) -> list[Contact]:
         same = [each for each in self.table.contacts if each.address.is_ipv4 == target.is_ipv4]
