@@ -1,9 +1,12 @@
 """What a socket's errors mean: nobody is there, or a datagram is lost."""
 
 import errno
+from itertools import islice
 
 import pytest
+from scripted_node import ScriptedNode, value_reply
 
+from kdht import Client
 from kdht.client import _sockets as sockets
 
 NOBODY = [errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN]
@@ -39,8 +42,23 @@ def test_a_datagram_that_only_reported_an_earlier_one_is_sent():
     assert sock.sent == [b"x"]
 
 
-@pytest.mark.parametrize("code", NOBODY + LOST, ids=errno.errorcode.get)
-def test_receiving(code):
+@pytest.mark.parametrize("code", NOBODY, ids=errno.errorcode.get)
+def test_that_nobody_took_one_is_told_between_datagrams(code):
+    assert list(islice(sockets.arrived(FailingSocket(code)), 3)) == [None, b"data", b"data"]
+
+
+@pytest.mark.parametrize("code", LOST, ids=errno.errorcode.get)
+def test_nothing_more(code):
     sock = FailingSocket(code)
-    assert sockets.receive(sock) == (None if code in LOST else b"")
-    assert sockets.receive(sock) == b"data"
+    assert list(sockets.arrived(sock)) == []
+    assert list(sockets.arrived(sock)) == [b"data"] * sockets.BURST
+
+
+def test_an_empty_datagram_says_of_no_node_that_it_is_dead():
+    with (
+        ScriptedNode(lambda node, request: [b"", value_reply(request)]) as node,
+        Client(node.name, timeout=1.0) as client,
+    ):
+        assert client.get("hello") == b"world"
+        assert not client._session.entries[0].dead
+        assert client._session.ignored == 1

@@ -16,15 +16,13 @@ CLOSED = "the client is closed"
 class Driver:
     """Everything happens in the loop's thread."""
 
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, opened: list[socket.socket], session: Session
-    ) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, opened: sockets.Sockets, session: Session) -> None:
         self._loop = loop
         self._sockets = opened
         self._session = session
         self._waiting: set[asyncio.Future[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
-        for node, sock in enumerate(opened):
+        for node, sock in opened:
             loop.add_reader(sock, self._readable, node, sock)
 
     async def answer_to(self, call: Call) -> Answer:
@@ -78,10 +76,9 @@ class Driver:
         self._go_on()
 
     def close(self) -> None:
-        for sock in self._sockets:
+        for _, sock in self._sockets:
             self._loop.remove_reader(sock)
-            sock.close()
-        self._sockets = []
+        self._sockets.close()
         if self._timer is not None:
             self._timer.cancel()
         for done in self._waiting:
@@ -100,9 +97,9 @@ class Driver:
     def _go_on(self) -> None:
         """Send what is to be sent, and see to it that the next deadline counts."""
         outbox = self._session.outbox
-        for node, data in outbox:  # it may grow on the way
-            if self._sockets and not sockets.send(self._sockets[node], data):
-                self._session.refused(node, self._loop.time())
+        for send in outbox:  # it may grow on the way
+            if not self._sockets.send(send):
+                self._session.refused(send.node, self._loop.time())
         outbox.clear()
         wake = self._session.next_wake()
         if wake is not None and self._sockets and (self._timer is None or wake < self._timer.when()):
@@ -118,14 +115,11 @@ class Driver:
         self._go_on()
 
     def _readable(self, node: int, sock: socket.socket) -> None:
-        for _ in range(sockets.BURST):
-            data = sockets.receive(sock)
+        for data in sockets.arrived(sock):
             if data is None:
-                break
-            if data:
-                self._session.receive(node, data, self._loop.time())
-            else:
                 self._session.refused(node, self._loop.time())
+            else:
+                self._session.receive(node, data, self._loop.time())
         self._go_on()
 
 

@@ -1,4 +1,5 @@
-"""What a client knows of the nodes that it may ask: how long they take, which one is dead, what hedges cost.
+"""What a client knows of the nodes that it may ask: how long they take, which one is dead, what hedges cost,
+whether direct answers come.
 
 No I/O and no clock. A node is dead when its port is closed, or when SILENT_TRIES tries in a row had no
 answer; then it is left out, and asked again beside another request after 1, 2, 4, ... seconds.
@@ -23,6 +24,10 @@ SILENT_TRIES = 3
 FIRST_PROBE = 1.0
 LAST_PROBE = 30.0
 """The shortest and the longest time after which a dead node is asked again, seconds."""
+
+DIRECT_MISSES = 3
+DIRECT_PAUSE = 60.0
+"""Seconds."""
 
 HEDGE_SHARE = 0.1
 """What every request adds to the hedges that may be sent."""
@@ -140,6 +145,34 @@ class Entries:
                 entry.probe_at = now + entry.probe_wait
                 return node
         return None
+
+
+class DirectAnswers:
+    """Whether to ask for answers from any node's address, if that is `allowed` at all.
+
+    Through a NAT or a stateful firewall they do not come: after DIRECT_MISSES tries in a row without one, each sent after the
+    one before was missed, none is asked for during DIRECT_PAUSE.
+    """
+
+    def __init__(self, allowed: bool) -> None:
+        self._allowed = allowed
+        self._misses = 0
+        self._missed_at = float("-inf")
+        self._again_at = float("-inf")
+
+    def wanted(self, now: float) -> bool:
+        return self._allowed and now >= self._again_at
+
+    def answered(self) -> None:
+        self._misses = 0
+
+    def missed(self, sent: float, now: float) -> None:
+        """A try, of the time `sent`, had no answer in time."""
+        if sent < self._missed_at:
+            return
+        self._misses, self._missed_at = self._misses + 1, now
+        if self._misses >= DIRECT_MISSES:
+            self._misses, self._again_at = 0, now + DIRECT_PAUSE
 
 
 class HedgeBudget:

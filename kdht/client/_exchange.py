@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from kdht._shared import Op, Status
 from kdht.client._calls import Answer, Call, refused
-from kdht.client._datagram import MAX_ATTEMPTS, MAX_REPEATS, TRY_BITS, Sent, address
+from kdht.client._datagram import ANY_NODE, MAX_ATTEMPTS, MAX_REPEATS, TRY_BITS, Sent, address
 from kdht.client._entries import MAX_RTO
 from kdht.errors import RequestError, RequestTimeout
 from kdht.wire import pack_request
@@ -121,9 +121,11 @@ class Exchange:
         return self.answer
 
     def asked(self, number: int, node: int) -> Sent | None:
-        """The sending of that number, if it went to that node."""
+        """The sending of that number, if it went to that node or could be answered by any."""
         sent = self._sent[number] if number < len(self._sent) else None
-        return sent if sent is not None and sent.node == node else None
+        if sent is None:
+            return None
+        return sent if node == (ANY_NODE if sent.direct else sent.node) else None
 
     def start(self, now: float) -> None:
         """The first try, and beside a read perhaps the question whether a dead node lives again."""
@@ -157,7 +159,10 @@ class Exchange:
             self._hedges_left -= 1
         lives = False
         if len(self._sent) - 1 not in self._replied:
-            session.entries.missed(last.node, last.at, now)
+            if last.direct:
+                session.direct.missed(last.at, now)
+            else:
+                session.entries.missed(last.node, last.at, now)
             # Who answered others meanwhile lives: what is dead is behind it, and another way leads around.
             lives = session.entries[last.node].answered_at > last.at and self._tries <= MAX_WAYS
         self._lost += not (is_hedge or lives)
@@ -180,6 +185,8 @@ class Exchange:
         rtt = None if status in _TELLS_NO_TIME else reply.rtt
         session.entries.answered(sent.node, self.call.op, rtt, now)
         session.cookie = cookie or session.cookie
+        if sent.direct:
+            session.direct.answered()
         self._replied.add(index)
         if self.done:
             return
@@ -214,8 +221,10 @@ class Exchange:
         attempt = self._attempt if self.call.walks_around else 0
         if self._tries or not self.call.conditional:
             self._attempt = min(self._attempt + 1, MAX_ATTEMPTS)
+        # Of a write that was answered in vain a second version would follow.
+        direct = self.call.hedged and not self._tries and self._session.direct.wanted(now)
         self._tries += 1
-        self._send(node, attempt, now, hedge=hedge)
+        self._send(node, attempt, now, hedge=hedge, direct=direct)
         self._wait_from(now)
 
     def _wait_from(self, start: float) -> None:
@@ -230,8 +239,10 @@ class Exchange:
             wait *= 1 + self._session.rng.random() * JITTER
         self.deadline = min(start + wait, self._gives_up)
 
-    def _send(self, node: int, attempt: int, now: float, *, hedge: bool = False) -> None:
-        sent = Sent(node, attempt, self._session.cookie, now, hedge)
+    def _send(
+        self, node: int, attempt: int, now: float, *, hedge: bool = False, direct: bool = False
+    ) -> None:
+        sent = Sent(node, attempt, self._session.cookie, now, hedge, direct)
         self._session.outbox.append(address(self._message, len(self._sent), sent))
         self._sent.append(sent)
 
@@ -266,7 +277,7 @@ class Exchange:
         if cookie in (0, sent.cookie) or len(self._sent) - self._tries == MAX_REPEATS:
             self.answer = reply
         elif self._sent[-1].cookie != cookie:
-            self._send(sent.node, sent.attempt, now)
+            self._send(sent.node, sent.attempt, now, direct=sent.direct)
             self._wait_from(now)
 
     def _walked_too_far(self, reply: Answer, cookie: int, index: int, now: float) -> None:

@@ -13,7 +13,7 @@ from typing import Protocol
 from kdht._shared import Flag, Status
 from kdht.client._calls import Answer, Call
 from kdht.client._datagram import MAX_SENT, TRY_BITS, Send, Sent
-from kdht.client._entries import Entries, HedgeBudget
+from kdht.client._entries import DirectAnswers, Entries, HedgeBudget
 from kdht.client._exchange import WRITES, Exchange
 from kdht.client._versions import Versions
 from kdht.client._watching import Watching
@@ -42,10 +42,16 @@ class Pending(Protocol):
 
 
 class Session:
-    """What a client knows across requests; `nodes` is how many it may ask."""
+    """What a client knows across requests; `nodes` is how many it may ask.
 
-    def __init__(self, nodes: int, *, timeout: float, attempts: int, rng: random.Random) -> None:
+    `direct`: whether reads may be answered by any node, to a socket that is not connected.
+    """
+
+    def __init__(
+        self, nodes: int, *, timeout: float, attempts: int, rng: random.Random, direct: bool = False
+    ) -> None:
         self.entries = Entries(nodes)
+        self.direct = DirectAnswers(direct)
         self.budget = HedgeBudget()
         self.versions = Versions()
         self.timeout = timeout
@@ -115,9 +121,10 @@ class Session:
             self._settle(pending, before, now)
 
     def receive(self, node: int, data: bytes, now: float) -> None:
-        """Untrusted bytes from a node.
+        """Untrusted bytes from a node, or from ANY_NODE.
 
-        Only a reply from the node that a try went to, with that try's request ID, op and key, is believed.
+        Only a reply from the node that a try went to, or from any if the try said so, with that try's request ID, op and
+        key, is believed.
         """
         try:
             check_form(data)

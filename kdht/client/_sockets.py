@@ -1,16 +1,17 @@
 """Nodes as the user names them, and one connected UDP socket for each of their addresses.
 
-A connected socket takes datagrams from that address only and hears of closed ports.
+A connected socket takes datagrams from that address only and hears of closed ports. For direct answers there is
+one for each IP version that is not connected.
 """
 
 import errno
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, TypeAlias
 
 from kdht import _shared as shared
-from kdht.client._datagram import MAX_ATTEMPTS
+from kdht.client._datagram import ANY_NODE, MAX_ATTEMPTS, Send
 from kdht.errors import ConfigError, RequestError
 from kdht.wire import split_port
 
@@ -60,18 +61,60 @@ def resolve(nodes: Iterable[tuple[str, int]]) -> list[Info]:
     return infos
 
 
-def connect_all(infos: Iterable[Info]) -> list[socket.socket]:
-    """A non-blocking socket for each address that this host has a route to.
+class Sockets:
+    """Everything that a client sends with; `direct`: beside the connected sockets those that are not.
 
-    Raises RequestError if there is no such address.
+    Raises RequestError if this host has no route to any of the addresses.
     """
+
+    def __init__(self, infos: Iterable[Info], direct: bool = False) -> None:
+        self._connected = _connect_all(infos)
+        self._targets = [sock.getpeername() for sock in self._connected]
+        families = {sock.family for sock in self._connected} if direct else set()
+        self._open = {family: _udp_socket(family) for family in families}
+
+    def __bool__(self) -> bool:
+        return bool(self._connected)
+
+    def __len__(self) -> int:
+        """How many nodes there are."""
+        return len(self._connected)
+
+    def __iter__(self) -> Iterator[tuple[int, socket.socket]]:
+        """Each socket with the node that it hears, or ANY_NODE."""
+        yield from enumerate(self._connected)
+        for sock in self._open.values():
+            yield ANY_NODE, sock
+
+    def send(self, item: Send) -> bool:
+        """As `send` does; nothing is sent any more after `close`."""
+        if not self._connected:
+            return True
+        sock = self._connected[item.node]
+        if item.direct:
+            return send(self._open[sock.family], item.data, self._targets[item.node])
+        return send(sock, item.data)
+
+    def close(self) -> None:
+        for _, sock in self:
+            sock.close()
+        self._connected, self._open = [], {}
+
+
+def _udp_socket(family: int, kind: int = socket.SOCK_DGRAM, protocol: int = 0) -> socket.socket:
+    sock = socket.socket(family, kind, protocol)
+    sock.setblocking(False)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+    return sock
+
+
+def _connect_all(infos: Iterable[Info]) -> list[socket.socket]:
+    """A non-blocking socket for each address that this host has a route to."""
     sockets: list[socket.socket] = []
     why = OSError(errno.EADDRNOTAVAIL, "no address")
     for family, kind, protocol, _, address in dict.fromkeys(infos):
-        sock = socket.socket(family, kind, protocol)
+        sock = _udp_socket(family, kind, protocol)
         try:
-            sock.setblocking(False)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
             sock.connect(address)
         except OSError as error:
             sock.close()
@@ -83,13 +126,16 @@ def connect_all(infos: Iterable[Info]) -> list[socket.socket]:
     return sockets
 
 
-def send(sock: socket.socket, data: bytes) -> bool:
-    """Send one datagram; False if nobody is there, as far as this host knows.
+def send(sock: socket.socket, data: bytes, target: Info | None = None) -> bool:
+    """Send one datagram, where the socket is not connected to `target`; False if nobody is there, as far as this host knows.
 
     What this host has no room for, or a filter of its own drops (EPERM), is lost as on the way.
     """
     try:
-        sock.send(data)
+        if target is None:
+            sock.send(data)
+        else:
+            sock.sendto(data, target)
     except ConnectionRefusedError:
         # The kernel reports the earlier datagram in place of sending this one.
         with suppress(OSError):
@@ -100,11 +146,12 @@ def send(sock: socket.socket, data: bytes) -> bool:
     return True
 
 
-def receive(sock: socket.socket) -> bytes | None:
-    """The next datagram; b"" for one that nobody took, None if there is nothing more."""
-    try:
-        return sock.recv(shared.MAX_DATAGRAM + 1)
-    except BlockingIOError:
-        return None
-    except OSError as error:
-        return b"" if error.errno in NOBODY_THERE else None
+def arrived(sock: socket.socket) -> Iterator[bytes | None]:
+    """What waits in the socket, BURST at most: datagrams, and None for one of our own that nobody took."""
+    for _ in range(BURST):
+        try:
+            yield sock.recv(shared.MAX_DATAGRAM + 1)
+        except OSError as error:
+            if error.errno not in NOBODY_THERE:
+                return
+            yield None

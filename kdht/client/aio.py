@@ -34,11 +34,19 @@ class AsyncClient:
     stands at those of `Client`.
     """
 
-    def __init__(self, nodes: str | Sequence[str], *, timeout: float = 5.0, attempts: int = 16) -> None:
+    def __init__(
+        self,
+        nodes: str | Sequence[str],
+        *,
+        timeout: float = 5.0,
+        attempts: int = 16,
+        direct: bool = False,
+    ) -> None:
         """Raises ConfigError for limits and nodes that make no sense."""
         sockets.check_limits(timeout, attempts)
         self._nodes = sockets.node_list(nodes)
         self._limits = (timeout, attempts)
+        self._direct = direct
         self._opening = asyncio.Lock()
         self._driver: Driver | None = None
         self._closed = False
@@ -132,8 +140,14 @@ class AsyncClient:
                 raise RequestError(CLOSED)
             if self._driver is None:
                 timeout, attempts = self._limits
-                opened = sockets.connect_all(await _resolve(self._nodes))
-                session = Session(len(opened), timeout=timeout, attempts=attempts, rng=random.SystemRandom())
+                opened = sockets.Sockets(await _resolve(self._nodes), self._direct)
+                session = Session(
+                    len(opened),
+                    timeout=timeout,
+                    attempts=attempts,
+                    rng=random.SystemRandom(),
+                    direct=self._direct,
+                )
                 self._driver = Driver(asyncio.get_running_loop(), opened, session)
             return self._driver
 

@@ -3,6 +3,7 @@
 import os
 import random
 import selectors
+import socket
 import time
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from types import TracebackType
@@ -28,19 +29,27 @@ class Client:
     """Gets and puts values through any of `nodes` ("host:port", "[v6]:port" or a host alone).
 
     `timeout` is what one request may take in all, seconds, and `attempts` how often it is
-    tried within it. Every method raises RequestTimeout without an answer, and RequestError
+    tried within it. `direct`: this host can be reached from every node, so reads are answered by the one that
+    has the value and not by way of the one asked; where such answers do not come, the others do. Every method raises RequestTimeout without an answer, and RequestError
     when the cluster refuses. Not thread-safe: each thread has its own client.
     """
 
-    def __init__(self, nodes: str | Sequence[str], *, timeout: float = 5.0, attempts: int = 16) -> None:
+    def __init__(
+        self,
+        nodes: str | Sequence[str],
+        *,
+        timeout: float = 5.0,
+        attempts: int = 16,
+        direct: bool = False,
+    ) -> None:
         """Raises ConfigError for nodes without an address, RequestError without a route to any."""
         sockets.check_limits(timeout, attempts)
-        self._sockets = sockets.connect_all(sockets.resolve(sockets.node_list(nodes)))
+        self._sockets = sockets.Sockets(sockets.resolve(sockets.node_list(nodes)), direct)
         self._selector = selectors.DefaultSelector()
-        for node, sock in enumerate(self._sockets):
-            self._selector.register(sock, selectors.EVENT_READ, node)
+        for node, sock in self._sockets:
+            self._selector.register(sock, selectors.EVENT_READ, (node, sock))
         self._session = Session(
-            len(self._sockets), timeout=timeout, attempts=attempts, rng=random.SystemRandom()
+            len(self._sockets), timeout=timeout, attempts=attempts, rng=random.SystemRandom(), direct=direct
         )
 
     def get(self, key: Key, *, max_value: int = shared.MAX_VALUE, quorum: bool = False) -> bytes:
@@ -119,9 +128,7 @@ class Client:
     def close(self) -> None:
         """Close the sockets; may be called again."""
         self._selector.close()
-        for sock in self._sockets:
-            sock.close()
-        self._sockets = []
+        self._sockets.close()
 
     def __enter__(self) -> Self:
         return self
@@ -200,23 +207,20 @@ class Client:
         session = self._session
         wake = session.next_wake()
         for selected, _ in self._selector.select(max(wake - time.monotonic(), 0) if wake else None):
-            self._read(selected.data)
+            self._read(*selected.data)
         session.wake(time.monotonic())
         self._flush()
 
-    def _read(self, node: int) -> None:
-        for _ in range(sockets.BURST):
-            data = sockets.receive(self._sockets[node])
+    def _read(self, node: int, sock: socket.socket) -> None:
+        for data in sockets.arrived(sock):
             if data is None:
-                return
-            if data:
-                self._session.receive(node, data, time.monotonic())
-            else:
                 self._session.refused(node, time.monotonic())
+            else:
+                self._session.receive(node, data, time.monotonic())
 
     def _flush(self) -> None:
         outbox = self._session.outbox
-        for node, data in outbox:  # it may grow on the way
-            if self._sockets and not sockets.send(self._sockets[node], data):
-                self._session.refused(node, time.monotonic())
+        for send in outbox:  # it may grow on the way
+            if not self._sockets.send(send):
+                self._session.refused(send.node, time.monotonic())
         outbox.clear()

@@ -39,7 +39,7 @@ async def put_all(cluster: Cluster, names: Sequence[str]) -> None:
         await client.put_many({name: value_of(name) for name in names}, window=WINDOW)
 
 
-async def get_all(cluster: Cluster, names: Sequence[str], gets: int) -> Outcome:
+async def get_all(cluster: Cluster, names: Sequence[str], gets: int, *, direct: bool = False) -> Outcome:
     """`gets` gets of the keys in turn, spread over all nodes, each answer checked."""
     wrong: list[str] = []
     lost: list[str] = []
@@ -54,13 +54,19 @@ async def get_all(cluster: Cluster, names: Sequence[str], gets: int) -> Outcome:
             except RequestError as error:
                 lost.append(f"{name}: {error!r}")
 
-    clients = [AsyncClient(str(node.address)) for node in cluster.nodes]
+    clients = [AsyncClient(str(node.address), direct=direct) for node in cluster.nodes]
     try:
         await asyncio.gather(*(worker(client) for client in clients for _ in range(WINDOW)))
     finally:
         for client in clients:
             await client.close()
     return Outcome(gets - len(wrong) - len(lost), wrong, lost)
+
+
+def relayed(cluster: Cluster) -> int:
+    """Answers that entry nodes passed on to their clients so far, in all lanes of all nodes."""
+    packets = [node.stats()["packets"] for node in cluster.nodes]
+    return sum(lane["RELAYED"] for each in packets for lane in each.values())
 
 
 def kill(pid: int) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster_load import Outcome, get_all, keys, kill, put_all
+from cluster_load import Outcome, get_all, keys, kill, put_all, relayed
 
 from kdht.lab.cluster import Cluster, Node, places_in
 from kdht.lab.netns import Host, Lab
@@ -79,6 +79,15 @@ def test_none_of_many_gets_is_wrong(cluster: Built) -> None:
     assert outcome == Outcome(right=GETS, wrong=[], lost=[])
     # entry and relay count for each get whose entry node is not the owner: 7 of 8
     assert readdressed(cluster[0], "nfqueue") - before > GETS
+
+
+def test_direct_answers_go_past_the_entry_node(cluster: Built) -> None:
+    gets = max(GETS // 20, 1000)
+    before = relayed(cluster[0])
+    with cluster[1].enter():
+        outcome = asyncio.run(get_all(cluster[0], keys(KEYS), gets, direct=True))
+    assert outcome == Outcome(right=gets, wrong=[], lost=[])
+    assert relayed(cluster[0]) - before < gets / 100
 
 
 @pytest.mark.timeout(600)

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from cluster_load import get_all, keys, put_all, value_of
+from cluster_load import get_all, keys, put_all, relayed, value_of
 from nfq import udp
 
 from kdht import Client
@@ -101,6 +101,11 @@ def test_every_get_is_right_and_goes_on_in_the_kernel(tmp_path: Path, ipv6: bool
         )
         assert in_kernel > GETS
         assert by_sockets <= left < in_kernel / 100
+        before = relayed(cluster)
+        with client.enter():
+            outcome = asyncio.run(get_all(cluster, keys(KEYS), GETS // 10, direct=True))
+        assert (outcome.right, outcome.wrong, outcome.lost) == (GETS // 10, [], [])
+        assert relayed(cluster) - before < GETS / 1000
 
 
 # --- Switching ---------------------------------------------------------------------------

@@ -50,8 +50,8 @@ class VirtualRequest:
         self._done(exchange, now - self._begun)
 
     def _go_on(self) -> None:
-        for node, data in self._session.outbox:
-            self._network.carry(data, self._address, self._entries[node])
+        for send in self._session.outbox:
+            self._network.carry(send.data, self._address, self._entries[send.node])
         self._session.outbox.clear()
         wake = self._session.next_wake()
         if wake is not None and wake < self._armed:
