@@ -20,8 +20,8 @@ from bench.peers.kdht_cluster import Kdht
 from bench.peers.measure import Plan, compare
 from bench.peers.overlay import OVERLAYS
 
-KINDS: tuple[Kind, ...] = (Kdht("ebpf"), Kdht("nfqueue"), Kdht(), *OVERLAYS)
-ON_LOOPBACK = (Kdht(), *OVERLAYS)
+ON_LOOPBACK: tuple[Kind, ...] = (Kdht(), Kdht(direct=True), *OVERLAYS)
+KINDS: tuple[Kind, ...] = (Kdht("ebpf"), Kdht("ebpf", direct=True), Kdht("nfqueue"), *ON_LOOPBACK)
 QUICK = Plan(values=1000, alone=100, passes=4, rounds=1)
 
 

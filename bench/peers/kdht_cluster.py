@@ -13,11 +13,11 @@ from pathlib import Path
 from bench.peers.asking import Protocol, ask
 from bench.peers.base import Timing
 from bench.peers.sites import Site
-from kdht._shared import HEADER_LEN, Op
+from kdht._shared import HEADER_LEN, Flag, Op
 from kdht.lab.cluster import Cluster
 from kdht.lab.ids import spread
 from kdht.lab.wait import wait_until
-from kdht.wire import OFFSET, RECORD, hash_key, pack_request, parse
+from kdht.wire import NO_FLAGS, OFFSET, RECORD, hash_key, pack_request, parse
 
 PROTOCOL = Protocol(
     id_at=OFFSET["request_id"], id_size=8, status_at=OFFSET["status"], attempt_at=OFFSET["attempt"]
@@ -30,20 +30,22 @@ SETTLE = 60.0
 
 @dataclass(frozen=True)
 class Kdht:
-    """A Kind, with one of the datapaths."""
+    """A Kind, with one of the datapaths; `direct`: the load takes the answers to its gets from any node."""
 
     datapath: str = "socket"
+    direct: bool = False
 
     scale = 1.0
 
     @property
     def name(self) -> str:
-        return f"kdht-{self.datapath}"
+        return f"kdht-{self.datapath}" + ("-direct" if self.direct else "")
 
     @property
     def notes(self) -> str:
         written = "LevelDB, every write synced on 2 of 3 replicas before it is confirmed"
-        return f"The {self.datapath} datapath. {written}."
+        answers = " Gets are answered directly, not by way of the entry node." if self.direct else ""
+        return f"The {self.datapath} datapath. {written}.{answers}"
 
     def missing(self) -> str | None:
         return None
@@ -56,14 +58,21 @@ class Kdht:
         with Cluster(site.places, directory, datapath=self.datapath, ids=ids) as cluster:
             for node in cluster.nodes:
                 wait_until(lambda node=node: node.status()["ready"], f"{node.name} to be ready", SETTLE)  # type: ignore[misc]
-            yield Asked(cluster, values, site.client)
+            yield Asked(cluster, values, site.client, self.direct)
 
 
 class Asked:
     """A Running: writes by the first node, reads by the last."""
 
-    def __init__(self, cluster: Cluster, values: Sequence[bytes], client: Client = nullcontext) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        values: Sequence[bytes],
+        client: Client = nullcontext,
+        direct: bool = False,
+    ) -> None:
         self.cluster = cluster
+        self._direct = direct
         self._values = values
         self._client = client
         self._addresses = [str(node.address) for node in cluster.nodes]
@@ -79,7 +88,7 @@ class Asked:
             return ask(self._addresses[:1], requests, [], PROTOCOL, outstanding)
 
     def get(self, numbers: Sequence[int], outstanding: int) -> Timing:
-        requests = [get_request(key_of(n), self.cookie) for n in numbers]
+        requests = [get_request(key_of(n), self.cookie, self._direct) for n in numbers]
         answers = [self._values[n] for n in numbers]
         with self._client():
             return ask(self._addresses[-1:], requests, answers, PROTOCOL, outstanding)
@@ -89,8 +98,10 @@ def key_of(number: int) -> bytes:
     return hash_key(f"key-{number}")
 
 
-def get_request(key: bytes, cookie: bytes) -> bytes:
-    return _with_cookie(pack_request(Op.GET, key, 0), cookie)
+def get_request(key: bytes, cookie: bytes, direct: bool = False) -> bytes:
+    message = pack_request(Op.GET, key, 0)
+    message[OFFSET["flags"]] = Flag.DIRECT if direct else NO_FLAGS
+    return _with_cookie(message, cookie)
 
 
 def put_request(key: bytes, value: bytes, cookie: bytes) -> bytes:
