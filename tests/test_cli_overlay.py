@@ -254,6 +254,12 @@ def test_cluster_tells_who_names_other_owners():
     assert difference({"nodes": seen}).startswith("c named other owners than most: ")
 
 
+def test_bench_with_direct_answers(ctl):
+    found = ctl.json("bench", "--direct", "--seconds", "0.3", "--keys", "20")
+    assert found["direct"]
+    assert [phase["failed"] + phase["wrong"] for phase in found["phases"]] == [0, 0]
+
+
 def test_bench_measures_and_leaves_nothing(ctl):
     found = ctl.json("bench", "--seconds", "0.3", "--size", "50", "--keys", "40")
     assert [phase["op"] for phase in found["phases"]] == ["put", "get"]

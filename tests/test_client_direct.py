@@ -11,7 +11,7 @@ from kdht import AsyncClient, Client
 from kdht._shared import Flag, Status
 from kdht.client import _calls as calls
 from kdht.client._datagram import ANY_NODE
-from kdht.client._entries import DIRECT_MISSES, DIRECT_PAUSE
+from kdht.client._entries import DIRECT_MISSES, DIRECT_PAUSE, SILENT_TRIES
 from kdht.client._session import Session
 from kdht.wire import NO_FLAGS, parse
 
@@ -75,7 +75,9 @@ def test_the_cookies_repetition_is_direct_too():
 
 def relayed(session: Session, now: float) -> Flag:
     """A request whose direct answer does not come, but that by way of the entry node; what it asked for."""
-    exchange, first = opened(session, now=now)
+    exchange = session.start(GET, now)
+    first = session.outbox[-1]  # perhaps after the question whether a dead node lives again
+    session.outbox.clear()
     answered = passes(session, exchange) if first.direct else first
     received(session, answered.node, value_reply(parse(answered.data)), exchange.deadline)
     assert exchange.answer is not None
@@ -87,7 +89,13 @@ def test_where_direct_answers_do_not_come_none_is_asked_for_during_a_while():
     asked = [relayed(session, now=float(number)) for number in range(DIRECT_MISSES + 2)]
     assert asked == [Flag.DIRECT] * DIRECT_MISSES + [NO_FLAGS] * 2
     assert relayed(session, now=DIRECT_PAUSE + DIRECT_MISSES + 1) == Flag.DIRECT
-    assert not any(session.entries[node].dead or session.entries[node].misses for node in range(2))
+
+
+def test_a_dead_entry_node_is_left_out_as_without():
+    session = new_session(2)
+    for number in range(SILENT_TRIES):
+        assert relayed(session, now=float(number)) == Flag.DIRECT
+    assert (session.entries[0].dead, session.entries[1].dead, session.entries.current) == (True, False, 1)
 
 
 def test_one_that_comes_makes_up_for_those_that_did_not():

@@ -40,12 +40,15 @@ Data = dict[str, Any]
     show_default=True,
     help="Values to put at most; they are read in turn.",
 )
+@click.option("--direct", is_flag=True,
+              help="Take the answers to gets from any node: for hosts that all nodes can reach.")  # fmt: skip
 @asks_nodes
 def bench(
     seconds: float,
     outstanding: int,
     size: int,
     keys: int,
+    direct: bool,
     target: Target,
     as_json: bool,
 ) -> None:
@@ -54,7 +57,7 @@ def bench(
     It is this client that is measured too: Python, one process. Ends with status 6 if a request failed or
     a value was wrong.
     """
-    load = _Load(target.nodes, target.timeout, outstanding, size, keys)
+    load = _Load(target, direct, outstanding, size, keys)
     try:
         data = asyncio.run(load.run(seconds))
     except KeyboardInterrupt:
@@ -68,9 +71,9 @@ def bench(
 
 
 class _Load:
-    def __init__(self, nodes: list[str], timeout: float, outstanding: int, size: int, keys: int) -> None:
-        self._nodes = nodes
-        self._timeout = timeout
+    def __init__(self, target: Target, direct: bool, outstanding: int, size: int, keys: int) -> None:
+        self._target = target
+        self._direct = direct
         self._outstanding = outstanding
         self._keys = [f"kdhtctl-bench/{secrets.token_hex(4)}/{number}" for number in range(keys)]
         self._size = size
@@ -80,7 +83,8 @@ class _Load:
 
     async def run(self, seconds: float) -> Data:
         """Puts, gets of what was put, and deletes."""
-        async with AsyncClient(self._nodes, timeout=self._timeout) as client:
+        target = self._target
+        async with AsyncClient(target.nodes, timeout=target.timeout, direct=self._direct) as client:
 
             async def put(number: int) -> None:
                 key = self._keys[number % len(self._keys)]
@@ -99,7 +103,13 @@ class _Load:
             if known:
                 phases.append(await self._phase("get", get, seconds, None))
             await _delete_all(client, self._keys[: phases[0]["requests"]], self._outstanding)
-        return {"nodes": self._nodes, "outstanding": self._outstanding, "size": self._size, "phases": phases}
+        return {
+            "nodes": target.nodes,
+            "direct": self._direct,
+            "outstanding": self._outstanding,
+            "size": self._size,
+            "phases": phases,
+        }
 
     async def _phase(self, name: str, work: Work, seconds: float, most: int | None) -> Data:
         """`work` with rising numbers until the time is over; `most`: not more often than that."""
