@@ -34,8 +34,8 @@ def passes(session: Session, exchange: Exchange) -> Send | None:
     return sent(session)
 
 
-def received(session: Session, node: int, data: bytes, now: float) -> Send | None:
-    session.receive(node, data, now)
+def received(session: Session, node: int, data: bytes, now: float, *, direct: bool = False) -> Send | None:
+    session.receive(node, data, now, direct=direct)
     return sent(session)
 
 

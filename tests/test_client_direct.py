@@ -51,9 +51,10 @@ def test_a_direct_answer_is_believed_from_any_node_and_no_other_is():
     exchange, first = opened(session)
     second = passes(session, exchange)
     received(session, first.node, value_reply(parse(first.data)), 0.1)
-    received(session, ANY_NODE, value_reply(parse(second.data)), 0.1)
-    assert (session.ignored, exchange.done) == (2, False)
-    received(session, ANY_NODE, value_reply(parse(first.data)), 0.1)
+    received(session, ANY_NODE, value_reply(parse(second.data)), 0.1, direct=True)
+    received(session, second.node, value_reply(parse(second.data)), 0.1, direct=True)
+    assert (session.ignored, exchange.done) == (3, False)
+    received(session, ANY_NODE, value_reply(parse(first.data)), 0.1, direct=True)
     assert exchange.answer is not None
 
 
@@ -62,14 +63,16 @@ def test_a_direct_answer_needs_the_request_id_op_and_key():
     exchange, first = opened(session)
     asked = parse(first.data)
     for wrong in ({"request_id": asked.request_id ^ 1 << 60}, {"key": bytes(20)}, {"op": 5}):
-        received(session, ANY_NODE, reply_to(asked, **wrong), 0.1)
+        received(session, ANY_NODE, reply_to(asked, **wrong), 0.1, direct=True)
     assert (session.ignored, exchange.done) == (3, False)
 
 
 def test_the_cookies_repetition_is_direct_too():
     session = new_session()
     _, first = opened(session)
-    second = received(session, ANY_NODE, refusal(parse(first.data), Status.COOKIE_NEEDED, cookie=99), 0.1)
+    second = received(
+        session, ANY_NODE, refusal(parse(first.data), Status.COOKIE_NEEDED, cookie=99), 0.1, direct=True
+    )
     assert (flags(second), second.direct, parse(second.data).cookie) == (Flag.DIRECT, True, 99)
 
 
@@ -105,7 +108,17 @@ def test_one_that_comes_makes_up_for_those_that_did_not():
             assert relayed(session, now=float(number)) == Flag.DIRECT
         else:
             _, first = opened(session, now=float(number))
-            received(session, ANY_NODE, value_reply(parse(first.data)), number + 0.001)
+            received(session, ANY_NODE, value_reply(parse(first.data)), number + 0.001, direct=True)
+
+
+def test_what_the_entry_node_has_itself_makes_up_for_nothing():
+    session = new_session()
+    asked = []
+    for number in range(DIRECT_MISSES + 1):
+        asked.append(relayed(session, now=float(number)))
+        _, first = opened(session, now=number + 0.5)
+        received(session, first.node, value_reply(parse(first.data)), number + 0.501, direct=first.direct)
+    assert asked == [Flag.DIRECT] * DIRECT_MISSES + [NO_FLAGS]
 
 
 def test_of_requests_under_way_together_one_is_missed():

@@ -42,16 +42,25 @@ def test_a_datagram_that_only_reported_an_earlier_one_is_sent():
     assert sock.sent == [b"x"]
 
 
+@pytest.fixture
+def opened():
+    with ScriptedNode() as node:
+        opened = sockets.Sockets(sockets.resolve(sockets.node_list(node.name)))
+        yield opened
+        opened.close()
+
+
 @pytest.mark.parametrize("code", NOBODY, ids=errno.errorcode.get)
-def test_that_nobody_took_one_is_told_between_datagrams(code):
-    assert list(islice(sockets.arrived(FailingSocket(code)), 3)) == [None, b"data", b"data"]
+def test_that_nobody_took_one_is_told_between_datagrams(opened, code):
+    arrived = opened.arrived(0, FailingSocket(code))
+    assert list(islice(arrived, 3)) == [(0, None), (0, b"data"), (0, b"data")]
 
 
 @pytest.mark.parametrize("code", LOST, ids=errno.errorcode.get)
-def test_nothing_more(code):
+def test_nothing_more(opened, code):
     sock = FailingSocket(code)
-    assert list(sockets.arrived(sock)) == []
-    assert list(sockets.arrived(sock)) == [b"data"] * sockets.BURST
+    assert list(opened.arrived(0, sock)) == []
+    assert list(opened.arrived(0, sock)) == [(0, b"data")] * sockets.BURST
 
 
 def test_an_empty_datagram_says_of_no_node_that_it_is_dead():

@@ -13,7 +13,7 @@ MAX_REPEATS = MAX_SENT - MAX_ATTEMPTS
 """How often the tries of one request may be repeated with a new cookie, or beside it as a probe."""
 
 ANY_NODE = -1
-"""In place of a node's index: the datagram came to a socket that takes them from any."""
+"""In place of a node's index: the sender is none of those that were asked."""
 
 _LAST_ID_BYTE = OFFSET["request_id"] + 7
 _ATTEMPT = OFFSET["attempt"]

@@ -5,6 +5,7 @@ import socket
 
 from kdht.client import _sockets as sockets
 from kdht.client._calls import Answer, Call
+from kdht.client._datagram import ANY_NODE
 from kdht.client._session import Session
 from kdht.client._steps import Flight, Many
 from kdht.client._watching import Watching
@@ -115,11 +116,11 @@ class Driver:
         self._go_on()
 
     def _readable(self, node: int, sock: socket.socket) -> None:
-        for data in sockets.arrived(sock):
+        for sender, data in self._sockets.arrived(node, sock):
             if data is None:
-                self._session.refused(node, self._loop.time())
+                self._session.refused(sender, self._loop.time())
             else:
-                self._session.receive(node, data, self._loop.time())
+                self._session.receive(sender, data, self._loop.time(), direct=node == ANY_NODE)
         self._go_on()
 
 

@@ -164,6 +164,7 @@ class DirectAnswers:
         return self._allowed and now >= self._again_at
 
     def answered(self) -> None:
+        """One came from another node than was asked: what that one has itself says nothing."""
         self._misses = 0
 
     def missed(self, sent: float, now: float) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from kdht._shared import Op, Status
 from kdht.client._calls import Answer, Call, refused
-from kdht.client._datagram import ANY_NODE, MAX_ATTEMPTS, MAX_REPEATS, TRY_BITS, Sent, address
+from kdht.client._datagram import MAX_ATTEMPTS, MAX_REPEATS, TRY_BITS, Sent, address
 from kdht.client._entries import MAX_RTO
 from kdht.errors import RequestError, RequestTimeout
 from kdht.wire import pack_request
@@ -120,12 +120,12 @@ class Exchange:
             raise refused(self.call, status)
         return self.answer
 
-    def asked(self, number: int, node: int) -> Sent | None:
-        """The sending of that number, if it went to that node or could be answered by any."""
+    def asked(self, number: int, node: int, *, direct: bool) -> Sent | None:
+        """The sending of that number, if it went to that node, or could be answered by any and was (`direct`)."""
         sent = self._sent[number] if number < len(self._sent) else None
-        if sent is None:
+        if sent is None or sent.direct is not direct:
             return None
-        return sent if node == (ANY_NODE if sent.direct else sent.node) else None
+        return sent if direct or sent.node == node else None
 
     def start(self, now: float) -> None:
         """The first try, and beside a read perhaps the question whether a dead node lives again."""
@@ -184,8 +184,6 @@ class Exchange:
         rtt = None if status in _TELLS_NO_TIME else reply.rtt
         session.entries.answered(sent.node, self.call.op, rtt, now)
         session.cookie = cookie or session.cookie
-        if sent.direct:
-            session.direct.answered()
         self._replied.add(index)
         if self.done:
             return

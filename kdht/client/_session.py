@@ -35,7 +35,7 @@ class Pending(Protocol):
     def deadline(self) -> float: ...
     @property
     def done(self) -> bool: ...
-    def asked(self, number: int, node: int) -> Sent | None: ...
+    def asked(self, number: int, node: int, *, direct: bool) -> Sent | None: ...
     def received(self, reply: Answer, cookie: int, index: int, sent: Sent, now: float) -> None: ...
     def timed_out(self, now: float) -> None: ...
     def refused_by(self, node: int, now: float) -> None: ...
@@ -120,8 +120,8 @@ class Session:
             pending.refused_by(node, now)
             self._settle(pending, before, now)
 
-    def receive(self, node: int, data: bytes, now: float) -> None:
-        """Untrusted bytes from a node, or from ANY_NODE.
+    def receive(self, node: int, data: bytes, now: float, *, direct: bool = False) -> None:
+        """Untrusted bytes from a node; `direct`: to a socket that takes them from any, ANY_NODE too.
 
         Only a reply from the node that a try went to, or from any if the try said so, with that try's request ID, op and
         key, is believed.
@@ -138,8 +138,10 @@ class Session:
         status = _STATUSES.get(code)
         if pending is not None and flags == _REPLY_FLAGS and status is not None:
             index = request_id % MAX_SENT
-            sent = pending.asked(index, node)
+            sent = pending.asked(index, node, direct=direct)
             if sent is not None and op == pending.call.op and key == pending.call.key:
+                if direct and node != sent.node:
+                    self.direct.answered()
                 before = pending.deadline
                 reply = Answer(status, data[HEADER.size :], now - sent.at)
                 pending.received(reply, cookie, index, sent, now)

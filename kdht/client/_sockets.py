@@ -70,6 +70,7 @@ class Sockets:
     def __init__(self, infos: Iterable[Info], direct: bool = False) -> None:
         self._connected = _connect_all(infos)
         self._targets = [sock.getpeername() for sock in self._connected]
+        self._nodes = {target: node for node, target in enumerate(self._targets)}
         families = {sock.family for sock in self._connected} if direct else set()
         self._open = {family: _udp_socket(family) for family in families}
 
@@ -94,6 +95,23 @@ class Sockets:
         if item.direct:
             return send(self._open[sock.family], item.data, self._targets[item.node])
         return send(sock, item.data)
+
+    def arrived(self, node: int, sock: socket.socket) -> Iterator[tuple[int, bytes | None]]:
+        """What waits in the socket that hears `node`, BURST at most: who sent it, and None for one of ours that nobody took.
+
+        To a socket that hears all, ANY_NODE sends what comes from none of the nodes asked.
+        """
+        for _ in range(BURST):
+            try:
+                if node == ANY_NODE:
+                    data, source = sock.recvfrom(shared.MAX_DATAGRAM + 1)
+                    yield self._nodes.get(source, ANY_NODE), data
+                else:
+                    yield node, sock.recv(shared.MAX_DATAGRAM + 1)
+            except OSError as error:
+                if error.errno not in NOBODY_THERE:
+                    return
+                yield node, None
 
     def close(self) -> None:
         for _, sock in self:
@@ -144,14 +162,3 @@ def send(sock: socket.socket, data: bytes, target: Info | None = None) -> bool:
     except OSError as error:
         return error.errno not in NOBODY_THERE
     return True
-
-
-def arrived(sock: socket.socket) -> Iterator[bytes | None]:
-    """What waits in the socket, BURST at most: datagrams, and None for one of our own that nobody took."""
-    for _ in range(BURST):
-        try:
-            yield sock.recv(shared.MAX_DATAGRAM + 1)
-        except OSError as error:
-            if error.errno not in NOBODY_THERE:
-                return
-            yield None

@@ -62,8 +62,8 @@ class Watching:
     def done(self) -> bool:
         return self.error is not None
 
-    def asked(self, number: int, node: int) -> Sent | None:
-        return self._asked.get(node) if number == 0 else None
+    def asked(self, number: int, node: int, *, direct: bool) -> Sent | None:
+        return self._asked.get(node) if number == 0 and not direct else None
 
     def start(self, now: float) -> None:
         """Ask for the lease, or for its renewal."""

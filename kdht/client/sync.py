@@ -15,6 +15,7 @@ from kdht.client import _large as large
 from kdht.client import _sockets as sockets
 from kdht.client import _steps as steps
 from kdht.client._calls import Answer, Call, Hop, Key
+from kdht.client._datagram import ANY_NODE
 from kdht.client._large import Progress, Source
 from kdht.client._manifest import UPLOAD_ID_LEN
 from kdht.client._session import Session
@@ -212,11 +213,11 @@ class Client:
         self._flush()
 
     def _read(self, node: int, sock: socket.socket) -> None:
-        for data in sockets.arrived(sock):
+        for sender, data in self._sockets.arrived(node, sock):
             if data is None:
-                self._session.refused(node, time.monotonic())
+                self._session.refused(sender, time.monotonic())
             else:
-                self._session.receive(node, data, time.monotonic())
+                self._session.receive(sender, data, time.monotonic(), direct=node == ANY_NODE)
 
     def _flush(self) -> None:
         outbox = self._session.outbox

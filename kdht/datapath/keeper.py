@@ -11,14 +11,13 @@ import os
 import select
 import struct
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
 from mmap import mmap
-from pathlib import Path
 
 from kdht._routing import Core
+from kdht.datapath import children
 from kdht.datapath._nfqueue import COUNTERS, LANE_BYTES
 from kdht.datapath.netlink import Queue
 from kdht.datapath.queue_worker import READY, Job
@@ -33,7 +32,6 @@ LONG_LIFE = 30.0
 """Seconds after which a worker's death is news, and the pauses start anew."""
 
 _LOG = logging.getLogger("kdht.nfqueue")
-_PACKAGE_ROOT = str(Path(__file__).parents[2])
 
 
 class Keeper:
@@ -114,11 +112,11 @@ class Keeper:
             parent=os.getpid(),
         )
         return subprocess.Popen(
-            [sys.executable, "-P", "-m", "kdht.datapath.queue_worker", *job.arguments()],
+            children.command("kdht.datapath.queue_worker", *job.arguments()),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             pass_fds=(job.core_fd, job.counters_fd),
-            env={**os.environ, "PYTHONPATH": _PACKAGE_ROOT},
+            env=children.environment(),
             start_new_session=True,
         )
 

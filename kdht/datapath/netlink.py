@@ -2,26 +2,24 @@
 
 nft's own `queue` statement needs nft_queue in the kernel. Where that is missing, the same
 NFQUEUE exists as an xtables target, which a rule may hold through nft_compat; nft has no
-syntax for it. Every call runs in a thread of its own, in the caller's network namespace:
-pyroute2 brings an event loop, and a thread has at most one.
+syntax for it. A process of its own asks (netlink_worker.py), in the caller's network namespace, for pyroute2 is large
+and is needed at a start only; it ends a moment after the last question.
 """
 
-import errno
-import struct
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple, TypeVar
+import json
+import os
+import subprocess
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple
 
+from kdht.datapath import children
 from kdht.errors import DatapathError
 from kdht.wire import Address
 
-T = TypeVar("T")
-
-INET = 1
-"""NFPROTO_INET: a table for both families."""
-NFQ_FLAG_BYPASS = 0x01
-NFQ_FLAG_CPU_FANOUT = 0x02
-TARGET_REVISION = 3
+IDLE = 2.0
+"""Seconds after which a worker that nobody asks ends."""
 
 
 class Queue(NamedTuple):
@@ -61,12 +59,13 @@ def add_queue_rule(table: str, chain: str, queue: Queue) -> None:
     Raises DatapathError: there is no such chain, the kernel has no NFQUEUE target, or the
     target refuses these numbers.
     """
-    _call(_add_rule, table, chain, _target(queue))
+    _worker.ask("add_rule", table, chain, *queue)
 
 
 def interfaces_of(addresses: list[Address]) -> list[str]:
     """The interfaces, other than lo, that hold any of these addresses; sorted."""
-    return _call(_interfaces_of, {address.host for address in addresses})
+    hosts = {address.host for address in addresses}
+    return sorted({name for name, host in _worker.ask("all_hosts") if host in hosts and name != "lo"})
 
 
 def choose_interfaces(addresses: Sequence[Address], named: Sequence[str] = ()) -> tuple[str, ...]:
@@ -81,117 +80,95 @@ def choose_interfaces(addresses: Sequence[Address], named: Sequence[str] = ()) -
 
 def hosts_of(interface: str) -> set[str]:
     """An interface's addresses, as text."""
-    return {host for name, host in _call(_all_hosts) if name == interface}
+    return {host for name, host in _worker.ask("all_hosts") if name == interface}
 
 
 def xdp_of(interface: str) -> XdpState:
     """The XDP program that is attached to an interface."""
-    return _call(_xdp_of, interface)
+    return XdpState(*_worker.ask("xdp_of", interface))
 
 
 def mtu_of(interface: str) -> int | None:
     """The most bytes of a packet on an interface; None if there is no such interface."""
-    return _call(_mtu_of, interface)
+    mtu: int | None = _worker.ask("mtu_of", interface)
+    return mtu
 
 
 def vlans() -> list[Vlan]:
     """All VLAN interfaces (IEEE 802.1Q) of this network namespace."""
-    return _call(_vlans)
+    return [Vlan(*found) for found in _worker.ask("vlans")]
 
 
-def _call(function: Callable[..., T], *arguments: Any) -> T:
-    with ThreadPoolExecutor(1, "kdht-netlink") as threads:
-        return threads.submit(function, *arguments).result()
+class _Worker:
+    """The process, one at a time, started when it is asked. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[str] | None = None
+        self._namespace = 0
+        self._timer: threading.Timer | None = None
+
+    def ask(self, name: str, *arguments: Any) -> Any:
+        """What the function of that name in netlink_worker.py says. Raises DatapathError."""
+        with self._lock:
+            process = self._running()
+            try:
+                answer = json.loads(_exchange(process, json.dumps([name, *arguments])))
+            except (OSError, ValueError) as error:
+                status = self._end()
+                raise DatapathError(
+                    f"the process that asks the kernel by netlink ended with status {status}; "
+                    "what it wrote to standard error says why"
+                ) from error
+            self._end_later()
+        if "refused" in answer:
+            raise DatapathError(answer["refused"])
+        return answer["value"]
+
+    def _running(self) -> "subprocess.Popen[str]":
+        """One in the calling thread's network namespace."""
+        namespace = os.stat("/proc/thread-self/ns/net").st_ino
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._process is not None and (self._namespace != namespace or self._process.poll() is not None):
+            self._end()
+        if self._process is None:
+            self._process = subprocess.Popen(
+                children.command("kdht.datapath.netlink_worker"),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env=children.environment(),
+                text=True,
+            )
+            self._namespace = namespace
+        return self._process
+
+    def _end_later(self) -> None:
+        self._timer = threading.Timer(IDLE, self._idle, (self._process,))
+        self._timer.daemon = True
+        self._timer.start()
+
+    def _idle(self, process: "subprocess.Popen[str]") -> None:
+        with self._lock:
+            if process is self._process and threading.current_thread() is self._timer:
+                self._end()
+
+    def _end(self) -> int:
+        """Its exit status; 0 without one."""
+        process, self._process = self._process, None
+        if process is None:
+            return 0
+        with suppress(OSError):  # what it did not read any more
+            process.communicate()
+        return process.wait()
 
 
-def _target(queue: Queue) -> dict[str, Any]:
-    """struct xt_NFQ_info_v3 {queuenum, queues_total, flags}, padded to 8 bytes, as an expression."""
-    flags = NFQ_FLAG_BYPASS | (NFQ_FLAG_CPU_FANOUT if queue.by_cpu else 0)
-    return {
-        "attrs": [
-            ("NFTA_EXPR_NAME", "target"),
-            (
-                "NFTA_EXPR_DATA",
-                {
-                    "attrs": [
-                        ("NFTA_TARGET_NAME", "NFQUEUE"),
-                        ("NFTA_TARGET_REV", TARGET_REVISION),
-                        ("NFTA_TARGET_INFO", struct.pack("=HHHxx", queue.first, queue.total, flags)),
-                    ]
-                },
-            ),
-        ]
-    }
+def _exchange(process: "subprocess.Popen[str]", question: str) -> str:
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(question + "\n")
+    process.stdin.flush()
+    return process.stdout.readline()
 
 
-def _add_rule(table: str, chain: str, target: dict[str, Any]) -> None:
-    from pyroute2.netlink.exceptions import NetlinkError
-    from pyroute2.nftables.main import NFTables
-
-    try:
-        with NFTables(nfgen_family=INET) as nft:
-            nft.rule("add", table=table, chain=chain, expressions=[[target]])
-    except NetlinkError as error:
-        raise _refused(table, chain, error.code) from error
-
-
-def _refused(table: str, chain: str, code: int) -> DatapathError:
-    why = {
-        errno.EPERM: "this needs root (CAP_NET_ADMIN)",
-        errno.ENOENT: "this kernel has no NFQUEUE target for nftables (CONFIG_NETFILTER_XT_TARGET_NFQUEUE)",
-        errno.ERANGE: "queue numbers end at 65535",
-    }.get(code, errno.errorcode.get(code, str(code)))
-    return DatapathError(f"cannot add the queue rule to table inet {table}, chain {chain}: {why}")
-
-
-def _all_hosts() -> list[tuple[str, str]]:
-    from pyroute2 import IPRoute
-
-    with IPRoute() as route:
-        names = {link["index"]: link.get("ifname") for link in route.get_links()}
-        return [
-            (names[found["index"]], found.get("local") or found.get("address")) for found in route.get_addr()
-        ]
-
-
-def _interfaces_of(hosts: set[str]) -> list[str]:
-    return sorted({name for name, host in _all_hosts() if host in hosts and name != "lo"})
-
-
-XDP_MODES = {"xdp": "native", "xdpgeneric": "generic", "xdpoffload": "offloaded", "xdpmulti": "several"}
-
-
-def _xdp_of(interface: str) -> XdpState:
-    from pyroute2 import IPRoute
-
-    with IPRoute() as route:
-        for link in route.get_links():
-            xdp = link.get_attr("IFLA_XDP") if link.get("ifname") == interface else None
-            if xdp is not None:
-                mode = XDP_MODES.get(xdp.get_attr("IFLA_XDP_ATTACHED"), "")
-                return XdpState(mode, xdp.get_attr("IFLA_XDP_PROG_ID") or 0)
-    return XdpState("", 0)
-
-
-def _mtu_of(interface: str) -> int | None:
-    from pyroute2 import IPRoute
-
-    with IPRoute() as route:
-        links = (link for link in route.get_links() if link.get("ifname") == interface)
-        return next((link.get("mtu") for link in links), None)
-
-
-def _vlans() -> list[Vlan]:
-    from pyroute2 import IPRoute
-
-    with IPRoute() as route:
-        links = list(route.get_links())
-    names = {link["index"]: link.get("ifname") for link in links}
-    found = []
-    for link in links:
-        info = link.get_attr("IFLA_LINKINFO")
-        if info is not None and info.get_attr("IFLA_INFO_KIND") == "vlan":
-            number = info.get_attr("IFLA_INFO_DATA").get_attr("IFLA_VLAN_ID")
-            lower = names.get(link.get_attr("IFLA_LINK"), "")
-            found.append(Vlan(link.get("ifname"), link["index"], number, lower))
-    return found
+_worker = _Worker()
