@@ -1,5 +1,6 @@
 """Grouped writes: order, bounds, failures; against a store whose writes wait for the test."""
 
+import os
 import threading
 
 import pytest
@@ -58,6 +59,21 @@ def test_what_waits_becomes_groups_confirmed_in_order(gated):
     assert [number for number, _ in told] == [0, 1, 2, 3, 4]
     assert [len(outcome) for _, outcome in told] == [1, *sizes]
     assert writer.stats()[1:] == (3, 7, 1, 0)
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_its_thread_interrupts_no_other_when_it_is_woken(monkeypatch, allowed):
+    def refuse(*_: object) -> None:
+        raise PermissionError("a sandbox")
+
+    if not allowed:
+        monkeypatch.setattr(os, "sched_setscheduler", refuse)
+    policies: list[int] = []
+    writer = GroupWriter(MemoryStore())
+    assert writer.submit([put(0)], NOW, lambda outcome: policies.append(os.sched_getscheduler(0)))
+    writer.close()
+    assert policies == [os.SCHED_BATCH if allowed else os.SCHED_OTHER]
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER
 
 
 def test_a_closed_writer_takes_nothing(gated):
