@@ -27,6 +27,7 @@ NAMES = [
     "kdht.datapath._socket",
     "kdht.datapath._nfqueue",
     "kdht.storage._reads",
+    "kdht.node.replicas._stores",
     "kdht.lab._overlay",
     "kdht.replay._capture",
     "kdht.replay._engine",

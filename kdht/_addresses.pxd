@@ -53,9 +53,14 @@ cdef inline bint is_own(const kdht_config *config, const uint8_t *ip) noexcept n
     return False
 
 
+cdef inline bint _leads_to(const uint8_t *source, const uint8_t *target) noexcept nogil:
+    return (not is_zero(source) and not is_link_local(target)
+            and is_loopback(source) == is_loopback(target))
+
+
 cdef inline bint reaches(const kdht_config *config, const uint8_t *client_ip) noexcept nogil:
     """Whether a client that asked another node may be answered from here: an address of its IP version
     to send from, and its own means the same host here as there."""
-    cdef const uint8_t *source = &config.source4[0] if is_ipv4(client_ip) else &config.source6[0]
-    return (not is_zero(source) and not is_link_local(client_ip)
-            and is_loopback(source) == is_loopback(client_ip))
+    if is_ipv4(client_ip):
+        return _leads_to(config.source4, client_ip)
+    return _leads_to(config.source6, client_ip)

@@ -67,10 +67,14 @@ cdef extern from "kdht_shared.h" nogil:
         KDHT_LAST_CONTROL_OP
         KDHT_OP_GET
         KDHT_OP_TRACE
+        KDHT_OP_STORE
         KDHT_RECORD_LEN
         KDHT_RECORD_FLAG_TOMBSTONE
         KDHT_MAX_VALUE
         KDHT_STATUS_OK
+        KDHT_STATUS_STORAGE_FAILED
+        KDHT_STATUS_BUSY
+        KDHT_STATUS_CONFLICT
         KDHT_STATUS_COOKIE_NEEDED
         KDHT_STATUS_TOO_LARGE
         KDHT_STATUS_UNREACHABLE
@@ -142,6 +146,10 @@ cdef extern from "kdht_shared.h" nogil:
         uint64_t body_tag
         uint64_t header_tag
 
+    struct kdht_record:
+        uint64_t version
+        uint32_t ttl
+        uint32_t flags
     struct kdht_contact:
         uint8_t id[20]
         uint8_t ip[16]

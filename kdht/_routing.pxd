@@ -4,7 +4,7 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
 from kdht._layout cimport (
-    KDHT_DROP, KDHT_FORWARD, KDHT_LOCAL, KDHT_PASS, KDHT_RELAY, kdht_outcome,
+    KDHT_DROP, KDHT_FORWARD, KDHT_LOCAL, KDHT_PASS, KDHT_RELAY, kdht_header, kdht_outcome,
 )
 from kdht._reply cimport Request
 
@@ -40,3 +40,6 @@ cdef uint32_t core_reply(kdht_region *region, uint32_t lane, uint8_t *message, c
 # The same of what ICMP quotes of a request that was sent on: that it is UNREACHABLE. 0: nothing may be sent.
 cdef uint32_t core_bounce(kdht_region *region, uint32_t lane, uint8_t *message, uint32_t length, uint32_t now,
                           kdht_outcome *out) noexcept nogil
+
+# Make a message this member's own, as Core.seal does: flag, time, epoch and tags. Its body length is right.
+cdef void core_seal(kdht_region *region, kdht_header *header, uint32_t now) noexcept nogil

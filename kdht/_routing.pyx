@@ -95,6 +95,11 @@ cdef uint32_t core_bounce(kdht_region *shared, uint32_t lane, uint8_t *message, 
     return write_bounce(_config(<kdht_region_full *>shared, lane), <kdht_header *>message, length, now, out)
 
 
+cdef void core_seal(kdht_region *shared, kdht_header *header, uint32_t now) noexcept nogil:
+    cdef kdht_config config = _snapshot(<kdht_region_full *>shared)
+    sign(&config, header, now)
+
+
 cdef int core_verdict(kdht_region *shared, uint32_t lane, uint8_t *data, uint32_t length,
                       uint32_t now, kdht_outcome *out) noexcept nogil:
     cdef kdht_region_full *region = <kdht_region_full *>shared

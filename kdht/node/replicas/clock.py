@@ -5,21 +5,26 @@ Globally Distributed Databases", 2014; here with both parts in one number, as th
 allows: microseconds of Unix time, counted on where the clock stands still or is behind.
 """
 
+from threading import Lock
+
 
 class HybridClock:
-    """Versions that rise, and are above all that were seen. One caller at a time."""
+    """Versions that rise, and are above all that were seen. Thread-safe."""
 
     def __init__(self) -> None:
         self._last = 0
+        self._lock = Lock()
 
     def next(self, now: float) -> int:
         """A version above all before it; `now` is Unix seconds."""
-        self._last = max(int(now * 1_000_000), self._last + 1)
-        return self._last
+        with self._lock:
+            self._last = max(int(now * 1_000_000), self._last + 1)
+            return self._last
 
     def seen(self, version: int) -> None:
         """Another node, or the own disk, has this version."""
-        self._last = max(self._last, version)
+        with self._lock:
+            self._last = max(self._last, version)
 
 
 MAX_LEAP = 1.0

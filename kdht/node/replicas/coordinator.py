@@ -6,7 +6,6 @@ provided that `tick` is called when it said so last, or `on_alarm` since.
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import partial
 from random import Random
 
 from kdht._routing import Core
@@ -15,13 +14,14 @@ from kdht.datapath.base import Datagram, Outgoing
 from kdht.errors import BadPacket, StorageError
 from kdht.histogram import Histogram
 from kdht.node.replicas import calls, holders, reads, writes
+from kdht.node.replicas._stores import Stores
 from kdht.node.replicas.clock import HybridClock
 from kdht.node.replicas.reads import untrusted_stored
 from kdht.node.replicas.room import Policy, Room
-from kdht.node.replicas.turns import Outcome, Planned, Turn, Turns
+from kdht.node.replicas.turns import Turn, Turns
 from kdht.node.replicas.writes import pack_stored
-from kdht.storage import Store, Stored, Write, Writer
-from kdht.wire import FIELD, OFFSET, RECORD, Address
+from kdht.storage import Store, Stored, Writer
+from kdht.wire import FIELD, OFFSET, Address
 
 _OP = OFFSET["op"]
 _FLAGS = OFFSET["flags"]
@@ -88,6 +88,7 @@ class Coordinator:
             counters=self.counters,
             on_missed=lambda key: self.on_missed(key),
         )
+        self._stores = Stores(core, self._own, writer.submit, send, self._clock, self.counters)
         self._writes = writes.Writes(self._room)
         self._reads = reads.Reads(self._room, self._writes)
 
@@ -181,16 +182,19 @@ class Coordinator:
 
     def receive(self, batch: Sequence[Datagram], now: float) -> None:
         """STORE and FETCH, requests and replies, whose tags were checked."""
+        others = self._stores.take(batch, now)
+        if not others:
+            return
         fetched, strays = [], []
         with self.turn(now) as turn:
-            for datagram in batch:
+            for datagram in others:
                 if not self._is_sound(datagram):
                     continue
                 if datagram.data[_FLAGS] & _REPLY:
                     if not self._calls.receive(turn, datagram):
                         strays.append(datagram)
                 elif datagram.data[_OP] == Op.STORE:
-                    self._take(turn, datagram)
+                    self._unreadable(datagram)
                 else:
                     fetched.append(datagram)
             for datagram in fetched:
@@ -216,27 +220,12 @@ class Coordinator:
             return True
         return False
 
-    def _take(self, turn: Turn, request: Datagram) -> None:
-        """A STORE: answered once the record is safe here."""
+    def _unreadable(self, request: Datagram) -> None:
+        """A STORE that was not taken."""
         try:
-            record = untrusted_stored(request.data[HEADER_LEN:])
+            untrusted_stored(request.data[HEADER_LEN:])
         except BadPacket as bad:
             self.counters[bad.reason] += 1
-            return
-        self._clock.seen(record.version)
-        turn.writes.append(Planned(Write(request.data[_KEY], record), partial(self._taken, request)))
-
-    def _taken(self, request: Datagram, turn: Turn, outcome: Outcome) -> None:
-        body = b""
-        if outcome is None:
-            status = Status.BUSY
-        elif isinstance(outcome, StorageError):
-            status = Status.STORAGE_FAILED
-        else:
-            status = Status.OK if outcome.accepted else Status.CONFLICT
-            self.counters["stores_taken" if outcome.accepted else "stores_older"] += 1
-            body = RECORD.pack(outcome.version, 0, 0)
-        turn.outgoing.append(calls.answer(self._core, request, status, body, turn.now))
 
     def _fetch(self, request: Datagram, now: float) -> Outgoing:
         self.counters["fetches"] += 1

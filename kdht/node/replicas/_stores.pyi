@@ -1,0 +1,23 @@
+"""The typed surface of _stores.pyx."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from kdht._routing import Core
+from kdht.datapath.base import Datagram, Outgoing
+from kdht.node.replicas.clock import HybridClock
+from kdht.storage.writer import Done
+from kdht.storage import Write
+from kdht.wire import Address
+
+class Stores:
+    def __init__(
+        self,
+        core: Core,
+        own: frozenset[Address],
+        submit: Callable[[Sequence[Write], float, Done], bool],
+        send: Callable[[list[Outgoing]], object],
+        clock: HybridClock,
+        counters: Counter[str],
+    ) -> None: ...
+    def take(self, batch: Sequence[Datagram], now: float) -> list[Datagram]: ...

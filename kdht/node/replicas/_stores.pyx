@@ -1,0 +1,150 @@
+# cython: language_level=3, boundscheck=False, wraparound=False
+# distutils: include_dirs = include
+"""A replica's part of a write: STOREs, from the batch that they came in to the answers that they get.
+
+Contract: `take` is called on the thread that the batch came on. The STOREs in it become one job of the writer,
+which tells on its own thread what became of them; there the answers are made, and leave together. What is
+no STORE, or not as it should be, is given back untouched: `untrusted_stored` says what is wrong with it.
+"""
+
+from cpython.tuple cimport PyTuple_GET_ITEM
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcmp, memcpy, memset
+
+from kdht._layout cimport (
+    KDHT_FLAG_REPLY, KDHT_HEADER_LEN, KDHT_ID_LEN, KDHT_MAGIC, KDHT_OP_STORE, KDHT_RECORD_FLAG_TOMBSTONE,
+    KDHT_RECORD_LEN, KDHT_STATUS_BUSY, KDHT_STATUS_CONFLICT, KDHT_STATUS_OK, KDHT_STATUS_STORAGE_FAILED,
+    KDHT_VERSION,
+    be64toh, htobe64, htonl, htons, kdht_header, kdht_record, ntohl,
+)
+from kdht._routing cimport Core, core_seal
+
+from kdht.datapath.base import Outgoing
+from kdht.node.messages import CONTROL_HOPS
+from kdht.storage import Stored, Write
+
+cdef uint8_t HOPS = CONTROL_HOPS
+
+
+cdef inline object item(object named, Py_ssize_t place):
+    """A field of a NamedTuple, by its place; nothing is checked."""
+    return <object>PyTuple_GET_ITEM(named, place)
+
+
+cdef class Stores:
+    """Takes STOREs for the node whose addresses `own` has.
+
+    `submit` is Writer.submit, `send` Transport.send, `clock` a HybridClock, `counters` has "stores_taken" and
+    "stores_older". Any thread.
+    """
+
+    cdef Core core
+    cdef frozenset own
+    cdef object submit, send, clock, counters
+
+    def __cinit__(self, Core core not None, frozenset own not None, submit, send, clock, counters):
+        self.core, self.own = core, own
+        self.submit, self.send, self.clock, self.counters = submit, send, clock, counters
+
+    def take(self, batch, now: float) -> list:
+        """Have the STOREs of a batch of Datagrams written at `now`, Unix seconds; gives back the others."""
+        cdef list writes = [], taken = [], rest = []
+        cdef uint64_t version = 0, newest = 0
+        for request in batch:
+            write = self._write(request, &version)
+            if write is None:
+                rest.append(request)
+                continue
+            newest = max(newest, version)
+            writes.append(write)
+            taken.append(request)
+        if taken:
+            self.clock.seen(newest)
+            job = Taken(self, taken, now)
+            if not self.submit(writes, now, job):
+                job(None)
+        return rest
+
+    cdef object _write(self, request, uint64_t *version):
+        """The Write that a sound STORE asks for; None of anything else."""
+        cdef bytes data = item(request, 0)
+        cdef const kdht_header *header = <const kdht_header *><const uint8_t *>data
+        cdef const kdht_record *record
+        cdef Py_ssize_t length = len(data)
+        cdef uint32_t flags
+        if length < KDHT_HEADER_LEN + KDHT_RECORD_LEN or header.op != KDHT_OP_STORE:
+            return None
+        if header.flags & KDHT_FLAG_REPLY:
+            return None
+        if not self._is_sound(header, item(request, 1), item(request, 2)):
+            return None
+        record = <const kdht_record *>(<const uint8_t *>data + KDHT_HEADER_LEN)
+        version[0], flags = be64toh(record.version), ntohl(record.flags)
+        if version[0] == 0 or flags & ~<uint32_t>KDHT_RECORD_FLAG_TOMBSTONE:
+            return None
+        if flags and length > KDHT_HEADER_LEN + KDHT_RECORD_LEN:
+            return None
+        value = data[KDHT_HEADER_LEN + KDHT_RECORD_LEN:]
+        stored = tuple.__new__(Stored, (version[0], ntohl(record.ttl), flags, value))
+        return tuple.__new__(Write, (header.key[:KDHT_ID_LEN], stored, None))
+
+    cdef bint _is_sound(self, const kdht_header *header, source, target) except -1:
+        """Whether it came to an own address, from the one that its sender gives as its own."""
+        cdef bytes ip = item(source, 0)
+        cdef uint16_t port = item(source, 1)
+        return (header.client_port == htons(port) and memcmp(header.client_ip, <const uint8_t *>ip, 16) == 0
+                and target in self.own)
+
+
+cdef class Taken:
+    """STOREs that are being written: Writer.submit's `done`. An outcome of None says that too many waited."""
+
+    cdef Stores stores
+    cdef list requests
+    cdef double now
+
+    def __cinit__(self, Stores stores, list requests, double now):
+        self.stores, self.requests, self.now = stores, requests, now
+
+    def __call__(self, outcome) -> None:
+        cdef list answers = []
+        cdef Py_ssize_t i, accepted = 0
+        cdef bint done = isinstance(outcome, list)
+        for i in range(len(self.requests)):
+            request = self.requests[i]
+            if outcome is None:
+                answers.append(self._answer(request, KDHT_STATUS_BUSY, 0))
+            elif not done:
+                answers.append(self._answer(request, KDHT_STATUS_STORAGE_FAILED, 0))
+            else:
+                result = outcome[i]
+                stands = item(result, 0)
+                accepted += stands
+                status = KDHT_STATUS_OK if stands else KDHT_STATUS_CONFLICT
+                answers.append(self._answer(request, status, item(result, 2)))
+        if done:
+            self.stores.counters["stores_taken"] += accepted
+            self.stores.counters["stores_older"] += len(answers) - accepted
+        self.stores.send(answers)
+
+    cdef object _answer(self, request, uint8_t status, uint64_t version):
+        """The reply; `version`: the one that stands now, where there was an outcome."""
+        source, own = item(request, 1), item(request, 2)
+        cdef bytes data = item(request, 0), own_ip = item(own, 0)
+        cdef uint16_t own_port = item(own, 1)
+        cdef const kdht_header *asked = <const kdht_header *><const uint8_t *>data
+        cdef uint8_t message[KDHT_HEADER_LEN + KDHT_RECORD_LEN]
+        cdef kdht_header *header = <kdht_header *>message
+        cdef bint told = status == KDHT_STATUS_OK or status == KDHT_STATUS_CONFLICT
+        cdef Py_ssize_t length = KDHT_HEADER_LEN + (KDHT_RECORD_LEN if told else 0)
+        memset(message, 0, sizeof(message))
+        header.magic, header.version, header.op = htonl(KDHT_MAGIC), KDHT_VERSION, KDHT_OP_STORE
+        header.flags, header.hops, header.status = KDHT_FLAG_REPLY, HOPS, status
+        header.request_id = asked.request_id
+        memcpy(header.key, asked.key, KDHT_ID_LEN)
+        header.body_len = htons(<uint16_t>(length - KDHT_HEADER_LEN))
+        header.client_port = htons(own_port)
+        memcpy(header.client_ip, <const uint8_t *>own_ip, 16)
+        (<kdht_record *>(message + KDHT_HEADER_LEN)).version = htobe64(version)
+        core_seal(self.stores.core.region, header, <uint32_t>self.now)
+        return tuple.__new__(Outgoing, (message[:length], source, own))
