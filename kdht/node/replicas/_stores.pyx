@@ -2,7 +2,7 @@
 # distutils: include_dirs = include
 """A replica's part of a write: STOREs, from the batch that they came in to the answers that they get.
 
-Contract: `take` is called on the thread that the batch came on. The STOREs in it become one job of the writer,
+Contract: `take` is called on the thread that the batch came on. Its STOREs become one job of the writer,
 which tells on its own thread what became of them; there the answers are made, and leave together. What is
 no STORE, or not as it should be, is given back untouched: `untrusted_stored` says what is wrong with it.
 """
