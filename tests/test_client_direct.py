@@ -121,6 +121,25 @@ def test_what_the_entry_node_has_itself_makes_up_for_nothing():
     assert asked == [Flag.DIRECT] * DIRECT_MISSES + [NO_FLAGS]
 
 
+def test_answers_that_come_after_all_show_that_it_is_only_slow():
+    session = new_session()
+    firsts = []
+    for number in range(DIRECT_MISSES):
+        exchange, first = opened(session, now=float(number))
+        second = passes(session, exchange)
+        received(session, second.node, value_reply(parse(second.data)), exchange.deadline)
+        firsts.append(parse(first.data))
+    late = value_reply(firsts[-1])
+    for answer, node, asked in (
+        (value_reply(firsts[-1], request_id=firsts[-1].request_id ^ 1 << 60), ANY_NODE, NO_FLAGS),
+        (late, 0, NO_FLAGS),
+        (late, ANY_NODE, Flag.DIRECT),
+    ):
+        session.receive(node, answer, 5.0, direct=True)
+        _, first = opened(session, now=5.0)
+        assert flags(first) == asked
+
+
 def test_of_requests_under_way_together_one_is_missed():
     """What kept one back, as the look-up of the client's link address does, kept all back."""
     session = new_session()

@@ -8,6 +8,7 @@ answer; then it is left out, and asked again beside another request after 1, 2, 
 from collections import defaultdict
 
 from kdht._shared import Op
+from kdht.client._datagram import Sent
 
 START_LATE = 0.03
 START_RTO = 0.25
@@ -28,6 +29,7 @@ LAST_PROBE = 30.0
 DIRECT_MISSES = 3
 DIRECT_PAUSE = 60.0
 """Seconds."""
+MAX_MISSED = 256
 
 HEDGE_SHARE = 0.1
 """What every request adds to the hedges that may be sent."""
@@ -151,7 +153,7 @@ class DirectAnswers:
     """Whether to ask for answers from any node's address, if that is `allowed` at all.
 
     Through a NAT or a stateful firewall they do not come: after DIRECT_MISSES tries in a row without one, each sent after the
-    one before was missed, none is asked for during DIRECT_PAUSE.
+    one before was missed, none is asked for during DIRECT_PAUSE, unless one of them comes after all: then all is only slow.
     """
 
     def __init__(self, allowed: bool) -> None:
@@ -159,6 +161,8 @@ class DirectAnswers:
         self._misses = 0
         self._missed_at = float("-inf")
         self._again_at = float("-inf")
+        self._asked: dict[int, int] = {}
+        """The node that was asked, by the number of the request, of the last tries that were missed."""
 
     def wanted(self, now: float) -> bool:
         return self._allowed and now >= self._again_at
@@ -166,10 +170,20 @@ class DirectAnswers:
     def answered(self) -> None:
         """One came from another node than was asked: what that one has itself says nothing."""
         self._misses = 0
+        self._again_at = float("-inf")
+        self._asked.clear()
 
-    def missed(self, sent: float, now: float) -> None:
-        """A try, of the time `sent`, had no answer in time."""
-        if sent < self._missed_at:
+    def came_late(self, number: int, node: int) -> None:
+        """A datagram for a request that has ended, if it is one of those missed."""
+        if self._asked.get(number, node) != node:
+            self.answered()
+
+    def missed(self, number: int, sent: Sent, now: float) -> None:
+        """A try of the request of that number had no answer in time."""
+        if len(self._asked) == MAX_MISSED:
+            del self._asked[next(iter(self._asked))]
+        self._asked[number] = sent.node
+        if sent.at < self._missed_at:
             return
         self._misses, self._missed_at = self._misses + 1, now
         if self._misses >= DIRECT_MISSES:

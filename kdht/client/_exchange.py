@@ -161,7 +161,7 @@ class Exchange:
         if len(self._sent) - 1 not in self._replied:
             session.entries.missed(last.node, last.at, now)
             if last.direct:
-                session.direct.missed(last.at, now)
+                session.direct.missed(self.number, last, now)
             # Who answered others meanwhile lives: what is dead is behind it, and another way leads around.
             lives = session.entries[last.node].answered_at > last.at and self._tries <= MAX_WAYS
         self._lost += not (is_hedge or lives)

@@ -147,6 +147,8 @@ class Session:
                 pending.received(reply, cookie, index, sent, now)
                 self._settle(pending, before, now)
                 return
+        elif direct and flags == _REPLY_FLAGS:
+            self.direct.came_late(request_id >> TRY_BITS, node)
         self.ignored += 1
 
     def _settle(self, pending: Pending, before: float | None, now: float) -> None:

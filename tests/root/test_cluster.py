@@ -87,7 +87,8 @@ def test_direct_answers_go_past_the_entry_node(cluster: Built) -> None:
     with cluster[1].enter():
         outcome = asyncio.run(get_all(cluster[0], keys(KEYS), gets, direct=True))
     assert outcome == Outcome(right=gets, wrong=[], lost=[])
-    assert relayed(cluster[0]) - before < gets / 100
+    # Hedges, at most a tenth of the gets but for a burst of each client, do not ask for direct answers.
+    assert relayed(cluster[0]) - before < gets / 5
 
 
 @pytest.mark.timeout(600)
