@@ -10,7 +10,7 @@ import random
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,13 +19,15 @@ from rich.console import Console
 from rich.table import Table
 
 from kdht._routing import Core
-from kdht._shared import PORT, Op
+from kdht._shared import PORT, Op, Reason
 from kdht.datapath.base import Datagram
 from kdht.keys import derive
 from kdht.node.replicas import Coordinator, Policy
+from kdht.node.replicas.calls import sign
 from kdht.node.service import Service
-from kdht.storage import GroupWriter, InlineWriter, LevelStore, Stored, Write
-from kdht.wire import Address, Contact, Message
+from kdht.storage import GroupWriter, InlineWriter, LevelStore, Result, Stored, Write, Writer
+from kdht.storage.writer import Done
+from kdht.wire import RECORD, Address, Contact, Message, pack_request
 
 NOW = 1_700_000_000.0
 VALUE_BYTES = 100
@@ -109,8 +111,8 @@ def grouped(store: LevelStore, keys: list[bytes], seconds: float) -> tuple[float
     return written / spent, written / (after.groups - before.groups)
 
 
-def answers(store: LevelStore, keys: list[bytes], forwarded: bool, seconds: float) -> float:
-    """GETs answered a second by Service.handle, on one thread; all are found."""
+def home() -> Core:
+    """Of a node that knows nobody."""
     core = Core()
     core.configure(
         self_id=bytes(20),
@@ -121,16 +123,52 @@ def answers(store: LevelStore, keys: list[bytes], forwarded: bool, seconds: floa
         keys=[(KEY.epoch, KEY.tag)],
         cookie_key=KEY.cookie,
     )
-    sent: list[int] = []
-    coordinator = Coordinator(
+    return core
+
+
+def coordinator_of(core: Core, store: LevelStore, writer: Writer, sent: list[int]) -> Coordinator:
+    """Alone; `sent` gets how many datagrams leave at once."""
+    return Coordinator(
         store=store,
-        writer=InlineWriter(store),
+        writer=writer,
         core=core,
         sources={True: HOME},
         rng=random.Random(1),
         policy=Policy(replicas=1, acks=1),
         send=lambda batch: sent.append(len(batch)),
     )
+
+
+class NoWriter:
+    """Takes all, writes nothing, and says at once that it was done."""
+
+    def submit(self, writes: Sequence[Write], now: float, done: Done) -> bool:
+        done([Result(True, False, 1, 1)] * len(writes))
+        return True
+
+
+def replica(store: LevelStore, keys: list[bytes], size: int, seconds: float) -> float:
+    """STOREs a second that come `size` at a time to a replica, checked, taken and answered; nothing is written."""
+    core, sent = home(), []
+    coordinator = coordinator_of(core, store, NoWriter(), sent)
+    requests = []
+    for key in keys:
+        message = pack_request(Op.STORE, key, 1, RECORD.pack(1, 0, 0) + bytes(VALUE_BYTES), hops=1)
+        sign(core, message, ENTRY, NOW)
+        requests.append(Datagram(bytes(message), ENTRY, HOME, Reason.CONTROL, 0))
+    turns = (requests[start : start + size] for _ in iter(int, 1) for start in range(0, len(keys), size))
+
+    def step() -> int:
+        coordinator.receive(next(turns), NOW)
+        return sent.pop()
+
+    return rate(step, seconds)
+
+
+def answers(store: LevelStore, keys: list[bytes], forwarded: bool, seconds: float) -> float:
+    """GETs answered a second by Service.handle, on one thread; all are found."""
+    core, sent = home(), []
+    coordinator = coordinator_of(core, store, InlineWriter(store), sent)
     service = Service(
         store=store,
         coordinator=coordinator,
@@ -179,6 +217,8 @@ def measure(directory: Path, records: int, seconds: float) -> dict[str, float]:
         "puts_of_what_stands": repeats(store, keys, seconds),
         "service_gets_straight": answers(store, keys[:4096], False, seconds),
         "service_gets_forwarded": answers(store, keys[:4096], True, seconds),
+        "replica_stores_alone": replica(store, keys[:4096], 1, seconds),
+        "replica_stores_in_batches_of_32": replica(store, keys[:4096], BATCH, seconds),
     }
     store.close()
     return figures
