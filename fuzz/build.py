@@ -18,8 +18,10 @@ from fuzz.targets import OF_PYTHON
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "fuzz" / "build"
-EXTENSIONS = ("_*.pyx", "datapath/_hot.pyx", "datapath/_nfqueue.pyx", "storage/_reads.pyx")
-"""Under kdht/: the core, the records at hand, and what reads the kernel's messages and the store."""
+EXTENSIONS = (
+    "_*.pyx", "datapath/_hot.pyx", "datapath/_nfqueue.pyx", "storage/_reads.pyx", "node/replicas/_stores.pyx",
+)  # fmt: skip
+"""Under kdht/: the core, the records at hand, and what reads the kernel's messages, the store and STOREs."""
 
 CHECKS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
 FLAGS = ["-O1", "-g", "-fno-omit-frame-pointer", "-fno-strict-aliasing", "-w", *CHECKS]

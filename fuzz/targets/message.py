@@ -1,9 +1,9 @@
 """The socket datapath's verdict, `core_decide`, on any message from any address, and its `core_bounce` of the
-same bytes, as if ICMP had quoted them.
+same bytes, as if ICMP had quoted them; and what a replica does where it is a control message.
 
 Invariant: a verdict for a reason that kdht.wire agrees with, no byte touched beyond the message,
 and of the message only what the verdict allows; a member's message moves or ends here only with
-right tags, and only a rightly tagged request is answered because of ICMP.
+right tags, and only a rightly tagged request is answered because of ICMP. What is taken for a STORE is a sound one.
 
     | node and fixes | source, low bits | message ...
 """
@@ -11,12 +11,14 @@ right tags, and only a rightly tagged request is answered because of ICMP.
 import random
 from collections.abc import Iterator
 
+from fuzz.targets.replica import check_store
 from fuzz.targets.scene import FIXES, HOME4, HOME6, NODES, NOW, Fix, guard, make_core, mend
 from fuzz.targets.verdicts import check, check_bounce
 from kdht import _shared as shared
 from kdht._routing import Core
-from kdht._shared import Flag, Op
-from kdht.wire import Address, Message
+from kdht._shared import Flag, Op, Reason
+from kdht.datapath.base import Datagram
+from kdht.wire import Address, Message, Record
 
 SOURCES = [
     Address.of(*each)
@@ -52,6 +54,8 @@ def one(data: bytes) -> None:
     outcome = core.decide(guard(message), source, target, NOW)
     check(number, before, bytes(message), outcome, source, target)
     check_bounce(number, before, core.bounce(before, NOW))
+    if outcome.reason is Reason.CONTROL:
+        check_store(core, Datagram(before, source, target, outcome.reason, outcome.max_reply))
 
 
 # --- Where fuzzing starts ----------------------------------------------------------------------
@@ -74,7 +78,7 @@ def messages() -> Iterator[tuple[str, bytes]]:
                 flags=Flag(flags),
                 key=rng.randbytes(shared.ID_LEN),
                 request_id=7,
-                body=bytes(20),
+                body=Record(1, value=b"body").pack() if op is Op.STORE else bytes(20),
                 **(sealed if flags else {}),
             )
             yield f"{op.name.lower()}-{kind}", bytes(message.pack())
