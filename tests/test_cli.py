@@ -83,12 +83,11 @@ def test_stats_count_what_happened(ctl):
     after = json.loads(good(ctl("stats", "--json")))
     assert after["requests"].get("PUT OK", 0) == before["requests"].get("PUT OK", 0) + 1
     # The node of the test before may still be known, and be passed over by a retry.
-    ended = [
-        sum(data["packets"]["socket"][name] for name in ("OWNER", "ATTEMPT_ENDS")) for data in (before, after)
-    ]
+    reasons = ("OWNER", "ATTEMPT_ENDS")
+    ended = [sum(data["packets"]["socket"][name] for name in reasons) for data in (before, after)]
     assert ended[1] > ended[0]
     text = good(ctl("stats")).decode()
-    assert "OWNER" in text
+    assert any(name in text for name in reasons)
     assert "BAD_MAGIC" not in text
     assert "BAD_MAGIC" in good(ctl("stats", "--all")).decode()
 
