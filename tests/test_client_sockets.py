@@ -8,6 +8,7 @@ from scripted_node import ScriptedNode, value_reply
 
 from kdht import Client
 from kdht.client import _sockets as sockets
+from kdht.client._datagram import ANY_NODE
 
 NOBODY = [errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN]
 LOST = [errno.EAGAIN, errno.ENOBUFS, errno.EPERM, errno.EMSGSIZE]
@@ -29,6 +30,9 @@ class FailingSocket:
         if self._errors:
             raise self._errors.pop()
         return b"data"
+
+    def recvfrom(self, limit: int) -> tuple[bytes, tuple[str, int]]:
+        return self.recv(limit), ("192.0.2.1", 5348)
 
 
 @pytest.mark.parametrize("code", NOBODY + LOST, ids=errno.errorcode.get)
@@ -61,6 +65,12 @@ def test_nothing_more(opened, code):
     sock = FailingSocket(code)
     assert list(opened.arrived(0, sock)) == []
     assert list(opened.arrived(0, sock)) == [(0, b"data")] * sockets.BURST
+
+
+def test_an_error_of_a_socket_that_hears_all_says_of_no_node_that_it_is_dead(opened):
+    sock = FailingSocket(errno.ECONNREFUSED)
+    assert list(opened.arrived(ANY_NODE, sock)) == []
+    assert list(islice(opened.arrived(ANY_NODE, sock), 1)) == [(ANY_NODE, b"data")]
 
 
 def test_an_empty_datagram_says_of_no_node_that_it_is_dead():

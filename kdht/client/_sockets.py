@@ -8,6 +8,7 @@ import errno
 import socket
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, TypeAlias
 
 from kdht import _shared as shared
@@ -109,7 +110,7 @@ class Sockets:
                 else:
                     yield node, sock.recv(shared.MAX_DATAGRAM + 1)
             except OSError as error:
-                if error.errno not in NOBODY_THERE:
+                if node == ANY_NODE or error.errno not in NOBODY_THERE:
                     return
                 yield node, None
 
@@ -145,19 +146,17 @@ def _connect_all(infos: Iterable[Info]) -> list[socket.socket]:
 
 
 def send(sock: socket.socket, data: bytes, target: Info | None = None) -> bool:
-    """Send one datagram, where the socket is not connected to `target`; False if nobody is there, as far as this host knows.
+    """Send one datagram, to `target` by a socket that is not connected; False if nobody is there, as far as this host knows.
 
     What this host has no room for, or a filter of its own drops (EPERM), is lost as on the way.
     """
+    transmit = partial(sock.send, data) if target is None else partial(sock.sendto, data, target)
     try:
-        if target is None:
-            sock.send(data)
-        else:
-            sock.sendto(data, target)
+        transmit()
     except ConnectionRefusedError:
         # The kernel reports the earlier datagram in place of sending this one.
         with suppress(OSError):
-            sock.send(data)
+            transmit()
         return False
     except OSError as error:
         return error.errno not in NOBODY_THERE
