@@ -150,6 +150,7 @@ cdef extern from "kdht_shared.h" nogil:
         uint64_t version
         uint32_t ttl
         uint32_t flags
+
     struct kdht_contact:
         uint8_t id[20]
         uint8_t ip[16]

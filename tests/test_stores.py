@@ -18,7 +18,7 @@ from kdht.node.replicas._stores import Stores
 from kdht.node.replicas.clock import HybridClock
 from kdht.node.replicas.reads import untrusted_stored
 from kdht.storage import InlineWriter, MemoryStore, Stored, Write
-from kdht.wire import RECORD, Address, pack_request, verify
+from kdht.wire import FIELD, OFFSET, RECORD, Address, pack_request, verify
 
 NOW = 1_800_000_000.5
 OWN = [Address.of("10.0.0.1", 5348), Address.of("fd00::1", 5348)]
@@ -54,7 +54,7 @@ def store(body: bytes = VALUE, key: bytes = IDS[1], target: Address = OWN[0], **
     core = Core()
     configure(core, IDS[1], SENDER)
     calls.sign(core, message, wrong.get("client", SENDER), NOW)
-    message[6] |= wrong.get("flags", 0)
+    message[OFFSET["flags"]] |= wrong.get("flags", 0)
     return Datagram(bytes(message), SENDER, target, Reason.CONTROL, 0)
 
 
@@ -105,7 +105,7 @@ def test_a_batch_is_one_job_and_its_answers_leave_together():
     assert replica.stores.take(batch, NOW) == [fetch, reply]
     assert [len(job) for job in replica.jobs] == [6]
     assert [len(answers) for answers in replica.sent] == [6]
-    assert [each.data[16:36] for each in replica.sent[0]] == [write.key for write in replica.jobs[0]]
+    assert [each.data[FIELD["key"]] for each in replica.sent[0]] == [write.key for write in replica.jobs[0]]
     assert replica.clock.next(0.0) == 8, "above all versions that it has seen"
 
 

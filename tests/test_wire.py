@@ -108,7 +108,7 @@ def test_every_truncation_is_a_bad_packet(vector):
         (LONGEST + b"\0", "TOO_LONG"),
         (LONGEST + bytes(64_000), "TOO_LONG"),
         (changed(PLAIN, "flags", 0x08), "BAD_FLAGS"),
-            (changed(PLAIN, "flags", 0x05), "BAD_FLAGS"),
+        (changed(PLAIN, "flags", 0x05), "BAD_FLAGS"),
         (changed(PLAIN, "flags", 0x80), "BAD_FLAGS"),
         (changed(PLAIN, "op", 0), "BAD_OP"),
         (changed(PLAIN, "op", shared.LAST_ROUTED_OP + 1), "BAD_OP"),

@@ -30,8 +30,9 @@ class Client:
     """Gets and puts values through any of `nodes` ("host:port", "[v6]:port" or a host alone).
 
     `timeout` is what one request may take in all, seconds, and `attempts` how often it is
-    tried within it. `direct`: this host can be reached from every node, so reads are answered by the one that
-    has the value and not by way of the one asked; where such answers do not come, the others do. Every method raises RequestTimeout without an answer, and RequestError
+    tried within it. `direct`: this host can be reached from every node, so reads are answered by the
+    one that has the value and not by way of the one asked; where such answers do not come, the others
+    do. Every method raises RequestTimeout without an answer, and RequestError
     when the cluster refuses. Not thread-safe: each thread has its own client.
     """
 
