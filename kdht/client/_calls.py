@@ -3,14 +3,13 @@
 No I/O, and nothing of tries and time-outs: that is `_exchange`.
 """
 
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 from kdht import _shared as shared
 from kdht._shared import Op, RecordFlag, Status
+from kdht.client._arguments import Key, data_of, name_of, whole_number
 from kdht.errors import BadPacket, Conflict, NotFound, RequestError, Unconfirmed, ValueTooLarge
 from kdht.wire import Buffer, Contact, Record, hash_key, parse_contacts
-
-Key: TypeAlias = str | bytes
 
 # What the fields hold.
 MAX_TTL = 2**32 - 1
@@ -41,9 +40,11 @@ class Call(NamedTuple):
     """Whether it must not be decided twice: the first retry takes the best way again."""
     tag: int = 0
     """What the caller of many knows it by."""
+    part: str = ""
+    """Of a large value: what this request is about, for messages."""
 
     def __str__(self) -> str:
-        return f"{self.op.name.lower()} {self.name!r}"
+        return f"{self.op.name.lower()} {self.name!r}{self.part and ', '}{self.part}"
 
 
 class Answer(NamedTuple):
@@ -98,12 +99,17 @@ def conflict(call: Call, version: int) -> Conflict:
     return Conflict(f"{call}: {stands}", version=version)
 
 
+def _call(op: Op, key: Key, body: bytes = b"", **how: Any) -> Call:
+    """Raises TypeError and ValueError for a key that is none."""
+    name = name_of(key)
+    return Call(op, name, hash_key(name), body, **how)
+
+
 def get(key: Key, max_value: int = shared.MAX_VALUE, *, quorum: bool = False) -> Call:
     """Raises ValueError unless `max_value`, bytes, is 0 to MAX_VALUE."""
-    if not 0 <= max_value <= shared.MAX_VALUE:
-        raise ValueError(f"max_value is a number from 0 to {shared.MAX_VALUE}, not {max_value}")
+    most = whole_number("max_value", max_value, 0, shared.MAX_VALUE)
     op = Op.QUORUM_GET if quorum else Op.GET
-    return Call(op, key, hash_key(key), max_reply=shared.RECORD_LEN + max_value, hedged=True)
+    return _call(op, key, max_reply=shared.RECORD_LEN + most, hedged=True)
 
 
 def check_ttl(ttl: int | None) -> None:
@@ -114,24 +120,25 @@ def check_ttl(ttl: int | None) -> None:
 
 def put(key: Key, value: Buffer, ttl: int | None, if_version: int | None = None) -> Call:
     """Raises ValueTooLarge, and ValueError for a TTL or a version that cannot be."""
-    if len(value) > shared.MAX_VALUE:
+    data = data_of(value)
+    if len(data) > shared.MAX_VALUE:
         raise ValueTooLarge(
-            f"put {key!r}: a value has at most {shared.MAX_VALUE} bytes, this one has {len(value)}"
+            f"put {key!r}: a value has at most {shared.MAX_VALUE} bytes, this one has {len(data)}"
         )
     check_ttl(ttl)
     if if_version is None:
-        return Call(Op.PUT, key, hash_key(key), Record(ttl=ttl or 0, value=bytes(value)).pack())
-    body = _condition(if_version, least=0)._replace(ttl=ttl or 0, value=bytes(value)).pack()
-    return Call(Op.PUT, key, hash_key(key), body, accepts=CONFLICT, conditional=True)
+        return _call(Op.PUT, key, Record(ttl=ttl or 0, value=data).pack())
+    body = _condition(if_version, least=0)._replace(ttl=ttl or 0, value=data).pack()
+    return _call(Op.PUT, key, body, accepts=CONFLICT, conditional=True)
 
 
 def delete(key: Key, if_version: int | None = None) -> Call:
     """Raises ValueError for a version that cannot be."""
     if if_version is None:
-        return Call(Op.DELETE, key, hash_key(key), accepts=NOT_FOUND)
+        return _call(Op.DELETE, key, accepts=NOT_FOUND)
     body = _condition(if_version, least=1).pack()
     accepts = CONFLICT | NOT_FOUND
-    return Call(Op.DELETE, key, hash_key(key), body, accepts=accepts, conditional=True)
+    return _call(Op.DELETE, key, body, accepts=accepts, conditional=True)
 
 
 def _condition(if_version: int, *, least: int) -> Record:
@@ -144,13 +151,13 @@ def watch(key: Key, lease: int) -> Call:
     """Raises ValueError unless `lease` is 1 to MAX_LEASE seconds."""
     if not (isinstance(lease, int) and 1 <= lease <= MAX_LEASE):
         raise ValueError(f"a lease is a number of seconds from 1 to {MAX_LEASE}, not {lease!r}")
-    return Call(Op.WATCH, key, hash_key(key), lease.to_bytes(4, "big"), accepts=NOT_FOUND)
+    return _call(Op.WATCH, key, lease.to_bytes(4, "big"), accepts=NOT_FOUND)
 
 
 def trace(key: Key, hops: int) -> Call:
     """What the node answers that is `hops` nodes away, the entry node being the first."""
     accepts = frozenset({Status.HOPS_ENDED})
-    return Call(Op.TRACE, key, hash_key(key), hops=hops, accepts=accepts, walks_around=False)
+    return _call(Op.TRACE, key, hops=hops, accepts=accepts, walks_around=False)
 
 
 def record(answer: Answer) -> Record:

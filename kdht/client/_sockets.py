@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, TypeAlias
 
 from kdht import _shared as shared
-from kdht.client._datagram import ANY_NODE, MAX_ATTEMPTS, Send
+from kdht.client._datagram import ANY_NODE, Send
 from kdht.errors import ConfigError, RequestError
 from kdht.wire import split_port
 
@@ -36,14 +36,6 @@ def node_list(nodes: str | Sequence[str]) -> list[tuple[str, int]]:
         return [split_port(text) for text in texts]
     except ValueError as error:
         raise ConfigError(f'a node is "host:port", "[v6]:port" or a host alone: {error} in {texts}') from None
-
-
-def check_limits(timeout: float, attempts: int) -> None:
-    """Raises ConfigError for limits under which nothing could be answered."""
-    if not timeout > 0:
-        raise ConfigError(f"timeout is a number of seconds above 0, not {timeout!r}")
-    if not 1 <= attempts <= MAX_ATTEMPTS:
-        raise ConfigError(f"attempts is a number from 1 to {MAX_ATTEMPTS}, not {attempts!r}")
 
 
 def unresolved(host: str, error: OSError) -> ConfigError:

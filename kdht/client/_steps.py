@@ -10,7 +10,8 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from kdht._shared import Status
 from kdht.client import _calls as calls
-from kdht.client._calls import Answer, Call, Hop, Key
+from kdht.client._arguments import Key
+from kdht.client._calls import Answer, Call, Hop
 from kdht.client._exchange import Exchange
 from kdht.client._session import Session
 from kdht.errors import NotFound, RequestTimeout

@@ -10,13 +10,15 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from kdht import _shared as shared
+from kdht.client import _arguments as arguments
 from kdht.client import _calls as calls
 from kdht.client import _large as large
 from kdht.client import _sockets as sockets
 from kdht.client import _steps as steps
-from kdht.client._calls import Answer, Call, Hop, Key
+from kdht.client._arguments import Key, Source
+from kdht.client._calls import Answer, Call, Hop
 from kdht.client._driver import CLOSED, Driver
-from kdht.client._large import Progress, Source
+from kdht.client._large import Progress
 from kdht.client._manifest import UPLOAD_ID_LEN
 from kdht.client._session import Session
 from kdht.client._steps import WINDOW, Many, Steps
@@ -90,7 +92,7 @@ class AsyncClient:
         self, key: Key, source: Source, ttl: int | None = None, *, progress: Progress = large.no_progress
     ) -> int:
         """Store up to 64 MiB, in many requests; the version. Raises ValueTooLarge."""
-        data = large.whole(source)
+        data = arguments.whole(source)
         return await self._run(large.put(key, data, ttl, progress, time.time(), os.urandom(UPLOAD_ID_LEN)))
 
     async def get_large(self, key: Key, *, progress: Progress = large.no_progress) -> bytes:
