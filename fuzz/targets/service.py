@@ -16,7 +16,7 @@ from fuzz.targets.events import Reader
 from fuzz.targets.scene import HOME4, KEYS, NOW
 from kdht import _shared as shared
 from kdht._routing import Core
-from kdht._shared import Flag, Op, Reason, RecordFlag, Status, Verdict
+from kdht._shared import Flag, Op, Reason, Status, Verdict
 from kdht.datapath.base import Datagram, Outgoing
 from kdht.errors import BadPacket
 from kdht.node.replicas import Coordinator, Policy
@@ -29,8 +29,12 @@ from kdht.wire import (
     Record,
     make_cookie,
     pack_contacts,
+    pack_decided,
+    pack_write,
     parse,
     parse_contacts,
+    parse_store,
+    parse_write,
     verify,
 )
 
@@ -198,18 +202,17 @@ class World:
             return Status.NOT_RESPONSIBLE, b""
         try:
             is_empty = request.op is Op.DELETE and not request.body
-            record = Record() if is_empty else Record.parse(request.body)
+            record, condition = (Record(), None) if is_empty else parse_write(request.body)
         except BadPacket:
             return Status.BAD_REQUEST, b""
-        conditional = record.flags == RecordFlag.IF_VERSION
-        if not conditional and (record.flags or record.version):
+        if record.flags:
             return Status.BAD_REQUEST, b""
-        if (conditional or request.op is Op.PUT) and allowed < shared.RECORD_LEN:
+        if (condition is not None or request.op is Op.PUT) and allowed < shared.RECORD_LEN:
             return Status.OK, bytes(shared.RECORD_LEN)  # too much to say: it is refused for that
         if request.op is Op.DELETE and (record.value or record.ttl):
             return Status.BAD_REQUEST, b""
         was = self._held(request.key)
-        if conditional and record.version != (was.version if was else 0):
+        if condition is not None and condition != (was.version if was else 0):
             return Status.CONFLICT, Record(was.version if was else 0).pack()
         if request.op is Op.DELETE:
             self.values.pop(request.key, None)
@@ -228,6 +231,11 @@ def check_body(body: bytes) -> None:
     record = _parsed(Record.parse, body)
     assert (record is None) == (len(body) < shared.RECORD_LEN)
     assert record is None or record.pack() == body
+    for parse_body, pack in ((parse_write, pack_write), (parse_store, pack_decided)):
+        written = _parsed(parse_body, body)
+        if written is not None:
+            plain, extra = written
+            assert (plain.pack() if extra is None else pack(plain, extra)) == body
     contacts = _parsed(parse_contacts, body)
     assert (contacts is None) == bool(len(body) % shared.CONTACT_LEN)
     assert contacts is None or pack_contacts(contacts) == body
@@ -296,11 +304,11 @@ def seeds() -> Iterator[tuple[str, bytes]]:
     yield "not-responsible", b"\1" + line + request(Op.TRACE, 2, PROVEN, hops=1)
     line = request(Op.PUT, 0, RECORD, takes=15) + request(Op.PUT, 0, RECORD, body=bytes(1104))
     yield "sizes", b"\0" + line + request(Op.GET, takes=100) + request(Op.PUT, body=bytes(15))
-    condition = Record(version=0, flags=RecordFlag.IF_VERSION, value=b"x").pack()
+    condition = pack_write(Record(value=b"x"), 0)
     line = (
         request(Op.PUT, body=condition)
         + request(Op.PUT, body=condition)
-        + request(Op.DELETE, body=condition[:16])
+        + request(Op.DELETE, body=condition[:24])
     )
     yield "conditions", b"\0" + line + request(Op.DELETE) + request(Op.PUT, body=condition)
     record = Record(version=1, value=b"x").pack()

@@ -6,10 +6,10 @@ No I/O, and nothing of tries and time-outs: that is `_exchange`.
 from typing import Any, NamedTuple
 
 from kdht import _shared as shared
-from kdht._shared import Op, RecordFlag, Status
+from kdht._shared import Op, Status
 from kdht.client._arguments import Key, data_of, name_of, whole_number
 from kdht.errors import BadPacket, Conflict, NotFound, RequestError, Unconfirmed, ValueTooLarge
-from kdht.wire import Buffer, Contact, Record, hash_key, parse_contacts
+from kdht.wire import Buffer, Contact, Record, hash_key, pack_write, parse_contacts
 
 # What the fields hold.
 MAX_TTL = 2**32 - 1
@@ -70,7 +70,6 @@ class Hop(NamedTuple):
 
 
 NOT_FOUND = frozenset({Status.NOT_FOUND})
-CONFLICT = frozenset({Status.CONFLICT})
 
 REFUSALS: dict[Status, tuple[type[RequestError], str]] = {
     Status.NOT_FOUND: (NotFound, "the key has no value"),
@@ -83,6 +82,8 @@ REFUSALS: dict[Status, tuple[type[RequestError], str]] = {
     Status.HOPS_ENDED: (RequestError, "the hop limit ended before the responsible node"),
     Status.CONFLICT: (Conflict, "another version stands than the condition says"),
     Status.UNREACHABLE: (RequestError, "the next node on the way is gone"),
+    Status.BAD_VERSION: (RequestError, "the write's version is too old, or far from the cluster's time"),
+    Status.BAD_VERSION: (RequestError, "a newer version stands, or this host's clock is far off; nothing was changed"),
     Status.UNCONFIRMED: (Unconfirmed, "too few replicas answered: it may have been done or not"),
 }
 
@@ -121,30 +122,26 @@ def check_ttl(ttl: int | None) -> None:
 def put(key: Key, value: Buffer, ttl: int | None, if_version: int | None = None) -> Call:
     """Raises ValueTooLarge, and ValueError for a TTL or a version that cannot be."""
     data = data_of(value)
-    if len(data) > shared.MAX_VALUE:
-        raise ValueTooLarge(
-            f"put {key!r}: a value has at most {shared.MAX_VALUE} bytes, this one has {len(data)}"
-        )
+    most = shared.MAX_VALUE if if_version is None else shared.MAX_CONDITIONAL_VALUE
+    if len(data) > most:
+        what = "a value" if if_version is None else "the value of a conditional put"
+        raise ValueTooLarge(f"put {key!r}: {what} has at most {most} bytes, this one has {len(data)}")
     check_ttl(ttl)
-    if if_version is None:
-        return _call(Op.PUT, key, Record(ttl=ttl or 0, value=data).pack())
-    body = _condition(if_version, least=0)._replace(ttl=ttl or 0, value=data).pack()
-    return _call(Op.PUT, key, body, accepts=CONFLICT, conditional=True)
+    return _write(Op.PUT, key, Record(ttl=ttl or 0, value=data), if_version, frozenset())
 
 
 def delete(key: Key, if_version: int | None = None) -> Call:
     """Raises ValueError for a version that cannot be."""
-    if if_version is None:
-        return _call(Op.DELETE, key, accepts=NOT_FOUND)
-    body = _condition(if_version, least=1).pack()
-    accepts = CONFLICT | NOT_FOUND
-    return _call(Op.DELETE, key, body, accepts=accepts, conditional=True)
+    return _write(Op.DELETE, key, Record(), if_version, NOT_FOUND)
 
 
-def _condition(if_version: int, *, least: int) -> Record:
-    if not (isinstance(if_version, int) and least <= if_version <= MAX_VERSION):
-        raise ValueError(f"if_version is a number from {least} to {MAX_VERSION}, or None, not {if_version!r}")
-    return Record(version=if_version, flags=int(RecordFlag.IF_VERSION))
+def _write(op: Op, key: Key, record: Record, condition: int | None, accepts: frozenset[Status]) -> Call:
+    if condition is None:
+        return _call(op, key, record.pack(), accepts=accepts)
+    least = 0 if op is Op.PUT else 1
+    if not (isinstance(condition, int) and least <= condition <= MAX_VERSION):
+        raise ValueError(f"if_version is a number from {least} to {MAX_VERSION}, or None, not {condition!r}")
+    return _call(op, key, pack_write(record, condition), accepts=accepts, conditional=True)
 
 
 def watch(key: Key, lease: int) -> Call:

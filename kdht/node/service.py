@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 from kdht._routing import Core
-from kdht._shared import HEADER_LEN, RECORD_LEN, Op, Reason, RecordFlag, Status
+from kdht._shared import HEADER_LEN, RECORD_LEN, Op, Reason, Status
 from kdht.datapath._hot import HotRecords
 from kdht.datapath.base import Datagram, Outgoing
 from kdht.errors import BadPacket, StorageError
@@ -29,7 +29,7 @@ from kdht.node.replicas.watch import Watches
 from kdht.node.replicas.writes import Written
 from kdht.node.reply import Replier
 from kdht.storage import Store, Stored, visible
-from kdht.wire import FIELD, OFFSET, RECORD, Contact, Record, pack_contacts
+from kdht.wire import FIELD, OFFSET, RECORD, Contact, Record, pack_contacts, parse_write
 
 _OP = OFFSET["op"]
 _KEY = FIELD["key"]
@@ -222,16 +222,14 @@ class Service:
             return Status.NOT_RESPONSIBLE
         try:
             body = data[HEADER_LEN:]
-            asked = Record.parse(body) if body or data[_OP] == Op.PUT else Record()
+            asked, condition = parse_write(body) if body or data[_OP] == Op.PUT else (Record(), None)
         except BadPacket:
             return Status.BAD_REQUEST
-        conditional = asked.flags == RecordFlag.IF_VERSION
-        if not conditional and (asked.flags or asked.version):
+        if asked.flags:
             return Status.BAD_REQUEST
-        if (conditional or data[_OP] == Op.PUT) and request.max_reply < RECORD_LEN:
+        if (condition is not None or data[_OP] == Op.PUT) and request.max_reply < RECORD_LEN:
             # Said before anything is written: the confirmation could not be sent.
             return self._replier.refusal(request, RECORD_LEN, int(turn.now))
-        condition = asked.version if conditional else None
         if data[_OP] == Op.DELETE:
             if asked.value or asked.ttl:
                 return Status.BAD_REQUEST
