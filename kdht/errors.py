@@ -103,6 +103,10 @@ class RequestTimeout(RequestError):
     """No answer within the time-out, after all retries."""
 
 
+class PortClosed(RequestTimeout):
+    """No answer: the port of every node that the client may ask is closed."""
+
+
 class NotFound(RequestError, KeyError):
     """The key has no value."""
 

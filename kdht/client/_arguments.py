@@ -69,7 +69,9 @@ def _read(read: Callable[[int], bytes | None]) -> bytes:
         if isinstance(part, str):
             raise TypeError('a large value is read from a binary file: open it with "rb"')
         if part is None:
-            raise BlockingIOError("the file has nothing to read now: a large value is read from one that waits")
+            raise BlockingIOError(
+                "the file has nothing to read now: a large value is read from one that waits"
+            )
         if not part:
             break
         parts.append(part)

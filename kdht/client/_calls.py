@@ -36,8 +36,6 @@ class Call(NamedTuple):
     """Whether retries take other ways than the best, by `attempt`."""
     hedged: bool = False
     """Whether a second try may follow before the first is lost."""
-    conditional: bool = False
-    """Whether it must not be decided twice: the first retry takes the best way again."""
     tag: int = 0
     """What the caller of many knows it by."""
     part: str = ""
@@ -51,11 +49,9 @@ class Answer(NamedTuple):
     """The reply that ended a request."""
 
     status: Status
-    body: bytes
-    rtt: float
+    body: bytes = b""
+    rtt: float = 0.0
     """Seconds from the try that it answers."""
-    ambiguous: bool = False
-    """Whether an earlier or later try may have been carried out too."""
 
 
 class Hop(NamedTuple):
@@ -83,15 +79,20 @@ REFUSALS: dict[Status, tuple[type[RequestError], str]] = {
     Status.CONFLICT: (Conflict, "another version stands than the condition says"),
     Status.UNREACHABLE: (RequestError, "the next node on the way is gone"),
     Status.BAD_VERSION: (RequestError, "the write's version is too old, or far from the cluster's time"),
-    Status.BAD_VERSION: (RequestError, "a newer version stands, or this host's clock is far off; nothing was changed"),
+    Status.BAD_VERSION: (
+        RequestError,
+        "a newer version stands, or this host's clock is far off; nothing was changed",
+    ),
     Status.UNCONFIRMED: (Unconfirmed, "too few replicas answered: it may have been done or not"),
 }
 
 
-def refused(call: Call, status: Status) -> RequestError:
+def refused(call: Call, answer: Answer) -> RequestError:
     """The exception for an answer that is a refusal."""
-    kind, text = REFUSALS[status]
-    return kind(f"{call}: {text}", status.name)
+    if answer.status is Status.CONFLICT:
+        return conflict(call, record(answer).version if answer.body else 0)
+    kind, text = REFUSALS[answer.status]
+    return kind(f"{call}: {text}", answer.status.name)
 
 
 def conflict(call: Call, version: int) -> Conflict:
@@ -141,7 +142,7 @@ def _write(op: Op, key: Key, record: Record, condition: int | None, accepts: fro
     least = 0 if op is Op.PUT else 1
     if not (isinstance(condition, int) and least <= condition <= MAX_VERSION):
         raise ValueError(f"if_version is a number from {least} to {MAX_VERSION}, or None, not {condition!r}")
-    return _call(op, key, pack_write(record, condition), accepts=accepts, conditional=True)
+    return _call(op, key, pack_write(record, condition), accepts=accepts)
 
 
 def watch(key: Key, lease: int) -> Call:

@@ -9,12 +9,11 @@ from typing import TypeAlias
 
 from kdht._shared import Status
 from kdht.client import _calls as calls
-from kdht.client import _steps as steps
 from kdht.client._arguments import Key
 from kdht.client._calls import Call
 from kdht.client._manifest import MAX_UPLOADS, Upload, chunk_name, journal_name, pack_journal, parse_journal
 from kdht.client._steps import Many, Steps
-from kdht.errors import Conflict, RequestError
+from kdht.errors import Conflict, RequestError, Unconfirmed
 from kdht.wire import hash_key
 
 Changed: TypeAlias = Callable[[list[Upload]], list[Upload]]
@@ -22,6 +21,8 @@ Changed: TypeAlias = Callable[[list[Upload]], list[Upload]]
 ABANDONED = 86400
 """Seconds after which an upload that has not ended is taken for dead."""
 TRIES = 32
+MAX_DOUBTS = 2
+"""Changes of one journal that may be UNCONFIRMED: each has taken a request's whole time."""
 
 _NOTHING_SEEN = frozenset({Status.NOT_FOUND, Status.UNCONFIRMED})
 
@@ -69,11 +70,11 @@ class Journal:
         """
 
         def rewritten(uploads: list[Upload]) -> list[Upload]:
-            if upload not in uploads:
+            if all(each.id != upload.id for each in uploads):
                 raise Ended(
                     f"put {self._key!r}: the upload was ended by a delete or by newer ones, or took longer than a day"
                 )
-            return [each._replace(version=version) if each == upload else each for each in uploads]
+            return [each._replace(version=version) if each.id == upload.id else each for each in uploads]
 
         return (yield from self._change(rewritten))
 
@@ -96,6 +97,8 @@ class Journal:
         return call._replace(name=self._key, part=f"chunk {number + 1} of {upload.chunks}")
 
     def _with_another(self, uploads: list[Upload], upload: Upload) -> list[Upload]:
+        if upload in uploads:
+            return uploads  # by a write of which this client did not know that it was done
         if len(uploads) >= MAX_UPLOADS:
             over = [each for each in uploads if self.is_over(each, uploads)]
             raise _Full(over or [min(uploads, key=lambda each: (each.version > 0, each.started))])
@@ -114,8 +117,11 @@ class Journal:
         return parse_journal(record.value), record.version
 
     def _change(self, change: Changed) -> Steps[list[Upload]]:
-        """Read, change and write it, again if another client came between; what it names then."""
-        now = self._now
+        """Read, change and write it, again if another client came between; what it names then.
+
+        A write that may have been done or not is read again too: each change finds its own work.
+        """
+        now, doubts = self._now, 0
         for number in range(TRIES):
             before, version = yield from self._read(quorum=number > 0)
             uploads = change([each for each in before if not each.expiry or each.expiry > now])
@@ -123,12 +129,16 @@ class Journal:
             try:
                 if uploads:
                     ttl = max(lifetimes) if all(lifetimes) else None
-                    yield from steps.write(self._about(calls.put(self._name, pack_journal(uploads), ttl, version)))
+                    yield self._about(calls.put(self._name, pack_journal(uploads), ttl, version))
                 elif version:
-                    yield from steps.write(self._about(calls.delete(self._name, version)))
+                    yield self._about(calls.delete(self._name, version))
                 return uploads
             except Conflict:
                 continue
+            except Unconfirmed:
+                doubts += 1
+                if doubts > MAX_DOUBTS:
+                    raise
         raise RequestError(f"put {self._key!r}: too many clients write this key at once")
 
     def _about(self, call: Call) -> Call:
