@@ -161,7 +161,10 @@ def test_busy_after_a_lost_answer_is_not_all_that_is_said(ask):
         return before(request) if store.asked[Op.PUT] == 1 else refuse(Status.BUSY)(None, request)
 
     store.before = busy
-    with store.node() as node, pytest.raises(Unconfirmed, match="may have been done or not.*is busy") as caught:
+    with (
+        store.node() as node,
+        pytest.raises(Unconfirmed, match=r"may have been done or not.*is busy") as caught,
+    ):
         ask(node.name, "put", "k", b"mine")
     assert caught.value.status == "UNCONFIRMED"
     assert store.value("k") == b"mine"

@@ -336,12 +336,14 @@ def test_a_second_interruption_ends_the_clearing_away():
 
 
 def test_errors_name_the_users_key(ask):
-    store = ScriptedStore(lambda request: [refusal(request, Status.BAD_REQUEST)] if request.op == Op.PUT else None)
+    store = ScriptedStore(
+        lambda request: [refusal(request, Status.BAD_REQUEST)] if request.op == Op.PUT else None
+    )
     with store.node() as node, pytest.raises(RequestError, match="put 'big', the journal of its uploads: "):
         ask(node.name, "put_large", "big", VALUE)
     puts = iter(range(1000))
-    store.before = (
-        lambda request: [refusal(request, Status.BAD_REQUEST)] if request.op == Op.PUT and next(puts) else None
+    store.before = lambda request: (
+        [refusal(request, Status.BAD_REQUEST)] if request.op == Op.PUT and next(puts) else None
     )
     with store.node() as node, pytest.raises(RequestError, match=r"put 'big', chunk \d+ of 21: "):
         ask(node.name, "put_large", "big", VALUE)
@@ -349,8 +351,8 @@ def test_errors_name_the_users_key(ask):
     with store.node() as node:
         ask(node.name, "put_large", "big", VALUE)
         manifest = hash_key("big")
-        store.before = (
-            lambda request: [refusal(request, Status.BAD_REQUEST)] if request.key != manifest else None
+        store.before = lambda request: (
+            [refusal(request, Status.BAD_REQUEST)] if request.key != manifest else None
         )
         with pytest.raises(RequestError, match=r"get 'big', chunk \d+ of 21: "):
             ask(node.name, "get_large", "big")

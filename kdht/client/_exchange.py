@@ -151,7 +151,7 @@ class Exchange:
         status = reply.status
         if status is Status.OK or status not in _NOT_THE_END or status in self.call.accepts:
             return False
-        _NOT_THE_END[status](self, reply, cookie, index, now)
+        getattr(self, _NOT_THE_END[status])(reply, cookie, index, now)
         return True
 
     def _conclude(self, reply: Answer, index: int, now: float) -> None:
@@ -286,12 +286,12 @@ class Exchange:
 
 _TELLS_NO_TIME = frozenset({Status.UNCONFIRMED, Status.UNREACHABLE})
 """The first took as long as its coordinator was ready to wait, the second ended on the way."""
-_NOT_THE_END: dict[Status, Callable[[Exchange, Answer, int, int, float], None]] = {
-    Status.COOKIE_NEEDED: Exchange._show_cookie,
-    Status.NOT_RESPONSIBLE: Exchange._walked_too_far,
-    Status.STORAGE_FAILED: Exchange._other_replica,
-    Status.BUSY: Exchange._try_later,
-    Status.UNCONFIRMED: Exchange._try_later,
-    Status.UNREACHABLE: Exchange._other_way,
+_NOT_THE_END: dict[Status, str] = {
+    Status.COOKIE_NEEDED: Exchange._show_cookie.__name__,
+    Status.NOT_RESPONSIBLE: Exchange._walked_too_far.__name__,
+    Status.STORAGE_FAILED: Exchange._other_replica.__name__,
+    Status.BUSY: Exchange._try_later.__name__,
+    Status.UNCONFIRMED: Exchange._try_later.__name__,
+    Status.UNREACHABLE: Exchange._other_way.__name__,
 }
-"""What else a reply may lead to than the end."""
+"""The methods for what else a reply may lead to than the end; a kind of request may have its own."""
