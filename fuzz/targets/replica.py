@@ -25,7 +25,7 @@ def check_store(core: Core, arrived: Datagram) -> None:
 
     def submit(writes: Sequence[Write], now: float, done: Callable[[object], None]) -> bool:
         written.extend(writes)
-        done([Result(len(each.record.value) % 2 == 0, False, 7, 7) for each in writes])
+        done([Result(len(each.record.value) % 2 == 0, False, 7) for each in writes])
         return True
 
     rest = Stores(core, OWN, submit, sent.extend, HybridClock(), Counter()).take([arrived], NOW)
