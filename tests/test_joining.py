@@ -1,0 +1,108 @@
+"""Nodes that join, one or many at once, while clients read and write: nothing that stands is said not to be there.
+
+The virtual cluster is the daemon's code under a virtual clock, and the clients' requests are the library's.
+"""
+
+from functools import partial
+from random import Random
+
+import pytest
+
+from kdht.client import _calls as calls
+from kdht.client._exchange import Exchange
+from kdht.errors import KdhtError, NotFound
+from kdht.lab.virtual import VirtualCluster
+from kdht.lab.virtual.client import VirtualRequest
+from kdht.node.replicas import Policy
+from kdht.storage import Stored, Write
+from kdht.wire import Address, hash_key
+
+RATE = 50
+"""Requests a virtual second."""
+SOON = 90.0
+
+
+class Watched:
+    """A cluster with `count` values, whose clients count every wrong word."""
+
+    def __init__(self, seed: int, old: int, count: int, *, loss: float = 0.0) -> None:
+        self.rng = Random(f"joining {seed}")
+        self.cluster = VirtualCluster(seed, policy=Policy(), loss=loss)
+        self.cluster.grow(old, pause=0.5)
+        self.cluster.run(15)
+        self.names = [f"value {number}" for number in range(count)]
+        for name in self.names:
+            self._load(hash_key(name))
+        self.false_not_found: list[str] = []
+        self.overwritten: list[str] = []
+        self.failed: list[KdhtError] = []
+        self.good = 0
+        self._port = 1024
+
+    def _load(self, key: bytes) -> None:
+        wanted = int.from_bytes(key, "big")
+        members = sorted(
+            self.cluster.members, key=lambda each: int.from_bytes(each.contact.id, "big") ^ wanted
+        )
+        for member in members[:3]:
+            assert member.records is not None
+            member.records.store.apply([Write(key, Stored(7, 0, 0, b"stands"))], self.cluster.network.now)
+
+    def ask_for(self, seconds: float) -> None:
+        """Load for so long: reads, and conditional writes of what is thought not to be there."""
+        end = self.cluster.network.now + seconds
+        while self.cluster.network.now < end:
+            self._ask()
+            self.cluster.run(1 / RATE)
+        self.cluster.run(6)
+
+    def _ask(self) -> None:
+        name = self.rng.choice(self.names)
+        if self.rng.random() < 0.2:
+            call, ended = calls.put(name, b"lost", None, if_version=0), self._put
+        else:
+            call, ended = calls.get(name, quorum=self.rng.random() < 0.3), self._got
+        self._port = 1024 + (self._port - 1023) % 60000
+        VirtualRequest(
+            self.cluster.network,
+            Address.of("192.0.2.7", self._port),
+            [self.rng.choice(self.cluster.members).contact.address for _ in range(2)],
+            call,
+            partial(ended, name),
+            self.rng,
+        )
+
+    def _got(self, name: str, exchange: Exchange, seconds: float) -> None:
+        try:
+            exchange.result()
+        except NotFound:
+            self.false_not_found.append(name)
+        except KdhtError as error:
+            self.failed.append(error)
+        else:
+            self.good += 1
+
+    def _put(self, name: str, exchange: Exchange, seconds: float) -> None:
+        try:
+            answer = exchange.result()
+        except KdhtError as error:
+            self.failed.append(error)
+        else:
+            if answer.status.name == "OK":
+                self.overwritten.append(name)
+
+    def is_ready(self) -> bool:
+        return all(member.node.ready for member in self.cluster.members)
+
+    def expect_no_wrong_word(self) -> None:
+        assert (self.false_not_found, self.overwritten) == ([], [])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_three_nodes_that_nine_join_at_once_lose_no_value(seed: int) -> None:
+    watched = Watched(seed, 3, 400)
+    watched.cluster.grow(9)
+    watched.ask_for(30)
+    watched.expect_no_wrong_word()
+    assert watched.is_ready()
+    assert watched.good > 20 * RATE * 0.8
