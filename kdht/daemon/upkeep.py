@@ -49,6 +49,7 @@ def keep(
     options = RepairOptions(replicas=replication.replicas, rate=replication.repair_rate)
     repair = node.keep(store, options, drop)
     coordinator.is_settled = repair.is_settled
+    coordinator.holds = repair.holds
     coordinator.on_missed = repair.missed
     if hot:
         repair.on_unsettled = hot.clear

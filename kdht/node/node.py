@@ -160,6 +160,8 @@ class Node:
     def tick(self, now: float) -> None:
         """Do what is due: time-outs, probes, refreshes."""
         self._context.timers.run(now)
+        if self.repair is not None:
+            self.repair.go_on(now)
 
     def unreachable(self, address: Address, now: float) -> None:
         """ICMP said so: the contact there is left out of what is published until it answers a ping."""

@@ -69,6 +69,8 @@ class Coordinator:
         it, so it refuses writes, and says of a miss that too few were asked. Whoever starts one sets this False."""
         self.is_settled: Callable[[bytes], bool] = lambda key: True
         """Whether this node has caught up with the other replicas of a key. Thread-safe."""
+        self.holds: Callable[[bytes], bool] = lambda key: self.is_settled(key)
+        """The same, or this node was a replica and those that are now have not all caught up. Thread-safe."""
         self.on_missed: Callable[[bytes], None] = lambda key: None
         """Hears of a key of which some replica did not confirm a write. Any thread."""
         self.on_strays: Callable[[list[Datagram]], None] = self._unmatched
@@ -230,7 +232,7 @@ class Coordinator:
     def _fetch(self, request: Datagram, now: float) -> Outgoing:
         self.counters["fetches"] += 1
         key = request.data[_KEY]
-        caught_up = self.is_settled(key)  # before the look: what came in between does no harm
+        caught_up = self.holds(key)  # before the look: what came in between does no harm
         try:
             record = self._store.get(key, now)
         except StorageError:
