@@ -11,7 +11,7 @@ import pytest
 from kdht.client import _calls as calls
 from kdht.client._exchange import Exchange
 from kdht.errors import KdhtError, NotFound
-from kdht.lab.virtual import VirtualCluster
+from kdht.lab.virtual import VirtualCluster, contact_of
 from kdht.lab.virtual.client import VirtualRequest
 from kdht.node.replicas import Policy
 from kdht.storage import Stored, Write
@@ -106,3 +106,53 @@ def test_three_nodes_that_nine_join_at_once_lose_no_value(seed: int) -> None:
     watched.expect_no_wrong_word()
     assert watched.is_ready()
     assert watched.good > 20 * RATE * 0.8
+
+
+def test_twenty_four_that_join_twenty_four_at_once_lose_no_value() -> None:
+    watched = Watched(4, 24, 300)
+    watched.cluster.grow(24)
+    watched.ask_for(20)
+    watched.expect_no_wrong_word()
+    assert watched.is_ready()
+
+
+def test_sixteen_that_join_one_after_the_other_lose_no_value() -> None:
+    watched = Watched(5, 1, 200)
+    for _ in range(15):
+        watched.cluster.grow(1)
+        watched.ask_for(1.0)
+    watched.ask_for(10)
+    watched.expect_no_wrong_word()
+    assert watched.is_ready()
+
+
+def test_a_lossy_network_makes_no_wrong_word_of_a_join() -> None:
+    watched = Watched(6, 3, 200, loss=0.05)
+    watched.cluster.grow(6)
+    watched.ask_for(30)
+    watched.expect_no_wrong_word()
+
+
+def test_a_cluster_whose_hosts_are_replaced_one_by_one_loses_no_value() -> None:
+    watched = Watched(7, 3, 300)
+    for number in range(4, 7):
+        leaver = watched.cluster.members[0]
+        watched.cluster.add(number, bootstrap=watched.cluster.contacts())
+        watched.ask_for(10)
+        assert watched.is_ready()
+        leaver.node.drain(watched.cluster.network.now)
+        leaver.flush()
+        watched.cluster.members.remove(leaver)
+        watched.ask_for(10)
+        leaver.stop()
+    watched.ask_for(10)
+    watched.expect_no_wrong_word()
+
+
+def test_nodes_that_start_in_reverse_order_are_ready_and_lose_no_value() -> None:
+    """The bootstrap contact of all comes last."""
+    cluster = VirtualCluster(8, policy=Policy())
+    for number in range(16, 0, -1):
+        cluster.add(number, bootstrap=[contact_of(1, 8)] if number > 1 else [])
+        cluster.run(0.3)
+    assert cluster.network.run_while(lambda: not all(each.node.ready for each in cluster.members), 40)

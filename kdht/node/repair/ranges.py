@@ -80,6 +80,14 @@ class View:
             return [(range, None)]
         return [part for half in range.split(range.bits + 1) for part in self.parts(half)]
 
+    def elsewhere(self, range: Range) -> list[Range]:
+        """What others keep of a range, split where not the same ones do."""
+        found: dict[Range, None] = {}
+        for part, own in self.parts(range):
+            for share in self._shares_touching(part.start, part.stop) if own is None else ():
+                found[max(part, share.range, key=lambda each: each.bits)] = None
+        return list(found)
+
     def _touches(self, range: Range) -> bool:
         """Whether a share begins in the range."""
         at = bisect_left(self._starts, range.start)

@@ -117,9 +117,9 @@ class Settled:
         with self._lock:
             before, old, self._view = self._area, self._view, view
             own = Intervals(_interval(share.range) for share in view.shares)
-            pushed_out = [] if old is None else _pushed_out(old, view, before)
-            still = [part for each in self._held for part, share in view.parts(each) if share is None]
-            self._hold([*pushed_out, *still])
+            kept = [share.range for share in old.shares] if old is not None else []
+            gone = [part for each in kept for part in view.elsewhere(each) if before.covers(_interval(part))]
+            self._hold([*gone, *(part for each in self._held for part in view.elsewhere(each))])
             self._area = before.within(own)
             self._concern = own.union(self._holding)
             self._peers = {id: peer for id, peer in self._peers.items() if id in view.others}
@@ -239,12 +239,6 @@ class Settled:
 
     def _peer(self, id: bytes) -> _Peer:
         return self._peers.setdefault(id, _Peer())
-
-
-def _pushed_out(old: View, new: View, area: Intervals) -> list[Range]:
-    """What a node had caught up on and no longer keeps."""
-    parts = [pair for share in old.shares for pair in new.parts(share.range)]
-    return [part for part, share in parts if share is None and area.covers(_interval(part))]
 
 
 def _is_excused(peer: _Peer | None, part: Interval) -> bool:
