@@ -25,9 +25,9 @@ SOON = 90.0
 class Watched:
     """A cluster with `count` values, whose clients count every wrong word."""
 
-    def __init__(self, seed: int, old: int, count: int, *, loss: float = 0.0) -> None:
+    def __init__(self, seed: int, old: int, count: int, *, loss: float = 0.0, replicas: int = 3) -> None:
         self.rng = Random(f"joining {seed}")
-        self.cluster = VirtualCluster(seed, policy=Policy(), loss=loss)
+        self.cluster = VirtualCluster(seed, policy=Policy(replicas=replicas), loss=loss)
         self.cluster.grow(old, pause=0.5)
         self.cluster.run(15)
         self.names = [f"value {number}" for number in range(count)]
@@ -44,7 +44,8 @@ class Watched:
         members = sorted(
             self.cluster.members, key=lambda each: int.from_bytes(each.contact.id, "big") ^ wanted
         )
-        for member in members[:3]:
+        assert self.cluster.policy is not None
+        for member in members[: self.cluster.policy.replicas]:
             assert member.records is not None
             member.records.store.apply([Write(key, Stored(7, 0, 0, b"stands"))], self.cluster.network.now)
 
@@ -90,6 +91,10 @@ class Watched:
         else:
             if answer.status.name == "OK":
                 self.overwritten.append(name)
+
+    def copies(self, name: str) -> int:
+        stores = [each.records.store for each in self.cluster.members if each.records is not None]
+        return sum(store.get(hash_key(name), self.cluster.network.now) is not None for store in stores)
 
     def is_ready(self) -> bool:
         return all(member.node.ready for member in self.cluster.members)
@@ -156,3 +161,27 @@ def test_nodes_that_start_in_reverse_order_are_ready_and_lose_no_value() -> None
         cluster.add(number, bootstrap=[contact_of(1, 8)] if number > 1 else [])
         cluster.run(0.3)
     assert cluster.network.run_while(lambda: not all(each.node.ready for each in cluster.members), 40)
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 3), (3, 5), (3, 2)])
+def test_replicas_are_changed_node_by_node(before: int, after: int) -> None:
+    watched = Watched(9, 6, 200, replicas=before)
+    cluster = watched.cluster
+    cluster.policy = Policy(replicas=after, acks=after // 2 + 1)
+    for number in range(1, 7):
+        contact = contact_of(number, 9)
+        cluster.kill(next(each for each in cluster.members if each.contact == contact))
+        watched.ask_for(1)
+        again = cluster.add(number, bootstrap=cluster.contacts())
+        watched.ask_for(1)
+        assert cluster.network.run_while(lambda again=again: not again.node.ready, 15)  # type: ignore[misc]
+        assert again.node.repair is not None
+        if number < 5:
+            status = again.node.repair.status()
+            assert status["replicas"] == max(before, after)
+            assert status["others_replicas"] == [before]
+    watched.cluster.run(70)  # all have compared with all
+    assert all(each.node.repair.status()["replicas"] == after for each in cluster.members)  # type: ignore[union-attr]
+    watched.expect_no_wrong_word()
+    for name in watched.names:
+        assert watched.copies(name) >= after

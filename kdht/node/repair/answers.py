@@ -107,7 +107,7 @@ class Answers:
         if lacking:
             self._compared.found_lacking(peer, lacking, now)
         reports = [word._replace(digest=mine) for word, mine in zip(words, own, strict=True)]
-        return bodies.pack_reports(self._room.replicas, reports)
+        return bodies.pack_reports(self._room.factor.own, reports)
 
     # OFFER
 

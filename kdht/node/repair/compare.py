@@ -141,7 +141,7 @@ class Comparison:
         self._todo.extendleft(reversed(ranges[fits:]))
         del ranges[fits:], own[fits:], reports[fits:]
         self._room.counters["digests_sent"] += 1
-        body = bodies.pack_ranges(self._room.replicas, list(zip(ranges, reports, strict=True)))
+        body = bodies.pack_ranges(self._room.factor.own, list(zip(ranges, reports, strict=True)))
         done = partial(self._digested, ranges, own)
         if not self._room.ask(Op.DIGEST, self.peer, contact, body, done, now):
             self._fail(now)

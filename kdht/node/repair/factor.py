@@ -22,10 +22,11 @@ class Factor:
         self._others[id] = replicas
         return replicas > self.value or (replicas < self.value and self._greatest() < self.value)
 
-    def renew(self, contacts: Collection[bytes]) -> None:
-        """Take what was heard of these, who live; the others are forgotten."""
+    def renew(self, contacts: Collection[bytes]) -> bool:
+        """Take what was heard of these, who live; the others are forgotten. Whether another number counts now."""
         self._others = {id: replicas for id, replicas in self._others.items() if id in contacts}
-        self.value = self._greatest()
+        before, self.value = self.value, self._greatest()
+        return before != self.value
 
     @property
     def others(self) -> list[int]:

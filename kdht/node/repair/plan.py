@@ -145,7 +145,8 @@ class Plan:
         if not self._joined() and not others:
             self._look_later(LOOK_AGAIN, now)  # cut off: what it keeps are not all the keys
             return
-        room.factor.renew(others)
+        if room.factor.renew(others):
+            room.on_replicas(room.replicas)
         old, new = room.view, View(room.context.id, others, room.replicas)
         room.sight.look(new, now)
         self._asked.clear()
@@ -274,6 +275,12 @@ class Plan:
         shared = Intervals((part.start, part.stop) for part in view.shared_with(peer))
         again = [part for part in comparison.ranges if shared.covers((part.start, part.stop))]
         self.want(peer, again or view.shared_with(peer), now + self._room.context.jittered(delay))
+
+    def waits_for(self) -> dict[str, list[str]]:
+        """The addresses of those of whom something is missed, by what that is."""
+        missing = self._settled.missing() if self._room.view is not None else {}
+        contacts = {what: [self._room.contact(id) for id in sorted(ids)] for what, ids in missing.items()}
+        return {what: [str(each.address) for each in all if each] for what, all in contacts.items()}
 
     def status(self) -> dict[str, object]:
         """Plain data: how many comparisons run and wait."""

@@ -39,6 +39,10 @@ MAX_PENDING = 1024
 Drop = Callable[[Sequence[tuple[bytes, int]]], object]
 
 
+def _nobody_counts(replicas: int) -> None:
+    """Nobody writes and reads."""
+
+
 class Repair:
     """One node's. `transmit` sends a request of `rpcs`, `respond` a reply to one that came in."""
 
@@ -52,6 +56,7 @@ class Repair:
         respond: Respond,
         joined: Callable[[], bool],
         drop: Drop | None = None,
+        on_replicas: Callable[[int], object] = _nobody_counts,
     ) -> None:
         self.counters: Counter[str] = Counter(dict.fromkeys(COUNTERS, 0))
         limits = replace(context.options, max_pending=MAX_PENDING, request_rate=options.rate)
@@ -76,6 +81,7 @@ class Repair:
             sight=Sight(context.id),
             settled=settled,
             factor=Factor(options.replicas),
+            on_replicas=self._replicas_changed,
             look_again=lambda: self.contacts_changed(context.timers.now),
         )
         pusher = self._pusher = Pusher(room)
@@ -86,9 +92,11 @@ class Repair:
         self._plan = Plan(room, pusher, joined, self._view_changed)
         self._missed = Missed(room, self._plan)
         self._answers = Answers(room, pusher, self._plan, respond)
+        self._on_replicas = on_replicas
         self._drain: Drain | None = None
         self._started = False
         self._epoch = 0
+        self._replicas = options.replicas
 
     def start(self, now: float) -> None:
         """Begin; the node is about to join."""
@@ -175,6 +183,9 @@ class Repair:
             "settled": self.settled,
             "ranges": len(view.shares) if view else 0,
             "unsettled": len(self._settled.unsettled),
+            "replicas": self._room.replicas,
+            "others_replicas": self._room.factor.others,
+            "waits_for": self._plan.waits_for(),
             "held": len(self._settled.held),
             "neighbours": len(view.peers) if view else 0,
             "draining": self._drain is not None,
@@ -210,6 +221,13 @@ class Repair:
 
     def _view_changed(self) -> None:
         self._foreign.stray = True
+
+    def _replicas_changed(self, replicas: int) -> None:
+        """With fewer than before a majority may be one that no write was for: all is compared first."""
+        if replicas < self._replicas:
+            self._settled.unsettle()
+        self._replicas = replicas
+        self._on_replicas(replicas)
 
     def _lost(self) -> None:
         self._foreign.stray = True  # what was held may be let go

@@ -47,6 +47,8 @@ class Room:
     sight: Sight
     settled: Settled
     factor: Factor
+    on_replicas: Callable[[int], object]
+    """Hears how many replicas each record has, when that changes."""
     look_again: Callable[[], object]
     """Who keeps what is to be looked at anew, for the number of replicas is another one."""
 

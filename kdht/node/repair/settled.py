@@ -22,6 +22,8 @@ from kdht.node.repair.ranges import Range, Share, View, number
 
 REACH = 64
 """Nodes around a range that are asked at most, where few of them have caught up on it."""
+UNHEARD, UNSEEN, UNEQUAL = "unheard", "unseen", "unequal"
+"""What may be missed of another node: an answer; that it counts this one among the replicas; its records."""
 
 
 class _Peer:
@@ -174,6 +176,19 @@ class Settled:
     def waits_for(self, share: Share) -> list[bytes]:
         """Whom to ask, or to ask again, about a share that is not settled, the closest first."""
         return self._waits_for(share) or []
+
+    def missing(self) -> dict[str, set[bytes]]:
+        """Why it has not caught up on all: the nodes of which something is missed, by what that is."""
+        found: dict[str, set[bytes]] = {UNHEARD: set(), UNSEEN: set(), UNEQUAL: set()}
+        for share in self.unsettled:
+            part = _interval(share.range)
+            for id in self.waits_for(share):
+                peer = self._peers.get(id)
+                if peer is None or not (peer.caught_up.covers(part) or peer.fresh.covers(part)):
+                    found[UNHEARD].add(id)
+                else:
+                    found[UNEQUAL if peer.sees.covers(part) else UNSEEN].add(id)
+        return found
 
     def _waits_for(self, share: Share) -> list[bytes] | None:
         """None: the range is caught up on. Nobody: it is not, for it is not known yet who lives nearby."""

@@ -75,6 +75,7 @@ class Coordinator:
         """Hears of a key of which some replica did not confirm a write. Any thread."""
         self.on_strays: Callable[[list[Datagram]], None] = self._unmatched
         """Gets the replies to nothing that was sent from here: the node's repair sends STORE too. Any thread."""
+        self._own_policy = policy
         self._turns = Turns(send, writer)
         self._core = core
         self._store = store
@@ -112,6 +113,11 @@ class Coordinator:
     def tick(self, now: float) -> float | None:
         """Let what is due happen; in how many seconds to call again, None: when `on_alarm` says so."""
         return self._turns.tick(now)
+
+    def replicate(self, replicas: int) -> None:
+        """So many replicas each record has from now on: as many as this node's configuration says, or more where
+        others' says more."""
+        self.policy = self._room.policy = self._own_policy.of(replicas)
 
     def knows(self, others: int) -> None:
         """So many other nodes are known now."""
