@@ -25,7 +25,7 @@ from kdht.node.repair.plan import Plan
 from kdht.node.repair.push import Pusher
 from kdht.node.repair.ranges import number
 from kdht.node.repair.room import COUNTERS, Room
-from kdht.node.repair.settled import Settled
+from kdht.node.repair.settled import Doubt, Settled
 from kdht.node.repair.sight import Sight
 from kdht.node.repair.work import Work
 from kdht.node.rpc import Mismatch, Rpc, Rpcs
@@ -93,6 +93,7 @@ class Repair:
         self._missed = Missed(room, self._plan)
         self._answers = Answers(room, pusher, self._plan, respond)
         self._on_replicas = on_replicas
+        self._joined = joined
         self._drain: Drain | None = None
         self._started = False
         self._epoch = 0
@@ -162,6 +163,23 @@ class Repair:
     def holds(self, key: bytes) -> bool:
         """Whether this node answers other nodes for a key: it has caught up, or those who keep it now have not."""
         return self._drain is None and self._settled.holds(key)
+
+    @property
+    def doubt(self) -> Doubt:
+        return self._settled.doubt
+
+    def doubt_own(self) -> None:
+        """What this node kept was put out of its store, for it was away too long; before `start`."""
+        self._settled.doubt = Doubt.OPEN
+
+    def trust_own(self) -> None:
+        """What this node kept is in its store again, or set aside for good. Any thread."""
+        self._settled.doubt = Doubt.NONE
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether this node has caught up on all that it keeps."""
+        return self._joined() and self._room.view is not None and not self._settled.unsettled
 
     def unsettle(self, now: float) -> None:
         """This node was away, and may have missed anything: it has caught up on nothing. Any thread.
