@@ -337,14 +337,16 @@ def _cookie_of_slot(cookie_key: bytes, client_ip: bytes, slot: int) -> int:
 #
 #      0              4              8                                     0              8
 #  0 | version                       |                                 0 | version      | nonce        |
-#  8 | ttl          | flags          |
-# 16 | condition, or nonce           |                                 0 | version      | ttl  | flags |
-# 24 | value
+#  8 | ttl          | flags          |                                16 | 01 or nothing|
+# 16 | condition, or nonce           |
+# 24 | value                                                            0 | version      | ttl  | flags |
 
 RECORD = struct.Struct(">QII")
 EXTRA = struct.Struct(">Q")
 """The condition or the nonce behind a record."""
 PROMISE = struct.Struct(">QQ")
+GIVEN_BACK = b"\x01"
+"""Behind a promise that its coordinator needs no more."""
 CONTACT = struct.Struct(f">{shared.ID_LEN}s16sH")
 
 
@@ -411,14 +413,20 @@ def _split_extra(record: Record, flag: int) -> tuple[Record, int]:
     return Record(version, ttl, flags ^ flag, value[EXTRA.size :]), EXTRA.unpack_from(value)[0]
 
 
-def parse_promise(body: Buffer) -> tuple[int, int]:
-    """Version and nonce in the untrusted body of a PROMISE; raises BadPacket."""
-    if len(body) != PROMISE.size:
+def pack_promise(version: int, nonce: int, *, given_back: bool = False) -> bytes:
+    """The body of a PROMISE."""
+    return PROMISE.pack(version, nonce) + (GIVEN_BACK if given_back else b"")
+
+
+def parse_promise(body: Buffer) -> tuple[int, int, bool]:
+    """Version, nonce and whether it is given back, in the untrusted body of a PROMISE; raises BadPacket."""
+    rest = bytes(body[PROMISE.size :])
+    if len(body) < PROMISE.size or rest not in (b"", GIVEN_BACK):
         raise BadPacket("BAD_LENGTH", f"a PROMISE of {len(body)} bytes")
-    version, nonce = PROMISE.unpack(body)
+    version, nonce = PROMISE.unpack_from(body)
     if not version:
         raise BadPacket("BAD_LENGTH", "a PROMISE without a version")
-    return version, nonce
+    return version, nonce, bool(rest)
 
 
 def pack_contacts(contacts: Iterable[Contact]) -> bytes:

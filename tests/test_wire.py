@@ -280,7 +280,7 @@ def test_eight_bytes_behind_a_record_come_back_as_they_went(pack, parse):
             parse(pack(Record(7), 1)[:length])
 
 
-@pytest.mark.parametrize("body", [b"", bytes(15), bytes(17), bytes(16)])
+@pytest.mark.parametrize("body", [b"", bytes(15), bytes(16), bytes(17), bytes(7) + b"\1" + bytes(9)])
 def test_what_is_no_promise_is_a_bad_packet(body):
     with pytest.raises(BadPacket, match="BAD_LENGTH"):
         wire.parse_promise(body)

@@ -34,6 +34,7 @@ from kdht.wire import FIELD, OFFSET, RECORD, Contact, Record, pack_contacts, par
 _OP = OFFSET["op"]
 _KEY = FIELD["key"]
 _STATUS = OFFSET["status"]
+_REQUEST_ID = FIELD["request_id"]
 _LEASE = struct.Struct(">I")
 
 _TRACE_STATUS = {Reason.TRACE_ENDS: Status.HOPS_ENDED, Reason.ATTEMPT_ENDS: Status.NOT_RESPONSIBLE}
@@ -232,17 +233,21 @@ class Service:
             return Status.BAD_REQUEST
         if asked.flags:
             return Status.BAD_REQUEST
-        if (condition is not None or data[_OP] == Op.PUT) and request.max_reply < RECORD_LEN:
+        if (body or data[_OP] == Op.PUT) and request.max_reply < RECORD_LEN:
             # Said before anything is written: the confirmation could not be sent.
             return self._replier.refusal(request, RECORD_LEN, int(turn.now))
         if data[_OP] == Op.DELETE:
             if asked.value or asked.ttl:
                 return Status.BAD_REQUEST
-            self._coordinator.delete(turn, key, partial(self._deleted, request, turn.now), condition)
+            done = partial(self._deleted, request, turn.now)
+            self._coordinator.delete(
+                turn, key, done, version=asked.version, condition=condition, nonce=_request_id(data)
+            )
         else:
             expiry = min(math.ceil(turn.now) + asked.ttl, MAX_WIRE_EXPIRY) if asked.ttl else 0
             done = partial(self._put, request, turn.now, asked.ttl)
-            self._coordinator.put(turn, key, Stored(0, expiry, 0, asked.value), done, condition)
+            record = Stored(asked.version, expiry, 0, asked.value)
+            self._coordinator.put(turn, key, record, done, condition=condition, nonce=_request_id(data))
         return None
 
     def _put(self, request: Datagram, arrived: float, ttl: int, turn: Turn, written: Written) -> None:
@@ -280,7 +285,7 @@ class Service:
         status: Status,
         body: bytes,
     ) -> None:
-        if status is Status.CONFLICT:
+        if status in (Status.CONFLICT, Status.BAD_VERSION):
             body = RECORD.pack(written.version, 0, 0)
         answers = _Answers(self._replier, turn.now)
         answers.add(request, status, body)
@@ -334,6 +339,10 @@ class _Answers:
         """NOT_RESPONSIBLE, with the record that this node has all the same, if there is room for it."""
         body = b"" if record is None or record.deleted else _record_body(record, self.now)
         self.add(request, Status.NOT_RESPONSIBLE, body if len(body) <= request.max_reply else b"")
+
+
+def _request_id(data: bytes) -> int:
+    return int.from_bytes(data[_REQUEST_ID], "big")
 
 
 def _record_body(record: Stored, now: float) -> bytes:
