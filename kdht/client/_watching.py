@@ -105,7 +105,7 @@ class Watching:
         session.entries.answered(sent.node, self.call.op, None, now)
         status = reply.status
         if status is Status.OK or status is Status.NOT_FOUND:
-            session.versions.read(self.call.key, reply, now)
+            session.versions.take(self.call.key, reply, now)
             if self._take(reply):
                 self._renewing = False
                 self.deadline = now + self._lease / RENEWALS
