@@ -4,24 +4,40 @@ No clock of its own: `unix_us` is handed in. Where a node says that this host's 
 """
 
 from collections.abc import Callable
+from random import Random
 
 from kdht.client._calls import MAX_VERSION
 
 AHEAD = 60_000_000
 """Microseconds: a node refuses a version that is further from its clock."""
+SPREAD = 1_000_000
+"""Microseconds: a conditional write's version is drawn from the last so many."""
+SPREAD_AHEAD = 1 << 14
+"""And from the next so many above what stands, where the clock is behind that."""
 
 
 class WriteClock:
     """Gives each write its version."""
 
-    def __init__(self, unix_us: Callable[[], int]) -> None:
+    def __init__(self, unix_us: Callable[[], int], rng: Random) -> None:
         self._unix_us = unix_us
+        self._rng = rng
         self._offset = 0
         self._last = 0
 
-    def next(self, least: int) -> int:
-        """A version above every one given before, and at least `least`."""
-        self._last = min(max(self._now(), self._last + 1, least), MAX_VERSION)
+    def next(self, least: int, *, alone: bool = False) -> int:
+        """A version above every one given before, and at least `least`.
+
+        `alone`: one that no other client gives at the same time, as far as chance allows. Of two conditional writes of one value under one
+        version nobody could say which was done; and two clients whose clocks are behind would both take the next after what stands.
+        """
+        now = self._now()
+        least = max(self._last + 1, least)
+        if alone and now > least:
+            now -= self._rng.randrange(min(now - least, SPREAD))
+        elif alone:
+            least += self._rng.randrange(SPREAD_AHEAD)
+        self._last = min(max(now, least), MAX_VERSION)
         return self._last
 
     def refused(self, version: int, told: int) -> None:

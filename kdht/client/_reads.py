@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from kdht.client._session import Session
 
 LAPS = 2
-"""So often the replicas are asked, while some are silent, before less is believed."""
+"""So often the replicas are asked, for some may be silent, or about to learn more, before less is believed."""
 
 
 class Read(Exchange):
@@ -95,12 +95,10 @@ class Read(Exchange):
 
     @property
     def _may_believe(self) -> bool:
-        """Whether what is known is the best that there is: all replicas were asked, and have answered or are silent."""
-        if self.call.op == Op.QUORUM_GET:
+        """Whether what is known is the best that there is: all replicas were asked often enough."""
+        if self.call.op == Op.QUORUM_GET or (self._old is None and self._hearsay is None):
             return False
-        if self._old is not None and len(self._replied) == len(self._sent):
-            return True
-        return self._laps + 1 >= LAPS and (self._old is not None or self._hearsay is not None)
+        return self._laps + 1 >= LAPS
 
     def _believe(self, now: float) -> None:
         best = _newer(self._old, self._hearsay) if self._hearsay is not None else self._old

@@ -5,7 +5,7 @@ is late, or UNCONFIRMED), the write is **in doubt**. What follows:
 
     answer         without doubt                           in doubt
     OK             it is done                              it is done
-    CONFLICT       Conflict                                done if the write's own version stands; else Unconfirmed
+    CONFLICT       Conflict                                Unconfirmed
     BAD_VERSION    again, with a greater version           the other replicas are asked; then Unconfirmed
     other refusal  again later, and in the end that error  again later, and in the end Unconfirmed
 
@@ -79,10 +79,6 @@ class Write(Exchange):
         status = reply.status
         if status is Status.OK or status in self.call.accepts:
             return False
-        if status is Status.CONFLICT and version_in(reply) == self.version:
-            body = b"" if self.call.op == Op.DELETE else reply.body
-            self._conclude(reply._replace(status=Status.OK, body=body), index, now)
-            return True
         if status is not Status.UNCONFIRMED:
             self._no_effect.add(index)
         if self._held is not None:
@@ -108,7 +104,8 @@ class Write(Exchange):
     # --- Its version
 
     def _take_version(self, least: int) -> None:
-        self.version = self._session.clock.next(least)
+        alone = self.call.is_conditional
+        self.version = self._session.clock.next(least, alone=alone)
         self._message[_VERSION] = self.version.to_bytes(8, "big")
         self._since = len(self._sent)
 
