@@ -1,5 +1,7 @@
 """A write's one version, and what is said of it when answers are lost, late, or refusals."""
 
+import random
+
 import pytest
 from exchanges import GET, NOW_US, PUT, all_tries, attempts_of, new_session, opened, passes, received
 from scripted_node import refusal, reply_to, value_reply
@@ -7,7 +9,7 @@ from scripted_node import refusal, reply_to, value_reply
 from kdht import wire
 from kdht._shared import Status
 from kdht.client import _calls as calls
-from kdht.client._clock import AHEAD, WriteClock
+from kdht.client._clock import AHEAD, SPREAD, SPREAD_AHEAD, WriteClock
 from kdht.client._datagram import Send
 from kdht.client._writes import MAX_DOUBTS
 from kdht.errors import Conflict, RequestError, RequestTimeout, Unconfirmed
@@ -35,7 +37,8 @@ def test_all_tries_of_a_write_are_the_same_write(call):
     exchange, first = opened(session, call)
     sends = all_tries(session, exchange, first)
     assert len(sends) == 8
-    assert {version_of(send) for send in sends} == {NOW_US}
+    assert len({version_of(send) for send in sends}) == 1
+    assert NOW_US - SPREAD <= version_of(first) <= NOW_US
     assert len({wire.parse(send.data).request_id >> 6 for send in sends}) == 1
     assert {wire.parse(send.data).body for send in sends} == {wire.parse(first.data).body}
 
@@ -70,13 +73,29 @@ def test_a_version_that_is_too_old_is_replaced_by_a_newer_one_at_once(call):
     session = new_session(nodes=2)
     exchange, first = opened(session, call)
     second = received(session, 0, told(first, Status.BAD_VERSION, NOW_US + 500), 0.01)
-    assert (second.node, attempts_of([second]), version_of(second)) == (0, [0], NOW_US + 501)
+    assert (second.node, attempts_of([second])) == (0, [0])
+    assert 0 <= version_of(second) - NOW_US - 501 <= (call is CONDITIONAL and SPREAD_AHEAD)
     assert received(session, 0, told(first, Status.BAD_VERSION, NOW_US + 900), 0.02) is None, (
         "a doubled answer"
     )
-    received(session, 0, refusal(wire.parse(second.data), Status.OK, body=Record(NOW_US + 501).pack()), 0.03)
+    body = Record(version_of(second)).pack()
+    received(session, 0, refusal(wire.parse(second.data), Status.OK, body=body), 0.03)
     assert exchange.result().status is Status.OK
-    assert session.versions.known(call.key) == NOW_US + 501
+    assert session.versions.known(call.key) == version_of(second)
+
+
+@pytest.mark.parametrize("stands", [7, NOW_US - 10, NOW_US + 5])
+def test_two_clients_give_conditional_writes_different_versions(stands):
+    """Both know what stands, and have the same clock, which may be behind it."""
+    call = calls.put("hello", b"the same value", None, stands)
+    versions = []
+    for seed in range(200):
+        session = new_session()
+        session.clock = WriteClock(lambda: NOW_US, random.Random(seed))
+        versions.append(version_of(opened(session, call)[1]))
+    assert min(versions) > stands
+    assert max(versions) <= max(stands, NOW_US) + SPREAD_AHEAD + 1
+    assert len(set(versions)) > 190
 
 
 def test_writers_that_overtake_each_other_take_turns():
@@ -116,7 +135,7 @@ def test_a_clock_that_is_far_off_is_corrected(off_s):
 
 
 def test_a_version_that_stands_a_little_ahead_does_not_move_the_clock():
-    clock = WriteClock(lambda: NOW_US)
+    clock = WriteClock(lambda: NOW_US, random.Random(1))
     first = clock.next(0)
     clock.refused(first, NOW_US + AHEAD)
     assert clock.next(0) == first + 1
@@ -160,14 +179,6 @@ def test_a_conflict_after_an_unconfirmed_try_is_not_certain(stands):
         exchange.result()
 
 
-@pytest.mark.parametrize("call", [CONDITIONAL, calls.delete("hello", 7)], ids=["PUT", "DELETE"])
-def test_a_conflict_with_the_own_version_is_done(call):
-    session = new_session()
-    exchange, _ = opened(session, call)
-    received(session, 0, told(passes(session, exchange), Status.CONFLICT, NOW_US), 1.0)
-    assert exchange.result().status is Status.OK
-
-
 def test_a_conflict_waits_for_a_late_answer():
     session = new_session()
     exchange, first = opened(session, CONDITIONAL)
@@ -199,12 +210,12 @@ def test_a_conflict_does_not_wait_for_ever():
 def test_what_may_have_been_done_is_not_written_anew(call):
     """It may have been overwritten since: a newer version of it would undo that. Whoever confirmed it may still say so."""
     session = new_session()
-    exchange, _ = opened(session, call)
+    exchange, first = opened(session, call)
     sends = [passes(session, exchange)]
     for _ in range(MAX_DOUBTS - 1):
         sends.append(received(session, 0, told(sends[-1], Status.BAD_VERSION, NOW_US + 5), 1.0))
     assert received(session, 0, told(sends[-1], Status.BAD_VERSION, NOW_US + 5), 1.0) is None
-    assert {version_of(send) for send in sends} == {NOW_US}
+    assert {version_of(send) for send in sends} == {version_of(first)}
     assert attempts_of(sends) == [1, 2, 3]
     assert passes(session, exchange) is None
     with pytest.raises(Unconfirmed, match="a newer version stands"):

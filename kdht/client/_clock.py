@@ -33,7 +33,7 @@ class WriteClock:
         """
         now = self._now()
         least = max(self._last + 1, least)
-        if alone and now > least:
+        if alone and now - least > SPREAD_AHEAD:
             now -= self._rng.randrange(min(now - least, SPREAD))
         elif alone:
             least += self._rng.randrange(SPREAD_AHEAD)

@@ -104,8 +104,9 @@ class Write(Exchange):
     # --- Its version
 
     def _take_version(self, least: int) -> None:
-        alone = self.call.is_conditional
-        self.version = self._session.clock.next(least, alone=alone)
+        condition = self.call.condition
+        least = max(least, (condition or 0) + 1)
+        self.version = self._session.clock.next(least, alone=condition is not None)
         self._message[_VERSION] = self.version.to_bytes(8, "big")
         self._since = len(self._sent)
 
