@@ -1,9 +1,10 @@
 """`make histories`: see histories/__init__.py. Ends with status 0 only if every promise was kept."""
 
-import json
 import shlex
+import shutil
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -16,6 +17,8 @@ from histories.plan import KINDS, NEEDS_BRIDGE
 from histories.run import Plan, Report, run
 from kdht.daemon import boundary
 
+SHOWN = 12
+"""Violations that are printed; report.json has all."""
 UNLESS_NAMED = tuple(kind for kind in KINDS if kind != "halves")
 
 
@@ -65,6 +68,8 @@ def command(
     seed: int | None, histories: int, kinds: Sequence[str], keep: Path, as_json: bool, **options: object
 ) -> int:
     """Clients and faults on real daemons, and whether the promises of docs/guarantees.md were kept."""
+    if int(str(options["replicas"])) > int(str(options["nodes"])):
+        raise click.UsageError("--replicas is at most --nodes")
     console = Console(stderr=as_json, highlight=False, soft_wrap=True)
     first = seed if seed is not None else int(time.time()) % 1_000_000
     chosen = _kinds(kinds, bool(options["loopback"]), str(options["datapath"]), bool(options["ipv6"]))
@@ -89,8 +94,6 @@ def _kinds(kinds: Sequence[str], loopback: bool, datapath: str, ipv6: bool) -> t
 
 def _one(plan: Plan, keep: Path, console: Console) -> Report:
     """Play one history; its folder stays if it failed, or was interrupted by an error."""
-    import shutil
-
     directory = (keep / f"{plan.seed}-{plan.datapath}{'-ipv6' if plan.ipv6 else ''}").absolute()
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
@@ -105,14 +108,20 @@ def _one(plan: Plan, keep: Path, console: Console) -> Report:
         console.print("  every promise was kept")
         shutil.rmtree(directory)
         return report
-    for violation in report.violations[:20]:
-        console.print(f"  violated: {violation}", markup=False)
-    if len(report.violations) > 20:
-        console.print(f"  and {len(report.violations) - 20} more")
+    _print_violations(report, console)
     for text in report.undecided:
         console.print(f"  undecided: {text}", markup=False)
     console.print(f"  kept in {directory}; again: {_again(plan)}")
     return report
+
+
+def _print_violations(report: Report, console: Console) -> None:
+    """How many of each promise, and one of each key."""
+    promises = Counter(violation.promise for violation in report.violations)
+    console.print("  violated: " + ", ".join(f"{name} {number}" for name, number in promises.items()))
+    first = {(violation.promise, violation.key): violation for violation in reversed(report.violations)}
+    for violation in list(reversed(first.values()))[:SHOWN]:
+        console.print(f"  {violation}", markup=False)
 
 
 def _again(plan: Plan) -> str:
@@ -124,7 +133,7 @@ def _again(plan: Plan) -> str:
         elif isinstance(value, bool):
             words += [f"--{name}"] if value else []
         else:
-            words.append(f"--{'pause' if name == 'pause_ms' else name}={json.dumps(value)}")
+            words.append(f"--{'pause' if name == 'pause_ms' else name}={value}")
     return shlex.join(words)
 
 
