@@ -14,7 +14,7 @@ import msgspec
 from histories import counters, final, registers, sessions
 from histories.faults import play
 from histories.final import Held
-from histories.plan import DIVIDES, Act, acts
+from histories.plan import DIVIDES, Act, acts, client_offsets
 from histories.record import History, Operation, Recorder, by_key, counted, load
 from histories.recording import Recorded, connect
 from histories.stage import Setting, Stage, built, worker_command
@@ -160,10 +160,11 @@ def _play_all(plan: Plan, stage: Stage, operations: Callable[[], int], played: l
 def _clients(plan: Plan, stage: Stage) -> Iterator[Callable[[], int]]:
     """The workers, until the block ends. Gives what tells the number of operations; raises LabError."""
     directory = stage.directory
-    workers: list[subprocess.Popen[bytes]] = []
+    workers = stage.workers
+    offsets = client_offsets(plan.seed, WORKERS, plan.kinds)
     nodes = [str(node.address) for node in stage.members]
     try:
-        for number in range(WORKERS):
+        for number, offset in enumerate(offsets):
             options = Options(
                 f"w{number}",
                 plan.seed,
@@ -174,7 +175,7 @@ def _clients(plan: Plan, stage: Stage) -> Iterator[Callable[[], int]]:
                 plan.keys,
                 plan.generation,
             )
-            with (directory / f"w{number}.log").open("wb") as log:
+            with (directory / f"w{number}.log").open("wb") as log, stage.new_clock(f"w{number}", offset):
                 command = [*worker_command(), msgspec.json.encode(options).decode()]
                 workers.append(stage.popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log))
 
