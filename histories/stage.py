@@ -12,7 +12,6 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
@@ -202,10 +201,6 @@ def built(setting: Setting, directory: Path) -> Iterator[Stage]:
 def wipe(node: Node) -> None:
     """Its disk is new: it comes as a node that never was there."""
     shutil.rmtree(node.records.parent, ignore_errors=True)
-
-
-def worker_command() -> list[str]:
-    return [sys.executable, "-m", "histories.worker"]
 
 
 def _client_host(lab: Lab, ipv6: bool) -> Host:
