@@ -5,7 +5,6 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-
 Promise = Literal[
     "written",
     "one-record",
