@@ -35,7 +35,13 @@ class VirtualRequest:
         self._done = done
         self._begun = network.now
         self._armed = math.inf
-        self._session = Session(len(self._entries), timeout=timeout, attempts=attempts, rng=rng)
+        self._session = Session(
+            len(self._entries),
+            timeout=timeout,
+            attempts=attempts,
+            rng=rng,
+            unix_us=lambda: int(network.now * 1_000_000),
+        )
         network.join(address, self)
         self._session.start(call, network.now, self._ended)
         self._go_on()
