@@ -207,7 +207,9 @@ def churn(nodes: int, sessions: list[int], as_json: bool, **plan: Any) -> dict[s
 
 @command.command()
 @click.option("--nodes", callback=numbers, default="3,7,12,24,50,100,300,1000", show_default=True)
-@click.option("--seeds", type=click.IntRange(1), default=5, show_default=True, help="Runs of each, from --seed on.")
+@click.option(
+    "--seeds", type=click.IntRange(1), default=5, show_default=True, help="Runs of each, from --seed on."
+)
 @click.option("--replicas", type=click.IntRange(1, 16), default=3, show_default=True)
 @seed_option
 @json_option

@@ -111,10 +111,10 @@ def shares(runs: Runs) -> list[Table]:
     rows: list[tuple[str, Callable[[dict[str, Any]], str]]] = [
         ("least possible owner", lambda run: number(run["least_possible"]))
     ]
-    for way in runs[0]["ways"]:
-        rows.append((f"greatest owner, {way}", partial(_median_and_worst, way, "owner")))
-    for way in runs[0]["ways"]:
-        rows.append((f"greatest keeper, {way}", partial(_median_and_worst, way, "keeper")))
+    for what in ("owner", "keeper"):
+        rows += [
+            (f"greatest {what}, {way}", partial(_median_and_worst, way, what)) for way in runs[0]["ways"]
+        ]
     rows.append(("moves until even", partial(_median_and_worst, "churn, moved", "moves")))
     rows.append(("seconds", lambda run: number(run["seconds"], ".0f")))
     return [_transposed("nodes", runs, names, rows)]

@@ -13,6 +13,7 @@ Whatever happens it comes to an end: a node that cannot find the best place take
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from random import Random
 from typing import NamedTuple
@@ -89,10 +90,8 @@ class Chooser:
 
     def receive(self, datagram: Datagram, now: float) -> None:
         """A control message; what is no answer to a question of this choice is ignored."""
-        try:
+        with suppress(BadPacket, Mismatch):
             self._receive_untrusted(datagram, now)
-        except (BadPacket, Mismatch):
-            pass
 
     def tick(self, now: float) -> None:
         """Do what is due."""
