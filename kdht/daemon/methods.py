@@ -20,6 +20,7 @@ from kdht.daemon.datapaths import Datapaths
 from kdht.daemon.moving import Moves
 from kdht.daemon.network_methods import NetworkMethods
 from kdht.daemon.settings import Settings
+from kdht.daemon.share_methods import ShareMethods
 from kdht.daemon.storage_methods import StorageMethods
 from kdht.daemon.wiring import SOCKET_LANE, Parts
 from kdht.datapath.nfqueue import QUEUE_LANES
@@ -60,6 +61,7 @@ class Methods:
             "reload": Method(self._reload, owner_only=True),
             "stop": Method(self._stop, owner_only=True),
             **NetworkMethods(self._node).table(),
+            **ShareMethods(self._node).table(),
             **StorageMethods(self._node).table(),
         }
 
@@ -165,7 +167,7 @@ class Methods:
         parts, _ = self._node()
         if self.moves is None:
             raise KdhtError(f"the node is {self._state}")
-        self.moves.start(parts, self.settings, anyway=wanted.anyway)
+        await self.moves.start(parts, self.settings, anyway=wanted.anyway)
         return {"node_id": parts.contact.id.hex(), "records": parts.store.stats().records}
 
     async def _reload(self, params: Params) -> dict[str, Any]:

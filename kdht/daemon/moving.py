@@ -15,9 +15,10 @@ from collections.abc import Callable
 
 from kdht.daemon.datadir import DataDir
 from kdht.daemon.settings import Settings
+from kdht.daemon.share_methods import MAX_LOOKUPS, everyone
 from kdht.daemon.wiring import Parts
 from kdht.errors import ConfigError, KdhtError
-from kdht.node.place.shares import depths, move_that_helps
+from kdht.node.place.shares import depths
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ class Moves:
         self.moving = False
         """From when it begins to give its records away until it runs with its new ID."""
 
-    def start(self, parts: Parts, settings: Settings, *, anyway: bool) -> None:
+    async def start(self, parts: Parts, settings: Settings, *, anyway: bool) -> None:
         """Begin. Raises KdhtError where there is no use or no way."""
         if self.moving:
             return
@@ -51,7 +52,7 @@ class Moves:
                 f"the node still waits for {', '.join(parts.driver.readiness.missing)}: move it when it is ready"
             )
         if not anyway:
-            self._must_help(parts)
+            await _must_help(parts)
         log.info("moving: records are given away")
         self.moving = True
         parts.driver.drain()
@@ -63,16 +64,6 @@ class Moves:
         if task is not None and task is not asyncio.current_task():
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-
-    def _must_help(self, parts: Parts) -> None:
-        ids = sorted(int.from_bytes(c.id, "big") for c in (parts.contact, *parts.driver.contacts()))
-        own = depths(ids)[ids.index(int.from_bytes(parts.contact.id, "big"))]
-        most = min(depths(ids))
-        if move_that_helps(ids) is None or own < most + 2:
-            raise KdhtError(
-                f"this node owns 1/{1 << own} of all keys, and would own 1/{2 << most} where most is owned: "
-                "moving it makes nothing more even (--anyway moves it all the same)"
-            )
 
     async def _run(self, parts: Parts) -> None:
         """Wait until all is given away; then go."""
@@ -88,3 +79,16 @@ class Moves:
             await asyncio.sleep(LOOK_SECONDS)
         self._data.forget_node_id()
         self._again()
+
+
+async def _must_help(parts: Parts) -> None:
+    """Raises KdhtError where the move makes nothing more even."""
+    nodes, _ = await everyone(parts, MAX_LOOKUPS)
+    ids = sorted(int.from_bytes(contact.id, "big") for contact in nodes)
+    found = depths(ids)
+    own, most = found[ids.index(int.from_bytes(parts.contact.id, "big"))], min(found)
+    if own < most + 2:
+        raise KdhtError(
+            f"this node owns 1/{1 << own} of all keys, and elsewhere it would own 1/{2 << most}: "
+            "moving it makes nothing more even (--anyway moves it all the same)"
+        )

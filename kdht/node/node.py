@@ -211,6 +211,11 @@ class Node:
         return self._joiner.joined
 
     @property
+    def bucket_size(self) -> int:
+        """Contacts that a bucket has room for."""
+        return self._context.options.k
+
+    @property
     def round_trips(self) -> dict[str, dict[Op, Histogram]]:
         """How long other nodes took to answer, by the part that asked and by op."""
         repair = self.repair.round_trips if self.repair is not None else {}

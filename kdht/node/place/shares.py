@@ -63,7 +63,7 @@ def move_that_helps(ids: Sequence[int]) -> tuple[int, int] | None:
     Even is what no move betters: the paths of all branch equally often, or once more. Who has least moves, for
     it leaves least to its neighbours.
     """
-    if len(ids) < 2:
+    if len(ids) < 3:
         return None
     found = depths(ids)
     least, most = max(found), min(found)
