@@ -104,10 +104,10 @@ class Nodes:
         survey.learn([_contact(self.rng.choice(self.ids))])
         while questions := survey.questions(PARALLEL):
             for question in questions:
-                survey.answered(question, self._closest(question))
+                survey.answered(question, self.closest(question))
         return survey
 
-    def _closest(self, question: Question) -> list[Contact]:
+    def closest(self, question: Question) -> list[Contact]:
         """The k nodes closest to the target, without whoever is asked."""
         target, asked = (int.from_bytes(id, "big") for id in (question.target, question.contact.id))
         found: list[int] = []

@@ -146,12 +146,15 @@ class Survey:
         self._known[_number(question.contact.id)].silent = True
 
     def gaps(self) -> list[Gap]:
-        """All that are sure, the best first: the widest, of those the ones with the fewest nodes around."""
-        found = [
-            (len(path.bits), path.counts[-2::-1], self._turn[_number(path.known.contact.id)], path)
-            for path in self._paths()
-            if path.known.asked and not path.known.silent and not path.open()
-        ]
+        """Of all that told whom they know nearby, the best first: the widest, of those the ones with the fewest nodes around.
+
+        Where the questions did not suffice to be sure, there is taken to be somebody wherever nobody was looked for.
+        """
+        found = []
+        for path in self._paths():
+            if path.known.asked and not path.known.silent:
+                depth = len(path.bits) + len(path.open())
+                found.append((depth, path.counts[-2::-1], self._turn[_number(path.known.contact.id)], path))
         return [
             Gap(path.known.contact, depth, crowd, path.bits[-1] + 1 if path.bits else 0)
             for depth, crowd, _, path in sorted(found)
