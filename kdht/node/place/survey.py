@@ -118,11 +118,12 @@ class Survey:
         most = min(most, self._left)
         asked: list[Question] = []
         sure: list[_Path] = []
-        for path in sorted(self._paths(), key=self._order):
-            if len(asked) >= most or len(sure) >= ENOUGH or (sure and len(path.bits) > len(sure[0].bits)):
+        for depth, _, number in self._by_depth():
+            if len(asked) >= most or len(sure) >= ENOUGH or (sure and depth > len(sure[0].bits)):
                 break
-            if path.known.silent:
+            if self._known[number].silent:
                 continue
+            path = self._path(number)
             target = self._next_target(path)
             if target is None:
                 sure.append(path)
@@ -151,10 +152,11 @@ class Survey:
         Where the questions did not suffice to be sure, there is taken to be somebody wherever nobody was looked for.
         """
         found = []
-        for path in self._paths():
-            if path.known.asked and not path.known.silent:
+        for number, known in self._known.items():
+            if known.asked and not known.silent:
+                path = self._path(number)
                 depth = len(path.bits) + len(path.open())
-                found.append((depth, path.counts[-2::-1], self._turn[_number(path.known.contact.id)], path))
+                found.append((depth, path.counts[-2::-1], self._turn[number], path))
         return [
             Gap(path.known.contact, depth, crowd, path.bits[-1] + 1 if path.bits else 0)
             for depth, crowd, _, path in sorted(found)
@@ -171,9 +173,6 @@ class Survey:
         """All members that are known, in the order of their IDs."""
         found = (self._known[number] for number in self._ids)
         return [known.contact for known in found if not known.coming]
-
-    def _order(self, path: _Path) -> tuple[int, float]:
-        return len(path.bits), self._turn[_number(path.known.contact.id)]
 
     def _next_target(self, path: _Path) -> bytes | None:
         """What a node is to be asked for next, and counts as asked; None if its gap is sure."""
@@ -192,21 +191,32 @@ class Survey:
         low = ID_BITS - 1 - bit
         return ((_number(id) >> low ^ 1) << low | self._rng.getrandbits(low)).to_bytes(ID_LEN, "big")
 
-    def _paths(self) -> list[_Path]:
-        found: list[_Path] = []
-        ids = self._ids
+    def _by_depth(self) -> list[tuple[int, float, int]]:
+        """How often the path of each known node branches, its turn, and its ID: the widest first."""
+        found: list[tuple[int, float, int]] = []
+        ids, turn = self._ids, self._turn
 
-        def descend(first: int, last: int, bits: tuple[int, ...], counts: tuple[int, ...]) -> None:
+        def descend(first: int, last: int, depth: int) -> None:
             if last - first == 1:
-                found.append(_Path(self._known[ids[first]], bits, counts))
+                found.append((depth, turn[ids[first]], ids[first]))
             elif last > first:
-                bit, middle = halves(ids, first, last)
-                bits, counts = (*bits, bit), (*counts, last - first)
-                descend(first, middle, bits, counts)
-                descend(middle, last, bits, counts)
+                _, middle = halves(ids, first, last)
+                descend(first, middle, depth + 1)
+                descend(middle, last, depth + 1)
 
-        descend(0, len(ids), (), ())
-        return found
+        descend(0, len(ids), 0)
+        return sorted(found)
+
+    def _path(self, number: int) -> _Path:
+        first, last = 0, len(self._ids)
+        bits: list[int] = []
+        counts: list[int] = []
+        while last - first > 1:
+            bit, middle = halves(self._ids, first, last)
+            bits.append(bit)
+            counts.append(last - first)
+            first, last = (first, middle) if number < self._ids[middle] else (middle, last)
+        return _Path(self._known[number], tuple(bits), tuple(counts))
 
 
 def _number(id: bytes) -> int:
