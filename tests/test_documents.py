@@ -120,6 +120,20 @@ def test_every_document_is_reached_from_readme() -> None:
     assert [of(document) for document in DOCUMENTS if document not in seen] == []
 
 
+def test_glossary_names_files_that_exist() -> None:
+    text = (ROOT / "docs/glossary.md").read_text()
+    named = set(re.findall(r"`((?:kdht|include|nft|bpf|contrib)/[^`]*)`", text))
+    assert len(named) > 40
+    assert {name for name in named if not (ROOT / name).exists()} == set()
+
+
+def test_glossary_explains_each_word_once() -> None:
+    explained, _, _ = (ROOT / "docs/glossary.md").read_text().partition("## To be renamed")
+    words = re.findall(r"^\| ([^|]+?) \| (?!meaning )[^-|]", explained, re.MULTILINE)
+    assert len(words) > 80
+    assert len(words) == len(set(words))
+
+
 def test_every_screenshot_is_shown() -> None:
     shown = set(links((ROOT / "docs/screenshots.md").read_text()))
     assert {f"screenshots/{path.name}" for path in (ROOT / "docs/screenshots").iterdir()} <= shown
