@@ -31,16 +31,19 @@ class Terminal:
         known = {
             name: value for name, value in os.environ.items() if not name.startswith(("KDHT_SOCKET", "XDG_"))
         }
-        self._process = subprocess.Popen(
-            [*prefix, which("bash") or "bash"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-            cwd=home,
-            env={**known, "HOME": str(home), "COLUMNS": "200"},
-        )
+        self.complaints = home / "stderr"
+        """What the commands, and the shell itself, say on standard error."""
+        with self.complaints.open("w") as complaints:
+            self._process = subprocess.Popen(
+                [*prefix, which("bash") or "bash"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=complaints,
+                text=True,
+                start_new_session=True,
+                cwd=home,
+                env={**known, "HOME": str(home), "COLUMNS": "200"},
+            )
 
     def type(self, script: str) -> tuple[str, str]:
         """What it printed, and the status of its last command."""
@@ -103,5 +106,5 @@ def test_the_document_word_for_word(terminal: Terminal) -> None:
     for block, shown in steps():
         said, status = terminal.type(block.text)
         where = f"docs/tutorial.md, line {block.line}"
-        assert status == "0", f"{where}: status {status}: {said}"
+        assert status == "0", f"{where}: status {status}: {said}{terminal.complaints.read_text()}"
         assert shown is None or shows(shown, said), f"{where} prints {said!r}"
