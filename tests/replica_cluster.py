@@ -56,7 +56,8 @@ class Member:
             on_silent=self.silent.append,
         )
         self.store = self.records.store
-        self.coordinator = self.records.coordinator
+        self.coordinator = coordinator = self.records.coordinator
+        coordinator.holds = lambda key: coordinator.is_settled(key) and coordinator.responsible(key)
         self.service = self.records.service
 
     @property

@@ -109,7 +109,8 @@ class Member:
             rng=Random(f"{seed}/{self.contact}/records"),
             on_silent=self._silent,
         )
-        repair = self.node.keep(store, RepairOptions(replicas=policy.replicas))
+        options = RepairOptions(replicas=policy.replicas)
+        repair = self.node.keep(store, options, on_replicas=records.coordinator.replicate)
         records.repaired_by(repair, self._take)
         return records
 
