@@ -22,10 +22,11 @@ from kdht.node.repair.factor import Factor
 from kdht.node.repair.missed import Missed
 from kdht.node.repair.options import RepairOptions
 from kdht.node.repair.plan import Plan
+from kdht.node.repair.progress import Progress
 from kdht.node.repair.push import Pusher
 from kdht.node.repair.ranges import number
 from kdht.node.repair.room import COUNTERS, Room
-from kdht.node.repair.settled import Settled
+from kdht.node.repair.settled import Doubt, Settled
 from kdht.node.repair.sight import Sight
 from kdht.node.repair.work import Work
 from kdht.node.rpc import Mismatch, Rpc, Rpcs
@@ -34,7 +35,7 @@ from kdht.wire import Contact, Message
 
 OPS = frozenset({Op.DIGEST, Op.OFFER, Op.STORE})
 """Of STORE, the replies to this node's pushes."""
-MAX_PENDING = 1024
+MAX_PENDING = 4096
 
 Drop = Callable[[Sequence[tuple[bytes, int]]], object]
 
@@ -81,6 +82,7 @@ class Repair:
             sight=Sight(context.id),
             settled=settled,
             factor=Factor(options.replicas),
+            progress=Progress(),
             on_replicas=self._replicas_changed,
             look_again=lambda: self.contacts_changed(context.timers.now),
         )
@@ -93,6 +95,7 @@ class Repair:
         self._missed = Missed(room, self._plan)
         self._answers = Answers(room, pusher, self._plan, respond)
         self._on_replicas = on_replicas
+        self._joined = joined
         self._drain: Drain | None = None
         self._started = False
         self._epoch = 0
@@ -163,6 +166,23 @@ class Repair:
         """Whether this node answers other nodes for a key: it has caught up, or those who keep it now have not."""
         return self._drain is None and self._settled.holds(key)
 
+    @property
+    def doubt(self) -> Doubt:
+        return self._settled.doubt
+
+    def doubt_own(self) -> None:
+        """What this node kept was put out of its store, for it was away too long; before `start`."""
+        self._settled.doubt = Doubt.OPEN
+
+    def trust_own(self) -> None:
+        """What this node kept is in its store again, or set aside for good. Any thread."""
+        self._settled.doubt = Doubt.NONE
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether this node has caught up on all that it keeps."""
+        return self._joined() and self._room.view is not None and not self._settled.unsettled
+
     def unsettle(self, now: float) -> None:
         """This node was away, and may have missed anything: it has caught up on nothing. Any thread.
 
@@ -178,7 +198,8 @@ class Repair:
 
     def status(self) -> dict[str, object]:
         """Plain data for `kdhtctl status`."""
-        view = self._room.view
+        view, progress = self._room.view, self._room.progress
+        progress.only({share.range for share in self._settled.unsettled})
         return {
             "settled": self.settled,
             "ranges": len(view.shares) if view else 0,
@@ -187,6 +208,8 @@ class Repair:
             "others_replicas": self._room.factor.others,
             "waits_for": self._plan.waits_for(),
             "held": len(self._settled.held),
+            "missing": progress.missing,
+            "seconds_left": progress.seconds_left(self._room.context.timers.now),
             "neighbours": len(view.peers) if view else 0,
             "draining": self._drain is not None,
             "drained": self.drained,

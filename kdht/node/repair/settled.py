@@ -14,7 +14,9 @@ replaced as a whole, never changed.
 """
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
+from enum import Enum
+from typing import NamedTuple
 
 from kdht.node.repair.bodies import Says
 from kdht.node.repair.intervals import Interval, Intervals
@@ -45,6 +47,25 @@ class _Peer:
         """It saw this node among the replicas, and no other that this one does not know, when it was asked last."""
 
 
+class _Judged(NamedTuple):
+    """How far a share is: who is waited for, whether it is caught up on, and by how many who had caught up."""
+
+    waiting: list[bytes]
+    done: bool
+    sound: int
+
+
+class Doubt(Enum):
+    """Whether what this node kept from an earlier run may be believed; it is not in its store while that is open."""
+
+    NONE = "none"
+    OPEN = "open"
+    CONFIRMED = "confirmed"
+    """Others have caught up: what counts is what they have."""
+    ALONE = "alone"
+    """Nobody has caught up on anything: what this node kept is all there is, with what others kept."""
+
+
 class Settled:
     """The state of all shares of one node.
 
@@ -63,6 +84,8 @@ class Settled:
         """Whether all shares were settled once."""
         self.epoch = 0
         """Counts how often all was unsettled: what was compared before that says nothing."""
+        self.doubt = Doubt.NONE
+        """While it is OPEN or ALONE, nothing is caught up on by the records of those that have not."""
         self._self_id = self_id
         self._reached = reached
         self._lost = lost
@@ -163,19 +186,29 @@ class Settled:
     def renew(self) -> None:
         """See what is caught up on now."""
         with self._lock:
-            new = [_interval(share.range) for share in self.unsettled if self._waits_for(share) is None]
+            found = [(share, self._judge(share)) for share in self.unsettled]
+            self._resolve([judged for _, judged in found])
+            from_all = self.doubt in (Doubt.NONE, Doubt.CONFIRMED)
+            new = [share for share, judged in found if judged.done and (judged.sound or from_all)]
             if new:
-                self._area = self._area.union(new)
+                self._area = self._area.union(_interval(share.range) for share in new)
             first = not self.ever and self._view is not None and not self.unsettled
         if first:
             self.ever = True
             self._reached()
 
+    def _resolve(self, judged: list["_Judged"]) -> None:
+        if self.doubt is Doubt.OPEN and judged:
+            if any(each.done and each.sound for each in judged):
+                self.doubt = Doubt.CONFIRMED
+            elif all(each.done for each in judged):
+                self.doubt = Doubt.ALONE
+
     # Whom it takes
 
     def waits_for(self, share: Share) -> list[bytes]:
         """Whom to ask, or to ask again, about a share that is not settled, the closest first."""
-        return self._waits_for(share) or []
+        return self._judge(share).waiting
 
     def missing(self) -> dict[str, set[bytes]]:
         """Why it has not caught up on all: the nodes of which something is missed, by what that is."""
@@ -190,8 +223,7 @@ class Settled:
                     found[UNEQUAL if peer.sees.covers(part) else UNSEEN].add(id)
         return found
 
-    def _waits_for(self, share: Share) -> list[bytes] | None:
-        """None: the range is caught up on. Nobody: it is not, for it is not known yet who lives nearby."""
+    def _judge(self, share: Share) -> "_Judged":
         view, part = self._view, _interval(share.range)
         assert view is not None
         order = view.order(share.range)
@@ -208,18 +240,14 @@ class Settled:
                 if waiting or sound >= need:
                     break
                 stage *= 2
-        if waiting or sound >= need:
-            return waiting or None
-        return self._from_all(order[:REACH], part, sound)
+        if not waiting and sound < need:
+            waiting = [id for id in order[:REACH] if not self._is_taken(id, part, sound)]
+        return _Judged(waiting, not waiting and (sound >= need > 0 or self._is_warm()), sound)
 
-    def _from_all(self, order: Sequence[bytes], part: Interval, sound: int) -> list[bytes] | None:
-        """Too few have caught up: everybody's records count."""
-        waiting = []
-        for id in order:
-            peer = self._peers.get(id)
-            if peer is None or not (peer.equal.covers(part) or (peer.silent and sound)):
-                waiting.append(id)
-        return waiting or (None if self._is_warm() else [])
+    def _is_taken(self, id: bytes, part: Interval, sound: int) -> bool:
+        """Whether a node's records were taken, as everybody's are where too few have caught up."""
+        peer = self._peers.get(id)
+        return peer is not None and (peer.equal.covers(part) or (peer.silent and sound > 0))
 
     def _is_done(self, id: bytes, part: Interval) -> bool:
         """Whether a replica of the same range need not be waited for."""
