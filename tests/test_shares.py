@@ -153,5 +153,5 @@ def test_newcomers_that_choose_leave_the_least_possible_owner(count: int) -> Non
     figures = sim.run(count, range(3), replicas=3)["ways"]
     for way in ("one by one", "together", "churn, replaced", "churn, moved"):
         assert figures[way]["of_the_possible"]["worst"] == 1.0, way
-        assert figures[way]["keeper"]["worst"] <= 1.6, way
+        assert figures[way]["keeper"]["worst"] <= 1.65, way
     assert figures["one by one"]["worst_on_the_way"]["worst"] == 1.0

@@ -17,6 +17,8 @@ from kdht.errors import KdhtError
 
 LOOK = 0.3
 """Seconds between two looks."""
+SAY_AGAIN = 1.0
+"""Seconds, at least, between two lines about how far it is."""
 Data = dict[str, Any]
 
 
@@ -50,20 +52,20 @@ def move(socket_path: Path, anyway: bool, timeout: int, as_json: bool) -> None:
 def _wait(path: Path, former: str, timeout: int, say: Callable[[str], None]) -> Data:
     """The status once it is ready with another ID. Raises KdhtError."""
     end = time.monotonic() + timeout
-    said = ""
+    said, due = "", 0.0
     while True:
         status: Data = control_client.call(path, "status")
         if status["ready"] and status["node_id"] != former:
             return status
         if status["node_id"] == former and not status["moving"]:
             raise KdhtError("the node does not move any more: its drain was cancelled, and it keeps its ID")
-        now = _phase(status, former)
-        if now != said:
-            say(now)
-        said = now
+        phase = _phase(status, former)
+        if phase != said and time.monotonic() > due:
+            say(phase)
+            said, due = phase, time.monotonic() + SAY_AGAIN
         if time.monotonic() > end:
             raise KdhtError(
-                f"not done in {timeout} s ({now}): the daemon goes on, kdhtctl status shows when it is ready again"
+                f"not done in {timeout} s ({phase}): the daemon goes on, kdhtctl status shows when it is ready again"
             )
         time.sleep(LOOK)
 

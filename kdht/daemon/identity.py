@@ -44,7 +44,9 @@ async def of_node(settings: Settings, data: DataDir) -> bytes:
         return kept
     found = await _choose(settings, data)
     data.keep_node_id(found.id)
-    log.info("ID chosen", extra={"node_id": found.id.hex(), "why": found.why})
+    # The first node of a cluster has nothing to tell.
+    level = logging.INFO if found.asked else logging.DEBUG
+    log.log(level, "ID chosen", extra={"node_id": found.id.hex(), "why": found.why})
     return found.id
 
 

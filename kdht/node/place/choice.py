@@ -50,6 +50,8 @@ class Found(NamedTuple):
 
     id: bytes
     why: str
+    asked: bool = False
+    """Whether others were."""
 
 
 class Chooser:
@@ -184,7 +186,9 @@ class Chooser:
             return
         if reply is not None and reply.status is Status.OK:
             nodes = len(self._survey)
-            self.found = Found(rpc.key, f"half of what {gap.owner.address} owned, one of {nodes} nodes known")
+            self.found = Found(
+                rpc.key, f"half of what {gap.owner.address} owned, one of {nodes} nodes known", True
+            )
             return
         if reply is None:
             self._silent.add(gap.owner)
@@ -202,14 +206,14 @@ class Chooser:
         gaps = self._survey.gaps()
         if gaps:
             self.found = Found(
-                gaps[0].middle(self._rng), f"half of what {gaps[0].owner.address} owned, not asked for"
+                gaps[0].middle(self._rng), f"half of what {gaps[0].owner.address} owned, not asked for", True
             )
         else:
             self._by_chance("nobody said enough")
 
     def _by_chance(self, why: str) -> None:
         if not self.found:
-            self.found = Found(self._rng.randbytes(ID_LEN), f"by chance: {why}")
+            self.found = Found(self._rng.randbytes(ID_LEN), f"by chance: {why}", bool(self._seeds))
 
     # Messages
 
