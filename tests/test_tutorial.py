@@ -102,6 +102,7 @@ def test_every_block_is_typed_or_compared() -> None:
     assert len(steps()) > 8
 
 
+@pytest.mark.timeout(120)
 def test_the_document_word_for_word(terminal: Terminal) -> None:
     for block, shown in steps():
         said, status = terminal.type(block.text)
