@@ -28,6 +28,9 @@ RECORD_END = b"s"
 EXPIRY = b"e"
 FORMAT_KEY = b"mformat"
 COUNTS_KEY = b"mcounts"
+BEFORE_ALL = b"\x00"
+BEHIND_ALL = b"\xff"
+"""No entry of ours lies outside of these two."""
 
 FORMAT_VALUE = struct.Struct(">I")
 COUNTS_VALUE = struct.Struct(">QQQ")
