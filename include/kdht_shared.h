@@ -41,12 +41,14 @@
 	X(DIGEST, 0x14)  /* are these key ranges equal? */                         \
 	X(OFFER, 0x15)   /* which of these versions do you want? */                \
 	X(SUSPECT, 0x16) /* this contact does not answer me */                     \
-	X(LEAVE, 0x17)   /* forget me: I am going */
+	X(LEAVE, 0x17)   /* forget me: I am going */                               \
+	X(FORGET, 0x19)  /* this node died and does not come back: wait for it no more */ \
+	X(MEET, 0x1a)    /* get to know this contact, or have it get to know me */
 
 #define KDHT_FIRST_ROUTED_OP 0x01
 #define KDHT_LAST_ROUTED_OP 0x06
 #define KDHT_FIRST_CONTROL_OP 0x10
-#define KDHT_LAST_CONTROL_OP 0x17
+#define KDHT_LAST_CONTROL_OP 0x1a
 
 /* DIRECT is for routed requests alone; a message with it that is anything else is BAD_FLAGS. */
 #define KDHT_FLAGS(X)  \
@@ -68,7 +70,8 @@
 	X(HOPS_ENDED, 8)      /* TRACE only: the hop limit ended here */                    \
 	X(CONFLICT, 9)        /* another version stands than the writer said */             \
 	X(UNCONFIRMED, 10)    /* too few replicas answered: it may stand or not */      \
-	X(UNREACHABLE, 11)    /* the next hop's host refused it: nothing was done */
+	X(UNREACHABLE, 11)    /* the next hop's host refused it: nothing was done */    \
+	X(TOO_FEW, 14)        /* fewer nodes live than must answer: nothing was changed */
 
 /* In a record's flags. */
 #define KDHT_RECORD_FLAGS(X) \

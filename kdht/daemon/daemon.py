@@ -51,7 +51,9 @@ class Daemon:
         self._settings = settings
         self._load = load
         self._stopping = asyncio.Event()
-        self._methods = Methods(settings, self._stopping)
+        self._anew = asyncio.Event()
+        """The node is to be put together again, from what is in its data directory, as by a restart."""
+        self._methods = Methods(settings, self._stopping, self._anew)
         self._failure: BaseException | None = None
 
     async def run(self) -> None:
@@ -68,18 +70,21 @@ class Daemon:
             await pages.serve(self._settings, self._methods.table(), stack)
             # Before the control socket's end, which tells `kdhtctl stop` that all is released.
             stack.callback(data.close)
-            await self._serve(data, stack.enter_context(ExitStack()))
+            Datapaths.prepare(self._settings)
+            self._methods.capabilities = capabilities.reduce(
+                self._settings.data_dir, self._settings.address.port, self._settings.key_files
+            )
+            while not self._stopping.is_set():
+                self._anew.clear()
+                with ExitStack() as undo:
+                    await self._serve(data, undo)
         if self._failure:
             raise self._failure
         log.info("stopped")
 
     async def _serve(self, data: DataDir, undo: ExitStack) -> None:
-        """Everything between the control socket's start and its end."""
+        """One node from its start to its end."""
         settings = self._settings
-        Datapaths.prepare(settings)
-        self._methods.capabilities = capabilities.reduce(
-            settings.data_dir, settings.address.port, settings.key_files
-        )
         parts = wiring.build(settings, data, undo)
         parts.transport.start()
         undo.callback(parts.transport.stop)
@@ -95,9 +100,10 @@ class Daemon:
             self._methods.serve(parts, datapaths)
             memory.settle()
             self._announce(parts)
-            await self._stopping.wait()
-            notify("STOPPING=1")
-            log.info("stopping")
+            await _first_of(self._stopping, self._anew)
+            if self._stopping.is_set():
+                notify("STOPPING=1")
+            log.info("stopping" if self._stopping.is_set() else "starting anew")
             self._methods.end()
 
     def _end_deaf(self, why: str) -> None:
@@ -143,6 +149,15 @@ class Daemon:
 
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, signalled)
         self._methods.reload = again
+
+
+async def _first_of(*events: asyncio.Event) -> None:
+    waiting = [asyncio.create_task(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in waiting:
+            task.cancel()
 
 
 def _table_is_good(parts: Parts) -> Callable[[], bool]:

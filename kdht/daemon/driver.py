@@ -26,6 +26,7 @@ from kdht.node.events import (
     LookupDone,
     Ready,
 )
+from kdht.node.forget import Fate, Told
 from kdht.node.node import Node
 from kdht.node.readiness import Readiness
 from kdht.wire import Address, Contact
@@ -62,16 +63,11 @@ class Driver:
         self._alarm: asyncio.TimerHandle | None = None
         self._stopped = False
         self._lookups: dict[bytes, list[asyncio.Future[list[Contact]]]] = {}
-        self.on_contacts: Callable[[int], None] = _ignore
-        """Hears how many contacts there are, of this run or of the one before, when that grows."""
-        self.on_joined: Callable[[int], None] = _ignore
-        """The same when the node has found its cluster, or that it is the first."""
-        self.on_drained: Callable[[int], None] = _ignore
-        """The same when one went that has given all its records away."""
+        self.on_joined: Callable[[], None] = _ignore
+        """Hears when the node has found its cluster, or that it is the first."""
 
     def restore(self, contacts: Sequence[Contact]) -> None:
         """Contacts of an earlier run, to be asked again."""
-        self.on_contacts(len(contacts))
         self._node.restore(contacts, self._now())
         self._follow_up()
 
@@ -88,6 +84,18 @@ class Driver:
         self._lookups.setdefault(target, []).append(done)
         self._follow_up()
         return await done
+
+    async def forget(self, id: bytes) -> list[Told] | None:
+        """A dead node does not come back: what each contact says of it. None, and nothing is done: it lives."""
+        done: asyncio.Future[list[Told]] = self._loop.create_future()
+
+        def told(answers: list[Told]) -> None:
+            if not done.done():  # its caller may have gone
+                done.set_result(answers)
+
+        fate = self._node.forget(id, told, self._now())
+        self._follow_up()
+        return None if fate is Fate.LIVES else await done
 
     def receive(self, batch: list[Datagram]) -> None:
         """Control messages for the node."""
@@ -145,6 +153,11 @@ class Driver:
         """What is still missing before this node should serve; other parts may require more."""
         return self._node.readiness
 
+    @property
+    def gone(self) -> list[Contact]:
+        """The dead that may come back."""
+        return self._node.census.gone
+
     def contacts(self) -> list[Contact]:
         """All contacts in the table, nearest first."""
         return self._node.snapshot()
@@ -168,16 +181,12 @@ class Driver:
         if outgoing:
             self._send(outgoing)
         events = self._node.events()
-        if any(type(event) is ContactAdded for event in events):
-            self.on_contacts(len(self._node.table))
         for event in events:
             _tell(event)
             if isinstance(event, LookupDone):
                 self._looked_up(event)
             elif isinstance(event, Joined):
-                self.on_joined(event.contacts)
-            elif isinstance(event, ContactDrained):
-                self.on_drained(len(self._node.table))
+                self.on_joined()
         if self._alarm is not None:
             self._alarm.cancel()
         when = self._node.next_wake()
@@ -189,7 +198,7 @@ class Driver:
                 done.set_result(found.closest)
 
 
-def _ignore(contacts: int) -> None:
+def _ignore() -> None:
     """Nobody wants to know."""
 
 

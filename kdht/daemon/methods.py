@@ -27,9 +27,10 @@ from kdht.histogram import Histogram
 class Methods:
     """The methods of one daemon. They answer about the node while there is one."""
 
-    def __init__(self, settings: Settings, stopping: asyncio.Event) -> None:
+    def __init__(self, settings: Settings, stopping: asyncio.Event, anew: asyncio.Event) -> None:
         self.settings = settings
         self._stopping = stopping
+        self._anew = anew
         self._started = time.monotonic()
         self._state = "starting"
         self.capabilities: list[str] = []
@@ -47,6 +48,7 @@ class Methods:
             "datapath": Method(self._datapath),
             "switch": Method(self._switch, owner_only=True),
             "drain": Method(self._drain, owner_only=True),
+            "stay": Method(self._stay, owner_only=True),
             "reload": Method(self._reload, owner_only=True),
             "stop": Method(self._stop, owner_only=True),
             **NetworkMethods(self._node).table(),
@@ -61,7 +63,7 @@ class Methods:
     def end(self) -> None:
         """From now on the node is going away."""
         self._running = None
-        self._state = "stopping"
+        self._state = "stopping" if self._stopping.is_set() else "starting"
 
     def _troubles(self) -> list[str]:
         failed = self._running[0].writer.stats().failed if self._running else 0
@@ -148,6 +150,14 @@ class Methods:
         parts.driver.drain()
         return {"left": left, "drained": parts.driver.status()["repair"]["drained"]}
 
+    async def _stay(self, params: Params) -> dict[str, Any]:
+        """Call a drain off: the node joins anew, as after a restart, and gets back what it gave away."""
+        parts, _ = self._node()
+        if not parts.driver.status()["repair"]["draining"]:
+            raise KdhtError("no drain goes on")
+        self._anew.set()
+        return {"records": parts.store.stats().records}
+
     async def _reload(self, params: Params) -> dict[str, Any]:
         """As SIGHUP does, with an answer."""
         if self.reload is None:
@@ -170,6 +180,9 @@ _ABSENT: dict[str, Any] = {
     "joined": False,
     "ready": False,
     "waiting_for": [],
+    "writable": False,
+    "not_writable": "the node does not run: kdhtctl status says what it does",
+    "gone": [],
     "repair": {},
     "records": 0,
     "datapaths": [],
@@ -181,6 +194,21 @@ def _repair(parts: Parts) -> dict[str, Any]:
     return {name: value for name, value in parts.driver.status()["repair"].items() if name != "counters"}
 
 
+def _not_writable(parts: Parts) -> str:
+    """Why no write can be confirmed here; empty if one can, as far as this node knows."""
+    coordinator = parts.coordinator
+    if parts.writer.stats().failed:
+        return "a write to the disk failed, so none is taken: free the disk, then restart the node"
+    if not coordinator.joined:
+        return "the node has not joined its cluster: kdhtctl join HOST, and correct node.bootstrap"
+    if lacks := coordinator.lacks(coordinator.need):
+        return (
+            f"{coordinator.need} nodes must confirm a write, and {coordinator.need - lacks} lives: start the others, "
+            "or kdhtctl forget those that are gone for good"
+        )
+    return ""
+
+
 async def _living(parts: Parts, datapaths: Datapaths) -> dict[str, Any]:
     """What only a running node has to tell."""
     return {
@@ -189,6 +217,9 @@ async def _living(parts: Parts, datapaths: Datapaths) -> dict[str, Any]:
         "joined": parts.driver.joined,
         "ready": parts.driver.readiness.ready,
         "waiting_for": parts.driver.readiness.missing,
+        "writable": not (why := _not_writable(parts)),
+        "not_writable": why,
+        "gone": [{"id": contact.id.hex(), "address": str(contact.address)} for contact in parts.driver.gone],
         "repair": _repair(parts),
         "records": parts.store.stats().records,
         "datapaths": [

@@ -35,8 +35,14 @@ def pages(methods: Methods) -> dict[str, Page]:
         return Answer(b"alive\n")
 
     async def ready(request: Request) -> Answer:
-        missing = not_ready((await ask(methods, ()))["status"])
-        return refusal(503, f"not ready: {missing}") if missing else Answer(b"ready\n")
+        status = (await ask(methods, ()))["status"]
+        missing = not_ready(status)
+        if missing:
+            return refusal(503, f"not ready: {missing}")
+        writes = f"not ready for writes: {status['not_writable']}" if status["not_writable"] else ""
+        if writes and "writes" in request.query:
+            return refusal(503, writes)
+        return Answer(f"ready\n{writes or 'ready for writes'}\n".encode())
 
     return {"/metrics": metrics, "/healthz": alive, "/readyz": ready}
 

@@ -11,14 +11,17 @@ A contact enters the table, and so the datapaths, only after a matched reply.
 from collections.abc import Callable, Iterable, Sequence
 from random import Random
 
-from kdht._shared import Op, Reason, Status
+from kdht._shared import ID_LEN, Op, Reason, Status
 from kdht.datapath.base import Datagram, Outgoing
 from kdht.errors import BadPacket
 from kdht.histogram import Histogram
 from kdht.keys import ClusterKey
+from kdht.node.census import Census
 from kdht.node.context import Context
 from kdht.node.entry import Entry
 from kdht.node.events import Drained, Event, LookupDone
+from kdht.node.forget import Done as Told
+from kdht.node.forget import Fate, Forgetting
 from kdht.node.join import Joiner
 from kdht.node.members import Members
 from kdht.node.messages import Reply, is_drained, untrusted_contacts, untrusted_id, untrusted_suspect
@@ -65,6 +68,8 @@ class Node:
         self.table = Table(contact.id, publish, k=options.k, replacements=options.replacements)
         self._context = context = Context(contact, own or (contact.address,), self.table, options, rng)
         self.counters = context.counters
+        self.census = Census(self.table, options.replicas)
+        """How many nodes there are; any thread may read it."""
         self._outbox = outbox = Outbox(context, keys[0])
         self._notices = Notices(context, outbox)
         self._reply_budget = TokenBucket(options.reply_rate)
@@ -76,8 +81,10 @@ class Node:
         self._refresher = Refresher(context)
         self._searches = self._refresher.searches = Searches(context, self._refresher.looked)
         self._joiner = Joiner(context, self._searches, self._refresher)
+        self._forgetting = Forgetting(context, self.census)
         self._members = Members(
             context,
+            census=self.census,
             prober=self._prober,
             watch=self._watch,
             verifier=self._verifier,
@@ -87,6 +94,7 @@ class Node:
         self._answers: dict[Op, Callable[[Message, bytes], bytes]] = {
             Op.PING: self._pong,
             Op.FIND_NODE: self._found,
+            Op.FORGET: self._forgot,
         }
         self._notices_in: dict[Op, Callable[[Message, Contact, float], None]] = {
             Op.SUSPECT: self._is_suspected,
@@ -142,11 +150,22 @@ class Node:
             self.repair.drain(now, self._drained)
 
     def restore(self, contacts: Iterable[Contact], now: float) -> None:
-        """Contacts of an earlier `snapshot`: each is in the table again once it answers."""
-        for contact in contacts:
-            if self._context.usable(contact):
-                self._joiner.remember(contact.address)
-                self._verifier.offer(contact, now, heard=False)
+        """Contacts of an earlier `snapshot`, and the dead of its census: each is in the table once it answers."""
+        usable = [contact for contact in contacts if self._context.usable(contact)]
+        self.census.remember(usable)
+        for contact in usable:
+            self._joiner.remember(contact.address)
+            self._verifier.offer(contact, now, heard=False)
+
+    def forget(self, id: bytes, done: Told, now: float) -> Fate:
+        """A dead node does not come back: wait for it no more, and have all contacts do so; `done` gets their answers.
+
+        Nothing is done, and `done` is never called, where it lives.
+        """
+        fate = self._forgetting.here(id)
+        if fate is not Fate.LIVES:
+            self._forgetting.everywhere(id, done, now)
+        return fate
 
     def receive(self, datagram: Datagram, now: float) -> None:
         """Take a control message, whose verdict was LOCAL for the reason CONTROL."""
@@ -298,6 +317,9 @@ class Node:
         closest = self.table.closest(message.key, self._context.options.k, without=asker)
         return self.contact.id + pack_contacts(closest)
 
+    def _forgot(self, message: Message, asker: bytes) -> bytes:
+        return self.contact.id + bytes([self._forgetting.here(message.key)])
+
     def _is_suspected(self, message: Message, sender: Contact, now: float) -> None:
         suspect = untrusted_suspect(message)
         self.counters["suspects"] += 1
@@ -332,7 +354,7 @@ class Node:
         self._members.answered(sender, rtt, now)
         self._note_clock(sender.id, message.time, now)
         contacts = [contact for contact in named if self._members.learn(contact, now, heard=False)]
-        rpc.done(rpc, Reply(sender.id, contacts, rtt), now)
+        rpc.done(rpc, Reply(sender.id, contacts, rtt, body=message.body[ID_LEN:]), now)
 
     def _note_clock(self, id: bytes, said: int, now: float) -> None:
         """For the operator only: a reply tells the second in which it was sealed."""

@@ -16,6 +16,8 @@ class Options:
     """Queries of one lookup that are under way at the same time."""
     replacements: int = 8
     """Contacts of a full bucket that wait for a place."""
+    replicas: int = 3
+    """Nodes that keep a key: while fewer others live, the dead are remembered."""
     max_lookups: int = 4
     """Lookups that run at the same time; others wait, in order."""
 

@@ -183,7 +183,10 @@ class Service:
         record = visible(found.record, turn.now)
         strict = request.data[_OP] == Op.QUORUM_GET
         if not found.enough and (strict or record is None):
-            answers.add(request, Status.UNCONFIRMED)
+            coordinator = self._coordinator
+            watches = request.data[_OP] == Op.WATCH  # it goes on, and hears more later
+            lacks = coordinator.joined and coordinator.lacks(coordinator.need_to_read)
+            answers.add(request, Status.TOO_FEW if lacks and not watches else Status.UNCONFIRMED)
         elif record is None:
             answers.add(request, Status.NOT_FOUND)
         else:

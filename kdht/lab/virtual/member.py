@@ -1,6 +1,7 @@
 """One virtual node: core, transport and control plane on a MemoryNetwork, and its records if it keeps any."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from random import Random
 
 from kdht._routing import Core
@@ -9,7 +10,7 @@ from kdht.datapath.base import Datagram
 from kdht.datapath.memory import MemoryNetwork
 from kdht.keys import derive
 from kdht.lab.virtual.records import Records
-from kdht.node.events import ContactAdded, ContactDrained, Event, Joined
+from kdht.node.events import Event, Joined
 from kdht.node.node import Node
 from kdht.node.options import Options
 from kdht.node.repair import RepairOptions
@@ -54,6 +55,9 @@ class Member:
             cookies=False,
         )
         self.on_publish = on_publish
+        options = options or Options()
+        if policy is not None:
+            options = replace(options, replicas=policy.replicas)
         self.node = Node(contact, [KEY], self._publish, Random(f"{seed}/{contact}"), options)
         self.transport = network.attach(self.core, contact.address, self._receive)
         self.records = None if policy is None else self._keep(policy, store or MemoryStore(), seed)
@@ -74,14 +78,8 @@ class Member:
         self.transport.send(self.node.datagrams_to_send())
         events = self.node.events()
         self.seen += events
-        if self.records is not None and any(type(event) is ContactAdded for event in events):
-            self.records.coordinator.knows(len(self.node.table))
-        if self.records is not None:
-            for event in events:
-                if type(event) is ContactDrained:
-                    self.records.coordinator.one_drained(len(self.node.table))
-                elif type(event) is Joined:
-                    self.records.coordinator.found_cluster(event.contacts)
+        if self.records is not None and any(type(event) is Joined for event in events):
+            self.records.coordinator.found_cluster()
         wake = self.node.next_wake()
         if wake is not None and wake < self._wake:
             self._wake = wake
@@ -105,6 +103,7 @@ class Member:
             self.contact,
             self.transport.send,
             policy=policy,
+            census=self.node.census,
             store=store,
             rng=Random(f"{seed}/{self.contact}/records"),
             on_silent=self._silent,

@@ -7,6 +7,7 @@ from random import Random
 from kdht._routing import Core
 from kdht.datapath.base import Datagram, Outgoing
 from kdht.datapath.memory import MemoryNetwork
+from kdht.node.census import Counts
 from kdht.node.repair import Repair
 from kdht.node.replicas import Coordinator, Policy
 from kdht.node.service import Service
@@ -29,6 +30,7 @@ class Records:
         send: Callable[[Iterable[Outgoing]], int],
         *,
         policy: Policy,
+        census: Counts,
         store: MemoryStore,
         rng: Random,
         skew: float = 0.0,
@@ -44,6 +46,7 @@ class Records:
             sources={contact.address.is_ipv4: contact.address},
             rng=rng,
             policy=policy,
+            census=census,
             send=send,
             on_silent=on_silent,
         )

@@ -13,6 +13,7 @@ from kdht._shared import HEADER_LEN, Flag, Op, RecordFlag, Status
 from kdht.datapath.base import Datagram, Outgoing
 from kdht.errors import BadPacket, StorageError
 from kdht.histogram import Histogram
+from kdht.node.census import Counts
 from kdht.node.replicas import calls, holders, reads, writes
 from kdht.node.replicas._stores import Stores
 from kdht.node.replicas.clock import HybridClock
@@ -35,6 +36,7 @@ OPS = frozenset({Op.STORE, Op.FETCH})
 
 COUNTERS = (
     "writes", "writes_ok", "writes_conflict", "writes_unconfirmed", "writes_busy", "writes_storage_failed",
+    "writes_too_few",
     "write_rounds", "gathered_miss", "gathered_quorum", "read_repairs", "stores_taken", "stores_older",
     "fetches", "calls_refused", "calls_unmatched", "calls_unreachable", "calls_overdue", "calls_unreadable",
     "not_own_address", "wrong_client",
@@ -44,7 +46,8 @@ COUNTERS = (
 class Coordinator:
     """One node's. `sources`: its own address for each IP version (is_ipv4), to talk to other nodes from.
 
-    `on_silent` hears, on any thread, of addresses that did not answer in time.
+    `census`: how many other nodes there are. `on_silent` hears, on any thread, of addresses that did not answer
+    in time.
     """
 
     def __init__(
@@ -56,14 +59,12 @@ class Coordinator:
         sources: dict[bool, Address],
         rng: Random,
         policy: Policy,
+        census: Counts,
         send: Callable[[list[Outgoing]], object],
         on_silent: Callable[[Address], None] = lambda address: None,
     ) -> None:
         self.policy = policy
         self.counters: Counter[str] = Counter(dict.fromkeys(COUNTERS, 0))
-        self.others = 0
-        """The most other nodes that were known so far, without those that gave all away and went. A cluster with
-        fewer nodes than should confirm a write has as many confirm it as it has; one that has lost them does not."""
         self.joined = True
         """Whether this node has found its cluster since it started: one that has not would take itself for all of
         it, so it refuses writes, and says of a miss that too few were asked. Whoever starts one sets this False."""
@@ -73,6 +74,7 @@ class Coordinator:
         """Hears of a key of which some replica did not confirm a write. Any thread."""
         self.on_strays: Callable[[list[Datagram]], None] = self._unmatched
         """Gets the replies to nothing that was sent from here: the node's repair sends STORE too. Any thread."""
+        self._census = census
         self._turns = Turns(send, writer)
         self._core = core
         self._store = store
@@ -111,18 +113,29 @@ class Coordinator:
         """Let what is due happen; in how many seconds to call again, None: when `on_alarm` says so."""
         return self._turns.tick(now)
 
-    def knows(self, others: int) -> None:
-        """So many other nodes are known now."""
-        self.others = max(self.others, others)
-
-    def one_drained(self, others: int) -> None:
-        """One of the others went, and all that it kept is kept elsewhere; so many are known now."""
-        self.others = max(self.others - 1, others)
-
-    def found_cluster(self, others: int) -> None:
-        """The node has joined, beside so many others; none if it is the first."""
-        self.knows(others)
+    def found_cluster(self) -> None:
+        """The node has joined, or it is the first."""
         self.joined = True
+
+    @property
+    def others(self) -> int:
+        """Other nodes, those included that died and may come back. A cluster with fewer nodes than should confirm a
+        write has as many confirm it as it has; one that has lost them does not."""
+        return self._census.others
+
+    @property
+    def need(self) -> int:
+        """Nodes that have to confirm a write, this one included."""
+        return min(self.policy.acks, 1 + self.others)
+
+    @property
+    def need_to_read(self) -> int:
+        """Replicas that have to be heard where one alone says too little."""
+        return min(self.policy.majority, 1 + self.others)
+
+    def lacks(self, need: int) -> int:
+        """How many nodes too few live for so many to answer."""
+        return max(need - 1 - self._census.living, 0)
 
     # --- What clients want
 
@@ -141,7 +154,11 @@ class Coordinator:
         if not self.joined:
             done(turn, writes.Written(Status.BUSY, 0, existed=False))
             return
-        need = min(self.policy.acks, 1 + self.others)
+        need = self.need
+        if self.lacks(need):
+            self.counters["writes_too_few"] += 1
+            done(turn, writes.Written(Status.TOO_FEW, 0, existed=False))
+            return
         if condition is None or self.is_settled(key):
             self._writes.write(turn, key, record, need, done, condition)
             return
@@ -169,7 +186,7 @@ class Coordinator:
         if not self.joined:
             done(turn, reads.Found(own, enough=False))
             return
-        need = min(self.policy.majority, 1 + self.others)
+        need = self.need_to_read
         replica, caught_up = self.responsible(key), self.is_settled(key)
         self._reads.gather(turn, key, own, need, done, quorum=quorum, replica=replica, caught_up=caught_up)
 
