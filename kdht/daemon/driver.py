@@ -153,6 +153,10 @@ class Driver:
         """What is still missing before this node should serve; other parts may require more."""
         return self._node.readiness
 
+    def speaks_to(self, address: Address) -> bool:
+        """Whether this node has an address of that IP version."""
+        return self._node.speaks_to(address)
+
     @property
     def gone(self) -> list[Contact]:
         """The dead that may come back."""

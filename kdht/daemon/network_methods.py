@@ -9,6 +9,7 @@ import msgspec
 from kdht._shared import ID_LEN
 from kdht.daemon.control import Method, Params, taken
 from kdht.daemon.running import Running
+from kdht.daemon.settings import other_version
 from kdht.daemon.wiring import Parts
 from kdht.errors import ConfigError, Disagreement
 from kdht.node.forget import Fate, Told
@@ -77,6 +78,8 @@ class NetworkMethods:
         if not 1 <= len(wanted) <= MAX_ADDRESSES:
             raise ConfigError(f"join takes 1 to {MAX_ADDRESSES} addresses, not {len(wanted)}")
         addresses = [_address(text) for text in wanted]
+        if not any(map(parts.driver.speaks_to, addresses)):
+            raise ConfigError(f"{', '.join(wanted)}: {other_version(parts.contact.address)}")
         parts.driver.join(addresses)
         return {"addresses": [str(address) for address in addresses]}
 

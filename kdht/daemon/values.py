@@ -126,6 +126,15 @@ class HostPort(Kind):
     def port(self) -> int:
         return split_port(self)[1]
 
+    @property
+    def address(self) -> Address | None:
+        """None for a name."""
+        try:
+            ip_address(self.host)
+        except ValueError:
+            return None
+        return Address.of(self.host, self.port)
+
 
 class AbsolutePath(Kind):
     """A file or directory, wherever the daemon is started from."""

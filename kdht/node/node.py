@@ -214,6 +214,10 @@ class Node:
         """When `tick` has something to do; None: not before something comes in."""
         return self._context.timers.next()
 
+    def speaks_to(self, address: Address) -> bool:
+        """Whether this node has an address of that IP version."""
+        return self._context.source(address) is not None
+
     @property
     def joined(self) -> bool:
         """Whether this node knows its place in the cluster."""
