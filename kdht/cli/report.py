@@ -114,7 +114,8 @@ def _health(data: Data) -> str:
 
 def _readiness(data: Data) -> object:
     missing = ", ".join(data["waiting_for"])
-    return f"no, waiting for: {missing}" if missing else data["ready"]
+    why = f"; {data['why_unreachable']}" if data["why_unreachable"] else ""
+    return f"no, waiting for: {missing}{why}" if missing else data["ready"]
 
 
 def _gone(nodes: list[Data]) -> list[str]:

@@ -95,6 +95,7 @@ class Daemon:
         datapaths.start()
         undo.callback(datapaths.stop)
         self._make_reloadable(parts)
+        parts.driver.on_resumes = self._anew.set
         chores = housekeeping.running(settings, data, parts, datapaths, self._end_deaf)
         async with joining(settings, data, parts.driver, self._give_up), chores, beating():
             self._methods.serve(parts, datapaths)

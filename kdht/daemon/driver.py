@@ -16,6 +16,9 @@ from kdht.errors import KdhtError
 from kdht.histogram import Histogram
 from kdht.keys import ClusterKey
 from kdht.node.events import (
+    Admitted,
+    Aside,
+    Barred,
     ContactAdded,
     ContactDrained,
     ContactRemoved,
@@ -25,6 +28,7 @@ from kdht.node.events import (
     Joined,
     LookupDone,
     Ready,
+    Resumes,
 )
 from kdht.node.forget import Fate, Told
 from kdht.node.node import Node
@@ -38,6 +42,10 @@ LEVELS: dict[type[Event], int] = {
     Ready: logging.INFO,
     Isolated: logging.WARNING,
     Drained: logging.INFO,
+    Barred: logging.DEBUG,
+    Admitted: logging.DEBUG,
+    Aside: logging.WARNING,
+    Resumes: logging.INFO,
     ContactAdded: logging.DEBUG,
     ContactRemoved: logging.DEBUG,
     ContactDrained: logging.DEBUG,
@@ -46,6 +54,10 @@ WORDS: dict[type[Event], str] = {
     Joined: "joined",
     Ready: "ready to serve",
     Isolated: "no contact is left",
+    Barred: "no writes yet: members are named that this node cannot reach",
+    Admitted: "all members can be reached",
+    Aside: "this node left its cluster and serves nothing, for it cannot reach members of it",
+    Resumes: "nobody names members any more that this node cannot reach",
     Drained: "all records are given away",
     ContactAdded: "contact added",
     ContactRemoved: "contact removed",
@@ -65,6 +77,11 @@ class Driver:
         self._lookups: dict[bytes, list[asyncio.Future[list[Contact]]]] = {}
         self.on_joined: Callable[[], None] = _ignore
         """Hears when the node has found its cluster, or that it is the first."""
+
+        self.on_barred: Callable[[bool], None] = lambda barred: None
+        """Hears whether the node must take no part in reads and writes, for it cannot reach some members."""
+        self.on_resumes: Callable[[], None] = _ignore
+        """Hears that the node is to be started anew."""
 
     def restore(self, contacts: Sequence[Contact]) -> None:
         """Contacts of an earlier run, to be asked again."""
@@ -158,6 +175,11 @@ class Driver:
         return self._node.speaks_to(address)
 
     @property
+    def out_of_reach(self) -> list[Contact]:
+        """Members that others name, and that this node cannot talk to."""
+        return self._node.out_of_reach
+
+    @property
     def gone(self) -> list[Contact]:
         """The dead that may come back."""
         return self._node.census.gone
@@ -191,6 +213,10 @@ class Driver:
                 self._looked_up(event)
             elif isinstance(event, Joined):
                 self.on_joined()
+            elif isinstance(event, Barred | Admitted):
+                self.on_barred(isinstance(event, Barred))
+            elif isinstance(event, Resumes):
+                self.on_resumes()
         if self._alarm is not None:
             self._alarm.cancel()
         when = self._node.next_wake()
@@ -214,6 +240,8 @@ def _tell(event: Event) -> None:
     match event:
         case Joined(contacts):
             fields = {"contacts": contacts}
+        case Aside(members):
+            fields = {"members": ", ".join(str(member.address) for member in members)}
         case ContactAdded(contact) | ContactRemoved(contact) | ContactDrained(contact):
             fields = {"node_id": contact.id.hex(), "address": contact.address}
     log.log(level, WORDS[type(event)], extra=fields)

@@ -16,12 +16,15 @@ from kdht.daemon.capabilities import REASONS
 from kdht.daemon.control import Method, Params
 from kdht.daemon.datapaths import Datapaths
 from kdht.daemon.network_methods import NetworkMethods
-from kdht.daemon.settings import Settings
+from kdht.daemon.settings import Settings, other_version_than
 from kdht.daemon.storage_methods import StorageMethods
 from kdht.daemon.wiring import SOCKET_LANE, Parts
 from kdht.datapath.nfqueue import QUEUE_LANES
 from kdht.errors import KdhtError
 from kdht.histogram import Histogram
+
+MOST_SHOWN = 3
+"""Addresses in a sentence."""
 
 
 class Methods:
@@ -183,6 +186,8 @@ _ABSENT: dict[str, Any] = {
     "writable": False,
     "not_writable": "the node does not run: kdhtctl status says what it does",
     "gone": [],
+    "unreachable": [],
+    "why_unreachable": "",
     "repair": {},
     "records": 0,
     "datapaths": [],
@@ -199,6 +204,8 @@ def _not_writable(parts: Parts) -> str:
     coordinator = parts.coordinator
     if parts.writer.stats().failed:
         return "a write to the disk failed, so none is taken: free the disk, then restart the node"
+    if coordinator.aside:
+        return _why_unreachable(parts)
     if not coordinator.joined:
         return "the node has not joined its cluster: kdhtctl join HOST, and correct node.bootstrap"
     if lacks := coordinator.lacks(coordinator.need):
@@ -207,6 +214,20 @@ def _not_writable(parts: Parts) -> str:
             "or kdhtctl forget those that are gone for good"
         )
     return ""
+
+
+def _why_unreachable(parts: Parts) -> str:
+    """Of members that this node cannot talk to; empty if there are none."""
+    unreachable = parts.driver.out_of_reach
+    if not unreachable:
+        return ""
+    lacks = other_version_than(parts.contact.address)
+    shown = [str(contact.address) for contact in unreachable[:MOST_SHOWN]]
+    rest = f" and {len(unreachable) - MOST_SHOWN} more" if len(unreachable) > MOST_SHOWN else ""
+    return (
+        f"members at {', '.join(shown)}{rest} speak {lacks} only, and this node has no {lacks} address: give it one in "
+        f"node.listen, or them one of its version"
+    )
 
 
 async def _living(parts: Parts, datapaths: Datapaths) -> dict[str, Any]:
@@ -220,6 +241,8 @@ async def _living(parts: Parts, datapaths: Datapaths) -> dict[str, Any]:
         "writable": not (why := _not_writable(parts)),
         "not_writable": why,
         "gone": [{"id": contact.id.hex(), "address": str(contact.address)} for contact in parts.driver.gone],
+        "unreachable": [str(contact.address) for contact in parts.driver.out_of_reach],
+        "why_unreachable": _why_unreachable(parts),
         "repair": _repair(parts),
         "records": parts.store.stats().records,
         "datapaths": [

@@ -61,7 +61,8 @@ def not_ready(status: Data) -> str:
     if status["state"] != "running":
         return f"the node is {status['state']}"
     missing = ", ".join(status["waiting_for"])
-    return f"waiting for: {missing}" if missing else ""
+    why = f"; {status['why_unreachable']}" if status.get("why_unreachable") else ""
+    return f"waiting for: {missing}{why}" if missing else ""
 
 
 def _registry(told: Mapping[str, Data]) -> CollectorRegistry:

@@ -120,11 +120,15 @@ def _check_bootstrap(config: Config, unicast: Sequence[Address]) -> None:
 
 def other_version(own: Address) -> str:
     """Why addresses of the version that `own` is not cannot be reached from there, and what to do."""
-    lacks, has = ("IPv6", "IPv4") if own.is_ipv4 else ("IPv4", "IPv6")
+    lacks = other_version_than(own)
     return (
-        f"only {lacks} addresses, and this node has none: give it an {lacks} address in node.listen, "
-        f"or name {has} addresses of other nodes"
+        f"only {lacks} addresses, and this node has none: give it an {lacks} address in node.listen, or name other "
+        "addresses of other nodes"
     )
+
+
+def other_version_than(own: Address) -> str:
+    return "IPv6" if own.is_ipv4 else "IPv4"
 
 
 def _unique(addresses: Sequence[Address] | Iterator[Address]) -> tuple[Address, ...]:

@@ -163,6 +163,7 @@ def _connect(
     )
     coordinator.joined = False
     driver.on_joined = coordinator.found_cluster
+    driver.on_barred = coordinator.bar
 
 
 def _read(

@@ -51,8 +51,17 @@ class Forgetting:
             return Fate.LIVES
         return Fate.FORGOTTEN if self._census.forget(id) else Fate.UNKNOWN
 
-    def everywhere(self, id: bytes, done: Done, now: float) -> None:
-        """Have all contacts forget it; `done` gets their answers once all have answered or are given up."""
+    def forget(self, id: bytes, done: Done, now: float) -> Fate:
+        """Have this node and all its contacts forget it; `done` gets their answers once all have answered or are given up.
+
+        Nothing is done, and `done` is never called, where it lives.
+        """
+        fate = self.here(id)
+        if fate is not Fate.LIVES:
+            self._ask_all(id, done, now)
+        return fate
+
+    def _ask_all(self, id: bytes, done: Done, now: float) -> None:
         told: list[Told] = []
         contacts = [entry.contact for entry in self._context.table]
         waiting = 1 + len(contacts)

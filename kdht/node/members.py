@@ -111,6 +111,17 @@ class Members:
             self._census.forget(contact.id)
         self._context.rpcs.abandon(now, contact.address)
 
+    def clear(self, now: float) -> None:
+        """This node has left: nobody is in its table any more, and nobody comes in."""
+        self._verifier.clear()
+        for entry in list(self._table):
+            self._table.remove(entry)
+            self._census.lost(entry.contact)
+            self._context.events.append(ContactRemoved(entry.contact))
+            self._prober.forget(entry)
+            self._watch.forget(entry)
+        self.on_change(now)
+
     def _added(self, contact: Contact, now: float) -> None:
         entry = self._table.get(contact.id)
         assert entry is not None

@@ -23,12 +23,14 @@ from kdht.node.events import Drained, Event, LookupDone
 from kdht.node.forget import Done as Told
 from kdht.node.forget import Fate, Forgetting
 from kdht.node.join import Joiner
+from kdht.node.meet import Meetings
 from kdht.node.members import Members
 from kdht.node.messages import Reply, is_drained, untrusted_contacts, untrusted_id, untrusted_suspect
 from kdht.node.notice import Notices
 from kdht.node.options import Options
 from kdht.node.outbox import Outbox
 from kdht.node.probe import Prober
+from kdht.node.reach import Reach
 from kdht.node.readiness import LEAVING, Readiness
 from kdht.node.refresh import Refresher
 from kdht.node.repair import Repair, RepairOptions
@@ -91,6 +93,8 @@ class Node:
             refresher=self._refresher,
             joiner=self._joiner,
         )
+        self._reach = Reach(context, self._notices, self._bar, self._withdraw)
+        self._meetings = Meetings(context, self._members, self._notices, self._reach)
         self._answers: dict[Op, Callable[[Message, bytes], bytes]] = {
             Op.PING: self._pong,
             Op.FIND_NODE: self._found,
@@ -99,6 +103,7 @@ class Node:
         self._notices_in: dict[Op, Callable[[Message, Contact, float], None]] = {
             Op.SUSPECT: self._is_suspected,
             Op.LEAVE: self._leaves,
+            Op.MEET: self._meets,
         }
         self.repair: Repair | None = None
         """Set by `keep`."""
@@ -145,7 +150,7 @@ class Node:
     def drain(self, now: float) -> None:
         """Leave, and give all records to the nodes that keep them from now on; the end is a Drained."""
         assert self.repair is not None
-        if LEAVING not in self.readiness.missing:
+        if not self._context.leaving:
             self.leave(now)
             self.repair.drain(now, self._drained)
 
@@ -158,14 +163,8 @@ class Node:
             self._verifier.offer(contact, now, heard=False)
 
     def forget(self, id: bytes, done: Told, now: float) -> Fate:
-        """A dead node does not come back: wait for it no more, and have all contacts do so; `done` gets their answers.
-
-        Nothing is done, and `done` is never called, where it lives.
-        """
-        fate = self._forgetting.here(id)
-        if fate is not Fate.LIVES:
-            self._forgetting.everywhere(id, done, now)
-        return fate
+        """A dead node does not come back: wait for it no more, and have all contacts do so (Forgetting)."""
+        return self._forgetting.forget(id, done, now)
 
     def receive(self, datagram: Datagram, now: float) -> None:
         """Take a control message, whose verdict was LOCAL for the reason CONTROL."""
@@ -217,6 +216,11 @@ class Node:
     def speaks_to(self, address: Address) -> bool:
         """Whether this node has an address of that IP version."""
         return self._context.source(address) is not None
+
+    @property
+    def out_of_reach(self) -> list[Contact]:
+        """Members that others name, and that this node cannot talk to."""
+        return self._reach.unreachable
 
     @property
     def joined(self) -> bool:
@@ -274,8 +278,10 @@ class Node:
     def _receive_untrusted(self, datagram: Datagram, now: float) -> None:
         message = parse(datagram.data)
         is_repair = self.repair is not None and message.op in REPAIR_OPS
-        if LEAVING in self.readiness.missing and not (is_repair and message.is_reply):
+        if self._context.leaving and not (is_repair and message.is_reply):
             raise Mismatch("leaving")
+        if self._reach.aside and not message.is_reply:
+            raise Mismatch("aside")
         is_known = is_repair or message.op in self._answers.keys() | self._notices_in.keys()
         if not is_known or datagram.reason is not Reason.CONTROL:
             raise Mismatch("not_control")
@@ -290,6 +296,7 @@ class Node:
         sender = Contact(untrusted_id(message), *datagram.source)
         if sender.id == self.contact.id:
             raise Mismatch("own_id")
+        self._reach.heard(sender.id, now)
         if message.is_reply:
             self._take_reply(message, sender, now)
         elif message.op in self._notices_in:
@@ -330,6 +337,12 @@ class Node:
         self._suspicion.told(suspect, now)
         self._members.learn(sender, now, heard=True)
 
+    def _meets(self, message: Message, sender: Contact, now: float) -> None:
+        if self._reply_budget.take(now):
+            self._meetings.untrusted_told(message, sender, now)
+        else:
+            self.counters["reply_rate"] += 1
+
     def _leaves(self, message: Message, sender: Contact, now: float) -> None:
         entry = self.table.at(sender.address)
         if entry is not None and entry.contact != sender:
@@ -355,10 +368,22 @@ class Node:
                 self._members.learn(sender, now, heard=True)
             raise
         self.counters["replies"] += 1
-        self._members.answered(sender, rtt, now)
+        if not self._reach.aside:
+            self._members.answered(sender, rtt, now)
         self._note_clock(sender.id, message.time, now)
-        contacts = [contact for contact in named if self._members.learn(contact, now, heard=False)]
+        contacts = [contact for contact in named if self._meetings.named(contact, sender, now)]
         rpc.done(rpc, Reply(sender.id, contacts, rtt, body=message.body[ID_LEN:]), now)
+
+    def _bar(self, barred: bool) -> None:
+        if self.repair is not None:
+            self.repair.withhold(barred)
+
+    def _withdraw(self, now: float) -> None:
+        """Leave, but for asking whether this node can come back."""
+        self._notices.leave(self.snapshot(), now, drained=False)
+        self._joiner.suspend()
+        self._context.rpcs.abandon(now)
+        self._members.clear(now)
 
     def _note_clock(self, id: bytes, said: int, now: float) -> None:
         """For the operator only: a reply tells the second in which it was sealed."""

@@ -90,6 +90,24 @@ class Options:
     jitter: float = 0.25
     """Intervals are varied by this fraction either way, so that nodes do not act in step."""
 
+    # Members that cannot be reached
+    doubt_interval: float = 1.0
+    """Between questions whether a member that this node cannot reach is still there."""
+    doubt_expiry: float = 30.0
+    """After which it counts no more, unless it was named again."""
+    stranger_patience: float = 5.0
+    """Before a newcomer that reaches no more of its neighbours than it does not stands aside,"""
+    newcomer_patience: float = 10.0
+    """before another newcomer does,"""
+    member_patience: float = 20.0
+    """and before a node that was ready does."""
+    aside_interval: float = 10.0
+    """Between questions of one that stands aside."""
+    aside_time: float = 30.0
+    """At least so long it does."""
+    met_time: float = 300.0
+    """How long a node that wrote to us counts as one that can be reached."""
+
     # Bounds
     max_pending: int = 256
     """Requests that wait for an answer, or to be sent."""

@@ -10,7 +10,7 @@ from kdht.datapath.base import Datagram
 from kdht.datapath.memory import MemoryNetwork
 from kdht.keys import derive
 from kdht.lab.virtual.records import Records
-from kdht.node.events import Event, Joined
+from kdht.node.events import Admitted, Barred, Event, Joined
 from kdht.node.node import Node
 from kdht.node.options import Options
 from kdht.node.repair import RepairOptions
@@ -78,8 +78,12 @@ class Member:
         self.transport.send(self.node.datagrams_to_send())
         events = self.node.events()
         self.seen += events
-        if self.records is not None and any(type(event) is Joined for event in events):
-            self.records.coordinator.found_cluster()
+        if self.records is not None:
+            for event in events:
+                if type(event) is Joined:
+                    self.records.coordinator.found_cluster()
+                elif isinstance(event, Barred | Admitted):
+                    self.records.coordinator.bar(isinstance(event, Barred))
         wake = self.node.next_wake()
         if wake is not None and wake < self._wake:
             self._wake = wake

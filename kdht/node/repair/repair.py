@@ -78,6 +78,7 @@ class Repair:
         self._answers = Answers(room, pusher, self._plan, respond)
         self._drain: Drain | None = None
         self._started = False
+        self._withheld = False
 
     def start(self, now: float) -> None:
         """Begin; the node is about to join."""
@@ -138,7 +139,12 @@ class Repair:
 
     def is_settled(self, key: bytes) -> bool:
         """Whether the own store has what the other replicas of a key have. False for keys kept elsewhere."""
-        return self._drain is None and self._settled.is_settled(key)
+        return not self._withheld and self._drain is None and self._settled.is_settled(key)
+
+    def withhold(self, withheld: bool) -> None:
+        """Whether this node answers for nothing, whatever it has caught up on."""
+        self._withheld = withheld
+        self.on_unsettled()
 
     def status(self) -> dict[str, object]:
         """Plain data for `kdhtctl status`."""

@@ -68,6 +68,8 @@ class Coordinator:
         self.joined = True
         """Whether this node has found its cluster since it started: one that has not would take itself for all of
         it, so it refuses writes, and says of a miss that too few were asked. Whoever starts one sets this False."""
+        self.aside = False
+        """Whether this node cannot reach some members: then it takes part in nothing."""
         self.is_settled: Callable[[bytes], bool] = lambda key: True
         """Whether this node has caught up with the other replicas of a key. Thread-safe."""
         self.on_missed: Callable[[bytes], None] = lambda key: None
@@ -117,6 +119,10 @@ class Coordinator:
         """The node has joined, or it is the first."""
         self.joined = True
 
+    def bar(self, barred: bool) -> None:
+        """Whether this node cannot reach some members."""
+        self.aside = barred
+
     @property
     def others(self) -> int:
         """Other nodes, those included that died and may come back. A cluster with fewer nodes than should confirm a
@@ -151,7 +157,7 @@ class Coordinator:
 
         Where this node has not caught up, a condition is held against what a majority has.
         """
-        if not self.joined:
+        if not self.joined or self.aside:
             done(turn, writes.Written(Status.BUSY, 0, existed=False))
             return
         need = self.need
@@ -183,7 +189,7 @@ class Coordinator:
 
     def read(self, turn: Turn, key: bytes, own: Stored | None, done: reads.Done, *, quorum: bool) -> None:
         """Ask the other replicas too; `own` is what the own store has."""
-        if not self.joined:
+        if not self.joined or self.aside:
             done(turn, reads.Found(own, enough=False))
             return
         need = self.need_to_read
@@ -199,6 +205,8 @@ class Coordinator:
 
     def receive(self, batch: Sequence[Datagram], now: float) -> None:
         """STORE and FETCH, requests and replies, whose tags were checked."""
+        if self.aside:
+            batch = self._refuse_stores(batch, now)
         others = self._stores.take(batch, now)
         if not others:
             return
@@ -223,6 +231,17 @@ class Coordinator:
         """ICMP says that nobody is at `address`."""
         with self.turn(now) as turn:
             self._calls.unreachable(turn, address)
+
+    def _refuse_stores(self, batch: Sequence[Datagram], now: float) -> list[Datagram]:
+        """Another node shall take them; what is left of the batch."""
+        left = []
+        with self.turn(now) as turn:
+            for datagram in batch:
+                if datagram.data[_OP] != Op.STORE or datagram.data[_FLAGS] & _REPLY:
+                    left.append(datagram)
+                elif self._is_sound(datagram):
+                    turn.outgoing.append(calls.answer(self._core, datagram, Status.BUSY, b"", now))
+        return left
 
     def _unmatched(self, strays: list[Datagram]) -> None:
         self.counters["calls_unmatched"] += len(strays)
