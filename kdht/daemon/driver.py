@@ -177,7 +177,12 @@ class Driver:
     @property
     def out_of_reach(self) -> list[Contact]:
         """Members that others name, and that this node cannot talk to."""
-        return self._node.out_of_reach
+        return self._node.reach.unreachable
+
+    @property
+    def aside(self) -> bool:
+        """Whether it has left its cluster because there are such."""
+        return self._node.reach.aside
 
     @property
     def gone(self) -> list[Contact]:

@@ -93,6 +93,8 @@ class Saver:
         self._saved: list[Contact] = []
 
     async def save(self) -> None:
+        if self._parts.driver.aside:
+            return  # whom it knew before, it asks when it comes back
         # The dead too: who is cut off goes on knowing whom it could ask, and that it is not the whole cluster.
         contacts = [*self._parts.driver.contacts(), *self._parts.driver.gone]
         if contacts != self._saved:

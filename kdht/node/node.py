@@ -218,9 +218,9 @@ class Node:
         return self._context.source(address) is not None
 
     @property
-    def out_of_reach(self) -> list[Contact]:
-        """Members that others name, and that this node cannot talk to."""
-        return self._reach.unreachable
+    def reach(self) -> Reach:
+        """Whether there are members that this node cannot talk to."""
+        return self._reach
 
     @property
     def joined(self) -> bool:

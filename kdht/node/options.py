@@ -91,16 +91,18 @@ class Options:
     """Intervals are varied by this fraction either way, so that nodes do not act in step."""
 
     # Members that cannot be reached
-    doubt_interval: float = 1.0
+    doubt_interval: float = 0.5
     """Between questions whether a member that this node cannot reach is still there."""
     doubt_expiry: float = 30.0
     """After which it counts no more, unless it was named again."""
-    stranger_patience: float = 5.0
+    stranger_patience: float = 4.0
     """Before a newcomer that reaches no more of its neighbours than it does not stands aside,"""
-    newcomer_patience: float = 10.0
+    newcomer_patience: float = 6.0
     """before another newcomer does,"""
-    member_patience: float = 20.0
-    """and before a node that was ready does."""
+    member_bar: float = 8.0
+    """before a node that was ready takes no more writes,"""
+    member_patience: float = 12.0
+    """and before it stands aside: newcomers do so long before."""
     aside_interval: float = 10.0
     """Between questions of one that stands aside."""
     aside_time: float = 30.0

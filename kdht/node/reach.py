@@ -122,7 +122,12 @@ class Reach:
             return
         for doubt in list(self._doubts.values()):
             self._introduce(doubt, now)
-        if not self.aside and any(self._is_certain(doubt, now) for doubt in self._doubts.values()):
+        age = max(
+            (now - doubt.since for doubt in self._doubts.values() if self._is_fresh(doubt, now)), default=0.0
+        )
+        if self._doubts and age >= options.member_bar:
+            self._be_barred()
+        if not self.aside and self._doubts and age >= self._patience():
             self._stand_aside(now)
         elif self.aside and not self._doubts and now >= self._resumes_at:
             self._context.events.append(Resumes())
@@ -142,15 +147,15 @@ class Reach:
             del self._doubts[doubt.contact.id]
             self._settle()
 
-    def _is_certain(self, doubt: Doubt, now: float) -> bool:
+    def _is_fresh(self, doubt: Doubt, now: float) -> bool:
+        """Whether it was named again just now: what was said once may have passed."""
+        return now - doubt.named <= 4 * self._context.options.doubt_interval
+
+    def _patience(self) -> float:
         options = self._context.options
         if self._was_ready:
-            patience = options.member_patience
-        elif self._is_outnumbered():
-            patience = options.stranger_patience
-        else:
-            patience = options.newcomer_patience
-        return now - doubt.since >= patience and now - doubt.named <= 3 * options.doubt_interval
+            return options.member_patience
+        return options.stranger_patience if self._is_outnumbered() else options.newcomer_patience
 
     def _is_outnumbered(self) -> bool:
         """Whether, of the nodes closest to this one, it reaches no more than it does not."""

@@ -27,7 +27,8 @@ OnPublish = Callable[["Member", int, list[Contact]], None]
 class Member:
     """One node with its core and transport. What it publishes goes to the core.
 
-    With a `policy` it serves requests and keeps records, in `store`; without, it routes only.
+    With a `policy` it serves requests and keeps records, in `store`; without, it routes only. `also`: its address of the
+    other IP version, if it has one.
     """
 
     def __init__(
@@ -37,19 +38,21 @@ class Member:
         seed: int,
         options: Options | None = None,
         *,
+        also: Address | None = None,
         policy: Policy | None = None,
         store: MemoryStore | None = None,
         on_publish: OnPublish | None = None,
     ) -> None:
         self.contact = contact
+        self.addresses = (contact.address, also) if also else (contact.address,)
         self.network = network
         self.core = Core()
         self.core.configure(
             self_id=contact.id,
             port=contact.port,
-            own=[contact.ip],
-            source4=contact.ip,
-            source6=None,
+            own=[address.ip for address in self.addresses],
+            source4=next((address.ip for address in self.addresses if address.is_ipv4), None),
+            source6=next((address.ip for address in self.addresses if not address.is_ipv4), None),
             keys=[(KEY.epoch, KEY.tag)],
             cookie_key=KEY.cookie,
             cookies=False,
@@ -58,8 +61,8 @@ class Member:
         options = options or Options()
         if policy is not None:
             options = replace(options, replicas=policy.replicas)
-        self.node = Node(contact, [KEY], self._publish, Random(f"{seed}/{contact}"), options)
-        self.transport = network.attach(self.core, contact.address, self._receive)
+        self.node = Node(contact, [KEY], self._publish, Random(f"{seed}/{contact}"), options, self.addresses)
+        self.transport = network.attach(self.core, contact.address, self._receive, also=self.addresses[1:])
         self.records = None if policy is None else self._keep(policy, store or MemoryStore(), seed)
         self.seen: list[Event] = []
         self._wake = float("inf")
@@ -106,6 +109,7 @@ class Member:
             self.core,
             self.contact,
             self.transport.send,
+            also=self.addresses[1:],
             policy=policy,
             census=self.node.census,
             store=store,

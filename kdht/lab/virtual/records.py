@@ -1,6 +1,6 @@
 """One virtual node's part in the replication of records: store, coordinator, service, wired as in the daemon."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from random import Random
 
@@ -29,6 +29,7 @@ class Records:
         contact: Contact,
         send: Callable[[Iterable[Outgoing]], int],
         *,
+        also: Sequence[Address] = (),
         policy: Policy,
         census: Counts,
         store: MemoryStore,
@@ -43,7 +44,7 @@ class Records:
             store=store,
             writer=InlineWriter(store),
             core=core,
-            sources={contact.address.is_ipv4: contact.address},
+            sources={address.is_ipv4: address for address in (*also, contact.address)},
             rng=rng,
             policy=policy,
             census=census,
