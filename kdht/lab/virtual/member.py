@@ -1,6 +1,7 @@
 """One virtual node: core, transport and control plane on a MemoryNetwork, and its records if it keeps any."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from random import Random
 
 from kdht._routing import Core
@@ -9,7 +10,7 @@ from kdht.datapath.base import Datagram
 from kdht.datapath.memory import MemoryNetwork
 from kdht.keys import derive
 from kdht.lab.virtual.records import Records
-from kdht.node.events import ContactAdded, ContactDrained, Event, Joined
+from kdht.node.events import Admitted, Barred, Event, Joined
 from kdht.node.node import Node
 from kdht.node.options import Options
 from kdht.node.repair import RepairOptions
@@ -26,7 +27,8 @@ OnPublish = Callable[["Member", int, list[Contact]], None]
 class Member:
     """One node with its core and transport. What it publishes goes to the core.
 
-    With a `policy` it serves requests and keeps records, in `store`; without, it routes only.
+    With a `policy` it serves requests and keeps records, in `store`; without, it routes only. `also`: its address of the
+    other IP version, if it has one.
     """
 
     def __init__(
@@ -36,26 +38,31 @@ class Member:
         seed: int,
         options: Options | None = None,
         *,
+        also: Address | None = None,
         policy: Policy | None = None,
         store: MemoryStore | None = None,
         on_publish: OnPublish | None = None,
     ) -> None:
         self.contact = contact
+        self.addresses = (contact.address, also) if also else (contact.address,)
         self.network = network
         self.core = Core()
         self.core.configure(
             self_id=contact.id,
             port=contact.port,
-            own=[contact.ip],
-            source4=contact.ip,
-            source6=None,
+            own=[address.ip for address in self.addresses],
+            source4=next((address.ip for address in self.addresses if address.is_ipv4), None),
+            source6=next((address.ip for address in self.addresses if not address.is_ipv4), None),
             keys=[(KEY.epoch, KEY.tag)],
             cookie_key=KEY.cookie,
             cookies=False,
         )
         self.on_publish = on_publish
-        self.node = Node(contact, [KEY], self._publish, Random(f"{seed}/{contact}"), options)
-        self.transport = network.attach(self.core, contact.address, self._receive)
+        options = options or Options()
+        if policy is not None:
+            options = replace(options, replicas=policy.replicas)
+        self.node = Node(contact, [KEY], self._publish, Random(f"{seed}/{contact}"), options, self.addresses)
+        self.transport = network.attach(self.core, contact.address, self._receive, also=self.addresses[1:])
         self.records = None if policy is None else self._keep(policy, store or MemoryStore(), seed)
         self.seen: list[Event] = []
         self._wake = float("inf")
@@ -74,14 +81,12 @@ class Member:
         self.transport.send(self.node.datagrams_to_send())
         events = self.node.events()
         self.seen += events
-        if self.records is not None and any(type(event) is ContactAdded for event in events):
-            self.records.coordinator.knows(len(self.node.table))
         if self.records is not None:
             for event in events:
-                if type(event) is ContactDrained:
-                    self.records.coordinator.one_drained(len(self.node.table))
-                elif type(event) is Joined:
-                    self.records.coordinator.found_cluster(event.contacts)
+                if type(event) is Joined:
+                    self.records.coordinator.found_cluster()
+                elif isinstance(event, Barred | Admitted):
+                    self.records.coordinator.bar(isinstance(event, Barred))
         wake = self.node.next_wake()
         if wake is not None and wake < self._wake:
             self._wake = wake
@@ -104,7 +109,9 @@ class Member:
             self.core,
             self.contact,
             self.transport.send,
+            also=self.addresses[1:],
             policy=policy,
+            census=self.node.census,
             store=store,
             rng=Random(f"{seed}/{self.contact}/records"),
             on_silent=self._silent,
