@@ -5,7 +5,7 @@ import struct
 import pytest
 from replica_cluster import Cluster, Member, key_of
 
-from kdht._shared import Op, Reason, Status
+from kdht._shared import Op, Reason, RecordFlag, Status
 from kdht.datapath.base import Datagram
 from kdht.datapath.memory import Event
 from kdht.node.replicas import Policy
@@ -342,6 +342,24 @@ def test_a_contact_beyond_the_replicas_may_bring_the_record():
     cluster.kill(second, third)
     assert cluster.get("a") == b"there"
     assert owner.has("a") == Stored(7, 0, 0, b"there")
+
+
+def test_what_is_left_over_beside_the_replicas_is_not_believed_while_they_may_answer():
+    """The second replica is silent, so the node after the replicas is asked; it has a record that was deleted long ago."""
+    cluster = Cluster(8)
+    owner, second, third = cluster.replicas("a")
+    *_, fourth = cluster.replicas("a", [m for m in cluster.members if m is not third])
+    plant(fourth, "a", 7, b"left over")
+    plant(third, "a", 8, b"", int(RecordFlag.TOMBSTONE))
+    owner.coordinator.is_settled = lambda key: False
+    fourth.coordinator.is_settled = lambda key: False
+    cluster.network.set_loss(owner.contact.address, second.contact.address, 1.0)
+    cluster.network.set_loss(owner.contact.address, third.contact.address, 1.0)
+    cluster.send(Op.GET, "a", bytes(1120))
+    cluster.network.run(cluster.network.now + 0.1)
+    cluster.network.set_loss(owner.contact.address, third.contact.address, 0.0)
+    cluster.network.run(cluster.network.now + 2)
+    assert [reply.status for reply in _taken(cluster)] == [Status.UNCONFIRMED]
 
 
 def test_who_has_not_caught_up_makes_no_majority():
