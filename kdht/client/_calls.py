@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 from kdht import _shared as shared
 from kdht._shared import Op, Status
-from kdht.client._arguments import Key, data_of, name_of, whole_number
+from kdht.client._arguments import Key, data_of, hash_of, name_of, whole_number
 from kdht.errors import BadPacket, Conflict, NotFound, RequestError, Unconfirmed, ValueTooLarge
-from kdht.wire import Buffer, Contact, Record, hash_key, pack_write, parse_contacts
+from kdht.wire import Buffer, Contact, Record, pack_write, parse_contacts
 
 # What the fields hold.
 MAX_TTL = 2**32 - 1
@@ -108,14 +108,15 @@ def conflict(call: Call, version: int) -> Conflict:
 def _call(op: Op, key: Key, body: bytes = b"", **how: Any) -> Call:
     """Raises TypeError and ValueError for a key that is none."""
     name = name_of(key)
-    return Call(op, name, hash_key(name), body, **how)
+    return Call(op, name, hash_of(name), body, **how)
 
 
 def get(key: Key, max_value: int = shared.MAX_VALUE, *, quorum: bool = False) -> Call:
     """Raises ValueError unless `max_value`, bytes, is 0 to MAX_VALUE."""
     most = whole_number("max_value", max_value, 0, shared.MAX_VALUE)
     op = Op.QUORUM_GET if quorum else Op.GET
-    return _call(op, key, max_reply=shared.RECORD_LEN + most, hedged=True)
+    name = name_of(key)
+    return Call(op, name, hash_of(name), max_reply=shared.RECORD_LEN + most, hedged=True)
 
 
 def check_ttl(ttl: int | None) -> None:

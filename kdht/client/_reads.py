@@ -56,18 +56,12 @@ class Read(Exchange):
             self._attempt = 0  # the best way is still to be gone
 
     def _goes_on(self, reply: Answer, cookie: int, index: int, now: float) -> bool:
-        status = reply.status
-        if (status is Status.OK or status is Status.NOT_FOUND) and self._session.versions.is_old(
-            self.call.key, reply, now
-        ):
+        if reply.status is Status.OK or reply.status is Status.NOT_FOUND:
+            if self._session.versions.take(self.call.key, reply, now):
+                return False
             self._ask_on(reply, index, now)
             return True
         return super()._goes_on(reply, cookie, index, now)
-
-    def _conclude(self, reply: Answer, index: int, now: float) -> None:
-        if reply.status is Status.OK or reply.status is Status.NOT_FOUND:
-            self._session.versions.read(self.call.key, reply, now)
-        super()._conclude(reply, index, now)
 
     def _ask_on(self, reply: Answer, index: int, now: float) -> None:
         """This replica lags behind."""
@@ -112,7 +106,7 @@ class Read(Exchange):
         best = _newer(self._old, self._hearsay) if self._hearsay is not None else self._old
         assert best is not None
         self._session.versions.forget(self.call.key)
-        self._session.versions.read(self.call.key, best, now)
+        self._session.versions.take(self.call.key, best, now)
         self.answer = best
 
     def _fail(self) -> None:
