@@ -1,6 +1,6 @@
 """One virtual node: core, transport and control plane on a MemoryNetwork, and its records if it keeps any."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from random import Random
 
 from kdht._routing import Core
@@ -41,6 +41,7 @@ class Member:
         *,
         policy: Policy | None = None,
         store: MemoryStore | None = None,
+        repair: RepairOptions | None = None,
         skew: float = 0.0,
         on_publish: OnPublish | None = None,
     ) -> None:
@@ -64,7 +65,8 @@ class Member:
         self.node = Node(contact, [KEY], self._publish, Random(f"{seed}/{contact}"), options)
         self.node.unix_offset = skew
         self.transport = network.attach(self.core, contact.address, self._receive, skew=skew)
-        self.records = None if policy is None else self._keep(policy, store or MemoryStore(), seed)
+        store = MemoryStore() if store is None else store
+        self.records = None if policy is None else self._keep(policy, store, repair, seed)
         self.seen: list[Event] = []
         self._wake = float("inf")
 
@@ -72,8 +74,10 @@ class Member:
         self.node.join([contact.address for contact in bootstrap], self.network.now)
         self.flush()
 
-    def restore(self, contacts: Iterable[Contact]) -> None:
+    def restore(self, contacts: Sequence[Contact]) -> None:
         """Have these asked, as contacts of an earlier run."""
+        if self.records is not None:
+            self.records.coordinator.knows(len(contacts))
         self.node.restore(contacts, self.network.now)
         self.flush()
 
@@ -124,7 +128,7 @@ class Member:
     def published(self) -> list[Contact]:
         return [contact for index in range(ID_BITS) for contact in self.core.bucket(index)]
 
-    def _keep(self, policy: Policy, store: MemoryStore, seed: int) -> Records:
+    def _keep(self, policy: Policy, store: MemoryStore, options: RepairOptions | None, seed: int) -> Records:
         records = Records(
             self.network,
             self.core,
@@ -138,7 +142,7 @@ class Member:
             skew=self.skew,
             on_silent=self._silent,
         )
-        repair = self.node.keep(store, RepairOptions(replicas=policy.replicas))
+        repair = self.node.keep(store, options or RepairOptions(replicas=policy.replicas))
         records.repaired_by(repair, self._take)
         return records
 
