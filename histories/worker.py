@@ -1,0 +1,60 @@
+"""A process of clients: `python -m histories.worker OPTIONS` with the options as JSON. SIGTERM ends it in peace."""
+
+import asyncio
+import random
+import signal
+import sys
+from pathlib import Path
+
+import msgspec
+
+from histories.record import Recorder
+from histories.recording import Recorded, connect
+from histories.workloads import WORKLOADS, Keys
+
+
+class Options(msgspec.Struct, frozen=True):
+    name: str
+    seed: int
+    nodes: list[str]
+    history: str
+    clients: int
+    pause_ms: float
+    """The longest time that a client waits between two conversations."""
+    keys: int
+    generation: int
+
+
+async def _client(client: Recorded, rng: random.Random, options: Options, ended: asyncio.Event) -> None:
+    workloads, weights = zip(*WORKLOADS.values(), strict=True)
+    keys = Keys(options.keys, options.generation)
+    while not ended.is_set():
+        keys.conversations += 1
+        (workload,) = rng.choices(workloads, weights)
+        await workload(client, rng, keys)
+        await asyncio.sleep(rng.random() * options.pause_ms / 1000)
+
+
+async def run(options: Options) -> None:
+    """Every third client is a blocking one, every fourth takes direct answers; each asks nodes in its own order."""
+    ended = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
+    with Recorder(Path(options.history)) as recorder:
+        async with asyncio.TaskGroup() as group:
+            for number in range(options.clients):
+                rng = random.Random(f"{options.seed} {options.name} {number}")
+                nodes = rng.sample(options.nodes, len(options.nodes))
+                calls = connect(nodes, blocking=number % 3 == 2, direct=number % 4 == 3)
+                client = Recorded(f"{options.name}.{number}", calls, recorder)
+                group.create_task(_closing(client, rng, options, ended))
+
+
+async def _closing(client: Recorded, rng: random.Random, options: Options, ended: asyncio.Event) -> None:
+    try:
+        await _client(client, rng, options, ended)
+    finally:
+        await client.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(run(msgspec.json.decode(sys.argv[1], type=Options)))
