@@ -121,7 +121,10 @@ def draw(seed: int, profile: str | None = None) -> Schedule:
 
 
 def _actions(rng: Random, clients: int) -> list[Action]:
-    keys = {f"k{n}": MIXES[rng.choice(tuple(MIXES))] for n in range(rng.randint(1, 3))}
+    keys = {}
+    for number in range(rng.randint(1, 3)):
+        mix = rng.choice(tuple(MIXES))
+        keys[f"{mix}-{number}"] = MIXES[mix]
     hurry = rng.choice((0.005, 0.05, 0.3))
     found = []
     for client in range(clients):

@@ -1,22 +1,16 @@
 """Runs a schedule: real nodes and real clients under a virtual clock. The same schedule gives the same history."""
 
-from collections.abc import Callable, Iterator
-from functools import partial
-from random import Random
-from typing import Any
+from typing import NamedTuple
 
+from histories.final import Held
 from histories.record import Operation
+from histories.virtual.actor import Actor
 from histories.virtual.schedule import REPLICAS, Action, Fault, Schedule
-from kdht.client import _calls as calls
-from kdht.client import _steps as steps
-from kdht.datapath.memory import START
-from kdht.errors import Conflict, KdhtError, NotFound, RequestTimeout, Unconfirmed
 from kdht.lab.virtual import Member, VirtualCluster, address_of
-from kdht.lab.virtual.client import VirtualClient
 from kdht.lab.virtual.disk import CrashStore
 from kdht.node.repair import RepairOptions
 from kdht.node.replicas import Policy
-from kdht.wire import Address, Contact, Record
+from kdht.wire import Contact, hash_key
 
 DELAY = (0.0005, 0.004)
 """Seconds that a datagram takes, least and most."""
@@ -28,15 +22,22 @@ HEAL_SECONDS = 15.0
 """From the last fault's end to the last reads."""
 
 
-def run(schedule: Schedule) -> list[Operation]:
-    """All operations, by the time of their call; the last ones are quorum reads and reads when all is healed."""
+class Run(NamedTuple):
+    """All operations by the time of their call, the last ones after all was healed; and what the disks hold then."""
+
+    history: list[Operation]
+    held: dict[str, list[Held]]
+    replicas: int
+    """So many nodes should hold each key."""
+
+
+def run(schedule: Schedule) -> Run:
     return _World(schedule).run()
 
 
 class _World:
     def __init__(self, schedule: Schedule) -> None:
         self.schedule = schedule
-        self.rng = Random(f"world {schedule.seed}")
         self.cluster = VirtualCluster(
             schedule.seed,
             policy=Policy(replicas=REPLICAS),
@@ -49,9 +50,9 @@ class _World:
         self.contacts: dict[int, list[Contact]] = {}
         self.active: list[Fault] = []
         self.history: list[Operation] = []
-        self.clients: list[_Client] = []
+        self.clients: list[Actor] = []
 
-    def run(self) -> list[Operation]:
+    def run(self) -> Run:
         schedule, network = self.schedule, self.network
         for node in range(1, schedule.nodes + 1):
             self.start(node)
@@ -59,7 +60,7 @@ class _World:
         begun = network.now
         for fault in schedule.faults:
             network.call_at(begun + fault.at, self._begin, fault)
-        self.clients = [_Client(self, number, nodes) for number, nodes in enumerate(schedule.entries)]
+        self.clients = [self._client(number) for number in range(len(schedule.entries))]
         for client in self.clients:
             client.next()
         network.run_while(lambda: not all(client.done for client in self.clients), MOST_SECONDS)
@@ -68,7 +69,20 @@ class _World:
             network.run(begun + last)
         network.run(network.now + HEAL_SECONDS)
         self._look_again()
-        return sorted(self.history, key=lambda operation: operation.invoked_ns)
+        history = sorted(self.history, key=lambda operation: operation.invoked_ns)
+        return Run(history, self._held(), min(REPLICAS, len(self.cluster.members)))
+
+    def _client(self, number: int) -> Actor:
+        schedule = self.schedule
+        return Actor(
+            self.network,
+            number,
+            schedule.entries[number],
+            [action for action in schedule.actions if action.client == number],
+            self.history.append,
+            seed=schedule.seed,
+            skew=schedule.client_skews[number],
+        )
 
     def is_settled(self) -> bool:
         members = self.members.values()
@@ -141,156 +155,31 @@ class _World:
 
     def _look_again(self) -> None:
         """Read every key through every node, by a quorum and from the owner."""
-        keys = sorted({action.key for action in self.schedule.actions})
-        nodes = sorted(self.members)
-        for number, node in enumerate(nodes):
-            reads = [
-                Action(0, 0.0, kind, key)
-                for key in keys
-                for kind in (("quorum_get", "get") if number else ("quorum_get",))
-            ]
-            client = _Client(self, len(self.clients) + number, (node,), reads, name=f"final{node}")
-            client.next()
-            self.network.run_while(lambda client=client: not client.done, MOST_SECONDS)
-
-
-class _Client:
-    """One client: its actions one after the other, each written down."""
-
-    def __init__(
-        self, world: _World, number: int, entries: tuple[int, ...], actions: list[Action] | None = None, name: str = ""
-    ) -> None:
-        schedule = world.schedule
-        self.name = name or f"c{number}"
-        self._world = world
-        self._number = number
-        if actions is None:
-            actions = [action for action in schedule.actions if action.client == number]
-        self._actions = iter(actions)
-        self._known: dict[str, int] = {}
-        self._count = 0
-        self.done = False
-        self.address = Address.of(f"192.0.2.{number + 1}", 40000)
-        self._client = VirtualClient(
-            world.network,
-            self.address,
-            [address_of(node) for node in entries],
-            Random(f"client {schedule.seed} {number}"),
-            timeout=4.0,
-            skew=schedule.client_skews[number] if number < len(schedule.client_skews) else 0.0,
-        )
-
-    def next(self) -> None:
-        action = next(self._actions, None)
-        if action is None:
-            self.done = True
-            return
-        network = self._world.network
-        network.call_at(network.now + action.pause, self._act, action)
-
-    def _act(self, action: Action) -> None:
-        key = action.key
-        match action.kind:
-            case "put":
-                self._put(key, None, self.next)
-            case "cas":
-                self._put(key, self._known.get(key, 0), self.next)
-            case "create":
-                self._put(key, 0, self.next)
-            case "add":
-                self._get(key, True, lambda: self._put(key, self._known.get(key, 0), self.next))
-            case "delete":
-                self._delete(key, None, self.next)
-            case "cas_delete":
-                self._delete(key, self._known.get(key) or 1, self.next)
-            case "get" | "quorum_get":
-                self._get(key, action.kind == "quorum_get", self.next)
-
-    def _put(self, key: str, condition: int | None, then: Callable[[], None]) -> None:
-        self._count += 1
-        value = f"{self.name}.{self._count}"
-        operation = steps.put(key, value.encode(), None, condition)
-        self._run(operation, partial(self._wrote, "put", key, value, condition, self._now(), then))
-
-    def _delete(self, key: str, condition: int | None, then: Callable[[], None]) -> None:
-        operation = steps.delete(key, condition)
-        self._run(operation, partial(self._wrote, "delete", key, None, condition, self._now(), then))
-
-    def _get(self, key: str, quorum: bool, then: Callable[[], None]) -> None:
-        def operation() -> Iterator[Any]:
-            return calls.record((yield calls.get(key, quorum=quorum)))
-
-        kind = "quorum_get" if quorum else "get"
-        self._run(operation(), partial(self._read, kind, key, self._now(), then))
-
-    def _run(self, operation: Any, ended: Callable[[Any, KdhtError | None], None]) -> None:
-        self._client.run(operation, ended)
-
-    def _wrote(
-        self,
-        kind: str,
-        key: str,
-        value: str | None,
-        condition: int | None,
-        invoked: int,
-        then: Callable[[], None],
-        result: Any,
-        error: KdhtError | None,
-    ) -> None:
-        outcome, version = "ok", 0
-        if error is None:
-            version = result if kind == "put" else 0
-            self._known[key] = version
-            if kind == "delete" and result is False:
-                outcome = "not_found"
-        elif isinstance(error, Conflict):
-            outcome, version = "conflict", error.version
-            self._known[key] = version
-        else:
-            outcome = "unknown" if isinstance(error, Unconfirmed | RequestTimeout) else "refused"
-        self._note(kind, key, invoked, outcome, value, version, condition, error)
-        then()
-
-    def _read(
-        self, kind: str, key: str, invoked: int, then: Callable[[], None], result: Record | None, error: KdhtError | None
-    ) -> None:
-        outcome, version, value = "ok", 0, None
-        if result is not None:
-            version, value = result.version, result.value.decode()
-            self._known[key] = version
-        elif isinstance(error, NotFound):
-            outcome = "not_found"
-            self._known[key] = 0
-        else:
-            outcome = "unknown"
-        self._note(kind, key, invoked, outcome, value, version, None, error)
-        then()
-
-    def _note(
-        self,
-        kind: Any,
-        key: str,
-        invoked: int,
-        outcome: Any,
-        value: str | None,
-        version: int,
-        condition: int | None,
-        error: KdhtError | None,
-    ) -> None:
-        self._world.history.append(
-            Operation(
-                client=self.name,
-                kind=kind,
-                key=key,
-                invoked_ns=invoked,
-                returned_ns=self._now(),
-                outcome=outcome,
-                value=value,
-                version=version,
-                condition=condition,
-                error="" if error is None or outcome in ("not_found", "conflict") else str(error),
+        for number, node in enumerate(sorted(self.members)):
+            kinds = ("quorum_get", "get") if number else ("quorum_get",)
+            reads = [Action(0, 0.0, kind, key) for key in self._keys() for kind in kinds]
+            reader = Actor(
+                self.network,
+                len(self.clients) + number,
+                (node,),
+                reads,
+                self.history.append,
+                seed=self.schedule.seed,
+                name=f"final-{node}",
             )
-        )
+            reader.next()
+            self.network.run_while(lambda reader=reader: not reader.done, MOST_SECONDS)
 
-    def _now(self) -> int:
-        return int((self._world.network.now - START) * 1e9)
+    def _keys(self) -> list[str]:
+        return sorted({action.key for action in self.schedule.actions})
+
+    def _held(self) -> dict[str, list[Held]]:
+        found: dict[str, list[Held]] = {}
+        for key in self._keys():
+            for node, member in self.members.items():
+                store = self.cluster.stores[node]
+                record = store.get(hash_key(key), self.network.now + member.skew)
+                if record is not None:
+                    value = None if record.deleted else record.value.decode()
+                    found.setdefault(key, []).append(Held(f"n{node}", record.version, value))
+        return found

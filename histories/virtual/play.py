@@ -1,0 +1,70 @@
+"""A schedule, run and held against the promises."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import NamedTuple
+
+from histories import counters, final, registers, sessions
+from histories.record import Operation
+from histories.verdict import Verdict, Violation, joined
+from histories.virtual.schedule import Schedule
+from histories.virtual.world import Run, run
+
+CPU_SECONDS = 20.0
+"""Of the processor, after which a schedule counts as one that does not end: they take a thousandth of that."""
+
+
+class Played(NamedTuple):
+    history: list[Operation]
+    violations: tuple[Violation, ...]
+
+
+class Endless(Exception):
+    """Some part of a node does not come back."""
+
+
+def play(schedule: Schedule) -> Played:
+    """Run it, and look at what it did. A node that raises, or does not come back, is a violation too."""
+    try:
+        with _limited():
+            done = run(schedule)
+            verdict = judge(schedule, done)
+    except Exception as error:
+        return Played([], (Violation("runs", "-", f"{type(error).__name__}: {error}"),))
+    undecided = tuple(Violation("undecided", "-", text) for text in verdict.undecided)
+    return Played(done.history, verdict.violations + undecided)
+
+
+def judge(schedule: Schedule, done: Run) -> Verdict:
+    """All promises. Where nodes may stand in for others, reads are promised less (`linearizable`)."""
+    history = done.history
+    is_fixed = schedule.profile == "fixed"
+    verdicts = [
+        registers.check(history, linearizable=is_fixed),
+        sessions.check(history),
+        counters.check(history),
+        final.check(history, done.held, done.replicas),
+    ]
+    if not is_fixed:
+        keys = {operation.key: [op for op in history if op.key == operation.key] for operation in history}
+        verdicts.append(
+            Verdict(tuple(found for key, ops in keys.items() for found in registers.condition(key, ops)))
+        )
+    return joined(verdicts)
+
+
+@contextmanager
+def _limited() -> Iterator[None]:
+    def expired(number: int, frame: FrameType | None) -> None:
+        place = f"{frame.f_code.co_qualname}, line {frame.f_lineno}" if frame else "?"
+        raise Endless(f"no end after {CPU_SECONDS:g} s of the processor, in {place}")
+
+    before = signal.signal(signal.SIGPROF, expired)
+    signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
