@@ -37,9 +37,13 @@ class Outcome(NamedTuple):
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--schedules", type=click.IntRange(min=1), default=1000, show_default=True, help="How many.")
 @click.option("--seed", type=int, help="The first one's; the next has the next. Without: from the clock.")
-@click.option("--profile", type=click.Choice(tuple(PROFILES)), help="Only these. Without: as the seed draws it.")
+@click.option(
+    "--profile", type=click.Choice(tuple(PROFILES)), help="Only these. Without: as the seed draws it."
+)
 @click.option("--processes", type=click.IntRange(min=1), help="At once. Without: one for each processor.")
-@click.option("--most", type=click.IntRange(min=1), default=5, show_default=True, help="Stop after so many failures.")
+@click.option(
+    "--most", type=click.IntRange(min=1), default=5, show_default=True, help="Stop after so many failures."
+)
 @click.option("--no-shrink", is_flag=True, help="Print what failed as it is.")
 def command(
     schedules: int, seed: int | None, profile: str | None, processes: int | None, most: int, no_shrink: bool
@@ -60,7 +64,9 @@ def command(
                 break
         if tally["schedules"] % 1000 == 0:
             console.print(f"{tally['schedules']:,} schedules, {time.monotonic() - begun:.0f} s")
-    promises = Counter(v.promise for each in failures for v in {v.promise: v for v in each.violations}.values())
+    promises = Counter(
+        v.promise for each in failures for v in {v.promise: v for v in each.violations}.values()
+    )
     console.print(
         f"{tally['schedules']:,} schedules from seed {first} on, {tally['operations']:,} operations, "
         f"{time.monotonic() - begun:.0f} s: "

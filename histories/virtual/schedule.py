@@ -1,5 +1,6 @@
 """What one virtual history is made of, as plain data: it can be drawn from a seed, made smaller, printed and run again."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 from typing import NamedTuple
@@ -136,7 +137,9 @@ def _actions(rng: Random, clients: int) -> list[Action]:
 
 def _length(actions: list[Action]) -> float:
     """About how long the clients take, if nothing is in their way."""
-    return max(sum(a.pause + 0.03 for a in actions if a.client == client) for client in {a.client for a in actions})
+    return max(
+        sum(a.pause + 0.03 for a in actions if a.client == client) for client in {a.client for a in actions}
+    )
 
 
 def _span(rng: Random, length: float, most: float = 6.0) -> tuple[float, float]:
@@ -147,7 +150,11 @@ def _span(rng: Random, length: float, most: float = 6.0) -> tuple[float, float]:
 def _network(rng: Random, length: float) -> list[Fault]:
     """Loss, duplicates, slow ways: of the whole network, now and then all the time."""
     found = []
-    for kind, amounts in (("loss", (0.02, 0.05, 0.1, 0.2, 0.3)), ("duplicate", (0.05, 0.3)), ("slow", (0.03, 0.1, 0.4))):
+    for kind, amounts in (
+        ("loss", (0.02, 0.05, 0.1, 0.2, 0.3)),
+        ("duplicate", (0.05, 0.3)),
+        ("slow", (0.03, 0.1, 0.4)),
+    ):
         if rng.random() < 0.4:
             span = (0.0, round(length + 2, 3)) if rng.random() < 0.5 else _span(rng, length)
             found.append(Fault(*span, kind, (), rng.choice(amounts)))
@@ -159,7 +166,9 @@ def _of_nodes(rng: Random, nodes: int, length: float, most: int) -> list[Fault]:
     for _ in range(rng.randint(0, most)):
         kind = rng.choice(("kill", "kill", "pause", "pause", "pause", "isolate", "cut", "cut"))
         chosen = tuple(rng.sample(range(1, nodes + 1), 2 if kind == "cut" else 1))
-        found.append(Fault(*_span(rng, length), kind, chosen, float(rng.random() < 0.3 and kind == "isolate")))
+        found.append(
+            Fault(*_span(rng, length), kind, chosen, float(rng.random() < 0.3 and kind == "isolate"))
+        )
     return found
 
 
@@ -192,7 +201,7 @@ def _growth(rng: Random, nodes: int, length: float) -> list[Fault]:
     return joins + [fault for fault in _network(rng, length) if fault.amount <= 0.05]
 
 
-PROFILES = {
+PROFILES: dict[str, tuple[Callable[[Random], int], Callable[[Random, int, float], list[Fault]]]] = {
     "fixed": (lambda rng: 3, _fixed),
     "calm": (lambda rng: rng.randint(4, 6), _calm),
     "one by one": (lambda rng: rng.randint(4, 6), _one_by_one),

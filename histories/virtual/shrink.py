@@ -25,12 +25,10 @@ def shrink(schedule: Schedule, promises: frozenset[str], fails: Fails | None = N
     is_bad = fails or still
     while True:
         before = schedule
-        schedule = replace(
-            schedule, faults=tuple(fewest(schedule.faults, _with("faults", schedule, is_bad)))
-        )
-        schedule = replace(
-            schedule, actions=tuple(fewest(schedule.actions, _with("actions", schedule, is_bad)))
-        )
+        faults = fewest(schedule.faults, lambda kept: is_bad(replace(schedule, faults=tuple(kept))))
+        schedule = replace(schedule, faults=tuple(faults))
+        actions = fewest(schedule.actions, lambda kept: is_bad(replace(schedule, actions=tuple(kept))))
+        schedule = replace(schedule, actions=tuple(actions))
         for simple in (
             replace(schedule, skews={}),
             replace(schedule, client_skews=tuple(0.0 for _ in schedule.client_skews)),
@@ -39,10 +37,6 @@ def shrink(schedule: Schedule, promises: frozenset[str], fails: Fails | None = N
                 schedule = simple
         if schedule == before:
             return schedule
-
-
-def _with(name: str, schedule: Schedule, is_bad: Fails) -> Callable[[Sequence[object]], bool]:
-    return lambda things: is_bad(replace(schedule, **{name: tuple(things)}))
 
 
 def fewest(things: Sequence[T], is_bad: Callable[[Sequence[T]], bool]) -> list[T]:

@@ -1,5 +1,6 @@
 """Runs a schedule: real nodes and real clients under a virtual clock. The same schedule gives the same history."""
 
+from functools import partial
 from typing import NamedTuple
 
 from histories.final import Held
@@ -130,7 +131,9 @@ class _World:
     def _renew(self) -> None:
         """What the network does while these faults last."""
         network = self.network
-        amounts = {kind: [f.amount for f in self.active if f.kind == kind] for kind in ("loss", "duplicate", "slow")}
+        amounts = {
+            kind: [f.amount for f in self.active if f.kind == kind] for kind in ("loss", "duplicate", "slow")
+        }
         network.loss = max(amounts["loss"], default=0.0)
         network.duplicate = max(amounts["duplicate"], default=0.0)
         network.delay = DELAY[0], max([DELAY[1], *amounts["slow"]])
@@ -143,7 +146,9 @@ class _World:
 
     def _isolate(self, fault: Fault) -> None:
         inside = [address_of(node) for node in fault.nodes]
-        others = [address_of(node) for node in range(1, self.schedule.most_nodes + 1) if node not in fault.nodes]
+        others = [
+            address_of(node) for node in range(1, self.schedule.most_nodes + 1) if node not in fault.nodes
+        ]
         if fault.amount:
             others += [client.address for client in self.clients]
         for one in inside:
@@ -168,7 +173,7 @@ class _World:
                 name=f"final-{node}",
             )
             reader.next()
-            self.network.run_while(lambda reader=reader: not reader.done, MOST_SECONDS)
+            self.network.run_while(partial(_works, reader), MOST_SECONDS)
 
     def _keys(self) -> list[str]:
         return sorted({action.key for action in self.schedule.actions})
@@ -183,3 +188,7 @@ class _World:
                     value = None if record.deleted else record.value.decode()
                     found.setdefault(key, []).append(Held(f"n{node}", record.version, value))
         return found
+
+
+def _works(client: Actor) -> bool:
+    return not client.done
