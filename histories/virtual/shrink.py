@@ -25,10 +25,8 @@ def shrink(schedule: Schedule, promises: frozenset[str], fails: Fails | None = N
     is_bad = fails or still
     while True:
         before = schedule
-        faults = fewest(schedule.faults, lambda kept: is_bad(replace(schedule, faults=tuple(kept))))
-        schedule = replace(schedule, faults=tuple(faults))
-        actions = fewest(schedule.actions, lambda kept: is_bad(replace(schedule, actions=tuple(kept))))
-        schedule = replace(schedule, actions=tuple(actions))
+        schedule = _fewer_faults(schedule, is_bad)
+        schedule = _fewer_actions(schedule, is_bad)
         for simple in (
             replace(schedule, skews={}),
             replace(schedule, client_skews=tuple(0.0 for _ in schedule.client_skews)),
@@ -37,6 +35,16 @@ def shrink(schedule: Schedule, promises: frozenset[str], fails: Fails | None = N
                 schedule = simple
         if schedule == before:
             return schedule
+
+
+def _fewer_faults(schedule: Schedule, is_bad: Fails) -> Schedule:
+    kept = fewest(schedule.faults, lambda faults: is_bad(replace(schedule, faults=tuple(faults))))
+    return replace(schedule, faults=tuple(kept))
+
+
+def _fewer_actions(schedule: Schedule, is_bad: Fails) -> Schedule:
+    kept = fewest(schedule.actions, lambda actions: is_bad(replace(schedule, actions=tuple(actions))))
+    return replace(schedule, actions=tuple(kept))
 
 
 def fewest(things: Sequence[T], is_bad: Callable[[Sequence[T]], bool]) -> list[T]:
