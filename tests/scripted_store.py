@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 from scripted_node import Reaction, ScriptedNode, refusal, reply_to
 
-from kdht._shared import Op, RecordFlag, Status
-from kdht.wire import Message, Record, hash_key
+from kdht._shared import Op, Status
+from kdht.wire import Message, Record, hash_key, parse_write
 
 
 class ScriptedStore:
@@ -34,9 +34,9 @@ class ScriptedStore:
             if standing is None:
                 return refusal(request, Status.NOT_FOUND)
             return reply_to(request, body=standing.pack())
-        asked = Record.parse(request.body) if request.body else Record()
+        asked, condition = parse_write(request.body) if request.body else (Record(), None)
         version = standing.version if standing else 0
-        if asked.flags & RecordFlag.IF_VERSION and asked.version != version:
+        if condition is not None and condition != version:
             return reply_to(request, status=Status.CONFLICT, body=Record(version).pack())
         if request.op == Op.DELETE:
             existed = self.records.pop(request.key, None)

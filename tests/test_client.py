@@ -9,9 +9,9 @@ from scripted_node import VERSION, ScriptedNode, answer, drop, refusal, refuse, 
 
 from kdht import AsyncClient, Client
 from kdht import _shared as shared
-from kdht._shared import Op, Status
+from kdht._shared import TRY_BITS, Op, Status
 from kdht.client import Hop, _entries
-from kdht.client._datagram import MAX_ATTEMPTS, TRY_BITS
+from kdht.client._datagram import MAX_ATTEMPTS
 from kdht.errors import ConfigError, NotFound, RequestError, RequestTimeout, ValueTooLarge
 from kdht.wire import Address, Contact, Record, hash_key, pack_contacts
 

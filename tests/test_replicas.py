@@ -5,17 +5,17 @@ import struct
 import pytest
 from replica_cluster import Cluster, Member, key_of
 
-from kdht._shared import Op, Reason, RecordFlag, Status
+from kdht._shared import Op, Reason, Status
 from kdht.datapath.base import Datagram
 from kdht.datapath.memory import Event
 from kdht.node.replicas import Policy
 from kdht.node.replicas.holders import Holder
 from kdht.storage import Stored, Write
-from kdht.wire import OFFSET, Message, Record, parse
+from kdht.wire import OFFSET, Message, Record, pack_write, parse
 
 
 def conditional(version: int, value: bytes = b"") -> bytes:
-    return Record(version=version, flags=int(RecordFlag.IF_VERSION), value=value).pack()
+    return pack_write(Record(value=value), version)
 
 
 def plant(member: Member, name: str, version: int, value: bytes, flags: int = 0) -> None:

@@ -215,9 +215,10 @@ def test_without_a_ttl_there_is_no_end(node):
     [
         b"",
         bytes(15),
-        Record(version=1, value=b"x").pack(),
         Record(flags=RecordFlag.TOMBSTONE).pack(),
         Record(flags=0x80, value=b"x").pack(),
+        Record(flags=RecordFlag.DECIDED, value=bytes(8)).pack(),
+        Record(flags=RecordFlag.IF_VERSION, value=bytes(7)).pack(),
     ],
 )
 def test_a_put_body_that_cannot_be_is_refused(node, body):

@@ -142,7 +142,7 @@ def test_what_is_on_disk_already_is_not_written_again(directory):
     store = LevelStore(directory)
     store.apply([put(1, b"a", version=5), put(2)], NOW)
     store._db = BatchRecorder(store._db)
-    again = [put(1, b"a", version=5), put(1, b"old", version=4), put(2, version=9, if_version=3)]
+    again = [put(1, b"a", version=5), put(1, b"old", version=4), put(2, version=9, nonce=3)]
     assert [result.accepted for result in store.apply(again, NOW)] == [True, False, False]
     assert store._db.asked == []
     twice = [put(1, b"a", version=5), put(3), put(3)]

@@ -6,9 +6,9 @@ No I/O, and nothing of tries and time-outs: that is `_exchange`.
 from typing import NamedTuple, TypeAlias
 
 from kdht import _shared as shared
-from kdht._shared import Op, RecordFlag, Status
+from kdht._shared import Op, Status
 from kdht.errors import BadPacket, Conflict, NotFound, RequestError, Unconfirmed, ValueTooLarge
-from kdht.wire import Buffer, Contact, Record, hash_key, parse_contacts
+from kdht.wire import Buffer, Contact, Record, hash_key, pack_write, parse_contacts
 
 Key: TypeAlias = str | bytes
 
@@ -82,6 +82,7 @@ REFUSALS: dict[Status, tuple[type[RequestError], str]] = {
     Status.HOPS_ENDED: (RequestError, "the hop limit ended before the responsible node"),
     Status.CONFLICT: (Conflict, "another version stands than the condition says"),
     Status.UNREACHABLE: (RequestError, "the next node on the way is gone"),
+    Status.BAD_VERSION: (RequestError, "the write's version is too old, or far from the cluster's time"),
     Status.UNCONFIRMED: (Unconfirmed, "too few replicas answered: it may have been done or not"),
 }
 
@@ -114,14 +115,16 @@ def check_ttl(ttl: int | None) -> None:
 
 def put(key: Key, value: Buffer, ttl: int | None, if_version: int | None = None) -> Call:
     """Raises ValueTooLarge, and ValueError for a TTL or a version that cannot be."""
-    if len(value) > shared.MAX_VALUE:
-        raise ValueTooLarge(
-            f"put {key!r}: a value has at most {shared.MAX_VALUE} bytes, this one has {len(value)}"
-        )
+    most = shared.MAX_VALUE if if_version is None else shared.MAX_CONDITIONAL_VALUE
+    if len(value) > most:
+        what = "a value" if if_version is None else "the value of a conditional put"
+        raise ValueTooLarge(f"put {key!r}: {what} has at most {most} bytes, this one has {len(value)}")
     check_ttl(ttl)
+    record = Record(ttl=ttl or 0, value=bytes(value))
     if if_version is None:
-        return Call(Op.PUT, key, hash_key(key), Record(ttl=ttl or 0, value=bytes(value)).pack())
-    body = _condition(if_version, least=0)._replace(ttl=ttl or 0, value=bytes(value)).pack()
+        return Call(Op.PUT, key, hash_key(key), record.pack())
+    _check_condition(if_version, least=0)
+    body = pack_write(record, if_version)
     return Call(Op.PUT, key, hash_key(key), body, accepts=CONFLICT, conditional=True)
 
 
@@ -129,15 +132,15 @@ def delete(key: Key, if_version: int | None = None) -> Call:
     """Raises ValueError for a version that cannot be."""
     if if_version is None:
         return Call(Op.DELETE, key, hash_key(key), accepts=NOT_FOUND)
-    body = _condition(if_version, least=1).pack()
+    _check_condition(if_version, least=1)
+    body = pack_write(Record(), if_version)
     accepts = CONFLICT | NOT_FOUND
     return Call(Op.DELETE, key, hash_key(key), body, accepts=accepts, conditional=True)
 
 
-def _condition(if_version: int, *, least: int) -> Record:
+def _check_condition(if_version: int, *, least: int) -> None:
     if not (isinstance(if_version, int) and least <= if_version <= MAX_VERSION):
         raise ValueError(f"if_version is a number from {least} to {MAX_VERSION}, or None, not {if_version!r}")
-    return Record(version=if_version, flags=int(RecordFlag.IF_VERSION))
 
 
 def watch(key: Key, lease: int) -> Call:

@@ -11,9 +11,9 @@ used up: the best way again, the first time at once. UNREACHABLE, that this way 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from kdht._shared import Op, Status
+from kdht._shared import TRY_BITS, Op, Status
 from kdht.client._calls import Answer, Call, refused
-from kdht.client._datagram import MAX_ATTEMPTS, MAX_REPEATS, TRY_BITS, Sent, address
+from kdht.client._datagram import MAX_ATTEMPTS, MAX_REPEATS, Sent, address
 from kdht.client._entries import MAX_RTO
 from kdht.errors import RequestError, RequestTimeout
 from kdht.wire import pack_request

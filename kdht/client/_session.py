@@ -10,9 +10,9 @@ import random
 from collections.abc import Callable
 from typing import Protocol
 
-from kdht._shared import Flag, Status
+from kdht._shared import TRY_BITS, Flag, Status
 from kdht.client._calls import Answer, Call
-from kdht.client._datagram import MAX_SENT, TRY_BITS, Send, Sent
+from kdht.client._datagram import MAX_SENT, Send, Sent
 from kdht.client._entries import DirectAnswers, Entries, HedgeBudget
 from kdht.client._exchange import WRITES, Exchange
 from kdht.client._versions import Versions

@@ -9,9 +9,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from kdht._shared import Status
+from kdht._shared import TRY_BITS, Status
 from kdht.client._calls import Answer, Call, record, refused
-from kdht.client._datagram import TRY_BITS, Sent, address
+from kdht.client._datagram import Sent, address
 from kdht.client._entries import MAX_RTO
 from kdht.errors import RequestError, RequestTimeout
 from kdht.wire import Record, pack_request

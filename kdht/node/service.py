@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 from kdht._routing import Core
-from kdht._shared import HEADER_LEN, RECORD_LEN, Op, Reason, RecordFlag, Status
+from kdht._shared import HEADER_LEN, RECORD_LEN, Op, Reason, Status
 from kdht.datapath._hot import HotRecords
 from kdht.datapath.base import Datagram, Outgoing
 from kdht.errors import BadPacket, StorageError
@@ -29,11 +29,12 @@ from kdht.node.replicas.watch import Watches
 from kdht.node.replicas.writes import Written
 from kdht.node.reply import Replier
 from kdht.storage import Store, Stored, visible
-from kdht.wire import FIELD, OFFSET, RECORD, Contact, Record, pack_contacts
+from kdht.wire import FIELD, OFFSET, RECORD, Contact, Record, pack_contacts, parse_write
 
 _OP = OFFSET["op"]
 _KEY = FIELD["key"]
 _STATUS = OFFSET["status"]
+_REQUEST_ID = FIELD["request_id"]
 _LEASE = struct.Struct(">I")
 
 _TRACE_STATUS = {Reason.TRACE_ENDS: Status.HOPS_ENDED, Reason.ATTEMPT_ENDS: Status.NOT_RESPONSIBLE}
@@ -222,24 +223,26 @@ class Service:
             return Status.NOT_RESPONSIBLE
         try:
             body = data[HEADER_LEN:]
-            asked = Record.parse(body) if body or data[_OP] == Op.PUT else Record()
+            asked, condition = parse_write(body) if body or data[_OP] == Op.PUT else (Record(), None)
         except BadPacket:
             return Status.BAD_REQUEST
-        conditional = asked.flags == RecordFlag.IF_VERSION
-        if not conditional and (asked.flags or asked.version):
+        if asked.flags:
             return Status.BAD_REQUEST
-        if (conditional or data[_OP] == Op.PUT) and request.max_reply < RECORD_LEN:
+        if (body or data[_OP] == Op.PUT) and request.max_reply < RECORD_LEN:
             # Said before anything is written: the confirmation could not be sent.
             return self._replier.refusal(request, RECORD_LEN, int(turn.now))
-        condition = asked.version if conditional else None
         if data[_OP] == Op.DELETE:
             if asked.value or asked.ttl:
                 return Status.BAD_REQUEST
-            self._coordinator.delete(turn, key, partial(self._deleted, request, turn.now), condition)
+            done = partial(self._deleted, request, turn.now)
+            self._coordinator.delete(
+                turn, key, done, version=asked.version, condition=condition, nonce=_request_id(data)
+            )
         else:
             expiry = min(math.ceil(turn.now) + asked.ttl, MAX_WIRE_EXPIRY) if asked.ttl else 0
             done = partial(self._put, request, turn.now, asked.ttl)
-            self._coordinator.put(turn, key, Stored(0, expiry, 0, asked.value), done, condition)
+            record = Stored(asked.version, expiry, 0, asked.value)
+            self._coordinator.put(turn, key, record, done, condition=condition, nonce=_request_id(data))
         return None
 
     def _put(self, request: Datagram, arrived: float, ttl: int, turn: Turn, written: Written) -> None:
@@ -277,7 +280,7 @@ class Service:
         status: Status,
         body: bytes,
     ) -> None:
-        if status is Status.CONFLICT:
+        if status in (Status.CONFLICT, Status.BAD_VERSION):
             body = RECORD.pack(written.version, 0, 0)
         answers = _Answers(self._replier, turn.now)
         answers.add(request, status, body)
@@ -321,6 +324,10 @@ class _Answers:
             self.add(request, Status.NOT_FOUND)
         else:
             self.add(request, Status.OK, _record_body(record, self.now))
+
+
+def _request_id(data: bytes) -> int:
+    return int.from_bytes(data[_REQUEST_ID], "big")
 
 
 def _record_body(record: Stored, now: float) -> bytes:

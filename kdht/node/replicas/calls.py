@@ -1,4 +1,4 @@
-"""STORE and FETCH to other replicas: sent, sent again, matched with their answers, given up.
+"""STORE, FETCH and PROMISE to other replicas: sent, sent again, matched with their answers, given up.
 
 Contract: a call is told (`told`) what becomes of it: SLOW, once, if the first transmission had
 no answer in the usual time, for then another replica may be asked beside; and in the end its
@@ -37,8 +37,8 @@ MAX_CALLS = 8192
 MAX_ADDRESSES = 4096
 TRIES = 3
 FIRST_TIMEOUT = 0.2
-LEAST_TIMEOUT = {Op.STORE: 0.05, Op.FETCH: 0.015}
-"""Seconds; a STORE waits for a disk."""
+LEAST_TIMEOUT = {Op.STORE: 0.05, Op.FETCH: 0.015, Op.PROMISE: 0.05}
+"""Seconds; a STORE and a PROMISE wait for a disk."""
 MOST_TIMEOUT = 1.0
 
 SLOW: Final = "slow"
@@ -70,7 +70,7 @@ class Question:
 
 
 class Call:
-    """One STORE or FETCH under way."""
+    """One STORE, FETCH or PROMISE under way."""
 
     __slots__ = ("address", "alarm", "begun", "question", "source", "told", "tries")
 
@@ -130,7 +130,7 @@ class Calls:
         return True
 
     def receive(self, turn: Turn, reply: Datagram) -> bool:
-        """A reply to some STORE or FETCH. False: to none that was sent from here."""
+        """A reply to one of them. False: to none that was sent from here."""
         data = reply.data
         call = self._pending.get((int.from_bytes(data[_REQUEST_ID], "big"), reply.source))
         if call is None:
@@ -194,7 +194,7 @@ def sign(core: Core, message: bytearray, own: Address, now: float) -> None:
 
 
 def answer(core: Core, request: Datagram, status: Status, body: bytes, now: float) -> Outgoing:
-    """The reply to another node's STORE or FETCH."""
+    """The reply to another node's STORE, FETCH or PROMISE."""
     data = request.data
     request_id = int.from_bytes(data[_REQUEST_ID], "big")
     message = pack_request(data[_OP], data[_KEY], request_id, body, hops=CONTROL_HOPS)

@@ -6,6 +6,7 @@ provided that `tick` is called when it said so last, or `on_alarm` since.
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from random import Random
 
 from kdht._routing import Core
@@ -16,12 +17,14 @@ from kdht.histogram import Histogram
 from kdht.node.replicas import calls, holders, reads, writes
 from kdht.node.replicas._stores import Stores
 from kdht.node.replicas.clock import HybridClock
-from kdht.node.replicas.reads import untrusted_stored
-from kdht.node.replicas.room import Policy, Room
-from kdht.node.replicas.turns import Turn, Turns
+from kdht.node.replicas.conditions import ConditionJob, Conditions
+from kdht.node.replicas.reads import untrusted_store
+from kdht.node.replicas.recent import Recent
+from kdht.node.replicas.room import Policy, Quorum, Room
+from kdht.node.replicas.turns import Outcome, Planned, Turn, Turns
 from kdht.node.replicas.writes import pack_stored
-from kdht.storage import Store, Stored, Writer
-from kdht.wire import FIELD, OFFSET, Address
+from kdht.storage import Granted, Promise, Store, Stored, Writer
+from kdht.wire import FIELD, OFFSET, RECORD, Address, parse_promise
 
 _OP = OFFSET["op"]
 _FLAGS = OFFSET["flags"]
@@ -29,13 +32,16 @@ _KEY, _CLIENT_PORT, _CLIENT_IP = FIELD["key"], FIELD["client_port"], FIELD["clie
 # As a plain number: an enum's operators cost more than all else that is done with it.
 _REPLY = int(Flag.REPLY)
 MAX_WIRE_EXPIRY = 2**32 - 1
+MAX_CLOCK_ERROR = 60_000_000
+"""Microseconds that a client's version may be off this node's clock."""
 
-OPS = frozenset({Op.STORE, Op.FETCH})
+OPS = frozenset({Op.STORE, Op.FETCH, Op.PROMISE})
 """The control messages that are the coordinator's, not the node's."""
 
 COUNTERS = (
     "writes", "writes_ok", "writes_conflict", "writes_unconfirmed", "writes_busy", "writes_storage_failed",
-    "write_rounds", "gathered_miss", "gathered_quorum", "read_repairs", "stores_taken", "stores_older",
+    "writes_bad_version", "write_rounds", "gathered_miss", "gathered_quorum", "read_repairs", "stores_taken",
+    "stores_older", "stores_below_promise", "promises_given", "promises_refused", "promises_given_back",
     "fetches", "calls_refused", "calls_unmatched", "calls_unreachable", "calls_overdue", "calls_unreadable",
     "not_own_address", "wrong_client",
 )  # fmt: skip
@@ -79,18 +85,23 @@ class Coordinator:
         self._own = frozenset(sources.values())
         self._calls = calls.Calls(core, sources, rng, self.counters, on_silent)
         self._clock = HybridClock()
+        self._recent = Recent()
         self._room = Room(
             policy=policy,
             core=core,
             store=store,
             calls=self._calls,
             clock=self._clock,
+            recent=self._recent,
             counters=self.counters,
             on_missed=lambda key: self.on_missed(key),
         )
-        self._stores = Stores(core, self._own, writer.submit, send, self._clock, self.counters)
+        self._stores = Stores(
+            core, self._own, writer.submit, send, self._clock, self.counters, self._recent.deletion
+        )
         self._writes = writes.Writes(self._room)
         self._reads = reads.Reads(self._room, self._writes)
+        self._conditions = Conditions(self._room, self.read, self._may_promise)
 
     @property
     def round_trips(self) -> dict[Op, Histogram]:
@@ -132,44 +143,81 @@ class Coordinator:
         return self._core.rank(key, replicas) < replicas
 
     def put(
-        self, turn: Turn, key: bytes, record: Stored, done: writes.Done, condition: int | None = None
+        self,
+        turn: Turn,
+        key: bytes,
+        record: Stored,
+        done: writes.Done,
+        *,
+        condition: int | None = None,
+        nonce: int = 0,
     ) -> None:
-        """Replicate a record, whose version is given here. `condition`: the version that must stand, 0: none.
+        """Replicate a record; one with version 0 is given a version. `condition`: the version that must stand, 0: none.
 
-        Where this node has not caught up, a condition is held against what a majority has.
+        `nonce` is the request's ID, by which its tries are known.
         """
         if not self.joined:
             done(turn, writes.Written(Status.BUSY, 0, existed=False))
             return
-        need = min(self.policy.acks, 1 + self.others)
-        if condition is None or self.is_settled(key):
-            self._writes.write(turn, key, record, need, done, condition)
+        existed = self._recent.confirmed(key, record)
+        if existed is not None:
+            done(turn, writes.Written(Status.OK, record.version, existed))
             return
-
-        def caught_up(later: Turn, found: reads.Found) -> None:
-            if found.enough:
-                self._writes.write(later, key, record, need, done, condition)
-            else:
-                done(later, writes.Written(Status.BUSY, 0, existed=False))
-
-        try:
-            own = self._store.get(key, turn.now)
-        except StorageError:
-            done(turn, writes.Written(Status.STORAGE_FAILED, 0, existed=False))
+        told = self._wrong_time(key, record.version, turn.now)
+        if told:
+            self.counters["writes_bad_version"] += 1
+            done(turn, writes.Written(Status.BAD_VERSION, told, existed=False))
+        elif condition is None:
+            self._writes.write(turn, key, record, self._quorum, done)
         else:
-            self.read(turn, key, own, caught_up, quorum=True)
+            self._conditions.write(turn, ConditionJob(key, record, condition, nonce, self._quorum, done))
 
-    def delete(self, turn: Turn, key: bytes, done: writes.Done, condition: int | None = None) -> None:
+    def delete(
+        self,
+        turn: Turn,
+        key: bytes,
+        done: writes.Done,
+        *,
+        version: int = 0,
+        condition: int | None = None,
+        nonce: int = 0,
+    ) -> None:
         """Replicate a tombstone."""
         expiry = min(int(turn.now) + 1 + self.policy.tombstone_ttl, MAX_WIRE_EXPIRY)
-        self.put(turn, key, Stored(0, expiry, int(RecordFlag.TOMBSTONE), b""), done, condition)
+        tombstone = Stored(version, expiry, int(RecordFlag.TOMBSTONE), b"")
+        self.put(turn, key, tombstone, done, condition=condition, nonce=nonce)
+
+    @property
+    def _quorum(self) -> Quorum:
+        nodes = min(self.policy.replicas, 1 + self.others)
+        return Quorum(nodes, min(self.policy.majority, nodes), min(self.policy.acks, nodes))
+
+    def _wrong_time(self, key: bytes, version: int, now: float) -> int:
+        """The time, microseconds, where a client's version is too far from it; 0 where it is not.
+
+        Above what stands it may be: else a key that a fast clock wrote could not be written for a long time.
+        """
+        time = int(now * 1_000_000)
+        if not version or abs(version - time) <= MAX_CLOCK_ERROR:
+            return 0
+        if version > time:
+            try:
+                own = self._store.get(key, now)
+            except StorageError:
+                own = None
+            if own is not None and version <= own.version + MAX_CLOCK_ERROR:
+                return 0
+        return time
+
+    def _may_promise(self, key: bytes) -> bool:
+        return self.is_settled(key) and self.responsible(key)
 
     def read(self, turn: Turn, key: bytes, own: Stored | None, done: reads.Done, *, quorum: bool) -> None:
         """Ask the other replicas too; `own` is what the own store has."""
         if not self.joined:
             done(turn, reads.Found(own, enough=False))
             return
-        need = min(self.policy.majority, 1 + self.others)
+        need = self._quorum.majority
         replica, caught_up = self.responsible(key), self.is_settled(key)
         self._reads.gather(turn, key, own, need, done, quorum=quorum, replica=replica, caught_up=caught_up)
 
@@ -181,7 +229,7 @@ class Coordinator:
     # --- What other nodes want, and answer
 
     def receive(self, batch: Sequence[Datagram], now: float) -> None:
-        """STORE and FETCH, requests and replies, whose tags were checked."""
+        """STORE, FETCH and PROMISE, requests and replies, whose tags were checked."""
         others = self._stores.take(batch, now)
         if not others:
             return
@@ -195,6 +243,8 @@ class Coordinator:
                         strays.append(datagram)
                 elif datagram.data[_OP] == Op.STORE:
                     self._unreadable(datagram)
+                elif datagram.data[_OP] == Op.PROMISE:
+                    self._promise(turn, datagram)
                 else:
                     fetched.append(datagram)
             for datagram in fetched:
@@ -223,9 +273,41 @@ class Coordinator:
     def _unreadable(self, request: Datagram) -> None:
         """A STORE that was not taken."""
         try:
-            untrusted_stored(request.data[HEADER_LEN:])
+            untrusted_store(request.data[HEADER_LEN:])
         except BadPacket as bad:
             self.counters[bad.reason] += 1
+
+    def _promise(self, turn: Turn, request: Datagram) -> None:
+        """A coordinator asks for a promise, or gives it back."""
+        key = request.data[_KEY]
+        try:
+            version, nonce, given_back = parse_promise(request.data[HEADER_LEN:])
+        except BadPacket as bad:
+            self.counters[bad.reason] += 1
+            return
+        status = Status.OK
+        if not given_back and not self.responsible(key):
+            status = Status.NOT_RESPONSIBLE
+        elif not given_back and not self.is_settled(key):
+            status = Status.UNCONFIRMED
+        if status is Status.OK:
+            promise = Promise(key, version, nonce, given_back)
+            turn.writes.append(Planned(promise, partial(self._promised, request, given_back)))
+        else:
+            self.counters["promises_refused"] += 1
+            turn.outgoing.append(calls.answer(self._core, request, status, b"", turn.now))
+
+    def _promised(self, request: Datagram, given_back: bool, turn: Turn, outcome: Outcome) -> None:
+        status, body = Status.BUSY, b""
+        if isinstance(outcome, StorageError):
+            status = Status.STORAGE_FAILED
+        elif isinstance(outcome, Granted) and outcome.accepted:
+            status, body = Status.OK, RECORD.pack(outcome.version, outcome.expiry, outcome.flags)
+        elif isinstance(outcome, Granted) and outcome.version:
+            status, body = Status.BAD_VERSION, RECORD.pack(outcome.version, 0, 0)
+        good = "promises_given_back" if given_back else "promises_given"
+        self.counters[good if status is Status.OK else "promises_refused"] += 1
+        turn.outgoing.append(calls.answer(self._core, request, status, body, turn.now))
 
     def _fetch(self, request: Datagram, now: float) -> Outgoing:
         self.counters["fetches"] += 1

@@ -24,7 +24,7 @@ from kdht.node.replicas.turns import Outcome, Planned, Turn
 from kdht.node.replicas.writes import SPARE, Writes, Written
 from kdht.node.timers import Alarm
 from kdht.storage import Stored, Write, newer, visible
-from kdht.wire import Address, Contact, Record
+from kdht.wire import Address, Contact, Record, parse_store
 
 Where = Address | None
 """A node that answers; None is this one."""
@@ -168,17 +168,18 @@ class Reads:
         if job.alarm is not None:
             job.alarm[2] = None
         record = job.newest
-        if record is not None and None in job.has and job.has[None] != record:
-            self._room.counters["read_repairs"] += 1
-            turn.writes.append(Planned(Write(job.key, record), _is_enough))
+        here = record is not None and None in job.has and job.has[None] != record
+        self._room.counters["read_repairs"] += here
         replicas = {where: has for where, has in job.has.items() if where in job.replicas}
         lacking = [where for where, has in replicas.items() if where is not None and has != record]
         holders = len([has for has in replicas.values() if has == record])
         if not (job.quorum and enough) or record is None or holders >= job.need:
+            if here and record is not None:
+                turn.writes.append(Planned(Write(job.key, record), _is_enough))
             done(turn, Found(record, enough))
             return
-        missing = job.need - holders - (None in job.has and job.has[None] != record)
-        self._writes.spread(turn, job.key, record, lacking, max(missing, 0), partial(_spread, done, record))
+        spread = partial(_spread, done, record)
+        self._writes.spread(turn, job.key, record, lacking, job.need - holders, spread, here=here)
 
 
 def _spread(done: Done, record: Stored, turn: Turn, written: Written) -> None:
@@ -196,9 +197,19 @@ def untrusted_fetched(answer: Answer) -> Stored | None:
     return None
 
 
+def untrusted_store(body: bytes) -> tuple[Stored, int | None]:
+    """The record in a STORE, and the nonce of a decided one. Raises BadPacket."""
+    record, nonce = parse_store(body)
+    return _stored(record), nonce
+
+
 def untrusted_stored(body: bytes) -> Stored:
-    """The record in a STORE, or in the reply to a FETCH. Raises BadPacket."""
-    version, expiry, flags, value = Record.parse(body)
+    """The record in the reply to a FETCH. Raises BadPacket."""
+    return _stored(Record.parse(body))
+
+
+def _stored(record: Record) -> Stored:
+    version, expiry, flags, value = record
     if not version:
         raise BadPacket("BAD_LENGTH", "a record between nodes without a version")
     if flags not in (0, RecordFlag.TOMBSTONE):

@@ -3,11 +3,13 @@
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from kdht._routing import Core
 from kdht._shared import MAX_REPLICAS
 from kdht.node.replicas.calls import Calls
 from kdht.node.replicas.clock import HybridClock
+from kdht.node.replicas.recent import Recent
 from kdht.storage import Store
 
 
@@ -31,6 +33,16 @@ class Policy:
         return self.replicas // 2 + 1
 
 
+class Quorum(NamedTuple):
+    """Of one key in the cluster as it is known."""
+
+    nodes: int
+    """Replicas that it has."""
+    majority: int
+    acks: int
+    """Nodes that confirm a write."""
+
+
 @dataclass(slots=True, kw_only=True)
 class Room:
     """One coordinator's."""
@@ -40,6 +52,7 @@ class Room:
     store: Store
     calls: Calls
     clock: HybridClock
+    recent: Recent
     counters: Counter[str]
     on_missed: Callable[[bytes], None]
     """Hears of a key of which some replica did not confirm a write."""
