@@ -17,7 +17,7 @@ from histories.plan import KINDS, NEEDS_BRIDGE
 from histories.run import Plan, Report, run
 from kdht.daemon import boundary
 
-SHOWN = 12
+SHOWN = 8
 """Violations that are printed; report.json has all."""
 UNLESS_NAMED = tuple(kind for kind in KINDS if kind != "halves")
 

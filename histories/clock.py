@@ -19,6 +19,8 @@ SOURCE = Path(__file__).with_name("clock.c")
 def compiled(directory: Path) -> Path:
     """The library, in `directory`. Raises LabError without a compiler."""
     library = directory / "clock.so"
+    if library.exists():
+        return library
     compiler = os.environ.get("CC", "cc")
     command = [
         compiler,

@@ -71,7 +71,18 @@ def _paused(stage: Stage, act: Act) -> Iterator[None]:
     for name in act.nodes:
         node = stage.node(name)
         if node.alive():
-            stage.pause(node)
+            stage.pause(node.pid)
+    try:
+        yield
+    finally:
+        stage.resume()
+
+
+@contextmanager
+def _clients_paused(stage: Stage, act: Act) -> Iterator[None]:
+    """One process of clients."""
+    if stage.workers:
+        stage.pause(stage.workers[int(act.amount * len(stage.workers))].pid)
     try:
         yield
     finally:
@@ -138,6 +149,7 @@ _FAULTS: dict[str, Callable[[Stage, Act], AbstractContextManager[None]]] = {
     "delay": _treated,
     "duplicate": _treated,
     "pause": _paused,
+    "pause-clients": _clients_paused,
     "kill": _killed,
     "kill-two": _killed,
     "restart-all": _killed,

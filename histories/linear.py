@@ -154,6 +154,6 @@ class _Search:
 def pending(steps: Sequence[Step], at: Configuration) -> Iterator[Step]:
     """The first steps that a configuration has not taken: for the words of a violation."""
     definite = sorted((step for step in steps if not step.optional), key=lambda step: step.start)
-    for index in range(at.front, min(at.front + 12, len(definite))):
+    for index in range(at.front, min(at.front + 6, len(definite))):
         if not at.taken >> (index - at.front) & 1:
             yield definite[index]

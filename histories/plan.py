@@ -11,6 +11,7 @@ KINDS = (
     "delay",
     "duplicate",
     "pause",
+    "pause-clients",
     "kill",
     "kill-two",
     "restart-all",
@@ -38,7 +39,7 @@ class Act(msgspec.Struct, frozen=True):
     rest: float
     lasts: float
     amount: float = 0.0
-    """Share of datagrams, in a thousand; milliseconds; or seconds of a clock."""
+    """Share of datagrams, in a thousand; milliseconds; seconds of a clock; or which of the clients, from 0 to 1."""
     more: float = 0.0
     beneath: "Act | None" = None
     """A fault that goes on meanwhile."""
@@ -60,36 +61,47 @@ def acts(seed: int, kinds: Sequence[str], nodes: Sequence[str]) -> Iterator[Act]
         yield act
 
 
+def client_offsets(seed: int, count: int, kinds: Sequence[str]) -> list[float]:
+    """Seconds that the clocks of the clients' processes are ahead, from beginning to end."""
+    rng = random.Random(f"clients {seed}")
+    return [rng.uniform(-10, 10) if "skew" in kinds else 0.0 for _ in range(count)]
+
+
 def _act(rng: random.Random, kind: str, nodes: Sequence[str]) -> Act:
-    some = tuple(sorted(rng.sample(list(nodes), rng.randint(1, len(nodes)))))
-    one = (rng.choice(list(nodes)),)
-    two = tuple(sorted(rng.sample(list(nodes), 2)))
     rest, lasts = rng.uniform(0.2, 3.0), rng.uniform(1.0, 6.0)
     amount, more = rng.random(), rng.random()
-    match kind:
-        case "loss":
-            return Act(kind, (), rest, lasts, 10 + 190 * amount)
-        case "delay":
-            return Act(kind, some, rest, lasts, 40 * amount, 200 * more)
-        case "duplicate":
-            return Act(kind, some, rest, lasts, 50 + 450 * amount, 3000 * more)
-        case "pause":
-            return Act(kind, one if amount < 0.7 else two, rest, 0.3 + 4.7 * more)
-        case "kill":
-            return Act(kind, one, rest, 10 * amount)
-        case "kill-two":
-            return Act(kind, two, rest, 6 * amount)
-        case "cut-off":
-            return Act(kind, one, rest, lasts + 4 * amount)
-        case "one-way":
-            return Act(kind, some[: max(len(nodes) // 2, 1)], rest, lasts)
-        case "halves":
-            return Act(
-                kind, tuple(sorted(rng.sample(list(nodes), len(nodes) // 2))), rest, lasts + 4 * amount
-            )
-        case "skew":
-            return Act(kind, some, rest, lasts, (2 * amount - 1) * 20 * more)
-        case "drain":
-            return Act(kind, one, rest, 3 * amount)
-        case _:
-            return Act(kind, (), rest, lasts)
+    names = _nodes(rng, kind, nodes, amount)
+    lasts = {
+        "pause": 0.3 + 4.7 * more,
+        "pause-clients": 0.3 + 2.7 * more,
+        "kill": 10 * amount,
+        "kill-two": 6 * amount,
+        "cut-off": lasts + 4 * amount,
+        "halves": lasts + 4 * amount,
+        "drain": 3 * amount,
+    }.get(kind, lasts)
+    numbers = {
+        "loss": (10 + 190 * amount, 0.0),
+        "delay": (40 * amount, 200 * more),
+        "duplicate": (50 + 450 * amount, 3000 * more),
+        "pause-clients": (amount, 0.0),
+        "skew": ((2 * amount - 1) * 20 * more, 0.0),
+    }.get(kind, (0.0, 0.0))
+    return Act(kind, names, rest, lasts, *numbers)
+
+
+def _nodes(rng: random.Random, kind: str, nodes: Sequence[str], amount: float) -> tuple[str, ...]:
+    """Those that it happens to; empty for what happens to all, or to none of them."""
+    count = {
+        "delay": rng.randint(1, len(nodes)),
+        "duplicate": rng.randint(1, len(nodes)),
+        "skew": rng.randint(1, len(nodes)),
+        "pause": 1 if amount < 0.7 else 2,
+        "kill": 1,
+        "kill-two": 2,
+        "cut-off": 1,
+        "one-way": rng.randint(1, len(nodes) // 2),
+        "halves": len(nodes) // 2,
+        "drain": 1,
+    }.get(kind, 0)
+    return tuple(sorted(rng.sample(list(nodes), count)))

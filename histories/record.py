@@ -10,7 +10,8 @@ from typing import Literal, Self
 
 import msgspec
 
-Kind = Literal["put", "delete", "get", "quorum_get"]
+Kind = Literal["put", "delete", "get", "quorum_get", "watch"]
+"""`watch`: what a watch told."""
 Outcome = Literal["ok", "not_found", "conflict", "refused", "unknown"]
 """`refused`: nothing was changed. `unknown`: the write may take effect at any time after its call, or never."""
 
@@ -59,6 +60,8 @@ class Recorder(AbstractContextManager["Recorder"]):
     def add(self, operation: Operation) -> None:
         self._file.write(self._encoder.encode(operation) + b"\n")
         self.count += 1
+        if operation.kind == "watch":
+            self._file.flush()  # somebody waits for what is told
         if self.count % 50 == 0:
             self._tell()
 
@@ -75,9 +78,12 @@ class Recorder(AbstractContextManager["Recorder"]):
         self._count_path.write_text(str(self.count))
 
 
-def counted(directory: Path) -> int:
-    """How many operations the recorders of a directory have seen, about."""
-    return sum(int(path.read_text() or 0) for path in directory.glob("*.count"))
+def counted(path: Path) -> int:
+    """How many operations the recorder of that file has seen, about."""
+    try:
+        return int(path.with_suffix(".count").read_text() or 0)
+    except FileNotFoundError:
+        return 0
 
 
 def load(paths: Iterable[Path]) -> list[Operation]:

@@ -81,6 +81,12 @@ class Recorded:
 
         return await self._record("quorum_get" if quorum else "get", key, call, None, None)
 
+    def told(self, key: str, record: Record | None, since_ns: int) -> None:
+        """What a watch that began at that time said just now."""
+        value, version = (None, 0) if record is None else (record.value.decode(), record.version)
+        outcome: Outcome = "not_found" if record is None else "ok"
+        self._recorder.add(Operation(self.name, "watch", key, since_ns, now_ns(), outcome, value, version))
+
     async def close(self) -> None:
         await self._calls.close()
 

@@ -115,7 +115,7 @@ def steps(operations: Iterable[Operation]) -> Iterator[Step]:
     by_version[0] = ABSENT
 
     for op in operations:
-        if op.kind == "get" or op.outcome == "refused" or op.outcome == "conflict":
+        if op.kind in ("get", "watch") or op.outcome in ("refused", "conflict"):
             continue
         if op.kind == "quorum_get":
             if op.outcome != "unknown":

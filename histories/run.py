@@ -1,34 +1,32 @@
 """One history from its beginning to its verdict."""
 
 import asyncio
-import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import count
 from pathlib import Path
 
 import msgspec
 
-from histories import counters, final, registers, sessions
+from histories import counters, final, registers, sessions, watches
+from histories.clients import running
 from histories.faults import play
 from histories.final import Held
-from histories.plan import DIVIDES, Act, acts
-from histories.record import History, Operation, Recorder, by_key, counted, load
+from histories.plan import DIVIDES, Act, acts, client_offsets
+from histories.record import History, Operation, Recorder, by_key, load
 from histories.recording import Recorded, connect
-from histories.stage import Setting, Stage, built, worker_command
+from histories.stage import Setting, Stage, built
 from histories.verdict import Verdict, Violation, joined
-from histories.worker import Options
+from histories.worker import LEASE, Options
 from kdht.errors import LabError
 from kdht.lab import census
+from kdht.lab.wait import wait_until
 from kdht.wire import hash_key
 
 WORKERS = 2
 CLIENTS = 4
 """In each worker."""
-WORKER_TIMEOUT = 20.0
-"""Seconds in which a worker has to end: longer than any request may take."""
 TRACEBACK = "Traceback (most recent call last)"
 
 
@@ -89,13 +87,15 @@ def run(plan: Plan, directory: Path, say: Say) -> Report:
     held: dict[str, list[Held]] = {}
     with built(plan.setting, directory) as stage:
         try:
-            with _clients(plan, stage) as operations:
-                _play_all(plan, stage, operations, played, say)
-            say("healed; waiting for rest")
-            for node in stage.members:
-                if not node.alive():
-                    stage.start(node)
-            rest_seconds = stage.wait_rest()
+            with running(stage, _options(plan, stage, "watch", watches=True)):
+                with _clients(plan, stage) as operations:
+                    _play_all(plan, stage, operations, played, say)
+                say("healed; waiting for rest")
+                for node in stage.members:
+                    if not node.alive():
+                        stage.start(node)
+                rest_seconds = stage.wait_rest()
+                _wait_told(directory)
             keys = sorted(by_key(_history(directory)))
             say(f"at rest after {rest_seconds:.1f} s; reading {len(keys)} keys through every node")
             _read_all(stage, keys)
@@ -125,7 +125,11 @@ def run(plan: Plan, directory: Path, say: Say) -> Report:
 def check(plan: Plan, history: History, held: dict[str, list[Held]]) -> Verdict:
     """All promises that the plan's faults leave standing."""
     divided = not DIVIDES.isdisjoint(plan.kinds)
-    verdicts = [registers.check(history, linearizable=not divided), sessions.check(history)]
+    verdicts = [
+        registers.check(history, linearizable=not divided),
+        sessions.check(history),
+        watches.check(history),
+    ]
     if not divided:
         verdicts.append(counters.check(history))
     if held:
@@ -158,56 +162,27 @@ def _play_all(plan: Plan, stage: Stage, operations: Callable[[], int], played: l
 
 @contextmanager
 def _clients(plan: Plan, stage: Stage) -> Iterator[Callable[[], int]]:
-    """The workers, until the block ends. Gives what tells the number of operations; raises LabError."""
-    directory = stage.directory
-    workers: list[subprocess.Popen[bytes]] = []
-    nodes = [str(node.address) for node in stage.members]
-    try:
-        for number in range(WORKERS):
-            options = Options(
-                f"w{number}",
-                plan.seed,
-                nodes,
-                str(directory / f"w{number}.jsonl"),
-                CLIENTS,
-                plan.pause_ms,
-                plan.keys,
-                plan.generation,
-            )
-            with (directory / f"w{number}.log").open("wb") as log:
-                command = [*worker_command(), msgspec.json.encode(options).decode()]
-                workers.append(stage.popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log))
-
-        def operations() -> int:
-            for number, worker in enumerate(workers):
-                if worker.poll() is not None:
-                    raise LabError(f"client process w{number} ended: {_tail(directory / f'w{number}.log')}")
-            return counted(directory)
-
-        yield operations
-    finally:
-        stage.resume()
-        _end(workers)
+    """All that read and write, until the block ends. Gives what tells the number of operations."""
+    with ExitStack() as stack:
+        counts = [
+            stack.enter_context(running(stage, _options(plan, stage, f"w{number}"), offset))
+            for number, offset in enumerate(client_offsets(plan.seed, WORKERS, plan.kinds))
+        ]
+        yield lambda: sum(count() for count in counts)
 
 
-def _end(workers: Sequence[subprocess.Popen[bytes]]) -> None:
-    for worker in workers:
-        if worker.poll() is None:
-            worker.send_signal(signal.SIGTERM)
-    hung = []
-    for number, worker in enumerate(workers):
-        try:
-            worker.wait(WORKER_TIMEOUT)
-        except subprocess.TimeoutExpired:
-            hung.append(f"w{number}")
-            worker.kill()
-            worker.wait()
-    if hung:
-        raise LabError(f"clients hang: {' '.join(hung)} did not end within {WORKER_TIMEOUT:g} s")
-
-
-def _tail(log: Path) -> str:
-    return " / ".join(log.read_text(errors="replace").splitlines()[-5:])
+def _options(plan: Plan, stage: Stage, name: str, *, watches: bool = False) -> Options:
+    return Options(
+        name,
+        plan.seed,
+        [str(node.address) for node in stage.members],
+        str(stage.directory / f"{name}.jsonl"),
+        CLIENTS,
+        plan.pause_ms,
+        plan.keys,
+        plan.generation,
+        watches,
+    )
 
 
 # --- Looking ---------------------------------------------------------------------------------
@@ -215,6 +190,12 @@ def _tail(log: Path) -> str:
 
 def _history(directory: Path) -> list[Operation]:
     return load(sorted(directory.glob("*.jsonl")))
+
+
+def _wait_told(directory: Path) -> None:
+    """Until the watches have told all, or had the time for it."""
+    with suppress(LabError):  # the checker says what is missing
+        wait_until(lambda: watches.check(_history(directory)).holds, "the watches", 2 * LEASE)
 
 
 def _read_all(stage: Stage, keys: Sequence[str]) -> None:

@@ -7,7 +7,7 @@ because it made it, does not see what was deleted.
 from collections.abc import Iterable, Iterator
 
 from histories.record import History, Operation
-from histories.verdict import Verdict, Violation
+from histories.verdict import Promise, Verdict, Violation
 
 
 def check(history: History) -> Verdict:
@@ -62,7 +62,7 @@ _FIRM = frozenset({"ok", "not_found"})
 
 def _older(key: str, op: Operation, seen: Operation | None) -> Iterator[Violation]:
     if seen is not None and op.version < seen.version:
-        promise = "own-writes" if seen.kind == "put" else "monotonic"
+        promise: Promise = "own-writes" if seen.kind == "put" else "monotonic"
         yield Violation(promise, key, f"went back: {seen} / {op}")
 
 

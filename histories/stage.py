@@ -12,10 +12,9 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,6 +59,7 @@ class Stage:
     network: Network | None
     client: Host | None
     clocks: dict[str, Clock]
+    workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
     stopped: set[int] = field(default_factory=set)
     """Process groups that are paused."""
 
@@ -77,9 +77,8 @@ class Stage:
     def start(self, node: Node) -> None:
         start(node, self.clocks)
 
-    def pause(self, node: Node) -> None:
-        """SIGSTOP to the daemon and its children."""
-        group = node.pid
+    def pause(self, group: int) -> None:
+        """SIGSTOP to a process and its children."""
         self.stopped.add(group)
         os.killpg(group, signal.SIGSTOP)
 
@@ -89,6 +88,14 @@ class Stage:
             with suppress(ProcessLookupError):
                 os.killpg(group, signal.SIGCONT)
         self.stopped.clear()
+
+    def new_clock(self, name: str, offset: float) -> AbstractContextManager[None]:
+        """What is started in the block has a clock that is ahead, where the setting is about clocks."""
+        if not self.setting.clocks:
+            return nullcontext()
+        made = Clock(clock.compiled(self.directory), self.directory / f"{name}.clock")
+        made.set(offset)
+        return made.worn()
 
     def popen(self, command: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
         """A process where the clients are."""
@@ -194,10 +201,6 @@ def built(setting: Setting, directory: Path) -> Iterator[Stage]:
 def wipe(node: Node) -> None:
     """Its disk is new: it comes as a node that never was there."""
     shutil.rmtree(node.records.parent, ignore_errors=True)
-
-
-def worker_command() -> list[str]:
-    return [sys.executable, "-m", "histories.worker"]
 
 
 def _client_host(lab: Lab, ipv6: bool) -> Host:

@@ -1,15 +1,32 @@
 """What a checker says: violations of a promise, and where it could not decide within its budget."""
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
 
+Promise = Literal[
+    "written",
+    "one-record",
+    "refused",
+    "order",
+    "condition",
+    "linearizable",
+    "monotonic",
+    "own-writes",
+    "own-deletes",
+    "counted",
+    "watched",
+    "kept",
+    "agreed",
+    "traced",
+    "lives",
+]
+"""docs/guarantees.md has each under its name."""
+
 
 class Violation(msgspec.Struct, frozen=True):
-    """`promise` is the name of the checker; docs/guarantees.md has the promise under it."""
-
-    promise: str
+    promise: Promise
     key: str
     what: str
 

@@ -4,13 +4,19 @@ import asyncio
 import random
 import signal
 import sys
+from contextlib import aclosing
 from pathlib import Path
 
 import msgspec
 
-from histories.record import Recorder
-from histories.recording import Recorded, connect
-from histories.workloads import WORKLOADS, Keys
+from histories.record import Recorder, now_ns
+from histories.recording import TIMEOUT, Recorded, connect
+from histories.workloads import WATCHED, WORKLOADS, Keys
+from kdht import AsyncClient
+from kdht.errors import RequestError
+
+LEASE = 6
+"""Of a watch, seconds: what was missed is found when it is renewed, at a third of it."""
 
 
 class Options(msgspec.Struct, frozen=True):
@@ -23,6 +29,8 @@ class Options(msgspec.Struct, frozen=True):
     """The longest time that a client waits between two conversations."""
     keys: int
     generation: int
+    watches: bool = False
+    """Its clients watch, and do nothing else."""
 
 
 async def _client(client: Recorded, rng: random.Random, options: Options, ended: asyncio.Event) -> None:
@@ -40,6 +48,9 @@ async def run(options: Options) -> None:
     ended = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
     with Recorder(Path(options.history)) as recorder:
+        if options.watches:
+            await _watch_all(recorder, options, ended)
+            return
         async with asyncio.TaskGroup() as group:
             for number in range(options.clients):
                 rng = random.Random(f"{options.seed} {options.name} {number}")
@@ -47,6 +58,31 @@ async def run(options: Options) -> None:
                 calls = connect(nodes, blocking=number % 3 == 2, direct=number % 4 == 3)
                 client = Recorded(f"{options.name}.{number}", calls, recorder)
                 group.create_task(_closing(client, rng, options, ended))
+
+
+async def _watch_all(recorder: Recorder, options: Options, ended: asyncio.Event) -> None:
+    """Watch all keys that are watched, by one client, until the end; a watch that failed is begun anew."""
+    calls = AsyncClient(options.nodes, timeout=TIMEOUT)
+    client = Recorded(options.name, calls, recorder)
+    async with calls:
+        tasks = [
+            asyncio.create_task(_watch(client, calls, f"{WATCHED}{number}")) for number in range(options.keys)
+        ]
+        await ended.wait()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _watch(client: Recorded, calls: AsyncClient, key: str) -> None:
+    while True:
+        since = now_ns()
+        try:
+            async with aclosing(calls.watch(key, lease=LEASE)) as told:
+                async for record in told:
+                    client.told(key, record, since)
+        except RequestError:
+            await asyncio.sleep(0.1)
 
 
 async def _closing(client: Recorded, rng: random.Random, options: Options, ended: asyncio.Event) -> None:

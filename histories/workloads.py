@@ -6,6 +6,9 @@ from collections.abc import Awaitable, Callable
 from histories import counters
 from histories.recording import Recorded
 
+WATCHED = "watched-"
+"""What the keys that are watched begin with."""
+
 Workload = Callable[[Recorded, random.Random, "Keys"], Awaitable[None]]
 
 
@@ -81,11 +84,17 @@ async def session(client: Recorded, rng: random.Random, keys: Keys) -> None:
         await client.read(key, quorum=False)
 
 
+async def watched(client: Recorded, rng: random.Random, keys: Keys) -> None:
+    """Values for those who watch; never deleted."""
+    await client.put(f"{WATCHED}{rng.randrange(keys.count)}", client.mark())
+
+
 WORKLOADS: dict[str, tuple[Workload, int]] = {
     "register": (register, 35),
     "counter": (counter, 20),
     "deletion": (deletion, 20),
     "creation": (creation, 10),
     "session": (session, 15),
+    "watched": (watched, 5),
 }
 """Each with its weight."""

@@ -2,8 +2,12 @@
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
+
+from histories.plan import KINDS
+from histories.verdict import Promise
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted(path for folder in ("", "docs", "nft", "fuzz") for path in (ROOT / folder).glob("*.md"))
@@ -32,6 +36,14 @@ def test_readme_names_the_two_commands_and_links() -> None:
     text = (ROOT / "README.md").read_text()
     assert {"demo", "test"} <= set(COMMAND.findall(text))
     assert len(LINK.findall(text)) >= 4
+
+
+def test_every_promise_and_every_nemesis_is_among_the_guarantees() -> None:
+    text = (ROOT / "docs/guarantees.md").read_text()
+    named = set(re.findall(r"`([a-z-]+)`", text))
+    assert set(get_args(Promise)) | set(KINDS) - {"calm"} <= named
+    for checkers in re.findall(r"Checkers? (.*?)\.", text, re.DOTALL):
+        assert set(re.findall(r"`([a-z-]+)`", checkers)) <= set(get_args(Promise))
 
 
 def test_every_screenshot_is_shown() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from histories import counters, final, registers, sessions
+from histories import counters, final, registers, sessions, watches
 from histories.final import Held
 from histories.record import Operation, Recorder, counted, load
 from histories.recording import outcome_of
@@ -199,6 +199,35 @@ def test_a_lost_update_and_one_too_many_are_named(history):
     assert counter(*history) == {"counted"}
 
 
+# --- Watches -------------------------------------------------------------------------------
+
+
+def told(span, value, version, **more):
+    return op("watch", span, value, version, **more)
+
+
+def test_a_watch_goes_forward_to_the_last_state():
+    history = [
+        gone("watch", (0, 1)),
+        told((0, 2), "one", 10),
+        put((1, 3), "two", 20),
+        told((0, 4), "two", 20),
+    ]
+    assert watches.check(history).holds
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        [told((0, 2), "two", 20), told((0, 3), "one", 10), told((0, 4), "two", 20)],
+        [told((0, 2), "one", 10), put((1, 3), "two", 20)],
+        [gone("watch", (0, 2)), put((1, 3), "two", 20)],
+    ],
+)
+def test_a_watch_that_goes_back_or_misses_the_last_is_named(history):
+    assert promises(watches.check(history)) == {"watched"}
+
+
 # --- What stands in the end ----------------------------------------------------------------
 
 
@@ -257,4 +286,5 @@ def test_what_is_recorded_is_read_again_in_order(tmp_path):
         late.add(GOOD[1])
         early.add(GOOD[0])
     assert load(sorted(tmp_path.glob("*.jsonl"))) == GOOD[:2]
-    assert counted(tmp_path) == 2
+    assert counted(tmp_path / "a.jsonl") == counted(tmp_path / "b.jsonl") == 1
+    assert counted(tmp_path / "c.jsonl") == 0

@@ -5,6 +5,7 @@ import random
 from contextlib import aclosing, closing
 
 import pytest
+from exchanges import unix_us
 from scripted_node import ScriptedNode, refusal, reply_to
 
 from kdht import AsyncClient, Client, wire
@@ -19,7 +20,7 @@ LEASE = 30
 
 
 def new_session(nodes: int = 1) -> Session:
-    return Session(nodes, timeout=5.0, attempts=8, rng=random.Random(5348))
+    return Session(nodes, timeout=5.0, attempts=8, rng=random.Random(5348), unix_us=unix_us)
 
 
 def begun(session: Session) -> tuple[Watching, Message]:

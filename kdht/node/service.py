@@ -5,8 +5,8 @@ headers and tags were checked, on any thread; everything that can be answered at
 out in one `send`. What needs other replicas, or the disk, is answered in a later turn of the
 coordinator (`replicas`).
 
-A read is answered by whoever has the record; a write by any of the key's replicas, for it
-coordinates the others. Where a retry ends at another node, that says NOT_RESPONSIBLE.
+A read or a write is answered by any of the key's replicas; for a write it coordinates the others. Where a
+retry ends at another node, that says NOT_RESPONSIBLE, to a GET with the record that it has all the same.
 """
 
 import math
@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 from kdht._routing import Core
-from kdht._shared import HEADER_LEN, RECORD_LEN, Op, Reason, Status
+from kdht._shared import CONTACT_LEN, HEADER_LEN, RECORD_LEN, K, Op, Reason, RecordFlag, Status
 from kdht.datapath._hot import HotRecords
 from kdht.datapath.base import Datagram, Outgoing
 from kdht.errors import BadPacket, StorageError
@@ -68,6 +68,7 @@ class Service:
         self._send = send
         self._hot = hot
         self._on_late = on_late
+        self._core = core
         self._replier = Replier(core)
         self._trace_body = pack_contacts([contact])
         self._counts: Counter[tuple[int, int]] = Counter()
@@ -96,7 +97,7 @@ class Service:
         if others:
             self._write(others, answers)
         for request in traces:
-            answers.add(request, _TRACE_STATUS.get(request.reason, Status.OK), self._trace_body)
+            answers.add(request, _TRACE_STATUS.get(request.reason, Status.OK), self._contacts(request))
         self._flush(answers)
         return at_once
 
@@ -120,6 +121,13 @@ class Service:
     def watchers(self) -> int:
         """Leases that have not ended, as far as is known."""
         return len(self._watches)
+
+    def _contacts(self, request: Datagram) -> bytes:
+        """This node, and as many others near the key as the request's padding has room for: no more is sent than came."""
+        room = min((len(request.data) - HEADER_LEN) // CONTACT_LEN - 1, K)
+        if room < 1:
+            return self._trace_body
+        return self._trace_body + pack_contacts(self._core.closest(request.data[_KEY], room))
 
     # --- GET, QUORUM_GET and WATCH
 
@@ -169,12 +177,9 @@ class Service:
             for request, record, quorum in wider:
                 key = request.data[_KEY]
                 if request.reason is not Reason.OWNER and not self._coordinator.responsible(key):
-                    if record is None:
-                        answers.add(request, Status.NOT_RESPONSIBLE)
-                        continue
                     quorum = request.data[_OP] == Op.QUORUM_GET
-                    if not quorum:
-                        answers.add_record(request, record)
+                    if record is None or not quorum:
+                        answers.add_hearsay(request, record)
                         continue
                 done = partial(self._found, request, answers.now)
                 self._coordinator.read(turn, key, record, done, quorum=quorum)
@@ -186,7 +191,7 @@ class Service:
         if not found.enough and (strict or record is None):
             answers.add(request, Status.UNCONFIRMED)
         elif record is None:
-            answers.add(request, Status.NOT_FOUND)
+            answers.add_gone(request, 0 if found.record is None else found.record.version)
         else:
             answers.add_record(request, record)
         self._leave(turn, request, arrived, answers)
@@ -321,9 +326,19 @@ class _Answers:
     def add_record(self, request: Datagram, record: Stored) -> None:
         """The record, or NOT_FOUND where it is a tombstone."""
         if record.deleted:
-            self.add(request, Status.NOT_FOUND)
+            self.add_gone(request, record.version)
         else:
             self.add(request, Status.OK, _record_body(record, self.now))
+
+    def add_gone(self, request: Datagram, version: int) -> None:
+        """NOT_FOUND, with the version of what is gone, if there is one and room for it."""
+        tells = version and request.max_reply >= RECORD_LEN
+        self.add(request, Status.NOT_FOUND, RECORD.pack(version, 0, RecordFlag.TOMBSTONE) if tells else b"")
+
+    def add_hearsay(self, request: Datagram, record: Stored | None) -> None:
+        """NOT_RESPONSIBLE, with the record that this node has all the same, if there is room for it."""
+        body = b"" if record is None or record.deleted else _record_body(record, self.now)
+        self.add(request, Status.NOT_RESPONSIBLE, body if len(body) <= request.max_reply else b"")
 
 
 def _request_id(data: bytes) -> int:

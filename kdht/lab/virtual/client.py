@@ -40,7 +40,13 @@ class VirtualClient:
         self._targets = list(entries)
         self._skew = skew
         self._armed = math.inf
-        self._session = Session(len(self._targets), timeout=timeout, attempts=attempts, rng=rng)
+        self._session = Session(
+            len(self._targets),
+            timeout=timeout,
+            attempts=attempts,
+            rng=rng,
+            unix_us=lambda: int(self.now * 1_000_000),
+        )
         network.join(address, self)
 
     @property
