@@ -58,7 +58,8 @@ class Member:
             skew=skew,
             on_silent=self.silent.append,
         )
-        self.coordinator = self.records.coordinator
+        self.coordinator = coordinator = self.records.coordinator
+        coordinator.holds = lambda key: coordinator.is_settled(key) and coordinator.responsible(key)
         self.service = self.records.service
 
     @property

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -123,7 +123,33 @@ def _repair(data: Data) -> str:
     state = (
         f"{data['unsettled']} of {data['ranges']} key ranges to compare" if data["unsettled"] else "in step"
     )
-    return f"{state} with {data['neighbours']} neighbours{moving}"
+    return f"{state} with {data['neighbours']} neighbours{moving}{_awaited(data)}{_disagreement(data)}"
+
+
+def _awaited(data: Data) -> str:
+    """Whom a node waits for, and for what, in words."""
+    words = {
+        "unheard": "an answer from",
+        "unseen": "to be counted among the replicas by",
+        "unequal": "the records of",
+    }
+    waits = [
+        f"{words[what]} {_some(addresses)}" for what, addresses in data["waits_for"].items() if addresses
+    ]
+    return f"; waits for {' and '.join(waits)}" if waits else ""
+
+
+def _some(names: Sequence[str], most: int = 3) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def _disagreement(data: Data) -> str:
+    """Nodes nearby whose configuration has another number of replicas."""
+    if not data["others_replicas"]:
+        return ""
+    others = " and ".join(map(str, data["others_replicas"]))
+    return f"; others nearby have replicas = {others}, so {data['replicas']} are kept until all say the same"
 
 
 def _draw_datapaths(console: Console, data: Data) -> None:

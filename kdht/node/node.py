@@ -97,10 +97,17 @@ class Node:
 
     # What the daemon calls
 
-    def keep(self, store: Store, options: RepairOptions | None = None, drop: Drop | None = None) -> Repair:
+    def keep(
+        self,
+        store: Store,
+        options: RepairOptions | None = None,
+        drop: Drop | None = None,
+        on_replicas: Callable[[int], object] = lambda replicas: None,
+    ) -> Repair:
         """Keep the records of `store` where they belong; before `join`.
 
         `drop` may do what Store.drop does later, or on another thread, and then call `changed` for each key.
+        `on_replicas` hears how many replicas each record has, where others' configuration says more than this node's.
         """
         self.repair = Repair(
             self._context,
@@ -110,6 +117,7 @@ class Node:
             respond=self._respond,
             joined=lambda: self.joined,
             drop=drop,
+            on_replicas=on_replicas,
         )
         self._members.on_change = self.repair.contacts_changed
         return self.repair
@@ -160,6 +168,8 @@ class Node:
     def tick(self, now: float) -> None:
         """Do what is due: time-outs, probes, refreshes."""
         self._context.timers.run(now)
+        if self.repair is not None:
+            self.repair.go_on(now)
 
     def unreachable(self, address: Address, now: float) -> None:
         """ICMP said so: the contact there is left out of what is published until it answers a ping."""

@@ -142,7 +142,8 @@ class Member:
             skew=self.skew,
             on_silent=self._silent,
         )
-        repair = self.node.keep(store, options or RepairOptions(replicas=policy.replicas))
+        chosen = options or RepairOptions(replicas=policy.replicas)
+        repair = self.node.keep(store, chosen, on_replicas=records.coordinator.replicate)
         records.repaired_by(repair, self._take)
         return records
 

@@ -68,6 +68,7 @@ class Records:
         self.repair = repair
         self.coordinator.joined = False
         self.coordinator.is_settled = repair.is_settled
+        self.coordinator.holds = repair.holds
         self.coordinator.on_missed = repair.missed
         self.coordinator.on_strays = strays
 

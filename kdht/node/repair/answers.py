@@ -12,8 +12,8 @@ from typing import Protocol
 from kdht._shared import Op, Status
 from kdht.datapath.base import Datagram
 from kdht.node.repair import bodies
-from kdht.node.repair.bodies import MAX_LACKS, Digest, Lack, Offer, Offered, Want
-from kdht.node.repair.compare import digests_of, has_most, offered
+from kdht.node.repair.bodies import MAX_LACKS, Digest, Lack, Offer, Offered, Report, Want
+from kdht.node.repair.compare import BARE, digests_of, has_most, offered
 from kdht.node.repair.digests import chunk
 from kdht.node.repair.push import Pusher
 from kdht.node.repair.ranges import Range, number
@@ -36,7 +36,9 @@ Respond = Callable[[Message, Datagram, bytes, Status, float], None]
 class Compared(Protocol):
     """Who hears what a DIGEST taught."""
 
-    def found_equal(self, peer: bytes, ranges: list[Range], now: float) -> None: ...
+    def found_equal(
+        self, peer: bytes, ranges: list[Range], sound: list[Range], epoch: int, now: float
+    ) -> None: ...
 
     def found_lacking(self, peer: bytes, ranges: list[Range], now: float) -> None: ...
 
@@ -76,24 +78,36 @@ class Answers:
     # DIGEST
 
     def _digest(self, message: Message, sender: Contact) -> tuple[Steps[object], Callable[..., bytes]]:
-        asked = bodies.untrusted_ranges(message.body[len(sender.id) :])
-        self._room.counters["digests_answered"] += 1
-        steps = digests_of(self._room, [part for part, _ in asked])
-        return steps, partial(self._digested, sender.id, asked)
+        replicas, asked = bodies.untrusted_ranges(message.body[len(sender.id) :])
+        room = self._room
+        room.counters["digests_answered"] += 1
+        room.others_replicas(sender.id, replicas)
+        epoch = room.settled.epoch
+        sound = [
+            part for part, report in asked if report.keepers and room.hear(sender.id, part, report, epoch)
+        ]
+        words = [room.word(part, sender.id) if report.keepers else BARE for part, report in asked]
+        done = partial(self._digested, sender.id, asked, words, sound, epoch)
+        return digests_of(room, [part for part, _ in asked]), done
 
     def _digested(
-        self, peer: bytes, asked: list[tuple[Range, Digest]], own: list[Digest], now: float
+        self,
+        peer: bytes,
+        asked: list[tuple[Range, Report]],
+        words: list[Report],
+        sound: list[Range],
+        epoch: int,
+        own: list[Digest],
+        now: float,
     ) -> bytes:
-        equal = [part for (part, theirs), mine in zip(asked, own, strict=True) if mine == theirs]
-        lacking = [
-            part
-            for (part, theirs), mine in zip(asked, own, strict=True)
-            if has_most(mine.records, theirs.records)
-        ]
-        self._compared.found_equal(peer, equal, now)
+        compared = [(part, report.digest, mine) for (part, report), mine in zip(asked, own, strict=True)]
+        equal = [part for part, theirs, mine in compared if mine == theirs]
+        lacking = [part for part, theirs, mine in compared if has_most(mine.records, theirs.records)]
+        self._compared.found_equal(peer, equal, [part for part in sound if part in equal], epoch, now)
         if lacking:
             self._compared.found_lacking(peer, lacking, now)
-        return bodies.pack_digests(own)
+        reports = [word._replace(digest=mine) for word, mine in zip(words, own, strict=True)]
+        return bodies.pack_reports(self._room.factor.own, reports)
 
     # OFFER
 

@@ -3,7 +3,8 @@
 Equal ranges cost their share of one request and one reply. A range that differs is split in sixteen until
 both sides have few enough records in it for an OFFER; where the other node has less than half as many,
 all are offered at once, for there splitting finds no equal parts. Where this node has less than half,
-it does nothing: the other one saw the same digests, and offers (Merkle trees over key ranges are from
+it does nothing: the other one saw the same digests, and offers. Of a node that is no replica only what this
+one lacks is asked for (Merkle trees over key ranges are from
 Demers et al., "Epidemic Algorithms for Replicated Database Maintenance", 1987, and DeCandia et
 al., "Dynamo", 2007).
 """
@@ -16,7 +17,18 @@ from kdht._shared import ID_BITS, Op, Status
 from kdht.errors import BadPacket, StorageError
 from kdht.node.messages import Reply
 from kdht.node.repair import bodies
-from kdht.node.repair.bodies import MAX_OFFERS, MAX_RANGES, Digest, Lack, Offer, Offered, Want
+from kdht.node.repair.bodies import (
+    MAX_OFFERS,
+    MAX_RANGES,
+    Digest,
+    Lack,
+    Offer,
+    Offered,
+    Report,
+    Says,
+    Want,
+    fitting,
+)
 from kdht.node.repair.digests import STEP, chunk, mark
 from kdht.node.repair.intervals import Interval
 from kdht.node.repair.push import Pusher
@@ -33,6 +45,9 @@ WAIT = 0.25
 LACK_LOOKS = 12
 """After so many looks, what the other node was to bring counts as missing."""
 
+BARE = Report(Digest(0, 0), Says(0), ())
+"""Of a part of a range of which the other node was told already."""
+
 
 class Comparison:
     """With `peer`, of `ranges`; `ended(comparison, now)` is called once."""
@@ -48,7 +63,13 @@ class Comparison:
         self.peer = peer
         self.ranges = tuple(ranges)
         self.failed = False
-        """The other node did not answer, or the disk did not."""
+        """It could not be ended."""
+        self.silent = False
+        """It failed, for the other node did not answer, or its disk did not."""
+        self.sound: list[Range] = []
+        """Where the other node had caught up, and agreed with this one on who keeps the range, before it was compared."""
+        self.epoch = room.settled.epoch
+        """Of `Settled`, at the begin."""
         self.unfinished = False
         """The other node may lack something still."""
         self.open: list[Interval] = []
@@ -62,6 +83,9 @@ class Comparison:
         self._looks = 0
         self._pushing = 0
         self._over = False
+        self._whole = frozenset(ranges)
+        view = room.view
+        self._is_partner = view is not None and peer in view.peers
 
     @property
     def complete(self) -> bool:
@@ -72,14 +96,15 @@ class Comparison:
         if self._over:
             return
         if self._room.contact(self.peer) is None:
-            self._fail(now)
+            self._fail(now, silent=True)
         elif self._spans and len(self._pusher) > MAX_PUSHES:
             self._later(now)
         elif self._spans:
             self._room.work.start(self._next_offer(*self._spans.popleft()), self._offer, now)
         elif self._todo:
             ranges = [self._todo.popleft() for _ in range(min(len(self._todo), MAX_RANGES))]
-            self._room.work.start(digests_of(self._room, ranges), partial(self._digest, ranges), now)
+            words = [self._room.word(part, self.peer) if part in self._whole else BARE for part in ranges]
+            self._room.work.start(digests_of(self._room, ranges), partial(self._digest, ranges, words), now)
         elif self._pushing:
             pass  # the last one's end goes on
         elif self._lacks and self._is_waiting():
@@ -91,21 +116,32 @@ class Comparison:
     def _later(self, now: float) -> None:
         self._room.context.timers.at(now + WAIT, self.step)
 
-    def _fail(self, now: float) -> None:
+    def abandon(self, now: float, *, silent: bool) -> None:
+        """End it; `silent`: the other node is gone."""
+        self._fail(now, silent=silent)
+
+    def _fail(self, now: float, *, silent: bool = False) -> None:
         if not self._over:
             self._over = self.failed = True
+            self.silent = silent
             self.open = [(part.start, part.stop) for part in self.ranges]
             self._ended(self, now)
 
     # Digests
 
-    def _digest(self, ranges: list[Range], own: list[Digest] | None, now: float) -> None:
+    def _digest(self, ranges: list[Range], words: list[Report], own: list[Digest] | None, now: float) -> None:
+        if self._over:
+            return
         contact = self._room.contact(self.peer)
         if own is None or contact is None:
-            self._fail(now)
+            self._fail(now, silent=contact is None)
             return
+        reports = [word._replace(digest=digest) for word, digest in zip(words, own, strict=True)]
+        fits = fitting(reports)
+        self._todo.extendleft(reversed(ranges[fits:]))
+        del ranges[fits:], own[fits:], reports[fits:]
         self._room.counters["digests_sent"] += 1
-        body = bodies.pack_ranges(list(zip(ranges, own, strict=True)))
+        body = bodies.pack_ranges(self._room.factor.own, list(zip(ranges, reports, strict=True)))
         done = partial(self._digested, ranges, own)
         if not self._room.ask(Op.DIGEST, self.peer, contact, body, done, now):
             self._fail(now)
@@ -113,34 +149,45 @@ class Comparison:
     def _digested(
         self, ranges: list[Range], own: list[Digest], rpc: Rpc, reply: Reply | None, now: float
     ) -> None:
-        theirs = self._body(reply, lambda body: bodies.untrusted_digests(body, len(ranges)))
-        if theirs is None:
-            self._fail(now)
+        if self._over:
             return
-        for part, mine, other in zip(ranges, own, theirs, strict=True):
-            if mine != other:
+        reports = self._reports(reply, len(ranges))
+        if reports is None:
+            busy = reply is not None and reply.status is Status.BUSY
+            self._fail(now, silent=not busy)
+            return
+        for part, mine, report in zip(ranges, own, reports, strict=True):
+            if part in self._whole and self._room.hear(self.peer, part, report, self.epoch):
+                self.sound.append(part)
+            if mine != report.digest:
                 self._room.counters["ranges_differed"] += 1
-                self._differs(part, mine.records, other.records)
+                self._differs(part, mine.records, report)
         self.step(now)
 
-    def _differs(self, part: Range, mine: int, theirs: int) -> None:
+    def _differs(self, part: Range, mine: int, report: Report) -> None:
+        theirs = report.digest.records
+        wanted = self._is_partner or bool(report.says & Says.KEEPS)
+        if not wanted and not theirs:
+            return
         if max(mine, theirs) <= MAX_OFFERS or part.bits > ID_BITS - STEP:
             self._spans.append((part.start, part.stop))
         elif has_most(theirs, mine):
             self.open.append((part.start, part.stop))
-        elif has_most(mine, theirs):
+        elif has_most(mine, theirs) and wanted:
             self._spans.append((part.start, part.stop))
         else:
             self._todo.extend(part.split((part.bits // STEP + 1) * STEP))
 
-    def _body(self, reply: "Reply | None", read: Callable[[bytes], list[Digest]]) -> list[Digest] | None:
+    def _reports(self, reply: Reply | None, expected: int) -> list[Report] | None:
         if reply is None or reply.status is not Status.OK:
             return None
         try:
-            return read(reply.body)
+            replicas, reports = bodies.untrusted_reports(reply.body, expected)
         except BadPacket:
             self._room.counters["unreadable"] += 1
             return None
+        self._room.others_replicas(self.peer, replicas)
+        return reports
 
     # Offers
 
@@ -155,9 +202,11 @@ class Comparison:
         return Offer(start, last, [offered(*record) for record in records[:MAX_OFFERS]])
 
     def _offer(self, offer: Offer | None, now: float) -> None:
+        if self._over:
+            return
         contact = self._room.contact(self.peer)
         if offer is None or contact is None:
-            self._fail(now)
+            self._fail(now, silent=contact is None)
             return
         self._room.counters["offers_sent"] += 1
         self._room.counters["records_offered"] += len(offer.offered)
@@ -166,9 +215,11 @@ class Comparison:
             self._fail(now)
 
     def _offer_answered(self, offer: Offer, rpc: Rpc, reply: Reply | None, now: float) -> None:
+        if self._over:
+            return
         contact = self._room.contact(self.peer)
         if reply is None or reply.status is not Status.OK or contact is None:
-            self._fail(now)
+            self._fail(now, silent=reply is None or reply.status is not Status.BUSY)
             return
         try:
             wants, lacks = bodies.untrusted_wants(reply.body, len(offer.offered))

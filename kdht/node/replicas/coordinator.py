@@ -75,10 +75,13 @@ class Coordinator:
         it, so it refuses writes, and says of a miss that too few were asked. Whoever starts one sets this False."""
         self.is_settled: Callable[[bytes], bool] = lambda key: True
         """Whether this node has caught up with the other replicas of a key. Thread-safe."""
+        self.holds: Callable[[bytes], bool] = lambda key: self.is_settled(key)
+        """The same, or this node was a replica and those that are now have not all caught up. Thread-safe."""
         self.on_missed: Callable[[bytes], None] = lambda key: None
         """Hears of a key of which some replica did not confirm a write. Any thread."""
         self.on_strays: Callable[[list[Datagram]], None] = self._unmatched
         """Gets the replies to nothing that was sent from here: the node's repair sends STORE too. Any thread."""
+        self._own_policy = policy
         self._turns = Turns(send, writer)
         self._core = core
         self._store = store
@@ -121,6 +124,11 @@ class Coordinator:
     def tick(self, now: float) -> float | None:
         """Let what is due happen; in how many seconds to call again, None: when `on_alarm` says so."""
         return self._turns.tick(now)
+
+    def replicate(self, replicas: int) -> None:
+        """So many replicas each record has from now on: as many as this node's configuration says, or more where
+        others' says more."""
+        self.policy = self._room.policy = self._own_policy.of(replicas)
 
     def knows(self, others: int) -> None:
         """So many other nodes are known now."""
@@ -312,7 +320,7 @@ class Coordinator:
     def _fetch(self, request: Datagram, now: float) -> Outgoing:
         self.counters["fetches"] += 1
         key = request.data[_KEY]
-        caught_up = self.is_settled(key)  # before the look: what came in between does no harm
+        caught_up = self.holds(key)  # before the look: what came in between does no harm
         try:
             record = self._store.get(key, now)
         except StorageError:

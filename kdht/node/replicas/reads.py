@@ -2,12 +2,14 @@
 
 Two kinds. A **miss**: this node has no record, which after a change of the cluster says little;
 the first replica that has one answers for it. A **quorum**: a majority of the replicas
-is heard, and the newest of their records is brought to as many of them as make a majority,
+is heard, and the newest of their records is brought to as many of the replicas as make a majority,
 before the reader gets it (Attiya, Bar-Noy and Dolev, "Sharing memory robustly in message-passing
 systems", 1995), so that no later quorum read sees an older one.
 
 Anybody's record may be the newest. But only a replica that has caught up with the others is *heard*: one
 that was away may lack what the others acknowledged meanwhile, and so may a contact beyond the replicas.
+Where replicas say that they have not caught up, those that kept the key before them have their place: the r closest nodes that
+do not say so are those of which a majority is heard.
 """
 
 from collections import deque
@@ -29,6 +31,8 @@ from kdht.wire import Address, Contact, Record, parse_store
 Where = Address | None
 """A node that answers; None is this one."""
 
+BEFORE = 32
+"""Contacts beyond the replicas that may have kept a key before them, should so many have come at once."""
 DEADLINE = 0.5
 """Seconds after which a read ends with what there is."""
 FETCHED = frozenset({Status.OK, Status.NOT_FOUND, Status.UNCONFIRMED})
@@ -49,8 +53,8 @@ class ReadJob:
     """One read until it is answered."""
 
     __slots__ = (
-        "alarm", "candidates", "done", "has", "heard", "key", "need", "newest", "question", "quorum", "replicas",
-        "waiting",
+        "alarm", "asked", "candidates", "caught_up", "done", "has", "key", "need", "newest", "own_rank", "question",
+        "quorum", "replicas", "seats", "waiting",
     )  # fmt: skip
 
     def __init__(
@@ -65,21 +69,39 @@ class ReadJob:
         self.has: dict[Where, Stored | None] = {}
         """What each node that has answered has."""
         self.replicas: frozenset[Where] = frozenset()
-        self.heard: set[Where] = set()
-        """The replicas that have answered and had caught up."""
+        self.seats = 0
+        """How many replicas there are."""
+        self.asked: list[Address] = []
+        """The closest first."""
+        self.own_rank: int | None = None
+        """How many nodes are closer than this one, if it is a replica."""
+        self.caught_up: dict[Where, bool] = {}
+        """Of each that has answered."""
         self.waiting = 0
         self.candidates: deque[Contact] = deque()
         self.alarm: Alarm | None = None
 
     @property
     def enough(self) -> bool:
-        return len(self.heard) >= self.need
+        """Whether a majority is heard, of the closest nodes that do not say that they have not caught up."""
+        return sum(where in self.caught_up for where in self._seated()[: self.seats]) >= self.need
+
+    @property
+    def is_short(self) -> bool:
+        """Whether all that were asked cannot make a majority."""
+        return len(self._seated()) < self.need
+
+    def _seated(self) -> list[Where]:
+        """Who has caught up, or may have: the closest first."""
+        order: list[Where] = list(self.asked)
+        if self.own_rank is not None:
+            order.insert(self.own_rank, None)
+        return [where for where in order if self.caught_up.get(where, True)]
 
     def take(self, where: Where, record: Stored | None, *, caught_up: bool) -> None:
-        """What a node has; `caught_up`: it is a replica that has what the others have."""
+        """What a node has; `caught_up`: it is, or was, a replica that has what the others have."""
         self.has[where] = record
-        if caught_up and where in self.replicas:
-            self.heard.add(where)
+        self.caught_up[where] = caught_up
         if record is not None and (self.newest is None or newer(record, self.newest)):
             self.newest = record
 
@@ -105,21 +127,24 @@ class Reads:
     ) -> None:
         """Ask the other replicas; `replica`: this node is one, which may have caught up."""
         job = ReadJob(self._room.calls.question(Op.FETCH, key, b""), own, need, done, quorum=quorum)
-        others = self._room.policy.replicas - replica
-        job.candidates = deque(self._room.core.closest(key, others + SPARE) if others else ())
+        job.seats = self._room.policy.replicas
+        others = job.seats - replica
+        job.candidates = deque(self._room.core.closest(key, others + SPARE + BEFORE) if others else ())
         closest = [each.address for each in islice(job.candidates, others)]
         job.replicas = frozenset([None, *closest] if replica else closest)
         if replica:
+            job.own_rank = self._room.core.rank(key, job.seats)
             job.take(None, own, caught_up=caught_up)
         self._room.counters["gathered_quorum" if quorum else "gathered_miss"] += 1
         job.alarm = turn.after(DEADLINE, partial(self._too_late, job))
-        for _ in range(others):
+        for _ in range(others + (replica and not caught_up)):
             self._fetch_next(turn, job)
         self._settle(turn, job)
 
     def _fetch_next(self, turn: Turn, job: ReadJob) -> None:
         while job.candidates:
             contact = job.candidates.popleft()
+            job.asked.append(contact.address)
             if self._room.calls.ask(turn, job.question, contact.address, partial(self._answered, job)):
                 job.waiting += 1
                 return
@@ -146,8 +171,10 @@ class Reads:
             self._room.clock.seen(record.version)
         caught_up = answer.status is not Status.UNCONFIRMED
         job.take(address, record, caught_up=caught_up)
-        if not caught_up and address in job.replicas and job.done is not None:
-            self._fetch_next(turn, job)  # who stood in for it may have what it lacks
+        if not caught_up and job.done is not None and (address in job.replicas or job.is_short):
+            self._fetch_next(
+                turn, job
+            )  # who stood in for it, or was a replica before it, may have what it lacks
 
     def _settle(self, turn: Turn, job: ReadJob) -> None:
         if job.done is None:

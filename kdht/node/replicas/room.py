@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from kdht._routing import Core
@@ -31,6 +31,13 @@ class Policy:
     @property
     def majority(self) -> int:
         return self.replicas // 2 + 1
+
+    def of(self, replicas: int) -> "Policy":
+        """The same with so many replicas: one, a majority or all of them confirm, as it was."""
+        if self.acks == self.replicas > self.majority:
+            return replace(self, replicas=replicas, acks=replicas)
+        acks = replicas // 2 + 1 if self.acks >= self.majority else self.acks
+        return replace(self, replicas=replicas, acks=acks)
 
 
 class Quorum(NamedTuple):
