@@ -143,7 +143,7 @@ class NoWriter:
     """Takes all, writes nothing, and says at once that it was done."""
 
     def submit(self, writes: Sequence[Write], now: float, done: Done) -> bool:
-        done([Result(True, False, 1, 1)] * len(writes))
+        done([Result(True, False, 1)] * len(writes))
         return True
 
 

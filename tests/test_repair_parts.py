@@ -4,6 +4,8 @@ from contextlib import suppress
 from functools import reduce
 from operator import xor
 from random import Random
+from threading import Thread
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,7 +13,8 @@ from kdht.errors import BadPacket, StorageError
 from kdht.node.repair import bodies
 from kdht.node.repair.bodies import Digest, Lack, Offer, Offered, Report, Says, Want
 from kdht.node.repair.digests import LEAF, Digests, mark
-from kdht.node.repair.ranges import Range
+from kdht.node.repair.missed import Missed
+from kdht.node.repair.ranges import Range, View
 from kdht.node.repair.work import SLICE, Steps, Work
 from kdht.node.timers import Timers
 from kdht.storage import MemoryStore, Stored, Write, neighbourhood
@@ -197,3 +200,24 @@ def test_what_keeps_a_range_beyond_the_room_of_a_reply_is_left_out() -> None:
     _, read = bodies.untrusted_reports(body, len(reports))
     assert [report.digest for report in read] == [report.digest for report in reports]
     assert bodies.fitting(reports) < 10
+
+
+def test_keys_that_were_missed_before_the_cluster_is_known_wait_for_it() -> None:
+    """A node that has just started answers writes before it knows who else keeps the keys."""
+    wanted: list[bytes] = []
+    timers = Timers()
+    context = SimpleNamespace(id=bytes(20), jittered=lambda seconds: seconds, timers=timers)
+    options = SimpleNamespace(missed_delay=1.0)
+    room = SimpleNamespace(view=None, context=context, options=options)
+    plan = SimpleNamespace(want=lambda peer, ranges, now: wanted.append(peer))
+    missed = Missed(room, plan)  # type: ignore[arg-type]
+    missed.start(0.0)
+    for number in range(3):
+        missed.note(bytes([number]) * 20)
+    looks = Thread(target=timers.run, args=(1.5,), daemon=True)
+    looks.start()
+    looks.join(10)
+    assert not looks.is_alive(), "it looks for ever"
+    room.view = View(context.id, [b"\x01" * 20, b"\x02" * 20], 3)
+    timers.run(2.5)
+    assert wanted == [b"\x01" * 20, b"\x02" * 20]

@@ -19,7 +19,7 @@ Name = tuple[bytes, int]
 
 
 class Generations(Generic[Entry]):
-    """A dictionary that forgets: an entry stays for SECONDS, and at most for twice as long, unless there are too many."""
+    """A dictionary that forgets: an entry stays for SECONDS, unless there are too many, and longer where few come."""
 
     def __init__(self) -> None:
         self._new: dict[Name, Entry] = {}
