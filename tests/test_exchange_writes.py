@@ -1,5 +1,7 @@
 """A write's one version, and what is said of it when answers are lost, late, or refusals."""
 
+import random
+
 import pytest
 from exchanges import GET, NOW_US, PUT, all_tries, attempts_of, new_session, opened, passes, received
 from scripted_node import refusal, reply_to, value_reply
@@ -116,7 +118,7 @@ def test_a_clock_that_is_far_off_is_corrected(off_s):
 
 
 def test_a_version_that_stands_a_little_ahead_does_not_move_the_clock():
-    clock = WriteClock(lambda: NOW_US)
+    clock = WriteClock(lambda: NOW_US, random.Random(1))
     first = clock.next(0)
     clock.refused(first, NOW_US + AHEAD)
     assert clock.next(0) == first + 1

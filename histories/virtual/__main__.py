@@ -30,6 +30,7 @@ class Outcome(NamedTuple):
 
     seed: int
     operations: int
+    is_late: bool
     outcomes: Counter[tuple[str, str]]
     violations: tuple[Violation, ...]
 
@@ -57,6 +58,7 @@ def command(
     for outcome in _played(first, schedules, profile, processes or os.cpu_count() or 1):
         tally["schedules"] += 1
         tally["operations"] += outcome.operations
+        tally["late"] += outcome.is_late
         if outcome.violations:
             failures.append(outcome)
             _print(console, outcome, profile, small=not no_shrink)
@@ -69,7 +71,7 @@ def command(
     )
     console.print(
         f"{tally['schedules']:,} schedules from seed {first} on, {tally['operations']:,} operations, "
-        f"{time.monotonic() - begun:.0f} s: "
+        f"{time.monotonic() - begun:.0f} s, {tally['late']} were at rest late only: "
         + (f"{len(failures)} broke a promise: {dict(promises)}" if failures else "every promise was kept")
     )
     return 1 if failures else 0
@@ -97,6 +99,7 @@ def _one(work: tuple[int, str | None]) -> Outcome:
     return Outcome(
         seed,
         len(played.history),
+        played.is_late,
         Counter((operation.kind, operation.outcome) for operation in played.history),
         played.violations,
     )

@@ -4,6 +4,7 @@ No clock of its own: `unix_us` is handed in. Where a node says that this host's 
 """
 
 from collections.abc import Callable
+from random import Random
 
 from kdht.client._calls import MAX_VERSION
 
@@ -11,17 +12,26 @@ AHEAD = 60_000_000
 """Microseconds: a node refuses a version that is further from its clock."""
 
 
+CHANCE = 1024
+"""Microseconds. Clients whose clocks are behind what stands would all choose the same version, the next one: what each adds
+by chance keeps two writes from having one version. Seldom, not never: nodes refuse the second one that they see."""
+
+
 class WriteClock:
     """Gives each write its version."""
 
-    def __init__(self, unix_us: Callable[[], int]) -> None:
+    def __init__(self, unix_us: Callable[[], int], rng: Random) -> None:
         self._unix_us = unix_us
+        self._rng = rng
         self._offset = 0
         self._last = 0
 
     def next(self, least: int) -> int:
         """A version above every one given before, and at least `least`."""
-        self._last = min(max(self._now(), self._last + 1, least), MAX_VERSION)
+        version = max(self._now(), self._last + 1)
+        if version < least:
+            version = least + self._rng.randrange(CHANCE)
+        self._last = min(version, MAX_VERSION)
         return self._last
 
     def refused(self, version: int, told: int) -> None:

@@ -73,7 +73,7 @@ class Session:
         self.ways = ReadWays(spread)
         self.budget = HedgeBudget()
         self.versions = Versions()
-        self.clock = WriteClock(unix_us)
+        self.clock = WriteClock(unix_us, rng)
         self.timeout = timeout
         self.attempts = attempts
         self.rng = rng
