@@ -66,6 +66,11 @@ cdef extern from "kdht_shared.h" nogil:
         KDHT_FIRST_CONTROL_OP
         KDHT_LAST_CONTROL_OP
         KDHT_OP_GET
+        KDHT_OP_PUT
+        KDHT_OP_DELETE
+        KDHT_OP_QUORUM_GET
+        KDHT_OP_WATCH
+        KDHT_OP_FETCH
         KDHT_OP_TRACE
         KDHT_OP_STORE
         KDHT_OP_PROMISE

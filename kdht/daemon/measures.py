@@ -71,6 +71,17 @@ METRICS = {
         "address (not_unicast), no socket of that IP version (unroutable).",
         ("reason",),
     ),
+    "kdht_socket_late_total": Metric(
+        "counter",
+        "Requests dropped for they had waited in this node's socket for more than a second: clients' writes, reads, "
+        "and promises that other nodes asked for.",
+        ("kind",),
+    ),
+    "kdht_socket_away_total": Metric(
+        "counter",
+        "How often this node was away: its socket's thread did not run for half a second or more, for the process was stopped, "
+        "the host suspended or overloaded. What it knew before counts again once it is compared with other replicas.",
+    ),
     "kdht_socket_errors_total": Metric(
         "counter", "Failed receives, and datagrams that could not be sent, by errno.", ("direction", "errno")
     ),
@@ -227,6 +238,9 @@ def _socket(path: Data) -> Iterator[Sample]:
     for reason in ("kernel", "not_unicast", "unroutable"):
         count = path["kernel_drops" if reason == "kernel" else reason]
         yield Sample("kdht_socket_dropped_total", (reason,), count)
+    for kind in ("writes", "reads", "promises"):
+        yield Sample("kdht_socket_late_total", (kind,), path[f"late_{kind}"])
+    yield Sample("kdht_socket_away_total", (), path["away"])
     for direction in ("receive", "send"):
         for name, count in path[f"{direction}_errors"].items():
             yield Sample("kdht_socket_errors_total", (direction, name), count)

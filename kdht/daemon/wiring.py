@@ -1,6 +1,7 @@
 """Puts the parts of one node together; starts nothing but the storage's writer."""
 
 import asyncio
+import logging
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ from kdht.storage._reads import Reads
 from kdht.wire import Address, Contact
 
 SOCKET_LANE = 1
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +81,7 @@ def build(settings: Settings, data: DataDir, undo: ExitStack) -> Parts:
         inbox.receive,
         lane=SOCKET_LANE,
         on_unreachable=inbox.unreachable,
+        on_away=lambda: _came_back(repair),
         hot=hot,
         reader=partial(_read, reads, timings),
         on_time=lambda: coordinator.tick(time.time()),
@@ -181,6 +185,12 @@ def _read(
     records = reads.of(keys, rooms, now)
     timings.at_once(len(records) - records.count(None), begun)
     return records
+
+
+def _came_back(repair: Repair) -> None:
+    """The node was away: what it had caught up on before it compares anew, before it answers anything from it."""
+    log.warning("was away for half a second or more: compares its records with other replicas anew")
+    repair.unsettle(time.monotonic())
 
 
 def _changed(service: Service, repair: Repair, hot: HotRecords | None, key: bytes, record: Stored) -> None:

@@ -121,7 +121,6 @@ cdef class Taken:
         cdef list answers = []
         cdef Py_ssize_t i, accepted = 0, below = 0
         cdef uint64_t promised
-        cdef uint8_t status
         cdef bint done = isinstance(outcome, list)
         for i in range(len(self.requests)):
             request = self.requests[i]
