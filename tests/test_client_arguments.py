@@ -113,7 +113,12 @@ class Empty(io.RawIOBase):
 @pytest.mark.parametrize(
     ("method", "args", "error", "text"),
     [
-        ("put", ["k", "text"], TypeError, "a value is bytes, a bytearray or a memoryview, not str: encode it"),
+        (
+            "put",
+            ["k", "text"],
+            TypeError,
+            "a value is bytes, a bytearray or a memoryview, not str: encode it",
+        ),
         ("put", ["k", 5], TypeError, "not int"),
         ("put", ["k", None], TypeError, "not NoneType"),
         ("put_large", ["k", "text"], TypeError, "a large value is bytes.*not str"),
