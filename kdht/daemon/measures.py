@@ -149,6 +149,12 @@ METRICS = {
     "kdht_repair_held": Metric(
         "gauge", "Ranges that others keep now, and not all of them have caught up on."
     ),
+    "kdht_repair_missing_records": Metric(
+        "gauge", "Records that others have and this node does not yet, as far as is known."
+    ),
+    "kdht_repair_seconds_left": Metric(
+        "gauge", "Until it has them, at the speed of late; 0 where it is not known."
+    ),
     "kdht_repair_replicas": Metric(
         "gauge",
         "Nodes that keep each record: as configured here, or more where others' configuration says more.",
@@ -273,6 +279,8 @@ def _replication(replication: Data) -> Iterator[Sample]:
 def _repair(repair: Data) -> Iterator[Sample]:
     for name in ("ranges", "unsettled", "held", "replicas", "neighbours", "draining"):
         yield Sample(f"kdht_repair_{name}", (), int(repair[name]))
+    yield Sample("kdht_repair_missing_records", (), repair["missing"])
+    yield Sample("kdht_repair_seconds_left", (), repair["seconds_left"] or 0)
 
 
 def _counted(metric: str, counters: Data) -> Iterator[Sample]:

@@ -103,6 +103,9 @@ class Answers:
         compared = [(part, report.digest, mine) for (part, report), mine in zip(asked, own, strict=True)]
         equal = [part for part, theirs, mine in compared if mine == theirs]
         lacking = [part for part, theirs, mine in compared if has_most(mine.records, theirs.records)]
+        for (part, report), mine in zip(asked, own, strict=True):
+            if report.keepers:
+                self._room.note_gap(part, mine, report)
         self._compared.found_equal(peer, equal, [part for part in sound if part in equal], epoch, now)
         if lacking:
             self._compared.found_lacking(peer, lacking, now)

@@ -38,10 +38,10 @@ from kdht.node.repair.work import Steps
 from kdht.node.rpc import Rpc
 from kdht.storage import Stored
 
-MAX_PUSHES = 512
-"""With so many records waiting to be sent, offers wait too."""
 WAIT = 0.25
 """Seconds between two looks at what is awaited."""
+FULL_WAIT = 0.02
+"""Seconds until offers go on, where enough records wait to be sent."""
 LACK_LOOKS = 12
 """After so many looks, what the other node was to bring counts as missing."""
 
@@ -97,8 +97,8 @@ class Comparison:
             return
         if self._room.contact(self.peer) is None:
             self._fail(now, silent=True)
-        elif self._spans and len(self._pusher) > MAX_PUSHES:
-            self._later(now)
+        elif self._spans and self._pusher.is_full:
+            self._room.context.timers.at(now + FULL_WAIT, self.step)
         elif self._spans:
             self._room.work.start(self._next_offer(*self._spans.popleft()), self._offer, now)
         elif self._todo:
@@ -157,8 +157,10 @@ class Comparison:
             self._fail(now, silent=not busy)
             return
         for part, mine, report in zip(ranges, own, reports, strict=True):
-            if part in self._whole and self._room.hear(self.peer, part, report, self.epoch):
-                self.sound.append(part)
+            if part in self._whole:
+                if self._room.hear(self.peer, part, report, self.epoch):
+                    self.sound.append(part)
+                self._room.note_gap(part, mine, report)
             if mine != report.digest:
                 self._room.counters["ranges_differed"] += 1
                 self._differs(part, mine.records, report)
