@@ -94,7 +94,10 @@ def _kinds(kinds: Sequence[str], loopback: bool, datapath: str, ipv6: bool) -> t
 
 def _one(plan: Plan, keep: Path, console: Console) -> Report:
     """Play one history; its folder stays if it failed, or was interrupted by an error."""
-    directory = (keep / f"{plan.seed}-{plan.datapath}{'-ipv6' if plan.ipv6 else ''}").absolute()
+    name = [str(plan.seed), plan.datapath, *(["ipv6"] if plan.ipv6 else [])]
+    if len(plan.kinds) < SHOWN:
+        name += plan.kinds
+    directory = (keep / "-".join(name)).absolute()
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
     console.print(f"seed {plan.seed}: {plan.nodes} nodes, {plan.replicas} replicas, {plan.datapath}")

@@ -100,7 +100,7 @@ def _nodes(rng: random.Random, kind: str, nodes: Sequence[str], amount: float) -
         "kill": 1,
         "kill-two": 2,
         "cut-off": 1,
-        "one-way": rng.randint(1, len(nodes) // 2),
+        "one-way": 1,
         "halves": len(nodes) // 2,
         "drain": 1,
     }.get(kind, 0)

@@ -23,6 +23,12 @@ def plant(member: Member, name: str, version: int, value: bytes, flags: int = 0)
     assert result.accepted
 
 
+def far(cluster: Cluster) -> Member:
+    """An entry node from which attempt n ends at replica n."""
+    key = int.from_bytes(key_of("a"), "big")
+    return max(cluster.members, key=lambda member: int.from_bytes(member.contact.id, "big") ^ key)
+
+
 def test_a_write_is_on_all_replicas_and_nowhere_else():
     cluster = Cluster(8)
     confirmed = cluster.put("a", b"value")
@@ -45,16 +51,45 @@ def test_a_write_is_confirmed_by_no_fewer_than_it_says():
     assert reply.status is Status.UNCONFIRMED
 
 
-def test_silent_replicas_are_replaced_and_reported():
+def test_a_silent_replica_is_replaced_and_reported():
+    cluster = Cluster(8)
+    owner, second, third = cluster.replicas("a")
+    cluster.network.set_loss(owner.contact.address, second.contact.address, 1.0)
+    cluster.kill(third)
+    assert cluster.ask(Op.PUT, "a", Record(value=b"value").pack(), via=owner)
+    fourth = cluster.replicas("a", [m for m in cluster.members if m not in (second, third)])[1]
+    assert fourth.has("a") is not None
+    assert sorted(owner.silent)[:2] == sorted([second.contact.address, third.contact.address])
+
+
+def test_a_stand_in_adds_a_copy_but_makes_no_majority_of_the_replicas():
+    """The two that the coordinator does not reach may be heard by others: a quorum read would miss the write."""
+    cluster = Cluster(8)
+    owner, second, third = cluster.replicas("a")
+    for replica in (second, third):
+        cluster.network.set_loss(owner.contact.address, replica.contact.address, 1.0)
+    reply = cluster.ask(Op.PUT, "a", Record(value=b"value").pack(), via=owner)
+    assert reply is not None
+    assert reply.status is Status.UNCONFIRMED
+    assert sum(m.has("a") is not None for m in cluster.members) >= 2
+    quorum = cluster.ask(Op.QUORUM_GET, "a", via=far(cluster), attempt=1)
+    assert quorum is not None
+    assert quorum.status is Status.NOT_FOUND
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["before", "after the stand-ins have it"])
+def test_who_comes_after_a_closed_port_is_a_replica(late):
     cluster = Cluster(8)
     owner, second, third = cluster.replicas("a")
     cluster.kill(second, third)
-    started = cluster.network.now
-    cluster.put("a", b"value")
-    assert cluster.network.now - started < 0.5
-    fourth = cluster.replicas("a", [m for m in cluster.members if m not in (second, third)])[1]
-    assert fourth.has("a") is not None
-    assert second.contact.address in owner.silent or third.contact.address in owner.silent
+    request = cluster.send(Op.PUT, "a", Record(value=b"value").pack(), via=owner)
+    cluster.network.run(cluster.network.now + (0.9 if late else 0.1))
+    assert not cluster.client.take()
+    for replica in (second, third):
+        owner.coordinator.unreachable(replica.contact.address, owner.now)
+    cluster.network.run(cluster.network.now + 0.3)
+    replies = [parse(each.data) for each in cluster.client.take()]
+    assert [(each.request_id, each.status) for each in replies] == [(request, Status.OK)]
 
 
 def test_a_replica_that_missed_a_write_is_told_of():

@@ -1,6 +1,8 @@
 """The versions of a client's own writes: microseconds since 1970, as the cluster's clocks say, and never the same one twice.
 
 No clock of its own: `unix_us` is handed in. Where a node says that this host's clock is far off, the difference is remembered.
+So it is where a version that this client knows is ahead of its clock. Of two clients that are behind the same version each would else
+choose the next number, and both the same.
 """
 
 from collections.abc import Callable
@@ -8,13 +10,10 @@ from random import Random
 
 from kdht.client._calls import MAX_VERSION
 
+SPREAD_BITS = 10
+"""Of the microseconds, at random, by which a clock goes beyond a version that it is behind."""
 AHEAD = 60_000_000
 """Microseconds: a node refuses a version that is further from its clock."""
-
-
-CHANCE = 1024
-"""Microseconds. Clients whose clocks are behind what stands would all choose the same version, the next one: what each adds
-by chance keeps two writes from having one version. Seldom, not never: nodes refuse the second one that they see."""
 
 
 class WriteClock:
@@ -28,10 +27,12 @@ class WriteClock:
 
     def next(self, least: int) -> int:
         """A version above every one given before, and at least `least`."""
-        version = max(self._now(), self._last + 1)
-        if version < least:
-            version = least + self._rng.randrange(CHANCE)
-        self._last = min(version, MAX_VERSION)
+        own = max(self._now(), self._last + 1)
+        if least > own:
+            least += self._rng.getrandbits(SPREAD_BITS)
+            behind = least - self._now()
+            self._offset += behind if behind <= AHEAD else 0
+        self._last = min(max(own, least), MAX_VERSION)
         return self._last
 
     def refused(self, version: int, told: int) -> None:

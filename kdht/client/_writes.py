@@ -79,7 +79,7 @@ class Write(Exchange):
         status = reply.status
         if status is Status.OK or status in self.call.accepts:
             return False
-        if status is Status.CONFLICT and version_in(reply) == self.version:
+        if status is Status.CONFLICT and version_in(reply) == self.version and self._in_doubt(but=index):
             body = b"" if self.call.op == Op.DELETE else reply.body
             self._conclude(reply._replace(status=Status.OK, body=body), index, now)
             return True
@@ -134,9 +134,13 @@ class Write(Exchange):
 
     # --- Doubt
 
-    def _in_doubt(self) -> bool:
-        """Whether a try may have been carried out, as far as is known."""
-        return len(self._no_effect) < len(self._sent)
+    def _in_doubt(self, *, but: int | None = None) -> bool:
+        """Whether a try may have been carried out, as far as is known; one other than `but`, whose answer tells of itself.
+
+        Two clients may choose one version. Without doubt it is not this write's.
+        """
+        harmless = self._no_effect if but is None else self._no_effect | {but}
+        return len(harmless) < len(self._sent)
 
     def _hold(self, reply: Answer, index: int, now: float) -> None:
         """Wait for the tries that have no answer yet."""
