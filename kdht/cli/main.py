@@ -22,6 +22,7 @@ COMMANDS = {
     "stats": ("kdht.cli.node_commands", "stats", "The node's counters."),
     "datapath": ("kdht.cli.node_commands", "datapath", "Show or switch how packets are treated."),
     "drain": ("kdht.cli.node_commands", "drain", "Give the node's records away, and stop it."),
+    "move": ("kdht.cli.move", "move", "Have the node move to where it makes shares more even."),
     "doctor": ("kdht.cli.doctor", "doctor", "Examine this host and its node; how to mend what is wrong."),
     "stop": ("kdht.cli.node_commands", "stop", "Stop the node, and wait until it has."),
     "put": ("kdht.cli.data_commands", "put", "Store a value."),

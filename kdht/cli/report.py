@@ -280,6 +280,13 @@ def drained(data: Data) -> None:
     stopped(data)
 
 
+def moved(data: Data) -> None:
+    """What `move` did."""
+    terminal().print(
+        f"moved: {escape(data['address'])} was {data['from']} and is {data['to']}; {data['records']:,} records were given away"
+    )
+
+
 @contextmanager
 def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
     """A bar on standard error, gone at the end; calling it says how much is done."""

@@ -60,7 +60,7 @@ def _tell_failure(on_failure: Callable[[BaseException], None], task: asyncio.Tas
 async def _join(settings: Settings, driver: Driver, saved: Sequence[Contact]) -> None:
     """Through node.bootstrap, and the contacts of an earlier run, which need no resolver."""
     driver.restore(saved)
-    found = await _in_thread(lambda: resolve_bootstrap(settings))
+    found = await in_thread(lambda: resolve_bootstrap(settings))
     if saved or found.addresses or not found.unresolved:
         driver.join(found.addresses)
     delay = FIRST_RETRY
@@ -68,12 +68,12 @@ async def _join(settings: Settings, driver: Driver, saved: Sequence[Contact]) ->
         log.warning("no bootstrap name can be resolved", extra={"names": ", ".join(found.unresolved)})
         await asyncio.sleep(delay)
         delay = min(2 * delay, LAST_RETRY)
-        found = await _in_thread(lambda: resolve_bootstrap(settings))
+        found = await in_thread(lambda: resolve_bootstrap(settings))
         if found.addresses or not found.unresolved:
             driver.join(found.addresses)
 
 
-async def _in_thread(work: Callable[[], T]) -> T:
+async def in_thread(work: Callable[[], T]) -> T:
     """What `work` gives. Its thread is left behind when this is cancelled: a resolver may hang for long."""
     future: Future[T] = Future()
     future.set_running_or_notify_cancel()

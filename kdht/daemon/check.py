@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import click
 
+from kdht.daemon import identity
 from kdht.daemon.bootstrap import resolve_bootstrap
 from kdht.daemon.control import group_id
 from kdht.daemon.datadir import kept_node_id
@@ -99,7 +100,7 @@ def _data_dir(settings: Settings) -> Iterator[str]:
         raise StorageError(
             f"{at}: this user may not write there: give it permission, or choose another node.data_dir"
         )
-    kept_node_id(path)
+    identity.check(settings, kept_node_id(path))
     yield f"keeps its data in {path}" + ("" if at == path else ", which it makes")
 
 

@@ -149,6 +149,11 @@ class Driver:
         """All contacts in the table, nearest first."""
         return self._node.snapshot()
 
+    @property
+    def bucket_size(self) -> int:
+        """Contacts that a bucket has room for, and that a look-up finds at most."""
+        return self._node.bucket_size
+
     def status(self) -> dict[str, Any]:
         """What the node tells of itself, plain data."""
         return self._node.status(self._now())

@@ -10,18 +10,27 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import msgspec
+
 from kdht import __version__
 from kdht._shared import Op
 from kdht.daemon.capabilities import REASONS
-from kdht.daemon.control import Method, Params
+from kdht.daemon.control import Method, Params, taken
 from kdht.daemon.datapaths import Datapaths
+from kdht.daemon.moving import Moves
 from kdht.daemon.network_methods import NetworkMethods
 from kdht.daemon.settings import Settings
+from kdht.daemon.share_methods import ShareMethods
 from kdht.daemon.storage_methods import StorageMethods
 from kdht.daemon.wiring import SOCKET_LANE, Parts
 from kdht.datapath.nfqueue import QUEUE_LANES
 from kdht.errors import KdhtError
 from kdht.histogram import Histogram
+
+
+class MoveParams(msgspec.Struct, forbid_unknown_fields=True):
+    anyway: bool = False
+    """Also where shares are no more even afterwards."""
 
 
 class Methods:
@@ -36,6 +45,7 @@ class Methods:
         """What the process kept of root's rights."""
         self.reload: Callable[[], list[str]] | None = None
         """Reads the configuration anew; what waits for a restart. Raises ConfigError."""
+        self.moves: Moves | None = None
         self._running: tuple[Parts, Datapaths] | None = None
 
     def table(self) -> dict[str, Method]:
@@ -47,9 +57,11 @@ class Methods:
             "datapath": Method(self._datapath),
             "switch": Method(self._switch, owner_only=True),
             "drain": Method(self._drain, owner_only=True),
+            "move": Method(self._move, owner_only=True),
             "reload": Method(self._reload, owner_only=True),
             "stop": Method(self._stop, owner_only=True),
             **NetworkMethods(self._node).table(),
+            **ShareMethods(self._node).table(),
             **StorageMethods(self._node).table(),
         }
 
@@ -58,10 +70,10 @@ class Methods:
         self._running = (parts, datapaths)
         self._state = "running"
 
-    def end(self) -> None:
-        """From now on the node is going away."""
+    def end(self, state: str) -> None:
+        """From now on the node is going away: it is "stopping", or "moving"."""
         self._running = None
-        self._state = "stopping"
+        self._state = state
 
     def _troubles(self) -> list[str]:
         if self._running is None:
@@ -89,6 +101,7 @@ class Methods:
         settings = self.settings
         return {
             "state": self._state,
+            "moving": self.moves is not None and self.moves.moving,
             "version": __version__,
             "pid": os.getpid(),
             "uptime": time.monotonic() - self._started,
@@ -159,6 +172,15 @@ class Methods:
             raise KdhtError(f"no other node is known that could take {left} records: use kdhtctl stop")
         parts.driver.drain()
         return {"left": left, "drained": parts.driver.status()["repair"]["drained"]}
+
+    async def _move(self, params: Params) -> dict[str, Any]:
+        """Give the records away, take another ID and join again; `status` has how far that is."""
+        wanted = taken(params, MoveParams)
+        parts, _ = self._node()
+        if self.moves is None:
+            raise KdhtError(f"the node is {self._state}")
+        await self.moves.start(parts, self.settings, anyway=wanted.anyway)
+        return {"node_id": parts.contact.id.hex(), "records": parts.store.stats().records}
 
     async def _reload(self, params: Params) -> dict[str, Any]:
         """As SIGHUP does, with an answer."""

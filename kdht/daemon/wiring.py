@@ -55,12 +55,12 @@ class Parts:
     aside: Aside
 
 
-def build(settings: Settings, data: DataDir, undo: ExitStack) -> Parts:
-    """All parts of the node whose data is in `data`; `undo` closes what must be closed.
+def build(settings: Settings, data: DataDir, node_id: bytes, undo: ExitStack) -> Parts:
+    """All parts of the node with this ID, whose data is in `data`; `undo` closes what must be closed.
 
     Raises StorageError. Runs in the event loop's thread.
     """
-    contact = Contact(data.node_id(), *settings.address)
+    contact = Contact(node_id, *settings.address)
     timings = Timings()
     aside = Aside.prepare(data, settings.config.replication.tombstone_ttl, time.time())
     store = TimedStore(data.records, timings.group)

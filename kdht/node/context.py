@@ -22,7 +22,7 @@ COUNTERS = (
     "not_control", "not_own_address", "wrong_client", "own_id", "unmatched", "wrong_address", "wrong_id",
     "unusable_contact", "pending_full", "verifying_full", "lookups_full", "reply_rate",
     "demoted", "unreachable", "unreachable_ignored", "suspects", "suspect_unknown", "suspect_rate", "gossip_spared",
-    "notices_sent", "notices_full", "left", "left_stale", "leaving",
+    "notices_sent", "notices_full", "left", "left_stale", "leaving", "newcomers",
 )  # fmt: skip
 """What a node counts, beside the reasons of BadPacket."""
 

@@ -21,10 +21,19 @@ from kdht.node.entry import Entry
 from kdht.node.events import Drained, Event, LookupDone
 from kdht.node.join import Joiner
 from kdht.node.members import Members
-from kdht.node.messages import Reply, is_drained, untrusted_contacts, untrusted_id, untrusted_suspect
+from kdht.node.messages import (
+    Reply,
+    is_claim,
+    is_drained,
+    is_newcomers,
+    untrusted_contacts,
+    untrusted_id,
+    untrusted_suspect,
+)
 from kdht.node.notice import Notices
 from kdht.node.options import Options
 from kdht.node.outbox import Outbox
+from kdht.node.place.claims import Claims
 from kdht.node.probe import Prober
 from kdht.node.readiness import LEAVING, Readiness
 from kdht.node.refresh import Refresher
@@ -76,6 +85,7 @@ class Node:
         self._refresher = Refresher(context)
         self._searches = self._refresher.searches = Searches(context, self._refresher.looked)
         self._joiner = Joiner(context, self._searches, self._refresher)
+        self._claims = Claims(self.table)
         self._members = Members(
             context,
             prober=self._prober,
@@ -211,6 +221,11 @@ class Node:
         return self._joiner.joined
 
     @property
+    def bucket_size(self) -> int:
+        """Contacts that a bucket has room for."""
+        return self._context.options.k
+
+    @property
     def round_trips(self) -> dict[str, dict[Op, Histogram]]:
         """How long other nodes took to answer, by the part that asked and by op."""
         repair = self.repair.round_trips if self.repair is not None else {}
@@ -274,6 +289,9 @@ class Node:
             assert self.repair is not None
             self.repair.receive(message, datagram, now)
             return
+        if is_newcomers(message):
+            self._place(message, datagram, now)
+            return
         sender = Contact(untrusted_id(message), *datagram.source)
         if sender.id == self.contact.id:
             raise Mismatch("own_id")
@@ -294,8 +312,14 @@ class Node:
             self.counters["reply_rate"] += 1
         self._members.learn(sender, now, heard=True)
 
+    def _place(self, message: Message, datagram: Datagram, now: float) -> None:
+        """A node that has no ID yet asks who is near one, or for a place there. It is no member."""
+        self.counters["newcomers"] += 1
+        status = self._claims.claim(message.key, now) if is_claim(message) else Status.OK
+        self._respond(message, datagram, pack_contacts(self._closest(message.key)), status, now)
+
     def _respond(self, message: Message, datagram: Datagram, body: bytes, status: Status, now: float) -> None:
-        """Repair answers."""
+        """Send an answer whose status or body is not the usual."""
         if self._reply_budget.take(now):
             self._outbox.reply(message, datagram, self.contact.id + body, now, status)
         else:
@@ -305,8 +329,10 @@ class Node:
         return self.contact.id
 
     def _found(self, message: Message, asker: bytes) -> bytes:
-        closest = self.table.closest(message.key, self._context.options.k, without=asker)
-        return self.contact.id + pack_contacts(closest)
+        return self.contact.id + pack_contacts(self._closest(message.key, asker))
+
+    def _closest(self, key: bytes, asker: bytes = b"") -> list[Contact]:
+        return self.table.closest(key, self._context.options.k, without=asker)
 
     def _is_suspected(self, message: Message, sender: Contact, now: float) -> None:
         suspect = untrusted_suspect(message)
