@@ -15,7 +15,7 @@ from kdht.keys import derive
 from kdht.lab.virtual.records import Records
 from kdht.node.census import Counts
 from kdht.node.replicas import Policy
-from kdht.storage import MemoryStore, Stored
+from kdht.storage import InlineWriter, MemoryStore, Stored
 from kdht.wire import Address, Contact, Message, Record, parse
 
 KEY = derive(0, b"the cluster's secret in the tests")
@@ -46,6 +46,7 @@ class Member:
         self.census = Counts()
         self.silent: list[Address] = []
         self.transport = network.attach(self.core, address, self._receive)
+        self.store = MemoryStore()
         self.records = Records(
             network,
             self.core,
@@ -53,12 +54,13 @@ class Member:
             self.transport.send,
             policy=policy,
             census=self.census,
-            store=MemoryStore(),
+            store=self.store,
+            writer=InlineWriter(self.store),
+            call_at=network.call_at,
             rng=Random(number),
             skew=skew,
             on_silent=self.silent.append,
         )
-        self.store = self.records.store
         self.coordinator = coordinator = self.records.coordinator
         coordinator.holds = lambda key: coordinator.is_settled(key) and coordinator.responsible(key)
         self.service = self.records.service

@@ -22,6 +22,11 @@ from kdht.wire import NO_IP, Address
 START = 1_700_000_000.0
 """Where the virtual clock begins: a plausible Unix time, seconds."""
 
+BATCH = 32
+"""Datagrams that a transport takes at once, as the socket's loop does."""
+MAX_WAITING = 4096
+"""Datagrams in the buffer of a node that is paused."""
+
 _SENT_ON = frozenset({Verdict.FORWARD, Verdict.RELAY})
 
 
@@ -89,9 +94,10 @@ class MemoryNetwork:
         *,
         also: Sequence[Address] = (),
         lane: int = 0,
+        skew: float = 0.0,
     ) -> "MemoryTransport":
-        """A node's transport at `address` (and `also`), started."""
-        transport = MemoryTransport(self, core, (address, *also), receiver, lane=lane)
+        """A node's transport at `address` (and `also`), started; its clock is `skew` seconds ahead of the network's."""
+        transport = MemoryTransport(self, core, (address, *also), receiver, lane=lane, skew=skew)
         transport.start()
         return transport
 
@@ -122,6 +128,10 @@ class MemoryNetwork:
     def set_loss(self, source: Address, target: Address, loss: float) -> None:
         """The loss of one link in one direction, instead of the network's."""
         self._link_loss[source, target] = loss
+
+    def forget_losses(self) -> None:
+        """All links lose what the network loses."""
+        self._link_loss.clear()
 
     def carry(self, data: bytes, source: Address, target: Address) -> None:
         """Put one datagram on its way: lost, delivered once or twice, later."""
@@ -193,7 +203,10 @@ class MemoryNetwork:
 
 
 class MemoryTransport:
-    """One node's place on a MemoryNetwork. `stop` loses what is still on its way to it."""
+    """One node's place on a MemoryNetwork. `stop` loses what is still on its way to it.
+
+    `pause`: the process is stopped, so what arrives waits in the socket; `resume` takes it, in batches.
+    """
 
     name = "memory"
 
@@ -205,13 +218,16 @@ class MemoryTransport:
         receiver: Receiver,
         *,
         lane: int = 0,
+        skew: float = 0.0,
     ) -> None:
         self.addresses = tuple(addresses)
         self._network = network
         self._core = core
         self._receiver = receiver
         self._lane = lane
+        self._skew = skew
         self._running = False
+        self._waiting: list[_Arrival] | None = None
         self._received = self._sent = 0
 
     def start(self) -> None:
@@ -247,19 +263,45 @@ class MemoryTransport:
             self._send(bytes(data), source or self._usual(target), target)
         return self._sent - before
 
+    def pause(self) -> None:
+        """Take nothing, and lose nothing that fits the socket's buffer."""
+        if self._waiting is None:
+            self._waiting = []
+
+    def resume(self) -> None:
+        """Take what waited."""
+        waiting, self._waiting = self._waiting or [], None
+        for start in range(0, len(waiting), BATCH):
+            taken = [self._take(*each) for each in waiting[start : start + BATCH]]
+            local = [datagram for datagram in taken if datagram is not None]
+            if local:
+                self._receiver(local)
+
     def deliver(self, data: bytes, source: Address, target: Address) -> None:
         """The verdict on one datagram, and what follows from it: an unconfigured node loses it."""
+        if self._waiting is not None:
+            if len(self._waiting) < MAX_WAITING:
+                self._waiting.append(_Arrival(data, source, target, self._network.now))
+            return
+        datagram = self._take(data, source, target, self._network.now)
+        if datagram is not None:
+            self._receiver([datagram])
+
+    def _take(self, data: bytes, source: Address, target: Address, arrived: float) -> Datagram | None:
+        """What is this node's own; the rest is sent on, or dropped."""
         self._received += 1
         message = bytearray(data)
-        outcome = self._core.decide(message, source, target, int(self._network.now), self._lane)
+        now = int(self._network.now + self._skew)
+        outcome = self._core.decide(message, source, target, now, self._lane)
         if outcome.reason is Reason.NOT_READY:
-            return
+            return None
         if outcome.verdict is Verdict.LOCAL:
-            self._receiver([Datagram(data, source, target, outcome.reason, outcome.max_reply)])
-        elif outcome.verdict in _SENT_ON and outcome.target is not None:
+            return Datagram(data, source, target, outcome.reason, outcome.max_reply)
+        if outcome.verdict in _SENT_ON and outcome.target is not None:
             chosen = outcome.source
             usual = chosen is None or chosen.ip == NO_IP
             self._send(bytes(message), self._usual(outcome.target) if usual else chosen, outcome.target)
+        return None
 
     def _send(self, data: bytes, source: Address | None, target: Address) -> None:
         if source is not None:
@@ -269,6 +311,15 @@ class MemoryTransport:
     def _usual(self, target: Address) -> Address | None:
         """The first own address of the target's family."""
         return next((own for own in self.addresses if own.is_ipv4 == target.is_ipv4), None)
+
+
+class _Arrival(NamedTuple):
+    """What waits in the socket of a paused node, and since when."""
+
+    data: bytes
+    source: Address
+    target: Address
+    arrived: float
 
 
 class MemoryClient:

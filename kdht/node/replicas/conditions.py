@@ -336,8 +336,12 @@ class Conditions:
             job.alarm[2] = None
         if not done:
             return
+        if status is Status.CONFLICT and job.own_version and version == job.record.version:
+            status = Status.BAD_VERSION  # of another write: a CONFLICT that tells a write's own version says that it stands
         if not job.decided:
             self._give_back(turn, job)
+        elif len(job.granted) < job.quorum.nodes:
+            self._room.on_missed(job.key)  # who did not promise is not sent it
         self._room.counters[f"writes_{status.name.lower()}"] += 1
         for each in done:
             each(turn, Written(status, version, existed=job.condition != 0))

@@ -10,7 +10,7 @@ from functools import partial
 from random import Random
 
 from kdht._routing import Core
-from kdht._shared import HEADER_LEN, Flag, Op, RecordFlag, Status
+from kdht._shared import HEADER_LEN, TRY_BITS, Flag, Op, RecordFlag, Status
 from kdht.datapath.base import Datagram, Outgoing
 from kdht.errors import BadPacket, StorageError
 from kdht.histogram import Histogram
@@ -184,6 +184,10 @@ class Coordinator:
         """
         if not self.joined or self.aside:
             done(turn, writes.Written(Status.BUSY, 0, existed=False))
+            return
+        if record.version and not self._recent.claim(key, record.version, nonce >> TRY_BITS, turn.now):
+            self.counters["writes_bad_version"] += 1
+            done(turn, writes.Written(Status.BAD_VERSION, record.version, existed=False))
             return
         existed = self._recent.confirmed(key, record)
         if existed is not None:

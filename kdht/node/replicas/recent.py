@@ -43,8 +43,17 @@ class Recent:
     """One node's. Only writes that have a version of their own are remembered."""
 
     def __init__(self) -> None:
+        self._begun: Generations[int] = Generations()
         self._confirmed: Generations[tuple[int, bool]] = Generations()
         self._deletions: Generations[bool] = Generations()
+
+    def claim(self, key: bytes, version: int, write: int, now: float) -> bool:
+        """Whether a version is that of this write, whose tries all have the number `write`: False where another one came
+        with it. Two clients whose clocks are behind may choose the same one, above what both have seen."""
+        known = self._begun.get((key, version))
+        if known is None:
+            self._begun.put((key, version), write, now)
+        return known is None or known == write
 
     def confirm(self, key: bytes, record: Stored, now: float, *, existed: bool) -> None:
         """This write was confirmed."""
