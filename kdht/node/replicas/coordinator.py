@@ -167,15 +167,13 @@ class Coordinator:
         if not self.joined:
             done(turn, writes.Written(Status.BUSY, 0, existed=False))
             return
-        if record.version and not self._recent.claim(key, record.version, nonce >> TRY_BITS, turn.now):
-            self.counters["writes_bad_version"] += 1
-            done(turn, writes.Written(Status.BAD_VERSION, record.version, existed=False))
-            return
-        existed = self._recent.confirmed(key, record)
+        existed = self._recent.confirmed(key, record, nonce >> TRY_BITS)
         if existed is not None:
             done(turn, writes.Written(Status.OK, record.version, existed))
             return
         told = self._wrong_time(key, record.version, turn.now)
+        if record.version and not told:
+            told = self._recent.claim(key, record.version, nonce >> TRY_BITS, turn.now)
         if told:
             self.counters["writes_bad_version"] += 1
             done(turn, writes.Written(Status.BAD_VERSION, told, existed=False))
