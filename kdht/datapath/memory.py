@@ -106,7 +106,9 @@ class MemoryNetwork:
         on_away: Callable[[], None] = _ignore_absence,
     ) -> "MemoryTransport":
         """A node's transport at `address` (and `also`), started; its clock is `skew` seconds ahead of the network's."""
-        transport = MemoryTransport(self, core, (address, *also), receiver, lane=lane, skew=skew, on_away=on_away)
+        transport = MemoryTransport(
+            self, core, (address, *also), receiver, lane=lane, skew=skew, on_away=on_away
+        )
         transport.start()
         return transport
 

@@ -173,7 +173,10 @@ class Coordinator:
             return
         told = self._wrong_time(key, record.version, turn.now)
         if record.version and not told:
-            told = self._recent.claim(key, record.version, nonce >> TRY_BITS, turn.now)
+            is_conditional = condition is not None
+            told = self._recent.claim(
+                key, record.version, nonce >> TRY_BITS, turn.now, conditional=is_conditional
+            )
         if told:
             self.counters["writes_bad_version"] += 1
             done(turn, writes.Written(Status.BAD_VERSION, told, existed=False))

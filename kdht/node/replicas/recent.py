@@ -48,20 +48,20 @@ class Recent:
         self._confirmed: Generations[tuple[int, bool]] = Generations()
         self._deletions: Generations[bool] = Generations()
 
-    def claim(self, key: bytes, version: int, write: int, now: float) -> int:
+    def claim(self, key: bytes, version: int, write: int, now: float, *, conditional: bool) -> int:
         """0 where a version is that of this write, whose tries all have the number `write`; else a version to go beyond.
 
-        A greater one has begun here: nothing needs to be sent to find this one refused. Or another write came with the same
-        one: clients whose clocks are behind choose one above what all of them have seen.
+        Another write came with the same one: clients whose clocks are behind choose one above what all of them have seen. Or a
+        greater one has begun here: nothing needs to be sent to find a write refused, unless its condition has to be looked at.
         """
         known = self._begun.get((key, version))
         if known is not None:
             return 0 if known == write else version
         greatest = self._greatest.get((key, 0)) or 0
-        if version < greatest:
+        if version < greatest and not conditional:
             return greatest
         self._begun.put((key, version), write, now)
-        self._greatest.put((key, 0), version, now)
+        self._greatest.put((key, 0), max(version, greatest), now)
         return 0
 
     def confirm(self, key: bytes, record: Stored, now: float, *, existed: bool) -> None:
