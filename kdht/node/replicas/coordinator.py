@@ -185,11 +185,7 @@ class Coordinator:
         if not self.joined or self.aside:
             done(turn, writes.Written(Status.BUSY, 0, existed=False))
             return
-        if record.version and not self._recent.claim(key, record.version, nonce >> TRY_BITS, turn.now):
-            self.counters["writes_bad_version"] += 1
-            done(turn, writes.Written(Status.BAD_VERSION, record.version, existed=False))
-            return
-        existed = self._recent.confirmed(key, record)
+        existed = self._recent.confirmed(key, record, nonce >> TRY_BITS)
         if existed is not None:
             done(turn, writes.Written(Status.OK, record.version, existed))
             return
@@ -198,6 +194,11 @@ class Coordinator:
             done(turn, writes.Written(Status.TOO_FEW, 0, existed=False))
             return
         told = self._wrong_time(key, record.version, turn.now)
+        if record.version and not told:
+            is_conditional = condition is not None
+            told = self._recent.claim(
+                key, record.version, nonce >> TRY_BITS, turn.now, conditional=is_conditional
+            )
         if told:
             self.counters["writes_bad_version"] += 1
             done(turn, writes.Written(Status.BAD_VERSION, told, existed=False))
