@@ -85,7 +85,7 @@ class Read(Exchange):
     def _walked_too_far(self, reply: Answer, cookie: int, index: int, now: float) -> None:
         if len(reply.body) >= shared.RECORD_LEN:
             heard = reply._replace(status=Status.OK)
-            if self._session.versions.is_old(self.call.key, heard, now):
+            if self._session.versions.is_old(self.call.key, heard):
                 self._old = _newer(self._old, heard)
             else:
                 self._hearsay = _newer(self._hearsay, heard)
