@@ -115,8 +115,12 @@ class Read(Exchange):
         self.answer = best
 
     def _fail(self) -> None:
-        """There is nothing better than another node's record, if there is one: too little for a quorum read."""
-        if self._hearsay is None or self.call.op == Op.QUORUM_GET:
+        """There is nothing better than an old record, or another node's, if there is one: too little for a quorum read.
+
+        An old one counts only where every try was answered: a replica that is silent may have the newer one.
+        """
+        answered = self._old is not None and len(self._replied) == len(self._sent)
+        if self.call.op == Op.QUORUM_GET or not (answered or self._hearsay is not None):
             super()._fail()
         else:
             self._believe(self.deadline)
