@@ -13,7 +13,7 @@ from daemons import KDHTCTL, DevNode, free_port, nobody, open_to_all, run
 from kdht import Client
 
 ASKS_DAEMON = [
-    ["status"], ["top", "--once"], ["table"], ["stats"], ["datapath"], ["datapath", "socket"], ["drain"], ["stop"],
+    ["status"], ["top", "--once"], ["table"], ["stats"], ["datapath"], ["datapath", "socket"], ["drain"], ["move"], ["stop"],
     ["closest", "k"], ["closest", "k", "--lookup"], ["join", "127.0.0.1"], ["cluster"], ["simulate", "45"],
     ["storage", "stats"], ["storage", "compact"], ["storage", "export", "out"],
 ]  # fmt: skip

@@ -315,3 +315,15 @@ def test_a_cluster_of_one_decides_alone():
     version = seq_of(cluster)
     assert cas(cluster, version, 0, b"x") == (Status.OK, version)
     assert cas(cluster, version + 1, 0, b"y") == (Status.CONFLICT, version)
+
+
+@pytest.mark.parametrize("catching_up", [0, 1, 2], ids=["owner", "second", "third"])
+def test_a_replica_that_is_catching_up_promises_nothing_and_gets_the_write(catching_up):
+    """It may have compared its records already: what came since then it would miss, and soon be heard again."""
+    cluster = Cluster(8)
+    replicas = cluster.replicas("a")
+    replicas[catching_up].coordinator.is_settled = lambda key: False
+    version = seq_of(cluster)
+    assert cas(cluster, version, 0, b"one") == (Status.OK, version)
+    cluster.network.run(cluster.network.now + 1)
+    assert [m.has("a") for m in replicas] == [Stored(version, 0, 0, b"one")] * 3

@@ -62,6 +62,7 @@ BAD = {
         [1],
     ),
     "node.bootstrap": (["a b"], ["host:70000"], [""], ["x" * 300], 7),
+    "node.id": ("", "even", "ab" * 19, "xy" * 20, "00" * 20, 5),
     "node.data_dir": ("relative", "", 1),
     "node.advertise": (["10.0.0.1:5348"], ["0.0.0.0"], ["host"], True),
     "node.anycast": (["::"], ["10.0.0.256"], "10.0.0.1"),

@@ -22,17 +22,14 @@ def data(tmp_path):
     data.close()
 
 
-def test_the_id_is_made_once_and_kept(data):
-    first = data.node_id()
-    assert len(first) == 20
-    assert data.node_id() == first
-    assert (data.path / "node_id").read_text() == first.hex() + "\n"
-
-
-def test_two_directories_have_two_ids(data, tmp_path):
-    other = DataDir.open(tmp_path / "other")
-    assert other.node_id() != data.node_id()
-    other.close()
+def test_an_id_is_kept_until_it_is_forgotten(data):
+    assert data.node_id() is None
+    data.keep_node_id(bytes(range(20)))
+    assert data.node_id() == bytes(range(20))
+    assert (data.path / "node_id").read_text() == bytes(range(20)).hex() + "\n"
+    data.forget_node_id()
+    data.forget_node_id()
+    assert data.node_id() is None
 
 
 def test_only_one_at_a_time(data):
@@ -45,7 +42,7 @@ def test_only_one_at_a_time(data):
 
 def test_the_directory_is_private(data):
     assert data.path.stat().st_mode & 0o077 == 0
-    data.node_id()
+    data.keep_node_id(bytes(range(20)))
     assert (data.path / "node_id").stat().st_mode & 0o077 == 0
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import click
 from rich.console import Console
 
+from bench.daemons import hot as heating
 from bench.daemons import idle as idling
 from bench.daemons import large as sending
 from bench.daemons import report
@@ -142,6 +143,31 @@ def restart(as_json: bool, **plan: Any) -> dict[str, Any]:
 def large(as_json: bool, **plan: Any) -> dict[str, Any]:
     """A large value in and out, with loss."""
     return measure("large", [lambda: sending.run(**plan)], as_json)
+
+
+@command.command()
+@nodes_option(12)
+@click.option("--replicas", type=click.IntRange(1, 16), default=3, show_default=True)
+@click.option(
+    "--hot", type=click.FloatRange(0, 1), default=0.95, show_default=True, help="The key's part of the reads."
+)
+@click.option(
+    "--cpu",
+    type=click.FloatRange(0, 1),
+    default=0.06,
+    show_default=True,
+    help="Of a processor, for each node; 0: no limit.",
+)
+@click.option(
+    "--outstanding", type=count, default=64, show_default=True, help="Requests at once: a power of two."
+)
+@click.option("--seconds", type=click.FloatRange(0.1), default=5.0, show_default=True, help="Of each way.")
+@click.option("--seed", type=int, default=1, show_default=True)
+@datapath_option
+@json_option
+def hot(as_json: bool, **plan: Any) -> dict[str, Any]:
+    """One key with nearly all reads: its owner alone, and its replicas together."""
+    return measure("hot", [lambda: heating.run(heating.Plan(**plan))], as_json)
 
 
 if __name__ == "__main__":

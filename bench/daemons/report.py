@@ -57,9 +57,26 @@ def large(runs: Runs) -> list[Table]:
     return [table]
 
 
+def hot(runs: Runs) -> list[Table]:
+    tables = []
+    for run in runs:
+        share = f"{run['cpu']:g} of a processor each" if run["cpu"] else "no limits"
+        table = Table("asked", "gets/s", "failed", "p50 ms", "p99 ms", "answered by the replicas, %", "their processors",
+                      title=f"{run['nodes']} nodes, {share}, {run['hot']:.0%} of the reads for one key")  # fmt: skip
+        for way, found in run["ways"].items():
+            total = sum(found["answered"]) or 1
+            shares = [f"{each / total:.0%}" for each in found["answered"][: run["replicas"]]]
+            used = [f"{each:.2f}" for each in found["processor"][: run["replicas"]]]
+            table.add_row(way, f"{found['gets_per_second']:,.0f}", str(found["failed"]), f"{found['p50_ms']:.2f}",
+                          f"{found['p99_ms']:.2f}", " ".join(shares), " ".join(used))  # fmt: skip
+        tables.append(table)
+    return tables
+
+
 TABLES: dict[str, Callable[[Runs], list[Table]]] = {
     "survival": survival,
     "idle": idle,
     "restart": restart,
     "large": large,
+    "hot": hot,
 }

@@ -20,6 +20,7 @@ from bench.sim import churn as churning
 from bench.sim import deaths as dying
 from bench.sim import idle as idling
 from bench.sim import report
+from bench.sim import shares as sharing
 from bench.sim import static as overlays
 from bench.sim.figures import save
 from bench.sim.plots import draw
@@ -202,6 +203,23 @@ def churn(nodes: int, sessions: list[int], as_json: bool, **plan: Any) -> dict[s
         return churning.run(churning.Plan(nodes=nodes, session=float(session), **plan), progress)
 
     return measure("churn", "sessions of", sessions, lambda session: nodes, run, as_json)
+
+
+@command.command()
+@click.option("--nodes", callback=numbers, default="3,7,12,24,50,100,300,1000", show_default=True)
+@click.option(
+    "--seeds", type=click.IntRange(1), default=5, show_default=True, help="Runs of each, from --seed on."
+)
+@click.option("--replicas", type=click.IntRange(1, 16), default=3, show_default=True)
+@seed_option
+@json_option
+def shares(nodes: list[int], seeds: int, replicas: int, seed: int, as_json: bool) -> dict[str, Any]:
+    """How much the greatest owner and keeper have, where IDs are by chance and where newcomers chose them."""
+
+    def run(count: int, progress: Any) -> dict[str, Any]:
+        return sharing.run(count, range(seed, seed + seeds), replicas, progress)
+
+    return measure("shares", "nodes:", nodes, lambda count: seeds * len(sharing.WAYS), run, as_json)
 
 
 @command.command()

@@ -1,6 +1,7 @@
 """The figures as tables for the terminal."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from rich.table import Table
@@ -104,6 +105,26 @@ def churn(runs: Runs) -> list[Table]:
     return [table, by_op(runs, names)]
 
 
+def shares(runs: Runs) -> list[Table]:
+    """The greatest share as a multiple of the mean, median and worst of the seeds."""
+    names = [f"{run['nodes']:,}" for run in runs]
+    rows: list[tuple[str, Callable[[dict[str, Any]], str]]] = [
+        ("least possible owner", lambda run: number(run["least_possible"]))
+    ]
+    for what in ("owner", "keeper"):
+        rows += [
+            (f"greatest {what}, {way}", partial(_median_and_worst, way, what)) for way in runs[0]["ways"]
+        ]
+    rows.append(("moves until even", partial(_median_and_worst, "churn, moved", "moves")))
+    rows.append(("seconds", lambda run: number(run["seconds"], ".0f")))
+    return [_transposed("nodes", runs, names, rows)]
+
+
+def _median_and_worst(way: str, what: str, run: dict[str, Any]) -> str:
+    found = run["ways"][way][what]
+    return f"{number(found['median'])}, {number(found['worst'])}"
+
+
 def _transposed(
     title: str, runs: Runs, names: list[str], rows: list[tuple[str, Callable[[dict[str, Any]], str]]]
 ) -> Table:
@@ -141,4 +162,5 @@ TABLES: dict[str, Callable[[Runs], list[Table]]] = {
     "idle": idle,
     "deaths": deaths,
     "churn": churn,
+    "shares": shares,
 }

@@ -1,4 +1,4 @@
-"""cluster: all nodes that the local one knows, in one table, and whether they see the same cluster.
+"""cluster: all nodes that the local one knows, in one table, their shares, and whether they see the same cluster.
 
 There is no remote control protocol: a node tells its version, load and uptime on its own control
 socket and nowhere else. What can be known from here is what the local daemon knows of its contacts
@@ -25,6 +25,7 @@ from kdht.errors import Disagreement, RequestError
 
 WINDOW = 16
 LOOK_AGAIN = 0.25
+SHARES_TIMEOUT = 60.0
 Data = dict[str, Any]
 Views = dict[str, dict[str, str | None]]
 """By the address asked and the key: the owner's ID, None without an answer."""
@@ -42,6 +43,9 @@ Views = dict[str, dict[str, str | None]]
 @as_json
 def cluster(socket_path: Path, keys: int, views: bool, timeout: float, settle: float, as_json: bool) -> None:
     """Show all nodes that this one knows, and whether they agree on who owns what.
+
+    A node owns the keys that it is closest to, and keeps those that it is a replica of: both are shown as parts of all
+    keys, and which node should move (kdhtctl move there) where that makes them more even.
 
     Of the others it shows what can be seen from here; their load and uptime only their own kdhtctl can
     tell. Ends with status 8 if a node is silent or sees other owners than most, and still does after
@@ -67,7 +71,18 @@ def _look(path: Path, keys: int, timeout: float) -> Data:
         names = [secrets.token_hex(8) for _ in range(keys)]
         seen = asyncio.run(_ask([node["address"] for node in nodes], names, timeout))
         compare(nodes, seen, names)
-    return {"node_id": status["node_id"], "keys": keys, "nodes": nodes}
+    shares = control_client.call_slow(path, SHARES_TIMEOUT, "shares")
+    _give_shares(nodes, shares.pop("nodes"))
+    return {"node_id": status["node_id"], "keys": keys, "nodes": nodes, "shares": shares}
+
+
+def _give_shares(nodes: list[Data], shares: list[Data]) -> None:
+    """Each node's part of all keys; those that the local node does not know as a contact come last."""
+    by_id = {share["id"]: share for share in shares}
+    for node in nodes:
+        share = by_id.pop(node["id"], {"owns": None, "keeps": None})
+        node.update(owns=share["owns"], keeps=share["keeps"])
+    nodes += [{**_UNKNOWN, **share} for share in by_id.values()]
 
 
 def _differ(data: Data) -> bool:
@@ -88,6 +103,13 @@ def _itself(status: Data) -> Data:
     return {"id": status["node_id"], "address": status["address"], "self": True, "version": status["version"],
             "uptime": status["uptime"], "records": status["records"], "bucket": None, "rtt_ms": None,
             "age": None, "seen": None, "clock": None, "failures": 0}  # fmt: skip
+
+
+_UNKNOWN: Data = {
+    "self": False, "version": None, "uptime": None, "records": None, "bucket": None, "rtt_ms": None, "age": None,
+    "seen": None, "clock": None, "failures": 0, "asked": None, "answered": None, "agrees": None,
+}  # fmt: skip
+"""A node that is no contact of the local one."""
 
 
 def _contacts(table: Data) -> list[Data]:

@@ -1,8 +1,9 @@
 """A GET or QUORUM_GET: hedged, perhaps answered by any node, never going back in time.
 
-An answer that is older than what this client has seen is kept, and so is the record of a node that is none of the
-replicas: they are believed when all replicas were asked and nobody had better. The first such answer leads to the next replica at once,
-the others after the time that an answer usually takes.
+An answer that is older than what this client has seen is kept: it is believed when all replicas have given theirs, twice, and nobody had
+better, for then the newer one is lost; while one of them is silent it may have it. The record of a node that is none of the
+replicas is kept too, and believed when all were asked twice, silent or not, if it is not older. The first such answer leads to the next
+replica at once, the others after the time that an answer usually takes.
 """
 
 from collections.abc import Callable
@@ -83,36 +84,45 @@ class Read(Exchange):
 
     def _walked_too_far(self, reply: Answer, cookie: int, index: int, now: float) -> None:
         if len(reply.body) >= shared.RECORD_LEN:
-            self._hearsay = _newer(self._hearsay, reply._replace(status=Status.OK))
+            heard = reply._replace(status=Status.OK)
+            if self._session.versions.is_old(self.call.key, heard):
+                self._old = _newer(self._old, heard)
+            else:
+                self._hearsay = _newer(self._hearsay, heard)
         if self._is_last(index):
             attempt = self._sent[index].attempt
             if self._spread and self._tries == 1:
                 self._session.ways.ended_at(attempt)
-            elif attempt and self._may_believe:
-                self._believe(now)
+            elif attempt and self._laps + 1 >= LAPS and (best := self._best) is not None:
+                self._believe(best, now)
                 return
         super()._walked_too_far(reply, cookie, index, now)
 
     @property
-    def _may_believe(self) -> bool:
-        """Whether what is known is the best that there is: all replicas were asked often enough."""
-        if self.call.op == Op.QUORUM_GET or (self._old is None and self._hearsay is None):
-            return False
-        return self._laps + 1 >= LAPS
+    def _best(self) -> Answer | None:
+        """What there is to believe: too little for a quorum read."""
+        if self.call.op == Op.QUORUM_GET:
+            return None
+        return self._hearsay or (None if self._is_one_silent else self._old)
 
-    def _believe(self, now: float) -> None:
-        best = _newer(self._old, self._hearsay) if self._hearsay is not None else self._old
-        assert best is not None
+    @property
+    def _is_one_silent(self) -> bool:
+        """Whether a way was gone that no answer came back from."""
+        answered = {self._sent[index].attempt for index in self._replied}
+        return any(sent.attempt not in answered for sent in self._sent)
+
+    def _believe(self, best: Answer, now: float) -> None:
         self._session.versions.forget(self.call.key)
         self._session.versions.take(self.call.key, best, now)
         self.answer = best
 
     def _fail(self) -> None:
-        """There is nothing better than an old record, if there is one: too little for a quorum read."""
-        if (self._old is None and self._hearsay is None) or self.call.op == Op.QUORUM_GET:
+        """There is nothing better than an old record, or another node's, if there is one."""
+        best = self._best
+        if best is None:
             super()._fail()
         else:
-            self._believe(self.deadline)
+            self._believe(best, self.deadline)
 
     def _failure(self) -> RequestError:
         if self._refusal is None and self._old is not None:

@@ -17,7 +17,17 @@ from msgspec import Meta, Struct
 from kdht._shared import HOP_LIMIT, KEY_SLOTS, MAX_OWN, MAX_REPLICAS, PORT, REPLAY_WINDOW, K
 from kdht.daemon.kinds import allowed, field_names, kind_at
 from kdht.daemon.places import DATA_DIR, SOCKET
-from kdht.daemon.values import AbsolutePath, Endpoint, HostPort, HttpEndpoint, Interface, Ip, Kind, SocketPath
+from kdht.daemon.values import (
+    AbsolutePath,
+    Endpoint,
+    HostPort,
+    HttpEndpoint,
+    Interface,
+    Ip,
+    Kind,
+    NodeId,
+    SocketPath,
+)
 from kdht.errors import ConfigError
 from kdht.keys import MIN_SECRET
 
@@ -50,6 +60,14 @@ class Node(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
             examples=[["10.0.0.2", "10.0.0.3"]],
         ),
     ] = []
+    id: Annotated[
+        NodeId,
+        Meta(
+            description="Where this node stands among the others, chosen at its first start and kept in `data_dir`. "
+            "`balanced`: half of what the node that owns most has; `random`: anywhere, so that by chance a node "
+            "owns several times the mean; or the ID itself."
+        ),
+    ] = NodeId("balanced")
     data_dir: Annotated[
         AbsolutePath,
         Meta(description="The node's ID, its records and its last contacts. One daemon per directory."),
@@ -224,7 +242,8 @@ class Replication(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True)
         Meta(
             ge=60,
             le=31_536_000,
-            description="Seconds that a deletion is remembered: a node that was away for longer may bring deleted records back.",
+            description="Seconds that a deletion is remembered: what a node kept that was away for longer counts for nothing "
+            "that others do not confirm.",
         ),
     ] = 86400
     repair_rate: Annotated[
@@ -233,9 +252,9 @@ class Replication(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True)
             ge=10,
             le=100_000,
             description="Datagrams a second, at most, with which this node compares records with its neighbours and moves "
-            "them.",
+            "them. Below that it sends what network and disks take beside the clients' traffic; a thin line needs a bound.",
         ),
-    ] = 500
+    ] = 10_000
 
 
 class Control(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):

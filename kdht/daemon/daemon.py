@@ -10,16 +10,18 @@ import asyncio
 import logging
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack, ExitStack, suppress
+from typing import Any, TypeVar
 
 from kdht import __version__
-from kdht.daemon import capabilities, housekeeping, logs, memory, pages, wiring
+from kdht.daemon import capabilities, housekeeping, identity, logs, memory, pages, wiring
 from kdht.daemon.bootstrap import joining
 from kdht.daemon.control import ControlServer
 from kdht.daemon.datadir import DataDir
 from kdht.daemon.datapaths import Datapaths
 from kdht.daemon.methods import Methods
+from kdht.daemon.moving import Moves
 from kdht.daemon.notify import beating, notify
 from kdht.daemon.reload import reload
 from kdht.daemon.settings import Settings
@@ -28,8 +30,16 @@ from kdht.errors import ConfigError, DatapathError
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 LONELY_SECONDS = 20.0
 """After so long a node that has joined but knows nobody really is alone."""
+_ENDS = {
+    "stopping": "stopping",
+    "moving": "moving: another ID is chosen",
+    "starting": "starting anew",
+}
+"""What is said as a node ends, by the daemon's state then."""
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -51,7 +61,10 @@ class Daemon:
         self._settings = settings
         self._load = load
         self._stopping = asyncio.Event()
-        self._methods = Methods(settings, self._stopping)
+        self._anew = asyncio.Event()
+        """The node is to be put together again, from what is in its data directory, as by a restart; with another ID
+        after a move."""
+        self._methods = Methods(settings, self._stopping, self._anew)
         self._failure: BaseException | None = None
 
     async def run(self) -> None:
@@ -68,19 +81,43 @@ class Daemon:
             await pages.serve(self._settings, self._methods.table(), stack)
             # Before the control socket's end, which tells `kdhtctl stop` that all is released.
             stack.callback(data.close)
-            await self._serve(data, stack.enter_context(ExitStack()))
+            Datapaths.prepare(self._settings)
+            self._methods.capabilities = capabilities.reduce(
+                self._settings.data_dir, self._settings.address.port, self._settings.key_files
+            )
+            await self._serve_all(data)
         if self._failure:
             raise self._failure
         log.info("stopped")
 
-    async def _serve(self, data: DataDir, undo: ExitStack) -> None:
-        """Everything between the control socket's start and its end."""
+    async def _serve_all(self, data: DataDir) -> None:
+        """The node, and again whenever it is to be put together anew."""
+        moves = self._methods.moves = Moves(data, self._anew.set)
+        while not self._stopping.is_set():
+            self._anew.clear()
+            node_id = await self._unless_stopped(identity.of_node(self._settings, data))
+            if node_id is None:
+                return
+            with ExitStack() as undo:
+                await self._serve(data, node_id, undo, moves)
+
+    async def _unless_stopped(self, work: Coroutine[Any, Any, T]) -> T | None:
+        """What `work` gives; None if the daemon is told to stop before."""
+        task, stop = asyncio.create_task(work), asyncio.create_task(self._stopping.wait())
+        await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
+        for each in (task, stop):
+            if not each.done():
+                each.cancel()
+        await asyncio.gather(stop, return_exceptions=True)
+        if self._stopping.is_set():
+            await asyncio.gather(task, return_exceptions=True)
+            return None
+        return await task
+
+    async def _serve(self, data: DataDir, node_id: bytes, undo: ExitStack, moves: Moves) -> None:
+        """Everything between the control socket's start and its end, or a move."""
         settings = self._settings
-        Datapaths.prepare(settings)
-        self._methods.capabilities = capabilities.reduce(
-            settings.data_dir, settings.address.port, settings.key_files
-        )
-        parts = wiring.build(settings, data, undo)
+        parts = wiring.build(settings, data, node_id, undo)
         parts.transport.start()
         undo.callback(parts.transport.stop)
         # What waits to be written is confirmed while the transport can still send.
@@ -88,17 +125,22 @@ class Daemon:
         undo.callback(parts.driver.stop)
         datapaths = Datapaths(settings, parts.publisher, parts.contact.id, _table_is_good(parts))
         datapaths.start()
-        undo.callback(datapaths.stop)
+        undo.callback(lambda: datapaths.stop(comes_back=self._stopping.is_set() or not moves.moving))
         self._make_reloadable(parts)
+        parts.driver.on_resumes = self._anew.set
         chores = housekeeping.running(settings, data, parts, datapaths, self._end_deaf)
         async with joining(settings, data, parts.driver, self._give_up), chores, beating():
+            moves.moving = False
             self._methods.serve(parts, datapaths)
             memory.settle()
             self._announce(parts)
-            await self._stopping.wait()
-            notify("STOPPING=1")
-            log.info("stopping")
-            self._methods.end()
+            await self._unless_stopped(self._anew.wait())
+            await moves.stop()
+            state = "stopping" if self._stopping.is_set() else "moving" if moves.moving else "starting"
+            self._methods.end(state)
+            if self._stopping.is_set():
+                notify("STOPPING=1")
+            log.info(_ENDS[state])
 
     def _end_deaf(self, why: str) -> None:
         self._give_up(DatapathError(f"the socket datapath died: {why}"))

@@ -1,15 +1,17 @@
 """The data directory: one daemon's at a time, with the node's ID, contacts and records.
 
 lock       locked (flock) while a daemon runs; holds its process ID
-node_id    40 hex digits, made at the first start
+node_id    40 hex digits, chosen at the first start
+caught_up  when this node had last caught up with the others, Unix seconds
 contacts   the last known contacts, JSON: only hints, so a damaged one is ignored
 records/   LevelDB
+doubted-N/ records of a node that was away for too long, until it is known what others have (`aside`)
+set-aside-TIME.jsonl  what others did not have then, for the operator
 """
 
 import fcntl
 import logging
 import os
-import secrets
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
@@ -78,14 +80,20 @@ class DataDir:
     def records(self) -> Path:
         return self.path / "records"
 
-    def node_id(self) -> bytes:
-        """This node's ID, 20 bytes; made and kept if there is none yet."""
-        kept = kept_node_id(self.path)
-        if kept is not None:
-            return kept
-        made = secrets.token_bytes(ID_LEN)
-        self._write(self.path / "node_id", made.hex().encode() + b"\n")
-        return made
+    def node_id(self) -> bytes | None:
+        """This node's ID, 20 bytes; None if it has none yet. Raises StorageDamaged, or StorageError."""
+        return kept_node_id(self.path)
+
+    def keep_node_id(self, id: bytes) -> None:
+        """It has this one from now on. Raises StorageError."""
+        self._write(self.path / "node_id", id.hex().encode() + b"\n")
+
+    def forget_node_id(self) -> None:
+        """The next start chooses another. Raises StorageError."""
+        try:
+            (self.path / "node_id").unlink(missing_ok=True)
+        except OSError as error:
+            raise _unusable(self.path / "node_id", error) from error
 
     def load_contacts(self) -> list[Contact]:
         """The contacts saved last; none if there are none or they are damaged."""
@@ -101,6 +109,25 @@ class DataDir:
         """Replace the saved contacts. Raises StorageError."""
         saved = [SavedContact(c.id.hex(), c.address.host, c.port) for c in contacts]
         self._write(self.path / "contacts", msgspec.json.format(msgspec.json.encode(saved)))
+
+    def caught_up_at(self) -> float | None:
+        """When this node had last caught up, Unix seconds; None if that is not known. Raises StorageError."""
+        try:
+            return float(_read(self.path / "caught_up") or "")
+        except ValueError:
+            return None
+
+    def save_caught_up(self, now: float) -> None:
+        """This node has caught up now. Raises StorageError."""
+        self._write(self.path / "caught_up", f"{int(now)}\n".encode())
+
+    def doubt_records(self, now: float) -> None:
+        """Put all records where no store finds them. Raises StorageError."""
+        try:
+            self.records.rename(self.path / f"doubted-{int(now)}")
+            (self.path / "caught_up").unlink(missing_ok=True)
+        except OSError as error:
+            raise _unusable(self.records, error) from error
 
     def _write(self, path: Path, data: bytes) -> None:
         try:

@@ -97,11 +97,14 @@ class Datapaths:
         fields = {"interfaces": ",".join(new.status()["interfaces"])} if new else {}  # type: ignore[arg-type]
         log.info(f"{kind} started" if new else "the socket treats all packets", extra=fields)
 
-    def stop(self) -> None:
-        """Stop what runs, for the daemon ends. Never raises for what is gone already."""
+    def stop(self, *, comes_back: bool = True) -> None:
+        """Stop what runs, for the daemon ends. Never raises for what is gone already.
+
+        A node that does not come back with this ID leaves nothing, whatever `ebpf_keep` says.
+        """
         with self._lock:
             old, self._running, self.kind = self._running, None, "socket"
-            if isinstance(old, EbpfDatapath) and self._settings.config.datapath.ebpf_keep:
+            if isinstance(old, EbpfDatapath) and comes_back and self._settings.config.datapath.ebpf_keep:
                 old.leave()
             elif old:
                 old.stop()

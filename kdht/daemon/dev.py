@@ -35,7 +35,7 @@ def config(overrides: dict[str, dict[str, Any]]) -> Config:
             )
     data_dir = overrides.get("node", {}).get("data_dir") or str(dev_dir(addresses[0]))
     defaults: dict[str, dict[str, Any]] = {
-        "node": {"listen": listen, "data_dir": data_dir},
+        "node": {"listen": listen, "data_dir": data_dir, "id": "random"},
         "datapath": {"kind": "socket"},
         # Its friends come and go, and what is tried out needs no second disk.
         "replication": {"write": "one"},

@@ -4,11 +4,13 @@ A kind is a str whose constructor raises ValueError with what is wrong; `ALLOWED
 what is right, for error messages and for the example file.
 """
 
+import re
 from abc import abstractmethod
 from ipaddress import ip_address
 from pathlib import Path
 from typing import ClassVar, Self
 
+from kdht._shared import ID_LEN
 from kdht.wire import Address, split_port
 
 MAX_HOST = 253  # RFC 1035, as text
@@ -125,6 +127,34 @@ class HostPort(Kind):
     @property
     def port(self) -> int:
         return split_port(self)[1]
+
+    @property
+    def address(self) -> Address | None:
+        """None for a name."""
+        try:
+            ip_address(self.host)
+        except ValueError:
+            return None
+        return Address.of(self.host, self.port)
+
+
+class NodeId(Kind):
+    """How a node gets its ID at its first start."""
+
+    ALLOWED = f'"balanced", "random" or {2 * ID_LEN} hexadecimal digits'
+    __slots__ = ()
+
+    @classmethod
+    def check(cls, text: str) -> None:
+        if text not in ("balanced", "random") and not re.fullmatch(f"[0-9a-fA-F]{{{2 * ID_LEN}}}", text):
+            raise ValueError(f"expected {cls.ALLOWED}")
+        if set(text) == {"0"}:
+            raise ValueError("zero stands for an unknown ID")
+
+    @property
+    def id(self) -> bytes | None:
+        """The ID itself, if it is one."""
+        return None if self in ("balanced", "random") else bytes.fromhex(self)
 
 
 class AbsolutePath(Kind):

@@ -10,6 +10,7 @@ from random import SystemRandom
 
 from kdht._routing import Core
 from kdht.daemon import upkeep
+from kdht.daemon.aside import Aside
 from kdht.daemon.datadir import DataDir
 from kdht.daemon.driver import Driver
 from kdht.daemon.inbox import MAX_CONTROL, MAX_SILENT, MAX_UNREACHABLE, Inbox, Line
@@ -50,15 +51,18 @@ class Parts:
     hot: HotRecords | None
     driver: Driver
     timings: Timings
+    repair: Repair
+    aside: Aside
 
 
-def build(settings: Settings, data: DataDir, undo: ExitStack) -> Parts:
-    """All parts of the node whose data is in `data`; `undo` closes what must be closed.
+def build(settings: Settings, data: DataDir, node_id: bytes, undo: ExitStack) -> Parts:
+    """All parts of the node with this ID, whose data is in `data`; `undo` closes what must be closed.
 
     Raises StorageError. Runs in the event loop's thread.
     """
-    contact = Contact(data.node_id(), *settings.address)
+    contact = Contact(node_id, *settings.address)
     timings = Timings()
+    aside = Aside.prepare(data, settings.config.replication.tombstone_ttl, time.time())
     store = TimedStore(data.records, timings.group)
     undo.callback(store.close)
     writer = GroupWriter(store, max_waiting=settings.config.storage.max_waiting)
@@ -82,6 +86,14 @@ def build(settings: Settings, data: DataDir, undo: ExitStack) -> Parts:
         reader=partial(_read, reads, timings),
         on_time=lambda: coordinator.tick(time.time()),
     )
+    kademlia = Node(
+        contact,
+        settings.keys,
+        publisher.set_bucket,
+        SystemRandom(),
+        Options(k=settings.config.node.bucket_size, replicas=settings.config.replication.replicas),
+        own=settings.unicast,
+    )
     coordinator = Coordinator(
         store=store,
         writer=writer,
@@ -89,6 +101,7 @@ def build(settings: Settings, data: DataDir, undo: ExitStack) -> Parts:
         sources={address.is_ipv4: address for address in reversed(settings.unicast)},
         rng=SystemRandom(),
         policy=policy(settings),
+        census=kademlia.census,
         send=transport.send,
         on_silent=inbox.silent,
     )
@@ -101,17 +114,11 @@ def build(settings: Settings, data: DataDir, undo: ExitStack) -> Parts:
         hot=hot,
         on_late=timings.late,
     )
-    kademlia = Node(
-        contact,
-        settings.keys,
-        publisher.set_bucket,
-        SystemRandom(),
-        Options(k=settings.config.node.bucket_size),
-        own=settings.unicast,
-    )
     repair = upkeep.keep(
         kademlia, settings, store=store, hot=hot, coordinator=coordinator, strays=inbox.for_the_node
     )
+    if aside.waits:
+        repair.doubt_own()
     coordinator.on_alarm(transport.call_in)
     reads.is_settled = coordinator.is_settled
     driver = Driver(kademlia, transport.send)
@@ -131,6 +138,8 @@ def build(settings: Settings, data: DataDir, undo: ExitStack) -> Parts:
         hot=hot,
         driver=driver,
         timings=timings,
+        repair=repair,
+        aside=aside,
     )
 
 
@@ -165,9 +174,8 @@ def _connect(
         Line(loop, driver.silent, MAX_SILENT),
     )
     coordinator.joined = False
-    driver.on_contacts = coordinator.knows
     driver.on_joined = coordinator.found_cluster
-    driver.on_drained = coordinator.one_drained
+    driver.on_barred = coordinator.bar
 
 
 def _read(

@@ -5,13 +5,19 @@
       0                  20        0                  20              58
       | the sender's ID  |         | the sender's ID  | contact, 38 B | ...
 
+    FIND_NODE of a node that is no member yet:
+
+      0                  20
+      | zero             |
+      | CLAIM or none    |
+
     LEAVE:                       SUSPECT:
 
       0                  20        0                  20              58
       | the sender's ID  |         | the sender's ID  | contact, 38 B |
       | DRAINED or none  |
 
-What follows the ID of a PING or FIND_NODE, and more behind a LEAVE's byte, is left for later versions and not looked at.
+What follows the ID of a PING or a member's FIND_NODE, and more behind the other bytes, is left for later versions and not looked at.
 """
 
 from typing import NamedTuple
@@ -21,7 +27,10 @@ from kdht.errors import BadPacket
 from kdht.wire import Contact, Message, parse_contacts
 
 UNKNOWN_ID = bytes(ID_LEN)
-"""The expected ID of a PING to an address whose ID is not known yet."""
+"""The expected ID of a PING to an address whose ID is not known yet; the sender's of a node that has none yet."""
+
+CLAIM = b"\x01"
+"""Of a newcomer's FIND_NODE: it would join with the ID in the key, in the gap of whom it asks."""
 
 DRAINED = b"\x01"
 """Of a LEAVE: all records of the sender are at other nodes."""
@@ -60,6 +69,16 @@ def untrusted_contacts(message: Message) -> list[Contact]:
     if len(contacts) > K:
         raise BadPacket("TOO_LONG", f"{len(contacts)} contacts")
     return contacts
+
+
+def is_newcomers(message: Message) -> bool:
+    """Whether this is the question of a node that is no member yet, and so not to be learnt."""
+    return message.op is Op.FIND_NODE and not message.is_reply and message.body[:ID_LEN] == UNKNOWN_ID
+
+
+def is_claim(message: Message) -> bool:
+    """Whether a newcomer asks to be let into the gap that the key is in."""
+    return message.body[ID_LEN : ID_LEN + 1] == CLAIM
 
 
 def is_drained(message: Message) -> bool:

@@ -8,20 +8,22 @@ from kdht.cli.report import Data, duration, terminal, uncut
 
 def cluster(data: Data) -> None:
     """A line for each node."""
-    drawn = Table("node", "address", "bucket", "round trip", "known for", "seen", "clock", "agrees", "",
+    drawn = Table("node", "address", "bucket", "round trip", "known for", "seen", "clock", "owns", "keeps", "agrees", "",
                   title=f"{len(data['nodes'])} nodes as {data['node_id']} sees them", box=None,
                   padding=(0, 2))  # fmt: skip
-    for index in range(2, 8):
+    for index in range(2, 10):
         drawn.columns[index].justify = "right"
     for node in data["nodes"]:
         drawn.add_row(
             node["id"],
             node["address"],
-            "" if node["self"] else str(node["bucket"]),
+            "" if node["bucket"] is None else str(node["bucket"]),
             "" if node["rtt_ms"] is None else f"{node['rtt_ms']:.2f} ms",
             "" if node["age"] is None else duration(node["age"]),
             "" if node["seen"] is None else duration(node["seen"]),
             "" if node["clock"] is None else f"{node['clock']:+.0f} s",
+            _part(node["owns"]),
+            _part(node["keeps"]),
             _agreement(node),
             escape(_note(node)),
         )
@@ -33,7 +35,28 @@ def cluster(data: Data) -> None:
                 f"this node: {escape(node['address'])}, kdht {node['version']}, up {duration(node['uptime'])}, "
                 f"{node['records']:,} records"
             )
+    console.print(_evenness(data["shares"], len(data["nodes"])))
     console.print("[dim]what the others do, and for how long, is theirs to tell: kdhtctl status there[/]")
+
+
+def _part(share: float | None) -> str:
+    return "" if share is None else f"{share:.2%}"
+
+
+def _evenness(shares: Data, nodes: int) -> str:
+    """How far the greatest is from the mean, and what to do about it."""
+    said = (
+        f"greatest owner {shares['greatest_owner']:.2f} times the mean (at best {shares['least_possible']:.2f} with "
+        f"{nodes} nodes), greatest keeper {shares['greatest_keeper']:.2f} times"
+    )
+    if not shares["complete"]:
+        said += "; there are more nodes than were looked for, so these are estimates"
+    if (move := shares["move"]) is not None:
+        said += (
+            f"\n[yellow]kdhtctl move on {escape(move['address'])} makes it more even[/]: it owns "
+            f"{_part(move['owns'])}, and would own {_part(move['would_own'])} beside {escape(move['beside'])}"
+        )
+    return said
 
 
 def _agreement(node: Data) -> str:
@@ -49,3 +72,12 @@ def _note(node: Data) -> str:
     if node["self"]:
         return "this node"
     return f"missed {node['failures']} replies" if node["failures"] else ""
+
+
+def forgotten(data: Data) -> None:
+    """Who forgot it, and who knew nothing of it."""
+    console = terminal()
+    if data["forgot"]:
+        console.print(f"{data['id']} is forgotten by {escape(', '.join(data['forgot']))}")
+    if data["unknown"]:
+        console.print(f"not remembered by {escape(', '.join(data['unknown']))}")

@@ -2,7 +2,7 @@
 
 Contract: a call is told (`told`) what becomes of it: SLOW, once, if the first transmission had
 no answer in the usual time, for then another replica may be asked beside; and in the end its
-Answer, or FAILED. An answer counts if its request ID, source, op and key are those of a call that waits.
+Answer, FAILED, or CLOSED where nobody is at the address any more. An answer counts if its request ID, source, op and key are those of a call that waits.
 What several are asked at once is one Question: one request ID, made and sealed once.
 An address that did not answer is reported to `on_silent`.
 
@@ -43,6 +43,7 @@ MOST_TIMEOUT = 1.0
 
 SLOW: Final = "slow"
 FAILED: Final = "failed"
+CLOSED: Final = "closed"
 
 
 class Answer(NamedTuple):
@@ -150,7 +151,7 @@ class Calls:
         """ICMP said so: what is under way to there goes elsewhere at once, and is not taken back by an answer."""
         for call in [call for call in self._pending.values() if call.address == address]:
             self._counters["calls_unreachable"] += 1
-            self._end(turn, call, FAILED)
+            self._end(turn, call, CLOSED)
 
     def _trip(self, call: Call) -> RoundTrip:
         place = call.question.op, call.address

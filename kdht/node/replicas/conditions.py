@@ -46,7 +46,7 @@ class ConditionJob:
     """One conditional write until it is answered."""
 
     __slots__ = (
-        "acks", "alarm", "ballot", "condition", "decided", "denied", "done", "granted", "key", "nonce", "own_version",
+        "acks", "alarm", "ballot", "condition", "decided", "denied", "done", "granted", "key", "nonce", "others", "own_version",
         "question", "quorum", "record", "refused", "round", "waiting",
     )  # fmt: skip
 
@@ -71,6 +71,8 @@ class ConditionJob:
         """The version for which promises are asked, or were given; 0 once they are given back."""
         self.waiting = 0
         """Answers that may still come, to promises and to STOREs."""
+        self.others: set[Address] = set()
+        """Replicas that were asked, without this node."""
         self.granted: dict[Where, Stored] = {}
         """What stood, without its value, where it was promised."""
         self.refused = 0
@@ -147,9 +149,10 @@ class Conditions:
             promise = Promise(job.key, version, job.nonce)
             turn.writes.append(Planned(promise, partial(self._promised_here, job, version)))
         question = room.calls.question(Op.PROMISE, job.key, pack_promise(version, job.nonce))
-        for contact in (
-            room.core.closest(job.key, room.policy.replicas - 1) if room.policy.replicas > 1 else ()
-        ):
+        others = room.policy.replicas - 1
+        closest = room.core.closest(job.key, others) if others else []
+        job.others = {contact.address for contact in closest}
+        for contact in closest:
             told = partial(self._promised, job, version)
             job.waiting += room.calls.ask(turn, question, contact.address, told)
         self._go_on(turn, job)
@@ -252,14 +255,26 @@ class Conditions:
         if job.acks >= max(quorum.acks, quorum.majority):
             if job.own_version:
                 self._room.recent.confirm(job.key, job.record, turn.now, existed=job.condition != 0)
-            if None not in job.granted:  # this node may not promise; it may keep what others decided
-                turn.writes.append(Planned(Write(job.key, job.record), _ignore_outcome))
+            self._tell_others(turn, job)
             self._finish(turn, job, Status.OK, job.record.version)
         elif not job.waiting and job.denied == len(job.granted):
             job.decided = False  # another one has gone ahead everywhere: nothing was changed
             self._look(turn, job)
         elif not job.waiting:
             self._finish(turn, job, Status.UNCONFIRMED)
+
+    def _tell_others(self, turn: Turn, job: ConditionJob) -> None:
+        """Bring it to the replicas that promised nothing: one that is just catching up may have compared its records before."""
+        room = self._room
+        if None not in job.granted:
+            turn.writes.append(Planned(Write(job.key, job.record), _ignore_outcome))
+        question = room.calls.question(Op.STORE, job.key, pack_stored(job.record))
+        for address in job.others - job.granted.keys():
+            room.calls.ask(turn, question, address, partial(self._told, job.key))
+
+    def _told(self, key: bytes, turn: Turn, call: Call, what: Answer | str) -> None:
+        if what is not SLOW and not isinstance(what, Answer):
+            self._room.on_missed(key)
 
     # --- What else stands
 
@@ -321,8 +336,14 @@ class Conditions:
             job.alarm[2] = None
         if not done:
             return
+        if status is Status.CONFLICT and job.own_version and version == job.record.version:
+            status = (
+                Status.BAD_VERSION
+            )  # of another write: a CONFLICT that tells a write's own version says that it stands
         if not job.decided:
             self._give_back(turn, job)
+        elif len(job.granted) < job.quorum.nodes:
+            self._room.on_missed(job.key)  # who did not promise is not sent it
         self._room.counters[f"writes_{status.name.lower()}"] += 1
         for each in done:
             each(turn, Written(status, version, existed=job.condition != 0))

@@ -1,10 +1,10 @@
 """One write to all replicas of its key.
 
 The coordinator writes to its own store and sends STORE to the other replicas, all at
-once; the writer is told once enough of them have it on stable storage. A replica that is silent
-is replaced by the next closest contact. A replica refuses where something newer stands (CONFLICT) or a greater version
-is promised (BAD_VERSION). Then only replicas count, and a majority of them has to have it: a contact that stood in for a silent
-replica knows nothing of what that one has.
+once; the writer is told once enough nodes have it on stable storage, and among them a majority of the replicas: a quorum
+read, which hears a majority, then meets one that has it. Where a replica is silent the next closest contact is asked beside it. That
+one adds a copy, but it takes the replica's seat only where the replica's port is closed: a silent one may live, and be heard by others.
+A replica refuses where something newer stands (CONFLICT) or a greater version is promised (BAD_VERSION). Then only replicas count.
 
 The version is the client's, and the same in every try. A write without one is given one here, and a new one only where so
 many replicas refused that no majority can ever have the first: else it might be told of twice. A conditional
@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from kdht._shared import RECORD_LEN, Op, RecordFlag, Status
 from kdht.errors import StorageError
-from kdht.node.replicas.calls import SLOW, Answer, Call, Question
+from kdht.node.replicas.calls import CLOSED, SLOW, Answer, Call, Question
 from kdht.node.replicas.room import Quorum, Room
 from kdht.node.replicas.turns import Outcome, Planned, Turn
 from kdht.node.timers import Alarm
@@ -50,8 +50,8 @@ class WriteJob:
     """One write until it is answered; late confirmations change nothing any more."""
 
     __slots__ = (
-        "acks", "alarm", "asked", "candidates", "disputed", "done", "existed", "held", "is_new", "key", "local", "newer",
-        "own_version", "question", "quorum", "record", "refused", "replicas", "round", "stands", "waiting",
+        "acks", "alarm", "asked", "candidates", "closed", "disputed", "done", "existed", "held", "is_new", "key", "local", "newer",
+        "own_version", "question", "quorum", "record", "refused", "repeated", "replicas", "round", "stands", "stood_in", "waiting",
     )  # fmt: skip
 
     def __init__(self, key: bytes, record: Stored, quorum: Quorum, done: Done, *, is_new: bool) -> None:
@@ -82,6 +82,8 @@ class WriteJob:
         """Replicas that do not take it, now or ever; those that have something newer too."""
         self.disputed = False
         """Whether any node did not take it."""
+        self.repeated = False
+        """Whether one that was asked several times did not: it may have taken it before."""
         self.waiting = 0
         """Nodes that may still confirm."""
         self.question: Question | None = None
@@ -90,6 +92,10 @@ class WriteJob:
         self.candidates: deque[Contact] = deque()
         self.replicas: frozenset[Address] = frozenset()
         """The others of the key's replicas."""
+        self.stood_in: set[Address] = set()
+        """Nodes that have it, and were no replicas when they said so."""
+        self.closed: set[Address] = set()
+        """Where nobody is any more."""
         self.local: Status | None = None
         """What the own store said; None until then."""
 
@@ -97,13 +103,18 @@ class WriteJob:
     def is_confirmed(self) -> bool:
         quorum = self.quorum
         if not self.disputed:
-            return self.acks >= quorum.acks
+            return self.acks >= quorum.acks and self.held >= min(quorum.majority, quorum.acks)
         return self.held >= quorum.majority and self.held + self.newer >= quorum.acks
 
     @property
     def is_refused(self) -> bool:
-        """Whether no majority can ever have it."""
-        return self.is_new and self.refused > self.quorum.nodes - self.quorum.majority
+        """Whether nobody has it, and nobody ever had it.
+
+        A replica that has something newer may have had this before, if anybody has or had it: a quorum read brings what one
+        node has to others. Then it may have been told of.
+        """
+        is_denied = not (self.acks or self.repeated or self.waiting) and self.refused >= self.quorum.nodes
+        return self.is_new and is_denied
 
 
 class Writes:
@@ -206,16 +217,32 @@ class Writes:
         if status is Status.OK:
             job.acks += 1
             job.held += is_replica
+            if not is_replica:
+                job.stood_in.add(call.address)
         elif isinstance(what, Answer) and status in (Status.CONFLICT, Status.BAD_VERSION):
             newer = status is Status.CONFLICT
+            job.repeated |= call.tries > 1
             self._refused(job, version_in(what.body), newer=newer, is_replica=is_replica)
             if status is Status.BAD_VERSION:
                 self._room.on_missed(job.key)
         else:
             self._room.on_missed(job.key)
+            if what is CLOSED and is_replica:
+                self._fill_seat(job, call.address)
             if job.done is not None:
                 self._store_next(turn, job)
         self._settle(turn, job)
+
+    def _fill_seat(self, job: WriteJob, closed: Address) -> None:
+        """The next closest contact is a replica in place of one that is gone."""
+        job.closed.add(closed)
+        others = self._room.policy.replicas - 1
+        near = self._room.core.closest(job.key, others + SPARE)
+        living = [contact.address for contact in near if contact.address not in job.closed]
+        job.replicas = frozenset(living[:others])
+        seated = job.stood_in & job.replicas
+        job.held += len(seated)
+        job.stood_in -= seated
 
     def _refused(self, job: WriteJob, version: int, *, newer: bool, is_replica: bool = True) -> None:
         """A node does not take it, for that version's sake."""

@@ -1,0 +1,82 @@
+"""move: the node gives its records away, takes the ID where it serves best now, and joins again.
+
+The daemon does all of it; this waits, and says how far it is.
+"""
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kdht.cli import control_client
+from kdht.cli.options import Seconds, as_json, control_socket, emit
+from kdht.errors import KdhtError
+
+LOOK = 0.3
+"""Seconds between two looks."""
+SAY_AGAIN = 1.0
+"""Seconds, at least, between two lines about how far it is."""
+Data = dict[str, Any]
+
+
+@click.command()
+@control_socket
+@click.option("--anyway", is_flag=True, help="Also where the shares are no more even afterwards.")
+@click.option("--timeout", type=Seconds(), default="30m", show_default=True, help="How long to wait for it.")
+@as_json
+def move(socket_path: Path, anyway: bool, timeout: int, as_json: bool) -> None:
+    """Have the node move to where most is owned: it gives its records away, takes another ID and joins again.
+
+    kdhtctl cluster names the node for which this helps. The daemon does it, and goes on when this command is
+    interrupted: kdhtctl status says how far it is. A daemon that ends meanwhile has lost nothing: started again, it
+    has its old ID, or it takes another.
+    """
+    begun = control_client.call_slow(socket_path, control_client.TIMEOUT * 6, "move", anyway=anyway)
+    try:
+        status = _wait(socket_path, begun["node_id"], timeout, _say if not as_json else lambda text: None)
+    except KeyboardInterrupt:
+        click.echo("the daemon goes on moving: kdhtctl status shows when it is ready again", err=True)
+        raise
+    done = {
+        "from": begun["node_id"],
+        "to": status["node_id"],
+        "address": status["address"],
+        "records": begun["records"],
+    }
+    emit(done, as_json, "moved")
+
+
+def _wait(path: Path, former: str, timeout: int, say: Callable[[str], None]) -> Data:
+    """The status once it is ready with another ID. Raises KdhtError."""
+    end = time.monotonic() + timeout
+    said, due = "", 0.0
+    while True:
+        status: Data = control_client.call(path, "status")
+        if status["ready"] and status["node_id"] != former:
+            return status
+        if status["node_id"] == former and not status["moving"]:
+            raise KdhtError("the node does not move any more: its drain was cancelled, and it keeps its ID")
+        phase = _phase(status, former)
+        if phase != said and time.monotonic() > due:
+            say(phase)
+            said, due = phase, time.monotonic() + SAY_AGAIN
+        if time.monotonic() > end:
+            raise KdhtError(
+                f"not done in {timeout} s ({phase}): the daemon goes on, kdhtctl status shows when it is ready again"
+            )
+        time.sleep(LOOK)
+
+
+def _phase(status: Data, former: str) -> str:
+    if status["node_id"] == former:
+        return f"giving records away: {status['records']:,} are left"
+    if status["node_id"] is None:
+        return "choosing another ID"
+    return f"joined as {status['node_id']}: waiting for {', '.join(status['waiting_for']) or 'nothing'}"
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

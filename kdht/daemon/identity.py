@@ -1,0 +1,166 @@
+"""Which ID the node has: the one in its data directory, or one that is chosen before the node joins.
+
+A newcomer listens on its own addresses meanwhile, for the others answer there and firewalls are open there; it
+answers nobody. However little the others say, it has an ID within seconds (Chooser).
+"""
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from random import SystemRandom
+
+from kdht._routing import Core
+from kdht._shared import ID_LEN
+from kdht.daemon.bootstrap import in_thread, resolve_bootstrap
+from kdht.daemon.datadir import DataDir
+from kdht.daemon.inbox import MAX_CONTROL, Line
+from kdht.daemon.settings import Settings
+from kdht.datapath.base import Datagram, Outgoing
+from kdht.datapath.socket import SocketTransport
+from kdht.errors import ConfigError
+from kdht.node.messages import UNKNOWN_ID
+from kdht.node.place.choice import Chooser, Found
+from kdht.wire import Address
+
+log = logging.getLogger(__name__)
+
+LANE = 1
+RESOLVE_SECONDS = 10.0
+"""How long a newcomer waits for the names of others to be known."""
+RESOLVE_AGAIN = 0.5
+
+
+async def of_node(settings: Settings, data: DataDir) -> bytes:
+    """This node's ID, chosen and kept if it has none yet.
+
+    Raises ConfigError, StorageError, and DatapathError if the node cannot listen.
+    """
+    kept = data.node_id()
+    check(settings, kept)
+    if kept is not None:
+        return kept
+    found = await _choose(settings, data)
+    data.keep_node_id(found.id)
+    # The first node of a cluster has nothing to tell.
+    level = logging.INFO if found.asked else logging.DEBUG
+    log.log(level, "ID chosen", extra={"node_id": found.id.hex(), "why": found.why})
+    return found.id
+
+
+def check(settings: Settings, kept: bytes | None) -> None:
+    """Whether the ID that the configuration asks for can be had. Raises ConfigError."""
+    wanted = settings.config.node.id.id
+    if kept is not None and wanted is not None and kept != wanted:
+        raise ConfigError(
+            f'node.id is {wanted.hex()}, but {settings.data_dir} is of the node {kept.hex()}: set it to that or to "balanced", '
+            "which leaves the ID as it is; or, to have another ID, run kdhtctl drain, then remove the file node_id there"
+        )
+
+
+async def _choose(settings: Settings, data: DataDir) -> Found:
+    wanted = settings.config.node.id
+    if wanted.id is not None:
+        return Found(wanted.id, "node.id names it")
+    if wanted == "random":
+        return Found(secrets.token_bytes(ID_LEN), "by chance: node.id is random")
+    former = [contact.address for contact in data.load_contacts()]
+    return await _ask(settings, [*await _bootstrap(settings), *former])
+
+
+async def _bootstrap(settings: Settings) -> list[Address]:
+    """Addresses of node.bootstrap, once the names can be resolved, or the time for that is over."""
+    end = time.monotonic() + RESOLVE_SECONDS
+    found = await in_thread(partial(resolve_bootstrap, settings))
+    while found.unresolved and not found.addresses and time.monotonic() < end:
+        await asyncio.sleep(RESOLVE_AGAIN)
+        found = await in_thread(partial(resolve_bootstrap, settings))
+    return found.addresses
+
+
+async def _ask(settings: Settings, seeds: Sequence[Address]) -> Found:
+    """What a Chooser finds, who asks `seeds` first."""
+    loop = asyncio.get_running_loop()
+    chooser = Chooser(settings.unicast, settings.keys, SystemRandom())
+    driver = _Driver(chooser, loop)
+    line = Line(loop, driver.receive, MAX_CONTROL)
+    anycast = settings.own[len(settings.unicast) :]
+    listen = [address for address in settings.listen if address not in anycast]
+    transport = SocketTransport(_core(settings), listen, line.put, lane=LANE)
+    transport.start()
+    try:
+        return await driver.run(seeds, transport.send)
+    finally:
+        driver.stop()
+        transport.stop()
+
+
+def _core(settings: Settings) -> Core:
+    """Enough for verdicts on answers; all else ends here, where nobody takes it."""
+    core = Core()
+    source4, source6 = settings.usual(ipv4=True), settings.usual(ipv4=False)
+    core.configure(
+        self_id=UNKNOWN_ID,
+        port=settings.address.port,
+        own=[address.ip for address in settings.unicast],
+        source4=source4.ip if source4 else None,
+        source6=source6.ip if source6 else None,
+        keys=[(key.epoch, key.tag) for key in settings.keys],
+        cookie_key=settings.keys[0].cookie,
+        cookies=settings.config.node.cookies,
+        window=settings.config.node.replay_window,
+    )
+    return core
+
+
+class _Driver:
+    """Runs a Chooser in the event loop."""
+
+    def __init__(self, chooser: Chooser, loop: asyncio.AbstractEventLoop) -> None:
+        self._chooser = chooser
+        self._loop = loop
+        self._send: Callable[[list[Outgoing]], object] = len
+        self._alarm: asyncio.TimerHandle | None = None
+        self._found: asyncio.Future[Found] = loop.create_future()
+
+    async def run(self, seeds: Sequence[Address], send: Callable[[list[Outgoing]], object]) -> Found:
+        """Ask, by `send`, until there is an ID."""
+        self._send = send
+        self._chooser.start(seeds, self._now())
+        self._follow_up()
+        return await self._found
+
+    def stop(self) -> None:
+        """No more wake-ups."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._found.cancel()
+
+    def receive(self, batch: list[Datagram]) -> None:
+        """What came in."""
+        for datagram in batch:
+            self._chooser.receive(datagram, self._now())
+        self._follow_up()
+
+    def _tick(self) -> None:
+        self._chooser.tick(self._now())
+        self._follow_up()
+
+    def _follow_up(self) -> None:
+        if self._found.done():
+            return
+        self._send(self._chooser.datagrams_to_send())
+        if self._alarm is not None:
+            self._alarm.cancel()
+        when = self._chooser.next_wake()
+        if self._chooser.found is not None:
+            self._found.set_result(self._chooser.found)
+        elif when is not None:
+            self._alarm = self._loop.call_at(when, self._tick)
+
+    def _now(self) -> float:
+        now = self._loop.time()
+        self._chooser.set_unix_offset(time.time() - now)
+        return now

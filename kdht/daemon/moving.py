@@ -1,0 +1,94 @@
+"""A move: the node gives its records away, takes another ID and joins again, in the same process.
+
+    running --move--> giving away --all are given--> choosing --an ID--> running
+                          |                              |
+                          | the daemon ends              | the daemon ends
+                          v                              v
+             the next start has the old ID      the next start chooses one
+
+So a move that is cut off leaves a node that works, and never one whose records nobody else has.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from kdht.daemon.datadir import DataDir
+from kdht.daemon.settings import Settings
+from kdht.daemon.share_methods import MAX_LOOKUPS, everyone
+from kdht.daemon.wiring import Parts
+from kdht.errors import ConfigError, KdhtError
+from kdht.node.place.shares import depths
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 0.1
+GOODBYE_LOOKS = 50
+"""So long its good-byes may take to leave, in looks, once all is given away."""
+
+
+class Moves:
+    """The moves of one daemon. `again` ends the node, and starts it anew with the ID that it then has."""
+
+    def __init__(self, data: DataDir, again: Callable[[], None]) -> None:
+        self._data = data
+        self._again = again
+        self._task: asyncio.Task[None] | None = None
+        self.moving = False
+        """From when it begins to give its records away until it runs with its new ID."""
+
+    async def start(self, parts: Parts, settings: Settings, *, anyway: bool) -> None:
+        """Begin. Raises KdhtError where there is no use or no way."""
+        if self.moving:
+            return
+        if settings.config.node.id.id is not None:
+            raise ConfigError(
+                'node.id names this node\'s ID: set it to "balanced" and restart the node, then move it'
+            )
+        if not parts.driver.contacts():
+            raise KdhtError("no other node is known, so there is nowhere to move to")
+        if not parts.driver.readiness.ready:
+            raise KdhtError(
+                f"the node still waits for {', '.join(parts.driver.readiness.missing)}: move it when it is ready"
+            )
+        if not anyway:
+            await _must_help(parts)
+        log.info("moving: records are given away")
+        self.moving = True
+        parts.driver.drain()
+        self._task = asyncio.create_task(self._run(parts))
+
+    async def stop(self) -> None:
+        """The node ends, by itself or because it moves."""
+        task, self._task = self._task, None
+        if task is not None and task is not asyncio.current_task():
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _run(self, parts: Parts) -> None:
+        """Wait until all is given away; then go."""
+        while not (repair := parts.driver.status()["repair"])["drained"]:
+            if not repair["draining"]:
+                log.info("not moving: the drain was cancelled")
+                self.moving = False
+                return
+            await asyncio.sleep(LOOK_SECONDS)
+        for _ in range(GOODBYE_LOOKS):
+            if not parts.driver.status()["notices"]:
+                break
+            await asyncio.sleep(LOOK_SECONDS)
+        self._data.forget_node_id()
+        self._again()
+
+
+async def _must_help(parts: Parts) -> None:
+    """Raises KdhtError where the move makes nothing more even."""
+    nodes, _ = await everyone(parts, MAX_LOOKUPS)
+    ids = sorted(int.from_bytes(contact.id, "big") for contact in nodes)
+    found = depths(ids)
+    own, most = found[ids.index(int.from_bytes(parts.contact.id, "big"))], min(found)
+    if own < most + 2:
+        raise KdhtError(
+            f"this node owns 1/{1 << own} of all keys, and elsewhere it would own 1/{2 << most}: "
+            "moving it makes nothing more even (--anyway moves it all the same)"
+        )

@@ -1,0 +1,251 @@
+"""How a node that is no member yet chooses its ID: datagrams and `now` in, datagrams and the ID out.
+
+                 somebody answers          no questions left         the gap's owner says OK
+    [knocking] ---------------------> [asking] ----------------> [claiming] -----------------> an ID
+        |                                ^                            |
+        | nobody does, for a while       |   all others are let in    |  for too long
+        v                                +----------------------------+-----------------> an ID
+    an ID by chance                          first: wait a little         in the best gap known
+
+Contract: no I/O, no clock; as a Node's, after each call take `datagrams_to_send` and call `tick` at `next_wake`, until
+`found` is set. It asks with FIND_NODE and the unknown ID, so that nobody takes it for a member; it answers nothing.
+Whatever happens it comes to an end: a node that cannot find the best place takes another.
+"""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
+from random import Random
+from typing import NamedTuple
+
+from kdht._shared import ID_LEN, Op, Reason, Status
+from kdht.datapath.base import Datagram, Outgoing
+from kdht.errors import BadPacket
+from kdht.keys import ClusterKey
+from kdht.node.context import Context
+from kdht.node.messages import CLAIM, UNKNOWN_ID, Reply, untrusted_contacts, untrusted_id
+from kdht.node.options import Options
+from kdht.node.outbox import Outbox
+from kdht.node.place.survey import Gap, Question, Survey
+from kdht.node.rpc import Done, Mismatch, Rpc, Rpcs
+from kdht.node.table import Table
+from kdht.wire import Address, Contact, Message, parse
+
+TIMES = Options(first_timeout=0.25, tries=2)
+KNOCK_SECONDS = (1.5, 3.0)
+"""How long nobody may answer; at random between these, so that of nodes that start a cluster together one is first."""
+KNOCK_AGAIN = 0.3
+PATIENCE = 12.0
+"""Seconds after which it joins without being let in."""
+WAIT = 0.12
+"""Before all is asked again, because others were let in and will soon have joined."""
+PARALLEL = 8
+"""Questions under way."""
+MAX_CLAIMS = 8
+"""Gaps that are asked for before all is asked again."""
+
+
+class Found(NamedTuple):
+    """What was chosen, and why."""
+
+    id: bytes
+    why: str
+    asked: bool = False
+    """Whether others were."""
+
+
+class Chooser:
+    """One choice. `own`: this node's addresses; `seeds`: whoever may be a member, asked by `start`."""
+
+    def __init__(self, own: Sequence[Address], keys: Sequence[ClusterKey], rng: Random) -> None:
+        nobody = Table(UNKNOWN_ID, lambda index, contacts: None, k=1, replacements=0)
+        self._context = context = Context(Contact(UNKNOWN_ID, *own[0]), own, nobody, TIMES, rng)
+        self._outbox = Outbox(context, keys[0])
+        context.rpcs = Rpcs(
+            TIMES, rng, context.timers, context.counters, self._outbox.request, lambda rpc, now: None
+        )
+        self._rng = rng
+        self._silent: set[Contact] = set()
+        self._survey = Survey(rng, self._askable)
+        self._seeds: dict[Address, None] = {}
+        self._waiting = 0
+        self._claims = 0
+        """Gaps asked for since all was looked at; while it is 0, questions are asked."""
+        self._depth = 0
+        self.found: Found | None = None
+
+    # What the daemon calls
+
+    def start(self, seeds: Sequence[Address], now: float) -> None:
+        """Begin; without seeds this is the first node, whose place does not matter."""
+        context = self._context
+        context.timers.now = now
+        self._seeds = dict.fromkeys(
+            a for a in seeds if a not in context.own and context.source(a) is not None
+        )
+        if not self._seeds:
+            self._by_chance("there is nobody to ask")
+            return
+        context.timers.at(now + self._rng.uniform(*KNOCK_SECONDS), self._give_up_knocking)
+        context.timers.at(now + PATIENCE, self._give_up)
+        self._knock(now)
+
+    def receive(self, datagram: Datagram, now: float) -> None:
+        """A control message; what is no answer to a question of this choice is ignored."""
+        with suppress(BadPacket, Mismatch):
+            self._receive_untrusted(datagram, now)
+
+    def tick(self, now: float) -> None:
+        """Do what is due."""
+        self._context.timers.run(now)
+
+    def datagrams_to_send(self) -> list[Outgoing]:
+        """What has to be sent, each datagram once."""
+        return self._outbox.take()
+
+    def next_wake(self) -> float | None:
+        """When `tick` has something to do."""
+        return self._context.timers.next()
+
+    def set_unix_offset(self, seconds: float) -> None:
+        """Seconds that make `now` Unix time."""
+        self._context.unix_offset = seconds
+
+    # Knocking
+
+    def _knock(self, now: float) -> None:
+        if self.found or len(self._survey):
+            return
+        for address in self._seeds:
+            target = self._rng.randbytes(ID_LEN)
+            self._ask(target, address, None, b"", self._knocked, now, tries=1)
+        self._context.timers.at(now + KNOCK_AGAIN, self._knock)
+
+    def _knocked(self, rpc: Rpc, reply: Reply | None, now: float) -> None:
+        if reply is not None:
+            self._survey.learn([Contact(reply.id, *rpc.address), *self._known(reply.contacts)])
+            self._go_on(now)
+
+    def _give_up_knocking(self, now: float) -> None:
+        if not len(self._survey):
+            self._by_chance("nobody answered")
+
+    # Asking
+
+    def _go_on(self, now: float) -> None:
+        """Ask what there is to be asked; then claim a gap."""
+        if self.found or self._claims:
+            return
+        for question in self._survey.questions(PARALLEL - self._waiting):
+            contact = question.contact
+            done = partial(self._asked, question)
+            if self._ask(question.target, contact.address, contact.id, b"", done, now):
+                self._waiting += 1
+            else:
+                self._survey.failed(question)
+        if not self._waiting:
+            self._claim(now)
+
+    def _asked(self, question: Question, rpc: Rpc, reply: Reply | None, now: float) -> None:
+        self._waiting -= 1
+        if reply is None:
+            self._silent.add(question.contact)
+            self._survey.failed(question)
+        else:
+            self._survey.answered(question, self._known(reply.contacts))
+        self._go_on(now)
+
+    def _again(self, now: float) -> None:
+        """Others came meanwhile: look at all anew, from those that are known."""
+        if self.found:
+            return
+        known = self._survey.contacts()
+        self._survey = Survey(self._rng, self._askable)
+        self._survey.learn(known)
+        self._claims = 0
+        self._go_on(now)
+
+    # Claiming
+
+    def _claim(self, now: float) -> None:
+        """Ask the owner of the best gap for its middle, as long as there is one as wide as at first."""
+        gap = next(iter(self._survey.gaps()), None)
+        if self._claims == 0 and gap is not None:
+            self._depth = gap.depth
+        self._claims += 1
+        if gap is None or gap.depth > self._depth or self._claims > MAX_CLAIMS:
+            self._context.timers.at(now + self._context.jittered(WAIT, 0.5), self._again)
+            return
+        done = partial(self._claimed, gap)
+        if not self._ask(gap.middle(self._rng), gap.owner.address, gap.owner.id, CLAIM, done, now):
+            self._survey.is_taken(gap)
+            self._claim(now)
+
+    def _claimed(self, gap: Gap, rpc: Rpc, reply: Reply | None, now: float) -> None:
+        if self.found:
+            return
+        if reply is not None and reply.status is Status.OK:
+            nodes = len(self._survey)
+            self.found = Found(
+                rpc.key, f"half of what {gap.owner.address} owned, one of {nodes} nodes known", True
+            )
+            return
+        if reply is None:
+            self._silent.add(gap.owner)
+        else:
+            self._survey.learn(self._known(reply.contacts))
+        self._survey.is_taken(gap)
+        self._claim(now)
+
+    # The end
+
+    def _give_up(self, now: float) -> None:
+        """Whoever is in the way does not come, or does not answer: join all the same."""
+        if self.found:
+            return
+        gaps = self._survey.gaps()
+        if gaps:
+            self.found = Found(
+                gaps[0].middle(self._rng), f"half of what {gaps[0].owner.address} owned, not asked for", True
+            )
+        else:
+            self._by_chance("nobody said enough")
+
+    def _by_chance(self, why: str) -> None:
+        if not self.found:
+            self.found = Found(self._rng.randbytes(ID_LEN), f"by chance: {why}", bool(self._seeds))
+
+    # Messages
+
+    def _ask(
+        self,
+        key: bytes,
+        address: Address,
+        id: bytes | None,
+        body: bytes,
+        done: Done,
+        now: float,
+        tries: int = 2,
+    ) -> bool:
+        rpc = Rpc(
+            Op.FIND_NODE, key, address, id, done, tries=tries,
+            timeout=TIMES.first_timeout, longest=TIMES.max_timeout, body=body,
+        )  # fmt: skip
+        return self._context.rpcs.start(rpc, now)
+
+    def _receive_untrusted(self, datagram: Datagram, now: float) -> None:
+        message: Message = parse(datagram.data)
+        if datagram.reason is not Reason.CONTROL or message.op is not Op.FIND_NODE or not message.is_reply:
+            raise Mismatch("not_control")
+        if datagram.target not in self._context.own or message.client != datagram.source:
+            raise Mismatch("wrong_client")
+        contacts = untrusted_contacts(message)
+        rpc, rtt = self._context.rpcs.match(message, datagram.source, untrusted_id(message), now)
+        rpc.done(rpc, Reply(untrusted_id(message), contacts, rtt, message.status), now)
+
+    def _known(self, contacts: Sequence[Contact]) -> list[Contact]:
+        """Without what this node was before."""
+        return [contact for contact in contacts if contact.address not in self._context.own]
+
+    def _askable(self, contact: Contact) -> bool:
+        return contact not in self._silent and self._context.usable(contact)

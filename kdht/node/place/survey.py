@@ -1,0 +1,223 @@
+"""Where one more node would serve best: what to ask others for, and what follows from their answers.
+
+Contract: `questions` says whom to ask for whom, each question once; its end is told to `answered` or `failed`.
+It is over when there are no questions left and none is under way. No I/O, no clock, no messages.
+
+A node's *gap* is the part of the ID space in which it is alone; a newcomer in its middle takes half of what the node
+owns. The tries of all nodes and of those known here differ in one way: the known one has fewer branches, so nobody owns
+more than it seems. So whoever seems to own most is asked for whom it knows nearby, until it turns out to own less than others, or
+does own most: a best-first search, which finds the widest gaps of all. In a
+cluster that is too large to be searched it finds the widest of those that it has seen, by the thousand.
+"""
+
+from bisect import insort
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from random import Random
+from typing import NamedTuple
+
+from kdht._shared import ID_BITS, ID_LEN, K
+from kdht.node.place.shares import halves
+from kdht.wire import Contact
+
+MAX_QUESTIONS = 160
+"""Of one survey: enough to see all of 1,000 nodes, and 3,000 of more."""
+ENOUGH = 8
+"""Gaps of the same width to choose from."""
+
+
+class Gap(NamedTuple):
+    """The part of the ID space in which `owner` is alone: its first `bits` bits, whatever follows."""
+
+    owner: Contact
+    depth: int
+    """The owner has 2^-depth of all keys."""
+    crowd: tuple[int, ...]
+    """How many nodes there are in ever wider surroundings."""
+    bits: int
+
+    def middle(self, rng: Random) -> bytes:
+        """An ID in the other half of it than the owner's."""
+        low = ID_BITS - 1 - self.bits
+        half = (_number(self.owner.id) >> low ^ 1) << low
+        return (half | rng.getrandbits(low)).to_bytes(ID_LEN, "big")
+
+
+class Question(NamedTuple):
+    """Ask `contact` for the contacts that it knows closest to `target`."""
+
+    contact: Contact
+    target: bytes
+
+
+@dataclass(slots=True)
+class _Known:
+    """What is known of one node."""
+
+    contact: Contact
+    asked: bool = False
+    horizon: int = ID_BITS
+    """Whoever shares more bits with it is known, by its own word."""
+    searched: set[int] = field(default_factory=set)
+    """Bits up to which it was asked for others that share just so many."""
+    silent: bool = False
+    coming: bool = False
+    """It is only about to join, somewhere near there."""
+
+
+class _Path(NamedTuple):
+    """Of one node in the trie of all that are known: its branches from the top, and how many are below each."""
+
+    known: _Known
+    bits: tuple[int, ...]
+    counts: tuple[int, ...]
+
+    def open(self) -> list[int]:
+        """Bits of which it is not known whether there is anybody on the other side, the topmost first."""
+        branches = set(self.bits)
+        return [
+            bit
+            for bit in range(min(self.known.horizon, self.bits[-1] if self.bits else -1))
+            if bit not in branches and bit not in self.known.searched
+        ]
+
+
+class Survey:
+    """One survey. Who is not `askable` counts as a node, and is asked nothing. `limit`: questions at most."""
+
+    def __init__(
+        self,
+        rng: Random,
+        askable: Callable[[Contact], bool] = lambda contact: True,
+        k: int = K,
+        limit: int = MAX_QUESTIONS,
+    ) -> None:
+        self._rng = rng
+        self._askable = askable
+        self._k = k
+        self._left = limit
+        self._ids: list[int] = []
+        self._known: dict[int, _Known] = {}
+        self._turn: dict[int, float] = {}
+        """In which order equals are asked: at random, and so others than another newcomer asks."""
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def learn(self, contacts: Iterable[Contact]) -> None:
+        """These exist."""
+        for contact in contacts:
+            number = _number(contact.id)
+            if number not in self._known:
+                insort(self._ids, number)
+                self._known[number] = _Known(contact, silent=not self._askable(contact))
+                self._turn[number] = self._rng.random()
+
+    def questions(self, most: int) -> list[Question]:
+        """Whom to ask now, at most so many."""
+        most = min(most, self._left)
+        asked: list[Question] = []
+        sure: list[_Path] = []
+        for depth, _, number in self._by_depth():
+            if len(asked) >= most or len(sure) >= ENOUGH or (sure and depth > len(sure[0].bits)):
+                break
+            if self._known[number].silent:
+                continue
+            path = self._path(number)
+            target = self._next_target(path)
+            if target is None:
+                sure.append(path)
+            else:
+                asked.append(Question(path.known.contact, target))
+        self._left -= len(asked)
+        return asked
+
+    def answered(self, question: Question, contacts: list[Contact]) -> None:
+        """The contacts that it named."""
+        self.learn(contacts)
+        known = self._known[_number(question.contact.id)]
+        if question.target != known.contact.id:
+            return
+        number = _number(known.contact.id)
+        shared = [ID_BITS - (number ^ _number(contact.id)).bit_length() for contact in contacts]
+        known.horizon = min(shared) if len(contacts) >= self._k else -1
+
+    def failed(self, question: Question) -> None:
+        """It did not answer. Its place is taken for all that is known, but nobody can ask it for the half of it."""
+        self._known[_number(question.contact.id)].silent = True
+
+    def gaps(self) -> list[Gap]:
+        """Of all that told whom they know nearby, the best first: the widest, of those the ones with the fewest nodes around.
+
+        Where the questions did not suffice to be sure, there is taken to be somebody wherever nobody was looked for.
+        """
+        found = []
+        for number, known in self._known.items():
+            if known.asked and not known.silent:
+                path = self._path(number)
+                depth = len(path.bits) + len(path.open())
+                found.append((depth, path.counts[-2::-1], self._turn[number], path))
+        return [
+            Gap(path.known.contact, depth, crowd, path.bits[-1] + 1 if path.bits else 0)
+            for depth, crowd, _, path in sorted(found)
+        ]
+
+    def is_taken(self, gap: Gap) -> None:
+        """Another newcomer was let in there."""
+        coming = Contact(gap.middle(self._rng), *gap.owner.address)
+        self.learn([coming])
+        known = self._known[_number(coming.id)]
+        known.silent = known.coming = True
+
+    def contacts(self) -> list[Contact]:
+        """All members that are known, in the order of their IDs."""
+        found = (self._known[number] for number in self._ids)
+        return [known.contact for known in found if not known.coming]
+
+    def _next_target(self, path: _Path) -> bytes | None:
+        """What a node is to be asked for next, and counts as asked; None if its gap is sure."""
+        known = path.known
+        if not known.asked:
+            known.asked = True
+            return known.contact.id
+        open_bits = path.open()
+        if not open_bits:
+            return None
+        known.searched.add(open_bits[0])
+        return self._across(known.contact.id, open_bits[0])
+
+    def _across(self, id: bytes, bit: int) -> bytes:
+        """A random ID that shares just so many bits."""
+        low = ID_BITS - 1 - bit
+        return ((_number(id) >> low ^ 1) << low | self._rng.getrandbits(low)).to_bytes(ID_LEN, "big")
+
+    def _by_depth(self) -> list[tuple[int, float, int]]:
+        """How often the path of each known node branches, its turn, and its ID: the widest first."""
+        found: list[tuple[int, float, int]] = []
+        ids, turn = self._ids, self._turn
+
+        def descend(first: int, last: int, depth: int) -> None:
+            if last - first == 1:
+                found.append((depth, turn[ids[first]], ids[first]))
+            elif last > first:
+                _, middle = halves(ids, first, last)
+                descend(first, middle, depth + 1)
+                descend(middle, last, depth + 1)
+
+        descend(0, len(ids), 0)
+        return sorted(found)
+
+    def _path(self, number: int) -> _Path:
+        first, last = 0, len(self._ids)
+        bits: list[int] = []
+        counts: list[int] = []
+        while last - first > 1:
+            bit, middle = halves(self._ids, first, last)
+            bits.append(bit)
+            counts.append(last - first)
+            first, last = (first, middle) if number < self._ids[middle] else (middle, last)
+        return _Path(self._known[number], tuple(bits), tuple(counts))
+
+
+def _number(id: bytes) -> int:
+    return int.from_bytes(id, "big")
