@@ -164,10 +164,16 @@ def _learns(setting: Setting, rule: Rule, state: State, node: int) -> Iterator[t
             continue
         is_known = state.views[node] >> other & 1
         if state.alive >> other & 1 and not is_known:
-            yield f"n{node} learns of n{other}", _sees(setting, rule, state, node, state.views[node] | 1 << other)
+            yield (
+                f"n{node} learns of n{other}",
+                _sees(setting, rule, state, node, state.views[node] | 1 << other),
+            )
     for other in setting.ordered(state.views[node]):
         if not (state.alive >> other & 1 and reaches(state, node, other)):
-            yield f"n{node} gives up n{other}", _sees(setting, rule, state, node, state.views[node] & ~(1 << other))
+            yield (
+                f"n{node} gives up n{other}",
+                _sees(setting, rule, state, node, state.views[node] & ~(1 << other)),
+            )
 
 
 def _sees(setting: Setting, rule: Rule, state: State, node: int, view: int) -> State:
@@ -264,7 +270,9 @@ def _lets_go(setting: Setting, state: State, node: int) -> Iterator[tuple[str, S
         if answering:
             yield f"n{node} lets go", state._replace(held=state.held & ~(1 << node))
         return
-    reached = [each for each in setting.ordered(keepers) if state.alive >> each & 1 and reaches(state, node, each)]
+    reached = [
+        each for each in setting.ordered(keepers) if state.alive >> each & 1 and reaches(state, node, each)
+    ]
     if len(reached) == keepers.bit_count():
         records = state.records
         for each in reached:
@@ -277,9 +285,7 @@ def _lets_go(setting: Setting, state: State, node: int) -> Iterator[tuple[str, S
 
 def _begins_write(setting: Setting, state: State, node: int) -> State:
     version = max(state.records) + 1
-    return state._replace(
-        writing=(version, node, setting.keepers(state, node), 0), writes=state.writes - 1
-    )
+    return state._replace(writing=(version, node, setting.keepers(state, node), 0), writes=state.writes - 1)
 
 
 def _stores(setting: Setting, rule: Rule, state: State) -> Iterator[tuple[str, State]]:

@@ -74,7 +74,9 @@ class Present:
             return True
         place = {each: n for n, each in enumerate(setting.order)}
         farthest = max(place[each] for each in setting.ordered(own))
-        return own.bit_count() >= REPLICAS and all(place[each] > farthest for each in setting.ordered(unknown))
+        return own.bit_count() >= REPLICAS and all(
+            place[each] > farthest for each in setting.ordered(unknown)
+        )
 
     def holds(self, setting: Setting, state: State, node: int) -> bool:
         return True
@@ -95,7 +97,9 @@ class Present:
             for each in order
             if not (state.alive >> each & 1 and not answers >> each & 1 and state.records[each] < below)
         ][:REPLICAS]
-        lacking = [each for each in seated if answers & state.alive & 1 << each and state.records[each] < below]
+        lacking = [
+            each for each in seated if answers & state.alive & 1 << each and state.records[each] < below
+        ]
         return len(lacking) >= MAJORITY
 
 
