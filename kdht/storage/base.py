@@ -152,13 +152,14 @@ def settle(
     two tries of one write may differ in the expiry, and the later one stands. `pledges` are the live promises of the key.
     """
     _, record, nonce = write
-    existed = visible(previous, now) is not None
-    if previous is not None and _same(previous, record):
-        stands = previous if newer(previous, record) else record
-        return stands, Result(True, existed, record.version)
-    standing = previous.version if previous is not None else 0
-    if previous is not None and newer(previous, record):
-        return previous, Result(False, existed, standing)
+    existed, standing = False, 0
+    if previous is not None:
+        existed, standing = visible(previous, now) is not None, previous.version
+        if standing == record.version and _same(previous, record):
+            stands = previous if newer(previous, record) else record
+            return stands, Result(True, existed, standing)
+        if newer(previous, record):
+            return previous, Result(False, existed, standing)
     if nonce is not None:
         if not pledges or pledges[-1][:3] != (record.version, nonce, standing):
             return previous, Result(
@@ -170,8 +171,8 @@ def settle(
 
 
 def _same(one: Stored, other: Stored) -> bool:
-    """Whether they are of one write."""
-    return one.version == other.version and one.value == other.value and one.flags == other.flags
+    """Whether they, of one version, are of one write."""
+    return one.value == other.value and one.flags == other.flags
 
 
 def check(wishes: Sequence[Wish]) -> None:
