@@ -5,7 +5,7 @@ import struct
 import pytest
 from replica_cluster import Cluster, Member, key_of
 
-from kdht._shared import Op, Reason, Status
+from kdht._shared import Op, Reason, RecordFlag, Status
 from kdht.datapath.base import Datagram
 from kdht.datapath.memory import Event
 from kdht.node.replicas import Policy
@@ -377,6 +377,25 @@ def test_a_contact_beyond_the_replicas_may_bring_the_record():
     cluster.kill(second, third)
     assert cluster.get("a") == b"there"
     assert owner.has("a") == Stored(7, 0, 0, b"there")
+
+
+def test_what_is_left_over_beside_the_replicas_is_not_believed_while_they_may_answer():
+    """Both other replicas are slow, so the nodes after them are asked beside; one has a record that was deleted long ago."""
+    for seed in range(8):
+        cluster = Cluster(8, seed=seed)
+        owner, second, third = cluster.replicas("a")
+        _, fourth, *_ = cluster.replicas("a", [m for m in cluster.members if m not in (second, third)])
+        plant(fourth, "a", 7, b"left over")
+        fourth.coordinator.is_settled = lambda key: False
+        for member in (second, third):
+            plant(member, "a", 8, b"", int(RecordFlag.TOMBSTONE))
+            cluster.network.set_loss(owner.contact.address, member.contact.address, 1.0)
+        cluster.send(Op.GET, "a", bytes(1120))
+        cluster.network.run(cluster.network.now + 0.19)
+        for member in (second, third):
+            cluster.network.set_loss(owner.contact.address, member.contact.address, 0.0)
+        cluster.network.run(cluster.network.now + 2)
+        assert [reply.status for reply in _taken(cluster)] == [Status.NOT_FOUND]
 
 
 def test_who_has_not_caught_up_makes_no_majority():

@@ -1,7 +1,7 @@
 """A read that the own store alone cannot answer: from several replicas, the newest wins.
 
 Two kinds. A **miss**: this node has no record, which after a change of the cluster says little;
-the first replica that has one answers for it. A **quorum**: a majority of the replicas
+the first replica that has caught up and has one answers for it. A **quorum**: a majority of the replicas
 is heard, and the newest of their records is brought to as many of the replicas as make a majority,
 before the reader gets it (Attiya, Bar-Noy and Dolev, "Sharing memory robustly in message-passing
 systems", 1995), so that no later quorum read sees an older one.
@@ -53,8 +53,8 @@ class ReadJob:
     """One read until it is answered."""
 
     __slots__ = (
-        "alarm", "asked", "candidates", "caught_up", "done", "has", "key", "need", "newest", "own_rank", "question",
-        "quorum", "replicas", "seats", "waiting",
+        "alarm", "asked", "candidates", "caught_up", "done", "has", "is_hearsay", "key", "need", "newest", "own_rank",
+        "question", "quorum", "replicas", "seats", "waiting",
     )  # fmt: skip
 
     def __init__(
@@ -66,6 +66,8 @@ class ReadJob:
         self.done: Done | None = done
         self.quorum = quorum
         self.newest = own
+        self.is_hearsay = True
+        """Whether the newest is only had by nodes that have not caught up: those beside the replicas too."""
         self.has: dict[Where, Stored | None] = {}
         """What each node that has answered has."""
         self.replicas: frozenset[Where] = frozenset()
@@ -102,8 +104,12 @@ class ReadJob:
         """What a node has; `caught_up`: it is, or was, a replica that has what the others have."""
         self.has[where] = record
         self.caught_up[where] = caught_up
-        if record is not None and (self.newest is None or newer(record, self.newest)):
-            self.newest = record
+        if record is None:
+            return
+        if self.newest is None or newer(record, self.newest):
+            self.newest, self.is_hearsay = record, not caught_up
+        elif caught_up and record == self.newest:
+            self.is_hearsay = False
 
 
 class Reads:
@@ -179,10 +185,10 @@ class Reads:
     def _settle(self, turn: Turn, job: ReadJob) -> None:
         if job.done is None:
             return
-        if not job.quorum and visible(job.newest, turn.now):
+        if not job.quorum and visible(job.newest, turn.now) and not job.is_hearsay:
             self._finish(turn, job, enough=True)
         elif not job.waiting or (job.quorum and job.enough):
-            self._finish(turn, job, enough=job.enough)
+            self._finish(turn, job, enough=job.enough)  # hearsay too: there is nothing better
 
     def _too_late(self, job: ReadJob, turn: Turn) -> None:
         job.alarm = None
