@@ -5,7 +5,7 @@ import struct
 import pytest
 from replica_cluster import Cluster, Member, key_of
 
-from kdht._shared import Op, Reason, RecordFlag, Status
+from kdht._shared import TRY_BITS, Op, Reason, RecordFlag, Status
 from kdht.datapath.base import Datagram
 from kdht.datapath.memory import Event
 from kdht.node.replicas import Policy
@@ -206,6 +206,9 @@ def test_a_replica_with_a_greater_version_makes_the_coordinator_count_on():
     ahead = int((owner.now + 3600) * 1_000_000)
     plant(second, "a", ahead, b"from a fast clock")
     plant(third, "a", ahead, b"from a fast clock")
+    unsure = cluster.ask(Op.PUT, "a", Record(value=b"value").pack())
+    assert unsure is not None
+    assert unsure.status is Status.UNCONFIRMED  # the owner took it: a reader may have been told
     assert cluster.put("a", b"value").version > ahead
     assert cluster.get("a") == b"value"
 
@@ -503,3 +506,48 @@ def test_a_survey_of_nobody_is_told_at_once():
     member = Cluster(1).members[0]
     member.coordinator.survey(key_of("a"), [], told.append, member.now)
     assert told == [[]]
+
+
+def test_a_write_that_a_reader_may_have_been_told_of_is_not_refused_for_good():
+    """The owner has it, a quorum read brings it to a second replica, and something newer follows before the STOREs arrive."""
+    cluster = Cluster(8)
+    owner, second, third = cluster.replicas("a")
+    older = int(owner.now * 1_000_000)
+    for member in (second, third):
+        cluster.network.set_loss(owner.contact.address, member.contact.address, 1.0)
+    request = cluster.send(Op.PUT, "a", Record(older, value=b"older").pack())
+    cluster.network.run(cluster.network.now + 0.04)
+    assert owner.has("a") is not None
+    for member in (second, third):
+        plant(member, "a", older + 1, b"newer")
+        cluster.network.set_loss(owner.contact.address, member.contact.address, 0.0)
+    cluster.network.run(cluster.network.now + 2)
+    (reply,) = [
+        m for m in map(parse, (each.data for each in cluster.client.take())) if m.request_id == request
+    ]
+    assert reply.status is Status.UNCONFIRMED
+
+
+def numbered(cluster: Cluster, version: int, value: bytes, number: int) -> Message:
+    """A PUT with a version, by the client's write of that number, and its answer."""
+    cluster.send(Op.PUT, "a", Record(version, value=value).pack(), request_id=number << TRY_BITS)
+    cluster.network.run(cluster.network.now + 2)
+    (reply,) = [parse(each.data) for each in cluster.client.take()]
+    return reply
+
+
+def test_two_writes_that_choose_one_version_do_not_share_it():
+    cluster = Cluster(8)
+    version = int(cluster.members[0].now * 1_000_000)
+    replies = [numbered(cluster, version, b"%d" % number, number) for number in (1, 2, 1)]
+    assert [reply.status for reply in replies] == [Status.OK, Status.BAD_VERSION, Status.OK]
+
+
+def test_a_version_below_one_that_has_begun_is_refused_before_anything_is_sent():
+    cluster = Cluster(8)
+    version = int(cluster.members[0].now * 1_000_000)
+    assert numbered(cluster, version, b"later", 1).status is Status.OK
+    before = dict(cluster.network.counts)
+    reply = numbered(cluster, version - 1, b"earlier", 2)
+    assert (reply.status, Record.parse(reply.body).version) == (Status.BAD_VERSION, version)
+    assert cluster.network.counts["delivered"] - before["delivered"] == 2  # the request and its answer

@@ -111,8 +111,7 @@ class Actor:
             if call.kind == "delete" and result is False:
                 outcome = "not_found"
         elif isinstance(error, Conflict):
-            outcome, version = "conflict", error.version
-            self._seen[call.key] = version, "0"
+            outcome, version = "conflict", error.version  # no quorum read: nothing to build on
         else:
             outcome = "unknown" if isinstance(error, Unconfirmed | RequestTimeout) else "refused"
         self._note(call, outcome, version, call.value, error)

@@ -55,6 +55,7 @@ class _World:
         self.members: dict[int, Member] = {}
         self.contacts: dict[int, list[Contact]] = {}
         self.active: list[Fault] = []
+        self.drained: list[int] = []
         self.history: list[Operation] = []
         self.clients: list[Actor] = []
 
@@ -74,6 +75,7 @@ class _World:
         if network.now < begun + last:
             network.run(begun + last)
         network.run(network.now + HEAL_SECONDS)
+        self._leave_drained()
         self._look_again()
         replicas = min(REPLICAS, len(self.cluster.members))
         held = self._held()
@@ -96,6 +98,12 @@ class _World:
             skew=schedule.client_skews[number],
         )
 
+    def _leave_drained(self) -> None:
+        """Nodes that gave all away end, as an operator ends them."""
+        for node in self.drained:
+            if node in self.members and self.members[node].drained:
+                self.cluster.kill(self.members.pop(node))
+
     def is_settled(self) -> bool:
         members = self.members.values()
         return all(len(m.node.table) == len(members) - 1 and m.node.readiness.ready for m in members)
@@ -115,7 +123,9 @@ class _World:
                 self.start(node)
             return
         if fault.kind == "drain":
-            self.members[fault.nodes[0]].drain()
+            if fault.nodes[0] in self.members:
+                self.members[fault.nodes[0]].drain()
+                self.drained.append(fault.nodes[0])
             return
         if fault.kind in ("kill", "pause") and any(
             each.kind in ("kill", "pause") and each.nodes == fault.nodes for each in self.active

@@ -14,20 +14,28 @@ from random import Random
 from typing import NamedTuple, Protocol
 
 from kdht._routing import Core
-from kdht._shared import Reason, Verdict
+from kdht._shared import Flag, Op, Reason, Verdict
 from kdht.datapath.base import Datagram, Outgoing, Receiver
 from kdht.errors import DatapathError
-from kdht.wire import NO_IP, Address
+from kdht.wire import NO_IP, OFFSET, Address
 
 START = 1_700_000_000.0
 """Where the virtual clock begins: a plausible Unix time, seconds."""
 
 BATCH = 32
 """Datagrams that a transport takes at once, as the socket's loop does."""
+AWAY = 0.5
+TOO_OLD = 1.0
+"""Seconds, as in `_socket.pyx`: who was away so long hears of it; a request that waited so long is dropped."""
 MAX_WAITING = 4096
 """Datagrams in the buffer of a node that is paused."""
 
+_AGES = frozenset({Op.PUT, Op.DELETE, Op.PROMISE, Op.GET, Op.QUORUM_GET, Op.WATCH, Op.FETCH})
 _SENT_ON = frozenset({Verdict.FORWARD, Verdict.RELAY})
+
+
+def _ignore_absence() -> None:
+    """Nobody wants to know."""
 
 
 class Received(NamedTuple):
@@ -95,9 +103,12 @@ class MemoryNetwork:
         also: Sequence[Address] = (),
         lane: int = 0,
         skew: float = 0.0,
+        on_away: Callable[[], None] = _ignore_absence,
     ) -> "MemoryTransport":
         """A node's transport at `address` (and `also`), started; its clock is `skew` seconds ahead of the network's."""
-        transport = MemoryTransport(self, core, (address, *also), receiver, lane=lane, skew=skew)
+        transport = MemoryTransport(
+            self, core, (address, *also), receiver, lane=lane, skew=skew, on_away=on_away
+        )
         transport.start()
         return transport
 
@@ -205,7 +216,8 @@ class MemoryNetwork:
 class MemoryTransport:
     """One node's place on a MemoryNetwork. `stop` loses what is still on its way to it.
 
-    `pause`: the process is stopped, so what arrives waits in the socket; `resume` takes it, in batches.
+    `pause`: the process is stopped, so what arrives waits in the socket; `resume` takes it, in batches, and drops what is
+    too old. `on_away` hears before that of a pause that was long.
     """
 
     name = "memory"
@@ -219,6 +231,7 @@ class MemoryTransport:
         *,
         lane: int = 0,
         skew: float = 0.0,
+        on_away: Callable[[], None] = _ignore_absence,
     ) -> None:
         self.addresses = tuple(addresses)
         self._network = network
@@ -226,6 +239,8 @@ class MemoryTransport:
         self._receiver = receiver
         self._lane = lane
         self._skew = skew
+        self._on_away = on_away
+        self._paused_at = 0.0
         self._running = False
         self._waiting: list[_Arrival] | None = None
         self._received = self._sent = 0
@@ -267,10 +282,13 @@ class MemoryTransport:
         """Take nothing, and lose nothing that fits the socket's buffer."""
         if self._waiting is None:
             self._waiting = []
+            self._paused_at = self._network.now
 
     def resume(self) -> None:
         """Take what waited."""
         waiting, self._waiting = self._waiting or [], None
+        if self._network.now - self._paused_at >= AWAY:
+            self._on_away()
         for start in range(0, len(waiting), BATCH):
             taken = [self._take(*each) for each in waiting[start : start + BATCH]]
             local = [datagram for datagram in taken if datagram is not None]
@@ -295,6 +313,8 @@ class MemoryTransport:
         outcome = self._core.decide(message, source, target, now, self._lane)
         if outcome.reason is Reason.NOT_READY:
             return None
+        if outcome.verdict is not Verdict.RELAY and self._is_late(data, arrived):
+            return None
         if outcome.verdict is Verdict.LOCAL:
             return Datagram(data, source, target, outcome.reason, outcome.max_reply)
         if outcome.verdict in _SENT_ON and outcome.target is not None:
@@ -302,6 +322,11 @@ class MemoryTransport:
             usual = chosen is None or chosen.ip == NO_IP
             self._send(bytes(message), self._usual(outcome.target) if usual else chosen, outcome.target)
         return None
+
+    def _is_late(self, data: bytes, arrived: float) -> bool:
+        if self._network.now - arrived <= TOO_OLD or data[OFFSET["flags"]] & Flag.REPLY:
+            return False
+        return data[OFFSET["op"]] in _AGES
 
     def _send(self, data: bytes, source: Address | None, target: Address) -> None:
         if source is not None:

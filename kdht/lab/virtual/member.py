@@ -64,7 +64,9 @@ class Member:
         self.on_publish = on_publish
         self.node = Node(contact, [KEY], self._publish, Random(f"{seed}/{contact}"), options)
         self.node.unix_offset = skew
-        self.transport = network.attach(self.core, contact.address, self._receive, skew=skew)
+        self.transport = network.attach(
+            self.core, contact.address, self._receive, skew=skew, on_away=self._came_back
+        )
         store = MemoryStore() if store is None else store
         self.records = None if policy is None else self._keep(policy, store, repair, seed)
         self.seen: list[Event] = []
@@ -122,6 +124,11 @@ class Member:
         self.flush()
 
     @property
+    def drained(self) -> bool:
+        """Whether it has given all its records away."""
+        return self.node.repair is not None and self.node.repair.drained
+
+    @property
     def alive(self) -> bool:
         return self.transport.status()["state"] == "up"
 
@@ -155,6 +162,10 @@ class Member:
 
     def _after(self, seconds: float, callback: Callable[[], None]) -> None:
         self.process.call_at(self.network.now + seconds, callback)
+
+    def _came_back(self) -> None:
+        if self.node.repair is not None:
+            self.node.repair.unsettle(self.network.now)
 
     def _silent(self, address: Address) -> None:
         self.node.silent(address, self.network.now)

@@ -337,7 +337,9 @@ class Conditions:
         if not done:
             return
         if status is Status.CONFLICT and job.own_version and version == job.record.version:
-            status = Status.BAD_VERSION  # of another write: a CONFLICT that tells a write's own version says that it stands
+            status = (
+                Status.BAD_VERSION
+            )  # of another write: a CONFLICT that tells a write's own version says that it stands
         if not job.decided:
             self._give_back(turn, job)
         elif len(job.granted) < job.quorum.nodes:

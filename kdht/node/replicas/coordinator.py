@@ -167,7 +167,9 @@ class Coordinator:
         if not self.joined:
             done(turn, writes.Written(Status.BUSY, 0, existed=False))
             return
-        known = self._known(key, record, nonce, turn.now) if record.version else None
+        known = None
+        if record.version:
+            known = self._known(key, record, nonce, turn.now, conditional=condition is not None)
         if known is not None:
             done(turn, known)
         elif condition is None:
@@ -175,15 +177,17 @@ class Coordinator:
         else:
             self._conditions.write(turn, ConditionJob(key, record, condition, nonce, self._quorum, done))
 
-    def _known(self, key: bytes, record: Stored, nonce: int, now: float) -> writes.Written | None:
+    def _known(
+        self, key: bytes, record: Stored, nonce: int, now: float, *, conditional: bool
+    ) -> writes.Written | None:
         """What is to be said at once of a write that has its own version."""
-        if not self._recent.claim(key, record.version, nonce >> TRY_BITS, now):
-            self.counters["writes_bad_version"] += 1
-            return writes.Written(Status.BAD_VERSION, record.version, existed=False)
-        existed = self._recent.confirmed(key, record)
+        number = nonce >> TRY_BITS
+        existed = self._recent.confirmed(key, record, number)
         if existed is not None:
             return writes.Written(Status.OK, record.version, existed)
         told = self._wrong_time(key, record.version, now)
+        if not told:
+            told = self._recent.claim(key, record.version, number, now, conditional=conditional)
         if not told:
             return None
         self.counters["writes_bad_version"] += 1

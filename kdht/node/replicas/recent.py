@@ -44,23 +44,34 @@ class Recent:
 
     def __init__(self) -> None:
         self._begun: Generations[int] = Generations()
+        self._greatest: Generations[int] = Generations()
         self._confirmed: Generations[tuple[int, bool]] = Generations()
         self._deletions: Generations[bool] = Generations()
 
-    def claim(self, key: bytes, version: int, write: int, now: float) -> bool:
-        """Whether a version is that of this write, whose tries all have the number `write`: False where another one came
-        with it. Two clients whose clocks are behind may choose the same one, above what both have seen."""
+    def claim(self, key: bytes, version: int, write: int, now: float, *, conditional: bool) -> int:
+        """0 where a version is that of this write, whose tries all have the number `write`; else a version to go beyond.
+
+        Another write came with the same one: clients whose clocks are behind choose one above what all of them have seen. Or a
+        greater one has begun here: nothing needs to be sent to find a write refused, unless its condition has to be looked at.
+        """
         known = self._begun.get((key, version))
-        if known is None:
-            self._begun.put((key, version), write, now)
-        return known is None or known == write
+        if known is not None:
+            return 0 if known == write else version
+        greatest = self._greatest.get((key, 0)) or 0
+        if version < greatest and not conditional:
+            return greatest
+        self._begun.put((key, version), write, now)
+        self._greatest.put((key, 0), max(version, greatest), now)
+        return 0
 
     def confirm(self, key: bytes, record: Stored, now: float, *, existed: bool) -> None:
         """This write was confirmed."""
         self._confirmed.put((key, record.version), (_content(record), existed), now)
 
-    def confirmed(self, key: bytes, record: Stored) -> bool | None:
+    def confirmed(self, key: bytes, record: Stored, write: int) -> bool | None:
         """Whether the key had a record before this write, if it was confirmed; else None."""
+        if self._begun.get((key, record.version)) != write:
+            return None
         known = self._confirmed.get((key, record.version))
         return known[1] if known is not None and known[0] == _content(record) else None
 

@@ -50,8 +50,8 @@ class WriteJob:
 
     __slots__ = (
         "acks", "alarm", "asked", "candidates", "closed", "disputed", "done", "existed", "held", "is_new", "key", "local", "newer",
-        "own_version", "question", "quorum", "record", "refused", "round", "seats", "stand_ins", "stands", "stood_in", "taken",
-        "waiting",
+        "own_version", "question", "quorum", "record", "refused", "repeated", "round", "seats", "stand_ins", "stands", "stood_in",
+        "taken", "waiting",
     )  # fmt: skip
 
     def __init__(self, key: bytes, record: Stored, quorum: Quorum, done: Done, *, is_new: bool) -> None:
@@ -81,6 +81,8 @@ class WriteJob:
         """Replicas that do not take it, now or ever; those that have something newer too."""
         self.disputed = False
         """Whether any node did not take it."""
+        self.repeated = False
+        """Whether one that was asked several times did not: it may have taken it before."""
         self.waiting = 0
         """Nodes that may still confirm."""
         self.question: Question | None = None
@@ -109,8 +111,13 @@ class WriteJob:
 
     @property
     def is_refused(self) -> bool:
-        """Whether no majority can ever have it."""
-        return self.is_new and self.refused > self.quorum.nodes - self.quorum.majority
+        """Whether nobody has it, and nobody ever had it.
+
+        A replica that has something newer may have had this before, if anybody has or had it: a quorum read brings what one
+        node has to others. Then it may have been told of.
+        """
+        is_denied = not (self.acks or self.repeated or self.waiting) and self.refused >= self.quorum.nodes
+        return self.is_new and is_denied
 
 
 class Writes:
@@ -220,6 +227,7 @@ class Writes:
                 job.stood_in.add(call.address)
         elif isinstance(what, Answer) and status in (Status.CONFLICT, Status.BAD_VERSION):
             newer = status is Status.CONFLICT
+            job.repeated |= call.tries > 1
             self._refused(job, version_in(what.body), newer=newer, is_replica=is_replica)
             if status is Status.BAD_VERSION:
                 self._room.on_missed(job.key)
