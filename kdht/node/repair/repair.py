@@ -16,6 +16,7 @@ from kdht.node.context import Context
 from kdht.node.messages import Reply, untrusted_id
 from kdht.node.readiness import RECORDS, TABLE
 from kdht.node.repair.answers import Answers, Respond
+from kdht.node.repair.coming import Coming
 from kdht.node.repair.departure import Drain, Foreign
 from kdht.node.repair.digests import Digests
 from kdht.node.repair.factor import Factor
@@ -83,6 +84,7 @@ class Repair:
             settled=settled,
             factor=Factor(options.replicas),
             progress=Progress(),
+            coming=Coming(),
             on_replicas=self._replicas_changed,
             look_again=lambda: self.contacts_changed(context.timers.now),
         )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from kdht._shared import Op
 from kdht.node.context import Context
 from kdht.node.repair.bodies import Digest, Report, Says
+from kdht.node.repair.coming import Coming
 from kdht.node.repair.digests import Digests
 from kdht.node.repair.factor import Factor
 from kdht.node.repair.options import RepairOptions
@@ -49,6 +50,7 @@ class Room:
     settled: Settled
     factor: Factor
     progress: Progress
+    coming: Coming
     on_replicas: Callable[[int], object]
     """Hears how many replicas each record has, when that changes."""
     look_again: Callable[[], object]
