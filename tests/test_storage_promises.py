@@ -96,7 +96,7 @@ def test_a_promise_ends_after_its_time_swept_or_not(store):
     ask(store, 9, 1)
     late = NOW + promises.LIFETIME
     assert store.sweep(late - 2) == 0
-    assert not store.apply([put(1, version=7)], late - 2)[0].accepted
+    assert ask(store, 7, 1, late - 2) == Granted(False, 9)
     assert store.apply([put(1, version=7)], late)[0].accepted
     ask(store, 9, 1)
     store.sweep(late)

@@ -13,7 +13,7 @@ from typing import BinaryIO, TypeAlias
 from kdht.client._datagram import MAX_ATTEMPTS
 from kdht.client._manifest import MAX_LARGE
 from kdht.errors import BadArgument, ValueTooLarge
-from kdht.wire import Buffer
+from kdht.wire import Buffer, hash_key
 
 Key: TypeAlias = str | bytes
 Source: TypeAlias = Buffer | BinaryIO
@@ -39,16 +39,20 @@ def data_of(value: Buffer, what: str = "a value") -> bytes:
 
 def name_of(key: Key) -> Key:
     """A key as text or as bytes; raises TypeError, and ValueError for text that has no UTF-8."""
-    if not isinstance(key, str):
+    if not isinstance(key, (str, bytes)):
         try:
             return data_of(key)
         except TypeError:
             raise TypeError(f"a key is a str or bytes, not {type(key).__name__}") from None
-    try:
-        key.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(f"a key that is a str has a UTF-8 form; {key!r} has none: {error.reason}") from None
     return key
+
+
+def hash_of(name: Key) -> bytes:
+    """The 20 bytes of a key; raises ValueError for text that has no UTF-8."""
+    try:
+        return hash_key(name)
+    except UnicodeEncodeError as error:
+        raise ValueError(f"a key that is a str has a UTF-8 form; {name!r} has none: {error.reason}") from None
 
 
 def whole(source: Source) -> bytes:
@@ -91,6 +95,8 @@ def limits(timeout: float, attempts: int) -> tuple[float, int]:
 
 def whole_number(what: str, given: int, least: int, most: int) -> int:
     """Raises BadArgument outside the bounds, TypeError for what is no whole number."""
+    if type(given) is int and least <= given <= most:
+        return given
     try:
         number = index(given)
     except TypeError:

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 from kdht import _shared as shared
 from kdht._shared import Op, Status
-from kdht.client._arguments import Key, data_of, name_of, whole_number
+from kdht.client._arguments import Key, data_of, hash_of, name_of, whole_number
 from kdht.errors import BadPacket, Conflict, NotFound, RequestError, Unconfirmed, ValueTooLarge
-from kdht.wire import Buffer, Contact, Record, hash_key, pack_write, parse_contacts
+from kdht.wire import Buffer, Contact, Record, pack_write, parse_contacts
 
 # What the fields hold.
 MAX_TTL = 2**32 - 1
@@ -36,6 +36,8 @@ class Call(NamedTuple):
     """Whether retries take other ways than the best, by `attempt`."""
     hedged: bool = False
     """Whether a second try may follow before the first is lost."""
+    condition: int | None = None
+    """Of a write: the version that has to stand, 0 for none."""
     tag: int = 0
     """What the caller of many knows it by."""
     part: str = ""
@@ -104,14 +106,15 @@ def conflict(call: Call, version: int) -> Conflict:
 def _call(op: Op, key: Key, body: bytes = b"", **how: Any) -> Call:
     """Raises TypeError and ValueError for a key that is none."""
     name = name_of(key)
-    return Call(op, name, hash_key(name), body, **how)
+    return Call(op, name, hash_of(name), body, **how)
 
 
 def get(key: Key, max_value: int = shared.MAX_VALUE, *, quorum: bool = False) -> Call:
     """Raises ValueError unless `max_value`, bytes, is 0 to MAX_VALUE."""
     most = whole_number("max_value", max_value, 0, shared.MAX_VALUE)
     op = Op.QUORUM_GET if quorum else Op.GET
-    return _call(op, key, max_reply=shared.RECORD_LEN + most, hedged=True)
+    name = name_of(key)
+    return Call(op, name, hash_of(name), max_reply=shared.RECORD_LEN + most, hedged=True)
 
 
 def check_ttl(ttl: int | None) -> None:
@@ -142,7 +145,7 @@ def _write(op: Op, key: Key, record: Record, condition: int | None, accepts: fro
     least = 0 if op is Op.PUT else 1
     if not (isinstance(condition, int) and least <= condition <= MAX_VERSION):
         raise ValueError(f"if_version is a number from {least} to {MAX_VERSION}, or None, not {condition!r}")
-    return _call(op, key, pack_write(record, condition), accepts=accepts)
+    return _call(op, key, pack_write(record, condition), accepts=accepts, condition=condition)
 
 
 def watch(key: Key, lease: int) -> Call:

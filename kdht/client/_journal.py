@@ -9,12 +9,11 @@ from typing import TypeAlias
 
 from kdht._shared import Status
 from kdht.client import _calls as calls
-from kdht.client._arguments import Key
+from kdht.client._arguments import Key, hash_of
 from kdht.client._calls import Call
 from kdht.client._manifest import MAX_UPLOADS, Upload, chunk_name, journal_name, pack_journal, parse_journal
 from kdht.client._steps import Many, Steps
 from kdht.errors import Conflict, RequestError, Unconfirmed
-from kdht.wire import hash_key
 
 Changed: TypeAlias = Callable[[list[Upload]], list[Upload]]
 
@@ -44,7 +43,7 @@ class Journal:
 
     def __init__(self, key: Key, now: float) -> None:
         self._key = key
-        self._name = journal_name(hash_key(key))
+        self._name = journal_name(hash_of(key))
         self._now = now
 
     def named(self) -> Steps[list[Upload]]:

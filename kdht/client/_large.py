@@ -13,13 +13,12 @@ from typing import TypeAlias
 from kdht._shared import Status
 from kdht.client import _calls as calls
 from kdht.client import _steps as steps
-from kdht.client._arguments import Key, name_of
+from kdht.client._arguments import Key, hash_of, name_of
 from kdht.client._calls import Answer, Call
 from kdht.client._journal import Ended, Journal
 from kdht.client._manifest import CHUNK_SIZE, Manifest, Upload, chunk_name, cut, data_in, digest_of
 from kdht.client._steps import Many, Steps
 from kdht.errors import RequestError
-from kdht.wire import hash_key
 
 Progress: TypeAlias = Callable[[int, int], None]
 """Called with the bytes done so far, and with all of them."""
@@ -98,7 +97,7 @@ class _Chunks:
 
     def __iter__(self) -> Iterator[Call]:
         upload = self._upload
-        for number, chunk in enumerate(cut(self._data, hash_key(self._name), upload.id)):
+        for number, chunk in enumerate(cut(self._data, hash_of(self._name), upload.id)):
             self.begun = number + 1
             call = calls.put(chunk_name(upload.id, number), chunk, self._ttl)
             yield call._replace(name=self._name, tag=number, part=f"chunk {number + 1} of {upload.chunks}")
@@ -139,7 +138,7 @@ def get(key: Key, progress: Progress) -> Steps[bytes]:
 
 
 def _assemble(key: Key, manifest: Manifest, progress: Progress) -> Steps[bytes]:
-    size, chunk_size, hashed = manifest.size, manifest.chunk_size, hash_key(key)
+    size, chunk_size, hashed = manifest.size, manifest.chunk_size, hash_of(key)
     value = bytearray(size)
     done = 0
 

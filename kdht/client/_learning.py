@@ -6,6 +6,7 @@ second after the first answer on and once a minute while the client is used. At 
 
 from collections.abc import Callable
 from ipaddress import ip_address
+from math import inf
 from random import Random
 
 from kdht import _shared as shared
@@ -40,19 +41,17 @@ class Learner:
         self._entries = entries
         self._on_learnt = on_learnt
         self._known: dict[int, Address] = {}
-        self._due_at: float | None = None
+        self.due_at = inf
+        """When to ask."""
 
     def answered(self, now: float) -> None:
-        """A node has answered something."""
-        if self._due_at is None:
-            self._due_at = now + FIRST_AFTER
+        """A node has answered something, for the first time."""
+        if self._on_learnt is not None:
+            self.due_at = now + FIRST_AFTER
 
-    def is_due(self, now: float) -> bool:
-        """Whether to ask now; True once in its time."""
-        if self._on_learnt is None or self._due_at is None or now < self._due_at:
-            return False
-        self._due_at = now + AGAIN_AFTER
-        return True
+    def begin(self, now: float) -> None:
+        """A node is asked now."""
+        self.due_at = now + AGAIN_AFTER
 
     def learn(self, answer: Answer) -> None:
         """Take the contacts of an untrusted answer; one that cannot be read teaches nothing."""

@@ -1,9 +1,8 @@
 """A GET or QUORUM_GET: hedged, perhaps answered by any node, never going back in time.
 
-An answer that is older than what this client has seen is kept: it is believed when all replicas have answered and nobody had
-better, for then the newer one is lost; while one of them is silent it may have it. The record of a node that is none of the
-replicas is kept too, and believed when all were asked, silent or not, if it is not older. The first such answer leads to the next
-replica at once, the others after the time that an answer usually takes.
+An answer that is older than what this client has seen is kept, and so is the record of a node that is none of the
+replicas: they are believed when all replicas were asked and nobody had better. The first such answer leads to the next replica at once,
+the others after the time that an answer usually takes.
 """
 
 from collections.abc import Callable
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from kdht.client._session import Session
 
 LAPS = 2
-"""So often the replicas are asked, while some are silent, before a node beside them is believed."""
+"""So often the replicas are asked, for some may be silent, or about to learn more, before less is believed."""
 
 
 class Read(Exchange):
@@ -57,18 +56,12 @@ class Read(Exchange):
             self._attempt = 0  # the best way is still to be gone
 
     def _goes_on(self, reply: Answer, cookie: int, index: int, now: float) -> bool:
-        status = reply.status
-        if (status is Status.OK or status is Status.NOT_FOUND) and self._session.versions.is_old(
-            self.call.key, reply, now
-        ):
+        if reply.status is Status.OK or reply.status is Status.NOT_FOUND:
+            if self._session.versions.take(self.call.key, reply, now):
+                return False
             self._ask_on(reply, index, now)
             return True
         return super()._goes_on(reply, cookie, index, now)
-
-    def _conclude(self, reply: Answer, index: int, now: float) -> None:
-        if reply.status is Status.OK or reply.status is Status.NOT_FOUND:
-            self._session.versions.read(self.call.key, reply, now)
-        super()._conclude(reply, index, now)
 
     def _ask_on(self, reply: Answer, index: int, now: float) -> None:
         """This replica lags behind."""
@@ -90,11 +83,7 @@ class Read(Exchange):
 
     def _walked_too_far(self, reply: Answer, cookie: int, index: int, now: float) -> None:
         if len(reply.body) >= shared.RECORD_LEN:
-            heard = reply._replace(status=Status.OK)
-            if self._session.versions.is_old(self.call.key, heard, now):
-                self._old = _newer(self._old, heard)
-            else:
-                self._hearsay = _newer(self._hearsay, heard)
+            self._hearsay = _newer(self._hearsay, reply._replace(status=Status.OK))
         if self._is_last(index):
             attempt = self._sent[index].attempt
             if self._spread and self._tries == 1:
@@ -106,23 +95,21 @@ class Read(Exchange):
 
     @property
     def _may_believe(self) -> bool:
-        """Whether what is known is the best that there is: all replicas were asked, and have answered or are silent."""
-        if self.call.op == Op.QUORUM_GET:
+        """Whether what is known is the best that there is: all replicas were asked often enough."""
+        if self.call.op == Op.QUORUM_GET or (self._old is None and self._hearsay is None):
             return False
-        if self._old is not None and len(self._replied) == len(self._sent):
-            return True
-        return self._laps + 1 >= LAPS and self._hearsay is not None
+        return self._laps + 1 >= LAPS
 
     def _believe(self, now: float) -> None:
-        best = self._hearsay or self._old
+        best = _newer(self._old, self._hearsay) if self._hearsay is not None else self._old
         assert best is not None
         self._session.versions.forget(self.call.key)
-        self._session.versions.read(self.call.key, best, now)
+        self._session.versions.take(self.call.key, best, now)
         self.answer = best
 
     def _fail(self) -> None:
-        """There is nothing better than another node's record, if there is one: too little for a quorum read."""
-        if self._hearsay is None or self.call.op == Op.QUORUM_GET:
+        """There is nothing better than an old record, if there is one: too little for a quorum read."""
+        if (self._old is None and self._hearsay is None) or self.call.op == Op.QUORUM_GET:
             super()._fail()
         else:
             self._believe(self.deadline)

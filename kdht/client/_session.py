@@ -84,6 +84,7 @@ class Session:
         self.ignored = 0
         """Datagrams that answer nothing which is still asked."""
         self._learner = Learner(self.entries, on_learnt)
+        self._was_answered = False
         self._pending: dict[int, Pending] = {}
         # Deadlines that no longer hold stay in the heap until they come to its top.
         self._deadlines: list[tuple[float, int]] = []
@@ -94,7 +95,8 @@ class Session:
         self, call: Call, now: float, on_done: Callable[[Exchange, float], None] | None = None
     ) -> Exchange:
         """A new request. `on_done` is called with it once it has its answer or has failed."""
-        if self._learner.is_due(now):
+        if now >= self._learner.due_at:
+            self._learner.begin(now)
             self._begin(neighbours(self.rng), now, self._told_of_nodes)
         return self._begin(call, now, on_done)
 
@@ -189,11 +191,13 @@ class Session:
             if sent is not None and op == pending.call.op and key == pending.call.key:
                 if direct and node != sent.node:
                     self.direct.answered()
-                self._learner.answered(now)
                 before = pending.deadline
                 reply = Answer(status, data[HEADER.size :], now - sent.at)
                 pending.received(reply, cookie, index, sent, now)
                 self._settle(pending, before, now)
+                if not self._was_answered:
+                    self._was_answered = True
+                    self._learner.answered(now)
                 return
         elif direct and flags == _REPLY_FLAGS:
             self.direct.came_late(request_id >> TRY_BITS, node)

@@ -36,40 +36,43 @@ class Versions:
         """The newest version that was seen; 0 for none."""
         return self._known.get(key, _NOTHING).version
 
-    def is_old(self, key: bytes, answer: Answer, now: float) -> bool:
-        """Whether something newer was seen than this answer to a read says, OK or NOT_FOUND."""
+    def take(self, key: bytes, answer: Answer, now: float) -> bool:
+        """Learn from what a read brought, OK or NOT_FOUND; False if something newer was seen."""
         known = self._known.get(key, _NOTHING)
-        version = version_in(answer)
-        if answer.status is Status.NOT_FOUND and not version:
-            return now < known.gone_from
-        return version < known.version
-
-    def read(self, key: bytes, answer: Answer, now: float) -> None:
-        """Learn from what a read brought, OK or NOT_FOUND."""
         if answer.status is Status.NOT_FOUND:
-            self.gone(key, version_in(answer))
-        else:
-            self.stands(key, answer, now)
+            version = version_in(answer)
+            if version < known.version and (version or now < known.gone_from):
+                return False
+            self.gone(key, version)
+            return True
+        return self.stands(key, answer, now)
 
-    def stands(self, key: bytes, answer: Answer, now: float) -> None:
-        """There is a record, with the version and the TTL in this answer."""
-        if len(answer.body) >= shared.RECORD_LEN:
-            version, ttl, _ = RECORD.unpack_from(answer.body)
-            self._remember(key, Known(version, now + ttl if ttl else inf))
+    def stands(self, key: bytes, answer: Answer, now: float) -> bool:
+        """There is a record, with the version and the TTL in this answer; False if something newer was seen."""
+        if len(answer.body) < shared.RECORD_LEN:
+            return True
+        version, ttl, _ = RECORD.unpack_from(answer.body)
+        old = self._known.pop(key, None)
+        if old is not None and version < old.version:
+            self._remember(key, old)
+            return False
+        self._remember(key, Known(version, now + ttl if ttl else inf))
+        return True
 
     def gone(self, key: bytes, version: int) -> None:
         """There is none: it was deleted under that version, if it is not 0."""
-        if version:
-            self._remember(key, Known(version, -inf))
+        old = self._known.pop(key, _NOTHING)
+        if version or old.version:
+            self._remember(key, Known(version, -inf) if version >= old.version else old)
 
     def forget(self, key: bytes) -> None:
         """Nobody has the version that was seen any more."""
         self._known.pop(key, None)
 
     def _remember(self, key: bytes, new: Known) -> None:
+        """It comes last, as what was asked for last."""
         known = self._known
-        old = known.pop(key, _NOTHING)
-        known[key] = new if new.version >= old.version else old
+        known[key] = new
         if len(known) > REMEMBERED:
             del known[next(iter(known))]
 

@@ -13,6 +13,7 @@ from kdht._shared import TRY_BITS, Status
 from kdht.client._calls import Answer, Call, record, refused
 from kdht.client._datagram import Sent, address
 from kdht.client._entries import MAX_RTO
+from kdht.client._versions import version_in
 from kdht.errors import RequestError, RequestTimeout
 from kdht.wire import Record, pack_request
 
@@ -104,6 +105,7 @@ class Watching:
         session.entries.answered(sent.node, self.call.op, None, now)
         status = reply.status
         if status is Status.OK or status is Status.NOT_FOUND:
+            session.versions.take(self.call.key, reply, now)
             if self._take(reply):
                 self._renewing = False
                 self.deadline = now + self._lease / RENEWALS
@@ -136,8 +138,13 @@ class Watching:
             if found.version < self._newest or (self._last and found.version == self._newest):
                 return True
             self._newest = found.version
-        elif self._told and self._last is None:
-            return True
+        else:
+            deleted = version_in(reply)
+            if deleted and deleted < self._newest:
+                return True
+            self._newest = max(self._newest, deleted)
+            if self._told and self._last is None:
+                return True
         self._told, self._last = True, found
         self.events.append(found)
         self.on_event()
