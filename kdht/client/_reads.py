@@ -1,9 +1,8 @@
 """A GET or QUORUM_GET: hedged, perhaps answered by any node, never going back in time.
 
-An answer that is older than what this client has seen is kept: it is believed when all replicas have answered and nobody had
-better, for then the newer one is lost; while one of them is silent it may have it. The record of a node that is none of the
-replicas is kept too, and believed when all were asked, silent or not, if it is not older. The first such answer leads to the next
-replica at once, the others after the time that an answer usually takes.
+An answer that is older than what this client has seen is kept, and so is the record of a node that is none of the
+replicas: they are believed when all replicas were asked and nobody had better. The first such answer leads to the next replica at once,
+the others after the time that an answer usually takes.
 """
 
 from collections.abc import Callable
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from kdht.client._session import Session
 
 LAPS = 2
-"""So often the replicas are asked, while some are silent, before a node beside them is believed."""
+"""So often the replicas are asked, for some may be silent, or about to learn more, before less is believed."""
 
 
 class Read(Exchange):
@@ -100,15 +99,14 @@ class Read(Exchange):
 
     @property
     def _may_believe(self) -> bool:
-        """Whether what is known is the best that there is: all replicas were asked, and have answered or are silent."""
-        if self.call.op == Op.QUORUM_GET:
+        """Whether what is known is the best that there is: all replicas were asked often enough, and for an old record
+        all have answered."""
+        if self.call.op == Op.QUORUM_GET or self._laps + 1 < LAPS:
             return False
-        if self._old is not None and len(self._replied) == len(self._sent):
-            return True
-        return self._laps + 1 >= LAPS and self._hearsay is not None
+        return self._hearsay is not None or (self._old is not None and len(self._replied) == len(self._sent))
 
     def _believe(self, now: float) -> None:
-        best = self._hearsay or self._old
+        best = _newer(self._old, self._hearsay) if self._hearsay is not None else self._old
         assert best is not None
         self._session.versions.forget(self.call.key)
         self._session.versions.take(self.call.key, best, now)
