@@ -123,7 +123,15 @@ def _repair(data: Data) -> str:
     state = (
         f"{data['unsettled']} of {data['ranges']} key ranges to compare" if data["unsettled"] else "in step"
     )
-    return f"{state} with {data['neighbours']} neighbours{moving}{_awaited(data)}{_disagreement(data)}"
+    return f"{state} with {data['neighbours']} neighbours{moving}{_left(data)}{_awaited(data)}{_disagreement(data)}"
+
+
+def _left(data: Data) -> str:
+    """What is to come, and how long that will take."""
+    if not data["missing"]:
+        return ""
+    seconds = data["seconds_left"]
+    return f", {data['missing']:,} records to come" + (f", about {duration(seconds)}" if seconds else "")
 
 
 def _awaited(data: Data) -> str:

@@ -17,6 +17,8 @@ log = logging.getLogger(__name__)
 
 SNAPSHOT_SECONDS = 10.0
 WATCH_SECONDS = 10.0
+CAUGHT_UP_SECONDS = 60.0
+ASIDE_SECONDS = 1.0
 SWEEP_RECORDS = 1000
 LEVELS = {"up": logging.INFO, "degraded": logging.WARNING}
 
@@ -42,7 +44,10 @@ async def running(
         (settings.config.storage.sweep_interval, lambda: sweep(parts)),
         (SNAPSHOT_SECONDS, saver.save),
         (WATCH_SECONDS, watcher.look),
+        (CAUGHT_UP_SECONDS, lambda: save_caught_up(data, parts)),
     ]
+    if parts.aside.waits:
+        jobs.append((ASIDE_SECONDS, lambda: parts.aside.step(parts.repair, parts.coordinator, parts.store)))
     tasks = [asyncio.create_task(_every(seconds, work, ended)) for seconds, work in jobs]
     try:
         yield
@@ -50,6 +55,7 @@ async def running(
         ended.set()
         await asyncio.gather(*tasks)
         await _safely(saver.save)
+        await _safely(lambda: save_caught_up(data, parts))
 
 
 async def _every(seconds: float, work: Work, ended: asyncio.Event) -> None:
@@ -69,6 +75,12 @@ async def _safely(work: Work) -> None:
         log.error("housekeeping failed", extra={"error": error})
     except Exception:
         log.exception("housekeeping failed")
+
+
+async def save_caught_up(data: DataDir, parts: Parts) -> None:
+    """Note when this node had last caught up: the next start sees how long it was away."""
+    if parts.repair.caught_up and not parts.aside.waits:
+        await asyncio.to_thread(data.save_caught_up, time.time())
 
 
 async def sweep(parts: Parts) -> None:

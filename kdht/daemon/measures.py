@@ -146,6 +146,23 @@ METRICS = {
     "kdht_repair_ranges": Metric("gauge", "Ranges of keys that this node keeps with the same other nodes."),
     "kdht_repair_unsettled": Metric("gauge", "Of those, ranges that it has not caught up on yet."),
     "kdht_repair_neighbours": Metric("gauge", "Other nodes that keep keys which this node keeps too."),
+    "kdht_repair_held": Metric(
+        "gauge", "Ranges that others keep now, and not all of them have caught up on."
+    ),
+    "kdht_repair_missing_records": Metric(
+        "gauge", "Records that others have and this node does not yet, as far as is known."
+    ),
+    "kdht_repair_seconds_left": Metric(
+        "gauge", "Until it has them, at the speed of late; 0 where it is not known."
+    ),
+    "kdht_repair_replicas": Metric(
+        "gauge",
+        "Nodes that keep each record: as configured here, or more where others' configuration says more.",
+    ),
+    "kdht_set_aside_records": Metric(
+        "gauge",
+        "Records in files set aside after this node was away for longer than deletions are remembered.",
+    ),
     "kdht_repair_draining": Metric("gauge", "1 while the node gives its records away and goes."),
 }
 
@@ -162,6 +179,7 @@ def samples(told: Mapping[str, Data]) -> Iterator[Sample]:
     if "stats" not in told:
         return
     yield from _repair(status["repair"])
+    yield Sample("kdht_set_aside_records", (), status["set_aside"])
     info = (status["node_id"], status["address"], status["version"])
     yield Sample("kdht_node_info", info, 1)
     yield from _table(told["table"]["buckets"])
@@ -259,8 +277,10 @@ def _replication(replication: Data) -> Iterator[Sample]:
 
 
 def _repair(repair: Data) -> Iterator[Sample]:
-    for name in ("ranges", "unsettled", "neighbours", "draining"):
+    for name in ("ranges", "unsettled", "held", "replicas", "neighbours", "draining"):
         yield Sample(f"kdht_repair_{name}", (), int(repair[name]))
+    yield Sample("kdht_repair_missing_records", (), repair["missing"])
+    yield Sample("kdht_repair_seconds_left", (), repair["seconds_left"] or 0)
 
 
 def _counted(metric: str, counters: Data) -> Iterator[Sample]:

@@ -64,8 +64,20 @@ class Methods:
         self._state = "stopping"
 
     def _troubles(self) -> list[str]:
-        failed = self._running[0].writer.stats().failed if self._running else 0
-        return [f"{failed} writes failed: is the disk full? Its next sweep logs why"] if failed else []
+        if self._running is None:
+            return []
+        parts = self._running[0]
+        failed = parts.writer.stats().failed
+        troubles = [f"{failed} writes failed: is the disk full? Its next sweep logs why"] if failed else []
+        if parts.aside.waits:
+            troubles.append(
+                "this node was away for longer than deletions are remembered: what it kept waits until others confirm it"
+            )
+        return troubles + [
+            f"{count} records that no other node has are set aside in {path}: move the file away, or put them back with "
+            "kdhtctl storage import while the node is stopped"
+            for path, count in parts.aside.files()
+        ]
 
     def _node(self) -> tuple[Parts, Datapaths]:
         if self._running is None:
@@ -172,6 +184,7 @@ _ABSENT: dict[str, Any] = {
     "waiting_for": [],
     "repair": {},
     "records": 0,
+    "set_aside": 0,
     "datapaths": [],
 }
 
@@ -191,6 +204,7 @@ async def _living(parts: Parts, datapaths: Datapaths) -> dict[str, Any]:
         "waiting_for": parts.driver.readiness.missing,
         "repair": _repair(parts),
         "records": parts.store.stats().records,
+        "set_aside": sum(count for _, count in parts.aside.files()),
         "datapaths": [
             {"name": path.name, **await asyncio.to_thread(path.status)}
             for path in (parts.transport, *datapaths.running())

@@ -10,6 +10,7 @@ from random import SystemRandom
 
 from kdht._routing import Core
 from kdht.daemon import upkeep
+from kdht.daemon.aside import Aside
 from kdht.daemon.datadir import DataDir
 from kdht.daemon.driver import Driver
 from kdht.daemon.inbox import MAX_CONTROL, MAX_SILENT, MAX_UNREACHABLE, Inbox, Line
@@ -50,6 +51,8 @@ class Parts:
     hot: HotRecords | None
     driver: Driver
     timings: Timings
+    repair: Repair
+    aside: Aside
 
 
 def build(settings: Settings, data: DataDir, undo: ExitStack) -> Parts:
@@ -59,6 +62,7 @@ def build(settings: Settings, data: DataDir, undo: ExitStack) -> Parts:
     """
     contact = Contact(data.node_id(), *settings.address)
     timings = Timings()
+    aside = Aside.prepare(data, settings.config.replication.tombstone_ttl, time.time())
     store = TimedStore(data.records, timings.group)
     undo.callback(store.close)
     writer = GroupWriter(store, max_waiting=settings.config.storage.max_waiting)
@@ -112,6 +116,8 @@ def build(settings: Settings, data: DataDir, undo: ExitStack) -> Parts:
     repair = upkeep.keep(
         kademlia, settings, store=store, hot=hot, coordinator=coordinator, strays=inbox.for_the_node
     )
+    if aside.waits:
+        repair.doubt_own()
     coordinator.on_alarm(transport.call_in)
     reads.is_settled = coordinator.is_settled
     driver = Driver(kademlia, transport.send)
@@ -131,6 +137,8 @@ def build(settings: Settings, data: DataDir, undo: ExitStack) -> Parts:
         hot=hot,
         driver=driver,
         timings=timings,
+        repair=repair,
+        aside=aside,
     )
 
 

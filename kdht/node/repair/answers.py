@@ -25,9 +25,6 @@ MAX_WAITING = 64
 """Requests that are being answered."""
 MAX_SPAN = 256
 """Records that are looked at for what the sender of an OFFER lacks."""
-COMING_SECONDS = 3.0
-"""So long a record is not wanted from others after one node was told that it is."""
-MAX_COMING = 8192
 
 Respond = Callable[[Message, Datagram, bytes, Status, float], None]
 """Sends a reply, with a body that the node's ID is put before."""
@@ -52,7 +49,6 @@ class Answers:
         self._compared = compared
         self._respond = respond
         self._waiting: set[tuple[bytes, int]] = set()
-        self._coming: dict[bytes, tuple[int, float]] = {}  # version, and until when
         self._answer = {Op.DIGEST: self._digest, Op.OFFER: self._offer}
 
     def untrusted(self, message: Message, sender: Contact, datagram: Datagram, now: float) -> None:
@@ -103,6 +99,9 @@ class Answers:
         compared = [(part, report.digest, mine) for (part, report), mine in zip(asked, own, strict=True)]
         equal = [part for part, theirs, mine in compared if mine == theirs]
         lacking = [part for part, theirs, mine in compared if has_most(mine.records, theirs.records)]
+        for (part, report), mine in zip(asked, own, strict=True):
+            if report.keepers:
+                self._room.note_gap(part, mine, report)
         self._compared.found_equal(peer, equal, [part for part in sound if part in equal], epoch, now)
         if lacking:
             self._compared.found_lacking(peer, lacking, now)
@@ -158,13 +157,9 @@ class Answers:
         assert self._room.view is not None
         if self._room.view.share(number(other.key)) is None:
             return Want.FOREIGN
-        version, until = self._coming.get(other.key, (0, now))
-        if version >= other.version and now < until:
+        if self._room.coming.has(other, now):
             return Want.COMING
-        self._coming.pop(other.key, None)
-        if len(self._coming) >= MAX_COMING:
-            del self._coming[next(iter(self._coming))]
-        self._coming[other.key] = other.version, now + COMING_SECONDS
+        self._room.coming.note(other, now)
         return Want.WANTED
 
 

@@ -36,12 +36,15 @@ from kdht.node.repair.ranges import Range, number
 from kdht.node.repair.room import Room
 from kdht.node.repair.work import Steps
 from kdht.node.rpc import Rpc
+from kdht.node.timers import Alarm
 from kdht.storage import Stored
 
-MAX_PUSHES = 512
-"""With so many records waiting to be sent, offers wait too."""
 WAIT = 0.25
 """Seconds between two looks at what is awaited."""
+FULL_WAIT = 0.02
+"""Seconds until offers go on, where enough records wait to be sent."""
+MAX_UNDER_WAY = 16
+"""Offers, of which each may make as many records move as it has room for."""
 LACK_LOOKS = 12
 """After so many looks, what the other node was to bring counts as missing."""
 
@@ -80,9 +83,12 @@ class Comparison:
         self._todo = deque(ranges)
         self._spans: deque[Interval] = deque()
         self._lacks: list[Lack] = []
+        self._offers = 0
+        """Under way."""
         self._looks = 0
         self._pushing = 0
         self._over = False
+        self._alarm: Alarm | None = None
         self._whole = frozenset(ranges)
         view = room.view
         self._is_partner = view is not None and peer in view.peers
@@ -97,10 +103,15 @@ class Comparison:
             return
         if self._room.contact(self.peer) is None:
             self._fail(now, silent=True)
-        elif self._spans and len(self._pusher) > MAX_PUSHES:
-            self._later(now)
+        elif self._spans and self._offers >= MAX_UNDER_WAY:
+            pass  # an answer goes on
+        elif self._spans and self._pusher.is_full:
+            self._later(FULL_WAIT, now)
         elif self._spans:
+            self._offers += 1
             self._room.work.start(self._next_offer(*self._spans.popleft()), self._offer, now)
+        elif self._offers:
+            pass  # the same
         elif self._todo:
             ranges = [self._todo.popleft() for _ in range(min(len(self._todo), MAX_RANGES))]
             words = [self._room.word(part, self.peer) if part in self._whole else BARE for part in ranges]
@@ -108,13 +119,16 @@ class Comparison:
         elif self._pushing:
             pass  # the last one's end goes on
         elif self._lacks and self._is_waiting():
-            self._later(now)
+            self._later(WAIT, now)
         else:
             self._over = True
             self._ended(self, now)
 
-    def _later(self, now: float) -> None:
-        self._room.context.timers.at(now + WAIT, self.step)
+    def _later(self, seconds: float, now: float) -> None:
+        timers = self._room.context.timers
+        if self._alarm is not None:
+            timers.cancel(self._alarm)
+        self._alarm = timers.at(now + seconds, self.step)
 
     def abandon(self, now: float, *, silent: bool) -> None:
         """End it; `silent`: the other node is gone."""
@@ -157,8 +171,10 @@ class Comparison:
             self._fail(now, silent=not busy)
             return
         for part, mine, report in zip(ranges, own, reports, strict=True):
-            if part in self._whole and self._room.hear(self.peer, part, report, self.epoch):
-                self.sound.append(part)
+            if part in self._whole:
+                if self._room.hear(self.peer, part, report, self.epoch):
+                    self.sound.append(part)
+                self._room.note_gap(part, mine, report)
             if mine != report.digest:
                 self._room.counters["ranges_differed"] += 1
                 self._differs(part, mine.records, report)
@@ -199,7 +215,14 @@ class Comparison:
         if len(records) > MAX_OFFERS:
             last = number(records[MAX_OFFERS - 1][0])
             self._spans.appendleft((last + 1, stop))
-        return Offer(start, last, [offered(*record) for record in records[:MAX_OFFERS]])
+        own = [offered(*record) for record in records[:MAX_OFFERS]]
+        return Offer(start, last, own + self._coming(start, last + 1, own)[: MAX_OFFERS - len(own)])
+
+    def _coming(self, start: int, stop: int, own: list[Offered]) -> list[Offered]:
+        """What others bring just now, as if it were here: else the other node would bring it as well."""
+        has = {each.key for each in own}
+        coming = self._room.coming.within(start, stop, self._room.context.timers.now)
+        return [each for each in coming if each.key not in has]
 
     def _offer(self, offer: Offer | None, now: float) -> None:
         if self._over:
@@ -213,10 +236,13 @@ class Comparison:
         done = partial(self._offer_answered, offer)
         if not self._room.ask(Op.OFFER, self.peer, contact, bodies.pack_offer(offer), done, now):
             self._fail(now)
+        elif self._spans:
+            self.step(now)
 
     def _offer_answered(self, offer: Offer, rpc: Rpc, reply: Reply | None, now: float) -> None:
         if self._over:
             return
+        self._offers -= 1
         contact = self._room.contact(self.peer)
         if reply is None or reply.status is not Status.OK or contact is None:
             self._fail(now, silent=reply is None or reply.status is not Status.BUSY)
@@ -228,6 +254,8 @@ class Comparison:
             self._fail(now)
             return
         self._lacks += lacks
+        for lack in lacks:
+            self._room.coming.note(Offered(lack.key, lack.version, 0), now)
         for offered, want in zip(offer.offered, wants, strict=True):
             if want is Want.WANTED:
                 self._pushing += 1

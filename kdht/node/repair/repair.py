@@ -16,12 +16,14 @@ from kdht.node.context import Context
 from kdht.node.messages import Reply, untrusted_id
 from kdht.node.readiness import RECORDS, TABLE
 from kdht.node.repair.answers import Answers, Respond
+from kdht.node.repair.coming import Coming
 from kdht.node.repair.departure import Drain, Foreign
 from kdht.node.repair.digests import Digests
 from kdht.node.repair.factor import Factor
 from kdht.node.repair.missed import Missed
 from kdht.node.repair.options import RepairOptions
 from kdht.node.repair.plan import Plan
+from kdht.node.repair.progress import Progress
 from kdht.node.repair.push import Pusher
 from kdht.node.repair.ranges import number
 from kdht.node.repair.room import COUNTERS, Room
@@ -34,7 +36,7 @@ from kdht.wire import Contact, Message
 
 OPS = frozenset({Op.DIGEST, Op.OFFER, Op.STORE})
 """Of STORE, the replies to this node's pushes."""
-MAX_PENDING = 1024
+MAX_PENDING = 4096
 
 Drop = Callable[[Sequence[tuple[bytes, int]]], object]
 
@@ -81,6 +83,8 @@ class Repair:
             sight=Sight(context.id),
             settled=settled,
             factor=Factor(options.replicas),
+            progress=Progress(),
+            coming=Coming(),
             on_replicas=self._replicas_changed,
             look_again=lambda: self.contacts_changed(context.timers.now),
         )
@@ -196,7 +200,8 @@ class Repair:
 
     def status(self) -> dict[str, object]:
         """Plain data for `kdhtctl status`."""
-        view = self._room.view
+        view, progress = self._room.view, self._room.progress
+        progress.only({share.range for share in self._settled.unsettled})
         return {
             "settled": self.settled,
             "ranges": len(view.shares) if view else 0,
@@ -205,6 +210,8 @@ class Repair:
             "others_replicas": self._room.factor.others,
             "waits_for": self._plan.waits_for(),
             "held": len(self._settled.held),
+            "missing": progress.missing,
+            "seconds_left": progress.seconds_left(self._room.context.timers.now),
             "neighbours": len(view.peers) if view else 0,
             "draining": self._drain is not None,
             "drained": self.drained,

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 from kdht._shared import Op
 from kdht.node.context import Context
-from kdht.node.repair.bodies import Report, Says
+from kdht.node.repair.bodies import Digest, Report, Says
+from kdht.node.repair.coming import Coming
 from kdht.node.repair.digests import Digests
 from kdht.node.repair.factor import Factor
 from kdht.node.repair.options import RepairOptions
+from kdht.node.repair.progress import Progress
 from kdht.node.repair.ranges import Range, View, number
 from kdht.node.repair.settled import Settled
 from kdht.node.repair.sight import Sight
@@ -47,6 +49,8 @@ class Room:
     sight: Sight
     settled: Settled
     factor: Factor
+    progress: Progress
+    coming: Coming
     on_replicas: Callable[[int], object]
     """Hears how many replicas each record has, when that changes."""
     look_again: Callable[[], object]
@@ -98,6 +102,15 @@ class Room:
         """What this node says of a range to another one. Made before the digest is: it holds of all that this sums up."""
         caught_up = self.settled.covers(range)
         return self.sight.word(range, peer, self.context.timers.now, caught_up=caught_up)
+
+    def note_gap(self, range: Range, own: Digest, report: Report) -> None:
+        """What the other node has more of, if it has caught up and this one keeps the range and has not."""
+        view = self.view
+        if report.says & Says.CAUGHT_UP and view is not None and not self.settled.covers(range):
+            share = view.share(range.start)
+            if share is not None and share.range == range:
+                theirs = report.digest.records
+                self.progress.heard(range, own.records, theirs, self.context.timers.now)
 
     def hear(self, peer: bytes, range: Range, report: Report, epoch: int) -> bool:
         """Take what the other node says of a range; whether it has caught up there, and agrees with this one."""
