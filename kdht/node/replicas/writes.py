@@ -105,7 +105,7 @@ class WriteJob:
     @property
     def is_confirmed(self) -> bool:
         quorum = self.quorum
-        if not self.disputed:
+        if not (self.disputed and self.is_new):
             return self.acks >= quorum.acks and self.held >= min(quorum.majority, quorum.acks)
         return self.held >= quorum.majority and self.held + self.newer >= quorum.acks
 
@@ -144,7 +144,10 @@ class Writes:
         *,
         here: bool,
     ) -> None:
-        """Bring a record that has its version to `lacking` replicas, and to the own store too (`here`), until `need` confirm."""
+        """Bring a record that has its version to `lacking` replicas, and to the own store too (`here`), until `need` confirm.
+
+        CONFLICT where so many have it or something newer.
+        """
         job = WriteJob(key, record, Quorum(0, 0, need), done, is_new=False)
         job.start()
         job.alarm = turn.after(DEADLINE, partial(self._too_late, job))
@@ -255,9 +258,6 @@ class Writes:
         """A node does not take it, for that version's sake."""
         self._room.clock.seen(version)
         job.stands = max(job.stands, version)
-        if not job.is_new:
-            job.acks += newer  # what it has is as good
-            return
         job.disputed = True
         job.refused += is_replica
         job.newer += newer and is_replica
@@ -283,6 +283,8 @@ class Writes:
             self._finish(turn, job, Status.BAD_VERSION, job.stands)
         elif job.is_refused:
             self._again(turn, job)
+        elif not job.is_new and job.newer and job.acks + job.newer >= job.quorum.acks:
+            self._finish(turn, job, Status.CONFLICT, job.stands)
         elif not job.waiting:
             self._finish(turn, job, Status.UNCONFIRMED)
 
