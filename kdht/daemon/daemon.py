@@ -57,8 +57,8 @@ class Daemon:
         self._stopping = asyncio.Event()
         self._methods = Methods(settings, self._stopping)
         self._failure: BaseException | None = None
-        self._leaving = asyncio.Event()
-        """The node ends: with the daemon, or to come back with another ID."""
+        self._anew = asyncio.Event()
+        """The node is to be put together again, from what is in its data directory, as by a restart."""
 
     async def run(self) -> None:
         """Start, wait for the end, stop. Raises KdhtError with everything undone."""
@@ -85,10 +85,10 @@ class Daemon:
         log.info("stopped")
 
     async def _serve_all(self, data: DataDir) -> None:
-        """The node, and again with another ID whenever it moves."""
-        moves = self._methods.moves = Moves(data, self._leaving.set, self._give_up)
+        """The node, and the node anew whenever that is wanted; after a move it has another ID."""
+        moves = self._methods.moves = Moves(data, self._anew.set, self._give_up)
         while not self._stopping.is_set():
-            self._leaving.clear()
+            self._anew.clear()
             node_id = await self._unless_stopped(identity.of_node(self._settings, data))
             if node_id is None:
                 return
@@ -127,12 +127,12 @@ class Daemon:
             self._methods.serve(parts, datapaths)
             memory.settle()
             self._announce(parts)
-            await self._unless_stopped(self._leaving.wait())
+            await self._unless_stopped(self._anew.wait())
             await moves.stop()
-            self._methods.end("stopping" if self._stopping.is_set() else "moving")
             if self._stopping.is_set():
                 notify("STOPPING=1")
-            log.info("stopping" if self._stopping.is_set() else "moving: another ID is chosen")
+            log.info("stopping" if self._stopping.is_set() else "starting anew")
+            self._methods.end("stopping" if self._stopping.is_set() else "starting")
 
     def _end_deaf(self, why: str) -> None:
         self._give_up(DatapathError(f"the socket datapath died: {why}"))

@@ -71,7 +71,7 @@ class Methods:
         self._state = "running"
 
     def end(self, state: str) -> None:
-        """From now on the node is going away: it is "stopping", or "moving"."""
+        """From now on the node is going away: it is "stopping", or "starting" anew."""
         self._running = None
         self._state = state
 
