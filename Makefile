@@ -16,7 +16,7 @@ SOURCES := $(wildcard kdht/*.pyx kdht/*.pxd kdht/*/*.pyx kdht/*/*.pxd include/*.
 NEEDS := $(if $(filter socket,$(DATAPATH)),socket,all)
 
 .DEFAULT_GOAL := help
-.PHONY: demo test lint format bench fuzz screenshots build wheel man install uninstall clean help
+.PHONY: demo test lint format bench histories fuzz screenshots build wheel man install uninstall clean help
 
 demo: $(VENV)/.built-$(NEEDS) ## 8 nodes, real packets, a real data set. DATAPATH=socket: without root. ARGS=--help: options
 	$(BIN)/python -m demo --datapath $(DATAPATH) $(ARGS)
@@ -27,7 +27,7 @@ test: $(VENV)/.built-all ## all tests; those marked root need root. ARGS="-k wir
 lint: $(VENV)/.built-all ## ruff, mypy and cython-lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy -p kdht -p demo -p bench.sim -p bench.peers -p bench.daemons
+	$(BIN)/mypy -p kdht -p demo -p bench.sim -p bench.peers -p bench.daemons -p histories
 	PATH=$(abspath $(BIN)):$$PATH cython-lint kdht
 
 format: $(VENV)/.built-all ## put the Python sources in their form
@@ -36,6 +36,9 @@ format: $(VENV)/.built-all ## put the Python sources in their form
 
 bench: $(VENV)/.built-all $(VENV)/.installed-bench ## measure core, datapaths, storage, simulated clusters. ARGS=nfqueue: one of them. ARGS=--json: for scripts
 	$(BIN)/python -m bench $(ARGS)
+
+histories: $(VENV)/.built-all ## clients, faults and checkers on real daemons: are the promises kept? ARGS="--seed 7 --datapath ebpf"; ARGS=--help
+	$(BIN)/python -m histories $(ARGS)
 
 fuzz: $(VENV)/.built-all ## look for inputs that break a parser, TIME=60 seconds for each TARGET (all); fuzz/README.md
 	$(BIN)/python -m fuzz --time $(TIME) $(addprefix --target ,$(TARGET)) $(ARGS)

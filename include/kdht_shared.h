@@ -24,6 +24,9 @@
 #define KDHT_ID_BITS 160
 #define KDHT_RECORD_LEN 16 /* struct kdht_record */
 #define KDHT_MAX_VALUE 1104 /* KDHT_MAX_BODY - KDHT_RECORD_LEN */
+#define KDHT_CONDITION_LEN 8 /* behind the record of a conditional write: the version that must stand */
+#define KDHT_MAX_CONDITIONAL_VALUE 1096 /* KDHT_MAX_VALUE - KDHT_CONDITION_LEN */
+#define KDHT_TRY_BITS 6 /* the low bits of a write's request ID number its tries; the rest is the write's own */
 #define KDHT_COOKIE_SLOT_BITS 7 /* a cookie's time slot is 128 s; good in it and in those beside it */
 
 /* Routed ops are the datapath's, control ops always pass up to the daemon. */
@@ -41,12 +44,15 @@
 	X(DIGEST, 0x14)  /* are these key ranges equal? */                         \
 	X(OFFER, 0x15)   /* which of these versions do you want? */                \
 	X(SUSPECT, 0x16) /* this contact does not answer me */                     \
-	X(LEAVE, 0x17)   /* forget me: I am going */
+	X(LEAVE, 0x17)   /* forget me: I am going */                               \
+	X(PROMISE, 0x18) /* take no older version of this key: a conditional write is being decided */ \
+	X(FORGET, 0x19)  /* this node died and does not come back: wait for it no more */ \
+	X(MEET, 0x1a)    /* get to know this contact, or have it get to know me */
 
 #define KDHT_FIRST_ROUTED_OP 0x01
 #define KDHT_LAST_ROUTED_OP 0x06
 #define KDHT_FIRST_CONTROL_OP 0x10
-#define KDHT_LAST_CONTROL_OP 0x17
+#define KDHT_LAST_CONTROL_OP 0x1a
 
 /* DIRECT is for routed requests alone; a message with it that is anything else is BAD_FLAGS. */
 #define KDHT_FLAGS(X)  \
@@ -68,12 +74,15 @@
 	X(HOPS_ENDED, 8)      /* TRACE only: the hop limit ended here */                    \
 	X(CONFLICT, 9)        /* another version stands than the writer said */             \
 	X(UNCONFIRMED, 10)    /* too few replicas answered: it may stand or not */      \
-	X(UNREACHABLE, 11)    /* the next hop's host refused it: nothing was done */
+	X(UNREACHABLE, 11)    /* the next hop's host refused it: nothing was done */    \
+	X(BAD_VERSION, 13)    /* the write's own version is too low, or far from the time; 12 is kept free */ \
+	X(TOO_FEW, 14)        /* fewer nodes live than must answer: nothing was changed */
 
 /* In a record's flags. */
 #define KDHT_RECORD_FLAGS(X) \
-	X(IF_VERSION, 0x01)  /* a request: write only where this version stands, 0: no record */ \
-	X(TOMBSTONE, 0x02)   /* between nodes and in the store: deleted, there is no value */
+	X(IF_VERSION, 0x01)  /* a request: a condition follows, 8 bytes: the version that must stand, 0: no record */ \
+	X(TOMBSTONE, 0x02)   /* between nodes and in the store: deleted, there is no value */ \
+	X(DECIDED, 0x04)     /* STORE: a nonce follows, 8 bytes: only where its promise still holds */
 
 /* --- What the implementations agree on ------------------------------------- */
 

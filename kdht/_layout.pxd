@@ -66,10 +66,19 @@ cdef extern from "kdht_shared.h" nogil:
         KDHT_FIRST_CONTROL_OP
         KDHT_LAST_CONTROL_OP
         KDHT_OP_GET
+        KDHT_OP_PUT
+        KDHT_OP_DELETE
+        KDHT_OP_QUORUM_GET
+        KDHT_OP_WATCH
+        KDHT_OP_FETCH
         KDHT_OP_TRACE
         KDHT_OP_STORE
+        KDHT_OP_PROMISE
         KDHT_RECORD_LEN
         KDHT_RECORD_FLAG_TOMBSTONE
+        KDHT_RECORD_FLAG_DECIDED
+        KDHT_CONDITION_LEN
+        KDHT_MAX_CONDITIONAL_VALUE
         KDHT_MAX_VALUE
         KDHT_STATUS_OK
         KDHT_STATUS_STORAGE_FAILED
@@ -78,6 +87,7 @@ cdef extern from "kdht_shared.h" nogil:
         KDHT_STATUS_COOKIE_NEEDED
         KDHT_STATUS_TOO_LARGE
         KDHT_STATUS_UNREACHABLE
+        KDHT_STATUS_BAD_VERSION
         KDHT_FLAG_REPLY
         KDHT_FLAG_FORWARDED
         KDHT_FLAG_DIRECT

@@ -52,6 +52,10 @@ class ConfigError(KdhtError):
     exit_code = 2
 
 
+class BadArgument(ConfigError, ValueError):
+    """A number that a client is given is out of its bounds."""
+
+
 class CaptureError(ConfigError):
     """A file is no capture, or is damaged or cut off; the message has the offset."""
 
@@ -97,6 +101,10 @@ class RequestError(KdhtError):
 
 class RequestTimeout(RequestError):
     """No answer within the time-out, after all retries."""
+
+
+class PortClosed(RequestTimeout):
+    """No answer: the port of every node that the client may ask is closed."""
 
 
 class NotFound(RequestError, KeyError):

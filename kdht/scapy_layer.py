@@ -12,6 +12,7 @@ from typing import TypeAlias
 from scapy.fields import (
     ByteEnumField,
     ByteField,
+    ConditionalField,
     FlagsField,
     IntField,
     IP6Field,
@@ -26,7 +27,7 @@ from scapy.layers.inet import UDP
 from scapy.packet import Packet, Raw, bind_layers
 
 from kdht import _shared as shared
-from kdht._shared import Flag, Op, Status
+from kdht._shared import Flag, Op, RecordFlag, Status
 
 _OPS = {op.value: op.name for op in Op}
 _STATUSES = {status.value: status.name for status in Status}
@@ -70,10 +71,26 @@ class KDHTContacts(Packet):
 
 
 class KDHTRecord(Packet):
-    """The body of a PUT, of its reply and of a GET's reply; the value is the payload."""
+    """The body of a PUT, of its reply and of a GET's reply; the value is the payload.
+
+    A conditional write has its condition before the value, a STORE that was decided by promises its nonce.
+    """
 
     name = "KDHT record"
-    fields_desc = [LongField("version", 0), IntField("ttl", 0), XIntField("flags", 0)]
+    fields_desc = [
+        LongField("version", 0),
+        IntField("ttl", 0),
+        XIntField("flags", 0),
+        ConditionalField(LongField("condition", 0), lambda record: record.flags & RecordFlag.IF_VERSION),
+        ConditionalField(XLongField("nonce", 0), lambda record: record.flags & RecordFlag.DECIDED),
+    ]
+
+
+class KDHTPromise(Packet):
+    """The body of a PROMISE."""
+
+    name = "KDHT promise"
+    fields_desc = [LongField("version", 0), XLongField("nonce", 0)]
 
 
 class KDHTControl(Packet):
@@ -93,12 +110,36 @@ _BODIES: dict[BodyKind, type[Packet]] = {
     (Op.GET, True): KDHTRecord,
     (Op.PUT, False): KDHTRecord,
     (Op.PUT, True): KDHTRecord,
+    (Op.DELETE, False): KDHTRecord,
+    (Op.STORE, False): KDHTRecord,
+    (Op.STORE, True): KDHTRecord,
+    (Op.FETCH, True): KDHTRecord,
+    (Op.PROMISE, False): KDHTPromise,
+    (Op.PROMISE, True): KDHTRecord,
     (Op.TRACE, True): KDHTContacts,
     (Op.PING, False): KDHTControl,
     (Op.PING, True): KDHTControl,
     (Op.FIND_NODE, False): KDHTControl,
     (Op.FIND_NODE, True): KDHTControl,
 }
+
+
+_LEAST = {
+    KDHTRecord: shared.RECORD_LEN,
+    KDHTPromise: shared.RECORD_LEN,
+    KDHTControl: shared.ID_LEN,
+    KDHTContacts: shared.CONTACT_LEN,
+}
+_EXTRAS = (RecordFlag.IF_VERSION, RecordFlag.DECIDED)
+
+
+def _least(kind: type[Packet], payload: bytes) -> int:
+    """The bytes that a body of that kind needs."""
+    least = _LEAST.get(kind, 0)
+    if kind is KDHTRecord and len(payload) >= least:
+        flags = int.from_bytes(payload[least - 4 : least], "big")
+        least += shared.CONDITION_LEN * sum(bool(flags & flag) for flag in _EXTRAS)
+    return least
 
 
 class KDHT(Packet):
@@ -151,8 +192,7 @@ class KDHT(Packet):
     def guess_payload_class(self, payload: bytes) -> type[Packet]:
         """By op and direction; a body too short for its layer stays raw."""
         kind = _BODIES.get((self.op, self.is_reply), Raw)
-        least = {KDHTRecord: shared.RECORD_LEN, KDHTControl: shared.ID_LEN, KDHTContacts: shared.CONTACT_LEN}
-        return kind if len(payload) >= least.get(kind, 0) else Raw
+        return kind if len(payload) >= _least(kind, payload) else Raw
 
     def hashret(self) -> bytes:
         """Equal for a request and its reply."""

@@ -10,7 +10,7 @@ from kdht import AsyncClient, Client
 def blocking(
     name: str, method: str, *args: Any, client_options: Mapping[str, Any] | None = None, **options: Any
 ) -> Any:
-    with Client(name, timeout=1.0, **client_options or {}) as client:
+    with Client(name, **{"timeout": 1.0, **(client_options or {})}) as client:
         return getattr(client, method)(*args, **options)
 
 
@@ -18,7 +18,7 @@ def in_a_loop(
     name: str, method: str, *args: Any, client_options: Mapping[str, Any] | None = None, **options: Any
 ) -> Any:
     async def run() -> Any:
-        async with AsyncClient(name, timeout=1.0, **client_options or {}) as client:
+        async with AsyncClient(name, **{"timeout": 1.0, **(client_options or {})}) as client:
             return await getattr(client, method)(*args, **options)
 
     return asyncio.run(run())

@@ -10,10 +10,16 @@ from kdht.client._session import Session
 
 GET = calls.get("hello")
 PUT = calls.put("hello", b"world", None)
+NOW_US = 1_800_000_000_000_000
+
+
+def unix_us() -> int:
+    """The clock that writes have their versions from; it stands still."""
+    return NOW_US
 
 
 def new_session(nodes: int = 1, timeout: float = 60.0, attempts: int = 8) -> Session:
-    return Session(nodes, timeout=timeout, attempts=attempts, rng=random.Random(5348))
+    return Session(nodes, timeout=timeout, attempts=attempts, rng=random.Random(5348), unix_us=unix_us)
 
 
 def sent(session: Session) -> Send | None:

@@ -18,10 +18,10 @@ def put(
     expiry: int = 0,
     flags: int = 0,
     version: int = 1,
-    if_version: int | None = None,
+    nonce: int | None = None,
 ) -> Write:
-    return Write(key_of(number), Stored(version, expiry, flags, value), if_version)
+    return Write(key_of(number), Stored(version, expiry, flags, value), nonce)
 
 
-def delete(number: int, version: int = 1, expiry: int = 0, if_version: int | None = None) -> Write:
-    return put(number, b"", expiry, TOMBSTONE, version, if_version)
+def delete(number: int, version: int = 1, expiry: int = 0, nonce: int | None = None) -> Write:
+    return put(number, b"", expiry, TOMBSTONE, version, nonce)

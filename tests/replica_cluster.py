@@ -13,8 +13,9 @@ from kdht.datapath.base import Datagram
 from kdht.datapath.memory import MemoryClient, MemoryNetwork
 from kdht.keys import derive
 from kdht.lab.virtual.records import Records
+from kdht.node.census import Counts
 from kdht.node.replicas import Policy
-from kdht.storage import MemoryStore, Stored
+from kdht.storage import InlineWriter, MemoryStore, Stored
 from kdht.wire import Address, Contact, Message, Record, parse
 
 KEY = derive(0, b"the cluster's secret in the tests")
@@ -42,21 +43,26 @@ class Member:
             cookie_key=KEY.cookie,
             cookies=False,
         )
+        self.census = Counts()
         self.silent: list[Address] = []
         self.transport = network.attach(self.core, address, self._receive)
+        self.store = MemoryStore()
         self.records = Records(
             network,
             self.core,
             self.contact,
             self.transport.send,
             policy=policy,
-            store=MemoryStore(),
+            census=self.census,
+            store=self.store,
+            writer=InlineWriter(self.store),
+            call_at=network.call_at,
             rng=Random(number),
             skew=skew,
             on_silent=self.silent.append,
         )
-        self.store = self.records.store
-        self.coordinator = self.records.coordinator
+        self.coordinator = coordinator = self.records.coordinator
+        coordinator.holds = lambda key: coordinator.is_settled(key) and coordinator.responsible(key)
         self.service = self.records.service
 
     @property
@@ -73,7 +79,8 @@ class Member:
                 buckets[ID_BITS - distance.bit_length()].append(other.contact)
         for index, contacts in buckets.items():
             self.core.set_bucket(index, contacts)
-        self.coordinator.others = max(self.coordinator.others, len(others) - 1)
+        living = len([other for other in others if other is not self])
+        self.census.living, self.census.others = living, max(self.census.others, living)
 
     def has(self, name: str) -> Stored | None:
         return self.store.get(key_of(name), self.now)

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 from scripted_node import Reaction, ScriptedNode, refusal, reply_to
 
-from kdht._shared import Op, RecordFlag, Status
-from kdht.wire import Message, Record, hash_key
+from kdht._shared import Op, Status
+from kdht.wire import Message, Record, hash_key, parse_write
 
 
 class ScriptedStore:
@@ -14,9 +14,10 @@ class ScriptedStore:
 
     def __init__(self, before: Callable[[Message], list[bytes] | None] = lambda request: None) -> None:
         self.records: dict[bytes, Record] = {}
+        self.deleted: dict[bytes, tuple[int, Status]] = {}
+        """The version of each key's tombstone, and what the DELETE was answered."""
         self.asked: Counter[Op] = Counter()
         self.before = before
-        self._version = 100
 
     def node(self) -> ScriptedNode:
         reaction: Reaction = lambda _node, request: self.answer(request)  # noqa: E731
@@ -30,20 +31,28 @@ class ScriptedStore:
     def carry_out(self, request: Message) -> bytes:
         """Do what is asked; the answer."""
         standing = self.records.get(request.key)
+        gone, deleted = self.deleted.get(request.key, (0, Status.OK))
         if request.op in (Op.GET, Op.QUORUM_GET):
             if standing is None:
-                return refusal(request, Status.NOT_FOUND)
+                return refusal(request, Status.NOT_FOUND, body=Record(gone).pack() if gone else b"")
             return reply_to(request, body=standing.pack())
-        asked = Record.parse(request.body) if request.body else Record()
+        asked, condition = parse_write(request.body)
         version = standing.version if standing else 0
-        if asked.flags & RecordFlag.IF_VERSION and asked.version != version:
+        if request.op == Op.DELETE and gone == asked.version:
+            return refusal(request, deleted)
+        if request.op == Op.PUT and standing == asked:
+            return reply_to(request, body=asked._replace(value=b"").pack())
+        if condition is not None and condition != version:
             return reply_to(request, status=Status.CONFLICT, body=Record(version).pack())
+        if asked.version <= max(version, gone):
+            return reply_to(request, status=Status.BAD_VERSION, body=Record(max(version, gone)).pack())
+        self.records.pop(request.key, None)
         if request.op == Op.DELETE:
-            existed = self.records.pop(request.key, None)
-            return refusal(request, Status.OK if existed else Status.NOT_FOUND)
-        self._version += 1
-        self.records[request.key] = Record(self._version, asked.ttl, 0, asked.value)
-        return reply_to(request, body=Record(self._version, asked.ttl).pack())
+            status = Status.OK if standing else Status.NOT_FOUND
+            self.deleted[request.key] = asked.version, status
+            return refusal(request, status)
+        self.records[request.key] = asked
+        return reply_to(request, body=asked._replace(value=b"").pack())
 
     def value(self, key: str | bytes) -> bytes:
         return self.records[hash_key(key)].value

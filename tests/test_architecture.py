@@ -186,6 +186,9 @@ def test_the_header_has_no_gaps_and_the_tag_stands_where_it_ends():
 def test_a_datagram_fits_the_least_ipv6_packet():
     assert shared.MAX_DATAGRAM == shared.HEADER_LEN + shared.MAX_BODY == 1280 - 40 - 8
     assert shared.MAX_VALUE == shared.MAX_BODY - shared.RECORD_LEN
+    assert shared.MAX_CONDITIONAL_VALUE == shared.MAX_VALUE - shared.CONDITION_LEN
+    assert wire.EXTRA.size == shared.CONDITION_LEN
+    assert wire.PROMISE.size == shared.RECORD_LEN
     assert shared.CONTACT_LEN == shared.ID_LEN + 16 + 2 == wire.CONTACT.size
 
 

@@ -3,15 +3,16 @@
 import asyncio
 import random
 import socket
+import time
 
 import pytest
 from scripted_node import VERSION, ScriptedNode, answer, drop, refusal, refuse, reply_to, value_reply
 
 from kdht import AsyncClient, Client
 from kdht import _shared as shared
-from kdht._shared import Op, Status
+from kdht._shared import TRY_BITS, Op, Status
 from kdht.client import Hop, _entries
-from kdht.client._datagram import MAX_ATTEMPTS, TRY_BITS
+from kdht.client._datagram import MAX_ATTEMPTS
 from kdht.errors import ConfigError, NotFound, RequestError, RequestTimeout, ValueTooLarge
 from kdht.wire import Address, Contact, Record, hash_key, pack_contacts
 
@@ -60,10 +61,11 @@ def test_get_record(ask):
 def test_put(ask):
     with ScriptedNode(lambda _, request: [value_reply(request, b"")]) as node:
         assert ask(node.name, ("put", "hello", b"world"), ("put", "hello", b"", 3600)) == [VERSION] * 2
-    assert [Record.parse(request.body) for request in node.seen] == [
-        Record(0, 0, 0, b"world"),
-        Record(0, 3600, 0, b""),
-    ]
+    first, second = [Record.parse(request.body) for request in node.seen]
+    assert first[1:] == (0, 0, b"world")
+    assert second[1:] == (3600, 0, b"")
+    now = time.time_ns() // 1000
+    assert now - 60_000_000 < first.version < second.version <= now
 
 
 def test_delete(ask):

@@ -13,7 +13,8 @@ import pytest
 
 from kdht import AsyncClient, Client
 from kdht import _shared as shared
-from kdht.errors import Conflict, NotFound, ValueTooLarge
+from kdht.client import _learning, _sockets
+from kdht.errors import Conflict, NotFound, PortClosed, ValueTooLarge
 from kdht.lab.cluster import Cluster, places_on_loopback
 from kdht.wire import hash_key
 
@@ -187,6 +188,38 @@ def test_a_watch_is_told_of_changes_made_through_other_nodes(names):
         assert next(events) is None
 
 
+@pytest.mark.parametrize("off_s", [-7200, 7200])
+def test_a_client_whose_clock_is_far_off_writes_all_the_same(names, monkeypatch, off_s):
+    """Its later writes win over its earlier ones, and over those of others, and cost one more datagram once."""
+    with Client(names[0]) as other:
+        other.put("clock", b"before")
+        real = _sockets.unix_us
+        monkeypatch.setattr(_sockets, "unix_us", lambda: real() + off_s * 1_000_000)
+        with Client(names[1]) as client:
+            versions = [client.put("clock", str(number).encode()) for number in range(5)]
+            assert versions == sorted(set(versions))
+            assert abs(versions[-1] - real()) < 60_000_000
+            assert client.get("clock") == b"4"
+            assert client.put("clock", b"5", if_version=versions[-1]) > versions[-1]
+        assert other.get("clock") == b"5"
+        assert other.put("clock", b"after") > versions[-1]
+        assert other.get("clock") == b"after"
+        assert other.delete("clock")
+        with pytest.raises(NotFound):
+            other.get("clock")
+
+
+def test_reads_can_be_spread_over_the_replicas(names):
+    values = values_of(7, 30)
+    with Client(names[0], spread_reads=True) as client:
+        for _ in range(3):
+            for key, value in values.items():
+                client.put(key, value[::-1])
+                client.put(key, value)
+                assert client.get(key) == value, "no client reads back in time"
+        assert client.get_many(values) == values
+
+
 @pytest.fixture
 def fresh_cluster(tmp_path):
     """For tests that kill its nodes."""
@@ -212,6 +245,22 @@ def test_a_dead_entry_node_is_left_for_another(fresh_cluster):
         assert {key: client.get(key) for key in values} == values
         assert client._session.entries.current != 0
         assert client.put_many(values).keys() == values.keys()
+
+
+def test_a_client_goes_on_when_the_only_node_that_it_was_given_dies(fresh_cluster, monkeypatch):
+    monkeypatch.setattr(_learning, "FIRST_AFTER", 0.0)
+    values = values_of(8, 30)
+    first = fresh_cluster.nodes[0]
+    with Client(str(first.address)) as client, Client(str(first.address), learn=False) as other:
+        client.put_many(values)
+        while len(client._session.entries.all) == 1:
+            client.get_many(values)
+        other.put("k", b"")
+        first.kill()
+        assert client.get_many(values) == values
+        assert client.put_many(values).keys() == values.keys()
+        with pytest.raises(PortClosed, match=str(first.address)):
+            other.get("k")
 
 
 def test_a_watch_goes_on_through_another_entry_node(fresh_cluster):

@@ -2,7 +2,7 @@
 
 import pytest
 from both_clients import BOTH
-from scripted_node import drop, refuse
+from scripted_node import drop, refuse, reply_to
 from scripted_store import ScriptedStore
 
 from kdht._shared import Op, Status
@@ -85,31 +85,89 @@ def test_versions_that_cannot_be_are_refused_before_sending(ask, method, wrong):
 
 
 @pytest.mark.usefixtures("short_waits")
-def test_a_put_whose_answer_was_lost_is_known_again(ask):
+def test_a_put_whose_answer_was_lost_is_done_once(ask):
+    for condition in (None, 0):
+        store = losing_an_answer(Op.PUT)
+        with store.node() as node:
+            version = ask(node.name, "put", "k", b"mine", if_version=condition)
+        assert store.records[KEY] == Record(version, 0, 0, b"mine")
+        assert store.asked == {Op.PUT: 2}
+
+
+@pytest.mark.usefixtures("short_waits")
+def test_a_delete_whose_answer_was_lost_is_done_once(ask):
+    for conditional in (False, True):
+        store = losing_an_answer(Op.DELETE)
+        with store.node() as node:
+            version = ask(node.name, "put", "k", b"1")
+            assert ask(node.name, "delete", "k", if_version=version if conditional else None) is True
+        assert store.records == {}
+
+
+@pytest.mark.usefixtures("short_waits")
+def test_a_conflict_with_the_own_version_is_a_success(ask):
+    """A coordinator that does not know the write again sees it stand."""
     store = losing_an_answer(Op.PUT)
+    carry_out = store.carry_out
+
+    def forgetful(request):
+        if request.op == Op.PUT and store.asked[Op.PUT] == 2:
+            return reply_to(request, status=Status.CONFLICT, body=Record(store.records[KEY].version).pack())
+        return carry_out(request)
+
+    store.carry_out = forgetful
     with store.node() as node:
         version = ask(node.name, "put", "k", b"mine", if_version=0)
     assert store.records[KEY] == Record(version, 0, 0, b"mine")
-    assert store.asked[Op.QUORUM_GET] == 1
 
 
 @pytest.mark.usefixtures("short_waits")
-def test_another_value_in_its_place_is_a_conflict(ask):
-    store = ScriptedStore()
-    store.before = lambda request: drop(None, request) if store.asked[Op.PUT] == 1 else None
-    store.records[KEY] = Record(50, 0, 0, b"another's")
-    with store.node() as node, pytest.raises(Conflict) as caught:
+def test_another_version_after_a_lost_answer_is_no_certain_conflict(ask):
+    """The first try may have been done, and overwritten since."""
+    store = losing_an_answer(Op.PUT)
+
+    def overwrite(request):
+        if store.asked[Op.PUT] == 2:
+            store.records[KEY] = Record(store.records[KEY].version + 5, 0, 0, b"another's")
+
+    before = store.before
+    store.before = lambda request: overwrite(request) or before(request)
+    with store.node() as node, pytest.raises(Unconfirmed, match="another version stands"):
         ask(node.name, "put", "k", b"mine", if_version=0)
-    assert caught.value.version == 50
+    assert store.value("k") == b"another's"
 
 
 @pytest.mark.usefixtures("short_waits")
-def test_a_delete_whose_answer_was_lost_is_known_again(ask):
-    store = losing_an_answer(Op.DELETE)
-    with store.node() as node:
-        version = ask(node.name, "put", "k", b"1")
-        assert ask(node.name, "delete", "k", if_version=version) is True
-    assert store.records == {}
+def test_a_write_that_was_overwritten_is_not_written_again(ask):
+    store = losing_an_answer(Op.PUT)
+
+    def overwrite(request):
+        if store.asked[Op.PUT] == 2:
+            store.records[KEY] = Record(store.records[KEY].version + 5, 0, 0, b"another's")
+
+    before = store.before
+    store.before = lambda request: overwrite(request) or before(request)
+    with store.node() as node, pytest.raises(Unconfirmed, match="a newer version stands"):
+        ask(node.name, "put", "k", b"mine")
+    assert store.value("k") == b"another's"
+
+
+@pytest.mark.usefixtures("short_waits")
+def test_busy_after_a_lost_answer_is_not_all_that_is_said(ask):
+    store = losing_an_answer(Op.PUT)
+    before = store.before
+
+    def busy(request):
+        return before(request) if store.asked[Op.PUT] == 1 else refuse(Status.BUSY)(None, request)
+
+    store.before = busy
+    with (
+        store.node() as node,
+        pytest.raises(Unconfirmed, match=r"may have been done or not.*is busy") as caught,
+    ):
+        ask(node.name, "put", "k", b"mine")
+    assert caught.value.status == "UNCONFIRMED"
+    assert store.value("k") == b"mine"
 
 
 @pytest.mark.usefixtures("short_waits")

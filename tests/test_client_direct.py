@@ -4,7 +4,7 @@ import random
 
 import pytest
 from both_clients import BOTH
-from exchanges import GET, PUT, opened, passes, received
+from exchanges import GET, PUT, opened, passes, received, unix_us
 from scripted_node import ScriptedNode, drop, refusal, reply_to, value_reply
 
 from kdht import AsyncClient, Client
@@ -17,7 +17,7 @@ from kdht.wire import NO_FLAGS, parse
 
 
 def new_session(nodes: int = 1) -> Session:
-    return Session(nodes, timeout=60.0, attempts=8, rng=random.Random(5348), direct=True)
+    return Session(nodes, timeout=60.0, attempts=8, rng=random.Random(5348), unix_us=unix_us, direct=True)
 
 
 def flags(send: object) -> Flag:
@@ -42,7 +42,7 @@ def test_what_is_no_read_does_not(call):
 
 
 def test_a_client_that_does_not_allow_it_never_asks():
-    session = Session(1, timeout=60.0, attempts=8, rng=random.Random(1))
+    session = Session(1, timeout=60.0, attempts=8, rng=random.Random(1), unix_us=unix_us)
     assert flags(opened(session)[1]) == NO_FLAGS
 
 

@@ -1,7 +1,10 @@
 """Large values through both clients: whole or not at all, replaced and deleted without a trace."""
 
+import asyncio
 import io
+import os
 import random
+import signal
 import time
 
 import pytest
@@ -9,10 +12,10 @@ from both_clients import BOTH, blocking
 from scripted_node import drop, refusal
 from scripted_store import ScriptedStore
 
-from kdht import Client
+from kdht import AsyncClient, Client
 from kdht import _shared as shared
 from kdht._shared import Op, Status
-from kdht.client import _large, _manifest
+from kdht.client import _journal, _large, _manifest
 from kdht.client._manifest import (
     CHUNK_SIZE,
     MAX_LARGE,
@@ -160,14 +163,19 @@ def test_an_exception_of_the_progress_callback_ends_the_upload(ask):
 
 
 def kill(node_name: str) -> None:
-    """An upload that ends as a killed process's does."""
+    """An upload whose process is killed in the middle of it."""
 
     def stop(done, total):
         if done > 5000:
-            raise KeyboardInterrupt
+            os._exit(0)
 
-    with pytest.raises(KeyboardInterrupt):
-        blocking(node_name, "put_large", "big", VALUE, progress=stop)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            blocking(node_name, "put_large", "big", VALUE, progress=stop)
+        finally:
+            os._exit(1)
+    assert os.waitpid(pid, 0)[1] == 0
 
 
 def test_a_killed_upload_is_named_and_deleted_by_a_delete():
@@ -189,7 +197,7 @@ def test_a_killed_upload_is_deleted_by_a_put_a_day_later(monkeypatch):
         kill(node.name)
         blocking(node.name, "put_large", "big", OTHER)
         assert chunks(store) > 3 + 4, "it might still be under way"
-        now = time.time() + _large.ABANDONED + 10
+        now = time.time() + _journal.ABANDONED + 10
         monkeypatch.setattr(time, "time", lambda: now)
         blocking(node.name, "put_large", "big", VALUE[:100])
         assert blocking(node.name, "get_large", "big") == VALUE[:100]
@@ -235,13 +243,119 @@ def test_two_uploads_at_once_leave_one_value(ask):
     assert len(journal(store)) == 1
 
 
-def test_too_many_unfinished_uploads_are_an_error(ask):
+@pytest.mark.parametrize("age", [0, 7200, 2 * _journal.ABANDONED])
+def test_unfinished_uploads_do_not_lock_their_key(ask, age):
+    """However many were killed, and however short a time ago: the oldest, or all that are dead, give way."""
     store = ScriptedStore()
-    uploads = [Upload(bytes([number]) * 16, int(time.time()), 0, 1) for number in range(MAX_UPLOADS)]
+    begun = int(time.time()) - age
+    uploads = [Upload(bytes([number]) * 16, begun + number, 0, 1) for number in range(MAX_UPLOADS)]
+    for upload in uploads:
+        store.records[hash_key(chunk_name(upload.id, 0))] = Record(7, 0, 0, b"")
     store.records[hash_key(journal_name(KEY))] = Record(7, 0, 0, pack_journal(uploads))
-    assert len(pack_journal(uploads)) <= shared.MAX_VALUE
-    with store.node() as node, pytest.raises(RequestError, match="delete it first"):
+    assert len(pack_journal(uploads)) <= shared.MAX_CONDITIONAL_VALUE
+    with store.node() as node:
+        for _ in range(3):
+            ask(node.name, "put_large", "big", VALUE)
+        assert ask(node.name, "get_large", "big") == VALUE
+    named = journal(store)
+    assert len(named) <= MAX_UPLOADS
+    assert uploads[0] not in named
+    assert chunks(store) == 21 + len(named) - 1, "what is no longer named is not there"
+    assert (len(named) == 1) == (age > _journal.ABANDONED)
+
+
+def test_a_cancelled_upload_is_cleared_away():
+    """Beside what its caller goes on with; the client's end waits for it."""
+
+    async def run(name):
+        begun = asyncio.Event()
+        async with AsyncClient(name) as client:
+            progress = lambda done, total: done > 5000 and begun.set()  # noqa: E731
+            uploading = asyncio.create_task(client.put_large("big", VALUE * 20, progress=progress))
+            await begun.wait()
+            uploading.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await uploading
+            assert await client.get("other") == b"goes on"
+
+    store = ScriptedStore()
+    store.records[hash_key("other")] = Record(7, 0, 0, b"goes on")
+    with store.node() as node:
+        asyncio.run(run(node.name))
+    assert store.records.keys() == {hash_key("other")}
+    assert store.asked[Op.DELETE] < 21 * 20, "what was not sent is not deleted"
+
+
+def test_an_upload_whose_coroutine_is_closed_is_cleared_away():
+    async def run(name):
+        async with AsyncClient(name) as client:
+            await client.put("other", b"")
+            upload = client.put_large("big", VALUE)
+            waits_for = upload.send(None)
+            while chunks(store) < 4:
+                waits_for._asyncio_future_blocking = False
+                await asyncio.sleep(0)
+                if waits_for.done():
+                    waits_for = upload.send(None)
+            upload.close()
+
+    store = ScriptedStore()
+    with store.node() as node:
+        asyncio.run(run(node.name))
+    assert store.records.keys() == {hash_key("other")}
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt, SystemExit])
+def test_an_interrupted_upload_is_cleared_away(interruption):
+    def stop(done, total):
+        if done > 5000:
+            raise interruption
+
+    store = ScriptedStore()
+    with store.node() as node, pytest.raises(interruption):
+        blocking(node.name, "put_large", "big", VALUE, progress=stop)
+    assert store.records == {}
+
+
+def test_a_second_interruption_ends_the_clearing_away():
+    deletes = iter(range(1000))
+
+    def stop(done, total):
+        if done > 5000:
+            raise KeyboardInterrupt
+
+    def again(request):
+        if request.op == Op.DELETE and next(deletes) == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    store = ScriptedStore(again)
+    with store.node() as node, pytest.raises(KeyboardInterrupt):
+        blocking(node.name, "put_large", "big", VALUE, progress=stop)
+    (upload,) = journal(store)
+    assert upload.version == 0
+
+
+def test_errors_name_the_users_key(ask):
+    store = ScriptedStore(
+        lambda request: [refusal(request, Status.BAD_REQUEST)] if request.op == Op.PUT else None
+    )
+    with store.node() as node, pytest.raises(RequestError, match="put 'big', the journal of its uploads: "):
         ask(node.name, "put_large", "big", VALUE)
+    puts = iter(range(1000))
+    store.before = lambda request: (
+        [refusal(request, Status.BAD_REQUEST)] if request.op == Op.PUT and next(puts) else None
+    )
+    with store.node() as node, pytest.raises(RequestError, match=r"put 'big', chunk \d+ of 21: "):
+        ask(node.name, "put_large", "big", VALUE)
+    store.before = lambda request: None
+    with store.node() as node:
+        ask(node.name, "put_large", "big", VALUE)
+        manifest = hash_key("big")
+        store.before = lambda request: (
+            [refusal(request, Status.BAD_REQUEST)] if request.key != manifest else None
+        )
+        with pytest.raises(RequestError, match=r"get 'big', chunk \d+ of 21: "):
+            ask(node.name, "get_large", "big")
 
 
 def test_a_ttl_is_the_chunks_too(ask):

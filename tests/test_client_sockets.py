@@ -49,7 +49,12 @@ def test_a_datagram_that_only_reported_an_earlier_one_is_sent():
 @pytest.fixture
 def opened():
     with ScriptedNode() as node:
-        opened = sockets.Sockets(sockets.resolve(sockets.node_list(node.name)))
+        opened = sockets.Sockets(
+            sockets.resolve(sockets.node_list(node.name)),
+            direct=False,
+            on_open=lambda node, sock: None,
+            on_close=lambda sock: None,
+        )
         yield opened
         opened.close()
 

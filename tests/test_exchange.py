@@ -8,14 +8,22 @@ from exchanges import GET, PUT, all_tries, attempts_of, new_session, opened, pas
 from scripted_node import refusal, value_reply
 
 from kdht import wire
-from kdht._shared import Op, RecordFlag, Status
+from kdht._shared import Op, Status
 from kdht.client import _calls as calls
 from kdht.client import _entries as entries
-from kdht.client._datagram import MAX_ATTEMPTS, MAX_SENT, Send
+from kdht.client._datagram import MAX_ATTEMPTS, MAX_SENT
 from kdht.client._entries import ENOUGH_SAMPLES, MAX_RTO, START_LATE, START_RTO
 from kdht.client._exchange import JITTER, MAX_BOUNCES, MAX_HEDGES, MAX_WAYS
-from kdht.errors import Conflict, NotFound, RequestError, RequestTimeout, Unconfirmed, ValueTooLarge
-from kdht.wire import Record
+from kdht.client._reads import Read
+from kdht.errors import (
+    Conflict,
+    NotFound,
+    PortClosed,
+    RequestError,
+    RequestTimeout,
+    Unconfirmed,
+    ValueTooLarge,
+)
 
 
 @pytest.fixture
@@ -40,14 +48,6 @@ def test_a_trace_never_leaves_the_best_way():
     exchange, first = opened(session, calls.trace("hello", 3))
     requests = [wire.parse(send.data) for send in all_tries(session, exchange, first)]
     assert {(request.op, request.hops, request.attempt) for request in requests} == {(Op.TRACE, 3, 0)}
-
-
-def test_a_conditional_write_takes_the_best_way_twice():
-    session = new_session(attempts=4)
-    exchange, first = opened(session, calls.put("hello", b"", None, 7))
-    record = Record.parse(wire.parse(first.data).body)
-    assert (record.version, record.flags) == (7, RecordFlag.IF_VERSION)
-    assert attempts_of(all_tries(session, exchange, first)) == [0, 0, 1, 2]
 
 
 def test_tries_go_round_the_nodes():
@@ -159,13 +159,54 @@ def test_a_closed_port_leads_to_another_node_at_once():
     assert opened(session, now=0.01)[1].node == 1
 
 
-def test_a_closed_port_of_the_only_node_is_waited_for():
+@pytest.mark.parametrize("call", [GET, PUT], ids=str)
+def test_where_all_ports_are_closed_it_is_said_at_once(call):
+    session = new_session(nodes=3)
+    exchange, send = opened(session, call)
+    for node in range(3):
+        assert (send.node, exchange.done) == (node, False)
+        session.refused(node, 0.001)
+        send = sent(session)
+    assert send is None
+    with pytest.raises(PortClosed, match="nobody listens at node 0, node 1, node 2: is kdhtd running there"):
+        exchange.result()
+    assert isinstance(exchange.error, RequestTimeout)
+
+
+def test_a_node_that_listens_again_is_asked_by_the_next_request():
     session = new_session()
-    exchange, _ = opened(session)
+    opened(session)
     session.refused(0, 0.001)
-    assert sent(session) is None
-    assert not exchange.done
-    assert passes(session, exchange).node == 0
+    exchange, first = opened(session, now=0.5)
+    session.receive(0, value_reply(wire.parse(first.data)), 0.51)
+    assert exchange.result().status is Status.OK
+    assert not session.entries[0].dead
+
+
+def test_each_refusal_costs_what_it_moves():
+    """Many requests at one closed port: the first refusal moves them all, the others find nothing to do."""
+    session = new_session(nodes=2)
+    count = 500
+    exchanges = [session.start(GET, 0.0) for _ in range(count)]
+    looked_at: list[int] = []
+    for exchange in exchanges:
+        exchange.__class__ = type("Counted", (type(exchange),), {
+            "__slots__": (),
+            "refused_by": lambda self, node, now: (looked_at.append(node), Read.refused_by(self, node, now))[1],
+        })  # fmt: skip
+    for _ in range(count):
+        session.refused(0, 0.001)
+    assert looked_at == [0] * count
+    assert sum(send.node == 1 for send in session.outbox) == count
+
+
+def test_what_was_asked_at_each_node_is_not_kept_for_ever():
+    session = new_session()
+    for _ in range(5000):
+        exchange, first = opened(session)
+        session.receive(0, value_reply(wire.parse(first.data)), 0.001)
+        assert exchange.done
+    assert len(session._asked[0]) < 200
 
 
 def test_a_silent_node_is_left_out_and_asked_again_beside_a_read():
@@ -414,47 +455,6 @@ def test_failed_disks_everywhere_are_said():
     with pytest.raises(RequestError, match="disk") as caught:
         exchange.result()
     assert caught.value.status == "STORAGE_FAILED"
-
-
-# --- Conditions
-
-
-def conflict(send: Send, version: int = 9) -> bytes:
-    return refusal(wire.parse(send.data), Status.CONFLICT, body=Record(version).pack())
-
-
-def test_a_conflict_of_the_only_try_is_certain():
-    session = new_session()
-    exchange, first = opened(session, calls.put("hello", b"", None, 7))
-    session.receive(0, conflict(first), 0.01)
-    assert not exchange.result().ambiguous
-
-
-def test_a_conflict_after_a_lost_answer_is_not():
-    session = new_session()
-    exchange, _ = opened(session, calls.put("hello", b"", None, 7))
-    second = passes(session, exchange)
-    session.receive(0, conflict(second), 1.0)
-    assert exchange.result().ambiguous
-
-
-@pytest.mark.parametrize(
-    "status", [Status.BUSY, Status.NOT_RESPONSIBLE, Status.STORAGE_FAILED, Status.UNREACHABLE]
-)
-def test_a_try_that_did_nothing_leaves_no_doubt(status):
-    session = new_session()
-    exchange, first = opened(session, calls.put("hello", b"", None, 7))
-    second = received(session, 0, refusal(wire.parse(first.data), status), 0.01) or passes(session, exchange)
-    session.receive(0, conflict(second), 1.0)
-    assert not exchange.result().ambiguous
-
-
-def test_an_unconfirmed_try_leaves_a_doubt():
-    session = new_session()
-    exchange, first = opened(session, calls.put("hello", b"", None, 7))
-    session.receive(0, refusal(wire.parse(first.data), Status.UNCONFIRMED), 0.01)
-    session.receive(0, conflict(passes(session, exchange)), 1.0)
-    assert exchange.result().ambiguous
 
 
 # --- Cookies

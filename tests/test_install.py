@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from daemons import nobody, open_to_all, run
-from installed import copy_sources, make, make_wheels
+from daemons import ROOT, nobody, open_to_all, run
+from fences import fences
+from installed import PYTHON, TIMEOUT, copy_sources, make, make_wheels, offline
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -131,6 +132,24 @@ def test_an_installation_that_fails_leaves_the_old_one(sources: Path, wheels: Pa
     assert done.returncode != 0
     assert program(installed, "kdhtd", "--version").returncode == 0
     assert sorted(path.name for path in (installed / "lib").iterdir()) == ["kdht", "systemd", "sysusers.d"]
+
+
+def test_the_lines_of_readme_and_tutorial_install_it(
+    sources: Path, wheels: Path, wheel: tuple[Path, str], tmp_path: Path
+) -> None:
+    (block,) = (each for each in fences(ROOT / "docs/tutorial.md") if "install" in each.words)
+    assert block.text in (ROOT / "README.md").read_text()
+    (tmp_path / "python3").symlink_to(PYTHON)
+    environment = {
+        **os.environ,
+        **offline(wheels),
+        "HOME": str(tmp_path),
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+    }
+    done = run(["bash", "-e", "-c", block.text], cwd=sources, env=environment, timeout=TIMEOUT)
+    assert done.returncode == 0, done.stderr
+    for name in PROGRAMS:
+        assert program(tmp_path / "kdht", name, "--version").returncode == 0
 
 
 def test_destdir_is_known_to_no_file(

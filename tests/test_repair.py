@@ -242,6 +242,68 @@ def test_one_replica_moves_to_its_new_owner_at_once() -> None:
     assert len(newcomer.keys()) >= len(mine)
 
 
+def settled_all(cluster: RepairCluster, keys: list[bytes]) -> bool:
+    return all(m.repair.is_settled(key) for key in keys for m in cluster.replicas(key))
+
+
+def test_a_node_that_was_away_has_caught_up_on_nothing_until_it_has_compared_again() -> None:
+    cluster = cluster_of(8)
+    keys = cluster.load(200)
+    cluster.run(70)
+    away = cluster.members[2]
+    mine = [key for key in keys if away in cluster.replicas(key)]
+    missed = mine[0]
+    for member in cluster.replicas(missed):
+        if member is not away:
+            member.put(missed, 9, b"later")
+    away.repair.unsettle(cluster.network.now)
+    assert not any(map(away.repair.is_settled, mine))
+    assert cluster.run_until(lambda: all(map(away.repair.is_settled, mine)), 10)
+    assert away.has(missed).version == 9  # type: ignore[union-attr]
+
+
+def test_nodes_that_were_all_away_at_once_catch_up_with_each_other() -> None:
+    cluster = cluster_of(6)
+    keys = cluster.load(100)
+    cluster.run(70)
+    for member in cluster.members:
+        member.repair.unsettle(cluster.network.now)
+    assert not any(m.repair.is_settled(key) for key in keys for m in cluster.members)
+    assert cluster.run_until(lambda: settled_all(cluster, keys), 15)
+
+
+def test_what_was_being_compared_when_a_node_was_away_does_not_count() -> None:
+    cluster = cluster_of(4)
+    keys = cluster.load(100)
+    away = cluster.members[1]
+    others = [m.contact.address for m in cluster.members if m is not away]
+    cluster.network.partition([away.contact.address], others)
+    away.repair.unsettle(cluster.network.now)
+    cluster.run(3)
+    away.repair.unsettle(cluster.network.now)
+    cluster.network.heal()
+    cluster.run(0.05)
+    assert not any(map(away.repair.is_settled, keys))
+    assert cluster.run_until(lambda: settled_all(cluster, keys), 40)
+
+
+def test_one_who_is_pushed_out_answers_until_the_newcomers_have_caught_up() -> None:
+    cluster = cluster_of(3)
+    keys = cluster.load(300)
+    for number in range(4, 10):
+        cluster.add(number)
+    old, held = cluster.members[:3], 0
+    for _ in range(400):
+        cluster.run(0.1)
+        for key in keys[:40]:
+            replicas = cluster.replicas(key)
+            ready = sum(m.repair.holds(key) for m in cluster.members)
+            assert ready >= 2  # a majority of some three nodes that have caught up
+            held += any(m.repair.holds(key) and m not in replicas for m in old)
+    assert held
+    assert [m.repair.status()["held"] for m in cluster.members] == [0] * 9
+
+
 def same_everywhere(cluster: RepairCluster, keys: list[bytes]) -> bool:
     """Whether all replicas of each key have the same record."""
     return all(len({m.has(key) for m in cluster.replicas(key)} - {None}) == 1 for key in keys) and not (

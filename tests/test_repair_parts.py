@@ -4,14 +4,17 @@ from contextlib import suppress
 from functools import reduce
 from operator import xor
 from random import Random
+from threading import Thread
+from types import SimpleNamespace
 
 import pytest
 
 from kdht.errors import BadPacket, StorageError
 from kdht.node.repair import bodies
-from kdht.node.repair.bodies import Digest, Lack, Offer, Offered, Want
+from kdht.node.repair.bodies import Digest, Lack, Offer, Offered, Report, Says, Want
 from kdht.node.repair.digests import LEAF, Digests, mark
-from kdht.node.repair.ranges import Range
+from kdht.node.repair.missed import Missed
+from kdht.node.repair.ranges import Range, View
 from kdht.node.repair.work import SLICE, Steps, Work
 from kdht.node.timers import Timers
 from kdht.storage import MemoryStore, Stored, Write, neighbourhood
@@ -146,15 +149,17 @@ KEY = bytes(range(20))
 
 
 def test_bodies_there_and_back() -> None:
-    ranges = [(Range(n << 152, 8), Digest(n, n * 7)) for n in range(bodies.MAX_RANGES)]
-    assert bodies.untrusted_ranges(bodies.pack_ranges(ranges)) == ranges
-    digests = [digest for _, digest in ranges]
-    assert bodies.untrusted_digests(bodies.pack_digests(digests), len(digests)) == digests
+    reports = [Report(Digest(n, n * 7), Says(n % 8), tuple(range(n % 5))) for n in range(bodies.MAX_RANGES)]
+    ranges = [(Range(n << 152, 8), report) for n, report in enumerate(reports)][: bodies.fitting(reports)]
+    assert len(ranges) > 20
+    assert bodies.untrusted_ranges(bodies.pack_ranges(3, ranges)) == (3, ranges)
+    sent = [report for _, report in ranges]
+    assert bodies.untrusted_reports(bodies.pack_reports(3, sent), len(sent)) == (3, sent)
     offer = Offer(1, 2**160 - 1, [Offered(KEY, 9, 8)] * bodies.MAX_OFFERS)
     assert bodies.untrusted_offer(bodies.pack_offer(offer)) == offer
     wants, lacks = [Want.WANTED, Want.HAS, Want.FOREIGN], [Lack(KEY, 5)] * bodies.MAX_LACKS
     assert bodies.untrusted_wants(bodies.pack_wants(wants, lacks), 3) == (wants, lacks)
-    assert max(len(bodies.pack_ranges(ranges)), len(bodies.pack_offer(offer))) + 20 <= 1120
+    assert max(len(bodies.pack_ranges(3, ranges)), len(bodies.pack_offer(offer))) + 20 <= 1120
 
 
 @pytest.mark.parametrize(
@@ -162,7 +167,7 @@ def test_bodies_there_and_back() -> None:
     [
         bodies.untrusted_ranges,
         bodies.untrusted_offer,
-        lambda body: bodies.untrusted_digests(body, 3),
+        lambda body: bodies.untrusted_reports(body, 3),
         lambda body: bodies.untrusted_wants(body, 3),
     ],
 )
@@ -174,9 +179,45 @@ def test_bad_bodies_end_in_bad_packet_only(read) -> None:  # type: ignore[no-unt
 
 
 def test_a_range_that_is_none_is_refused() -> None:
-    for body in (
-        bodies.RANGE_DIGEST.pack(bytes(20), 161, 0, 0),
-        bodies.RANGE_DIGEST.pack(bytes([255] * 20), 4, 0, 0),
-    ):
+    report = bytes(bodies.REPORT.size)
+    for key, bits in ((bytes(20), 161), (bytes([255] * 20), 4)):
         with pytest.raises(BadPacket):
-            bodies.untrusted_ranges(body)
+            bodies.untrusted_ranges(b"\3" + bodies.RANGE.pack(key, bits) + report)
+
+
+@pytest.mark.parametrize("replicas", [0, 17, 255])
+def test_a_number_of_replicas_that_no_node_has_is_refused(replicas: int) -> None:
+    with pytest.raises(BadPacket):
+        bodies.untrusted_ranges(bytes([replicas]))
+    with pytest.raises(BadPacket):
+        bodies.untrusted_reports(bytes([replicas]), 0)
+
+
+def test_what_keeps_a_range_beyond_the_room_of_a_reply_is_left_out() -> None:
+    reports = [Report(Digest(1, 2), Says.CAUGHT_UP, tuple(range(32)))] * bodies.MAX_RANGES
+    body = bodies.pack_reports(16, reports)
+    assert len(body) + 20 <= 1120
+    _, read = bodies.untrusted_reports(body, len(reports))
+    assert [report.digest for report in read] == [report.digest for report in reports]
+    assert bodies.fitting(reports) < 10
+
+
+def test_keys_that_were_missed_before_the_cluster_is_known_wait_for_it() -> None:
+    """A node that has just started answers writes before it knows who else keeps the keys."""
+    wanted: list[bytes] = []
+    timers = Timers()
+    context = SimpleNamespace(id=bytes(20), jittered=lambda seconds: seconds, timers=timers)
+    options = SimpleNamespace(missed_delay=1.0)
+    room = SimpleNamespace(view=None, context=context, options=options)
+    plan = SimpleNamespace(want=lambda peer, ranges, now: wanted.append(peer))
+    missed = Missed(room, plan)  # type: ignore[arg-type]
+    missed.start(0.0)
+    for number in range(3):
+        missed.note(bytes([number]) * 20)
+    looks = Thread(target=timers.run, args=(1.5,), daemon=True)
+    looks.start()
+    looks.join(10)
+    assert not looks.is_alive(), "it looks for ever"
+    room.view = View(context.id, [b"\x01" * 20, b"\x02" * 20], 3)
+    timers.run(2.5)
+    assert wanted == [b"\x01" * 20, b"\x02" * 20]

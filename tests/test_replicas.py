@@ -5,22 +5,28 @@ import struct
 import pytest
 from replica_cluster import Cluster, Member, key_of
 
-from kdht._shared import Op, Reason, RecordFlag, Status
+from kdht._shared import TRY_BITS, Op, Reason, RecordFlag, Status
 from kdht.datapath.base import Datagram
 from kdht.datapath.memory import Event
 from kdht.node.replicas import Policy
 from kdht.node.replicas.holders import Holder
 from kdht.storage import Stored, Write
-from kdht.wire import OFFSET, Message, Record, parse
+from kdht.wire import OFFSET, Message, Record, pack_write, parse
 
 
 def conditional(version: int, value: bytes = b"") -> bytes:
-    return Record(version=version, flags=int(RecordFlag.IF_VERSION), value=value).pack()
+    return pack_write(Record(value=value), version)
 
 
 def plant(member: Member, name: str, version: int, value: bytes, flags: int = 0) -> None:
     (result,) = member.store.apply([Write(key_of(name), Stored(version, 0, flags, value))], member.now)
     assert result.accepted
+
+
+def far(cluster: Cluster) -> Member:
+    """An entry node from which attempt n ends at replica n."""
+    key = int.from_bytes(key_of("a"), "big")
+    return max(cluster.members, key=lambda member: int.from_bytes(member.contact.id, "big") ^ key)
 
 
 def test_a_write_is_on_all_replicas_and_nowhere_else():
@@ -45,16 +51,45 @@ def test_a_write_is_confirmed_by_no_fewer_than_it_says():
     assert reply.status is Status.UNCONFIRMED
 
 
-def test_silent_replicas_are_replaced_and_reported():
+def test_a_silent_replica_is_replaced_and_reported():
+    cluster = Cluster(8)
+    owner, second, third = cluster.replicas("a")
+    cluster.network.set_loss(owner.contact.address, second.contact.address, 1.0)
+    cluster.kill(third)
+    assert cluster.ask(Op.PUT, "a", Record(value=b"value").pack(), via=owner)
+    fourth = cluster.replicas("a", [m for m in cluster.members if m not in (second, third)])[1]
+    assert fourth.has("a") is not None
+    assert sorted(owner.silent)[:2] == sorted([second.contact.address, third.contact.address])
+
+
+def test_a_stand_in_adds_a_copy_but_makes_no_majority_of_the_replicas():
+    """The two that the coordinator does not reach may be heard by others: a quorum read would miss the write."""
+    cluster = Cluster(8)
+    owner, second, third = cluster.replicas("a")
+    for replica in (second, third):
+        cluster.network.set_loss(owner.contact.address, replica.contact.address, 1.0)
+    reply = cluster.ask(Op.PUT, "a", Record(value=b"value").pack(), via=owner)
+    assert reply is not None
+    assert reply.status is Status.UNCONFIRMED
+    assert sum(m.has("a") is not None for m in cluster.members) >= 2
+    quorum = cluster.ask(Op.QUORUM_GET, "a", via=far(cluster), attempt=1)
+    assert quorum is not None
+    assert quorum.status is Status.NOT_FOUND
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["before", "after the stand-ins have it"])
+def test_who_comes_after_a_closed_port_is_a_replica(late):
     cluster = Cluster(8)
     owner, second, third = cluster.replicas("a")
     cluster.kill(second, third)
-    started = cluster.network.now
-    cluster.put("a", b"value")
-    assert cluster.network.now - started < 0.5
-    fourth = cluster.replicas("a", [m for m in cluster.members if m not in (second, third)])[1]
-    assert fourth.has("a") is not None
-    assert second.contact.address in owner.silent or third.contact.address in owner.silent
+    request = cluster.send(Op.PUT, "a", Record(value=b"value").pack(), via=owner)
+    cluster.network.run(cluster.network.now + (0.9 if late else 0.1))
+    assert not cluster.client.take()
+    for replica in (second, third):
+        owner.coordinator.unreachable(replica.contact.address, owner.now)
+    cluster.network.run(cluster.network.now + 0.3)
+    replies = [parse(each.data) for each in cluster.client.take()]
+    assert [(each.request_id, each.status) for each in replies] == [(request, Status.OK)]
 
 
 def test_a_replica_that_missed_a_write_is_told_of():
@@ -171,6 +206,9 @@ def test_a_replica_with_a_greater_version_makes_the_coordinator_count_on():
     ahead = int((owner.now + 3600) * 1_000_000)
     plant(second, "a", ahead, b"from a fast clock")
     plant(third, "a", ahead, b"from a fast clock")
+    unsure = cluster.ask(Op.PUT, "a", Record(value=b"value").pack())
+    assert unsure is not None
+    assert unsure.status is Status.UNCONFIRMED  # the owner took it: a reader may have been told
     assert cluster.put("a", b"value").version > ahead
     assert cluster.get("a") == b"value"
 
@@ -344,6 +382,25 @@ def test_a_contact_beyond_the_replicas_may_bring_the_record():
     assert owner.has("a") == Stored(7, 0, 0, b"there")
 
 
+def test_what_is_left_over_beside_the_replicas_is_not_believed_while_they_may_answer():
+    """Both other replicas are slow, so the nodes after them are asked beside; one has a record that was deleted long ago."""
+    for seed in range(8):
+        cluster = Cluster(8, seed=seed)
+        owner, second, third = cluster.replicas("a")
+        _, fourth, *_ = cluster.replicas("a", [m for m in cluster.members if m not in (second, third)])
+        plant(fourth, "a", 7, b"left over")
+        fourth.coordinator.is_settled = lambda key: False
+        for member in (second, third):
+            plant(member, "a", 8, b"", int(RecordFlag.TOMBSTONE))
+            cluster.network.set_loss(owner.contact.address, member.contact.address, 1.0)
+        cluster.send(Op.GET, "a", bytes(1120))
+        cluster.network.run(cluster.network.now + 0.19)
+        for member in (second, third):
+            cluster.network.set_loss(owner.contact.address, member.contact.address, 0.0)
+        cluster.network.run(cluster.network.now + 2)
+        assert [reply.status for reply in _taken(cluster)] == [Status.NOT_FOUND]
+
+
 def test_who_has_not_caught_up_makes_no_majority():
     """The owner was away while the others acknowledged a write, of which one of them lags."""
     cluster = Cluster(8)
@@ -449,3 +506,48 @@ def test_a_survey_of_nobody_is_told_at_once():
     member = Cluster(1).members[0]
     member.coordinator.survey(key_of("a"), [], told.append, member.now)
     assert told == [[]]
+
+
+def test_a_write_that_a_reader_may_have_been_told_of_is_not_refused_for_good():
+    """The owner has it, a quorum read brings it to a second replica, and something newer follows before the STOREs arrive."""
+    cluster = Cluster(8)
+    owner, second, third = cluster.replicas("a")
+    older = int(owner.now * 1_000_000)
+    for member in (second, third):
+        cluster.network.set_loss(owner.contact.address, member.contact.address, 1.0)
+    request = cluster.send(Op.PUT, "a", Record(older, value=b"older").pack())
+    cluster.network.run(cluster.network.now + 0.04)
+    assert owner.has("a") is not None
+    for member in (second, third):
+        plant(member, "a", older + 1, b"newer")
+        cluster.network.set_loss(owner.contact.address, member.contact.address, 0.0)
+    cluster.network.run(cluster.network.now + 2)
+    (reply,) = [
+        m for m in map(parse, (each.data for each in cluster.client.take())) if m.request_id == request
+    ]
+    assert reply.status is Status.UNCONFIRMED
+
+
+def numbered(cluster: Cluster, version: int, value: bytes, number: int) -> Message:
+    """A PUT with a version, by the client's write of that number, and its answer."""
+    cluster.send(Op.PUT, "a", Record(version, value=value).pack(), request_id=number << TRY_BITS)
+    cluster.network.run(cluster.network.now + 2)
+    (reply,) = [parse(each.data) for each in cluster.client.take()]
+    return reply
+
+
+def test_two_writes_that_choose_one_version_do_not_share_it():
+    cluster = Cluster(8)
+    version = int(cluster.members[0].now * 1_000_000)
+    replies = [numbered(cluster, version, b"%d" % number, number) for number in (1, 2, 1)]
+    assert [reply.status for reply in replies] == [Status.OK, Status.BAD_VERSION, Status.OK]
+
+
+def test_a_version_below_one_that_has_begun_is_refused_before_anything_is_sent():
+    cluster = Cluster(8)
+    version = int(cluster.members[0].now * 1_000_000)
+    assert numbered(cluster, version, b"later", 1).status is Status.OK
+    before = dict(cluster.network.counts)
+    reply = numbered(cluster, version - 1, b"earlier", 2)
+    assert (reply.status, Record.parse(reply.body).version) == (Status.BAD_VERSION, version)
+    assert cluster.network.counts["delivered"] - before["delivered"] == 2  # the request and its answer

@@ -19,7 +19,7 @@ BAD = {
     "a tombstone with a value": (RECORD.pack(7, 9, RecordFlag.TOMBSTONE) + b"v", "BAD_LENGTH"),
     "a condition": (RECORD.pack(7, 9, RecordFlag.IF_VERSION) + b"value", "BAD_FLAGS"),
     "a tombstone with a condition": (RECORD.pack(7, 9, 3), "BAD_FLAGS"),
-    "an unknown flag": (RECORD.pack(7, 9, 4) + b"value", "BAD_FLAGS"),
+    "an unknown flag": (RECORD.pack(7, 9, 8) + b"value", "BAD_FLAGS"),
     "an unknown high flag": (RECORD.pack(7, 9, 1 << 31), "BAD_FLAGS"),
 }
 

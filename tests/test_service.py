@@ -17,6 +17,7 @@ from kdht.datapath._hot import HotRecords
 from kdht.datapath.base import Datagram, Outgoing
 from kdht.errors import StorageDamaged, StorageError
 from kdht.keys import derive
+from kdht.node.census import Counts
 from kdht.node.replicas import Coordinator, Policy
 from kdht.node.service import Service
 from kdht.storage import GroupWriter, InlineWriter, LevelStore, MemoryStore, Stored, Write
@@ -74,6 +75,7 @@ class Node:
             sources={True: HOME},
             rng=random.Random(1),
             policy=Policy(replicas=1, acks=1),
+            census=Counts(),
             send=self.batches.append,
         )
         self.service = Service(
@@ -145,7 +147,20 @@ def test_put_then_get_then_delete(node):
     assert node.ask_own(request(Op.DELETE)).status is Status.OK
     assert node.ask_own(request(Op.DELETE)).status is Status.NOT_FOUND
     gone = node.ask_own(request(Op.GET))
-    assert (gone.status, gone.body) == (Status.NOT_FOUND, b"")
+    assert gone.status is Status.NOT_FOUND
+    assert Record.parse(gone.body)[1:] == (0, RecordFlag.TOMBSTONE, b"")
+
+
+def test_not_found_says_which_version_was_deleted(node):
+    """A client that has written a newer one knows then that this replica lags behind."""
+    assert node.ask_own(request(Op.GET)).body == b"", "there never was one"
+    node.store.apply([Write(KEY_ID, Stored(MICROS, SECONDS + 60, int(RecordFlag.TOMBSTONE), b""))], NOW)
+    for op in (Op.GET, Op.QUORUM_GET):
+        gone = node.ask_own(request(op))
+        assert (gone.status, Record.parse(gone.body).version) == (Status.NOT_FOUND, MICROS)
+    node.cookies = True
+    unproven = Datagram(bytes(request(Op.GET).pack()), CLIENT, HOME, Reason.OWNER, 0)
+    assert parse(node.ask(unproven)[0].data).body == b"", "no more than it sent"
 
 
 def test_what_was_written_is_at_hand_and_never_old():
@@ -215,9 +230,10 @@ def test_without_a_ttl_there_is_no_end(node):
     [
         b"",
         bytes(15),
-        Record(version=1, value=b"x").pack(),
         Record(flags=RecordFlag.TOMBSTONE).pack(),
         Record(flags=0x80, value=b"x").pack(),
+        Record(flags=RecordFlag.DECIDED, value=bytes(8)).pack(),
+        Record(flags=RecordFlag.IF_VERSION, value=bytes(7)).pack(),
     ],
 )
 def test_a_put_body_that_cannot_be_is_refused(node, body):
@@ -236,6 +252,35 @@ def test_a_put_body_that_cannot_be_is_refused(node, body):
 def test_trace_tells_who_answers(node, reason, status):
     answer = node.ask_own(request(Op.TRACE), reason=reason)
     assert (answer.status, parse_contacts(answer.body)) == (status, [node.contact])
+
+
+@pytest.mark.parametrize("padding", [0, 37, 75, 76, 100, 38 * 17, MAX_BODY])
+def test_a_padded_trace_tells_of_others_too_and_is_not_longer_than_its_request(node, padding):
+    others = [
+        Contact(bytes([128 + number]) * 20, *Address.of(f"10.0.1.{number}", PORT)) for number in range(20)
+    ]
+    node.core.set_bucket(0, others)
+    asked = request(Op.TRACE, bytes(padding), hops=1)
+    contacts = parse_contacts(node.ask_own(asked, reason=Reason.TRACE_ENDS).body)
+    assert contacts[0] == node.contact
+    assert len(contacts) == len(set(contacts)) == max(1, min(padding // 38, 21))
+    assert set(contacts) <= {node.contact, *others}
+
+
+def test_a_record_beside_the_replicas_is_hearsay(node):
+    """It may have been left over long ago: the client believes it when no replica answers."""
+    node.core.set_bucket(15, [Contact(KEY_ID, *OTHER_ENTRY)])
+    node.coordinator.is_settled = lambda key: False
+    again = {"attempt": 1}
+    node.store.apply([write(b"left over")], NOW)
+    heard = node.ask_own(request(Op.GET, **again))
+    assert heard.status is Status.NOT_RESPONSIBLE
+    assert Record.parse(heard.body) == Record(MICROS, 0, 0, b"left over")
+    short = node.ask_own(request(Op.GET, max_reply=20, **again))
+    assert (short.status, short.body) == (Status.NOT_RESPONSIBLE, b"")
+    node.store.apply([Write(KEY_ID, Stored(MICROS + 1, SECONDS + 60, int(RecordFlag.TOMBSTONE), b""))], NOW)
+    heard = node.ask_own(request(Op.GET, **again))
+    assert (heard.status, heard.body) == (Status.NOT_RESPONSIBLE, b"")
 
 
 def test_a_retry_that_ends_elsewhere_reads_but_does_not_write(node):

@@ -20,7 +20,7 @@ def store(request, tmp_path):
 
 def test_a_record_comes_back_whole(store):
     write = put(1, b"x" * MAX_VALUE, int(NOW) + 9, 0xFFFFFFFD, 2**64 - 1)
-    assert store.apply([write], NOW) == [Result(True, False, 2**64 - 1, 2**64 - 1)]
+    assert store.apply([write], NOW) == [Result(True, False, 2**64 - 1)]
     assert store.get(key_of(1), NOW) == Stored(2**64 - 1, int(NOW) + 9, 0xFFFFFFFD, b"x" * MAX_VALUE)
     assert store.get(key_of(2), NOW) is None
 
@@ -37,9 +37,9 @@ def test_get_many_keeps_the_order_asked(store):
 
 
 def test_the_greater_version_wins_in_any_order(store):
-    assert store.apply([put(1, b"5", version=5)], NOW) == [Result(True, False, 5, 5)]
-    assert store.apply([put(1, b"4", version=4)], NOW) == [Result(False, True, 5, 5)]
-    assert store.apply([put(1, b"6", version=6)], NOW) == [Result(True, True, 6, 6)]
+    assert store.apply([put(1, b"5", version=5)], NOW) == [Result(True, False, 5)]
+    assert store.apply([put(1, b"4", version=4)], NOW) == [Result(False, True, 5)]
+    assert store.apply([put(1, b"6", version=6)], NOW) == [Result(True, True, 6)]
     assert store.get(key_of(1), NOW) == Stored(6, 0, 0, b"6")
 
 
@@ -60,14 +60,14 @@ def test_equal_versions_end_alike_in_any_order():
 
 def test_a_deletion_leaves_a_tombstone(store):
     assert store.apply([put(1, version=1), delete(1, version=2)], NOW) == [
-        Result(True, False, 1, 1),
-        Result(True, True, 2, 0),
+        Result(True, False, 1),
+        Result(True, True, 2),
     ]
     found = store.get(key_of(1), NOW)
     assert found == Stored(2, 0, TOMBSTONE, b"")
     assert found.deleted
-    assert store.apply([put(1, version=1)], NOW) == [Result(False, False, 2, 0)]
-    assert store.apply([delete(2, version=2)], NOW) == [Result(True, False, 2, 0)]
+    assert store.apply([put(1, version=1)], NOW) == [Result(False, False, 2)]
+    assert store.apply([delete(2, version=2)], NOW) == [Result(True, False, 2)]
     assert [record.deleted for _, record in store.scan(NOW)] == [True, True]
     assert store.stats()[:3] == (0, 2, 0)
     store.apply([put(1, b"back", version=3)], NOW)
@@ -77,22 +77,10 @@ def test_a_deletion_leaves_a_tombstone(store):
 def test_tombstones_are_swept_when_their_time_has_come(store):
     store.apply([put(1, version=1), delete(1, version=2, expiry=100)], 50)
     assert store.sweep(99) == 0
-    assert store.apply([put(1, version=1)], 100) == [Result(False, False, 2, 0)], "it stands until swept"
+    assert store.apply([put(1, version=1)], 100) == [Result(False, False, 2)], "it stands until swept"
     assert store.sweep(100) == 1
     assert store.stats()[:3] == (0, 0, 0)
-    assert store.apply([put(1, version=1)], 100) == [Result(True, False, 1, 1)]
-
-
-def test_a_condition_is_the_version_that_a_reader_sees(store):
-    assert store.apply([put(1, version=5, if_version=4)], NOW) == [Result(False, False, 0, 0)]
-    assert store.apply([put(1, version=5, if_version=0)], NOW) == [Result(True, False, 5, 5)]
-    assert store.apply([put(1, version=6, if_version=0)], NOW) == [Result(False, True, 5, 5)]
-    assert store.apply([put(1, version=4, if_version=5)], NOW) == [Result(False, True, 5, 5)], "older"
-    assert store.apply([delete(1, version=6, if_version=5)], NOW) == [Result(True, True, 6, 0)]
-    assert store.apply([put(1, version=7, if_version=6)], NOW) == [Result(False, False, 6, 0)]
-    assert store.apply([put(1, version=7, if_version=0, expiry=int(NOW) + 1)], NOW)[0].accepted
-    assert store.apply([put(1, version=8, if_version=7)], NOW + 1) == [Result(False, False, 7, 0)]
-    assert store.apply([put(1, version=8, if_version=0)], NOW + 1) == [Result(True, False, 8, 8)]
+    assert store.apply([put(1, version=1)], 100) == [Result(True, False, 1)]
 
 
 def test_writes_of_one_batch_see_each_other(store):
@@ -101,8 +89,8 @@ def test_writes_of_one_batch_see_each_other(store):
         put(1, b"b", version=3),
         put(1, b"c", version=2),
         delete(1, version=4),
-        put(1, b"dd", version=5, if_version=0),
-        put(1, b"e", version=6, if_version=4),
+        put(1, b"dd", version=5),
+        put(1, b"e", version=6, nonce=4),
     ]
     results = store.apply(writes, NOW)
     assert [result.accepted for result in results] == [True, True, False, True, True, False]
@@ -117,7 +105,7 @@ def test_the_same_again_is_accepted_and_no_change(store):
     writes = [put(1, b"a", 2000, version=5), delete(2, version=6)]
     assert [result.accepted for result in store.apply(writes, 1000)] == [True, True]
     store.on_change = lambda key, record: heard.append(key)
-    assert store.apply(writes, 1001) == [Result(True, True, 5, 5), Result(True, False, 6, 0)]
+    assert store.apply(writes, 1001) == [Result(True, True, 5), Result(True, False, 6)]
     assert heard == []
     assert store.stats()[:3] == (1, 1, 1)
 
@@ -149,13 +137,13 @@ def test_expired_is_absent_to_everyone(store):
     assert store.get(key_of(1), 99.999) is not None
     assert store.get(key_of(1), 100) is None
     assert list(store.scan(100)) == []
-    assert store.apply([delete(1, version=2)], 100) == [Result(True, False, 2, 0)]
+    assert store.apply([delete(1, version=2)], 100) == [Result(True, False, 2)]
     store.apply([put(2, expiry=100)], 50)
     assert not store.apply([put(2, version=2)], 100)[0].existed
 
 
 def test_an_expiry_in_the_past_is_seen_by_nobody(store):
-    assert store.apply([put(1, expiry=100)], 200) == [Result(True, False, 1, 0)]
+    assert store.apply([put(1, expiry=100)], 200) == [Result(True, False, 1)]
 
 
 def test_drop_forgets_what_still_has_that_version(store):

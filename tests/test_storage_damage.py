@@ -67,7 +67,7 @@ def test_a_manifest_cut_anywhere_is_damage_or_harmless(directory, tmp_path):
     store = LevelStore(directory)
     for generation in range(3):
         store.apply([put(n, expiry=int(NOW) + 1, version=generation + 1) for n in range(500)], NOW)
-        store._db.compact_range()
+        store.compact()
     store.close()
     whole = only(directory, "MANIFEST-*").stat().st_size
     for length in range(0, whole, 5):
@@ -183,7 +183,7 @@ def test_format_1_is_upgraded(directory, count):
         assert sum(1 for _ in store.scan(NOW)) == count
         store.close()
     raw = plyvel.DB(str(directory))
-    assert raw.get(layout.FORMAT_KEY) == (2).to_bytes(4, "big")
+    assert raw.get(layout.FORMAT_KEY) == layout.FORMAT_VALUE.pack(layout.FORMAT)
     raw.close()
     store = LevelStore(directory)
     store.apply([delete(7, version=2)], NOW)
@@ -228,7 +228,7 @@ def test_after_a_failed_write_nothing_more_is_confirmed(directory):
     store.close()
     store = LevelStore(directory)
     assert [key for key, _ in store.scan(NOW)] == [key_of(1)]
-    assert store.apply([put(2)], NOW) == [Result(True, False, 1, 1)]
+    assert store.apply([put(2)], NOW) == [Result(True, False, 1)]
     store.close()
 
 

@@ -82,7 +82,7 @@ def test_a_closed_writer_takes_nothing(gated):
     told: list[object] = []
     assert writer.submit([put(1)], NOW, told.append)
     writer.close()
-    assert told == [[Result(True, False, 1, 1)]]
+    assert told == [[Result(True, False, 1)]]
     assert not writer.submit([put(2)], NOW, told.append)
     assert len(told) == 1
 
@@ -123,7 +123,7 @@ def test_a_callback_that_raises_hurts_no_other(gated, caplog):
     assert writer.submit([put(1)], NOW, lambda outcome: 1 / 0)
     assert writer.submit([put(2)], NOW, told.append)
     writer.close()
-    assert told == [[Result(True, False, 1, 1)]]
+    assert told == [[Result(True, False, 1)]]
     assert "ZeroDivisionError" in caplog.text
 
 

@@ -16,7 +16,8 @@ from kdht.node.messages import CONTROL_HOPS
 from kdht.node.replicas import calls
 from kdht.node.replicas._stores import Stores
 from kdht.node.replicas.clock import HybridClock
-from kdht.node.replicas.reads import untrusted_stored
+from kdht.node.replicas.reads import untrusted_store
+from kdht.node.replicas.recent import Recent
 from kdht.storage import InlineWriter, MemoryStore, Stored, Write
 from kdht.wire import FIELD, OFFSET, RECORD, Address, pack_request, verify
 
@@ -38,9 +39,16 @@ class Replica:
         self.sent: list[list[Outgoing]] = []
         self.counters: Counter[str] = Counter()
         self.clock = HybridClock()
+        self.recent = Recent()
         self.submit = InlineWriter(self.store).submit
         self.stores = Stores(
-            self.core, frozenset(OWN), self._submit, self.sent.append, self.clock, self.counters
+            self.core,
+            frozenset(OWN),
+            self._submit,
+            self.sent.append,
+            self.clock,
+            self.counters,
+            self.recent.deletion,
         )
 
     def _submit(self, writes, now, done):
@@ -61,18 +69,18 @@ def store(body: bytes = VALUE, key: bytes = IDS[1], target: Address = OWN[0], **
 @given(st.binary(max_size=40) | st.builds(
     lambda version, ttl, flags, value: RECORD.pack(version, ttl, flags) + value,
     st.sampled_from([0, 1, 2**64 - 1]), st.integers(0, 2**32 - 1),
-    st.sampled_from([0, 1, 2, 3, 4, 1 << 31]), st.binary(max_size=5),
+    st.sampled_from([0, 1, 2, 3, 4, 6, 1 << 31]), st.binary(max_size=12),
 ))  # fmt: skip
 def test_what_is_a_record_between_nodes_is_taken_and_nothing_else(body):
     replica, request = Replica(), store(body)
     try:
-        record = untrusted_stored(body)
+        record, nonce = untrusted_store(body)
     except BadPacket:
         assert replica.stores.take([request], NOW) == [request]
         assert (replica.jobs, replica.sent) == ([], [])
     else:
         assert replica.stores.take([request], NOW) == []
-        assert replica.jobs == [[Write(IDS[1], record)]]
+        assert replica.jobs == [[Write(IDS[1], record, nonce)]]
         assert type(replica.jobs[0][0]) is Write
         assert type(replica.jobs[0][0].record) is Stored
 
@@ -82,7 +90,7 @@ def test_what_is_a_record_between_nodes_is_taken_and_nothing_else(body):
 @pytest.mark.parametrize("status", [Status.OK, Status.CONFLICT, Status.BUSY, Status.STORAGE_FAILED])
 def test_the_answer_is_byte_for_byte_what_other_control_messages_answers_are_made_of(status, body, target):
     replica, request = Replica(), store(body, target=target)
-    told = RECORD.pack(untrusted_stored(body).version, 0, 0)
+    told = RECORD.pack(untrusted_store(body)[0].version, 0, 0)
     if status is Status.CONFLICT:
         replica.store.apply([Write(IDS[1], Stored(9, 0, 0, b"newer"))], NOW)
         told = RECORD.pack(9, 0, 0)

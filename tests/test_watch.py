@@ -5,6 +5,7 @@ import random
 from contextlib import aclosing, closing
 
 import pytest
+from exchanges import unix_us
 from scripted_node import ScriptedNode, refusal, reply_to
 
 from kdht import AsyncClient, Client, wire
@@ -19,7 +20,7 @@ LEASE = 30
 
 
 def new_session(nodes: int = 1) -> Session:
-    return Session(nodes, timeout=5.0, attempts=8, rng=random.Random(5348))
+    return Session(nodes, timeout=5.0, attempts=8, rng=random.Random(5348), unix_us=unix_us)
 
 
 def begun(session: Session) -> tuple[Watching, Message]:
@@ -81,6 +82,27 @@ def test_a_deletion_that_was_overtaken_is_mended_by_the_renewal():
     assert versions(watching) == [5, None, 5, None]
 
 
+def test_an_older_deletion_is_no_event_and_what_it_deleted_is_none_after_it():
+    session = new_session()
+    watching, request = begun(session)
+
+    def deleted(version: int) -> bytes:
+        return refusal(request, Status.NOT_FOUND, body=Record(version).pack())
+
+    for data in (told(request, 5), deleted(4), deleted(8), told(request, 7), told(request, 9)):
+        session.receive(0, data, 0.01)
+    assert versions(watching) == [5, None, 9]
+
+
+def test_a_read_does_not_go_back_behind_what_a_watch_told():
+    session = new_session()
+    _, request = begun(session)
+    session.receive(0, told(request, 9), 0.01)
+    exchange = session.start(calls.get("k"), 0.02)
+    session.receive(0, told(asked(session), 8), 0.03)
+    assert not exchange.done
+
+
 def test_renewals_find_what_was_missed():
     session = new_session()
     watching, request = begun(session)
@@ -119,6 +141,25 @@ def test_a_closed_port_moves_the_watch_at_once():
     again = asked(session, node=1)
     session.receive(1, told(again, 6), 3.01)
     assert versions(watching) == [5, 6]
+
+
+@pytest.mark.parametrize("nodes", [1, 2, 5])
+def test_closed_ports_end_a_watch_after_its_time_out_and_few_tries(nodes):
+    session = new_session(nodes)
+    watching, request = begun(session)
+    session.receive(0, told(request, 5), 0.01)
+    sent, now = 0, 3.0
+    session.refused(watching._node, now)
+    while not watching.done:
+        for send in session.outbox:  # it may grow on the way
+            sent += 1
+            assert sent < 30
+            session.refused(send.node, now)
+        session.outbox.clear()
+        now = watching.deadline
+        session.wake(now)
+    assert now == pytest.approx(3.0 + 5.0)
+    assert isinstance(watching.error, RequestTimeout)
 
 
 def test_silence_ends_a_watch():

@@ -11,7 +11,7 @@ from vectors import CLUSTER_KEY, VECTORS, message_of, name_of
 from kdht import _shared as shared
 from kdht import wire
 from kdht._routing import Core
-from kdht._shared import Flag, Op, Reason, Status
+from kdht._shared import Flag, Op, Reason, RecordFlag, Status
 from kdht.errors import BadPacket
 from kdht.wire import Address, Contact, Message, Record
 
@@ -266,3 +266,21 @@ def test_the_core_refuses_the_same_bytes_for_the_same_reason():
             # BAD_FLAGS is also the core's for flags that are known and do not go together.
             assert reason not in FORM_REASONS - {"BAD_FLAGS"}
     assert seen == FORM_REASONS
+
+
+@pytest.mark.parametrize(
+    ("pack", "parse"), [(wire.pack_write, wire.parse_write), (wire.pack_decided, wire.parse_store)]
+)
+def test_eight_bytes_behind_a_record_come_back_as_they_went(pack, parse):
+    record = Record(7, 60, RecordFlag.TOMBSTONE, b"value")
+    assert parse(pack(record, 2**64 - 1)) == (record, 2**64 - 1)
+    assert parse(record.pack()) == (record, None)
+    for length in range(len(pack(Record(7), 1))):
+        with pytest.raises(BadPacket, match="TRUNCATED"):
+            parse(pack(Record(7), 1)[:length])
+
+
+@pytest.mark.parametrize("body", [b"", bytes(15), bytes(16), bytes(17), bytes(7) + b"\1" + bytes(9)])
+def test_what_is_no_promise_is_a_bad_packet(body):
+    with pytest.raises(BadPacket, match="BAD_LENGTH"):
+        wire.parse_promise(body)

@@ -3,8 +3,8 @@
     python -m bench.peers [--nodes 8,32] [--hosts 32] [--peer NAME]... [--rounds N] [--quick] [--no-single] [--json]
 
 Clusters of real nodes on loopback; on hosts of their own, network namespaces, with each datapath (root); then one
-node beside memcached, Redis and a bare echo, between network namespaces (root). What is missing is installed first, where that is possible. README.md of the project has what it
-said of one machine.
+node beside memcached, Redis and a bare echo, between network namespaces (root). What is missing is installed first, where
+that is possible. bench/README.md has what it said of one machine.
 """
 
 import dataclasses

@@ -13,7 +13,11 @@ from kdht.datapath.memory import MemoryNetwork
 from kdht.lab.virtual.member import KEY
 from kdht.node.messages import CONTROL_HOPS
 from kdht.node.repair import bodies
+from kdht.node.repair.bodies import Says
 from kdht.wire import Address, Contact, Message, pack_contacts, parse, seal
+
+AGREED = Says.CAUGHT_UP | Says.SEES_YOU | Says.KEEPS
+"""What those who only answer say of every range."""
 
 
 class Crowd:
@@ -60,6 +64,6 @@ class Crowd:
 
     def _body(self, asked: Message) -> bytes:
         if asked.op is Op.DIGEST:
-            theirs = [digest for _, digest in bodies.untrusted_ranges(asked.body[ID_LEN:])]
-            return bodies.pack_digests(theirs)
+            replicas, ranges = bodies.untrusted_ranges(asked.body[ID_LEN:])
+            return bodies.pack_reports(replicas, [report._replace(says=AGREED) for _, report in ranges])
         return pack_contacts(self.closest(asked.key, K)) if asked.op is Op.FIND_NODE else b""

@@ -85,13 +85,13 @@ class World:
         for out in sent:
             verify(out.data, KEYS[:1], int(self.now), 0)
             message = parse(out.data)
-            assert message.op in (Op.PING, Op.FIND_NODE, Op.SUSPECT)
+            assert message.op in (Op.PING, Op.FIND_NODE, Op.SUSPECT, Op.FORGET, Op.MEET)
             assert message.client == out.source == SELF.address
             if not message.flags & Flag.REPLY:
                 assert out.target.is_ipv4
                 assert out.target.port
                 assert out.target != SELF.address
-                if message.op is not Op.SUSPECT:
+                if message.op not in (Op.SUSPECT, Op.MEET):
                     self.asked[message.request_id] = message
                     self.asked_at[message.request_id] = out.target
         return sent
@@ -195,13 +195,16 @@ def restore(world: World, reader: Reader) -> None:
     world.collect()
 
 
+OPS = (Op.PING, Op.FIND_NODE, Op.SUSPECT, Op.LEAVE, Op.FORGET, Op.MEET)
+
+
 def request(world: World, reader: Reader) -> None:
     """A peer asks, in right form but for its length."""
-    sender, op = reader.choice(EVERYBODY), reader.choice((Op.PING, Op.FIND_NODE, Op.SUSPECT, Op.LEAVE))
+    sender, op = reader.choice(EVERYBODY), reader.choice(OPS)
     about, request_id, length = reader.choice(EVERYBODY), reader.byte(), reader.byte()
     key, usual = about.id, shared.ID_LEN
     body = sender.id + bytes(WHOLE)
-    if op is Op.SUSPECT:
+    if op in (Op.SUSPECT, Op.MEET):
         body = sender.id + pack_contacts([about])
         usual = len(body)
     body = body[: length or usual]

@@ -11,11 +11,17 @@ from kdht.errors import BadPacket
 from kdht.node.replicas import calls
 from kdht.node.replicas._stores import Stores
 from kdht.node.replicas.clock import HybridClock
-from kdht.node.replicas.reads import untrusted_stored
+from kdht.node.replicas.reads import untrusted_store
+from kdht.node.replicas.recent import Recent
 from kdht.storage import Result, Stored, Write
 from kdht.wire import FIELD, OFFSET, RECORD, verify
 
 OWN = frozenset({HOME4, HOME6})
+OUTCOMES = (
+    (Result(True, False, 7), Status.OK, 7),
+    (Result(False, False, 7), Status.CONFLICT, 7),
+    (Result(False, False, 7, 9), Status.BAD_VERSION, 9),
+)
 
 
 def check_store(core: Core, arrived: Datagram) -> None:
@@ -25,30 +31,34 @@ def check_store(core: Core, arrived: Datagram) -> None:
 
     def submit(writes: Sequence[Write], now: float, done: Callable[[object], None]) -> bool:
         written.extend(writes)
-        done([Result(len(each.record.value) % 2 == 0, False, 7, 7) for each in writes])
+        done([OUTCOMES[len(each.record.value) % 3][0] for each in writes])
         return True
 
-    rest = Stores(core, OWN, submit, sent.extend, HybridClock(), Counter()).take([arrived], NOW)
-    record = _record(arrived)
-    if record is None:
+    recent = Recent()
+    rest = Stores(core, OWN, submit, sent.extend, HybridClock(), Counter(), recent.deletion).take(
+        [arrived], NOW
+    )
+    asked = _asked(arrived)
+    if asked is None:
         assert (rest, written, sent) == ([arrived], [], []), "it is no sound STORE"
         return
     assert rest == []
-    assert written == [Write(arrived.data[FIELD["key"]], record)]
-    status = Status.CONFLICT if len(record.value) % 2 else Status.OK
-    assert sent == [calls.answer(core, arrived, status, RECORD.pack(7, 0, 0), NOW)]
+    record, nonce = asked
+    assert written == [Write(arrived.data[FIELD["key"]], record, nonce)]
+    _, status, version = OUTCOMES[len(record.value) % 3]
+    assert sent == [calls.answer(core, arrived, status, RECORD.pack(version, 0, 0), NOW)]
     verify(sent[0].data, KEYS[:1], NOW, 0)
     assert len(sent[0].data) == HEADER_LEN + RECORD_LEN
 
 
-def _record(arrived: Datagram) -> Stored | None:
-    """What a sound STORE wants stored."""
+def _asked(arrived: Datagram) -> tuple[Stored, int | None] | None:
+    """What a sound STORE wants stored, and the nonce of a decided one."""
     data, source = arrived.data, arrived.source
     if data[OFFSET["op"]] != Op.STORE or data[OFFSET["flags"]] & Flag.REPLY or arrived.target not in OWN:
         return None
     if data[FIELD["client_port"]] != source.port.to_bytes(2, "big") or data[FIELD["client_ip"]] != source.ip:
         return None
     try:
-        return untrusted_stored(data[HEADER_LEN:])
+        return untrusted_store(data[HEADER_LEN:])
     except BadPacket:
         return None

@@ -16,9 +16,10 @@ from fuzz.targets.events import Reader
 from fuzz.targets.scene import HOME4, KEYS, NOW
 from kdht import _shared as shared
 from kdht._routing import Core
-from kdht._shared import Flag, Op, Reason, RecordFlag, Status, Verdict
+from kdht._shared import Flag, Op, Reason, Status, Verdict
 from kdht.datapath.base import Datagram, Outgoing
 from kdht.errors import BadPacket
+from kdht.node.census import Counts
 from kdht.node.replicas import Coordinator, Policy
 from kdht.node.service import Service
 from kdht.storage import InlineWriter, MemoryStore
@@ -29,8 +30,14 @@ from kdht.wire import (
     Record,
     make_cookie,
     pack_contacts,
+    pack_decided,
+    pack_promise,
+    pack_write,
     parse,
     parse_contacts,
+    parse_promise,
+    parse_store,
+    parse_write,
     verify,
 )
 
@@ -101,7 +108,7 @@ class World:
         self.sent: list[Outgoing] = []
         self.held: list[Asked] = []
         self.values: dict[bytes, Held] = {}
-        store = MemoryStore()
+        store = self.store = MemoryStore()
         coordinator = Coordinator(
             store=store,
             writer=InlineWriter(store),
@@ -109,6 +116,7 @@ class World:
             sources={True: HOME.address},
             rng=Random(1),
             policy=Policy(replicas=1, acks=1),
+            census=Counts(),
             send=self.sent.extend,
         )
         self.service = Service(
@@ -173,6 +181,9 @@ class World:
             assert self.cookies or reply.status is Status.TOO_LARGE
             assert reply.body == b""
             return
+        if status is Status.BAD_VERSION:
+            self._check_versioned(request, reply)
+            return
         assert reply.status is status, f"{reply.status!r} instead of {status!r}"
         if status is Status.OK and request.op in (Op.GET, Op.PUT):
             record = Record.parse(reply.body)
@@ -182,6 +193,24 @@ class World:
             self.values[request.key] = held._replace(version=record.version)
         else:
             assert reply.body == body
+
+    def _check_versioned(self, request: Message, reply: Message) -> None:
+        """A write with its own version: it stands, or something that is not older does, or its time is wrong."""
+        record, condition = parse_write(request.body)
+        stands = self.store.get(request.key, self.now)
+        if reply.status in (Status.OK, Status.NOT_FOUND):
+            assert stands is not None or record.ttl
+            assert stands is None or stands.version >= record.version
+        elif reply.status is Status.CONFLICT:
+            assert condition is not None
+            assert Record.parse(reply.body).version != condition
+        else:
+            assert reply.status is Status.BAD_VERSION
+            told, time = Record.parse(reply.body).version, int(self.now * 1_000_000)
+            assert told >= record.version or (told == time and record.version > time)
+        self.values.pop(request.key, None)
+        if stands is not None and not stands.deleted:
+            self.values[request.key] = Held(stands.value, stands.expiry or float("inf"), stands.version)
 
     # --- What a dictionary would say
 
@@ -198,18 +227,19 @@ class World:
             return Status.NOT_RESPONSIBLE, b""
         try:
             is_empty = request.op is Op.DELETE and not request.body
-            record = Record() if is_empty else Record.parse(request.body)
+            record, condition = (Record(), None) if is_empty else parse_write(request.body)
         except BadPacket:
             return Status.BAD_REQUEST, b""
-        conditional = record.flags == RecordFlag.IF_VERSION
-        if not conditional and (record.flags or record.version):
+        if record.flags:
             return Status.BAD_REQUEST, b""
-        if (conditional or request.op is Op.PUT) and allowed < shared.RECORD_LEN:
+        if (request.body or request.op is Op.PUT) and allowed < shared.RECORD_LEN:
             return Status.OK, bytes(shared.RECORD_LEN)  # too much to say: it is refused for that
         if request.op is Op.DELETE and (record.value or record.ttl):
             return Status.BAD_REQUEST, b""
+        if record.version:
+            return Status.BAD_VERSION, b""  # `_check_versioned` says what it may be
         was = self._held(request.key)
-        if conditional and record.version != (was.version if was else 0):
+        if condition is not None and condition != (was.version if was else 0):
             return Status.CONFLICT, Record(was.version if was else 0).pack()
         if request.op is Op.DELETE:
             self.values.pop(request.key, None)
@@ -228,6 +258,13 @@ def check_body(body: bytes) -> None:
     record = _parsed(Record.parse, body)
     assert (record is None) == (len(body) < shared.RECORD_LEN)
     assert record is None or record.pack() == body
+    for parse_body, pack in ((parse_write, pack_write), (parse_store, pack_decided)):
+        written = _parsed(parse_body, body)
+        if written is not None:
+            plain, extra = written
+            assert (plain.pack() if extra is None else pack(plain, extra)) == body
+    promise = _parsed(parse_promise, body)
+    assert promise is None or pack_promise(promise[0], promise[1], given_back=promise[2]) == body
     contacts = _parsed(parse_contacts, body)
     assert (contacts is None) == bool(len(body) % shared.CONTACT_LEN)
     assert contacts is None or pack_contacts(contacts) == body
@@ -296,11 +333,20 @@ def seeds() -> Iterator[tuple[str, bytes]]:
     yield "not-responsible", b"\1" + line + request(Op.TRACE, 2, PROVEN, hops=1)
     line = request(Op.PUT, 0, RECORD, takes=15) + request(Op.PUT, 0, RECORD, body=bytes(1104))
     yield "sizes", b"\0" + line + request(Op.GET, takes=100) + request(Op.PUT, body=bytes(15))
-    condition = Record(version=0, flags=RecordFlag.IF_VERSION, value=b"x").pack()
+    condition = pack_write(Record(value=b"x"), 0)
     line = (
         request(Op.PUT, body=condition)
         + request(Op.PUT, body=condition)
-        + request(Op.DELETE, body=condition[:16])
+        + request(Op.DELETE, body=condition[:24])
+    )
+    times = [
+        pack_write(Record(int((NOW + second) * 1e6), value=b"x"), end)
+        for second in (0, 1, 1, 99)
+        for end in (None, 0)
+    ]
+    yield (
+        "versions",
+        b"\0" + b"".join(request(Op.PUT, body=body) + request(Op.DELETE, body=body[:16]) for body in times),
     )
     yield "conditions", b"\0" + line + request(Op.DELETE) + request(Op.PUT, body=condition)
     record = Record(version=1, value=b"x").pack()

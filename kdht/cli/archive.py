@@ -1,16 +1,12 @@
-"""Exported records: JSON lines between a first line that says what they are and a last one that counts them.
+"""Exported records (`kdht.daemon.exported`): from a daemon or a stopped node's store, and into one.
 
-    {"kdht": "records", "format": 1}
-    {"key": hex, "version": n, "expiry": unix seconds or 0, "flags": n, "value": base64}
-    {"records": n}
-
-Without the last line a file was cut short. Raises ConfigError with the line.
+Raises ConfigError with the line.
 """
 
 import base64
 import binascii
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
@@ -18,19 +14,13 @@ from typing import BinaryIO
 import msgspec
 
 from kdht.cli import control_client, progress
-from kdht.daemon.storage_methods import plain
+from kdht.daemon.exported import FORMAT, Head, plain
 from kdht.errors import ConfigError
 from kdht.storage import LevelStore, Stored, Write
 
-FORMAT = 1
 BATCH = 500
 MAX_LINE = 1 << 16
 """A record's line has some 1700 bytes."""
-
-
-class Head(msgspec.Struct):
-    kdht: str
-    format: int
 
 
 class Line(msgspec.Struct):
@@ -56,17 +46,6 @@ def from_daemon(socket: Path) -> Iterator[dict[str, object]]:
 def from_store(store: LevelStore) -> Iterator[dict[str, object]]:
     """A stopped node's."""
     return (plain(key, record) for key, record in store.scan(time.time()))
-
-
-def write(target: BinaryIO, records: Iterable[dict[str, object]]) -> int:
-    """All lines; how many records."""
-    target.write(msgspec.json.encode(Head("records", FORMAT)) + b"\n")
-    count = 0
-    for record in records:
-        target.write(msgspec.json.encode(record) + b"\n")
-        count += 1
-    target.write(msgspec.json.encode({"records": count}) + b"\n")
-    return count
 
 
 def check(path: Path) -> int:

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, TypeVar
 
 import click
 
-from kdht._shared import MAX_VALUE
+from kdht._shared import MAX_CONDITIONAL_VALUE, MAX_VALUE
 from kdht.cli.keys import KeyType, key_text
 from kdht.cli.nodes import Target, asks_nodes
 from kdht.cli.options import Seconds, binary_output, emit
@@ -61,10 +61,10 @@ def put(
 ) -> None:
     """Store VALUE under KEY. A VALUE of - is read from standard input. Up to 64 MiB, in parts above 1104 bytes."""
     data = _value(value, file)
-    if len(data) <= MAX_VALUE:
+    if len(data) <= (MAX_VALUE if if_version is None else MAX_CONDITIONAL_VALUE):
         version = client.put(key, data, ttl, if_version=if_version)
     elif if_version is not None:
-        raise ValueTooLarge(f"--if-version takes a value of at most {MAX_VALUE} bytes")
+        raise ValueTooLarge(f"--if-version takes a value of at most {MAX_CONDITIONAL_VALUE} bytes")
     else:
         with _shown("storing") as progress:
             version = client.put_large(key, data, ttl, progress=progress)

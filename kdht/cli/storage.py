@@ -96,13 +96,14 @@ def export(file: Path, data_dir: Path | None, socket_path: Path, as_json: bool) 
     Keys are hashes: the names that clients use are not kept anywhere.
     """
     from kdht.cli import archive
+    from kdht.daemon import exported
 
     with replacing(file, mode=0o600) as target:
         if data_dir is None:
-            count = archive.write(target, archive.from_daemon(socket_path))
+            count = exported.write(target, archive.from_daemon(socket_path))
         else:
             with _opened(data_dir) as store:
-                count = archive.write(target, archive.from_store(store))
+                count = exported.write(target, archive.from_store(store))
     emit({"file": str(file), "records": count}, as_json, "storage.exported")
 
 

@@ -3,14 +3,13 @@
 No I/O, and nothing of tries and time-outs: that is `_exchange`.
 """
 
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 from kdht import _shared as shared
-from kdht._shared import Op, RecordFlag, Status
+from kdht._shared import Op, Status
+from kdht.client._arguments import Key, data_of, hash_of, name_of, whole_number
 from kdht.errors import BadPacket, Conflict, NotFound, RequestError, Unconfirmed, ValueTooLarge
-from kdht.wire import Buffer, Contact, Record, hash_key, parse_contacts
-
-Key: TypeAlias = str | bytes
+from kdht.wire import Buffer, Contact, Record, pack_write, parse_contacts
 
 # What the fields hold.
 MAX_TTL = 2**32 - 1
@@ -37,24 +36,22 @@ class Call(NamedTuple):
     """Whether retries take other ways than the best, by `attempt`."""
     hedged: bool = False
     """Whether a second try may follow before the first is lost."""
-    conditional: bool = False
-    """Whether it must not be decided twice: the first retry takes the best way again."""
     tag: int = 0
     """What the caller of many knows it by."""
+    part: str = ""
+    """Of a large value: what this request is about, for messages."""
 
     def __str__(self) -> str:
-        return f"{self.op.name.lower()} {self.name!r}"
+        return f"{self.op.name.lower()} {self.name!r}{self.part and ', '}{self.part}"
 
 
 class Answer(NamedTuple):
     """The reply that ended a request."""
 
     status: Status
-    body: bytes
-    rtt: float
+    body: bytes = b""
+    rtt: float = 0.0
     """Seconds from the try that it answers."""
-    ambiguous: bool = False
-    """Whether an earlier or later try may have been carried out too."""
 
 
 class Hop(NamedTuple):
@@ -69,7 +66,6 @@ class Hop(NamedTuple):
 
 
 NOT_FOUND = frozenset({Status.NOT_FOUND})
-CONFLICT = frozenset({Status.CONFLICT})
 
 REFUSALS: dict[Status, tuple[type[RequestError], str]] = {
     Status.NOT_FOUND: (NotFound, "the key has no value"),
@@ -82,14 +78,25 @@ REFUSALS: dict[Status, tuple[type[RequestError], str]] = {
     Status.HOPS_ENDED: (RequestError, "the hop limit ended before the responsible node"),
     Status.CONFLICT: (Conflict, "another version stands than the condition says"),
     Status.UNREACHABLE: (RequestError, "the next node on the way is gone"),
+    Status.BAD_VERSION: (
+        RequestError,
+        "a newer version stands, or this host's clock is far off; nothing was changed",
+    ),
+    Status.TOO_FEW: (
+        Unconfirmed,
+        "nothing was changed: fewer nodes live than must confirm it; start the others, or kdhtctl forget those that "
+        "are gone for good",
+    ),
     Status.UNCONFIRMED: (Unconfirmed, "too few replicas answered: it may have been done or not"),
 }
 
 
-def refused(call: Call, status: Status) -> RequestError:
+def refused(call: Call, answer: Answer) -> RequestError:
     """The exception for an answer that is a refusal."""
-    kind, text = REFUSALS[status]
-    return kind(f"{call}: {text}", status.name)
+    if answer.status is Status.CONFLICT:
+        return conflict(call, record(answer).version if answer.body else 0)
+    kind, text = REFUSALS[answer.status]
+    return kind(f"{call}: {text}", answer.status.name)
 
 
 def conflict(call: Call, version: int) -> Conflict:
@@ -98,12 +105,18 @@ def conflict(call: Call, version: int) -> Conflict:
     return Conflict(f"{call}: {stands}", version=version)
 
 
+def _call(op: Op, key: Key, body: bytes = b"", **how: Any) -> Call:
+    """Raises TypeError and ValueError for a key that is none."""
+    name = name_of(key)
+    return Call(op, name, hash_of(name), body, **how)
+
+
 def get(key: Key, max_value: int = shared.MAX_VALUE, *, quorum: bool = False) -> Call:
     """Raises ValueError unless `max_value`, bytes, is 0 to MAX_VALUE."""
-    if not 0 <= max_value <= shared.MAX_VALUE:
-        raise ValueError(f"max_value is a number from 0 to {shared.MAX_VALUE}, not {max_value}")
+    most = whole_number("max_value", max_value, 0, shared.MAX_VALUE)
     op = Op.QUORUM_GET if quorum else Op.GET
-    return Call(op, key, hash_key(key), max_reply=shared.RECORD_LEN + max_value, hedged=True)
+    name = name_of(key)
+    return Call(op, name, hash_of(name), max_reply=shared.RECORD_LEN + most, hedged=True)
 
 
 def check_ttl(ttl: int | None) -> None:
@@ -114,43 +127,40 @@ def check_ttl(ttl: int | None) -> None:
 
 def put(key: Key, value: Buffer, ttl: int | None, if_version: int | None = None) -> Call:
     """Raises ValueTooLarge, and ValueError for a TTL or a version that cannot be."""
-    if len(value) > shared.MAX_VALUE:
-        raise ValueTooLarge(
-            f"put {key!r}: a value has at most {shared.MAX_VALUE} bytes, this one has {len(value)}"
-        )
+    data = data_of(value)
+    most = shared.MAX_VALUE if if_version is None else shared.MAX_CONDITIONAL_VALUE
+    if len(data) > most:
+        what = "a value" if if_version is None else "the value of a conditional put"
+        raise ValueTooLarge(f"put {key!r}: {what} has at most {most} bytes, this one has {len(data)}")
     check_ttl(ttl)
-    if if_version is None:
-        return Call(Op.PUT, key, hash_key(key), Record(ttl=ttl or 0, value=bytes(value)).pack())
-    body = _condition(if_version, least=0)._replace(ttl=ttl or 0, value=bytes(value)).pack()
-    return Call(Op.PUT, key, hash_key(key), body, accepts=CONFLICT, conditional=True)
+    return _write(Op.PUT, key, Record(ttl=ttl or 0, value=data), if_version, frozenset())
 
 
 def delete(key: Key, if_version: int | None = None) -> Call:
     """Raises ValueError for a version that cannot be."""
-    if if_version is None:
-        return Call(Op.DELETE, key, hash_key(key), accepts=NOT_FOUND)
-    body = _condition(if_version, least=1).pack()
-    accepts = CONFLICT | NOT_FOUND
-    return Call(Op.DELETE, key, hash_key(key), body, accepts=accepts, conditional=True)
+    return _write(Op.DELETE, key, Record(), if_version, NOT_FOUND)
 
 
-def _condition(if_version: int, *, least: int) -> Record:
-    if not (isinstance(if_version, int) and least <= if_version <= MAX_VERSION):
-        raise ValueError(f"if_version is a number from {least} to {MAX_VERSION}, or None, not {if_version!r}")
-    return Record(version=if_version, flags=int(RecordFlag.IF_VERSION))
+def _write(op: Op, key: Key, record: Record, condition: int | None, accepts: frozenset[Status]) -> Call:
+    if condition is None:
+        return _call(op, key, record.pack(), accepts=accepts)
+    least = 0 if op is Op.PUT else 1
+    if not (isinstance(condition, int) and least <= condition <= MAX_VERSION):
+        raise ValueError(f"if_version is a number from {least} to {MAX_VERSION}, or None, not {condition!r}")
+    return _call(op, key, pack_write(record, condition), accepts=accepts)
 
 
 def watch(key: Key, lease: int) -> Call:
     """Raises ValueError unless `lease` is 1 to MAX_LEASE seconds."""
     if not (isinstance(lease, int) and 1 <= lease <= MAX_LEASE):
         raise ValueError(f"a lease is a number of seconds from 1 to {MAX_LEASE}, not {lease!r}")
-    return Call(Op.WATCH, key, hash_key(key), lease.to_bytes(4, "big"), accepts=NOT_FOUND)
+    return _call(Op.WATCH, key, lease.to_bytes(4, "big"), accepts=NOT_FOUND)
 
 
 def trace(key: Key, hops: int) -> Call:
     """What the node answers that is `hops` nodes away, the entry node being the first."""
     accepts = frozenset({Status.HOPS_ENDED})
-    return Call(Op.TRACE, key, hash_key(key), hops=hops, accepts=accepts, walks_around=False)
+    return _call(Op.TRACE, key, hops=hops, accepts=accepts, walks_around=False)
 
 
 def record(answer: Answer) -> Record:

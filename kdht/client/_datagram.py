@@ -2,12 +2,11 @@
 
 from typing import NamedTuple
 
-from kdht._shared import Flag
+from kdht._shared import TRY_BITS, Flag
 from kdht.wire import FIELD, NO_FLAGS, OFFSET
 
-TRY_BITS = 6
-"""The request ID's low bits number its tries, so that each reply shows which try it answers."""
 MAX_SENT = 1 << TRY_BITS
+"""The request ID's low bits number its tries, so that each reply shows which try it answers."""
 MAX_ATTEMPTS = MAX_SENT // 2
 MAX_REPEATS = MAX_SENT - MAX_ATTEMPTS
 """How often the tries of one request may be repeated with a new cookie, or beside it as a probe."""

@@ -1,30 +1,94 @@
 """A Session on an event loop: its sockets, one timer for all deadlines, who waits for what."""
 
 import asyncio
+import os
 import socket
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from functools import partial
+from typing import Any, TypeVar
 
 from kdht.client import _sockets as sockets
 from kdht.client._calls import Answer, Call
 from kdht.client._datagram import ANY_NODE
 from kdht.client._session import Session
-from kdht.client._steps import Flight, Many
+from kdht.client._steps import Flight, Many, Steps
 from kdht.client._watching import Watching
 from kdht.errors import RequestError
 
 CLOSED = "the client is closed"
 
+T = TypeVar("T")
+
 
 class Driver:
-    """Everything happens in the loop's thread."""
+    """Everything happens in the loop's thread, of the process that made it."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, opened: sockets.Sockets, session: Session) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        infos: Iterable[sockets.Info],
+        make_session: Callable[[sockets.Sockets], Session],
+        *,
+        direct: bool,
+    ) -> None:
         self._loop = loop
-        self._sockets = opened
-        self._session = session
+        self._pid = os.getpid()
+        self._sockets = sockets.Sockets(
+            infos, direct=direct, on_open=self._listen, on_close=loop.remove_reader
+        )
+        self._session = make_session(self._sockets)
         self._waiting: set[asyncio.Future[None]] = set()
+        self._clearing: set[asyncio.Task[None]] = set()
+        """Operations that were interrupted and delete what they have written."""
         self._timer: asyncio.TimerHandle | None = None
-        for node, sock in opened:
-            loop.add_reader(sock, self._readable, node, sock)
+
+    async def run(self, operation: Steps[T]) -> T:
+        """Do what an operation asks for, until it returns."""
+        step: Callable[[], Call | Many] = partial(next, operation)
+        try:
+            while True:
+                wanted = step()
+                try:
+                    given = await self._do(wanted)
+                except Exception as error:
+                    step = partial(operation.throw, error)
+                except BaseException as error:
+                    self._interrupt(operation, error)
+                    raise
+                else:
+                    step = partial(operation.send, given)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+    def _interrupt(self, operation: Steps[Any], error: BaseException) -> None:
+        """Nobody waits for it any more: what it has to clear away it does beside what follows, until the client is closed."""
+        what = asyncio.CancelledError() if isinstance(error, GeneratorExit) else error
+        try:
+            wanted = operation.throw(what)
+        except BaseException:
+            return  # it has nothing to do
+        if self._sockets and self._loop.is_running():
+            task = self._loop.create_task(self._clear_away(operation, wanted))
+            self._clearing.add(task)
+            task.add_done_callback(self._clearing.discard)
+
+    async def _clear_away(self, operation: Steps[Any], wanted: Call | Many) -> None:
+        with suppress(Exception, asyncio.CancelledError):  # its end among them
+            while True:
+                try:
+                    given = await self._do(wanted)
+                except Exception as error:
+                    wanted = operation.throw(error)
+                else:
+                    wanted = operation.send(given)
+
+    async def _do(self, wanted: Call | Many) -> Answer | None:
+        if isinstance(wanted, Many):
+            await self.do_many(wanted)
+            return None
+        return await self.answer_to(wanted)
 
     async def answer_to(self, call: Call) -> Answer:
         """Raises RequestError as `Exchange.result` does."""
@@ -72,13 +136,23 @@ class Driver:
 
     def end(self, watching: Watching) -> None:
         """Forget it, and give its lease up."""
-        self._session.forget(watching)
-        watching.end(self._loop.time())
-        self._go_on()
+        if os.getpid() == self._pid:
+            self._session.forget(watching)
+            watching.end(self._loop.time())
+            self._go_on()
 
-    def close(self) -> None:
-        for _, sock in self._sockets:
-            self._loop.remove_reader(sock)
+    async def close(self) -> None:
+        """When what was interrupted has cleared away."""
+        try:
+            if self._clearing and os.getpid() == self._pid:
+                await asyncio.wait(self._clearing)
+        finally:
+            self._close()
+
+    def _close(self) -> None:
+        if os.getpid() == self._pid:  # elsewhere the loop's own descriptors are still the first process's
+            for _, sock in self._sockets:
+                self._loop.remove_reader(sock)
         self._sockets.close()
         if self._timer is not None:
             self._timer.cancel()
@@ -86,8 +160,12 @@ class Driver:
             _set(done)
 
     def _check_open(self) -> None:
+        sockets.check_process(self._pid)
         if not self._sockets:
             raise RequestError(CLOSED)
+
+    def _listen(self, node: int, sock: socket.socket) -> None:
+        self._loop.add_reader(sock, self._readable, node, sock)
 
     def _new_future(self) -> "asyncio.Future[None]":
         self._check_open()
@@ -112,16 +190,33 @@ class Driver:
         # The loop may call a little early, by its clock's resolution.
         due = self._timer.when() if self._timer is not None else 0.0
         self._timer = None
-        self._session.wake(max(self._loop.time(), due))
+        now = max(self._loop.time(), due)
+        if self._session.is_due(now):
+            self._read_all()
+            self._session.wake(now)
         self._go_on()
 
+    def _read_all(self) -> None:
+        """What lies in the sockets came in time, however long the loop was held up."""
+        for node, sock in self._sockets:
+            for _ in range(sockets.MAX_BURSTS):
+                if self._read(node, sock) < sockets.BURST:
+                    break
+
     def _readable(self, node: int, sock: socket.socket) -> None:
+        self._read(node, sock)
+        self._go_on()
+
+    def _read(self, node: int, sock: socket.socket) -> int:
+        """How many datagrams there were, BURST at most."""
+        count = 0
         for sender, data in self._sockets.arrived(node, sock):
+            count += 1
             if data is None:
                 self._session.refused(sender, self._loop.time())
             else:
                 self._session.receive(sender, data, self._loop.time(), direct=node == ANY_NODE)
-        self._go_on()
+        return count
 
 
 def _set(done: "asyncio.Future[None]") -> None:

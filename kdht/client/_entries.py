@@ -1,11 +1,12 @@
 """What a client knows of the nodes that it may ask: how long they take, which one is dead, what hedges cost,
-whether direct answers come.
+whether direct answers come, by which way reads go first.
 
 No I/O and no clock. A node is dead when its port is closed, or when SILENT_TRIES tries in a row had no
 answer; then it is left out, and asked again beside another request after 1, 2, 4, ... seconds.
 """
 
 from collections import defaultdict
+from random import Random
 
 from kdht._shared import Op
 from kdht.client._datagram import Sent
@@ -30,6 +31,11 @@ DIRECT_MISSES = 3
 DIRECT_PAUSE = 60.0
 """Seconds."""
 MAX_MISSED = 256
+
+MAX_WAYS = 3
+"""By so many ways the reads of a client that spreads them go: the replicas that a cluster has by default."""
+
+NOBODY: frozenset[int] = frozenset()
 
 HEDGE_SHARE = 0.1
 """What every request adds to the hedges that may be sent."""
@@ -85,10 +91,11 @@ class Entry:
 
 
 class Entries:
-    """All of them; `current` is the one that the next request asks first."""
+    """All of them, the `given` ones first, then those that were learnt; `current` is the one that the next request asks first."""
 
-    def __init__(self, count: int) -> None:
-        self.all = [Entry() for _ in range(count)]
+    def __init__(self, given: int) -> None:
+        self.given = given
+        self.all = [Entry() for _ in range(given)]
         self.current = 0
         self._usual: defaultdict[Op, RoundTrip] = defaultdict(RoundTrip)
         """At all of them: what is expected of one that was not asked before."""
@@ -96,11 +103,19 @@ class Entries:
     def __getitem__(self, node: int) -> Entry:
         return self.all[node]
 
-    def after(self, node: int) -> int:
-        """The next living node in the round, which may be the same; the next one if none lives."""
+    def learn(self, node: int) -> None:
+        """Another node has this index now, the next free one or that of one that was learnt before."""
+        self.all[node : node + 1] = [Entry()]
+
+    def after(self, node: int, but: frozenset[int] = NOBODY) -> int:
+        """The next living node in the round, which may be the same; the next one if none lives.
+
+        One that was learnt has its turn where none of the given ones lives; one of `but` where nobody else is left.
+        """
         count = len(self.all)
-        ring = [(node + step) % count for step in range(1, count + 1)]
-        return next((each for each in ring if not self.all[each].dead), ring[0])
+        ring = sorted(range(count), key=lambda each: (each >= self.given, (each - node - 1) % count))
+        left = [each for each in ring if each not in but] or ring
+        return next((each for each in left if not self.all[each].dead), left[0])
 
     def round_trip(self, node: int, op: Op) -> RoundTrip:
         """How long that takes there, or as long as little is known, at all of them.
@@ -120,6 +135,8 @@ class Entries:
         entry.answered_at = now
         if entry.dead:
             entry.dead, entry.probe_wait = False, FIRST_PROBE
+            if node < self.given <= self.current:
+                self.current = node
 
     def missed(self, node: int, sent: float, now: float) -> None:
         """A try, of the time `sent`, had no answer in time: the node's fault, or that of one behind it."""
@@ -211,3 +228,17 @@ class HedgeBudget:
 
     def pay_back(self, count: int) -> None:
         self.tokens = min(self.tokens + count, HEDGE_BURST)
+
+
+class ReadWays:
+    """By which way the first try of a read goes: the best one, or where they are `spread` any that leads to a replica."""
+
+    def __init__(self, spread: bool) -> None:
+        self._count = MAX_WAYS if spread else 1
+
+    def draw(self, rng: Random) -> int:
+        return rng.randrange(self._count) if self._count > 1 else 0
+
+    def ended_at(self, way: int) -> None:
+        """That way leads to none: the key has fewer replicas."""
+        self._count = max(min(self._count, way), 1)

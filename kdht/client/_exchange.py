@@ -6,16 +6,19 @@ meanwhile: then what is dead is behind it. A read is tried again once the usual
 latency is passed (a hedge, from a budget), everything else, and a read without budget, once it must be
 taken for lost; from then on each wait is twice as long. NOT_RESPONSIBLE says that the replicas are
 used up: the best way again, the first time at once. UNREACHABLE, that this way is closed: the next one at once.
+A closed port of an entry node: the next node at once, and where all are closed the request ends.
+
+What is special to reads and to writes stands in `_reads` and `_writes`.
 """
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from kdht._shared import Op, Status
+from kdht._shared import TRY_BITS, Status
 from kdht.client._calls import Answer, Call, refused
-from kdht.client._datagram import MAX_ATTEMPTS, MAX_REPEATS, TRY_BITS, Sent, address
-from kdht.client._entries import MAX_RTO
-from kdht.errors import RequestError, RequestTimeout
+from kdht.client._datagram import MAX_ATTEMPTS, MAX_REPEATS, Sent, address
+from kdht.client._entries import MAX_RTO, NOBODY
+from kdht.errors import PortClosed, RequestError, RequestTimeout
 from kdht.wire import pack_request
 
 if TYPE_CHECKING:
@@ -30,35 +33,15 @@ MAX_BOUNCES = 5
 JITTER = 0.5
 """The longest addition to a retry's waiting time, as a part of it."""
 
-WRITES = frozenset({Op.PUT, Op.DELETE})
-
 
 class Exchange:
     """One request until its answer or its failure: `deadline` is when to call `timed_out`."""
 
     __slots__ = (
-        "_attempt",
-        "_bounces",
-        "_gives_up",
-        "_hedges_left",
-        "_laps",
-        "_lost",
-        "_message",
-        "_no_effect",
-        "_refusal",
-        "_replied",
-        "_sent",
-        "_session",
-        "_stale",
-        "_tries",
-        "_waits_to_hedge",
-        "answer",
-        "call",
-        "deadline",
-        "error",
-        "number",
-        "on_done",
-    )
+        "_attempt", "_bounces", "_closed", "_gives_up", "_hedges_left", "_laps", "_lost", "_message", "_no_effect",
+        "_refusal", "_replied", "_sent", "_session", "_tries", "_waits_to_hedge", "answer", "call", "deadline", "error",
+        "number", "on_done",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -83,8 +66,9 @@ class Exchange:
         self._replied: set[int] = set()
         self._no_effect: set[int] = set()
         """Datagrams of which the answer said that nothing was done."""
+        self._closed = NOBODY
+        """Nodes that turned out to have closed their port."""
         self._refusal: Status | None = None
-        self._stale: Answer | None = None
         self._message = pack_request(
             call.op, call.key, number << TRY_BITS, call.body, hops=call.hops, max_reply=call.max_reply
         )
@@ -93,31 +77,13 @@ class Exchange:
     def done(self) -> bool:
         return self.answer is not None or self.error is not None
 
-    @property
-    def started(self) -> bool:
-        return bool(self._sent)
-
-    def settles_at(self) -> float:
-        """When a write that is answered can no longer come to pass a second time; 0 if that is so already.
-
-        Then every try that had no answer has been lost, as far as the usual latency tells.
-        """
-        if self.answer is None or self.call.op not in WRITES or len(self._replied) == len(self._sent):
-            return 0.0
-        entries, op = self._session.entries, self.call.op
-        return max(
-            sent.at + entries[sent.node].round_trips[op].rto
-            for index, sent in enumerate(self._sent)
-            if index not in self._replied
-        )
-
     def result(self) -> Answer:
         """The answer, once done; raises RequestError or the kind of it that fits."""
         if self.answer is None:
             raise self.error or RequestError(f"{self.call}: the client was closed")
         status = self.answer.status
         if status is not Status.OK and status not in self.call.accepts:
-            raise refused(self.call, status)
+            raise refused(self.call, self.answer)
         return self.answer
 
     def asked(self, number: int, node: int, *, direct: bool) -> Sent | None:
@@ -128,24 +94,11 @@ class Exchange:
         return sent if direct or sent.node == node else None
 
     def start(self, now: float) -> None:
-        """The first try, and beside a read perhaps the question whether a dead node lives again."""
-        session = self._session
-        if self.call.hedged:
-            session.budget.request()
-            probed = session.entries.to_probe(now)
-            if probed is not None:
-                self._send(probed, 0, now)
-        self._try(session.entries.current, now)
-
-    def hold(self, until: float) -> None:
-        """Wait before the first try, unless `start` is called earlier."""
-        self.deadline = min(until, self._gives_up)
+        """The first try."""
+        self._try(self._session.entries.current, now)
 
     def timed_out(self, now: float) -> None:
         """The deadline passed: the next try, or the end."""
-        if not self.started:
-            self.start(now)
-            return
         if now >= self._gives_up:
             self._fail()
             return
@@ -158,7 +111,7 @@ class Exchange:
                 return
             self._hedges_left -= 1
         lives = False
-        if len(self._sent) - 1 not in self._replied:
+        if not self._last_is_answered:
             session.entries.missed(last.node, last.at, now)
             if last.direct:
                 session.direct.missed(self.number, last, now)
@@ -168,40 +121,109 @@ class Exchange:
         self._try_next(now, hedge=is_hedge, node=last.node if lives else None)
 
     def refused_by(self, node: int, now: float) -> None:
-        """That node's port is closed: if the last try went there, it goes by another node, if there is one."""
+        """That node's port is closed: what went there last goes by another node; it ends where all are closed."""
+        self._closed |= {node}
         last = self._sent[-1]
-        if last.node != node or len(self._sent) - 1 in self._replied:
+        if last.node != node or self._last_is_answered:
             return
-        other = self._session.entries.after(node)
-        if other != node and not self._session.entries[other].dead:
-            self._attempt = last.attempt
-            self._try_next(now)
+        other = self._session.entries.after(node, but=self._closed)
+        if other in self._closed:
+            where = ", ".join(self._session.name_of(each) for each in sorted(self._closed))
+            self.error = PortClosed(f"{self.call}: nobody listens at {where}: is kdhtd running there?")
+        elif self._may_repeat:
+            self._send(other, last.attempt, now)
+            self._wait_from(now)
 
     def received(self, reply: Answer, cookie: int, index: int, sent: Sent, now: float) -> None:
         """A reply to the datagram of that number: the answer, or what to do next."""
         session = self._session
-        status = reply.status
-        rtt = None if status in _TELLS_NO_TIME else reply.rtt
+        rtt = None if reply.status in _TELLS_NO_TIME else reply.rtt
         session.entries.answered(sent.node, self.call.op, rtt, now)
         session.cookie = cookie or session.cookie
         self._replied.add(index)
-        if self.done:
-            return
-        if status is not Status.OK and status in _NOT_THE_END and status not in self.call.accepts:
-            _NOT_THE_END[status](self, reply, cookie, index, now)
-            return
-        if session.versions.is_old(self.call, reply):
-            self._stale = reply
-            if index == len(self._sent) - 1:
-                self._try_next(now)
-            return
-        session.versions.take(self.call, reply)
+        if not (self.done or self._goes_on(reply, cookie, index, now)):
+            self._conclude(reply, index, now)
+
+    # --- What a reply leads to
+
+    def _goes_on(self, reply: Answer, cookie: int, index: int, now: float) -> bool:
+        """Whether the request has not ended with this reply; if so, what follows is begun."""
+        status = reply.status
+        if status is Status.OK or status not in _NOT_THE_END or status in self.call.accepts:
+            return False
+        getattr(self, _NOT_THE_END[status])(reply, cookie, index, now)
+        return True
+
+    def _conclude(self, reply: Answer, index: int, now: float) -> None:
+        """It has its answer, a refusal perhaps."""
         if len(self._sent) > 1:
-            session.budget.pay_back(sum(each.hedge for each in self._sent[: index + 1]))
-            reply = reply._replace(ambiguous=len(self._no_effect - {index}) < len(self._sent) - 1)
+            self._session.budget.pay_back(sum(each.hedge for each in self._sent[: index + 1]))
         self.answer = reply
 
+    def _show_cookie(self, reply: Answer, cookie: int, index: int, now: float) -> None:
+        """Repeat with the reply's cookie, unless a later datagram has it already."""
+        self._no_effect.add(index)
+        sent = self._sent[index]
+        if cookie in (0, sent.cookie) or not self._may_repeat:
+            self._conclude(reply, index, now)
+        elif self._sent[-1].cookie != cookie:
+            self._send(sent.node, sent.attempt, now, direct=sent.direct)
+            self._wait_from(now)
+
+    def _walked_too_far(self, reply: Answer, cookie: int, index: int, now: float) -> None:
+        """The try ended beside the replicas; an answer to an earlier one may still come.
+
+        So the cluster answers, and what was lost on this lap was behind somebody dead: patience grows by laps, not by tries.
+        """
+        self._no_effect.add(index)
+        if not self.call.walks_around:
+            self._conclude(reply, index, now)
+        elif self._is_last(index):
+            self._attempt = 1 if self._sent[index].attempt == 0 else 0
+            self._laps += self._attempt == 0
+            self._lost = self._laps
+            if self._laps > 1 and self._attempt == 0:
+                self._pause(now)
+            else:
+                self._try_next(now)
+
+    def _other_replica(self, reply: Answer, cookie: int, index: int, now: float) -> None:
+        """This replica's disk failed."""
+        self._no_effect.add(index)
+        self._refusal = reply.status
+        if self._is_last(index):
+            self._try_next(now)
+
+    def _other_way(self, reply: Answer, cookie: int, index: int, now: float) -> None:
+        """The port of the next node on the way is closed: what was sent there nobody has seen."""
+        self._no_effect.add(index)
+        if self._is_last(index):
+            self._bounces += 1
+            if self._bounces > MAX_BOUNCES:
+                self._pause(now)
+            else:
+                self._try_next(now, node=self._sent[index].node)
+
+    def _try_later(self, reply: Answer, cookie: int, index: int, now: float) -> None:
+        """Too much to do there, or too few replicas answered."""
+        if reply.status is Status.BUSY:
+            self._no_effect.add(index)
+        self._refusal = reply.status
+        if self._is_last(index):
+            self._pause(now)
+
     # --- Tries
+
+    @property
+    def _last_is_answered(self) -> bool:
+        return len(self._sent) - 1 in self._replied
+
+    @property
+    def _may_repeat(self) -> bool:
+        return len(self._sent) - self._tries < MAX_REPEATS
+
+    def _is_last(self, index: int) -> bool:
+        return index == len(self._sent) - 1
 
     def _try_next(self, now: float, *, hedge: bool = False, node: int | None = None) -> None:
         """Try once more, by the next node or by `node`, if that may be: else wait for what is under way, or fail."""
@@ -214,12 +236,9 @@ class Exchange:
         else:
             self._fail()
 
-    def _try(self, node: int, now: float, *, hedge: bool = False) -> None:
+    def _try(self, node: int, now: float, *, hedge: bool = False, direct: bool = False) -> None:
         attempt = self._attempt if self.call.walks_around else 0
-        if self._tries or not self.call.conditional:
-            self._attempt = min(self._attempt + 1, MAX_ATTEMPTS)
-        # Of a write that was answered in vain a second version would follow.
-        direct = self.call.hedged and not self._tries and self._session.direct.wanted(now)
+        self._attempt = min(self._attempt + 1, MAX_ATTEMPTS)
         self._tries += 1
         self._send(node, attempt, now, hedge=hedge, direct=direct)
         self._wait_from(now)
@@ -236,91 +255,6 @@ class Exchange:
             wait *= 1 + self._session.rng.random() * JITTER
         self.deadline = min(start + wait, self._gives_up)
 
-    def _send(
-        self, node: int, attempt: int, now: float, *, hedge: bool = False, direct: bool = False
-    ) -> None:
-        sent = Sent(node, attempt, self._session.cookie, now, hedge, direct)
-        self._session.outbox.append(address(self._message, len(self._sent), sent))
-        self._sent.append(sent)
-
-    def _fail(self) -> None:
-        """There is nothing better than an old record, if there is one: too little for a quorum read."""
-        if self._stale is not None and self.call.op != Op.QUORUM_GET:
-            self._believe(self._stale)
-        else:
-            self.error = self._failure()
-
-    def _believe(self, old: Answer) -> None:
-        self._session.versions.forget(self.call.key)
-        self.answer = old
-
-    def _failure(self) -> RequestError:
-        """What the nodes said to the end; else a time-out."""
-        if self._refusal is not None:
-            return refused(self.call, self._refusal)
-        if self._stale is not None:
-            return refused(self.call, Status.UNCONFIRMED)
-        if len(self._replied) == len(self._sent):
-            return refused(self.call, Status.NOT_RESPONSIBLE)
-        tries = "1 try" if self._tries == 1 else f"{self._tries} tries"
-        return RequestTimeout(f"{self.call}: no answer within {self._session.timeout:g} s and {tries}")
-
-    # --- What else a reply may lead to than the end
-
-    def _show_cookie(self, reply: Answer, cookie: int, index: int, now: float) -> None:
-        """Repeat with the reply's cookie, unless a later datagram has it already."""
-        self._no_effect.add(index)
-        sent = self._sent[index]
-        if cookie in (0, sent.cookie) or len(self._sent) - self._tries == MAX_REPEATS:
-            self.answer = reply
-        elif self._sent[-1].cookie != cookie:
-            self._send(sent.node, sent.attempt, now, direct=sent.direct)
-            self._wait_from(now)
-
-    def _walked_too_far(self, reply: Answer, cookie: int, index: int, now: float) -> None:
-        """The try ended beside the replicas; an answer to an earlier one may still come.
-
-        So the cluster answers, and what was lost on this lap was behind somebody dead: patience grows by laps, not by tries.
-        """
-        self._no_effect.add(index)
-        if not self.call.walks_around:
-            self.answer = reply
-        elif self._stale is not None and self.call.op != Op.QUORUM_GET:
-            self._believe(self._stale)  # all replicas were asked: what was newer is lost
-        elif index == len(self._sent) - 1:
-            self._attempt = 1 if self._sent[index].attempt == 0 else 0
-            self._laps += self._attempt == 0
-            self._lost = self._laps
-            if self._laps > 1 and self._attempt == 0:
-                self._pause(now)
-            else:
-                self._try_next(now)
-
-    def _other_replica(self, reply: Answer, cookie: int, index: int, now: float) -> None:
-        """This replica's disk failed."""
-        self._no_effect.add(index)
-        self._refusal = reply.status
-        if index == len(self._sent) - 1:
-            self._try_next(now)
-
-    def _other_way(self, reply: Answer, cookie: int, index: int, now: float) -> None:
-        """The port of the next node on the way is closed: what was sent there nobody has seen."""
-        self._no_effect.add(index)
-        if index == len(self._sent) - 1:
-            self._bounces += 1
-            if self._bounces > MAX_BOUNCES:
-                self._pause(now)
-            else:
-                self._try_next(now, node=self._sent[index].node)
-
-    def _try_later(self, reply: Answer, cookie: int, index: int, now: float) -> None:
-        """Too much to do there, or too few replicas answered."""
-        if reply.status is Status.BUSY:
-            self._no_effect.add(index)
-        self._refusal = reply.status
-        if index == len(self._sent) - 1:
-            self._pause(now)
-
     def _pause(self, now: float) -> None:
         """Nothing is under way: wait as after a loss, then try again."""
         self._hedges_left = 0
@@ -328,14 +262,36 @@ class Exchange:
         if self._tries == self._session.attempts and len(self._replied) == len(self._sent):
             self._fail()
 
+    def _send(
+        self, node: int, attempt: int, now: float, *, hedge: bool = False, direct: bool = False
+    ) -> None:
+        sent = Sent(node, attempt, self._session.cookie, now, hedge, direct)
+        self._session.send(address(self._message, len(self._sent), sent), self.number)
+        self._sent.append(sent)
+
+    # --- The end without an answer
+
+    def _fail(self) -> None:
+        self.error = self._failure()
+
+    def _failure(self) -> RequestError:
+        """What the nodes said to the end; else a time-out."""
+        if self._refusal is not None:
+            return refused(self.call, Answer(self._refusal))
+        if len(self._replied) == len(self._sent):
+            return refused(self.call, Answer(Status.NOT_RESPONSIBLE))
+        tries = "1 try" if self._tries == 1 else f"{self._tries} tries"
+        return RequestTimeout(f"{self.call}: no answer within {self._session.timeout:g} s and {tries}")
+
 
 _TELLS_NO_TIME = frozenset({Status.UNCONFIRMED, Status.UNREACHABLE})
 """The first took as long as its coordinator was ready to wait, the second ended on the way."""
-_NOT_THE_END: dict[Status, Callable[[Exchange, Answer, int, int, float], None]] = {
-    Status.COOKIE_NEEDED: Exchange._show_cookie,
-    Status.NOT_RESPONSIBLE: Exchange._walked_too_far,
-    Status.STORAGE_FAILED: Exchange._other_replica,
-    Status.BUSY: Exchange._try_later,
-    Status.UNCONFIRMED: Exchange._try_later,
-    Status.UNREACHABLE: Exchange._other_way,
+_NOT_THE_END: dict[Status, str] = {
+    Status.COOKIE_NEEDED: Exchange._show_cookie.__name__,
+    Status.NOT_RESPONSIBLE: Exchange._walked_too_far.__name__,
+    Status.STORAGE_FAILED: Exchange._other_replica.__name__,
+    Status.BUSY: Exchange._try_later.__name__,
+    Status.UNCONFIRMED: Exchange._try_later.__name__,
+    Status.UNREACHABLE: Exchange._other_way.__name__,
 }
+"""The methods for what else a reply may lead to than the end; a kind of request may have its own."""

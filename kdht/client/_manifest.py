@@ -40,7 +40,7 @@ _CHECK_LEN = 8
 CHUNK_SIZE = shared.MAX_VALUE - _CHUNK.size
 """Bytes of the value in one chunk."""
 MAX_CHUNKS = -(-MAX_LARGE // 256)
-MAX_UPLOADS = (shared.MAX_VALUE - len(JOURNAL_MAGIC) - _CHECK_LEN) // _UPLOAD.size
+MAX_UPLOADS = (shared.MAX_CONDITIONAL_VALUE - len(JOURNAL_MAGIC) - _CHECK_LEN) // _UPLOAD.size
 """Uploads that one journal names."""
 
 

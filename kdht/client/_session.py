@@ -7,21 +7,27 @@ Each request ends in its `on_done`, which may start others.
 
 import heapq
 import random
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Protocol
 
-from kdht._shared import Flag, Status
+from kdht._shared import TRY_BITS, Flag, Op, Status
 from kdht.client._calls import Answer, Call
-from kdht.client._datagram import MAX_SENT, TRY_BITS, Send, Sent
-from kdht.client._entries import DirectAnswers, Entries, HedgeBudget
-from kdht.client._exchange import WRITES, Exchange
+from kdht.client._clock import WriteClock
+from kdht.client._datagram import MAX_SENT, Send, Sent
+from kdht.client._entries import DirectAnswers, Entries, HedgeBudget, ReadWays
+from kdht.client._exchange import Exchange
+from kdht.client._learning import Learner, Learnt, neighbours
+from kdht.client._reads import Read
 from kdht.client._versions import Versions
 from kdht.client._watching import Watching
+from kdht.client._writes import Write
 from kdht.errors import BadPacket
 from kdht.wire import HEADER, check_form
 
 _REPLY_FLAGS = int(Flag.REPLY | Flag.FORWARDED)
 _STATUSES = {int(status): status for status in Status}
+_KINDS: dict[Op, type[Exchange]] = {Op.GET: Read, Op.QUORUM_GET: Read, Op.PUT: Write, Op.DELETE: Write}
 
 
 class Pending(Protocol):
@@ -42,47 +48,77 @@ class Pending(Protocol):
 
 
 class Session:
-    """What a client knows across requests; `nodes` is how many it may ask.
+    """What a client knows across requests; `nodes` is how many it may ask, and `name_of` says how each is called.
 
-    `direct`: whether reads may be answered by any node, to a socket that is not connected.
+    `unix_us`: microseconds since 1970, for the versions of what is written. `direct`: whether reads may be answered by any
+    node, to a socket that is not connected. `spread`: whether they go to any replica. `on_learnt`: the nodes that the
+    cluster tells of are used too, and this hears of them.
     """
 
     def __init__(
-        self, nodes: int, *, timeout: float, attempts: int, rng: random.Random, direct: bool = False
+        self,
+        nodes: int,
+        *,
+        timeout: float,
+        attempts: int,
+        rng: random.Random,
+        unix_us: Callable[[], int],
+        name_of: Callable[[int], str] = "node {}".format,
+        direct: bool = False,
+        spread: bool = False,
+        on_learnt: Learnt | None = None,
     ) -> None:
         self.entries = Entries(nodes)
         self.direct = DirectAnswers(direct)
+        self.ways = ReadWays(spread)
         self.budget = HedgeBudget()
         self.versions = Versions()
+        self.clock = WriteClock(unix_us, rng)
         self.timeout = timeout
         self.attempts = attempts
         self.rng = rng
+        self.name_of = name_of
         self.cookie = 0
         self.outbox: list[Send] = []
         """What is to be sent; the driver empties it."""
         self.ignored = 0
         """Datagrams that answer nothing which is still asked."""
+        self._learner = Learner(self.entries, on_learnt)
+        self._was_answered = False
         self._pending: dict[int, Pending] = {}
         # Deadlines that no longer hold stay in the heap until they come to its top.
         self._deadlines: list[tuple[float, int]] = []
-        # Answered writes of which another try may still be carried out, by key; and who waits for that.
-        self._settling: dict[bytes, Exchange] = {}
-        self._held: dict[bytes, list[Exchange]] = {}
+        # The numbers of what was sent to each node since it last refused something; what has ended stays for a while.
+        self._asked: defaultdict[int, list[int]] = defaultdict(list)
 
     def start(
         self, call: Call, now: float, on_done: Callable[[Exchange, float], None] | None = None
     ) -> Exchange:
         """A new request. `on_done` is called with it once it has its answer or has failed."""
-        exchange = Exchange(self, call, self._new_number(), now, on_done)
+        if now >= self._learner.due_at:
+            self._learner.begin(now)
+            self._begin(neighbours(self.rng), now, self._told_of_nodes)
+        return self._begin(call, now, on_done)
+
+    def _begin(self, call: Call, now: float, on_done: Callable[[Exchange, float], None] | None) -> Exchange:
+        kind = _KINDS.get(call.op, Exchange)
+        exchange = kind(self, call, self._new_number(), now, on_done)
         self._pending[exchange.number] = exchange
-        before = self._settling.get(call.key)
-        if before is not None and call.op in WRITES:
-            exchange.hold(before.settles_at())
-            self._held.setdefault(call.key, []).append(exchange)
-        else:
-            exchange.start(now)
+        exchange.start(now)
         heapq.heappush(self._deadlines, (exchange.deadline, exchange.number))
         return exchange
+
+    def _told_of_nodes(self, exchange: Exchange, now: float) -> None:
+        if exchange.answer is not None:
+            self._learner.learn(exchange.answer)
+
+    def send(self, send: Send, number: int) -> None:
+        """A datagram of the request of that number."""
+        self.outbox.append(send)
+        asked = self._asked[send.node]
+        asked.append(number)
+        if len(asked) > 2 * len(self._pending) + MAX_SENT:
+            asked[:] = {each for each in asked if each in self._pending}
 
     def watch(self, call: Call, lease: int, now: float) -> Watching:
         """A new watch, which lasts until it is forgotten or fails."""
@@ -101,6 +137,16 @@ class Session:
         """The earliest time at which something may have to be done."""
         return self._deadlines[0][0] if self._deadlines else None
 
+    def is_due(self, now: float) -> bool:
+        """Whether `wake` would do anything: then what lies in the sockets is to be handed in before."""
+        while self._deadlines and self._deadlines[0][0] <= now:
+            deadline, number = self._deadlines[0]
+            pending = self._pending.get(number)
+            if pending is not None and pending.deadline == deadline:
+                return True
+            heapq.heappop(self._deadlines)
+        return False
+
     def wake(self, now: float) -> None:
         """Let the deadlines that have passed count."""
         while self._deadlines and self._deadlines[0][0] <= now:
@@ -115,10 +161,13 @@ class Session:
     def refused(self, node: int, now: float) -> None:
         """The node's port is closed: it is dead, and what was asked there is asked elsewhere."""
         self.entries.died(node, now)
-        for pending in list(self._pending.values()):
-            before = pending.deadline
-            pending.refused_by(node, now)
-            self._settle(pending, before, now)
+        # Each datagram counts once, so that many requests at one closed port cost no more than they are.
+        for number in dict.fromkeys(self._asked.pop(node, ())):
+            pending = self._pending.get(number)
+            if pending is not None:
+                before = pending.deadline
+                pending.refused_by(node, now)
+                self._settle(pending, before, now)
 
     def receive(self, node: int, data: bytes, now: float, *, direct: bool = False) -> None:
         """Untrusted bytes from a node; `direct`: to a socket that takes them from any, ANY_NODE too.
@@ -146,6 +195,9 @@ class Session:
                 reply = Answer(status, data[HEADER.size :], now - sent.at)
                 pending.received(reply, cookie, index, sent, now)
                 self._settle(pending, before, now)
+                if not self._was_answered:
+                    self._was_answered = True
+                    self._learner.answered(now)
                 return
         elif direct and flags == _REPLY_FLAGS:
             self.direct.came_late(request_id >> TRY_BITS, node)
@@ -156,33 +208,11 @@ class Session:
         if not pending.done:
             if pending.deadline != before:
                 heapq.heappush(self._deadlines, (pending.deadline, pending.number))
-        elif isinstance(pending, Exchange):
-            self._end(pending, now)
         else:
             self._pending.pop(pending.number, None)
-
-    def _end(self, exchange: Exchange, now: float) -> None:
-        """It is answered or has failed; other tries of a write may still be under way."""
-        until = exchange.settles_at()
-        if until <= now:
-            self._pending.pop(exchange.number, None)
-            self._release(exchange, now)
-        elif exchange.deadline != until:
-            exchange.deadline = until
-            self._settling[exchange.call.key] = exchange
-            heapq.heappush(self._deadlines, (until, exchange.number))
-        on_done, exchange.on_done = exchange.on_done, None
-        if on_done is not None:
-            on_done(exchange, now)
-
-    def _release(self, exchange: Exchange, now: float) -> None:
-        """The writes that waited for this one may go."""
-        if self._settling.get(exchange.call.key) is exchange:
-            del self._settling[exchange.call.key]
-            for held in self._held.pop(exchange.call.key, []):
-                if held.number in self._pending and not held.started:
-                    held.timed_out(now)
-                    self._settle(held, None, now)
+            if isinstance(pending, Exchange) and pending.on_done is not None:
+                on_done, pending.on_done = pending.on_done, None
+                on_done(pending, now)
 
     def _new_number(self) -> int:
         return self.rng.getrandbits(64 - TRY_BITS)

@@ -1,26 +1,31 @@
 """Nodes as the user names them, and one connected UDP socket for each of their addresses.
 
 A connected socket takes datagrams from that address only and hears of closed ports. For direct answers there is
-one for each IP version that is not connected.
+one for each IP version that is not connected. A node that was learnt gets its socket when it is asked.
 """
 
 import errno
+import os
 import socket
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
+from ipaddress import ip_address
 from typing import Any, TypeAlias
 
 from kdht import _shared as shared
-from kdht.client._datagram import ANY_NODE, MAX_ATTEMPTS, Send
+from kdht.client._datagram import ANY_NODE, Send
 from kdht.errors import ConfigError, RequestError
-from kdht.wire import split_port
+from kdht.wire import Address, split_port
 
 Info: TypeAlias = tuple[Any, ...]
 """One row of getaddrinfo."""
 
 BURST = 64
 """Datagrams read before others get their turn."""
+MAX_BURSTS = 256
+"""Read of one socket before time-outs are judged: more than its buffer holds."""
 NOBODY_THERE = frozenset({errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN})
 """A closed port, or no way to the host."""
 RECEIVE_BUFFER = 4 * 1024 * 1024
@@ -36,14 +41,6 @@ def node_list(nodes: str | Sequence[str]) -> list[tuple[str, int]]:
         return [split_port(text) for text in texts]
     except ValueError as error:
         raise ConfigError(f'a node is "host:port", "[v6]:port" or a host alone: {error} in {texts}') from None
-
-
-def check_limits(timeout: float, attempts: int) -> None:
-    """Raises ConfigError for limits under which nothing could be answered."""
-    if not timeout > 0:
-        raise ConfigError(f"timeout is a number of seconds above 0, not {timeout!r}")
-    if not 1 <= attempts <= MAX_ATTEMPTS:
-        raise ConfigError(f"attempts is a number from 1 to {MAX_ATTEMPTS}, not {attempts!r}")
 
 
 def unresolved(host: str, error: OSError) -> ConfigError:
@@ -65,37 +62,87 @@ def resolve(nodes: Iterable[tuple[str, int]]) -> list[Info]:
 class Sockets:
     """Everything that a client sends with; `direct`: beside the connected sockets those that are not.
 
-    Raises RequestError if this host has no route to any of the addresses.
+    `on_open` and `on_close` hear of each socket, with the node that it hears, or ANY_NODE: from the start on, and when
+    a node that was learnt is asked for the first time, or its index is given to another. Raises RequestError if this
+    host has no route to any of the addresses.
     """
 
-    def __init__(self, infos: Iterable[Info], direct: bool = False) -> None:
-        self._connected = _connect_all(infos)
-        self._targets = [sock.getpeername() for sock in self._connected]
-        self._nodes = {target: node for node, target in enumerate(self._targets)}
-        families = {sock.family for sock in self._connected} if direct else set()
-        self._open = {family: _udp_socket(family) for family in families}
+    def __init__(
+        self,
+        infos: Iterable[Info],
+        *,
+        direct: bool,
+        on_open: Callable[[int, socket.socket], None],
+        on_close: Callable[[socket.socket], object],
+    ) -> None:
+        given = _connect_all(infos)
+        self._on_open, self._on_close = on_open, on_close
+        self._connected = dict(enumerate(given))
+        self._targets: dict[int, Info] = {node: sock.getpeername() for node, sock in self._connected.items()}
+        self._nodes = {target: node for node, target in self._targets.items()}
+        self._families = {sock.family for sock in given}
+        self._open = {family: _udp_socket(family) for family in self._families} if direct else {}
+        self._count = len(given)
+        for node, sock in self:
+            on_open(node, sock)
 
     def __bool__(self) -> bool:
         return bool(self._connected)
 
     def __len__(self) -> int:
-        """How many nodes there are."""
-        return len(self._connected)
+        """How many nodes were given."""
+        return self._count
 
     def __iter__(self) -> Iterator[tuple[int, socket.socket]]:
         """Each socket with the node that it hears, or ANY_NODE."""
-        yield from enumerate(self._connected)
+        yield from list(self._connected.items())
         for sock in self._open.values():
             yield ANY_NODE, sock
+
+    def name_of(self, node: int) -> str:
+        """Host and port."""
+        host, port = self._targets[node][:2]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    def place(self, node: int, address: Address) -> bool:
+        """A node that was learnt has this index; False if it was given anyway, or cannot be reached as the given ones are."""
+        family = socket.AF_INET if address.is_ipv4 else socket.AF_INET6
+        target: Info = (address.host, address.port) if address.is_ipv4 else (address.host, address.port, 0, 0)
+        hosts = [ip_address(each[0].partition("%")[0]) for each in self._targets.values()]
+        is_elsewhere = ip_address(address.host).is_loopback and not any(host.is_loopback for host in hosts)
+        if family not in self._families or target in self._nodes or is_elsewhere:
+            return False
+        self._nodes.pop(self._targets.get(node, ()), None)
+        self._targets[node], self._nodes[target] = target, node
+        old = self._connected.pop(node, None)
+        if old is not None:
+            self._on_close(old)
+            old.close()
+        return True
 
     def send(self, item: Send) -> bool:
         """As `send` does; nothing is sent any more after `close`."""
         if not self._connected:
             return True
-        sock = self._connected[item.node]
         if item.direct:
-            return send(self._open[sock.family], item.data, self._targets[item.node])
-        return send(sock, item.data)
+            target = self._targets[item.node]
+            family = socket.AF_INET if len(target) == 2 else socket.AF_INET6
+            return send(self._open[family], item.data, target)
+        sock = self._connected.get(item.node) or self._connect(item.node)
+        return sock is not None and send(sock, item.data)
+
+    def _connect(self, node: int) -> socket.socket | None:
+        """To a node that was learnt."""
+        target = self._targets[node]
+        sock = _udp_socket(socket.AF_INET if len(target) == 2 else socket.AF_INET6)
+        try:
+            sock.connect(target)
+        except OSError:
+            sock.close()
+            return None
+        self._connected[node] = sock
+        self._on_open(node, sock)
+        return sock
 
     def arrived(self, node: int, sock: socket.socket) -> Iterator[tuple[int, bytes | None]]:
         """What waits in the socket that hears `node`, BURST at most: who sent it, and None for one of ours that nobody took.
@@ -117,7 +164,20 @@ class Sockets:
     def close(self) -> None:
         for _, sock in self:
             sock.close()
-        self._connected, self._open = [], {}
+        self._connected, self._open = {}, {}
+
+
+def unix_us() -> int:
+    """Microseconds since 1970."""
+    return time.time_ns() // 1000
+
+
+def check_process(pid: int) -> None:
+    """Raises RequestError in another process than that which made the client: both would take each other's answers."""
+    if os.getpid() != pid:
+        raise RequestError(
+            f"this client belongs to process {pid}, this is process {os.getpid()}: after a fork each makes its own"
+        )
 
 
 def _udp_socket(family: int, kind: int = socket.SOCK_DGRAM, protocol: int = 0) -> socket.socket:

@@ -6,17 +6,19 @@ to wait in the two clients.
 """
 
 from collections.abc import Callable, Generator, Iterable
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
 
 from kdht._shared import Status
 from kdht.client import _calls as calls
-from kdht.client._calls import Answer, Call, Hop, Key
+from kdht.client._arguments import MAX_WINDOW, Key, whole_number
+from kdht.client._calls import Answer, Call, Hop
 from kdht.client._exchange import Exchange
 from kdht.client._session import Session
-from kdht.errors import NotFound, RequestTimeout
-from kdht.wire import Buffer, Record
+from kdht.errors import RequestTimeout
+from kdht.wire import Buffer
 
 T = TypeVar("T")
+K = TypeVar("K", bound=Key)
 
 WINDOW = 64
 """Requests at once."""
@@ -43,7 +45,7 @@ class Flight:
         self._left = iter(many.calls)
         self._on_answer = many.on_answer
         self._on_done = on_done
-        self._window = max(many.window, 1)
+        self._window = many.window
         self._flying: set[Exchange] = set()
 
     def start(self, now: float) -> None:
@@ -88,44 +90,14 @@ class Flight:
 
 
 def put(key: Key, value: Buffer, ttl: int | None, if_version: int | None) -> Steps[int]:
-    """The new version. Raises Conflict where the condition does not hold.
-
-    A CONFLICT after a try that may have been carried out may be our own write's: it was if a quorum read
-    finds our value under a version greater than the one given.
-    """
-    call = calls.put(key, value, ttl, if_version)
-    answer = yield call
-    if answer.status is Status.OK:
-        return calls.record(answer).version
-    assert if_version is not None
-    if not answer.ambiguous:
-        raise calls.conflict(call, calls.record(answer).version)
-    found = yield from _standing(key)
-    if found is not None and found.version > if_version and found.value == value:
-        return found.version
-    raise calls.conflict(call, found.version if found else 0)
+    """The new version. Raises Conflict where the condition does not hold."""
+    return calls.record((yield calls.put(key, value, ttl, if_version))).version
 
 
 def delete(key: Key, if_version: int | None) -> Steps[bool]:
     """Whether there was a value. Raises Conflict where the condition does not hold."""
-    call = calls.delete(key, if_version)
-    answer = yield call
-    if answer.status is not Status.CONFLICT:
-        return answer.status is Status.OK
-    if not answer.ambiguous:
-        raise calls.conflict(call, calls.record(answer).version)
-    found = yield from _standing(key)
-    if found is None:
-        return True
-    raise calls.conflict(call, found.version)
-
-
-def _standing(key: Key) -> Steps[Record | None]:
-    """What a majority of the replicas has."""
-    try:
-        return calls.record((yield calls.get(key, quorum=True)))
-    except NotFound:
-        return None
+    answer = yield calls.delete(key, if_version)
+    return bool(answer.status is Status.OK)
 
 
 def trace(key: Key, max_hops: int) -> Steps[list[Hop]]:
@@ -139,24 +111,26 @@ def trace(key: Key, max_hops: int) -> Steps[list[Hop]]:
     return path
 
 
-def get_many(keys: Iterable[Key], window: int) -> Steps[dict[Key, bytes]]:
+def get_many(keys: Iterable[K], window: int) -> Steps[dict[K, bytes]]:
     """The values of those keys that have one."""
+    most = whole_number("window", window, 1, MAX_WINDOW)
     found: dict[Key, bytes] = {}
 
     def take(call: Call, answer: Answer) -> None:
         if answer.status is Status.OK:
             found[call.name] = calls.record(answer).value
 
-    yield Many((calls.get(key)._replace(accepts=calls.NOT_FOUND) for key in keys), take, window)
-    return found
+    yield Many((calls.get(key)._replace(accepts=calls.NOT_FOUND) for key in keys), take, most)
+    return cast("dict[K, bytes]", found)
 
 
-def put_many(values: Iterable[tuple[Key, Buffer]], ttl: int | None, window: int) -> Steps[dict[Key, int]]:
+def put_many(values: Iterable[tuple[K, Buffer]], ttl: int | None, window: int) -> Steps[dict[K, int]]:
     """The versions."""
+    most = whole_number("window", window, 1, MAX_WINDOW)
     versions: dict[Key, int] = {}
 
     def take(call: Call, answer: Answer) -> None:
         versions[call.name] = calls.record(answer).version
 
-    yield Many((calls.put(key, value, ttl) for key, value in values), take, window)
-    return versions
+    yield Many((calls.put(key, value, ttl) for key, value in values), take, most)
+    return cast("dict[K, int]", versions)

@@ -1,55 +1,86 @@
-"""The versions of keys that a client has written or read, so that its reads do not go back in time.
+"""The versions of keys that a client has written, deleted or read, so that its reads do not go back in time.
 
 A read may end at a replica that lags behind, the owner too when it was away. A client that knows a newer
 version asks the next one instead; if all say the same, a GET believes them, and a quorum read is
 UNCONFIRMED. The last REMEMBERED keys are known; no I/O and no clock.
 """
 
+from math import inf
+from typing import NamedTuple
+
 from kdht import _shared as shared
-from kdht._shared import Op, Status
-from kdht.client._calls import Answer, Call
+from kdht._shared import Status
+from kdht.client._calls import Answer
+from kdht.wire import RECORD
 
 REMEMBERED = 16384
 
-_READS = frozenset({Op.GET, Op.QUORUM_GET})
+
+class Known(NamedTuple):
+    """The newest version that was seen of a key, and from when on it is no wonder that there is none."""
+
+    version: int
+    gone_from: float
+
+
+_NOTHING = Known(0, -inf)
 
 
 class Versions:
-    """Key (20 bytes) to the greatest version seen."""
+    """What is known of each key (20 bytes). Times are those of the caller's clock."""
 
     def __init__(self) -> None:
-        self._known: dict[bytes, int] = {}
+        self._known: dict[bytes, Known] = {}
 
-    def is_old(self, call: Call, answer: Answer) -> bool:
-        """Whether a newer record than the one in this answer to a read was seen."""
-        return (
-            call.op in _READS
-            and answer.status is Status.OK
-            and _version(answer) < self._known.get(call.key, 0)
-        )
+    def known(self, key: bytes) -> int:
+        """The newest version that was seen; 0 for none."""
+        return self._known.get(key, _NOTHING).version
 
-    def take(self, call: Call, answer: Answer) -> None:
-        """Learn from the answer that ended a request."""
-        if answer.status is not Status.OK:
-            return
-        if call.op in _READS or call.op == Op.PUT:
-            self._remember(call.key, _version(answer))
-        elif call.op == Op.DELETE and call.key in self._known:
-            # The tombstone's own version is not told, but it is greater.
-            self._remember(call.key, self._known[call.key] + 1)
+    def take(self, key: bytes, answer: Answer, now: float) -> bool:
+        """Learn from what a read brought, OK or NOT_FOUND; False if something newer was seen."""
+        known = self._known.get(key, _NOTHING)
+        if answer.status is Status.NOT_FOUND:
+            version = version_in(answer)
+            if version < known.version and (version or now < known.gone_from):
+                return False
+            self.gone(key, version)
+            return True
+        return self.stands(key, answer, now)
+
+    def stands(self, key: bytes, answer: Answer, now: float) -> bool:
+        """There is a record, with the version and the TTL in this answer; False if something newer was seen."""
+        if len(answer.body) < shared.RECORD_LEN:
+            return True
+        version, ttl, _ = RECORD.unpack_from(answer.body)
+        old = self._known.pop(key, None)
+        if old is not None and version < old.version:
+            self._remember(key, old)
+            return False
+        self._remember(key, Known(version, now + ttl if ttl else inf))
+        return True
+
+    def is_old(self, key: bytes, answer: Answer) -> bool:
+        """Whether something newer was seen than the record in this answer."""
+        return version_in(answer) < self.known(key)
+
+    def gone(self, key: bytes, version: int) -> None:
+        """There is none: it was deleted under that version, if it is not 0."""
+        old = self._known.pop(key, _NOTHING)
+        if version or old.version:
+            self._remember(key, Known(version, -inf) if version >= old.version else old)
 
     def forget(self, key: bytes) -> None:
         """Nobody has the version that was seen any more."""
         self._known.pop(key, None)
 
-    def _remember(self, key: bytes, version: int) -> None:
+    def _remember(self, key: bytes, new: Known) -> None:
+        """It comes last, as what was asked for last."""
         known = self._known
-        version = max(version, known.pop(key, 0))
-        known[key] = version
+        known[key] = new
         if len(known) > REMEMBERED:
             del known[next(iter(known))]
 
 
-def _version(answer: Answer) -> int:
+def version_in(answer: Answer) -> int:
     """The first field of a record; 0 in a body that holds none."""
     return int.from_bytes(answer.body[:8], "big") if len(answer.body) >= shared.RECORD_LEN else 0

@@ -9,10 +9,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from kdht._shared import Status
+from kdht._shared import TRY_BITS, Status
 from kdht.client._calls import Answer, Call, record, refused
-from kdht.client._datagram import TRY_BITS, Sent, address
+from kdht.client._datagram import Sent, address
 from kdht.client._entries import MAX_RTO
+from kdht.client._versions import version_in
 from kdht.errors import RequestError, RequestTimeout
 from kdht.wire import Record, pack_request
 
@@ -54,7 +55,7 @@ class Watching:
         self._asked: dict[int, Sent] = {}
         """The last question to each node."""
         self._node = session.entries.current
-        self._attempt = self._tries = self._lost = 0
+        self._attempt = self._lost = 0
         self._renewing = False
         self._gives_up = now
 
@@ -67,9 +68,7 @@ class Watching:
 
     def start(self, now: float) -> None:
         """Ask for the lease, or for its renewal."""
-        self._renewing = True
-        self._attempt = self._tries = self._lost = 0
-        self._gives_up = now + self._session.timeout
+        self._begin(now)
         if self._session.entries[self._node].dead:
             self._node = self._session.entries.after(self._node)
         self._ask(now)
@@ -87,10 +86,18 @@ class Watching:
             self._ask_elsewhere(now)
 
     def refused_by(self, node: int, now: float) -> None:
-        """What was to be told through that node does not come any more."""
-        if node == self._node and self._session.entries.after(node) != node:
-            self._node = self._session.entries.after(node)
-            self.start(now)
+        """What was to be told through that node does not come any more: at once to one that lives, else after a while."""
+        if node != self._node:
+            return
+        entries = self._session.entries
+        other = entries.after(node)
+        if not self._renewing:
+            self._begin(now)
+        if not entries[other].dead:
+            self._node = other
+            self._ask(now)
+        elif self.deadline <= now:
+            self._wait(now)
 
     def received(self, reply: Answer, cookie: int, index: int, sent: Sent, now: float) -> None:
         session = self._session
@@ -98,6 +105,7 @@ class Watching:
         session.entries.answered(sent.node, self.call.op, None, now)
         status = reply.status
         if status is Status.OK or status is Status.NOT_FOUND:
+            session.versions.take(self.call.key, reply, now)
             if self._take(reply):
                 self._renewing = False
                 self.deadline = now + self._lease / RENEWALS
@@ -109,7 +117,7 @@ class Watching:
             # Past the replicas: the best way again, after the time that is set.
             self._attempt = -1
         elif status not in _MAY_PASS:
-            self.error = refused(self.call, status)
+            self.error = refused(self.call, reply)
             self.on_event()
 
     def end(self, now: float) -> None:
@@ -130,8 +138,13 @@ class Watching:
             if found.version < self._newest or (self._last and found.version == self._newest):
                 return True
             self._newest = found.version
-        elif self._told and self._last is None:
-            return True
+        else:
+            deleted = version_in(reply)
+            if deleted and deleted < self._newest:
+                return True
+            self._newest = max(self._newest, deleted)
+            if self._told and self._last is None:
+                return True
         self._told, self._last = True, found
         self.events.append(found)
         self.on_event()
@@ -139,17 +152,24 @@ class Watching:
 
     # --- Out
 
+    def _begin(self, now: float) -> None:
+        self._renewing = True
+        self._attempt = self._lost = 0
+        self._gives_up, self.deadline = now + self._session.timeout, now
+
     def _ask_elsewhere(self, now: float) -> None:
         self._node = self._session.entries.after(self._node)
         self._ask(now)
 
     def _ask(self, now: float) -> None:
-        self._tries += 1
         self._send(self.call.body, self._node, max(self._attempt, 0), now)
+        self._wait(now)
+
+    def _wait(self, now: float) -> None:
         trip = self._session.entries[self._node].round_trips[self.call.op]
         self.deadline = min(now + min(trip.rto * 2**self._lost, MAX_RTO), self._gives_up)
 
     def _send(self, body: bytes, node: int, attempt: int, now: float) -> None:
         message = pack_request(self.call.op, self.call.key, self.number << TRY_BITS, body)
         sent = self._asked[node] = Sent(node, attempt, self._session.cookie, now)
-        self._session.outbox.append(address(message, 0, sent))
+        self._session.send(address(message, 0, sent), self.number)

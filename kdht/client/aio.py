@@ -10,19 +10,22 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from kdht import _shared as shared
+from kdht.client import _arguments as arguments
 from kdht.client import _calls as calls
 from kdht.client import _large as large
 from kdht.client import _sockets as sockets
 from kdht.client import _steps as steps
-from kdht.client._calls import Answer, Call, Hop, Key
+from kdht.client._arguments import Key, Source
+from kdht.client._calls import Hop
 from kdht.client._driver import CLOSED, Driver
-from kdht.client._large import Progress, Source
+from kdht.client._large import Progress
 from kdht.client._manifest import UPLOAD_ID_LEN
 from kdht.client._session import Session
-from kdht.client._steps import WINDOW, Many, Steps
+from kdht.client._steps import WINDOW, Steps
 from kdht.errors import RequestError
 from kdht.wire import Buffer, Record
 
+K = TypeVar("K", bound=Key)
 T = TypeVar("T")
 
 
@@ -30,8 +33,8 @@ class AsyncClient:
     """Gets and puts values through any of `nodes`, as `Client` does, from one event loop.
 
     Names are looked up and sockets opened with the first request: it may raise ConfigError,
-    or RequestError without a route. A request that is cancelled is forgotten. What the methods mean
-    stands at those of `Client`.
+    or RequestError without a route. A request that is cancelled is forgotten; an upload that is cancelled deletes its chunks
+    beside what follows, and `close` waits for that. What the methods mean stands at those of `Client`.
     """
 
     def __init__(
@@ -41,12 +44,17 @@ class AsyncClient:
         timeout: float = 5.0,
         attempts: int = 16,
         direct: bool = False,
+        spread_reads: bool = False,
+        learn: bool = True,
     ) -> None:
         """Raises ConfigError for limits and nodes that make no sense."""
-        sockets.check_limits(timeout, attempts)
+        timeout, attempts = arguments.limits(timeout, attempts)
         self._nodes = sockets.node_list(nodes)
         self._limits = (timeout, attempts)
         self._direct = direct
+        self._spread = spread_reads
+        self._learn = learn
+        self._pid = os.getpid()
         self._opening = asyncio.Lock()
         self._driver: Driver | None = None
         self._closed = False
@@ -76,13 +84,13 @@ class AsyncClient:
         """The nodes on the key's way, the entry node first; ends where one does not answer."""
         return await self._run(steps.trace(key, max_hops))
 
-    async def get_many(self, keys: Iterable[Key], *, window: int = WINDOW) -> dict[Key, bytes]:
+    async def get_many(self, keys: Iterable[K], *, window: int = WINDOW) -> dict[K, bytes]:
         """The values of those keys that have one; the first failure other than NotFound is raised."""
         return await self._run(steps.get_many(keys, window))
 
     async def put_many(
-        self, values: Mapping[Key, Buffer], ttl: int | None = None, *, window: int = WINDOW
-    ) -> dict[Key, int]:
+        self, values: Mapping[K, Buffer], ttl: int | None = None, *, window: int = WINDOW
+    ) -> dict[K, int]:
         """Store all values, `window` requests at once; their versions. The first failure is raised."""
         return await self._run(steps.put_many(values.items(), ttl, window))
 
@@ -90,7 +98,7 @@ class AsyncClient:
         self, key: Key, source: Source, ttl: int | None = None, *, progress: Progress = large.no_progress
     ) -> int:
         """Store up to 64 MiB, in many requests; the version. Raises ValueTooLarge."""
-        data = large.whole(source)
+        data = arguments.whole(source)
         return await self._run(large.put(key, data, ttl, progress, time.time(), os.urandom(UPLOAD_ID_LEN)))
 
     async def get_large(self, key: Key, *, progress: Progress = large.no_progress) -> bytes:
@@ -120,10 +128,13 @@ class AsyncClient:
             driver.end(watching)
 
     async def close(self) -> None:
-        """Close the sockets and fail what is under way; may be called again."""
+        """Close the sockets and fail what is under way; may be called again.
+
+        Uploads that were cancelled have deleted their chunks then.
+        """
         self._closed = True
         if self._driver is not None:
-            self._driver.close()
+            await self._driver.close()
 
     async def __aenter__(self) -> Self:
         await self._open()
@@ -135,43 +146,33 @@ class AsyncClient:
         await self.close()
 
     async def _open(self) -> Driver:
+        sockets.check_process(self._pid)
         async with self._opening:
             if self._closed:
                 raise RequestError(CLOSED)
             if self._driver is None:
-                timeout, attempts = self._limits
-                opened = sockets.Sockets(await _resolve(self._nodes), self._direct)
-                session = Session(
-                    len(opened),
-                    timeout=timeout,
-                    attempts=attempts,
-                    rng=random.SystemRandom(),
-                    direct=self._direct,
-                )
-                self._driver = Driver(asyncio.get_running_loop(), opened, session)
+                infos = await _resolve(self._nodes)
+                loop = asyncio.get_running_loop()
+                self._driver = Driver(loop, infos, self._new_session, direct=self._direct)
             return self._driver
 
+    def _new_session(self, opened: sockets.Sockets) -> Session:
+        timeout, attempts = self._limits
+        return Session(
+            len(opened),
+            timeout=timeout,
+            attempts=attempts,
+            rng=random.SystemRandom(),
+            unix_us=sockets.unix_us,
+            name_of=opened.name_of,
+            direct=self._direct,
+            spread=self._spread,
+            on_learnt=opened.place if self._learn else None,
+        )
+
     async def _run(self, operation: Steps[T]) -> T:
-        """Do what an operation asks for, until it returns."""
         driver = self._driver or await self._open()
-        try:
-            wanted: Call | Many = next(operation)
-            while True:
-                given: Answer | None = None
-                try:
-                    if isinstance(wanted, Many):
-                        await driver.do_many(wanted)
-                    else:
-                        given = await driver.answer_to(wanted)
-                except Exception as error:
-                    wanted = operation.throw(error)
-                else:
-                    wanted = operation.send(given)
-        except StopIteration as end:
-            result: T = end.value
-            return result
-        finally:
-            operation.close()
+        return await driver.run(operation)
 
 
 async def _resolve(nodes: Iterable[tuple[str, int]]) -> list[sockets.Info]:

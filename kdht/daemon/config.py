@@ -242,7 +242,8 @@ class Replication(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True)
         Meta(
             ge=60,
             le=31_536_000,
-            description="Seconds that a deletion is remembered: a node that was away for longer may bring deleted records back.",
+            description="Seconds that a deletion is remembered: what a node kept that was away for longer counts for nothing "
+            "that others do not confirm.",
         ),
     ] = 86400
     repair_rate: Annotated[
@@ -251,9 +252,9 @@ class Replication(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True)
             ge=10,
             le=100_000,
             description="Datagrams a second, at most, with which this node compares records with its neighbours and moves "
-            "them.",
+            "them. Below that it sends what network and disks take beside the clients' traffic; a thin line needs a bound.",
         ),
-    ] = 500
+    ] = 10_000
 
 
 class Control(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):

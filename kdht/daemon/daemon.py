@@ -34,6 +34,12 @@ T = TypeVar("T")
 
 LONELY_SECONDS = 20.0
 """After so long a node that has joined but knows nobody really is alone."""
+_ENDS = {
+    "stopping": "stopping",
+    "moving": "moving: another ID is chosen",
+    "starting": "starting anew",
+}
+"""What is said as a node ends, by the daemon's state then."""
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -55,10 +61,11 @@ class Daemon:
         self._settings = settings
         self._load = load
         self._stopping = asyncio.Event()
-        self._methods = Methods(settings, self._stopping)
-        self._failure: BaseException | None = None
         self._anew = asyncio.Event()
-        """The node is to be put together again, from what is in its data directory, as by a restart."""
+        """The node is to be put together again, from what is in its data directory, as by a restart; with another ID
+        after a move."""
+        self._methods = Methods(settings, self._stopping, self._anew)
+        self._failure: BaseException | None = None
 
     async def run(self) -> None:
         """Start, wait for the end, stop. Raises KdhtError with everything undone."""
@@ -85,7 +92,7 @@ class Daemon:
         log.info("stopped")
 
     async def _serve_all(self, data: DataDir) -> None:
-        """The node, and the node anew whenever that is wanted; after a move it has another ID."""
+        """The node, and again whenever it is to be put together anew."""
         moves = self._methods.moves = Moves(data, self._anew.set, self._give_up)
         while not self._stopping.is_set():
             self._anew.clear()
@@ -121,6 +128,7 @@ class Daemon:
         datapaths.start()
         undo.callback(lambda: datapaths.stop(comes_back=not moves.has_left))
         self._make_reloadable(parts)
+        parts.driver.on_resumes = self._anew.set
         chores = housekeeping.running(settings, data, parts, datapaths, self._end_deaf)
         async with joining(settings, data, parts.driver, self._give_up), chores:
             moves.done()
@@ -129,10 +137,11 @@ class Daemon:
             self._announce(parts)
             await self._unless_stopped(self._anew.wait())
             await moves.stop()
+            state = "stopping" if self._stopping.is_set() else "moving" if moves.has_left else "starting"
+            self._methods.end(state)
             if self._stopping.is_set():
                 notify("STOPPING=1")
-            log.info("stopping" if self._stopping.is_set() else "starting anew")
-            self._methods.end("stopping" if self._stopping.is_set() else "starting")
+            log.info(_ENDS[state])
 
     def _end_deaf(self, why: str) -> None:
         self._give_up(DatapathError(f"the socket datapath died: {why}"))

@@ -2,8 +2,11 @@
 
 lock       locked (flock) while a daemon runs; holds its process ID
 node_id    40 hex digits, chosen at the first start
+caught_up  when this node had last caught up with the others, Unix seconds
 contacts   the last known contacts, JSON: only hints, so a damaged one is ignored
 records/   LevelDB
+doubted-N/ records of a node that was away for too long, until it is known what others have (`aside`)
+set-aside-TIME.jsonl  what others did not have then, for the operator
 """
 
 import fcntl
@@ -106,6 +109,25 @@ class DataDir:
         """Replace the saved contacts. Raises StorageError."""
         saved = [SavedContact(c.id.hex(), c.address.host, c.port) for c in contacts]
         self._write(self.path / "contacts", msgspec.json.format(msgspec.json.encode(saved)))
+
+    def caught_up_at(self) -> float | None:
+        """When this node had last caught up, Unix seconds; None if that is not known. Raises StorageError."""
+        try:
+            return float(_read(self.path / "caught_up") or "")
+        except ValueError:
+            return None
+
+    def save_caught_up(self, now: float) -> None:
+        """This node has caught up now. Raises StorageError."""
+        self._write(self.path / "caught_up", f"{int(now)}\n".encode())
+
+    def doubt_records(self, now: float) -> None:
+        """Put all records where no store finds them. Raises StorageError."""
+        try:
+            self.records.rename(self.path / f"doubted-{int(now)}")
+            (self.path / "caught_up").unlink(missing_ok=True)
+        except OSError as error:
+            raise _unusable(self.records, error) from error
 
     def _write(self, path: Path, data: bytes) -> None:
         try:

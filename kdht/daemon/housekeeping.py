@@ -12,11 +12,14 @@ from kdht.daemon.settings import Settings
 from kdht.daemon.wiring import Parts
 from kdht.datapath.base import Datapath
 from kdht.errors import KdhtError
+from kdht.wire import Contact
 
 log = logging.getLogger(__name__)
 
 SNAPSHOT_SECONDS = 10.0
 WATCH_SECONDS = 10.0
+CAUGHT_UP_SECONDS = 60.0
+ASIDE_SECONDS = 1.0
 SWEEP_RECORDS = 1000
 LEVELS = {"up": logging.INFO, "degraded": logging.WARNING}
 
@@ -42,7 +45,10 @@ async def running(
         (settings.config.storage.sweep_interval, lambda: sweep(parts)),
         (SNAPSHOT_SECONDS, saver.save),
         (WATCH_SECONDS, watcher.look),
+        (CAUGHT_UP_SECONDS, lambda: save_caught_up(data, parts)),
     ]
+    if parts.aside.waits:
+        jobs.append((ASIDE_SECONDS, lambda: parts.aside.step(parts.repair, parts.coordinator, parts.store)))
     tasks = [asyncio.create_task(_every(seconds, work, ended)) for seconds, work in jobs]
     try:
         yield
@@ -50,6 +56,7 @@ async def running(
         ended.set()
         await asyncio.gather(*tasks)
         await _safely(saver.save)
+        await _safely(lambda: save_caught_up(data, parts))
 
 
 async def _every(seconds: float, work: Work, ended: asyncio.Event) -> None:
@@ -71,6 +78,12 @@ async def _safely(work: Work) -> None:
         log.exception("housekeeping failed")
 
 
+async def save_caught_up(data: DataDir, parts: Parts) -> None:
+    """Note when this node had last caught up: the next start sees how long it was away."""
+    if parts.repair.caught_up and not parts.aside.waits:
+        await asyncio.to_thread(data.save_caught_up, time.time())
+
+
 async def sweep(parts: Parts) -> None:
     """Remove all expired records, a bounded number at a time."""
     total = 0
@@ -89,14 +102,16 @@ class Saver:
     def __init__(self, data: DataDir, parts: Parts) -> None:
         self._data = data
         self._parts = parts
-        self._saved: list[object] = []
+        self._saved: list[Contact] = []
 
     async def save(self) -> None:
-        contacts = self._parts.driver.contacts()
-        # A node that is cut off goes on knowing whom it could ask.
-        if contacts and contacts != self._saved:
+        if self._parts.driver.aside:
+            return  # whom it knew before, it asks when it comes back
+        # The dead too: who is cut off goes on knowing whom it could ask, and that it is not the whole cluster.
+        contacts = [*self._parts.driver.contacts(), *self._parts.driver.gone]
+        if contacts != self._saved:
             await asyncio.to_thread(self._data.save_contacts, contacts)
-            self._saved = [*contacts]
+            self._saved = contacts
 
 
 class Watcher:

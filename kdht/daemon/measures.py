@@ -34,6 +34,12 @@ METRICS = {
     "kdht_running": Metric("gauge", "1 while the node runs, 0 while the daemon starts or stops."),
     "kdht_joined": Metric("gauge", "1 once the node knows its place in the cluster."),
     "kdht_ready": Metric("gauge", "1 while clients should be sent here, as /readyz says."),
+    "kdht_writable": Metric("gauge", "1 while a write can be confirmed here, as /readyz?writes says."),
+    "kdht_gone": Metric("gauge", "Nodes that died, may come back, and count in what a write needs."),
+    "kdht_unreachable_members": Metric(
+        "gauge",
+        "Members of an IP version that this node has no address of: it does not serve while there are any.",
+    ),
     "kdht_uptime_seconds": Metric("gauge", "Seconds since the daemon's start."),
     "kdht_contacts": Metric("gauge", "Contacts in the routing table."),
     "kdht_buckets": Metric("gauge", "K-buckets that hold contacts."),
@@ -70,6 +76,17 @@ METRICS = {
         "Datagrams that the socket datapath lost: the kernel's receive buffer was full (kernel), sent to a group "
         "address (not_unicast), no socket of that IP version (unroutable).",
         ("reason",),
+    ),
+    "kdht_socket_late_total": Metric(
+        "counter",
+        "Requests dropped for they had waited in this node's socket for more than a second: clients' writes, reads, "
+        "and promises that other nodes asked for.",
+        ("kind",),
+    ),
+    "kdht_socket_away_total": Metric(
+        "counter",
+        "How often this node was away: its socket's thread did not run for half a second or more, for the process was stopped, "
+        "the host suspended or overloaded. What it knew before counts again once it is compared with other replicas.",
     ),
     "kdht_socket_errors_total": Metric(
         "counter", "Failed receives, and datagrams that could not be sent, by errno.", ("direction", "errno")
@@ -135,6 +152,23 @@ METRICS = {
     "kdht_repair_ranges": Metric("gauge", "Ranges of keys that this node keeps with the same other nodes."),
     "kdht_repair_unsettled": Metric("gauge", "Of those, ranges that it has not caught up on yet."),
     "kdht_repair_neighbours": Metric("gauge", "Other nodes that keep keys which this node keeps too."),
+    "kdht_repair_held": Metric(
+        "gauge", "Ranges that others keep now, and not all of them have caught up on."
+    ),
+    "kdht_repair_missing_records": Metric(
+        "gauge", "Records that others have and this node does not yet, as far as is known."
+    ),
+    "kdht_repair_seconds_left": Metric(
+        "gauge", "Until it has them, at the speed of late; 0 where it is not known."
+    ),
+    "kdht_repair_replicas": Metric(
+        "gauge",
+        "Nodes that keep each record: as configured here, or more where others' configuration says more.",
+    ),
+    "kdht_set_aside_records": Metric(
+        "gauge",
+        "Records in files set aside after this node was away for longer than deletions are remembered.",
+    ),
     "kdht_repair_draining": Metric("gauge", "1 while the node gives its records away and goes."),
 }
 
@@ -147,10 +181,14 @@ def samples(told: Mapping[str, Data]) -> Iterator[Sample]:
     yield Sample("kdht_running", (), int(status["state"] == "running"))
     yield Sample("kdht_joined", (), int(status["joined"]))
     yield Sample("kdht_ready", (), int(status["ready"]))
+    yield Sample("kdht_writable", (), int(status["writable"]))
+    yield Sample("kdht_gone", (), len(status["gone"]))
+    yield Sample("kdht_unreachable_members", (), len(status["unreachable"]))
     yield Sample("kdht_uptime_seconds", (), status["uptime"])
     if "stats" not in told:
         return
     yield from _repair(status["repair"])
+    yield Sample("kdht_set_aside_records", (), status["set_aside"])
     info = (status["node_id"], status["address"], status["version"])
     yield Sample("kdht_node_info", info, 1)
     yield from _table(told["table"]["buckets"])
@@ -215,6 +253,9 @@ def _socket(path: Data) -> Iterator[Sample]:
     for reason in ("kernel", "not_unicast", "unroutable"):
         count = path["kernel_drops" if reason == "kernel" else reason]
         yield Sample("kdht_socket_dropped_total", (reason,), count)
+    for kind in ("writes", "reads", "promises"):
+        yield Sample("kdht_socket_late_total", (kind,), path[f"late_{kind}"])
+    yield Sample("kdht_socket_away_total", (), path["away"])
     for direction in ("receive", "send"):
         for name, count in path[f"{direction}_errors"].items():
             yield Sample("kdht_socket_errors_total", (direction, name), count)
@@ -245,8 +286,10 @@ def _replication(replication: Data) -> Iterator[Sample]:
 
 
 def _repair(repair: Data) -> Iterator[Sample]:
-    for name in ("ranges", "unsettled", "neighbours", "draining"):
+    for name in ("ranges", "unsettled", "held", "replicas", "neighbours", "draining"):
         yield Sample(f"kdht_repair_{name}", (), int(repair[name]))
+    yield Sample("kdht_repair_missing_records", (), repair["missing"])
+    yield Sample("kdht_repair_seconds_left", (), repair["seconds_left"] or 0)
 
 
 def _counted(metric: str, counters: Data) -> Iterator[Sample]:

@@ -1,7 +1,6 @@
 """What the control socket may be asked about the records: figures, compaction, an export in pages."""
 
 import asyncio
-import base64
 import time
 from itertools import islice
 from typing import Annotated
@@ -10,6 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from kdht.daemon.control import Method, Params, taken
+from kdht.daemon.exported import plain
 from kdht.daemon.network_methods import id_of
 from kdht.daemon.running import Running
 from kdht.storage import LevelStore, Stored
@@ -59,17 +59,6 @@ class StorageMethods:
         found = await asyncio.to_thread(_page, parts.store, start, asked.limit + 1)
         following = found[asked.limit][0].hex() if len(found) > asked.limit else None
         return {"records": [plain(key, record) for key, record in found[: asked.limit]], "next": following}
-
-
-def plain(key: bytes, record: Stored) -> dict[str, object]:
-    """A record as JSON holds it."""
-    return {
-        "key": key.hex(),
-        "version": record.version,
-        "expiry": record.expiry,
-        "flags": record.flags,
-        "value": base64.b64encode(record.value).decode(),
-    }
 
 
 def _page(store: LevelStore, start: bytes, count: int) -> list[tuple[bytes, Stored]]:

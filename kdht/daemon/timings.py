@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from kdht._shared import Op
 from kdht.histogram import Histogram
-from kdht.storage import LevelStore, Result, Write
+from kdht.storage import LevelStore, Outcome, Wish
 
 LATE_OPS = (Op.GET, Op.PUT, Op.DELETE, Op.QUORUM_GET, Op.WATCH)
 
@@ -41,8 +41,8 @@ class TimedStore(LevelStore):
         super().__init__(path)
         self._group = group
 
-    def apply(self, writes: Sequence[Write], now: float) -> list[Result]:
+    def apply(self, wishes: Sequence[Wish], now: float) -> list[Outcome]:
         begun = time.perf_counter()
-        results = super().apply(writes, now)
+        results = super().apply(wishes, now)
         self._group.observe(time.perf_counter() - begun)
         return results

@@ -47,8 +47,9 @@ def keep(
 
     replication = settings.config.replication
     options = RepairOptions(replicas=replication.replicas, rate=replication.repair_rate)
-    repair = node.keep(store, options, drop)
+    repair = node.keep(store, options, drop, coordinator.replicate)
     coordinator.is_settled = repair.is_settled
+    coordinator.holds = repair.holds
     coordinator.on_missed = repair.missed
     if hot:
         repair.on_unsettled = hot.clear

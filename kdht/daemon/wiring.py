@@ -1,6 +1,7 @@
 """Puts the parts of one node together; starts nothing but the storage's writer."""
 
 import asyncio
+import logging
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from random import SystemRandom
 
 from kdht._routing import Core
 from kdht.daemon import upkeep
+from kdht.daemon.aside import Aside
 from kdht.daemon.datadir import DataDir
 from kdht.daemon.driver import Driver
 from kdht.daemon.inbox import MAX_CONTROL, MAX_SILENT, MAX_UNREACHABLE, Inbox, Line
@@ -29,6 +31,8 @@ from kdht.wire import Address, Contact
 
 SOCKET_LANE = 1
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
@@ -47,6 +51,8 @@ class Parts:
     hot: HotRecords | None
     driver: Driver
     timings: Timings
+    repair: Repair
+    aside: Aside
 
 
 def build(settings: Settings, data: DataDir, node_id: bytes, undo: ExitStack) -> Parts:
@@ -56,6 +62,7 @@ def build(settings: Settings, data: DataDir, node_id: bytes, undo: ExitStack) ->
     """
     contact = Contact(node_id, *settings.address)
     timings = Timings()
+    aside = Aside.prepare(data, settings.config.replication.tombstone_ttl, time.time())
     store = TimedStore(data.records, timings.group)
     undo.callback(store.close)
     writer = GroupWriter(store, max_waiting=settings.config.storage.max_waiting)
@@ -74,9 +81,18 @@ def build(settings: Settings, data: DataDir, node_id: bytes, undo: ExitStack) ->
         inbox.receive,
         lane=SOCKET_LANE,
         on_unreachable=inbox.unreachable,
+        on_away=lambda: _came_back(repair),
         hot=hot,
         reader=partial(_read, reads, timings),
         on_time=lambda: coordinator.tick(time.time()),
+    )
+    kademlia = Node(
+        contact,
+        settings.keys,
+        publisher.set_bucket,
+        SystemRandom(),
+        Options(k=settings.config.node.bucket_size, replicas=settings.config.replication.replicas),
+        own=settings.unicast,
     )
     coordinator = Coordinator(
         store=store,
@@ -85,6 +101,7 @@ def build(settings: Settings, data: DataDir, node_id: bytes, undo: ExitStack) ->
         sources={address.is_ipv4: address for address in reversed(settings.unicast)},
         rng=SystemRandom(),
         policy=policy(settings),
+        census=kademlia.census,
         send=transport.send,
         on_silent=inbox.silent,
     )
@@ -97,17 +114,11 @@ def build(settings: Settings, data: DataDir, node_id: bytes, undo: ExitStack) ->
         hot=hot,
         on_late=timings.late,
     )
-    kademlia = Node(
-        contact,
-        settings.keys,
-        publisher.set_bucket,
-        SystemRandom(),
-        Options(k=settings.config.node.bucket_size),
-        own=settings.unicast,
-    )
     repair = upkeep.keep(
         kademlia, settings, store=store, hot=hot, coordinator=coordinator, strays=inbox.for_the_node
     )
+    if aside.waits:
+        repair.doubt_own()
     coordinator.on_alarm(transport.call_in)
     reads.is_settled = coordinator.is_settled
     driver = Driver(kademlia, transport.send)
@@ -127,6 +138,8 @@ def build(settings: Settings, data: DataDir, node_id: bytes, undo: ExitStack) ->
         hot=hot,
         driver=driver,
         timings=timings,
+        repair=repair,
+        aside=aside,
     )
 
 
@@ -161,9 +174,8 @@ def _connect(
         Line(loop, driver.silent, MAX_SILENT),
     )
     coordinator.joined = False
-    driver.on_contacts = coordinator.knows
     driver.on_joined = coordinator.found_cluster
-    driver.on_drained = coordinator.one_drained
+    driver.on_barred = coordinator.bar
 
 
 def _read(
@@ -173,6 +185,12 @@ def _read(
     records = reads.of(keys, rooms, now)
     timings.at_once(len(records) - records.count(None), begun)
     return records
+
+
+def _came_back(repair: Repair) -> None:
+    """The node was away: what it had caught up on before it compares anew, before it answers anything from it."""
+    log.warning("was away for half a second or more: compares its records with other replicas anew")
+    repair.unsettle(time.monotonic())
 
 
 def _changed(service: Service, repair: Repair, hot: HotRecords | None, key: bytes, record: Stored) -> None:

@@ -23,6 +23,14 @@ class Counters(TypedDict):
     """Datagrams that ICMP said did not arrive."""
     hot_answers: int
     """GETs answered from the hot records."""
+    away: int
+    """How often the loop did not look at its sockets for half a second or more."""
+    late_reads: int
+    """Dropped: they had waited in a socket for more than a second."""
+    late_writes: int
+    """Of clients, dropped for the same reason."""
+    late_promises: int
+    """Asked for by other nodes, dropped for the same reason."""
     receive_errors: dict[str, int]
     """By errno's name."""
     send_errors: dict[str, int]
@@ -41,6 +49,7 @@ class Engine:
         self,
         receiver: Receiver,
         on_unreachable: Callable[[list[Address]], None],
+        on_away: Callable[[], None],
         reader: Reader | None = None,
         on_time: Callable[[], float | None] | None = None,
     ) -> None: ...

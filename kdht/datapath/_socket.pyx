@@ -6,7 +6,11 @@ Contract: an Engine borrows bound, prepared UDP sockets and an eventfd; whoever 
 closes them, when neither `run` nor `send` is inside. One thread calls `run`, one at a time
 calls `send`, any `call_in` and `end`. `run` takes the GIL once for each batch that has something for
 Python, and the callables that it is given must not raise. This is where the datapath reads the clock:
-once for each batch, and while somebody waits for a time, once for each look at the sockets.
+once for each batch, and once for each look at the sockets.
+
+What has waited in a socket for long is old: a client's write or read, or a promise asked for, is dropped
+and counted, for its sender has tried again or given up. A loop that has not looked at its sockets for long
+was away, with its whole process or its host: `on_away` hears of it before the next datagram is treated.
 """
 
 import os
@@ -18,11 +22,12 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memset
 
-from posix.types cimport time_t
 from posix.unistd cimport read
 
 from kdht._layout cimport (
-    KDHT_FORWARD, KDHT_ID_LEN, KDHT_LOCAL, KDHT_MAX_BODY, KDHT_MAX_DATAGRAM, KDHT_MAX_OWN, KDHT_OP_GET,
+    KDHT_FLAG_REPLY, KDHT_FORWARD, KDHT_ID_LEN, KDHT_LOCAL, KDHT_MAX_BODY, KDHT_MAX_DATAGRAM, KDHT_MAX_OWN,
+    KDHT_OP_DELETE, KDHT_OP_FETCH, KDHT_OP_GET, KDHT_OP_PROMISE, KDHT_OP_PUT, KDHT_OP_QUORUM_GET,
+    KDHT_OP_WATCH,
     KDHT_REASON_ATTEMPT_ENDS, KDHT_REASON_NOT_READY, KDHT_REASON_OWNER, KDHT_RECORD_LEN, KDHT_RELAY,
     KDHT_STATUS_OK,
     kdht_header, kdht_outcome,
@@ -37,17 +42,13 @@ from kdht.datapath.base import Datagram
 from kdht.errors import DatapathError
 from kdht.wire import Address
 
-cdef extern from "<time.h>" nogil:
-    struct timespec:
-        time_t tv_sec
-        long tv_nsec
-    int CLOCK_MONOTONIC, CLOCK_REALTIME_COARSE
-    int clock_gettime(int clock, timespec *now)
-
 MAX_ENDPOINTS = KDHT_MAX_OWN
 
 cdef enum:
-    LONGEST_WAIT = 60_000  # milliseconds
+    LONGEST_WAIT = 250  # milliseconds between two looks at the sockets
+
+cdef double AWAY = 0.5  # seconds without a look
+cdef double TOO_OLD = 1.0  # seconds in a socket
 
 cdef tuple REASONS = tuple(Reason)
 cdef const uint8_t *NO_IP = b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
@@ -87,6 +88,13 @@ cdef inline double monotonic() noexcept nogil:
     return <double>now.tv_sec + 1e-9 * <double>now.tv_nsec
 
 
+cdef inline double uptime() noexcept nogil:
+    """Seconds since the host started, those in which it was suspended too."""
+    cdef timespec now
+    clock_gettime(CLOCK_BOOTTIME, &now)
+    return <double>now.tv_sec + 1e-9 * <double>now.tv_nsec
+
+
 cdef inline bint is_read(const Local *local) noexcept nogil:
     """Whether it is a GET that the own store may answer."""
     return (<kdht_header *>local.data).op == KDHT_OP_GET and (
@@ -108,7 +116,8 @@ cdef class Engine:
     cdef Core core
     cdef HotRecords hot         # or None
     cdef bint has_hot
-    cdef uint64_t hot_answers, bounced
+    cdef uint64_t hot_answers, bounced, away, late_reads, late_writes, late_promises
+    cdef double looked          # when `run` looked at its sockets last, by `uptime`
     cdef uint32_t lane
     cdef int count
     cdef int turn               # the endpoint to look at first, so that none starves
@@ -164,21 +173,25 @@ cdef class Engine:
         self.polled[index].fd = fd
         self.polled[index].events = POLLIN
 
-    def run(self, receiver, on_unreachable, reader=None, on_time=None) -> None:
+    def run(self, receiver, on_unreachable, on_away, reader=None, on_time=None) -> None:
         """Treat datagrams until `end` is called. Raises OSError if a socket is no more.
 
         `receiver` gets each batch's local messages, but for GETs that the `reader` (base.Reader) has
-        records for; `on_unreachable` gets a list of Addresses. `on_time` is called at the start and when
+        records for; `on_unreachable` gets a list of Addresses. `on_away` is called before anything is
+        treated that came while the loop was away. `on_time` is called at the start and when
         `call_in` said so; it may return in how many seconds to call it again.
         """
         cdef int state
         self.runner = PyThread_get_thread_ident()
         self.due = INFINITY if on_time is None else 0.0
+        self.looked = uptime()
         while True:
             with nogil:
                 state = self._work()
             if state < 0:
                 raise OSError(-state, os.strerror(-state))
+            if state == 2:
+                on_away()
             if self.local_count and reader is not None:
                 self._answer_reads(reader)
             if self.local_count:
@@ -238,6 +251,10 @@ cdef class Engine:
             "unreachable": a.unreachable,
             "bounced": self.bounced,
             "hot_answers": self.hot_answers,
+            "away": self.away,
+            "late_reads": self.late_reads,
+            "late_writes": self.late_writes,
+            "late_promises": self.late_promises,
             "receive_errors": named_errors(a.receive_errors, b.receive_errors),
             "send_errors": named_errors(a.send_errors, b.send_errors),
         }
@@ -245,7 +262,10 @@ cdef class Engine:
     # --- The loop ---
 
     cdef int _work(self) noexcept nogil:
-        """Go round until Python is wanted (1) or the end is (0), or fail (-errno)."""
+        """Go round until Python is wanted (1), or is to hear that the loop was away (2), or the end is (0).
+
+        Or fail (-errno).
+        """
         cdef int index, wait
         cdef short events
         cdef uint64_t woken
@@ -255,6 +275,8 @@ cdef class Engine:
                 if errno == EINTR:
                     continue
                 return -errno
+            if self._was_away():
+                return 2
             if self.polled[self.count].revents:
                 read(self.polled[self.count].fd, &woken, sizeof(woken))
                 if self.ended:
@@ -274,11 +296,20 @@ cdef class Engine:
             if wait == 0:
                 return 1
 
+    cdef bint _was_away(self) noexcept nogil:
+        """Whether the loop was not here for so long that others may have gone on without this node."""
+        cdef double before = self.looked
+        self.looked = uptime()
+        if self.looked - before < AWAY:
+            return False
+        self.away += 1
+        return True
+
     cdef inline int _milliseconds(self) noexcept nogil:
-        """Until `on_time` is due, rounded up, at most LONGEST_WAIT; 0 if it is, -1: never."""
+        """Until `on_time` is due, rounded up, at most LONGEST_WAIT; 0 if it is."""
         cdef double left
         if self.due == INFINITY:
-            return -1
+            return LONGEST_WAIT
         left = self.due - monotonic()
         return 0 if left <= 0 else <int>ceil(1000 * min(left, <double>LONGEST_WAIT / 1000))
 
@@ -308,6 +339,8 @@ cdef class Engine:
         verdict = core_decide(self.core.region, self.lane, local.data, local.length,
                               local.source_ip, local.source_port, local.target_ip, local.target_port,
                               <uint32_t>now, &out)
+        if (verdict == KDHT_FORWARD or verdict == KDHT_LOCAL) and self._is_late(header, local.data, now):
+            return
         if verdict == KDHT_FORWARD or verdict == KDHT_RELAY:
             self._post(self.forwards, &self.loop_tally, local.data, local.length,
                        out.source_ip, out.source_port, out.target_ip, out.target_port)
@@ -317,6 +350,23 @@ cdef class Engine:
             local.reason = out.reason
             local.max_reply = out.max_reply
             self.local_count += 1
+
+    cdef bint _is_late(self, mmsghdr *header, const uint8_t *data, double now) noexcept nogil:
+        """Whether a sound request has waited here until it is of no use, or does harm; then it is counted."""
+        cdef const kdht_header *message = <const kdht_header *>data
+        cdef double came = read_stamp(&header.msg_hdr)
+        if came == 0 or now - came <= TOO_OLD or message.flags & KDHT_FLAG_REPLY:
+            return False
+        if message.op == KDHT_OP_PUT or message.op == KDHT_OP_DELETE:
+            self.late_writes += 1
+        elif message.op == KDHT_OP_PROMISE:
+            self.late_promises += 1
+        elif (message.op == KDHT_OP_GET or message.op == KDHT_OP_QUORUM_GET or message.op == KDHT_OP_WATCH
+              or message.op == KDHT_OP_FETCH):
+            self.late_reads += 1
+        else:
+            return False
+        return True
 
     cdef bint _answer(self, Local *local, kdht_outcome *out, double now) noexcept nogil:
         """Answer a GET for a hot record, in place; False for all else."""

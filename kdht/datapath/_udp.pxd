@@ -3,6 +3,8 @@
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
+from posix.types cimport time_t
+
 
 cdef extern from "<sys/socket.h>" nogil:
     int AF_INET
@@ -12,6 +14,7 @@ cdef extern from "<sys/socket.h>" nogil:
     int SO_MEMINFO
     int SO_RCVBUF
     int SO_RCVBUFFORCE
+    int SO_TIMESTAMPNS
     int MSG_DONTWAIT
     int MSG_ERRQUEUE
     struct iovec:
@@ -73,6 +76,15 @@ cdef extern from "<netinet/in.h>" nogil:
         unsigned int ipi6_ifindex
     uint16_t htons(uint16_t value)
     uint16_t ntohs(uint16_t value)
+
+cdef extern from "<time.h>" nogil:
+    struct timespec:
+        time_t tv_sec
+        long tv_nsec
+    int CLOCK_BOOTTIME
+    int CLOCK_MONOTONIC
+    int CLOCK_REALTIME_COARSE
+    int clock_gettime(int clock, timespec *now)
 
 cdef extern from "<poll.h>" nogil:
     struct pollfd:
@@ -148,6 +160,7 @@ cdef struct Tally:
 cdef int family_of(const uint8_t *ip) noexcept nogil
 cdef bint is_none(const uint8_t *ip) noexcept nogil
 cdef void read_name(const Name *name, uint8_t *ip, uint16_t *port) noexcept nogil
+cdef double read_stamp(msghdr *header) noexcept nogil
 cdef bint read_destination(msghdr *header, int family, uint8_t *ip) noexcept nogil
 cdef void open_inbox(Inbox *inbox) noexcept nogil
 cdef int receive(int fd, Inbox *inbox, Tally *tally) noexcept nogil

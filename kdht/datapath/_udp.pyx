@@ -80,6 +80,16 @@ cdef bint read_destination(msghdr *header, int family, uint8_t *ip) noexcept nog
     return ip[0] != 0xff
 
 
+cdef double read_stamp(msghdr *header) noexcept nogil:
+    """When a datagram came to this host, Unix seconds; 0: the kernel did not say."""
+    cdef cmsghdr *cmsg = find_control(header, SOL_SOCKET, SO_TIMESTAMPNS)
+    cdef timespec stamp
+    if cmsg is NULL:
+        return 0
+    memcpy(&stamp, CMSG_DATA(cmsg), sizeof(stamp))
+    return <double>stamp.tv_sec + 1e-9 * <double>stamp.tv_nsec
+
+
 cdef void write_source(msghdr *header, uint8_t *control, const uint8_t *ip) noexcept nogil:
     """Let the datagram leave from `ip`."""
     cdef cmsghdr *cmsg
@@ -232,10 +242,11 @@ cdef int set_option(int fd, int level, int name, int value) except -1:
 
 
 def prepare(fd: int, ipv4: bool, receive_buffer: int) -> None:
-    """Set a UDP socket's options, before it is bound: destinations and ICMP errors are told,
-    path MTU messages are not believed (a message fits any path, and they are easily forged),
+    """Set a UDP socket's options, before it is bound: destinations, ICMP errors and times of
+    arrival are told, path MTU messages are not believed (a message fits any path, and they are easily forged),
     and the receive buffer is `receive_buffer` bytes or the most allowed. Raises OSError."""
     cdef int size = receive_buffer
+    set_option(fd, SOL_SOCKET, SO_TIMESTAMPNS, 1)
     if ipv4:
         set_option(fd, IPPROTO_IP, IP_PKTINFO, 1)
         set_option(fd, IPPROTO_IP, IP_RECVERR, 1)

@@ -14,15 +14,28 @@ from random import Random
 from typing import NamedTuple, Protocol
 
 from kdht._routing import Core
-from kdht._shared import Reason, Verdict
+from kdht._shared import Flag, Op, Reason, Verdict
 from kdht.datapath.base import Datagram, Outgoing, Receiver
 from kdht.errors import DatapathError
-from kdht.wire import NO_IP, Address
+from kdht.wire import NO_IP, OFFSET, Address
 
 START = 1_700_000_000.0
 """Where the virtual clock begins: a plausible Unix time, seconds."""
 
+BATCH = 32
+"""Datagrams that a transport takes at once, as the socket's loop does."""
+AWAY = 0.5
+TOO_OLD = 1.0
+"""Seconds, as in `_socket.pyx`: who was away so long hears of it; a request that waited so long is dropped."""
+MAX_WAITING = 4096
+"""Datagrams in the buffer of a node that is paused."""
+
+_AGES = frozenset({Op.PUT, Op.DELETE, Op.PROMISE, Op.GET, Op.QUORUM_GET, Op.WATCH, Op.FETCH})
 _SENT_ON = frozenset({Verdict.FORWARD, Verdict.RELAY})
+
+
+def _ignore_absence() -> None:
+    """Nobody wants to know."""
 
 
 class Received(NamedTuple):
@@ -89,9 +102,13 @@ class MemoryNetwork:
         *,
         also: Sequence[Address] = (),
         lane: int = 0,
+        skew: float = 0.0,
+        on_away: Callable[[], None] = _ignore_absence,
     ) -> "MemoryTransport":
-        """A node's transport at `address` (and `also`), started."""
-        transport = MemoryTransport(self, core, (address, *also), receiver, lane=lane)
+        """A node's transport at `address` (and `also`), started; its clock is `skew` seconds ahead of the network's."""
+        transport = MemoryTransport(
+            self, core, (address, *also), receiver, lane=lane, skew=skew, on_away=on_away
+        )
         transport.start()
         return transport
 
@@ -122,6 +139,10 @@ class MemoryNetwork:
     def set_loss(self, source: Address, target: Address, loss: float) -> None:
         """The loss of one link in one direction, instead of the network's."""
         self._link_loss[source, target] = loss
+
+    def forget_losses(self) -> None:
+        """All links lose what the network loses."""
+        self._link_loss.clear()
 
     def carry(self, data: bytes, source: Address, target: Address) -> None:
         """Put one datagram on its way: lost, delivered once or twice, later."""
@@ -193,7 +214,11 @@ class MemoryNetwork:
 
 
 class MemoryTransport:
-    """One node's place on a MemoryNetwork. `stop` loses what is still on its way to it."""
+    """One node's place on a MemoryNetwork. `stop` loses what is still on its way to it.
+
+    `pause`: the process is stopped, so what arrives waits in the socket; `resume` takes it, in batches, and drops what is
+    too old. `on_away` hears before that of a pause that was long.
+    """
 
     name = "memory"
 
@@ -205,13 +230,19 @@ class MemoryTransport:
         receiver: Receiver,
         *,
         lane: int = 0,
+        skew: float = 0.0,
+        on_away: Callable[[], None] = _ignore_absence,
     ) -> None:
         self.addresses = tuple(addresses)
         self._network = network
         self._core = core
         self._receiver = receiver
         self._lane = lane
+        self._skew = skew
+        self._on_away = on_away
+        self._paused_at = 0.0
         self._running = False
+        self._waiting: list[_Arrival] | None = None
         self._received = self._sent = 0
 
     def start(self) -> None:
@@ -247,19 +278,55 @@ class MemoryTransport:
             self._send(bytes(data), source or self._usual(target), target)
         return self._sent - before
 
+    def pause(self) -> None:
+        """Take nothing, and lose nothing that fits the socket's buffer."""
+        if self._waiting is None:
+            self._waiting = []
+            self._paused_at = self._network.now
+
+    def resume(self) -> None:
+        """Take what waited."""
+        waiting, self._waiting = self._waiting or [], None
+        if self._network.now - self._paused_at >= AWAY:
+            self._on_away()
+        for start in range(0, len(waiting), BATCH):
+            taken = [self._take(*each) for each in waiting[start : start + BATCH]]
+            local = [datagram for datagram in taken if datagram is not None]
+            if local:
+                self._receiver(local)
+
     def deliver(self, data: bytes, source: Address, target: Address) -> None:
         """The verdict on one datagram, and what follows from it: an unconfigured node loses it."""
+        if self._waiting is not None:
+            if len(self._waiting) < MAX_WAITING:
+                self._waiting.append(_Arrival(data, source, target, self._network.now))
+            return
+        datagram = self._take(data, source, target, self._network.now)
+        if datagram is not None:
+            self._receiver([datagram])
+
+    def _take(self, data: bytes, source: Address, target: Address, arrived: float) -> Datagram | None:
+        """What is this node's own; the rest is sent on, or dropped."""
         self._received += 1
         message = bytearray(data)
-        outcome = self._core.decide(message, source, target, int(self._network.now), self._lane)
+        now = int(self._network.now + self._skew)
+        outcome = self._core.decide(message, source, target, now, self._lane)
         if outcome.reason is Reason.NOT_READY:
-            return
+            return None
+        if outcome.verdict is not Verdict.RELAY and self._is_late(data, arrived):
+            return None
         if outcome.verdict is Verdict.LOCAL:
-            self._receiver([Datagram(data, source, target, outcome.reason, outcome.max_reply)])
-        elif outcome.verdict in _SENT_ON and outcome.target is not None:
+            return Datagram(data, source, target, outcome.reason, outcome.max_reply)
+        if outcome.verdict in _SENT_ON and outcome.target is not None:
             chosen = outcome.source
             usual = chosen is None or chosen.ip == NO_IP
             self._send(bytes(message), self._usual(outcome.target) if usual else chosen, outcome.target)
+        return None
+
+    def _is_late(self, data: bytes, arrived: float) -> bool:
+        if self._network.now - arrived <= TOO_OLD or data[OFFSET["flags"]] & Flag.REPLY:
+            return False
+        return data[OFFSET["op"]] in _AGES
 
     def _send(self, data: bytes, source: Address | None, target: Address) -> None:
         if source is not None:
@@ -269,6 +336,15 @@ class MemoryTransport:
     def _usual(self, target: Address) -> Address | None:
         """The first own address of the target's family."""
         return next((own for own in self.addresses if own.is_ipv4 == target.is_ipv4), None)
+
+
+class _Arrival(NamedTuple):
+    """What waits in the socket of a paused node, and since when."""
+
+    data: bytes
+    source: Address
+    target: Address
+    arrived: float
 
 
 class MemoryClient:

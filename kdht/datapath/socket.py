@@ -47,6 +47,10 @@ def _ignore(_: Address) -> None:
     """Nobody wants to know what cannot be reached."""
 
 
+def _ignore_absence() -> None:
+    """Nobody answers from what was known before."""
+
+
 class SocketTransport:
     """A Transport on UDP sockets.
 
@@ -54,7 +58,8 @@ class SocketTransport:
     for any free one. `receiver` gets local messages and `on_unreachable` each target that
     ICMP said cannot be reached (a hint, it is easily forged), both on the transport's own
     thread. `lane`: the core's lane for this thread. `receive_buffer`: bytes for each socket. A GET
-    for a record in `hot`, or one that `reader` has, is answered without the receiver.
+    for a record in `hot`, or one that `reader` has, is answered without the receiver. `on_away` is called, on the same thread,
+    where that had not run for half a second or more, before anything is answered: what others did meanwhile is not known here.
     """
 
     name = "socket"
@@ -68,6 +73,7 @@ class SocketTransport:
         lane: int = 1,
         receive_buffer: int = RECEIVE_BUFFER,
         on_unreachable: Callable[[Address], None] = _ignore,
+        on_away: Callable[[], None] = _ignore_absence,
         hot: HotRecords | None = None,
         reader: Reader | None = None,
         on_time: Callable[[], float | None] | None = None,
@@ -82,6 +88,7 @@ class SocketTransport:
         self._core = core
         self._receiver = receiver
         self._on_unreachable = on_unreachable
+        self._on_away = on_away
         self._hot = hot
         self._reader = reader
         self._on_time = on_time
@@ -180,6 +187,7 @@ class SocketTransport:
             engine.run(
                 self._receive,
                 self._report_unreachable,
+                self._was_away,
                 self._read if self._reader else None,
                 self._time if self._on_time else None,
             )
@@ -210,6 +218,13 @@ class SocketTransport:
             self._raised += 1
             _LOG.exception("%s raised", self._on_time)
             return None
+
+    def _was_away(self) -> None:
+        try:
+            self._on_away()
+        except Exception:
+            self._raised += 1
+            _LOG.exception("%s raised", self._on_away)
 
     def _report_unreachable(self, targets: list[Address]) -> None:
         for target in targets:

@@ -5,8 +5,8 @@ headers and tags were checked, on any thread; everything that can be answered at
 out in one `send`. What needs other replicas, or the disk, is answered in a later turn of the
 coordinator (`replicas`).
 
-A read is answered by whoever has the record; a write by any of the key's replicas, for it
-coordinates the others. Where a retry ends at another node, that says NOT_RESPONSIBLE.
+A read or a write is answered by any of the key's replicas; for a write it coordinates the others. Where a
+retry ends at another node, that says NOT_RESPONSIBLE, to a GET with the record that it has all the same.
 """
 
 import math
@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 from kdht._routing import Core
-from kdht._shared import HEADER_LEN, RECORD_LEN, Op, Reason, RecordFlag, Status
+from kdht._shared import CONTACT_LEN, HEADER_LEN, RECORD_LEN, K, Op, Reason, RecordFlag, Status
 from kdht.datapath._hot import HotRecords
 from kdht.datapath.base import Datagram, Outgoing
 from kdht.errors import BadPacket, StorageError
@@ -29,11 +29,12 @@ from kdht.node.replicas.watch import Watches
 from kdht.node.replicas.writes import Written
 from kdht.node.reply import Replier
 from kdht.storage import Store, Stored, visible
-from kdht.wire import FIELD, OFFSET, RECORD, Contact, Record, pack_contacts
+from kdht.wire import FIELD, OFFSET, RECORD, Contact, Record, pack_contacts, parse_write
 
 _OP = OFFSET["op"]
 _KEY = FIELD["key"]
 _STATUS = OFFSET["status"]
+_REQUEST_ID = FIELD["request_id"]
 _LEASE = struct.Struct(">I")
 
 _TRACE_STATUS = {Reason.TRACE_ENDS: Status.HOPS_ENDED, Reason.ATTEMPT_ENDS: Status.NOT_RESPONSIBLE}
@@ -67,6 +68,7 @@ class Service:
         self._send = send
         self._hot = hot
         self._on_late = on_late
+        self._core = core
         self._replier = Replier(core)
         self._trace_body = pack_contacts([contact])
         self._counts: Counter[tuple[int, int]] = Counter()
@@ -95,7 +97,7 @@ class Service:
         if others:
             self._write(others, answers)
         for request in traces:
-            answers.add(request, _TRACE_STATUS.get(request.reason, Status.OK), self._trace_body)
+            answers.add(request, _TRACE_STATUS.get(request.reason, Status.OK), self._contacts(request))
         self._flush(answers)
         return at_once
 
@@ -119,6 +121,13 @@ class Service:
     def watchers(self) -> int:
         """Leases that have not ended, as far as is known."""
         return len(self._watches)
+
+    def _contacts(self, request: Datagram) -> bytes:
+        """This node, and as many others near the key as the request's padding has room for: no more is sent than came."""
+        room = min((len(request.data) - HEADER_LEN) // CONTACT_LEN - 1, K)
+        if room < 1:
+            return self._trace_body
+        return self._trace_body + pack_contacts(self._core.closest(request.data[_KEY], room))
 
     # --- GET, QUORUM_GET and WATCH
 
@@ -168,12 +177,9 @@ class Service:
             for request, record, quorum in wider:
                 key = request.data[_KEY]
                 if request.reason is not Reason.OWNER and not self._coordinator.responsible(key):
-                    if record is None:
-                        answers.add(request, Status.NOT_RESPONSIBLE)
-                        continue
                     quorum = request.data[_OP] == Op.QUORUM_GET
-                    if not quorum:
-                        answers.add_record(request, record)
+                    if record is None or not quorum:
+                        answers.add_hearsay(request, record)
                         continue
                 done = partial(self._found, request, answers.now)
                 self._coordinator.read(turn, key, record, done, quorum=quorum)
@@ -182,10 +188,13 @@ class Service:
         answers = _Answers(self._replier, turn.now)
         record = visible(found.record, turn.now)
         strict = request.data[_OP] == Op.QUORUM_GET
-        if not found.enough and (strict or record is None):
-            answers.add(request, Status.UNCONFIRMED)
+        coordinator = self._coordinator
+        if not found.enough and (strict or record is None or coordinator.aside):
+            watches = request.data[_OP] == Op.WATCH  # it goes on, and hears more later
+            lacks = coordinator.joined and coordinator.lacks(coordinator.need_to_read)
+            answers.add(request, Status.TOO_FEW if lacks and not watches else Status.UNCONFIRMED)
         elif record is None:
-            answers.add(request, Status.NOT_FOUND)
+            answers.add_gone(request, 0 if found.record is None else found.record.version)
         else:
             answers.add_record(request, record)
         self._leave(turn, request, arrived, answers)
@@ -222,24 +231,26 @@ class Service:
             return Status.NOT_RESPONSIBLE
         try:
             body = data[HEADER_LEN:]
-            asked = Record.parse(body) if body or data[_OP] == Op.PUT else Record()
+            asked, condition = parse_write(body) if body or data[_OP] == Op.PUT else (Record(), None)
         except BadPacket:
             return Status.BAD_REQUEST
-        conditional = asked.flags == RecordFlag.IF_VERSION
-        if not conditional and (asked.flags or asked.version):
+        if asked.flags:
             return Status.BAD_REQUEST
-        if (conditional or data[_OP] == Op.PUT) and request.max_reply < RECORD_LEN:
+        if (body or data[_OP] == Op.PUT) and request.max_reply < RECORD_LEN:
             # Said before anything is written: the confirmation could not be sent.
             return self._replier.refusal(request, RECORD_LEN, int(turn.now))
-        condition = asked.version if conditional else None
         if data[_OP] == Op.DELETE:
             if asked.value or asked.ttl:
                 return Status.BAD_REQUEST
-            self._coordinator.delete(turn, key, partial(self._deleted, request, turn.now), condition)
+            done = partial(self._deleted, request, turn.now)
+            self._coordinator.delete(
+                turn, key, done, version=asked.version, condition=condition, nonce=_request_id(data)
+            )
         else:
             expiry = min(math.ceil(turn.now) + asked.ttl, MAX_WIRE_EXPIRY) if asked.ttl else 0
             done = partial(self._put, request, turn.now, asked.ttl)
-            self._coordinator.put(turn, key, Stored(0, expiry, 0, asked.value), done, condition)
+            record = Stored(asked.version, expiry, 0, asked.value)
+            self._coordinator.put(turn, key, record, done, condition=condition, nonce=_request_id(data))
         return None
 
     def _put(self, request: Datagram, arrived: float, ttl: int, turn: Turn, written: Written) -> None:
@@ -277,7 +288,7 @@ class Service:
         status: Status,
         body: bytes,
     ) -> None:
-        if status is Status.CONFLICT:
+        if status in (Status.CONFLICT, Status.BAD_VERSION):
             body = RECORD.pack(written.version, 0, 0)
         answers = _Answers(self._replier, turn.now)
         answers.add(request, status, body)
@@ -318,9 +329,23 @@ class _Answers:
     def add_record(self, request: Datagram, record: Stored) -> None:
         """The record, or NOT_FOUND where it is a tombstone."""
         if record.deleted:
-            self.add(request, Status.NOT_FOUND)
+            self.add_gone(request, record.version)
         else:
             self.add(request, Status.OK, _record_body(record, self.now))
+
+    def add_gone(self, request: Datagram, version: int) -> None:
+        """NOT_FOUND, with the version of what is gone, if there is one and room for it."""
+        tells = version and request.max_reply >= RECORD_LEN
+        self.add(request, Status.NOT_FOUND, RECORD.pack(version, 0, RecordFlag.TOMBSTONE) if tells else b"")
+
+    def add_hearsay(self, request: Datagram, record: Stored | None) -> None:
+        """NOT_RESPONSIBLE, with the record that this node has all the same, if there is room for it."""
+        body = b"" if record is None or record.deleted else _record_body(record, self.now)
+        self.add(request, Status.NOT_RESPONSIBLE, body if len(body) <= request.max_reply else b"")
+
+
+def _request_id(data: bytes) -> int:
+    return int.from_bytes(data[_REQUEST_ID], "big")
 
 
 def _record_body(record: Stored, now: float) -> bytes:

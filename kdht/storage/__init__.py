@@ -6,10 +6,12 @@ What `apply` returned is on disk, whole, even if the process or the machine dies
 """
 
 from kdht.storage.base import (
+    Outcome,
     Result,
     Stats,
     Store,
     Stored,
+    Wish,
     Write,
     neighbourhood,
     newer,
@@ -17,17 +19,22 @@ from kdht.storage.base import (
 )
 from kdht.storage.level import LevelStore
 from kdht.storage.memory import MemoryStore
+from kdht.storage.promises import Granted, Promise
 from kdht.storage.writer import GroupWriter, InlineWriter, Writer, WriterStats
 
 __all__ = [
+    "Granted",
     "GroupWriter",
     "InlineWriter",
     "LevelStore",
     "MemoryStore",
+    "Outcome",
+    "Promise",
     "Result",
     "Stats",
     "Store",
     "Stored",
+    "Wish",
     "Write",
     "Writer",
     "WriterStats",

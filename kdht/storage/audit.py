@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from kdht.storage import layout
+from kdht.storage.promises import PLEDGE
 
 MAX_PROBLEMS = 100
 _META = (layout.FORMAT_KEY, layout.COUNTS_KEY)
@@ -44,6 +45,9 @@ def audit(entries: Iterable[tuple[bytes, bytes]], kept: layout.Counts) -> Audit:
             tombstones += record.deleted
             if record.expiry:
                 expiries.add(layout.expiry_key(record.expiry, entry[len(layout.RECORD) :]))
+        elif entry.startswith(layout.PROMISE):
+            if not raw or len(raw) % PLEDGE.size:
+                problems.append(f"promises of key {entry[1:].hex()} that cannot be read")
         elif entry not in _META:
             problems.append(f"an entry that is none of kdht's: {entry[:24].hex()}")
     problems += [

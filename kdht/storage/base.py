@@ -1,7 +1,7 @@
 """The seam of the storage: what a record is, what a write does to it, what a store offers.
 
 The rule for one write is `settle`, here and nowhere else, so that LevelDB and its
-in-memory twin cannot differ in it. Every read and write may raise StorageError.
+in-memory twin cannot differ in it; the rule for a promise is `promises.grant`. Every read and write may raise StorageError.
 """
 
 import logging
@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 from kdht._shared import ID_BITS, ID_LEN, MAX_VALUE, RecordFlag
+from kdht.storage.promises import Granted, Pledges, Promise
 
 MAX_VERSION = 2**64 - 1
 MAX_FLAGS = 2**32 - 1
@@ -38,13 +39,12 @@ class Stored(NamedTuple):
 class Write(NamedTuple):
     """`record` for the 20-byte `key`; a DELETE is a tombstone.
 
-    With `if_version` it is done only where a record of that version is seen now, 0 standing for
-    none: a tombstone and an expired record count as none.
+    With `nonce` it was decided by promises, and is done only where its own still holds.
     """
 
     key: bytes
     record: Stored
-    if_version: int | None = None
+    nonce: int | None = None
 
 
 class Result(NamedTuple):
@@ -56,8 +56,13 @@ class Result(NamedTuple):
     """The key had a record before that a reader could see."""
     version: int
     """The version that stands now, a tombstone's too; 0: none."""
-    seen: int
-    """The version that a reader sees now; 0: none."""
+    promised: int = 0
+    """Of a write that was refused for a promise: the version that is promised."""
+
+
+Wish = Write | Promise
+Outcome = Result | Granted
+"""Of a Write, and of a Promise."""
 
 
 OnChange = Callable[[bytes, Stored], None]
@@ -91,10 +96,10 @@ class Store(Protocol):
     def get_many(self, keys: Sequence[bytes], now: float) -> list[Stored | None]:
         """As `get`, in the order of `keys`. One damaged record fails the call."""
 
-    def apply(self, writes: Sequence[Write], now: float) -> list[Result]:
-        """All writes, in order, or none (StorageError). Returns once they are safe on disk.
+    def apply(self, wishes: Sequence[Wish], now: float) -> list[Outcome]:
+        """All writes and promises, in order, or none (StorageError). Returns once they are safe on disk.
 
-        Which of them are accepted is `settle`'s to say. A record that stands already is not
+        Which of them are accepted is said by `settle` and `grant`. A record that stands already is not
         written again. Raises ValueError for a write that no store may hold.
         """
 
@@ -138,33 +143,65 @@ def _rank(record: Stored) -> tuple[bool, bytes, int, int]:
     return record.deleted, record.value, record.expiry, record.flags
 
 
-def settle(previous: Stored | None, write: Write, now: float) -> tuple[Stored | None, Result]:
+def settle(
+    previous: Stored | None, write: Write, now: float, pledges: Pledges = ()
+) -> tuple[Stored | None, Result]:
     """What stands in the store after `write`, where `previous` stood, and what to tell the writer.
 
-    Last writer wins: `previous` stands where it is newer, expired or not.
+    Last writer wins: `previous` stands where it is newer, expired or not. What stands already is accepted again;
+    two tries of one write may differ in the expiry, and the later one stands. `pledges` are the live promises of the key.
     """
-    _, record, condition = write
-    seen = visible(previous, now)
-    seen_version = seen.version if seen else 0
-    unmet = condition is not None and condition != seen_version
-    if unmet or (previous is not None and newer(previous, record)):
-        standing = previous.version if previous else 0
-        return previous, Result(False, seen is not None, standing, seen_version)
-    now_seen = record.version if visible(record, now) else 0
-    return record, Result(True, seen is not None, record.version, now_seen)
+    _, record, nonce = write
+    existed = visible(previous, now) is not None
+    if previous is not None and _same(previous, record):
+        stands = previous if newer(previous, record) else record
+        return stands, Result(True, existed, record.version)
+    standing = previous.version if previous is not None else 0
+    if previous is not None and newer(previous, record):
+        return previous, Result(False, existed, standing)
+    if nonce is not None:
+        if not pledges or pledges[-1][:3] != (record.version, nonce, standing):
+            return previous, Result(
+                False, existed, standing, pledges[-1].version if pledges else record.version
+            )
+    elif pledges and record.version < pledges[-1].version:
+        return previous, Result(False, existed, standing, pledges[-1].version)
+    return record, Result(True, existed, record.version)
 
 
-def check(writes: Sequence[Write]) -> None:
-    """Raises ValueError for a write that does not fit the layout; nothing may be written then."""
-    for key, (version, expiry, flags, value), _ in writes:
-        if len(key) != ID_LEN:
-            raise ValueError(f"a key has {ID_LEN} bytes, not {len(key)}")
-        if not 0 < version <= MAX_VERSION:
-            raise ValueError(f"a version is a number from 1 to {MAX_VERSION}, not {version}")
-        if len(value) > MAX_VALUE:
-            raise ValueError(f"a value has at most {MAX_VALUE} bytes, not {len(value)}")
-        if not (0 <= expiry <= MAX_EXPIRY and 0 <= flags <= MAX_FLAGS):
-            raise ValueError(f"expiry {expiry} or flags {flags} out of range")
+def _same(one: Stored, other: Stored) -> bool:
+    """Whether they are of one write."""
+    return one.version == other.version and one.value == other.value and one.flags == other.flags
+
+
+def check(wishes: Sequence[Wish]) -> None:
+    """Raises ValueError for what does not fit the layout; nothing may be written then."""
+    for wish in wishes:
+        if isinstance(wish, Promise):
+            _check_promise(wish)
+        else:
+            _check_write(wish)
+
+
+def _check_promise(promise: Promise) -> None:
+    if (
+        len(promise.key) != ID_LEN
+        or not 0 < promise.version <= MAX_VERSION
+        or not 0 <= promise.nonce <= MAX_VERSION
+    ):
+        raise ValueError(f"no promise can be {promise}")
+
+
+def _check_write(write: Write) -> None:
+    key, (version, expiry, flags, value), _ = write
+    if len(key) != ID_LEN:
+        raise ValueError(f"a key has {ID_LEN} bytes, not {len(key)}")
+    if not 0 < version <= MAX_VERSION:
+        raise ValueError(f"a version is a number from 1 to {MAX_VERSION}, not {version}")
+    if len(value) > MAX_VALUE:
+        raise ValueError(f"a value has at most {MAX_VALUE} bytes, not {len(value)}")
+    if not (0 <= expiry <= MAX_EXPIRY and 0 <= flags <= MAX_FLAGS):
+        raise ValueError(f"expiry {expiry} or flags {flags} out of range")
 
 
 def tell(on_change: OnChange | None, changes: Sequence[tuple[bytes, Stored]]) -> None:

@@ -1,25 +1,31 @@
-"""What one batch does to the records: for each key, what stood on disk and what is to stand.
+"""What one batch does to the records and promises: for each key, what stood on disk and what is to stand.
 
-Records, the index by expiry and the counts go into one write batch of LevelDB, so that they
+Records, the index by expiry, the counts and the promises go into one write batch of LevelDB, so that they
 agree after any crash. A record that stands there already is not written again.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import plyvel
 
-from kdht.storage import layout
+from kdht.storage import layout, promises
 from kdht.storage.base import Stored
+from kdht.storage.promises import Pledges
 
 Replaced = tuple[bytes, Stored | None, Stored | None]
 """A key, the record that stood there, the one that does now."""
 
 
 class Change:
-    """A batch in the making. `read` gives the record on disk."""
+    """A batch in the making. `read` gives the record on disk, `promised` has the promises there."""
 
-    def __init__(self, read: Callable[[bytes], Stored | None]) -> None:
+    def __init__(
+        self, read: Callable[[bytes], Stored | None], promised: Mapping[bytes, Pledges] | None = None
+    ) -> None:
         self._read = read
+        self._promised = promised or {}
+        self.pledged: dict[bytes, Pledges] = {}
+        """The promises of keys of which they change."""
         self._before: dict[bytes, Stored | None] = {}
         self._after: dict[bytes, Stored | None] = {}
         self._stray: list[bytes] = []
@@ -33,6 +39,17 @@ class Change:
     def put(self, key: bytes, record: Stored | None) -> None:
         """Let it stand there, None: nothing. Its `standing` was asked for before."""
         self._after[key] = record
+
+    def pledges(self, key: bytes) -> Pledges:
+        """The promises of a key after all that is in the batch so far."""
+        if not self._promised and not self.pledged:  # nearly always
+            return ()
+        pledges = self.pledged.get(key)
+        return self._promised.get(key, ()) if pledges is None else pledges
+
+    def pledge(self, key: bytes, pledges: Pledges) -> None:
+        """Let these be the key's promises."""
+        self.pledged[key] = pledges
 
     def drop_entry(self, entry: bytes) -> None:
         """Take an index entry away that no record belongs to."""
@@ -50,13 +67,18 @@ class Change:
         self, db: plyvel.DB, replaced: list[Replaced], counts: layout.Counts, *, sync: bool
     ) -> layout.Counts:
         """Write the batch, unless nothing changes; the counts after it."""
-        if not replaced and not self._stray:
+        if not replaced and not self._stray and not self.pledged:
             return counts
         batch = db.write_batch(sync=sync)
         for entry in self._stray:
             batch.delete(entry)
         for key, before, after in replaced:
             _replace(batch, key, before, after)
+        for key, pledges in self.pledged.items():
+            if pledges:
+                batch.put(layout.PROMISE + key, promises.pack(pledges))
+            else:
+                batch.delete(layout.PROMISE + key)
         counts = _counts_after(counts, replaced)
         batch.put(layout.COUNTS_KEY, layout.COUNTS_VALUE.pack(*counts))
         batch.write()

@@ -2,13 +2,14 @@
 
     b"r" key                  one record: the struct below, then the value
     b"e" expiry(u64) key      empty: the index by expiry, for records that have one
+    b"p" key                  the promises of the key: for each u64 version, nonce, the version that stood, Unix seconds
     b"mformat"                u32, FORMAT
     b"mcounts"                u64 records, u64 bytes of values, u64 tombstones among the records
 
 Numbers are big-endian. LevelDB keeps its keys sorted, so that keys which share a prefix,
 an XOR neighbourhood, are one range, and so is everything that has expired. A record
 knows its value's length: one that was cut or grown elsewhere is damaged, not shorter.
-Format 1 had no tombstones, and no count of them; nothing else is different.
+Format 1 had no tombstones, and no count of them; format 2 no promises. Nothing else is different.
 """
 
 import struct
@@ -20,14 +21,20 @@ from kdht._shared import ID_LEN
 from kdht.errors import StorageDamaged, StorageError, StorageLocked
 from kdht.storage.base import Stored
 
-FORMAT = 2
+FORMAT = 3
+FORMAT_WITHOUT_PROMISES = 2
 FORMAT_WITHOUT_TOMBSTONES = 1
 
 RECORD = b"r"
 RECORD_END = b"s"
 EXPIRY = b"e"
+PROMISE = b"p"
+PROMISE_END = b"q"
 FORMAT_KEY = b"mformat"
 COUNTS_KEY = b"mcounts"
+BEFORE_ALL = b"\x00"
+BEHIND_ALL = b"\xff"
+"""No entry of ours lies outside of these two."""
 
 FORMAT_VALUE = struct.Struct(">I")
 COUNTS_VALUE = struct.Struct(">QQQ")

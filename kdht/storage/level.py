@@ -25,16 +25,17 @@ from kdht.storage._reads import Reads
 from kdht.storage.audit import Audit, audit
 from kdht.storage.base import (
     OnChange,
-    Result,
+    Outcome,
     Stats,
     Stored,
-    Write,
+    Wish,
     alive,
     check,
     settle,
     tell,
 )
 from kdht.storage.change import Change
+from kdht.storage.promises import MAX_KEYS, Granted, Pledges, Promise, above, grant, live, unpack
 
 # Small, for an idle node is to stay below 20 MiB: LevelDB keeps up to two write buffers.
 WRITE_BUFFER = 2 << 20
@@ -71,6 +72,7 @@ class LevelStore:
                 files.check_tables(self._db, self.path)
                 self._check_format(had_tables)
                 self._counts = self._read_counts()
+                self._promised = self._read_promises()
         except StorageError:
             self._db.close()
             raise
@@ -92,22 +94,36 @@ class LevelStore:
         """What answers GETs at once, for one thread."""
         return Reads(partial(self._db.get, verify_checksums=True), hot)
 
-    def apply(self, writes: Sequence[Write], now: float) -> list[Result]:
-        check(writes)
-        results = []
+    def apply(self, wishes: Sequence[Wish], now: float) -> list[Outcome]:
+        check(wishes)
+        outcomes: list[Outcome] = []
         changes = []
         with self._lock, self._errors():
-            change = Change(self._read)
-            for write in writes:
-                previous = change.standing(write.key)
-                record, result = settle(previous, write, now)
-                results.append(result)
+            change = Change(self._read, self._promised)
+            for wish in wishes:
+                if isinstance(wish, Promise):
+                    outcomes.append(self._promise(change, wish, now))
+                    continue
+                key = wish.key
+                previous, pledges = change.standing(key), change.pledges(key)
+                record, result = settle(previous, wish, now, live(pledges, now) if pledges else ())
+                outcomes.append(result)
                 if record is not None and record != previous:
-                    change.put(write.key, record)
-                    changes.append((write.key, record))
+                    change.put(key, record)
+                    changes.append((key, record))
+                if pledges and record is not None:
+                    change.pledge(key, above(pledges, record.version))
             self._commit(change, sync=True)
         tell(self.on_change, changes)
-        return results
+        return outcomes
+
+    def _promise(self, change: Change, asked: Promise, now: float) -> Granted:
+        pledges = change.pledges(asked.key)
+        room = len(self._promised) < MAX_KEYS
+        after, granted = grant(change.standing(asked.key), pledges, asked, now, room=room)
+        if after != pledges:
+            change.pledge(asked.key, after)
+        return granted
 
     def drop(self, keys: Sequence[tuple[bytes, int]]) -> int:
         dropped = 0
@@ -126,7 +142,10 @@ class LevelStore:
         stop = layout.expiry_key(int(now) + 1, b"")
         with self._lock, self._errors():
             change = Change(self._read)
-            with closing(self._db.iterator(start=layout.EXPIRY, stop=stop, include_value=False)) as entries:
+            due = self._db.iterator(
+                start=layout.EXPIRY, stop=stop, include_value=False, verify_checksums=True
+            )
+            with closing(due) as entries:
                 for entry in islice(entries, limit):
                     expiry, key = layout.split_expiry_key(entry)
                     record = change.standing(key)
@@ -134,6 +153,10 @@ class LevelStore:
                         change.put(key, None)
                     else:
                         change.drop_entry(entry)
+            for key, pledges in self._promised.items():
+                kept = live(pledges, now)
+                if kept != pledges:
+                    change.pledge(key, kept)
             return self._commit(change, sync=False)
 
     def scan(
@@ -155,7 +178,10 @@ class LevelStore:
     def compact(self) -> None:
         """Rewrite the tables without what was replaced or removed. Others read and write meanwhile."""
         with self._errors():
-            self._db.compact_range()
+            files.flush(self._db)
+            with self._lock, self._writing():
+                files.mark_ends(self._db)
+            files.rewrite(self._db)
 
     def audit(self) -> Audit:
         """Read everything and hold it against each other. Nobody may write meanwhile."""
@@ -180,31 +206,50 @@ class LevelStore:
                 yield entry[len(layout.RECORD) :], raw
 
     def _read_counts(self) -> layout.Counts:
-        raw = self._db.get(layout.COUNTS_KEY, bytes(layout.COUNTS_VALUE.size))
+        raw = self._db.get(layout.COUNTS_KEY, bytes(layout.COUNTS_VALUE.size), verify_checksums=True)
         return layout.Counts(*layout.COUNTS_VALUE.unpack(raw))
+
+    def _read_promises(self) -> dict[bytes, Pledges]:
+        """All of them. They are kept in memory, for every write asks for those of its key; there are few at any time."""
+        walk = self._db.iterator(start=layout.PROMISE, stop=layout.PROMISE_END, verify_checksums=True)
+        with closing(walk) as entries:
+            return {entry[len(layout.PROMISE) :]: unpack(raw) for entry, raw in entries}
 
     def _commit(self, change: Change, *, sync: bool) -> int:
         """Make a change of the disk and the counts; how many records were replaced."""
+        with self._writing():
+            replaced = change.replaced()
+            self._counts = change.write(self._db, replaced, self._counts, sync=sync)
+        for key, pledges in change.pledged.items():
+            if pledges:
+                self._promised[key] = pledges
+            else:
+                self._promised.pop(key, None)
+        return len(replaced)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """For whatever goes to the log: none goes there after one that failed."""
         if self._failed:
             raise StorageError(
                 f"a write to {self.path} failed, so none is taken any more: free its disk, restart the node"
             )
-        replaced = change.replaced()
         try:
-            self._counts = change.write(self._db, replaced, self._counts, sync=sync)
+            yield
         except Exception:
             self._failed = True
             raise
-        return len(replaced)
 
     def _check_format(self, had_tables: bool) -> None:
         """Write the format into a new database, upgrade an old one, and refuse what is not one of ours."""
-        raw = self._db.get(layout.FORMAT_KEY)
+        raw = self._db.get(layout.FORMAT_KEY, verify_checksums=True)
         if raw is None and had_tables:
             raise layout.damaged(self.path, "its list of tables is incomplete")
         found = layout.FORMAT if raw is None else layout.FORMAT_VALUE.unpack(raw)[0]
         if found == layout.FORMAT_WITHOUT_TOMBSTONES:
             self._add_tombstones()
+        elif found == layout.FORMAT_WITHOUT_PROMISES:
+            self._db.put(layout.FORMAT_KEY, layout.FORMAT_VALUE.pack(layout.FORMAT), sync=True)
         elif found != layout.FORMAT:
             raise StorageError(
                 f"the database in {self.path} has format {found}, this kdht knows {layout.FORMAT}: "
@@ -214,10 +259,12 @@ class LevelStore:
             self._db.put(layout.FORMAT_KEY, layout.FORMAT_VALUE.pack(layout.FORMAT), sync=True)
 
     def _add_tombstones(self) -> None:
-        """From format 1 to 2, whole or not at all; the records stay as they are."""
+        """From format 1 on, whole or not at all; the records stay as they are."""
         old = layout.COUNTS_WITHOUT_TOMBSTONES
-        records, value_bytes = old.unpack(self._db.get(layout.COUNTS_KEY, bytes(old.size)))
-        with self._db.write_batch(sync=True) as batch:
+        raw = self._db.get(layout.COUNTS_KEY, bytes(old.size), verify_checksums=True)
+        records, value_bytes = old.unpack(raw)
+        # Without `transaction` plyvel writes half a batch when the block raises.
+        with self._db.write_batch(transaction=True, sync=True) as batch:
             batch.put(layout.COUNTS_KEY, layout.COUNTS_VALUE.pack(records, value_bytes, 0))
             batch.put(layout.FORMAT_KEY, layout.FORMAT_VALUE.pack(layout.FORMAT))
 

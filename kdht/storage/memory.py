@@ -4,16 +4,17 @@ from collections.abc import Iterator, Sequence
 
 from kdht.storage.base import (
     OnChange,
-    Result,
+    Outcome,
     Stats,
     Stored,
-    Write,
+    Wish,
     alive,
     check,
     in_range,
     settle,
     tell,
 )
+from kdht.storage.promises import MAX_KEYS, Pledges, Promise, above, grant, live
 
 
 class MemoryStore:
@@ -21,6 +22,7 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self._records: dict[bytes, Stored] = {}
+        self._promised: dict[bytes, Pledges] = {}
         self.on_change: OnChange | None = None
 
     def get(self, key: bytes, now: float) -> Stored | None:
@@ -29,19 +31,34 @@ class MemoryStore:
     def get_many(self, keys: Sequence[bytes], now: float) -> list[Stored | None]:
         return [self.get(key, now) for key in keys]
 
-    def apply(self, writes: Sequence[Write], now: float) -> list[Result]:
-        check(writes)
-        results = []
+    def apply(self, wishes: Sequence[Wish], now: float) -> list[Outcome]:
+        check(wishes)
+        outcomes: list[Outcome] = []
         changes = []
-        for write in writes:
-            previous = self._records.get(write.key)
-            record, result = settle(previous, write, now)
-            results.append(result)
+        for wish in wishes:
+            key = wish.key
+            previous, pledges = self._records.get(key), self._promised.get(key, ())
+            if isinstance(wish, Promise):
+                room = len(self._promised) < MAX_KEYS
+                pledges, granted = grant(previous, pledges, wish, now, room=room)
+                self._pledge(key, pledges)
+                outcomes.append(granted)
+                continue
+            record, result = settle(previous, wish, now, live(pledges, now))
+            outcomes.append(result)
             if record is not None and record != previous:
-                self._records[write.key] = record
-                changes.append((write.key, record))
+                self._records[key] = record
+                changes.append((key, record))
+            if record is not None:
+                self._pledge(key, above(pledges, record.version))
         tell(self.on_change, changes)
-        return results
+        return outcomes
+
+    def _pledge(self, key: bytes, pledges: Pledges) -> None:
+        if pledges:
+            self._promised[key] = pledges
+        else:
+            self._promised.pop(key, None)
 
     def drop(self, keys: Sequence[tuple[bytes, int]]) -> int:
         dropped = 0
@@ -56,6 +73,8 @@ class MemoryStore:
         ended = [(record.expiry, key) for key, record in self._in_range(b"", None) if not alive(record, now)]
         for _, key in sorted(ended)[:limit]:
             del self._records[key]
+        for key, pledges in list(self._promised.items()):
+            self._pledge(key, live(pledges, now))
         return min(len(ended), limit)
 
     def scan(

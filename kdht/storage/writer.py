@@ -14,12 +14,12 @@ from queue import Empty, SimpleQueue
 from typing import NamedTuple, Protocol
 
 from kdht.errors import StorageDamaged, StorageError
-from kdht.storage.base import Result, Store, Write, check
+from kdht.storage.base import Outcome, Store, Wish, check
 
 MAX_GROUP = 512
 MAX_WAITING = 8192
 
-Done = Callable[[list[Result] | StorageError], None]
+Done = Callable[[list[Outcome] | StorageError], None]
 """Told what became of one job; must not raise, and must not wait for the writer."""
 
 _log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ class WriterStats(NamedTuple):
 
 
 class Writer(Protocol):
-    def submit(self, writes: Sequence[Write], now: float, done: Done) -> bool:
+    def submit(self, writes: Sequence[Wish], now: float, done: Done) -> bool:
         """Take a job and call `done` once, later or at once; False: not taken, `done` not called.
 
         Raises ValueError for a write that no store may hold.
@@ -44,7 +44,7 @@ class Writer(Protocol):
 
 
 class _Job(NamedTuple):
-    writes: Sequence[Write]
+    writes: Sequence[Wish]
     now: float
     done: Done
 
@@ -70,7 +70,7 @@ class GroupWriter:
         self._thread = threading.Thread(target=self._run, name="kdht-writer", daemon=True)
         self._thread.start()
 
-    def submit(self, writes: Sequence[Write], now: float, done: Done) -> bool:
+    def submit(self, writes: Sequence[Wish], now: float, done: Done) -> bool:
         """As Writer.submit; `done` is called on the writer's thread. Thread-safe."""
         check(writes)
         with self._lock:
@@ -158,7 +158,7 @@ class InlineWriter:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def submit(self, writes: Sequence[Write], now: float, done: Done) -> bool:
+    def submit(self, writes: Sequence[Wish], now: float, done: Done) -> bool:
         try:
             done(self._store.apply(writes, now))
         except StorageError as error:
@@ -175,7 +175,7 @@ def _let_others_finish() -> None:
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
-def _tell(job: _Job, outcome: list[Result] | StorageError) -> None:
+def _tell(job: _Job, outcome: list[Outcome] | StorageError) -> None:
     try:
         job.done(outcome)
     except Exception:

@@ -17,12 +17,13 @@ from pathlib import Path
 import pytest
 from cluster_load import get_all, keys, put_all, relayed, value_of
 from nfq import udp
+from pins import pins_removed
 
 from kdht import Client
 from kdht._routing import Core
 from kdht._shared import PORT
 from kdht.datapath import _ebpf, netlink
-from kdht.datapath.ebpf import EbpfDatapath, EbpfOptions, remove_leftovers
+from kdht.datapath.ebpf import EbpfDatapath, EbpfOptions
 from kdht.datapath.publish import Publisher
 from kdht.datapath.xdp_links import BPFFS
 from kdht.errors import DatapathError, KdhtError, NoDaemon
@@ -57,17 +58,6 @@ def built(
             with client.enter():
                 asyncio.run(put_all(cluster, keys(KEYS)))
             yield cluster, client
-
-
-@contextmanager
-def pins_removed(cluster: Cluster) -> Iterator[None]:
-    """After a failure too: pins outlive processes and namespaces."""
-    try:
-        yield
-    finally:
-        for node in cluster.nodes:
-            with suppress(FileNotFoundError):
-                remove_leftovers(bytes.fromhex(node.log.with_name("data").joinpath("node_id").read_text()))
 
 
 def ebpf_status(node: Node) -> dict[str, object]:

@@ -1,21 +1,122 @@
-"""One request of the client library under the virtual clock: its tries, time-outs and retries as they are."""
+"""A client under the virtual clock: the library's own operations, tries, time-outs and retries, without its sockets."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from random import Random
+from typing import Any
 
-from kdht.client._calls import Call
+from kdht.client._calls import Answer, Call
 from kdht.client._exchange import Exchange
 from kdht.client._session import Session
+from kdht.client._steps import Steps
 from kdht.datapath.memory import MemoryNetwork
+from kdht.errors import KdhtError
 from kdht.wire import Address
 
 Done = Callable[[Exchange, float], None]
 """The end of a request: with its `answer` or its `error`, and how many seconds it took."""
 
+Ended = Callable[[Any, KdhtError | None], None]
+"""The end of an operation: what it returned, or what it raised."""
+
+
+class VirtualClient:
+    """Asks through `entries`, from an `address` that is nobody else's; its clock is `skew` seconds ahead."""
+
+    def __init__(
+        self,
+        network: MemoryNetwork,
+        address: Address,
+        entries: Sequence[Address],
+        rng: Random,
+        *,
+        timeout: float = 5.0,
+        attempts: int = 8,
+        skew: float = 0.0,
+    ) -> None:
+        self.address = address
+        self._network = network
+        self._entries = {entry: node for node, entry in enumerate(entries)}
+        self._targets = list(entries)
+        self._skew = skew
+        self._armed = math.inf
+        self._session = Session(
+            len(self._targets),
+            timeout=timeout,
+            attempts=attempts,
+            rng=rng,
+            unix_us=lambda: int(self.now * 1_000_000),
+        )
+        network.join(address, self)
+
+    @property
+    def now(self) -> float:
+        return self._network.now + self._skew
+
+    def run(self, steps: Steps[Any], ended: Ended) -> None:
+        """Do what an operation of the library asks for; it makes one request at a time."""
+        self._next(steps, steps.send, None, ended)
+        self._go_on()
+
+    def ask(self, call: Call, done: Callable[[Exchange, float], None]) -> None:
+        """One request."""
+        self._session.start(call, self.now, done)
+        self._go_on()
+
+    def close(self) -> None:
+        """Ask and hear nothing more."""
+        self._network.leave(self.address, self)
+
+    def deliver(self, data: bytes, source: Address, target: Address) -> None:
+        node = self._entries.get(source)
+        if node is not None:
+            self._session.receive(node, data, self.now)
+            self._go_on()
+
+    def _next(
+        self,
+        steps: Generator[Any, Any, Any],
+        go_on: Callable[[Any], Any],
+        given: Answer | KdhtError | None,
+        ended: Ended,
+    ) -> None:
+        try:
+            call = go_on(given)
+        except StopIteration as end:
+            ended(end.value, None)
+        except KdhtError as error:
+            ended(None, error)
+        else:
+            self._session.start(call, self.now, lambda exchange, now: self._answered(steps, exchange, ended))
+
+    def _answered(self, steps: Generator[Any, Any, Any], exchange: Exchange, ended: Ended) -> None:
+        try:
+            answer = exchange.result()
+        except KdhtError as error:
+            self._next(steps, steps.throw, error, ended)
+        else:
+            self._next(steps, steps.send, answer, ended)
+
+    def _go_on(self) -> None:
+        outbox = self._session.outbox
+        for send in outbox:
+            self._network.carry(send.data, self.address, self._targets[send.node])
+        outbox.clear()
+        wake = self._session.next_wake()
+        if wake is not None and wake < self._armed:
+            self._armed = wake
+            self._network.call_at(wake - self._skew, self._wake, wake)
+
+    def _wake(self, due: float) -> None:
+        if due != self._armed:
+            return
+        self._armed = math.inf
+        self._session.wake(max(self.now, due))
+        self._go_on()
+
 
 class VirtualRequest:
-    """Asks through `entries`, from an `address` that is nobody else's until `done` was called."""
+    """One request by a client that made none before: who asks through `entries` until `done` was called."""
 
     def __init__(
         self,
@@ -29,38 +130,11 @@ class VirtualRequest:
         timeout: float = 5.0,
         attempts: int = 8,
     ) -> None:
-        self._network = network
-        self._address = address
-        self._entries = list(entries)
-        self._done = done
-        self._begun = network.now
-        self._armed = math.inf
-        self._session = Session(len(self._entries), timeout=timeout, attempts=attempts, rng=rng)
-        network.join(address, self)
-        self._session.start(call, network.now, self._ended)
-        self._go_on()
+        begun = network.now
+        client = VirtualClient(network, address, entries, rng, timeout=timeout, attempts=attempts)
 
-    def deliver(self, data: bytes, source: Address, target: Address) -> None:
-        if source in self._entries:
-            self._session.receive(self._entries.index(source), data, self._network.now)
-            self._go_on()
+        def ended(exchange: Exchange, now: float) -> None:
+            client.close()
+            done(exchange, now - begun)
 
-    def _ended(self, exchange: Exchange, now: float) -> None:
-        self._network.leave(self._address, self)
-        self._done(exchange, now - self._begun)
-
-    def _go_on(self) -> None:
-        for send in self._session.outbox:
-            self._network.carry(send.data, self._address, self._entries[send.node])
-        self._session.outbox.clear()
-        wake = self._session.next_wake()
-        if wake is not None and wake < self._armed:
-            self._armed = wake
-            self._network.call_at(wake, self._wake, wake)
-
-    def _wake(self, due: float) -> None:
-        if due != self._armed:
-            return
-        self._armed = math.inf
-        self._session.wake(self._network.now)
-        self._go_on()
+        client.ask(call, ended)

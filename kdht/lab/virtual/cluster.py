@@ -2,13 +2,14 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from random import Random
 
 from kdht._shared import ID_LEN, PORT
 from kdht.datapath.memory import Event, MemoryNetwork
 from kdht.lab.virtual.member import Member, OnPublish
 from kdht.node.options import Options
+from kdht.node.repair import RepairOptions
 from kdht.node.replicas import Policy
 from kdht.storage import MemoryStore
 from kdht.wire import Address, Contact
@@ -29,7 +30,7 @@ def address_of(number: int) -> Address:
 class VirtualCluster:
     """Members by number, in the order of entry; the first is everybody's bootstrap contact.
 
-    With a `policy` they keep records; a number's store outlives its member.
+    With a `policy` they keep records; a number's store, which `new_store` makes, outlives its member.
     """
 
     def __init__(
@@ -39,9 +40,13 @@ class VirtualCluster:
         loss: float = 0.0,
         options: Options | None = None,
         policy: Policy | None = None,
+        repair: RepairOptions | None = None,
+        new_store: Callable[[], MemoryStore] = MemoryStore,
         on_publish: OnPublish | None = None,
     ) -> None:
         self.seed = seed
+        self.repair = repair
+        self.new_store = new_store
         self.options = options
         self.policy = policy
         self.on_publish = on_publish
@@ -51,8 +56,17 @@ class VirtualCluster:
         self.stores: dict[int, MemoryStore] = {}
         self._lives: Counter[int] = Counter()
 
-    def add(self, number: int, bootstrap: Sequence[Contact] | None = None, id: bytes | None = None) -> Member:
-        """Start a node, or start it again, and let it join."""
+    def add(
+        self,
+        number: int,
+        bootstrap: Sequence[Contact] | None = None,
+        id: bytes | None = None,
+        *,
+        skew: float = 0.0,
+        known: Sequence[Contact] = (),
+    ) -> Member:
+        """Start a node, or start it again, and let it join. Its clock is `skew` seconds ahead; of its life before it
+        has `known` contacts."""
         contact = Contact(id or id_of(number, self.seed), *address_of(number))
         member = Member(
             self.network,
@@ -60,13 +74,17 @@ class VirtualCluster:
             self.seed + self._lives[number],
             self.options,
             policy=self.policy,
-            store=None if self.policy is None else self.stores.setdefault(number, MemoryStore()),
+            store=None if self.policy is None else self._store(number),
+            repair=self.repair,
+            skew=skew,
             on_publish=self.on_publish,
         )
         self._lives[number] += 1
         if bootstrap is None:
             bootstrap = [self.members[0].contact] if self.members else []
         self.members.append(member)
+        if known:
+            member.restore(known)
         member.join(bootstrap)
         return member
 
@@ -111,6 +129,11 @@ class VirtualCluster:
             owner = self.owner(key)
             wrong += [(m.contact, key) for m in self.members if self.end_of_chain(m, key) != owner]
         return wrong
+
+    def _store(self, number: int) -> MemoryStore:
+        if number not in self.stores:
+            self.stores[number] = self.new_store()
+        return self.stores[number]
 
     def _count(self, event: Event) -> None:
         if event.what == "delivered":

@@ -1,17 +1,18 @@
 """One virtual node's part in the replication of records: store, coordinator, service, wired as in the daemon."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from random import Random
 
 from kdht._routing import Core
 from kdht.datapath.base import Datagram, Outgoing
 from kdht.datapath.memory import MemoryNetwork
+from kdht.node.census import Counts
 from kdht.node.repair import Repair
 from kdht.node.replicas import Coordinator, Policy
 from kdht.node.service import Service
 from kdht.node.sorting import by_receiver
-from kdht.storage import InlineWriter, MemoryStore, Stored
+from kdht.storage import MemoryStore, Stored, Writer
 from kdht.wire import Address, Contact
 
 TICK = 0.005
@@ -19,7 +20,8 @@ TICK = 0.005
 
 
 class Records:
-    """`store` outlives the node, as a disk does; `skew`: how far its clock is ahead of the network's, seconds."""
+    """`store` outlives the node, as a disk does, and `writer` writes to it; `skew`: how far its clock is ahead of the
+    network's, seconds. `call_at` calls back as the network does, where the node still runs."""
 
     def __init__(
         self,
@@ -28,22 +30,28 @@ class Records:
         contact: Contact,
         send: Callable[[Iterable[Outgoing]], int],
         *,
+        also: Sequence[Address] = (),
         policy: Policy,
+        census: Counts,
         store: MemoryStore,
+        writer: Writer,
+        call_at: Callable[..., None],
         rng: Random,
         skew: float = 0.0,
         on_silent: Callable[[Address], None],
     ) -> None:
         self.network = network
         self.store = store
+        self._call_at = call_at
         self.skew = skew
         self.coordinator = Coordinator(
             store=store,
-            writer=InlineWriter(store),
+            writer=writer,
             core=core,
-            sources={contact.address.is_ipv4: contact.address},
+            sources={address.is_ipv4: address for address in (*also, contact.address)},
             rng=rng,
             policy=policy,
+            census=census,
             send=send,
             on_silent=on_silent,
         )
@@ -64,6 +72,7 @@ class Records:
         self.repair = repair
         self.coordinator.joined = False
         self.coordinator.is_settled = repair.is_settled
+        self.coordinator.holds = repair.holds
         self.coordinator.on_missed = repair.missed
         self.coordinator.on_strays = strays
 
@@ -90,7 +99,7 @@ class Records:
         when = self.network.now + max(seconds, TICK)
         if self._next_tick is None or when < self._next_tick:
             self._next_tick = when
-            self.network.call_at(when, partial(self._tick, when))
+            self._call_at(when, partial(self._tick, when))
 
     def _tick(self, when: float) -> None:
         if when != self._next_tick:

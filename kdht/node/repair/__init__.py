@@ -9,5 +9,6 @@ what belongs elsewhere, `plan` says when, and `repair` has the seam to the node.
 
 from kdht.node.repair.options import RepairOptions
 from kdht.node.repair.repair import Repair
+from kdht.node.repair.settled import Doubt
 
-__all__ = ["Repair", "RepairOptions"]
+__all__ = ["Doubt", "Repair", "RepairOptions"]

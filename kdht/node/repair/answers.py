@@ -12,8 +12,8 @@ from typing import Protocol
 from kdht._shared import Op, Status
 from kdht.datapath.base import Datagram
 from kdht.node.repair import bodies
-from kdht.node.repair.bodies import MAX_LACKS, Digest, Lack, Offer, Offered, Want
-from kdht.node.repair.compare import digests_of, has_most, offered
+from kdht.node.repair.bodies import MAX_LACKS, Digest, Lack, Offer, Offered, Report, Want
+from kdht.node.repair.compare import BARE, digests_of, has_most, offered
 from kdht.node.repair.digests import chunk
 from kdht.node.repair.push import Pusher
 from kdht.node.repair.ranges import Range, number
@@ -25,9 +25,6 @@ MAX_WAITING = 64
 """Requests that are being answered."""
 MAX_SPAN = 256
 """Records that are looked at for what the sender of an OFFER lacks."""
-COMING_SECONDS = 3.0
-"""So long a record is not wanted from others after one node was told that it is."""
-MAX_COMING = 8192
 
 Respond = Callable[[Message, Datagram, bytes, Status, float], None]
 """Sends a reply, with a body that the node's ID is put before."""
@@ -36,7 +33,9 @@ Respond = Callable[[Message, Datagram, bytes, Status, float], None]
 class Compared(Protocol):
     """Who hears what a DIGEST taught."""
 
-    def found_equal(self, peer: bytes, ranges: list[Range], now: float) -> None: ...
+    def found_equal(
+        self, peer: bytes, ranges: list[Range], sound: list[Range], epoch: int, now: float
+    ) -> None: ...
 
     def found_lacking(self, peer: bytes, ranges: list[Range], now: float) -> None: ...
 
@@ -50,7 +49,6 @@ class Answers:
         self._compared = compared
         self._respond = respond
         self._waiting: set[tuple[bytes, int]] = set()
-        self._coming: dict[bytes, tuple[int, float]] = {}  # version, and until when
         self._answer = {Op.DIGEST: self._digest, Op.OFFER: self._offer}
 
     def untrusted(self, message: Message, sender: Contact, datagram: Datagram, now: float) -> None:
@@ -76,24 +74,39 @@ class Answers:
     # DIGEST
 
     def _digest(self, message: Message, sender: Contact) -> tuple[Steps[object], Callable[..., bytes]]:
-        asked = bodies.untrusted_ranges(message.body[len(sender.id) :])
-        self._room.counters["digests_answered"] += 1
-        steps = digests_of(self._room, [part for part, _ in asked])
-        return steps, partial(self._digested, sender.id, asked)
+        replicas, asked = bodies.untrusted_ranges(message.body[len(sender.id) :])
+        room = self._room
+        room.counters["digests_answered"] += 1
+        room.others_replicas(sender.id, replicas)
+        epoch = room.settled.epoch
+        sound = [
+            part for part, report in asked if report.keepers and room.hear(sender.id, part, report, epoch)
+        ]
+        words = [room.word(part, sender.id) if report.keepers else BARE for part, report in asked]
+        done = partial(self._digested, sender.id, asked, words, sound, epoch)
+        return digests_of(room, [part for part, _ in asked]), done
 
     def _digested(
-        self, peer: bytes, asked: list[tuple[Range, Digest]], own: list[Digest], now: float
+        self,
+        peer: bytes,
+        asked: list[tuple[Range, Report]],
+        words: list[Report],
+        sound: list[Range],
+        epoch: int,
+        own: list[Digest],
+        now: float,
     ) -> bytes:
-        equal = [part for (part, theirs), mine in zip(asked, own, strict=True) if mine == theirs]
-        lacking = [
-            part
-            for (part, theirs), mine in zip(asked, own, strict=True)
-            if has_most(mine.records, theirs.records)
-        ]
-        self._compared.found_equal(peer, equal, now)
+        compared = [(part, report.digest, mine) for (part, report), mine in zip(asked, own, strict=True)]
+        equal = [part for part, theirs, mine in compared if mine == theirs]
+        lacking = [part for part, theirs, mine in compared if has_most(mine.records, theirs.records)]
+        for (part, report), mine in zip(asked, own, strict=True):
+            if report.keepers:
+                self._room.note_gap(part, mine, report)
+        self._compared.found_equal(peer, equal, [part for part in sound if part in equal], epoch, now)
         if lacking:
             self._compared.found_lacking(peer, lacking, now)
-        return bodies.pack_digests(own)
+        reports = [word._replace(digest=mine) for word, mine in zip(words, own, strict=True)]
+        return bodies.pack_reports(self._room.factor.own, reports)
 
     # OFFER
 
@@ -144,13 +157,9 @@ class Answers:
         assert self._room.view is not None
         if self._room.view.share(number(other.key)) is None:
             return Want.FOREIGN
-        version, until = self._coming.get(other.key, (0, now))
-        if version >= other.version and now < until:
+        if self._room.coming.has(other, now):
             return Want.COMING
-        self._coming.pop(other.key, None)
-        if len(self._coming) >= MAX_COMING:
-            del self._coming[next(iter(self._coming))]
-        self._coming[other.key] = other.version, now + COMING_SECONDS
+        self._room.coming.note(other, now)
         return Want.WANTED
 
 

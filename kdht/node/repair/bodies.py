@@ -3,30 +3,36 @@
 DIGEST request           reply                   OFFER request            reply
 
   0 | sender's ID    |     0 | answerer's ID |     0 | sender's ID   |      0 | answerer's ID    |
- 20 | range digest   |    20 | count, digest |    20 | first key     |     20 | a byte per offer |
- 53 | range digest...|    32 | ...           |    40 | last key      |        | lack ...         |
-                                                 60 | offer ...     |
+ 20 | replicas       |    20 | replicas      |    20 | first key     |     20 | a byte per offer |
+ 21 | range, report  |    21 | report        |    40 | last key      |        | lack ...         |
+    | range, report..|       | report ...    |    60 | offer ...     |
 
-range digest: key (20), bits (1), number of records (4), digest (8)
+range: key (20), bits (1)
+report: flags (1), number of records (4), digest (8), number of keepers (1), keeper (4) ...
 offer: key (20), version (8), the last 4 bytes of the record's digest;  lack: key (20), version (8)
 """
 
 import struct
 from collections.abc import Sequence
-from enum import IntEnum
+from enum import IntEnum, IntFlag
 from typing import Any, NamedTuple
 
-from kdht._shared import ID_BITS, ID_LEN, MAX_BODY
+from kdht._shared import ID_BITS, ID_LEN, MAX_BODY, MAX_REPLICAS
 from kdht.errors import BadPacket
 from kdht.node.repair.ranges import Range, key_bytes, number
 
-RANGE_DIGEST = struct.Struct(f">{ID_LEN}sBIQ")
-DIGEST = struct.Struct(">IQ")
+RANGE = struct.Struct(f">{ID_LEN}sB")
+REPORT = struct.Struct(">BIQB")
+KEEPER = struct.Struct(">I")
 SPAN = struct.Struct(f">{ID_LEN}s{ID_LEN}s")
 OFFER = struct.Struct(f">{ID_LEN}sQI")
 LACK = struct.Struct(f">{ID_LEN}sQ")
 
-MAX_RANGES = (MAX_BODY - ID_LEN) // RANGE_DIGEST.size
+MAX_RANGES = 31
+"""In one DIGEST, where no keepers are named; with some, fewer have room (`fitting`)."""
+MAX_KEEPERS = 32
+"""That are named of one range: more would be a group that `ranges.MAX_FREE_BITS` makes, and the rest is left out."""
+MAX_REPORTS = MAX_BODY - ID_LEN - 1
 MAX_OFFERS = (MAX_BODY - ID_LEN - SPAN.size) // OFFER.size
 MAX_LACKS = (MAX_BODY - ID_LEN - MAX_OFFERS) // LACK.size
 MAX_COUNT = 2**32 - 1
@@ -39,6 +45,32 @@ class Digest(NamedTuple):
     value: int
 
 
+class Says(IntFlag):
+    """What a node says of a range, beside its digest."""
+
+    CAUGHT_UP = 1
+    """It has caught up there, and answers for what it has."""
+    SEES_YOU = 2
+    """The other node is among the range's replicas, as it sees the cluster since `sight.SETTLED_SECONDS`."""
+    KEEPS = 4
+    """It is among them itself."""
+
+
+class Report(NamedTuple):
+    """One node's word on a range. `keepers`: the first 4 bytes of each replica's ID, as it sees the cluster.
+
+    Where a request names none, only the digest is asked for, and the reply has no more.
+    """
+
+    digest: Digest
+    says: Says
+    keepers: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        return REPORT.size + KEEPER.size * len(self.keepers)
+
+
 class Want(IntEnum):
     """What a node says to an offer."""
 
@@ -49,6 +81,9 @@ class Want(IntEnum):
     """Another node was told WANTED just now."""
     FOREIGN = 3
     """It is not among the key's replicas, as it sees the cluster."""
+
+
+ALL_SAID = int(Says.CAUGHT_UP | Says.SEES_YOU | Says.KEEPS)
 
 
 class Offered(NamedTuple):
@@ -76,33 +111,89 @@ class Offer(NamedTuple):
 NO_SPAN = (1, 0)
 
 
-def pack_ranges(ranges: Sequence[tuple[Range, Digest]]) -> bytes:
-    return b"".join(
-        RANGE_DIGEST.pack(key_bytes(range.start), range.bits, min(count, MAX_COUNT), value)
-        for range, (count, value) in ranges
+def short(id: bytes) -> int:
+    """An ID as a report names it."""
+    return int.from_bytes(id[:4], "big")
+
+
+def fitting(reports: Sequence[Report]) -> int:
+    """How many ranges with these reports one DIGEST has room for; its reply has, too, if the other names as many."""
+    room = MAX_REPORTS
+    for count, report in enumerate(reports):
+        room -= RANGE.size + report.size
+        if room < 0 or count == MAX_RANGES:
+            return count
+    return len(reports)
+
+
+def pack_ranges(replicas: int, ranges: Sequence[tuple[Range, Report]]) -> bytes:
+    """`replicas`: how many each record has at the sender."""
+    return bytes([replicas]) + b"".join(
+        RANGE.pack(key_bytes(range.start), range.bits) + _pack_report(report) for range, report in ranges
     )
 
 
-def untrusted_ranges(body: bytes) -> list[tuple[Range, Digest]]:
+def untrusted_ranges(body: bytes) -> tuple[int, list[tuple[Range, Report]]]:
     """Of a DIGEST, without the sender's ID. Raises BadPacket."""
-    found = []
-    for key, bits, count, value in _items(RANGE_DIGEST, body, MAX_RANGES):
+    replicas, at = _replicas(body), 1
+    found: list[tuple[Range, Report]] = []
+    while at < len(body):
+        if len(body) - at < RANGE.size or len(found) == MAX_RANGES:
+            raise BadPacket("BAD_LENGTH", f"{len(body)} bytes after {len(found)} ranges")
+        key, bits = RANGE.unpack_from(body, at)
         start = number(key)
         if bits > ID_BITS or start & ((1 << (ID_BITS - bits)) - 1):
             raise BadPacket("BAD_LENGTH", f"a range of {bits} bits")
-        found.append((Range(start, bits), Digest(count, value)))
-    return found
+        report = _report(body, at + RANGE.size)
+        at += RANGE.size + report.size
+        found.append((Range(start, bits), report))
+    return replicas, found
 
 
-def pack_digests(digests: Sequence[Digest]) -> bytes:
-    return b"".join(DIGEST.pack(min(count, MAX_COUNT), value) for count, value in digests)
+def pack_reports(replicas: int, reports: Sequence[Report]) -> bytes:
+    """The reply, with at most as many keepers as there is room for."""
+    room = (MAX_REPORTS - len(reports) * REPORT.size) // KEEPER.size // max(len(reports), 1)
+    return bytes([replicas]) + b"".join(
+        _pack_report(report._replace(keepers=report.keepers[:room])) for report in reports
+    )
 
 
-def untrusted_digests(body: bytes, expected: int) -> list[Digest]:
+def untrusted_reports(body: bytes, expected: int) -> tuple[int, list[Report]]:
     """Of the reply to a DIGEST of `expected` ranges, without the ID. Raises BadPacket."""
-    if len(body) != expected * DIGEST.size:
-        raise BadPacket("BAD_LENGTH", f"{len(body)} bytes for {expected} digests")
-    return [Digest(count, value) for count, value in DIGEST.iter_unpack(body)]
+    replicas, at = _replicas(body), 1
+    found = []
+    for _ in range(expected):
+        report = _report(body, at)
+        at += report.size
+        found.append(report)
+    if at != len(body):
+        raise BadPacket("BAD_LENGTH", f"{len(body)} bytes for {expected} reports")
+    return replicas, found
+
+
+def _replicas(body: bytes) -> int:
+    if not body or not 1 <= body[0] <= MAX_REPLICAS:
+        raise BadPacket("BAD_LENGTH", "a DIGEST without the number of replicas")
+    return body[0]
+
+
+def _pack_report(report: Report) -> bytes:
+    (count, value), says, keepers = report
+    named = keepers[:MAX_KEEPERS]
+    head = REPORT.pack(says, min(count, MAX_COUNT), value, len(named))
+    return head + b"".join(map(KEEPER.pack, named))
+
+
+def _report(body: bytes, at: int) -> Report:
+    if len(body) - at < REPORT.size:
+        raise BadPacket("TRUNCATED", "a report that is cut off")
+    says, count, value, named = REPORT.unpack_from(body, at)
+    keepers = body[at + REPORT.size : at + REPORT.size + named * KEEPER.size]
+    if named > MAX_KEEPERS or len(keepers) != named * KEEPER.size:
+        raise BadPacket("TRUNCATED", f"a report of {named} keepers")
+    if says & ~ALL_SAID:
+        raise BadPacket("BAD_FLAGS", f"a report with the flags {says:#x}")
+    return Report(Digest(count, value), Says(says), tuple(each for (each,) in KEEPER.iter_unpack(keepers)))
 
 
 def pack_offer(offer: Offer) -> bytes:

@@ -3,7 +3,8 @@
 Equal ranges cost their share of one request and one reply. A range that differs is split in sixteen until
 both sides have few enough records in it for an OFFER; where the other node has less than half as many,
 all are offered at once, for there splitting finds no equal parts. Where this node has less than half,
-it does nothing: the other one saw the same digests, and offers (Merkle trees over key ranges are from
+it does nothing: the other one saw the same digests, and offers. Of a node that is no replica only what this
+one lacks is asked for (Merkle trees over key ranges are from
 Demers et al., "Epidemic Algorithms for Replicated Database Maintenance", 1987, and DeCandia et
 al., "Dynamo", 2007).
 """
@@ -16,7 +17,18 @@ from kdht._shared import ID_BITS, Op, Status
 from kdht.errors import BadPacket, StorageError
 from kdht.node.messages import Reply
 from kdht.node.repair import bodies
-from kdht.node.repair.bodies import MAX_OFFERS, MAX_RANGES, Digest, Lack, Offer, Offered, Want
+from kdht.node.repair.bodies import (
+    MAX_OFFERS,
+    MAX_RANGES,
+    Digest,
+    Lack,
+    Offer,
+    Offered,
+    Report,
+    Says,
+    Want,
+    fitting,
+)
 from kdht.node.repair.digests import STEP, chunk, mark
 from kdht.node.repair.intervals import Interval
 from kdht.node.repair.push import Pusher
@@ -24,14 +36,20 @@ from kdht.node.repair.ranges import Range, number
 from kdht.node.repair.room import Room
 from kdht.node.repair.work import Steps
 from kdht.node.rpc import Rpc
+from kdht.node.timers import Alarm
 from kdht.storage import Stored
 
-MAX_PUSHES = 512
-"""With so many records waiting to be sent, offers wait too."""
 WAIT = 0.25
 """Seconds between two looks at what is awaited."""
+FULL_WAIT = 0.02
+"""Seconds until offers go on, where enough records wait to be sent."""
+MAX_UNDER_WAY = 16
+"""Offers, of which each may make as many records move as it has room for."""
 LACK_LOOKS = 12
 """After so many looks, what the other node was to bring counts as missing."""
+
+BARE = Report(Digest(0, 0), Says(0), ())
+"""Of a part of a range of which the other node was told already."""
 
 
 class Comparison:
@@ -48,7 +66,13 @@ class Comparison:
         self.peer = peer
         self.ranges = tuple(ranges)
         self.failed = False
-        """The other node did not answer, or the disk did not."""
+        """It could not be ended."""
+        self.silent = False
+        """It failed, for the other node did not answer, or its disk did not."""
+        self.sound: list[Range] = []
+        """Where the other node had caught up, and agreed with this one on who keeps the range, before it was compared."""
+        self.epoch = room.settled.epoch
+        """Of `Settled`, at the begin."""
         self.unfinished = False
         """The other node may lack something still."""
         self.open: list[Interval] = []
@@ -59,9 +83,15 @@ class Comparison:
         self._todo = deque(ranges)
         self._spans: deque[Interval] = deque()
         self._lacks: list[Lack] = []
+        self._offers = 0
+        """Under way."""
         self._looks = 0
         self._pushing = 0
         self._over = False
+        self._alarm: Alarm | None = None
+        self._whole = frozenset(ranges)
+        view = room.view
+        self._is_partner = view is not None and peer in view.peers
 
     @property
     def complete(self) -> bool:
@@ -72,40 +102,60 @@ class Comparison:
         if self._over:
             return
         if self._room.contact(self.peer) is None:
-            self._fail(now)
-        elif self._spans and len(self._pusher) > MAX_PUSHES:
-            self._later(now)
+            self._fail(now, silent=True)
+        elif self._spans and self._offers >= MAX_UNDER_WAY:
+            pass  # an answer goes on
+        elif self._spans and self._pusher.is_full:
+            self._later(FULL_WAIT, now)
         elif self._spans:
+            self._offers += 1
             self._room.work.start(self._next_offer(*self._spans.popleft()), self._offer, now)
+        elif self._offers:
+            pass  # the same
         elif self._todo:
             ranges = [self._todo.popleft() for _ in range(min(len(self._todo), MAX_RANGES))]
-            self._room.work.start(digests_of(self._room, ranges), partial(self._digest, ranges), now)
+            words = [self._room.word(part, self.peer) if part in self._whole else BARE for part in ranges]
+            self._room.work.start(digests_of(self._room, ranges), partial(self._digest, ranges, words), now)
         elif self._pushing:
             pass  # the last one's end goes on
         elif self._lacks and self._is_waiting():
-            self._later(now)
+            self._later(WAIT, now)
         else:
             self._over = True
             self._ended(self, now)
 
-    def _later(self, now: float) -> None:
-        self._room.context.timers.at(now + WAIT, self.step)
+    def _later(self, seconds: float, now: float) -> None:
+        timers = self._room.context.timers
+        if self._alarm is not None:
+            timers.cancel(self._alarm)
+        self._alarm = timers.at(now + seconds, self.step)
 
-    def _fail(self, now: float) -> None:
+    def abandon(self, now: float, *, silent: bool) -> None:
+        """End it; `silent`: the other node is gone."""
+        self._fail(now, silent=silent)
+
+    def _fail(self, now: float, *, silent: bool = False) -> None:
         if not self._over:
             self._over = self.failed = True
+            self.silent = silent
             self.open = [(part.start, part.stop) for part in self.ranges]
             self._ended(self, now)
 
     # Digests
 
-    def _digest(self, ranges: list[Range], own: list[Digest] | None, now: float) -> None:
+    def _digest(self, ranges: list[Range], words: list[Report], own: list[Digest] | None, now: float) -> None:
+        if self._over:
+            return
         contact = self._room.contact(self.peer)
         if own is None or contact is None:
-            self._fail(now)
+            self._fail(now, silent=contact is None)
             return
+        reports = [word._replace(digest=digest) for word, digest in zip(words, own, strict=True)]
+        fits = fitting(reports)
+        self._todo.extendleft(reversed(ranges[fits:]))
+        del ranges[fits:], own[fits:], reports[fits:]
         self._room.counters["digests_sent"] += 1
-        body = bodies.pack_ranges(list(zip(ranges, own, strict=True)))
+        body = bodies.pack_ranges(self._room.factor.own, list(zip(ranges, reports, strict=True)))
         done = partial(self._digested, ranges, own)
         if not self._room.ask(Op.DIGEST, self.peer, contact, body, done, now):
             self._fail(now)
@@ -113,34 +163,47 @@ class Comparison:
     def _digested(
         self, ranges: list[Range], own: list[Digest], rpc: Rpc, reply: Reply | None, now: float
     ) -> None:
-        theirs = self._body(reply, lambda body: bodies.untrusted_digests(body, len(ranges)))
-        if theirs is None:
-            self._fail(now)
+        if self._over:
             return
-        for part, mine, other in zip(ranges, own, theirs, strict=True):
-            if mine != other:
+        reports = self._reports(reply, len(ranges))
+        if reports is None:
+            busy = reply is not None and reply.status is Status.BUSY
+            self._fail(now, silent=not busy)
+            return
+        for part, mine, report in zip(ranges, own, reports, strict=True):
+            if part in self._whole:
+                if self._room.hear(self.peer, part, report, self.epoch):
+                    self.sound.append(part)
+                self._room.note_gap(part, mine, report)
+            if mine != report.digest:
                 self._room.counters["ranges_differed"] += 1
-                self._differs(part, mine.records, other.records)
+                self._differs(part, mine.records, report)
         self.step(now)
 
-    def _differs(self, part: Range, mine: int, theirs: int) -> None:
+    def _differs(self, part: Range, mine: int, report: Report) -> None:
+        theirs = report.digest.records
+        wanted = self._is_partner or bool(report.says & Says.KEEPS)
+        if not wanted and not theirs:
+            return
         if max(mine, theirs) <= MAX_OFFERS or part.bits > ID_BITS - STEP:
             self._spans.append((part.start, part.stop))
         elif has_most(theirs, mine):
             self.open.append((part.start, part.stop))
-        elif has_most(mine, theirs):
+        elif has_most(mine, theirs) and wanted:
             self._spans.append((part.start, part.stop))
         else:
             self._todo.extend(part.split((part.bits // STEP + 1) * STEP))
 
-    def _body(self, reply: "Reply | None", read: Callable[[bytes], list[Digest]]) -> list[Digest] | None:
+    def _reports(self, reply: Reply | None, expected: int) -> list[Report] | None:
         if reply is None or reply.status is not Status.OK:
             return None
         try:
-            return read(reply.body)
+            replicas, reports = bodies.untrusted_reports(reply.body, expected)
         except BadPacket:
             self._room.counters["unreadable"] += 1
             return None
+        self._room.others_replicas(self.peer, replicas)
+        return reports
 
     # Offers
 
@@ -152,23 +215,37 @@ class Comparison:
         if len(records) > MAX_OFFERS:
             last = number(records[MAX_OFFERS - 1][0])
             self._spans.appendleft((last + 1, stop))
-        return Offer(start, last, [offered(*record) for record in records[:MAX_OFFERS]])
+        own = [offered(*record) for record in records[:MAX_OFFERS]]
+        return Offer(start, last, own + self._coming(start, last + 1, own)[: MAX_OFFERS - len(own)])
+
+    def _coming(self, start: int, stop: int, own: list[Offered]) -> list[Offered]:
+        """What others bring just now, as if it were here: else the other node would bring it as well."""
+        has = {each.key for each in own}
+        coming = self._room.coming.within(start, stop, self._room.context.timers.now)
+        return [each for each in coming if each.key not in has]
 
     def _offer(self, offer: Offer | None, now: float) -> None:
+        if self._over:
+            return
         contact = self._room.contact(self.peer)
         if offer is None or contact is None:
-            self._fail(now)
+            self._fail(now, silent=contact is None)
             return
         self._room.counters["offers_sent"] += 1
         self._room.counters["records_offered"] += len(offer.offered)
         done = partial(self._offer_answered, offer)
         if not self._room.ask(Op.OFFER, self.peer, contact, bodies.pack_offer(offer), done, now):
             self._fail(now)
+        elif self._spans:
+            self.step(now)
 
     def _offer_answered(self, offer: Offer, rpc: Rpc, reply: Reply | None, now: float) -> None:
+        if self._over:
+            return
+        self._offers -= 1
         contact = self._room.contact(self.peer)
         if reply is None or reply.status is not Status.OK or contact is None:
-            self._fail(now)
+            self._fail(now, silent=reply is None or reply.status is not Status.BUSY)
             return
         try:
             wants, lacks = bodies.untrusted_wants(reply.body, len(offer.offered))
@@ -177,6 +254,8 @@ class Comparison:
             self._fail(now)
             return
         self._lacks += lacks
+        for lack in lacks:
+            self._room.coming.note(Offered(lack.key, lack.version, 0), now)
         for offered, want in zip(offer.offered, wants, strict=True):
             if want is Want.WANTED:
                 self._pushing += 1

@@ -46,7 +46,8 @@ class Foreign:
             self.start(now)
             return
         self.stray = False
-        own = Intervals((share.range.start, share.range.stop) for share in view.shares)
+        kept = [*(share.range for share in view.shares), *self._room.settled.held]
+        own = Intervals((part.start, part.stop) for part in kept)
         Handoff(self._room, self._pusher, Others(self._room), own.complement(), self._ended).step(now)
 
     def _ended(self, left: int, now: float) -> None:
@@ -68,7 +69,7 @@ class _Remembered(Others):
 
     def closest(self, key: bytes) -> list[Contact]:
         at = number(key)
-        nearest = sorted(self._contacts, key=lambda id: id ^ at)[: self._room.options.replicas]
+        nearest = sorted(self._contacts, key=lambda id: id ^ at)[: self._room.replicas]
         return [self._contacts[id] for id in nearest]
 
     def silent(self, contact: Contact) -> None:
@@ -89,7 +90,7 @@ class Drain:
 
     def start(self, now: float) -> None:
         room = self._room
-        room.view = View(room.context.id, [entry.contact.id for entry in room.context.table], 0)
+        room.sight.look(View(room.context.id, [entry.contact.id for entry in room.context.table], 0), now)
         self._begin(now)
 
     @property

@@ -46,12 +46,12 @@ class Others:
 
     def closest(self, key: bytes) -> list[Contact]:
         """The r nodes that should keep a key, or all there are."""
-        return self._room.context.table.closest(key, self._room.options.replicas)
+        return self._room.context.table.closest(key, self._room.replicas)
 
     def is_own(self, key: bytes) -> bool:
-        """Whether this node keeps it itself, since its neighbours changed."""
+        """Whether this node keeps it itself, since its neighbours changed, or holds it still."""
         view = self._room.view
-        return view is not None and view.share(number(key)) is not None
+        return (view is not None and view.share(number(key)) is not None) or self._room.settled.is_held(key)
 
     def silent(self, contact: Contact) -> None:
         """It did not answer an OFFER: the table hears of it in its own way."""

@@ -43,6 +43,10 @@ class Intervals:
             (max(a, c), min(b, d)) for a, b in self._all for c, d in others._all if a < d and c < b
         )
 
+    def minus(self, others: Iterable[Interval]) -> "Intervals":
+        """What is in this set and not in the others."""
+        return self.within(Intervals(Intervals(others).complement()))
+
     def complement(self) -> list[Interval]:
         """The intervals of all keys that are not in the set."""
         edges = [0, *(edge for interval in self._all for edge in interval), SPACE]

@@ -37,11 +37,16 @@ class Missed:
         self.start(now)
 
     def _shares(self) -> set[Share]:
-        """Of the keys so far, which are forgotten. A key that others keep is not this node's to mend."""
-        found = set()
+        """Of the keys so far, which are forgotten. A key that others keep is not this node's to mend.
+
+        Before there is a view nobody knows whose they are: they wait.
+        """
+        found: set[Share] = set()
         view = self._room.view
-        while self._keys:
-            share = view.share(number(self._keys.popleft())) if view is not None else None
+        if view is None:
+            return found
+        for _ in range(len(self._keys)):  # others may add to them meanwhile
+            share = view.share(number(self._keys.popleft()))
             if share is not None:
                 found.add(share)
         return found

@@ -10,8 +10,9 @@ class RepairOptions:
     """Times are seconds. Raises ValueError for what cannot work."""
 
     replicas: int = 3
-    rate: float = 500.0
-    """Datagrams per second for comparing and moving records, apart from all other traffic."""
+    rate: float = 10000.0
+    """Datagrams per second for comparing and moving records, at most, apart from all other traffic: `window` says how many
+    the network and the disks take beside it."""
     interval: float = 60.0
     """Between comparisons with each neighbour."""
     quiet: float = 1.5
@@ -22,12 +23,10 @@ class RepairOptions:
     """From a change among the neighbours until the first replica acts: several changes are taken together."""
     second_delay: float = 7.0
     """Until the other replicas act, in case the first did not."""
-    foreign_delay: float = 12.0
+    foreign_delay: float = 4.0
     """Until what belongs elsewhere is given away."""
     missed_delay: float = 2.0
     """Until a replica that did not confirm a write is looked after."""
-    window: int = 32
-    """Records under way."""
     comparisons: int = 2
     """Neighbours that are compared with at the same time."""
 

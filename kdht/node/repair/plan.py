@@ -11,13 +11,16 @@ from kdht.node.repair.intervals import Intervals
 from kdht.node.repair.push import Pusher
 from kdht.node.repair.ranges import Range, Share, View
 from kdht.node.repair.room import Room
-from kdht.node.repair.settled import Settled
 from kdht.node.timers import Alarm
 
 LOOK_AGAIN = 0.3
 """Seconds between looks at whether the neighbours have come to rest, at the start."""
 FIRST_RETRY = 1.0
 """Seconds; doubles up to the interval."""
+PURSUIT = 0.4
+"""Seconds between looks at whom to ask about what is not settled, or held..."""
+PATIENCE = 2.0
+"""... and at most until the same node is asked again."""
 FRESH = 0.75
 """Of the interval: who was compared with since is left out."""
 
@@ -31,27 +34,29 @@ class _Wish:
 
 
 class Plan:
-    """The comparisons of one node. `on_view` hears that it keeps other ranges now."""
+    """The comparisons of one node. `on_view` hears that it keeps other ranges now, or holds others."""
 
     def __init__(
         self,
         room: Room,
         pusher: Pusher,
-        settled: Settled,
         joined: Callable[[], bool],
         on_view: Callable[[], None],
     ) -> None:
         self._room = room
         self._pusher = pusher
-        self._settled = settled
+        self._settled = room.settled
         self._joined = joined
         self._on_view = on_view
         self._wishes: dict[bytes, _Wish] = {}
         self._running: dict[bytes, Comparison] = {}
         self._compared: dict[bytes, float] = {}
         self._retries: dict[bytes, float] = {}
+        self._asked: dict[bytes, tuple[float, float]] = {}
+        """When a node was asked last of what is not settled, and how long it is left alone then."""
         self._alarm: Alarm | None = None
         self._look_alarm: Alarm | None = None
+        self._pursuit: Alarm | None = None
         self._started = self._changed = 0.0
         self._stopped = False
 
@@ -73,21 +78,55 @@ class Plan:
 
     # What others' DIGESTs teach
 
-    def found_equal(self, peer: bytes, ranges: list[Range], now: float) -> None:
+    def found_equal(
+        self, peer: bytes, ranges: list[Range], sound: list[Range], epoch: int, now: float
+    ) -> None:
         """The other node compared these ranges, and they are equal."""
         view = self._room.view
-        if view is None or peer not in view.peers:
+        if view is None:
             return
-        self._settled.compared(peer, [(part.start, part.stop) for part in ranges])
-        if set(ranges) >= set(view.shared_with(peer)):
+        self._settled.compared(peer, ranges, sound, epoch=epoch)
+        if peer in view.peers and set(ranges) >= set(view.shared_with(peer)):
             self._compared[peer] = now
 
     def found_lacking(self, peer: bytes, ranges: list[Range], now: float) -> None:
         """The other node lacks most of what there is in these ranges."""
         view = self._room.view
-        if view is not None and peer in view.peers:
-            shared = Intervals((part.start, part.stop) for part in view.shared_with(peer))
-            self.want(peer, [part for part in ranges if shared.touches((part.start, part.stop))], now)
+        if view is not None and peer in view.others:
+            self.want(peer, [part for part in ranges if peer in view.keepers(part)], now)
+
+    # What is not settled
+
+    def begin_anew(self, now: float) -> None:
+        """All was unsettled: what is being compared does not count, and everybody is asked again, at once."""
+        self._asked.clear()
+        self._retries.clear()
+        self._compared.clear()
+        for comparison in list(self._running.values()):
+            comparison.abandon(now, silent=False)
+        self.pursue(now)
+
+    def pursue(self, now: float) -> None:
+        """Ask who must be heard before a range counts as caught up; and whether what is held can be let go."""
+        if self._stopped or self._room.view is None:
+            return
+        if self._pursuit is not None:
+            self._room.context.timers.cancel(self._pursuit)
+            self._pursuit = None
+        wanted: dict[bytes, list[Range]] = {}
+        self._settled.renew()
+        for share in self._settled.unsettled:
+            for peer in self._settled.waits_for(share):
+                wanted.setdefault(peer, []).append(share.range)
+        for peer, range in self._settled.release():
+            wanted.setdefault(peer, []).append(range)
+        if self._settled.unsettled or self._settled.held:
+            self._pursuit = self._room.context.timers.at(now + PURSUIT, self.pursue)
+        for peer, ranges in wanted.items():
+            asked, pause = self._asked.get(peer, (-PATIENCE, PURSUIT / 2))
+            if peer not in self._running and now - asked >= pause:
+                self._asked[peer] = now, min(2 * pause, PATIENCE)
+                self.want(peer, ranges, now)
 
     # The neighbours
 
@@ -96,21 +135,30 @@ class Plan:
 
     def _look(self, now: float) -> None:
         self._look_alarm = None
-        room, options = self._room, self._room.options
+        room = self._room
         if self._stopped:
             return
         if room.view is None and not self._is_calm(now):
             self._look_later(LOOK_AGAIN, now)
             return
         others = [entry.contact.id for entry in room.context.table]
-        old, new = room.view, View(room.context.id, others, options.replicas)
-        room.view = new
+        if not self._joined() and not others:
+            self._look_later(LOOK_AGAIN, now)  # cut off: what it keeps are not all the keys
+            return
+        if room.factor.renew(others):
+            room.on_replicas(room.replicas)
+        old, new = room.view, View(room.context.id, others, room.replicas)
+        room.sight.look(new, now)
+        self._asked.clear()
         self._settled.view_changed(new)
         for share in new.shares:
             self._share_changed(share, old, now)
-        for gone in set(self._wishes) - new.peers:
+        for gone in set(self._wishes) - new.others:
             del self._wishes[gone]
+        for comparison in [each for each in self._running.values() if each.peer not in new.others]:
+            comparison.abandon(now, silent=True)
         self._on_view()
+        self.pursue(now)
 
     def _is_calm(self, now: float) -> bool:
         options = self._room.options
@@ -204,11 +252,12 @@ class Plan:
         peer, view = comparison.peer, self._room.view
         del self._running[peer]
         missing = Intervals(comparison.open)
-        done = [(part.start, part.stop) for part in comparison.ranges]
-        if comparison.failed:
+        done = [part for part in comparison.ranges if not missing.touches((part.start, part.stop))]
+        if comparison.silent:
             self._settled.silent(peer)
-        else:
-            self._settled.compared(peer, [part for part in done if not missing.touches(part)])
+        elif not comparison.failed:
+            sound = [part for part in comparison.sound if part in done]
+            self._settled.compared(peer, done, sound, epoch=comparison.epoch)
         if view is not None and peer in view.peers:
             if comparison.complete:
                 self._retries.pop(peer, None)
@@ -216,6 +265,7 @@ class Plan:
                     self._compared[peer] = now
             else:
                 self._try_again(comparison, view, now)
+        self.pursue(now)
         self._arm()
 
     def _try_again(self, comparison: Comparison, view: View, now: float) -> None:
@@ -225,6 +275,12 @@ class Plan:
         shared = Intervals((part.start, part.stop) for part in view.shared_with(peer))
         again = [part for part in comparison.ranges if shared.covers((part.start, part.stop))]
         self.want(peer, again or view.shared_with(peer), now + self._room.context.jittered(delay))
+
+    def waits_for(self) -> dict[str, list[str]]:
+        """The addresses of those of whom something is missed, by what that is."""
+        missing = self._settled.missing() if self._room.view is not None else {}
+        contacts = {what: [self._room.contact(id) for id in sorted(ids)] for what, ids in missing.items()}
+        return {what: [str(each.address) for each in all if each] for what, all in contacts.items()}
 
     def status(self) -> dict[str, object]:
         """Plain data: how many comparisons run and wait."""

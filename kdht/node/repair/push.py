@@ -2,7 +2,7 @@
 
 Contract: a push ends in its `done`s: True once the other node has the record, or a newer one, on stable
 storage; False if it could not be told or refused. The record is read when its turn comes, so what is
-sent is the newest. Bounded: what waits, and what is under way; the rate is that of the requests.
+sent is the newest. Bounded: what waits, and what is under way (`Window`); the rate is that of the requests.
 """
 
 from collections import deque
@@ -13,11 +13,13 @@ from kdht._shared import Op, Status
 from kdht.errors import StorageError
 from kdht.node.messages import Reply
 from kdht.node.repair.room import Room
+from kdht.node.repair.window import Window
 from kdht.node.replicas.writes import pack_stored
 from kdht.node.rpc import Rpc
 from kdht.wire import Contact
 
 MAX_QUEUED = 4096
+LEAST_WAITING = 512
 BUSY_DELAY = 0.5
 """Seconds until a node that said BUSY is asked again."""
 BUSY_TRIES = 10
@@ -43,6 +45,12 @@ class Pusher:
         self._queue: deque[_Push] = deque()
         self._known: dict[tuple[bytes, bytes], _Push] = {}
         self._under_way = 0
+        self.window = Window()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether as much waits as will be sent in the next moments."""
+        return len(self._known) > max(LEAST_WAITING, 2 * self.window.size)
 
     def __len__(self) -> int:
         return len(self._known)
@@ -62,7 +70,7 @@ class Pusher:
         self._send(now)
 
     def _send(self, now: float) -> None:
-        while self._queue and self._under_way < self._room.options.window:
+        while self._queue and self._under_way < self.window.size:
             push = self._queue.popleft()
             self._under_way += 1
             if not self._sent(push, now):
@@ -84,6 +92,11 @@ class Pusher:
         return True
 
     def _answered(self, push: _Push, rpc: Rpc, reply: Reply | None, now: float) -> None:
+        rtt = now - rpc.sent[0] if rpc.sent else 0.0
+        if reply is None or len(rpc.sent) > 1 or reply.status is Status.BUSY:
+            self.window.lost(rtt, now)
+        else:
+            self.window.answered(rtt, now)
         if reply is not None and reply.status is Status.BUSY and push.busy < BUSY_TRIES:
             push.busy += 1
             self._room.context.timers.at(now + BUSY_DELAY, partial(self._again, push))

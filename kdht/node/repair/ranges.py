@@ -9,7 +9,7 @@ r-th place falls on the end of such a group. All nodes that know the same neighb
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Collection, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from kdht._shared import ID_BITS, ID_LEN
 
@@ -17,6 +17,9 @@ MAX_FREE_BITS = 5
 """Where the last group is alike in more bits than this, one prefix would fall into 2^bits ranges that
 take turns between two nodes. There the whole group keeps the range: some keys in a hundred, at
 three replicas, have one replica more."""
+
+MAX_KEPT = 4096
+"""Ranges whose keepers a view remembers."""
 
 SPACE = 1 << ID_BITS
 
@@ -52,7 +55,11 @@ class View:
         self.self_id = self_id
         self.others = frozenset(others)
         self.shares = responsibility(self_id, others, replicas)
-        self._replicas = replicas
+        self.replicas = replicas
+        self._ids = {number(id): id for id in (self_id, *others)}
+        self._keepers: dict[Range, frozenset[bytes]] = {}
+        self._last: Share | None = None
+        self._order: dict[Range, list[bytes]] = {}
         self._starts = [share.range.start for share in self.shares]
 
     def share(self, key: int) -> Share | None:
@@ -73,6 +80,14 @@ class View:
             return [(range, None)]
         return [part for half in range.split(range.bits + 1) for part in self.parts(half)]
 
+    def elsewhere(self, range: Range) -> list[Range]:
+        """What others keep of a range, split where not the same ones do."""
+        found: dict[Range, None] = {}
+        for part, own in self.parts(range):
+            for share in self._shares_touching(part.start, part.stop) if own is None else ():
+                found[max(part, share.range, key=lambda each: each.bits)] = None
+        return list(found)
+
     def _touches(self, range: Range) -> bool:
         """Whether a share begins in the range."""
         at = bisect_left(self._starts, range.start)
@@ -81,12 +96,59 @@ class View:
     def closest(self, key: int) -> list[bytes]:
         """The IDs of the r nodes closest to a key, this node included."""
         nodes = (self.self_id, *self.others)
-        return sorted(nodes, key=lambda id: int.from_bytes(id, "big") ^ key)[: self._replicas]
+        return sorted(nodes, key=lambda id: int.from_bytes(id, "big") ^ key)[: self.replicas]
+
+    def keepers(self, range: Range) -> frozenset[bytes]:
+        """The IDs of all nodes that keep any key of a range, also where this one does not."""
+        if range not in self._keepers:
+            _bound(self._keepers)
+            shares = self._shares_touching(range.start, range.stop)
+            self._keepers[range] = frozenset().union(*(share.replicas for share in shares))
+        return self._keepers[range]
+
+    def replicas_of(self, key: int) -> frozenset[bytes]:
+        """The IDs of all nodes that keep a key."""
+        share = self.share(key) or self._last_share(key)
+        if share is None:
+            (share,) = self._shares_touching(key, key + 1)
+            self._last = share
+        return share.replicas
+
+    def _last_share(self, key: int) -> Share | None:
+        """Where the last key was is often where the next one is."""
+        last = self._last
+        return last if last is not None and last.range.start <= key < last.range.stop else None
+
+    def _shares_touching(self, start: int, stop: int) -> list[Share]:
+        """The ranges that any of these keys is in, and who keeps each, be it this node or not."""
+        shares: list[Share] = []
+
+        def found(here: Range, groups: list[list[int]]) -> None:
+            shares.append(Share(here, frozenset(self._ids[node] for group in groups for node in group)))
+
+        def wanted(here: Range, nearest: list[list[int]]) -> bool:
+            return here.start < stop and start < here.stop
+
+        _descend(Range(0, 0), [list(self._ids)], 0, wanted, self.replicas, found)
+        return shares
+
+    def order(self, range: Range) -> list[bytes]:
+        """All others, those closest to the first key of a range first."""
+        if range not in self._order:
+            _bound(self._order)
+            self._order[range] = sorted(self.others, key=lambda id: number(id) ^ range.start)
+        return self._order[range]
 
     @property
     def peers(self) -> frozenset[bytes]:
         """All nodes that share a range with this one."""
         return frozenset().union(*(share.replicas for share in self.shares)) - {self.self_id}
+
+
+def _bound(kept: dict[Range, Any]) -> None:
+    """Others say of which ranges they want to hear: what was made for them is forgotten in the end."""
+    if len(kept) >= MAX_KEPT:
+        kept.clear()
 
 
 def responsibility(self_id: bytes, others: Iterable[bytes], replicas: int) -> list[Share]:
@@ -98,7 +160,10 @@ def responsibility(self_id: bytes, others: Iterable[bytes], replicas: int) -> li
     def found(range: Range, groups: list[list[int]]) -> None:
         shares.append(Share(range, frozenset(ids[node] for group in groups for node in group)))
 
-    _descend(Range(0, 0), [list(ids)], 0, me, replicas, found)
+    def wanted(here: Range, nearest: list[list[int]]) -> bool:
+        return any(me in group for group in nearest)
+
+    _descend(Range(0, 0), [list(ids)], 0, wanted, replicas, found)
     return shares
 
 
@@ -106,17 +171,20 @@ def _descend(
     here: Range,
     groups: list[list[int]],
     free: int,
-    me: int,
+    wanted: Callable[[Range, list[list[int]]], bool],
     replicas: int,
     found: Callable[[Range, list[list[int]]], None],
 ) -> None:
-    """`groups`: nodes that no key under `here` orders, nearest group first; `free`: see MAX_FREE_BITS."""
+    """`groups`: nodes that no key under `here` orders, nearest group first; `free`: see MAX_FREE_BITS.
+
+    Where `wanted` is False nothing is looked for.
+    """
     nearest, count = [], 0
     for group in groups:
         if count < replicas and group:
             nearest.append(group)
             count += len(group)
-    if not any(me in group for group in nearest):
+    if not wanted(here, nearest):
         return
     if count <= replicas or free > MAX_FREE_BITS:
         found(here, nearest)
@@ -130,7 +198,7 @@ def _descend(
             for group in nearest
             for same in (True, False)
         ]
-        _descend(half, parted, free + 1 if alike else 0, me, replicas, found)
+        _descend(half, parted, free + 1 if alike else 0, wanted, replicas, found)
 
 
 def number(key: bytes) -> int:

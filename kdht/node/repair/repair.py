@@ -14,17 +14,21 @@ from kdht.errors import StorageError
 from kdht.histogram import Histogram
 from kdht.node.context import Context
 from kdht.node.messages import Reply, untrusted_id
-from kdht.node.readiness import RECORDS
+from kdht.node.readiness import RECORDS, TABLE
 from kdht.node.repair.answers import Answers, Respond
+from kdht.node.repair.coming import Coming
 from kdht.node.repair.departure import Drain, Foreign
 from kdht.node.repair.digests import Digests
+from kdht.node.repair.factor import Factor
 from kdht.node.repair.missed import Missed
 from kdht.node.repair.options import RepairOptions
 from kdht.node.repair.plan import Plan
+from kdht.node.repair.progress import Progress
 from kdht.node.repair.push import Pusher
 from kdht.node.repair.ranges import number
 from kdht.node.repair.room import COUNTERS, Room
-from kdht.node.repair.settled import Settled
+from kdht.node.repair.settled import Doubt, Settled
+from kdht.node.repair.sight import Sight
 from kdht.node.repair.work import Work
 from kdht.node.rpc import Mismatch, Rpc, Rpcs
 from kdht.storage import Store
@@ -32,9 +36,13 @@ from kdht.wire import Contact, Message
 
 OPS = frozenset({Op.DIGEST, Op.OFFER, Op.STORE})
 """Of STORE, the replies to this node's pushes."""
-MAX_PENDING = 1024
+MAX_PENDING = 4096
 
 Drop = Callable[[Sequence[tuple[bytes, int]]], object]
+
+
+def _nobody_counts(replicas: int) -> None:
+    """Nobody writes and reads."""
 
 
 class Repair:
@@ -50,10 +58,18 @@ class Repair:
         respond: Respond,
         joined: Callable[[], bool],
         drop: Drop | None = None,
+        on_replicas: Callable[[int], object] = _nobody_counts,
     ) -> None:
         self.counters: Counter[str] = Counter(dict.fromkeys(COUNTERS, 0))
         limits = replace(context.options, max_pending=MAX_PENDING, request_rate=options.rate)
         rpcs = Rpcs(limits, context.rng, context.timers, self.counters, transmit, _leave_to_probes)
+        settled = Settled(
+            context.id,
+            reached=lambda: context.readiness.reached(RECORDS),
+            lost=self._lost,
+            is_warm=lambda: TABLE not in context.readiness.missing,
+        )
+        self._settled = settled
         self._room = room = Room(
             context=context,
             store=store,
@@ -64,20 +80,29 @@ class Repair:
             work=Work(context.timers, self._storage_failed),
             digests=Digests(store, self._unix),
             drop=drop or self._drop,
+            sight=Sight(context.id),
+            settled=settled,
+            factor=Factor(options.replicas),
+            progress=Progress(),
+            coming=Coming(),
+            on_replicas=self._replicas_changed,
+            look_again=lambda: self.contacts_changed(context.timers.now),
         )
         pusher = self._pusher = Pusher(room)
         context.readiness.require(RECORDS)
         self.on_unsettled: Callable[[], None] = _nobody
         """Called when `is_settled` has become False for keys: what was read of them lately counts no more."""
-        self._settled = Settled(
-            context.id, lambda: context.readiness.reached(RECORDS), lambda: self.on_unsettled()
-        )
         self._foreign = Foreign(room, pusher)
-        self._plan = Plan(room, pusher, self._settled, joined, self._view_changed)
+        self._plan = Plan(room, pusher, joined, self._view_changed)
         self._missed = Missed(room, self._plan)
         self._answers = Answers(room, pusher, self._plan, respond)
+        self._on_replicas = on_replicas
+        self._joined = joined
         self._drain: Drain | None = None
         self._started = False
+        self._epoch = 0
+        self._replicas = options.replicas
+        self._withheld = False
 
     def start(self, now: float) -> None:
         """Begin; the node is about to join."""
@@ -138,15 +163,61 @@ class Repair:
 
     def is_settled(self, key: bytes) -> bool:
         """Whether the own store has what the other replicas of a key have. False for keys kept elsewhere."""
-        return self._drain is None and self._settled.is_settled(key)
+        return not self._withheld and self._drain is None and self._settled.is_settled(key)
+
+    def withhold(self, withheld: bool) -> None:
+        """Whether this node answers for nothing, whatever it has caught up on."""
+        self._withheld = withheld
+        self.on_unsettled()
+
+    def holds(self, key: bytes) -> bool:
+        """Whether this node answers other nodes for a key: it has caught up, or those who keep it now have not."""
+        return self._drain is None and self._settled.holds(key)
+
+    @property
+    def doubt(self) -> Doubt:
+        return self._settled.doubt
+
+    def doubt_own(self) -> None:
+        """What this node kept was put out of its store, for it was away too long; before `start`."""
+        self._settled.doubt = Doubt.OPEN
+
+    def trust_own(self) -> None:
+        """What this node kept is in its store again, or set aside for good. Any thread."""
+        self._settled.doubt = Doubt.NONE
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether this node has caught up on all that it keeps."""
+        return self._joined() and self._room.view is not None and not self._settled.unsettled
+
+    def unsettle(self, now: float) -> None:
+        """This node was away, and may have missed anything: it has caught up on nothing. Any thread.
+
+        From now on `is_settled` is False for all keys; the comparisons begin in the node's next turn (`go_on`).
+        """
+        self._settled.unsettle()
+
+    def go_on(self, now: float) -> None:
+        """The node's turn."""
+        if self._epoch != self._settled.epoch:
+            self._epoch = self._settled.epoch
+            self._plan.begin_anew(now)
 
     def status(self) -> dict[str, object]:
         """Plain data for `kdhtctl status`."""
-        view = self._room.view
+        view, progress = self._room.view, self._room.progress
+        progress.only({share.range for share in self._settled.unsettled})
         return {
             "settled": self.settled,
             "ranges": len(view.shares) if view else 0,
             "unsettled": len(self._settled.unsettled),
+            "replicas": self._room.replicas,
+            "others_replicas": self._room.factor.others,
+            "waits_for": self._plan.waits_for(),
+            "held": len(self._settled.held),
+            "missing": progress.missing,
+            "seconds_left": progress.seconds_left(self._room.context.timers.now),
             "neighbours": len(view.peers) if view else 0,
             "draining": self._drain is not None,
             "drained": self.drained,
@@ -167,7 +238,7 @@ class Repair:
         self._plan.stop()
         self._foreign.stop()
         self._drain = Drain(self._room, self._pusher, drained)
-        self.on_unsettled()
+        self._settled.unsettle()
         self._drain.start(now)
 
     def _unix(self) -> float:
@@ -181,6 +252,17 @@ class Repair:
 
     def _view_changed(self) -> None:
         self._foreign.stray = True
+
+    def _replicas_changed(self, replicas: int) -> None:
+        """With fewer than before a majority may be one that no write was for: all is compared first."""
+        if replicas < self._replicas:
+            self._settled.unsettle()
+        self._replicas = replicas
+        self._on_replicas(replicas)
+
+    def _lost(self) -> None:
+        self._foreign.stray = True  # what was held may be let go
+        self.on_unsettled()
 
     def _storage_failed(self, error: StorageError) -> None:
         self.counters["storage_failed"] += 1

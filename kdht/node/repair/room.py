@@ -6,9 +6,15 @@ from dataclasses import dataclass
 
 from kdht._shared import Op
 from kdht.node.context import Context
+from kdht.node.repair.bodies import Digest, Report, Says
+from kdht.node.repair.coming import Coming
 from kdht.node.repair.digests import Digests
+from kdht.node.repair.factor import Factor
 from kdht.node.repair.options import RepairOptions
-from kdht.node.repair.ranges import View, number
+from kdht.node.repair.progress import Progress
+from kdht.node.repair.ranges import Range, View, number
+from kdht.node.repair.settled import Settled
+from kdht.node.repair.sight import Sight
 from kdht.node.repair.work import Work
 from kdht.node.rpc import Done, Rpc, Rpcs
 from kdht.storage import Store
@@ -40,8 +46,30 @@ class Room:
     digests: Digests
     drop: Callable[[Sequence[tuple[bytes, int]]], object]
     """Store.drop, and then `Repair.changed`. It may wait for a disk: done now or later, on any thread."""
-    view: View | None = None
-    """None until the node knows its neighbours."""
+    sight: Sight
+    settled: Settled
+    factor: Factor
+    progress: Progress
+    coming: Coming
+    on_replicas: Callable[[int], object]
+    """Hears how many replicas each record has, when that changes."""
+    look_again: Callable[[], object]
+    """Who keeps what is to be looked at anew, for the number of replicas is another one."""
+
+    @property
+    def replicas(self) -> int:
+        """How many each record has, now."""
+        return self.factor.value
+
+    def others_replicas(self, id: bytes, replicas: int) -> None:
+        """What another node has in its configuration."""
+        if self.factor.heard(id, replicas):
+            self.look_again()
+
+    @property
+    def view(self) -> View | None:
+        """None until the node knows its neighbours."""
+        return self.sight.view
 
     def contact(self, id: bytes) -> Contact | None:
         entry = self.context.table.get(id)
@@ -67,6 +95,25 @@ class Room:
         return self.rpcs.start(rpc, now)
 
     def keeps(self, id: bytes, key: bytes) -> bool:
-        """Whether this node and that one are both replicas of a key, as this one sees the cluster."""
-        share = self.view.share(number(key)) if self.view else None
-        return share is not None and id in share.replicas
+        """Whether a node is among a key's replicas, as this one sees the cluster."""
+        return self.view is not None and id in self.view.replicas_of(number(key))
+
+    def word(self, range: Range, peer: bytes) -> Report:
+        """What this node says of a range to another one. Made before the digest is: it holds of all that this sums up."""
+        caught_up = self.settled.covers(range)
+        return self.sight.word(range, peer, self.context.timers.now, caught_up=caught_up)
+
+    def note_gap(self, range: Range, own: Digest, report: Report) -> None:
+        """What the other node has more of, if it has caught up and this one keeps the range and has not."""
+        view = self.view
+        if report.says & Says.CAUGHT_UP and view is not None and not self.settled.covers(range):
+            share = view.share(range.start)
+            if share is not None and share.range == range:
+                theirs = report.digest.records
+                self.progress.heard(range, own.records, theirs, self.context.timers.now)
+
+    def hear(self, peer: bytes, range: Range, report: Report, epoch: int) -> bool:
+        """Take what the other node says of a range; whether it has caught up there, and agrees with this one."""
+        agrees = self.sight.agrees(range, report)
+        self.settled.heard(peer, range, report.says, agrees=agrees, epoch=epoch)
+        return agrees and bool(report.says & Says.CAUGHT_UP)

@@ -19,5 +19,6 @@ class Stores:
         send: Callable[[list[Outgoing]], object],
         clock: HybridClock,
         counters: Counter[str],
+        deletion: Callable[..., bool],
     ) -> None: ...
     def take(self, batch: Sequence[Datagram], now: float) -> list[Datagram]: ...

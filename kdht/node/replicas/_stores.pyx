@@ -12,9 +12,9 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
 from kdht._layout cimport (
-    KDHT_FLAG_REPLY, KDHT_HEADER_LEN, KDHT_ID_LEN, KDHT_MAGIC, KDHT_OP_STORE, KDHT_RECORD_FLAG_TOMBSTONE,
-    KDHT_RECORD_LEN, KDHT_STATUS_BUSY, KDHT_STATUS_CONFLICT, KDHT_STATUS_OK, KDHT_STATUS_STORAGE_FAILED,
-    KDHT_VERSION,
+    KDHT_CONDITION_LEN, KDHT_FLAG_REPLY, KDHT_HEADER_LEN, KDHT_ID_LEN, KDHT_MAGIC, KDHT_OP_STORE,
+    KDHT_RECORD_FLAG_DECIDED, KDHT_RECORD_FLAG_TOMBSTONE, KDHT_RECORD_LEN, KDHT_STATUS_BAD_VERSION,
+    KDHT_STATUS_BUSY, KDHT_STATUS_CONFLICT, KDHT_STATUS_OK, KDHT_STATUS_STORAGE_FAILED, KDHT_VERSION,
     be64toh, htobe64, htonl, htons, kdht_header, kdht_record, ntohl,
 )
 from kdht._routing cimport Core, core_seal
@@ -34,17 +34,18 @@ cdef inline object item(object named, Py_ssize_t place):
 cdef class Stores:
     """Takes STOREs for the node whose addresses `own` has.
 
-    `submit` is Writer.submit, `send` Transport.send, `clock` a HybridClock, `counters` has "stores_taken" and
-    "stores_older". Any thread.
+    `submit` is Writer.submit, `send` Transport.send, `clock` a HybridClock, `counters` has "stores_taken",
+    "stores_older" and "stores_below_promise", `deletion` is Recent.deletion. Any thread.
     """
 
     cdef Core core
     cdef frozenset own
-    cdef object submit, send, clock, counters
+    cdef object submit, send, clock, counters, deletion
 
-    def __cinit__(self, Core core not None, frozenset own not None, submit, send, clock, counters):
+    def __cinit__(self, Core core not None, frozenset own not None, submit, send, clock, counters, deletion):
         self.core, self.own = core, own
         self.submit, self.send, self.clock, self.counters = submit, send, clock, counters
+        self.deletion = deletion
 
     def take(self, batch, now: float) -> list:
         """Have the STOREs of a batch of Datagrams written at `now`, Unix seconds; gives back the others."""
@@ -72,6 +73,9 @@ cdef class Stores:
         cdef const kdht_record *record
         cdef Py_ssize_t length = len(data)
         cdef uint32_t flags
+        cdef Py_ssize_t begin = KDHT_HEADER_LEN + KDHT_RECORD_LEN
+        cdef uint64_t number
+        cdef object nonce = None
         if length < KDHT_HEADER_LEN + KDHT_RECORD_LEN or header.op != KDHT_OP_STORE:
             return None
         if header.flags & KDHT_FLAG_REPLY:
@@ -80,13 +84,20 @@ cdef class Stores:
             return None
         record = <const kdht_record *>(<const uint8_t *>data + KDHT_HEADER_LEN)
         version[0], flags = be64toh(record.version), ntohl(record.flags)
+        if flags & KDHT_RECORD_FLAG_DECIDED:
+            if length < begin + KDHT_CONDITION_LEN:
+                return None
+            memcpy(&number, <const uint8_t *>data + begin, KDHT_CONDITION_LEN)
+            nonce = be64toh(number)
+            begin += KDHT_CONDITION_LEN
+            flags ^= KDHT_RECORD_FLAG_DECIDED
         if version[0] == 0 or flags & ~<uint32_t>KDHT_RECORD_FLAG_TOMBSTONE:
             return None
-        if flags and length > KDHT_HEADER_LEN + KDHT_RECORD_LEN:
+        if flags and length > begin:
             return None
-        value = data[KDHT_HEADER_LEN + KDHT_RECORD_LEN:]
+        value = data[begin:]
         stored = tuple.__new__(Stored, (version[0], ntohl(record.ttl), flags, value))
-        return tuple.__new__(Write, (header.key[:KDHT_ID_LEN], stored, None))
+        return tuple.__new__(Write, (header.key[:KDHT_ID_LEN], stored, nonce))
 
     cdef bint _is_sound(self, const kdht_header *header, source, target) except -1:
         """Whether it came to an own address, from the one that its sender gives as its own."""
@@ -108,7 +119,8 @@ cdef class Taken:
 
     def __call__(self, outcome) -> None:
         cdef list answers = []
-        cdef Py_ssize_t i, accepted = 0
+        cdef Py_ssize_t i, accepted = 0, below = 0
+        cdef uint64_t promised
         cdef bint done = isinstance(outcome, list)
         for i in range(len(self.requests)):
             request = self.requests[i]
@@ -118,24 +130,42 @@ cdef class Taken:
                 answers.append(self._answer(request, KDHT_STATUS_STORAGE_FAILED, 0))
             else:
                 result = outcome[i]
-                stands = item(result, 0)
-                accepted += stands
-                status = KDHT_STATUS_OK if stands else KDHT_STATUS_CONFLICT
-                answers.append(self._answer(request, status, item(result, 2)))
+                promised = item(result, 3)
+                if item(result, 0):
+                    accepted += 1
+                    self._remember(request, item(result, 1))
+                    answers.append(self._answer(request, KDHT_STATUS_OK, item(result, 2)))
+                elif promised:
+                    below += 1
+                    answers.append(self._answer(request, KDHT_STATUS_BAD_VERSION, promised))
+                else:
+                    answers.append(self._answer(request, KDHT_STATUS_CONFLICT, item(result, 2)))
         if done:
             self.stores.counters["stores_taken"] += accepted
-            self.stores.counters["stores_older"] += len(answers) - accepted
+            self.stores.counters["stores_below_promise"] += below
+            self.stores.counters["stores_older"] += len(answers) - accepted - below
         self.stores.send(answers)
 
+    cdef int _remember(self, request, existed) except -1:
+        """A deletion that comes here as a client's retry later is answered as it would have been at first."""
+        cdef bytes data = item(request, 0)
+        cdef const kdht_header *header = <const kdht_header *><const uint8_t *>data
+        cdef const kdht_record *record = <const kdht_record *>(<const uint8_t *>data + KDHT_HEADER_LEN)
+        if ntohl(record.flags) & KDHT_RECORD_FLAG_TOMBSTONE:
+            key = header.key[:KDHT_ID_LEN]
+            self.stores.deletion(key, be64toh(record.version), self.now, existed=existed)
+        return 0
+
     cdef object _answer(self, request, uint8_t status, uint64_t version):
-        """The reply; `version`: the one that stands now, where there was an outcome."""
+        """The reply; `version`: the one that stands now, or is promised, where there was an outcome."""
         source, own = item(request, 1), item(request, 2)
         cdef bytes data = item(request, 0), own_ip = item(own, 0)
         cdef uint16_t own_port = item(own, 1)
         cdef const kdht_header *asked = <const kdht_header *><const uint8_t *>data
         cdef uint8_t message[KDHT_HEADER_LEN + KDHT_RECORD_LEN]
         cdef kdht_header *header = <kdht_header *>message
-        cdef bint told = status == KDHT_STATUS_OK or status == KDHT_STATUS_CONFLICT
+        cdef bint told = (status == KDHT_STATUS_OK or status == KDHT_STATUS_CONFLICT
+                          or status == KDHT_STATUS_BAD_VERSION)
         cdef Py_ssize_t length = KDHT_HEADER_LEN + (KDHT_RECORD_LEN if told else 0)
         memset(message, 0, sizeof(message))
         header.magic, header.version, header.op = htonl(KDHT_MAGIC), KDHT_VERSION, KDHT_OP_STORE

@@ -1,8 +1,8 @@
-"""STORE and FETCH to other replicas: sent, sent again, matched with their answers, given up.
+"""STORE, FETCH and PROMISE to other replicas: sent, sent again, matched with their answers, given up.
 
 Contract: a call is told (`told`) what becomes of it: SLOW, once, if the first transmission had
 no answer in the usual time, for then another replica may be asked beside; and in the end its
-Answer, or FAILED. An answer counts if its request ID, source, op and key are those of a call that waits.
+Answer, FAILED, or CLOSED where nobody is at the address any more. An answer counts if its request ID, source, op and key are those of a call that waits.
 What several are asked at once is one Question: one request ID, made and sealed once.
 An address that did not answer is reported to `on_silent`.
 
@@ -37,12 +37,13 @@ MAX_CALLS = 8192
 MAX_ADDRESSES = 4096
 TRIES = 3
 FIRST_TIMEOUT = 0.2
-LEAST_TIMEOUT = {Op.STORE: 0.05, Op.FETCH: 0.015}
-"""Seconds; a STORE waits for a disk."""
+LEAST_TIMEOUT = {Op.STORE: 0.05, Op.FETCH: 0.015, Op.PROMISE: 0.05}
+"""Seconds; a STORE and a PROMISE wait for a disk."""
 MOST_TIMEOUT = 1.0
 
 SLOW: Final = "slow"
 FAILED: Final = "failed"
+CLOSED: Final = "closed"
 
 
 class Answer(NamedTuple):
@@ -70,7 +71,7 @@ class Question:
 
 
 class Call:
-    """One STORE or FETCH under way."""
+    """One STORE, FETCH or PROMISE under way."""
 
     __slots__ = ("address", "alarm", "begun", "question", "source", "told", "tries")
 
@@ -130,7 +131,7 @@ class Calls:
         return True
 
     def receive(self, turn: Turn, reply: Datagram) -> bool:
-        """A reply to some STORE or FETCH. False: to none that was sent from here."""
+        """A reply to one of them. False: to none that was sent from here."""
         data = reply.data
         call = self._pending.get((int.from_bytes(data[_REQUEST_ID], "big"), reply.source))
         if call is None:
@@ -150,7 +151,7 @@ class Calls:
         """ICMP said so: what is under way to there goes elsewhere at once, and is not taken back by an answer."""
         for call in [call for call in self._pending.values() if call.address == address]:
             self._counters["calls_unreachable"] += 1
-            self._end(turn, call, FAILED)
+            self._end(turn, call, CLOSED)
 
     def _trip(self, call: Call) -> RoundTrip:
         place = call.question.op, call.address
@@ -194,7 +195,7 @@ def sign(core: Core, message: bytearray, own: Address, now: float) -> None:
 
 
 def answer(core: Core, request: Datagram, status: Status, body: bytes, now: float) -> Outgoing:
-    """The reply to another node's STORE or FETCH."""
+    """The reply to another node's STORE, FETCH or PROMISE."""
     data = request.data
     request_id = int.from_bytes(data[_REQUEST_ID], "big")
     message = pack_request(data[_OP], data[_KEY], request_id, body, hops=CONTROL_HOPS)

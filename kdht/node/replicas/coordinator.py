@@ -6,22 +6,26 @@ provided that `tick` is called when it said so last, or `on_alarm` since.
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from random import Random
 
 from kdht._routing import Core
-from kdht._shared import HEADER_LEN, Flag, Op, RecordFlag, Status
+from kdht._shared import HEADER_LEN, TRY_BITS, Flag, Op, RecordFlag, Status
 from kdht.datapath.base import Datagram, Outgoing
 from kdht.errors import BadPacket, StorageError
 from kdht.histogram import Histogram
+from kdht.node.census import Counts
 from kdht.node.replicas import calls, holders, reads, writes
 from kdht.node.replicas._stores import Stores
 from kdht.node.replicas.clock import HybridClock
-from kdht.node.replicas.reads import untrusted_stored
-from kdht.node.replicas.room import Policy, Room
-from kdht.node.replicas.turns import Turn, Turns
+from kdht.node.replicas.conditions import ConditionJob, Conditions
+from kdht.node.replicas.reads import untrusted_store
+from kdht.node.replicas.recent import Recent
+from kdht.node.replicas.room import Policy, Quorum, Room
+from kdht.node.replicas.turns import Outcome, Planned, Turn, Turns
 from kdht.node.replicas.writes import pack_stored
-from kdht.storage import Store, Stored, Writer
-from kdht.wire import FIELD, OFFSET, Address
+from kdht.storage import Granted, Promise, Store, Stored, Writer
+from kdht.wire import FIELD, OFFSET, RECORD, Address, parse_promise
 
 _OP = OFFSET["op"]
 _FLAGS = OFFSET["flags"]
@@ -29,13 +33,16 @@ _KEY, _CLIENT_PORT, _CLIENT_IP = FIELD["key"], FIELD["client_port"], FIELD["clie
 # As a plain number: an enum's operators cost more than all else that is done with it.
 _REPLY = int(Flag.REPLY)
 MAX_WIRE_EXPIRY = 2**32 - 1
+MAX_CLOCK_ERROR = 60_000_000
+"""Microseconds that a client's version may be off this node's clock."""
 
-OPS = frozenset({Op.STORE, Op.FETCH})
+OPS = frozenset({Op.STORE, Op.FETCH, Op.PROMISE})
 """The control messages that are the coordinator's, not the node's."""
 
 COUNTERS = (
     "writes", "writes_ok", "writes_conflict", "writes_unconfirmed", "writes_busy", "writes_storage_failed",
-    "write_rounds", "gathered_miss", "gathered_quorum", "read_repairs", "stores_taken", "stores_older",
+    "writes_bad_version", "writes_too_few", "write_rounds", "gathered_miss", "gathered_quorum", "read_repairs",
+    "stores_taken", "stores_older", "stores_below_promise", "promises_given", "promises_refused", "promises_given_back",
     "fetches", "calls_refused", "calls_unmatched", "calls_unreachable", "calls_overdue", "calls_unreadable",
     "not_own_address", "wrong_client",
 )  # fmt: skip
@@ -44,7 +51,8 @@ COUNTERS = (
 class Coordinator:
     """One node's. `sources`: its own address for each IP version (is_ipv4), to talk to other nodes from.
 
-    `on_silent` hears, on any thread, of addresses that did not answer in time.
+    `census`: how many other nodes there are. `on_silent` hears, on any thread, of addresses that did not answer
+    in time.
     """
 
     def __init__(
@@ -56,41 +64,50 @@ class Coordinator:
         sources: dict[bool, Address],
         rng: Random,
         policy: Policy,
+        census: Counts,
         send: Callable[[list[Outgoing]], object],
         on_silent: Callable[[Address], None] = lambda address: None,
     ) -> None:
         self.policy = policy
         self.counters: Counter[str] = Counter(dict.fromkeys(COUNTERS, 0))
-        self.others = 0
-        """The most other nodes that were known so far, without those that gave all away and went. A cluster with
-        fewer nodes than should confirm a write has as many confirm it as it has; one that has lost them does not."""
         self.joined = True
         """Whether this node has found its cluster since it started: one that has not would take itself for all of
         it, so it refuses writes, and says of a miss that too few were asked. Whoever starts one sets this False."""
+        self.aside = False
+        """Whether this node cannot reach some members: then it takes part in nothing."""
         self.is_settled: Callable[[bytes], bool] = lambda key: True
         """Whether this node has caught up with the other replicas of a key. Thread-safe."""
+        self.holds: Callable[[bytes], bool] = lambda key: self.is_settled(key)
+        """The same, or this node was a replica and those that are now have not all caught up. Thread-safe."""
         self.on_missed: Callable[[bytes], None] = lambda key: None
         """Hears of a key of which some replica did not confirm a write. Any thread."""
         self.on_strays: Callable[[list[Datagram]], None] = self._unmatched
         """Gets the replies to nothing that was sent from here: the node's repair sends STORE too. Any thread."""
+        self._own_policy = policy
+        self._census = census
         self._turns = Turns(send, writer)
         self._core = core
         self._store = store
         self._own = frozenset(sources.values())
         self._calls = calls.Calls(core, sources, rng, self.counters, on_silent)
         self._clock = HybridClock()
+        self._recent = Recent()
         self._room = Room(
             policy=policy,
             core=core,
             store=store,
             calls=self._calls,
             clock=self._clock,
+            recent=self._recent,
             counters=self.counters,
             on_missed=lambda key: self.on_missed(key),
         )
-        self._stores = Stores(core, self._own, writer.submit, send, self._clock, self.counters)
+        self._stores = Stores(
+            core, self._own, writer.submit, send, self._clock, self.counters, self._recent.deletion
+        )
         self._writes = writes.Writes(self._room)
         self._reads = reads.Reads(self._room, self._writes)
+        self._conditions = Conditions(self._room, self.read, self._may_promise)
 
     @property
     def round_trips(self) -> dict[Op, Histogram]:
@@ -111,18 +128,38 @@ class Coordinator:
         """Let what is due happen; in how many seconds to call again, None: when `on_alarm` says so."""
         return self._turns.tick(now)
 
-    def knows(self, others: int) -> None:
-        """So many other nodes are known now."""
-        self.others = max(self.others, others)
+    def replicate(self, replicas: int) -> None:
+        """So many replicas each record has from now on: as many as this node's configuration says, or more where
+        others' says more."""
+        self.policy = self._room.policy = self._own_policy.of(replicas)
 
-    def one_drained(self, others: int) -> None:
-        """One of the others went, and all that it kept is kept elsewhere; so many are known now."""
-        self.others = max(self.others - 1, others)
-
-    def found_cluster(self, others: int) -> None:
-        """The node has joined, beside so many others; none if it is the first."""
-        self.knows(others)
+    def found_cluster(self) -> None:
+        """The node has joined, or it is the first."""
         self.joined = True
+
+    def bar(self, barred: bool) -> None:
+        """Whether this node cannot reach some members."""
+        self.aside = barred
+
+    @property
+    def others(self) -> int:
+        """Other nodes, those included that died and may come back. A cluster with fewer nodes than should confirm a
+        write has as many confirm it as it has; one that has lost them does not."""
+        return self._census.others
+
+    @property
+    def need(self) -> int:
+        """Nodes that have to confirm a write, this one included."""
+        return self._quorum.acks
+
+    @property
+    def need_to_read(self) -> int:
+        """Replicas that have to be heard where one alone says too little."""
+        return self._quorum.majority
+
+    def lacks(self, need: int) -> int:
+        """How many nodes too few live for so many to answer."""
+        return max(need - 1 - self._census.living, 0)
 
     # --- What clients want
 
@@ -132,44 +169,90 @@ class Coordinator:
         return self._core.rank(key, replicas) < replicas
 
     def put(
-        self, turn: Turn, key: bytes, record: Stored, done: writes.Done, condition: int | None = None
+        self,
+        turn: Turn,
+        key: bytes,
+        record: Stored,
+        done: writes.Done,
+        *,
+        condition: int | None = None,
+        nonce: int = 0,
     ) -> None:
-        """Replicate a record, whose version is given here. `condition`: the version that must stand, 0: none.
+        """Replicate a record; one with version 0 is given a version. `condition`: the version that must stand, 0: none.
 
-        Where this node has not caught up, a condition is held against what a majority has.
+        `nonce` is the request's ID, by which its tries are known.
         """
-        if not self.joined:
+        if not self.joined or self.aside:
             done(turn, writes.Written(Status.BUSY, 0, existed=False))
             return
-        need = min(self.policy.acks, 1 + self.others)
-        if condition is None or self.is_settled(key):
-            self._writes.write(turn, key, record, need, done, condition)
+        existed = self._recent.confirmed(key, record, nonce >> TRY_BITS)
+        if existed is not None:
+            done(turn, writes.Written(Status.OK, record.version, existed))
             return
-
-        def caught_up(later: Turn, found: reads.Found) -> None:
-            if found.enough:
-                self._writes.write(later, key, record, need, done, condition)
-            else:
-                done(later, writes.Written(Status.BUSY, 0, existed=False))
-
-        try:
-            own = self._store.get(key, turn.now)
-        except StorageError:
-            done(turn, writes.Written(Status.STORAGE_FAILED, 0, existed=False))
+        if self.lacks(self.need):
+            self.counters["writes_too_few"] += 1
+            done(turn, writes.Written(Status.TOO_FEW, 0, existed=False))
+            return
+        told = self._wrong_time(key, record.version, turn.now)
+        if record.version and not told:
+            is_conditional = condition is not None
+            told = self._recent.claim(
+                key, record.version, nonce >> TRY_BITS, turn.now, conditional=is_conditional
+            )
+        if told:
+            self.counters["writes_bad_version"] += 1
+            done(turn, writes.Written(Status.BAD_VERSION, told, existed=False))
+        elif condition is None:
+            self._writes.write(turn, key, record, self._quorum, done)
         else:
-            self.read(turn, key, own, caught_up, quorum=True)
+            self._conditions.write(turn, ConditionJob(key, record, condition, nonce, self._quorum, done))
 
-    def delete(self, turn: Turn, key: bytes, done: writes.Done, condition: int | None = None) -> None:
+    def delete(
+        self,
+        turn: Turn,
+        key: bytes,
+        done: writes.Done,
+        *,
+        version: int = 0,
+        condition: int | None = None,
+        nonce: int = 0,
+    ) -> None:
         """Replicate a tombstone."""
         expiry = min(int(turn.now) + 1 + self.policy.tombstone_ttl, MAX_WIRE_EXPIRY)
-        self.put(turn, key, Stored(0, expiry, int(RecordFlag.TOMBSTONE), b""), done, condition)
+        tombstone = Stored(version, expiry, int(RecordFlag.TOMBSTONE), b"")
+        self.put(turn, key, tombstone, done, condition=condition, nonce=nonce)
+
+    @property
+    def _quorum(self) -> Quorum:
+        nodes = min(self.policy.replicas, 1 + self.others)
+        return Quorum(nodes, min(self.policy.majority, nodes), min(self.policy.acks, nodes))
+
+    def _wrong_time(self, key: bytes, version: int, now: float) -> int:
+        """The time, microseconds, where a client's version is too far from it; 0 where it is not.
+
+        Above what stands it may be: else a key that a fast clock wrote could not be written for a long time.
+        """
+        time = int(now * 1_000_000)
+        if not version or abs(version - time) <= MAX_CLOCK_ERROR:
+            return 0
+        if version > time:
+            try:
+                own = self._store.get(key, now)
+            except StorageError:
+                own = None
+            if own is not None and version <= own.version + MAX_CLOCK_ERROR:
+                return 0
+        return time
+
+    def _may_promise(self, key: bytes) -> bool:
+        return self.is_settled(key) and self.responsible(key)
 
     def read(self, turn: Turn, key: bytes, own: Stored | None, done: reads.Done, *, quorum: bool) -> None:
         """Ask the other replicas too; `own` is what the own store has."""
-        if not self.joined:
+        if not self.joined or self.aside:
             done(turn, reads.Found(own, enough=False))
             return
-        need = min(self.policy.majority, 1 + self.others)
+        need = self.need_to_read
         replica, caught_up = self.responsible(key), self.is_settled(key)
         self._reads.gather(turn, key, own, need, done, quorum=quorum, replica=replica, caught_up=caught_up)
 
@@ -181,7 +264,9 @@ class Coordinator:
     # --- What other nodes want, and answer
 
     def receive(self, batch: Sequence[Datagram], now: float) -> None:
-        """STORE and FETCH, requests and replies, whose tags were checked."""
+        """STORE, FETCH and PROMISE, requests and replies, whose tags were checked."""
+        if self.aside:
+            batch = self._refuse_stores(batch, now)
         others = self._stores.take(batch, now)
         if not others:
             return
@@ -195,6 +280,8 @@ class Coordinator:
                         strays.append(datagram)
                 elif datagram.data[_OP] == Op.STORE:
                     self._unreadable(datagram)
+                elif datagram.data[_OP] == Op.PROMISE:
+                    self._promise(turn, datagram)
                 else:
                     fetched.append(datagram)
             for datagram in fetched:
@@ -206,6 +293,17 @@ class Coordinator:
         """ICMP says that nobody is at `address`."""
         with self.turn(now) as turn:
             self._calls.unreachable(turn, address)
+
+    def _refuse_stores(self, batch: Sequence[Datagram], now: float) -> list[Datagram]:
+        """Another node shall take them; what is left of the batch."""
+        left = []
+        with self.turn(now) as turn:
+            for datagram in batch:
+                if datagram.data[_OP] != Op.STORE or datagram.data[_FLAGS] & _REPLY:
+                    left.append(datagram)
+                elif self._is_sound(datagram):
+                    turn.outgoing.append(calls.answer(self._core, datagram, Status.BUSY, b"", now))
+        return left
 
     def _unmatched(self, strays: list[Datagram]) -> None:
         self.counters["calls_unmatched"] += len(strays)
@@ -223,14 +321,46 @@ class Coordinator:
     def _unreadable(self, request: Datagram) -> None:
         """A STORE that was not taken."""
         try:
-            untrusted_stored(request.data[HEADER_LEN:])
+            untrusted_store(request.data[HEADER_LEN:])
         except BadPacket as bad:
             self.counters[bad.reason] += 1
+
+    def _promise(self, turn: Turn, request: Datagram) -> None:
+        """A coordinator asks for a promise, or gives it back."""
+        key = request.data[_KEY]
+        try:
+            version, nonce, given_back = parse_promise(request.data[HEADER_LEN:])
+        except BadPacket as bad:
+            self.counters[bad.reason] += 1
+            return
+        status = Status.OK
+        if not given_back and not self.responsible(key):
+            status = Status.NOT_RESPONSIBLE
+        elif not given_back and not self.is_settled(key):
+            status = Status.UNCONFIRMED
+        if status is Status.OK:
+            promise = Promise(key, version, nonce, given_back)
+            turn.writes.append(Planned(promise, partial(self._promised, request, given_back)))
+        else:
+            self.counters["promises_refused"] += 1
+            turn.outgoing.append(calls.answer(self._core, request, status, b"", turn.now))
+
+    def _promised(self, request: Datagram, given_back: bool, turn: Turn, outcome: Outcome) -> None:
+        status, body = Status.BUSY, b""
+        if isinstance(outcome, StorageError):
+            status = Status.STORAGE_FAILED
+        elif isinstance(outcome, Granted) and outcome.accepted:
+            status, body = Status.OK, RECORD.pack(outcome.version, outcome.expiry, outcome.flags)
+        elif isinstance(outcome, Granted) and outcome.version:
+            status, body = Status.BAD_VERSION, RECORD.pack(outcome.version, 0, 0)
+        good = "promises_given_back" if given_back else "promises_given"
+        self.counters[good if status is Status.OK else "promises_refused"] += 1
+        turn.outgoing.append(calls.answer(self._core, request, status, body, turn.now))
 
     def _fetch(self, request: Datagram, now: float) -> Outgoing:
         self.counters["fetches"] += 1
         key = request.data[_KEY]
-        caught_up = self.is_settled(key)  # before the look: what came in between does no harm
+        caught_up = self.holds(key)  # before the look: what came in between does no harm
         try:
             record = self._store.get(key, now)
         except StorageError:

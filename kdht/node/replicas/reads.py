@@ -1,13 +1,15 @@
 """A read that the own store alone cannot answer: from several replicas, the newest wins.
 
 Two kinds. A **miss**: this node has no record, which after a change of the cluster says little;
-the first replica that has one answers for it. A **quorum**: a majority of the replicas
-is heard, and the newest of their records is brought to as many of them as make a majority,
+the first replica that has caught up and has one answers for it. A **quorum**: a majority of the replicas
+is heard, and the newest of their records is brought to as many of the replicas as make a majority,
 before the reader gets it (Attiya, Bar-Noy and Dolev, "Sharing memory robustly in message-passing
 systems", 1995), so that no later quorum read sees an older one.
 
 Anybody's record may be the newest. But only a replica that has caught up with the others is *heard*: one
 that was away may lack what the others acknowledged meanwhile, and so may a contact beyond the replicas.
+Where replicas say that they have not caught up, those that kept the key before them have their place: the r closest nodes that
+do not say so are those of which a majority is heard.
 """
 
 from collections import deque
@@ -24,11 +26,13 @@ from kdht.node.replicas.turns import Outcome, Planned, Turn
 from kdht.node.replicas.writes import SPARE, Writes, Written
 from kdht.node.timers import Alarm
 from kdht.storage import Stored, Write, newer, visible
-from kdht.wire import Address, Contact, Record
+from kdht.wire import Address, Contact, Record, parse_store
 
 Where = Address | None
 """A node that answers; None is this one."""
 
+BEFORE = 32
+"""Contacts beyond the replicas that may have kept a key before them, should so many have come at once."""
 DEADLINE = 0.5
 """Seconds after which a read ends with what there is."""
 FETCHED = frozenset({Status.OK, Status.NOT_FOUND, Status.UNCONFIRMED})
@@ -49,8 +53,8 @@ class ReadJob:
     """One read until it is answered."""
 
     __slots__ = (
-        "alarm", "candidates", "done", "has", "heard", "key", "need", "newest", "question", "quorum", "replicas",
-        "waiting",
+        "alarm", "asked", "candidates", "caught_up", "done", "has", "is_hearsay", "key", "need", "newest", "own_rank",
+        "question", "quorum", "replicas", "seats", "waiting",
     )  # fmt: skip
 
     def __init__(
@@ -62,26 +66,50 @@ class ReadJob:
         self.done: Done | None = done
         self.quorum = quorum
         self.newest = own
+        self.is_hearsay = True
+        """Whether the newest is only had by nodes that have not caught up: those beside the replicas too."""
         self.has: dict[Where, Stored | None] = {}
         """What each node that has answered has."""
         self.replicas: frozenset[Where] = frozenset()
-        self.heard: set[Where] = set()
-        """The replicas that have answered and had caught up."""
+        self.seats = 0
+        """How many replicas there are."""
+        self.asked: list[Address] = []
+        """The closest first."""
+        self.own_rank: int | None = None
+        """How many nodes are closer than this one, if it is a replica."""
+        self.caught_up: dict[Where, bool] = {}
+        """Of each that has answered."""
         self.waiting = 0
         self.candidates: deque[Contact] = deque()
         self.alarm: Alarm | None = None
 
     @property
     def enough(self) -> bool:
-        return len(self.heard) >= self.need
+        """Whether a majority is heard, of the closest nodes that do not say that they have not caught up."""
+        return sum(where in self.caught_up for where in self._seated()[: self.seats]) >= self.need
+
+    @property
+    def is_short(self) -> bool:
+        """Whether all that were asked cannot make a majority."""
+        return len(self._seated()) < self.need
+
+    def _seated(self) -> list[Where]:
+        """Who has caught up, or may have: the closest first."""
+        order: list[Where] = list(self.asked)
+        if self.own_rank is not None:
+            order.insert(self.own_rank, None)
+        return [where for where in order if self.caught_up.get(where, True)]
 
     def take(self, where: Where, record: Stored | None, *, caught_up: bool) -> None:
-        """What a node has; `caught_up`: it is a replica that has what the others have."""
+        """What a node has; `caught_up`: it is, or was, a replica that has what the others have."""
         self.has[where] = record
-        if caught_up and where in self.replicas:
-            self.heard.add(where)
-        if record is not None and (self.newest is None or newer(record, self.newest)):
-            self.newest = record
+        self.caught_up[where] = caught_up
+        if record is None:
+            return
+        if self.newest is None or newer(record, self.newest):
+            self.newest, self.is_hearsay = record, not caught_up
+        elif caught_up and record == self.newest:
+            self.is_hearsay = False
 
 
 class Reads:
@@ -105,21 +133,24 @@ class Reads:
     ) -> None:
         """Ask the other replicas; `replica`: this node is one, which may have caught up."""
         job = ReadJob(self._room.calls.question(Op.FETCH, key, b""), own, need, done, quorum=quorum)
-        others = self._room.policy.replicas - replica
-        job.candidates = deque(self._room.core.closest(key, others + SPARE) if others else ())
+        job.seats = self._room.policy.replicas
+        others = job.seats - replica
+        job.candidates = deque(self._room.core.closest(key, others + SPARE + BEFORE) if others else ())
         closest = [each.address for each in islice(job.candidates, others)]
         job.replicas = frozenset([None, *closest] if replica else closest)
         if replica:
+            job.own_rank = self._room.core.rank(key, job.seats)
             job.take(None, own, caught_up=caught_up)
         self._room.counters["gathered_quorum" if quorum else "gathered_miss"] += 1
         job.alarm = turn.after(DEADLINE, partial(self._too_late, job))
-        for _ in range(others):
+        for _ in range(others + (replica and not caught_up)):
             self._fetch_next(turn, job)
         self._settle(turn, job)
 
     def _fetch_next(self, turn: Turn, job: ReadJob) -> None:
         while job.candidates:
             contact = job.candidates.popleft()
+            job.asked.append(contact.address)
             if self._room.calls.ask(turn, job.question, contact.address, partial(self._answered, job)):
                 job.waiting += 1
                 return
@@ -146,16 +177,18 @@ class Reads:
             self._room.clock.seen(record.version)
         caught_up = answer.status is not Status.UNCONFIRMED
         job.take(address, record, caught_up=caught_up)
-        if not caught_up and address in job.replicas and job.done is not None:
-            self._fetch_next(turn, job)  # who stood in for it may have what it lacks
+        if not caught_up and job.done is not None and (address in job.replicas or job.is_short):
+            self._fetch_next(
+                turn, job
+            )  # who stood in for it, or was a replica before it, may have what it lacks
 
     def _settle(self, turn: Turn, job: ReadJob) -> None:
         if job.done is None:
             return
-        if not job.quorum and visible(job.newest, turn.now):
+        if not job.quorum and visible(job.newest, turn.now) and not job.is_hearsay:
             self._finish(turn, job, enough=True)
         elif not job.waiting or (job.quorum and job.enough):
-            self._finish(turn, job, enough=job.enough)
+            self._finish(turn, job, enough=job.enough)  # hearsay too: there is nothing better
 
     def _too_late(self, job: ReadJob, turn: Turn) -> None:
         job.alarm = None
@@ -168,17 +201,18 @@ class Reads:
         if job.alarm is not None:
             job.alarm[2] = None
         record = job.newest
-        if record is not None and None in job.has and job.has[None] != record:
-            self._room.counters["read_repairs"] += 1
-            turn.writes.append(Planned(Write(job.key, record), _is_enough))
+        here = record is not None and None in job.has and job.has[None] != record
+        self._room.counters["read_repairs"] += here
         replicas = {where: has for where, has in job.has.items() if where in job.replicas}
         lacking = [where for where, has in replicas.items() if where is not None and has != record]
         holders = len([has for has in replicas.values() if has == record])
         if not (job.quorum and enough) or record is None or holders >= job.need:
+            if here and record is not None:
+                turn.writes.append(Planned(Write(job.key, record), _is_enough))
             done(turn, Found(record, enough))
             return
-        missing = job.need - holders - (None in job.has and job.has[None] != record)
-        self._writes.spread(turn, job.key, record, lacking, max(missing, 0), partial(_spread, done, record))
+        spread = partial(_spread, done, record)
+        self._writes.spread(turn, job.key, record, lacking, job.need - holders, spread, here=here)
 
 
 def _spread(done: Done, record: Stored, turn: Turn, written: Written) -> None:
@@ -196,9 +230,19 @@ def untrusted_fetched(answer: Answer) -> Stored | None:
     return None
 
 
+def untrusted_store(body: bytes) -> tuple[Stored, int | None]:
+    """The record in a STORE, and the nonce of a decided one. Raises BadPacket."""
+    record, nonce = parse_store(body)
+    return _stored(record), nonce
+
+
 def untrusted_stored(body: bytes) -> Stored:
-    """The record in a STORE, or in the reply to a FETCH. Raises BadPacket."""
-    version, expiry, flags, value = Record.parse(body)
+    """The record in the reply to a FETCH. Raises BadPacket."""
+    return _stored(Record.parse(body))
+
+
+def _stored(record: Record) -> Stored:
+    version, expiry, flags, value = record
     if not version:
         raise BadPacket("BAD_LENGTH", "a record between nodes without a version")
     if flags not in (0, RecordFlag.TOMBSTONE):

@@ -2,12 +2,14 @@
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from kdht._routing import Core
 from kdht._shared import MAX_REPLICAS
 from kdht.node.replicas.calls import Calls
 from kdht.node.replicas.clock import HybridClock
+from kdht.node.replicas.recent import Recent
 from kdht.storage import Store
 
 
@@ -30,6 +32,23 @@ class Policy:
     def majority(self) -> int:
         return self.replicas // 2 + 1
 
+    def of(self, replicas: int) -> "Policy":
+        """The same with so many replicas: one, a majority or all of them confirm, as it was."""
+        if self.acks == self.replicas > self.majority:
+            return replace(self, replicas=replicas, acks=replicas)
+        acks = replicas // 2 + 1 if self.acks >= self.majority else self.acks
+        return replace(self, replicas=replicas, acks=acks)
+
+
+class Quorum(NamedTuple):
+    """Of one key in the cluster as it is known."""
+
+    nodes: int
+    """Replicas that it has."""
+    majority: int
+    acks: int
+    """Nodes that confirm a write."""
+
 
 @dataclass(slots=True, kw_only=True)
 class Room:
@@ -40,6 +59,7 @@ class Room:
     store: Store
     calls: Calls
     clock: HybridClock
+    recent: Recent
     counters: Counter[str]
     on_missed: Callable[[bytes], None]
     """Hears of a key of which some replica did not confirm a write."""

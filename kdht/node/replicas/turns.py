@@ -18,16 +18,16 @@ from kdht.datapath.base import Outgoing
 from kdht.errors import StorageError
 from kdht.node.replicas.clock import SteadyClock
 from kdht.node.timers import Alarm, Timers
-from kdht.storage import Result, Write, Writer
+from kdht.storage import Granted, Result, Wish, Writer
 
-Outcome = Result | StorageError | None
-"""What became of a write to the own store; None: too many waited."""
+Outcome = Result | Granted | StorageError | None
+"""What became of a write to the own store, or of a promise; None: too many waited."""
 
 
 class Planned(NamedTuple):
-    """A write to the own store, and who is told of its outcome, in a later turn."""
+    """A write to the own store, or a promise, and who is told of its outcome, in a later turn."""
 
-    write: Write
+    write: Wish
     told: Callable[["Turn", Outcome], None]
 
 
@@ -122,7 +122,9 @@ class Turns:
             if not self._writer.submit([plan.write for plan in planned], turn.now, told):
                 told(None)
 
-    def _tell(self, planned: list[Planned], then: float, outcome: list[Result] | StorageError | None) -> None:
+    def _tell(
+        self, planned: list[Planned], then: float, outcome: list[Result | Granted] | StorageError | None
+    ) -> None:
         outcomes: Sequence[Outcome] = outcome if isinstance(outcome, list) else [outcome] * len(planned)
         with self.turn(then) as turn:
             for plan, each in zip(planned, outcomes, strict=True):

@@ -1,25 +1,30 @@
 """One write to all replicas of its key.
 
-The coordinator gives the version, writes to its own store and sends STORE to the other replicas, all at
-once; the writer is told once enough of them have it on stable storage. A replica that is slow
-or refuses is replaced by the next closest contact; one that holds a greater version makes the
-coordinator try again, above it. A conditional write is decided in the own store first: nobody
-else hears of it before.
+The coordinator writes to its own store and sends STORE to the other replicas, all at
+once; the writer is told once enough nodes have it on stable storage, and among them a majority of the replicas: a quorum
+read, which hears a majority, then meets one that has it. Where a replica is silent the next closest contact is asked beside it. That
+one adds a copy, but it takes the replica's seat only where the replica's port is closed: a silent one may live, and be heard by others.
+A replica refuses where something newer stands (CONFLICT) or a greater version is promised (BAD_VERSION). Then only replicas count.
+
+The version is the client's, and the same in every try. A write without one is given one here, and a new one only where so
+many replicas refused that no majority can ever have the first: else it might be told of twice. A conditional
+write is decided by promises first (`conditions`).
 """
 
 from collections import deque
 from collections.abc import Callable, Collection
 from functools import partial
+from itertools import islice
 from typing import NamedTuple
 
 from kdht._shared import RECORD_LEN, Op, RecordFlag, Status
 from kdht.errors import StorageError
-from kdht.node.replicas.calls import SLOW, Answer, Call, Question
-from kdht.node.replicas.room import Room
+from kdht.node.replicas.calls import CLOSED, SLOW, Answer, Call, Question
+from kdht.node.replicas.room import Quorum, Room
 from kdht.node.replicas.turns import Outcome, Planned, Turn
 from kdht.node.timers import Alarm
-from kdht.storage import Stored, Write
-from kdht.wire import RECORD, Address, Contact
+from kdht.storage import Result, Stored, Write
+from kdht.wire import RECORD, Address, Contact, Record, pack_decided
 
 DEADLINE = 1.5
 """Seconds after which a write that too few confirmed is UNCONFIRMED."""
@@ -31,7 +36,7 @@ SPARE = 6
 
 
 class Written(NamedTuple):
-    """What became of a write; `version` of a CONFLICT is what stands."""
+    """What became of a write; `version` of a refusal is what stands, what is promised, or the time."""
 
     status: Status
     version: int
@@ -45,28 +50,71 @@ class WriteJob:
     """One write until it is answered; late confirmations change nothing any more."""
 
     __slots__ = (
-        "acks", "alarm", "asked", "candidates", "condition", "done", "existed", "key", "local", "need",
-        "question", "record", "round", "waiting",
+        "acks", "alarm", "asked", "candidates", "closed", "disputed", "done", "existed", "held", "is_new", "key", "local", "newer",
+        "own_version", "question", "quorum", "record", "refused", "repeated", "replicas", "round", "stands", "stood_in", "waiting",
     )  # fmt: skip
 
-    def __init__(self, key: bytes, record: Stored, need: int, done: Done, condition: int | None) -> None:
+    def __init__(self, key: bytes, record: Stored, quorum: Quorum, done: Done, *, is_new: bool) -> None:
         self.key = key
         self.record = record
-        self.need = need
+        self.quorum = quorum
         self.done: Done | None = done
-        self.condition = condition
-        self.acks = 0
+        self.is_new = is_new
+        """A client's write; else a record that stands somewhere is brought to others."""
+        self.own_version = record.version != 0
+        """Whether its client gave it a version."""
         self.round = 0
+        self.stands = 0
+        """The greatest version that a replica refused it for."""
+        self.existed = False
+        self.alarm: Alarm | None = None
+        self.start()
+
+    def start(self) -> None:
+        """A new round."""
+        self.acks = 0
+        """Nodes that have it."""
+        self.held = 0
+        """Replicas that have it."""
+        self.newer = 0
+        """Replicas that have something newer."""
+        self.refused = 0
+        """Replicas that do not take it, now or ever; those that have something newer too."""
+        self.disputed = False
+        """Whether any node did not take it."""
+        self.repeated = False
+        """Whether one that was asked several times did not: it may have taken it before."""
         self.waiting = 0
-        """Replicas that may still confirm."""
+        """Nodes that may still confirm."""
         self.question: Question | None = None
         """What the other replicas are asked in this round."""
         self.asked: set[Address] = set()
         self.candidates: deque[Contact] = deque()
+        self.replicas: frozenset[Address] = frozenset()
+        """The others of the key's replicas."""
+        self.stood_in: set[Address] = set()
+        """Nodes that have it, and were no replicas when they said so."""
+        self.closed: set[Address] = set()
+        """Where nobody is any more."""
         self.local: Status | None = None
         """What the own store said; None until then."""
-        self.existed = False
-        self.alarm: Alarm | None = None
+
+    @property
+    def is_confirmed(self) -> bool:
+        quorum = self.quorum
+        if not self.disputed:
+            return self.acks >= quorum.acks and self.held >= min(quorum.majority, quorum.acks)
+        return self.held >= quorum.majority and self.held + self.newer >= quorum.acks
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether nobody has it, and nobody ever had it.
+
+        A replica that has something newer may have had this before, if anybody has or had it: a quorum read brings what one
+        node has to others. Then it may have been told of.
+        """
+        is_denied = not (self.acks or self.repeated or self.waiting) and self.refused >= self.quorum.nodes
+        return self.is_new and is_denied
 
 
 class Writes:
@@ -75,40 +123,44 @@ class Writes:
     def __init__(self, room: Room) -> None:
         self._room = room
 
-    def write(
-        self, turn: Turn, key: bytes, record: Stored, need: int, done: Done, condition: int | None = None
-    ) -> None:
-        """Replicate a new record, whose version is given here; `need` replicas have to confirm."""
+    def write(self, turn: Turn, key: bytes, record: Stored, quorum: Quorum, done: Done) -> None:
+        """Replicate a record; one with version 0 is given a version."""
         self._room.counters["writes"] += 1
-        job = WriteJob(key, record, need, done, condition)
+        job = WriteJob(key, record, quorum, done, is_new=True)
         job.alarm = turn.after(DEADLINE, partial(self._too_late, job))
         self._begin(turn, job)
 
     def spread(
-        self, turn: Turn, key: bytes, record: Stored, lacking: Collection[Address], need: int, done: Done
+        self,
+        turn: Turn,
+        key: bytes,
+        record: Stored,
+        lacking: Collection[Address],
+        need: int,
+        done: Done,
+        *,
+        here: bool,
     ) -> None:
-        """Bring a record that has its version to `lacking` replicas, until `need` of them confirm."""
-        job = WriteJob(key, record, need, done, None)
-        job.local = Status.OK
+        """Bring a record that has its version to `lacking` replicas, and to the own store too (`here`), until `need` confirm."""
+        job = WriteJob(key, record, Quorum(0, 0, need), done, is_new=False)
         job.alarm = turn.after(DEADLINE, partial(self._too_late, job))
+        if here:
+            turn.writes.append(Planned(Write(key, record), partial(self._written, job, job.round)))
+        else:
+            job.local = Status.OK
         for address in lacking:
             self._store(turn, job, address)
         self._settle(turn, job)
 
     def _begin(self, turn: Turn, job: WriteJob) -> None:
         room = self._room
-        job.record = job.record._replace(version=room.clock.next(turn.now))
-        job.acks = job.waiting = 0
-        job.local = job.question = None
-        job.asked.clear()
-        write = Write(job.key, job.record, job.condition)
-        turn.writes.append(Planned(write, partial(self._written, job, job.round)))
-        if job.condition is None:
-            self._send_out(turn, job)
-
-    def _send_out(self, turn: Turn, job: WriteJob) -> None:
-        others = self._room.policy.replicas - 1
-        job.candidates = deque(self._room.core.closest(job.key, others + SPARE) if others else ())
+        job.start()
+        if not job.own_version:
+            job.record = job.record._replace(version=room.clock.next(turn.now))
+        turn.writes.append(Planned(Write(job.key, job.record), partial(self._written, job, job.round)))
+        others = room.policy.replicas - 1
+        job.candidates = deque(room.core.closest(job.key, others + SPARE) if others else ())
+        job.replicas = frozenset(contact.address for contact in islice(job.candidates, others))
         for _ in range(others):
             self._store_next(turn, job)
 
@@ -131,26 +183,25 @@ class Writes:
         """The own store's word."""
         if job.round != round:
             return
-        if outcome is None or isinstance(outcome, StorageError):
-            job.local = Status.BUSY if outcome is None else Status.STORAGE_FAILED
-            if job.condition is not None or not job.asked:
+        if not isinstance(outcome, Result):
+            job.local = Status.STORAGE_FAILED if isinstance(outcome, StorageError) else Status.BUSY
+            if not job.asked:
                 self._finish(turn, job, job.local)
-            else:
-                self._settle(turn, job)
-            return
-        if round == 0:
-            job.existed = outcome.existed
-        if outcome.accepted:
-            job.local = Status.OK
-            job.acks += 1
-            if job.condition is not None:
-                job.condition = None  # decided: from now on it is a write like all others
-                self._send_out(turn, job)
-            self._settle(turn, job)
-        elif job.condition is not None and job.condition != outcome.seen:
-            self._finish(turn, job, Status.CONFLICT, outcome.seen)
+                return
         else:
-            self._again(turn, job, outcome.version)
+            job.local = Status.OK
+            if round == 0:
+                job.existed = outcome.existed
+                if job.own_version and job.record.deleted:
+                    job.existed = self._room.recent.deletion(
+                        job.key, job.record.version, turn.now, existed=outcome.existed
+                    )
+            if outcome.accepted:
+                job.acks += 1
+                job.held += 1
+            else:
+                self._refused(job, outcome.promised or outcome.version, newer=not outcome.promised)
+        self._settle(turn, job)
 
     def _answered(self, job: WriteJob, round: int, turn: Turn, call: Call, what: Answer | str) -> None:
         """A replica's word, or its silence."""
@@ -161,22 +212,51 @@ class Writes:
                 self._store_next(turn, job)
             return
         job.waiting -= 1
-        if isinstance(what, Answer) and what.status is Status.OK:
+        status = what.status if isinstance(what, Answer) else None
+        is_replica = call.address in job.replicas
+        if status is Status.OK:
             job.acks += 1
-            self._settle(turn, job)
-        elif isinstance(what, Answer) and what.status is Status.CONFLICT:
-            self._again(turn, job, version_in(what.body))
+            job.held += is_replica
+            if not is_replica:
+                job.stood_in.add(call.address)
+        elif isinstance(what, Answer) and status in (Status.CONFLICT, Status.BAD_VERSION):
+            newer = status is Status.CONFLICT
+            job.repeated |= call.tries > 1
+            self._refused(job, version_in(what.body), newer=newer, is_replica=is_replica)
+            if status is Status.BAD_VERSION:
+                self._room.on_missed(job.key)
         else:
             self._room.on_missed(job.key)
+            if what is CLOSED and is_replica:
+                self._fill_seat(job, call.address)
             if job.done is not None:
                 self._store_next(turn, job)
-                self._settle(turn, job)
+        self._settle(turn, job)
 
-    def _again(self, turn: Turn, job: WriteJob, version: int) -> None:
-        """A greater version stands somewhere: the same write once more, above it."""
+    def _fill_seat(self, job: WriteJob, closed: Address) -> None:
+        """The next closest contact is a replica in place of one that is gone."""
+        job.closed.add(closed)
+        others = self._room.policy.replicas - 1
+        near = self._room.core.closest(job.key, others + SPARE)
+        living = [contact.address for contact in near if contact.address not in job.closed]
+        job.replicas = frozenset(living[:others])
+        seated = job.stood_in & job.replicas
+        job.held += len(seated)
+        job.stood_in -= seated
+
+    def _refused(self, job: WriteJob, version: int, *, newer: bool, is_replica: bool = True) -> None:
+        """A node does not take it, for that version's sake."""
         self._room.clock.seen(version)
-        if job.done is None:
+        job.stands = max(job.stands, version)
+        if not job.is_new:
+            job.acks += newer  # what it has is as good
             return
+        job.disputed = True
+        job.refused += is_replica
+        job.newer += newer and is_replica
+
+    def _again(self, turn: Turn, job: WriteJob) -> None:
+        """No majority can have this version: the same write once more, above what stands."""
         job.round += 1
         self._room.counters["write_rounds"] += 1
         if job.round >= MAX_ROUNDS:
@@ -188,8 +268,14 @@ class Writes:
         """Answer if enough have confirmed, or if no more can."""
         if job.done is None or job.local is None:
             return
-        if job.acks >= job.need:
+        if job.is_confirmed:
+            if job.own_version and job.is_new:
+                self._room.recent.confirm(job.key, job.record, turn.now, existed=job.existed)
             self._finish(turn, job, Status.OK, job.record.version)
+        elif job.is_refused and job.own_version:
+            self._finish(turn, job, Status.BAD_VERSION, job.stands)
+        elif job.is_refused:
+            self._again(turn, job)
         elif not job.waiting:
             self._finish(turn, job, Status.UNCONFIRMED)
 
@@ -202,15 +288,19 @@ class Writes:
         if job.alarm is not None:
             job.alarm[2] = None
         if done is not None:
-            self._room.counters[f"writes_{status.name.lower()}"] += 1
+            if job.is_new:
+                self._room.counters[f"writes_{status.name.lower()}"] += 1
             done(turn, Written(status, version, job.existed))
 
 
-def pack_stored(record: Stored) -> bytes:
-    """A record as nodes exchange it: with its expiry, Unix seconds, in place of the TTL."""
-    return RECORD.pack(record.version, record.expiry, record.flags & _TOMBSTONE) + record.value
+def pack_stored(record: Stored, nonce: int | None = None) -> bytes:
+    """A record as nodes exchange it: with its expiry, Unix seconds, in place of the TTL; `nonce`: of a decided write."""
+    version, expiry, flags, value = record
+    if nonce is not None:
+        return pack_decided(Record(version, expiry, flags & _TOMBSTONE, value), nonce)
+    return RECORD.pack(version, expiry, flags & _TOMBSTONE) + value
 
 
 def version_in(body: bytes) -> int:
-    """The version in a reply to STORE; 0 if there is none."""
+    """The version in a reply to STORE or PROMISE; 0 if there is none."""
     return int(RECORD.unpack_from(body)[0]) if len(body) >= RECORD_LEN else 0

@@ -1,0 +1,75 @@
+"""Clocks that differ: a preloaded library adds an offset to the time of day of one process.
+
+The offset lies in a file that the process maps, so that it can be changed while it runs. Monotonic clocks
+stay as they are. The library is compiled when it is needed first.
+"""
+
+import os
+import struct
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from kdht.errors import LabError
+
+SOURCE = Path(__file__).with_name("clock.c")
+
+
+def compiled(directory: Path) -> Path:
+    """The library, in `directory`. Raises LabError without a compiler."""
+    library = directory / "clock.so"
+    if library.exists():
+        return library
+    compiler = os.environ.get("CC", "cc")
+    command = [
+        compiler,
+        "-shared",
+        "-fPIC",
+        "-O2",
+        "-Wall",
+        "-Werror",
+        "-o",
+        str(library),
+        str(SOURCE),
+        "-ldl",
+    ]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise LabError(
+            f"clocks need a C compiler: {compiler} is not there (set CC, or leave them out)"
+        ) from None
+    if done.returncode:
+        raise LabError(f"cannot compile {SOURCE.name}: {done.stderr.strip()}")
+    return library
+
+
+class Clock:
+    """The time of day of one process."""
+
+    def __init__(self, library: Path, file: Path) -> None:
+        self._library = library
+        self._file = file
+        self.offset = 0.0
+        self._file.write_bytes(bytes(8))
+
+    def set(self, offset: float) -> None:
+        """Seconds ahead of the machine's clock; a step for what runs already."""
+        self.offset = offset
+        with self._file.open("r+b") as file:
+            file.write(struct.pack("=q", round(offset * 1e9)))
+
+    @contextmanager
+    def worn(self) -> Iterator[None]:
+        """What is started in the block has this clock."""
+        before = {name: os.environ.get(name) for name in ("LD_PRELOAD", "HISTORIES_CLOCK")}
+        os.environ.update(LD_PRELOAD=str(self._library), HISTORIES_CLOCK=str(self._file))
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    del os.environ[name]
+                else:
+                    os.environ[name] = value

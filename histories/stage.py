@@ -1,0 +1,240 @@
+"""Where a history plays: nodes and clients, each in a network namespace of its own on one bridge.
+
+client   n1   n2   ...   nN    spare (joins and leaves)
+  |      |    |          |      |
+--+------+----+-- br0 ---+------+--   (`network` treats what comes from each port)
+
+Or on loopback, without root, where the network cannot be treated.
+"""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from histories import clock
+from histories.clock import Clock
+from histories.network import Network
+from kdht._shared import ID_LEN
+from kdht.datapath.sysctl import RUNTIME_DIR
+from kdht.errors import KdhtError, LabError, NoDaemon
+from kdht.lab.cluster import Cluster, Node, Place, places_in, places_on_loopback
+from kdht.lab.netns import Host, Lab
+from kdht.lab.wait import wait_until
+
+PREFIX = "kdht-hist"
+CLIENT = 250
+RESTED = 180.0
+"""Seconds in which a healed cluster has to be at rest."""
+PINS = Path("/sys/fs/bpf")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """What a stage is made of."""
+
+    datapath: str
+    nodes: int = 5
+    replicas: int = 3
+    ipv6: bool = False
+    loopback: bool = False
+    clocks: bool = True
+    seed: int = 0
+
+
+@dataclass(slots=True)
+class Stage:
+    setting: Setting
+    directory: Path
+    cluster: Cluster
+    spare: Node
+    lab: Lab | None
+    network: Network | None
+    client: Host | None
+    clocks: dict[str, Clock]
+    workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    stopped: set[int] = field(default_factory=set)
+    """Process groups that are paused."""
+
+    @property
+    def members(self) -> list[Node]:
+        return [node for node in self.cluster.nodes if node is not self.spare]
+
+    @property
+    def living(self) -> list[Node]:
+        return [node for node in self.cluster.nodes if node.alive()]
+
+    def node(self, name: str) -> Node:
+        return next(node for node in self.cluster.nodes if node.name == name)
+
+    def start(self, node: Node) -> None:
+        start(node, self.clocks)
+
+    def pause(self, group: int) -> None:
+        """SIGSTOP to a process and its children."""
+        self.stopped.add(group)
+        os.killpg(group, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """All that are paused."""
+        for group in self.stopped:
+            with suppress(ProcessLookupError):
+                os.killpg(group, signal.SIGCONT)
+        self.stopped.clear()
+
+    def new_clock(self, name: str, offset: float) -> AbstractContextManager[None]:
+        """What is started in the block has a clock that is ahead, where the setting is about clocks."""
+        if not self.setting.clocks:
+            return nullcontext()
+        made = Clock(clock.compiled(self.directory), self.directory / f"{name}.clock")
+        made.set(offset)
+        return made.worn()
+
+    def popen(self, command: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
+        """A process where the clients are."""
+        if self.client is not None:
+            return self.client.popen(command, **options)
+        return subprocess.Popen(list(command), start_new_session=True, **options)
+
+    def wait_rest(self) -> float:
+        """Until all members live, know each other, and have nothing to compare or send; the seconds it took.
+
+        Raises LabError.
+        """
+        began = time.monotonic()
+        waits = ""
+
+        def rests() -> bool:
+            nonlocal waits
+            waits = self._unrest()
+            return not waits
+
+        try:
+            wait_until(rests, "rest", RESTED)
+        except LabError:
+            raise LabError(f"not at rest {RESTED:g} s after all was healed: {waits}") from None
+        return time.monotonic() - began
+
+    def _unrest(self) -> str:
+        """Who waits for what."""
+        living = self.living
+        for node in living:
+            try:
+                status = node.status()
+            except (NoDaemon, KdhtError) as error:
+                return f"{node.name}: {error}"
+            busy = {
+                what: status["repair"][what]
+                for what in ("unsettled", "running", "planned", "pushing")
+                if status["repair"].get(what)
+            }
+            if not status["ready"] or status["contacts"] != len(living) - 1 or busy:
+                return f"{node.name}: ready {status['ready']}, {status['contacts']} contacts, {busy}"
+        time.sleep(0.2)
+        return ""
+
+
+def start(node: Node, clocks: dict[str, Clock]) -> None:
+    worn = clocks.get(node.name)
+    with ExitStack() as stack:
+        if worn is not None:
+            stack.enter_context(worn.worn())
+        node.start()
+
+
+class _Members(Cluster):
+    """All but the last node, which is the spare."""
+
+    clocks: dict[str, Clock]
+
+    def start(self) -> None:
+        first, *others = self.nodes[:-1]
+        start(first, self.clocks)
+        wait_until(lambda: first.ready(0), f"{first.name} to start", 60.0)
+        for node in others:
+            start(node, self.clocks)
+        self.wait_ready()
+
+
+@contextmanager
+def built(setting: Setting, directory: Path) -> Iterator[Stage]:
+    """The stage with its cluster running; nothing is left of it but `directory`. Raises LabError."""
+    count = setting.nodes + 1
+    rng = random.Random(f"ids {setting.seed}")
+    ids = [rng.randbytes(ID_LEN) for _ in range(count)]
+    with ExitStack() as stack:
+        lab, network, client = None, None, None
+        if setting.loopback:
+            places = places_on_loopback(count)
+        else:
+            stack.enter_context(_runtime_dir_as_found())
+            lab = stack.enter_context(Lab(PREFIX))
+            places = places_in(lab, count, ipv4=not setting.ipv6, ipv6=setting.ipv6)
+            client = _client_host(lab, setting.ipv6)
+            if setting.datapath == "ebpf":
+                lab.let_xdp_send()
+            network = _network(lab, setting.seed)
+            stack.callback(network.close)
+        clocks = _clocks(places, directory) if setting.clocks else {}
+        cluster = _Members(
+            places,
+            directory,
+            datapath=setting.datapath,
+            settings={"replication": {"replicas": setting.replicas}},
+            ids=ids,
+        )
+        cluster.clocks = clocks
+        stack.callback(_unpin, [*ids])
+        stage = Stage(setting, directory, cluster, cluster.nodes[-1], lab, network, client, clocks)
+        stack.enter_context(cluster)
+        stack.callback(stage.resume)
+        yield stage
+
+
+def wipe(node: Node) -> None:
+    """Its disk is new: it comes as a node that never was there."""
+    shutil.rmtree(node.records.parent, ignore_errors=True)
+
+
+def _client_host(lab: Lab, ipv6: bool) -> Host:
+    if ipv6:
+        return lab.host("client", ipv6=f"fd53:48::{CLIENT:x}/64")
+    return lab.host("client", ipv4=f"10.53.48.{CLIENT}/24")
+
+
+def _network(lab: Lab, seed: int) -> Network:
+    network = Network(lab, seed)
+    for host in lab.hosts.values():
+        if host is not lab.bridge:
+            network.add(host)
+    return network
+
+
+def _clocks(places: Sequence[Place], directory: Path) -> dict[str, Clock]:
+    library = clock.compiled(directory)
+    return {place.name: Clock(library, directory / f"{place.name}.clock") for place in places}
+
+
+def _unpin(ids: Sequence[bytes]) -> None:
+    """What a killed daemon that was not started again left in bpffs."""
+    for id in ids:
+        shutil.rmtree(PINS / f"kdht-{id.hex()}", ignore_errors=True)
+
+
+@contextmanager
+def _runtime_dir_as_found() -> Iterator[None]:
+    """The nodes keep their ledgers of sysctls there while they run."""
+    was_there = RUNTIME_DIR.exists()
+    try:
+        yield
+    finally:
+        if not was_there:
+            with suppress(OSError):  # not empty: somebody else's by now
+                RUNTIME_DIR.rmdir()

@@ -1,0 +1,210 @@
+"""What one virtual history is made of, as plain data: it can be drawn from a seed, made smaller, printed and run again."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+from typing import NamedTuple
+
+REPLICAS = 3
+
+
+class Fault(NamedTuple):
+    """Something that goes wrong at `at`, seconds after the start, and is over at `until`.
+
+    `kind`: kill (the node is started again at the end), pause, isolate (from all others, clients included if
+    `amount`), cut (one way, from the first node to the second), loss, duplicate (with the probability
+    `amount`), slow (each datagram takes up to `amount` seconds), join (nodes that were not there, with no end) and drain.
+    """
+
+    at: float
+    until: float
+    kind: str
+    nodes: tuple[int, ...] = ()
+    amount: float = 0.0
+
+    def __str__(self) -> str:
+        who = "".join(f" n{node}" for node in self.nodes)
+        amount = f" {self.amount:g}" if self.amount else ""
+        until = "" if self.kind in ENDLESS else f" until {self.until:.3f}"
+        return f"{self.at:.3f}{until} {self.kind}{who}{amount}"
+
+
+ENDLESS = frozenset({"join", "drain"})
+
+
+class Action(NamedTuple):
+    """What a client does `pause` seconds after its last operation has ended."""
+
+    client: int
+    pause: float
+    kind: str
+    """put, get, quorum_get, delete; cas, cas_delete (of the version seen last), create (where there is none), add (a
+    quorum read, then a cas)."""
+    key: str
+
+    def __str__(self) -> str:
+        return f"c{self.client} +{self.pause:.3f} {self.kind} {self.key}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """One run. Nodes are numbers from 1; `skews` and `client_skews` are how far clocks are ahead, seconds."""
+
+    seed: int
+    profile: str
+    nodes: int
+    skews: dict[int, float] = field(default_factory=dict)
+    client_skews: tuple[float, ...] = (0.0, 0.0, 0.0)
+    entries: tuple[tuple[int, ...], ...] = ()
+    """The nodes that each client asks, in its order."""
+    faults: tuple[Fault, ...] = ()
+    actions: tuple[Action, ...] = ()
+
+    @property
+    def most_nodes(self) -> int:
+        """Those that join too."""
+        joined = [node for fault in self.faults if fault.kind == "join" for node in fault.nodes]
+        return max([self.nodes, *joined])
+
+    def __str__(self) -> str:
+        skews = ", ".join(f"n{node} {skew:+.3f}" for node, skew in self.skews.items() if skew) or "none"
+        clients = ", ".join(f"c{n} {skew:+.3f}" for n, skew in enumerate(self.client_skews) if skew) or "none"
+        entries = "; ".join(
+            f"c{n}: {' '.join(f'n{node}' for node in nodes)}" for n, nodes in enumerate(self.entries)
+        )
+        lines = [
+            f"seed {self.seed}, profile {self.profile}, {self.nodes} nodes",
+            f"clocks ahead, s: {skews}; of clients: {clients}",
+            f"entry nodes: {entries}",
+            *(f"fault  {fault}" for fault in self.faults),
+            *(f"action {action}" for action in self.actions),
+        ]
+        return "\n".join(lines)
+
+
+MIXES = {
+    "register": ("put", "put", "get", "quorum_get", "quorum_get", "delete", "put"),
+    "counter": ("add", "add", "add", "quorum_get", "get"),
+    "mixed": ("put", "cas", "cas", "create", "delete", "cas_delete", "get", "quorum_get", "add"),
+}
+"""The operations of one key, each as likely as the others."""
+
+
+def draw(seed: int, profile: str | None = None) -> Schedule:
+    """The schedule of a seed."""
+    rng = Random(f"schedule {seed}")
+    drawn = rng.choice(tuple(PROFILES))
+    chosen = profile or drawn
+    nodes = PROFILES[chosen][0](rng)
+    clients = 3
+    actions = _actions(rng, clients)
+    length = _length(actions)
+    faults = PROFILES[chosen][1](rng, nodes, length)
+    schedule = Schedule(
+        seed=seed, profile=chosen, nodes=nodes, faults=tuple(sorted(faults)), actions=tuple(actions)
+    )
+    everybody = range(1, schedule.most_nodes + 1)
+    most_skew = rng.choice((0.0, 0.05, 0.5, 3.0))
+    skews = {node: round(rng.uniform(-most_skew, most_skew), 3) for node in everybody}
+    client_skews = tuple(round(rng.uniform(-most_skew, most_skew), 3) for _ in range(clients))
+    first = range(1, nodes + 1)
+    entries = tuple(tuple(rng.sample(first, rng.randint(1, nodes))) for _ in range(clients))
+    return Schedule(
+        seed=seed,
+        profile=chosen,
+        nodes=nodes,
+        skews=skews,
+        client_skews=client_skews,
+        entries=entries,
+        faults=schedule.faults,
+        actions=schedule.actions,
+    )
+
+
+def _actions(rng: Random, clients: int) -> list[Action]:
+    keys = {}
+    for number in range(rng.randint(1, 3)):
+        mix = rng.choice(tuple(MIXES))
+        keys[f"{mix}-{number}"] = MIXES[mix]
+    hurry = rng.choice((0.005, 0.05, 0.3))
+    found = []
+    for client in range(clients):
+        for _ in range(rng.randint(8, 18)):
+            key = rng.choice(tuple(keys))
+            found.append(Action(client, round(rng.expovariate(1 / hurry), 3), rng.choice(keys[key]), key))
+    return found
+
+
+def _length(actions: list[Action]) -> float:
+    """About how long the clients take, if nothing is in their way."""
+    return max(
+        sum(a.pause + 0.03 for a in actions if a.client == client) for client in {a.client for a in actions}
+    )
+
+
+def _span(rng: Random, length: float, most: float = 6.0) -> tuple[float, float]:
+    at = rng.uniform(0, length)
+    return round(at, 3), round(at + min(rng.expovariate(1 / 1.2) + 0.02, most), 3)
+
+
+def _network(rng: Random, length: float) -> list[Fault]:
+    """Loss, duplicates, slow ways: of the whole network, now and then all the time."""
+    found = []
+    for kind, amounts in (
+        ("loss", (0.02, 0.05, 0.1, 0.2, 0.3)),
+        ("duplicate", (0.05, 0.3)),
+        ("slow", (0.03, 0.1, 0.4)),
+    ):
+        if rng.random() < 0.4:
+            span = (0.0, round(length + 2, 3)) if rng.random() < 0.5 else _span(rng, length)
+            found.append(Fault(*span, kind, (), rng.choice(amounts)))
+    return found
+
+
+def _of_nodes(rng: Random, nodes: int, length: float, most: int) -> list[Fault]:
+    found = []
+    for _ in range(rng.randint(0, most)):
+        kind = rng.choice(("kill", "kill", "pause", "pause", "pause", "isolate", "cut", "cut"))
+        chosen = tuple(rng.sample(range(1, nodes + 1), 2 if kind == "cut" else 1))
+        found.append(
+            Fault(*_span(rng, length), kind, chosen, float(rng.random() < 0.3 and kind == "isolate"))
+        )
+    return found
+
+
+def _fixed(rng: Random, nodes: int, length: float) -> list[Fault]:
+    """As many nodes as replicas: whatever befalls them, majorities meet."""
+    return _network(rng, length) + _of_nodes(rng, nodes, length, 4)
+
+
+def _calm(rng: Random, nodes: int, length: float) -> list[Fault]:
+    """More nodes than replicas, and the network alone is bad."""
+    return _network(rng, length)
+
+
+def _one_by_one(rng: Random, nodes: int, length: float) -> list[Fault]:
+    """More nodes than replicas, and one of them at a time is away."""
+    faults = _of_nodes(rng, nodes, length, 1)
+    if rng.random() < 0.2:
+        faults = [Fault(round(rng.uniform(0, length), 3), 0.0, "drain", (rng.randint(1, nodes),))]
+    return _network(rng, length)[:1] + faults
+
+
+def _growth(rng: Random, nodes: int, length: float) -> list[Fault]:
+    """Several nodes join at once."""
+    count = rng.randint(1, 3)
+    at = round(rng.uniform(0, length / 2), 3)
+    joins = [
+        Fault(round(at + rng.random() * rng.choice((0.0, 0.5, 3.0)), 3), 0.0, "join", (nodes + 1 + n,))
+        for n in range(count)
+    ]
+    return joins + [fault for fault in _network(rng, length) if fault.amount <= 0.05]
+
+
+PROFILES: dict[str, tuple[Callable[[Random], int], Callable[[Random, int, float], list[Fault]]]] = {
+    "fixed": (lambda rng: 3, _fixed),
+    "calm": (lambda rng: rng.randint(4, 6), _calm),
+    "one by one": (lambda rng: rng.randint(4, 6), _one_by_one),
+    "growth": (lambda rng: 3, _growth),
+}
+"""How many nodes there are at the start, and what befalls them."""

@@ -1,0 +1,215 @@
+"""Runs a schedule: real nodes and real clients under a virtual clock. The same schedule gives the same history."""
+
+from functools import partial
+from typing import NamedTuple
+
+from histories import final
+from histories.final import Held
+from histories.record import Operation
+from histories.virtual.actor import Actor
+from histories.virtual.schedule import REPLICAS, Action, Fault, Schedule
+from kdht.lab.virtual import Member, VirtualCluster, address_of
+from kdht.lab.virtual.disk import CrashStore
+from kdht.node.repair import RepairOptions
+from kdht.node.replicas import Policy
+from kdht.wire import Contact, hash_key
+
+DELAY = (0.0005, 0.004)
+"""Seconds that a datagram takes, least and most."""
+SETTLE_SECONDS = 10.0
+"""At most, until all nodes know each other and have compared their records."""
+MOST_SECONDS = 90.0
+"""Of the clients' work."""
+HEAL_SECONDS = 15.0
+"""From the last fault's end to the last reads."""
+LAST_HEAL_SECONDS = 165.0
+"""More, where the disks still differ: docs/guarantees.md gives a cluster three minutes."""
+
+
+class Run(NamedTuple):
+    """All operations by the time of their call, the last ones after all was healed; and what the disks hold then."""
+
+    history: list[Operation]
+    held: dict[str, list[Held]]
+    replicas: int
+    """So many nodes should hold each key."""
+    is_late: bool
+    """Whether the disks still differed when the last reads had ended."""
+
+
+def run(schedule: Schedule) -> Run:
+    return _World(schedule).run()
+
+
+class _World:
+    def __init__(self, schedule: Schedule) -> None:
+        self.schedule = schedule
+        self.cluster = VirtualCluster(
+            schedule.seed,
+            policy=Policy(replicas=REPLICAS),
+            repair=RepairOptions(replicas=REPLICAS, quiet=0.3, settle_delay=0.4),
+            new_store=CrashStore,
+        )
+        self.network = self.cluster.network
+        self.network.delay = DELAY
+        self.members: dict[int, Member] = {}
+        self.contacts: dict[int, list[Contact]] = {}
+        self.active: list[Fault] = []
+        self.drained: list[int] = []
+        self.history: list[Operation] = []
+        self.clients: list[Actor] = []
+
+    def run(self) -> Run:
+        schedule, network = self.schedule, self.network
+        for node in range(1, schedule.nodes + 1):
+            self.start(node)
+        network.run_while(lambda: not self.is_settled(), SETTLE_SECONDS)
+        begun = network.now
+        for fault in schedule.faults:
+            network.call_at(begun + fault.at, self._begin, fault)
+        self.clients = [self._client(number) for number in range(len(schedule.entries))]
+        for client in self.clients:
+            client.next()
+        network.run_while(lambda: not all(client.done for client in self.clients), MOST_SECONDS)
+        last = max((fault.until for fault in schedule.faults), default=0.0)
+        if network.now < begun + last:
+            network.run(begun + last)
+        network.run(network.now + HEAL_SECONDS)
+        self._leave_drained()
+        self._look_again()
+        replicas = min(REPLICAS, len(self.cluster.members))
+        held = self._held()
+        is_late = bool(final.check(self.history, held, replicas).violations)
+        if is_late:
+            network.run(network.now + LAST_HEAL_SECONDS)
+            held = self._held()
+        history = sorted(self.history, key=lambda operation: operation.invoked_ns)
+        return Run(history, held, replicas, is_late)
+
+    def _client(self, number: int) -> Actor:
+        schedule = self.schedule
+        return Actor(
+            self.network,
+            number,
+            schedule.entries[number],
+            [action for action in schedule.actions if action.client == number],
+            self.history.append,
+            seed=schedule.seed,
+            skew=schedule.client_skews[number],
+        )
+
+    def _leave_drained(self) -> None:
+        """Nodes that gave all away end, as an operator ends them."""
+        for node in self.drained:
+            if node in self.members and self.members[node].drained:
+                self.cluster.kill(self.members.pop(node))
+
+    def is_settled(self) -> bool:
+        members = self.members.values()
+        return all(len(m.node.table) == len(members) - 1 and m.node.readiness.ready for m in members)
+
+    # --- Nodes and faults
+
+    def start(self, node: int) -> None:
+        others = [member.contact for member in self.cluster.members]
+        member = self.cluster.add(
+            node, bootstrap=others, skew=self.schedule.skews.get(node, 0.0), known=self.contacts.get(node, [])
+        )
+        self.members[node] = member
+
+    def _begin(self, fault: Fault) -> None:
+        if fault.kind == "join":
+            for node in fault.nodes:
+                self.start(node)
+            return
+        if fault.kind == "drain":
+            if fault.nodes[0] in self.members:
+                self.members[fault.nodes[0]].drain()
+                self.drained.append(fault.nodes[0])
+            return
+        if fault.kind in ("kill", "pause") and any(
+            each.kind in ("kill", "pause") and each.nodes == fault.nodes for each in self.active
+        ):
+            return
+        self.active.append(fault)
+        if fault.kind == "kill":
+            member = self.members.pop(fault.nodes[0])
+            self.contacts[fault.nodes[0]] = member.node.snapshot()
+            self.cluster.kill(member)
+        elif fault.kind == "pause":
+            self.members[fault.nodes[0]].pause()
+        self._renew()
+        self.network.call_at(self.network.now + fault.until - fault.at, self._end, fault)
+
+    def _end(self, fault: Fault) -> None:
+        self.active.remove(fault)
+        if fault.kind == "kill":
+            self.start(fault.nodes[0])
+        elif fault.kind == "pause":
+            self.members[fault.nodes[0]].resume()
+        self._renew()
+
+    def _renew(self) -> None:
+        """What the network does while these faults last."""
+        network = self.network
+        amounts = {
+            kind: [f.amount for f in self.active if f.kind == kind] for kind in ("loss", "duplicate", "slow")
+        }
+        network.loss = max(amounts["loss"], default=0.0)
+        network.duplicate = max(amounts["duplicate"], default=0.0)
+        network.delay = DELAY[0], max([DELAY[1], *amounts["slow"]])
+        network.forget_losses()
+        for fault in self.active:
+            if fault.kind == "cut":
+                network.set_loss(address_of(fault.nodes[0]), address_of(fault.nodes[1]), 1.0)
+            elif fault.kind == "isolate":
+                self._isolate(fault)
+
+    def _isolate(self, fault: Fault) -> None:
+        inside = [address_of(node) for node in fault.nodes]
+        others = [
+            address_of(node) for node in range(1, self.schedule.most_nodes + 1) if node not in fault.nodes
+        ]
+        if fault.amount:
+            others += [client.address for client in self.clients]
+        for one in inside:
+            for other in others:
+                self.network.set_loss(one, other, 1.0)
+                self.network.set_loss(other, one, 1.0)
+
+    # --- The end
+
+    def _look_again(self) -> None:
+        """Read every key through every node, by a quorum and from the owner."""
+        for number, node in enumerate(sorted(self.members)):
+            kinds = ("quorum_get", "get") if number else ("quorum_get",)
+            reads = [Action(0, 0.0, kind, key) for key in self._keys() for kind in kinds]
+            reader = Actor(
+                self.network,
+                len(self.clients) + number,
+                (node,),
+                reads,
+                self.history.append,
+                seed=self.schedule.seed,
+                name=f"final-{node}",
+            )
+            reader.next()
+            self.network.run_while(partial(_works, reader), MOST_SECONDS)
+
+    def _keys(self) -> list[str]:
+        return sorted({action.key for action in self.schedule.actions})
+
+    def _held(self) -> dict[str, list[Held]]:
+        found: dict[str, list[Held]] = {}
+        for key in self._keys():
+            for node, member in self.members.items():
+                store = self.cluster.stores[node]
+                record = store.get(hash_key(key), self.network.now + member.skew)
+                if record is not None:
+                    value = None if record.deleted else record.value.decode()
+                    found.setdefault(key, []).append(Held(f"n{node}", record.version, value))
+        return found
+
+
+def _works(client: Actor) -> bool:
+    return not client.done

@@ -1,0 +1,108 @@
+"""What a user hands in, checked at every entrance before anything is sent.
+
+Bytes may come in any form that has a buffer: an array, or a memoryview with items wider than a byte or with gaps, is
+taken as the bytes that it stands for, whatever `len` says of it.
+"""
+
+import math
+from collections.abc import Callable
+from numbers import Real
+from operator import index
+from typing import BinaryIO, TypeAlias
+
+from kdht.client._datagram import MAX_ATTEMPTS
+from kdht.client._manifest import MAX_LARGE
+from kdht.errors import BadArgument, ValueTooLarge
+from kdht.wire import Buffer, hash_key
+
+Key: TypeAlias = str | bytes
+Source: TypeAlias = Buffer | BinaryIO
+"""Bytes, or a file to read them from."""
+
+MAX_TIMEOUT = 86400.0
+"""Seconds. A longer wait is none that a program wants, and more than what select and epoll take."""
+MAX_WINDOW = 65536
+
+
+def data_of(value: Buffer, what: str = "a value") -> bytes:
+    """All bytes of a buffer; raises TypeError for what has none."""
+    if isinstance(value, bytes):
+        return value
+    try:
+        return memoryview(value).tobytes()
+    except TypeError:
+        hint = ": encode it first" if isinstance(value, str) else ""
+        raise TypeError(
+            f"{what} is bytes, a bytearray or a memoryview, not {type(value).__name__}{hint}"
+        ) from None
+
+
+def name_of(key: Key) -> Key:
+    """A key as text or as bytes; raises TypeError, and ValueError for text that has no UTF-8."""
+    if not isinstance(key, (str, bytes)):
+        try:
+            return data_of(key)
+        except TypeError:
+            raise TypeError(f"a key is a str or bytes, not {type(key).__name__}") from None
+    return key
+
+
+def hash_of(name: Key) -> bytes:
+    """The 20 bytes of a key; raises ValueError for text that has no UTF-8."""
+    try:
+        return hash_key(name)
+    except UnicodeEncodeError as error:
+        raise ValueError(f"a key that is a str has a UTF-8 form; {name!r} has none: {error.reason}") from None
+
+
+def whole(source: Source) -> bytes:
+    """All bytes of a source; raises ValueTooLarge for more than MAX_LARGE, TypeError for what has none."""
+    read: Callable[[int], bytes | None] | None = getattr(source, "read", None)
+    data = data_of(source, "a large value") if read is None else _read(read)  # type: ignore[arg-type]
+    if len(data) > MAX_LARGE:
+        raise ValueTooLarge(f"a large value has at most {MAX_LARGE} bytes")
+    return data
+
+
+def _read(read: Callable[[int], bytes | None]) -> bytes:
+    """To the end, or one byte past what is allowed: an unbuffered file gives less than it is asked for."""
+    parts: list[bytes] = []
+    left = MAX_LARGE + 1
+    while left > 0:
+        part = read(left)
+        if isinstance(part, str):
+            raise TypeError('a large value is read from a binary file: open it with "rb"')
+        if part is None:
+            raise BlockingIOError(
+                "the file has nothing to read now: a large value is read from one that waits"
+            )
+        if not part:
+            break
+        parts.append(part)
+        left -= len(part)
+    return b"".join(parts)
+
+
+def limits(timeout: float, attempts: int) -> tuple[float, int]:
+    """Raises BadArgument, which is a ValueError, for limits under which nothing could be answered; TypeError for no numbers."""
+    if not isinstance(timeout, Real):
+        raise TypeError(f"timeout is a number of seconds, not {type(timeout).__name__}")
+    seconds = float(timeout)
+    if not (math.isfinite(seconds) and 0 < seconds <= MAX_TIMEOUT):
+        raise BadArgument(f"timeout is a number of seconds above 0, at most {MAX_TIMEOUT:g}, not {timeout!r}")
+    return seconds, whole_number("attempts", attempts, 1, MAX_ATTEMPTS)
+
+
+def whole_number(what: str, given: int, least: int, most: int) -> int:
+    """Raises BadArgument outside the bounds, TypeError for what is no whole number."""
+    if type(given) is int and least <= given <= most:
+        return given
+    try:
+        number = index(given)
+    except TypeError:
+        raise TypeError(
+            f"{what} is a whole number from {least} to {most}, not the {type(given).__name__} {given!r}"
+        ) from None
+    if not least <= number <= most:
+        raise BadArgument(f"{what} is a number from {least} to {most}, not {given!r}")
+    return number

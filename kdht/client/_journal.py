@@ -1,0 +1,144 @@
+"""A large value's journal: which uploads of a key may have chunks, changed by compare-and-set.
+
+An upload is named from before its first chunk is written until its last one is deleted. A journal is bounded, and never
+locks its key: when it is full, what is over gives way, and else the oldest upload that has not ended.
+"""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from kdht._shared import Status
+from kdht.client import _calls as calls
+from kdht.client._arguments import Key, hash_of
+from kdht.client._calls import Call
+from kdht.client._manifest import MAX_UPLOADS, Upload, chunk_name, journal_name, pack_journal, parse_journal
+from kdht.client._steps import Many, Steps
+from kdht.errors import Conflict, RequestError, Unconfirmed
+
+Changed: TypeAlias = Callable[[list[Upload]], list[Upload]]
+
+ABANDONED = 86400
+"""Seconds after which an upload that has not ended is taken for dead."""
+TRIES = 32
+MAX_DOUBTS = 2
+"""Changes of one journal that may be UNCONFIRMED: each has taken a request's whole time."""
+
+_NOTHING_SEEN = frozenset({Status.NOT_FOUND, Status.UNCONFIRMED})
+
+
+class Ended(RequestError):
+    """Another client took this upload's name, and chunks, away."""
+
+
+class _Full(Exception):
+    """These uploads have to go first."""
+
+    def __init__(self, uploads: list[Upload]) -> None:
+        super().__init__()
+        self.uploads = uploads
+
+
+class Journal:
+    """That of one key, at the time `now`, Unix seconds."""
+
+    def __init__(self, key: Key, now: float) -> None:
+        self._key = key
+        self._name = journal_name(hash_of(key))
+        self._now = now
+
+    def named(self) -> Steps[list[Upload]]:
+        """What is named now, as far as one replica knows."""
+        uploads, _ = yield from self._read(quorum=False)
+        return uploads
+
+    def begin(self, upload: Upload) -> Steps[None]:
+        """Name one more."""
+        for _ in range(TRIES):
+            try:
+                yield from self._change(lambda uploads: self._with_another(uploads, upload))
+            except _Full as full:
+                yield from self.drop(full.uploads)
+            else:
+                return
+        raise RequestError(f"put {self._key!r}: too many clients write this key at once")
+
+    def note(self, upload: Upload, version: int) -> Steps[list[Upload]]:
+        """Give an upload the version of its manifest, 0 before that is written; what is named then.
+
+        The write itself shows that it is named: raises Ended if it is not any more.
+        """
+
+        def rewritten(uploads: list[Upload]) -> list[Upload]:
+            if all(each.id != upload.id for each in uploads):
+                raise Ended(
+                    f"put {self._key!r}: the upload was ended by a delete or by newer ones, or took longer than a day"
+                )
+            return [each._replace(version=version) if each.id == upload.id else each for each in uploads]
+
+        return (yield from self._change(rewritten))
+
+    def is_over(self, upload: Upload, uploads: list[Upload]) -> bool:
+        """Whether its chunks may go: a newer value was written, and nobody works on this one any more."""
+        if upload.version:
+            return upload.version < max(each.version for each in uploads)
+        return self._now - upload.started > ABANDONED
+
+    def drop(self, uploads: list[Upload]) -> Steps[None]:
+        """Delete their chunks, then their names."""
+        if uploads:
+            chunks = ((each, number) for each in uploads for number in range(each.chunks))
+            yield Many((self._deletion(*chunk) for chunk in chunks), lambda call, answer: None)
+            gone = {upload.id for upload in uploads}
+            yield from self._change(lambda named: [each for each in named if each.id not in gone])
+
+    def _deletion(self, upload: Upload, number: int) -> Call:
+        call = calls.delete(chunk_name(upload.id, number))
+        return call._replace(name=self._key, part=f"chunk {number + 1} of {upload.chunks}")
+
+    def _with_another(self, uploads: list[Upload], upload: Upload) -> list[Upload]:
+        if upload in uploads:
+            return uploads  # by a write of which this client did not know that it was done
+        if len(uploads) >= MAX_UPLOADS:
+            over = [each for each in uploads if self.is_over(each, uploads)]
+            raise _Full(over or [min(uploads, key=lambda each: (each.version > 0, each.started))])
+        return [*uploads, upload]
+
+    def _read(self, *, quorum: bool) -> Steps[tuple[list[Upload], int]]:
+        """What is named, and the version to change it by; a journal that is not there names nothing.
+
+        Without a quorum it may be an older one, or seem not to be there: a change by its version then fails.
+        """
+        call = self._about(calls.get(self._name, quorum=quorum))
+        answer = yield call._replace(accepts=calls.NOT_FOUND if quorum else _NOTHING_SEEN)
+        if answer.status is not Status.OK:
+            return [], 0
+        record = calls.record(answer)
+        return parse_journal(record.value), record.version
+
+    def _change(self, change: Changed) -> Steps[list[Upload]]:
+        """Read, change and write it, again if another client came between; what it names then.
+
+        A write that may have been done or not is read again too: each change finds its own work.
+        """
+        now, doubts = self._now, 0
+        for number in range(TRIES):
+            before, version = yield from self._read(quorum=number > 0)
+            uploads = change([each for each in before if not each.expiry or each.expiry > now])
+            lifetimes = [max(each.expiry - int(now), 1) if each.expiry else 0 for each in uploads]
+            try:
+                if uploads:
+                    ttl = max(lifetimes) if all(lifetimes) else None
+                    yield self._about(calls.put(self._name, pack_journal(uploads), ttl, version))
+                elif version:
+                    yield self._about(calls.delete(self._name, version))
+                return uploads
+            except Conflict:
+                continue
+            except Unconfirmed:
+                doubts += 1
+                if doubts > MAX_DOUBTS:
+                    raise
+        raise RequestError(f"put {self._key!r}: too many clients write this key at once")
+
+    def _about(self, call: Call) -> Call:
+        return call._replace(name=self._key, part="the journal of its uploads")

@@ -1,0 +1,135 @@
+"""A GET or QUORUM_GET: hedged, perhaps answered by any node, never going back in time.
+
+An answer that is older than what this client has seen is kept: it is believed when all replicas have answered and nobody had
+better, for then the newer one is lost; while one of them is silent it may have it. The record of a node that is none of the
+replicas is kept too, and believed when all were asked, silent or not, if it is not older. The first such answer leads to the next
+replica at once, the others after the time that an answer usually takes.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from kdht import _shared as shared
+from kdht._shared import Op, Status
+from kdht.client._calls import Answer, Call, refused
+from kdht.client._exchange import Exchange
+from kdht.client._versions import version_in
+from kdht.errors import RequestError
+
+if TYPE_CHECKING:
+    from kdht.client._session import Session
+
+LAPS = 2
+"""So often the replicas are asked, while some are silent, before a node beside them is believed."""
+
+
+class Read(Exchange):
+    """One read until its answer or its failure."""
+
+    __slots__ = ("_hearsay", "_old", "_spread")
+
+    def __init__(
+        self,
+        session: "Session",
+        call: Call,
+        number: int,
+        now: float,
+        on_done: Callable[[Exchange, float], None] | None = None,
+    ) -> None:
+        super().__init__(session, call, number, now, on_done)
+        self._old: Answer | None = None
+        """The newest of the answers that were too old."""
+        self._hearsay: Answer | None = None
+        """The newest record of those that are no replicas."""
+        self._spread = 0
+        """By which way the first try went, if not by the best."""
+
+    def start(self, now: float) -> None:
+        """The first try, and beside it perhaps the question whether a dead node lives again."""
+        session = self._session
+        session.budget.request()
+        probed = session.entries.to_probe(now)
+        if probed is not None:
+            self._send(probed, 0, now)
+        self._spread = self._attempt = session.ways.draw(session.rng)
+        self._try(session.entries.current, now, direct=session.direct.wanted(now))
+        if self._spread:
+            self._attempt = 0  # the best way is still to be gone
+
+    def _goes_on(self, reply: Answer, cookie: int, index: int, now: float) -> bool:
+        if reply.status is Status.OK or reply.status is Status.NOT_FOUND:
+            if self._session.versions.take(self.call.key, reply, now):
+                return False
+            self._ask_on(reply, index, now)
+            return True
+        return super()._goes_on(reply, cookie, index, now)
+
+    def _ask_on(self, reply: Answer, index: int, now: float) -> None:
+        """This replica lags behind."""
+        first = self._old is None
+        self._old = _newer(self._old, reply)
+        if not self._is_last(index):
+            return
+        if first:
+            self._try_next(now)
+        else:
+            self._hedges_left = 0
+            self._wait_from(self._sent[index].at)
+            if self._used_up:
+                self._fail()
+
+    @property
+    def _used_up(self) -> bool:
+        return self._tries == self._session.attempts and len(self._replied) == len(self._sent)
+
+    def _walked_too_far(self, reply: Answer, cookie: int, index: int, now: float) -> None:
+        if len(reply.body) >= shared.RECORD_LEN:
+            heard = reply._replace(status=Status.OK)
+            if self._session.versions.is_old(self.call.key, heard):
+                self._old = _newer(self._old, heard)
+            else:
+                self._hearsay = _newer(self._hearsay, heard)
+        if self._is_last(index):
+            attempt = self._sent[index].attempt
+            if self._spread and self._tries == 1:
+                self._session.ways.ended_at(attempt)
+            elif attempt and self._may_believe:
+                self._believe(now)
+                return
+        super()._walked_too_far(reply, cookie, index, now)
+
+    @property
+    def _may_believe(self) -> bool:
+        """Whether what is known is the best that there is: all replicas were asked, and have answered or are silent."""
+        if self.call.op == Op.QUORUM_GET:
+            return False
+        if self._old is not None and len(self._replied) == len(self._sent):
+            return True
+        return self._laps + 1 >= LAPS and self._hearsay is not None
+
+    def _believe(self, now: float) -> None:
+        best = self._hearsay or self._old
+        assert best is not None
+        self._session.versions.forget(self.call.key)
+        self._session.versions.take(self.call.key, best, now)
+        self.answer = best
+
+    def _fail(self) -> None:
+        """There is nothing better than an old record, or another node's, if there is one: too little for a quorum read.
+
+        An old one counts only where every try was answered: a replica that is silent may have the newer one.
+        """
+        answered = self._old is not None and len(self._replied) == len(self._sent)
+        if self.call.op == Op.QUORUM_GET or not (answered or self._hearsay is not None):
+            super()._fail()
+        else:
+            self._believe(self.deadline)
+
+    def _failure(self) -> RequestError:
+        if self._refusal is None and self._old is not None:
+            return refused(self.call, Answer(Status.UNCONFIRMED))
+        return super()._failure()
+
+
+def _newer(one: Answer | None, other: Answer) -> Answer:
+    return other if one is None or version_in(other) > version_in(one) else one

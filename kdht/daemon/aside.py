@@ -1,0 +1,179 @@
+"""What a node kept that was away for longer than deletions are remembered: hearsay, until others confirm it.
+
+    records/ --start--> doubted-TIME/ --others have caught up--> compared with theirs; what they lack: set-aside-TIME.jsonl
+                              \\----- nobody has caught up ------> records/ again
+
+Contract: made before the store is opened; `step` is called from time to time in the event loop's thread, and does what
+the node's repair has found out meanwhile. Nothing is lost by a crash: what was doubted is there at the next start.
+"""
+
+import asyncio
+import logging
+import shutil
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+
+from kdht.daemon import exported
+from kdht.daemon.datadir import DataDir
+from kdht.daemon.files import replacing
+from kdht.node.repair import Doubt, Repair
+from kdht.node.replicas import Coordinator
+from kdht.node.replicas.reads import Found
+from kdht.node.replicas.turns import Turn
+from kdht.storage import LevelStore, Store, Stored, Write, newer
+
+log = logging.getLogger(__name__)
+
+BATCH = 64
+TRIES = 3
+READ_SECONDS = 5.0
+"""Until a read that others have to answer is given up; it ends by itself long before."""
+LAST_LINE = 64
+
+Records = Sequence[tuple[bytes, Stored]]
+
+
+class Aside:
+    """One data directory's."""
+
+    def __init__(self, data: DataDir) -> None:
+        self._path = data.path
+        self._doubted = sorted(data.path.glob("doubted-*"))
+
+    @classmethod
+    def prepare(cls, data: DataDir, tombstone_ttl: int, now: float) -> "Aside":
+        """Doubt the records of a node that was away too long. Before they are opened; raises StorageError."""
+        last = data.caught_up_at()
+        if last is not None and now - last > tombstone_ttl and (data.records / "CURRENT").exists():
+            data.doubt_records(now)
+            hours = round((now - last) / 3600, 1)
+            log.warning(
+                "this node was away for longer than deletions are remembered: what it kept counts as hearsay until others "
+                "confirm it",
+                extra={"hours": hours, "tombstone_ttl": tombstone_ttl},
+            )
+        return cls(data)
+
+    @property
+    def waits(self) -> bool:
+        """Whether there is anything that others have to confirm."""
+        return bool(self._doubted)
+
+    def files(self) -> list[tuple[Path, int]]:
+        """What was set aside, until the operator takes it away: the files, and how many records each has."""
+        return [(path, _count(path)) for path in sorted(self._path.glob("set-aside-*.jsonl"))]
+
+    async def step(self, repair: Repair, coordinator: Coordinator, store: Store) -> None:
+        """Go on, if it is known now what to do. Raises StorageError, OSError."""
+        if not self._doubted:
+            return
+        if repair.doubt is Doubt.ALONE:
+            await asyncio.to_thread(self._put_back, store)
+        elif repair.doubt is Doubt.CONFIRMED and repair.caught_up:
+            await asyncio.to_thread(self._sort_out, Others(repair, coordinator, store))
+        else:
+            return
+        self._doubted = []
+        repair.trust_own()
+
+    def _put_back(self, store: Store) -> None:
+        """Nobody else has anything: all of it counts."""
+        count = 0
+        for path in self._doubted:
+            for batch in _batches(path):
+                store.apply([Write(key, record) for key, record in batch], time.time())
+                count += len(batch)
+            shutil.rmtree(path)
+        log.warning(
+            "no other node has caught up on anything: what this one kept counts", extra={"records": count}
+        )
+
+    def _sort_out(self, others: "Others") -> None:
+        """Keep what others lack in a file."""
+        for path in self._doubted:
+            target = self._path / f"set-aside-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}.jsonl"
+            with replacing(target) as file:
+                count = exported.write(file, _lacking(path, others))
+            if not count:
+                target.unlink()
+                log.info("others have all that this node kept")
+            else:
+                log.warning(
+                    "records that no other node has, or newer than theirs, were set aside",
+                    extra={"records": count, "file": target},
+                )
+            shutil.rmtree(path)
+
+
+class Others:
+    """What the cluster has: by the own store where this node has caught up, else by a quorum read."""
+
+    def __init__(self, repair: Repair, coordinator: Coordinator, store: Store) -> None:
+        self._repair = repair
+        self._coordinator = coordinator
+        self._store = store
+
+    def lack(self, records: Records) -> list[tuple[bytes, Stored]]:
+        """Those that others do not have in this version or a newer one, as far as they say."""
+        now = time.time()
+        own = self._store.get_many([key for key, _ in records], now)
+        return [
+            (key, record)
+            for (key, record), mine in zip(records, own, strict=True)
+            if not _has(mine, record) and (self._repair.is_settled(key) or not self._others_have(key, record))
+        ]
+
+    def _others_have(self, key: bytes, record: Stored) -> bool:
+        for _ in range(TRIES):
+            found = self._read(key)
+            if found is not None and found.enough:
+                return _has(found.record, record)
+        return False
+
+    def _read(self, key: bytes) -> Found | None:
+        ended = threading.Event()
+        answers: list[Found] = []
+
+        def done(turn: Turn, found: Found) -> None:
+            answers.append(found)
+            ended.set()
+
+        with self._coordinator.turn(time.time()) as turn:
+            self._coordinator.read(turn, key, None, done, quorum=True)
+        ended.wait(READ_SECONDS)
+        return answers[0] if answers else None
+
+
+def _lacking(path: Path, others: Others) -> Iterator[dict[str, object]]:
+    for batch in _batches(path):
+        values = [(key, record) for key, record in batch if not record.deleted]
+        for key, record in others.lack(values):
+            yield exported.plain(key, record)
+
+
+def _batches(path: Path) -> Iterator[Records]:
+    store = LevelStore(path)
+    try:
+        records = store.scan(time.time())
+        while batch := list(islice(records, BATCH)):
+            yield batch
+    finally:
+        store.close()
+
+
+def _has(standing: Stored | None, record: Stored) -> bool:
+    return standing is not None and not newer(record, standing)
+
+
+def _count(path: Path) -> int:
+    """By the file's last line, as `exported.write` ends it; 0 where that is another."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(path.stat().st_size - LAST_LINE, 0))
+            last = file.read().splitlines()[-1]
+        return int(last.removeprefix(b'{"records":').removesuffix(b"}"))
+    except (OSError, ValueError, IndexError):
+        return 0

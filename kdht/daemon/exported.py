@@ -1,0 +1,45 @@
+"""Exported records, JSON lines between a first line that says what they are and a last one that counts them.
+
+    {"kdht": "records", "format": 1}
+    {"key": hex, "version": n, "expiry": unix seconds or 0, "flags": n, "value": base64}
+    {"records": n}
+
+Without the last line a file was cut short. Written here and by `kdhtctl storage export`, read by `storage import`.
+"""
+
+import base64
+from collections.abc import Iterable
+from typing import BinaryIO
+
+import msgspec
+
+from kdht.storage import Stored
+
+FORMAT = 1
+
+
+class Head(msgspec.Struct):
+    kdht: str
+    format: int
+
+
+def plain(key: bytes, record: Stored) -> dict[str, object]:
+    """A record as JSON holds it."""
+    return {
+        "key": key.hex(),
+        "version": record.version,
+        "expiry": record.expiry,
+        "flags": record.flags,
+        "value": base64.b64encode(record.value).decode(),
+    }
+
+
+def write(target: BinaryIO, records: Iterable[dict[str, object]]) -> int:
+    """All lines; how many records."""
+    target.write(msgspec.json.encode(Head("records", FORMAT)) + b"\n")
+    count = 0
+    for record in records:
+        target.write(msgspec.json.encode(record) + b"\n")
+        count += 1
+    target.write(msgspec.json.encode({"records": count}) + b"\n")
+    return count

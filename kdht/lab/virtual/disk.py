@@ -1,0 +1,96 @@
+"""A disk under the virtual clock: a sync takes time, and a crash loses what was not synced.
+
+Contract: as GroupWriter's, a group is applied and confirmed when its sync is over, and what waits meanwhile is the
+next group. `crash` says what a disk says after a power cut or SIGKILL: the group that was being synced
+stands or does not, nobody was told; what is dropped without a sync may be back.
+"""
+
+from collections.abc import Callable, Sequence
+from random import Random
+
+from kdht.errors import StorageError
+from kdht.storage import MemoryStore, Stored
+from kdht.storage.base import Outcome, Wish, check
+from kdht.storage.writer import Done
+
+After = Callable[[float, Callable[[], None]], None]
+"""Calls back after so many seconds."""
+
+Job = tuple[Sequence[Wish], float, Done]
+
+
+class CrashStore(MemoryStore):
+    """A MemoryStore that remembers what it dropped since the last sync."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._unsynced: list[tuple[bytes, Stored]] = []
+
+    def apply(self, writes: Sequence[Wish], now: float) -> list[Outcome]:
+        self._unsynced.clear()
+        return super().apply(writes, now)
+
+    def drop(self, keys: Sequence[tuple[bytes, int]]) -> int:
+        for key, version in keys:
+            record = self._records.get(key)
+            if record is not None and record.version == version:
+                self._unsynced.append((key, record))
+        return super().drop(keys)
+
+    def crash(self, rng: Random) -> None:
+        """Of what was dropped last some is back: the log was written up to there."""
+        kept = rng.randint(0, len(self._unsynced))
+        for key, record in self._unsynced[kept:]:
+            self._records.setdefault(key, record)
+        self._unsynced.clear()
+
+
+class DiskWriter:
+    """GroupWriter's twin: one sync at a time, each of `seconds`, least and most."""
+
+    def __init__(
+        self, store: CrashStore, after: After, rng: Random, seconds: tuple[float, float] = (0.0005, 0.004)
+    ) -> None:
+        self._store = store
+        self._after = after
+        self._rng = rng
+        self._seconds = seconds
+        self._waiting: list[Job] = []
+        self._group: list[Job] = []
+
+    def submit(self, writes: Sequence[Wish], now: float, done: Done) -> bool:
+        check(writes)
+        self._waiting.append((writes, now, done))
+        if not self._group:
+            self._begin()
+        return True
+
+    def crash(self) -> None:
+        """The process is dead. What it was writing stands whole or not at all."""
+        if self._group and self._rng.random() < 0.5:
+            self._store.on_change = None
+            self._apply(self._group)
+        self._store.crash(self._rng)
+
+    def _begin(self) -> None:
+        self._group, self._waiting = self._waiting, []
+        least, most = self._seconds
+        self._after(least + (most - least) * self._rng.random(), self._synced)
+
+    def _synced(self) -> None:
+        group = self._group
+        outcome = self._apply(group)
+        self._group = []
+        if self._waiting:
+            self._begin()
+        start = 0
+        for writes, _, done in group:
+            end = start + len(writes)
+            done(outcome[start:end] if isinstance(outcome, list) else outcome)
+            start = end
+
+    def _apply(self, group: list[Job]) -> list[Outcome] | StorageError:
+        try:
+            return self._store.apply([wish for wishes, _, _ in group for wish in wishes], group[-1][1])
+        except StorageError as error:
+            return error

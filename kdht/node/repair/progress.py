@@ -1,0 +1,45 @@
+"""How much is missing here still, and how long that will take: by what others said that they have."""
+
+from collections import deque
+from collections.abc import Collection
+
+from kdht.node.repair.ranges import Range
+
+SAMPLES = 32
+HORIZON = 30.0
+"""Seconds over which the speed is taken."""
+
+
+class Progress:
+    """One node's."""
+
+    def __init__(self) -> None:
+        self._gaps: dict[Range, int] = {}
+        self._samples: deque[tuple[float, int]] = deque(maxlen=SAMPLES)
+
+    def heard(self, range: Range, own: int, theirs: int, now: float) -> None:
+        """Another node that has caught up has so many records in a range, and this one so many."""
+        self._gaps[range] = max(theirs - own, 0)
+        self._samples.append((now, sum(self._gaps.values())))
+
+    def only(self, ranges: Collection[Range]) -> None:
+        """All other ranges are not of interest any more."""
+        self._gaps = {range: gap for range, gap in self._gaps.items() if range in ranges}
+
+    @property
+    def missing(self) -> int:
+        """Records."""
+        return sum(self._gaps.values())
+
+    def seconds_left(self, now: float) -> float | None:
+        """At the speed of late; None where that is not known yet."""
+        missing = self.missing
+        while len(self._samples) > 1 and self._samples[0][0] < now - HORIZON:
+            self._samples.popleft()
+        if not missing:
+            return 0.0
+        if len(self._samples) < 2:
+            return None
+        then, before = max(self._samples, key=lambda sample: sample[1])
+        gone, seconds = before - missing, now - then
+        return missing / gone * seconds if gone > 0 and seconds > 0 else None

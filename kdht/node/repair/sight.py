@@ -1,0 +1,68 @@
+"""Whom this node sees as a range's replicas, and whether another one sees the same.
+
+Two nodes agree on a range if each is sure that the other's writes and reads go to it: the other has counted
+it among the range's replicas for `SETTLED_SECONDS`, longer than any write or read lasts that began before, and names no
+replica that this node would not name too, or knows a closer one for.
+"""
+
+from collections import deque
+from collections.abc import Collection
+
+from kdht._shared import ID_BITS
+from kdht.node.repair.bodies import Digest, Report, Says, short
+from kdht.node.repair.ranges import Range, View, number
+
+SETTLED_SECONDS = 1.5
+"""No write and no read lasts longer (replicas.writes.DEADLINE): what began with an older view has ended."""
+_SHORT_BITS = ID_BITS - 32
+
+
+class Sight:
+    """One node's present view, and those that it had a moment ago."""
+
+    def __init__(self, self_id: bytes) -> None:
+        self.view: View | None = None
+        """None until the node knows its neighbours."""
+        self._self_id = self_id
+        self._recent: deque[tuple[float, View]] = deque()
+
+    def look(self, view: View, now: float) -> None:
+        """The neighbours are others now."""
+        self.view = view
+        self._recent.append((now, view))
+        self._forget(now)
+
+    def word(self, range: Range, peer: bytes, now: float, *, caught_up: bool) -> Report:
+        """What this node says of a range to another one, before it has looked what lies there."""
+        assert self.view is not None
+        keepers = self.view.keepers(range)
+        says = Says.CAUGHT_UP if caught_up else Says(0)
+        if self._self_id in keepers:
+            says |= Says.KEEPS
+        if self._sees(peer, range, now):
+            says |= Says.SEES_YOU
+        named = sorted(keepers, key=lambda id: number(id) ^ range.start)
+        return Report(Digest(0, 0), says, tuple(map(short, named)))
+
+    def agrees(self, range: Range, report: Report) -> bool:
+        """Whether the other node, which reported this, sends this one all that belongs to a range."""
+        if self.view is None or not report.says & Says.SEES_YOU:
+            return False
+        own = {short(id) for id in self.view.keepers(range)}
+        is_full = len(own) >= self.view.replicas
+        return all(named in own or (is_full and _is_farther(named, own, range)) for named in report.keepers)
+
+    def _sees(self, peer: bytes, range: Range, now: float) -> bool:
+        self._forget(now)
+        return all(peer in view.keepers(range) for _, view in self._recent)
+
+    def _forget(self, now: float) -> None:
+        """All views of the last seconds count, and the one that stood when they began."""
+        while len(self._recent) > 1 and self._recent[1][0] <= now - SETTLED_SECONDS:
+            self._recent.popleft()
+
+
+def _is_farther(named: int, own: Collection[int], range: Range) -> bool:
+    """Whether all that this node names are closer: then it knows one that the other does not know yet."""
+    at = range.start >> _SHORT_BITS
+    return all(each ^ at < named ^ at for each in own)

@@ -1,0 +1,378 @@
+"""Conditional writes: a majority promises to take nothing older, then the write, where the condition holds.
+
+Single-decree Paxos (Lamport, "The Part-Time Parliament", 1998) for each key, as in Rystsov, "CASPaxos: Replicated State
+Machines without logs", 2018, with (version, nonce) of the write as the ballot:
+
+    asked --- a majority granted ---> condition met ---> STOREs of the decided write ---> OK, or UNCONFIRMED
+      |                                 `-- unmet: CONFLICT
+      `-- a majority cannot grant ---> looked: a quorum read says OK (it is done already), CONFLICT or BAD_VERSION
+      `-- too few answered: BUSY
+
+All but UNCONFIRMED and OK leave nothing behind; then the promises are given back. One write of a key at a time: the others wait.
+Contract: as that of `Writes`. Tries of one write that come together are one.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol
+
+from kdht._shared import RECORD_LEN, TRY_BITS, Op, Status
+from kdht.errors import StorageError
+from kdht.node.replicas.calls import SLOW, Answer, Call, Question
+from kdht.node.replicas.reads import Done as ReadDone
+from kdht.node.replicas.reads import Found
+from kdht.node.replicas.room import Quorum, Room
+from kdht.node.replicas.turns import Outcome, Planned, Turn
+from kdht.node.replicas.writes import DEADLINE, MAX_ROUNDS, Done, Written, pack_stored, version_in
+from kdht.node.timers import Alarm
+from kdht.storage import Granted, Promise, Result, Stored, Write, visible
+from kdht.wire import RECORD, Address, pack_promise
+
+MAX_WAITING = 64
+"""Writes of one key at a coordinator."""
+
+Where = Address | None
+"""A replica; None is this node."""
+
+
+class QuorumRead(Protocol):
+    def __call__(
+        self, turn: Turn, key: bytes, own: Stored | None, done: ReadDone, *, quorum: bool
+    ) -> None: ...
+
+
+class ConditionJob:
+    """One conditional write until it is answered."""
+
+    __slots__ = (
+        "acks", "alarm", "ballot", "condition", "decided", "denied", "done", "granted", "key", "nonce", "others", "own_version",
+        "question", "quorum", "record", "refused", "round", "waiting",
+    )  # fmt: skip
+
+    def __init__(
+        self, key: bytes, record: Stored, condition: int, nonce: int, quorum: Quorum, done: Done
+    ) -> None:
+        self.key = key
+        self.record = record
+        self.condition = condition
+        self.nonce = nonce
+        self.quorum = quorum
+        self.done = [done]
+        """Of all its tries; empty once they were told."""
+        self.own_version = record.version != 0
+        self.round = 0
+        self.alarm: Alarm | None = None
+        self.start()
+
+    def start(self) -> None:
+        """A new round."""
+        self.ballot = 0
+        """The version for which promises are asked, or were given; 0 once they are given back."""
+        self.waiting = 0
+        """Answers that may still come, to promises and to STOREs."""
+        self.others: set[Address] = set()
+        """Replicas that were asked, without this node."""
+        self.granted: dict[Where, Stored] = {}
+        """What stood, without its value, where it was promised."""
+        self.refused = 0
+        """The greatest version that a promise was refused for; 0: none was."""
+        self.decided = False
+        self.question: Question | None = None
+        """The STORE."""
+        self.acks = 0
+        self.denied = 0
+        """The replicas that promised, and refused the STORE after all."""
+
+    def is_same(self, other: "ConditionJob") -> bool:
+        """Whether both are tries of one write."""
+        return (
+            self.nonce >> TRY_BITS == other.nonce >> TRY_BITS
+            and self.condition == other.condition
+            and self.record._replace(version=0, expiry=0) == other.record._replace(version=0, expiry=0)
+            and self.own_version == other.own_version
+            and (not self.own_version or self.record.version == other.record.version)
+        )
+
+
+class Conditions:
+    """All conditional writes at one coordinator. `may_promise`: whether this node, as a replica, may promise for a key."""
+
+    def __init__(self, room: Room, read: QuorumRead, may_promise: Callable[[bytes], bool]) -> None:
+        self._room = room
+        self._read = read
+        self._may_promise = may_promise
+        self._queues: dict[bytes, deque[ConditionJob]] = {}
+        """By key; the first of each is under way."""
+
+    def write(self, turn: Turn, job: ConditionJob) -> None:
+        """Begin it, or let it wait for those before it."""
+        queue = self._queues.setdefault(job.key, deque())
+        for other in queue:
+            if other.is_same(job) and len(other.done) < MAX_WAITING:
+                other.done += job.done
+                return
+        if len(queue) >= MAX_WAITING:
+            job.done[0](turn, Written(Status.BUSY, 0, existed=False))
+            return
+        self._room.counters["writes"] += 1
+        job.alarm = turn.after(DEADLINE, partial(self._too_late, job))
+        queue.append(job)
+        if len(queue) == 1:
+            self._begin(turn, job)
+
+    # --- The promises
+
+    def _begin(self, turn: Turn, job: ConditionJob) -> None:
+        try:
+            own = self._room.store.get(job.key, turn.now)
+        except StorageError:
+            self._finish(turn, job, Status.STORAGE_FAILED)
+            return
+        seen = _version(visible(own, turn.now))
+        if own is not None and _is_of(own, job):
+            self._look(turn, job)
+        elif _version(own) > job.condition and (seen or job.condition):
+            # What is older than a record that there is can never stand again.
+            self._finish(turn, job, Status.CONFLICT, seen)
+        else:
+            self._ask(turn, job)
+
+    def _ask(self, turn: Turn, job: ConditionJob) -> None:
+        room = self._room
+        job.start()
+        if not job.own_version:
+            job.record = job.record._replace(version=room.clock.next(turn.now))
+        version = job.ballot = job.record.version
+        if self._may_promise(job.key):
+            job.waiting += 1
+            promise = Promise(job.key, version, job.nonce)
+            turn.writes.append(Planned(promise, partial(self._promised_here, job, version)))
+        question = room.calls.question(Op.PROMISE, job.key, pack_promise(version, job.nonce))
+        others = room.policy.replicas - 1
+        closest = room.core.closest(job.key, others) if others else []
+        job.others = {contact.address for contact in closest}
+        for contact in closest:
+            told = partial(self._promised, job, version)
+            job.waiting += room.calls.ask(turn, question, contact.address, told)
+        self._go_on(turn, job)
+
+    def _promised_here(self, job: ConditionJob, ballot: int, turn: Turn, outcome: Outcome) -> None:
+        if not isinstance(outcome, Granted):
+            self._heard(turn, job, ballot, None, None, 0)
+        elif outcome.accepted:
+            head = Stored(outcome.version, outcome.expiry, outcome.flags, b"")
+            self._heard(turn, job, ballot, None, head, 0)
+        else:
+            self._heard(turn, job, ballot, None, None, outcome.version)
+
+    def _promised(self, job: ConditionJob, ballot: int, turn: Turn, call: Call, what: Answer | str) -> None:
+        head, refused = None, 0
+        if what is SLOW:
+            return
+        if isinstance(what, Answer) and what.status is Status.OK and len(what.body) == RECORD_LEN:
+            version, expiry, flags = RECORD.unpack(what.body)
+            head = Stored(version, expiry, flags, b"")
+        elif isinstance(what, Answer) and what.status is Status.BAD_VERSION:
+            refused = version_in(what.body)
+        self._heard(turn, job, ballot, call.address, head, refused)
+
+    def _heard(
+        self, turn: Turn, job: ConditionJob, ballot: int, where: Where, head: Stored | None, refused: int
+    ) -> None:
+        """A replica's word about the promise: what stands there, what it refuses it for, or nothing."""
+        if job.ballot != ballot:
+            if not refused:  # the promise was given, or its answer was lost
+                self._give_back_to(turn, job, ballot, where)
+            return
+        job.waiting -= 1
+        self._room.clock.seen(refused)
+        job.refused = max(job.refused, refused)
+        if head is not None:
+            job.granted[where] = head
+            if job.decided:
+                self._store(turn, job, where)
+        self._go_on(turn, job)
+
+    def _go_on(self, turn: Turn, job: ConditionJob) -> None:
+        if job.decided:
+            self._settle(turn, job)
+        elif len(job.granted) >= job.quorum.majority:
+            self._decide(turn, job)
+        elif len(job.granted) + job.waiting < job.quorum.majority:
+            if job.refused:
+                self._look(turn, job)
+            else:
+                self._finish(turn, job, Status.BUSY)
+
+    # --- The write
+
+    def _decide(self, turn: Turn, job: ConditionJob) -> None:
+        newest = max(job.granted.values(), key=lambda head: head.version)
+        seen = _version(visible(newest, turn.now))
+        if seen != job.condition:
+            self._finish(turn, job, Status.CONFLICT, seen)
+            return
+        job.decided = True
+        for where in list(job.granted):
+            self._store(turn, job, where)
+        self._settle(turn, job)
+
+    def _store(self, turn: Turn, job: ConditionJob, where: Where) -> None:
+        if where is None:
+            job.waiting += 1
+            write = Write(job.key, job.record, job.nonce)
+            turn.writes.append(Planned(write, partial(self._stored_here, job)))
+            return
+        calls = self._room.calls
+        if job.question is None:
+            job.question = calls.question(Op.STORE, job.key, pack_stored(job.record, job.nonce))
+        job.waiting += calls.ask(turn, job.question, where, partial(self._stored, job))
+
+    def _stored_here(self, job: ConditionJob, turn: Turn, outcome: Outcome) -> None:
+        self._acked(turn, job, outcome.accepted if isinstance(outcome, Result) else None)
+
+    def _stored(self, job: ConditionJob, turn: Turn, call: Call, what: Answer | str) -> None:
+        if what is SLOW:
+            return
+        status = what.status if isinstance(what, Answer) else None
+        is_refusal = status in (Status.CONFLICT, Status.BAD_VERSION)
+        self._acked(turn, job, True if status is Status.OK else False if is_refusal else None)
+
+    def _acked(self, turn: Turn, job: ConditionJob, accepted: bool | None) -> None:
+        """A replica took the write, refused it (False), or was not heard of."""
+        job.waiting -= 1
+        job.acks += accepted is True
+        job.denied += accepted is False
+        if not accepted:
+            self._room.on_missed(job.key)
+        self._settle(turn, job)
+
+    def _settle(self, turn: Turn, job: ConditionJob) -> None:
+        quorum = job.quorum
+        if not job.done:
+            return
+        if job.acks >= max(quorum.acks, quorum.majority):
+            if job.own_version:
+                self._room.recent.confirm(job.key, job.record, turn.now, existed=job.condition != 0)
+            self._tell_others(turn, job)
+            self._finish(turn, job, Status.OK, job.record.version)
+        elif not job.waiting and job.denied == len(job.granted):
+            job.decided = False  # another one has gone ahead everywhere: nothing was changed
+            self._look(turn, job)
+        elif not job.waiting:
+            self._finish(turn, job, Status.UNCONFIRMED)
+
+    def _tell_others(self, turn: Turn, job: ConditionJob) -> None:
+        """Bring it to the replicas that promised nothing: one that is just catching up may have compared its records before."""
+        room = self._room
+        if None not in job.granted:
+            turn.writes.append(Planned(Write(job.key, job.record), _ignore_outcome))
+        question = room.calls.question(Op.STORE, job.key, pack_stored(job.record))
+        for address in job.others - job.granted.keys():
+            room.calls.ask(turn, question, address, partial(self._told, job.key))
+
+    def _told(self, key: bytes, turn: Turn, call: Call, what: Answer | str) -> None:
+        if what is not SLOW and not isinstance(what, Answer):
+            self._room.on_missed(key)
+
+    # --- What else stands
+
+    def _look(self, turn: Turn, job: ConditionJob) -> None:
+        """Ask a majority what stands: it may be this write itself, from an earlier try."""
+        self._give_back(turn, job)
+        try:
+            own = self._room.store.get(job.key, turn.now)
+        except StorageError:
+            self._finish(turn, job, Status.STORAGE_FAILED)
+            return
+        self._read(turn, job.key, own, partial(self._looked, job), quorum=True)
+
+    def _looked(self, job: ConditionJob, turn: Turn, found: Found) -> None:
+        record = found.record
+        if not job.done:
+            return
+        is_done = record is not None and _is_of(record, job)
+        seen = _version(visible(record, turn.now))
+        if not found.enough:
+            self._finish(turn, job, Status.UNCONFIRMED if is_done else Status.BUSY)
+        elif is_done:
+            self._finish(turn, job, Status.OK, job.record.version)
+        elif seen != job.condition:
+            self._finish(turn, job, Status.CONFLICT, seen)
+        elif job.own_version:
+            self._finish(turn, job, Status.BAD_VERSION, max(job.refused, _version(record)))
+        elif job.round < MAX_ROUNDS:
+            job.round += 1
+            self._room.counters["write_rounds"] += 1
+            self._ask(turn, job)
+        else:
+            self._finish(turn, job, Status.BUSY)
+
+    # --- The end
+
+    def _too_late(self, job: ConditionJob, turn: Turn) -> None:
+        job.alarm = None
+        self._finish(turn, job, Status.UNCONFIRMED if job.decided else Status.BUSY)
+
+    def _give_back(self, turn: Turn, job: ConditionJob) -> None:
+        """Nothing was or will be stored under these promises. Those of which nothing is heard yet follow in `_heard`."""
+        ballot, job.ballot = job.ballot, 0
+        for where in job.granted:
+            self._give_back_to(turn, job, ballot, where)
+        job.granted.clear()
+
+    def _give_back_to(self, turn: Turn, job: ConditionJob, ballot: int, where: Where) -> None:
+        if where is None:
+            turn.writes.append(Planned(Promise(job.key, ballot, job.nonce, True), _ignore_outcome))
+            return
+        calls = self._room.calls
+        question = calls.question(Op.PROMISE, job.key, pack_promise(ballot, job.nonce, given_back=True))
+        calls.ask(turn, question, where, _ignore_answer)
+
+    def _finish(self, turn: Turn, job: ConditionJob, status: Status, version: int = 0) -> None:
+        done, job.done = job.done, []
+        if job.alarm is not None:
+            job.alarm[2] = None
+        if not done:
+            return
+        if status is Status.CONFLICT and job.own_version and version == job.record.version:
+            status = (
+                Status.BAD_VERSION
+            )  # of another write: a CONFLICT that tells a write's own version says that it stands
+        if not job.decided:
+            self._give_back(turn, job)
+        elif len(job.granted) < job.quorum.nodes:
+            self._room.on_missed(job.key)  # who did not promise is not sent it
+        self._room.counters[f"writes_{status.name.lower()}"] += 1
+        for each in done:
+            each(turn, Written(status, version, existed=job.condition != 0))
+        self._next(turn, job)
+
+    def _next(self, turn: Turn, job: ConditionJob) -> None:
+        """The next write of the key, unless this one was waiting itself."""
+        queue = self._queues[job.key]
+        was_first = queue[0] is job
+        queue.remove(job)
+        if not queue:
+            del self._queues[job.key]
+        elif was_first:
+            self._begin(turn, queue[0])
+
+
+def _ignore_outcome(turn: Turn, outcome: Outcome) -> None:
+    """A promise that stays is forgotten in time; a record that is not kept here is brought by repair."""
+
+
+def _ignore_answer(turn: Turn, call: Call, what: Answer | str) -> None:
+    """As `_ignore_outcome`."""
+
+
+def _version(record: Stored | None) -> int:
+    return record.version if record is not None else 0
+
+
+def _is_of(record: Stored, job: ConditionJob) -> bool:
+    """Whether what stands is what this job would write."""
+    mine = job.record
+    return job.own_version and record.version == mine.version and record[2:] == mine[2:]

@@ -1,0 +1,87 @@
+"""What a node remembers of writes that it took part in, so that a late retry gets the answer of the first try.
+
+Contract: bounded, in number and time; what is forgotten early costs a client an UNCONFIRMED, nothing else.
+Thread-safe.
+"""
+
+from threading import Lock
+from typing import Generic, TypeVar
+
+from kdht.storage import Stored
+
+SECONDS = 60.0
+MOST = 16384
+"""Entries of one generation; there are two."""
+
+Entry = TypeVar("Entry")
+Name = tuple[bytes, int]
+"""Key and version."""
+
+
+class Generations(Generic[Entry]):
+    """A dictionary that forgets: an entry stays for SECONDS, unless there are too many, and longer where few come."""
+
+    def __init__(self) -> None:
+        self._new: dict[Name, Entry] = {}
+        self._old: dict[Name, Entry] = {}
+        self._begun = 0.0
+        self._lock = Lock()
+
+    def get(self, name: Name) -> Entry | None:
+        entry = self._new.get(name)
+        return self._old.get(name) if entry is None else entry
+
+    def put(self, name: Name, entry: Entry, now: float) -> None:
+        with self._lock:
+            if len(self._new) >= MOST or not 0 <= now - self._begun < SECONDS:
+                self._old, self._new = self._new, {}
+                self._begun = now
+            self._new[name] = entry
+
+
+class Recent:
+    """One node's. Only writes that have a version of their own are remembered."""
+
+    def __init__(self) -> None:
+        self._begun: Generations[int] = Generations()
+        self._greatest: Generations[int] = Generations()
+        self._confirmed: Generations[tuple[int, bool]] = Generations()
+        self._deletions: Generations[bool] = Generations()
+
+    def claim(self, key: bytes, version: int, write: int, now: float, *, conditional: bool) -> int:
+        """0 where a version is that of this write, whose tries all have the number `write`; else a version to go beyond.
+
+        Another write came with the same one: clients whose clocks are behind choose one above what all of them have seen. Or a
+        greater one has begun here: nothing needs to be sent to find a write refused, unless its condition has to be looked at.
+        """
+        known = self._begun.get((key, version))
+        if known is not None:
+            return 0 if known == write else version
+        greatest = self._greatest.get((key, 0)) or 0
+        if version < greatest and not conditional:
+            return greatest
+        self._begun.put((key, version), write, now)
+        self._greatest.put((key, 0), max(version, greatest), now)
+        return 0
+
+    def confirm(self, key: bytes, record: Stored, now: float, *, existed: bool) -> None:
+        """This write was confirmed."""
+        self._confirmed.put((key, record.version), (_content(record), existed), now)
+
+    def confirmed(self, key: bytes, record: Stored, write: int) -> bool | None:
+        """Whether the key had a record before this write, if it was confirmed; else None."""
+        if self._begun.get((key, record.version)) != write:
+            return None
+        known = self._confirmed.get((key, record.version))
+        return known[1] if known is not None and known[0] == _content(record) else None
+
+    def deletion(self, key: bytes, version: int, now: float, *, existed: bool) -> bool:
+        """Whether the key had a record when this deletion first came to this node; `existed`: it has now."""
+        known = self._deletions.get((key, version))
+        if known is None:
+            self._deletions.put((key, version), existed, now)
+        return existed if known is None else known
+
+
+def _content(record: Stored) -> int:
+    return hash((record.flags, record.value))

@@ -1,0 +1,260 @@
+"""Writes that have a version of their own: what a try may do, what refuses it, and what a read writes back."""
+
+import pytest
+from replica_cluster import Cluster, Member, key_of
+
+from kdht._shared import Op, Status
+from kdht.datapath.memory import Event
+from kdht.node.replicas import Policy
+from kdht.storage import Promise, Stored, Write
+from kdht.wire import OFFSET, Message, Record, parse
+
+
+def plant(member: Member, version: int, value: bytes, flags: int = 0) -> None:
+    (result,) = member.store.apply([Write(key_of("a"), Stored(version, 0, flags, value))], member.now)
+    assert result.accepted
+
+
+def far(cluster: Cluster) -> Member:
+    """An entry node from which attempt n ends at replica n."""
+    key = int.from_bytes(key_of("a"), "big")
+    return max(cluster.members, key=lambda member: int.from_bytes(member.contact.id, "big") ^ key)
+
+
+def seq_of(cluster: Cluster, seconds: float = 0.0) -> int:
+    """A version as a client's clock gives it."""
+    return int((cluster.network.now + seconds) * 1_000_000)
+
+
+def put(cluster: Cluster, version: int, value: bytes, **how: object) -> Message:
+    reply = cluster.ask(Op.PUT, "a", Record(version, value=value).pack(), **how)  # type: ignore[arg-type]
+    assert reply is not None
+    return reply
+
+
+def cut(cluster: Cluster, one: Member, other: Member, loss: float = 1.0) -> None:
+    cluster.network.set_loss(one.contact.address, other.contact.address, loss)
+    cluster.network.set_loss(other.contact.address, one.contact.address, loss)
+
+
+def values(cluster: Cluster) -> list[bytes | None]:
+    return [record and record.value for record in (m.has("a") for m in cluster.replicas("a"))]
+
+
+# --- Reads that bring what they found to others
+
+
+@pytest.mark.parametrize("op", [Op.QUORUM_GET, Op.GET])
+def test_a_read_that_meets_a_newer_record_at_a_replica_undoes_nothing(op):
+    """The replica's answer to FETCH was older than what it has when the write-back comes."""
+    cluster = Cluster(8)
+    owner, second, third = cluster.replicas("a")
+    plant(owner, 7, b"old")
+    owner.coordinator.is_settled = lambda key: False
+
+    def overtaken(event: Event) -> None:
+        if event.data[OFFSET["op"]] == Op.STORE and event.what == "delivered":
+            for member in (second, third):
+                if not member.has("a"):
+                    plant(member, 9, b"acknowledged meanwhile")
+
+    cluster.network.observer = overtaken
+    cluster.ask(op, "a", bytes(1120))
+    cluster.network.observer = None
+    cluster.network.run(cluster.network.now + 3)
+    assert not any(m.has("a") and m.has("a").version > 9 for m in cluster.members)
+    assert [m.has("a").value for m in (second, third)] == [b"acknowledged meanwhile"] * 2
+
+
+def test_quorum_reads_under_loss_never_take_back_what_was_acknowledged():
+    """A counter that one client keeps, a third of the reads by a quorum, through nodes by turns."""
+    cluster = Cluster(5, loss=0.1, seed=11)
+    last = 0
+    for number in range(150):
+        while True:
+            last = max(last + 1, seq_of(cluster))
+            reply = cluster.ask(Op.PUT, "a", Record(last, value=b"%d" % number).pack(), wait=0.7)
+            if reply is not None and reply.status is Status.OK:
+                break
+        for attempt in (0, 1):
+            read = cluster.ask(Op.QUORUM_GET, "a", bytes(1120), via=far(cluster), attempt=attempt, wait=0.7)
+            if read is not None and read.status is Status.OK:
+                assert Record.parse(read.body).value == b"%d" % number
+
+
+def test_a_write_back_is_waited_for_in_the_own_store_too():
+    cluster = Cluster(8)
+    owner, second, third = cluster.replicas("a")
+    plant(second, 7, b"new")
+    owner.store.apply([Promise(key_of("a"), 9, 1)], owner.now)
+    cluster.kill(third)
+    reply = cluster.ask(Op.QUORUM_GET, "a", bytes(1120))
+    assert reply is not None
+    assert reply.status is Status.UNCONFIRMED, "a promise keeps it from a majority"
+
+
+# --- Refusals
+
+
+def test_a_write_that_a_majority_refuses_is_told_what_stands_and_given_no_new_version():
+    cluster = Cluster(8)
+    stands = seq_of(cluster, 1)
+    for member in cluster.replicas("a")[1:]:
+        plant(member, stands, b"newer")
+    reply = put(cluster, seq_of(cluster), b"older")
+    assert (reply.status, Record.parse(reply.body)) == (Status.BAD_VERSION, Record(stands))
+    cluster.network.run(cluster.network.now + 3)
+    assert values(cluster)[1:] == [b"newer"] * 2
+    assert put(cluster, stands + 1, b"older").status is Status.OK
+    assert values(cluster) == [b"older"] * 3
+
+
+def test_a_write_that_one_replica_refuses_is_confirmed_by_the_others_and_loses_there():
+    cluster = Cluster(8)
+    replicas = cluster.replicas("a")
+    for refusing in replicas:
+        cluster = Cluster(8)
+        stands = seq_of(cluster, 1)
+        plant(cluster.replicas("a")[replicas.index(refusing)], stands, b"newer")
+        assert put(cluster, seq_of(cluster), b"older").status is Status.OK
+        assert sorted(values(cluster)) == [b"newer", b"older", b"older"]
+        assert cluster.get("a", Op.QUORUM_GET) in (b"newer", b"older")
+
+
+def test_a_stand_in_confirms_nothing_where_a_replica_has_something_newer():
+    """The other replica that has it is silent, so that nobody knows whether it was acknowledged."""
+    cluster = Cluster(8)
+    owner, second, third = cluster.replicas("a")
+    for member in (second, third):
+        plant(member, seq_of(cluster, 1), b"acknowledged")
+    cut(cluster, owner, third)
+    assert put(cluster, seq_of(cluster), b"older").status is Status.UNCONFIRMED
+
+
+def test_all_are_to_confirm_and_one_has_something_newer():
+    cluster = Cluster(8, policy=Policy(replicas=3, acks=3))
+    plant(cluster.replicas("a")[2], seq_of(cluster, 1), b"newer")
+    assert put(cluster, seq_of(cluster), b"older").status is Status.OK
+
+
+def test_a_write_without_a_version_is_given_a_new_one_only_when_no_majority_can_have_the_first():
+    cluster = Cluster(8)
+    owner, second, third = cluster.replicas("a")
+    stands = seq_of(cluster, 5)
+    plant(third, stands, b"newer")
+    assert cluster.put("a", b"value").version < stands
+    for member in (second, third):
+        plant(member, stands + 1000, b"newer")
+    assert cluster.put("a", b"value").version > stands + 1000
+    assert owner.coordinator.counters["write_rounds"] == 1
+
+
+def test_a_plain_write_below_a_promise_is_refused_with_what_is_promised():
+    cluster = Cluster(8)
+    promised = seq_of(cluster, 1)
+    for member in cluster.replicas("a")[:2]:
+        member.store.apply([Promise(key_of("a"), promised, 1)], member.now)
+    reply = put(cluster, seq_of(cluster), b"value")
+    assert (reply.status, Record.parse(reply.body).version) == (Status.BAD_VERSION, promised)
+    assert put(cluster, promised + 1, b"value").status is Status.OK
+
+
+@pytest.mark.parametrize("seconds", [-61, 61, 3600])
+def test_a_version_far_from_the_time_is_refused_with_the_time(seconds):
+    cluster = Cluster(8)
+    reply = put(cluster, seq_of(cluster, seconds), b"value")
+    assert reply.status is Status.BAD_VERSION
+    assert abs(Record.parse(reply.body).version - seq_of(cluster)) < 1_000_000
+    assert put(cluster, Record.parse(reply.body).version + 1, b"value").status is Status.OK
+
+
+def test_what_a_fast_clock_wrote_can_be_overwritten():
+    cluster = Cluster(8)
+    stands = seq_of(cluster, 3600)
+    for member in cluster.replicas("a"):
+        plant(member, stands, b"from the future")
+    reply = put(cluster, seq_of(cluster), b"value")
+    assert (reply.status, Record.parse(reply.body).version) == (Status.BAD_VERSION, stands)
+    assert put(cluster, stands + 1, b"value").status is Status.OK
+
+
+# --- The same write again
+
+
+@pytest.mark.parametrize("attempt", [0, 1, 2])
+def test_a_late_try_of_a_write_undoes_nothing(attempt):
+    cluster = Cluster(8)
+    first = seq_of(cluster)
+    assert put(cluster, first, b"first").status is Status.OK
+    for number in range(3):
+        assert put(cluster, first + 1 + number, b"%d" % number).status is Status.OK
+    cluster.network.run(cluster.network.now + 2)
+    late = put(cluster, first, b"first", via=far(cluster), attempt=attempt)
+    assert late.status in (Status.OK, Status.BAD_VERSION)
+    cluster.network.run(cluster.network.now + 2)
+    assert values(cluster) == [b"2"] * 3
+
+
+def test_a_retry_at_the_same_coordinator_is_confirmed_after_it_was_overwritten():
+    cluster = Cluster(8)
+    first = seq_of(cluster)
+    put(cluster, first, b"first")
+    put(cluster, first + 1, b"second")
+    reply = put(cluster, first, b"first")
+    assert (reply.status, Record.parse(reply.body).version) == (Status.OK, first)
+    assert put(cluster, first, b"another's").status is Status.BAD_VERSION
+
+
+def test_a_retry_elsewhere_confirms_what_stands_and_makes_no_second_version():
+    cluster = Cluster(8)
+    version = seq_of(cluster)
+    for attempt in (0, 1, 2, 1):
+        reply = put(cluster, version, b"value", via=far(cluster), attempt=attempt)
+        assert (reply.status, Record.parse(reply.body).version) == (Status.OK, version)
+    assert {m.has("a").version for m in cluster.replicas("a")} == {version}
+
+
+def test_a_retry_with_a_ttl_makes_no_second_version():
+    cluster = Cluster(8)
+    version = seq_of(cluster)
+    body = Record(version, 30, 0, b"value").pack()
+    for attempt in (0, 1, 2):
+        cluster.network.run(cluster.network.now + 1.5)
+        reply = cluster.ask(Op.PUT, "a", body, via=far(cluster), attempt=attempt)
+        assert reply is not None
+        assert reply.status is Status.OK
+    cluster.network.run(cluster.network.now + 1)
+    assert {m.has("a") for m in cluster.replicas("a")} == {cluster.replicas("a")[2].has("a")}
+
+
+@pytest.mark.parametrize("attempt", [0, 1, 2])
+@pytest.mark.parametrize("existed", [True, False])
+def test_a_deletion_is_answered_the_same_in_every_try(attempt, existed):
+    cluster = Cluster(8)
+    if existed:
+        cluster.put("a", b"value")
+        cluster.network.run(cluster.network.now + 1)
+    body = Record(seq_of(cluster, 1)).pack()
+    first = cluster.ask(Op.DELETE, "a", body)
+    again = cluster.ask(Op.DELETE, "a", body, via=far(cluster), attempt=attempt)
+    assert first is not None
+    assert again is not None
+    assert first.status is (Status.OK if existed else Status.NOT_FOUND)
+    assert again.status is first.status
+    assert {m.has("a").version for m in cluster.replicas("a")} == {Record.parse(body).version}
+
+
+def test_two_writes_of_one_version_end_alike_everywhere():
+    cluster = Cluster(8)
+    version = seq_of(cluster)
+    for number in range(3):
+        cluster.send(
+            Op.PUT, "a", Record(version, value=b"%d" % number).pack(), via=far(cluster), attempt=number
+        )
+    cluster.network.run(cluster.network.now + 3)
+    assert {parse(reply.data).status for reply in cluster.client.take()} <= {
+        Status.OK,
+        Status.BAD_VERSION,
+        Status.UNCONFIRMED,
+    }
+    assert len(set(values(cluster))) == 1
