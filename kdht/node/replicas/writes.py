@@ -14,7 +14,6 @@ write is decided by promises first (`conditions`).
 from collections import deque
 from collections.abc import Callable, Collection
 from functools import partial
-from itertools import islice
 from typing import NamedTuple
 
 from kdht._shared import RECORD_LEN, Op, RecordFlag, Status
@@ -51,7 +50,8 @@ class WriteJob:
 
     __slots__ = (
         "acks", "alarm", "asked", "candidates", "closed", "disputed", "done", "existed", "held", "is_new", "key", "local", "newer",
-        "own_version", "question", "quorum", "record", "refused", "repeated", "replicas", "round", "stands", "stood_in", "waiting",
+        "own_version", "question", "quorum", "record", "refused", "repeated", "round", "seats", "stand_ins", "stands", "stood_in",
+        "taken", "waiting",
     )  # fmt: skip
 
     def __init__(self, key: bytes, record: Stored, quorum: Quorum, done: Done, *, is_new: bool) -> None:
@@ -68,7 +68,6 @@ class WriteJob:
         """The greatest version that a replica refused it for."""
         self.existed = False
         self.alarm: Alarm | None = None
-        self.start()
 
     def start(self) -> None:
         """A new round."""
@@ -90,19 +89,23 @@ class WriteJob:
         """What the other replicas are asked in this round."""
         self.asked: set[Address] = set()
         self.candidates: deque[Contact] = deque()
-        self.replicas: frozenset[Address] = frozenset()
-        """The others of the key's replicas."""
+        self.taken = 0
+        """Of the candidates."""
+        self.stand_ins: set[Address] = set()
+        """Who was asked in place of a replica."""
         self.stood_in: set[Address] = set()
-        """Nodes that have it, and were no replicas when they said so."""
+        """Those of them that have it."""
         self.closed: set[Address] = set()
-        """Where nobody is any more."""
+        """Replicas whose port is closed."""
+        self.seats: frozenset[Address] = frozenset()
+        """Where ports are closed: the others of the replicas without those."""
         self.local: Status | None = None
         """What the own store said; None until then."""
 
     @property
     def is_confirmed(self) -> bool:
         quorum = self.quorum
-        if not self.disputed:
+        if not (self.disputed and self.is_new):
             return self.acks >= quorum.acks and self.held >= min(quorum.majority, quorum.acks)
         return self.held >= quorum.majority and self.held + self.newer >= quorum.acks
 
@@ -141,8 +144,12 @@ class Writes:
         *,
         here: bool,
     ) -> None:
-        """Bring a record that has its version to `lacking` replicas, and to the own store too (`here`), until `need` confirm."""
+        """Bring a record that has its version to `lacking` replicas, and to the own store too (`here`), until `need` confirm.
+
+        CONFLICT where so many have it or something newer.
+        """
         job = WriteJob(key, record, Quorum(0, 0, need), done, is_new=False)
+        job.start()
         job.alarm = turn.after(DEADLINE, partial(self._too_late, job))
         if here:
             turn.writes.append(Planned(Write(key, record), partial(self._written, job, job.round)))
@@ -160,13 +167,15 @@ class Writes:
         turn.writes.append(Planned(Write(job.key, job.record), partial(self._written, job, job.round)))
         others = room.policy.replicas - 1
         job.candidates = deque(room.core.closest(job.key, others + SPARE) if others else ())
-        job.replicas = frozenset(contact.address for contact in islice(job.candidates, others))
         for _ in range(others):
             self._store_next(turn, job)
 
     def _store_next(self, turn: Turn, job: WriteJob) -> None:
         while job.candidates:
             address = job.candidates.popleft().address
+            job.taken += 1
+            if job.taken >= self._room.policy.replicas and address not in job.seats:
+                job.stand_ins.add(address)
             if address not in job.asked and self._store(turn, job, address):
                 return
 
@@ -213,7 +222,7 @@ class Writes:
             return
         job.waiting -= 1
         status = what.status if isinstance(what, Answer) else None
-        is_replica = call.address in job.replicas
+        is_replica = call.address not in job.stand_ins
         if status is Status.OK:
             job.acks += 1
             job.held += is_replica
@@ -239,8 +248,9 @@ class Writes:
         others = self._room.policy.replicas - 1
         near = self._room.core.closest(job.key, others + SPARE)
         living = [contact.address for contact in near if contact.address not in job.closed]
-        job.replicas = frozenset(living[:others])
-        seated = job.stood_in & job.replicas
+        job.seats = frozenset(living[:others])
+        job.stand_ins -= job.seats
+        seated = job.stood_in & job.seats
         job.held += len(seated)
         job.stood_in -= seated
 
@@ -248,9 +258,6 @@ class Writes:
         """A node does not take it, for that version's sake."""
         self._room.clock.seen(version)
         job.stands = max(job.stands, version)
-        if not job.is_new:
-            job.acks += newer  # what it has is as good
-            return
         job.disputed = True
         job.refused += is_replica
         job.newer += newer and is_replica
@@ -276,6 +283,8 @@ class Writes:
             self._finish(turn, job, Status.BAD_VERSION, job.stands)
         elif job.is_refused:
             self._again(turn, job)
+        elif not job.is_new and job.newer and job.acks + job.newer >= job.quorum.acks:
+            self._finish(turn, job, Status.CONFLICT, job.stands)
         elif not job.waiting:
             self._finish(turn, job, Status.UNCONFIRMED)
 
