@@ -1,5 +1,6 @@
 """One operation of a client, as a line of JSON. Times are CLOCK_MONOTONIC, which all processes of a machine share."""
 
+import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -53,7 +54,7 @@ class Recorder(AbstractContextManager["Recorder"]):
 
     def __init__(self, path: Path) -> None:
         self._file: BufferedWriter = path.open("wb")
-        self._count_path = path.with_suffix(".count")
+        self._count_file = os.open(path.with_suffix(".count"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         self._encoder = msgspec.json.Encoder()
         self.count = 0
 
@@ -73,9 +74,11 @@ class Recorder(AbstractContextManager["Recorder"]):
     ) -> None:
         self._file.close()
         self._tell()
+        os.close(self._count_file)
 
     def _tell(self) -> None:
-        self._count_path.write_text(str(self.count))
+        # In one call and of one length: whoever reads it meanwhile finds the old number or the new one.
+        os.pwrite(self._count_file, b"%12d" % self.count, 0)
 
 
 def counted(path: Path) -> int:

@@ -155,10 +155,8 @@ class _Members(Cluster):
     clocks: dict[str, Clock]
 
     def start(self) -> None:
-        first, *others = self.nodes[:-1]
-        start(first, self.clocks)
-        wait_until(lambda: first.ready(0), f"{first.name} to start", 60.0)
-        for node in others:
+        """All at once: each knows the others' addresses, and none is the first."""
+        for node in self.nodes[:-1]:
             start(node, self.clocks)
         self.wait_ready()
 
@@ -187,7 +185,10 @@ def built(setting: Setting, directory: Path) -> Iterator[Stage]:
             places,
             directory,
             datapath=setting.datapath,
-            settings={"replication": {"replicas": setting.replicas}},
+            settings={
+                "node": {"bootstrap": [str(place.addresses[0]) for place in places[:-1]]},
+                "replication": {"replicas": setting.replicas},
+            },
             ids=ids,
         )
         cluster.clocks = clocks

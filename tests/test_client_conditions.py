@@ -2,7 +2,7 @@
 
 import pytest
 from both_clients import BOTH
-from scripted_node import drop, refuse, reply_to
+from scripted_node import drop, refuse
 from scripted_store import ScriptedStore
 
 from kdht._shared import Op, Status
@@ -102,23 +102,6 @@ def test_a_delete_whose_answer_was_lost_is_done_once(ask):
             version = ask(node.name, "put", "k", b"1")
             assert ask(node.name, "delete", "k", if_version=version if conditional else None) is True
         assert store.records == {}
-
-
-@pytest.mark.usefixtures("short_waits")
-def test_a_conflict_with_the_own_version_is_a_success(ask):
-    """A coordinator that does not know the write again sees it stand."""
-    store = losing_an_answer(Op.PUT)
-    carry_out = store.carry_out
-
-    def forgetful(request):
-        if request.op == Op.PUT and store.asked[Op.PUT] == 2:
-            return reply_to(request, status=Status.CONFLICT, body=Record(store.records[KEY].version).pack())
-        return carry_out(request)
-
-    store.carry_out = forgetful
-    with store.node() as node:
-        version = ask(node.name, "put", "k", b"mine", if_version=0)
-    assert store.records[KEY] == Record(version, 0, 0, b"mine")
 
 
 @pytest.mark.usefixtures("short_waits")

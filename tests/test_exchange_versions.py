@@ -2,6 +2,7 @@
 
 import itertools
 import random
+from collections.abc import Callable
 
 import pytest
 from exchanges import GET, NOW_US, PUT, attempts_of, new_session, opened, passes, received, sent, unix_us
@@ -107,13 +108,24 @@ def test_a_record_that_is_nowhere_is_asked_for_at_all_replicas():
     exchange, first = opened(session)
     second = received(session, 0, gone(first), 0.02)
     session.receive(0, gone(second), 0.03)
-    third = passes(session, exchange)
-    session.receive(0, beside(third), exchange.deadline)
+    asks_around(session, exchange, passes(session, exchange), gone)
     with pytest.raises(NotFound):
         exchange.result()
     exchange, first = opened(session)
     session.receive(0, gone(first), 0.02)
     assert exchange.done, "asked around once"
+
+
+def asks_around(session: Session, exchange: Exchange, send: Send, reply: Callable[[Send], bytes]) -> None:
+    """Two replicas give that reply, again and again; nobody else has anything."""
+    asked = []
+    while not exchange.done:
+        attempt = wire.parse(send.data).attempt
+        asked.append(attempt)
+        now = exchange.deadline - 0.001
+        answer = reply(send) if attempt < 2 else beside(send)
+        send = received(session, 0, answer, now) or (None if exchange.done else passes(session, exchange))
+    assert asked == [2, 0, 1, 2], "all of them, twice"
 
 
 def test_an_expired_record_is_not_asked_for_everywhere():
@@ -160,7 +172,7 @@ def all_old(session: Session, call: calls.Call) -> tuple[Exchange, Send]:
 def test_an_old_record_is_better_than_none():
     session = new_session()
     exchange, third = all_old(session, GET)
-    session.receive(0, beside(third), exchange.deadline)
+    asks_around(session, exchange, third, old_reply)
     assert calls.record(exchange.result()).value == b"old"
     exchange, first = opened(session)
     session.receive(0, old_reply(first), 0.05)

@@ -34,6 +34,17 @@ def test_a_node_is_killed_and_starts_again(tmp_path: Path) -> None:
         assert one.stop() == 0
 
 
+def test_the_first_node_is_killed_early_and_finds_its_cluster_again(tmp_path: Path) -> None:
+    """It has no bootstrap: without its contacts it would be a cluster of its own."""
+    with Cluster(places_on_loopback(3), tmp_path, datapath="socket") as cluster:
+        first = cluster.nodes[0]
+        contacts = first.records.parent / "contacts"
+        wait_until(lambda: contacts.exists() and contacts.read_text().count('"id"') == 2, "its contacts", 5.0)
+        first.kill()
+        first.start()
+        wait_until(lambda: first.ready(2), "the first node")
+
+
 def test_a_daemon_that_ends_shows_its_log(tmp_path: Path) -> None:
     settings = {"node": {"hop_limit": 0}}
     with pytest.raises(LabError, match=r"n1 ended with status 2\n.*node\.hop_limit is 0"):

@@ -122,7 +122,7 @@ def test_a_joiner_that_nobody_knows_makes_no_majority_for_a_write():
     assert reply is not None
     assert reply.status is Status.UNCONFIRMED
     assert first.has("a") is not None
-    assert joiner.coordinator.counters["confirmed_behind"] == 1
+    assert joiner.coordinator.counters["confirmed_behind"] > 0
     cluster.network.set_loss(first.contact.address, others[0].contact.address, 1.0)
     assert cluster.get("a", Op.QUORUM_GET, via=others[1]) in (None, b"value")
 
@@ -181,7 +181,7 @@ def test_a_write_stands_as_soon_as_its_replicas_have_caught_up():
 
 def test_a_coordinator_that_was_away_writes_through_the_others():
     cluster = Cluster(8)
-    owner, second, third = cluster.replicas("a")
+    owner, _, third = cluster.replicas("a")
     owner.coordinator.is_settled = lambda key: False
     cluster.put("a", b"value")
     cluster.network.set_loss(owner.contact.address, third.contact.address, 1.0)

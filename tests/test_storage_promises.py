@@ -96,7 +96,7 @@ def test_a_promise_ends_after_its_time_swept_or_not(store):
     ask(store, 9, 1)
     late = NOW + promises.LIFETIME
     assert store.sweep(late - 2) == 0
-    assert not store.apply([put(1, version=7)], late - 2)[0].accepted
+    assert ask(store, 7, 1, late - 2) == Granted(False, 9)
     assert store.apply([put(1, version=7)], late)[0].accepted
     ask(store, 9, 1)
     store.sweep(late)
@@ -204,3 +204,15 @@ def test_both_stores_say_the_same_to_anything(tmp_path):
             level.close()
             level = LevelStore(tmp_path / "db")
     level.close()
+
+
+def test_a_promise_whose_write_never_came_hinders_repair_for_seconds_only(store):
+    """A coordinator that died leaves it; its write is refused where something else stands by then."""
+    store.apply([put(1, b"x", version=5)], NOW)
+    store.apply([Promise(KEY, 10, 7)], NOW)
+    late = NOW + promises.HINDERS
+    assert store.apply([put(1, b"y", version=8)], late - 1) == [Result(False, True, 5, 10)]
+    assert store.apply([put(1, b"y", version=8)], late) == [Result(True, True, 8)]
+    (result,) = store.apply([put(1, b"z", version=10, nonce=7)], late)
+    assert not result.accepted
+    assert store.get(KEY, late).value == b"y"

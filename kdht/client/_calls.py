@@ -36,6 +36,8 @@ class Call(NamedTuple):
     """Whether retries take other ways than the best, by `attempt`."""
     hedged: bool = False
     """Whether a second try may follow before the first is lost."""
+    condition: int | None = None
+    """Of a write: the version that has to stand, 0 for none."""
     tag: int = 0
     """What the caller of many knows it by."""
     part: str = ""
@@ -147,7 +149,7 @@ def _write(op: Op, key: Key, record: Record, condition: int | None, accepts: fro
     least = 0 if op is Op.PUT else 1
     if not (isinstance(condition, int) and least <= condition <= MAX_VERSION):
         raise ValueError(f"if_version is a number from {least} to {MAX_VERSION}, or None, not {condition!r}")
-    return _call(op, key, pack_write(record, condition), accepts=accepts)
+    return _call(op, key, pack_write(record, condition), accepts=accepts, condition=condition)
 
 
 def watch(key: Key, lease: int) -> Call:

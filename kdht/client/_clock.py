@@ -1,8 +1,6 @@
 """The versions of a client's own writes: microseconds since 1970, as the cluster's clocks say, and never the same one twice.
 
 No clock of its own: `unix_us` is handed in. Where a node says that this host's clock is far off, the difference is remembered.
-So it is where a version that this client knows is ahead of its clock. Of two clients that are behind the same version each would else
-choose the next number, and both the same.
 """
 
 from collections.abc import Callable
@@ -10,10 +8,12 @@ from random import Random
 
 from kdht.client._calls import MAX_VERSION
 
-SPREAD_BITS = 10
-"""Of the microseconds, at random, by which a clock goes beyond a version that it is behind."""
 AHEAD = 60_000_000
 """Microseconds: a node refuses a version that is further from its clock."""
+SPREAD = 1_000_000
+"""Microseconds: a conditional write's version is drawn from the last so many."""
+SPREAD_AHEAD = 1 << 14
+"""And from the next so many above what stands, where the clock is behind that."""
 
 
 class WriteClock:
@@ -25,14 +25,19 @@ class WriteClock:
         self._offset = 0
         self._last = 0
 
-    def next(self, least: int) -> int:
-        """A version above every one given before, and at least `least`."""
-        own = max(self._now(), self._last + 1)
-        if least > own:
-            least += self._rng.getrandbits(SPREAD_BITS)
-            behind = least - self._now()
-            self._offset += behind if behind <= AHEAD else 0
-        self._last = min(max(own, least), MAX_VERSION)
+    def next(self, least: int, *, alone: bool = False) -> int:
+        """A version above every one given before, and at least `least`.
+
+        `alone`: one that no other client gives at the same time, as far as chance allows. Of two conditional writes of one value under one
+        version nobody could say which was done; and two clients whose clocks are behind would both take the next after what stands.
+        """
+        now = self._now()
+        least = max(self._last + 1, least)
+        if alone and now - least > SPREAD_AHEAD:
+            now -= self._rng.randrange(min(now - least, SPREAD))
+        elif alone:
+            least += self._rng.randrange(SPREAD_AHEAD)
+        self._last = min(max(now, least), MAX_VERSION)
         return self._last
 
     def refused(self, version: int, told: int) -> None:

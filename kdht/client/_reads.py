@@ -1,9 +1,8 @@
 """A GET or QUORUM_GET: hedged, perhaps answered by any node, never going back in time.
 
-An answer that is older than what this client has seen is kept: it is believed when all replicas have answered and nobody had
-better, for then the newer one is lost; while one of them is silent it may have it. The record of a node that is none of the
-replicas is kept too, and believed when all were asked, silent or not, if it is not older. The first such answer leads to the next
-replica at once, the others after the time that an answer usually takes.
+An answer that is older than what this client has seen is kept, and so is the record of a node that is none of the
+replicas: they are believed when all replicas were asked and nobody had better. The first such answer leads to the next replica at once,
+the others after the time that an answer usually takes.
 """
 
 from collections.abc import Callable
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from kdht.client._session import Session
 
 LAPS = 2
-"""So often the replicas are asked, while some are silent, before a node beside them is believed."""
+"""So often the replicas are asked, for some may be silent, or about to learn more, before less is believed."""
 
 
 class Read(Exchange):
@@ -85,7 +84,7 @@ class Read(Exchange):
     def _walked_too_far(self, reply: Answer, cookie: int, index: int, now: float) -> None:
         if len(reply.body) >= shared.RECORD_LEN:
             heard = reply._replace(status=Status.OK)
-            if self._session.versions.is_old(self.call.key, heard, now):
+            if self._session.versions.is_old(self.call.key, heard):
                 self._old = _newer(self._old, heard)
             else:
                 self._hearsay = _newer(self._hearsay, heard)
@@ -100,23 +99,26 @@ class Read(Exchange):
 
     @property
     def _may_believe(self) -> bool:
-        """Whether what is known is the best that there is: all replicas were asked, and have answered or are silent."""
-        if self.call.op == Op.QUORUM_GET:
+        """Whether what is known is the best that there is: all replicas were asked often enough, and for an old record
+        all have answered."""
+        if self.call.op == Op.QUORUM_GET or self._laps + 1 < LAPS:
             return False
-        if self._old is not None and len(self._replied) == len(self._sent):
-            return True
-        return self._laps + 1 >= LAPS and self._hearsay is not None
+        return self._hearsay is not None or (self._old is not None and len(self._replied) == len(self._sent))
 
     def _believe(self, now: float) -> None:
-        best = self._hearsay or self._old
+        best = _newer(self._old, self._hearsay) if self._hearsay is not None else self._old
         assert best is not None
         self._session.versions.forget(self.call.key)
         self._session.versions.take(self.call.key, best, now)
         self.answer = best
 
     def _fail(self) -> None:
-        """There is nothing better than another node's record, if there is one: too little for a quorum read."""
-        if self._hearsay is None or self.call.op == Op.QUORUM_GET:
+        """There is nothing better than an old record, or another node's, if there is one: too little for a quorum read.
+
+        An old one counts only where every try was answered: a replica that is silent may have the newer one.
+        """
+        answered = self._old is not None and len(self._replied) == len(self._sent)
+        if self.call.op == Op.QUORUM_GET or not (answered or self._hearsay is not None):
             super()._fail()
         else:
             self._believe(self.deadline)

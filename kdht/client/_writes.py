@@ -5,7 +5,7 @@ is late, or UNCONFIRMED), the write is **in doubt**. What follows:
 
     answer         without doubt                           in doubt
     OK             it is done                              it is done
-    CONFLICT       Conflict                                done if the write's own version stands; else Unconfirmed
+    CONFLICT       Conflict                                Unconfirmed
     BAD_VERSION    again, with a greater version           the other replicas are asked; then Unconfirmed
     other refusal  again later, and in the end that error  again later, and in the end Unconfirmed
 
@@ -79,10 +79,6 @@ class Write(Exchange):
         status = reply.status
         if status is Status.OK or status in self.call.accepts:
             return False
-        if status is Status.CONFLICT and version_in(reply) == self.version and self._in_doubt(but=index):
-            body = b"" if self.call.op == Op.DELETE else reply.body
-            self._conclude(reply._replace(status=Status.OK, body=body), index, now)
-            return True
         if status is not Status.UNCONFIRMED:
             self._no_effect.add(index)
         if self._held is not None:
@@ -108,7 +104,9 @@ class Write(Exchange):
     # --- Its version
 
     def _take_version(self, least: int) -> None:
-        self.version = self._session.clock.next(least)
+        condition = self.call.condition
+        least = max(least, (condition or 0) + 1)
+        self.version = self._session.clock.next(least, alone=condition is not None)
         self._message[_VERSION] = self.version.to_bytes(8, "big")
         self._since = len(self._sent)
 
@@ -134,13 +132,9 @@ class Write(Exchange):
 
     # --- Doubt
 
-    def _in_doubt(self, *, but: int | None = None) -> bool:
-        """Whether a try may have been carried out, as far as is known; one other than `but`, whose answer tells of itself.
-
-        Two clients may choose one version. Without doubt it is not this write's.
-        """
-        harmless = self._no_effect if but is None else self._no_effect | {but}
-        return len(harmless) < len(self._sent)
+    def _in_doubt(self) -> bool:
+        """Whether a try may have been carried out, as far as is known."""
+        return len(self._no_effect) < len(self._sent)
 
     def _hold(self, reply: Answer, index: int, now: float) -> None:
         """Wait for the tries that have no answer yet."""

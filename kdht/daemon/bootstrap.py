@@ -51,7 +51,7 @@ async def joining(
     `on_failure` is told what no retry would mend.
     """
     task = asyncio.create_task(_join(settings, driver, data.load_contacts()))
-    task.add_done_callback(partial(_tell_failure, on_failure))
+    task.add_done_callback(partial(tell_failure, on_failure))
     try:
         yield
     finally:
@@ -59,7 +59,8 @@ async def joining(
         await asyncio.gather(task, return_exceptions=True)
 
 
-def _tell_failure(on_failure: Callable[[BaseException], None], task: asyncio.Task[None]) -> None:
+def tell_failure(on_failure: Callable[[BaseException], None], task: asyncio.Task[None]) -> None:
+    """For a task's end: tell what it raised, if that is not its cancellation."""
     if not task.cancelled() and (error := task.exception()):
         on_failure(error)
 

@@ -85,14 +85,15 @@ class Daemon:
             self._methods.capabilities = capabilities.reduce(
                 self._settings.data_dir, self._settings.address.port, self._settings.key_files
             )
-            await self._serve_all(data)
+            async with beating():
+                await self._serve_all(data)
         if self._failure:
             raise self._failure
         log.info("stopped")
 
     async def _serve_all(self, data: DataDir) -> None:
         """The node, and again whenever it is to be put together anew."""
-        moves = self._methods.moves = Moves(data, self._anew.set)
+        moves = self._methods.moves = Moves(data, self._anew.set, self._give_up)
         while not self._stopping.is_set():
             self._anew.clear()
             node_id = await self._unless_stopped(identity.of_node(self._settings, data))
@@ -125,18 +126,18 @@ class Daemon:
         undo.callback(parts.driver.stop)
         datapaths = Datapaths(settings, parts.publisher, parts.contact.id, _table_is_good(parts))
         datapaths.start()
-        undo.callback(lambda: datapaths.stop(comes_back=self._stopping.is_set() or not moves.moving))
+        undo.callback(lambda: datapaths.stop(comes_back=not moves.has_left))
         self._make_reloadable(parts)
         parts.driver.on_resumes = self._anew.set
         chores = housekeeping.running(settings, data, parts, datapaths, self._end_deaf)
-        async with joining(settings, data, parts.driver, self._give_up), chores, beating():
-            moves.moving = False
+        async with joining(settings, data, parts.driver, self._give_up), chores:
+            moves.done()
             self._methods.serve(parts, datapaths)
             memory.settle()
             self._announce(parts)
             await self._unless_stopped(self._anew.wait())
             await moves.stop()
-            state = "stopping" if self._stopping.is_set() else "moving" if moves.moving else "starting"
+            state = "stopping" if self._stopping.is_set() else "moving" if moves.has_left else "starting"
             self._methods.end(state)
             if self._stopping.is_set():
                 notify("STOPPING=1")

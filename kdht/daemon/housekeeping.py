@@ -16,7 +16,9 @@ from kdht.wire import Contact
 
 log = logging.getLogger(__name__)
 
-SNAPSHOT_SECONDS = 10.0
+SNAPSHOT_SECONDS = 1.0
+"""Short, for the first node of a cluster has no bootstrap: were it killed before it kept its contacts, it would start as a
+cluster of its own, and confirm writes alone."""
 WATCH_SECONDS = 10.0
 CAUGHT_UP_SECONDS = 60.0
 ASIDE_SECONDS = 1.0

@@ -190,9 +190,8 @@ class Service:
         strict = request.data[_OP] == Op.QUORUM_GET
         coordinator = self._coordinator
         if not found.enough and (strict or record is None or coordinator.aside):
-            watches = request.data[_OP] == Op.WATCH  # it goes on, and hears more later
-            lacks = coordinator.joined and coordinator.lacks(coordinator.need_to_read)
-            answers.add(request, Status.TOO_FEW if lacks and not watches else Status.UNCONFIRMED)
+            lacks = strict and coordinator.joined and coordinator.lacks(coordinator.need_to_read)
+            answers.add(request, Status.TOO_FEW if lacks else Status.UNCONFIRMED)
         elif record is None:
             answers.add_gone(request, 0 if found.record is None else found.record.version)
         else:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 from kdht._shared import ID_BITS, ID_LEN, MAX_VALUE, RecordFlag
-from kdht.storage.promises import Granted, Pledges, Promise
+from kdht.storage.promises import Granted, Pledges, Promise, hindering
 
 MAX_VERSION = 2**64 - 1
 MAX_FLAGS = 2**32 - 1
@@ -152,26 +152,27 @@ def settle(
     two tries of one write may differ in the expiry, and the later one stands. `pledges` are the live promises of the key.
     """
     _, record, nonce = write
-    existed = visible(previous, now) is not None
-    if previous is not None and _same(previous, record):
-        stands = previous if newer(previous, record) else record
-        return stands, Result(True, existed, record.version)
-    standing = previous.version if previous is not None else 0
-    if previous is not None and newer(previous, record):
-        return previous, Result(False, existed, standing)
+    existed, standing = False, 0
+    if previous is not None:
+        existed, standing = visible(previous, now) is not None, previous.version
+        if standing == record.version and _same(previous, record):
+            stands = previous if newer(previous, record) else record
+            return stands, Result(True, existed, standing)
+        if newer(previous, record):
+            return previous, Result(False, existed, standing)
     if nonce is not None:
         if not pledges or pledges[-1][:3] != (record.version, nonce, standing):
             return previous, Result(
                 False, existed, standing, pledges[-1].version if pledges else record.version
             )
-    elif pledges and record.version < pledges[-1].version:
-        return previous, Result(False, existed, standing, pledges[-1].version)
+    elif pledges and record.version < (promised := hindering(pledges, now)):
+        return previous, Result(False, existed, standing, promised)
     return record, Result(True, existed, record.version)
 
 
 def _same(one: Stored, other: Stored) -> bool:
-    """Whether they are of one write."""
-    return one.version == other.version and one.value == other.value and one.flags == other.flags
+    """Whether they, of one version, are of one write."""
+    return one.value == other.value and one.flags == other.flags
 
 
 def check(wishes: Sequence[Wish]) -> None:

@@ -44,12 +44,12 @@ class MemoryStore:
                 self._pledge(key, pledges)
                 outcomes.append(granted)
                 continue
-            record, result = settle(previous, wish, now, live(pledges, now))
+            record, result = settle(previous, wish, now, live(pledges, now) if pledges else ())
             outcomes.append(result)
             if record is not None and record != previous:
                 self._records[key] = record
                 changes.append((key, record))
-            if record is not None:
+            if pledges and record is not None:
                 self._pledge(key, above(pledges, record.version))
         tell(self.on_change, changes)
         return outcomes

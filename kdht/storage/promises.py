@@ -1,8 +1,10 @@
 """Promises: what a replica takes no more of a key while a conditional write of it is being decided.
 
 Contract: a promise (version, nonce) is given where the version is above what stands, and where the pair is above all
-that were promised, or is the last of them. Until it is forgotten no record with a lower version is accepted. It is forgotten when
+that were promised, or is the last of them. For HINDERS seconds no record with a lower version is accepted. It is forgotten when
 a record with its version or a greater one is accepted, when who asked for it gives it back, or after LIFETIME.
+After HINDERS its write is hardly under way any more, and what repair brings is not to wait. That is safe at any time: the decided
+write is refused where another record stands than the one that was noted. The time only spares both a second try.
 Several of one key are kept, since the last may be given back while the write of an earlier one is under way.
 """
 
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
 
 LIFETIME = 600
 """Seconds."""
+HINDERS = 5
+"""Seconds; more than a coordinator takes for a conditional write."""
 MAX_OF_A_KEY = 4
 MAX_KEYS = 65536
 """With promises; past that none is given for another key."""
@@ -68,6 +72,11 @@ def unpack(raw: bytes) -> Pledges:
 def live(pledges: Pledges, now: float) -> Pledges:
     """Those that are not forgotten yet."""
     return tuple(pledge for pledge in pledges if now < pledge.since + LIFETIME)
+
+
+def hindering(pledges: Pledges, now: float) -> int:
+    """Below which version nothing is accepted."""
+    return max((pledge.version for pledge in pledges if 0 <= now - pledge.since < HINDERS), default=0)
 
 
 def above(pledges: Pledges, version: int) -> Pledges:

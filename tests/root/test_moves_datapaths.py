@@ -32,7 +32,10 @@ def test_a_moved_node_works_on_in_the_packet_path(tmp_path: Path, kind: str) -> 
         with Cluster(places, tmp_path, datapath=kind, settings=settings) as cluster:
             node = cluster.nodes[2]
             former = node.status()["node_id"]
-            with client_host.enter(), Client([str(each.address) for each in cluster.nodes]) as client:
+            with (
+                client_host.enter(),
+                Client([str(each.address) for each in cluster.nodes], timeout=30) as client,
+            ):
                 for key, value in VALUES.items():
                     client.put(key, value)
                 capabilities = node.status()["capabilities"]

@@ -90,8 +90,6 @@ class Member:
 
     def restore(self, contacts: Sequence[Contact]) -> None:
         """Have these asked, as contacts of an earlier run."""
-        if self.records is not None:
-            self.records.coordinator.knows(len(contacts))
         self.node.restore(contacts, self.network.now)
         self.flush()
 

@@ -193,27 +193,34 @@ class Coordinator:
         if not self.joined or self.aside:
             done(turn, writes.Written(Status.BUSY, 0, existed=False))
             return
-        existed = self._recent.confirmed(key, record, nonce >> TRY_BITS)
-        if existed is not None:
-            done(turn, writes.Written(Status.OK, record.version, existed))
-            return
-        if self.lacks(self.need):
+        known = None
+        if record.version:
+            known = self._known(key, record, nonce, turn.now, conditional=condition is not None)
+        if known is not None:
+            done(turn, known)
+        elif self.lacks(self.need):
             self.counters["writes_too_few"] += 1
             done(turn, writes.Written(Status.TOO_FEW, 0, existed=False))
-            return
-        told = self._wrong_time(key, record.version, turn.now)
-        if record.version and not told:
-            is_conditional = condition is not None
-            told = self._recent.claim(
-                key, record.version, nonce >> TRY_BITS, turn.now, conditional=is_conditional
-            )
-        if told:
-            self.counters["writes_bad_version"] += 1
-            done(turn, writes.Written(Status.BAD_VERSION, told, existed=False))
         elif condition is None:
             self._writes.write(turn, key, record, self._quorum, done)
         else:
             self._conditions.write(turn, ConditionJob(key, record, condition, nonce, self._quorum, done))
+
+    def _known(
+        self, key: bytes, record: Stored, nonce: int, now: float, *, conditional: bool
+    ) -> writes.Written | None:
+        """What is to be said at once of a write that has its own version."""
+        number = nonce >> TRY_BITS
+        existed = self._recent.confirmed(key, record, number)
+        if existed is not None:
+            return writes.Written(Status.OK, record.version, existed)
+        told = self._wrong_time(key, record.version, now)
+        if not told:
+            told = self._recent.claim(key, record.version, number, now, conditional=conditional)
+        if not told:
+            return None
+        self.counters["writes_bad_version"] += 1
+        return writes.Written(Status.BAD_VERSION, told, existed=False)
 
     def delete(
         self,
@@ -232,8 +239,11 @@ class Coordinator:
 
     @property
     def _quorum(self) -> Quorum:
-        nodes = min(self.policy.replicas, 1 + self.others)
-        return Quorum(nodes, min(self.policy.majority, nodes), min(self.policy.acks, nodes))
+        policy, others = self.policy, self.others
+        if others >= policy.replicas:
+            return Quorum(policy.replicas, policy.majority, policy.acks)
+        nodes = min(policy.replicas, 1 + others)
+        return Quorum(nodes, min(policy.majority, nodes), min(policy.acks, nodes))
 
     def _wrong_time(self, key: bytes, version: int, now: float) -> int:
         """The time, microseconds, where a client's version is too far from it; 0 where it is not.
@@ -241,7 +251,7 @@ class Coordinator:
         Above what stands it may be: else a key that a fast clock wrote could not be written for a long time.
         """
         time = int(now * 1_000_000)
-        if not version or abs(version - time) <= MAX_CLOCK_ERROR:
+        if abs(version - time) <= MAX_CLOCK_ERROR:
             return 0
         if version > time:
             try:

@@ -19,7 +19,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from kdht._shared import Op, RecordFlag, Status
-from kdht.errors import BadPacket
+from kdht.errors import BadPacket, StorageError
 from kdht.node.replicas.calls import SLOW, Answer, Call, Question
 from kdht.node.replicas.room import Room
 from kdht.node.replicas.seats import Seats, Where
@@ -29,6 +29,8 @@ from kdht.node.timers import Alarm
 from kdht.storage import Stored, Write, newer, visible
 from kdht.wire import Address, Contact, Record, parse_store
 
+MAX_ROUNDS = 3
+"""Of a read that meets something newer as it brings its record to a majority."""
 DEADLINE = 0.5
 """Seconds after which a read ends with what there is."""
 FETCHED = frozenset({Status.OK, Status.NOT_FOUND, Status.UNCONFIRMED})
@@ -50,7 +52,7 @@ class ReadJob:
 
     __slots__ = (
         "alarm", "asked", "candidates", "caught_up", "done", "has", "is_hearsay", "key", "need", "newest", "own_rank",
-        "question", "quorum", "replicas", "seats", "waiting",
+        "question", "quorum", "replicas", "round", "seats", "waiting",
     )  # fmt: skip
 
     def __init__(
@@ -62,6 +64,7 @@ class ReadJob:
         self.done: Done | None = done
         self.quorum = quorum
         self.newest = own
+        self.round = 0
         self.is_hearsay = True
         """Whether the newest is only had by nodes that have not caught up: those beside the replicas too."""
         self.has: dict[Where, Stored | None] = {}
@@ -131,9 +134,11 @@ class Reads:
         quorum: bool,
         replica: bool,
         caught_up: bool,
+        round: int = 0,
     ) -> None:
         """Ask the other replicas; `replica`: this node is one, which may have caught up."""
         job = ReadJob(self._room.calls.question(Op.FETCH, key, b""), own, need, done, quorum=quorum)
+        job.round = round
         job.seats = self._room.policy.replicas
         others = job.seats - replica
         job.candidates = deque(self._room.core.closest(key, others + SPARE + BEFORE) if others else ())
@@ -228,12 +233,31 @@ class Reads:
         lacking = [
             where for where, has in job.has.items() if where is not None and has != record and where in near
         ]
-        told = partial(_spread, done, record)
+        told = partial(self._was_spread, job, record, done)
         self._writes.spread(turn, job.key, record, seats, having, lacking, job.need, told, here=here)
 
-
-def _spread(done: Done, record: Stored, turn: Turn, written: Written) -> None:
-    done(turn, Found(record, written.status is Status.OK))
+    def _was_spread(self, job: ReadJob, record: Stored, done: Done, turn: Turn, written: Written) -> None:
+        """A majority has the record; or it is too late for that, and what is newer is looked for."""
+        if written.status is not Status.CONFLICT or job.round + 1 >= MAX_ROUNDS:
+            done(turn, Found(record, written.status is Status.OK))
+            return
+        is_replica = None in job.replicas
+        try:
+            own = self._room.store.get(job.key, turn.now) if is_replica else None
+        except StorageError:
+            done(turn, Found(record, enough=False))
+            return
+        self.gather(
+            turn,
+            job.key,
+            own,
+            job.need,
+            done,
+            quorum=True,
+            replica=is_replica,
+            caught_up=job.caught_up.get(None, False),
+            round=job.round + 1,
+        )
 
 
 def _is_enough(turn: Turn, outcome: Outcome) -> None:

@@ -12,8 +12,7 @@ that were asked refused the first: else it might be told of twice. A conditional
 write is decided by promises first (`conditions`).
 """
 
-from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -25,7 +24,7 @@ from kdht.node.replicas.seats import Seats, Where
 from kdht.node.replicas.turns import Outcome, Planned, Turn
 from kdht.node.timers import Alarm
 from kdht.storage import Result, Stored, Write
-from kdht.wire import RECORD, Address, Record, pack_decided
+from kdht.wire import RECORD, Address, Contact, Record, pack_decided
 
 DEADLINE = 1.5
 """Seconds after which a write that too few confirmed is UNCONFIRMED."""
@@ -53,8 +52,8 @@ class WriteJob:
     """One write until it is answered; late confirmations change nothing any more."""
 
     __slots__ = (
-        "alarm", "asked", "candidates", "copies", "disputed", "done", "existed", "has", "is_new", "key", "local", "newer",
-        "own_version", "question", "quorum", "record", "repeated", "round", "seats", "stands", "unsure", "waiting",
+        "alarm", "asked", "copies", "disputed", "done", "existed", "has", "is_new", "key", "local", "near", "newer", "own_version",
+        "question", "quorum", "record", "repeated", "round", "seats", "stands", "taken", "unsure", "waiting",
     )  # fmt: skip
 
     def __init__(self, key: bytes, record: Stored, quorum: Quorum, done: Done, *, is_new: bool) -> None:
@@ -71,7 +70,6 @@ class WriteJob:
         """The greatest version that a replica refused it for."""
         self.existed = False
         self.alarm: Alarm | None = None
-        self.start()
 
     def start(self) -> None:
         """A new round."""
@@ -92,20 +90,22 @@ class WriteJob:
         self.question: Question | None = None
         """What the other replicas are asked in this round."""
         self.asked: set[Where] = {None}
-        self.candidates: deque[Where] = deque()
-        self.seats = Seats((), 0)
+        self.near: Sequence[Contact] = ()
+        """Whom to ask, the closest first, and how many of them were looked at."""
+        self.taken = 0
+        self.seats: Seats | None = None
+        """None while nobody but the replicas was asked, and all of them keep their seats: nearly always."""
         self.local: Status | None = None
         """What the own store said; None until then."""
 
     @property
     def is_confirmed(self) -> bool:
-        quorum, taken = self.quorum, self.seats.taken
-        held = len(self.has & taken)
+        quorum, held = self.quorum, self.seated(self.has)
         if not self.is_new:
             return held >= quorum.majority
         if not self.disputed:
             return self.copies >= quorum.acks and held >= min(quorum.majority, quorum.acks)
-        return held >= quorum.majority and held + len(self.newer & taken) >= quorum.acks
+        return held >= quorum.majority and held + self.seated(self.newer) >= quorum.acks
 
     @property
     def is_refused(self) -> bool:
@@ -117,9 +117,15 @@ class WriteJob:
         return self.is_new and not (self.copies or self.repeated or self.unsure or self.waiting)
 
     @property
-    def is_short(self) -> bool:
-        """Whether those in the seats that were asked cannot make a majority."""
-        return len(self.seats.taken & self.asked) < self.quorum.majority
+    def is_overtaken(self) -> bool:
+        """Whether a majority has what a read brings, or something newer."""
+        if self.is_new or not self.newer:
+            return False
+        return self.seated(self.has) + self.seated(self.newer) >= self.quorum.majority
+
+    def seated(self, nodes: set[Where]) -> int:
+        """How many of these have a seat."""
+        return len(nodes) if self.seats is None else len(nodes & self.seats.taken)
 
 
 class Writes:
@@ -149,8 +155,12 @@ class Writes:
         here: bool,
     ) -> None:
         """Bring a record that has its version to `lacking` nodes, and to the own store too (`here`), until `need` in the seats
-        have it. Those that have caught up and have it are in `has`; those that only have it have left their seats."""
+        have it. Those that have caught up and have it are in `has`; those that only have it have left their seats.
+
+        CONFLICT where so many have it or something newer.
+        """
         job = WriteJob(key, record, Quorum(need, need, need), done, is_new=False)
+        job.start()
         job.seats, job.has = seats, has
         job.asked |= has | seats.left
         job.alarm = turn.after(DEADLINE, partial(self._too_late, job))
@@ -169,17 +179,26 @@ class Writes:
             job.record = job.record._replace(version=room.clock.next(turn.now))
         turn.writes.append(Planned(Write(job.key, job.record), partial(self._written, job, job.round)))
         others = room.policy.replicas - 1
-        near = room.core.closest(job.key, others + SPARE) if others else []
-        job.candidates = deque([contact.address for contact in near])
-        job.seats = Seats([None, *job.candidates], others + 1)
+        job.near = room.core.closest(job.key, others + SPARE) if others else ()
         for _ in range(others):
             self._store_next(turn, job)
 
     def _store_next(self, turn: Turn, job: WriteJob) -> None:
-        while job.candidates:
-            address = job.candidates.popleft()
-            if address is not None and address not in job.asked and self._store(turn, job, address):
+        replicas = self._room.policy.replicas
+        while job.taken < len(job.near):
+            address = job.near[job.taken].address
+            job.taken += 1
+            if job.taken >= replicas:
+                self._seats(job)
+            if address not in job.asked and self._store(turn, job, address):
                 return
+
+    def _seats(self, job: WriteJob) -> Seats:
+        """They are counted from now on. This node is among the replicas; which of them does not matter."""
+        if job.seats is None:
+            order = [None, *(contact.address for contact in job.near)]
+            job.seats = Seats(order, self._room.policy.replicas)
+        return job.seats
 
     def _store(self, turn: Turn, job: WriteJob, address: Address) -> bool:
         job.asked.add(address)
@@ -238,7 +257,7 @@ class Writes:
             job.unsure = True
             self._room.on_missed(job.key)
             if what is CLOSED:
-                job.seats.leave(where)
+                self._seats(job).leave(where)
             if job.done is not None:
                 self._store_next(turn, job)
         self._settle(turn, job)
@@ -262,23 +281,25 @@ class Writes:
         if newer and behind:
             self._leave_seat(turn, job, where)
         elif newer:
-            (job.newer if job.is_new else job.has).add(where)  # to a reader what it has is as good
+            job.newer.add(where)
 
     def _leave_seat(self, turn: Turn, job: WriteJob, where: Where) -> None:
         """A node that has not caught up makes no majority, though it has the record: who kept the key before may."""
-        job.seats.leave(where)
-        if job.done is None or not (where in job.seats.first or job.is_short):
+        seats = self._seats(job)
+        seats.leave(where)
+        is_short = len(seats.taken & job.asked) < job.quorum.majority
+        if job.done is None or not (where in seats.first or is_short):
             return
-        if not job.candidates:
-            self._look_farther(job)
+        if job.taken >= len(job.near):
+            self._look_farther(job, seats)
         self._store_next(turn, job)
 
-    def _look_farther(self, job: WriteJob) -> None:
+    def _look_farther(self, job: WriteJob, seats: Seats) -> None:
         """Who may have kept the key before so many others came."""
-        near = self._room.core.closest(job.key, self._room.policy.replicas + SPARE + BEFORE)
-        job.candidates = deque([contact.address for contact in near])
-        own: list[Where] = [None] if None in job.seats.order else []
-        job.seats.extend([*own, *job.candidates])
+        job.near = self._room.core.closest(job.key, self._room.policy.replicas + SPARE + BEFORE)
+        job.taken = 0
+        own: list[Where] = [None] if None in seats.order else []
+        seats.extend([*own, *(contact.address for contact in job.near)])
 
     def _again(self, turn: Turn, job: WriteJob) -> None:
         """No majority can have this version: the same write once more, above what stands."""
@@ -301,6 +322,8 @@ class Writes:
             self._finish(turn, job, Status.BAD_VERSION, job.stands)
         elif job.is_refused:
             self._again(turn, job)
+        elif job.is_overtaken:
+            self._finish(turn, job, Status.CONFLICT, job.stands)
         elif not job.waiting:
             self._finish(turn, job, Status.UNCONFIRMED)
 
