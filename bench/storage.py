@@ -22,6 +22,7 @@ from kdht._routing import Core
 from kdht._shared import PORT, Op, Reason
 from kdht.datapath.base import Datagram
 from kdht.keys import derive
+from kdht.node.census import Counts
 from kdht.node.replicas import Coordinator, Policy
 from kdht.node.replicas.calls import sign
 from kdht.node.service import Service
@@ -135,6 +136,7 @@ def coordinator_of(core: Core, store: LevelStore, writer: Writer, sent: list[int
         sources={True: HOME},
         rng=random.Random(1),
         policy=Policy(replicas=1, acks=1),
+        census=Counts(),
         send=lambda batch: sent.append(len(batch)),
     )
 

@@ -26,7 +26,8 @@ Promise = Literal[
 
 
 class Violation(msgspec.Struct, frozen=True):
-    promise: Promise
+    promise: Promise | Literal["runs", "undecided"]
+    """Beside the promises: a node that raised or did not come back, and what a checker could not decide."""
     key: str
     what: str
 

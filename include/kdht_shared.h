@@ -44,13 +44,15 @@
 	X(DIGEST, 0x14)  /* are these key ranges equal? */                         \
 	X(OFFER, 0x15)   /* which of these versions do you want? */                \
 	X(SUSPECT, 0x16) /* this contact does not answer me */                     \
-	X(LEAVE, 0x17)   /* forget me: I am going */                              \
-	X(PROMISE, 0x18) /* take no older version of this key: a conditional write is being decided */
+	X(LEAVE, 0x17)   /* forget me: I am going */                               \
+	X(PROMISE, 0x18) /* take no older version of this key: a conditional write is being decided */ \
+	X(FORGET, 0x19)  /* this node died and does not come back: wait for it no more */ \
+	X(MEET, 0x1a)    /* get to know this contact, or have it get to know me */
 
 #define KDHT_FIRST_ROUTED_OP 0x01
 #define KDHT_LAST_ROUTED_OP 0x06
 #define KDHT_FIRST_CONTROL_OP 0x10
-#define KDHT_LAST_CONTROL_OP 0x18
+#define KDHT_LAST_CONTROL_OP 0x1a
 
 /* DIRECT is for routed requests alone; a message with it that is anything else is BAD_FLAGS. */
 #define KDHT_FLAGS(X)  \
@@ -73,13 +75,15 @@
 	X(CONFLICT, 9)        /* another version stands than the writer said */             \
 	X(UNCONFIRMED, 10)    /* too few replicas answered: it may stand or not */      \
 	X(UNREACHABLE, 11)    /* the next hop's host refused it: nothing was done */    \
-	X(BAD_VERSION, 13)    /* the write's own version is too low, or far from the time; 12 is kept free */
+	X(BAD_VERSION, 13)    /* the write's own version is too low, or far from the time; 12 is kept free */ \
+	X(TOO_FEW, 14)        /* fewer nodes live than must answer: nothing was changed */
 
 /* In a record's flags. */
 #define KDHT_RECORD_FLAGS(X) \
 	X(IF_VERSION, 0x01)  /* a request: a condition follows, 8 bytes: the version that must stand, 0: no record */ \
 	X(TOMBSTONE, 0x02)   /* between nodes and in the store: deleted, there is no value */ \
-	X(DECIDED, 0x04)     /* STORE: a nonce follows, 8 bytes: only where its promise still holds */
+	X(DECIDED, 0x04)     /* STORE: a nonce follows, 8 bytes: only where its promise still holds */ \
+	X(BEHIND, 0x08)      /* a reply to STORE: this node has not caught up on the key */
 
 /* --- What the implementations agree on ------------------------------------- */
 

@@ -10,6 +10,7 @@ from shutil import which
 import pytest
 from browser import missing
 from pyroute2 import netns
+from worlds import enter_own_world
 
 from kdht.lab.netns import Lab
 
@@ -19,8 +20,13 @@ RUN_MARK = f"KDHT_TEST_RUN={os.getpid()}"
 IN_CI = os.environ.get("CI") == "true"
 
 
-def pytest_configure() -> None:
-    """A shell's background job ignores SIGINT, and so would everything that the tests start and interrupt."""
+def pytest_configure(config: pytest.Config) -> None:
+    """A process of a parallel run gets a world of its own.
+
+    A shell's background job ignores SIGINT, and so would everything that the tests start and interrupt.
+    """
+    if hasattr(config, "workerinput") and os.geteuid() == 0:
+        enter_own_world()
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -70,31 +76,67 @@ def _processes() -> set[str]:
     return found
 
 
-LISTINGS: dict[str, Callable[[], set[str]]] = {
-    "network namespaces": _namespaces,
-    "nft tables": lambda: _said_by("nft", "list", "tables"),
+OF_THE_MACHINE: dict[str, Callable[[], set[str]]] = {
     "BPF programs": lambda: _said_by("bpftool", "prog", "list"),
     "BPF links": lambda: _said_by("bpftool", "link", "list"),
+}
+"""Other processes of a parallel run have theirs in these, too."""
+OF_A_WORLD: dict[str, Callable[[], set[str]]] = {
+    "network namespaces": _namespaces,
+    "nft tables": lambda: _said_by("nft", "list", "tables"),
     "network interfaces": lambda: set(os.listdir("/sys/class/net")),
     "processes": _processes,
 }
 
 
-@pytest.fixture(scope="session", autouse=True)
-def nothing_left_behind() -> Iterator[None]:
-    """Fail the run if it ends with anything on this machine that was not there before.
+class Leftovers:
+    """What is on this machine that was not there when the run began.
 
     Outside CI others may work on the machine meanwhile, so only processes can be blamed on the run.
     """
+
+    def __init__(self, listings: dict[str, Callable[[], set[str]]]) -> None:
+        self._listings = listings
+        self._before = {what: listing() for what, listing in listings.items()}
+
+    def blamed(self) -> str:
+        """In words; empty if there is nothing."""
+        left = {what: listing() - self._before[what] for what, listing in self._listings.items()}
+        found = [
+            f"{what}: {', '.join(sorted(things))}"
+            for what, things in left.items()
+            if things and (IN_CI or what == "processes")
+        ]
+        return "left behind: " + "; ".join(found) if found else ""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_left_behind(pytestconfig: pytest.Config) -> Iterator[None]:
+    """Fail the run if it ends with anything left over; in a parallel run, each process looks at its own world."""
     name, _, value = RUN_MARK.partition("=")
     os.environ[name] = value
-    before = {what: listing() for what, listing in LISTINGS.items()}
+    left = Leftovers(OF_A_WORLD if is_parallel(pytestconfig) else OF_A_WORLD | OF_THE_MACHINE)
     yield
-    left = {what: listing() - before[what] for what, listing in LISTINGS.items()}
-    blamed = {
-        what: sorted(things) for what, things in left.items() if things and (IN_CI or what == "processes")
-    }
-    if blamed:
-        pytest.fail(
-            "left behind: " + "; ".join(f"{what}: {', '.join(things)}" for what, things in blamed.items())
-        )
+    if blamed := left.blamed():
+        pytest.fail(blamed)
+
+
+def is_parallel(config: pytest.Config) -> bool:
+    """Whether this is a process of a parallel run, or the one that hands out the tests."""
+    return hasattr(config, "workerinput") or config.getoption("dist", "no") != "no"
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """In a parallel run, the process that hands out the tests watches what all worlds share."""
+    if is_parallel(session.config) and not hasattr(session.config, "workerinput"):
+        session.config.stash[MACHINE] = Leftovers(OF_THE_MACHINE)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    machine = session.config.stash.get(MACHINE, None)
+    if machine is not None and (blamed := machine.blamed()):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        session.config.get_terminal_writer().line(blamed, red=True)
+
+
+MACHINE = pytest.StashKey[Leftovers]()

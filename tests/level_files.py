@@ -16,11 +16,9 @@ def filled(directory: Path, count: int = 500, tables: bool = True) -> None:
     writes = [put(n, rng.randbytes(100), expiry=int(NOW) + 1 + n) for n in range(count)]
     for start in range(0, count, 1000):
         store.apply(writes[start : start + 1000], NOW)
-    store.close()
     if tables:
-        raw = plyvel.DB(str(directory))
-        raw.compact_range()
-        raw.close()
+        store.compact()
+    store.close()
 
 
 def raw_keys(directory: Path) -> list[bytes]:

@@ -13,6 +13,7 @@ from kdht.datapath.base import Datagram
 from kdht.datapath.memory import MemoryClient, MemoryNetwork
 from kdht.keys import derive
 from kdht.lab.virtual.records import Records
+from kdht.node.census import Counts
 from kdht.node.replicas import Policy
 from kdht.storage import InlineWriter, MemoryStore, Stored
 from kdht.wire import Address, Contact, Message, Record, parse
@@ -42,6 +43,7 @@ class Member:
             cookie_key=KEY.cookie,
             cookies=False,
         )
+        self.census = Counts()
         self.silent: list[Address] = []
         self.transport = network.attach(self.core, address, self._receive)
         self.store = MemoryStore()
@@ -51,6 +53,7 @@ class Member:
             self.contact,
             self.transport.send,
             policy=policy,
+            census=self.census,
             store=self.store,
             writer=InlineWriter(self.store),
             call_at=network.call_at,
@@ -76,7 +79,8 @@ class Member:
                 buckets[ID_BITS - distance.bit_length()].append(other.contact)
         for index, contacts in buckets.items():
             self.core.set_bucket(index, contacts)
-        self.coordinator.others = max(self.coordinator.others, len(others) - 1)
+        living = len([other for other in others if other is not self])
+        self.census.living, self.census.others = living, max(self.census.others, living)
 
     def has(self, name: str) -> Stored | None:
         return self.store.get(key_of(name), self.now)

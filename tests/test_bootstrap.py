@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 from daemons import KDHTD, DevNode, free_port, run
 
-from kdht.daemon import bootstrap
+from kdht.daemon import bootstrap, check
 from kdht.daemon.config import build
 from kdht.daemon.settings import Settings, resolve
+from kdht.errors import ConfigError
 from kdht.lab.wait import wait_until
 from kdht.wire import Address
 
@@ -26,24 +27,70 @@ def settings(*names: str, listen: str = "10.0.0.1") -> Settings:
     [
         (["10.0.0.2", "10.0.0.3:99"], [("10.0.0.2", 5348), ("10.0.0.3", 99)]),
         (["10.0.0.1"], []),
-        (["fd00::1"], []),
+        (["fd00::1", "10.0.0.3"], [("10.0.0.3", 5348)]),
         (["10.0.0.2", "10.0.0.2:5348"], [("10.0.0.2", 5348)]),
         (["localhost"], [("127.0.0.1", 5348)]),
         ([], []),
     ],
-    ids=["addresses", "itself", "another IP version", "twice", "a name", "none"],
+    ids=[
+        "addresses",
+        "itself",
+        "both IP versions",
+        "twice",
+        "a name",
+        "none",
+    ],
 )
 def test_what_the_names_stand_for(names, found):
-    addresses, unresolved = bootstrap.resolve_bootstrap(settings(*names))
-    assert addresses == [Address.of(*each) for each in found]
-    assert unresolved == []
+    got = bootstrap.resolve_bootstrap(settings(*names))
+    assert got == ([Address.of(*each) for each in found], [], [name for name in names if name == "fd00::1"])
+    assert not got.must_wait
 
 
 @pytest.mark.parametrize("name", ["nosuch.invalid", "x" * 64 + ".example", "a..b"])
 def test_a_name_without_an_address(name):
-    addresses, unresolved = bootstrap.resolve_bootstrap(settings(name, "10.0.0.2"))
-    assert addresses == [Address.of("10.0.0.2", 5348)]
-    assert unresolved == [name]
+    got = bootstrap.resolve_bootstrap(settings(name, "10.0.0.2"))
+    assert got == ([Address.of("10.0.0.2", 5348)], [name], [])
+    assert not got.must_wait
+
+
+ONLY_6 = "only IPv6 addresses, and this node has none: give it an IPv6 address in node.listen"
+ONLY_4 = "only IPv4 addresses, and this node has none: give it an IPv4 address in node.listen"
+
+
+@pytest.mark.parametrize(
+    ("listen", "names", "words"),
+    [
+        ("10.0.0.1", ["fd00::1", "[fd00::2]:99"], ONLY_6),
+        ("fd00::1", ["10.0.0.1"], ONLY_4),
+        ("10.0.0.1", ["fd00::1", "10.0.0.1"], ONLY_6),
+    ],
+)
+def test_addresses_of_the_other_version_alone_are_refused(listen, names, words):
+    with pytest.raises(ConfigError, match=words) as refused:
+        settings(*names, listen=listen)
+    assert all(name in str(refused.value) for name in names)
+
+
+def test_kdhtd_refuses_them_at_the_start_and_in_a_check(tmp_path: Path):
+    for arguments in ([], ["--check"]):
+        done = run(
+            [*KDHTD, "--dev", "--listen", f"127.0.0.1:{free_port('127.0.0.1')}", "--data-dir", tmp_path / "n",
+             "--bootstrap", "[fd00::1]:5348", *arguments]
+        )  # fmt: skip
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith("kdhtd: node.bootstrap is [fd00::1]:5348: only IPv6 addresses")
+    assert not (tmp_path / "n/records").exists()
+
+
+def test_a_check_refuses_a_name_that_has_only_addresses_of_the_other_version(monkeypatch):
+    monkeypatch.setattr(
+        socket, "getaddrinfo", lambda *_, **__: [(socket.AF_INET6, 2, 17, "", ("fd00::9", 5348, 0, 0))]
+    )
+    found = bootstrap.resolve_bootstrap(settings("six.example"))
+    assert found == ([], [], ["six.example"])
+    with pytest.raises(ConfigError, match=ONLY_6):
+        list(check._bootstrap(settings("six.example")))
 
 
 def test_a_node_whose_names_are_unknown_waits(tmp_path: Path):
@@ -100,7 +147,8 @@ def run_join(monkeypatch, saved, *answers):
         address = left.pop(0)
         if address is None:
             raise socket.gaierror(-3, "Temporary failure in name resolution")
-        return [(socket.AF_INET, type, 17, "", (address, port))]
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        return [(family, type, 17, "", (address, port))]
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     monkeypatch.setattr(bootstrap, "FIRST_RETRY", 0.0)
@@ -115,6 +163,12 @@ HERE = Address.of("10.0.0.2", 5348)
 
 def test_it_asks_again_until_a_name_is_known(monkeypatch):
     assert run_join(monkeypatch, [], None, None, "10.0.0.2") == [("restore", []), ("join", [HERE])]
+
+
+def test_a_name_with_only_addresses_of_the_other_version_is_waited_for(monkeypatch, caplog):
+    """It must not be taken for an empty cluster."""
+    assert run_join(monkeypatch, [], "fd00::9", "10.0.0.2") == [("restore", []), ("join", [HERE])]
+    assert ONLY_6 in caplog.records[0].why
 
 
 def test_former_contacts_need_no_names(monkeypatch):

@@ -39,7 +39,7 @@ def subject(tmp_path: Path, *clocks: float, kind: str = "nfqueue", **changes: An
     )
     status = {
         "state": "running", "version": "1", "pid": 1, "warnings": [], "joined": True, "contacts": 3,
-        "ready": True, "waiting_for": [],
+        "ready": True, "waiting_for": [], "not_writable": "", "why_unreachable": "",
         "own": [f"127.0.0.1:{PORT}"], "data_dir": str(tmp_path),
         "datapaths": [{"name": "socket", "state": "up"}, {"name": kind, "state": "up", "program": 7}],
     }  # fmt: skip
@@ -108,6 +108,8 @@ def test_no_daemon_and_one_that_may_not_be_asked(tmp_path):
     ("changes", "state"),
     [({"joined": False}, "failure"), ({"contacts": 0}, "warning"), ({"state": "stopping"}, "failure"),
      ({"ready": False, "waiting_for": ["sync"]}, "warning"),
+     ({"not_writable": "2 nodes must confirm a write, and 1 lives: start the others"}, "failure"),
+     ({"why_unreachable": "members at [fd00::1]:5348 speak IPv6 only: give it one"}, "failure"),
      ({"warnings": ["3 writes failed"]}, "warning")],
 )  # fmt: skip
 def test_a_daemon_that_is_not_well(tmp_path, changes, state):

@@ -319,3 +319,7 @@ def test_a_silent_host_and_a_name_that_is_none(ctl):
     done = ctl("join", silent, "--timeout", "0.3")
     complained(done.returncode, done.stderr, 6, f"none of {silent} answered")
     bad(ctl("join", "no such host.invalid"), 2, "no such host.invalid")
+
+
+def test_addresses_that_the_node_cannot_ask_are_refused(nodes, ctl):
+    bad(ctl("join", "[fd00::1]:5348"), 1, "only IPv6 addresses, and this node has none")

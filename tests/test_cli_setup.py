@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import random
 import stat
 import subprocess
 import sys
@@ -251,13 +252,40 @@ def test_storage_of_a_running_node(ctl, home, running):
     stats = ctl.json("storage", "stats")
     assert (stats["records"], stats["value_bytes"]) == (1500, 30000)
     assert "records" in good(ctl("storage", "stats")).decode()
-    assert ctl.json("storage", "compact")["after"] > 0
     assert ctl.json("storage", "export", home / "out") == {"file": str(home / "out"), "records": 1500}
     lines = (home / "out").read_text().splitlines()
     assert json.loads(lines[0]) == {"kdht": "records", "format": 1}
     assert json.loads(lines[-1]) == {"records": 1500}
     keys = [json.loads(line)["key"] for line in lines[1:-1]]
     assert keys == sorted(set(keys))
+
+
+def overwritten(count: int = 100, times: int = 20) -> dict[str, bytes]:
+    """Values that were written again and again, of which the last ones stay."""
+    with Client(LISTEN) as client:
+        for number in range(times):
+            rng = random.Random(number)  # LevelDB would make little of values that are all alike
+            values = {f"k{n}": rng.randbytes(500) for n in range(count)}
+            client.put_many(values)
+    return values
+
+
+def test_compaction_of_a_running_node_gives_the_disk_back(ctl, running):
+    values = overwritten()
+    found = ctl.json("storage", "compact")
+    assert found["before"] > 20 * 100 * 500
+    assert found["after"] < found["before"] / 5
+    with Client(LISTEN) as client:
+        assert client.get_many(values) == values
+
+
+def test_compaction_of_a_stopped_node_gives_the_disk_back(ctl, home, running):
+    overwritten()
+    assert running.end()[0] == 0
+    found = ctl.json("storage", "compact", "-d", home / "data")
+    assert found["before"] > 20 * 100 * 500
+    assert found["after"] < found["before"] / 5
+    assert ctl.json("storage", "check", "-d", home / "data")["records"] == 100
 
 
 def test_a_running_nodes_directory_is_refused(ctl, home, running):

@@ -15,6 +15,7 @@ from kdht import AsyncClient, Client
 from kdht._shared import TRY_BITS, Op
 from kdht.client import _entries
 from kdht.errors import PortClosed, RequestError, RequestTimeout
+from kdht.lab.wait import wait_until
 from kdht.wire import Message, Record, hash_key
 
 
@@ -259,10 +260,14 @@ def test_an_asyncio_client_belongs_to_the_process_that_made_it():
             assert in_a_child(elsewhere(events.aclose)) == "nothing"
             assert await client.get("k") == b"world"
         assert len(requests(node)) == 2, "the child asked for nothing"
-        assert [request.body for request in node.seen].count(bytes(4)) == 1, "it ended no watch"
+
+    def ends():
+        return [request.body for request in node.seen].count(bytes(4))
 
     with ScriptedNode(answer) as node:
         asyncio.run(run(node.name))
+        wait_until(lambda: ends() > 0, "the watch's end has come")
+        assert ends() == 1, "the child ended no watch"
 
 
 def test_a_client_that_was_not_used_yet_belongs_to_its_process_too():

@@ -327,3 +327,30 @@ def test_a_replica_that_is_catching_up_promises_nothing_and_gets_the_write(catch
     assert cas(cluster, version, 0, b"one") == (Status.OK, version)
     cluster.network.run(cluster.network.now + 1)
     assert [m.has("a") for m in replicas] == [Stored(version, 0, 0, b"one")] * 3
+
+
+def test_a_quorum_read_that_meets_a_decided_write_returns_nothing_older():
+    """The third replica has what nobody acknowledged; a write under the version before it is decided while a read brings it to the second."""
+    cluster = Cluster(8)
+    owner, second, third = cluster.replicas("a")
+    before, unseen, decided = seq_of(cluster, -3), seq_of(cluster, -2), seq_of(cluster, -1)
+    for member in (owner, second, third):
+        plant(member, before, b"before")
+    plant(third, unseen, b"unseen")
+    for member in (owner, second):
+        member.store.apply([Promise(key_of("a"), decided, 1)], member.now)
+    cut(cluster, owner, third)
+
+    def overtake(event: Event) -> None:
+        is_answer = event.data[OP] == Op.FETCH and event.source == second.contact.address
+        if is_answer and event.what == "delivered" and second.has("a").version == before:
+            for member in (owner, second):
+                write = Write(key_of("a"), Stored(decided, 0, 0, b"decided"), 1)
+                assert member.store.apply([write], member.now)[0].accepted
+
+    cluster.network.observer = overtake
+    reply = cluster.ask(Op.QUORUM_GET, "a", bytes(1120), via=far(cluster), attempt=2)
+    assert reply is not None
+    assert reply.status is Status.OK
+    assert Record.parse(reply.body) == Record(decided, value=b"decided")
+    assert third.has("a").value == b"decided"

@@ -82,7 +82,7 @@ def test_who_only_left_may_have_what_nobody_else_has() -> None:
     assert others(last) == 2
     with pytest.raises(RequestError) as refused:
         ask(cluster, last, calls.put("new", b"value", None))
-    assert refused.value.status == "UNCONFIRMED"
+    assert refused.value.status == "TOO_FEW"
 
 
 def test_a_drain_is_heard_once_and_a_return_counts() -> None:

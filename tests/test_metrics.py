@@ -119,7 +119,8 @@ def test_openmetrics_for_those_that_ask_for_it(nodes: list[DevNode]) -> None:
 def test_health_and_readiness(nodes: list[DevNode]) -> None:
     url = f"http://{HOSTS[0]}:{PORT}"
     assert ask(f"{url}/healthz")[:2] == (200, "alive\n")
-    assert ask(f"{url}/readyz")[:2] == (200, "ready\n")
+    for query in ("", "?writes"):
+        assert ask(f"{url}/readyz{query}")[:2] == (200, "ready\nready for writes\n")
     assert ask(f"{url}/api/status").status == 404, "the web page was not asked for"
 
 

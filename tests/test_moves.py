@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -160,7 +161,7 @@ def test_nodes_that_a_node_has_no_room_for_are_counted_too(tmp_path: Path) -> No
 
 
 def test_moves_make_a_cluster_even_and_lose_nothing(some: Cluster) -> None:
-    with Client([str(node.address) for node in some.nodes]) as client:
+    with Client([str(node.address) for node in some.nodes], timeout=30) as client:
         for key, value in VALUES.items():
             client.put(key, value)
         moves = 0
@@ -181,7 +182,7 @@ def test_moves_make_a_cluster_even_and_lose_nothing(some: Cluster) -> None:
 
 def test_an_interrupted_move_goes_on_in_the_daemon(some: Cluster) -> None:
     node = some.nodes[5]
-    with Client([str(each.address) for each in some.nodes]) as client:
+    with Client([str(each.address) for each in some.nodes], timeout=30) as client:
         for key, value in VALUES.items():
             client.put(key, value)
     former = node.status()["node_id"]
@@ -199,7 +200,7 @@ def test_an_interrupted_move_goes_on_in_the_daemon(some: Cluster) -> None:
 
 def test_a_daemon_that_is_killed_while_it_moves_has_one_id_or_the_other(some: Cluster) -> None:
     node = some.nodes[5]
-    with Client([str(each.address) for each in some.nodes]) as client:
+    with Client([str(each.address) for each in some.nodes], timeout=30) as client:
         for key, value in VALUES.items():
             client.put(key, value)
         node.call("move", anyway=True)
@@ -215,3 +216,30 @@ def test_a_move_needs_others_and_a_node_that_is_ready(tmp_path: Path) -> None:
         with pytest.raises(KdhtError, match="bad parameters"):
             cluster.nodes[0].call("move", anyway="yes")
         assert cluster.nodes[0].status()["state"] == "running"
+
+
+def test_a_move_that_cannot_forget_the_id_ends_the_daemon_with_its_reason(some: Cluster) -> None:
+    """A daemon that has left its cluster and stays would serve nobody, and say nothing."""
+    node = some.nodes[5]
+    kept_id = node.records.parent / "node_id"
+    kept_id.unlink()
+    kept_id.mkdir()
+    (kept_id / "file").touch()
+    node.call("move", anyway=True)
+    wait_until(lambda: not node.alive(), "it to end")
+    assert node.wait_end() == 3
+    last = node.log.read_text().splitlines()[-1]
+    assert last.startswith("kdhtd: ")
+    assert "node_id" in last
+
+
+def test_two_who_ask_for_a_move_get_one(some: Cluster) -> None:
+    node = some.nodes[5]
+    former = node.status()["node_id"]
+    assert node.call("move", anyway=True)["node_id"] == former
+    with suppress(KdhtError):  # it may be choosing by now
+        assert node.call("move", anyway=True)["node_id"] == former
+    wait_until(
+        lambda: state(node) == "running" and node.ready(5) and node.status()["node_id"] != former, "it"
+    )
+    assert node.log.read_text().count("moving: records are given away") == 1

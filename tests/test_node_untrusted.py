@@ -192,7 +192,7 @@ def test_what_is_no_control_message_for_an_own_address_is_counted() -> None:
     }
 
 
-@pytest.mark.parametrize("op", [Op.PING, Op.FIND_NODE, Op.SUSPECT, Op.LEAVE])
+@pytest.mark.parametrize("op", [Op.PING, Op.FIND_NODE, Op.SUSPECT, Op.LEAVE, Op.FORGET, Op.MEET])
 @pytest.mark.parametrize("flags", [Flag(0), Flag.REPLY])
 def test_no_body_is_more_than_a_number(op: Op, flags: Flag) -> None:
     rng = Random(3)
@@ -231,12 +231,26 @@ def searching(lone: Lone) -> Outgoing:
 def test_contacts_that_cannot_be_are_neither_asked_nor_published() -> None:
     lone = Lone()
     query = searching(lone)
-    hosts = ["0.0.0.0", "0.1.2.3", "224.0.0.1", "255.255.255.255", "::", "ff02::1", "2001:db8::1"]
+    hosts = ["0.0.0.0", "0.1.2.3", "224.0.0.1", "255.255.255.255", "::", "ff02::1"]
     bad = [Contact(id_of(n), *Address.of(host, 5348)) for n, host in enumerate(hosts, 100)]
     bad += [contact_of(99)._replace(port=0), Contact(id_of(98), *ME.address)]
     bad += [contact_of(97)._replace(id=ME.id), contact_of(96)._replace(id=bytes(20))]
     assert lone.receive(reply_to(query, OTHER, tuple(bad)), OTHER.address) == []
     assert lone.node.counters["unusable_contact"] == len(bad)
+    assert lone.published == {OTHER}
+
+
+def test_one_of_the_other_ip_version_is_asked_for_and_never_published() -> None:
+    lone = Lone()
+    query = searching(lone)
+    six = Contact(id_of(100), *Address.of("2001:db8::1", 5348))
+    sent = lone.receive(reply_to(query, OTHER, (six,)), OTHER.address)
+    assert [(parse(out.data).op, parse(out.data).key, out.target) for out in sent] == [
+        (Op.FIND_NODE, six.id, OTHER.address),
+        (Op.MEET, six.id, OTHER.address),
+    ]
+    assert lone.node.counters["other_version"] == 1
+    assert lone.node.reach.unreachable == [six]
     assert lone.published == {OTHER}
 
 

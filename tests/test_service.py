@@ -17,6 +17,7 @@ from kdht.datapath._hot import HotRecords
 from kdht.datapath.base import Datagram, Outgoing
 from kdht.errors import StorageDamaged, StorageError
 from kdht.keys import derive
+from kdht.node.census import Counts
 from kdht.node.replicas import Coordinator, Policy
 from kdht.node.service import Service
 from kdht.storage import GroupWriter, InlineWriter, LevelStore, MemoryStore, Stored, Write
@@ -74,6 +75,7 @@ class Node:
             sources={True: HOME},
             rng=random.Random(1),
             policy=Policy(replicas=1, acks=1),
+            census=Counts(),
             send=self.batches.append,
         )
         self.service = Service(

@@ -173,6 +173,15 @@ def test_figures_are_shown_and_kept(tmp_path: Path) -> None:
     assert {run["seed"] for run in kept["runs"]} == {9}
 
 
+def test_shares_are_the_same_every_time_and_shown(tmp_path: Path) -> None:
+    asked = ["shares", "--nodes", "1,2,5,12", "--seeds", "2", "--json"]
+    first, again = (run_command(tmp_path, *asked) for _ in range(2))
+    runs = [[without_times(run) for run in json.loads(done.stdout)["runs"]] for done in (first, again)]
+    assert runs[0] == runs[1]
+    assert [run["least_possible"] for run in runs[0]] == [1.0, 1.0, 1.25, 1.5]
+    assert "greatest owner, together" in first.stderr
+
+
 def test_what_is_kept_is_drawn(tmp_path: Path) -> None:
     small = {
         "static": ["--nodes", "10,20", "--messages", "100"],

@@ -67,7 +67,7 @@ def test_a_manifest_cut_anywhere_is_damage_or_harmless(directory, tmp_path):
     store = LevelStore(directory)
     for generation in range(3):
         store.apply([put(n, expiry=int(NOW) + 1, version=generation + 1) for n in range(500)], NOW)
-        store._db.compact_range()
+        store.compact()
     store.close()
     whole = only(directory, "MANIFEST-*").stat().st_size
     for length in range(0, whole, 5):

@@ -1,6 +1,7 @@
 """What LevelDB alone has: files, locks, batches; its damage is in test_storage_damage.py."""
 
 import os
+import random
 import subprocess
 import sys
 import threading
@@ -149,6 +150,48 @@ def test_what_is_on_disk_already_is_not_written_again(directory):
     assert [result.existed for result in store.apply(twice, NOW)] == [True, False, True]
     assert store._db.asked == [{"sync": True}]
     assert store.stats()[:3] == (3, 0, 11)
+    store.close()
+
+
+@pytest.mark.parametrize("count", [300, 6000])
+def test_compaction_gives_the_disk_back_and_keeps_the_records(directory, count):
+    """Of records that never left one write buffer too: LevelDB leaves the lowest level's tables as they are."""
+    store = LevelStore(directory)
+    rng = random.Random(count)
+    kept = [put(n, rng.randbytes(1000), expiry=int(NOW) + 60) for n in range(20)]
+    store.apply(kept, NOW)
+    for start in range(20, count, 500):
+        stop = min(start + 500, count)
+        store.apply([put(n, rng.randbytes(1000), expiry=int(NOW) + 1) for n in range(start, stop)], NOW)
+    assert sum(iter(lambda: store.sweep(NOW + 2), 0)) == count - 20
+    before = store.stats().disk_bytes
+    store.compact()
+    after = store.stats().disk_bytes
+    assert (before > count * 1000, after < 20 * 1000 + 10_000) == (True, True), (before, after)
+    assert [(key, record) for key, record in store.scan(NOW)] == [(w.key, w.record) for w in kept]
+    assert store.audit().problems == []
+    store.close()
+    store = LevelStore(directory)
+    assert (store.stats().records, store.audit().problems) == (20, [])
+    store.close()
+
+
+def test_a_compaction_of_nothing_is_fine(directory):
+    store = LevelStore(directory)
+    store.compact()
+    store.apply([put(1)], NOW)
+    store.compact()
+    assert store.get(key_of(1), NOW) is not None
+    store.close()
+
+
+def test_nothing_is_compacted_after_a_failed_write(directory):
+    """The log may end in half a record: whatever went behind it would be lost."""
+    store = LevelStore(directory)
+    store.apply([put(1)], NOW)
+    store._failed = True
+    with pytest.raises(StorageError, match="none is taken any more"):
+        store.compact()
     store.close()
 
 

@@ -1,4 +1,4 @@
-"""A node's control plane behind its core: PING, FIND_NODE, their answers, SUSPECT, LEAVE, and time.
+"""A node's control plane behind its core: PING, FIND_NODE, their answers, SUSPECT, LEAVE, newcomers, and time.
 
 Invariant: an answer, a count, never an exception. Who comes into the routing table is the sender
 of a message that has the cluster's seal and answers a request which this node sent to that very
@@ -21,6 +21,7 @@ from kdht._routing import Core
 from kdht._shared import Flag, K, Op, Reason
 from kdht.datapath.base import Datagram, Outgoing
 from kdht.errors import BadPacket
+from kdht.node.messages import CLAIM, UNKNOWN_ID
 from kdht.node.node import Node
 from kdht.node.options import Options
 from kdht.wire import Address, Contact, Message, pack_contacts, parse, verify
@@ -84,13 +85,13 @@ class World:
         for out in sent:
             verify(out.data, KEYS[:1], int(self.now), 0)
             message = parse(out.data)
-            assert message.op in (Op.PING, Op.FIND_NODE, Op.SUSPECT)
+            assert message.op in (Op.PING, Op.FIND_NODE, Op.SUSPECT, Op.FORGET, Op.MEET)
             assert message.client == out.source == SELF.address
             if not message.flags & Flag.REPLY:
                 assert out.target.is_ipv4
                 assert out.target.port
                 assert out.target != SELF.address
-                if message.op is not Op.SUSPECT:
+                if message.op not in (Op.SUSPECT, Op.MEET):
                     self.asked[message.request_id] = message
                     self.asked_at[message.request_id] = out.target
         return sent
@@ -194,18 +195,31 @@ def restore(world: World, reader: Reader) -> None:
     world.collect()
 
 
+OPS = (Op.PING, Op.FIND_NODE, Op.SUSPECT, Op.LEAVE, Op.FORGET, Op.MEET)
+
+
 def request(world: World, reader: Reader) -> None:
     """A peer asks, in right form but for its length."""
-    sender, op = reader.choice(EVERYBODY), reader.choice((Op.PING, Op.FIND_NODE, Op.SUSPECT, Op.LEAVE))
+    sender, op = reader.choice(EVERYBODY), reader.choice(OPS)
     about, request_id, length = reader.choice(EVERYBODY), reader.byte(), reader.byte()
     key, usual = about.id, shared.ID_LEN
     body = sender.id + bytes(WHOLE)
-    if op is Op.SUSPECT:
+    if op in (Op.SUSPECT, Op.MEET):
         body = sender.id + pack_contacts([about])
         usual = len(body)
     body = body[: length or usual]
     asked = Message(op=op, key=key, request_id=request_id, hops=1, body=body, client=sender.address)
     _deliver(world, asked, sender.address)
+
+
+def newcomer(world: World, reader: Reader) -> None:
+    """A node without an ID asks, or claims one: it is answered, and never in the table for it."""
+    source, id = reader.choice(EVERYBODY).address, reader.choice(EVERYBODY).id
+    low, rest, request_id = reader.byte(), reader.byte(), reader.byte()
+    key = (SELF.id if rest & 2 else id)[:-1] + bytes([low])
+    body = UNKNOWN_ID + (CLAIM if rest & 1 else b"") + bytes(rest >> 4)
+    asked = Message(op=Op.FIND_NODE, key=key, request_id=request_id, hops=1, body=body, client=source)
+    _deliver(world, asked, source)
 
 
 def answer(world: World, reader: Reader) -> None:
@@ -261,7 +275,7 @@ def _deliver(world: World, message: Message, source: Address) -> None:
 
 
 EVENTS: tuple[Callable[[World, Reader], None], ...] = (
-    tick, wait, lookup, unreachable, restore, request, answer, message,
+    tick, wait, lookup, unreachable, restore, request, answer, message, newcomer,
 )  # fmt: skip
 
 
@@ -293,6 +307,8 @@ def seeds() -> Iterator[tuple[str, bytes]]:
         "short",
         event(request, 2, 0, 2, 7, 19) + event(request, 2, 1, 2, 7, 1) + event(request, 2, 0, 2, 7, 60),
     )
+    claims = b"".join(event(newcomer, n, n, n, n, n) for n in range(8))
+    yield "newcomers", joining + claims + event(wait, 2) + claims
     for lie in (ELSEWHERE, SOMEBODY, *LIES):
         yield f"lie-{lie}", event(answer, 0, lie, 1, 5, 3) + joining + event(answer, 0, lie, 0, 7)
     data = Message(

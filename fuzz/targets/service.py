@@ -19,6 +19,7 @@ from kdht._routing import Core
 from kdht._shared import Flag, Op, Reason, Status, Verdict
 from kdht.datapath.base import Datagram, Outgoing
 from kdht.errors import BadPacket
+from kdht.node.census import Counts
 from kdht.node.replicas import Coordinator, Policy
 from kdht.node.service import Service
 from kdht.storage import InlineWriter, MemoryStore
@@ -115,6 +116,7 @@ class World:
             sources={True: HOME.address},
             rng=Random(1),
             policy=Policy(replicas=1, acks=1),
+            census=Counts(),
             send=self.sent.extend,
         )
         self.service = Service(

@@ -34,8 +34,8 @@ def play(schedule: Schedule) -> Played:
             done = run(schedule)
             verdict = judge(done)
     except Exception as error:
-        return Played([], False, (Violation("runs", "-", f"{type(error).__name__}: {error}"),))
-    undecided = tuple(Violation("undecided", "-", text) for text in verdict.undecided)
+        return Played([], False, (Violation("lives", "-", f"{type(error).__name__}: {error}"),))
+    undecided = tuple(Violation("linearizable", "-", f"undecided: {text}") for text in verdict.undecided)
     return Played(done.history, done.is_late, verdict.violations + undecided)
 
 

@@ -1,5 +1,6 @@
 """Runs a schedule: real nodes and real clients under a virtual clock. The same schedule gives the same history."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ DELAY = (0.0005, 0.004)
 """Seconds that a datagram takes, least and most."""
 SETTLE_SECONDS = 10.0
 """At most, until all nodes know each other and have compared their records."""
+LOOK_SECONDS = 0.05
 MOST_SECONDS = 90.0
 """Of the clients' work."""
 HEAL_SECONDS = 15.0
@@ -63,14 +65,14 @@ class _World:
         schedule, network = self.schedule, self.network
         for node in range(1, schedule.nodes + 1):
             self.start(node)
-        network.run_while(lambda: not self.is_settled(), SETTLE_SECONDS)
+        self._run_until(self.is_settled, SETTLE_SECONDS)
         begun = network.now
         for fault in schedule.faults:
             network.call_at(begun + fault.at, self._begin, fault)
         self.clients = [self._client(number) for number in range(len(schedule.entries))]
         for client in self.clients:
             client.next()
-        network.run_while(lambda: not all(client.done for client in self.clients), MOST_SECONDS)
+        self._run_until(lambda: all(client.done for client in self.clients), MOST_SECONDS)
         last = max((fault.until for fault in schedule.faults), default=0.0)
         if network.now < begun + last:
             network.run(begun + last)
@@ -85,6 +87,12 @@ class _World:
             held = self._held()
         history = sorted(self.history, key=lambda operation: operation.invoked_ns)
         return Run(history, held, replicas, is_late)
+
+    def _run_until(self, condition: Callable[[], bool], seconds: float) -> None:
+        """Looks now and then, for a look at each event would take longer than all else."""
+        end = self.network.now + seconds
+        while self.network.now < end and not condition():
+            self.network.run(self.network.now + LOOK_SECONDS)
 
     def _client(self, number: int) -> Actor:
         schedule = self.schedule

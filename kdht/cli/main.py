@@ -37,6 +37,7 @@ COMMANDS = {
     "trace": ("kdht.cli.routes", "trace", "The nodes on a key's way, with their times."),
     "simulate": ("kdht.cli.simulate", "simulate", "What the node would do with a packet."),
     "join": ("kdht.cli.routes", "join", "Join the cluster through other nodes."),
+    "forget": ("kdht.cli.forget", "forget", "Have the cluster wait no more for a node that died."),
     "config": ("kdht.cli.config_commands", "config", "Check, show or explain the configuration."),
     "key": ("kdht.cli.key", "key", "Make a cluster secret, and change it under traffic."),
     "nft": ("kdht.cli.nft", "nft", "The nftables ruleset: show, apply, remove, diff."),

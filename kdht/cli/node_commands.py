@@ -8,7 +8,7 @@ import click
 
 from kdht.cli import control_client
 from kdht.cli.options import Seconds, as_json, control_socket, emit
-from kdht.errors import KdhtError
+from kdht.errors import Interrupted, KdhtError
 
 DRAIN_LOOK = 0.3
 """Seconds between two looks at how far a drain is."""
@@ -61,22 +61,33 @@ def datapath(kind: str | None, socket_path: Path, as_json: bool) -> None:
 @click.command()
 @control_socket
 @click.option("--timeout", type=Seconds(), default="10m", show_default=True, help="How long it may take.")
+@click.option("--cancel", is_flag=True, help="Call a drain off: the node joins anew and catches up.")
 @as_json
-def drain(socket_path: Path, timeout: int, as_json: bool) -> None:
+def drain(socket_path: Path, timeout: int, cancel: bool, as_json: bool) -> None:
     """Take the node out of its cluster: its records go to the nodes that keep them from now on, then it stops.
 
-    A drain that took too long goes on in the daemon: say it again to wait for it.
+    A drain goes on in the daemon when this command is interrupted or took too long: say it again to wait for it, or
+    call it off with --cancel. What it gave away then comes back, as after a restart.
     """
-    first = control_client.call(socket_path, "drain")
-    if as_json:
-        _wait_until_drained(socket_path, timeout, lambda left: None)
-    else:
-        from kdht.cli import report
+    if cancel:
+        emit(control_client.call(socket_path, "stay"), as_json, "stays")
+        return
+    try:
+        first = control_client.call(socket_path, "drain")["left"]
+        if as_json:
+            _wait_until_drained(socket_path, timeout, lambda left: None)
+        else:
+            from kdht.cli import progress
 
-        with report.progress("records given away", first["left"]) as shown:
-            _wait_until_drained(socket_path, timeout, lambda left: shown(first["left"] - left))
+            with progress.bar("records given away", first) as shown:
+                _wait_until_drained(socket_path, timeout, lambda left: shown(first - left))
+    except KeyboardInterrupt:
+        raise Interrupted(
+            "interrupted, but the drain goes on: the node has left its cluster and gives its records away; kdhtctl drain "
+            "waits for the end and stops it, kdhtctl drain --cancel has it stay, kdhtctl status says how far it is"
+        ) from None
     stopped = control_client.stop(socket_path)
-    emit({**stopped, "records": first["left"]}, as_json, "drained")
+    emit({**stopped, "records": first}, as_json, "drained")
 
 
 def _wait_until_drained(socket_path: Path, timeout: int, shown: Callable[[int], None]) -> None:
@@ -85,8 +96,8 @@ def _wait_until_drained(socket_path: Path, timeout: int, shown: Callable[[int], 
         shown(state["left"])
         if time.monotonic() > end:
             raise KdhtError(
-                f"{state['left']} records could not be given away in {timeout} s: say kdhtctl drain again, or "
-                "stop the node with kdhtctl stop, which leaves them in its data directory"
+                f"{state['left']} records could not be given away in {timeout} s: say kdhtctl drain again, call it off "
+                "with kdhtctl drain --cancel, or stop the node with kdhtctl stop, which leaves them in its data directory"
             )
         time.sleep(DRAIN_LOOK)
 

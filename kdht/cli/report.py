@@ -2,8 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -86,6 +85,11 @@ def status(data: Data) -> None:
                 ("contacts", data["contacts"]),
                 ("joined", data["joined"]),
                 ("ready", _readiness(data)),
+                (
+                    "writes",
+                    f"refused: {data['not_writable']}" if data["not_writable"] else "can be confirmed",
+                ),
+                *([("gone", _gone(data["gone"]))] if data["gone"] else []),
                 ("records", data["records"]),
                 ("repair", _repair(data["repair"])),
                 ("data", data["data_dir"]),
@@ -110,7 +114,13 @@ def _health(data: Data) -> str:
 
 def _readiness(data: Data) -> object:
     missing = ", ".join(data["waiting_for"])
-    return f"no, waiting for: {missing}" if missing else data["ready"]
+    why = f"; {data['why_unreachable']}" if data["why_unreachable"] else ""
+    return f"no, waiting for: {missing}{why}" if missing else data["ready"]
+
+
+def _gone(nodes: list[Data]) -> list[str]:
+    """The dead that count in what a write needs."""
+    return [f"{node['id']} at {node['address']}" for node in nodes]
 
 
 def _repair(data: Data) -> str:
@@ -118,7 +128,8 @@ def _repair(data: Data) -> str:
     if not data:
         return "not yet"
     if data["draining"]:
-        return "all records given away" if data["drained"] else "giving all records away"
+        state = "all records given away" if data["drained"] else "giving all records away"
+        return f"{state}; kdhtctl drain waits for the end, with --cancel it calls that off"
     moving = f", {data['pushing']:,} records on their way" if data["pushing"] else ""
     state = (
         f"{data['unsettled']} of {data['ranges']} key ranges to compare" if data["unsettled"] else "in step"
@@ -287,16 +298,12 @@ def moved(data: Data) -> None:
     )
 
 
-@contextmanager
-def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on standard error, gone at the end; calling it says how much is done."""
-    # Loaded here: it takes as long as all the rest, and most commands draw no bar.
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda done: bar.update(task, completed=max(done, 0))
+def stays(data: Data) -> None:
+    """What `drain --cancel` did."""
+    terminal().print(
+        f"the drain is called off, {data['records']:,} records were left: the node joins anew and gets back what it "
+        "gave away; kdhtctl status says when it is ready"
+    )
 
 
 def stored(data: Data) -> None:

@@ -80,10 +80,14 @@ REFUSALS: dict[Status, tuple[type[RequestError], str]] = {
     Status.HOPS_ENDED: (RequestError, "the hop limit ended before the responsible node"),
     Status.CONFLICT: (Conflict, "another version stands than the condition says"),
     Status.UNREACHABLE: (RequestError, "the next node on the way is gone"),
-    Status.BAD_VERSION: (RequestError, "the write's version is too old, or far from the cluster's time"),
     Status.BAD_VERSION: (
         RequestError,
         "a newer version stands, or this host's clock is far off; nothing was changed",
+    ),
+    Status.TOO_FEW: (
+        Unconfirmed,
+        "nothing was changed: fewer nodes live than must confirm it; start the others, or kdhtctl forget those that "
+        "are gone for good",
     ),
     Status.UNCONFIRMED: (Unconfirmed, "too few replicas answered: it may have been done or not"),
 }

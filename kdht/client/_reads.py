@@ -83,7 +83,11 @@ class Read(Exchange):
 
     def _walked_too_far(self, reply: Answer, cookie: int, index: int, now: float) -> None:
         if len(reply.body) >= shared.RECORD_LEN:
-            self._hearsay = _newer(self._hearsay, reply._replace(status=Status.OK))
+            heard = reply._replace(status=Status.OK)
+            if self._session.versions.is_old(self.call.key, heard):
+                self._old = _newer(self._old, heard)
+            else:
+                self._hearsay = _newer(self._hearsay, heard)
         if self._is_last(index):
             attempt = self._sent[index].attempt
             if self._spread and self._tries == 1:
@@ -95,10 +99,11 @@ class Read(Exchange):
 
     @property
     def _may_believe(self) -> bool:
-        """Whether what is known is the best that there is: all replicas were asked often enough."""
-        if self.call.op == Op.QUORUM_GET or (self._old is None and self._hearsay is None):
+        """Whether what is known is the best that there is: all replicas were asked often enough, and for an old record
+        all have answered."""
+        if self.call.op == Op.QUORUM_GET or self._laps + 1 < LAPS:
             return False
-        return self._laps + 1 >= LAPS
+        return self._hearsay is not None or (self._old is not None and len(self._replied) == len(self._sent))
 
     def _believe(self, now: float) -> None:
         best = _newer(self._old, self._hearsay) if self._hearsay is not None else self._old
@@ -108,8 +113,12 @@ class Read(Exchange):
         self.answer = best
 
     def _fail(self) -> None:
-        """There is nothing better than an old record, if there is one: too little for a quorum read."""
-        if (self._old is None and self._hearsay is None) or self.call.op == Op.QUORUM_GET:
+        """There is nothing better than an old record, or another node's, if there is one: too little for a quorum read.
+
+        An old one counts only where every try was answered: a replica that is silent may have the newer one.
+        """
+        answered = self._old is not None and len(self._replied) == len(self._sent)
+        if self.call.op == Op.QUORUM_GET or not (answered or self._hearsay is not None):
             super()._fail()
         else:
             self._believe(self.deadline)

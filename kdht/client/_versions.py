@@ -59,6 +59,10 @@ class Versions:
         self._remember(key, Known(version, now + ttl if ttl else inf))
         return True
 
+    def is_old(self, key: bytes, answer: Answer) -> bool:
+        """Whether something newer was seen than the record in this answer."""
+        return version_in(answer) < self.known(key)
+
     def gone(self, key: bytes, version: int) -> None:
         """There is none: it was deleted under that version, if it is not 0."""
         old = self._known.pop(key, _NOTHING)

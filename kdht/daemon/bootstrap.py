@@ -16,7 +16,7 @@ from typing import NamedTuple, TypeVar
 
 from kdht.daemon.datadir import DataDir
 from kdht.daemon.driver import Driver
-from kdht.daemon.settings import Settings
+from kdht.daemon.settings import Settings, other_version
 from kdht.daemon.values import HostPort
 from kdht.wire import Address, Contact
 
@@ -33,6 +33,13 @@ class Found(NamedTuple):
 
     addresses: list[Address]
     unresolved: list[HostPort]
+    unreachable: list[HostPort]
+    """Their addresses are all of an IP version that this node has no address of."""
+
+    @property
+    def must_wait(self) -> bool:
+        """Whether there are others, and none can be asked now: who does not wait takes itself for the first."""
+        return not self.addresses and bool(self.unresolved or self.unreachable)
 
 
 @asynccontextmanager
@@ -44,7 +51,7 @@ async def joining(
     `on_failure` is told what no retry would mend.
     """
     task = asyncio.create_task(_join(settings, driver, data.load_contacts()))
-    task.add_done_callback(partial(_tell_failure, on_failure))
+    task.add_done_callback(partial(tell_failure, on_failure))
     try:
         yield
     finally:
@@ -52,7 +59,8 @@ async def joining(
         await asyncio.gather(task, return_exceptions=True)
 
 
-def _tell_failure(on_failure: Callable[[BaseException], None], task: asyncio.Task[None]) -> None:
+def tell_failure(on_failure: Callable[[BaseException], None], task: asyncio.Task[None]) -> None:
+    """For a task's end: tell what it raised, if that is not its cancellation."""
     if not task.cancelled() and (error := task.exception()):
         on_failure(error)
 
@@ -61,16 +69,24 @@ async def _join(settings: Settings, driver: Driver, saved: Sequence[Contact]) ->
     """Through node.bootstrap, and the contacts of an earlier run, which need no resolver."""
     driver.restore(saved)
     found = await in_thread(lambda: resolve_bootstrap(settings))
-    if saved or found.addresses or not found.unresolved:
+    if saved or not found.must_wait:
         driver.join(found.addresses)
     delay = FIRST_RETRY
-    while found.unresolved and not found.addresses:
-        log.warning("no bootstrap name can be resolved", extra={"names": ", ".join(found.unresolved)})
+    while found.must_wait:
+        _warn(settings, found)
         await asyncio.sleep(delay)
         delay = min(2 * delay, LAST_RETRY)
         found = await in_thread(lambda: resolve_bootstrap(settings))
-        if found.addresses or not found.unresolved:
+        if not found.must_wait:
             driver.join(found.addresses)
+
+
+def _warn(settings: Settings, found: Found) -> None:
+    if found.unresolved:
+        log.warning("no bootstrap name can be resolved", extra={"names": ", ".join(found.unresolved)})
+    if found.unreachable:
+        fields = {"names": ", ".join(found.unreachable), "why": other_version(settings.address)}
+        log.warning("no bootstrap name has an address that this node can reach", extra=fields)
 
 
 async def in_thread(work: Callable[[], T]) -> T:
@@ -92,14 +108,16 @@ def resolve_bootstrap(settings: Settings) -> Found:
     """Look the names up; own addresses and those of an IP version without an own one are left out. Blocks."""
     families = {own.is_ipv4 for own in settings.unicast}
     addresses: dict[Address, None] = {}
-    unresolved = []
+    unresolved, unreachable = [], []
     for name in settings.config.node.bootstrap:
         answers = _lookup(name)
         usable = [a for a in answers if a.is_ipv4 in families and a not in settings.own]
         addresses |= dict.fromkeys(usable)
         if not answers:
             unresolved.append(name)
-    return Found(list(addresses), unresolved)
+        elif not any(a.is_ipv4 in families for a in answers):
+            unreachable.append(name)
+    return Found(list(addresses), unresolved, unreachable)
 
 
 def _lookup(name: HostPort) -> list[Address]:

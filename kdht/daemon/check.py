@@ -20,8 +20,8 @@ from kdht.daemon.control import group_id
 from kdht.daemon.datadir import kept_node_id
 from kdht.daemon.datapaths import PROBES
 from kdht.daemon.pages import bound
-from kdht.daemon.settings import Settings
-from kdht.errors import DatapathError, KdhtError, StorageError
+from kdht.daemon.settings import Settings, other_version
+from kdht.errors import ConfigError, DatapathError, KdhtError, StorageError
 from kdht.wire import Address
 
 
@@ -82,12 +82,16 @@ def _keys(settings: Settings) -> Iterator[str]:
 
 
 def _bootstrap(settings: Settings) -> Iterator[str]:
-    found, unresolved = resolve_bootstrap(settings)
-    for name in unresolved:
+    found = resolve_bootstrap(settings)
+    for name in found.unresolved:
         yield f"warning: {name} of node.bootstrap cannot be resolved now"
-    if found:
-        yield f"joins through {', '.join(str(address) for address in found)}"
-    elif not unresolved:
+    if found.addresses:
+        yield f"joins through {', '.join(str(address) for address in found.addresses)}"
+    elif found.unreachable:
+        raise ConfigError(
+            f"node.bootstrap: {', '.join(found.unreachable)}: {other_version(settings.address)}"
+        )
+    elif not found.unresolved:
         yield "joins nobody: the first node of its cluster"
 
 

@@ -34,6 +34,12 @@ T = TypeVar("T")
 
 LONELY_SECONDS = 20.0
 """After so long a node that has joined but knows nobody really is alone."""
+_ENDS = {
+    "stopping": "stopping",
+    "moving": "moving: another ID is chosen",
+    "starting": "starting anew",
+}
+"""What is said as a node ends, by the daemon's state then."""
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -55,10 +61,11 @@ class Daemon:
         self._settings = settings
         self._load = load
         self._stopping = asyncio.Event()
-        self._methods = Methods(settings, self._stopping)
+        self._anew = asyncio.Event()
+        """The node is to be put together again, from what is in its data directory, as by a restart; with another ID
+        after a move."""
+        self._methods = Methods(settings, self._stopping, self._anew)
         self._failure: BaseException | None = None
-        self._leaving = asyncio.Event()
-        """The node ends: with the daemon, or to come back with another ID."""
 
     async def run(self) -> None:
         """Start, wait for the end, stop. Raises KdhtError with everything undone."""
@@ -78,16 +85,17 @@ class Daemon:
             self._methods.capabilities = capabilities.reduce(
                 self._settings.data_dir, self._settings.address.port, self._settings.key_files
             )
-            await self._serve_all(data)
+            async with beating():
+                await self._serve_all(data)
         if self._failure:
             raise self._failure
         log.info("stopped")
 
     async def _serve_all(self, data: DataDir) -> None:
-        """The node, and again with another ID whenever it moves."""
-        moves = self._methods.moves = Moves(data, self._leaving.set)
+        """The node, and again whenever it is to be put together anew."""
+        moves = self._methods.moves = Moves(data, self._anew.set, self._give_up)
         while not self._stopping.is_set():
-            self._leaving.clear()
+            self._anew.clear()
             node_id = await self._unless_stopped(identity.of_node(self._settings, data))
             if node_id is None:
                 return
@@ -118,20 +126,22 @@ class Daemon:
         undo.callback(parts.driver.stop)
         datapaths = Datapaths(settings, parts.publisher, parts.contact.id, _table_is_good(parts))
         datapaths.start()
-        undo.callback(lambda: datapaths.stop(comes_back=self._stopping.is_set()))
+        undo.callback(lambda: datapaths.stop(comes_back=not moves.has_left))
         self._make_reloadable(parts)
+        parts.driver.on_resumes = self._anew.set
         chores = housekeeping.running(settings, data, parts, datapaths, self._end_deaf)
-        async with joining(settings, data, parts.driver, self._give_up), chores, beating():
-            moves.moving = False
+        async with joining(settings, data, parts.driver, self._give_up), chores:
+            moves.done()
             self._methods.serve(parts, datapaths)
             memory.settle()
             self._announce(parts)
-            await self._unless_stopped(self._leaving.wait())
+            await self._unless_stopped(self._anew.wait())
             await moves.stop()
-            self._methods.end("stopping" if self._stopping.is_set() else "moving")
+            state = "stopping" if self._stopping.is_set() else "moving" if moves.has_left else "starting"
+            self._methods.end(state)
             if self._stopping.is_set():
                 notify("STOPPING=1")
-            log.info("stopping" if self._stopping.is_set() else "moving: another ID is chosen")
+            log.info(_ENDS[state])
 
     def _end_deaf(self, why: str) -> None:
         self._give_up(DatapathError(f"the socket datapath died: {why}"))

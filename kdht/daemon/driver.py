@@ -16,6 +16,9 @@ from kdht.errors import KdhtError
 from kdht.histogram import Histogram
 from kdht.keys import ClusterKey
 from kdht.node.events import (
+    Admitted,
+    Aside,
+    Barred,
     ContactAdded,
     ContactDrained,
     ContactRemoved,
@@ -25,7 +28,9 @@ from kdht.node.events import (
     Joined,
     LookupDone,
     Ready,
+    Resumes,
 )
+from kdht.node.forget import Fate, Told
 from kdht.node.node import Node
 from kdht.node.readiness import Readiness
 from kdht.wire import Address, Contact
@@ -37,6 +42,10 @@ LEVELS: dict[type[Event], int] = {
     Ready: logging.INFO,
     Isolated: logging.WARNING,
     Drained: logging.INFO,
+    Barred: logging.DEBUG,
+    Admitted: logging.DEBUG,
+    Aside: logging.WARNING,
+    Resumes: logging.INFO,
     ContactAdded: logging.DEBUG,
     ContactRemoved: logging.DEBUG,
     ContactDrained: logging.DEBUG,
@@ -45,6 +54,10 @@ WORDS: dict[type[Event], str] = {
     Joined: "joined",
     Ready: "ready to serve",
     Isolated: "no contact is left",
+    Barred: "no writes yet: members are named that this node cannot reach",
+    Admitted: "all members can be reached",
+    Aside: "this node left its cluster and serves nothing, for it cannot reach members of it",
+    Resumes: "nobody names members any more that this node cannot reach",
     Drained: "all records are given away",
     ContactAdded: "contact added",
     ContactRemoved: "contact removed",
@@ -62,16 +75,16 @@ class Driver:
         self._alarm: asyncio.TimerHandle | None = None
         self._stopped = False
         self._lookups: dict[bytes, list[asyncio.Future[list[Contact]]]] = {}
-        self.on_contacts: Callable[[int], None] = _ignore
-        """Hears how many contacts there are, of this run or of the one before, when that grows."""
-        self.on_joined: Callable[[int], None] = _ignore
-        """The same when the node has found its cluster, or that it is the first."""
-        self.on_drained: Callable[[int], None] = _ignore
-        """The same when one went that has given all its records away."""
+        self.on_joined: Callable[[], None] = _ignore
+        """Hears when the node has found its cluster, or that it is the first."""
+
+        self.on_barred: Callable[[bool], None] = lambda barred: None
+        """Hears whether the node must take no part in reads and writes, for it cannot reach some members."""
+        self.on_resumes: Callable[[], None] = _ignore
+        """Hears that the node is to be started anew."""
 
     def restore(self, contacts: Sequence[Contact]) -> None:
         """Contacts of an earlier run, to be asked again."""
-        self.on_contacts(len(contacts))
         self._node.restore(contacts, self._now())
         self._follow_up()
 
@@ -88,6 +101,18 @@ class Driver:
         self._lookups.setdefault(target, []).append(done)
         self._follow_up()
         return await done
+
+    async def forget(self, id: bytes) -> list[Told] | None:
+        """A dead node does not come back: what each contact says of it. None, and nothing is done: it lives."""
+        done: asyncio.Future[list[Told]] = self._loop.create_future()
+
+        def told(answers: list[Told]) -> None:
+            if not done.done():  # its caller may have gone
+                done.set_result(answers)
+
+        fate = self._node.forget(id, told, self._now())
+        self._follow_up()
+        return None if fate is Fate.LIVES else await done
 
     def receive(self, batch: list[Datagram]) -> None:
         """Control messages for the node."""
@@ -145,6 +170,25 @@ class Driver:
         """What is still missing before this node should serve; other parts may require more."""
         return self._node.readiness
 
+    def speaks_to(self, address: Address) -> bool:
+        """Whether this node has an address of that IP version."""
+        return self._node.speaks_to(address)
+
+    @property
+    def out_of_reach(self) -> list[Contact]:
+        """Members that others name, and that this node cannot talk to."""
+        return self._node.reach.unreachable
+
+    @property
+    def aside(self) -> bool:
+        """Whether it has left its cluster because there are such."""
+        return self._node.reach.aside
+
+    @property
+    def gone(self) -> list[Contact]:
+        """The dead that may come back."""
+        return self._node.census.gone
+
     def contacts(self) -> list[Contact]:
         """All contacts in the table, nearest first."""
         return self._node.snapshot()
@@ -173,16 +217,16 @@ class Driver:
         if outgoing:
             self._send(outgoing)
         events = self._node.events()
-        if any(type(event) is ContactAdded for event in events):
-            self.on_contacts(len(self._node.table))
         for event in events:
             _tell(event)
             if isinstance(event, LookupDone):
                 self._looked_up(event)
             elif isinstance(event, Joined):
-                self.on_joined(event.contacts)
-            elif isinstance(event, ContactDrained):
-                self.on_drained(len(self._node.table))
+                self.on_joined()
+            elif isinstance(event, Barred | Admitted):
+                self.on_barred(isinstance(event, Barred))
+            elif isinstance(event, Resumes):
+                self.on_resumes()
         if self._alarm is not None:
             self._alarm.cancel()
         when = self._node.next_wake()
@@ -194,7 +238,7 @@ class Driver:
                 done.set_result(found.closest)
 
 
-def _ignore(contacts: int) -> None:
+def _ignore() -> None:
     """Nobody wants to know."""
 
 
@@ -206,6 +250,8 @@ def _tell(event: Event) -> None:
     match event:
         case Joined(contacts):
             fields = {"contacts": contacts}
+        case Aside(members):
+            fields = {"members": ", ".join(str(member.address) for member in members)}
         case ContactAdded(contact) | ContactRemoved(contact) | ContactDrained(contact):
             fields = {"node_id": contact.id.hex(), "address": contact.address}
     log.log(level, WORDS[type(event)], extra=fields)

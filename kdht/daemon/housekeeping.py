@@ -12,6 +12,7 @@ from kdht.daemon.settings import Settings
 from kdht.daemon.wiring import Parts
 from kdht.datapath.base import Datapath
 from kdht.errors import KdhtError
+from kdht.wire import Contact
 
 log = logging.getLogger(__name__)
 
@@ -103,14 +104,16 @@ class Saver:
     def __init__(self, data: DataDir, parts: Parts) -> None:
         self._data = data
         self._parts = parts
-        self._saved: list[object] = []
+        self._saved: list[Contact] = []
 
     async def save(self) -> None:
-        contacts = self._parts.driver.contacts()
-        # A node that is cut off goes on knowing whom it could ask.
-        if contacts and contacts != self._saved:
+        if self._parts.driver.aside:
+            return  # whom it knew before, it asks when it comes back
+        # The dead too: who is cut off goes on knowing whom it could ask, and that it is not the whole cluster.
+        contacts = [*self._parts.driver.contacts(), *self._parts.driver.gone]
+        if contacts != self._saved:
             await asyncio.to_thread(self._data.save_contacts, contacts)
-            self._saved = [*contacts]
+            self._saved = contacts
 
 
 class Watcher:

@@ -34,6 +34,12 @@ METRICS = {
     "kdht_running": Metric("gauge", "1 while the node runs, 0 while the daemon starts or stops."),
     "kdht_joined": Metric("gauge", "1 once the node knows its place in the cluster."),
     "kdht_ready": Metric("gauge", "1 while clients should be sent here, as /readyz says."),
+    "kdht_writable": Metric("gauge", "1 while a write can be confirmed here, as /readyz?writes says."),
+    "kdht_gone": Metric("gauge", "Nodes that died, may come back, and count in what a write needs."),
+    "kdht_unreachable_members": Metric(
+        "gauge",
+        "Members of an IP version that this node has no address of: it does not serve while there are any.",
+    ),
     "kdht_uptime_seconds": Metric("gauge", "Seconds since the daemon's start."),
     "kdht_contacts": Metric("gauge", "Contacts in the routing table."),
     "kdht_buckets": Metric("gauge", "K-buckets that hold contacts."),
@@ -175,6 +181,9 @@ def samples(told: Mapping[str, Data]) -> Iterator[Sample]:
     yield Sample("kdht_running", (), int(status["state"] == "running"))
     yield Sample("kdht_joined", (), int(status["joined"]))
     yield Sample("kdht_ready", (), int(status["ready"]))
+    yield Sample("kdht_writable", (), int(status["writable"]))
+    yield Sample("kdht_gone", (), len(status["gone"]))
+    yield Sample("kdht_unreachable_members", (), len(status["unreachable"]))
     yield Sample("kdht_uptime_seconds", (), status["uptime"])
     if "stats" not in told:
         return

@@ -19,13 +19,16 @@ from kdht.daemon.control import Method, Params, taken
 from kdht.daemon.datapaths import Datapaths
 from kdht.daemon.moving import Moves
 from kdht.daemon.network_methods import NetworkMethods
-from kdht.daemon.settings import Settings
+from kdht.daemon.settings import Settings, other_version_than
 from kdht.daemon.share_methods import ShareMethods
 from kdht.daemon.storage_methods import StorageMethods
 from kdht.daemon.wiring import SOCKET_LANE, Parts
 from kdht.datapath.nfqueue import QUEUE_LANES
 from kdht.errors import KdhtError
 from kdht.histogram import Histogram
+
+MOST_SHOWN = 3
+"""Addresses in a sentence."""
 
 
 class MoveParams(msgspec.Struct, forbid_unknown_fields=True):
@@ -36,9 +39,10 @@ class MoveParams(msgspec.Struct, forbid_unknown_fields=True):
 class Methods:
     """The methods of one daemon. They answer about the node while there is one."""
 
-    def __init__(self, settings: Settings, stopping: asyncio.Event) -> None:
+    def __init__(self, settings: Settings, stopping: asyncio.Event, anew: asyncio.Event) -> None:
         self.settings = settings
         self._stopping = stopping
+        self._anew = anew
         self._started = time.monotonic()
         self._state = "starting"
         self.capabilities: list[str] = []
@@ -58,6 +62,7 @@ class Methods:
             "switch": Method(self._switch, owner_only=True),
             "drain": Method(self._drain, owner_only=True),
             "move": Method(self._move, owner_only=True),
+            "stay": Method(self._stay, owner_only=True),
             "reload": Method(self._reload, owner_only=True),
             "stop": Method(self._stop, owner_only=True),
             **NetworkMethods(self._node).table(),
@@ -71,7 +76,7 @@ class Methods:
         self._state = "running"
 
     def end(self, state: str) -> None:
-        """From now on the node is going away: it is "stopping", or "moving"."""
+        """From now on the node is going away: it is "stopping", "moving" or "starting" anew."""
         self._running = None
         self._state = state
 
@@ -182,6 +187,16 @@ class Methods:
         await self.moves.start(parts, self.settings, anyway=wanted.anyway)
         return {"node_id": parts.contact.id.hex(), "records": parts.store.stats().records}
 
+    async def _stay(self, params: Params) -> dict[str, Any]:
+        """Call a drain off: the node joins anew, as after a restart, and gets back what it gave away."""
+        parts, _ = self._node()
+        if not parts.driver.status()["repair"]["draining"]:
+            raise KdhtError("no drain goes on")
+        if self.moves is not None:
+            self.moves.moving = False
+        self._anew.set()
+        return {"records": parts.store.stats().records}
+
     async def _reload(self, params: Params) -> dict[str, Any]:
         """As SIGHUP does, with an answer."""
         if self.reload is None:
@@ -204,6 +219,11 @@ _ABSENT: dict[str, Any] = {
     "joined": False,
     "ready": False,
     "waiting_for": [],
+    "writable": False,
+    "not_writable": "the node does not run: kdhtctl status says what it does",
+    "gone": [],
+    "unreachable": [],
+    "why_unreachable": "",
     "repair": {},
     "records": 0,
     "set_aside": 0,
@@ -216,6 +236,37 @@ def _repair(parts: Parts) -> dict[str, Any]:
     return {name: value for name, value in parts.driver.status()["repair"].items() if name != "counters"}
 
 
+def _not_writable(parts: Parts) -> str:
+    """Why no write can be confirmed here; empty if one can, as far as this node knows."""
+    coordinator = parts.coordinator
+    if parts.writer.stats().failed:
+        return "a write to the disk failed, so none is taken: free the disk, then restart the node"
+    if coordinator.aside:
+        return _why_unreachable(parts)
+    if not coordinator.joined:
+        return "the node has not joined its cluster: kdhtctl join HOST, and correct node.bootstrap"
+    if lacks := coordinator.lacks(coordinator.need):
+        return (
+            f"{coordinator.need} nodes must confirm a write, and {coordinator.need - lacks} lives: start the others, "
+            "or kdhtctl forget those that are gone for good"
+        )
+    return ""
+
+
+def _why_unreachable(parts: Parts) -> str:
+    """Of members that this node cannot talk to; empty if there are none."""
+    unreachable = parts.driver.out_of_reach
+    if not unreachable:
+        return ""
+    lacks = other_version_than(parts.contact.address)
+    shown = [str(contact.address) for contact in unreachable[:MOST_SHOWN]]
+    rest = f" and {len(unreachable) - MOST_SHOWN} more" if len(unreachable) > MOST_SHOWN else ""
+    return (
+        f"members at {', '.join(shown)}{rest} speak {lacks} only, and this node has no {lacks} address: give it one in "
+        f"node.listen, or them one of its version"
+    )
+
+
 async def _living(parts: Parts, datapaths: Datapaths) -> dict[str, Any]:
     """What only a running node has to tell."""
     return {
@@ -224,6 +275,11 @@ async def _living(parts: Parts, datapaths: Datapaths) -> dict[str, Any]:
         "joined": parts.driver.joined,
         "ready": parts.driver.readiness.ready,
         "waiting_for": parts.driver.readiness.missing,
+        "writable": not (why := _not_writable(parts)),
+        "not_writable": why,
+        "gone": [{"id": contact.id.hex(), "address": str(contact.address)} for contact in parts.driver.gone],
+        "unreachable": [str(contact.address) for contact in parts.driver.out_of_reach],
+        "why_unreachable": _why_unreachable(parts),
         "repair": _repair(parts),
         "records": parts.store.stats().records,
         "set_aside": sum(count for _, count in parts.aside.files()),

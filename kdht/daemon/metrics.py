@@ -35,8 +35,14 @@ def pages(methods: Methods) -> dict[str, Page]:
         return Answer(b"alive\n")
 
     async def ready(request: Request) -> Answer:
-        missing = not_ready((await ask(methods, ()))["status"])
-        return refusal(503, f"not ready: {missing}") if missing else Answer(b"ready\n")
+        status = (await ask(methods, ()))["status"]
+        missing = not_ready(status)
+        if missing:
+            return refusal(503, f"not ready: {missing}")
+        writes = f"not ready for writes: {status['not_writable']}" if status["not_writable"] else ""
+        if writes and "writes" in request.query:
+            return refusal(503, writes)
+        return Answer(f"ready\n{writes or 'ready for writes'}\n".encode())
 
     return {"/metrics": metrics, "/healthz": alive, "/readyz": ready}
 
@@ -55,7 +61,8 @@ def not_ready(status: Data) -> str:
     if status["state"] != "running":
         return f"the node is {status['state']}"
     missing = ", ".join(status["waiting_for"])
-    return f"waiting for: {missing}" if missing else ""
+    why = f"; {status['why_unreachable']}" if status.get("why_unreachable") else ""
+    return f"waiting for: {missing}{why}" if missing else ""
 
 
 def _registry(told: Mapping[str, Data]) -> CollectorRegistry:

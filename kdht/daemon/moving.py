@@ -12,7 +12,9 @@ So a move that is cut off leaves a node that works, and never one whose records 
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import partial
 
+from kdht.daemon.bootstrap import tell_failure
 from kdht.daemon.datadir import DataDir
 from kdht.daemon.settings import Settings
 from kdht.daemon.share_methods import MAX_LOOKUPS, everyone
@@ -28,14 +30,19 @@ GOODBYE_LOOKS = 50
 
 
 class Moves:
-    """The moves of one daemon. `again` ends the node, and starts it anew with the ID that it then has."""
+    """The moves of one daemon. `again` ends the node, and starts it anew with another ID; `on_failure` ends the daemon."""
 
-    def __init__(self, data: DataDir, again: Callable[[], None]) -> None:
+    def __init__(
+        self, data: DataDir, again: Callable[[], None], on_failure: Callable[[BaseException], None]
+    ) -> None:
         self._data = data
         self._again = again
+        self._on_failure = on_failure
         self._task: asyncio.Task[None] | None = None
         self.moving = False
         """From when it begins to give its records away until it runs with its new ID."""
+        self.has_left = False
+        """All is given away, and the former ID forgotten."""
 
     async def start(self, parts: Parts, settings: Settings, *, anyway: bool) -> None:
         """Begin. Raises KdhtError where there is no use or no way."""
@@ -53,10 +60,17 @@ class Moves:
             )
         if not anyway:
             await _must_help(parts)
+            if self.moving:
+                return  # another asked meanwhile
         log.info("moving: records are given away")
         self.moving = True
         parts.driver.drain()
         self._task = asyncio.create_task(self._run(parts))
+        self._task.add_done_callback(partial(tell_failure, self._on_failure))
+
+    def done(self) -> None:
+        """The node runs, with the ID that it has now."""
+        self.moving = self.has_left = False
 
     async def stop(self) -> None:
         """The node ends, by itself or because it moves."""
@@ -78,6 +92,7 @@ class Moves:
                 break
             await asyncio.sleep(LOOK_SECONDS)
         self._data.forget_node_id()
+        self.has_left = True
         self._again()
 
 

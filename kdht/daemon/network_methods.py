@@ -9,8 +9,10 @@ import msgspec
 from kdht._shared import ID_LEN
 from kdht.daemon.control import Method, Params, taken
 from kdht.daemon.running import Running
+from kdht.daemon.settings import other_version
 from kdht.daemon.wiring import Parts
-from kdht.errors import ConfigError
+from kdht.errors import ConfigError, Disagreement
+from kdht.node.forget import Fate, Told
 from kdht.node.replicas.holders import Holder
 from kdht.wire import Address, Contact, split_port
 
@@ -27,6 +29,11 @@ class JoinParams(msgspec.Struct, forbid_unknown_fields=True):
     """Numeric addresses with their ports."""
 
 
+class NodeParams(msgspec.Struct, forbid_unknown_fields=True):
+    node: str
+    """A node's ID, 40 hexadecimal digits, or its address with the port."""
+
+
 class NetworkMethods:
     """The methods of one daemon's overlay."""
 
@@ -38,6 +45,7 @@ class NetworkMethods:
             "lookup": Method(self._lookup),
             "replicas": Method(self._replicas),
             "join": Method(self._join, owner_only=True),
+            "forget": Method(self._forget, owner_only=True),
         }
 
     async def _lookup(self, params: Params) -> dict[str, object]:
@@ -70,8 +78,52 @@ class NetworkMethods:
         if not 1 <= len(wanted) <= MAX_ADDRESSES:
             raise ConfigError(f"join takes 1 to {MAX_ADDRESSES} addresses, not {len(wanted)}")
         addresses = [_address(text) for text in wanted]
+        if not any(map(parts.driver.speaks_to, addresses)):
+            raise ConfigError(f"{', '.join(wanted)}: {other_version(parts.contact.address)}")
         parts.driver.join(addresses)
         return {"addresses": [str(address) for address in addresses]}
+
+    async def _forget(self, params: Params) -> dict[str, object]:
+        """Have this node and all its contacts wait no more for one that died."""
+        parts, _ = self._running()
+        wanted = taken(params, NodeParams).node
+        id = _id_among(wanted, parts.driver.gone, [*parts.driver.contacts(), parts.contact])
+        known = {contact.id for contact in parts.driver.gone}
+        told = await parts.driver.forget(id)
+        living = "" if told is None else ", ".join(_places(told, Fate.LIVES))
+        if told is None or living:
+            raise Disagreement(
+                f"{wanted} lives{living and f', says {living}'}: only a dead node is forgotten; kdhtctl drain there "
+                "takes it out"
+            )
+        own = [str(parts.contact.address)] if id in known else []
+        return {
+            "id": id.hex(),
+            "forgot": [*own, *_places(told, Fate.FORGOTTEN)],
+            "unknown": [*([] if own else [str(parts.contact.address)]), *_places(told, Fate.UNKNOWN)],
+            "silent": _places(told, None),
+        }
+
+
+def _places(told: list[Told], fate: Fate | None) -> list[str]:
+    return sorted(str(each.contact.address) for each in told if each.fate is fate)
+
+
+def _id_among(wanted: str, gone: list[Contact], living: list[Contact]) -> bytes:
+    """The ID that is wanted, or that of the contact at that address, of a dead one if there is one. Raises ConfigError."""
+    if len(wanted) == 2 * ID_LEN and ":" not in wanted:
+        return id_of(wanted)
+    address = _address(wanted)
+    dead = [contact.id for contact in gone if contact.address == address]
+    found = dead or [contact.id for contact in living if contact.address == address]
+    if not found:
+        raise ConfigError(
+            f"this node remembers nobody at {address}: kdhtctl status lists those that are gone"
+        )
+    if len(found) > 1:
+        ids = ", ".join(id.hex() for id in found)
+        raise ConfigError(f"several nodes were at {address}: name one of them by its ID: {ids}")
+    return found[0]
 
 
 def _ranked(key: bytes, nodes: list[Contact]) -> list[Contact]:

@@ -53,6 +53,7 @@ class Settings:
 def resolve(config: Config) -> Settings:
     """Read the key files and settle the addresses. Raises ConfigError."""
     listen, unicast, own = _addresses(config)
+    _check_bootstrap(config, unicast)
     keys, warnings = [], []
     for number, key in enumerate(config.key):
         secret, warning = _secret(key, f"key[{number}]")
@@ -102,6 +103,32 @@ def _addresses(config: Config) -> tuple[tuple[Address, ...], ...]:
     covered = {endpoint.address.is_ipv4 for endpoint in wildcards}
     bound = _unique([*(e.address for e in node.listen), *(a for a in anycast if a.is_ipv4 not in covered)])
     return bound, unicast, own
+
+
+def _check_bootstrap(config: Config, unicast: Sequence[Address]) -> None:
+    """Refuse addresses that this node cannot ask: it would take itself for the first of its cluster.
+
+    What names stand for is seen when they are looked up.
+    """
+    others = {name.address for name in config.node.bootstrap} - set(unicast)
+    families = {address.is_ipv4 for address in unicast}
+    if others and all(address and address.is_ipv4 not in families for address in others):
+        raise ConfigError(
+            f"node.bootstrap is {', '.join(config.node.bootstrap)}: {other_version(unicast[0])}"
+        )
+
+
+def other_version(own: Address) -> str:
+    """Why addresses of the version that `own` is not cannot be reached from there, and what to do."""
+    lacks = other_version_than(own)
+    return (
+        f"only {lacks} addresses, and this node has none: give it an {lacks} address in node.listen, or name other "
+        "addresses of other nodes"
+    )
+
+
+def other_version_than(own: Address) -> str:
+    return "IPv6" if own.is_ipv4 else "IPv4"
 
 
 def _unique(addresses: Sequence[Address] | Iterator[Address]) -> tuple[Address, ...]:

@@ -128,6 +128,15 @@ class HostPort(Kind):
     def port(self) -> int:
         return split_port(self)[1]
 
+    @property
+    def address(self) -> Address | None:
+        """None for a name."""
+        try:
+            ip_address(self.host)
+        except ValueError:
+            return None
+        return Address.of(self.host, self.port)
+
 
 class NodeId(Kind):
     """How a node gets its ID at its first start."""

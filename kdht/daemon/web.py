@@ -84,13 +84,17 @@ async def _status(methods: Mapping[str, Method], request: Request) -> Answer:
         "time": time.monotonic(),
         "self": {name: status[name] for name in ("node_id", "address", "version", "state", "uptime")},
         "not_ready": not_ready(status),
-        "warnings": status["warnings"],
+        "warnings": [*status["warnings"], *_no_writes(status)],
     }
     if "stats" in told:
         seen |= told["stats"]
         seen["verdicts"] = {reason.name: verdict.name for reason, verdict in VERDICT_OF.items()}
         seen["nodes"] = _nodes(status, told["table"]["buckets"])
     return _json(seen)
+
+
+def _no_writes(status: Mapping[str, Any]) -> list[str]:
+    return [f"no writes: {status['not_writable']}"] if status["ready"] and status["not_writable"] else []
 
 
 def _nodes(status: Mapping[str, Any], buckets: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

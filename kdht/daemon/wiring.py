@@ -86,6 +86,14 @@ def build(settings: Settings, data: DataDir, node_id: bytes, undo: ExitStack) ->
         reader=partial(_read, reads, timings),
         on_time=lambda: coordinator.tick(time.time()),
     )
+    kademlia = Node(
+        contact,
+        settings.keys,
+        publisher.set_bucket,
+        SystemRandom(),
+        Options(k=settings.config.node.bucket_size, replicas=settings.config.replication.replicas),
+        own=settings.unicast,
+    )
     coordinator = Coordinator(
         store=store,
         writer=writer,
@@ -93,6 +101,7 @@ def build(settings: Settings, data: DataDir, node_id: bytes, undo: ExitStack) ->
         sources={address.is_ipv4: address for address in reversed(settings.unicast)},
         rng=SystemRandom(),
         policy=policy(settings),
+        census=kademlia.census,
         send=transport.send,
         on_silent=inbox.silent,
     )
@@ -104,14 +113,6 @@ def build(settings: Settings, data: DataDir, node_id: bytes, undo: ExitStack) ->
         send=transport.send,
         hot=hot,
         on_late=timings.late,
-    )
-    kademlia = Node(
-        contact,
-        settings.keys,
-        publisher.set_bucket,
-        SystemRandom(),
-        Options(k=settings.config.node.bucket_size),
-        own=settings.unicast,
     )
     repair = upkeep.keep(
         kademlia, settings, store=store, hot=hot, coordinator=coordinator, strays=inbox.for_the_node
@@ -173,9 +174,8 @@ def _connect(
         Line(loop, driver.silent, MAX_SILENT),
     )
     coordinator.joined = False
-    driver.on_contacts = coordinator.knows
     driver.on_joined = coordinator.found_cluster
-    driver.on_drained = coordinator.one_drained
+    driver.on_barred = coordinator.bar
 
 
 def _read(

@@ -8,7 +8,7 @@ from kdht._shared import Op
 from kdht.node.events import Event
 from kdht.node.messages import UNKNOWN_ID, Reply
 from kdht.node.options import Options
-from kdht.node.readiness import Readiness
+from kdht.node.readiness import LEAVING, Readiness
 from kdht.node.rpc import Done, Rpc, Rpcs
 from kdht.node.table import Table
 from kdht.node.timers import Timers
@@ -22,7 +22,7 @@ COUNTERS = (
     "not_control", "not_own_address", "wrong_client", "own_id", "unmatched", "wrong_address", "wrong_id",
     "unusable_contact", "pending_full", "verifying_full", "lookups_full", "reply_rate",
     "demoted", "unreachable", "unreachable_ignored", "suspects", "suspect_unknown", "suspect_rate", "gossip_spared",
-    "notices_sent", "notices_full", "left", "left_stale", "leaving", "newcomers",
+    "notices_sent", "notices_full", "left", "left_stale", "leaving", "newcomers", "aside", "other_version", "meetings",
 )  # fmt: skip
 """What a node counts, beside the reasons of BadPacket."""
 
@@ -79,14 +79,26 @@ class Context:
         """Ask who is there, like `ask`."""
         return self.ask(Op.PING, id or UNKNOWN_ID, address, id, done, now, tries)
 
+    @property
+    def leaving(self) -> bool:
+        """Whether this node goes for good."""
+        return LEAVING in self.readiness.missing
+
     def usable(self, contact: Contact) -> bool:
-        """Whether this node could talk to an untrusted contact: a host, a port, and an IP it speaks."""
+        """Whether this node could talk to an untrusted contact: another node, of an IP version that it speaks."""
+        return self._is_node(contact) and contact.address.is_ipv4 in self._source
+
+    def is_of_other_version(self, contact: Contact) -> bool:
+        """Whether only the IP version keeps this node from talking to an untrusted contact."""
+        return self._is_node(contact) and contact.address.is_ipv4 not in self._source
+
+    def _is_node(self, contact: Contact) -> bool:
+        """Another node's ID, a host, a port."""
         ip, port = contact.ip, contact.port
         address = Address(ip, port)
-        is_ipv4 = address.is_ipv4
-        is_host = 0 < ip[12] < _MULTICAST_4 if is_ipv4 else ip[0] != _MULTICAST_6 and ip != NO_IP
+        is_host = 0 < ip[12] < _MULTICAST_4 if address.is_ipv4 else ip[0] != _MULTICAST_6 and ip != NO_IP
         is_other = contact.id not in (self.id, UNKNOWN_ID) and address not in self.own
-        return is_host and port != 0 and is_other and is_ipv4 in self._source
+        return is_host and port != 0 and is_other
 
 
 def leave_to_table(rpc: Rpc, reply: Reply | None, now: float) -> None:

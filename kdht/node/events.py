@@ -41,6 +41,24 @@ class Drained(NamedTuple):
     """Every record that this node kept is at the nodes that keep it without this one."""
 
 
+class Barred(NamedTuple):
+    """Others name members that this node cannot reach: it takes no writes until that is decided."""
+
+
+class Admitted(NamedTuple):
+    """It can reach all: it takes writes again."""
+
+
+class Aside(NamedTuple):
+    """The node has left its cluster, for it cannot reach these members."""
+
+    contacts: list[Contact]
+
+
+class Resumes(NamedTuple):
+    """Nobody names those members any more: the node is to be started anew, as by a restart."""
+
+
 class LookupDone(NamedTuple):
     """The end of a lookup that `Node.lookup` began."""
 
@@ -50,5 +68,16 @@ class LookupDone(NamedTuple):
 
 
 Event: TypeAlias = (
-    Joined | Ready | Isolated | ContactAdded | ContactRemoved | ContactDrained | Drained | LookupDone
+    Joined
+    | Ready
+    | Isolated
+    | ContactAdded
+    | ContactRemoved
+    | ContactDrained
+    | Drained
+    | Barred
+    | Admitted
+    | Aside
+    | Resumes
+    | LookupDone
 )

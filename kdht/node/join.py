@@ -41,6 +41,7 @@ class Joiner:
         self._reunion: Alarm | None = None
         self._searching = False
         self._tried = False
+        self._suspended = False
         self._warmth: Alarm | None = None
         context.readiness.require(JOINED)
         context.readiness.require(TABLE)
@@ -68,6 +69,12 @@ class Joiner:
         if len(self._former) > MAX_FORMER:
             del self._former[next(iter(self._former))]
 
+    def suspend(self) -> None:
+        """This node has left, and is to be started anew before it joins again."""
+        self._suspended = True
+        self._is_apart()
+        self._cancel_retry()
+
     def added(self, contact: Contact, now: float) -> None:
         """A contact came into the table."""
         self._former.pop(contact.address, None)
@@ -87,7 +94,7 @@ class Joiner:
     def _try(self, now: float) -> None:
         """Ping all that may know the cluster, or look around if somebody is there already."""
         self._retry = None
-        if self.joined:
+        if self.joined or self._suspended:
             return
         if len(self._context.table):
             self._look_around(now)
@@ -121,7 +128,7 @@ class Joiner:
 
     def _looked_around(self, closest: list[Contact], now: float) -> None:
         self._searching = False
-        if not closest:
+        if not closest or self._suspended:
             return
         if not self.joined:
             self._be_joined()

@@ -6,6 +6,7 @@ told to whoever keeps something for each member. Whoever is only heard of is ver
 
 from collections.abc import Callable
 
+from kdht.node.census import Census
 from kdht.node.context import Context
 from kdht.node.entry import Entry
 from kdht.node.events import ContactAdded, ContactDrained, ContactRemoved
@@ -29,6 +30,7 @@ class Members:
         self,
         context: Context,
         *,
+        census: Census,
         prober: Prober,
         watch: Watch,
         verifier: Verifier,
@@ -37,6 +39,7 @@ class Members:
     ) -> None:
         self._context = context
         self._table = context.table
+        self._census = census
         self._prober = prober
         self._watch = watch
         self._verifier = verifier
@@ -104,11 +107,25 @@ class Members:
         if entry is not None:
             self._table.remove(entry)
             self._removed(entry, now)
+        if drained:
+            self._census.forget(contact.id)
         self._context.rpcs.abandon(now, contact.address)
+
+    def clear(self, now: float) -> None:
+        """This node has left: nobody is in its table any more, and nobody comes in."""
+        self._verifier.clear()
+        for entry in list(self._table):
+            self._table.remove(entry)
+            self._census.lost(entry.contact)
+            self._context.events.append(ContactRemoved(entry.contact))
+            self._prober.forget(entry)
+            self._watch.forget(entry)
+        self.on_change(now)
 
     def _added(self, contact: Contact, now: float) -> None:
         entry = self._table.get(contact.id)
         assert entry is not None
+        self._census.added(contact)
         self._context.events.append(ContactAdded(contact))
         self._reviver.forget(contact)
         self._left.pop(contact, None)
@@ -125,6 +142,7 @@ class Members:
         self._prober.question(entry, self._context.options.first_timeout, now)
 
     def _removed(self, entry: Entry, now: float) -> None:
+        self._census.lost(entry.contact)
         self._context.events.append(ContactRemoved(entry.contact))
         self._prober.forget(entry)
         self._watch.forget(entry)

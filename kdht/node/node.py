@@ -11,15 +11,19 @@ A contact enters the table, and so the datapaths, only after a matched reply.
 from collections.abc import Callable, Iterable, Sequence
 from random import Random
 
-from kdht._shared import Op, Reason, Status
+from kdht._shared import ID_LEN, Op, Reason, Status
 from kdht.datapath.base import Datagram, Outgoing
 from kdht.errors import BadPacket
 from kdht.histogram import Histogram
 from kdht.keys import ClusterKey
+from kdht.node.census import Census
 from kdht.node.context import Context
 from kdht.node.entry import Entry
 from kdht.node.events import Drained, Event, LookupDone
+from kdht.node.forget import Done as Told
+from kdht.node.forget import Fate, Forgetting
 from kdht.node.join import Joiner
+from kdht.node.meet import Meetings
 from kdht.node.members import Members
 from kdht.node.messages import (
     Reply,
@@ -35,6 +39,7 @@ from kdht.node.options import Options
 from kdht.node.outbox import Outbox
 from kdht.node.place.claims import Claims
 from kdht.node.probe import Prober
+from kdht.node.reach import Reach
 from kdht.node.readiness import LEAVING, Readiness
 from kdht.node.refresh import Refresher
 from kdht.node.repair import Repair, RepairOptions
@@ -74,6 +79,8 @@ class Node:
         self.table = Table(contact.id, publish, k=options.k, replacements=options.replacements)
         self._context = context = Context(contact, own or (contact.address,), self.table, options, rng)
         self.counters = context.counters
+        self.census = Census(self.table, options.replicas)
+        """How many nodes there are; any thread may read it."""
         self._outbox = outbox = Outbox(context, keys[0])
         self._notices = Notices(context, outbox)
         self._reply_budget = TokenBucket(options.reply_rate)
@@ -86,21 +93,27 @@ class Node:
         self._searches = self._refresher.searches = Searches(context, self._refresher.looked)
         self._joiner = Joiner(context, self._searches, self._refresher)
         self._claims = Claims(self.table)
+        self._forgetting = Forgetting(context, self.census)
         self._members = Members(
             context,
+            census=self.census,
             prober=self._prober,
             watch=self._watch,
             verifier=self._verifier,
             refresher=self._refresher,
             joiner=self._joiner,
         )
+        self._reach = Reach(context, self._notices, self._bar, self._withdraw)
+        self._meetings = Meetings(context, self._members, self._notices, self._reach)
         self._answers: dict[Op, Callable[[Message, bytes], bytes]] = {
             Op.PING: self._pong,
             Op.FIND_NODE: self._found,
+            Op.FORGET: self._forgot,
         }
         self._notices_in: dict[Op, Callable[[Message, Contact, float], None]] = {
             Op.SUSPECT: self._is_suspected,
             Op.LEAVE: self._leaves,
+            Op.MEET: self._meets,
         }
         self.repair: Repair | None = None
         """Set by `keep`."""
@@ -155,16 +168,21 @@ class Node:
     def drain(self, now: float) -> None:
         """Leave, and give all records to the nodes that keep them from now on; the end is a Drained."""
         assert self.repair is not None
-        if LEAVING not in self.readiness.missing:
+        if not self._context.leaving:
             self.leave(now)
             self.repair.drain(now, self._drained)
 
     def restore(self, contacts: Iterable[Contact], now: float) -> None:
-        """Contacts of an earlier `snapshot`: each is in the table again once it answers."""
-        for contact in contacts:
-            if self._context.usable(contact):
-                self._joiner.remember(contact.address)
-                self._verifier.offer(contact, now, heard=False)
+        """Contacts of an earlier `snapshot`, and the dead of its census: each is in the table once it answers."""
+        usable = [contact for contact in contacts if self._context.usable(contact)]
+        self.census.remember(usable)
+        for contact in usable:
+            self._joiner.remember(contact.address)
+            self._verifier.offer(contact, now, heard=False)
+
+    def forget(self, id: bytes, done: Told, now: float) -> Fate:
+        """A dead node does not come back: wait for it no more, and have all contacts do so (Forgetting)."""
+        return self._forgetting.forget(id, done, now)
 
     def receive(self, datagram: Datagram, now: float) -> None:
         """Take a control message, whose verdict was LOCAL for the reason CONTROL."""
@@ -214,6 +232,15 @@ class Node:
     def next_wake(self) -> float | None:
         """When `tick` has something to do; None: not before something comes in."""
         return self._context.timers.next()
+
+    def speaks_to(self, address: Address) -> bool:
+        """Whether this node has an address of that IP version."""
+        return self._context.source(address) is not None
+
+    @property
+    def reach(self) -> Reach:
+        """Whether there are members that this node cannot talk to."""
+        return self._reach
 
     @property
     def joined(self) -> bool:
@@ -276,8 +303,10 @@ class Node:
     def _receive_untrusted(self, datagram: Datagram, now: float) -> None:
         message = parse(datagram.data)
         is_repair = self.repair is not None and message.op in REPAIR_OPS
-        if LEAVING in self.readiness.missing and not (is_repair and message.is_reply):
+        if self._context.leaving and not (is_repair and message.is_reply):
             raise Mismatch("leaving")
+        if self._reach.aside and not message.is_reply:
+            raise Mismatch("aside")
         is_known = is_repair or message.op in self._answers.keys() | self._notices_in.keys()
         if not is_known or datagram.reason is not Reason.CONTROL:
             raise Mismatch("not_control")
@@ -295,6 +324,7 @@ class Node:
         sender = Contact(untrusted_id(message), *datagram.source)
         if sender.id == self.contact.id:
             raise Mismatch("own_id")
+        self._reach.heard(sender.id, now)
         if message.is_reply:
             self._take_reply(message, sender, now)
         elif message.op in self._notices_in:
@@ -334,11 +364,20 @@ class Node:
     def _closest(self, key: bytes, asker: bytes = b"") -> list[Contact]:
         return self.table.closest(key, self._context.options.k, without=asker)
 
+    def _forgot(self, message: Message, asker: bytes) -> bytes:
+        return self.contact.id + bytes([self._forgetting.here(message.key)])
+
     def _is_suspected(self, message: Message, sender: Contact, now: float) -> None:
         suspect = untrusted_suspect(message)
         self.counters["suspects"] += 1
         self._suspicion.told(suspect, now)
         self._members.learn(sender, now, heard=True)
+
+    def _meets(self, message: Message, sender: Contact, now: float) -> None:
+        if self._reply_budget.take(now):
+            self._meetings.untrusted_told(message, sender, now)
+        else:
+            self.counters["reply_rate"] += 1
 
     def _leaves(self, message: Message, sender: Contact, now: float) -> None:
         entry = self.table.at(sender.address)
@@ -365,10 +404,22 @@ class Node:
                 self._members.learn(sender, now, heard=True)
             raise
         self.counters["replies"] += 1
-        self._members.answered(sender, rtt, now)
+        if not self._reach.aside:
+            self._members.answered(sender, rtt, now)
         self._note_clock(sender.id, message.time, now)
-        contacts = [contact for contact in named if self._members.learn(contact, now, heard=False)]
-        rpc.done(rpc, Reply(sender.id, contacts, rtt), now)
+        contacts = [contact for contact in named if self._meetings.named(contact, sender, now)]
+        rpc.done(rpc, Reply(sender.id, contacts, rtt, body=message.body[ID_LEN:]), now)
+
+    def _bar(self, barred: bool) -> None:
+        if self.repair is not None:
+            self.repair.withhold(barred)
+
+    def _withdraw(self, now: float) -> None:
+        """Leave, but for asking whether this node can come back."""
+        self._notices.leave(self.snapshot(), now, drained=False)
+        self._joiner.suspend()
+        self._context.rpcs.abandon(now)
+        self._members.clear(now)
 
     def _note_clock(self, id: bytes, said: int, now: float) -> None:
         """For the operator only: a reply tells the second in which it was sealed."""

@@ -1,4 +1,4 @@
-"""Messages without an answer: SUSPECT, which other nodes are told, and LEAVE, which a node says of itself.
+"""Messages without an answer: SUSPECT and MEET, which other nodes are told, and LEAVE, which a node says of itself.
 
 Contract: they leave in order, at a rate; so many may wait, what is too much is counted and lost.
 """
@@ -44,6 +44,10 @@ class Notices:
     def suspect(self, contact: Contact, targets: Iterable[Contact], now: float) -> None:
         """This contact does not answer."""
         self._tell(Op.SUSPECT, contact.id, pack_contacts([contact]), targets, now)
+
+    def meet(self, id: bytes, contact: Contact | None, target: Contact, now: float) -> None:
+        """To the node with that ID: get to know `contact`. To another, without one: have it get to know this node."""
+        self._tell(Op.MEET, id, pack_contacts([contact]) if contact else b"", [target], now)
 
     def leave(self, targets: Iterable[Contact], now: float, *, drained: bool) -> None:
         """This node goes; `drained`: all its records are at others."""

@@ -16,6 +16,8 @@ class Options:
     """Queries of one lookup that are under way at the same time."""
     replacements: int = 8
     """Contacts of a full bucket that wait for a place."""
+    replicas: int = 3
+    """Nodes that keep a key: while fewer others live, the dead are remembered."""
     max_lookups: int = 4
     """Lookups that run at the same time; others wait, in order."""
 
@@ -87,6 +89,26 @@ class Options:
     """After so long a node that had contacts and finds none is taken for the only one left."""
     jitter: float = 0.25
     """Intervals are varied by this fraction either way, so that nodes do not act in step."""
+
+    # Members that cannot be reached
+    doubt_interval: float = 0.5
+    """Between questions whether a member that this node cannot reach is still there."""
+    doubt_expiry: float = 30.0
+    """After which it counts no more, unless it was named again."""
+    stranger_patience: float = 4.0
+    """Before a newcomer that reaches no more of its neighbours than it does not stands aside,"""
+    newcomer_patience: float = 6.0
+    """before another newcomer does,"""
+    member_bar: float = 8.0
+    """before a node that was ready takes no more writes,"""
+    member_patience: float = 12.0
+    """and before it stands aside: newcomers do so long before."""
+    aside_interval: float = 10.0
+    """Between questions of one that stands aside."""
+    aside_time: float = 30.0
+    """At least so long it does."""
+    met_time: float = 300.0
+    """How long a node that wrote to us counts as one that can be reached."""
 
     # Bounds
     max_pending: int = 256

@@ -13,6 +13,8 @@ JOINED = "joined"
 TABLE = "table"
 RECORDS = "records"
 """What other replicas have, and this node does not yet."""
+REACH = "reach"
+"""Members that others name, and that this node cannot talk to."""
 LEAVING = "leaving"
 """Required of a node that goes, and never reached."""
 

@@ -188,8 +188,10 @@ class Service:
         answers = _Answers(self._replier, turn.now)
         record = visible(found.record, turn.now)
         strict = request.data[_OP] == Op.QUORUM_GET
-        if not found.enough and (strict or record is None):
-            answers.add(request, Status.UNCONFIRMED)
+        coordinator = self._coordinator
+        if not found.enough and (strict or record is None or coordinator.aside):
+            lacks = strict and coordinator.joined and coordinator.lacks(coordinator.need_to_read)
+            answers.add(request, Status.TOO_FEW if lacks else Status.UNCONFIRMED)
         elif record is None:
             answers.add_gone(request, 0 if found.record is None else found.record.version)
         else:

@@ -48,6 +48,10 @@ class Verifier:
         else:
             self._queue(address, contact, now)
 
+    def clear(self) -> None:
+        """No more of those who wait are pinged."""
+        self._waiting.clear()
+
     def refuse(self, address: Address, now: float) -> None:
         """Leave an address alone that others may still name, because it does not answer."""
         self._refused.pop(address, None)

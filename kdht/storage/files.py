@@ -47,6 +47,25 @@ def _wrong_sizes(db: plyvel.DB, path: str) -> set[str]:
     return wrong
 
 
+def flush(db: plyvel.DB) -> None:
+    """Bring what is in memory only into a table. plyvel's range without bounds is empty, not everything."""
+    db.compact_range(start=b"", stop=b"")
+
+
+def mark_ends(db: plyvel.DB) -> None:
+    """Make `rewrite` touch every table: LevelDB leaves those of the lowest level that nothing above overlaps,
+    with all that was removed in them, and what lies at both ends overlaps all of them. Nothing is stored there.
+    """
+    with db.write_batch(transaction=True) as batch:
+        batch.delete(layout.BEFORE_ALL)
+        batch.delete(layout.BEHIND_ALL)
+
+
+def rewrite(db: plyvel.DB) -> None:
+    """Merge all tables into one level, without what was replaced or removed."""
+    db.compact_range(start=layout.BEFORE_ALL, stop=layout.BEHIND_ALL)
+
+
 def disk_bytes(path: str) -> int:
     """The size of all files; those that LevelDB removes meanwhile count nothing."""
     return sum(_size(os.path.join(path, name)) for name in os.listdir(path))

@@ -32,6 +32,9 @@ PROMISE = b"p"
 PROMISE_END = b"q"
 FORMAT_KEY = b"mformat"
 COUNTS_KEY = b"mcounts"
+BEFORE_ALL = b"\x00"
+BEHIND_ALL = b"\xff"
+"""No entry of ours lies outside of these two."""
 
 FORMAT_VALUE = struct.Struct(">I")
 COUNTS_VALUE = struct.Struct(">QQQ")

@@ -142,7 +142,10 @@ class LevelStore:
         stop = layout.expiry_key(int(now) + 1, b"")
         with self._lock, self._errors():
             change = Change(self._read)
-            with closing(self._db.iterator(start=layout.EXPIRY, stop=stop, include_value=False)) as entries:
+            due = self._db.iterator(
+                start=layout.EXPIRY, stop=stop, include_value=False, verify_checksums=True
+            )
+            with closing(due) as entries:
                 for entry in islice(entries, limit):
                     expiry, key = layout.split_expiry_key(entry)
                     record = change.standing(key)
@@ -175,7 +178,10 @@ class LevelStore:
     def compact(self) -> None:
         """Rewrite the tables without what was replaced or removed. Others read and write meanwhile."""
         with self._errors():
-            self._db.compact_range()
+            files.flush(self._db)
+            with self._lock, self._writing():
+                files.mark_ends(self._db)
+            files.rewrite(self._db)
 
     def audit(self) -> Audit:
         """Read everything and hold it against each other. Nobody may write meanwhile."""
@@ -200,7 +206,7 @@ class LevelStore:
                 yield entry[len(layout.RECORD) :], raw
 
     def _read_counts(self) -> layout.Counts:
-        raw = self._db.get(layout.COUNTS_KEY, bytes(layout.COUNTS_VALUE.size))
+        raw = self._db.get(layout.COUNTS_KEY, bytes(layout.COUNTS_VALUE.size), verify_checksums=True)
         return layout.Counts(*layout.COUNTS_VALUE.unpack(raw))
 
     def _read_promises(self) -> dict[bytes, Pledges]:
@@ -211,16 +217,9 @@ class LevelStore:
 
     def _commit(self, change: Change, *, sync: bool) -> int:
         """Make a change of the disk and the counts; how many records were replaced."""
-        if self._failed:
-            raise StorageError(
-                f"a write to {self.path} failed, so none is taken any more: free its disk, restart the node"
-            )
-        replaced = change.replaced()
-        try:
+        with self._writing():
+            replaced = change.replaced()
             self._counts = change.write(self._db, replaced, self._counts, sync=sync)
-        except Exception:
-            self._failed = True
-            raise
         for key, pledges in change.pledged.items():
             if pledges:
                 self._promised[key] = pledges
@@ -228,9 +227,22 @@ class LevelStore:
                 self._promised.pop(key, None)
         return len(replaced)
 
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """For whatever goes to the log: none goes there after one that failed."""
+        if self._failed:
+            raise StorageError(
+                f"a write to {self.path} failed, so none is taken any more: free its disk, restart the node"
+            )
+        try:
+            yield
+        except Exception:
+            self._failed = True
+            raise
+
     def _check_format(self, had_tables: bool) -> None:
         """Write the format into a new database, upgrade an old one, and refuse what is not one of ours."""
-        raw = self._db.get(layout.FORMAT_KEY)
+        raw = self._db.get(layout.FORMAT_KEY, verify_checksums=True)
         if raw is None and had_tables:
             raise layout.damaged(self.path, "its list of tables is incomplete")
         found = layout.FORMAT if raw is None else layout.FORMAT_VALUE.unpack(raw)[0]
@@ -249,8 +261,10 @@ class LevelStore:
     def _add_tombstones(self) -> None:
         """From format 1 on, whole or not at all; the records stay as they are."""
         old = layout.COUNTS_WITHOUT_TOMBSTONES
-        records, value_bytes = old.unpack(self._db.get(layout.COUNTS_KEY, bytes(old.size)))
-        with self._db.write_batch(sync=True) as batch:
+        raw = self._db.get(layout.COUNTS_KEY, bytes(old.size), verify_checksums=True)
+        records, value_bytes = old.unpack(raw)
+        # Without `transaction` plyvel writes half a batch when the block raises.
+        with self._db.write_batch(transaction=True, sync=True) as batch:
             batch.put(layout.COUNTS_KEY, layout.COUNTS_VALUE.pack(records, value_bytes, 0))
             batch.put(layout.FORMAT_KEY, layout.FORMAT_VALUE.pack(layout.FORMAT))
 

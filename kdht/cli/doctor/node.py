@@ -55,6 +55,12 @@ def daemon(subject: Subject) -> Iterator[Finding]:
                       "kdhtctl join HOST, unless it is the first")  # fmt: skip
     else:
         yield Finding("cluster", "ok", f"joined, {status['contacts']} contacts")
+    if status["why_unreachable"]:
+        why, _, mend = status["why_unreachable"].rpartition(": ")
+        yield Finding("cluster", "failure", why, mend)
+    elif status["not_writable"]:
+        why, _, mend = status["not_writable"].partition(": ")
+        yield Finding("writes", "failure", why, mend)
     if status["joined"] and not status["ready"]:
         yield Finding("cluster", "warning", f"not ready to serve: waits for {', '.join(status['waiting_for'])}",
                       "wait, and ask again: kdhtctl status")  # fmt: skip

@@ -72,3 +72,12 @@ def _note(node: Data) -> str:
     if node["self"]:
         return "this node"
     return f"missed {node['failures']} replies" if node["failures"] else ""
+
+
+def forgotten(data: Data) -> None:
+    """Who forgot it, and who knew nothing of it."""
+    console = terminal()
+    if data["forgot"]:
+        console.print(f"{data['id']} is forgotten by {escape(', '.join(data['forgot']))}")
+    if data["unknown"]:
+        console.print(f"not remembered by {escape(', '.join(data['unknown']))}")

@@ -1,6 +1,7 @@
 """One virtual node: core, transport and control plane on a MemoryNetwork, and its records if it keeps any."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from random import Random
 
 from kdht._routing import Core
@@ -11,7 +12,7 @@ from kdht.keys import derive
 from kdht.lab.virtual.disk import CrashStore, DiskWriter
 from kdht.lab.virtual.process import Process
 from kdht.lab.virtual.records import Records
-from kdht.node.events import ContactAdded, ContactDrained, Event, Joined
+from kdht.node.events import Admitted, Barred, Event, Joined
 from kdht.node.node import Node
 from kdht.node.options import Options
 from kdht.node.repair import RepairOptions
@@ -29,7 +30,8 @@ class Member:
     """One node with its core and transport. What it publishes goes to the core.
 
     With a `policy` it serves requests and keeps records, in `store`; without, it routes only. A CrashStore is written
-    to as to a disk, which takes time; any other at once. Its clock is `skew` seconds ahead of the network's.
+    to as to a disk, which takes time; any other at once. Its clock is `skew` seconds ahead of the network's. `also`: its
+    address of the other IP version, if it has one.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class Member:
         seed: int,
         options: Options | None = None,
         *,
+        also: Address | None = None,
         policy: Policy | None = None,
         store: MemoryStore | None = None,
         repair: RepairOptions | None = None,
@@ -46,6 +49,7 @@ class Member:
         on_publish: OnPublish | None = None,
     ) -> None:
         self.contact = contact
+        self.addresses = (contact.address, also) if also else (contact.address,)
         self.process = Process(network)
         self.skew = skew
         self._disk: DiskWriter | None = None
@@ -54,18 +58,26 @@ class Member:
         self.core.configure(
             self_id=contact.id,
             port=contact.port,
-            own=[contact.ip],
-            source4=contact.ip,
-            source6=None,
+            own=[address.ip for address in self.addresses],
+            source4=next((address.ip for address in self.addresses if address.is_ipv4), None),
+            source6=next((address.ip for address in self.addresses if not address.is_ipv4), None),
             keys=[(KEY.epoch, KEY.tag)],
             cookie_key=KEY.cookie,
             cookies=False,
         )
         self.on_publish = on_publish
-        self.node = Node(contact, [KEY], self._publish, Random(f"{seed}/{contact}"), options)
+        options = options or Options()
+        if policy is not None:
+            options = replace(options, replicas=policy.replicas)
+        self.node = Node(contact, [KEY], self._publish, Random(f"{seed}/{contact}"), options, self.addresses)
         self.node.unix_offset = skew
         self.transport = network.attach(
-            self.core, contact.address, self._receive, skew=skew, on_away=self._came_back
+            self.core,
+            contact.address,
+            self._receive,
+            also=self.addresses[1:],
+            skew=skew,
+            on_away=self._came_back,
         )
         store = MemoryStore() if store is None else store
         self.records = None if policy is None else self._keep(policy, store, repair, seed)
@@ -78,8 +90,6 @@ class Member:
 
     def restore(self, contacts: Sequence[Contact]) -> None:
         """Have these asked, as contacts of an earlier run."""
-        if self.records is not None:
-            self.records.coordinator.knows(len(contacts))
         self.node.restore(contacts, self.network.now)
         self.flush()
 
@@ -88,14 +98,12 @@ class Member:
         self.transport.send(self.node.datagrams_to_send())
         events = self.node.events()
         self.seen += events
-        if self.records is not None and any(type(event) is ContactAdded for event in events):
-            self.records.coordinator.knows(len(self.node.table))
         if self.records is not None:
             for event in events:
-                if type(event) is ContactDrained:
-                    self.records.coordinator.one_drained(len(self.node.table))
-                elif type(event) is Joined:
-                    self.records.coordinator.found_cluster(event.contacts)
+                if type(event) is Joined:
+                    self.records.coordinator.found_cluster()
+                elif isinstance(event, Barred | Admitted):
+                    self.records.coordinator.bar(isinstance(event, Barred))
         wake = self.node.next_wake()
         if wake is not None and wake < self._wake:
             self._wake = wake
@@ -141,7 +149,9 @@ class Member:
             self.core,
             self.contact,
             self.transport.send,
+            also=self.addresses[1:],
             policy=policy,
+            census=self.node.census,
             store=store,
             writer=self._writer(store, Random(f"{seed}/{self.contact}/disk")),
             call_at=self.process.call_at,

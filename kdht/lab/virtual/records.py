@@ -1,12 +1,13 @@
 """One virtual node's part in the replication of records: store, coordinator, service, wired as in the daemon."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from random import Random
 
 from kdht._routing import Core
 from kdht.datapath.base import Datagram, Outgoing
 from kdht.datapath.memory import MemoryNetwork
+from kdht.node.census import Counts
 from kdht.node.repair import Repair
 from kdht.node.replicas import Coordinator, Policy
 from kdht.node.service import Service
@@ -29,7 +30,9 @@ class Records:
         contact: Contact,
         send: Callable[[Iterable[Outgoing]], int],
         *,
+        also: Sequence[Address] = (),
         policy: Policy,
+        census: Counts,
         store: MemoryStore,
         writer: Writer,
         call_at: Callable[..., None],
@@ -45,9 +48,10 @@ class Records:
             store=store,
             writer=writer,
             core=core,
-            sources={contact.address.is_ipv4: contact.address},
+            sources={address.is_ipv4: address for address in (*also, contact.address)},
             rng=rng,
             policy=policy,
+            census=census,
             send=send,
             on_silent=on_silent,
         )

@@ -102,6 +102,7 @@ class Repair:
         self._started = False
         self._epoch = 0
         self._replicas = options.replicas
+        self._withheld = False
 
     def start(self, now: float) -> None:
         """Begin; the node is about to join."""
@@ -162,7 +163,12 @@ class Repair:
 
     def is_settled(self, key: bytes) -> bool:
         """Whether the own store has what the other replicas of a key have. False for keys kept elsewhere."""
-        return self._drain is None and self._settled.is_settled(key)
+        return not self._withheld and self._drain is None and self._settled.is_settled(key)
+
+    def withhold(self, withheld: bool) -> None:
+        """Whether this node answers for nothing, whatever it has caught up on."""
+        self._withheld = withheld
+        self.on_unsettled()
 
     def holds(self, key: bytes) -> bool:
         """Whether this node answers other nodes for a key: it has caught up, or those who keep it now have not."""

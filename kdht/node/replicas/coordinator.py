@@ -14,6 +14,7 @@ from kdht._shared import HEADER_LEN, TRY_BITS, Flag, Op, RecordFlag, Status
 from kdht.datapath.base import Datagram, Outgoing
 from kdht.errors import BadPacket, StorageError
 from kdht.histogram import Histogram
+from kdht.node.census import Counts
 from kdht.node.replicas import calls, holders, reads, writes
 from kdht.node.replicas._stores import Stores
 from kdht.node.replicas.clock import HybridClock
@@ -40,8 +41,8 @@ OPS = frozenset({Op.STORE, Op.FETCH, Op.PROMISE})
 
 COUNTERS = (
     "writes", "writes_ok", "writes_conflict", "writes_unconfirmed", "writes_busy", "writes_storage_failed",
-    "writes_bad_version", "write_rounds", "gathered_miss", "gathered_quorum", "read_repairs", "stores_taken",
-    "stores_older", "stores_below_promise", "promises_given", "promises_refused", "promises_given_back",
+    "writes_bad_version", "writes_too_few", "write_rounds", "confirmed_behind", "gathered_miss", "gathered_quorum", "read_repairs",
+    "stores_taken", "stores_older", "stores_below_promise", "promises_given", "promises_refused", "promises_given_back",
     "fetches", "calls_refused", "calls_unmatched", "calls_unreachable", "calls_overdue", "calls_unreadable",
     "not_own_address", "wrong_client",
 )  # fmt: skip
@@ -50,7 +51,8 @@ COUNTERS = (
 class Coordinator:
     """One node's. `sources`: its own address for each IP version (is_ipv4), to talk to other nodes from.
 
-    `on_silent` hears, on any thread, of addresses that did not answer in time.
+    `census`: how many other nodes there are. `on_silent` hears, on any thread, of addresses that did not answer
+    in time.
     """
 
     def __init__(
@@ -62,17 +64,17 @@ class Coordinator:
         sources: dict[bool, Address],
         rng: Random,
         policy: Policy,
+        census: Counts,
         send: Callable[[list[Outgoing]], object],
         on_silent: Callable[[Address], None] = lambda address: None,
     ) -> None:
         self.policy = policy
         self.counters: Counter[str] = Counter(dict.fromkeys(COUNTERS, 0))
-        self.others = 0
-        """The most other nodes that were known so far, without those that gave all away and went. A cluster with
-        fewer nodes than should confirm a write has as many confirm it as it has; one that has lost them does not."""
         self.joined = True
         """Whether this node has found its cluster since it started: one that has not would take itself for all of
         it, so it refuses writes, and says of a miss that too few were asked. Whoever starts one sets this False."""
+        self.aside = False
+        """Whether this node cannot reach some members: then it takes part in nothing."""
         self.is_settled: Callable[[bytes], bool] = lambda key: True
         """Whether this node has caught up with the other replicas of a key. Thread-safe."""
         self.holds: Callable[[bytes], bool] = lambda key: self.is_settled(key)
@@ -82,6 +84,7 @@ class Coordinator:
         self.on_strays: Callable[[list[Datagram]], None] = self._unmatched
         """Gets the replies to nothing that was sent from here: the node's repair sends STORE too. Any thread."""
         self._own_policy = policy
+        self._census = census
         self._turns = Turns(send, writer)
         self._core = core
         self._store = store
@@ -97,10 +100,18 @@ class Coordinator:
             clock=self._clock,
             recent=self._recent,
             counters=self.counters,
+            holds=lambda key: self.holds(key),
             on_missed=lambda key: self.on_missed(key),
         )
         self._stores = Stores(
-            core, self._own, writer.submit, send, self._clock, self.counters, self._recent.deletion
+            core,
+            self._own,
+            writer.submit,
+            send,
+            self._clock,
+            self.counters,
+            self._recent.deletion,
+            lambda key: self.holds(key),
         )
         self._writes = writes.Writes(self._room)
         self._reads = reads.Reads(self._room, self._writes)
@@ -130,18 +141,33 @@ class Coordinator:
         others' says more."""
         self.policy = self._room.policy = self._own_policy.of(replicas)
 
-    def knows(self, others: int) -> None:
-        """So many other nodes are known now."""
-        self.others = max(self.others, others)
-
-    def one_drained(self, others: int) -> None:
-        """One of the others went, and all that it kept is kept elsewhere; so many are known now."""
-        self.others = max(self.others - 1, others)
-
-    def found_cluster(self, others: int) -> None:
-        """The node has joined, beside so many others; none if it is the first."""
-        self.knows(others)
+    def found_cluster(self) -> None:
+        """The node has joined, or it is the first."""
         self.joined = True
+
+    def bar(self, barred: bool) -> None:
+        """Whether this node cannot reach some members."""
+        self.aside = barred
+
+    @property
+    def others(self) -> int:
+        """Other nodes, those included that died and may come back. A cluster with fewer nodes than should confirm a
+        write has as many confirm it as it has; one that has lost them does not."""
+        return self._census.others
+
+    @property
+    def need(self) -> int:
+        """Nodes that have to confirm a write, this one included."""
+        return self._quorum.acks
+
+    @property
+    def need_to_read(self) -> int:
+        """Replicas that have to be heard where one alone says too little."""
+        return self._quorum.majority
+
+    def lacks(self, need: int) -> int:
+        """How many nodes too few live for so many to answer."""
+        return max(need - 1 - self._census.living, 0)
 
     # --- What clients want
 
@@ -164,7 +190,7 @@ class Coordinator:
 
         `nonce` is the request's ID, by which its tries are known.
         """
-        if not self.joined:
+        if not self.joined or self.aside:
             done(turn, writes.Written(Status.BUSY, 0, existed=False))
             return
         known = None
@@ -172,6 +198,9 @@ class Coordinator:
             known = self._known(key, record, nonce, turn.now, conditional=condition is not None)
         if known is not None:
             done(turn, known)
+        elif self.lacks(self.need):
+            self.counters["writes_too_few"] += 1
+            done(turn, writes.Written(Status.TOO_FEW, 0, existed=False))
         elif condition is None:
             self._writes.write(turn, key, record, self._quorum, done)
         else:
@@ -238,10 +267,10 @@ class Coordinator:
 
     def read(self, turn: Turn, key: bytes, own: Stored | None, done: reads.Done, *, quorum: bool) -> None:
         """Ask the other replicas too; `own` is what the own store has."""
-        if not self.joined:
+        if not self.joined or self.aside:
             done(turn, reads.Found(own, enough=False))
             return
-        need = self._quorum.majority
+        need = self.need_to_read
         replica, caught_up = self.responsible(key), self.is_settled(key)
         self._reads.gather(turn, key, own, need, done, quorum=quorum, replica=replica, caught_up=caught_up)
 
@@ -254,6 +283,8 @@ class Coordinator:
 
     def receive(self, batch: Sequence[Datagram], now: float) -> None:
         """STORE, FETCH and PROMISE, requests and replies, whose tags were checked."""
+        if self.aside:
+            batch = self._refuse_stores(batch, now)
         others = self._stores.take(batch, now)
         if not others:
             return
@@ -280,6 +311,17 @@ class Coordinator:
         """ICMP says that nobody is at `address`."""
         with self.turn(now) as turn:
             self._calls.unreachable(turn, address)
+
+    def _refuse_stores(self, batch: Sequence[Datagram], now: float) -> list[Datagram]:
+        """Another node shall take them; what is left of the batch."""
+        left = []
+        with self.turn(now) as turn:
+            for datagram in batch:
+                if datagram.data[_OP] != Op.STORE or datagram.data[_FLAGS] & _REPLY:
+                    left.append(datagram)
+                elif self._is_sound(datagram):
+                    turn.outgoing.append(calls.answer(self._core, datagram, Status.BUSY, b"", now))
+        return left
 
     def _unmatched(self, strays: list[Datagram]) -> None:
         self.counters["calls_unmatched"] += len(strays)

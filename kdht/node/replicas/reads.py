@@ -19,20 +19,18 @@ from itertools import islice
 from typing import NamedTuple
 
 from kdht._shared import Op, RecordFlag, Status
-from kdht.errors import BadPacket
+from kdht.errors import BadPacket, StorageError
 from kdht.node.replicas.calls import SLOW, Answer, Call, Question
 from kdht.node.replicas.room import Room
+from kdht.node.replicas.seats import Seats, Where
 from kdht.node.replicas.turns import Outcome, Planned, Turn
-from kdht.node.replicas.writes import SPARE, Writes, Written
+from kdht.node.replicas.writes import BEFORE, SPARE, Writes, Written
 from kdht.node.timers import Alarm
 from kdht.storage import Stored, Write, newer, visible
 from kdht.wire import Address, Contact, Record, parse_store
 
-Where = Address | None
-"""A node that answers; None is this one."""
-
-BEFORE = 32
-"""Contacts beyond the replicas that may have kept a key before them, should so many have come at once."""
+MAX_ROUNDS = 3
+"""Of a read that meets something newer as it brings its record to a majority."""
 DEADLINE = 0.5
 """Seconds after which a read ends with what there is."""
 FETCHED = frozenset({Status.OK, Status.NOT_FOUND, Status.UNCONFIRMED})
@@ -54,7 +52,7 @@ class ReadJob:
 
     __slots__ = (
         "alarm", "asked", "candidates", "caught_up", "done", "has", "is_hearsay", "key", "need", "newest", "own_rank",
-        "question", "quorum", "replicas", "seats", "waiting",
+        "question", "quorum", "replicas", "round", "seats", "waiting",
     )  # fmt: skip
 
     def __init__(
@@ -66,6 +64,7 @@ class ReadJob:
         self.done: Done | None = done
         self.quorum = quorum
         self.newest = own
+        self.round = 0
         self.is_hearsay = True
         """Whether the newest is only had by nodes that have not caught up: those beside the replicas too."""
         self.has: dict[Where, Stored | None] = {}
@@ -95,10 +94,15 @@ class ReadJob:
 
     def _seated(self) -> list[Where]:
         """Who has caught up, or may have: the closest first."""
+        return [where for where in self.order if self.caught_up.get(where, True)]
+
+    @property
+    def order(self) -> list[Where]:
+        """Who was asked, this node too if it is a replica: the closest first."""
         order: list[Where] = list(self.asked)
         if self.own_rank is not None:
             order.insert(self.own_rank, None)
-        return [where for where in order if self.caught_up.get(where, True)]
+        return order
 
     def take(self, where: Where, record: Stored | None, *, caught_up: bool) -> None:
         """What a node has; `caught_up`: it is, or was, a replica that has what the others have."""
@@ -130,9 +134,11 @@ class Reads:
         quorum: bool,
         replica: bool,
         caught_up: bool,
+        round: int = 0,
     ) -> None:
         """Ask the other replicas; `replica`: this node is one, which may have caught up."""
         job = ReadJob(self._room.calls.question(Op.FETCH, key, b""), own, need, done, quorum=quorum)
+        job.round = round
         job.seats = self._room.policy.replicas
         others = job.seats - replica
         job.candidates = deque(self._room.core.closest(key, others + SPARE + BEFORE) if others else ())
@@ -203,20 +209,55 @@ class Reads:
         record = job.newest
         here = record is not None and None in job.has and job.has[None] != record
         self._room.counters["read_repairs"] += here
-        replicas = {where: has for where, has in job.has.items() if where in job.replicas}
-        lacking = [where for where, has in replicas.items() if where is not None and has != record]
-        holders = len([has for has in replicas.values() if has == record])
-        if not (job.quorum and enough) or record is None or holders >= job.need:
-            if here and record is not None:
-                turn.writes.append(Planned(Write(job.key, record), _is_enough))
-            done(turn, Found(record, enough))
+        if job.quorum and enough and record is not None:
+            self._spread(turn, job, record, done, here=here)
             return
-        spread = partial(_spread, done, record)
-        self._writes.spread(turn, job.key, record, lacking, job.need - holders, spread, here=here)
+        if here and record is not None:
+            turn.writes.append(Planned(Write(job.key, record), _is_enough))
+        done(turn, Found(record, enough))
 
+    def _spread(self, turn: Turn, job: ReadJob, record: Stored, done: Done, *, here: bool) -> None:
+        """Bring it to as many as make a majority, if it is not there."""
+        seats = Seats(job.order, job.seats)
+        having = {where for where, has in job.has.items() if has == record}
+        for where in having:
+            if not job.caught_up[where]:
+                seats.leave(where)
+        having -= seats.left
+        if len(having & seats.taken) >= job.need:
+            if here:
+                turn.writes.append(Planned(Write(job.key, record), _is_enough))
+            done(turn, Found(record, enough=True))
+            return
+        near = job.replicas | seats.taken
+        lacking = [
+            where for where, has in job.has.items() if where is not None and has != record and where in near
+        ]
+        told = partial(self._was_spread, job, record, done)
+        self._writes.spread(turn, job.key, record, seats, having, lacking, job.need, told, here=here)
 
-def _spread(done: Done, record: Stored, turn: Turn, written: Written) -> None:
-    done(turn, Found(record, written.status is Status.OK))
+    def _was_spread(self, job: ReadJob, record: Stored, done: Done, turn: Turn, written: Written) -> None:
+        """A majority has the record; or it is too late for that, and what is newer is looked for."""
+        if written.status is not Status.CONFLICT or job.round + 1 >= MAX_ROUNDS:
+            done(turn, Found(record, written.status is Status.OK))
+            return
+        is_replica = None in job.replicas
+        try:
+            own = self._room.store.get(job.key, turn.now) if is_replica else None
+        except StorageError:
+            done(turn, Found(record, enough=False))
+            return
+        self.gather(
+            turn,
+            job.key,
+            own,
+            job.need,
+            done,
+            quorum=True,
+            replica=is_replica,
+            caught_up=job.caught_up.get(None, False),
+            round=job.round + 1,
+        )
 
 
 def _is_enough(turn: Turn, outcome: Outcome) -> None:

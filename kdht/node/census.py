@@ -1,0 +1,78 @@
+"""How many nodes the cluster has, as far as this node has seen: those that live, and the dead that may come back.
+
+Fewer living nodes than must confirm a write are no cluster: what they confirm alone, the others would not
+have. So whoever was a contact and fell silent is remembered, with its name, and it counts in what a write needs.
+
+It counts until one of these happens:
+- it answers again;
+- it says that it gave all its records away (a drain);
+- as many other nodes live as a key has replicas beside this one: then they are enough without it;
+- the operator says that it does not come back (FORGET).
+
+Contract: the event loop's thread changes it; any thread may read `living` and `others`.
+"""
+
+from collections.abc import Iterable
+
+from kdht.node.table import Table
+from kdht.wire import Contact
+
+MAX_GONE = 256
+"""The dead that are remembered; more than any write needs."""
+
+
+class Counts:
+    """What a coordinator needs to know."""
+
+    def __init__(self, living: int = 0, others: int = 0) -> None:
+        self.living = living
+        """Other nodes that answer."""
+        self.others = others
+        """Those, and the dead that may come back."""
+
+
+class Census(Counts):
+    """One node's. `replicas`: how many nodes keep a key."""
+
+    def __init__(self, table: Table, replicas: int) -> None:
+        super().__init__()
+        self._table = table
+        self._enough = max(replicas - 1, 1)
+        self._gone: dict[bytes, Contact] = {}
+
+    @property
+    def gone(self) -> list[Contact]:
+        """The dead that may come back, the one that went last at the end."""
+        return list(self._gone.values())
+
+    def remember(self, contacts: Iterable[Contact]) -> None:
+        """Contacts of an earlier run, which have not answered yet."""
+        for contact in contacts:
+            if self._table.get(contact.id) is None:
+                self._gone[contact.id] = contact
+        self._count()
+
+    def added(self, contact: Contact) -> None:
+        """It answered, and is in the table."""
+        self._gone.pop(contact.id, None)
+        self._count()
+
+    def lost(self, contact: Contact) -> None:
+        """It is out of the table: silent, or gone without a word of its records."""
+        self._gone[contact.id] = contact
+        self._count()
+
+    def forget(self, id: bytes) -> bool:
+        """All its records are elsewhere, or nobody will see them again. Whether it was remembered."""
+        known = self._gone.pop(id, None) is not None
+        self._count()
+        return known
+
+    def _count(self) -> None:
+        living = len(self._table)
+        if living >= self._enough:
+            self._gone.clear()
+        while len(self._gone) > MAX_GONE:
+            del self._gone[next(iter(self._gone))]
+        self.living = living
+        self.others = living + len(self._gone)

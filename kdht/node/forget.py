@@ -1,0 +1,88 @@
+"""FORGET: the operator's word that a dead node does not come back, typed once and told to all.
+
+Contract: every contact is asked, and answers what became of it; who has that node in its table says that it
+lives, and forgets nothing. Only a cluster of hardly more nodes than a key has replicas remembers its dead (Census), and
+there everybody knows everybody: so nobody passes it on.
+"""
+
+from collections.abc import Callable
+from enum import IntEnum
+from functools import partial
+from typing import NamedTuple
+
+from kdht._shared import Op
+from kdht.node.census import Census
+from kdht.node.context import Context
+from kdht.node.messages import Reply
+from kdht.node.rpc import Rpc
+from kdht.wire import Contact
+
+
+class Fate(IntEnum):
+    """What one node says of another; the byte in the answer."""
+
+    UNKNOWN = 0
+    """It was not remembered here."""
+    FORGOTTEN = 1
+    LIVES = 2
+    """It answers, so it is not forgotten."""
+
+
+class Told(NamedTuple):
+    """One contact and its answer; None: there was none."""
+
+    contact: Contact
+    fate: Fate | None
+
+
+Done = Callable[[list[Told]], None]
+
+
+class Forgetting:
+    """One node's part in it."""
+
+    def __init__(self, context: Context, census: Census) -> None:
+        self._context = context
+        self._census = census
+
+    def here(self, id: bytes) -> Fate:
+        """Forget it in this node's own memory."""
+        if id == self._context.id or self._context.table.get(id) is not None:
+            return Fate.LIVES
+        return Fate.FORGOTTEN if self._census.forget(id) else Fate.UNKNOWN
+
+    def forget(self, id: bytes, done: Done, now: float) -> Fate:
+        """Have this node and all its contacts forget it; `done` gets their answers once all have answered or are given up.
+
+        Nothing is done, and `done` is never called, where it lives.
+        """
+        fate = self.here(id)
+        if fate is not Fate.LIVES:
+            self._ask_all(id, done, now)
+        return fate
+
+    def _ask_all(self, id: bytes, done: Done, now: float) -> None:
+        told: list[Told] = []
+        contacts = [entry.contact for entry in self._context.table]
+        waiting = 1 + len(contacts)
+
+        def one_less() -> None:
+            nonlocal waiting
+            waiting -= 1
+            if not waiting:
+                done(told)
+
+        def answered(contact: Contact, rpc: Rpc, reply: Reply | None, now: float) -> None:
+            told.append(Told(contact, None if reply is None else _untrusted_fate(reply.body)))
+            one_less()
+
+        for contact in contacts:
+            heard = partial(answered, contact)
+            if not self._context.ask(Op.FORGET, id, contact.address, contact.id, heard, now):
+                told.append(Told(contact, None))
+                one_less()
+        one_less()
+
+
+def _untrusted_fate(body: bytes) -> Fate | None:
+    return Fate(body[0]) if body[:1] in (b"\0", b"\1", b"\2") else None

@@ -1,0 +1,42 @@
+"""Contacts that other nodes name: those that this node can talk to are verified, the others are doubts (Reach).
+
+MEET is how two nodes get to know each other that nobody names by an address that the other can use: the one asks a
+go-between that knows both, which tells the other, and that one writes.
+"""
+
+from kdht.node.context import Context, leave_to_table
+from kdht.node.members import Members
+from kdht.node.messages import untrusted_suspect
+from kdht.node.notice import Notices
+from kdht.node.reach import Reach
+from kdht.wire import Contact, Message
+
+
+class Meetings:
+    """What one node is told of others."""
+
+    def __init__(self, context: Context, members: Members, notices: Notices, reach: Reach) -> None:
+        self._context = context
+        self._members = members
+        self._notices = notices
+        self._reach = reach
+
+    def named(self, contact: Contact, namer: Contact, now: float) -> bool:
+        """A member names another; whether this node can talk to it."""
+        if self._context.is_of_other_version(contact):
+            self._context.counters["other_version"] += 1
+            self._reach.named(contact, namer, now)
+            return False
+        return self._reach.aside or self._members.learn(contact, now, heard=False)
+
+    def untrusted_told(self, message: Message, sender: Contact, now: float) -> None:
+        """A MEET: passed on to the one who is meant; that one writes to the other. Raises BadPacket."""
+        context = self._context
+        context.counters["meetings"] += 1
+        self._members.learn(sender, now, heard=True)
+        if message.key == context.id:
+            other = untrusted_suspect(message)
+            if self.named(other, sender, now):
+                context.ping(other.address, other.id, leave_to_table, now)
+        elif (entry := context.table.get(message.key)) is not None:
+            self._notices.meet(message.key, sender, entry.contact, now)

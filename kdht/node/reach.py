@@ -1,0 +1,188 @@
+"""Whether this node can talk to all members that others name. One with IPv4 only and one with IPv6 only cannot.
+
+Two groups that cannot talk, joined by nodes with both versions, would each take itself for all replicas of a key:
+what one acknowledges the other would not see. So a node that is told of a member that it cannot reach does not serve.
+
+    no doubts --named--> doubts --patience is over--> aside --named no more--> starts anew
+        ^                  |
+        +--met, or named no more--+
+
+A doubt ends at once when that node writes to us: one with both versions may be known to others by the other one only. To
+have it write, the one who named it is asked to introduce us (MEET). It ends also when the one who named it does so
+no more, which it is asked every second; so nothing that was said long ago counts.
+
+Who must stand aside: a newcomer with the more haste the fewer it reaches, and long before the members that it cannot
+reach lose patience. So one node with the wrong addresses does not stop a cluster. Of two clusters that meet through a
+newcomer with both versions, both stand aside, and the one whose nodes come back first goes on.
+
+Contract: aside, a node has left: it is in no table, answers nobody, and only asks whether it still is so.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from itertools import islice
+
+from kdht._shared import Op
+from kdht.node.context import Context
+from kdht.node.events import Admitted, Aside, Barred, Resumes
+from kdht.node.messages import Reply
+from kdht.node.notice import Notices
+from kdht.node.readiness import REACH
+from kdht.node.rpc import Rpc
+from kdht.node.timers import Alarm
+from kdht.wire import Contact
+
+MAX_DOUBTS = 32
+MAX_MET = 512
+
+
+class Doubt:
+    """A member that this node cannot reach, by the word of `namer`."""
+
+    __slots__ = ("contact", "named", "namer", "since")
+
+    def __init__(self, contact: Contact, namer: Contact, now: float) -> None:
+        self.contact = contact
+        self.namer = namer
+        self.since = now
+        self.named = now
+
+
+class Reach:
+    """One node's doubts. `bar(barred)` closes it for writes and opens it again; `withdraw(now)` takes it out of the cluster."""
+
+    def __init__(
+        self,
+        context: Context,
+        notices: Notices,
+        bar: Callable[[bool], None],
+        withdraw: Callable[[float], None],
+    ) -> None:
+        self.aside = False
+        self._context = context
+        self._notices = notices
+        self._bar = bar
+        self._withdraw = withdraw
+        self._barred = False
+        self._was_ready = False
+        self._doubts: dict[bytes, Doubt] = {}
+        self._met: dict[bytes, float] = {}
+        """Who wrote to us though others name an address that we cannot reach, and until when that is believed."""
+        self._resumes_at = 0.0
+        self._alarm: Alarm | None = None
+
+    @property
+    def unreachable(self) -> list[Contact]:
+        """Members that this node cannot reach, as far as it knows."""
+        return [doubt.contact for doubt in self._doubts.values()]
+
+    def named(self, contact: Contact, namer: Contact, now: float) -> None:
+        """A member names one whose address is of an IP version that this node has not."""
+        context = self._context
+        if context.table.get(contact.id) is not None or self._met.get(contact.id, now) > now:
+            return
+        doubt = self._doubts.get(contact.id)
+        if doubt is not None:
+            doubt.named, doubt.namer = now, namer
+            return
+        if len(self._doubts) >= MAX_DOUBTS or context.leaving:
+            return
+        self._was_ready = self._was_ready or context.readiness.ready
+        self._doubts[contact.id] = Doubt(contact, namer, now)
+        if not self._was_ready:
+            self._be_barred()
+        self._introduce(self._doubts[contact.id], now)
+        if self._alarm is None:
+            self._later(now)
+
+    def heard(self, id: bytes, now: float) -> None:
+        """A message came from this node: it can be reached."""
+        if id in self._doubts and not self.aside:
+            del self._doubts[id]
+            self._met[id] = now + self._context.options.met_time
+            if len(self._met) > MAX_MET:
+                del self._met[next(iter(self._met))]
+            self._settle()
+
+    # Inside
+
+    def _later(self, now: float) -> None:
+        options = self._context.options
+        interval = options.aside_interval if self.aside else options.doubt_interval
+        self._alarm = self._context.timers.at(now + self._context.jittered(interval), self._look)
+
+    def _look(self, now: float) -> None:
+        """Ask again, and see whether it is time to stand aside, or to come back."""
+        self._alarm = None
+        options = self._context.options
+        oldest = now - options.doubt_expiry
+        self._doubts = {id: doubt for id, doubt in self._doubts.items() if doubt.named > oldest}
+        self._settle()
+        if not self._doubts and not self.aside:
+            return
+        for doubt in list(self._doubts.values()):
+            self._introduce(doubt, now)
+        age = max(
+            (now - doubt.since for doubt in self._doubts.values() if self._is_fresh(doubt, now)), default=0.0
+        )
+        if self._doubts and age >= options.member_bar:
+            self._be_barred()
+        if not self.aside and self._doubts and age >= self._patience():
+            self._stand_aside(now)
+        elif self.aside and not self._doubts and now >= self._resumes_at:
+            self._context.events.append(Resumes())
+            return
+        self._later(now)
+
+    def _introduce(self, doubt: Doubt, now: float) -> None:
+        """Ask who named it whether it still does, and to have it write to us."""
+        ask = self._context.ask
+        done = partial(self._answered, doubt, now)
+        ask(Op.FIND_NODE, doubt.contact.id, doubt.namer.address, doubt.namer.id, done, now, tries=1)
+        if not self.aside:
+            self._notices.meet(doubt.contact.id, None, doubt.namer, now)
+
+    def _answered(self, doubt: Doubt, asked: float, rpc: Rpc, reply: Reply | None, now: float) -> None:
+        if reply is not None and doubt.named < now and self._doubts.get(doubt.contact.id) is doubt:
+            del self._doubts[doubt.contact.id]
+            self._settle()
+
+    def _is_fresh(self, doubt: Doubt, now: float) -> bool:
+        """Whether it was named again just now: what was said once may have passed."""
+        return now - doubt.named <= 4 * self._context.options.doubt_interval
+
+    def _patience(self) -> float:
+        options = self._context.options
+        if self._was_ready:
+            return options.member_patience
+        return options.stranger_patience if self._is_outnumbered() else options.newcomer_patience
+
+    def _is_outnumbered(self) -> bool:
+        """Whether, of the nodes closest to this one, it reaches no more than it does not."""
+        own = int.from_bytes(self._context.id, "big")
+        ids = [*(entry.contact.id for entry in self._context.table), *self._doubts]
+        closest = sorted(ids, key=lambda id: int.from_bytes(id, "big") ^ own)
+        nearby = list(islice(closest, self._context.options.k))
+        return 2 * sum(id in self._doubts for id in nearby) >= len(nearby)
+
+    def _stand_aside(self, now: float) -> None:
+        self._be_barred()
+        self._context.events.append(Aside(self.unreachable))
+        self.aside = True
+        self._withdraw(now)
+        self._resumes_at = now + self._context.jittered(self._context.options.aside_time)
+
+    def _be_barred(self) -> None:
+        if not self._barred:
+            self._barred = True
+            self._context.readiness.require(REACH)
+            self._context.events.append(Barred())
+            self._bar(True)
+
+    def _settle(self) -> None:
+        """Without doubts a node serves; one that stands aside comes back as a newcomer first."""
+        if self._barred and not self._doubts and not self.aside:
+            self._barred = False
+            self._bar(False)
+            self._context.events.append(Admitted())
+            self._context.readiness.reached(REACH)
