@@ -13,13 +13,15 @@ from kdht._shared import Op, Status
 from kdht.client._calls import Answer, Call, refused
 from kdht.client._exchange import Exchange
 from kdht.client._versions import version_in
-from kdht.errors import RequestError
+from kdht.errors import RequestError, Unconfirmed
 
 if TYPE_CHECKING:
     from kdht.client._session import Session
 
 LAPS = 2
 """So often the replicas are asked, for some may be silent, or about to learn more, before less is believed."""
+
+_LOST = "the replicas have only what is older than this client has seen; what was newer may be lost: ask again to get what there is"
 
 
 class Read(Exchange):
@@ -106,10 +108,13 @@ class Read(Exchange):
         return self._hearsay is not None or (self._old is not None and len(self._replied) == len(self._sent))
 
     def _believe(self, now: float) -> None:
-        best = _newer(self._old, self._hearsay) if self._hearsay is not None else self._old
-        assert best is not None
-        self._session.versions.forget(self.call.key)
-        self._session.versions.take(self.call.key, best, now)
+        versions, best = self._session.versions, self._hearsay
+        versions.forget(self.call.key)
+        if best is None:
+            # Nodes that see the cluster differently may have led all ways past the one that has the newer record.
+            self.error = Unconfirmed(f"{self.call}: {_LOST}", Status.UNCONFIRMED.name)
+            return
+        versions.take(self.call.key, best, now)
         self.answer = best
 
     def _fail(self) -> None:
