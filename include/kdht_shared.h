@@ -82,7 +82,8 @@
 #define KDHT_RECORD_FLAGS(X) \
 	X(IF_VERSION, 0x01)  /* a request: a condition follows, 8 bytes: the version that must stand, 0: no record */ \
 	X(TOMBSTONE, 0x02)   /* between nodes and in the store: deleted, there is no value */ \
-	X(DECIDED, 0x04)     /* STORE: a nonce follows, 8 bytes: only where its promise still holds */
+	X(DECIDED, 0x04)     /* STORE: a nonce follows, 8 bytes: only where its promise still holds */ \
+	X(BEHIND, 0x08)      /* a reply to STORE: this node has not caught up on the key */
 
 /* --- What the implementations agree on ------------------------------------- */
 

@@ -77,6 +77,7 @@ cdef extern from "kdht_shared.h" nogil:
         KDHT_RECORD_LEN
         KDHT_RECORD_FLAG_TOMBSTONE
         KDHT_RECORD_FLAG_DECIDED
+        KDHT_RECORD_FLAG_BEHIND
         KDHT_CONDITION_LEN
         KDHT_MAX_CONDITIONAL_VALUE
         KDHT_MAX_VALUE

@@ -81,3 +81,14 @@ def test_a_process_of_ours_imports_this_package_wherever_it_runs(tmp_path):
         check=True,
     )
     assert '"value": ' in done.stdout
+
+
+def test_a_worker_whose_daemon_was_killed_ends_without_a_word():
+    command = [sys.executable, "-m", "kdht.datapath.netlink_worker"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, **pipes) as worker:
+        worker.stdout.close()
+        worker.stdin.write('["all_hosts"]\n')
+        worker.stdin.flush()
+        assert worker.wait(30) == 0
+        assert worker.stderr.read() == ""

@@ -77,9 +77,13 @@ def test_a_stand_in_adds_a_copy_but_makes_no_majority_of_the_replicas():
     assert quorum.status is Status.NOT_FOUND
 
 
+@pytest.mark.parametrize("caught_up", [True, False])
 @pytest.mark.parametrize("late", [False, True], ids=["before", "after the stand-ins have it"])
-def test_who_comes_after_a_closed_port_is_a_replica(late):
+def test_who_comes_after_a_closed_port_is_a_replica_once_it_has_caught_up(late, caught_up):
     cluster = Cluster(8)
+    for member in cluster.members:
+        if caught_up:
+            member.coordinator.holds = lambda key: True
     owner, second, third = cluster.replicas("a")
     cluster.kill(second, third)
     request = cluster.send(Op.PUT, "a", Record(value=b"value").pack(), via=owner)
@@ -89,7 +93,138 @@ def test_who_comes_after_a_closed_port_is_a_replica(late):
         owner.coordinator.unreachable(replica.contact.address, owner.now)
     cluster.network.run(cluster.network.now + 0.3)
     replies = [parse(each.data) for each in cluster.client.take()]
-    assert [(each.request_id, each.status) for each in replies] == [(request, Status.OK)]
+    status = Status.OK if caught_up else Status.UNCONFIRMED
+    assert [(each.request_id, each.status) for each in replies] == [(request, status)]
+
+
+def join(cluster: Cluster, count: int = 1) -> tuple[list[Member], list[Member]]:
+    """The nodes closest to "a" have just come: nobody else knows them, and they have not caught up. Who kept it, too."""
+    joiners = cluster.replicas("a")[:count]
+    old = [member for member in cluster.members if member not in joiners]
+    for member in old:
+        member.know(old)
+    for joiner in joiners:
+        joiner.coordinator.is_settled = lambda key: False
+        joiner.know([*old, joiner])
+    kept = cluster.replicas("a", old)
+    for member in kept:
+        member.coordinator.holds = lambda key: True
+    return joiners, kept
+
+
+def test_a_joiner_that_nobody_knows_makes_no_majority_for_a_write():
+    """Who kept the key before make a majority for a quorum read without it."""
+    cluster = Cluster(8)
+    (joiner,), (first, *others) = join(cluster)
+    for member in others:
+        cluster.network.set_loss(joiner.contact.address, member.contact.address, 1.0)
+    reply = cluster.ask(Op.PUT, "a", Record(value=b"value").pack(), via=joiner)
+    assert reply is not None
+    assert reply.status is Status.UNCONFIRMED
+    assert first.has("a") is not None
+    assert joiner.coordinator.counters["confirmed_behind"] > 0
+    cluster.network.set_loss(first.contact.address, others[0].contact.address, 1.0)
+    assert cluster.get("a", Op.QUORUM_GET, via=others[1]) in (None, b"value")
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 12], ids=lambda count: f"{count} joiners")
+def test_who_kept_a_key_before_confirms_in_the_place_of_joiners(count):
+    cluster = Cluster(20)
+    joiners, kept = join(cluster, count)
+    cluster.network.set_loss(joiners[0].contact.address, kept[1].contact.address, 1.0)
+    cluster.put("a", b"value", via=joiners[0])
+    assert [member.has("a") is not None for member in kept] == [True, False, True]
+    assert cluster.get("a", Op.QUORUM_GET, via=kept[1]) == b"value"
+
+
+def test_a_silent_joiner_keeps_its_seat():
+    """It may have compared its records before the write, and catch up without it."""
+    cluster = Cluster(8)
+    (joiner, silent), (first, *_) = join(cluster, 2)
+    joiner.know(cluster.members)
+    cluster.network.set_loss(joiner.contact.address, silent.contact.address, 1.0)
+    cluster.network.set_loss(joiner.contact.address, first.contact.address, 1.0)
+    reply = cluster.ask(Op.PUT, "a", Record(value=b"value").pack(), via=joiner)
+    assert reply is not None
+    assert reply.status is Status.UNCONFIRMED
+
+
+def test_joiners_do_not_confirm_a_write_that_is_older_than_one_acknowledged():
+    cluster = Cluster(8)
+    joiners, kept = join(cluster, 2)
+    for joiner in joiners:
+        joiner.know(cluster.members)
+    older = int(joiners[0].now * 1_000_000)
+    for member in kept[:2]:
+        plant(member, "a", older + 1, b"newer")
+    cluster.network.set_loss(joiners[0].contact.address, kept[0].contact.address, 1.0)
+    reply = cluster.ask(Op.PUT, "a", Record(older, value=b"older").pack(), via=joiners[0])
+    assert reply is not None
+    assert reply.status is Status.UNCONFIRMED
+
+
+def test_a_write_stands_as_soon_as_its_replicas_have_caught_up():
+    """All were away at once: nobody has caught up on anything."""
+    cluster = Cluster(8)
+    body = Record(int(cluster.members[0].now * 1_000_000), value=b"value").pack()
+    for member in cluster.members:
+        member.coordinator.is_settled = lambda key: False
+    request = cluster.send(Op.PUT, "a", body, request_id=1 << TRY_BITS)
+    cluster.network.run(cluster.network.now + 2)
+    assert [parse(each.data).status for each in cluster.client.take()] == [Status.UNCONFIRMED]
+    for member in cluster.members:
+        member.coordinator.is_settled = lambda key: True
+    cluster.send(Op.PUT, "a", body, request_id=request + 1)
+    cluster.network.run(cluster.network.now + 2)
+    assert [parse(each.data).status for each in cluster.client.take()] == [Status.OK]
+
+
+def test_a_coordinator_that_was_away_writes_through_the_others():
+    cluster = Cluster(8)
+    owner, _, third = cluster.replicas("a")
+    owner.coordinator.is_settled = lambda key: False
+    cluster.put("a", b"value")
+    cluster.network.set_loss(owner.contact.address, third.contact.address, 1.0)
+    reply = cluster.ask(Op.PUT, "a", Record(value=b"again").pack())
+    assert reply is not None
+    assert reply.status is Status.UNCONFIRMED
+
+
+@pytest.mark.parametrize("settled", [True, False])
+def test_a_node_alone_confirms_once_it_has_caught_up(settled):
+    cluster = Cluster(1)
+    cluster.members[0].coordinator.is_settled = lambda key: settled
+    reply = cluster.ask(Op.PUT, "a", Record(value=b"value").pack())
+    assert reply is not None
+    assert reply.status is (Status.OK if settled else Status.UNCONFIRMED)
+
+
+def test_a_quorum_read_brings_the_newest_to_a_majority_of_those_who_have_caught_up():
+    """That a joiner has it helps nobody who asks those that were there before."""
+    cluster = Cluster(8)
+    joiners, kept = join(cluster)
+    joiner = joiners[0]
+    joiner.know(cluster.members)
+    for member in (joiner, kept[0]):
+        plant(member, "a", 7, b"value")
+    cluster.network.set_loss(joiner.contact.address, kept[2].contact.address, 1.0)
+    assert cluster.get("a", Op.QUORUM_GET, via=joiner) == b"value"
+    assert kept[1].has("a") is not None
+
+
+@pytest.mark.parametrize("third_says", ["newer", "nothing"])
+def test_a_write_is_refused_for_good_only_where_all_that_were_asked_refused_it(third_says):
+    """One has not caught up and has something newer, too; who kept the key before is asked in its place."""
+    cluster = Cluster(8)
+    joiners, kept = join(cluster)
+    older = int(joiners[0].now * 1_000_000)
+    for member in (*joiners, *kept):
+        plant(member, "a", older + 1, b"newer")
+    if third_says == "nothing":
+        cluster.kill(kept[2])
+    reply = cluster.ask(Op.PUT, "a", Record(older, value=b"older").pack(), via=joiners[0])
+    assert reply is not None
+    assert reply.status is (Status.BAD_VERSION if third_says == "newer" else Status.UNCONFIRMED)
 
 
 def test_a_replica_that_missed_a_write_is_told_of():

@@ -41,6 +41,7 @@ class Replica:
         self.clock = HybridClock()
         self.recent = Recent()
         self.submit = InlineWriter(self.store).submit
+        self.behind: set[bytes] = set()
         self.stores = Stores(
             self.core,
             frozenset(OWN),
@@ -49,6 +50,7 @@ class Replica:
             self.clock,
             self.counters,
             self.recent.deletion,
+            lambda key: key not in self.behind,
         )
 
     def _submit(self, writes, now, done):
@@ -87,13 +89,18 @@ def test_what_is_a_record_between_nodes_is_taken_and_nothing_else(body):
 
 @pytest.mark.parametrize("target", OWN)
 @pytest.mark.parametrize("body", [VALUE, TOMBSTONE])
+@pytest.mark.parametrize("behind", [False, True])
 @pytest.mark.parametrize("status", [Status.OK, Status.CONFLICT, Status.BUSY, Status.STORAGE_FAILED])
-def test_the_answer_is_byte_for_byte_what_other_control_messages_answers_are_made_of(status, body, target):
+def test_the_answer_is_byte_for_byte_what_other_control_messages_answers_are_made_of(
+    status, behind, body, target
+):
     replica, request = Replica(), store(body, target=target)
-    told = RECORD.pack(untrusted_store(body)[0].version, 0, 0)
+    flags = RecordFlag.BEHIND if behind else 0
+    replica.behind = {IDS[1]} if behind else set()
+    told = RECORD.pack(untrusted_store(body)[0].version, 0, flags)
     if status is Status.CONFLICT:
         replica.store.apply([Write(IDS[1], Stored(9, 0, 0, b"newer"))], NOW)
-        told = RECORD.pack(9, 0, 0)
+        told = RECORD.pack(9, 0, flags)
     elif status is Status.BUSY:
         replica.submit, told = lambda writes, now, done: False, b""
     elif status is Status.STORAGE_FAILED:

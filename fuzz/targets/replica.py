@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 from fuzz.targets.scene import HOME4, HOME6, KEYS, NOW
 from kdht._routing import Core
-from kdht._shared import HEADER_LEN, RECORD_LEN, Flag, Op, Status
+from kdht._shared import HEADER_LEN, RECORD_LEN, Flag, Op, RecordFlag, Status
 from kdht.datapath.base import Datagram, Outgoing
 from kdht.errors import BadPacket
 from kdht.node.replicas import calls
@@ -35,9 +35,9 @@ def check_store(core: Core, arrived: Datagram) -> None:
         return True
 
     recent = Recent()
-    rest = Stores(core, OWN, submit, sent.extend, HybridClock(), Counter(), recent.deletion).take(
-        [arrived], NOW
-    )
+    rest = Stores(
+        core, OWN, submit, sent.extend, HybridClock(), Counter(), recent.deletion, _has_caught_up
+    ).take([arrived], NOW)
     asked = _asked(arrived)
     if asked is None:
         assert (rest, written, sent) == ([arrived], [], []), "it is no sound STORE"
@@ -46,9 +46,15 @@ def check_store(core: Core, arrived: Datagram) -> None:
     record, nonce = asked
     assert written == [Write(arrived.data[FIELD["key"]], record, nonce)]
     _, status, version = OUTCOMES[len(record.value) % 3]
-    assert sent == [calls.answer(core, arrived, status, RECORD.pack(version, 0, 0), NOW)]
+    flags = 0 if _has_caught_up(arrived.data[FIELD["key"]]) else RecordFlag.BEHIND
+    assert sent == [calls.answer(core, arrived, status, RECORD.pack(version, 0, flags), NOW)]
     verify(sent[0].data, KEYS[:1], NOW, 0)
     assert len(sent[0].data) == HEADER_LEN + RECORD_LEN
+
+
+def _has_caught_up(key: bytes) -> bool:
+    """Of half of all keys."""
+    return key[-1] % 2 == 0
 
 
 def _asked(arrived: Datagram) -> tuple[Stored, int | None] | None:

@@ -7,6 +7,7 @@ who asks. pyroute2 with all that it imports is 10 MiB, which a node would keep f
 
 import errno
 import json
+import os
 import signal
 import struct
 import sys
@@ -120,7 +121,10 @@ def main() -> None:
             answer = {"refused": str(refused)}
         except (OSError, NetlinkError) as error:
             answer = {"refused": f"netlink: {error}"}
-        print(json.dumps(answer), flush=True)
+        try:
+            print(json.dumps(answer), flush=True)
+        except BrokenPipeError:  # the daemon was killed; nobody waits for the answer
+            os._exit(0)  # without the interpreter's own try to flush
 
 
 if __name__ == "__main__":

@@ -20,5 +20,6 @@ class Stores:
         clock: HybridClock,
         counters: Counter[str],
         deletion: Callable[..., bool],
+        holds: Callable[[bytes], bool],
     ) -> None: ...
     def take(self, batch: Sequence[Datagram], now: float) -> list[Datagram]: ...

@@ -13,8 +13,8 @@ from libc.string cimport memcmp, memcpy, memset
 
 from kdht._layout cimport (
     KDHT_CONDITION_LEN, KDHT_FLAG_REPLY, KDHT_HEADER_LEN, KDHT_ID_LEN, KDHT_MAGIC, KDHT_OP_STORE,
-    KDHT_RECORD_FLAG_DECIDED, KDHT_RECORD_FLAG_TOMBSTONE, KDHT_RECORD_LEN, KDHT_STATUS_BAD_VERSION,
-    KDHT_STATUS_BUSY, KDHT_STATUS_CONFLICT, KDHT_STATUS_OK, KDHT_STATUS_STORAGE_FAILED, KDHT_VERSION,
+    KDHT_RECORD_FLAG_BEHIND, KDHT_RECORD_FLAG_DECIDED, KDHT_RECORD_FLAG_TOMBSTONE, KDHT_RECORD_LEN,
+    KDHT_STATUS_BAD_VERSION, KDHT_STATUS_BUSY, KDHT_STATUS_CONFLICT, KDHT_STATUS_OK, KDHT_STATUS_STORAGE_FAILED, KDHT_VERSION,
     be64toh, htobe64, htonl, htons, kdht_header, kdht_record, ntohl,
 )
 from kdht._routing cimport Core, core_seal
@@ -35,17 +35,18 @@ cdef class Stores:
     """Takes STOREs for the node whose addresses `own` has.
 
     `submit` is Writer.submit, `send` Transport.send, `clock` a HybridClock, `counters` has "stores_taken",
-    "stores_older" and "stores_below_promise", `deletion` is Recent.deletion. Any thread.
+    "stores_older" and "stores_below_promise", `deletion` is Recent.deletion, `holds` tells whether this node has
+    caught up on a key, or holds it still. Any thread.
     """
 
     cdef Core core
     cdef frozenset own
-    cdef object submit, send, clock, counters, deletion
+    cdef object submit, send, clock, counters, deletion, holds
 
-    def __cinit__(self, Core core not None, frozenset own not None, submit, send, clock, counters, deletion):
+    def __cinit__(self, Core core not None, frozenset own not None, submit, send, clock, counters, deletion, holds):
         self.core, self.own = core, own
         self.submit, self.send, self.clock, self.counters = submit, send, clock, counters
-        self.deletion = deletion
+        self.deletion, self.holds = deletion, holds
 
     def take(self, batch, now: float) -> list:
         """Have the STOREs of a batch of Datagrams written at `now`, Unix seconds; gives back the others."""
@@ -164,6 +165,7 @@ cdef class Taken:
         cdef const kdht_header *asked = <const kdht_header *><const uint8_t *>data
         cdef uint8_t message[KDHT_HEADER_LEN + KDHT_RECORD_LEN]
         cdef kdht_header *header = <kdht_header *>message
+        cdef kdht_record *record = <kdht_record *>(message + KDHT_HEADER_LEN)
         cdef bint told = (status == KDHT_STATUS_OK or status == KDHT_STATUS_CONFLICT
                           or status == KDHT_STATUS_BAD_VERSION)
         cdef Py_ssize_t length = KDHT_HEADER_LEN + (KDHT_RECORD_LEN if told else 0)
@@ -175,6 +177,8 @@ cdef class Taken:
         header.body_len = htons(<uint16_t>(length - KDHT_HEADER_LEN))
         header.client_port = htons(own_port)
         memcpy(header.client_ip, <const uint8_t *>own_ip, 16)
-        (<kdht_record *>(message + KDHT_HEADER_LEN)).version = htobe64(version)
+        record.version = htobe64(version)
+        if told and not self.stores.holds(asked.key[:KDHT_ID_LEN]):
+            record.flags = htonl(KDHT_RECORD_FLAG_BEHIND)
         core_seal(self.stores.core.region, header, <uint32_t>self.now)
         return tuple.__new__(Outgoing, (message[:length], source, own))

@@ -41,7 +41,7 @@ OPS = frozenset({Op.STORE, Op.FETCH, Op.PROMISE})
 
 COUNTERS = (
     "writes", "writes_ok", "writes_conflict", "writes_unconfirmed", "writes_busy", "writes_storage_failed",
-    "writes_bad_version", "writes_too_few", "write_rounds", "gathered_miss", "gathered_quorum", "read_repairs",
+    "writes_bad_version", "writes_too_few", "write_rounds", "confirmed_behind", "gathered_miss", "gathered_quorum", "read_repairs",
     "stores_taken", "stores_older", "stores_below_promise", "promises_given", "promises_refused", "promises_given_back",
     "fetches", "calls_refused", "calls_unmatched", "calls_unreachable", "calls_overdue", "calls_unreadable",
     "not_own_address", "wrong_client",
@@ -100,10 +100,18 @@ class Coordinator:
             clock=self._clock,
             recent=self._recent,
             counters=self.counters,
+            holds=lambda key: self.holds(key),
             on_missed=lambda key: self.on_missed(key),
         )
         self._stores = Stores(
-            core, self._own, writer.submit, send, self._clock, self.counters, self._recent.deletion
+            core,
+            self._own,
+            writer.submit,
+            send,
+            self._clock,
+            self.counters,
+            self._recent.deletion,
+            lambda key: self.holds(key),
         )
         self._writes = writes.Writes(self._room)
         self._reads = reads.Reads(self._room, self._writes)

@@ -22,17 +22,13 @@ from kdht._shared import Op, RecordFlag, Status
 from kdht.errors import BadPacket, StorageError
 from kdht.node.replicas.calls import SLOW, Answer, Call, Question
 from kdht.node.replicas.room import Room
+from kdht.node.replicas.seats import Seats, Where
 from kdht.node.replicas.turns import Outcome, Planned, Turn
-from kdht.node.replicas.writes import SPARE, Writes, Written
+from kdht.node.replicas.writes import BEFORE, SPARE, Writes, Written
 from kdht.node.timers import Alarm
 from kdht.storage import Stored, Write, newer, visible
 from kdht.wire import Address, Contact, Record, parse_store
 
-Where = Address | None
-"""A node that answers; None is this one."""
-
-BEFORE = 32
-"""Contacts beyond the replicas that may have kept a key before them, should so many have come at once."""
 MAX_ROUNDS = 3
 """Of a read that meets something newer as it brings its record to a majority."""
 DEADLINE = 0.5
@@ -98,10 +94,15 @@ class ReadJob:
 
     def _seated(self) -> list[Where]:
         """Who has caught up, or may have: the closest first."""
+        return [where for where in self.order if self.caught_up.get(where, True)]
+
+    @property
+    def order(self) -> list[Where]:
+        """Who was asked, this node too if it is a replica: the closest first."""
         order: list[Where] = list(self.asked)
         if self.own_rank is not None:
             order.insert(self.own_rank, None)
-        return [where for where in order if self.caught_up.get(where, True)]
+        return order
 
     def take(self, where: Where, record: Stored | None, *, caught_up: bool) -> None:
         """What a node has; `caught_up`: it is, or was, a replica that has what the others have."""
@@ -208,18 +209,34 @@ class Reads:
         record = job.newest
         here = record is not None and None in job.has and job.has[None] != record
         self._room.counters["read_repairs"] += here
-        replicas = {where: has for where, has in job.has.items() if where in job.replicas}
-        lacking = [where for where, has in replicas.items() if where is not None and has != record]
-        holders = len([has for has in replicas.values() if has == record])
-        if not (job.quorum and enough) or record is None or holders >= job.need:
-            if here and record is not None:
-                turn.writes.append(Planned(Write(job.key, record), _is_enough))
-            done(turn, Found(record, enough))
+        if job.quorum and enough and record is not None:
+            self._spread(turn, job, record, done, here=here)
             return
-        spread = partial(self._spread, job, record, done)
-        self._writes.spread(turn, job.key, record, lacking, job.need - holders, spread, here=here)
+        if here and record is not None:
+            turn.writes.append(Planned(Write(job.key, record), _is_enough))
+        done(turn, Found(record, enough))
 
-    def _spread(self, job: ReadJob, record: Stored, done: Done, turn: Turn, written: Written) -> None:
+    def _spread(self, turn: Turn, job: ReadJob, record: Stored, done: Done, *, here: bool) -> None:
+        """Bring it to as many as make a majority, if it is not there."""
+        seats = Seats(job.order, job.seats)
+        having = {where for where, has in job.has.items() if has == record}
+        for where in having:
+            if not job.caught_up[where]:
+                seats.leave(where)
+        having -= seats.left
+        if len(having & seats.taken) >= job.need:
+            if here:
+                turn.writes.append(Planned(Write(job.key, record), _is_enough))
+            done(turn, Found(record, enough=True))
+            return
+        near = job.replicas | seats.taken
+        lacking = [
+            where for where, has in job.has.items() if where is not None and has != record and where in near
+        ]
+        told = partial(self._was_spread, job, record, done)
+        self._writes.spread(turn, job.key, record, seats, having, lacking, job.need, told, here=here)
+
+    def _was_spread(self, job: ReadJob, record: Stored, done: Done, turn: Turn, written: Written) -> None:
         """A majority has the record; or it is too late for that, and what is newer is looked for."""
         if written.status is not Status.CONFLICT or job.round + 1 >= MAX_ROUNDS:
             done(turn, Found(record, written.status is Status.OK))

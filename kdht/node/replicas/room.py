@@ -61,5 +61,7 @@ class Room:
     clock: HybridClock
     recent: Recent
     counters: Counter[str]
+    holds: Callable[[bytes], bool]
+    """Whether this node has caught up on a key, or kept it before others that have not."""
     on_missed: Callable[[bytes], None]
     """Hears of a key of which some replica did not confirm a write."""

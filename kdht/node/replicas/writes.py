@@ -1,18 +1,18 @@
 """One write to all replicas of its key.
 
 The coordinator writes to its own store and sends STORE to the other replicas, all at
-once; the writer is told once enough nodes have it on stable storage, and among them a majority of the replicas: a quorum
-read, which hears a majority, then meets one that has it. Where a replica is silent the next closest contact is asked beside it. That
-one adds a copy, but it takes the replica's seat only where the replica's port is closed: a silent one may live, and be heard by others.
+once; the writer is told once enough nodes have it on stable storage, and among them a majority of the replicas that have caught
+up: a quorum read, which hears a majority, then meets one that has it. Where a replica is silent the next closest contact is asked
+beside it. That one adds a copy, but it takes the replica's seat (`Seats`) only where the replica's port is closed: a silent one may
+live, and be heard by others. A replica that has not caught up says so with its confirmation, and the next closest is asked in its place.
 A replica refuses where something newer stands (CONFLICT) or a greater version is promised (BAD_VERSION). Then only replicas count.
 
-The version is the client's, and the same in every try. A write without one is given one here, and a new one only where so
-many replicas refused that no majority can ever have the first: else it might be told of twice. A conditional
+The version is the client's, and the same in every try. A write without one is given one here, and a new one only where all
+that were asked refused the first: else it might be told of twice. A conditional
 write is decided by promises first (`conditions`).
 """
 
-from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -20,6 +20,7 @@ from kdht._shared import RECORD_LEN, Op, RecordFlag, Status
 from kdht.errors import StorageError
 from kdht.node.replicas.calls import CLOSED, SLOW, Answer, Call, Question
 from kdht.node.replicas.room import Quorum, Room
+from kdht.node.replicas.seats import Seats, Where
 from kdht.node.replicas.turns import Outcome, Planned, Turn
 from kdht.node.timers import Alarm
 from kdht.storage import Result, Stored, Write
@@ -29,9 +30,11 @@ DEADLINE = 1.5
 """Seconds after which a write that too few confirmed is UNCONFIRMED."""
 MAX_ROUNDS = 4
 # As a plain number: an enum's operators cost more than the rest.
-_TOMBSTONE = int(RecordFlag.TOMBSTONE)
+_TOMBSTONE, _BEHIND = int(RecordFlag.TOMBSTONE), int(RecordFlag.BEHIND)
 SPARE = 6
 """Contacts beyond the replicas that may take the place of silent ones."""
+BEFORE = 32
+"""Contacts beyond those that may have kept a key before, should so many have come at once."""
 
 
 class Written(NamedTuple):
@@ -49,9 +52,8 @@ class WriteJob:
     """One write until it is answered; late confirmations change nothing any more."""
 
     __slots__ = (
-        "acks", "alarm", "asked", "candidates", "closed", "disputed", "done", "existed", "held", "is_new", "key", "local", "newer",
-        "own_version", "question", "quorum", "record", "refused", "repeated", "round", "seats", "stand_ins", "stands", "stood_in",
-        "taken", "waiting",
+        "alarm", "asked", "copies", "disputed", "done", "existed", "has", "is_new", "key", "local", "near", "newer", "own_version",
+        "question", "quorum", "record", "repeated", "round", "seats", "stands", "taken", "unsure", "waiting",
     )  # fmt: skip
 
     def __init__(self, key: bytes, record: Stored, quorum: Quorum, done: Done, *, is_new: bool) -> None:
@@ -71,43 +73,39 @@ class WriteJob:
 
     def start(self) -> None:
         """A new round."""
-        self.acks = 0
+        self.copies = 0
         """Nodes that have it."""
-        self.held = 0
-        """Replicas that have it."""
-        self.newer = 0
-        """Replicas that have something newer."""
-        self.refused = 0
-        """Replicas that do not take it, now or ever; those that have something newer too."""
+        self.has: set[Where] = set()
+        """Those of them that have caught up."""
+        self.newer: set[Where] = set()
+        """Nodes that have caught up, and have something newer."""
         self.disputed = False
         """Whether any node did not take it."""
         self.repeated = False
         """Whether one that was asked several times did not: it may have taken it before."""
+        self.unsure = False
+        """Whether one that was asked did not say whether it took it."""
         self.waiting = 0
         """Nodes that may still confirm."""
         self.question: Question | None = None
         """What the other replicas are asked in this round."""
-        self.asked: set[Address] = set()
-        self.candidates: deque[Contact] = deque()
+        self.asked: set[Where] = {None}
+        self.near: Sequence[Contact] = ()
+        """Whom to ask, the closest first, and how many of them were looked at."""
         self.taken = 0
-        """Of the candidates."""
-        self.stand_ins: set[Address] = set()
-        """Who was asked in place of a replica."""
-        self.stood_in: set[Address] = set()
-        """Those of them that have it."""
-        self.closed: set[Address] = set()
-        """Replicas whose port is closed."""
-        self.seats: frozenset[Address] = frozenset()
-        """Where ports are closed: the others of the replicas without those."""
+        self.seats: Seats | None = None
+        """None while nobody but the replicas was asked, and all of them keep their seats: nearly always."""
         self.local: Status | None = None
         """What the own store said; None until then."""
 
     @property
     def is_confirmed(self) -> bool:
-        quorum = self.quorum
-        if not (self.disputed and self.is_new):
-            return self.acks >= quorum.acks and self.held >= min(quorum.majority, quorum.acks)
-        return self.held >= quorum.majority and self.held + self.newer >= quorum.acks
+        quorum, held = self.quorum, self.seated(self.has)
+        if not self.is_new:
+            return held >= quorum.majority
+        if not self.disputed:
+            return self.copies >= quorum.acks and held >= min(quorum.majority, quorum.acks)
+        return held >= quorum.majority and held + self.seated(self.newer) >= quorum.acks
 
     @property
     def is_refused(self) -> bool:
@@ -116,8 +114,18 @@ class WriteJob:
         A replica that has something newer may have had this before, if anybody has or had it: a quorum read brings what one
         node has to others. Then it may have been told of.
         """
-        is_denied = not (self.acks or self.repeated or self.waiting) and self.refused >= self.quorum.nodes
-        return self.is_new and is_denied
+        return self.is_new and not (self.copies or self.repeated or self.unsure or self.waiting)
+
+    @property
+    def is_overtaken(self) -> bool:
+        """Whether a majority has what a read brings, or something newer."""
+        if self.is_new or not self.newer:
+            return False
+        return self.seated(self.has) + self.seated(self.newer) >= self.quorum.majority
+
+    def seated(self, nodes: set[Where]) -> int:
+        """How many of these have a seat."""
+        return len(nodes) if self.seats is None else len(nodes & self.seats.taken)
 
 
 class Writes:
@@ -138,18 +146,23 @@ class Writes:
         turn: Turn,
         key: bytes,
         record: Stored,
+        seats: Seats,
+        has: set[Where],
         lacking: Collection[Address],
         need: int,
         done: Done,
         *,
         here: bool,
     ) -> None:
-        """Bring a record that has its version to `lacking` replicas, and to the own store too (`here`), until `need` confirm.
+        """Bring a record that has its version to `lacking` nodes, and to the own store too (`here`), until `need` in the seats
+        have it. Those that have caught up and have it are in `has`; those that only have it have left their seats.
 
         CONFLICT where so many have it or something newer.
         """
-        job = WriteJob(key, record, Quorum(0, 0, need), done, is_new=False)
+        job = WriteJob(key, record, Quorum(need, need, need), done, is_new=False)
         job.start()
+        job.seats, job.has = seats, has
+        job.asked |= has | seats.left
         job.alarm = turn.after(DEADLINE, partial(self._too_late, job))
         if here:
             turn.writes.append(Planned(Write(key, record), partial(self._written, job, job.round)))
@@ -166,18 +179,26 @@ class Writes:
             job.record = job.record._replace(version=room.clock.next(turn.now))
         turn.writes.append(Planned(Write(job.key, job.record), partial(self._written, job, job.round)))
         others = room.policy.replicas - 1
-        job.candidates = deque(room.core.closest(job.key, others + SPARE) if others else ())
+        job.near = room.core.closest(job.key, others + SPARE) if others else ()
         for _ in range(others):
             self._store_next(turn, job)
 
     def _store_next(self, turn: Turn, job: WriteJob) -> None:
-        while job.candidates:
-            address = job.candidates.popleft().address
+        replicas = self._room.policy.replicas
+        while job.taken < len(job.near):
+            address = job.near[job.taken].address
             job.taken += 1
-            if job.taken >= self._room.policy.replicas and address not in job.seats:
-                job.stand_ins.add(address)
+            if job.taken >= replicas:
+                self._seats(job)
             if address not in job.asked and self._store(turn, job, address):
                 return
+
+    def _seats(self, job: WriteJob) -> Seats:
+        """They are counted from now on. This node is among the replicas; which of them does not matter."""
+        if job.seats is None:
+            order = [None, *(contact.address for contact in job.near)]
+            job.seats = Seats(order, self._room.policy.replicas)
+        return job.seats
 
     def _store(self, turn: Turn, job: WriteJob, address: Address) -> bool:
         job.asked.add(address)
@@ -194,7 +215,8 @@ class Writes:
             return
         if not isinstance(outcome, Result):
             job.local = Status.STORAGE_FAILED if isinstance(outcome, StorageError) else Status.BUSY
-            if not job.asked:
+            job.unsure = True
+            if job.question is None:
                 self._finish(turn, job, job.local)
                 return
         else:
@@ -205,11 +227,12 @@ class Writes:
                     job.existed = self._room.recent.deletion(
                         job.key, job.record.version, turn.now, existed=outcome.existed
                     )
+            behind = not self._room.holds(job.key)
             if outcome.accepted:
-                job.acks += 1
-                job.held += 1
+                self._has(turn, job, None, behind=behind)
             else:
-                self._refused(job, outcome.promised or outcome.version, newer=not outcome.promised)
+                stands = outcome.promised or outcome.version
+                self._refused(turn, job, None, stands, newer=not outcome.promised, behind=behind)
         self._settle(turn, job)
 
     def _answered(self, job: WriteJob, round: int, turn: Turn, call: Call, what: Answer | str) -> None:
@@ -221,46 +244,62 @@ class Writes:
                 self._store_next(turn, job)
             return
         job.waiting -= 1
-        status = what.status if isinstance(what, Answer) else None
-        is_replica = call.address not in job.stand_ins
-        if status is Status.OK:
-            job.acks += 1
-            job.held += is_replica
-            if not is_replica:
-                job.stood_in.add(call.address)
-        elif isinstance(what, Answer) and status in (Status.CONFLICT, Status.BAD_VERSION):
-            newer = status is Status.CONFLICT
+        where = call.address
+        if isinstance(what, Answer) and what.status is Status.OK:
+            self._has(turn, job, where, behind=is_behind(what.body))
+        elif isinstance(what, Answer) and what.status in (Status.CONFLICT, Status.BAD_VERSION):
+            newer = what.status is Status.CONFLICT
             job.repeated |= call.tries > 1
-            self._refused(job, version_in(what.body), newer=newer, is_replica=is_replica)
-            if status is Status.BAD_VERSION:
+            self._refused(turn, job, where, version_in(what.body), newer=newer, behind=is_behind(what.body))
+            if not newer:
                 self._room.on_missed(job.key)
         else:
+            job.unsure = True
             self._room.on_missed(job.key)
-            if what is CLOSED and is_replica:
-                self._fill_seat(job, call.address)
+            if what is CLOSED:
+                self._seats(job).leave(where)
             if job.done is not None:
                 self._store_next(turn, job)
         self._settle(turn, job)
 
-    def _fill_seat(self, job: WriteJob, closed: Address) -> None:
-        """The next closest contact is a replica in place of one that is gone."""
-        job.closed.add(closed)
-        others = self._room.policy.replicas - 1
-        near = self._room.core.closest(job.key, others + SPARE)
-        living = [contact.address for contact in near if contact.address not in job.closed]
-        job.seats = frozenset(living[:others])
-        job.stand_ins -= job.seats
-        seated = job.stood_in & job.seats
-        job.held += len(seated)
-        job.stood_in -= seated
+    def _has(self, turn: Turn, job: WriteJob, where: Where, *, behind: bool) -> None:
+        """A node has it."""
+        job.copies += 1
+        if behind:
+            self._room.counters["confirmed_behind"] += 1
+            self._leave_seat(turn, job, where)
+        else:
+            job.has.add(where)
 
-    def _refused(self, job: WriteJob, version: int, *, newer: bool, is_replica: bool = True) -> None:
+    def _refused(
+        self, turn: Turn, job: WriteJob, where: Where, version: int, *, newer: bool, behind: bool
+    ) -> None:
         """A node does not take it, for that version's sake."""
         self._room.clock.seen(version)
         job.stands = max(job.stands, version)
         job.disputed = True
-        job.refused += is_replica
-        job.newer += newer and is_replica
+        if newer and behind:
+            self._leave_seat(turn, job, where)
+        elif newer:
+            job.newer.add(where)
+
+    def _leave_seat(self, turn: Turn, job: WriteJob, where: Where) -> None:
+        """A node that has not caught up makes no majority, though it has the record: who kept the key before may."""
+        seats = self._seats(job)
+        seats.leave(where)
+        is_short = len(seats.taken & job.asked) < job.quorum.majority
+        if job.done is None or not (where in seats.first or is_short):
+            return
+        if job.taken >= len(job.near):
+            self._look_farther(job, seats)
+        self._store_next(turn, job)
+
+    def _look_farther(self, job: WriteJob, seats: Seats) -> None:
+        """Who may have kept the key before so many others came."""
+        job.near = self._room.core.closest(job.key, self._room.policy.replicas + SPARE + BEFORE)
+        job.taken = 0
+        own: list[Where] = [None] if None in seats.order else []
+        seats.extend([*own, *(contact.address for contact in job.near)])
 
     def _again(self, turn: Turn, job: WriteJob) -> None:
         """No majority can have this version: the same write once more, above what stands."""
@@ -283,7 +322,7 @@ class Writes:
             self._finish(turn, job, Status.BAD_VERSION, job.stands)
         elif job.is_refused:
             self._again(turn, job)
-        elif not job.is_new and job.newer and job.acks + job.newer >= job.quorum.acks:
+        elif job.is_overtaken:
             self._finish(turn, job, Status.CONFLICT, job.stands)
         elif not job.waiting:
             self._finish(turn, job, Status.UNCONFIRMED)
@@ -308,6 +347,11 @@ def pack_stored(record: Stored, nonce: int | None = None) -> bytes:
     if nonce is not None:
         return pack_decided(Record(version, expiry, flags & _TOMBSTONE, value), nonce)
     return RECORD.pack(version, expiry, flags & _TOMBSTONE) + value
+
+
+def is_behind(body: bytes) -> bool:
+    """Whether the node that answers a STORE so has not caught up on the key."""
+    return len(body) < RECORD_LEN or bool(RECORD.unpack_from(body)[2] & _BEHIND)
 
 
 def version_in(body: bytes) -> int:
