@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from kdht.storage.base import Stored
 
-LIFETIME = 600
-"""Seconds."""
+LIFETIME = 120
+"""Seconds: after them whatever is written has a greater version anyhow, by clocks that are a minute off either way. A coordinator that
+died gives nothing back, and until then this replica takes no older record of the key from repair either."""
 MAX_OF_A_KEY = 4
 MAX_KEYS = 65536
 """With promises; past that none is given for another key."""

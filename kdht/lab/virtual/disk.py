@@ -9,14 +9,14 @@ from collections.abc import Callable, Sequence
 from random import Random
 
 from kdht.errors import StorageError
-from kdht.storage import MemoryStore, Result, Stored, Write
+from kdht.storage import Granted, MemoryStore, Promise, Result, Stored, Write
 from kdht.storage.base import check
 from kdht.storage.writer import Done
 
 After = Callable[[float, Callable[[], None]], None]
 """Calls back after so many seconds."""
 
-Job = tuple[Sequence[Write], float, Done]
+Job = tuple[Sequence[Write | Promise], float, Done]
 
 
 class CrashStore(MemoryStore):
@@ -26,7 +26,7 @@ class CrashStore(MemoryStore):
         super().__init__()
         self._unsynced: list[tuple[bytes, Stored]] = []
 
-    def apply(self, writes: Sequence[Write], now: float) -> list[Result]:
+    def apply(self, writes: Sequence[Write | Promise], now: float) -> list[Result | Granted]:
         self._unsynced.clear()
         return super().apply(writes, now)
 
@@ -58,7 +58,7 @@ class DiskWriter:
         self._waiting: list[Job] = []
         self._group: list[Job] = []
 
-    def submit(self, writes: Sequence[Write], now: float, done: Done) -> bool:
+    def submit(self, writes: Sequence[Write | Promise], now: float, done: Done) -> bool:
         check(writes)
         self._waiting.append((writes, now, done))
         if not self._group:
@@ -89,7 +89,7 @@ class DiskWriter:
             done(outcome[start:end] if isinstance(outcome, list) else outcome)
             start = end
 
-    def _apply(self, group: list[Job]) -> list[Result] | StorageError:
+    def _apply(self, group: list[Job]) -> list[Result | Granted] | StorageError:
         try:
             return self._store.apply([write for writes, _, _ in group for write in writes], group[-1][1])
         except StorageError as error:

@@ -32,6 +32,8 @@ _KEY, _CLIENT_PORT, _CLIENT_IP = FIELD["key"], FIELD["client_port"], FIELD["clie
 # As a plain number: an enum's operators cost more than all else that is done with it.
 _REPLY = int(Flag.REPLY)
 MAX_WIRE_EXPIRY = 2**32 - 1
+REFUSALS = frozenset({Status.CONFLICT, Status.BAD_VERSION, Status.BUSY})
+"""Of a write that was not done and shall not be."""
 MAX_CLOCK_ERROR = 60_000_000
 """Microseconds that a client's version may be off this node's clock."""
 
@@ -164,6 +166,11 @@ class Coordinator:
 
         `nonce` is the request's ID, by which its tries are known.
         """
+        refused = self._recent.refused(key, nonce)
+        if refused is not None:
+            done(turn, writes.Written(*refused, existed=False))
+            return
+        done = partial(self._wrote, key, nonce, done)
         if not self.joined:
             done(turn, writes.Written(Status.BUSY, 0, existed=False))
             return
@@ -184,6 +191,12 @@ class Coordinator:
             self._writes.write(turn, key, record, self._quorum, done)
         else:
             self._conditions.write(turn, ConditionJob(key, record, condition, nonce, self._quorum, done))
+
+    def _wrote(self, key: bytes, nonce: int, done: writes.Done, turn: Turn, written: writes.Written) -> None:
+        """A write's end."""
+        if nonce and written.status in REFUSALS:
+            self._recent.refuse(key, nonce, written.status, written.version, turn.now)
+        done(turn, written)
 
     def delete(
         self,

@@ -198,7 +198,7 @@ class Reads:
         here = record is not None and None in job.has and job.has[None] != record
         self._room.counters["read_repairs"] += here
         replicas = {where: has for where, has in job.has.items() if where in job.replicas}
-        lacking = [where for where, has in replicas.items() if where is not None and has != record]
+        lacking = [where for where in job.replicas if where is not None and job.has.get(where) != record]
         holders = len([has for has in replicas.values() if has == record])
         if not (job.quorum and enough) or record is None or holders >= job.need:
             if here and record is not None:
