@@ -230,9 +230,7 @@ class Reads:
             done(turn, Found(record, enough=True))
             return
         near = job.replicas | seats.taken
-        lacking = [
-            where for where, has in job.has.items() if where is not None and has != record and where in near
-        ]
+        lacking = [where for where in near if where is not None and job.has.get(where) != record]
         told = partial(self._was_spread, job, record, done)
         self._writes.spread(turn, job.key, record, seats, having, lacking, job.need, told, here=here)
 
