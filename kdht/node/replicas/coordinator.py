@@ -198,7 +198,7 @@ class Coordinator:
             known = self._known(key, record, nonce, turn.now, conditional=condition is not None)
         if known is not None:
             done(turn, known)
-        elif self.lacks(self.need):
+        elif self.lacks(self.need if condition is None else max(self.need, self._quorum.majority)):
             self.counters["writes_too_few"] += 1
             done(turn, writes.Written(Status.TOO_FEW, 0, existed=False))
         elif condition is None:
