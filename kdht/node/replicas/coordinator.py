@@ -228,6 +228,7 @@ class Coordinator:
             return None
         self.counters["writes_bad_version"] += 1
         return writes.Written(Status.BAD_VERSION, told, existed=False)
+
     def _wrote(self, key: bytes, nonce: int, done: writes.Done, turn: Turn, written: writes.Written) -> None:
         """A write's end."""
         if nonce and written.status in REFUSALS:
