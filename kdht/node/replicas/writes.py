@@ -52,7 +52,7 @@ class WriteJob:
     """One write until it is answered; late confirmations change nothing any more."""
 
     __slots__ = (
-        "alarm", "asked", "acks", "disputed", "done", "existed", "has", "is_new", "key", "local", "near", "newer", "own_version",
+        "acks", "alarm", "asked", "disputed", "done", "existed", "has", "is_new", "key", "local", "near", "newer", "own_version",
         "question", "quorum", "record", "repeated", "round", "seats", "stands", "taken", "unsure", "waiting",
     )  # fmt: skip
 
