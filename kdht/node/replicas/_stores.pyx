@@ -35,15 +35,17 @@ cdef class Stores:
     """Takes STOREs for the node whose addresses `own` has.
 
     `submit` is Writer.submit, `send` Transport.send, `clock` a HybridClock, `counters` has "stores_taken",
-    "stores_older" and "stores_below_promise", `deletion` is Recent.deletion, `holds` tells whether this node has
-    caught up on a key, or holds it still. Any thread.
+    "stores_older" and "stores_below_promise", `deletion` is Recent.deletion, `holds` tells whether
+    this node has caught up on a key, or holds it still. Any thread.
     """
 
     cdef Core core
     cdef frozenset own
     cdef object submit, send, clock, counters, deletion, holds
 
-    def __cinit__(self, Core core not None, frozenset own not None, submit, send, clock, counters, deletion, holds):
+    def __cinit__(
+        self, Core core not None, frozenset own not None, submit, send, clock, counters, deletion, holds
+    ):
         self.core, self.own = core, own
         self.submit, self.send, self.clock, self.counters = submit, send, clock, counters
         self.deletion, self.holds = deletion, holds
