@@ -14,7 +14,8 @@ from libc.string cimport memcmp, memcpy, memset
 from kdht._layout cimport (
     KDHT_CONDITION_LEN, KDHT_FLAG_REPLY, KDHT_HEADER_LEN, KDHT_ID_LEN, KDHT_MAGIC, KDHT_OP_STORE,
     KDHT_RECORD_FLAG_BEHIND, KDHT_RECORD_FLAG_DECIDED, KDHT_RECORD_FLAG_TOMBSTONE, KDHT_RECORD_LEN,
-    KDHT_STATUS_BAD_VERSION, KDHT_STATUS_BUSY, KDHT_STATUS_CONFLICT, KDHT_STATUS_OK, KDHT_STATUS_STORAGE_FAILED, KDHT_VERSION,
+    KDHT_STATUS_BAD_VERSION, KDHT_STATUS_BUSY,
+    KDHT_STATUS_CONFLICT, KDHT_STATUS_OK, KDHT_STATUS_STORAGE_FAILED, KDHT_VERSION,
     be64toh, htobe64, htonl, htons, kdht_header, kdht_record, ntohl,
 )
 from kdht._routing cimport Core, core_seal
@@ -35,15 +36,17 @@ cdef class Stores:
     """Takes STOREs for the node whose addresses `own` has.
 
     `submit` is Writer.submit, `send` Transport.send, `clock` a HybridClock, `counters` has "stores_taken",
-    "stores_older" and "stores_below_promise", `deletion` is Recent.deletion, `holds` tells whether this node has
-    caught up on a key, or holds it still. Any thread.
+    "stores_older" and "stores_below_promise", `deletion` is Recent.deletion, `holds` tells whether
+    this node has caught up on a key, or holds it still. Any thread.
     """
 
     cdef Core core
     cdef frozenset own
     cdef object submit, send, clock, counters, deletion, holds
 
-    def __cinit__(self, Core core not None, frozenset own not None, submit, send, clock, counters, deletion, holds):
+    def __cinit__(
+        self, Core core not None, frozenset own not None, submit, send, clock, counters, deletion, holds
+    ):
         self.core, self.own = core, own
         self.submit, self.send, self.clock, self.counters = submit, send, clock, counters
         self.deletion, self.holds = deletion, holds
