@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from shutil import which
@@ -20,13 +21,16 @@ RUN_MARK = f"KDHT_TEST_RUN={os.getpid()}"
 IN_CI = os.environ.get("CI") == "true"
 
 
+@pytest.hookimpl(tryfirst=True)  # before the folder of temporary files is made
 def pytest_configure(config: pytest.Config) -> None:
-    """A process of a parallel run gets a world of its own.
+    """A process of a parallel run gets a world of its own, and a short path for sockets in its temporary files.
 
     A shell's background job ignores SIGINT, and so would everything that the tests start and interrupt.
     """
-    if hasattr(config, "workerinput") and os.geteuid() == 0:
-        enter_own_world()
+    if hasattr(config, "workerinput"):
+        config.option.basetemp = Path(tempfile.gettempdir()) / f"kdht-tests-{os.getpid()}"
+        if os.geteuid() == 0:
+            enter_own_world()
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -19,6 +19,7 @@ from kdht.cli.main import COMMANDS, command
 from kdht.cli.report import duration
 from kdht.daemon import boundary, places
 from kdht.errors import DIFFERENCES, EXIT_CODES, UNHEALTHY, KdhtError
+from kdht.lab.wait import wait_until
 
 SILENT = f"127.0.0.1:{free_port('127.0.0.1')}"
 
@@ -75,6 +76,8 @@ def test_table_with_another_node(ctl, node, tmp_path):
         assert other.listen in text
     finally:
         other.end()
+    # It went without giving its records away, so this node would wait for it before it decides on a condition.
+    wait_until(lambda: ctl("forget", contact["id"]).returncode == 0 or None, "the other node is forgotten")
 
 
 def test_stats_count_what_happened(ctl):

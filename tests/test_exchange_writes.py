@@ -9,7 +9,7 @@ from scripted_node import refusal, reply_to, value_reply
 from kdht import wire
 from kdht._shared import Status
 from kdht.client import _calls as calls
-from kdht.client._clock import AHEAD, SPREAD, SPREAD_AHEAD, STEP_AHEAD, WriteClock
+from kdht.client._clock import AHEAD, SPREAD, SPREAD_AHEAD, WriteClock
 from kdht.client._datagram import Send
 from kdht.client._writes import MAX_DOUBTS
 from kdht.errors import Conflict, RequestError, RequestTimeout, Unconfirmed
@@ -55,7 +55,7 @@ def test_a_write_is_above_what_is_known_of_its_key():
     far = NOW_US + 30_000_000
     received(session, 0, reply_to(wire.parse(read.data), body=Record(far).pack()), 0.01)
     first, second = (version_of(opened(session, call)[1]) for call in (PUT, calls.put("other", b"", None)))
-    assert far < first <= far + STEP_AHEAD
+    assert far < first < far + SPREAD_AHEAD
     assert second == first + 1
 
 
@@ -75,8 +75,8 @@ def test_a_version_that_is_too_old_is_replaced_by_a_newer_one_at_once(call):
     exchange, first = opened(session, call)
     second = received(session, 0, told(first, Status.BAD_VERSION, NOW_US + 500), 0.01)
     assert (second.node, attempts_of([second])) == (0, [0])
-    assert 0 <= version_of(second) - NOW_US - 501 <= (SPREAD_AHEAD if call is CONDITIONAL else STEP_AHEAD)
-    assert received(session, 0, told(first, Status.BAD_VERSION, NOW_US + 900), 0.02) is None, (
+    assert 0 <= version_of(second) - NOW_US - 501 <= SPREAD_AHEAD
+    assert received(session, 0, told(first, Status.BAD_VERSION, NOW_US + 90000), 0.02) is None, (
         "a doubled answer"
     )
     body = Record(version_of(second)).pack()
@@ -105,7 +105,7 @@ def test_writers_that_overtake_each_other_take_turns():
     send = received(session, 0, told(send, Status.BAD_VERSION, NOW_US + 500), 0.01)
     assert received(session, 0, told(send, Status.BAD_VERSION, NOW_US + 5000), 0.02) is None
     assert exchange.deadline > 0.03
-    assert NOW_US + 5000 < version_of(passes(session, exchange)) <= NOW_US + 5000 + STEP_AHEAD
+    assert NOW_US + 5000 < version_of(passes(session, exchange)) <= NOW_US + 5000 + SPREAD_AHEAD
 
 
 def test_a_key_that_others_write_all_the_time_is_given_up():
@@ -128,11 +128,11 @@ def test_a_clock_that_is_far_off_is_corrected(off_s):
     node_us = NOW_US + off_s * 1_000_000
     _, first = opened(session, PUT)
     second = received(session, 0, told(first, Status.BAD_VERSION, node_us), 0.01)
-    assert abs(version_of(second) - node_us) <= STEP_AHEAD
+    assert 0 < version_of(second) - node_us <= SPREAD_AHEAD
     received(
         session, 0, refusal(wire.parse(second.data), Status.OK, body=Record(version_of(second)).pack()), 0.02
     )
-    assert abs(version_of(opened(session, calls.put("other", b"", None))[1]) - node_us) <= STEP_AHEAD + 10
+    assert abs(version_of(opened(session, calls.put("other", b"", None))[1]) - node_us) <= SPREAD_AHEAD + 10
 
 
 def test_a_version_that_stands_a_little_ahead_does_not_move_the_clock():
@@ -142,15 +142,35 @@ def test_a_version_that_stands_a_little_ahead_does_not_move_the_clock():
     assert clock.next(0) == first + 1
 
 
-def test_two_clients_behind_one_version_do_not_choose_the_same():
-    """What stands is ahead of their clocks; else both would take the next after it."""
-    stands = NOW_US + 5_000_000
-    chosen = {WriteClock(lambda: NOW_US, random.Random(seed)).next(stands + 1) for seed in range(20)}
-    assert len(chosen) >= 19
-    assert all(stands < version <= stands + STEP_AHEAD for version in chosen)
+def test_two_clocks_behind_one_version_do_not_choose_the_same():
+    """They go beyond it by a little, each by another, and follow it from then on."""
+    ahead = NOW_US + 5_000_000
+    clocks = [WriteClock(lambda: NOW_US, random.Random(seed)) for seed in range(4)]
+    chosen = {clock.next(ahead + 1) for clock in clocks}
+    assert len(chosen) == 4
+    assert all(ahead < version <= ahead + SPREAD_AHEAD for version in chosen)
+    assert all(clock.next(0) > ahead for clock in clocks)
+
+
+def test_a_version_that_is_far_ahead_is_passed_and_not_followed():
+    clock = WriteClock(lambda: NOW_US, random.Random(1))
+    assert clock.next(NOW_US + 2 * AHEAD) >= NOW_US + 2 * AHEAD
+    assert clock.next(0) > NOW_US + 2 * AHEAD
+    other = WriteClock(lambda: NOW_US, random.Random(1))
+    other.next(NOW_US + 2 * AHEAD)
+    other.refused(NOW_US + 2 * AHEAD + 5000, NOW_US)
+    assert abs(other.next(0) - NOW_US) < 10
 
 
 # --- In doubt
+
+
+def test_a_conflict_with_the_own_version_of_the_only_try_is_another_clients_write():
+    session = new_session()
+    exchange, first = opened(session, CONDITIONAL)
+    received(session, 0, told(first, Status.CONFLICT, version_of(first)), 0.01)
+    with pytest.raises(Conflict):
+        exchange.result()
 
 
 def test_a_conflict_of_the_only_try_is_certain():

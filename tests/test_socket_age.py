@@ -11,7 +11,7 @@ from sockets import LOOPBACK, Client, Start, lonely, transports, wait_for
 from kdht._shared import Flag, Op
 from kdht.datapath._hot import HotRecords
 from kdht.datapath.base import Datagram
-from kdht.wire import NO_FLAGS, Message, seal
+from kdht.wire import GIVEN_BACK, NO_FLAGS, Message, seal
 
 HELD_UP = 1.2
 NOW_KEYS = [bytes([number]) * 20 for number in range(9)]
@@ -44,8 +44,8 @@ def request(op: Op, key: bytes = NOW_KEYS[0]) -> bytes:
     return bytes(Message(op=op, key=key, request_id=7, body=bytes(16)).pack())
 
 
-def of_a_member(op: Op, flags: Flag = NO_FLAGS) -> bytes:
-    message = Message(op=op, key=NOW_KEYS[0], request_id=7, body=bytes(16), hops=1, flags=flags).pack()
+def of_a_member(op: Op, flags: Flag = NO_FLAGS, body: bytes = bytes(16)) -> bytes:
+    message = Message(op=op, key=NOW_KEYS[0], request_id=7, body=body, hops=1, flags=flags).pack()
     seal(message, CLUSTER, int(time.time()))
     return bytes(message)
 
@@ -62,14 +62,15 @@ def test_what_waited_too_long_is_dropped_and_counted(start, version):
     for op in (Op.PROMISE, Op.FETCH, Op.STORE, Op.PING):
         client.send(of_a_member(op), transport.addresses[0])
     client.send(of_a_member(Op.PROMISE, Flag.REPLY), transport.addresses[0])
-    wait_for(lambda: len(slow.log) == 6)
-    assert slow.log == [Op.TRACE, "away", Op.TRACE, Op.STORE, Op.PING, Op.PROMISE]
+    client.send(of_a_member(Op.PROMISE, body=bytes(16) + GIVEN_BACK), transport.addresses[0])
+    wait_for(lambda: len(slow.log) == 7)
+    assert slow.log == [Op.TRACE, "away", Op.TRACE, Op.STORE, Op.PING, Op.PROMISE, Op.PROMISE]
     counted = transport.status()
     assert (counted["late_writes"], counted["late_reads"], counted["late_promises"]) == (2, 4, 1)
     assert counted["away"] == 1
     for op in (Op.PUT, Op.GET):
         client.send(request(op), transport.addresses[0])
-    wait_for(lambda: len(slow.log) == 8)
+    wait_for(lambda: len(slow.log) == 9)
     assert slow.log[-2:] == [Op.PUT, Op.GET]
 
 

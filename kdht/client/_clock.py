@@ -1,6 +1,8 @@
 """The versions of a client's own writes: microseconds since 1970, as the cluster's clocks say, and never the same one twice.
 
 No clock of its own: `unix_us` is handed in. Where a node says that this host's clock is far off, the difference is remembered.
+So it is where a version that this client knows is ahead of its clock: of two clients that are behind the same version each would else
+choose the next number, and both the same.
 """
 
 from collections.abc import Callable
@@ -13,9 +15,7 @@ AHEAD = 60_000_000
 SPREAD = 1_000_000
 """Microseconds: a conditional write's version is drawn from the last so many."""
 SPREAD_AHEAD = 1 << 14
-"""And from the next so many above what stands, where the clock is behind that."""
-STEP_AHEAD = 1 << 12
-"""The same for a write without a condition: fewer, since with each of many such writes what stands runs ahead of all clocks."""
+"""Where the clock is not past what stands: from the next so many above that."""
 
 
 class WriteClock:
@@ -30,19 +30,20 @@ class WriteClock:
     def next(self, least: int, *, alone: bool = False) -> int:
         """A version above every one given before, and at least `least`.
 
-        `alone`: one that no other client gives at the same time, as far as chance allows. Of two conditional writes of one value under one
-        version nobody could say which was done; and two clients whose clocks are behind would both take the next after what stands.
-        A write without a condition needs that only where its clock is behind what is known of the key.
+        `alone`: one that no other client gives at the same time, as far as chance allows: of two conditional writes of one value under one
+        version nobody could say which was done.
         """
         now = self._now()
-        if not alone and least > max(self._last + 1, now):
-            least += self._rng.randrange(STEP_AHEAD)
-        least = max(self._last + 1, least)
-        if alone and now - least > SPREAD_AHEAD:
-            now -= self._rng.randrange(min(now - least, SPREAD))
-        elif alone:
-            least += self._rng.randrange(SPREAD_AHEAD)
-        self._last = min(max(now, least), MAX_VERSION)
+        own = max(now, self._last + 1)
+        room = now - max(least, self._last + 1)
+        if alone and room > SPREAD_AHEAD:
+            own -= self._rng.randrange(min(room, SPREAD))
+        elif alone or least > own:
+            least = max(least, self._last + 1) + self._rng.randrange(SPREAD_AHEAD)
+            behind = least - now
+            self._offset += behind if 0 < behind <= AHEAD else 0
+            own = least
+        self._last = min(max(own, least), MAX_VERSION)
         return self._last
 
     def refused(self, version: int, told: int) -> None:

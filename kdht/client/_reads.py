@@ -1,8 +1,9 @@
 """A GET or QUORUM_GET: hedged, perhaps answered by any node, never going back in time.
 
-An answer that is older than what this client has seen is kept, and so is the record of a node that is none of the
-replicas: they are believed when all replicas were asked and nobody had better. The first such answer leads to the next replica at once,
-the others after the time that an answer usually takes.
+An answer that is older than what this client has seen is kept: it is believed when all replicas have given theirs, twice, and nobody had
+better, for then the newer one is lost; while one of them is silent it may have it. The record of a node that is none of the
+replicas is kept too, and believed when all were asked twice, silent or not, if it is not older. The first such answer leads to the next
+replica at once, the others after the time that an answer usually takes.
 """
 
 from collections.abc import Callable
@@ -13,15 +14,13 @@ from kdht._shared import Op, Status
 from kdht.client._calls import Answer, Call, refused
 from kdht.client._exchange import Exchange
 from kdht.client._versions import version_in
-from kdht.errors import RequestError, Unconfirmed
+from kdht.errors import RequestError
 
 if TYPE_CHECKING:
     from kdht.client._session import Session
 
 LAPS = 2
 """So often the replicas are asked, for some may be silent, or about to learn more, before less is believed."""
-
-_LOST = "the replicas have only what is older than this client has seen; what was newer may be lost: ask again to get what there is"
 
 
 class Read(Exchange):
@@ -94,39 +93,36 @@ class Read(Exchange):
             attempt = self._sent[index].attempt
             if self._spread and self._tries == 1:
                 self._session.ways.ended_at(attempt)
-            elif attempt and self._may_believe:
-                self._believe(now)
+            elif attempt and self._laps + 1 >= LAPS and (best := self._best) is not None:
+                self._believe(best, now)
                 return
         super()._walked_too_far(reply, cookie, index, now)
 
     @property
-    def _may_believe(self) -> bool:
-        """Whether what is known is the best that there is: all replicas were asked often enough, and for an old record
-        all have answered."""
-        if self.call.op == Op.QUORUM_GET or self._laps + 1 < LAPS:
-            return False
-        return self._hearsay is not None or (self._old is not None and len(self._replied) == len(self._sent))
+    def _best(self) -> Answer | None:
+        """What there is to believe: too little for a quorum read."""
+        if self.call.op == Op.QUORUM_GET:
+            return None
+        return self._hearsay or (None if self._is_one_silent else self._old)
 
-    def _believe(self, now: float) -> None:
-        versions, best = self._session.versions, self._hearsay
-        versions.forget(self.call.key)
-        if best is None:
-            # Nodes that see the cluster differently may have led all ways past the one that has the newer record.
-            self.error = Unconfirmed(f"{self.call}: {_LOST}", Status.UNCONFIRMED.name)
-            return
-        versions.take(self.call.key, best, now)
+    @property
+    def _is_one_silent(self) -> bool:
+        """Whether a way was gone that no answer came back from."""
+        answered = {self._sent[index].attempt for index in self._replied}
+        return any(sent.attempt not in answered for sent in self._sent)
+
+    def _believe(self, best: Answer, now: float) -> None:
+        self._session.versions.forget(self.call.key)
+        self._session.versions.take(self.call.key, best, now)
         self.answer = best
 
     def _fail(self) -> None:
-        """There is nothing better than an old record, or another node's, if there is one: too little for a quorum read.
-
-        An old one counts only where every try was answered: a replica that is silent may have the newer one.
-        """
-        answered = self._old is not None and len(self._replied) == len(self._sent)
-        if self.call.op == Op.QUORUM_GET or not (answered or self._hearsay is not None):
+        """There is nothing better than an old record, or another node's, if there is one."""
+        best = self._best
+        if best is None:
             super()._fail()
         else:
-            self._believe(self.deadline)
+            self._believe(best, self.deadline)
 
     def _failure(self) -> RequestError:
         if self._refusal is None and self._old is not None:

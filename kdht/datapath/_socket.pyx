@@ -25,11 +25,10 @@ from libc.string cimport memcmp, memcpy, memset
 from posix.unistd cimport read
 
 from kdht._layout cimport (
-    KDHT_FLAG_REPLY, KDHT_FORWARD, KDHT_ID_LEN, KDHT_LOCAL, KDHT_MAX_BODY, KDHT_MAX_DATAGRAM, KDHT_MAX_OWN,
-    KDHT_OP_DELETE, KDHT_OP_FETCH, KDHT_OP_GET, KDHT_OP_PROMISE, KDHT_OP_PUT, KDHT_OP_QUORUM_GET,
-    KDHT_OP_WATCH,
-    KDHT_REASON_ATTEMPT_ENDS, KDHT_REASON_NOT_READY, KDHT_REASON_OWNER, KDHT_RECORD_LEN, KDHT_RELAY,
-    KDHT_STATUS_OK,
+    KDHT_FLAG_REPLY, KDHT_FORWARD, KDHT_HEADER_LEN, KDHT_ID_LEN, KDHT_LOCAL, KDHT_MAX_BODY,
+    KDHT_MAX_DATAGRAM, KDHT_MAX_OWN, KDHT_OP_DELETE, KDHT_OP_FETCH, KDHT_OP_GET, KDHT_OP_PROMISE,
+    KDHT_OP_PUT, KDHT_OP_QUORUM_GET, KDHT_OP_WATCH, KDHT_REASON_ATTEMPT_ENDS, KDHT_REASON_NOT_READY,
+    KDHT_REASON_OWNER, KDHT_RECORD_LEN, KDHT_RELAY, KDHT_STATUS_OK,
     kdht_header, kdht_outcome,
 )
 from kdht._reply cimport Request
@@ -359,8 +358,8 @@ cdef class Engine:
             return False
         if message.op == KDHT_OP_PUT or message.op == KDHT_OP_DELETE:
             self.late_writes += 1
-        elif message.op == KDHT_OP_PROMISE:
-            self.late_promises += 1
+        elif message.op == KDHT_OP_PROMISE and header.msg_len == KDHT_HEADER_LEN + KDHT_RECORD_LEN:
+            self.late_promises += 1  # one that is given back is longer, and welcome at any time
         elif (message.op == KDHT_OP_GET or message.op == KDHT_OP_QUORUM_GET or message.op == KDHT_OP_WATCH
               or message.op == KDHT_OP_FETCH):
             self.late_reads += 1

@@ -243,8 +243,8 @@ cdef int set_option(int fd, int level, int name, int value) except -1:
 
 def prepare(fd: int, ipv4: bool, receive_buffer: int) -> None:
     """Set a UDP socket's options, before it is bound: destinations, ICMP errors and times of
-    arrival are told, path MTU messages are not believed (a message fits any path, and they are easily forged),
-    and the receive buffer is `receive_buffer` bytes or the most allowed. Raises OSError."""
+    arrival are told, path MTU messages are not believed (a message fits any path, and they are easily
+    forged), and the receive buffer is `receive_buffer` bytes or the most allowed. Raises OSError."""
     cdef int size = receive_buffer
     set_option(fd, SOL_SOCKET, SO_TIMESTAMPNS, 1)
     if ipv4:

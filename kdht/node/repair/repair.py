@@ -172,7 +172,7 @@ class Repair:
 
     def holds(self, key: bytes) -> bool:
         """Whether this node answers other nodes for a key: it has caught up, or those who keep it now have not."""
-        return self._drain is None and self._settled.holds(key)
+        return not self._withheld and self._drain is None and self._settled.holds(key)
 
     @property
     def doubt(self) -> Doubt:

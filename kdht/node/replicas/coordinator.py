@@ -33,6 +33,8 @@ _KEY, _CLIENT_PORT, _CLIENT_IP = FIELD["key"], FIELD["client_port"], FIELD["clie
 # As a plain number: an enum's operators cost more than all else that is done with it.
 _REPLY = int(Flag.REPLY)
 MAX_WIRE_EXPIRY = 2**32 - 1
+REFUSALS = frozenset({Status.CONFLICT, Status.BAD_VERSION, Status.BUSY})
+"""Of a write that was not done and shall not be."""
 MAX_CLOCK_ERROR = 60_000_000
 """Microseconds that a client's version may be off this node's clock."""
 
@@ -190,6 +192,11 @@ class Coordinator:
 
         `nonce` is the request's ID, by which its tries are known.
         """
+        refused = self._recent.refused(key, nonce)
+        if refused is not None:
+            done(turn, writes.Written(*refused, existed=False))
+            return
+        done = partial(self._wrote, key, nonce, done)
         if not self.joined or self.aside:
             done(turn, writes.Written(Status.BUSY, 0, existed=False))
             return
@@ -198,7 +205,7 @@ class Coordinator:
             known = self._known(key, record, nonce, turn.now, conditional=condition is not None)
         if known is not None:
             done(turn, known)
-        elif self.lacks(self.need):
+        elif self.lacks(self.need if condition is None else max(self.need, self._quorum.majority)):
             self.counters["writes_too_few"] += 1
             done(turn, writes.Written(Status.TOO_FEW, 0, existed=False))
         elif condition is None:
@@ -221,6 +228,12 @@ class Coordinator:
             return None
         self.counters["writes_bad_version"] += 1
         return writes.Written(Status.BAD_VERSION, told, existed=False)
+
+    def _wrote(self, key: bytes, nonce: int, done: writes.Done, turn: Turn, written: writes.Written) -> None:
+        """A write's end."""
+        if nonce and written.status in REFUSALS:
+            self._recent.refuse(key, nonce, written.status, written.version, turn.now)
+        done(turn, written)
 
     def delete(
         self,

@@ -231,7 +231,9 @@ class Reads:
             return
         near = job.replicas | seats.taken
         lacking = [
-            where for where, has in job.has.items() if where is not None and has != record and where in near
+            where
+            for where in job.order
+            if where is not None and where in near and job.has.get(where) != record
         ]
         told = partial(self._was_spread, job, record, done)
         self._writes.spread(turn, job.key, record, seats, having, lacking, job.need, told, here=here)

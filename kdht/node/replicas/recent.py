@@ -7,6 +7,7 @@ Thread-safe.
 from threading import Lock
 from typing import Generic, TypeVar
 
+from kdht._shared import Status
 from kdht.storage import Stored
 
 SECONDS = 60.0
@@ -15,7 +16,7 @@ MOST = 16384
 
 Entry = TypeVar("Entry")
 Name = tuple[bytes, int]
-"""Key and version."""
+"""Key and version, or key and request ID."""
 
 
 class Generations(Generic[Entry]):
@@ -47,6 +48,15 @@ class Recent:
         self._greatest: Generations[int] = Generations()
         self._confirmed: Generations[tuple[int, bool]] = Generations()
         self._deletions: Generations[bool] = Generations()
+        self._refusals: Generations[tuple[Status, int]] = Generations()
+
+    def refuse(self, key: bytes, request: int, status: Status, version: int, now: float) -> None:
+        """This request was answered so, and nothing was done."""
+        self._refusals.put((key, request), (status, version), now)
+
+    def refused(self, key: bytes, request: int) -> tuple[Status, int] | None:
+        """How a request with this ID was refused: what comes a second time, doubled by the network, is not carried out after all."""
+        return self._refusals.get((key, request))
 
     def claim(self, key: bytes, version: int, write: int, now: float, *, conditional: bool) -> int:
         """0 where a version is that of this write, whose tries all have the number `write`; else a version to go beyond.

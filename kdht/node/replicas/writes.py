@@ -52,8 +52,29 @@ class WriteJob:
     """One write until it is answered; late confirmations change nothing any more."""
 
     __slots__ = (
-        "alarm", "asked", "copies", "disputed", "done", "existed", "has", "is_new", "key", "local", "near", "newer", "own_version",
-        "question", "quorum", "record", "repeated", "round", "seats", "stands", "taken", "unsure", "waiting",
+        "acks",
+        "alarm",
+        "asked",
+        "disputed",
+        "done",
+        "existed",
+        "has",
+        "is_new",
+        "key",
+        "local",
+        "near",
+        "newer",
+        "own_version",
+        "question",
+        "quorum",
+        "record",
+        "repeated",
+        "round",
+        "seats",
+        "stands",
+        "taken",
+        "unsure",
+        "waiting",
     )  # fmt: skip
 
     def __init__(self, key: bytes, record: Stored, quorum: Quorum, done: Done, *, is_new: bool) -> None:
@@ -73,7 +94,7 @@ class WriteJob:
 
     def start(self) -> None:
         """A new round."""
-        self.copies = 0
+        self.acks = 0
         """Nodes that have it."""
         self.has: set[Where] = set()
         """Those of them that have caught up."""
@@ -104,7 +125,7 @@ class WriteJob:
         if not self.is_new:
             return held >= quorum.majority
         if not self.disputed:
-            return self.copies >= quorum.acks and held >= min(quorum.majority, quorum.acks)
+            return self.acks >= quorum.acks and held >= min(quorum.majority, quorum.acks)
         return held >= quorum.majority and held + self.seated(self.newer) >= quorum.acks
 
     @property
@@ -114,7 +135,7 @@ class WriteJob:
         A replica that has something newer may have had this before, if anybody has or had it: a quorum read brings what one
         node has to others. Then it may have been told of.
         """
-        return self.is_new and not (self.copies or self.repeated or self.unsure or self.waiting)
+        return self.is_new and not (self.acks or self.repeated or self.unsure or self.waiting)
 
     @property
     def is_overtaken(self) -> bool:
@@ -264,7 +285,7 @@ class Writes:
 
     def _has(self, turn: Turn, job: WriteJob, where: Where, *, behind: bool) -> None:
         """A node has it."""
-        job.copies += 1
+        job.acks += 1
         if behind:
             self._room.counters["confirmed_behind"] += 1
             self._leave_seat(turn, job, where)

@@ -1,0 +1,200 @@
+"""When a range counts as caught up: the rule on its own, without a network."""
+
+from random import Random
+
+import pytest
+
+from kdht.cli import report
+from kdht.node.repair.bodies import Digest, Report, Says, short
+from kdht.node.repair.factor import Factor
+from kdht.node.repair.ranges import Range, Share, View, number
+from kdht.node.repair.settled import Doubt, Settled
+from kdht.node.repair.sight import SETTLED_SECONDS, Sight
+from kdht.node.replicas import Policy
+
+CAUGHT_UP = Says.CAUGHT_UP | Says.SEES_YOU | Says.KEEPS
+FRESH = Says.SEES_YOU | Says.KEEPS
+ME = bytes(20)
+WHOLE = Range(0, 0)
+
+
+def ids(count: int, seed: int = 1) -> list[bytes]:
+    rng = Random(seed)
+    return [rng.randbytes(20) for _ in range(count)]
+
+
+class Scene:
+    """A node that keeps ranges with others, who say what the test wants."""
+
+    def __init__(self, others: list[bytes], *, warm: bool = True) -> None:
+        self.view = View(ME, others, 3)
+        self.settled = Settled(ME, lambda: None, lambda: None, lambda: warm)
+        self.settled.view_changed(self.view)
+        self.share: Share = self.view.shares[0]
+        self.order = self.view.order(self.share.range)
+
+    def says(self, id: bytes, says: Says, *, equal: bool = True, agrees: bool = True) -> None:
+        part, epoch = self.share.range, self.settled.epoch
+        self.settled.heard(id, part, says, agrees=agrees, epoch=epoch)
+        if equal:
+            sound = [part] if agrees and says & Says.CAUGHT_UP else []
+            self.settled.compared(id, [part], sound, epoch=epoch)
+
+    @property
+    def done(self) -> bool:
+        return self.settled.covers(self.share.range)
+
+
+def test_replicas_that_are_as_new_as_this_node_do_not_count() -> None:
+    scene = Scene(ids(8))
+    partners = [id for id in scene.order if id in scene.share.replicas]
+    for id in partners:
+        scene.says(id, FRESH)
+    assert not scene.done
+    assert set(scene.settled.waits_for(scene.share)) >= set(scene.order[:6]) - set(partners)
+
+
+def test_a_majority_of_those_that_have_caught_up_counts_wherever_they_are() -> None:
+    scene = Scene(ids(8))
+    for id in scene.order:
+        scene.says(id, CAUGHT_UP if id in scene.order[3:5] else FRESH)
+    assert scene.done
+
+
+def test_one_that_has_caught_up_is_no_majority_while_others_have_not_answered() -> None:
+    scene = Scene(ids(8))
+    for id in scene.order[:6]:
+        scene.says(id, CAUGHT_UP if id == scene.order[2] else FRESH)
+    assert not scene.done
+    assert scene.settled.waits_for(scene.share) == scene.order[6:]
+
+
+def test_where_nobody_has_caught_up_all_count_that_are_within_reach() -> None:
+    scene = Scene(ids(8))
+    for id in scene.order:
+        assert not scene.done
+        scene.says(id, FRESH)
+    assert scene.done
+
+
+def test_nothing_is_taken_for_all_before_the_table_is_warm() -> None:
+    scene = Scene(ids(4), warm=False)
+    for id in scene.order:
+        scene.says(id, FRESH)
+    assert not scene.done
+    assert scene.settled.waits_for(scene.share) == []
+
+
+def test_one_that_has_caught_up_and_does_not_see_this_node_is_waited_for() -> None:
+    scene = Scene(ids(8))
+    for id in scene.order:
+        scene.says(id, CAUGHT_UP, agrees=id != scene.order[0])
+    assert not scene.done
+    scene.says(scene.order[0], CAUGHT_UP)
+    assert scene.done
+
+
+def test_silent_nodes_are_not_taken_for_all_there_are() -> None:
+    scene = Scene(ids(4))
+    for id in scene.order:
+        scene.settled.silent(id)
+    assert not scene.done
+    for id in scene.order[:1]:
+        scene.says(id, CAUGHT_UP)
+    assert scene.done
+
+
+def test_what_was_heard_before_all_was_unsettled_says_nothing() -> None:
+    scene = Scene(ids(4))
+    part, epoch = scene.share.range, scene.settled.epoch
+    scene.settled.unsettle()
+    for id in scene.order:
+        scene.settled.heard(id, part, CAUGHT_UP, agrees=True, epoch=epoch)
+        scene.settled.compared(id, [part], [part], epoch=epoch)
+    assert not scene.done
+
+
+@pytest.mark.parametrize(("says", "doubt"), [(CAUGHT_UP, Doubt.CONFIRMED), (FRESH, Doubt.ALONE)])
+def test_doubt_ends_with_what_others_have_caught_up_on(says: Says, doubt: Doubt) -> None:
+    scene = Scene(ids(2))
+    scene.settled.doubt = Doubt.OPEN
+    for id in scene.order:
+        scene.says(id, says)
+    assert scene.settled.doubt is doubt
+    assert scene.done == (doubt is Doubt.CONFIRMED)
+    scene.settled.doubt = Doubt.NONE
+    scene.settled.renew()
+    assert scene.done
+
+
+def test_nodes_agree_where_each_counts_the_other_and_knows_all_that_it_names() -> None:
+    others = ids(6)
+    sight = Sight(ME)
+    sight.look(View(ME, others, 3), 0.0)
+    assert sight.view is not None
+    part = sight.view.shares[0].range
+    keepers = sorted(sight.view.keepers(part), key=lambda id: number(id) ^ part.start)
+    named = tuple(map(short, keepers))
+    assert sight.agrees(part, Report(Digest(0, 0), FRESH, named))
+    assert not sight.agrees(part, Report(Digest(0, 0), Says.KEEPS, named))
+    stranger = (part.start >> 128) ^ 1  # closer than most, and unknown here
+    assert not sight.agrees(part, Report(Digest(0, 0), FRESH, (stranger, *named[:2])))
+    farther = (part.start >> 128) ^ 0xFFFFFFFF
+    assert sight.agrees(part, Report(Digest(0, 0), FRESH, (*named[:2], farther)))
+
+
+def test_a_newcomer_is_seen_once_what_began_without_it_has_ended() -> None:
+    old, newcomer = ids(2), ids(3)[2]
+    sight = Sight(ME)
+    sight.look(View(ME, old, 3), 0.0)
+    sight.look(View(ME, [*old, newcomer], 4), 10.0)
+    said = [
+        sight.word(WHOLE, newcomer, when, caught_up=True).says
+        for when in (10.0, 10.0 + SETTLED_SECONDS - 0.1, 10.0 + SETTLED_SECONDS)
+    ]
+    assert [bool(each & Says.SEES_YOU) for each in said] == [False, False, True]
+
+
+def test_a_range_that_others_keep_has_the_keepers_that_they_see() -> None:
+    nodes = ids(12)
+    views = {id: View(id, set(nodes) - {id}, 3) for id in nodes}
+    for id, view in views.items():
+        for share in view.shares:
+            for other in views.values():
+                assert other.keepers(share.range) == share.replicas, id
+
+
+def test_the_greatest_number_of_replicas_counts_until_nobody_says_it() -> None:
+    factor = Factor(2)
+    one, other = ids(2)
+    assert not factor.heard(one, 2)
+    assert factor.heard(other, 3)
+    assert factor.renew([one, other])
+    assert (factor.value, factor.others) == (3, [3])
+    assert factor.heard(other, 2)
+    assert factor.renew([one, other])
+    assert (factor.value, factor.others) == (2, [])
+
+
+@pytest.mark.parametrize(
+    ("policy", "replicas", "acks"),
+    [((3, 2), 5, 3), ((3, 3), 5, 5), ((3, 1), 5, 1), ((2, 2), 3, 2), ((1, 1), 3, 2)],
+)
+def test_as_many_confirm_of_more_replicas_as_the_policy_means(
+    policy: tuple[int, int], replicas: int, acks: int
+) -> None:
+    wider = Policy(replicas=policy[0], acks=policy[1]).of(replicas)
+    assert (wider.replicas, wider.acks) == (replicas, acks)
+
+
+def test_status_says_whom_a_node_waits_for_and_what_is_to_come() -> None:
+    data = {
+        "draining": False, "pushing": 0, "unsettled": 2, "ranges": 5, "neighbours": 4, "missing": 12000,
+        "seconds_left": 8.0, "replicas": 3, "others_replicas": [2],
+        "waits_for": {"unheard": [], "unseen": ["10.0.0.2:5348"], "unequal": ["10.0.0.3:5348"] * 5},
+    }  # fmt: skip
+    assert report._repair(data) == (
+        "2 of 5 key ranges to compare with 4 neighbours, 12,000 records to come, about 8 s; waits for to be counted "
+        "among the replicas by 10.0.0.2:5348 and the records of 10.0.0.3:5348, 10.0.0.3:5348, 10.0.0.3:5348 and 2 more; "
+        "others nearby have replicas = 2, so 3 are kept until all say the same"
+    )

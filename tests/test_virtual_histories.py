@@ -1,0 +1,278 @@
+"""Histories in virtual time: the promises hold, and each fault that was mended is found when it is put back."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from random import Random
+from typing import Any
+
+import pytest
+
+from histories.virtual.play import Played, play
+from histories.virtual.schedule import PROFILES, Action, Fault, Schedule, draw
+from histories.virtual.shrink import fewest, shrink
+from histories.virtual.world import run
+from kdht._shared import Status
+from kdht.client._reads import Read
+from kdht.client._writes import Write
+from kdht.datapath.memory import MemoryTransport
+from kdht.lab.virtual import Member
+from kdht.lab.virtual.disk import CrashStore, DiskWriter
+from kdht.lab.virtual.process import Process
+from kdht.node.repair.settled import Settled, _Judged
+from kdht.node.replicas.calls import Answer
+from kdht.node.replicas.conditions import Conditions
+from kdht.node.replicas.coordinator import Coordinator
+from kdht.node.replicas.recent import Recent
+from kdht.node.replicas.writes import WriteJob, Writes, Written, version_in
+from kdht.storage import Stored, visible
+from kdht.storage import Write as StoreWrite
+
+Patch = pytest.MonkeyPatch
+
+
+def found(schedules: int, profile: str | None = None, *, seed: int = 1) -> Played | None:
+    """The first history of so many that breaks a promise."""
+    histories = (play(draw(number, profile)) for number in range(seed, seed + schedules))
+    return next((played for played in histories if played.violations), None)
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_promise_is_kept(profile: str):
+    played = found(40, profile, seed=700)
+    assert played is None, played.violations
+
+
+def test_a_schedule_gives_the_same_history_each_time():
+    schedule = draw(5)
+    assert run(schedule) == run(schedule)
+
+
+# --- Old faults, put back ------------------------------------------------------------------
+
+
+def test_a_read_that_gives_what_it_spreads_a_new_version_is_found(monkeypatch: Patch):
+    answered = Writes._answered
+
+    def again(self: Writes, job: WriteJob, round: int, turn: Any, call: Any, what: Answer | str) -> None:
+        if (
+            job.round == round
+            and not job.is_new
+            and isinstance(what, Answer)
+            and what.status is Status.CONFLICT
+        ):
+            self._room.clock.seen(version_in(what.body))
+            job.round += 1
+            job.own_version = False
+            self._begin(turn, job)
+        else:
+            answered(self, job, round, turn, call, what)
+
+    monkeypatch.setattr(Writes, "_answered", again)
+    assert found(400, "fixed")
+
+
+def test_writes_that_have_no_identity_are_found(monkeypatch: Patch):
+    """Each try of a write is given a version of its own, by a node."""
+    put = Coordinator.put
+
+    def anew(self: Coordinator, turn: Any, key: bytes, record: Stored, done: Any, **how: Any) -> None:
+        put(self, turn, key, record._replace(version=0), done, **how)
+
+    monkeypatch.setattr(Coordinator, "put", anew)
+    assert found(100, "fixed")
+
+
+def test_a_paused_node_that_believes_what_it_knew_is_found(monkeypatch: Patch):
+    """What waited in its socket counts, it has caught up as before, and gives versions of now."""
+    put = Coordinator.put
+
+    def anew(self: Coordinator, turn: Any, key: bytes, record: Stored, done: Any, **how: Any) -> None:
+        waited = not self.is_settled(key)
+        put(self, turn, key, record._replace(version=0) if not waited else record, done, **how)
+
+    monkeypatch.setattr(Member, "_came_back", lambda self: None)
+    monkeypatch.setattr(MemoryTransport, "_is_late", lambda self, data, arrived: False)
+    monkeypatch.setattr(Coordinator, "put", anew)
+    assert found(200, "fixed")
+
+
+def test_conditions_that_one_node_decides_are_found(monkeypatch: Patch):
+    """At whatever replica a try ends, without promises."""
+
+    def decide(self: Coordinator, turn: Any, key: bytes, record: Stored, done: Any, **how: Any) -> None:
+        condition = how["condition"]
+        stands = visible(self._store.get(key, turn.now), turn.now)
+        seen = stands.version if stands else 0
+        if not self.joined:
+            done(turn, Written(Status.BUSY, 0, existed=False))
+        elif condition is None or condition == seen:
+            self._writes.write(turn, key, record, self._quorum, done)
+        else:
+            done(turn, Written(Status.CONFLICT, seen, existed=False))
+
+    monkeypatch.setattr(Coordinator, "put", decide)
+    assert found(200, "fixed")
+
+
+def test_a_decided_write_that_is_written_anew_is_found(monkeypatch: Patch):
+    """What a replica refused after the decision gets a new version, and goes to all."""
+    made, finish = Coordinator.__init__, Conditions._finish
+
+    def make(self: Coordinator, **parts: Any) -> None:
+        made(self, **parts)
+        self._conditions.anew = lambda turn, job: self._writes.write(  # type: ignore[attr-defined]
+            turn, job.key, job.record._replace(version=0), job.quorum, job.done[0]
+        )
+
+    def end(self: Any, turn: Any, job: Any, status: Status, version: int = 0) -> None:
+        if status is Status.UNCONFIRMED and job.decided and job.done:
+            self.anew(turn, job)
+            job.done = []
+            self._next(turn, job)
+        else:
+            finish(self, turn, job, status, version)
+
+    monkeypatch.setattr(Coordinator, "__init__", make)
+    monkeypatch.setattr(Conditions, "_finish", end)
+    assert found(600, "fixed")
+
+
+def test_newcomers_that_hold_each_other_for_complete_are_found(monkeypatch: Patch):
+    """A range counts as caught up once it was compared with today's replicas, whoever they are."""
+
+    def former(self: Settled, share: Any) -> _Judged:
+        part = share.range.start, share.range.stop
+        peers = {id: self._peers.get(id) for id in share.replicas - {self._self_id}}
+        waiting = [
+            id for id, peer in peers.items() if peer is None or not (peer.silent or peer.equal.covers(part))
+        ]
+        return _Judged(waiting, not waiting, len(peers))
+
+    monkeypatch.setattr(Settled, "_judge", former)
+    monkeypatch.setattr(Settled, "is_held", lambda self, key: False)
+    assert found(300, "growth")
+
+
+def test_stand_ins_that_count_as_replicas_are_found(monkeypatch: Patch):
+    monkeypatch.setattr(WriteJob, "is_confirmed", property(lambda job: job.acks >= job.quorum.acks))
+    assert found(600, "calm")
+
+
+def test_a_refusal_by_something_newer_that_counts_as_never_done_is_found(monkeypatch: Patch):
+    monkeypatch.setattr(
+        WriteJob,
+        "is_refused",
+        property(lambda job: job.is_new and job.refused > job.quorum.nodes - job.quorum.majority),
+    )
+    monkeypatch.setattr(Recent, "claim", lambda self, key, version, write, now, *, conditional: 0)
+    assert found(600, "fixed") or found(600, "one by one")
+
+
+def test_two_writes_of_one_version_are_found(monkeypatch: Patch):
+    def next_one(self: Any, least: int) -> int:
+        self._last = max(self._now(), self._last + 1, least)
+        return int(self._last)
+
+    monkeypatch.setattr("kdht.client._clock.WriteClock.next", next_one)
+    monkeypatch.setattr(Recent, "claim", lambda self, key, version, write, now, *, conditional: 0)
+    assert found(100, "fixed")
+
+
+def test_a_client_that_believes_an_old_record_at_the_end_is_found(monkeypatch: Patch):
+    def fail(self: Read) -> None:
+        if self._old is not None:
+            self.answer = self._old
+        else:
+            self.error = self._failure()
+
+    monkeypatch.setattr(Read, "_fail", fail)
+    assert found(600, "fixed", seed=1000)
+
+
+def test_refusals_that_are_told_though_a_try_may_have_been_done_are_found(monkeypatch: Patch):
+    """BUSY or Conflict, though an earlier try was lost or unconfirmed."""
+    monkeypatch.setattr(Write, "_in_doubt", lambda self, **but: False)
+    assert found(300, "fixed")
+
+
+def test_a_node_that_does_not_come_back_is_found(monkeypatch: Patch):
+    def endless(self: Any, now: float) -> None:
+        while True:
+            pass
+
+    monkeypatch.setattr("histories.virtual.play.CPU_SECONDS", 0.2)
+    monkeypatch.setattr("kdht.node.repair.missed.Missed._look", endless)
+    played = found(1)
+    assert played is not None
+    assert "no end after" in played.violations[0].what
+
+
+# --- The parts ----------------------------------------------------------------------------
+
+
+def test_what_fails_is_made_as_small_as_it_fails():
+    schedule = draw(3)
+    bad = Fault(1.0, 2.0, "kill", (1,))
+    wanted = Action(1, 0.5, "put", "register-0")
+    schedule = replace(schedule, faults=(*schedule.faults, bad), actions=(*schedule.actions, wanted))
+
+    def fails(candidate: Schedule) -> bool:
+        return bad in candidate.faults and wanted in candidate.actions
+
+    small = shrink(schedule, frozenset(), fails)
+    assert small.faults == (bad,)
+    assert small.actions == (wanted,)
+    assert not any(small.skews.values())
+    assert "1.000 until 2.000 kill n1" in str(small)
+
+
+@pytest.mark.parametrize("wanted", [(), (0,), (3, 4), (0, 99), (17, 50, 51, 98)])
+def test_the_fewest_things_are_found(wanted: tuple[int, ...]):
+    assert fewest(range(100), lambda kept: set(wanted) <= set(kept)) == list(wanted)
+
+
+def test_a_stopped_process_does_later_what_was_due_and_a_dead_one_never():
+    class Network:
+        def call_at(self, when: float, callback: Callable[..., None], *arguments: object) -> None:
+            callback(*arguments)
+
+    done: list[int] = []
+    process = Process(Network())  # type: ignore[arg-type]
+    process.pause()
+    process.call_at(1.0, done.append, 1)
+    process.call_at(2.0, done.append, 2)
+    assert not done
+    process.resume()
+    assert done == [1, 2]
+    process.pause()
+    process.call_at(3.0, done.append, 3)
+    process.kill()
+    process.resume()
+    process.call_at(4.0, done.append, 4)
+    assert done == [1, 2]
+
+
+def test_a_sync_takes_time_and_what_was_not_synced_may_be_lost():
+    key, record = bytes(20), Stored(1, 0, 0, b"value")
+    outcomes = set()
+    for seed in range(20):
+        store, told = CrashStore(), []
+        writer = DiskWriter(store, lambda seconds, callback: None, Random(seed))
+        assert writer.submit([StoreWrite(key, record)], 0.0, told.append)
+        assert store.get(key, 0.0) is None
+        writer.crash()
+        assert not told
+        outcomes.add(store.get(key, 0.0))
+    assert outcomes == {None, record}
+
+
+def test_what_was_dropped_and_not_synced_may_be_back_after_a_crash():
+    key, record = bytes(20), Stored(1, 0, 0, b"value")
+    outcomes = set()
+    for seed in range(20):
+        store = CrashStore()
+        store.apply([StoreWrite(key, record)], 0.0)
+        assert store.drop([(key, 1)]) == 1
+        store.crash(Random(seed))
+        outcomes.add(store.get(key, 0.0))
+    assert outcomes == {None, record}
