@@ -46,8 +46,8 @@ class State(NamedTuple):
     """By node and other node; all 0 for one that has caught up."""
     acknowledged: int
     """The greatest version that a client was told of."""
-    writing: tuple[int, int, int, int]
-    """The write under way: its version, 0 for none, its coordinator, its targets and those that have it."""
+    writing: tuple[int, int, int, int, int]
+    """The write under way: its version, 0 for none, its coordinator, whom that knew, who has it, and who of those counts."""
     side: int
     """Of a divided network: who is on one side."""
     deaths: int
@@ -87,7 +87,7 @@ class Setting:
             held=0,
             compared=nobody,
             acknowledged=record,
-            writing=(0, 0, 0, 0),
+            writing=(0, 0, 0, 0, 0),
             side=0,
             deaths=self.deaths,
             writes=self.writes,
@@ -99,10 +99,23 @@ class Setting:
 
     def keepers(self, state: State, node: int) -> int:
         """The replicas, as `node` sees the cluster."""
+        return self.closest(state.views[node] | 1 << node)
+
+    def closest(self, nodes: int) -> int:
+        """As many of these as a key has replicas."""
         found = 0
-        for each in self.ordered(state.views[node] | 1 << node)[:REPLICAS]:
+        for each in self.ordered(nodes)[:REPLICAS]:
             found |= 1 << each
         return found
+
+    def seats(self, state: State) -> int:
+        """The closest nodes for the write under way; who has it and does not count has left its seat to the next."""
+        _, _, known, having, counted = state.writing
+        return self.closest(known & ~(having & ~counted))
+
+    def targets(self, state: State) -> int:
+        """Who is sent the write under way."""
+        return self.closest(state.writing[2]) | self.seats(state)
 
 
 class Rule(Protocol):
@@ -284,31 +297,32 @@ def _lets_go(setting: Setting, state: State, node: int) -> Iterator[tuple[str, S
 
 
 def _begins_write(setting: Setting, state: State, node: int) -> State:
-    version = max(state.records) + 1
-    return state._replace(writing=(version, node, setting.keepers(state, node), 0), writes=state.writes - 1)
+    known = state.views[node] | 1 << node
+    return state._replace(writing=(max(state.records) + 1, node, known, 0, 0), writes=state.writes - 1)
 
 
 def _stores(setting: Setting, rule: Rule, state: State) -> Iterator[tuple[str, State]]:
     """A target takes it, with others a majority; or its coordinator gives up."""
-    version, coordinator, targets, having = state.writing
+    version, coordinator, known, having, counted = state.writing
     if not version:
         return
     if not state.alive >> coordinator & 1:
-        yield "the write is over", state._replace(writing=(0, 0, 0, 0))
+        yield "the write is over", state._replace(writing=(0, 0, 0, 0, 0))
         return
-    for target in setting.ordered(targets & ~having & state.alive):
+    for target in setting.ordered(setting.targets(state) & ~having & state.alive):
         if not reaches(state, coordinator, target):
             continue
-        got = having | 1 << target
+        count = int(rule.counts(setting, state, target)) << target
         after = state._replace(
             records=_with(state.records, target, max(version, state.records[target])),
-            writing=(version, coordinator, targets, got),
+            writing=(version, coordinator, known, having | 1 << target, counted | count),
         )
-        counted = sum(rule.counts(setting, after, each) for each in setting.ordered(got))
-        if counted >= MAJORITY and after.acknowledged < version:
+        confirming = after.writing[4] & setting.seats(after)
+        own = after.writing[3] >> coordinator & 1  # a coordinator waits for its own store
+        if own and confirming.bit_count() >= MAJORITY and after.acknowledged < version:
             after = after._replace(acknowledged=version)
         yield f"n{target} stores version {version}", after
-    yield "the write is over", state._replace(writing=(0, 0, 0, 0))
+    yield "the write is over", state._replace(writing=(0, 0, 0, 0, 0))
 
 
 # --- Faults -------------------------------------------------------------------------------

@@ -65,8 +65,8 @@ class Present:
         theirs = setting.keepers(state, other)
         if not theirs >> node & 1:
             return False
-        version, coordinator, targets, _ = state.writing
-        if version and coordinator == other and not targets >> node & 1:
+        version, coordinator = state.writing[:2]
+        if version and coordinator == other and not setting.targets(state) >> node & 1:
             return False  # what it began with an older view has not ended
         own = setting.keepers(state, node)
         unknown = theirs & ~own
@@ -82,7 +82,7 @@ class Present:
         return True
 
     def counts(self, setting: Setting, state: State, target: int) -> bool:
-        return True
+        return bool((state.caught_up | state.held) >> target & 1)
 
     def misses(self, setting: Setting, state: State, reader: int, below: int) -> bool:
         """Two of the closest that do not say that they have not caught up lack it: those that say so are heard, too."""
@@ -103,8 +103,8 @@ class Present:
         return len(lacking) >= MAJORITY
 
 
-class OnlyCaughtUp(Present):
-    """A confirmation of a write counts only if its target has caught up, or holds."""
+class AnybodyConfirms(Present):
+    """A write is confirmed by whoever took it, caught up or not."""
 
     def counts(self, setting: Setting, state: State, target: int) -> bool:
-        return bool((state.caught_up | state.held) >> target & 1)
+        return True

@@ -52,29 +52,8 @@ class WriteJob:
     """One write until it is answered; late confirmations change nothing any more."""
 
     __slots__ = (
-        "acks",
-        "alarm",
-        "asked",
-        "disputed",
-        "done",
-        "existed",
-        "has",
-        "is_new",
-        "key",
-        "local",
-        "near",
-        "newer",
-        "own_version",
-        "question",
-        "quorum",
-        "record",
-        "repeated",
-        "round",
-        "seats",
-        "stands",
-        "taken",
-        "unsure",
-        "waiting",
+        "acks", "alarm", "asked", "disputed", "done", "existed", "has", "is_new", "key", "local", "near", "newer", "own_version",
+        "question", "quorum", "record", "repeated", "round", "seats", "stands", "taken", "unsure", "waiting",
     )  # fmt: skip
 
     def __init__(self, key: bytes, record: Stored, quorum: Quorum, done: Done, *, is_new: bool) -> None:
