@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
 ROOT = Path(__file__).parent.parent.parent
 
 
-def plan(seed, datapath, kinds, *, ipv6=False, minutes=0.25):
+def plan(seed, datapath, kinds, *, ipv6=False, minutes=0.2):
     return Plan(
         seed=seed,
         operations=100_000,
