@@ -1,6 +1,7 @@
 """All states that a setting of the model can come to, breadth first, until one breaks the promise."""
 
 from collections import deque
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from histories.joins.model import Rule, Setting, State, broken, successors
@@ -42,3 +43,11 @@ def _trace(came: dict[State, tuple[State, str] | None], state: State) -> tuple[s
         state, name = before
         steps.append(name)
     return tuple(reversed(steps))
+
+
+def follow(setting: Setting, rule: Rule, names: Sequence[str]) -> tuple[State, str]:
+    """The state after these steps, and what is wrong then; a step that the rule does not let happen is left out."""
+    state = setting.first()
+    for name in names:
+        state = dict(successors(setting, rule, state)).get(name, state)
+    return state, broken(setting, rule, state)
