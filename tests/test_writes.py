@@ -96,17 +96,28 @@ def test_a_write_back_is_waited_for_in_the_own_store_too():
 # --- Refusals
 
 
-def test_a_write_that_a_majority_refuses_is_told_what_stands_and_given_no_new_version():
+def test_a_write_that_all_replicas_refuse_is_told_what_stands_and_given_no_new_version():
     cluster = Cluster(8)
     stands = seq_of(cluster, 1)
-    for member in cluster.replicas("a")[1:]:
+    for member in cluster.replicas("a"):
         plant(member, stands, b"newer")
     reply = put(cluster, seq_of(cluster), b"older")
     assert (reply.status, Record.parse(reply.body)) == (Status.BAD_VERSION, Record(stands))
     cluster.network.run(cluster.network.now + 3)
-    assert values(cluster)[1:] == [b"newer"] * 2
+    assert values(cluster) == [b"newer"] * 3
     assert put(cluster, stands + 1, b"older").status is Status.OK
     assert values(cluster) == [b"older"] * 3
+
+
+def test_a_write_that_one_replica_has_and_a_majority_refuses_is_unconfirmed_and_given_no_new_version():
+    """Those that refuse it may have had it before, from a quorum read: then it was told of, and overwritten."""
+    cluster = Cluster(8)
+    stands = seq_of(cluster, 1)
+    for member in cluster.replicas("a")[1:]:
+        plant(member, stands, b"newer")
+    assert put(cluster, seq_of(cluster), b"older").status is Status.UNCONFIRMED
+    cluster.network.run(cluster.network.now + 3)
+    assert values(cluster)[1:] == [b"newer"] * 2
 
 
 def test_a_write_that_one_replica_refuses_is_confirmed_by_the_others_and_loses_there():
@@ -137,13 +148,13 @@ def test_all_are_to_confirm_and_one_has_something_newer():
     assert put(cluster, seq_of(cluster), b"older").status is Status.OK
 
 
-def test_a_write_without_a_version_is_given_a_new_one_only_when_no_majority_can_have_the_first():
+def test_a_write_without_a_version_is_given_a_new_one_only_when_nobody_has_the_first():
     cluster = Cluster(8)
     owner, second, third = cluster.replicas("a")
     stands = seq_of(cluster, 5)
     plant(third, stands, b"newer")
     assert cluster.put("a", b"value").version < stands
-    for member in (second, third):
+    for member in (owner, second, third):
         plant(member, stands + 1000, b"newer")
     assert cluster.put("a", b"value").version > stands + 1000
     assert owner.coordinator.counters["write_rounds"] == 1
@@ -152,7 +163,7 @@ def test_a_write_without_a_version_is_given_a_new_one_only_when_no_majority_can_
 def test_a_plain_write_below_a_promise_is_refused_with_what_is_promised():
     cluster = Cluster(8)
     promised = seq_of(cluster, 1)
-    for member in cluster.replicas("a")[:2]:
+    for member in cluster.replicas("a"):
         member.store.apply([Promise(key_of("a"), promised, 1)], member.now)
     reply = put(cluster, seq_of(cluster), b"value")
     assert (reply.status, Record.parse(reply.body).version) == (Status.BAD_VERSION, promised)
