@@ -14,13 +14,15 @@ from kdht._shared import Op, Status
 from kdht.client._calls import Answer, Call, refused
 from kdht.client._exchange import Exchange
 from kdht.client._versions import version_in
-from kdht.errors import RequestError
+from kdht.errors import RequestError, Unconfirmed
 
 if TYPE_CHECKING:
     from kdht.client._session import Session
 
 LAPS = 2
 """So often the replicas are asked, for some may be silent, or about to learn more, before less is believed."""
+
+_LOST = "the replicas have only what is older than this client has seen; what was newer may be lost: ask again to get what there is"
 
 
 class Read(Exchange):
@@ -112,8 +114,14 @@ class Read(Exchange):
         return any(sent.attempt not in answered for sent in self._sent)
 
     def _believe(self, best: Answer, now: float) -> None:
-        self._session.versions.forget(self.call.key)
-        self._session.versions.take(self.call.key, best, now)
+        versions, key = self._session.versions, self.call.key
+        is_old = versions.is_old(key, best)
+        versions.forget(key)
+        if is_old:
+            # Nodes that see the cluster differently may have led all ways past the one that has the newer record.
+            self.error = Unconfirmed(f"{self.call}: {_LOST}", Status.UNCONFIRMED.name)
+            return
+        versions.take(key, best, now)
         self.answer = best
 
     def _fail(self) -> None:
