@@ -220,6 +220,7 @@ def test_an_upload_that_was_deleted_under_fails(ask):
 def test_an_upload_that_was_deleted_at_the_last_moment_takes_its_manifest_back(ask):
     def delete_now(request):
         if request.op == Op.PUT and request.key == KEY:
+            store.deleted = {key: (each.version + 1, Status.OK) for key, each in store.records.items()}
             store.records.clear()
 
     store = ScriptedStore(delete_now)

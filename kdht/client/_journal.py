@@ -122,7 +122,12 @@ class Journal:
         """
         now, doubts = self._now, 0
         for number in range(TRIES):
-            before, version = yield from self._read(quorum=number > 0)
+            try:
+                before, version = yield from self._read(quorum=number > 0)
+            except Unconfirmed:
+                if number:
+                    raise
+                continue  # some replica lags behind: a majority is asked
             uploads = change([each for each in before if not each.expiry or each.expiry > now])
             lifetimes = [max(each.expiry - int(now), 1) if each.expiry else 0 for each in uploads]
             try:
