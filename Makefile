@@ -5,6 +5,8 @@ VENV ?= .venv
 DATAPATH ?= nfqueue
 TIME ?= 60
 TARGET ?=
+# Test processes at once. Most tests wait more than they compute. As root each has a network of its own, so they never meet.
+JOBS ?= $(if $(filter 0,$(shell id -u)),3,0)
 ARGS ?=
 export PREFIX ?= /usr/local
 export DESTDIR ?=
@@ -21,8 +23,8 @@ NEEDS := $(if $(filter socket,$(DATAPATH)),socket,all)
 demo: $(VENV)/.built-$(NEEDS) ## 8 nodes, real packets, a real data set. DATAPATH=socket: without root. ARGS=--help: options
 	$(BIN)/python -m demo --datapath $(DATAPATH) $(ARGS)
 
-test: $(VENV)/.built-all ## all tests; those marked root need root. ARGS="-k wire": some of them
-	$(BIN)/python -m pytest $(ARGS)
+test: $(VENV)/.built-all ## all tests; those marked root need root. ARGS="-k wire": some of them; JOBS=0: one after the other
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --durations 20 $(ARGS)
 
 lint: $(VENV)/.built-all ## ruff, mypy and cython-lint
 	$(BIN)/ruff check .
