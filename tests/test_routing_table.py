@@ -89,7 +89,9 @@ def test_the_answers_stay_the_oracles_while_buckets_change():
     self_id = node.settings.self_id
     for _ in range(60):
         index = rng.choice((rng.randrange(6), rng.randrange(shared.ID_BITS)))
-        ids = sorted({id_sharing(rng, self_id, index) for _ in range(rng.choice((0, 1, 5, shared.K, shared.ROOM)))})
+        ids = sorted(
+            {id_sharing(rng, self_id, index) for _ in range(rng.choice((0, 1, 5, shared.K, shared.ROOM)))}
+        )
         rng.shuffle(ids)
         contacts = [random_contact(rng, contact_id) for contact_id in ids]
         node.set_bucket(index, contacts)
