@@ -14,7 +14,7 @@ from kdht.errors import KdhtError, NotFound
 from kdht.lab.virtual import VirtualCluster, contact_of
 from kdht.lab.virtual.client import VirtualRequest
 from kdht.node.options import Options
-from kdht.node.repair.ranges import number
+from kdht.node.repair.ranges import number as number_of
 from kdht.node.replicas import Policy
 from kdht.storage import Stored, Write
 from kdht.wire import Address, hash_key
@@ -202,7 +202,7 @@ def test_all_become_ready_and_know_their_replicas_where_buckets_are_small(
     everybody = [contact.id for contact in cluster.contacts()]
     for member in cluster.members:
         known = [member.contact.id, *(contact.id for contact in member.published())]
-        for key in map(number, everybody):
-            closest = sorted(everybody, key=lambda id: number(id) ^ key ^ 1)[:replicas]
+        for key in map(number_of, everybody):
+            closest = sorted(everybody, key=lambda id: number_of(id) ^ key ^ 1)[:replicas]
             if member.contact.id in closest:
-                assert sorted(known, key=lambda id: number(id) ^ key ^ 1)[:replicas] == closest
+                assert sorted(known, key=lambda id: number_of(id) ^ key ^ 1)[:replicas] == closest
