@@ -138,11 +138,12 @@ class Plan:
 
     def _learn_from(self, peer: bytes, ranges: list[Range], now: float) -> None:
         """Who does not agree may know a closer node, that this one has not met: let it name whom it knows there."""
-        contact, context = self._room.contact(peer), self._room.context
-        for range in ranges[:LEARNT] if contact is not None else ():
-            context.ask(
-                Op.FIND_NODE, key_bytes(range.start), contact.address, peer, leave_to_table, now, tries=1
-            )
+        contact, ask = self._room.contact(peer), self._room.context.ask
+        if contact is None:
+            return
+        for range in ranges[:LEARNT]:
+            key = key_bytes(range.start)
+            ask(Op.FIND_NODE, key, contact.address, peer, leave_to_table, now, tries=1)
 
     # The neighbours
 
