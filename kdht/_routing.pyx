@@ -228,7 +228,7 @@ cdef class Core:
         _publish(self, &config)
 
     def set_bucket(self, index: int, contacts) -> None:
-        """Publish bucket `index` (0 to 159): up to 64 contacts; readers see all of it or none.
+        """Publish bucket `index` (0 to 159): up to 40 contacts; readers see all of it or none.
 
         Each contact shares exactly `index` leading bits with this node. Raises ValueError else.
         """
