@@ -32,9 +32,9 @@ __noinline __u32 kdht_rank(struct kdht_bucket *bucket, const struct kdht_walk *w
 {
 	__u32 nearer = 0;
 
-	if (!bucket || !walk || at >= KDHT_K)
+	if (!bucket || !walk || at >= KDHT_ROOM)
 		return 0;
-	for (__u32 i = 0; i < KDHT_K; i++) {
+	for (__u32 i = 0; i < KDHT_ROOM; i++) {
 		if (i >= bucket->count)
 			break;
 		nearer += kdht_nearer(bucket->contacts[i].id, bucket->contacts[at].id, walk->key);
@@ -52,12 +52,12 @@ __noinline __u32 kdht_nearest(struct kdht_bucket *bucket, const struct kdht_walk
 		return 0;
 	key = walk->key[0];
 	least = kdht_id_word(bucket->contacts[0].id, 0) ^ key;
-	for (__u32 i = 1; i < KDHT_K; i++) {
+	for (__u32 i = 1; i < KDHT_ROOM; i++) {
 		__u64 distance = kdht_id_word(bucket->contacts[i].id, 0) ^ key;
 
 		if (i >= bucket->count)
 			break;
-		if (distance > least || best >= KDHT_K)
+		if (distance > least || best >= KDHT_ROOM)
 			continue;
 		if (distance < least || kdht_nearer(bucket->contacts[i].id, bucket->contacts[best].id, walk->key)) {
 			least = distance;
@@ -87,10 +87,10 @@ __noinline int kdht_look(__u32 index, struct kdht_walk *walk)
 	if (!walk->skip)
 		at = kdht_nearest(bucket, walk);
 	else
-		for (; at < KDHT_K - 1; at++)
+		for (; at < KDHT_ROOM - 1; at++)
 			if (at < count && kdht_rank(bucket, walk, at) == walk->skip)
 				break;
-	if (at >= KDHT_K)
+	if (at >= KDHT_ROOM)
 		return 0;
 	walk->ip = kdht_ip_at(bucket->contacts[at].ip);
 	walk->port = bucket->contacts[at].port;
@@ -137,7 +137,7 @@ static __always_inline int kdht_first_hop(struct kdht_walk *walk)
 	if (!bucket || !bucket->count)
 		return 0;
 	at = kdht_nearest(bucket, walk);
-	if (at >= KDHT_K)
+	if (at >= KDHT_ROOM)
 		return 0;
 	walk->ip = kdht_ip_at(bucket->contacts[at].ip);
 	walk->port = bucket->contacts[at].port;

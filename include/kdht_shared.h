@@ -209,7 +209,8 @@ struct kdht_contact {
 
 /* --- Tuning: may differ between builds of one cluster ------------------------ */
 
-#define KDHT_K 20 /* contacts in a bucket */
+#define KDHT_K 20    /* contacts in a bucket, and in the result of a lookup */
+#define KDHT_ROOM 40 /* contacts in a bucket whose nodes keep keys with this one: it may not leave any out */
 #define KDHT_MAX_REPLICAS 16
 #define KDHT_HOP_LIMIT 16
 #define KDHT_REPLAY_WINDOW 60 /* seconds, either way */
@@ -220,7 +221,7 @@ struct kdht_contact {
 
 struct kdht_bucket {
 	__u32 count;
-	struct kdht_contact contacts[KDHT_K];
+	struct kdht_contact contacts[KDHT_ROOM];
 } __attribute__((aligned(8)));
 
 struct kdht_key {

@@ -78,7 +78,7 @@ cdef int _pick(const kdht_bucket_cell *cell, const uint64_t *key, uint32_t *skip
         begun = kdht_cell_begin(&cell.sequence)
         bucket = &cell.copies[begun & 1]
         count = bucket.count
-        if count > KDHT_K:
+        if count > KDHT_ROOM:
             continue
         if skip[0] < count:
             memcpy(found, &bucket.contacts[_nearest(bucket, count, key) if skip[0] == 0
@@ -156,7 +156,7 @@ cdef int count_closer(const kdht_region_full *region, const kdht_config *config,
 
 cdef int _size(const kdht_bucket_cell *cell) noexcept nogil:
     """The number of contacts in a bucket, as it is being read."""
-    return <int>min(cell.copies[kdht_cell_begin(&cell.sequence) & 1].count, <uint32_t>KDHT_K)
+    return <int>min(cell.copies[kdht_cell_begin(&cell.sequence) & 1].count, <uint32_t>KDHT_ROOM)
 
 
 cdef int _sorted(const kdht_region_full *region, const kdht_config *config, int index, const uint64_t *key,
@@ -186,7 +186,7 @@ cdef bint _copy(const kdht_bucket_cell *cell, kdht_bucket *bucket) noexcept nogi
         begun = kdht_cell_begin(&cell.sequence)
         bucket[0] = cell.copies[begun & 1]
         if kdht_cell_same(&cell.sequence, begun):
-            return bucket.count <= KDHT_K
+            return bucket.count <= KDHT_ROOM
     return False
 
 

@@ -94,6 +94,7 @@ cdef extern from "kdht_shared.h" nogil:
         KDHT_FLAG_DIRECT
         KDHT_KNOWN_FLAGS
         KDHT_K
+        KDHT_ROOM
         KDHT_HOP_LIMIT
         KDHT_REPLAY_WINDOW
         KDHT_MAX_OWN

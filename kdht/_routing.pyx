@@ -228,7 +228,7 @@ cdef class Core:
         _publish(self, &config)
 
     def set_bucket(self, index: int, contacts) -> None:
-        """Publish bucket `index` (0 to 159): up to 20 contacts; readers see all of it or none.
+        """Publish bucket `index` (0 to 159): up to 40 contacts; readers see all of it or none.
 
         Each contact shares exactly `index` leading bits with this node. Raises ValueError else.
         """
@@ -238,8 +238,8 @@ cdef class Core:
             raise ValueError("configure() comes before set_bucket()")
         if not 0 <= index < KDHT_ID_BITS:
             raise ValueError(f"there is no bucket {index}")
-        if len(contacts) > KDHT_K:
-            raise ValueError(f"a bucket holds {KDHT_K} contacts, not {len(contacts)}")
+        if len(contacts) > KDHT_ROOM:
+            raise ValueError(f"a bucket holds {KDHT_ROOM} contacts, not {len(contacts)}")
         own_id = config.self_id[:KDHT_ID_LEN]
         for contact in contacts:
             if common_bits(own_id, contact.id) != index:
@@ -295,7 +295,7 @@ cdef class Core:
         """Up to `count` contacts, nearest to the 20-byte key first; this node is not among them."""
         cdef kdht_region_full *region = <kdht_region_full *>self.region
         cdef kdht_config config = _snapshot(region)
-        cdef int i, number, wanted = min(max(count, 0), KDHT_ID_BITS * KDHT_K)
+        cdef int i, number, wanted = min(max(count, 0), KDHT_ID_BITS * KDHT_ROOM)
         _need(key, KDHT_ID_LEN, "a key")
         cdef const uint8_t *key_at = key
         cdef bytearray room = bytearray(max(wanted, 1) * sizeof(kdht_contact))

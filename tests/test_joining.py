@@ -13,6 +13,8 @@ from kdht.client._exchange import Exchange
 from kdht.errors import KdhtError, NotFound
 from kdht.lab.virtual import VirtualCluster, contact_of
 from kdht.lab.virtual.client import VirtualRequest
+from kdht.node.options import Options
+from kdht.node.repair.ranges import number as number_of
 from kdht.node.replicas import Policy
 from kdht.storage import Stored, Write
 from kdht.wire import Address, hash_key
@@ -185,3 +187,22 @@ def test_replicas_are_changed_node_by_node(before: int, after: int) -> None:
     watched.expect_no_wrong_word()
     for name in watched.names:
         assert watched.copies(name) >= after
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.5])
+@pytest.mark.parametrize(("count", "k", "replicas", "seed"), [(12, 3, 3, 0), (12, 3, 3, 1), (16, 5, 5, 1)])
+def test_all_become_ready_and_know_their_replicas_where_buckets_are_small(
+    count: int, k: int, replicas: int, seed: int, pause: float
+) -> None:
+    """Some nodes have more than k others beside them that keep keys with them."""
+    cluster = VirtualCluster(seed, options=Options(k=k), policy=Policy(replicas=replicas))
+    cluster.grow(count, pause)
+    cluster.run(30)
+    assert [member for member in cluster.members if not member.node.ready] == []
+    everybody = [contact.id for contact in cluster.contacts()]
+    for member in cluster.members:
+        known = [member.contact.id, *(contact.id for contact in member.published())]
+        for key in map(number_of, everybody):
+            closest = sorted(everybody, key=lambda id: number_of(id) ^ key ^ 1)[:replicas]
+            if member.contact.id in closest:
+                assert sorted(known, key=lambda id: number_of(id) ^ key ^ 1)[:replicas] == closest

@@ -150,9 +150,6 @@ def test_cluster_shows_shares_and_who_should_move(some: Cluster) -> None:
     assert "50.00%" in shown
 
 
-@pytest.mark.xfail(
-    reason="a node whose peers have no room for it in a full bucket is never ready (unseen)", strict=False
-)
 def test_nodes_that_a_node_has_no_room_for_are_counted_too(tmp_path: Path) -> None:
     with cluster_of(16, tmp_path, bucket_size=5) as cluster:
         node = cluster.nodes[0]

@@ -137,6 +137,7 @@ def test_nodes_agree_where_each_counts_the_other_and_knows_all_that_it_names() -
     named = tuple(map(short, keepers))
     assert sight.agrees(part, Report(Digest(0, 0), FRESH, named))
     assert not sight.agrees(part, Report(Digest(0, 0), Says.KEEPS, named))
+    assert sight.agrees(part, Report(Digest(0, 0), Says.CAUGHT_UP, named))  # it writes nothing there
     stranger = (part.start >> 128) ^ 1  # closer than most, and unknown here
     assert not sight.agrees(part, Report(Digest(0, 0), FRESH, (stranger, *named[:2])))
     farther = (part.start >> 128) ^ 0xFFFFFFFF
@@ -198,3 +199,13 @@ def test_status_says_whom_a_node_waits_for_and_what_is_to_come() -> None:
         "among the replicas by 10.0.0.2:5348 and the records of 10.0.0.3:5348, 10.0.0.3:5348, 10.0.0.3:5348 and 2 more; "
         "others nearby have replicas = 2, so 3 are kept until all say the same"
     )
+
+
+def test_who_kept_a_range_a_moment_ago_says_that_it_keeps_it() -> None:
+    others = ids(6)
+    far = Range(number(others[0]), 160)
+    sight = Sight(ME)
+    sight.look(View(ME, [], 1), 0.0)
+    sight.look(View(ME, others, 1), 10.0)
+    assert sight.word(far, others[1], 10.1, caught_up=True).says & Says.KEEPS
+    assert not sight.word(far, others[1], 10.1 + SETTLED_SECONDS, caught_up=True).says & Says.KEEPS

@@ -56,8 +56,8 @@ def test_toml_and_a_secret_in_a_file(tmp_path):
         ({"contacts": [{"id": "00" * 20, "address": "10.0.0.9"}]}, "the node itself"),
         ({"contacts": [{"id": "ff" * 20, "address": "10.0.0.9:0"}]}, "port"),
         (
-            {"contacts": [{"id": f"ff{i:038x}", "address": "10.0.0.9"} for i in range(21)]},
-            "holds 20 contacts",
+            {"contacts": [{"id": f"ff{i:038x}", "address": "10.0.0.9"} for i in range(41)]},
+            "holds 40 contacts",
         ),
         ({"hop_limit": 0}, "hop limit"),
         ({"own_": 1}, "own_"),

@@ -46,7 +46,7 @@ def change_table(rng: random.Random, node: Node) -> None:
     """Publish another content for one bucket, as the control plane does meanwhile."""
     index = rng.randrange(rng.choice((4, shared.ID_BITS)))
     self_id = node.settings.self_id
-    ids = {builders.id_sharing(rng, self_id, index) for _ in range(rng.randint(0, shared.K))}
+    ids = {builders.id_sharing(rng, self_id, index) for _ in range(rng.randint(0, shared.ROOM))}
     node.set_bucket(index, [builders.random_contact(rng, contact_id) for contact_id in sorted(ids)])
 
 

@@ -89,7 +89,9 @@ def test_the_answers_stay_the_oracles_while_buckets_change():
     self_id = node.settings.self_id
     for _ in range(60):
         index = rng.choice((rng.randrange(6), rng.randrange(shared.ID_BITS)))
-        ids = sorted({id_sharing(rng, self_id, index) for _ in range(rng.choice((0, 1, 5, shared.K)))})
+        ids = sorted(
+            {id_sharing(rng, self_id, index) for _ in range(rng.choice((0, 1, 5, shared.K, shared.ROOM)))}
+        )
         rng.shuffle(ids)
         contacts = [random_contact(rng, contact_id) for contact_id in ids]
         node.set_bucket(index, contacts)
@@ -159,7 +161,7 @@ def test_a_retry_that_skips_all_closer_contacts_ends_here_and_is_told_from_the_o
 def test_a_bucket_keeps_the_order_and_the_addresses_that_it_was_given():
     rng = random.Random(9)
     node = random_node(rng, 0)
-    contacts = [random_contact(rng, id_sharing(rng, node.settings.self_id, 3)) for _ in range(shared.K)]
+    contacts = [random_contact(rng, id_sharing(rng, node.settings.self_id, 3)) for _ in range(shared.ROOM)]
     node.core.set_bucket(3, contacts)
     assert node.core.bucket(3) == contacts
     node.core.set_bucket(3, contacts[::-1][:5])
@@ -194,7 +196,7 @@ GOOD = Contact(b"\x80" + bytes(19), packed("10.0.0.2"), 5348)
         (-1, [GOOD]),
         (160, [GOOD]),
         (1, [GOOD]),
-        (0, [GOOD] * (shared.K + 1)),
+        (0, [GOOD] * (shared.ROOM + 1)),
         (0, [GOOD, GOOD._replace(id=bytes(20))]),
         (0, [GOOD._replace(id=bytes(19))]),
         (0, [GOOD._replace(ip=bytes(4))]),

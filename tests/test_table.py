@@ -5,7 +5,7 @@ from random import Random
 import pytest
 from nodes import address_of
 
-from kdht._shared import ID_BITS, K
+from kdht._shared import ID_BITS, ROOM, K
 from kdht.node.entry import Entry
 from kdht.node.table import Standing, Table
 from kdht.wire import Contact
@@ -24,9 +24,11 @@ class Published(dict[int, list[Contact]]):
         return {contact for contacts in self.values() for contact in contacts}
 
 
-def make_table(k: int = K, replacements: int = 8, self_id: bytes = SELF) -> tuple[Table, Published]:
+def make_table(
+    k: int = K, replacements: int = 8, self_id: bytes = SELF, replicas: int = 0
+) -> tuple[Table, Published]:
     published = Published()
-    return Table(self_id, published, k=k, replacements=replacements), published
+    return Table(self_id, published, k=k, replacements=replacements, replicas=replicas), published
 
 
 def in_bucket(index: int, number: int) -> Contact:
@@ -251,3 +253,33 @@ def test_a_demoted_member_is_published_again_when_it_answers() -> None:
     assert set(table.closest(SELF, 5)) == {one.contact, other.contact}
     table.answered(one.contact, 0.01, NOW + 1)
     assert set(published[3]) == {one.contact, other.contact}
+
+
+def test_a_bucket_whose_nodes_keep_keys_with_this_one_leaves_nobody_out() -> None:
+    table, published = make_table(replicas=3)
+    table.warm = True
+    for number in range(ROOM):
+        member(table, in_bucket(0, number))
+    assert len(published[0]) == ROOM
+    assert table.answered(in_bucket(0, ROOM), 0.01, NOW) is Standing.FULL
+
+
+def test_a_bucket_behind_as_many_closer_nodes_as_keep_a_key_has_k() -> None:
+    table, _ = make_table(replicas=3)
+    table.warm = True
+    for number in range(K):
+        member(table, in_bucket(0, number))
+    assert table.wide() == [0]
+    entries = [member(table, in_bucket(index, 0)) for index in (1, 2)]
+    assert table.wide() == []
+    assert table.answered(in_bucket(0, K), 0.01, NOW) is Standing.FULL
+    table.remove(entries[0])
+    assert table.wide() == [0]
+    member(table, in_bucket(0, K))
+
+
+def test_no_bucket_is_wide_before_the_closest_nodes_are_known() -> None:
+    table, _ = make_table(replicas=3)
+    for number in range(K):
+        member(table, in_bucket(0, number))
+    assert table.answered(in_bucket(0, K), 0.01, NOW) is Standing.FULL

@@ -156,6 +156,8 @@ class Joiner:
 
     def _be_warm(self, now: float) -> None:
         if self.joined:
+            self._context.table.warm = True
+            self._refresher.widen(now)
             self._context.readiness.reached(TABLE)
 
     def _reunite(self, now: float) -> None:

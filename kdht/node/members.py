@@ -148,6 +148,7 @@ class Members:
         self._watch.forget(entry)
         if not self._verifier.refill(entry.index, now):
             self._refresher.repair(entry.index, now)
+        self._refresher.widen(now)
         self._joiner.removed(now)
         self.on_change(now)
 

@@ -76,7 +76,13 @@ class Node:
     ) -> None:
         options = options or Options()
         self.contact = contact
-        self.table = Table(contact.id, publish, k=options.k, replacements=options.replacements)
+        self.table = Table(
+            contact.id,
+            publish,
+            k=options.k,
+            replacements=options.replacements,
+            replicas=options.replicas,
+        )
         self._context = context = Context(contact, own or (contact.address,), self.table, options, rng)
         self.counters = context.counters
         self.census = Census(self.table, options.replicas)
@@ -317,6 +323,9 @@ class Node:
         if is_repair:
             assert self.repair is not None
             self.repair.receive(message, datagram, now)
+            if message.op is Op.DIGEST and not message.is_reply:
+                # Who waits to be counted among the replicas asks those who do not know it.
+                self._members.learn(Contact(untrusted_id(message), *datagram.source), now, heard=True)
             return
         if is_newcomers(message):
             self._place(message, datagram, now)

@@ -2,7 +2,8 @@
 
 Contract: after `farther`, each bucket up to the closest contact's is looked up once; from
 then on whenever its own, jittered, time has passed since the last lookup in its range, and
-soon after it lost a contact that nobody replaces (Kademlia, section 2.3).
+soon after it lost a contact that nobody replaces (Kademlia, section 2.3). A wide bucket is to
+have all nodes of its range: where a lookup finds k of them, each half is looked up.
 """
 
 from collections.abc import Callable
@@ -15,6 +16,8 @@ from kdht.node.timers import Alarm
 from kdht.wire import Contact
 
 CHECKS_PER_INTERVAL = 60
+WIDEN_DELAY = 0.3
+"""Several deaths are taken together."""
 
 
 def _ignore(closest: list[Contact], now: float) -> None:
@@ -29,6 +32,7 @@ class Refresher:
         self._due: dict[int, float] = {}
         self._repairs: set[int] = set()
         self._alarm: Alarm | None = None
+        self._widening: Alarm | None = None
         self.searches: Searches
         """Set by the Node: lookups and refreshes know of each other."""
 
@@ -62,6 +66,16 @@ class Refresher:
             when = now + self._context.jittered(self._context.options.repair_delay)
             self._context.timers.at(when, partial(self._repair, index))
 
+    def widen(self, now: float) -> None:
+        """Some buckets may be wide now, and have room for more than they were looked up for."""
+        if self._widening is None:
+            self._widening = self._context.timers.at(now + self._context.jittered(WIDEN_DELAY), self._widen)
+
+    def _widen(self, now: float) -> None:
+        self._widening = None
+        for index in self._context.table.wide():
+            self._refresh(index, now)
+
     def _repair(self, index: int, now: float) -> None:
         self._repairs.discard(index)
         if not self._context.table.is_full(index):
@@ -79,13 +93,30 @@ class Refresher:
 
     def _refresh(self, index: int, now: float, found: Found = _ignore) -> bool:
         self._postpone(index, now)
-        return self.searches.start(self._random_id(index), found, now)
+        return self._look_up(self._sibling(index), index + 1, found, now)
+
+    def _look_up(self, prefix: int, bits: int, found: Found, now: float) -> bool:
+        """A random ID that begins with these bits; then, in a wide bucket that may have more, each half."""
+
+        def ended(closest: list[Contact], now: float) -> None:
+            below = ID_BITS - bits
+            inside = [each for each in closest if int.from_bytes(each.id, "big") >> below == prefix]
+            index = self._context.table.index(target)
+            if len(inside) >= self._context.options.k and self._context.table.is_wide(index) and below:
+                for half in (2 * prefix, 2 * prefix + 1):
+                    self._look_up(half, bits + 1, _ignore, now)
+            found(closest, now)
+
+        target = self._random_id(prefix, bits)
+        return self.searches.start(target, ended, now)
 
     def _postpone(self, index: int, now: float) -> None:
         self._due[index] = now + self._context.jittered(self._context.options.refresh_interval)
 
-    def _random_id(self, index: int) -> bytes:
-        """An ID that shares exactly `index` leading bits with this node."""
-        below = ID_BITS - 1 - index
-        shared = (int.from_bytes(self._context.id, "big") >> below) ^ 1
-        return ((shared << below) | self._context.rng.getrandbits(below)).to_bytes(ID_LEN, "big")
+    def _sibling(self, index: int) -> int:
+        """The first `index` + 1 bits of all IDs that share exactly `index` leading bits with this node."""
+        return (int.from_bytes(self._context.id, "big") >> (ID_BITS - 1 - index)) ^ 1
+
+    def _random_id(self, prefix: int, bits: int) -> bytes:
+        below = ID_BITS - bits
+        return ((prefix << below) | self._context.rng.getrandbits(below)).to_bytes(ID_LEN, "big")

@@ -3,14 +3,17 @@
 Contract: a contact enters through `answered` alone, after a matched reply to a request of
 ours; every change of a bucket is published as a whole, without demoted members. Old contacts that answer
 are never displaced by new ones (Maymounkov and Mazieres, "Kademlia", 2002, section 2.2).
-An address has one ID and an ID one address. No I/O, no clock, no messages: who is asked,
+An address has one ID and an ID one address. A bucket holds k contacts, but who keeps keys with this node is never left out:
+where less than r nodes, this one included, are closer to it than a bucket is, each of that bucket's nodes is a replica of some
+key that this node keeps, and the bucket is wide (S/Kademlia keeps such siblings in a list of their own: Baumgart and Mies,
+2007). No I/O, no clock, no messages: who is asked,
 and when, is decided elsewhere.
 """
 
 from collections.abc import Callable, Iterator
 from enum import Enum
 
-from kdht._shared import ID_BITS
+from kdht._shared import ID_BITS, ROOM
 from kdht.node.entry import Entry
 from kdht.wire import Contact
 
@@ -49,8 +52,14 @@ class Bucket:
 class Table:
     """The k-buckets around `self_id`."""
 
-    def __init__(self, self_id: bytes, publish: Publish, *, k: int, replacements: int) -> None:
+    def __init__(
+        self, self_id: bytes, publish: Publish, *, k: int, replacements: int, replicas: int = 0
+    ) -> None:
         self.self_id = self_id
+        self.replicas = replicas
+        """Nodes that keep a key."""
+        self.warm = False
+        """Whether the closest nodes are known: before that no bucket is wide, for any might seem so."""
         self._number = int.from_bytes(self_id, "big")
         self._publish = publish
         self._k = k
@@ -86,7 +95,20 @@ class Table:
         return len(bucket.entries) if bucket else 0
 
     def is_full(self, index: int) -> bool:
-        return self.size(index) >= self._k
+        return self.size(index) >= self.room(index)
+
+    def room(self, index: int) -> int:
+        """How many contacts a bucket may have."""
+        return ROOM if self.is_wide(index) else self._k
+
+    def is_wide(self, index: int) -> bool:
+        """Whether a bucket's nodes keep keys with this node, each of them."""
+        return self.warm and self._closer(index) < self.replicas
+
+    def wide(self) -> list[int]:
+        """The wide buckets that have k contacts or more, and may have more yet."""
+        full = [index for index, bucket in self._buckets.items() if len(bucket.entries) >= self._k]
+        return sorted(index for index in full if self.is_wide(index) and not self.is_full(index))
 
     def oldest(self, index: int) -> Entry:
         """The least recently seen member of a bucket that is not empty."""
@@ -150,7 +172,7 @@ class Table:
     def take_replacement(self, index: int) -> Contact | None:
         """Who was remembered last, if there is room in the bucket: to be pinged, not trusted."""
         bucket = self._buckets.get(index)
-        if bucket is None or not bucket.replacements or len(bucket.entries) >= self._k:
+        if bucket is None or not bucket.replacements or self.is_full(index):
             return None
         return bucket.replacements.popitem()[1]
 
@@ -206,10 +228,19 @@ class Table:
 
     # Inside
 
+    def _closer(self, index: int) -> int:
+        """The nodes closer to this one than those of a bucket are, and this one; counts no further than `replicas`."""
+        count = 1
+        for closer in range(self.deepest(), index, -1):
+            count += self.size(closer)
+            if count >= self.replicas:
+                break
+        return count
+
     def _enter(self, contact: Contact, rtt: float, now: float) -> Standing:
         index = self.index(contact.id)
         bucket = self._bucket(index)
-        if len(bucket.entries) >= self._k:
+        if self.is_full(index):
             self.remember(contact)
             return Standing.FULL
         entry = Entry(contact, int.from_bytes(contact.id, "big"), index, now)

@@ -118,7 +118,7 @@ class SlowTable:
     def closer(self, key: bytes) -> list[Contact]:
         """The contacts that are strictly closer to the key than this node, nearest first."""
         own = distance(self.self_id, key)
-        return [c for c in self.closest(key, shared.ID_BITS * shared.K) if distance(c.id, key) < own]
+        return [c for c in self.closest(key, shared.ID_BITS * shared.ROOM) if distance(c.id, key) < own]
 
     def next_hop(self, key: bytes, attempt: int = 0) -> Contact | None:
         closer = self.closer(key)

@@ -15,7 +15,7 @@ import msgspec
 
 from kdht import keys
 from kdht._routing import Core, common_bits
-from kdht._shared import HOP_LIMIT, ID_LEN, MAX_OWN, PORT, REPLAY_WINDOW, K
+from kdht._shared import HOP_LIMIT, ID_LEN, MAX_OWN, PORT, REPLAY_WINDOW, ROOM
 from kdht.errors import ConfigError
 from kdht.keys import ClusterKey
 from kdht.wire import Address, Contact, split_port
@@ -166,8 +166,8 @@ def _check_buckets(table: Table) -> None:
     for index, contacts in table.buckets().items():
         if index == 8 * ID_LEN:
             raise ValueError("contacts: the node itself is among them")
-        if len(contacts) > K:
-            raise ValueError(f"contacts: bucket {index} holds {K} contacts, not {len(contacts)}")
+        if len(contacts) > ROOM:
+            raise ValueError(f"contacts: bucket {index} holds {ROOM} contacts, not {len(contacts)}")
 
 
 def _id(text: str, where: str) -> bytes:

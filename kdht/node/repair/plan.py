@@ -6,17 +6,22 @@ nodes share has spared the other one its own comparison.
 
 from collections.abc import Callable, Iterable
 
+from kdht._shared import Op
+from kdht.node.context import leave_to_table
 from kdht.node.repair.compare import Comparison
 from kdht.node.repair.intervals import Intervals
 from kdht.node.repair.push import Pusher
-from kdht.node.repair.ranges import Range, Share, View
+from kdht.node.repair.ranges import Range, Share, View, key_bytes
 from kdht.node.repair.room import Room
+from kdht.node.repair.settled import UNSEEN
 from kdht.node.timers import Alarm
 
 LOOK_AGAIN = 0.3
 """Seconds between looks at whether the neighbours have come to rest, at the start."""
 FIRST_RETRY = 1.0
 """Seconds; doubles up to the interval."""
+LEARNT = 4
+"""Ranges of which another node is asked at a time who lives there."""
 PURSUIT = 0.4
 """Seconds between looks at whom to ask about what is not settled, or held..."""
 PATIENCE = 2.0
@@ -122,11 +127,23 @@ class Plan:
             wanted.setdefault(peer, []).append(range)
         if self._settled.unsettled or self._settled.held:
             self._pursuit = self._room.context.timers.at(now + PURSUIT, self.pursue)
+        unseen = self._settled.missing()[UNSEEN] if self._settled.unsettled else ()
         for peer, ranges in wanted.items():
             asked, pause = self._asked.get(peer, (-PATIENCE, PURSUIT / 2))
             if peer not in self._running and now - asked >= pause:
                 self._asked[peer] = now, min(2 * pause, PATIENCE)
                 self.want(peer, ranges, now)
+                if peer in unseen:
+                    self._learn_from(peer, ranges, now)
+
+    def _learn_from(self, peer: bytes, ranges: list[Range], now: float) -> None:
+        """Who does not agree may know a closer node, that this one has not met: let it name whom it knows there."""
+        contact, ask = self._room.contact(peer), self._room.context.ask
+        if contact is None:
+            return
+        for range in ranges[:LEARNT]:
+            key = key_bytes(range.start)
+            ask(Op.FIND_NODE, key, contact.address, peer, leave_to_table, now, tries=1)
 
     # The neighbours
 

@@ -257,7 +257,7 @@ class Repair:
         """With fewer than before a majority may be one that no write was for: all is compared first."""
         if replicas < self._replicas:
             self._settled.unsettle()
-        self._replicas = replicas
+        self._replicas = self._room.context.table.replicas = replicas
         self._on_replicas(replicas)
 
     def _lost(self) -> None:

@@ -2,7 +2,8 @@
 
 Two nodes agree on a range if each is sure that the other's writes and reads go to it: the other has counted
 it among the range's replicas for `SETTLED_SECONDS`, longer than any write or read lasts that began before, and names no
-replica that this node would not name too, or knows a closer one for.
+replica that this node would not name too, or knows a closer one for. Who has not kept the range for as long writes
+nothing there, and need not count this node: its full buckets may have no room for it.
 """
 
 from collections import deque
@@ -37,7 +38,7 @@ class Sight:
         assert self.view is not None
         keepers = self.view.keepers(range)
         says = Says.CAUGHT_UP if caught_up else Says(0)
-        if self._self_id in keepers:
+        if self._kept(range, now):
             says |= Says.KEEPS
         if self._sees(peer, range, now):
             says |= Says.SEES_YOU
@@ -46,7 +47,7 @@ class Sight:
 
     def agrees(self, range: Range, report: Report) -> bool:
         """Whether the other node, which reported this, sends this one all that belongs to a range."""
-        if self.view is None or not report.says & Says.SEES_YOU:
+        if self.view is None or (report.says & Says.KEEPS and not report.says & Says.SEES_YOU):
             return False
         own = {short(id) for id in self.view.keepers(range)}
         is_full = len(own) >= self.view.replicas
@@ -55,6 +56,10 @@ class Sight:
     def _sees(self, peer: bytes, range: Range, now: float) -> bool:
         self._forget(now)
         return all(peer in view.keepers(range) for _, view in self._recent)
+
+    def _kept(self, range: Range, now: float) -> bool:
+        self._forget(now)
+        return any(self._self_id in view.keepers(range) for _, view in self._recent)
 
     def _forget(self, now: float) -> None:
         """All views of the last seconds count, and the one that stood when they began."""
