@@ -89,6 +89,7 @@ struct kdht_walk {
 	__u64 closer[3]; /* buckets still to be looked at, bucket 0 the top bit of the first word */
 	__u32 skip;
 	__u32 found;
+	__u32 wide; /* a bucket on the way has more contacts than are searched here */
 	struct kdht_ip128 ip; /* of the hop that was found */
 	__be16 port;
 };

@@ -32,9 +32,9 @@ __noinline __u32 kdht_rank(struct kdht_bucket *bucket, const struct kdht_walk *w
 {
 	__u32 nearer = 0;
 
-	if (!bucket || !walk || at >= KDHT_ROOM)
+	if (!bucket || !walk || at >= KDHT_K)
 		return 0;
-	for (__u32 i = 0; i < KDHT_ROOM; i++) {
+	for (__u32 i = 0; i < KDHT_K; i++) {
 		if (i >= bucket->count)
 			break;
 		nearer += kdht_nearer(bucket->contacts[i].id, bucket->contacts[at].id, walk->key);
@@ -52,12 +52,12 @@ __noinline __u32 kdht_nearest(struct kdht_bucket *bucket, const struct kdht_walk
 		return 0;
 	key = walk->key[0];
 	least = kdht_id_word(bucket->contacts[0].id, 0) ^ key;
-	for (__u32 i = 1; i < KDHT_ROOM; i++) {
+	for (__u32 i = 1; i < KDHT_K; i++) {
 		__u64 distance = kdht_id_word(bucket->contacts[i].id, 0) ^ key;
 
 		if (i >= bucket->count)
 			break;
-		if (distance > least || best >= KDHT_ROOM)
+		if (distance > least || best >= KDHT_K)
 			continue;
 		if (distance < least || kdht_nearer(bucket->contacts[i].id, bucket->contacts[best].id, walk->key)) {
 			least = distance;
@@ -79,6 +79,10 @@ __noinline int kdht_look(__u32 index, struct kdht_walk *walk)
 	if (!bucket)
 		return 0;
 	count = bucket->count;
+	if (count > KDHT_K) {
+		walk->wide = 1;
+		return 1;
+	}
 	if (walk->skip >= count) {
 		walk->skip -= count;
 		return 0;
@@ -87,10 +91,10 @@ __noinline int kdht_look(__u32 index, struct kdht_walk *walk)
 	if (!walk->skip)
 		at = kdht_nearest(bucket, walk);
 	else
-		for (; at < KDHT_ROOM - 1; at++)
+		for (; at < KDHT_K - 1; at++)
 			if (at < count && kdht_rank(bucket, walk, at) == walk->skip)
 				break;
-	if (at >= KDHT_ROOM)
+	if (at >= KDHT_K)
 		return 0;
 	walk->ip = kdht_ip_at(bucket->contacts[at].ip);
 	walk->port = bucket->contacts[at].port;
@@ -136,20 +140,28 @@ static __always_inline int kdht_first_hop(struct kdht_walk *walk)
 	bucket = bpf_map_lookup_elem(&kdht_buckets, &index);
 	if (!bucket || !bucket->count)
 		return 0;
+	if (bucket->count > KDHT_K) {
+		walk->wide = 1;
+		return 1;
+	}
 	at = kdht_nearest(bucket, walk);
-	if (at >= KDHT_ROOM)
+	if (at >= KDHT_K)
 		return 0;
 	walk->ip = kdht_ip_at(bucket->contacts[at].ip);
 	walk->port = bucket->contacts[at].port;
 	return 1;
 }
 
-/* The reason: NEXT_HOP and walk->ip and port, OWNER or ATTEMPT_ENDS. */
+/*
+ * The reason: NEXT_HOP and walk->ip and port, OWNER or ATTEMPT_ENDS. NOT_READY where a bucket on the way is wide: few are, and
+ * to search them here would double the verifier's work, so the socket does it.
+ */
 static __always_inline int kdht_next_hop(const struct kdht_config *config, const struct kdht_header *header,
 					 struct kdht_walk *walk)
 {
 	walk->skip = header->attempt;
 	walk->found = 0;
+	walk->wide = 0;
 #pragma unroll
 	for (int i = 0; i < 3; i++) {
 		walk->key[i] = kdht_id_word(header->key, i);
@@ -158,8 +170,10 @@ static __always_inline int kdht_next_hop(const struct kdht_config *config, const
 	if (!(walk->closer[0] | walk->closer[1] | walk->closer[2]))
 		return KDHT_REASON_OWNER;
 	if (!walk->skip && kdht_first_hop(walk))
-		return KDHT_REASON_NEXT_HOP;
+		return walk->wide ? KDHT_REASON_NOT_READY : KDHT_REASON_NEXT_HOP;
 	bpf_loop(KDHT_ID_BITS, kdht_step, &walk, 0);
+	if (walk->wide)
+		return KDHT_REASON_NOT_READY;
 	if (walk->found)
 		return KDHT_REASON_NEXT_HOP;
 	return walk->skip == header->attempt ? KDHT_REASON_OWNER : KDHT_REASON_ATTEMPT_ENDS;

@@ -191,6 +191,8 @@ static __always_inline int kdht_plan_forward(struct kdht_plan *p)
 	struct kdht_walk *walk = &p->s->walk;
 	int reason = kdht_next_hop(p->config, h, walk);
 
+	if (reason == KDHT_REASON_NOT_READY)
+		return reason;
 	if (reason != KDHT_REASON_NEXT_HOP)
 		return kdht_ends_here(p, reason);
 	if (p->hops <= 1)

@@ -30,6 +30,8 @@ MAX_WAYS = 5
 """Tries of one request by one node that lives: as many are as soon as the first, for each goes another way."""
 MAX_BOUNCES = 5
 """Tries of one request that may end UNREACHABLE and be followed at once by another."""
+FORWARDS = 1.0
+"""Seconds; so long after an answer a closed port is not believed: where a daemon was killed, its XDP program still forwards."""
 JITTER = 0.5
 """The longest addition to a retry's waiting time, as a part of it."""
 
@@ -126,8 +128,11 @@ class Exchange:
         last = self._sent[-1]
         if last.node != node or self._last_is_answered:
             return
-        other = self._session.entries.after(node, but=self._closed)
+        entries = self._session.entries
+        other = entries.after(node, but=self._closed)
         if other in self._closed:
+            if max(entries[each].answered_at for each in self._closed) > now - FORWARDS:
+                return  # a try like one that is lost
             where = ", ".join(self._session.name_of(each) for each in sorted(self._closed))
             self.error = PortClosed(f"{self.call}: nobody listens at {where}: is kdhtd running there?")
         elif self._may_repeat:

@@ -62,7 +62,22 @@ FRAMINGS: list[tuple[int, Callable[[random.Random, int], Framing]]] = [
     (70, untagged), (24, tagged), (2, tagged_twice), (2, of_the_other_type), (2, of_no_ip_type),
 ]  # fmt: skip
 MAX_PACKET = 3400
-PASSES_UP = {"two VLAN tags", "an Ethernet type that is not the packet's", "no IP in Ethernet"}
+PASSES_UP = {
+    "two VLAN tags",
+    "an Ethernet type that is not the packet's",
+    "no IP in Ethernet",
+    "a wide bucket",
+}
+ROUTED = {
+    Reason.ENTERED, Reason.NEXT_HOP, Reason.FAMILY, Reason.ATTEMPT_ENDS, Reason.TRACE_ENDS, Reason.HOP_LIMIT,
+    Reason.BAD_BODY_TAG,
+}  # fmt: skip
+"""What is said once a bucket was looked into."""
+
+
+def has_wide_bucket(node: Node) -> bool:
+    """Whether some bucket has more contacts than the program searches: it leaves such messages to the socket."""
+    return any(len(node.slow.table.bucket(index)) > shared.K for index in range(shared.ID_BITS))
 
 
 def framed(rng: random.Random, packet: bytes) -> Framing:
@@ -92,6 +107,9 @@ def compare(
     if framing.passes_up:
         assert (run.reason, run.data) == (Reason.NOT_OURS, frame), f"{what}: {run.reason!r}"
         return outcome.reason, framing.passes_up if outcome.reason != Reason.NOT_OURS else ""
+    if run.reason == Reason.NOT_READY and expected.reason in ROUTED and has_wide_bucket(node):
+        assert run.data == frame, f"{what}: changed and passed up"
+        return outcome.reason, "a wide bucket"
     assert run.reason == expected.reason, f"{what}: {run.reason!r}, oracle {expected.reason!r}"
     assert run.data == framing.header + expected.data, f"{what}, {run.reason!r}: other bytes"
     return outcome.reason, ""

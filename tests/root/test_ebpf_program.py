@@ -151,3 +151,17 @@ def test_a_bucket_that_is_not_there_is_passed_over(program: Program) -> None:
     assert program.run(link_header(4) + request()).data[14 + 16 : 14 + 20] == near.ip[12:]
     program.object.delete("kdht_buckets", struct.pack("=I", 0))
     assert program.run(link_header(4) + request()).data[14 + 16 : 14 + 20] == farther.ip[12:]
+
+
+def test_a_bucket_with_more_contacts_than_the_program_searches_is_left_to_the_socket(
+    program: Program,
+) -> None:
+    contacts = [Contact(KEY[:-1] + bytes([each]), *HOP) for each in range(shared.K + 1)]
+    node = builders.make_node(builders.usual_settings())
+    node.set_bucket(0, contacts)
+    program.publish(node)
+    before = program.counters()
+    for attempt in (0, 1):
+        frame = link_header(4) + request(attempt=attempt)
+        assert program.run(frame).data == frame
+    assert program.counters()[Reason.NOT_READY] - before[Reason.NOT_READY] == 2
