@@ -16,7 +16,7 @@ from fuzz.targets.events import Reader
 from fuzz.targets.scene import HOME4, KEYS, NOW
 from kdht import _shared as shared
 from kdht._routing import Core
-from kdht._shared import Flag, Op, Reason, Status, Verdict
+from kdht._shared import Flag, Op, Reason, RecordFlag, Status, Verdict
 from kdht.datapath.base import Datagram, Outgoing
 from kdht.errors import BadPacket
 from kdht.node.census import Counts
@@ -191,8 +191,24 @@ class World:
             held = self.values[request.key]
             assert request.op is Op.PUT or record.version == held.version
             self.values[request.key] = held._replace(version=record.version)
+        elif request.op is Op.GET and reply.body:
+            self._check_told(request, reply)
+        elif request.op is Op.TRACE:
+            # Padding asks for other nodes: the answer is no longer than the question.
+            assert reply.body.startswith(body)
+            assert len(reply.body) <= max(len(body), len(request.body))
         else:
             assert reply.body == body
+
+    def _check_told(self, request: Message, reply: Message) -> None:
+        """What a GET without a value tells: the version that was deleted, or what is left over beside the replicas."""
+        told = Record.parse(reply.body)
+        if reply.status is Status.NOT_FOUND:
+            assert told.version
+            assert (told.flags, told.value) == (RecordFlag.TOMBSTONE, b"")
+        else:
+            assert reply.status is Status.NOT_RESPONSIBLE
+            assert told.value == self.values[request.key].value
 
     def _check_versioned(self, request: Message, reply: Message) -> None:
         """A write with its own version: it stands, or something that is not older does, or its time is wrong."""
