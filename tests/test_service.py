@@ -265,6 +265,8 @@ def test_a_padded_trace_tells_of_others_too_and_is_not_longer_than_its_request(n
     assert contacts[0] == node.contact
     assert len(contacts) == len(set(contacts)) == max(1, min(padding // 38, 21))
     assert set(contacts) <= {node.contact, *others}
+    short = node.ask_own(request(Op.TRACE, bytes(padding), hops=1, max_reply=80), reason=Reason.TRACE_ENDS)
+    assert len(parse_contacts(short.body)) == max(1, min(padding // 38, 2)), "no more than its client takes"
 
 
 def test_a_record_beside_the_replicas_is_hearsay(node):

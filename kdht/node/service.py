@@ -123,8 +123,10 @@ class Service:
         return len(self._watches)
 
     def _contacts(self, request: Datagram) -> bytes:
-        """This node, and as many others near the key as the request's padding has room for: no more is sent than came."""
-        room = min((len(request.data) - HEADER_LEN) // CONTACT_LEN - 1, K)
+        """This node, and as many others near the key as the request's padding and its client have room for: no more is
+        sent than came."""
+        most = min(len(request.data) - HEADER_LEN, request.max_reply)
+        room = min(most // CONTACT_LEN - 1, K)
         if room < 1:
             return self._trace_body
         return self._trace_body + pack_contacts(self._core.closest(request.data[_KEY], room))
