@@ -1,4 +1,4 @@
-"""`make histories ARGS=--virtual`: see histories/virtual/__init__.py. Ends with status 0 only if every promise was kept."""
+"""`python -m histories.virtual`: see histories/virtual/__init__.py. Ends with status 0 only if every promise was kept."""
 
 import gc
 import multiprocessing
