@@ -339,7 +339,7 @@ def test_newcomers_wait_while_other_requests_are_under_way() -> None:
 
 def test_a_full_bucket_asks_its_oldest_contact_before_it_takes_a_newcomer() -> None:
     old, new = in_same_bucket(2)
-    options = Options(k=1, quiet=60.0, probe_interval=1e6, discovery_interval=1e6)
+    options = Options(k=1, replicas=1, quiet=60.0, probe_interval=1e6, discovery_interval=1e6)
     lone = Lone(options)
     enter(lone, old)
     assert len(lone.receive(request(new), new.address)) == 1, "the old one was heard just now"
@@ -358,7 +358,7 @@ def test_a_full_bucket_asks_its_oldest_contact_before_it_takes_a_newcomer() -> N
 
 def test_a_removed_contact_is_replaced_by_who_waits_for_the_place() -> None:
     old, new = in_same_bucket(2)
-    lone = Lone(Options(k=1, quiet=0.0, probe_interval=1e6, discovery_interval=1e6))
+    lone = Lone(Options(k=1, replicas=1, quiet=0.0, probe_interval=1e6, discovery_interval=1e6))
     enter(lone, old)
     lone.receive(request(new), new.address)
     while not (pings := [out for out in lone.advance(0.1) if out.target == new.address]):
@@ -369,7 +369,7 @@ def test_a_removed_contact_is_replaced_by_who_waits_for_the_place() -> None:
 
 def test_if_the_one_that_waits_is_dead_the_next_has_its_turn() -> None:
     old, first, last = in_same_bucket(3)
-    lone = Lone(Options(k=1, quiet=0.0, probe_interval=1e6, discovery_interval=1e6))
+    lone = Lone(Options(k=1, replicas=1, quiet=0.0, probe_interval=1e6, discovery_interval=1e6))
     enter(lone, old)
     for contact in (first, last):
         lone.receive(request(contact), contact.address)

@@ -96,6 +96,14 @@ def make_core(contact: Contact, other: Contact, cookies: bool) -> Core:
 _cores: dict[bool, tuple[Core, Core]] = {}
 
 
+def is_conditional(message: Message) -> bool:
+    """Whether it is a write with a condition."""
+    try:
+        return message.op in (Op.PUT, Op.DELETE) and parse_write(message.body)[1] is not None
+    except BadPacket:
+        return False
+
+
 class World:
     """A service behind its core, a node that requests enter by, and what the store should hold."""
 
@@ -135,8 +143,12 @@ class World:
         if outcome.verdict is not Verdict.LOCAL:
             return
         datagram = Datagram(bytes(data), source, HOME.address, outcome.reason, outcome.max_reply)
+        # Of a batch, what is decided by promises may come after the rest.
+        alone = is_conditional(message)
+        if alone and self.held:
+            self.answer()
         self.held.append(Asked(message, datagram, choices))
-        if not choices & HELD:
+        if alone or not choices & HELD:
             self.answer()
 
     def answer(self) -> None:
