@@ -1,6 +1,7 @@
 """What every test gets: the rule for tests that need root, the laboratory, and the check for leftovers."""
 
 import os
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -33,6 +34,12 @@ def pytest_configure(config: pytest.Config) -> None:
             enter_own_world()
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """A process of a parallel run takes its temporary files with it."""
+    if hasattr(config, "workerinput"):
+        shutil.rmtree(config.option.basetemp, ignore_errors=True)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
