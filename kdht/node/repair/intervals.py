@@ -38,10 +38,18 @@ class Intervals:
         return Intervals([*self._all, *others])
 
     def within(self, others: "Intervals") -> "Intervals":
-        """The intersection."""
-        return Intervals(
-            (max(a, c), min(b, d)) for a, b in self._all for c, d in others._all if a < d and c < b
-        )
+        """The intersection, in one walk along both."""
+        found: list[Interval] = []
+        mine, theirs = 0, 0
+        while mine < len(self._all) and theirs < len(others._all):
+            (a, b), (c, d) = self._all[mine], others._all[theirs]
+            if a < d and c < b:
+                found.append((max(a, c), min(b, d)))
+            if b < d:
+                mine += 1
+            else:
+                theirs += 1
+        return Intervals(found)
 
     def minus(self, others: Iterable[Interval]) -> "Intervals":
         """What is in this set and not in the others."""
