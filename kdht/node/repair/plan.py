@@ -170,6 +170,7 @@ class Plan:
         self._settled.view_changed(new)
         for share in new.shares:
             self._share_changed(share, old, now)
+        self._arm()
         for gone in set(self._wishes) - new.others:
             del self._wishes[gone]
         for comparison in [each for each in self._running.values() if each.peer not in new.others]:
@@ -192,17 +193,17 @@ class Plan:
         others = share.replicas - {me}
         if old is None:
             for peer in sorted(others):
-                self.want(peer, [share.range], now + rng.uniform(0, 2 * options.settle_delay))
+                self._note(peer, [share.range], now + rng.uniform(0, 2 * options.settle_delay))
             return
         later = now + self._room.context.jittered(options.second_delay)
         for part, before in old.parts(share.range):
             first = next(id for id in [*old.closest(part.start), me] if id in share.replicas)
             if before is None:
                 for peer in sorted(others):
-                    self.want(peer, [part], now if peer == first else later)
+                    self._note(peer, [part], now if peer == first else later)
             else:
                 for peer in sorted(others - before.replicas):
-                    self.want(peer, [part], now if first == me else later)
+                    self._note(peer, [part], now if first == me else later)
 
     # Rounds
 
@@ -226,10 +227,14 @@ class Plan:
 
     def want(self, peer: bytes, ranges: Iterable[Range], due: float) -> None:
         """Compare these ranges with a neighbour, not before `due`."""
+        self._note(peer, ranges, due)
+        self._arm()
+
+    def _note(self, peer: bytes, ranges: Iterable[Range], due: float) -> None:
+        """The same, where `_arm` is called once for many."""
         wish = self._wishes.setdefault(peer, _Wish(due))
         wish.due = min(wish.due, due)
         wish.ranges.update(ranges)
-        self._arm()
 
     def _arm(self) -> None:
         timers = self._room.context.timers
