@@ -208,6 +208,19 @@ def test_a_busy_owner_is_tried_again(ask):
         assert ask(node.name, ("get", "hello")) == [b"world"]
 
 
+@pytest.mark.parametrize("status", [Status.BUSY, Status.UNCONFIRMED])
+def test_a_refusal_is_not_waited_for_like_a_loss(ask, status):
+    """A second node takes three seconds to join a first one, and until then writes are UNCONFIRMED."""
+    ready_at = time.monotonic() + 2.8
+
+    def refuse_at_first(store, request):
+        return (refuse(status) if time.monotonic() < ready_at else answer)(store, request)
+
+    with ScriptedNode(*[refuse_at_first] * 20) as node:
+        assert ask(node.name, ("get", "hello"), timeout=4) == [b"world"]
+    assert len(node.seen) < 12
+
+
 def test_failed_disks_everywhere_are_said(ask):
     with ScriptedNode(refuse(Status.STORAGE_FAILED)) as node, pytest.raises(RequestError, match="disk"):
         ask(node.name, ("put", "hello", b""), attempts=3)

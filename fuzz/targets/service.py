@@ -96,12 +96,14 @@ def make_core(contact: Contact, other: Contact, cookies: bool) -> Core:
 _cores: dict[bool, tuple[Core, Core]] = {}
 
 
-def is_conditional(message: Message) -> bool:
-    """Whether it is a write with a condition."""
+def choices_of(message: Message) -> tuple[bool, bool]:
+    """Whether it is a write with a condition, and one with a version of its client's."""
     try:
-        return message.op in (Op.PUT, Op.DELETE) and parse_write(message.body)[1] is not None
+        record, condition = parse_write(message.body)
     except BadPacket:
-        return False
+        return False, False
+    is_write = message.op in (Op.PUT, Op.DELETE)
+    return is_write and condition is not None, is_write and record.version != 0
 
 
 class World:
@@ -115,6 +117,10 @@ class World:
         self.home, self.entry = _cores[cookies]
         self.sent: list[Outgoing] = []
         self.held: list[Asked] = []
+        self.versioned: set[bytes] = set()
+        """Keys that were written with a version of the client's."""
+        self.used: set[tuple[bytes, int]] = set()
+        """Those keys and versions."""
         self.values: dict[bytes, Held] = {}
         store = self.store = MemoryStore()
         coordinator = Coordinator(
@@ -143,13 +149,23 @@ class World:
         if outcome.verdict is not Verdict.LOCAL:
             return
         datagram = Datagram(bytes(data), source, HOME.address, outcome.reason, outcome.max_reply)
-        # Of a batch, what is decided by promises may come after the rest.
-        alone = is_conditional(message)
+        alone = self._goes_alone(message)
         if alone and self.held:
             self.answer()
         self.held.append(Asked(message, datagram, choices))
         if alone or not choices & HELD:
             self.answer()
+
+    def _goes_alone(self, message: Message) -> bool:
+        """Whether the other writes of its batch may be done before or after it.
+
+        A condition is decided by promises, and a version that stands may have a write without one begin again. A write with
+        its own version is checked by what the store has right after it.
+        """
+        conditional, versioned = choices_of(message)
+        if versioned:
+            self.versioned.add(message.key)
+        return conditional or message.key in self.versioned
 
     def answer(self) -> None:
         """Have the batch answered: reads first, then writes in their order."""
@@ -227,7 +243,8 @@ class World:
         record, condition = parse_write(request.body)
         stands = self.store.get(request.key, self.now)
         if reply.status in (Status.OK, Status.NOT_FOUND):
-            assert stands is not None or record.ttl
+            # A version that was used before names that write, and it may have expired.
+            assert stands is not None or record.ttl or (request.key, record.version) in self.used
             assert stands is None or stands.version >= record.version
         elif reply.status is Status.CONFLICT:
             assert condition is not None
@@ -236,6 +253,7 @@ class World:
             assert reply.status is Status.BAD_VERSION
             told, time = Record.parse(reply.body).version, int(self.now * 1_000_000)
             assert told >= record.version or (told == time and record.version > time)
+        self.used.add((request.key, record.version))
         self.values.pop(request.key, None)
         if stands is not None and not stands.deleted:
             self.values[request.key] = Held(stands.value, stands.expiry or float("inf"), stands.version)
@@ -376,6 +394,8 @@ def seeds() -> Iterator[tuple[str, bytes]]:
         "versions",
         b"\0" + b"".join(request(Op.PUT, body=body) + request(Op.DELETE, body=body[:16]) for body in times),
     )
+    own = Record(int(NOW * 1e6), value=b"x").pack()
+    yield "versioned-in-a-batch", b"\0" + request(Op.PUT, 0, HELD, body=own) + request(Op.DELETE)
     yield "conditions", b"\0" + line + request(Op.DELETE) + request(Op.PUT, body=condition)
     record = Record(version=1, value=b"x").pack()
     yield (

@@ -32,6 +32,8 @@ MAX_BOUNCES = 5
 """Tries of one request that may end UNREACHABLE and be followed at once by another."""
 FORWARDS = 1.0
 """Seconds; so long after an answer a closed port is not believed: where a daemon was killed, its XDP program still forwards."""
+MAX_PAUSE = 0.5
+"""Seconds after a refusal until the next try, at most: nothing was lost, and a node that joins may be ready then."""
 JITTER = 0.5
 """The longest addition to a retry's waiting time, as a part of it."""
 
@@ -264,7 +266,10 @@ class Exchange:
         """Nothing is under way: wait as after a loss, then try again."""
         self._hedges_left = 0
         self._wait_from(now)
-        if self._tries == self._session.attempts and len(self._replied) == len(self._sent):
+        if self._tries < self._session.attempts:
+            longest = MAX_PAUSE * (1 + self._session.rng.random() * JITTER)
+            self.deadline = min(self.deadline, now + longest)
+        elif len(self._replied) == len(self._sent):
             self._fail()
 
     def _send(

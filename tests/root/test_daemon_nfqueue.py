@@ -57,7 +57,7 @@ class Started:
                 status = control_client.call(self.control, "status")
             except NoDaemon:
                 return False
-            return status["joined"] and status["contacts"] >= contacts
+            return status["ready"] and status["contacts"] >= contacts
 
         wait_until(is_ready, "the daemon")
         return self
