@@ -16,7 +16,7 @@ export PIP_ARGS ?=
 
 BIN := $(VENV)/bin
 SETUP := pyproject.toml setup.py scripts/bootstrap
-SOURCES := $(wildcard kdht/*.pyx kdht/*.pxd kdht/*/*.pyx kdht/*/*.pxd include/*.h bpf/*)
+SOURCES := $(shell find kdht -name "*.p[yx][xd]") $(wildcard include/*.h bpf/*)
 NEEDS := $(if $(filter socket,$(DATAPATH)),socket,all)
 
 .DEFAULT_GOAL := help

@@ -15,24 +15,24 @@ from setuptools.command.build_ext import build_ext
 from setuptools.errors import CCompilerError, CompileError
 
 NAMES = [
-    "kdht._shared",
-    "kdht._tags",
-    "kdht._buckets",
-    "kdht._packet",
-    "kdht._message",
-    "kdht._reply",
+    "kdht.wire._shared",
+    "kdht.core._tags",
+    "kdht.core._buckets",
+    "kdht.core._packet",
+    "kdht.core._message",
+    "kdht.core._reply",
     "kdht._routing",
-    "kdht.datapath._udp",
-    "kdht.datapath._hot",
-    "kdht.datapath._socket",
-    "kdht.datapath._nfqueue",
+    "kdht.datapath.socket._udp",
+    "kdht.storage._cache",
+    "kdht.datapath.socket._socket",
+    "kdht.datapath.nfqueue._nfqueue",
     "kdht.storage._reads",
     "kdht.node.replicas._stores",
     "kdht.lab._overlay",
     "kdht.replay._capture",
     "kdht.replay._engine",
 ]
-OPTIONAL = ["kdht.datapath._ebpf"]
+OPTIONAL = ["kdht.datapath.ebpf._ebpf"]
 HEADERS = sorted(glob("include/*.h"))
 BPF_SUFFIX = ".bpf.o"
 BPF_FLAGS = ["-O2", "-g", "-target", "bpf", "-mcpu=v3", "-fno-strict-aliasing", "-Wall", "-Iinclude"]
@@ -105,6 +105,6 @@ for ext in COMPILED:
     ext.optional = ext.name in OPTIONAL  # cythonize forgets it
 
 setup(
-    ext_modules=[*COMPILED, BpfObject("kdht.datapath.kdht_xdp"), BpfObject("kdht.lab.xdp_pass")],
+    ext_modules=[*COMPILED, BpfObject("kdht.datapath.ebpf.kdht_xdp"), BpfObject("kdht.lab.xdp_pass")],
     cmdclass={"build_ext": BuildExt},
 )

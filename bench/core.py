@@ -20,9 +20,9 @@ from rich.console import Console
 from rich.table import Table
 
 from kdht._routing import Core, common_bits
-from kdht._shared import HOP_LIMIT, ID_BITS, ID_LEN, PORT, Flag, K, Op
-from kdht.keys import derive
 from kdht.wire import NO_FLAGS, Address, Contact, Message, seal
+from kdht.wire._shared import HOP_LIMIT, ID_BITS, ID_LEN, PORT, Flag, K, Op
+from kdht.wire.keys import derive
 
 KEY = derive(1, b"a secret for benchmarks")
 NOW = 1_800_000_000

@@ -33,15 +33,15 @@ from rich.console import Console
 from rich.table import Table
 
 from kdht._routing import Core, common_bits
-from kdht._shared import HOP_LIMIT, ID_LEN, PORT, Flag, K, Op
-from kdht.datapath import _ebpf
-from kdht.datapath.ebpf import EbpfDatapath, EbpfOptions
-from kdht.datapath.nfqueue import NfqueueDatapath, NfqueueOptions
+from kdht.datapath.ebpf import _ebpf
+from kdht.datapath.ebpf.datapath import EbpfDatapath, EbpfOptions
+from kdht.datapath.nfqueue.datapath import NfqueueDatapath, NfqueueOptions
 from kdht.datapath.publish import Publisher
 from kdht.errors import KdhtError
-from kdht.keys import derive
 from kdht.lab.netns import XDP_PASS, Host, Lab
 from kdht.wire import NOWHERE, Address, Contact, Message, seal
+from kdht.wire._shared import HOP_LIMIT, ID_LEN, PORT, Flag, K, Op
+from kdht.wire.keys import derive
 
 HERE = Path(__file__).parent
 KEY = derive(1, b"a secret for benchmarks")

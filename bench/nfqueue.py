@@ -35,15 +35,15 @@ from rich.console import Console
 from rich.table import Table
 
 from kdht._routing import Core, common_bits
-from kdht._shared import HEADER_LEN, HOP_LIMIT, ID_LEN, PORT, K, Op
-from kdht.datapath.nfqueue import NfqueueDatapath, NfqueueOptions
-from kdht.datapath.ruleset import MARK, Ruleset, RulesetOptions
-from kdht.datapath.sysctl import Sysctls
+from kdht.datapath.host.ruleset import MARK, Ruleset, RulesetOptions
+from kdht.datapath.host.sysctl import Sysctls
+from kdht.datapath.nfqueue.datapath import NfqueueDatapath, NfqueueOptions
 from kdht.errors import KdhtError
-from kdht.keys import derive
 from kdht.lab.netns import Host, Lab
 from kdht.lab.wait import wait_until
 from kdht.wire import Address, Contact, Message, seal
+from kdht.wire._shared import HEADER_LEN, HOP_LIMIT, ID_LEN, PORT, K, Op
+from kdht.wire.keys import derive
 
 HERE = Path(__file__).parent
 KEY = derive(1, b"a secret for benchmarks")

@@ -26,10 +26,10 @@ from rich.console import Console
 from rich.table import Table
 
 from kdht._routing import Core, common_bits
-from kdht._shared import HOP_LIMIT, ID_LEN, K, Op
-from kdht.datapath.socket import SocketTransport
-from kdht.keys import derive
+from kdht.datapath.socket.transport import SocketTransport
 from kdht.wire import NOWHERE, Address, Contact, Message, seal
+from kdht.wire._shared import HOP_LIMIT, ID_LEN, K, Op
+from kdht.wire.keys import derive
 
 KEY = derive(1, b"a secret for benchmarks")
 CONTACTS = 10_000

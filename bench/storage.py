@@ -19,9 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kdht._routing import Core
-from kdht._shared import PORT, Op, Reason
 from kdht.datapath.base import Datagram
-from kdht.keys import derive
 from kdht.node.census import Counts
 from kdht.node.replicas import Coordinator, Policy
 from kdht.node.replicas.calls import sign
@@ -29,6 +27,8 @@ from kdht.node.service import Service
 from kdht.storage import GroupWriter, InlineWriter, LevelStore, Result, Stored, Write, Writer
 from kdht.storage.writer import Done
 from kdht.wire import RECORD, Address, Contact, Message, pack_request
+from kdht.wire._shared import PORT, Op, Reason
+from kdht.wire.keys import derive
 
 NOW = 1_700_000_000.0
 VALUE_BYTES = 100

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * From a frame to a message, in the order of kdht/_packet.pyx: leave alone what is not for
+ * From a frame to a message, in the order of kdht/core/_packet.pyx: leave alone what is not for
  * this node, drop what no member or client sends.
  *
  * Packets are read and written in place, in words as large as may be: no field is aligned

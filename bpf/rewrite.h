@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Readdressing and checksums, byte for byte what kdht/_packet.pyx makes.
+ * Readdressing and checksums, byte for byte what kdht/core/_packet.pyx makes.
  */
 #ifndef KDHT_REWRITE_H
 #define KDHT_REWRITE_H

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The next hop, as kdht/_buckets.pyx finds it: the buckets whose bit of self XOR key is
+ * The next hop, as kdht/core/_buckets.pyx finds it: the buckets whose bit of self XOR key is
  * set, ascending, and in each the contacts by distance; `skip` contacts are passed over.
  */
 #ifndef KDHT_TABLE_H

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Tags and cookies, as kdht/_tags.pyx has them. The header is read where it lies in the
+ * Tags and cookies, as kdht/core/_tags.pyx has them. The header is read where it lies in the
  * packet, the body in the scratch. Global functions are verified once each.
  */
 #ifndef KDHT_TAGS_H

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The verdict on a message, check by check as in kdht/_message.pyx: `kdht_plan_message`
+ * The verdict on a message, check by check as in kdht/core/_message.pyx: `kdht_plan_message`
  * changes nothing, `kdht_apply` rewrites the header of what goes on.
  */
 #ifndef KDHT_VERDICT_H

@@ -14,7 +14,7 @@ from demo import proof, report, ten_lines, traffic
 from demo.dataset import DPKG_STATUS, Entry, packages
 from demo.stage import Stage, built
 from kdht.client import Hop
-from kdht.daemon import boundary
+from kdht.program import boundary
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})

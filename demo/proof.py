@@ -14,7 +14,7 @@ from typing import NamedTuple
 from demo.stage import Stage
 from demo.traffic import Pass
 from kdht.client import Hop
-from kdht.daemon.config import Replication
+from kdht.config.schema import Replication
 from kdht.errors import LabError
 from kdht.lab.cluster import Node
 from kdht.lab.wait import wait_until

@@ -17,7 +17,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdht.datapath.sysctl import RUNTIME_DIR
+from kdht.datapath.host.sysctl import RUNTIME_DIR
 from kdht.lab.cluster import Cluster, Node, places_in, places_on_loopback
 from kdht.lab.netns import Host, Lab
 

@@ -19,7 +19,7 @@ from fuzz.targets import OF_PYTHON
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "fuzz" / "build"
 EXTENSIONS = (
-    "_*.pyx", "datapath/_hot.pyx", "datapath/_nfqueue.pyx", "storage/_reads.pyx", "node/replicas/_stores.pyx",
+    "_*.pyx", "core/_*.pyx", "wire/_*.pyx", "storage/_*.pyx", "datapath/nfqueue/_nfqueue.pyx", "node/replicas/_stores.pyx",
 )  # fmt: skip
 """Under kdht/: the core, the records at hand, and what reads the kernel's messages, the store and STOREs."""
 

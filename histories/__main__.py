@@ -15,7 +15,7 @@ from rich.console import Console
 
 from histories.plan import KINDS, NEEDS_BRIDGE
 from histories.run import Plan, Report, run
-from kdht.daemon import boundary
+from kdht.program import boundary
 
 SHOWN = 8
 """Violations that are printed; report.json has all."""

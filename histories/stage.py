@@ -22,12 +22,12 @@ from typing import Any
 from histories import clock
 from histories.clock import Clock
 from histories.network import Network
-from kdht._shared import ID_LEN
-from kdht.datapath.sysctl import RUNTIME_DIR
+from kdht.datapath.host.sysctl import RUNTIME_DIR
 from kdht.errors import KdhtError, LabError, NoDaemon
 from kdht.lab.cluster import Cluster, Node, Place, places_in, places_on_loopback
 from kdht.lab.netns import Host, Lab
 from kdht.lab.wait import wait_until
+from kdht.wire._shared import ID_LEN
 
 PREFIX = "kdht-hist"
 CLIENT = 250

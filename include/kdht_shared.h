@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The one definition of every constant and struct that Cython, Python and BPF
- * share. Python sees it through kdht/_shared.pyx, the routing core through
+ * share. Python sees it through kdht/wire/_shared.pyx, the routing core through
  * kdht/_routing.pxd, the XDP program by including it. docs/protocol.md explains it.
  *
  * Contract: plain C that a BPF compiler takes too; no libc, no functions.

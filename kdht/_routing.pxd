@@ -3,10 +3,10 @@
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
-from kdht._layout cimport (
+from kdht.core._layout cimport (
     KDHT_DROP, KDHT_FORWARD, KDHT_LOCAL, KDHT_PASS, KDHT_RELAY, kdht_header, kdht_outcome,
 )
-from kdht._reply cimport Request
+from kdht.core._reply cimport Request
 
 
 cdef extern from "kdht_region.h" nogil:

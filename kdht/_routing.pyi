@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol, TypeAlias
 
-from kdht._shared import Reason, Verdict
+from kdht.wire._shared import Reason, Verdict
 from kdht.wire import Address, Contact
 
 Buffer: TypeAlias = bytes | bytearray | memoryview

@@ -18,13 +18,13 @@ from collections import namedtuple
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
-from kdht._buckets cimport count_closer, find_closest, find_next_hop, write_bucket
-from kdht._layout cimport *
-from kdht._message cimport Plan, apply_plan, plan_message, sign
-from kdht._packet cimport Packet, packet_close, packet_open, packet_parse
-from kdht._tags cimport cookie_at
-from kdht._reply cimport Request, write_bounce, write_reply
-from kdht._shared import VERDICT_OF, Reason
+from kdht.core._buckets cimport count_closer, find_closest, find_next_hop, write_bucket
+from kdht.core._layout cimport *
+from kdht.core._message cimport Plan, apply_plan, plan_message, sign
+from kdht.core._packet cimport Packet, packet_close, packet_open, packet_parse
+from kdht.core._tags cimport cookie_at
+from kdht.core._reply cimport Request, write_bounce, write_reply
+from kdht.wire._shared import VERDICT_OF, Reason
 from kdht.wire import Address, Contact
 
 cdef extern from *:

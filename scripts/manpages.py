@@ -17,7 +17,7 @@ from typing import NamedTuple
 import click
 
 from kdht import __version__
-from kdht.daemon import places
+from kdht.config import places
 
 WIDTH = 76
 

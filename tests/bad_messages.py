@@ -2,9 +2,9 @@
 
 from builders import NOW, forwarded, packed, request, set_field
 
-from kdht import _shared as shared
-from kdht._shared import Flag, Op
 from kdht.wire import Address
+from kdht.wire import _shared as shared
+from kdht.wire._shared import Flag, Op
 
 OTHER = packed("10.9.9.9")
 REPLY = Flag.FORWARDED | Flag.REPLY

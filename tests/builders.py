@@ -15,13 +15,13 @@ from scapy.layers.inet import IP, UDP
 from scapy.layers.inet6 import IPv6
 from scapy.packet import Raw
 
-from kdht import _shared as shared
 from kdht._routing import Core
-from kdht._shared import Flag, siphash
 from kdht.replay import oracle_packets
 from kdht.replay.oracle import NAMES, SlowNode, SlowTable, common_bits, read_header, version_of, write_header
 from kdht.replay.oracle import Settings as Settings
 from kdht.wire import OFFSET, Address, Contact
+from kdht.wire import _shared as shared
+from kdht.wire._shared import Flag, siphash
 
 NOW = 1_800_000_000
 SIZE = {name: size for name, _, size in shared.LAYOUT}

@@ -8,10 +8,10 @@ Each node knows only the next; C answers with `answer`, as a node's service does
 import itertools
 
 from kdht._routing import Core
-from kdht._shared import Flag, Op, Status
 from kdht.datapath.base import Datagram, Outgoing
-from kdht.keys import derive
 from kdht.wire import Address, Contact, Message, parse, seal
+from kdht.wire._shared import Flag, Op, Status
+from kdht.wire.keys import derive
 
 CLUSTER = derive(1, b"only a test's own secret")
 IDS = (b"\x00" + bytes(19), b"\x80" + bytes(19), b"\xc0" + bytes(19))

@@ -10,9 +10,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from kdht.cli import control_client
 from kdht.errors import NoDaemon
 from kdht.lab.wait import wait_until
+from kdht.program import control_client
 
 ROOT = Path(__file__).parent.parent
 KDHTD = [sys.executable, "-m", "kdht.daemon.main"]

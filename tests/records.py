@@ -1,7 +1,7 @@
 """Writes and keys for the tests of storage and service."""
 
-from kdht._shared import RecordFlag
 from kdht.storage import Stored, Write
+from kdht.wire._shared import RecordFlag
 
 NOW = 1_700_000_000.25
 MICROS = int(NOW * 1_000_000)

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from random import Random
 
-from kdht._shared import HEADER_LEN, Flag, Op, RecordFlag, Status
 from kdht.datapath.base import Datagram
 from kdht.datapath.memory import Event as NetworkEvent
 from kdht.datapath.memory import MemoryNetwork
@@ -18,6 +17,7 @@ from kdht.node.replicas.calls import answer
 from kdht.node.replicas.reads import untrusted_stored
 from kdht.storage import MemoryStore, Stored, Write
 from kdht.wire import OFFSET, RECORD, Address, Contact
+from kdht.wire._shared import HEADER_LEN, Flag, Op, RecordFlag, Status
 from tests.nodes import Cluster, Member, address_of, id_of
 
 VALUE = bytes(100)

@@ -17,8 +17,6 @@ from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.packet import Raw
 from scapy.utils import PcapWriter
 
-from kdht import _shared as shared
-from kdht._shared import PORT, Flag, Op, Reason
 from kdht.replay import mutations, tables
 from kdht.replay._capture import Batch
 from kdht.replay.capture import Capture, Writer
@@ -28,6 +26,8 @@ from kdht.replay.implementations import made
 from kdht.replay.packets import packet
 from kdht.replay.tables import FIXTURE_SECRET, ContactEntry, KeyEntry, Table, TableFile
 from kdht.wire import Address, Message, Record, seal
+from kdht.wire import _shared as shared
+from kdht.wire._shared import PORT, Flag, Op, Reason
 
 DIRECTORY = Path(__file__).parent / "fixtures/replay"
 NOW = 1_800_000_000

@@ -8,15 +8,15 @@ from collections.abc import Sequence
 from random import Random
 
 from kdht._routing import Core
-from kdht._shared import ID_BITS, Flag, Op, Status
 from kdht.datapath.base import Datagram
 from kdht.datapath.memory import MemoryClient, MemoryNetwork
-from kdht.keys import derive
 from kdht.lab.virtual.records import Records
 from kdht.node.census import Counts
 from kdht.node.replicas import Policy
 from kdht.storage import InlineWriter, MemoryStore, Stored
 from kdht.wire import Address, Contact, Message, Record, parse
+from kdht.wire._shared import ID_BITS, Flag, Op, Status
+from kdht.wire.keys import derive
 
 KEY = derive(0, b"the cluster's secret in the tests")
 

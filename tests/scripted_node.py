@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 from typing import Self
 
 from kdht import wire
-from kdht._shared import Flag, Status
 from kdht.wire import Message, Record
+from kdht.wire._shared import Flag, Status
 
 Reaction = Callable[["ScriptedNode", Message], Iterable[bytes]]
 """From a request to the datagrams that go back."""

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 from scripted_node import Reaction, ScriptedNode, refusal, reply_to
 
-from kdht._shared import Op, Status
 from kdht.wire import Message, Record, hash_key, parse_write
+from kdht.wire._shared import Op, Status
 
 
 class ScriptedStore:

@@ -10,7 +10,7 @@ from chain import IDS, configure
 
 from kdht._routing import Core
 from kdht.datapath.base import Datagram, Receiver
-from kdht.datapath.socket import SocketTransport
+from kdht.datapath.socket.transport import SocketTransport
 from kdht.wire import Address
 
 LOOPBACK = {4: "127.0.0.1", 6: "::1"}

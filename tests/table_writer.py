@@ -11,10 +11,10 @@ from dataclasses import asdict
 
 from builders import NOW, random_contact, usual_settings
 
-from kdht import _shared as shared
 from kdht._routing import Core
 from kdht.replay.oracle import Settings
 from kdht.wire import Address, Contact
+from kdht.wire import _shared as shared
 
 KEY = b"\xff" * shared.ID_LEN
 HOME = Address.of("10.0.0.1", shared.PORT)

@@ -13,11 +13,10 @@ from bad_messages import NAMES, bad_messages
 from builders import request
 from daemons import DevNode, free_port
 
-from kdht import keys
-from kdht._shared import Status
-from kdht.daemon import dev
+from kdht.config import dev
 from kdht.lab.wait import wait_until
-from kdht.wire import Address, parse
+from kdht.wire import Address, keys, parse
+from kdht.wire._shared import Status
 
 KEY = keys.derive(0, dev.SECRET.encode())
 GOOD = 0x600D

@@ -21,8 +21,8 @@ from bench.peers.nodes.lines import window
 from bench.peers.single import redis_row
 from bench.report import flat, report
 from bench.soak import growth
-from kdht._shared import Op
 from kdht.wire import OFFSET, Record, parse
+from kdht.wire._shared import Op
 
 FIGURES = {key: 10.0 for _, key, _ in table.COLUMNS} | {"get_failed": 0.0}
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from daemons import KDHTD, DevNode, free_port, run
 
+from kdht.config.schema import build
+from kdht.config.settings import Settings, resolve
 from kdht.daemon import bootstrap, check
-from kdht.daemon.config import build
-from kdht.daemon.settings import Settings, resolve
 from kdht.errors import ConfigError
 from kdht.lab.wait import wait_until
 from kdht.wire import Address

@@ -7,13 +7,13 @@ import pytest
 from newcomers import Newcomer, owner_of
 from nodes import KEY, SOON, Cluster, address_of, contact_of
 
-from kdht._shared import Op, Reason, Status
 from kdht.datapath.base import Datagram
 from kdht.node.messages import CLAIM, UNKNOWN_ID
 from kdht.node.node import Node
 from kdht.node.place.choice import KNOCK_SECONDS, PATIENCE
 from kdht.node.place.claims import CLAIM_SECONDS
 from kdht.wire import Message, parse, seal
+from kdht.wire._shared import Op, Reason, Status
 
 SEED = 5
 

@@ -17,9 +17,10 @@ from daemons import KDHTCTL, ROOT, DevNode, free_port, nobody, open_to_all, run
 from kdht import Client
 from kdht.cli.main import COMMANDS, command
 from kdht.cli.report import duration
-from kdht.daemon import boundary, places
+from kdht.config import places
 from kdht.errors import DIFFERENCES, EXIT_CODES, UNHEALTHY, KdhtError
 from kdht.lab.wait import wait_until
+from kdht.program import boundary
 
 SILENT = f"127.0.0.1:{free_port('127.0.0.1')}"
 

@@ -14,9 +14,10 @@ from daemons import DevNode, free_port
 
 from kdht.cli.doctor import CHECKS, examine, firewall, host, kernel, links, node
 from kdht.cli.doctor.findings import Finding, Subject
-from kdht.daemon import config, settings
-from kdht.datapath.netlink import XdpState
-from kdht.datapath.ruleset import MARK
+from kdht.config import schema as config
+from kdht.config import settings
+from kdht.datapath.host.netlink import XdpState
+from kdht.datapath.host.ruleset import MARK
 from kdht.wire import Address
 
 PORT = 5348

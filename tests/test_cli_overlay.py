@@ -12,14 +12,15 @@ import pytest
 from ctl import Ctl, bad, complained, good
 from daemons import DevNode, free_port
 
-from kdht._shared import Op
-from kdht.cli import control_client, top
+from kdht.cli import top
 from kdht.cli.bench import latencies
 from kdht.cli.cluster import cluster, compare, difference
 from kdht.errors import Disagreement
 from kdht.lab.wait import wait_until
+from kdht.program import control_client
 from kdht.replay.packets import packet
 from kdht.wire import Address, Message, hash_key
+from kdht.wire._shared import Op
 
 HOSTS = ("127.0.0.1", "127.0.0.2", "127.0.0.3")
 

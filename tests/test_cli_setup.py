@@ -18,11 +18,11 @@ import pytest
 from ctl import Ctl, bad, complained, good
 from daemons import KDHTCTL, ROOT, DevNode, free_port, nobody, open_to_all
 
-from kdht.cli import control_client
 from kdht.client import Client
-from kdht.daemon.example import example
+from kdht.config.example import example
 from kdht.errors import KdhtError
 from kdht.lab.cluster import Cluster, places_on_loopback
+from kdht.program import control_client
 
 LISTEN = f"127.0.0.1:{free_port('127.0.0.1')}"
 

@@ -9,12 +9,12 @@ import pytest
 from scripted_node import VERSION, ScriptedNode, answer, drop, refusal, refuse, reply_to, value_reply
 
 from kdht import AsyncClient, Client
-from kdht import _shared as shared
-from kdht._shared import TRY_BITS, Op, Status
 from kdht.client import Hop, _entries
 from kdht.client._datagram import MAX_ATTEMPTS
 from kdht.errors import ConfigError, NotFound, RequestError, RequestTimeout, ValueTooLarge
 from kdht.wire import Address, Contact, Record, hash_key, pack_contacts
+from kdht.wire import _shared as shared
+from kdht.wire._shared import TRY_BITS, Op, Status
 
 
 def ask_blocking(nodes, *asked, **limits):

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from kdht import AsyncClient, Client
-from kdht import _shared as shared
 from kdht.client import _learning, _sockets
 from kdht.errors import Conflict, NotFound, PortClosed, ValueTooLarge
 from kdht.lab.cluster import Cluster, places_on_loopback
+from kdht.wire import _shared as shared
 from kdht.wire import hash_key
 
 NODES = 4

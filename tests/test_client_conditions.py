@@ -5,10 +5,10 @@ from both_clients import BOTH
 from scripted_node import drop, refuse
 from scripted_store import ScriptedStore
 
-from kdht._shared import Op, Status
 from kdht.client import _entries
 from kdht.errors import Conflict, RequestError, RequestTimeout, Unconfirmed
 from kdht.wire import Record, hash_key
+from kdht.wire._shared import Op, Status
 
 KEY = hash_key("k")
 

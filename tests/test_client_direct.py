@@ -8,12 +8,12 @@ from exchanges import GET, PUT, opened, passes, received, unix_us
 from scripted_node import ScriptedNode, drop, refusal, reply_to, value_reply
 
 from kdht import AsyncClient, Client
-from kdht._shared import Flag, Status
 from kdht.client import _calls as calls
 from kdht.client._datagram import ANY_NODE
 from kdht.client._entries import DIRECT_MISSES, DIRECT_PAUSE, SILENT_TRIES
 from kdht.client._session import Session
 from kdht.wire import NO_FLAGS, parse
+from kdht.wire._shared import Flag, Status
 
 
 def new_session(nodes: int = 1) -> Session:

@@ -13,8 +13,6 @@ from scripted_node import drop, refusal
 from scripted_store import ScriptedStore
 
 from kdht import AsyncClient, Client
-from kdht import _shared as shared
-from kdht._shared import Op, Status
 from kdht.client import _journal, _large, _manifest
 from kdht.client._manifest import (
     CHUNK_SIZE,
@@ -29,6 +27,8 @@ from kdht.client._manifest import (
 )
 from kdht.errors import NotFound, RequestError, RequestTimeout, ValueTooLarge
 from kdht.wire import Record, hash_key
+from kdht.wire import _shared as shared
+from kdht.wire._shared import Op, Status
 
 VALUE = random.Random(5348).randbytes(20 * CHUNK_SIZE + 7)
 OTHER = random.Random(5349).randbytes(3 * CHUNK_SIZE)

@@ -9,7 +9,6 @@ from exchanges import GET, PUT, opened, passes, received, sent, unix_us
 from scripted_node import ScriptedNode, answer, refusal, reply_to, value_reply
 
 from kdht import AsyncClient, Client, wire
-from kdht._shared import CONTACT_LEN, HEADER_LEN, Op, Status
 from kdht.client import _learning as learning
 from kdht.client import _sockets as sockets
 from kdht.client._calls import Answer
@@ -17,6 +16,7 @@ from kdht.client._learning import AGAIN_AFTER, FIRST_AFTER, MAX_LEARNT
 from kdht.client._session import Session
 from kdht.errors import PortClosed
 from kdht.wire import Address, Contact, pack_contacts
+from kdht.wire._shared import CONTACT_LEN, HEADER_LEN, Op, Status
 
 OTHERS = [Address.of(f"10.0.0.{number}", 5348) for number in range(2, 60)]
 

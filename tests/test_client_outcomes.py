@@ -15,11 +15,11 @@ from exchanges import NOW_US
 from scripted_node import reply_to
 
 from kdht import wire
-from kdht._shared import TRY_BITS, Op, Status
 from kdht.client import _calls as calls
 from kdht.client._session import Session
 from kdht.errors import RequestError, RequestTimeout, Unconfirmed
 from kdht.wire import Message, Record, parse_write
+from kdht.wire._shared import TRY_BITS, Op, Status
 
 REPLICAS = 3
 CLIENTS = 3

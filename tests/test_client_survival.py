@@ -12,11 +12,11 @@ from both_clients import BOTH
 from scripted_node import ScriptedNode, answer, drop, reply_to, value_reply
 
 from kdht import AsyncClient, Client
-from kdht._shared import TRY_BITS, Op
 from kdht.client import _entries
 from kdht.errors import PortClosed, RequestError, RequestTimeout
 from kdht.lab.wait import wait_until
 from kdht.wire import Message, Record, hash_key
+from kdht.wire._shared import TRY_BITS, Op
 
 
 @pytest.fixture(params=BOTH.values(), ids=BOTH)

@@ -6,11 +6,11 @@ from random import Random
 import pytest
 from replica_cluster import Cluster, Member, key_of
 
-from kdht._shared import TRY_BITS, Op, Status
 from kdht.datapath.memory import Event
 from kdht.node.replicas import Policy
 from kdht.storage import Promise, Stored, Write
 from kdht.wire import OFFSET, Record, pack_write, parse
+from kdht.wire._shared import TRY_BITS, Op, Status
 
 OP = OFFSET["op"]
 

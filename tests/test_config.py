@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from msgspec import inspect as types
 
-from kdht.daemon import dev
-from kdht.daemon.config import Config, build, load
-from kdht.daemon.example import example
-from kdht.daemon.kinds import plain
+from kdht.config import dev
+from kdht.config.example import example
+from kdht.config.kinds import plain
+from kdht.config.schema import Config, build, load
+from kdht.config.settings import resolve
+from kdht.config.values import HostPort, split_port
 from kdht.daemon.main import main
-from kdht.daemon.settings import resolve
-from kdht.daemon.values import HostPort, split_port
 from kdht.errors import ConfigError
 from kdht.wire import Address
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from daemons import open_to_all
 
-from kdht.cli import control_client
-from kdht.daemon.control import MAX_CALLERS, MAX_REQUEST, ControlServer, Method, group_id
+from kdht.daemon.control.server import MAX_CALLERS, MAX_REQUEST, ControlServer, Method, group_id
 from kdht.errors import ConfigError, KdhtError, NoDaemon
+from kdht.program import control_client
 
 
 async def echo(params):

@@ -5,8 +5,8 @@ import os
 import pytest
 
 from kdht.daemon.datadir import DataDir
-from kdht.daemon.files import write_atomically
 from kdht.errors import StorageDamaged, StorageError, StorageLocked
+from kdht.program.files import write_atomically
 from kdht.wire import Address, Contact
 
 CONTACTS = [

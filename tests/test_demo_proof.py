@@ -9,8 +9,8 @@ import pytest
 from demo.proof import Check, NodeFacts, checks
 from demo.stage import Stage
 from demo.traffic import Pass
-from kdht._shared import Reason
 from kdht.client import Hop
+from kdht.wire._shared import Reason
 
 NOBODY = dict.fromkeys((reason.name for reason in Reason), 0)
 UP = {"socket": "up", "nfqueue": "up", "ebpf": "up"}

@@ -7,9 +7,9 @@ from chain import CLUSTER, IDS, configure, link, request
 from sockets import LOOPBACK, Client, Start, closed_port, transports
 
 from kdht._routing import Core
-from kdht._shared import Flag, Op, Reason, Status
 from kdht.datapath.base import Datagram, Outgoing
 from kdht.wire import Address, Message, make_cookie, parse, seal, verify
+from kdht.wire._shared import Flag, Op, Reason, Status
 
 NOW = 1_800_000_000
 HERE = [Address.of("192.0.2.1", 5348), Address.of("2001:db8::1", 5348)]

@@ -2,7 +2,6 @@
 
 import pytest
 
-from kdht._shared import Op
 from kdht.client import _entries as entries
 from kdht.client._entries import (
     ENOUGH_SAMPLES,
@@ -17,6 +16,7 @@ from kdht.client._entries import (
     HedgeBudget,
     RoundTrip,
 )
+from kdht.wire._shared import Op
 
 
 def test_round_trips_are_smoothed_as_rfc_6298_says():

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from daemons import KDHTD, ROOT
 
-from kdht.daemon.config import Config, load
-from kdht.daemon.settings import resolve
+from kdht.config.schema import Config, load
+from kdht.config.settings import resolve
 from kdht.lab.netns import Lab
 
 EXAMPLES = sorted((ROOT / "contrib/examples").glob("*.toml"))

@@ -8,7 +8,6 @@ from exchanges import GET, PUT, all_tries, attempts_of, new_session, opened, pas
 from scripted_node import refusal, value_reply
 
 from kdht import wire
-from kdht._shared import Op, Status
 from kdht.client import _calls as calls
 from kdht.client import _entries as entries
 from kdht.client._datagram import MAX_ATTEMPTS, MAX_SENT
@@ -24,6 +23,7 @@ from kdht.errors import (
     Unconfirmed,
     ValueTooLarge,
 )
+from kdht.wire._shared import Op, Status
 
 
 @pytest.fixture
@@ -286,8 +286,8 @@ def test_a_late_reply_to_an_earlier_try_is_an_answer():
         {"request_id": 1},
         {"op": Op.PUT},
         {"key": bytes(20)},
-        {"flags": wire.Flag.REPLY},
-        {"flags": wire.Flag.FORWARDED},
+        {"flags": Flag.REPLY},
+        {"flags": Flag.FORWARDED},
         {"flags": wire.NO_FLAGS},
     ],
     ids=str,

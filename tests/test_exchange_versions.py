@@ -9,7 +9,6 @@ from exchanges import GET, NOW_US, PUT, attempts_of, new_session, opened, passes
 from scripted_node import VERSION, refusal, reply_to, value_reply
 
 from kdht import wire
-from kdht._shared import Status
 from kdht.client import _calls as calls
 from kdht.client import _versions
 from kdht.client._datagram import Send
@@ -18,6 +17,7 @@ from kdht.client._exchange import Exchange
 from kdht.client._session import Session
 from kdht.errors import NotFound, Unconfirmed
 from kdht.wire import Record
+from kdht.wire._shared import Status
 
 QUORUM = calls.get("hello", quorum=True)
 DELETE = calls.delete("hello")

@@ -7,13 +7,13 @@ from exchanges import GET, NOW_US, PUT, all_tries, attempts_of, new_session, ope
 from scripted_node import refusal, reply_to, value_reply
 
 from kdht import wire
-from kdht._shared import Status
 from kdht.client import _calls as calls
 from kdht.client._clock import AHEAD, SPREAD, SPREAD_AHEAD, WriteClock
 from kdht.client._datagram import Send
 from kdht.client._writes import MAX_DOUBTS
 from kdht.errors import Conflict, RequestError, RequestTimeout, Unconfirmed
 from kdht.wire import Record, parse_write
+from kdht.wire._shared import Status
 
 DELETE = calls.delete("hello")
 CONDITIONAL = calls.put("hello", b"mine", None, 7)

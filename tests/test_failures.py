@@ -5,12 +5,12 @@ from collections.abc import Iterable
 import pytest
 from nodes import KEY, SOON, Cluster, Member, contact_of
 
-from kdht._shared import Op
 from kdht.datapath.memory import Event as NetworkEvent
 from kdht.datapath.memory import MemoryClient
 from kdht.node.events import ContactRemoved
 from kdht.node.options import Options
 from kdht.wire import OFFSET, Address, Contact, Message, parse, seal
+from kdht.wire._shared import Op
 
 NODES = 32
 DETECTED = 2.0

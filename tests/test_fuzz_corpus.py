@@ -19,9 +19,9 @@ from fuzz import targets
 from fuzz.__main__ import CORPUS
 from fuzz.__main__ import fuzz as run_fuzzer
 from fuzz.targets import message, packet, scene
-from kdht._shared import Reason, Verdict
 from kdht.replay import oracle_packets
 from kdht.replay.oracle import Settings, SlowNode
+from kdht.wire._shared import Reason, Verdict
 
 SECONDS = int(os.environ.get("KDHT_FUZZ_SECONDS", "10"))
 MAX_BYTES = 300_000

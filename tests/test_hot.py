@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from kdht._routing import Core
-from kdht._shared import ID_LEN, MAX_VALUE, Flag, Op, Status
-from kdht.datapath._hot import HotRecords
 from kdht.datapath.base import Datagram
-from kdht.datapath.socket import SocketTransport
+from kdht.datapath.socket.transport import SocketTransport
 from kdht.lab.wait import wait_until
+from kdht.storage._cache import HotRecords
 from kdht.wire import Address, Message, Record, parse
+from kdht.wire._shared import ID_LEN, MAX_VALUE, Flag, Op, Status
 
 NOW = 1_700_000_000.25
 

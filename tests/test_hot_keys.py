@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from kdht import Client
-from kdht._shared import HEADER_LEN, RECORD_LEN, Op, Status
 from kdht.lab.census import closest
 from kdht.lab.cluster import Cluster, Node, places_on_loopback
 from kdht.lab.ids import spread
 from kdht.lab.wait import wait_until
 from kdht.wire import OFFSET, Message, hash_key, pack_request, parse
+from kdht.wire._shared import HEADER_LEN, RECORD_LEN, Op, Status
 
 KEY = "a hot key"
 VALUE = b"read by all"

@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from kdht.daemon import http
-from kdht.daemon.http import Answer, HttpServer, Request
+from kdht.daemon.pages import http
+from kdht.daemon.pages.http import Answer, HttpServer, Request
 
 LARGE = b"x" * (32 << 20)
 

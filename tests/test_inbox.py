@@ -3,11 +3,11 @@
 import asyncio
 import threading
 
-from kdht._shared import HEADER_LEN, Op, Reason
-from kdht.daemon.housekeeping import Watcher
 from kdht.daemon.inbox import Inbox, Line
+from kdht.daemon.process.housekeeping import Watcher
 from kdht.datapath.base import Datagram
 from kdht.wire import NOWHERE, OFFSET
+from kdht.wire._shared import HEADER_LEN, Op, Reason
 
 
 def datagram(number: int, reason: Reason, op: Op = Op.PING) -> Datagram:

@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from kdht.daemon.logs import JsonFormatter, TextFormatter, configure
+from kdht.daemon.process.logs import JsonFormatter, TextFormatter, configure
 
 TRAPS = {
     "plain": "a",

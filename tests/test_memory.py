@@ -4,11 +4,11 @@ import pytest
 from chain import IDS, answer, configure, link, request
 
 from kdht._routing import Core
-from kdht._shared import Flag
 from kdht.datapath.base import Datagram, Outgoing
 from kdht.datapath.memory import START, Event, MemoryNetwork
 from kdht.errors import DatapathError
 from kdht.wire import Address, parse
+from kdht.wire._shared import Flag
 
 NODES = [Address.of(f"10.0.0.{n}", 5348) for n in (1, 2, 3)]
 CLIENT = Address.of("10.0.9.9", 40000)

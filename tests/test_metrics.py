@@ -12,11 +12,11 @@ from pages import ask
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_open
 from prometheus_client.parser import text_string_to_metric_families as parse
 
-from kdht._shared import Op, Reason
-from kdht.cli.control_client import call
-from kdht.daemon.measures import METRICS
-from kdht.daemon.metrics import not_ready
+from kdht.daemon.pages.measures import METRICS
+from kdht.daemon.pages.metrics import not_ready
 from kdht.lab.wait import wait_until
+from kdht.program.control_client import call
+from kdht.wire._shared import Op, Reason
 
 ROOT = Path(__file__).parent.parent
 HOSTS = ("127.60.1.1", "127.60.1.2")

@@ -12,11 +12,11 @@ from ctl import Ctl, bad, good
 from daemons import KDHTD, run
 
 from kdht import Client
-from kdht._shared import ID_BITS, ID_LEN
 from kdht.errors import KdhtError, NoDaemon
 from kdht.lab.cluster import Cluster, Node, places_on_loopback
 from kdht.lab.wait import wait_until
 from kdht.node.place.shares import kept, least_greatest, owned
+from kdht.wire._shared import ID_BITS, ID_LEN
 
 VALUES = {f"key {n}": f"value {n}".encode() for n in range(200)}
 

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from kdht.datapath import children, netlink
+from kdht.datapath.host import children, netlink
 from kdht.errors import DatapathError
 from kdht.lab.wait import wait_until
 from kdht.wire import Address
@@ -72,7 +72,7 @@ def test_a_process_of_ours_imports_this_package_wherever_it_runs(tmp_path):
     (tmp_path / "kdht").mkdir()
     (tmp_path / "kdht" / "__init__.py").write_text("raise SystemExit('another kdht')")
     done = subprocess.run(
-        children.command("kdht.datapath.netlink_worker"),
+        children.command("kdht.datapath.host.netlink_worker"),
         env=children.environment(),
         cwd=tmp_path,
         input='["mtu_of", "lo"]\n',
@@ -84,7 +84,7 @@ def test_a_process_of_ours_imports_this_package_wherever_it_runs(tmp_path):
 
 
 def test_a_worker_whose_daemon_was_killed_ends_without_a_word():
-    command = [sys.executable, "-m", "kdht.datapath.netlink_worker"]
+    command = [sys.executable, "-m", "kdht.datapath.host.netlink_worker"]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(command, text=True, **pipes) as worker:
         worker.stdout.close()

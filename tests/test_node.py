@@ -5,10 +5,10 @@ from random import Random
 import pytest
 from nodes import SOON, Cluster, Member, address_of, contact_of, id_of
 
-from kdht._shared import K
 from kdht.node.events import ContactAdded, ContactRemoved, Isolated, Joined, LookupDone, Ready
 from kdht.node.options import Options
 from kdht.wire import Address, Contact
+from kdht.wire._shared import K
 
 SEED = 11
 DETECTED = 30.0

@@ -7,15 +7,15 @@ from random import Random
 import pytest
 from nodes import KEY, Member, contact_of, id_of
 
-from kdht._shared import MAX_BODY, Flag, K, Op, Reason
 from kdht.datapath.base import Datagram, Outgoing
 from kdht.datapath.memory import START, MemoryNetwork
-from kdht.keys import derive
 from kdht.node.events import LookupDone
 from kdht.node.node import Node
 from kdht.node.options import Options
 from kdht.node.search import MAX_WAITING
 from kdht.wire import Address, Contact, Message, pack_contacts, parse, seal, verify
+from kdht.wire._shared import MAX_BODY, Flag, K, Op, Reason
+from kdht.wire.keys import derive
 
 ME = contact_of(1)
 OTHER = contact_of(2)

@@ -7,7 +7,7 @@ import pytest
 from daemons import ROOT
 from operating import DOCUMENT, blocks, errors
 
-from kdht.daemon.measures import METRICS
+from kdht.daemon.pages.measures import METRICS
 
 HOSTS = {"n1", "n2", "n3"}
 

@@ -6,8 +6,8 @@ from random import Random
 import pytest
 
 from kdht._routing import Core, common_bits
-from kdht._shared import ID_BITS, ID_LEN, PORT, K
 from kdht.lab._overlay import KEY, Overlay
+from kdht.wire._shared import ID_BITS, ID_LEN, PORT, K
 
 SEED = 5
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from kdht.daemon.web import FILES
-from kdht.datapath import ruleset
+from kdht.daemon.pages.web import FILES
+from kdht.datapath.host import ruleset
 from kdht.errors import DatapathError
 
 ROOT = Path(__file__).parent.parent
@@ -47,7 +47,7 @@ def test_the_ruleset_is_installed_where_it_is_looked_for(tmp_path: Path, monkeyp
     (where, files), *others = PROJECT["tool"]["setuptools"]["data-files"].items()
     assert not others
     assert all((ROOT / file).is_file() for file in files)
-    monkeypatch.setattr(ruleset, "__file__", str(tmp_path / "site-packages/kdht/datapath/ruleset.py"))
+    monkeypatch.setattr(ruleset, "__file__", str(tmp_path / "site-packages/kdht/datapath/host/ruleset.py"))
     monkeypatch.setattr(ruleset.sysconfig, "get_path", lambda name: str(tmp_path / name))
     with pytest.raises(DatapathError, match=r"the ruleset kdht\.nft is missing; install kdht again"):
         ruleset.ruleset_path()

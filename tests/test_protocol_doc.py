@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from kdht import _shared as shared
 from kdht import wire
-from kdht._shared import Flag, Op, Status
 from kdht.wire import Message, Record
+from kdht.wire import _shared as shared
+from kdht.wire._shared import Flag, Op, Status
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "protocol.md"
 TEXT = DOCUMENT.read_text()

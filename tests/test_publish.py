@@ -6,9 +6,9 @@ import threading
 import pytest
 from builders import id_sharing, packed, random_contact
 
-from kdht import _shared as shared
 from kdht._routing import Core
 from kdht.datapath.publish import Publisher
+from kdht.wire import _shared as shared
 
 SELF = bytes(shared.ID_LEN)
 

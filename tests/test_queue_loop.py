@@ -12,11 +12,11 @@ import pytest
 from chain import IDS, configure, request
 
 from kdht._routing import Core
-from kdht._shared import PORT
-from kdht.datapath import _nfqueue
-from kdht.datapath._nfqueue import COPY_RANGE, COUNTERS, LANE_BYTES, QueueLoop
+from kdht.datapath.nfqueue import _nfqueue
+from kdht.datapath.nfqueue._nfqueue import COPY_RANGE, COUNTERS, LANE_BYTES, QueueLoop
 from kdht.lab.wait import wait_until
 from kdht.wire import Address, Contact
+from kdht.wire._shared import PORT
 
 QUEUE, MARK, LANE = 7, 0x30D4, 8
 PACKET, VERDICT, CONFIG, VERDICT_BATCH = 0x300, 0x301, 0x302, 0x303

@@ -5,7 +5,6 @@ from random import Random
 
 import pytest
 
-from kdht._shared import Op
 from kdht.client import _calls as calls
 from kdht.client._calls import Call
 from kdht.client._exchange import Exchange
@@ -18,6 +17,7 @@ from kdht.node.options import Options
 from kdht.node.replicas import Policy
 from kdht.storage import MemoryStore
 from kdht.wire import Address, Contact, parse
+from kdht.wire._shared import Op
 
 SOON = 40.0
 CLIENTS = {True: Address.of("192.0.2.7", 40000), False: Address.of("2001:db8::7", 40000)}

@@ -9,9 +9,9 @@ import pytest
 import replay_fixtures
 from replay_fixtures import DIRECTORY, NOW
 
-from kdht._shared import Reason
 from kdht.replay.capture import Capture
 from kdht.replay.explain import WHY
+from kdht.wire._shared import Reason
 
 REPLAY = [sys.executable, "-m", "kdht.replay.main"]
 RIGHT, HOSTILE = DIRECTORY / "right-ipv4", DIRECTORY / "hostile-ipv4"

@@ -7,7 +7,6 @@ import pytest
 import replay_fixtures
 from replay_fixtures import DIRECTORY, NOW
 
-from kdht._shared import Op, Reason
 from kdht.errors import ConfigError
 from kdht.replay import tables
 from kdht.replay._capture import Batch
@@ -18,6 +17,7 @@ from kdht.replay.redate import completed, redated
 from kdht.replay.scrub import Scrubber
 from kdht.replay.tables import KeyEntry, Table
 from kdht.wire import Address, Record
+from kdht.wire._shared import Op, Reason
 
 TABLE = DIRECTORY.parent / "replay-two-hops.json"
 

@@ -5,13 +5,13 @@ import struct
 import pytest
 from replica_cluster import Cluster, Member, key_of
 
-from kdht._shared import TRY_BITS, Op, Reason, RecordFlag, Status
 from kdht.datapath.base import Datagram
 from kdht.datapath.memory import Event
 from kdht.node.replicas import Policy
 from kdht.node.replicas.holders import Holder
 from kdht.storage import Stored, Write
 from kdht.wire import OFFSET, Message, Record, pack_write, parse
+from kdht.wire._shared import TRY_BITS, Op, Reason, RecordFlag, Status
 
 
 def conditional(version: int, value: bytes = b"") -> bytes:

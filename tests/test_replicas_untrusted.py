@@ -3,7 +3,6 @@
 import pytest
 from replica_cluster import Cluster, key_of
 
-from kdht._shared import Op, RecordFlag
 from kdht.datapath.base import Outgoing
 from kdht.errors import BadPacket
 from kdht.node.messages import CONTROL_HOPS
@@ -11,6 +10,7 @@ from kdht.node.replicas.calls import sign
 from kdht.node.replicas.reads import untrusted_stored
 from kdht.storage import Stored
 from kdht.wire import RECORD, pack_request
+from kdht.wire._shared import Op, RecordFlag
 
 BAD = {
     "nothing": (b"", "TRUNCATED"),

@@ -15,11 +15,11 @@ from builders import NOW, Node
 from packet_traffic import random_packet
 from traffic import random_datagram, random_node
 
-from kdht import _shared as shared
 from kdht._routing import Outcome
-from kdht._shared import Reason, Verdict
 from kdht.replay import oracle_packets
 from kdht.replay.oracle import Result
+from kdht.wire import _shared as shared
+from kdht.wire._shared import Reason, Verdict
 
 PACKETS = int(os.environ.get("KDHT_COMPARE_PACKETS", "20000"))
 SEED = int(os.environ.get("KDHT_COMPARE_SEED", "0"))

@@ -28,10 +28,10 @@ from scapy.layers.inet import IP, UDP
 from scapy.layers.inet6 import IPv6
 from vectors import PACKETS, name_of
 
-from kdht import _shared as shared
-from kdht._shared import Flag, Op, Reason, Status
 from kdht.replay import oracle_packets
 from kdht.wire import Address, Contact, parse
+from kdht.wire import _shared as shared
+from kdht.wire._shared import Flag, Op, Reason, Status
 
 VERSIONS = (4, 6)
 HERE = {4: Address.of("10.0.0.1", shared.PORT), 6: Address.of("fd00::1", shared.PORT)}

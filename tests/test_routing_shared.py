@@ -17,11 +17,11 @@ import table_writer
 from builders import NOW, Node, make_node, packet, request, usual_settings
 from table_writer import HOME, KEY, LANE, bucket_states, configuration_states
 
-from kdht import _shared as shared
 from kdht._routing import Core
-from kdht._shared import Reason
 from kdht.replay.oracle import SlowNode, SlowTable
 from kdht.wire import Address, Contact
+from kdht.wire import _shared as shared
+from kdht.wire._shared import Reason
 
 HERE = Path(__file__).parent
 CLIENT = Address.of("10.0.0.99", 40000)

@@ -32,10 +32,10 @@ from scapy.layers.inet6 import (
 )
 from scapy.packet import Raw
 
-from kdht import _shared as shared
 from kdht._routing import Core
-from kdht._shared import Flag, Op, Reason, Verdict
 from kdht.wire import Address, Contact
+from kdht.wire import _shared as shared
+from kdht.wire._shared import Flag, Op, Reason, Verdict
 
 VERSIONS = (4, 6)
 HERE = {4: Address.of("10.0.0.1", shared.PORT), 6: Address.of("fd00::1", shared.PORT)}

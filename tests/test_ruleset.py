@@ -4,11 +4,11 @@ import os
 
 import pytest
 
-from kdht._shared import MAGIC, PORT
-from kdht.datapath.netlink import Queue
-from kdht.datapath.nfqueue import NfqueueOptions
-from kdht.datapath.ruleset import Guard, Ruleset, RulesetOptions, ruleset_path
+from kdht.datapath.host.netlink import Queue
+from kdht.datapath.host.ruleset import Guard, Ruleset, RulesetOptions, ruleset_path
+from kdht.datapath.nfqueue.datapath import NfqueueOptions
 from kdht.wire import Address
+from kdht.wire._shared import MAGIC, PORT
 
 
 def text(**options: object) -> str:

@@ -12,9 +12,9 @@ from scapy.layers.inet6 import IPv6
 from scapy.packet import Raw
 from vectors import VECTORS, message_of, name_of
 
-from kdht import _shared as shared
-from kdht.scapy_layer import KDHT, KDHTContact, KDHTContacts, KDHTControl, KDHTRecord
 from kdht.wire import CONTACT, HEADER, RECORD, Address, Message, parse_contacts
+from kdht.wire import _shared as shared
+from kdht.wire.scapy_layer import KDHT, KDHTContact, KDHTContacts, KDHTControl, KDHTRecord
 
 
 @pytest.fixture(autouse=True)
@@ -180,8 +180,8 @@ def test_nearly_right_bytes_are_dissected(vector, data):
 def test_it_imports_on_its_own():
     """With nothing of kdht before it, and pulling in no layer above the wire."""
     code = (
-        "import sys; from kdht.scapy_layer import KDHT; KDHT();"
+        "import sys; from kdht.wire.scapy_layer import KDHT; KDHT();"
         "print(sorted(name for name in sys.modules if name.startswith('kdht.')))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "['kdht._shared', 'kdht.scapy_layer']"
+    assert done.stdout.strip() == "['kdht.wire._shared', 'kdht.wire.scapy_layer']"

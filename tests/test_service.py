@@ -12,15 +12,13 @@ import pytest
 from records import MICROS, NOW
 
 from kdht._routing import Core
-from kdht._shared import HOP_LIMIT, MAX_BODY, MAX_VALUE, Flag, Op, Reason, RecordFlag, Status, Verdict
-from kdht.datapath._hot import HotRecords
 from kdht.datapath.base import Datagram, Outgoing
 from kdht.errors import StorageDamaged, StorageError
-from kdht.keys import derive
 from kdht.node.census import Counts
 from kdht.node.replicas import Coordinator, Policy
 from kdht.node.service import Service
 from kdht.storage import GroupWriter, InlineWriter, LevelStore, MemoryStore, Stored, Write
+from kdht.storage._cache import HotRecords
 from kdht.wire import (
     NOWHERE,
     OFFSET,
@@ -33,6 +31,8 @@ from kdht.wire import (
     parse_contacts,
     verify,
 )
+from kdht.wire._shared import HOP_LIMIT, MAX_BODY, MAX_VALUE, Flag, Op, Reason, RecordFlag, Status, Verdict
+from kdht.wire.keys import derive
 
 SECONDS = int(NOW)
 PORT = 5348

@@ -5,10 +5,10 @@ from random import Random
 import pytest
 
 from bench.sim import shares as sim
-from kdht._shared import ID_BITS, ID_LEN, PORT, K
 from kdht.node.place.shares import depths, kept, least_greatest, move_that_helps, owned
 from kdht.node.place.survey import Survey
 from kdht.wire import Address, Contact
+from kdht.wire._shared import ID_BITS, ID_LEN, PORT, K
 
 SIZES = (1, 2, 3, 4, 7, 12, 24, 60)
 

@@ -13,12 +13,11 @@ from chain import IDS, answer, configure, link, request
 from sockets import ANY, LOOPBACK, PATIENCE, Client, Start, closed_port, lonely, transports, wait_for
 
 from kdht._routing import Core
-from kdht._shared import MAX_BODY, MAX_DATAGRAM, Flag, Op, Reason
-from kdht.datapath import _udp
 from kdht.datapath.base import Datagram, Outgoing
-from kdht.datapath.socket import SocketTransport, _explain
+from kdht.datapath.socket.transport import SocketTransport, _explain, _udp
 from kdht.errors import DatapathError
 from kdht.wire import Address, Contact, parse
+from kdht.wire._shared import MAX_BODY, MAX_DATAGRAM, Flag, Op, Reason
 
 
 @pytest.fixture

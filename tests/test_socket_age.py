@@ -8,10 +8,10 @@ import pytest
 from chain import CLUSTER
 from sockets import LOOPBACK, Client, Start, lonely, transports, wait_for
 
-from kdht._shared import Flag, Op
-from kdht.datapath._hot import HotRecords
 from kdht.datapath.base import Datagram
+from kdht.storage._cache import HotRecords
 from kdht.wire import GIVEN_BACK, NO_FLAGS, Message, seal
+from kdht.wire._shared import Flag, Op
 
 HELD_UP = 1.2
 NOW_KEYS = [bytes([number]) * 20 for number in range(9)]

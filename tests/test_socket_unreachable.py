@@ -8,9 +8,9 @@ from chain import CLUSTER, IDS, KEY, configure, link, request
 from sockets import LOOPBACK, PATIENCE, Client, Start, closed_port, lonely, transports, wait_for
 
 from kdht._routing import Core
-from kdht._shared import MAX_BODY, Flag, Op, Status
 from kdht.datapath.base import Datagram, Outgoing
 from kdht.wire import OFFSET, Address, Contact, Message, parse, seal, verify
+from kdht.wire._shared import MAX_BODY, Flag, Op, Status
 
 
 @pytest.fixture

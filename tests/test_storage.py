@@ -7,8 +7,8 @@ from collections import Counter
 import pytest
 from records import NOW, TOMBSTONE, delete, key_of, put
 
-from kdht._shared import ID_BITS, MAX_VALUE
 from kdht.storage import LevelStore, MemoryStore, Result, Store, Stored, Write, neighbourhood
+from kdht.wire._shared import ID_BITS, MAX_VALUE
 
 
 @pytest.fixture(params=["level", "memory"])

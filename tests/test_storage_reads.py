@@ -4,10 +4,10 @@ import random
 
 import pytest
 
-from kdht._shared import ID_LEN, RecordFlag
-from kdht.datapath._hot import HotRecords
 from kdht.storage import LevelStore, Stored, Write, layout, visible
+from kdht.storage._cache import HotRecords
 from kdht.storage._reads import Reads
+from kdht.wire._shared import ID_LEN, RecordFlag
 
 NOW = 1_700_000_000.5
 LATER = int(NOW) + 9

@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdht._routing import Core
-from kdht._shared import HEADER_LEN, Flag, Op, Reason, RecordFlag, Status
 from kdht.datapath.base import Datagram, Outgoing
 from kdht.errors import BadPacket, StorageError
 from kdht.node.messages import CONTROL_HOPS
@@ -20,6 +19,7 @@ from kdht.node.replicas.reads import untrusted_store
 from kdht.node.replicas.recent import Recent
 from kdht.storage import InlineWriter, MemoryStore, Stored, Write
 from kdht.wire import FIELD, OFFSET, RECORD, Address, pack_request, verify
+from kdht.wire._shared import HEADER_LEN, Flag, Op, Reason, RecordFlag, Status
 
 NOW = 1_800_000_000.5
 OWN = [Address.of("10.0.0.1", 5348), Address.of("fd00::1", 5348)]

@@ -5,10 +5,10 @@ from random import Random
 import pytest
 from nodes import address_of
 
-from kdht._shared import ID_BITS, ROOM, K
 from kdht.node.entry import Entry
 from kdht.node.table import Standing, Table
 from kdht.wire import Contact
+from kdht.wire._shared import ID_BITS, ROOM, K
 
 SELF = bytes(20)
 NOW = 1000.0

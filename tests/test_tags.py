@@ -5,12 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from vectors import CLUSTER_KEY, COOKIES, SIPHASH, VECTORS, name_of
 
-from kdht import _shared as shared
-from kdht import keys, wire
+from kdht import wire
 from kdht._routing import Core
-from kdht._shared import Flag, Op, Reason, siphash
 from kdht.errors import BadPacket
-from kdht.wire import Address, Message
+from kdht.wire import Address, Message, keys
+from kdht.wire import _shared as shared
+from kdht.wire._shared import Flag, Op, Reason, siphash
 
 SEALED = [vector for vector in VECTORS if vector["sealed"]]
 OTHER_EPOCH = keys.derive(4, b"another secret of 16 or more bytes")

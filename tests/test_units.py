@@ -7,7 +7,7 @@ from shutil import which
 import pytest
 from daemons import KDHTD, ROOT, run
 
-from kdht.daemon import capabilities
+from kdht.daemon.process import capabilities
 
 UNITS = sorted((ROOT / "contrib/systemd").glob("*.service"))
 EXPOSURE = {"kdhtd.service": 2.2, "kdhtd@.service": 2.2, "kdhtd-socket.service": 1.2}

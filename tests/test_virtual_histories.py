@@ -11,7 +11,6 @@ from histories.virtual.play import Played, play
 from histories.virtual.schedule import PROFILES, Action, Fault, Schedule, draw
 from histories.virtual.shrink import fewest, shrink
 from histories.virtual.world import run
-from kdht._shared import Status
 from kdht.client._writes import Write
 from kdht.datapath.memory import MemoryTransport
 from kdht.lab.virtual import Member
@@ -24,6 +23,7 @@ from kdht.node.replicas.recent import Recent
 from kdht.node.replicas.writes import WriteJob, Writes, Written, version_in
 from kdht.storage import Stored, visible
 from kdht.storage import Write as StoreWrite
+from kdht.wire._shared import Status
 
 Patch = pytest.MonkeyPatch
 

@@ -9,12 +9,12 @@ from exchanges import unix_us
 from scripted_node import ScriptedNode, refusal, reply_to
 
 from kdht import AsyncClient, Client, wire
-from kdht._shared import Op, Status
 from kdht.client import _calls as calls
 from kdht.client._session import Session
 from kdht.client._watching import MAX_EVENTS, RENEWALS, Watching
 from kdht.errors import RequestError, RequestTimeout
 from kdht.wire import Message, Record
+from kdht.wire._shared import Op, Status
 
 LEASE = 30
 

@@ -9,7 +9,8 @@ import pytest
 from daemons import KDHTCTL, DevNode, free_port, run
 from pages import ask
 
-from kdht.daemon import dev, web
+from kdht.config import dev
+from kdht.daemon.pages import web
 from kdht.lab.wait import wait_until
 from kdht.wire import hash_key
 

@@ -8,12 +8,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from vectors import CLUSTER_KEY, VECTORS, message_of, name_of
 
-from kdht import _shared as shared
 from kdht import wire
 from kdht._routing import Core
-from kdht._shared import Flag, Op, Reason, RecordFlag, Status
 from kdht.errors import BadPacket
 from kdht.wire import Address, Contact, Message, Record
+from kdht.wire import _shared as shared
+from kdht.wire._shared import Flag, Op, Reason, RecordFlag, Status
 
 KEY = wire.hash_key("hello")
 PLAIN = bytes(Message(op=Op.GET, key=KEY, request_id=1).pack())

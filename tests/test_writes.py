@@ -3,11 +3,11 @@
 import pytest
 from replica_cluster import Cluster, Member, key_of
 
-from kdht._shared import Op, Status
 from kdht.datapath.memory import Event
 from kdht.node.replicas import Policy
 from kdht.storage import Promise, Stored, Write
 from kdht.wire import OFFSET, Message, Record, parse
+from kdht.wire._shared import Op, Status
 
 
 def plant(member: Member, version: int, value: bytes, flags: int = 0) -> None:

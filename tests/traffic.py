@@ -11,10 +11,10 @@ from typing import NamedTuple, TypeVar
 import builders
 from builders import NOW, Node, Settings, packed, set_field
 
-from kdht import _shared as shared
-from kdht._shared import Flag, Op
 from kdht.replay.oracle import version_of
 from kdht.wire import OFFSET, Address
+from kdht.wire import _shared as shared
+from kdht.wire._shared import Flag, Op
 
 T = TypeVar("T")
 Weighted = Sequence[tuple[int, T]]

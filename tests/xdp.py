@@ -5,11 +5,11 @@ from typing import NamedTuple
 
 from builders import NOW, Node
 
-from kdht import _shared as shared
 from kdht._routing import Core
-from kdht._shared import VERDICT_OF, Reason, Verdict
-from kdht.datapath import _ebpf
-from kdht.datapath.ebpf import OBJECT, PROGRAM
+from kdht.datapath.ebpf import _ebpf
+from kdht.datapath.ebpf.datapath import OBJECT, PROGRAM
+from kdht.wire import _shared as shared
+from kdht.wire._shared import VERDICT_OF, Reason, Verdict
 
 XDP_DROP, XDP_PASS, XDP_TX = 1, 2, 3
 ACTIONS = {

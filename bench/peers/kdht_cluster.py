@@ -13,11 +13,11 @@ from pathlib import Path
 from bench.peers.asking import Protocol, ask
 from bench.peers.base import Timing
 from bench.peers.sites import Site
-from kdht._shared import HEADER_LEN, Flag, Op
 from kdht.lab.cluster import Cluster
 from kdht.lab.ids import spread
 from kdht.lab.wait import wait_until
 from kdht.wire import NO_FLAGS, OFFSET, RECORD, hash_key, pack_request, parse
+from kdht.wire._shared import HEADER_LEN, Flag, Op
 
 PROTOCOL = Protocol(
     id_at=OFFSET["request_id"], id_size=8, status_at=OFFSET["status"], attempt_at=OFFSET["attempt"]

@@ -21,10 +21,10 @@ from bench.peers import kdht_cluster
 from bench.peers.asking import Protocol, ask, program
 from bench.peers.base import Timing
 from bench.peers.missing import PeerMissing
-from kdht._shared import PORT
 from kdht.lab.cluster import Cluster, places_in
 from kdht.lab.netns import Host, Lab
 from kdht.lab.wait import wait_until
+from kdht.wire._shared import PORT
 
 ALONE, MANY = 1, 64
 SERVER, CLIENT = "10.53.48.1", "10.53.48.200"

@@ -24,7 +24,7 @@ from bench.sim import shares as sharing
 from bench.sim import static as overlays
 from bench.sim.figures import save
 from bench.sim.plots import draw
-from kdht._shared import K
+from kdht.wire._shared import K
 
 STANDARD = ("static", "idle", "deaths", "churn")
 """What runs without a command, one after the other, and is then drawn."""

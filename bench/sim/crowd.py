@@ -8,13 +8,13 @@ compared, all stores are equal.
 from bisect import bisect_left
 from collections.abc import Sequence
 
-from kdht._shared import ID_BITS, ID_LEN, Flag, K, Op
 from kdht.datapath.memory import MemoryNetwork
 from kdht.lab.virtual.member import KEY
 from kdht.node.messages import CONTROL_HOPS
 from kdht.node.repair import bodies
 from kdht.node.repair.bodies import Says
 from kdht.wire import Address, Contact, Message, pack_contacts, parse, seal
+from kdht.wire._shared import ID_BITS, ID_LEN, Flag, K, Op
 
 AGREED = Says.CAUGHT_UP | Says.SEES_YOU | Says.KEEPS
 """What those who only answer say of every range."""

@@ -11,13 +11,13 @@ from random import Random
 from typing import Any
 
 from bench.sim.figures import spread
-from kdht._shared import Status
 from kdht.client import _calls as calls
 from kdht.client._exchange import Exchange
 from kdht.lab.virtual import VirtualCluster
 from kdht.lab.virtual.client import VirtualRequest
 from kdht.storage import MemoryStore
 from kdht.wire import Address, Record, hash_key
+from kdht.wire._shared import Status
 
 ENTRIES = 3
 PATIENCE = 5.0

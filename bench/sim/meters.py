@@ -7,10 +7,10 @@ from random import Random
 from typing import Any
 
 from bench.sim.figures import spread
-from kdht._shared import ID_BITS, ID_LEN, Flag, Op
 from kdht.datapath.memory import Event
 from kdht.lab.virtual import Member, VirtualCluster
 from kdht.wire import OFFSET, Address, Contact
+from kdht.wire._shared import ID_BITS, ID_LEN, Flag, Op
 
 NEIGHBOURS = 8
 _OP = OFFSET["op"]

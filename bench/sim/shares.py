@@ -11,11 +11,11 @@ from random import Random
 from statistics import median
 from typing import Any
 
-from kdht._shared import ID_BITS, ID_LEN, PORT, K
 from kdht.node.place.choice import MAX_CLAIMS, PARALLEL
 from kdht.node.place.shares import halves, kept, least_greatest, move_that_helps, owned
 from kdht.node.place.survey import Question, Survey
 from kdht.wire import Address, Contact
+from kdht.wire._shared import ID_BITS, ID_LEN, PORT, K
 
 FIRST = 3
 """Nodes that there are before others come together: their IDs are by chance."""

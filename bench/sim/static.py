@@ -7,8 +7,8 @@ from typing import Any
 
 from bench.sim import expected
 from bench.sim.figures import peak_mib, percentile, spread
-from kdht._shared import ID_LEN
 from kdht.lab._overlay import Overlay
+from kdht.wire._shared import ID_LEN
 
 BATCH = 10_000
 

@@ -16,15 +16,15 @@ from typing import Any
 
 from fuzz.targets.events import Reader
 from fuzz.targets.scene import FIXES, KEYS, NOW, Fix, mend
-from kdht import _shared as shared
 from kdht._routing import Core
-from kdht._shared import Flag, K, Op, Reason
 from kdht.datapath.base import Datagram, Outgoing
 from kdht.errors import BadPacket
 from kdht.node.messages import CLAIM, UNKNOWN_ID
 from kdht.node.node import Node
 from kdht.node.options import Options
 from kdht.wire import Address, Contact, Message, pack_contacts, parse, verify
+from kdht.wire import _shared as shared
+from kdht.wire._shared import Flag, K, Op, Reason
 
 SELF = Contact(bytes(19) + b"\x01", *Address.of("10.0.0.1", shared.PORT))
 PEERS = [

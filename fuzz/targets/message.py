@@ -14,11 +14,11 @@ from collections.abc import Iterator
 from fuzz.targets.replica import check_store
 from fuzz.targets.scene import FIXES, HOME4, HOME6, NODES, NOW, Fix, guard, make_core, mend
 from fuzz.targets.verdicts import check, check_bounce
-from kdht import _shared as shared
 from kdht._routing import Core
-from kdht._shared import Flag, Op, Reason
 from kdht.datapath.base import Datagram
 from kdht.wire import Address, Message, Record
+from kdht.wire import _shared as shared
+from kdht.wire._shared import Flag, Op, Reason
 
 SOURCES = [
     Address.of(*each)

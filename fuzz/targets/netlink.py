@@ -18,9 +18,9 @@ from fuzz.targets.message import SOURCES, messages
 from fuzz.targets.packet import frame, mended
 from fuzz.targets.scene import HOME4, HOME6, NODES, Fix, make_core, tag
 from kdht._routing import Core
-from kdht._shared import Verdict
-from kdht.datapath._nfqueue import COUNTERS, LANE_BYTES, QueueLoop
+from kdht.datapath.nfqueue._nfqueue import COUNTERS, LANE_BYTES, QueueLoop
 from kdht.wire import OFFSET
+from kdht.wire._shared import Verdict
 
 LANE, ORACLE_LANE = 8, 0
 QUEUE, MARK = 5, 0x6B

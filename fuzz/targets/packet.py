@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from fuzz.targets.message import SOURCES, cores, messages
 from fuzz.targets.scene import FIXES, HOME4, HOME6, NODES, NOW, Fix, guard, mend
 from fuzz.targets.verdicts import MOVED, check
-from kdht import _shared as shared
 from kdht._routing import Outcome
-from kdht._shared import Reason
 from kdht.wire import Address
+from kdht.wire import _shared as shared
+from kdht.wire._shared import Reason
 
 UDP = 17
 NEW_TTL = 64

@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 
 from fuzz.targets.scene import HOME4, HOME6, KEYS, NOW
 from kdht._routing import Core
-from kdht._shared import HEADER_LEN, RECORD_LEN, Flag, Op, RecordFlag, Status
 from kdht.datapath.base import Datagram, Outgoing
 from kdht.errors import BadPacket
 from kdht.node.replicas import calls
@@ -15,6 +14,7 @@ from kdht.node.replicas.reads import untrusted_store
 from kdht.node.replicas.recent import Recent
 from kdht.storage import Result, Stored, Write
 from kdht.wire import FIELD, OFFSET, RECORD, verify
+from kdht.wire._shared import HEADER_LEN, RECORD_LEN, Flag, Op, RecordFlag, Status
 
 OWN = frozenset({HOME4, HOME6})
 OUTCOMES = (

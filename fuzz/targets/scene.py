@@ -8,11 +8,11 @@ fuzzer may still choose to leave any of them wrong.
 import random
 import struct
 
-from kdht import _shared as shared
 from kdht._routing import Core, common_bits
-from kdht._shared import siphash
-from kdht.keys import ClusterKey
 from kdht.wire import OFFSET, Address, Contact
+from kdht.wire import _shared as shared
+from kdht.wire._shared import siphash
+from kdht.wire.keys import ClusterKey
 
 try:
     from _harness import guard

@@ -14,9 +14,7 @@ from typing import NamedTuple, TypeVar
 
 from fuzz.targets.events import Reader
 from fuzz.targets.scene import HOME4, KEYS, NOW
-from kdht import _shared as shared
 from kdht._routing import Core
-from kdht._shared import Flag, Op, Reason, RecordFlag, Status, Verdict
 from kdht.datapath.base import Datagram, Outgoing
 from kdht.errors import BadPacket
 from kdht.node.census import Counts
@@ -40,6 +38,8 @@ from kdht.wire import (
     parse_write,
     verify,
 )
+from kdht.wire import _shared as shared
+from kdht.wire._shared import Flag, Op, Reason, RecordFlag, Status, Verdict
 
 HOME = Contact(bytes(20), *HOME4)
 ENTRY = Contact(b"\xff" * 20, *Address.of("10.0.0.2", shared.PORT))

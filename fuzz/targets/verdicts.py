@@ -4,11 +4,11 @@ from collections.abc import Callable
 from functools import cache
 
 from fuzz.targets.scene import HOME4, HOME6, KEYS, NOW, SELF_ID, buckets, header_tag, settings
-from kdht import _shared as shared
 from kdht._routing import Outcome
-from kdht._shared import VERDICT_OF, Flag, Op, Reason, Status, Verdict
 from kdht.errors import BadPacket
 from kdht.wire import FIELD, OFFSET, Address, Contact, check_form, parse, verify
+from kdht.wire import _shared as shared
+from kdht.wire._shared import VERDICT_OF, Flag, Op, Reason, Status, Verdict
 
 _FLAGS, _HOPS, _TIME = OFFSET["flags"], OFFSET["hops"], OFFSET["time"]
 _KEPT_BY_ENTRY = slice(OFFSET["request_id"], OFFSET["time"])

@@ -16,7 +16,7 @@ from histories.verdict import Violation
 from histories.virtual.play import play
 from histories.virtual.schedule import PROFILES, draw
 from histories.virtual.shrink import shrink
-from kdht.daemon import boundary
+from kdht.program import boundary
 
 CHUNK = 50
 """Schedules that a process takes at once."""

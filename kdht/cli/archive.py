@@ -1,4 +1,4 @@
-"""Exported records (`kdht.daemon.exported`): from a daemon or a stopped node's store, and into one.
+"""Exported records (`kdht.storage.exported`): from a daemon or a stopped node's store, and into one.
 
 Raises ConfigError with the line.
 """
@@ -13,10 +13,11 @@ from typing import BinaryIO
 
 import msgspec
 
-from kdht.cli import control_client, progress
-from kdht.daemon.exported import FORMAT, Head, plain
+from kdht.cli import progress
 from kdht.errors import ConfigError
+from kdht.program import control_client
 from kdht.storage import LevelStore, Stored, Write
+from kdht.storage.exported import FORMAT, Head, plain
 
 BATCH = 500
 MAX_LINE = 1 << 16

@@ -14,11 +14,11 @@ from typing import Any
 
 import click
 
-from kdht._shared import MAX_VALUE
 from kdht.cli.nodes import Target, asks_nodes
 from kdht.cli.options import emit
 from kdht.client import AsyncClient
 from kdht.errors import Interrupted, RequestError
+from kdht.wire._shared import MAX_VALUE
 
 TTL = 900
 Work = Callable[[int], Awaitable[None]]

@@ -18,10 +18,10 @@ from typing import Any
 
 import click
 
-from kdht.cli import control_client
 from kdht.cli.options import as_json, control_socket, emit
 from kdht.client import AsyncClient
 from kdht.errors import Disagreement, RequestError
+from kdht.program import control_client
 
 WINDOW = 16
 LOOK_AGAIN = 0.25

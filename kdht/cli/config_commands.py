@@ -7,7 +7,7 @@ import click
 import msgspec
 
 from kdht.cli.options import as_json, config_file, emit
-from kdht.daemon.config import Config, load
+from kdht.config.schema import Config, load
 
 HIDDEN = "(hidden)"
 
@@ -25,8 +25,8 @@ def check(config_path: Path, as_json: bool) -> int:
 
     Ends with the status that a start would end in.
     """
+    from kdht.config.settings import resolve
     from kdht.daemon.check import checked
-    from kdht.daemon.settings import resolve
 
     done = checked(resolve(load(config_path)))
     data = {
@@ -51,7 +51,7 @@ def show(config_path: Path, as_json: bool) -> None:
 @as_json
 def example(as_json: bool) -> None:
     """Write a configuration with every field explained."""
-    from kdht.daemon.example import example as text
+    from kdht.config.example import example as text
 
     emit({"toml": text()}, as_json, "config.example")
 

@@ -11,14 +11,14 @@ from typing import Any, BinaryIO, TypeVar
 
 import click
 
-from kdht._shared import MAX_CONDITIONAL_VALUE, MAX_VALUE
 from kdht.cli.keys import KeyType, key_text
 from kdht.cli.nodes import Target, asks_nodes
 from kdht.cli.options import Seconds, binary_output, emit
 from kdht.client import MAX_LARGE, Client, is_manifest
-from kdht.daemon.files import write_atomically
 from kdht.errors import NotFound, ValueTooLarge
+from kdht.program.files import write_atomically
 from kdht.wire import Record
+from kdht.wire._shared import MAX_CONDITIONAL_VALUE, MAX_VALUE
 
 MAX_VERSION = 2**64 - 1
 

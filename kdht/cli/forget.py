@@ -4,9 +4,9 @@ from pathlib import Path
 
 import click
 
-from kdht.cli import control_client
 from kdht.cli.options import as_json, control_socket, emit
 from kdht.errors import Disagreement
+from kdht.program import control_client
 
 TIMEOUT = 60.0
 """Seconds: every contact is asked, and asked again."""

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kdht._shared import KEY_SLOTS
-from kdht.cli import control_client
 from kdht.cli.options import as_json, config_file, control_socket, emit
-from kdht.daemon.files import write_atomically
 from kdht.errors import ConfigError, KdhtError, NoDaemon
+from kdht.program import control_client
+from kdht.program.files import write_atomically
+from kdht.wire._shared import KEY_SLOTS
 
 if TYPE_CHECKING:
     from tomlkit import TOMLDocument
@@ -159,8 +159,8 @@ def _parsed(path: Path, content: bytes) -> "TOMLDocument":
     """The document, of which the daemon's own reading says that it is good."""
     import tomlkit
 
-    from kdht.daemon.config import load
-    from kdht.daemon.settings import resolve
+    from kdht.config.schema import load
+    from kdht.config.settings import resolve
 
     resolve(load(path))
     document = tomlkit.parse(content.decode())
@@ -171,8 +171,8 @@ def _parsed(path: Path, content: bytes) -> "TOMLDocument":
 
 def _replace(path: Path, content: bytes) -> None:
     """Put the new configuration in place of the old, if it is a good one: rights and owner stay."""
-    from kdht.daemon.config import load
-    from kdht.daemon.settings import resolve
+    from kdht.config.schema import load
+    from kdht.config.settings import resolve
 
     trial = path.with_name(f".{path.name}.new")
     try:

@@ -16,13 +16,13 @@ from typing import BinaryIO, NamedTuple
 import click
 import msgspec
 
-from kdht._shared import MAX_VALUE
 from kdht.cli import bulk, inflight, progress
 from kdht.cli.nodes import Target, asks_nodes
 from kdht.cli.options import Seconds, emit
 from kdht.client import AsyncClient
-from kdht.daemon.files import write_atomically
 from kdht.errors import ConfigError, Interrupted, RequestError
+from kdht.program.files import write_atomically
+from kdht.wire._shared import MAX_VALUE
 
 SAVE_SECONDS = 1.0
 WINDOW = 64

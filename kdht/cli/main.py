@@ -11,8 +11,8 @@ import click
 from click.shell_completion import CompletionItem
 
 from kdht import __version__
-from kdht.daemon import boundary
 from kdht.errors import exit_codes
+from kdht.program import boundary
 
 # name: (module, attribute, the line in the help)
 COMMANDS = {

@@ -11,9 +11,9 @@ from typing import Any
 
 import click
 
-from kdht.cli import control_client
 from kdht.cli.options import Seconds, as_json, control_socket, emit
 from kdht.errors import KdhtError
+from kdht.program import control_client
 
 LOOK = 0.3
 """Seconds between two looks."""

@@ -18,7 +18,7 @@ from kdht.cli.options import as_json, config_file, emit
 from kdht.errors import DIFFERENCES, DatapathError
 
 if TYPE_CHECKING:
-    from kdht.datapath.ruleset import Ruleset
+    from kdht.datapath.host.ruleset import Ruleset
 
 T = TypeVar("T")
 CLONE_NEWNET = 0x40000000
@@ -83,10 +83,10 @@ def diff(config_path: Path, as_json: bool) -> int:
 
 
 def _ruleset(path: Path) -> "Ruleset":
-    from kdht.daemon.config import load
+    from kdht.config.schema import load
+    from kdht.config.settings import resolve
     from kdht.daemon.datapaths import nfqueue_options
-    from kdht.daemon.settings import resolve
-    from kdht.datapath.nfqueue import ruleset_of
+    from kdht.datapath.nfqueue.datapath import ruleset_of
 
     return ruleset_of(nfqueue_options(resolve(load(path))))
 

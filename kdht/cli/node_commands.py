@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from kdht.cli import control_client
 from kdht.cli.options import Seconds, as_json, control_socket, emit
 from kdht.errors import Interrupted, KdhtError
+from kdht.program import control_client
 
 DRAIN_LOOK = 0.3
 """Seconds between two looks at how far a drain is."""

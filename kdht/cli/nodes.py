@@ -7,9 +7,9 @@ from typing import Any, NamedTuple, TypeVar
 
 import click
 
-from kdht.cli import control_client
 from kdht.cli.options import as_json, control_socket
 from kdht.errors import NoDaemon
+from kdht.program import control_client
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -11,8 +11,8 @@ from typing import Any, BinaryIO, TypeVar
 import click
 import msgspec
 
-from kdht.daemon import places
-from kdht.daemon.values import SocketPath
+from kdht.config import places
+from kdht.config.values import SocketPath
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kdht._shared import HOP_LIMIT, ID_BITS, ID_LEN
-from kdht.cli import control_client
 from kdht.cli.keys import KeyType, key_text
 from kdht.cli.nodes import Target, asks_nodes
 from kdht.cli.options import as_json, control_socket, emit
 from kdht.errors import ConfigError, NoDaemon, RequestError
+from kdht.program import control_client
 from kdht.wire import Address, hash_key, split_port
+from kdht.wire._shared import HOP_LIMIT, ID_BITS, ID_LEN
 
 if TYPE_CHECKING:
     from kdht.client import Hop

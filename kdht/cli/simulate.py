@@ -11,11 +11,11 @@ from typing import Any
 
 import click
 
-from kdht.cli import control_client
 from kdht.cli.options import as_json, config_file, control_socket, emit
-from kdht.daemon import dev, places
+from kdht.config import dev, places
 from kdht.errors import ConfigError
-from kdht.keys import ClusterKey, derive
+from kdht.program import control_client
+from kdht.wire.keys import ClusterKey, derive
 
 Data = dict[str, Any]
 

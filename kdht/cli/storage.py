@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kdht.cli import control_client
 from kdht.cli.options import as_json, control_socket, emit
-from kdht.daemon.files import replacing
 from kdht.errors import ConfigError, StorageDamaged
+from kdht.program import control_client
+from kdht.program.files import replacing
 
 if TYPE_CHECKING:
     from kdht.storage import LevelStore
@@ -96,7 +96,7 @@ def export(file: Path, data_dir: Path | None, socket_path: Path, as_json: bool) 
     Keys are hashes: the names that clients use are not kept anywhere.
     """
     from kdht.cli import archive
-    from kdht.daemon import exported
+    from kdht.storage import exported
 
     with replacing(file, mode=0o600) as target:
         if data_dir is None:

@@ -14,9 +14,9 @@ from typing import Any
 
 import click
 
-from kdht.cli import control_client
 from kdht.cli.options import as_json, control_socket, emit_line
 from kdht.errors import RequestError
+from kdht.program import control_client
 
 PROBE_TIMEOUT = 1.0
 Data = dict[str, Any]

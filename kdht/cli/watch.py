@@ -13,8 +13,8 @@ from kdht.cli.keys import KeyType, key_text
 from kdht.cli.nodes import Target, asks_nodes
 from kdht.cli.options import emit_line
 from kdht.client import MAX_LEASE, Client, is_manifest
-from kdht.daemon.files import write_atomically
 from kdht.errors import NotFound
+from kdht.program.files import write_atomically
 from kdht.wire import Record
 
 MOST_SHOWN = 60

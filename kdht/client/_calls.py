@@ -5,11 +5,11 @@ No I/O, and nothing of tries and time-outs: that is `_exchange`.
 
 from typing import Any, NamedTuple
 
-from kdht import _shared as shared
-from kdht._shared import Op, Status
 from kdht.client._arguments import Key, data_of, hash_of, name_of, whole_number
 from kdht.errors import BadPacket, Conflict, NotFound, RequestError, Unconfirmed, ValueTooLarge
 from kdht.wire import Buffer, Contact, Record, pack_write, parse_contacts
+from kdht.wire import _shared as shared
+from kdht.wire._shared import Op, Status
 
 # What the fields hold.
 MAX_TTL = 2**32 - 1

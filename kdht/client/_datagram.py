@@ -2,8 +2,8 @@
 
 from typing import NamedTuple
 
-from kdht._shared import TRY_BITS, Flag
 from kdht.wire import FIELD, NO_FLAGS, OFFSET
+from kdht.wire._shared import TRY_BITS, Flag
 
 MAX_SENT = 1 << TRY_BITS
 """The request ID's low bits number its tries, so that each reply shows which try it answers."""

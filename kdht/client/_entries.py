@@ -8,8 +8,8 @@ answer; then it is left out, and asked again beside another request after 1, 2, 
 from collections import defaultdict
 from random import Random
 
-from kdht._shared import Op
 from kdht.client._datagram import Sent
+from kdht.wire._shared import Op
 
 START_LATE = 0.03
 START_RTO = 0.25

@@ -14,12 +14,12 @@ What is special to reads and to writes stands in `_reads` and `_writes`.
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from kdht._shared import TRY_BITS, Status
 from kdht.client._calls import Answer, Call, refused
 from kdht.client._datagram import MAX_ATTEMPTS, MAX_REPEATS, Sent, address
 from kdht.client._entries import MAX_RTO, NOBODY
 from kdht.errors import PortClosed, RequestError, RequestTimeout
 from kdht.wire import pack_request
+from kdht.wire._shared import TRY_BITS, Status
 
 if TYPE_CHECKING:
     from kdht.client._session import Session

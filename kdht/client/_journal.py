@@ -7,13 +7,13 @@ locks its key: when it is full, what is over gives way, and else the oldest uplo
 from collections.abc import Callable
 from typing import TypeAlias
 
-from kdht._shared import Status
 from kdht.client import _calls as calls
 from kdht.client._arguments import Key, hash_of
 from kdht.client._calls import Call
 from kdht.client._manifest import MAX_UPLOADS, Upload, chunk_name, journal_name, pack_journal, parse_journal
 from kdht.client._steps import Many, Steps
 from kdht.errors import Conflict, RequestError, Unconfirmed
+from kdht.wire._shared import Status
 
 Changed: TypeAlias = Callable[[list[Upload]], list[Upload]]
 

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import TypeAlias
 
-from kdht._shared import Status
 from kdht.client import _calls as calls
 from kdht.client import _steps as steps
 from kdht.client._arguments import Key, hash_of, name_of
@@ -19,6 +18,7 @@ from kdht.client._journal import Ended, Journal
 from kdht.client._manifest import CHUNK_SIZE, Manifest, Upload, chunk_name, cut, data_in, digest_of
 from kdht.client._steps import Many, Steps
 from kdht.errors import RequestError
+from kdht.wire._shared import Status
 
 Progress: TypeAlias = Callable[[int, int], None]
 """Called with the bytes done so far, and with all of them."""

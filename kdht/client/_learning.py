@@ -9,12 +9,12 @@ from ipaddress import ip_address
 from math import inf
 from random import Random
 
-from kdht import _shared as shared
-from kdht._shared import Op, Status
 from kdht.client._calls import Answer, Call
 from kdht.client._entries import Entries
 from kdht.errors import BadPacket
 from kdht.wire import Address, parse_contacts
+from kdht.wire import _shared as shared
+from kdht.wire._shared import Op, Status
 
 MAX_LEARNT = 16
 FIRST_AFTER = 1.0

@@ -18,8 +18,8 @@ from collections.abc import Iterator
 from hashlib import blake2b
 from typing import NamedTuple
 
-from kdht import _shared as shared
 from kdht.wire import Buffer
+from kdht.wire import _shared as shared
 
 MANIFEST_MAGIC = b"KDHTLV01"
 JOURNAL_MAGIC = b"KDHTLJ01"

@@ -9,12 +9,12 @@ replica at once, the others after the time that an answer usually takes.
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from kdht import _shared as shared
-from kdht._shared import Op, Status
 from kdht.client._calls import Answer, Call, refused
 from kdht.client._exchange import Exchange
 from kdht.client._versions import version_in
 from kdht.errors import RequestError, Unconfirmed
+from kdht.wire import _shared as shared
+from kdht.wire._shared import Op, Status
 
 if TYPE_CHECKING:
     from kdht.client._session import Session

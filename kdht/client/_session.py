@@ -11,7 +11,6 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Protocol
 
-from kdht._shared import TRY_BITS, Flag, Op, Status
 from kdht.client._calls import Answer, Call
 from kdht.client._clock import WriteClock
 from kdht.client._datagram import MAX_SENT, Send, Sent
@@ -24,6 +23,7 @@ from kdht.client._watching import Watching
 from kdht.client._writes import Write
 from kdht.errors import BadPacket
 from kdht.wire import HEADER, check_form
+from kdht.wire._shared import TRY_BITS, Flag, Op, Status
 
 _REPLY_FLAGS = int(Flag.REPLY | Flag.FORWARDED)
 _STATUSES = {int(status): status for status in Status}

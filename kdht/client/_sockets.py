@@ -14,10 +14,10 @@ from functools import partial
 from ipaddress import ip_address
 from typing import Any, TypeAlias
 
-from kdht import _shared as shared
 from kdht.client._datagram import ANY_NODE, Send
 from kdht.errors import ConfigError, RequestError
 from kdht.wire import Address, split_port
+from kdht.wire import _shared as shared
 
 Info: TypeAlias = tuple[Any, ...]
 """One row of getaddrinfo."""

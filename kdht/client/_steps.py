@@ -8,7 +8,6 @@ to wait in the two clients.
 from collections.abc import Callable, Generator, Iterable
 from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
 
-from kdht._shared import Status
 from kdht.client import _calls as calls
 from kdht.client._arguments import MAX_WINDOW, Key, whole_number
 from kdht.client._calls import Answer, Call, Hop
@@ -16,6 +15,7 @@ from kdht.client._exchange import Exchange
 from kdht.client._session import Session
 from kdht.errors import RequestTimeout
 from kdht.wire import Buffer
+from kdht.wire._shared import Status
 
 T = TypeVar("T")
 K = TypeVar("K", bound=Key)

@@ -8,10 +8,10 @@ UNCONFIRMED. The last REMEMBERED keys are known; no I/O and no clock.
 from math import inf
 from typing import NamedTuple
 
-from kdht import _shared as shared
-from kdht._shared import Status
 from kdht.client._calls import Answer
 from kdht.wire import RECORD
+from kdht.wire import _shared as shared
+from kdht.wire._shared import Status
 
 REMEMBERED = 16384
 

@@ -9,13 +9,13 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from kdht._shared import TRY_BITS, Status
 from kdht.client._calls import Answer, Call, record, refused
 from kdht.client._datagram import Sent, address
 from kdht.client._entries import MAX_RTO
 from kdht.client._versions import version_in
 from kdht.errors import RequestError, RequestTimeout
 from kdht.wire import Record, pack_request
+from kdht.wire._shared import TRY_BITS, Status
 
 if TYPE_CHECKING:
     from kdht.client._session import Session

@@ -15,12 +15,12 @@ An outcome in doubt waits, as long as an answer usually takes, for the tries tha
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from kdht._shared import HEADER_LEN, Op, Status
 from kdht.client._calls import REFUSALS, Answer, Call
 from kdht.client._datagram import Sent
 from kdht.client._exchange import Exchange
 from kdht.client._versions import version_in
 from kdht.errors import RequestError, Unconfirmed
+from kdht.wire._shared import HEADER_LEN, Op, Status
 
 if TYPE_CHECKING:
     from kdht.client._session import Session

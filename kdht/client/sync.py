@@ -10,7 +10,6 @@ from functools import partial
 from types import TracebackType
 from typing import Self, TypeVar
 
-from kdht import _shared as shared
 from kdht.client import _arguments as arguments
 from kdht.client import _calls as calls
 from kdht.client import _large as large
@@ -25,6 +24,7 @@ from kdht.client._session import Session
 from kdht.client._steps import WINDOW, Flight, Many, Steps
 from kdht.errors import RequestError
 from kdht.wire import Buffer, Record
+from kdht.wire import _shared as shared
 
 K = TypeVar("K", bound=Key)
 T = TypeVar("T")

@@ -16,14 +16,13 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
-from kdht.daemon import exported
 from kdht.daemon.datadir import DataDir
-from kdht.daemon.files import replacing
 from kdht.node.repair import Doubt, Repair
 from kdht.node.replicas import Coordinator
 from kdht.node.replicas.reads import Found
 from kdht.node.replicas.turns import Turn
-from kdht.storage import LevelStore, Store, Stored, Write, newer
+from kdht.program.files import replacing
+from kdht.storage import LevelStore, Store, Stored, Write, exported, newer
 
 log = logging.getLogger(__name__)
 

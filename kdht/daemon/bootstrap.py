@@ -14,10 +14,10 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import NamedTuple, TypeVar
 
+from kdht.config.settings import Settings, other_version
+from kdht.config.values import HostPort
 from kdht.daemon.datadir import DataDir
 from kdht.daemon.driver import Driver
-from kdht.daemon.settings import Settings, other_version
-from kdht.daemon.values import HostPort
 from kdht.wire import Address, Contact
 
 log = logging.getLogger(__name__)

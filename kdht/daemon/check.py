@@ -14,13 +14,13 @@ from typing import NamedTuple
 
 import click
 
+from kdht.config.settings import Settings, other_version
 from kdht.daemon import identity
 from kdht.daemon.bootstrap import resolve_bootstrap
-from kdht.daemon.control import group_id
+from kdht.daemon.control.server import group_id
 from kdht.daemon.datadir import kept_node_id
 from kdht.daemon.datapaths import PROBES
-from kdht.daemon.pages import bound
-from kdht.daemon.settings import Settings, other_version
+from kdht.daemon.pages.server import bound
 from kdht.errors import ConfigError, DatapathError, KdhtError, StorageError
 from kdht.wire import Address
 

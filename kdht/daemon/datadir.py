@@ -18,10 +18,10 @@ from typing import Self
 
 import msgspec
 
-from kdht._shared import ID_LEN
-from kdht.daemon.files import write_atomically
 from kdht.errors import StorageDamaged, StorageError, StorageLocked
+from kdht.program.files import write_atomically
 from kdht.wire import Address, Contact
+from kdht.wire._shared import ID_LEN
 
 log = logging.getLogger(__name__)
 

@@ -9,11 +9,13 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 
-from kdht.daemon.settings import Settings
-from kdht.datapath import ebpf, netlink, ruleset, xdp_links
+from kdht.config.settings import Settings
 from kdht.datapath.base import Datapath
-from kdht.datapath.ebpf import EbpfDatapath, EbpfOptions
-from kdht.datapath.nfqueue import NfqueueDatapath, NfqueueOptions, need_package
+from kdht.datapath.ebpf import datapath as ebpf
+from kdht.datapath.ebpf import xdp_links
+from kdht.datapath.ebpf.datapath import EbpfDatapath, EbpfOptions
+from kdht.datapath.host import netlink, ruleset
+from kdht.datapath.nfqueue.datapath import NfqueueDatapath, NfqueueOptions, need_package
 from kdht.datapath.publish import Publisher
 from kdht.errors import ConfigError, DatapathError
 

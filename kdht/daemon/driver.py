@@ -10,11 +10,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from kdht._shared import Op
 from kdht.datapath.base import Datagram, Outgoing
 from kdht.errors import KdhtError
 from kdht.histogram import Histogram
-from kdht.keys import ClusterKey
 from kdht.node.events import (
     Admitted,
     Aside,
@@ -34,6 +32,8 @@ from kdht.node.forget import Fate, Told
 from kdht.node.node import Node
 from kdht.node.readiness import Readiness
 from kdht.wire import Address, Contact
+from kdht.wire._shared import Op
+from kdht.wire.keys import ClusterKey
 
 log = logging.getLogger(__name__)
 

@@ -13,17 +13,17 @@ from functools import partial
 from random import SystemRandom
 
 from kdht._routing import Core
-from kdht._shared import ID_LEN
+from kdht.config.settings import Settings
 from kdht.daemon.bootstrap import in_thread, resolve_bootstrap
 from kdht.daemon.datadir import DataDir
 from kdht.daemon.inbox import MAX_CONTROL, Line
-from kdht.daemon.settings import Settings
 from kdht.datapath.base import Datagram, Outgoing
-from kdht.datapath.socket import SocketTransport
+from kdht.datapath.socket.transport import SocketTransport
 from kdht.errors import ConfigError
 from kdht.node.messages import UNKNOWN_ID
 from kdht.node.place.choice import Chooser, Found
 from kdht.wire import Address
+from kdht.wire._shared import ID_LEN
 
 log = logging.getLogger(__name__)
 

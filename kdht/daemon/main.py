@@ -7,10 +7,12 @@ from typing import Any, NoReturn, get_args
 import click
 
 from kdht import __version__
-from kdht.daemon import boundary, dev, memory, places
-from kdht.daemon.config import Config, DatapathKind, LogFormat, LogLevel, load
-from kdht.daemon.settings import Settings, resolve, warn
+from kdht.config import dev, places
+from kdht.config.schema import Config, DatapathKind, LogFormat, LogLevel, load
+from kdht.config.settings import Settings, resolve, warn
+from kdht.daemon.process import memory
 from kdht.errors import ConfigError, exit_codes
+from kdht.program import boundary
 
 HELP = f"""Run one node of a kdht cluster.
 
@@ -45,7 +47,7 @@ HELP = f"""Run one node of a kdht cluster.
 @click.version_option(__version__, message="kdhtd %(version)s")
 def command(path: Path | None, is_dev: bool, check: bool, example: bool, **given: Any) -> int:
     if example:
-        from kdht.daemon.example import example as text
+        from kdht.config.example import example as text
 
         click.echo(text(), nl=False)
         return 0
@@ -55,7 +57,7 @@ def command(path: Path | None, is_dev: bool, check: bool, example: bool, **given
 
         return check_environment(load_settings())
     memory.without_tls()
-    from kdht.daemon.daemon import run
+    from kdht.daemon.process.daemon import run
 
     return run(load_settings)
 

@@ -14,10 +14,10 @@ import logging
 from collections.abc import Callable
 from functools import partial
 
+from kdht.config.settings import Settings
 from kdht.daemon.bootstrap import tell_failure
+from kdht.daemon.control.share_methods import MAX_LOOKUPS, everyone
 from kdht.daemon.datadir import DataDir
-from kdht.daemon.settings import Settings
-from kdht.daemon.share_methods import MAX_LOOKUPS, everyone
 from kdht.daemon.wiring import Parts
 from kdht.errors import ConfigError, KdhtError
 from kdht.node.place.shares import depths

@@ -8,9 +8,9 @@ import os
 import time
 from collections.abc import Sequence
 
-from kdht._shared import Op
 from kdht.histogram import Histogram
 from kdht.storage import LevelStore, Outcome, Wish
+from kdht.wire._shared import Op
 
 LATE_OPS = (Op.GET, Op.PUT, Op.DELETE, Op.QUORUM_GET, Op.WATCH)
 

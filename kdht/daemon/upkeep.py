@@ -4,14 +4,14 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 
-from kdht.daemon.settings import Settings
-from kdht.datapath._hot import HotRecords
+from kdht.config.settings import Settings
 from kdht.datapath.base import Datagram
 from kdht.errors import StorageError
 from kdht.node.node import Node
 from kdht.node.repair import Repair, RepairOptions
 from kdht.node.replicas import Coordinator
 from kdht.storage import Store
+from kdht.storage._cache import HotRecords
 
 log = logging.getLogger(__name__)
 

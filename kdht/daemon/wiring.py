@@ -9,23 +9,23 @@ from functools import partial
 from random import SystemRandom
 
 from kdht._routing import Core
+from kdht.config.settings import Settings
 from kdht.daemon import upkeep
 from kdht.daemon.aside import Aside
 from kdht.daemon.datadir import DataDir
 from kdht.daemon.driver import Driver
 from kdht.daemon.inbox import MAX_CONTROL, MAX_SILENT, MAX_UNREACHABLE, Inbox, Line
-from kdht.daemon.settings import Settings
 from kdht.daemon.timings import TimedStore, Timings
-from kdht.datapath._hot import HotRecords
 from kdht.datapath.base import Datagram
 from kdht.datapath.publish import Publisher
-from kdht.datapath.socket import SocketTransport
+from kdht.datapath.socket.transport import SocketTransport
 from kdht.node.node import Node
 from kdht.node.options import Options
 from kdht.node.repair import Repair
 from kdht.node.replicas import Coordinator, Policy
 from kdht.node.service import Service
 from kdht.storage import GroupWriter, LevelStore, Stored
+from kdht.storage._cache import HotRecords
 from kdht.storage._reads import Reads
 from kdht.wire import Address, Contact
 

@@ -10,8 +10,8 @@ All of them make their verdicts from the same `kdht._routing.Core`.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from kdht._shared import Reason
 from kdht.wire import Address
+from kdht.wire._shared import Reason
 
 
 class Datagram(NamedTuple):

@@ -14,10 +14,10 @@ from random import Random
 from typing import NamedTuple, Protocol
 
 from kdht._routing import Core
-from kdht._shared import Flag, Op, Reason, Verdict
 from kdht.datapath.base import Datagram, Outgoing, Receiver
 from kdht.errors import DatapathError
 from kdht.wire import NO_IP, OFFSET, Address
+from kdht.wire._shared import Flag, Op, Reason, Verdict
 
 START = 1_700_000_000.0
 """Where the virtual clock begins: a plausible Unix time, seconds."""

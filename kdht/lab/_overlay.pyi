@@ -3,7 +3,7 @@
 from array import array
 
 from kdht._routing import Core
-from kdht.keys import ClusterKey
+from kdht.wire.keys import ClusterKey
 
 KEY: ClusterKey
 MAX_HOPS: int

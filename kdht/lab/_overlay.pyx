@@ -14,11 +14,11 @@ from array import array
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
-from kdht._layout cimport *
+from kdht.core._layout cimport *
 from kdht._routing cimport Core, core_decide
 
-from kdht._shared import PORT, Op
-from kdht.keys import derive
+from kdht.wire._shared import PORT, Op
+from kdht.wire.keys import derive
 from kdht.wire import Address, Message
 
 KEY = derive(0, b"the overlays' secret")

@@ -20,13 +20,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, cast
 
-from kdht._shared import PORT, K
-from kdht.cli import control_client
 from kdht.errors import LabError, NoDaemon
 from kdht.lab import signals
 from kdht.lab.netns import STOP_TIMEOUT, Host, Lab
 from kdht.lab.wait import wait_until
+from kdht.program import control_client
 from kdht.wire import Address
+from kdht.wire._shared import PORT, K
 
 READY_TIMEOUT = 60.0
 LOG_TAIL = 15

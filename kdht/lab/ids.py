@@ -6,7 +6,7 @@ of them would do (kdht.node.repair.ranges.MAX_FREE_BITS). Whoever counts records
 
 from random import Random
 
-from kdht._shared import ID_BITS, ID_LEN
+from kdht.wire._shared import ID_BITS, ID_LEN
 
 FIRST_BITS = 6
 """In which all IDs differ: no two share more than FIRST_BITS - 1."""

@@ -23,7 +23,7 @@ from typing import Any
 
 from pyroute2 import IPRoute
 
-from kdht.datapath import xdp_links
+from kdht.datapath.ebpf import xdp_links
 from kdht.errors import LabError
 from kdht.lab import namespaces, signals
 from kdht.lab.wait import wait_until

@@ -4,7 +4,6 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from random import Random
 
-from kdht._shared import Op
 from kdht.node.events import Event
 from kdht.node.messages import UNKNOWN_ID, Reply
 from kdht.node.options import Options
@@ -13,6 +12,7 @@ from kdht.node.rpc import Done, Rpc, Rpcs
 from kdht.node.table import Table
 from kdht.node.timers import Timers
 from kdht.wire import NO_IP, Address, Contact
+from kdht.wire._shared import Op
 
 MAX_EVENTS = 4096
 """Events that wait to be taken; older ones are lost."""

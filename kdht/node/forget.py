@@ -10,12 +10,12 @@ from enum import IntEnum
 from functools import partial
 from typing import NamedTuple
 
-from kdht._shared import Op
 from kdht.node.census import Census
 from kdht.node.context import Context
 from kdht.node.messages import Reply
 from kdht.node.rpc import Rpc
 from kdht.wire import Contact
+from kdht.wire._shared import Op
 
 
 class Fate(IntEnum):

@@ -13,7 +13,6 @@ else it may be the first that is back of a cluster that was restarted, and waits
 
 from collections.abc import Sequence
 
-from kdht._shared import Op
 from kdht.node.context import Context, leave_to_table
 from kdht.node.events import Isolated, Joined
 from kdht.node.readiness import JOINED, TABLE
@@ -21,6 +20,7 @@ from kdht.node.refresh import Refresher
 from kdht.node.search import Searches
 from kdht.node.timers import Alarm
 from kdht.wire import Address, Contact
+from kdht.wire._shared import Op
 
 MAX_FORMER = 32
 """Addresses of former contacts that are remembered."""

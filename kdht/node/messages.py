@@ -22,9 +22,9 @@ What follows the ID of a PING or a member's FIND_NODE, and more behind the other
 
 from typing import NamedTuple
 
-from kdht._shared import ID_LEN, K, Op, Status
 from kdht.errors import BadPacket
 from kdht.wire import Contact, Message, parse_contacts
+from kdht.wire._shared import ID_LEN, K, Op, Status
 
 UNKNOWN_ID = bytes(ID_LEN)
 """The expected ID of a PING to an address whose ID is not known yet; the sender's of a node that has none yet."""

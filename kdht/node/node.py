@@ -11,11 +11,9 @@ A contact enters the table, and so the datapaths, only after a matched reply.
 from collections.abc import Callable, Iterable, Sequence
 from random import Random
 
-from kdht._shared import ID_LEN, Op, Reason, Status
 from kdht.datapath.base import Datagram, Outgoing
 from kdht.errors import BadPacket
 from kdht.histogram import Histogram
-from kdht.keys import ClusterKey
 from kdht.node.census import Census
 from kdht.node.context import Context
 from kdht.node.entry import Entry
@@ -54,6 +52,8 @@ from kdht.node.verify import Verifier
 from kdht.node.watch import Watch
 from kdht.storage import Store
 from kdht.wire import Address, Contact, Message, pack_contacts, parse
+from kdht.wire._shared import ID_LEN, Op, Reason, Status
+from kdht.wire.keys import ClusterKey
 
 
 class Node:

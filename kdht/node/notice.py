@@ -5,12 +5,12 @@ Contract: they leave in order, at a rate; so many may wait, what is too much is 
 
 from collections.abc import Iterable
 
-from kdht._shared import Op
 from kdht.node.context import Context
 from kdht.node.lane import Lane
 from kdht.node.messages import DRAINED
 from kdht.node.outbox import Outbox
 from kdht.wire import Contact, pack_contacts
+from kdht.wire._shared import Op
 
 MAX_WAITING = 8192
 

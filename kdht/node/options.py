@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from kdht._shared import K
+from kdht.wire._shared import K
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,12 +1,12 @@
 """Messages of the control plane on their way out: made, sealed, kept until the daemon takes them."""
 
-from kdht._shared import Flag, Op, Status
 from kdht.datapath.base import Datagram, Outgoing
-from kdht.keys import ClusterKey
 from kdht.node.context import Context
 from kdht.node.messages import CONTROL_HOPS
 from kdht.node.rpc import Rpc
 from kdht.wire import Address, Message, seal
+from kdht.wire._shared import Flag, Op, Status
+from kdht.wire.keys import ClusterKey
 
 
 class Outbox:

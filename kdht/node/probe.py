@@ -5,11 +5,11 @@ measured round-trip time (RFC 6298) until one of them is answered or the table d
 member; an answer to any of them counts. What a missed answer leads to, `suspicion` decides.
 """
 
-from kdht._shared import Op
 from kdht.node.context import Context
 from kdht.node.entry import Entry
 from kdht.node.messages import Reply
 from kdht.node.rpc import Rpc
+from kdht.wire._shared import Op
 
 
 class Prober:

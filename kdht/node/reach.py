@@ -22,7 +22,6 @@ from collections.abc import Callable
 from functools import partial
 from itertools import islice
 
-from kdht._shared import Op
 from kdht.node.context import Context
 from kdht.node.events import Admitted, Aside, Barred, Resumes
 from kdht.node.messages import Reply
@@ -31,6 +30,7 @@ from kdht.node.readiness import REACH
 from kdht.node.rpc import Rpc
 from kdht.node.timers import Alarm
 from kdht.wire import Contact
+from kdht.wire._shared import Op
 
 MAX_DOUBTS = 32
 MAX_MET = 512

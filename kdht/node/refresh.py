@@ -9,11 +9,11 @@ have all nodes of its range: where a lookup finds k of them, each half is looked
 from collections.abc import Callable
 from functools import partial
 
-from kdht._shared import ID_BITS, ID_LEN
 from kdht.node.context import Context
 from kdht.node.search import Found, Searches
 from kdht.node.timers import Alarm
 from kdht.wire import Contact
+from kdht.wire._shared import ID_BITS, ID_LEN
 
 CHECKS_PER_INTERVAL = 60
 WIDEN_DELAY = 0.3

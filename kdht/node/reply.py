@@ -1,11 +1,11 @@
-"""From a request that ended here to the datagram that answers it: the core makes it (kdht/_reply.pyx)."""
+"""From a request that ended here to the datagram that answers it: the core makes it (kdht/core/_reply.pyx)."""
 
 import struct
 
 from kdht._routing import Core
-from kdht._shared import MAX_BODY, Flag, Status
 from kdht.datapath.base import Datagram, Outgoing
 from kdht.wire import OFFSET
+from kdht.wire._shared import MAX_BODY, Flag, Status
 
 _FLAGS = OFFSET["flags"]
 _CLIENT = OFFSET["client_port"]

@@ -16,13 +16,13 @@ from collections.abc import Callable
 from functools import partial
 from random import Random
 
-from kdht._shared import Op
 from kdht.histogram import Histogram
 from kdht.node.lane import Lane
 from kdht.node.messages import Reply
 from kdht.node.options import Options
 from kdht.node.timers import Alarm, Timers
 from kdht.wire import Address, Message
+from kdht.wire._shared import Op
 
 MAX_ATTEMPT = 255
 

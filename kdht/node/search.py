@@ -7,12 +7,12 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from kdht._shared import ID_BITS, Op
 from kdht.node.context import Context
 from kdht.node.lookup import Lookup
 from kdht.node.messages import Reply
 from kdht.node.rpc import Rpc
 from kdht.wire import Contact
+from kdht.wire._shared import ID_BITS, Op
 
 Found = Callable[[list[Contact], float], None]
 """The end of a lookup: the closest contacts that answered, nearest first; and `now`."""

@@ -17,8 +17,6 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 from kdht._routing import Core
-from kdht._shared import CONTACT_LEN, HEADER_LEN, RECORD_LEN, K, Op, Reason, RecordFlag, Status
-from kdht.datapath._hot import HotRecords
 from kdht.datapath.base import Datagram, Outgoing
 from kdht.errors import BadPacket, StorageError
 from kdht.node.replicas import Coordinator
@@ -29,7 +27,9 @@ from kdht.node.replicas.watch import Watches
 from kdht.node.replicas.writes import Written
 from kdht.node.reply import Replier
 from kdht.storage import Store, Stored, visible
+from kdht.storage._cache import HotRecords
 from kdht.wire import FIELD, OFFSET, RECORD, Contact, Record, pack_contacts, parse_write
+from kdht.wire._shared import CONTACT_LEN, HEADER_LEN, RECORD_LEN, K, Op, Reason, RecordFlag, Status
 
 _OP = OFFSET["op"]
 _KEY = FIELD["key"]

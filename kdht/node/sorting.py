@@ -3,10 +3,10 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from kdht._shared import Reason
 from kdht.datapath.base import Datagram
 from kdht.node.replicas.coordinator import OPS
 from kdht.wire import OFFSET
+from kdht.wire._shared import Reason
 
 _OP = OFFSET["op"]
 

@@ -13,9 +13,9 @@ and when, is decided elsewhere.
 from collections.abc import Callable, Iterator
 from enum import Enum
 
-from kdht._shared import ID_BITS, ROOM
 from kdht.node.entry import Entry
 from kdht.wire import Contact
+from kdht.wire._shared import ID_BITS, ROOM
 
 Publish = Callable[[int, list[Contact]], None]
 """Takes a bucket's index and all its contacts."""

@@ -10,11 +10,11 @@ answer anything for long. Failures come together, so after one death all the rin
 
 from functools import partial
 
-from kdht._shared import Op
 from kdht.node.context import Context, leave_to_table
 from kdht.node.entry import Entry
 from kdht.node.probe import Prober
 from kdht.node.timers import Alarm
+from kdht.wire._shared import Op
 
 
 class Watch:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from kdht._routing import Core
-from kdht._shared import Reason
+from kdht.wire._shared import Reason
 from kdht.replay._capture import Batch
 from kdht.wire import Address
 

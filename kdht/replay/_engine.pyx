@@ -15,11 +15,11 @@ from libc.string cimport memcmp, memcpy, memset
 import os
 from collections import namedtuple
 
-from kdht._layout cimport *
+from kdht.core._layout cimport *
 from kdht._routing cimport Core, core_verdict
 from kdht.replay._capture cimport Batch, Slot
 
-from kdht._shared import VERDICT_OF, Reason
+from kdht.wire._shared import VERDICT_OF, Reason
 from kdht.wire import Address
 
 cdef extern from *:

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from kdht._shared import VERDICT_OF, Reason
 from kdht.replay._capture import Batch, Frame
 from kdht.replay._engine import Judgement
 from kdht.replay.implementations import Implementation, Run
 from kdht.replay.seen import Seen, contradiction, is_comparable
 from kdht.replay.tables import Table
+from kdht.wire._shared import VERDICT_OF, Reason
 
 
 class Difference(NamedTuple):

@@ -6,16 +6,16 @@ Only what is shown to somebody comes here.
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from kdht._shared import HEADER_LEN, LAYOUT
 from kdht.errors import ConfigError
 from kdht.replay.packets import take_apart
+from kdht.wire._shared import HEADER_LEN, LAYOUT
 
 try:
     from scapy.layers.inet import IP, UDP
     from scapy.layers.inet6 import IPv6
     from scapy.packet import Packet
 
-    from kdht.scapy_layer import KDHT
+    from kdht.wire.scapy_layer import KDHT
 except ImportError:
     raise ConfigError("to show packets field by field needs scapy: pip install scapy") from None
 

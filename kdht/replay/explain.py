@@ -7,14 +7,14 @@ one, so that all of them are seen and not only the first that fails.
 from collections.abc import Iterator
 from typing import Any
 
-from kdht import _shared as shared
 from kdht._routing import common_bits
-from kdht._shared import Flag, Reason
 from kdht.replay import dissect, plain
 from kdht.replay._engine import Judgement
 from kdht.replay.packets import take_apart
 from kdht.replay.tables import Table
 from kdht.wire import HEADER, OFFSET, body_tag, header_tag, valid_cookie
+from kdht.wire import _shared as shared
+from kdht.wire._shared import Flag, Reason
 
 WHY = {
     Reason.NOT_OURS: "It is not UDP to an own address and port with kdht's magic, so it is left alone.",

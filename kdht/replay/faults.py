@@ -8,7 +8,6 @@ from dataclasses import replace
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from kdht._shared import Reason
 from kdht.errors import ConfigError
 from kdht.replay._capture import Batch
 from kdht.replay._engine import Results
@@ -16,6 +15,7 @@ from kdht.replay.implementations import Implementation, Run
 from kdht.replay.packets import take_apart
 from kdht.replay.tables import Table
 from kdht.wire import OFFSET
+from kdht.wire._shared import Reason
 
 
 class Fault(NamedTuple):

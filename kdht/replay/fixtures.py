@@ -11,12 +11,12 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
 
-from kdht._shared import VERDICT_OF, Reason, Verdict
 from kdht.errors import ConfigError
 from kdht.replay._engine import Judgement
 from kdht.replay.capture import Capture
 from kdht.replay.implementations import Implementation
 from kdht.replay.packets import take_apart
+from kdht.wire._shared import VERDICT_OF, Reason, Verdict
 
 VERDICTS = "verdicts.txt"
 HEADER = """\

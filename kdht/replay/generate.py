@@ -8,14 +8,14 @@ import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from kdht import _shared as shared
-from kdht._shared import Flag, Op, Status
 from kdht.errors import ConfigError
 from kdht.replay import packets
 from kdht.replay.mutations import MUTATIONS, set_checksum
 from kdht.replay.packets import Checksum
 from kdht.replay.tables import Table
 from kdht.wire import Address, Contact, Message, Record, make_cookie, pack_contacts, seal
+from kdht.wire import _shared as shared
+from kdht.wire._shared import Flag, Op, Status
 
 START = 1_800_000_000
 """The unix second at which a generated capture begins, if the table has none."""

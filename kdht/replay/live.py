@@ -24,11 +24,10 @@ from typing import Any, NamedTuple, Self
 from pyroute2 import IPRoute
 
 from kdht._routing import Core
-from kdht._shared import MAGIC, VERDICT_OF, Op, Reason, Verdict
 from kdht.datapath.base import Datagram as Received
 from kdht.datapath.base import Datapath
-from kdht.datapath.nfqueue import QUEUE_LANES
-from kdht.datapath.socket import SocketTransport
+from kdht.datapath.nfqueue.datapath import QUEUE_LANES
+from kdht.datapath.socket.transport import SocketTransport
 from kdht.errors import ConfigError, LabError
 from kdht.lab.netns import Host, Lab
 from kdht.lab.wait import wait_until
@@ -40,6 +39,7 @@ from kdht.replay.redate import completed, redated
 from kdht.replay.seen import Seen, is_ordinary
 from kdht.replay.tables import Table
 from kdht.wire import Address, Message
+from kdht.wire._shared import MAGIC, VERDICT_OF, Op, Reason, Verdict
 
 SOCKET_LANE = 1
 NANOSECONDS = 1_000_000_000
@@ -270,11 +270,11 @@ def _datapath(kind: str, core: Core, addresses: list[Address], state: Path) -> A
         "runtime_dir": state,
     }
     if kind == "nfqueue":
-        from kdht.datapath.nfqueue import NfqueueDatapath, NfqueueOptions
+        from kdht.datapath.nfqueue.datapath import NfqueueDatapath, NfqueueOptions
 
         return NfqueueDatapath(core, NfqueueOptions(**own))
     if kind == "ebpf":
-        from kdht.datapath.ebpf import EbpfDatapath, EbpfOptions
+        from kdht.datapath.ebpf.datapath import EbpfDatapath, EbpfOptions
         from kdht.datapath.publish import Publisher
 
         return EbpfDatapath(Publisher(core), EbpfOptions(node_id=secrets.token_bytes(20), **own))

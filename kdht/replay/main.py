@@ -6,8 +6,8 @@ from typing import NoReturn
 import click
 
 from kdht import __version__
-from kdht.daemon import boundary
 from kdht.errors import exit_codes
+from kdht.program import boundary
 
 # name: (module, the line in the help)
 COMMANDS = {

@@ -8,11 +8,11 @@ import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from kdht import _shared as shared
-from kdht._shared import Flag
 from kdht.replay import packets
 from kdht.replay.packets import UDP
 from kdht.wire import OFFSET, Address, Buffer, body_tag, header_tag
+from kdht.wire import _shared as shared
+from kdht.wire._shared import Flag
 
 if TYPE_CHECKING:
     from kdht.replay.generate import Generator

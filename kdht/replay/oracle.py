@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import NamedTuple
 
-from kdht import _shared as shared
-from kdht._shared import VERDICT_OF, Flag, Op, Reason, Verdict, siphash
 from kdht.wire import HEADER, NO_IP, Address, Contact
+from kdht.wire import _shared as shared
+from kdht.wire._shared import VERDICT_OF, Flag, Op, Reason, Verdict, siphash
 
 NAMES = [name for name, _, _ in shared.LAYOUT]
 FILLED_BY_ENTRY = (

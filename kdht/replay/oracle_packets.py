@@ -8,10 +8,10 @@ header that cannot be read is. The rules are in docs/design.md, section "A verdi
 import struct
 from typing import NamedTuple
 
-from kdht import _shared as shared
-from kdht._shared import Reason, Verdict
 from kdht.replay.oracle import Ended, Result, SlowNode, ensure, version_of
 from kdht.wire import Address
+from kdht.wire import _shared as shared
+from kdht.wire._shared import Reason, Verdict
 
 UDP = 17
 FRAGMENT_HEADER = 44

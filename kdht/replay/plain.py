@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from kdht._shared import VERDICT_OF, Reason, Verdict
 from kdht.replay._capture import Frame
 from kdht.replay._engine import Judgement
 from kdht.replay.capture import link_name
@@ -11,6 +10,7 @@ from kdht.replay.packets import take_apart
 from kdht.replay.seen import Seen
 from kdht.replay.tables import Table
 from kdht.wire import Address
+from kdht.wire._shared import VERDICT_OF, Reason, Verdict
 
 GOES_ON = (Verdict.FORWARD, Verdict.RELAY)
 ANSWERED = (Reason.OWNER, Reason.ATTEMPT_ENDS, Reason.TRACE_ENDS)

@@ -2,9 +2,9 @@
 
 import struct
 
-from kdht._shared import ID_BITS, Reason
 from kdht.errors import DatapathError
 from kdht.replay.tables import Table
+from kdht.wire._shared import ID_BITS, Reason
 
 
 class Program:
@@ -12,8 +12,8 @@ class Program:
 
     def __init__(self, table: Table, *, test_run: bool = True) -> None:
         try:
-            from kdht.datapath import _ebpf
-            from kdht.datapath.ebpf import OBJECT, PROGRAM
+            from kdht.datapath.ebpf import _ebpf
+            from kdht.datapath.ebpf.datapath import OBJECT, PROGRAM
         except ImportError:
             raise DatapathError(
                 "kdht was built without the eBPF datapath: install clang and libbpf-dev, and build it again"

@@ -4,11 +4,11 @@ Live datapaths read the clock, so what was captured long ago would be stale for 
 was wrong stays wrong, in the same way.
 """
 
-from kdht import _shared as shared
-from kdht._shared import Flag
 from kdht.replay.packets import Datagram, packet, take_apart
 from kdht.replay.tables import Table
 from kdht.wire import OFFSET, header_tag, make_cookie
+from kdht.wire import _shared as shared
+from kdht.wire._shared import Flag
 
 _SIZE = {name: size for name, _, size in shared.LAYOUT}
 

@@ -9,15 +9,14 @@ is sealed and proven anew under the fixture's published key; what was wrong stay
 import random
 from dataclasses import replace
 
-from kdht import _shared as shared
-from kdht import keys
-from kdht._shared import Flag, Op
-from kdht.keys import ClusterKey
 from kdht.replay.packets import complete, packet, take_apart
 from kdht.replay.redate import get, put
 from kdht.replay.seen import is_ordinary
 from kdht.replay.tables import FIXTURE_SECRET, KeyEntry, Table
-from kdht.wire import NO_IP, OFFSET, Address, Contact, body_tag, header_tag, make_cookie
+from kdht.wire import NO_IP, OFFSET, Address, Contact, body_tag, header_tag, keys, make_cookie
+from kdht.wire import _shared as shared
+from kdht.wire._shared import Flag, Op
+from kdht.wire.keys import ClusterKey
 
 _ID_FIELDS = {Op.PING: shared.ID_LEN, Op.FIND_NODE: shared.ID_LEN, Op.TRACE: 0}
 """Where the contacts of a reply's body begin."""

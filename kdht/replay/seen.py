@@ -9,10 +9,10 @@ checksum, a source that no host can have) no datapath sees, and what it does by 
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from kdht._shared import VERDICT_OF, Reason, Verdict
 from kdht.replay._engine import Judgement
 from kdht.replay.packets import take_apart, word_sum
 from kdht.wire import Address
+from kdht.wire._shared import VERDICT_OF, Reason, Verdict
 
 HIDDEN_FROM_SOCKET = frozenset({Reason.FRAGMENT, Reason.IP_OPTIONS, Reason.EXT_HEADER, Reason.NO_CHECKSUM})
 """The kernel's stack treats them before a socket sees anything."""

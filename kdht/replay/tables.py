@@ -13,12 +13,11 @@ from typing import Any
 
 import msgspec
 
-from kdht import keys
 from kdht._routing import Core, common_bits
-from kdht._shared import HOP_LIMIT, ID_LEN, MAX_OWN, PORT, REPLAY_WINDOW, ROOM
 from kdht.errors import ConfigError
-from kdht.keys import ClusterKey
-from kdht.wire import Address, Contact, split_port
+from kdht.wire import Address, Contact, keys, split_port
+from kdht.wire._shared import HOP_LIMIT, ID_LEN, MAX_OWN, PORT, REPLAY_WINDOW, ROOM
+from kdht.wire.keys import ClusterKey
 
 FIXTURE_SECRET = "kdht-replay's fixture secret, known to everybody"
 """What captures that are given away are sealed under."""
@@ -232,7 +231,7 @@ def from_node(socket: Path, config: Path | None = None, secrets: Iterable[Cluste
     What it does not tell comes from its configuration file, keys included, or is the default;
     without that file its keys are `secrets`. Raises NoDaemon, ConfigError.
     """
-    from kdht.cli import control_client
+    from kdht.program import control_client
 
     status: dict[str, Any] = control_client.call(socket, "status")
     held: dict[str, Any] = control_client.call(socket, "table")
@@ -269,7 +268,8 @@ def from_node(socket: Path, config: Path | None = None, secrets: Iterable[Cluste
 
 def _from_config(path: Path) -> dict[str, Any]:
     """What only the daemon's configuration knows."""
-    from kdht.daemon import config, settings
+    from kdht.config import schema as config
+    from kdht.config import settings
 
     resolved = settings.resolve(config.load(path))
     node = resolved.config.node

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from kdht.datapath._hot import HotRecords
+from kdht.storage._cache import HotRecords
 
 class Reads:
     is_settled: Callable[[bytes], bool]

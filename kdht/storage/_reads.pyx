@@ -11,8 +11,8 @@ this node has not caught up on) is None, and goes the long way. Python runs for 
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from kdht._layout cimport KDHT_RECORD_FLAG_TOMBSTONE, be64toh, ntohl, ntohs
-from kdht.datapath._hot cimport HotRecords
+from kdht.core._layout cimport KDHT_RECORD_FLAG_TOMBSTONE, be64toh, ntohl, ntohs
+from kdht.storage._cache cimport HotRecords
 
 import struct
 

@@ -8,8 +8,8 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
-from kdht._shared import ID_BITS, ID_LEN, MAX_VALUE, RecordFlag
 from kdht.storage.promises import Granted, Pledges, Promise, hindering
+from kdht.wire._shared import ID_BITS, ID_LEN, MAX_VALUE, RecordFlag
 
 MAX_VERSION = 2**64 - 1
 MAX_FLAGS = 2**32 - 1

@@ -17,9 +17,9 @@ from typing import NamedTuple
 
 import plyvel
 
-from kdht._shared import ID_LEN
 from kdht.errors import StorageDamaged, StorageError, StorageLocked
 from kdht.storage.base import Stored
+from kdht.wire._shared import ID_LEN
 
 FORMAT = 3
 FORMAT_WITHOUT_PROMISES = 2

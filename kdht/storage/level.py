@@ -18,9 +18,9 @@ from itertools import islice
 
 import plyvel
 
-from kdht.datapath._hot import HotRecords
 from kdht.errors import StorageError
 from kdht.storage import files, layout
+from kdht.storage._cache import HotRecords
 from kdht.storage._reads import Reads
 from kdht.storage.audit import Audit, audit
 from kdht.storage.base import (

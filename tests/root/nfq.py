@@ -9,12 +9,12 @@ from pathlib import Path
 from chain import answer, configure
 
 from kdht._routing import Core
-from kdht._shared import PORT
 from kdht.datapath.base import Datagram
-from kdht.datapath.nfqueue import NfqueueDatapath, NfqueueOptions
-from kdht.datapath.socket import SocketTransport
+from kdht.datapath.nfqueue.datapath import NfqueueDatapath, NfqueueOptions
+from kdht.datapath.socket.transport import SocketTransport
 from kdht.lab.netns import Host
 from kdht.wire import Address, Contact
+from kdht.wire._shared import PORT
 
 
 def udp(host: Host, address: str, port: int = 0) -> socket.socket:

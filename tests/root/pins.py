@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from kdht.datapath.ebpf import remove_leftovers
+from kdht.datapath.ebpf.datapath import remove_leftovers
 from kdht.lab.cluster import Cluster
 
 

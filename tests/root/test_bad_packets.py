@@ -23,11 +23,11 @@ from chain import CLUSTER, IDS
 from nfq import Node
 from nfq import udp as udp_socket
 
-from kdht import _shared as shared
-from kdht._shared import PORT, Reason
 from kdht.lab.netns import Host, Lab
 from kdht.lab.wait import wait_until
 from kdht.wire import Address, Contact, parse
+from kdht.wire import _shared as shared
+from kdht.wire._shared import PORT, Reason
 
 pytestmark = pytest.mark.root
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from daemons import DevNode, free_port
 
-from kdht.datapath import netlink
+from kdht.datapath.host import netlink
 from kdht.lab.cluster import Cluster, Node, places_in
 from kdht.lab.netns import Lab
 from kdht.lab.wait import wait_until

@@ -12,11 +12,11 @@ from shutil import which
 import pytest
 from daemons import KDHTCTL, KDHTD, ROOT
 
-from kdht.cli import control_client
-from kdht.datapath.ruleset import probe_queue
+from kdht.datapath.host.ruleset import probe_queue
 from kdht.errors import NoDaemon
 from kdht.lab.netns import Host
 from kdht.lab.wait import wait_until
+from kdht.program import control_client
 
 pytestmark = pytest.mark.root
 

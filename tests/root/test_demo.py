@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from demo.stage import PREFIX
-from kdht.datapath.sysctl import RUNTIME_DIR
+from kdht.datapath.host.sysctl import RUNTIME_DIR
 from kdht.lab import namespaces
 from kdht.lab.netns import Host
 from kdht.lab.wait import wait_until

@@ -19,10 +19,10 @@ from test_routing_compare import ELSEWHERE, MESSAGES_ONLY, PER_NODE, SEED, chang
 from traffic import random_node
 from xdp import ETHERNET, Program, action_of, link_header
 
-from kdht import _shared as shared
-from kdht._shared import Reason
 from kdht.replay import oracle_packets
 from kdht.replay.oracle import Result
+from kdht.wire import _shared as shared
+from kdht.wire._shared import Reason
 
 pytestmark = pytest.mark.root
 

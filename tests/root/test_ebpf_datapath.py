@@ -21,16 +21,17 @@ from pins import pins_removed
 
 from kdht import Client
 from kdht._routing import Core
-from kdht._shared import PORT
-from kdht.datapath import _ebpf, netlink
-from kdht.datapath.ebpf import EbpfDatapath, EbpfOptions
+from kdht.datapath.ebpf import _ebpf
+from kdht.datapath.ebpf.datapath import EbpfDatapath, EbpfOptions
+from kdht.datapath.ebpf.xdp_links import BPFFS
+from kdht.datapath.host import netlink
 from kdht.datapath.publish import Publisher
-from kdht.datapath.xdp_links import BPFFS
 from kdht.errors import DatapathError, KdhtError, NoDaemon
 from kdht.lab.cluster import Cluster, Node, places_in
 from kdht.lab.netns import XDP_PASS, Host, Lab
 from kdht.lab.wait import wait_until
 from kdht.wire import Address
+from kdht.wire._shared import PORT
 
 pytestmark = pytest.mark.root
 
@@ -352,9 +353,9 @@ def test_maps_of_another_layout_are_left_for_new_ones(
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [
-        (lambda monkeypatch: monkeypatch.setattr("kdht.datapath.ebpf.OBJECT", Path("/nowhere")),
+        (lambda monkeypatch: monkeypatch.setattr("kdht.datapath.ebpf.datapath.OBJECT", Path("/nowhere")),
          "without its XDP program: install clang"),
-        (lambda monkeypatch: monkeypatch.setitem(sys.modules, "kdht.datapath._ebpf", None),
+        (lambda monkeypatch: monkeypatch.setitem(sys.modules, "kdht.datapath.ebpf._ebpf", None),
          r"without eBPF .*: install clang and libbpf"),
     ],
     ids=["no program", "no libbpf"],
@@ -367,7 +368,7 @@ def test_a_build_without_ebpf_says_what_to_do(
     says: str,
 ) -> None:
     host = lab.host("one", ipv4="10.9.9.1/24")
-    monkeypatch.delattr("kdht.datapath._ebpf", raising=False)
+    monkeypatch.delattr("kdht.datapath.ebpf._ebpf", raising=False)
     spoil(monkeypatch)
     with pytest.raises(DatapathError, match=says), datapath(host, tmp_path, "10.9.9.1"):
         pass

@@ -8,10 +8,10 @@ import pytest
 from builders import NOW, Node
 from xdp import XDP_DROP, XDP_PASS, XDP_TX, Program, link_header
 
-from kdht import _shared as shared
-from kdht._shared import Reason
 from kdht.replay import oracle_packets
 from kdht.wire import Address, Contact
+from kdht.wire import _shared as shared
+from kdht.wire._shared import Reason
 
 pytestmark = pytest.mark.root
 

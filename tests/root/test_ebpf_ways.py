@@ -20,13 +20,13 @@ from chain import IDS, configure, request
 from nfq import udp
 
 from kdht._routing import Core
-from kdht._shared import PORT, Flag
-from kdht.datapath import _ebpf
-from kdht.datapath.ebpf import EbpfDatapath, EbpfOptions
+from kdht.datapath.ebpf import _ebpf
+from kdht.datapath.ebpf.datapath import EbpfDatapath, EbpfOptions
 from kdht.datapath.publish import Publisher
 from kdht.lab.netns import XDP_PASS, Host, Lab
 from kdht.lab.wait import wait_until
 from kdht.wire import Address, Contact, parse
+from kdht.wire._shared import PORT, Flag
 
 pytestmark = pytest.mark.root
 

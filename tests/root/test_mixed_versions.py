@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 import pytest
 from pages import ask
 
-from kdht._shared import PORT
 from kdht.client import Client
 from kdht.errors import RequestError
 from kdht.lab.cluster import Node, Place, _tables, _toml
 from kdht.lab.netns import Host, Lab
 from kdht.lab.wait import wait_until
 from kdht.wire import Address
+from kdht.wire._shared import PORT
 
 pytestmark = pytest.mark.root
 

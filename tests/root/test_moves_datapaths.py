@@ -11,8 +11,8 @@ import pytest
 from ctl import Ctl
 
 from kdht import Client
-from kdht.datapath.ebpf import remove_leftovers
-from kdht.datapath.xdp_links import BPFFS
+from kdht.datapath.ebpf.datapath import remove_leftovers
+from kdht.datapath.ebpf.xdp_links import BPFFS
 from kdht.lab.cluster import Cluster, places_in
 from kdht.lab.netns import Lab
 from kdht.lab.wait import wait_until

@@ -23,13 +23,13 @@ from chain import IDS, KEY, request
 from nfq import Node, udp
 
 from kdht._routing import Core
-from kdht._shared import MAX_BODY, PORT, Flag
-from kdht.datapath.nfqueue import NfqueueDatapath, NfqueueOptions
+from kdht.datapath.nfqueue.datapath import NfqueueDatapath, NfqueueOptions
 from kdht.errors import DatapathError
 from kdht.lab.namespaces import is_running
 from kdht.lab.netns import Host, Lab
 from kdht.lab.wait import wait_until
 from kdht.wire import Address, parse
+from kdht.wire._shared import MAX_BODY, PORT, Flag
 
 pytestmark = pytest.mark.root
 
@@ -239,8 +239,8 @@ def test_a_killed_worker_under_load_is_replaced_and_meanwhile_sockets_answer(mak
 
 
 def test_while_the_worker_is_dead_everything_is_answered_by_sockets(make, client_host, monkeypatch) -> None:
-    monkeypatch.setattr("kdht.datapath.keeper.FIRST_PAUSE", 1e6)
-    monkeypatch.setattr("kdht.datapath.keeper.LAST_PAUSE", 1e6)
+    monkeypatch.setattr("kdht.datapath.nfqueue.keeper.FIRST_PAUSE", 1e6)
+    monkeypatch.setattr("kdht.datapath.nfqueue.keeper.LAST_PAUSE", 1e6)
     nodes = make()
     with all_running(nodes), udp(client_host, CLIENT[4]) as client:
         for node in nodes:
@@ -368,7 +368,7 @@ def test_the_worker_does_not_outlive_the_daemon(make, tmp_path) -> None:
     code = (
         "import os, pathlib, signal, sys\n"
         "from kdht._routing import Core\n"
-        "from kdht.datapath.nfqueue import NfqueueDatapath, NfqueueOptions\n"
+        "from kdht.datapath.nfqueue.datapath import NfqueueDatapath, NfqueueOptions\n"
         "from kdht.wire import Address\n"
         "path = NfqueueDatapath(Core(), NfqueueOptions(\n"
         "    addresses=(Address.of('10.41.0.1', 5348),), runtime_dir=pathlib.Path(sys.argv[1])))\n"

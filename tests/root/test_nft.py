@@ -13,13 +13,13 @@ import pytest
 from chain import CLUSTER, IDS, request
 from nfq import arrived, echo_through, udp
 
-from kdht._shared import PORT, Flag, Op
-from kdht.datapath import netlink, ruleset
-from kdht.datapath.netlink import Queue
-from kdht.datapath.ruleset import Guard, Ruleset, RulesetOptions, probe_queue
+from kdht.datapath.host import netlink, ruleset
+from kdht.datapath.host.netlink import Queue
+from kdht.datapath.host.ruleset import Guard, Ruleset, RulesetOptions, probe_queue
 from kdht.errors import DatapathError
 from kdht.lab.netns import Host, Lab
 from kdht.wire import Message, seal
+from kdht.wire._shared import PORT, Flag, Op
 
 pytestmark = pytest.mark.root
 
@@ -196,14 +196,14 @@ def test_no_nfqueue_in_the_kernel(node: Host, make, monkeypatch) -> None:
 def test_no_root(node: Host) -> None:
     code = (
         "import os; os.setgid(65534); os.setuid(65534)\n"
-        "from kdht.datapath.ruleset import probe_queue\n"
+        "from kdht.datapath.host.ruleset import probe_queue\n"
         "from kdht.errors import DatapathError\n"
         "try: probe_queue()\n"
         "except DatapathError as error: print(error)\n"
     )
     path = os.pathsep.join(sys.path)
     said = subprocess.run(
-        [sys.executable, "-c", "import kdht.datapath.ruleset\n" + code],
+        [sys.executable, "-c", "import kdht.datapath.host.ruleset\n" + code],
         capture_output=True, text=True, timeout=60, check=True, env={**os.environ, "PYTHONPATH": path},
     )  # fmt: skip
     assert said.stdout.startswith("nftables needs root (CAP_NET_ADMIN)")

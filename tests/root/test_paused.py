@@ -16,12 +16,12 @@ from pathlib import Path
 import pytest
 from pins import pins_removed
 
-from kdht._shared import Op, Status
 from kdht.lab.cluster import Cluster, Node, places_in
 from kdht.lab.ids import spread
 from kdht.lab.netns import Lab
 from kdht.lab.wait import wait_until
 from kdht.wire import OFFSET, Message, Record, hash_key, pack_request, parse
+from kdht.wire._shared import Op, Status
 
 pytestmark = pytest.mark.root
 

@@ -13,12 +13,12 @@ import pytest
 from chain import IDS, request
 from nfq import Node, arrived, echo_through, udp
 
-from kdht._shared import PORT
-from kdht.datapath import nfqueue
-from kdht.datapath.ruleset import MARK
-from kdht.datapath.sysctl import Sysctls
+from kdht.datapath.host.ruleset import MARK
+from kdht.datapath.host.sysctl import Sysctls
+from kdht.datapath.nfqueue import datapath as nfqueue
 from kdht.lab.netns import Host, Lab
 from kdht.lab.wait import wait_until
+from kdht.wire._shared import PORT
 
 pytestmark = pytest.mark.root
 

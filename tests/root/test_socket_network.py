@@ -12,13 +12,13 @@ import pytest
 from chain import IDS, configure, request
 
 from kdht._routing import Core
-from kdht._shared import MAX_DATAGRAM
 from kdht.datapath.base import Datagram, Outgoing
-from kdht.datapath.socket import SocketTransport
+from kdht.datapath.socket.transport import SocketTransport
 from kdht.errors import DatapathError
 from kdht.lab.netns import Host, Lab
 from kdht.lab.wait import wait_until
 from kdht.wire import Address
+from kdht.wire._shared import MAX_DATAGRAM
 
 pytestmark = pytest.mark.root
 
@@ -147,7 +147,7 @@ def test_without_ipv6_it_is_told(node, start):
 UNPRIVILEGED = """
 import sys
 from kdht._routing import Core
-from kdht.datapath.socket import SocketTransport
+from kdht.datapath.socket.transport import SocketTransport
 from kdht.errors import DatapathError
 from kdht.wire import Address
 

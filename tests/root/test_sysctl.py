@@ -15,12 +15,12 @@ import pytest
 from chain import IDS, request
 from nfq import Node, udp
 
-from kdht._shared import PORT
-from kdht.datapath import sysctl
-from kdht.datapath.sysctl import Sysctls
+from kdht.datapath.host import sysctl
+from kdht.datapath.host.sysctl import Sysctls
 from kdht.errors import DatapathError
 from kdht.lab.netns import Host, Lab
 from kdht.lab.wait import wait_until
+from kdht.wire._shared import PORT
 
 pytestmark = pytest.mark.root
 
@@ -113,7 +113,7 @@ def test_a_crash_is_made_good_at_the_next_start(node: Host, tmp_path: Path) -> N
     before = values(node)
     crash = (
         "import os, pathlib, sys\n"
-        "from kdht.datapath.sysctl import Sysctls\n"
+        "from kdht.datapath.host.sysctl import Sysctls\n"
         "Sysctls(['eth0'], runtime_dir=pathlib.Path(sys.argv[1]), force6=False).apply()\n"
         "os.kill(os.getpid(), 9)\n"
     )
@@ -211,14 +211,14 @@ def test_a_damaged_ledger_is_not_guessed_at(node: Host, tmp_path: Path) -> None:
 def test_no_root(tmp_path: Path) -> None:
     code = (
         "import os, pathlib, sys; os.setgid(65534); os.setuid(65534)\n"
-        "from kdht.datapath.sysctl import Sysctls\n"
+        "from kdht.datapath.host.sysctl import Sysctls\n"
         "from kdht.errors import DatapathError\n"
         "try: Sysctls(['lo'], runtime_dir=pathlib.Path(sys.argv[1])).apply()\n"
         "except DatapathError as error: print(error)\n"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     said = subprocess.run(
-        [sys.executable, "-c", "import kdht.datapath.sysctl\n" + code, str(tmp_path)],
+        [sys.executable, "-c", "import kdht.datapath.host.sysctl\n" + code, str(tmp_path)],
         capture_output=True, text=True, timeout=60, check=True, env=environment,
     )  # fmt: skip
     assert "cannot keep the sysctls' old values" in said.stdout

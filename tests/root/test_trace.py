@@ -16,12 +16,12 @@ import pytest
 from chain import request
 
 from kdht import Client
-from kdht._shared import Flag, Op, Status
 from kdht.errors import BadPacket
 from kdht.lab.cluster import Cluster, Node, places_in
 from kdht.lab.netns import Host, Lab
 from kdht.lab.wait import wait_until
 from kdht.wire import Address, Message, hash_key, parse
+from kdht.wire._shared import Flag, Op, Status
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
 

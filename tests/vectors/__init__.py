@@ -4,9 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from kdht import keys
-from kdht._shared import Flag, Op, Status
-from kdht.wire import Address, Message
+from kdht.wire import Address, Message, keys
+from kdht.wire._shared import Flag, Op, Status
 
 _DOCUMENT = json.loads((Path(__file__).parent / "messages.json").read_text())
 _NUMBERS_IN_HEX = ("request_id", "cookie", "body_tag", "header_tag")

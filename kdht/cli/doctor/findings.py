@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from kdht.cli import control_client
-from kdht.daemon import dev
-from kdht.daemon.config import load
-from kdht.daemon.settings import Settings, resolve
-from kdht.datapath import netlink
+from kdht.config import dev
+from kdht.config.schema import load
+from kdht.config.settings import Settings, resolve
+from kdht.datapath.host import netlink
 from kdht.errors import ConfigError, DatapathError, KdhtError
+from kdht.program import control_client
 from kdht.wire import Address, split_port
 
 State = Literal["ok", "warning", "failure"]

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from kdht.cli.doctor.findings import Check, Finding, State, Subject
-from kdht.datapath import ruleset
-from kdht.datapath.ruleset import MARK
+from kdht.datapath.host import ruleset
+from kdht.datapath.host.ruleset import MARK
 from kdht.errors import DatapathError
 
 LEGACY = {"ip": Path("/proc/net/ip_tables_names"), "ip6": Path("/proc/net/ip6_tables_names")}

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from kdht.cli.doctor.findings import Check, Finding, Subject
 from kdht.daemon.check import try_bind
-from kdht.datapath import ruleset
-from kdht.datapath.nfqueue import bound_queues
+from kdht.datapath.host import ruleset
+from kdht.datapath.nfqueue.datapath import bound_queues
 from kdht.errors import DatapathError
 
 LEAST_FILES = 1024

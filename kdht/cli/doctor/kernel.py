@@ -6,7 +6,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from kdht.cli.doctor.findings import Check, Finding, State, Subject
-from kdht.datapath import ebpf, nfqueue, ruleset, xdp_links
+from kdht.datapath.ebpf import datapath as ebpf
+from kdht.datapath.ebpf import xdp_links
+from kdht.datapath.host import ruleset
+from kdht.datapath.nfqueue import datapath as nfqueue
 from kdht.errors import DatapathError
 
 BTF = Path("/sys/kernel/btf/vmlinux")

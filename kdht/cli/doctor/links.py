@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from kdht._shared import MAX_DATAGRAM
 from kdht.cli.doctor.findings import Check, Finding, State, Subject
-from kdht.datapath import netlink
-from kdht.datapath.sysctl import Sysctls
+from kdht.datapath.host import netlink
+from kdht.datapath.host.sysctl import Sysctls
 from kdht.errors import DatapathError
+from kdht.wire._shared import MAX_DATAGRAM
 
 LEAST_MTU = MAX_DATAGRAM + 40 + 8
 """An IPv6 and a UDP header around the longest message."""

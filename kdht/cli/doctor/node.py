@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 
-from kdht._shared import REPLAY_WINDOW
 from kdht.cli.doctor.findings import Check, Finding, State, Subject
-from kdht.daemon import dev
+from kdht.config import dev
+from kdht.wire._shared import REPLAY_WINDOW
 
 CLOCK_WARNING = 5.0
 """Seconds that most neighbours' clocks may be off: a message's time has whole seconds only."""

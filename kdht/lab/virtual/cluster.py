@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from random import Random
 
-from kdht._shared import ID_LEN, PORT
 from kdht.datapath.memory import Event, MemoryNetwork
 from kdht.lab.virtual.member import Member, OnPublish
 from kdht.node.options import Options
@@ -13,6 +12,7 @@ from kdht.node.repair import RepairOptions
 from kdht.node.replicas import Policy
 from kdht.storage import MemoryStore
 from kdht.wire import Address, Contact
+from kdht.wire._shared import ID_LEN, PORT
 
 
 def id_of(number: int, seed: int = 0) -> bytes:

@@ -5,10 +5,8 @@ from dataclasses import replace
 from random import Random
 
 from kdht._routing import Core
-from kdht._shared import ID_BITS
 from kdht.datapath.base import Datagram
 from kdht.datapath.memory import MemoryNetwork
-from kdht.keys import derive
 from kdht.lab.virtual.disk import CrashStore, DiskWriter
 from kdht.lab.virtual.process import Process
 from kdht.lab.virtual.records import Records
@@ -19,6 +17,8 @@ from kdht.node.repair import RepairOptions
 from kdht.node.replicas import Policy
 from kdht.storage import InlineWriter, MemoryStore, Writer
 from kdht.wire import Address, Contact
+from kdht.wire._shared import ID_BITS
+from kdht.wire.keys import derive
 
 KEY = derive(0, b"the virtual clusters' secret")
 

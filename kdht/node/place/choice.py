@@ -18,10 +18,8 @@ from functools import partial
 from random import Random
 from typing import NamedTuple
 
-from kdht._shared import ID_LEN, Op, Reason, Status
 from kdht.datapath.base import Datagram, Outgoing
 from kdht.errors import BadPacket
-from kdht.keys import ClusterKey
 from kdht.node.context import Context
 from kdht.node.messages import CLAIM, UNKNOWN_ID, Reply, untrusted_contacts, untrusted_id
 from kdht.node.options import Options
@@ -30,6 +28,8 @@ from kdht.node.place.survey import Gap, Question, Survey
 from kdht.node.rpc import Done, Mismatch, Rpc, Rpcs
 from kdht.node.table import Table
 from kdht.wire import Address, Contact, Message, parse
+from kdht.wire._shared import ID_LEN, Op, Reason, Status
+from kdht.wire.keys import ClusterKey
 
 TIMES = Options(first_timeout=0.25, tries=2)
 KNOCK_SECONDS = (1.5, 3.0)

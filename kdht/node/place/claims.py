@@ -5,8 +5,8 @@ that one is in the table, or for a while. So of many that choose at the same mom
 no node has to move once it has joined. A claim is no membership: its newcomer is verified like any other.
 """
 
-from kdht._shared import Status
 from kdht.node.table import Table
+from kdht.wire._shared import Status
 
 CLAIM_SECONDS = 5.0
 """How long a newcomer that does not come keeps others out."""

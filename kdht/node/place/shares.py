@@ -12,7 +12,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from math import log2
 
-from kdht._shared import ID_BITS
+from kdht.wire._shared import ID_BITS
 
 
 def owned(ids: Sequence[int]) -> list[float]:

@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import NamedTuple
 
-from kdht._shared import ID_BITS, ID_LEN, K
 from kdht.node.place.shares import halves
 from kdht.wire import Contact
+from kdht.wire._shared import ID_BITS, ID_LEN, K
 
 MAX_QUESTIONS = 160
 """Of one survey: enough to see all of 1,000 nodes, and 3,000 of more."""

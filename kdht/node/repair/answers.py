@@ -9,7 +9,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
-from kdht._shared import Op, Status
 from kdht.datapath.base import Datagram
 from kdht.node.repair import bodies
 from kdht.node.repair.bodies import MAX_LACKS, Digest, Lack, Offer, Offered, Report, Want
@@ -20,6 +19,7 @@ from kdht.node.repair.ranges import Range, number
 from kdht.node.repair.room import Room
 from kdht.node.repair.work import Steps
 from kdht.wire import Contact, Message
+from kdht.wire._shared import Op, Status
 
 MAX_WAITING = 64
 """Requests that are being answered."""

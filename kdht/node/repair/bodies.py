@@ -17,9 +17,9 @@ from collections.abc import Sequence
 from enum import IntEnum, IntFlag
 from typing import Any, NamedTuple
 
-from kdht._shared import ID_BITS, ID_LEN, MAX_BODY, MAX_REPLICAS
 from kdht.errors import BadPacket
 from kdht.node.repair.ranges import Range, key_bytes, number
+from kdht.wire._shared import ID_BITS, ID_LEN, MAX_BODY, MAX_REPLICAS
 
 RANGE = struct.Struct(f">{ID_LEN}sB")
 REPORT = struct.Struct(">BIQB")

@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from kdht._shared import ID_BITS, Op, Status
 from kdht.errors import BadPacket, StorageError
 from kdht.node.messages import Reply
 from kdht.node.repair import bodies
@@ -38,6 +37,7 @@ from kdht.node.repair.work import Steps
 from kdht.node.rpc import Rpc
 from kdht.node.timers import Alarm
 from kdht.storage import Stored
+from kdht.wire._shared import ID_BITS, Op, Status
 
 WAIT = 0.25
 """Seconds between two looks at what is awaited."""

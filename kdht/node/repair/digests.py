@@ -13,11 +13,11 @@ from contextlib import closing
 from hashlib import blake2b
 from itertools import islice
 
-from kdht._shared import ID_BITS, ID_LEN
 from kdht.node.repair.bodies import Digest
 from kdht.node.repair.ranges import SPACE, Range, key_bytes, number
 from kdht.node.repair.work import Steps
 from kdht.storage import Store, Stored
+from kdht.wire._shared import ID_BITS, ID_LEN
 
 STEP = 4
 LEAF = 256

@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from kdht._shared import Op, Status
 from kdht.errors import BadPacket
 from kdht.node.messages import Reply
 from kdht.node.repair import bodies
@@ -25,6 +24,7 @@ from kdht.node.repair.work import Steps
 from kdht.node.rpc import Rpc
 from kdht.storage import Stored
 from kdht.wire import Contact
+from kdht.wire._shared import Op, Status
 
 BATCH = 64
 """Records that are being given away."""

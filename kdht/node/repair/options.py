@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from kdht._shared import MAX_REPLICAS
+from kdht.wire._shared import MAX_REPLICAS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,6 @@ nodes share has spared the other one its own comparison.
 
 from collections.abc import Callable, Iterable
 
-from kdht._shared import Op
 from kdht.node.context import leave_to_table
 from kdht.node.repair.compare import Comparison
 from kdht.node.repair.intervals import Intervals
@@ -15,6 +14,7 @@ from kdht.node.repair.ranges import Range, Share, View, key_bytes
 from kdht.node.repair.room import Room
 from kdht.node.repair.settled import UNSEEN
 from kdht.node.timers import Alarm
+from kdht.wire._shared import Op
 
 LOOK_AGAIN = 0.3
 """Seconds between looks at whether the neighbours have come to rest, at the start."""

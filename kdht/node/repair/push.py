@@ -9,7 +9,6 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 
-from kdht._shared import Op, Status
 from kdht.errors import StorageError
 from kdht.node.messages import Reply
 from kdht.node.repair.room import Room
@@ -17,6 +16,7 @@ from kdht.node.repair.window import Window
 from kdht.node.replicas.writes import pack_stored
 from kdht.node.rpc import Rpc
 from kdht.wire import Contact
+from kdht.wire._shared import Op, Status
 
 MAX_QUEUED = 4096
 LEAST_WAITING = 512

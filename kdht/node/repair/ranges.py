@@ -11,7 +11,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Collection, Iterable
 from typing import Any, NamedTuple
 
-from kdht._shared import ID_BITS, ID_LEN
+from kdht.wire._shared import ID_BITS, ID_LEN
 
 MAX_FREE_BITS = 5
 """Where the last group is alike in more bits than this, one prefix would fall into 2^bits ranges that

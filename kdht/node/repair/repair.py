@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from kdht._shared import ID_LEN, Op
 from kdht.datapath.base import Datagram
 from kdht.errors import StorageError
 from kdht.histogram import Histogram
@@ -33,6 +32,7 @@ from kdht.node.repair.work import Work
 from kdht.node.rpc import Mismatch, Rpc, Rpcs
 from kdht.storage import Store
 from kdht.wire import Contact, Message
+from kdht.wire._shared import ID_LEN, Op
 
 OPS = frozenset({Op.DIGEST, Op.OFFER, Op.STORE})
 """Of STORE, the replies to this node's pushes."""

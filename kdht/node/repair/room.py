@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from kdht._shared import Op
 from kdht.node.context import Context
 from kdht.node.repair.bodies import Digest, Report, Says
 from kdht.node.repair.coming import Coming
@@ -19,6 +18,7 @@ from kdht.node.repair.work import Work
 from kdht.node.rpc import Done, Rpc, Rpcs
 from kdht.storage import Store
 from kdht.wire import Contact
+from kdht.wire._shared import Op
 
 TRIES = 4
 FIRST_TIMEOUT = 1.0

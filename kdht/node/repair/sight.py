@@ -9,9 +9,9 @@ nothing there, and need not count this node: its full buckets may have no room f
 from collections import deque
 from collections.abc import Collection
 
-from kdht._shared import ID_BITS
 from kdht.node.repair.bodies import Digest, Report, Says, short
 from kdht.node.repair.ranges import Range, View, number
+from kdht.wire._shared import ID_BITS
 
 SETTLED_SECONDS = 1.5
 """No write and no read lasts longer (replicas.writes.DEADLINE): what began with an older view has ended."""

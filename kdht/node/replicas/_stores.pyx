@@ -11,7 +11,7 @@ from cpython.tuple cimport PyTuple_GET_ITEM
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
-from kdht._layout cimport (
+from kdht.core._layout cimport (
     KDHT_CONDITION_LEN, KDHT_FLAG_REPLY, KDHT_HEADER_LEN, KDHT_ID_LEN, KDHT_MAGIC, KDHT_OP_STORE,
     KDHT_RECORD_FLAG_BEHIND, KDHT_RECORD_FLAG_DECIDED, KDHT_RECORD_FLAG_TOMBSTONE, KDHT_RECORD_LEN,
     KDHT_STATUS_BAD_VERSION, KDHT_STATUS_BUSY,

@@ -18,7 +18,6 @@ from random import Random
 from typing import Final, NamedTuple, TypeAlias
 
 from kdht._routing import Core
-from kdht._shared import HEADER_LEN, Flag, Op, Status
 from kdht.datapath.base import Datagram, Outgoing
 from kdht.histogram import Histogram
 from kdht.node.messages import CONTROL_HOPS
@@ -26,6 +25,7 @@ from kdht.node.replicas.turns import Turn
 from kdht.node.roundtrip import RoundTrip
 from kdht.node.timers import Alarm
 from kdht.wire import FIELD, OFFSET, Address, pack_request
+from kdht.wire._shared import HEADER_LEN, Flag, Op, Status
 
 _OP, _FLAGS, _STATUS = OFFSET["op"], OFFSET["flags"], OFFSET["status"]
 _REQUEST_ID, _KEY = FIELD["request_id"], FIELD["key"]

@@ -17,7 +17,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
-from kdht._shared import RECORD_LEN, TRY_BITS, Op, Status
 from kdht.errors import StorageError
 from kdht.node.replicas.calls import SLOW, Answer, Call, Question
 from kdht.node.replicas.reads import Done as ReadDone
@@ -28,6 +27,7 @@ from kdht.node.replicas.writes import DEADLINE, MAX_ROUNDS, Done, Written, pack_
 from kdht.node.timers import Alarm
 from kdht.storage import Granted, Promise, Result, Stored, Write, visible
 from kdht.wire import RECORD, Address, pack_promise
+from kdht.wire._shared import RECORD_LEN, TRY_BITS, Op, Status
 
 MAX_WAITING = 64
 """Writes of one key at a coordinator."""

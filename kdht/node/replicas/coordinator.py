@@ -10,7 +10,6 @@ from functools import partial
 from random import Random
 
 from kdht._routing import Core
-from kdht._shared import HEADER_LEN, TRY_BITS, Flag, Op, RecordFlag, Status
 from kdht.datapath.base import Datagram, Outgoing
 from kdht.errors import BadPacket, StorageError
 from kdht.histogram import Histogram
@@ -26,6 +25,7 @@ from kdht.node.replicas.turns import Outcome, Planned, Turn, Turns
 from kdht.node.replicas.writes import pack_stored
 from kdht.storage import Granted, Promise, Store, Stored, Writer
 from kdht.wire import FIELD, OFFSET, RECORD, Address, parse_promise
+from kdht.wire._shared import HEADER_LEN, TRY_BITS, Flag, Op, RecordFlag, Status
 
 _OP = OFFSET["op"]
 _FLAGS = OFFSET["flags"]

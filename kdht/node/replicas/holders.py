@@ -3,13 +3,13 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from kdht._shared import Op
 from kdht.errors import BadPacket
 from kdht.node.replicas.calls import SLOW, Answer, Call, Calls
 from kdht.node.replicas.reads import FETCHED, untrusted_fetched
 from kdht.node.replicas.turns import Turn
 from kdht.storage import Stored
 from kdht.wire import Address
+from kdht.wire._shared import Op
 
 
 class Holder(NamedTuple):

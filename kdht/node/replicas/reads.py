@@ -18,7 +18,6 @@ from functools import partial
 from itertools import islice
 from typing import NamedTuple
 
-from kdht._shared import Op, RecordFlag, Status
 from kdht.errors import BadPacket, StorageError
 from kdht.node.replicas.calls import SLOW, Answer, Call, Question
 from kdht.node.replicas.room import Room
@@ -28,6 +27,7 @@ from kdht.node.replicas.writes import BEFORE, SPARE, Writes, Written
 from kdht.node.timers import Alarm
 from kdht.storage import Stored, Write, newer, visible
 from kdht.wire import Address, Contact, Record, parse_store
+from kdht.wire._shared import Op, RecordFlag, Status
 
 MAX_ROUNDS = 3
 """Of a read that meets something newer as it brings its record to a majority."""

@@ -7,8 +7,8 @@ Thread-safe.
 from threading import Lock
 from typing import Generic, TypeVar
 
-from kdht._shared import Status
 from kdht.storage import Stored
+from kdht.wire._shared import Status
 
 SECONDS = 60.0
 MOST = 16384

@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from kdht._routing import Core
-from kdht._shared import MAX_REPLICAS
 from kdht.node.replicas.calls import Calls
 from kdht.node.replicas.clock import HybridClock
 from kdht.node.replicas.recent import Recent
 from kdht.storage import Store
+from kdht.wire._shared import MAX_REPLICAS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

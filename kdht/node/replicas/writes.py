@@ -16,7 +16,6 @@ from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import NamedTuple
 
-from kdht._shared import RECORD_LEN, Op, RecordFlag, Status
 from kdht.errors import StorageError
 from kdht.node.replicas.calls import CLOSED, SLOW, Answer, Call, Question
 from kdht.node.replicas.room import Quorum, Room
@@ -25,6 +24,7 @@ from kdht.node.replicas.turns import Outcome, Planned, Turn
 from kdht.node.timers import Alarm
 from kdht.storage import Result, Stored, Write
 from kdht.wire import RECORD, Address, Contact, Record, pack_decided
+from kdht.wire._shared import RECORD_LEN, Op, RecordFlag, Status
 
 DEADLINE = 1.5
 """Seconds after which a write that too few confirmed is UNCONFIRMED."""

@@ -10,9 +10,8 @@ from typing import Any
 
 import click
 
-from kdht._shared import VERDICT_OF, Reason, Verdict
-from kdht.cli import control_client
 from kdht.errors import ConfigError, KdhtError
+from kdht.program import control_client
 from kdht.replay import draw, options, plain, tables
 from kdht.replay._capture import Batch
 from kdht.replay._engine import Results, run_core
@@ -22,6 +21,7 @@ from kdht.replay.options import FILE
 from kdht.replay.scrub import Scrubber
 from kdht.replay.sniff import Sniffer
 from kdht.replay.tables import Table
+from kdht.wire._shared import VERDICT_OF, Reason, Verdict
 
 MOST = 1_000_000
 """Packets, all of which are held until the end."""

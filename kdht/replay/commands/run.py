@@ -9,7 +9,6 @@ from typing import Any
 
 import click
 
-from kdht._shared import VERDICT_OF, Reason, Verdict
 from kdht.errors import CaptureError
 from kdht.replay import draw, options, plain
 from kdht.replay._engine import Results
@@ -17,6 +16,7 @@ from kdht.replay.capture import Writer
 from kdht.replay.implementations import Run
 from kdht.replay.options import FILE
 from kdht.replay.tables import Table
+from kdht.wire._shared import VERDICT_OF, Reason, Verdict
 
 SHOWN = 20
 NAMES = [each.name for each in Verdict] + [each.name for each in Reason]

@@ -1,0 +1,412 @@
+"""The daemon's configuration: the one place that lists, documents and bounds every field.
+
+A struct is a TOML table. example.py makes docs/kdhtd.toml from the
+descriptions here. `load` ends in a whole Config or in a ConfigError whose one line names
+the field by its path, what was given and what is allowed. Nothing is read but the file
+itself: secrets, addresses and names are resolved in settings.py.
+"""
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from kdht.config.kinds import allowed, field_names, kind_at
+from kdht.config.places import DATA_DIR, SOCKET
+from kdht.config.values import (
+    AbsolutePath,
+    Endpoint,
+    HostPort,
+    HttpEndpoint,
+    Interface,
+    Ip,
+    Kind,
+    NodeId,
+    SocketPath,
+)
+from kdht.errors import ConfigError
+from kdht.wire._shared import HOP_LIMIT, KEY_SLOTS, MAX_OWN, MAX_REPLICAS, PORT, REPLAY_WINDOW, K
+from kdht.wire.keys import MIN_SECRET
+
+MAX_FILE = 1 << 20
+DatapathKind = Literal["auto", "socket", "nfqueue", "ebpf"]
+Acks = Literal["one", "quorum", "all"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+LogFormat = Literal["text", "json"]
+
+
+class Node(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """This node: where it listens, whom it knows, where its data lies."""
+
+    listen: Annotated[
+        list[Endpoint],
+        Meta(
+            min_length=1,
+            max_length=MAX_OWN,
+            description="Addresses that this node listens on, all with the same port (5348 if none is given). "
+            "The first is the one that other nodes learn.",
+            examples=[["10.0.0.1"]],
+        ),
+    ]
+    bootstrap: Annotated[
+        list[HostPort],
+        Meta(
+            max_length=64,
+            description="Other nodes to join the cluster through; empty for the first node. Names are "
+            "resolved at start.",
+            examples=[["10.0.0.2", "10.0.0.3"]],
+        ),
+    ] = []
+    id: Annotated[
+        NodeId,
+        Meta(
+            description="Where this node stands among the others, chosen at its first start and kept in `data_dir`. "
+            "`balanced`: half of what the node that owns most has; `random`: anywhere, so that by chance a node "
+            "owns several times the mean; or the ID itself."
+        ),
+    ] = NodeId("balanced")
+    data_dir: Annotated[
+        AbsolutePath,
+        Meta(description="The node's ID, its records and its last contacts. One daemon per directory."),
+    ] = AbsolutePath(str(DATA_DIR))
+    advertise: Annotated[
+        list[Ip],
+        Meta(
+            max_length=MAX_OWN,
+            description="The addresses that other nodes reach this one at, when `listen` is a wildcard "
+            "(0.0.0.0 or ::).",
+        ),
+    ] = []
+    anycast: Annotated[
+        list[Ip],
+        Meta(
+            max_length=MAX_OWN,
+            description="Addresses that all nodes share, so that clients need only one. They must be set "
+            "on this host.",
+        ),
+    ] = []
+    cookies: Annotated[
+        bool,
+        Meta(
+            description="Send large replies only to clients that proved their address. Switch it off only "
+            "where no outsider can send packets. The same on all nodes."
+        ),
+    ] = True
+    hop_limit: Annotated[
+        int, Meta(ge=1, le=255, description="Nodes that a request may visit when its client says nothing.")
+    ] = HOP_LIMIT
+    replay_window: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=3600,
+            description="Seconds by which the clocks of two nodes may differ; older messages are dropped.",
+        ),
+    ] = REPLAY_WINDOW
+    bucket_size: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=K,
+            description="Contacts in each bucket of the routing table. Fewer make tables smaller and routes longer; at "
+            "least replication.replicas.",
+        ),
+    ] = K
+
+
+class Key(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """The cluster's shared secret, the same on all nodes. The first key signs; both are accepted,
+    so that it can be changed while traffic flows."""
+
+    epoch: Annotated[
+        int, Meta(ge=0, le=255, description="The secret's number: a new secret, a new number.")
+    ] = 0
+    file: Annotated[
+        AbsolutePath | None,
+        Meta(
+            description=f"The file with the secret, {MIN_SECRET} bytes or more, readable by the daemon only.",
+            examples=["/etc/kdht/secret"],
+        ),
+    ] = None
+    secret: Annotated[
+        Annotated[str, Meta(min_length=MIN_SECRET)] | None,
+        Meta(
+            description="The secret itself, in place of a file: for trying things out.",
+            examples=["not-a-secret-any-more"],
+        ),
+    ] = None
+
+    def __post_init__(self) -> None:
+        if (self.file is None) == (self.secret is None):
+            raise ValueError("expected either `file` or `secret`")
+
+
+class Datapath(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """How packets are treated. The socket datapath always lies underneath."""
+
+    kind: Annotated[
+        DatapathKind,
+        Meta(
+            description="`nfqueue` re-addresses packets in the kernel's path and needs root and nftables; "
+            "`ebpf` does so with an XDP program at the interface, and needs root, clang and libbpf when kdht "
+            "is installed; `socket` needs nothing; `auto` takes nfqueue where it works."
+        ),
+    ] = "auto"
+    interfaces: Annotated[
+        list[Interface],
+        Meta(
+            max_length=64,
+            description="Interfaces whose packets are diverted; empty: those with a `listen` address.",
+        ),
+    ] = []
+    queues: Annotated[
+        int,
+        Meta(
+            ge=1, le=16, description="Queues, each with a thread of the worker process: at most one per core."
+        ),
+    ] = 1
+    first_queue: Annotated[
+        int, Meta(ge=0, le=65519, description="Number of the first queue: other programs may use others.")
+    ] = PORT
+    queue_length: Annotated[
+        int,
+        Meta(ge=1, le=65536, description="Packets that may wait in a queue; more go to the socket datapath."),
+    ] = 4096
+    rate: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=10_000_000,
+            description="Clients' packets per second from one address, the rest is dropped; 0: no limit.",
+        ),
+    ] = 0
+    ebpf_keep: Annotated[
+        bool,
+        Meta(
+            description="Leave the XDP program attached when the daemon stops: packets are routed by the last "
+            "table until the next start."
+        ),
+    ] = False
+    table: Annotated[
+        str,
+        Meta(
+            pattern="^[A-Za-z_][A-Za-z0-9_-]{0,31}$",
+            description="Name of the nft table that diverts packets: two nodes on one host need two, and other queues.",
+        ),
+    ] = "kdht"
+
+
+class Storage(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """The records in LevelDB. A write is answered when it is safe on the disk."""
+
+    sweep_interval: Annotated[
+        int, Meta(ge=1, le=86400, description="Seconds between removals of expired records.")
+    ] = 30
+    max_waiting: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=1_000_000,
+            description="Writes that may wait for the disk; clients with more are told BUSY.",
+        ),
+    ] = 8192
+    cache: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=4096,
+            description="MiB for records that were read or written lately, answered without the disk; 0: none.",
+        ),
+    ] = 4
+
+
+class Replication(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """How many nodes keep each record. The same on all nodes."""
+
+    replicas: Annotated[
+        int,
+        Meta(ge=1, le=MAX_REPLICAS, description="Nodes that keep each record: the closest to its key."),
+    ] = 3
+    write: Annotated[
+        Acks,
+        Meta(
+            description="How many of them have a write on their disks before it is confirmed: `one`, `quorum` (more than "
+            "half) or `all`."
+        ),
+    ] = "quorum"
+    tombstone_ttl: Annotated[
+        int,
+        Meta(
+            ge=60,
+            le=31_536_000,
+            description="Seconds that a deletion is remembered: what a node kept that was away for longer counts for nothing "
+            "that others do not confirm.",
+        ),
+    ] = 86400
+    repair_rate: Annotated[
+        int,
+        Meta(
+            ge=10,
+            le=100_000,
+            description="Datagrams a second, at most, with which this node compares records with its neighbours and moves "
+            "them. Below that it sends what network and disks take beside the clients' traffic; a thin line needs a bound.",
+        ),
+    ] = 10_000
+
+
+class Control(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """The socket that kdhtctl talks to."""
+
+    socket: Annotated[SocketPath, Meta(description="The socket's file.")] = SocketPath(str(SOCKET))
+    group: Annotated[
+        Annotated[str, Meta(min_length=1)] | None,
+        Meta(
+            description="The group that may use it, beside root and the daemon's own user.", examples=["kdht"]
+        ),
+    ] = None
+
+
+class Metrics(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """Figures for Prometheus (/metrics), and whether the node lives (/healthz) and should serve (/readyz),
+    over HTTP. Who can connect can read them all; there are no keys and no values among them."""
+
+    listen: Annotated[
+        HttpEndpoint | None,
+        Meta(
+            description="Where they are served; nowhere if this is left out.",
+            examples=["127.0.0.1:9548"],
+        ),
+    ] = None
+
+
+class Web(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """A page for a browser: the cluster as this node sees it. It can change nothing."""
+
+    listen: Annotated[
+        HttpEndpoint | None,
+        Meta(
+            description="Where it is served; nowhere if this is left out. May be the same as metrics.listen.",
+            examples=["127.0.0.1:5380"],
+        ),
+    ] = None
+    remote: Annotated[
+        bool,
+        Meta(
+            description="Let `listen` be an address that is not loopback: everybody who can connect sees the "
+            "cluster's addresses, and can have keys traced."
+        ),
+    ] = False
+
+    def __post_init__(self) -> None:
+        if self.listen and not self.listen.is_loopback and not self.remote:
+            raise ValueError(
+                f"web.listen is {self.listen}, which is not loopback: set web.remote to true to allow that"
+            )
+
+
+class Log(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """What is written to standard error."""
+
+    level: Annotated[LogLevel, Meta(description="The least important that is written.")] = "info"
+    format: Annotated[
+        LogFormat,
+        Meta(description="`text`: one line of key=value pairs; `json`: one object a line."),
+    ] = "text"
+
+
+class Config(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """The whole file."""
+
+    node: Node
+    key: Annotated[list[Key], Meta(min_length=1, max_length=KEY_SLOTS)]
+    datapath: Datapath = Datapath()
+    storage: Storage = Storage()
+    replication: Replication = Replication()
+    control: Control = Control()
+    metrics: Metrics = Metrics()
+    web: Web = Web()
+    log: Log = Log()
+
+    def __post_init__(self) -> None:
+        size, replicas = self.node.bucket_size, self.replication.replicas
+        if size < replicas:
+            raise ValueError(
+                f"node.bucket_size is {size}, fewer than the {replicas} replicas: set it to {replicas} or more"
+            )
+        epochs = [key.epoch for key in self.key]
+        if len(set(epochs)) != len(epochs):
+            raise ValueError(f"every key has an epoch of its own, here are {epochs}: change key.epoch")
+
+
+def load(path: Path, overrides: dict[str, dict[str, Any]] | None = None) -> Config:
+    """The configuration in the TOML file at `path`, with `overrides` (table, field) laid over it.
+
+    Raises ConfigError for a file that cannot be read, is no TOML or has a bad field.
+    """
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_FILE + 1)
+        if len(raw) > MAX_FILE:
+            raise ConfigError(f"{path}: larger than {MAX_FILE} bytes, so no configuration")
+        data = tomllib.loads(raw.decode())
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}: give the file's name with --config") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 text: {error.reason} at byte {error.start}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: no valid TOML: {error}") from error
+    return build(data, overrides, name=str(path))
+
+
+def build(data: dict[str, Any], overrides: dict[str, dict[str, Any]] | None = None, name: str = "") -> Config:
+    """A checked Config from plain data; `name` stands before the message of a ConfigError."""
+    merged = dict(data)
+    for table, fields in (overrides or {}).items():
+        under = merged.get(table, {})
+        merged[table] = {**under, **fields} if isinstance(under, dict) else under
+    try:
+        return msgspec.convert(merged, Config, dec_hook=_hook)
+    except msgspec.ValidationError as error:
+        line = _explain(str(error), merged)
+        raise ConfigError(f"{name}: {line}" if name else line) from None
+
+
+def _hook(kind: type, value: object) -> object:
+    if issubclass(kind, Kind):
+        return kind(value)
+    raise TypeError(f"no such kind: {kind}")
+
+
+_PLACE = re.compile(r"^(?P<what>.*?)(?: - at `\$\.?(?P<path>.*)`)?$", re.DOTALL)
+_UNKNOWN = re.compile(r"^Object contains unknown field `(?P<name>.*)`$", re.DOTALL)
+_MISSING = re.compile(r"^Object missing required field `(?P<name>.*)`$")
+
+
+def _explain(message: str, data: dict[str, Any]) -> str:
+    """msgspec's message as one line: the field's path, what was given, what is allowed."""
+    place = _PLACE.match(message)
+    what, path = (place["what"], place["path"] or "") if place else (message, "")
+    steps = [int(s) if s.isdigit() else s for s in re.findall(r"[^.\[\]]+", path)]
+    dotted = f"{path}." if path else ""
+    if unknown := _UNKNOWN.match(what):
+        return f"{dotted}{unknown['name']} is unknown; known here: {', '.join(field_names(Config, steps))}"
+    if missing := _MISSING.match(what):
+        wanted = allowed(kind_at(Config, [*steps, missing["name"]]))
+        return f"{dotted}{missing['name']} is missing: expected {wanted}"
+    if what.startswith(("Expected", "Invalid", "Object")):
+        what = f"expected {allowed(kind_at(Config, steps))}"
+    return f"{path} is {_shown(data, steps)}: {what}" if path else what
+
+
+def _shown(data: Any, steps: list[str | int], limit: int = 60) -> str:
+    for step in steps:
+        data = data[step]
+    if "secret" in steps:
+        data = "(hidden)"
+    elif isinstance(data, dict) and "secret" in data:
+        data = {**data, "secret": "(hidden)"}
+    text = msgspec.json.encode(data, enc_hook=str).decode()
+    return text if len(text) <= limit else text[: limit - 3] + "..."

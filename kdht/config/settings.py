@@ -1,0 +1,159 @@
+"""From a configuration to what the parts take: addresses as bytes, keys derived, files read.
+
+`resolve` ends in Settings or in a ConfigError that names the field. What is odd but can
+work becomes a warning.
+"""
+
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from kdht.config.schema import Config, Key
+from kdht.errors import ConfigError
+from kdht.wire import Address
+from kdht.wire._shared import MAX_OWN
+from kdht.wire.keys import ClusterKey, derive
+
+MAX_SECRET_FILE = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything that a daemon needs to know before it starts."""
+
+    config: Config
+    listen: tuple[Address, ...]
+    """What the transport binds: the listening addresses, and anycast ones no wildcard covers."""
+    own: tuple[Address, ...]
+    """Every address that is this node, the one that others learn first, anycast last."""
+    unicast: tuple[Address, ...]
+    """The own addresses without the anycast ones."""
+    keys: tuple[ClusterKey, ...]
+    """The first signs."""
+    data_dir: Path
+    control_socket: Path
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def address(self) -> Address:
+        """Where other nodes reach this one."""
+        return self.own[0]
+
+    @property
+    def key_files(self) -> list[Path]:
+        """The files that the keys come from, now and at SIGHUP."""
+        return [key.file.path for key in self.config.key if key.file]
+
+    def usual(self, ipv4: bool) -> Address | None:
+        """The sender, in one family, of what this node forwards."""
+        return next((each for each in self.unicast if each.is_ipv4 == ipv4), None)
+
+
+def resolve(config: Config) -> Settings:
+    """Read the key files and settle the addresses. Raises ConfigError."""
+    listen, unicast, own = _addresses(config)
+    _check_bootstrap(config, unicast)
+    keys, warnings = [], []
+    for number, key in enumerate(config.key):
+        secret, warning = _secret(key, f"key[{number}]")
+        keys.append(derive(key.epoch, secret))
+        warnings += warning
+    return Settings(
+        config=config,
+        listen=listen,
+        own=own,
+        unicast=unicast,
+        keys=tuple(keys),
+        data_dir=config.node.data_dir.path,
+        control_socket=config.control.socket.path,
+        warnings=tuple(warnings),
+    )
+
+
+def warn(settings: Settings, *warnings: str) -> Settings:
+    """The same settings with more warnings."""
+    return replace(settings, warnings=(*settings.warnings, *warnings))
+
+
+def _addresses(config: Config) -> tuple[tuple[Address, ...], ...]:
+    """What is bound, what is ours alone, and all that is ours."""
+    node = config.node
+    ports = sorted({endpoint.address.port for endpoint in node.listen})
+    if len(ports) > 1:
+        raise ConfigError(f"node.listen has the ports {ports}: a node has one port on all its addresses")
+    wildcards = [endpoint for endpoint in node.listen if endpoint.is_wildcard]
+    plain = [endpoint.address for endpoint in node.listen if not endpoint.is_wildcard]
+    if wildcards and not node.advertise:
+        raise ConfigError(
+            f"node.listen has the wildcard {wildcards[0]}: "
+            "node.advertise must name the addresses that other nodes reach this one at"
+        )
+    if node.advertise and not wildcards:
+        raise ConfigError(
+            "node.advertise goes with a wildcard in node.listen: leave it out, or listen on 0.0.0.0 or ::"
+        )
+    unicast = _unique([*plain, *(ip.at(ports[0]) for ip in node.advertise)])
+    anycast = _unique(ip.at(ports[0]) for ip in node.anycast)
+    if both := set(unicast) & set(anycast):
+        raise ConfigError(f"node.anycast has {both.pop().host}, which is this node's own address too")
+    own = (*unicast, *anycast)
+    if len(own) > MAX_OWN:
+        raise ConfigError(f"node.listen, advertise and anycast have {len(own)} addresses: at most {MAX_OWN}")
+    covered = {endpoint.address.is_ipv4 for endpoint in wildcards}
+    bound = _unique([*(e.address for e in node.listen), *(a for a in anycast if a.is_ipv4 not in covered)])
+    return bound, unicast, own
+
+
+def _check_bootstrap(config: Config, unicast: Sequence[Address]) -> None:
+    """Refuse addresses that this node cannot ask: it would take itself for the first of its cluster.
+
+    What names stand for is seen when they are looked up.
+    """
+    others = {name.address for name in config.node.bootstrap} - set(unicast)
+    families = {address.is_ipv4 for address in unicast}
+    if others and all(address and address.is_ipv4 not in families for address in others):
+        raise ConfigError(
+            f"node.bootstrap is {', '.join(config.node.bootstrap)}: {other_version(unicast[0])}"
+        )
+
+
+def other_version(own: Address) -> str:
+    """Why addresses of the version that `own` is not cannot be reached from there, and what to do."""
+    lacks = other_version_than(own)
+    return (
+        f"only {lacks} addresses, and this node has none: give it an {lacks} address in node.listen, or name other "
+        "addresses of other nodes"
+    )
+
+
+def other_version_than(own: Address) -> str:
+    return "IPv6" if own.is_ipv4 else "IPv4"
+
+
+def _unique(addresses: Sequence[Address] | Iterator[Address]) -> tuple[Address, ...]:
+    return tuple(dict.fromkeys(addresses))
+
+
+def _secret(key: Key, name: str) -> tuple[bytes, list[str]]:
+    """The secret's bytes, and what is wrong with where they come from."""
+    if key.secret is not None:
+        return key.secret.encode(), []
+    assert key.file is not None
+    path = key.file.path
+    try:
+        with path.open("rb") as file:
+            secret = file.read(MAX_SECRET_FILE + 1).strip()
+            mode = path.stat().st_mode
+    except OSError as error:
+        raise ConfigError(
+            f"{name}.file is {key.file}: {error.strerror}: put the cluster's secret there"
+        ) from error
+    if len(secret) > MAX_SECRET_FILE:
+        raise ConfigError(f"{name}.file is {key.file}: more than {MAX_SECRET_FILE} bytes, so no secret")
+    try:
+        derive(key.epoch, secret)
+    except ConfigError as error:
+        raise ConfigError(f"{name}.file is {key.file}: {error}") from None
+    readable = mode & (stat.S_IROTH | stat.S_IWOTH)
+    return secret, [f"{path}: every user can read the cluster's secret: chmod 600 {path}"] if readable else []

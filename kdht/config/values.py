@@ -1,0 +1,200 @@
+"""The kinds of text that a configuration holds, each with its own check.
+
+A kind is a str whose constructor raises ValueError with what is wrong; `ALLOWED` says
+what is right, for error messages and for the example file.
+"""
+
+import re
+from abc import abstractmethod
+from ipaddress import ip_address
+from pathlib import Path
+from typing import ClassVar, Self
+
+from kdht.wire import Address, split_port
+from kdht.wire._shared import ID_LEN
+
+MAX_HOST = 253  # RFC 1035, as text
+MAX_INTERFACE = 15  # IFNAMSIZ without its end
+MAX_SOCKET_PATH = 107  # sun_path without its end
+
+
+def _numeric(host: str) -> str:
+    try:
+        address = ip_address(host)
+    except ValueError:
+        raise ValueError(f"{host!r} is no numeric IPv4 or IPv6 address") from None
+    if "%" in host or address.is_link_local:
+        raise ValueError(f"{host} is link-local: other networks cannot reply to it")
+    if address.is_multicast or host == "255.255.255.255":
+        raise ValueError(f"{host} is no unicast address")
+    return host
+
+
+class Kind(str):
+    """A text with a check; subclasses say what they allow."""
+
+    ALLOWED: ClassVar[str]
+    __slots__ = ()
+
+    def __new__(cls, text: object) -> Self:
+        if not isinstance(text, str):
+            raise TypeError(f"expected {cls.ALLOWED}")
+        cls.check(text)
+        return super().__new__(cls, text)
+
+    @classmethod
+    @abstractmethod
+    def check(cls, text: str) -> None:
+        """Raises ValueError, which says what is wrong with it."""
+
+
+class Endpoint(Kind):
+    """Where this node listens."""
+
+    ALLOWED = 'a numeric address, with or without a port: "10.0.0.1", "10.0.0.1:5348", "[fd00::1]:5348"'
+    __slots__ = ()
+
+    @classmethod
+    def check(cls, text: str) -> None:
+        _numeric(split_port(text)[0])
+
+    @property
+    def address(self) -> Address:
+        return Address.of(*split_port(self))
+
+    @property
+    def is_wildcard(self) -> bool:
+        return ip_address(split_port(self)[0]).is_unspecified
+
+
+class HttpEndpoint(Kind):
+    """Where pages are served."""
+
+    ALLOWED = 'a numeric address with a port: "127.0.0.1:9548", "[::1]:9548"'
+    __slots__ = ()
+
+    @classmethod
+    def check(cls, text: str) -> None:
+        host, port = split_port(text, 0)
+        _numeric(host)
+        if not port:
+            raise ValueError("the port is missing")
+
+    @property
+    def host(self) -> str:
+        return split_port(self)[0]
+
+    @property
+    def port(self) -> int:
+        return split_port(self)[1]
+
+    @property
+    def is_loopback(self) -> bool:
+        return ip_address(self.host).is_loopback
+
+
+class Ip(Kind):
+    """An address without a port."""
+
+    ALLOWED = 'a numeric address without a port: "10.0.0.1", "fd00::1"'
+    __slots__ = ()
+
+    @classmethod
+    def check(cls, text: str) -> None:
+        if ip_address(_numeric(text)).is_unspecified:
+            raise ValueError(f"{text} is a wildcard, not one address")
+
+    def at(self, port: int) -> Address:
+        return Address.of(self, port)
+
+
+class HostPort(Kind):
+    """Another node, by address or by name."""
+
+    ALLOWED = 'a host, with or without a port: "10.0.0.2", "node2.example:5348", "[fd00::2]:5348"'
+    __slots__ = ()
+
+    @classmethod
+    def check(cls, text: str) -> None:
+        host, _ = split_port(text)
+        if len(host) > MAX_HOST or not host.isprintable() or any(c in host for c in " /\\[]"):
+            raise ValueError(f"{host!r} is no host name")
+
+    @property
+    def host(self) -> str:
+        return split_port(self)[0]
+
+    @property
+    def port(self) -> int:
+        return split_port(self)[1]
+
+    @property
+    def address(self) -> Address | None:
+        """None for a name."""
+        try:
+            ip_address(self.host)
+        except ValueError:
+            return None
+        return Address.of(self.host, self.port)
+
+
+class NodeId(Kind):
+    """How a node gets its ID at its first start."""
+
+    ALLOWED = f'"balanced", "random" or {2 * ID_LEN} hexadecimal digits'
+    __slots__ = ()
+
+    @classmethod
+    def check(cls, text: str) -> None:
+        if text not in ("balanced", "random") and not re.fullmatch(f"[0-9a-fA-F]{{{2 * ID_LEN}}}", text):
+            raise ValueError(f"expected {cls.ALLOWED}")
+        if set(text) == {"0"}:
+            raise ValueError("zero stands for an unknown ID")
+
+    @property
+    def id(self) -> bytes | None:
+        """The ID itself, if it is one."""
+        return None if self in ("balanced", "random") else bytes.fromhex(self)
+
+
+class AbsolutePath(Kind):
+    """A file or directory, wherever the daemon is started from."""
+
+    ALLOWED = "an absolute path"
+    __slots__ = ()
+
+    @classmethod
+    def check(cls, text: str) -> None:
+        if not text.startswith("/") or "\0" in text:
+            raise ValueError("the path does not begin with /")
+
+    @property
+    def path(self) -> Path:
+        return Path(self)
+
+
+class SocketPath(AbsolutePath):
+    """A unix socket's file."""
+
+    ALLOWED = f"an absolute path of at most {MAX_SOCKET_PATH} bytes"
+    __slots__ = ()
+
+    @classmethod
+    def check(cls, text: str) -> None:
+        super().check(text)
+        if len(text.encode()) > MAX_SOCKET_PATH:
+            raise ValueError("the path is too long for a unix socket")
+
+
+class Interface(Kind):
+    """A network interface."""
+
+    ALLOWED = f"an interface name of 1 to {MAX_INTERFACE} characters, not lo"
+    __slots__ = ()
+
+    @classmethod
+    def check(cls, text: str) -> None:
+        if not 0 < len(text.encode()) <= MAX_INTERFACE or any(c.isspace() or c in '/:"' for c in text):
+            raise ValueError("no such name can be an interface's")
+        if text == "lo":
+            raise ValueError("packets on lo have their route already: they cannot be re-addressed")

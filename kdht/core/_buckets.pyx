@@ -1,0 +1,210 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+# distutils: include_dirs = include
+"""Layer 1: the k-buckets in the shared mapping, and the next hop by XOR distance.
+
+Bucket i holds contacts that share exactly i leading bits with this node (Maymounkov and
+Mazieres, "Kademlia", 2002). Readers take no lock: include/kdht_region.h has the protocol.
+"""
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+
+from kdht.core._layout cimport *
+
+cdef enum:
+    READ_TRIES = 8  # lost races with the writer before a reader gives up
+
+
+cdef inline uint64_t _word(const uint8_t *id, int i) noexcept nogil:
+    """64 bits of an ID, the first bit on top; the third word's low half is zero."""
+    cdef uint64_t word
+    cdef uint32_t half
+    if i < 2:
+        memcpy(&word, id + 8 * i, 8)
+        return be64toh(word)
+    memcpy(&half, id + 16, 4)
+    return <uint64_t>ntohl(half) << 32
+
+
+cdef inline int _compare(const uint8_t *a, const uint8_t *b, const uint64_t *key) noexcept nogil:
+    """Below, at or above zero as `a` is nearer to the key than `b`, the same, or farther."""
+    cdef int i
+    cdef uint64_t da, db
+    for i in range(3):
+        da = _word(a, i) ^ key[i]
+        db = _word(b, i) ^ key[i]
+        if da != db:
+            return -1 if da < db else 1
+    return 0
+
+
+cdef uint32_t _nearest(const kdht_bucket *bucket, uint32_t count, const uint64_t *key) noexcept nogil:
+    """The index of the bucket's contact nearest to the key."""
+    cdef uint32_t best = 0, i
+    cdef uint64_t top, best_top = _word(bucket.contacts[0].id, 0) ^ key[0]
+    for i in range(1, count):
+        top = _word(bucket.contacts[i].id, 0) ^ key[0]
+        if top < best_top or (top == best_top and _compare(
+                bucket.contacts[i].id, bucket.contacts[best].id, key) < 0):
+            best, best_top = i, top
+    return best
+
+
+cdef uint32_t _ranked(const kdht_bucket *bucket, uint32_t count, const uint64_t *key,
+                      uint32_t rank) noexcept nogil:
+    """The index of the contact with `rank` others nearer to the key; rank is below count.
+
+    While the writer is at it, there may be no such contact: any index does, it is read again.
+    """
+    cdef uint32_t i, j, nearer
+    for i in range(count):
+        nearer = 0
+        for j in range(count):
+            if _compare(bucket.contacts[j].id, bucket.contacts[i].id, key) < 0:
+                nearer += 1
+        if nearer == rank:
+            return i
+    return 0
+
+
+cdef int _pick(const kdht_bucket_cell *cell, const uint64_t *key, uint32_t *skip,
+               kdht_contact *found) noexcept nogil:
+    """1 and the contact with `skip` nearer ones in this bucket; 0 and `skip` lowered if it has
+    too few; -1 if the writer won READ_TRIES races."""
+    cdef uint32_t begun, count
+    cdef const kdht_bucket *bucket
+    cdef int _try
+    for _try in range(READ_TRIES):
+        begun = kdht_cell_begin(&cell.sequence)
+        bucket = &cell.copies[begun & 1]
+        count = bucket.count
+        if count > KDHT_ROOM:
+            continue
+        if skip[0] < count:
+            memcpy(found, &bucket.contacts[_nearest(bucket, count, key) if skip[0] == 0
+                                           else _ranked(bucket, count, key, skip[0])], sizeof(kdht_contact))
+        if not kdht_cell_same(&cell.sequence, begun):
+            continue
+        if skip[0] < count:
+            return 1
+        skip[0] -= count
+        return 0
+    return -1
+
+
+cdef int find_next_hop(const kdht_region_full *region, const kdht_config *config, const uint8_t *key_id,
+                       uint32_t attempt, kdht_contact *found) noexcept nogil:
+    """The reason why there is no next hop, or KDHT_REASON_NEXT_HOP and the contact.
+
+    The strictly closer contacts, in order, are those of the buckets whose bit of
+    self XOR key is set, ascending (Maymounkov and Mazieres, "Kademlia", 2002, section 2).
+    """
+    cdef uint64_t key[3]
+    cdef uint64_t closer
+    cdef uint32_t skip = attempt
+    cdef int word, bit, picked
+    for word in range(3):
+        key[word] = _word(key_id, word)
+    for word in range(3):
+        closer = (_word(config.self_id, word) ^ key[word]) & config.occupancy[word]
+        while closer:
+            bit = clzll(closer)
+            closer &= ~(<uint64_t>1 << (63 - bit))
+            picked = _pick(&region.buckets[64 * word + bit], key, &skip, found)
+            if picked > 0:
+                return KDHT_REASON_NEXT_HOP
+            if picked < 0:
+                return KDHT_REASON_NOT_READY
+    return KDHT_REASON_OWNER if skip == attempt else KDHT_REASON_ATTEMPT_ENDS
+
+
+cdef int find_closest(const kdht_region_full *region, const kdht_config *config, const uint8_t *key_id,
+                      int wanted, kdht_contact *found) noexcept nogil:
+    """Up to `wanted` contacts into `found`, nearest to the key first; how many.
+
+    First the buckets whose bit of self XOR key is set, ascending, then those whose bit is clear,
+    descending: each bucket's contacts are nearer than all of the next.
+    """
+    cdef uint64_t key[3]
+    cdef uint64_t closer[3]
+    cdef int count = 0, index, word
+    for word in range(3):
+        key[word] = _word(key_id, word)
+        closer[word] = _word(config.self_id, word) ^ key[word]
+    for index in range(KDHT_ID_BITS):
+        if count < wanted and closer[index >> 6] >> (63 - (index & 63)) & 1:
+            count += _sorted(region, config, index, key, wanted - count, found + count)
+    for index in range(KDHT_ID_BITS - 1, -1, -1):
+        if count < wanted and not closer[index >> 6] >> (63 - (index & 63)) & 1:
+            count += _sorted(region, config, index, key, wanted - count, found + count)
+    return count
+
+
+cdef int count_closer(const kdht_region_full *region, const kdht_config *config,
+                      const uint8_t *key_id) noexcept nogil:
+    """How many contacts are nearer to the key than this node: all in the buckets whose bit is set."""
+    cdef uint64_t closer
+    cdef int word, bit, count = 0
+    for word in range(3):
+        closer = (_word(config.self_id, word) ^ _word(key_id, word)) & config.occupancy[word]
+        while closer:
+            bit = clzll(closer)
+            closer &= ~(<uint64_t>1 << (63 - bit))
+            count += _size(&region.buckets[64 * word + bit])
+    return count
+
+
+cdef int _size(const kdht_bucket_cell *cell) noexcept nogil:
+    """The number of contacts in a bucket, as it is being read."""
+    return <int>min(cell.copies[kdht_cell_begin(&cell.sequence) & 1].count, <uint32_t>KDHT_ROOM)
+
+
+cdef int _sorted(const kdht_region_full *region, const kdht_config *config, int index, const uint64_t *key,
+                 int wanted, kdht_contact *found) noexcept nogil:
+    """Up to `wanted` contacts of one bucket, nearest to the key first; how many.
+
+    None if the writer keeps changing it.
+    """
+    cdef kdht_bucket bucket
+    cdef uint32_t i
+    if not config.occupancy[index >> 6] >> (63 - (index & 63)) & 1:
+        return 0
+    if not _copy(&region.buckets[index], &bucket):
+        return 0
+    for i in range(bucket.count):
+        if <int>i >= wanted:
+            return wanted
+        memcpy(found + i, &bucket.contacts[_ranked(&bucket, bucket.count, key, i)], sizeof(kdht_contact))
+    return <int>bucket.count
+
+
+cdef bint _copy(const kdht_bucket_cell *cell, kdht_bucket *bucket) noexcept nogil:
+    """The bucket as it was published; False if the writer won READ_TRIES races."""
+    cdef uint32_t begun
+    cdef int _try
+    for _try in range(READ_TRIES):
+        begun = kdht_cell_begin(&cell.sequence)
+        bucket[0] = cell.copies[begun & 1]
+        if kdht_cell_same(&cell.sequence, begun):
+            return bucket.count <= KDHT_ROOM
+    return False
+
+
+cdef int write_bucket(kdht_region_full *region, int index, contacts) except -1:
+    """Publish the contacts of one bucket: what readers see is all of it or none.
+
+    Fills the copy that is not current; the caller checked the contacts and is the only writer.
+    """
+    cdef kdht_bucket_cell *cell = &region.buckets[index]
+    cdef kdht_bucket *bucket = &cell.copies[~cell.sequence & 1]
+    cdef int i
+    if not contacts and cell.copies[cell.sequence & 1].count == 0:
+        return 0
+    kdht_cell_open()
+    for i, contact in enumerate(contacts):
+        memcpy(bucket.contacts[i].id, <const uint8_t *><bytes>contact.id, KDHT_ID_LEN)
+        memcpy(bucket.contacts[i].ip, <const uint8_t *><bytes>contact.ip, 16)
+        bucket.contacts[i].port = htons(contact.port)
+    bucket.count = <uint32_t>len(contacts)
+    kdht_cell_publish(&cell.sequence)
+    return 0

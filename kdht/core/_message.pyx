@@ -1,0 +1,202 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+# distutils: include_dirs = include
+"""Layer 1: the verdict on one message.
+
+It has two halves. `plan_message` looks at a message and changes nothing: the checks, in the
+order of docs/design.md, then the next hop. `apply_plan` rewrites the header of what goes on.
+"""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from libc.string cimport memcpy, memset
+
+from kdht.core._addresses cimport is_ipv4, is_own, is_zero, may_be_answered
+from kdht.core._buckets cimport find_next_hop
+from kdht.core._layout cimport *
+from kdht.core._tags cimport body_tag_of, cookie_at, header_tag_of, is_proven, key_of
+
+
+cdef int _check_form(const kdht_header *header, uint32_t length) noexcept nogil:
+    """The reason to drop what cannot be a message, or GO_ON."""
+    if length < 4:
+        return KDHT_REASON_TRUNCATED
+    if ntohl(header.magic) != KDHT_MAGIC:
+        return KDHT_REASON_BAD_MAGIC
+    if length < KDHT_HEADER_LEN:
+        return KDHT_REASON_TRUNCATED
+    if header.version != KDHT_VERSION:
+        return KDHT_REASON_BAD_VERSION
+    if length > KDHT_MAX_DATAGRAM or ntohs(header.body_len) > KDHT_MAX_BODY:
+        return KDHT_REASON_TOO_LONG
+    if KDHT_HEADER_LEN + <uint32_t>ntohs(header.body_len) != length:
+        return KDHT_REASON_BAD_LENGTH
+    if header.flags & ~KDHT_KNOWN_FLAGS or (header.flags & KDHT_FLAG_DIRECT and (
+            header.flags & KDHT_FLAG_REPLY or header.op > KDHT_LAST_ROUTED_OP)):
+        return KDHT_REASON_BAD_FLAGS
+    if not (KDHT_FIRST_ROUTED_OP <= header.op <= KDHT_LAST_ROUTED_OP
+            or KDHT_FIRST_CONTROL_OP <= header.op <= KDHT_LAST_CONTROL_OP):
+        return KDHT_REASON_BAD_OP
+    return GO_ON
+
+
+cdef int _check_client(const kdht_header *header, Plan *plan, kdht_outcome *out) noexcept nogil:
+    """A client's request: the reason to drop it, or GO_ON and what its entry fills in."""
+    cdef uint32_t takes = ntohs(header.max_reply)
+    cdef uint32_t sent = ntohs(header.body_len)
+    if header.flags & KDHT_FLAG_REPLY or header.op > KDHT_LAST_ROUTED_OP:
+        return KDHT_REASON_BAD_FLAGS
+    if (header.status or header.time or header.epoch or header.reserved1 or header.client_port
+            or header.entry_port or header.reserved2 or header.body_tag or header.header_tag
+            or not is_zero(header.client_ip) or not is_zero(header.entry_ip)):
+        return KDHT_REASON_FORGED_ORIGIN
+    if not may_be_answered(plan.source_ip, plan.source_port):
+        return KDHT_REASON_BAD_ADDRESS
+    plan.hops = header.hops
+    if plan.hops == 0 or plan.hops > plan.config.hop_limit:
+        plan.hops = plan.config.hop_limit
+    if takes == 0 or takes > KDHT_MAX_BODY:
+        takes = KDHT_MAX_BODY
+    if takes > sent and not is_proven(plan.config, header, plan.source_ip, plan.now):
+        takes = sent
+    out.max_reply = <uint16_t>takes
+    return GO_ON
+
+
+cdef int check_member(const kdht_header *header, Plan *plan, kdht_outcome *out) noexcept nogil:
+    """A message that another member sent: the reason to drop it, or GO_ON."""
+    cdef const kdht_key *key
+    cdef uint32_t age = plan.now - ntohl(header.time)
+    cdef uint32_t window = plan.config.window
+    if header.reserved1 or header.reserved2:
+        return KDHT_REASON_BAD_FLAGS
+    if not plan.config.flags & KDHT_CONFIG_UNTAGGED:
+        key = key_of(plan.config, header.epoch)
+        if key is NULL:
+            return KDHT_REASON_BAD_EPOCH
+        if header_tag_of(key, header) != be64toh(header.header_tag):
+            return KDHT_REASON_BAD_TAG
+    if age > window and <uint32_t>-age > window:
+        return KDHT_REASON_STALE
+    if header.hops == 0:
+        return KDHT_REASON_HOP_LIMIT
+    plan.hops = header.hops
+    out.max_reply = ntohs(header.max_reply)
+    if out.max_reply > KDHT_MAX_BODY:
+        out.max_reply = KDHT_MAX_BODY
+    return GO_ON
+
+
+cdef bint _body_is_right(const kdht_header *header, const Plan *plan) noexcept nogil:
+    """Where a message ends, its body is held against its tag; a client's has none."""
+    if not plan.forwarded or plan.config.flags & KDHT_CONFIG_UNTAGGED:
+        return True
+    return body_tag_of(key_of(plan.config, header.epoch), header) == be64toh(header.body_tag)
+
+
+cdef inline int _ends_here(const kdht_header *header, const Plan *plan, int reason) noexcept nogil:
+    return reason if _body_is_right(header, plan) else KDHT_REASON_BAD_BODY_TAG
+
+
+cdef int _plan_relay(const kdht_header *header, const Plan *plan, kdht_outcome *out) noexcept nogil:
+    """A reply: back to its client if this is its entry node."""
+    if header.entry_port != plan.config.port or not is_own(plan.config, header.entry_ip):
+        return KDHT_REASON_NOT_ENTRY
+    if not may_be_answered(header.client_ip, header.client_port):
+        return KDHT_REASON_BAD_ADDRESS
+    if not _body_is_right(header, plan):
+        return KDHT_REASON_BAD_BODY_TAG
+    if plan.one_family and not (is_ipv4(header.client_ip) == is_ipv4(plan.target_ip)
+                                and is_ipv4(header.entry_ip) == is_ipv4(plan.target_ip)):
+        return KDHT_REASON_FAMILY
+    memcpy(out.source_ip, header.entry_ip, 16)
+    memcpy(out.target_ip, header.client_ip, 16)
+    out.source_port = header.entry_port
+    out.target_port = header.client_port
+    return KDHT_REASON_RELAYED
+
+
+cdef int _plan_forward(kdht_region_full *region, const kdht_header *header, const Plan *plan,
+                       kdht_outcome *out) noexcept nogil:
+    """A routed request: on to the next hop, or local."""
+    cdef kdht_contact hop
+    cdef const uint8_t *source = (<kdht_config *>plan.config).source6
+    cdef int reason = find_next_hop(region, plan.config, header.key, header.attempt, &hop)
+    if reason != KDHT_REASON_NEXT_HOP:
+        return _ends_here(header, plan, reason)
+    if plan.hops <= 1:
+        if header.op == KDHT_OP_TRACE:
+            return _ends_here(header, plan, KDHT_REASON_TRACE_ENDS)
+        return KDHT_REASON_HOP_LIMIT
+    if is_ipv4(hop.ip):
+        source = (<kdht_config *>plan.config).source4
+    if plan.one_family and (is_ipv4(hop.ip) != is_ipv4(plan.target_ip) or is_zero(source)):
+        return KDHT_REASON_FAMILY
+    memcpy(out.source_ip, source, 16)
+    memcpy(out.target_ip, hop.ip, 16)
+    memcpy(out.next_id, hop.id, KDHT_ID_LEN)
+    out.source_port = plan.config.port
+    out.target_port = hop.port
+    return KDHT_REASON_NEXT_HOP if plan.forwarded else KDHT_REASON_ENTERED
+
+
+cdef int plan_message(kdht_region_full *region, const kdht_header *header, Plan *plan,
+                      kdht_outcome *out) noexcept nogil:
+    """The reason of the verdict, and `out` filled; the message is not changed."""
+    cdef int bad
+    if not plan.config.flags & KDHT_CONFIG_READY:
+        return KDHT_REASON_NOT_READY
+    bad = _check_form(header, plan.length)
+    if bad != GO_ON:
+        return bad
+    plan.forwarded = header.flags & KDHT_FLAG_FORWARDED
+    bad = check_member(header, plan, out) if plan.forwarded else _check_client(header, plan, out)
+    if bad != GO_ON:
+        return bad
+    if header.op > KDHT_LAST_ROUTED_OP:
+        out.max_reply = 0
+        return _ends_here(header, plan, KDHT_REASON_CONTROL)
+    if header.flags & KDHT_FLAG_REPLY:
+        return _plan_relay(header, plan, out)
+    return _plan_forward(region, header, plan, out)
+
+
+cdef void sign(const kdht_config *config, kdht_header *header, uint32_t now) noexcept nogil:
+    """Make it a member's message: flag, time, epoch, both tags."""
+    cdef const kdht_key *key = &config.keys[0]
+    header.flags |= KDHT_FLAG_FORWARDED
+    header.time = htonl(now)
+    header.epoch = key.epoch
+    header.body_tag = 0
+    header.header_tag = 0
+    if not config.flags & KDHT_CONFIG_UNTAGGED:
+        header.body_tag = htobe64(body_tag_of(key, header))
+        header.header_tag = htobe64(header_tag_of(key, header))
+
+
+cdef void apply_plan(kdht_header *header, const Plan *plan, const kdht_outcome *out) noexcept nogil:
+    """Rewrite the header of what goes on, as its reason says."""
+    if out.reason == KDHT_REASON_NEXT_HOP:
+        header.hops = plan.hops - 1
+    elif out.reason == KDHT_REASON_ENTERED:
+        header.hops = plan.hops - 1
+        memcpy(header.client_ip, plan.source_ip, 16)
+        header.client_port = plan.source_port
+        memcpy(header.entry_ip, plan.target_ip, 16)
+        header.entry_port = plan.target_port
+        header.max_reply = htons(out.max_reply)
+        header.cookie = 0
+        sign(plan.config, header, plan.now)
+    elif out.reason == KDHT_REASON_RELAYED:
+        _strip(header, plan)
+
+
+cdef void _strip(kdht_header *header, const Plan *plan) noexcept nogil:
+    """Nothing of the cluster leaves it with a reply, but a cookie does."""
+    header.cookie = 0
+    if plan.config.flags & KDHT_CONFIG_COOKIES:
+        header.cookie = htobe64(cookie_at(plan.config, header.client_ip, plan.now >> KDHT_COOKIE_SLOT_BITS))
+    memset(header.client_ip, 0, 16)
+    memset(header.entry_ip, 0, 16)
+    header.client_port = header.entry_port = header.max_reply = 0
+    header.time = 0
+    header.epoch = 0
+    header.body_tag = header.header_tag = 0

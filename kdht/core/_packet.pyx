@@ -1,0 +1,179 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+# distutils: include_dirs = include
+"""Layer 1: whole IPv4 and IPv6 packets: find the message, readdress, mend the checksums.
+
+Nothing here knows of routing. `packet_parse` leaves alone what is not for this node and
+drops what no member or client sends; the checks and their order are in docs/design.md.
+"""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+
+from kdht.core._addresses cimport MAPPED, is_ipv4, is_own
+from kdht.core._layout cimport *
+
+cdef enum:
+    UDP = 17
+    NEW_TTL = 64
+    MAX_EXT_HEADERS = 6
+
+
+cdef bint _skip_ext_headers(Packet *packet, uint32_t *offset) noexcept nogil:
+    """Walk IPv6 extension headers to UDP; False if it does not end there, or cannot.
+
+    The order and the lengths of extension headers: RFC 8200, section 4.
+    """
+    cdef uint8_t kind = packet.ip[6]
+    cdef uint8_t *at
+    cdef int i
+    for i in range(MAX_EXT_HEADERS + 1):
+        if kind == UDP:
+            return True
+        if i == MAX_EXT_HEADERS or not (kind == 0 or kind == 43 or kind == 44 or kind == 60):
+            return False
+        at = packet.ip + offset[0]
+        if offset[0] + 8 > packet.end:
+            packet.unusual = KDHT_REASON_BAD_IP
+            return False
+        if kind == 44:
+            if (<uint32_t>at[2] << 8 | at[3]) & 0xfff8:
+                return False
+            packet.unusual = KDHT_REASON_FRAGMENT
+            offset[0] += 8
+        else:
+            if packet.unusual == GO_ON:
+                packet.unusual = KDHT_REASON_EXT_HEADER
+            offset[0] += 8 * (<uint32_t>at[1] + 1)
+        kind = at[0]
+    return False
+
+
+cdef int _parse_ipv4(const kdht_config *config, uint32_t length, Packet *packet,
+                     uint32_t *offset) noexcept nogil:
+    """Where UDP begins, if the packet is for an own address; else the reason."""
+    cdef iphdr *ip = <iphdr *>packet.ip
+    if length < 20 or packet.ip[0] & 0x0f < 5:
+        return KDHT_REASON_BAD_IP
+    if ip.protocol != UDP or ntohs(ip.frag_off) & 0x1fff:
+        return KDHT_REASON_NOT_OURS
+    memcpy(packet.source_ip, MAPPED, 12)
+    memcpy(packet.source_ip + 12, &ip.saddr, 4)
+    memcpy(packet.target_ip, MAPPED, 12)
+    memcpy(packet.target_ip + 12, &ip.daddr, 4)
+    if not is_own(config, packet.target_ip):
+        return KDHT_REASON_NOT_OURS
+    offset[0] = 4 * <uint32_t>(packet.ip[0] & 0x0f)
+    packet.end = ntohs(ip.tot_len)
+    if ntohs(ip.frag_off) & 0x2000:
+        packet.unusual = KDHT_REASON_FRAGMENT
+    elif offset[0] > 20:
+        packet.unusual = KDHT_REASON_IP_OPTIONS
+    return GO_ON
+
+
+cdef int _parse_ipv6(const kdht_config *config, uint32_t length, Packet *packet,
+                     uint32_t *offset) noexcept nogil:
+    """The same for IPv6."""
+    if length < 40:
+        return KDHT_REASON_BAD_IP
+    memcpy(packet.source_ip, packet.ip + 8, 16)
+    memcpy(packet.target_ip, packet.ip + 24, 16)
+    if is_ipv4(packet.target_ip) or not is_own(config, packet.target_ip):
+        return KDHT_REASON_NOT_OURS
+    offset[0] = 40
+    packet.end = 40 + (<uint32_t>packet.ip[4] << 8 | packet.ip[5])
+    if packet.end > length:
+        return KDHT_REASON_BAD_IP
+    if not _skip_ext_headers(packet, offset):
+        return KDHT_REASON_BAD_IP if packet.unusual == KDHT_REASON_BAD_IP else KDHT_REASON_NOT_OURS
+    return GO_ON
+
+
+cdef int packet_parse(const kdht_config *config, uint32_t length, Packet *packet) noexcept nogil:
+    """The reason to leave or drop the packet at once, or GO_ON and `packet` filled."""
+    cdef uint32_t offset = 0, magic
+    cdef uint8_t version = packet.ip[0] >> 4 if length else 0
+    cdef int reason
+    packet.unusual = GO_ON
+    if version == 4:
+        reason = _parse_ipv4(config, length, packet, &offset)
+    elif version == 6:
+        reason = _parse_ipv6(config, length, packet, &offset)
+    else:
+        return KDHT_REASON_NOT_OURS
+    if reason != GO_ON:
+        return reason
+    if packet.end > length or offset + sizeof(udphdr) > packet.end:
+        return KDHT_REASON_BAD_IP
+    packet.udp = <udphdr *>(packet.ip + offset)
+    if packet.udp.dest != config.port or offset + sizeof(udphdr) + 4 > packet.end:
+        return KDHT_REASON_NOT_OURS
+    packet.message = <uint8_t *>packet.udp + sizeof(udphdr)
+    memcpy(&magic, packet.message, 4)
+    if ntohl(magic) != KDHT_MAGIC:
+        return KDHT_REASON_NOT_OURS
+    if packet.unusual != GO_ON:
+        return packet.unusual
+    if version == 6 and packet.udp.check == 0:
+        return KDHT_REASON_NO_CHECKSUM
+    if ntohs(packet.udp.len) != packet.end - offset:
+        return KDHT_REASON_BAD_IP
+    if version == 6 and is_ipv4(packet.source_ip):
+        return KDHT_REASON_BAD_ADDRESS  # else a reply would go to an IPv4 host that never asked
+    packet.message_len = packet.end - offset - sizeof(udphdr)
+    return GO_ON
+
+
+cdef uint64_t _pseudo_sum(const Packet *packet) noexcept nogil:
+    """The sum of the UDP pseudo-header of the packet as it is now (RFC 768, RFC 8200 8.1)."""
+    cdef uint64_t total = <uint64_t>packet.udp.len + htons(UDP)
+    if packet.ip[0] >> 4 == 4:
+        return kdht_sum(packet.ip + 12, 8, total)
+    return kdht_sum(packet.ip + 8, 32, total)
+
+
+cdef void _readdress(Packet *packet, const kdht_outcome *out) noexcept nogil:
+    cdef iphdr *ip = <iphdr *>packet.ip
+    packet.udp.source = out.source_port
+    packet.udp.dest = out.target_port
+    if packet.ip[0] >> 4 == 4:
+        memcpy(&ip.saddr, out.source_ip + 12, 4)
+        memcpy(&ip.daddr, out.target_ip + 12, 4)
+        ip.ttl = NEW_TTL
+        ip.check = 0
+        ip.check = ~kdht_fold(kdht_sum(packet.ip, 20, 0))
+    else:
+        memcpy(packet.ip + 8, out.source_ip, 16)
+        memcpy(packet.ip + 24, out.target_ip, 16)
+        packet.ip[7] = NEW_TTL
+
+
+cdef void packet_open(Packet *packet) noexcept nogil:
+    """Before the message's header is rewritten: take what will change out of the checksum."""
+    cdef bint ipv4 = packet.ip[0] >> 4 == 4
+    packet.addresses = packet.ip + 12 if ipv4 else packet.ip + 8
+    packet.addresses_len = 8 if ipv4 else 32
+    packet.unsummed = ipv4 and packet.udp.check == 0
+    packet.partial = packet.udp.check == kdht_fold(_pseudo_sum(packet))
+    packet.total = <uint16_t>~packet.udp.check
+    packet.total = kdht_sum_without(packet.addresses, packet.addresses_len, packet.total)
+    packet.total = kdht_sum_without(packet.udp, 4, packet.total)
+    packet.total = kdht_sum_without(packet.message, KDHT_HEADER_LEN, packet.total)
+
+
+cdef void packet_close(Packet *packet, const kdht_outcome *out) noexcept nogil:
+    """After it: readdress, and set the checksums; docs/design.md says when they are made in full."""
+    cdef uint64_t total = packet.total
+    cdef uint16_t check
+    _readdress(packet, out)
+    if packet.unsummed:
+        return
+    if packet.partial:
+        packet.udp.check = 0
+        total = kdht_sum(packet.udp, ntohs(packet.udp.len), _pseudo_sum(packet))
+    else:
+        total = kdht_sum(packet.addresses, packet.addresses_len, total)
+        total = kdht_sum(packet.udp, 4, total)
+        total = kdht_sum(packet.message, KDHT_HEADER_LEN, total)
+    check = <uint16_t>~kdht_fold(total)
+    packet.udp.check = check if check != 0 else 0xffff

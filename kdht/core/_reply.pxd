@@ -1,0 +1,20 @@
+# cython: language_level=3
+"""The reply to a request that ended here. No function here can fail."""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
+
+from kdht.core._layout cimport kdht_config, kdht_header, kdht_outcome
+
+cdef struct Request:
+    # What came with the request: addresses and ports in network order, `max_reply` in host order.
+    const uint8_t *source_ip
+    const uint8_t *target_ip
+    uint16_t source_port
+    uint16_t target_port
+    uint16_t max_reply
+
+cdef uint32_t write_bounce(const kdht_config *config, kdht_header *header, uint32_t length, uint32_t now,
+                           kdht_outcome *out) noexcept nogil
+cdef uint32_t write_reply(const kdht_config *config, kdht_header *header, const Request *request,
+                          uint8_t status, const uint8_t *body, uint32_t length, uint32_t now,
+                          kdht_outcome *out) noexcept nogil

@@ -1,0 +1,101 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+# distutils: include_dirs = include
+"""Layer 1: from a request that ended here to the datagram that answers it.
+
+A client's own request is answered straight, from the address that it was sent to. A
+forwarded one is answered, sealed, through its entry node; where the entry address is
+this node's own too (anycast, or the request came back), straight as well, and so is one whose
+client takes it from any node (DIRECT), where it can be reached. What leaves for a client is byte for
+byte what an entry node makes of a sealed reply: nothing of the cluster but a cookie.
+"""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from libc.string cimport memcpy, memset
+
+from kdht.core._addresses cimport NO_IP, is_own, reaches
+from kdht.core._layout cimport *
+from kdht.core._message cimport Plan, check_member, sign
+from kdht.core._tags cimport cookie_at
+
+
+cdef uint8_t _refusal(const kdht_config *config, const kdht_header *header, const Request *request,
+                      uint32_t length) noexcept nogil:
+    """Why a body of `length` bytes may not go to the client: it said so, or it is unproven.
+
+    An entry node writes down only the smaller of what the client takes and what it sent
+    unproven, so a forwarded request that allows exactly what it sent counts as unproven.
+    """
+    cdef uint16_t takes = ntohs(header.max_reply)
+    if not config.flags & KDHT_CONFIG_COOKIES:
+        return KDHT_STATUS_TOO_LARGE
+    if not header.flags & KDHT_FLAG_FORWARDED:
+        return KDHT_STATUS_TOO_LARGE if takes and length > takes else KDHT_STATUS_COOKIE_NEEDED
+    return KDHT_STATUS_COOKIE_NEEDED if request.max_reply == ntohs(header.body_len) else KDHT_STATUS_TOO_LARGE
+
+
+cdef uint32_t write_reply(const kdht_config *config, kdht_header *header, const Request *request,
+                          uint8_t status, const uint8_t *body, uint32_t length, uint32_t now,
+                          kdht_outcome *out) noexcept nogil:
+    """Make the reply out of the request, in place, where there is room for KDHT_MAX_DATAGRAM bytes.
+
+    Its length; `out` has the addresses to send it from (all zero: the usual one) and to. A `body` of
+    more than the client may be sent is replaced by the reason. `body` is not part of the request.
+    """
+    cdef bint straight = not header.flags & KDHT_FLAG_FORWARDED
+    cdef uint8_t *bytes_at = <uint8_t *>header
+    if length > request.max_reply:
+        status = _refusal(config, header, request, length)
+        length = 0
+    if straight:
+        _send_to(out, request.target_ip, request.target_port, request.source_ip, request.source_port)
+    elif header.entry_port == config.port and is_own(config, header.entry_ip):
+        straight = True
+        _send_to(out, header.entry_ip, header.entry_port, header.client_ip, header.client_port)
+    elif header.flags & KDHT_FLAG_DIRECT and reaches(config, header.client_ip):
+        straight = True
+        _send_to(out, NO_IP, 0, header.client_ip, header.client_port)
+    else:
+        _send_to(out, NO_IP, 0, header.entry_ip, header.entry_port)
+    header.flags = KDHT_FLAG_REPLY | KDHT_FLAG_FORWARDED
+    if not 0 < header.hops <= config.hop_limit:
+        header.hops = config.hop_limit
+    header.status = status
+    header.body_len = htons(<uint16_t>length)
+    if length:
+        memcpy(bytes_at + KDHT_HEADER_LEN, body, length)
+    if straight:
+        memset(&header.time, 0, KDHT_HEADER_LEN - (<uint8_t *>&header.time - bytes_at))
+        if config.flags & KDHT_CONFIG_COOKIES:
+            header.cookie = htobe64(cookie_at(config, out.target_ip, now >> KDHT_COOKIE_SLOT_BITS))
+    else:
+        memset(&header.max_reply, 0, KDHT_HEADER_LEN - (<uint8_t *>&header.max_reply - bytes_at))
+        sign(config, header, now)
+    return KDHT_HEADER_LEN + length
+
+
+cdef uint32_t write_bounce(const kdht_config *config, kdht_header *header, uint32_t length, uint32_t now,
+                           kdht_outcome *out) noexcept nogil:
+    """What ICMP quotes of a request that was sent on from here becomes the answer that it went nowhere.
+
+    In place, as in `write_reply`; 0 where it is no client's request, or its tag is wrong: an ICMP
+    error is easily forged, and must not have this node send anything to anybody. Only the header has to be
+    there. A TRACE ends in silence where a node is dead: that is what it is to show.
+    """
+    cdef Plan plan
+    cdef Request request
+    if (length < KDHT_HEADER_LEN or ntohl(header.magic) != KDHT_MAGIC or header.version != KDHT_VERSION
+            or header.flags & ~KDHT_FLAG_DIRECT != KDHT_FLAG_FORWARDED or header.op == KDHT_OP_TRACE
+            or not KDHT_FIRST_ROUTED_OP <= header.op <= KDHT_LAST_ROUTED_OP):
+        return 0
+    plan.config, plan.now = config, now
+    if check_member(header, &plan, out) != GO_ON:
+        return 0
+    memset(&request, 0, sizeof(request))
+    return write_reply(config, header, &request, KDHT_STATUS_UNREACHABLE, NULL, 0, now, out)
+
+
+cdef inline void _send_to(kdht_outcome *out, const uint8_t *source_ip, uint16_t source_port,
+                          const uint8_t *target_ip, uint16_t target_port) noexcept nogil:
+    memcpy(out.source_ip, source_ip, 16)
+    memcpy(out.target_ip, target_ip, 16)
+    out.source_port, out.target_port = source_port, target_port

@@ -1,0 +1,58 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+# distutils: include_dirs = include
+"""Layer 1: tags that only a member can make, and cookies that prove a client's address.
+
+SipHash-2-4 from include/kdht_siphash.h; docs/protocol.md says what each covers.
+"""
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+
+from kdht.core._layout cimport *
+
+
+cdef uint64_t header_tag_of(const kdht_key *key, const kdht_header *header) noexcept nogil:
+    """SipHash-2-4 of the tagged bytes with `hops`, the last byte of the first word, as 0."""
+    cdef kdht_sip state
+    cdef const uint8_t *at = <const uint8_t *>header
+    cdef int i
+    kdht_sip_start(&state, key.k0, key.k1)
+    kdht_sip_word(&state, kdht_sip_read(at) & 0x00ffffffffffffffULL)
+    for i in range(8, KDHT_TAGGED_LEN, 8):
+        kdht_sip_word(&state, kdht_sip_read(at + i))
+    return kdht_sip_end(&state, <uint64_t>KDHT_TAGGED_LEN << 56)
+
+
+cdef uint64_t body_tag_of(const kdht_key *key, const kdht_header *header) noexcept nogil:
+    return kdht_siphash(key.k0, key.k1, <const uint8_t *>header + KDHT_HEADER_LEN, ntohs(header.body_len))
+
+
+cdef uint64_t cookie_at(const kdht_config *config, const uint8_t *ip, uint64_t slot) noexcept nogil:
+    """A proof, good for one time slot, that whoever shows it receives at `ip`. Never 0."""
+    cdef uint8_t proof[24]
+    cdef uint64_t slot_be = htobe64(slot)
+    memcpy(proof, ip, 16)
+    memcpy(proof + 16, &slot_be, 8)
+    cdef uint64_t cookie = kdht_siphash(config.cookie.k0, config.cookie.k1, proof, 24)
+    return cookie if cookie != 0 else 1
+
+
+cdef bint is_proven(const kdht_config *config, const kdht_header *header,
+                    const uint8_t *ip, uint32_t now) noexcept nogil:
+    cdef uint64_t slot = now >> KDHT_COOKIE_SLOT_BITS
+    cdef uint64_t shown = be64toh(header.cookie)
+    if not config.flags & KDHT_CONFIG_COOKIES:
+        return True
+    if shown == 0:
+        return False
+    if shown == cookie_at(config, ip, slot) or (slot > 0 and shown == cookie_at(config, ip, slot - 1)):
+        return True
+    return shown == cookie_at(config, ip, slot + 1)  # its maker's clock is a little ahead
+
+
+cdef const kdht_key *key_of(const kdht_config *config, uint8_t epoch) noexcept nogil:
+    cdef int i
+    for i in range(KDHT_KEY_SLOTS):
+        if config.keys[i].valid and config.keys[i].epoch == epoch:
+            return &config.keys[i]
+    return NULL

@@ -1,0 +1,306 @@
+"""What the control socket may be asked: plain data about the node, to read its configuration anew, to stop.
+
+What concerns the overlay is in network_methods.py, the records in storage_methods.py.
+"""
+
+import asyncio
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from kdht import __version__
+from kdht.config.settings import Settings, other_version_than
+from kdht.daemon.control.network_methods import NetworkMethods
+from kdht.daemon.control.server import Method, Params, taken
+from kdht.daemon.control.share_methods import ShareMethods
+from kdht.daemon.control.storage_methods import StorageMethods
+from kdht.daemon.datapaths import Datapaths
+from kdht.daemon.moving import Moves
+from kdht.daemon.process.capabilities import REASONS
+from kdht.daemon.wiring import SOCKET_LANE, Parts
+from kdht.datapath.nfqueue.datapath import QUEUE_LANES
+from kdht.errors import KdhtError
+from kdht.histogram import Histogram
+from kdht.wire._shared import Op
+
+MOST_SHOWN = 3
+"""Addresses in a sentence."""
+
+
+class MoveParams(msgspec.Struct, forbid_unknown_fields=True):
+    anyway: bool = False
+    """Also where shares are no more even afterwards."""
+
+
+class Methods:
+    """The methods of one daemon. They answer about the node while there is one."""
+
+    def __init__(self, settings: Settings, stopping: asyncio.Event, anew: asyncio.Event) -> None:
+        self.settings = settings
+        self._stopping = stopping
+        self._anew = anew
+        self._started = time.monotonic()
+        self._state = "starting"
+        self.capabilities: list[str] = []
+        """What the process kept of root's rights."""
+        self.reload: Callable[[], list[str]] | None = None
+        """Reads the configuration anew; what waits for a restart. Raises ConfigError."""
+        self.moves: Moves | None = None
+        self._running: tuple[Parts, Datapaths] | None = None
+
+    def table(self) -> dict[str, Method]:
+        return {
+            "status": Method(self._status),
+            "table": Method(self._table),
+            "stats": Method(self._stats),
+            "latency": Method(self._latency),
+            "datapath": Method(self._datapath),
+            "switch": Method(self._switch, owner_only=True),
+            "drain": Method(self._drain, owner_only=True),
+            "move": Method(self._move, owner_only=True),
+            "stay": Method(self._stay, owner_only=True),
+            "reload": Method(self._reload, owner_only=True),
+            "stop": Method(self._stop, owner_only=True),
+            **NetworkMethods(self._node).table(),
+            **ShareMethods(self._node).table(),
+            **StorageMethods(self._node).table(),
+        }
+
+    def serve(self, parts: Parts, datapaths: Datapaths) -> None:
+        """From now on answer about this node."""
+        self._running = (parts, datapaths)
+        self._state = "running"
+
+    def end(self, state: str) -> None:
+        """From now on the node is going away: it is "stopping", "moving" or "starting" anew."""
+        self._running = None
+        self._state = state
+
+    def _troubles(self) -> list[str]:
+        if self._running is None:
+            return []
+        parts = self._running[0]
+        failed = parts.writer.stats().failed
+        troubles = [f"{failed} writes failed: is the disk full? Its next sweep logs why"] if failed else []
+        if parts.aside.waits:
+            troubles.append(
+                "this node was away for longer than deletions are remembered: what it kept waits until others confirm it"
+            )
+        return troubles + [
+            f"{count} records that no other node has are set aside in {path}: move the file away, or put them back with "
+            "kdhtctl storage import while the node is stopped"
+            for path, count in parts.aside.files()
+        ]
+
+    def _node(self) -> tuple[Parts, Datapaths]:
+        if self._running is None:
+            raise KdhtError(f"the node is {self._state}")
+        return self._running
+
+    async def _status(self, params: Params) -> dict[str, Any]:
+        """The same fields in every state, so that a caller can wait for a node to be ready."""
+        settings = self.settings
+        return {
+            "state": self._state,
+            "moving": self.moves is not None and self.moves.moving,
+            "version": __version__,
+            "pid": os.getpid(),
+            "uptime": time.monotonic() - self._started,
+            "address": str(settings.address),
+            "own": [str(address) for address in settings.own],
+            "data_dir": str(settings.data_dir),
+            "key_epochs": [key.epoch for key in settings.keys],
+            "capabilities": {name: REASONS.get(name, "") for name in self.capabilities},
+            "cookies": settings.config.node.cookies,
+            "warnings": [*settings.warnings, *self._troubles()],
+            **_ABSENT,
+            **(await _living(*self._running) if self._running else {}),
+        }
+
+    async def _table(self, params: Params) -> dict[str, Any]:
+        parts, _ = self._node()
+        status = parts.driver.status()
+        return {"node_id": status["id"], "buckets": status["buckets"]}
+
+    async def _stats(self, params: Params) -> dict[str, Any]:
+        parts, datapaths = self._node()
+        store = parts.store.stats()._asdict()
+        store.pop("detail")
+        return {
+            "packets": _packets(parts, datapaths),
+            "requests": _requests(parts),
+            "replication": {**parts.coordinator.counters, "watchers": parts.service.watchers},
+            "storage": {**store, **parts.writer.stats()._asdict()},
+            "repair": parts.driver.status()["repair"]["counters"],
+            "node": {**parts.driver.status()["counters"], "control_overflowed": parts.inbox.overflowed},
+            "datapaths": {
+                path.name: await asyncio.to_thread(path.status)
+                for path in (parts.transport, *datapaths.running())
+            },
+        }
+
+    async def _latency(self, params: Params) -> dict[str, Any]:
+        """Durations by size class, seconds: of requests by op, of round trips by part and op, of groups of writes."""
+        parts, _ = self._node()
+        timings = parts.timings
+        trips = parts.driver.round_trips | {"replication": parts.coordinator.round_trips}
+        return {
+            "requests": _snapshots(timings.requests),
+            "round_trips": {part: _snapshots(by_op) for part, by_op in trips.items()},
+            "group": timings.group.snapshot()._asdict(),
+        }
+
+    async def _datapath(self, params: Params) -> dict[str, Any]:
+        """Which datapath runs, how it is, and what there is to switch to."""
+        parts, datapaths = self._node()
+        return {
+            "kind": datapaths.kind,
+            "kinds": datapaths.kinds,
+            "datapaths": (await _living(parts, datapaths))["datapaths"],
+        }
+
+    async def _switch(self, params: Params) -> dict[str, Any]:
+        """Change the datapath while traffic flows; the old one stays if the new one cannot start."""
+        _, datapaths = self._node()
+        await asyncio.to_thread(datapaths.switch, str(params.get("kind")))
+        return await self._datapath(params)
+
+    async def _drain(self, params: Params) -> dict[str, Any]:
+        """Leave the cluster and give the records away; ask again to see how far that is."""
+        parts, _ = self._node()
+        left = parts.store.stats().records
+        if left and not parts.driver.contacts():
+            raise KdhtError(f"no other node is known that could take {left} records: use kdhtctl stop")
+        parts.driver.drain()
+        return {"left": left, "drained": parts.driver.status()["repair"]["drained"]}
+
+    async def _move(self, params: Params) -> dict[str, Any]:
+        """Give the records away, take another ID and join again; `status` has how far that is."""
+        wanted = taken(params, MoveParams)
+        parts, _ = self._node()
+        if self.moves is None:
+            raise KdhtError(f"the node is {self._state}")
+        await self.moves.start(parts, self.settings, anyway=wanted.anyway)
+        return {"node_id": parts.contact.id.hex(), "records": parts.store.stats().records}
+
+    async def _stay(self, params: Params) -> dict[str, Any]:
+        """Call a drain off: the node joins anew, as after a restart, and gets back what it gave away."""
+        parts, _ = self._node()
+        if not parts.driver.status()["repair"]["draining"]:
+            raise KdhtError("no drain goes on")
+        if self.moves is not None:
+            self.moves.moving = False
+        self._anew.set()
+        return {"records": parts.store.stats().records}
+
+    async def _reload(self, params: Params) -> dict[str, Any]:
+        """As SIGHUP does, with an answer."""
+        if self.reload is None:
+            raise KdhtError(f"the node is {self._state}")
+        waiting = self.reload()
+        return {"key_epochs": [key.epoch for key in self.settings.keys], "waiting": waiting}
+
+    async def _stop(self, params: Params) -> dict[str, Any]:
+        self._stopping.set()
+        return {"pid": os.getpid(), "address": str(self.settings.address)}
+
+
+def _snapshots(by_op: Mapping[Op, Histogram]) -> dict[str, Any]:
+    return {op.name: histogram.snapshot()._asdict() for op, histogram in by_op.items()}
+
+
+_ABSENT: dict[str, Any] = {
+    "node_id": None,
+    "contacts": 0,
+    "joined": False,
+    "ready": False,
+    "waiting_for": [],
+    "writable": False,
+    "not_writable": "the node does not run: kdhtctl status says what it does",
+    "gone": [],
+    "unreachable": [],
+    "why_unreachable": "",
+    "repair": {},
+    "records": 0,
+    "set_aside": 0,
+    "datapaths": [],
+}
+
+
+def _repair(parts: Parts) -> dict[str, Any]:
+    """How far this node and its neighbours agree; the counters are for `stats`."""
+    return {name: value for name, value in parts.driver.status()["repair"].items() if name != "counters"}
+
+
+def _not_writable(parts: Parts) -> str:
+    """Why no write can be confirmed here; empty if one can, as far as this node knows."""
+    coordinator = parts.coordinator
+    if parts.writer.stats().failed:
+        return "a write to the disk failed, so none is taken: free the disk, then restart the node"
+    if coordinator.aside:
+        return _why_unreachable(parts)
+    if not coordinator.joined:
+        return "the node has not joined its cluster: kdhtctl join HOST, and correct node.bootstrap"
+    if lacks := coordinator.lacks(coordinator.need):
+        return (
+            f"{coordinator.need} nodes must confirm a write, and {coordinator.need - lacks} lives: start the others, "
+            "or kdhtctl forget those that are gone for good"
+        )
+    return ""
+
+
+def _why_unreachable(parts: Parts) -> str:
+    """Of members that this node cannot talk to; empty if there are none."""
+    unreachable = parts.driver.out_of_reach
+    if not unreachable:
+        return ""
+    lacks = other_version_than(parts.contact.address)
+    shown = [str(contact.address) for contact in unreachable[:MOST_SHOWN]]
+    rest = f" and {len(unreachable) - MOST_SHOWN} more" if len(unreachable) > MOST_SHOWN else ""
+    return (
+        f"members at {', '.join(shown)}{rest} speak {lacks} only, and this node has no {lacks} address: give it one in "
+        f"node.listen, or them one of its version"
+    )
+
+
+async def _living(parts: Parts, datapaths: Datapaths) -> dict[str, Any]:
+    """What only a running node has to tell."""
+    return {
+        "node_id": parts.contact.id.hex(),
+        "contacts": len(parts.driver.contacts()),
+        "joined": parts.driver.joined,
+        "ready": parts.driver.readiness.ready,
+        "waiting_for": parts.driver.readiness.missing,
+        "writable": not (why := _not_writable(parts)),
+        "not_writable": why,
+        "gone": [{"id": contact.id.hex(), "address": str(contact.address)} for contact in parts.driver.gone],
+        "unreachable": [str(contact.address) for contact in parts.driver.out_of_reach],
+        "why_unreachable": _why_unreachable(parts),
+        "repair": _repair(parts),
+        "records": parts.store.stats().records,
+        "set_aside": sum(count for _, count in parts.aside.files()),
+        "datapaths": [
+            {"name": path.name, **await asyncio.to_thread(path.status)}
+            for path in (parts.transport, *datapaths.running())
+        ],
+    }
+
+
+def _requests(parts: Parts) -> dict[str, int]:
+    """Answers by op and status. What was answered out of hot records is counted with the socket's datagrams."""
+    at_once = {"GET OK": parts.reads.answered} if parts.reads.answered else {}
+    return dict(Counter(parts.service.counters()) + Counter(at_once))
+
+
+def _packets(parts: Parts, datapaths: Datapaths) -> dict[str, dict[str, int]]:
+    """Verdicts by reason: of the socket's thread, of the queues' workers together, of the XDP program, of all."""
+    socket_lane = parts.core.counters(SOCKET_LANE)
+    queues = [parts.core.counters(lane) for lane in QUEUE_LANES]
+    queued = {reason: sum(lane[reason] for lane in queues) for reason in socket_lane}
+    in_kernel = datapaths.xdp_counters() or dict.fromkeys(socket_lane, 0)
+    total = {reason: count + in_kernel[reason] for reason, count in parts.core.counters().items()}
+    return {"socket": socket_lane, "nfqueue": queued, "ebpf": in_kernel, "all": total}

@@ -1,0 +1,173 @@
+"""What the control socket may be asked about the overlay: look a key up, who holds it, join through others."""
+
+import asyncio
+import time
+from concurrent.futures import Future
+
+import msgspec
+
+from kdht.config.settings import other_version
+from kdht.daemon.control.running import Running
+from kdht.daemon.control.server import Method, Params, taken
+from kdht.daemon.wiring import Parts
+from kdht.errors import ConfigError, Disagreement
+from kdht.node.forget import Fate, Told
+from kdht.node.replicas.holders import Holder
+from kdht.wire import Address, Contact, split_port
+from kdht.wire._shared import ID_LEN
+
+MAX_ADDRESSES = 64
+
+
+class KeyParams(msgspec.Struct, forbid_unknown_fields=True):
+    key: str
+    """40 hexadecimal digits."""
+
+
+class JoinParams(msgspec.Struct, forbid_unknown_fields=True):
+    addresses: list[str]
+    """Numeric addresses with their ports."""
+
+
+class NodeParams(msgspec.Struct, forbid_unknown_fields=True):
+    node: str
+    """A node's ID, 40 hexadecimal digits, or its address with the port."""
+
+
+class NetworkMethods:
+    """The methods of one daemon's overlay."""
+
+    def __init__(self, running: Running) -> None:
+        self._running = running
+
+    def table(self) -> dict[str, Method]:
+        return {
+            "lookup": Method(self._lookup),
+            "replicas": Method(self._replicas),
+            "join": Method(self._join, owner_only=True),
+            "forget": Method(self._forget, owner_only=True),
+        }
+
+    async def _lookup(self, params: Params) -> dict[str, object]:
+        """Ask the network for the nodes closest to a key, this one among them."""
+        parts, _ = self._running()
+        key = id_of(taken(params, KeyParams).key)
+        nodes = _ranked(key, [*await parts.driver.lookup(key), parts.contact])
+        return {"node_id": parts.contact.id.hex(), "nodes": [_plain(contact) for contact in nodes]}
+
+    async def _replicas(self, params: Params) -> dict[str, object]:
+        """What each of the nodes closest to a key holds of it, as many as there should be replicas."""
+        parts, _ = self._running()
+        key = id_of(taken(params, KeyParams).key)
+        nodes = _ranked(key, [*await parts.driver.lookup(key), parts.contact])
+        chosen = nodes[: parts.coordinator.policy.replicas]
+        others = [contact.address for contact in chosen if contact != parts.contact]
+        held = {holder.address: holder for holder in await _survey(parts, key, others)}
+        if parts.contact in chosen:
+            own = await asyncio.to_thread(parts.store.get, key, time.time())
+            held[parts.contact.address] = Holder(parts.contact.address, True, own)
+        return {
+            "wanted": parts.coordinator.policy.replicas,
+            "replicas": [{**_plain(contact), **_held(held[contact.address])} for contact in chosen],
+        }
+
+    async def _join(self, params: Params) -> dict[str, object]:
+        """Ask these addresses for the cluster; who answers is in the table soon after."""
+        parts, _ = self._running()
+        wanted = taken(params, JoinParams).addresses
+        if not 1 <= len(wanted) <= MAX_ADDRESSES:
+            raise ConfigError(f"join takes 1 to {MAX_ADDRESSES} addresses, not {len(wanted)}")
+        addresses = [_address(text) for text in wanted]
+        if not any(map(parts.driver.speaks_to, addresses)):
+            raise ConfigError(f"{', '.join(wanted)}: {other_version(parts.contact.address)}")
+        parts.driver.join(addresses)
+        return {"addresses": [str(address) for address in addresses]}
+
+    async def _forget(self, params: Params) -> dict[str, object]:
+        """Have this node and all its contacts wait no more for one that died."""
+        parts, _ = self._running()
+        wanted = taken(params, NodeParams).node
+        id = _id_among(wanted, parts.driver.gone, [*parts.driver.contacts(), parts.contact])
+        known = {contact.id for contact in parts.driver.gone}
+        told = await parts.driver.forget(id)
+        living = "" if told is None else ", ".join(_places(told, Fate.LIVES))
+        if told is None or living:
+            raise Disagreement(
+                f"{wanted} lives{living and f', says {living}'}: only a dead node is forgotten; kdhtctl drain there "
+                "takes it out"
+            )
+        own = [str(parts.contact.address)] if id in known else []
+        return {
+            "id": id.hex(),
+            "forgot": [*own, *_places(told, Fate.FORGOTTEN)],
+            "unknown": [*([] if own else [str(parts.contact.address)]), *_places(told, Fate.UNKNOWN)],
+            "silent": _places(told, None),
+        }
+
+
+def _places(told: list[Told], fate: Fate | None) -> list[str]:
+    return sorted(str(each.contact.address) for each in told if each.fate is fate)
+
+
+def _id_among(wanted: str, gone: list[Contact], living: list[Contact]) -> bytes:
+    """The ID that is wanted, or that of the contact at that address, of a dead one if there is one. Raises ConfigError."""
+    if len(wanted) == 2 * ID_LEN and ":" not in wanted:
+        return id_of(wanted)
+    address = _address(wanted)
+    dead = [contact.id for contact in gone if contact.address == address]
+    found = dead or [contact.id for contact in living if contact.address == address]
+    if not found:
+        raise ConfigError(
+            f"this node remembers nobody at {address}: kdhtctl status lists those that are gone"
+        )
+    if len(found) > 1:
+        ids = ", ".join(id.hex() for id in found)
+        raise ConfigError(f"several nodes were at {address}: name one of them by its ID: {ids}")
+    return found[0]
+
+
+def _ranked(key: bytes, nodes: list[Contact]) -> list[Contact]:
+    """Nearest first."""
+    wanted = int.from_bytes(key, "big")
+    return sorted(nodes, key=lambda contact: int.from_bytes(contact.id, "big") ^ wanted)
+
+
+async def _survey(parts: Parts, key: bytes, addresses: list[Address]) -> list[Holder]:
+    """What these nodes hold; the answers come on the transport's thread."""
+    found: Future[list[Holder]] = Future()
+    parts.coordinator.survey(key, addresses, found.set_result, time.time())
+    return await asyncio.wrap_future(found)
+
+
+def _plain(contact: Contact) -> dict[str, object]:
+    return {"id": contact.id.hex(), "address": str(contact.address)}
+
+
+def _held(holder: Holder) -> dict[str, object]:
+    """`version` 0: it has no record; a tombstone has a version."""
+    record = holder.record
+    return {
+        "answered": holder.answered,
+        "version": record.version if record else 0,
+        "deleted": bool(record and record.deleted),
+        "expiry": record.expiry if record else 0,
+        "bytes": len(record.value) if record else 0,
+    }
+
+
+def id_of(text: str) -> bytes:
+    """A key or node ID from its hexadecimal digits. Raises ConfigError."""
+    try:
+        found = bytes.fromhex(text)
+    except ValueError:
+        found = b""
+    if len(found) != ID_LEN:
+        raise ConfigError(f"{text[:60]!r} is no ID: an ID has {2 * ID_LEN} hexadecimal digits")
+    return found
+
+
+def _address(text: str) -> Address:
+    try:
+        return Address.of(*split_port(text))
+    except ValueError as error:
+        raise ConfigError(f"{text[:60]!r} is no numeric address: {error}") from None

@@ -1,0 +1,65 @@
+"""What the control socket may be asked about the records: figures, compaction, an export in pages."""
+
+import asyncio
+import time
+from itertools import islice
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from kdht.daemon.control.network_methods import id_of
+from kdht.daemon.control.running import Running
+from kdht.daemon.control.server import Method, Params, taken
+from kdht.storage import LevelStore, Stored
+from kdht.storage.exported import plain
+
+PAGE = 1000
+
+
+class ExportParams(msgspec.Struct, forbid_unknown_fields=True):
+    start: str = ""
+    """The first key, 40 hexadecimal digits; empty for the first of all."""
+    limit: Annotated[int, Meta(ge=1, le=PAGE)] = PAGE
+
+
+class StorageMethods:
+    """The methods of one daemon's store."""
+
+    def __init__(self, running: Running) -> None:
+        self._running = running
+
+    def table(self) -> dict[str, Method]:
+        return {
+            "storage": Method(self._storage),
+            "compact": Method(self._compact, owner_only=True),
+            "export": Method(self._export, owner_only=True),
+        }
+
+    async def _storage(self, params: Params) -> dict[str, object]:
+        """As `stats` has it, with the database's own words."""
+        parts, _ = self._running()
+        return {
+            **await asyncio.to_thread(lambda: parts.store.stats()._asdict()),
+            **parts.writer.stats()._asdict(),
+        }
+
+    async def _compact(self, params: Params) -> dict[str, int]:
+        """Rewrite the database without what was replaced: bytes on disk before and after."""
+        parts, _ = self._running()
+        before = parts.store.stats().disk_bytes
+        await asyncio.to_thread(parts.store.compact)
+        return {"before": before, "after": parts.store.stats().disk_bytes}
+
+    async def _export(self, params: Params) -> dict[str, object]:
+        """A page of records, and the key that the next one begins with: None at the end."""
+        parts, _ = self._running()
+        asked = taken(params, ExportParams)
+        start = id_of(asked.start) if asked.start else b""
+        found = await asyncio.to_thread(_page, parts.store, start, asked.limit + 1)
+        following = found[asked.limit][0].hex() if len(found) > asked.limit else None
+        return {"records": [plain(key, record) for key, record in found[: asked.limit]], "next": following}
+
+
+def _page(store: LevelStore, start: bytes, count: int) -> list[tuple[bytes, Stored]]:
+    return list(islice(store.scan(time.time(), start), count))

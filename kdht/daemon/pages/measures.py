@@ -1,0 +1,306 @@
+"""What /metrics tells: every metric with its meaning, and where its samples come from.
+
+Contract: no bookkeeping of its own. Samples are read from what the control socket answers to `status`, `stats`,
+`table` and `latency`, so that Prometheus and kdhtctl cannot disagree. docs/metrics.md is held to METRICS by a test.
+"""
+
+from collections.abc import Iterator, Mapping
+from statistics import median
+from typing import Any, NamedTuple
+
+from kdht.wire._shared import VERDICT_OF, Reason
+
+Data = Mapping[str, Any]
+
+
+class Metric(NamedTuple):
+    kind: str
+    """counter, gauge or histogram."""
+    meaning: str
+    labels: tuple[str, ...] = ()
+
+
+class Sample(NamedTuple):
+    """`value` of a histogram is what Histogram.snapshot gives, as plain data."""
+
+    name: str
+    labels: tuple[str, ...]
+    value: Any
+
+
+METRICS = {
+    # The node
+    "kdht_node_info": Metric("gauge", "1; the labels say who this is.", ("node_id", "address", "version")),
+    "kdht_running": Metric("gauge", "1 while the node runs, 0 while the daemon starts or stops."),
+    "kdht_joined": Metric("gauge", "1 once the node knows its place in the cluster."),
+    "kdht_ready": Metric("gauge", "1 while clients should be sent here, as /readyz says."),
+    "kdht_writable": Metric("gauge", "1 while a write can be confirmed here, as /readyz?writes says."),
+    "kdht_gone": Metric("gauge", "Nodes that died, may come back, and count in what a write needs."),
+    "kdht_unreachable_members": Metric(
+        "gauge",
+        "Members of an IP version that this node has no address of: it does not serve while there are any.",
+    ),
+    "kdht_uptime_seconds": Metric("gauge", "Seconds since the daemon's start."),
+    "kdht_contacts": Metric("gauge", "Contacts in the routing table."),
+    "kdht_buckets": Metric("gauge", "K-buckets that hold contacts."),
+    "kdht_replacements": Metric("gauge", "Contacts that wait for a place in a full bucket."),
+    "kdht_suspects": Metric("gauge", "Contacts whose last reply was missed."),
+    "kdht_contact_rtt_seconds": Metric(
+        "gauge",
+        "Smoothed round-trip times to the contacts: the shortest, the middle one, the longest.",
+        ("of",),
+    ),
+    "kdht_rpc_seconds": Metric(
+        "histogram",
+        "Round trips to other nodes that were answered, by the part that asked and by op; STORE waits for the "
+        "other's disk.",
+        ("part", "op"),
+    ),
+    "kdht_control_total": Metric(
+        "counter", "What the control plane sent, received and refused, by kind.", ("event",)
+    ),
+    # Packets
+    "kdht_packets_total": Metric(
+        "counter",
+        "Verdicts of each datapath, by reason; the verdict follows from the reason.",
+        ("datapath", "verdict", "reason"),
+    ),
+    "kdht_datapath_state": Metric(
+        "gauge", "1 for the state of each datapath that runs, 0 for its other states.", ("datapath", "state")
+    ),
+    "kdht_socket_datagrams_total": Metric(
+        "counter", "Datagrams that the socket datapath received and sent.", ("direction",)
+    ),
+    "kdht_socket_dropped_total": Metric(
+        "counter",
+        "Datagrams that the socket datapath lost: the kernel's receive buffer was full (kernel), sent to a group "
+        "address (not_unicast), no socket of that IP version (unroutable).",
+        ("reason",),
+    ),
+    "kdht_socket_late_total": Metric(
+        "counter",
+        "Requests dropped for they had waited in this node's socket for more than a second: clients' writes, reads, "
+        "and promises that other nodes asked for.",
+        ("kind",),
+    ),
+    "kdht_socket_away_total": Metric(
+        "counter",
+        "How often this node was away: its socket's thread did not run for half a second or more, for the process was stopped, "
+        "the host suspended or overloaded. What it knew before counts again once it is compared with other replicas.",
+    ),
+    "kdht_socket_errors_total": Metric(
+        "counter", "Failed receives, and datagrams that could not be sent, by errno.", ("direction", "errno")
+    ),
+    "kdht_socket_unreachable_total": Metric("counter", "Datagrams that ICMP said did not arrive."),
+    "kdht_socket_bounced_total": Metric(
+        "counter", "Requests of clients sent on to a closed port, and answered UNREACHABLE."
+    ),
+    "kdht_hot_answers_total": Metric(
+        "counter", "GETs answered from the hot records; they are in no other count of requests."
+    ),
+    "kdht_queue_waiting": Metric("gauge", "Packets that wait in an NFQUEUE for the worker.", ("queue",)),
+    "kdht_queue_missed_total": Metric(
+        "counter",
+        "Packets that did not get to the worker and took the socket's way: its queue was full, or the kernel "
+        "could not hand them over (failed).",
+        ("queue", "reason"),
+    ),
+    "kdht_queue_packets_total": Metric(
+        "counter", "Packets that the worker treated, by what became of them.", ("queue", "outcome")
+    ),
+    "kdht_queue_batches_total": Metric("counter", "Batches in which the worker took them.", ("queue",)),
+    "kdht_queue_troubles_total": Metric(
+        "counter",
+        "Packets too long to be copied (unread), times that the kernel had no room to hand packets over (overruns), "
+        "errors that it answered with (netlink_errors).",
+        ("queue", "kind"),
+    ),
+    "kdht_queue_workers_total": Metric("counter", "Worker processes started: more than one, and some died."),
+    # Requests
+    "kdht_requests_total": Metric(
+        "counter", "Requests of clients that this node answered, by op and status.", ("op", "status")
+    ),
+    "kdht_request_seconds": Metric(
+        "histogram",
+        "From a request's arrival at the service to its answer, by op: of writes to the confirmation by the replicas.",
+        ("op",),
+    ),
+    "kdht_watchers": Metric("gauge", "Leases on keys whose changes clients are told of."),
+    # Storage
+    "kdht_storage_records": Metric("gauge", "Records stored, those that have expired included until swept."),
+    "kdht_storage_tombstones": Metric("gauge", "Deletions that are remembered."),
+    "kdht_storage_value_bytes": Metric("gauge", "Bytes of all values."),
+    "kdht_storage_disk_bytes": Metric("gauge", "Bytes of the database's files."),
+    "kdht_storage_writes_waiting": Metric("gauge", "Writes that wait for the disk now."),
+    "kdht_storage_writes_total": Metric(
+        "counter",
+        "Writes to the own store: written, refused because too many waited, failed. One failed write, and the "
+        "store takes no more.",
+        ("outcome",),
+    ),
+    "kdht_storage_group_seconds": Metric(
+        "histogram", "Writing one group: what stood before is read, then all is synced."
+    ),
+    "kdht_storage_groups_total": Metric("counter", "Groups of writes synced."),
+    # Replication
+    "kdht_replication_total": Metric(
+        "counter", "What this node did as coordinator and as replica, by kind.", ("event",)
+    ),
+    "kdht_repair_total": Metric(
+        "counter", "What this node compared with other replicas and gave them, by kind.", ("event",)
+    ),
+    "kdht_repair_ranges": Metric("gauge", "Ranges of keys that this node keeps with the same other nodes."),
+    "kdht_repair_unsettled": Metric("gauge", "Of those, ranges that it has not caught up on yet."),
+    "kdht_repair_neighbours": Metric("gauge", "Other nodes that keep keys which this node keeps too."),
+    "kdht_repair_held": Metric(
+        "gauge", "Ranges that others keep now, and not all of them have caught up on."
+    ),
+    "kdht_repair_missing_records": Metric(
+        "gauge", "Records that others have and this node does not yet, as far as is known."
+    ),
+    "kdht_repair_seconds_left": Metric(
+        "gauge", "Until it has them, at the speed of late; 0 where it is not known."
+    ),
+    "kdht_repair_replicas": Metric(
+        "gauge",
+        "Nodes that keep each record: as configured here, or more where others' configuration says more.",
+    ),
+    "kdht_set_aside_records": Metric(
+        "gauge",
+        "Records in files set aside after this node was away for longer than deletions are remembered.",
+    ),
+    "kdht_repair_draining": Metric("gauge", "1 while the node gives its records away and goes."),
+}
+
+STATES = ("up", "degraded", "down")
+
+
+def samples(told: Mapping[str, Data]) -> Iterator[Sample]:
+    """All samples. `told`: the answers by method; only `status` while the node does not run."""
+    status = told["status"]
+    yield Sample("kdht_running", (), int(status["state"] == "running"))
+    yield Sample("kdht_joined", (), int(status["joined"]))
+    yield Sample("kdht_ready", (), int(status["ready"]))
+    yield Sample("kdht_writable", (), int(status["writable"]))
+    yield Sample("kdht_gone", (), len(status["gone"]))
+    yield Sample("kdht_unreachable_members", (), len(status["unreachable"]))
+    yield Sample("kdht_uptime_seconds", (), status["uptime"])
+    if "stats" not in told:
+        return
+    yield from _repair(status["repair"])
+    yield Sample("kdht_set_aside_records", (), status["set_aside"])
+    info = (status["node_id"], status["address"], status["version"])
+    yield Sample("kdht_node_info", info, 1)
+    yield from _table(told["table"]["buckets"])
+    stats = told["stats"]
+    yield from _packets(stats["packets"])
+    yield from _datapaths(stats["datapaths"])
+    yield from _counted("kdht_control_total", stats["node"])
+    yield from _counted("kdht_repair_total", stats["repair"])
+    yield from _requests(stats["requests"])
+    yield from _storage(stats["storage"])
+    yield from _replication(stats["replication"])
+    yield from _latency(told["latency"])
+
+
+def _table(buckets: list[Data]) -> Iterator[Sample]:
+    contacts = [contact for bucket in buckets for contact in bucket["contacts"]]
+    yield Sample("kdht_contacts", (), len(contacts))
+    yield Sample("kdht_buckets", (), sum(bool(bucket["contacts"]) for bucket in buckets))
+    yield Sample("kdht_replacements", (), sum(bucket["replacements"] for bucket in buckets))
+    yield Sample("kdht_suspects", (), sum(contact["failures"] > 0 for contact in contacts))
+    trips = [contact["rtt_ms"] / 1000 for contact in contacts if contact["rtt_ms"] is not None]
+    for name, of in (("min", min), ("median", median), ("max", max)):
+        if trips:
+            yield Sample("kdht_contact_rtt_seconds", (name,), of(trips))
+
+
+def _packets(packets: Data) -> Iterator[Sample]:
+    for datapath in ("socket", "nfqueue", "ebpf"):
+        for reason, count in packets[datapath].items():
+            verdict = VERDICT_OF[Reason[reason]].name
+            yield Sample("kdht_packets_total", (datapath, verdict, reason), count)
+
+
+def _datapaths(paths: Data) -> Iterator[Sample]:
+    for name, path in paths.items():
+        for state in STATES:
+            yield Sample("kdht_datapath_state", (name, state), int(path["state"] == state))
+    yield from _socket(paths["socket"])
+    queues = paths.get("nfqueue", {})
+    for queue in queues.get("queues", []):
+        yield from _queue(str(queue["number"]), queue)
+    if "workers_started" in queues:
+        yield Sample("kdht_queue_workers_total", (), queues["workers_started"])
+
+
+def _queue(number: str, queue: Data) -> Iterator[Sample]:
+    """The worker's own counters, and the kernel's while the worker has the queue bound."""
+    for outcome in ("passed", "local", "forwarded", "relayed", "dropped"):
+        yield Sample("kdht_queue_packets_total", (number, outcome), queue[outcome])
+    yield Sample("kdht_queue_batches_total", (number,), queue["batches"])
+    for kind in ("unread", "overruns", "netlink_errors"):
+        yield Sample("kdht_queue_troubles_total", (number, kind), queue[kind])
+    if "waiting" in queue:
+        yield Sample("kdht_queue_waiting", (number,), queue["waiting"])
+        for reason in ("full", "failed"):
+            yield Sample("kdht_queue_missed_total", (number, reason), queue[reason])
+
+
+def _socket(path: Data) -> Iterator[Sample]:
+    for direction in ("received", "sent"):
+        yield Sample("kdht_socket_datagrams_total", (direction,), path[direction])
+    for reason in ("kernel", "not_unicast", "unroutable"):
+        count = path["kernel_drops" if reason == "kernel" else reason]
+        yield Sample("kdht_socket_dropped_total", (reason,), count)
+    for kind in ("writes", "reads", "promises"):
+        yield Sample("kdht_socket_late_total", (kind,), path[f"late_{kind}"])
+    yield Sample("kdht_socket_away_total", (), path["away"])
+    for direction in ("receive", "send"):
+        for name, count in path[f"{direction}_errors"].items():
+            yield Sample("kdht_socket_errors_total", (direction, name), count)
+    yield Sample("kdht_socket_unreachable_total", (), path["unreachable"])
+    yield Sample("kdht_socket_bounced_total", (), path["bounced"])
+    yield Sample("kdht_hot_answers_total", (), path["hot_answers"])
+
+
+def _requests(requests: Data) -> Iterator[Sample]:
+    for name, count in requests.items():
+        op, _, status = name.partition(" ")
+        yield Sample("kdht_requests_total", (op, status), count)
+
+
+def _storage(storage: Data) -> Iterator[Sample]:
+    for name in ("records", "tombstones", "value_bytes", "disk_bytes"):
+        yield Sample(f"kdht_storage_{name}", (), storage[name])
+    yield Sample("kdht_storage_writes_waiting", (), storage["waiting"])
+    yield Sample("kdht_storage_groups_total", (), storage["groups"])
+    for outcome in ("written", "refused", "failed"):
+        yield Sample("kdht_storage_writes_total", (outcome,), storage[outcome])
+
+
+def _replication(replication: Data) -> Iterator[Sample]:
+    yield Sample("kdht_watchers", (), replication["watchers"])
+    counters = {name: count for name, count in replication.items() if name != "watchers"}
+    yield from _counted("kdht_replication_total", counters)
+
+
+def _repair(repair: Data) -> Iterator[Sample]:
+    for name in ("ranges", "unsettled", "held", "replicas", "neighbours", "draining"):
+        yield Sample(f"kdht_repair_{name}", (), int(repair[name]))
+    yield Sample("kdht_repair_missing_records", (), repair["missing"])
+    yield Sample("kdht_repair_seconds_left", (), repair["seconds_left"] or 0)
+
+
+def _counted(metric: str, counters: Data) -> Iterator[Sample]:
+    for name, count in counters.items():
+        yield Sample(metric, (name,), count)
+
+
+def _latency(latency: Data) -> Iterator[Sample]:
+    for op, snapshot in latency["requests"].items():
+        yield Sample("kdht_request_seconds", (op,), snapshot)
+    for part, by_op in latency["round_trips"].items():
+        for op, snapshot in by_op.items():
+            yield Sample("kdht_rpc_seconds", (part, op), snapshot)
+    yield Sample("kdht_storage_group_seconds", (), latency["group"])

@@ -1,0 +1,109 @@
+"""/metrics, /healthz and /readyz: what monitoring asks of a node.
+
+Everything is collected when it is asked for. Prometheus's client library does the format, and the
+figures of the process (memory, files, CPU).
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import accumulate
+from typing import Any
+
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.core import Metric as Family
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
+from kdht.daemon.control.server import Method
+from kdht.daemon.pages.http import Answer, Page, Request, refusal
+from kdht.daemon.pages.measures import METRICS, Sample, samples
+from kdht.errors import KdhtError
+
+Methods = Mapping[str, Method]
+Data = Mapping[str, Any]
+
+
+def pages(methods: Methods) -> dict[str, Page]:
+    """By path. `methods`: what the control socket may be asked."""
+
+    async def metrics(request: Request) -> Answer:
+        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        body: bytes = encode(_registry(await ask(methods)))
+        return Answer(body, content_type=content_type)
+
+    async def alive(request: Request) -> Answer:
+        return Answer(b"alive\n")
+
+    async def ready(request: Request) -> Answer:
+        status = (await ask(methods, ()))["status"]
+        missing = not_ready(status)
+        if missing:
+            return refusal(503, f"not ready: {missing}")
+        writes = f"not ready for writes: {status['not_writable']}" if status["not_writable"] else ""
+        if writes and "writes" in request.query:
+            return refusal(503, writes)
+        return Answer(f"ready\n{writes or 'ready for writes'}\n".encode())
+
+    return {"/metrics": metrics, "/healthz": alive, "/readyz": ready}
+
+
+async def ask(methods: Methods, others: Iterable[str] = ("stats", "table", "latency")) -> dict[str, Any]:
+    """What `status` says, and the other methods, which a node that does not run leaves out."""
+    told: dict[str, Any] = {"status": await methods["status"].call({})}
+    try:
+        return told | {name: await methods[name].call({}) for name in others}
+    except KdhtError:
+        return told
+
+
+def not_ready(status: Data) -> str:
+    """Why the node should not be sent requests; empty if it should."""
+    if status["state"] != "running":
+        return f"the node is {status['state']}"
+    missing = ", ".join(status["waiting_for"])
+    why = f"; {status['why_unreachable']}" if status.get("why_unreachable") else ""
+    return f"waiting for: {missing}{why}" if missing else ""
+
+
+def _registry(told: Mapping[str, Data]) -> CollectorRegistry:
+    registry = CollectorRegistry()
+    registry.register(_Once(families(samples(told))))
+    ProcessCollector(registry=registry)
+    return registry
+
+
+class _Once(Collector):
+    """Gives what was collected for one answer."""
+
+    def __init__(self, found: list[Family]) -> None:
+        self._found = found
+
+    def collect(self) -> Iterable[Family]:
+        return self._found
+
+
+def families(given: Iterator[Sample]) -> list[Family]:
+    """The library's form of samples: every metric of METRICS, those without samples too."""
+    found = {
+        name: _FAMILIES[metric.kind](name, metric.meaning, labels=metric.labels)
+        for name, metric in METRICS.items()
+    }
+    for name, labels, value in given:
+        if METRICS[name].kind == "histogram":
+            found[name].add_metric(labels, buckets=_buckets(value), sum_value=value["total"])
+        else:
+            found[name].add_metric(labels, value)
+    return list(found.values())
+
+
+_FAMILIES: dict[str, Callable[..., Any]] = {
+    "counter": CounterMetricFamily,
+    "gauge": GaugeMetricFamily,
+    "histogram": HistogramMetricFamily,
+}
+
+
+def _buckets(snapshot: Data) -> list[tuple[str, float]]:
+    """Upper bounds and cumulative counts, as Prometheus has them."""
+    bounds = [*map(str, snapshot["bounds"]), "+Inf"]
+    return list(zip(bounds, accumulate(snapshot["counts"]), strict=True))

@@ -1,0 +1,45 @@
+"""Which pages are served where: those of [metrics] and of [web], together where both have the same address."""
+
+import os
+import socket
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+
+from kdht.config.settings import Settings
+from kdht.config.values import HttpEndpoint
+from kdht.daemon.control.server import Method
+from kdht.errors import ConfigError
+
+
+async def serve(settings: Settings, methods: Mapping[str, Method], stack: AsyncExitStack) -> None:
+    """Serve what the configuration asks for until `stack` ends. Raises ConfigError.
+
+    A node that serves none never imports what they need.
+    """
+    metrics_at, web_at = settings.config.metrics.listen, settings.config.web.listen
+    if not (metrics_at or web_at):
+        return
+    from kdht.daemon.pages import metrics, web
+    from kdht.daemon.pages.http import HttpServer, Page
+
+    found: dict[HttpEndpoint, dict[str, Page]] = {}
+    if metrics_at:
+        found.setdefault(metrics_at, {}).update(metrics.pages(methods))
+    if web_at:
+        any_name = settings.config.web.remote
+        found.setdefault(web_at, {}).update(web.pages(methods, str(settings.address), any_name=any_name))
+    for at, pages in found.items():
+        name = "metrics.listen" if at == metrics_at else "web.listen"
+        server = HttpServer(bound(name, at), pages)
+        await server.start()
+        stack.push_async_callback(server.stop)
+
+
+def bound(name: str, at: HttpEndpoint) -> socket.socket:
+    """A listening socket at `at`, which the field `name` of the configuration says. Raises ConfigError."""
+    family = socket.AF_INET6 if ":" in at.host else socket.AF_INET
+    try:
+        return socket.create_server((at.host, at.port), family=family)
+    except OSError as error:
+        why = os.strerror(error.errno) if error.errno else str(error)
+        raise ConfigError(f"{name} is {at}: {why}: stop what uses it, or choose another") from error

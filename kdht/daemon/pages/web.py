@@ -1,0 +1,174 @@
+"""The page for a browser, and the two questions that its script asks: /api/status and /api/trace.
+
+Contract: nothing here changes anything. No resource comes from elsewhere, which the policy in the headers
+holds a browser to. Unless web.remote is set, only names of this machine are answered to: a foreign
+page whose name was pointed at 127.0.0.1 (DNS rebinding) reads nothing.
+"""
+
+import asyncio
+import time
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from functools import partial
+from importlib.resources import files
+from ipaddress import ip_address
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+import msgspec
+
+from kdht.client import AsyncClient, Hop
+from kdht.daemon.control.server import Method
+from kdht.daemon.pages.http import Answer, Page, Request, refusal
+from kdht.daemon.pages.metrics import ask, not_ready
+from kdht.errors import KdhtError
+from kdht.wire import hash_key
+from kdht.wire._shared import VERDICT_OF
+
+FILES = {
+    "/": ("index.html", "text/html; charset=utf-8"),
+    "/page.js": ("page.js", "text/javascript; charset=utf-8"),
+    "/ring.js": ("ring.js", "text/javascript; charset=utf-8"),
+    "/page.css": ("page.css", "text/css; charset=utf-8"),
+}
+POLICY = (
+    (
+        "Content-Security-Policy",
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    ),
+    ("Referrer-Policy", "no-referrer"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+)
+JSON = "application/json"
+MAX_KEY = 1024
+"""Bytes of a key that is traced."""
+MAX_TRACES = 4
+"""At once."""
+TRACE_SECONDS = 8.0
+TRY_SECONDS = 2.0
+
+
+def pages(methods: Mapping[str, Method], address: str, *, any_name: bool) -> dict[str, Page]:
+    """By path. `address`: where this node's UDP requests go; `any_name`: answer whatever name was asked for."""
+    found: dict[str, Page] = {path: partial(_file, *what) for path, what in FILES.items()}
+    found["/api/status"] = partial(_status, methods)
+    found["/api/trace"] = Tracer(methods["replicas"], address).trace
+    return {path: partial(_guarded, page, any_name) for path, page in found.items()}
+
+
+async def _guarded(page: Page, any_name: bool, request: Request) -> Answer:
+    if not (any_name or _is_local(request.headers.get("host", ""))):
+        return refusal(403, "ask for this machine by its numeric address, or as localhost")
+    answer = await page(request)
+    return answer._replace(headers=(*answer.headers, *POLICY))
+
+
+def _is_local(host: str) -> bool:
+    """Whether a Host header can only mean this machine: no name but localhost."""
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+        return name == "localhost" or ip_address(name) is not None
+    except ValueError:
+        return False
+
+
+async def _file(name: str, content_type: str, request: Request) -> Answer:
+    return Answer((files("kdht.daemon") / "page" / name).read_bytes(), content_type=content_type)
+
+
+async def _status(methods: Mapping[str, Method], request: Request) -> Answer:
+    told = await ask(methods)
+    status = told["status"]
+    seen: dict[str, Any] = {
+        "time": time.monotonic(),
+        "self": {name: status[name] for name in ("node_id", "address", "version", "state", "uptime")},
+        "not_ready": not_ready(status),
+        "warnings": [*status["warnings"], *_no_writes(status)],
+    }
+    if "stats" in told:
+        seen |= told["stats"]
+        seen["verdicts"] = {reason.name: verdict.name for reason, verdict in VERDICT_OF.items()}
+        seen["nodes"] = _nodes(status, told["table"]["buckets"])
+    return _json(seen)
+
+
+def _no_writes(status: Mapping[str, Any]) -> list[str]:
+    return [f"no writes: {status['not_writable']}"] if status["ready"] and status["not_writable"] else []
+
+
+def _nodes(status: Mapping[str, Any], buckets: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """This node first, then its contacts, each with its share of the keys as far as this node can see."""
+    found: list[dict[str, Any]] = [{"id": status["node_id"], "address": status["address"], "own": True}]
+    for bucket in buckets:
+        found += [{**contact, "own": False, "bucket": bucket["index"]} for contact in bucket["contacts"]]
+    shares = key_shares([node["id"] for node in found])
+    return [{**node, "share": shares[node["id"]]} for node in found]
+
+
+def key_shares(ids: Sequence[str]) -> dict[str, float]:
+    """Of all keys, those that each ID (hex digits) is the closest to by XOR distance, if there are no other nodes.
+
+    The IDs are the leaves of a binary trie: where it branches, each side is closest to half of the keys that come there.
+    """
+    shares: dict[int, float] = {}
+    _divide(sorted({int(each, 16) for each in ids}), 1.0, shares)
+    return {each: shares[int(each, 16)] for each in ids}
+
+
+def _divide(numbers: Sequence[int], share: float, shares: dict[int, float]) -> None:
+    """Divide a share of the keys among rising numbers."""
+    if len(numbers) == 1:
+        shares[numbers[0]] = share
+        return
+    bit = (numbers[0] ^ numbers[-1]).bit_length() - 1
+    middle = bisect_left(numbers, numbers[-1] >> bit << bit)
+    _divide(numbers[:middle], share / 2, shares)
+    _divide(numbers[middle:], share / 2, shares)
+
+
+class Tracer:
+    """Traces keys through the node at `address`, as any client would, and asks who has them; a few at once."""
+
+    def __init__(self, replicas: Method, address: str) -> None:
+        self._replicas = replicas
+        self._address = address
+        self._under_way = 0
+
+    async def trace(self, request: Request) -> Answer:
+        key = request.query.get("key", "")
+        if not 0 < len(key.encode(errors="replace")) <= MAX_KEY:
+            return _json({"error": f"a key has 1 to {MAX_KEY} bytes"}, 400)
+        if self._under_way >= MAX_TRACES:
+            return _json({"error": f"{MAX_TRACES} keys are traced already: try again"}, 503)
+        self._under_way += 1
+        try:
+            async with asyncio.timeout(TRACE_SECONDS):
+                return _json(await self._found(key))
+        except TimeoutError:
+            return _json({"error": f"no answer within {TRACE_SECONDS:g} s"}, 504)
+        except KdhtError as error:
+            return _json({"error": str(error)}, 502)
+        finally:
+            self._under_way -= 1
+
+    async def _found(self, key: str) -> dict[str, Any]:
+        async with AsyncClient(self._address, timeout=TRY_SECONDS) as client:
+            path = await client.trace(key)
+        id = hash_key(key).hex()
+        held = cast(dict[str, Any], await self._replicas.call({"key": id}))
+        return {"key": key, "id": id, "hops": [_hop(hop) for hop in path], "replicas": held["replicas"]}
+
+
+def _hop(hop: Hop) -> dict[str, Any]:
+    contact = hop.contact
+    return {
+        "id": contact.id.hex() if contact else None,
+        "address": str(contact.address) if contact else None,
+        "rtt_ms": None if hop.rtt is None else hop.rtt * 1000,
+        "owner": hop.owner,
+    }
+
+
+def _json(data: object, status: int = 200) -> Answer:
+    return Answer(msgspec.json.encode(data, enc_hook=str), status, JSON)

@@ -1,0 +1,201 @@
+"""One node as a process: start, run until a signal or `stop`, put back what was found.
+
+Contract: `run` returns 0 after a clean stop, or raises a KdhtError, or a bug's error, with everything
+undone. What is started is undone in reverse order, whatever happens. The event loop in
+the main thread has the node's timers, the control socket and the housekeeping; the
+transport has a thread of its own. Only this layer reads the clock.
+"""
+
+import asyncio
+import logging
+import signal
+import time
+from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack, ExitStack, suppress
+from typing import Any, TypeVar
+
+from kdht import __version__
+from kdht.config.settings import Settings
+from kdht.daemon import identity, wiring
+from kdht.daemon.bootstrap import joining
+from kdht.daemon.control.methods import Methods
+from kdht.daemon.control.server import ControlServer
+from kdht.daemon.datadir import DataDir
+from kdht.daemon.datapaths import Datapaths
+from kdht.daemon.moving import Moves
+from kdht.daemon.pages import server as pages
+from kdht.daemon.process import capabilities, housekeeping, logs, memory
+from kdht.daemon.process.notify import beating, notify
+from kdht.daemon.process.reload import reload
+from kdht.daemon.wiring import Parts
+from kdht.errors import ConfigError, DatapathError
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+LONELY_SECONDS = 20.0
+"""After so long a node that has joined but knows nobody really is alone."""
+_ENDS = {
+    "stopping": "stopping",
+    "moving": "moving: another ID is chosen",
+    "starting": "starting anew",
+}
+"""What is said as a node ends, by the daemon's state then."""
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def run(load: Callable[[], Settings]) -> int:
+    """Run one node until it is told to stop; `load` gives its settings, then and at SIGHUP.
+
+    Raises KdhtError when it cannot start.
+    """
+    settings = load()
+    logs.configure(settings.config.log.level, settings.config.log.format)
+    asyncio.run(Daemon(settings, load).run())
+    return 0
+
+
+class Daemon:
+    """One node from start to end."""
+
+    def __init__(self, settings: Settings, load: Callable[[], Settings]) -> None:
+        self._settings = settings
+        self._load = load
+        self._stopping = asyncio.Event()
+        self._anew = asyncio.Event()
+        """The node is to be put together again, from what is in its data directory, as by a restart; with another ID
+        after a move."""
+        self._methods = Methods(settings, self._stopping, self._anew)
+        self._failure: BaseException | None = None
+
+    async def run(self) -> None:
+        """Start, wait for the end, stop. Raises KdhtError with everything undone."""
+        self._catch_stop_signals()
+        control = ControlServer(
+            self._settings.control_socket, self._methods.table(), self._settings.config.control.group
+        )
+        async with AsyncExitStack() as stack:
+            data = DataDir.open(self._settings.data_dir)
+            stack.callback(data.close)
+            await control.start()
+            stack.push_async_callback(control.stop)
+            await pages.serve(self._settings, self._methods.table(), stack)
+            # Before the control socket's end, which tells `kdhtctl stop` that all is released.
+            stack.callback(data.close)
+            Datapaths.prepare(self._settings)
+            self._methods.capabilities = capabilities.reduce(
+                self._settings.data_dir, self._settings.address.port, self._settings.key_files
+            )
+            async with beating():
+                await self._serve_all(data)
+        if self._failure:
+            raise self._failure
+        log.info("stopped")
+
+    async def _serve_all(self, data: DataDir) -> None:
+        """The node, and again whenever it is to be put together anew."""
+        moves = self._methods.moves = Moves(data, self._anew.set, self._give_up)
+        while not self._stopping.is_set():
+            self._anew.clear()
+            node_id = await self._unless_stopped(identity.of_node(self._settings, data))
+            if node_id is None:
+                return
+            with ExitStack() as undo:
+                await self._serve(data, node_id, undo, moves)
+
+    async def _unless_stopped(self, work: Coroutine[Any, Any, T]) -> T | None:
+        """What `work` gives; None if the daemon is told to stop before."""
+        task, stop = asyncio.create_task(work), asyncio.create_task(self._stopping.wait())
+        await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
+        for each in (task, stop):
+            if not each.done():
+                each.cancel()
+        await asyncio.gather(stop, return_exceptions=True)
+        if self._stopping.is_set():
+            await asyncio.gather(task, return_exceptions=True)
+            return None
+        return await task
+
+    async def _serve(self, data: DataDir, node_id: bytes, undo: ExitStack, moves: Moves) -> None:
+        """Everything between the control socket's start and its end, or a move."""
+        settings = self._settings
+        parts = wiring.build(settings, data, node_id, undo)
+        parts.transport.start()
+        undo.callback(parts.transport.stop)
+        # What waits to be written is confirmed while the transport can still send.
+        undo.callback(parts.writer.close)
+        undo.callback(parts.driver.stop)
+        datapaths = Datapaths(settings, parts.publisher, parts.contact.id, _table_is_good(parts))
+        datapaths.start()
+        undo.callback(lambda: datapaths.stop(comes_back=not moves.has_left))
+        self._make_reloadable(parts)
+        parts.driver.on_resumes = self._anew.set
+        chores = housekeeping.running(settings, data, parts, datapaths, self._end_deaf)
+        async with joining(settings, data, parts.driver, self._give_up), chores:
+            moves.done()
+            self._methods.serve(parts, datapaths)
+            memory.settle()
+            self._announce(parts)
+            await self._unless_stopped(self._anew.wait())
+            await moves.stop()
+            state = "stopping" if self._stopping.is_set() else "moving" if moves.has_left else "starting"
+            self._methods.end(state)
+            if self._stopping.is_set():
+                notify("STOPPING=1")
+            log.info(_ENDS[state])
+
+    def _end_deaf(self, why: str) -> None:
+        self._give_up(DatapathError(f"the socket datapath died: {why}"))
+
+    def _give_up(self, failure: BaseException) -> None:
+        """A node that hears nobody is better ended, and started again by its service manager."""
+        self._failure = failure
+        self._stopping.set()
+
+    def _announce(self, parts: Parts) -> None:
+        for warning in self._settings.warnings:
+            log.warning(warning)
+        contact = parts.contact
+        fields = {"version": __version__, "node_id": contact.id.hex(), "address": contact.address}
+        log.info("ready", extra=fields)
+        notify("READY=1")
+
+    def _catch_stop_signals(self) -> None:
+        """The first signal stops cleanly; a second one, by the system's own means, at once."""
+        loop = asyncio.get_running_loop()
+
+        def stop() -> None:
+            for number in STOP_SIGNALS:
+                loop.remove_signal_handler(number)
+                signal.signal(number, signal.SIG_DFL)
+            self._stopping.set()
+
+        for number in STOP_SIGNALS:
+            loop.add_signal_handler(number, stop)
+
+    def _make_reloadable(self, parts: Parts) -> None:
+        """By SIGHUP, which cannot be answered, and by the control socket."""
+
+        def again() -> list[str]:
+            done = reload(self._load, self._settings, parts)
+            self._settings = self._methods.settings = done.settings
+            return done.waiting
+
+        def signalled() -> None:
+            with suppress(ConfigError):
+                again()
+
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, signalled)
+        self._methods.reload = again
+
+
+def _table_is_good(parts: Parts) -> Callable[[], bool]:
+    """Whether this node's table may replace one that an earlier daemon left in a datapath. Thread-safe."""
+    started = time.monotonic()
+
+    def is_good() -> bool:
+        alone = time.monotonic() - started > LONELY_SECONDS
+        return parts.driver.joined and (parts.core.occupancy() != 0 or alone)
+
+    return is_good

@@ -1,0 +1,136 @@
+"""What a running daemon does from time to time: sweeps, snapshots of the table, a look at the datapaths."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+
+from kdht.config.settings import Settings
+from kdht.daemon.datadir import DataDir
+from kdht.daemon.datapaths import Datapaths
+from kdht.daemon.wiring import Parts
+from kdht.datapath.base import Datapath
+from kdht.errors import KdhtError
+from kdht.wire import Contact
+
+log = logging.getLogger(__name__)
+
+SNAPSHOT_SECONDS = 1.0
+"""Short, for the first node of a cluster has no bootstrap: were it killed before it kept its contacts, it would start as a
+cluster of its own, and confirm writes alone."""
+WATCH_SECONDS = 10.0
+CAUGHT_UP_SECONDS = 60.0
+ASIDE_SECONDS = 1.0
+SWEEP_RECORDS = 1000
+LEVELS = {"up": logging.INFO, "degraded": logging.WARNING}
+
+Work = Callable[[], Awaitable[None]]
+
+
+@contextlib.asynccontextmanager
+async def running(
+    settings: Settings,
+    data: DataDir,
+    parts: Parts,
+    datapaths: Datapaths,
+    on_deaf: Callable[[str], None],
+) -> AsyncIterator[None]:
+    """All of it, in tasks that end when the block does: what is under way is finished.
+
+    `on_deaf` is told why the transport died, should it ever.
+    """
+    saver = Saver(data, parts)
+    watcher = Watcher(lambda: [parts.transport, *datapaths.running()], on_deaf)
+    ended = asyncio.Event()
+    jobs: list[tuple[float, Work]] = [
+        (settings.config.storage.sweep_interval, lambda: sweep(parts)),
+        (SNAPSHOT_SECONDS, saver.save),
+        (WATCH_SECONDS, watcher.look),
+        (CAUGHT_UP_SECONDS, lambda: save_caught_up(data, parts)),
+    ]
+    if parts.aside.waits:
+        jobs.append((ASIDE_SECONDS, lambda: parts.aside.step(parts.repair, parts.coordinator, parts.store)))
+    tasks = [asyncio.create_task(_every(seconds, work, ended)) for seconds, work in jobs]
+    try:
+        yield
+    finally:
+        ended.set()
+        await asyncio.gather(*tasks)
+        await _safely(saver.save)
+        await _safely(lambda: save_caught_up(data, parts))
+
+
+async def _every(seconds: float, work: Work, ended: asyncio.Event) -> None:
+    while True:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(ended.wait(), seconds)
+        if ended.is_set():
+            return
+        await _safely(work)
+
+
+async def _safely(work: Work) -> None:
+    """The next time may do better: a full disk, for one, is cleared."""
+    try:
+        await work()
+    except KdhtError as error:
+        log.error("housekeeping failed", extra={"error": error})
+    except Exception:
+        log.exception("housekeeping failed")
+
+
+async def save_caught_up(data: DataDir, parts: Parts) -> None:
+    """Note when this node had last caught up: the next start sees how long it was away."""
+    if parts.repair.caught_up and not parts.aside.waits:
+        await asyncio.to_thread(data.save_caught_up, time.time())
+
+
+async def sweep(parts: Parts) -> None:
+    """Remove all expired records, a bounded number at a time."""
+    total = 0
+    while True:
+        removed = await asyncio.to_thread(parts.store.sweep, time.time(), SWEEP_RECORDS)
+        total += removed
+        if removed < SWEEP_RECORDS:
+            break
+    if total:
+        log.info("expired records removed", extra={"records": total})
+
+
+class Saver:
+    """Keeps the contacts on disk for the next start, when they have changed."""
+
+    def __init__(self, data: DataDir, parts: Parts) -> None:
+        self._data = data
+        self._parts = parts
+        self._saved: list[Contact] = []
+
+    async def save(self) -> None:
+        if self._parts.driver.aside:
+            return  # whom it knew before, it asks when it comes back
+        # The dead too: who is cut off goes on knowing whom it could ask, and that it is not the whole cluster.
+        contacts = [*self._parts.driver.contacts(), *self._parts.driver.gone]
+        if contacts != self._saved:
+            await asyncio.to_thread(self._data.save_contacts, contacts)
+            self._saved = contacts
+
+
+class Watcher:
+    """Logs when a datapath's state changes. The first one is the transport: without it all is lost."""
+
+    def __init__(self, datapaths: Callable[[], Sequence[Datapath]], on_deaf: Callable[[str], None]) -> None:
+        self._datapaths = datapaths
+        self._on_deaf = on_deaf
+        self._known = {path.name: path.status()["state"] for path in datapaths()}
+
+    async def look(self) -> None:
+        for index, path in enumerate(self._datapaths()):
+            status = await asyncio.to_thread(path.status)
+            state = str(status["state"])
+            if state != self._known.get(path.name, "up"):
+                self._known[path.name] = state
+                fields = {"datapath": path.name, "state": state, "why": status.get("why", "")}
+                log.log(LEVELS.get(state, logging.ERROR), "datapath changed", extra=fields)
+                if index == 0 and state == "down":
+                    self._on_deaf(str(status.get("why", "")))

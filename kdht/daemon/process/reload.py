@@ -1,0 +1,59 @@
+"""What SIGHUP and the control method `reload` do: the keys and the log level are read anew, the rest
+waits for a restart.
+
+So a cluster secret is changed while traffic flows: first all nodes accept the new key as
+their second, then it comes first and signs, then the old one goes.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import NamedTuple
+
+from kdht.config.schema import Config
+from kdht.config.settings import Settings
+from kdht.daemon.process import logs
+from kdht.daemon.wiring import Parts, configure
+from kdht.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+APPLIED = {"key", "log.level"}
+
+
+class Reloaded(NamedTuple):
+    """The settings from now on, and the fields whose changes wait for a restart."""
+
+    settings: Settings
+    waiting: list[str]
+
+
+def reload(load: Callable[[], Settings], current: Settings, parts: Parts) -> Reloaded:
+    """Apply what can be applied. Raises ConfigError, logged, with nothing changed."""
+    try:
+        new = load()
+    except ConfigError as error:
+        log.error("configuration not reloaded", extra={"error": error})
+        raise
+    applied = replace(current, keys=new.keys)
+    configure(parts.publisher, parts.contact.id, applied)
+    parts.driver.set_keys(applied.keys)
+    logs.set_level(new.config.log.level)
+    log.info("configuration reloaded", extra={"key_epochs": [key.epoch for key in applied.keys]})
+    if waiting := list(_changed(current.config, new.config)):
+        log.warning("changes that wait for a restart", extra={"fields": ", ".join(waiting)})
+    return Reloaded(applied, waiting)
+
+
+def _changed(old: Config, new: Config) -> Iterator[str]:
+    """Fields that differ and are not applied while running."""
+    for table in Config.__struct_fields__:
+        before, after = getattr(old, table), getattr(new, table)
+        if table in APPLIED or before == after:
+            continue
+        names = (
+            f"{table}.{name}"
+            for name in before.__struct_fields__
+            if getattr(before, name) != getattr(after, name)
+        )
+        yield from (name for name in names if name not in APPLIED)

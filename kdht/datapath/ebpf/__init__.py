@@ -1,0 +1,1 @@
+"""Verdicts in the kernel, by an XDP program on each interface."""

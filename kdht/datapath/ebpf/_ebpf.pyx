@@ -1,0 +1,348 @@
+# cython: language_level=3
+# distutils: include_dirs = include bpf
+# distutils: libraries = bpf
+# distutils: depends = bpf/kdht_xdp.h
+"""A thin layer over libbpf: load an object, use its maps, run and attach its program.
+
+Everything is a file descriptor or bytes; policy (what is pinned where, what is published)
+is in kdht/datapath/ebpf/datapath.py. Every libbpf call that fails raises BpfError with what was
+tried and errno; nothing else leaves this module.
+"""
+
+import os
+
+from libc.errno cimport errno
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
+
+
+cdef extern from "<linux/bpf.h>" nogil:
+    enum:
+        BPF_XDP
+        BPF_ANY
+        BPF_F_TEST_XDP_LIVE_FRAMES
+        BPF_MAP_TYPE_ARRAY
+    struct bpf_prog_info:
+        uint32_t id
+        uint32_t verified_insns
+        uint32_t xlated_prog_len
+        uint32_t jited_prog_len
+        char name[16]
+    struct _xdp_link:
+        uint32_t ifindex
+    struct bpf_link_info:
+        uint32_t prog_id
+        _xdp_link xdp
+
+cdef extern from "kdht_xdp.h" nogil:
+    struct kdht_config:
+        uint64_t occupancy[3]
+    enum:
+        KDHT_XDP_FIXED_TIME
+        KDHT_XDP_TEST_RUN
+        KDHT_XDP_LAYOUT
+    struct kdht_xdp_settings:
+        int64_t clock_offset
+        uint32_t now
+        uint32_t flags
+        uint32_t client_rate
+        uint32_t member_rate
+    struct kdht_xdp_state:
+        kdht_config config
+        kdht_xdp_settings settings
+    struct kdht_vlan:
+        uint32_t ifindex
+        uint32_t number
+
+cdef extern from "<linux/if_link.h>" nogil:
+    enum:
+        XDP_FLAGS_DRV_MODE
+        XDP_FLAGS_SKB_MODE
+
+cdef extern from "<bpf/libbpf.h>" nogil:
+    struct bpf_object
+    struct bpf_program
+    struct bpf_map
+    enum libbpf_print_level:
+        pass
+    ctypedef int (*libbpf_print_fn_t)(libbpf_print_level level, const char *format, ...)
+    void *libbpf_set_print(void *fn)
+    bpf_object *bpf_object__open(const char *path)
+    int bpf_object__load(bpf_object *obj)
+    void bpf_object__close(bpf_object *obj)
+    bpf_program *bpf_object__find_program_by_name(const bpf_object *obj, const char *name)
+    bpf_map *bpf_object__find_map_by_name(const bpf_object *obj, const char *name)
+    bpf_map *bpf_object__next_map(const bpf_object *obj, const bpf_map *map)
+    const char *bpf_map__name(const bpf_map *map)
+    bint bpf_map__is_internal(const bpf_map *map)
+    int bpf_map__set_pin_path(bpf_map *map, const char *path)
+    int bpf_map__fd(const bpf_map *map)
+    int bpf_program__fd(const bpf_program *prog)
+    int libbpf_num_possible_cpus()
+
+cdef extern from "<bpf/bpf.h>" nogil:
+    struct bpf_test_run_opts:
+        size_t sz
+        const void *data_in
+        void *data_out
+        uint32_t data_size_in
+        uint32_t data_size_out
+        const void *ctx_in
+        uint32_t ctx_size_in
+        uint32_t retval
+        int repeat
+        uint32_t flags
+        uint32_t duration
+        uint32_t batch_size
+    struct bpf_link_create_opts:
+        size_t sz
+        uint32_t flags
+    int bpf_prog_test_run_opts(int prog_fd, bpf_test_run_opts *opts)
+    int bpf_obj_get_info_by_fd(int fd, void *info, uint32_t *info_len)
+    int bpf_map_update_elem(int fd, const void *key, const void *value, uint64_t flags)
+    int bpf_map_lookup_elem(int fd, const void *key, void *value)
+    int bpf_map_delete_elem(int fd, const void *key)
+    int bpf_map_create(int type, const char *name, uint32_t key_size, uint32_t value_size,
+                       uint32_t max_entries, const void *opts)
+    int bpf_link_create(int prog_fd, int target_fd, int attach_type, const bpf_link_create_opts *opts)
+    int bpf_link_update(int link_fd, int new_prog_fd, const void *opts)
+    int bpf_link_detach(int link_fd)
+    int bpf_obj_pin(int fd, const char *path)
+    int bpf_obj_get(const char *path)
+    int bpf_prog_get_fd_by_id(uint32_t id)
+
+LAYOUT = f"{KDHT_XDP_LAYOUT}-{sizeof(kdht_xdp_state)}"
+FIXED_TIME, TEST_RUN = KDHT_XDP_FIXED_TIME, KDHT_XDP_TEST_RUN
+
+
+class BpfError(OSError):
+    """What libbpf or the kernel refused; `errno` says why."""
+
+
+cdef _check(int result, what):
+    """The result of a libbpf call, or BpfError: they give -errno, or -1 with errno set."""
+    cdef int code = errno
+    if result >= 0:
+        return result
+    if result != -1:
+        code = -result
+    raise BpfError(code, f"cannot {what}: {os.strerror(code)}")
+
+
+def be_quiet() -> None:
+    """Keep libbpf from printing to stderr; errors arrive as BpfError."""
+    libbpf_set_print(NULL)
+
+
+cdef class Object:
+    """An object file's one program, loaded. With `pins`, its maps are kept in that directory
+    of a BPF file system, and those already there are used on.
+
+    Raises BpfError: ENOENT for no such file, EPERM without CAP_BPF and CAP_NET_ADMIN, EINVAL
+    for pinned maps of another layout.
+    """
+
+    cdef bpf_object *obj
+    cdef int program
+
+    def __cinit__(self, path: str, program: str, pins=None):
+        cdef bpf_map *at = NULL
+        self.obj = bpf_object__open(os.fsencode(path))
+        if self.obj is NULL:
+            _check(-errno, f"open the BPF object {path}")
+        if pins is not None:
+            at = bpf_object__next_map(self.obj, NULL)
+            while at is not NULL:
+                if not bpf_map__is_internal(at):
+                    place = os.fsencode(pins) + b"/" + <bytes>bpf_map__name(at)
+                    _check(bpf_map__set_pin_path(at, place), "pin a map")
+                at = bpf_object__next_map(self.obj, at)
+        _check(bpf_object__load(self.obj), f"load the BPF object {path}")
+        found = bpf_object__find_program_by_name(self.obj, program.encode())
+        if found is NULL:
+            _check(-2, f"find the program {program}")
+        self.program = bpf_program__fd(found)
+
+    def __dealloc__(self):
+        if self.obj is not NULL:
+            bpf_object__close(self.obj)
+
+    @property
+    def program_fd(self) -> int:
+        return self.program
+
+    cdef int _map(self, name) except -1:
+        cdef bpf_map *found = bpf_object__find_map_by_name(self.obj, name.encode())
+        if found is NULL:
+            _check(-2, f"find the map {name}")
+        return bpf_map__fd(found)
+
+    def update(self, name: str, key: bytes, value: bytes) -> None:
+        """Replace the element `key` of the map; sizes are the map's own."""
+        cdef const uint8_t *key_at = key
+        cdef const uint8_t *value_at = value
+        _check(bpf_map_update_elem(self._map(name), key_at, value_at, BPF_ANY), f"write to the map {name}")
+
+    def update_whole(self, name: str, value: bytes) -> None:
+        """Replace the one element of the map of maps by an array that holds `value` alone."""
+        cdef const uint8_t *value_at = value
+        cdef uint32_t zero = 0
+        cdef uint32_t size = <uint32_t>len(value)
+        cdef int inner = _check(
+            bpf_map_create(BPF_MAP_TYPE_ARRAY, NULL, sizeof(zero), size, 1, NULL), "make a map")
+        try:
+            _check(bpf_map_update_elem(inner, &zero, value_at, BPF_ANY), "fill a map")
+            _check(bpf_map_update_elem(self._map(name), &zero, &inner, BPF_ANY), f"write to the map {name}")
+        finally:
+            os.close(inner)
+
+    def delete(self, name: str, key: bytes) -> None:
+        """Remove the element `key`, if it is there."""
+        cdef const uint8_t *key_at = key
+        cdef int result = bpf_map_delete_elem(self._map(name), key_at)
+        if result != -2 and errno != 2:
+            _check(result, f"delete from the map {name}")
+
+    def per_cpu(self, name: str, count: int) -> list:
+        """The sums over all CPUs of elements 0 to count - 1 of a per-CPU array of u64."""
+        cdef int fd = self._map(name), cpus = _check(libbpf_num_possible_cpus(), "count the CPUs")
+        cdef uint64_t values[1024]
+        cdef uint32_t key
+        cdef int i
+        cdef list totals = []
+        if cpus > 1024:
+            raise BpfError(7, "cannot count on more than 1024 CPUs")
+        for key in range(count):
+            _check(bpf_map_lookup_elem(fd, &key, values), f"read the map {name}")
+            total = 0
+            for i in range(cpus):
+                total += values[i]
+            totals.append(total)
+        return totals
+
+    def test_run(self, frame: bytes, repeat: int = 1, ifindex: int = 0):
+        """Run the program on a frame in the kernel: (result, frame out, nanoseconds a run).
+
+        `ifindex`: where it seems to come in, 0 for lo. What a run changes, the next one finds changed.
+        """
+        cdef uint32_t context[6]
+        cdef bpf_test_run_opts opts
+        cdef uint8_t out[4096]
+        cdef const uint8_t *data = frame
+        memset(&opts, 0, sizeof(opts))
+        opts.sz = sizeof(opts)
+        opts.data_in, opts.data_size_in = data, <uint32_t>len(frame)
+        opts.data_out, opts.data_size_out = out, sizeof(out)
+        opts.repeat = repeat
+        if ifindex:
+            memset(context, 0, sizeof(context))
+            context[1], context[3] = <uint32_t>len(frame), ifindex
+            opts.ctx_in, opts.ctx_size_in = context, sizeof(context)
+        _check(bpf_prog_test_run_opts(self.program, &opts), "run the program")
+        return opts.retval, out[:opts.data_size_out], opts.duration
+
+    def live_frames(self, frame: bytes, repeat: int, ifindex: int, batch: int = 64) -> None:
+        """Put `repeat` copies of the frame through the program as if they came in at `ifindex`:
+        what it redirects or sends really leaves. Blocks until all are through."""
+        cdef bpf_test_run_opts opts
+        cdef const uint8_t *data = frame
+        cdef uint32_t context[6]
+        cdef int result
+        memset(&opts, 0, sizeof(opts))
+        memset(context, 0, sizeof(context))
+        context[1], context[3] = <uint32_t>len(frame), ifindex
+        opts.sz = sizeof(opts)
+        opts.data_in, opts.data_size_in = data, <uint32_t>len(frame)
+        opts.ctx_in, opts.ctx_size_in = context, sizeof(context)
+        opts.repeat, opts.batch_size, opts.flags = repeat, batch, BPF_F_TEST_XDP_LIVE_FRAMES
+        with nogil:
+            result = bpf_prog_test_run_opts(self.program, &opts)
+        _check(result, "generate live frames")
+
+    def info(self) -> dict:
+        """Of the loaded program: id, instructions that the verifier walked, bytes before and after JIT."""
+        cdef bpf_prog_info info
+        cdef uint32_t size = sizeof(info)
+        memset(&info, 0, sizeof(info))
+        _check(bpf_obj_get_info_by_fd(self.program, &info, &size), "ask for the program's information")
+        return {"id": info.id, "verified_insns": info.verified_insns,
+                "xlated_bytes": info.xlated_prog_len, "jited_bytes": info.jited_prog_len}
+
+
+def state(config: bytes, *, any_bucket: bool = False, clock_offset: int = 0, now: int = 0, flags: int = 0,
+          client_rate: int = 0, member_rate: int = 0) -> bytes:
+    """struct kdht_xdp_state, the element of the map kdht_states, around a struct kdht_config.
+
+    `clock_offset` in nanoseconds, rates in messages a second. `any_bucket`: look into every
+    bucket, whatever the configuration says is empty.
+    """
+    cdef kdht_xdp_state packed
+    cdef const uint8_t *config_at = config
+    memset(&packed, 0, sizeof(packed))
+    memcpy(&packed.config, config_at, sizeof(packed.config))
+    if any_bucket:
+        memset(packed.config.occupancy, 0xff, sizeof(packed.config.occupancy))
+    packed.settings.clock_offset, packed.settings.now, packed.settings.flags = clock_offset, now, flags
+    packed.settings.client_rate, packed.settings.member_rate = client_rate, member_rate
+    return (<uint8_t *>&packed)[:sizeof(packed)]
+
+
+def vlan_key(ifindex: int, number: int) -> bytes:
+    """struct kdht_vlan, a key of the map kdht_vlans: a VLAN of the device below it."""
+    cdef kdht_vlan packed
+    packed.ifindex, packed.number = ifindex, number
+    return (<uint8_t *>&packed)[:sizeof(packed)]
+
+
+def program_name(program_id: int) -> str:
+    """The name of a loaded program, 15 characters at most. Raises BpfError (ENOENT)."""
+    cdef bpf_prog_info info
+    cdef uint32_t size = sizeof(info)
+    cdef int fd = _check(bpf_prog_get_fd_by_id(program_id), f"look at the program {program_id}")
+    memset(&info, 0, sizeof(info))
+    try:
+        _check(bpf_obj_get_info_by_fd(fd, &info, &size), "ask for the program's information")
+    finally:
+        os.close(fd)
+    return info.name.decode(errors="replace")
+
+
+def link_info(link_fd: int) -> dict:
+    """Of an XDP link: its program's id, and the interface (0: it is gone, or was detached)."""
+    cdef bpf_link_info info
+    cdef uint32_t size = sizeof(info)
+    memset(&info, 0, sizeof(info))
+    _check(bpf_obj_get_info_by_fd(link_fd, &info, &size), "ask for the link's information")
+    return {"program": info.prog_id, "ifindex": info.xdp.ifindex}
+
+
+def attach(program_fd: int, ifindex: int, native: bool) -> int:
+    """A link (file descriptor) of the program to the interface; it goes when the last holder does.
+
+    Raises BpfError: EBUSY if another XDP program is there, EOPNOTSUPP without native support.
+    """
+    cdef bpf_link_create_opts opts
+    memset(&opts, 0, sizeof(opts))
+    opts.sz = sizeof(opts)
+    opts.flags = XDP_FLAGS_DRV_MODE if native else XDP_FLAGS_SKB_MODE
+    return _check(bpf_link_create(program_fd, ifindex, BPF_XDP, &opts), "attach the XDP program")
+
+
+def replace(link_fd: int, program_fd: int) -> None:
+    """Put another program behind a link, atomically: no packet sees neither."""
+    _check(bpf_link_update(link_fd, program_fd, NULL), "replace the XDP program")
+
+
+def detach(link_fd: int) -> None:
+    """Take the link's program off its interface, whoever else holds the link."""
+    _check(bpf_link_detach(link_fd), "detach the XDP program")
+
+
+def pin(fd: int, path: str) -> None:
+    """Keep a link or program in the BPF file system, beyond this process."""
+    _check(bpf_obj_pin(fd, os.fsencode(path)), f"pin at {path}")
+
+
+def open_pinned(path: str) -> int:
+    """A file descriptor of what is pinned there. Raises BpfError (ENOENT) if nothing is."""
+    return _check(bpf_obj_get(os.fsencode(path)), f"open {path}")

@@ -1,0 +1,350 @@
+"""The eBPF datapath: packets are re-addressed by an XDP program, at the interface.
+
+What it sets up, in this order: the sysctls that bpf_fib_lookup needs (sysctl.py), an nft
+table that keeps a host that was no router from becoming one (ruleset.py), the program with
+its maps, and a pinned link per interface (xdp_links.py). The pins outlive the process: while
+the daemon is down the program routes by the last table, and the next daemon takes maps and
+links over. It goes on routing by the old table until `ready()`, then publishes its own.
+"""
+
+import errno
+import logging
+import os
+import shutil
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kdht.datapath.ebpf import xdp_links
+from kdht.datapath.ebpf.xdp_links import BPFFS, Link, libbpf
+from kdht.datapath.host import netlink
+from kdht.datapath.host.netlink import Queue
+from kdht.datapath.host.ruleset import MEMBER_FACTOR, Guard, Ruleset, RulesetOptions
+from kdht.datapath.host.sysctl import RUNTIME_DIR, ForwardingSysctls
+from kdht.datapath.publish import Publisher
+from kdht.errors import DatapathError
+from kdht.wire import Address
+from kdht.wire._shared import ID_BITS, PORT, Reason
+
+log = logging.getLogger(__name__)
+
+OBJECT = Path(__file__).with_name("kdht_xdp.bpf.o")
+PROGRAM = "kdht_xdp"
+TICK = 2.0
+"""Seconds between two looks at the clock and the host."""
+CLOCK_SLACK = 50_000_000
+"""Nanoseconds by which the published clock may be off."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EbpfOptions:
+    """`member_rate` None: 50 clients' worth, 0: no limit."""
+
+    node_id: bytes
+    addresses: tuple[Address, ...]
+    """All own addresses, anycast included."""
+    interfaces: tuple[str, ...] = ()
+    """Whose packets are treated; empty: those that hold one of the addresses."""
+    port: int = PORT
+    client_rate: int = 0
+    member_rate: int | None = None
+    ready: Callable[[], bool] = lambda: True
+    """Whether this node's own table is good enough to replace one that an earlier daemon left."""
+    table: str = "kdht"
+    """The guards' nft table is this with _guard behind it."""
+    bpffs: Path = BPFFS
+    runtime_dir: Path = RUNTIME_DIR
+    nft: str = "nft"
+
+    @property
+    def pins(self) -> Path:
+        return self.bpffs / f"kdht-{self.node_id.hex()}"
+
+
+class EbpfDatapath:
+    """See base.Datapath, and publish.Sink. Needs root, and clang and libbpf when kdht was built."""
+
+    name = "ebpf"
+
+    def __init__(self, publisher: Publisher, options: EbpfOptions) -> None:
+        self.options = options
+        self._publisher = publisher
+        self._core = publisher.core
+        self._object: Any = None
+        self._links: list[Link] = []
+        self._waiting: tuple[str, ...] = ()
+        """Interfaces where an earlier program with other maps treats packets until this one is ready."""
+        self._live = False
+        """Whether the maps have this daemon's own table."""
+        self._trouble = ""
+        self._clock = 0
+        self._guard = Guard()
+        self._changed = threading.Event()
+        self._ending = False
+        self._undo = ExitStack()
+
+    # --- base.Datapath -------------------------------------------------------------------
+
+    def start(self) -> None:
+        if self._object is not None:
+            return
+        need_program()
+        chosen = netlink.choose_interfaces(self.options.addresses, self.options.interfaces)
+        with ExitStack() as undo:
+            self._prepare_host(chosen, undo)
+            self._load(chosen, undo)
+            self._undo = undo.pop_all()
+
+    def stop(self) -> None:
+        if self._object is None:
+            return
+        self._end_thread()
+        self._undo.close()
+        self._let_go()
+
+    def leave(self) -> None:
+        """End, with the program left where it is: it routes by its last table, as after a kill."""
+        if self._object is None:
+            return
+        self._end_thread()
+        self._publisher.disconnect(self)
+        self._undo.pop_all()  # sysctls, guards, links and maps stay as they are
+        self._let_go()
+
+    def status(self) -> Mapping[str, object]:
+        program = self._object
+        if program is None:
+            return {"state": "down", "why": "not started"}
+        why = self._trouble or self._detached()
+        return {
+            "state": "degraded" if why else "up",
+            "why": why,
+            "interfaces": [link.interface for link in self._links],
+            "modes": {link.interface: link.mode for link in self._links},
+            "program": program.info()["id"],
+            "pinned": str(self.options.pins),
+            "adopted": any(link.adopted for link in self._links),
+            "table": "own" if self._live else "of an earlier daemon, until this node has joined",
+        }
+
+    def counters(self) -> dict[str, int]:
+        """Verdicts by reason, since the maps were made. Raises DatapathError if it does not run."""
+        program = self._object
+        if program is None:
+            raise DatapathError("the ebpf datapath does not run")
+        counts = program.per_cpu("kdht_counters", len(Reason))
+        return {reason.name: counts[reason] for reason in Reason}
+
+    # --- publish.Sink --------------------------------------------------------------------
+
+    def config_changed(self) -> None:
+        """Published by the thread: the kernel lets a caller wait until no packet uses the old one."""
+        self._changed.set()
+
+    def bucket_changed(self, index: int) -> None:
+        if self._live:
+            self._watched(lambda: self._publish_bucket(index))
+
+    # --- Setting up ----------------------------------------------------------------------
+
+    def _prepare_host(self, chosen: tuple[str, ...], undo: ExitStack) -> None:
+        self._sysctls = ForwardingSysctls(chosen, runtime_dir=self.options.runtime_dir)
+        self._guard = self._sysctls.apply()
+        undo.callback(self._sysctls.restore)
+        queue = Queue(0, 1, False)
+        table = RulesetOptions(
+            interfaces=(),
+            queue=queue,
+            table=f"{self.options.table}_guard",
+            guard=self._guard,
+            nft=self.options.nft,
+        )
+        self._ruleset = Ruleset(table)
+        self._ruleset.apply_guard()
+        undo.callback(self._remove_guard)
+
+    def _load(self, chosen: tuple[str, ...], undo: ExitStack) -> None:
+        pins = self.options.pins
+        xdp_links.need_bpffs(self.options.bpffs)
+        vlans = [vlan for vlan in netlink.vlans() if vlan.name in chosen]
+        lower = {vlan.name: vlan.lower for vlan in vlans}
+        interfaces = tuple(dict.fromkeys(lower.get(name, name) for name in chosen))
+        pins.mkdir(mode=0o700, exist_ok=True)
+        undo.callback(xdp_links.remove_pins, pins)
+        self._object, adopted = self._open_maps(pins)
+        undo.callback(self._forget)
+        self._publish_vlans(vlans)
+        self._live = self.options.ready() or not (adopted or xdp_links.pinned_links(pins))
+        self._publisher.connect(self)
+        undo.callback(self._publisher.disconnect, self)
+        self._publish_all()
+        for name, pinned in xdp_links.pinned_links(pins).items():
+            if name not in interfaces:
+                xdp_links.detach(pinned)
+        self._waiting = interfaces
+        if self._live or adopted:
+            self._attach()
+        self._ending = False
+        self._thread = threading.Thread(target=self._run, name="kdht-ebpf", daemon=True)
+        self._thread.start()
+
+    def _open_maps(self, pins: Path) -> tuple[Any, bool]:
+        """The program over the maps that are pinned, or over new ones; whether they were there."""
+        bpf = libbpf()
+        usual = f"maps-{bpf.LAYOUT}"
+        found = next(iter(sorted(pins.glob(f"{usual}*"))), None)
+        if found is not None:
+            with suppress(bpf.BpfError):
+                self._maps = found
+                return bpf.Object(str(OBJECT), PROGRAM, str(found)), True
+        self._maps = pins / (usual if found is None else f"{usual}.{os.getpid()}")
+        self._maps.mkdir(mode=0o700)
+        try:
+            return bpf.Object(str(OBJECT), PROGRAM, str(self._maps)), False
+        except bpf.BpfError as error:
+            needs = " (it needs CAP_BPF and CAP_NET_ADMIN)" if error.errno == errno.EPERM else ""
+            raise DatapathError(
+                f"the kernel does not take the XDP program: {error.strerror}{needs}: choose another datapath"
+            ) from error
+
+    def _attach(self) -> None:
+        """Put the program on the interfaces, or behind the links that an earlier one had."""
+        pins = self.options.pins
+        self._links = [xdp_links.attach(self._object.program_fd, name, pins) for name in self._waiting]
+        self._waiting = ()
+        for other in set(pins.glob("maps-*")) - {self._maps}:
+            shutil.rmtree(other)
+
+    def _forget(self) -> None:
+        self._object = None
+
+    def _let_go(self) -> None:
+        for link in self._links:
+            os.close(link.fd)
+        self._links, self._object, self._live = [], None, False
+
+    def _remove_guard(self) -> None:
+        with suppress(DatapathError):
+            self._ruleset.remove()
+
+    # --- Publishing ----------------------------------------------------------------------
+
+    def _publish_vlans(self, vlans: list[netlink.Vlan]) -> None:
+        for vlan in vlans:
+            key = libbpf().vlan_key(socket.if_nametoindex(vlan.lower), vlan.number)
+            self._object.update("kdht_vlans", key, struct.pack("=I", vlan.ifindex))
+
+    def _publish_all(self) -> None:
+        """Buckets first: a configuration says which of them to look into."""
+        if self._live:
+            with self._publisher.still():
+                for index in range(ID_BITS):
+                    self._publish_bucket(index)
+        self._publish_state()
+
+    def _publish_bucket(self, index: int) -> None:
+        key = struct.pack("=I", index)
+        bucket = self._core.raw_bucket(index)
+        if any(bucket[:4]):
+            self._object.update("kdht_buckets", key, bucket)
+        else:
+            self._object.delete("kdht_buckets", key)
+
+    def _publish_state(self) -> None:
+        options = self.options
+        members = options.client_rate * MEMBER_FACTOR if options.member_rate is None else options.member_rate
+        self._clock = _clock_offset()
+        state = libbpf().state(
+            self._core.raw_config(),
+            any_bucket=not self._live,
+            clock_offset=self._clock,
+            client_rate=options.client_rate,
+            member_rate=members,
+        )
+        self._object.update_whole("kdht_states", state)
+
+    def _watched(self, publish: Callable[[], None]) -> None:
+        """A map that takes no more is this datapath's trouble, not its caller's."""
+        try:
+            publish()
+        except (OSError, DatapathError) as error:
+            self._trouble = f"the program's maps cannot be written ({error}): restart kdhtd"
+            log.error("publishing failed", extra={"datapath": self.name, "error": error})
+
+    # --- The thread: publishes configurations, looks at the clock and at the host -------------
+
+    def _run(self) -> None:
+        while True:
+            woken = self._changed.wait(TICK)
+            if self._ending:
+                return
+            self._changed.clear()
+            if not self._live and self.options.ready():
+                self._watched(self._go_live)
+            elif woken or abs(_clock_offset() - self._clock) > CLOCK_SLACK:
+                self._watched(self._publish_state)
+            self._look_around()
+
+    def _go_live(self) -> None:
+        """From now on the program routes by this daemon's table."""
+        self._live = True  # first: what changes from here on is told as well
+        self._publish_all()
+        if self._waiting:
+            self._attach()
+
+    def _end_thread(self) -> None:
+        self._ending = True
+        self._changed.set()
+        self._thread.join()
+
+    def _look_around(self) -> None:
+        """Somebody may have made this host a router meanwhile: then it is not ours to guard."""
+        with suppress(DatapathError):
+            guard = self._sysctls.guard()
+            if guard != self._guard:
+                self._ruleset.set_guard(guard)
+                self._guard = guard
+
+    def _detached(self) -> str:
+        bpf = libbpf()
+        for link in self._links:
+            if bpf.link_info(link.fd)["ifindex"] != link.ifindex:
+                return f"somebody detached the program from {link.interface}: restart kdhtd"
+        try:
+            changed = self._sysctls.undone()
+        except DatapathError as error:
+            return str(error)
+        return f"somebody changed {', '.join(changed)}: restart kdhtd" if changed else ""
+
+
+def need_program() -> None:
+    """Raises DatapathError if this installation of kdht cannot have the datapath."""
+    libbpf().be_quiet()
+    if not OBJECT.exists():
+        raise DatapathError(
+            "kdht was built without its XDP program: install clang (Debian: apt-get install clang) "
+            "and install kdht again"
+        )
+
+
+def remove_leftovers(node_id: bytes, bpffs: Path = BPFFS) -> bool:
+    """Take off what a killed daemon of this node left attached; whether there was anything."""
+    pins = bpffs / f"kdht-{node_id.hex()}"
+    try:
+        if not pins.exists():
+            return False
+    except OSError:  # another user may not look
+        return False
+    xdp_links.remove_pins(pins)
+    return True
+
+
+def _clock_offset() -> int:
+    """Nanoseconds: the wall clock minus the clock that the program has."""
+    return time.time_ns() - time.monotonic_ns()

@@ -1,0 +1,157 @@
+"""Where the XDP program hangs: its pinned links, the BPF file system that they are pinned in,
+and what else the interfaces say of XDP.
+
+Everything of one node lies in one directory of the BPF file system:
+    kdht-NODE/maps-LAYOUT/MAP   the maps; another LAYOUT is another directory
+    kdht-NODE/link-INTERFACE    a pinned link keeps the program attached without any process
+All errors are DatapathErrors that say what to do.
+"""
+
+import errno
+import os
+import shutil
+import socket
+import subprocess
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from kdht.datapath.host import netlink
+from kdht.datapath.host.netlink import XdpState
+from kdht.errors import DatapathError
+
+BPFFS = Path("/sys/fs/bpf")
+LINK_PREFIX = "link-"
+FOREIGN = {errno.EBUSY, errno.EEXIST}
+"""How the kernel says that another program is there."""
+
+Mode = Literal["native", "generic"]
+
+
+class Link(NamedTuple):
+    """The program on one interface."""
+
+    interface: str
+    ifindex: int
+    fd: int
+    mode: Mode
+    adopted: bool
+    """It was there before, and went on treating packets."""
+
+
+def libbpf() -> Any:
+    """The module over libbpf. Raises DatapathError where it was not built."""
+    try:
+        from kdht.datapath.ebpf import _ebpf
+    except ImportError as error:
+        raise DatapathError(
+            f"kdht was built without eBPF ({error}): install clang and libbpf "
+            "(Debian: apt-get install clang libbpf-dev) and install kdht again"
+        ) from None
+    return _ebpf
+
+
+def need_bpffs(path: Path = BPFFS) -> None:
+    """Mount the BPF file system if it is not there. Raises DatapathError."""
+    mounts = (line.split() for line in Path("/proc/thread-self/mounts").read_text().splitlines())
+    if any(fields[1:3] == [str(path), "bpf"] for fields in mounts):
+        return
+    done = subprocess.run(
+        ["mount", "-t", "bpf", "bpf", str(path)], capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        raise DatapathError(
+            f"no BPF file system at {path}: mount it as root: mount -t bpf bpf {path} ({done.stderr.strip()})"
+        )
+
+
+def attach(program_fd: int, interface: str, pins: Path) -> Link:
+    """Attach the program, or put it behind the pinned link that is there. Raises DatapathError."""
+    bpf = libbpf()
+    ifindex = _ifindex(interface)
+    pinned = pins / f"{LINK_PREFIX}{interface}"
+    if (fd := _adoptable(pinned, ifindex)) is not None:
+        bpf.replace(fd, program_fd)
+        mode: Mode = "generic" if netlink.xdp_of(interface).mode == "generic" else "native"
+        return Link(interface, ifindex, fd, mode, adopted=True)
+    fd, mode = _attach_anew(program_fd, interface, ifindex)
+    try:
+        bpf.pin(fd, str(pinned))
+    except bpf.BpfError as error:
+        os.close(fd)
+        raise DatapathError(f"cannot pin the XDP program's link: {error.strerror}") from error
+    return Link(interface, ifindex, fd, mode, adopted=False)
+
+
+def detach(pinned: Path) -> None:
+    """Take the program behind a pinned link off its interface, and the pin away. Never raises."""
+    bpf = libbpf()
+    with suppress(bpf.BpfError):  # the interface is gone, or somebody detached it
+        fd = bpf.open_pinned(str(pinned))
+        try:
+            bpf.detach(fd)
+        finally:
+            os.close(fd)
+    pinned.unlink(missing_ok=True)
+
+
+def pinned_links(pins: Path) -> dict[str, Path]:
+    """The pinned links by their interface."""
+    return {path.name.removeprefix(LINK_PREFIX): path for path in pins.glob(f"{LINK_PREFIX}*")}
+
+
+def remove_pins(pins: Path) -> None:
+    """Detach all, and remove the node's directory. Never raises for what is gone."""
+    for pinned in pinned_links(pins).values():
+        detach(pinned)
+    shutil.rmtree(pins, ignore_errors=True)
+
+
+def _adoptable(pinned: Path, ifindex: int) -> int | None:
+    """The pinned link if it still hangs on this interface; removed if it does not."""
+    bpf = libbpf()
+    if not pinned.exists():
+        return None
+    with suppress(bpf.BpfError):
+        fd: int = bpf.open_pinned(str(pinned))
+        if bpf.link_info(fd)["ifindex"] == ifindex:
+            return fd
+        os.close(fd)
+    detach(pinned)
+    return None
+
+
+def _attach_anew(program_fd: int, interface: str, ifindex: int) -> tuple[int, Mode]:
+    bpf = libbpf()
+    if (found := netlink.xdp_of(interface)).program:
+        raise _occupied(interface, found)
+    modes: tuple[Mode, ...] = ("native", "generic")
+    for mode in modes:
+        try:
+            return bpf.attach(program_fd, ifindex, mode == "native"), mode
+        except bpf.BpfError as error:
+            if error.errno in FOREIGN:
+                raise _occupied(interface, netlink.xdp_of(interface)) from error
+            if mode == "generic" or error.errno == errno.EPERM:
+                raise DatapathError(
+                    f"cannot attach the XDP program to {interface}: {error.strerror}"
+                ) from error
+    raise AssertionError("unreachable")
+
+
+def _occupied(interface: str, found: XdpState) -> DatapathError:
+    bpf = libbpf()
+    name = ""
+    with suppress(bpf.BpfError):
+        name = f" ({bpf.program_name(found.program)})" if found.program else ""
+    return DatapathError(
+        f"{interface} has another XDP program already, number {found.program}{name}: take it off, "
+        "name other interfaces in datapath.interfaces, or choose another datapath"
+    )
+
+
+def _ifindex(interface: str) -> int:
+    try:
+        return socket.if_nametoindex(interface)
+    except OSError:
+        raise DatapathError(f"there is no interface {interface}: correct datapath.interfaces") from None

@@ -1,0 +1,131 @@
+"""The process that speaks netlink: `python -m kdht.datapath.host.netlink_worker`, started by netlink.py.
+
+Contract: standard input has questions, one JSON list a line: a function's name and its arguments. Standard output
+has an answer for each, one JSON object a line: `value`, or `refused`, why not. It ends with its input, so it never outlives
+who asks. pyroute2 with all that it imports is 10 MiB, which a node would keep for what it asks at its start.
+"""
+
+import errno
+import json
+import os
+import signal
+import struct
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+from pyroute2.nftables.main import NFTables
+
+INET = 1
+"""NFPROTO_INET: a table for both families."""
+NFQ_FLAG_BYPASS = 0x01
+NFQ_FLAG_CPU_FANOUT = 0x02
+TARGET_REVISION = 3
+XDP_MODES = {"xdp": "native", "xdpgeneric": "generic", "xdpoffload": "offloaded", "xdpmulti": "several"}
+
+
+class Refused(Exception):
+    """The kernel says no; the message says what to do."""
+
+
+def add_rule(table: str, chain: str, first: int, total: int, by_cpu: bool) -> None:
+    """Append `queue, with bypass` to a chain, through nft_compat."""
+    try:
+        with NFTables(nfgen_family=INET) as nft:
+            nft.rule("add", table=table, chain=chain, expressions=[[_target(first, total, by_cpu)]])
+    except NetlinkError as error:
+        why = {
+            errno.EPERM: "this needs root (CAP_NET_ADMIN)",
+            errno.ENOENT: "this kernel has no NFQUEUE target for nftables (CONFIG_NETFILTER_XT_TARGET_NFQUEUE)",
+            errno.ERANGE: "queue numbers end at 65535",
+        }.get(error.code, errno.errorcode.get(error.code, str(error.code)))
+        raise Refused(f"cannot add the queue rule to table inet {table}, chain {chain}: {why}") from error
+
+
+def _target(first: int, total: int, by_cpu: bool) -> dict[str, Any]:
+    """struct xt_NFQ_info_v3 {queuenum, queues_total, flags}, padded to 8 bytes, as an expression."""
+    flags = NFQ_FLAG_BYPASS | (NFQ_FLAG_CPU_FANOUT if by_cpu else 0)
+    return {
+        "attrs": [
+            ("NFTA_EXPR_NAME", "target"),
+            (
+                "NFTA_EXPR_DATA",
+                {
+                    "attrs": [
+                        ("NFTA_TARGET_NAME", "NFQUEUE"),
+                        ("NFTA_TARGET_REV", TARGET_REVISION),
+                        ("NFTA_TARGET_INFO", struct.pack("=HHHxx", first, total, flags)),
+                    ]
+                },
+            ),
+        ]
+    }
+
+
+def all_hosts() -> list[tuple[str, str]]:
+    """Interface and address, as text, of every address of this network namespace."""
+    with IPRoute() as route:
+        names = {link["index"]: link.get("ifname") for link in route.get_links()}
+        return [
+            (names[found["index"]], found.get("local") or found.get("address")) for found in route.get_addr()
+        ]
+
+
+def xdp_of(interface: str) -> tuple[str, int]:
+    """Mode and number of the XDP program of an interface."""
+    with IPRoute() as route:
+        for link in route.get_links():
+            xdp = link.get_attr("IFLA_XDP") if link.get("ifname") == interface else None
+            if xdp is not None:
+                mode = XDP_MODES.get(xdp.get_attr("IFLA_XDP_ATTACHED"), "")
+                return mode, xdp.get_attr("IFLA_XDP_PROG_ID") or 0
+    return "", 0
+
+
+def mtu_of(interface: str) -> int | None:
+    """The most bytes of a packet; None: there is no such interface."""
+    with IPRoute() as route:
+        links = (link for link in route.get_links() if link.get("ifname") == interface)
+        return next((link.get("mtu") for link in links), None)
+
+
+def vlans() -> list[tuple[str, int, int, str]]:
+    """Name, index, number and lower interface of each VLAN."""
+    with IPRoute() as route:
+        links = list(route.get_links())
+    names = {link["index"]: link.get("ifname") for link in links}
+    found = []
+    for link in links:
+        info = link.get_attr("IFLA_LINKINFO")
+        if info is not None and info.get_attr("IFLA_INFO_KIND") == "vlan":
+            number = info.get_attr("IFLA_INFO_DATA").get_attr("IFLA_VLAN_ID")
+            lower = names.get(link.get_attr("IFLA_LINK"), "")
+            found.append((link.get("ifname"), link["index"], number, lower))
+    return found
+
+
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    function.__name__: function for function in (add_rule, all_hosts, xdp_of, mtu_of, vlans)
+}
+
+
+def main() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's; it ends with its input
+    for line in sys.stdin:
+        name, *arguments = json.loads(line)
+        try:
+            answer = {"value": FUNCTIONS[name](*arguments)}
+        except Refused as refused:
+            answer = {"refused": str(refused)}
+        except (OSError, NetlinkError) as error:
+            answer = {"refused": f"netlink: {error}"}
+        try:
+            print(json.dumps(answer), flush=True)
+        except BrokenPipeError:  # the daemon was killed; nobody waits for the answer
+            os._exit(0)  # without the interpreter's own try to flush
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,275 @@
+"""The nft ruleset: a table of our own that diverts our packets to the queues.
+
+nft/kdht.nft is the ruleset; this module fills in its parameters, loads it in one nft
+transaction and takes it away in another. Nothing outside the table is read or changed.
+Where the kernel cannot `queue` natively, the one rule of chain to_queue is added through
+nft_compat, after the table and before it could miss anything: without it packets go to
+the socket. All errors are DatapathErrors that say what to do.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sysconfig
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from string import Template
+from typing import Any, Literal, NamedTuple
+
+from kdht.datapath.host import netlink
+from kdht.datapath.host.netlink import Queue
+from kdht.errors import DatapathError
+from kdht.wire._shared import MAGIC, PORT
+
+MARK = 0x30D4
+"""On packets that the worker re-addressed. Outside the bits that Kubernetes (0xc000), Cilium (0xf00),
+Tailscale (0xff0000) and Calico (0xffff0000) use by default; the same for all nodes of a host."""
+
+QUEUE_CHAIN = "to_queue"
+MEMBER_FACTOR = 50
+"""A member's messages stand for many clients: its rate, unless given, in clients' rates."""
+CROWD_FACTOR = 16
+"""What all sources that the table has no room for may send together, in rates of one."""
+
+_LEARNT = re.compile(
+    r"(\tset (?:clients|members)[46] \{\n(?:\t\t(?!elements).*\n)*)\t\telements = \{[^}]*\}\n"
+)
+"""A listed set up to what the packets put into it, and that."""
+
+Native = Literal["native", "compat"]
+
+
+class Guard(NamedTuple):
+    """What the host refused before its sysctls were changed, and must go on refusing."""
+
+    forward4: frozenset[str] = frozenset()
+    """Interfaces whose IPv4 packets were not forwarded."""
+    forward6: frozenset[str] = frozenset()
+    forward6_all: bool = False
+    """IPv6 was forwarded from no interface, and now is from all."""
+    martian4: frozenset[str] = frozenset()
+    """Interfaces where accept_local was off."""
+    reverse4: frozenset[str] = frozenset()
+    """Interfaces where rp_filter was strict."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RulesetOptions:
+    """Rates are packets a second from one source, 0 for no limit; `member_rate` None: 50 clients' worth."""
+
+    interfaces: tuple[str, ...]
+    queue: Queue
+    table: str = "kdht"
+    port: int = PORT
+    mark: int = MARK
+    client_rate: int = 0
+    member_rate: int | None = None
+    table_size: int = 65536
+    guard: Guard = field(default_factory=Guard)
+    nft: str = "nft"
+
+
+def ruleset_path() -> Path:
+    """nft/kdht.nft: in the checkout, or where the wheel put it. Raises DatapathError."""
+    places = [
+        Path(__file__).parents[2] / "nft/kdht.nft",
+        Path(sysconfig.get_path("data")) / "share/kdht/nft/kdht.nft",
+    ]
+    for place in places:
+        if place.is_file():
+            return place
+    raise DatapathError(f"the ruleset kdht.nft is missing; install kdht again (looked at {places[-1]})")
+
+
+def run_nft(nft: str, arguments: Iterable[str], script: str = "") -> str:
+    """nft's output. Raises DatapathError with nft's own first line of complaint."""
+    try:
+        done = subprocess.run([nft, *arguments], input=script, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise DatapathError(
+            f'cannot find {nft}: install nftables, or choose the socket datapath (kind = "socket")'
+        ) from None
+    except PermissionError:
+        raise DatapathError(f"may not run {nft}: it is not executable for this user") from None
+    if done.returncode == 0:
+        return done.stdout
+    complaint = next((line for line in done.stderr.splitlines() if "rror" in line), done.stderr.strip())
+    if "Operation not permitted" in done.stderr:
+        raise DatapathError(
+            "nftables needs root (CAP_NET_ADMIN): start kdhtd as root or choose the socket datapath"
+        )
+    raise DatapathError(f"nft refused the ruleset: {complaint}")
+
+
+def probe_queue(nft: str = "nft") -> Native | None:
+    """How this kernel diverts packets to NFQUEUE, or None. Leaves nothing behind.
+
+    Native is asked with nft's check mode, which the kernel takes back itself; compat with a
+    rule in a scratch table. Raises DatapathError for everything but a kernel without NFQUEUE.
+    """
+    scratch = f"kdht_probe_{os.getpid()}"
+    table = f"table inet {scratch} {{\nchain {QUEUE_CHAIN} {{\n%s\n}}\n}}\n"
+    run_nft(nft, ["-c", "-f", "-"], table % "")
+    try:
+        run_nft(nft, ["-c", "-f", "-"], table % "queue num 0 bypass")
+    except DatapathError:
+        return "compat" if _probe_compat(nft, scratch, table % "") else None
+    return "native"
+
+
+def _probe_compat(nft: str, scratch: str, table: str) -> bool:
+    run_nft(nft, ["-f", "-"], table)
+    try:
+        netlink.add_queue_rule(scratch, QUEUE_CHAIN, Queue(0, 1, False))
+    except DatapathError:
+        return False
+    finally:
+        run_nft(nft, ["delete", "table", "inet", scratch])
+    return True
+
+
+class Ruleset:
+    """One table. `apply` and `remove` may be called again, and by another process than before."""
+
+    def __init__(self, options: RulesetOptions) -> None:
+        self.options = options
+
+    def probe(self) -> Native:
+        """How packets will be diverted. Raises DatapathError if they cannot be."""
+        way = probe_queue(self.options.nft)
+        if way is None:
+            raise DatapathError(
+                "this kernel has no NFQUEUE for nftables (CONFIG_NFT_QUEUE, or CONFIG_NFT_COMPAT and "
+                "CONFIG_NETFILTER_XT_TARGET_NFQUEUE): choose the socket datapath"
+            )
+        return way
+
+    def apply(self) -> Native:
+        """Load the table, replacing one of the same name; how it diverts packets.
+
+        Raises DatapathError, with no table left.
+        """
+        way = self.probe()
+        self._nft(["-f", "-"], self.text(way))
+        if way == "compat":
+            self._add_queue_rule()
+        return way
+
+    def apply_guard(self) -> None:
+        """Load the table for its guards alone, with nothing diverted. Raises DatapathError."""
+        self._nft(["-f", "-"], self.text("compat"))
+
+    def remove(self) -> None:
+        """Take the table away, if it is there. Raises DatapathError."""
+        name = self.options.table
+        self._nft(["-f", "-"], f"table inet {name} {{}}\ndelete table inet {name}\n")
+
+    def present(self) -> bool:
+        """Whether the table is there and diverts to a queue. Raises DatapathError."""
+        return any("rule" in entry for entry in self._list("chain", self.options.table, QUEUE_CHAIN))
+
+    def counters(self) -> dict[str, int]:
+        """Packets by counter's name; empty if there is no table. Raises DatapathError."""
+        entries = (
+            entry.get("counter") for entry in self._list("counters", "table", "inet", self.options.table)
+        )
+        return {counter["name"]: counter["packets"] for counter in entries if counter}
+
+    def listing(self) -> str | None:
+        """The table as the kernel has it, without counts and without what it learnt; None if it is not there.
+
+        Raises DatapathError.
+        """
+        try:
+            listed = self._nft(["-s", "list", "table", "inet", self.options.table])
+        except DatapathError as error:
+            if "No such file" in str(error):
+                return None
+            raise
+        return _LEARNT.sub(r"\1", listed)
+
+    def set_guard(self, guard: Guard) -> None:
+        """Replace what is guarded, in one transaction. Raises DatapathError."""
+        name = self.options.table
+        flushed = "".join(f"flush set inet {name} {each}\n" for each in _guard_sets(guard))
+        self._nft(["-f", "-"], flushed + self._elements(_guard_sets(guard)))
+
+    def text(self, way: Native) -> str:
+        """The whole ruleset, as nft reads it."""
+        options = self.options
+        elements = {"interfaces": _quoted(options.interfaces), **_guard_sets(options.guard)}
+        return Template(ruleset_path().read_text()).substitute(self._parameters(way)) + self._elements(
+            elements
+        )
+
+    def _parameters(self, way: Native) -> dict[str, object]:
+        options = self.options
+        members = options.client_rate * MEMBER_FACTOR if options.member_rate is None else options.member_rate
+        return {
+            "table": options.table,
+            "port": options.port,
+            "magic": f"{MAGIC:#010x}",
+            "mark": f"{options.mark:#x}",
+            "table_size": options.table_size,
+            "queue": _queue_statement(options.queue) if way == "native" else "",
+            **_limit("client", options.client_rate),
+            **_limit("member", members),
+        }
+
+    def _elements(self, sets: dict[str, list[str]]) -> str:
+        return "".join(
+            f"add element inet {self.options.table} {name} {{ {', '.join(values)} }}\n"
+            for name, values in sets.items()
+            if values
+        )
+
+    def _add_queue_rule(self) -> None:
+        try:
+            netlink.add_queue_rule(self.options.table, QUEUE_CHAIN, self.options.queue)
+        except DatapathError:
+            self.remove()
+            raise
+
+    def _list(self, *what: str) -> list[dict[str, dict[str, Any]]]:
+        kind, *rest = what
+        try:
+            listed = self._nft(["-j", "list", kind, *(["inet", *rest] if kind == "chain" else rest)])
+        except DatapathError as error:
+            if "No such file" in str(error):
+                return []
+            raise
+        return list(json.loads(listed)["nftables"]) if listed else []
+
+    def _nft(self, arguments: list[str], script: str = "") -> str:
+        return run_nft(self.options.nft, arguments, script)
+
+
+def _queue_statement(queue: Queue) -> str:
+    numbers = str(queue.first) if queue.total == 1 else f"{queue.first}-{queue.last}"
+    return f"queue num {numbers} bypass" + (",fanout" if queue.by_cpu else "")
+
+
+def _limit(who: str, rate: int) -> dict[str, object]:
+    """A rate of 0 leaves the limiting chain in the table, unused."""
+    return {
+        f"{who}_chain": f"limit_{who}s" if rate else QUEUE_CHAIN,
+        f"{who}_rate": max(rate, 1),
+        f"{who}_crowd": max(rate, 1) * CROWD_FACTOR,
+        f"{who}_burst": max(rate // 5, 16),
+    }
+
+
+def _quoted(names: Iterable[str]) -> list[str]:
+    return [f'"{name}"' for name in sorted(names)]
+
+
+def _guard_sets(guard: Guard) -> dict[str, list[str]]:
+    return {
+        "guarded4": _quoted(guard.forward4),
+        "guarded6": _quoted(guard.forward6),
+        "guarded": ["ipv6"] if guard.forward6_all else [],
+        "strict4": _quoted(guard.martian4),
+        "reverse4": _quoted(guard.reverse4),
+    }

@@ -1,0 +1,237 @@
+"""The sysctls that re-addressing in the packet path needs: set while we run, then put back.
+
+Found by experiment in namespaces (tests/root/test_sysctl.py holds it): a packet that came
+in by interface IF and was re-addressed, so that its source is ours, goes on if and only if
+  IPv4: IF.forwarding, IF.accept_local (else it is a martian), and rp_filter is not strict
+        unless that source is an address of IF itself;
+  IPv6: IF.force_forwarding (Linux 6.17), or else all.forwarding, which makes every interface
+        a router's: then accept_ra goes from 1 to 2 so that router advertisements still count.
+Without send_redirects = 0 the kernel tells us, over lo, of better routes for our own packets.
+The global `ip_forward` is not touched. What the new values let in, ruleset.py stops (`Guard`).
+
+A ledger in the runtime directory remembers the old values from before the first write until
+the last node of this network namespace stops, so that a crash is made good at the next start
+and two nodes may share a host. A value that somebody else changed meanwhile stays theirs.
+"""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from kdht.datapath.host.ledger import Entry, Ledger
+from kdht.datapath.host.ruleset import Guard
+from kdht.errors import DatapathError
+
+SYSCTLS = Path("/proc/sys/net")
+RUNTIME_DIR = Path("/run/kdht")
+
+V4, V6 = "ipv4/conf", "ipv6/conf"
+LOOSE, STRICT = "2", "1"
+
+
+class Change(NamedTuple):
+    """One sysctl to set. `witness`: if that one was changed meanwhile, this is not put back."""
+
+    path: str
+    value: str
+    witness: str = ""
+
+
+class Sysctls:
+    """What one node needs. `apply` and `restore` may be called again.
+
+    `interfaces`: whose packets are re-addressed; `loose`: those of them where packets may get a
+    source that is not theirs (anycast, several own addresses). `force6`: whether to use
+    force_forwarding where the kernel has it.
+    """
+
+    def __init__(
+        self,
+        interfaces: Iterable[str],
+        *,
+        loose: Iterable[str] = (),
+        runtime_dir: Path = RUNTIME_DIR,
+        force6: bool = True,
+    ) -> None:
+        self.interfaces = tuple(interfaces)
+        self.loose = frozenset(loose)
+        self.force6 = force6
+        self._ledger = Ledger(runtime_dir)
+
+    def apply(self) -> Guard:
+        """Set what is needed, after making good what a crash left; what must be guarded now.
+
+        Raises DatapathError, with everything as it was before.
+        """
+        with self._ledger as ledger:
+            plan = self._plan(ledger)
+            entries = {change.path: _entry(change, ledger) for change in plan}
+            left = ledger.take_unheld()
+            _put_back(ledger, {path: entry for path, entry in left.items() if path not in entries})
+            ledger.hold(entries)
+            try:
+                for change in plan:
+                    write(change.path, change.value)
+            except DatapathError:
+                ledger.let_go()
+                _put_back(ledger, ledger.take_unheld())
+                raise
+        return self.guard()
+
+    def restore(self) -> None:
+        """Put back what no other node of this namespace needs."""
+        with self._ledger as ledger:
+            ledger.let_go()
+            _put_back(ledger, ledger.take_unheld())
+
+    def guard(self) -> Guard:
+        """What the host refused before the first node started; empty for what it now does by itself."""
+        with self._ledger as ledger:
+            entries = dict(ledger.entries)
+        router4, router6 = read("ipv4/ip_forward") == "1", read(f"{V6}/all/forwarding") == "1"
+        all6 = entries.get(f"{V6}/all/forwarding")
+        return Guard(
+            forward4=frozenset() if router4 else _interfaces(entries, V4, "forwarding"),
+            forward6=frozenset() if router6 else _interfaces(entries, V6, "force_forwarding"),
+            forward6_all=all6 is not None and all6.was == "0",
+            martian4=_interfaces(entries, V4, "accept_local"),
+            reverse4=_interfaces(entries, V4, "rp_filter"),
+        )
+
+    def undone(self) -> list[str]:
+        """The sysctls, by their dotted names, that somebody changed under us."""
+        with self._ledger as ledger:
+            wanted = [Change(path, entry.ours) for path, entry in ledger.entries.items()]
+        return [dotted(change.path) for change in wanted if read(change.path) not in (None, change.value)]
+
+    # --- What is needed, from the values before any node started --------------------------
+
+    def _plan(self, ledger: Ledger) -> list[Change]:
+        plan = [change for name in self.interfaces for change in self._plan4(ledger, name)]
+        if _was(ledger, f"{V4}/all/send_redirects"):
+            plan.append(Change(f"{V4}/all/send_redirects", "0"))
+        return plan + self._plan6(ledger)
+
+    def _plan4(self, ledger: Ledger, name: str) -> list[Change]:
+        conf = f"{V4}/{name}"
+        if read(f"{conf}/forwarding") is None:
+            raise DatapathError(f"there is no interface {name} with IPv4: correct datapath.interfaces")
+        strict = max(_was(ledger, f"{V4}/all/rp_filter"), _was(ledger, f"{conf}/rp_filter")) == int(STRICT)
+        wanted = {
+            Change(f"{conf}/forwarding", "1", f"{V4}/all/forwarding"): not _was(ledger, f"{conf}/forwarding"),
+            Change(f"{conf}/accept_local", "1"): not _was(ledger, f"{V4}/all/accept_local")
+            and not _was(ledger, f"{conf}/accept_local"),
+            Change(f"{conf}/send_redirects", "0"): _was(ledger, f"{conf}/send_redirects"),
+            Change(f"{conf}/rp_filter", LOOSE): strict and name in self.loose,
+        }
+        return [change for change, needed in wanted.items() if needed]
+
+    def _plan6(self, ledger: Ledger) -> list[Change]:
+        if read(f"{V6}/all/forwarding") is None or _was(ledger, f"{V6}/all/forwarding"):
+            return []  # no IPv6, or a router already
+        if self.force6 and read(f"{V6}/all/force_forwarding") is not None:
+            paths = [f"{V6}/{name}/force_forwarding" for name in self.interfaces]
+            return [Change(path, "1") for path in paths if read(path) is not None and not _was(ledger, path)]
+        return _plan6_all(ledger)
+
+
+class ForwardingSysctls(Sysctls):
+    """What bpf_fib_lookup needs: it asks for the interface's own forwarding, and for nothing else.
+
+    For IPv6 that alone makes no router, but ends the taking of router advertisements and drops
+    the default routes learnt from them, on all interfaces whose accept_ra is not 2.
+    """
+
+    def _plan(self, ledger: Ledger) -> list[Change]:
+        plan = []
+        for name in self.interfaces:
+            if read(f"{V4}/{name}/forwarding") is None:
+                raise DatapathError(f"there is no interface {name} with IPv4: correct datapath.interfaces")
+            if not _was(ledger, f"{V4}/{name}/forwarding"):
+                plan.append(Change(f"{V4}/{name}/forwarding", "1", f"{V4}/all/forwarding"))
+        names = [name for name in self.interfaces if read(f"{V6}/{name}/forwarding") is not None]
+        if wanted := [name for name in names if not _was(ledger, f"{V6}/{name}/forwarding")]:
+            plan += _heed_advertisements(ledger)
+            plan += [Change(f"{V6}/{name}/forwarding", "1", f"{V6}/all/forwarding") for name in wanted]
+        return plan
+
+
+def _plan6_all(ledger: Ledger) -> list[Change]:
+    """Writing all.forwarding sets every interface's, both ways, so each one's is remembered first."""
+    return [
+        *_heed_advertisements(ledger),
+        *(Change(f"{V6}/{name}/forwarding", "1") for name in _names6()),
+        Change(f"{V6}/all/forwarding", "1"),
+    ]
+
+
+def _heed_advertisements(ledger: Ledger) -> list[Change]:
+    """For every interface that takes router advertisements as a host: do so as a router too."""
+    heeding = [
+        name
+        for name in _names6()
+        if _was(ledger, f"{V6}/{name}/accept_ra") == 1 and not _was(ledger, f"{V6}/{name}/forwarding")
+    ]
+    return [Change(f"{V6}/{name}/accept_ra", "2") for name in heeding]
+
+
+def _names6() -> list[str]:
+    return sorted(set(os.listdir(SYSCTLS / V6)) - {"all"})
+
+
+# --- Reading and writing ------------------------------------------------------------------
+
+
+def read(path: str) -> str | None:
+    """A sysctl of this thread's network namespace, by its path under net/; None if there is none."""
+    try:
+        return (SYSCTLS / path).read_text().strip()
+    except OSError:
+        return None
+
+
+def write(path: str, value: str) -> None:
+    """Raises DatapathError, and says which sysctl the operator has to set."""
+    try:
+        (SYSCTLS / path).write_text(value)
+    except OSError as error:
+        raise DatapathError(
+            f"cannot set {dotted(path)} = {value} ({error.strerror}): start kdhtd as root, or set it yourself"
+        ) from error
+
+
+def dotted(path: str) -> str:
+    return "net." + path.replace("/", ".")
+
+
+def _was(ledger: Ledger, path: str) -> int:
+    """The value before any node changed it."""
+    entry = ledger.entries.get(path)
+    return int((entry.was if entry else read(path)) or 0)
+
+
+def _entry(change: Change, ledger: Ledger) -> Entry:
+    known = ledger.entries.get(change.path)
+    return known or Entry(
+        read(change.path) or "",
+        change.value,
+        change.witness,
+        read(change.witness) or "" if change.witness else "",
+    )
+
+
+def _put_back(ledger: Ledger, entries: dict[str, Entry]) -> None:
+    """In the opposite order; only what is as we left it, judged before the first is written."""
+    ours = {
+        path: entry
+        for path, entry in entries.items()
+        if read(path) == entry.ours and (not entry.witness or read(entry.witness) == entry.witness_was)
+    }
+    for path, entry in reversed(ours.items()):
+        write(path, entry.was)
+
+
+def _interfaces(entries: dict[str, Entry], family: str, name: str) -> frozenset[str]:
+    found = (Path(path) for path in entries if path.startswith(family) and path.endswith(f"/{name}"))
+    return frozenset(path.parent.name for path in found) - {"all", "default"}

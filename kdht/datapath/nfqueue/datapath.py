@@ -1,0 +1,216 @@
+"""The nfqueue datapath: packets are re-addressed in the kernel's path, as NFQUEUE verdicts.
+
+Parts, in the order in which they start: the sysctls that forwarding needs (sysctl.py), a
+worker process with one thread per queue (queue_worker.py, kept by keeper.py), and the nft
+table that diverts packets (ruleset.py), last, so that nothing is diverted that nobody treats.
+They stop in the opposite order. Whatever fails or is full passes packets on to the socket.
+"""
+
+import logging
+import os
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from kdht._routing import LANES, Core
+from kdht.datapath.host import netlink
+from kdht.datapath.host.netlink import Queue
+from kdht.datapath.host.ruleset import MARK, Guard, Native, Ruleset, RulesetOptions
+from kdht.datapath.host.sysctl import RUNTIME_DIR, Sysctls
+from kdht.datapath.nfqueue.keeper import Keeper
+from kdht.datapath.nfqueue.queue_worker import FIRST_LANE
+from kdht.errors import DatapathError
+from kdht.wire import Address
+from kdht.wire._shared import PORT
+
+_LOG = logging.getLogger("kdht.nfqueue")
+QUEUE_LANES = range(FIRST_LANE, LANES)
+"""Where the core counts what the queues' threads decide."""
+QUEUE_FIELDS = ("number", "portid", "waiting", "mode", "range", "full", "failed", "last_id")
+"""Of a line of nfnetlink_queue: `full` and `failed` count packets that did not get to the worker."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NfqueueOptions:
+    addresses: tuple[Address, ...]
+    """All own addresses, anycast included."""
+    interfaces: tuple[str, ...] = ()
+    """Whose packets are diverted; empty: those that hold one of the addresses."""
+    port: int = PORT
+    first_queue: int = PORT
+    queues: int = 1
+    fanout: Literal["auto", "cpu", "hash"] = "auto"
+    """What chooses the queue; auto: the receiving CPU if there is a queue for each."""
+    max_len: int = 4096
+    """Packets that may wait in one queue; more go to the socket."""
+    client_rate: int = 0
+    """Clients' packets a second from one source; 0: no limit."""
+    member_rate: int | None = None
+    """Members' likewise; None: 50 clients' worth."""
+    table: str = "kdht"
+    """Two nodes of one network namespace need two tables, and other queues."""
+    mark: int = MARK
+    runtime_dir: Path = RUNTIME_DIR
+    nft: str = "nft"
+
+    @property
+    def queue(self) -> Queue:
+        by_cpu = self.queues > 1 and (
+            self.queues == os.cpu_count() if self.fanout == "auto" else self.fanout == "cpu"
+        )
+        return Queue(self.first_queue, self.queues, by_cpu)
+
+
+class NfqueueDatapath:
+    """See base.Datapath. Needs root, nftables and NFQUEUE in the kernel."""
+
+    name = "nfqueue"
+
+    def __init__(self, core: Core, options: NfqueueOptions) -> None:
+        self.options = options
+        self._core = core
+        self._undo = ExitStack()
+        self._keeper: Keeper | None = None
+        self._interfaces: tuple[str, ...] = ()
+        self._guard = Guard()
+        self._ruleset = self._make_ruleset()
+        self._sysctls = self._make_sysctls()
+        self._way: Native | None = None
+        self._trouble = ""
+
+    def start(self) -> None:
+        if self._keeper:
+            return
+        need_package()
+        self._interfaces = netlink.choose_interfaces(self.options.addresses, self.options.interfaces)
+        with ExitStack() as undo:
+            self._ruleset = self._make_ruleset()
+            self._ruleset.probe()
+            self._sysctls = self._make_sysctls()
+            self._guard = self._sysctls.apply()
+            undo.callback(self._sysctls.restore)
+            keeper = Keeper(
+                self._core, self.options.queue, self.options.max_len, self.options.mark, self._look_around
+            )
+            keeper.start()
+            undo.callback(keeper.stop)
+            self._ruleset = self._make_ruleset()
+            self._way = self._ruleset.apply()
+            undo.callback(self._ruleset.remove)
+            self._keeper = keeper
+            self._undo = undo.pop_all()
+
+    def stop(self) -> None:
+        self._keeper = None
+        self._undo.close()
+
+    def status(self) -> Mapping[str, object]:
+        keeper = self._keeper
+        if keeper is None:
+            return {"state": "down", "why": "not started"}
+        why = self._why(keeper)
+        return {
+            "state": "degraded" if why else "up",
+            "why": why,
+            "interfaces": list(self._interfaces),
+            "queue_rule": self._way,
+            "worker": keeper.pid,
+            "workers_started": keeper.started,
+            "queues": self._queues(keeper),
+            "nft": self._nft_counters(),
+        }
+
+    def _why(self, keeper: Keeper) -> str:
+        if keeper.pid is None:
+            return keeper.why or "the queue's worker is being started"
+        try:
+            if not self._ruleset.present():
+                return f"somebody removed the rules of table inet {self.options.table}: restart kdhtd"
+            changed = self._sysctls.undone()
+        except DatapathError as error:
+            return str(error)
+        return f"somebody changed {', '.join(changed)}: restart kdhtd" if changed else self._trouble
+
+    def _queues(self, keeper: Keeper) -> list[dict[str, int]]:
+        bound = bound_queues()
+        return [
+            {"number": number, **bound.get(number, {}), **counters}
+            for number, counters in enumerate(keeper.counters(), keeper.queue.first)
+        ]
+
+    def _nft_counters(self) -> dict[str, int]:
+        with suppress(DatapathError):
+            return self._ruleset.counters()
+        return {}
+
+    def _look_around(self) -> None:
+        """Somebody may have made this host a router meanwhile: then it is not ours to guard."""
+        try:
+            guard = self._sysctls.guard()
+            if guard != self._guard:
+                self._ruleset.set_guard(guard)
+                self._guard = guard
+                _LOG.info(
+                    "forwarding was changed by somebody else: the guard of table inet %s follows",
+                    self.options.table,
+                )
+            self._trouble = ""
+        except DatapathError as error:
+            self._trouble = str(error)
+
+    def _make_ruleset(self) -> Ruleset:
+        return _ruleset(self.options, self._interfaces, self._guard)
+
+    def _make_sysctls(self) -> Sysctls:
+        return _sysctls(self.options, self._interfaces)
+
+
+def ruleset_of(options: NfqueueOptions) -> Ruleset:
+    """What a node with these options has loaded, or would load now. Raises DatapathError."""
+    interfaces = netlink.choose_interfaces(options.addresses, options.interfaces)
+    return _ruleset(options, interfaces, _sysctls(options, interfaces).guard())
+
+
+def _ruleset(options: NfqueueOptions, interfaces: tuple[str, ...], guard: Guard) -> Ruleset:
+    return Ruleset(
+        RulesetOptions(
+            interfaces=interfaces,
+            queue=options.queue,
+            table=options.table,
+            port=options.port,
+            mark=options.mark,
+            client_rate=options.client_rate,
+            member_rate=options.member_rate,
+            guard=guard,
+            nft=options.nft,
+        )
+    )
+
+
+def _sysctls(options: NfqueueOptions, interfaces: tuple[str, ...]) -> Sysctls:
+    own4 = {address.host for address in options.addresses if address.is_ipv4}
+    loose = [name for name in interfaces if own4 - netlink.hosts_of(name)]
+    return Sysctls(interfaces, loose=loose, runtime_dir=options.runtime_dir)
+
+
+def need_package() -> None:
+    """Raises DatapathError, with what to do, if what opens the queues is not installed."""
+    try:
+        import netfilterqueue  # noqa: F401
+    except ImportError:
+        raise DatapathError(
+            "the nfqueue datapath needs the Python package NetfilterQueue: pip install NetfilterQueue, "
+            "which needs a C compiler and libnetfilter-queue's headers (Debian: libnetfilter-queue-dev)"
+        ) from None
+
+
+def bound_queues() -> dict[int, dict[str, int]]:
+    """What the kernel says of the queues of this network namespace, by number."""
+    try:
+        lines = Path("/proc/thread-self/net/netfilter/nfnetlink_queue").read_text().splitlines()
+    except OSError:
+        return {}
+    found = (dict(zip(QUEUE_FIELDS, map(int, line.split()), strict=False)) for line in lines)
+    return {queue["number"]: {name: queue[name] for name in ("waiting", "full", "failed")} for queue in found}

@@ -1,0 +1,164 @@
+"""Keeps the queue's worker process alive, and knows how it is.
+
+One thread starts the worker, waits for its end and starts the next, soon at first, then
+after growing pauses. Meanwhile nothing is lost but what waited in the dead worker's queues: the
+ruleset's bypass hands packets to the socket. That thread is the worker's parent, so that the
+kernel ends the worker when the daemon goes, however it goes.
+"""
+
+import logging
+import os
+import select
+import struct
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from mmap import mmap
+
+from kdht._routing import Core
+from kdht.datapath.host import children
+from kdht.datapath.host.netlink import Queue
+from kdht.datapath.nfqueue._nfqueue import COUNTERS, LANE_BYTES
+from kdht.datapath.nfqueue.queue_worker import READY, Job
+from kdht.errors import DatapathError
+
+START_TIMEOUT = 20.0
+STOP_TIMEOUT = 5.0
+TICK = 2.0
+"""Seconds between two looks at the rest of the host."""
+FIRST_PAUSE, LAST_PAUSE = 0.1, 10.0
+LONG_LIFE = 30.0
+"""Seconds after which a worker's death is news, and the pauses start anew."""
+
+_LOG = logging.getLogger("kdht.nfqueue")
+
+
+class Keeper:
+    """`tick` is called from the keeper's thread every TICK seconds while a worker runs; must not raise."""
+
+    def __init__(self, core: Core, queue: Queue, max_len: int, mark: int, tick: Callable[[], None]) -> None:
+        self.queue = queue
+        self.pid: int | None = None
+        """Of the worker that gives verdicts now."""
+        self.started = 0
+        """Workers so far that were ready."""
+        self.why = ""
+        """Why there is none, or why the last one ended."""
+        self._core, self._max_len, self._mark, self._tick = core, max_len, mark, tick
+        self._counters_fd = os.memfd_create("kdht-queues", os.MFD_CLOEXEC)
+        os.ftruncate(self._counters_fd, queue.total * LANE_BYTES)
+        self._counters = mmap(self._counters_fd, queue.total * LANE_BYTES)
+        self._settled = threading.Event()
+        self._stopping = threading.Event()
+        self._woken, self._wake = os.pipe2(os.O_CLOEXEC)
+        self._thread = threading.Thread(target=self._run, name="kdht-keeper", daemon=True)
+
+    def start(self) -> None:
+        """Return when the worker is bound and gives verdicts. Raises DatapathError. Called once."""
+        self._thread.start()
+        settled = self._settled.wait(START_TIMEOUT)
+        if self.pid is None:
+            self.stop()
+            raise DatapathError(self.why if settled else "the queue's worker does not start")
+
+    def stop(self) -> None:
+        """End the worker after it answered what waits. May be called again."""
+        if self._stopping.is_set():
+            return
+        self._stopping.set()
+        os.write(self._wake, b"s")
+        self._thread.join()
+        for fd in (self._wake, self._woken, self._counters_fd):
+            os.close(fd)
+
+    def counters(self) -> list[dict[str, int]]:
+        """Each queue's counters, over all workers so far."""
+        return [
+            dict(
+                zip(
+                    COUNTERS,
+                    struct.unpack_from(f"={len(COUNTERS)}Q", self._counters, index * LANE_BYTES),
+                    strict=True,
+                )
+            )
+            for index in range(self.queue.total)
+        ]
+
+    # --- The keeper's thread ----------------------------------------------------------------
+
+    def _run(self) -> None:
+        pause = FIRST_PAUSE
+        while not self._stopping.is_set():
+            born = time.monotonic()
+            with self._launch() as worker:
+                try:
+                    self._attend(worker)
+                finally:
+                    self.pid = None
+                    _end(worker)
+            self._settled.set()
+            pause = FIRST_PAUSE if time.monotonic() - born > LONG_LIFE else min(pause * 2, LAST_PAUSE)
+            self._stopping.wait(pause)
+
+    def _launch(self) -> subprocess.Popen[bytes]:
+        job = Job(
+            core_fd=self._core.fd,
+            counters_fd=self._counters_fd,
+            first_queue=self.queue.first,
+            queues=self.queue.total,
+            max_len=self._max_len,
+            mark=self._mark,
+            parent=os.getpid(),
+        )
+        return subprocess.Popen(
+            children.command("kdht.datapath.nfqueue.queue_worker", *job.arguments()),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            pass_fds=(job.core_fd, job.counters_fd),
+            env=children.environment(),
+            start_new_session=True,
+        )
+
+    def _attend(self, worker: subprocess.Popen[bytes]) -> None:
+        """From a worker's start to its end, or to ours."""
+        said = self._first_line(worker)
+        if said != READY:
+            self.why = said or f"the queue's worker ended at its start (status {worker.wait()})"
+            return
+        self.pid = worker.pid
+        self.started += 1
+        _LOG.info("the queue's worker, process %d, gives verdicts", worker.pid)
+        self.why = ""
+        self._settled.set()
+        exited = os.pidfd_open(worker.pid)
+        try:
+            while not self._waited([exited, self._woken], TICK):
+                self._tick()
+        finally:
+            os.close(exited)
+        if not self._stopping.is_set():
+            self.why = f"the queue's worker ended with status {worker.wait()}; another is on its way"
+            _LOG.warning("%s; meanwhile packets go to the socket", self.why)
+
+    def _first_line(self, worker: subprocess.Popen[bytes]) -> str:
+        assert worker.stdout is not None
+        self._waited([worker.stdout.fileno(), self._woken], START_TIMEOUT)
+        if self._stopping.is_set():
+            return "stopped"
+        return worker.stdout.readline().decode(errors="replace").strip()
+
+    @staticmethod
+    def _waited(fds: list[int], seconds: float) -> bool:
+        return bool(select.select(fds, [], [], seconds)[0])
+
+
+def _end(worker: subprocess.Popen[bytes]) -> None:
+    """Its standard input's end tells it to leave; it gets STOP_TIMEOUT to do so."""
+    assert worker.stdin is not None
+    worker.stdin.close()
+    try:
+        worker.wait(STOP_TIMEOUT)
+    except subprocess.TimeoutExpired:
+        worker.kill()
+        worker.wait()

@@ -1,0 +1,114 @@
+"""The process that gives verdicts: `python -m kdht.datapath.nfqueue.queue_worker`, started by nfqueue.py.
+
+Contract with the daemon: two inherited file descriptors (the core's mapping, the counters'
+memory) and the numbers of a Job as arguments. The worker writes one line to standard output,
+`ready` or why it cannot, and gives verdicts until its standard input ends: then it answers
+what still waits and leaves. It never outlives the daemon, which holds the other end of that
+pipe. It imports as little as it can, because all that it needs is in the core.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import signal
+import sys
+import threading
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from netfilterqueue import NetfilterQueue, Packet
+
+    from kdht.datapath.nfqueue._nfqueue import QueueLoop
+
+READY = "ready"
+CANNOT = 4
+"""Exit status when the queues cannot be had, as DatapathError.exit_code."""
+BROKEN = 1
+FIRST_LANE = 8
+ROOM_PER_PACKET = 1280
+"""Bytes of socket buffer asked for per packet that may wait; the kernel doubles them."""
+MAX_BUFFER = 64 << 20
+
+
+class Job(NamedTuple):
+    core_fd: int
+    counters_fd: int
+    first_queue: int
+    queues: int
+    max_len: int
+    mark: int
+    parent: int
+
+    def arguments(self) -> list[str]:
+        return [str(value) for value in self]
+
+
+def main(arguments: list[str]) -> int:
+    from kdht.datapath.nfqueue._nfqueue import die_with
+
+    job = Job(*map(int, arguments))
+    die_with(signal.SIGKILL)
+    if os.getppid() != job.parent:
+        return BROKEN
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's; the daemon says when to stop
+    try:
+        loops, _queues = _open(job)
+    except OSError as error:
+        print(error, flush=True)
+        return CANNOT
+    threads = [threading.Thread(target=_serve, args=(loop,)) for loop in loops]
+    for thread in threads:
+        thread.start()
+    print(READY, flush=True)
+    sys.stdin.buffer.read()
+    for loop in loops:
+        loop.stop()
+    for thread in threads:
+        thread.join()
+    return 0
+
+
+def _open(job: Job) -> tuple[list[QueueLoop], list[NetfilterQueue]]:
+    """The loops, and the bound queues, which unbind when they are let go. Raises OSError."""
+    from netfilterqueue import COPY_PACKET, NetfilterQueue
+
+    from kdht._routing import Core
+    from kdht.datapath.nfqueue._nfqueue import COPY_RANGE, LANE_BYTES, QueueLoop
+
+    core = Core(job.core_fd)
+    counters = memoryview(mmap.mmap(job.counters_fd, job.queues * LANE_BYTES))
+    buffer = min(job.max_len * ROOM_PER_PACKET, MAX_BUFFER)
+    loops: list[QueueLoop] = []
+    queues: list[NetfilterQueue] = []
+    for index in range(job.queues):
+        number = job.first_queue + index
+        queue = NetfilterQueue()
+        try:
+            queue.bind(number, _accept, job.max_len, COPY_PACKET, COPY_RANGE, buffer)
+        except OSError as error:
+            raise OSError(
+                f"cannot bind queue {number}: another program has it, or this is not root"
+            ) from error
+        queues.append(queue)
+        mine = counters[index * LANE_BYTES : (index + 1) * LANE_BYTES]
+        loops.append(QueueLoop(core, FIRST_LANE + index, queue.get_fd(), number, job.mark, mine))
+    return loops, queues
+
+
+def _accept(packet: Packet) -> None:
+    """For packets that arrive while the queue is still being set up."""
+    packet.accept()
+
+
+def _serve(loop: QueueLoop) -> None:
+    """A loop that fails takes the process with it, so that the daemon starts another."""
+    try:
+        loop.run()
+    except OSError as error:
+        print(error, file=sys.stderr, flush=True)
+        os._exit(BROKEN)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

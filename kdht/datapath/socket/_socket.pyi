@@ -1,0 +1,59 @@
+"""The typed surface of the socket datapath's loop; the contract is at the top of _socket.pyx."""
+
+from collections.abc import Callable, Sequence
+from typing import TypedDict
+
+from kdht._routing import Core
+from kdht.storage._cache import HotRecords
+from kdht.datapath.base import Outgoing, Reader, Receiver
+from kdht.wire import Address
+
+MAX_ENDPOINTS: int
+
+class Counters(TypedDict):
+    received: int
+    """Datagrams."""
+    sent: int
+    """Datagrams, forwarded, relayed or by `send`."""
+    not_unicast: int
+    """Dropped: sent to a broadcast or multicast address."""
+    unroutable: int
+    """Not sent: no socket of the target's IP version."""
+    unreachable: int
+    """Datagrams that ICMP said did not arrive."""
+    hot_answers: int
+    """GETs answered from the hot records."""
+    away: int
+    """How often the loop did not look at its sockets for half a second or more."""
+    late_reads: int
+    """Dropped: they had waited in a socket for more than a second."""
+    late_writes: int
+    """Of clients, dropped for the same reason."""
+    late_promises: int
+    """Asked for by other nodes, dropped for the same reason."""
+    receive_errors: dict[str, int]
+    """By errno's name."""
+    send_errors: dict[str, int]
+    """Datagrams that were not sent, by errno's name; EAGAIN: the send buffer stayed full."""
+
+class Engine:
+    def __init__(
+        self,
+        core: Core,
+        lane: int,
+        sockets: Sequence[tuple[int, Address]],
+        wake_fd: int,
+        hot: HotRecords | None = None,
+    ) -> None: ...
+    def run(
+        self,
+        receiver: Receiver,
+        on_unreachable: Callable[[list[Address]], None],
+        on_away: Callable[[], None],
+        reader: Reader | None = None,
+        on_time: Callable[[], float | None] | None = None,
+    ) -> None: ...
+    def call_in(self, seconds: float) -> None: ...
+    def end(self) -> None: ...
+    def send(self, batch: list[Outgoing]) -> int: ...
+    def counters(self) -> Counters: ...

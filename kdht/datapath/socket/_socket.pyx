@@ -1,0 +1,530 @@
+# cython: language_level=3, boundscheck=False, wraparound=False
+# distutils: include_dirs = include
+"""The loop of the socket datapath: receive, decide and send on in batches, without the GIL.
+
+Contract: an Engine borrows bound, prepared UDP sockets and an eventfd; whoever made them
+closes them, when neither `run` nor `send` is inside. One thread calls `run`, one at a time
+calls `send`, any `call_in` and `end`. `run` takes the GIL once for each batch that has something for
+Python, and the callables that it is given must not raise. This is where the datapath reads the clock:
+once for each batch, and once for each look at the sockets.
+
+What has waited in a socket for long is old: a client's write or read, or a promise asked for, is dropped
+and counted, for its sender has tried again or given up. A loop that has not looked at its sockets for long
+was away, with its whole process or its host: `on_away` hears of it before the next datagram is treated.
+"""
+
+import os
+
+from cpython.pythread cimport PyThread_get_thread_ident
+from libc.errno cimport EBADF, EINTR, EMSGSIZE, errno
+from libc.math cimport INFINITY, ceil
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcmp, memcpy, memset
+
+from posix.unistd cimport read
+
+from kdht.core._layout cimport (
+    KDHT_FLAG_REPLY, KDHT_FORWARD, KDHT_HEADER_LEN, KDHT_ID_LEN, KDHT_LOCAL, KDHT_MAX_BODY,
+    KDHT_MAX_DATAGRAM, KDHT_MAX_OWN, KDHT_OP_DELETE, KDHT_OP_FETCH, KDHT_OP_GET, KDHT_OP_PROMISE,
+    KDHT_OP_PUT, KDHT_OP_QUORUM_GET, KDHT_OP_WATCH, KDHT_REASON_ATTEMPT_ENDS, KDHT_REASON_NOT_READY,
+    KDHT_REASON_OWNER, KDHT_RECORD_LEN, KDHT_RELAY, KDHT_STATUS_OK,
+    kdht_header, kdht_outcome,
+)
+from kdht.core._reply cimport Request
+from kdht._routing cimport Core, core_bounce, core_decide, core_reply
+from kdht.storage._cache cimport HotRecords, write_body
+from kdht.datapath.socket._udp cimport *
+
+from kdht.wire._shared import Reason
+from kdht.datapath.base import Datagram
+from kdht.errors import DatapathError
+from kdht.wire import Address
+
+MAX_ENDPOINTS = KDHT_MAX_OWN
+
+cdef enum:
+    LONGEST_WAIT = 250  # milliseconds between two looks at the sockets
+
+cdef double AWAY = 0.5  # seconds without a look
+cdef double TOO_OLD = 1.0  # seconds in a socket
+
+cdef tuple REASONS = tuple(Reason)
+cdef const uint8_t *NO_IP = b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
+
+
+# One bound socket; its address and port as bound, in network order.
+cdef struct Endpoint:
+    int fd
+    int family
+    bint wildcard
+    uint16_t port
+    uint8_t ip[16]
+
+# A local message: where in the inbox it lies, with its addresses.
+cdef struct Local:
+    uint8_t *data
+    uint32_t length
+    uint8_t reason
+    uint16_t max_reply
+    uint16_t source_port
+    uint16_t target_port
+    uint8_t source_ip[16]
+    uint8_t target_ip[16]
+
+
+cdef inline double coarse_now() noexcept nogil:
+    """Unix seconds; the coarse clock costs no more than a read of memory."""
+    cdef timespec now
+    clock_gettime(CLOCK_REALTIME_COARSE, &now)
+    return <double>now.tv_sec + 1e-9 * <double>now.tv_nsec
+
+
+cdef inline double monotonic() noexcept nogil:
+    """Seconds that only run forwards."""
+    cdef timespec now
+    clock_gettime(CLOCK_MONOTONIC, &now)
+    return <double>now.tv_sec + 1e-9 * <double>now.tv_nsec
+
+
+cdef inline double uptime() noexcept nogil:
+    """Seconds since the host started, those in which it was suspended too."""
+    cdef timespec now
+    clock_gettime(CLOCK_BOOTTIME, &now)
+    return <double>now.tv_sec + 1e-9 * <double>now.tv_nsec
+
+
+cdef inline bint is_read(const Local *local) noexcept nogil:
+    """Whether it is a GET that the own store may answer."""
+    return (<kdht_header *>local.data).op == KDHT_OP_GET and (
+        local.reason == KDHT_REASON_OWNER or local.reason == KDHT_REASON_ATTEMPT_ENDS)
+
+
+cdef object make_address(const uint8_t *ip, uint16_t port):
+    return tuple.__new__(Address, (ip[:16], ntohs(port)))
+
+
+cdef class Engine:
+    """The loop over some sockets, and the sending by them.
+
+    `sockets` are (file descriptor, Address as bound) pairs, at most MAX_ENDPOINTS;
+    `lane` is the core's lane that `run` counts in; `wake_fd` an eventfd that is the engine's alone. With
+    `hot`, a GET for one of its records is answered in the loop.
+    """
+
+    cdef Core core
+    cdef HotRecords hot         # or None
+    cdef bint has_hot
+    cdef uint64_t hot_answers, bounced, away, late_reads, late_writes, late_promises
+    cdef double looked          # when `run` looked at its sockets last, by `uptime`
+    cdef uint32_t lane
+    cdef int count
+    cdef int turn               # the endpoint to look at first, so that none starves
+    cdef Endpoint endpoints[KDHT_MAX_OWN]
+    cdef pollfd polled[KDHT_MAX_OWN + 1]
+    cdef Inbox *inbox
+    cdef Outbox *forwards       # of `run`, one for each endpoint
+    cdef Outbox *answers        # of `send`
+    cdef Tally loop_tally
+    cdef Tally send_tally
+    cdef Local local[BATCH]
+    cdef int local_count
+    cdef Name gone[BATCH]
+    cdef int gone_count
+    cdef double due             # when `run` calls its `on_time`, by `monotonic`; INFINITY: not
+    cdef unsigned long runner   # the thread that is in `run`
+    cdef bint ended
+
+    def __cinit__(self, Core core not None, lane: int, sockets, wake_fd: int, HotRecords hot=None):
+        self.core = core
+        self.hot = hot
+        self.has_hot = hot is not None
+        self.lane = lane
+        self.count = len(sockets)
+        if not 1 <= self.count <= KDHT_MAX_OWN:
+            raise DatapathError(f"a node has 1 to {KDHT_MAX_OWN} addresses, not {self.count}")
+        self.inbox = <Inbox *>calloc(1, sizeof(Inbox))
+        self.forwards = <Outbox *>calloc(self.count, sizeof(Outbox))
+        self.answers = <Outbox *>calloc(self.count, sizeof(Outbox))
+        if self.inbox is NULL or self.forwards is NULL or self.answers is NULL:
+            raise MemoryError
+        self.polled[self.count].fd = wake_fd
+        self.polled[self.count].events = POLLIN
+        for index, (fd, address) in enumerate(sockets):
+            self._add(index, fd, address.ip, address.port)
+        open_inbox(self.inbox)
+
+    def __dealloc__(self):
+        free(self.inbox)
+        free(self.forwards)
+        free(self.answers)
+
+    cdef _add(self, int index, int fd, bytes ip, uint16_t port):
+        cdef Endpoint *endpoint = &self.endpoints[index]
+        if len(ip) != 16:
+            raise ValueError(f"an address has 16 bytes, not {len(ip)}")
+        memcpy(endpoint.ip, <const uint8_t *>ip, 16)
+        endpoint.fd = fd
+        endpoint.port = htons(port)
+        endpoint.family = family_of(endpoint.ip)
+        endpoint.wildcard = memcmp(endpoint.ip + 12, NO_IP, 4) == 0 and (
+            endpoint.family == AF_INET or is_none(endpoint.ip))
+        self.polled[index].fd = fd
+        self.polled[index].events = POLLIN
+
+    def run(self, receiver, on_unreachable, on_away, reader=None, on_time=None) -> None:
+        """Treat datagrams until `end` is called. Raises OSError if a socket is no more.
+
+        `receiver` gets each batch's local messages, but for GETs that the `reader` (base.Reader) has
+        records for; `on_unreachable` gets a list of Addresses. `on_away` is called before anything is
+        treated that came while the loop was away. `on_time` is called at the start and when
+        `call_in` said so; it may return in how many seconds to call it again.
+        """
+        cdef int state
+        self.runner = PyThread_get_thread_ident()
+        self.due = INFINITY if on_time is None else 0.0
+        self.looked = uptime()
+        while True:
+            with nogil:
+                state = self._work()
+            if state < 0:
+                raise OSError(-state, os.strerror(-state))
+            if state == 2:
+                on_away()
+            if self.local_count and reader is not None:
+                self._answer_reads(reader)
+            if self.local_count:
+                receiver(self._take_local())
+            if self.gone_count:
+                on_unreachable(self._take_gone())
+            if state == 0:
+                return
+            if self.due <= monotonic():
+                self.due = INFINITY
+                seconds = on_time()
+                if seconds is not None:
+                    self.call_in(seconds)
+
+    def call_in(self, seconds: float) -> None:
+        """Have `on_time` called in so many seconds, if it would be later. Free on `run`'s own thread."""
+        cdef double due = monotonic() + <double>seconds
+        if due < self.due:
+            self.due = due
+            if PyThread_get_thread_ident() != self.runner:
+                self._wake()
+
+    def end(self) -> None:
+        """Let `run` return, now or as soon as it begins."""
+        self.ended = True
+        self._wake()
+
+    cdef _wake(self):
+        os.eventfd_write(self.polled[self.count].fd, 1)
+
+    def send(self, list batch) -> int:
+        """Send `base.Outgoing`s; how many were. Raises ValueError for an address of a wrong length."""
+        cdef uint64_t before = self.send_tally.sent
+        cdef int i
+        cdef list held
+        for start in range(0, len(batch), BATCH):
+            held = []
+            try:
+                for item in batch[start:start + BATCH]:
+                    self._stage(item, held)
+                with nogil:
+                    self._flush(self.answers, &self.send_tally)
+            finally:
+                for i in range(self.count):
+                    self.answers[i].count = 0
+        return self.send_tally.sent - before
+
+    def counters(self) -> dict:
+        """What was counted since the start: numbers, and for errors a number for each kind."""
+        cdef Tally *a = &self.loop_tally
+        cdef Tally *b = &self.send_tally
+        return {
+            "received": a.received,
+            "sent": a.sent + b.sent,
+            "not_unicast": a.not_unicast,
+            "unroutable": a.unroutable + b.unroutable,
+            "unreachable": a.unreachable,
+            "bounced": self.bounced,
+            "hot_answers": self.hot_answers,
+            "away": self.away,
+            "late_reads": self.late_reads,
+            "late_writes": self.late_writes,
+            "late_promises": self.late_promises,
+            "receive_errors": named_errors(a.receive_errors, b.receive_errors),
+            "send_errors": named_errors(a.send_errors, b.send_errors),
+        }
+
+    # --- The loop ---
+
+    cdef int _work(self) noexcept nogil:
+        """Go round until Python is wanted (1), or is to hear that the loop was away (2), or the end is (0).
+
+        Or fail (-errno).
+        """
+        cdef int index, wait
+        cdef short events
+        cdef uint64_t woken
+        while True:
+            wait = self._milliseconds()
+            if poll(self.polled, self.count + 1, wait) < 0:
+                if errno == EINTR:
+                    continue
+                return -errno
+            if self._was_away():
+                return 2
+            if self.polled[self.count].revents:
+                read(self.polled[self.count].fd, &woken, sizeof(woken))
+                if self.ended:
+                    return 0
+            for _ in range(self.count):
+                index = self.turn
+                self.turn = (self.turn + 1) % self.count
+                events = self.polled[index].revents
+                if events & POLLNVAL:
+                    return -EBADF
+                if events & POLLERR:
+                    self._drain_errors(self.endpoints[index].fd)
+                if events & POLLIN and self._serve(&self.endpoints[index]) < 0:
+                    return -EBADF
+                if self.local_count or self.gone_count:
+                    return 1
+            if wait == 0:
+                return 1
+
+    cdef bint _was_away(self) noexcept nogil:
+        """Whether the loop was not here for so long that others may have gone on without this node."""
+        cdef double before = self.looked
+        self.looked = uptime()
+        if self.looked - before < AWAY:
+            return False
+        self.away += 1
+        return True
+
+    cdef inline int _milliseconds(self) noexcept nogil:
+        """Until `on_time` is due, rounded up, at most LONGEST_WAIT; 0 if it is."""
+        cdef double left
+        if self.due == INFINITY:
+            return LONGEST_WAIT
+        left = self.due - monotonic()
+        return 0 if left <= 0 else <int>ceil(1000 * min(left, <double>LONGEST_WAIT / 1000))
+
+    cdef int _serve(self, const Endpoint *endpoint) noexcept nogil:
+        """One batch of one endpoint: received, decided, sent on; -1 if the socket is no more."""
+        cdef int i, count = receive(endpoint.fd, self.inbox, &self.loop_tally)
+        cdef double now = coarse_now()
+        for i in range(count):
+            self._treat(endpoint, i, now)
+        self._flush(self.forwards, &self.loop_tally)
+        return count
+
+    cdef void _treat(self, const Endpoint *endpoint, int i, double now) noexcept nogil:
+        """One datagram. What is longer than ROOM comes cut to it, and is too long for the core."""
+        cdef mmsghdr *header = &self.inbox.headers[i]
+        cdef Local *local = &self.local[self.local_count]
+        cdef kdht_outcome out
+        cdef int verdict
+        local.data = self.inbox.data[i]
+        local.length = header.msg_len
+        local.target_port = endpoint.port
+        read_name(&self.inbox.slots[i].name, local.source_ip, &local.source_port)
+        if not read_destination(&header.msg_hdr, endpoint.family, local.target_ip):
+            self.loop_tally.not_unicast += 1
+            return
+        memset(&out, 0, sizeof(out))
+        verdict = core_decide(self.core.region, self.lane, local.data, local.length,
+                              local.source_ip, local.source_port, local.target_ip, local.target_port,
+                              <uint32_t>now, &out)
+        if (verdict == KDHT_FORWARD or verdict == KDHT_LOCAL) and self._is_late(header, local.data, now):
+            return
+        if verdict == KDHT_FORWARD or verdict == KDHT_RELAY:
+            self._post(self.forwards, &self.loop_tally, local.data, local.length,
+                       out.source_ip, out.source_port, out.target_ip, out.target_port)
+        elif verdict == KDHT_LOCAL and out.reason != KDHT_REASON_NOT_READY:
+            if self.has_hot and self._answer(local, &out, now):
+                return
+            local.reason = out.reason
+            local.max_reply = out.max_reply
+            self.local_count += 1
+
+    cdef bint _is_late(self, mmsghdr *header, const uint8_t *data, double now) noexcept nogil:
+        """Whether a sound request has waited here until it is of no use, or does harm; then it is counted."""
+        cdef const kdht_header *message = <const kdht_header *>data
+        cdef double came = read_stamp(&header.msg_hdr)
+        if came == 0 or now - came <= TOO_OLD or message.flags & KDHT_FLAG_REPLY:
+            return False
+        if message.op == KDHT_OP_PUT or message.op == KDHT_OP_DELETE:
+            self.late_writes += 1
+        elif message.op == KDHT_OP_PROMISE and header.msg_len == KDHT_HEADER_LEN + KDHT_RECORD_LEN:
+            self.late_promises += 1  # one that is given back is longer, and welcome at any time
+        elif (message.op == KDHT_OP_GET or message.op == KDHT_OP_QUORUM_GET or message.op == KDHT_OP_WATCH
+              or message.op == KDHT_OP_FETCH):
+            self.late_reads += 1
+        else:
+            return False
+        return True
+
+    cdef bint _answer(self, Local *local, kdht_outcome *out, double now) noexcept nogil:
+        """Answer a GET for a hot record, in place; False for all else."""
+        cdef uint8_t body[KDHT_MAX_BODY]
+        cdef int length
+        local.reason, local.max_reply = out.reason, out.max_reply
+        if not is_read(local):
+            return False
+        length = self.hot.look_up((<kdht_header *>local.data).key, now, body)
+        if length < 0 or length > local.max_reply:
+            return False
+        self.hot_answers += 1
+        self._reply(local, body, <uint32_t>length, now)
+        return True
+
+    cdef void _reply(self, Local *local, const uint8_t *body, uint32_t length, double now) noexcept nogil:
+        """Post the answer to a GET, made of the request in place; the body is within its `max_reply`."""
+        cdef kdht_outcome out
+        cdef Request request
+        request.source_ip, request.source_port = local.source_ip, local.source_port
+        request.target_ip, request.target_port = local.target_ip, local.target_port
+        request.max_reply = local.max_reply
+        memset(&out, 0, sizeof(out))
+        local.length = core_reply(self.core.region, self.lane, local.data, &request, KDHT_STATUS_OK, body,
+                                  length, <uint32_t>now, &out)
+        self._post(self.forwards, &self.loop_tally, local.data, local.length,
+                   out.source_ip, out.source_port, out.target_ip, out.target_port)
+
+    cdef void _drain_errors(self, int fd) noexcept nogil:
+        """Empty an error queue, a batch at a time, and the pending error with it."""
+        cdef int pending
+        cdef uint32_t length = sizeof(pending), quoted
+        cdef bint more = True
+        cdef double now = coarse_now()
+        cdef uint8_t *data
+        while more and self.gone_count < BATCH:
+            data = self.inbox.data[self.gone_count]  # free: this comes before what is received
+            if read_unreachable(fd, &self.gone[self.gone_count], data, &quoted, &more):
+                self.loop_tally.unreachable += 1
+                self.gone_count += 1
+                self._bounce(data, quoted, now)
+        getsockopt(fd, SOL_SOCKET, SO_ERROR, &pending, &length)
+        self._flush(self.forwards, &self.loop_tally)
+
+    cdef void _bounce(self, uint8_t *data, uint32_t length, double now) noexcept nogil:
+        """Have the client of a request that met a closed port try another way at once."""
+        cdef kdht_outcome out
+        memset(&out, 0, sizeof(out))
+        length = core_bounce(self.core.region, self.lane, data, length, <uint32_t>now, &out)
+        if length:
+            self.bounced += 1
+            self._post(self.forwards, &self.loop_tally, data, length,
+                       out.source_ip, out.source_port, out.target_ip, out.target_port)
+
+    # --- Sending ---
+
+    cdef int _choose(self, const uint8_t *source_ip, uint16_t source_port, int family) noexcept nogil:
+        """The endpoint to send by: bound to the source, else to any address, else of the family."""
+        cdef int i, rank, best = -1, best_rank = -1
+        cdef const Endpoint *endpoint
+        for i in range(self.count):
+            endpoint = &self.endpoints[i]
+            if endpoint.family != family:
+                continue
+            rank = 4 * (memcmp(endpoint.ip, source_ip, 16) == 0) + 2 * endpoint.wildcard + (
+                endpoint.port == source_port)
+            if rank > best_rank:
+                best, best_rank = i, rank
+        return best
+
+    cdef void _post(self, Outbox *boxes, Tally *tally, uint8_t *data, size_t length,
+                    const uint8_t *source_ip, uint16_t source_port,
+                    const uint8_t *target_ip, uint16_t target_port) noexcept nogil:
+        """Put a datagram into its endpoint's box; no box gets more than BATCH before a flush."""
+        cdef int index = self._choose(source_ip, source_port, family_of(target_ip))
+        if index < 0:
+            tally.unroutable += 1
+            return
+        if is_none(source_ip) or memcmp(source_ip, self.endpoints[index].ip, 16) == 0:
+            source_ip = NULL
+        put(&boxes[index], data, length, source_ip, target_ip, target_port)
+
+    cdef void _flush(self, Outbox *boxes, Tally *tally) noexcept nogil:
+        cdef int i
+        for i in range(self.count):
+            if boxes[i].count:
+                flush(self.endpoints[i].fd, &boxes[i], tally)
+
+    cdef _stage(self, item, list held):
+        """Post one Outgoing; `held` keeps its bytes until they are sent."""
+        cdef bytes data = item.data if type(item.data) is bytes else bytes(item.data)
+        cdef bytes target_ip = item.target.ip
+        cdef bytes source_ip = target_ip[:0] if item.source is None else item.source.ip
+        cdef const uint8_t *source = NO_IP if item.source is None else <const uint8_t *>source_ip
+        cdef uint16_t source_port = 0 if item.source is None else item.source.port
+        if len(target_ip) != 16 or (item.source is not None and len(source_ip) != 16):
+            raise ValueError("an address has 16 bytes")
+        if len(data) > KDHT_MAX_DATAGRAM:
+            count_error(self.send_tally.send_errors, EMSGSIZE, 1)
+            return
+        held.append(data)
+        self._post(self.answers, &self.send_tally, data, len(data), source, htons(source_port),
+                   <const uint8_t *>target_ip, htons(item.target.port))
+
+    # --- What came up ---
+
+    cdef _answer_reads(self, reader):
+        """Answer the batch's GETs for which there are records; what is left moves up."""
+        cdef int i, left = 0
+        cdef Local *local
+        cdef uint8_t body[KDHT_MAX_BODY]
+        cdef double now = coarse_now()
+        cdef list keys = [], rooms = []
+        for i in range(self.local_count):
+            local = &self.local[i]
+            if is_read(local) and local.max_reply >= KDHT_RECORD_LEN:
+                keys.append((<kdht_header *>local.data).key[:KDHT_ID_LEN])
+                rooms.append(local.max_reply - KDHT_RECORD_LEN)
+        if not keys:
+            return
+        records = iter(reader(keys, rooms, now))
+        for i in range(self.local_count):
+            local = &self.local[i]
+            record = next(records) if is_read(local) and local.max_reply >= KDHT_RECORD_LEN else None
+            if record is None:
+                self.local[left] = local[0]
+                left += 1
+                continue
+            version, expiry, flags, value = record
+            size = write_body(body, version, expiry, flags, <const uint8_t *>(<bytes>value), len(value), now)
+            self._reply(local, body, size, now)
+        self.local_count = left
+        with nogil:
+            self._flush(self.forwards, &self.loop_tally)
+
+    cdef list _take_local(self):
+        """The batch's local messages as base.Datagrams."""
+        cdef int i
+        cdef Local *local
+        cdef list batch = []
+        for i in range(self.local_count):
+            local = &self.local[i]
+            batch.append(tuple.__new__(Datagram, (
+                local.data[:local.length],
+                make_address(local.source_ip, local.source_port),
+                make_address(local.target_ip, local.target_port),
+                REASONS[local.reason],
+                local.max_reply,
+            )))
+        self.local_count = 0
+        return batch
+
+    cdef list _take_gone(self):
+        cdef int i
+        cdef uint8_t ip[16]
+        cdef uint16_t port
+        cdef list batch = []
+        for i in range(self.gone_count):
+            read_name(&self.gone[i], ip, &port)
+            batch.append(make_address(ip, port))
+        self.gone_count = 0
+        return batch

@@ -1,0 +1,262 @@
+"""The socket datapath: one thread on ordinary UDP sockets. It needs no root and is always there.
+
+Contract: `start` binds every address, or none and raises; `stop` ends the thread, then
+closes the sockets, so that the addresses are free when it returns. Both may be repeated.
+The thread gives verdicts in batches (see _socket.pyx) and hands up what is local. The core
+must stay open until `stop` has returned, and nobody else may use its lane. A receiver that
+raises loses its batch, not the thread. `stop` is not for the receiver to call.
+"""
+
+import errno
+import logging
+import os
+import socket
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from threading import Lock, Thread
+from typing import TypeVar
+
+from kdht._routing import LANES, Core
+from kdht.datapath.base import Datagram, Outgoing, Reader, Receiver
+from kdht.datapath.socket import _udp
+from kdht.datapath.socket._socket import MAX_ENDPOINTS, Engine
+from kdht.errors import DatapathError
+from kdht.storage._cache import HotRecords
+from kdht.wire import Address
+
+RECEIVE_BUFFER = 8 << 20
+"""Bytes asked for each socket; without CAP_NET_ADMIN the kernel gives at most net.core.rmem_max."""
+
+_LOG = logging.getLogger("kdht.socket")
+_T = TypeVar("_T")
+
+_BIND_ERRORS = {
+    errno.EADDRINUSE: "UDP port {port} is in use on {host}: stop what uses it (`ss -lunp 'sport = :{port}'`"
+    " names it) or configure another port",
+    errno.EADDRNOTAVAIL: "{host} is not an address of this machine: `ip address` lists those that are",
+    errno.EACCES: "no permission to bind UDP port {port} on {host}: ports under 1024 need CAP_NET_BIND_SERVICE,"
+    " so use a higher port",
+    errno.EPERM: "no permission to bind UDP port {port} on {host}: a security policy of this machine forbids it",
+    errno.EAFNOSUPPORT: "this kernel has no IPv6, so {host} cannot be bound: leave out the IPv6 addresses",
+    errno.EINVAL: "{host} cannot be bound: link-local addresses need an interface, use a global one",
+}
+"""What a user can do about a failed bind; everything else is told as the system says it."""
+
+
+def _ignore(_: Address) -> None:
+    """Nobody wants to know what cannot be reached."""
+
+
+def _ignore_absence() -> None:
+    """Nobody answers from what was known before."""
+
+
+class SocketTransport:
+    """A Transport on UDP sockets.
+
+    `addresses`: what to bind, 1 to MAX_ENDPOINTS; IPv4 or IPv6, an any-address too, port 0
+    for any free one. `receiver` gets local messages and `on_unreachable` each target that
+    ICMP said cannot be reached (a hint, it is easily forged), both on the transport's own
+    thread. `lane`: the core's lane for this thread. `receive_buffer`: bytes for each socket. A GET
+    for a record in `hot`, or one that `reader` has, is answered without the receiver. `on_away` is called, on the same thread,
+    where that had not run for half a second or more, before anything is answered: what others did meanwhile is not known here.
+    """
+
+    name = "socket"
+
+    def __init__(
+        self,
+        core: Core,
+        addresses: Sequence[Address],
+        receiver: Receiver,
+        *,
+        lane: int = 1,
+        receive_buffer: int = RECEIVE_BUFFER,
+        on_unreachable: Callable[[Address], None] = _ignore,
+        on_away: Callable[[], None] = _ignore_absence,
+        hot: HotRecords | None = None,
+        reader: Reader | None = None,
+        on_time: Callable[[], float | None] | None = None,
+    ) -> None:
+        if not 1 <= len(addresses) <= MAX_ENDPOINTS:
+            raise DatapathError(f"a node binds 1 to {MAX_ENDPOINTS} addresses, not {len(addresses)}")
+        if not 0 <= lane < LANES:
+            raise DatapathError(f"a lane is a number from 0 to {LANES - 1}, not {lane}")
+        self.addresses = tuple(addresses)
+        """While it runs: what is bound, with the real ports."""
+        self._wanted = self.addresses
+        self._core = core
+        self._receiver = receiver
+        self._on_unreachable = on_unreachable
+        self._on_away = on_away
+        self._hot = hot
+        self._reader = reader
+        self._on_time = on_time
+        self._lane = lane
+        self._receive_buffer = receive_buffer
+        self._got_buffer = 0
+        self._sending = Lock()
+        self._waking = Lock()
+        """Held by who uses the engine's eventfd, which is not to be closed meanwhile."""
+        self._sockets: list[socket.socket] = []
+        self._engine: Engine | None = None
+        self._thread: Thread | None = None
+        self._wake_fd = -1
+        self._why = "not started"
+        self._raised = 0
+        self._last: dict[str, object] = {}
+
+    def start(self) -> None:
+        """Bind and begin. Raises DatapathError, which says what to do; then nothing is bound."""
+        if self._thread:
+            return
+        with ExitStack() as undo:
+            sockets = [undo.enter_context(_bound(address, self._receive_buffer)) for address in self._wanted]
+            wake_fd = os.eventfd(0, os.EFD_CLOEXEC)
+            undo.callback(os.close, wake_fd)
+            bound = tuple(_address_of(sock) for sock in sockets)
+            pairs = [(sock.fileno(), address) for sock, address in zip(sockets, bound, strict=True)]
+            self._got_buffer = min(s.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) for s in sockets)
+            engine = Engine(self._core, self._lane, pairs, wake_fd, self._hot)
+            thread = Thread(target=self._run, args=(engine,), name="kdht-socket", daemon=True)
+            with self._sending:  # the first datagram's answer waits until all is in place
+                self._why = ""
+                self._engine = engine  # for `call_in`, which does not wait
+                undo.callback(setattr, self, "_engine", None)
+                thread.start()
+                self._sockets, self._wake_fd, self.addresses = sockets, wake_fd, bound
+                self._thread = thread
+            undo.pop_all()
+
+    def stop(self) -> None:
+        """End the thread and close the sockets. What waits in their buffers is lost."""
+        if self._thread is None:
+            return
+        assert self._engine is not None
+        self._engine.end()
+        self._thread.join()
+        with self._sending:
+            self._last = self._measure()
+            self._engine = self._thread = None
+            for sock in self._sockets:
+                sock.close()
+            self._sockets = []
+        with self._waking:
+            os.close(self._wake_fd)
+        self._why = self._why or "stopped"
+
+    def send(self, batch: Iterable[Outgoing]) -> int:
+        """Send all; the number sent. While stopped, none. Raises ValueError for a malformed address.
+
+        A full send buffer may hold this up for 50 ms; then the rest is counted and dropped.
+        """
+        items = list(batch)
+        with self._sending:
+            return self._engine.send(items) if self._engine else 0
+
+    def call_in(self, seconds: float) -> None:
+        """Have `on_time` called in so many seconds, on the datapath's thread, if it would be later.
+
+        It is called at the start, too, and when it said so itself: it returns the seconds, or None.
+        So alarms that belong to messages cost no thread of their own. Any thread; while stopped, nothing happens.
+        """
+        with self._waking:
+            if self._engine is not None and self._on_time is not None:
+                self._engine.call_in(seconds)
+
+    def status(self) -> Mapping[str, object]:
+        """State, addresses, and what was counted since the last start."""
+        with self._sending:
+            measured = self._measure() if self._engine else self._last
+        return {
+            "state": "down" if self._why else "up",
+            "why": self._why,
+            "addresses": [str(address) for address in self.addresses],
+            "raised": self._raised,
+            **measured,
+        }
+
+    def _measure(self) -> dict[str, object]:
+        assert self._engine is not None
+        drops = sum(_udp.kernel_drops(sock.fileno()) for sock in self._sockets if sock.fileno() >= 0)
+        return {**self._engine.counters(), "kernel_drops": drops, "receive_buffer": self._got_buffer}
+
+    def _run(self, engine: Engine) -> None:
+        """The thread."""
+        try:
+            engine.run(
+                self._receive,
+                self._report_unreachable,
+                self._was_away,
+                self._read if self._reader else None,
+                self._time if self._on_time else None,
+            )
+        except Exception as error:
+            self._why = f"the thread ended: {error}"
+            _LOG.exception("the socket datapath's thread ended")
+
+    def _receive(self, batch: list[Datagram]) -> None:
+        self._guard(self._receiver, batch)
+
+    def _read(
+        self, keys: list[bytes], rooms: list[int], now: float
+    ) -> Sequence[tuple[int, int, int, bytes] | None]:
+        """A reader that raises has nothing: its requests go the long way."""
+        assert self._reader is not None
+        try:
+            return self._reader(keys, rooms, now)
+        except Exception:
+            self._raised += 1
+            _LOG.exception("%s raised", self._reader)
+            return [None] * len(keys)
+
+    def _time(self) -> float | None:
+        assert self._on_time is not None
+        try:
+            return self._on_time()
+        except Exception:
+            self._raised += 1
+            _LOG.exception("%s raised", self._on_time)
+            return None
+
+    def _was_away(self) -> None:
+        try:
+            self._on_away()
+        except Exception:
+            self._raised += 1
+            _LOG.exception("%s raised", self._on_away)
+
+    def _report_unreachable(self, targets: list[Address]) -> None:
+        for target in targets:
+            self._guard(self._on_unreachable, target)
+
+    def _guard(self, function: Callable[[_T], None], argument: _T) -> None:
+        try:
+            function(argument)
+        except Exception:
+            self._raised += 1
+            _LOG.exception("%s raised: what it was given is lost", function)
+
+
+def _bound(address: Address, receive_buffer: int) -> socket.socket:
+    """A prepared socket bound to `address`; raises DatapathError."""
+    family = socket.AF_INET if address.is_ipv4 else socket.AF_INET6
+    with ExitStack() as undo:
+        try:
+            sock = undo.enter_context(socket.socket(family, socket.SOCK_DGRAM))
+            _udp.prepare(sock.fileno(), address.is_ipv4, receive_buffer)
+            sock.bind((address.host, address.port))
+        except OSError as error:
+            raise DatapathError(_explain(error, address)) from error
+        undo.pop_all()
+    return sock
+
+
+def _explain(error: OSError, address: Address) -> str:
+    text = _BIND_ERRORS.get(error.errno or 0, f"{address} cannot be bound: {error.strerror}")
+    return text.format(host=address.host, port=address.port)
+
+
+def _address_of(sock: socket.socket) -> Address:
+    host, port = sock.getsockname()[:2]
+    return Address.of(host, port)

@@ -1,0 +1,1 @@
+"""What the programs share: exit codes and messages of errors, files, and the call to a daemon's control socket."""

@@ -1,0 +1,168 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+# distutils: include_dirs = include
+"""Records that were read a short while ago, so that a GET for one needs neither Python nor LevelDB.
+
+Contract: bounded, and **exact**: once `invalidate` has returned, the record that stood before is
+never given out again, not even by a `fill` whose reader looked at the store earlier: it says
+since when (`begin`), and any change since, of a key in the same set, refuses it. Whoever changes
+the store invalidates before it confirms. A key's set has KDHT_HOT_WAYS slots; the newest guest stays. What is
+asked or changed and is not here touches the set alone, no slot: most writes are of that kind. `look_up`
+runs without the GIL beside the others, which take it (a sequence lock for each set: Boehm, "Can
+Seqlocks Get Along With Programming Language Memory Models?", 2012).
+"""
+
+from libc.math cimport ceil
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcmp, memcpy
+
+from kdht.core._layout cimport KDHT_ID_LEN, KDHT_MAX_BODY, KDHT_MAX_VALUE, KDHT_RECORD_LEN, htobe64, htonl
+
+cdef enum:
+    LARGEST_TTL = 0xFFFFFFFF
+
+
+cdef uint32_t write_body(uint8_t *body, uint64_t version, uint64_t expiry, uint32_t flags,
+                         const uint8_t *value, uint32_t length, double now) noexcept nogil:
+    """Write the body of the reply to a GET, with the time left, at least a second; its length."""
+    cdef int64_t left = 0
+    if expiry:
+        left = min(max(<int64_t>expiry - <int64_t>ceil(now), <int64_t>1), <int64_t>LARGEST_TTL)
+    (<uint64_t *>body)[0] = htobe64(version)
+    (<uint32_t *>(body + 8))[0] = htonl(<uint32_t>left)
+    (<uint32_t *>(body + 12))[0] = htonl(flags)
+    memcpy(body + KDHT_RECORD_LEN, value, length)
+    return KDHT_RECORD_LEN + length
+
+
+cdef class HotRecords:
+    """Records in at most `size` bytes; memory is taken as records come in.
+
+    Raises ValueError where not one fits, MemoryError.
+    """
+
+    def __cinit__(self, size: int):
+        each = <int>sizeof(kdht_hot_slot) + <int>sizeof(kdht_hot_set)
+        if size < each:
+            raise ValueError(f"one record takes {each} bytes, there are {size}")
+        number = 1 << ((size // each).bit_length() - 1)
+        self.ways = min(number, <int>KDHT_HOT_WAYS)
+        self.mask = number // self.ways - 1
+        self.sets = <kdht_hot_set *>calloc(self.mask + 1, sizeof(kdht_hot_set))
+        self.slots = <kdht_hot_slot *>calloc(number, sizeof(kdht_hot_slot))
+        if self.sets is NULL or self.slots is NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        free(self.sets)
+        free(self.slots)
+
+    def begin(self, keys) -> list:
+        """To be called before the store is read: what `fill` then wants to know, for each 20-byte key."""
+        return [self.begun(key) for key in keys]
+
+    cdef uint64_t begun(self, bytes key) except? 0:
+        return (self.epoch << 32) | kdht_hot_begin(&self._set(key).sequence)
+
+    cpdef bint fill(self, bytes key, uint64_t begun, uint64_t version, uint64_t expiry, uint32_t flags,
+                    bytes value) except -1:
+        """Keep what the store had for `key` after `begin` said `begun`; False if that may be old."""
+        cdef kdht_hot_set *set = self._set(key)
+        cdef kdht_hot_slot *slot
+        cdef int way
+        if (self.epoch << 32) | set.sequence != begun or len(value) > KDHT_MAX_VALUE:
+            return False
+        way = self._place(set, key)
+        slot = self._slot(set, way)
+        kdht_hot_open(&set.sequence)
+        set.marks[way] = mark(key)
+        memcpy(slot.key, <const uint8_t *>key, KDHT_ID_LEN)
+        slot.length, slot.version, slot.expiry, slot.flags = <uint32_t>len(value), version, expiry, flags
+        memcpy(slot.value, <const uint8_t *>value, len(value))
+        kdht_hot_close(&set.sequence)
+        return True
+
+    def invalidate(self, key: bytes) -> None:
+        """The store has another record for `key` now, or none."""
+        cdef kdht_hot_set *set = self._set(key)
+        cdef int way = self._find(set, key)
+        kdht_hot_open(&set.sequence)
+        if way >= 0:
+            set.marks[way] = 0
+        kdht_hot_close(&set.sequence)
+
+    def clear(self) -> None:
+        """Nothing that was read before now may be given out."""
+        cdef uint64_t i
+        cdef uint32_t way
+        self.epoch += 1
+        for i in range(self.mask + 1):
+            kdht_hot_open(&self.sets[i].sequence)
+            for way in range(self.ways):
+                self.sets[i].marks[way] = 0
+            kdht_hot_close(&self.sets[i].sequence)
+
+    def get(self, key: bytes, now: float):
+        """The body of the reply to a GET, or None. For tests; the loop calls `look_up`."""
+        cdef uint8_t body[KDHT_MAX_BODY]
+        self._set(key)
+        cdef int length = self.look_up(key, now, body)
+        return None if length < 0 else body[:length]
+
+    cdef kdht_hot_set *_set(self, bytes key) except NULL:
+        if len(key) != KDHT_ID_LEN:
+            raise ValueError(f"a key has {KDHT_ID_LEN} bytes, not {len(key)}")
+        return self._set_of(<const uint8_t *>key)
+
+    cdef inline kdht_hot_set *_set_of(self, const uint8_t *key) noexcept nogil:
+        cdef uint64_t number
+        memcpy(&number, key + 8, 8)  # the first bits are the same for all keys of a node
+        return &self.sets[number & self.mask]
+
+    cdef inline kdht_hot_slot *_slot(self, const kdht_hot_set *set, int way) noexcept nogil:
+        return &self.slots[<uint64_t>(set - self.sets) * self.ways + way]
+
+    cdef inline int _find(self, const kdht_hot_set *set, const uint8_t *key) noexcept nogil:
+        """Which slot of the set has the key; -1: none."""
+        cdef uint32_t way
+        for way in range(self.ways):
+            if set.marks[way] == mark(key) and memcmp(self._slot(set, way).key, key, KDHT_ID_LEN) == 0:
+                return way
+        return -1
+
+    cdef int _place(self, const kdht_hot_set *set, const uint8_t *key) noexcept:
+        """Where a key goes: where it is, or a free slot, or each in turn."""
+        cdef uint32_t way
+        cdef int here = self._find(set, key)
+        if here >= 0:
+            return here
+        for way in range(self.ways):
+            if set.marks[way] == 0:
+                return way
+        return (set.sequence >> 1) % self.ways
+
+    cdef int look_up(self, const uint8_t *key, double now, uint8_t *body) noexcept nogil:
+        """Write the body of the reply to a GET and give its length; -1: not here. `now`: Unix seconds."""
+        cdef kdht_hot_set *set = self._set_of(key)
+        cdef uint32_t begun = kdht_hot_begin(&set.sequence)
+        cdef kdht_hot_slot *slot
+        cdef uint32_t length
+        cdef int way
+        if begun & 1:
+            return -1
+        way = self._find(set, key)
+        if way < 0:
+            return -1
+        slot = self._slot(set, way)
+        length = slot.length  # it may change at any time
+        if length > KDHT_MAX_VALUE or (slot.expiry and <double>slot.expiry <= now):
+            return -1
+        length = write_body(body, slot.version, slot.expiry, slot.flags, slot.value, length, now)
+        return <int>length if kdht_hot_same(&set.sequence, begun) else -1
+
+
+cdef inline uint32_t mark(const uint8_t *key) noexcept nogil:
+    """Some bits of the key that do not choose its set, and one."""
+    cdef uint32_t bits
+    memcpy(&bits, key + 16, 4)
+    return bits | 1

@@ -1,0 +1,71 @@
+"""Where a node or a client is: address and port, as text, as bytes and in messages; and contacts."""
+
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import NamedTuple
+
+from kdht.wire import _shared as shared
+
+NO_IP = bytes(16)
+_MAPPED = bytes(10) + b"\xff\xff"
+
+
+class Address(NamedTuple):
+    """A UDP endpoint: 16 bytes of IPv6 or IPv4-mapped address, and a port."""
+
+    ip: bytes
+    port: int
+
+    @classmethod
+    def of(cls, host: str, port: int) -> "Address":
+        """From a numeric host; raises ValueError for anything else."""
+        address = ip_address(host)
+        packed = _MAPPED + address.packed if isinstance(address, IPv4Address) else address.packed
+        return cls(packed, port)
+
+    @property
+    def is_ipv4(self) -> bool:
+        return self.ip[:12] == _MAPPED
+
+    @property
+    def host(self) -> str:
+        """The address as text, IPv4 in its own form."""
+        return str(IPv4Address(self.ip[12:]) if self.is_ipv4 else IPv6Address(self.ip))
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}" if self.is_ipv4 else f"[{self.host}]:{self.port}"
+
+
+NOWHERE = Address(NO_IP, 0)
+
+
+def split_port(text: str, default: int = shared.PORT) -> tuple[str, int]:
+    """Host and port of "host", "host:port", "[v6]:port" or a bare IPv6 address.
+
+    Raises ValueError when the port is no number from 1 to 65535 or the host is missing.
+    """
+    host, colon, port = text.rpartition(":")
+    if text.startswith("["):
+        if text.endswith("]"):
+            host, colon, port = text, "", ""
+        if not host.endswith("]"):
+            raise ValueError("a bracket is not closed")
+        host = host[1:-1]
+    elif not colon or ":" in host:
+        host, colon, port = text, "", ""
+    if not host:
+        raise ValueError("the host is missing")
+    if colon and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        raise ValueError(f"the port is a number from 1 to 65535, not {port!r}")
+    return host, int(port) if colon else default
+
+
+class Contact(NamedTuple):
+    """A node that others may route to: 20 bytes of ID, and where it listens."""
+
+    id: bytes
+    ip: bytes
+    port: int
+
+    @property
+    def address(self) -> Address:
+        return Address(self.ip, self.port)

@@ -1,0 +1,132 @@
+"""What stands behind the header: records, writes, promises, contacts. Whatever is parsed ends in a value or in BadPacket."""
+
+import struct
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from kdht.errors import BadPacket
+from kdht.wire import _shared as shared
+from kdht.wire._shared import RecordFlag
+from kdht.wire.addresses import Contact
+from kdht.wire.buffer import Buffer
+
+# --- Bodies ----------------------------------------------------------------------------
+#
+# PUT, its reply, and GET's reply:    FIND_NODE's reply, after the sender's ID; TRACE's reply:
+#
+#      0              4              8       0                                          20
+#  0 | version                       |      | ID                                       |
+#  8 | ttl          | flags          |   20 | address, IPv6 or IPv4-mapped  |    36 | port |
+# 16 | value                                38 | the next contact
+#
+# A conditional PUT or DELETE, and a STORE that was decided by promises:    PROMISE, and its reply:
+#
+#      0              4              8                                     0              8
+#  0 | version                       |                                 0 | version      | nonce        |
+#  8 | ttl          | flags          |                                16 | 01 or nothing|
+# 16 | condition, or nonce           |
+# 24 | value                                                            0 | version      | ttl  | flags |
+
+_IF_VERSION = int(RecordFlag.IF_VERSION)
+_DECIDED = int(RecordFlag.DECIDED)
+
+RECORD = struct.Struct(">QII")
+EXTRA = struct.Struct(">Q")
+"""The condition or the nonce behind a record."""
+PROMISE = struct.Struct(">QQ")
+GIVEN_BACK = b"\x01"
+"""Behind a promise that its coordinator needs no more."""
+CONTACT = struct.Struct(f">{shared.ID_LEN}s16sH")
+
+
+class Record(NamedTuple):
+    """A value with what is known of it; `ttl` in seconds, 0 for no end."""
+
+    version: int = 0
+    ttl: int = 0
+    flags: int = 0
+    value: bytes = b""
+
+    def pack(self) -> bytes:
+        """The 16 bytes of struct kdht_record and the value."""
+        return RECORD.pack(self.version, self.ttl, self.flags) + self.value
+
+    @classmethod
+    def parse(cls, body: Buffer) -> "Record":
+        """From an untrusted body; raises BadPacket."""
+        if len(body) < RECORD.size:
+            raise BadPacket("TRUNCATED", f"a record in {len(body)} bytes")
+        if len(body) > shared.MAX_BODY:
+            raise BadPacket("TOO_LONG", f"a record in {len(body)} bytes")
+        version, ttl, flags = RECORD.unpack_from(body)
+        return cls(version, ttl, flags, bytes(body[RECORD.size :]))
+
+
+def pack_write(record: Record, condition: int | None = None) -> bytes:
+    """The body of a PUT or DELETE; `condition`: the version that must stand, 0: no record."""
+    if condition is None:
+        return record.pack()
+    version, ttl, flags, value = record
+    return RECORD.pack(version, ttl, flags | RecordFlag.IF_VERSION) + EXTRA.pack(condition) + value
+
+
+def parse_write(body: Buffer) -> tuple[Record, int | None]:
+    """The record, IF_VERSION taken off its flags, and the condition in the untrusted body of a PUT or DELETE.
+
+    Raises BadPacket.
+    """
+    record = Record.parse(body)
+    if not record.flags & _IF_VERSION:
+        return record, None
+    return _split_extra(record, _IF_VERSION)
+
+
+def pack_decided(record: Record, nonce: int) -> bytes:
+    """The body of a STORE that only they take who promised that version to this nonce."""
+    version, ttl, flags, value = record
+    return RECORD.pack(version, ttl, flags | RecordFlag.DECIDED) + EXTRA.pack(nonce) + value
+
+
+def parse_store(body: Buffer) -> tuple[Record, int | None]:
+    """The record, DECIDED taken off its flags, and the nonce in the untrusted body of a STORE; raises BadPacket."""
+    record = Record.parse(body)
+    if not record.flags & _DECIDED:
+        return record, None
+    return _split_extra(record, _DECIDED)
+
+
+def _split_extra(record: Record, flag: int) -> tuple[Record, int]:
+    version, ttl, flags, value = record
+    if len(value) < EXTRA.size:
+        raise BadPacket("TRUNCATED", f"{len(value)} bytes behind a record that needs {EXTRA.size}")
+    return Record(version, ttl, flags ^ flag, value[EXTRA.size :]), EXTRA.unpack_from(value)[0]
+
+
+def pack_promise(version: int, nonce: int, *, given_back: bool = False) -> bytes:
+    """The body of a PROMISE."""
+    return PROMISE.pack(version, nonce) + (GIVEN_BACK if given_back else b"")
+
+
+def parse_promise(body: Buffer) -> tuple[int, int, bool]:
+    """Version, nonce and whether it is given back, in the untrusted body of a PROMISE; raises BadPacket."""
+    rest = bytes(body[PROMISE.size :])
+    if len(body) < PROMISE.size or rest not in (b"", GIVEN_BACK):
+        raise BadPacket("BAD_LENGTH", f"a PROMISE of {len(body)} bytes")
+    version, nonce = PROMISE.unpack_from(body)
+    if not version:
+        raise BadPacket("BAD_LENGTH", "a PROMISE without a version")
+    return version, nonce, bool(rest)
+
+
+def pack_contacts(contacts: Iterable[Contact]) -> bytes:
+    """38 bytes for each contact, in the order given."""
+    return b"".join(CONTACT.pack(*contact) for contact in contacts)
+
+
+def parse_contacts(body: Buffer) -> list[Contact]:
+    """The contacts in an untrusted body, which holds nothing else; raises BadPacket."""
+    if len(body) % CONTACT.size:
+        raise BadPacket("BAD_LENGTH", f"contacts in {len(body)} bytes")
+    if len(body) > shared.MAX_BODY:
+        raise BadPacket("TOO_LONG", f"contacts in {len(body)} bytes")
+    return [Contact(*fields) for fields in CONTACT.iter_unpack(body)]

@@ -1,0 +1,77 @@
+"""Tags of members and cookies of clients: SipHash-2-4 (Aumasson and Bernstein, 2012). Checks raise BadPacket alone."""
+
+import struct
+from collections.abc import Sequence
+
+from kdht.errors import BadPacket
+from kdht.wire import _shared as shared
+from kdht.wire._shared import Flag, siphash
+from kdht.wire.buffer import Buffer
+from kdht.wire.keys import ClusterKey
+from kdht.wire.messages import OFFSET, check_form
+
+_EPOCH = OFFSET["epoch"]
+_TIME = struct.Struct(">I")
+_TAG = struct.Struct(">Q")
+
+
+def header_tag(message: Buffer, key: ClusterKey) -> int:
+    """The tag of a packed message's header; `hops` changes on the way, so it counts as 0."""
+    tagged = bytearray(message[: shared.TAGGED_LEN])
+    tagged[OFFSET["hops"]] = 0
+    return siphash(key.tag, bytes(tagged))
+
+
+def body_tag(message: Buffer, key: ClusterKey) -> int:
+    """The tag of a packed message's body."""
+    return siphash(key.tag, bytes(message[shared.HEADER_LEN :]))
+
+
+def seal(message: bytearray, key: ClusterKey, now: int) -> None:
+    """Make a packed message a member's, in place: FORWARDED, time, epoch and both tags.
+
+    `now` is unix seconds; `key` the epoch that signs.
+    """
+    message[OFFSET["flags"]] |= Flag.FORWARDED
+    message[_EPOCH] = key.epoch
+    _TIME.pack_into(message, OFFSET["time"], now & 0xFFFFFFFF)
+    _TAG.pack_into(message, OFFSET["body_tag"], body_tag(message, key))
+    _TAG.pack_into(message, OFFSET["header_tag"], header_tag(message, key))
+
+
+def verify(data: Buffer, keys: Sequence[ClusterKey], now: int, window: int = shared.REPLAY_WINDOW) -> None:
+    """Check a member's message as the core does: form, epoch, tags, time, hops.
+
+    `now` and `window` are seconds; the time may differ by `window` either way. Raises BadPacket.
+    """
+    check_form(data)
+    if not data[OFFSET["flags"]] & Flag.FORWARDED:
+        raise BadPacket("BAD_FLAGS", "not sealed")
+    key = next((key for key in keys if key.epoch == data[_EPOCH]), None)
+    if key is None:
+        raise BadPacket("BAD_EPOCH", str(data[_EPOCH]))
+    if _TAG.unpack_from(data, OFFSET["header_tag"])[0] != header_tag(data, key):
+        raise BadPacket("BAD_TAG")
+    time = _TIME.unpack_from(data, OFFSET["time"])[0]
+    if min((now - time) % 2**32, (time - now) % 2**32) > window:
+        raise BadPacket("STALE", f"{now - time} s old")
+    if data[OFFSET["hops"]] == 0:
+        raise BadPacket("HOP_LIMIT")
+    if _TAG.unpack_from(data, OFFSET["body_tag"])[0] != body_tag(data, key):
+        raise BadPacket("BAD_BODY_TAG")
+
+
+def make_cookie(cookie_key: bytes, client_ip: bytes, now: int) -> int:
+    """The proof, never 0, that a client receives at `client_ip` (16 bytes), for one time slot."""
+    return _cookie_of_slot(cookie_key, client_ip, now >> shared.COOKIE_SLOT_BITS)
+
+
+def valid_cookie(cookie: int, cookie_key: bytes, client_ip: bytes, now: int) -> bool:
+    """Whether a cookie is of this time slot or of one beside it; 0 is none."""
+    slot = now >> shared.COOKIE_SLOT_BITS
+    slots = range(max(slot - 1, 0), slot + 2)
+    return cookie != 0 and any(cookie == _cookie_of_slot(cookie_key, client_ip, s) for s in slots)
+
+
+def _cookie_of_slot(cookie_key: bytes, client_ip: bytes, slot: int) -> int:
+    return siphash(cookie_key, client_ip + slot.to_bytes(8, "big")) or 1
