@@ -23,7 +23,7 @@ from kdht.errors import (
     Unconfirmed,
     ValueTooLarge,
 )
-from kdht.wire._shared import Op, Status
+from kdht.wire._shared import Flag, Op, Status
 
 
 @pytest.fixture
