@@ -13,7 +13,7 @@ from kdht.client._calls import Answer, Call
 from kdht.client._datagram import ANY_NODE
 from kdht.client._session import Session
 from kdht.client._steps import Flight, Many, Steps
-from kdht.client._watching import Watching
+from kdht.client._watch import WatchExchange
 from kdht.errors import RequestError
 
 CLOSED = "the client is closed"
@@ -118,27 +118,27 @@ class Driver:
         if not self._sockets:
             raise RequestError(CLOSED)
 
-    def watch(self, call: Call, lease: int) -> Watching:
+    def watch(self, call: Call, lease: int) -> WatchExchange:
         self._check_open()
-        watching = self._session.watch(call, lease, self._loop.time())
+        watch = self._session.watch(call, lease, self._loop.time())
         self._go_on()
-        return watching
+        return watch
 
-    async def wait_for(self, watching: Watching) -> None:
+    async def wait_for(self, watch: WatchExchange) -> None:
         """Until it has an event or an error."""
         done = self._new_future()
-        watching.on_event = lambda: _set(done)
+        watch.on_event = lambda: _set(done)
         try:
             await done
         finally:
             self._waiting.discard(done)
         self._check_open()
 
-    def end(self, watching: Watching) -> None:
+    def end(self, watch: WatchExchange) -> None:
         """Forget it, and give its lease up."""
         if os.getpid() == self._pid:
-            self._session.forget(watching)
-            watching.end(self._loop.time())
+            self._session.forget(watch)
+            watch.end(self._loop.time())
             self._go_on()
 
     async def close(self) -> None:

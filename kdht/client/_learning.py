@@ -10,7 +10,7 @@ from math import inf
 from random import Random
 
 from kdht.client._calls import Answer, Call
-from kdht.client._entries import Entries
+from kdht.client._nodes import KnownNodes
 from kdht.errors import BadPacket
 from kdht.wire import Address, parse_contacts
 from kdht.wire import _shared as shared
@@ -37,8 +37,8 @@ def neighbours(rng: Random) -> Call:
 class Learner:
     """Of one client; `on_learnt` None: it learns nothing."""
 
-    def __init__(self, entries: Entries, on_learnt: Learnt | None) -> None:
-        self._entries = entries
+    def __init__(self, nodes: KnownNodes, on_learnt: Learnt | None) -> None:
+        self._nodes = nodes
         self._on_learnt = on_learnt
         self._known: dict[int, Address] = {}
         self.due_at = inf
@@ -65,13 +65,13 @@ class Learner:
 
     def _place(self, address: Address) -> None:
         """Give it a free index, or that of one that is dead or was never asked."""
-        entries, first = self._entries, self._entries.given
-        used = range(first, len(entries.all))
-        node: int | None = len(entries.all)
+        nodes, first = self._nodes, self._nodes.given
+        used = range(first, len(nodes.all))
+        node: int | None = len(nodes.all)
         if len(used) >= MAX_LEARNT:
-            node = next((each for each in used if entries[each].dead or not entries[each].round_trips), None)
+            node = next((each for each in used if nodes[each].dead or not nodes[each].round_trips), None)
         if node is not None and self._on_learnt is not None and self._on_learnt(node, address):
-            entries.learn(node)
+            nodes.learn(node)
             self._known[node] = address
 
 

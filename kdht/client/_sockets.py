@@ -99,7 +99,7 @@ class Sockets:
         for sock in self._open.values():
             yield ANY_NODE, sock
 
-    def name_of(self, node: int) -> str:
+    def node_name(self, node: int) -> str:
         """Host and port."""
         host, port = self._targets[node][:2]
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -116,16 +116,16 @@ class AsyncClient:
         """
         call = calls.watch(key, lease)
         driver = self._driver or await self._open()
-        watching = driver.watch(call, lease)
+        watch = driver.watch(call, lease)
         try:
             while True:
-                while watching.events:
-                    yield watching.events.popleft()
-                if watching.error is not None:
-                    raise watching.error
-                await driver.wait_for(watching)
+                while watch.events:
+                    yield watch.events.popleft()
+                if watch.error is not None:
+                    raise watch.error
+                await driver.wait_for(watch)
         finally:
-            driver.end(watching)
+            driver.end(watch)
 
     async def close(self) -> None:
         """Close the sockets and fail what is under way; may be called again.
@@ -164,7 +164,7 @@ class AsyncClient:
             attempts=attempts,
             rng=random.SystemRandom(),
             unix_us=sockets.unix_us,
-            name_of=opened.name_of,
+            node_name=opened.node_name,
             direct=self._direct,
             spread=self._spread,
             on_learnt=opened.place if self._learn else None,

@@ -69,7 +69,7 @@ class Client:
             attempts=attempts,
             rng=random.SystemRandom(),
             unix_us=sockets.unix_us,
-            name_of=self._sockets.name_of,
+            node_name=self._sockets.node_name,
             direct=direct,
             spread=spread_reads,
             on_learnt=self._sockets.place if learn else None,
@@ -208,19 +208,19 @@ class Client:
 
     def _watch(self, call: Call, lease: int) -> Generator[Record | None, None, None]:
         self._check_open(call)
-        watching = self._session.watch(call, lease, time.monotonic())
+        watch = self._session.watch(call, lease, time.monotonic())
         try:
             while True:
-                while watching.events:
-                    yield watching.events.popleft()
-                if watching.error is not None:
-                    raise watching.error
+                while watch.events:
+                    yield watch.events.popleft()
+                if watch.error is not None:
+                    raise watch.error
                 self._check_open(call)
                 self._step()
         finally:
             if os.getpid() == self._pid:
-                self._session.forget(watching)
-                watching.end(time.monotonic())
+                self._session.forget(watch)
+                watch.end(time.monotonic())
                 self._flush()
 
     def _check_open(self, call: object) -> None:
