@@ -63,7 +63,7 @@ def test_one_that_cannot_work_is_told(monkeypatch, code):
 
 
 def test_who_asks_imports_no_pyroute2():
-    code = "import sys; from kdht.datapath import netlink; netlink.mtu_of('lo'); print('pyroute2' in sys.modules)"
+    code = "import sys; from kdht.datapath.host import netlink; netlink.mtu_of('lo'); print('pyroute2' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("False\n", "")
 

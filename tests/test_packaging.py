@@ -12,7 +12,7 @@ from kdht.datapath.host import ruleset
 from kdht.errors import DatapathError
 
 ROOT = Path(__file__).parent.parent
-PAGE = Path("kdht/daemon/page")
+PAGE = Path("kdht/daemon/pages/page")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 

@@ -157,7 +157,7 @@ def test_without_nft(host, tmp_path, check):
 NO_NFQUEUE = """
 import sys
 from kdht.daemon.main import main
-from kdht.datapath import netlink
+from kdht.datapath.host import netlink
 from kdht.errors import DatapathError
 def refuse(*_): raise DatapathError("the kernel refused the rule")
 netlink.add_queue_rule = refuse
