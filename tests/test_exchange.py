@@ -424,6 +424,21 @@ def test_waits_after_refusals_double_up_to_the_longest_pause(status):
     assert all(pause >= MAX_PAUSE for pause in pauses[6:])
 
 
+@pytest.mark.parametrize("status", [Status.BUSY, Status.UNCONFIRMED])
+def test_refused_tries_last_for_all_of_a_long_time_out(status):
+    session = new_session(timeout=20.0, attempts=16)
+    exchange, send = opened(session, GET)
+    now, waits = 0.0, []
+    while not exchange.done and send is not None:
+        now += 0.001
+        session.receive(0, refusal(wire.parse(send.data), status), now)
+        waits.append(exchange.deadline - now)
+        send = passes(session, exchange)
+        now = exchange.deadline if send is None else now + waits[-1]
+    assert now == pytest.approx(20.0, abs=0.1)
+    assert max(waits) <= MAX_RTO * (1 + JITTER)
+
+
 def test_a_closed_port_on_the_way_leads_to_the_next_way_at_once():
     session = new_session(nodes=2, attempts=16)
     exchange, send = opened(session, GET)
