@@ -57,12 +57,12 @@ class Manifest(NamedTuple):
         return -(-self.size // self.chunk_size)
 
     def pack(self) -> bytes:
-        return _sealed(_MANIFEST.pack(MANIFEST_MAGIC, *self))
+        return _with_check(_MANIFEST.pack(MANIFEST_MAGIC, *self))
 
     @classmethod
     def parse(cls, value: bytes) -> "Manifest | None":
         """From an untrusted value; None for what is no manifest, or one that cannot be."""
-        if len(value) != _MANIFEST.size + _CHECK_LEN or not _is_sealed(value, MANIFEST_MAGIC):
+        if len(value) != _MANIFEST.size + _CHECK_LEN or not _has_check(value, MANIFEST_MAGIC):
             return None
         manifest = cls(*_MANIFEST.unpack_from(value)[1:])
         possible = manifest.size <= MAX_LARGE and 0 < manifest.chunk_size <= CHUNK_SIZE
@@ -86,13 +86,13 @@ class Upload(NamedTuple):
 
 
 def pack_journal(uploads: list[Upload]) -> bytes:
-    return _sealed(JOURNAL_MAGIC + b"".join(_UPLOAD.pack(*upload) for upload in uploads))
+    return _with_check(JOURNAL_MAGIC + b"".join(_UPLOAD.pack(*upload) for upload in uploads))
 
 
 def parse_journal(value: bytes) -> list[Upload]:
     """From an untrusted value; what is no journal names nothing."""
     body = value[len(JOURNAL_MAGIC) : -_CHECK_LEN]
-    if len(body) % _UPLOAD.size or not _is_sealed(value, JOURNAL_MAGIC):
+    if len(body) % _UPLOAD.size or not _has_check(value, JOURNAL_MAGIC):
         return []
     uploads = [Upload(*fields) for fields in _UPLOAD.iter_unpack(body)]
     return [upload for upload in uploads if upload.chunks <= MAX_CHUNKS]
@@ -125,9 +125,9 @@ def digest_of(data: Buffer) -> bytes:
     return blake2b(data, digest_size=DIGEST_LEN).digest()
 
 
-def _sealed(body: bytes) -> bytes:
+def _with_check(body: bytes) -> bytes:
     return body + blake2b(body, digest_size=_CHECK_LEN).digest()
 
 
-def _is_sealed(value: bytes, magic: bytes) -> bool:
-    return value.startswith(magic) and _sealed(value[:-_CHECK_LEN]) == value
+def _has_check(value: bytes, magic: bytes) -> bool:
+    return value.startswith(magic) and _with_check(value[:-_CHECK_LEN]) == value

@@ -87,7 +87,7 @@ class RetryPolicy:
     def wait(self, start: float, node: int) -> float:
         """The deadline of a try that was sent to that node at the time `start`."""
         trip = self._nodes.round_trip(node, self._call.op)
-        if self.is_used_up:
+        if self.tries >= self._max_tries:
             return self.wait_to_the_end()
         self.hedges_next = self._hedges_left > 0
         wait = trip.late if self.hedges_next else min(trip.rto * 2**self._losses, MAX_RTO)

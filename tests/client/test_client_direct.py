@@ -1,0 +1,186 @@
+"""Clients that take answers from any node: when they ask for it, whom they believe, and when they stop."""
+
+import random
+
+import pytest
+from both_clients import BOTH
+from exchanges import GET, PUT, opened, passes, received, unix_us
+from scripted_node import ScriptedNode, drop, refusal, reply_to, value_reply
+
+from kdht import AsyncClient, Client
+from kdht.client import _calls as calls
+from kdht.client._datagram import ANY_NODE
+from kdht.client._direct import DIRECT_MISSES, DIRECT_PAUSE
+from kdht.client._nodes import SILENT_TRIES
+from kdht.client._session import Session
+from kdht.wire import NO_FLAGS, parse
+from kdht.wire._shared import Flag, Status
+
+
+def new_session(nodes: int = 1) -> Session:
+    return Session(nodes, timeout=60.0, attempts=8, rng=random.Random(5348), unix_us=unix_us, direct=True)
+
+
+def flags(send: object) -> Flag:
+    return parse(send.data).flags
+
+
+@pytest.mark.parametrize("call", [GET, calls.get("hello", quorum=True)], ids=["GET", "QUORUM_GET"])
+def test_a_reads_first_try_alone_asks_for_a_direct_answer(call):
+    session = new_session()
+    exchange, first = opened(session, call)
+    second = passes(session, exchange)
+    assert (flags(first), first.direct) == (Flag.DIRECT, True)
+    assert (flags(second), second.direct) == (NO_FLAGS, False)
+
+
+@pytest.mark.parametrize(
+    "call", [PUT, calls.delete("hello"), calls.trace("hello", 3)], ids=["PUT", "DELETE", "TRACE"]
+)
+def test_what_is_no_read_does_not(call):
+    _, first = opened(new_session(), call)
+    assert (flags(first), first.direct) == (NO_FLAGS, False)
+
+
+def test_a_client_that_does_not_allow_it_never_asks():
+    session = Session(1, timeout=60.0, attempts=8, rng=random.Random(1), unix_us=unix_us)
+    assert flags(opened(session)[1]) == NO_FLAGS
+
+
+def test_a_direct_answer_is_believed_from_any_node_and_no_other_is():
+    session = new_session(2)
+    exchange, first = opened(session)
+    second = passes(session, exchange)
+    received(session, first.node, value_reply(parse(first.data)), 0.1)
+    received(session, ANY_NODE, value_reply(parse(second.data)), 0.1, direct=True)
+    received(session, second.node, value_reply(parse(second.data)), 0.1, direct=True)
+    assert (session.ignored, exchange.done) == (3, False)
+    received(session, ANY_NODE, value_reply(parse(first.data)), 0.1, direct=True)
+    assert exchange.answer is not None
+
+
+def test_a_direct_answer_needs_the_request_id_op_and_key():
+    session = new_session()
+    exchange, first = opened(session)
+    asked = parse(first.data)
+    for wrong in ({"request_id": asked.request_id ^ 1 << 60}, {"key": bytes(20)}, {"op": 5}):
+        received(session, ANY_NODE, reply_to(asked, **wrong), 0.1, direct=True)
+    assert (session.ignored, exchange.done) == (3, False)
+
+
+def test_the_cookies_repetition_is_direct_too():
+    session = new_session()
+    _, first = opened(session)
+    second = received(
+        session, ANY_NODE, refusal(parse(first.data), Status.COOKIE_NEEDED, cookie=99), 0.1, direct=True
+    )
+    assert (flags(second), second.direct, parse(second.data).cookie) == (Flag.DIRECT, True, 99)
+
+
+def relayed(session: Session, now: float) -> Flag:
+    """A request whose direct answer does not come, but that by way of the entry node; what it asked for."""
+    exchange = session.start(GET, now)
+    first = session.outbox[-1]  # perhaps after the question whether a dead node lives again
+    session.outbox.clear()
+    answered = passes(session, exchange) if first.direct else first
+    received(session, answered.node, value_reply(parse(answered.data)), exchange.deadline)
+    assert exchange.answer is not None
+    return flags(first)
+
+
+def test_where_direct_answers_do_not_come_none_is_asked_for_during_a_while():
+    session = new_session(2)
+    asked = [relayed(session, now=float(number)) for number in range(DIRECT_MISSES + 2)]
+    assert asked == [Flag.DIRECT] * DIRECT_MISSES + [NO_FLAGS] * 2
+    assert relayed(session, now=DIRECT_PAUSE + DIRECT_MISSES + 1) == Flag.DIRECT
+
+
+def test_a_dead_entry_node_is_left_out_as_without():
+    session = new_session(2)
+    for number in range(SILENT_TRIES):
+        assert relayed(session, now=float(number)) == Flag.DIRECT
+    assert (session.state.nodes[0].dead, session.state.nodes[1].dead, session.state.nodes.current) == (
+        True,
+        False,
+        1,
+    )
+
+
+def test_one_that_comes_makes_up_for_those_that_did_not():
+    session = new_session()
+    for number in range(3 * DIRECT_MISSES):
+        if number % DIRECT_MISSES:
+            assert relayed(session, now=float(number)) == Flag.DIRECT
+        else:
+            _, first = opened(session, now=float(number))
+            received(session, ANY_NODE, value_reply(parse(first.data)), number + 0.001, direct=True)
+
+
+def test_what_the_entry_node_has_itself_makes_up_for_nothing():
+    session = new_session()
+    asked = []
+    for number in range(DIRECT_MISSES + 1):
+        asked.append(relayed(session, now=float(number)))
+        _, first = opened(session, now=number + 0.5)
+        received(session, first.node, value_reply(parse(first.data)), number + 0.501, direct=first.direct)
+    assert asked == [Flag.DIRECT] * DIRECT_MISSES + [NO_FLAGS]
+
+
+def test_answers_that_come_after_all_show_that_it_is_only_slow():
+    session = new_session()
+    firsts = []
+    for number in range(DIRECT_MISSES):
+        exchange, first = opened(session, now=float(number))
+        second = passes(session, exchange)
+        received(session, second.node, value_reply(parse(second.data)), exchange.deadline)
+        firsts.append(parse(first.data))
+    late = value_reply(firsts[-1])
+    for answer, node, asked in (
+        (value_reply(firsts[-1], request_id=firsts[-1].request_id ^ 1 << 60), ANY_NODE, NO_FLAGS),
+        (late, 0, NO_FLAGS),
+        (late, ANY_NODE, Flag.DIRECT),
+    ):
+        session.receive(node, answer, 5.0, direct=True)
+        _, first = opened(session, now=5.0)
+        assert flags(first) == asked
+
+
+def test_of_requests_under_way_together_one_is_missed():
+    """What kept one back, as the look-up of the client's link address does, kept all back."""
+    session = new_session()
+    together = [opened(session)[0] for _ in range(2 * DIRECT_MISSES)]
+    for exchange in together:
+        session.wake(exchange.deadline)
+    session.outbox.clear()
+    assert flags(opened(session, now=1.0)[1]) == Flag.DIRECT
+
+
+# --- Real sockets --------------------------------------------------------------------------
+
+
+def from_elsewhere(node: ScriptedNode, request: object) -> list[bytes]:
+    node.send_from_elsewhere(value_reply(request))
+    return []
+
+
+@pytest.fixture(params=[Client, AsyncClient], ids=["Client", "AsyncClient"])
+def ask(request):
+    return lambda name, *args: BOTH[request.param.__name__](name, *args, client_options={"direct": True})
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_the_value_comes_from_another_address(ask, host):
+    with ScriptedNode(from_elsewhere, host=host) as node:
+        assert ask(node.name, "get", "hello") == b"world"
+    assert [seen.flags for seen in node.seen] == [Flag.DIRECT]
+
+
+def test_behind_a_nat_the_entry_nodes_answer_comes(ask):
+    with ScriptedNode(drop, lambda node, request: [value_reply(request)]) as node:
+        assert ask(node.name, "get", "hello") == b"world"
+    assert [seen.flags for seen in node.seen] == [Flag.DIRECT, NO_FLAGS]
+
+
+def test_the_entry_node_may_answer_directly(ask):
+    with ScriptedNode(lambda node, request: [value_reply(request)]) as node:
+        assert ask(node.name, "get", "hello") == b"world"
