@@ -1,8 +1,8 @@
 """When one request is tried again, by which route and through which node. No I/O and no clock.
 
-**Routes.** Each try carries an `attempt`: 0, 1, 2, ... At each node a message goes to the closest next hop but so
-many. Where everybody knows everybody these are the owner, the second replica, the third. A try that ended beside the replicas
-(NOT_RESPONSIBLE) means that they are used up: a lap is over, and the best route is next.
+**Routes.** Each try carries an `attempt`: 0, 1, 2, ... Every node leaves out so many of the closest next hops. If all
+nodes know each other, the routes lead to the owner, the second replica, the third. A try that ends beside the replicas
+(NOT_RESPONSIBLE) shows that they are used up: a lap is over, and the best route is next.
 
 **Nodes.** Each try goes through the next living node. If the last node has answered others since, it lives, and a
 dead node lies behind it: up to MAX_TRIES_THROUGH_ONE tries take other routes through the same node.

@@ -24,7 +24,7 @@ from kdht.wire._shared import HEADER_LEN, Op, Status
 MAX_DOUBTS = 3
 """BAD_VERSIONs after which a write in doubt is given up: one of the replicas may still know that it was done."""
 
-_WHY = {Status.BAD_VERSION: "a newer version stands"}
+_WHY = {Status.BAD_VERSION: "the key has a newer version"}
 
 _VERSION = slice(HEADER_LEN, HEADER_LEN + 8)
 
@@ -101,7 +101,7 @@ class Write(Exchange):
         self._since = len(self._sent)
 
     def _choose_version(self, reply: Answer, index: int, now: float) -> None:
-        """BAD_VERSION: a newer version stands, or this host's clock is far off."""
+        """BAD_VERSION: the key has a newer version, or this host's clock is far off."""
         told = version_in(reply)
         self._state.clock.refused(self.version, told)
         self._refusal = Status.BAD_VERSION

@@ -116,7 +116,7 @@ def test_a_key_that_others_write_all_the_time_is_given_up():
             session, 0, told(send, Status.BAD_VERSION, version_of(send) + 5), exchange.deadline - 0.001
         )
         send = again or (None if exchange.done else passes(session, exchange))
-    with pytest.raises(RequestError, match="a newer version stands") as caught:
+    with pytest.raises(RequestError, match="the key has a newer version") as caught:
         exchange.result()
     assert caught.value.status == "BAD_VERSION"
 
@@ -177,7 +177,7 @@ def test_a_conflict_of_the_only_try_is_certain():
     session = new_session()
     exchange, first = opened(session, CONDITIONAL)
     received(session, 0, told(first, Status.CONFLICT, 9), 0.01)
-    with pytest.raises(Conflict, match="version 9 stands") as caught:
+    with pytest.raises(Conflict, match="the key has version 9") as caught:
         exchange.result()
     assert caught.value.version == 9
 
@@ -247,7 +247,7 @@ def test_what_may_have_been_done_is_not_written_anew(call):
     assert {version_of(send) for send in sends} == {version_of(first)}
     assert attempts_of(sends) == [1, 2, 3]
     assert passes(session, exchange) is None
-    with pytest.raises(Unconfirmed, match="a newer version stands"):
+    with pytest.raises(Unconfirmed, match="the key has a newer version"):
         exchange.result()
 
 
