@@ -3,7 +3,7 @@
 Readers see what the manifest says, all of it or nothing: it is written after the last chunk, and the chunks are
 checked against its digest. Every chunk without an expiry is named by the key's journal, from before it
 is written until after it is deleted: so what a killed client, a replacement or a plain PUT leaves behind is
-found, and deleted by the next `put` or `delete` here (docs/design.md, "Large values").
+found, and deleted by the next `put` or `delete` here (docs/design/large-values.md).
 """
 
 from collections.abc import Callable, Iterator
