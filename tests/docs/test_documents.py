@@ -19,7 +19,9 @@ CODE = re.compile(r"(`+)(?!`).+?(?<!`)\1(?!`)", re.DOTALL)
 HEADING = re.compile(r"^#{1,6}\s+(.+?)\s*#*$", re.MULTILINE)
 ANCHOR = re.compile(r"<a (?:id|name)=\"([^\"]+)\"")
 COMMAND = re.compile(r"\bmake ([a-z]+)")
-PATH = re.compile(r"`((?:kdht|include|bpf|nft|contrib|tests|scripts|bench|fuzz|histories|demo|docs)/[\w./@-]+)")
+PATH = re.compile(
+    r"`((?:kdht|include|bpf|nft|contrib|tests|scripts|bench|fuzz|histories|demo|docs)/[\w./@-]+)"
+)
 README_LINES, README_COLUMNS = 150, 100
 DESIGN_WORDS = 1500
 NO_FILES = {"bench/results", "fuzz/build", "kdht/large/chunk/", "kdht/large/journal/"}
