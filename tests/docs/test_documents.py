@@ -11,6 +11,7 @@ from paths import ROOT
 
 from histories.plan import KINDS
 from histories.verdict import Promise
+from kdht.errors import EXIT_CODES
 
 LINK = re.compile(r"\[[^]]*\]\(<?([^)>\s]+)>?(?:\s+\"[^\"]*\")?\)")
 ELSEWHERE = re.compile(r"[a-z][a-z+.-]*:")
@@ -178,6 +179,11 @@ def test_glossary_explains_each_word_once() -> None:
     words = re.findall(r"^\| ([^|]+?) \| (?!meaning )[^-|]", explained, re.MULTILINE)
     assert len(words) > 60
     assert len(words) == len(set(words))
+
+
+def test_every_exit_code_is_explained() -> None:
+    rows = re.findall(r"^\| (\d+) \| (.+) \|$", (ROOT / "docs/exit-codes.md").read_text(), re.MULTILINE)
+    assert {int(code): meaning for code, meaning in rows} == EXIT_CODES
 
 
 def test_every_promise_and_every_nemesis_is_among_the_guarantees() -> None:
