@@ -4,7 +4,7 @@ Readers see a whole value or none. The manifest is written after the last chunk,
 
 The key's journal names every upload that may have chunks, from before its first one is written until after its
 last one is deleted. A killed client, a newer value or a plain PUT may leave chunks behind. The next `put` or
-`delete` here finds them by the journal, and deletes them (docs/design.md, "Large values").
+`delete` here finds them by the journal, and deletes them (docs/design/large-values.md).
 """
 
 from collections.abc import Callable, Iterator

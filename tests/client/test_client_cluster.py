@@ -142,7 +142,7 @@ def test_conditions(names):
 def test_one_of_many_writers_wins(names):
     """Each adds 1, 5 times, by compare-and-set: nothing is lost. The value names its writer, for of two that write
     the same one after a loss nobody can say which it was; and a write that was done may be told as a conflict
-    once another has followed (docs/design.md), so there may be more."""
+    once another has followed (docs/design/client.md), so there may be more."""
 
     async def add(client: AsyncClient, name: str) -> None:
         while True:
