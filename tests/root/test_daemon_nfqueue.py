@@ -10,7 +10,8 @@ from pathlib import Path
 from shutil import which
 
 import pytest
-from daemons import KDHTCTL, KDHTD, ROOT
+from daemons import KDHTCTL, KDHTD
+from paths import ROOT
 
 from kdht.datapath.host.ruleset import probe_queue
 from kdht.errors import NoDaemon
@@ -157,7 +158,7 @@ def test_without_nft(host, tmp_path, check):
 NO_NFQUEUE = """
 import sys
 from kdht.daemon.main import main
-from kdht.datapath import netlink
+from kdht.datapath.host import netlink
 from kdht.errors import DatapathError
 def refuse(*_): raise DatapathError("the kernel refused the rule")
 netlink.add_queue_rule = refuse

@@ -74,7 +74,7 @@ def _is_local(host: str) -> bool:
 
 
 async def _file(name: str, content_type: str, request: Request) -> Answer:
-    return Answer((files("kdht.daemon") / "page" / name).read_bytes(), content_type=content_type)
+    return Answer((files("kdht.daemon.pages") / "page" / name).read_bytes(), content_type=content_type)
 
 
 async def _status(methods: Mapping[str, Method], request: Request) -> Answer:

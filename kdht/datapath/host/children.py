@@ -4,7 +4,7 @@ import os
 import sys
 from pathlib import Path
 
-_PACKAGE_ROOT = str(Path(__file__).parents[2])
+_PACKAGE_ROOT = str(Path(__file__).parents[3])
 
 
 def command(module: str, *arguments: str) -> list[str]:

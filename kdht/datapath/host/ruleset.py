@@ -74,7 +74,7 @@ class RulesetOptions:
 def ruleset_path() -> Path:
     """nft/kdht.nft: in the checkout, or where the wheel put it. Raises DatapathError."""
     places = [
-        Path(__file__).parents[2] / "nft/kdht.nft",
+        Path(__file__).parents[3] / "nft/kdht.nft",
         Path(sysconfig.get_path("data")) / "share/kdht/nft/kdht.nft",
     ]
     for place in places:
