@@ -128,7 +128,7 @@ def test_a_missing_check_of_bounds_is_found(harness: Path, tmp_path: Path) -> No
     for folder in ("kdht", "include"):
         shutil.copytree(fuzz.build.ROOT / folder, source / folder, ignore=shutil.ignore_patterns("*.so"))
     shutil.copytree(harness.parent, out, ignore=shutil.ignore_patterns("corpus", "findings", "logs"))
-    pyx = source / "kdht" / "_packet.pyx"
+    pyx = source / "kdht" / "core" / "_packet.pyx"
     text = pyx.read_text()
     assert text.count(BOUND) == 1
     pyx.write_text(text.replace(BOUND, "False").replace("or offset + sizeof(udphdr) + 4 > packet.end", ""))
