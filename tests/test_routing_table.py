@@ -19,9 +19,8 @@ from kdht._routing import Core, common_bits
 from kdht.replay.oracle import common_bits as slow_common_bits
 from kdht.replay.oracle import distance
 from kdht.wire import Address, Contact, Message
-from kdht.wire._shared import Op
 from kdht.wire import _shared as shared
-from kdht.wire._shared import Reason
+from kdht.wire._shared import Op, Reason
 
 SIZES = (0, 1, 2, 19, 20, 21, 200, 2000)
 IDS = st.binary(min_size=shared.ID_LEN, max_size=shared.ID_LEN)

@@ -55,10 +55,10 @@ def test_a_key_that_is_not_settled_is_not_read_and_not_kept(store):
     record = stored(store, 0, Stored(7, 0, 0, b"value"))
     hot = HotRecords(1 << 20)
     reads = store.reads(hot)
-    reads.is_settled = lambda asked: asked != key(0)
+    reads.is_caught_up = lambda asked: asked != key(0)
     assert reads.of([key(0)], [100], NOW) == [None]
     assert hot.get(key(0), NOW) is None
-    reads.is_settled = lambda asked: True
+    reads.is_caught_up = lambda asked: True
     assert reads.of([key(0)], [100], NOW) == [record]
     assert hot.get(key(0), NOW) is not None
 
@@ -75,7 +75,7 @@ def test_a_change_during_the_read_is_not_kept():
     assert hot.get(key(0), NOW) is None
 
 
-def test_whether_a_key_is_settled_is_asked_before_the_store(store):
+def test_whether_the_node_has_caught_up_on_a_key_is_asked_before_the_store(store):
     """What settles it after the look at the store may have brought what was not seen there."""
     asked: list[str] = []
 
@@ -83,9 +83,9 @@ def test_whether_a_key_is_settled_is_asked_before_the_store(store):
         asked.append("store")
 
     reads = Reads(read)
-    reads.is_settled = lambda key: asked.append("settled") or True
+    reads.is_caught_up = lambda key: asked.append("caught up") or True
     assert reads.of([key(0)], [100], NOW) == [None]
-    assert asked == ["settled", "store"]
+    assert asked == ["caught up", "store"]
 
 
 @pytest.mark.parametrize(

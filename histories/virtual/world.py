@@ -49,7 +49,7 @@ class _World:
         self.cluster = VirtualCluster(
             schedule.seed,
             policy=Policy(replicas=REPLICAS),
-            repair=RepairOptions(replicas=REPLICAS, quiet=0.3, settle_delay=0.4),
+            repair=RepairOptions(replicas=REPLICAS, quiet=0.3, first_delay=0.4),
             new_store=CrashStore,
         )
         self.network = self.cluster.network

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from kdht.storage._cache import HotRecords
 
 class Reads:
-    is_settled: Callable[[bytes], bool]
+    is_caught_up: Callable[[bytes], bool]
     answered: int
     def __init__(self, get: Callable[[bytes], bytes | None], hot: HotRecords | None = None) -> None: ...
     def of(
