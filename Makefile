@@ -48,7 +48,7 @@ fuzz: $(VENV)/.built-all ## look for inputs that break a parser, TIME=60 seconds
 	$(BIN)/python -m fuzz --time $(TIME) $(addprefix --target ,$(TARGET)) $(ARGS)
 
 screenshots: $(VENV)/.built-all ## make the pictures in docs/screenshots anew, of a cluster under load
-	PYTHONPATH=tests $(BIN)/python scripts/screenshots.py
+	PYTHONPATH=tests/helpers $(BIN)/python scripts/screenshots.py
 
 build: $(VENV)/.built-$(NEEDS) ## what all others stand on: packages, virtual environment, extensions
 

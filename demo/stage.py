@@ -13,17 +13,15 @@ socket    127.0.0.1 ... 127.0.0.N, and the clients on 127.0.0.1
 
 import tempfile
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdht.datapath.host.sysctl import RUNTIME_DIR
 from kdht.lab.cluster import Cluster, Node, places_in, places_on_loopback
 from kdht.lab.netns import Host, Lab
+from kdht.lab.stage import client_host, runtime_dir_as_found
 
 PREFIX = "kdht-demo"
-CLIENT = 250
-"""The number of the client's address; nodes are numbered from 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,25 +47,12 @@ def built(datapath: str, nodes: int, *, ipv6: bool = False) -> Iterator[Stage]:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kdht-demo-")))
         client = None
         if datapath != "socket":
-            stack.enter_context(_runtime_dir_as_found())
+            stack.enter_context(runtime_dir_as_found())
             lab = stack.enter_context(Lab(PREFIX))
             places = places_in(lab, nodes, ipv4=not ipv6, ipv6=ipv6)
-            network = {"ipv6": f"fd53:48::{CLIENT:x}/64"} if ipv6 else {"ipv4": f"10.53.48.{CLIENT}/24"}
-            client = lab.host("client", **network)
+            client = client_host(lab, ipv6=ipv6)
             if datapath == "ebpf":
                 lab.let_xdp_send()
         else:
             places = places_on_loopback(nodes)
         yield Stage(datapath, stack.enter_context(Cluster(places, directory, datapath=datapath)), client)
-
-
-@contextmanager
-def _runtime_dir_as_found() -> Iterator[None]:
-    """The nodes keep their ledgers of sysctls there while they run."""
-    was_there = RUNTIME_DIR.exists()
-    try:
-        yield
-    finally:
-        if not was_there:
-            with suppress(OSError):  # not empty: somebody else's by now
-                RUNTIME_DIR.rmdir()

@@ -22,15 +22,14 @@ from typing import Any
 from histories import clock
 from histories.clock import Clock
 from histories.network import Network
-from kdht.datapath.host.sysctl import RUNTIME_DIR
 from kdht.errors import KdhtError, LabError, NoDaemon
 from kdht.lab.cluster import Cluster, Node, Place, places_in, places_on_loopback
 from kdht.lab.netns import Host, Lab
+from kdht.lab.stage import client_host, runtime_dir_as_found
 from kdht.lab.wait import wait_until
 from kdht.wire._shared import ID_LEN
 
 PREFIX = "kdht-hist"
-CLIENT = 250
 RESTED = 180.0
 """Seconds in which a healed cluster has to be at rest."""
 PINS = Path("/sys/fs/bpf")
@@ -172,10 +171,10 @@ def built(setting: Setting, directory: Path) -> Iterator[Stage]:
         if setting.loopback:
             places = places_on_loopback(count)
         else:
-            stack.enter_context(_runtime_dir_as_found())
+            stack.enter_context(runtime_dir_as_found())
             lab = stack.enter_context(Lab(PREFIX))
             places = places_in(lab, count, ipv4=not setting.ipv6, ipv6=setting.ipv6)
-            client = _client_host(lab, setting.ipv6)
+            client = client_host(lab, ipv6=setting.ipv6)
             if setting.datapath == "ebpf":
                 lab.let_xdp_send()
             network = _network(lab, setting.seed)
@@ -204,12 +203,6 @@ def wipe(node: Node) -> None:
     shutil.rmtree(node.records.parent, ignore_errors=True)
 
 
-def _client_host(lab: Lab, ipv6: bool) -> Host:
-    if ipv6:
-        return lab.host("client", ipv6=f"fd53:48::{CLIENT:x}/64")
-    return lab.host("client", ipv4=f"10.53.48.{CLIENT}/24")
-
-
 def _network(lab: Lab, seed: int) -> Network:
     network = Network(lab, seed)
     for host in lab.hosts.values():
@@ -227,15 +220,3 @@ def _unpin(ids: Sequence[bytes]) -> None:
     """What a killed daemon that was not started again left in bpffs."""
     for id in ids:
         shutil.rmtree(PINS / f"kdht-{id.hex()}", ignore_errors=True)
-
-
-@contextmanager
-def _runtime_dir_as_found() -> Iterator[None]:
-    """The nodes keep their ledgers of sysctls there while they run."""
-    was_there = RUNTIME_DIR.exists()
-    try:
-        yield
-    finally:
-        if not was_there:
-            with suppress(OSError):  # not empty: somebody else's by now
-                RUNTIME_DIR.rmdir()

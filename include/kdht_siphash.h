@@ -2,7 +2,7 @@
  *
  * SipHash-2-4 (Aumasson and Bernstein, "SipHash: a fast short-input PRF", 2012)
  * over a header of whole words and over a body of any length. User space and BPF
- * share it; tests/test_tags.py holds it against the paper's vectors.
+ * share it; tests/core/test_tags.py holds it against the paper's vectors.
  */
 #ifndef KDHT_SIPHASH_H
 #define KDHT_SIPHASH_H

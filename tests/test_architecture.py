@@ -15,13 +15,13 @@ from pathlib import Path
 
 import pytest
 from conftest import IN_CI
+from paths import ROOT
 
 from kdht import wire
 from kdht._routing import LANES, Core
 from kdht.wire import _shared as shared
 from kdht.wire._shared import VERDICT_OF, Flag, Reason, Verdict
 
-ROOT = Path(__file__).parent.parent
 SOURCES = sorted(path for kind in ("py", "pyx", "pxd") for path in (ROOT / "kdht").rglob(f"*.{kind}"))
 CLIENT = sorted((ROOT / "kdht/client").glob("*.py"))
 CYTHON_IMPORT = re.compile(r"^\s*(?:from\s+(kdht[\w.]*)\s+(?:c?import)\s+([\w, (]*)|c?import\s+(kdht[\w.]*))")

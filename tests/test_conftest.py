@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 from daemons import nobody, open_to_all
+from paths import HELPERS, ROOT, TESTS
 from pyroute2 import netns
 
-TESTS = Path(__file__).parent
 LEFT = "t-conftest-left"
 LEAVES_A_PROCESS = """
 import pathlib, subprocess
@@ -39,7 +39,7 @@ def run(directory: Path, source: str, *, ci: bool, before: list[str] | None = No
     file = directory / "test_it.py"
     file.write_text(source)
     options = ["-rs", "-p", "conftest", "-p", "no:cacheprovider", "--rootdir", str(directory), "-W", "ignore"]
-    env = {**os.environ, "PYTHONPATH": f"{TESTS}:{TESTS.parent}", "CI": "true" if ci else ""}
+    env = {**os.environ, "PYTHONPATH": f"{HELPERS}:{TESTS}:{ROOT}", "CI": "true" if ci else ""}
     command = [*(before or []), sys.executable, "-m", "pytest", *options, str(file)]
     done = subprocess.run(
         command, cwd=directory, env=env, capture_output=True, text=True, timeout=60, check=False

@@ -16,12 +16,12 @@ from typing import BinaryIO, Literal, NamedTuple
 import msgspec
 
 from kdht.errors import ConfigError
+from kdht.wire.limits import MAX_TTL
 
 Format = Literal["jsonl", "tsv"]
 MAX_LINE = 1 << 22
 MAX_BULK_VALUE = 1 << 20
 """Bytes of a value in such a file: there may be one in memory for each request under way."""
-MAX_TTL = 2**32 - 1
 _NULL = b"\\N"
 _ESCAPE = re.compile(rb"\\(x[0-9a-fA-F]{2}|.?)", re.DOTALL)
 _ESCAPED = {b"t": b"\t", b"n": b"\n", b"r": b"\r", b"\\": b"\\"}

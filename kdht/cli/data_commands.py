@@ -19,8 +19,7 @@ from kdht.errors import NotFound, ValueTooLarge
 from kdht.program.files import write_atomically
 from kdht.wire import Record
 from kdht.wire._shared import MAX_CONDITIONAL_VALUE, MAX_VALUE
-
-MAX_VERSION = 2**64 - 1
+from kdht.wire.limits import MAX_VERSION
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -13,6 +13,7 @@ import msgspec
 
 from kdht.config import places
 from kdht.config.values import SocketPath
+from kdht.wire.limits import MAX_TTL
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -65,14 +66,16 @@ class Seconds(click.ParamType[int]):
 
     name = "time"
     _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
-    _LIMIT = 2**32
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         match = re.fullmatch(r"([0-9]{1,10})([smhd]?)", str(value))
         seconds = int(match[1]) * self._UNITS[match[2]] if match else 0
-        if not 0 < seconds < self._LIMIT:
-            most = self._LIMIT - 1
-            self.fail(f"{value!r} is no time from 1 s to {most} s; write 90, 90s, 15m, 12h or 7d", param, ctx)
+        if not 0 < seconds <= MAX_TTL:
+            self.fail(
+                f"{value!r} is not a valid duration (1 s to {MAX_TTL} s): write 90, 90s, 15m, 12h or 7d",
+                param,
+                ctx,
+            )
         return seconds
 
 

@@ -8,9 +8,10 @@ known from earlier ones), `_watching`, `_steps`, `_large` and `_manifest` (what 
 
 from typing import TYPE_CHECKING, Any
 
-from kdht.client._calls import MAX_LEASE, Hop
+from kdht.client._calls import Hop
 from kdht.client._manifest import MAX_LARGE, is_manifest
 from kdht.client.sync import Client
+from kdht.wire.limits import MAX_LEASE
 
 if TYPE_CHECKING:
     from kdht.client.aio import AsyncClient

@@ -10,13 +10,10 @@ from kdht.errors import BadPacket, Conflict, NotFound, RequestError, Unconfirmed
 from kdht.wire import Buffer, Contact, Record, pack_write, parse_contacts
 from kdht.wire import _shared as shared
 from kdht.wire._shared import Op, Status
+from kdht.wire.limits import MAX_LEASE, MAX_TTL, MAX_VERSION
 
-# What the fields hold.
-MAX_TTL = 2**32 - 1
 MAX_HOPS = 255
-MAX_VERSION = 2**64 - 1
-MAX_LEASE = 60
-"""Seconds that nodes keep a watch without a renewal."""
+"""The field of a message has one byte."""
 
 
 class Call(NamedTuple):

@@ -8,7 +8,7 @@ choose the next number, and both the same.
 from collections.abc import Callable
 from random import Random
 
-from kdht.client._calls import MAX_VERSION
+from kdht.wire.limits import MAX_VERSION
 
 AHEAD = 60_000_000
 """Microseconds: a node refuses a version that is further from its clock."""

@@ -33,7 +33,7 @@ MAX_BOUNCES = 5
 FORWARDS = 1.0
 """Seconds; so long after an answer a closed port is not believed: where a daemon was killed, its XDP program still forwards."""
 MAX_PAUSE = 0.5
-"""Seconds after a refusal until the next try, at most: nothing was lost, and a node that joins may be ready then."""
+"""Seconds after a refusal until the next try, at most, if the tries last: a node that joins may be ready then."""
 JITTER = 0.5
 """The longest addition to a retry's waiting time, as a part of it."""
 
@@ -267,8 +267,9 @@ class Exchange:
         self._hedges_left = 0
         self._wait_from(now)
         if self._tries < self._session.attempts:
-            longest = MAX_PAUSE * (1 + self._session.rng.random() * JITTER)
-            self.deadline = min(self.deadline, now + longest)
+            # Where there is much time the tries that are left last for all of it.
+            longest = max(MAX_PAUSE, (self._gives_up - now) / (self._session.attempts - self._tries))
+            self.deadline = min(self.deadline, now + longest * (1 + self._session.rng.random() * JITTER))
         elif len(self._replied) == len(self._sent):
             self._fail()
 

@@ -19,6 +19,7 @@ from kdht.client._manifest import CHUNK_SIZE, Manifest, Upload, chunk_name, cut,
 from kdht.client._steps import Many, Steps
 from kdht.errors import RequestError
 from kdht.wire._shared import Status
+from kdht.wire.limits import MAX_TTL
 
 Progress: TypeAlias = Callable[[int, int], None]
 """Called with the bytes done so far, and with all of them."""
@@ -46,7 +47,7 @@ def put(key: Key, data: bytes, ttl: int | None, progress: Progress, now: float, 
     """
     calls.check_ttl(ttl)
     name = name_of(key)
-    lifetime = min(ttl + OUTLIVES, calls.MAX_TTL) if ttl else None
+    lifetime = min(ttl + OUTLIVES, MAX_TTL) if ttl else None
     expiry = int(now) + lifetime if lifetime else 0
     upload = Upload(new_id, int(now), expiry, chunks=-(-len(data) // CHUNK_SIZE))
     journal = Journal(name, now)

@@ -22,11 +22,10 @@ from kdht.client._versions import Versions
 from kdht.client._watching import Watching
 from kdht.client._writes import Write
 from kdht.errors import BadPacket
-from kdht.wire import HEADER, check_form
-from kdht.wire._shared import TRY_BITS, Flag, Op, Status
+from kdht.wire import HEADER, STATUS_OF, check_form
+from kdht.wire._shared import TRY_BITS, Flag, Op
 
 _REPLY_FLAGS = int(Flag.REPLY | Flag.FORWARDED)
-_STATUSES = {int(status): status for status in Status}
 _KINDS: dict[Op, type[Exchange]] = {Op.GET: Read, Op.QUORUM_GET: Read, Op.PUT: Write, Op.DELETE: Write}
 
 
@@ -184,7 +183,7 @@ class Session:
             HEADER.unpack_from(data)
         )
         pending = self._pending.get(request_id >> TRY_BITS)
-        status = _STATUSES.get(code)
+        status = STATUS_OF.get(code)
         if pending is not None and flags == _REPLY_FLAGS and status is not None:
             index = request_id % MAX_SENT
             sent = pending.asked(index, node, direct=direct)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from kdht.replay._capture import Batch, Frame
 from kdht.replay._engine import Judgement
-from kdht.replay.implementations import Implementation, Run
+from kdht.replay.base import Implementation, Run
 from kdht.replay.seen import Seen, contradiction, is_comparable
 from kdht.replay.tables import Table
 from kdht.wire._shared import VERDICT_OF, Reason

@@ -11,7 +11,7 @@ from typing import NamedTuple, Self
 from kdht.errors import ConfigError
 from kdht.replay._capture import Batch
 from kdht.replay._engine import Results
-from kdht.replay.implementations import Implementation, Run
+from kdht.replay.base import Implementation, Run
 from kdht.replay.packets import take_apart
 from kdht.replay.tables import Table
 from kdht.wire import OFFSET

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 from kdht.errors import ConfigError
 from kdht.replay._engine import Judgement
+from kdht.replay.base import Implementation
 from kdht.replay.capture import Capture
-from kdht.replay.implementations import Implementation
 from kdht.replay.packets import take_apart
 from kdht.wire._shared import VERDICT_OF, Reason, Verdict
 

@@ -1,64 +1,25 @@
-"""What can give verdicts on a batch: the oracle, the core, and the XDP program by test run.
+"""The implementations that give verdicts on a batch: the oracle, the core, and the XDP program by test run.
 
-Each is a context manager whose `run` gives a Run. The live ones are in live.py; `opened`
-makes any of them by name. An artificial fault (faults.py) may be put into one.
+The live ones are in live.py. `made` makes any of them by its name, with an artificial fault (faults.py) on request.
 """
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
-from typing import NamedTuple, Protocol, Self
 
 from kdht.errors import ConfigError
 from kdht.replay._capture import Batch
 from kdht.replay._engine import Results, run_core, run_program
+from kdht.replay.base import NANOSECONDS, Implementation, InProcess, Run
+from kdht.replay.faults import Faulty
 from kdht.replay.oracle import Settings, SlowNode, SlowTable
 from kdht.replay.oracle_packets import verdict
-from kdht.replay.seen import Seen
 from kdht.replay.tables import Table
 
-NANOSECONDS = 1_000_000_000
 THREADS = 2
-"""That run the XDP program: a test run is a system call for each packet."""
+"""Threads that run the XDP program: each packet costs one system call."""
 ALONE = 64
-"""Packets that are not worth two threads."""
-
-
-class Run(NamedTuple):
-    """What an implementation made of a batch."""
-
-    results: Results
-    now: int | None
-    """The unix second of all verdicts; None: when each packet was captured."""
-    seen: list[Seen] | None = None
-    """By a live implementation: what could be observed of each packet."""
-
-
-class Implementation(Protocol):
-    """One implementation with one node's table."""
-
-    name: str
-
-    def __enter__(self) -> Self:
-        """Raises DatapathError or LabError where it cannot run."""
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
-    def run(self, batch: Batch, now: int | None) -> Run:
-        """Verdicts at a unix second, or, with None, at the time of each packet's capture."""
-
-
-class InProcess:
-    """What an implementation without anything to clean up shares."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+"""A batch of at most so many packets runs in one thread."""
 
 
 class OfCore(InProcess):
@@ -163,6 +124,4 @@ def made(name: str, table: Table, fault: str | None = None) -> Implementation:
         raise ConfigError(f"no implementation is called {name}: there are {', '.join(NAMES)}")
     if fault is None:
         return MAKERS[name](table)
-    from kdht.replay.faults import Faulty
-
     return Faulty(MAKERS[name], table, fault)

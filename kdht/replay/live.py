@@ -33,7 +33,7 @@ from kdht.lab.netns import Host, Lab
 from kdht.lab.wait import wait_until
 from kdht.replay._capture import Batch
 from kdht.replay._engine import Results
-from kdht.replay.implementations import Run
+from kdht.replay.base import NANOSECONDS, Run
 from kdht.replay.packets import packet, take_apart
 from kdht.replay.redate import completed, redated
 from kdht.replay.seen import Seen, is_ordinary
@@ -42,7 +42,6 @@ from kdht.wire import Address, Message
 from kdht.wire._shared import MAGIC, VERDICT_OF, Op, Reason, Verdict
 
 SOCKET_LANE = 1
-NANOSECONDS = 1_000_000_000
 GATEWAYS = {4: "169.254.53.48", 6: "fe80::53:48"}
 PROBES = {True: Address.of("198.18.53.48", 5000), False: Address.of("2001:db8:53:48::1", 5000)}
 """Who sends the TRACEs that follow the packets, by whether it is IPv4."""

@@ -1,6 +1,5 @@
 """kdht-replay: the command line. Its exit statuses are part of its interface."""
 
-from importlib import import_module
 from typing import NoReturn
 
 import click
@@ -8,35 +7,27 @@ import click
 from kdht import __version__
 from kdht.errors import exit_codes
 from kdht.program import boundary
+from kdht.program.lazy import LazyCommand, LazyGroup
 
-# name: (module, the line in the help)
 COMMANDS = {
-    "run": ("run", "Give verdicts on every packet of a capture."),
-    "diff": ("diff", "Give a capture to several implementations and show where they differ."),
-    "check": ("check", "Hold fixtures to their expected verdicts."),
-    "record": ("record", "Capture what a running node gets, as a fixture."),
-    "explain": ("explain", "Say why one packet gets its verdict."),
-    "generate": ("generate", "Make a seeded capture."),
-    "bench": ("bench", "Measure packets per second of each implementation."),
+    "run": LazyCommand("kdht.replay.commands.run", "command", "Give verdicts on every packet of a capture."),
+    "diff": LazyCommand(
+        "kdht.replay.commands.diff",
+        "command",
+        "Give a capture to several implementations and show where they differ.",
+    ),
+    "check": LazyCommand(
+        "kdht.replay.commands.check", "command", "Hold fixtures to their expected verdicts."
+    ),
+    "record": LazyCommand(
+        "kdht.replay.commands.record", "command", "Capture what a running node gets, as a fixture."
+    ),
+    "explain": LazyCommand("kdht.replay.commands.explain", "command", "Say why one packet gets its verdict."),
+    "generate": LazyCommand("kdht.replay.commands.generate", "command", "Make a seeded capture."),
+    "bench": LazyCommand(
+        "kdht.replay.commands.bench", "command", "Measure packets per second of each implementation."
+    ),
 }
-
-
-class LazyGroup(click.Group):
-    """Imports a command when it is called."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        module = import_module(f"kdht.replay.commands.{COMMANDS[cmd_name][0]}")
-        command: click.Command = module.command
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
 
 
 HELP = f"""Replay captured packets through any implementation of kdht's routing.
@@ -46,7 +37,13 @@ run here as datapath.
 """
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]}, help=HELP)
+@click.group(
+    cls=LazyGroup,
+    commands_by_name=COMMANDS,
+    sections={"run": "Commands"},
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help=HELP,
+)
 @click.version_option(__version__, message="kdht-replay %(version)s")
 def command() -> None:
     """See HELP."""

@@ -1,25 +1,35 @@
 """One thing wrong with a packet: what an attacker, a bad network or a bug may send, by name.
 
-Each mutation changes a packet that Generator made, in place, and tags its message again
-where that takes it past the tags to the check that it is meant for.
+Each mutation changes a right packet in place. Most tag its message again, so that it passes the tags and comes
+to the check that the mutation is meant for.
 """
 
 import struct
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from random import Random
+from typing import Protocol, TypeAlias
 
 from kdht.replay import packets
 from kdht.replay.packets import UDP
+from kdht.replay.tables import Table
 from kdht.wire import OFFSET, Address, Buffer, body_tag, header_tag
 from kdht.wire import _shared as shared
 from kdht.wire._shared import Flag
 
-if TYPE_CHECKING:
-    from kdht.replay.generate import Generator
-
 SIZE = {name: size for name, _, size in shared.LAYOUT}
 _FRAGMENT = 44
 _DESTINATION = 60
+
+
+class Scene(Protocol):
+    """What a mutation knows: the node that gets the packet, the unix second, and the source of its choices."""
+
+    table: Table
+    rng: Random
+    now: int
+
+
+Mutation: TypeAlias = Callable[[Scene, bytearray], None]
 
 
 def udp_at(packet: Buffer) -> int:
@@ -44,10 +54,10 @@ def field(packet: Buffer, name: str) -> int:
     return int.from_bytes(packet[at : at + SIZE[name]], "big")
 
 
-def tag(generator: "Generator", packet: bytearray) -> None:
+def tag(scene: Scene, packet: bytearray) -> None:
     """A member's message gets right tags again, with the epoch that it has."""
     message = packet[message_at(packet) :]
-    keys = {key.epoch: key for key in generator.table.keys}
+    keys = {key.epoch: key for key in scene.table.keys}
     if field(packet, "flags") & Flag.FORWARDED and field(packet, "epoch") in keys:
         key = keys[field(packet, "epoch")]
         put_field(packet, "body_tag", body_tag(message, key))
@@ -70,75 +80,75 @@ def set_checksum(packet: bytearray) -> None:
         packet[found.begin - 2 : found.begin] = right[found.begin - 2 : found.begin]
 
 
-def _field_mutation(name: str, value: int) -> Callable[["Generator", bytearray], None]:
-    def mutate(generator: "Generator", packet: bytearray) -> None:
+def _field_mutation(name: str, value: int) -> Mutation:
+    def mutate(scene: Scene, packet: bytearray) -> None:
         put_field(packet, name, value)
-        tag(generator, packet)
+        tag(scene, packet)
 
     return mutate
 
 
-def flip(generator: "Generator", packet: bytearray) -> None:
+def flip(scene: Scene, packet: bytearray) -> None:
     """One bit, anywhere."""
-    packet[generator.rng.randrange(len(packet))] ^= 1 << generator.rng.randrange(8)
+    packet[scene.rng.randrange(len(packet))] ^= 1 << scene.rng.randrange(8)
 
 
-def cut(generator: "Generator", packet: bytearray) -> None:
+def cut(scene: Scene, packet: bytearray) -> None:
     """The end is missing, and the lengths say so."""
-    del packet[generator.rng.randrange(message_at(packet), len(packet)) :]
+    del packet[scene.rng.randrange(message_at(packet), len(packet)) :]
     set_lengths(packet)
 
 
-def cut_short(generator: "Generator", packet: bytearray) -> None:
+def cut_short(scene: Scene, packet: bytearray) -> None:
     """The end is missing, and the lengths do not say so."""
-    del packet[generator.rng.randrange(len(packet)) :]
+    del packet[scene.rng.randrange(len(packet)) :]
 
 
-def lengthen(generator: "Generator", packet: bytearray) -> None:
+def lengthen(scene: Scene, packet: bytearray) -> None:
     """More than the body length says."""
-    packet += bytes(generator.rng.choice((1, 4, 400)))
+    packet += bytes(scene.rng.choice((1, 4, 400)))
     set_lengths(packet)
 
 
-def grow(generator: "Generator", packet: bytearray) -> None:
+def grow(scene: Scene, packet: bytearray) -> None:
     """A value of 1.5 KiB, with a body length that is right."""
     put_field(packet, "body_len", 1536)
     packet[message_at(packet) + shared.HEADER_LEN :] = bytes(1536)
     set_lengths(packet)
-    tag(generator, packet)
+    tag(scene, packet)
 
 
-def forge_origin(generator: "Generator", packet: bytearray) -> None:
+def forge_origin(scene: Scene, packet: bytearray) -> None:
     """Whom the answer goes to, filled in by who is no member."""
     put_field(packet, "flags", field(packet, "flags") & ~Flag.FORWARDED)
     put_field(packet, "client_ip", Address.of("203.0.113.66", 0).ip)
 
 
-def forge_flag(generator: "Generator", packet: bytearray) -> None:
+def forge_flag(scene: Scene, packet: bytearray) -> None:
     """FORWARDED, without the tag of a member."""
     put_field(packet, "flags", field(packet, "flags") | Flag.FORWARDED)
-    put_field(packet, "epoch", generator.table.keys[0].epoch)
-    put_field(packet, "header_tag", generator.rng.getrandbits(64))
+    put_field(packet, "epoch", scene.table.keys[0].epoch)
+    put_field(packet, "header_tag", scene.rng.getrandbits(64))
 
 
-def break_tag(generator: "Generator", packet: bytearray) -> None:
+def break_tag(scene: Scene, packet: bytearray) -> None:
     put_field(packet, "header_tag", field(packet, "header_tag") ^ 1)
 
 
-def break_body(generator: "Generator", packet: bytearray) -> None:
+def break_body(scene: Scene, packet: bytearray) -> None:
     """The last byte, under a right header tag."""
     packet[-1] ^= 1
 
 
-def age(generator: "Generator", packet: bytearray) -> None:
+def age(scene: Scene, packet: bytearray) -> None:
     """Sealed too long ago, or too far ahead."""
-    window = generator.table.window
-    late = generator.rng.choice((window + 1, -window - 1, 3600))
-    put_field(packet, "time", (generator.now - late) % 2**32)
-    tag(generator, packet)
+    window = scene.table.window
+    late = scene.rng.choice((window + 1, -window - 1, 3600))
+    put_field(packet, "time", (scene.now - late) % 2**32)
+    tag(scene, packet)
 
 
-def fragment(generator: "Generator", packet: bytearray) -> None:
+def fragment(scene: Scene, packet: bytearray) -> None:
     """The first fragment of more."""
     if packet[0] >> 4 == 4:
         struct.pack_into(">H", packet, 6, 0x2000)
@@ -147,7 +157,7 @@ def fragment(generator: "Generator", packet: bytearray) -> None:
     set_ip_length(packet)
 
 
-def add_options(generator: "Generator", packet: bytearray) -> None:
+def add_options(scene: Scene, packet: bytearray) -> None:
     """IPv4 options, or an IPv6 extension header."""
     if packet[0] >> 4 == 4:
         packet[20:20] = b"\x01\x01\x01\x00"
@@ -168,11 +178,11 @@ def set_ip_length(packet: bytearray) -> None:
     packets.complete(packet)
 
 
-def no_checksum(generator: "Generator", packet: bytearray) -> None:
+def no_checksum(scene: Scene, packet: bytearray) -> None:
     struct.pack_into(">H", packet, udp_at(packet) + 6, 0)
 
 
-MUTATIONS: dict[str, Callable[["Generator", bytearray], None]] = {
+MUTATIONS: dict[str, Mutation] = {
     "bit flipped": flip,
     "cut": cut,
     "cut short": cut_short,

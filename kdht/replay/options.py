@@ -14,8 +14,9 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from kdht.errors import ConfigError
 from kdht.replay import tables
 from kdht.replay._capture import Batch
+from kdht.replay.base import Implementation
 from kdht.replay.capture import Capture
-from kdht.replay.implementations import NAMES, Implementation, made
+from kdht.replay.implementations import NAMES, made
 from kdht.replay.tables import Table
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -10,8 +10,8 @@ from typing import NamedTuple, Protocol
 
 from kdht.storage.promises import Granted, Pledges, Promise, hindering
 from kdht.wire._shared import ID_BITS, ID_LEN, MAX_VALUE, RecordFlag
+from kdht.wire.limits import MAX_VERSION
 
-MAX_VERSION = 2**64 - 1
 MAX_FLAGS = 2**32 - 1
 MAX_EXPIRY = 2**64 - 1
 # As a plain number: an enum's operators cost a read more than the rest of it.

@@ -43,7 +43,8 @@ NO_FLAGS = Flag(0)
 _UNKNOWN_FLAGS = 0xFF ^ shared.KNOWN_FLAGS
 # To look a member up costs a tenth of its making, and every control message has three.
 _OPS = {int(op): op for op in Op}
-_STATUSES = {int(status): status for status in Status}
+STATUS_OF = {int(status): status for status in Status}
+"""By the byte in a reply."""
 _FLAGS = {flags: Flag(flags) for flags in range(256) if not flags & _UNKNOWN_FLAGS}
 _REPLY = int(Flag.REPLY)
 _DIRECT = int(Flag.DIRECT)
@@ -160,7 +161,7 @@ def parse(data: Buffer) -> Message:
     check_form(data)
     (_, _, op, flags, hops, request_id, key, attempt, status, _, time, epoch, _, client_port,
      client_ip, entry_ip, entry_port, max_reply, _, cookie, body_tag, header_tag) = HEADER.unpack_from(data)  # fmt: skip
-    known_status = _STATUSES.get(status)
+    known_status = STATUS_OF.get(status)
     if known_status is None:
         raise BadPacket("BAD_FLAGS", f"status {status}")
     return Message(

@@ -30,7 +30,7 @@ from kdht.wire import _shared as shared
 from kdht.wire._shared import Flag, Op, RecordFlag, Status
 
 _OPS = {op.value: op.name for op in Op}
-_STATUSES = {status.value: status.name for status in Status}
+_STATUS_NAMES = {status.value: status.name for status in Status}
 _FLAGS = {flag.value: str(flag.name) for flag in Flag}
 
 
@@ -158,7 +158,7 @@ class KDHT(Packet):
         XLongField("request_id", 0),
         XStrFixedLenField("key", bytes(shared.ID_LEN), length=shared.ID_LEN),
         ByteField("attempt", 0),
-        ByteEnumField("status", Status.OK.value, _STATUSES),
+        ByteEnumField("status", Status.OK.value, _STATUS_NAMES),
         ShortField("body_len", None),
         IntField("sealed_at", 0),
         ByteField("epoch", 0),
@@ -209,7 +209,7 @@ class KDHT(Packet):
 
     def mysummary(self) -> str:
         """One line: what is asked or answered, and of which key."""
-        status = f" {_STATUSES.get(self.status, self.status)}" if self.is_reply else ""
+        status = f" {_STATUS_NAMES.get(self.status, self.status)}" if self.is_reply else ""
         return f"KDHT {_OPS.get(self.op, self.op)}{status} {self.key.hex()} hops {self.hops}"
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from shutil import which
 
 import pytest
-from daemons import KDHTCTL, KDHTD, ROOT
+from daemons import KDHTCTL, KDHTD
+from paths import ROOT
 
 from kdht.datapath.host.ruleset import probe_queue
 from kdht.errors import NoDaemon

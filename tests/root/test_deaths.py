@@ -19,7 +19,7 @@ pytestmark = pytest.mark.root
 
 NODES = 8
 DETECTED = 5.0
-"""Seconds after which nobody knows a dead node any more: 2 by a clock of their own (tests/test_failures.py), and
+"""Seconds after which nobody knows a dead node any more: 2 by a clock of their own (tests/node/test_failures.py), and
 some more where other programs have the processors."""
 
 

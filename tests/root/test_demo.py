@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from paths import ROOT
 
 from demo.stage import PREFIX
 from kdht.datapath.host.sysctl import RUNTIME_DIR
@@ -17,7 +18,6 @@ from kdht.lab import namespaces
 from kdht.lab.netns import Host
 from kdht.lab.wait import wait_until
 
-ROOT = Path(__file__).parents[2]
 SMALLER = ["--nodes", "4", "--limit", "60"]
 
 

@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import pytest
 from builders import NOW, Node
+from comparison import ELSEWHERE, MESSAGES_ONLY, PER_NODE, SEED, change_table
 from packet_traffic import random_packet
-from test_routing_compare import ELSEWHERE, MESSAGES_ONLY, PER_NODE, SEED, change_table
 from traffic import random_node
 from xdp import ETHERNET, Program, action_of, link_header
 

@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from paths import ROOT
 
 from histories.network import Network, Treatment
 from histories.run import Plan, run
@@ -22,8 +23,6 @@ from kdht.lab import namespaces
 from kdht.lab.netns import Lab
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
-
-ROOT = Path(__file__).parent.parent.parent
 
 
 def plan(seed, datapath, kinds, *, ipv6=False, minutes=0.2):

@@ -1,6 +1,6 @@
 """docs/operating.md followed word for word, by an operator who has three new machines and reads nothing else.
 
-client   n1   n2   n3        each a machine with systemd as its process 1 (tests/machines.py), the client a plain host
+client   n1   n2   n3        each a machine with systemd as its process 1 (tests/helpers/machines.py), the client a plain host
   |      |    |    |         10.0.0.9, 10.0.0.1 to 10.0.0.3
 --+------+----+----+-- br0
 

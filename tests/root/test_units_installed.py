@@ -1,6 +1,6 @@
 """The installed units under a real systemd: what the sandbox leaves is enough, and a daemon that hangs is replaced.
 
-n1   a machine with systemd as its process 1 (tests/machines.py)
+n1   a machine with systemd as its process 1 (tests/helpers/machines.py)
 """
 
 from collections.abc import Iterator

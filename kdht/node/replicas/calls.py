@@ -24,14 +24,13 @@ from kdht.node.messages import CONTROL_HOPS
 from kdht.node.replicas.turns import Turn
 from kdht.node.roundtrip import RoundTrip
 from kdht.node.timers import Alarm
-from kdht.wire import FIELD, OFFSET, Address, pack_request
+from kdht.wire import FIELD, OFFSET, STATUS_OF, Address, pack_request
 from kdht.wire._shared import HEADER_LEN, Flag, Op, Status
 
 _OP, _FLAGS, _STATUS = OFFSET["op"], OFFSET["flags"], OFFSET["status"]
 _REQUEST_ID, _KEY = FIELD["request_id"], FIELD["key"]
 _CLIENT_PORT, _CLIENT_IP = FIELD["client_port"], FIELD["client_ip"]
 _REPLY = int(Flag.REPLY)
-_STATUSES = {int(status): status for status in Status}
 
 MAX_CALLS = 8192
 MAX_ADDRESSES = 4096
@@ -136,7 +135,7 @@ class Calls:
         call = self._pending.get((int.from_bytes(data[_REQUEST_ID], "big"), reply.source))
         if call is None:
             return False
-        status = _STATUSES.get(data[_STATUS])
+        status = STATUS_OF.get(data[_STATUS])
         question = call.question
         if status is None or question.op != data[_OP] or question.key != data[_KEY]:
             self._counters["calls_unmatched"] += 1

@@ -8,9 +8,8 @@ import threading
 from typing import NamedTuple
 
 from kdht.datapath.base import Datagram
+from kdht.wire.limits import MAX_LEASE
 
-MAX_LEASE = 60
-"""Seconds; longer wishes get this."""
 MAX_LEASES = 16384
 MAX_WATCHERS = 1024
 """Of one key."""

@@ -10,8 +10,8 @@ import click
 
 from kdht.errors import ConfigError
 from kdht.replay import draw, options
+from kdht.replay.base import Implementation
 from kdht.replay.capture import Capture
-from kdht.replay.implementations import Implementation
 
 READING = "reading alone"
 DEFAULT = ("core", "ebpf", "oracle")

@@ -12,8 +12,8 @@ import click
 from kdht.errors import CaptureError
 from kdht.replay import draw, options, plain
 from kdht.replay._engine import Results
+from kdht.replay.base import Run
 from kdht.replay.capture import Writer
-from kdht.replay.implementations import Run
 from kdht.replay.options import FILE
 from kdht.replay.tables import Table
 from kdht.wire._shared import VERDICT_OF, Reason, Verdict

@@ -1,0 +1,365 @@
+"""The configuration: every field refuses what it cannot use, in one line that names it."""
+
+import copy
+import json
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from msgspec import inspect as types
+from paths import ROOT
+
+from kdht.config import dev
+from kdht.config.example import example
+from kdht.config.kinds import plain
+from kdht.config.schema import Config, build, load
+from kdht.config.settings import resolve
+from kdht.config.values import HostPort, split_port
+from kdht.daemon.main import main
+from kdht.errors import ConfigError
+from kdht.wire import Address
+
+SECRET = "sixteen bytes or more"
+GOOD = {"node": {"listen": ["127.0.0.1"]}, "key": [{"secret": SECRET}]}
+
+
+def with_field(path: str, value: object) -> dict:
+    """GOOD with one field set; a `file` takes the place of the secret."""
+    data = copy.deepcopy(GOOD)
+    table, _, name = path.partition(".")
+    if table == "key":
+        if name == "file":
+            del data["key"][0]["secret"]
+        data["key"][0][name] = value
+    else:
+        data.setdefault(table, {})[name] = value
+    return data
+
+
+def every_field() -> list[str]:
+    """table.field of all fields, from the structs themselves."""
+    fields = []
+    for table in types.type_info(Config).fields:
+        kind = plain(table.type)
+        kind = plain(kind.item_type) if isinstance(kind, types.ListType) else kind
+        fields += [f"{table.name}.{field.name}" for field in kind.fields]
+    return fields
+
+
+# One value of the right type that cannot be, and one of a wrong type, for every field.
+BAD = {
+    "node.listen": (
+        [],
+        "10.0.0.1",
+        ["example.org"],
+        ["10.0.0.1:0"],
+        ["fe80::1"],
+        ["239.1.1.1"],
+        ["[::1"],
+        [":5348"],
+        [1],
+    ),
+    "node.bootstrap": (["a b"], ["host:70000"], [""], ["x" * 300], 7),
+    "node.id": ("", "even", "ab" * 19, "xy" * 20, "00" * 20, 5),
+    "node.data_dir": ("relative", "", 1),
+    "node.advertise": (["10.0.0.1:5348"], ["0.0.0.0"], ["host"], True),
+    "node.anycast": (["::"], ["10.0.0.256"], "10.0.0.1"),
+    "node.cookies": ("yes", 1),
+    "node.hop_limit": (0, 256, "16"),
+    "node.bucket_size": (0, 21, "20"),
+    "node.replay_window": (0, 3601, 1.5),
+    "key.epoch": (-1, 256, "0"),
+    "key.file": ("secret", 5),
+    "key.secret": ("too short", 5),
+    "datapath.kind": ("ebpf2", 1),
+    "datapath.interfaces": (["lo"], ["a" * 16], ["a b"], [""], "eth0"),
+    "datapath.queues": (0, 17, "1"),
+    "datapath.first_queue": (-1, 65520, None),
+    "datapath.queue_length": (0, 65537, True),
+    "datapath.table": ("a b", "1a", "", "x" * 33, 1),
+    "datapath.ebpf_keep": (1, "yes"),
+    "datapath.rate": (-1, 10_000_001, "fast"),
+    "storage.sweep_interval": (0, 86401, []),
+    "storage.cache": (-1, 4097, "4M"),
+    "replication.replicas": (0, 17, "three"),
+    "replication.write": ("two", 2, ""),
+    "replication.repair_rate": (9, 100_001, "fast"),
+    "replication.tombstone_ttl": (59, 31_536_001, "1d"),
+    "storage.max_waiting": (0, 1_000_001, {}),
+    "control.socket": ("kdhtd.sock", "/" + "x" * 107, 1),
+    "control.group": ("", 0),
+    "metrics.listen": ("127.0.0.1", "localhost:9548", "127.0.0.1:0", ":9548", "fe80::1", 9548),
+    "web.listen": ("127.0.0.1", "10.0.0.1:5380", "0.0.0.0:5380", "[::1]", 1),
+    "web.remote": ("yes", 1),
+    "log.level": ("verbose", 1),
+    "log.format": ("xml", None),
+}
+
+
+def test_the_table_of_bad_values_has_every_field():
+    assert sorted(BAD) == sorted(every_field())
+
+
+@pytest.mark.parametrize(
+    ("path", "value"), [(path, value) for path, values in BAD.items() for value in values]
+)
+def test_a_bad_field_gives_one_line_with_its_name_and_value(path, value):
+    with pytest.raises(ConfigError) as caught:
+        build(with_field(path, value), name="file.toml")
+    line = str(caught.value)
+    table, _, name = path.partition(".")
+    assert "\n" not in line
+    assert line.startswith("file.toml: ")
+    assert f"{table}[0].{name}" in line or f"{table}.{name}" in line
+    assert ":" in line.split(name, 1)[1], "says nothing of what is allowed"
+
+
+@pytest.mark.parametrize("path", every_field())
+def test_an_unknown_field_beside_every_field_is_refused(path):
+    table, _, name = path.partition(".")
+    data = with_field(f"{table}.{name}x", 1)
+    with pytest.raises(ConfigError, match=rf"{table}(\[0\])?\.{name}x is unknown; known here: .*{name}"):
+        build(data)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ({}, "node is missing"),
+        ({"node": {}}, "node.listen is missing: expected a list of 1 to 8"),
+        ({"node": {"listen": ["::1"]}}, "key is missing"),
+        ({"node": {"listen": ["::1"]}, "key": []}, "key is []: expected a list of 1 to 2"),
+        ({**GOOD, "nodes": {}}, "nodes is unknown; known here: node, key"),
+        ({**GOOD, "log": 3}, "log is 3: expected a table with level, format"),
+        (
+            {**GOOD, "web": {"listen": "10.0.0.1:80"}},
+            "web.listen is 10.0.0.1:80, which is not loopback: set web.remote",
+        ),
+        ({**GOOD, "key": [{}]}, "key[0] is {}: expected either `file` or `secret`"),
+        (
+            {**GOOD, "replication": {"replicas": 3}, "node": {**GOOD["node"], "bucket_size": 2}},
+            "node.bucket_size is 2, fewer than the 3 replicas: set it to 3 or more",
+        ),
+        ({**GOOD, "key": [{"secret": SECRET}] * 2}, "every key has an epoch of its own"),
+    ],
+)
+def test_tables_that_cannot_be(data, words):
+    with pytest.raises(ConfigError) as caught:
+        build(data)
+    assert words in str(caught.value)
+
+
+def test_no_message_shows_a_secret():
+    for data in (with_field("key.secret", "hush"), with_field("key.secret", {"a": "hush"})):
+        with pytest.raises(ConfigError) as caught:
+            build(data)
+        assert "hush" not in str(caught.value)
+    both = {**GOOD, "key": [{"secret": "hush" * 4, "file": "/x"}]}
+    with pytest.raises(ConfigError) as caught:
+        build(both)
+    assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        (b"[node", "no valid TOML"),
+        (b"\xff\xfe", "not UTF-8"),
+        (b"#" * (1 << 20) + b"\n", "larger than"),
+    ],
+)
+def test_files_that_are_no_configuration(tmp_path, raw, words):
+    path = tmp_path / "kdhtd.toml"
+    path.write_bytes(raw)
+    with pytest.raises(ConfigError, match=words):
+        load(path)
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    with pytest.raises(ConfigError, match="No such file"):
+        load(tmp_path / "none.toml")
+    with pytest.raises(ConfigError, match="Is a directory"):
+        load(tmp_path)
+
+
+def test_the_example_is_the_documented_file_and_valid(tmp_path):
+    text = example()
+    assert (ROOT / "docs/kdhtd.toml").read_text() == text, "write it anew: kdhtd --example > docs/kdhtd.toml"
+    assert build(tomllib.loads(text)).node.listen == ["10.0.0.1"]
+
+
+def test_the_example_has_every_field_with_its_default():
+    """Uncommented field by field, the file still says what the defaults are."""
+    plain_config = build(GOOD)
+    lines = [
+        line.lstrip("#")
+        for line in example().splitlines()
+        if line[:1] == "[" or (line[:1] == "#" and " = " in line and line[1] != " ")
+    ]
+    uncommented = tomllib.loads("\n".join(lines))
+    uncommented["key"] = uncommented["key"][0]
+    named = {f"{table}.{name}" for table, fields in uncommented.items() for name in fields}
+    assert named == set(every_field()) - {"node.listen", "key.file"}
+    for path in named - {"key.secret"}:
+        table, _, name = path.partition(".")
+        holder = plain_config.key[0] if table == "key" else getattr(plain_config, table)
+        if getattr(holder, name):
+            assert uncommented[table][name] == getattr(holder, name), path
+
+
+def test_overrides_lie_over_the_file():
+    config = build(GOOD, {"node": {"listen": ["127.0.0.9"]}, "log": {"level": "debug"}})
+    assert (config.node.listen, config.log.level) == (["127.0.0.9"], "debug")
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("host", ("host", 5348)),
+        ("host:1", ("host", 1)),
+        ("10.0.0.1:65535", ("10.0.0.1", 65535)),
+        ("fd00::1", ("fd00::1", 5348)),
+        ("[fd00::1]", ("fd00::1", 5348)),
+        ("[fd00::1]:9", ("fd00::1", 9)),
+    ],
+)
+def test_host_and_port(text, parts):
+    assert split_port(text) == parts
+    assert (HostPort(text).host, HostPort(text).port) == parts
+
+
+@pytest.mark.parametrize(
+    "text", ["", ":", ":1", "h:", "h:x", "h:65536", "h:-1", "h:٣", "[::1", "[::1]x:2", "[]:1", "::1]:5"]
+)
+def test_what_is_no_host_and_port(text):
+    with pytest.raises(ValueError, match=r"\S"):
+        HostPort(text)
+
+
+def settings(**node: object):
+    return resolve(build({"node": {"listen": ["10.0.0.1"], **node}, "key": [{"secret": SECRET}]}))
+
+
+def test_addresses_of_a_plain_node():
+    got = settings(listen=["10.0.0.1:7", "[fd00::1]:7"])
+    assert got.listen == got.own == got.unicast == (Address.of("10.0.0.1", 7), Address.of("fd00::1", 7))
+    assert got.usual(ipv4=False) == Address.of("fd00::1", 7)
+
+
+def test_addresses_with_anycast_and_a_wildcard():
+    got = settings(listen=["0.0.0.0"], advertise=["10.0.0.1", "10.0.1.1"], anycast=["10.9.9.9", "fd00::9"])
+    assert [a.host for a in got.listen] == ["0.0.0.0", "fd00::9"]
+    assert [a.host for a in got.own] == ["10.0.0.1", "10.0.1.1", "10.9.9.9", "fd00::9"]
+    assert got.usual(ipv4=False) is None
+
+
+@pytest.mark.parametrize(
+    ("node", "words"),
+    [
+        ({"listen": ["10.0.0.1:1", "10.0.0.2:2"]}, "one port"),
+        ({"listen": ["0.0.0.0"]}, "node.advertise must name"),
+        ({"advertise": ["10.0.0.1"]}, "goes with a wildcard"),
+        ({"anycast": ["10.0.0.1"]}, "this node's own address"),
+        ({"anycast": [f"10.0.1.{n}" for n in range(8)]}, "at most 8"),
+    ],
+)
+def test_addresses_that_do_not_fit_together(node, words):
+    with pytest.raises(ConfigError, match=words):
+        settings(**node)
+
+
+def key_file(path: Path, data: bytes, mode: int = 0o600):
+    path.write_bytes(data)
+    path.chmod(mode)
+    return resolve(build({"node": {"listen": ["10.0.0.1"]}, "key": [{"file": str(path)}]}))
+
+
+def test_a_secret_from_a_file(tmp_path):
+    got = key_file(tmp_path / "secret", SECRET.encode() + b"\n")
+    assert got.keys == settings().keys
+    assert not got.warnings
+
+
+def test_a_secret_that_others_can_read_is_warned_of(tmp_path):
+    (warning,) = key_file(tmp_path / "secret", SECRET.encode(), mode=0o644).warnings
+    assert "chmod 600" in warning
+
+
+@pytest.mark.parametrize(("data", "words"), [(b"short\n", "at least 16 bytes"), (b"x" * 5000, "no secret")])
+def test_secret_files_that_hold_none(tmp_path, data, words):
+    with pytest.raises(ConfigError, match=rf"key\[0\]\.file is .*{words}"):
+        key_file(tmp_path / "secret", data)
+
+
+def test_a_secret_file_that_is_not_there(tmp_path):
+    with pytest.raises(ConfigError, match=r"key\[0\]\.file is .*No such file"):
+        resolve(build({"node": {"listen": ["10.0.0.1"]}, "key": [{"file": str(tmp_path / "none")}]}))
+
+
+def test_dev_nodes_have_data_and_sockets_of_their_own(monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", "/state")
+    one, two = dev.config({}), dev.config({"node": {"listen": ["127.0.0.2:99"]}})
+    assert one.node.data_dir == "/state/kdht/dev-127.0.0.1-5348"
+    assert two.control.socket == "/state/kdht/dev-127.0.0.2-99/control.sock"
+    assert one.datapath.kind == "socket"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ({"node": {"listen": ["10.0.0.1"]}}, "loopback only"),
+        ({"node": {"listen": ["0.0.0.0"]}}, "loopback only"),
+        ({"node": {"listen": ["nonsense"]}}, "no numeric"),
+        ({"datapath": {"kind": "nfqueue"}}, "socket datapath only"),
+    ],
+)
+def test_dev_refuses_what_makes_no_sense(overrides, words):
+    with pytest.raises(ConfigError, match=words):
+        dev.config(overrides)
+
+
+def toml(data: dict) -> str:
+    """Plain data as TOML; a list of tables where the configuration has one."""
+    lines = []
+    for table, content in data.items():
+        is_list = isinstance(content, list)
+        for fields in content if is_list else [content]:
+            lines.append(f"[[{table}]]" if is_list else f"[{table}]")
+            lines += [f"{name} = {json.dumps(value)}" for name, value in fields.items()]
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize("mode", [[], ["--check"]])
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [(path, value) for path, values in BAD.items() for value in values if value is not None],
+)
+def test_kdhtd_refuses_a_bad_value_in_every_field(tmp_path, monkeypatch, capsys, path, value, mode):
+    """The program itself, in this process; None is nothing that TOML can say."""
+    file = tmp_path / "kdhtd.toml"
+    file.write_text(toml(with_field(path, value)))
+    monkeypatch.setattr(sys, "argv", ["kdhtd", "--config", str(file), *mode])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    said = capsys.readouterr()
+    assert ended.value.code == 2
+    assert said.out == ""
+    assert said.err.count("\n") == 1
+    assert said.err.startswith(f"kdhtd: {file}: ")
+    assert path.partition(".")[2] in said.err
+
+
+def test_kdhtd_says_it_in_one_line(tmp_path):
+    path = tmp_path / "kdhtd.toml"
+    path.write_text('[node]\nlisten = ["10.0.0.1"]\nhop_limit = 0\n')
+    done = subprocess.run(
+        [sys.executable, "-m", "kdht.daemon.main", "--check", "--config", path],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert done.returncode == 2
+    assert done.stderr == f"kdhtd: {path}: node.hop_limit is 0: expected a whole number from 1 to 255\n"
+    assert done.stdout == ""

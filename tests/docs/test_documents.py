@@ -1,0 +1,151 @@
+"""What the documents refer to is there: files, headings, make targets."""
+
+import re
+import subprocess
+from pathlib import Path
+from typing import get_args
+
+import pytest
+from paths import ROOT
+
+from histories.plan import KINDS
+from histories.verdict import Promise
+
+LINK = re.compile(r"\[[^]]*\]\(<?([^)>\s]+)>?(?:\s+\"[^\"]*\")?\)")
+ELSEWHERE = re.compile(r"[a-z][a-z+.-]*:")
+FENCE = re.compile(r"^(```|~~~).*?^\1\s*$", re.MULTILINE | re.DOTALL)
+CODE = re.compile(r"(`+)(?!`).+?(?<!`)\1(?!`)", re.DOTALL)
+HEADING = re.compile(r"^#{1,6}\s+(.+?)\s*#*$", re.MULTILINE)
+ANCHOR = re.compile(r"<a (?:id|name)=\"([^\"]+)\"")
+COMMAND = re.compile(r"\bmake ([a-z]+)")
+README_LINES, README_COLUMNS = 150, 100
+
+
+def documents() -> list[Path]:
+    """Every document of the project: what git knows, or would take."""
+    command = ["git", "ls-files", "-coz", "--exclude-standard", "*.md"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return sorted(path for name in set(listed.split("\0")) if name and (path := ROOT / name).exists())
+
+
+DOCUMENTS = documents()
+
+
+def of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def links(text: str) -> list[str]:
+    """The targets of its links, those of pictures too; what is quoted as code has none."""
+    return LINK.findall(CODE.sub("", FENCE.sub("", text)))
+
+
+def anchors(text: str) -> set[str]:
+    """What may follow a `#`: its headings as the forges that show Markdown name them, and its own anchors."""
+    found: set[str] = set(ANCHOR.findall(text))
+    for heading in HEADING.findall(FENCE.sub("", text)):
+        words = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading).lower()
+        name = re.sub(r"[^\w\- ]", "", words).replace(" ", "-")
+        times = sum(
+            each == name or re.fullmatch(rf"{re.escape(name)}-\d+", each) is not None for each in found
+        )
+        found.add(f"{name}-{times}" if times else name)
+    return found
+
+
+def broken(document: Path) -> list[str]:
+    """The relative links in a document that lead nowhere."""
+    relative = (link for link in links(document.read_text()) if not ELSEWHERE.match(link))
+    return [link for link in relative if not leads_somewhere(document, link)]
+
+
+def leads_somewhere(document: Path, link: str) -> bool:
+    file, _, anchor = link.partition("#")
+    target = document.parent / file if file else document
+    return target.exists() and (not anchor or anchor in anchors(target.read_text()))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=of)
+def test_relative_links_lead_somewhere(document: Path) -> None:
+    assert broken(document) == []
+
+
+def test_a_link_to_a_missing_file_or_heading_is_found(tmp_path: Path) -> None:
+    (tmp_path / "there.md").write_text("# Two `words`, [a link](x)!\n\n## Twice\n\n## Twice\n")
+    text = """# Here
+
+[a](there.md) [b](there.md#two-words-a-link) [c](there.md#twice-1) [d](#here) [e](https://example.org/#x)
+[f](gone.md) [g](there.md#three-words) [h](#there) `[i](code.md)` ![j](gone.png "with a title")
+
+```
+[k](quoted.md)
+# No heading
+```
+
+[l](#no-heading)
+"""
+    here = tmp_path / "here.md"
+    here.write_text(text)
+    assert broken(here) == [
+        "gone.md",
+        "there.md#three-words",
+        "#there",
+        "gone.png",
+        "#no-heading",
+    ]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=of)
+def test_make_targets_exist(document: Path) -> None:
+    targets = set(re.findall(r"^([a-z]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    quoted = "\n".join(re.findall(r"`[^`]+`|^```.*?^```", document.read_text(), re.MULTILINE | re.DOTALL))
+    assert set(COMMAND.findall(quoted)) <= targets
+
+
+def test_readme_is_short_and_names_the_two_commands() -> None:
+    text = (ROOT / "README.md").read_text()
+    lines = text.splitlines()
+    assert len(lines) <= README_LINES
+    assert [line for line in lines if len(line) > README_COLUMNS] == []
+    assert {"demo", "test"} <= set(COMMAND.findall(text))
+
+
+def test_every_document_is_reached_from_readme() -> None:
+    seen, waiting = set(), [ROOT / "README.md"]
+    while waiting:
+        document = waiting.pop()
+        if document in seen or document.suffix != ".md" or not document.exists():
+            continue
+        seen.add(document)
+        targets = (
+            link.partition("#")[0] for link in links(document.read_text()) if not ELSEWHERE.match(link)
+        )
+        waiting += [(document.parent / target).resolve() for target in targets if target]
+    assert [of(document) for document in DOCUMENTS if document not in seen] == []
+
+
+def test_glossary_names_files_that_exist() -> None:
+    text = (ROOT / "docs/glossary.md").read_text()
+    named = set(re.findall(r"`((?:kdht|include|nft|bpf|contrib)/[^`]*)`", text))
+    assert len(named) > 40
+    assert {name for name in named if not (ROOT / name).exists()} == set()
+
+
+def test_glossary_explains_each_word_once() -> None:
+    explained, _, _ = (ROOT / "docs/glossary.md").read_text().partition("## To be renamed")
+    words = re.findall(r"^\| ([^|]+?) \| (?!meaning )[^-|]", explained, re.MULTILINE)
+    assert len(words) > 60
+    assert len(words) == len(set(words))
+
+
+def test_every_promise_and_every_nemesis_is_among_the_guarantees() -> None:
+    text = (ROOT / "docs/guarantees.md").read_text()
+    named = set(re.findall(r"`([a-z-]+)`", text))
+    assert set(get_args(Promise)) | set(KINDS) - {"calm"} <= named
+    for checkers in re.findall(r"Checkers? (.*?)\.", text, re.DOTALL):
+        assert set(re.findall(r"`([a-z-]+)`", checkers)) <= set(get_args(Promise))
+
+
+def test_every_screenshot_is_shown() -> None:
+    shown = set(links((ROOT / "docs/screenshots.md").read_text()))
+    assert {f"screenshots/{path.name}" for path in (ROOT / "docs/screenshots").iterdir()} <= shown

@@ -1,0 +1,115 @@
+"""kdht built and installed as a user does it, from a copy of the sources, without a network.
+
+What pip would fetch is in a folder of wheels, made of the packages that the tests themselves run with.
+"""
+
+import os
+import subprocess
+import sys
+import tomllib
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
+from email import message_from_string
+from importlib.metadata import Distribution, distribution
+from pathlib import Path
+
+from daemons import run
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from paths import ROOT
+
+TIMEOUT = 280
+TOOLS = "tools"
+"""The folder, beside the wheels, of what builds kdht."""
+
+
+def _python() -> str:
+    """Python of the version that the packages were built for, the system's if it is that: all users reach it."""
+    usual = f"/usr/bin/python{sys.version_info.major}.{sys.version_info.minor}"
+    return usual if os.path.exists(usual) else os.path.realpath(sys.executable)
+
+
+PYTHON = _python()
+
+
+def copy_sources(target: Path) -> Path:
+    """The sources and nothing that was built, as a fresh clone has them."""
+    command = ["git", "ls-files", "-coz", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout.split(b"\0")
+    present = [name for name in listed if name and (ROOT / os.fsdecode(name)).exists()]
+    target.mkdir()
+    copy = ["xargs", "-0", "cp", "--parents", "-t", str(target)]
+    subprocess.run(copy, input=b"\0".join(present), cwd=ROOT, check=True)
+    return target
+
+
+def offline(wheels: Path) -> dict[str, str]:
+    """The environment in which pip takes everything from `wheels`.
+
+    It builds with the tools unpacked there: in an environment of its own they would be newer than
+    what was compiled before, and all would be compiled again.
+    """
+    return {
+        "PIP_NO_INDEX": "1",
+        "PIP_FIND_LINKS": str(wheels),
+        "PIP_EXTRA_INDEX_URL": "",
+        "PIP_CONFIG_FILE": os.devnull,
+        "PIP_NO_BUILD_ISOLATION": "0",  # pip's way to say yes
+        "PYTHONPATH": str(wheels / TOOLS),
+    }
+
+
+def make(
+    sources: Path,
+    wheels: Path,
+    *arguments: str,
+    prefix: Sequence[str] = (),
+    more: Mapping[str, str] | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """make in a copy of the sources; `prefix` before the command, `more` in its environment."""
+    environment = {**os.environ, **offline(wheels), **(more or {})}
+    command = [*prefix, "make", *arguments, f"PYTHON={PYTHON}"]
+    return run(command, cwd=sources, env=environment, timeout=TIMEOUT)
+
+
+def make_wheels(target: Path) -> Path:
+    """A wheel of each package that kdht needs to run; what it needs to be built, unpacked."""
+    target.mkdir()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    wanted = [*project["project"]["dependencies"]]
+    for extra in project["project"]["optional-dependencies"].values():
+        wanted += extra
+    for package in _with_needs(wanted).values():
+        _pack(package, target)
+    for package in _with_needs(project["build-system"]["requires"]).values():
+        with zipfile.ZipFile(_pack(package, target)) as wheel:
+            wheel.extractall(target / TOOLS)
+    return target
+
+
+def _with_needs(texts: Iterable[str]) -> dict[str, Distribution]:
+    """The packages named by requirements, and all that they require in turn."""
+    found: dict[str, Distribution] = {}
+    waiting = [Requirement(text) for text in texts]
+    while waiting:
+        wanted = waiting.pop()
+        name = canonicalize_name(wanted.name)
+        if name in found or (wanted.marker and not wanted.marker.evaluate({"extra": ""})):
+            continue
+        found[name] = distribution(name)
+        waiting += [Requirement(text) for text in found[name].requires or ()]
+    return found
+
+
+def _pack(package: Distribution, target: Path) -> Path:
+    """The installed files as a wheel again; pip makes scripts and compiled files anew."""
+    tags = message_from_string(package.read_text("WHEEL") or "").get_all("Tag", [])
+    name = canonicalize_name(package.name).replace("-", "_")
+    python, abi, platform = tags[0].split("-")
+    made = target / f"{name}-{package.version}-{python}-{abi}-{platform}.whl"
+    with zipfile.ZipFile(made, "w") as wheel:
+        for file in package.files or ():
+            path = Path(str(package.locate_file(file)))
+            if ".." not in file.parts and file.suffix != ".pyc" and path.is_file():
+                wheel.write(path, str(file))
+    return made
