@@ -104,7 +104,7 @@ def test_silent_nodes_are_not_taken_for_all_there_are() -> None:
     assert scene.done
 
 
-def test_what_was_heard_before_all_was_unsettled_says_nothing() -> None:
+def test_what_was_heard_before_a_reset_says_nothing() -> None:
     scene = Scene(ids(4))
     part, epoch = scene.kept.range, scene.caught_up.epoch
     scene.caught_up.reset()
