@@ -5,9 +5,8 @@
 Contract: bounded, and **exact**: once `invalidate` has returned, the record that stood before is
 never given out again, not even by a `fill` whose reader looked at the store earlier: it says
 since when (`begin`), and any change since, of a key in the same set, refuses it. Whoever changes
-the store invalidates before it confirms. A key's set has KDHT_CACHE_SLOTS slots; the newest guest stays. A key that
-is not here touches the set alone, no slot: most writes are of that kind. `look_up`
-runs without the GIL beside the others, which take it (a sequence lock for each set: Boehm, "Can
+the store invalidates before it confirms. A key's set has KDHT_CACHE_SLOTS slots; the newest guest stays.
+An uncached key touches its set alone, no slot: most writes are of that kind. `look_up` runs without the GIL beside the others, which take it (a sequence lock for each set: Boehm, "Can
 Seqlocks Get Along With Programming Language Memory Models?", 2012).
 """
 
