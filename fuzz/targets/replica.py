@@ -10,7 +10,7 @@ from kdht.errors import BadPacket
 from kdht.node.replicas import calls
 from kdht.node.replicas._store_requests import StoreRequests
 from kdht.node.replicas.clock import HybridClock
-from kdht.node.replicas.reads import untrusted_store
+from kdht.node.replicas.quorum_reads import untrusted_store
 from kdht.node.replicas.recent import Recent
 from kdht.storage import Result, StoredRecord, Write
 from kdht.wire import FIELD, OFFSET, RECORD, verify

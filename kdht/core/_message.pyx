@@ -3,7 +3,7 @@
 """Layer 1: the verdict on one message.
 
 It has two halves. `plan_message` looks at a message and changes nothing: the checks, in the
-order of docs/design.md, then the next hop. `apply_plan` rewrites the header of what goes on.
+order of docs/design/routing.md, then the next hop. `apply_plan` rewrites the header of what goes on.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t

@@ -19,7 +19,7 @@ from pathlib import Path
 from kdht.daemon.datadir import DataDir
 from kdht.node.repair import Doubt, Repair
 from kdht.node.replicas import Coordinator
-from kdht.node.replicas.reads import Found
+from kdht.node.replicas.quorum_reads import Found
 from kdht.node.replicas.turns import Turn
 from kdht.program.files import replacing
 from kdht.storage import LevelStore, Store, StoredRecord, Write, exported, newer
@@ -122,7 +122,8 @@ class Others:
         return [
             (key, record)
             for (key, record), mine in zip(records, own, strict=True)
-            if not _has(mine, record) and (self._repair.is_settled(key) or not self._others_have(key, record))
+            if not _has(mine, record)
+            and (self._repair.is_caught_up(key) or not self._others_have(key, record))
         ]
 
     def _others_have(self, key: bytes, record: StoredRecord) -> bool:

@@ -48,10 +48,10 @@ def keep(
     replication = settings.config.replication
     options = RepairOptions(replicas=replication.replicas, rate=replication.repair_rate)
     repair = node.keep(store, options, drop, coordinator.replicate)
-    coordinator.is_settled = repair.is_settled
+    coordinator.is_caught_up = repair.is_caught_up
     coordinator.holds = repair.holds
     coordinator.on_missed = repair.missed
     if cache:
-        repair.on_unsettled = cache.clear
+        repair.on_fell_behind = cache.clear
     coordinator.on_strays = strays
     return repair

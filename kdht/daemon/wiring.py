@@ -120,7 +120,7 @@ def build(settings: Settings, data: DataDir, node_id: bytes, undo: ExitStack) ->
     if aside.waits:
         repair.doubt_own()
     coordinator.on_alarm(transport.call_in)
-    reader.is_settled = coordinator.is_settled
+    reader.is_caught_up = coordinator.is_caught_up
     driver = Driver(kademlia, transport.send)
     _connect(inbox, service, coordinator, driver, timings)
     store.on_change = partial(_changed, service, repair, cache)
@@ -190,7 +190,7 @@ def _read(
 def _came_back(repair: Repair) -> None:
     """The node was away: what it had caught up on before it compares anew, before it answers anything from it."""
     log.warning("was away for half a second or more: compares its records with other replicas anew")
-    repair.unsettle(time.monotonic())
+    repair.catch_up_anew(time.monotonic())
 
 
 def _changed(

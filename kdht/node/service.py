@@ -21,9 +21,9 @@ from kdht.datapath.base import Datagram, Outgoing
 from kdht.errors import BadPacket, StorageError
 from kdht.node.replicas import Coordinator
 from kdht.node.replicas.coordinator import MAX_WIRE_EXPIRY
-from kdht.node.replicas.reads import Found
+from kdht.node.replicas.leases import Leases
+from kdht.node.replicas.quorum_reads import Found
 from kdht.node.replicas.turns import Turn
-from kdht.node.replicas.watch import Watches
 from kdht.node.replicas.writes import Written
 from kdht.node.reply import Replier
 from kdht.storage import Store, StoredRecord, visible
@@ -73,7 +73,7 @@ class Service:
         self._trace_body = pack_contacts([contact])
         self._counts: Counter[tuple[int, int]] = Counter()
         self._counts_lock = threading.Lock()
-        self._watches = Watches()
+        self._leases = Leases()
 
     def handle(self, batch: Sequence[Datagram], now: float) -> int:
         """Answer a batch; the number of reads that were answered at once. What is no routed request is not looked at."""
@@ -103,7 +103,7 @@ class Service:
 
     def changed(self, key: bytes, record: StoredRecord, now: float) -> None:
         """The store has taken a record: tell those who watch its key."""
-        watching = self._watches.watching(key, now)
+        watching = self._leases.watching(key, now)
         if watching:
             answers = _Answers(self._replier, now)
             for request in watching:
@@ -120,7 +120,7 @@ class Service:
     @property
     def watchers(self) -> int:
         """Leases that have not ended, as far as is known."""
-        return len(self._watches)
+        return len(self._leases)
 
     def _contacts(self, request: Datagram) -> bytes:
         """This node, and as many others near the key as the request's padding and its client have room for: no more is
@@ -137,7 +137,7 @@ class Service:
         """The number of those that were answered."""
         keys = [request.data[_KEY] for request in requests]
         begun = self._cache.begin(keys) if self._cache else ()
-        settled = self._settled(keys)
+        caught_up = self._caught_up(keys)
         records: Iterable[StoredRecord | StorageError | None]
         try:
             records = self._store.get_many(keys, answers.now)
@@ -151,7 +151,7 @@ class Service:
                 answers.add(request, Status.STORAGE_FAILED)
             elif op == Op.WATCH and not self._watch(request, key, answers):
                 continue
-            elif op == Op.QUORUM_GET or not settled[number]:
+            elif op == Op.QUORUM_GET or not caught_up[number]:
                 wider.append((request, record, True))
             elif record is None:
                 wider.append((request, None, False))
@@ -163,9 +163,9 @@ class Service:
             self._read_wider(wider, answers)
         return len(requests) - len(wider)
 
-    def _settled(self, keys: Sequence[bytes]) -> list[bool]:
-        """Asked before the store is: else a record could come, and settle its key, between the two looks."""
-        return list(map(self._coordinator.is_settled, keys))
+    def _caught_up(self, keys: Sequence[bytes]) -> list[bool]:
+        """Asked before the store is: else a record could come, and the node catch up on its key, between the two looks."""
+        return list(map(self._coordinator.is_caught_up, keys))
 
     def _read_alone(self, key: bytes, now: float) -> StoredRecord | StorageError | None:
         try:
@@ -209,7 +209,7 @@ class Service:
             answers.add(request, Status.BAD_REQUEST)
         elif request.max_reply < RECORD_LEN:
             answers.add(request, self._replier.refusal(request, RECORD_LEN, int(answers.now)))
-        elif not self._watches.renew(
+        elif not self._leases.renew(
             key, self._replier.client_of(request), request, _LEASE.unpack(body)[0], answers.now
         ):
             answers.add(request, Status.BUSY)
@@ -271,7 +271,7 @@ class Service:
         if not self._cache:
             return
         (begun,) = self._cache.begin((key,))
-        if self._coordinator.is_settled(key):
+        if self._coordinator.is_caught_up(key):
             record = self._read_alone(key, now)
             if isinstance(record, StoredRecord) and not record.deleted:
                 self._cache.fill(key, begun, *record)

@@ -2,7 +2,7 @@
 
 Checksums are computed from their definitions (RFC 768, RFC 1071, RFC 1624, RFC 8200) over
 lists of 16-bit words. What is not known to be ours is never dropped for its lengths, but a
-header that cannot be read is. The rules are in docs/design.md, section "A verdict".
+header that cannot be read is. The rules are in docs/design/routing.md.
 """
 
 import struct

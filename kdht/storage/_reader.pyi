@@ -5,7 +5,7 @@ from collections.abc import Callable
 from kdht.storage._cache import RecordCache
 
 class StoreReader:
-    is_settled: Callable[[bytes], bool]
+    is_caught_up: Callable[[bytes], bool]
     answered: int
     def __init__(self, get: Callable[[bytes], bytes | None], cache: RecordCache | None = None) -> None: ...
     def of(

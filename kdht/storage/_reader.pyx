@@ -5,7 +5,7 @@
 Contract: gives a record only where a reader of the store would see it, and nothing else than
 its value decides: whatever is unclear (no record, a tombstone, a damaged one, a store that fails, a key that
 this node has not caught up on) is None, and goes the long way. Python runs for LevelDB's own call and for
-`is_settled`, once a key each. One thread calls.
+`is_caught_up`, once a key each. One thread calls.
 """
 
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
@@ -29,19 +29,19 @@ if struct.calcsize(layout.HEAD_FORMAT) != HEAD_LEN:
 cdef class StoreReader:
     """`get` gives the raw record at a LevelDB key, or None; `cache` is filled with what was read.
 
-    `is_settled`, by key: whether the own store alone may answer.
+    `is_caught_up`, by key: whether the own store alone may answer.
     """
 
     cdef object get
     cdef RecordCache cache
-    cdef public object is_settled
+    cdef public object is_caught_up
     cdef readonly uint64_t answered
     """Records that were given."""
 
     def __cinit__(self, get, RecordCache cache=None):
         self.get = get
         self.cache = cache
-        self.is_settled = _always
+        self.is_caught_up = _always
 
     def of(self, keys: list, rooms: list, now: float) -> list:
         """For each 20-byte key the record (version, expiry, flags, value), if there is room for its value."""
@@ -64,7 +64,7 @@ cdef class StoreReader:
         cdef uint16_t length
         if self.cache is not None:
             begun = self.cache.begun(key)
-        if not self.is_settled(key):  # asked first: else a record could come, and settle its key, in between
+        if not self.is_caught_up(key):  # first: a record may come in between
             return None
         raw = self.get(PREFIX + key)
         if raw is None or len(raw) < HEAD_LEN:

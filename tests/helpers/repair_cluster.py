@@ -16,7 +16,7 @@ from kdht.node.options import Options
 from kdht.node.repair import RepairOptions
 from kdht.node.repair.ranges import View, number
 from kdht.node.replicas.calls import answer
-from kdht.node.replicas.reads import untrusted_stored
+from kdht.node.replicas.quorum_reads import untrusted_stored
 from kdht.storage import MemoryStore, StoredRecord, Write
 from kdht.wire import OFFSET, RECORD, Address, Contact
 from kdht.wire._shared import HEADER_LEN, Flag, Op, RecordFlag, Status
@@ -112,7 +112,7 @@ class RepairCluster(Cluster):
         """Records that members lack and will get: replicas, and now and then one more (ranges.MAX_FREE_BITS)."""
         ids = {member.contact.id for member in self.members}
         views = [(m, View(m.contact.id, ids - {m.contact.id}, self.repair.replicas)) for m in self.members]
-        return sum(m.has(key) is None for key in keys for m, view in views if view.share(number(key)))
+        return sum(m.has(key) is None for key in keys for m, view in views if view.kept_range(number(key)))
 
     def load(self, count: int, version: int = 1) -> list[bytes]:
         """So many records, each on all of its replicas."""

@@ -62,7 +62,7 @@ class Member:
             on_silent=self.silent.append,
         )
         self.coordinator = coordinator = self.records.coordinator
-        coordinator.holds = lambda key: coordinator.is_settled(key) and coordinator.responsible(key)
+        coordinator.holds = lambda key: coordinator.is_caught_up(key) and coordinator.responsible(key)
         self.service = self.records.service
 
     @property

@@ -85,7 +85,7 @@ def test_a_paused_node_that_believes_what_it_knew_is_found(monkeypatch: Patch):
     put = Coordinator.put
 
     def anew(self: Coordinator, turn: Any, key: bytes, record: StoredRecord, done: Any, **how: Any) -> None:
-        waited = not self.is_settled(key)
+        waited = not self.is_caught_up(key)
         put(self, turn, key, record._replace(version=0) if not waited else record, done, **how)
 
     monkeypatch.setattr(Member, "_came_back", lambda self: None)

@@ -182,7 +182,7 @@ def test_what_was_written_is_at_hand_and_never_old():
     assert at_hand() == Record(MICROS + 8, 0, 0, b"three")
     node.ask_own(request(Op.DELETE))
     assert at_hand() is None
-    node.coordinator.is_settled = lambda key: False
+    node.coordinator.is_caught_up = lambda key: False
     node.ask_own(put(b"where others may know more"))
     assert at_hand() is None
 
@@ -272,7 +272,7 @@ def test_a_padded_trace_tells_of_others_too_and_is_not_longer_than_its_request(n
 def test_a_record_beside_the_replicas_is_hearsay(node):
     """It may have been left over long ago: the client believes it when no replica answers."""
     node.core.set_bucket(15, [Contact(KEY_ID, *OTHER_ENTRY)])
-    node.coordinator.is_settled = lambda key: False
+    node.coordinator.is_caught_up = lambda key: False
     again = {"attempt": 1}
     node.store.apply([write(b"left over")], NOW)
     heard = node.ask_own(request(Op.GET, **again))

@@ -55,10 +55,10 @@ def test_a_key_that_is_not_settled_is_not_read_and_not_kept(store):
     record = stored(store, 0, StoredRecord(7, 0, 0, b"value"))
     cache = RecordCache(1 << 20)
     reader = store.reader(cache)
-    reader.is_settled = lambda asked: asked != key(0)
+    reader.is_caught_up = lambda asked: asked != key(0)
     assert reader.of([key(0)], [100], NOW) == [None]
     assert cache.get(key(0), NOW) is None
-    reader.is_settled = lambda asked: True
+    reader.is_caught_up = lambda asked: True
     assert reader.of([key(0)], [100], NOW) == [record]
     assert cache.get(key(0), NOW) is not None
 
@@ -83,7 +83,7 @@ def test_whether_a_key_is_settled_is_asked_before_the_store(store):
         asked.append("store")
 
     reader = StoreReader(read)
-    reader.is_settled = lambda key: asked.append("settled") or True
+    reader.is_caught_up = lambda key: asked.append("settled") or True
     assert reader.of([key(0)], [100], NOW) == [None]
     assert asked == ["settled", "store"]
 

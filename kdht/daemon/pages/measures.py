@@ -150,7 +150,7 @@ METRICS = {
         "counter", "What this node compared with other replicas and gave them, by kind.", ("event",)
     ),
     "kdht_repair_ranges": Metric("gauge", "Ranges of keys that this node keeps with the same other nodes."),
-    "kdht_repair_unsettled": Metric("gauge", "Of those, ranges that it has not caught up on yet."),
+    "kdht_repair_behind": Metric("gauge", "Of those, ranges that it has not caught up on yet."),
     "kdht_repair_neighbours": Metric("gauge", "Other nodes that keep keys which this node keeps too."),
     "kdht_repair_held": Metric(
         "gauge", "Ranges that others keep now, and not all of them have caught up on."
@@ -286,7 +286,7 @@ def _replication(replication: Data) -> Iterator[Sample]:
 
 
 def _repair(repair: Data) -> Iterator[Sample]:
-    for name in ("ranges", "unsettled", "held", "replicas", "neighbours", "draining"):
+    for name in ("ranges", "behind", "held", "replicas", "neighbours", "draining"):
         yield Sample(f"kdht_repair_{name}", (), int(repair[name]))
     yield Sample("kdht_repair_missing_records", (), repair["missing"])
     yield Sample("kdht_repair_seconds_left", (), repair["seconds_left"] or 0)

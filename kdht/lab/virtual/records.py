@@ -71,7 +71,7 @@ class Records:
         """Have the node's repair know of changes; `strays` takes answers to its pushes back to it."""
         self.repair = repair
         self.coordinator.joined = False
-        self.coordinator.is_settled = repair.is_settled
+        self.coordinator.is_caught_up = repair.is_caught_up
         self.coordinator.holds = repair.holds
         self.coordinator.on_missed = repair.missed
         self.coordinator.on_strays = strays

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from kdht.errors import BadPacket
 from kdht.node.replicas.calls import SLOW, Answer, Call, Calls
-from kdht.node.replicas.reads import FETCHED, untrusted_fetched
+from kdht.node.replicas.quorum_reads import FETCHED, untrusted_fetched
 from kdht.node.replicas.turns import Turn
 from kdht.storage import StoredRecord
 from kdht.wire import Address

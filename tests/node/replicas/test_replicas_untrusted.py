@@ -7,7 +7,7 @@ from kdht.datapath.base import Outgoing
 from kdht.errors import BadPacket
 from kdht.node.messages import CONTROL_HOPS
 from kdht.node.replicas.calls import seal_as_sender
-from kdht.node.replicas.reads import untrusted_stored
+from kdht.node.replicas.quorum_reads import untrusted_stored
 from kdht.storage import StoredRecord
 from kdht.wire import RECORD, pack_request
 from kdht.wire._shared import Op, RecordFlag

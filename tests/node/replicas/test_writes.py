@@ -50,7 +50,7 @@ def test_a_read_that_meets_a_newer_record_at_a_replica_undoes_nothing(op):
     cluster = Cluster(8)
     owner, second, third = cluster.replicas("a")
     plant(owner, 7, b"old")
-    owner.coordinator.is_settled = lambda key: False
+    owner.coordinator.is_caught_up = lambda key: False
 
     def overtaken(event: Event) -> None:
         if event.data[OFFSET["op"]] == Op.STORE and event.what == "delivered":

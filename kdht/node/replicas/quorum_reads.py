@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from kdht.errors import BadPacket, StorageError
 from kdht.node.replicas.calls import SLOW, Answer, Call, Question
-from kdht.node.replicas.room import Room
+from kdht.node.replicas.context import CoordinatorContext
 from kdht.node.replicas.seats import Seats, Where
 from kdht.node.replicas.turns import Outcome, Planned, Turn
 from kdht.node.replicas.writes import BEFORE, SPARE, Writes, Written
@@ -118,11 +118,11 @@ class ReadJob:
             self.is_hearsay = False
 
 
-class Reads:
+class QuorumReads:
     """All such reads under way at one node."""
 
-    def __init__(self, room: Room, writes: Writes) -> None:
-        self._room = room
+    def __init__(self, context: CoordinatorContext, writes: Writes) -> None:
+        self._context = context
         self._writes = writes
 
     def gather(
@@ -139,27 +139,27 @@ class Reads:
         round: int = 0,
     ) -> None:
         """Ask the other replicas; `replica`: this node is one, which may have caught up."""
-        job = ReadJob(self._room.calls.question(Op.FETCH, key, b""), own, need, done, quorum=quorum)
+        job = ReadJob(self._context.calls.question(Op.FETCH, key, b""), own, need, done, quorum=quorum)
         job.round = round
-        job.seats = self._room.policy.replicas
+        job.seats = self._context.policy.replicas
         others = job.seats - replica
-        job.candidates = deque(self._room.core.closest(key, others + SPARE + BEFORE) if others else ())
+        job.candidates = deque(self._context.core.closest(key, others + SPARE + BEFORE) if others else ())
         closest = [each.address for each in islice(job.candidates, others)]
         job.replicas = frozenset([None, *closest] if replica else closest)
         if replica:
-            job.own_rank = self._room.core.rank(key, job.seats)
+            job.own_rank = self._context.core.rank(key, job.seats)
             job.take(None, own, caught_up=caught_up)
-        self._room.counters["gathered_quorum" if quorum else "gathered_miss"] += 1
+        self._context.counters["gathered_quorum" if quorum else "gathered_miss"] += 1
         job.alarm = turn.after(DEADLINE, partial(self._too_late, job))
         for _ in range(others + (replica and not caught_up)):
             self._fetch_next(turn, job)
-        self._settle(turn, job)
+        self.finish_if_decided(turn, job)
 
     def _fetch_next(self, turn: Turn, job: ReadJob) -> None:
         while job.candidates:
             contact = job.candidates.popleft()
             job.asked.append(contact.address)
-            if self._room.calls.ask(turn, job.question, contact.address, partial(self._answered, job)):
+            if self._context.calls.ask(turn, job.question, contact.address, partial(self._answered, job)):
                 job.waiting += 1
                 return
 
@@ -173,16 +173,16 @@ class Reads:
             self._take(turn, job, call.address, what)
         elif job.done is not None:
             self._fetch_next(turn, job)
-        self._settle(turn, job)
+        self.finish_if_decided(turn, job)
 
     def _take(self, turn: Turn, job: ReadJob, address: Address, answer: Answer) -> None:
         try:
             record = untrusted_fetched(answer)
         except BadPacket:
-            self._room.counters["calls_unreadable"] += 1
+            self._context.counters["calls_unreadable"] += 1
             return
         if record is not None:
-            self._room.clock.seen(record.version)
+            self._context.clock.seen(record.version)
         caught_up = answer.status is not Status.UNCONFIRMED
         job.take(address, record, caught_up=caught_up)
         if not caught_up and job.done is not None and (address in job.replicas or job.is_short):
@@ -190,7 +190,7 @@ class Reads:
                 turn, job
             )  # who stood in for it, or was a replica before it, may have what it lacks
 
-    def _settle(self, turn: Turn, job: ReadJob) -> None:
+    def finish_if_decided(self, turn: Turn, job: ReadJob) -> None:
         if job.done is None:
             return
         if not job.quorum and visible(job.newest, turn.now) and not job.is_hearsay:
@@ -210,7 +210,7 @@ class Reads:
             job.alarm[2] = None
         record = job.newest
         here = record is not None and None in job.has and job.has[None] != record
-        self._room.counters["read_repairs"] += here
+        self._context.counters["read_repairs"] += here
         if job.quorum and enough and record is not None:
             self._spread(turn, job, record, done, here=here)
             return
@@ -249,7 +249,7 @@ class Reads:
             return
         is_replica = None in job.replicas
         try:
-            own = self._room.store.get(job.key, turn.now) if is_replica else None
+            own = self._context.store.get(job.key, turn.now) if is_replica else None
         except StorageError:
             done(turn, Found(record, enough=False))
             return
