@@ -15,7 +15,7 @@ from kdht.config import dev, places
 from kdht.errors import ConfigError
 from kdht.program import control_client
 from kdht.program.answers import NodeStatus
-from kdht.wire.keys import ClusterKey, derive
+from kdht.wire.keys import ClusterSecret, derive
 
 
 @click.command()
@@ -44,7 +44,7 @@ def simulate(
     emit(judged(table, packet, number), as_json, "simulate.simulate")
 
 
-def _keys(path: Path, status: NodeStatus) -> tuple[Path | None, list[ClusterKey]]:
+def _keys(path: Path, status: NodeStatus) -> tuple[Path | None, list[ClusterSecret]]:
     """The configuration that has the node's keys, or the keys of a --dev node."""
     if dev.WARNING in status.warnings:
         return None, [derive(0, dev.SECRET.encode())]

@@ -31,11 +31,11 @@ class NodeAt(msgspec.Struct):
 class RepairState(msgspec.Struct, kw_only=True):
     """How far a node and its neighbours agree."""
 
-    settled: bool
+    caught_up: bool
     """It has caught up on all that it keeps."""
     ranges: int
     """Ranges of keys that it keeps with the same other nodes."""
-    unsettled: int
+    behind: int
     """Of those, the ones that it has not caught up on."""
     replicas: int
     """Nodes that keep each record."""

@@ -51,7 +51,7 @@ def node_stats(**changes: Any) -> NodeStats:
 def repair_state(**changes: Any) -> RepairState:
     """All in step with two neighbours."""
     well: dict[str, Any] = {
-        "settled": True, "ranges": 4, "unsettled": 0, "replicas": 3, "others_replicas": [], "waits_for": {}, "held": 0,
+        "caught_up": True, "ranges": 4, "behind": 0, "replicas": 3, "others_replicas": [], "waits_for": {}, "held": 0,
         "missing": 0, "seconds_left": 0.0, "neighbours": 2, "draining": False, "drained": False, "pushing": 0,
         "running": 0, "planned": 0,
     }  # fmt: skip
