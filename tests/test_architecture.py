@@ -208,7 +208,7 @@ def test_every_reason_has_a_counter_and_a_verdict():
 def test_every_lane_has_counters_of_its_own():
     core = Core()
     for lane in range(LANES):
-        core.verdict(bytearray(1), 0, lane)
+        core.decide_packet(bytearray(1), 0, lane)
         assert core.counters(lane)["NOT_READY"] == 1
     assert core.counters()["NOT_READY"] == LANES
 

@@ -194,7 +194,7 @@ class SlowNode:
         assert self.published is not None
         return self.published
 
-    def decide(
+    def decide_message(
         self, data: bytes, source: Address, target: Address, now: int, ip_version: int | None = None
     ) -> Result:
         """The verdict on a UDP payload; `ip_version` where the packet around it is rewritten, too."""
