@@ -84,7 +84,7 @@ def wait_kept(nodes: Sequence[Node], keys: Iterable[str]) -> int:
     """How many records the nodes should have; waits until they do, for a node may have stood in for a slow one."""
     ids = [bytes.fromhex(node.status()["node_id"]) for node in nodes]
     views = [View(id, set(ids) - {id}, Replication().replicas) for id in ids]
-    kept = sum(view.share(number(hash_key(key))) is not None for key in keys for view in views)
+    kept = sum(view.kept_range(number(hash_key(key))) is not None for key in keys for view in views)
     with suppress(LabError):
         wait_until(lambda: sum(node.status()["records"] for node in nodes) == kept, "all replicas", SETTLED)
     return kept

@@ -131,7 +131,7 @@ class Stage:
                 return f"{node.name}: {error}"
             busy = {
                 what: status["repair"][what]
-                for what in ("unsettled", "running", "planned", "pushing")
+                for what in ("behind", "running", "planned", "pushing")
                 if status["repair"].get(what)
             }
             if not status["ready"] or status["contacts"] != len(living) - 1 or busy:

@@ -5,7 +5,7 @@ which is acknowledged. The others have just found them, and are not known yet. A
 next, in any order: who learns of whom, who compares with whom, a write's steps, deaths, a cut through the network.
 
 What takes time here, messages, comparisons, look-ups, are single steps that may come at any moment, or never. What
-the model leaves out: clocks, digests (a comparison brings everything), unsettled nodes that were away.
+the model leaves out: clocks, digests (a comparison brings everything), nodes that were away and start over.
 
 The rules themselves, `Rule`, are given: `rules` has the present one and the one before. A state breaks the promise
 (`broken`) if some node that takes itself for a replica may answer NOT_FOUND, or take if_version=0, though an

@@ -49,7 +49,7 @@ class _World:
         self.cluster = VirtualCluster(
             schedule.seed,
             policy=Policy(replicas=REPLICAS),
-            repair=RepairOptions(replicas=REPLICAS, quiet=0.3, settle_delay=0.4),
+            repair=RepairOptions(replicas=REPLICAS, quiet=0.3, first_delay=0.4),
             new_store=CrashStore,
         )
         self.network = self.cluster.network
@@ -65,7 +65,7 @@ class _World:
         schedule, network = self.schedule, self.network
         for node in range(1, schedule.nodes + 1):
             self.start(node)
-        self._run_until(self.is_settled, SETTLE_SECONDS)
+        self._run_until(self.has_come_to_rest, SETTLE_SECONDS)
         begun = network.now
         for fault in schedule.faults:
             network.call_at(begun + fault.at, self._begin, fault)
@@ -112,7 +112,7 @@ class _World:
             if node in self.members and self.members[node].drained:
                 self.cluster.kill(self.members.pop(node))
 
-    def is_settled(self) -> bool:
+    def has_come_to_rest(self) -> bool:
         members = self.members.values()
         return all(len(m.node.table) == len(members) - 1 and m.node.readiness.ready for m in members)
 

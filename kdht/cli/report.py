@@ -131,9 +131,7 @@ def _repair(data: Data) -> str:
         state = "all records given away" if data["drained"] else "giving all records away"
         return f"{state}; kdhtctl drain waits for the end, with --cancel it calls that off"
     moving = f", {data['pushing']:,} records on their way" if data["pushing"] else ""
-    state = (
-        f"{data['unsettled']} of {data['ranges']} key ranges to compare" if data["unsettled"] else "in step"
-    )
+    state = f"{data['behind']} of {data['ranges']} key ranges to compare" if data["behind"] else "in step"
     return f"{state} with {data['neighbours']} neighbours{moving}{_left(data)}{_awaited(data)}{_disagreement(data)}"
 
 

@@ -30,7 +30,7 @@ _MULTICAST_4 = 224
 _MULTICAST_6 = 0xFF
 
 
-class Context:
+class NodeContext:
     """One node's table, timers, requests and numbers. `own`: its addresses, each at most once."""
 
     def __init__(

@@ -11,7 +11,7 @@ from functools import partial
 from typing import NamedTuple
 
 from kdht.node.census import Census
-from kdht.node.context import Context
+from kdht.node.context import NodeContext
 from kdht.node.messages import Reply
 from kdht.node.rpc import Rpc
 from kdht.wire import Contact
@@ -41,7 +41,7 @@ Done = Callable[[list[Told]], None]
 class Forgetting:
     """One node's part in it."""
 
-    def __init__(self, context: Context, census: Census) -> None:
+    def __init__(self, context: NodeContext, census: Census) -> None:
         self._context = context
         self._census = census
 

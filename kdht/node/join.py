@@ -13,7 +13,7 @@ else it may be the first that is back of a cluster that was restarted, and waits
 
 from collections.abc import Sequence
 
-from kdht.node.context import Context, leave_to_table
+from kdht.node.context import NodeContext, leave_to_table
 from kdht.node.events import Isolated, Joined
 from kdht.node.readiness import JOINED, TABLE
 from kdht.node.refresh import Refresher
@@ -29,7 +29,7 @@ MAX_FORMER = 32
 class Joiner:
     """The way into the cluster."""
 
-    def __init__(self, context: Context, searches: Searches, refresher: Refresher) -> None:
+    def __init__(self, context: NodeContext, searches: Searches, refresher: Refresher) -> None:
         self.joined = False
         self._context = context
         self._searches = searches

@@ -4,7 +4,7 @@ MEET is how two nodes get to know each other that nobody names by an address tha
 go-between that knows both, which tells the other, and that one writes.
 """
 
-from kdht.node.context import Context, leave_to_table
+from kdht.node.context import NodeContext, leave_to_table
 from kdht.node.members import Members
 from kdht.node.messages import untrusted_suspect
 from kdht.node.notice import Notices
@@ -15,7 +15,7 @@ from kdht.wire import Contact, Message
 class Meetings:
     """What one node is told of others."""
 
-    def __init__(self, context: Context, members: Members, notices: Notices, reach: Reach) -> None:
+    def __init__(self, context: NodeContext, members: Members, notices: Notices, reach: Reach) -> None:
         self._context = context
         self._members = members
         self._notices = notices

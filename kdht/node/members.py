@@ -7,16 +7,16 @@ told to whoever keeps something for each member. Whoever is only heard of is ver
 from collections.abc import Callable
 
 from kdht.node.census import Census
-from kdht.node.context import Context
-from kdht.node.entry import Entry
+from kdht.node.context import NodeContext
 from kdht.node.events import ContactAdded, ContactDrained, ContactRemoved
 from kdht.node.join import Joiner
 from kdht.node.probe import Prober
+from kdht.node.probe_schedule import ProbeSchedule
 from kdht.node.refresh import Refresher
 from kdht.node.revive import Reviver
 from kdht.node.table import Standing
+from kdht.node.table_contact import TableContact
 from kdht.node.verify import Verifier
-from kdht.node.watch import Watch
 from kdht.wire import Contact
 
 MAX_LEFT = 256
@@ -28,11 +28,11 @@ class Members:
 
     def __init__(
         self,
-        context: Context,
+        context: NodeContext,
         *,
         census: Census,
         prober: Prober,
-        watch: Watch,
+        schedule: ProbeSchedule,
         verifier: Verifier,
         refresher: Refresher,
         joiner: Joiner,
@@ -41,7 +41,7 @@ class Members:
         self._table = context.table
         self._census = census
         self._prober = prober
-        self._watch = watch
+        self._schedule = schedule
         self._verifier = verifier
         self._refresher = refresher
         self._joiner = joiner
@@ -80,7 +80,7 @@ class Members:
         if former is not None:
             self._removed(former, now)
 
-    def fell_silent(self, entry: Entry, now: float) -> None:
+    def fell_silent(self, entry: TableContact, now: float) -> None:
         """A member does not answer: it is out, and asked again later."""
         contact = entry.contact
         self._table.remove(entry)
@@ -119,7 +119,7 @@ class Members:
             self._census.lost(entry.contact)
             self._context.events.append(ContactRemoved(entry.contact))
             self._prober.forget(entry)
-            self._watch.forget(entry)
+            self._schedule.forget(entry)
         self.on_change(now)
 
     def _added(self, contact: Contact, now: float) -> None:
@@ -129,7 +129,7 @@ class Members:
         self._context.events.append(ContactAdded(contact))
         self._reviver.forget(contact)
         self._left.pop(contact, None)
-        self._watch.add(entry, now)
+        self._schedule.add(entry, now)
         self._joiner.added(contact, now)
         self.on_change(now)
 
@@ -141,11 +141,11 @@ class Members:
         assert entry is not None
         self._prober.question(entry, self._context.options.first_timeout, now)
 
-    def _removed(self, entry: Entry, now: float) -> None:
+    def _removed(self, entry: TableContact, now: float) -> None:
         self._census.lost(entry.contact)
         self._context.events.append(ContactRemoved(entry.contact))
         self._prober.forget(entry)
-        self._watch.forget(entry)
+        self._schedule.forget(entry)
         if not self._verifier.refill(entry.index, now):
             self._refresher.repair(entry.index, now)
         self._refresher.widen(now)

@@ -15,8 +15,8 @@ from kdht.datapath.base import Datagram, Outgoing
 from kdht.errors import BadPacket
 from kdht.histogram import Histogram
 from kdht.node.census import Census
-from kdht.node.context import Context
-from kdht.node.entry import Entry
+from kdht.node.context import NodeContext
+from kdht.node.control_outbox import ControlOutbox
 from kdht.node.events import Drained, Event, LookupDone
 from kdht.node.forget import Done as Told
 from kdht.node.forget import Fate, Forgetting
@@ -34,9 +34,9 @@ from kdht.node.messages import (
 )
 from kdht.node.notice import Notices
 from kdht.node.options import Options
-from kdht.node.outbox import Outbox
 from kdht.node.place.claims import Claims
 from kdht.node.probe import Prober
+from kdht.node.probe_schedule import ProbeSchedule
 from kdht.node.reach import Reach
 from kdht.node.readiness import LEAVING, Readiness
 from kdht.node.refresh import Refresher
@@ -47,13 +47,13 @@ from kdht.node.rpc import Mismatch, Rpc, Rpcs
 from kdht.node.search import Searches
 from kdht.node.suspicion import Suspicion
 from kdht.node.table import Publish, Table
+from kdht.node.table_contact import TableContact
 from kdht.node.timers import TokenBucket
 from kdht.node.verify import Verifier
-from kdht.node.watch import Watch
 from kdht.storage import Store
 from kdht.wire import Address, Contact, Message, pack_contacts, parse
 from kdht.wire._shared import ID_LEN, Op, Reason, Status
-from kdht.wire.keys import ClusterKey
+from kdht.wire.keys import ClusterSecret
 
 
 class Node:
@@ -68,7 +68,7 @@ class Node:
     def __init__(
         self,
         contact: Contact,
-        keys: Sequence[ClusterKey],
+        keys: Sequence[ClusterSecret],
         publish: Publish,
         rng: Random,
         options: Options | None = None,
@@ -83,17 +83,17 @@ class Node:
             replacements=options.replacements,
             replicas=options.replicas,
         )
-        self._context = context = Context(contact, own or (contact.address,), self.table, options, rng)
+        self._context = context = NodeContext(contact, own or (contact.address,), self.table, options, rng)
         self.counters = context.counters
         self.census = Census(self.table, options.replicas)
         """How many nodes there are; any thread may read it."""
-        self._outbox = outbox = Outbox(context, keys[0])
+        self._outbox = outbox = ControlOutbox(context, keys[0])
         self._notices = Notices(context, outbox)
         self._reply_budget = TokenBucket(options.reply_rate)
         context.rpcs = Rpcs(options, rng, context.timers, context.counters, outbox.request, self._missed)
         self._prober = Prober(context)
-        self._watch = Watch(context, self._prober)
-        self._suspicion = Suspicion(context, self._prober, self._watch, self._notices, self._fell_silent)
+        self._schedule = ProbeSchedule(context, self._prober)
+        self._suspicion = Suspicion(context, self._prober, self._schedule, self._notices, self._fell_silent)
         self._verifier = Verifier(context, self._prober)
         self._refresher = Refresher(context)
         self._searches = self._refresher.searches = Searches(context, self._refresher.looked)
@@ -104,7 +104,7 @@ class Node:
             context,
             census=self.census,
             prober=self._prober,
-            watch=self._watch,
+            schedule=self._schedule,
             verifier=self._verifier,
             refresher=self._refresher,
             joiner=self._joiner,
@@ -158,7 +158,7 @@ class Node:
         """
         self._joiner.start(bootstrap, now)
         self._refresher.start(now)
-        self._watch.start(now)
+        self._schedule.start(now)
         if self.repair is not None:
             self.repair.start(now)
 
@@ -221,7 +221,7 @@ class Node:
 
         return self._searches.start(target, found, now)
 
-    def set_keys(self, keys: Sequence[ClusterKey]) -> None:
+    def set_keys(self, keys: Sequence[ClusterSecret]) -> None:
         """The cluster's keys changed: the first signs from now on."""
         self._outbox.key = keys[0]
 
@@ -439,5 +439,5 @@ class Node:
     def _missed(self, rpc: Rpc, now: float) -> None:
         self._suspicion.missed(rpc, now)
 
-    def _fell_silent(self, entry: Entry, now: float) -> None:
+    def _fell_silent(self, entry: TableContact, now: float) -> None:
         self._members.fell_silent(entry, now)

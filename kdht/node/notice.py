@@ -5,10 +5,10 @@ Contract: they leave in order, at a rate; so many may wait, what is too much is 
 
 from collections.abc import Iterable
 
-from kdht.node.context import Context
-from kdht.node.lane import Lane
+from kdht.node.context import NodeContext
+from kdht.node.control_outbox import ControlOutbox
 from kdht.node.messages import DRAINED
-from kdht.node.outbox import Outbox
+from kdht.node.rate_queue import RateQueue
 from kdht.wire import Contact, pack_contacts
 from kdht.wire._shared import Op
 
@@ -32,14 +32,14 @@ class Notice:
 class Notices:
     """What one node tells others without being asked."""
 
-    def __init__(self, context: Context, outbox: Outbox) -> None:
+    def __init__(self, context: NodeContext, outbox: ControlOutbox) -> None:
         self._context = context
         self._outbox = outbox
-        self._lane: Lane[Notice] = Lane(context.options.notice_rate, context.timers, self._send)
+        self._queue: RateQueue[Notice] = RateQueue(context.options.notice_rate, context.timers, self._send)
 
     def __len__(self) -> int:
         """How many wait."""
-        return len(self._lane)
+        return len(self._queue)
 
     def suspect(self, contact: Contact, targets: Iterable[Contact], now: float) -> None:
         """This contact does not answer."""
@@ -55,8 +55,8 @@ class Notices:
 
     def _tell(self, op: Op, key: bytes, body: bytes, targets: Iterable[Contact], now: float) -> None:
         for target in targets:
-            if len(self._lane) < MAX_WAITING:
-                self._lane.send(Notice(op, key, body, target), now)
+            if len(self._queue) < MAX_WAITING:
+                self._queue.send(Notice(op, key, body, target), now)
             else:
                 self._context.counters["notices_full"] += 1
 

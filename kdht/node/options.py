@@ -69,7 +69,7 @@ class Options:
 
     # What is done without being asked
     quiet: float = 60.0
-    """A full bucket's oldest contact is pinged for a newcomer if it was not heard for so long."""
+    """A full bucket's oldest contact is pinged for a candidate if it was not heard for so long."""
     refresh_interval: float = 3600.0
     """After which a bucket without a lookup gets one."""
     repair_delay: float = 10.0
@@ -114,15 +114,15 @@ class Options:
     max_pending: int = 256
     """Requests that wait for an answer, or to be sent."""
     max_verifying: int = 256
-    """Newcomers that wait to be pinged."""
+    """Candidates that wait to be pinged."""
     parallel_verifying: int = 8
-    """Newcomers that are being pinged."""
+    """Candidates that are being pinged."""
     refusal_time: float = 60.0
     """How long an address that did not answer is left alone, whoever recommends it."""
     probe_rate: float = 200.0
     """Probes have a rate of their own, so that nothing else can make live contacts look dead;"""
     request_rate: float = 200.0
-    """all other requests: lookups, refreshes, newcomers;"""
+    """all other requests: lookups, refreshes, candidates;"""
     notice_rate: float = 300.0
     """what has no answer: SUSPECT and LEAVE;"""
     suspect_rate: float = 50.0

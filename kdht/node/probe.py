@@ -5,24 +5,24 @@ measured round-trip time (RFC 6298) until one of them is answered or the table d
 member; an answer to any of them counts. What a missed answer leads to, `suspicion` decides.
 """
 
-from kdht.node.context import Context
-from kdht.node.entry import Entry
+from kdht.node.context import NodeContext
 from kdht.node.messages import Reply
 from kdht.node.rpc import Rpc
+from kdht.node.table_contact import TableContact
 from kdht.wire._shared import Op
 
 
 class Prober:
     """The probes of all members."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: NodeContext) -> None:
         self._context = context
         self._probes: dict[bytes, Rpc] = {}
 
-    def __contains__(self, entry: Entry) -> bool:
+    def __contains__(self, entry: TableContact) -> bool:
         return entry.contact.id in self._probes
 
-    def probe(self, entry: Entry, now: float) -> None:
+    def probe(self, entry: TableContact, now: float) -> None:
         """Ping a member, as often as it takes, unless that is going on already."""
         id = entry.contact.id
         if id in self._probes:
@@ -43,7 +43,7 @@ class Prober:
         if self._context.rpcs.start(rpc, now):
             self._probes[id] = rpc
 
-    def hurry(self, entry: Entry, now: float) -> None:
+    def hurry(self, entry: TableContact, now: float) -> None:
         """Find out as fast as the network allows, with few pings."""
         self.probe(entry, now)
         rpc = self._probes.get(entry.contact.id)
@@ -52,16 +52,16 @@ class Prober:
             timeout = entry.timeout(options.first_timeout, options.probe_timeout, options.max_timeout)
             self._context.rpcs.hurry(rpc, options.unreachable_misses, timeout, now)
 
-    def question(self, entry: Entry, quiet: float, now: float) -> None:
+    def question(self, entry: TableContact, quiet: float, now: float) -> None:
         """Something speaks against a member: ping it, if it was not heard for `quiet` seconds."""
         if now - entry.seen >= quiet:
             self.probe(entry, now)
 
     def question_oldest(self, index: int, now: float) -> None:
-        """A full bucket has a newcomer: does the member that was not heard for longest still live?"""
+        """A full bucket has a candidate: does the member that was not heard for longest still live?"""
         self.question(self._context.table.oldest(index), self._context.options.quiet, now)
 
-    def forget(self, entry: Entry) -> None:
+    def forget(self, entry: TableContact) -> None:
         """A member went: what is under way ends without it."""
         self._probes.pop(entry.contact.id, None)
 

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from functools import partial
 from itertools import islice
 
-from kdht.node.context import Context
+from kdht.node.context import NodeContext
 from kdht.node.events import Admitted, Aside, Barred, Resumes
 from kdht.node.messages import Reply
 from kdht.node.notice import Notices
@@ -53,7 +53,7 @@ class Reach:
 
     def __init__(
         self,
-        context: Context,
+        context: NodeContext,
         notices: Notices,
         bar: Callable[[bool], None],
         withdraw: Callable[[float], None],
@@ -102,7 +102,7 @@ class Reach:
             self._met[id] = now + self._context.options.met_time
             if len(self._met) > MAX_MET:
                 del self._met[next(iter(self._met))]
-            self._settle()
+            self._unbar_without_doubts()
 
     # Inside
 
@@ -117,7 +117,7 @@ class Reach:
         options = self._context.options
         oldest = now - options.doubt_expiry
         self._doubts = {id: doubt for id, doubt in self._doubts.items() if doubt.named > oldest}
-        self._settle()
+        self._unbar_without_doubts()
         if not self._doubts and not self.aside:
             return
         for doubt in list(self._doubts.values()):
@@ -145,7 +145,7 @@ class Reach:
     def _answered(self, doubt: Doubt, asked: float, rpc: Rpc, reply: Reply | None, now: float) -> None:
         if reply is not None and doubt.named < now and self._doubts.get(doubt.contact.id) is doubt:
             del self._doubts[doubt.contact.id]
-            self._settle()
+            self._unbar_without_doubts()
 
     def _is_fresh(self, doubt: Doubt, now: float) -> bool:
         """Whether it was named again just now: what was said once may have passed."""
@@ -179,7 +179,7 @@ class Reach:
             self._context.events.append(Barred())
             self._bar(True)
 
-    def _settle(self) -> None:
+    def _unbar_without_doubts(self) -> None:
         """Without doubts a node serves; one that stands aside comes back as a newcomer first."""
         if self._barred and not self._doubts and not self.aside:
             self._barred = False

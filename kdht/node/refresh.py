@@ -9,7 +9,7 @@ have all nodes of its range: where a lookup finds k of them, each half is looked
 from collections.abc import Callable
 from functools import partial
 
-from kdht.node.context import Context
+from kdht.node.context import NodeContext
 from kdht.node.search import Found, Searches
 from kdht.node.timers import Alarm
 from kdht.wire import Contact
@@ -27,7 +27,7 @@ def _ignore(closest: list[Contact], now: float) -> None:
 class Refresher:
     """When which bucket is looked up."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: NodeContext) -> None:
         self._context = context
         self._due: dict[int, float] = {}
         self._repairs: set[int] = set()

@@ -5,7 +5,7 @@ Contract: it enters the table by its answer, as anybody does. So many addresses 
 
 from functools import partial
 
-from kdht.node.context import Context, leave_to_table
+from kdht.node.context import NodeContext, leave_to_table
 from kdht.wire import Contact
 
 MAX_LOST = 256
@@ -14,7 +14,7 @@ MAX_LOST = 256
 class Reviver:
     """The lost contacts of one node."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: NodeContext) -> None:
         self._context = context
         self._lost: set[Contact] = set()
 

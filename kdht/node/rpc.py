@@ -17,9 +17,9 @@ from functools import partial
 from random import Random
 
 from kdht.histogram import Histogram
-from kdht.node.lane import Lane
 from kdht.node.messages import Reply
 from kdht.node.options import Options
+from kdht.node.rate_queue import RateQueue
 from kdht.node.timers import Alarm, Timers
 from kdht.wire import Address, Message
 from kdht.wire._shared import Op
@@ -128,9 +128,9 @@ class Rpcs:
         self._pending: dict[int, Rpc] = {}
         self._limit = options.max_pending
         self._closed = False
-        self._lanes = {
-            True: Lane(options.probe_rate, timers, self._send_now),
-            False: Lane(options.request_rate, timers, self._send_now),
+        self._queues = {
+            True: RateQueue(options.probe_rate, timers, self._send_now),
+            False: RateQueue(options.request_rate, timers, self._send_now),
         }
 
     def __len__(self) -> int:
@@ -138,15 +138,15 @@ class Rpcs:
 
     def start(self, rpc: Rpc, now: float) -> bool:
         """Send it, now or when the rate allows; False, and `done` is never called, if too many wait."""
-        lane = self._lanes[rpc.urgent]
-        if self._closed or lane.pending >= self._limit:
+        queue = self._queues[rpc.urgent]
+        if self._closed or queue.pending >= self._limit:
             self._counters["pending_full"] += 1
             return False
         rpc.request_id = self._fresh_id()
         rpc.tries = min(rpc.tries, MAX_ATTEMPT)
         self._pending[rpc.request_id] = rpc
-        lane.pending += 1
-        lane.send(rpc, now)
+        queue.pending += 1
+        queue.send(rpc, now)
         return True
 
     def hurry(self, rpc: Rpc, tries: int, timeout: float, now: float) -> None:
@@ -157,7 +157,7 @@ class Rpcs:
             return
         self._cancel(rpc)
         if rpc.sent[-1] < now:
-            self._lanes[rpc.urgent].send(rpc, now)
+            self._queues[rpc.urgent].send(rpc, now)
         else:
             self._wait(rpc, now)
 
@@ -215,7 +215,7 @@ class Rpcs:
         self._missed(rpc, now)
         if len(rpc.sent) < rpc.tries:
             rpc.timeout = max(min(2 * rpc.timeout, rpc.longest), rpc.timeout)
-            self._lanes[rpc.urgent].send(rpc, now)
+            self._queues[rpc.urgent].send(rpc, now)
         elif not rpc.ended:
             self._fail(rpc, now)
 
@@ -227,7 +227,7 @@ class Rpcs:
     def _end(self, rpc: Rpc) -> None:
         rpc.ended = True
         del self._pending[rpc.request_id]
-        self._lanes[rpc.urgent].pending -= 1
+        self._queues[rpc.urgent].pending -= 1
         self._cancel(rpc)
 
     def _cancel(self, rpc: Rpc) -> None:

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from kdht.node.context import Context
+from kdht.node.context import NodeContext
 from kdht.node.lookup import Lookup
 from kdht.node.messages import Reply
 from kdht.node.rpc import Rpc
@@ -24,7 +24,7 @@ MAX_WAITING = 2 * ID_BITS
 class Searches:
     """All lookups of one node. `looked(target, now)` hears of each as it begins."""
 
-    def __init__(self, context: Context, looked: Callable[[bytes, float], None]) -> None:
+    def __init__(self, context: NodeContext, looked: Callable[[bytes, float], None]) -> None:
         self._context = context
         self._looked = looked
         self._waiting: deque[tuple[bytes, Found]] = deque()

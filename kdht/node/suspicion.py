@@ -14,13 +14,13 @@ out and passed on to a few by those who find it confirmed.
 
 from collections.abc import Callable
 
-from kdht.node.context import Context
-from kdht.node.entry import Entry
+from kdht.node.context import NodeContext
 from kdht.node.notice import Notices
 from kdht.node.probe import Prober
+from kdht.node.probe_schedule import ProbeSchedule
 from kdht.node.rpc import Rpc
+from kdht.node.table_contact import TableContact
 from kdht.node.timers import TokenBucket
-from kdht.node.watch import Watch
 from kdht.wire import Address, Contact
 
 
@@ -29,15 +29,15 @@ class Suspicion:
 
     def __init__(
         self,
-        context: Context,
+        context: NodeContext,
         prober: Prober,
-        watch: Watch,
+        schedule: ProbeSchedule,
         notices: Notices,
-        remove: Callable[[Entry, float], None],
+        remove: Callable[[TableContact, float], None],
     ) -> None:
         self._context = context
         self._prober = prober
-        self._watch = watch
+        self._schedule = schedule
         self._notices = notices
         self._remove = remove
         self._hearsay = TokenBucket(context.options.suspect_rate)
@@ -89,11 +89,11 @@ class Suspicion:
             else:
                 self._context.counters["suspect_rate"] += 1
 
-    def _ask(self, entry: Entry, now: float) -> None:
+    def _ask(self, entry: TableContact, now: float) -> None:
         if now - entry.answered >= self._context.options.just_answered:
             self._prober.probe(entry, now)
 
-    def _count(self, entry: Entry, now: float) -> None:
+    def _count(self, entry: TableContact, now: float) -> None:
         """One more miss in a row."""
         options = self._context.options
         if entry.misses >= (1 if entry.unreachable else options.announced_misses) and not entry.passed:
@@ -105,7 +105,7 @@ class Suspicion:
         if entry.misses >= (options.unreachable_misses if entry.unreachable else options.max_misses):
             self._remove(entry, now)
 
-    def _pass(self, entry: Entry, now: float) -> None:
+    def _pass(self, entry: TableContact, now: float) -> None:
         """Say it to those whom it concerns, or to a few if somebody else was first: messages may be lost.
 
         A closed port all find out at once who use it, and who does not has time. So each waits for a turn of its own, and is
@@ -123,7 +123,7 @@ class Suspicion:
 
         self._context.timers.at(when, say)
 
-    def _say(self, entry: Entry, spread: float, now: float) -> None:
+    def _say(self, entry: TableContact, spread: float, now: float) -> None:
         contact = entry.contact
         if spread and entry.told >= self._context.options.told_enough:
             self._context.counters["gossip_spared"] += 1
@@ -133,7 +133,7 @@ class Suspicion:
             return
         closest = self._context.table.closest(contact.id, self._context.options.told, without=contact.id)
         self._notices.suspect(contact, closest, now)
-        self._watch.sweep(now, spread)
+        self._schedule.sweep(now, spread)
 
     def _gossip(self, contact: Contact, now: float) -> None:
         options = self._context.options

@@ -13,7 +13,7 @@ and when, is decided elsewhere.
 from collections.abc import Callable, Iterator
 from enum import Enum
 
-from kdht.node.entry import Entry
+from kdht.node.table_contact import TableContact
 from kdht.wire import Contact
 from kdht.wire._shared import ID_BITS, ROOM
 
@@ -45,7 +45,7 @@ class Bucket:
     __slots__ = ("entries", "replacements")
 
     def __init__(self) -> None:
-        self.entries: dict[bytes, Entry] = {}
+        self.entries: dict[bytes, TableContact] = {}
         self.replacements: dict[bytes, Contact] = {}
 
 
@@ -65,21 +65,21 @@ class Table:
         self._k = k
         self._max_replacements = replacements
         self._buckets: dict[int, Bucket] = {}
-        self._by_id: dict[bytes, Entry] = {}
-        self._by_place: dict[Place, Entry] = {}
+        self._by_id: dict[bytes, TableContact] = {}
+        self._by_place: dict[Place, TableContact] = {}
         self._occupied = 0  # bit ID_BITS - 1 - i: bucket i has members
 
     def __len__(self) -> int:
         return len(self._by_id)
 
-    def __iter__(self) -> Iterator[Entry]:
+    def __iter__(self) -> Iterator[TableContact]:
         """In the order of entry."""
         return iter(self._by_id.values())
 
-    def get(self, id: bytes) -> Entry | None:
+    def get(self, id: bytes) -> TableContact | None:
         return self._by_id.get(id)
 
-    def at(self, address: Place) -> Entry | None:
+    def at(self, address: Place) -> TableContact | None:
         return self._by_place.get(address)
 
     def index(self, id: bytes) -> int:
@@ -110,7 +110,7 @@ class Table:
         full = [index for index, bucket in self._buckets.items() if len(bucket.entries) >= self._k]
         return sorted(index for index in full if self.is_wide(index) and not self.is_full(index))
 
-    def oldest(self, index: int) -> Entry:
+    def oldest(self, index: int) -> TableContact:
         """The least recently seen member of a bucket that is not empty."""
         return next(iter(self._buckets[index].entries.values()))
 
@@ -130,11 +130,11 @@ class Table:
         self._acquit(entry, now)
         return Standing.KNOWN
 
-    def heard(self, entry: Entry, now: float) -> None:
+    def heard(self, entry: TableContact, now: float) -> None:
         """A member sent a request: it is seen, which proves nothing of its answers."""
         self._touch(entry, now)
 
-    def missed(self, entry: Entry, sent: float, now: float) -> bool:
+    def missed(self, entry: TableContact, sent: float, now: float) -> bool:
         """The request sent to a member at `sent` had no answer in time; whether that counts.
 
         Requests under way together count once, and none that an answer overtook.
@@ -145,13 +145,13 @@ class Table:
         entry.misses += 1
         return True
 
-    def demote(self, entry: Entry) -> None:
+    def demote(self, entry: TableContact) -> None:
         """Leave a member out of what is published until it answers."""
         if not entry.demoted:
             entry.demoted = True
             self._announce(entry.index, self._buckets[entry.index])
 
-    def remove(self, entry: Entry) -> None:
+    def remove(self, entry: TableContact) -> None:
         """Take a member out and publish its bucket."""
         bucket = self._buckets[entry.index]
         del bucket.entries[entry.contact.id]
@@ -196,7 +196,7 @@ class Table:
         """The contacts closest to this node."""
         return self.closest(self.self_id, count)
 
-    def ring(self) -> list[Entry]:
+    def ring(self) -> list[TableContact]:
         """The members of the ring that this node is in, from the next one on: by ID, and around.
 
         The ring is the largest part of the ID space around this node in which everybody knows
@@ -204,7 +204,7 @@ class Table:
         All its members come to the same result.
         """
         own = 1
-        found: list[Entry] = []
+        found: list[TableContact] = []
         for index in range(self.deepest(), -1, -1):
             other = self.size(index)
             if max(own, other) >= self._k and min(own, other) >= FEW:
@@ -243,7 +243,7 @@ class Table:
         if self.is_full(index):
             self.remember(contact)
             return Standing.FULL
-        entry = Entry(contact, int.from_bytes(contact.id, "big"), index, now)
+        entry = TableContact(contact, int.from_bytes(contact.id, "big"), index, now)
         entry.sample(rtt)
         bucket.replacements.pop(contact.id, None)
         bucket.entries[contact.id] = entry
@@ -253,7 +253,7 @@ class Table:
         self._announce(index, bucket)
         return Standing.ADDED
 
-    def _acquit(self, entry: Entry, now: float) -> None:
+    def _acquit(self, entry: TableContact, now: float) -> None:
         """It answered: all that spoke against it is void."""
         entry.misses = 0
         entry.told = 0
@@ -265,7 +265,7 @@ class Table:
             entry.demoted = False
             self._announce(entry.index, self._buckets[entry.index])
 
-    def _touch(self, entry: Entry, now: float) -> None:
+    def _touch(self, entry: TableContact, now: float) -> None:
         entry.seen = now
         entries = self._buckets[entry.index].entries
         entries[entry.contact.id] = entries.pop(entry.contact.id)

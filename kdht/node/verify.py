@@ -1,12 +1,12 @@
-"""Newcomers: who was heard of, or wrote to us, is pinged before the table takes it in.
+"""Candidates: who was heard of, or wrote to us, is pinged before the table takes it in.
 
-Contract: nothing enters the table here; a newcomer is only asked, at its own address, for
-the ID that it claims, and the matched reply does the rest. Bounded: newcomers that wait,
-pings under way, one newcomer per address, and addresses that did not answer are left alone
+Contract: nothing enters the table here; a candidate is only asked, at its own address, for
+the ID that it claims, and the matched reply does the rest. Bounded: candidates that wait,
+pings under way, one candidate per address, and addresses that did not answer are left alone
 for a while, unless they write to us themselves.
 """
 
-from kdht.node.context import Context
+from kdht.node.context import NodeContext
 from kdht.node.messages import Reply
 from kdht.node.probe import Prober
 from kdht.node.rpc import Rpc
@@ -18,9 +18,9 @@ MAX_REFUSED = 512
 
 
 class Verifier:
-    """The queue of newcomers."""
+    """The queue of candidates."""
 
-    def __init__(self, context: Context, prober: Prober) -> None:
+    def __init__(self, context: NodeContext, prober: Prober) -> None:
         self._context = context
         self._prober = prober
         self._waiting: dict[Address, Contact] = {}

@@ -16,8 +16,8 @@ from kdht.node.options import Options
 from kdht.node.repair import RepairOptions
 from kdht.node.repair.ranges import View, number
 from kdht.node.replicas.calls import answer
-from kdht.node.replicas.reads import untrusted_stored
-from kdht.storage import MemoryStore, Stored, Write
+from kdht.node.replicas.quorum_reads import untrusted_stored
+from kdht.storage import MemoryStore, StoredRecord, Write
 from kdht.wire import OFFSET, RECORD, Address, Contact
 from kdht.wire._shared import HEADER_LEN, Flag, Op, RecordFlag, Status
 
@@ -46,9 +46,9 @@ class Keeper(Member):
 
     def put(self, key: bytes, version: int, value: bytes = VALUE, flags: int = 0, expiry: int = 0) -> None:
         """Write a record here and nowhere else."""
-        self.store.apply([Write(key, Stored(version, expiry, flags, value))], self.network.now)
+        self.store.apply([Write(key, StoredRecord(version, expiry, flags, value))], self.network.now)
 
-    def has(self, key: bytes) -> Stored | None:
+    def has(self, key: bytes) -> StoredRecord | None:
         return self.store.get(key, self.network.now)
 
     def keys(self) -> set[bytes]:
@@ -112,7 +112,7 @@ class RepairCluster(Cluster):
         """Records that members lack and will get: replicas, and now and then one more (ranges.MAX_FREE_BITS)."""
         ids = {member.contact.id for member in self.members}
         views = [(m, View(m.contact.id, ids - {m.contact.id}, self.repair.replicas)) for m in self.members]
-        return sum(m.has(key) is None for key in keys for m, view in views if view.share(number(key)))
+        return sum(m.has(key) is None for key in keys for m, view in views if view.kept_range(number(key)))
 
     def load(self, count: int, version: int = 1) -> list[bytes]:
         """So many records, each on all of its replicas."""

@@ -23,6 +23,6 @@ def test_every_key_has_exactly_its_replicas_whoever_is_gone(replicas):
         for gone in range(0, size // 2, 3):
             ids = set(rng.sample(spread(size), size - gone))
             kept = sum(
-                s.range.stop - s.range.start for id in ids for s in View(id, ids - {id}, replicas).shares
+                s.range.stop - s.range.start for id in ids for s in View(id, ids - {id}, replicas).kept
             )
             assert kept == min(replicas, len(ids)) * SPACE

@@ -5,8 +5,8 @@ from random import Random
 import pytest
 from nodes import address_of
 
-from kdht.node.entry import Entry
 from kdht.node.table import Standing, Table
+from kdht.node.table_contact import TableContact
 from kdht.wire import Contact
 from kdht.wire._shared import ID_BITS, ROOM, K
 
@@ -37,7 +37,7 @@ def in_bucket(index: int, number: int) -> Contact:
     return Contact(id, *address_of(index << 8 | number))
 
 
-def member(table: Table, contact: Contact, now: float = NOW) -> Entry:
+def member(table: Table, contact: Contact, now: float = NOW) -> TableContact:
     assert table.answered(contact, 0.01, now) is Standing.ADDED
     entry = table.get(contact.id)
     assert entry is not None
@@ -138,7 +138,7 @@ def test_a_reply_ends_the_row_of_missed_ones_and_a_request_does_not() -> None:
 
 
 def test_timeouts_follow_the_round_trip_time_within_bounds() -> None:
-    entry = Entry(in_bucket(3, 0), 0, 3, NOW)
+    entry = TableContact(in_bucket(3, 0), 0, 3, NOW)
     assert entry.timeout(1.0, 0.2, 5.0) == 1.0
     entry.sample(0.1)
     assert entry.timeout(1.0, 0.2, 5.0) == pytest.approx(0.1 + 4 * 0.05)

@@ -126,5 +126,5 @@ def test_a_paused_owner_replays_no_write_and_answers_with_no_old_record(
             counted = owner.stats()["datapaths"]["socket"]
             assert counted["late_writes"] == 1
             assert counted["away"] == 1
-            wait_until(lambda: not owner.status()["repair"]["unsettled"], "the owner to catch up")
+            wait_until(lambda: not owner.status()["repair"]["behind"], "the owner to catch up")
             assert Record.parse(asker.ask(entry, Op.GET).body).value == b"2"

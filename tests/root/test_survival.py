@@ -94,9 +94,7 @@ def wait_healed(nodes: Sequence[Node], records: int, since: float) -> float:
     def healed() -> bool:
         found = [node.status() for node in nodes]
         busy = sum(
-            status["repair"][what]
-            for status in found
-            for what in ("unsettled", "running", "planned", "pushing")
+            status["repair"][what] for status in found for what in ("behind", "running", "planned", "pushing")
         )
         known = all(status["contacts"] == len(nodes) - 1 for status in found)
         return known and not busy and sum(status["records"] for status in found) == records

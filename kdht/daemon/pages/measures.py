@@ -95,8 +95,8 @@ METRICS = {
     "kdht_socket_bounced_total": Metric(
         "counter", "Requests of clients sent on to a closed port, and answered UNREACHABLE."
     ),
-    "kdht_hot_answers_total": Metric(
-        "counter", "GETs answered from the hot records; they are in no other count of requests."
+    "kdht_cache_answers_total": Metric(
+        "counter", "GETs answered from the cache; they are in no other count of requests."
     ),
     "kdht_queue_waiting": Metric("gauge", "Packets that wait in an NFQUEUE for the worker.", ("queue",)),
     "kdht_queue_missed_total": Metric(
@@ -150,7 +150,7 @@ METRICS = {
         "counter", "What this node compared with other replicas and gave them, by kind.", ("event",)
     ),
     "kdht_repair_ranges": Metric("gauge", "Ranges of keys that this node keeps with the same other nodes."),
-    "kdht_repair_unsettled": Metric("gauge", "Of those, ranges that it has not caught up on yet."),
+    "kdht_repair_behind": Metric("gauge", "Of those, ranges that it has not caught up on yet."),
     "kdht_repair_neighbours": Metric("gauge", "Other nodes that keep keys which this node keeps too."),
     "kdht_repair_held": Metric(
         "gauge", "Ranges that others keep now, and not all of them have caught up on."
@@ -261,7 +261,7 @@ def _socket(path: Data) -> Iterator[Sample]:
             yield Sample("kdht_socket_errors_total", (direction, name), count)
     yield Sample("kdht_socket_unreachable_total", (), path["unreachable"])
     yield Sample("kdht_socket_bounced_total", (), path["bounced"])
-    yield Sample("kdht_hot_answers_total", (), path["hot_answers"])
+    yield Sample("kdht_cache_answers_total", (), path["cache_answers"])
 
 
 def _requests(requests: Data) -> Iterator[Sample]:
@@ -286,7 +286,7 @@ def _replication(replication: Data) -> Iterator[Sample]:
 
 
 def _repair(repair: Data) -> Iterator[Sample]:
-    for name in ("ranges", "unsettled", "held", "replicas", "neighbours", "draining"):
+    for name in ("ranges", "behind", "held", "replicas", "neighbours", "draining"):
         yield Sample(f"kdht_repair_{name}", (), int(repair[name]))
     yield Sample("kdht_repair_missing_records", (), repair["missing"])
     yield Sample("kdht_repair_seconds_left", (), repair["seconds_left"] or 0)

@@ -175,7 +175,7 @@ class Member:
 
     def _came_back(self) -> None:
         if self.node.repair is not None:
-            self.node.repair.unsettle(self.network.now)
+            self.node.repair.catch_up_anew(self.network.now)
 
     def _silent(self, address: Address) -> None:
         self.node.silent(address, self.network.now)

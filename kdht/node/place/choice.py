@@ -20,16 +20,16 @@ from typing import NamedTuple
 
 from kdht.datapath.base import Datagram, Outgoing
 from kdht.errors import BadPacket
-from kdht.node.context import Context
+from kdht.node.context import NodeContext
+from kdht.node.control_outbox import ControlOutbox
 from kdht.node.messages import CLAIM, UNKNOWN_ID, Reply, untrusted_contacts, untrusted_id
 from kdht.node.options import Options
-from kdht.node.outbox import Outbox
 from kdht.node.place.survey import Gap, Question, Survey
 from kdht.node.rpc import Done, Mismatch, Rpc, Rpcs
 from kdht.node.table import Table
 from kdht.wire import Address, Contact, Message, parse
 from kdht.wire._shared import ID_LEN, Op, Reason, Status
-from kdht.wire.keys import ClusterKey
+from kdht.wire.keys import ClusterSecret
 
 TIMES = Options(first_timeout=0.25, tries=2)
 KNOCK_SECONDS = (1.5, 3.0)
@@ -57,10 +57,10 @@ class Found(NamedTuple):
 class Chooser:
     """One choice. `own`: this node's addresses; `seeds`: whoever may be a member, asked by `start`."""
 
-    def __init__(self, own: Sequence[Address], keys: Sequence[ClusterKey], rng: Random) -> None:
+    def __init__(self, own: Sequence[Address], keys: Sequence[ClusterSecret], rng: Random) -> None:
         nobody = Table(UNKNOWN_ID, lambda index, contacts: None, k=1, replacements=0)
-        self._context = context = Context(Contact(UNKNOWN_ID, *own[0]), own, nobody, TIMES, rng)
-        self._outbox = Outbox(context, keys[0])
+        self._context = context = NodeContext(Contact(UNKNOWN_ID, *own[0]), own, nobody, TIMES, rng)
+        self._outbox = ControlOutbox(context, keys[0])
         context.rpcs = Rpcs(
             TIMES, rng, context.timers, context.counters, self._outbox.request, lambda rpc, now: None
         )

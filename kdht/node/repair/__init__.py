@@ -7,8 +7,8 @@ finds the difference, `push` moves records, `answers` is the other side, `handof
 what belongs elsewhere, `plan` says when, and `repair` has the seam to the node.
 """
 
+from kdht.node.repair.caught_up import Doubt
 from kdht.node.repair.options import RepairOptions
 from kdht.node.repair.repair import Repair
-from kdht.node.repair.settled import Doubt
 
 __all__ = ["Doubt", "Repair", "RepairOptions"]

@@ -13,10 +13,10 @@ from kdht.datapath.base import Datagram
 from kdht.node.repair import bodies
 from kdht.node.repair.bodies import MAX_LACKS, Digest, Lack, Offer, Offered, Report, Want
 from kdht.node.repair.compare import BARE, digests_of, has_most, offered
+from kdht.node.repair.context import RepairContext
 from kdht.node.repair.digests import chunk
 from kdht.node.repair.push import Pusher
 from kdht.node.repair.ranges import Range, number
-from kdht.node.repair.room import Room
 from kdht.node.repair.work import Steps
 from kdht.wire import Contact, Message
 from kdht.wire._shared import Op, Status
@@ -43,8 +43,8 @@ class Compared(Protocol):
 class Answers:
     """All answers of one node."""
 
-    def __init__(self, room: Room, pusher: Pusher, compared: Compared, respond: Respond) -> None:
-        self._room = room
+    def __init__(self, context: RepairContext, pusher: Pusher, compared: Compared, respond: Respond) -> None:
+        self._context = context
         self._pusher = pusher
         self._compared = compared
         self._respond = respond
@@ -56,7 +56,7 @@ class Answers:
         place = sender.id, message.request_id
         if place in self._waiting:
             return
-        if self._room.view is None or len(self._waiting) >= MAX_WAITING:
+        if self._context.view is None or len(self._waiting) >= MAX_WAITING:
             self._respond(message, datagram, b"", Status.BUSY, now)
             return
         steps, done = self._answer[message.op](message, sender)
@@ -69,22 +69,22 @@ class Answers:
                 self._respond(message, datagram, done(result, now), Status.OK, now)
 
         self._waiting.add(place)
-        self._room.work.start(steps, made, now)
+        self._context.work.start(steps, made, now)
 
     # DIGEST
 
     def _digest(self, message: Message, sender: Contact) -> tuple[Steps[object], Callable[..., bytes]]:
         replicas, asked = bodies.untrusted_ranges(message.body[len(sender.id) :])
-        room = self._room
-        room.counters["digests_answered"] += 1
-        room.others_replicas(sender.id, replicas)
-        epoch = room.settled.epoch
+        context = self._context
+        context.counters["digests_answered"] += 1
+        context.others_replicas(sender.id, replicas)
+        epoch = context.caught_up.epoch
         sound = [
-            part for part, report in asked if report.keepers and room.hear(sender.id, part, report, epoch)
+            part for part, report in asked if report.keepers and context.hear(sender.id, part, report, epoch)
         ]
-        words = [room.word(part, sender.id) if report.keepers else BARE for part, report in asked]
+        words = [context.word(part, sender.id) if report.keepers else BARE for part, report in asked]
         done = partial(self._digested, sender.id, asked, words, sound, epoch)
-        return digests_of(room, [part for part, _ in asked]), done
+        return digests_of(context, [part for part, _ in asked]), done
 
     def _digested(
         self,
@@ -101,23 +101,23 @@ class Answers:
         lacking = [part for part, theirs, mine in compared if has_most(mine.records, theirs.records)]
         for (part, report), mine in zip(asked, own, strict=True):
             if report.keepers:
-                self._room.note_gap(part, mine, report)
+                self._context.note_gap(part, mine, report)
         self._compared.found_equal(peer, equal, [part for part in sound if part in equal], epoch, now)
         if lacking:
             self._compared.found_lacking(peer, lacking, now)
         reports = [word._replace(digest=mine) for word, mine in zip(words, own, strict=True)]
-        return bodies.pack_reports(self._room.factor.own, reports)
+        return bodies.pack_reports(self._context.factor.own, reports)
 
     # OFFER
 
     def _offer(self, message: Message, sender: Contact) -> tuple[Steps[object], Callable[..., bytes]]:
         offer = bodies.untrusted_offer(message.body[len(sender.id) :])
-        self._room.counters["offers_answered"] += 1
+        self._context.counters["offers_answered"] += 1
         return self._look_up(offer), partial(self._looked_up, sender, offer)
 
     def _look_up(self, offer: Offer) -> Steps[tuple[dict[bytes, Offered], list[Offered]]]:
         """This node's own: of the keys offered, and of all in the offer's span."""
-        store, unix = self._room.store, self._room.unix()
+        store, unix = self._context.store, self._context.unix()
         keys = [each.key for each in offer.offered]
         records = store.get_many(keys, unix)
         own = {key: offered(key, record) for key, record in zip(keys, records, strict=True) if record}
@@ -141,9 +141,9 @@ class Answers:
         lacks = [
             Lack(each.key, each.version)
             for each in span
-            if is_newer(each, theirs.get(each.key)) and self._room.keeps(sender.id, each.key)
+            if is_newer(each, theirs.get(each.key)) and self._context.keeps(sender.id, each.key)
         ][:MAX_LACKS]
-        contact = self._room.contact(sender.id)
+        contact = self._context.contact(sender.id)
         if contact is None:
             lacks = []  # nobody to send to, as far as this node knows
         for lack in lacks:
@@ -154,12 +154,12 @@ class Answers:
     def _want(self, other: Offered, own: Offered | None, now: float) -> Want:
         if not is_newer(other, own):
             return Want.HAS
-        assert self._room.view is not None
-        if self._room.view.share(number(other.key)) is None:
+        assert self._context.view is not None
+        if self._context.view.kept_range(number(other.key)) is None:
             return Want.FOREIGN
-        if self._room.coming.has(other, now):
+        if self._context.coming.has(other, now):
             return Want.COMING
-        self._room.coming.note(other, now)
+        self._context.coming.note(other, now)
         return Want.WANTED
 
 

@@ -51,7 +51,7 @@ class Says(IntFlag):
     CAUGHT_UP = 1
     """It has caught up there, and answers for what it has."""
     SEES_YOU = 2
-    """The other node is among the range's replicas, as it sees the cluster since `sight.SETTLED_SECONDS`."""
+    """The other node is among the range's replicas, as it sees the cluster since `sight.STABLE_SECONDS`."""
     KEEPS = 4
     """It is among them itself."""
 

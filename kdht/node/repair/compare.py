@@ -28,15 +28,15 @@ from kdht.node.repair.bodies import (
     Want,
     fitting,
 )
+from kdht.node.repair.context import RepairContext
 from kdht.node.repair.digests import STEP, chunk, mark
 from kdht.node.repair.intervals import Interval
 from kdht.node.repair.push import Pusher
 from kdht.node.repair.ranges import Range, number
-from kdht.node.repair.room import Room
 from kdht.node.repair.work import Steps
 from kdht.node.rpc import Rpc
 from kdht.node.timers import Alarm
-from kdht.storage import Stored
+from kdht.storage import StoredRecord
 from kdht.wire._shared import ID_BITS, Op, Status
 
 WAIT = 0.25
@@ -57,7 +57,7 @@ class Comparison:
 
     def __init__(
         self,
-        room: Room,
+        context: RepairContext,
         pusher: Pusher,
         peer: bytes,
         ranges: Sequence[Range],
@@ -71,13 +71,13 @@ class Comparison:
         """It failed, for the other node did not answer, or its disk did not."""
         self.sound: list[Range] = []
         """Where the other node had caught up, and agreed with this one on who keeps the range, before it was compared."""
-        self.epoch = room.settled.epoch
-        """Of `Settled`, at the begin."""
+        self.epoch = context.caught_up.epoch
+        """Of `CaughtUp`, at the begin."""
         self.unfinished = False
         """The other node may lack something still."""
         self.open: list[Interval] = []
         """Where this node may lack something still."""
-        self._room = room
+        self._context = context
         self._pusher = pusher
         self._ended = ended
         self._todo = deque(ranges)
@@ -90,7 +90,7 @@ class Comparison:
         self._over = False
         self._alarm: Alarm | None = None
         self._whole = frozenset(ranges)
-        view = room.view
+        view = context.view
         self._is_partner = view is not None and peer in view.peers
 
     @property
@@ -101,7 +101,7 @@ class Comparison:
         """Do what comes next."""
         if self._over:
             return
-        if self._room.contact(self.peer) is None:
+        if self._context.contact(self.peer) is None:
             self._fail(now, silent=True)
         elif self._spans and self._offers >= MAX_UNDER_WAY:
             pass  # an answer goes on
@@ -109,13 +109,15 @@ class Comparison:
             self._later(FULL_WAIT, now)
         elif self._spans:
             self._offers += 1
-            self._room.work.start(self._next_offer(*self._spans.popleft()), self._offer, now)
+            self._context.work.start(self._next_offer(*self._spans.popleft()), self._offer, now)
         elif self._offers:
             pass  # the same
         elif self._todo:
             ranges = [self._todo.popleft() for _ in range(min(len(self._todo), MAX_RANGES))]
-            words = [self._room.word(part, self.peer) if part in self._whole else BARE for part in ranges]
-            self._room.work.start(digests_of(self._room, ranges), partial(self._digest, ranges, words), now)
+            words = [self._context.word(part, self.peer) if part in self._whole else BARE for part in ranges]
+            self._context.work.start(
+                digests_of(self._context, ranges), partial(self._digest, ranges, words), now
+            )
         elif self._pushing:
             pass  # the last one's end goes on
         elif self._lacks and self._is_waiting():
@@ -125,7 +127,7 @@ class Comparison:
             self._ended(self, now)
 
     def _later(self, seconds: float, now: float) -> None:
-        timers = self._room.context.timers
+        timers = self._context.node.timers
         if self._alarm is not None:
             timers.cancel(self._alarm)
         self._alarm = timers.at(now + seconds, self.step)
@@ -146,7 +148,7 @@ class Comparison:
     def _digest(self, ranges: list[Range], words: list[Report], own: list[Digest] | None, now: float) -> None:
         if self._over:
             return
-        contact = self._room.contact(self.peer)
+        contact = self._context.contact(self.peer)
         if own is None or contact is None:
             self._fail(now, silent=contact is None)
             return
@@ -154,10 +156,10 @@ class Comparison:
         fits = fitting(reports)
         self._todo.extendleft(reversed(ranges[fits:]))
         del ranges[fits:], own[fits:], reports[fits:]
-        self._room.counters["digests_sent"] += 1
-        body = bodies.pack_ranges(self._room.factor.own, list(zip(ranges, reports, strict=True)))
+        self._context.counters["digests_sent"] += 1
+        body = bodies.pack_ranges(self._context.factor.own, list(zip(ranges, reports, strict=True)))
         done = partial(self._digested, ranges, own)
-        if not self._room.ask(Op.DIGEST, self.peer, contact, body, done, now):
+        if not self._context.ask(Op.DIGEST, self.peer, contact, body, done, now):
             self._fail(now)
 
     def _digested(
@@ -172,11 +174,11 @@ class Comparison:
             return
         for part, mine, report in zip(ranges, own, reports, strict=True):
             if part in self._whole:
-                if self._room.hear(self.peer, part, report, self.epoch):
+                if self._context.hear(self.peer, part, report, self.epoch):
                     self.sound.append(part)
-                self._room.note_gap(part, mine, report)
+                self._context.note_gap(part, mine, report)
             if mine != report.digest:
-                self._room.counters["ranges_differed"] += 1
+                self._context.counters["ranges_differed"] += 1
                 self._differs(part, mine.records, report)
         self.step(now)
 
@@ -200,16 +202,16 @@ class Comparison:
         try:
             replicas, reports = bodies.untrusted_reports(reply.body, expected)
         except BadPacket:
-            self._room.counters["unreadable"] += 1
+            self._context.counters["unreadable"] += 1
             return None
-        self._room.others_replicas(self.peer, replicas)
+        self._context.others_replicas(self.peer, replicas)
         return reports
 
     # Offers
 
     def _next_offer(self, start: int, stop: int) -> Steps[Offer]:
         """The next records of a span; what is left of it goes back."""
-        records = chunk(self._room.store, self._room.unix(), start, stop, MAX_OFFERS + 1)
+        records = chunk(self._context.store, self._context.unix(), start, stop, MAX_OFFERS + 1)
         yield len(records)
         last = stop - 1
         if len(records) > MAX_OFFERS:
@@ -221,20 +223,20 @@ class Comparison:
     def _coming(self, start: int, stop: int, own: list[Offered]) -> list[Offered]:
         """What others bring just now, as if it were here: else the other node would bring it as well."""
         has = {each.key for each in own}
-        coming = self._room.coming.within(start, stop, self._room.context.timers.now)
+        coming = self._context.coming.within(start, stop, self._context.node.timers.now)
         return [each for each in coming if each.key not in has]
 
     def _offer(self, offer: Offer | None, now: float) -> None:
         if self._over:
             return
-        contact = self._room.contact(self.peer)
+        contact = self._context.contact(self.peer)
         if offer is None or contact is None:
             self._fail(now, silent=contact is None)
             return
-        self._room.counters["offers_sent"] += 1
-        self._room.counters["records_offered"] += len(offer.offered)
+        self._context.counters["offers_sent"] += 1
+        self._context.counters["records_offered"] += len(offer.offered)
         done = partial(self._offer_answered, offer)
-        if not self._room.ask(Op.OFFER, self.peer, contact, bodies.pack_offer(offer), done, now):
+        if not self._context.ask(Op.OFFER, self.peer, contact, bodies.pack_offer(offer), done, now):
             self._fail(now)
         elif self._spans:
             self.step(now)
@@ -243,19 +245,19 @@ class Comparison:
         if self._over:
             return
         self._offers -= 1
-        contact = self._room.contact(self.peer)
+        contact = self._context.contact(self.peer)
         if reply is None or reply.status is not Status.OK or contact is None:
             self._fail(now, silent=reply is None or reply.status is not Status.BUSY)
             return
         try:
             wants, lacks = bodies.untrusted_wants(reply.body, len(offer.offered))
         except BadPacket:
-            self._room.counters["unreadable"] += 1
+            self._context.counters["unreadable"] += 1
             self._fail(now)
             return
         self._lacks += lacks
         for lack in lacks:
-            self._room.coming.note(Offered(lack.key, lack.version, 0), now)
+            self._context.coming.note(Offered(lack.key, lack.version, 0), now)
         for offered, want in zip(offer.offered, wants, strict=True):
             if want is Want.WANTED:
                 self._pushing += 1
@@ -268,7 +270,7 @@ class Comparison:
         self._pushing -= 1
         self.unfinished |= not good
         if not self._pushing:
-            self._room.context.timers.at(now, self.step)
+            self._context.node.timers.at(now, self.step)
 
     # What the other node brings
 
@@ -283,23 +285,23 @@ class Comparison:
 
     def _has(self, lack: Lack) -> bool:
         try:
-            record = self._room.store.get(lack.key, self._room.unix())
+            record = self._context.store.get(lack.key, self._context.unix())
         except StorageError:
-            self._room.counters["storage_failed"] += 1
+            self._context.counters["storage_failed"] += 1
             return False
         return record is not None and record.version >= lack.version
 
 
-def digests_of(room: Room, ranges: Sequence[Range]) -> Steps[list[Digest]]:
+def digests_of(context: RepairContext, ranges: Sequence[Range]) -> Steps[list[Digest]]:
     """The digest of each range."""
     found = []
     for part in ranges:
-        digest = yield from room.digests.of(part)
+        digest = yield from context.digests.of(part)
         found.append(digest)
     return found
 
 
-def offered(key: bytes, record: Stored) -> Offered:
+def offered(key: bytes, record: StoredRecord) -> Offered:
     """What an OFFER says of a record."""
     return Offered(key, record.version, mark(key, record) & 0xFFFFFFFF)
 

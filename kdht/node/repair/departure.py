@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 
+from kdht.node.repair.context import RepairContext
 from kdht.node.repair.handoff import Handoff, Others
 from kdht.node.repair.intervals import Intervals
 from kdht.node.repair.push import Pusher
 from kdht.node.repair.ranges import SPACE, View, number
-from kdht.node.repair.room import Room
 from kdht.wire import Contact
 
 FIRST_RETRY = 1.0
@@ -20,35 +20,35 @@ PASS_DELAY = 0.2
 class Foreign:
     """Gives away what this node does not keep (any more)."""
 
-    def __init__(self, room: Room, pusher: Pusher) -> None:
+    def __init__(self, context: RepairContext, pusher: Pusher) -> None:
         self.stray = True
         """Whether there may be something. Set from any thread."""
-        self._room = room
+        self._context = context
         self._pusher = pusher
         self._stopped = False
         self._retry = FIRST_RETRY
 
     def start(self, now: float) -> None:
         """Look from time to time."""
-        options = self._room.options
+        options = self._context.options
         # A single replica that went elsewhere is missed at once.
-        delay = options.foreign_delay if options.replicas > 1 else options.settle_delay
-        self._room.context.timers.at(now + self._room.context.jittered(delay), self._look)
+        delay = options.foreign_delay if options.replicas > 1 else options.first_delay
+        self._context.node.timers.at(now + self._context.node.jittered(delay), self._look)
 
     def stop(self) -> None:
         self._stopped = True
 
     def _look(self, now: float) -> None:
-        view = self._room.view
+        view = self._context.view
         if self._stopped:
             return
         if view is None or not self.stray:
             self.start(now)
             return
         self.stray = False
-        kept = [*(share.range for share in view.shares), *self._room.settled.held]
+        kept = [*(each.range for each in view.kept), *self._context.caught_up.held]
         own = Intervals((part.start, part.stop) for part in kept)
-        Handoff(self._room, self._pusher, Others(self._room), own.complement(), self._ended).step(now)
+        Handoff(self._context, self._pusher, Others(self._context), own.complement(), self._ended).step(now)
 
     def _ended(self, left: int, now: float) -> None:
         if not left:
@@ -57,19 +57,19 @@ class Foreign:
             return
         self.stray = True
         delay, self._retry = self._retry, min(2 * self._retry, LAST_RETRY)
-        self._room.context.timers.at(now + self._room.context.jittered(delay), self._look)
+        self._context.node.timers.at(now + self._context.node.jittered(delay), self._look)
 
 
 class _Remembered(Others):
     """The contacts as they are now. A node that leaves asks nobody who still lives, so its table is worth nothing."""
 
-    def __init__(self, room: Room) -> None:
-        super().__init__(room)
-        self._contacts = {number(entry.contact.id): entry.contact for entry in room.context.table}
+    def __init__(self, context: RepairContext) -> None:
+        super().__init__(context)
+        self._contacts = {number(entry.contact.id): entry.contact for entry in context.node.table}
 
     def closest(self, key: bytes) -> list[Contact]:
         at = number(key)
-        nearest = sorted(self._contacts, key=lambda id: id ^ at)[: self._room.replicas]
+        nearest = sorted(self._contacts, key=lambda id: id ^ at)[: self._context.replicas]
         return [self._contacts[id] for id in nearest]
 
     def silent(self, contact: Contact) -> None:
@@ -79,26 +79,26 @@ class _Remembered(Others):
 class Drain:
     """Gives everything away; over once a whole run found nothing that is left."""
 
-    def __init__(self, room: Room, pusher: Pusher, drained: Callable[[], None]) -> None:
+    def __init__(self, context: RepairContext, pusher: Pusher, drained: Callable[[], None]) -> None:
         self.over = False
-        self._room = room
+        self._context = context
         self._pusher = pusher
         self._drained = drained
         self._retry = FIRST_RETRY
-        self._others = _Remembered(room)
+        self._others = _Remembered(context)
         self._run: Handoff
 
     def start(self, now: float) -> None:
-        room = self._room
-        room.sight.look(View(room.context.id, [entry.contact.id for entry in room.context.table], 0), now)
+        context = self._context
+        context.sight.look(View(context.node.id, [entry.contact.id for entry in context.node.table], 0), now)
         self._begin(now)
 
     @property
     def given(self) -> int:
-        return self._room.counters["records_dropped"]
+        return self._context.counters["records_dropped"]
 
     def _begin(self, now: float) -> None:
-        self._run = Handoff(self._room, self._pusher, self._others, [(0, SPACE)], self._ended)
+        self._run = Handoff(self._context, self._pusher, self._others, [(0, SPACE)], self._ended)
         self._run.step(now)
 
     def _ended(self, left: int, now: float) -> None:
@@ -109,4 +109,4 @@ class Drain:
         delay = PASS_DELAY
         if left:
             delay, self._retry = self._retry, min(2 * self._retry, LAST_DRAIN_RETRY)
-        self._room.context.timers.at(now + delay, self._begin)
+        self._context.node.timers.at(now + delay, self._begin)

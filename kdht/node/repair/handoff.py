@@ -15,14 +15,14 @@ from kdht.node.messages import Reply
 from kdht.node.repair import bodies
 from kdht.node.repair.bodies import MAX_OFFERS, NO_SPAN, Offer, Offered, Want
 from kdht.node.repair.compare import offered
+from kdht.node.repair.context import RepairContext
 from kdht.node.repair.digests import SEEK, chunk
 from kdht.node.repair.intervals import Interval
 from kdht.node.repair.push import Pusher
 from kdht.node.repair.ranges import number
-from kdht.node.repair.room import Room
 from kdht.node.repair.work import Steps
 from kdht.node.rpc import Rpc
-from kdht.storage import Stored
+from kdht.storage import StoredRecord
 from kdht.wire import Contact
 from kdht.wire._shared import Op, Status
 
@@ -41,17 +41,19 @@ class _Parcel:
 class Others:
     """Who else may keep records: the contacts in the table."""
 
-    def __init__(self, room: Room) -> None:
-        self._room = room
+    def __init__(self, context: RepairContext) -> None:
+        self._context = context
 
     def closest(self, key: bytes) -> list[Contact]:
         """The r nodes that should keep a key, or all there are."""
-        return self._room.context.table.closest(key, self._room.replicas)
+        return self._context.node.table.closest(key, self._context.replicas)
 
     def is_own(self, key: bytes) -> bool:
         """Whether this node keeps it itself, since its neighbours changed, or holds it still."""
-        view = self._room.view
-        return (view is not None and view.share(number(key)) is not None) or self._room.settled.is_held(key)
+        view = self._context.view
+        return (
+            view is not None and view.kept_range(number(key)) is not None
+        ) or self._context.caught_up.is_held(key)
 
     def silent(self, contact: Contact) -> None:
         """It did not answer an OFFER: the table hears of it in its own way."""
@@ -62,7 +64,7 @@ class Handoff:
 
     def __init__(
         self,
-        room: Room,
+        context: RepairContext,
         pusher: Pusher,
         others: Others,
         spans: Iterable[Interval],
@@ -71,7 +73,7 @@ class Handoff:
         self.left = 0
         """Records seen that could not be given away."""
         self.given = 0
-        self._room = room
+        self._context = context
         self._pusher = pusher
         self._others = others
         self._spans = deque(spans)
@@ -82,27 +84,27 @@ class Handoff:
     def step(self, now: float) -> None:
         """Take the next batch."""
         if self._spans:
-            self._room.work.start(self._next_batch(), self._offer_all, now)
+            self._context.work.start(self._next_batch(), self._offer_all, now)
         else:
             self._ended(self.left, now)
 
-    def _next_batch(self) -> Steps[list[tuple[bytes, Stored]]]:
+    def _next_batch(self) -> Steps[list[tuple[bytes, StoredRecord]]]:
         """Some records; spans without any are passed over."""
-        records: list[tuple[bytes, Stored]] = []
+        records: list[tuple[bytes, StoredRecord]] = []
         while self._spans and not records:
             start, stop = self._spans.popleft()
-            records = chunk(self._room.store, self._room.unix(), start, stop, BATCH)
+            records = chunk(self._context.store, self._context.unix(), start, stop, BATCH)
             if len(records) == BATCH:
                 self._spans.appendleft((number(records[-1][0]) + 1, stop))
             yield SEEK + len(records)
         return records
 
-    def _offer_all(self, records: list[tuple[bytes, Stored]] | None, now: float) -> None:
+    def _offer_all(self, records: list[tuple[bytes, StoredRecord]] | None, now: float) -> None:
         if not records:
             if records is None:
                 self.left += 1
                 self._spans.clear()
-            self._room.context.timers.at(now, self.step)
+            self._context.node.timers.at(now, self.step)
             return
         by_target: dict[Contact, list[Offered]] = {}
         for key, record in records:
@@ -123,10 +125,10 @@ class Handoff:
 
     def _offer(self, target: Contact, offers: list[Offered], now: float) -> None:
         body = bodies.pack_offer(Offer(*NO_SPAN, offers))
-        if self._room.ask(Op.OFFER, target.id, target, body, partial(self._answered, target, offers), now):
+        if self._context.ask(Op.OFFER, target.id, target, body, partial(self._answered, target, offers), now):
             self._under_way += 1
-            self._room.counters["offers_sent"] += 1
-            self._room.counters["records_offered"] += len(offers)
+            self._context.counters["offers_sent"] += 1
+            self._context.counters["records_offered"] += len(offers)
 
     def _answered(
         self, target: Contact, offers: list[Offered], rpc: Rpc, reply: Reply | None, now: float
@@ -138,7 +140,7 @@ class Handoff:
             try:
                 wants, _ = bodies.untrusted_wants(reply.body, len(offers))
             except BadPacket:
-                self._room.counters["unreadable"] += 1
+                self._context.counters["unreadable"] += 1
         for offer, want in zip(offers, wants, strict=False):
             if want is Want.HAS:
                 self._parcels[offer.key].waiting.discard(target.id)
@@ -162,6 +164,6 @@ class Handoff:
         self.left += len(parcels) - len(done)
         self.given += len(gone)
         if gone:
-            self._room.counters["records_dropped"] += len(gone)
-            self._room.drop([(offer.key, offer.version) for offer in gone])
-        self._room.context.timers.at(now, self.step)
+            self._context.counters["records_dropped"] += len(gone)
+            self._context.drop([(offer.key, offer.version) for offer in gone])
+        self._context.node.timers.at(now, self.step)

@@ -5,9 +5,9 @@ Contract: `note` is for any thread.
 
 from collections import deque
 
+from kdht.node.repair.context import RepairContext
 from kdht.node.repair.plan import Plan
-from kdht.node.repair.ranges import Share, number
-from kdht.node.repair.room import Room
+from kdht.node.repair.ranges import KeptRange, number
 
 MOST = 4096
 """Keys that are remembered; past that the oldest are left to the next round."""
@@ -16,8 +16,8 @@ MOST = 4096
 class Missed:
     """One node's, as coordinator of such writes."""
 
-    def __init__(self, room: Room, plan: Plan) -> None:
-        self._room = room
+    def __init__(self, context: RepairContext, plan: Plan) -> None:
+        self._context = context
         self._plan = plan
         self._keys: deque[bytes] = deque(maxlen=MOST)
 
@@ -27,26 +27,26 @@ class Missed:
 
     def start(self, now: float) -> None:
         """Look from time to time."""
-        delay = self._room.context.jittered(self._room.options.missed_delay)
-        self._room.context.timers.at(now + delay, self._look)
+        delay = self._context.node.jittered(self._context.options.missed_delay)
+        self._context.node.timers.at(now + delay, self._look)
 
     def _look(self, now: float) -> None:
-        for share in sorted(self._shares(), key=lambda share: share.range):
-            for peer in sorted(share.replicas - {self._room.context.id}):
-                self._plan.want(peer, [share.range], now)
+        for kept in sorted(self._kept_ranges(), key=lambda kept: kept.range):
+            for peer in sorted(kept.replicas - {self._context.node.id}):
+                self._plan.want(peer, [kept.range], now)
         self.start(now)
 
-    def _shares(self) -> set[Share]:
+    def _kept_ranges(self) -> set[KeptRange]:
         """Of the keys so far, which are forgotten. A key that others keep is not this node's to mend.
 
         Before there is a view nobody knows whose they are: they wait.
         """
-        found: set[Share] = set()
-        view = self._room.view
+        found: set[KeptRange] = set()
+        view = self._context.view
         if view is None:
             return found
         for _ in range(len(self._keys)):  # others may add to them meanwhile
-            share = view.share(number(self._keys.popleft()))
-            if share is not None:
-                found.add(share)
+            kept = view.kept_range(number(self._keys.popleft()))
+            if kept is not None:
+                found.add(kept)
         return found

@@ -19,7 +19,7 @@ class RepairOptions:
     """Nothing begins before the contacts near this node have not changed for so long after the start..."""
     patience: float = 8.0
     """... or this long has passed."""
-    settle_delay: float = 0.6
+    first_delay: float = 0.6
     """From a change among the neighbours until the first replica acts: several changes are taken together."""
     second_delay: float = 7.0
     """Until the other replicas act, in case the first did not."""

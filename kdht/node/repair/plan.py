@@ -7,12 +7,12 @@ nodes share has spared the other one its own comparison.
 from collections.abc import Callable, Iterable
 
 from kdht.node.context import leave_to_table
+from kdht.node.repair.caught_up import UNSEEN
 from kdht.node.repair.compare import Comparison
+from kdht.node.repair.context import RepairContext
 from kdht.node.repair.intervals import Intervals
 from kdht.node.repair.push import Pusher
-from kdht.node.repair.ranges import Range, Share, View, key_bytes
-from kdht.node.repair.room import Room
-from kdht.node.repair.settled import UNSEEN
+from kdht.node.repair.ranges import KeptRange, Range, View, key_bytes
 from kdht.node.timers import Alarm
 from kdht.wire._shared import Op
 
@@ -43,14 +43,14 @@ class Plan:
 
     def __init__(
         self,
-        room: Room,
+        context: RepairContext,
         pusher: Pusher,
         joined: Callable[[], bool],
         on_view: Callable[[], None],
     ) -> None:
-        self._room = room
+        self._context = context
         self._pusher = pusher
-        self._settled = room.settled
+        self._caught_up = context.caught_up
         self._joined = joined
         self._on_view = on_view
         self._wishes: dict[bytes, _Wish] = {}
@@ -79,7 +79,9 @@ class Plan:
         """A contact came or went."""
         self._changed = now
         if self._look_alarm is None:
-            self._look_later(self._room.options.settle_delay * self._room.context.rng.uniform(0.5, 1.5), now)
+            self._look_later(
+                self._context.options.first_delay * self._context.node.rng.uniform(0.5, 1.5), now
+            )
 
     # What others' DIGESTs teach
 
@@ -87,16 +89,16 @@ class Plan:
         self, peer: bytes, ranges: list[Range], sound: list[Range], epoch: int, now: float
     ) -> None:
         """The other node compared these ranges, and they are equal."""
-        view = self._room.view
+        view = self._context.view
         if view is None:
             return
-        self._settled.compared(peer, ranges, sound, epoch=epoch)
+        self._caught_up.compared(peer, ranges, sound, epoch=epoch)
         if peer in view.peers and set(ranges) >= set(view.shared_with(peer)):
             self._compared[peer] = now
 
     def found_lacking(self, peer: bytes, ranges: list[Range], now: float) -> None:
         """The other node lacks most of what there is in these ranges."""
-        view = self._room.view
+        view = self._context.view
         if view is not None and peer in view.others:
             self.want(peer, [part for part in ranges if peer in view.keepers(part)], now)
 
@@ -113,21 +115,21 @@ class Plan:
 
     def pursue(self, now: float) -> None:
         """Ask who must be heard before a range counts as caught up; and whether what is held can be let go."""
-        if self._stopped or self._room.view is None:
+        if self._stopped or self._context.view is None:
             return
         if self._pursuit is not None:
-            self._room.context.timers.cancel(self._pursuit)
+            self._context.node.timers.cancel(self._pursuit)
             self._pursuit = None
         wanted: dict[bytes, list[Range]] = {}
-        self._settled.renew()
-        for share in self._settled.unsettled:
-            for peer in self._settled.waits_for(share):
-                wanted.setdefault(peer, []).append(share.range)
-        for peer, range in self._settled.release():
+        self._caught_up.renew()
+        for kept in self._caught_up.behind:
+            for peer in self._caught_up.waits_for(kept):
+                wanted.setdefault(peer, []).append(kept.range)
+        for peer, range in self._caught_up.release():
             wanted.setdefault(peer, []).append(range)
-        if self._settled.unsettled or self._settled.held:
-            self._pursuit = self._room.context.timers.at(now + PURSUIT, self.pursue)
-        unseen = self._settled.missing()[UNSEEN] if self._settled.unsettled else ()
+        if self._caught_up.behind or self._caught_up.held:
+            self._pursuit = self._context.node.timers.at(now + PURSUIT, self.pursue)
+        unseen = self._caught_up.missing()[UNSEEN] if self._caught_up.behind else ()
         for peer, ranges in wanted.items():
             asked, pause = self._asked.get(peer, (-PATIENCE, PURSUIT / 2))
             if peer not in self._running and now - asked >= pause:
@@ -138,7 +140,7 @@ class Plan:
 
     def _learn_from(self, peer: bytes, ranges: list[Range], now: float) -> None:
         """Who does not agree may know a closer node, that this one has not met: let it name whom it knows there."""
-        contact, ask = self._room.contact(peer), self._room.context.ask
+        contact, ask = self._context.contact(peer), self._context.node.ask
         if contact is None:
             return
         for range in ranges[:LEARNT]:
@@ -148,28 +150,28 @@ class Plan:
     # The neighbours
 
     def _look_later(self, seconds: float, now: float) -> None:
-        self._look_alarm = self._room.context.timers.at(now + seconds, self._look)
+        self._look_alarm = self._context.node.timers.at(now + seconds, self._look)
 
     def _look(self, now: float) -> None:
         self._look_alarm = None
-        room = self._room
+        context = self._context
         if self._stopped:
             return
-        if room.view is None and not self._is_calm(now):
+        if context.view is None and not self._is_calm(now):
             self._look_later(LOOK_AGAIN, now)
             return
-        others = [entry.contact.id for entry in room.context.table]
+        others = [entry.contact.id for entry in context.node.table]
         if not self._joined() and not others:
             self._look_later(LOOK_AGAIN, now)  # cut off: what it keeps are not all the keys
             return
-        if room.factor.renew(others):
-            room.on_replicas(room.replicas)
-        old, new = room.view, View(room.context.id, others, room.replicas)
-        room.sight.look(new, now)
+        if context.factor.renew(others):
+            context.on_replicas(context.replicas)
+        old, new = context.view, View(context.node.id, others, context.replicas)
+        context.sight.look(new, now)
         self._asked.clear()
-        self._settled.view_changed(new)
-        for share in new.shares:
-            self._share_changed(share, old, now)
+        self._caught_up.view_changed(new)
+        for kept in new.kept:
+            self._range_changed(kept, old, now)
         self._arm()
         for gone in set(self._wishes) - new.others:
             del self._wishes[gone]
@@ -179,25 +181,25 @@ class Plan:
         self.pursue(now)
 
     def _is_calm(self, now: float) -> bool:
-        options = self._room.options
+        options = self._context.options
         calm = now - self._changed >= options.quiet or now - self._started >= options.patience
-        return self._joined() and (calm or not len(self._room.context.table))
+        return self._joined() and (calm or not len(self._context.node.table))
 
-    def _share_changed(self, share: Share, old: View | None, now: float) -> None:
+    def _range_changed(self, kept: KeptRange, old: View | None, now: float) -> None:
         """Those of a share's replicas that are new to it have to get it.
 
         From the closest one that had it before at once; the others look a little later. Who is new itself asks in this order.
         A share may have been several, of other nodes each, and partly not this node's.
         """
-        me, options, rng = self._room.context.id, self._room.options, self._room.context.rng
-        others = share.replicas - {me}
+        me, options, rng = self._context.node.id, self._context.options, self._context.node.rng
+        others = kept.replicas - {me}
         if old is None:
             for peer in sorted(others):
-                self._note(peer, [share.range], now + rng.uniform(0, 2 * options.settle_delay))
+                self._note(peer, [kept.range], now + rng.uniform(0, 2 * options.first_delay))
             return
-        later = now + self._room.context.jittered(options.second_delay)
-        for part, before in old.parts(share.range):
-            first = next(id for id in [*old.closest(part.start), me] if id in share.replicas)
+        later = now + self._context.node.jittered(options.second_delay)
+        for part, before in old.parts(kept.range):
+            first = next(id for id in [*old.closest(part.start), me] if id in kept.replicas)
             if before is None:
                 for peer in sorted(others):
                     self._note(peer, [part], now if peer == first else later)
@@ -208,20 +210,20 @@ class Plan:
     # Rounds
 
     def _round_later(self, now: float) -> None:
-        when = now + self._room.context.jittered(self._room.options.interval)
-        self._room.context.timers.at(when, self._round)
+        when = now + self._context.node.jittered(self._context.options.interval)
+        self._context.node.timers.at(when, self._round)
 
     def _round(self, now: float) -> None:
         """Compare with all neighbours with whom that is due."""
         if self._stopped:
             return
-        view, interval = self._room.view, self._room.options.interval
+        view, interval = self._context.view, self._context.options.interval
         if view is None:
-            view = View(self._room.context.id, (), 0)
+            view = View(self._context.node.id, (), 0)
         for peer in sorted(view.peers):
             if now - self._compared.get(peer, -interval) >= FRESH * interval:
                 self.want(
-                    peer, view.shared_with(peer), now + self._room.context.rng.uniform(0, interval / 10)
+                    peer, view.shared_with(peer), now + self._context.node.rng.uniform(0, interval / 10)
                 )
         self._round_later(now)
 
@@ -237,12 +239,12 @@ class Plan:
         wish.ranges.update(ranges)
 
     def _arm(self) -> None:
-        timers = self._room.context.timers
+        timers = self._context.node.timers
         ready = [self._wishes[peer].due for peer in self._free()]
         if self._alarm is not None:
             timers.cancel(self._alarm)
             self._alarm = None
-        if ready and len(self._running) < self._room.options.comparisons:
+        if ready and len(self._running) < self._context.options.comparisons:
             self._alarm = timers.at(min(ready), self._begin)
 
     def _free(self) -> list[bytes]:
@@ -265,21 +267,23 @@ class Plan:
         if due and not self._stopped:
             peer = due[0]
             ranges = sorted(self._wishes.pop(peer).ranges)
-            self._room.counters["comparisons"] += 1
-            comparison = self._running[peer] = Comparison(self._room, self._pusher, peer, ranges, self._ended)
+            self._context.counters["comparisons"] += 1
+            comparison = self._running[peer] = Comparison(
+                self._context, self._pusher, peer, ranges, self._ended
+            )
             comparison.step(now)
         self._arm()
 
     def _ended(self, comparison: Comparison, now: float) -> None:
-        peer, view = comparison.peer, self._room.view
+        peer, view = comparison.peer, self._context.view
         del self._running[peer]
         missing = Intervals(comparison.open)
         done = [part for part in comparison.ranges if not missing.touches((part.start, part.stop))]
         if comparison.silent:
-            self._settled.silent(peer)
+            self._caught_up.silent(peer)
         elif not comparison.failed:
             sound = [part for part in comparison.sound if part in done]
-            self._settled.compared(peer, done, sound, epoch=comparison.epoch)
+            self._caught_up.compared(peer, done, sound, epoch=comparison.epoch)
         if view is not None and peer in view.peers:
             if comparison.complete:
                 self._retries.pop(peer, None)
@@ -291,17 +295,17 @@ class Plan:
         self._arm()
 
     def _try_again(self, comparison: Comparison, view: View, now: float) -> None:
-        peer, options = comparison.peer, self._room.options
+        peer, options = comparison.peer, self._context.options
         delay = self._retries.get(peer, FIRST_RETRY)
         self._retries[peer] = min(2 * delay, options.interval)
         shared = Intervals((part.start, part.stop) for part in view.shared_with(peer))
         again = [part for part in comparison.ranges if shared.covers((part.start, part.stop))]
-        self.want(peer, again or view.shared_with(peer), now + self._room.context.jittered(delay))
+        self.want(peer, again or view.shared_with(peer), now + self._context.node.jittered(delay))
 
     def waits_for(self) -> dict[str, list[str]]:
         """The addresses of those of whom something is missed, by what that is."""
-        missing = self._settled.missing() if self._room.view is not None else {}
-        contacts = {what: [self._room.contact(id) for id in sorted(ids)] for what, ids in missing.items()}
+        missing = self._caught_up.missing() if self._context.view is not None else {}
+        contacts = {what: [self._context.contact(id) for id in sorted(ids)] for what, ids in missing.items()}
         return {what: [str(each.address) for each in all if each] for what, all in contacts.items()}
 
     def status(self) -> dict[str, object]:

@@ -11,7 +11,7 @@ from functools import partial
 
 from kdht.errors import StorageError
 from kdht.node.messages import Reply
-from kdht.node.repair.room import Room
+from kdht.node.repair.context import RepairContext
 from kdht.node.repair.window import Window
 from kdht.node.replicas.writes import pack_stored
 from kdht.node.rpc import Rpc
@@ -40,8 +40,8 @@ class _Push:
 class Pusher:
     """All pushes of one node."""
 
-    def __init__(self, room: Room) -> None:
-        self._room = room
+    def __init__(self, context: RepairContext) -> None:
+        self._context = context
         self._queue: deque[_Push] = deque()
         self._known: dict[tuple[bytes, bytes], _Push] = {}
         self._under_way = 0
@@ -60,7 +60,7 @@ class Pusher:
         place = contact.id, key
         push = self._known.get(place)
         if push is None and len(self._known) >= MAX_QUEUED:
-            self._room.counters["pushes_refused"] += 1
+            self._context.counters["pushes_refused"] += 1
             done(False, now)
             return
         if push is None:
@@ -77,18 +77,18 @@ class Pusher:
                 self._close(push, False, now)
 
     def _sent(self, push: _Push, now: float) -> bool:
-        room = self._room
+        context = self._context
         try:
-            record = room.store.get(push.key, room.unix())
+            record = context.store.get(push.key, context.unix())
         except StorageError:
-            room.counters["storage_failed"] += 1
+            context.counters["storage_failed"] += 1
             return False
         if record is None:  # it has expired, or was given away
             return False
         body = pack_stored(record)
-        if not room.ask(Op.STORE, push.key, push.contact, body, partial(self._answered, push), now):
+        if not context.ask(Op.STORE, push.key, push.contact, body, partial(self._answered, push), now):
             return False
-        room.counters["bytes_pushed"] += len(body)
+        context.counters["bytes_pushed"] += len(body)
         return True
 
     def _answered(self, push: _Push, rpc: Rpc, reply: Reply | None, now: float) -> None:
@@ -99,10 +99,10 @@ class Pusher:
             self.window.answered(rtt, now)
         if reply is not None and reply.status is Status.BUSY and push.busy < BUSY_TRIES:
             push.busy += 1
-            self._room.context.timers.at(now + BUSY_DELAY, partial(self._again, push))
+            self._context.node.timers.at(now + BUSY_DELAY, partial(self._again, push))
             return
         good = reply is not None and reply.status in (Status.OK, Status.CONFLICT)
-        self._room.counters["records_pushed" if good else "pushes_failed"] += 1
+        self._context.counters["records_pushed" if good else "pushes_failed"] += 1
         self._end(push, good, now)
 
     def _again(self, push: _Push, now: float) -> None:

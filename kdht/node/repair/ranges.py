@@ -41,7 +41,7 @@ class Range(NamedTuple):
         return [Range(start, bits) for start in range(self.start, self.stop, step)]
 
 
-class Share(NamedTuple):
+class KeptRange(NamedTuple):
     """A range, and the IDs of all nodes that keep it."""
 
     range: Range
@@ -54,29 +54,29 @@ class View:
     def __init__(self, self_id: bytes, others: Collection[bytes], replicas: int) -> None:
         self.self_id = self_id
         self.others = frozenset(others)
-        self.shares = responsibility(self_id, others, replicas)
+        self.kept = responsibility(self_id, others, replicas)
         self.replicas = replicas
         self._ids = {number(id): id for id in (self_id, *others)}
         self._keepers: dict[Range, frozenset[bytes]] = {}
-        self._last: Share | None = None
+        self._last: KeptRange | None = None
         self._order: dict[Range, list[bytes]] = {}
-        self._starts = [share.range.start for share in self.shares]
+        self._starts = [kept.range.start for kept in self.kept]
 
-    def share(self, key: int) -> Share | None:
-        """The share that a key is in; None: other nodes keep it."""
+    def kept_range(self, key: int) -> KeptRange | None:
+        """The kept range that a key is in; None: other nodes keep it."""
         at = bisect_right(self._starts, key) - 1
-        return self.shares[at] if at >= 0 and key < self.shares[at].range.stop else None
+        return self.kept[at] if at >= 0 and key < self.kept[at].range.stop else None
 
     def shared_with(self, other: bytes) -> list[Range]:
         """The ranges that both nodes keep, in key order."""
-        return [share.range for share in self.shares if other in share.replicas]
+        return [kept.range for kept in self.kept if other in kept.replicas]
 
-    def parts(self, range: Range) -> list[tuple[Range, Share | None]]:
-        """The range, split where it is not in one share as a whole, nor in none."""
-        share = self.share(range.start)
-        if share is not None and share.range.stop >= range.stop:
-            return [(range, share)]
-        if share is None and not self._touches(range):
+    def parts(self, range: Range) -> list[tuple[Range, KeptRange | None]]:
+        """The range, split where it is not in one kept range as a whole, nor in none."""
+        kept = self.kept_range(range.start)
+        if kept is not None and kept.range.stop >= range.stop:
+            return [(range, kept)]
+        if kept is None and not self._touches(range):
             return [(range, None)]
         return [part for half in range.split(range.bits + 1) for part in self.parts(half)]
 
@@ -84,12 +84,12 @@ class View:
         """What others keep of a range, split where not the same ones do."""
         found: dict[Range, None] = {}
         for part, own in self.parts(range):
-            for share in self._shares_touching(part.start, part.stop) if own is None else ():
-                found[max(part, share.range, key=lambda each: each.bits)] = None
+            for kept in self._kept_touching(part.start, part.stop) if own is None else ():
+                found[max(part, kept.range, key=lambda each: each.bits)] = None
         return list(found)
 
     def _touches(self, range: Range) -> bool:
-        """Whether a share begins in the range."""
+        """Whether a kept range begins in the range."""
         at = bisect_left(self._starts, range.start)
         return at < len(self._starts) and self._starts[at] < range.stop
 
@@ -102,35 +102,37 @@ class View:
         """The IDs of all nodes that keep any key of a range, also where this one does not."""
         if range not in self._keepers:
             _bound(self._keepers)
-            shares = self._shares_touching(range.start, range.stop)
-            self._keepers[range] = frozenset().union(*(share.replicas for share in shares))
+            kept_ranges = self._kept_touching(range.start, range.stop)
+            self._keepers[range] = frozenset().union(*(kept.replicas for kept in kept_ranges))
         return self._keepers[range]
 
     def replicas_of(self, key: int) -> frozenset[bytes]:
         """The IDs of all nodes that keep a key."""
-        share = self.share(key) or self._last_share(key)
-        if share is None:
-            (share,) = self._shares_touching(key, key + 1)
-            self._last = share
-        return share.replicas
+        kept = self.kept_range(key) or self._last_kept(key)
+        if kept is None:
+            (kept,) = self._kept_touching(key, key + 1)
+            self._last = kept
+        return kept.replicas
 
-    def _last_share(self, key: int) -> Share | None:
+    def _last_kept(self, key: int) -> KeptRange | None:
         """Where the last key was is often where the next one is."""
         last = self._last
         return last if last is not None and last.range.start <= key < last.range.stop else None
 
-    def _shares_touching(self, start: int, stop: int) -> list[Share]:
+    def _kept_touching(self, start: int, stop: int) -> list[KeptRange]:
         """The ranges that any of these keys is in, and who keeps each, be it this node or not."""
-        shares: list[Share] = []
+        kept_ranges: list[KeptRange] = []
 
         def found(here: Range, groups: list[list[int]]) -> None:
-            shares.append(Share(here, frozenset(self._ids[node] for group in groups for node in group)))
+            kept_ranges.append(
+                KeptRange(here, frozenset(self._ids[node] for group in groups for node in group))
+            )
 
         def wanted(here: Range, nearest: list[list[int]]) -> bool:
             return here.start < stop and start < here.stop
 
         _descend(Range(0, 0), [list(self._ids)], 0, wanted, self.replicas, found)
-        return shares
+        return kept_ranges
 
     def order(self, range: Range) -> list[bytes]:
         """All others, those closest to the first key of a range first."""
@@ -142,7 +144,7 @@ class View:
     @property
     def peers(self) -> frozenset[bytes]:
         """All nodes that share a range with this one."""
-        return frozenset().union(*(share.replicas for share in self.shares)) - {self.self_id}
+        return frozenset().union(*(kept.replicas for kept in self.kept)) - {self.self_id}
 
 
 def _bound(kept: dict[Range, Any]) -> None:
@@ -151,20 +153,20 @@ def _bound(kept: dict[Range, Any]) -> None:
         kept.clear()
 
 
-def responsibility(self_id: bytes, others: Iterable[bytes], replicas: int) -> list[Share]:
+def responsibility(self_id: bytes, others: Iterable[bytes], replicas: int) -> list[KeptRange]:
     """The ranges that `self_id` keeps, in key order, each with everybody who keeps it."""
     ids = {int.from_bytes(id, "big"): id for id in (self_id, *others)}
-    shares: list[Share] = []
+    kept_ranges: list[KeptRange] = []
     me = int.from_bytes(self_id, "big")
 
     def found(range: Range, groups: list[list[int]]) -> None:
-        shares.append(Share(range, frozenset(ids[node] for group in groups for node in group)))
+        kept_ranges.append(KeptRange(range, frozenset(ids[node] for group in groups for node in group)))
 
     def wanted(here: Range, nearest: list[list[int]]) -> bool:
         return any(me in group for group in nearest)
 
     _descend(Range(0, 0), [list(ids)], 0, wanted, replicas, found)
-    return shares
+    return kept_ranges
 
 
 def _descend(

@@ -1,6 +1,6 @@
 """The seam between a node and its repair: what comes in, what is asked for, how far it is.
 
-Contract: `datagrams_to_send`, timers and `now` are the node's; `changed`, `is_settled` and `settled` are for
+Contract: `datagrams_to_send`, timers and `now` are the node's; `changed`, `is_caught_up` and `ever_caught_up` are for
 any thread. Nothing is asked of others before `start`, nor before the node has joined.
 """
 
@@ -11,11 +11,13 @@ from dataclasses import replace
 from kdht.datapath.base import Datagram
 from kdht.errors import StorageError
 from kdht.histogram import Histogram
-from kdht.node.context import Context
+from kdht.node.context import NodeContext
 from kdht.node.messages import Reply, untrusted_id
 from kdht.node.readiness import RECORDS, TABLE
 from kdht.node.repair.answers import Answers, Respond
+from kdht.node.repair.caught_up import CaughtUp, Doubt
 from kdht.node.repair.coming import Coming
+from kdht.node.repair.context import COUNTERS, RepairContext
 from kdht.node.repair.departure import Drain, Foreign
 from kdht.node.repair.digests import Digests
 from kdht.node.repair.factor import Factor
@@ -25,8 +27,6 @@ from kdht.node.repair.plan import Plan
 from kdht.node.repair.progress import Progress
 from kdht.node.repair.push import Pusher
 from kdht.node.repair.ranges import number
-from kdht.node.repair.room import COUNTERS, Room
-from kdht.node.repair.settled import Doubt, Settled
 from kdht.node.repair.sight import Sight
 from kdht.node.repair.work import Work
 from kdht.node.rpc import Mismatch, Rpc, Rpcs
@@ -50,7 +50,7 @@ class Repair:
 
     def __init__(
         self,
-        context: Context,
+        node: NodeContext,
         store: Store,
         options: RepairOptions,
         *,
@@ -61,41 +61,41 @@ class Repair:
         on_replicas: Callable[[int], object] = _nobody_counts,
     ) -> None:
         self.counters: Counter[str] = Counter(dict.fromkeys(COUNTERS, 0))
-        limits = replace(context.options, max_pending=MAX_PENDING, request_rate=options.rate)
-        rpcs = Rpcs(limits, context.rng, context.timers, self.counters, transmit, _leave_to_probes)
-        settled = Settled(
-            context.id,
-            reached=lambda: context.readiness.reached(RECORDS),
+        limits = replace(node.options, max_pending=MAX_PENDING, request_rate=options.rate)
+        rpcs = Rpcs(limits, node.rng, node.timers, self.counters, transmit, _leave_to_probes)
+        caught_up = CaughtUp(
+            node.id,
+            reached=lambda: node.readiness.reached(RECORDS),
             lost=self._lost,
-            is_warm=lambda: TABLE not in context.readiness.missing,
+            is_warm=lambda: TABLE not in node.readiness.missing,
         )
-        self._settled = settled
-        self._room = room = Room(
-            context=context,
+        self._caught_up = caught_up
+        self._context = context = RepairContext(
+            node=node,
             store=store,
             options=options,
             counters=self.counters,
             unix=self._unix,
             rpcs=rpcs,
-            work=Work(context.timers, self._storage_failed),
+            work=Work(node.timers, self._storage_failed),
             digests=Digests(store, self._unix),
             drop=drop or self._drop,
-            sight=Sight(context.id),
-            settled=settled,
+            sight=Sight(node.id),
+            caught_up=caught_up,
             factor=Factor(options.replicas),
             progress=Progress(),
             coming=Coming(),
             on_replicas=self._replicas_changed,
-            look_again=lambda: self.contacts_changed(context.timers.now),
+            look_again=lambda: self.contacts_changed(node.timers.now),
         )
-        pusher = self._pusher = Pusher(room)
-        context.readiness.require(RECORDS)
-        self.on_unsettled: Callable[[], None] = _nobody
-        """Called when `is_settled` has become False for keys: what was read of them lately counts no more."""
-        self._foreign = Foreign(room, pusher)
-        self._plan = Plan(room, pusher, joined, self._view_changed)
-        self._missed = Missed(room, self._plan)
-        self._answers = Answers(room, pusher, self._plan, respond)
+        pusher = self._pusher = Pusher(context)
+        node.readiness.require(RECORDS)
+        self.on_fell_behind: Callable[[], None] = _nobody
+        """Called when `is_caught_up` has become False for keys: what was read of them lately counts no more."""
+        self._foreign = Foreign(context, pusher)
+        self._plan = Plan(context, pusher, joined, self._view_changed)
+        self._missed = Missed(context, self._plan)
+        self._answers = Answers(context, pusher, self._plan, respond)
         self._on_replicas = on_replicas
         self._joined = joined
         self._drain: Drain | None = None
@@ -106,7 +106,7 @@ class Repair:
 
     def start(self, now: float) -> None:
         """Begin; the node is about to join."""
-        self._room.context.timers.now = now
+        self._context.node.timers.now = now
         if self._started:
             return
         self._started = True
@@ -120,9 +120,9 @@ class Repair:
 
     def changed(self, key: bytes) -> None:
         """The own store has another record for this key. Any thread."""
-        self._room.digests.changed(key)
-        view = self._room.view
-        if view is not None and view.share(number(key)) is None:
+        self._context.digests.changed(key)
+        view = self._context.view
+        if view is not None and view.kept_range(number(key)) is None:
             self._foreign.stray = True
 
     def missed(self, key: bytes) -> None:
@@ -131,21 +131,21 @@ class Repair:
 
     def receive(self, message: Message, datagram: Datagram, now: float) -> None:
         """One of `OPS`, a request or a reply. Raises BadPacket or Mismatch."""
-        self._room.context.timers.now = now
+        self._context.node.timers.now = now
         if message.is_reply:
             self._take_reply(message, datagram, now)
             return
         if message.op is Op.STORE:
             raise Mismatch("not_control")  # the coordinator's
         sender = Contact(untrusted_id(message), *datagram.source)
-        if sender.id == self._room.context.id:
+        if sender.id == self._context.node.id:
             raise Mismatch("own_id")
         self._answers.untrusted(message, sender, datagram, now)
 
     def _take_reply(self, message: Message, datagram: Datagram, now: float) -> None:
         is_named = message.op is not Op.STORE
         sender = untrusted_id(message) if is_named else b""
-        rpc, rtt = self._room.rpcs.match(message, datagram.source, sender, now)
+        rpc, rtt = self._context.rpcs.match(message, datagram.source, sender, now)
         body = message.body[ID_LEN:] if is_named else message.body
         rpc.done(rpc, Reply(sender, [], rtt, message.status, body), now)
 
@@ -154,70 +154,70 @@ class Repair:
     @property
     def round_trips(self) -> dict[Op, Histogram]:
         """How long others took to answer, by op."""
-        return self._room.rpcs.round_trips
+        return self._context.rpcs.round_trips
 
     @property
-    def settled(self) -> bool:
+    def ever_caught_up(self) -> bool:
         """Whether this node had caught up with the others once since the start."""
-        return self._settled.ever
+        return self._caught_up.ever
 
-    def is_settled(self, key: bytes) -> bool:
+    def is_caught_up(self, key: bytes) -> bool:
         """Whether the own store has what the other replicas of a key have. False for keys kept elsewhere."""
-        return not self._withheld and self._drain is None and self._settled.is_settled(key)
+        return not self._withheld and self._drain is None and self._caught_up.is_caught_up(key)
 
     def withhold(self, withheld: bool) -> None:
         """Whether this node answers for nothing, whatever it has caught up on."""
         self._withheld = withheld
-        self.on_unsettled()
+        self.on_fell_behind()
 
     def holds(self, key: bytes) -> bool:
         """Whether this node answers other nodes for a key: it has caught up, or those who keep it now have not."""
-        return not self._withheld and self._drain is None and self._settled.holds(key)
+        return not self._withheld and self._drain is None and self._caught_up.holds(key)
 
     @property
     def doubt(self) -> Doubt:
-        return self._settled.doubt
+        return self._caught_up.doubt
 
     def doubt_own(self) -> None:
         """What this node kept was put out of its store, for it was away too long; before `start`."""
-        self._settled.doubt = Doubt.OPEN
+        self._caught_up.doubt = Doubt.OPEN
 
     def trust_own(self) -> None:
         """What this node kept is in its store again, or set aside for good. Any thread."""
-        self._settled.doubt = Doubt.NONE
+        self._caught_up.doubt = Doubt.NONE
 
     @property
     def caught_up(self) -> bool:
         """Whether this node has caught up on all that it keeps."""
-        return self._joined() and self._room.view is not None and not self._settled.unsettled
+        return self._joined() and self._context.view is not None and not self._caught_up.behind
 
-    def unsettle(self, now: float) -> None:
+    def catch_up_anew(self, now: float) -> None:
         """This node was away, and may have missed anything: it has caught up on nothing. Any thread.
 
-        From now on `is_settled` is False for all keys; the comparisons begin in the node's next turn (`go_on`).
+        From now on `is_caught_up` is False for all keys; the comparisons begin in the node's next turn (`go_on`).
         """
-        self._settled.unsettle()
+        self._caught_up.reset()
 
     def go_on(self, now: float) -> None:
         """The node's turn."""
-        if self._epoch != self._settled.epoch:
-            self._epoch = self._settled.epoch
+        if self._epoch != self._caught_up.epoch:
+            self._epoch = self._caught_up.epoch
             self._plan.begin_anew(now)
 
     def status(self) -> dict[str, object]:
         """Plain data for `kdhtctl status`."""
-        view, progress = self._room.view, self._room.progress
-        progress.only({share.range for share in self._settled.unsettled})
+        view, progress = self._context.view, self._context.progress
+        progress.only({kept.range for kept in self._caught_up.behind})
         return {
-            "settled": self.settled,
-            "ranges": len(view.shares) if view else 0,
-            "unsettled": len(self._settled.unsettled),
-            "replicas": self._room.replicas,
-            "others_replicas": self._room.factor.others,
+            "caught_up": self.ever_caught_up,
+            "ranges": len(view.kept) if view else 0,
+            "behind": len(self._caught_up.behind),
+            "replicas": self._context.replicas,
+            "others_replicas": self._context.factor.others,
             "waits_for": self._plan.waits_for(),
-            "held": len(self._settled.held),
+            "held": len(self._caught_up.held),
             "missing": progress.missing,
-            "seconds_left": progress.seconds_left(self._room.context.timers.now),
+            "seconds_left": progress.seconds_left(self._context.node.timers.now),
             "neighbours": len(view.peers) if view else 0,
             "draining": self._drain is not None,
             "drained": self.drained,
@@ -237,16 +237,16 @@ class Repair:
         """Give all records to the nodes that keep them without this one, then call `drained`."""
         self._plan.stop()
         self._foreign.stop()
-        self._drain = Drain(self._room, self._pusher, drained)
-        self._settled.unsettle()
+        self._drain = Drain(self._context, self._pusher, drained)
+        self._caught_up.reset()
         self._drain.start(now)
 
     def _unix(self) -> float:
-        context = self._room.context
+        context = self._context.node
         return context.timers.now + context.unix_offset
 
     def _drop(self, records: Sequence[tuple[bytes, int]]) -> None:
-        self._room.store.drop(records)
+        self._context.store.drop(records)
         for key, _ in records:
             self.changed(key)
 
@@ -256,13 +256,13 @@ class Repair:
     def _replicas_changed(self, replicas: int) -> None:
         """With fewer than before a majority may be one that no write was for: all is compared first."""
         if replicas < self._replicas:
-            self._settled.unsettle()
-        self._replicas = self._room.context.table.replicas = replicas
+            self._caught_up.reset()
+        self._replicas = self._context.node.table.replicas = replicas
         self._on_replicas(replicas)
 
     def _lost(self) -> None:
         self._foreign.stray = True  # what was held may be let go
-        self.on_unsettled()
+        self.on_fell_behind()
 
     def _storage_failed(self, error: StorageError) -> None:
         self.counters["storage_failed"] += 1

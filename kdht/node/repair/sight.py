@@ -1,7 +1,7 @@
 """Whom this node sees as a range's replicas, and whether another one sees the same.
 
 Two nodes agree on a range if each is sure that the other's writes and reads go to it: the other has counted
-it among the range's replicas for `SETTLED_SECONDS`, longer than any write or read lasts that began before, and names no
+it among the range's replicas for `STABLE_SECONDS`, longer than any write or read lasts that began before, and names no
 replica that this node would not name too, or knows a closer one for. Who has not kept the range for as long writes
 nothing there, and need not count this node: its full buckets may have no room for it.
 """
@@ -13,7 +13,7 @@ from kdht.node.repair.bodies import Digest, Report, Says, short
 from kdht.node.repair.ranges import Range, View, number
 from kdht.wire._shared import ID_BITS
 
-SETTLED_SECONDS = 1.5
+STABLE_SECONDS = 1.5
 """No write and no read lasts longer (replicas.writes.DEADLINE): what began with an older view has ended."""
 _SHORT_BITS = ID_BITS - 32
 
@@ -63,7 +63,7 @@ class Sight:
 
     def _forget(self, now: float) -> None:
         """All views of the last seconds count, and the one that stood when they began."""
-        while len(self._recent) > 1 and self._recent[1][0] <= now - SETTLED_SECONDS:
+        while len(self._recent) > 1 and self._recent[1][0] <= now - STABLE_SECONDS:
             self._recent.popleft()
 
 

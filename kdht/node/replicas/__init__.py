@@ -2,10 +2,10 @@
 
 Contract: no I/O but the store's, no clock. It runs on whatever thread brings it something, one
 turn at a time (`turns`). What one node owes another, STORE and FETCH, stands in `calls`;
-writes in `writes`, reads from more than the own store in `reads`, leases in `watch`.
+writes in `writes`, reads from more than the own store in `quorum_reads`, leases in `leases`.
 """
 
+from kdht.node.replicas.context import Policy
 from kdht.node.replicas.coordinator import Coordinator
-from kdht.node.replicas.room import Policy
 
 __all__ = ["Coordinator", "Policy"]

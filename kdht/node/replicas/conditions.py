@@ -19,13 +19,13 @@ from typing import Protocol
 
 from kdht.errors import StorageError
 from kdht.node.replicas.calls import SLOW, Answer, Call, Question
-from kdht.node.replicas.reads import Done as ReadDone
-from kdht.node.replicas.reads import Found
-from kdht.node.replicas.room import Quorum, Room
+from kdht.node.replicas.context import CoordinatorContext, Quorum
+from kdht.node.replicas.quorum_reads import Done as ReadDone
+from kdht.node.replicas.quorum_reads import Found
 from kdht.node.replicas.turns import Outcome, Planned, Turn
 from kdht.node.replicas.writes import DEADLINE, MAX_ROUNDS, Done, Written, pack_stored, version_in
 from kdht.node.timers import Alarm
-from kdht.storage import Granted, Promise, Result, Stored, Write, visible
+from kdht.storage import Granted, Promise, Result, StoredRecord, Write, visible
 from kdht.wire import RECORD, Address, pack_promise
 from kdht.wire._shared import RECORD_LEN, TRY_BITS, Op, Status
 
@@ -38,7 +38,7 @@ Where = Address | None
 
 class QuorumRead(Protocol):
     def __call__(
-        self, turn: Turn, key: bytes, own: Stored | None, done: ReadDone, *, quorum: bool
+        self, turn: Turn, key: bytes, own: StoredRecord | None, done: ReadDone, *, quorum: bool
     ) -> None: ...
 
 
@@ -51,7 +51,7 @@ class ConditionJob:
     )  # fmt: skip
 
     def __init__(
-        self, key: bytes, record: Stored, condition: int, nonce: int, quorum: Quorum, done: Done
+        self, key: bytes, record: StoredRecord, condition: int, nonce: int, quorum: Quorum, done: Done
     ) -> None:
         self.key = key
         self.record = record
@@ -73,7 +73,7 @@ class ConditionJob:
         """Answers that may still come, to promises and to STOREs."""
         self.others: set[Address] = set()
         """Replicas that were asked, without this node."""
-        self.granted: dict[Where, Stored] = {}
+        self.granted: dict[Where, StoredRecord] = {}
         """What stood, without its value, where it was promised."""
         self.refused = 0
         """The greatest version that a promise was refused for; 0: none was."""
@@ -98,8 +98,10 @@ class ConditionJob:
 class Conditions:
     """All conditional writes at one coordinator. `may_promise`: whether this node, as a replica, may promise for a key."""
 
-    def __init__(self, room: Room, read: QuorumRead, may_promise: Callable[[bytes], bool]) -> None:
-        self._room = room
+    def __init__(
+        self, context: CoordinatorContext, read: QuorumRead, may_promise: Callable[[bytes], bool]
+    ) -> None:
+        self._context = context
         self._read = read
         self._may_promise = may_promise
         self._queues: dict[bytes, deque[ConditionJob]] = {}
@@ -115,7 +117,7 @@ class Conditions:
         if len(queue) >= MAX_WAITING:
             job.done[0](turn, Written(Status.BUSY, 0, existed=False))
             return
-        self._room.counters["writes"] += 1
+        self._context.counters["writes"] += 1
         job.alarm = turn.after(DEADLINE, partial(self._too_late, job))
         queue.append(job)
         if len(queue) == 1:
@@ -125,7 +127,7 @@ class Conditions:
 
     def _begin(self, turn: Turn, job: ConditionJob) -> None:
         try:
-            own = self._room.store.get(job.key, turn.now)
+            own = self._context.store.get(job.key, turn.now)
         except StorageError:
             self._finish(turn, job, Status.STORAGE_FAILED)
             return
@@ -139,29 +141,29 @@ class Conditions:
             self._ask(turn, job)
 
     def _ask(self, turn: Turn, job: ConditionJob) -> None:
-        room = self._room
+        context = self._context
         job.start()
         if not job.own_version:
-            job.record = job.record._replace(version=room.clock.next(turn.now))
+            job.record = job.record._replace(version=context.clock.next(turn.now))
         version = job.ballot = job.record.version
         if self._may_promise(job.key):
             job.waiting += 1
             promise = Promise(job.key, version, job.nonce)
             turn.writes.append(Planned(promise, partial(self._promised_here, job, version)))
-        question = room.calls.question(Op.PROMISE, job.key, pack_promise(version, job.nonce))
-        others = room.policy.replicas - 1
-        closest = room.core.closest(job.key, others) if others else []
+        question = context.calls.question(Op.PROMISE, job.key, pack_promise(version, job.nonce))
+        others = context.policy.replicas - 1
+        closest = context.core.closest(job.key, others) if others else []
         job.others = {contact.address for contact in closest}
         for contact in closest:
             told = partial(self._promised, job, version)
-            job.waiting += room.calls.ask(turn, question, contact.address, told)
+            job.waiting += context.calls.ask(turn, question, contact.address, told)
         self._go_on(turn, job)
 
     def _promised_here(self, job: ConditionJob, ballot: int, turn: Turn, outcome: Outcome) -> None:
         if not isinstance(outcome, Granted):
             self._heard(turn, job, ballot, None, None, 0)
         elif outcome.accepted:
-            head = Stored(outcome.version, outcome.expiry, outcome.flags, b"")
+            head = StoredRecord(outcome.version, outcome.expiry, outcome.flags, b"")
             self._heard(turn, job, ballot, None, head, 0)
         else:
             self._heard(turn, job, ballot, None, None, outcome.version)
@@ -172,13 +174,19 @@ class Conditions:
             return
         if isinstance(what, Answer) and what.status is Status.OK and len(what.body) == RECORD_LEN:
             version, expiry, flags = RECORD.unpack(what.body)
-            head = Stored(version, expiry, flags, b"")
+            head = StoredRecord(version, expiry, flags, b"")
         elif isinstance(what, Answer) and what.status is Status.BAD_VERSION:
             refused = version_in(what.body)
         self._heard(turn, job, ballot, call.address, head, refused)
 
     def _heard(
-        self, turn: Turn, job: ConditionJob, ballot: int, where: Where, head: Stored | None, refused: int
+        self,
+        turn: Turn,
+        job: ConditionJob,
+        ballot: int,
+        where: Where,
+        head: StoredRecord | None,
+        refused: int,
     ) -> None:
         """A replica's word about the promise: what stands there, what it refuses it for, or nothing."""
         if job.ballot != ballot:
@@ -186,7 +194,7 @@ class Conditions:
                 self._give_back_to(turn, job, ballot, where)
             return
         job.waiting -= 1
-        self._room.clock.seen(refused)
+        self._context.clock.seen(refused)
         job.refused = max(job.refused, refused)
         if head is not None:
             job.granted[where] = head
@@ -196,7 +204,7 @@ class Conditions:
 
     def _go_on(self, turn: Turn, job: ConditionJob) -> None:
         if job.decided:
-            self._settle(turn, job)
+            self.finish_if_decided(turn, job)
         elif len(job.granted) >= job.quorum.majority:
             self._decide(turn, job)
         elif len(job.granted) + job.waiting < job.quorum.majority:
@@ -216,7 +224,7 @@ class Conditions:
         job.decided = True
         for where in list(job.granted):
             self._store(turn, job, where)
-        self._settle(turn, job)
+        self.finish_if_decided(turn, job)
 
     def _store(self, turn: Turn, job: ConditionJob, where: Where) -> None:
         if where is None:
@@ -224,7 +232,7 @@ class Conditions:
             write = Write(job.key, job.record, job.nonce)
             turn.writes.append(Planned(write, partial(self._stored_here, job)))
             return
-        calls = self._room.calls
+        calls = self._context.calls
         if job.question is None:
             job.question = calls.question(Op.STORE, job.key, pack_stored(job.record, job.nonce))
         job.waiting += calls.ask(turn, job.question, where, partial(self._stored, job))
@@ -245,16 +253,16 @@ class Conditions:
         job.acks += accepted is True
         job.denied += accepted is False
         if not accepted:
-            self._room.on_missed(job.key)
-        self._settle(turn, job)
+            self._context.on_missed(job.key)
+        self.finish_if_decided(turn, job)
 
-    def _settle(self, turn: Turn, job: ConditionJob) -> None:
+    def finish_if_decided(self, turn: Turn, job: ConditionJob) -> None:
         quorum = job.quorum
         if not job.done:
             return
         if job.acks >= max(quorum.acks, quorum.majority):
             if job.own_version:
-                self._room.recent.confirm(job.key, job.record, turn.now, existed=job.condition != 0)
+                self._context.recent.confirm(job.key, job.record, turn.now, existed=job.condition != 0)
             self._tell_others(turn, job)
             self._finish(turn, job, Status.OK, job.record.version)
         elif not job.waiting and job.denied == len(job.granted):
@@ -265,16 +273,16 @@ class Conditions:
 
     def _tell_others(self, turn: Turn, job: ConditionJob) -> None:
         """Bring it to the replicas that promised nothing: one that is just catching up may have compared its records before."""
-        room = self._room
+        context = self._context
         if None not in job.granted:
             turn.writes.append(Planned(Write(job.key, job.record), _ignore_outcome))
-        question = room.calls.question(Op.STORE, job.key, pack_stored(job.record))
+        question = context.calls.question(Op.STORE, job.key, pack_stored(job.record))
         for address in job.others - job.granted.keys():
-            room.calls.ask(turn, question, address, partial(self._told, job.key))
+            context.calls.ask(turn, question, address, partial(self._told, job.key))
 
     def _told(self, key: bytes, turn: Turn, call: Call, what: Answer | str) -> None:
         if what is not SLOW and not isinstance(what, Answer):
-            self._room.on_missed(key)
+            self._context.on_missed(key)
 
     # --- What else stands
 
@@ -282,7 +290,7 @@ class Conditions:
         """Ask a majority what stands: it may be this write itself, from an earlier try."""
         self._give_back(turn, job)
         try:
-            own = self._room.store.get(job.key, turn.now)
+            own = self._context.store.get(job.key, turn.now)
         except StorageError:
             self._finish(turn, job, Status.STORAGE_FAILED)
             return
@@ -304,7 +312,7 @@ class Conditions:
             self._finish(turn, job, Status.BAD_VERSION, max(job.refused, _version(record)))
         elif job.round < MAX_ROUNDS:
             job.round += 1
-            self._room.counters["write_rounds"] += 1
+            self._context.counters["write_rounds"] += 1
             self._ask(turn, job)
         else:
             self._finish(turn, job, Status.BUSY)
@@ -326,7 +334,7 @@ class Conditions:
         if where is None:
             turn.writes.append(Planned(Promise(job.key, ballot, job.nonce, True), _ignore_outcome))
             return
-        calls = self._room.calls
+        calls = self._context.calls
         question = calls.question(Op.PROMISE, job.key, pack_promise(ballot, job.nonce, given_back=True))
         calls.ask(turn, question, where, _ignore_answer)
 
@@ -343,8 +351,8 @@ class Conditions:
         if not job.decided:
             self._give_back(turn, job)
         elif len(job.granted) < job.quorum.nodes:
-            self._room.on_missed(job.key)  # who did not promise is not sent it
-        self._room.counters[f"writes_{status.name.lower()}"] += 1
+            self._context.on_missed(job.key)  # who did not promise is not sent it
+        self._context.counters[f"writes_{status.name.lower()}"] += 1
         for each in done:
             each(turn, Written(status, version, existed=job.condition != 0))
         self._next(turn, job)
@@ -368,11 +376,11 @@ def _ignore_answer(turn: Turn, call: Call, what: Answer | str) -> None:
     """As `_ignore_outcome`."""
 
 
-def _version(record: Stored | None) -> int:
+def _version(record: StoredRecord | None) -> int:
     return record.version if record is not None else 0
 
 
-def _is_of(record: Stored, job: ConditionJob) -> bool:
+def _is_of(record: StoredRecord, job: ConditionJob) -> bool:
     """Whether what stands is what this job would write."""
     mine = job.record
     return job.own_version and record.version == mine.version and record[2:] == mine[2:]

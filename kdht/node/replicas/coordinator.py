@@ -14,16 +14,16 @@ from kdht.datapath.base import Datagram, Outgoing
 from kdht.errors import BadPacket, StorageError
 from kdht.histogram import Histogram
 from kdht.node.census import Counts
-from kdht.node.replicas import calls, holders, reads, writes
-from kdht.node.replicas._stores import Stores
+from kdht.node.replicas import calls, holders, quorum_reads, writes
+from kdht.node.replicas._store_requests import StoreRequests
 from kdht.node.replicas.clock import HybridClock
 from kdht.node.replicas.conditions import ConditionJob, Conditions
-from kdht.node.replicas.reads import untrusted_store
+from kdht.node.replicas.context import CoordinatorContext, Policy, Quorum
+from kdht.node.replicas.quorum_reads import untrusted_store
 from kdht.node.replicas.recent import Recent
-from kdht.node.replicas.room import Policy, Quorum, Room
 from kdht.node.replicas.turns import Outcome, Planned, Turn, Turns
 from kdht.node.replicas.writes import pack_stored
-from kdht.storage import Granted, Promise, Store, Stored, Writer
+from kdht.storage import Granted, Promise, Store, StoredRecord, Writer
 from kdht.wire import FIELD, OFFSET, RECORD, Address, parse_promise
 from kdht.wire._shared import HEADER_LEN, TRY_BITS, Flag, Op, RecordFlag, Status
 
@@ -77,9 +77,9 @@ class Coordinator:
         it, so it refuses writes, and says of a miss that too few were asked. Whoever starts one sets this False."""
         self.aside = False
         """Whether this node cannot reach some members: then it takes part in nothing."""
-        self.is_settled: Callable[[bytes], bool] = lambda key: True
+        self.is_caught_up: Callable[[bytes], bool] = lambda key: True
         """Whether this node has caught up with the other replicas of a key. Thread-safe."""
-        self.holds: Callable[[bytes], bool] = lambda key: self.is_settled(key)
+        self.holds: Callable[[bytes], bool] = lambda key: self.is_caught_up(key)
         """The same, or this node was a replica and those that are now have not all caught up. Thread-safe."""
         self.on_missed: Callable[[bytes], None] = lambda key: None
         """Hears of a key of which some replica did not confirm a write. Any thread."""
@@ -94,7 +94,7 @@ class Coordinator:
         self._calls = calls.Calls(core, sources, rng, self.counters, on_silent)
         self._clock = HybridClock()
         self._recent = Recent()
-        self._room = Room(
+        self._context = CoordinatorContext(
             policy=policy,
             core=core,
             store=store,
@@ -105,7 +105,7 @@ class Coordinator:
             holds=lambda key: self.holds(key),
             on_missed=lambda key: self.on_missed(key),
         )
-        self._stores = Stores(
+        self._stores = StoreRequests(
             core,
             self._own,
             writer.submit,
@@ -115,9 +115,9 @@ class Coordinator:
             self._recent.deletion,
             lambda key: self.holds(key),
         )
-        self._writes = writes.Writes(self._room)
-        self._reads = reads.Reads(self._room, self._writes)
-        self._conditions = Conditions(self._room, self.read, self._may_promise)
+        self._writes = writes.Writes(self._context)
+        self._reads = quorum_reads.QuorumReads(self._context, self._writes)
+        self._conditions = Conditions(self._context, self.read, self._may_promise)
 
     @property
     def round_trips(self) -> dict[Op, Histogram]:
@@ -141,7 +141,7 @@ class Coordinator:
     def replicate(self, replicas: int) -> None:
         """So many replicas each record has from now on: as many as this node's configuration says, or more where
         others' says more."""
-        self.policy = self._room.policy = self._own_policy.of(replicas)
+        self.policy = self._context.policy = self._own_policy.of(replicas)
 
     def found_cluster(self) -> None:
         """The node has joined, or it is the first."""
@@ -182,7 +182,7 @@ class Coordinator:
         self,
         turn: Turn,
         key: bytes,
-        record: Stored,
+        record: StoredRecord,
         done: writes.Done,
         *,
         condition: int | None = None,
@@ -214,7 +214,7 @@ class Coordinator:
             self._conditions.write(turn, ConditionJob(key, record, condition, nonce, self._quorum, done))
 
     def _known(
-        self, key: bytes, record: Stored, nonce: int, now: float, *, conditional: bool
+        self, key: bytes, record: StoredRecord, nonce: int, now: float, *, conditional: bool
     ) -> writes.Written | None:
         """What is to be said at once of a write that has its own version."""
         number = nonce >> TRY_BITS
@@ -247,7 +247,7 @@ class Coordinator:
     ) -> None:
         """Replicate a tombstone."""
         expiry = min(int(turn.now) + 1 + self.policy.tombstone_ttl, MAX_WIRE_EXPIRY)
-        tombstone = Stored(version, expiry, int(RecordFlag.TOMBSTONE), b"")
+        tombstone = StoredRecord(version, expiry, int(RecordFlag.TOMBSTONE), b"")
         self.put(turn, key, tombstone, done, condition=condition, nonce=nonce)
 
     @property
@@ -276,15 +276,17 @@ class Coordinator:
         return time
 
     def _may_promise(self, key: bytes) -> bool:
-        return self.is_settled(key) and self.responsible(key)
+        return self.is_caught_up(key) and self.responsible(key)
 
-    def read(self, turn: Turn, key: bytes, own: Stored | None, done: reads.Done, *, quorum: bool) -> None:
+    def read(
+        self, turn: Turn, key: bytes, own: StoredRecord | None, done: quorum_reads.Done, *, quorum: bool
+    ) -> None:
         """Ask the other replicas too; `own` is what the own store has."""
         if not self.joined or self.aside:
-            done(turn, reads.Found(own, enough=False))
+            done(turn, quorum_reads.Found(own, enough=False))
             return
         need = self.need_to_read
-        replica, caught_up = self.responsible(key), self.is_settled(key)
+        replica, caught_up = self.responsible(key), self.is_caught_up(key)
         self._reads.gather(turn, key, own, need, done, quorum=quorum, replica=replica, caught_up=caught_up)
 
     def survey(self, key: bytes, addresses: Sequence[Address], done: holders.Done, now: float) -> None:
@@ -367,7 +369,7 @@ class Coordinator:
         status = Status.OK
         if not given_back and not self.responsible(key):
             status = Status.NOT_RESPONSIBLE
-        elif not given_back and not self.is_settled(key):
+        elif not given_back and not self.is_caught_up(key):
             status = Status.UNCONFIRMED
         if status is Status.OK:
             promise = Promise(key, version, nonce, given_back)

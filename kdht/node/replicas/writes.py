@@ -18,11 +18,11 @@ from typing import NamedTuple
 
 from kdht.errors import StorageError
 from kdht.node.replicas.calls import CLOSED, SLOW, Answer, Call, Question
-from kdht.node.replicas.room import Quorum, Room
+from kdht.node.replicas.context import CoordinatorContext, Quorum
 from kdht.node.replicas.seats import Seats, Where
 from kdht.node.replicas.turns import Outcome, Planned, Turn
 from kdht.node.timers import Alarm
-from kdht.storage import Result, Stored, Write
+from kdht.storage import Result, StoredRecord, Write
 from kdht.wire import RECORD, Address, Contact, Record, pack_decided
 from kdht.wire._shared import RECORD_LEN, Op, RecordFlag, Status
 
@@ -57,7 +57,7 @@ class WriteJob:
         "waiting",
     )  # fmt: skip
 
-    def __init__(self, key: bytes, record: Stored, quorum: Quorum, done: Done, *, is_new: bool) -> None:
+    def __init__(self, key: bytes, record: StoredRecord, quorum: Quorum, done: Done, *, is_new: bool) -> None:
         self.key = key
         self.record = record
         self.quorum = quorum
@@ -132,12 +132,12 @@ class WriteJob:
 class Writes:
     """All writes under way at one coordinator."""
 
-    def __init__(self, room: Room) -> None:
-        self._room = room
+    def __init__(self, context: CoordinatorContext) -> None:
+        self._context = context
 
-    def write(self, turn: Turn, key: bytes, record: Stored, quorum: Quorum, done: Done) -> None:
+    def write(self, turn: Turn, key: bytes, record: StoredRecord, quorum: Quorum, done: Done) -> None:
         """Replicate a record; one with version 0 is given a version."""
-        self._room.counters["writes"] += 1
+        self._context.counters["writes"] += 1
         job = WriteJob(key, record, quorum, done, is_new=True)
         job.alarm = turn.after(DEADLINE, partial(self._too_late, job))
         self._begin(turn, job)
@@ -146,7 +146,7 @@ class Writes:
         self,
         turn: Turn,
         key: bytes,
-        record: Stored,
+        record: StoredRecord,
         seats: Seats,
         has: set[Where],
         lacking: Collection[Address],
@@ -171,21 +171,21 @@ class Writes:
             job.local = Status.OK
         for address in lacking:
             self._store(turn, job, address)
-        self._settle(turn, job)
+        self.finish_if_decided(turn, job)
 
     def _begin(self, turn: Turn, job: WriteJob) -> None:
-        room = self._room
+        context = self._context
         job.start()
         if not job.own_version:
-            job.record = job.record._replace(version=room.clock.next(turn.now))
+            job.record = job.record._replace(version=context.clock.next(turn.now))
         turn.writes.append(Planned(Write(job.key, job.record), partial(self._written, job, job.round)))
-        others = room.policy.replicas - 1
-        job.near = room.core.closest(job.key, others + SPARE) if others else ()
+        others = context.policy.replicas - 1
+        job.near = context.core.closest(job.key, others + SPARE) if others else ()
         for _ in range(others):
             self._store_next(turn, job)
 
     def _store_next(self, turn: Turn, job: WriteJob) -> None:
-        replicas = self._room.policy.replicas
+        replicas = self._context.policy.replicas
         while job.taken < len(job.near):
             address = job.near[job.taken].address
             job.taken += 1
@@ -198,12 +198,12 @@ class Writes:
         """They are counted from now on. This node is among the replicas; which of them does not matter."""
         if job.seats is None:
             order = [None, *(contact.address for contact in job.near)]
-            job.seats = Seats(order, self._room.policy.replicas)
+            job.seats = Seats(order, self._context.policy.replicas)
         return job.seats
 
     def _store(self, turn: Turn, job: WriteJob, address: Address) -> bool:
         job.asked.add(address)
-        calls = self._room.calls
+        calls = self._context.calls
         if job.question is None:
             job.question = calls.question(Op.STORE, job.key, pack_stored(job.record))
         sent = calls.ask(turn, job.question, address, partial(self._answered, job, job.round))
@@ -225,16 +225,16 @@ class Writes:
             if round == 0:
                 job.existed = outcome.existed
                 if job.own_version and job.record.deleted:
-                    job.existed = self._room.recent.deletion(
+                    job.existed = self._context.recent.deletion(
                         job.key, job.record.version, turn.now, existed=outcome.existed
                     )
-            behind = not self._room.holds(job.key)
+            behind = not self._context.holds(job.key)
             if outcome.accepted:
                 self._has(turn, job, None, behind=behind)
             else:
                 stands = outcome.promised or outcome.version
                 self._refused(turn, job, None, stands, newer=not outcome.promised, behind=behind)
-        self._settle(turn, job)
+        self.finish_if_decided(turn, job)
 
     def _answered(self, job: WriteJob, round: int, turn: Turn, call: Call, what: Answer | str) -> None:
         """A replica's word, or its silence."""
@@ -253,21 +253,21 @@ class Writes:
             job.repeated |= call.tries > 1
             self._refused(turn, job, where, version_in(what.body), newer=newer, behind=is_behind(what.body))
             if not newer:
-                self._room.on_missed(job.key)
+                self._context.on_missed(job.key)
         else:
             job.unsure = True
-            self._room.on_missed(job.key)
+            self._context.on_missed(job.key)
             if what is CLOSED:
                 self._seats(job).leave(where)
             if job.done is not None:
                 self._store_next(turn, job)
-        self._settle(turn, job)
+        self.finish_if_decided(turn, job)
 
     def _has(self, turn: Turn, job: WriteJob, where: Where, *, behind: bool) -> None:
         """A node has it."""
         job.acks += 1
         if behind:
-            self._room.counters["confirmed_behind"] += 1
+            self._context.counters["confirmed_behind"] += 1
             self._leave_seat(turn, job, where)
         else:
             job.has.add(where)
@@ -276,7 +276,7 @@ class Writes:
         self, turn: Turn, job: WriteJob, where: Where, version: int, *, newer: bool, behind: bool
     ) -> None:
         """A node does not take it, for that version's sake."""
-        self._room.clock.seen(version)
+        self._context.clock.seen(version)
         job.stands = max(job.stands, version)
         job.disputed = True
         if newer and behind:
@@ -297,7 +297,7 @@ class Writes:
 
     def _look_farther(self, job: WriteJob, seats: Seats) -> None:
         """Who may have kept the key before so many others came."""
-        job.near = self._room.core.closest(job.key, self._room.policy.replicas + SPARE + BEFORE)
+        job.near = self._context.core.closest(job.key, self._context.policy.replicas + SPARE + BEFORE)
         job.taken = 0
         own: list[Where] = [None] if None in seats.order else []
         seats.extend([*own, *(contact.address for contact in job.near)])
@@ -305,19 +305,19 @@ class Writes:
     def _again(self, turn: Turn, job: WriteJob) -> None:
         """No majority can have this version: the same write once more, above what stands."""
         job.round += 1
-        self._room.counters["write_rounds"] += 1
+        self._context.counters["write_rounds"] += 1
         if job.round >= MAX_ROUNDS:
             self._finish(turn, job, Status.UNCONFIRMED)
         else:
             self._begin(turn, job)
 
-    def _settle(self, turn: Turn, job: WriteJob) -> None:
+    def finish_if_decided(self, turn: Turn, job: WriteJob) -> None:
         """Answer if enough have confirmed, or if no more can."""
         if job.done is None or job.local is None:
             return
         if job.is_confirmed:
             if job.own_version and job.is_new:
-                self._room.recent.confirm(job.key, job.record, turn.now, existed=job.existed)
+                self._context.recent.confirm(job.key, job.record, turn.now, existed=job.existed)
             self._finish(turn, job, Status.OK, job.record.version)
         elif job.is_refused and job.own_version:
             self._finish(turn, job, Status.BAD_VERSION, job.stands)
@@ -338,11 +338,11 @@ class Writes:
             job.alarm[2] = None
         if done is not None:
             if job.is_new:
-                self._room.counters[f"writes_{status.name.lower()}"] += 1
+                self._context.counters[f"writes_{status.name.lower()}"] += 1
             done(turn, Written(status, version, job.existed))
 
 
-def pack_stored(record: Stored, nonce: int | None = None) -> bytes:
+def pack_stored(record: StoredRecord, nonce: int | None = None) -> bytes:
     """A record as nodes exchange it: with its expiry, Unix seconds, in place of the TTL; `nonce`: of a decided write."""
     version, expiry, flags, value = record
     if nonce is not None:

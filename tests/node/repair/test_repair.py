@@ -17,7 +17,7 @@ def cluster_of(size: int, seed: int = 1, **how: object) -> RepairCluster:
     """A cluster at rest, whose nodes know each other."""
     cluster = RepairCluster(seed, **how)  # type: ignore[arg-type]
     cluster.grow(size)
-    assert cluster.run_until(lambda: all(m.repair.settled for m in cluster.members), SOON)
+    assert cluster.run_until(lambda: all(m.repair.caught_up for m in cluster.members), SOON)
     return cluster
 
 
@@ -84,9 +84,9 @@ def test_a_node_that_joins_gets_what_is_its_and_little_more_moves() -> None:
     newcomer = cluster.add(50)
     least = sum(newcomer in cluster.replicas(key) for key in keys)
     assert least > 20
-    assert cluster.run_until(lambda: newcomer.repair.settled, SOON)
+    assert cluster.run_until(lambda: newcomer.repair.caught_up, SOON)
     assert not cluster.missing(keys)
-    assert all(newcomer.repair.is_settled(key) for key in keys if newcomer in cluster.replicas(key))
+    assert all(newcomer.repair.is_caught_up(key) for key in keys if newcomer in cluster.replicas(key))
     cluster.run(90)
     assert cluster.surplus(keys) <= len(keys) * 0.02
     assert cluster.store_bytes <= least * RECORD_BYTES * 1.15
@@ -103,7 +103,7 @@ def test_a_node_that_comes_back_gets_what_it_missed_and_no_more() -> None:
         for member in cluster.replicas(key):
             member.put(key, 9, b"later")
     back = cluster.add(4, store=gone.store)
-    assert cluster.run_until(lambda: back.repair.settled, SOON)
+    assert cluster.run_until(lambda: back.repair.caught_up, SOON)
     for key in changed:
         if back in cluster.replicas(key):
             assert back.has(key).version == 9  # type: ignore[union-attr]
@@ -121,7 +121,7 @@ def test_after_two_deaths_every_record_has_its_replicas_again_within_a_minute(se
     least = cluster.lacking(keys)
     assert least > 50
     assert cluster.run_until(lambda: not cluster.missing(keys), 60)
-    assert cluster.run_until(lambda: all(m.repair.settled for m in cluster.members), 60)
+    assert cluster.run_until(lambda: all(m.repair.caught_up for m in cluster.members), 60)
     cluster.run(60)
     assert cluster.store_bytes <= least * RECORD_BYTES * 1.15
 
@@ -163,7 +163,7 @@ def test_a_drain_leaves_nothing_missing() -> None:
     cluster.kill(leaver)
     assert not cluster.missing(keys)
     assert not leaver.keys()
-    assert not leaver.repair.is_settled(keys[0])
+    assert not leaver.repair.is_caught_up(keys[0])
     cluster.run(60)
     assert cluster.store_bytes <= least * RECORD_BYTES * 1.15
 
@@ -214,7 +214,7 @@ def test_all_at_once_again_moves_nothing_and_falls_to_idle() -> None:
     cluster.forget_counts()
     for number, store in enumerate(stores, 1):
         cluster.add(number, store=store)
-    assert cluster.run_until(lambda: all(m.repair.settled for m in cluster.members), 30)
+    assert cluster.run_until(lambda: all(m.repair.caught_up for m in cluster.members), 30)
     assert not cluster.missing(keys)
     assert cluster.packets["STORE"] == 0
     cluster.run(60)
@@ -243,7 +243,7 @@ def test_one_replica_moves_to_its_new_owner_at_once() -> None:
 
 
 def settled_all(cluster: RepairCluster, keys: list[bytes]) -> bool:
-    return all(m.repair.is_settled(key) for key in keys for m in cluster.replicas(key))
+    return all(m.repair.is_caught_up(key) for key in keys for m in cluster.replicas(key))
 
 
 def test_a_node_that_was_away_has_caught_up_on_nothing_until_it_has_compared_again() -> None:
@@ -256,9 +256,9 @@ def test_a_node_that_was_away_has_caught_up_on_nothing_until_it_has_compared_aga
     for member in cluster.replicas(missed):
         if member is not away:
             member.put(missed, 9, b"later")
-    away.repair.unsettle(cluster.network.now)
-    assert not any(map(away.repair.is_settled, mine))
-    assert cluster.run_until(lambda: all(map(away.repair.is_settled, mine)), 10)
+    away.repair.catch_up_anew(cluster.network.now)
+    assert not any(map(away.repair.is_caught_up, mine))
+    assert cluster.run_until(lambda: all(map(away.repair.is_caught_up, mine)), 10)
     assert away.has(missed).version == 9  # type: ignore[union-attr]
 
 
@@ -267,8 +267,8 @@ def test_nodes_that_were_all_away_at_once_catch_up_with_each_other() -> None:
     keys = cluster.load(100)
     cluster.run(70)
     for member in cluster.members:
-        member.repair.unsettle(cluster.network.now)
-    assert not any(m.repair.is_settled(key) for key in keys for m in cluster.members)
+        member.repair.catch_up_anew(cluster.network.now)
+    assert not any(m.repair.is_caught_up(key) for key in keys for m in cluster.members)
     assert cluster.run_until(lambda: settled_all(cluster, keys), 15)
 
 
@@ -278,12 +278,12 @@ def test_what_was_being_compared_when_a_node_was_away_does_not_count() -> None:
     away = cluster.members[1]
     others = [m.contact.address for m in cluster.members if m is not away]
     cluster.network.partition([away.contact.address], others)
-    away.repair.unsettle(cluster.network.now)
+    away.repair.catch_up_anew(cluster.network.now)
     cluster.run(3)
-    away.repair.unsettle(cluster.network.now)
+    away.repair.catch_up_anew(cluster.network.now)
     cluster.network.heal()
     cluster.run(0.05)
-    assert not any(map(away.repair.is_settled, keys))
+    assert not any(map(away.repair.is_caught_up, keys))
     assert cluster.run_until(lambda: settled_all(cluster, keys), 40)
 
 

@@ -17,7 +17,7 @@ from kdht.node.repair.missed import Missed
 from kdht.node.repair.ranges import Range, View
 from kdht.node.repair.work import SLICE, Steps, Work
 from kdht.node.timers import Timers
-from kdht.storage import MemoryStore, Stored, Write, neighbourhood
+from kdht.storage import MemoryStore, StoredRecord, Write, neighbourhood
 
 
 class CountingStore(MemoryStore):
@@ -39,7 +39,7 @@ class Scene:
         self.store.on_change = lambda key, record: self.digests.changed(key)
 
     def put(self, key: bytes, version: int = 1, expiry: int = 0) -> None:
-        self.store.apply([Write(key, Stored(version, expiry, 0, b"x"))], self.now)
+        self.store.apply([Write(key, StoredRecord(version, expiry, 0, b"x"))], self.now)
 
     def of(self, part: Range) -> Digest:
         steps = self.digests.of(part)
@@ -206,11 +206,11 @@ def test_keys_that_were_missed_before_the_cluster_is_known_wait_for_it() -> None
     """A node that has just started answers writes before it knows who else keeps the keys."""
     wanted: list[bytes] = []
     timers = Timers()
-    context = SimpleNamespace(id=bytes(20), jittered=lambda seconds: seconds, timers=timers)
+    node = SimpleNamespace(id=bytes(20), jittered=lambda seconds: seconds, timers=timers)
     options = SimpleNamespace(missed_delay=1.0)
-    room = SimpleNamespace(view=None, context=context, options=options)
+    context = SimpleNamespace(view=None, node=node, options=options)
     plan = SimpleNamespace(want=lambda peer, ranges, now: wanted.append(peer))
-    missed = Missed(room, plan)  # type: ignore[arg-type]
+    missed = Missed(context, plan)  # type: ignore[arg-type]
     missed.start(0.0)
     for number in range(3):
         missed.note(bytes([number]) * 20)
@@ -218,6 +218,6 @@ def test_keys_that_were_missed_before_the_cluster_is_known_wait_for_it() -> None
     looks.start()
     looks.join(10)
     assert not looks.is_alive(), "it looks for ever"
-    room.view = View(context.id, [b"\x01" * 20, b"\x02" * 20], 3)
+    context.view = View(node.id, [b"\x01" * 20, b"\x02" * 20], 3)
     timers.run(2.5)
     assert wanted == [b"\x01" * 20, b"\x02" * 20]

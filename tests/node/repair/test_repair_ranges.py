@@ -30,7 +30,7 @@ def test_every_key_has_the_replicas_that_a_sort_gives_it(size: int, replicas: in
             key = rng.getrandbits(160)
             wanted = closest(nodes, key, replicas)
             for id, view in views.items():
-                share = view.share(key)
+                share = view.kept_range(key)
                 if id in wanted:
                     assert share is not None
                 if share is not None:
@@ -46,13 +46,13 @@ def test_a_range_is_parted_where_another_view_parts_it() -> None:
         nodes = ids(16, seed)
         for id in nodes[2:]:
             old = View(id, set(nodes) - {id}, 3)
-            for share in View(id, set(nodes[2:]) - {id}, 3).shares:
+            for share in View(id, set(nodes[2:]) - {id}, 3).kept:
                 parts = old.parts(share.range)
                 assert Intervals((part.start, part.stop) for part, _ in parts).covers(
                     (share.range.start, share.range.stop)
                 )
                 for part, before in parts:
-                    assert before == old.share(part.start) == old.share(part.stop - 1)
+                    assert before == old.kept_range(part.start) == old.kept_range(part.stop - 1)
                 merged += len(parts) > 1
     assert merged
 
@@ -63,7 +63,7 @@ def test_few_keys_have_a_replica_too_many() -> None:
         nodes = ids(32, seed)
         total += 3 * SPACE
         for id in nodes:
-            extra += sum(s.range.stop - s.range.start for s in View(id, set(nodes) - {id}, 3).shares)
+            extra += sum(s.range.stop - s.range.start for s in View(id, set(nodes) - {id}, 3).kept)
         extra -= 3 * SPACE
     assert 0 <= extra < total * 0.02
 
@@ -77,7 +77,7 @@ def test_nodes_with_the_same_neighbours_agree_on_every_range() -> None:
                 assert of_range.setdefault(share.range, share.replicas) == share.replicas
         for part, replicas in of_range.items():
             for id in replicas:
-                assert part in [s.range for s in View(id, set(nodes) - {id}, 3).shares]
+                assert part in [s.range for s in View(id, set(nodes) - {id}, 3).kept]
 
 
 def test_ids_alike_in_many_bits_do_not_make_endless_ranges() -> None:

@@ -6,10 +6,10 @@ import pytest
 
 from kdht.cli import report
 from kdht.node.repair.bodies import Digest, Report, Says, short
+from kdht.node.repair.caught_up import CaughtUp, Doubt
 from kdht.node.repair.factor import Factor
-from kdht.node.repair.ranges import Range, Share, View, number
-from kdht.node.repair.settled import Doubt, Settled
-from kdht.node.repair.sight import SETTLED_SECONDS, Sight
+from kdht.node.repair.ranges import KeptRange, Range, View, number
+from kdht.node.repair.sight import STABLE_SECONDS, Sight
 from kdht.node.replicas import Policy
 
 CAUGHT_UP = Says.CAUGHT_UP | Says.SEES_YOU | Says.KEEPS
@@ -28,30 +28,30 @@ class Scene:
 
     def __init__(self, others: list[bytes], *, warm: bool = True) -> None:
         self.view = View(ME, others, 3)
-        self.settled = Settled(ME, lambda: None, lambda: None, lambda: warm)
-        self.settled.view_changed(self.view)
-        self.share: Share = self.view.shares[0]
-        self.order = self.view.order(self.share.range)
+        self.caught_up = CaughtUp(ME, lambda: None, lambda: None, lambda: warm)
+        self.caught_up.view_changed(self.view)
+        self.kept: KeptRange = self.view.kept[0]
+        self.order = self.view.order(self.kept.range)
 
     def says(self, id: bytes, says: Says, *, equal: bool = True, agrees: bool = True) -> None:
-        part, epoch = self.share.range, self.settled.epoch
-        self.settled.heard(id, part, says, agrees=agrees, epoch=epoch)
+        part, epoch = self.kept.range, self.caught_up.epoch
+        self.caught_up.heard(id, part, says, agrees=agrees, epoch=epoch)
         if equal:
             sound = [part] if agrees and says & Says.CAUGHT_UP else []
-            self.settled.compared(id, [part], sound, epoch=epoch)
+            self.caught_up.compared(id, [part], sound, epoch=epoch)
 
     @property
     def done(self) -> bool:
-        return self.settled.covers(self.share.range)
+        return self.caught_up.covers(self.kept.range)
 
 
 def test_replicas_that_are_as_new_as_this_node_do_not_count() -> None:
     scene = Scene(ids(8))
-    partners = [id for id in scene.order if id in scene.share.replicas]
+    partners = [id for id in scene.order if id in scene.kept.replicas]
     for id in partners:
         scene.says(id, FRESH)
     assert not scene.done
-    assert set(scene.settled.waits_for(scene.share)) >= set(scene.order[:6]) - set(partners)
+    assert set(scene.caught_up.waits_for(scene.kept)) >= set(scene.order[:6]) - set(partners)
 
 
 def test_a_majority_of_those_that_have_caught_up_counts_wherever_they_are() -> None:
@@ -66,7 +66,7 @@ def test_one_that_has_caught_up_is_no_majority_while_others_have_not_answered() 
     for id in scene.order[:6]:
         scene.says(id, CAUGHT_UP if id == scene.order[2] else FRESH)
     assert not scene.done
-    assert scene.settled.waits_for(scene.share) == scene.order[6:]
+    assert scene.caught_up.waits_for(scene.kept) == scene.order[6:]
 
 
 def test_where_nobody_has_caught_up_all_count_that_are_within_reach() -> None:
@@ -82,7 +82,7 @@ def test_nothing_is_taken_for_all_before_the_table_is_warm() -> None:
     for id in scene.order:
         scene.says(id, FRESH)
     assert not scene.done
-    assert scene.settled.waits_for(scene.share) == []
+    assert scene.caught_up.waits_for(scene.kept) == []
 
 
 def test_one_that_has_caught_up_and_does_not_see_this_node_is_waited_for() -> None:
@@ -97,33 +97,33 @@ def test_one_that_has_caught_up_and_does_not_see_this_node_is_waited_for() -> No
 def test_silent_nodes_are_not_taken_for_all_there_are() -> None:
     scene = Scene(ids(4))
     for id in scene.order:
-        scene.settled.silent(id)
+        scene.caught_up.silent(id)
     assert not scene.done
     for id in scene.order[:1]:
         scene.says(id, CAUGHT_UP)
     assert scene.done
 
 
-def test_what_was_heard_before_all_was_unsettled_says_nothing() -> None:
+def test_what_was_heard_before_a_reset_says_nothing() -> None:
     scene = Scene(ids(4))
-    part, epoch = scene.share.range, scene.settled.epoch
-    scene.settled.unsettle()
+    part, epoch = scene.kept.range, scene.caught_up.epoch
+    scene.caught_up.reset()
     for id in scene.order:
-        scene.settled.heard(id, part, CAUGHT_UP, agrees=True, epoch=epoch)
-        scene.settled.compared(id, [part], [part], epoch=epoch)
+        scene.caught_up.heard(id, part, CAUGHT_UP, agrees=True, epoch=epoch)
+        scene.caught_up.compared(id, [part], [part], epoch=epoch)
     assert not scene.done
 
 
 @pytest.mark.parametrize(("says", "doubt"), [(CAUGHT_UP, Doubt.CONFIRMED), (FRESH, Doubt.ALONE)])
 def test_doubt_ends_with_what_others_have_caught_up_on(says: Says, doubt: Doubt) -> None:
     scene = Scene(ids(2))
-    scene.settled.doubt = Doubt.OPEN
+    scene.caught_up.doubt = Doubt.OPEN
     for id in scene.order:
         scene.says(id, says)
-    assert scene.settled.doubt is doubt
+    assert scene.caught_up.doubt is doubt
     assert scene.done == (doubt is Doubt.CONFIRMED)
-    scene.settled.doubt = Doubt.NONE
-    scene.settled.renew()
+    scene.caught_up.doubt = Doubt.NONE
+    scene.caught_up.renew()
     assert scene.done
 
 
@@ -132,7 +132,7 @@ def test_nodes_agree_where_each_counts_the_other_and_knows_all_that_it_names() -
     sight = Sight(ME)
     sight.look(View(ME, others, 3), 0.0)
     assert sight.view is not None
-    part = sight.view.shares[0].range
+    part = sight.view.kept[0].range
     keepers = sorted(sight.view.keepers(part), key=lambda id: number(id) ^ part.start)
     named = tuple(map(short, keepers))
     assert sight.agrees(part, Report(Digest(0, 0), FRESH, named))
@@ -151,7 +151,7 @@ def test_a_newcomer_is_seen_once_what_began_without_it_has_ended() -> None:
     sight.look(View(ME, [*old, newcomer], 4), 10.0)
     said = [
         sight.word(WHOLE, newcomer, when, caught_up=True).says
-        for when in (10.0, 10.0 + SETTLED_SECONDS - 0.1, 10.0 + SETTLED_SECONDS)
+        for when in (10.0, 10.0 + STABLE_SECONDS - 0.1, 10.0 + STABLE_SECONDS)
     ]
     assert [bool(each & Says.SEES_YOU) for each in said] == [False, False, True]
 
@@ -160,7 +160,7 @@ def test_a_range_that_others_keep_has_the_keepers_that_they_see() -> None:
     nodes = ids(12)
     views = {id: View(id, set(nodes) - {id}, 3) for id in nodes}
     for id, view in views.items():
-        for share in view.shares:
+        for share in view.kept:
             for other in views.values():
                 assert other.keepers(share.range) == share.replicas, id
 
@@ -190,7 +190,7 @@ def test_as_many_confirm_of_more_replicas_as_the_policy_means(
 
 def test_status_says_whom_a_node_waits_for_and_what_is_to_come() -> None:
     data = {
-        "draining": False, "pushing": 0, "unsettled": 2, "ranges": 5, "neighbours": 4, "missing": 12000,
+        "draining": False, "pushing": 0, "behind": 2, "ranges": 5, "neighbours": 4, "missing": 12000,
         "seconds_left": 8.0, "replicas": 3, "others_replicas": [2],
         "waits_for": {"unheard": [], "unseen": ["10.0.0.2:5348"], "unequal": ["10.0.0.3:5348"] * 5},
     }  # fmt: skip
@@ -208,4 +208,4 @@ def test_who_kept_a_range_a_moment_ago_says_that_it_keeps_it() -> None:
     sight.look(View(ME, [], 1), 0.0)
     sight.look(View(ME, others, 1), 10.0)
     assert sight.word(far, others[1], 10.1, caught_up=True).says & Says.KEEPS
-    assert not sight.word(far, others[1], 10.1 + SETTLED_SECONDS, caught_up=True).says & Says.KEEPS
+    assert not sight.word(far, others[1], 10.1 + STABLE_SECONDS, caught_up=True).says & Says.KEEPS

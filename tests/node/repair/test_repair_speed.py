@@ -96,5 +96,5 @@ def test_records_move_faster_than_a_window_of_some_dozens_lets_them() -> None:
     begun = cluster.network.now
     assert cluster.run_until(lambda: len(newcomer.keys()) == len(keys), 60)
     assert cluster.network.now - begun < 6
-    assert cluster.run_until(lambda: newcomer.repair.settled, 10)
+    assert cluster.run_until(lambda: newcomer.repair.caught_up, 10)
     assert newcomer.repair.status()["missing"] == 0

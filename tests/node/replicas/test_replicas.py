@@ -9,7 +9,7 @@ from kdht.datapath.base import Datagram
 from kdht.datapath.memory import Event
 from kdht.node.replicas import Policy
 from kdht.node.replicas.holders import Holder
-from kdht.storage import Stored, Write
+from kdht.storage import StoredRecord, Write
 from kdht.wire import OFFSET, Message, Record, pack_write, parse
 from kdht.wire._shared import TRY_BITS, Op, Reason, RecordFlag, Status
 
@@ -19,7 +19,7 @@ def conditional(version: int, value: bytes = b"") -> bytes:
 
 
 def plant(member: Member, name: str, version: int, value: bytes, flags: int = 0) -> None:
-    (result,) = member.store.apply([Write(key_of(name), Stored(version, 0, flags, value))], member.now)
+    (result,) = member.store.apply([Write(key_of(name), StoredRecord(version, 0, flags, value))], member.now)
     assert result.accepted
 
 
@@ -34,7 +34,7 @@ def test_a_write_is_on_all_replicas_and_nowhere_else():
     confirmed = cluster.put("a", b"value")
     cluster.network.run(cluster.network.now + 1)
     replicas = cluster.replicas("a")
-    assert [m.has("a") for m in replicas] == [Stored(confirmed.version, 0, 0, b"value")] * 3
+    assert [m.has("a") for m in replicas] == [StoredRecord(confirmed.version, 0, 0, b"value")] * 3
     assert not any(m.has("a") for m in cluster.members if m not in replicas)
     assert cluster.get("a", via=cluster.members[0]) == b"value"
 
@@ -104,7 +104,7 @@ def join(cluster: Cluster, count: int = 1) -> tuple[list[Member], list[Member]]:
     for member in old:
         member.know(old)
     for joiner in joiners:
-        joiner.coordinator.is_settled = lambda key: False
+        joiner.coordinator.is_caught_up = lambda key: False
         joiner.know([*old, joiner])
     kept = cluster.replicas("a", old)
     for member in kept:
@@ -168,12 +168,12 @@ def test_a_write_stands_as_soon_as_its_replicas_have_caught_up():
     cluster = Cluster(8)
     body = Record(int(cluster.members[0].now * 1_000_000), value=b"value").pack()
     for member in cluster.members:
-        member.coordinator.is_settled = lambda key: False
+        member.coordinator.is_caught_up = lambda key: False
     request = cluster.send(Op.PUT, "a", body, request_id=1 << TRY_BITS)
     cluster.network.run(cluster.network.now + 2)
     assert [parse(each.data).status for each in cluster.client.take()] == [Status.UNCONFIRMED]
     for member in cluster.members:
-        member.coordinator.is_settled = lambda key: True
+        member.coordinator.is_caught_up = lambda key: True
     cluster.send(Op.PUT, "a", body, request_id=request + 1)
     cluster.network.run(cluster.network.now + 2)
     assert [parse(each.data).status for each in cluster.client.take()] == [Status.OK]
@@ -182,7 +182,7 @@ def test_a_write_stands_as_soon_as_its_replicas_have_caught_up():
 def test_a_coordinator_that_was_away_writes_through_the_others():
     cluster = Cluster(8)
     owner, _, third = cluster.replicas("a")
-    owner.coordinator.is_settled = lambda key: False
+    owner.coordinator.is_caught_up = lambda key: False
     cluster.put("a", b"value")
     cluster.network.set_loss(owner.contact.address, third.contact.address, 1.0)
     reply = cluster.ask(Op.PUT, "a", Record(value=b"again").pack())
@@ -190,13 +190,13 @@ def test_a_coordinator_that_was_away_writes_through_the_others():
     assert reply.status is Status.UNCONFIRMED
 
 
-@pytest.mark.parametrize("settled", [True, False])
-def test_a_node_alone_confirms_once_it_has_caught_up(settled):
+@pytest.mark.parametrize("caught_up", [True, False])
+def test_a_node_alone_confirms_once_it_has_caught_up(caught_up):
     cluster = Cluster(1)
-    cluster.members[0].coordinator.is_settled = lambda key: settled
+    cluster.members[0].coordinator.is_caught_up = lambda key: caught_up
     reply = cluster.ask(Op.PUT, "a", Record(value=b"value").pack())
     assert reply is not None
-    assert reply.status is (Status.OK if settled else Status.UNCONFIRMED)
+    assert reply.status is (Status.OK if caught_up else Status.UNCONFIRMED)
 
 
 def test_a_quorum_read_brings_the_newest_to_a_majority_of_those_who_have_caught_up():
@@ -381,7 +381,7 @@ def test_a_condition_is_held_against_what_the_others_have():
     owner, second, third = cluster.replicas("a")
     for member, version in ((owner, 7), (second, 8), (third, 8)):
         plant(member, "a", version, b"value")
-    owner.coordinator.is_settled = lambda key: False
+    owner.coordinator.is_caught_up = lambda key: False
     refused = cluster.ask(Op.PUT, "a", conditional(7, b"x"))
     assert refused is not None
     assert (refused.status, Record.parse(refused.body).version) == (Status.CONFLICT, 8)
@@ -425,7 +425,7 @@ def test_an_owner_without_the_record_asks_the_others():
     plant(second, "a", 7, b"only here")
     assert cluster.get("a") == b"only here"
     cluster.network.run(cluster.network.now + 1)
-    assert owner.has("a") == Stored(7, 0, 0, b"only here")
+    assert owner.has("a") == StoredRecord(7, 0, 0, b"only here")
 
 
 def test_an_owner_that_has_not_caught_up_hears_a_majority():
@@ -435,9 +435,9 @@ def test_an_owner_that_has_not_caught_up_hears_a_majority():
     plant(second, "a", 8, b"new")
     plant(third, "a", 8, b"new")
     assert cluster.get("a") == b"old"
-    owner.coordinator.is_settled = lambda key: False
+    owner.coordinator.is_caught_up = lambda key: False
     assert cluster.get("a") == b"new"
-    assert owner.has("a") == Stored(8, 0, 0, b"new")
+    assert owner.has("a") == StoredRecord(8, 0, 0, b"new")
 
 
 @pytest.mark.parametrize("old", [None, b"old"])
@@ -451,16 +451,16 @@ def test_the_word_of_a_replica_that_has_not_caught_up_does_not_count(behind, old
     for member in (late, lacking) if old else ():
         plant(member, "a", 7, old)
     plant(having, "a", 8, b"new")
-    late.coordinator.is_settled = lambda key: False
+    late.coordinator.is_caught_up = lambda key: False
     for _ in range(5):
         assert cluster.get("a", Op.QUORUM_GET) == b"new"
-    assert lacking.has("a") == Stored(8, 0, 0, b"new")
+    assert lacking.has("a") == StoredRecord(8, 0, 0, b"new")
 
 
 def test_replicas_none_of_which_has_caught_up_confirm_nothing_but_bring_what_they_have():
     cluster = Cluster(8)
     for member in cluster.members:
-        member.coordinator.is_settled = lambda key: False
+        member.coordinator.is_caught_up = lambda key: False
     plant(cluster.replicas("a")[1], "a", 7, b"there")
     assert cluster.get("a") == b"there"
     for op, name in ((Op.QUORUM_GET, "a"), (Op.GET, "b")):
@@ -514,7 +514,7 @@ def test_a_contact_beyond_the_replicas_may_bring_the_record():
     plant(fourth, "a", 7, b"there")
     cluster.kill(second, third)
     assert cluster.get("a") == b"there"
-    assert owner.has("a") == Stored(7, 0, 0, b"there")
+    assert owner.has("a") == StoredRecord(7, 0, 0, b"there")
 
 
 def test_what_is_left_over_beside_the_replicas_is_not_believed_while_they_may_answer():
@@ -524,7 +524,7 @@ def test_what_is_left_over_beside_the_replicas_is_not_believed_while_they_may_an
         owner, second, third = cluster.replicas("a")
         _, fourth, *_ = cluster.replicas("a", [m for m in cluster.members if m not in (second, third)])
         plant(fourth, "a", 7, b"left over")
-        fourth.coordinator.is_settled = lambda key: False
+        fourth.coordinator.is_caught_up = lambda key: False
         for member in (second, third):
             plant(member, "a", 8, b"", int(RecordFlag.TOMBSTONE))
             cluster.network.set_loss(owner.contact.address, member.contact.address, 1.0)
@@ -543,7 +543,7 @@ def test_who_has_not_caught_up_makes_no_majority():
     for member, version, value in ((owner, 7, b"old"), (second, 8, b"new"), (third, 7, b"old")):
         plant(member, "a", version, value)
     cluster.network.set_loss(owner.contact.address, second.contact.address, 1.0)
-    owner.coordinator.is_settled = lambda key: False
+    owner.coordinator.is_caught_up = lambda key: False
     reply = cluster.ask(Op.QUORUM_GET, "a", bytes(1120))
     assert reply is not None
     assert reply.status is Status.UNCONFIRMED
@@ -558,11 +558,11 @@ def test_a_replica_says_that_it_has_not_caught_up(held):
     if held is not None:
         plant(second, "a", 7, held)
     for member in (second, third):
-        member.coordinator.is_settled = lambda key: False
+        member.coordinator.is_caught_up = lambda key: False
     reply = cluster.ask(Op.GET if held is None else Op.QUORUM_GET, "a", bytes(1120))
     assert reply is not None
     assert reply.status is Status.UNCONFIRMED
-    third.coordinator.is_settled = lambda key: True
+    third.coordinator.is_caught_up = lambda key: True
     assert cluster.get("a", Op.QUORUM_GET) == held
 
 

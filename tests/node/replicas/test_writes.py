@@ -5,13 +5,13 @@ from replica_cluster import Cluster, Member, key_of
 
 from kdht.datapath.memory import Event
 from kdht.node.replicas import Policy
-from kdht.storage import Promise, Stored, Write
+from kdht.storage import Promise, StoredRecord, Write
 from kdht.wire import OFFSET, Message, Record, parse
 from kdht.wire._shared import Op, Status
 
 
 def plant(member: Member, version: int, value: bytes, flags: int = 0) -> None:
-    (result,) = member.store.apply([Write(key_of("a"), Stored(version, 0, flags, value))], member.now)
+    (result,) = member.store.apply([Write(key_of("a"), StoredRecord(version, 0, flags, value))], member.now)
     assert result.accepted
 
 
@@ -50,7 +50,7 @@ def test_a_read_that_meets_a_newer_record_at_a_replica_undoes_nothing(op):
     cluster = Cluster(8)
     owner, second, third = cluster.replicas("a")
     plant(owner, 7, b"old")
-    owner.coordinator.is_settled = lambda key: False
+    owner.coordinator.is_caught_up = lambda key: False
 
     def overtaken(event: Event) -> None:
         if event.data[OFFSET["op"]] == Op.STORE and event.what == "delivered":

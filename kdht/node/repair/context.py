@@ -4,15 +4,15 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from kdht.node.context import Context
+from kdht.node.context import NodeContext
 from kdht.node.repair.bodies import Digest, Report, Says
+from kdht.node.repair.caught_up import CaughtUp
 from kdht.node.repair.coming import Coming
 from kdht.node.repair.digests import Digests
 from kdht.node.repair.factor import Factor
 from kdht.node.repair.options import RepairOptions
 from kdht.node.repair.progress import Progress
 from kdht.node.repair.ranges import Range, View, number
-from kdht.node.repair.settled import Settled
 from kdht.node.repair.sight import Sight
 from kdht.node.repair.work import Work
 from kdht.node.rpc import Done, Rpc, Rpcs
@@ -33,10 +33,10 @@ COUNTERS = (
 
 
 @dataclass(slots=True, kw_only=True)
-class Room:
+class RepairContext:
     """One node's. `unix`: Unix seconds at the present call."""
 
-    context: Context
+    node: NodeContext
     store: Store
     options: RepairOptions
     counters: Counter[str]
@@ -47,7 +47,7 @@ class Room:
     drop: Callable[[Sequence[tuple[bytes, int]]], object]
     """Store.drop, and then `Repair.changed`. It may wait for a disk: done now or later, on any thread."""
     sight: Sight
-    settled: Settled
+    caught_up: CaughtUp
     factor: Factor
     progress: Progress
     coming: Coming
@@ -72,12 +72,12 @@ class Room:
         return self.sight.view
 
     def contact(self, id: bytes) -> Contact | None:
-        entry = self.context.table.get(id)
+        entry = self.node.table.get(id)
         return None if entry is None else entry.contact
 
     def ask(self, op: Op, key: bytes, contact: Contact, body: bytes, done: Done, now: float) -> bool:
         """Start a request; False, and `done` is never called, if too many wait."""
-        if self.context.source(contact.address) is None:
+        if self.node.source(contact.address) is None:
             return False
         # A STORE's answer does not say who sends it; its address and request ID do.
         id = None if op is Op.STORE else contact.id
@@ -100,20 +100,20 @@ class Room:
 
     def word(self, range: Range, peer: bytes) -> Report:
         """What this node says of a range to another one. Made before the digest is: it holds of all that this sums up."""
-        caught_up = self.settled.covers(range)
-        return self.sight.word(range, peer, self.context.timers.now, caught_up=caught_up)
+        caught_up = self.caught_up.covers(range)
+        return self.sight.word(range, peer, self.node.timers.now, caught_up=caught_up)
 
     def note_gap(self, range: Range, own: Digest, report: Report) -> None:
         """What the other node has more of, if it has caught up and this one keeps the range and has not."""
         view = self.view
-        if report.says & Says.CAUGHT_UP and view is not None and not self.settled.covers(range):
-            share = view.share(range.start)
-            if share is not None and share.range == range:
+        if report.says & Says.CAUGHT_UP and view is not None and not self.caught_up.covers(range):
+            kept = view.kept_range(range.start)
+            if kept is not None and kept.range == range:
                 theirs = report.digest.records
-                self.progress.heard(range, own.records, theirs, self.context.timers.now)
+                self.progress.heard(range, own.records, theirs, self.node.timers.now)
 
     def hear(self, peer: bytes, range: Range, report: Report, epoch: int) -> bool:
         """Take what the other node says of a range; whether it has caught up there, and agrees with this one."""
         agrees = self.sight.agrees(range, report)
-        self.settled.heard(peer, range, report.says, agrees=agrees, epoch=epoch)
+        self.caught_up.heard(peer, range, report.says, agrees=agrees, epoch=epoch)
         return agrees and bool(report.says & Says.CAUGHT_UP)

@@ -20,12 +20,12 @@ from typing import NamedTuple
 
 from kdht.errors import BadPacket, StorageError
 from kdht.node.replicas.calls import SLOW, Answer, Call, Question
-from kdht.node.replicas.room import Room
+from kdht.node.replicas.context import CoordinatorContext
 from kdht.node.replicas.seats import Seats, Where
 from kdht.node.replicas.turns import Outcome, Planned, Turn
 from kdht.node.replicas.writes import BEFORE, SPARE, Writes, Written
 from kdht.node.timers import Alarm
-from kdht.storage import Stored, Write, newer, visible
+from kdht.storage import StoredRecord, Write, newer, visible
 from kdht.wire import Address, Contact, Record, parse_store
 from kdht.wire._shared import Op, RecordFlag, Status
 
@@ -40,7 +40,7 @@ FETCHED = frozenset({Status.OK, Status.NOT_FOUND, Status.UNCONFIRMED})
 class Found(NamedTuple):
     """A read's end: the newest record, a tombstone too, and whether enough replicas were heard."""
 
-    record: Stored | None
+    record: StoredRecord | None
     enough: bool
 
 
@@ -56,7 +56,7 @@ class ReadJob:
     )  # fmt: skip
 
     def __init__(
-        self, question: Question, own: Stored | None, need: int, done: Done, *, quorum: bool
+        self, question: Question, own: StoredRecord | None, need: int, done: Done, *, quorum: bool
     ) -> None:
         self.question = question
         self.key = question.key
@@ -67,7 +67,7 @@ class ReadJob:
         self.round = 0
         self.is_hearsay = True
         """Whether the newest is only had by nodes that have not caught up: those beside the replicas too."""
-        self.has: dict[Where, Stored | None] = {}
+        self.has: dict[Where, StoredRecord | None] = {}
         """What each node that has answered has."""
         self.replicas: frozenset[Where] = frozenset()
         self.seats = 0
@@ -106,7 +106,7 @@ class ReadJob:
             order.insert(self.own_rank, None)
         return order
 
-    def take(self, where: Where, record: Stored | None, *, caught_up: bool) -> None:
+    def take(self, where: Where, record: StoredRecord | None, *, caught_up: bool) -> None:
         """What a node has; `caught_up`: it is, or was, a replica that has what the others have."""
         self.has[where] = record
         self.caught_up[where] = caught_up
@@ -118,18 +118,18 @@ class ReadJob:
             self.is_hearsay = False
 
 
-class Reads:
+class QuorumReads:
     """All such reads under way at one node."""
 
-    def __init__(self, room: Room, writes: Writes) -> None:
-        self._room = room
+    def __init__(self, context: CoordinatorContext, writes: Writes) -> None:
+        self._context = context
         self._writes = writes
 
     def gather(
         self,
         turn: Turn,
         key: bytes,
-        own: Stored | None,
+        own: StoredRecord | None,
         need: int,
         done: Done,
         *,
@@ -139,27 +139,27 @@ class Reads:
         round: int = 0,
     ) -> None:
         """Ask the other replicas; `replica`: this node is one, which may have caught up."""
-        job = ReadJob(self._room.calls.question(Op.FETCH, key, b""), own, need, done, quorum=quorum)
+        job = ReadJob(self._context.calls.question(Op.FETCH, key, b""), own, need, done, quorum=quorum)
         job.round = round
-        job.seats = self._room.policy.replicas
+        job.seats = self._context.policy.replicas
         others = job.seats - replica
-        job.candidates = deque(self._room.core.closest(key, others + SPARE + BEFORE) if others else ())
+        job.candidates = deque(self._context.core.closest(key, others + SPARE + BEFORE) if others else ())
         closest = [each.address for each in islice(job.candidates, others)]
         job.replicas = frozenset([None, *closest] if replica else closest)
         if replica:
-            job.own_rank = self._room.core.rank(key, job.seats)
+            job.own_rank = self._context.core.rank(key, job.seats)
             job.take(None, own, caught_up=caught_up)
-        self._room.counters["gathered_quorum" if quorum else "gathered_miss"] += 1
+        self._context.counters["gathered_quorum" if quorum else "gathered_miss"] += 1
         job.alarm = turn.after(DEADLINE, partial(self._too_late, job))
         for _ in range(others + (replica and not caught_up)):
             self._fetch_next(turn, job)
-        self._settle(turn, job)
+        self.finish_if_decided(turn, job)
 
     def _fetch_next(self, turn: Turn, job: ReadJob) -> None:
         while job.candidates:
             contact = job.candidates.popleft()
             job.asked.append(contact.address)
-            if self._room.calls.ask(turn, job.question, contact.address, partial(self._answered, job)):
+            if self._context.calls.ask(turn, job.question, contact.address, partial(self._answered, job)):
                 job.waiting += 1
                 return
 
@@ -173,16 +173,16 @@ class Reads:
             self._take(turn, job, call.address, what)
         elif job.done is not None:
             self._fetch_next(turn, job)
-        self._settle(turn, job)
+        self.finish_if_decided(turn, job)
 
     def _take(self, turn: Turn, job: ReadJob, address: Address, answer: Answer) -> None:
         try:
             record = untrusted_fetched(answer)
         except BadPacket:
-            self._room.counters["calls_unreadable"] += 1
+            self._context.counters["calls_unreadable"] += 1
             return
         if record is not None:
-            self._room.clock.seen(record.version)
+            self._context.clock.seen(record.version)
         caught_up = answer.status is not Status.UNCONFIRMED
         job.take(address, record, caught_up=caught_up)
         if not caught_up and job.done is not None and (address in job.replicas or job.is_short):
@@ -190,7 +190,7 @@ class Reads:
                 turn, job
             )  # who stood in for it, or was a replica before it, may have what it lacks
 
-    def _settle(self, turn: Turn, job: ReadJob) -> None:
+    def finish_if_decided(self, turn: Turn, job: ReadJob) -> None:
         if job.done is None:
             return
         if not job.quorum and visible(job.newest, turn.now) and not job.is_hearsay:
@@ -210,7 +210,7 @@ class Reads:
             job.alarm[2] = None
         record = job.newest
         here = record is not None and None in job.has and job.has[None] != record
-        self._room.counters["read_repairs"] += here
+        self._context.counters["read_repairs"] += here
         if job.quorum and enough and record is not None:
             self._spread(turn, job, record, done, here=here)
             return
@@ -218,7 +218,7 @@ class Reads:
             turn.writes.append(Planned(Write(job.key, record), _is_enough))
         done(turn, Found(record, enough))
 
-    def _spread(self, turn: Turn, job: ReadJob, record: Stored, done: Done, *, here: bool) -> None:
+    def _spread(self, turn: Turn, job: ReadJob, record: StoredRecord, done: Done, *, here: bool) -> None:
         """Bring it to as many as make a majority, if it is not there."""
         seats = Seats(job.order, job.seats)
         having = {where for where, has in job.has.items() if has == record}
@@ -240,14 +240,16 @@ class Reads:
         told = partial(self._was_spread, job, record, done)
         self._writes.spread(turn, job.key, record, seats, having, lacking, job.need, told, here=here)
 
-    def _was_spread(self, job: ReadJob, record: Stored, done: Done, turn: Turn, written: Written) -> None:
+    def _was_spread(
+        self, job: ReadJob, record: StoredRecord, done: Done, turn: Turn, written: Written
+    ) -> None:
         """A majority has the record; or it is too late for that, and what is newer is looked for."""
         if written.status is not Status.CONFLICT or job.round + 1 >= MAX_ROUNDS:
             done(turn, Found(record, written.status is Status.OK))
             return
         is_replica = None in job.replicas
         try:
-            own = self._room.store.get(job.key, turn.now) if is_replica else None
+            own = self._context.store.get(job.key, turn.now) if is_replica else None
         except StorageError:
             done(turn, Found(record, enough=False))
             return
@@ -268,25 +270,25 @@ def _is_enough(turn: Turn, outcome: Outcome) -> None:
     """A repair that fails is tried again by the next read, or by anti-entropy."""
 
 
-def untrusted_fetched(answer: Answer) -> Stored | None:
+def untrusted_fetched(answer: Answer) -> StoredRecord | None:
     """The record in the reply to a FETCH, with one of FETCHED. Raises BadPacket."""
     if answer.status is Status.OK or (answer.status is Status.UNCONFIRMED and answer.body):
         return untrusted_stored(answer.body)
     return None
 
 
-def untrusted_store(body: bytes) -> tuple[Stored, int | None]:
+def untrusted_store(body: bytes) -> tuple[StoredRecord, int | None]:
     """The record in a STORE, and the nonce of a decided one. Raises BadPacket."""
     record, nonce = parse_store(body)
     return _stored(record), nonce
 
 
-def untrusted_stored(body: bytes) -> Stored:
+def untrusted_stored(body: bytes) -> StoredRecord:
     """The record in the reply to a FETCH. Raises BadPacket."""
     return _stored(Record.parse(body))
 
 
-def _stored(record: Record) -> Stored:
+def _stored(record: Record) -> StoredRecord:
     version, expiry, flags, value = record
     if not version:
         raise BadPacket("BAD_LENGTH", "a record between nodes without a version")
@@ -294,4 +296,4 @@ def _stored(record: Record) -> Stored:
         raise BadPacket("BAD_FLAGS", f"a record between nodes with the flags {flags:#x}")
     if flags and value:
         raise BadPacket("BAD_LENGTH", "a tombstone with a value")
-    return Stored(version, expiry, flags, value)
+    return StoredRecord(version, expiry, flags, value)

@@ -51,7 +51,7 @@ class Quorum(NamedTuple):
 
 
 @dataclass(slots=True, kw_only=True)
-class Room:
+class CoordinatorContext:
     """One coordinator's."""
 
     policy: Policy

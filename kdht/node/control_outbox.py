@@ -1,18 +1,18 @@
 """Messages of the control plane on their way out: made, sealed, kept until the daemon takes them."""
 
 from kdht.datapath.base import Datagram, Outgoing
-from kdht.node.context import Context
+from kdht.node.context import NodeContext
 from kdht.node.messages import CONTROL_HOPS
 from kdht.node.rpc import Rpc
 from kdht.wire import Address, Message, seal
 from kdht.wire._shared import Flag, Op, Status
-from kdht.wire.keys import ClusterKey
+from kdht.wire.keys import ClusterSecret
 
 
-class Outbox:
+class ControlOutbox:
     """What one node sends. `key` signs; `unix_offset` added to `now` is Unix time."""
 
-    def __init__(self, context: Context, key: ClusterKey) -> None:
+    def __init__(self, context: NodeContext, key: ClusterSecret) -> None:
         self.key = key
         self._context = context
         self._waiting: list[Outgoing] = []

@@ -7,9 +7,9 @@ A range is caught up once this node has all that these have, and they see it amo
 1. every other replica, as far as it answers;
 2. a majority of the closest nodes that have themselves caught up on it. They are looked for outward from the range.
 Where fewer can be found than a majority, all within `REACH` count, caught up or not: so begins a new cluster, and one
-whose nodes all restarted. docs/design.md, "Changes of replicas", says why no other rule will do.
+whose nodes all restarted. docs/design/replicas.md says why no other rule will do.
 
-Contract: `is_settled` and `ever` are for any thread, and so is `unsettle`; all else has one caller at a time. The set is
+Contract: `is_caught_up` and `ever` are for any thread, and so is `reset`; all else has one caller at a time. The set is
 replaced as a whole, never changed.
 """
 
@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from kdht.node.repair.bodies import Says
 from kdht.node.repair.intervals import Interval, Intervals
-from kdht.node.repair.ranges import Range, Share, View, number
+from kdht.node.repair.ranges import KeptRange, Range, View, number
 
 REACH = 64
 """Nodes around a range that are asked at most, where few of them have caught up on it."""
@@ -48,7 +48,7 @@ class _Peer:
 
 
 class _Judged(NamedTuple):
-    """How far a share is: who is waited for, whether it is caught up on, and by how many who had caught up."""
+    """How far a kept range is: who is waited for, whether it is caught up on, and by how many who had caught up."""
 
     waiting: list[bytes]
     done: bool
@@ -66,7 +66,7 @@ class Doubt(Enum):
     """Nobody has caught up on anything: what this node kept is all there is, with what others kept."""
 
 
-class Settled:
+class CaughtUp:
     """The state of all shares of one node.
 
     `reached` is called when all are settled for the first time, `lost` whenever keys are settled no more. `is_warm`: whether
@@ -100,13 +100,13 @@ class Settled:
 
     # What it is now
 
-    def is_settled(self, key: bytes) -> bool:
+    def is_caught_up(self, key: bytes) -> bool:
         """Whether this node keeps a key, and has caught up on it."""
         return number(key) in self._area
 
     def holds(self, key: bytes) -> bool:
         """The same, or others keep it now that have not all caught up."""
-        return self.is_settled(key) or self.is_held(key)
+        return self.is_caught_up(key) or self.is_held(key)
 
     def is_held(self, key: bytes) -> bool:
         return number(key) in self._holding
@@ -122,13 +122,13 @@ class Settled:
         return list(self._held)
 
     @property
-    def unsettled(self) -> list[Share]:
-        shares = self._view.shares if self._view is not None else []
-        return [share for share in shares if not self._area.covers(_interval(share.range))]
+    def behind(self) -> list[KeptRange]:
+        all_kept = self._view.kept if self._view is not None else []
+        return [kept for kept in all_kept if not self._area.covers(_interval(kept.range))]
 
     # What changes it
 
-    def unsettle(self) -> None:
+    def reset(self) -> None:
         """Nothing is caught up on. Any thread."""
         with self._lock:
             self.epoch += 1
@@ -141,9 +141,14 @@ class Settled:
         """Other shares: what this node no longer keeps it holds, until all who keep it have caught up."""
         with self._lock:
             before, old, self._view = self._area, self._view, view
-            own = Intervals(_interval(share.range) for share in view.shares)
-            kept = [share.range for share in old.shares] if old is not None else []
-            gone = [part for each in kept for part in view.elsewhere(each) if before.covers(_interval(part))]
+            own = Intervals(_interval(kept.range) for kept in view.kept)
+            before_kept = [kept.range for kept in old.kept] if old is not None else []
+            gone = [
+                part
+                for each in before_kept
+                for part in view.elsewhere(each)
+                if before.covers(_interval(part))
+            ]
             self._hold([*gone, *(part for each in self._held for part in view.elsewhere(each))])
             self._area = before.within(own)
             self._concern = own.union(self._holding)
@@ -186,13 +191,13 @@ class Settled:
     def renew(self) -> None:
         """See what is caught up on now."""
         with self._lock:
-            found = [(share, self._judge(share)) for share in self.unsettled]
+            found = [(kept, self._judge(kept)) for kept in self.behind]
             self._resolve([judged for _, judged in found])
             from_all = self.doubt in (Doubt.NONE, Doubt.CONFIRMED)
-            new = [share for share, judged in found if judged.done and (judged.sound or from_all)]
+            new = [kept for kept, judged in found if judged.done and (judged.sound or from_all)]
             if new:
-                self._area = self._area.union(_interval(share.range) for share in new)
-            first = not self.ever and self._view is not None and not self.unsettled
+                self._area = self._area.union(_interval(kept.range) for kept in new)
+            first = not self.ever and self._view is not None and not self.behind
         if first:
             self.ever = True
             self._reached()
@@ -206,16 +211,16 @@ class Settled:
 
     # Whom it takes
 
-    def waits_for(self, share: Share) -> list[bytes]:
-        """Whom to ask, or to ask again, about a share that is not settled, the closest first."""
-        return self._judge(share).waiting
+    def waits_for(self, kept: KeptRange) -> list[bytes]:
+        """Whom to ask, or to ask again, about a kept range that this node is behind on, the closest first."""
+        return self._judge(kept).waiting
 
     def missing(self) -> dict[str, set[bytes]]:
         """Why it has not caught up on all: the nodes of which something is missed, by what that is."""
         found: dict[str, set[bytes]] = {UNHEARD: set(), UNSEEN: set(), UNEQUAL: set()}
-        for share in self.unsettled:
-            part = _interval(share.range)
-            for id in self.waits_for(share):
+        for kept in self.behind:
+            part = _interval(kept.range)
+            for id in self.waits_for(kept):
                 peer = self._peers.get(id)
                 if peer is None or not (peer.caught_up.covers(part) or peer.fresh.covers(part)):
                     found[UNHEARD].add(id)
@@ -223,12 +228,12 @@ class Settled:
                     found[UNEQUAL if peer.sees.covers(part) else UNSEEN].add(id)
         return found
 
-    def _judge(self, share: Share) -> "_Judged":
-        view, part = self._view, _interval(share.range)
+    def _judge(self, kept: KeptRange) -> "_Judged":
+        view, part = self._view, _interval(kept.range)
         assert view is not None
-        order = view.order(share.range)
+        order = view.order(kept.range)
         need = min(view.replicas, len(order)) // 2 + 1 if order else 0
-        waiting = [id for id in order if id in share.replicas and not self._is_done(id, part)]
+        waiting = [id for id in order if id in kept.replicas and not self._is_done(id, part)]
         sound, stage = 0, 2 * view.replicas
         for place, id in enumerate(order[:REACH], start=1):
             peer = self._peers.get(id)

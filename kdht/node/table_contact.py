@@ -6,7 +6,7 @@ from kdht.node.roundtrip import RoundTrip
 from kdht.wire import Address, Contact
 
 
-class Entry(RoundTrip):
+class TableContact(RoundTrip):
     """A contact in the table, and what is known of it. Times are the node's `now`."""
 
     __slots__ = (

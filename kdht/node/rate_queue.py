@@ -20,7 +20,7 @@ class Passenger(Protocol):
 T = TypeVar("T", bound=Passenger)
 
 
-class Lane(Generic[T]):
+class RateQueue(Generic[T]):
     """Calls `send(thing, now)` for each thing, at most `rate` times a second."""
 
     def __init__(self, rate: float, timers: Timers, send: Callable[[T, float], None]) -> None:

@@ -22,7 +22,7 @@ class Lease(NamedTuple):
     until: float
 
 
-class Watches:
+class Leases:
     """All leases at one node, by key and by client and request."""
 
     def __init__(self) -> None:

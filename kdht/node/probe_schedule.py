@@ -10,17 +10,17 @@ answer anything for long. Failures come together, so after one death all the rin
 
 from functools import partial
 
-from kdht.node.context import Context, leave_to_table
-from kdht.node.entry import Entry
+from kdht.node.context import NodeContext, leave_to_table
 from kdht.node.probe import Prober
+from kdht.node.table_contact import TableContact
 from kdht.node.timers import Alarm
 from kdht.wire._shared import Op
 
 
-class Watch:
+class ProbeSchedule:
     """The beats of one node, and an alarm for each member."""
 
-    def __init__(self, context: Context, prober: Prober) -> None:
+    def __init__(self, context: NodeContext, prober: Prober) -> None:
         self._context = context
         self._prober = prober
         self._alarms: dict[bytes, Alarm] = {}
@@ -36,11 +36,11 @@ class Watch:
             timers.at(now + rng.uniform(0, options.probe_interval), self._beat)
             timers.at(now + rng.uniform(0, options.discovery_interval), self._discover)
 
-    def add(self, entry: Entry, now: float) -> None:
+    def add(self, entry: TableContact, now: float) -> None:
         """A member came in."""
         self._schedule(entry, now + self._context.jittered(self._context.options.contact_interval))
 
-    def forget(self, entry: Entry) -> None:
+    def forget(self, entry: TableContact) -> None:
         """A member went."""
         alarm = self._alarms.pop(entry.contact.id, None)
         if alarm is not None:
@@ -58,7 +58,7 @@ class Watch:
             else:
                 self._question(entry, now)
 
-    def _question(self, entry: Entry, now: float) -> None:
+    def _question(self, entry: TableContact, now: float) -> None:
         is_member = self._context.table.get(entry.contact.id) is entry
         if is_member and now - entry.answered >= self._context.options.just_answered:
             self._prober.probe(entry, now)
@@ -81,7 +81,7 @@ class Watch:
             address, id = entry.contact.address, entry.contact.id
             context.ask(Op.FIND_NODE, context.id, address, id, leave_to_table, now)
 
-    def _next_in_turn(self) -> Entry | None:
+    def _next_in_turn(self) -> TableContact | None:
         table = self._context.table
         while self._turns:
             entry = table.get(self._turns.pop())
@@ -93,7 +93,7 @@ class Watch:
         self._context.rng.shuffle(self._turns)
         return table.get(self._turns.pop()) if self._turns else None
 
-    def _schedule(self, entry: Entry, when: float) -> None:
+    def _schedule(self, entry: TableContact, when: float) -> None:
         id = entry.contact.id
         self._alarms[id] = self._context.timers.at(when, lambda now: self._due(id, now))
 
