@@ -10,8 +10,8 @@
            +--------------+-- no answer in time, or a final refusal --> error
              OK, NOT_FOUND
 
-Answers and notifications look alike. They may be lost, doubled or late: only a state newer than the last one counts, and a
-renewal finds what was missed. All renewals have the same request ID.
+Answers and notifications look alike. They may be lost, doubled or late. Only a state newer than the last one counts,
+and a renewal finds the missed ones. All renewals have the same request ID.
 """
 
 from collections import deque
