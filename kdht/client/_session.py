@@ -104,9 +104,12 @@ class Session:
             self._request(neighbours(self.state.rng), now, self._told_of_nodes)
         return self._request(call, now, on_done)
 
-    def watch(self, call: Call, lease: int, now: float) -> WatchExchange:
-        """Begin a watch. It lasts until it is forgotten or fails; `lease` is in seconds."""
-        watch = WatchExchange(self.state, call, self._new_number(), lease, now)
+    def watch(self, call: Call, lease: int, now: float, on_event: Callable[[], None]) -> WatchExchange:
+        """Begin a watch. It lasts until it is forgotten or fails; `lease` is in seconds.
+
+        `on_event` is called at each event, and at an error.
+        """
+        watch = WatchExchange(self.state, call, self._new_number(), lease, now, on_event)
         self._begin(watch, now)
         return watch
 

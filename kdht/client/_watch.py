@@ -48,15 +48,23 @@ class WatchExchange:
     `lease`: how long the nodes keep the watch without a renewal, seconds. Times are on the caller's clock.
     """
 
-    def __init__(self, state: ClientState, call: Call, number: int, lease: int, now: float) -> None:
+    def __init__(
+        self,
+        state: ClientState,
+        call: Call,
+        number: int,
+        lease: int,
+        now: float,
+        on_event: Callable[[], None],
+    ) -> None:
+        """`on_event` is called when there is an event, or an error."""
         self.call = call
         self.number = number
         self.deadline = now
         self.error: RequestError | None = None
         self.events: deque[Record | None] = deque(maxlen=MAX_EVENTS)
-        self.on_event: Callable[[], None] = lambda: None
-        """Called when there is an event, or an error. Whoever waits sets it, and nobody needs to."""
         self._state = state
+        self._on_event = on_event
         self._lease = lease
         self._last: Record | None = None
         self._told = False
@@ -161,12 +169,12 @@ class WatchExchange:
                 return True
         self._told, self._last = True, found
         self.events.append(found)
-        self.on_event()
+        self._on_event()
         return True
 
     def _fail(self, error: RequestError) -> None:
         self.error = error
-        self.on_event()
+        self._on_event()
 
     # --- Out
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections.abc import Callable
 from contextlib import aclosing, closing
 
 import pytest
@@ -23,8 +24,8 @@ def new_session(nodes: int = 1) -> Session:
     return Session(nodes, timeout=5.0, attempts=8, rng=random.Random(5348), unix_us=unix_us)
 
 
-def begun(session: Session) -> tuple[WatchExchange, Message]:
-    watching = session.watch(calls.watch("k", LEASE), LEASE, 0.0)
+def begun(session: Session, on_event: Callable[[], None] = lambda: None) -> tuple[WatchExchange, Message]:
+    watching = session.watch(calls.watch("k", LEASE), LEASE, 0.0, on_event)
     return watching, asked(session)
 
 
@@ -56,6 +57,16 @@ def test_a_watch_tells_the_present_record_and_its_changes():
     for data in (told(request, 5), told(request, 6), gone(request), told(request, 8)):
         session.receive(0, data, 0.01)
     assert versions(watching) == [5, 6, None, 8]
+
+
+def test_events_and_errors_are_told():
+    heard: list[object] = []
+    session = new_session()
+    watching, request = begun(session, lambda: heard.append(watching.error or watching.events[-1].version))
+    for data in (told(request, 5), told(request, 5), told(request, 6)):
+        session.receive(0, data, 0.01)
+    session.receive(0, reply_to(request, body=b"no record"), 0.02)
+    assert heard == [5, 6, watching.error]
 
 
 def test_no_record_is_an_event_once():
