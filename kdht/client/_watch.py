@@ -10,8 +10,8 @@
            +--------------+-- no answer in time, or a final refusal --> error
              OK, NOT_FOUND
 
-Answers and notifications look alike. They may be lost, doubled or late: only a state newer than the last one counts, and a
-renewal finds what was missed. All renewals have the same request ID.
+Answers and notifications look alike. They may be lost, doubled or late. Only a state newer than the last one counts,
+and a renewal finds the missed ones. All renewals have the same request ID.
 """
 
 from collections import deque
@@ -49,15 +49,23 @@ class WatchExchange:
     `lease`: how long the nodes keep the watch without a renewal, seconds. Times are on the caller's clock.
     """
 
-    def __init__(self, state: ClientState, call: Call, number: int, lease: int, now: float) -> None:
+    def __init__(
+        self,
+        state: ClientState,
+        call: Call,
+        number: int,
+        lease: int,
+        now: float,
+        on_event: Callable[[], None],
+    ) -> None:
+        """`on_event` is called when there is an event, or an error."""
         self.call = call
         self.number = number
         self.deadline = now
         self.error: RequestError | None = None
         self.events: deque[Record | None] = deque(maxlen=MAX_EVENTS)
-        self.on_event: Callable[[], None] = lambda: None
-        """Called when there is an event, or an error. Whoever waits sets it, and nobody needs to."""
         self._state = state
+        self._on_event = on_event
         self._lease = lease
         self._last: Record | None = None
         self._told = False
@@ -170,7 +178,7 @@ class WatchExchange:
                 return True
         self._told, self._last = True, found
         self.events.append(found)
-        self.on_event()
+        self._on_event()
         return True
 
     def _is_doubtful(self, now: float) -> bool:
@@ -187,7 +195,7 @@ class WatchExchange:
 
     def _fail(self, error: RequestError) -> None:
         self.error = error
-        self.on_event()
+        self._on_event()
 
     # --- Out
 
