@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 /*
  * The eBPF datapath: the verdicts of the Cython core, in the kernel, at the interface.
  *
@@ -232,4 +232,5 @@ int kdht_xdp(struct xdp_md *ctx)
 	return kdht_send(&plan);
 }
 
+/* The kernel gives bpf_fib_lookup and others to GPL programs alone, and knows no word for "Apache-2.0 OR GPL-2.0-only". */
 char LICENSE[] SEC("license") = "GPL";

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
  *
  * The program's maps. What the control plane publishes is replaced as a whole, so that no
  * packet sees half of it: a bucket as the element of a hash map without preallocation, the
