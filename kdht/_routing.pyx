@@ -346,7 +346,7 @@ cdef class Core:
         """
         cdef uint8_t[::1] view = message
         if len(message) < KDHT_HEADER_LEN:
-            raise ValueError("a message is at least as long as a header")
+            raise ValueError("a message has at least a header")
         cdef kdht_header *header = <kdht_header *>&view[0]
         if KDHT_HEADER_LEN + ntohs(header.body_len) != len(message):
             raise ValueError("the body length differs from the number of bytes behind the header")

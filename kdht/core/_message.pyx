@@ -2,8 +2,9 @@
 # distutils: include_dirs = include
 """Layer 1: the verdict on one message.
 
-It has two halves. `plan_message` looks at a message and changes nothing: the checks, in the
-order of docs/design/routing.md, then the next hop. `apply_plan` rewrites the header of what goes on.
+It has two halves. `plan_message` makes the checks and finds the next hop; it changes nothing. `apply_plan`
+rewrites the header of a message that goes on. The order of the checks decides which reason is counted, so it is
+the same in the XDP program (bpf/verdict.h) and in the oracle (kdht/replay/oracle.py).
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
