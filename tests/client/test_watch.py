@@ -40,8 +40,9 @@ def told(request: Message, version: int, value: bytes = b"v") -> bytes:
     return reply_to(request, body=Record(version, 0, 0, value).pack())
 
 
-def gone(request: Message) -> bytes:
-    return refusal(request, Status.NOT_FOUND)
+def gone(request: Message, version: int = 0) -> bytes:
+    """A deletion under that version; 0: the node has neither a record nor a tombstone."""
+    return refusal(request, Status.NOT_FOUND, body=Record(version).pack() if version else b"")
 
 
 def versions(watching: WatchExchange) -> list[int | None]:
@@ -54,7 +55,7 @@ def test_a_watch_tells_the_present_record_and_its_changes():
     session = new_session()
     watching, request = begun(session)
     assert (request.op, request.body) == (Op.WATCH, LEASE.to_bytes(4, "big"))
-    for data in (told(request, 5), told(request, 6), gone(request), told(request, 8)):
+    for data in (told(request, 5), told(request, 6), gone(request, 7), told(request, 8)):
         session.receive(0, data, 0.01)
     assert versions(watching) == [5, 6, None, 8]
 
@@ -85,12 +86,35 @@ def test_doubled_and_old_states_are_no_events():
     assert versions(watching) == [5, 7]
 
 
-def test_a_renewal_corrects_an_overtaken_deletion():
+def test_a_late_answer_to_the_first_question_is_no_event_after_a_change():
+    """Nothing was there when the watch began; under loss or delay this answer comes after the first change."""
     session = new_session()
     watching, request = begun(session)
-    for data in (told(request, 5), gone(request), told(request, 5), gone(request)):
+    for data in (told(request, 5), gone(request), gone(request)):
         session.receive(0, data, 0.01)
-    assert versions(watching) == [5, None, 5, None]
+    assert versions(watching) == [5]
+
+
+def test_a_record_that_is_gone_without_a_tombstone_is_told_at_the_second_renewal():
+    session = new_session()
+    watching, request = begun(session)
+    session.receive(0, told(request, 5), 0.01)
+    assert versions(watching) == [5]
+    for expected in ([], [None], []):
+        now = watching.deadline
+        session.wake(now)
+        session.receive(0, gone(asked(session)), now + 0.01)
+        assert versions(watching) == expected
+
+
+def test_an_expired_record_is_gone_without_a_tombstone():
+    session = new_session()
+    watching, request = begun(session)
+    session.receive(0, reply_to(request, body=Record(5, 2, 0, b"v").pack()), 0.01)
+    session.receive(0, gone(request), 1.9)
+    assert versions(watching) == [5]
+    session.receive(0, gone(request), 2.1)
+    assert versions(watching) == [None]
 
 
 def test_an_older_deletion_is_no_event_and_older_records_are_none_after_a_deletion():
@@ -253,7 +277,7 @@ def test_a_forged_notification_is_no_event():
 def three_changes(_node: ScriptedNode, request: Message) -> list[bytes]:
     if request.body == bytes(4):
         return []
-    return [told(request, 1, b"a"), told(request, 2, b"b"), gone(request)]
+    return [told(request, 1, b"a"), told(request, 2, b"b"), gone(request, 3)]
 
 
 EVENTS = [Record(1, 0, 0, b"a"), Record(2, 0, 0, b"b"), None]
