@@ -36,7 +36,7 @@ class Pump:
         return count
 
     def read_all(self) -> None:
-        """Hand in all waiting datagrams. They came in time, so deadlines pass after them, however long this took."""
+        """Hand in all waiting datagrams, before deadlines pass: they came in time even if the program was blocked."""
         for node, sock in self._sockets:
             for _ in range(sockets.MAX_BURSTS):
                 if self.read(node, sock) < sockets.BURST:
