@@ -24,7 +24,7 @@ def no_hedges(monkeypatch):
 
 
 @pytest.mark.parametrize("call", [GET, PUT, calls.delete("hello")], ids=str)
-def test_each_try_takes_the_next_way(call):
+def test_each_try_takes_the_next_route(call):
     session = new_session()
     exchange, first = opened(session, call)
     sends = all_tries(session, exchange, first)
@@ -32,7 +32,7 @@ def test_each_try_takes_the_next_way(call):
     assert len({wire.parse(send.data).request_id for send in sends}) == 8
 
 
-def test_a_trace_never_leaves_the_best_way():
+def test_a_trace_keeps_the_best_route():
     session = new_session()
     exchange, first = opened(session, calls.trace("hello", 3))
     requests = [wire.parse(send.data) for send in all_tries(session, exchange, first)]
@@ -79,7 +79,7 @@ def test_without_budget_a_read_waits_until_it_is_lost():
     assert number > MAX_HEDGES
 
 
-def test_hedges_are_a_part_of_the_requests():
+def test_hedges_are_a_bounded_share_of_requests():
     """An overloaded cluster answers late but answers: then the first try has the answer, nothing is paid back."""
     session = new_session()
     count, hedges = 3000, 0
@@ -92,7 +92,7 @@ def test_hedges_are_a_part_of_the_requests():
     assert hedging.HEDGE_SHARE * count < hedges <= hedging.HEDGE_SHARE * count + hedging.HEDGE_BURST
 
 
-def test_a_hedge_that_brings_the_answer_is_paid_back():
+def test_a_successful_hedge_costs_no_budget():
     session = new_session()
     tokens = session.state.budget.tokens
     exchange, _ = opened(session)

@@ -30,7 +30,7 @@ def test_a_closed_port_leads_to_another_node_at_once():
 
 
 @pytest.mark.parametrize("call", [GET, PUT], ids=str)
-def test_where_all_ports_are_closed_it_is_said_at_once(call):
+def test_closed_ports_everywhere_are_an_error_at_once(call):
     session = new_session(nodes=3)
     exchange, send = opened(session, call)
     for node in range(3):
@@ -53,7 +53,7 @@ def test_a_node_that_listens_again_is_asked_by_the_next_request():
     assert not session.state.nodes[0].dead
 
 
-def test_each_refusal_costs_what_it_moves():
+def test_a_port_error_costs_only_the_requests_it_moves():
     """Many requests at one closed port: the first refusal moves them all, the others find nothing to do."""
     session = new_session(nodes=2)
     count = 500
@@ -70,7 +70,7 @@ def test_each_refusal_costs_what_it_moves():
     assert sum(send.node == 1 for send in session.outbox) == count
 
 
-def test_what_was_asked_at_each_node_is_not_kept_for_ever():
+def test_the_list_of_asked_requests_is_bounded():
     session = new_session()
     for _ in range(5000):
         exchange, first = opened(session)
@@ -79,7 +79,7 @@ def test_what_was_asked_at_each_node_is_not_kept_for_ever():
     assert len(session.state.outgoing.asked[0]) < 200
 
 
-def test_a_silent_node_is_left_out_and_asked_again_beside_a_read():
+def test_a_silent_node_is_left_out_and_probed_beside_a_read():
     session = new_session(nodes=2)
     now = 0.0
     for number in range(SILENT_TRIES):
@@ -101,7 +101,7 @@ def test_a_silent_node_is_left_out_and_asked_again_beside_a_read():
     assert not session.state.nodes[0].dead
 
 
-def test_requests_that_are_missed_together_say_once_that_a_node_is_dead():
+def test_requests_missed_together_count_as_one_miss():
     session = new_session(nodes=2)
     exchanges = [opened(session)[0] for _ in range(3 * SILENT_TRIES)]
     session.wake(exchanges[0].deadline)
@@ -110,7 +110,7 @@ def test_requests_that_are_missed_together_say_once_that_a_node_is_dead():
 
 
 @pytest.mark.parametrize("call", [GET, PUT], ids=str)
-def test_a_node_that_answers_others_lives_and_what_is_dead_is_behind_it(call):
+def test_a_node_that_answers_other_requests_is_kept_for_some_tries(call):
     """The next tries take other ways from the same node, none later than usual, before they go elsewhere."""
     session = new_session(nodes=2, attempts=MAX_ATTEMPTS)
     exchange, first = opened(session, call)
@@ -128,7 +128,7 @@ def test_a_node_that_answers_others_lives_and_what_is_dead_is_behind_it(call):
     assert passes(session, exchange).node == 1, "nobody answered meanwhile"
 
 
-def test_a_lost_datagram_is_not_a_nodes_death():
+def test_a_lost_datagram_does_not_mark_a_node_dead():
     session = new_session(nodes=2)
     for _ in range(10):
         exchange, first = opened(session)

@@ -41,7 +41,7 @@ def test_a_late_reply_to_an_earlier_try_is_an_answer():
     ],
     ids=str,
 )
-def test_only_the_reply_to_the_request_is_believed(change):
+def test_only_a_reply_that_matches_the_request_is_believed(change):
     session = new_session()
     exchange, first = opened(session)
     request = wire.parse(first.data)
@@ -51,7 +51,7 @@ def test_only_the_reply_to_the_request_is_believed(change):
     assert calls.record(exchange.result()).value == b"world"
 
 
-def test_a_node_is_believed_for_its_own_tries_only():
+def test_a_node_can_answer_only_its_own_tries():
     session = new_session(nodes=2)
     exchange, first = opened(session)
     second = passes(session, exchange)
@@ -64,7 +64,7 @@ def test_a_node_is_believed_for_its_own_tries_only():
     assert exchange.done
 
 
-def test_bytes_that_are_no_message_are_ignored():
+def test_malformed_datagrams_are_ignored():
     session = new_session()
     exchange, first = opened(session)
     good = value_reply(wire.parse(first.data))
@@ -74,7 +74,7 @@ def test_bytes_that_are_no_message_are_ignored():
     assert (exchange.done, session.ignored) == (False, 6)
 
 
-def test_a_closed_exchange_hears_nothing():
+def test_a_closed_exchange_ignores_replies():
     session = new_session()
     exchange, first = opened(session)
     session.forget(exchange)
@@ -85,7 +85,7 @@ def test_a_closed_exchange_hears_nothing():
         exchange.result()
 
 
-def test_past_the_replicas_the_best_way_follows_at_once():
+def test_a_try_beyond_the_replicas_is_followed_by_the_best_route_at_once():
     session = new_session()
     exchange, _ = opened(session)
     second = passes(session, exchange)
@@ -95,7 +95,7 @@ def test_past_the_replicas_the_best_way_follows_at_once():
     assert not exchange.done
 
 
-def test_not_responsible_everywhere_is_asked_again_and_then_said():
+def test_not_responsible_is_retried_and_then_an_error():
     session = new_session()
     exchange, send = opened(session)
     sends, at_once = [send], 0
@@ -114,7 +114,7 @@ def test_not_responsible_everywhere_is_asked_again_and_then_said():
     assert caught.value.status == "NOT_RESPONSIBLE"
 
 
-def test_a_lap_around_silent_replicas_doubles_the_wait_once():
+def test_a_lap_of_silent_replicas_doubles_the_wait_once():
     """Not once for each of them: the node beyond them has answered, so the cluster lives."""
     session = new_session(nodes=8)
     exchange, _ = opened(session, PUT)
@@ -127,7 +127,7 @@ def test_a_lap_around_silent_replicas_doubles_the_wait_once():
 
 
 @pytest.mark.parametrize(("status", "kind"), [(Status.BUSY, RequestError), (Status.UNCONFIRMED, Unconfirmed)])
-def test_what_may_pass_is_tried_again_after_a_wait(status, kind):
+def test_busy_and_unconfirmed_are_retried_after_a_wait(status, kind):
     session = new_session()
     exchange, send = opened(session, PUT)
     assert received(session, 0, refusal(wire.parse(send.data), status), 0.01) is None
@@ -178,7 +178,7 @@ def test_refused_tries_last_for_all_of_a_long_time_out(status):
     assert max(waits) <= MAX_RTO * (1 + JITTER)
 
 
-def test_a_closed_port_on_the_way_leads_to_the_next_way_at_once():
+def test_unreachable_leads_to_the_next_route_at_once():
     session = new_session(nodes=2, attempts=16)
     exchange, send = opened(session, GET)
     tries = [send]
@@ -195,7 +195,7 @@ def test_a_closed_port_on_the_way_leads_to_the_next_way_at_once():
     assert exchange.result().status is Status.OK
 
 
-def test_a_closed_port_behind_an_earlier_try_starts_no_other():
+def test_unreachable_for_an_earlier_try_starts_no_other():
     session = new_session()
     exchange, first = opened(session, GET)
     second = passes(session, exchange)
@@ -213,7 +213,7 @@ def test_a_failed_disk_leads_to_another_replica():
     assert exchange.result().status is Status.OK
 
 
-def test_failed_disks_everywhere_are_said():
+def test_failed_disks_everywhere_are_an_error():
     session = new_session()
     exchange, send = opened(session, PUT)
     while send is not None:
@@ -254,7 +254,7 @@ def test_two_late_demands_for_one_cookie_lead_to_one_repetition():
         assert (repeated and len(exchange._sent)) == expected
 
 
-def test_cookies_that_change_for_ever_end():
+def test_endless_cookie_demands_end():
     session = new_session(attempts=MAX_ATTEMPTS)
     exchange, send = opened(session)
     count = 0
@@ -267,7 +267,7 @@ def test_cookies_that_change_for_ever_end():
         exchange.result()
 
 
-def test_any_reply_may_bring_a_newer_cookie():
+def test_any_reply_can_carry_a_newer_cookie():
     session = new_session()
     _, first = opened(session)
     session.receive(0, value_reply(wire.parse(first.data), cookie=5), 0.01)

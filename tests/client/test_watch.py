@@ -49,7 +49,7 @@ def versions(watching: WatchExchange) -> list[int | None]:
     return found
 
 
-def test_a_watch_says_what_stands_and_what_changes():
+def test_a_watch_reports_the_present_value_and_changes():
     session = new_session()
     watching, request = begun(session)
     assert (request.op, request.body) == (Op.WATCH, LEASE.to_bytes(4, "big"))
@@ -58,7 +58,7 @@ def test_a_watch_says_what_stands_and_what_changes():
     assert versions(watching) == [5, 6, None, 8]
 
 
-def test_nothing_there_is_an_event_once():
+def test_a_missing_key_is_one_event():
     session = new_session()
     watching, request = begun(session)
     session.receive(0, gone(request), 0.01)
@@ -66,7 +66,7 @@ def test_nothing_there_is_an_event_once():
     assert versions(watching) == [None]
 
 
-def test_what_is_doubled_or_old_is_no_event():
+def test_doubled_and_old_notifications_are_no_events():
     session = new_session()
     watching, request = begun(session)
     for version in (5, 7, 7, 6, 5):
@@ -74,7 +74,7 @@ def test_what_is_doubled_or_old_is_no_event():
     assert versions(watching) == [5, 7]
 
 
-def test_a_deletion_that_was_overtaken_is_mended_by_the_renewal():
+def test_a_renewal_repairs_an_overtaken_deletion():
     session = new_session()
     watching, request = begun(session)
     for data in (told(request, 5), gone(request), told(request, 5), gone(request)):
@@ -82,7 +82,7 @@ def test_a_deletion_that_was_overtaken_is_mended_by_the_renewal():
     assert versions(watching) == [5, None, 5, None]
 
 
-def test_an_older_deletion_is_no_event_and_what_it_deleted_is_none_after_it():
+def test_an_older_deletion_and_the_value_it_deleted_are_no_events():
     session = new_session()
     watching, request = begun(session)
 
@@ -94,7 +94,7 @@ def test_an_older_deletion_is_no_event_and_what_it_deleted_is_none_after_it():
     assert versions(watching) == [5, None, 9]
 
 
-def test_a_read_does_not_go_back_behind_what_a_watch_told():
+def test_a_read_is_never_older_than_a_watchs_event():
     session = new_session()
     _, request = begun(session)
     session.receive(0, told(request, 9), 0.01)
@@ -103,7 +103,7 @@ def test_a_read_does_not_go_back_behind_what_a_watch_told():
     assert not exchange.done
 
 
-def test_renewals_find_what_was_missed():
+def test_renewals_report_missed_changes():
     session = new_session()
     watching, request = begun(session)
     session.receive(0, told(request, 5), 0.01)
@@ -115,7 +115,7 @@ def test_renewals_find_what_was_missed():
     assert versions(watching) == [5, 9]
 
 
-def test_a_lost_renewal_is_repeated_by_other_ways_through_other_nodes():
+def test_a_lost_renewal_is_repeated_by_other_routes_and_nodes():
     session = new_session(nodes=2)
     watching, request = begun(session)
     session.receive(0, told(request, 5), 0.01)
@@ -193,7 +193,7 @@ def test_a_cookie_that_is_refused_ends_a_watch():
 
 
 @pytest.mark.parametrize("status", [Status.BUSY, Status.UNCONFIRMED, Status.STORAGE_FAILED])
-def test_what_may_pass_is_waited_for(status):
+def test_a_watch_waits_out_temporary_refusals(status):
     session = new_session()
     watching, request = begun(session)
     session.receive(0, refusal(request, status), 0.01)
@@ -203,14 +203,14 @@ def test_what_may_pass_is_waited_for(status):
     assert versions(watching) == [5]
 
 
-def test_what_cannot_be_read_ends_a_watch():
+def test_a_malformed_notification_ends_a_watch():
     session = new_session()
     watching, request = begun(session)
     session.receive(0, reply_to(request, body=b"short"), 0.01)
     assert isinstance(watching.error, RequestError)
 
 
-def test_the_last_events_are_kept_for_the_slow():
+def test_a_slow_reader_gets_the_latest_events():
     session = new_session()
     watching, request = begun(session)
     for version in range(1, 2 * MAX_EVENTS + 1):
@@ -218,7 +218,7 @@ def test_the_last_events_are_kept_for_the_slow():
     assert versions(watching) == list(range(MAX_EVENTS + 1, 2 * MAX_EVENTS + 1))
 
 
-def test_the_end_gives_the_lease_up():
+def test_closing_a_watch_ends_its_lease():
     session = new_session()
     watching, request = begun(session)
     session.receive(0, told(request, 5), 0.01)
