@@ -157,7 +157,7 @@ def test_doubled_replies_are_one_answer(ask):
         assert ask(node.name, *(("get", name) for name in names)) == [hash_key(name) for name in names]
 
 
-def test_wrong_replies_are_no_answer(ask):
+def test_forged_replies_are_ignored(ask):
     def react(_node, request):
         wrong = [
             value_reply(request, b"forged", request_id=request.request_id ^ 1 << 40),
@@ -175,7 +175,7 @@ def test_wrong_replies_are_no_answer(ask):
         assert ask(node.name, ("get", "hello")) == [b"world"]
 
 
-def test_a_reply_from_another_port_is_no_answer(ask):
+def test_a_reply_from_another_port_is_ignored(ask):
     def react(node, request):
         node.send_from_elsewhere(value_reply(request, b"forged"))
         return [value_reply(request)]
@@ -184,7 +184,7 @@ def test_a_reply_from_another_port_is_no_answer(ask):
         assert ask(node.name, ("get", "hello")) == [b"world"]
 
 
-def test_the_cookie_dance(ask):
+def test_a_demanded_cookie_is_sent(ask):
     def react(_node, request):
         if request.cookie != 77:
             return [refusal(request, Status.COOKIE_NEEDED, cookie=77)]
@@ -380,7 +380,7 @@ def test_get_many_leaves_out_keys_without_a_value():
         assert asyncio.run(run(node.name)) == {"a": b"world", "c": b"world"}
 
 
-def test_put_many_gives_versions():
+def test_put_many_returns_versions():
     async def run(name):
         async with AsyncClient(name) as client:
             return await client.put_many({"a": b"1", "b": b"2"}, ttl=60)

@@ -177,7 +177,7 @@ def test_a_large_value(names):
             writer.get_large("big")
 
 
-def test_a_watch_is_told_of_changes_made_through_other_nodes(names):
+def test_a_watch_sees_changes_made_through_other_nodes(names):
     with Client(names[1]) as writer, Client(names[0]) as watcher, closing(watcher.watch("watched")) as events:
         assert next(events) is None
         for value in (b"1", b"2"):

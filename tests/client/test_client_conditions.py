@@ -105,7 +105,7 @@ def test_a_delete_whose_answer_was_lost_is_done_once(ask):
 
 
 @pytest.mark.usefixtures("short_waits")
-def test_another_version_after_a_lost_answer_is_no_certain_conflict(ask):
+def test_a_conflict_after_a_lost_answer_is_unconfirmed(ask):
     """The first try may have been done, and overwritten since."""
     store = losing_an_answer(Op.PUT)
 
@@ -121,7 +121,7 @@ def test_another_version_after_a_lost_answer_is_no_certain_conflict(ask):
 
 
 @pytest.mark.usefixtures("short_waits")
-def test_a_write_that_was_overwritten_is_not_written_again(ask):
+def test_an_overwritten_write_is_not_repeated(ask):
     store = losing_an_answer(Op.PUT)
 
     def overwrite(request):

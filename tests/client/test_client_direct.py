@@ -26,7 +26,7 @@ def flags(send: object) -> Flag:
 
 
 @pytest.mark.parametrize("call", [GET, calls.get("hello", quorum=True)], ids=["GET", "QUORUM_GET"])
-def test_a_reads_first_try_alone_asks_for_a_direct_answer(call):
+def test_only_the_first_try_of_a_read_asks_for_a_direct_answer(call):
     session = new_session()
     exchange, first = opened(session, call)
     second = passes(session, exchange)
@@ -175,7 +175,7 @@ def test_the_value_comes_from_another_address(ask, host):
     assert [seen.flags for seen in node.seen] == [Flag.DIRECT]
 
 
-def test_behind_a_nat_the_entry_nodes_answer_comes(ask):
+def test_behind_a_nat_the_entry_node_answers(ask):
     with ScriptedNode(drop, lambda node, request: [value_reply(request)]) as node:
         assert ask(node.name, "get", "hello") == b"world"
     assert [seen.flags for seen in node.seen] == [Flag.DIRECT, NO_FLAGS]

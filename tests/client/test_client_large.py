@@ -154,7 +154,7 @@ def test_a_failed_upload_deletes_its_chunks(ask):
     assert store.records == {}
 
 
-def test_an_exception_of_the_progress_callback_ends_the_upload(ask):
+def test_an_exception_in_the_progress_callback_ends_the_upload(ask):
     def stop(done, total):
         if done > 5000:
             raise ZeroDivisionError
@@ -181,7 +181,7 @@ def kill(node_name: str) -> None:
     assert os.waitpid(pid, 0)[1] == 0
 
 
-def test_a_killed_upload_is_named_and_deleted_by_a_delete():
+def test_a_delete_names_and_deletes_a_killed_upload():
     store = ScriptedStore()
     with store.node() as node:
         kill(node.name)
@@ -194,7 +194,7 @@ def test_a_killed_upload_is_named_and_deleted_by_a_delete():
     assert store.records == {}
 
 
-def test_a_killed_upload_is_deleted_by_a_put_a_day_later(monkeypatch):
+def test_a_put_a_day_later_deletes_a_killed_upload(monkeypatch):
     store = ScriptedStore()
     with store.node() as node:
         kill(node.name)
@@ -443,7 +443,7 @@ def test_chunks_that_cannot_be_deleted_now_are_no_failure(ask):
 MANIFEST = Manifest(5000, CHUNK_SIZE, bytes(range(16)), bytes(range(32)))
 
 
-def test_manifests_and_journals_as_bytes():
+def test_manifests_and_journals_have_fixed_bytes():
     assert Manifest.parse(MANIFEST.pack()) == MANIFEST
     assert MANIFEST.pack()[:8] == b"KDHTLV01"
     uploads = [Upload(bytes(16), 1, 2, 3), Upload(bytes(range(16)), 4, 0, 5, 6)]

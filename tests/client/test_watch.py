@@ -253,7 +253,7 @@ def test_the_last_events_are_kept_if_nobody_fetches_them():
     assert versions(watching) == list(range(MAX_EVENTS + 1, 2 * MAX_EVENTS + 1))
 
 
-def test_the_end_gives_the_lease_up():
+def test_closing_a_watch_ends_its_lease():
     session = new_session()
     watching, request = begun(session)
     session.receive(0, told(request, 5), 0.01)
