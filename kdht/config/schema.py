@@ -23,9 +23,9 @@ from kdht.config.values import (
     HttpEndpoint,
     Interface,
     Ip,
-    Kind,
     NodeId,
     SocketPath,
+    TextKind,
 )
 from kdht.errors import ConfigError
 from kdht.wire._shared import HOP_LIMIT, KEY_SLOTS, MAX_OWN, MAX_REPLICAS, PORT, REPLAY_WINDOW, K
@@ -38,7 +38,7 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["text", "json"]
 
 
-class Node(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+class NodeSection(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """This node: where it listens, whom it knows, where its data lies."""
 
     listen: Annotated[
@@ -115,7 +115,7 @@ class Node(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     ] = K
 
 
-class Key(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+class KeySection(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """The cluster's shared secret, the same on all nodes. The first key signs; both are accepted,
     so that it can be changed while traffic flows."""
 
@@ -142,7 +142,7 @@ class Key(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
             raise ValueError("expected either `file` or `secret`")
 
 
-class Datapath(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+class DatapathSection(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """How packets are treated. The socket datapath always lies underneath."""
 
     kind: Annotated[
@@ -197,7 +197,7 @@ class Datapath(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     ] = "kdht"
 
 
-class Storage(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+class StorageSection(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """The records in LevelDB. A write is answered when it is safe on the disk."""
 
     sweep_interval: Annotated[
@@ -221,7 +221,7 @@ class Storage(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     ] = 4
 
 
-class Replication(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+class ReplicationSection(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """How many nodes keep each record. The same on all nodes."""
 
     replicas: Annotated[
@@ -255,7 +255,7 @@ class Replication(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True)
     ] = 10_000
 
 
-class Control(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+class ControlSection(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """The socket that kdhtctl talks to."""
 
     socket: Annotated[SocketPath, Meta(description="The socket's file.")] = SocketPath(str(SOCKET))
@@ -267,7 +267,7 @@ class Control(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     ] = None
 
 
-class Metrics(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+class MetricsSection(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """Figures for Prometheus (/metrics), and whether the node lives (/healthz) and should serve (/readyz),
     over HTTP. Who can connect can read them all; there are no keys and no values among them."""
 
@@ -280,7 +280,7 @@ class Metrics(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     ] = None
 
 
-class Web(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+class WebSection(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """A page for a browser: the cluster as this node sees it. It can change nothing."""
 
     listen: Annotated[
@@ -305,7 +305,7 @@ class Web(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
             )
 
 
-class Log(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+class LogSection(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """What is written to standard error."""
 
     level: Annotated[LogLevel, Meta(description="The least important that is written.")] = "info"
@@ -318,15 +318,15 @@ class Log(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
 class Config(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """The whole file."""
 
-    node: Node
-    key: Annotated[list[Key], Meta(min_length=1, max_length=KEY_SLOTS)]
-    datapath: Datapath = Datapath()
-    storage: Storage = Storage()
-    replication: Replication = Replication()
-    control: Control = Control()
-    metrics: Metrics = Metrics()
-    web: Web = Web()
-    log: Log = Log()
+    node: NodeSection
+    key: Annotated[list[KeySection], Meta(min_length=1, max_length=KEY_SLOTS)]
+    datapath: DatapathSection = DatapathSection()
+    storage: StorageSection = StorageSection()
+    replication: ReplicationSection = ReplicationSection()
+    control: ControlSection = ControlSection()
+    metrics: MetricsSection = MetricsSection()
+    web: WebSection = WebSection()
+    log: LogSection = LogSection()
 
     def __post_init__(self) -> None:
         size, replicas = self.node.bucket_size, self.replication.replicas
@@ -373,7 +373,7 @@ def build(data: dict[str, Any], overrides: dict[str, dict[str, Any]] | None = No
 
 
 def _hook(kind: type, value: object) -> object:
-    if issubclass(kind, Kind):
+    if issubclass(kind, TextKind):
         return kind(value)
     raise TypeError(f"no such kind: {kind}")
 

@@ -1,7 +1,7 @@
-"""The database's directory: what can be seen of it before and beside LevelDB.
+"""The files of the database: checks that LevelDB does not do, and compaction.
 
-LevelDB takes a directory without CURRENT for a new one and removes the tables in it, and
-it reads a table that was cut short as an empty one. Both are looked for here instead.
+LevelDB hides two kinds of damage. If the CURRENT file is missing, it starts empty and removes the tables.
+If a table is too short, it reads the table as empty. Both are found here, before any data is lost.
 """
 
 import os
@@ -17,9 +17,9 @@ _TABLE_LINE = re.compile(r"^ (\d+):(\d+)\[", re.MULTILINE)
 
 
 def prepare(path: str) -> bool:
-    """Make the directory if there is none; whether there are tables in it already.
+    """Make the directory if it is missing. Returns whether it has tables already.
 
-    Raises OSError, and StorageDamaged where content stands without its CURRENT file.
+    Raises OSError, and StorageDamaged if there are tables or logs but no CURRENT file.
     """
     os.makedirs(path, mode=0o700, exist_ok=True)
     names = os.listdir(path)
@@ -29,9 +29,9 @@ def prepare(path: str) -> bool:
 
 
 def check_tables(db: plyvel.DB, path: str) -> None:
-    """Raises StorageDamaged for a table in use that has not the size that it was written with."""
+    """Raises StorageDamaged if the size of a table in use differs from the size in LevelDB's list."""
     short = _wrong_sizes(db, path)
-    # A compaction may have replaced a table between the list and the look: ask once more.
+    # A compaction may have replaced a table between the list and the check: check once more.
     if short and (short := short & _wrong_sizes(db, path)):
         raise layout.damaged(path, f"{', '.join(sorted(short))}: not as long as written")
 
@@ -48,7 +48,10 @@ def _wrong_sizes(db: plyvel.DB, path: str) -> set[str]:
 
 
 def flush(db: plyvel.DB) -> None:
-    """Bring what is in memory only into a table. plyvel's range without bounds is empty, not everything."""
+    """Write LevelDB's memory table to disk.
+
+    With a range of everything this would compact all tables. plyvel's range of two empty strings is empty.
+    """
     db.compact_range(start=b"", stop=b"")
 
 
@@ -70,7 +73,7 @@ def rewrite(db: plyvel.DB) -> None:
 
 
 def disk_bytes(path: str) -> int:
-    """The size of all files; those that LevelDB removes meanwhile count nothing."""
+    """The size of all files in bytes. Files that LevelDB removes meanwhile count 0."""
     return sum(_size(os.path.join(path, name)) for name in os.listdir(path))
 
 

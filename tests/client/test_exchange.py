@@ -4,7 +4,6 @@ import random
 
 import pytest
 from exchanges import GET, PUT, all_tries, attempts_of, new_session, opened, passes, received, sent
-from kdht.client._reads import Read
 from scripted_node import refusal, value_reply
 
 from kdht import wire
@@ -12,6 +11,7 @@ from kdht.client import _calls as calls
 from kdht.client import _hedging as hedging
 from kdht.client._datagram import MAX_ATTEMPTS, MAX_SENT
 from kdht.client._nodes import ENOUGH_SAMPLES, FIRST_PROBE, MAX_RTO, SILENT_TRIES, START_LATE, START_RTO
+from kdht.client._reads import Read
 from kdht.client._retries import JITTER, MAX_BOUNCES, MAX_HEDGES, MAX_PAUSE, MAX_TRIES_THROUGH_ONE
 from kdht.errors import (
     Conflict,
@@ -34,7 +34,7 @@ def no_hedges(monkeypatch):
 
 
 @pytest.mark.parametrize("call", [GET, PUT, calls.delete("hello")], ids=str)
-def test_each_try_takes_the_next_way(call):
+def test_each_try_takes_the_next_route(call):
     session = new_session()
     exchange, first = opened(session, call)
     sends = all_tries(session, exchange, first)
@@ -42,7 +42,7 @@ def test_each_try_takes_the_next_way(call):
     assert len({wire.parse(send.data).request_id for send in sends}) == 8
 
 
-def test_a_trace_never_leaves_the_best_way():
+def test_a_trace_never_leaves_the_best_route():
     session = new_session()
     exchange, first = opened(session, calls.trace("hello", 3))
     requests = [wire.parse(send.data) for send in all_tries(session, exchange, first)]
@@ -159,7 +159,7 @@ def test_a_closed_port_leads_to_another_node_at_once():
 
 
 @pytest.mark.parametrize("call", [GET, PUT], ids=str)
-def test_where_all_ports_are_closed_it_is_said_at_once(call):
+def test_all_ports_closed_is_an_error_at_once(call):
     session = new_session(nodes=3)
     exchange, send = opened(session, call)
     for node in range(3):
@@ -182,7 +182,7 @@ def test_a_node_that_listens_again_is_asked_by_the_next_request():
     assert not session.state.nodes[0].dead
 
 
-def test_each_refusal_costs_what_it_moves():
+def test_a_closed_port_costs_one_step_for_each_request():
     """Many requests at one closed port: the first refusal moves them all, the others find nothing to do."""
     session = new_session(nodes=2)
     count = 500
@@ -199,7 +199,7 @@ def test_each_refusal_costs_what_it_moves():
     assert sum(send.node == 1 for send in session.outbox) == count
 
 
-def test_what_was_asked_at_each_node_is_not_kept_for_ever():
+def test_ended_requests_are_removed_from_the_notes_of_each_node():
     session = new_session()
     for _ in range(5000):
         exchange, first = opened(session)
@@ -230,7 +230,7 @@ def test_a_silent_node_is_left_out_and_asked_again_beside_a_read():
     assert not session.state.nodes[0].dead
 
 
-def test_requests_that_are_missed_together_say_once_that_a_node_is_dead():
+def test_requests_missed_together_count_as_one_miss_of_a_node():
     session = new_session(nodes=2)
     exchanges = [opened(session)[0] for _ in range(3 * SILENT_TRIES)]
     session.wake(exchanges[0].deadline)
@@ -239,7 +239,7 @@ def test_requests_that_are_missed_together_say_once_that_a_node_is_dead():
 
 
 @pytest.mark.parametrize("call", [GET, PUT], ids=str)
-def test_a_node_that_answers_others_lives_and_what_is_dead_is_behind_it(call):
+def test_a_node_that_answers_others_is_kept_and_routes_behind_it_change(call):
     """The next tries take other ways from the same node, none later than usual, before they go elsewhere."""
     session = new_session(nodes=2, attempts=MAX_ATTEMPTS)
     exchange, first = opened(session, call)
@@ -324,7 +324,7 @@ def test_bytes_that_are_no_message_are_ignored():
     assert (exchange.done, session.ignored) == (False, 6)
 
 
-def test_a_closed_exchange_hears_nothing():
+def test_replies_to_a_forgotten_exchange_are_ignored():
     session = new_session()
     exchange, first = opened(session)
     session.forget(exchange)
@@ -335,7 +335,7 @@ def test_a_closed_exchange_hears_nothing():
         exchange.result()
 
 
-def test_past_the_replicas_the_best_way_follows_at_once():
+def test_not_responsible_leads_to_the_best_route_at_once():
     session = new_session()
     exchange, _ = opened(session)
     second = passes(session, exchange)
@@ -345,7 +345,7 @@ def test_past_the_replicas_the_best_way_follows_at_once():
     assert not exchange.done
 
 
-def test_not_responsible_everywhere_is_asked_again_and_then_said():
+def test_not_responsible_everywhere_is_tried_again_and_then_an_error():
     session = new_session()
     exchange, send = opened(session)
     sends, at_once = [send], 0
@@ -377,7 +377,7 @@ def test_a_lap_around_silent_replicas_doubles_the_wait_once():
 
 
 @pytest.mark.parametrize(("status", "kind"), [(Status.BUSY, RequestError), (Status.UNCONFIRMED, Unconfirmed)])
-def test_what_may_pass_is_tried_again_after_a_wait(status, kind):
+def test_busy_and_unconfirmed_are_tried_again_after_a_wait(status, kind):
     session = new_session()
     exchange, send = opened(session, PUT)
     assert received(session, 0, refusal(wire.parse(send.data), status), 0.01) is None
@@ -439,7 +439,7 @@ def test_refused_tries_last_for_all_of_a_long_time_out(status):
     assert max(waits) <= MAX_RTO * (1 + JITTER)
 
 
-def test_a_closed_port_on_the_way_leads_to_the_next_way_at_once():
+def test_a_closed_port_on_the_route_leads_to_the_next_route_at_once():
     session = new_session(nodes=2, attempts=16)
     exchange, send = opened(session, GET)
     tries = [send]
@@ -474,7 +474,7 @@ def test_a_failed_disk_leads_to_another_replica():
     assert exchange.result().status is Status.OK
 
 
-def test_failed_disks_everywhere_are_said():
+def test_failed_disks_everywhere_are_an_error():
     session = new_session()
     exchange, send = opened(session, PUT)
     while send is not None:
