@@ -1,36 +1,37 @@
-"""One request's tries, deadlines and replies, on a clock that the tests turn."""
+"""One request's tries: their ways, how long each waits, and hedges; on a clock that the tests turn."""
 
 import random
 
 import pytest
+<<<<<<< HEAD
 from exchanges import GET, PUT, all_tries, attempts_of, new_session, opened, passes, received, sent
+=======
+from exchanges import GET, PUT, all_tries, attempts_of, new_session, opened, passes, received
+>>>>>>> refs/heads/tests
 from scripted_node import refusal, value_reply
 
 from kdht import wire
 from kdht.client import _calls as calls
 from kdht.client import _hedging as hedging
+<<<<<<< HEAD
 from kdht.client._datagram import MAX_ATTEMPTS, MAX_SENT
 from kdht.client._nodes import ENOUGH_SAMPLES, FIRST_PROBE, MAX_RTO, SILENT_TRIES, START_LATE, START_RTO
 from kdht.client._reads import Read
 from kdht.client._retries import JITTER, MAX_BOUNCES, MAX_HEDGES, MAX_PAUSE, MAX_TRIES_THROUGH_ONE
+=======
+from kdht.client._datagram import MAX_ATTEMPTS
+from kdht.client._nodes import ENOUGH_SAMPLES, MAX_RTO, SILENT_TRIES, START_LATE, START_RTO
+from kdht.client._retries import JITTER, MAX_HEDGES
+>>>>>>> refs/heads/tests
 from kdht.errors import (
-    Conflict,
-    NotFound,
-    PortClosed,
-    RequestError,
     RequestTimeout,
-    Unconfirmed,
-    ValueTooLarge,
 )
-from kdht.wire._shared import Flag, Op, Status
+from kdht.wire._shared import Op, Status
 
 
 @pytest.fixture
 def no_hedges(monkeypatch):
     monkeypatch.setattr(hedging, "HEDGE_BURST", 0.0)
-
-
-# --- Ways and waits
 
 
 @pytest.mark.parametrize("call", [GET, PUT, calls.delete("hello")], ids=str)
@@ -42,7 +43,11 @@ def test_each_try_takes_the_next_route(call):
     assert len({wire.parse(send.data).request_id for send in sends}) == 8
 
 
+<<<<<<< HEAD
 def test_a_trace_never_leaves_the_best_route():
+=======
+def test_a_trace_keeps_the_best_route():
+>>>>>>> refs/heads/tests
     session = new_session()
     exchange, first = opened(session, calls.trace("hello", 3))
     requests = [wire.parse(send.data) for send in all_tries(session, exchange, first)]
@@ -89,7 +94,7 @@ def test_without_budget_a_read_waits_until_it_is_lost():
     assert number > MAX_HEDGES
 
 
-def test_hedges_are_a_part_of_the_requests():
+def test_hedges_are_a_bounded_share_of_requests():
     """An overloaded cluster answers late but answers: then the first try has the answer, nothing is paid back."""
     session = new_session()
     count, hedges = 3000, 0
@@ -102,7 +107,7 @@ def test_hedges_are_a_part_of_the_requests():
     assert hedging.HEDGE_SHARE * count < hedges <= hedging.HEDGE_SHARE * count + hedging.HEDGE_BURST
 
 
-def test_a_hedge_that_brings_the_answer_is_paid_back():
+def test_a_successful_hedge_costs_no_budget():
     session = new_session()
     tokens = session.state.budget.tokens
     exchange, _ = opened(session)
@@ -142,6 +147,7 @@ def test_the_last_try_waits_to_the_end():
     assert calls.record(exchange.result()).value == b"world"
 
 
+<<<<<<< HEAD
 # --- Entry nodes
 
 
@@ -394,6 +400,8 @@ def test_busy_and_unconfirmed_are_tried_again_after_a_wait(status, kind):
     assert caught.value.status == status.name
 
 
+=======
+>>>>>>> refs/heads/tests
 def test_waits_after_losses_double():
     session = new_session(attempts=MAX_ATTEMPTS)
     exchange, _ = opened(session, PUT)
@@ -405,6 +413,7 @@ def test_waits_after_losses_double():
         assert passes(session, exchange)
 
 
+<<<<<<< HEAD
 @pytest.mark.parametrize("status", [Status.BUSY, Status.UNCONFIRMED])
 def test_waits_after_refusals_double_up_to_the_longest_pause(status):
     """A node that starts refuses for a second or two, on a network of a millisecond: the usual tries last 5 s."""
@@ -563,6 +572,8 @@ def test_every_status_but_ok_has_a_text():
     assert set(calls.REFUSALS) == set(Status) - {Status.OK}
 
 
+=======
+>>>>>>> refs/heads/tests
 def test_each_op_of_each_node_has_its_own_usual_latency():
     """Without Karn's problem: the reply shows which try it answers."""
     session = new_session(nodes=2)
