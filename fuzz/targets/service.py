@@ -9,7 +9,6 @@ choices, seconds since the last one, attempt, hops, the TTL, what the client tak
 """
 
 from collections.abc import Callable, Iterator
-from random import Random
 from typing import NamedTuple, TypeVar
 
 from fuzz.targets.events import Reader
@@ -17,10 +16,8 @@ from fuzz.targets.scene import HOME4, KEYS, NOW
 from kdht._routing import Core
 from kdht.datapath.base import Datagram, Outgoing
 from kdht.errors import BadPacket
-from kdht.node.census import Counts
-from kdht.node.replicas import Coordinator, Policy
-from kdht.node.service import Service
-from kdht.storage import InlineWriter, MemoryStore
+from kdht.lab.standalone import standalone
+from kdht.storage import MemoryStore
 from kdht.wire import (
     Address,
     Contact,
@@ -123,19 +120,9 @@ class World:
         """Those keys and versions."""
         self.values: dict[bytes, Held] = {}
         store = self.store = MemoryStore()
-        coordinator = Coordinator(
-            store=store,
-            writer=InlineWriter(store),
-            core=self.home,
-            sources={True: HOME.address},
-            rng=Random(1),
-            policy=Policy(replicas=1, acks=1),
-            census=Counts(),
-            send=self.sent.extend,
-        )
-        self.service = Service(
-            store=store, coordinator=coordinator, core=self.home, contact=HOME, send=self.sent.extend
-        )
+        self.service = standalone(
+            core=self.home, contact=HOME, store=store, send=self.sent.extend, clock=lambda: self.now
+        ).service
 
     def ask(self, message: Message, choices: int) -> None:
         """Send a request its way; where that ends at this node, it is answered now or in a batch."""
