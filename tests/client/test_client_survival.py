@@ -40,7 +40,7 @@ def closed_ports(count: int) -> list[str]:
 @pytest.mark.parametrize(
     ("method", "args"), [("get", []), ("put", [b""]), ("delete", []), ("put_large", [b"x"])]
 )
-def test_a_closed_port_is_an_error_at_once(ask, nodes, method, args):
+def test_closed_ports_are_reported_at_once(ask, nodes, method, args):
     """Not after the time-out, which is an hour here."""
     names = closed_ports(nodes)
     with pytest.raises(PortClosed, match=r"nobody listens at 127\.0\.0\.1:") as caught:
@@ -55,7 +55,7 @@ def test_many_requests_at_a_closed_port_end_at_once(ask):
         ask(name, "get_many", [str(n) for n in range(5000)], window=5000, client_options={"timeout": 3600.0})
 
 
-def test_many_requests_at_once_each_hear_of_a_closed_port():
+def test_a_closed_port_is_reported_to_each_of_many_requests():
     async def run(name):
         async with AsyncClient(name, timeout=3600.0) as client:
             return await asyncio.gather(*(client.get(str(n)) for n in range(2000)), return_exceptions=True)
@@ -64,7 +64,7 @@ def test_many_requests_at_once_each_hear_of_a_closed_port():
     assert {type(error) for error in asyncio.run(run(name))} == {PortClosed}
 
 
-def test_a_closed_port_among_others_costs_one_datagram(ask):
+def test_one_closed_port_among_others_costs_one_datagram(ask):
     with ScriptedNode(lambda _, request: [value_reply(request, b"")]) as node:
         names = [*closed_ports(3), node.name]
         values = {str(number): b"" for number in range(300)}
@@ -123,7 +123,7 @@ def late(request: Message) -> list[bytes]:
     return [value_reply(request, request.key)]
 
 
-def test_a_blocked_loop_reads_its_socket_before_it_times_out():
+def test_a_blocked_loop_reads_waiting_answers_before_it_times_out():
     """All were answered while the loop stood still, for longer than the time-out; there are more than are read at once."""
 
     async def run(name):
@@ -152,7 +152,7 @@ def answered_when(go: threading.Event, name: str):
     return react
 
 
-def test_a_due_timer_reads_the_socket_first():
+def test_an_overdue_timer_reads_waiting_answers_first():
     """The loop is held up between the choice of what is due and the timer's turn."""
     go = threading.Event()
 
@@ -173,7 +173,7 @@ def test_a_due_timer_reads_the_socket_first():
         assert asyncio.run(run(node.name)) == hash_key("k")
 
 
-def test_a_stopped_process_reads_its_socket_before_it_times_out():
+def test_a_stopped_process_reads_waiting_answers_before_it_times_out():
     """Stopped after it had looked for datagrams and before it looked at the clock."""
     go = threading.Event()
 
@@ -270,7 +270,7 @@ def test_an_asyncio_client_belongs_to_the_process_that_made_it():
         assert ends() == 1, "the child ended no watch"
 
 
-def test_an_unused_client_belongs_to_its_process_too():
+def test_an_unused_client_belongs_to_the_process_that_made_it():
     client = AsyncClient("127.0.0.1:1")
 
     def use():

@@ -6,13 +6,14 @@ from histories import counters, final, registers, sessions, watches
 from histories.final import Held
 from histories.record import Operation, Recorder, counted, load
 from histories.recording import outcome_of
+from kdht.client._reads import LOST
 from kdht.errors import Conflict, NotFound, RequestError, RequestTimeout, Unconfirmed
 
 
-def op(kind, span, value=None, version=0, *, outcome="ok", client="a", key="k", condition=None):
+def op(kind, span, value=None, version=0, *, outcome="ok", client="a", key="k", condition=None, error=""):
     """An operation from the first to the second number of `span`, in seconds."""
     start, end = (round(second * 1e9) for second in span)
-    return Operation(client, kind, key, start, end, outcome, value, version, condition)
+    return Operation(client, kind, key, start, end, outcome, value, version, condition, error)
 
 
 def put(span, value, version, **more):
@@ -148,6 +149,13 @@ def test_an_undecided_history_is_no_success():
 )
 def test_a_client_that_goes_back_in_time_is_named(expected, history):
     assert promises(sessions.check(history)) == expected
+
+
+def test_a_client_that_was_told_of_a_loss_may_read_the_older_record():
+    told = op("get", (4, 5), outcome="unknown", error=f"Unconfirmed: get 'k': {LOST}")
+    history = [put((0, 1), "one", 10), put((2, 3), "two", 20), told, get((6, 7), "one", 10)]
+    assert sessions.check(history).holds
+    assert not sessions.check([*history[:2], op("get", (4, 5), outcome="unknown"), history[3]]).holds
 
 
 @pytest.mark.parametrize(
