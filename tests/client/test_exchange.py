@@ -1,4 +1,4 @@
-"""One request's tries: their routes, how long each waits, and hedges; on a clock that the tests turn."""
+"""One request's tries: their ways, how long each waits, and hedges; on a clock that the tests turn."""
 
 import random
 
@@ -32,7 +32,7 @@ def test_each_try_takes_the_next_route(call):
     assert len({wire.parse(send.data).request_id for send in sends}) == 8
 
 
-def test_a_trace_never_leaves_the_best_route():
+def test_a_trace_keeps_the_best_route():
     session = new_session()
     exchange, first = opened(session, calls.trace("hello", 3))
     requests = [wire.parse(send.data) for send in all_tries(session, exchange, first)]
