@@ -4,7 +4,6 @@ import random
 
 import pytest
 from exchanges import GET, PUT, all_tries, attempts_of, new_session, opened, passes, received, sent
-from kdht.client._reads import Read
 from scripted_node import refusal, value_reply
 
 from kdht import wire
@@ -12,6 +11,7 @@ from kdht.client import _calls as calls
 from kdht.client import _hedging as hedging
 from kdht.client._datagram import MAX_ATTEMPTS, MAX_SENT
 from kdht.client._nodes import ENOUGH_SAMPLES, FIRST_PROBE, MAX_RTO, SILENT_TRIES, START_LATE, START_RTO
+from kdht.client._reads import Read
 from kdht.client._retries import JITTER, MAX_BOUNCES, MAX_HEDGES, MAX_PAUSE, MAX_TRIES_THROUGH_ONE
 from kdht.errors import (
     Conflict,
