@@ -38,8 +38,8 @@ def show(config_path: Path, as_json: bool) -> None:
     Only root can ask which rules this kernel needs. Other users get those for kernels with nft_queue.
     """
     rules = _ruleset(config_path)
-    way = rules.probe() if os.geteuid() == 0 else "native"
-    emit({"table": rules.options.table, "way": way, "text": rules.text(way)}, as_json, "nft.text")
+    kind = rules.probe() if os.geteuid() == 0 else "native"
+    emit({"table": rules.options.table, "way": kind, "text": rules.text(kind)}, as_json, "nft.text")
 
 
 @nft.command()
