@@ -25,7 +25,7 @@ from bench.peers.counting import cpu_seconds, datagrams, pss_mib
 from bench.peers.kdht_cluster import PROTOCOL, Asked, Kdht, get_request, key_of
 from bench.peers.sites import Loopback
 from kdht.lab.cluster import Cluster, places_on_loopback
-from kdht.storage import LevelStore, Stored, Write
+from kdht.storage import LevelStore, StoredRecord, Write
 
 NODES, SIZES, KEYS = "1,2,4,8,16,32", "16,64,100,256,512,1024", "1000,10000,100000,1000000"
 OUTSTANDING = 32
@@ -86,7 +86,9 @@ def filled(keys: int) -> Iterator[Cluster]:
         for first in range(0, keys, FILLED_AT_ONCE):
             batch = range(first, min(first + FILLED_AT_ONCE, keys))
             version = int(now * 1e6)
-            store.apply([Write(key_of(n), Stored(version, 0, 0, values[n % DIFFERENT])) for n in batch], now)
+            store.apply(
+                [Write(key_of(n), StoredRecord(version, 0, 0, values[n % DIFFERENT])) for n in batch], now
+            )
         store.close()
         yield one
 

@@ -22,9 +22,9 @@ from kdht._routing import Core
 from kdht.datapath.base import Datagram
 from kdht.node.census import Counts
 from kdht.node.replicas import Coordinator, Policy
-from kdht.node.replicas.calls import sign
+from kdht.node.replicas.calls import seal_as_sender
 from kdht.node.service import Service
-from kdht.storage import GroupWriter, InlineWriter, LevelStore, Result, Stored, Write, Writer
+from kdht.storage import GroupWriter, InlineWriter, LevelStore, Result, StoredRecord, Write, Writer
 from kdht.storage.writer import Done
 from kdht.wire import RECORD, Address, Contact, Message, pack_request
 from kdht.wire._shared import PORT, Op, Reason
@@ -67,7 +67,7 @@ def reads(store: LevelStore, keys: list[bytes], seconds: float) -> float:
 
 def write(key: bytes, value: bytes) -> Write:
     """Of a version above all before it."""
-    return Write(key, Stored(time.time_ns(), 0, 0, value))
+    return Write(key, StoredRecord(time.time_ns(), 0, 0, value))
 
 
 def writes(store: LevelStore, keys: list[bytes], size: int, seconds: float) -> float:
@@ -156,7 +156,7 @@ def replica(store: LevelStore, keys: list[bytes], size: int, seconds: float) -> 
     requests = []
     for key in keys:
         message = pack_request(Op.STORE, key, 1, RECORD.pack(1, 0, 0) + bytes(VALUE_BYTES), hops=1)
-        sign(core, message, ENTRY, NOW)
+        seal_as_sender(core, message, ENTRY, NOW)
         requests.append(Datagram(bytes(message), ENTRY, HOME, Reason.CONTROL, 0))
     turns = (requests[start : start + size] for _ in iter(int, 1) for start in range(0, len(keys), size))
 
@@ -198,7 +198,7 @@ def local(core: Core, key: bytes, forwarded: bool) -> Datagram:
     if forwarded:
         core.seal(message, int(NOW))
     source = ENTRY if forwarded else CLIENT
-    outcome = core.decide(bytearray(message), source, HOME, int(NOW))
+    outcome = core.decide_message(bytearray(message), source, HOME, int(NOW))
     return Datagram(bytes(message), source, HOME, outcome.reason, outcome.max_reply)
 
 

@@ -19,7 +19,7 @@ from fuzz.targets import OF_PYTHON
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "fuzz" / "build"
 EXTENSIONS = (
-    "_*.pyx", "core/_*.pyx", "wire/_*.pyx", "storage/_*.pyx", "datapath/nfqueue/_nfqueue.pyx", "node/replicas/_stores.pyx",
+    "_*.pyx", "core/_*.pyx", "wire/_*.pyx", "storage/_*.pyx", "datapath/nfqueue/_nfqueue.pyx", "node/replicas/_store_requests.pyx",
 )  # fmt: skip
 """Under kdht/: the core, the records at hand, and what reads the kernel's messages, the store and STOREs."""
 

@@ -1,6 +1,6 @@
 """kdht: a distributed hash table whose routing runs in the packet path.
 
-An application needs `Client` or `AsyncClient`; docs/protocol.md shows how to do without.
+An application needs `Client` or `AsyncClient` (docs/client.md). docs/protocol.md shows how to do without them.
 """
 
 from importlib import import_module

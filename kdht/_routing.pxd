@@ -21,15 +21,15 @@ cdef class Core:
 # A message (the UDP payload) and the addresses it travelled with; ports in network order.
 # FORWARD and RELAY rewrite the header in place and fill `out`; any address family may come out.
 # Counts in `lane` (the caller's own, below LANES). Gives the verdict; cannot fail.
-cdef int core_decide(kdht_region *region, uint32_t lane, uint8_t *message, uint32_t length,
-                     const uint8_t *source_ip, uint16_t source_port,
-                     const uint8_t *target_ip, uint16_t target_port,
-                     uint32_t now, kdht_outcome *out) noexcept nogil
+cdef int core_decide_message(kdht_region *region, uint32_t lane, uint8_t *message, uint32_t length,
+                             const uint8_t *source_ip, uint16_t source_port,
+                             const uint8_t *target_ip, uint16_t target_port,
+                             uint32_t now, kdht_outcome *out) noexcept nogil
 
 # A whole IPv4 or IPv6 packet, from its IP header on; FORWARD and RELAY rewrite it in place,
 # length unchanged. A next hop of the other family is LOCAL (reason FAMILY): the socket's job.
-cdef int core_verdict(kdht_region *region, uint32_t lane, uint8_t *packet, uint32_t length,
-                      uint32_t now, kdht_outcome *out) noexcept nogil
+cdef int core_decide_packet(kdht_region *region, uint32_t lane, uint8_t *packet, uint32_t length,
+                            uint32_t now, kdht_outcome *out) noexcept nogil
 
 # The reply to a request whose verdict is LOCAL, made of it in place: `message` has room for KDHT_MAX_DATAGRAM
 # bytes. Its length; `out` has the addresses. Ports in network order.

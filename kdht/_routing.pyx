@@ -20,7 +20,7 @@ from libc.string cimport memcmp, memcpy, memset
 
 from kdht.core._buckets cimport count_closer, find_closest, find_next_hop, write_bucket
 from kdht.core._layout cimport *
-from kdht.core._message cimport Plan, apply_plan, plan_message, sign
+from kdht.core._message cimport Plan, apply_plan, plan_message, seal
 from kdht.core._packet cimport Packet, packet_close, packet_open, packet_parse
 from kdht.core._tags cimport cookie_at
 from kdht.core._reply cimport Request, write_bounce, write_reply
@@ -66,10 +66,10 @@ cdef inline int _conclude(kdht_region_full *region, uint32_t lane, int reason,
     return out.verdict
 
 
-cdef int core_decide(kdht_region *shared, uint32_t lane, uint8_t *message, uint32_t length,
-                     const uint8_t *source_ip, uint16_t source_port,
-                     const uint8_t *target_ip, uint16_t target_port,
-                     uint32_t now, kdht_outcome *out) noexcept nogil:
+cdef int core_decide_message(kdht_region *shared, uint32_t lane, uint8_t *message, uint32_t length,
+                             const uint8_t *source_ip, uint16_t source_port,
+                             const uint8_t *target_ip, uint16_t target_port,
+                             uint32_t now, kdht_outcome *out) noexcept nogil:
     cdef kdht_region_full *region = <kdht_region_full *>shared
     cdef Plan plan
     cdef int verdict
@@ -97,11 +97,11 @@ cdef uint32_t core_bounce(kdht_region *shared, uint32_t lane, uint8_t *message, 
 
 cdef void core_seal(kdht_region *shared, kdht_header *header, uint32_t now) noexcept nogil:
     cdef kdht_config config = _snapshot(<kdht_region_full *>shared)
-    sign(&config, header, now)
+    seal(&config, header, now)
 
 
-cdef int core_verdict(kdht_region *shared, uint32_t lane, uint8_t *data, uint32_t length,
-                      uint32_t now, kdht_outcome *out) noexcept nogil:
+cdef int core_decide_packet(kdht_region *shared, uint32_t lane, uint8_t *data, uint32_t length,
+                            uint32_t now, kdht_outcome *out) noexcept nogil:
     cdef kdht_region_full *region = <kdht_region_full *>shared
     cdef Packet packet
     cdef Plan plan
@@ -313,7 +313,7 @@ cdef class Core:
 
     # Verdicts
 
-    def decide(self, message: bytearray, source, target, now: int, lane: int = 0):
+    def decide_message(self, message: bytearray, source, target, now: int, lane: int = 0):
         """The verdict on a message that came from `source` to the own address `target`.
 
         FORWARD and RELAY rewrite the header in place; the Outcome has the new addresses.
@@ -326,24 +326,24 @@ cdef class Core:
         _need(source_ip, 16, "an address")
         _need(target_ip, 16, "an address")
         memset(&out, 0, sizeof(out))
-        core_decide(self.region, lane, &view[0] if len(message) else &nothing, <uint32_t>len(message),
-                    source_ip, htons(source.port), target_ip, htons(target.port), now, &out)
+        core_decide_message(self.region, lane, &view[0] if len(message) else &nothing, <uint32_t>len(message),
+                            source_ip, htons(source.port), target_ip, htons(target.port), now, &out)
         return _outcome(&out)
 
-    def verdict(self, packet: bytearray, now: int, lane: int = 0):
+    def decide_packet(self, packet: bytearray, now: int, lane: int = 0):
         """The verdict on a whole IPv4 or IPv6 packet, from its IP header on, rewritten in place."""
         cdef kdht_outcome out
         cdef uint8_t[::1] view = packet
         cdef uint8_t nothing = 0
         _check_lane(lane)
         memset(&out, 0, sizeof(out))
-        core_verdict(self.region, lane, &view[0] if len(packet) else &nothing,
-                     <uint32_t>len(packet), now, &out)
+        core_decide_packet(self.region, lane, &view[0] if len(packet) else &nothing,
+                           <uint32_t>len(packet), now, &out)
         return _outcome(&out)
 
     def verdict_batch(self, packets: list, now: int, lane: int = 0) -> list:
         """The same for each of a list of packets."""
-        return [self.verdict(packet, now, lane) for packet in packets]
+        return [self.decide_packet(packet, now, lane) for packet in packets]
 
     def repeat(self, packets, rounds: int, now: int, lane: int = 0) -> int:
         """Give verdicts on fresh copies of all packets, `rounds` times, without the GIL.
@@ -366,7 +366,7 @@ cdef class Core:
         cdef kdht_header *header = <kdht_header *>&view[0]
         if KDHT_HEADER_LEN + ntohs(header.body_len) != len(message):
             raise ValueError("the body length is not what follows the header")
-        sign(_current(self), header, now)
+        seal(_current(self), header, now)
 
     def cookie(self, client_ip: bytes, now: int) -> int:
         """The cookie that proves the 16-byte address now; 0 where cookies are off."""
@@ -531,7 +531,7 @@ cdef object _repeat(kdht_region *region, uint32_t lane, bytes joined, list lengt
             at = start
             for i in range(count):
                 memcpy(scratch, at, sizes[i])
-                verdict = core_verdict(region, lane, scratch, sizes[i], now, &out)
+                verdict = core_decide_packet(region, lane, scratch, sizes[i], now, &out)
                 moved += verdict == KDHT_FORWARD or verdict == KDHT_RELAY
                 at += sizes[i]
     return moved

@@ -1,6 +1,6 @@
 """The layers, the core's surface, and that each number of the protocol stands in one place.
 
-docs/design.md has the layers; its table is read here, so that a module without a row fails.
+docs/design/README.md has the layers; its table is read here, so that a module without a row fails.
 """
 
 import ast
@@ -42,9 +42,9 @@ def module_of(path: Path) -> str:
 
 
 def layers() -> dict[str, int]:
-    """Module or package to layer, from the table in docs/design.md; 0 for the client's package."""
+    """Module or package to layer, from the table in docs/design/README.md; 0 for the client's package."""
     found = {"kdht": 0}
-    for line in (ROOT / "docs/design.md").read_text().splitlines():
+    for line in (ROOT / "docs/design/README.md").read_text().splitlines():
         if row := re.match(r"\| (\d) \w+ \| ([^|]+) \|", line):
             for name in re.findall(r"`([\w/]+)`", row[2]):
                 found[f"kdht.{name.rstrip('/')}"] = int(row[1])
@@ -110,7 +110,7 @@ def test_imports_are_found_in_python_and_in_cython():
 @pytest.mark.parametrize("path", [path for path in SOURCES if path not in CLIENT], ids=name_of)
 def test_a_module_imports_only_its_own_layer_and_those_below(path):
     layer = layer_of(module_of(path))
-    assert layer is not None, f"{path} stands in no row of the table in docs/design.md"
+    assert layer is not None, f"{path} stands in no row of the table in docs/design/README.md"
     higher = {name for name in kdht_imports(path) if (layer_of(name) or 0) > layer}
     assert not higher
 
@@ -208,7 +208,7 @@ def test_every_reason_has_a_counter_and_a_verdict():
 def test_every_lane_has_counters_of_its_own():
     core = Core()
     for lane in range(LANES):
-        core.verdict(bytearray(1), 0, lane)
+        core.decide_packet(bytearray(1), 0, lane)
         assert core.counters(lane)["NOT_READY"] == 1
     assert core.counters()["NOT_READY"] == LANES
 

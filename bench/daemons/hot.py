@@ -128,7 +128,7 @@ def _requests(
 def _answered(node: Node) -> int:
     """GETs that it answered with a record."""
     stats = node.stats()
-    return int(stats["requests"].get("GET OK", 0)) + int(stats["datapaths"]["socket"]["hot_answers"])
+    return int(stats["requests"].get("GET OK", 0)) + int(stats["datapaths"]["socket"]["cache_answers"])
 
 
 def _cpu_seconds(node: Node) -> float:

@@ -101,7 +101,7 @@ class World:
     def receive(self, data: bytes, source: Address) -> None:
         """A datagram, by the way that it takes in a daemon."""
         before, counted = self.published, self.node.counters.total()
-        outcome = self.core.decide(bytearray(data), source, SELF.address, int(self.now))
+        outcome = self.core.decide_message(bytearray(data), source, SELF.address, int(self.now))
         answered = self._answered(data, source)
         if outcome.reason is Reason.CONTROL:
             self.node.receive(Datagram(data, source, SELF.address, outcome.reason, 0), self.now)

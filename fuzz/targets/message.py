@@ -1,4 +1,4 @@
-"""The socket datapath's verdict, `core_decide`, on any message from any address, and its `core_bounce` of the
+"""The socket datapath's verdict, `core_decide_message`, on any message from any address, and its `core_bounce` of the
 same bytes, as if ICMP had quoted them; and what a replica does where it is a control message.
 
 Invariant: a verdict for a reason that kdht.wire agrees with, no byte touched beyond the message,
@@ -51,7 +51,7 @@ def one(data: bytes) -> None:
     number, source, target, message = arrival(data)
     before = bytes(message)
     core = cores()[number]
-    outcome = core.decide(guard(message), source, target, NOW)
+    outcome = core.decide_message(guard(message), source, target, NOW)
     check(number, before, bytes(message), outcome, source, target)
     check_bounce(number, before, core.bounce(before, NOW))
     if outcome.reason is Reason.CONTROL:

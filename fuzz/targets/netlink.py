@@ -178,7 +178,7 @@ def _judge(core: Core, packet: Queued, now: int, answers: list[Answer], counters
         counters["unread"] += 1
     else:
         data = bytearray(packet.data)
-        outcome = core.verdict(data, now, ORACLE_LANE)
+        outcome = core.decide_packet(data, now, ORACLE_LANE)
         counters[NAMES[outcome.verdict]] += 1
         if outcome.verdict in (Verdict.FORWARD, Verdict.RELAY):
             answers.append(Answer(VERDICT, NF_ACCEPT, packet.id, bytes(data)))

@@ -1,8 +1,8 @@
-"""The nfqueue datapath's verdict, `core_verdict`, on any whole packet.
+"""The nfqueue datapath's verdict, `core_decide_packet`, on any whole packet.
 
 Invariant: as of `message`, for the message in the packet; no byte touched beyond the packet,
 and of the packet only addresses, ports, TTL, checksums and what the message's rewriting needs.
-A right checksum stays right, and the verdict is `core_decide`'s, but for the IP version.
+A right checksum stays right, and the verdict is `core_decide_message`'s, but for the IP version.
 
     | node and fixes | packet ...
 """
@@ -34,7 +34,7 @@ def one(data: bytes) -> None:
     number = data[0] % NODES
     packet = mended(data)
     before = bytes(packet)
-    outcome = cores()[number].verdict(guard(packet), NOW)
+    outcome = cores()[number].decide_packet(guard(packet), NOW)
     after = bytes(packet)
     if outcome.verdict not in MOVED:
         assert after == before, f"{outcome.reason!r} changed the packet"
@@ -118,7 +118,7 @@ def check_against_decide(
     number: int, before: bytes, after: bytes, outcome: Outcome, source: Address, target: Address
 ) -> None:
     message = bytearray(before)
-    decided = cores()[number].decide(guard(message), source, target, NOW)
+    decided = cores()[number].decide_message(guard(message), source, target, NOW)
     if outcome.reason is Reason.FAMILY:
         assert decided.verdict in MOVED
         assert (

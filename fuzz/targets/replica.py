@@ -8,11 +8,11 @@ from kdht._routing import Core
 from kdht.datapath.base import Datagram, Outgoing
 from kdht.errors import BadPacket
 from kdht.node.replicas import calls
-from kdht.node.replicas._stores import Stores
+from kdht.node.replicas._store_requests import StoreRequests
 from kdht.node.replicas.clock import HybridClock
 from kdht.node.replicas.quorum_reads import untrusted_store
 from kdht.node.replicas.recent import Recent
-from kdht.storage import Result, Stored, Write
+from kdht.storage import Result, StoredRecord, Write
 from kdht.wire import FIELD, OFFSET, RECORD, verify
 from kdht.wire._shared import HEADER_LEN, RECORD_LEN, Flag, Op, RecordFlag, Status
 
@@ -25,7 +25,7 @@ OUTCOMES = (
 
 
 def check_store(core: Core, arrived: Datagram) -> None:
-    """Hold what `Stores` does with a message for this node against the rules in Python."""
+    """Hold what `StoreRequests` does with a message for this node against the rules in Python."""
     written: list[Write] = []
     sent: list[Outgoing] = []
 
@@ -35,7 +35,7 @@ def check_store(core: Core, arrived: Datagram) -> None:
         return True
 
     recent = Recent()
-    rest = Stores(
+    rest = StoreRequests(
         core, OWN, submit, sent.extend, HybridClock(), Counter(), recent.deletion, _has_caught_up
     ).take([arrived], NOW)
     asked = _asked(arrived)
@@ -57,7 +57,7 @@ def _has_caught_up(key: bytes) -> bool:
     return key[-1] % 2 == 0
 
 
-def _asked(arrived: Datagram) -> tuple[Stored, int | None] | None:
+def _asked(arrived: Datagram) -> tuple[StoredRecord, int | None] | None:
     """What a sound STORE wants stored, and the nonce of a decided one."""
     data, source = arrived.data, arrived.source
     if data[OFFSET["op"]] != Op.STORE or data[OFFSET["flags"]] & Flag.REPLY or arrived.target not in OWN:

@@ -12,7 +12,7 @@ from kdht._routing import Core, common_bits
 from kdht.wire import OFFSET, Address, Contact
 from kdht.wire import _shared as shared
 from kdht.wire._shared import siphash
-from kdht.wire.keys import ClusterKey
+from kdht.wire.keys import ClusterSecret
 
 try:
     from _harness import guard
@@ -25,8 +25,8 @@ except ImportError:  # the ordinary build has no sanitizer to tell
 NOW = 1_800_000_000
 SELF_ID = bytes(shared.ID_LEN)
 KEYS = (
-    ClusterKey(2, b"the second epoch", b"a key of cookies"),
-    ClusterKey(1, b"the first epoch.", b"a key of cookies"),
+    ClusterSecret(2, b"the second epoch", b"a key of cookies"),
+    ClusterSecret(1, b"the first epoch.", b"a key of cookies"),
 )
 HOME4, HOME6 = Address.of("10.0.0.1", shared.PORT), Address.of("fd00::1", shared.PORT)
 
@@ -127,7 +127,7 @@ def tag(message: bytearray) -> None:
     _U64.pack_into(message, OFFSET["header_tag"], header_tag(message, key))
 
 
-def header_tag(message: bytes | bytearray, key: ClusterKey) -> int:
+def header_tag(message: bytes | bytearray, key: ClusterSecret) -> int:
     tagged = bytearray(message[: shared.TAGGED_LEN])
     tagged[OFFSET["hops"]] = 0
     return siphash(key.tag, bytes(tagged))

@@ -141,11 +141,11 @@ class World:
         """Send a request its way; where that ends at this node, it is answered now or in a batch."""
         data, source = message.pack(), CLIENT
         if choices & BY_ENTRY:
-            outcome = self.entry.decide(data, CLIENT, ENTRY.address, int(self.now))
+            outcome = self.entry.decide_message(data, CLIENT, ENTRY.address, int(self.now))
             if outcome.verdict is not Verdict.FORWARD:
                 return
             source = ENTRY.address
-        outcome = self.home.decide(data, source, HOME.address, int(self.now))
+        outcome = self.home.decide_message(data, source, HOME.address, int(self.now))
         if outcome.verdict is not Verdict.LOCAL:
             return
         datagram = Datagram(bytes(data), source, HOME.address, outcome.reason, outcome.max_reply)
@@ -184,7 +184,7 @@ class World:
         if asked.choices & BY_ENTRY:
             assert out.target == ENTRY.address
             verify(out.data, KEYS[:1], int(self.now), 0)
-            outcome = self.entry.decide(data, HOME.address, ENTRY.address, int(self.now))
+            outcome = self.entry.decide_message(data, HOME.address, ENTRY.address, int(self.now))
             assert (outcome.reason, outcome.target) == (Reason.RELAYED, CLIENT)
         else:
             assert (out.target, out.source) == (CLIENT, HOME.address)

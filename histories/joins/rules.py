@@ -1,4 +1,4 @@
-"""The rule by which a replica holds itself caught up, as docs/design.md states it ("Changes of replicas"); and the one before."""
+"""The rule by which a replica holds itself caught up, as docs/design/replicas.md states it; and the one before."""
 
 from histories.joins.model import AGREED, EQUAL, FRESH, MAJORITY, REPLICAS, SILENT, SOUND, Setting, State
 

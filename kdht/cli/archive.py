@@ -16,7 +16,7 @@ import msgspec
 from kdht.cli import progress
 from kdht.errors import ConfigError
 from kdht.program import control_client
-from kdht.storage import LevelStore, Stored, Write
+from kdht.storage import LevelStore, StoredRecord, Write
 from kdht.storage.exported import FORMAT, Head, plain
 
 BATCH = 500
@@ -117,4 +117,4 @@ def _write(line: Line) -> Write:
         value = base64.b64decode(line.value, validate=True)
     except binascii.Error as error:
         raise ValueError(f"`value` is no base64: {error}") from None
-    return Write(bytes.fromhex(line.key), Stored(line.version, line.expiry, line.flags, value))
+    return Write(bytes.fromhex(line.key), StoredRecord(line.version, line.expiry, line.flags, value))

@@ -15,7 +15,7 @@ from kdht.cli.options import as_json, config_file, control_socket, emit
 from kdht.config import dev, places
 from kdht.errors import ConfigError
 from kdht.program import control_client
-from kdht.wire.keys import ClusterKey, derive
+from kdht.wire.keys import ClusterSecret, derive
 
 Data = dict[str, Any]
 
@@ -46,7 +46,7 @@ def simulate(
     emit(judged(table, packet, number), as_json, "simulate.simulate")
 
 
-def _keys(path: Path, status: Data) -> tuple[Path | None, list[ClusterKey]]:
+def _keys(path: Path, status: Data) -> tuple[Path | None, list[ClusterSecret]]:
     """The configuration that has the node's keys, or the keys of a --dev node."""
     if dev.WARNING in status["warnings"]:
         return None, [derive(0, dev.SECRET.encode())]

@@ -1,9 +1,19 @@
 """What an application imports: get, put, delete, watch and trace through any node of a cluster.
 
-It needs layer 0 alone. Without I/O and without a clock: `_calls` (what the operations mean), `_exchange` (one
-request, in the datagrams of `_datagram`), `_session` (all of them), `_entries` and `_versions` (what is
-known from earlier ones), `_watching`, `_steps`, `_large` and `_manifest` (what takes several requests).
-`sync` and `aio` add sockets and time.
+It imports layer 0 alone. Most modules have no I/O and no clock:
+
+    _calls, _arguments           what the operations mean
+    _exchange, _retries          one request: its replies, and when it is tried again
+    _reads, _writes, _watch      what is special to a read, a write and a watch
+    _session, _client_state      all requests of one client, and what they share
+    _nodes, _versions, _clock,   what is learnt from one request for the next
+    _direct, _hedging, _routes,
+    _learning
+    _datagram                    the bytes of a request's tries
+    _steps, _large, _journal,    operations that take several requests
+    _manifest
+
+`sync` and `aio` (with `_driver`) add sockets (`_sockets`) and time.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -20,7 +30,7 @@ __all__ = ["MAX_LARGE", "MAX_LEASE", "AsyncClient", "Client", "Hop", "is_manifes
 
 
 def __getattr__(name: str) -> Any:
-    """Load asyncio for those who want it: a program that puts one value does not wait for it."""
+    """Load asyncio only on first use: a program that puts one value does not wait for it."""
     if name == "AsyncClient":
         from kdht.client.aio import AsyncClient
 

@@ -1,7 +1,7 @@
-"""What a user hands in, checked at every entrance before anything is sent.
+"""Arguments of users, checked before anything is sent.
 
-Bytes may come in any form that has a buffer: an array, or a memoryview with items wider than a byte or with gaps, is
-taken as the bytes that it stands for, whatever `len` says of it.
+A value may be any object with a buffer. An array, or a memoryview with wide items or with gaps, counts as the bytes that
+it contains, whatever its `len` is.
 """
 
 import math
@@ -20,12 +20,12 @@ Source: TypeAlias = Buffer | BinaryIO
 """Bytes, or a file to read them from."""
 
 MAX_TIMEOUT = 86400.0
-"""Seconds. A longer wait is none that a program wants, and more than what select and epoll take."""
+"""Seconds. No program wants to wait longer, and select and epoll cannot."""
 MAX_WINDOW = 65536
 
 
 def data_of(value: Buffer, what: str = "a value") -> bytes:
-    """All bytes of a buffer; raises TypeError for what has none."""
+    """All bytes of a buffer. Raises TypeError for an object without one."""
     if isinstance(value, bytes):
         return value
     try:
@@ -38,7 +38,7 @@ def data_of(value: Buffer, what: str = "a value") -> bytes:
 
 
 def name_of(key: Key) -> Key:
-    """A key as text or as bytes; raises TypeError, and ValueError for text that has no UTF-8."""
+    """A key as text or as bytes. Raises TypeError for anything else."""
     if not isinstance(key, (str, bytes)):
         try:
             return data_of(key)
@@ -48,7 +48,7 @@ def name_of(key: Key) -> Key:
 
 
 def hash_of(name: Key) -> bytes:
-    """The 20 bytes of a key; raises ValueError for text that has no UTF-8."""
+    """The 20-byte hash of a key. Raises ValueError for text that has no UTF-8 form."""
     try:
         return hash_key(name)
     except UnicodeEncodeError as error:
@@ -56,7 +56,7 @@ def hash_of(name: Key) -> bytes:
 
 
 def whole(source: Source) -> bytes:
-    """All bytes of a source; raises ValueTooLarge for more than MAX_LARGE, TypeError for what has none."""
+    """All bytes of a source. Raises ValueTooLarge for more than MAX_LARGE, TypeError for what is no source."""
     read: Callable[[int], bytes | None] | None = getattr(source, "read", None)
     data = data_of(source, "a large value") if read is None else _read(read)  # type: ignore[arg-type]
     if len(data) > MAX_LARGE:
@@ -65,7 +65,7 @@ def whole(source: Source) -> bytes:
 
 
 def _read(read: Callable[[int], bytes | None]) -> bytes:
-    """To the end, or one byte past what is allowed: an unbuffered file gives less than it is asked for."""
+    """Read to the end, or one byte past MAX_LARGE. An unbuffered file gives less than it is asked for."""
     parts: list[bytes] = []
     left = MAX_LARGE + 1
     while left > 0:
@@ -73,9 +73,7 @@ def _read(read: Callable[[int], bytes | None]) -> bytes:
         if isinstance(part, str):
             raise TypeError('a large value is read from a binary file: open it with "rb"')
         if part is None:
-            raise BlockingIOError(
-                "the file has nothing to read now: a large value is read from one that waits"
-            )
+            raise BlockingIOError("the file has nothing to read now: open it in blocking mode")
         if not part:
             break
         parts.append(part)
@@ -84,7 +82,7 @@ def _read(read: Callable[[int], bytes | None]) -> bytes:
 
 
 def limits(timeout: float, attempts: int) -> tuple[float, int]:
-    """Raises BadArgument, which is a ValueError, for limits under which nothing could be answered; TypeError for no numbers."""
+    """The two limits of a request, checked. Raises BadArgument (a ValueError) out of range, TypeError for no number."""
     if not isinstance(timeout, Real):
         raise TypeError(f"timeout is a number of seconds, not {type(timeout).__name__}")
     seconds = float(timeout)
@@ -94,7 +92,7 @@ def limits(timeout: float, attempts: int) -> tuple[float, int]:
 
 
 def whole_number(what: str, given: int, least: int, most: int) -> int:
-    """Raises BadArgument outside the bounds, TypeError for what is no whole number."""
+    """`given`, checked. Raises BadArgument out of bounds, TypeError for what is no whole number."""
     if type(given) is int and least <= given <= most:
         return given
     try:

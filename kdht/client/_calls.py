@@ -1,6 +1,6 @@
 """What the operations mean: arguments to requests, answers to values or exceptions.
 
-No I/O, and nothing of tries and time-outs: that is `_exchange`.
+No I/O. Tries and time-outs are in `_exchange`.
 """
 
 from typing import Any, NamedTuple
@@ -17,28 +17,28 @@ MAX_HOPS = 255
 
 
 class Call(NamedTuple):
-    """One request, as far as it is the same in every try."""
+    """The part of a request that is the same in every try."""
 
     op: Op
     name: Key
     """The user's key."""
     key: bytes
-    """The 20 bytes that it hashes to."""
+    """Its 20-byte hash."""
     body: bytes = b""
     max_reply: int = 0
     hops: int = 0
     accepts: frozenset[Status] = frozenset()
-    """What is an answer beside OK; every other status is an exception."""
+    """Statuses that are an answer, beside OK. Every other one becomes an exception."""
     walks_around: bool = True
-    """Whether retries take other ways than the best, by `attempt`."""
+    """Whether retries take other routes than the best one."""
     hedged: bool = False
     """Whether a second try may follow before the first is lost."""
     condition: int | None = None
-    """Of a write: the version that has to stand, 0 for none."""
+    """Of a write: the version that the key must have, 0 for no record. None: no condition."""
     tag: int = 0
-    """What the caller of many knows it by."""
+    """A number by which the caller of many recognises it."""
     part: str = ""
-    """Of a large value: what this request is about, for messages."""
+    """Of a large value: the part that this request is about, for messages."""
 
     def __str__(self) -> str:
         return f"{self.op.name.lower()} {self.name!r}{self.part and ', '}{self.part}"
@@ -50,16 +50,16 @@ class Answer(NamedTuple):
     status: Status
     body: bytes = b""
     rtt: float = 0.0
-    """Seconds from the try that it answers."""
+    """Seconds since the try that it answers."""
 
 
 class Hop(NamedTuple):
-    """One node on a key's way."""
+    """One node on the route to a key."""
 
     contact: Contact | None
-    """None if this node did not answer; it is the last of the list then."""
+    """None if this node did not answer; then it is the last of the list."""
     rtt: float | None
-    """Seconds to this node and back, through all before it."""
+    """Seconds to this node and back, through all nodes before it."""
     owner: bool
     """Whether it is responsible for the key."""
 
@@ -69,29 +69,29 @@ NOT_FOUND = frozenset({Status.NOT_FOUND})
 REFUSALS: dict[Status, tuple[type[RequestError], str]] = {
     Status.NOT_FOUND: (NotFound, "the key has no value"),
     Status.NOT_RESPONSIBLE: (RequestError, "no responsible node was reached"),
-    Status.COOKIE_NEEDED: (RequestError, "the cluster does not accept the cookie that it gave"),
-    Status.TOO_LARGE: (ValueTooLarge, "the value is larger than what this call takes"),
+    Status.COOKIE_NEEDED: (RequestError, "the cluster does not accept its own cookie"),
+    Status.TOO_LARGE: (ValueTooLarge, "the value is longer than this call allows"),
     Status.BAD_REQUEST: (RequestError, "the node cannot read this request: do the versions differ?"),
     Status.STORAGE_FAILED: (RequestError, "the responsible node's disk failed; nothing was changed"),
     Status.BUSY: (RequestError, "the responsible node is busy: try again later"),
     Status.HOPS_ENDED: (RequestError, "the hop limit ended before the responsible node"),
-    Status.CONFLICT: (Conflict, "another version stands than the condition says"),
-    Status.UNREACHABLE: (RequestError, "the next node on the way is gone"),
+    Status.CONFLICT: (Conflict, "the key has another version than the condition names"),
+    Status.UNREACHABLE: (RequestError, "the next node on the route does not listen"),
     Status.BAD_VERSION: (
         RequestError,
-        "a newer version stands, or this host's clock is far off; nothing was changed",
+        "the key has a newer version, or this host's clock is far off; nothing was changed",
     ),
     Status.TOO_FEW: (
         Unconfirmed,
-        "nothing was changed: fewer nodes live than must confirm it; start the others, or kdhtctl forget those that "
-        "are gone for good",
+        "nothing was changed: fewer nodes live than must confirm a write; start the others, or run kdhtctl forget "
+        "for those that are gone for good",
     ),
     Status.UNCONFIRMED: (Unconfirmed, "too few replicas answered: it may have been done or not"),
 }
 
 
 def refused(call: Call, answer: Answer) -> RequestError:
-    """The exception for an answer that is a refusal."""
+    """The exception for a status that is not accepted."""
     if answer.status is Status.CONFLICT:
         return conflict(call, record(answer).version if answer.body else 0)
     kind, text = REFUSALS[answer.status]
@@ -99,19 +99,19 @@ def refused(call: Call, answer: Answer) -> RequestError:
 
 
 def conflict(call: Call, version: int) -> Conflict:
-    """The exception for a condition that does not hold; 0 is the version of no record."""
-    stands = f"version {version} stands" if version else "there is no record"
+    """The exception for a condition that does not hold. `version` is the key's, 0 if it has no record."""
+    stands = f"the key has version {version}" if version else "the key has no record"
     return Conflict(f"{call}: {stands}", version=version)
 
 
 def _call(op: Op, key: Key, body: bytes = b"", **how: Any) -> Call:
-    """Raises TypeError and ValueError for a key that is none."""
+    """Raises TypeError or ValueError for what is no key."""
     name = name_of(key)
     return Call(op, name, hash_of(name), body, **how)
 
 
 def get(key: Key, max_value: int = shared.MAX_VALUE, *, quorum: bool = False) -> Call:
-    """Raises ValueError unless `max_value`, bytes, is 0 to MAX_VALUE."""
+    """A GET or QUORUM_GET. Raises ValueError unless `max_value`, bytes, is 0 to MAX_VALUE."""
     most = whole_number("max_value", max_value, 0, shared.MAX_VALUE)
     op = Op.QUORUM_GET if quorum else Op.GET
     name = name_of(key)
@@ -119,13 +119,13 @@ def get(key: Key, max_value: int = shared.MAX_VALUE, *, quorum: bool = False) ->
 
 
 def check_ttl(ttl: int | None) -> None:
-    """Raises ValueError for what is no whole number of seconds above 0."""
+    """Raises ValueError unless `ttl` is None or a whole number of seconds, 1 to MAX_TTL."""
     if ttl is not None and not (isinstance(ttl, int) and 0 < ttl <= MAX_TTL):
         raise ValueError(f"a TTL is a number of seconds from 1 to {MAX_TTL}, or None, not {ttl!r}")
 
 
 def put(key: Key, value: Buffer, ttl: int | None, if_version: int | None = None) -> Call:
-    """Raises ValueTooLarge, and ValueError for a TTL or a version that cannot be."""
+    """A PUT. Raises ValueTooLarge, and ValueError for an impossible TTL or version."""
     data = data_of(value)
     most = shared.MAX_VALUE if if_version is None else shared.MAX_CONDITIONAL_VALUE
     if len(data) > most:
@@ -136,7 +136,7 @@ def put(key: Key, value: Buffer, ttl: int | None, if_version: int | None = None)
 
 
 def delete(key: Key, if_version: int | None = None) -> Call:
-    """Raises ValueError for a version that cannot be."""
+    """A DELETE. Raises ValueError for an impossible version."""
     return _write(Op.DELETE, key, Record(), if_version, NOT_FOUND)
 
 
@@ -150,20 +150,20 @@ def _write(op: Op, key: Key, record: Record, condition: int | None, accepts: fro
 
 
 def watch(key: Key, lease: int) -> Call:
-    """Raises ValueError unless `lease` is 1 to MAX_LEASE seconds."""
+    """A WATCH. Raises ValueError unless `lease` is 1 to MAX_LEASE seconds."""
     if not (isinstance(lease, int) and 1 <= lease <= MAX_LEASE):
         raise ValueError(f"a lease is a number of seconds from 1 to {MAX_LEASE}, not {lease!r}")
     return _call(Op.WATCH, key, lease.to_bytes(4, "big"), accepts=NOT_FOUND)
 
 
 def trace(key: Key, hops: int) -> Call:
-    """What the node answers that is `hops` nodes away, the entry node being the first."""
+    """A TRACE that the node at place `hops` answers; the entry node has place 1."""
     accepts = frozenset({Status.HOPS_ENDED})
     return _call(Op.TRACE, key, hops=hops, accepts=accepts, walks_around=False)
 
 
 def record(answer: Answer) -> Record:
-    """Of a GET's, a PUT's or a CONFLICT's answer; raises RequestError for a body that holds none."""
+    """The record in the answer to a GET or PUT, or in a CONFLICT. Raises RequestError if it cannot be parsed."""
     try:
         return Record.parse(answer.body)
     except BadPacket as bad:
@@ -171,7 +171,7 @@ def record(answer: Answer) -> Record:
 
 
 def hop(answer: Answer | None) -> Hop:
-    """Of a TRACE's answer, or of its absence; raises RequestError for a body that is no contact."""
+    """The hop in a TRACE's answer; None for no answer. Raises RequestError if the body is no contact."""
     if answer is None:
         return Hop(None, None, owner=False)
     if len(answer.body) != shared.CONTACT_LEN:
@@ -180,7 +180,7 @@ def hop(answer: Answer | None) -> Hop:
 
 
 def goes_on(path: list[Hop], max_hops: int) -> bool:
-    """Whether a trace that has come this far has another node to ask."""
+    """Whether a trace with this path so far has another node to ask."""
     if not path:
         return max_hops > 0
     return len(path) < min(max_hops, MAX_HOPS) and path[-1].contact is not None and not path[-1].owner

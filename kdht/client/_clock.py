@@ -1,8 +1,8 @@
-"""The versions of a client's own writes: microseconds since 1970, as the cluster's clocks say, and never the same one twice.
+"""The versions of a client's writes: microseconds since 1970 by the cluster's clocks, never the same one twice.
 
-No clock of its own: `unix_us` is handed in. Where a node says that this host's clock is far off, the difference is remembered.
-So it is where a version that this client knows is ahead of its clock: of two clients that are behind the same version each would else
-choose the next number, and both the same.
+The clock, `unix_us`, is passed in. If a node says that this host's clock is far off, the difference is remembered. The
+same happens if the client knows a version that is ahead of its clock. Otherwise two clients behind the same version would
+both choose the next number.
 """
 
 from collections.abc import Callable
@@ -11,11 +11,11 @@ from random import Random
 from kdht.wire.limits import MAX_VERSION
 
 AHEAD = 60_000_000
-"""Microseconds: a node refuses a version that is further from its clock."""
+"""Microseconds: a node refuses a version that is farther ahead of its clock."""
 SPREAD = 1_000_000
-"""Microseconds: a conditional write's version is drawn from the last so many."""
+"""Microseconds before now, from which a conditional write's version is drawn."""
 SPREAD_AHEAD = 1 << 14
-"""Where the clock is not past what stands: from the next so many above that."""
+"""If the clock is not past the present version: how many above that to draw from."""
 
 
 class WriteClock:
@@ -28,10 +28,10 @@ class WriteClock:
         self._last = 0
 
     def next(self, least: int, *, alone: bool = False) -> int:
-        """A version above every one given before, and at least `least`.
+        """A version above every earlier one of this clock, and at least `least`.
 
-        `alone`: one that no other client gives at the same time, as far as chance allows: of two conditional writes of one value under one
-        version nobody could say which was done.
+        `alone`: very likely no other client gives the same one at the same time. If two conditional writes of one
+        value had one version, nobody could tell which of them was done.
         """
         now = self._now()
         own = max(now, self._last + 1)
@@ -47,9 +47,9 @@ class WriteClock:
         return self._last
 
     def refused(self, version: int, told: int) -> None:
-        """A node refused a version: `told` is what stands, or what its clock says.
+        """A node refused `version`; `told` is the version that the key has, or the node's clock.
 
-        A lower one can only be its clock. A greater one is its clock if it is further off than any version may be.
+        If it is lower, it can only be the clock. If it is greater than any version may be, it is the clock too.
         """
         now = self._now()
         if told < version or told > now + AHEAD:

@@ -1,15 +1,17 @@
-"""A request's datagrams: how they are told apart, and what is remembered of each."""
+"""A request's datagrams: how replies tell them apart, what is remembered of each, and those that are to be sent."""
 
+from collections import defaultdict
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from kdht.wire import FIELD, NO_FLAGS, OFFSET
 from kdht.wire._shared import TRY_BITS, Flag
 
 MAX_SENT = 1 << TRY_BITS
-"""The request ID's low bits number its tries, so that each reply shows which try it answers."""
+"""The low bits of the request ID number a request's datagrams, so each reply shows which one it answers."""
 MAX_ATTEMPTS = MAX_SENT // 2
 MAX_REPEATS = MAX_SENT - MAX_ATTEMPTS
-"""How often the tries of one request may be repeated with a new cookie, or beside it as a probe."""
+"""Datagrams of one request that are no tries: repetitions with a new cookie, and probes of dead nodes."""
 
 ANY_NODE = -1
 """In place of a node's index: the sender is none of those that were asked."""
@@ -21,7 +23,7 @@ _COOKIE = FIELD["cookie"]
 
 
 class Send(NamedTuple):
-    """A datagram to send to the node with this index; `direct`: from the socket that takes answers from any."""
+    """A datagram for the node with this index; `direct`: from the socket that takes answers from any node."""
 
     node: int
     data: bytes
@@ -29,7 +31,7 @@ class Send(NamedTuple):
 
 
 class Sent(NamedTuple):
-    """What is remembered of a datagram sent."""
+    """What is remembered of a datagram; `at` is when it was sent, seconds on the caller's clock."""
 
     node: int
     attempt: int
@@ -40,9 +42,37 @@ class Sent(NamedTuple):
 
 
 def address(message: bytearray, number: int, sent: Sent) -> Send:
-    """Make a packed request the datagram of that number; `message` is written to."""
+    """Make a packed request the datagram of that number; writes to `message`."""
     message[_LAST_ID_BYTE] = message[_LAST_ID_BYTE] & -MAX_SENT & 0xFF | number
     message[_ATTEMPT] = sent.attempt
     message[_FLAGS] = Flag.DIRECT if sent.direct else NO_FLAGS
     message[_COOKIE] = sent.cookie.to_bytes(8, "big")
     return Send(sent.node, bytes(message), sent.direct)
+
+
+class Outgoing:
+    """Datagrams to send, and for each node the requests that have asked it, until its port is found closed.
+
+    `pending` are the requests under way, by number: those that have ended are forgotten from time to time.
+    """
+
+    def __init__(self, pending: Mapping[int, object]) -> None:
+        self.datagrams: list[Send] = []
+        """Whoever sends them empties this list."""
+        self.asked: defaultdict[int, list[int]] = defaultdict(list)
+        self._pending = pending
+
+    def add(self, send: Send, number: int) -> None:
+        """A datagram of the request of that number."""
+        self.datagrams.append(send)
+        asked = self.asked[send.node]
+        asked.append(number)
+        if len(asked) > 2 * len(self._pending) + MAX_SENT:
+            asked[:] = {each for each in asked if each in self._pending}
+
+    def take_asked(self, node: int) -> list[int]:
+        """The requests that asked this node, oldest first, each once. They are forgotten here.
+
+        So each datagram counts once, and many requests at one closed port cost no more than they are.
+        """
+        return list(dict.fromkeys(self.asked.pop(node, ())))

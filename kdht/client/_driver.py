@@ -1,4 +1,4 @@
-"""A Session on an event loop: its sockets, one timer for all deadlines, who waits for what."""
+"""A Session on an event loop: its sockets, one timer for all deadlines, and the futures of those who wait."""
 
 import asyncio
 import os
@@ -13,7 +13,7 @@ from kdht.client._calls import Answer, Call
 from kdht.client._datagram import ANY_NODE
 from kdht.client._session import Session
 from kdht.client._steps import Flight, Many, Steps
-from kdht.client._watching import Watching
+from kdht.client._watch import WatchExchange
 from kdht.errors import RequestError
 
 CLOSED = "the client is closed"
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 class Driver:
-    """Everything happens in the loop's thread, of the process that made it."""
+    """Use it only in the loop's thread, and in the process that made it."""
 
     def __init__(
         self,
@@ -40,11 +40,11 @@ class Driver:
         self._session = make_session(self._sockets)
         self._waiting: set[asyncio.Future[None]] = set()
         self._clearing: set[asyncio.Task[None]] = set()
-        """Operations that were interrupted and delete what they have written."""
+        """Cancelled operations, which delete what they have written."""
         self._timer: asyncio.TimerHandle | None = None
 
     async def run(self, operation: Steps[T]) -> T:
-        """Do what an operation asks for, until it returns."""
+        """Carry out an operation's steps until it returns."""
         step: Callable[[], Call | Many] = partial(next, operation)
         try:
             while True:
@@ -63,19 +63,19 @@ class Driver:
             return result
 
     def _interrupt(self, operation: Steps[Any], error: BaseException) -> None:
-        """Nobody waits for it any more: what it has to clear away it does beside what follows, until the client is closed."""
+        """Nobody waits for it any more. It deletes in the background what it has written."""
         what = asyncio.CancelledError() if isinstance(error, GeneratorExit) else error
         try:
             wanted = operation.throw(what)
         except BaseException:
-            return  # it has nothing to do
+            return  # it has nothing to delete
         if self._sockets and self._loop.is_running():
             task = self._loop.create_task(self._clear_away(operation, wanted))
             self._clearing.add(task)
             task.add_done_callback(self._clearing.discard)
 
     async def _clear_away(self, operation: Steps[Any], wanted: Call | Many) -> None:
-        with suppress(Exception, asyncio.CancelledError):  # its end among them
+        with suppress(Exception, asyncio.CancelledError):  # StopIteration among them
             while True:
                 try:
                     given = await self._do(wanted)
@@ -91,7 +91,7 @@ class Driver:
         return await self.answer_to(wanted)
 
     async def answer_to(self, call: Call) -> Answer:
-        """Raises RequestError as `Exchange.result` does."""
+        """The answer to one request. Raises RequestError as `Exchange.result` does."""
         done = self._new_future()
         exchange = self._session.start(call, self._loop.time(), lambda *_: _set(done))
         try:
@@ -103,7 +103,7 @@ class Driver:
         return exchange.result()
 
     async def do_many(self, many: Many) -> None:
-        """Raises the first failure."""
+        """Make many calls. Raises the first failure, and RequestError if the client is closed meanwhile."""
         done = self._new_future()
         flight = Flight(self._session, many, lambda: _set(done))
         try:
@@ -118,31 +118,32 @@ class Driver:
         if not self._sockets:
             raise RequestError(CLOSED)
 
-    def watch(self, call: Call, lease: int) -> Watching:
+    def watch(self, call: Call, lease: int) -> WatchExchange:
+        """Begin a watch; `lease` is in seconds. Raises RequestError if the client is closed."""
         self._check_open()
-        watching = self._session.watch(call, lease, self._loop.time())
+        watch = self._session.watch(call, lease, self._loop.time())
         self._go_on()
-        return watching
+        return watch
 
-    async def wait_for(self, watching: Watching) -> None:
-        """Until it has an event or an error."""
+    async def wait_for(self, watch: WatchExchange) -> None:
+        """Wait until the watch has an event or an error. Raises RequestError if the client is closed meanwhile."""
         done = self._new_future()
-        watching.on_event = lambda: _set(done)
+        watch.on_event = lambda: _set(done)
         try:
             await done
         finally:
             self._waiting.discard(done)
         self._check_open()
 
-    def end(self, watching: Watching) -> None:
-        """Forget it, and give its lease up."""
+    def end(self, watch: WatchExchange) -> None:
+        """Forget a watch, and give its lease up."""
         if os.getpid() == self._pid:
-            self._session.forget(watching)
-            watching.end(self._loop.time())
+            self._session.forget(watch)
+            watch.end(self._loop.time())
             self._go_on()
 
     async def close(self) -> None:
-        """When what was interrupted has cleared away."""
+        """Wait for cancelled operations to delete what they wrote; then close the sockets and wake all who wait."""
         try:
             if self._clearing and os.getpid() == self._pid:
                 await asyncio.wait(self._clearing)
@@ -150,7 +151,7 @@ class Driver:
             self._close()
 
     def _close(self) -> None:
-        if os.getpid() == self._pid:  # elsewhere the loop's own descriptors are still the first process's
+        if os.getpid() == self._pid:  # after a fork this would change the first process's epoll
             for _, sock in self._sockets:
                 self._loop.remove_reader(sock)
         self._sockets.close()
@@ -174,9 +175,9 @@ class Driver:
         return done
 
     def _go_on(self) -> None:
-        """Send what is to be sent, and see to it that the next deadline counts."""
+        """Send what is in the outbox, and set the timer for the next deadline."""
         outbox = self._session.outbox
-        for send in outbox:  # it may grow on the way
+        for send in outbox:  # `refused` may append to it
             if not self._sockets.send(send):
                 self._session.refused(send.node, self._loop.time())
         outbox.clear()
@@ -197,7 +198,7 @@ class Driver:
         self._go_on()
 
     def _read_all(self) -> None:
-        """What lies in the sockets came in time, however long the loop was held up."""
+        """Take what lies in the sockets: it came in time, however long the loop was blocked."""
         for node, sock in self._sockets:
             for _ in range(sockets.MAX_BURSTS):
                 if self._read(node, sock) < sockets.BURST:
@@ -208,7 +209,7 @@ class Driver:
         self._go_on()
 
     def _read(self, node: int, sock: socket.socket) -> int:
-        """How many datagrams there were, BURST at most."""
+        """Read up to BURST datagrams of a socket; how many there were."""
         count = 0
         for sender, data in self._sockets.arrived(node, sock):
             count += 1

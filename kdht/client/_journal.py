@@ -1,7 +1,7 @@
-"""A large value's journal: which uploads of a key may have chunks, changed by compare-and-set.
+"""A large value's journal: the uploads of a key that may have chunks. Changed by compare-and-set.
 
-An upload is named from before its first chunk is written until its last one is deleted. A journal is bounded, and never
-locks its key: when it is full, what is over gives way, and else the oldest upload that has not ended.
+An upload is named in it from before its first chunk is written until its last one is deleted. A journal has a bounded
+size, and never locks its key. If it is full, uploads that are over are dropped, or else the oldest unfinished one.
 """
 
 from collections.abc import Callable
@@ -18,20 +18,21 @@ from kdht.wire._shared import Status
 Changed: TypeAlias = Callable[[list[Upload]], list[Upload]]
 
 ABANDONED = 86400
-"""Seconds after which an upload that has not ended is taken for dead."""
+"""Seconds after which an unfinished upload is taken for dead."""
 TRIES = 32
+"""Changes of one journal, each after another client changed it first."""
 MAX_DOUBTS = 2
-"""Changes of one journal that may be UNCONFIRMED: each has taken a request's whole time."""
+"""UNCONFIRMED changes of one journal: each has taken the whole time of a request."""
 
 _NOTHING_SEEN = frozenset({Status.NOT_FOUND, Status.UNCONFIRMED})
 
 
 class Ended(RequestError):
-    """Another client took this upload's name, and chunks, away."""
+    """Another client ended this upload, and deleted its chunks."""
 
 
 class _Full(Exception):
-    """These uploads have to go first."""
+    """The journal has no room. These uploads have to be dropped first."""
 
     def __init__(self, uploads: list[Upload]) -> None:
         super().__init__()
@@ -39,7 +40,7 @@ class _Full(Exception):
 
 
 class Journal:
-    """That of one key, at the time `now`, Unix seconds."""
+    """The journal of one key. `now` is in Unix seconds."""
 
     def __init__(self, key: Key, now: float) -> None:
         self._key = key
@@ -47,12 +48,12 @@ class Journal:
         self._now = now
 
     def named(self) -> Steps[list[Upload]]:
-        """What is named now, as far as one replica knows."""
+        """The uploads named now, as far as one replica knows."""
         uploads, _ = yield from self._read(quorum=False)
         return uploads
 
     def begin(self, upload: Upload) -> Steps[None]:
-        """Name one more."""
+        """Name one more upload. Raises RequestError if too many clients write the key."""
         for _ in range(TRIES):
             try:
                 yield from self._change(lambda uploads: self._with_another(uploads, upload))
@@ -63,9 +64,9 @@ class Journal:
         raise RequestError(f"put {self._key!r}: too many clients write this key at once")
 
     def note(self, upload: Upload, version: int) -> Steps[list[Upload]]:
-        """Give an upload the version of its manifest, 0 before that is written; what is named then.
+        """Give an upload the version of its manifest, 0 before that is written; returns all named uploads.
 
-        The write itself shows that it is named: raises Ended if it is not any more.
+        Raises Ended if the upload is no longer named.
         """
 
         def rewritten(uploads: list[Upload]) -> list[Upload]:
@@ -78,7 +79,7 @@ class Journal:
         return (yield from self._change(rewritten))
 
     def is_over(self, upload: Upload, uploads: list[Upload]) -> bool:
-        """Whether its chunks may go: a newer value was written, and nobody works on this one any more."""
+        """Whether its chunks may be deleted: a newer value was written, or nobody works on this upload any more."""
         if upload.version:
             return upload.version < max(each.version for each in uploads)
         return self._now - upload.started > ABANDONED
@@ -97,16 +98,16 @@ class Journal:
 
     def _with_another(self, uploads: list[Upload], upload: Upload) -> list[Upload]:
         if upload in uploads:
-            return uploads  # by a write of which this client did not know that it was done
+            return uploads  # an earlier UNCONFIRMED write was done after all
         if len(uploads) >= MAX_UPLOADS:
             over = [each for each in uploads if self.is_over(each, uploads)]
             raise _Full(over or [min(uploads, key=lambda each: (each.version > 0, each.started))])
         return [*uploads, upload]
 
     def _read(self, *, quorum: bool) -> Steps[tuple[list[Upload], int]]:
-        """What is named, and the version to change it by; a journal that is not there names nothing.
+        """The named uploads, and the journal's version for a change; without a journal, none and 0.
 
-        Without a quorum it may be an older one, or seem not to be there: a change by its version then fails.
+        Without a quorum the answer may be an older journal, or none. A change with that version then fails.
         """
         call = self._about(calls.get(self._name, quorum=quorum))
         answer = yield call._replace(accepts=calls.NOT_FOUND if quorum else _NOTHING_SEEN)
@@ -116,9 +117,9 @@ class Journal:
         return parse_journal(record.value), record.version
 
     def _change(self, change: Changed) -> Steps[list[Upload]]:
-        """Read, change and write it, again if another client came between; what it names then.
+        """Read, change and write the journal; again if another client wrote it meanwhile. Returns the named uploads.
 
-        A write that may have been done or not is read again too: each change finds its own work.
+        After an UNCONFIRMED write it reads again too: every change recognises itself if it was done.
         """
         now, doubts = self._now, 0
         for number in range(TRIES):
@@ -127,7 +128,7 @@ class Journal:
             except Unconfirmed:
                 if number:
                     raise
-                continue  # some replica lags behind: a majority is asked
+                continue  # a replica lags behind: ask a majority
             uploads = change([each for each in before if not each.expiry or each.expiry > now])
             lifetimes = [max(each.expiry - int(now), 1) if each.expiry else 0 for each in uploads]
             try:

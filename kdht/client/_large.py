@@ -1,9 +1,10 @@
-"""Values of up to 64 MiB: cut into chunks, each a record of its own, and a manifest under the user's key.
+"""Values of up to 64 MiB: a record for each chunk, and a manifest under the user's key.
 
-Readers see what the manifest says, all of it or nothing: it is written after the last chunk, and the chunks are
-checked against its digest. Every chunk without an expiry is named by the key's journal, from before it
-is written until after it is deleted: so what a killed client, a replacement or a plain PUT leaves behind is
-found, and deleted by the next `put` or `delete` here (docs/design.md, "Large values").
+Readers see a whole value or none. The manifest is written after the last chunk, and has a digest of them all.
+
+The key's journal names every upload that may have chunks, from before its first one is written until after its
+last one is deleted. A killed client, a newer value or a plain PUT may leave chunks behind. The next `put` or
+`delete` here finds them by the journal, and deletes them (docs/design/large-values.md).
 """
 
 from collections.abc import Callable, Iterator
@@ -22,28 +23,30 @@ from kdht.wire._shared import Status
 from kdht.wire.limits import MAX_TTL
 
 Progress: TypeAlias = Callable[[int, int], None]
-"""Called with the bytes done so far, and with all of them."""
+"""Called with the number of bytes done so far, and of all bytes."""
 
 OUTLIVES = 3600
-"""Seconds that the chunks of a value with a TTL stay longer than its manifest, for those who read then."""
+"""Seconds that chunks with a TTL outlive their manifest, for readers who have just read it."""
 READ_TRIES = 3
+"""Manifests that a read follows, if their chunks turn out to be replaced."""
 
 
 class _Missing(Exception):
-    """A chunk that is not there, or not what it should be."""
+    """A chunk is not there, or is not the upload's."""
 
 
 def no_progress(done: int, total: int) -> None:
-    """For those who do not want to know."""
+    """No-op default."""
 
 
 # --- Writing
 
 
 def put(key: Key, data: bytes, ttl: int | None, progress: Progress, now: float, new_id: bytes) -> Steps[int]:
-    """Store a large value; the manifest's version. `now` is Unix seconds.
+    """Store a large value; returns the manifest's version. `ttl` is in seconds, `now` in Unix seconds.
 
-    However it ends before the manifest is sent, by a failure or because the caller was interrupted, its chunks are deleted.
+    If it fails or is interrupted before the manifest is sent, it deletes its chunks. Raises ValueError for an
+    impossible TTL, RequestError if a request fails or another client ended the upload.
     """
     calls.check_ttl(ttl)
     name = name_of(key)
@@ -57,7 +60,7 @@ def put(key: Key, data: bytes, ttl: int | None, progress: Progress, now: float, 
         yield Many(chunks, _counted(len(data), progress))
         yield from journal.note(upload, 0)
     except GeneratorExit:
-        raise  # nobody carries a step out any more: what was written is named
+        raise  # no more steps can be taken; the journal names what was written
     except BaseException:
         with suppress(RequestError):
             yield from journal.drop([upload._replace(chunks=chunks.begun)])
@@ -73,13 +76,16 @@ def put(key: Key, data: bytes, ttl: int | None, progress: Progress, now: float, 
             yield from journal.drop([upload])
         raise
     except RequestError:
-        # What was not done here is named, and the next one does it.
+        # The value is written. The journal names what is left, for the next `put` or `delete`.
         pass
     return version
 
 
 def delete(key: Key, now: float) -> Steps[bool]:
-    """Delete a value, large or not, and its chunks; whether there was one. Ends uploads under way."""
+    """Delete a value, large or not, and all its chunks; returns whether there was one. Ends uploads under way.
+
+    `now` is in Unix seconds. Raises RequestError if the value cannot be deleted.
+    """
     name = name_of(key)
     journal = Journal(name, now)
     uploads = yield from journal.named()
@@ -90,7 +96,7 @@ def delete(key: Key, now: float) -> Steps[bool]:
 
 
 class _Chunks:
-    """The writes of all chunks; `begun`: how many were handed out."""
+    """The writes of all chunks; `begun` is how many were handed out."""
 
     def __init__(self, data: bytes, name: Key, upload: Upload, ttl: int | None) -> None:
         self.begun = 0
@@ -120,7 +126,7 @@ def _counted(total: int, progress: Progress) -> Callable[[Call, Answer], None]:
 
 
 def get(key: Key, progress: Progress) -> Steps[bytes]:
-    """A value, large or not, whole and checked."""
+    """A value, large or not, whole and checked. Raises NotFound, or RequestError if chunks are missing."""
     key = name_of(key)
     record = calls.record((yield calls.get(key)))
     for _ in range(READ_TRIES):
@@ -130,7 +136,7 @@ def get(key: Key, progress: Progress) -> Steps[bytes]:
         try:
             return (yield from _assemble(key, manifest, progress))
         except _Missing as missing:
-            # Replaced meanwhile, most likely: then another manifest stands.
+            # Most likely the value was replaced meanwhile: then the key has another manifest.
             version, why = record.version, missing
             record = calls.record((yield calls.get(key, quorum=True)))
             if record.version == version:
@@ -151,7 +157,7 @@ def _assemble(key: Key, manifest: Manifest, progress: Progress) -> Steps[bytes]:
             raise _Missing(f"chunk {call.tag} of {manifest.chunks} is not there")
         data = data_in(calls.record(answer).value, hashed, manifest.upload, expected)
         if data is None:
-            raise _Missing(f"chunk {call.tag} of {manifest.chunks} is another's")
+            raise _Missing(f"chunk {call.tag} of {manifest.chunks} belongs to another upload")
         value[start : start + expected] = data
         done += expected
         progress(done, size)
@@ -159,7 +165,7 @@ def _assemble(key: Key, manifest: Manifest, progress: Progress) -> Steps[bytes]:
     progress(0, size)
     yield Many((_chunk(key, manifest, number) for number in range(manifest.chunks)), take)
     if digest_of(value) != manifest.digest:
-        raise _Missing("its digest is another")
+        raise _Missing("its digest does not match")
     return bytes(value)
 
 

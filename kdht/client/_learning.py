@@ -1,7 +1,8 @@
-"""Which nodes a client may ask beside those that it was given: learnt from the cluster, for when the given ones fail.
+"""Addresses of other nodes, learnt from the cluster: the client asks them if none of the given nodes answers.
 
-A node is asked for contacts near a key that is drawn anew (a TRACE of one hop, padded so that its answer is no longer), from a
-second after the first answer on and once a minute while the client is used. At most MAX_LEARNT are kept; one that is asked already keeps its place.
+A client asks for contacts near a random key FIRST_AFTER seconds after its first answer, and then every AGAIN_AFTER seconds
+while it is used. It sends a TRACE of one hop, padded so that the answer is not longer than the request. It keeps at most
+MAX_LEARNT nodes. A new one takes the place of a dead one, or of one that was never asked.
 """
 
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from math import inf
 from random import Random
 
 from kdht.client._calls import Answer, Call
-from kdht.client._entries import Entries
+from kdht.client._nodes import KnownNodes
 from kdht.errors import BadPacket
 from kdht.wire import Address, parse_contacts
 from kdht.wire import _shared as shared
@@ -18,43 +19,44 @@ from kdht.wire._shared import Op, Status
 
 MAX_LEARNT = 16
 FIRST_AFTER = 1.0
-"""Seconds from the first answer: a command that ends at once does not ask."""
+"""Seconds after the first answer: a command that ends at once does not ask."""
 AGAIN_AFTER = 60.0
+"""Seconds."""
 
 Learnt = Callable[[int, Address], bool]
-"""Hears of a node and of its index, before anything is sent there; whether this host can send there at all."""
+"""Is told a node's index and address before anything is sent there. Returns whether this host can send there."""
 
 _ACCEPTS = frozenset({Status.HOPS_ENDED})
 
 
 def neighbours(rng: Random) -> Call:
-    """Asks the entry node for itself, and for as many contacts as the padding has room for."""
+    """A request for the entry node's contact, and for as many others as the padding has room for."""
     key = rng.randbytes(shared.ID_LEN)
     padding = bytes(shared.CONTACT_LEN * (MAX_LEARNT + 1))
     return Call(Op.TRACE, key, key, padding, hops=1, accepts=_ACCEPTS, walks_around=False)
 
 
 class Learner:
-    """Of one client; `on_learnt` None: it learns nothing."""
+    """Of one client. With `on_learnt` None it learns nothing."""
 
-    def __init__(self, entries: Entries, on_learnt: Learnt | None) -> None:
-        self._entries = entries
+    def __init__(self, nodes: KnownNodes, on_learnt: Learnt | None) -> None:
+        self._nodes = nodes
         self._on_learnt = on_learnt
         self._known: dict[int, Address] = {}
         self.due_at = inf
-        """When to ask."""
+        """When to ask, on the caller's clock, seconds."""
 
     def answered(self, now: float) -> None:
-        """A node has answered something, for the first time."""
+        """The client got its first answer."""
         if self._on_learnt is not None:
             self.due_at = now + FIRST_AFTER
 
     def begin(self, now: float) -> None:
-        """A node is asked now."""
+        """A node is being asked now."""
         self.due_at = now + AGAIN_AFTER
 
     def learn(self, answer: Answer) -> None:
-        """Take the contacts of an untrusted answer; one that cannot be read teaches nothing."""
+        """Take the contacts from an untrusted answer. No-op if it cannot be parsed."""
         try:
             contacts = parse_contacts(answer.body)
         except BadPacket:
@@ -64,18 +66,18 @@ class Learner:
                 self._place(contact.address)
 
     def _place(self, address: Address) -> None:
-        """Give it a free index, or that of one that is dead or was never asked."""
-        entries, first = self._entries, self._entries.given
-        used = range(first, len(entries.all))
-        node: int | None = len(entries.all)
+        """Give it a free index, or that of a node that is dead or was never asked."""
+        nodes, first = self._nodes, self._nodes.given
+        used = range(first, len(nodes.all))
+        node: int | None = len(nodes.all)
         if len(used) >= MAX_LEARNT:
-            node = next((each for each in used if entries[each].dead or not entries[each].round_trips), None)
+            node = next((each for each in used if nodes[each].dead or not nodes[each].round_trips), None)
         if node is not None and self._on_learnt is not None and self._on_learnt(node, address):
-            entries.learn(node)
+            nodes.learn(node)
             self._known[node] = address
 
 
 def _is_somebody(address: Address) -> bool:
-    """Whether a datagram from another host can be sent there: a link-local address means nothing without its link."""
+    """Whether another host could send there. A link-local address means nothing without its link."""
     ip = ip_address(address.host)
     return bool(address.port) and not (ip.is_unspecified or ip.is_multicast or ip.is_link_local)

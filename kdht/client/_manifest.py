@@ -1,7 +1,7 @@
-"""What a large value is made of: its manifest, its chunks, and the journal that names them all, as bytes.
+"""The bytes of a large value's parts: its manifest, its chunks, and the journal that names all uploads.
 
-Integers are big-endian; the manifest and the journal end in a BLAKE2b-64 of what stands before, so that no
-plain value is taken for one. docs/protocol.md, "Large values", has the meaning.
+Integers are big-endian. The manifest and the journal end in a check, the BLAKE2b-64 of all bytes before it, so that
+no plain value is taken for one. docs/protocol.md, "Large values", has the meaning.
 
 manifest, under the user's key    journal                          chunk number n
   0 | "KDHTLV01"          |         0 | "KDHTLJ01"         |         0 | "KDHTLC01"              |
@@ -30,7 +30,7 @@ UPLOAD_ID_LEN = 16
 DIGEST_LEN = 32
 
 MAX_LARGE = 64 * 1024 * 1024
-"""Bytes of a large value."""
+"""Most bytes of a large value."""
 
 _MANIFEST = struct.Struct(f">8sQI{UPLOAD_ID_LEN}s{DIGEST_LEN}s")
 _UPLOAD = struct.Struct(f">{UPLOAD_ID_LEN}sQQIQ")
@@ -38,14 +38,14 @@ _CHUNK = struct.Struct(f">8s{shared.ID_LEN}s{UPLOAD_ID_LEN}s")
 _CHECK_LEN = 8
 
 CHUNK_SIZE = shared.MAX_VALUE - _CHUNK.size
-"""Bytes of the value in one chunk."""
+"""Bytes of the value that one chunk holds."""
 MAX_CHUNKS = -(-MAX_LARGE // 256)
 MAX_UPLOADS = (shared.MAX_CONDITIONAL_VALUE - len(JOURNAL_MAGIC) - _CHECK_LEN) // _UPLOAD.size
-"""Uploads that one journal names."""
+"""Most uploads that one journal names."""
 
 
 class Manifest(NamedTuple):
-    """What stands under the user's key: `size` bytes in chunks of `chunk_size`, written by one upload."""
+    """The value of the user's key: `size` bytes in chunks of `chunk_size`, written by one upload."""
 
     size: int
     chunk_size: int
@@ -57,12 +57,12 @@ class Manifest(NamedTuple):
         return -(-self.size // self.chunk_size)
 
     def pack(self) -> bytes:
-        return _sealed(_MANIFEST.pack(MANIFEST_MAGIC, *self))
+        return _with_check(_MANIFEST.pack(MANIFEST_MAGIC, *self))
 
     @classmethod
     def parse(cls, value: bytes) -> "Manifest | None":
-        """From an untrusted value; None for what is no manifest, or one that cannot be."""
-        if len(value) != _MANIFEST.size + _CHECK_LEN or not _is_sealed(value, MANIFEST_MAGIC):
+        """Parse an untrusted value. None if it is no manifest, or an impossible one."""
+        if len(value) != _MANIFEST.size + _CHECK_LEN or not _has_check(value, MANIFEST_MAGIC):
             return None
         manifest = cls(*_MANIFEST.unpack_from(value)[1:])
         possible = manifest.size <= MAX_LARGE and 0 < manifest.chunk_size <= CHUNK_SIZE
@@ -70,36 +70,36 @@ class Manifest(NamedTuple):
 
 
 def is_manifest(value: bytes) -> bool:
-    """Whether a plain get gave the manifest of a large value, for `get_large` to follow."""
+    """Whether this value of a plain `get` is the manifest of a large value, for `get_large` to follow."""
     return Manifest.parse(value) is not None
 
 
 class Upload(NamedTuple):
-    """What wrote, or writes, chunks; times are Unix seconds, an expiry of 0 is none."""
+    """One writer's chunks of one value. Times are Unix seconds; an expiry of 0 is none."""
 
     id: bytes
     started: int
     expiry: int
     chunks: int
     version: int = 0
-    """That of its manifest, once that was written."""
+    """That of its manifest; 0 before that is written."""
 
 
 def pack_journal(uploads: list[Upload]) -> bytes:
-    return _sealed(JOURNAL_MAGIC + b"".join(_UPLOAD.pack(*upload) for upload in uploads))
+    return _with_check(JOURNAL_MAGIC + b"".join(_UPLOAD.pack(*upload) for upload in uploads))
 
 
 def parse_journal(value: bytes) -> list[Upload]:
-    """From an untrusted value; what is no journal names nothing."""
+    """Parse an untrusted value. It names no upload if it is no journal."""
     body = value[len(JOURNAL_MAGIC) : -_CHECK_LEN]
-    if len(body) % _UPLOAD.size or not _is_sealed(value, JOURNAL_MAGIC):
+    if len(body) % _UPLOAD.size or not _has_check(value, JOURNAL_MAGIC):
         return []
     uploads = [Upload(*fields) for fields in _UPLOAD.iter_unpack(body)]
     return [upload for upload in uploads if upload.chunks <= MAX_CHUNKS]
 
 
 def journal_name(key: bytes) -> bytes:
-    """Under which name the journal of a hashed key stands."""
+    """The name of a key's journal; `key` is the 20-byte hash."""
     return JOURNAL_PREFIX + key
 
 
@@ -108,7 +108,7 @@ def chunk_name(upload: bytes, number: int) -> bytes:
 
 
 def cut(data: Buffer, key: bytes, upload: bytes) -> Iterator[bytes]:
-    """The chunks of a value, each as it is stored."""
+    """The chunks of a value, each as it is stored; `key` is the 20-byte hash."""
     header = _CHUNK.pack(CHUNK_MAGIC, key, upload)
     view = memoryview(data)
     for start in range(0, len(view), CHUNK_SIZE):
@@ -116,7 +116,7 @@ def cut(data: Buffer, key: bytes, upload: bytes) -> Iterator[bytes]:
 
 
 def data_in(chunk: bytes, key: bytes, upload: bytes, size: int) -> bytes | None:
-    """The `size` bytes of the value in an untrusted chunk; None if it is not that upload's."""
+    """The `size` bytes of the value in an untrusted chunk; None if the chunk is not that upload's."""
     whole = len(chunk) == _CHUNK.size + size and chunk.startswith(_CHUNK.pack(CHUNK_MAGIC, key, upload))
     return chunk[_CHUNK.size :] if whole else None
 
@@ -125,9 +125,9 @@ def digest_of(data: Buffer) -> bytes:
     return blake2b(data, digest_size=DIGEST_LEN).digest()
 
 
-def _sealed(body: bytes) -> bytes:
+def _with_check(body: bytes) -> bytes:
     return body + blake2b(body, digest_size=_CHECK_LEN).digest()
 
 
-def _is_sealed(value: bytes, magic: bytes) -> bool:
-    return value.startswith(magic) and _sealed(value[:-_CHECK_LEN]) == value
+def _has_check(value: bytes, magic: bytes) -> bool:
+    return value.startswith(magic) and _with_check(value[:-_CHECK_LEN]) == value

@@ -1,131 +1,131 @@
-"""A GET or QUORUM_GET: hedged, perhaps answered by any node, never going back in time.
+"""A GET or QUORUM_GET: hedged, perhaps answered directly, and never older than what this client has seen.
 
-An answer that is older than what this client has seen is kept: it is believed when all replicas have given theirs, twice, and nobody had
-better, for then the newer one is lost; while one of them is silent it may have it. The record of a node that is none of the
-replicas is kept too, and believed when all were asked twice, silent or not, if it is not older. The first such answer leads to the next
-replica at once, the others after the time that an answer usually takes.
+Two kinds of record are kept but not believed at once:
+
+    old     older than a version that this client has seen. Believed once every route has answered, in LAPS laps,
+            and none had better: then the newer record is lost. A silent replica may still have it.
+    stray   from a node that is none of the replicas. Believed after LAPS laps, even with silent replicas, if not old.
+
+A quorum read believes neither. The first old record leads to the next replica at once, later ones after the usual
+time of an answer.
 """
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
-
-from kdht.client._calls import Answer, Call, refused
-from kdht.client._exchange import Exchange
+from kdht.client._calls import Answer, refused
+from kdht.client._client_state import ClientState
+from kdht.client._exchange import Exchange, Request
 from kdht.client._versions import version_in
 from kdht.errors import RequestError, Unconfirmed
 from kdht.wire import _shared as shared
 from kdht.wire._shared import Op, Status
 
-if TYPE_CHECKING:
-    from kdht.client._session import Session
-
 LAPS = 2
-"""So often the replicas are asked, for some may be silent, or about to learn more, before less is believed."""
+"""How often all replicas are asked before less is believed: some may be silent, or about to catch up."""
 
-_LOST = "the replicas have only what is older than this client has seen; what was newer may be lost: ask again to get what there is"
+_LOST = (
+    "the replicas have only an older record than this client has seen; the newer one may be lost: "
+    "read again to get the older one"
+)
 
 
 class Read(Exchange):
     """One read until its answer or its failure."""
 
-    __slots__ = ("_hearsay", "_old", "_spread")
+    __slots__ = ("_first_route", "_old", "_stray")
 
-    def __init__(
-        self,
-        session: "Session",
-        call: Call,
-        number: int,
-        now: float,
-        on_done: Callable[[Exchange, float], None] | None = None,
-    ) -> None:
-        super().__init__(session, call, number, now, on_done)
+    def __init__(self, state: ClientState, request: Request) -> None:
+        super().__init__(state, request)
         self._old: Answer | None = None
-        """The newest of the answers that were too old."""
-        self._hearsay: Answer | None = None
-        """The newest record of those that are no replicas."""
-        self._spread = 0
-        """By which way the first try went, if not by the best."""
+        """The newest of the old records, or a NOT_FOUND."""
+        self._stray: Answer | None = None
+        """The newest of the stray records that is not old."""
+        self._first_route = 0
+        """The first try's `attempt`, drawn if reads are spread."""
 
     def start(self, now: float) -> None:
-        """The first try, and beside it perhaps the question whether a dead node lives again."""
-        session = self._session
-        session.budget.request()
-        probed = session.entries.to_probe(now)
+        """Send the first try; before it, perhaps, a probe of a dead node."""
+        state, policy = self._state, self._policy
+        state.budget.request()
+        probed = state.nodes.to_probe(now)
         if probed is not None:
             self._send(probed, 0, now)
-        self._spread = self._attempt = session.ways.draw(session.rng)
-        self._try(session.entries.current, now, direct=session.direct.wanted(now))
-        if self._spread:
-            self._attempt = 0  # the best way is still to be gone
+        self._first_route = policy.attempt = state.routes.draw(state.rng)
+        self._try(state.nodes.current, now, direct=state.direct.wanted(now))
+        if self._first_route:
+            policy.attempt = 0  # the best route has not been tried yet
 
-    def _goes_on(self, reply: Answer, cookie: int, index: int, now: float) -> bool:
-        if reply.status is Status.OK or reply.status is Status.NOT_FOUND:
-            if self._session.versions.take(self.call.key, reply, now):
-                return False
-            self._ask_on(reply, index, now)
-            return True
-        return super()._goes_on(reply, cookie, index, now)
+    def _take(self, reply: Answer, cookie: int, index: int, now: float) -> None:
+        status = reply.status
+        if status is Status.OK or status is Status.NOT_FOUND:
+            if self._state.versions.take(self.call.key, reply, now):
+                self._conclude(reply, index, now)
+            else:
+                self._keep_old(reply, index, now)
+            return
+        if status is Status.NOT_RESPONSIBLE:
+            self._keep_stray(reply)
+            if self._is_last(index) and self._ends_beyond_replicas(index, now):
+                return
+        super()._take(reply, cookie, index, now)
 
-    def _ask_on(self, reply: Answer, index: int, now: float) -> None:
-        """This replica lags behind."""
-        first = self._old is None
+    def _keep_old(self, reply: Answer, index: int, now: float) -> None:
+        """This replica lags behind: ask another."""
+        is_first = self._old is None
         self._old = _newer(self._old, reply)
         if not self._is_last(index):
             return
-        if first:
+        if is_first:
             self._try_next(now)
+            return
+        sent = self._sent[index]
+        self.deadline = self._policy.wait_without_hedge(sent.at, sent.node)
+        if self._policy.is_used_up and self._all_answered:
+            self._fail()
+
+    def _keep_stray(self, reply: Answer) -> None:
+        if len(reply.body) < shared.RECORD_LEN:
+            return
+        stray = reply._replace(status=Status.OK)
+        if self._state.versions.is_old(self.call.key, stray):
+            self._old = _newer(self._old, stray)
         else:
-            self._hedges_left = 0
-            self._wait_from(self._sent[index].at)
-            if self._used_up:
-                self._fail()
+            self._stray = _newer(self._stray, stray)
 
-    @property
-    def _used_up(self) -> bool:
-        return self._tries == self._session.attempts and len(self._replied) == len(self._sent)
-
-    def _walked_too_far(self, reply: Answer, cookie: int, index: int, now: float) -> None:
-        if len(reply.body) >= shared.RECORD_LEN:
-            heard = reply._replace(status=Status.OK)
-            if self._session.versions.is_old(self.call.key, heard):
-                self._old = _newer(self._old, heard)
-            else:
-                self._hearsay = _newer(self._hearsay, heard)
-        if self._is_last(index):
-            attempt = self._sent[index].attempt
-            if self._spread and self._tries == 1:
-                self._session.ways.ended_at(attempt)
-            elif attempt and self._laps + 1 >= LAPS and (best := self._best) is not None:
-                self._believe(best, now)
-                return
-        super()._walked_too_far(reply, cookie, index, now)
+    def _ends_beyond_replicas(self, index: int, now: float) -> bool:
+        """Whether the last try, which ended beside the replicas, has completed enough laps."""
+        policy, attempt = self._policy, self._sent[index].attempt
+        if self._first_route and policy.tries == 1:
+            self._state.routes.ended_at(attempt)
+        elif attempt and policy.laps + 1 >= LAPS and (best := self._best) is not None:
+            self._believe(best, now)
+            return True
+        return False
 
     @property
     def _best(self) -> Answer | None:
-        """What there is to believe: too little for a quorum read."""
+        """The record to believe if no better one comes."""
         if self.call.op == Op.QUORUM_GET:
             return None
-        return self._hearsay or (None if self._is_one_silent else self._old)
+        return self._stray or (None if self._is_one_silent else self._old)
 
     @property
     def _is_one_silent(self) -> bool:
-        """Whether a way was gone that no answer came back from."""
+        """Whether no answer came back by one of the routes."""
         answered = {self._sent[index].attempt for index in self._replied}
         return any(sent.attempt not in answered for sent in self._sent)
 
     def _believe(self, best: Answer, now: float) -> None:
-        versions, key = self._session.versions, self.call.key
+        """End with this record; an old one is an error first, and the answer of the next read."""
+        versions, key = self._state.versions, self.call.key
         is_old = versions.is_old(key, best)
         versions.forget(key)
         if is_old:
-            # Nodes that see the cluster differently may have led all ways past the one that has the newer record.
+            # Not simply the answer: nodes that see the cluster differently may have led all routes past the newer record.
             self.error = Unconfirmed(f"{self.call}: {_LOST}", Status.UNCONFIRMED.name)
             return
         versions.take(key, best, now)
         self.answer = best
 
     def _fail(self) -> None:
-        """There is nothing better than an old record, or another node's, if there is one."""
         best = self._best
         if best is None:
             super()._fail()

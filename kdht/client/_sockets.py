@@ -1,7 +1,7 @@
-"""Nodes as the user names them, and one connected UDP socket for each of their addresses.
+"""The nodes that the user names, and one connected UDP socket for each of their addresses.
 
-A connected socket takes datagrams from that address only and hears of closed ports. For direct answers there is
-one for each IP version that is not connected. A node that was learnt gets its socket when it is asked.
+A connected socket takes datagrams from its address only, and reports closed ports. Direct answers come to one more
+socket for each IP version, which is not connected. A learnt node gets its socket when it is first asked.
 """
 
 import errno
@@ -23,17 +23,17 @@ Info: TypeAlias = tuple[Any, ...]
 """One row of getaddrinfo."""
 
 BURST = 64
-"""Datagrams read before others get their turn."""
+"""Datagrams read from one socket before the others get their turn."""
 MAX_BURSTS = 256
-"""Read of one socket before time-outs are judged: more than its buffer holds."""
+"""Read from one socket before deadlines pass: more than its buffer holds."""
 NOBODY_THERE = frozenset({errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN})
-"""A closed port, or no way to the host."""
+"""A closed port, or no route to the host."""
 RECEIVE_BUFFER = 4 * 1024 * 1024
-"""Asked of the kernel, which gives what net.core.rmem_max allows."""
+"""Bytes. The kernel grants what net.core.rmem_max allows."""
 
 
 def node_list(nodes: str | Sequence[str]) -> list[tuple[str, int]]:
-    """Hosts and ports; raises ConfigError for none, or for text that names none."""
+    """Hosts and ports. Raises ConfigError for an empty list, or for text that names no node."""
     texts = [nodes] if isinstance(nodes, str) else list(nodes)
     if not texts:
         raise ConfigError('no nodes to ask: name at least one as "host:port"')
@@ -44,12 +44,12 @@ def node_list(nodes: str | Sequence[str]) -> list[tuple[str, int]]:
 
 
 def unresolved(host: str, error: OSError) -> ConfigError:
-    """The exception for a name that getaddrinfo does not know."""
+    """The exception for a name that getaddrinfo cannot resolve."""
     return ConfigError(f"the node {host!r} has no address: {error.strerror or error}")
 
 
 def resolve(nodes: Iterable[tuple[str, int]]) -> list[Info]:
-    """All addresses of all nodes, in order; raises ConfigError. Blocks for names."""
+    """All addresses of all nodes, in order. Blocks while names are looked up. Raises ConfigError."""
     infos: list[Info] = []
     for host, port in nodes:
         try:
@@ -60,11 +60,11 @@ def resolve(nodes: Iterable[tuple[str, int]]) -> list[Info]:
 
 
 class Sockets:
-    """Everything that a client sends with; `direct`: beside the connected sockets those that are not.
+    """All sockets of a client; with `direct` also those that are not connected.
 
-    `on_open` and `on_close` hear of each socket, with the node that it hears, or ANY_NODE: from the start on, and when
-    a node that was learnt is asked for the first time, or its index is given to another. Raises RequestError if this
-    host has no route to any of the addresses.
+    `on_open` is called with every new socket and its node, or ANY_NODE: at the start, and when a learnt node is first
+    asked. `on_close` is called when a learnt node's index goes to another node. Raises RequestError if this host has no
+    route to any of the addresses.
     """
 
     def __init__(
@@ -90,22 +90,22 @@ class Sockets:
         return bool(self._connected)
 
     def __len__(self) -> int:
-        """How many nodes were given."""
+        """How many addresses the given nodes have."""
         return self._count
 
     def __iter__(self) -> Iterator[tuple[int, socket.socket]]:
-        """Each socket with the node that it hears, or ANY_NODE."""
+        """Each socket with its node, or ANY_NODE."""
         yield from list(self._connected.items())
         for sock in self._open.values():
             yield ANY_NODE, sock
 
-    def name_of(self, node: int) -> str:
+    def node_name(self, node: int) -> str:
         """Host and port."""
         host, port = self._targets[node][:2]
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
     def place(self, node: int, address: Address) -> bool:
-        """A node that was learnt has this index; False if it was given anyway, or cannot be reached as the given ones are."""
+        """Give this index to a learnt node. False if it was given anyway, or cannot be reached as the given ones are."""
         family = socket.AF_INET if address.is_ipv4 else socket.AF_INET6
         target: Info = (address.host, address.port) if address.is_ipv4 else (address.host, address.port, 0, 0)
         hosts = [ip_address(each[0].partition("%")[0]) for each in self._targets.values()]
@@ -121,7 +121,7 @@ class Sockets:
         return True
 
     def send(self, item: Send) -> bool:
-        """As `send` does; nothing is sent any more after `close`."""
+        """Send a datagram, as the function `send` does. No-op after `close`."""
         if not self._connected:
             return True
         if item.direct:
@@ -132,7 +132,7 @@ class Sockets:
         return sock is not None and send(sock, item.data)
 
     def _connect(self, node: int) -> socket.socket | None:
-        """To a node that was learnt."""
+        """Open the socket of a learnt node; None if this host has no route to it."""
         target = self._targets[node]
         sock = _udp_socket(socket.AF_INET if len(target) == 2 else socket.AF_INET6)
         try:
@@ -145,9 +145,9 @@ class Sockets:
         return sock
 
     def arrived(self, node: int, sock: socket.socket) -> Iterator[tuple[int, bytes | None]]:
-        """What waits in the socket that hears `node`, BURST at most: who sent it, and None for one of ours that nobody took.
+        """Read up to BURST datagrams that wait in the socket of `node`: each with its sender; None for a closed port.
 
-        To a socket that hears all, ANY_NODE sends what comes from none of the nodes asked.
+        In a socket that is not connected, the sender is ANY_NODE if it is none of the known nodes.
         """
         for _ in range(BURST):
             try:
@@ -173,10 +173,10 @@ def unix_us() -> int:
 
 
 def check_process(pid: int) -> None:
-    """Raises RequestError in another process than that which made the client: both would take each other's answers."""
+    """Raises RequestError unless this process made the client: two would take each other's answers."""
     if os.getpid() != pid:
         raise RequestError(
-            f"this client belongs to process {pid}, this is process {os.getpid()}: after a fork each makes its own"
+            f"this client belongs to process {pid}, this is process {os.getpid()}: make a new client after a fork"
         )
 
 
@@ -206,9 +206,9 @@ def _connect_all(infos: Iterable[Info]) -> list[socket.socket]:
 
 
 def send(sock: socket.socket, data: bytes, target: Info | None = None) -> bool:
-    """Send one datagram, to `target` by a socket that is not connected; False if nobody is there, as far as this host knows.
+    """Send one datagram, to `target` if the socket is not connected. False if the port is closed or there is no route.
 
-    What this host has no room for, or a filter of its own drops (EPERM), is lost as on the way.
+    If this host has no room for it, or a filter of its own drops it (EPERM), it counts as lost in the network.
     """
     transmit = partial(sock.send, data) if target is None else partial(sock.sendto, data, target)
     try:

@@ -1,8 +1,7 @@
-"""Operations of several requests, as generators that both clients run.
+"""Operations of several requests: generators that both clients run.
 
-An operation yields a Call and is sent its Answer, or yields Many calls and goes on when all are
-answered; a failure is raised where it yielded. So what an operation means stands in one place, and how
-to wait in the two clients.
+An operation yields a Call and is sent its Answer. Or it yields Many calls, and goes on when all are answered. A failure is
+raised where it yielded. So an operation is written once, and each client only knows how to wait.
 """
 
 from collections.abc import Callable, Generator, Iterable
@@ -21,11 +20,11 @@ T = TypeVar("T")
 K = TypeVar("K", bound=Key)
 
 WINDOW = 64
-"""Requests at once."""
+"""Requests under way at once."""
 
 
 class Many(NamedTuple):
-    """Calls to make, `window` at once; `on_answer` hears each of them, in whatever order they come."""
+    """Calls to make, `window` at once. `on_answer` gets each answer, in the order of arrival."""
 
     calls: Iterable[Call]
     on_answer: Callable[[Call, Answer], None]
@@ -36,7 +35,7 @@ Steps: TypeAlias = Generator[Call | Many, Any, T]
 
 
 class Flight:
-    """Many under way on a session: the first failure ends it."""
+    """Many calls under way on a session. The first failure ends it."""
 
     def __init__(self, session: Session, many: Many, on_done: Callable[[], None]) -> None:
         self.error: Exception | None = None
@@ -49,7 +48,7 @@ class Flight:
         self._flying: set[Exchange] = set()
 
     def start(self, now: float) -> None:
-        """Send as many as may be under way."""
+        """Begin as many as may be under way at once."""
         for _ in range(self._window):
             if not self._next(now):
                 break
@@ -90,18 +89,18 @@ class Flight:
 
 
 def put(key: Key, value: Buffer, ttl: int | None, if_version: int | None) -> Steps[int]:
-    """The new version. Raises Conflict where the condition does not hold."""
+    """Returns the new version. Raises Conflict if the condition does not hold."""
     return calls.record((yield calls.put(key, value, ttl, if_version))).version
 
 
 def delete(key: Key, if_version: int | None) -> Steps[bool]:
-    """Whether there was a value. Raises Conflict where the condition does not hold."""
+    """Returns whether there was a value. Raises Conflict if the condition does not hold."""
     answer = yield calls.delete(key, if_version)
     return bool(answer.status is Status.OK)
 
 
 def trace(key: Key, max_hops: int) -> Steps[list[Hop]]:
-    """The nodes on the key's way; ends where one does not answer."""
+    """The nodes on the route to a key; ends at one that does not answer."""
     path: list[Hop] = []
     while calls.goes_on(path, max_hops):
         try:
@@ -112,7 +111,7 @@ def trace(key: Key, max_hops: int) -> Steps[list[Hop]]:
 
 
 def get_many(keys: Iterable[K], window: int) -> Steps[dict[K, bytes]]:
-    """The values of those keys that have one."""
+    """The values of the keys that have one."""
     most = whole_number("window", window, 1, MAX_WINDOW)
     found: dict[Key, bytes] = {}
 
@@ -125,7 +124,7 @@ def get_many(keys: Iterable[K], window: int) -> Steps[dict[K, bytes]]:
 
 
 def put_many(values: Iterable[tuple[K, Buffer]], ttl: int | None, window: int) -> Steps[dict[K, int]]:
-    """The versions."""
+    """The versions of the new values."""
     most = whole_number("window", window, 1, MAX_WINDOW)
     versions: dict[Key, int] = {}
 

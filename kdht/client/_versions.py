@@ -1,8 +1,7 @@
-"""The versions of keys that a client has written, deleted or read, so that its reads do not go back in time.
+"""The versions of keys that a client has written, deleted or read: its reads do not go back in time.
 
-A read may end at a replica that lags behind, the owner too when it was away. A client that knows a newer
-version asks the next one instead; if all say the same, a GET believes them, and a quorum read is
-UNCONFIRMED. The last REMEMBERED keys are known; no I/O and no clock.
+A read may end at a replica that lags behind, even at the owner after it was away. A client that knows a newer version
+then asks the next replica (`_reads`). No I/O and no clock.
 """
 
 from math import inf
@@ -14,10 +13,11 @@ from kdht.wire import _shared as shared
 from kdht.wire._shared import Status
 
 REMEMBERED = 16384
+"""Keys: those that were used last."""
 
 
 class Known(NamedTuple):
-    """The newest version that was seen of a key, and from when on it is no wonder that there is none."""
+    """The newest version that was seen of a key, and from when on its record may have expired."""
 
     version: int
     gone_from: float
@@ -27,7 +27,7 @@ _NOTHING = Known(0, -inf)
 
 
 class Versions:
-    """What is known of each key (20 bytes). Times are those of the caller's clock."""
+    """Of each key, by its 20-byte hash. Times are seconds on the caller's clock."""
 
     def __init__(self) -> None:
         self._known: dict[bytes, Known] = {}
@@ -37,7 +37,7 @@ class Versions:
         return self._known.get(key, _NOTHING).version
 
     def take(self, key: bytes, answer: Answer, now: float) -> bool:
-        """Learn from what a read brought, OK or NOT_FOUND; False if something newer was seen."""
+        """Learn from a read's answer, OK or NOT_FOUND. False if a newer version was seen before: then the answer is old."""
         known = self._known.get(key, _NOTHING)
         if answer.status is Status.NOT_FOUND:
             version = version_in(answer)
@@ -48,7 +48,7 @@ class Versions:
         return self.stands(key, answer, now)
 
     def stands(self, key: bytes, answer: Answer, now: float) -> bool:
-        """There is a record, with the version and the TTL in this answer; False if something newer was seen."""
+        """The key has the record in this answer. False if a newer version was seen before."""
         if len(answer.body) < shared.RECORD_LEN:
             return True
         version, ttl, _ = RECORD.unpack_from(answer.body)
@@ -60,21 +60,21 @@ class Versions:
         return True
 
     def is_old(self, key: bytes, answer: Answer) -> bool:
-        """Whether something newer was seen than the record in this answer."""
+        """Whether a newer version was seen than that of the record in this answer."""
         return version_in(answer) < self.known(key)
 
     def gone(self, key: bytes, version: int) -> None:
-        """There is none: it was deleted under that version, if it is not 0."""
+        """The key has no record. `version` is the deletion's, or 0 if none is known."""
         old = self._known.pop(key, _NOTHING)
         if version or old.version:
             self._remember(key, Known(version, -inf) if version >= old.version else old)
 
     def forget(self, key: bytes) -> None:
-        """Nobody has the version that was seen any more."""
+        """Forget what was seen: no replica has it any more."""
         self._known.pop(key, None)
 
     def _remember(self, key: bytes, new: Known) -> None:
-        """It comes last, as what was asked for last."""
+        """Note it as the key that was used last."""
         known = self._known
         known[key] = new
         if len(known) > REMEMBERED:
@@ -82,5 +82,5 @@ class Versions:
 
 
 def version_in(answer: Answer) -> int:
-    """The first field of a record; 0 in a body that holds none."""
+    """The version in a record's first field; 0 if the body holds no record."""
     return int.from_bytes(answer.body[:8], "big") if len(answer.body) >= shared.RECORD_LEN else 0

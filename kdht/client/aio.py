@@ -1,4 +1,4 @@
-"""The asyncio client: any number of requests at once on one socket for each node."""
+"""The asyncio client: any number of requests under way, on one socket for each node."""
 
 import asyncio
 import os
@@ -32,9 +32,9 @@ T = TypeVar("T")
 class AsyncClient:
     """Gets and puts values through any of `nodes`, as `Client` does, from one event loop.
 
-    Names are looked up and sockets opened with the first request: it may raise ConfigError,
-    or RequestError without a route. A request that is cancelled is forgotten; an upload that is cancelled deletes its chunks
-    beside what follows, and `close` waits for that. What the methods mean stands at those of `Client`.
+    `Client` documents the arguments, the methods and their errors. The first request looks names up and opens the
+    sockets, so it may also raise ConfigError, or RequestError if this host has no route. A cancelled request is given
+    up. A cancelled upload deletes its chunks in the background; `close` waits for that.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class AsyncClient:
         spread_reads: bool = False,
         learn: bool = True,
     ) -> None:
-        """Raises ConfigError for limits and nodes that make no sense."""
+        """Raises ConfigError for an impossible limit, or text that names no node."""
         timeout, attempts = arguments.limits(timeout, attempts)
         self._nodes = sockets.node_list(nodes)
         self._limits = (timeout, attempts)
@@ -60,77 +60,77 @@ class AsyncClient:
         self._closed = False
 
     async def get(self, key: Key, *, max_value: int = shared.MAX_VALUE, quorum: bool = False) -> bytes:
-        """The value, of at most `max_value` bytes; raises NotFound, ValueTooLarge, Unconfirmed."""
+        """The value of a key. Raises NotFound, ValueTooLarge if it has more than `max_value` bytes, Unconfirmed."""
         return (await self.get_record(key, max_value=max_value, quorum=quorum)).value
 
     async def get_record(
         self, key: Key, *, max_value: int = shared.MAX_VALUE, quorum: bool = False
     ) -> Record:
-        """The value with its version and what is left of its TTL; raises as `get` does."""
+        """The value with its version and the rest of its TTL in seconds (0: none). Raises as `get` does."""
         driver = self._driver or await self._open()
         return calls.record(await driver.answer_to(calls.get(key, max_value, quorum=quorum)))
 
     async def put(
         self, key: Key, value: Buffer, ttl: int | None = None, *, if_version: int | None = None
     ) -> int:
-        """Store a value of at most 1104 bytes; its version. Raises ValueTooLarge, Conflict, Unconfirmed."""
+        """Store a value of at most 1104 bytes. Returns its version. Raises ValueTooLarge, Conflict, Unconfirmed."""
         return await self._run(steps.put(key, value, ttl, if_version))
 
     async def delete(self, key: Key, *, if_version: int | None = None) -> bool:
-        """Delete the value; whether there was one. Raises Conflict, Unconfirmed."""
+        """Delete the value. Returns whether there was one. Raises Conflict, Unconfirmed."""
         return await self._run(steps.delete(key, if_version))
 
     async def trace(self, key: Key, *, max_hops: int = shared.HOP_LIMIT) -> list[Hop]:
-        """The nodes on the key's way, the entry node first; ends where one does not answer."""
+        """The nodes on the route to a key, the entry node first; ends at one that does not answer."""
         return await self._run(steps.trace(key, max_hops))
 
     async def get_many(self, keys: Iterable[K], *, window: int = WINDOW) -> dict[K, bytes]:
-        """The values of those keys that have one; the first failure other than NotFound is raised."""
+        """The values of the keys that have one. Raises the first failure other than NotFound."""
         return await self._run(steps.get_many(keys, window))
 
     async def put_many(
         self, values: Mapping[K, Buffer], ttl: int | None = None, *, window: int = WINDOW
     ) -> dict[K, int]:
-        """Store all values, `window` requests at once; their versions. The first failure is raised."""
+        """Store all values, with `window` requests at once. Returns their versions. Raises the first failure."""
         return await self._run(steps.put_many(values.items(), ttl, window))
 
     async def put_large(
         self, key: Key, source: Source, ttl: int | None = None, *, progress: Progress = large.no_progress
     ) -> int:
-        """Store up to 64 MiB, in many requests; the version. Raises ValueTooLarge."""
+        """Store up to 64 MiB, in many requests. Returns the version. Raises ValueTooLarge."""
         data = arguments.whole(source)
         return await self._run(large.put(key, data, ttl, progress, time.time(), os.urandom(UPLOAD_ID_LEN)))
 
     async def get_large(self, key: Key, *, progress: Progress = large.no_progress) -> bytes:
-        """The value, large or not, all of it and checked; raises NotFound, RequestError."""
+        """The value, large or not, whole and checked. Raises NotFound, RequestError if a part of it is missing."""
         return await self._run(large.get(key, progress))
 
     async def delete_large(self, key: Key) -> bool:
-        """Delete a value, large or not, with all its chunks, those of unfinished uploads too."""
+        """Delete a value, large or not, with all its chunks. Returns whether there was one."""
         return await self._run(large.delete(key, time.time()))
 
     async def watch(self, key: Key, *, lease: int = 30) -> AsyncGenerator[Record | None, None]:
-        """The record now and after every change, None where there is none; without end.
+        """The record now and after every change, None if there is none; without end.
 
-        The watch ends when the generator is closed (`contextlib.aclosing`).
+        Close the generator to end the watch (`contextlib.aclosing`).
         """
         call = calls.watch(key, lease)
         driver = self._driver or await self._open()
-        watching = driver.watch(call, lease)
+        watch = driver.watch(call, lease)
         try:
             while True:
-                while watching.events:
-                    yield watching.events.popleft()
-                if watching.error is not None:
-                    raise watching.error
-                await driver.wait_for(watching)
+                while watch.events:
+                    yield watch.events.popleft()
+                if watch.error is not None:
+                    raise watch.error
+                await driver.wait_for(watch)
         finally:
-            driver.end(watching)
+            driver.end(watch)
 
     async def close(self) -> None:
-        """Close the sockets and fail what is under way; may be called again.
+        """Wait until cancelled uploads have deleted their chunks, then close the sockets. May be called again.
 
-        Uploads that were cancelled have deleted their chunks then.
+        Requests under way raise RequestError.
         """
         self._closed = True
         if self._driver is not None:
@@ -164,7 +164,7 @@ class AsyncClient:
             attempts=attempts,
             rng=random.SystemRandom(),
             unix_us=sockets.unix_us,
-            name_of=opened.name_of,
+            node_name=opened.node_name,
             direct=self._direct,
             spread=self._spread,
             on_learnt=opened.place if self._learn else None,
@@ -176,7 +176,7 @@ class AsyncClient:
 
 
 async def _resolve(nodes: Iterable[tuple[str, int]]) -> list[sockets.Info]:
-    """All addresses of all nodes, in order; raises ConfigError."""
+    """All addresses of all nodes, in order. Raises ConfigError."""
     loop = asyncio.get_running_loop()
     infos: list[sockets.Info] = []
     for host, port in nodes:

@@ -1,4 +1,4 @@
-"""The blocking client, on sockets of its own."""
+"""The blocking client."""
 
 import os
 import random
@@ -33,16 +33,15 @@ T = TypeVar("T")
 class Client:
     """Gets and puts values through any of `nodes` ("host:port", "[v6]:port" or a host alone).
 
-    `timeout` is what one request may take in all, seconds, and `attempts` how often it is
-    tried within it. `direct`: this host can be reached from every node, so reads are answered by the
-    one that has the value and not by way of the one asked; where such answers do not come, the others
-    do. `spread_reads`: reads go to any of a key's replicas, so that many clients of one hot key do not wait for its
-    owner; they may see an older value than one that another client has seen. `learn`: the nodes that the cluster
-    tells of are asked where none of `nodes` answers.
+    One request may take `timeout` seconds and `attempts` tries. Methods that make several requests give each of them
+    that time. `direct`: the node that holds the value replies to you itself; that needs no NAT and no stateful firewall
+    in between, and the client asks again without it if no such answers come. `spread_reads`: reads go to any replica of
+    a key, so that many clients of one key do not wait for its owner; a read may then be older than another
+    client's. `learn`: ask nodes that the cluster names if none of `nodes` answers.
 
-    Every method raises RequestTimeout without an answer (PortClosed at once, where no node listens), and RequestError
-    when the cluster refuses. A write that ends in Unconfirmed or RequestTimeout may have been done or not; it is not done twice.
-    Not thread-safe: each thread has its own client, and so has each process.
+    Every method raises RequestTimeout if no answer comes, PortClosed at once if no node listens, and RequestError if the
+    cluster refuses. A write that raises Unconfirmed or RequestTimeout may have been done, but never twice.
+    Not thread-safe: give each thread, and each process, a client of its own.
     """
 
     def __init__(
@@ -55,7 +54,9 @@ class Client:
         spread_reads: bool = False,
         learn: bool = True,
     ) -> None:
-        """Raises ConfigError for nodes without an address and limits that cannot be, RequestError without a route to any."""
+        """Looks names up, which blocks. Raises ConfigError for a node without an address or an impossible limit,
+        RequestError if this host has no route to any node.
+        """
         timeout, attempts = arguments.limits(timeout, attempts)
         infos = sockets.resolve(sockets.node_list(nodes))
         self._pid = os.getpid()
@@ -69,88 +70,95 @@ class Client:
             attempts=attempts,
             rng=random.SystemRandom(),
             unix_us=sockets.unix_us,
-            name_of=self._sockets.name_of,
+            node_name=self._sockets.node_name,
             direct=direct,
             spread=spread_reads,
             on_learnt=self._sockets.place if learn else None,
         )
 
     def get(self, key: Key, *, max_value: int = shared.MAX_VALUE, quorum: bool = False) -> bytes:
-        """The value, of at most `max_value` bytes; raises NotFound, ValueTooLarge.
+        """The value of a key. Raises NotFound, ValueTooLarge if it has more than `max_value` bytes.
 
-        With `quorum` the newest of what a majority of the replicas has; raises Unconfirmed too.
+        With `quorum`: the newest value that a majority of the replicas has. Raises Unconfirmed if too few answer, or if
+        there is only an older value than this client has seen.
         """
         return self.get_record(key, max_value=max_value, quorum=quorum).value
 
     def get_record(self, key: Key, *, max_value: int = shared.MAX_VALUE, quorum: bool = False) -> Record:
-        """The value with its version and what is left of its TTL; raises as `get` does."""
+        """The value with its version and the rest of its TTL in seconds (0: none). Raises as `get` does."""
         return calls.record(self._answer_to(calls.get(key, max_value, quorum=quorum)))
 
     def put(self, key: Key, value: Buffer, ttl: int | None = None, *, if_version: int | None = None) -> int:
-        """Store a value of at most 1104 bytes, for `ttl` seconds or without end; its version.
+        """Store a value of at most 1104 bytes, for `ttl` seconds or without end. Returns its version.
 
-        With `if_version` only where that version stands, 0 where there is no record (and a value of at most 1096
-        bytes); raises Conflict else. Raises ValueTooLarge before anything is sent, and Unconfirmed for a write that may
-        stand or not, or may have stood until it was overwritten.
+        With `if_version` only if the key has that version, or no record for 0; else raises Conflict. Such a value
+        has at most 1096 bytes. Raises ValueTooLarge before anything is sent, and Unconfirmed if the write may have been
+        done or not, or may have been done and overwritten.
         """
         return self._run(steps.put(key, value, ttl, if_version))
 
     def delete(self, key: Key, *, if_version: int | None = None) -> bool:
-        """Delete the value; whether there was one. Raises Unconfirmed as `put` does.
+        """Delete the value. Returns whether there was one. Raises Unconfirmed as `put` does.
 
-        With `if_version` only where that version stands; raises Conflict else.
+        With `if_version` only if the key has that version; else raises Conflict.
         """
         return self._run(steps.delete(key, if_version))
 
     def trace(self, key: Key, *, max_hops: int = shared.HOP_LIMIT) -> list[Hop]:
-        """The nodes on the key's way, the entry node first; ends where one does not answer."""
+        """The nodes on the route to a key, the entry node first; ends at one that does not answer."""
         return self._run(steps.trace(key, max_hops))
 
     def get_many(self, keys: Iterable[K], *, window: int = WINDOW) -> dict[K, bytes]:
-        """The values of those keys that have one, `window` requests at once.
+        """The values of the keys that have one, with `window` requests at once.
 
-        The first failure other than NotFound is raised, and what is under way is given up.
+        Raises the first failure other than NotFound, and gives up what is under way.
         """
         return self._run(steps.get_many(keys, window))
 
     def put_many(
         self, values: Mapping[K, Buffer], ttl: int | None = None, *, window: int = WINDOW
     ) -> dict[K, int]:
-        """Store all values, `window` requests at once; their versions. The first failure is raised."""
+        """Store all values, with `window` requests at once; `ttl` in seconds. Returns their versions.
+
+        Raises the first failure. Values that were written before it stay.
+        """
         return self._run(steps.put_many(values.items(), ttl, window))
 
     def put_large(
         self, key: Key, source: Source, ttl: int | None = None, *, progress: Progress = large.no_progress
     ) -> int:
-        """Store up to 64 MiB, from bytes or a binary file, in many requests; the version.
+        """Store up to 64 MiB, from bytes or a binary file, in many requests. Returns the version.
 
-        Readers see the old value until the new one is complete. A key that had, or may have, a large
-        value is written with this method and deleted with `delete_large`. Raises ValueTooLarge. Where it is
-        interrupted it deletes what it has written, and then goes on with the interruption.
+        Readers see the old value until the new one is complete. If a key has or had a large value, write it with this
+        method and delete it with `delete_large`. `ttl` is in seconds; `progress` is called with the bytes done and
+        the bytes in all. If it fails or is interrupted, it deletes what it has written. Raises ValueTooLarge.
         """
         data = arguments.whole(source)
         return self._run(large.put(key, data, ttl, progress, time.time(), os.urandom(UPLOAD_ID_LEN)))
 
     def get_large(self, key: Key, *, progress: Progress = large.no_progress) -> bytes:
-        """The value, large or not, all of it and checked; raises NotFound, RequestError."""
+        """The value, large or not, whole and checked. Raises NotFound, RequestError if a part of it is missing."""
         return self._run(large.get(key, progress))
 
     def delete_large(self, key: Key) -> bool:
-        """Delete a value, large or not, with all its chunks, those of unfinished uploads too."""
+        """Delete a value, large or not, with all its chunks, also those of unfinished uploads.
+
+        Returns whether there was one.
+        """
         return self._run(large.delete(key, time.time()))
 
     def watch(self, key: Key, *, lease: int = 30) -> Generator[Record | None, None, None]:
-        """The record now and after every change, None where there is none; without end.
+        """The record now and after every change, None if there is none; without end.
 
-        Changes that follow quickly upon each other may be told as one, the last is always told. The
-        watch ends when the generator is closed; raises RequestTimeout when no node answers any more. Between
-        two `next` the client's other methods may be called; nodes keep it for `lease` seconds, at most 60.
+        Quick changes may be told as one; the last one is always told. The nodes keep the watch for `lease` seconds, at
+        most 60; the client renews it while you wait in `next`. Between two `next` you may call the client's other
+        methods. Close the generator to end the watch. Raises RequestTimeout when no node answers any more.
         """
         call = calls.watch(key, lease)
         return self._watch(call, lease)
 
     def close(self) -> None:
-        """Close the sockets; may be called again."""
+        """Close the sockets. May be called again."""
         self._selector.close()
         self._sockets.close()
 
@@ -163,7 +171,7 @@ class Client:
         self.close()
 
     def _run(self, operation: Steps[T]) -> T:
-        """Do what an operation asks for, until it returns; it hears of an interruption too, and may have to clear away."""
+        """Carry out an operation's steps until it returns. It also gets an interruption, to delete what it has written."""
         step: Callable[[], Call | Many] = partial(next, operation)
         try:
             while True:
@@ -208,19 +216,19 @@ class Client:
 
     def _watch(self, call: Call, lease: int) -> Generator[Record | None, None, None]:
         self._check_open(call)
-        watching = self._session.watch(call, lease, time.monotonic())
+        watch = self._session.watch(call, lease, time.monotonic())
         try:
             while True:
-                while watching.events:
-                    yield watching.events.popleft()
-                if watching.error is not None:
-                    raise watching.error
+                while watch.events:
+                    yield watch.events.popleft()
+                if watch.error is not None:
+                    raise watch.error
                 self._check_open(call)
                 self._step()
         finally:
             if os.getpid() == self._pid:
-                self._session.forget(watching)
-                watching.end(time.monotonic())
+                self._session.forget(watch)
+                watch.end(time.monotonic())
                 self._flush()
 
     def _check_open(self, call: object) -> None:
@@ -232,7 +240,7 @@ class Client:
         self._selector.register(sock, selectors.EVENT_READ, (node, sock))
 
     def _step(self) -> None:
-        """Send what is to be sent, wait for datagrams or the next deadline, and let them count."""
+        """Send what is in the outbox, wait for datagrams or the next deadline, and handle them."""
         self._flush()
         wake = self._session.next_wake()
         for selected, _ in self._selector.select(max(wake - time.monotonic(), 0) if wake else None):
@@ -244,14 +252,14 @@ class Client:
         self._flush()
 
     def _read_all(self) -> None:
-        """What lies in the sockets came in time, however long this process was held up."""
+        """Take what lies in the sockets: it came in time, however long this process was blocked."""
         for node, sock in self._sockets:
             for _ in range(sockets.MAX_BURSTS):
                 if self._read(node, sock) < sockets.BURST:
                     break
 
     def _read(self, node: int, sock: socket.socket) -> int:
-        """How many datagrams there were, BURST at most."""
+        """Read up to BURST datagrams of a socket; how many there were."""
         count = 0
         for sender, data in self._sockets.arrived(node, sock):
             count += 1
@@ -263,7 +271,7 @@ class Client:
 
     def _flush(self) -> None:
         outbox = self._session.outbox
-        for send in outbox:  # it may grow on the way
+        for send in outbox:  # `refused` may append to it
             if not self._sockets.send(send):
                 self._session.refused(send.node, time.monotonic())
         outbox.clear()

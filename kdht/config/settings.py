@@ -13,7 +13,7 @@ from kdht.config.schema import Config, Key
 from kdht.errors import ConfigError
 from kdht.wire import Address
 from kdht.wire._shared import MAX_OWN
-from kdht.wire.keys import ClusterKey, derive
+from kdht.wire.keys import ClusterSecret, derive
 
 MAX_SECRET_FILE = 4096
 
@@ -29,7 +29,7 @@ class Settings:
     """Every address that is this node, the one that others learn first, anycast last."""
     unicast: tuple[Address, ...]
     """The own addresses without the anycast ones."""
-    keys: tuple[ClusterKey, ...]
+    keys: tuple[ClusterSecret, ...]
     """The first signs."""
     data_dir: Path
     control_socket: Path

@@ -22,4 +22,4 @@ cdef int plan_message(kdht_region_full *region, const kdht_header *header, Plan 
                       kdht_outcome *out) noexcept nogil
 cdef int check_member(const kdht_header *header, Plan *plan, kdht_outcome *out) noexcept nogil
 cdef void apply_plan(kdht_header *header, const Plan *plan, const kdht_outcome *out) noexcept nogil
-cdef void sign(const kdht_config *config, kdht_header *header, uint32_t now) noexcept nogil
+cdef void seal(const kdht_config *config, kdht_header *header, uint32_t now) noexcept nogil

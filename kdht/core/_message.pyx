@@ -3,7 +3,7 @@
 """Layer 1: the verdict on one message.
 
 It has two halves. `plan_message` looks at a message and changes nothing: the checks, in the
-order of docs/design.md, then the next hop. `apply_plan` rewrites the header of what goes on.
+order of docs/design/routing.md, then the next hop. `apply_plan` rewrites the header of what goes on.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
@@ -159,7 +159,7 @@ cdef int plan_message(kdht_region_full *region, const kdht_header *header, Plan 
     return _plan_forward(region, header, plan, out)
 
 
-cdef void sign(const kdht_config *config, kdht_header *header, uint32_t now) noexcept nogil:
+cdef void seal(const kdht_config *config, kdht_header *header, uint32_t now) noexcept nogil:
     """Make it a member's message: flag, time, epoch, both tags."""
     cdef const kdht_key *key = &config.keys[0]
     header.flags |= KDHT_FLAG_FORWARDED
@@ -184,7 +184,7 @@ cdef void apply_plan(kdht_header *header, const Plan *plan, const kdht_outcome *
         header.entry_port = plan.target_port
         header.max_reply = htons(out.max_reply)
         header.cookie = 0
-        sign(plan.config, header, plan.now)
+        seal(plan.config, header, plan.now)
     elif out.reason == KDHT_REASON_RELAYED:
         _strip(header, plan)
 

@@ -3,7 +3,7 @@
 """Layer 1: whole IPv4 and IPv6 packets: find the message, readdress, mend the checksums.
 
 Nothing here knows of routing. `packet_parse` leaves alone what is not for this node and
-drops what no member or client sends; the checks and their order are in docs/design.md.
+drops what no member or client sends; the checks and their order are in docs/design/routing.md.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
@@ -162,7 +162,7 @@ cdef void packet_open(Packet *packet) noexcept nogil:
 
 
 cdef void packet_close(Packet *packet, const kdht_outcome *out) noexcept nogil:
-    """After it: readdress, and set the checksums; docs/design.md says when they are made in full."""
+    """After it: readdress, and set the checksums; docs/design/routing.md says when they are made in full."""
     cdef uint64_t total = packet.total
     cdef uint16_t check
     _readdress(packet, out)

@@ -14,7 +14,7 @@ from libc.string cimport memcpy, memset
 
 from kdht.core._addresses cimport NO_IP, is_own, reaches
 from kdht.core._layout cimport *
-from kdht.core._message cimport Plan, check_member, sign
+from kdht.core._message cimport Plan, check_member, seal
 from kdht.core._tags cimport cookie_at
 
 
@@ -69,7 +69,7 @@ cdef uint32_t write_reply(const kdht_config *config, kdht_header *header, const 
             header.cookie = htobe64(cookie_at(config, out.target_ip, now >> KDHT_COOKIE_SLOT_BITS))
     else:
         memset(&header.max_reply, 0, KDHT_HEADER_LEN - (<uint8_t *>&header.max_reply - bytes_at))
-        sign(config, header, now)
+        seal(config, header, now)
     return KDHT_HEADER_LEN + length
 
 

@@ -22,7 +22,7 @@ from kdht.node.replicas import Coordinator
 from kdht.node.replicas.quorum_reads import Found
 from kdht.node.replicas.turns import Turn
 from kdht.program.files import replacing
-from kdht.storage import LevelStore, Store, Stored, Write, exported, newer
+from kdht.storage import LevelStore, Store, StoredRecord, Write, exported, newer
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ READ_SECONDS = 5.0
 """Until a read that others have to answer is given up; it ends by itself long before."""
 LAST_LINE = 64
 
-Records = Sequence[tuple[bytes, Stored]]
+Records = Sequence[tuple[bytes, StoredRecord]]
 
 
 class Aside:
@@ -115,7 +115,7 @@ class Others:
         self._coordinator = coordinator
         self._store = store
 
-    def lack(self, records: Records) -> list[tuple[bytes, Stored]]:
+    def lack(self, records: Records) -> list[tuple[bytes, StoredRecord]]:
         """Those that others do not have in this version or a newer one, as far as they say."""
         now = time.time()
         own = self._store.get_many([key for key, _ in records], now)
@@ -126,7 +126,7 @@ class Others:
             and (self._repair.is_caught_up(key) or not self._others_have(key, record))
         ]
 
-    def _others_have(self, key: bytes, record: Stored) -> bool:
+    def _others_have(self, key: bytes, record: StoredRecord) -> bool:
         for _ in range(TRIES):
             found = self._read(key)
             if found is not None and found.enough:
@@ -164,7 +164,7 @@ def _batches(path: Path) -> Iterator[Records]:
         store.close()
 
 
-def _has(standing: Stored | None, record: Stored) -> bool:
+def _has(standing: StoredRecord | None, record: StoredRecord) -> bool:
     return standing is not None and not newer(record, standing)
 
 

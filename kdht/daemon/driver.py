@@ -33,7 +33,7 @@ from kdht.node.node import Node
 from kdht.node.readiness import Readiness
 from kdht.wire import Address, Contact
 from kdht.wire._shared import Op
-from kdht.wire.keys import ClusterKey
+from kdht.wire.keys import ClusterSecret
 
 log = logging.getLogger(__name__)
 
@@ -146,7 +146,7 @@ class Driver:
         self._node.drain(self._now())
         self._follow_up()
 
-    def set_keys(self, keys: Sequence[ClusterKey]) -> None:
+    def set_keys(self, keys: Sequence[ClusterSecret]) -> None:
         """Sign with the first of these from now on."""
         self._node.set_keys(keys)
 

@@ -1,6 +1,6 @@
 """How long the node's work takes: the clock is read here, once a batch or a write, never for each packet.
 
-What the datapaths do, hot answers included, is not timed: that is microseconds, and a clock would
+What the datapaths do, answers from the cache included, is not timed: that is microseconds, and a clock would
 be a good part of them.
 """
 

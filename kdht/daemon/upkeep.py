@@ -11,7 +11,7 @@ from kdht.node.node import Node
 from kdht.node.repair import Repair, RepairOptions
 from kdht.node.replicas import Coordinator
 from kdht.storage import Store
-from kdht.storage._cache import HotRecords
+from kdht.storage._cache import RecordCache
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ def keep(
     settings: Settings,
     *,
     store: Store,
-    hot: HotRecords | None,
+    cache: RecordCache | None,
     coordinator: Coordinator,
     strays: Callable[[list[Datagram]], None],
 ) -> Repair:
@@ -41,8 +41,8 @@ def keep(
             log.warning("records that were given away stay for now", extra={"error": error})
             return
         for key, _ in records:
-            if hot:
-                hot.invalidate(key)
+            if cache:
+                cache.invalidate(key)
             repair.changed(key)
 
     replication = settings.config.replication
@@ -51,7 +51,7 @@ def keep(
     coordinator.is_caught_up = repair.is_caught_up
     coordinator.holds = repair.holds
     coordinator.on_missed = repair.missed
-    if hot:
-        repair.on_fell_behind = hot.clear
+    if cache:
+        repair.on_fell_behind = cache.clear
     coordinator.on_strays = strays
     return repair

@@ -24,9 +24,9 @@ from kdht.node.options import Options
 from kdht.node.repair import Repair
 from kdht.node.replicas import Coordinator, Policy
 from kdht.node.service import Service
-from kdht.storage import GroupWriter, LevelStore, Stored
-from kdht.storage._cache import HotRecords
-from kdht.storage._reads import Reads
+from kdht.storage import GroupWriter, LevelStore, StoredRecord
+from kdht.storage._cache import RecordCache
+from kdht.storage._reader import StoreReader
 from kdht.wire import Address, Contact
 
 SOCKET_LANE = 1
@@ -44,11 +44,11 @@ class Parts:
     store: LevelStore
     writer: GroupWriter
     service: Service
-    reads: Reads
+    reader: StoreReader
     coordinator: Coordinator
     transport: SocketTransport
     inbox: Inbox
-    hot: HotRecords | None
+    cache: RecordCache | None
     driver: Driver
     timings: Timings
     repair: Repair
@@ -72,9 +72,9 @@ def build(settings: Settings, data: DataDir, node_id: bytes, undo: ExitStack) ->
     configure(publisher, contact.id, settings)
 
     inbox = Inbox()
-    cache = settings.config.storage.cache
-    hot = HotRecords(cache << 20) if cache else None
-    reads = store.reads(hot)
+    cache_mib = settings.config.storage.cache
+    cache = RecordCache(cache_mib << 20) if cache_mib else None
+    reader = store.reader(cache)
     transport = SocketTransport(
         core,
         settings.listen,
@@ -82,8 +82,8 @@ def build(settings: Settings, data: DataDir, node_id: bytes, undo: ExitStack) ->
         lane=SOCKET_LANE,
         on_unreachable=inbox.unreachable,
         on_away=lambda: _came_back(repair),
-        hot=hot,
-        reader=partial(_read, reads, timings),
+        cache=cache,
+        reader=partial(_read, reader, timings),
         on_time=lambda: coordinator.tick(time.time()),
     )
     kademlia = Node(
@@ -111,19 +111,19 @@ def build(settings: Settings, data: DataDir, node_id: bytes, undo: ExitStack) ->
         core=core,
         contact=contact,
         send=transport.send,
-        hot=hot,
+        cache=cache,
         on_late=timings.late,
     )
     repair = upkeep.keep(
-        kademlia, settings, store=store, hot=hot, coordinator=coordinator, strays=inbox.for_the_node
+        kademlia, settings, store=store, cache=cache, coordinator=coordinator, strays=inbox.for_the_node
     )
     if aside.waits:
         repair.doubt_own()
     coordinator.on_alarm(transport.call_in)
-    reads.is_caught_up = coordinator.is_caught_up
+    reader.is_caught_up = coordinator.is_caught_up
     driver = Driver(kademlia, transport.send)
     _connect(inbox, service, coordinator, driver, timings)
-    store.on_change = partial(_changed, service, repair, hot)
+    store.on_change = partial(_changed, service, repair, cache)
     return Parts(
         core=core,
         publisher=publisher,
@@ -131,11 +131,11 @@ def build(settings: Settings, data: DataDir, node_id: bytes, undo: ExitStack) ->
         store=store,
         writer=writer,
         service=service,
-        reads=reads,
+        reader=reader,
         coordinator=coordinator,
         transport=transport,
         inbox=inbox,
-        hot=hot,
+        cache=cache,
         driver=driver,
         timings=timings,
         repair=repair,
@@ -179,10 +179,10 @@ def _connect(
 
 
 def _read(
-    reads: Reads, timings: Timings, keys: list[bytes], rooms: list[int], now: float
+    reader: StoreReader, timings: Timings, keys: list[bytes], rooms: list[int], now: float
 ) -> list[tuple[int, int, int, bytes] | None]:
     begun = time.perf_counter()
-    records = reads.of(keys, rooms, now)
+    records = reader.of(keys, rooms, now)
     timings.at_once(len(records) - records.count(None), begun)
     return records
 
@@ -193,9 +193,11 @@ def _came_back(repair: Repair) -> None:
     repair.catch_up_anew(time.monotonic())
 
 
-def _changed(service: Service, repair: Repair, hot: HotRecords | None, key: bytes, record: Stored) -> None:
-    if hot:
-        hot.invalidate(key)
+def _changed(
+    service: Service, repair: Repair, cache: RecordCache | None, key: bytes, record: StoredRecord
+) -> None:
+    if cache:
+        cache.invalidate(key)
     repair.changed(key)
     service.changed(key, record, time.time())
 

@@ -3,9 +3,9 @@
 from array import array
 
 from kdht._routing import Core
-from kdht.wire.keys import ClusterKey
+from kdht.wire.keys import ClusterSecret
 
-KEY: ClusterKey
+KEY: ClusterSecret
 MAX_HOPS: int
 
 class Overlay:

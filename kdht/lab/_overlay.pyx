@@ -15,7 +15,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
 from kdht.core._layout cimport *
-from kdht._routing cimport Core, core_decide
+from kdht._routing cimport Core, core_decide_message
 
 from kdht.wire._shared import PORT, Op
 from kdht.wire.keys import derive
@@ -285,8 +285,8 @@ cdef class Overlay:
         while True:
             path[hops] = here
             self._become(here)
-            verdict = core_decide(self.core.region, 0, <uint8_t *>&message, KDHT_HEADER_LEN,
-                                  source, self.port, target, self.port, NOW, &out)
+            verdict = core_decide_message(self.core.region, 0, <uint8_t *>&message, KDHT_HEADER_LEN,
+                                          source, self.port, target, self.port, NOW, &out)
             if verdict != KDHT_FORWARD:
                 return hops if verdict == KDHT_LOCAL and out.reason == KDHT_REASON_OWNER else -1
             here = _node_at(out.target_ip)

@@ -4,9 +4,9 @@ import time
 from collections.abc import Iterable
 
 from kdht.lab.cluster import Node
-from kdht.storage import LevelStore, Stored
+from kdht.storage import LevelStore, StoredRecord
 
-Census = dict[bytes, dict[str, Stored]]
+Census = dict[bytes, dict[str, StoredRecord]]
 """For each key, the records that nodes have, by the node's name."""
 
 

@@ -6,13 +6,13 @@ from kdht.node.messages import CONTROL_HOPS
 from kdht.node.rpc import Rpc
 from kdht.wire import Address, Message, seal
 from kdht.wire._shared import Flag, Op, Status
-from kdht.wire.keys import ClusterKey
+from kdht.wire.keys import ClusterSecret
 
 
 class ControlOutbox:
     """What one node sends. `key` signs; `unix_offset` added to `now` is Unix time."""
 
-    def __init__(self, context: NodeContext, key: ClusterKey) -> None:
+    def __init__(self, context: NodeContext, key: ClusterSecret) -> None:
         self.key = key
         self._context = context
         self._waiting: list[Outgoing] = []

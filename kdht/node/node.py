@@ -53,7 +53,7 @@ from kdht.node.verify import Verifier
 from kdht.storage import Store
 from kdht.wire import Address, Contact, Message, pack_contacts, parse
 from kdht.wire._shared import ID_LEN, Op, Reason, Status
-from kdht.wire.keys import ClusterKey
+from kdht.wire.keys import ClusterSecret
 
 
 class Node:
@@ -68,7 +68,7 @@ class Node:
     def __init__(
         self,
         contact: Contact,
-        keys: Sequence[ClusterKey],
+        keys: Sequence[ClusterSecret],
         publish: Publish,
         rng: Random,
         options: Options | None = None,
@@ -221,7 +221,7 @@ class Node:
 
         return self._searches.start(target, found, now)
 
-    def set_keys(self, keys: Sequence[ClusterKey]) -> None:
+    def set_keys(self, keys: Sequence[ClusterSecret]) -> None:
         """The cluster's keys changed: the first signs from now on."""
         self._outbox.key = keys[0]
 

@@ -26,8 +26,8 @@ from kdht.node.replicas.quorum_reads import Found
 from kdht.node.replicas.turns import Turn
 from kdht.node.replicas.writes import Written
 from kdht.node.reply import Replier
-from kdht.storage import Store, Stored, visible
-from kdht.storage._cache import HotRecords
+from kdht.storage import Store, StoredRecord, visible
+from kdht.storage._cache import RecordCache
 from kdht.wire import FIELD, OFFSET, RECORD, Contact, Record, pack_contacts, parse_write
 from kdht.wire._shared import CONTACT_LEN, HEADER_LEN, RECORD_LEN, K, Op, Reason, RecordFlag, Status
 
@@ -50,7 +50,7 @@ def _ignore(op: int, arrived: float) -> None:
 
 
 class Service:
-    """Answers for `contact`, the node's own. `hot` is filled with what clients read and write."""
+    """Answers for `contact`, the node's own. `cache` is filled with what clients read and write."""
 
     def __init__(
         self,
@@ -60,13 +60,13 @@ class Service:
         core: Core,
         contact: Contact,
         send: Send,
-        hot: HotRecords | None = None,
+        cache: RecordCache | None = None,
         on_late: Late = _ignore,
     ) -> None:
         self._store = store
         self._coordinator = coordinator
         self._send = send
-        self._hot = hot
+        self._cache = cache
         self._on_late = on_late
         self._core = core
         self._replier = Replier(core)
@@ -101,7 +101,7 @@ class Service:
         self._flush(answers)
         return at_once
 
-    def changed(self, key: bytes, record: Stored, now: float) -> None:
+    def changed(self, key: bytes, record: StoredRecord, now: float) -> None:
         """The store has taken a record: tell those who watch its key."""
         watching = self._leases.watching(key, now)
         if watching:
@@ -136,15 +136,15 @@ class Service:
     def _read(self, requests: list[Datagram], answers: "_Answers") -> int:
         """The number of those that were answered."""
         keys = [request.data[_KEY] for request in requests]
-        begun = self._hot.begin(keys) if self._hot else ()
+        begun = self._cache.begin(keys) if self._cache else ()
         caught_up = self._caught_up(keys)
-        records: Iterable[Stored | StorageError | None]
+        records: Iterable[StoredRecord | StorageError | None]
         try:
             records = self._store.get_many(keys, answers.now)
         except StorageError:
             # One unreadable record must not fail those that came with it.
             records = [self._read_alone(key, answers.now) for key in keys]
-        wider: list[tuple[Datagram, Stored | None, bool]] = []
+        wider: list[tuple[Datagram, StoredRecord | None, bool]] = []
         for number, (request, key, record) in enumerate(zip(requests, keys, records, strict=True)):
             op = request.data[_OP]
             if isinstance(record, StorageError):
@@ -157,8 +157,8 @@ class Service:
                 wider.append((request, None, False))
             else:
                 answers.add_record(request, record)
-                if self._hot and op == Op.GET and not record.deleted:
-                    self._hot.fill(key, begun[number], *record)
+                if self._cache and op == Op.GET and not record.deleted:
+                    self._cache.fill(key, begun[number], *record)
         if wider:
             self._read_wider(wider, answers)
         return len(requests) - len(wider)
@@ -167,13 +167,15 @@ class Service:
         """Asked before the store is: else a record could come, and the node catch up on its key, between the two looks."""
         return list(map(self._coordinator.is_caught_up, keys))
 
-    def _read_alone(self, key: bytes, now: float) -> Stored | StorageError | None:
+    def _read_alone(self, key: bytes, now: float) -> StoredRecord | StorageError | None:
         try:
             return self._store.get(key, now)
         except StorageError as error:
             return error
 
-    def _read_wider(self, wider: list[tuple[Datagram, Stored | None, bool]], answers: "_Answers") -> None:
+    def _read_wider(
+        self, wider: list[tuple[Datagram, StoredRecord | None, bool]], answers: "_Answers"
+    ) -> None:
         """What the own store alone cannot answer."""
         with self._coordinator.turn(answers.now) as turn:
             for request, record, quorum in wider:
@@ -250,7 +252,7 @@ class Service:
         else:
             expiry = min(math.ceil(turn.now) + asked.ttl, MAX_WIRE_EXPIRY) if asked.ttl else 0
             done = partial(self._put, request, turn.now, asked.ttl)
-            record = Stored(asked.version, expiry, 0, asked.value)
+            record = StoredRecord(asked.version, expiry, 0, asked.value)
             self._coordinator.put(turn, key, record, done, condition=condition, nonce=_request_id(data))
         return None
 
@@ -266,13 +268,13 @@ class Service:
 
         In a turn, like FETCH's look: LevelDB has what was written last in memory.
         """
-        if not self._hot:
+        if not self._cache:
             return
-        (begun,) = self._hot.begin((key,))
+        (begun,) = self._cache.begin((key,))
         if self._coordinator.is_caught_up(key):
             record = self._read_alone(key, now)
-            if isinstance(record, Stored) and not record.deleted:
-                self._hot.fill(key, begun, *record)
+            if isinstance(record, StoredRecord) and not record.deleted:
+                self._cache.fill(key, begun, *record)
 
     def _deleted(self, request: Datagram, arrived: float, turn: Turn, written: Written) -> None:
         status = written.status
@@ -327,7 +329,7 @@ class _Answers:
         self.outgoing.append(reply)
         self.given.append((request.data[_OP], reply.data[_STATUS]))
 
-    def add_record(self, request: Datagram, record: Stored) -> None:
+    def add_record(self, request: Datagram, record: StoredRecord) -> None:
         """The record, or NOT_FOUND where it is a tombstone."""
         if record.deleted:
             self.add_gone(request, record.version)
@@ -339,7 +341,7 @@ class _Answers:
         tells = version and request.max_reply >= RECORD_LEN
         self.add(request, Status.NOT_FOUND, RECORD.pack(version, 0, RecordFlag.TOMBSTONE) if tells else b"")
 
-    def add_hearsay(self, request: Datagram, record: Stored | None) -> None:
+    def add_hearsay(self, request: Datagram, record: StoredRecord | None) -> None:
         """NOT_RESPONSIBLE, with the record that this node has all the same, if there is room for it."""
         body = b"" if record is None or record.deleted else _record_body(record, self.now)
         self.add(request, Status.NOT_RESPONSIBLE, body if len(body) <= request.max_reply else b"")
@@ -349,7 +351,7 @@ def _request_id(data: bytes) -> int:
     return int.from_bytes(data[_REQUEST_ID], "big")
 
 
-def _record_body(record: Stored, now: float) -> bytes:
+def _record_body(record: StoredRecord, now: float) -> bytes:
     """A record as its readers see it: the time left, at least a second, in place of the expiry."""
     version, expiry, flags, value = record
     ttl = min(max(expiry - math.ceil(now), 1), 2**32 - 1) if expiry else 0

@@ -16,7 +16,7 @@ import os
 from collections import namedtuple
 
 from kdht.core._layout cimport *
-from kdht._routing cimport Core, core_verdict
+from kdht._routing cimport Core, core_decide_packet
 from kdht.replay._capture cimport Batch, Slot
 
 from kdht.wire._shared import VERDICT_OF, Reason
@@ -281,7 +281,8 @@ def run_core(Core core, Results results, now=None, shift=0) -> None:
             slot = &batch.slots[i]
             if not fixed:
                 second = <uint32_t>(<long long>(slot.nanos // NANOSECONDS) + later)
-            core_verdict(core.region, 0, results.data + slot.at, slot.length, second, &results.outcomes[i])
+            core_decide_packet(core.region, 0, results.data + slot.at, slot.length, second,
+                               &results.outcomes[i])
             results.known[i] = FULL
 
 

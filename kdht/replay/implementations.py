@@ -13,7 +13,7 @@ from kdht.replay._engine import Results, run_core, run_program
 from kdht.replay.base import NANOSECONDS, Implementation, InProcess, Run
 from kdht.replay.faults import Faulty
 from kdht.replay.oracle import Settings, SlowNode, SlowTable
-from kdht.replay.oracle_packets import verdict
+from kdht.replay.oracle_packets import decide_packet
 from kdht.replay.tables import Table
 
 THREADS = 2
@@ -48,7 +48,7 @@ class OfOracle(InProcess):
         results = Results(batch)
         for index in range(len(batch)):
             second = batch.frame(index).nanos // NANOSECONDS if now is None else now
-            found = verdict(self.node, batch.packet(index), second % 2**32)
+            found = decide_packet(self.node, batch.packet(index), second % 2**32)
             results.put(
                 index, found.reason, found.data, found.source, found.target, found.next_id, found.max_reply
             )

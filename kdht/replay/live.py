@@ -217,7 +217,7 @@ class Live:
                 raise LabError(
                     f"the {self._kind} datapath lost a TRACE to itself within {ARRIVAL_TIMEOUT:g} s"
                 )
-        return Counter([self._judge.verdict(raw, int(time.time())).reason])
+        return Counter([self._judge.decide_packet(raw, int(time.time())).reason])
 
     def _is_last(self, message: bytes) -> bool:
         return bool(self._received) and self._received[-1].data == message

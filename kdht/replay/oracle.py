@@ -1,7 +1,7 @@
 """The routing core's oracle: the same rules, written to be obvious and for nothing else.
 
 Contacts are one plain list, sorted by XOR distance at each question. A check that ends a
-verdict raises `Ended`; the checks stand in the order of docs/design.md. Whole packets are
+verdict raises `Ended`; the checks stand in the order of docs/design/routing.md. Whole packets are
 in oracle_packets.py. Written from the documents, not from the core: where the two differ,
 one of them is wrong.
 """
@@ -194,7 +194,7 @@ class SlowNode:
         assert self.published is not None
         return self.published
 
-    def decide(
+    def decide_message(
         self, data: bytes, source: Address, target: Address, now: int, ip_version: int | None = None
     ) -> Result:
         """The verdict on a UDP payload; `ip_version` where the packet around it is rewritten, too."""

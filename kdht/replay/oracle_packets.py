@@ -2,7 +2,7 @@
 
 Checksums are computed from their definitions (RFC 768, RFC 1071, RFC 1624, RFC 8200) over
 lists of 16-bit words. What is not known to be ours is never dropped for its lengths, but a
-header that cannot be read is. The rules are in docs/design.md, section "A verdict".
+header that cannot be read is. The rules are in docs/design/routing.md.
 """
 
 import struct
@@ -36,7 +36,7 @@ class Found(NamedTuple):
         return self.udp + 8
 
 
-def verdict(node: SlowNode, packet: bytes, now: int) -> Result:
+def decide_packet(node: SlowNode, packet: bytes, now: int) -> Result:
     """The verdict on a whole packet, from its IP header on."""
     packet = bytes(packet)
     try:
@@ -45,7 +45,7 @@ def verdict(node: SlowNode, packet: bytes, now: int) -> Result:
     except Ended as ended:
         return Result(ended.reason, packet)
     payload = packet[found.message : found.end]
-    result = node.decide(payload, found.source, found.target, now, found.version)
+    result = node.decide_message(payload, found.source, found.target, now, found.version)
     if result.verdict not in (Verdict.FORWARD, Verdict.RELAY):
         return result._replace(data=packet)
     return result._replace(data=rewritten(packet, found, result))

@@ -16,7 +16,7 @@ from kdht.replay.tables import FIXTURE_SECRET, KeyEntry, Table
 from kdht.wire import NO_IP, OFFSET, Address, Contact, body_tag, header_tag, keys, make_cookie
 from kdht.wire import _shared as shared
 from kdht.wire._shared import Flag, Op
-from kdht.wire.keys import ClusterKey
+from kdht.wire.keys import ClusterSecret
 
 _ID_FIELDS = {Op.PING: shared.ID_LEN, Op.FIND_NODE: shared.ID_LEN, Op.TRACE: 0}
 """Where the contacts of a reply's body begin."""
@@ -34,7 +34,7 @@ class Scrubber:
         self._before = {key.epoch: key for key in table.keys}
         self._cookie_before = table.keys[0].cookie
         self.secrets = [KeyEntry(key.epoch, f"{FIXTURE_SECRET}, {key.epoch}") for key in table.keys]
-        self._after: dict[int, ClusterKey] = {
+        self._after: dict[int, ClusterSecret] = {
             entry.epoch: keys.derive(entry.epoch, str(entry.secret).encode()) for entry in self.secrets
         }
         self._cookie_after = self._after[table.keys[0].epoch].cookie

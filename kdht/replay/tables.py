@@ -17,7 +17,7 @@ from kdht._routing import Core, common_bits
 from kdht.errors import ConfigError
 from kdht.wire import Address, Contact, keys, split_port
 from kdht.wire._shared import HOP_LIMIT, ID_LEN, MAX_OWN, PORT, REPLAY_WINDOW, ROOM
-from kdht.wire.keys import ClusterKey
+from kdht.wire.keys import ClusterSecret
 
 FIXTURE_SECRET = "kdht-replay's fixture secret, known to everybody"
 """What captures that are given away are sealed under."""
@@ -67,7 +67,7 @@ class Table:
     own: tuple[bytes, ...]
     source4: bytes | None
     source6: bytes | None
-    keys: tuple[ClusterKey, ...]
+    keys: tuple[ClusterSecret, ...]
     cookies: bool
     window: int
     hop_limit: int
@@ -179,7 +179,7 @@ def _id(text: str, where: str) -> bytes:
     return found
 
 
-def _key(entry: KeyEntry, directory: Path) -> ClusterKey:
+def _key(entry: KeyEntry, directory: Path) -> ClusterSecret:
     if (entry.secret is None) == (entry.file is None):
         raise ValueError("key: either `secret` or `file` is needed")
     if entry.secret is not None:
@@ -187,7 +187,7 @@ def _key(entry: KeyEntry, directory: Path) -> ClusterKey:
     return read_key(entry.epoch, directory / str(entry.file))
 
 
-def read_key(epoch: int, path: Path) -> ClusterKey:
+def read_key(epoch: int, path: Path) -> ClusterSecret:
     """The keys of the secret in a file, as the daemon reads it. Raises ConfigError."""
     try:
         return keys.derive(epoch, path.read_bytes().strip())
@@ -225,7 +225,7 @@ def to_file(table: Table, secrets: Sequence[KeyEntry]) -> bytes:
 # --- Running nodes ---------------------------------------------------------------------------
 
 
-def from_node(socket: Path, config: Path | None = None, secrets: Iterable[ClusterKey] = ()) -> Table:
+def from_node(socket: Path, config: Path | None = None, secrets: Iterable[ClusterSecret] = ()) -> Table:
     """The table of the node behind a control socket.
 
     What it does not tell comes from its configuration file, keys included, or is the default;

@@ -4,40 +4,40 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 
-cdef extern from "kdht_hot.h" nogil:
-    enum: KDHT_HOT_WAYS
-    struct kdht_hot_set:
+cdef extern from "kdht_cache.h" nogil:
+    enum: KDHT_CACHE_SLOTS
+    struct kdht_cache_set:
         uint32_t sequence
-        uint32_t marks[1]  # KDHT_HOT_WAYS in the header
-    struct kdht_hot_slot:
+        uint32_t marks[1]  # KDHT_CACHE_SLOTS in the header
+    struct kdht_cache_slot:
         uint8_t key[20]
         uint32_t length
         uint64_t version
         uint64_t expiry
         uint32_t flags
         uint8_t value[1]  # KDHT_MAX_VALUE in the header
-    uint32_t kdht_hot_begin(const uint32_t *sequence)
-    int kdht_hot_same(const uint32_t *sequence, uint32_t begun)
-    void kdht_hot_open(uint32_t *sequence)
-    void kdht_hot_close(uint32_t *sequence)
+    uint32_t kdht_cache_begin(const uint32_t *sequence)
+    int kdht_cache_same(const uint32_t *sequence, uint32_t begun)
+    void kdht_cache_open(uint32_t *sequence)
+    void kdht_cache_close(uint32_t *sequence)
 
 
 cdef uint32_t write_body(uint8_t *body, uint64_t version, uint64_t expiry, uint32_t flags,
                          const uint8_t *value, uint32_t length, double now) noexcept nogil
 
 
-cdef class HotRecords:
-    cdef kdht_hot_set *sets
-    cdef kdht_hot_slot *slots  # `ways` of each set, one set after the other
-    cdef uint32_t ways
+cdef class RecordCache:
+    cdef kdht_cache_set *sets
+    cdef kdht_cache_slot *slots  # `slots_per_set` of each set, one set after the other
+    cdef uint32_t slots_per_set
     cdef uint64_t mask   # of the sets' number
     cdef uint64_t epoch  # steps with every clear
     cdef uint64_t begun(self, bytes key) except? 0
     cpdef bint fill(self, bytes key, uint64_t begun, uint64_t version, uint64_t expiry, uint32_t flags,
                     bytes value) except -1
-    cdef kdht_hot_set *_set(self, bytes key) except NULL
-    cdef kdht_hot_set *_set_of(self, const uint8_t *key) noexcept nogil
-    cdef int _find(self, const kdht_hot_set *set, const uint8_t *key) noexcept nogil
-    cdef int _place(self, const kdht_hot_set *set, const uint8_t *key) noexcept
-    cdef kdht_hot_slot *_slot(self, const kdht_hot_set *set, int way) noexcept nogil
+    cdef kdht_cache_set *_set(self, bytes key) except NULL
+    cdef kdht_cache_set *_set_of(self, const uint8_t *key) noexcept nogil
+    cdef int _find(self, const kdht_cache_set *set, const uint8_t *key) noexcept nogil
+    cdef int _place(self, const kdht_cache_set *set, const uint8_t *key) noexcept
+    cdef kdht_cache_slot *_slot(self, const kdht_cache_set *set, int place) noexcept nogil
     cdef int look_up(self, const uint8_t *key, double now, uint8_t *body) noexcept nogil

@@ -1,8 +1,8 @@
-"""The typed surface of _hot.pyx."""
+"""The typed surface of _cache.pyx."""
 
 from collections.abc import Sequence
 
-class HotRecords:
+class RecordCache:
     def __init__(self, size: int) -> None: ...
     def begin(self, keys: Sequence[bytes]) -> list[int]: ...
     def fill(

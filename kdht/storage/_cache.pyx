@@ -5,8 +5,8 @@
 Contract: bounded, and **exact**: once `invalidate` has returned, the record that stood before is
 never given out again, not even by a `fill` whose reader looked at the store earlier: it says
 since when (`begin`), and any change since, of a key in the same set, refuses it. Whoever changes
-the store invalidates before it confirms. A key's set has KDHT_HOT_WAYS slots; the newest guest stays. What is
-asked or changed and is not here touches the set alone, no slot: most writes are of that kind. `look_up`
+the store invalidates before it confirms. A key's set has KDHT_CACHE_SLOTS slots; the newest guest stays. A key that
+is not here touches the set alone, no slot: most writes are of that kind. `look_up`
 runs without the GIL beside the others, which take it (a sequence lock for each set: Boehm, "Can
 Seqlocks Get Along With Programming Language Memory Models?", 2012).
 """
@@ -35,21 +35,21 @@ cdef uint32_t write_body(uint8_t *body, uint64_t version, uint64_t expiry, uint3
     return KDHT_RECORD_LEN + length
 
 
-cdef class HotRecords:
+cdef class RecordCache:
     """Records in at most `size` bytes; memory is taken as records come in.
 
     Raises ValueError where not one fits, MemoryError.
     """
 
     def __cinit__(self, size: int):
-        each = <int>sizeof(kdht_hot_slot) + <int>sizeof(kdht_hot_set)
+        each = <int>sizeof(kdht_cache_slot) + <int>sizeof(kdht_cache_set)
         if size < each:
             raise ValueError(f"one record takes {each} bytes, there are {size}")
         number = 1 << ((size // each).bit_length() - 1)
-        self.ways = min(number, <int>KDHT_HOT_WAYS)
-        self.mask = number // self.ways - 1
-        self.sets = <kdht_hot_set *>calloc(self.mask + 1, sizeof(kdht_hot_set))
-        self.slots = <kdht_hot_slot *>calloc(number, sizeof(kdht_hot_slot))
+        self.slots_per_set = min(number, <int>KDHT_CACHE_SLOTS)
+        self.mask = number // self.slots_per_set - 1
+        self.sets = <kdht_cache_set *>calloc(self.mask + 1, sizeof(kdht_cache_set))
+        self.slots = <kdht_cache_slot *>calloc(number, sizeof(kdht_cache_slot))
         if self.sets is NULL or self.slots is NULL:
             raise MemoryError
 
@@ -62,45 +62,45 @@ cdef class HotRecords:
         return [self.begun(key) for key in keys]
 
     cdef uint64_t begun(self, bytes key) except? 0:
-        return (self.epoch << 32) | kdht_hot_begin(&self._set(key).sequence)
+        return (self.epoch << 32) | kdht_cache_begin(&self._set(key).sequence)
 
     cpdef bint fill(self, bytes key, uint64_t begun, uint64_t version, uint64_t expiry, uint32_t flags,
                     bytes value) except -1:
         """Keep what the store had for `key` after `begin` said `begun`; False if that may be old."""
-        cdef kdht_hot_set *set = self._set(key)
-        cdef kdht_hot_slot *slot
-        cdef int way
+        cdef kdht_cache_set *set = self._set(key)
+        cdef kdht_cache_slot *slot
+        cdef int place
         if (self.epoch << 32) | set.sequence != begun or len(value) > KDHT_MAX_VALUE:
             return False
-        way = self._place(set, key)
-        slot = self._slot(set, way)
-        kdht_hot_open(&set.sequence)
-        set.marks[way] = mark(key)
+        place = self._place(set, key)
+        slot = self._slot(set, place)
+        kdht_cache_open(&set.sequence)
+        set.marks[place] = mark(key)
         memcpy(slot.key, <const uint8_t *>key, KDHT_ID_LEN)
         slot.length, slot.version, slot.expiry, slot.flags = <uint32_t>len(value), version, expiry, flags
         memcpy(slot.value, <const uint8_t *>value, len(value))
-        kdht_hot_close(&set.sequence)
+        kdht_cache_close(&set.sequence)
         return True
 
     def invalidate(self, key: bytes) -> None:
         """The store has another record for `key` now, or none."""
-        cdef kdht_hot_set *set = self._set(key)
-        cdef int way = self._find(set, key)
-        kdht_hot_open(&set.sequence)
-        if way >= 0:
-            set.marks[way] = 0
-        kdht_hot_close(&set.sequence)
+        cdef kdht_cache_set *set = self._set(key)
+        cdef int place = self._find(set, key)
+        kdht_cache_open(&set.sequence)
+        if place >= 0:
+            set.marks[place] = 0
+        kdht_cache_close(&set.sequence)
 
     def clear(self) -> None:
         """Nothing that was read before now may be given out."""
         cdef uint64_t i
-        cdef uint32_t way
+        cdef uint32_t place
         self.epoch += 1
         for i in range(self.mask + 1):
-            kdht_hot_open(&self.sets[i].sequence)
-            for way in range(self.ways):
-                self.sets[i].marks[way] = 0
-            kdht_hot_close(&self.sets[i].sequence)
+            kdht_cache_open(&self.sets[i].sequence)
+            for place in range(self.slots_per_set):
+                self.sets[i].marks[place] = 0
+            kdht_cache_close(&self.sets[i].sequence)
 
     def get(self, key: bytes, now: float):
         """The body of the reply to a GET, or None. For tests; the loop calls `look_up`."""
@@ -109,56 +109,56 @@ cdef class HotRecords:
         cdef int length = self.look_up(key, now, body)
         return None if length < 0 else body[:length]
 
-    cdef kdht_hot_set *_set(self, bytes key) except NULL:
+    cdef kdht_cache_set *_set(self, bytes key) except NULL:
         if len(key) != KDHT_ID_LEN:
             raise ValueError(f"a key has {KDHT_ID_LEN} bytes, not {len(key)}")
         return self._set_of(<const uint8_t *>key)
 
-    cdef inline kdht_hot_set *_set_of(self, const uint8_t *key) noexcept nogil:
+    cdef inline kdht_cache_set *_set_of(self, const uint8_t *key) noexcept nogil:
         cdef uint64_t number
         memcpy(&number, key + 8, 8)  # the first bits are the same for all keys of a node
         return &self.sets[number & self.mask]
 
-    cdef inline kdht_hot_slot *_slot(self, const kdht_hot_set *set, int way) noexcept nogil:
-        return &self.slots[<uint64_t>(set - self.sets) * self.ways + way]
+    cdef inline kdht_cache_slot *_slot(self, const kdht_cache_set *set, int place) noexcept nogil:
+        return &self.slots[<uint64_t>(set - self.sets) * self.slots_per_set + place]
 
-    cdef inline int _find(self, const kdht_hot_set *set, const uint8_t *key) noexcept nogil:
+    cdef inline int _find(self, const kdht_cache_set *set, const uint8_t *key) noexcept nogil:
         """Which slot of the set has the key; -1: none."""
-        cdef uint32_t way
-        for way in range(self.ways):
-            if set.marks[way] == mark(key) and memcmp(self._slot(set, way).key, key, KDHT_ID_LEN) == 0:
-                return way
+        cdef uint32_t place
+        for place in range(self.slots_per_set):
+            if set.marks[place] == mark(key) and memcmp(self._slot(set, place).key, key, KDHT_ID_LEN) == 0:
+                return place
         return -1
 
-    cdef int _place(self, const kdht_hot_set *set, const uint8_t *key) noexcept:
+    cdef int _place(self, const kdht_cache_set *set, const uint8_t *key) noexcept:
         """Where a key goes: where it is, or a free slot, or each in turn."""
-        cdef uint32_t way
+        cdef uint32_t place
         cdef int here = self._find(set, key)
         if here >= 0:
             return here
-        for way in range(self.ways):
-            if set.marks[way] == 0:
-                return way
-        return (set.sequence >> 1) % self.ways
+        for place in range(self.slots_per_set):
+            if set.marks[place] == 0:
+                return place
+        return (set.sequence >> 1) % self.slots_per_set
 
     cdef int look_up(self, const uint8_t *key, double now, uint8_t *body) noexcept nogil:
         """Write the body of the reply to a GET and give its length; -1: not here. `now`: Unix seconds."""
-        cdef kdht_hot_set *set = self._set_of(key)
-        cdef uint32_t begun = kdht_hot_begin(&set.sequence)
-        cdef kdht_hot_slot *slot
+        cdef kdht_cache_set *set = self._set_of(key)
+        cdef uint32_t begun = kdht_cache_begin(&set.sequence)
+        cdef kdht_cache_slot *slot
         cdef uint32_t length
-        cdef int way
+        cdef int place
         if begun & 1:
             return -1
-        way = self._find(set, key)
-        if way < 0:
+        place = self._find(set, key)
+        if place < 0:
             return -1
-        slot = self._slot(set, way)
+        slot = self._slot(set, place)
         length = slot.length  # it may change at any time
         if length > KDHT_MAX_VALUE or (slot.expiry and <double>slot.expiry <= now):
             return -1
         length = write_body(body, slot.version, slot.expiry, slot.flags, slot.value, length, now)
-        return <int>length if kdht_hot_same(&set.sequence, begun) else -1
+        return <int>length if kdht_cache_same(&set.sequence, begun) else -1
 
 
 cdef inline uint32_t mark(const uint8_t *key) noexcept nogil:

@@ -20,7 +20,7 @@ _TOMBSTONE = int(RecordFlag.TOMBSTONE)
 _log = logging.getLogger(__name__)
 
 
-class Stored(NamedTuple):
+class StoredRecord(NamedTuple):
     """A record: version (u64), expiry (unix seconds, u64, 0: none), flags (u32), value.
 
     With TOMBSTONE in `flags` it says that the key was deleted, and has no value.
@@ -43,7 +43,7 @@ class Write(NamedTuple):
     """
 
     key: bytes
-    record: Stored
+    record: StoredRecord
     nonce: int | None = None
 
 
@@ -65,7 +65,7 @@ Outcome = Result | Granted
 """Of a Write, and of a Promise."""
 
 
-OnChange = Callable[[bytes, Stored], None]
+OnChange = Callable[[bytes, StoredRecord], None]
 """Hears of each record that a write changed, once it is safe; must not wait for the writer."""
 
 
@@ -90,10 +90,10 @@ class Store(Protocol):
     on_change: OnChange | None
     """Called by `apply`, on its thread, before it returns; what it raises is logged."""
 
-    def get(self, key: bytes, now: float) -> Stored | None:
+    def get(self, key: bytes, now: float) -> StoredRecord | None:
         """The record, or None where there is none or it has expired."""
 
-    def get_many(self, keys: Sequence[bytes], now: float) -> list[Stored | None]:
+    def get_many(self, keys: Sequence[bytes], now: float) -> list[StoredRecord | None]:
         """As `get`, in the order of `keys`. One damaged record fails the call."""
 
     def apply(self, wishes: Sequence[Wish], now: float) -> list[Outcome]:
@@ -114,7 +114,7 @@ class Store(Protocol):
 
     def scan(
         self, now: float, start: bytes = b"", stop: bytes | None = None
-    ) -> Iterator[tuple[bytes, Stored]]:
+    ) -> Iterator[tuple[bytes, StoredRecord]]:
         """Live records and tombstones in a range, in key order, as they were at the first step."""
 
     def stats(self) -> Stats: ...
@@ -123,29 +123,29 @@ class Store(Protocol):
         """Give the files back. Closing twice is fine; no other call may follow or be under way."""
 
 
-def alive(record: Stored | None, now: float) -> Stored | None:
+def alive(record: StoredRecord | None, now: float) -> StoredRecord | None:
     """The record, unless it has expired."""
     return None if record is None or 0 < record.expiry <= now else record
 
 
-def visible(record: Stored | None, now: float) -> Stored | None:
+def visible(record: StoredRecord | None, now: float) -> StoredRecord | None:
     """The record as a reader sees it: None if it has expired or is a tombstone."""
     return None if record is None or record.flags & _TOMBSTONE or 0 < record.expiry <= now else record
 
 
-def newer(one: Stored, other: Stored) -> bool:
+def newer(one: StoredRecord, other: StoredRecord) -> bool:
     """Whether `one` wins over `other`: a total order of all records, the same on every node."""
     return one.version > other.version or (one.version == other.version and _rank(one) > _rank(other))
 
 
-def _rank(record: Stored) -> tuple[bool, bytes, int, int]:
+def _rank(record: StoredRecord) -> tuple[bool, bytes, int, int]:
     """Among records of one version."""
     return record.deleted, record.value, record.expiry, record.flags
 
 
 def settle(
-    previous: Stored | None, write: Write, now: float, pledges: Pledges = ()
-) -> tuple[Stored | None, Result]:
+    previous: StoredRecord | None, write: Write, now: float, pledges: Pledges = ()
+) -> tuple[StoredRecord | None, Result]:
     """What stands in the store after `write`, where `previous` stood, and what to tell the writer.
 
     Last writer wins: `previous` stands where it is newer, expired or not. What stands already is accepted again;
@@ -170,7 +170,7 @@ def settle(
     return record, Result(True, existed, record.version)
 
 
-def _same(one: Stored, other: Stored) -> bool:
+def _same(one: StoredRecord, other: StoredRecord) -> bool:
     """Whether they, of one version, are of one write."""
     return one.value == other.value and one.flags == other.flags
 
@@ -205,7 +205,7 @@ def _check_write(write: Write) -> None:
         raise ValueError(f"expiry {expiry} or flags {flags} out of range")
 
 
-def tell(on_change: OnChange | None, changes: Sequence[tuple[bytes, Stored]]) -> None:
+def tell(on_change: OnChange | None, changes: Sequence[tuple[bytes, StoredRecord]]) -> None:
     """Tell of records that are safe now: nothing may keep their writers from hearing of it."""
     if on_change is None:
         return

@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping
 import plyvel
 
 from kdht.storage import layout, promises
-from kdht.storage.base import Stored
+from kdht.storage.base import StoredRecord
 from kdht.storage.promises import Pledges
 
-Replaced = tuple[bytes, Stored | None, Stored | None]
+Replaced = tuple[bytes, StoredRecord | None, StoredRecord | None]
 """A key, the record that stood there, the one that does now."""
 
 
@@ -20,23 +20,23 @@ class Change:
     """A batch in the making. `read` gives the record on disk, `promised` has the promises there."""
 
     def __init__(
-        self, read: Callable[[bytes], Stored | None], promised: Mapping[bytes, Pledges] | None = None
+        self, read: Callable[[bytes], StoredRecord | None], promised: Mapping[bytes, Pledges] | None = None
     ) -> None:
         self._read = read
         self._promised = promised or {}
         self.pledged: dict[bytes, Pledges] = {}
         """The promises of keys of which they change."""
-        self._before: dict[bytes, Stored | None] = {}
-        self._after: dict[bytes, Stored | None] = {}
+        self._before: dict[bytes, StoredRecord | None] = {}
+        self._after: dict[bytes, StoredRecord | None] = {}
         self._stray: list[bytes] = []
 
-    def standing(self, key: bytes) -> Stored | None:
+    def standing(self, key: bytes) -> StoredRecord | None:
         """What stands at `key` after all that is in the batch so far."""
         if key not in self._after:
             self._before[key] = self._after[key] = self._read(key)
         return self._after[key]
 
-    def put(self, key: bytes, record: Stored | None) -> None:
+    def put(self, key: bytes, record: StoredRecord | None) -> None:
         """Let it stand there, None: nothing. Its `standing` was asked for before."""
         self._after[key] = record
 
@@ -85,7 +85,9 @@ class Change:
         return counts
 
 
-def _replace(batch: "plyvel.WriteBatch", key: bytes, before: Stored | None, after: Stored | None) -> None:
+def _replace(
+    batch: "plyvel.WriteBatch", key: bytes, before: StoredRecord | None, after: StoredRecord | None
+) -> None:
     """The record and its index entry."""
     was_due = before.expiry if before is not None else 0
     is_due = after.expiry if after is not None else 0

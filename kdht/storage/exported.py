@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 import msgspec
 
-from kdht.storage import Stored
+from kdht.storage import StoredRecord
 
 FORMAT = 1
 
@@ -23,7 +23,7 @@ class Head(msgspec.Struct):
     format: int
 
 
-def plain(key: bytes, record: Stored) -> dict[str, object]:
+def plain(key: bytes, record: StoredRecord) -> dict[str, object]:
     """A record as JSON holds it."""
     return {
         "key": key.hex(),

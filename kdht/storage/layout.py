@@ -18,7 +18,7 @@ from typing import NamedTuple
 import plyvel
 
 from kdht.errors import StorageDamaged, StorageError, StorageLocked
-from kdht.storage.base import Stored
+from kdht.storage.base import StoredRecord
 from kdht.wire._shared import ID_LEN
 
 FORMAT = 3
@@ -55,19 +55,19 @@ class Counts(NamedTuple):
     tombstones: int
 
 
-def pack_record(record: Stored) -> bytes:
+def pack_record(record: StoredRecord) -> bytes:
     version, expiry, flags, value = record
     return _HEAD.pack(version, expiry, flags, len(value)) + value
 
 
-def unpack_record(raw: bytes) -> Stored:
+def unpack_record(raw: bytes) -> StoredRecord:
     """Raises ValueError or struct.error for bytes that `pack_record` never made."""
     version, expiry, flags, length = _unpack_head(raw)
     value = raw[_HEAD_LEN:]
     if len(value) != length:
         raise _wrong_length(raw, length)
-    # Not by Stored(), which would take as long as the rest of a read.
-    return tuple.__new__(Stored, (version, expiry, flags, value))
+    # Not by StoredRecord(), which would take as long as the rest of a read.
+    return tuple.__new__(StoredRecord, (version, expiry, flags, value))
 
 
 def unpack_head(raw: bytes) -> tuple[int, int, int]:

@@ -20,14 +20,14 @@ import plyvel
 
 from kdht.errors import StorageError
 from kdht.storage import files, layout
-from kdht.storage._cache import HotRecords
-from kdht.storage._reads import Reads
+from kdht.storage._cache import RecordCache
+from kdht.storage._reader import StoreReader
 from kdht.storage.audit import Audit, audit
 from kdht.storage.base import (
     OnChange,
     Outcome,
     Stats,
-    Stored,
+    StoredRecord,
     Wish,
     alive,
     check,
@@ -77,10 +77,10 @@ class LevelStore:
             self._db.close()
             raise
 
-    def get(self, key: bytes, now: float) -> Stored | None:
+    def get(self, key: bytes, now: float) -> StoredRecord | None:
         return self.get_many((key,), now)[0]
 
-    def get_many(self, keys: Sequence[bytes], now: float) -> list[Stored | None]:
+    def get_many(self, keys: Sequence[bytes], now: float) -> list[StoredRecord | None]:
         read, prefix, unpack = self._db.get, layout.RECORD, layout.unpack_record
         with self._errors():
             return [
@@ -90,9 +90,9 @@ class LevelStore:
                 for key in keys
             ]
 
-    def reads(self, hot: HotRecords | None) -> Reads:
+    def reader(self, cache: RecordCache | None) -> StoreReader:
         """What answers GETs at once, for one thread."""
-        return Reads(partial(self._db.get, verify_checksums=True), hot)
+        return StoreReader(partial(self._db.get, verify_checksums=True), cache)
 
     def apply(self, wishes: Sequence[Wish], now: float) -> list[Outcome]:
         check(wishes)
@@ -161,7 +161,7 @@ class LevelStore:
 
     def scan(
         self, now: float, start: bytes = b"", stop: bytes | None = None
-    ) -> Iterator[tuple[bytes, Stored]]:
+    ) -> Iterator[tuple[bytes, StoredRecord]]:
         with self._errors():
             for key, raw in self._raw(start, stop):
                 record = layout.unpack_record(raw)
@@ -191,7 +191,7 @@ class LevelStore:
     def close(self) -> None:
         self._db.close()
 
-    def _read(self, key: bytes) -> Stored | None:
+    def _read(self, key: bytes) -> StoredRecord | None:
         raw = self._db.get(layout.RECORD + key, verify_checksums=True)
         return None if raw is None else layout.unpack_record(raw)
 

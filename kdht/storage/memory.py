@@ -6,7 +6,7 @@ from kdht.storage.base import (
     OnChange,
     Outcome,
     Stats,
-    Stored,
+    StoredRecord,
     Wish,
     alive,
     check,
@@ -21,14 +21,14 @@ class MemoryStore:
     """A dictionary of records. Writes come from one thread at a time."""
 
     def __init__(self) -> None:
-        self._records: dict[bytes, Stored] = {}
+        self._records: dict[bytes, StoredRecord] = {}
         self._promised: dict[bytes, Pledges] = {}
         self.on_change: OnChange | None = None
 
-    def get(self, key: bytes, now: float) -> Stored | None:
+    def get(self, key: bytes, now: float) -> StoredRecord | None:
         return alive(self._records.get(key), now)
 
-    def get_many(self, keys: Sequence[bytes], now: float) -> list[Stored | None]:
+    def get_many(self, keys: Sequence[bytes], now: float) -> list[StoredRecord | None]:
         return [self.get(key, now) for key in keys]
 
     def apply(self, wishes: Sequence[Wish], now: float) -> list[Outcome]:
@@ -79,7 +79,7 @@ class MemoryStore:
 
     def scan(
         self, now: float, start: bytes = b"", stop: bytes | None = None
-    ) -> Iterator[tuple[bytes, Stored]]:
+    ) -> Iterator[tuple[bytes, StoredRecord]]:
         for key, record in sorted(self._in_range(start, stop)):
             if alive(record, now):
                 yield key, record
@@ -93,6 +93,6 @@ class MemoryStore:
     def close(self) -> None:
         """Nothing to give back."""
 
-    def _in_range(self, start: bytes, stop: bytes | None) -> list[tuple[bytes, Stored]]:
+    def _in_range(self, start: bytes, stop: bytes | None) -> list[tuple[bytes, StoredRecord]]:
         """Of a copy: another thread may be writing."""
         return [item for item in list(self._records.items()) if in_range(item[0], start, stop)]

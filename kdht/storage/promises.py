@@ -12,7 +12,7 @@ import struct
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from kdht.storage.base import Stored
+    from kdht.storage.base import StoredRecord
 
 LIFETIME = 600
 """Seconds."""
@@ -85,7 +85,7 @@ def above(pledges: Pledges, version: int) -> Pledges:
 
 
 def grant(
-    previous: "Stored | None", pledges: Pledges, asked: Promise, now: float, *, room: bool
+    previous: "StoredRecord | None", pledges: Pledges, asked: Promise, now: float, *, room: bool
 ) -> tuple[Pledges, Granted]:
     """The promises of a key after one was asked for, where `previous` stands, and what to tell who asked.
 

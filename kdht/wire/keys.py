@@ -13,7 +13,7 @@ from kdht.errors import ConfigError
 MIN_SECRET = 16
 
 
-class ClusterKey(NamedTuple):
+class ClusterSecret(NamedTuple):
     """One epoch's keys, 16 bytes each."""
 
     epoch: int
@@ -21,7 +21,7 @@ class ClusterKey(NamedTuple):
     cookie: bytes
 
 
-def derive(epoch: int, secret: bytes) -> ClusterKey:
+def derive(epoch: int, secret: bytes) -> ClusterSecret:
     """The keys of `epoch` (0 to 255) from the shared secret.
 
     Raises ConfigError for a secret under 16 bytes or an epoch out of range.
@@ -30,7 +30,7 @@ def derive(epoch: int, secret: bytes) -> ClusterKey:
         raise ConfigError(f"a cluster secret has at least {MIN_SECRET} bytes, this one has {len(secret)}")
     if not 0 <= epoch <= 255:
         raise ConfigError(f"a key epoch is a number from 0 to 255, not {epoch}")
-    return ClusterKey(epoch, _derived(secret, b"kdht-tag"), _derived(secret, b"kdht-cookie"))
+    return ClusterSecret(epoch, _derived(secret, b"kdht-tag"), _derived(secret, b"kdht-cookie"))
 
 
 def _derived(secret: bytes, use: bytes) -> bytes:

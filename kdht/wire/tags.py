@@ -7,7 +7,7 @@ from kdht.errors import BadPacket
 from kdht.wire import _shared as shared
 from kdht.wire._shared import Flag, siphash
 from kdht.wire.buffer import Buffer
-from kdht.wire.keys import ClusterKey
+from kdht.wire.keys import ClusterSecret
 from kdht.wire.messages import OFFSET, check_form
 
 _EPOCH = OFFSET["epoch"]
@@ -15,19 +15,19 @@ _TIME = struct.Struct(">I")
 _TAG = struct.Struct(">Q")
 
 
-def header_tag(message: Buffer, key: ClusterKey) -> int:
+def header_tag(message: Buffer, key: ClusterSecret) -> int:
     """The tag of a packed message's header; `hops` changes on the way, so it counts as 0."""
     tagged = bytearray(message[: shared.TAGGED_LEN])
     tagged[OFFSET["hops"]] = 0
     return siphash(key.tag, bytes(tagged))
 
 
-def body_tag(message: Buffer, key: ClusterKey) -> int:
+def body_tag(message: Buffer, key: ClusterSecret) -> int:
     """The tag of a packed message's body."""
     return siphash(key.tag, bytes(message[shared.HEADER_LEN :]))
 
 
-def seal(message: bytearray, key: ClusterKey, now: int) -> None:
+def seal(message: bytearray, key: ClusterSecret, now: int) -> None:
     """Make a packed message a member's, in place: FORWARDED, time, epoch and both tags.
 
     `now` is unix seconds; `key` the epoch that signs.
@@ -39,7 +39,7 @@ def seal(message: bytearray, key: ClusterKey, now: int) -> None:
     _TAG.pack_into(message, OFFSET["header_tag"], header_tag(message, key))
 
 
-def verify(data: Buffer, keys: Sequence[ClusterKey], now: int, window: int = shared.REPLAY_WINDOW) -> None:
+def verify(data: Buffer, keys: Sequence[ClusterSecret], now: int, window: int = shared.REPLAY_WINDOW) -> None:
     """Check a member's message as the core does: form, epoch, tags, time, hops.
 
     `now` and `window` are seconds; the time may differ by `window` either way. Raises BadPacket.

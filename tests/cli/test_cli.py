@@ -203,10 +203,10 @@ def test_a_value_too_large(ctl, tmp_path):
 
 def test_another_version_stands(ctl):
     version = json.loads(good(ctl("put", "versions", "1", "--json")))["version"]
-    bad(ctl("put", "versions", "2", "--if-version", "0"), 8, f"version {version} stands")
-    bad(ctl("delete", "versions", "--if-version", "7"), 8, f"version {version} stands")
+    bad(ctl("put", "versions", "2", "--if-version", "0"), 8, f"the key has version {version}")
+    bad(ctl("delete", "versions", "--if-version", "7"), 8, f"the key has version {version}")
     good(ctl("delete", "versions", "--if-version", str(version)))
-    bad(ctl("put", "versions", "2", "--if-version", str(version)), 8, "there is no record")
+    bad(ctl("put", "versions", "2", "--if-version", str(version)), 8, "the key has no record")
 
 
 def test_no_answer(ctl):

@@ -9,7 +9,7 @@ import pytest
 from scripted_node import VERSION, ScriptedNode, answer, drop, refusal, refuse, reply_to, value_reply
 
 from kdht import AsyncClient, Client
-from kdht.client import Hop, _entries
+from kdht.client import Hop, _nodes
 from kdht.client._datagram import MAX_ATTEMPTS
 from kdht.errors import ConfigError, NotFound, RequestError, RequestTimeout, ValueTooLarge
 from kdht.wire import Address, Contact, Record, hash_key, pack_contacts
@@ -39,8 +39,8 @@ def ask(request):
 @pytest.fixture
 def short_waits(monkeypatch):
     """A lost datagram on loopback need not take a quarter of a second to be noticed."""
-    monkeypatch.setattr(_entries, "START_RTO", 0.02)
-    monkeypatch.setattr(_entries, "START_LATE", 0.02)
+    monkeypatch.setattr(_nodes, "START_RTO", 0.02)
+    monkeypatch.setattr(_nodes, "START_LATE", 0.02)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])

@@ -73,9 +73,9 @@ def test_a_large_value_takes_one_cookie_per_client(names):
     with Client(names[0]) as client:
         client.put("large", value)
     with Client(names[1]) as client:
-        assert client._session.cookie == 0
+        assert client._session.state.cookie == 0
         assert client.get("large") == value
-        assert client._session.cookie != 0
+        assert client._session.state.cookie != 0
         with pytest.raises(ValueTooLarge):
             client.get("large", max_value=100)
 
@@ -142,7 +142,7 @@ def test_conditions(names):
 def test_one_of_many_writers_wins(names):
     """Each adds 1, 5 times, by compare-and-set: nothing is lost. The value names its writer, for of two that write
     the same one after a loss nobody can say which it was; and a write that was done may be told as a conflict
-    once another has followed (docs/design.md), so there may be more."""
+    once another has followed (docs/design/client.md), so there may be more."""
 
     async def add(client: AsyncClient, name: str) -> None:
         while True:
@@ -243,7 +243,7 @@ def test_a_dead_entry_node_is_left_for_another(fresh_cluster):
         client.put_many(values)
         fresh_cluster.nodes[0].kill()
         assert {key: client.get(key) for key in values} == values
-        assert client._session.entries.current != 0
+        assert client._session.state.nodes.current != 0
         assert client.put_many(values).keys() == values.keys()
 
 
@@ -253,7 +253,7 @@ def test_a_client_goes_on_when_the_only_node_that_it_was_given_dies(fresh_cluste
     first = fresh_cluster.nodes[0]
     with Client(str(first.address)) as client, Client(str(first.address), learn=False) as other:
         client.put_many(values)
-        while len(client._session.entries.all) == 1:
+        while len(client._session.state.nodes.all) == 1:
             client.get_many(values)
         other.put("k", b"")
         first.kill()

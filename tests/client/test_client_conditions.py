@@ -5,7 +5,7 @@ from both_clients import BOTH
 from scripted_node import drop, refuse
 from scripted_store import ScriptedStore
 
-from kdht.client import _entries
+from kdht.client import _nodes
 from kdht.errors import Conflict, RequestError, RequestTimeout, Unconfirmed
 from kdht.wire import Record, hash_key
 from kdht.wire._shared import Op, Status
@@ -20,7 +20,7 @@ def ask(request):
 
 @pytest.fixture
 def short_waits(monkeypatch):
-    monkeypatch.setattr(_entries, "START_RTO", 0.02)
+    monkeypatch.setattr(_nodes, "START_RTO", 0.02)
 
 
 def losing_an_answer(op: Op) -> ScriptedStore:
@@ -49,12 +49,12 @@ def test_a_put_where_the_version_stands(ask):
 def test_a_put_where_another_version_stands(ask):
     store = ScriptedStore()
     with store.node() as node:
-        with pytest.raises(Conflict, match="there is no record") as caught:
+        with pytest.raises(Conflict, match="the key has no record") as caught:
             ask(node.name, "put", "k", b"1", if_version=5)
         assert caught.value.version == 0
         version = ask(node.name, "put", "k", b"1")
         for wrong in (0, version + 1):
-            with pytest.raises(Conflict, match=f"version {version} stands") as caught:
+            with pytest.raises(Conflict, match=f"the key has version {version}") as caught:
                 ask(node.name, "put", "k", b"2", if_version=wrong)
             assert (caught.value.version, caught.value.status) == (version, "CONFLICT")
     assert store.value("k") == b"1"
@@ -115,7 +115,7 @@ def test_another_version_after_a_lost_answer_is_no_certain_conflict(ask):
 
     before = store.before
     store.before = lambda request: overwrite(request) or before(request)
-    with store.node() as node, pytest.raises(Unconfirmed, match="another version stands"):
+    with store.node() as node, pytest.raises(Unconfirmed, match="another version"):
         ask(node.name, "put", "k", b"mine", if_version=0)
     assert store.value("k") == b"another's"
 
@@ -130,7 +130,7 @@ def test_a_write_that_was_overwritten_is_not_written_again(ask):
 
     before = store.before
     store.before = lambda request: overwrite(request) or before(request)
-    with store.node() as node, pytest.raises(Unconfirmed, match="a newer version stands"):
+    with store.node() as node, pytest.raises(Unconfirmed, match="the key has a newer version"):
         ask(node.name, "put", "k", b"mine")
     assert store.value("k") == b"another's"
 

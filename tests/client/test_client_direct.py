@@ -10,7 +10,8 @@ from scripted_node import ScriptedNode, drop, refusal, reply_to, value_reply
 from kdht import AsyncClient, Client
 from kdht.client import _calls as calls
 from kdht.client._datagram import ANY_NODE
-from kdht.client._entries import DIRECT_MISSES, DIRECT_PAUSE, SILENT_TRIES
+from kdht.client._direct import DIRECT_MISSES, DIRECT_PAUSE
+from kdht.client._nodes import SILENT_TRIES
 from kdht.client._session import Session
 from kdht.wire import NO_FLAGS, parse
 from kdht.wire._shared import Flag, Status
@@ -98,7 +99,11 @@ def test_a_dead_entry_node_is_left_out_as_without():
     session = new_session(2)
     for number in range(SILENT_TRIES):
         assert relayed(session, now=float(number)) == Flag.DIRECT
-    assert (session.entries[0].dead, session.entries[1].dead, session.entries.current) == (True, False, 1)
+    assert (session.state.nodes[0].dead, session.state.nodes[1].dead, session.state.nodes.current) == (
+        True,
+        False,
+        1,
+    )
 
 
 def test_one_that_comes_makes_up_for_those_that_did_not():

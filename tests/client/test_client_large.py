@@ -140,12 +140,15 @@ def test_the_old_value_stands_until_the_new_one_is_complete(ask):
 
 
 def test_a_failed_upload_is_cleared_away(ask):
-    puts = iter(range(1000))
-    store = ScriptedStore(
-        lambda request: (
-            [refusal(request, Status.BAD_REQUEST)] if request.op == Op.PUT and next(puts) == 15 else None
-        )
-    )
+    written: dict[bytes, int] = {}
+
+    def refuse_one_chunk(request):
+        """In all its tries: a chunk that was written has not failed, whatever a later try is told."""
+        if request.op == Op.PUT and written.setdefault(request.key, len(written)) == 15:
+            return [refusal(request, Status.BAD_REQUEST)]
+        return None
+
+    store = ScriptedStore(refuse_one_chunk)
     with store.node() as node, pytest.raises(RequestError, match="cannot read"):
         ask(node.name, "put_large", "big", VALUE)
     assert store.records == {}
@@ -396,8 +399,8 @@ def damage(store: ScriptedStore, number: int, change) -> None:
     ("change", "why"),
     [
         (None, "chunk 3 of 21 is not there"),
-        (lambda value: value[:-1], "chunk 3 of 21 is another's"),
-        (lambda value: b"\0" + value[1:], "chunk 3 of 21 is another's"),
+        (lambda value: value[:-1], "chunk 3 of 21 belongs to another upload"),
+        (lambda value: b"\0" + value[1:], "chunk 3 of 21 belongs to another upload"),
         (lambda value: value[:-1] + bytes([value[-1] ^ 1]), "digest"),
     ],
 )

@@ -131,7 +131,7 @@ def test_so_many_are_kept():
     client = Learning()
     for turn in range(3):
         client.hears_of(OTHERS[turn * 16 : turn * 16 + 17], 2.0 + turn * AGAIN_AFTER)
-    assert len(client.places) == MAX_LEARNT == len(client.session.entries.all) - 1
+    assert len(client.places) == MAX_LEARNT == len(client.session.state.nodes.all) - 1
     assert set(client.places.values()) & set(OTHERS[32:49]), "those that were never asked make room"
 
 

@@ -84,5 +84,5 @@ def test_an_empty_datagram_says_of_no_node_that_it_is_dead():
         Client(node.name, timeout=1.0) as client,
     ):
         assert client.get("hello") == b"world"
-        assert not client._session.entries[0].dead
+        assert not client._session.state.nodes[0].dead
         assert client._session.ignored == 1

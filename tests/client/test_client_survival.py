@@ -12,7 +12,7 @@ from both_clients import BOTH
 from scripted_node import ScriptedNode, answer, drop, reply_to, value_reply
 
 from kdht import AsyncClient, Client
-from kdht.client import _entries
+from kdht.client import _nodes
 from kdht.errors import PortClosed, RequestError, RequestTimeout
 from kdht.lab.wait import wait_until
 from kdht.wire import Message, Record, hash_key
@@ -107,7 +107,7 @@ def _counted(sent, sock, data, send):
 
 def test_a_watch_whose_nodes_went_away_ends(monkeypatch):
     """Both had answered before."""
-    monkeypatch.setattr(_entries, "START_RTO", 0.05)
+    monkeypatch.setattr(_nodes, "START_RTO", 0.05)
     with ScriptedNode(lambda _, request: [reply_to(request, body=Record(1).pack())]) as node:
         client = Client([node.name, *closed_ports(1)], timeout=0.3)
         events = client.watch("k", lease=1)
@@ -237,7 +237,7 @@ def test_a_client_belongs_to_the_process_that_made_it():
             said = in_a_child(work)
             assert said.startswith("RequestError: ")
             assert f"belongs to process {os.getpid()}" in said
-            assert "each makes its own" in said
+            assert "make a new client after a fork" in said
         assert in_a_child(client.close) == "nothing"
         assert client.get("k") == b"world"
     assert len(requests(node)) == 2
@@ -255,7 +255,7 @@ def test_an_asyncio_client_belongs_to_the_process_that_made_it():
                 await anext(client.watch("k"))
 
             for work in (lambda: client.get("k"), lambda: client.put_many({"k": b""}), next_event):
-                assert "after a fork each makes its own" in in_a_child(elsewhere(work))
+                assert "make a new client after a fork" in in_a_child(elsewhere(work))
             assert in_a_child(elsewhere(client.close)) == "nothing"
             assert in_a_child(elsewhere(events.aclose)) == "nothing"
             assert await client.get("k") == b"world"

@@ -8,11 +8,11 @@ from scripted_node import refusal, value_reply
 
 from kdht import wire
 from kdht.client import _calls as calls
-from kdht.client import _entries as entries
+from kdht.client import _hedging as hedging
 from kdht.client._datagram import MAX_ATTEMPTS, MAX_SENT
-from kdht.client._entries import ENOUGH_SAMPLES, MAX_RTO, START_LATE, START_RTO
-from kdht.client._exchange import JITTER, MAX_BOUNCES, MAX_HEDGES, MAX_PAUSE, MAX_WAYS
+from kdht.client._nodes import ENOUGH_SAMPLES, FIRST_PROBE, MAX_RTO, SILENT_TRIES, START_LATE, START_RTO
 from kdht.client._reads import Read
+from kdht.client._retries import JITTER, MAX_BOUNCES, MAX_HEDGES, MAX_PAUSE, MAX_TRIES_THROUGH_ONE
 from kdht.errors import (
     Conflict,
     NotFound,
@@ -27,7 +27,7 @@ from kdht.wire._shared import Flag, Op, Status
 
 @pytest.fixture
 def no_hedges(monkeypatch):
-    monkeypatch.setattr(entries, "HEDGE_BURST", 0.0)
+    monkeypatch.setattr(hedging, "HEDGE_BURST", 0.0)
 
 
 # --- Ways and waits
@@ -63,8 +63,8 @@ def test_a_read_is_hedged_before_it_is_lost():
         assert passes(session, exchange)
         wait = exchange.deadline - number * START_LATE
         assert wait == pytest.approx(START_LATE if number < MAX_HEDGES else START_RTO)
-    assert session.entries[0].dead, "hedges beside a dead node cost nothing"
-    assert session.budget.tokens == pytest.approx(entries.HEDGE_BURST - entries.SILENT_TRIES)
+    assert session.state.nodes[0].dead, "hedges beside a dead node cost nothing"
+    assert session.state.budget.tokens == pytest.approx(hedging.HEDGE_BURST - SILENT_TRIES)
 
 
 @pytest.mark.parametrize("call", [PUT, calls.delete("hello"), calls.trace("hello", 1)], ids=str)
@@ -94,35 +94,35 @@ def test_hedges_are_a_part_of_the_requests():
     session = new_session()
     count, hedges = 3000, 0
     for _ in range(count):
-        session.entries[0].round_trips.clear()  # or the client would learn to wait
+        session.state.nodes[0].round_trips.clear()  # or the client would learn to wait
         exchange, first = opened(session)
         hedges += passes(session, exchange) is not None
         session.receive(0, value_reply(wire.parse(first.data)), 0.2)
         assert exchange.done
-    assert entries.HEDGE_SHARE * count < hedges <= entries.HEDGE_SHARE * count + entries.HEDGE_BURST
+    assert hedging.HEDGE_SHARE * count < hedges <= hedging.HEDGE_SHARE * count + hedging.HEDGE_BURST
 
 
 def test_a_hedge_that_brings_the_answer_is_paid_back():
     session = new_session()
-    tokens = session.budget.tokens
+    tokens = session.state.budget.tokens
     exchange, _ = opened(session)
     passes(session, exchange)
     second = passes(session, exchange)
-    assert session.budget.tokens == tokens - 2
+    assert session.state.budget.tokens == tokens - 2
     received(session, 0, value_reply(wire.parse(second.data)), exchange.deadline)
     assert exchange.done
-    assert session.budget.tokens == tokens
+    assert session.state.budget.tokens == tokens
 
 
 def test_a_dead_entry_node_costs_no_budget():
     session = new_session(nodes=2)
-    session.entries.died(0, 0.0)
+    session.state.nodes.died(0, 0.0)
     exchange, first = opened(session)
     assert first.node == 1
-    session.entries.died(1, 0.0)
-    tokens = session.budget.tokens
+    session.state.nodes.died(1, 0.0)
+    tokens = session.state.budget.tokens
     assert passes(session, exchange).node == 0
-    assert session.budget.tokens == tokens
+    assert session.state.budget.tokens == tokens
 
 
 def test_the_time_out_is_for_the_whole_request():
@@ -179,7 +179,7 @@ def test_a_node_that_listens_again_is_asked_by_the_next_request():
     exchange, first = opened(session, now=0.5)
     session.receive(0, value_reply(wire.parse(first.data)), 0.51)
     assert exchange.result().status is Status.OK
-    assert not session.entries[0].dead
+    assert not session.state.nodes[0].dead
 
 
 def test_each_refusal_costs_what_it_moves():
@@ -205,20 +205,20 @@ def test_what_was_asked_at_each_node_is_not_kept_for_ever():
         exchange, first = opened(session)
         session.receive(0, value_reply(wire.parse(first.data)), 0.001)
         assert exchange.done
-    assert len(session._asked[0]) < 200
+    assert len(session.state.outgoing.asked[0]) < 200
 
 
 def test_a_silent_node_is_left_out_and_asked_again_beside_a_read():
     session = new_session(nodes=2)
     now = 0.0
-    for number in range(entries.SILENT_TRIES):
+    for number in range(SILENT_TRIES):
         exchange, first = opened(session, now=now)
         assert first.node == 0, number
         second = passes(session, exchange)
         now = exchange.deadline
         received(session, second.node, value_reply(wire.parse(second.data)), now)
     assert opened(session, now=now)[1].node == 1
-    now += entries.FIRST_PROBE
+    now += FIRST_PROBE
     session.start(PUT, now)
     assert sent(session).node == 1, "a write is no question"
     session.start(GET, now)
@@ -227,15 +227,15 @@ def test_a_silent_node_is_left_out_and_asked_again_beside_a_read():
     assert (probe.node, first.node) == (0, 1)
     assert opened(session, now=now)[1].node == 1, "one question is enough"
     received(session, 0, value_reply(wire.parse(probe.data)), now)
-    assert not session.entries[0].dead
+    assert not session.state.nodes[0].dead
 
 
 def test_requests_that_are_missed_together_say_once_that_a_node_is_dead():
     session = new_session(nodes=2)
-    exchanges = [opened(session)[0] for _ in range(3 * entries.SILENT_TRIES)]
+    exchanges = [opened(session)[0] for _ in range(3 * SILENT_TRIES)]
     session.wake(exchanges[0].deadline)
     assert {each.node for each in session.outbox} == {1}
-    assert session.entries[0].misses == 1
+    assert session.state.nodes[0].misses == 1
 
 
 @pytest.mark.parametrize("call", [GET, PUT], ids=str)
@@ -244,7 +244,7 @@ def test_a_node_that_answers_others_lives_and_what_is_dead_is_behind_it(call):
     session = new_session(nodes=2, attempts=MAX_ATTEMPTS)
     exchange, first = opened(session, call)
     tries, now = [(first.node, wire.parse(first.data).attempt)], 0.0
-    for _ in range(MAX_WAYS):
+    for _ in range(MAX_TRIES_THROUGH_ONE):
         other, asked = opened(session, GET, now=now)
         received(session, 0, value_reply(wire.parse(asked.data)), now + 0.001)
         assert other.done
@@ -252,8 +252,8 @@ def test_a_node_that_answers_others_lives_and_what_is_dead_is_behind_it(call):
         assert now - begun <= START_RTO
         again = passes(session, exchange)
         tries.append((again.node, wire.parse(again.data).attempt))
-    assert tries == [(0, attempt) for attempt in range(MAX_WAYS + 1)]
-    assert not session.entries[0].dead
+    assert tries == [(0, attempt) for attempt in range(MAX_TRIES_THROUGH_ONE + 1)]
+    assert not session.state.nodes[0].dead
     assert passes(session, exchange).node == 1, "nobody answered meanwhile"
 
 
@@ -372,7 +372,7 @@ def test_a_lap_around_silent_replicas_doubles_the_wait_once():
         now = exchange.deadline + 0.1
         last = passes(session, exchange)
     assert received(session, last.node, refusal(wire.parse(last.data), Status.NOT_RESPONSIBLE), now)
-    rto = session.entries.round_trip(0, Op.PUT).rto
+    rto = session.state.nodes.round_trip(0, Op.PUT).rto
     assert 2 * rto <= exchange.deadline - now <= 2 * rto * (1 + JITTER)
 
 
@@ -537,7 +537,7 @@ def test_any_reply_may_bring_a_newer_cookie():
     session.receive(0, value_reply(wire.parse(first.data), cookie=5), 0.01)
     _, first = opened(session)
     session.receive(0, value_reply(wire.parse(first.data), cookie=0), 0.01)
-    assert session.cookie == 5
+    assert session.state.cookie == 5
 
 
 @pytest.mark.parametrize(
@@ -573,14 +573,14 @@ def test_each_op_of_each_node_has_its_own_usual_latency():
     assert exchange.deadline - 10.0 == pytest.approx(0.6 + 4 * 0.3)
     exchange, _ = opened(session, PUT, now=10.0)
     assert exchange.deadline - 10.0 == START_RTO
-    session.entries.died(0, 10.0)
+    session.state.nodes.died(0, 10.0)
     exchange, elsewhere = opened(session, now=10.0)
     assert exchange.deadline - 10.0 == pytest.approx(0.6 + 4 * 0.3), (
         "what the others take, until more is known"
     )
     session.receive(1, value_reply(wire.parse(elsewhere.data)), 10.2)
     for _ in range(ENOUGH_SAMPLES - 1):
-        session.entries.answered(1, Op.GET, 0.2, 10.0)
+        session.state.nodes.answered(1, Op.GET, 0.2, 10.0)
     exchange, _ = opened(session, now=10.0)
     assert exchange.deadline - 10.0 == pytest.approx(0.2 + 4 * 0.1 * 0.75 ** (ENOUGH_SAMPLES - 1))
 

@@ -12,8 +12,9 @@ from kdht import wire
 from kdht.client import _calls as calls
 from kdht.client import _versions
 from kdht.client._datagram import Send
-from kdht.client._entries import MAX_WAYS, MIN_RTO
 from kdht.client._exchange import Exchange
+from kdht.client._nodes import MIN_RTO
+from kdht.client._routes import MAX_READ_ROUTES
 from kdht.client._session import Session
 from kdht.errors import NotFound, Unconfirmed
 from kdht.wire import Record
@@ -241,7 +242,7 @@ def test_versions_are_remembered_of_so_many_keys(monkeypatch):
     session = new_session()
     for name in "abcda":
         written(session, calls.put(name, b"", None))
-    assert list(session.versions._known) == [wire.hash_key(name) for name in "cda"]
+    assert list(session.state.versions._known) == [wire.hash_key(name) for name in "cda"]
 
 
 # --- Reads of a hot key, spread over its replicas
@@ -258,8 +259,8 @@ def test_spread_reads_begin_at_any_replica():
         _, first = opened(session)
         ways += attempts_of([first])
         session.receive(0, value_reply(wire.parse(first.data)), 0.01)
-    assert set(ways) == set(range(MAX_WAYS))
-    assert min(ways.count(way) for way in range(MAX_WAYS)) > 70
+    assert set(ways) == set(range(MAX_READ_ROUTES))
+    assert min(ways.count(way) for way in range(MAX_READ_ROUTES)) > 70
 
 
 def begun_at(session: Session, way: int) -> tuple[Exchange, Send]:

@@ -82,7 +82,7 @@ def test_a_version_that_is_too_old_is_replaced_by_a_newer_one_at_once(call):
     body = Record(version_of(second)).pack()
     received(session, 0, refusal(wire.parse(second.data), Status.OK, body=body), 0.03)
     assert exchange.result().status is Status.OK
-    assert session.versions.known(call.key) == version_of(second)
+    assert session.state.versions.known(call.key) == version_of(second)
 
 
 @pytest.mark.parametrize("stands", [7, NOW_US - 10, NOW_US + 5])
@@ -92,7 +92,7 @@ def test_two_clients_give_conditional_writes_different_versions(stands):
     versions = []
     for seed in range(200):
         session = new_session()
-        session.clock = WriteClock(lambda: NOW_US, random.Random(seed))
+        session.state.clock = WriteClock(lambda: NOW_US, random.Random(seed))
         versions.append(version_of(opened(session, call)[1]))
     assert min(versions) > stands
     assert max(versions) <= max(stands, NOW_US) + SPREAD_AHEAD + 1
@@ -116,7 +116,7 @@ def test_a_key_that_others_write_all_the_time_is_given_up():
             session, 0, told(send, Status.BAD_VERSION, version_of(send) + 5), exchange.deadline - 0.001
         )
         send = again or (None if exchange.done else passes(session, exchange))
-    with pytest.raises(RequestError, match="a newer version stands") as caught:
+    with pytest.raises(RequestError, match="the key has a newer version") as caught:
         exchange.result()
     assert caught.value.status == "BAD_VERSION"
 
@@ -177,7 +177,7 @@ def test_a_conflict_of_the_only_try_is_certain():
     session = new_session()
     exchange, first = opened(session, CONDITIONAL)
     received(session, 0, told(first, Status.CONFLICT, 9), 0.01)
-    with pytest.raises(Conflict, match="version 9 stands") as caught:
+    with pytest.raises(Conflict, match="the key has version 9") as caught:
         exchange.result()
     assert caught.value.version == 9
 
@@ -247,7 +247,7 @@ def test_what_may_have_been_done_is_not_written_anew(call):
     assert {version_of(send) for send in sends} == {version_of(first)}
     assert attempts_of(sends) == [1, 2, 3]
     assert passes(session, exchange) is None
-    with pytest.raises(Unconfirmed, match="a newer version stands"):
+    with pytest.raises(Unconfirmed, match="the key has a newer version"):
         exchange.result()
 
 

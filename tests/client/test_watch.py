@@ -11,7 +11,7 @@ from scripted_node import ScriptedNode, refusal, reply_to
 from kdht import AsyncClient, Client, wire
 from kdht.client import _calls as calls
 from kdht.client._session import Session
-from kdht.client._watching import MAX_EVENTS, RENEWALS, Watching
+from kdht.client._watch import MAX_EVENTS, RENEWALS, WatchExchange
 from kdht.errors import RequestError, RequestTimeout
 from kdht.wire import Message, Record
 from kdht.wire._shared import Op, Status
@@ -23,7 +23,7 @@ def new_session(nodes: int = 1) -> Session:
     return Session(nodes, timeout=5.0, attempts=8, rng=random.Random(5348), unix_us=unix_us)
 
 
-def begun(session: Session) -> tuple[Watching, Message]:
+def begun(session: Session) -> tuple[WatchExchange, Message]:
     watching = session.watch(calls.watch("k", LEASE), LEASE, 0.0)
     return watching, asked(session)
 
@@ -43,7 +43,7 @@ def gone(request: Message) -> bytes:
     return refusal(request, Status.NOT_FOUND)
 
 
-def versions(watching: Watching) -> list[int | None]:
+def versions(watching: WatchExchange) -> list[int | None]:
     found = [event and event.version for event in watching.events]
     watching.events.clear()
     return found

@@ -63,8 +63,8 @@ def test_whole_packets_get_the_oracles_verdict():
                 change_table(rng, node)
             packet = random_packet(rng, node)
             what = f"node {seed}, packet {number}: {packet.hex()}"
-            expected = oracle_packets.verdict(node.slow, packet, NOW)
-            outcome = node.core.verdict(packet, NOW)
+            expected = oracle_packets.decide_packet(node.slow, packet, NOW)
+            outcome = node.core.decide_packet(packet, NOW)
             assert_same(outcome, packet, expected, what)
             here[outcome.reason] += 1
         assert node.core.counters() == {reason.name: here[reason] for reason in Reason}
@@ -78,8 +78,8 @@ def test_messages_from_a_socket_get_the_oracles_verdict():
         for number in range(PER_NODE):
             payload, source, target = random_datagram(rng, node)
             what = f"node {seed}, message {number} from {source} to {target}: {payload.hex()}"
-            expected = node.slow.decide(payload, source, target, NOW)
-            outcome = node.core.decide(payload, source, target, NOW)
+            expected = node.slow.decide_message(payload, source, target, NOW)
+            outcome = node.core.decide_message(payload, source, target, NOW)
             assert_same(outcome, payload, expected, what)
             tally[outcome.reason] += 1
     assert_all_seen(tally, set(Reason) - ELSEWHERE - PACKETS_ONLY)
@@ -89,7 +89,7 @@ def test_a_batch_gets_the_verdicts_of_its_packets():
     for _, rng, node in nodes(10):
         packets = [random_packet(rng, node) for _ in range(PER_NODE)]
         one_by_one = [bytearray(packet) for packet in packets]
-        expected = [node.core.verdict(packet, NOW) for packet in one_by_one]
+        expected = [node.core.decide_packet(packet, NOW) for packet in one_by_one]
         assert node.core.verdict_batch(packets, NOW, 3) == expected
         assert packets == one_by_one
         assert node.core.counters(0) == node.core.counters(3)

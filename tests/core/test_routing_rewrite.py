@@ -49,7 +49,7 @@ def node_for(version: int, **changes: object) -> Node:
 def sent_on(node: Node, before: bytes, reason: Reason, now: int = NOW) -> bytearray:
     """The packet after a verdict that lets it go on."""
     after = bytearray(before)
-    assert node.core.verdict(after, now).reason is reason
+    assert node.core.decide_packet(after, now).reason is reason
     return after
 
 
@@ -62,7 +62,7 @@ def test_a_golden_packet_gets_its_verdict_and_its_bytes(vector):
     before, after = (bytes.fromhex(vector[when]) for when in ("before", "after"))
     reason = Reason[vector["reason"]]
     assert sent_on(node, before, reason, vector["now"]).hex() == after.hex()
-    assert oracle_packets.verdict(node.slow, before, vector["now"])[:2] == (reason, after)
+    assert oracle_packets.decide_packet(node.slow, before, vector["now"])[:2] == (reason, after)
 
 
 def test_the_golden_packets_show_every_way_on_in_both_ip_versions():
@@ -85,14 +85,14 @@ def test_checksums_after_rewriting_are_those_that_scapy_computes(version, checks
         source = Address(random_ip(rng, version), rng.randrange(1, 65536))
         for message in (request(body=body), forwarded(SIGNER, body=body)):
             after = bytearray(packet(message, source, HERE[version], checksum))
-            assert node.core.verdict(after, NOW).verdict == shared.Verdict.FORWARD
+            assert node.core.decide_packet(after, NOW).verdict == shared.Verdict.FORWARD
             assert checksums_by_scapy(after) == bytes(after)
 
 
 @pytest.mark.parametrize("message", [request(), forwarded(SIGNER)])
 def test_no_udp_checksum_stays_none_in_ipv4(message):
     after = bytearray(packet(message, CLIENT[4], HERE[4], "zero"))
-    assert node_for(4).core.verdict(after, NOW).verdict == shared.Verdict.FORWARD
+    assert node_for(4).core.decide_packet(after, NOW).verdict == shared.Verdict.FORWARD
     assert after[26:28] == b"\0\0"
     assert IP(checksums_by_scapy(after)).chksum == IP(bytes(after)).chksum
 
@@ -177,7 +177,7 @@ def test_a_clients_hops_are_limited_by_the_entry_node(hops, left):
     node = node_for(4, hop_limit=7)
     before = packet(request(hops=hops), CLIENT[4], HERE[4])
     if left is None:
-        assert node.core.verdict(before, NOW).reason is Reason.HOP_LIMIT
+        assert node.core.decide_packet(before, NOW).reason is Reason.HOP_LIMIT
     else:
         assert get_field(sent_on(node, before, Reason.ENTERED)[28:], "hops") == left
 
@@ -229,7 +229,7 @@ def test_a_request_finds_its_owner_and_the_reply_its_client(version):
     asked = request(op=Op.GET, request_id=77, body=bytes(40))
     at_b = sent_on(a, packet(asked, CLIENT[version], anycast), Reason.ENTERED)
     at_c = sent_on(b, at_b, Reason.NEXT_HOP)
-    local = c.core.verdict(at_c, NOW)
+    local = c.core.decide_packet(at_c, NOW)
     assert (local.reason, local.max_reply) == (Reason.OWNER, 40)
 
     seen = parse(bytes(at_c[ends]))

@@ -77,7 +77,7 @@ def test_another_process_gives_verdicts_from_what_is_published_here():
         assert asked() == ["OWNER", "None", entering().hex()]
         node.set_bucket(0, [NEXT])
         expected = entering()
-        node.core.verdict(expected, NOW)
+        node.core.decide_packet(expected, NOW)
         assert asked() == ["ENTERED", "10.0.0.2:5348", expected.hex()]
         node.set_bucket(0, [])
         assert asked()[0] == "OWNER"
@@ -94,7 +94,7 @@ def test_two_mappings_of_one_core_are_the_same_state():
     assert twin.bucket(0) == [NEXT]
     twin.set_bucket(0, [])
     assert node.core.bucket(0) == []
-    assert node.core.verdict(entering(), NOW, 3).reason is Reason.OWNER
+    assert node.core.decide_packet(entering(), NOW, 3).reason is Reason.OWNER
     assert twin.counters(3)["OWNER"] == 1
 
 
@@ -132,7 +132,7 @@ def test_a_reader_sees_whole_buckets_while_another_process_writes_them():
         for _ in range(20_000):
             contacts = core.bucket(0)
             assert contacts == states[contacts[0].port]
-            outcome = core.verdict(entering(), NOW)
+            outcome = core.decide_packet(entering(), NOW)
             if outcome.reason is not Reason.NOT_READY:  # every try met the writer
                 hop = nearest[outcome.target.port]
                 assert (outcome.reason, outcome.next_id, outcome.target) == (
@@ -152,14 +152,14 @@ def test_a_reader_sees_whole_configurations_while_another_process_writes_them():
     expected = {}
     for number, settings in states.items():
         slow = SlowNode(settings, SlowTable(settings.self_id, {0: [NEXT]}))
-        result = slow.decide(bytes(request(key=KEY)), CLIENT, HOME, NOW)
+        result = slow.decide_message(bytes(request(key=KEY)), CLIENT, HOME, NOW)
         expected[number] = (result.source, result.target, result.data)
     seen: set[int] = set()
     with process(core, "configurations") as writer:
-        until(writer, lambda: core.verdict(entering(), NOW).reason is Reason.NOT_OURS)
+        until(writer, lambda: core.decide_packet(entering(), NOW).reason is Reason.NOT_OURS)
         for _ in range(20_000):
             message = request(key=KEY)
-            outcome = core.decide(message, CLIENT, HOME, NOW)
+            outcome = core.decide_message(message, CLIENT, HOME, NOW)
             if outcome.reason is not Reason.NOT_READY:
                 number = outcome.source.port
                 assert (outcome.source, outcome.target, message) == expected[number]
@@ -177,7 +177,7 @@ def test_a_writer_that_is_killed_leaves_a_whole_state_and_the_next_goes_on(role)
             until(writer, lambda before=before: state(node.core) != before)
         contacts = node.core.bucket(0)
         assert contacts == [NEXT] or contacts == states[contacts[0].port]
-        assert node.core.decide(request(key=KEY), CLIENT, HOME, NOW).reason is Reason.ENTERED
+        assert node.core.decide_message(request(key=KEY), CLIENT, HOME, NOW).reason is Reason.ENTERED
         node.core.configure(**vars(node.settings))
         node.core.set_bucket(0, [NEXT])
         assert node.core.next_hop(KEY) == NEXT
@@ -217,9 +217,9 @@ def test_an_emptied_table_makes_this_node_the_owner_at_once():
     twin = Core(node.core.fd)
     for _ in range(100):
         node.core.set_bucket(0, [])
-        assert twin.verdict(entering(), NOW).reason is Reason.OWNER
+        assert twin.decide_packet(entering(), NOW).reason is Reason.OWNER
         node.core.set_bucket(0, [NEXT])
-        assert twin.verdict(entering(), NOW).reason is Reason.ENTERED
+        assert twin.decide_packet(entering(), NOW).reason is Reason.ENTERED
 
 
 def test_the_writers_states_are_different():

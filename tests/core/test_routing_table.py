@@ -154,7 +154,7 @@ def test_a_retry_that_skips_all_closer_contacts_ends_here_and_is_told_from_the_o
     ]:
         message = Message(op=Op.GET, key=key, request_id=1, attempt=attempt).pack()
         here = Address.of("10.0.0.1", 5348)
-        reasons.append(node.core.decide(message, Address.of("10.0.0.99", 40000), here, 0).reason)
+        reasons.append(node.core.decide_message(message, Address.of("10.0.0.99", 40000), here, 0).reason)
     assert reasons == [Reason.ENTERED, Reason.ATTEMPT_ENDS, Reason.ATTEMPT_ENDS, Reason.OWNER, Reason.OWNER]
 
 
@@ -253,7 +253,7 @@ def test_questions_that_cannot_be_are_refused():
         lambda: core.counters(32),
         lambda: core.cookie(bytes(4), 0),
         lambda: core.seal(bytearray(111), 0),
-        lambda: core.verdict(bytearray(60), 0, lane=32),
+        lambda: core.decide_packet(bytearray(60), 0, lane=32),
         lambda: common_bits(b"", bytes(20)),
     ):
         with pytest.raises(ValueError, match=REFUSED):
@@ -270,7 +270,7 @@ def test_addresses_of_another_length_are_refused_before_they_are_read():
     here = Address.of("10.0.0.1", 5348)
     for source, target in [(Address(bytes(4), 1), here), (here, Address(b"", 1))]:
         with pytest.raises(ValueError, match=REFUSED):
-            core.decide(bytearray(112), source, target, 0)
+            core.decide_message(bytearray(112), source, target, 0)
 
 
 @pytest.mark.parametrize("change", ["self_id", "source4", "source6", "cookie_key"])

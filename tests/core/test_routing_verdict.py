@@ -56,7 +56,7 @@ def from_client(version: int, message: bytes, **options: object) -> bytearray:
 def assert_verdict(core: Core, data: bytes, reason: Reason, now: int = NOW) -> None:
     """The reason, counted once and alone; the packet is as it came unless it goes on."""
     before, after = core.counters(), bytearray(data)
-    outcome = core.verdict(after, now)
+    outcome = core.decide_packet(after, now)
     assert outcome.reason is reason
     assert outcome.verdict is shared.VERDICT_OF[reason]
     if outcome.verdict not in (Verdict.FORWARD, Verdict.RELAY):
@@ -151,7 +151,7 @@ def test_any_changed_bit_of_a_members_header_stops_it(version):
     for bit in range(8 * shared.HEADER_LEN):
         changed = bytearray(message)
         changed[bit // 8] ^= 0x80 >> bit % 8
-        outcome = node.core.verdict(from_client(version, changed), NOW)
+        outcome = node.core.decide_packet(from_client(version, changed), NOW)
         if bit // 8 != hops:
             assert outcome.verdict in (Verdict.DROP, Verdict.PASS), bit
 
@@ -231,8 +231,11 @@ def test_a_message_from_a_socket_cut_at_every_length():
     core, message = node_for(4).core, request(body=b"some body")
     for length in range(len(message)):
         expected = Reason.BAD_LENGTH if length >= shared.HEADER_LEN else Reason.TRUNCATED
-        assert core.decide(message[:length], CLIENT[4], HERE[4], NOW).reason is expected
-    assert core.decide(bytearray(b"kdht") + message[4:], CLIENT[4], HERE[4], NOW).reason is Reason.BAD_MAGIC
+        assert core.decide_message(message[:length], CLIENT[4], HERE[4], NOW).reason is expected
+    assert (
+        core.decide_message(bytearray(b"kdht") + message[4:], CLIENT[4], HERE[4], NOW).reason
+        is Reason.BAD_MAGIC
+    )
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -368,7 +371,7 @@ def test_the_replay_window_over_the_end_of_the_32_bit_seconds():
 
 def max_reply(node: Node, now: int = NOW, **fields: object) -> int:
     sent = from_client(4, request(key=bytes(20), **fields))
-    return node.core.verdict(sent, now).max_reply
+    return node.core.decide_packet(sent, now).max_reply
 
 
 def test_a_proven_client_gets_what_it_takes_and_others_what_they_sent():
@@ -394,7 +397,7 @@ def test_what_the_entry_node_allowed_holds_at_the_owner():
     core = node_for(4, cookies=True).core
     for allowed in (0, 1, shared.MAX_BODY):
         sent = from_client(4, forwarded(SIGNER, key=bytes(20), max_reply=allowed))
-        assert core.verdict(sent, NOW).max_reply == allowed
+        assert core.decide_packet(sent, NOW).max_reply == allowed
     control = forwarded(SIGNER, op=Op.PING, max_reply=9)
     set_field(control, "hops", 1)
-    assert core.verdict(from_client(4, control), NOW).max_reply == 0
+    assert core.decide_packet(from_client(4, control), NOW).max_reply == 0

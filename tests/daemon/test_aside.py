@@ -13,7 +13,7 @@ from kdht.daemon.datadir import DataDir
 from kdht.errors import NotFound
 from kdht.lab.cluster import Cluster, Node, places_on_loopback
 from kdht.lab.wait import wait_until
-from kdht.storage import LevelStore, Stored, Write
+from kdht.storage import LevelStore, StoredRecord, Write
 from kdht.wire import hash_key
 
 LONG_AGO = 200_000.0
@@ -36,7 +36,7 @@ def be_away(node: Node, records: Sequence[str] = ()) -> None:
     node.stop()
     if records:
         store = LevelStore(node.records)
-        store.apply([Write(hash_key(name), Stored(7, 0, 0, b"gone")) for name in records], time.time())
+        store.apply([Write(hash_key(name), StoredRecord(7, 0, 0, b"gone")) for name in records], time.time())
         store.close()
     (node.records.parent / "caught_up").write_text(f"{int(time.time() - LONG_AGO)}\n")
 

@@ -44,7 +44,7 @@ def test_it_is_byte_for_byte_what_the_entry_node_would_have_relayed(cookies):
     sealed = answered(core, came(flags=Flag(0)))
     assert (sealed.target, sealed.source) == (ENTRY, None)
     relayed = bytearray(sealed.data)
-    assert entry.decide(relayed, HERE[0], ENTRY, NOW).reason is Reason.RELAYED
+    assert entry.decide_message(relayed, HERE[0], ENTRY, NOW).reason is Reason.RELAYED
     direct = answered(core, came())
     assert (direct.target, direct.source, direct.data) == (CLIENT, None, bytes(relayed))
     assert parse(direct.data).cookie == (make_cookie(CLUSTER.cookie, CLIENT.ip, NOW) if cookies else 0)

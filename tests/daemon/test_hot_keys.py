@@ -54,10 +54,10 @@ def ask(node: Node, attempt: int, request_id: int) -> Message:
 
 
 def answered(node: Node) -> int:
-    """GETs that it answered with the record, from its store or from hot records."""
+    """GETs that it answered with the record, from its store or from the cache."""
     stats = node.stats()
     socket_path = stats["datapaths"]["socket"]
-    return int(stats["requests"].get("GET OK", 0)) + int(socket_path["hot_answers"])
+    return int(stats["requests"].get("GET OK", 0)) + int(socket_path["cache_answers"])
 
 
 @pytest.mark.parametrize("attempt", [0, 1, 2])

@@ -87,7 +87,7 @@ def test_the_figures_are_those_of_the_control_socket(nodes: list[DevNode]) -> No
     for op in ("PUT", "GET"):
         answered = [s.value("kdht_requests_total", op=op, status="OK") for s in scrapes if (
             "kdht_requests_total", frozenset({"op": op, "status": "OK"}.items())) in s.values]  # fmt: skip
-        cached = sum(s.value("kdht_hot_answers_total") for s in scrapes) if op == "GET" else 0
+        cached = sum(s.value("kdht_cache_answers_total") for s in scrapes) if op == "GET" else 0
         assert sum(answered) + cached >= 8  # more where a client tried one twice
 
 

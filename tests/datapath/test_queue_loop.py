@@ -136,7 +136,7 @@ def test_a_forwarded_packet_is_what_the_core_makes_of_it(bench: Bench) -> None:
     data = ip(request(body=b"odd"))
     (answer,) = bench.answers([packet(3, data)])
     wanted = bytearray(data)
-    bench.core.verdict(wanted, int(time.time()))
+    bench.core.decide_packet(wanted, int(time.time()))
     assert answer[:4] == (VERDICT, ACCEPT, 3, MARK)
     assert len(answer.payload) == len(data)
     assert answer.payload[:28] == wanted[:28]

@@ -9,7 +9,7 @@ from chain import CLUSTER
 from sockets import LOOPBACK, Client, Start, lonely, transports, wait_for
 
 from kdht.datapath.base import Datagram
-from kdht.storage._cache import HotRecords
+from kdht.storage._cache import RecordCache
 from kdht.wire import GIVEN_BACK, NO_FLAGS, Message, seal
 from kdht.wire._shared import Flag, Op
 
@@ -75,13 +75,13 @@ def test_what_waited_too_long_is_dropped_and_counted(start, version):
 
 
 def test_a_loop_that_was_away_says_so_before_it_answers_from_what_it_had_at_hand(start):
-    slow, hot = Slow(), HotRecords(1 << 20)
+    slow, cache = Slow(), RecordCache(1 << 20)
     _, transport, _ = lonely(
-        start, receiver=slow.receive, on_away=lambda: (slow.away(), hot.clear()), hot=hot
+        start, receiver=slow.receive, on_away=lambda: (slow.away(), cache.clear()), cache=cache
     )
     key = NOW_KEYS[1]
-    (begun,) = hot.begin([key])
-    assert hot.fill(key, begun, 7, 0, 0, b"old")
+    (begun,) = cache.begin([key])
+    assert cache.fill(key, begun, 7, 0, 0, b"old")
     client = Client()
     client.send(request(Op.GET, key), transport.addresses[0])
     client.receive()
@@ -91,7 +91,7 @@ def test_a_loop_that_was_away_says_so_before_it_answers_from_what_it_had_at_hand
     client.send(request(Op.GET, key), transport.addresses[0])
     wait_for(lambda: len(slow.log) == 3)
     assert slow.log == [Op.TRACE, "away", Op.GET]
-    assert transport.status()["hot_answers"] == 1
+    assert transport.status()["cache_answers"] == 1
 
 
 def test_a_loop_that_nobody_writes_to_is_not_away(start):

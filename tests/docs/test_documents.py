@@ -1,6 +1,7 @@
 """What the documents refer to is there: files, headings, make targets."""
 
 import re
+import runpy
 import subprocess
 from pathlib import Path
 from typing import get_args
@@ -10,6 +11,7 @@ from paths import ROOT
 
 from histories.plan import KINDS
 from histories.verdict import Promise
+from kdht.errors import EXIT_CODES
 
 LINK = re.compile(r"\[[^]]*\]\(<?([^)>\s]+)>?(?:\s+\"[^\"]*\")?\)")
 ELSEWHERE = re.compile(r"[a-z][a-z+.-]*:")
@@ -18,7 +20,16 @@ CODE = re.compile(r"(`+)(?!`).+?(?<!`)\1(?!`)", re.DOTALL)
 HEADING = re.compile(r"^#{1,6}\s+(.+?)\s*#*$", re.MULTILINE)
 ANCHOR = re.compile(r"<a (?:id|name)=\"([^\"]+)\"")
 COMMAND = re.compile(r"\bmake ([a-z]+)")
+PATH = re.compile(
+    r"`((?:kdht|include|bpf|nft|contrib|tests|scripts|bench|fuzz|histories|demo|docs)/[\w./@-]+)"
+)
 README_LINES, README_COLUMNS = 150, 100
+DESIGN_WORDS = 1500
+NO_FILES = {"bench/results", "fuzz/build", "kdht/large/chunk/", "kdht/large/journal/"}
+"""Directories that commands make, and names of records."""
+CLAUSES = 0.25
+"""What, that, which and who, a sentence: above, a text is hard to read."""
+PROSE = runpy.run_path(str(ROOT / "scripts/prose.py"))
 
 
 def documents() -> list[Path]:
@@ -124,11 +135,43 @@ def test_every_document_is_reached_from_readme() -> None:
     assert [of(document) for document in DOCUMENTS if document not in seen] == []
 
 
-def test_glossary_names_files_that_exist() -> None:
-    text = (ROOT / "docs/glossary.md").read_text()
-    named = set(re.findall(r"`((?:kdht|include|nft|bpf|contrib)/[^`]*)`", text))
-    assert len(named) > 40
-    assert {name for name in named if not (ROOT / name).exists()} == set()
+@pytest.mark.parametrize("document", DOCUMENTS, ids=of)
+def test_paths_exist(document: Path) -> None:
+    named = PATH.findall(document.read_text())
+    assert {name for name in named if not (ROOT / name).exists()} <= NO_FILES
+
+
+def test_glossary_names_a_file_for_most_words() -> None:
+    assert len(set(PATH.findall((ROOT / "docs/glossary.md").read_text()))) > 40
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=of)
+def test_sentences_are_plain(document: Path) -> None:
+    assert PROSE["clauses"](document.read_text()) <= CLAUSES
+
+
+def test_relative_clauses_are_counted_a_sentence() -> None:
+    text = """# What that is, which counts not
+
+It sends what it has.
+
+- A node that listens, or `what` is code. It is short
+- [who](which.md) sends?
+
+| what | that |
+"""
+    assert PROSE["sentences"](text) == [
+        "It sends what it has.",
+        "A node that listens, or code is code.",
+        "It is short",
+        "who sends?",
+    ]
+    assert PROSE["clauses"](text) == 3 / 4
+
+
+@pytest.mark.parametrize("document", sorted((ROOT / "docs/design").glob("*.md")), ids=of)
+def test_design_is_one_topic_a_file(document: Path) -> None:
+    assert len(document.read_text().split()) <= DESIGN_WORDS
 
 
 def test_glossary_explains_each_word_once() -> None:
@@ -136,6 +179,11 @@ def test_glossary_explains_each_word_once() -> None:
     words = re.findall(r"^\| ([^|]+?) \| (?!meaning )[^-|]", explained, re.MULTILINE)
     assert len(words) > 60
     assert len(words) == len(set(words))
+
+
+def test_every_exit_code_is_explained() -> None:
+    rows = re.findall(r"^\| (\d+) \| (.+) \|$", (ROOT / "docs/exit-codes.md").read_text(), re.MULTILINE)
+    assert {int(code): meaning for code, meaning in rows} == EXIT_CODES
 
 
 def test_every_promise_and_every_nemesis_is_among_the_guarantees() -> None:

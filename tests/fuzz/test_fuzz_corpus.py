@@ -71,8 +71,8 @@ def test_the_oracle_agrees_on_the_corpus_of_packets(oracles: list[SlowNode]) -> 
     for data in filter(None, corpus("packet")):
         number, before = data[0] % scene.NODES, packet.mended(data)
         after = bytearray(before)
-        outcome = packet.cores()[number].verdict(after, scene.NOW)
-        expected = oracle_packets.verdict(oracles[number], bytes(before), scene.NOW)
+        outcome = packet.cores()[number].decide_packet(after, scene.NOW)
+        expected = oracle_packets.decide_packet(oracles[number], bytes(before), scene.NOW)
         assert (outcome.reason, bytes(after)) == (expected.reason, expected.data), data.hex()
         reasons[outcome.reason] += 1
     assert {reason.name for reason in reasons} >= {
@@ -88,8 +88,8 @@ def test_the_oracle_agrees_on_the_corpus_of_messages(oracles: list[SlowNode]) ->
             continue
         number, source, target, before = message.arrival(data)
         after = bytearray(before)
-        outcome = message.cores()[number].decide(after, source, target, scene.NOW)
-        expected = oracles[number].decide(bytes(before), source, target, scene.NOW)
+        outcome = message.cores()[number].decide_message(after, source, target, scene.NOW)
+        expected = oracles[number].decide_message(bytes(before), source, target, scene.NOW)
         assert (outcome.reason, bytes(after)) == (expected.reason, expected.data), data.hex()
         verdicts[outcome.verdict] += 1
     assert set(verdicts) >= {Verdict.LOCAL, Verdict.FORWARD, Verdict.RELAY, Verdict.DROP}
@@ -128,7 +128,7 @@ def test_a_missing_check_of_bounds_is_found(harness: Path, tmp_path: Path) -> No
     for folder in ("kdht", "include"):
         shutil.copytree(fuzz.build.ROOT / folder, source / folder, ignore=shutil.ignore_patterns("*.so"))
     shutil.copytree(harness.parent, out, ignore=shutil.ignore_patterns("corpus", "findings", "logs"))
-    pyx = source / "kdht" / "_packet.pyx"
+    pyx = source / "kdht" / "core" / "_packet.pyx"
     text = pyx.read_text()
     assert text.count(BOUND) == 1
     pyx.write_text(text.replace(BOUND, "False").replace("or offset + sizeof(udphdr) + 4 > packet.end", ""))

@@ -24,7 +24,8 @@ def new_session(nodes: int = 1, timeout: float = 60.0, attempts: int = 8) -> Ses
 
 def sent(session: Session) -> Send | None:
     """The one datagram that the last step sent, if it sent any."""
-    sends, session.outbox = session.outbox, []
+    sends = session.outbox.copy()
+    session.outbox.clear()
     assert len(sends) <= 1
     return sends[0] if sends else None
 

@@ -1,6 +1,6 @@
 """Writes and keys for the tests of storage and service."""
 
-from kdht.storage import Stored, Write
+from kdht.storage import StoredRecord, Write
 from kdht.wire._shared import RecordFlag
 
 NOW = 1_700_000_000.25
@@ -20,7 +20,7 @@ def put(
     version: int = 1,
     nonce: int | None = None,
 ) -> Write:
-    return Write(key_of(number), Stored(version, expiry, flags, value), nonce)
+    return Write(key_of(number), StoredRecord(version, expiry, flags, value), nonce)
 
 
 def delete(number: int, version: int = 1, expiry: int = 0, nonce: int | None = None) -> Write:

@@ -17,7 +17,7 @@ from kdht.node.repair import RepairOptions
 from kdht.node.repair.ranges import View, number
 from kdht.node.replicas.calls import answer
 from kdht.node.replicas.quorum_reads import untrusted_stored
-from kdht.storage import MemoryStore, Stored, Write
+from kdht.storage import MemoryStore, StoredRecord, Write
 from kdht.wire import OFFSET, RECORD, Address, Contact
 from kdht.wire._shared import HEADER_LEN, Flag, Op, RecordFlag, Status
 
@@ -46,9 +46,9 @@ class Keeper(Member):
 
     def put(self, key: bytes, version: int, value: bytes = VALUE, flags: int = 0, expiry: int = 0) -> None:
         """Write a record here and nowhere else."""
-        self.store.apply([Write(key, Stored(version, expiry, flags, value))], self.network.now)
+        self.store.apply([Write(key, StoredRecord(version, expiry, flags, value))], self.network.now)
 
-    def has(self, key: bytes) -> Stored | None:
+    def has(self, key: bytes) -> StoredRecord | None:
         return self.store.get(key, self.network.now)
 
     def keys(self) -> set[bytes]:

@@ -13,7 +13,7 @@ from kdht.datapath.memory import MemoryClient, MemoryNetwork
 from kdht.lab.virtual.records import Records
 from kdht.node.census import Counts
 from kdht.node.replicas import Policy
-from kdht.storage import InlineWriter, MemoryStore, Stored
+from kdht.storage import InlineWriter, MemoryStore, StoredRecord
 from kdht.wire import Address, Contact, Message, Record, parse
 from kdht.wire._shared import ID_BITS, Flag, Op, Status
 from kdht.wire.keys import derive
@@ -82,7 +82,7 @@ class Member:
         living = len([other for other in others if other is not self])
         self.census.living, self.census.others = living, max(self.census.others, living)
 
-    def has(self, name: str) -> Stored | None:
+    def has(self, name: str) -> StoredRecord | None:
         return self.store.get(key_of(name), self.now)
 
     def _receive(self, batch: list[Datagram]) -> None:

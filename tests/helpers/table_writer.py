@@ -60,7 +60,7 @@ def publish_configurations(core: Core) -> None:
 def answer(core: Core) -> None:
     for line in sys.stdin:
         packet = bytearray.fromhex(line)
-        outcome = core.verdict(packet, NOW, LANE)
+        outcome = core.decide_packet(packet, NOW, LANE)
         print(outcome.reason.name, outcome.target, packet.hex(), flush=True)
 
 

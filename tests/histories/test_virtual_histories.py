@@ -21,7 +21,7 @@ from kdht.node.replicas.conditions import Conditions
 from kdht.node.replicas.coordinator import Coordinator
 from kdht.node.replicas.recent import Recent
 from kdht.node.replicas.writes import WriteJob, Writes, Written, version_in
-from kdht.storage import Stored, visible
+from kdht.storage import StoredRecord, visible
 from kdht.storage import Write as StoreWrite
 from kdht.wire._shared import Status
 
@@ -73,7 +73,7 @@ def test_writes_that_have_no_identity_are_found(monkeypatch: Patch):
     """Each try of a write is given a version of its own, by a node."""
     put = Coordinator.put
 
-    def anew(self: Coordinator, turn: Any, key: bytes, record: Stored, done: Any, **how: Any) -> None:
+    def anew(self: Coordinator, turn: Any, key: bytes, record: StoredRecord, done: Any, **how: Any) -> None:
         put(self, turn, key, record._replace(version=0), done, **how)
 
     monkeypatch.setattr(Coordinator, "put", anew)
@@ -84,7 +84,7 @@ def test_a_paused_node_that_believes_what_it_knew_is_found(monkeypatch: Patch):
     """What waited in its socket counts, it has caught up as before, and gives versions of now."""
     put = Coordinator.put
 
-    def anew(self: Coordinator, turn: Any, key: bytes, record: Stored, done: Any, **how: Any) -> None:
+    def anew(self: Coordinator, turn: Any, key: bytes, record: StoredRecord, done: Any, **how: Any) -> None:
         waited = not self.is_caught_up(key)
         put(self, turn, key, record._replace(version=0) if not waited else record, done, **how)
 
@@ -97,7 +97,7 @@ def test_a_paused_node_that_believes_what_it_knew_is_found(monkeypatch: Patch):
 def test_conditions_that_one_node_decides_are_found(monkeypatch: Patch):
     """At whatever replica a try ends, without promises."""
 
-    def decide(self: Coordinator, turn: Any, key: bytes, record: Stored, done: Any, **how: Any) -> None:
+    def decide(self: Coordinator, turn: Any, key: bytes, record: StoredRecord, done: Any, **how: Any) -> None:
         condition = how["condition"]
         stands = visible(self._store.get(key, turn.now), turn.now)
         seen = stands.version if stands else 0
@@ -209,7 +209,7 @@ def test_a_stopped_process_does_later_what_was_due_and_a_dead_one_never():
 
 
 def test_a_sync_takes_time_and_what_was_not_synced_may_be_lost():
-    key, record = bytes(20), Stored(1, 0, 0, b"value")
+    key, record = bytes(20), StoredRecord(1, 0, 0, b"value")
     outcomes = set()
     for seed in range(20):
         store, told = CrashStore(), []
@@ -223,7 +223,7 @@ def test_a_sync_takes_time_and_what_was_not_synced_may_be_lost():
 
 
 def test_what_was_dropped_and_not_synced_may_be_back_after_a_crash():
-    key, record = bytes(20), Stored(1, 0, 0, b"value")
+    key, record = bytes(20), StoredRecord(1, 0, 0, b"value")
     outcomes = set()
     for seed in range(20):
         store = CrashStore()

@@ -16,7 +16,7 @@ from kdht.lab.virtual.client import VirtualRequest
 from kdht.node.options import Options
 from kdht.node.repair.ranges import number as number_of
 from kdht.node.replicas import Policy
-from kdht.storage import Stored, Write
+from kdht.storage import StoredRecord, Write
 from kdht.wire import Address, hash_key
 
 RATE = 50
@@ -49,7 +49,9 @@ class Watched:
         assert self.cluster.policy is not None
         for member in members[: self.cluster.policy.replicas]:
             assert member.records is not None
-            member.records.store.apply([Write(key, Stored(7, 0, 0, b"stands"))], self.cluster.network.now)
+            member.records.store.apply(
+                [Write(key, StoredRecord(7, 0, 0, b"stands"))], self.cluster.network.now
+            )
 
     def ask_for(self, seconds: float) -> None:
         """Load for so long: reads, and conditional writes of what is thought not to be there."""

@@ -17,8 +17,8 @@ from kdht.errors import StorageDamaged, StorageError
 from kdht.node.census import Counts
 from kdht.node.replicas import Coordinator, Policy
 from kdht.node.service import Service
-from kdht.storage import GroupWriter, InlineWriter, LevelStore, MemoryStore, Stored, Write
-from kdht.storage._cache import HotRecords
+from kdht.storage import GroupWriter, InlineWriter, LevelStore, MemoryStore, StoredRecord, Write
+from kdht.storage._cache import RecordCache
 from kdht.wire import (
     NOWHERE,
     OFFSET,
@@ -62,7 +62,7 @@ def core_at(address: Address, *, self_id: bytes = bytes(20), cookies: bool = Fal
 class Node:
     """A service behind its core, and everything that it sent."""
 
-    def __init__(self, store=None, writer=None, cookies=False, hot=None) -> None:
+    def __init__(self, store=None, writer=None, cookies=False, cache=None) -> None:
         self.cookies = cookies
         self.store = store or MemoryStore()
         self.core = core_at(HOME, cookies=cookies)
@@ -84,13 +84,13 @@ class Node:
             core=self.core,
             contact=self.contact,
             send=self.batches.append,
-            hot=hot,
+            cache=cache,
         )
-        if hot:
-            self.store.on_change = lambda key, record: hot.invalidate(key)
+        if cache:
+            self.store.on_change = lambda key, record: cache.invalidate(key)
 
     def local(self, data: bytearray, source: Address, target: Address = HOME, reason=None) -> Datagram:
-        outcome = self.core.decide(bytearray(data), source, target, SECONDS)
+        outcome = self.core.decide_message(bytearray(data), source, target, SECONDS)
         assert outcome.verdict is Verdict.LOCAL, outcome
         return Datagram(bytes(data), source, target, reason or outcome.reason, outcome.max_reply)
 
@@ -115,7 +115,7 @@ def put(value: bytes = b"value", ttl: int = 0) -> Message:
 
 
 def write(value: bytes, key: bytes = KEY_ID) -> Write:
-    return Write(key, Stored(MICROS, 0, 0, value))
+    return Write(key, StoredRecord(MICROS, 0, 0, value))
 
 
 def entered(
@@ -125,7 +125,7 @@ def entered(
     core = core_at(entry, self_id=b"\xff" * 20, cookies=cookies)
     core.set_bucket(0, [Contact(bytes(20), *HOME)])
     data = message.pack()
-    outcome = core.decide(data, CLIENT, asked or entry, SECONDS)
+    outcome = core.decide_message(data, CLIENT, asked or entry, SECONDS)
     assert (outcome.verdict, outcome.target) == (Verdict.FORWARD, HOME)
     return data
 
@@ -143,7 +143,7 @@ def test_put_then_get_then_delete(node):
     assert (stored.status, Record.parse(stored.body)) == (Status.OK, Record(MICROS, 60, 0, b""))
     found = node.ask_own(request(Op.GET))
     assert (found.status, Record.parse(found.body)) == (Status.OK, Record(MICROS, 60, 0, b"hello"))
-    assert node.store.get(KEY_ID, NOW) == Stored(MICROS, math.ceil(NOW) + 60, 0, b"hello")
+    assert node.store.get(KEY_ID, NOW) == StoredRecord(MICROS, math.ceil(NOW) + 60, 0, b"hello")
     assert node.ask_own(request(Op.DELETE)).status is Status.OK
     assert node.ask_own(request(Op.DELETE)).status is Status.NOT_FOUND
     gone = node.ask_own(request(Op.GET))
@@ -154,7 +154,7 @@ def test_put_then_get_then_delete(node):
 def test_not_found_says_which_version_was_deleted(node):
     """A client that has written a newer one knows then that this replica lags behind."""
     assert node.ask_own(request(Op.GET)).body == b"", "there never was one"
-    node.store.apply([Write(KEY_ID, Stored(MICROS, SECONDS + 60, int(RecordFlag.TOMBSTONE), b""))], NOW)
+    node.store.apply([Write(KEY_ID, StoredRecord(MICROS, SECONDS + 60, int(RecordFlag.TOMBSTONE), b""))], NOW)
     for op in (Op.GET, Op.QUORUM_GET):
         gone = node.ask_own(request(op))
         assert (gone.status, Record.parse(gone.body).version) == (Status.NOT_FOUND, MICROS)
@@ -164,11 +164,11 @@ def test_not_found_says_which_version_was_deleted(node):
 
 
 def test_what_was_written_is_at_hand_and_never_old():
-    hot = HotRecords(1 << 20)
-    node = Node(hot=hot)
+    cache = RecordCache(1 << 20)
+    node = Node(cache=cache)
 
     def at_hand() -> Record | None:
-        body = hot.get(KEY_ID, NOW)
+        body = cache.get(KEY_ID, NOW)
         return None if body is None else Record.parse(body)
 
     assert at_hand() is None
@@ -176,7 +176,7 @@ def test_what_was_written_is_at_hand_and_never_old():
     assert at_hand() == Record(MICROS, 60, 0, b"one")
     node.ask_own(put(b"two"))
     assert at_hand() == Record(MICROS + 1, 0, 0, b"two")
-    node.store.apply([Write(KEY_ID, Stored(MICROS + 7, 0, 0, b"of another coordinator"))], NOW)
+    node.store.apply([Write(KEY_ID, StoredRecord(MICROS + 7, 0, 0, b"of another coordinator"))], NOW)
     assert at_hand() is None
     assert node.ask_own(put(b"three")).status is Status.OK
     assert at_hand() == Record(MICROS + 8, 0, 0, b"three")
@@ -280,7 +280,9 @@ def test_a_record_beside_the_replicas_is_hearsay(node):
     assert Record.parse(heard.body) == Record(MICROS, 0, 0, b"left over")
     short = node.ask_own(request(Op.GET, max_reply=20, **again))
     assert (short.status, short.body) == (Status.NOT_RESPONSIBLE, b"")
-    node.store.apply([Write(KEY_ID, Stored(MICROS + 1, SECONDS + 60, int(RecordFlag.TOMBSTONE), b""))], NOW)
+    node.store.apply(
+        [Write(KEY_ID, StoredRecord(MICROS + 1, SECONDS + 60, int(RecordFlag.TOMBSTONE), b""))], NOW
+    )
     heard = node.ask_own(request(Op.GET, **again))
     assert (heard.status, heard.body) == (Status.NOT_RESPONSIBLE, b"")
 
@@ -320,7 +322,7 @@ def test_a_straight_answer_is_what_an_entry_makes_of_a_sealed_one(op, cookies):
     node = Node(cookies=cookies)
     (sealed,) = node.ask(node.local(entered(replace(asked, hops=HOP_LIMIT)), OTHER_ENTRY))
     data = bytearray(sealed.data)
-    outcome = core_at(OTHER_ENTRY, cookies=cookies).decide(data, HOME, OTHER_ENTRY, SECONDS)
+    outcome = core_at(OTHER_ENTRY, cookies=cookies).decide_message(data, HOME, OTHER_ENTRY, SECONDS)
     assert (outcome.verdict, outcome.source, outcome.target) == (Verdict.RELAY, OTHER_ENTRY, CLIENT)
     data[OFFSET["hops"]] += 1  # the forwarded one came a hop farther
     assert bytes(data) == straight.data

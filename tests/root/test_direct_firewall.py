@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from cluster_load import Outcome, get_all, keys, put_all, relayed
 
-from kdht.client._entries import DIRECT_MISSES
+from kdht.client._direct import DIRECT_MISSES
 from kdht.lab.cluster import Cluster, places_in
 from kdht.lab.netns import Host, Lab
 

@@ -100,8 +100,8 @@ def compare(
     """All three on one packet: the core's reason, and why the program passed it up where it did."""
     frame = framing.header + bytes(packet)
     run = program.run(frame)
-    expected = oracle_packets.verdict(node.slow, packet, NOW)
-    outcome = node.core.verdict(packet, NOW)
+    expected = oracle_packets.decide_packet(node.slow, packet, NOW)
+    outcome = node.core.decide_packet(packet, NOW)
     assert_core(outcome, packet, expected, what)
     assert run.action == action_of(run.reason), what
     if framing.passes_up:

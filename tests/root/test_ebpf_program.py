@@ -73,7 +73,7 @@ def test_a_vlan_tag_stays_as_it_came(program: Program, version: int, vlan: int |
     program.publish(node)
     header, packet = link_header(version, vlan), request(version)
     run = program.run(header + packet)
-    expected = oracle_packets.verdict(node.slow, packet, NOW)
+    expected = oracle_packets.decide_packet(node.slow, packet, NOW)
     assert (run.reason, run.action) == (Reason.ENTERED, XDP_TX)
     assert run.data == header + expected.data
 

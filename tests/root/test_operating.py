@@ -8,7 +8,7 @@ The blocks are typed in their order, into bash, on the hosts that they name. One
 test: `scp`, for no ssh server runs there. Packages come from wheels, for there is no other network. The
 machines begin with the firewall of many: drop what is not known. From when the cluster is up a client
 writes and reads through all three nodes without a pause: no request of it may fail, and a quorum read must
-bring what was written last. A plain read may lag behind where its owner was away (docs/design.md); that is counted.
+bring what was written last. A plain read may lag behind where its owner was away (docs/design/reads.md); that is counted.
 """
 
 import re

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 from records import NOW, TOMBSTONE, delete, key_of, put
 
-from kdht.storage import LevelStore, MemoryStore, Result, Store, Stored, Write, neighbourhood
+from kdht.storage import LevelStore, MemoryStore, Result, Store, StoredRecord, Write, neighbourhood
 from kdht.wire._shared import ID_BITS, MAX_VALUE
 
 
@@ -21,7 +21,7 @@ def store(request, tmp_path):
 def test_a_record_comes_back_whole(store):
     write = put(1, b"x" * MAX_VALUE, int(NOW) + 9, 0xFFFFFFFD, 2**64 - 1)
     assert store.apply([write], NOW) == [Result(True, False, 2**64 - 1)]
-    assert store.get(key_of(1), NOW) == Stored(2**64 - 1, int(NOW) + 9, 0xFFFFFFFD, b"x" * MAX_VALUE)
+    assert store.get(key_of(1), NOW) == StoredRecord(2**64 - 1, int(NOW) + 9, 0xFFFFFFFD, b"x" * MAX_VALUE)
     assert store.get(key_of(2), NOW) is None
 
 
@@ -40,7 +40,7 @@ def test_the_greater_version_wins_in_any_order(store):
     assert store.apply([put(1, b"5", version=5)], NOW) == [Result(True, False, 5)]
     assert store.apply([put(1, b"4", version=4)], NOW) == [Result(False, True, 5)]
     assert store.apply([put(1, b"6", version=6)], NOW) == [Result(True, True, 6)]
-    assert store.get(key_of(1), NOW) == Stored(6, 0, 0, b"6")
+    assert store.get(key_of(1), NOW) == StoredRecord(6, 0, 0, b"6")
 
 
 def test_equal_versions_end_alike_in_any_order():
@@ -64,7 +64,7 @@ def test_a_deletion_leaves_a_tombstone(store):
         Result(True, True, 2),
     ]
     found = store.get(key_of(1), NOW)
-    assert found == Stored(2, 0, TOMBSTONE, b"")
+    assert found == StoredRecord(2, 0, TOMBSTONE, b"")
     assert found.deleted
     assert store.apply([put(1, version=1)], NOW) == [Result(False, False, 2)]
     assert store.apply([delete(2, version=2)], NOW) == [Result(True, False, 2)]
@@ -189,7 +189,7 @@ def test_scan_is_a_range_in_key_order(store):
 def test_a_neighbourhood_is_one_range(store):
     rng = random.Random(5)
     keys = [rng.randbytes(20) for _ in range(300)]
-    store.apply([Write(key, Stored(1, 0, 0, b"")) for key in keys], NOW)
+    store.apply([Write(key, StoredRecord(1, 0, 0, b"")) for key in keys], NOW)
     for bits in (0, 1, 3, 8, ID_BITS):
         near = keys[bits]
         shift = ID_BITS - bits
@@ -203,8 +203,8 @@ def test_a_neighbourhood_is_one_range(store):
 @pytest.mark.parametrize(
     "write",
     [
-        Write(b"short", Stored(1, 0, 0, b"")),
-        Write(bytes(21), Stored(1, 0, TOMBSTONE, b"")),
+        Write(b"short", StoredRecord(1, 0, 0, b"")),
+        Write(bytes(21), StoredRecord(1, 0, TOMBSTONE, b"")),
         put(2, version=0),
         put(2, version=2**64),
         put(2, b"x" * (MAX_VALUE + 1)),

@@ -7,7 +7,7 @@ import sys
 import pytest
 from records import NOW, key_of
 
-from kdht.storage import LevelStore, Stored
+from kdht.storage import LevelStore, StoredRecord
 
 KEYS = 60
 
@@ -16,7 +16,7 @@ KEYS = 60
 # generation is a record's version, and what its value is made of.
 WRITER = """
 import random, sys
-from kdht.storage import GroupWriter, LevelStore, Stored, Write
+from kdht.storage import GroupWriter, LevelStore, StoredRecord, Write
 
 path, seed, first, keys, now = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), float(sys.argv[5])
 rng = random.Random(seed)
@@ -32,7 +32,7 @@ def confirm(job):
 def write(generation, key):
     gone = (generation + key) % 5 == 0
     value = b"" if gone else generation.to_bytes(4, "big") * (1 + generation * key % 200)
-    return Write(key.to_bytes(20, "big"), Stored(generation, int(now) + 1000, 2 if gone else 0, value))
+    return Write(key.to_bytes(20, "big"), StoredRecord(generation, int(now) + 1000, 2 if gone else 0, value))
 
 generation = first
 while True:
@@ -57,7 +57,7 @@ def killed_after(lines: int, directory, seed: int, first: int) -> list[tuple[int
     return [(int(generation), int(key)) for generation, key in map(str.split, whole)]
 
 
-def is_whole(key: int, record: Stored) -> bool:
+def is_whole(key: int, record: StoredRecord) -> bool:
     """Whether the writer made it so."""
     if (record.version + key) % 5 == 0:
         return record.deleted and record.value == b""

@@ -7,7 +7,7 @@ import pytest
 from records import NOW, key_of, put
 
 from kdht.errors import StorageDamaged, StorageError
-from kdht.storage import GroupWriter, InlineWriter, LevelStore, MemoryStore, Result, Stored, Write
+from kdht.storage import GroupWriter, InlineWriter, LevelStore, MemoryStore, Result, StoredRecord, Write
 
 
 class GatedStore(MemoryStore):
@@ -131,7 +131,7 @@ def test_a_callback_that_raises_hurts_no_other(gated, caplog):
 def test_a_write_that_does_not_fit_is_the_callers_error(writer_of):
     writer = writer_of(MemoryStore())
     with pytest.raises(ValueError, match="key"):
-        writer.submit([Write(b"short", Stored(1, 0, 0, b""))], NOW, lambda outcome: None)
+        writer.submit([Write(b"short", StoredRecord(1, 0, 0, b""))], NOW, lambda outcome: None)
     if isinstance(writer, GroupWriter):
         writer.close()
 

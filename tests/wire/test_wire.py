@@ -258,7 +258,7 @@ def test_the_core_refuses_the_same_bytes_for_the_same_reason():
         if rng.random() < 0.3:
             whole = (whole + bytes(200))[: rng.randint(0, len(whole) + 200)]
         outcome = tried(wire.parse, bytes(whole))
-        reason = core.decide(whole, Address.of("10.0.0.9", 40000), here, 1_800_000_000).reason.name
+        reason = core.decide_message(whole, Address.of("10.0.0.9", 40000), here, 1_800_000_000).reason.name
         if isinstance(outcome, BadPacket):
             seen.add(outcome.reason)
             assert reason == outcome.reason

@@ -291,8 +291,8 @@ async def _living(parts: Parts, datapaths: Datapaths) -> dict[str, Any]:
 
 
 def _requests(parts: Parts) -> dict[str, int]:
-    """Answers by op and status. What was answered out of hot records is counted with the socket's datagrams."""
-    at_once = {"GET OK": parts.reads.answered} if parts.reads.answered else {}
+    """Answers by op and status. What was answered out of the cache is counted with the socket's datagrams."""
+    at_once = {"GET OK": parts.reader.answered} if parts.reader.answered else {}
     return dict(Counter(parts.service.counters()) + Counter(at_once))
 
 

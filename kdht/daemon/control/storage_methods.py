@@ -11,7 +11,7 @@ from msgspec import Meta
 from kdht.daemon.control.network_methods import id_of
 from kdht.daemon.control.running import Running
 from kdht.daemon.control.server import Method, Params, taken
-from kdht.storage import LevelStore, Stored
+from kdht.storage import LevelStore, StoredRecord
 from kdht.storage.exported import plain
 
 PAGE = 1000
@@ -61,5 +61,5 @@ class StorageMethods:
         return {"records": [plain(key, record) for key, record in found[: asked.limit]], "next": following}
 
 
-def _page(store: LevelStore, start: bytes, count: int) -> list[tuple[bytes, Stored]]:
+def _page(store: LevelStore, start: bytes, count: int) -> list[tuple[bytes, StoredRecord]]:
     return list(islice(store.scan(time.time(), start), count))

@@ -95,8 +95,8 @@ METRICS = {
     "kdht_socket_bounced_total": Metric(
         "counter", "Requests of clients sent on to a closed port, and answered UNREACHABLE."
     ),
-    "kdht_hot_answers_total": Metric(
-        "counter", "GETs answered from the hot records; they are in no other count of requests."
+    "kdht_cache_answers_total": Metric(
+        "counter", "GETs answered from the cache; they are in no other count of requests."
     ),
     "kdht_queue_waiting": Metric("gauge", "Packets that wait in an NFQUEUE for the worker.", ("queue",)),
     "kdht_queue_missed_total": Metric(
@@ -261,7 +261,7 @@ def _socket(path: Data) -> Iterator[Sample]:
             yield Sample("kdht_socket_errors_total", (direction, name), count)
     yield Sample("kdht_socket_unreachable_total", (), path["unreachable"])
     yield Sample("kdht_socket_bounced_total", (), path["bounced"])
-    yield Sample("kdht_hot_answers_total", (), path["hot_answers"])
+    yield Sample("kdht_cache_answers_total", (), path["cache_answers"])
 
 
 def _requests(requests: Data) -> Iterator[Sample]:

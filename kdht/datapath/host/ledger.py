@@ -24,7 +24,7 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _numbers = itertools.count()
 
 
-class Entry(NamedTuple):
+class LedgerEntry(NamedTuple):
     was: str
     ours: str
     witness: str = ""
@@ -38,7 +38,7 @@ class Ledger:
     """
 
     def __init__(self, directory: Path) -> None:
-        self.entries: dict[str, Entry] = {}
+        self.entries: dict[str, LedgerEntry] = {}
         """By path, in the order in which they were changed."""
         self._holders: dict[str, list[str]] = {}
         self._directory = directory
@@ -64,7 +64,7 @@ class Ledger:
         finally:
             self._close()
 
-    def hold(self, entries: dict[str, Entry]) -> None:
+    def hold(self, entries: dict[str, LedgerEntry]) -> None:
         """These changes are about to be made, and are needed by me."""
         self.entries.update(entries)
         self._holders[self._me] = list(entries)
@@ -74,7 +74,7 @@ class Ledger:
         """I need nothing any more."""
         self._holders.pop(self._me, None)
 
-    def take_unheld(self) -> dict[str, Entry]:
+    def take_unheld(self) -> dict[str, LedgerEntry]:
         """Remove and return the changes that no living node needs."""
         held = {path for paths in self._holders.values() for path in paths}
         unheld = {path: entry for path, entry in self.entries.items() if path not in held}
@@ -106,7 +106,7 @@ class Ledger:
             data = json.loads(self._path.read_text())
             if data["boot"] != self._boot:
                 return
-            self.entries = {path: Entry(*values) for path, values in data["entries"].items()}
+            self.entries = {path: LedgerEntry(*values) for path, values in data["entries"].items()}
             self._holders = {who: paths for who, paths in data["holders"].items() if _lives(who)}
         except FileNotFoundError:
             return

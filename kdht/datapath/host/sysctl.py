@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from kdht.datapath.host.ledger import Entry, Ledger
+from kdht.datapath.host.ledger import Ledger, LedgerEntry
 from kdht.datapath.host.ruleset import Guard
 from kdht.errors import DatapathError
 
@@ -211,9 +211,9 @@ def _was(ledger: Ledger, path: str) -> int:
     return int((entry.was if entry else read(path)) or 0)
 
 
-def _entry(change: Change, ledger: Ledger) -> Entry:
+def _entry(change: Change, ledger: Ledger) -> LedgerEntry:
     known = ledger.entries.get(change.path)
-    return known or Entry(
+    return known or LedgerEntry(
         read(change.path) or "",
         change.value,
         change.witness,
@@ -221,7 +221,7 @@ def _entry(change: Change, ledger: Ledger) -> Entry:
     )
 
 
-def _put_back(ledger: Ledger, entries: dict[str, Entry]) -> None:
+def _put_back(ledger: Ledger, entries: dict[str, LedgerEntry]) -> None:
     """In the opposite order; only what is as we left it, judged before the first is written."""
     ours = {
         path: entry
@@ -232,6 +232,6 @@ def _put_back(ledger: Ledger, entries: dict[str, Entry]) -> None:
         write(path, entry.was)
 
 
-def _interfaces(entries: dict[str, Entry], family: str, name: str) -> frozenset[str]:
+def _interfaces(entries: dict[str, LedgerEntry], family: str, name: str) -> frozenset[str]:
     found = (Path(path) for path in entries if path.startswith(family) and path.endswith(f"/{name}"))
     return frozenset(path.parent.name for path in found) - {"all", "default"}

@@ -18,7 +18,9 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
-from kdht._routing cimport KDHT_DROP, KDHT_FORWARD, KDHT_RELAY, Core, core_verdict, kdht_outcome, kdht_region
+from kdht._routing cimport (
+    KDHT_DROP, KDHT_FORWARD, KDHT_RELAY, Core, core_decide_packet, kdht_outcome, kdht_region,
+)
 from kdht.datapath.nfqueue._netlink cimport *
 
 
@@ -206,7 +208,7 @@ cdef void _judge(Loop *loop, const Packet *packet) noexcept nogil:
         loop.counters[C_UNREAD] += 1
         _plain(loop, NF_ACCEPT, packet.id)
         return
-    verdict = core_verdict(loop.region, loop.lane, packet.data, packet.length, loop.now, &outcome)
+    verdict = core_decide_packet(loop.region, loop.lane, packet.data, packet.length, loop.now, &outcome)
     if verdict == KDHT_FORWARD or verdict == KDHT_RELAY:
         _rewritten(loop, packet)
     else:

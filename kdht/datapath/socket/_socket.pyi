@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import TypedDict
 
 from kdht._routing import Core
-from kdht.storage._cache import HotRecords
+from kdht.storage._cache import RecordCache
 from kdht.datapath.base import Outgoing, Reader, Receiver
 from kdht.wire import Address
 
@@ -21,8 +21,8 @@ class Counters(TypedDict):
     """Not sent: no socket of the target's IP version."""
     unreachable: int
     """Datagrams that ICMP said did not arrive."""
-    hot_answers: int
-    """GETs answered from the hot records."""
+    cache_answers: int
+    """GETs answered from the cache."""
     away: int
     """How often the loop did not look at its sockets for half a second or more."""
     late_reads: int
@@ -43,7 +43,7 @@ class Engine:
         lane: int,
         sockets: Sequence[tuple[int, Address]],
         wake_fd: int,
-        hot: HotRecords | None = None,
+        cache: RecordCache | None = None,
     ) -> None: ...
     def run(
         self,

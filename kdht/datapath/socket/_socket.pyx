@@ -32,8 +32,8 @@ from kdht.core._layout cimport (
     kdht_header, kdht_outcome,
 )
 from kdht.core._reply cimport Request
-from kdht._routing cimport Core, core_bounce, core_decide, core_reply
-from kdht.storage._cache cimport HotRecords, write_body
+from kdht._routing cimport Core, core_bounce, core_decide_message, core_reply
+from kdht.storage._cache cimport RecordCache, write_body
 from kdht.datapath.socket._udp cimport *
 
 from kdht.wire._shared import Reason
@@ -109,13 +109,13 @@ cdef class Engine:
 
     `sockets` are (file descriptor, Address as bound) pairs, at most MAX_ENDPOINTS;
     `lane` is the core's lane that `run` counts in; `wake_fd` an eventfd that is the engine's alone. With
-    `hot`, a GET for one of its records is answered in the loop.
+    `cache`, a GET for one of its records is answered in the loop.
     """
 
     cdef Core core
-    cdef HotRecords hot         # or None
-    cdef bint has_hot
-    cdef uint64_t hot_answers, bounced, away, late_reads, late_writes, late_promises
+    cdef RecordCache cache         # or None
+    cdef bint has_cache
+    cdef uint64_t cache_answers, bounced, away, late_reads, late_writes, late_promises
     cdef double looked          # when `run` looked at its sockets last, by `uptime`
     cdef uint32_t lane
     cdef int count
@@ -135,10 +135,10 @@ cdef class Engine:
     cdef unsigned long runner   # the thread that is in `run`
     cdef bint ended
 
-    def __cinit__(self, Core core not None, lane: int, sockets, wake_fd: int, HotRecords hot=None):
+    def __cinit__(self, Core core not None, lane: int, sockets, wake_fd: int, RecordCache cache=None):
         self.core = core
-        self.hot = hot
-        self.has_hot = hot is not None
+        self.cache = cache
+        self.has_cache = cache is not None
         self.lane = lane
         self.count = len(sockets)
         if not 1 <= self.count <= KDHT_MAX_OWN:
@@ -249,7 +249,7 @@ cdef class Engine:
             "unroutable": a.unroutable + b.unroutable,
             "unreachable": a.unreachable,
             "bounced": self.bounced,
-            "hot_answers": self.hot_answers,
+            "cache_answers": self.cache_answers,
             "away": self.away,
             "late_reads": self.late_reads,
             "late_writes": self.late_writes,
@@ -335,16 +335,16 @@ cdef class Engine:
             self.loop_tally.not_unicast += 1
             return
         memset(&out, 0, sizeof(out))
-        verdict = core_decide(self.core.region, self.lane, local.data, local.length,
-                              local.source_ip, local.source_port, local.target_ip, local.target_port,
-                              <uint32_t>now, &out)
+        verdict = core_decide_message(self.core.region, self.lane, local.data, local.length,
+                                      local.source_ip, local.source_port, local.target_ip, local.target_port,
+                                      <uint32_t>now, &out)
         if (verdict == KDHT_FORWARD or verdict == KDHT_LOCAL) and self._is_late(header, local.data, now):
             return
         if verdict == KDHT_FORWARD or verdict == KDHT_RELAY:
             self._post(self.forwards, &self.loop_tally, local.data, local.length,
                        out.source_ip, out.source_port, out.target_ip, out.target_port)
         elif verdict == KDHT_LOCAL and out.reason != KDHT_REASON_NOT_READY:
-            if self.has_hot and self._answer(local, &out, now):
+            if self.has_cache and self._answer(local, &out, now):
                 return
             local.reason = out.reason
             local.max_reply = out.max_reply
@@ -368,16 +368,16 @@ cdef class Engine:
         return True
 
     cdef bint _answer(self, Local *local, kdht_outcome *out, double now) noexcept nogil:
-        """Answer a GET for a hot record, in place; False for all else."""
+        """Answer a GET for a cached record, in place; False for all else."""
         cdef uint8_t body[KDHT_MAX_BODY]
         cdef int length
         local.reason, local.max_reply = out.reason, out.max_reply
         if not is_read(local):
             return False
-        length = self.hot.look_up((<kdht_header *>local.data).key, now, body)
+        length = self.cache.look_up((<kdht_header *>local.data).key, now, body)
         if length < 0 or length > local.max_reply:
             return False
-        self.hot_answers += 1
+        self.cache_answers += 1
         self._reply(local, body, <uint32_t>length, now)
         return True
 

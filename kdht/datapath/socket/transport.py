@@ -21,7 +21,7 @@ from kdht.datapath.base import Datagram, Outgoing, Reader, Receiver
 from kdht.datapath.socket import _udp
 from kdht.datapath.socket._socket import MAX_ENDPOINTS, Engine
 from kdht.errors import DatapathError
-from kdht.storage._cache import HotRecords
+from kdht.storage._cache import RecordCache
 from kdht.wire import Address
 
 RECEIVE_BUFFER = 8 << 20
@@ -58,7 +58,7 @@ class SocketTransport:
     for any free one. `receiver` gets local messages and `on_unreachable` each target that
     ICMP said cannot be reached (a hint, it is easily forged), both on the transport's own
     thread. `lane`: the core's lane for this thread. `receive_buffer`: bytes for each socket. A GET
-    for a record in `hot`, or one that `reader` has, is answered without the receiver. `on_away` is called, on the same thread,
+    for a record in `cache`, or one that `reader` has, is answered without the receiver. `on_away` is called, on the same thread,
     where that had not run for half a second or more, before anything is answered: what others did meanwhile is not known here.
     """
 
@@ -74,7 +74,7 @@ class SocketTransport:
         receive_buffer: int = RECEIVE_BUFFER,
         on_unreachable: Callable[[Address], None] = _ignore,
         on_away: Callable[[], None] = _ignore_absence,
-        hot: HotRecords | None = None,
+        cache: RecordCache | None = None,
         reader: Reader | None = None,
         on_time: Callable[[], float | None] | None = None,
     ) -> None:
@@ -89,7 +89,7 @@ class SocketTransport:
         self._receiver = receiver
         self._on_unreachable = on_unreachable
         self._on_away = on_away
-        self._hot = hot
+        self._cache = cache
         self._reader = reader
         self._on_time = on_time
         self._lane = lane
@@ -117,7 +117,7 @@ class SocketTransport:
             bound = tuple(_address_of(sock) for sock in sockets)
             pairs = [(sock.fileno(), address) for sock, address in zip(sockets, bound, strict=True)]
             self._got_buffer = min(s.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) for s in sockets)
-            engine = Engine(self._core, self._lane, pairs, wake_fd, self._hot)
+            engine = Engine(self._core, self._lane, pairs, wake_fd, self._cache)
             thread = Thread(target=self._run, args=(engine,), name="kdht-socket", daemon=True)
             with self._sending:  # the first datagram's answer waits until all is in place
                 self._why = ""

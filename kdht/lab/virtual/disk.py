@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 
 from kdht.errors import StorageError
-from kdht.storage import MemoryStore, Stored
+from kdht.storage import MemoryStore, StoredRecord
 from kdht.storage.base import Outcome, Wish, check
 from kdht.storage.writer import Done
 
@@ -24,7 +24,7 @@ class CrashStore(MemoryStore):
 
     def __init__(self) -> None:
         super().__init__()
-        self._unsynced: list[tuple[bytes, Stored]] = []
+        self._unsynced: list[tuple[bytes, StoredRecord]] = []
 
     def apply(self, writes: Sequence[Wish], now: float) -> list[Outcome]:
         self._unsynced.clear()

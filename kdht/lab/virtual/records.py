@@ -12,7 +12,7 @@ from kdht.node.repair import Repair
 from kdht.node.replicas import Coordinator, Policy
 from kdht.node.service import Service
 from kdht.node.sorting import by_receiver
-from kdht.storage import MemoryStore, Stored, Writer
+from kdht.storage import MemoryStore, StoredRecord, Writer
 from kdht.wire import Address, Contact
 
 TICK = 0.005
@@ -90,7 +90,7 @@ class Records:
             self.service.handle(routed, self.now)
         return left
 
-    def _changed(self, key: bytes, record: Stored) -> None:
+    def _changed(self, key: bytes, record: StoredRecord) -> None:
         if self.repair is not None:
             self.repair.changed(key)
         self.service.changed(key, record, self.now)

@@ -29,7 +29,7 @@ from kdht.node.rpc import Done, Mismatch, Rpc, Rpcs
 from kdht.node.table import Table
 from kdht.wire import Address, Contact, Message, parse
 from kdht.wire._shared import ID_LEN, Op, Reason, Status
-from kdht.wire.keys import ClusterKey
+from kdht.wire.keys import ClusterSecret
 
 TIMES = Options(first_timeout=0.25, tries=2)
 KNOCK_SECONDS = (1.5, 3.0)
@@ -57,7 +57,7 @@ class Found(NamedTuple):
 class Chooser:
     """One choice. `own`: this node's addresses; `seeds`: whoever may be a member, asked by `start`."""
 
-    def __init__(self, own: Sequence[Address], keys: Sequence[ClusterKey], rng: Random) -> None:
+    def __init__(self, own: Sequence[Address], keys: Sequence[ClusterSecret], rng: Random) -> None:
         nobody = Table(UNKNOWN_ID, lambda index, contacts: None, k=1, replacements=0)
         self._context = context = NodeContext(Contact(UNKNOWN_ID, *own[0]), own, nobody, TIMES, rng)
         self._outbox = ControlOutbox(context, keys[0])

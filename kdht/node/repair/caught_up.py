@@ -7,7 +7,7 @@ A range is caught up once this node has all that these have, and they see it amo
 1. every other replica, as far as it answers;
 2. a majority of the closest nodes that have themselves caught up on it. They are looked for outward from the range.
 Where fewer can be found than a majority, all within `REACH` count, caught up or not: so begins a new cluster, and one
-whose nodes all restarted. docs/design.md, "Changes of replicas", says why no other rule will do.
+whose nodes all restarted. docs/design/replicas.md says why no other rule will do.
 
 Contract: `is_caught_up` and `ever` are for any thread, and so is `reset`; all else has one caller at a time. The set is
 replaced as a whole, never changed.

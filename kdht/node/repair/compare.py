@@ -36,7 +36,7 @@ from kdht.node.repair.ranges import Range, number
 from kdht.node.repair.work import Steps
 from kdht.node.rpc import Rpc
 from kdht.node.timers import Alarm
-from kdht.storage import Stored
+from kdht.storage import StoredRecord
 from kdht.wire._shared import ID_BITS, Op, Status
 
 WAIT = 0.25
@@ -301,7 +301,7 @@ def digests_of(context: RepairContext, ranges: Sequence[Range]) -> Steps[list[Di
     return found
 
 
-def offered(key: bytes, record: Stored) -> Offered:
+def offered(key: bytes, record: StoredRecord) -> Offered:
     """What an OFFER says of a record."""
     return Offered(key, record.version, mark(key, record) & 0xFFFFFFFF)
 

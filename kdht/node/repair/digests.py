@@ -16,7 +16,7 @@ from itertools import islice
 from kdht.node.repair.bodies import Digest
 from kdht.node.repair.ranges import SPACE, Range, key_bytes, number
 from kdht.node.repair.work import Steps
-from kdht.storage import Store, Stored
+from kdht.storage import Store, StoredRecord
 from kdht.wire._shared import ID_BITS, ID_LEN
 
 STEP = 4
@@ -113,13 +113,13 @@ class Digests:
             return self._kept.setdefault(part, _Kept())
 
 
-def mark(key: bytes, record: Stored) -> int:
+def mark(key: bytes, record: StoredRecord) -> int:
     """A record's part of a digest, 64 bits: of all that `settle` decides by (docs/protocol.md)."""
     marked = _MARKED.pack(key, record.version, record.flags) + record.value
     return int.from_bytes(blake2b(marked, digest_size=8).digest(), "big")
 
 
-def chunk(store: Store, unix: float, start: int, stop: int, most: int) -> list[tuple[bytes, Stored]]:
+def chunk(store: Store, unix: float, start: int, stop: int, most: int) -> list[tuple[bytes, StoredRecord]]:
     """The first records of start <= key < stop, at most so many, read at once."""
     end = None if stop >= SPACE else key_bytes(stop)
     with closing(store.scan(unix, key_bytes(start), end)) as records:  # type: ignore[type-var]

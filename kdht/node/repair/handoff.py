@@ -22,7 +22,7 @@ from kdht.node.repair.push import Pusher
 from kdht.node.repair.ranges import number
 from kdht.node.repair.work import Steps
 from kdht.node.rpc import Rpc
-from kdht.storage import Stored
+from kdht.storage import StoredRecord
 from kdht.wire import Contact
 from kdht.wire._shared import Op, Status
 
@@ -88,9 +88,9 @@ class Handoff:
         else:
             self._ended(self.left, now)
 
-    def _next_batch(self) -> Steps[list[tuple[bytes, Stored]]]:
+    def _next_batch(self) -> Steps[list[tuple[bytes, StoredRecord]]]:
         """Some records; spans without any are passed over."""
-        records: list[tuple[bytes, Stored]] = []
+        records: list[tuple[bytes, StoredRecord]] = []
         while self._spans and not records:
             start, stop = self._spans.popleft()
             records = chunk(self._context.store, self._context.unix(), start, stop, BATCH)
@@ -99,7 +99,7 @@ class Handoff:
             yield SEEK + len(records)
         return records
 
-    def _offer_all(self, records: list[tuple[bytes, Stored]] | None, now: float) -> None:
+    def _offer_all(self, records: list[tuple[bytes, StoredRecord]] | None, now: float) -> None:
         if not records:
             if records is None:
                 self.left += 1

@@ -122,7 +122,7 @@ class Calls:
             message = pack_request(
                 question.op, question.key, question.request_id, question.body, hops=CONTROL_HOPS
             )
-            sign(self._core, message, source, turn.now)
+            seal_as_sender(self._core, message, source, turn.now)
             question.wires[source] = bytes(message)
         call = self._pending[place] = Call(question, address, source, told)
         call.begun = turn.steady
@@ -186,7 +186,7 @@ class Calls:
         call.told(turn, call, what)
 
 
-def sign(core: Core, message: bytearray, own: Address, now: float) -> None:
+def seal_as_sender(core: Core, message: bytearray, own: Address, now: float) -> None:
     """Make a control message this node's: its own address in the client fields, sealed."""
     message[_CLIENT_PORT] = own.port.to_bytes(2, "big")
     message[_CLIENT_IP] = own.ip
@@ -200,5 +200,5 @@ def answer(core: Core, request: Datagram, status: Status, body: bytes, now: floa
     message = pack_request(data[_OP], data[_KEY], request_id, body, hops=CONTROL_HOPS)
     message[_FLAGS] |= _REPLY
     message[_STATUS] = status
-    sign(core, message, request.target, now)
+    seal_as_sender(core, message, request.target, now)
     return Outgoing(bytes(message), request.source, request.target)

@@ -25,7 +25,7 @@ from kdht.node.replicas.quorum_reads import Found
 from kdht.node.replicas.turns import Outcome, Planned, Turn
 from kdht.node.replicas.writes import DEADLINE, MAX_ROUNDS, Done, Written, pack_stored, version_in
 from kdht.node.timers import Alarm
-from kdht.storage import Granted, Promise, Result, Stored, Write, visible
+from kdht.storage import Granted, Promise, Result, StoredRecord, Write, visible
 from kdht.wire import RECORD, Address, pack_promise
 from kdht.wire._shared import RECORD_LEN, TRY_BITS, Op, Status
 
@@ -38,7 +38,7 @@ Where = Address | None
 
 class QuorumRead(Protocol):
     def __call__(
-        self, turn: Turn, key: bytes, own: Stored | None, done: ReadDone, *, quorum: bool
+        self, turn: Turn, key: bytes, own: StoredRecord | None, done: ReadDone, *, quorum: bool
     ) -> None: ...
 
 
@@ -51,7 +51,7 @@ class ConditionJob:
     )  # fmt: skip
 
     def __init__(
-        self, key: bytes, record: Stored, condition: int, nonce: int, quorum: Quorum, done: Done
+        self, key: bytes, record: StoredRecord, condition: int, nonce: int, quorum: Quorum, done: Done
     ) -> None:
         self.key = key
         self.record = record
@@ -73,7 +73,7 @@ class ConditionJob:
         """Answers that may still come, to promises and to STOREs."""
         self.others: set[Address] = set()
         """Replicas that were asked, without this node."""
-        self.granted: dict[Where, Stored] = {}
+        self.granted: dict[Where, StoredRecord] = {}
         """What stood, without its value, where it was promised."""
         self.refused = 0
         """The greatest version that a promise was refused for; 0: none was."""
@@ -163,7 +163,7 @@ class Conditions:
         if not isinstance(outcome, Granted):
             self._heard(turn, job, ballot, None, None, 0)
         elif outcome.accepted:
-            head = Stored(outcome.version, outcome.expiry, outcome.flags, b"")
+            head = StoredRecord(outcome.version, outcome.expiry, outcome.flags, b"")
             self._heard(turn, job, ballot, None, head, 0)
         else:
             self._heard(turn, job, ballot, None, None, outcome.version)
@@ -174,13 +174,19 @@ class Conditions:
             return
         if isinstance(what, Answer) and what.status is Status.OK and len(what.body) == RECORD_LEN:
             version, expiry, flags = RECORD.unpack(what.body)
-            head = Stored(version, expiry, flags, b"")
+            head = StoredRecord(version, expiry, flags, b"")
         elif isinstance(what, Answer) and what.status is Status.BAD_VERSION:
             refused = version_in(what.body)
         self._heard(turn, job, ballot, call.address, head, refused)
 
     def _heard(
-        self, turn: Turn, job: ConditionJob, ballot: int, where: Where, head: Stored | None, refused: int
+        self,
+        turn: Turn,
+        job: ConditionJob,
+        ballot: int,
+        where: Where,
+        head: StoredRecord | None,
+        refused: int,
     ) -> None:
         """A replica's word about the promise: what stands there, what it refuses it for, or nothing."""
         if job.ballot != ballot:
@@ -370,11 +376,11 @@ def _ignore_answer(turn: Turn, call: Call, what: Answer | str) -> None:
     """As `_ignore_outcome`."""
 
 
-def _version(record: Stored | None) -> int:
+def _version(record: StoredRecord | None) -> int:
     return record.version if record is not None else 0
 
 
-def _is_of(record: Stored, job: ConditionJob) -> bool:
+def _is_of(record: StoredRecord, job: ConditionJob) -> bool:
     """Whether what stands is what this job would write."""
     mine = job.record
     return job.own_version and record.version == mine.version and record[2:] == mine[2:]

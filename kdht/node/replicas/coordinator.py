@@ -15,7 +15,7 @@ from kdht.errors import BadPacket, StorageError
 from kdht.histogram import Histogram
 from kdht.node.census import Counts
 from kdht.node.replicas import calls, holders, quorum_reads, writes
-from kdht.node.replicas._stores import Stores
+from kdht.node.replicas._store_requests import StoreRequests
 from kdht.node.replicas.clock import HybridClock
 from kdht.node.replicas.conditions import ConditionJob, Conditions
 from kdht.node.replicas.context import CoordinatorContext, Policy, Quorum
@@ -23,7 +23,7 @@ from kdht.node.replicas.quorum_reads import untrusted_store
 from kdht.node.replicas.recent import Recent
 from kdht.node.replicas.turns import Outcome, Planned, Turn, Turns
 from kdht.node.replicas.writes import pack_stored
-from kdht.storage import Granted, Promise, Store, Stored, Writer
+from kdht.storage import Granted, Promise, Store, StoredRecord, Writer
 from kdht.wire import FIELD, OFFSET, RECORD, Address, parse_promise
 from kdht.wire._shared import HEADER_LEN, TRY_BITS, Flag, Op, RecordFlag, Status
 
@@ -105,7 +105,7 @@ class Coordinator:
             holds=lambda key: self.holds(key),
             on_missed=lambda key: self.on_missed(key),
         )
-        self._stores = Stores(
+        self._stores = StoreRequests(
             core,
             self._own,
             writer.submit,
@@ -182,7 +182,7 @@ class Coordinator:
         self,
         turn: Turn,
         key: bytes,
-        record: Stored,
+        record: StoredRecord,
         done: writes.Done,
         *,
         condition: int | None = None,
@@ -214,7 +214,7 @@ class Coordinator:
             self._conditions.write(turn, ConditionJob(key, record, condition, nonce, self._quorum, done))
 
     def _known(
-        self, key: bytes, record: Stored, nonce: int, now: float, *, conditional: bool
+        self, key: bytes, record: StoredRecord, nonce: int, now: float, *, conditional: bool
     ) -> writes.Written | None:
         """What is to be said at once of a write that has its own version."""
         number = nonce >> TRY_BITS
@@ -247,7 +247,7 @@ class Coordinator:
     ) -> None:
         """Replicate a tombstone."""
         expiry = min(int(turn.now) + 1 + self.policy.tombstone_ttl, MAX_WIRE_EXPIRY)
-        tombstone = Stored(version, expiry, int(RecordFlag.TOMBSTONE), b"")
+        tombstone = StoredRecord(version, expiry, int(RecordFlag.TOMBSTONE), b"")
         self.put(turn, key, tombstone, done, condition=condition, nonce=nonce)
 
     @property
@@ -279,7 +279,7 @@ class Coordinator:
         return self.is_caught_up(key) and self.responsible(key)
 
     def read(
-        self, turn: Turn, key: bytes, own: Stored | None, done: quorum_reads.Done, *, quorum: bool
+        self, turn: Turn, key: bytes, own: StoredRecord | None, done: quorum_reads.Done, *, quorum: bool
     ) -> None:
         """Ask the other replicas too; `own` is what the own store has."""
         if not self.joined or self.aside:

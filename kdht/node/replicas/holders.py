@@ -7,7 +7,7 @@ from kdht.errors import BadPacket
 from kdht.node.replicas.calls import SLOW, Answer, Call, Calls
 from kdht.node.replicas.quorum_reads import FETCHED, untrusted_fetched
 from kdht.node.replicas.turns import Turn
-from kdht.storage import Stored
+from kdht.storage import StoredRecord
 from kdht.wire import Address
 from kdht.wire._shared import Op
 
@@ -17,7 +17,7 @@ class Holder(NamedTuple):
 
     address: Address
     answered: bool
-    record: Stored | None
+    record: StoredRecord | None
 
 
 Done = Callable[[list[Holder]], None]

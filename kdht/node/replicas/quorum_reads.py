@@ -25,7 +25,7 @@ from kdht.node.replicas.seats import Seats, Where
 from kdht.node.replicas.turns import Outcome, Planned, Turn
 from kdht.node.replicas.writes import BEFORE, SPARE, Writes, Written
 from kdht.node.timers import Alarm
-from kdht.storage import Stored, Write, newer, visible
+from kdht.storage import StoredRecord, Write, newer, visible
 from kdht.wire import Address, Contact, Record, parse_store
 from kdht.wire._shared import Op, RecordFlag, Status
 
@@ -40,7 +40,7 @@ FETCHED = frozenset({Status.OK, Status.NOT_FOUND, Status.UNCONFIRMED})
 class Found(NamedTuple):
     """A read's end: the newest record, a tombstone too, and whether enough replicas were heard."""
 
-    record: Stored | None
+    record: StoredRecord | None
     enough: bool
 
 
@@ -56,7 +56,7 @@ class ReadJob:
     )  # fmt: skip
 
     def __init__(
-        self, question: Question, own: Stored | None, need: int, done: Done, *, quorum: bool
+        self, question: Question, own: StoredRecord | None, need: int, done: Done, *, quorum: bool
     ) -> None:
         self.question = question
         self.key = question.key
@@ -67,7 +67,7 @@ class ReadJob:
         self.round = 0
         self.is_hearsay = True
         """Whether the newest is only had by nodes that have not caught up: those beside the replicas too."""
-        self.has: dict[Where, Stored | None] = {}
+        self.has: dict[Where, StoredRecord | None] = {}
         """What each node that has answered has."""
         self.replicas: frozenset[Where] = frozenset()
         self.seats = 0
@@ -106,7 +106,7 @@ class ReadJob:
             order.insert(self.own_rank, None)
         return order
 
-    def take(self, where: Where, record: Stored | None, *, caught_up: bool) -> None:
+    def take(self, where: Where, record: StoredRecord | None, *, caught_up: bool) -> None:
         """What a node has; `caught_up`: it is, or was, a replica that has what the others have."""
         self.has[where] = record
         self.caught_up[where] = caught_up
@@ -129,7 +129,7 @@ class QuorumReads:
         self,
         turn: Turn,
         key: bytes,
-        own: Stored | None,
+        own: StoredRecord | None,
         need: int,
         done: Done,
         *,
@@ -218,7 +218,7 @@ class QuorumReads:
             turn.writes.append(Planned(Write(job.key, record), _is_enough))
         done(turn, Found(record, enough))
 
-    def _spread(self, turn: Turn, job: ReadJob, record: Stored, done: Done, *, here: bool) -> None:
+    def _spread(self, turn: Turn, job: ReadJob, record: StoredRecord, done: Done, *, here: bool) -> None:
         """Bring it to as many as make a majority, if it is not there."""
         seats = Seats(job.order, job.seats)
         having = {where for where, has in job.has.items() if has == record}
@@ -240,7 +240,9 @@ class QuorumReads:
         told = partial(self._was_spread, job, record, done)
         self._writes.spread(turn, job.key, record, seats, having, lacking, job.need, told, here=here)
 
-    def _was_spread(self, job: ReadJob, record: Stored, done: Done, turn: Turn, written: Written) -> None:
+    def _was_spread(
+        self, job: ReadJob, record: StoredRecord, done: Done, turn: Turn, written: Written
+    ) -> None:
         """A majority has the record; or it is too late for that, and what is newer is looked for."""
         if written.status is not Status.CONFLICT or job.round + 1 >= MAX_ROUNDS:
             done(turn, Found(record, written.status is Status.OK))
@@ -268,25 +270,25 @@ def _is_enough(turn: Turn, outcome: Outcome) -> None:
     """A repair that fails is tried again by the next read, or by anti-entropy."""
 
 
-def untrusted_fetched(answer: Answer) -> Stored | None:
+def untrusted_fetched(answer: Answer) -> StoredRecord | None:
     """The record in the reply to a FETCH, with one of FETCHED. Raises BadPacket."""
     if answer.status is Status.OK or (answer.status is Status.UNCONFIRMED and answer.body):
         return untrusted_stored(answer.body)
     return None
 
 
-def untrusted_store(body: bytes) -> tuple[Stored, int | None]:
+def untrusted_store(body: bytes) -> tuple[StoredRecord, int | None]:
     """The record in a STORE, and the nonce of a decided one. Raises BadPacket."""
     record, nonce = parse_store(body)
     return _stored(record), nonce
 
 
-def untrusted_stored(body: bytes) -> Stored:
+def untrusted_stored(body: bytes) -> StoredRecord:
     """The record in the reply to a FETCH. Raises BadPacket."""
     return _stored(Record.parse(body))
 
 
-def _stored(record: Record) -> Stored:
+def _stored(record: Record) -> StoredRecord:
     version, expiry, flags, value = record
     if not version:
         raise BadPacket("BAD_LENGTH", "a record between nodes without a version")
@@ -294,4 +296,4 @@ def _stored(record: Record) -> Stored:
         raise BadPacket("BAD_FLAGS", f"a record between nodes with the flags {flags:#x}")
     if flags and value:
         raise BadPacket("BAD_LENGTH", "a tombstone with a value")
-    return Stored(version, expiry, flags, value)
+    return StoredRecord(version, expiry, flags, value)

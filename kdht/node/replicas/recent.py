@@ -7,7 +7,7 @@ Thread-safe.
 from threading import Lock
 from typing import Generic, TypeVar
 
-from kdht.storage import Stored
+from kdht.storage import StoredRecord
 from kdht.wire._shared import Status
 
 SECONDS = 60.0
@@ -74,11 +74,11 @@ class Recent:
         self._greatest.put((key, 0), max(version, greatest), now)
         return 0
 
-    def confirm(self, key: bytes, record: Stored, now: float, *, existed: bool) -> None:
+    def confirm(self, key: bytes, record: StoredRecord, now: float, *, existed: bool) -> None:
         """This write was confirmed."""
         self._confirmed.put((key, record.version), (_content(record), existed), now)
 
-    def confirmed(self, key: bytes, record: Stored, write: int) -> bool | None:
+    def confirmed(self, key: bytes, record: StoredRecord, write: int) -> bool | None:
         """Whether the key had a record before this write, if it was confirmed; else None."""
         if self._begun.get((key, record.version)) != write:
             return None
@@ -93,5 +93,5 @@ class Recent:
         return existed if known is None else known
 
 
-def _content(record: Stored) -> int:
+def _content(record: StoredRecord) -> int:
     return hash((record.flags, record.value))

@@ -22,7 +22,7 @@ from kdht.node.replicas.context import CoordinatorContext, Quorum
 from kdht.node.replicas.seats import Seats, Where
 from kdht.node.replicas.turns import Outcome, Planned, Turn
 from kdht.node.timers import Alarm
-from kdht.storage import Result, Stored, Write
+from kdht.storage import Result, StoredRecord, Write
 from kdht.wire import RECORD, Address, Contact, Record, pack_decided
 from kdht.wire._shared import RECORD_LEN, Op, RecordFlag, Status
 
@@ -57,7 +57,7 @@ class WriteJob:
         "waiting",
     )  # fmt: skip
 
-    def __init__(self, key: bytes, record: Stored, quorum: Quorum, done: Done, *, is_new: bool) -> None:
+    def __init__(self, key: bytes, record: StoredRecord, quorum: Quorum, done: Done, *, is_new: bool) -> None:
         self.key = key
         self.record = record
         self.quorum = quorum
@@ -135,7 +135,7 @@ class Writes:
     def __init__(self, context: CoordinatorContext) -> None:
         self._context = context
 
-    def write(self, turn: Turn, key: bytes, record: Stored, quorum: Quorum, done: Done) -> None:
+    def write(self, turn: Turn, key: bytes, record: StoredRecord, quorum: Quorum, done: Done) -> None:
         """Replicate a record; one with version 0 is given a version."""
         self._context.counters["writes"] += 1
         job = WriteJob(key, record, quorum, done, is_new=True)
@@ -146,7 +146,7 @@ class Writes:
         self,
         turn: Turn,
         key: bytes,
-        record: Stored,
+        record: StoredRecord,
         seats: Seats,
         has: set[Where],
         lacking: Collection[Address],
@@ -342,7 +342,7 @@ class Writes:
             done(turn, Written(status, version, job.existed))
 
 
-def pack_stored(record: Stored, nonce: int | None = None) -> bytes:
+def pack_stored(record: StoredRecord, nonce: int | None = None) -> bytes:
     """A record as nodes exchange it: with its expiry, Unix seconds, in place of the TTL; `nonce`: of a decided write."""
     version, expiry, flags, value = record
     if nonce is not None:

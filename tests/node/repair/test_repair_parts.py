@@ -17,7 +17,7 @@ from kdht.node.repair.missed import Missed
 from kdht.node.repair.ranges import Range, View
 from kdht.node.repair.work import SLICE, Steps, Work
 from kdht.node.timers import Timers
-from kdht.storage import MemoryStore, Stored, Write, neighbourhood
+from kdht.storage import MemoryStore, StoredRecord, Write, neighbourhood
 
 
 class CountingStore(MemoryStore):
@@ -39,7 +39,7 @@ class Scene:
         self.store.on_change = lambda key, record: self.digests.changed(key)
 
     def put(self, key: bytes, version: int = 1, expiry: int = 0) -> None:
-        self.store.apply([Write(key, Stored(version, expiry, 0, b"x"))], self.now)
+        self.store.apply([Write(key, StoredRecord(version, expiry, 0, b"x"))], self.now)
 
     def of(self, part: Range) -> Digest:
         steps = self.digests.of(part)

@@ -8,7 +8,7 @@ from replica_cluster import Cluster, Member, key_of
 
 from kdht.datapath.memory import Event
 from kdht.node.replicas import Policy
-from kdht.storage import Promise, Stored, Write
+from kdht.storage import Promise, StoredRecord, Write
 from kdht.wire import OFFSET, Record, pack_write, parse
 from kdht.wire._shared import TRY_BITS, Op, Status
 
@@ -16,7 +16,7 @@ OP = OFFSET["op"]
 
 
 def plant(member: Member, version: int, value: bytes = b"value", flags: int = 0) -> None:
-    (result,) = member.store.apply([Write(key_of("a"), Stored(version, 0, flags, value))], member.now)
+    (result,) = member.store.apply([Write(key_of("a"), StoredRecord(version, 0, flags, value))], member.now)
     assert result.accepted
 
 
@@ -55,7 +55,7 @@ def test_a_write_whose_condition_holds_is_on_all_replicas_and_leaves_no_promise(
     version = seq_of(cluster)
     assert cas(cluster, version, 0, b"one") == (Status.OK, version)
     cluster.network.run(cluster.network.now + 1)
-    assert [m.has("a") for m in cluster.replicas("a")] == [Stored(version, 0, 0, b"one")] * 3
+    assert [m.has("a") for m in cluster.replicas("a")] == [StoredRecord(version, 0, 0, b"one")] * 3
     assert cas(cluster, version + 1, version, b"two") == (Status.OK, version + 1)
     assert cas(cluster, version + 2, version, b"three") == (Status.CONFLICT, version + 1)
     cluster.network.run(cluster.network.now + 1)
@@ -326,7 +326,7 @@ def test_a_replica_that_is_catching_up_promises_nothing_and_gets_the_write(catch
     version = seq_of(cluster)
     assert cas(cluster, version, 0, b"one") == (Status.OK, version)
     cluster.network.run(cluster.network.now + 1)
-    assert [m.has("a") for m in replicas] == [Stored(version, 0, 0, b"one")] * 3
+    assert [m.has("a") for m in replicas] == [StoredRecord(version, 0, 0, b"one")] * 3
 
 
 def test_a_quorum_read_that_meets_a_decided_write_returns_nothing_older():
@@ -345,7 +345,7 @@ def test_a_quorum_read_that_meets_a_decided_write_returns_nothing_older():
         is_answer = event.data[OP] == Op.FETCH and event.source == second.contact.address
         if is_answer and event.what == "delivered" and second.has("a").version == before:
             for member in (owner, second):
-                write = Write(key_of("a"), Stored(decided, 0, 0, b"decided"), 1)
+                write = Write(key_of("a"), StoredRecord(decided, 0, 0, b"decided"), 1)
                 assert member.store.apply([write], member.now)[0].accepted
 
     cluster.network.observer = overtake

@@ -9,7 +9,7 @@ from kdht.datapath.base import Datagram
 from kdht.datapath.memory import Event
 from kdht.node.replicas import Policy
 from kdht.node.replicas.holders import Holder
-from kdht.storage import Stored, Write
+from kdht.storage import StoredRecord, Write
 from kdht.wire import OFFSET, Message, Record, pack_write, parse
 from kdht.wire._shared import TRY_BITS, Op, Reason, RecordFlag, Status
 
@@ -19,7 +19,7 @@ def conditional(version: int, value: bytes = b"") -> bytes:
 
 
 def plant(member: Member, name: str, version: int, value: bytes, flags: int = 0) -> None:
-    (result,) = member.store.apply([Write(key_of(name), Stored(version, 0, flags, value))], member.now)
+    (result,) = member.store.apply([Write(key_of(name), StoredRecord(version, 0, flags, value))], member.now)
     assert result.accepted
 
 
@@ -34,7 +34,7 @@ def test_a_write_is_on_all_replicas_and_nowhere_else():
     confirmed = cluster.put("a", b"value")
     cluster.network.run(cluster.network.now + 1)
     replicas = cluster.replicas("a")
-    assert [m.has("a") for m in replicas] == [Stored(confirmed.version, 0, 0, b"value")] * 3
+    assert [m.has("a") for m in replicas] == [StoredRecord(confirmed.version, 0, 0, b"value")] * 3
     assert not any(m.has("a") for m in cluster.members if m not in replicas)
     assert cluster.get("a", via=cluster.members[0]) == b"value"
 
@@ -425,7 +425,7 @@ def test_an_owner_without_the_record_asks_the_others():
     plant(second, "a", 7, b"only here")
     assert cluster.get("a") == b"only here"
     cluster.network.run(cluster.network.now + 1)
-    assert owner.has("a") == Stored(7, 0, 0, b"only here")
+    assert owner.has("a") == StoredRecord(7, 0, 0, b"only here")
 
 
 def test_an_owner_that_has_not_caught_up_hears_a_majority():
@@ -437,7 +437,7 @@ def test_an_owner_that_has_not_caught_up_hears_a_majority():
     assert cluster.get("a") == b"old"
     owner.coordinator.is_caught_up = lambda key: False
     assert cluster.get("a") == b"new"
-    assert owner.has("a") == Stored(8, 0, 0, b"new")
+    assert owner.has("a") == StoredRecord(8, 0, 0, b"new")
 
 
 @pytest.mark.parametrize("old", [None, b"old"])
@@ -454,7 +454,7 @@ def test_the_word_of_a_replica_that_has_not_caught_up_does_not_count(behind, old
     late.coordinator.is_caught_up = lambda key: False
     for _ in range(5):
         assert cluster.get("a", Op.QUORUM_GET) == b"new"
-    assert lacking.has("a") == Stored(8, 0, 0, b"new")
+    assert lacking.has("a") == StoredRecord(8, 0, 0, b"new")
 
 
 def test_replicas_none_of_which_has_caught_up_confirm_nothing_but_bring_what_they_have():
@@ -514,7 +514,7 @@ def test_a_contact_beyond_the_replicas_may_bring_the_record():
     plant(fourth, "a", 7, b"there")
     cluster.kill(second, third)
     assert cluster.get("a") == b"there"
-    assert owner.has("a") == Stored(7, 0, 0, b"there")
+    assert owner.has("a") == StoredRecord(7, 0, 0, b"there")
 
 
 def test_what_is_left_over_beside_the_replicas_is_not_believed_while_they_may_answer():

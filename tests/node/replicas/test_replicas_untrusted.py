@@ -6,9 +6,9 @@ from replica_cluster import Cluster, key_of
 from kdht.datapath.base import Outgoing
 from kdht.errors import BadPacket
 from kdht.node.messages import CONTROL_HOPS
-from kdht.node.replicas.calls import sign
+from kdht.node.replicas.calls import seal_as_sender
 from kdht.node.replicas.quorum_reads import untrusted_stored
-from kdht.storage import Stored
+from kdht.storage import StoredRecord
 from kdht.wire import RECORD, pack_request
 from kdht.wire._shared import Op, RecordFlag
 
@@ -33,8 +33,8 @@ def test_a_bad_record_is_a_bad_packet(what):
 
 
 def test_values_and_tombstones_pass():
-    assert untrusted_stored(RECORD.pack(7, 9, 0) + b"value") == Stored(7, 9, 0, b"value")
-    assert untrusted_stored(RECORD.pack(7, 9, 2)) == Stored(7, 9, 2, b"")
+    assert untrusted_stored(RECORD.pack(7, 9, 0) + b"value") == StoredRecord(7, 9, 0, b"value")
+    assert untrusted_stored(RECORD.pack(7, 9, 2)) == StoredRecord(7, 9, 2, b"")
 
 
 @pytest.mark.parametrize("what", BAD)
@@ -43,7 +43,7 @@ def test_a_store_of_a_bad_record_changes_nothing(what):
     cluster = Cluster(2)
     sender, receiver = cluster.members
     request = pack_request(Op.STORE, key_of("a"), 1, body, hops=CONTROL_HOPS)
-    sign(sender.core, request, sender.contact.address, sender.now)
+    seal_as_sender(sender.core, request, sender.contact.address, sender.now)
     target = receiver.contact.address
     sender.transport.send([Outgoing(bytes(request), target, sender.contact.address)])
     cluster.network.run(cluster.network.now + 1)

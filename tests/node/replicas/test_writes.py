@@ -5,13 +5,13 @@ from replica_cluster import Cluster, Member, key_of
 
 from kdht.datapath.memory import Event
 from kdht.node.replicas import Policy
-from kdht.storage import Promise, Stored, Write
+from kdht.storage import Promise, StoredRecord, Write
 from kdht.wire import OFFSET, Message, Record, parse
 from kdht.wire._shared import Op, Status
 
 
 def plant(member: Member, version: int, value: bytes, flags: int = 0) -> None:
-    (result,) = member.store.apply([Write(key_of("a"), Stored(version, 0, flags, value))], member.now)
+    (result,) = member.store.apply([Write(key_of("a"), StoredRecord(version, 0, flags, value))], member.now)
     assert result.accepted
 
 

@@ -24,7 +24,7 @@ function perSecond(now, before, read) {
 
 // --- What is counted -------------------------------------------------------------------
 
-const hot = (seen) => seen.datapaths.socket.hot_answers;
+const fromCache = (seen) => seen.datapaths.socket.cache_answers;
 const reasons = (seen, wanted) =>
   ["socket", "nfqueue", "ebpf"].reduce((total, path) =>
     wanted.reduce((more, reason) => more + (seen.packets[path][reason] || 0), total), 0);
@@ -37,7 +37,7 @@ const dropped = (seen) => ["socket", "nfqueue", "ebpf"].reduce((total, path) =>
     seen.verdicts[reason] === "DROP" ? more + count : more, 0), 0);
 
 const RATES = {
-  "gets answered": (seen) => answered(["GET", "QUORUM_GET"])(seen) + hot(seen),
+  "gets answered": (seen) => answered(["GET", "QUORUM_GET"])(seen) + fromCache(seen),
   "writes answered": answered(["PUT", "DELETE"]),
   "entered here": (seen) => reasons(seen, ["ENTERED"]),
   "forwarded": (seen) => reasons(seen, ["NEXT_HOP"]),
@@ -117,8 +117,8 @@ function drawRates(seen) {
     .filter(([, count]) => count > 0)
     .map(([reason, count]) => ({ cells: [path, reason, count, perSecond(seen, before, (s) => s.packets[path][reason])] })));
   fill("reasons", counted);
-  fill("requests", Object.entries({ ...seen.requests, "GET from the hot records": hot(seen) }).map(([name, count]) =>
-    ({ cells: [name, count, perSecond(seen, before, (s) => name.startsWith("GET from") ? hot(s) : s.requests[name] || 0)] })));
+  fill("requests", Object.entries({ ...seen.requests, "GET from the cache": fromCache(seen) }).map(([name, count]) =>
+    ({ cells: [name, count, perSecond(seen, before, (s) => name.startsWith("GET from") ? fromCache(s) : s.requests[name] || 0)] })));
 }
 
 function drawNodes() {

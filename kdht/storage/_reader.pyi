@@ -1,13 +1,13 @@
-"""The typed surface of _reads.pyx."""
+"""The typed surface of _reader.pyx."""
 
 from collections.abc import Callable
 
-from kdht.storage._cache import HotRecords
+from kdht.storage._cache import RecordCache
 
-class Reads:
+class StoreReader:
     is_caught_up: Callable[[bytes], bool]
     answered: int
-    def __init__(self, get: Callable[[bytes], bytes | None], hot: HotRecords | None = None) -> None: ...
+    def __init__(self, get: Callable[[bytes], bytes | None], cache: RecordCache | None = None) -> None: ...
     def of(
         self, keys: list[bytes], rooms: list[int], now: float
     ) -> list[tuple[int, int, int, bytes] | None]: ...

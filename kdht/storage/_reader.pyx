@@ -12,7 +12,7 @@ from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from kdht.core._layout cimport KDHT_RECORD_FLAG_TOMBSTONE, be64toh, ntohl, ntohs
-from kdht.storage._cache cimport HotRecords
+from kdht.storage._cache cimport RecordCache
 
 import struct
 
@@ -23,24 +23,24 @@ cdef enum:
 
 cdef bytes PREFIX = layout.RECORD
 if struct.calcsize(layout.HEAD_FORMAT) != HEAD_LEN:
-    raise ImportError("the layout of a record has changed: change _reads.pyx too")
+    raise ImportError("the layout of a record has changed: change _reader.pyx too")
 
 
-cdef class Reads:
-    """`get` gives the raw record at a LevelDB key, or None; `hot` is filled with what was read.
+cdef class StoreReader:
+    """`get` gives the raw record at a LevelDB key, or None; `cache` is filled with what was read.
 
     `is_caught_up`, by key: whether the own store alone may answer.
     """
 
     cdef object get
-    cdef HotRecords hot
+    cdef RecordCache cache
     cdef public object is_caught_up
     cdef readonly uint64_t answered
     """Records that were given."""
 
-    def __cinit__(self, get, HotRecords hot=None):
+    def __cinit__(self, get, RecordCache cache=None):
         self.get = get
-        self.hot = hot
+        self.cache = cache
         self.is_caught_up = _always
 
     def of(self, keys: list, rooms: list, now: float) -> list:
@@ -62,9 +62,9 @@ cdef class Reads:
         cdef uint64_t version, expiry, begun = 0
         cdef uint32_t flags
         cdef uint16_t length
-        if self.hot is not None:
-            begun = self.hot.begun(key)
-        if not self.is_caught_up(key):  # first: a record may come in between
+        if self.cache is not None:
+            begun = self.cache.begun(key)
+        if not self.is_caught_up(key):  # first: the record may come in between
             return None
         raw = self.get(PREFIX + key)
         if raw is None or len(raw) < HEAD_LEN:
@@ -79,8 +79,8 @@ cdef class Reads:
         if 0 < expiry and <double>expiry <= now:
             return None
         value = raw[HEAD_LEN:]
-        if self.hot is not None:
-            self.hot.fill(key, begun, version, expiry, flags, value)
+        if self.cache is not None:
+            self.cache.fill(key, begun, version, expiry, flags, value)
         return version, expiry, flags, value
 
 

@@ -2,18 +2,19 @@
 
 import pytest
 
-from kdht.client import _entries as entries
-from kdht.client._entries import (
+from kdht.client._hedging import HEDGE_BURST, HedgeBudget
+from kdht.client._nodes import (
     ENOUGH_SAMPLES,
+    LAST_PROBE,
     MAX_RTO,
     MEDIAN_STEP,
     MEDIANS,
     MIN_LATE,
     MIN_RTO,
+    SILENT_TRIES,
     START_LATE,
     START_RTO,
-    Entries,
-    HedgeBudget,
+    KnownNodes,
     RoundTrip,
 )
 from kdht.wire._shared import Op
@@ -56,7 +57,7 @@ def test_where_all_answers_become_slow_patience_grows():
 
 
 def test_a_node_that_was_asked_little_is_expected_to_take_what_all_take():
-    nodes = Entries(2)
+    nodes = KnownNodes(2)
     for _ in range(50):
         nodes.answered(0, Op.PUT, 0.005, 1.0)
     for _ in range(ENOUGH_SAMPLES - 1):
@@ -67,7 +68,7 @@ def test_a_node_that_was_asked_little_is_expected_to_take_what_all_take():
 
 
 def test_the_dead_are_left_out_of_the_round():
-    nodes = Entries(4)
+    nodes = KnownNodes(4)
     assert [nodes.after(node) for node in range(4)] == [1, 2, 3, 0]
     nodes.died(1, 0.0)
     nodes.died(2, 0.0)
@@ -79,7 +80,7 @@ def test_the_dead_are_left_out_of_the_round():
 
 
 def test_requests_begin_at_the_next_living_node():
-    nodes = Entries(3)
+    nodes = KnownNodes(3)
     nodes.died(1, 0.0)
     assert nodes.current == 0
     nodes.died(0, 0.0)
@@ -87,11 +88,11 @@ def test_requests_begin_at_the_next_living_node():
 
 
 def test_silence_in_a_row_is_death_and_an_answer_is_life():
-    nodes = Entries(2)
-    for now in range(entries.SILENT_TRIES - 1):
+    nodes = KnownNodes(2)
+    for now in range(SILENT_TRIES - 1):
         nodes.missed(0, now, now)
     nodes.answered(0, Op.GET, 0.001, 10)
-    for now in range(20, 20 + entries.SILENT_TRIES - 1):
+    for now in range(20, 20 + SILENT_TRIES - 1):
         nodes.missed(0, now, now)
         nodes.missed(0, now - 0.5, now)  # was under way together with the one before
     assert not nodes[0].dead
@@ -102,11 +103,11 @@ def test_silence_in_a_row_is_death_and_an_answer_is_life():
 
 
 def test_the_dead_are_asked_again_ever_more_seldom():
-    nodes = Entries(2)
+    nodes = KnownNodes(2)
     nodes.died(0, 100.0)
     asked = [now for now in range(100, 300) if nodes.to_probe(float(now)) == 0]
     assert asked[:5] == [101, 103, 107, 115, 131]
-    assert asked[5:] == list(range(161, 300, int(entries.LAST_PROBE)))
+    assert asked[5:] == list(range(161, 300, int(LAST_PROBE)))
     nodes.answered(0, Op.GET, 0.001, 200.0)
     nodes.died(0, 300.0)
     assert nodes.to_probe(301.0) == 0
@@ -117,11 +118,11 @@ def test_the_budget_fills_with_requests_and_empties_with_hedges():
     taken = 0
     while budget.take():
         taken += 1
-    assert taken == entries.HEDGE_BURST
+    assert taken == HEDGE_BURST
     for _ in range(11):
         budget.request()
     assert [budget.take(), budget.take()] == [True, False]
     budget.pay_back(2)
     assert [budget.take(), budget.take(), budget.take()] == [True, True, False]
     budget.pay_back(1000)
-    assert budget.tokens == entries.HEDGE_BURST
+    assert budget.tokens == HEDGE_BURST

@@ -22,7 +22,7 @@ from kdht._routing cimport Core, core_seal
 
 from kdht.datapath.base import Outgoing
 from kdht.node.messages import CONTROL_HOPS
-from kdht.storage import Stored, Write
+from kdht.storage import StoredRecord, Write
 
 cdef uint8_t HOPS = CONTROL_HOPS
 
@@ -32,7 +32,7 @@ cdef inline object item(object named, Py_ssize_t place):
     return <object>PyTuple_GET_ITEM(named, place)
 
 
-cdef class Stores:
+cdef class StoreRequests:
     """Takes STOREs for the node whose addresses `own` has.
 
     `submit` is Writer.submit, `send` Transport.send, `clock` a HybridClock, `counters` has "stores_taken",
@@ -100,7 +100,7 @@ cdef class Stores:
         if flags and length > begin:
             return None
         value = data[begin:]
-        stored = tuple.__new__(Stored, (version[0], ntohl(record.ttl), flags, value))
+        stored = tuple.__new__(StoredRecord, (version[0], ntohl(record.ttl), flags, value))
         return tuple.__new__(Write, (header.key[:KDHT_ID_LEN], stored, nonce))
 
     cdef bint _is_sound(self, const kdht_header *header, source, target) except -1:
@@ -114,11 +114,11 @@ cdef class Stores:
 cdef class Taken:
     """STOREs that are being written: Writer.submit's `done`. An outcome of None says that too many waited."""
 
-    cdef Stores stores
+    cdef StoreRequests stores
     cdef list requests
     cdef double now
 
-    def __cinit__(self, Stores stores, list requests, double now):
+    def __cinit__(self, StoreRequests stores, list requests, double now):
         self.stores, self.requests, self.now = stores, requests, now
 
     def __call__(self, outcome) -> None:

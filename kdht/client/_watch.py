@@ -1,27 +1,33 @@
-"""A watch: one WATCH, its renewals, and what its answers tell of the key. No I/O and no clock.
+"""A watch: one WATCH request, its renewals, and the states of the key that the nodes tell. No I/O and no clock.
 
-Answers and notifications look alike and may be lost, doubled or late: only what is newer than the last
-state counts, and the renewal, at a third of the lease, finds what was missed. A renewal has the
-same request ID; after a silence it goes by the next way, through the next node.
+             start, lease / RENEWALS later, or closed port
+                          |
+                          v             deadline: next route, next node
+      +---------+   +-----------+ ------+
+      | granted |   | renewing  |       |
+      +---------+   +-----------+ <-----+
+           ^              |
+           +--------------+-- no answer in time, or a final refusal --> error
+             OK, NOT_FOUND
+
+Answers and notifications look alike. They may be lost, doubled or late: only a state newer than the last one counts, and a
+renewal finds what was missed. All renewals have the same request ID.
 """
 
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from kdht.client._calls import Answer, Call, record, refused
+from kdht.client._client_state import ClientState
 from kdht.client._datagram import Sent, address
-from kdht.client._entries import MAX_RTO
+from kdht.client._nodes import MAX_RTO
 from kdht.client._versions import version_in
 from kdht.errors import RequestError, RequestTimeout
 from kdht.wire import Record, pack_request
 from kdht.wire._shared import TRY_BITS, Status
 
-if TYPE_CHECKING:
-    from kdht.client._session import Session
-
 MAX_EVENTS = 256
-"""Of changes that nobody fetches, the last so many are kept."""
+"""States that are kept if nobody fetches them: the last ones."""
 _MAY_PASS = frozenset(
     {
         Status.NOT_RESPONSIBLE,
@@ -31,31 +37,36 @@ _MAY_PASS = frozenset(
         Status.UNREACHABLE,
     }
 )
-"""After these the next way is tried at the time that is set."""
+"""After these the next route is tried at the deadline."""
 RENEWALS = 3
 """In the time of one lease."""
 
 
-class Watching:
-    """One watch until it is ended or fails: `events` are the states that nobody has fetched yet."""
+class WatchExchange:
+    """One watch until it is ended or fails. `events` are the states that nobody has fetched yet.
 
-    def __init__(self, session: "Session", call: Call, number: int, lease: int, now: float) -> None:
+    `lease`: how long the nodes keep the watch without a renewal, seconds. Times are on the caller's clock.
+    """
+
+    def __init__(self, state: ClientState, call: Call, number: int, lease: int, now: float) -> None:
         self.call = call
         self.number = number
         self.deadline = now
         self.error: RequestError | None = None
         self.events: deque[Record | None] = deque(maxlen=MAX_EVENTS)
         self.on_event: Callable[[], None] = lambda: None
-        """Called when there is an event, or an error."""
-        self._session = session
+        """Called when there is an event, or an error. Whoever waits sets it, and nobody needs to."""
+        self._state = state
         self._lease = lease
         self._last: Record | None = None
         self._told = False
+        """Whether any state was told."""
         self._newest = 0
+        """The newest version that was told, a deletion's too."""
         self._asked: dict[int, Sent] = {}
         """The last question to each node."""
-        self._node = session.entries.current
-        self._attempt = self._lost = 0
+        self._node = state.nodes.current
+        self._attempt = self._losses = 0
         self._renewing = False
         self._gives_up = now
 
@@ -64,48 +75,54 @@ class Watching:
         return self.error is not None
 
     def asked(self, number: int, node: int, *, direct: bool) -> Sent | None:
+        """The last question to that node: all questions have the number 0."""
         return self._asked.get(node) if number == 0 and not direct else None
+
+    def ended(self, now: float) -> None:
+        """The session has dropped it after an error, which `on_event` has told."""
 
     def start(self, now: float) -> None:
         """Ask for the lease, or for its renewal."""
         self._begin(now)
-        if self._session.entries[self._node].dead:
-            self._node = self._session.entries.after(self._node)
+        if self._state.nodes[self._node].dead:
+            self._node = self._state.nodes.after(self._node)
         self._ask(now)
 
     def timed_out(self, now: float) -> None:
+        """The deadline has passed: renew, ask elsewhere, or fail."""
         if not self._renewing:
             self.start(now)
         elif now >= self._gives_up:
-            self.error = RequestTimeout(f"{self.call}: no answer within {self._session.timeout:g} s")
-            self.on_event()
+            self._fail(RequestTimeout(f"{self.call}: no answer within {self._state.timeout:g} s"))
         else:
-            self._session.entries.missed(self._node, now, now)
-            self._lost += 1
+            self._state.nodes.missed(self._node, now, now)
+            self._losses += 1
             self._attempt += 1
-            self._ask_elsewhere(now)
+            self._node = self._state.nodes.after(self._node)
+            self._ask(now)
 
     def refused_by(self, node: int, now: float) -> None:
-        """What was to be told through that node does not come any more: at once to one that lives, else after a while."""
+        """That node's port is closed, so it tells nothing more. Ask a living one at once, otherwise wait."""
         if node != self._node:
             return
-        entries = self._session.entries
-        other = entries.after(node)
+        nodes = self._state.nodes
+        other = nodes.after(node)
         if not self._renewing:
             self._begin(now)
-        if not entries[other].dead:
+        if not nodes[other].dead:
             self._node = other
             self._ask(now)
         elif self.deadline <= now:
             self._wait(now)
 
     def received(self, reply: Answer, cookie: int, index: int, sent: Sent, now: float) -> None:
-        session = self._session
-        session.cookie = cookie or session.cookie
-        session.entries.answered(sent.node, self.call.op, None, now)
+        """An answer or a notification came to the question `sent`."""
+        state = self._state
+        state.cookie = cookie or state.cookie
+        state.nodes.answered(sent.node, self.call.op, None, now)
         status = reply.status
         if status is Status.OK or status is Status.NOT_FOUND:
-            session.versions.take(self.call.key, reply, now)
+            state.versions.take(self.call.key, reply, now)
             if self._take(reply):
                 self._renewing = False
                 self.deadline = now + self._lease / RENEWALS
@@ -114,26 +131,23 @@ class Watching:
         elif status is Status.COOKIE_NEEDED and cookie not in (0, self._asked[self._node].cookie):
             self._ask(now)
         elif status is Status.NOT_RESPONSIBLE and self._attempt:
-            # Past the replicas: the best way again, after the time that is set.
-            self._attempt = -1
+            self._attempt = -1  # past the replicas: the best route is next, at the deadline
         elif status not in _MAY_PASS:
-            self.error = refused(self.call, reply)
-            self.on_event()
+            self._fail(refused(self.call, reply))
 
     def end(self, now: float) -> None:
-        """Give the lease up. Nobody answers that, and if it is lost the lease ends by itself."""
+        """Give the lease up. There is no answer to that; if it is lost, the lease runs out."""
         if self._asked:
             self._send((0).to_bytes(4, "big"), self._node, 0, now)
 
     def _take(self, reply: Answer) -> bool:
-        """What the key holds now; False for an answer that cannot be read."""
+        """Note the state that the key has now, if it is new; False for an answer that cannot be read."""
         found = None
         if reply.status is Status.OK:
             try:
                 found = record(reply)
             except RequestError as error:
-                self.error = error
-                self.on_event()
+                self._fail(error)
                 return False
             if found.version < self._newest or (self._last and found.version == self._newest):
                 return True
@@ -150,26 +164,26 @@ class Watching:
         self.on_event()
         return True
 
+    def _fail(self, error: RequestError) -> None:
+        self.error = error
+        self.on_event()
+
     # --- Out
 
     def _begin(self, now: float) -> None:
         self._renewing = True
-        self._attempt = self._lost = 0
-        self._gives_up, self.deadline = now + self._session.timeout, now
-
-    def _ask_elsewhere(self, now: float) -> None:
-        self._node = self._session.entries.after(self._node)
-        self._ask(now)
+        self._attempt = self._losses = 0
+        self._gives_up, self.deadline = now + self._state.timeout, now
 
     def _ask(self, now: float) -> None:
         self._send(self.call.body, self._node, max(self._attempt, 0), now)
         self._wait(now)
 
     def _wait(self, now: float) -> None:
-        trip = self._session.entries[self._node].round_trips[self.call.op]
-        self.deadline = min(now + min(trip.rto * 2**self._lost, MAX_RTO), self._gives_up)
+        trip = self._state.nodes[self._node].round_trips[self.call.op]
+        self.deadline = min(now + min(trip.rto * 2**self._losses, MAX_RTO), self._gives_up)
 
     def _send(self, body: bytes, node: int, attempt: int, now: float) -> None:
         message = pack_request(self.call.op, self.call.key, self.number << TRY_BITS, body)
-        sent = self._asked[node] = Sent(node, attempt, self._session.cookie, now)
-        self._session.send(address(message, 0, sent), self.number)
+        sent = self._asked[node] = Sent(node, attempt, self._state.cookie, now)
+        self._state.outgoing.add(address(message, 0, sent), self.number)

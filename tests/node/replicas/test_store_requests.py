@@ -13,11 +13,11 @@ from kdht.datapath.base import Datagram, Outgoing
 from kdht.errors import BadPacket, StorageError
 from kdht.node.messages import CONTROL_HOPS
 from kdht.node.replicas import calls
-from kdht.node.replicas._stores import Stores
+from kdht.node.replicas._store_requests import StoreRequests
 from kdht.node.replicas.clock import HybridClock
 from kdht.node.replicas.quorum_reads import untrusted_store
 from kdht.node.replicas.recent import Recent
-from kdht.storage import InlineWriter, MemoryStore, Stored, Write
+from kdht.storage import InlineWriter, MemoryStore, StoredRecord, Write
 from kdht.wire import FIELD, OFFSET, RECORD, Address, pack_request, verify
 from kdht.wire._shared import HEADER_LEN, Flag, Op, Reason, RecordFlag, Status
 
@@ -42,7 +42,7 @@ class Replica:
         self.recent = Recent()
         self.submit = InlineWriter(self.store).submit
         self.behind: set[bytes] = set()
-        self.stores = Stores(
+        self.stores = StoreRequests(
             self.core,
             frozenset(OWN),
             self._submit,
@@ -63,7 +63,7 @@ def store(body: bytes = VALUE, key: bytes = IDS[1], target: Address = OWN[0], **
     message = pack_request(wrong.get("op", Op.STORE), key, 77, body, hops=CONTROL_HOPS)
     core = Core()
     configure(core, IDS[1], SENDER)
-    calls.sign(core, message, wrong.get("client", SENDER), NOW)
+    calls.seal_as_sender(core, message, wrong.get("client", SENDER), NOW)
     message[OFFSET["flags"]] |= wrong.get("flags", 0)
     return Datagram(bytes(message), SENDER, target, Reason.CONTROL, 0)
 
@@ -84,7 +84,7 @@ def test_what_is_a_record_between_nodes_is_taken_and_nothing_else(body):
         assert replica.stores.take([request], NOW) == []
         assert replica.jobs == [[Write(IDS[1], record, nonce)]]
         assert type(replica.jobs[0][0]) is Write
-        assert type(replica.jobs[0][0].record) is Stored
+        assert type(replica.jobs[0][0].record) is StoredRecord
 
 
 @pytest.mark.parametrize("target", OWN)
@@ -99,7 +99,7 @@ def test_the_answer_is_byte_for_byte_what_other_control_messages_answers_are_mad
     replica.behind = {IDS[1]} if behind else set()
     told = RECORD.pack(untrusted_store(body)[0].version, 0, flags)
     if status is Status.CONFLICT:
-        replica.store.apply([Write(IDS[1], Stored(9, 0, 0, b"newer"))], NOW)
+        replica.store.apply([Write(IDS[1], StoredRecord(9, 0, 0, b"newer"))], NOW)
         told = RECORD.pack(9, 0, flags)
     elif status is Status.BUSY:
         replica.submit, told = lambda writes, now, done: False, b""

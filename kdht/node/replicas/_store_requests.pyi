@@ -1,4 +1,4 @@
-"""The typed surface of _stores.pyx."""
+"""The typed surface of _store_requests.pyx."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ from kdht.storage.writer import Done
 from kdht.storage import Write
 from kdht.wire import Address
 
-class Stores:
+class StoreRequests:
     def __init__(
         self,
         core: Core,

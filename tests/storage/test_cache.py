@@ -13,7 +13,7 @@ from kdht._routing import Core
 from kdht.datapath.base import Datagram
 from kdht.datapath.socket.transport import SocketTransport
 from kdht.lab.wait import wait_until
-from kdht.storage._cache import HotRecords
+from kdht.storage._cache import RecordCache
 from kdht.wire import Address, Message, Record, parse
 from kdht.wire._shared import ID_LEN, MAX_VALUE, Flag, Op, Status
 
@@ -24,67 +24,71 @@ def key(number: int) -> bytes:
     return number.to_bytes(ID_LEN, "little")
 
 
-def filled(hot: HotRecords, number: int, version: int, value: bytes = b"v", expiry: int = 0) -> bool:
-    (begun,) = hot.begin([key(number)])
-    return hot.fill(key(number), begun, version, expiry, 0, value)
+def filled(cache: RecordCache, number: int, version: int, value: bytes = b"v", expiry: int = 0) -> bool:
+    (begun,) = cache.begin([key(number)])
+    return cache.fill(key(number), begun, version, expiry, 0, value)
 
 
 @pytest.fixture
-def hot():
-    return HotRecords(1 << 20)
+def cache():
+    return RecordCache(1 << 20)
 
 
-def test_what_was_filled_in_is_there(hot):
-    assert hot.get(key(1), NOW) is None
-    assert filled(hot, 1, 7, bytes(MAX_VALUE))
-    assert Record.parse(hot.get(key(1), NOW)) == Record(7, 0, 0, bytes(MAX_VALUE))
-    assert hot.get(key(2), NOW) is None
+def test_what_was_filled_in_is_there(cache):
+    assert cache.get(key(1), NOW) is None
+    assert filled(cache, 1, 7, bytes(MAX_VALUE))
+    assert Record.parse(cache.get(key(1), NOW)) == Record(7, 0, 0, bytes(MAX_VALUE))
+    assert cache.get(key(2), NOW) is None
 
 
-def test_a_ttl_counts_down_and_ends(hot):
-    filled(hot, 1, 7, expiry=int(NOW) + 10)
-    assert Record.parse(hot.get(key(1), NOW)).ttl == 9
-    assert Record.parse(hot.get(key(1), NOW + 9.5)).ttl == 1
-    assert hot.get(key(1), NOW + 10) is None
+def test_a_ttl_counts_down_and_ends(cache):
+    filled(cache, 1, 7, expiry=int(NOW) + 10)
+    assert Record.parse(cache.get(key(1), NOW)).ttl == 9
+    assert Record.parse(cache.get(key(1), NOW + 9.5)).ttl == 1
+    assert cache.get(key(1), NOW + 10) is None
 
 
-def test_a_change_ends_it_and_refuses_older_readers(hot):
-    filled(hot, 1, 7)
-    (before,) = hot.begin([key(1)])
-    hot.invalidate(key(1))
-    assert hot.get(key(1), NOW) is None
-    assert not hot.fill(key(1), before, 7, 0, 0, b"old")
-    assert hot.get(key(1), NOW) is None
-    assert filled(hot, 1, 8)
+def test_a_change_ends_it_and_refuses_older_readers(cache):
+    filled(cache, 1, 7)
+    (before,) = cache.begin([key(1)])
+    cache.invalidate(key(1))
+    assert cache.get(key(1), NOW) is None
+    assert not cache.fill(key(1), before, 7, 0, 0, b"old")
+    assert cache.get(key(1), NOW) is None
+    assert filled(cache, 1, 8)
 
 
-def test_a_clear_ends_all_and_refuses_older_readers(hot):
-    filled(hot, 1, 7)
-    (before,) = hot.begin([key(2)])
-    hot.clear()
-    assert hot.get(key(1), NOW) is None
-    assert not hot.fill(key(2), before, 7, 0, 0, b"old")
-    assert filled(hot, 2, 7)
+def test_a_clear_ends_all_and_refuses_older_readers(cache):
+    filled(cache, 1, 7)
+    (before,) = cache.begin([key(2)])
+    cache.clear()
+    assert cache.get(key(1), NOW) is None
+    assert not cache.fill(key(2), before, 7, 0, 0, b"old")
+    assert filled(cache, 2, 7)
 
 
 @pytest.mark.parametrize("wrong", [b"", bytes(19), bytes(21)])
-def test_a_key_of_a_wrong_length_is_refused(hot, wrong):
-    for call in (lambda: hot.begin([wrong]), lambda: hot.invalidate(wrong), lambda: hot.get(wrong, NOW)):
+def test_a_key_of_a_wrong_length_is_refused(cache, wrong):
+    for call in (
+        lambda: cache.begin([wrong]),
+        lambda: cache.invalidate(wrong),
+        lambda: cache.get(wrong, NOW),
+    ):
         with pytest.raises(ValueError, match="a key has 20 bytes"):
             call()
 
 
-def test_too_long_a_value_and_too_little_room(hot):
-    (begun,) = hot.begin([key(1)])
-    assert not hot.fill(key(1), begun, 1, 0, 0, bytes(MAX_VALUE + 1))
+def test_too_long_a_value_and_too_little_room(cache):
+    (begun,) = cache.begin([key(1)])
+    assert not cache.fill(key(1), begun, 1, 0, 0, bytes(MAX_VALUE + 1))
     with pytest.raises(ValueError, match="one record takes"):
-        HotRecords(100)
+        RecordCache(100)
 
 
 def test_it_never_gives_out_what_was_replaced():
     """Against a store that changes: a seeded run of everything, in every order."""
     rng = random.Random(5)
-    hot = HotRecords(4096 * 2)  # two slots or so: keys push each other out
+    cache = RecordCache(4096 * 2)  # two slots or so: keys push each other out
     store = dict.fromkeys(range(8), 0)
     reads: list[tuple[int, int, int]] = []
     for version in range(1, 20_000):
@@ -92,16 +96,16 @@ def test_it_never_gives_out_what_was_replaced():
         what = rng.random()
         if what < 0.2:
             store[number] = version
-            hot.invalidate(key(number))
+            cache.invalidate(key(number))
         elif what < 0.4:
-            reads.append((number, hot.begin([key(number)])[0], store[number]))
+            reads.append((number, cache.begin([key(number)])[0], store[number]))
         elif what < 0.6 and reads:
             read, begun, seen = reads.pop(rng.randrange(len(reads)))
-            hot.fill(key(read), begun, seen, 0, 0, b"v")
+            cache.fill(key(read), begun, seen, 0, 0, b"v")
         elif what < 0.61:
-            hot.clear()
+            cache.clear()
         else:
-            body = hot.get(key(number), NOW)
+            body = cache.get(key(number), NOW)
             assert body is None or Record.parse(body).version == store[number]
         del reads[:-5]
 
@@ -123,12 +127,12 @@ def alone(core: Core, address: Address) -> None:
 def test_a_reader_without_the_gil_sees_whole_records():
     """The socket's loop answers while another thread replaces the record, each of one letter."""
     home = Address.of("127.0.0.1", 0)
-    core, hot, passed = Core(), HotRecords(1 << 20), []
+    core, cache, passed = Core(), RecordCache(1 << 20), []
 
     def receive(batch: list[Datagram]) -> None:
         passed.extend(batch)
 
-    transport = SocketTransport(core, [home], receive, hot=hot)
+    transport = SocketTransport(core, [home], receive, cache=cache)
     transport.start()
     address = transport.addresses[0]
     alone(core, address)
@@ -139,8 +143,8 @@ def test_a_reader_without_the_gil_sees_whole_records():
         version = 0
         while not end.is_set():
             version += 1
-            hot.invalidate(key(1))
-            filled(hot, 1, version, bytes([version % 251]) * (version % MAX_VALUE))
+            cache.invalidate(key(1))
+            filled(cache, 1, version, bytes([version % 251]) * (version % MAX_VALUE))
             time.sleep(0.0001)  # lets the GIL go; the loop needs none
 
     changer = threading.Thread(target=replace)
@@ -161,7 +165,7 @@ def test_a_reader_without_the_gil_sees_whole_records():
         end.set()
         changer.join()
         wait_until(lambda: transport.status()["received"], "the loop's counters")
-        answered = transport.status()["hot_answers"]
+        answered = transport.status()["cache_answers"]
         transport.stop()
     assert answered >= len(replies) > 100  # one that comes too late answers a GET before
     assert {reply.status for reply in replies} == {Status.OK}
@@ -172,15 +176,15 @@ def test_a_reader_without_the_gil_sees_whole_records():
 
 
 def test_keys_of_one_set_have_slots_of_their_own_until_it_is_full():
-    hot = HotRecords(4096 * 2)  # one set of four slots
+    cache = RecordCache(4096 * 2)  # one set of four slots
     for number in range(5):
-        assert filled(hot, number, 7)
-    there = [hot.get(key(number), NOW) is not None for number in range(5)]
+        assert filled(cache, number, 7)
+    there = [cache.get(key(number), NOW) is not None for number in range(5)]
     assert there.count(True) == 4
     assert there[4]
-    hot.invalidate(key(4))
-    assert hot.get(key(4), NOW) is None
-    assert [hot.get(key(number), NOW) is not None for number in range(4)] == there[:4]
+    cache.invalidate(key(4))
+    assert cache.get(key(4), NOW) is None
+    assert [cache.get(key(number), NOW) is not None for number in range(4)] == there[:4]
 
 
 @pytest.fixture
@@ -238,11 +242,11 @@ def resident() -> int:
 def test_what_is_changed_and_not_here_takes_no_memory() -> None:
     """A node that is written to much holds no more for it."""
     size = 64 << 20
-    hot = HotRecords(size)
+    cache = RecordCache(size)
     rng = random.Random(1)
     keys = [rng.randbytes(ID_LEN) for _ in range(20_000)]
     before = resident()
     for key in keys:
-        hot.invalidate(key)
-        assert hot.get(key, 0.0) is None
+        cache.invalidate(key)
+        assert cache.get(key, 0.0) is None
     assert resident() - before < size / 16

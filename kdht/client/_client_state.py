@@ -1,0 +1,35 @@
+"""What all requests of one client share: its limits, and what it has learnt of nodes, keys and clocks."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+
+from kdht.client._clock import WriteClock
+from kdht.client._datagram import Outgoing
+from kdht.client._direct import DirectAnswers
+from kdht.client._hedging import HedgeBudget
+from kdht.client._nodes import KnownNodes
+from kdht.client._routes import ReadRoutes
+from kdht.client._versions import Versions
+
+
+@dataclass(slots=True)
+class ClientState:
+    """The session makes it and hands it to every request and watch."""
+
+    timeout: float
+    """Seconds that one request may take."""
+    attempts: int
+    """Tries that one request may take."""
+    rng: Random
+    node_name: Callable[[int], str]
+    """How a node is called in messages, by its index."""
+    nodes: KnownNodes
+    direct: DirectAnswers
+    routes: ReadRoutes
+    clock: WriteClock
+    outgoing: Outgoing
+    budget: HedgeBudget = field(default_factory=HedgeBudget)
+    versions: Versions = field(default_factory=Versions)
+    cookie: int = 0
+    """The newest one that a reply brought; 0 for none."""

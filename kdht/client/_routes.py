@@ -1,0 +1,20 @@
+"""By which route the first try of a read goes: its `attempt`. No I/O and no clock."""
+
+from random import Random
+
+MAX_READ_ROUTES = 3
+"""Routes that spread reads take: the replicas that a cluster has by default."""
+
+
+class ReadRoutes:
+    """Of one client: always the best route or, if reads are `spread`, any that leads to a replica."""
+
+    def __init__(self, spread: bool) -> None:
+        self._count = MAX_READ_ROUTES if spread else 1
+
+    def draw(self, rng: Random) -> int:
+        return rng.randrange(self._count) if self._count > 1 else 0
+
+    def ended_at(self, route: int) -> None:
+        """That route leads to no replica: the key has fewer of them."""
+        self._count = max(min(self._count, route), 1)
