@@ -29,6 +29,7 @@ NAMES = [
     "kdht.storage._reader",
     "kdht.node.replicas._store_requests",
     "kdht.lab._overlay",
+    "kdht.lab._repeat",
     "kdht.replay._capture",
     "kdht.replay._engine",
 ]

@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kdht._routing import Core, common_bits
+from kdht.lab._repeat import repeat
 from kdht.wire import NO_FLAGS, Address, Contact, Message, seal
 from kdht.wire._shared import HOP_LIMIT, ID_BITS, ID_LEN, PORT, Flag, K, Op
 from kdht.wire.keys import derive
@@ -122,7 +123,7 @@ def rate(core: Core, packets: list[bytes], runs: int, seconds: float) -> float:
 
     def timed(rounds: int) -> float:
         begun = time.thread_time()
-        moved = core.repeat(packets, rounds, NOW)
+        moved = repeat(core, packets, rounds, NOW)
         spent = time.thread_time() - begun
         if moved != rounds * len(packets):
             raise SystemExit(f"{rounds * len(packets) - moved} packets were not sent on: {core.counters()}")

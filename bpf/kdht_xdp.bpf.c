@@ -6,6 +6,7 @@
  * else is passed up unchanged, where the socket datapath treats it. Every verdict is
  * counted by reason. The daemon publishes into the maps and may be away meanwhile.
  */
+#include "kdht_verdicts.h"
 #include "rewrite.h"
 
 #define KDHT_SECOND 1000000000ull
@@ -162,10 +163,6 @@ static __always_inline int kdht_count(int reason)
 		(*counter)++;
 	return reason;
 }
-
-#define X(name, value, verdict) [value] = KDHT_##verdict,
-static const __u8 kdht_verdict_of[KDHT_REASON_COUNT] = {KDHT_REASONS(X)};
-#undef X
 
 static __always_inline int kdht_action(const struct kdht_xdp_settings *settings, int reason)
 {

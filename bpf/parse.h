@@ -18,8 +18,6 @@
 
 #include "maps.h"
 
-#define KDHT_GO_ON (-1)
-#define KDHT_MAX_EXT_HEADERS 6
 #define KDHT_IP_OFFSET 0x1fff
 #define KDHT_IP_MORE 0x2000
 #define KDHT_MAPPED 0x00000000ffff0000ull /* bytes 8 to 15 of ::ffff:0.0.0.0, as they lie */

@@ -8,8 +8,6 @@
 #include "kdht_checksum.h"
 #include "verdict.h"
 
-#define KDHT_TTL 64
-
 /* The sum of `count` 32-bit words, or of their complements; count is a constant. */
 static __always_inline __u64 kdht_words(const void *at, int count, __u32 flip)
 {
@@ -94,14 +92,14 @@ static __always_inline void kdht_write_ip(const struct kdht_plan *p)
 	if (p->f->version == 4) {
 		ip->saddr = p->source.low >> 32;
 		ip->daddr = p->target.low >> 32;
-		ip->ttl = KDHT_TTL;
+		ip->ttl = KDHT_NEW_TTL;
 		ip->check = 0;
 		ip->check = ~kdht_fold(kdht_words(ip, sizeof(*ip) / 4, 0));
 		return;
 	}
 	kdht_put_ip(&ip6->saddr, p->source);
 	kdht_put_ip(&ip6->daddr, p->target);
-	ip6->hop_limit = KDHT_TTL;
+	ip6->hop_limit = KDHT_NEW_TTL;
 }
 
 /* Rewrite the packet for `reason`. */

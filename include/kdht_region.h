@@ -9,10 +9,12 @@
 #ifndef KDHT_REGION_H
 #define KDHT_REGION_H
 
+#include "kdht_seqlock.h"
 #include "kdht_shared.h"
 
 #define KDHT_REGION_MAGIC 0x4b444854524e0001ull /* layout version in the low bits */
 #define KDHT_LANES 32
+#define KDHT_READ_TRIES 8 /* a reader gives up after it lost so many races with the writer */
 
 struct kdht_bucket_cell {
 	__u32 sequence;
@@ -40,30 +42,5 @@ struct kdht_region {
 	struct kdht_lane lanes[KDHT_LANES];
 	struct kdht_bucket_cell buckets[KDHT_ID_BITS];
 };
-
-/* The sequence before reading; its low bit names the current copy. */
-static inline __u32 kdht_cell_begin(const __u32 *sequence)
-{
-	return __atomic_load_n(sequence, __ATOMIC_ACQUIRE);
-}
-
-/* Whether what was read since kdht_cell_begin is one whole state. */
-static inline int kdht_cell_same(const __u32 *sequence, __u32 begun)
-{
-	__atomic_thread_fence(__ATOMIC_ACQUIRE);
-	return __atomic_load_n(sequence, __ATOMIC_RELAXED) == begun;
-}
-
-/* After the writer filled the copy that is not current. */
-static inline void kdht_cell_publish(__u32 *sequence)
-{
-	__atomic_store_n(sequence, *sequence + 1, __ATOMIC_RELEASE);
-}
-
-/* Before the writer touches the copy that is not current: readers of it must see the last step first. */
-static inline void kdht_cell_open(void)
-{
-	__atomic_thread_fence(__ATOMIC_SEQ_CST);
-}
 
 #endif

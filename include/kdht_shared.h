@@ -163,6 +163,10 @@ enum kdht_reason {
 	KDHT_REASON_COUNT
 };
 
+#define KDHT_GO_ON (-1) /* in place of a reason: no objection so far */
+#define KDHT_MAX_EXT_HEADERS 6 /* IPv6 extension headers before UDP; more: NOT_OURS */
+#define KDHT_NEW_TTL 64 /* the TTL or hop limit of a packet that was re-addressed */
+
 /* --- On the wire: big-endian, every field at a fixed offset ------------------ */
 
 struct kdht_header {

@@ -5,13 +5,9 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
 from kdht.core._layout cimport (
     KDHT_DROP, KDHT_FORWARD, KDHT_LOCAL, KDHT_PASS, KDHT_RELAY, kdht_header, kdht_outcome,
+    kdht_region,
 )
 from kdht.core._reply cimport Request
-
-
-cdef extern from "kdht_region.h" nogil:
-    struct kdht_region:
-        pass
 
 
 cdef class Core:

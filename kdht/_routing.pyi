@@ -1,12 +1,10 @@
 """The typed surface of the routing core; the contract is at the top of _routing.pyx."""
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import NamedTuple, Protocol
 
 from kdht.wire._shared import Reason, Verdict
 from kdht.wire import Address, Contact
-
-Buffer: TypeAlias = bytes | bytearray | memoryview
 
 LANES: int
 """How many threads or processes may give verdicts at once, each with counters of its own."""
@@ -70,7 +68,6 @@ class Core:
         self, message: bytearray, source: Address, target: Address, now: int, lane: int = 0
     ) -> Outcome: ...
     def decide_packet(self, packet: bytearray, now: int, lane: int = 0) -> Outcome: ...
-    def verdict_batch(self, packets: list[bytearray], now: int, lane: int = 0) -> list[Outcome]: ...
     def seal(self, message: bytearray, now: int) -> None: ...
     def reply(
         self, request: LocalRequest, status: int, body: bytes, now: int
@@ -78,4 +75,3 @@ class Core:
     def bounce(self, quoted: bytes, now: int) -> tuple[bytes, Address, Address | None] | None: ...
     def cookie(self, client_ip: bytes, now: int) -> int: ...
     def counters(self, lane: int | None = None) -> dict[str, int]: ...
-    def repeat(self, packets: Sequence[Buffer], rounds: int, now: int, lane: int = 0) -> int: ...

@@ -12,14 +12,22 @@ Here they meet the shared mapping and Python. include/kdht_shared.h names every 
 """
 
 import os
-from array import array
 from collections import namedtuple
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
 from kdht.core._buckets cimport count_closer, find_closest, find_next_hop, write_bucket
-from kdht.core._layout cimport *
+from kdht.core._layout cimport (
+    KDHT_CONFIG_COOKIES, KDHT_CONFIG_READY, KDHT_CONFIG_UNTAGGED, KDHT_COOKIE_SLOT_BITS, KDHT_FORWARD,
+    KDHT_GO_ON, KDHT_HEADER_LEN, KDHT_HOP_LIMIT, KDHT_ID_BITS, KDHT_ID_LEN, KDHT_K, KDHT_KEY_SLOTS,
+    KDHT_LANES, KDHT_MAX_BODY, KDHT_MAX_DATAGRAM, KDHT_MAX_OWN, KDHT_READ_TRIES, KDHT_REASON_COUNT,
+    KDHT_REASON_NEXT_HOP, KDHT_REASON_NOT_READY, KDHT_REGION_MAGIC, KDHT_RELAY, KDHT_REPLAY_WINDOW,
+    KDHT_ROOM, MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, c_close, c_mmap, c_munmap, htons, kdht_bucket,
+    kdht_bucket_cell, kdht_config, kdht_config_cell, kdht_contact, kdht_header, kdht_key, kdht_lane,
+    kdht_outcome, kdht_region, kdht_seq_begin, kdht_seq_fence, kdht_seq_same, kdht_seq_step, kdht_sip_read,
+    kdht_verdict_of, ntohs,
+)
 from kdht.core._message cimport Plan, apply_plan, plan_message, seal
 from kdht.core._packet cimport Packet, packet_close, packet_open, packet_parse
 from kdht.core._tags cimport cookie_at
@@ -27,38 +35,27 @@ from kdht.core._reply cimport Request, write_bounce, write_reply
 from kdht.wire._shared import VERDICT_OF, Reason
 from kdht.wire import Address, Contact
 
-cdef extern from *:
-    """
-    #include "kdht_shared.h"
-    #define X(name, value, verdict) [value] = KDHT_##verdict,
-    static const unsigned char kdht_verdict_of[KDHT_REASON_COUNT] = {KDHT_REASONS(X)};
-    #undef X
-    """
-    const uint8_t *kdht_verdict_of
-
 LANES = KDHT_LANES
-cdef enum:
-    READ_TRIES = 8  # lost races with the writer before a reader gives up
 
-cdef inline const kdht_config *_config(kdht_region_full *region, uint32_t lane_index) noexcept nogil:
+cdef inline const kdht_config *_config(kdht_region *region, uint32_t lane_index) noexcept nogil:
     """The lane's own copy of the configuration, made anew when another was published."""
     cdef kdht_lane *lane = &region.lanes[lane_index]
-    cdef uint32_t begun = kdht_cell_begin(&region.config.sequence)
+    cdef uint32_t begun = kdht_seq_begin(&region.config.sequence)
     cdef int _try
     if begun == lane.config_sequence:
         return &lane.config
-    for _try in range(READ_TRIES):
+    for _try in range(KDHT_READ_TRIES):
         lane.config_sequence = 0
         memcpy(&lane.config, &region.config.copies[begun & 1], sizeof(kdht_config))
-        if kdht_cell_same(&region.config.sequence, begun):
+        if kdht_seq_same(&region.config.sequence, begun):
             lane.config_sequence = begun
             return &lane.config
-        begun = kdht_cell_begin(&region.config.sequence)
+        begun = kdht_seq_begin(&region.config.sequence)
     lane.config.flags = 0
     return &lane.config
 
 
-cdef inline int _conclude(kdht_region_full *region, uint32_t lane, int reason,
+cdef inline int _conclude(kdht_region *region, uint32_t lane, int reason,
                           kdht_outcome *out) noexcept nogil:
     region.lanes[lane].reasons[reason] += 1
     out.reason = <uint8_t>reason
@@ -66,11 +63,10 @@ cdef inline int _conclude(kdht_region_full *region, uint32_t lane, int reason,
     return out.verdict
 
 
-cdef int core_decide_message(kdht_region *shared, uint32_t lane, uint8_t *message, uint32_t length,
+cdef int core_decide_message(kdht_region *region, uint32_t lane, uint8_t *message, uint32_t length,
                              const uint8_t *source_ip, uint16_t source_port,
                              const uint8_t *target_ip, uint16_t target_port,
                              uint32_t now, kdht_outcome *out) noexcept nogil:
-    cdef kdht_region_full *region = <kdht_region_full *>shared
     cdef Plan plan
     cdef int verdict
     plan.config = _config(region, lane)
@@ -83,26 +79,25 @@ cdef int core_decide_message(kdht_region *shared, uint32_t lane, uint8_t *messag
     return verdict
 
 
-cdef uint32_t core_reply(kdht_region *shared, uint32_t lane, uint8_t *message, const Request *request,
+cdef uint32_t core_reply(kdht_region *region, uint32_t lane, uint8_t *message, const Request *request,
                          uint8_t status, const uint8_t *body, uint32_t length, uint32_t now,
                          kdht_outcome *out) noexcept nogil:
-    return write_reply(_config(<kdht_region_full *>shared, lane), <kdht_header *>message, request, status,
+    return write_reply(_config(region, lane), <kdht_header *>message, request, status,
                        body, length, now, out)
 
 
-cdef uint32_t core_bounce(kdht_region *shared, uint32_t lane, uint8_t *message, uint32_t length, uint32_t now,
+cdef uint32_t core_bounce(kdht_region *region, uint32_t lane, uint8_t *message, uint32_t length, uint32_t now,
                           kdht_outcome *out) noexcept nogil:
-    return write_bounce(_config(<kdht_region_full *>shared, lane), <kdht_header *>message, length, now, out)
+    return write_bounce(_config(region, lane), <kdht_header *>message, length, now, out)
 
 
-cdef void core_seal(kdht_region *shared, kdht_header *header, uint32_t now) noexcept nogil:
-    cdef kdht_config config = _snapshot(<kdht_region_full *>shared)
+cdef void core_seal(kdht_region *region, kdht_header *header, uint32_t now) noexcept nogil:
+    cdef kdht_config config = _snapshot(region)
     seal(&config, header, now)
 
 
-cdef int core_decide_packet(kdht_region *shared, uint32_t lane, uint8_t *data, uint32_t length,
+cdef int core_decide_packet(kdht_region *region, uint32_t lane, uint8_t *data, uint32_t length,
                             uint32_t now, kdht_outcome *out) noexcept nogil:
-    cdef kdht_region_full *region = <kdht_region_full *>shared
     cdef Packet packet
     cdef Plan plan
     cdef int reason = KDHT_REASON_NOT_READY, verdict
@@ -110,7 +105,7 @@ cdef int core_decide_packet(kdht_region *shared, uint32_t lane, uint8_t *data, u
     packet.ip = data
     if plan.config.flags & KDHT_CONFIG_READY:
         reason = packet_parse(plan.config, length, &packet)
-    if reason != GO_ON:
+    if reason != KDHT_GO_ON:
         return _conclude(region, lane, reason, out)
     plan.now, plan.length, plan.one_family = now, packet.message_len, True
     plan.source_ip, plan.source_port = packet.source_ip, packet.udp.source
@@ -173,20 +168,20 @@ cdef class Core:
     """
 
     def __cinit__(self, fd=None):
-        cdef kdht_region_full *region
+        cdef kdht_region *region
         cdef bint fresh = fd is None
         self.fd = os.memfd_create("kdht-core", os.MFD_CLOEXEC) if fresh else os.dup(fd)
         if fresh:
-            os.ftruncate(self.fd, sizeof(kdht_region_full))
-        elif os.fstat(self.fd).st_size != sizeof(kdht_region_full):
+            os.ftruncate(self.fd, sizeof(kdht_region))
+        elif os.fstat(self.fd).st_size != sizeof(kdht_region):
             os.close(self.fd)
             raise ValueError(NO_REGION)
-        region = <kdht_region_full *>c_mmap(
-            NULL, sizeof(kdht_region_full), PROT_READ | PROT_WRITE, MAP_SHARED, self.fd, 0)
+        region = <kdht_region *>c_mmap(
+            NULL, sizeof(kdht_region), PROT_READ | PROT_WRITE, MAP_SHARED, self.fd, 0)
         if <void *>region == MAP_FAILED:
             os.close(self.fd)
             raise OSError("cannot map the routing state: out of memory")
-        self.region = <kdht_region *>region
+        self.region = region
         if fresh:
             region.magic = KDHT_REGION_MAGIC
         elif region.magic != KDHT_REGION_MAGIC:
@@ -194,7 +189,7 @@ cdef class Core:
 
     def __dealloc__(self):
         if self.region is not NULL:
-            c_munmap(<void *>self.region, sizeof(kdht_region_full))
+            c_munmap(<void *>self.region, sizeof(kdht_region))
             c_close(self.fd)
 
     # Publishing
@@ -224,7 +219,7 @@ cdef class Core:
             memcpy(config.occupancy, old.occupancy, sizeof(config.occupancy))
         else:
             for i in range(KDHT_ID_BITS):
-                write_bucket(<kdht_region_full *>self.region, i, ())
+                write_bucket(self.region, i, ())
         _publish(self, &config)
 
     def set_bucket(self, index: int, contacts) -> None:
@@ -247,7 +242,7 @@ cdef class Core:
             _need(contact.ip, 16, "an address")
             if not 0 < contact.port < 65536:
                 raise ValueError(f"contact {contact.id.hex()} has no port")
-        write_bucket(<kdht_region_full *>self.region, index, contacts)
+        write_bucket(self.region, index, contacts)
         bit = <uint64_t>1 << (63 - index % 64)
         occupied = bool(config.occupancy[index // 64] & bit)
         if occupied != bool(contacts):
@@ -258,23 +253,23 @@ cdef class Core:
 
     def raw_config(self) -> bytes:
         """The published struct kdht_config, for a datapath that keeps a copy of its own."""
-        cdef kdht_config config = _snapshot(<kdht_region_full *>self.region)
+        cdef kdht_config config = _snapshot(self.region)
         return (<uint8_t *>&config)[:sizeof(config)]
 
     def raw_bucket(self, index: int) -> bytes:
         """The published struct kdht_bucket of bucket `index`."""
-        cdef kdht_bucket bucket = _read_bucket(<kdht_region_full *>self.region, index)
+        cdef kdht_bucket bucket = _read_bucket(self.region, index)
         return (<uint8_t *>&bucket)[:sizeof(bucket)]
 
     def bucket(self, index: int) -> list:
         """The contacts of bucket `index`, as published."""
-        cdef kdht_bucket bucket = _read_bucket(<kdht_region_full *>self.region, index)
+        cdef kdht_bucket bucket = _read_bucket(self.region, index)
         cdef uint32_t i
         return [_contact(&bucket.contacts[i]) for i in range(bucket.count)]
 
     def occupancy(self) -> int:
         """A 160-bit map, its top bit bucket 0: which buckets hold contacts."""
-        cdef kdht_config config = _snapshot(<kdht_region_full *>self.region)
+        cdef kdht_config config = _snapshot(self.region)
         words = [config.occupancy[0], config.occupancy[1], config.occupancy[2]]
         return (words[0] << 96) | (words[1] << 32) | (words[2] >> 32)
 
@@ -283,7 +278,7 @@ cdef class Core:
 
         With `attempt` n (0 to 255), the one with n closer ones before it.
         """
-        cdef kdht_region_full *region = <kdht_region_full *>self.region
+        cdef kdht_region *region = self.region
         cdef kdht_config config = _snapshot(region)
         cdef kdht_contact found
         _need(key, KDHT_ID_LEN, "a key")
@@ -293,7 +288,7 @@ cdef class Core:
 
     def closest(self, key: bytes, count: int = KDHT_K) -> list:
         """Up to `count` contacts, nearest to the 20-byte key first; this node is not among them."""
-        cdef kdht_region_full *region = <kdht_region_full *>self.region
+        cdef kdht_region *region = self.region
         cdef kdht_config config = _snapshot(region)
         cdef int i, number, wanted = min(max(count, 0), KDHT_ID_BITS * KDHT_ROOM)
         _need(key, KDHT_ID_LEN, "a key")
@@ -306,7 +301,7 @@ cdef class Core:
 
     def rank(self, key: bytes, limit: int = KDHT_K) -> int:
         """How many contacts are closer to the 20-byte key than this node; counts up to `limit`."""
-        cdef kdht_region_full *region = <kdht_region_full *>self.region
+        cdef kdht_region *region = self.region
         cdef kdht_config config = _snapshot(region)
         _need(key, KDHT_ID_LEN, "a key")
         return min(count_closer(region, &config, key), limit)
@@ -341,20 +336,6 @@ cdef class Core:
                            <uint32_t>len(packet), now, &out)
         return _outcome(&out)
 
-    def verdict_batch(self, packets: list, now: int, lane: int = 0) -> list:
-        """The same for each of a list of packets."""
-        return [self.decide_packet(packet, now, lane) for packet in packets]
-
-    def repeat(self, packets, rounds: int, now: int, lane: int = 0) -> int:
-        """Give verdicts on fresh copies of all packets, `rounds` times, without the GIL.
-
-        For measurements: the caller times it. The number of FORWARD and RELAY verdicts.
-        """
-        cdef bytes joined = b"".join(bytes(packet) for packet in packets)
-        cdef list lengths = [len(packet) for packet in packets]
-        _check_lane(lane)
-        return _repeat(self.region, lane, joined, lengths, rounds, now)
-
     def seal(self, message: bytearray, now: int) -> None:
         """Make `message` this member's own: flag, time, epoch and tags, in place.
 
@@ -386,7 +367,7 @@ cdef class Core:
         cdef uint8_t message[KDHT_MAX_DATAGRAM]
         cdef kdht_outcome out
         cdef Request came
-        cdef kdht_config config = _snapshot(<kdht_region_full *>self.region)
+        cdef kdht_config config = _snapshot(self.region)
         if not KDHT_HEADER_LEN <= len(asked) or len(body_bytes) > KDHT_MAX_BODY:
             raise ValueError("no request, or too long a body")
         _need(source_ip, 16, "an address")
@@ -406,7 +387,7 @@ cdef class Core:
         """
         cdef uint8_t message[KDHT_MAX_DATAGRAM]
         cdef kdht_outcome out
-        cdef kdht_config config = _snapshot(<kdht_region_full *>self.region)
+        cdef kdht_config config = _snapshot(self.region)
         cdef uint32_t length = <uint32_t>min(len(quoted), KDHT_MAX_DATAGRAM)
         memset(&out, 0, sizeof(out))
         memcpy(message, <const uint8_t *>quoted, length)
@@ -415,7 +396,7 @@ cdef class Core:
 
     def counters(self, lane=None) -> dict:
         """Verdicts so far by reason's name, of one lane or of all."""
-        cdef kdht_region_full *region = <kdht_region_full *>self.region
+        cdef kdht_region *region = self.region
         lanes = range(KDHT_LANES) if lane is None else (_check_lane(lane),)
         return {reason.name: sum(region.lanes[<int>i].reasons[<int>reason] for i in lanes)
                 for reason in REASONS}
@@ -427,18 +408,18 @@ cdef tuple _outgoing(const uint8_t *message, uint32_t length, const kdht_outcome
     return message[:length], Address(out.target_ip[:16], ntohs(out.target_port)), source
 
 
-cdef kdht_config _snapshot(const kdht_region_full *region) noexcept nogil:
+cdef kdht_config _snapshot(const kdht_region *region) noexcept nogil:
     """The configuration as it was published, for readers that own no lane."""
     cdef kdht_config config
     cdef uint32_t begun
     while True:
-        begun = kdht_cell_begin(&region.config.sequence)
+        begun = kdht_seq_begin(&region.config.sequence)
         config = region.config.copies[begun & 1]
-        if kdht_cell_same(&region.config.sequence, begun):
+        if kdht_seq_same(&region.config.sequence, begun):
             return config
 
 
-cdef kdht_bucket _read_bucket(const kdht_region_full *region, int index) except *:
+cdef kdht_bucket _read_bucket(const kdht_region *region, int index) except *:
     """One bucket as it was published."""
     cdef const kdht_bucket_cell *cell
     cdef kdht_bucket bucket
@@ -447,22 +428,22 @@ cdef kdht_bucket _read_bucket(const kdht_region_full *region, int index) except 
         raise ValueError(f"there is no bucket {index}")
     cell = &region.buckets[index]
     while True:
-        begun = kdht_cell_begin(&cell.sequence)
+        begun = kdht_seq_begin(&cell.sequence)
         bucket = cell.copies[begun & 1]
-        if kdht_cell_same(&cell.sequence, begun):
+        if kdht_seq_same(&cell.sequence, begun):
             return bucket
 
 
 cdef kdht_config *_current(Core core) except NULL:
-    cdef kdht_config_cell *cell = &(<kdht_region_full *>core.region).config
+    cdef kdht_config_cell *cell = &core.region.config
     return &cell.copies[cell.sequence & 1]
 
 
 cdef int _publish(Core core, const kdht_config *config) except -1:
-    cdef kdht_config_cell *cell = &(<kdht_region_full *>core.region).config
-    kdht_cell_open()
+    cdef kdht_config_cell *cell = &core.region.config
+    kdht_seq_fence()
     cell.copies[~cell.sequence & 1] = config[0]
-    kdht_cell_publish(&cell.sequence)
+    kdht_seq_step(&cell.sequence)
     return 0
 
 
@@ -512,26 +493,3 @@ cdef int _fill_key(kdht_key *key, epoch, secret) except -1:
     key.k0, key.k1 = kdht_sip_read(at), kdht_sip_read(at + 8)
     key.epoch, key.valid = epoch, 1
     return 0
-
-
-cdef object _repeat(kdht_region *region, uint32_t lane, bytes joined, list lengths,
-                    long rounds, uint32_t now):
-    cdef uint8_t scratch[2048]
-    cdef const uint8_t *start = joined
-    cdef const uint8_t *at
-    cdef kdht_outcome out
-    cdef long _round, i, count = len(lengths), moved = 0
-    cdef int verdict
-    cdef uint32_t[::1] sizes
-    if any(length > sizeof(scratch) for length in lengths):
-        raise ValueError(f"a packet has at most {sizeof(scratch)} bytes here")
-    sizes = array("I", lengths)
-    with nogil:
-        for _round in range(rounds):
-            at = start
-            for i in range(count):
-                memcpy(scratch, at, sizes[i])
-                verdict = core_decide_packet(region, lane, scratch, sizes[i], now, &out)
-                moved += verdict == KDHT_FORWARD or verdict == KDHT_RELAY
-                at += sizes[i]
-    return moved

@@ -131,6 +131,78 @@ def test_what_is_told_the_time_reads_no_clock(path):
         assert not roots & INPUT_AND_OUTPUT
 
 
+# --- Circles -----------------------------------------------------------------------------
+
+MODULES = {module_of(path) for path in SOURCES}
+KNOWN_CIRCLES = {
+    frozenset(f"kdht.client.{name}" for name in ("_exchange", "_reads", "_session", "_watching", "_writes")),
+    frozenset({"kdht.storage.base", "kdht.storage.promises"}),
+}
+"""Groups of modules of which each imports, in some steps, every other. Whoever breaks one takes it out."""
+KNOWN_WILDCARDS = {
+    "kdht/_routing.pyx",
+    "kdht/core/_buckets.pyx",
+    "kdht/core/_message.pyx",
+    "kdht/core/_packet.pyx",
+    "kdht/core/_reply.pyx",
+    "kdht/core/_tags.pyx",
+    "kdht/datapath/nfqueue/_nfqueue.pyx",
+    "kdht/datapath/socket/_socket.pyx",
+    "kdht/lab/_overlay.pyx",
+    "kdht/replay/_engine.pyx",
+}
+"""Files that say `cimport *`. Whoever mends one takes it out."""
+
+
+def imported_modules(path: Path) -> set[str]:
+    """The modules of kdht that a file imports, each by its longest name; a package is its `__init__`."""
+    found = set()
+    for name in kdht_imports(path):
+        parts = name.split(".")
+        names = (".".join(parts[:length]) for length in range(len(parts), 0, -1))
+        found.add(next(each for each in names if each in MODULES))
+    return found - {module_of(path)}
+
+
+def reachable(graph: dict[str, set[str]]) -> dict[str, set[str]]:
+    """For each module all that it imports, by whatever number of steps."""
+    found: dict[str, set[str]] = {}
+    for start in graph:
+        seen: set[str] = set()
+        waiting = [start]
+        while waiting:
+            new = graph[waiting.pop()] - seen
+            seen |= new
+            waiting += new
+        found[start] = seen
+    return found
+
+
+def circles(graph: dict[str, set[str]]) -> set[frozenset[str]]:
+    below = reachable(graph)
+    return {
+        frozenset(other for other in below[module] if module in below[other])
+        for module in graph
+        if module in below[module]
+    }
+
+
+def test_a_circle_of_imports_is_found():
+    graph = {"a": {"b"}, "b": {"c", "d"}, "c": {"a"}, "d": {"e"}, "e": set()}
+    assert circles(graph) == {frozenset("abc")}
+
+
+def test_modules_do_not_import_each_other_in_a_circle():
+    graph: dict[str, set[str]] = {module: set() for module in MODULES}
+    for path in SOURCES:
+        graph[module_of(path)] |= imported_modules(path)
+    assert circles(graph) == KNOWN_CIRCLES
+
+
+def test_cimports_name_what_they_take():
+    assert {name_of(path) for path in SOURCES if "cimport *" in path.read_text()} == KNOWN_WILDCARDS
+
+
 # --- Numbers -----------------------------------------------------------------------------
 
 NUMBERS = {name: getattr(shared, name) for name in ("MAGIC", "PORT", "HEADER_LEN", "TAGGED_LEN", "MAX_BODY",

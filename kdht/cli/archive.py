@@ -16,6 +16,7 @@ import msgspec
 from kdht.cli import progress
 from kdht.errors import ConfigError
 from kdht.program import control_client
+from kdht.program.answers import ExportPage
 from kdht.storage import LevelStore, StoredRecord, Write
 from kdht.storage.exported import FORMAT, Head, plain
 
@@ -39,9 +40,9 @@ def from_daemon(socket: Path) -> Iterator[dict[str, object]]:
     """A running daemon's records, page by page."""
     following: str | None = ""
     while following is not None:
-        page = control_client.call(socket, "export", start=following)
-        yield from page["records"]
-        following = page["next"]
+        page = control_client.ask(socket, "export", ExportPage, start=following)
+        yield from page.records
+        following = page.next
 
 
 def from_store(store: LevelStore) -> Iterator[dict[str, object]]:

@@ -13,15 +13,19 @@ import asyncio
 import secrets
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import click
+import msgspec
+from msgspec import structs
 
 from kdht.cli.options import as_json, control_socket, emit
 from kdht.client import AsyncClient
 from kdht.errors import Disagreement, RequestError
 from kdht.program import control_client
+from kdht.program.answers import Move, NodeStatus, RoutingTable, Share, Shares
 
 WINDOW = 16
 LOOK_AGAIN = 0.25
@@ -29,6 +33,21 @@ SHARES_TIMEOUT = 60.0
 Data = dict[str, Any]
 Views = dict[str, dict[str, str | None]]
 """By the address asked and the key: the owner's ID, None without an answer."""
+
+
+class Evenness(msgspec.Struct):
+    """Shares as a whole: `Shares` without the nodes."""
+
+    complete: bool
+    replicas: int
+    greatest_owner: float
+    greatest_keeper: float
+    least_possible: float
+    move: Move | None
+
+    @classmethod
+    def of(cls, shares: Shares) -> Self:
+        return cls(**{name: getattr(shares, name) for name in cls.__struct_fields__})
 
 
 @click.command()
@@ -63,26 +82,26 @@ def cluster(socket_path: Path, keys: int, views: bool, timeout: float, settle: f
 
 def _look(path: Path, keys: int, timeout: float) -> Data:
     """All nodes as they are seen now; each is asked for `keys` owners, if that is not 0."""
-    status = control_client.call(path, "status")
-    nodes = [_itself(status), *_contacts(control_client.call(path, "table"))]
+    status = control_client.ask(path, "status", NodeStatus)
+    nodes = [_itself(status), *_contacts(control_client.ask(path, "table", RoutingTable))]
     for node in nodes:
         node.update(asked=None, answered=None, agrees=None)
     if keys:
         names = [secrets.token_hex(8) for _ in range(keys)]
         seen = asyncio.run(_ask([node["address"] for node in nodes], names, timeout))
         compare(nodes, seen, names)
-    shares = control_client.call_slow(path, SHARES_TIMEOUT, "shares")
-    _give_shares(nodes, shares.pop("nodes"))
-    return {"node_id": status["node_id"], "keys": keys, "nodes": nodes, "shares": shares}
+    shares = control_client.ask(path, "shares", Shares, timeout=SHARES_TIMEOUT)
+    _give_shares(nodes, shares.nodes)
+    return {"node_id": status.node_id, "keys": keys, "nodes": nodes, "shares": Evenness.of(shares)}
 
 
-def _give_shares(nodes: list[Data], shares: list[Data]) -> None:
+def _give_shares(nodes: list[Data], shares: Sequence[Share]) -> None:
     """Each node's part of all keys; those that the local node does not know as a contact come last."""
-    by_id = {share["id"]: share for share in shares}
+    by_id = {share.id: share for share in shares}
     for node in nodes:
-        share = by_id.pop(node["id"], {"owns": None, "keeps": None})
-        node.update(owns=share["owns"], keeps=share["keeps"])
-    nodes += [{**_UNKNOWN, **share} for share in by_id.values()]
+        share = by_id.pop(node["id"], None)
+        node["owns"], node["keeps"] = (share.owns, share.keeps) if share else (None, None)
+    nodes += [{**_UNKNOWN, **structs.asdict(share)} for share in by_id.values()]
 
 
 def _differ(data: Data) -> bool:
@@ -99,9 +118,9 @@ def difference(data: Data) -> str:
     return f"{'; '.join(found)}: ask again in a minute, then try kdhtctl doctor there"
 
 
-def _itself(status: Data) -> Data:
-    return {"id": status["node_id"], "address": status["address"], "self": True, "version": status["version"],
-            "uptime": status["uptime"], "records": status["records"], "bucket": None, "rtt_ms": None,
+def _itself(status: NodeStatus) -> Data:
+    return {"id": status.node_id, "address": status.address, "self": True, "version": status.version,
+            "uptime": status.uptime, "records": status.records, "bucket": None, "rtt_ms": None,
             "age": None, "seen": None, "clock": None, "failures": 0}  # fmt: skip
 
 
@@ -112,18 +131,18 @@ _UNKNOWN: Data = {
 """A node that is no contact of the local one."""
 
 
-def _contacts(table: Data) -> list[Data]:
+def _contacts(table: RoutingTable) -> list[Data]:
     return [
         {
-            **contact,
-            "bucket": bucket["index"],
+            **structs.asdict(contact),
+            "bucket": bucket.index,
             "self": False,
             "version": None,
             "uptime": None,
             "records": None,
         }
-        for bucket in table["buckets"]
-        for contact in bucket["contacts"]
+        for bucket in table.buckets
+        for contact in bucket.contacts
     ]
 
 

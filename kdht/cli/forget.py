@@ -7,6 +7,7 @@ import click
 from kdht.cli.options import as_json, control_socket, emit
 from kdht.errors import Disagreement
 from kdht.program import control_client
+from kdht.program.answers import Forgotten
 
 TIMEOUT = 60.0
 """Seconds: every contact is asked, and asked again."""
@@ -23,7 +24,7 @@ def forget(node: str, socket_path: Path, as_json: bool) -> None:
     themselves for the whole cluster: `kdhtctl status` lists them. It is typed once, on any node. A node that lives is not
     forgotten. Ends with status 8 if some nodes did not answer.
     """
-    data = control_client.call_slow(socket_path, TIMEOUT, "forget", node=node)
+    data = control_client.ask(socket_path, "forget", Forgotten, timeout=TIMEOUT, node=node)
     emit(data, as_json, "cluster.forgotten")
-    if data["silent"]:
-        raise Disagreement(f"{', '.join(data['silent'])} did not answer: type it again when they do")
+    if data.silent:
+        raise Disagreement(f"{', '.join(data.silent)} did not answer: type it again when they do")

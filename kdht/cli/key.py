@@ -9,13 +9,14 @@ import base64
 import os
 import secrets
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from kdht.cli.options import as_json, config_file, control_socket, emit
 from kdht.errors import ConfigError, KdhtError, NoDaemon
 from kdht.program import control_client
+from kdht.program.answers import Reloaded
 from kdht.program.files import write_atomically
 from kdht.wire._shared import KEY_SLOTS
 
@@ -193,7 +194,7 @@ def _replace(path: Path, content: bytes) -> None:
 def _reload(path: Path, before: bytes | None, socket: Path) -> tuple[bool, list[str]]:
     """Whether the daemon has it, and what waits for a restart. Raises KdhtError with the old file back."""
     try:
-        answer: dict[str, Any] = control_client.call(socket, "reload")
+        answer = control_client.ask(socket, "reload", Reloaded)
     except NoDaemon:
         if socket.exists() and not os.access(socket, os.W_OK):
             _put_back(path, before)
@@ -202,7 +203,7 @@ def _reload(path: Path, before: bytes | None, socket: Path) -> tuple[bool, list[
     except KdhtError:
         _put_back(path, before)
         raise
-    return True, list(answer["waiting"])
+    return True, answer.waiting
 
 
 def _put_back(path: Path, before: bytes | None) -> None:

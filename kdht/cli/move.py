@@ -7,19 +7,21 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import click
 
+from kdht.cli.done import MoveDone
 from kdht.cli.options import Seconds, as_json, control_socket, emit
 from kdht.errors import KdhtError
 from kdht.program import control_client
+from kdht.program.answers import MoveBegun, NodeStatus
 
+MOVE_TIMEOUT = 60.0
+"""Seconds until the daemon has begun: it first looks at the whole cluster."""
 LOOK = 0.3
 """Seconds between two looks."""
 SAY_AGAIN = 1.0
 """Seconds, at least, between two lines about how far it is."""
-Data = dict[str, Any]
 
 
 @click.command()
@@ -34,30 +36,25 @@ def move(socket_path: Path, anyway: bool, timeout: int, as_json: bool) -> None:
     interrupted: kdhtctl status says how far it is. A daemon that ends meanwhile has lost nothing: started again, it
     has its old ID, or it takes another.
     """
-    begun = control_client.call_slow(socket_path, control_client.TIMEOUT * 6, "move", anyway=anyway)
+    begun = control_client.ask(socket_path, "move", MoveBegun, timeout=MOVE_TIMEOUT, anyway=anyway)
     try:
-        status = _wait(socket_path, begun["node_id"], timeout, _say if not as_json else lambda text: None)
+        status = _wait(socket_path, begun.node_id, timeout, _say if not as_json else lambda text: None)
     except KeyboardInterrupt:
         click.echo("the daemon goes on moving: kdhtctl status shows when it is ready again", err=True)
         raise
-    done = {
-        "from": begun["node_id"],
-        "to": status["node_id"],
-        "address": status["address"],
-        "records": begun["records"],
-    }
+    done = MoveDone(begun.node_id, status.node_id, status.address, begun.records)
     emit(done, as_json, "moved")
 
 
-def _wait(path: Path, former: str, timeout: int, say: Callable[[str], None]) -> Data:
+def _wait(path: Path, former: str, timeout: int, say: Callable[[str], None]) -> NodeStatus:
     """The status once it is ready with another ID. Raises KdhtError."""
     end = time.monotonic() + timeout
     said, due = "", 0.0
     while True:
-        status: Data = control_client.call(path, "status")
-        if status["ready"] and status["node_id"] != former:
+        status = control_client.ask(path, "status", NodeStatus)
+        if status.ready and status.node_id != former:
             return status
-        if status["node_id"] == former and not status["moving"]:
+        if status.node_id == former and not status.moving:
             raise KdhtError("the node does not move any more: its drain was cancelled, and it keeps its ID")
         phase = _phase(status, former)
         if phase != said and time.monotonic() > due:
@@ -70,12 +67,12 @@ def _wait(path: Path, former: str, timeout: int, say: Callable[[str], None]) -> 
         time.sleep(LOOK)
 
 
-def _phase(status: Data, former: str) -> str:
-    if status["node_id"] == former:
-        return f"giving records away: {status['records']:,} are left"
-    if status["node_id"] is None:
+def _phase(status: NodeStatus, former: str) -> str:
+    if status.node_id == former:
+        return f"giving records away: {status.records:,} are left"
+    if status.node_id is None:
         return "choosing another ID"
-    return f"joined as {status['node_id']}: waiting for {', '.join(status['waiting_for']) or 'nothing'}"
+    return f"joined as {status.node_id}: waiting for {', '.join(status.waiting_for) or 'nothing'}"
 
 
 def _say(text: str) -> None:

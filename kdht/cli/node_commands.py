@@ -6,9 +6,18 @@ from pathlib import Path
 
 import click
 
+from kdht.cli.done import DrainDone
 from kdht.cli.options import Seconds, as_json, control_socket, emit
 from kdht.errors import Interrupted, KdhtError
 from kdht.program import control_client
+from kdht.program.answers import (
+    DatapathChoice,
+    DrainCancelled,
+    DrainState,
+    NodeStats,
+    NodeStatus,
+    RoutingTable,
+)
 
 DRAIN_LOOK = 0.3
 """Seconds between two looks at how far a drain is."""
@@ -21,7 +30,7 @@ SWITCH_TIMEOUT = 60.0
 @as_json
 def status(socket_path: Path, as_json: bool) -> None:
     """Show what the node is and how it does."""
-    emit(control_client.call(socket_path, "status"), as_json, "status")
+    emit(control_client.ask(socket_path, "status", NodeStatus), as_json, "status")
 
 
 @click.command()
@@ -29,7 +38,7 @@ def status(socket_path: Path, as_json: bool) -> None:
 @as_json
 def table(socket_path: Path, as_json: bool) -> None:
     """Show the contacts in the node's routing table, nearest bucket last."""
-    emit(control_client.call(socket_path, "table"), as_json, "table")
+    emit(control_client.ask(socket_path, "table", RoutingTable), as_json, "table")
 
 
 @click.command()
@@ -38,7 +47,7 @@ def table(socket_path: Path, as_json: bool) -> None:
 @as_json
 def stats(socket_path: Path, show_all: bool, as_json: bool) -> None:
     """Show the node's counters: packets by reason, datapaths, storage, requests."""
-    data = control_client.call(socket_path, "stats")
+    data = control_client.ask(socket_path, "stats", NodeStats)
     emit(data, as_json, "all_stats" if show_all else "stats")
 
 
@@ -52,9 +61,9 @@ def datapath(kind: str | None, socket_path: Path, as_json: bool) -> None:
     A datapath that cannot start leaves the old one running.
     """
     if kind is None:
-        data = control_client.call(socket_path, "datapath")
+        data = control_client.ask(socket_path, "datapath", DatapathChoice)
     else:
-        data = control_client.call_slow(socket_path, SWITCH_TIMEOUT, "switch", kind=kind)
+        data = control_client.ask(socket_path, "switch", DatapathChoice, timeout=SWITCH_TIMEOUT, kind=kind)
     emit(data, as_json, "datapath")
 
 
@@ -70,10 +79,10 @@ def drain(socket_path: Path, timeout: int, cancel: bool, as_json: bool) -> None:
     call it off with --cancel. What it gave away then comes back, as after a restart.
     """
     if cancel:
-        emit(control_client.call(socket_path, "stay"), as_json, "stays")
+        emit(control_client.ask(socket_path, "stay", DrainCancelled), as_json, "stays")
         return
     try:
-        first = control_client.call(socket_path, "drain")["left"]
+        first = control_client.ask(socket_path, "drain", DrainState).left
         if as_json:
             _wait_until_drained(socket_path, timeout, lambda left: None)
         else:
@@ -87,16 +96,16 @@ def drain(socket_path: Path, timeout: int, cancel: bool, as_json: bool) -> None:
             "waits for the end and stops it, kdhtctl drain --cancel has it stay, kdhtctl status says how far it is"
         ) from None
     stopped = control_client.stop(socket_path)
-    emit({**stopped, "records": first}, as_json, "drained")
+    emit(DrainDone(stopped.pid, stopped.address, first), as_json, "drained")
 
 
 def _wait_until_drained(socket_path: Path, timeout: int, shown: Callable[[int], None]) -> None:
     end = time.monotonic() + timeout
-    while not (state := control_client.call(socket_path, "drain"))["drained"]:
-        shown(state["left"])
+    while not (state := control_client.ask(socket_path, "drain", DrainState)).drained:
+        shown(state.left)
         if time.monotonic() > end:
             raise KdhtError(
-                f"{state['left']} records could not be given away in {timeout} s: say kdhtctl drain again, call it off "
+                f"{state.left} records could not be given away in {timeout} s: say kdhtctl drain again, call it off "
                 "with kdhtctl drain --cancel, or stop the node with kdhtctl stop, which leaves them in its data directory"
             )
         time.sleep(DRAIN_LOOK)

@@ -10,6 +10,7 @@ import click
 from kdht.cli.options import as_json, control_socket
 from kdht.errors import NoDaemon
 from kdht.program import control_client
+from kdht.program.answers import NodeStatus
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -59,6 +60,6 @@ def asks_nodes(command: F) -> F:
 def nearest_node(socket_path: Path) -> str:
     """The address of the daemon on this host. Raises NoDaemon."""
     try:
-        return str(control_client.call(socket_path, "status")["address"])
+        return control_client.ask(socket_path, "status", NodeStatus).address
     except NoDaemon as error:
         raise NoDaemon(f"{error}; or ask any node with --node HOST:PORT") from None

@@ -5,9 +5,24 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import msgspec
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+from kdht.cli.done import DrainDone, MoveDone
+from kdht.program.answers import (
+    Counters,
+    DatapathChoice,
+    DatapathState,
+    DrainCancelled,
+    NodeAt,
+    NodeStats,
+    NodeStatus,
+    RepairState,
+    RoutingTable,
+    Stopping,
+)
 
 Data = Mapping[Any, Any]
 
@@ -62,97 +77,97 @@ def duration(seconds: float) -> str:
     return " ".join(parts[:2])
 
 
-def _styled_state(datapath: Data) -> str:
+def _styled_state(datapath: DatapathState) -> str:
     state = str(datapath.get("state", "?"))
     why = escape(str(datapath.get("why") or ""))
     style = STATE_STYLES.get(state, "red")
     return f"[{style}]{escape(state)}[/]" + (f" ({why})" if why else "")
 
 
-def status(data: Data) -> None:
+def status(data: NodeStatus) -> None:
     """What the daemon's `status` gives."""
     console = terminal()
     console.print(
         grid(
             [
-                ("node", data["node_id"] or "not yet"),
-                ("state", data["state"]),
+                ("node", data.node_id or "not yet"),
+                ("state", data.state),
                 ("health", _health(data)),
-                ("address", data["address"]),
-                ("also", [a for a in data["own"] if a != data["address"]]),
-                ("version", f"kdht {data['version']}, process {data['pid']}"),
-                ("up for", duration(data["uptime"])),
-                ("contacts", data["contacts"]),
-                ("joined", data["joined"]),
+                ("address", data.address),
+                ("also", [a for a in data.own if a != data.address]),
+                ("version", f"kdht {data.version}, process {data.pid}"),
+                ("up for", duration(data.uptime)),
+                ("contacts", data.contacts),
+                ("joined", data.joined),
                 ("ready", _readiness(data)),
                 (
                     "writes",
-                    f"refused: {data['not_writable']}" if data["not_writable"] else "can be confirmed",
+                    f"refused: {data.not_writable}" if data.not_writable else "can be confirmed",
                 ),
-                *([("gone", _gone(data["gone"]))] if data["gone"] else []),
-                ("records", data["records"]),
-                ("repair", _repair(data["repair"])),
-                ("data", data["data_dir"]),
-                ("key epochs", data["key_epochs"]),
-                ("cookies", data["cookies"]),
-                ("capabilities", [f"{name} ({why})" for name, why in data["capabilities"].items()]),
+                *([("gone", _gone(data.gone))] if data.gone else []),
+                ("records", data.records),
+                ("repair", _repair(data.repair_state)),
+                ("data", data.data_dir),
+                ("key epochs", data.key_epochs),
+                ("cookies", data.cookies),
+                ("capabilities", [f"{name} ({why})" for name, why in data.capabilities.items()]),
             ]
         )
     )
-    _draw_datapaths(console, data)
-    for warning in data["warnings"]:
+    _draw_datapaths(console, data.datapaths)
+    for warning in data.warnings:
         console.print(f"[yellow]warning:[/] {escape(warning)}")
 
 
-def _health(data: Data) -> str:
+def _health(data: NodeStatus) -> str:
     """In a word; the lines below say why."""
-    if data["state"] != "running":
-        return str(data["state"])
-    unwell = [path["name"] for path in data["datapaths"] if path.get("state") != "up"]
+    if data.state != "running":
+        return str(data.state)
+    unwell = [path["name"] for path in data.datapaths if path.get("state") != "up"]
     return f"degraded: {', '.join(unwell)}" if unwell else "good"
 
 
-def _readiness(data: Data) -> object:
-    missing = ", ".join(data["waiting_for"])
-    why = f"; {data['why_unreachable']}" if data["why_unreachable"] else ""
-    return f"no, waiting for: {missing}{why}" if missing else data["ready"]
+def _readiness(data: NodeStatus) -> object:
+    missing = ", ".join(data.waiting_for)
+    why = f"; {data.why_unreachable}" if data.why_unreachable else ""
+    return f"no, waiting for: {missing}{why}" if missing else data.ready
 
 
-def _gone(nodes: list[Data]) -> list[str]:
+def _gone(nodes: list[NodeAt]) -> list[str]:
     """The dead that count in what a write needs."""
-    return [f"{node['id']} at {node['address']}" for node in nodes]
+    return [f"{node.id} at {node.address}" for node in nodes]
 
 
-def _repair(data: Data) -> str:
+def _repair(data: RepairState | None) -> str:
     """How far the node and its neighbours agree."""
-    if not data:
+    if data is None:
         return "not yet"
-    if data["draining"]:
-        state = "all records given away" if data["drained"] else "giving all records away"
+    if data.draining:
+        state = "all records given away" if data.drained else "giving all records away"
         return f"{state}; kdhtctl drain waits for the end, with --cancel it calls that off"
-    moving = f", {data['pushing']:,} records on their way" if data["pushing"] else ""
-    state = f"{data['behind']} of {data['ranges']} key ranges to compare" if data["behind"] else "in step"
-    return f"{state} with {data['neighbours']} neighbours{moving}{_left(data)}{_awaited(data)}{_disagreement(data)}"
+    moving = f", {data.pushing:,} records on their way" if data.pushing else ""
+    state = f"{data.behind} of {data.ranges} key ranges to compare" if data.behind else "in step"
+    return (
+        f"{state} with {data.neighbours} neighbours{moving}{_left(data)}{_awaited(data)}{_disagreement(data)}"
+    )
 
 
-def _left(data: Data) -> str:
+def _left(data: RepairState) -> str:
     """What is to come, and how long that will take."""
-    if not data["missing"]:
+    if not data.missing:
         return ""
-    seconds = data["seconds_left"]
-    return f", {data['missing']:,} records to come" + (f", about {duration(seconds)}" if seconds else "")
+    seconds = data.seconds_left
+    return f", {data.missing:,} records to come" + (f", about {duration(seconds)}" if seconds else "")
 
 
-def _awaited(data: Data) -> str:
+def _awaited(data: RepairState) -> str:
     """Whom a node waits for, and for what, in words."""
     words = {
         "unheard": "an answer from",
         "unseen": "to be counted among the replicas by",
         "unequal": "the records of",
     }
-    waits = [
-        f"{words[what]} {_some(addresses)}" for what, addresses in data["waits_for"].items() if addresses
-    ]
+    waits = [f"{words[what]} {_some(addresses)}" for what, addresses in data.waits_for.items() if addresses]
     return f"; waits for {' and '.join(waits)}" if waits else ""
 
 
@@ -161,20 +176,20 @@ def _some(names: Sequence[str], most: int = 3) -> str:
     return ", ".join(names[:most]) + more
 
 
-def _disagreement(data: Data) -> str:
+def _disagreement(data: RepairState) -> str:
     """Nodes nearby whose configuration has another number of replicas."""
-    if not data["others_replicas"]:
+    if not data.others_replicas:
         return ""
-    others = " and ".join(map(str, data["others_replicas"]))
-    return f"; others nearby have replicas = {others}, so {data['replicas']} are kept until all say the same"
+    others = " and ".join(map(str, data.others_replicas))
+    return f"; others nearby have replicas = {others}, so {data.replicas} are kept until all say the same"
 
 
-def _draw_datapaths(console: Console, data: Data) -> None:
-    for path in data["datapaths"]:
+def _draw_datapaths(console: Console, datapaths: list[DatapathState]) -> None:
+    for path in datapaths:
         console.print(f"[bold]{escape(path['name'])}[/] datapath: {_styled_state(path)}{_way_in(path)}")
 
 
-def _way_in(path: Data) -> str:
+def _way_in(path: DatapathState) -> str:
     """How packets get to a datapath: its queue rule, or its XDP program and where that is attached."""
     if path.get("queue_rule"):
         return escape(f", {path['queue_rule']} queue rule on {', '.join(path['interfaces'])}")
@@ -184,16 +199,16 @@ def _way_in(path: Data) -> str:
     return escape(f", program {path['program']} on {places}, pinned in {path['pinned']}")
 
 
-def datapath(data: Data) -> None:
+def datapath(data: DatapathChoice) -> None:
     """What the daemon's `datapath` gives."""
     console = terminal()
-    console.print(f"[bold]{escape(data['kind'])}[/] of {', '.join(data['kinds'])}")
-    _draw_datapaths(console, data)
+    console.print(f"[bold]{escape(data.kind)}[/] of {', '.join(data.kinds)}")
+    _draw_datapaths(console, data.datapaths)
 
 
-def table(data: Data) -> None:
+def table(data: RoutingTable) -> None:
     """What the daemon's `table` gives: one line a contact."""
-    count = sum(len(bucket["contacts"]) for bucket in data["buckets"])
+    count = len(data.contacts)
     drawn = Table(
         "bucket",
         "node",
@@ -202,50 +217,48 @@ def table(data: Data) -> None:
         "seen",
         "round trip",
         "missed",
-        title=f"{count} contacts of {data['node_id']}",
+        title=f"{count} contacts of {data.node_id}",
     )
     for index in (0, 3, 4, 5, 6):
         drawn.columns[index].justify = "right"
-    for bucket in data["buckets"]:
-        for contact in bucket["contacts"]:
-            rtt = contact["rtt_ms"]
+    for bucket in data.buckets:
+        for contact in bucket.contacts:
+            rtt = contact.rtt_ms
             drawn.add_row(
-                str(bucket["index"]),
-                contact["id"],
-                contact["address"],
-                duration(contact["age"]),
-                duration(contact["seen"]),
+                str(bucket.index),
+                contact.id,
+                contact.address,
+                duration(contact.age),
+                duration(contact.seen),
                 "" if rtt is None else f"{rtt:.2f} ms",
-                str(contact["failures"]),
+                str(contact.failures),
             )
     console = terminal()
     console.print(uncut(drawn, "address"))
-    waiting = {
-        bucket["index"]: bucket["replacements"] for bucket in data["buckets"] if bucket["replacements"]
-    }
+    waiting = {bucket.index: bucket.replacements for bucket in data.buckets if bucket.replacements}
     for index, number in waiting.items():
         console.print(f"bucket {index}: {number} more wait for a place")
 
 
-def stats(data: Data) -> None:
+def stats(data: NodeStats) -> None:
     """What the daemon's `stats` gives, without what is zero."""
     _draw_stats(data, zeros=False)
 
 
-def all_stats(data: Data) -> None:
+def all_stats(data: NodeStats) -> None:
     """What the daemon's `stats` gives, zeros too."""
     _draw_stats(data, zeros=True)
 
 
-def _draw_stats(data: Data, zeros: bool) -> None:
+def _draw_stats(data: NodeStats, zeros: bool) -> None:
     console = terminal()
-    _draw_packets(console, data["packets"], zeros)
-    for name, group in data.items():
+    _draw_packets(console, data.packets, zeros)
+    for name, group in msgspec.to_builtins(data).items():
         if name != "packets":
             _draw_group(console, name, group, zeros)
 
 
-def _draw_packets(console: Console, packets: Data, zeros: bool) -> None:
+def _draw_packets(console: Console, packets: dict[str, Counters], zeros: bool) -> None:
     """Reasons down, lanes across."""
     lanes = list(packets)
     drawn = Table("reason", *lanes, title="packets by reason")
@@ -278,28 +291,28 @@ def _flat(group: Data, prefix: str = "") -> Iterable[tuple[str, object]]:
             yield f"{prefix}{key}", value
 
 
-def stopped(data: Data) -> None:
+def stopped(data: Stopping) -> None:
     """What the daemon's `stop` gives."""
-    terminal().print(f"stopped: process {data['pid']}, {escape(data['address'])}")
+    terminal().print(f"stopped: process {data.pid}, {escape(data.address)}")
 
 
-def drained(data: Data) -> None:
+def drained(data: DrainDone) -> None:
     """What `drain` did."""
-    terminal().print(f"{data['records']:,} records given away")
+    terminal().print(f"{data.records:,} records given away")
     stopped(data)
 
 
-def moved(data: Data) -> None:
+def moved(data: MoveDone) -> None:
     """What `move` did."""
     terminal().print(
-        f"moved: {escape(data['address'])} was {data['from']} and is {data['to']}; {data['records']:,} records were given away"
+        f"moved: {escape(data.address)} was {data.former} and is {data.to}; {data.records:,} records were given away"
     )
 
 
-def stays(data: Data) -> None:
+def stays(data: DrainCancelled) -> None:
     """What `drain --cancel` did."""
     terminal().print(
-        f"the drain is called off, {data['records']:,} records were left: the node joins anew and gets back what it "
+        f"the drain is called off, {data.records:,} records were left: the node joins anew and gets back what it "
         "gave away; kdhtctl status says when it is ready"
     )
 

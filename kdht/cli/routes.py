@@ -4,15 +4,17 @@ import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
 import click
+import msgspec
 
 from kdht.cli.keys import KeyType, key_text
 from kdht.cli.nodes import Target, asks_nodes
 from kdht.cli.options import as_json, control_socket, emit
 from kdht.errors import ConfigError, NoDaemon, RequestError
 from kdht.program import control_client
+from kdht.program.answers import Closest, Joining, NodeAt, NodeStatus, Replicas, RoutingTable
 from kdht.wire import Address, hash_key, split_port
 from kdht.wire._shared import HOP_LIMIT, ID_BITS, ID_LEN
 
@@ -21,7 +23,59 @@ if TYPE_CHECKING:
 
 LOOKUP_TIMEOUT = 60.0
 LOOK_AGAIN = 0.05
-Data = dict[str, Any]
+
+
+class Ranked(msgspec.Struct, kw_only=True):
+    """A node by its distance to a key."""
+
+    rank: int
+    """0: the key's owner."""
+    id: str
+    address: str
+    distance: str
+    """40 hexadecimal digits."""
+    bits_shared: int
+    is_self: bool = msgspec.field(name="self")
+
+
+class Ranking(msgspec.Struct):
+    """What `closest` found."""
+
+    key: str
+    id: str
+    asked: Literal["network", "table"]
+    nodes: list[Ranked]
+
+
+class TraceHop(msgspec.Struct, kw_only=True):
+    """A node on a key's route; without an answer all but the number is None."""
+
+    hop: int
+    id: str | None
+    address: str | None
+    ms: float | None
+    bits_shared: int | None
+    owner: bool
+
+
+class Route(msgspec.Struct):
+    """What `trace` found."""
+
+    key: str
+    id: str
+    hops: list[TraceHop]
+    reached: bool
+    """The last hop is the key's owner."""
+    replicas: Replicas | None
+    """None without a daemon on this host."""
+
+
+class Joined(msgspec.Struct):
+    """What `join` did: addresses that answered and that did not, and the contacts in the table now."""
+
+    answered: list[str]
+    silent: list[str]
+    contacts: int
 
 
 # --- closest
@@ -42,14 +96,11 @@ def closest(
     """Show the nodes closest to KEY by XOR distance, nearest first: the first is its owner."""
     id = _id(key, is_id)
     if lookup:
-        found = control_client.call_slow(socket_path, LOOKUP_TIMEOUT, "lookup", key=id.hex())
-        nodes, self_id = found["nodes"], found["node_id"]
+        found = control_client.ask(socket_path, "lookup", Closest, timeout=LOOKUP_TIMEOUT, key=id.hex())
     else:
-        nodes, self_id = _known(socket_path)
-    rows = _by_distance(nodes, id)[:count]
-    for row in rows:
-        row["self"] = row["id"] == self_id
-    data = {"key": key_text(key), "id": id.hex(), "asked": "network" if lookup else "table", "nodes": rows}
+        found = _known(socket_path)
+    rows = _by_distance(found, id)[:count]
+    data = Ranking(key_text(key), id.hex(), "network" if lookup else "table", rows)
     emit(data, as_json, "routes.closest")
 
 
@@ -67,26 +118,26 @@ def _id(key: str | bytes, is_id: bool) -> bytes:
     return found
 
 
-def _known(path: Path) -> tuple[list[Data], str]:
-    """The nodes in this node's table and itself, and its ID."""
-    table = control_client.call(path, "table")
-    itself = {"id": table["node_id"], "address": control_client.call(path, "status")["address"]}
-    others = [{"id": c["id"], "address": c["address"]} for b in table["buckets"] for c in b["contacts"]]
-    return [itself, *others], table["node_id"]
+def _known(path: Path) -> Closest:
+    """The nodes in this node's table, and itself."""
+    table = control_client.ask(path, "table", RoutingTable)
+    itself = NodeAt(table.node_id, control_client.ask(path, "status", NodeStatus).address)
+    return Closest(table.node_id, [itself, *(NodeAt(each.id, each.address) for each in table.contacts)])
 
 
-def _by_distance(nodes: list[Data], id: bytes) -> list[Data]:
+def _by_distance(found: Closest, id: bytes) -> list[Ranked]:
     wanted = int.from_bytes(id, "big")
-    ranked = sorted((int(node["id"], 16) ^ wanted, node["id"], node["address"]) for node in nodes)
+    by_distance = sorted((int(node.id, 16) ^ wanted, node.id, node.address) for node in found.nodes)
     return [
-        {
-            "rank": rank,
-            "id": node,
-            "address": address,
-            "distance": f"{distance:040x}",
-            "bits_shared": ID_BITS - distance.bit_length(),
-        }
-        for rank, (distance, node, address) in enumerate(ranked)
+        Ranked(
+            rank=rank,
+            id=node,
+            address=address,
+            distance=f"{distance:040x}",
+            bits_shared=ID_BITS - distance.bit_length(),
+            is_self=node == found.node_id,
+        )
+        for rank, (distance, node, address) in enumerate(by_distance)
     ]
 
 
@@ -109,39 +160,38 @@ def trace(key: str | bytes, max_hops: int, target: Target, as_json: bool) -> Non
     with Client(target.nodes, timeout=target.timeout) as client:
         path = client.trace(key, max_hops=max_hops)
     id = hash_key(key)
-    data = {
-        "key": key_text(key),
-        "id": id.hex(),
-        "hops": [_plain_hop(number, hop, id) for number, hop in enumerate(path, 1)],
-        "reached": bool(path) and path[-1].owner,
-        "replicas": _replicas(target.socket, id),
-    }
+    data = Route(
+        key_text(key),
+        id.hex(),
+        hops=[_trace_hop(number, hop, id) for number, hop in enumerate(path, 1)],
+        reached=bool(path) and path[-1].owner,
+        replicas=_replicas(target.socket, id),
+    )
     emit(data, as_json, "routes.trace")
-    if not data["reached"]:
+    if not data.reached:
         raise RequestError(_why(path, max_hops))
 
 
-def _plain_hop(number: int, hop: "Hop", id: bytes) -> Data:
+def _trace_hop(number: int, hop: "Hop", id: bytes) -> TraceHop:
     if hop.contact is None:
-        return {"hop": number, "id": None, "address": None, "ms": None, "bits_shared": None, "owner": False}
+        return TraceHop(hop=number, id=None, address=None, ms=None, bits_shared=None, owner=False)
     distance = int.from_bytes(hop.contact.id, "big") ^ int.from_bytes(id, "big")
-    return {
-        "hop": number,
-        "id": hop.contact.id.hex(),
-        "address": str(hop.contact.address),
-        "ms": None if hop.rtt is None else hop.rtt * 1000,
-        "bits_shared": ID_BITS - distance.bit_length(),
-        "owner": hop.owner,
-    }
+    return TraceHop(
+        hop=number,
+        id=hop.contact.id.hex(),
+        address=str(hop.contact.address),
+        ms=None if hop.rtt is None else hop.rtt * 1000,
+        bits_shared=ID_BITS - distance.bit_length(),
+        owner=hop.owner,
+    )
 
 
-def _replicas(path: Path, id: bytes) -> Data | None:
+def _replicas(path: Path, id: bytes) -> Replicas | None:
     """What the nodes that should hold the key do hold; None without a daemon on this host."""
     try:
-        found: Data = control_client.call_slow(path, LOOKUP_TIMEOUT, "replicas", key=id.hex())
+        return control_client.ask(path, "replicas", Replicas, timeout=LOOKUP_TIMEOUT, key=id.hex())
     except NoDaemon:
         return None
-    return found
 
 
 def _why(path: list["Hop"], max_hops: int) -> str:
@@ -165,7 +215,7 @@ def join(hosts: tuple[str, ...], timeout: float, socket_path: Path, as_json: boo
     Ends with status 6 if none of them is known to the node afterwards.
     """
     addresses = [address for host in hosts for address in _resolved(host)]
-    control_client.call(socket_path, "join", addresses=[str(address) for address in addresses])
+    control_client.ask(socket_path, "join", Joining, addresses=[str(address) for address in addresses])
     deadline = time.monotonic() + timeout
     for known in _contacts(socket_path):
         answered = [str(address) for address in addresses if str(address) in known]
@@ -173,7 +223,7 @@ def join(hosts: tuple[str, ...], timeout: float, socket_path: Path, as_json: boo
             break
         time.sleep(LOOK_AGAIN)
     silent = [str(address) for address in addresses if str(address) not in answered]
-    emit({"answered": answered, "silent": silent, "contacts": len(known)}, as_json, "routes.joined")
+    emit(Joined(answered, silent, len(known)), as_json, "routes.joined")
     if not answered:
         raise RequestError(
             f"none of {', '.join(silent)} answered within {timeout:g} s: does kdhtd run there, with the same key?"
@@ -192,5 +242,5 @@ def _resolved(host: str) -> list[Address]:
 def _contacts(path: Path) -> Iterator[set[str]]:
     """The addresses in the node's table, again and again."""
     while True:
-        table = control_client.call(path, "table")
-        yield {contact["address"] for bucket in table["buckets"] for contact in bucket["contacts"]}
+        table = control_client.ask(path, "table", RoutingTable)
+        yield {contact.address for contact in table.contacts}

@@ -7,7 +7,6 @@ made here, as `kdht-replay explain` makes it.
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -15,9 +14,8 @@ from kdht.cli.options import as_json, config_file, control_socket, emit
 from kdht.config import dev, places
 from kdht.errors import ConfigError
 from kdht.program import control_client
+from kdht.program.answers import NodeStatus
 from kdht.wire.keys import ClusterSecret, derive
-
-Data = dict[str, Any]
 
 
 @click.command()
@@ -40,15 +38,15 @@ def simulate(
     from kdht.replay.commands.explain import judged
     from kdht.replay.tables import from_node
 
-    config, keys = _keys(config_path, control_client.call(socket_path, "status"))
+    config, keys = _keys(config_path, control_client.ask(socket_path, "status", NodeStatus))
     table = from_node(socket_path, config, keys)
     table = replace(table, now=now if now is not None else int(time.time()))
     emit(judged(table, packet, number), as_json, "simulate.simulate")
 
 
-def _keys(path: Path, status: Data) -> tuple[Path | None, list[ClusterSecret]]:
+def _keys(path: Path, status: NodeStatus) -> tuple[Path | None, list[ClusterSecret]]:
     """The configuration that has the node's keys, or the keys of a --dev node."""
-    if dev.WARNING in status["warnings"]:
+    if dev.WARNING in status.warnings:
         return None, [derive(0, dev.SECRET.encode())]
     if path == places.CONFIG and not path.exists():
         raise ConfigError(f"{path} does not exist: name the node's configuration with --config, for its keys")

@@ -8,20 +8,20 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from kdht.cli.options import as_json, control_socket, emit
 from kdht.errors import ConfigError, StorageDamaged
 from kdht.program import control_client
+from kdht.program.answers import Compacted, StorageFigures, StoreFigures
 from kdht.program.files import replacing
 
 if TYPE_CHECKING:
     from kdht.storage import LevelStore
 
 COMPACT_TIMEOUT = 3600.0
-Data = dict[str, Any]
 
 data_dir = click.option(
     "--data-dir", "-d", type=click.Path(path_type=Path, file_okay=False),
@@ -45,10 +45,10 @@ def storage() -> None:
 def stats(data_dir: Path | None, socket_path: Path, as_json: bool) -> None:
     """Show how much there is, and the database's own words."""
     if data_dir is None:
-        data = control_client.call(socket_path, "storage")
+        data: StoreFigures = control_client.ask(socket_path, "storage", StorageFigures)
     else:
         with _opened(data_dir) as store:
-            data = store.stats()._asdict()
+            data = StoreFigures(*store.stats())
     emit(data, as_json, "storage.stats")
 
 
@@ -76,12 +76,12 @@ def check(data_dir: Path, as_json: bool) -> None:
 def compact(data_dir: Path | None, socket_path: Path, as_json: bool) -> None:
     """Rewrite the database without what was replaced or removed."""
     if data_dir is None:
-        data = control_client.call_slow(socket_path, COMPACT_TIMEOUT, "compact")
+        data = control_client.ask(socket_path, "compact", Compacted, timeout=COMPACT_TIMEOUT)
     else:
         with _opened(data_dir) as store:
             before = store.stats().disk_bytes
             store.compact()
-            data = {"before": before, "after": store.stats().disk_bytes}
+            data = Compacted(before, store.stats().disk_bytes)
     emit(data, as_json, "storage.compacted")
 
 

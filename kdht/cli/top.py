@@ -13,13 +13,39 @@ from statistics import median, quantiles
 from typing import Any
 
 import click
+import msgspec
 
 from kdht.cli.options import as_json, control_socket, emit_line
 from kdht.errors import RequestError
 from kdht.program import control_client
+from kdht.program.answers import NodeStats, NodeStatus, RoutingTable
 
 PROBE_TIMEOUT = 1.0
-Data = dict[str, Any]
+Rates = dict[str, Any]
+"""As `stats`, with events a second in place of counts."""
+
+
+class RoundTrips(msgspec.Struct):
+    """Of the contacts, milliseconds."""
+
+    contacts: int
+    min: float
+    p50: float
+    p90: float
+    max: float
+
+
+class Sample(msgspec.Struct, kw_only=True):
+    """What a look shows."""
+
+    seconds: float
+    """Since the look before."""
+    status: NodeStatus
+    rates: Rates
+    stats: NodeStats
+    round_trips: RoundTrips | None
+    probe_ms: float | None
+    """Milliseconds until some key's owner answered through this node."""
 
 
 @click.command()
@@ -47,30 +73,30 @@ def top(
     draw.live(samples)
 
 
-def _samples(path: Path, interval: float, count: int | None, probe: bool) -> Iterator[Data]:
+def _samples(path: Path, interval: float, count: int | None, probe: bool) -> Iterator[Sample]:
     """A look every `interval` seconds, the first one interval after the start."""
-    before, at = control_client.call(path, "stats"), time.monotonic()
+    before, at = control_client.ask(path, "stats", NodeStats), time.monotonic()
     number = 0
     while count is None or number < count:
         time.sleep(max(0.0, at + interval - time.monotonic()))
-        stats, now = control_client.call(path, "stats"), time.monotonic()
-        status = control_client.call(path, "status")
-        table = control_client.call(path, "table")
-        yield {
-            "seconds": now - at,
-            "status": status,
-            "rates": rates(before, stats, now - at),
-            "stats": stats,
-            "round_trips": round_trips(table),
-            "probe_ms": _probe(status["address"]) if probe else None,
-        }
+        stats, now = control_client.ask(path, "stats", NodeStats), time.monotonic()
+        status = control_client.ask(path, "status", NodeStatus)
+        table = control_client.ask(path, "table", RoutingTable)
+        yield Sample(
+            seconds=now - at,
+            status=status,
+            rates=rates(msgspec.to_builtins(before), msgspec.to_builtins(stats), now - at),
+            stats=stats,
+            round_trips=round_trips(table),
+            probe_ms=_probe(status.address) if probe else None,
+        )
         before, at = stats, now
         number += 1
 
 
-def rates(before: Mapping[str, Any], after: Mapping[str, Any], seconds: float) -> Data:
+def rates(before: Mapping[str, Any], after: Mapping[str, Any], seconds: float) -> Rates:
     """Every counter's growth a second, groups within groups kept; what is no number is left out."""
-    found: Data = {}
+    found: Rates = {}
     for name, value in after.items():
         old = before.get(name)
         if isinstance(value, Mapping):
@@ -81,18 +107,13 @@ def rates(before: Mapping[str, Any], after: Mapping[str, Any], seconds: float) -
     return found
 
 
-def round_trips(table: Mapping[str, Any]) -> Data | None:
+def round_trips(table: RoutingTable) -> RoundTrips | None:
     """Milliseconds to the contacts: the least, the median, the 90th percentile, the most."""
-    known = sorted(
-        contact["rtt_ms"]
-        for bucket in table["buckets"]
-        for contact in bucket["contacts"]
-        if contact["rtt_ms"] is not None
-    )
+    known = sorted(contact.rtt_ms for contact in table.contacts if contact.rtt_ms is not None)
     if not known:
         return None
     p90 = quantiles(known, n=10, method="inclusive")[-1] if len(known) > 1 else known[0]
-    return {"contacts": len(known), "min": known[0], "p50": median(known), "p90": p90, "max": known[-1]}
+    return RoundTrips(len(known), known[0], median(known), p90, known[-1])
 
 
 def _probe(address: str) -> float | None:

@@ -9,10 +9,12 @@ Mazieres, "Kademlia", 2002). Readers take no lock: include/kdht_region.h has the
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from kdht.core._layout cimport *
-
-cdef enum:
-    READ_TRIES = 8  # lost races with the writer before a reader gives up
+from kdht.core._layout cimport (
+    KDHT_ID_BITS, KDHT_ID_LEN, KDHT_READ_TRIES, KDHT_REASON_ATTEMPT_ENDS, KDHT_REASON_NEXT_HOP,
+    KDHT_REASON_NOT_READY, KDHT_REASON_OWNER, KDHT_ROOM, be64toh, clzll, htons, kdht_bucket,
+    kdht_bucket_cell, kdht_config, kdht_contact, kdht_region, kdht_seq_begin, kdht_seq_fence, kdht_seq_same,
+    kdht_seq_step, ntohl,
+)
 
 
 cdef inline uint64_t _word(const uint8_t *id, int i) noexcept nogil:
@@ -70,12 +72,12 @@ cdef uint32_t _ranked(const kdht_bucket *bucket, uint32_t count, const uint64_t 
 cdef int _pick(const kdht_bucket_cell *cell, const uint64_t *key, uint32_t *skip,
                kdht_contact *found) noexcept nogil:
     """1 and the contact with `skip` nearer ones in this bucket; 0 and `skip` lowered if it has
-    too few; -1 if the writer won READ_TRIES races."""
+    too few; -1 if the writer won KDHT_READ_TRIES races."""
     cdef uint32_t begun, count
     cdef const kdht_bucket *bucket
     cdef int _try
-    for _try in range(READ_TRIES):
-        begun = kdht_cell_begin(&cell.sequence)
+    for _try in range(KDHT_READ_TRIES):
+        begun = kdht_seq_begin(&cell.sequence)
         bucket = &cell.copies[begun & 1]
         count = bucket.count
         if count > KDHT_ROOM:
@@ -83,7 +85,7 @@ cdef int _pick(const kdht_bucket_cell *cell, const uint64_t *key, uint32_t *skip
         if skip[0] < count:
             memcpy(found, &bucket.contacts[_nearest(bucket, count, key) if skip[0] == 0
                                            else _ranked(bucket, count, key, skip[0])], sizeof(kdht_contact))
-        if not kdht_cell_same(&cell.sequence, begun):
+        if not kdht_seq_same(&cell.sequence, begun):
             continue
         if skip[0] < count:
             return 1
@@ -92,7 +94,7 @@ cdef int _pick(const kdht_bucket_cell *cell, const uint64_t *key, uint32_t *skip
     return -1
 
 
-cdef int find_next_hop(const kdht_region_full *region, const kdht_config *config, const uint8_t *key_id,
+cdef int find_next_hop(const kdht_region *region, const kdht_config *config, const uint8_t *key_id,
                        uint32_t attempt, kdht_contact *found) noexcept nogil:
     """The reason why there is no next hop, or KDHT_REASON_NEXT_HOP and the contact.
 
@@ -118,7 +120,7 @@ cdef int find_next_hop(const kdht_region_full *region, const kdht_config *config
     return KDHT_REASON_OWNER if skip == attempt else KDHT_REASON_ATTEMPT_ENDS
 
 
-cdef int find_closest(const kdht_region_full *region, const kdht_config *config, const uint8_t *key_id,
+cdef int find_closest(const kdht_region *region, const kdht_config *config, const uint8_t *key_id,
                       int wanted, kdht_contact *found) noexcept nogil:
     """Up to `wanted` contacts into `found`, nearest to the key first; how many.
 
@@ -140,7 +142,7 @@ cdef int find_closest(const kdht_region_full *region, const kdht_config *config,
     return count
 
 
-cdef int count_closer(const kdht_region_full *region, const kdht_config *config,
+cdef int count_closer(const kdht_region *region, const kdht_config *config,
                       const uint8_t *key_id) noexcept nogil:
     """How many contacts are nearer to the key than this node: all in the buckets whose bit is set."""
     cdef uint64_t closer
@@ -156,10 +158,10 @@ cdef int count_closer(const kdht_region_full *region, const kdht_config *config,
 
 cdef int _size(const kdht_bucket_cell *cell) noexcept nogil:
     """The number of contacts in a bucket, as it is being read."""
-    return <int>min(cell.copies[kdht_cell_begin(&cell.sequence) & 1].count, <uint32_t>KDHT_ROOM)
+    return <int>min(cell.copies[kdht_seq_begin(&cell.sequence) & 1].count, <uint32_t>KDHT_ROOM)
 
 
-cdef int _sorted(const kdht_region_full *region, const kdht_config *config, int index, const uint64_t *key,
+cdef int _sorted(const kdht_region *region, const kdht_config *config, int index, const uint64_t *key,
                  int wanted, kdht_contact *found) noexcept nogil:
     """Up to `wanted` contacts of one bucket, nearest to the key first; how many.
 
@@ -179,18 +181,18 @@ cdef int _sorted(const kdht_region_full *region, const kdht_config *config, int 
 
 
 cdef bint _copy(const kdht_bucket_cell *cell, kdht_bucket *bucket) noexcept nogil:
-    """The bucket as it was published; False if the writer won READ_TRIES races."""
+    """The bucket as it was published; False if the writer won KDHT_READ_TRIES races."""
     cdef uint32_t begun
     cdef int _try
-    for _try in range(READ_TRIES):
-        begun = kdht_cell_begin(&cell.sequence)
+    for _try in range(KDHT_READ_TRIES):
+        begun = kdht_seq_begin(&cell.sequence)
         bucket[0] = cell.copies[begun & 1]
-        if kdht_cell_same(&cell.sequence, begun):
+        if kdht_seq_same(&cell.sequence, begun):
             return bucket.count <= KDHT_ROOM
     return False
 
 
-cdef int write_bucket(kdht_region_full *region, int index, contacts) except -1:
+cdef int write_bucket(kdht_region *region, int index, contacts) except -1:
     """Publish the contacts of one bucket: what readers see is all of it or none.
 
     Fills the copy that is not current; the caller checked the contacts and is the only writer.
@@ -200,11 +202,11 @@ cdef int write_bucket(kdht_region_full *region, int index, contacts) except -1:
     cdef int i
     if not contacts and cell.copies[cell.sequence & 1].count == 0:
         return 0
-    kdht_cell_open()
+    kdht_seq_fence()
     for i, contact in enumerate(contacts):
         memcpy(bucket.contacts[i].id, <const uint8_t *><bytes>contact.id, KDHT_ID_LEN)
         memcpy(bucket.contacts[i].ip, <const uint8_t *><bytes>contact.ip, 16)
         bucket.contacts[i].port = htons(contact.port)
     bucket.count = <uint32_t>len(contacts)
-    kdht_cell_publish(&cell.sequence)
+    kdht_seq_step(&cell.sequence)
     return 0

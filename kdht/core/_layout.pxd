@@ -102,6 +102,9 @@ cdef extern from "kdht_shared.h" nogil:
         KDHT_CONFIG_READY
         KDHT_CONFIG_COOKIES
         KDHT_CONFIG_UNTAGGED
+        KDHT_GO_ON
+        KDHT_MAX_EXT_HEADERS
+        KDHT_NEW_TTL
         KDHT_REASON_COUNT
         KDHT_REASON_NOT_OURS
         KDHT_REASON_OWNER
@@ -170,7 +173,7 @@ cdef extern from "kdht_shared.h" nogil:
 
     struct kdht_bucket:
         uint32_t count
-        kdht_contact contacts[20]
+        kdht_contact contacts[40]
 
     struct kdht_key:
         uint64_t k0
@@ -205,6 +208,7 @@ cdef extern from "kdht_shared.h" nogil:
 cdef extern from "kdht_region.h" nogil:
     enum:
         KDHT_LANES
+        KDHT_READ_TRIES
     const uint64_t KDHT_REGION_MAGIC
     struct kdht_bucket_cell:
         uint32_t sequence
@@ -216,15 +220,21 @@ cdef extern from "kdht_region.h" nogil:
         uint32_t config_sequence
         kdht_config config
         uint64_t reasons[64]
-    struct kdht_region_full "kdht_region":
+    struct kdht_region:
         uint64_t magic
         kdht_config_cell config
         kdht_lane lanes[32]
         kdht_bucket_cell buckets[160]
-    uint32_t kdht_cell_begin(const uint32_t *sequence)
-    int kdht_cell_same(const uint32_t *sequence, uint32_t begun)
-    void kdht_cell_open()
-    void kdht_cell_publish(uint32_t *sequence)
+
+cdef extern from "kdht_seqlock.h" nogil:
+    uint32_t kdht_seq_begin(const uint32_t *sequence)
+    int kdht_seq_same(const uint32_t *sequence, uint32_t begun)
+    void kdht_seq_step(uint32_t *sequence)
+    void kdht_seq_fence()
+    void kdht_seq_open(uint32_t *sequence)
+
+cdef extern from "kdht_verdicts.h" nogil:
+    const uint8_t *kdht_verdict_of
 
 cdef extern from "<netinet/ip.h>" nogil:
     struct iphdr:
@@ -242,6 +252,3 @@ cdef extern from "<netinet/udp.h>" nogil:
         uint16_t dest
         uint16_t len
         uint16_t check
-
-cdef enum:
-    GO_ON = -1  # in place of a reason: nothing to object to

@@ -3,7 +3,7 @@
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
-from kdht.core._layout cimport kdht_config, kdht_header, kdht_outcome, kdht_region_full
+from kdht.core._layout cimport kdht_config, kdht_header, kdht_outcome, kdht_region
 
 cdef struct Plan:
     # What `plan_message` found out and `apply_plan` needs.
@@ -18,7 +18,7 @@ cdef struct Plan:
     bint one_family     # a whole packet: it cannot change its IP version
     bint forwarded
 
-cdef int plan_message(kdht_region_full *region, const kdht_header *header, Plan *plan,
+cdef int plan_message(kdht_region *region, const kdht_header *header, Plan *plan,
                       kdht_outcome *out) noexcept nogil
 cdef int check_member(const kdht_header *header, Plan *plan, kdht_outcome *out) noexcept nogil
 cdef void apply_plan(kdht_header *header, const Plan *plan, const kdht_outcome *out) noexcept nogil

@@ -11,12 +11,24 @@ from libc.string cimport memcpy, memset
 
 from kdht.core._addresses cimport is_ipv4, is_own, is_zero, may_be_answered
 from kdht.core._buckets cimport find_next_hop
-from kdht.core._layout cimport *
+from kdht.core._layout cimport (
+    KDHT_CONFIG_COOKIES, KDHT_CONFIG_READY, KDHT_CONFIG_UNTAGGED, KDHT_COOKIE_SLOT_BITS,
+    KDHT_FIRST_CONTROL_OP, KDHT_FIRST_ROUTED_OP, KDHT_FLAG_DIRECT, KDHT_FLAG_FORWARDED, KDHT_FLAG_REPLY,
+    KDHT_GO_ON, KDHT_HEADER_LEN, KDHT_ID_LEN, KDHT_KNOWN_FLAGS, KDHT_LAST_CONTROL_OP, KDHT_LAST_ROUTED_OP,
+    KDHT_MAGIC, KDHT_MAX_BODY, KDHT_MAX_DATAGRAM, KDHT_OP_TRACE, KDHT_REASON_BAD_ADDRESS,
+    KDHT_REASON_BAD_BODY_TAG, KDHT_REASON_BAD_EPOCH, KDHT_REASON_BAD_FLAGS, KDHT_REASON_BAD_LENGTH,
+    KDHT_REASON_BAD_MAGIC, KDHT_REASON_BAD_OP, KDHT_REASON_BAD_TAG, KDHT_REASON_BAD_VERSION,
+    KDHT_REASON_CONTROL, KDHT_REASON_ENTERED, KDHT_REASON_FAMILY, KDHT_REASON_FORGED_ORIGIN,
+    KDHT_REASON_HOP_LIMIT, KDHT_REASON_NEXT_HOP, KDHT_REASON_NOT_ENTRY, KDHT_REASON_NOT_READY,
+    KDHT_REASON_RELAYED, KDHT_REASON_STALE, KDHT_REASON_TOO_LONG, KDHT_REASON_TRACE_ENDS,
+    KDHT_REASON_TRUNCATED, KDHT_VERSION, be64toh, htobe64, htonl, htons, kdht_config, kdht_contact,
+    kdht_header, kdht_key, kdht_outcome, kdht_region, ntohl, ntohs,
+)
 from kdht.core._tags cimport body_tag_of, cookie_at, header_tag_of, is_proven, key_of
 
 
 cdef int _check_form(const kdht_header *header, uint32_t length) noexcept nogil:
-    """The reason to drop what cannot be a message, or GO_ON."""
+    """The reason to drop what cannot be a message, or KDHT_GO_ON."""
     if length < 4:
         return KDHT_REASON_TRUNCATED
     if ntohl(header.magic) != KDHT_MAGIC:
@@ -35,11 +47,11 @@ cdef int _check_form(const kdht_header *header, uint32_t length) noexcept nogil:
     if not (KDHT_FIRST_ROUTED_OP <= header.op <= KDHT_LAST_ROUTED_OP
             or KDHT_FIRST_CONTROL_OP <= header.op <= KDHT_LAST_CONTROL_OP):
         return KDHT_REASON_BAD_OP
-    return GO_ON
+    return KDHT_GO_ON
 
 
 cdef int _check_client(const kdht_header *header, Plan *plan, kdht_outcome *out) noexcept nogil:
-    """A client's request: the reason to drop it, or GO_ON and what its entry fills in."""
+    """A client's request: the reason to drop it, or KDHT_GO_ON and what its entry fills in."""
     cdef uint32_t takes = ntohs(header.max_reply)
     cdef uint32_t sent = ntohs(header.body_len)
     if header.flags & KDHT_FLAG_REPLY or header.op > KDHT_LAST_ROUTED_OP:
@@ -58,11 +70,11 @@ cdef int _check_client(const kdht_header *header, Plan *plan, kdht_outcome *out)
     if takes > sent and not is_proven(plan.config, header, plan.source_ip, plan.now):
         takes = sent
     out.max_reply = <uint16_t>takes
-    return GO_ON
+    return KDHT_GO_ON
 
 
 cdef int check_member(const kdht_header *header, Plan *plan, kdht_outcome *out) noexcept nogil:
-    """A message that another member sent: the reason to drop it, or GO_ON."""
+    """A message that another member sent: the reason to drop it, or KDHT_GO_ON."""
     cdef const kdht_key *key
     cdef uint32_t age = plan.now - ntohl(header.time)
     cdef uint32_t window = plan.config.window
@@ -82,7 +94,7 @@ cdef int check_member(const kdht_header *header, Plan *plan, kdht_outcome *out) 
     out.max_reply = ntohs(header.max_reply)
     if out.max_reply > KDHT_MAX_BODY:
         out.max_reply = KDHT_MAX_BODY
-    return GO_ON
+    return KDHT_GO_ON
 
 
 cdef bint _body_is_right(const kdht_header *header, const Plan *plan) noexcept nogil:
@@ -114,7 +126,7 @@ cdef int _plan_relay(const kdht_header *header, const Plan *plan, kdht_outcome *
     return KDHT_REASON_RELAYED
 
 
-cdef int _plan_forward(kdht_region_full *region, const kdht_header *header, const Plan *plan,
+cdef int _plan_forward(kdht_region *region, const kdht_header *header, const Plan *plan,
                        kdht_outcome *out) noexcept nogil:
     """A routed request: on to the next hop, or local."""
     cdef kdht_contact hop
@@ -138,18 +150,18 @@ cdef int _plan_forward(kdht_region_full *region, const kdht_header *header, cons
     return KDHT_REASON_NEXT_HOP if plan.forwarded else KDHT_REASON_ENTERED
 
 
-cdef int plan_message(kdht_region_full *region, const kdht_header *header, Plan *plan,
+cdef int plan_message(kdht_region *region, const kdht_header *header, Plan *plan,
                       kdht_outcome *out) noexcept nogil:
     """The reason of the verdict, and `out` filled; the message is not changed."""
     cdef int bad
     if not plan.config.flags & KDHT_CONFIG_READY:
         return KDHT_REASON_NOT_READY
     bad = _check_form(header, plan.length)
-    if bad != GO_ON:
+    if bad != KDHT_GO_ON:
         return bad
     plan.forwarded = header.flags & KDHT_FLAG_FORWARDED
     bad = check_member(header, plan, out) if plan.forwarded else _check_client(header, plan, out)
-    if bad != GO_ON:
+    if bad != KDHT_GO_ON:
         return bad
     if header.op > KDHT_LAST_ROUTED_OP:
         out.max_reply = 0

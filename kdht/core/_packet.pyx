@@ -10,12 +10,15 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from kdht.core._addresses cimport MAPPED, is_ipv4, is_own
-from kdht.core._layout cimport *
+from kdht.core._layout cimport (
+    KDHT_GO_ON, KDHT_HEADER_LEN, KDHT_MAGIC, KDHT_MAX_EXT_HEADERS, KDHT_NEW_TTL, KDHT_REASON_BAD_ADDRESS,
+    KDHT_REASON_BAD_IP, KDHT_REASON_EXT_HEADER, KDHT_REASON_FRAGMENT, KDHT_REASON_IP_OPTIONS,
+    KDHT_REASON_NOT_OURS, KDHT_REASON_NO_CHECKSUM, htons, iphdr, kdht_config, kdht_fold, kdht_outcome,
+    kdht_sum, kdht_sum_without, ntohl, ntohs, udphdr,
+)
 
 cdef enum:
     UDP = 17
-    NEW_TTL = 64
-    MAX_EXT_HEADERS = 6
 
 
 cdef bint _skip_ext_headers(Packet *packet, uint32_t *offset) noexcept nogil:
@@ -26,10 +29,10 @@ cdef bint _skip_ext_headers(Packet *packet, uint32_t *offset) noexcept nogil:
     cdef uint8_t kind = packet.ip[6]
     cdef uint8_t *at
     cdef int i
-    for i in range(MAX_EXT_HEADERS + 1):
+    for i in range(KDHT_MAX_EXT_HEADERS + 1):
         if kind == UDP:
             return True
-        if i == MAX_EXT_HEADERS or not (kind == 0 or kind == 43 or kind == 44 or kind == 60):
+        if i == KDHT_MAX_EXT_HEADERS or not (kind == 0 or kind == 43 or kind == 44 or kind == 60):
             return False
         at = packet.ip + offset[0]
         if offset[0] + 8 > packet.end:
@@ -41,7 +44,7 @@ cdef bint _skip_ext_headers(Packet *packet, uint32_t *offset) noexcept nogil:
             packet.unusual = KDHT_REASON_FRAGMENT
             offset[0] += 8
         else:
-            if packet.unusual == GO_ON:
+            if packet.unusual == KDHT_GO_ON:
                 packet.unusual = KDHT_REASON_EXT_HEADER
             offset[0] += 8 * (<uint32_t>at[1] + 1)
         kind = at[0]
@@ -68,7 +71,7 @@ cdef int _parse_ipv4(const kdht_config *config, uint32_t length, Packet *packet,
         packet.unusual = KDHT_REASON_FRAGMENT
     elif offset[0] > 20:
         packet.unusual = KDHT_REASON_IP_OPTIONS
-    return GO_ON
+    return KDHT_GO_ON
 
 
 cdef int _parse_ipv6(const kdht_config *config, uint32_t length, Packet *packet,
@@ -86,22 +89,22 @@ cdef int _parse_ipv6(const kdht_config *config, uint32_t length, Packet *packet,
         return KDHT_REASON_BAD_IP
     if not _skip_ext_headers(packet, offset):
         return KDHT_REASON_BAD_IP if packet.unusual == KDHT_REASON_BAD_IP else KDHT_REASON_NOT_OURS
-    return GO_ON
+    return KDHT_GO_ON
 
 
 cdef int packet_parse(const kdht_config *config, uint32_t length, Packet *packet) noexcept nogil:
-    """The reason to leave or drop the packet at once, or GO_ON and `packet` filled."""
+    """The reason to leave or drop the packet at once, or KDHT_GO_ON and `packet` filled."""
     cdef uint32_t offset = 0, magic
     cdef uint8_t version = packet.ip[0] >> 4 if length else 0
     cdef int reason
-    packet.unusual = GO_ON
+    packet.unusual = KDHT_GO_ON
     if version == 4:
         reason = _parse_ipv4(config, length, packet, &offset)
     elif version == 6:
         reason = _parse_ipv6(config, length, packet, &offset)
     else:
         return KDHT_REASON_NOT_OURS
-    if reason != GO_ON:
+    if reason != KDHT_GO_ON:
         return reason
     if packet.end > length or offset + sizeof(udphdr) > packet.end:
         return KDHT_REASON_BAD_IP
@@ -112,7 +115,7 @@ cdef int packet_parse(const kdht_config *config, uint32_t length, Packet *packet
     memcpy(&magic, packet.message, 4)
     if ntohl(magic) != KDHT_MAGIC:
         return KDHT_REASON_NOT_OURS
-    if packet.unusual != GO_ON:
+    if packet.unusual != KDHT_GO_ON:
         return packet.unusual
     if version == 6 and packet.udp.check == 0:
         return KDHT_REASON_NO_CHECKSUM
@@ -121,7 +124,7 @@ cdef int packet_parse(const kdht_config *config, uint32_t length, Packet *packet
     if version == 6 and is_ipv4(packet.source_ip):
         return KDHT_REASON_BAD_ADDRESS  # else a reply would go to an IPv4 host that never asked
     packet.message_len = packet.end - offset - sizeof(udphdr)
-    return GO_ON
+    return KDHT_GO_ON
 
 
 cdef uint64_t _pseudo_sum(const Packet *packet) noexcept nogil:
@@ -139,13 +142,13 @@ cdef void _readdress(Packet *packet, const kdht_outcome *out) noexcept nogil:
     if packet.ip[0] >> 4 == 4:
         memcpy(&ip.saddr, out.source_ip + 12, 4)
         memcpy(&ip.daddr, out.target_ip + 12, 4)
-        ip.ttl = NEW_TTL
+        ip.ttl = KDHT_NEW_TTL
         ip.check = 0
         ip.check = ~kdht_fold(kdht_sum(packet.ip, 20, 0))
     else:
         memcpy(packet.ip + 8, out.source_ip, 16)
         memcpy(packet.ip + 24, out.target_ip, 16)
-        packet.ip[7] = NEW_TTL
+        packet.ip[7] = KDHT_NEW_TTL
 
 
 cdef void packet_open(Packet *packet) noexcept nogil:

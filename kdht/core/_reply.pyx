@@ -13,7 +13,12 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.string cimport memcpy, memset
 
 from kdht.core._addresses cimport NO_IP, is_own, reaches
-from kdht.core._layout cimport *
+from kdht.core._layout cimport (
+    KDHT_CONFIG_COOKIES, KDHT_COOKIE_SLOT_BITS, KDHT_FIRST_ROUTED_OP, KDHT_FLAG_DIRECT, KDHT_FLAG_FORWARDED,
+    KDHT_FLAG_REPLY, KDHT_GO_ON, KDHT_HEADER_LEN, KDHT_LAST_ROUTED_OP, KDHT_MAGIC, KDHT_OP_TRACE,
+    KDHT_STATUS_COOKIE_NEEDED, KDHT_STATUS_TOO_LARGE, KDHT_STATUS_UNREACHABLE, KDHT_VERSION, htobe64, htons,
+    kdht_config, kdht_header, kdht_outcome, ntohl, ntohs,
+)
 from kdht.core._message cimport Plan, check_member, seal
 from kdht.core._tags cimport cookie_at
 
@@ -88,7 +93,7 @@ cdef uint32_t write_bounce(const kdht_config *config, kdht_header *header, uint3
             or not KDHT_FIRST_ROUTED_OP <= header.op <= KDHT_LAST_ROUTED_OP):
         return 0
     plan.config, plan.now = config, now
-    if check_member(header, &plan, out) != GO_ON:
+    if check_member(header, &plan, out) != KDHT_GO_ON:
         return 0
     memset(&request, 0, sizeof(request))
     return write_reply(config, header, &request, KDHT_STATUS_UNREACHABLE, NULL, 0, now, out)

@@ -8,7 +8,11 @@ SipHash-2-4 from include/kdht_siphash.h; docs/protocol.md says what each covers.
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from kdht.core._layout cimport *
+from kdht.core._layout cimport (
+    KDHT_CONFIG_COOKIES, KDHT_COOKIE_SLOT_BITS, KDHT_HEADER_LEN, KDHT_KEY_SLOTS, KDHT_TAGGED_LEN, be64toh,
+    htobe64, kdht_config, kdht_header, kdht_key, kdht_sip, kdht_sip_end, kdht_sip_read, kdht_sip_start,
+    kdht_sip_word, kdht_siphash, ntohs,
+)
 
 
 cdef uint64_t header_tag_of(const kdht_key *key, const kdht_header *header) noexcept nogil:

@@ -14,7 +14,11 @@ from array import array
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
-from kdht.core._layout cimport *
+from kdht.core._layout cimport (
+    KDHT_FORWARD, KDHT_HEADER_LEN, KDHT_HOP_LIMIT, KDHT_ID_LEN, KDHT_K, KDHT_LOCAL, KDHT_REASON_OWNER,
+    htonl, htons, kdht_bucket, kdht_bucket_cell, kdht_config, kdht_header, kdht_outcome, kdht_region,
+    kdht_seq_step, ntohl,
+)
 from kdht._routing cimport Core, core_decide_message
 
 from kdht.wire._shared import PORT, Op
@@ -218,7 +222,7 @@ cdef class Overlay:
     # One node's table
 
     cdef void _become(self, uint32_t node) noexcept nogil:
-        cdef kdht_region_full *region = <kdht_region_full *>self.core.region
+        cdef kdht_region *region = self.core.region
         cdef kdht_config *config = &region.config.copies[~region.config.sequence & 1]
         cdef uint32_t low = 0, high = self.count, at, bit = 0, depth
         config[0] = region.config.copies[region.config.sequence & 1]
@@ -240,7 +244,7 @@ cdef class Overlay:
             self._fill(&region.buckets[bit], config, node, bit, 0, 0)
             bit += 1
         self.depth = depth
-        kdht_cell_publish(&region.config.sequence)
+        kdht_seq_step(&region.config.sequence)
 
     cdef void _fill(self, kdht_bucket_cell *cell, kdht_config *config, uint32_t node, uint32_t index,
                     uint32_t low, uint32_t high) noexcept nogil:
@@ -263,7 +267,7 @@ cdef class Overlay:
             _address(bucket.contacts[i].ip, chosen[i])
             bucket.contacts[i].port = config.port
         bucket.count = number
-        kdht_cell_publish(&cell.sequence)
+        kdht_seq_step(&cell.sequence)
         if number:
             config.occupancy[index >> 6] |= <uint64_t>1 << (63 - (index & 63))
 

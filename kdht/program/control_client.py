@@ -1,43 +1,52 @@
-"""Asks a daemon over its control socket: plain data, or NoDaemon with what to do."""
+"""Asks a daemon over its control socket: an answer as a struct, or an error that says what to do."""
 
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from kdht.errors import KdhtError, NoDaemon
+from kdht.program.answers import Stopping
+
+T = TypeVar("T")
 
 TIMEOUT = 10.0
+"""Seconds."""
 STOP_TIMEOUT = 60.0
 MAX_ANSWER = 64 << 20
 _HINT = "start it (kdhtd), or name another socket with --socket"
 
 
-def call(path: Path, method: str, **params: object) -> Any:
-    """The result of one request: what JSON makes of it.
+class _Reply(msgspec.Struct):
+    error: str | None = None
+    result: msgspec.Raw = msgspec.Raw(b"null")
 
-    Raises NoDaemon when nobody answers, KdhtError when the daemon refuses.
+
+def ask(path: Path, method: str, answer: type[T], /, *, timeout: float = TIMEOUT, **params: object) -> T:
+    """One request's answer, as a struct of kdht.program.answers; it may take `timeout` seconds.
+
+    Raises NoDaemon when nobody answers, KdhtError when the daemon refuses or answers in another form.
     """
-    return call_slow(path, TIMEOUT, method, **params)
-
-
-def call_slow(path: Path, timeout: float, method: str, **params: object) -> Any:
-    """As `call`, for what may take longer: `timeout` seconds."""
     with _connected(path) as sock:
         sock.settimeout(timeout)
-        return _ask(path, sock, method, params)
+        return _decoded(path, method, _exchange(path, sock, method, params), answer)
 
 
-def stop(path: Path) -> Any:
+def call(path: Path, method: str, **params: object) -> Any:
+    """As `ask`: whatever JSON makes of the answer."""
+    return ask(path, method, object, timeout=TIMEOUT, **params)
+
+
+def stop(path: Path) -> Stopping:
     """Ask the daemon to stop and wait until it has closed its socket, the last thing it does.
 
-    Raises as `call` does.
+    Raises as `ask` does.
     """
     with _connected(path) as sock:
-        result = _ask(path, sock, "stop", {})
+        result = _decoded(path, "stop", _exchange(path, sock, "stop", {}), Stopping)
         sock.settimeout(STOP_TIMEOUT)
         with _explained(path):
             while sock.recv(1 << 10):
@@ -45,13 +54,28 @@ def stop(path: Path) -> Any:
     return result
 
 
-def _ask(path: Path, sock: socket.socket, method: str, params: Mapping[str, object]) -> Any:
+def _exchange(path: Path, sock: socket.socket, method: str, params: Mapping[str, object]) -> msgspec.Raw:
+    """The result, not yet decoded."""
     with _explained(path):
         sock.sendall(msgspec.json.encode({"method": method, "params": params}) + b"\n")
-        answer = _decoded(path, _read_line(sock))
-    if "error" in answer:
-        raise KdhtError(f"the daemon refused {method}: {answer['error']}")
-    return answer.get("result")
+        line = _read_line(sock)
+    try:
+        reply = msgspec.json.decode(line, type=_Reply)
+    except msgspec.MsgspecError:
+        raise _cut_off(path) from None
+    if reply.error is not None:
+        raise KdhtError(f"the daemon refused {method}: {reply.error}")
+    return reply.result
+
+
+def _decoded(path: Path, method: str, result: msgspec.Raw, answer: type[T]) -> T:
+    try:
+        return msgspec.json.decode(result, type=answer)
+    except msgspec.MsgspecError as error:
+        raise KdhtError(
+            f"{path}: the daemon's answer to {method} is not what this version expects ({error}): "
+            "restart kdhtd, so that both are of one version"
+        ) from None
 
 
 @contextmanager
@@ -92,13 +116,6 @@ def _read_line(sock: socket.socket) -> bytes:
             break
         received += part
     return bytes(received)
-
-
-def _decoded(path: Path, line: bytes) -> dict[str, Any]:
-    try:
-        return msgspec.json.decode(line, type=dict[str, Any])
-    except msgspec.MsgspecError:
-        raise _cut_off(path) from None
 
 
 def _cut_off(path: Path) -> NoDaemon:

@@ -15,7 +15,10 @@ from libc.string cimport memcmp, memcpy, memset
 import os
 from collections import namedtuple
 
-from kdht.core._layout cimport *
+from kdht.core._layout cimport (
+    KDHT_DROP, KDHT_FORWARD, KDHT_ID_LEN, KDHT_PASS, KDHT_REASON_ATTEMPT_ENDS, KDHT_REASON_COUNT,
+    KDHT_REASON_OWNER, KDHT_REASON_TRACE_ENDS, KDHT_RELAY, htons, kdht_outcome, kdht_verdict_of, ntohs,
+)
 from kdht._routing cimport Core, core_decide_packet
 from kdht.replay._capture cimport Batch, Slot
 
@@ -344,13 +347,3 @@ cdef int _run_one(int program, Results results, uint32_t i, uint8_t *frame, uint
     outcome.verdict = kdht_verdict_of[outcome.reason] if outcome.reason < KDHT_REASON_COUNT else KDHT_PASS
     results.actions[i] = <uint8_t>(retval & 0xFF)
     return 0
-
-
-cdef extern from *:
-    """
-    #include "kdht_shared.h"
-    #define X(name, value, verdict) [value] = KDHT_##verdict,
-    static const unsigned char kdht_verdict_of[KDHT_REASON_COUNT] = {KDHT_REASONS(X)};
-    #undef X
-    """
-    const uint8_t *kdht_verdict_of

@@ -16,8 +16,6 @@ from kdht.wire._shared import Reason, Verdict
 UDP = 17
 FRAGMENT_HEADER = 44
 EXTENSION_HEADERS = {0: "hop-by-hop", 43: "routing", FRAGMENT_HEADER: "fragment", 60: "destination"}
-MAX_EXTENSION_HEADERS = 6
-NEW_TTL = 64
 MAPPED = bytes(10) + b"\xff\xff"
 Ips = tuple[bytes, bytes]
 
@@ -95,7 +93,7 @@ def end_at_extensions(node: SlowNode, packet: bytes, end: int) -> None:
     seen: list[int] = []
     following, at = packet[6], 40
     while following in EXTENSION_HEADERS:
-        ensure(len(seen) < MAX_EXTENSION_HEADERS, Reason.NOT_OURS)
+        ensure(len(seen) < shared.MAX_EXT_HEADERS, Reason.NOT_OURS)
         seen.append(following)
         ensure(at + 8 <= end, Reason.BAD_IP)
         length = 8 if following == FRAGMENT_HEADER else 8 * (packet[at + 1] + 1)
@@ -188,7 +186,7 @@ def new_checksum(old_ips: Ips, new_ips: Ips, old: bytes, new: bytes) -> int:
 
 def rewritten_ip(header: bytes, version: int, source: bytes, target: bytes) -> bytes:
     if version == 6:
-        return header[:7] + bytes([NEW_TTL]) + source + target
-    header = header[:8] + bytes([NEW_TTL]) + header[9:10] + b"\0\0" + source + target
+        return header[:7] + bytes([shared.NEW_TTL]) + source + target
+    header = header[:8] + bytes([shared.NEW_TTL]) + header[9:10] + b"\0\0" + source + target
     checksum = complement(folded(sum(words(header))))
     return header[:10] + checksum.to_bytes(2, "big") + header[12:]

@@ -232,15 +232,12 @@ def from_node(socket: Path, config: Path | None = None, secrets: Iterable[Cluste
     without that file its keys are `secrets`. Raises NoDaemon, ConfigError.
     """
     from kdht.program import control_client
+    from kdht.program.answers import NodeStatus, RoutingTable
 
-    status: dict[str, Any] = control_client.call(socket, "status")
-    held: dict[str, Any] = control_client.call(socket, "table")
-    own = [Address.of(host.strip("[]"), port) for host, port in map(split_port, status["own"])]
-    contacts = [
-        ContactEntry(contact["id"], contact["address"])
-        for bucket in held["buckets"]
-        for contact in bucket["contacts"]
-    ]
+    status = control_client.ask(socket, "status", NodeStatus)
+    held = control_client.ask(socket, "table", RoutingTable)
+    own = [Address.of(host.strip("[]"), port) for host, port in map(split_port, status.own)]
+    contacts = [ContactEntry(contact.id, contact.address) for contact in held.contacts]
     known = _from_config(config) if config else {"keys": tuple(secrets)}
     if not known["keys"]:
         raise ConfigError(
@@ -249,12 +246,12 @@ def from_node(socket: Path, config: Path | None = None, secrets: Iterable[Cluste
     by_family = {address.is_ipv4: address.ip for address in reversed(own)}
     table = Table(
         **{
-            "self_id": _id(held["node_id"], "the node's ID"),
+            "self_id": _id(held.node_id, "the node's ID"),
             "port": own[0].port,
             "own": tuple(address.ip for address in own),
             "source4": by_family.get(True),
             "source6": by_family.get(False),
-            "cookies": status["cookies"],
+            "cookies": status.cookies,
             "window": REPLAY_WINDOW,
             "hop_limit": HOP_LIMIT,
             "now": None,

@@ -10,7 +10,6 @@ from kdht.storage.base import (
     Result,
     Stats,
     Store,
-    StoredRecord,
     Wish,
     Write,
     neighbourhood,
@@ -20,6 +19,7 @@ from kdht.storage.base import (
 from kdht.storage.level import LevelStore
 from kdht.storage.memory import MemoryStore
 from kdht.storage.promises import Granted, Promise
+from kdht.storage.record import StoredRecord
 from kdht.storage.writer import GroupWriter, InlineWriter, Writer, WriterStats
 
 __all__ = [

@@ -16,10 +16,6 @@ cdef extern from "kdht_cache.h" nogil:
         uint64_t expiry
         uint32_t flags
         uint8_t value[1]  # KDHT_MAX_VALUE in the header
-    uint32_t kdht_cache_begin(const uint32_t *sequence)
-    int kdht_cache_same(const uint32_t *sequence, uint32_t begun)
-    void kdht_cache_open(uint32_t *sequence)
-    void kdht_cache_close(uint32_t *sequence)
 
 
 cdef uint32_t write_body(uint8_t *body, uint64_t version, uint64_t expiry, uint32_t flags,

@@ -1,14 +1,16 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 # distutils: include_dirs = include
-"""Records that were read a short while ago, so that a GET for one needs neither Python nor LevelDB.
+"""The cache of records: a GET for a cached record needs neither Python nor LevelDB.
 
-Contract: bounded, and **exact**: once `invalidate` has returned, the record that stood before is
-never given out again, not even by a `fill` whose reader looked at the store earlier: it says
-since when (`begin`), and any change since, of a key in the same set, refuses it. Whoever changes
-the store invalidates before it confirms. A key's set has KDHT_CACHE_SLOTS slots; the newest guest stays. A key that
-is not here touches the set alone, no slot: most writes are of that kind. `look_up`
-runs without the GIL beside the others, which take it (a sequence lock for each set: Boehm, "Can
-Seqlocks Get Along With Programming Language Memory Models?", 2012).
+Contract: bounded, and **exact**. Once `invalidate` has returned, the old record of the key is never given
+out again. Who changes the store calls `invalidate` before it confirms the change. A reader of the store
+calls `begin` first and `fill` afterwards; `fill` refuses if a key of the same set changed in between.
+
+A key's set has KDHT_CACHE_SLOTS slots. A new record takes the place of an old one. A look-up or a change of
+a key that is not cached touches the set alone and no slot: most writes are of that kind.
+
+Writers hold the GIL. `look_up` runs without it beside them: each set has a sequence lock
+(include/kdht_seqlock.h).
 """
 
 from libc.math cimport ceil
@@ -16,7 +18,10 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy
 
-from kdht.core._layout cimport KDHT_ID_LEN, KDHT_MAX_BODY, KDHT_MAX_VALUE, KDHT_RECORD_LEN, htobe64, htonl
+from kdht.core._layout cimport (
+    KDHT_ID_LEN, KDHT_MAX_BODY, KDHT_MAX_VALUE, KDHT_RECORD_LEN, htobe64, htonl, kdht_seq_begin,
+    kdht_seq_open, kdht_seq_same, kdht_seq_step,
+)
 
 cdef enum:
     LARGEST_TTL = 0xFFFFFFFF
@@ -62,7 +67,7 @@ cdef class RecordCache:
         return [self.begun(key) for key in keys]
 
     cdef uint64_t begun(self, bytes key) except? 0:
-        return (self.epoch << 32) | kdht_cache_begin(&self._set(key).sequence)
+        return (self.epoch << 32) | kdht_seq_begin(&self._set(key).sequence)
 
     cpdef bint fill(self, bytes key, uint64_t begun, uint64_t version, uint64_t expiry, uint32_t flags,
                     bytes value) except -1:
@@ -74,22 +79,22 @@ cdef class RecordCache:
             return False
         place = self._place(set, key)
         slot = self._slot(set, place)
-        kdht_cache_open(&set.sequence)
+        kdht_seq_open(&set.sequence)
         set.marks[place] = mark(key)
         memcpy(slot.key, <const uint8_t *>key, KDHT_ID_LEN)
         slot.length, slot.version, slot.expiry, slot.flags = <uint32_t>len(value), version, expiry, flags
         memcpy(slot.value, <const uint8_t *>value, len(value))
-        kdht_cache_close(&set.sequence)
+        kdht_seq_step(&set.sequence)
         return True
 
     def invalidate(self, key: bytes) -> None:
         """The store has another record for `key` now, or none."""
         cdef kdht_cache_set *set = self._set(key)
         cdef int place = self._find(set, key)
-        kdht_cache_open(&set.sequence)
+        kdht_seq_open(&set.sequence)
         if place >= 0:
             set.marks[place] = 0
-        kdht_cache_close(&set.sequence)
+        kdht_seq_step(&set.sequence)
 
     def clear(self) -> None:
         """Nothing that was read before now may be given out."""
@@ -97,10 +102,10 @@ cdef class RecordCache:
         cdef uint32_t place
         self.epoch += 1
         for i in range(self.mask + 1):
-            kdht_cache_open(&self.sets[i].sequence)
+            kdht_seq_open(&self.sets[i].sequence)
             for place in range(self.slots_per_set):
                 self.sets[i].marks[place] = 0
-            kdht_cache_close(&self.sets[i].sequence)
+            kdht_seq_step(&self.sets[i].sequence)
 
     def get(self, key: bytes, now: float):
         """The body of the reply to a GET, or None. For tests; the loop calls `look_up`."""
@@ -144,7 +149,7 @@ cdef class RecordCache:
     cdef int look_up(self, const uint8_t *key, double now, uint8_t *body) noexcept nogil:
         """Write the body of the reply to a GET and give its length; -1: not here. `now`: Unix seconds."""
         cdef kdht_cache_set *set = self._set_of(key)
-        cdef uint32_t begun = kdht_cache_begin(&set.sequence)
+        cdef uint32_t begun = kdht_seq_begin(&set.sequence)
         cdef kdht_cache_slot *slot
         cdef uint32_t length
         cdef int place
@@ -158,7 +163,7 @@ cdef class RecordCache:
         if length > KDHT_MAX_VALUE or (slot.expiry and <double>slot.expiry <= now):
             return -1
         length = write_body(body, slot.version, slot.expiry, slot.flags, slot.value, length, now)
-        return <int>length if kdht_cache_same(&set.sequence, begun) else -1
+        return <int>length if kdht_seq_same(&set.sequence, begun) else -1
 
 
 cdef inline uint32_t mark(const uint8_t *key) noexcept nogil:

@@ -64,7 +64,7 @@ cdef class StoreReader:
         cdef uint16_t length
         if self.cache is not None:
             begun = self.cache.begun(key)
-        if not self.is_caught_up(key):  # first: the record may come in between
+        if not self.is_caught_up(key):  # first: a record may come in between
             return None
         raw = self.get(PREFIX + key)
         if raw is None or len(raw) < HEAD_LEN:

@@ -9,31 +9,14 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 from kdht.storage.promises import Granted, Pledges, Promise, hindering
-from kdht.wire._shared import ID_BITS, ID_LEN, MAX_VALUE, RecordFlag
+from kdht.storage.record import TOMBSTONE, StoredRecord
+from kdht.wire._shared import ID_BITS, ID_LEN, MAX_VALUE
 from kdht.wire.limits import MAX_VERSION
 
 MAX_FLAGS = 2**32 - 1
 MAX_EXPIRY = 2**64 - 1
-# As a plain number: an enum's operators cost a read more than the rest of it.
-_TOMBSTONE = int(RecordFlag.TOMBSTONE)
 
-_log = logging.getLogger(__name__)
-
-
-class StoredRecord(NamedTuple):
-    """A record: version (u64), expiry (unix seconds, u64, 0: none), flags (u32), value.
-
-    With TOMBSTONE in `flags` it says that the key was deleted, and has no value.
-    """
-
-    version: int
-    expiry: int
-    flags: int
-    value: bytes
-
-    @property
-    def deleted(self) -> bool:
-        return self.flags & _TOMBSTONE != 0
+log = logging.getLogger(__name__)
 
 
 class Write(NamedTuple):
@@ -130,7 +113,7 @@ def alive(record: StoredRecord | None, now: float) -> StoredRecord | None:
 
 def visible(record: StoredRecord | None, now: float) -> StoredRecord | None:
     """The record as a reader sees it: None if it has expired or is a tombstone."""
-    return None if record is None or record.flags & _TOMBSTONE or 0 < record.expiry <= now else record
+    return None if record is None or record.flags & TOMBSTONE or 0 < record.expiry <= now else record
 
 
 def newer(one: StoredRecord, other: StoredRecord) -> bool:
@@ -213,7 +196,7 @@ def tell(on_change: OnChange | None, changes: Sequence[tuple[bytes, StoredRecord
         try:
             on_change(key, record)
         except Exception:
-            _log.exception("the hook of a change failed")
+            log.exception("the hook of a change failed")
 
 
 def in_range(key: bytes, start: bytes, stop: bytes | None) -> bool:

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 import plyvel
 
 from kdht.storage import layout, promises
-from kdht.storage.base import StoredRecord
 from kdht.storage.promises import Pledges
+from kdht.storage.record import StoredRecord
 
 Replaced = tuple[bytes, StoredRecord | None, StoredRecord | None]
 """A key, the record that stood there, the one that does now."""

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import plyvel
 
 from kdht.errors import StorageDamaged, StorageError, StorageLocked
-from kdht.storage.base import StoredRecord
+from kdht.storage.record import StoredRecord
 from kdht.wire._shared import ID_LEN
 
 FORMAT = 3

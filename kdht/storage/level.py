@@ -27,7 +27,6 @@ from kdht.storage.base import (
     OnChange,
     Outcome,
     Stats,
-    StoredRecord,
     Wish,
     alive,
     check,
@@ -36,6 +35,7 @@ from kdht.storage.base import (
 )
 from kdht.storage.change import Change
 from kdht.storage.promises import MAX_KEYS, Granted, Pledges, Promise, above, grant, live, unpack
+from kdht.storage.record import StoredRecord
 
 # Small, for an idle node is to stay below 20 MiB: LevelDB keeps up to two write buffers.
 WRITE_BUFFER = 2 << 20

@@ -6,7 +6,6 @@ from kdht.storage.base import (
     OnChange,
     Outcome,
     Stats,
-    StoredRecord,
     Wish,
     alive,
     check,
@@ -15,6 +14,7 @@ from kdht.storage.base import (
     tell,
 )
 from kdht.storage.promises import MAX_KEYS, Pledges, Promise, above, grant, live
+from kdht.storage.record import StoredRecord
 
 
 class MemoryStore:

@@ -9,10 +9,9 @@ Several of one key are kept, since the last may be given back while the write of
 """
 
 import struct
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    from kdht.storage.base import StoredRecord
+from kdht.storage.record import StoredRecord
 
 LIFETIME = 600
 """Seconds."""
@@ -85,7 +84,7 @@ def above(pledges: Pledges, version: int) -> Pledges:
 
 
 def grant(
-    previous: "StoredRecord | None", pledges: Pledges, asked: Promise, now: float, *, room: bool
+    previous: StoredRecord | None, pledges: Pledges, asked: Promise, now: float, *, room: bool
 ) -> tuple[Pledges, Granted]:
     """The promises of a key after one was asked for, where `previous` stands, and what to tell who asked.
 

@@ -22,7 +22,7 @@ MAX_WAITING = 8192
 Done = Callable[[list[Outcome] | StorageError], None]
 """Told what became of one job; must not raise, and must not wait for the writer."""
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 class WriterStats(NamedTuple):
@@ -179,4 +179,4 @@ def _tell(job: _Job, outcome: list[Outcome] | StorageError) -> None:
     try:
         job.done(outcome)
     except Exception:
-        _log.exception("the callback of a write failed")
+        log.exception("the callback of a write failed")

@@ -122,5 +122,7 @@ REPLAY_WINDOW: int
 MAX_OWN: int
 KEY_SLOTS: int
 MAX_REPLICAS: int
+MAX_EXT_HEADERS: int
+NEW_TTL: int
 
 def siphash(key: bytes, data: Buffer) -> int: ...

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from answers import contact, node_stats, node_status, routing_table
 from ctl import Ctl
 from daemons import DevNode, free_port
+from msgspec import structs
 
 from kdht.cli.doctor import CHECKS, examine, firewall, host, kernel, links, node
 from kdht.cli.doctor.findings import Finding, Subject
@@ -18,13 +20,10 @@ from kdht.config import schema as config
 from kdht.config import settings
 from kdht.datapath.host.netlink import XdpState
 from kdht.datapath.host.ruleset import MARK
+from kdht.program.answers import StorageCounters
 from kdht.wire import Address
 
 PORT = 5348
-
-
-def contact(clock: float | None) -> dict[str, Any]:
-    return {"id": "00" * 20, "address": "10.0.0.2:5348", "clock": clock}
 
 
 def subject(tmp_path: Path, *clocks: float, kind: str = "nfqueue", **changes: Any) -> Subject:
@@ -38,13 +37,11 @@ def subject(tmp_path: Path, *clocks: float, kind: str = "nfqueue", **changes: An
             }
         )
     )
-    status = {
-        "state": "running", "version": "1", "pid": 1, "warnings": [], "joined": True, "contacts": 3,
-        "ready": True, "waiting_for": [], "not_writable": "", "why_unreachable": "",
-        "own": [f"127.0.0.1:{PORT}"], "data_dir": str(tmp_path),
-        "datapaths": [{"name": "socket", "state": "up"}, {"name": kind, "state": "up", "program": 7}],
-    }  # fmt: skip
-    stats = {"packets": {"all": {"BAD_TAG": 0, "STALE": 0}}, "storage": {"failed": 0}, "datapaths": {}}
+    status = node_status(
+        data_dir=str(tmp_path),
+        datapaths=[{"name": "socket", "state": "up"}, {"name": kind, "state": "up", "program": 7}],
+    )
+    stats = node_stats(packets={"all": {"BAD_TAG": 0, "STALE": 0}})
     given = {
         "config_path": tmp_path / "kdhtd.toml",
         "socket": tmp_path / "control.sock",
@@ -52,7 +49,7 @@ def subject(tmp_path: Path, *clocks: float, kind: str = "nfqueue", **changes: An
         "config_error": "",
         "status": status,
         "stats": stats,
-        "table": {"buckets": [{"contacts": [contact(clock) for clock in clocks]}]},
+        "table": routing_table(*(contact(clock=clock) for clock in clocks)),
         "daemon_error": "",
         "is_root": True,
         "own": (Address.of("127.0.0.1", PORT),),
@@ -115,20 +112,17 @@ def test_no_daemon_and_one_that_may_not_be_asked(tmp_path):
 )  # fmt: skip
 def test_a_daemon_that_is_not_well(tmp_path, changes, state):
     well = subject(tmp_path)
-    findings = found(node.daemon, replace(well, status={**well.status, **changes}))
+    findings = found(node.daemon, replace(well, status=structs.replace(well.status, **changes)))
     assert state in states(findings)
 
 
 def test_datapaths_that_are_not_well(tmp_path):
     well = subject(tmp_path)
-    degraded = {
-        **well.status,
-        "datapaths": [{"name": "nfqueue", "state": "degraded", "why": "rules are gone"}],
-    }
+    degraded = node_status(datapaths=[{"name": "nfqueue", "state": "degraded", "why": "rules are gone"}])
     (finding,) = found(node.datapaths, replace(well, status=degraded))
     assert finding.state == "warning"
     assert "rules are gone" in finding.what
-    only_socket = {**well.status, "datapaths": [{"name": "socket", "state": "up"}]}
+    only_socket = node_status(datapaths=[{"name": "socket", "state": "up"}])
     assert states(found(node.datapaths, replace(well, status=only_socket))) == ["ok", "warning"]
     auto = subject(tmp_path, kind="auto", status=only_socket)
     assert states(found(node.datapaths, auto)) == ["ok", "warning"]
@@ -136,7 +130,7 @@ def test_datapaths_that_are_not_well(tmp_path):
 
 def test_packets_that_speak_of_a_mistake(tmp_path):
     well = subject(tmp_path)
-    stats = {**well.stats, "packets": {"all": {"BAD_TAG": 3, "STALE": 1, "OWNER": 9}}}
+    stats = node_stats(packets={"all": {"BAD_TAG": 3, "STALE": 1, "OWNER": 9}})
     findings = found(node.dropped, replace(well, stats=stats))
     assert states(findings) == ["warning", "warning"]
 
@@ -144,9 +138,7 @@ def test_packets_that_speak_of_a_mistake(tmp_path):
 def test_full_queues(tmp_path):
     queues = [{"number": 1, "full": 0, "failed": 0}, {"number": 2, "full": 5, "failed": 0}]
     well = subject(tmp_path)
-    findings = found(
-        node.queues, replace(well, stats={**well.stats, "datapaths": {"nfqueue": {"queues": queues}}})
-    )
+    findings = found(node.queues, replace(well, stats=node_stats(datapaths={"nfqueue": {"queues": queues}})))
     assert states(findings) == ["ok", "warning"]
 
 
@@ -162,7 +154,9 @@ def test_clocks(tmp_path, clocks, expected):
 def test_a_full_disk_and_failed_writes(tmp_path, monkeypatch):
     well = subject(tmp_path)
     monkeypatch.setattr(node, "LEAST_FREE", 1 << 62)
-    findings = found(node.data_directory, replace(well, stats={**well.stats, "storage": {"failed": 2}}))
+    findings = found(
+        node.data_directory, replace(well, stats=node_stats(storage=StorageCounters(*[0] * 8, failed=2)))
+    )
     assert states(findings) == ["warning", "failure"]
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from answers import contact, routing_table
 from ctl import Ctl, bad, complained, good
 from daemons import DevNode, free_port
 
@@ -18,6 +19,7 @@ from kdht.cli.cluster import cluster, compare, difference
 from kdht.errors import Disagreement
 from kdht.lab.wait import wait_until
 from kdht.program import control_client
+from kdht.program.answers import RoutingTable
 from kdht.replay.packets import packet
 from kdht.wire import Address, Message, hash_key
 from kdht.wire._shared import Op
@@ -154,16 +156,11 @@ def test_rates_are_differences_over_time():
 
 
 def test_round_trips_of_no_contact_and_of_one():
-    bucket = {"contacts": [{"rtt_ms": None}]}
-    assert top.round_trips({"buckets": [bucket]}) is None
-    bucket["contacts"].append({"rtt_ms": 2.0})
-    assert top.round_trips({"buckets": [bucket]}) == {
-        "contacts": 1,
-        "min": 2.0,
-        "p50": 2.0,
-        "p90": 2.0,
-        "max": 2.0,
-    }
+    silent = contact(rtt_ms=None)
+    assert top.round_trips(routing_table(silent)) is None
+    assert top.round_trips(routing_table(silent, contact(rtt_ms=2.0))) == top.RoundTrips(
+        1, 2.0, 2.0, 2.0, 2.0
+    )
 
 
 def test_percentiles_are_in_milliseconds():
@@ -207,14 +204,13 @@ class Dreaming:
     def __init__(self, looks: int) -> None:
         self.looks = looks
         self.silent = f"{HOSTS[0]}:{free_port(HOSTS[0])}"
-        self._call = control_client.call
+        self._ask = control_client.ask
 
-    def __call__(self, path: Path, method: str) -> Any:
-        found = self._call(path, method)
-        if method == "table" and self.looks:
+    def __call__(self, path: Path, method: str, answer: type[Any], **options: Any) -> Any:
+        found = self._ask(path, method, answer, **options)
+        if isinstance(found, RoutingTable) and self.looks:
             self.looks -= 1
-            bucket = found["buckets"][0]
-            bucket["contacts"].append({**bucket["contacts"][0], "address": self.silent, "id": "0" * 40})
+            found.buckets[0].contacts.append(contact(address=self.silent, id="0" * 40))
         return found
 
 
@@ -223,7 +219,7 @@ def look(nodes, monkeypatch, capsys):
     """`cluster --json` in this process, with a daemon that dreams: what it prints."""
 
     def call(daemon: Dreaming, *arguments: str) -> list[dict[str, Any]]:
-        monkeypatch.setattr(control_client, "call", daemon)
+        monkeypatch.setattr(control_client, "ask", daemon)
         usual = ["--socket", str(nodes[0].control), "--keys", "2", "--timeout", "0.3", "--json"]
         try:
             cluster.main([*usual, *arguments], standalone_mode=False)

@@ -83,13 +83,3 @@ def test_messages_from_a_socket_get_the_oracles_verdict():
             assert_same(outcome, payload, expected, what)
             tally[outcome.reason] += 1
     assert_all_seen(tally, set(Reason) - ELSEWHERE - PACKETS_ONLY)
-
-
-def test_a_batch_gets_the_verdicts_of_its_packets():
-    for _, rng, node in nodes(10):
-        packets = [random_packet(rng, node) for _ in range(PER_NODE)]
-        one_by_one = [bytearray(packet) for packet in packets]
-        expected = [node.core.decide_packet(packet, NOW) for packet in one_by_one]
-        assert node.core.verdict_batch(packets, NOW, 3) == expected
-        assert packets == one_by_one
-        assert node.core.counters(0) == node.core.counters(3)

@@ -193,7 +193,7 @@ def test_a_batch_is_rewritten_packet_by_packet():
     node = node_for(4)
     packets = [packet(request(request_id=n, body=bytes(n)), CLIENT[4], HERE[4]) for n in range(64)]
     expected = [sent_on(node, one, Reason.ENTERED) for one in packets]
-    assert {outcome.reason for outcome in node.core.verdict_batch(packets, NOW)} == {Reason.ENTERED}
+    assert {node.core.decide_packet(packet, NOW).reason for packet in packets} == {Reason.ENTERED}
     assert packets == expected
 
 

@@ -18,6 +18,7 @@ from paths import HELPERS, ROOT
 from table_writer import HOME, KEY, LANE, bucket_states, configuration_states
 
 from kdht._routing import Core
+from kdht.lab._repeat import repeat
 from kdht.replay.oracle import SlowNode, SlowTable
 from kdht.wire import Address, Contact
 from kdht.wire import _shared as shared
@@ -194,7 +195,7 @@ def test_verdicts_without_the_gil_while_this_thread_publishes():
     moved: dict[int, int] = {}
 
     def run(lane: int) -> None:
-        moved[lane] = node.core.repeat([entering()], rounds, NOW, lane)
+        moved[lane] = repeat(node.core, [entering()], rounds, NOW, lane)
 
     threads = [threading.Thread(target=run, args=(lane,)) for lane in lanes]
     for thread in threads:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from answers import node_status
 from daemons import KDHTCTL, DevNode, free_port, run
 from pages import ask
 from paths import ROOT
@@ -150,7 +151,7 @@ def _try(url: str) -> str:
 
 @pytest.mark.parametrize("state", ["starting", "stopping"])
 def test_a_node_that_starts_or_stops_is_not_ready(state: str) -> None:
-    assert not_ready({"state": state, "waiting_for": []}) == f"the node is {state}"
+    assert not_ready(node_status(state=state)) == f"the node is {state}"
 
 
 @pytest.mark.parametrize("field", ["metrics", "web"])

@@ -27,6 +27,7 @@ FILES = (
     "share/man/man1/kdht-replay.1",
     "share/doc/kdht/examples/first.toml",
     "share/doc/kdht/docs/operating.md",
+    "share/doc/kdht/docs/design/README.md",
     *(f"share/bash-completion/completions/{name}" for name in PROGRAMS),
     *(f"share/zsh/site-functions/_{name}" for name in PROGRAMS),
     *(f"share/fish/vendor_completions.d/{name}.fish" for name in PROGRAMS),

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from kdht.config import dev
 from kdht.config.schema import load
@@ -12,10 +12,10 @@ from kdht.config.settings import Settings, resolve
 from kdht.datapath.host import netlink
 from kdht.errors import ConfigError, DatapathError, KdhtError
 from kdht.program import control_client
+from kdht.program.answers import NodeStats, NodeStatus, RoutingTable
 from kdht.wire import Address, split_port
 
 State = Literal["ok", "warning", "failure"]
-Data = dict[str, Any]
 
 
 class Finding(NamedTuple):
@@ -35,9 +35,9 @@ class Subject:
     socket: Path
     settings: Settings | None
     config_error: str
-    status: Data | None
-    stats: Data | None
-    table: Data | None
+    status: NodeStatus | None
+    stats: NodeStats | None
+    table: RoutingTable | None
     daemon_error: str
     is_root: bool
     own: tuple[Address, ...]
@@ -54,12 +54,12 @@ class Subject:
     @property
     def running_kind(self) -> str:
         """ "socket" without a daemon, too."""
-        names = [path["name"] for path in self.status["datapaths"]] if self.status else []
+        names = [path["name"] for path in self.status.datapaths] if self.status else []
         return next((name for name in names if name != "socket"), "socket")
 
     @property
     def is_dev(self) -> bool:
-        return self.status is not None and dev.WARNING in self.status["warnings"]
+        return self.status is not None and dev.WARNING in self.status.warnings
 
     @property
     def port(self) -> int | None:
@@ -79,9 +79,9 @@ def examined(config: Path, socket: Path) -> Subject:
     status = stats = table = None
     daemon_error = ""
     try:
-        status = control_client.call(socket, "status")
-        stats = control_client.call(socket, "stats")
-        table = control_client.call(socket, "table")
+        status = control_client.ask(socket, "status", NodeStatus)
+        stats = control_client.ask(socket, "stats", NodeStats)
+        table = control_client.ask(socket, "table", RoutingTable)
     except KdhtError as error:
         daemon_error = str(error)
     own = _own(settings, status)
@@ -107,10 +107,10 @@ def _settings(path: Path) -> tuple[Settings | None, str]:
         return None, str(error)
 
 
-def _own(settings: Settings | None, status: Data | None) -> tuple[Address, ...]:
+def _own(settings: Settings | None, status: NodeStatus | None) -> tuple[Address, ...]:
     """The running node's addresses, for these are in use."""
     if status is not None:
-        return tuple(Address.of(*split_port(text)) for text in status["own"])
+        return tuple(Address.of(*split_port(text)) for text in status.own)
     return settings.own if settings is not None else ()
 
 

@@ -62,7 +62,7 @@ def queue_numbers(subject: Subject) -> Iterator[Finding]:
 
 def files(subject: Subject) -> Iterator[Finding]:
     """How many a daemon may open."""
-    limit = _limit(subject.status["pid"]) if subject.status else resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    limit = _limit(subject.status.pid) if subject.status else resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if limit is None:
         return
     if limit < LEAST_FILES:

@@ -39,9 +39,8 @@ def interfaces(subject: Subject) -> Iterator[Finding]:
 
 def programs(subject: Subject) -> Iterator[Finding]:
     """XDP programs, ours and others'."""
-    ours = {
-        path.get("program"): path for path in (subject.status or {}).get("datapaths", []) if "program" in path
-    }
+    datapaths = subject.status.datapaths if subject.status else []
+    ours = {path["program"] for path in datapaths if "program" in path}
     for name in subject.interfaces:
         found = netlink.xdp_of(name)
         if not found.program:

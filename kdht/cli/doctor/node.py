@@ -41,28 +41,28 @@ def daemon(subject: Subject) -> Iterator[Finding]:
         mend = "ask as root, or join the socket's group" if "permission" in subject.daemon_error else "kdhtd"
         yield Finding("daemon", "failure", subject.daemon_error, mend)
         return
-    state: State = "ok" if status["state"] == "running" else "failure"
-    yield Finding("daemon", state, f"{status['state']}, kdht {status['version']}, process {status['pid']}",
+    state: State = "ok" if status.state == "running" else "failure"
+    yield Finding("daemon", state, f"{status.state}, kdht {status.version}, process {status.pid}",
                   "" if state == "ok" else "its log says why")  # fmt: skip
-    for warning in status["warnings"]:
+    for warning in status.warnings:
         if warning != dev.WARNING:
             yield Finding("daemon", "warning", warning, "its log says more")
-    if not status["joined"]:
+    if not status.joined:
         yield Finding("cluster", "failure", "the node has not found its cluster",
                       "kdhtctl join HOST, and correct node.bootstrap")  # fmt: skip
-    elif not status["contacts"]:
+    elif not status.contacts:
         yield Finding("cluster", "warning", "the node knows no other: it is a cluster of one",
                       "kdhtctl join HOST, unless it is the first")  # fmt: skip
     else:
-        yield Finding("cluster", "ok", f"joined, {status['contacts']} contacts")
-    if status["why_unreachable"]:
-        why, _, mend = status["why_unreachable"].rpartition(": ")
+        yield Finding("cluster", "ok", f"joined, {status.contacts} contacts")
+    if status.why_unreachable:
+        why, _, mend = status.why_unreachable.rpartition(": ")
         yield Finding("cluster", "failure", why, mend)
-    elif status["not_writable"]:
-        why, _, mend = status["not_writable"].partition(": ")
+    elif status.not_writable:
+        why, _, mend = status.not_writable.partition(": ")
         yield Finding("writes", "failure", why, mend)
-    if status["joined"] and not status["ready"]:
-        yield Finding("cluster", "warning", f"not ready to serve: waits for {', '.join(status['waiting_for'])}",
+    if status.joined and not status.ready:
+        yield Finding("cluster", "warning", f"not ready to serve: waits for {', '.join(status.waiting_for)}",
                       "wait, and ask again: kdhtctl status")  # fmt: skip
 
 
@@ -70,7 +70,7 @@ def datapaths(subject: Subject) -> Iterator[Finding]:
     """What runs, and whether it is what was asked for."""
     if subject.status is None:
         return
-    for path in subject.status["datapaths"]:
+    for path in subject.status.datapaths:
         why = str(path.get("why") or "")
         if path["state"] == "up":
             yield Finding("datapath", "ok", f"{path['name']} is up")
@@ -89,7 +89,7 @@ def datapaths(subject: Subject) -> Iterator[Finding]:
 
 def queues(subject: Subject) -> Iterator[Finding]:
     """Packets that found the kernel's queue full: they went the slow way."""
-    nfqueue = (subject.stats or {}).get("datapaths", {}).get("nfqueue", {})
+    nfqueue = subject.stats.datapaths.get("nfqueue", {}) if subject.stats else {}
     for queue in nfqueue.get("queues", []):
         lost = queue.get("full", 0) + queue.get("failed", 0)
         if lost:
@@ -103,7 +103,7 @@ def dropped(subject: Subject) -> Iterator[Finding]:
     """Reasons to drop packets that speak of a mistake in the cluster."""
     if subject.stats is None:
         return
-    counts = subject.stats["packets"]["all"]
+    counts = subject.stats.packets["all"]
     seen = {reason: counts[reason] for reason in SUSPECT_REASONS if counts.get(reason)}
     for reason, count in seen.items():
         yield Finding("dropped", "warning", f"{count:,} packets {reason}: {SUSPECT_REASONS[reason]}",
@@ -115,8 +115,8 @@ def dropped(subject: Subject) -> Iterator[Finding]:
 
 def clock(subject: Subject) -> Iterator[Finding]:
     """Ours against our neighbours': half of them being off means that we are."""
-    buckets = (subject.table or {}).get("buckets", [])
-    clocks = [each["clock"] for bucket in buckets for each in bucket["contacts"] if each["clock"] is not None]
+    contacts = subject.table.contacts if subject.table else []
+    clocks = [each.clock for each in contacts if each.clock is not None]
     if not clocks:
         return
     off = median(clocks)
@@ -153,7 +153,7 @@ def data_directory(subject: Subject) -> Iterator[Finding]:
         )
     else:
         yield Finding("storage", "ok", room)
-    failed = subject.stats["storage"]["failed"] if subject.stats else 0
+    failed = subject.stats.storage.failed if subject.stats else 0
     if failed:
         yield Finding(
             "storage", "failure", f"{failed:,} writes failed", "make room, then systemctl restart kdhtd"
@@ -162,7 +162,7 @@ def data_directory(subject: Subject) -> Iterator[Finding]:
 
 def _data_dir(subject: Subject) -> Path | None:
     if subject.status is not None:
-        return Path(subject.status["data_dir"])
+        return Path(subject.status.data_dir)
     return subject.settings.data_dir if subject.settings else None
 
 

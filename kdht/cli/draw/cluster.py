@@ -3,7 +3,9 @@
 from rich.markup import escape
 from rich.table import Table
 
+from kdht.cli.cluster import Evenness
 from kdht.cli.report import Data, duration, terminal, uncut
+from kdht.program.answers import Forgotten
 
 
 def cluster(data: Data) -> None:
@@ -43,18 +45,18 @@ def _part(share: float | None) -> str:
     return "" if share is None else f"{share:.2%}"
 
 
-def _evenness(shares: Data, nodes: int) -> str:
+def _evenness(shares: Evenness, nodes: int) -> str:
     """How far the greatest is from the mean, and what to do about it."""
     said = (
-        f"greatest owner {shares['greatest_owner']:.2f} times the mean (at best {shares['least_possible']:.2f} with "
-        f"{nodes} nodes), greatest keeper {shares['greatest_keeper']:.2f} times"
+        f"greatest owner {shares.greatest_owner:.2f} times the mean (at best {shares.least_possible:.2f} with "
+        f"{nodes} nodes), greatest keeper {shares.greatest_keeper:.2f} times"
     )
-    if not shares["complete"]:
+    if not shares.complete:
         said += "; there are more nodes than were looked for, so these are estimates"
-    if (move := shares["move"]) is not None:
+    if (move := shares.move) is not None:
         said += (
-            f"\n[yellow]kdhtctl move on {escape(move['address'])} makes it more even[/]: it owns "
-            f"{_part(move['owns'])}, and would own {_part(move['would_own'])} beside {escape(move['beside'])}"
+            f"\n[yellow]kdhtctl move on {escape(move.address)} makes it more even[/]: it owns "
+            f"{_part(move.owns)}, and would own {_part(move.would_own)} beside {escape(move.beside)}"
         )
     return said
 
@@ -74,10 +76,10 @@ def _note(node: Data) -> str:
     return f"missed {node['failures']} replies" if node["failures"] else ""
 
 
-def forgotten(data: Data) -> None:
+def forgotten(data: Forgotten) -> None:
     """Who forgot it, and who knew nothing of it."""
     console = terminal()
-    if data["forgot"]:
-        console.print(f"{data['id']} is forgotten by {escape(', '.join(data['forgot']))}")
-    if data["unknown"]:
-        console.print(f"not remembered by {escape(', '.join(data['unknown']))}")
+    if data.forgot:
+        console.print(f"{data.id} is forgotten by {escape(', '.join(data.forgot))}")
+    if data.unknown:
+        console.print(f"not remembered by {escape(', '.join(data.unknown))}")

@@ -1,16 +1,20 @@
 """Draws what the storage commands found and did."""
 
+from msgspec.structs import asdict
 from rich.markup import escape
 
 from kdht.cli.report import Data, grid, terminal
+from kdht.program.answers import Compacted, StoreFigures
 
 
-def stats(data: Data) -> None:
+def stats(data: StoreFigures) -> None:
     """Figures, then LevelDB's own."""
     console = terminal()
-    console.print(grid([(name.replace("_", " "), value) for name, value in data.items() if name != "detail"]))
-    if data["detail"]:
-        console.print(escape(data["detail"]))
+    console.print(
+        grid([(name.replace("_", " "), value) for name, value in asdict(data).items() if name != "detail"])
+    )
+    if data.detail:
+        console.print(escape(data.detail))
 
 
 def checked(data: Data) -> None:
@@ -25,9 +29,9 @@ def checked(data: Data) -> None:
         console.print("[green]checksums, index and counts agree[/]")
 
 
-def compacted(data: Data) -> None:
+def compacted(data: Compacted) -> None:
     """Bytes before and after."""
-    terminal().print(f"{data['before']:,} bytes on disk before, {data['after']:,} now")
+    terminal().print(f"{data.before:,} bytes on disk before, {data.after:,} now")
 
 
 def exported(data: Data) -> None:

@@ -9,10 +9,11 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from kdht.cli.report import Data, duration, grid, terminal
+from kdht.cli.report import duration, grid, terminal
+from kdht.cli.top import Sample
 
 
-def live(samples: Iterable[Data]) -> None:
+def live(samples: Iterable[Sample]) -> None:
     """Each sample in place of the one before; on what is no terminal, one after the other."""
     console = terminal()
     if not console.is_terminal:
@@ -25,18 +26,18 @@ def live(samples: Iterable[Data]) -> None:
             screen.update(picture(sample), refresh=True)
 
 
-def picture(sample: Data) -> RenderableType:
+def picture(sample: Sample) -> RenderableType:
     """One sample."""
     parts = [_head(sample), _verdicts(sample), _requests(sample), *_queues(sample), _rest(sample)]
     return Group(*(part for part in parts if part is not None))
 
 
-def _head(sample: Data) -> RenderableType:
-    status = sample["status"]
-    states = "  ".join(f"{path['name']} {path.get('state')}" for path in status["datapaths"])
+def _head(sample: Sample) -> RenderableType:
+    status = sample.status
+    states = "  ".join(f"{path['name']} {path.get('state')}" for path in status.datapaths)
     return Text.from_markup(
-        f"[bold]{escape(status['address'])}[/]  {escape(str(status['node_id']))}  up {duration(status['uptime'])}  "
-        f"{status['contacts']} contacts  {status['records']:,} records  {escape(states)}"
+        f"[bold]{escape(status.address)}[/]  {escape(str(status.node_id))}  up {duration(status.uptime)}  "
+        f"{status.contacts} contacts  {status.records:,} records  {escape(states)}"
     )
 
 
@@ -47,9 +48,9 @@ def _right(*columns: str, title: str) -> Table:
     return drawn
 
 
-def _verdicts(sample: Data) -> RenderableType | None:
+def _verdicts(sample: Sample) -> RenderableType | None:
     """Packets a second by reason, of each datapath that does anything."""
-    packets: dict[str, dict[str, float]] = sample["rates"]["packets"]
+    packets: dict[str, dict[str, float]] = sample.rates["packets"]
     lanes = [lane for lane in packets if lane != "all" and any(packets[lane].values())]
     if not lanes:
         return Text("no packets")
@@ -61,8 +62,8 @@ def _verdicts(sample: Data) -> RenderableType | None:
     return drawn
 
 
-def _requests(sample: Data) -> RenderableType | None:
-    busy = {name: rate for name, rate in sample["rates"]["requests"].items() if rate}
+def _requests(sample: Sample) -> RenderableType | None:
+    busy = {name: rate for name, rate in sample.rates["requests"].items() if rate}
     if not busy:
         return None
     drawn = _right("answered here", "a second", title="requests")
@@ -71,9 +72,9 @@ def _requests(sample: Data) -> RenderableType | None:
     return drawn
 
 
-def _queues(sample: Data) -> Iterable[RenderableType]:
+def _queues(sample: Sample) -> Iterable[RenderableType]:
     """Depth and losses of the kernel's queues; `full` and `failed` since they were bound."""
-    nfqueue: dict[str, Any] = sample["stats"]["datapaths"].get("nfqueue", {})
+    nfqueue: dict[str, Any] = sample.stats.datapaths.get("nfqueue", {})
     if nfqueue.get("queues"):
         drawn = _right("queue", "waiting", "full", "failed", title="queues of nfqueue")
         for queue in nfqueue["queues"]:
@@ -87,25 +88,25 @@ def _queues(sample: Data) -> Iterable[RenderableType]:
         )
 
 
-def _rest(sample: Data) -> RenderableType:
-    storage, rates, trips = sample["stats"]["storage"], sample["rates"]["storage"], sample["round_trips"]
+def _rest(sample: Sample) -> RenderableType:
+    storage, rates, trips = sample.stats.storage, sample.rates["storage"], sample.round_trips
     rows: list[tuple[str, object]] = [
         (
             "storage",
-            f"{storage['records']:,} records, {storage['value_bytes']:,} bytes of values, "
-            f"{storage['disk_bytes']:,} on disk; {_rate(rates['written'])} writes a second",
+            f"{storage.records:,} records, {storage.value_bytes:,} bytes of values, "
+            f"{storage.disk_bytes:,} on disk; {_rate(rates['written'])} writes a second",
         )
     ]
     if trips:
         rows.append(
             (
                 "round trips",
-                f"to {trips['contacts']} contacts: {trips['min']:.2f} ms at least, median {trips['p50']:.2f}, "
-                f"p90 {trips['p90']:.2f}, most {trips['max']:.2f}",
+                f"to {trips.contacts} contacts: {trips.min:.2f} ms at least, median {trips.p50:.2f}, "
+                f"p90 {trips.p90:.2f}, most {trips.max:.2f}",
             )
         )
-    if sample["probe_ms"] is not None:
-        rows.append(("probe", f"a key's owner answered through this node after {sample['probe_ms']:.2f} ms"))
+    if sample.probe_ms is not None:
+        rows.append(("probe", f"a key's owner answered through this node after {sample.probe_ms:.2f} ms"))
     return grid(rows)
 
 

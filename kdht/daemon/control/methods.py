@@ -8,7 +8,6 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import msgspec
 
@@ -25,6 +24,23 @@ from kdht.daemon.wiring import SOCKET_LANE, Parts
 from kdht.datapath.nfqueue.datapath import QUEUE_LANES
 from kdht.errors import KdhtError
 from kdht.histogram import Histogram
+from kdht.program.answers import (
+    BucketState,
+    DatapathChoice,
+    DatapathState,
+    DrainCancelled,
+    DrainState,
+    Durations,
+    Latency,
+    MoveBegun,
+    NodeAt,
+    NodeStats,
+    NodeStatus,
+    Reloaded,
+    RoutingTable,
+    Stopping,
+    StorageCounters,
+)
 from kdht.wire._shared import Op
 
 MOST_SHOWN = 3
@@ -101,93 +117,85 @@ class Methods:
             raise KdhtError(f"the node is {self._state}")
         return self._running
 
-    async def _status(self, params: Params) -> dict[str, Any]:
-        """The same fields in every state, so that a caller can wait for a node to be ready."""
+    async def _status(self, params: Params) -> NodeStatus:
         settings = self.settings
-        return {
-            "state": self._state,
-            "moving": self.moves is not None and self.moves.moving,
-            "version": __version__,
-            "pid": os.getpid(),
-            "uptime": time.monotonic() - self._started,
-            "address": str(settings.address),
-            "own": [str(address) for address in settings.own],
-            "data_dir": str(settings.data_dir),
-            "key_epochs": [key.epoch for key in settings.keys],
-            "capabilities": {name: REASONS.get(name, "") for name in self.capabilities},
-            "cookies": settings.config.node.cookies,
-            "warnings": [*settings.warnings, *self._troubles()],
-            **_ABSENT,
-            **(await _living(*self._running) if self._running else {}),
-        }
+        status = NodeStatus(
+            state=self._state,
+            moving=self.moves is not None and self.moves.moving,
+            version=__version__,
+            pid=os.getpid(),
+            uptime=time.monotonic() - self._started,
+            address=str(settings.address),
+            own=[str(address) for address in settings.own],
+            data_dir=str(settings.data_dir),
+            key_epochs=[key.epoch for key in settings.keys],
+            capabilities={name: REASONS.get(name, "") for name in self.capabilities},
+            cookies=settings.config.node.cookies,
+            warnings=[*settings.warnings, *self._troubles()],
+        )
+        if self._running:
+            parts, datapaths = self._running
+            _add_running(status, parts)
+            status.datapaths = await _datapath_states(parts, datapaths)
+        return status
 
-    async def _table(self, params: Params) -> dict[str, Any]:
+    async def _table(self, params: Params) -> RoutingTable:
         parts, _ = self._node()
         status = parts.driver.status()
-        return {"node_id": status["id"], "buckets": status["buckets"]}
+        return RoutingTable(status["id"], msgspec.convert(status["buckets"], list[BucketState]))
 
-    async def _stats(self, params: Params) -> dict[str, Any]:
+    async def _stats(self, params: Params) -> NodeStats:
         parts, datapaths = self._node()
-        store = parts.store.stats()._asdict()
-        store.pop("detail")
-        return {
-            "packets": _packets(parts, datapaths),
-            "requests": _requests(parts),
-            "replication": {**parts.coordinator.counters, "watchers": parts.service.watchers},
-            "storage": {**store, **parts.writer.stats()._asdict()},
-            "repair": parts.driver.status()["repair"]["counters"],
-            "node": {**parts.driver.status()["counters"], "control_overflowed": parts.inbox.overflowed},
-            "datapaths": {
-                path.name: await asyncio.to_thread(path.status)
-                for path in (parts.transport, *datapaths.running())
-            },
-        }
+        status = parts.driver.status()
+        return NodeStats(
+            packets=_packets(parts, datapaths),
+            requests=_requests(parts),
+            replication={**parts.coordinator.counters, "watchers": parts.service.watchers},
+            storage=_storage(parts),
+            repair=status["repair"]["counters"],
+            node={**status["counters"], "control_overflowed": parts.inbox.overflowed},
+            datapaths=dict(await _states_by_name(parts, datapaths)),
+        )
 
-    async def _latency(self, params: Params) -> dict[str, Any]:
-        """Durations by size class, seconds: of requests by op, of round trips by part and op, of groups of writes."""
+    async def _latency(self, params: Params) -> Latency:
         parts, _ = self._node()
         timings = parts.timings
         trips = parts.driver.round_trips | {"replication": parts.coordinator.round_trips}
-        return {
-            "requests": _snapshots(timings.requests),
-            "round_trips": {part: _snapshots(by_op) for part, by_op in trips.items()},
-            "group": timings.group.snapshot()._asdict(),
-        }
+        return Latency(
+            requests=_by_op(timings.requests),
+            round_trips={part: _by_op(by_op) for part, by_op in trips.items()},
+            group=_durations(timings.group),
+        )
 
-    async def _datapath(self, params: Params) -> dict[str, Any]:
-        """Which datapath runs, how it is, and what there is to switch to."""
+    async def _datapath(self, params: Params) -> DatapathChoice:
         parts, datapaths = self._node()
-        return {
-            "kind": datapaths.kind,
-            "kinds": datapaths.kinds,
-            "datapaths": (await _living(parts, datapaths))["datapaths"],
-        }
+        return DatapathChoice(datapaths.kind, datapaths.kinds, await _datapath_states(parts, datapaths))
 
-    async def _switch(self, params: Params) -> dict[str, Any]:
+    async def _switch(self, params: Params) -> DatapathChoice:
         """Change the datapath while traffic flows; the old one stays if the new one cannot start."""
         _, datapaths = self._node()
         await asyncio.to_thread(datapaths.switch, str(params.get("kind")))
         return await self._datapath(params)
 
-    async def _drain(self, params: Params) -> dict[str, Any]:
+    async def _drain(self, params: Params) -> DrainState:
         """Leave the cluster and give the records away; ask again to see how far that is."""
         parts, _ = self._node()
         left = parts.store.stats().records
         if left and not parts.driver.contacts():
             raise KdhtError(f"no other node is known that could take {left} records: use kdhtctl stop")
         parts.driver.drain()
-        return {"left": left, "drained": parts.driver.status()["repair"]["drained"]}
+        return DrainState(left, parts.driver.status()["repair"]["drained"])
 
-    async def _move(self, params: Params) -> dict[str, Any]:
+    async def _move(self, params: Params) -> MoveBegun:
         """Give the records away, take another ID and join again; `status` has how far that is."""
         wanted = taken(params, MoveParams)
         parts, _ = self._node()
         if self.moves is None:
             raise KdhtError(f"the node is {self._state}")
         await self.moves.start(parts, self.settings, anyway=wanted.anyway)
-        return {"node_id": parts.contact.id.hex(), "records": parts.store.stats().records}
+        return MoveBegun(parts.contact.id.hex(), parts.store.stats().records)
 
-    async def _stay(self, params: Params) -> dict[str, Any]:
+    async def _stay(self, params: Params) -> DrainCancelled:
         """Call a drain off: the node joins anew, as after a restart, and gets back what it gave away."""
         parts, _ = self._node()
         if not parts.driver.status()["repair"]["draining"]:
@@ -195,45 +203,33 @@ class Methods:
         if self.moves is not None:
             self.moves.moving = False
         self._anew.set()
-        return {"records": parts.store.stats().records}
+        return DrainCancelled(parts.store.stats().records)
 
-    async def _reload(self, params: Params) -> dict[str, Any]:
+    async def _reload(self, params: Params) -> Reloaded:
         """As SIGHUP does, with an answer."""
         if self.reload is None:
             raise KdhtError(f"the node is {self._state}")
         waiting = self.reload()
-        return {"key_epochs": [key.epoch for key in self.settings.keys], "waiting": waiting}
+        return Reloaded([key.epoch for key in self.settings.keys], waiting)
 
-    async def _stop(self, params: Params) -> dict[str, Any]:
+    async def _stop(self, params: Params) -> Stopping:
         self._stopping.set()
-        return {"pid": os.getpid(), "address": str(self.settings.address)}
+        return Stopping(os.getpid(), str(self.settings.address))
 
 
-def _snapshots(by_op: Mapping[Op, Histogram]) -> dict[str, Any]:
-    return {op.name: histogram.snapshot()._asdict() for op, histogram in by_op.items()}
+def _by_op(histograms: Mapping[Op, Histogram]) -> dict[str, Durations]:
+    return {op.name: _durations(histogram) for op, histogram in histograms.items()}
 
 
-_ABSENT: dict[str, Any] = {
-    "node_id": None,
-    "contacts": 0,
-    "joined": False,
-    "ready": False,
-    "waiting_for": [],
-    "writable": False,
-    "not_writable": "the node does not run: kdhtctl status says what it does",
-    "gone": [],
-    "unreachable": [],
-    "why_unreachable": "",
-    "repair": {},
-    "records": 0,
-    "set_aside": 0,
-    "datapaths": [],
-}
+def _durations(histogram: Histogram) -> Durations:
+    return Durations(*histogram.snapshot())
 
 
-def _repair(parts: Parts) -> dict[str, Any]:
-    """How far this node and its neighbours agree; the counters are for `stats`."""
-    return {name: value for name, value in parts.driver.status()["repair"].items() if name != "counters"}
+def _storage(parts: Parts) -> StorageCounters:
+    store = parts.store.stats()
+    return StorageCounters(
+        store.records, store.tombstones, store.value_bytes, store.disk_bytes, *parts.writer.stats()
+    )
 
 
 def _not_writable(parts: Parts) -> str:
@@ -267,27 +263,32 @@ def _why_unreachable(parts: Parts) -> str:
     )
 
 
-async def _living(parts: Parts, datapaths: Datapaths) -> dict[str, Any]:
-    """What only a running node has to tell."""
-    return {
-        "node_id": parts.contact.id.hex(),
-        "contacts": len(parts.driver.contacts()),
-        "joined": parts.driver.joined,
-        "ready": parts.driver.readiness.ready,
-        "waiting_for": parts.driver.readiness.missing,
-        "writable": not (why := _not_writable(parts)),
-        "not_writable": why,
-        "gone": [{"id": contact.id.hex(), "address": str(contact.address)} for contact in parts.driver.gone],
-        "unreachable": [str(contact.address) for contact in parts.driver.out_of_reach],
-        "why_unreachable": _why_unreachable(parts),
-        "repair": _repair(parts),
-        "records": parts.store.stats().records,
-        "set_aside": sum(count for _, count in parts.aside.files()),
-        "datapaths": [
-            {"name": path.name, **await asyncio.to_thread(path.status)}
-            for path in (parts.transport, *datapaths.running())
-        ],
-    }
+def _add_running(status: NodeStatus, parts: Parts) -> None:
+    """What only a running node has to tell, but for its datapaths."""
+    node = parts.driver.status()
+    status.node_id = node["id"]
+    status.contacts = len(parts.driver.contacts())
+    status.joined = parts.driver.joined
+    status.ready = parts.driver.readiness.ready
+    status.waiting_for = parts.driver.readiness.missing
+    status.not_writable = _not_writable(parts)
+    status.writable = not status.not_writable
+    status.gone = [NodeAt(contact.id.hex(), str(contact.address)) for contact in parts.driver.gone]
+    status.unreachable = [str(contact.address) for contact in parts.driver.out_of_reach]
+    status.why_unreachable = _why_unreachable(parts)
+    status.repair = {name: value for name, value in node["repair"].items() if name != "counters"}
+    status.records = parts.store.stats().records
+    status.set_aside = sum(count for _, count in parts.aside.files())
+
+
+async def _states_by_name(parts: Parts, datapaths: Datapaths) -> list[tuple[str, DatapathState]]:
+    """Of all that run. A datapath may ask the kernel or another process, so it is asked on a thread."""
+    running = (parts.transport, *datapaths.running())
+    return [(path.name, dict(await asyncio.to_thread(path.status))) for path in running]
+
+
+async def _datapath_states(parts: Parts, datapaths: Datapaths) -> list[DatapathState]:
+    return [{"name": name, **state} for name, state in await _states_by_name(parts, datapaths)]
 
 
 def _requests(parts: Parts) -> dict[str, int]:

@@ -13,6 +13,7 @@ from kdht.daemon.wiring import Parts
 from kdht.errors import ConfigError, Disagreement
 from kdht.node.forget import Fate, Told
 from kdht.node.replicas.holders import Holder
+from kdht.program.answers import Closest, Forgotten, Joining, NodeAt, Replica, Replicas
 from kdht.wire import Address, Contact, split_port
 from kdht.wire._shared import ID_LEN
 
@@ -48,14 +49,16 @@ class NetworkMethods:
             "forget": Method(self._forget, owner_only=True),
         }
 
-    async def _lookup(self, params: Params) -> dict[str, object]:
+    async def _lookup(self, params: Params) -> Closest:
         """Ask the network for the nodes closest to a key, this one among them."""
         parts, _ = self._running()
         key = id_of(taken(params, KeyParams).key)
         nodes = _ranked(key, [*await parts.driver.lookup(key), parts.contact])
-        return {"node_id": parts.contact.id.hex(), "nodes": [_plain(contact) for contact in nodes]}
+        return Closest(
+            parts.contact.id.hex(), [NodeAt(contact.id.hex(), str(contact.address)) for contact in nodes]
+        )
 
-    async def _replicas(self, params: Params) -> dict[str, object]:
+    async def _replicas(self, params: Params) -> Replicas:
         """What each of the nodes closest to a key holds of it, as many as there should be replicas."""
         parts, _ = self._running()
         key = id_of(taken(params, KeyParams).key)
@@ -66,12 +69,12 @@ class NetworkMethods:
         if parts.contact in chosen:
             own = await asyncio.to_thread(parts.store.get, key, time.time())
             held[parts.contact.address] = Holder(parts.contact.address, True, own)
-        return {
-            "wanted": parts.coordinator.policy.replicas,
-            "replicas": [{**_plain(contact), **_held(held[contact.address])} for contact in chosen],
-        }
+        return Replicas(
+            parts.coordinator.policy.replicas,
+            [_replica(contact, held[contact.address]) for contact in chosen],
+        )
 
-    async def _join(self, params: Params) -> dict[str, object]:
+    async def _join(self, params: Params) -> Joining:
         """Ask these addresses for the cluster; who answers is in the table soon after."""
         parts, _ = self._running()
         wanted = taken(params, JoinParams).addresses
@@ -81,9 +84,9 @@ class NetworkMethods:
         if not any(map(parts.driver.speaks_to, addresses)):
             raise ConfigError(f"{', '.join(wanted)}: {other_version(parts.contact.address)}")
         parts.driver.join(addresses)
-        return {"addresses": [str(address) for address in addresses]}
+        return Joining([str(address) for address in addresses])
 
-    async def _forget(self, params: Params) -> dict[str, object]:
+    async def _forget(self, params: Params) -> Forgotten:
         """Have this node and all its contacts wait no more for one that died."""
         parts, _ = self._running()
         wanted = taken(params, NodeParams).node
@@ -97,12 +100,12 @@ class NetworkMethods:
                 "takes it out"
             )
         own = [str(parts.contact.address)] if id in known else []
-        return {
-            "id": id.hex(),
-            "forgot": [*own, *_places(told, Fate.FORGOTTEN)],
-            "unknown": [*([] if own else [str(parts.contact.address)]), *_places(told, Fate.UNKNOWN)],
-            "silent": _places(told, None),
-        }
+        return Forgotten(
+            id.hex(),
+            forgot=[*own, *_places(told, Fate.FORGOTTEN)],
+            unknown=[*([] if own else [str(parts.contact.address)]), *_places(told, Fate.UNKNOWN)],
+            silent=_places(told, None),
+        )
 
 
 def _places(told: list[Told], fate: Fate | None) -> list[str]:
@@ -139,20 +142,17 @@ async def _survey(parts: Parts, key: bytes, addresses: list[Address]) -> list[Ho
     return await asyncio.wrap_future(found)
 
 
-def _plain(contact: Contact) -> dict[str, object]:
-    return {"id": contact.id.hex(), "address": str(contact.address)}
-
-
-def _held(holder: Holder) -> dict[str, object]:
-    """`version` 0: it has no record; a tombstone has a version."""
+def _replica(contact: Contact, holder: Holder) -> Replica:
     record = holder.record
-    return {
-        "answered": holder.answered,
-        "version": record.version if record else 0,
-        "deleted": bool(record and record.deleted),
-        "expiry": record.expiry if record else 0,
-        "bytes": len(record.value) if record else 0,
-    }
+    return Replica(
+        id=contact.id.hex(),
+        address=str(contact.address),
+        answered=holder.answered,
+        version=record.version if record else 0,
+        deleted=bool(record and record.deleted),
+        expiry=record.expiry if record else 0,
+        bytes=len(record.value) if record else 0,
+    )
 
 
 def id_of(text: str) -> bytes:

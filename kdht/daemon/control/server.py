@@ -42,6 +42,13 @@ class Method(NamedTuple):
     """Only for root and the user that the daemon runs as."""
 
 
+async def answered(methods: Mapping[str, Method], name: str, kind: type[T], /, **params: object) -> T:
+    """What the daemon's own pages ask: the answer of a method, which is of this kind. Raises as the method does."""
+    answer = await methods[name].call(params)
+    assert isinstance(answer, kind), name
+    return answer
+
+
 class Request(msgspec.Struct, forbid_unknown_fields=True):
     """One line from a caller."""
 

@@ -5,13 +5,14 @@ look-up that finds as many as it may, all in one part of the ID space, is follow
 """
 
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from kdht.daemon.control.running import Running
 from kdht.daemon.control.server import Method, Params
 from kdht.daemon.wiring import Parts
 from kdht.node.place.shares import kept, least_greatest, move_that_helps, owned
+from kdht.program.answers import Move, Share, Shares
 from kdht.wire import Contact
 from kdht.wire._shared import ID_BITS, ID_LEN
 
@@ -46,11 +47,11 @@ class ShareMethods:
     def table(self) -> dict[str, Method]:
         return {"shares": Method(self._shares)}
 
-    async def _shares(self, params: Params) -> dict[str, object]:
+    async def _shares(self, params: Params) -> Shares:
         """Each node's part of all keys, as its owner and as one of its replicas."""
         parts, _ = self._running()
         nodes, complete = await everyone(parts, MAX_LOOKUPS)
-        return {"complete": complete, **shares_of(nodes, parts.coordinator.policy.replicas)}
+        return shares_of(nodes, complete, parts.coordinator.policy.replicas)
 
 
 async def everyone(parts: Parts, most: int) -> tuple[list[Contact], bool]:
@@ -82,30 +83,33 @@ def _full_buckets(own: Contact, contacts: Iterable[Contact], k: int) -> list[Par
     ]
 
 
-def shares_of(nodes: Iterable[Contact], replicas: int) -> dict[str, object]:
-    """Plain data: the shares of all, the greatest as multiples of the mean, and who should move."""
+def shares_of(nodes: Iterable[Contact], complete: bool, replicas: int) -> Shares:
+    """The shares of all, how even they are, and who should move."""
     ordered = sorted(nodes)
     ids = [_number(contact.id) for contact in ordered]
     owners, keepers = owned(ids), kept(ids, replicas)
-    move = move_that_helps(ids)
-    return {
-        "replicas": replicas,
-        "nodes": [
-            {"id": contact.id.hex(), "address": str(contact.address), "owns": owns, "keeps": keeps}
+    return Shares(
+        complete=complete,
+        replicas=replicas,
+        nodes=[
+            Share(contact.id.hex(), str(contact.address), owns, keeps)
             for contact, owns, keeps in zip(ordered, owners, keepers, strict=True)
         ],
-        "greatest_owner": max(owners) * len(ids),
-        "greatest_keeper": max(keepers) * len(ids) / sum(keepers),
-        "least_possible": least_greatest(len(ids)),
-        "move": None
-        if move is None
-        else {
-            "address": str(ordered[move[0]].address),
-            "owns": owners[move[0]],
-            "beside": str(ordered[move[1]].address),
-            "would_own": owners[move[1]] / 2,
-        },
-    }
+        greatest_owner=max(owners) * len(ids),
+        greatest_keeper=max(keepers) * len(ids) / sum(keepers),
+        least_possible=least_greatest(len(ids)),
+        move=_move(ordered, ids, owners),
+    )
+
+
+def _move(ordered: Sequence[Contact], ids: Sequence[int], owners: Sequence[float]) -> Move | None:
+    found = move_that_helps(ids)
+    if found is None:
+        return None
+    who, beside = found
+    return Move(
+        str(ordered[who].address), owners[who], str(ordered[beside].address), would_own=owners[beside] / 2
+    )
 
 
 def _number(id: bytes) -> int:

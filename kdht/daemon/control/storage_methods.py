@@ -11,6 +11,7 @@ from msgspec import Meta
 from kdht.daemon.control.network_methods import id_of
 from kdht.daemon.control.running import Running
 from kdht.daemon.control.server import Method, Params, taken
+from kdht.program.answers import Compacted, ExportPage, StorageFigures
 from kdht.storage import LevelStore, StoredRecord
 from kdht.storage.exported import plain
 
@@ -36,29 +37,26 @@ class StorageMethods:
             "export": Method(self._export, owner_only=True),
         }
 
-    async def _storage(self, params: Params) -> dict[str, object]:
+    async def _storage(self, params: Params) -> StorageFigures:
         """As `stats` has it, with the database's own words."""
         parts, _ = self._running()
-        return {
-            **await asyncio.to_thread(lambda: parts.store.stats()._asdict()),
-            **parts.writer.stats()._asdict(),
-        }
+        return StorageFigures(*await asyncio.to_thread(parts.store.stats), *parts.writer.stats())
 
-    async def _compact(self, params: Params) -> dict[str, int]:
+    async def _compact(self, params: Params) -> Compacted:
         """Rewrite the database without what was replaced: bytes on disk before and after."""
         parts, _ = self._running()
         before = parts.store.stats().disk_bytes
         await asyncio.to_thread(parts.store.compact)
-        return {"before": before, "after": parts.store.stats().disk_bytes}
+        return Compacted(before, parts.store.stats().disk_bytes)
 
-    async def _export(self, params: Params) -> dict[str, object]:
+    async def _export(self, params: Params) -> ExportPage:
         """A page of records, and the key that the next one begins with: None at the end."""
         parts, _ = self._running()
         asked = taken(params, ExportParams)
         start = id_of(asked.start) if asked.start else b""
         found = await asyncio.to_thread(_page, parts.store, start, asked.limit + 1)
         following = found[asked.limit][0].hex() if len(found) > asked.limit else None
-        return {"records": [plain(key, record) for key, record in found[: asked.limit]], "next": following}
+        return ExportPage([plain(key, record) for key, record in found[: asked.limit]], following)
 
 
 def _page(store: LevelStore, start: bytes, count: int) -> list[tuple[bytes, StoredRecord]]:

@@ -8,6 +8,16 @@ from collections.abc import Iterator, Mapping
 from statistics import median
 from typing import Any, NamedTuple
 
+from kdht.program.answers import (
+    Counters,
+    DatapathState,
+    Latency,
+    NodeStats,
+    NodeStatus,
+    RepairState,
+    RoutingTable,
+    StorageCounters,
+)
 from kdht.wire._shared import VERDICT_OF, Reason
 
 Data = Mapping[str, Any]
@@ -21,11 +31,26 @@ class Metric(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """`value` of a histogram is what Histogram.snapshot gives, as plain data."""
+    """`value` of a histogram is Durations."""
 
     name: str
     labels: tuple[str, ...]
     value: Any
+
+
+class Running(NamedTuple):
+    """The answers that only a running node gives."""
+
+    stats: NodeStats
+    table: RoutingTable
+    latency: Latency
+
+
+class Told(NamedTuple):
+    """What the node answered: what `running` has is None while it does not run."""
+
+    status: NodeStatus
+    running: Running | None
 
 
 METRICS = {
@@ -175,54 +200,54 @@ METRICS = {
 STATES = ("up", "degraded", "down")
 
 
-def samples(told: Mapping[str, Data]) -> Iterator[Sample]:
-    """All samples. `told`: the answers by method; only `status` while the node does not run."""
-    status = told["status"]
-    yield Sample("kdht_running", (), int(status["state"] == "running"))
-    yield Sample("kdht_joined", (), int(status["joined"]))
-    yield Sample("kdht_ready", (), int(status["ready"]))
-    yield Sample("kdht_writable", (), int(status["writable"]))
-    yield Sample("kdht_gone", (), len(status["gone"]))
-    yield Sample("kdht_unreachable_members", (), len(status["unreachable"]))
-    yield Sample("kdht_uptime_seconds", (), status["uptime"])
-    if "stats" not in told:
+def samples(told: Told) -> Iterator[Sample]:
+    """All samples; those of `status` alone while the node does not run."""
+    status, running = told
+    yield Sample("kdht_running", (), int(status.state == "running"))
+    yield Sample("kdht_joined", (), int(status.joined))
+    yield Sample("kdht_ready", (), int(status.ready))
+    yield Sample("kdht_writable", (), int(status.writable))
+    yield Sample("kdht_gone", (), len(status.gone))
+    yield Sample("kdht_unreachable_members", (), len(status.unreachable))
+    yield Sample("kdht_uptime_seconds", (), status.uptime)
+    if running is None:
         return
-    yield from _repair(status["repair"])
-    yield Sample("kdht_set_aside_records", (), status["set_aside"])
-    info = (status["node_id"], status["address"], status["version"])
+    yield from _repair(status.repair_state)
+    yield Sample("kdht_set_aside_records", (), status.set_aside)
+    info = (str(status.node_id), status.address, status.version)
     yield Sample("kdht_node_info", info, 1)
-    yield from _table(told["table"]["buckets"])
-    stats = told["stats"]
-    yield from _packets(stats["packets"])
-    yield from _datapaths(stats["datapaths"])
-    yield from _counted("kdht_control_total", stats["node"])
-    yield from _counted("kdht_repair_total", stats["repair"])
-    yield from _requests(stats["requests"])
-    yield from _storage(stats["storage"])
-    yield from _replication(stats["replication"])
-    yield from _latency(told["latency"])
+    yield from _table(running.table)
+    stats = running.stats
+    yield from _packets(stats.packets)
+    yield from _datapaths(stats.datapaths)
+    yield from _counted("kdht_control_total", stats.node)
+    yield from _counted("kdht_repair_total", stats.repair)
+    yield from _requests(stats.requests)
+    yield from _storage(stats.storage)
+    yield from _replication(stats.replication)
+    yield from _latency(running.latency)
 
 
-def _table(buckets: list[Data]) -> Iterator[Sample]:
-    contacts = [contact for bucket in buckets for contact in bucket["contacts"]]
+def _table(table: RoutingTable) -> Iterator[Sample]:
+    contacts = table.contacts
     yield Sample("kdht_contacts", (), len(contacts))
-    yield Sample("kdht_buckets", (), sum(bool(bucket["contacts"]) for bucket in buckets))
-    yield Sample("kdht_replacements", (), sum(bucket["replacements"] for bucket in buckets))
-    yield Sample("kdht_suspects", (), sum(contact["failures"] > 0 for contact in contacts))
-    trips = [contact["rtt_ms"] / 1000 for contact in contacts if contact["rtt_ms"] is not None]
+    yield Sample("kdht_buckets", (), sum(bool(bucket.contacts) for bucket in table.buckets))
+    yield Sample("kdht_replacements", (), sum(bucket.replacements for bucket in table.buckets))
+    yield Sample("kdht_suspects", (), sum(contact.failures > 0 for contact in contacts))
+    trips = [contact.rtt_ms / 1000 for contact in contacts if contact.rtt_ms is not None]
     for name, of in (("min", min), ("median", median), ("max", max)):
         if trips:
             yield Sample("kdht_contact_rtt_seconds", (name,), of(trips))
 
 
-def _packets(packets: Data) -> Iterator[Sample]:
+def _packets(packets: Mapping[str, Counters]) -> Iterator[Sample]:
     for datapath in ("socket", "nfqueue", "ebpf"):
         for reason, count in packets[datapath].items():
             verdict = VERDICT_OF[Reason[reason]].name
             yield Sample("kdht_packets_total", (datapath, verdict, reason), count)
 
 
-def _datapaths(paths: Data) -> Iterator[Sample]:
+def _datapaths(paths: Mapping[str, DatapathState]) -> Iterator[Sample]:
     for name, path in paths.items():
         for state in STATES:
             yield Sample("kdht_datapath_state", (name, state), int(path["state"] == state))
@@ -247,7 +272,7 @@ def _queue(number: str, queue: Data) -> Iterator[Sample]:
             yield Sample("kdht_queue_missed_total", (number, reason), queue[reason])
 
 
-def _socket(path: Data) -> Iterator[Sample]:
+def _socket(path: DatapathState) -> Iterator[Sample]:
     for direction in ("received", "sent"):
         yield Sample("kdht_socket_datagrams_total", (direction,), path[direction])
     for reason in ("kernel", "not_unicast", "unroutable"):
@@ -264,43 +289,45 @@ def _socket(path: Data) -> Iterator[Sample]:
     yield Sample("kdht_cache_answers_total", (), path["cache_answers"])
 
 
-def _requests(requests: Data) -> Iterator[Sample]:
+def _requests(requests: Counters) -> Iterator[Sample]:
     for name, count in requests.items():
         op, _, status = name.partition(" ")
         yield Sample("kdht_requests_total", (op, status), count)
 
 
-def _storage(storage: Data) -> Iterator[Sample]:
+def _storage(storage: StorageCounters) -> Iterator[Sample]:
     for name in ("records", "tombstones", "value_bytes", "disk_bytes"):
-        yield Sample(f"kdht_storage_{name}", (), storage[name])
-    yield Sample("kdht_storage_writes_waiting", (), storage["waiting"])
-    yield Sample("kdht_storage_groups_total", (), storage["groups"])
+        yield Sample(f"kdht_storage_{name}", (), getattr(storage, name))
+    yield Sample("kdht_storage_writes_waiting", (), storage.waiting)
+    yield Sample("kdht_storage_groups_total", (), storage.groups)
     for outcome in ("written", "refused", "failed"):
-        yield Sample("kdht_storage_writes_total", (outcome,), storage[outcome])
+        yield Sample("kdht_storage_writes_total", (outcome,), getattr(storage, outcome))
 
 
-def _replication(replication: Data) -> Iterator[Sample]:
+def _replication(replication: Counters) -> Iterator[Sample]:
     yield Sample("kdht_watchers", (), replication["watchers"])
     counters = {name: count for name, count in replication.items() if name != "watchers"}
     yield from _counted("kdht_replication_total", counters)
 
 
-def _repair(repair: Data) -> Iterator[Sample]:
+def _repair(repair: RepairState | None) -> Iterator[Sample]:
+    if repair is None:
+        return
     for name in ("ranges", "behind", "held", "replicas", "neighbours", "draining"):
-        yield Sample(f"kdht_repair_{name}", (), int(repair[name]))
-    yield Sample("kdht_repair_missing_records", (), repair["missing"])
-    yield Sample("kdht_repair_seconds_left", (), repair["seconds_left"] or 0)
+        yield Sample(f"kdht_repair_{name}", (), int(getattr(repair, name)))
+    yield Sample("kdht_repair_missing_records", (), repair.missing)
+    yield Sample("kdht_repair_seconds_left", (), repair.seconds_left or 0)
 
 
-def _counted(metric: str, counters: Data) -> Iterator[Sample]:
+def _counted(metric: str, counters: Counters) -> Iterator[Sample]:
     for name, count in counters.items():
         yield Sample(metric, (name,), count)
 
 
-def _latency(latency: Data) -> Iterator[Sample]:
-    for op, snapshot in latency["requests"].items():
+def _latency(latency: Latency) -> Iterator[Sample]:
+    for op, snapshot in latency.requests.items():
         yield Sample("kdht_request_seconds", (op,), snapshot)
-    for part, by_op in latency["round_trips"].items():
+    for part, by_op in latency.round_trips.items():
         for op, snapshot in by_op.items():
             yield Sample("kdht_rpc_seconds", (part, op), snapshot)
-    yield Sample("kdht_storage_group_seconds", (), latency["group"])
+    yield Sample("kdht_storage_group_seconds", (), latency.group)

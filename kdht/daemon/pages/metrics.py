@@ -14,13 +14,13 @@ from prometheus_client.core import Metric as Family
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from kdht.daemon.control.server import Method
+from kdht.daemon.control.server import Method, answered
 from kdht.daemon.pages.http import Answer, Page, Request, refusal
-from kdht.daemon.pages.measures import METRICS, Sample, samples
+from kdht.daemon.pages.measures import METRICS, Running, Sample, Told, samples
 from kdht.errors import KdhtError
+from kdht.program.answers import Durations, Latency, NodeStats, NodeStatus, RoutingTable
 
 Methods = Mapping[str, Method]
-Data = Mapping[str, Any]
 
 
 def pages(methods: Methods) -> dict[str, Page]:
@@ -35,11 +35,11 @@ def pages(methods: Methods) -> dict[str, Page]:
         return Answer(b"alive\n")
 
     async def ready(request: Request) -> Answer:
-        status = (await ask(methods, ()))["status"]
+        status = await answered(methods, "status", NodeStatus)
         missing = not_ready(status)
         if missing:
             return refusal(503, f"not ready: {missing}")
-        writes = f"not ready for writes: {status['not_writable']}" if status["not_writable"] else ""
+        writes = f"not ready for writes: {status.not_writable}" if status.not_writable else ""
         if writes and "writes" in request.query:
             return refusal(503, writes)
         return Answer(f"ready\n{writes or 'ready for writes'}\n".encode())
@@ -47,25 +47,32 @@ def pages(methods: Methods) -> dict[str, Page]:
     return {"/metrics": metrics, "/healthz": alive, "/readyz": ready}
 
 
-async def ask(methods: Methods, others: Iterable[str] = ("stats", "table", "latency")) -> dict[str, Any]:
-    """What `status` says, and the other methods, which a node that does not run leaves out."""
-    told: dict[str, Any] = {"status": await methods["status"].call({})}
+async def ask(methods: Methods) -> Told:
+    """All that there is to tell of the node; only its status while it does not run."""
+    status = await answered(methods, "status", NodeStatus)
     try:
-        return told | {name: await methods[name].call({}) for name in others}
+        return Told(
+            status,
+            Running(
+                await answered(methods, "stats", NodeStats),
+                await answered(methods, "table", RoutingTable),
+                await answered(methods, "latency", Latency),
+            ),
+        )
     except KdhtError:
-        return told
+        return Told(status, None)
 
 
-def not_ready(status: Data) -> str:
+def not_ready(status: NodeStatus) -> str:
     """Why the node should not be sent requests; empty if it should."""
-    if status["state"] != "running":
-        return f"the node is {status['state']}"
-    missing = ", ".join(status["waiting_for"])
-    why = f"; {status['why_unreachable']}" if status.get("why_unreachable") else ""
+    if status.state != "running":
+        return f"the node is {status.state}"
+    missing = ", ".join(status.waiting_for)
+    why = f"; {status.why_unreachable}" if status.why_unreachable else ""
     return f"waiting for: {missing}{why}" if missing else ""
 
 
-def _registry(told: Mapping[str, Data]) -> CollectorRegistry:
+def _registry(told: Told) -> CollectorRegistry:
     registry = CollectorRegistry()
     registry.register(_Once(families(samples(told))))
     ProcessCollector(registry=registry)
@@ -90,7 +97,7 @@ def families(given: Iterator[Sample]) -> list[Family]:
     }
     for name, labels, value in given:
         if METRICS[name].kind == "histogram":
-            found[name].add_metric(labels, buckets=_buckets(value), sum_value=value["total"])
+            found[name].add_metric(labels, buckets=_buckets(value), sum_value=value.total)
         else:
             found[name].add_metric(labels, value)
     return list(found.values())
@@ -103,7 +110,7 @@ _FAMILIES: dict[str, Callable[..., Any]] = {
 }
 
 
-def _buckets(snapshot: Data) -> list[tuple[str, float]]:
+def _buckets(durations: Durations) -> list[tuple[str, float]]:
     """Upper bounds and cumulative counts, as Prometheus has them."""
-    bounds = [*map(str, snapshot["bounds"]), "+Inf"]
-    return list(zip(bounds, accumulate(snapshot["counts"]), strict=True))
+    bounds = [*map(str, durations.bounds), "+Inf"]
+    return list(zip(bounds, accumulate(durations.counts), strict=True))

@@ -12,16 +12,18 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib.resources import files
 from ipaddress import ip_address
-from typing import Any, cast
+from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
+from msgspec.structs import asdict
 
 from kdht.client import AsyncClient, Hop
-from kdht.daemon.control.server import Method
+from kdht.daemon.control.server import Method, answered
 from kdht.daemon.pages.http import Answer, Page, Request, refusal
 from kdht.daemon.pages.metrics import ask, not_ready
 from kdht.errors import KdhtError
+from kdht.program.answers import NodeStatus, Replicas, RoutingTable
 from kdht.wire import hash_key
 from kdht.wire._shared import VERDICT_OF
 
@@ -41,6 +43,8 @@ POLICY = (
     ("Cross-Origin-Resource-Policy", "same-origin"),
 )
 JSON = "application/json"
+SELF = ("node_id", "address", "version", "state", "uptime")
+"""Fields of the status that the page shows."""
 MAX_KEY = 1024
 """Bytes of a key that is traced."""
 MAX_TRACES = 4
@@ -53,7 +57,7 @@ def pages(methods: Mapping[str, Method], address: str, *, any_name: bool) -> dic
     """By path. `address`: where this node's UDP requests go; `any_name`: answer whatever name was asked for."""
     found: dict[str, Page] = {path: partial(_file, *what) for path, what in FILES.items()}
     found["/api/status"] = partial(_status, methods)
-    found["/api/trace"] = Tracer(methods["replicas"], address).trace
+    found["/api/trace"] = Tracer(methods, address).trace
     return {path: partial(_guarded, page, any_name) for path, page in found.items()}
 
 
@@ -78,30 +82,29 @@ async def _file(name: str, content_type: str, request: Request) -> Answer:
 
 
 async def _status(methods: Mapping[str, Method], request: Request) -> Answer:
-    told = await ask(methods)
-    status = told["status"]
+    status, running = await ask(methods)
     seen: dict[str, Any] = {
         "time": time.monotonic(),
-        "self": {name: status[name] for name in ("node_id", "address", "version", "state", "uptime")},
+        "self": {name: getattr(status, name) for name in SELF},
         "not_ready": not_ready(status),
-        "warnings": [*status["warnings"], *_no_writes(status)],
+        "warnings": [*status.warnings, *_no_writes(status)],
     }
-    if "stats" in told:
-        seen |= told["stats"]
+    if running is not None:
+        seen |= asdict(running.stats)
         seen["verdicts"] = {reason.name: verdict.name for reason, verdict in VERDICT_OF.items()}
-        seen["nodes"] = _nodes(status, told["table"]["buckets"])
+        seen["nodes"] = _nodes(status, running.table)
     return _json(seen)
 
 
-def _no_writes(status: Mapping[str, Any]) -> list[str]:
-    return [f"no writes: {status['not_writable']}"] if status["ready"] and status["not_writable"] else []
+def _no_writes(status: NodeStatus) -> list[str]:
+    return [f"no writes: {status.not_writable}"] if status.ready and status.not_writable else []
 
 
-def _nodes(status: Mapping[str, Any], buckets: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _nodes(status: NodeStatus, table: RoutingTable) -> list[dict[str, Any]]:
     """This node first, then its contacts, each with its share of the keys as far as this node can see."""
-    found: list[dict[str, Any]] = [{"id": status["node_id"], "address": status["address"], "own": True}]
-    for bucket in buckets:
-        found += [{**contact, "own": False, "bucket": bucket["index"]} for contact in bucket["contacts"]]
+    found: list[dict[str, Any]] = [{"id": status.node_id, "address": status.address, "own": True}]
+    for bucket in table.buckets:
+        found += [{**asdict(contact), "own": False, "bucket": bucket.index} for contact in bucket.contacts]
     shares = key_shares([node["id"] for node in found])
     return [{**node, "share": shares[node["id"]]} for node in found]
 
@@ -130,8 +133,8 @@ def _divide(numbers: Sequence[int], share: float, shares: dict[int, float]) -> N
 class Tracer:
     """Traces keys through the node at `address`, as any client would, and asks who has them; a few at once."""
 
-    def __init__(self, replicas: Method, address: str) -> None:
-        self._replicas = replicas
+    def __init__(self, methods: Mapping[str, Method], address: str) -> None:
+        self._methods = methods
         self._address = address
         self._under_way = 0
 
@@ -156,8 +159,8 @@ class Tracer:
         async with AsyncClient(self._address, timeout=TRY_SECONDS) as client:
             path = await client.trace(key)
         id = hash_key(key).hex()
-        held = cast(dict[str, Any], await self._replicas.call({"key": id}))
-        return {"key": key, "id": id, "hops": [_hop(hop) for hop in path], "replicas": held["replicas"]}
+        held = await answered(self._methods, "replicas", Replicas, key=id)
+        return {"key": key, "id": id, "hops": [_hop(hop) for hop in path], "replicas": held.replicas}
 
 
 def _hop(hop: Hop) -> dict[str, Any]:

@@ -21,7 +21,15 @@ from libc.string cimport memset
 from kdht._routing cimport (
     KDHT_DROP, KDHT_FORWARD, KDHT_RELAY, Core, core_decide_packet, kdht_outcome, kdht_region,
 )
-from kdht.datapath.nfqueue._netlink cimport *
+from kdht.datapath.nfqueue._netlink cimport (
+    CLOCK_REALTIME_COARSE, MSG_TRUNC, MSG_WAITFORONE, NFNL_SUBSYS_QUEUE, NFQA_CAP_LEN, NFQA_CFG_FLAGS,
+    NFQA_CFG_F_FAIL_OPEN, NFQA_CFG_MASK, NFQA_MARK, NFQA_PACKET_HDR, NFQA_PAYLOAD, NFQA_VERDICT_HDR,
+    NFQNL_MSG_CONFIG, NFQNL_MSG_PACKET, NFQNL_MSG_VERDICT, NFQNL_MSG_VERDICT_BATCH, NF_ACCEPT, NF_DROP,
+    NLA_TYPE_MASK, NLMSG_ERROR, NLM_F_ACK, NLM_F_REQUEST, PR_SET_PDEATHSIG, SOL_SOCKET, SO_RCVTIMEO,
+    clock_gettime, htonl, htons, iovec, kdht_nl_flags, kdht_nl_rewrite, kdht_nl_verdict, mmsghdr, msghdr,
+    nfgenmsg, nfqnl_msg_packet_hdr, nfqnl_msg_verdict_hdr, nlattr, nlmsgerr, nlmsghdr, prctl, recvmmsg,
+    sendmsg, setsockopt, timespec, timeval,
+)
 
 
 cdef enum:

@@ -25,7 +25,7 @@ from kdht.errors import DatapathError
 from kdht.wire import Address
 from kdht.wire._shared import PORT
 
-_LOG = logging.getLogger("kdht.nfqueue")
+log = logging.getLogger("kdht.nfqueue")
 QUEUE_LANES = range(FIRST_LANE, LANES)
 """Where the core counts what the queues' threads decide."""
 QUEUE_FIELDS = ("number", "portid", "waiting", "mode", "range", "full", "failed", "last_id")
@@ -152,7 +152,7 @@ class NfqueueDatapath:
             if guard != self._guard:
                 self._ruleset.set_guard(guard)
                 self._guard = guard
-                _LOG.info(
+                log.info(
                     "forwarding was changed by somebody else: the guard of table inet %s follows",
                     self.options.table,
                 )

@@ -31,7 +31,7 @@ FIRST_PAUSE, LAST_PAUSE = 0.1, 10.0
 LONG_LIFE = 30.0
 """Seconds after which a worker's death is news, and the pauses start anew."""
 
-_LOG = logging.getLogger("kdht.nfqueue")
+log = logging.getLogger("kdht.nfqueue")
 
 
 class Keeper:
@@ -128,7 +128,7 @@ class Keeper:
             return
         self.pid = worker.pid
         self.started += 1
-        _LOG.info("the queue's worker, process %d, gives verdicts", worker.pid)
+        log.info("the queue's worker, process %d, gives verdicts", worker.pid)
         self.why = ""
         self._settled.set()
         exited = os.pidfd_open(worker.pid)
@@ -139,7 +139,7 @@ class Keeper:
             os.close(exited)
         if not self._stopping.is_set():
             self.why = f"the queue's worker ended with status {worker.wait()}; another is on its way"
-            _LOG.warning("%s; meanwhile packets go to the socket", self.why)
+            log.warning("%s; meanwhile packets go to the socket", self.why)
 
     def _first_line(self, worker: subprocess.Popen[bytes]) -> str:
         assert worker.stdout is not None

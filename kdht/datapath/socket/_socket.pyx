@@ -34,7 +34,12 @@ from kdht.core._layout cimport (
 from kdht.core._reply cimport Request
 from kdht._routing cimport Core, core_bounce, core_decide_message, core_reply
 from kdht.storage._cache cimport RecordCache, write_body
-from kdht.datapath.socket._udp cimport *
+from kdht.datapath.socket._udp cimport (
+    AF_INET, BATCH, CLOCK_BOOTTIME, CLOCK_MONOTONIC, CLOCK_REALTIME_COARSE, Inbox, Name, Outbox, POLLERR,
+    POLLIN, POLLNVAL, SOL_SOCKET, SO_ERROR, Tally, clock_gettime, count_error, family_of, flush, getsockopt,
+    htons, is_none, mmsghdr, named_errors, ntohs, open_inbox, poll, pollfd, put, read_destination,
+    read_name, read_stamp, read_unreachable, receive, timespec,
+)
 
 from kdht.wire._shared import Reason
 from kdht.datapath.base import Datagram

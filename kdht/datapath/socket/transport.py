@@ -27,7 +27,7 @@ from kdht.wire import Address
 RECEIVE_BUFFER = 8 << 20
 """Bytes asked for each socket; without CAP_NET_ADMIN the kernel gives at most net.core.rmem_max."""
 
-_LOG = logging.getLogger("kdht.socket")
+log = logging.getLogger("kdht.socket")
 _T = TypeVar("_T")
 
 _BIND_ERRORS = {
@@ -193,7 +193,7 @@ class SocketTransport:
             )
         except Exception as error:
             self._why = f"the thread ended: {error}"
-            _LOG.exception("the socket datapath's thread ended")
+            log.exception("the socket datapath's thread ended")
 
     def _receive(self, batch: list[Datagram]) -> None:
         self._guard(self._receiver, batch)
@@ -207,7 +207,7 @@ class SocketTransport:
             return self._reader(keys, rooms, now)
         except Exception:
             self._raised += 1
-            _LOG.exception("%s raised", self._reader)
+            log.exception("%s raised", self._reader)
             return [None] * len(keys)
 
     def _time(self) -> float | None:
@@ -216,7 +216,7 @@ class SocketTransport:
             return self._on_time()
         except Exception:
             self._raised += 1
-            _LOG.exception("%s raised", self._on_time)
+            log.exception("%s raised", self._on_time)
             return None
 
     def _was_away(self) -> None:
@@ -224,7 +224,7 @@ class SocketTransport:
             self._on_away()
         except Exception:
             self._raised += 1
-            _LOG.exception("%s raised", self._on_away)
+            log.exception("%s raised", self._on_away)
 
     def _report_unreachable(self, targets: list[Address]) -> None:
         for target in targets:
@@ -235,7 +235,7 @@ class SocketTransport:
             function(argument)
         except Exception:
             self._raised += 1
-            _LOG.exception("%s raised: what it was given is lost", function)
+            log.exception("%s raised: what it was given is lost", function)
 
 
 def _bound(address: Address, receive_buffer: int) -> socket.socket:

@@ -12,6 +12,7 @@ import click
 
 from kdht.errors import ConfigError, KdhtError
 from kdht.program import control_client
+from kdht.program.answers import NodeStats
 from kdht.replay import draw, options, plain, tables
 from kdht.replay._capture import Batch
 from kdht.replay._engine import Results, run_core
@@ -151,7 +152,7 @@ def _counters(node: Path | None) -> dict[str, Counter[str]]:
     """The node's verdicts by datapath and reason. What a datapath passes up, the socket counts again."""
     if node is None:
         return {}
-    lanes: dict[str, dict[str, int]] = control_client.call(node, "stats")["packets"]
+    lanes = control_client.ask(node, "stats", NodeStats).packets
     return {name: Counter(lane) for name, lane in lanes.items() if name != "all"}
 
 

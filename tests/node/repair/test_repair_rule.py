@@ -3,6 +3,7 @@
 from random import Random
 
 import pytest
+from answers import repair_state
 
 from kdht.cli import report
 from kdht.node.repair.bodies import Digest, Report, Says, short
@@ -189,11 +190,15 @@ def test_as_many_confirm_of_more_replicas_as_the_policy_means(
 
 
 def test_status_says_whom_a_node_waits_for_and_what_is_to_come() -> None:
-    data = {
-        "draining": False, "pushing": 0, "behind": 2, "ranges": 5, "neighbours": 4, "missing": 12000,
-        "seconds_left": 8.0, "replicas": 3, "others_replicas": [2],
-        "waits_for": {"unheard": [], "unseen": ["10.0.0.2:5348"], "unequal": ["10.0.0.3:5348"] * 5},
-    }  # fmt: skip
+    data = repair_state(
+        behind=2,
+        ranges=5,
+        neighbours=4,
+        missing=12000,
+        seconds_left=8.0,
+        others_replicas=[2],
+        waits_for={"unheard": [], "unseen": ["10.0.0.2:5348"], "unequal": ["10.0.0.3:5348"] * 5},
+    )
     assert report._repair(data) == (
         "2 of 5 key ranges to compare with 4 neighbours, 12,000 records to come, about 8 s; waits for to be counted "
         "among the replicas by 10.0.0.2:5348 and the records of 10.0.0.3:5348, 10.0.0.3:5348, 10.0.0.3:5348 and 2 more; "
