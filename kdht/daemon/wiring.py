@@ -27,6 +27,7 @@ from kdht.node.service import Service
 from kdht.storage import GroupWriter, LevelStore, StoredRecord
 from kdht.storage._cache import RecordCache
 from kdht.storage._reader import StoreReader
+from kdht.times import SteadyTime
 from kdht.wire import Address, Contact
 
 SOCKET_LANE = 1
@@ -190,7 +191,7 @@ def _read(
 def _came_back(repair: Repair) -> None:
     """The node was away: what it had caught up on before it compares anew, before it answers anything from it."""
     log.warning("was away for half a second or more: compares its records with other replicas anew")
-    repair.catch_up_anew(time.monotonic())
+    repair.catch_up_anew(SteadyTime(time.monotonic()))
 
 
 def _changed(

@@ -11,6 +11,7 @@ from kdht.node.readiness import LEAVING, Readiness
 from kdht.node.rpc import Done, Rpc, Rpcs
 from kdht.node.table import Table
 from kdht.node.timers import Timers
+from kdht.times import SteadyTime
 from kdht.wire import NO_IP, Address, Contact
 from kdht.wire._shared import Op
 
@@ -63,7 +64,14 @@ class NodeContext:
         return seconds * self.rng.uniform(1 - jitter, 1 + jitter)
 
     def ask(
-        self, op: Op, key: bytes, address: Address, id: bytes | None, done: Done, now: float, tries: int = 0
+        self,
+        op: Op,
+        key: bytes,
+        address: Address,
+        id: bytes | None,
+        done: Done,
+        now: SteadyTime,
+        tries: int = 0,
     ) -> bool:
         """Start a request; False, and `done` is never called, if too many wait. `tries` 0: the usual."""
         options = self.options
@@ -75,7 +83,7 @@ class NodeContext:
         rpc = Rpc(op, key, address, id, done, tries=tries or options.tries, timeout=timeout, longest=longest)
         return self.rpcs.start(rpc, now)
 
-    def ping(self, address: Address, id: bytes | None, done: Done, now: float, tries: int = 0) -> bool:
+    def ping(self, address: Address, id: bytes | None, done: Done, now: SteadyTime, tries: int = 0) -> bool:
         """Ask who is there, like `ask`."""
         return self.ask(Op.PING, id or UNKNOWN_ID, address, id, done, now, tries)
 
@@ -101,5 +109,5 @@ class NodeContext:
         return is_host and port != 0 and is_other
 
 
-def leave_to_table(rpc: Rpc, reply: Reply | None, now: float) -> None:
+def leave_to_table(rpc: Rpc, reply: Reply | None, now: SteadyTime) -> None:
     """The `done` of requests that are for the table alone: it takes every matched reply anyway."""

@@ -14,6 +14,7 @@ from kdht.node.census import Census
 from kdht.node.context import NodeContext
 from kdht.node.messages import Reply
 from kdht.node.rpc import Rpc
+from kdht.times import SteadyTime
 from kdht.wire import Contact
 from kdht.wire._shared import Op
 
@@ -51,7 +52,7 @@ class Forgetting:
             return Fate.LIVES
         return Fate.FORGOTTEN if self._census.forget(id) else Fate.UNKNOWN
 
-    def forget(self, id: bytes, done: Done, now: float) -> Fate:
+    def forget(self, id: bytes, done: Done, now: SteadyTime) -> Fate:
         """Have this node and all its contacts forget it; `done` gets their answers once all have answered or are given up.
 
         Nothing is done, and `done` is never called, where it lives.
@@ -61,7 +62,7 @@ class Forgetting:
             self._ask_all(id, done, now)
         return fate
 
-    def _ask_all(self, id: bytes, done: Done, now: float) -> None:
+    def _ask_all(self, id: bytes, done: Done, now: SteadyTime) -> None:
         told: list[Told] = []
         contacts = [entry.contact for entry in self._context.table]
         waiting = 1 + len(contacts)
@@ -72,7 +73,7 @@ class Forgetting:
             if not waiting:
                 done(told)
 
-        def answered(contact: Contact, rpc: Rpc, reply: Reply | None, now: float) -> None:
+        def answered(contact: Contact, rpc: Rpc, reply: Reply | None, now: SteadyTime) -> None:
             told.append(Told(contact, None if reply is None else _untrusted_fate(reply.body)))
             one_less()
 

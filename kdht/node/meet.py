@@ -9,6 +9,7 @@ from kdht.node.members import Members
 from kdht.node.messages import untrusted_suspect
 from kdht.node.notice import Notices
 from kdht.node.reach import Reach
+from kdht.times import SteadyTime
 from kdht.wire import Contact, Message
 
 
@@ -21,7 +22,7 @@ class Meetings:
         self._notices = notices
         self._reach = reach
 
-    def named(self, contact: Contact, namer: Contact, now: float) -> bool:
+    def named(self, contact: Contact, namer: Contact, now: SteadyTime) -> bool:
         """A member names another; whether this node can talk to it."""
         if self._context.is_of_other_version(contact):
             self._context.counters["other_version"] += 1
@@ -29,7 +30,7 @@ class Meetings:
             return False
         return self._reach.aside or self._members.learn(contact, now, heard=False)
 
-    def untrusted_told(self, message: Message, sender: Contact, now: float) -> None:
+    def untrusted_told(self, message: Message, sender: Contact, now: SteadyTime) -> None:
         """A MEET: passed on to the one who is meant; that one writes to the other. Raises BadPacket."""
         context = self._context
         context.counters["meetings"] += 1

@@ -9,6 +9,7 @@ from kdht.node.context import NodeContext
 from kdht.node.control_outbox import ControlOutbox
 from kdht.node.messages import DRAINED
 from kdht.node.rate_queue import RateQueue
+from kdht.times import SteadyTime
 from kdht.wire import Contact, pack_contacts
 from kdht.wire._shared import Op
 
@@ -41,25 +42,25 @@ class Notices:
         """How many wait."""
         return len(self._queue)
 
-    def suspect(self, contact: Contact, targets: Iterable[Contact], now: float) -> None:
+    def suspect(self, contact: Contact, targets: Iterable[Contact], now: SteadyTime) -> None:
         """This contact does not answer."""
         self._tell(Op.SUSPECT, contact.id, pack_contacts([contact]), targets, now)
 
-    def meet(self, id: bytes, contact: Contact | None, target: Contact, now: float) -> None:
+    def meet(self, id: bytes, contact: Contact | None, target: Contact, now: SteadyTime) -> None:
         """To the node with that ID: get to know `contact`. To another, without one: have it get to know this node."""
         self._tell(Op.MEET, id, pack_contacts([contact]) if contact else b"", [target], now)
 
-    def leave(self, targets: Iterable[Contact], now: float, *, drained: bool) -> None:
+    def leave(self, targets: Iterable[Contact], now: SteadyTime, *, drained: bool) -> None:
         """This node goes; `drained`: all its records are at others."""
         self._tell(Op.LEAVE, self._context.id, DRAINED if drained else b"", targets, now)
 
-    def _tell(self, op: Op, key: bytes, body: bytes, targets: Iterable[Contact], now: float) -> None:
+    def _tell(self, op: Op, key: bytes, body: bytes, targets: Iterable[Contact], now: SteadyTime) -> None:
         for target in targets:
             if len(self._queue) < MAX_WAITING:
                 self._queue.send(Notice(op, key, body, target), now)
             else:
                 self._context.counters["notices_full"] += 1
 
-    def _send(self, notice: Notice, now: float) -> None:
+    def _send(self, notice: Notice, now: SteadyTime) -> None:
         self._context.counters["notices_sent"] += 1
         self._outbox.notice(notice.op, notice.key, notice.body, notice.target.address, now)

@@ -14,6 +14,7 @@ from kdht.node.context import NodeContext, leave_to_table
 from kdht.node.probe import Prober
 from kdht.node.table_contact import TableContact
 from kdht.node.timers import Alarm
+from kdht.times import SteadyTime
 from kdht.wire._shared import Op
 
 
@@ -28,7 +29,7 @@ class ProbeSchedule:
         self._swept = float("-inf")
         self._is_beating = False
 
-    def start(self, now: float) -> None:
+    def start(self, now: SteadyTime) -> None:
         """Begin, at times of this node's own."""
         if not self._is_beating:
             self._is_beating = True
@@ -36,7 +37,7 @@ class ProbeSchedule:
             timers.at(now + rng.uniform(0, options.probe_interval), self._beat)
             timers.at(now + rng.uniform(0, options.discovery_interval), self._discover)
 
-    def add(self, entry: TableContact, now: float) -> None:
+    def add(self, entry: TableContact, now: SteadyTime) -> None:
         """A member came in."""
         self._schedule(entry, now + self._context.jittered(self._context.options.contact_interval))
 
@@ -46,7 +47,7 @@ class ProbeSchedule:
         if alarm is not None:
             self._context.timers.cancel(alarm)
 
-    def sweep(self, now: float, spread: float = 0.0) -> None:
+    def sweep(self, now: SteadyTime, spread: float = 0.0) -> None:
         """Somebody died: probe all the ring within `spread` seconds, but for those who answered just now."""
         context = self._context
         if now - self._swept < context.options.sweep_interval:
@@ -58,12 +59,12 @@ class ProbeSchedule:
             else:
                 self._question(entry, now)
 
-    def _question(self, entry: TableContact, now: float) -> None:
+    def _question(self, entry: TableContact, now: SteadyTime) -> None:
         is_member = self._context.table.get(entry.contact.id) is entry
         if is_member and now - entry.answered >= self._context.options.just_answered:
             self._prober.probe(entry, now)
 
-    def _beat(self, now: float) -> None:
+    def _beat(self, now: SteadyTime) -> None:
         context = self._context
         interval = context.jittered(context.options.probe_interval, context.options.probe_jitter)
         context.timers.at(now + interval, self._beat)
@@ -72,7 +73,7 @@ class ProbeSchedule:
                 self._prober.probe(entry, now)
                 return
 
-    def _discover(self, now: float) -> None:
+    def _discover(self, now: SteadyTime) -> None:
         """Ask the next in turn for whoever is close to this node."""
         context = self._context
         context.timers.at(now + context.jittered(context.options.discovery_interval), self._discover)
@@ -97,7 +98,7 @@ class ProbeSchedule:
         id = entry.contact.id
         self._alarms[id] = self._context.timers.at(when, lambda now: self._due(id, now))
 
-    def _due(self, id: bytes, now: float) -> None:
+    def _due(self, id: bytes, now: SteadyTime) -> None:
         entry = self._context.table.get(id)
         if entry is None:
             return

@@ -29,6 +29,7 @@ from kdht.node.notice import Notices
 from kdht.node.readiness import REACH
 from kdht.node.rpc import Rpc
 from kdht.node.timers import Alarm
+from kdht.times import SteadyTime
 from kdht.wire import Contact
 from kdht.wire._shared import Op
 
@@ -41,7 +42,7 @@ class Doubt:
 
     __slots__ = ("contact", "named", "namer", "since")
 
-    def __init__(self, contact: Contact, namer: Contact, now: float) -> None:
+    def __init__(self, contact: Contact, namer: Contact, now: SteadyTime) -> None:
         self.contact = contact
         self.namer = namer
         self.since = now
@@ -56,7 +57,7 @@ class Reach:
         context: NodeContext,
         notices: Notices,
         bar: Callable[[bool], None],
-        withdraw: Callable[[float], None],
+        withdraw: Callable[[SteadyTime], None],
     ) -> None:
         self.aside = False
         self._context = context
@@ -76,7 +77,7 @@ class Reach:
         """Members that this node cannot reach, as far as it knows."""
         return [doubt.contact for doubt in self._doubts.values()]
 
-    def named(self, contact: Contact, namer: Contact, now: float) -> None:
+    def named(self, contact: Contact, namer: Contact, now: SteadyTime) -> None:
         """A member names one whose address is of an IP version that this node has not."""
         context = self._context
         if context.table.get(contact.id) is not None or self._met.get(contact.id, now) > now:
@@ -95,7 +96,7 @@ class Reach:
         if self._alarm is None:
             self._later(now)
 
-    def heard(self, id: bytes, now: float) -> None:
+    def heard(self, id: bytes, now: SteadyTime) -> None:
         """A message came from this node: it can be reached."""
         if id in self._doubts and not self.aside:
             del self._doubts[id]
@@ -106,12 +107,12 @@ class Reach:
 
     # Inside
 
-    def _later(self, now: float) -> None:
+    def _later(self, now: SteadyTime) -> None:
         options = self._context.options
         interval = options.aside_interval if self.aside else options.doubt_interval
         self._alarm = self._context.timers.at(now + self._context.jittered(interval), self._look)
 
-    def _look(self, now: float) -> None:
+    def _look(self, now: SteadyTime) -> None:
         """Ask again, and see whether it is time to stand aside, or to come back."""
         self._alarm = None
         options = self._context.options
@@ -134,7 +135,7 @@ class Reach:
             return
         self._later(now)
 
-    def _introduce(self, doubt: Doubt, now: float) -> None:
+    def _introduce(self, doubt: Doubt, now: SteadyTime) -> None:
         """Ask who named it whether it still does, and to have it write to us."""
         ask = self._context.ask
         done = partial(self._answered, doubt, now)
@@ -142,12 +143,12 @@ class Reach:
         if not self.aside:
             self._notices.meet(doubt.contact.id, None, doubt.namer, now)
 
-    def _answered(self, doubt: Doubt, asked: float, rpc: Rpc, reply: Reply | None, now: float) -> None:
+    def _answered(self, doubt: Doubt, asked: float, rpc: Rpc, reply: Reply | None, now: SteadyTime) -> None:
         if reply is not None and doubt.named < now and self._doubts.get(doubt.contact.id) is doubt:
             del self._doubts[doubt.contact.id]
             self._unbar_without_doubts()
 
-    def _is_fresh(self, doubt: Doubt, now: float) -> bool:
+    def _is_fresh(self, doubt: Doubt, now: SteadyTime) -> bool:
         """Whether it was named again just now: what was said once may have passed."""
         return now - doubt.named <= 4 * self._context.options.doubt_interval
 
@@ -165,7 +166,7 @@ class Reach:
         nearby = list(islice(closest, self._context.options.k))
         return 2 * sum(id in self._doubts for id in nearby) >= len(nearby)
 
-    def _stand_aside(self, now: float) -> None:
+    def _stand_aside(self, now: SteadyTime) -> None:
         self._be_barred()
         self._context.events.append(Aside(self.unreachable))
         self.aside = True

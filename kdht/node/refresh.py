@@ -12,6 +12,7 @@ from functools import partial
 from kdht.node.context import NodeContext
 from kdht.node.search import Found, Searches
 from kdht.node.timers import Alarm
+from kdht.times import SteadyTime
 from kdht.wire import Contact
 from kdht.wire._shared import ID_BITS, ID_LEN
 
@@ -20,7 +21,7 @@ WIDEN_DELAY = 0.3
 """Several deaths are taken together."""
 
 
-def _ignore(closest: list[Contact], now: float) -> None:
+def _ignore(closest: list[Contact], now: SteadyTime) -> None:
     """What a refresh is for, the table has learnt already."""
 
 
@@ -36,21 +37,21 @@ class Refresher:
         self.searches: Searches
         """Set by the Node: lookups and refreshes know of each other."""
 
-    def start(self, now: float) -> None:
+    def start(self, now: SteadyTime) -> None:
         """Begin to watch the time, if that has not begun."""
         if self._alarm is None:
             interval = self._context.options.refresh_interval / CHECKS_PER_INTERVAL
             self._alarm = self._context.timers.at(now + self._context.jittered(interval), self._check)
 
-    def looked(self, target: bytes, now: float) -> None:
+    def looked(self, target: bytes, now: SteadyTime) -> None:
         """A lookup of `target` begins: its bucket's time starts anew."""
         self._postpone(self._context.table.index(target), now)
 
-    def farther(self, now: float, done: Callable[[float], None]) -> None:
+    def farther(self, now: SteadyTime, done: Callable[[SteadyTime], None]) -> None:
         """Refresh all buckets up to the one of the closest contact; `done(now)` after the last lookup."""
         left = set(range(self._context.table.deepest() + 1))
 
-        def ended(index: int, closest: list[Contact], now: float) -> None:
+        def ended(index: int, closest: list[Contact], now: SteadyTime) -> None:
             left.discard(index)
             if not left:
                 done(now)
@@ -59,29 +60,29 @@ class Refresher:
             if not self._refresh(index, now, partial(ended, index)):
                 ended(index, [], now)
 
-    def repair(self, index: int, now: float) -> None:
+    def repair(self, index: int, now: SteadyTime) -> None:
         """A bucket lost a contact, and nobody waits for the place."""
         if index not in self._repairs:
             self._repairs.add(index)
             when = now + self._context.jittered(self._context.options.repair_delay)
             self._context.timers.at(when, partial(self._repair, index))
 
-    def widen(self, now: float) -> None:
+    def widen(self, now: SteadyTime) -> None:
         """Some buckets may be wide now, and have room for more than they were looked up for."""
         if self._widening is None:
             self._widening = self._context.timers.at(now + self._context.jittered(WIDEN_DELAY), self._widen)
 
-    def _widen(self, now: float) -> None:
+    def _widen(self, now: SteadyTime) -> None:
         self._widening = None
         for index in self._context.table.wide():
             self._refresh(index, now)
 
-    def _repair(self, index: int, now: float) -> None:
+    def _repair(self, index: int, now: SteadyTime) -> None:
         self._repairs.discard(index)
         if not self._context.table.is_full(index):
             self._refresh(index, now)
 
-    def _check(self, now: float) -> None:
+    def _check(self, now: SteadyTime) -> None:
         self._alarm = None
         for index in range(self._context.table.deepest() + 1):
             due = self._due.get(index)
@@ -91,14 +92,14 @@ class Refresher:
                 self._refresh(index, now)
         self.start(now)
 
-    def _refresh(self, index: int, now: float, found: Found = _ignore) -> bool:
+    def _refresh(self, index: int, now: SteadyTime, found: Found = _ignore) -> bool:
         self._postpone(index, now)
         return self._look_up(self._sibling(index), index + 1, found, now)
 
-    def _look_up(self, prefix: int, bits: int, found: Found, now: float) -> bool:
+    def _look_up(self, prefix: int, bits: int, found: Found, now: SteadyTime) -> bool:
         """A random ID that begins with these bits; then, in a wide bucket that may have more, each half."""
 
-        def ended(closest: list[Contact], now: float) -> None:
+        def ended(closest: list[Contact], now: SteadyTime) -> None:
             below = ID_BITS - bits
             inside = [each for each in closest if int.from_bytes(each.id, "big") >> below == prefix]
             index = self._context.table.index(target)
@@ -110,7 +111,7 @@ class Refresher:
         target = self._random_id(prefix, bits)
         return self.searches.start(target, ended, now)
 
-    def _postpone(self, index: int, now: float) -> None:
+    def _postpone(self, index: int, now: SteadyTime) -> None:
         self._due[index] = now + self._context.jittered(self._context.options.refresh_interval)
 
     def _sibling(self, index: int) -> int:

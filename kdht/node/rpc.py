@@ -21,6 +21,7 @@ from kdht.node.messages import Reply
 from kdht.node.options import Options
 from kdht.node.rate_queue import RateQueue
 from kdht.node.timers import Alarm, Timers
+from kdht.times import SteadyTime
 from kdht.wire import Address, Message
 from kdht.wire._shared import Op
 
@@ -91,7 +92,7 @@ class Rpc:
         """Whether its time-out was noticed late already."""
 
 
-Done = Callable[[Rpc, Reply | None, float], None]
+Done = Callable[[Rpc, Reply | None, SteadyTime], None]
 """The end of a request: with its reply, or None if it failed; and `now`."""
 
 
@@ -116,8 +117,8 @@ class Rpcs:
         rng: Random,
         timers: Timers,
         counters: Counter[str],
-        transmit: Callable[[Rpc, float], None],
-        missed: Callable[[Rpc, float], None],
+        transmit: Callable[[Rpc, SteadyTime], None],
+        missed: Callable[[Rpc, SteadyTime], None],
     ) -> None:
         self._rng = rng
         self._timers = timers
@@ -136,7 +137,7 @@ class Rpcs:
     def __len__(self) -> int:
         return len(self._pending)
 
-    def start(self, rpc: Rpc, now: float) -> bool:
+    def start(self, rpc: Rpc, now: SteadyTime) -> bool:
         """Send it, now or when the rate allows; False, and `done` is never called, if too many wait."""
         queue = self._queues[rpc.urgent]
         if self._closed or queue.pending >= self._limit:
@@ -149,7 +150,7 @@ class Rpcs:
         queue.send(rpc, now)
         return True
 
-    def hurry(self, rpc: Rpc, tries: int, timeout: float, now: float) -> None:
+    def hurry(self, rpc: Rpc, tries: int, timeout: float, now: SteadyTime) -> None:
         """Repeat it at once, and so often in all from now on, so far apart."""
         rpc.tries = min(len(rpc.sent) + tries, MAX_ATTEMPT)
         rpc.timeout = rpc.longest = timeout
@@ -161,7 +162,7 @@ class Rpcs:
         else:
             self._wait(rpc, now)
 
-    def match(self, message: Message, source: Address, sender: bytes, now: float) -> tuple[Rpc, float]:
+    def match(self, message: Message, source: Address, sender: bytes, now: SteadyTime) -> tuple[Rpc, float]:
         """The request that this answers, which then waits no more, and the round-trip time.
 
         Raises Mismatch, and nothing has changed.
@@ -180,12 +181,12 @@ class Rpcs:
         self.round_trips[rpc.op].observe(rtt)
         return rpc, rtt
 
-    def abandon(self, now: float, address: Address | None = None) -> None:
+    def abandon(self, now: SteadyTime, address: Address | None = None) -> None:
         """End all requests, to this address if one is given, as unanswered."""
         for rpc in [rpc for rpc in self._pending.values() if address in (None, rpc.address)]:
             self._fail(rpc, now)
 
-    def close(self, now: float) -> None:
+    def close(self, now: SteadyTime) -> None:
         """No more requests, not even those under way."""
         self._closed = True
         self.abandon(now)
@@ -195,18 +196,18 @@ class Rpcs:
             pass
         return request_id
 
-    def _send_now(self, rpc: Rpc, now: float) -> None:
+    def _send_now(self, rpc: Rpc, now: SteadyTime) -> None:
         rpc.sent.append(now)
         rpc.excused = False
         self._wait(rpc, now)
         self._counters["requests_sent" if len(rpc.sent) == 1 else "repeats_sent"] += 1
         self._transmit(rpc, now)
 
-    def _wait(self, rpc: Rpc, now: float) -> None:
+    def _wait(self, rpc: Rpc, now: SteadyTime) -> None:
         rpc.due = now + rpc.timeout
         rpc.alarm = self._timers.at(rpc.due, partial(self._expired, rpc))
 
-    def _expired(self, rpc: Rpc, now: float) -> None:
+    def _expired(self, rpc: Rpc, now: SteadyTime) -> None:
         if now - rpc.due > rpc.timeout and not rpc.excused:
             rpc.excused = True
             self._wait(rpc, now)
@@ -219,7 +220,7 @@ class Rpcs:
         elif not rpc.ended:
             self._fail(rpc, now)
 
-    def _fail(self, rpc: Rpc, now: float) -> None:
+    def _fail(self, rpc: Rpc, now: SteadyTime) -> None:
         if not rpc.ended:
             self._end(rpc)
             rpc.done(rpc, None, now)

@@ -21,6 +21,7 @@ from kdht.node.probe_schedule import ProbeSchedule
 from kdht.node.rpc import Rpc
 from kdht.node.table_contact import TableContact
 from kdht.node.timers import TokenBucket
+from kdht.times import SteadyTime
 from kdht.wire import Address, Contact
 
 
@@ -33,7 +34,7 @@ class Suspicion:
         prober: Prober,
         schedule: ProbeSchedule,
         notices: Notices,
-        remove: Callable[[TableContact, float], None],
+        remove: Callable[[TableContact, SteadyTime], None],
     ) -> None:
         self._context = context
         self._prober = prober
@@ -42,7 +43,7 @@ class Suspicion:
         self._remove = remove
         self._hearsay = TokenBucket(context.options.suspect_rate)
 
-    def missed(self, rpc: Rpc, now: float) -> None:
+    def missed(self, rpc: Rpc, now: SteadyTime) -> None:
         """A transmission of ours had no answer in time."""
         table = self._context.table
         entry = table.at(rpc.address)
@@ -53,7 +54,7 @@ class Suspicion:
         if table.get(entry.contact.id) is entry:
             self._prober.probe(entry, now)
 
-    def unreachable(self, address: Address, now: float) -> None:
+    def unreachable(self, address: Address, now: SteadyTime) -> None:
         """ICMP said so, which anybody can forge."""
         entry = self._context.table.at(address)
         if entry is None or entry.unreachable:
@@ -69,13 +70,13 @@ class Suspicion:
             self._context.table.demote(entry)
         self._prober.hurry(entry, now)
 
-    def silent(self, address: Address, now: float) -> None:
+    def silent(self, address: Address, now: SteadyTime) -> None:
         """Another part of this node waited in vain for an answer from there."""
         entry = self._context.table.at(address)
         if entry is not None:
             self._ask(entry, now)
 
-    def told(self, contact: Contact, now: float) -> None:
+    def told(self, contact: Contact, now: SteadyTime) -> None:
         """Another node has no answer from this contact. That says nothing of our own way to it."""
         entry = self._context.table.get(contact.id)
         if entry is None or entry.contact != contact:
@@ -89,11 +90,11 @@ class Suspicion:
             else:
                 self._context.counters["suspect_rate"] += 1
 
-    def _ask(self, entry: TableContact, now: float) -> None:
+    def _ask(self, entry: TableContact, now: SteadyTime) -> None:
         if now - entry.answered >= self._context.options.just_answered:
             self._prober.probe(entry, now)
 
-    def _count(self, entry: TableContact, now: float) -> None:
+    def _count(self, entry: TableContact, now: SteadyTime) -> None:
         """One more miss in a row."""
         options = self._context.options
         if entry.misses >= (1 if entry.unreachable else options.announced_misses) and not entry.passed:
@@ -105,7 +106,7 @@ class Suspicion:
         if entry.misses >= (options.unreachable_misses if entry.unreachable else options.max_misses):
             self._remove(entry, now)
 
-    def _pass(self, entry: TableContact, now: float) -> None:
+    def _pass(self, entry: TableContact, now: SteadyTime) -> None:
         """Say it to those whom it concerns, or to a few if somebody else was first: messages may be lost.
 
         A closed port all find out at once who use it, and who does not has time. So each waits for a turn of its own, and is
@@ -117,13 +118,13 @@ class Suspicion:
         spread = self._context.options.unhurried
         when = now + self._context.rng.uniform(0, spread)
 
-        def say(now: float) -> None:
+        def say(now: SteadyTime) -> None:
             if entry.misses:  # it has not answered meanwhile
                 self._say(entry, spread, now)
 
         self._context.timers.at(when, say)
 
-    def _say(self, entry: TableContact, spread: float, now: float) -> None:
+    def _say(self, entry: TableContact, spread: float, now: SteadyTime) -> None:
         contact = entry.contact
         if spread and entry.told >= self._context.options.told_enough:
             self._context.counters["gossip_spared"] += 1
@@ -135,7 +136,7 @@ class Suspicion:
         self._notices.suspect(contact, closest, now)
         self._schedule.sweep(now, spread)
 
-    def _gossip(self, contact: Contact, now: float) -> None:
+    def _gossip(self, contact: Contact, now: SteadyTime) -> None:
         options = self._context.options
         others = self._context.table.closest(contact.id, options.told, without=contact.id)
         some = self._context.rng.sample(others, min(options.gossip, len(others)))

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from enum import Enum
 
 from kdht.node.table_contact import TableContact
+from kdht.times import SteadyTime
 from kdht.wire import Contact
 from kdht.wire._shared import ID_BITS, ROOM
 
@@ -116,7 +117,7 @@ class Table:
 
     # Changes
 
-    def answered(self, contact: Contact, rtt: float, now: float) -> Standing:
+    def answered(self, contact: Contact, rtt: float, now: SteadyTime) -> Standing:
         """A matched reply came from `contact`, whose address has no other ID in the table."""
         entry = self._by_id.get(contact.id)
         if entry is None:
@@ -130,11 +131,11 @@ class Table:
         self._acquit(entry, now)
         return Standing.KNOWN
 
-    def heard(self, entry: TableContact, now: float) -> None:
+    def heard(self, entry: TableContact, now: SteadyTime) -> None:
         """A member sent a request: it is seen, which proves nothing of its answers."""
         self._touch(entry, now)
 
-    def missed(self, entry: TableContact, sent: float, now: float) -> bool:
+    def missed(self, entry: TableContact, sent: float, now: SteadyTime) -> bool:
         """The request sent to a member at `sent` had no answer in time; whether that counts.
 
         Requests under way together count once, and none that an answer overtook.
@@ -214,7 +215,7 @@ class Table:
                 found += self._buckets[index].entries.values()
         return sorted(found, key=lambda entry: (entry.number - self._number) % _SPACE)
 
-    def status(self, now: float) -> list[dict[str, object]]:
+    def status(self, now: SteadyTime) -> list[dict[str, object]]:
         """Plain data: each bucket that is not empty, its members least recently seen first."""
         return [
             {
@@ -237,7 +238,7 @@ class Table:
                 break
         return count
 
-    def _enter(self, contact: Contact, rtt: float, now: float) -> Standing:
+    def _enter(self, contact: Contact, rtt: float, now: SteadyTime) -> Standing:
         index = self.index(contact.id)
         bucket = self._bucket(index)
         if self.is_full(index):
@@ -253,7 +254,7 @@ class Table:
         self._announce(index, bucket)
         return Standing.ADDED
 
-    def _acquit(self, entry: TableContact, now: float) -> None:
+    def _acquit(self, entry: TableContact, now: SteadyTime) -> None:
         """It answered: all that spoke against it is void."""
         entry.misses = 0
         entry.told = 0
@@ -265,7 +266,7 @@ class Table:
             entry.demoted = False
             self._announce(entry.index, self._buckets[entry.index])
 
-    def _touch(self, entry: TableContact, now: float) -> None:
+    def _touch(self, entry: TableContact, now: SteadyTime) -> None:
         entry.seen = now
         entries = self._buckets[entry.index].entries
         entries[entry.contact.id] = entries.pop(entry.contact.id)

@@ -3,6 +3,7 @@
 from math import inf
 
 from kdht.node.roundtrip import RoundTrip
+from kdht.times import SteadyTime
 from kdht.wire import Address, Contact
 
 
@@ -26,7 +27,7 @@ class TableContact(RoundTrip):
         "unreachable",
     )
 
-    def __init__(self, contact: Contact, number: int, index: int, now: float) -> None:
+    def __init__(self, contact: Contact, number: int, index: int, now: SteadyTime) -> None:
         super().__init__()
         self.contact = contact
         self.number = number
@@ -53,7 +54,7 @@ class TableContact(RoundTrip):
         self.passed = False
         """and whether this one did."""
 
-    def status(self, now: float) -> dict[str, object]:
+    def status(self, now: SteadyTime) -> dict[str, object]:
         """Plain data; ages in seconds."""
         contact = self.contact
         return {

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from heapq import heappop, heappush
 from typing import Any, TypeAlias
 
+from kdht.times import SteadyTime
+
 Alarm: TypeAlias = list[Any]
 """When, a serial number, the callback: None once it was cancelled or called."""
 
@@ -15,12 +17,12 @@ class Timers:
     """Callbacks at times; equal times in the order they were set. Cancelling costs nothing."""
 
     def __init__(self) -> None:
-        self.now = 0.0
+        self.now = SteadyTime(0.0)
         """Of the last `run`, or what somebody who knows better has set."""
         self._heap: list[Alarm] = []
         self._serial = 0
 
-    def at(self, when: float, callback: Callable[[float], None]) -> Alarm:
+    def at(self, when: float, callback: Callable[[SteadyTime], None]) -> Alarm:
         """Call `callback(now)` at the first `run` whose `now` is `when` or later."""
         self._serial += 1
         alarm: Alarm = [when, self._serial, callback]
@@ -32,7 +34,7 @@ class Timers:
         """No call any more; also after the call."""
         alarm[2] = None
 
-    def run(self, now: float) -> None:
+    def run(self, now: SteadyTime) -> None:
         """Call what is due. What a callback sets for `now` waits for the next run."""
         self.now = now
         heap = self._heap
@@ -65,7 +67,7 @@ class TokenBucket:
         self._tokens = self._depth
         self._then = 0.0
 
-    def take(self, now: float) -> bool:
+    def take(self, now: SteadyTime) -> bool:
         """Take one token, if there is one."""
         self._tokens = min(self._depth, self._tokens + (now - self._then) * self._rate)
         self._then = now

@@ -11,6 +11,7 @@ from kdht.node.messages import Reply
 from kdht.node.probe import Prober
 from kdht.node.rpc import Rpc
 from kdht.node.timers import Alarm
+from kdht.times import SteadyTime
 from kdht.wire import Address, Contact
 
 MAX_REFUSED = 512
@@ -31,7 +32,7 @@ class Verifier:
     def __len__(self) -> int:
         return len(self._waiting) + len(self._asked)
 
-    def offer(self, contact: Contact, now: float, *, heard: bool) -> None:
+    def offer(self, contact: Contact, now: SteadyTime, *, heard: bool) -> None:
         """A usable contact, not in the table: `heard` if it wrote to us itself, else another named it."""
         context = self._context
         entry = context.table.get(contact.id)
@@ -52,14 +53,14 @@ class Verifier:
         """No more of those who wait are pinged."""
         self._waiting.clear()
 
-    def refuse(self, address: Address, now: float) -> None:
+    def refuse(self, address: Address, now: SteadyTime) -> None:
         """Leave an address alone that others may still name, because it does not answer."""
         self._refused.pop(address, None)
         self._refused[address] = now + self._context.options.refusal_time
         if len(self._refused) > MAX_REFUSED:
             del self._refused[next(iter(self._refused))]
 
-    def refill(self, index: int, now: float) -> bool:
+    def refill(self, index: int, now: SteadyTime) -> bool:
         """A bucket has room: ping the best of those that wait for it; False if none does."""
         contact = self._context.table.take_replacement(index)
         if contact is None:
@@ -72,7 +73,7 @@ class Verifier:
         table = self._context.table
         return not table.is_full(table.index(contact.id)) or table.at(contact.address) is not None
 
-    def _queue(self, address: Address, contact: Contact, now: float) -> None:
+    def _queue(self, address: Address, contact: Contact, now: SteadyTime) -> None:
         if address in self._waiting or address in self._asked:
             return
         if len(self) >= self._context.options.max_verifying:
@@ -81,7 +82,7 @@ class Verifier:
         self._waiting[address] = contact
         self._ask_next(now)
 
-    def _ask_next(self, now: float) -> None:
+    def _ask_next(self, now: SteadyTime) -> None:
         while self._waiting and len(self._asked) < self._context.options.parallel_verifying:
             address, contact = next(iter(self._waiting.items()))
             if not self._context.ping(address, contact.id, self._done, now):
@@ -90,16 +91,16 @@ class Verifier:
             del self._waiting[address]
             self._asked[address] = contact
 
-    def _ask_later(self, now: float) -> None:
+    def _ask_later(self, now: SteadyTime) -> None:
         """Too many other requests are under way: try again when some of them have ended."""
         if self._retry is None:
             self._retry = self._context.timers.at(now + self._context.options.first_timeout, self._ask_again)
 
-    def _ask_again(self, now: float) -> None:
+    def _ask_again(self, now: SteadyTime) -> None:
         self._retry = None
         self._ask_next(now)
 
-    def _done(self, rpc: Rpc, reply: Reply | None, now: float) -> None:
+    def _done(self, rpc: Rpc, reply: Reply | None, now: SteadyTime) -> None:
         contact = self._asked.pop(rpc.address)
         if reply is None:
             self.refuse(rpc.address, now)

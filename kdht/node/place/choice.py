@@ -27,6 +27,7 @@ from kdht.node.options import Options
 from kdht.node.place.survey import Gap, Question, Survey
 from kdht.node.rpc import Done, Mismatch, Rpc, Rpcs
 from kdht.node.table import Table
+from kdht.times import SteadyTime
 from kdht.wire import Address, Contact, Message, parse
 from kdht.wire._shared import ID_LEN, Op, Reason, Status
 from kdht.wire.keys import ClusterSecret
@@ -76,7 +77,7 @@ class Chooser:
 
     # What the daemon calls
 
-    def start(self, seeds: Sequence[Address], now: float) -> None:
+    def start(self, seeds: Sequence[Address], now: SteadyTime) -> None:
         """Begin; without seeds this is the first node, whose place does not matter."""
         context = self._context
         context.timers.now = now
@@ -90,12 +91,12 @@ class Chooser:
         context.timers.at(now + PATIENCE, self._give_up)
         self._knock(now)
 
-    def receive(self, datagram: Datagram, now: float) -> None:
+    def receive(self, datagram: Datagram, now: SteadyTime) -> None:
         """A control message; what is no answer to a question of this choice is ignored."""
         with suppress(BadPacket, Mismatch):
             self._receive_untrusted(datagram, now)
 
-    def tick(self, now: float) -> None:
+    def tick(self, now: SteadyTime) -> None:
         """Do what is due."""
         self._context.timers.run(now)
 
@@ -113,7 +114,7 @@ class Chooser:
 
     # Knocking
 
-    def _knock(self, now: float) -> None:
+    def _knock(self, now: SteadyTime) -> None:
         if self.found or len(self._survey):
             return
         for address in self._seeds:
@@ -121,18 +122,18 @@ class Chooser:
             self._ask(target, address, None, b"", self._knocked, now, tries=1)
         self._context.timers.at(now + KNOCK_AGAIN, self._knock)
 
-    def _knocked(self, rpc: Rpc, reply: Reply | None, now: float) -> None:
+    def _knocked(self, rpc: Rpc, reply: Reply | None, now: SteadyTime) -> None:
         if reply is not None:
             self._survey.learn([Contact(reply.id, *rpc.address), *self._known(reply.contacts)])
             self._go_on(now)
 
-    def _give_up_knocking(self, now: float) -> None:
+    def _give_up_knocking(self, now: SteadyTime) -> None:
         if not len(self._survey):
             self._by_chance("nobody answered")
 
     # Asking
 
-    def _go_on(self, now: float) -> None:
+    def _go_on(self, now: SteadyTime) -> None:
         """Ask what there is to be asked; then claim a gap."""
         if self.found or self._claims:
             return
@@ -146,7 +147,7 @@ class Chooser:
         if not self._waiting:
             self._claim(now)
 
-    def _asked(self, question: Question, rpc: Rpc, reply: Reply | None, now: float) -> None:
+    def _asked(self, question: Question, rpc: Rpc, reply: Reply | None, now: SteadyTime) -> None:
         self._waiting -= 1
         if reply is None:
             self._silent.add(question.contact)
@@ -155,7 +156,7 @@ class Chooser:
             self._survey.answered(question, self._known(reply.contacts))
         self._go_on(now)
 
-    def _again(self, now: float) -> None:
+    def _again(self, now: SteadyTime) -> None:
         """Others came meanwhile: look at all anew, from those that are known."""
         if self.found:
             return
@@ -167,7 +168,7 @@ class Chooser:
 
     # Claiming
 
-    def _claim(self, now: float) -> None:
+    def _claim(self, now: SteadyTime) -> None:
         """Ask the owner of the best gap for its middle, as long as there is one as wide as at first."""
         gap = next(iter(self._survey.gaps()), None)
         if self._claims == 0 and gap is not None:
@@ -181,7 +182,7 @@ class Chooser:
             self._survey.is_taken(gap)
             self._claim(now)
 
-    def _claimed(self, gap: Gap, rpc: Rpc, reply: Reply | None, now: float) -> None:
+    def _claimed(self, gap: Gap, rpc: Rpc, reply: Reply | None, now: SteadyTime) -> None:
         if self.found:
             return
         if reply is not None and reply.status is Status.OK:
@@ -199,7 +200,7 @@ class Chooser:
 
     # The end
 
-    def _give_up(self, now: float) -> None:
+    def _give_up(self, now: SteadyTime) -> None:
         """Whoever is in the way does not come, or does not answer: join all the same."""
         if self.found:
             return
@@ -224,7 +225,7 @@ class Chooser:
         id: bytes | None,
         body: bytes,
         done: Done,
-        now: float,
+        now: SteadyTime,
         tries: int = 2,
     ) -> bool:
         rpc = Rpc(
@@ -233,7 +234,7 @@ class Chooser:
         )  # fmt: skip
         return self._context.rpcs.start(rpc, now)
 
-    def _receive_untrusted(self, datagram: Datagram, now: float) -> None:
+    def _receive_untrusted(self, datagram: Datagram, now: SteadyTime) -> None:
         message: Message = parse(datagram.data)
         if datagram.reason is not Reason.CONTROL or message.op is not Op.FIND_NODE or not message.is_reply:
             raise Mismatch("not_control")

@@ -6,6 +6,7 @@ no node has to move once it has joined. A claim is no membership: its newcomer i
 """
 
 from kdht.node.table import Table
+from kdht.times import SteadyTime
 from kdht.wire._shared import Status
 
 CLAIM_SECONDS = 5.0
@@ -20,7 +21,7 @@ class Claims:
         self._id: bytes | None = None
         self._until = 0.0
 
-    def claim(self, id: bytes, now: float) -> Status:
+    def claim(self, id: bytes, now: SteadyTime) -> Status:
         """OK; BUSY while another comes; NOT_RESPONSIBLE where a contact is as close to the ID as this node."""
         table = self._table
         if table.index(id) <= table.deepest():

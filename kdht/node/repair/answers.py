@@ -18,6 +18,7 @@ from kdht.node.repair.digests import chunk
 from kdht.node.repair.push import Pusher
 from kdht.node.repair.ranges import Range, number
 from kdht.node.repair.work import Steps
+from kdht.times import SteadyTime
 from kdht.wire import Contact, Message
 from kdht.wire._shared import Op, Status
 
@@ -26,7 +27,7 @@ MAX_WAITING = 64
 MAX_SPAN = 256
 """Records that are looked at for what the sender of an OFFER lacks."""
 
-Respond = Callable[[Message, Datagram, bytes, Status, float], None]
+Respond = Callable[[Message, Datagram, bytes, Status, SteadyTime], None]
 """Sends a reply, with a body that the node's ID is put before."""
 
 
@@ -34,10 +35,10 @@ class Compared(Protocol):
     """Who hears what a DIGEST taught."""
 
     def found_equal(
-        self, peer: bytes, ranges: list[Range], sound: list[Range], epoch: int, now: float
+        self, peer: bytes, ranges: list[Range], sound: list[Range], epoch: int, now: SteadyTime
     ) -> None: ...
 
-    def found_lacking(self, peer: bytes, ranges: list[Range], now: float) -> None: ...
+    def found_lacking(self, peer: bytes, ranges: list[Range], now: SteadyTime) -> None: ...
 
 
 class Answers:
@@ -51,7 +52,7 @@ class Answers:
         self._waiting: set[tuple[bytes, int]] = set()
         self._answer = {Op.DIGEST: self._digest, Op.OFFER: self._offer}
 
-    def untrusted(self, message: Message, sender: Contact, datagram: Datagram, now: float) -> None:
+    def untrusted(self, message: Message, sender: Contact, datagram: Datagram, now: SteadyTime) -> None:
         """A DIGEST or OFFER, whose body follows its sender's ID. Raises BadPacket."""
         place = sender.id, message.request_id
         if place in self._waiting:
@@ -61,7 +62,7 @@ class Answers:
             return
         steps, done = self._answer[message.op](message, sender)
 
-        def made(result: object, now: float) -> None:
+        def made(result: object, now: SteadyTime) -> None:
             self._waiting.discard(place)
             if result is None:
                 self._respond(message, datagram, b"", Status.STORAGE_FAILED, now)
@@ -94,7 +95,7 @@ class Answers:
         sound: list[Range],
         epoch: int,
         own: list[Digest],
-        now: float,
+        now: SteadyTime,
     ) -> bytes:
         compared = [(part, report.digest, mine) for (part, report), mine in zip(asked, own, strict=True)]
         equal = [part for part, theirs, mine in compared if mine == theirs]
@@ -133,7 +134,7 @@ class Answers:
         sender: Contact,
         offer: Offer,
         own: tuple[dict[bytes, Offered], list[Offered]],
-        now: float,
+        now: SteadyTime,
     ) -> bytes:
         mine, span = own
         theirs = {each.key: each for each in offer.offered}
@@ -151,7 +152,7 @@ class Answers:
             self._pusher.push(contact, lack.key, _leave_to_next_time, now)
         return bodies.pack_wants(wants, lacks)
 
-    def _want(self, other: Offered, own: Offered | None, now: float) -> Want:
+    def _want(self, other: Offered, own: Offered | None, now: SteadyTime) -> Want:
         if not is_newer(other, own):
             return Want.HAS
         assert self._context.view is not None
@@ -170,5 +171,5 @@ def is_newer(one: Offered, other: Offered | None) -> bool:
     return one.version == other.version and one.mark != other.mark
 
 
-def _leave_to_next_time(good: bool, now: float) -> None:
+def _leave_to_next_time(good: bool, now: SteadyTime) -> None:
     """A push that failed is found again by the next comparison."""

@@ -37,6 +37,7 @@ from kdht.node.repair.work import Steps
 from kdht.node.rpc import Rpc
 from kdht.node.timers import Alarm
 from kdht.storage import StoredRecord
+from kdht.times import SteadyTime
 from kdht.wire._shared import ID_BITS, Op, Status
 
 WAIT = 0.25
@@ -61,7 +62,7 @@ class Comparison:
         pusher: Pusher,
         peer: bytes,
         ranges: Sequence[Range],
-        ended: Callable[["Comparison", float], None],
+        ended: Callable[["Comparison", SteadyTime], None],
     ) -> None:
         self.peer = peer
         self.ranges = tuple(ranges)
@@ -97,7 +98,7 @@ class Comparison:
     def complete(self) -> bool:
         return not (self.failed or self.unfinished or self.open)
 
-    def step(self, now: float) -> None:
+    def step(self, now: SteadyTime) -> None:
         """Do what comes next."""
         if self._over:
             return
@@ -126,17 +127,17 @@ class Comparison:
             self._over = True
             self._ended(self, now)
 
-    def _later(self, seconds: float, now: float) -> None:
+    def _later(self, seconds: float, now: SteadyTime) -> None:
         timers = self._context.node.timers
         if self._alarm is not None:
             timers.cancel(self._alarm)
         self._alarm = timers.at(now + seconds, self.step)
 
-    def abandon(self, now: float, *, silent: bool) -> None:
+    def abandon(self, now: SteadyTime, *, silent: bool) -> None:
         """End it; `silent`: the other node is gone."""
         self._fail(now, silent=silent)
 
-    def _fail(self, now: float, *, silent: bool = False) -> None:
+    def _fail(self, now: SteadyTime, *, silent: bool = False) -> None:
         if not self._over:
             self._over = self.failed = True
             self.silent = silent
@@ -145,7 +146,9 @@ class Comparison:
 
     # Digests
 
-    def _digest(self, ranges: list[Range], words: list[Report], own: list[Digest] | None, now: float) -> None:
+    def _digest(
+        self, ranges: list[Range], words: list[Report], own: list[Digest] | None, now: SteadyTime
+    ) -> None:
         if self._over:
             return
         contact = self._context.contact(self.peer)
@@ -163,7 +166,7 @@ class Comparison:
             self._fail(now)
 
     def _digested(
-        self, ranges: list[Range], own: list[Digest], rpc: Rpc, reply: Reply | None, now: float
+        self, ranges: list[Range], own: list[Digest], rpc: Rpc, reply: Reply | None, now: SteadyTime
     ) -> None:
         if self._over:
             return
@@ -226,7 +229,7 @@ class Comparison:
         coming = self._context.coming.within(start, stop, self._context.node.timers.now)
         return [each for each in coming if each.key not in has]
 
-    def _offer(self, offer: Offer | None, now: float) -> None:
+    def _offer(self, offer: Offer | None, now: SteadyTime) -> None:
         if self._over:
             return
         contact = self._context.contact(self.peer)
@@ -241,7 +244,7 @@ class Comparison:
         elif self._spans:
             self.step(now)
 
-    def _offer_answered(self, offer: Offer, rpc: Rpc, reply: Reply | None, now: float) -> None:
+    def _offer_answered(self, offer: Offer, rpc: Rpc, reply: Reply | None, now: SteadyTime) -> None:
         if self._over:
             return
         self._offers -= 1
@@ -266,7 +269,7 @@ class Comparison:
                 self.unfinished = True
         self.step(now)
 
-    def _pushed(self, good: bool, now: float) -> None:
+    def _pushed(self, good: bool, now: SteadyTime) -> None:
         self._pushing -= 1
         self.unfinished |= not good
         if not self._pushing:

@@ -17,6 +17,7 @@ from kdht.node.repair.sight import Sight
 from kdht.node.repair.work import Work
 from kdht.node.rpc import Done, Rpc, Rpcs
 from kdht.storage import Store
+from kdht.times import SteadyTime, UnixTime
 from kdht.wire import Contact
 from kdht.wire._shared import Op
 
@@ -40,7 +41,7 @@ class RepairContext:
     store: Store
     options: RepairOptions
     counters: Counter[str]
-    unix: Callable[[], float]
+    unix: Callable[[], UnixTime]
     rpcs: Rpcs
     work: Work
     digests: Digests
@@ -75,7 +76,7 @@ class RepairContext:
         entry = self.node.table.get(id)
         return None if entry is None else entry.contact
 
-    def ask(self, op: Op, key: bytes, contact: Contact, body: bytes, done: Done, now: float) -> bool:
+    def ask(self, op: Op, key: bytes, contact: Contact, body: bytes, done: Done, now: SteadyTime) -> bool:
         """Start a request; False, and `done` is never called, if too many wait."""
         if self.node.source(contact.address) is None:
             return False

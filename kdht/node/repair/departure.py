@@ -7,6 +7,7 @@ from kdht.node.repair.handoff import Handoff, Others
 from kdht.node.repair.intervals import Intervals
 from kdht.node.repair.push import Pusher
 from kdht.node.repair.ranges import SPACE, View, number
+from kdht.times import SteadyTime
 from kdht.wire import Contact
 
 FIRST_RETRY = 1.0
@@ -28,7 +29,7 @@ class Foreign:
         self._stopped = False
         self._retry = FIRST_RETRY
 
-    def start(self, now: float) -> None:
+    def start(self, now: SteadyTime) -> None:
         """Look from time to time."""
         options = self._context.options
         # A single replica that went elsewhere is missed at once.
@@ -38,7 +39,7 @@ class Foreign:
     def stop(self) -> None:
         self._stopped = True
 
-    def _look(self, now: float) -> None:
+    def _look(self, now: SteadyTime) -> None:
         view = self._context.view
         if self._stopped:
             return
@@ -50,7 +51,7 @@ class Foreign:
         own = Intervals((part.start, part.stop) for part in kept)
         Handoff(self._context, self._pusher, Others(self._context), own.complement(), self._ended).step(now)
 
-    def _ended(self, left: int, now: float) -> None:
+    def _ended(self, left: int, now: SteadyTime) -> None:
         if not left:
             self._retry = FIRST_RETRY
             self.start(now)
@@ -88,7 +89,7 @@ class Drain:
         self._others = _Remembered(context)
         self._run: Handoff
 
-    def start(self, now: float) -> None:
+    def start(self, now: SteadyTime) -> None:
         context = self._context
         context.sight.look(View(context.node.id, [entry.contact.id for entry in context.node.table], 0), now)
         self._begin(now)
@@ -97,11 +98,11 @@ class Drain:
     def given(self) -> int:
         return self._context.counters["records_dropped"]
 
-    def _begin(self, now: float) -> None:
+    def _begin(self, now: SteadyTime) -> None:
         self._run = Handoff(self._context, self._pusher, self._others, [(0, SPACE)], self._ended)
         self._run.step(now)
 
-    def _ended(self, left: int, now: float) -> None:
+    def _ended(self, left: int, now: SteadyTime) -> None:
         if not left and not self._run.given:
             self.over = True
             self._drained()

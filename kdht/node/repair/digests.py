@@ -17,6 +17,7 @@ from kdht.node.repair.bodies import Digest
 from kdht.node.repair.ranges import SPACE, Range, key_bytes, number
 from kdht.node.repair.work import Steps
 from kdht.storage import Store, StoredRecord
+from kdht.times import UnixTime
 from kdht.wire._shared import ID_BITS, ID_LEN
 
 STEP = 4
@@ -43,7 +44,7 @@ class _Kept:
 class Digests:
     """Of all ranges of one store; `unix` gives the time, Unix seconds, of the present call."""
 
-    def __init__(self, store: Store, unix: Callable[[], float]) -> None:
+    def __init__(self, store: Store, unix: Callable[[], UnixTime]) -> None:
         self._store = store
         self._unix = unix
         self._lock = threading.Lock()
@@ -119,7 +120,7 @@ def mark(key: bytes, record: StoredRecord) -> int:
     return int.from_bytes(blake2b(marked, digest_size=8).digest(), "big")
 
 
-def chunk(store: Store, unix: float, start: int, stop: int, most: int) -> list[tuple[bytes, StoredRecord]]:
+def chunk(store: Store, unix: UnixTime, start: int, stop: int, most: int) -> list[tuple[bytes, StoredRecord]]:
     """The first records of start <= key < stop, at most so many, read at once."""
     end = None if stop >= SPACE else key_bytes(stop)
     with closing(store.scan(unix, key_bytes(start), end)) as records:  # type: ignore[type-var]

@@ -23,6 +23,7 @@ from kdht.node.repair.ranges import number
 from kdht.node.repair.work import Steps
 from kdht.node.rpc import Rpc
 from kdht.storage import StoredRecord
+from kdht.times import SteadyTime
 from kdht.wire import Contact
 from kdht.wire._shared import Op, Status
 
@@ -68,7 +69,7 @@ class Handoff:
         pusher: Pusher,
         others: Others,
         spans: Iterable[Interval],
-        ended: Callable[[int, float], None],
+        ended: Callable[[int, SteadyTime], None],
     ) -> None:
         self.left = 0
         """Records seen that could not be given away."""
@@ -81,7 +82,7 @@ class Handoff:
         self._parcels: dict[bytes, _Parcel] = {}
         self._under_way = 0
 
-    def step(self, now: float) -> None:
+    def step(self, now: SteadyTime) -> None:
         """Take the next batch."""
         if self._spans:
             self._context.work.start(self._next_batch(), self._offer_all, now)
@@ -99,7 +100,7 @@ class Handoff:
             yield SEEK + len(records)
         return records
 
-    def _offer_all(self, records: list[tuple[bytes, StoredRecord]] | None, now: float) -> None:
+    def _offer_all(self, records: list[tuple[bytes, StoredRecord]] | None, now: SteadyTime) -> None:
         if not records:
             if records is None:
                 self.left += 1
@@ -123,7 +124,7 @@ class Handoff:
                 self._offer(target, offers[at : at + MAX_OFFERS], now)
         self._one_ended(now)
 
-    def _offer(self, target: Contact, offers: list[Offered], now: float) -> None:
+    def _offer(self, target: Contact, offers: list[Offered], now: SteadyTime) -> None:
         body = bodies.pack_offer(Offer(*NO_SPAN, offers))
         if self._context.ask(Op.OFFER, target.id, target, body, partial(self._answered, target, offers), now):
             self._under_way += 1
@@ -131,7 +132,7 @@ class Handoff:
             self._context.counters["records_offered"] += len(offers)
 
     def _answered(
-        self, target: Contact, offers: list[Offered], rpc: Rpc, reply: Reply | None, now: float
+        self, target: Contact, offers: list[Offered], rpc: Rpc, reply: Reply | None, now: SteadyTime
     ) -> None:
         wants: list[Want] = []
         if reply is None:
@@ -149,12 +150,12 @@ class Handoff:
                 self._pusher.push(target, offer.key, partial(self._pushed, target.id, offer.key), now)
         self._one_ended(now)
 
-    def _pushed(self, target: bytes, key: bytes, good: bool, now: float) -> None:
+    def _pushed(self, target: bytes, key: bytes, good: bool, now: SteadyTime) -> None:
         if good:
             self._parcels[key].waiting.discard(target)
         self._one_ended(now)
 
-    def _one_ended(self, now: float) -> None:
+    def _one_ended(self, now: SteadyTime) -> None:
         self._under_way -= 1
         if self._under_way:
             return

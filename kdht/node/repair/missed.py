@@ -8,6 +8,7 @@ from collections import deque
 from kdht.node.repair.context import RepairContext
 from kdht.node.repair.plan import Plan
 from kdht.node.repair.ranges import KeptRange, number
+from kdht.times import SteadyTime
 
 MOST = 4096
 """Keys that are remembered; past that the oldest are left to the next round."""
@@ -25,12 +26,12 @@ class Missed:
         """A replica of this key was silent, or refused."""
         self._keys.append(key)
 
-    def start(self, now: float) -> None:
+    def start(self, now: SteadyTime) -> None:
         """Look from time to time."""
         delay = self._context.node.jittered(self._context.options.missed_delay)
         self._context.node.timers.at(now + delay, self._look)
 
-    def _look(self, now: float) -> None:
+    def _look(self, now: SteadyTime) -> None:
         for kept in sorted(self._kept_ranges(), key=lambda kept: kept.range):
             for peer in sorted(kept.replicas - {self._context.node.id}):
                 self._plan.want(peer, [kept.range], now)

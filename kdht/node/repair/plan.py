@@ -14,6 +14,7 @@ from kdht.node.repair.intervals import Intervals
 from kdht.node.repair.push import Pusher
 from kdht.node.repair.ranges import KeptRange, Range, View, key_bytes
 from kdht.node.timers import Alarm
+from kdht.times import SteadyTime
 from kdht.wire._shared import Op
 
 LOOK_AGAIN = 0.3
@@ -65,7 +66,7 @@ class Plan:
         self._started = self._changed = 0.0
         self._stopped = False
 
-    def start(self, now: float) -> None:
+    def start(self, now: SteadyTime) -> None:
         """Begin, once the node has joined and its neighbours have come to rest."""
         self._started = self._changed = now
         self._look_later(LOOK_AGAIN, now)
@@ -75,7 +76,7 @@ class Plan:
         """No comparison begins any more."""
         self._stopped = True
 
-    def contacts_changed(self, now: float) -> None:
+    def contacts_changed(self, now: SteadyTime) -> None:
         """A contact came or went."""
         self._changed = now
         if self._look_alarm is None:
@@ -86,7 +87,7 @@ class Plan:
     # What others' DIGESTs teach
 
     def found_equal(
-        self, peer: bytes, ranges: list[Range], sound: list[Range], epoch: int, now: float
+        self, peer: bytes, ranges: list[Range], sound: list[Range], epoch: int, now: SteadyTime
     ) -> None:
         """The other node compared these ranges, and they are equal."""
         view = self._context.view
@@ -96,7 +97,7 @@ class Plan:
         if peer in view.peers and set(ranges) >= set(view.shared_with(peer)):
             self._compared[peer] = now
 
-    def found_lacking(self, peer: bytes, ranges: list[Range], now: float) -> None:
+    def found_lacking(self, peer: bytes, ranges: list[Range], now: SteadyTime) -> None:
         """The other node lacks most of what there is in these ranges."""
         view = self._context.view
         if view is not None and peer in view.others:
@@ -104,7 +105,7 @@ class Plan:
 
     # What is not settled
 
-    def begin_anew(self, now: float) -> None:
+    def begin_anew(self, now: SteadyTime) -> None:
         """All was unsettled: what is being compared does not count, and everybody is asked again, at once."""
         self._asked.clear()
         self._retries.clear()
@@ -113,7 +114,7 @@ class Plan:
             comparison.abandon(now, silent=False)
         self.pursue(now)
 
-    def pursue(self, now: float) -> None:
+    def pursue(self, now: SteadyTime) -> None:
         """Ask who must be heard before a range counts as caught up; and whether what is held can be let go."""
         if self._stopped or self._context.view is None:
             return
@@ -138,7 +139,7 @@ class Plan:
                 if peer in unseen:
                     self._learn_from(peer, ranges, now)
 
-    def _learn_from(self, peer: bytes, ranges: list[Range], now: float) -> None:
+    def _learn_from(self, peer: bytes, ranges: list[Range], now: SteadyTime) -> None:
         """Who does not agree may know a closer node, that this one has not met: let it name whom it knows there."""
         contact, ask = self._context.contact(peer), self._context.node.ask
         if contact is None:
@@ -149,10 +150,10 @@ class Plan:
 
     # The neighbours
 
-    def _look_later(self, seconds: float, now: float) -> None:
+    def _look_later(self, seconds: float, now: SteadyTime) -> None:
         self._look_alarm = self._context.node.timers.at(now + seconds, self._look)
 
-    def _look(self, now: float) -> None:
+    def _look(self, now: SteadyTime) -> None:
         self._look_alarm = None
         context = self._context
         if self._stopped:
@@ -180,12 +181,12 @@ class Plan:
         self._on_view()
         self.pursue(now)
 
-    def _is_calm(self, now: float) -> bool:
+    def _is_calm(self, now: SteadyTime) -> bool:
         options = self._context.options
         calm = now - self._changed >= options.quiet or now - self._started >= options.patience
         return self._joined() and (calm or not len(self._context.node.table))
 
-    def _range_changed(self, kept: KeptRange, old: View | None, now: float) -> None:
+    def _range_changed(self, kept: KeptRange, old: View | None, now: SteadyTime) -> None:
         """Those of a share's replicas that are new to it have to get it.
 
         From the closest one that had it before at once; the others look a little later. Who is new itself asks in this order.
@@ -209,11 +210,11 @@ class Plan:
 
     # Rounds
 
-    def _round_later(self, now: float) -> None:
+    def _round_later(self, now: SteadyTime) -> None:
         when = now + self._context.node.jittered(self._context.options.interval)
         self._context.node.timers.at(when, self._round)
 
-    def _round(self, now: float) -> None:
+    def _round(self, now: SteadyTime) -> None:
         """Compare with all neighbours with whom that is due."""
         if self._stopped:
             return
@@ -260,7 +261,7 @@ class Plan:
             and not any(busy.touches((part.start, part.stop)) for part in wish.ranges)
         ]
 
-    def _begin(self, now: float) -> None:
+    def _begin(self, now: SteadyTime) -> None:
         self._alarm = None
         due = [peer for peer in self._free() if self._wishes[peer].due <= now]
         due.sort(key=lambda peer: self._wishes[peer].due)
@@ -274,7 +275,7 @@ class Plan:
             comparison.step(now)
         self._arm()
 
-    def _ended(self, comparison: Comparison, now: float) -> None:
+    def _ended(self, comparison: Comparison, now: SteadyTime) -> None:
         peer, view = comparison.peer, self._context.view
         del self._running[peer]
         missing = Intervals(comparison.open)
@@ -294,7 +295,7 @@ class Plan:
         self.pursue(now)
         self._arm()
 
-    def _try_again(self, comparison: Comparison, view: View, now: float) -> None:
+    def _try_again(self, comparison: Comparison, view: View, now: SteadyTime) -> None:
         peer, options = comparison.peer, self._context.options
         delay = self._retries.get(peer, FIRST_RETRY)
         self._retries[peer] = min(2 * delay, options.interval)

@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Collection
 
 from kdht.node.repair.ranges import Range
+from kdht.times import SteadyTime
 
 SAMPLES = 32
 HORIZON = 30.0
@@ -17,7 +18,7 @@ class Progress:
         self._gaps: dict[Range, int] = {}
         self._samples: deque[tuple[float, int]] = deque(maxlen=SAMPLES)
 
-    def heard(self, range: Range, own: int, theirs: int, now: float) -> None:
+    def heard(self, range: Range, own: int, theirs: int, now: SteadyTime) -> None:
         """Another node that has caught up has so many records in a range, and this one so many."""
         self._gaps[range] = max(theirs - own, 0)
         self._samples.append((now, sum(self._gaps.values())))
@@ -31,7 +32,7 @@ class Progress:
         """Records."""
         return sum(self._gaps.values())
 
-    def seconds_left(self, now: float) -> float | None:
+    def seconds_left(self, now: SteadyTime) -> float | None:
         """At the speed of late; None where that is not known yet."""
         missing = self.missing
         while len(self._samples) > 1 and self._samples[0][0] < now - HORIZON:

@@ -15,6 +15,7 @@ from kdht.node.repair.context import RepairContext
 from kdht.node.repair.window import Window
 from kdht.node.replicas.writes import pack_stored
 from kdht.node.rpc import Rpc
+from kdht.times import SteadyTime
 from kdht.wire import Contact
 from kdht.wire._shared import Op, Status
 
@@ -24,7 +25,7 @@ BUSY_DELAY = 0.5
 """Seconds until a node that said BUSY is asked again."""
 BUSY_TRIES = 10
 
-Pushed = Callable[[bool, float], None]
+Pushed = Callable[[bool, SteadyTime], None]
 
 
 class _Push:
@@ -55,7 +56,7 @@ class Pusher:
     def __len__(self) -> int:
         return len(self._known)
 
-    def push(self, contact: Contact, key: bytes, done: Pushed, now: float) -> None:
+    def push(self, contact: Contact, key: bytes, done: Pushed, now: SteadyTime) -> None:
         """Bring the record of a key to a node."""
         place = contact.id, key
         push = self._known.get(place)
@@ -69,14 +70,14 @@ class Pusher:
         push.done.append(done)
         self._send(now)
 
-    def _send(self, now: float) -> None:
+    def _send(self, now: SteadyTime) -> None:
         while self._queue and self._under_way < self.window.size:
             push = self._queue.popleft()
             self._under_way += 1
             if not self._sent(push, now):
                 self._close(push, False, now)
 
-    def _sent(self, push: _Push, now: float) -> bool:
+    def _sent(self, push: _Push, now: SteadyTime) -> bool:
         context = self._context
         try:
             record = context.store.get(push.key, context.unix())
@@ -91,7 +92,7 @@ class Pusher:
         context.counters["bytes_pushed"] += len(body)
         return True
 
-    def _answered(self, push: _Push, rpc: Rpc, reply: Reply | None, now: float) -> None:
+    def _answered(self, push: _Push, rpc: Rpc, reply: Reply | None, now: SteadyTime) -> None:
         rtt = now - rpc.sent[0] if rpc.sent else 0.0
         if reply is None or len(rpc.sent) > 1 or reply.status is Status.BUSY:
             self.window.lost(rtt, now)
@@ -105,15 +106,15 @@ class Pusher:
         self._context.counters["records_pushed" if good else "pushes_failed"] += 1
         self._end(push, good, now)
 
-    def _again(self, push: _Push, now: float) -> None:
+    def _again(self, push: _Push, now: SteadyTime) -> None:
         if not self._sent(push, now):
             self._end(push, False, now)
 
-    def _end(self, push: _Push, good: bool, now: float) -> None:
+    def _end(self, push: _Push, good: bool, now: SteadyTime) -> None:
         self._close(push, good, now)
         self._send(now)
 
-    def _close(self, push: _Push, good: bool, now: float) -> None:
+    def _close(self, push: _Push, good: bool, now: SteadyTime) -> None:
         self._under_way -= 1
         del self._known[push.contact.id, push.key]
         for done in push.done:

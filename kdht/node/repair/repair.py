@@ -31,6 +31,7 @@ from kdht.node.repair.sight import Sight
 from kdht.node.repair.work import Work
 from kdht.node.rpc import Mismatch, Rpc, Rpcs
 from kdht.storage import Store
+from kdht.times import SteadyTime, UnixTime
 from kdht.wire import Contact, Message
 from kdht.wire._shared import ID_LEN, Op
 
@@ -54,7 +55,7 @@ class Repair:
         store: Store,
         options: RepairOptions,
         *,
-        transmit: Callable[[Rpc, float], None],
+        transmit: Callable[[Rpc, SteadyTime], None],
         respond: Respond,
         joined: Callable[[], bool],
         drop: Drop | None = None,
@@ -104,7 +105,7 @@ class Repair:
         self._replicas = options.replicas
         self._withheld = False
 
-    def start(self, now: float) -> None:
+    def start(self, now: SteadyTime) -> None:
         """Begin; the node is about to join."""
         self._context.node.timers.now = now
         if self._started:
@@ -114,7 +115,7 @@ class Repair:
         self._missed.start(now)
         self._foreign.start(now)
 
-    def contacts_changed(self, now: float) -> None:
+    def contacts_changed(self, now: SteadyTime) -> None:
         """A contact came into the table or left it."""
         self._plan.contacts_changed(now)
 
@@ -129,7 +130,7 @@ class Repair:
         """A replica did not confirm a write of this key. Any thread."""
         self._missed.note(key)
 
-    def receive(self, message: Message, datagram: Datagram, now: float) -> None:
+    def receive(self, message: Message, datagram: Datagram, now: SteadyTime) -> None:
         """One of `OPS`, a request or a reply. Raises BadPacket or Mismatch."""
         self._context.node.timers.now = now
         if message.is_reply:
@@ -142,7 +143,7 @@ class Repair:
             raise Mismatch("own_id")
         self._answers.untrusted(message, sender, datagram, now)
 
-    def _take_reply(self, message: Message, datagram: Datagram, now: float) -> None:
+    def _take_reply(self, message: Message, datagram: Datagram, now: SteadyTime) -> None:
         is_named = message.op is not Op.STORE
         sender = untrusted_id(message) if is_named else b""
         rpc, rtt = self._context.rpcs.match(message, datagram.source, sender, now)
@@ -191,14 +192,14 @@ class Repair:
         """Whether this node has caught up on all that it keeps."""
         return self._joined() and self._context.view is not None and not self._caught_up.behind
 
-    def catch_up_anew(self, now: float) -> None:
+    def catch_up_anew(self, now: SteadyTime) -> None:
         """This node was away, and may have missed anything: it has caught up on nothing. Any thread.
 
         From now on `is_caught_up` is False for all keys; the comparisons begin in the node's next turn (`go_on`).
         """
         self._caught_up.reset()
 
-    def go_on(self, now: float) -> None:
+    def go_on(self, now: SteadyTime) -> None:
         """The node's turn."""
         if self._epoch != self._caught_up.epoch:
             self._epoch = self._caught_up.epoch
@@ -233,7 +234,7 @@ class Repair:
         """Whether all records were given away."""
         return self._drain is not None and self._drain.over
 
-    def drain(self, now: float, drained: Callable[[], None]) -> None:
+    def drain(self, now: SteadyTime, drained: Callable[[], None]) -> None:
         """Give all records to the nodes that keep them without this one, then call `drained`."""
         self._plan.stop()
         self._foreign.stop()
@@ -241,9 +242,9 @@ class Repair:
         self._caught_up.reset()
         self._drain.start(now)
 
-    def _unix(self) -> float:
+    def _unix(self) -> UnixTime:
         context = self._context.node
-        return context.timers.now + context.unix_offset
+        return UnixTime(context.timers.now + context.unix_offset)
 
     def _drop(self, records: Sequence[tuple[bytes, int]]) -> None:
         self._context.store.drop(records)
@@ -272,5 +273,5 @@ def _nobody() -> None:
     """Nobody keeps what was read."""
 
 
-def _leave_to_probes(rpc: Rpc, now: float) -> None:
+def _leave_to_probes(rpc: Rpc, now: SteadyTime) -> None:
     """A missed answer may mean that a disk is slow: whether a contact lives, others find out."""

@@ -11,10 +11,12 @@ from collections.abc import Collection
 
 from kdht.node.repair.bodies import Digest, Report, Says, short
 from kdht.node.repair.ranges import Range, View, number
+from kdht.node.replicas.writes import WRITE_DEADLINE
+from kdht.times import SteadyTime
 from kdht.wire._shared import ID_BITS
 
-STABLE_SECONDS = 1.5
-"""No write and no read lasts longer (replicas.writes.DEADLINE): what began with an older view has ended."""
+STABLE_SECONDS = WRITE_DEADLINE
+"""No write and no read lasts longer: what began with an older view has ended."""
 _SHORT_BITS = ID_BITS - 32
 
 
@@ -27,13 +29,13 @@ class Sight:
         self._self_id = self_id
         self._recent: deque[tuple[float, View]] = deque()
 
-    def look(self, view: View, now: float) -> None:
+    def look(self, view: View, now: SteadyTime) -> None:
         """The neighbours are others now."""
         self.view = view
         self._recent.append((now, view))
         self._forget(now)
 
-    def word(self, range: Range, peer: bytes, now: float, *, caught_up: bool) -> Report:
+    def word(self, range: Range, peer: bytes, now: SteadyTime, *, caught_up: bool) -> Report:
         """What this node says of a range to another one, before it has looked what lies there."""
         assert self.view is not None
         keepers = self.view.keepers(range)
@@ -53,15 +55,15 @@ class Sight:
         is_full = len(own) >= self.view.replicas
         return all(named in own or (is_full and _is_farther(named, own, range)) for named in report.keepers)
 
-    def _sees(self, peer: bytes, range: Range, now: float) -> bool:
+    def _sees(self, peer: bytes, range: Range, now: SteadyTime) -> bool:
         self._forget(now)
         return all(peer in view.keepers(range) for _, view in self._recent)
 
-    def _kept(self, range: Range, now: float) -> bool:
+    def _kept(self, range: Range, now: SteadyTime) -> bool:
         self._forget(now)
         return any(self._self_id in view.keepers(range) for _, view in self._recent)
 
-    def _forget(self, now: float) -> None:
+    def _forget(self, now: SteadyTime) -> None:
         """All views of the last seconds count, and the one that stood when they began."""
         while len(self._recent) > 1 and self._recent[1][0] <= now - STABLE_SECONDS:
             self._recent.popleft()

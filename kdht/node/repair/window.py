@@ -5,6 +5,8 @@ a slow start. A loss halves the window, and so does an answer that took much lon
 somewhere, in a disk, a socket or a processor, and clients wait in it too (delay as the signal, as in LEDBAT, RFC 6817).
 """
 
+from kdht.times import SteadyTime
+
 LEAST = 4
 FIRST = 16
 MOST = 1024
@@ -28,7 +30,7 @@ class Window:
         self._calm_until = 0.0
         """What was under way when the window shrank says nothing more."""
 
-    def answered(self, rtt: float, now: float) -> None:
+    def answered(self, rtt: float, now: SteadyTime) -> None:
         """An answer came after `rtt` seconds, at the first try."""
         self._note(rtt, now)
         if rtt > SLOWNESS * self._quickest + PATIENCE:
@@ -38,17 +40,17 @@ class Window:
         else:
             self.size = min(self.size + 1 / self.size, MOST)
 
-    def lost(self, rtt: float, now: float) -> None:
+    def lost(self, rtt: float, now: SteadyTime) -> None:
         """A datagram was lost, or the other node had too much to do."""
         self._shrink(HARD, rtt, now)
 
-    def _note(self, rtt: float, now: float) -> None:
+    def _note(self, rtt: float, now: SteadyTime) -> None:
         if now - self._since > MEMORY:
             self._quickest, self._coming, self._since = min(self._coming, rtt), rtt, now
         self._quickest = min(self._quickest, rtt)
         self._coming = min(self._coming, rtt)
 
-    def _shrink(self, factor: float, rtt: float, now: float) -> None:
+    def _shrink(self, factor: float, rtt: float, now: SteadyTime) -> None:
         if now < self._calm_until:
             return
         self._calm_until = now + rtt

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from kdht.errors import StorageError
 from kdht.node.timers import Timers
+from kdht.times import SteadyTime
 
 T = TypeVar("T")
 Steps = Generator[int, None, T]
@@ -25,19 +26,19 @@ class Work:
     def __init__(self, timers: Timers, failed: Callable[[StorageError], None]) -> None:
         self._timers = timers
         self._failed = failed
-        self._jobs: deque[tuple[Steps[Any], Callable[[Any, float], None]]] = deque()
+        self._jobs: deque[tuple[Steps[Any], Callable[[Any, SteadyTime], None]]] = deque()
         self._runs = False
 
     def __len__(self) -> int:
         return len(self._jobs)
 
-    def start(self, steps: Steps[T], done: Callable[[T | None, float], None], now: float) -> None:
+    def start(self, steps: Steps[T], done: Callable[[T | None, SteadyTime], None], now: SteadyTime) -> None:
         """Run the job; `done` gets its result, or None after a StorageError. A short one runs at once."""
         self._jobs.appendleft((steps, done))
         if not self._runs:
             self._slice(now)
 
-    def _slice(self, now: float) -> None:
+    def _slice(self, now: SteadyTime) -> None:
         self._runs = True
         cost = 0
         while self._jobs and cost < SLICE:

@@ -7,6 +7,8 @@ allows: microseconds of Unix time, counted on where the clock stands still or is
 
 from threading import Lock
 
+from kdht.times import SteadyTime
+
 
 class HybridClock:
     """Versions that rise, and are above all that were seen. Thread-safe."""
@@ -41,7 +43,7 @@ class SteadyClock:
         self._offset: float | None = None
         self._steady = 0.0
 
-    def at(self, now: float) -> float:
+    def at(self, now: float) -> SteadyTime:
         """The steady time for `now`, Unix seconds."""
         if self._offset is None:
             self._offset = now
@@ -51,4 +53,4 @@ class SteadyClock:
         else:
             self._steady += MAX_LEAP if leap > 0 else 0.0
             self._offset = now - self._steady
-        return self._steady
+        return SteadyTime(self._steady)

@@ -23,7 +23,7 @@ from kdht.node.replicas.context import CoordinatorContext, Quorum
 from kdht.node.replicas.quorum_reads import Done as ReadDone
 from kdht.node.replicas.quorum_reads import Found
 from kdht.node.replicas.turns import Outcome, Planned, Turn
-from kdht.node.replicas.writes import DEADLINE, MAX_ROUNDS, Done, Written, pack_stored, version_in
+from kdht.node.replicas.writes import MAX_WRITE_ROUNDS, WRITE_DEADLINE, Done, Written, pack_stored, version_in
 from kdht.node.timers import Alarm
 from kdht.storage import Granted, Promise, Result, StoredRecord, Write, visible
 from kdht.wire import RECORD, Address, pack_promise
@@ -118,7 +118,7 @@ class Conditions:
             job.done[0](turn, Written(Status.BUSY, 0, existed=False))
             return
         self._context.counters["writes"] += 1
-        job.alarm = turn.after(DEADLINE, partial(self._too_late, job))
+        job.alarm = turn.after(WRITE_DEADLINE, partial(self._too_late, job))
         queue.append(job)
         if len(queue) == 1:
             self._begin(turn, job)
@@ -310,7 +310,7 @@ class Conditions:
             self._finish(turn, job, Status.CONFLICT, seen)
         elif job.own_version:
             self._finish(turn, job, Status.BAD_VERSION, max(job.refused, _version(record)))
-        elif job.round < MAX_ROUNDS:
+        elif job.round < MAX_WRITE_ROUNDS:
             job.round += 1
             self._context.counters["write_rounds"] += 1
             self._ask(turn, job)

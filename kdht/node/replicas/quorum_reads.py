@@ -29,9 +29,9 @@ from kdht.storage import StoredRecord, Write, newer, visible
 from kdht.wire import Address, Contact, Record, parse_store
 from kdht.wire._shared import Op, RecordFlag, Status
 
-MAX_ROUNDS = 3
+MAX_READ_ROUNDS = 3
 """Of a read that meets something newer as it brings its record to a majority."""
-DEADLINE = 0.5
+READ_DEADLINE = 0.5
 """Seconds after which a read ends with what there is."""
 FETCHED = frozenset({Status.OK, Status.NOT_FOUND, Status.UNCONFIRMED})
 """What a FETCH is answered with; UNCONFIRMED by a node that has not caught up, with its record if it has one."""
@@ -150,7 +150,7 @@ class QuorumReads:
             job.own_rank = self._context.core.rank(key, job.seats)
             job.take(None, own, caught_up=caught_up)
         self._context.counters["gathered_quorum" if quorum else "gathered_miss"] += 1
-        job.alarm = turn.after(DEADLINE, partial(self._too_late, job))
+        job.alarm = turn.after(READ_DEADLINE, partial(self._too_late, job))
         for _ in range(others + (replica and not caught_up)):
             self._fetch_next(turn, job)
         self.finish_if_decided(turn, job)
@@ -244,7 +244,7 @@ class QuorumReads:
         self, job: ReadJob, record: StoredRecord, done: Done, turn: Turn, written: Written
     ) -> None:
         """A majority has the record; or it is too late for that, and what is newer is looked for."""
-        if written.status is not Status.CONFLICT or job.round + 1 >= MAX_ROUNDS:
+        if written.status is not Status.CONFLICT or job.round + 1 >= MAX_READ_ROUNDS:
             done(turn, Found(record, written.status is Status.OK))
             return
         is_replica = None in job.replicas

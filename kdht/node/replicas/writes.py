@@ -26,9 +26,9 @@ from kdht.storage import Result, StoredRecord, Write
 from kdht.wire import RECORD, Address, Contact, Record, pack_decided
 from kdht.wire._shared import RECORD_LEN, Op, RecordFlag, Status
 
-DEADLINE = 1.5
+WRITE_DEADLINE = 1.5
 """Seconds after which a write that too few confirmed is UNCONFIRMED."""
-MAX_ROUNDS = 4
+MAX_WRITE_ROUNDS = 4
 # As a plain number: an enum's operators cost more than the rest.
 _TOMBSTONE, _BEHIND = int(RecordFlag.TOMBSTONE), int(RecordFlag.BEHIND)
 SPARE = 6
@@ -139,7 +139,7 @@ class Writes:
         """Replicate a record; one with version 0 is given a version."""
         self._context.counters["writes"] += 1
         job = WriteJob(key, record, quorum, done, is_new=True)
-        job.alarm = turn.after(DEADLINE, partial(self._too_late, job))
+        job.alarm = turn.after(WRITE_DEADLINE, partial(self._too_late, job))
         self._begin(turn, job)
 
     def spread(
@@ -164,7 +164,7 @@ class Writes:
         job.start()
         job.seats, job.has = seats, has
         job.asked |= has | seats.left
-        job.alarm = turn.after(DEADLINE, partial(self._too_late, job))
+        job.alarm = turn.after(WRITE_DEADLINE, partial(self._too_late, job))
         if here:
             turn.writes.append(Planned(Write(key, record), partial(self._written, job, job.round)))
         else:
@@ -306,7 +306,7 @@ class Writes:
         """No majority can have this version: the same write once more, above what stands."""
         job.round += 1
         self._context.counters["write_rounds"] += 1
-        if job.round >= MAX_ROUNDS:
+        if job.round >= MAX_WRITE_ROUNDS:
             self._finish(turn, job, Status.UNCONFIRMED)
         else:
             self._begin(turn, job)
