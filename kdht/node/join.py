@@ -1,14 +1,17 @@
 """How a node finds its cluster, and finds it again.
 
-Contract: until it has joined, the bootstrap addresses and former contacts are pinged, with a
-growing delay; the first contact in the table starts a lookup of the own ID, and when that
-found anybody the node has joined and refreshes the farther buckets (Kademlia, section 2.3).
-A node without bootstrap addresses, whose former contacts are silent, is the first of its cluster. An emptied table begins all anew.
-Addresses that should be members and are not are asked now and then, so a cluster that was
-cut in two finds together again.
+    alone --- a bootstrap address or former contact answers ---> looks up its own ID ---> joined ---> refreshes far buckets
+      ^                                                                                     |
+      '------------------------------- the table is empty again ----------------------------'
 
-The table is warm when those lookups have ended, or after a while. An empty one is warm if the node never knew anybody;
-else it may be the first that is back of a cluster that was restarted, and waits longer.
+Until it has joined, a node pings the bootstrap addresses and former contacts, with growing delays. Once a lookup of its
+own ID has found others, it has joined, and refreshes the farther buckets (Kademlia, section 2.3). A node without
+bootstrap addresses whose former contacts are silent is the first of its cluster.
+
+Addresses that should be members and are not are pinged now and then. So a cluster that was cut in two finds together.
+
+The table is warm once those lookups have ended, or after a while. An empty table is warm if the node never knew any
+other. Otherwise the node may be the first one back after a restart of the cluster, and waits longer.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
-"""How contacts come into the table and how they go, and who has to hear of it.
+"""How contacts enter and leave the table, and which parts of the node hear of it.
 
-Contract: a matched reply brings one in, silence or its own LEAVE takes it out, and both are
-told to whoever keeps something for each member. Whoever is only heard of is verified first.
+Contract: a matched reply brings a contact in. Silence or its own LEAVE takes it out. Every part that keeps something for
+each contact is told of both. A contact that others name, or that only writes, is verified first.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ from kdht.times import SteadyTime
 from kdht.wire import Contact
 
 MAX_LEFT = 256
-"""Contacts that left, of which it is remembered."""
+"""The number of remembered contacts that left."""
 
 
 class Members:

@@ -1,6 +1,6 @@
-"""Messages without an answer: SUSPECT and MEET, which other nodes are told, and LEAVE, which a node says of itself.
+"""Messages without an answer: SUSPECT and MEET about other nodes, and LEAVE about this one.
 
-Contract: they leave in order, at a rate; so many may wait, what is too much is counted and lost.
+Contract: they leave in order, at a bounded rate. A bounded number waits; any more are counted and lost.
 """
 
 from collections.abc import Iterable
@@ -31,7 +31,7 @@ class Notice:
 
 
 class Notices:
-    """What one node tells others without being asked."""
+    """The notices that one node sends."""
 
     def __init__(self, context: NodeContext, outbox: ControlOutbox) -> None:
         self._context = context
@@ -39,7 +39,7 @@ class Notices:
         self._queue: RateQueue[Notice] = RateQueue(context.options.notice_rate, context.timers, self._send)
 
     def __len__(self) -> int:
-        """How many wait."""
+        """The number of waiting notices."""
         return len(self._queue)
 
     def suspect(self, contact: Contact, targets: Iterable[Contact], now: SteadyTime) -> None:
@@ -51,7 +51,7 @@ class Notices:
         self._tell(Op.MEET, id, pack_contacts([contact]) if contact else b"", [target], now)
 
     def leave(self, targets: Iterable[Contact], now: SteadyTime, *, drained: bool) -> None:
-        """This node goes; `drained`: all its records are at others."""
+        """This node leaves. `drained`: it has given all its records away."""
         self._tell(Op.LEAVE, self._context.id, DRAINED if drained else b"", targets, now)
 
     def _tell(self, op: Op, key: bytes, body: bytes, targets: Iterable[Contact], now: SteadyTime) -> None:

@@ -1,8 +1,7 @@
 """Pings that find out whether a contact still lives.
 
-Contract: a member has at most one probe under way. A probe's pings follow each other by the
-measured round-trip time (RFC 6298) until one of them is answered or the table drops the
-member; an answer to any of them counts. What a missed answer leads to, `suspicion` decides.
+Contract: a contact has at most one probe under way. The pings of a probe follow each other by the measured round-trip time
+(RFC 6298) until one is answered or the contact leaves the table. `suspicion` decides what a missed answer leads to.
 """
 
 from kdht.node.context import NodeContext

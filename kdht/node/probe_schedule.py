@@ -1,11 +1,10 @@
-"""Whom a node probes without cause, and when.
+"""Which contacts a node probes without a cause, and when.
 
-Contract: the members of a ring (Table.ring) each probe the next one that is not under
-suspicion already, so each is asked by somebody once in `probe_interval`, at four packets a
-probe and node whatever the ring's size. SWIM (Das, Gupta and Motivala, 2002) probes at random; a ring bounds
-the time until a death is seen, and where views differ the questions for newcomers, which go
-around in SWIM's random order, make up for it. Any other contact is probed when it did not
-answer anything for long. Failures come together, so after one death all the ring is probed.
+Contract: each node of a ring (Table.ring) probes the next one that is not under suspicion already. So each is asked once
+in `probe_interval`, at four packets a probe and node, whatever the size of the ring. SWIM (Das, Gupta and Motivala, 2002)
+probes at random. A ring bounds the time until a death is seen. Where the views of nodes differ, the questions for new
+nodes make up for it; they go around in SWIM's random order. Any other contact is probed if it did not answer for long.
+Failures come together, so after one death the whole ring is probed.
 """
 
 from functools import partial
@@ -19,7 +18,7 @@ from kdht.wire._shared import Op
 
 
 class ProbeSchedule:
-    """The beats of one node, and an alarm for each member."""
+    """The probe times of one node, and an alarm for each contact."""
 
     def __init__(self, context: NodeContext, prober: Prober) -> None:
         self._context = context
@@ -30,7 +29,7 @@ class ProbeSchedule:
         self._is_beating = False
 
     def start(self, now: SteadyTime) -> None:
-        """Begin, at times of this node's own."""
+        """Begin, at random times."""
         if not self._is_beating:
             self._is_beating = True
             options, rng, timers = self._context.options, self._context.rng, self._context.timers
@@ -38,17 +37,17 @@ class ProbeSchedule:
             timers.at(now + rng.uniform(0, options.discovery_interval), self._discover)
 
     def add(self, entry: TableContact, now: SteadyTime) -> None:
-        """A member came in."""
+        """A contact entered the table."""
         self._schedule(entry, now + self._context.jittered(self._context.options.contact_interval))
 
     def forget(self, entry: TableContact) -> None:
-        """A member went."""
+        """A contact left the table."""
         alarm = self._alarms.pop(entry.contact.id, None)
         if alarm is not None:
             self._context.timers.cancel(alarm)
 
     def sweep(self, now: SteadyTime, spread: float = 0.0) -> None:
-        """Somebody died: probe all the ring within `spread` seconds, but for those who answered just now."""
+        """A node died: probe the whole ring within `spread` seconds, except nodes that have just answered."""
         context = self._context
         if now - self._swept < context.options.sweep_interval:
             return
@@ -74,7 +73,7 @@ class ProbeSchedule:
                 return
 
     def _discover(self, now: SteadyTime) -> None:
-        """Ask the next in turn for whoever is close to this node."""
+        """Ask the next contact in turn for the nodes close to this one."""
         context = self._context
         context.timers.at(now + context.jittered(context.options.discovery_interval), self._discover)
         entry = self._next_in_turn()

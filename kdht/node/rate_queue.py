@@ -1,6 +1,6 @@
-"""What is sent at a rate: each kind of message has a lane of its own, so that none starves another.
+"""A queue that sends at most at a given rate. Each kind of message has its own, so that none starves another.
 
-Contract: at once if there is a token, else in its turn; what ended meanwhile is left out.
+Contract: a message leaves at once if there is a token, else in its turn. Messages that ended meanwhile are left out.
 """
 
 from collections import deque
@@ -12,7 +12,7 @@ from kdht.times import SteadyTime
 
 
 class Passenger(Protocol):
-    """What waits in a lane."""
+    """An item of the queue. The queue sets `waiting`; the owner sets `ended`."""
 
     waiting: bool
     ended: bool
@@ -26,7 +26,7 @@ class RateQueue(Generic[T]):
 
     def __init__(self, rate: float, timers: Timers, send: Callable[[T, SteadyTime], None]) -> None:
         self.pending = 0
-        """For the owner, who bounds it."""
+        """A count for the owner, who bounds it."""
         self._timers = timers
         self._send = send
         self._budget = TokenBucket(rate)

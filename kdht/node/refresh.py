@@ -1,9 +1,9 @@
-"""Buckets in which nothing was looked up for long get a lookup of a random ID.
+"""Lookups of random IDs in buckets where nothing was looked up for long.
 
-Contract: after `farther`, each bucket up to the closest contact's is looked up once; from
-then on whenever its own, jittered, time has passed since the last lookup in its range, and
-soon after it lost a contact that nobody replaces (Kademlia, section 2.3). A wide bucket is to
-have all nodes of its range: where a lookup finds k of them, each half is looked up.
+Contract: after `farther`, each bucket up to that of the closest contact is looked up once. Later that happens whenever its
+own, jittered, time has passed since the last lookup in its range, and soon after it lost a contact without a replacement
+(Kademlia, section 2.3). A wide bucket should have all nodes of its range. If a lookup finds k of them, each half is looked
+up too.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from kdht.wire._shared import ID_BITS, ID_LEN
 
 CHECKS_PER_INTERVAL = 60
 WIDEN_DELAY = 0.3
-"""Several deaths are taken together."""
+"""Seconds until buckets that became wide are looked up: several deaths are taken together."""
 
 
 def _ignore(closest: list[Contact], now: SteadyTime) -> None:
@@ -26,7 +26,7 @@ def _ignore(closest: list[Contact], now: SteadyTime) -> None:
 
 
 class Refresher:
-    """When which bucket is looked up."""
+    """The times at which the buckets of one node are looked up."""
 
     def __init__(self, context: NodeContext) -> None:
         self._context = context
@@ -35,10 +35,10 @@ class Refresher:
         self._alarm: Alarm | None = None
         self._widening: Alarm | None = None
         self.searches: Searches
-        """Set by the Node: lookups and refreshes know of each other."""
+        """Set by the Node, because lookups and refreshes need each other."""
 
     def start(self, now: SteadyTime) -> None:
-        """Begin to watch the time, if that has not begun."""
+        """Begin, unless that was done already."""
         if self._alarm is None:
             interval = self._context.options.refresh_interval / CHECKS_PER_INTERVAL
             self._alarm = self._context.timers.at(now + self._context.jittered(interval), self._check)
@@ -61,14 +61,14 @@ class Refresher:
                 ended(index, [], now)
 
     def repair(self, index: int, now: SteadyTime) -> None:
-        """A bucket lost a contact, and nobody waits for the place."""
+        """A bucket lost a contact and has no replacement."""
         if index not in self._repairs:
             self._repairs.add(index)
             when = now + self._context.jittered(self._context.options.repair_delay)
             self._context.timers.at(when, partial(self._repair, index))
 
     def widen(self, now: SteadyTime) -> None:
-        """Some buckets may be wide now, and have room for more than they were looked up for."""
+        """Some buckets may have become wide, and have room for more contacts."""
         if self._widening is None:
             self._widening = self._context.timers.at(now + self._context.jittered(WIDEN_DELAY), self._widen)
 

@@ -1,6 +1,6 @@
-"""Who fell silent is asked again, ever more seldom: a host that only stalled is back soon.
+"""Contacts that fell silent are asked again, ever more seldom: a host that only stalled is back soon.
 
-Contract: it enters the table by its answer, as anybody does. So many addresses at a time.
+Contract: an answer brings the contact back into the table like any other. The number of addresses is bounded.
 """
 
 from functools import partial
@@ -20,13 +20,13 @@ class Reviver:
         self._lost: set[Contact] = set()
 
     def lost(self, contact: Contact, now: SteadyTime) -> None:
-        """It was removed because it does not answer."""
+        """A contact was removed because it does not answer."""
         if contact not in self._lost and len(self._lost) < MAX_LOST:
             self._lost.add(contact)
             self._later(contact, 0, now)
 
     def forget(self, contact: Contact) -> None:
-        """It is back, or wants to be left alone."""
+        """A contact is back, or has left."""
         self._lost.discard(contact)
 
     def _later(self, contact: Contact, asked: int, now: SteadyTime) -> None:

@@ -1,14 +1,15 @@
-"""Requests under way: their IDs, time-outs, retries, and which answer belongs to which.
+"""Requests under way: their IDs, time-outs and retries, and the matching of answers.
 
-Contract: an answer counts if its request ID, operation, source address and, where it is
-known, sender's ID are those of a request that still waits. Every request ends once, in its
-`done`: with the reply, or with None after its last transmission timed out. The number of
-requests and the rate of transmissions are bounded, for urgent ones and for others apart.
+Contract: an answer counts if its request ID, operation and source address are those of a waiting request, and also the
+sender's ID if that is known. Every request ends once, in its `done`: with the reply, or with None after its last
+transmission timed out. The number of requests and the rate of transmissions are bounded, apart for urgent and for other
+requests.
 
-All transmissions of a request share its ID and are numbered in `attempt`, which the answer
-repeats: so a retry's round-trip time is known too, where TCP must leave it out (Karn).
-A time-out that is noticed late says more of this node than of the other: the answer may be
-waiting behind it. So it waits once more.
+All transmissions of a request share its ID and are numbered in `attempt`, which the answer repeats. So the round-trip time
+of a retry is known too. TCP must leave it out (Karn).
+
+A time-out that this node notices late says more of this node than of the other: the answer may be waiting in its own
+socket. So the request waits once more.
 """
 
 from collections import Counter, defaultdict
@@ -83,13 +84,13 @@ class Rpc:
         self.sent: list[float] = []
         """When each transmission left."""
         self.waiting = False
-        """For the rate to allow one more."""
+        """Whether it waits until the rate allows it."""
         self.ended = False
         self.alarm: Alarm | None = None
         self.due = 0.0
         """When the last transmission counts as unanswered."""
         self.excused = False
-        """Whether its time-out was noticed late already."""
+        """Whether its time-out was already noticed late once."""
 
 
 Done = Callable[[Rpc, Reply | None, SteadyTime], None]
@@ -97,7 +98,7 @@ Done = Callable[[Rpc, Reply | None, SteadyTime], None]
 
 
 class Mismatch(Exception):
-    """Why an answer belongs to no request: the name of a counter."""
+    """An answer belongs to no request. `reason` is the name of a counter."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -151,7 +152,7 @@ class Rpcs:
         return True
 
     def hurry(self, rpc: Rpc, tries: int, timeout: float, now: SteadyTime) -> None:
-        """Repeat it at once, and so often in all from now on, so far apart."""
+        """Repeat it at once, with this many tries in all from now on, this many seconds apart."""
         rpc.tries = min(len(rpc.sent) + tries, MAX_ATTEMPT)
         rpc.timeout = rpc.longest = timeout
         if rpc.waiting:

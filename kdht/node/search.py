@@ -1,6 +1,6 @@
-"""Lookups under way: what a Lookup wants asked is asked, what comes back is told to it.
+"""The lookups of one node: it sends their queries and gives them the answers.
 
-Contract: every accepted lookup ends, in its `done`. So many run at a time, so many wait.
+Contract: every accepted lookup ends in its `done`. A few run at a time, others wait; both numbers are bounded.
 """
 
 from collections import deque

@@ -1,15 +1,18 @@
-"""What speaks against a contact, and what follows from it: the one way out of the table but for LEAVE.
+"""What speaks against a contact, and what follows. Apart from LEAVE, this is the only way out of the table.
 
-Contract: nothing but pings of our own that are not answered removes a contact. A missed
-answer, whatever the request, leads to a probe; so do an ICMP error, another node's SUSPECT and
-a silence that another part of this node noticed. With each further miss in a row the matter grows: others are told,
-the datapaths are told (the contact is demoted: it stays in the table), it is out. An answer ends it at any time.
+    answers missed in a row:   1            3              4                    8
+                               probed --> others told --> demoted ----------> removed
+                                 ^  (SUSPECT)     (the datapaths leave it out)
+                                 '-- an answer ends all of it, at any time
 
-An ICMP error demotes at once, because routing to nobody helps nobody; it can be forged, so
-who answered in spite of one is safe from the next for a while.
+Only unanswered pings of this node remove a contact. A missed answer to any request starts a probe. So do an ICMP error,
+another node's SUSPECT, and a silence that another part of this node noticed.
 
-SUSPECT is SWIM's dissemination (Das, Gupta and Motivala, 2002), told once by the one who found
-out and passed on to a few by those who find it confirmed.
+An ICMP error demotes at once, because no packet should go to a dead node. ICMP can be forged, so a contact that answered
+in spite of an error is safe from the next one for a while.
+
+SUSPECT is SWIM's dissemination (Das, Gupta and Motivala, 2002). The first node to notice tells others. Nodes that find it
+confirmed pass it on to a few.
 """
 
 from collections.abc import Callable
@@ -26,7 +29,7 @@ from kdht.wire import Address, Contact
 
 
 class Suspicion:
-    """The suspects of one node. `remove(entry, now)` takes one out of the table."""
+    """The suspects of one node. `remove(entry, now)` takes a contact out of the table."""
 
     def __init__(
         self,
@@ -44,7 +47,7 @@ class Suspicion:
         self._hearsay = TokenBucket(context.options.suspect_rate)
 
     def missed(self, rpc: Rpc, now: SteadyTime) -> None:
-        """A transmission of ours had no answer in time."""
+        """A transmission of this node had no answer in time."""
         table = self._context.table
         entry = table.at(rpc.address)
         if entry is None or rpc.id not in (None, entry.contact.id):
@@ -55,7 +58,7 @@ class Suspicion:
             self._prober.probe(entry, now)
 
     def unreachable(self, address: Address, now: SteadyTime) -> None:
-        """ICMP said so, which anybody can forge."""
+        """An ICMP error came for this address. Anybody can forge one."""
         entry = self._context.table.at(address)
         if entry is None or entry.unreachable:
             return

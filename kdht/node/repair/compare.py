@@ -1,12 +1,15 @@
 """One comparison with another replica: digests down to few records, then offers, then records.
 
-Equal ranges cost their share of one request and one reply. A range that differs is split in sixteen until
-both sides have few enough records in it for an OFFER; where the other node has less than half as many,
-all are offered at once, for there splitting finds no equal parts. Where this node has less than half,
-it does nothing: the other one saw the same digests, and offers. Of a node that is no replica only what this
-one lacks is asked for (Merkle trees over key ranges are from
-Demers et al., "Epidemic Algorithms for Replicated Database Maintenance", 1987, and DeCandia et
-al., "Dynamo", 2007).
+    ranges --DIGEST--> equal: done
+       |  `- differ, many records: split in sixteen, and again
+       `---- differ, few records, or the other node has less than half of them: OFFER ---> records are pushed
+
+Equal ranges cost their part of one request and one reply. If the other node has less than half as many records, all are
+offered at once: splitting would find no equal parts. If this node has less than half, it does nothing, because the other
+one saw the same digests and offers its own. From a node that is no replica, this node only takes records.
+
+Merkle trees over key ranges are from Demers et al., "Epidemic Algorithms for Replicated Database Maintenance", 1987, and
+DeCandia et al., "Dynamo", 2007.
 """
 
 from collections import deque
@@ -41,20 +44,20 @@ from kdht.times import SteadyTime
 from kdht.wire._shared import ID_BITS, Op, Status
 
 WAIT = 0.25
-"""Seconds between two looks at what is awaited."""
+"""Seconds between looks at the records that this node waits for."""
 FULL_WAIT = 0.02
-"""Seconds until offers go on, where enough records wait to be sent."""
+"""Seconds until offers go on, while enough records wait to be sent."""
 MAX_UNDER_WAY = 16
-"""Offers, of which each may make as many records move as it has room for."""
+"""Offers under way. Each may move as many records as it names."""
 LACK_LOOKS = 12
-"""After so many looks, what the other node was to bring counts as missing."""
+"""After so many looks, records that the other node should have brought count as missing."""
 
 BARE = Report(Digest(0, 0), Says(0), ())
-"""Of a part of a range of which the other node was told already."""
+"""For a part of a range on which the other node has had a report already."""
 
 
 class Comparison:
-    """With `peer`, of `ranges`; `ended(comparison, now)` is called once."""
+    """A comparison of `ranges` with `peer`. `ended(comparison, now)` is called once."""
 
     def __init__(
         self,
@@ -67,17 +70,17 @@ class Comparison:
         self.peer = peer
         self.ranges = tuple(ranges)
         self.failed = False
-        """It could not be ended."""
+        """Whether it broke off."""
         self.silent = False
-        """It failed, for the other node did not answer, or its disk did not."""
+        """Whether it broke off because the other node, or its disk, did not answer."""
         self.sound: list[Range] = []
-        """Where the other node had caught up, and agreed with this one on who keeps the range, before it was compared."""
+        """Ranges on which the other node had caught up, and agreed with this one, before they were compared."""
         self.epoch = context.caught_up.epoch
-        """Of `CaughtUp`, at the begin."""
+        """The epoch of `CaughtUp` at the start."""
         self.unfinished = False
-        """The other node may lack something still."""
+        """Whether the other node may still lack records."""
         self.open: list[Interval] = []
-        """Where this node may lack something still."""
+        """Keys for which this node may still lack records."""
         self._context = context
         self._pusher = pusher
         self._ended = ended

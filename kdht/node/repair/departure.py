@@ -1,4 +1,4 @@
-"""Runs of Handoff: for what belongs elsewhere, as it is found; and for everything, when the node leaves."""
+"""Runs of Handoff: for records that belong elsewhere, as they are found, and for all records when the node leaves."""
 
 from collections.abc import Callable
 
@@ -11,19 +11,19 @@ from kdht.times import SteadyTime
 from kdht.wire import Contact
 
 FIRST_RETRY = 1.0
-"""Seconds before what could not be given away is tried again; doubles."""
+"""Seconds until records that could not be given away are tried again; doubles."""
 LAST_RETRY = 60.0
 LAST_DRAIN_RETRY = 2.0
 PASS_DELAY = 0.2
-"""Between two runs: what was dropped may still be in the store."""
+"""Seconds between two runs: dropped records may still be in the store."""
 
 
 class Foreign:
-    """Gives away what this node does not keep (any more)."""
+    """Gives away records that this node does not keep, or no longer keeps."""
 
     def __init__(self, context: RepairContext, pusher: Pusher) -> None:
         self.stray = True
-        """Whether there may be something. Set from any thread."""
+        """Whether there may be such records. Any thread may set it."""
         self._context = context
         self._pusher = pusher
         self._stopped = False
@@ -32,7 +32,7 @@ class Foreign:
     def start(self, now: SteadyTime) -> None:
         """Look from time to time."""
         options = self._context.options
-        # A single replica that went elsewhere is missed at once.
+        # With one replica, readers miss the record until it is given away.
         delay = options.foreign_delay if options.replicas > 1 else options.first_delay
         self._context.node.timers.at(now + self._context.node.jittered(delay), self._look)
 
@@ -62,7 +62,7 @@ class Foreign:
 
 
 class _Remembered(Others):
-    """The contacts as they are now. A node that leaves asks nobody who still lives, so its table is worth nothing."""
+    """The contacts at the start of a drain. A leaving node no longer probes its contacts, so its table grows stale."""
 
     def __init__(self, context: RepairContext) -> None:
         super().__init__(context)
@@ -78,7 +78,7 @@ class _Remembered(Others):
 
 
 class Drain:
-    """Gives everything away; over once a whole run found nothing that is left."""
+    """Gives all records away. It is over once a whole run found none."""
 
     def __init__(self, context: RepairContext, pusher: Pusher, drained: Callable[[], None]) -> None:
         self.over = False

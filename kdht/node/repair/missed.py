@@ -1,4 +1,4 @@
-"""Writes that not every replica confirmed: what one may lack is compared soon, not in the next round.
+"""Writes that not every replica confirmed. Their keys are compared soon, not only in the next round.
 
 Contract: `note` is for any thread.
 """
@@ -11,11 +11,11 @@ from kdht.node.repair.ranges import KeptRange, number
 from kdht.times import SteadyTime
 
 MOST = 4096
-"""Keys that are remembered; past that the oldest are left to the next round."""
+"""Keys that are remembered. Older ones are left to the next round."""
 
 
 class Missed:
-    """One node's, as coordinator of such writes."""
+    """The missed writes of one coordinator."""
 
     def __init__(self, context: RepairContext, plan: Plan) -> None:
         self._context = context
@@ -23,7 +23,7 @@ class Missed:
         self._keys: deque[bytes] = deque(maxlen=MOST)
 
     def note(self, key: bytes) -> None:
-        """A replica of this key was silent, or refused."""
+        """A replica of this key was silent or refused a write."""
         self._keys.append(key)
 
     def start(self, now: SteadyTime) -> None:
@@ -38,9 +38,9 @@ class Missed:
         self.start(now)
 
     def _kept_ranges(self) -> set[KeptRange]:
-        """Of the keys so far, which are forgotten. A key that others keep is not this node's to mend.
+        """The kept ranges of the noted keys, which are then forgotten. Keys of other nodes are ignored.
 
-        Before there is a view nobody knows whose they are: they wait.
+        Without a view the replicas are unknown, so the keys wait.
         """
         found: set[KeptRange] = set()
         view = self._context.view

@@ -1,8 +1,8 @@
 """Records on their way to other replicas, each as a STORE, a window of them at a time.
 
-Contract: a push ends in its `done`s: True once the other node has the record, or a newer one, on stable
-storage; False if it could not be told or refused. The record is read when its turn comes, so what is
-sent is the newest. Bounded: what waits, and what is under way (`Window`); the rate is that of the requests.
+Contract: a push ends in all its `done`: True once the other node has the record, or a newer one, on stable storage; False if
+it could not be told or refused. The record is read when its turn comes, so the newest one is sent. The queue and the
+records under way (`Window`) are bounded. The rate is that of requests.
 """
 
 from collections import deque
@@ -22,7 +22,7 @@ from kdht.wire._shared import Op, Status
 MAX_QUEUED = 4096
 LEAST_WAITING = 512
 BUSY_DELAY = 0.5
-"""Seconds until a node that said BUSY is asked again."""
+"""Seconds until a BUSY node is asked again."""
 BUSY_TRIES = 10
 
 Pushed = Callable[[bool, SteadyTime], None]
@@ -50,14 +50,14 @@ class Pusher:
 
     @property
     def is_full(self) -> bool:
-        """Whether as much waits as will be sent in the next moments."""
+        """Whether enough records wait for the next moments."""
         return len(self._known) > max(LEAST_WAITING, 2 * self.window.size)
 
     def __len__(self) -> int:
         return len(self._known)
 
     def push(self, contact: Contact, key: bytes, done: Pushed, now: SteadyTime) -> None:
-        """Bring the record of a key to a node."""
+        """Send the record of a key to a node."""
         place = contact.id, key
         push = self._known.get(place)
         if push is None and len(self._known) >= MAX_QUEUED:
@@ -84,7 +84,7 @@ class Pusher:
         except StorageError:
             context.counters["storage_failed"] += 1
             return False
-        if record is None:  # it has expired, or was given away
+        if record is None:  # it expired or was given away
             return False
         body = pack_stored(record)
         if not context.ask(Op.STORE, push.key, push.contact, body, partial(self._answered, push), now):

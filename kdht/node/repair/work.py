@@ -1,7 +1,7 @@
-"""Long reads of the store in slices, so that whoever drives the node is never kept for long.
+"""Long reads of the store in slices, so that the thread of the node is never blocked for long.
 
-A job is a generator that yields what each step cost, in records read. After `SLICE` records the
-node's other duties have their turn, and other jobs. No job holds anything of the store between two steps.
+A job is a generator. It yields the cost of each step, in records read. After `SLICE` records, the node's other duties and
+other jobs have their turn. No job holds anything of the store between two steps.
 """
 
 from collections import deque
@@ -17,11 +17,11 @@ Steps = Generator[int, None, T]
 
 SLICE = 256
 PAUSE = 0.003
-"""Seconds: with slices of about a millisecond, a quarter of a processor at most."""
+"""Seconds between slices. With slices of about a millisecond that is a quarter of a processor at most."""
 
 
 class Work:
-    """Jobs, in turns. `failed` hears of what the disk says."""
+    """Jobs that take turns. `failed` is called with errors of the disk."""
 
     def __init__(self, timers: Timers, failed: Callable[[StorageError], None]) -> None:
         self._timers = timers
