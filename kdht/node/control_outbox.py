@@ -1,4 +1,4 @@
-"""Messages of the control plane on their way out: made, sealed, kept until the daemon takes them."""
+"""Control messages on their way out: made, sealed, and kept until the daemon takes them."""
 
 from kdht.datapath.base import Datagram, Outgoing
 from kdht.node.context import NodeContext
@@ -11,7 +11,7 @@ from kdht.wire.keys import ClusterSecret
 
 
 class ControlOutbox:
-    """What one node sends. `key` signs; `unix_offset` added to `now` is Unix time."""
+    """The outgoing control messages of one node, sealed with the secret `key`."""
 
     def __init__(self, context: NodeContext, key: ClusterSecret) -> None:
         self.key = key
@@ -19,7 +19,7 @@ class ControlOutbox:
         self._waiting: list[Outgoing] = []
 
     def take(self) -> list[Outgoing]:
-        """What has to be sent, each datagram once."""
+        """The datagrams to send. Each is returned once."""
         outgoing, self._waiting = self._waiting, []
         return outgoing
 
@@ -29,7 +29,7 @@ class ControlOutbox:
         self._ask(rpc.op, rpc.key, rpc.request_id, body, rpc.address, now, len(rpc.sent) - 1)
 
     def notice(self, op: Op, key: bytes, body: bytes, target: Address, now: SteadyTime) -> None:
-        """A message that has no answer; `body` follows the sender's ID."""
+        """Send a message without an answer. `body` follows the sender's ID."""
         request_id = self._context.rng.getrandbits(64)
         self._ask(op, key, request_id, self._context.id + body, target, now)
 

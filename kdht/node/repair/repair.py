@@ -1,4 +1,4 @@
-"""The seam between a node and its repair: what comes in, what is asked for, how far it is.
+"""The interface between a node and its repair.
 
 Contract: `datagrams_to_send`, timers and `now` are the node's; `changed`, `is_caught_up` and `ever_caught_up` are for
 any thread. Nothing is asked of others before `start`, nor before the node has joined.
@@ -47,7 +47,7 @@ def _nobody_counts(replicas: int) -> None:
 
 
 class Repair:
-    """One node's. `transmit` sends a request of `rpcs`, `respond` a reply to one that came in."""
+    """The repair of one node. `transmit` sends a request, `respond` a reply."""
 
     def __init__(
         self,
@@ -92,7 +92,7 @@ class Repair:
         pusher = self._pusher = Pusher(context)
         node.readiness.require(RECORDS)
         self.on_fell_behind: Callable[[], None] = _nobody
-        """Called when `is_caught_up` has become False for keys: what was read of them lately counts no more."""
+        """Called when `is_caught_up` has become False for some keys. Cached records of them no longer count."""
         self._foreign = Foreign(context, pusher)
         self._plan = Plan(context, pusher, joined, self._view_changed)
         self._missed = Missed(context, self._plan)
@@ -116,11 +116,11 @@ class Repair:
         self._foreign.start(now)
 
     def contacts_changed(self, now: SteadyTime) -> None:
-        """A contact came into the table or left it."""
+        """A contact entered or left the table."""
         self._plan.contacts_changed(now)
 
     def changed(self, key: bytes) -> None:
-        """The own store has another record for this key. Any thread."""
+        """The record of this key in the own store has changed. Any thread."""
         self._context.digests.changed(key)
         view = self._context.view
         if view is not None and view.kept_range(number(key)) is None:
@@ -159,20 +159,20 @@ class Repair:
 
     @property
     def ever_caught_up(self) -> bool:
-        """Whether this node had caught up with the others once since the start."""
+        """Whether this node has caught up on all its ranges once since the start."""
         return self._caught_up.ever
 
     def is_caught_up(self, key: bytes) -> bool:
-        """Whether the own store has what the other replicas of a key have. False for keys kept elsewhere."""
+        """Whether the own store has all that the other replicas of a key have. False for keys of other nodes."""
         return not self._withheld and self._drain is None and self._caught_up.is_caught_up(key)
 
     def withhold(self, withheld: bool) -> None:
-        """Whether this node answers for nothing, whatever it has caught up on."""
+        """While True, this node answers for no key, whatever it has caught up on."""
         self._withheld = withheld
         self.on_fell_behind()
 
     def holds(self, key: bytes) -> bool:
-        """Whether this node answers other nodes for a key: it has caught up, or those who keep it now have not."""
+        """Whether this node answers for a key: it has caught up, or it kept the key before nodes that have not."""
         return not self._withheld and self._drain is None and self._caught_up.holds(key)
 
     @property
@@ -180,11 +180,11 @@ class Repair:
         return self._caught_up.doubt
 
     def doubt_own(self) -> None:
-        """What this node kept was put out of its store, for it was away too long; before `start`."""
+        """Records of the last run were put out of the store, because the node was away too long. Call before `start`."""
         self._caught_up.doubt = Doubt.OPEN
 
     def trust_own(self) -> None:
-        """What this node kept is in its store again, or set aside for good. Any thread."""
+        """Records of the last run are in the store again, or set aside for good. Any thread."""
         self._caught_up.doubt = Doubt.NONE
 
     @property
@@ -200,7 +200,7 @@ class Repair:
         self._caught_up.reset()
 
     def go_on(self, now: SteadyTime) -> None:
-        """The node's turn."""
+        """Continue in the node's thread after `catch_up_anew`."""
         if self._epoch != self._caught_up.epoch:
             self._epoch = self._caught_up.epoch
             self._plan.begin_anew(now)
@@ -274,4 +274,4 @@ def _nobody() -> None:
 
 
 def _leave_to_probes(rpc: Rpc, now: SteadyTime) -> None:
-    """A missed answer may mean that a disk is slow: whether a contact lives, others find out."""
+    """A missed answer may only mean a slow disk. Probes find out whether the contact lives."""
