@@ -20,13 +20,16 @@ SOURCES := $(shell find kdht -name "*.p[yx][xd]") $(wildcard include/*.h bpf/*)
 NEEDS := $(if $(filter socket,$(DATAPATH)),socket,all)
 
 .DEFAULT_GOAL := help
-.PHONY: demo test lint format bench histories fuzz screenshots build wheel man install uninstall clean help
+.PHONY: demo test check lint format bench histories fuzz screenshots build wheel man install uninstall clean help
 
 demo: $(VENV)/.built-$(NEEDS) ## 8 nodes, real packets, a real data set. DATAPATH=socket: without root. ARGS=--help: options
 	$(BIN)/python -m demo --datapath $(DATAPATH) $(ARGS)
 
 test: $(VENV)/.built-all ## all tests; those marked root need root. ARGS="-k wire": some of them; JOBS=0: one after the other
 	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --durations 20 $(ARGS) || $(ALONE)
+
+check: lint ## lint, types and the tests that need neither root nor daemons: while you edit
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not root and not browser and not cluster and not slow" $(ARGS)
 
 lint: $(VENV)/.built-all ## ruff, mypy and cython-lint
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 /*
  * For bench/ebpf.py only: a generator that sends what it is given, the bare minimum that a
  * forwarding program could do, and a receiver that counts.
@@ -67,4 +67,5 @@ int count(struct xdp_md *ctx)
 	return XDP_DROP;
 }
 
+/* Of the two licenses, the one that the kernel has a word for. */
 char LICENSE[] SEC("license") = "GPL";

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 /*
  * The eBPF datapath: the verdicts of the Cython core, in the kernel, at the interface.
  *
@@ -13,7 +13,7 @@
 #define KDHT_AF_INET 2
 #define KDHT_AF_INET6 10
 
-#define KDHT_WAY_LIFE 50000000ull /* nanoseconds for which an answer of bpf_fib_lookup is used again */
+#define KDHT_ROUTE_LIFE 50000000ull /* nanoseconds for which an answer of bpf_fib_lookup is used again */
 
 /* The wall clock, seconds; a BPF program has none of its own. The division is dear: once a second. */
 static __always_inline __u32 kdht_now(const struct kdht_xdp_settings *settings, __u64 clock, struct kdht_second *known)
@@ -79,13 +79,13 @@ static __always_inline void kdht_question(const struct kdht_plan *p)
 		kdht_put_ip(fib->ipv6_dst, p->target);
 	}
 	p->s->vlan = p->f->vlan;
-	p->s->way.target = p->target;
-	p->s->way.from = p->f->ctx->ingress_ifindex;
-	p->s->way.until = p->clock + KDHT_WAY_LIFE;
-	p->s->way.longest = p->f->end;
+	p->s->route.target = p->target;
+	p->s->route.from = p->f->ctx->ingress_ifindex;
+	p->s->route.until = p->clock + KDHT_ROUTE_LIFE;
+	p->s->route.longest = p->f->end;
 }
 
-/* The kernel's answer, into the scratch's `way`, or the reason why there is none. Global: verified once. */
+/* The kernel's answer, into the scratch's `route`, or the reason why there is none. Global: verified once. */
 __noinline int kdht_ask(struct xdp_md *ctx, struct kdht_scratch *s)
 {
 	struct kdht_vlan vlan = {};
@@ -94,9 +94,9 @@ __noinline int kdht_ask(struct xdp_md *ctx, struct kdht_scratch *s)
 
 	if (!s)
 		return KDHT_REASON_NO_ROUTE;
-	s->fib.ifindex = s->way.from;
+	s->fib.ifindex = s->route.from;
 	if (s->vlan) {
-		vlan.ifindex = s->way.from;
+		vlan.ifindex = s->route.from;
 		vlan.number = s->vlan - 1;
 		tagged = bpf_map_lookup_elem(&kdht_vlans, &vlan);
 		if (!tagged)
@@ -108,37 +108,37 @@ __noinline int kdht_ask(struct xdp_md *ctx, struct kdht_scratch *s)
 		return KDHT_REASON_NO_NEIGHBOUR;
 	if (answer != BPF_FIB_LKUP_RET_SUCCESS || (tagged && s->fib.ifindex != *tagged))
 		return KDHT_REASON_NO_ROUTE; /* out of the VLAN: the tag would have to go */
-	s->way.ifindex = tagged ? s->way.from : s->fib.ifindex;
-	__builtin_memcpy(s->way.macs, s->fib.dmac, ETH_ALEN);
-	__builtin_memcpy(s->way.macs + ETH_ALEN, s->fib.smac, ETH_ALEN);
+	s->route.ifindex = tagged ? s->route.from : s->fib.ifindex;
+	__builtin_memcpy(s->route.macs, s->fib.dmac, ETH_ALEN);
+	__builtin_memcpy(s->route.macs + ETH_ALEN, s->fib.smac, ETH_ALEN);
 	return KDHT_GO_ON;
 }
 
-static __always_inline int kdht_is_known(const struct kdht_way *known, const struct kdht_plan *p)
+static __always_inline int kdht_is_known(const struct kdht_route *known, const struct kdht_plan *p)
 {
 	return known->until > p->clock && known->from == p->f->ctx->ingress_ifindex && !p->f->vlan &&
 	       known->longest >= p->f->end && known->target.low == p->target.low &&
 	       known->target.high == p->target.high;
 }
 
-/* Where the message goes, into the scratch's `way`; the kernel is asked once in a while for each target. */
-static __always_inline int kdht_route(const struct kdht_plan *p)
+/* Where the message goes, into the scratch's `route`; the kernel is asked once in a while for each target. */
+static __always_inline int kdht_find_route(const struct kdht_plan *p)
 {
-	__u32 index = ((p->target.low ^ p->target.high) * 0x9e3779b97f4a7c15ull) >> (64 - KDHT_WAY_BITS);
-	struct kdht_way *known = bpf_map_lookup_elem(&kdht_ways, &index);
+	__u32 index = ((p->target.low ^ p->target.high) * 0x9e3779b97f4a7c15ull) >> (64 - KDHT_ROUTE_BITS);
+	struct kdht_route *known = bpf_map_lookup_elem(&kdht_routes, &index);
 	int reason;
 
 	if (!known)
 		return KDHT_REASON_NO_ROUTE;
 	if (kdht_is_known(known, p)) {
-		p->s->way.ifindex = known->ifindex;
-		__builtin_memcpy(p->s->way.macs, known->macs, sizeof(known->macs));
+		p->s->route.ifindex = known->ifindex;
+		__builtin_memcpy(p->s->route.macs, known->macs, sizeof(known->macs));
 		return KDHT_GO_ON;
 	}
 	kdht_question(p);
 	reason = kdht_ask(p->f->ctx, p->s);
 	if (reason == KDHT_GO_ON && !p->f->vlan)
-		*known = p->s->way;
+		*known = p->s->route;
 	return reason;
 }
 
@@ -146,12 +146,12 @@ static __always_inline int kdht_send(const struct kdht_plan *p)
 {
 	struct xdp_md *ctx = p->f->ctx;
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
-	const struct kdht_way *way = &p->s->way;
+	const struct kdht_route *route = &p->s->route;
 
 	if (data + sizeof(struct ethhdr) > end)
 		return XDP_ABORTED;
-	__builtin_memcpy(data, way->macs, 2 * ETH_ALEN);
-	return way->ifindex == ctx->ingress_ifindex ? XDP_TX : bpf_redirect(way->ifindex, 0);
+	__builtin_memcpy(data, route->macs, 2 * ETH_ALEN);
+	return route->ifindex == ctx->ingress_ifindex ? XDP_TX : bpf_redirect(route->ifindex, 0);
 }
 
 static __always_inline int kdht_count(int reason)
@@ -202,7 +202,7 @@ int kdht_xdp(struct xdp_md *ctx)
 	const struct kdht_xdp_settings *settings;
 	const struct kdht_xdp_state *state;
 	__u32 zero = 0;
-	int reason, way;
+	int reason, unroutable;
 
 	plan.s = bpf_map_lookup_elem(&kdht_scratches, &zero);
 	state = kdht_state();
@@ -220,9 +220,9 @@ int kdht_xdp(struct xdp_md *ctx)
 	if (reason != KDHT_REASON_ENTERED && reason != KDHT_REASON_NEXT_HOP && reason != KDHT_REASON_RELAYED)
 		return kdht_action(settings, kdht_count(reason));
 	if (!(settings->flags & KDHT_XDP_TEST_RUN)) {
-		way = kdht_route(&plan);
-		if (way != KDHT_GO_ON)
-			return kdht_action(settings, kdht_count(way));
+		unroutable = kdht_find_route(&plan);
+		if (unroutable != KDHT_GO_ON)
+			return kdht_action(settings, kdht_count(unroutable));
 	}
 	if (kdht_rewrite(&plan, reason))
 		return XDP_ABORTED;
@@ -232,4 +232,5 @@ int kdht_xdp(struct xdp_md *ctx)
 	return kdht_send(&plan);
 }
 
+/* The kernel gives bpf_fib_lookup and others to GPL programs alone, and knows no word for "Apache-2.0 OR GPL-2.0-only". */
 char LICENSE[] SEC("license") = "GPL";

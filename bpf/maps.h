@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
  *
  * The program's maps. What the control plane publishes is replaced as a whole, so that no
  * packet sees half of it: a bucket as the element of a hash map without preallocation, the
@@ -65,7 +65,7 @@ struct kdht_ip128 {
 };
 
 /* Where the kernel lately said that packets for `target` go, for packets that came in at `from`. */
-struct kdht_way {
+struct kdht_route {
 	struct kdht_ip128 target;
 	__u64 until; /* CLOCK_MONOTONIC_COARSE, nanoseconds */
 	__u32 from;
@@ -74,14 +74,14 @@ struct kdht_way {
 	__u8 macs[2 * 6]; /* as they stand in an Ethernet header: to, from */
 };
 
-#define KDHT_WAY_BITS 8
+#define KDHT_ROUTE_BITS 8
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1 << KDHT_WAY_BITS);
+	__uint(max_entries, 1 << KDHT_ROUTE_BITS);
 	__type(key, __u32);
-	__type(value, struct kdht_way);
-} kdht_ways SEC(".maps");
+	__type(value, struct kdht_route);
+} kdht_routes SEC(".maps");
 
 /* The search for the next hop. */
 struct kdht_walk {
@@ -104,7 +104,7 @@ struct kdht_second {
 struct kdht_scratch {
 	struct kdht_second second; /* outlives the packet */
 	struct bpf_fib_lookup fib;
-	struct kdht_way way;
+	struct kdht_route route;
 	struct kdht_walk walk;
 	__u32 vlan; /* as kdht_frame has it */
 	__u32 len;

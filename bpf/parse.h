@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
  *
  * From a frame to a message, in the order of kdht/core/_packet.pyx: leave alone what is not for
  * this node, drop what no member or client sends.

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
  *
  * Readdressing and checksums, byte for byte what kdht/core/_packet.pyx makes.
  */

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
  *
  * The next hop, as kdht/core/_buckets.pyx finds it: the buckets whose bit of self XOR key is
  * set, ascending, and in each the contacts by distance; `skip` contacts are passed over.

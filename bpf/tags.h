@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
  *
  * Tags and cookies, as kdht/core/_tags.pyx has them. The header is read where it lies in the
  * packet, the body in the scratch. Global functions are verified once each.

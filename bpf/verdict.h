@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
  *
  * The verdict on a message, check by check as in kdht/core/_message.pyx: `kdht_plan_message`
  * changes nothing, `kdht_apply` rewrites the header of what goes on.

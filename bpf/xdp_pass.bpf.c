@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 /*
  * Lets everything pass. A veth takes frames that an XDP program sends (XDP_TX, redirect)
  * only while its peer has an XDP program: the laboratory puts this one on its bridge's side.
@@ -12,4 +12,5 @@ int xdp_pass(struct xdp_md *ctx)
 	return XDP_PASS;
 }
 
+/* Of the two licenses, the one that the kernel has a word for. */
 char LICENSE[] SEC("license") = "GPL";

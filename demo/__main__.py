@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from demo import proof, report, ten_lines, traffic
-from demo.dataset import DPKG_STATUS, Entry, packages
+from demo.dataset import DPKG_STATUS, Package, packages
 from demo.stage import Stage, built
 from kdht.client import Hop
 from kdht.program import boundary
@@ -53,7 +53,7 @@ def command(datapath: str, nodes: int, ipv6: bool, limit: int | None, path: Path
         return _show(stage, entries, console, as_json)
 
 
-def _show(stage: Stage, entries: list[Entry], console: Console, as_json: bool) -> int:
+def _show(stage: Stage, entries: list[Package], console: Console, as_json: bool) -> int:
     proof.count_datagrams(stage)
     with report.progress(console) as progress:
         passes, ways = _play(stage, entries, progress)
@@ -72,7 +72,7 @@ def _show(stage: Stage, entries: list[Entry], console: Console, as_json: bool) -
 
 
 def _play(
-    stage: Stage, entries: list[Entry], progress: Progress
+    stage: Stage, entries: list[Package], progress: Progress
 ) -> tuple[dict[str, traffic.Pass], dict[str, list[Hop]]]:
     """All passes, each with a bar of its own."""
 

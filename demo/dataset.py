@@ -10,14 +10,14 @@ MAX_VALUE = 1024
 """Bytes; longer records are cut."""
 
 
-class Entry(NamedTuple):
+class Package(NamedTuple):
     name: str
     """The package, with its architecture if it is installed for several: "libc6:i386"."""
     value: bytes
     """Its control record, UTF-8."""
 
 
-def packages(path: Path = DPKG_STATUS, limit: int | None = None) -> list[Entry]:
+def packages(path: Path = DPKG_STATUS, limit: int | None = None) -> list[Package]:
     """All installed packages, or the first `limit`, by name. Raises ConfigError without any."""
     try:
         paragraphs = path.read_text(encoding="utf-8", errors="replace").split("\n\n")
@@ -34,7 +34,7 @@ def packages(path: Path = DPKG_STATUS, limit: int | None = None) -> list[Entry]:
             found[key] = paragraph.encode()[:MAX_VALUE]
     if not found:
         raise ConfigError(f"{path}: names no installed package; name another list with --packages")
-    return [Entry(name, found[name]) for name in sorted(found)[:limit]]
+    return [Package(name, found[name]) for name in sorted(found)[:limit]]
 
 
 def _is_field(line: str) -> bool:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from demo.stage import Stage
 from demo.traffic import Pass
 from kdht.client import Hop
-from kdht.config.schema import Replication
+from kdht.config.schema import ReplicationSection
 from kdht.errors import LabError
 from kdht.lab.cluster import Node
 from kdht.lab.wait import wait_until
@@ -83,7 +83,7 @@ def facts_of(node: Node) -> NodeFacts:
 def wait_kept(nodes: Sequence[Node], keys: Iterable[str]) -> int:
     """How many records the nodes should have; waits until they do, for a node may have stood in for a slow one."""
     ids = [bytes.fromhex(node.status()["node_id"]) for node in nodes]
-    views = [View(id, set(ids) - {id}, Replication().replicas) for id in ids]
+    views = [View(id, set(ids) - {id}, ReplicationSection().replicas) for id in ids]
     kept = sum(view.kept_range(number(hash_key(key))) is not None for key in keys for view in views)
     with suppress(LabError):
         wait_until(lambda: sum(node.status()["records"] for node in nodes) == kept, "all replicas", SETTLED)

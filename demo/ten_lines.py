@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from demo.dataset import Entry
+from demo.dataset import Package
 from demo.stage import Stage
 from demo.traffic import Advance, Pass
 from kdht.errors import LabError
@@ -34,7 +34,7 @@ for line in sys.stdin:
 """
 
 
-def sample(entries: Sequence[Entry], count: int = SAMPLE) -> list[Entry]:
+def sample(entries: Sequence[Package], count: int = SAMPLE) -> list[Package]:
     """`count` entries evenly over all, or all if there are fewer."""
     return list(entries[:: max(len(entries) // count, 1)])[:count]
 
@@ -47,7 +47,7 @@ def source() -> str:
     return found[1]
 
 
-def read(stage: Stage, entries: Sequence[Entry], advance: Advance) -> Pass:
+def read(stage: Stage, entries: Sequence[Package], advance: Advance) -> Pass:
     """Get the entries through one node after the other, and compare."""
     nodes = [stage.nodes[number % len(stage.nodes)] for number in range(len(entries))]
     asked = "".join(_line(entry, node) for entry, node in zip(entries, nodes, strict=True))
@@ -72,5 +72,5 @@ def read(stage: Stage, entries: Sequence[Entry], advance: Advance) -> Pass:
     return result
 
 
-def _line(entry: Entry, node: Node) -> str:
+def _line(entry: Package, node: Node) -> str:
     return f"{hash_key(entry.name).hex()} {node.address.host} {node.address.port}\n"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
-from demo.dataset import Entry
+from demo.dataset import Package
 from demo.stage import Stage
 from kdht import Client
 from kdht.client import Hop
@@ -40,20 +40,20 @@ def clients_of(stage: Stage) -> Iterator[list[Client]]:
         yield [stack.enter_context(Client(str(node.address))) for node in stage.nodes]
 
 
-def write(stage: Stage, entries: Sequence[Entry], advance: Advance) -> Pass:
+def write(stage: Stage, entries: Sequence[Package], advance: Advance) -> Pass:
     """Put entry i through node i modulo their number."""
 
-    def one(clients: list[Client], number: int, entry: Entry) -> str | None:
+    def one(clients: list[Client], number: int, entry: Package) -> str | None:
         clients[number % len(clients)].put(entry.name, entry.value)
         return None
 
     return _each(stage, entries, advance, one)
 
 
-def read(stage: Stage, entries: Sequence[Entry], advance: Advance) -> Pass:
+def read(stage: Stage, entries: Sequence[Package], advance: Advance) -> Pass:
     """Get every entry through another node than it was put through, and compare."""
 
-    def one(clients: list[Client], number: int, entry: Entry) -> str | None:
+    def one(clients: list[Client], number: int, entry: Package) -> str | None:
         # 1 to N-1 nodes further on, so never the same node
         other = number + 1 + number // len(clients) % (len(clients) - 1)
         value = clients[other % len(clients)].get(entry.name)
@@ -62,11 +62,11 @@ def read(stage: Stage, entries: Sequence[Entry], advance: Advance) -> Pass:
     return _each(stage, entries, advance, one)
 
 
-def trace(stage: Stage, entries: Sequence[Entry], advance: Advance) -> tuple[Pass, dict[str, list[Hop]]]:
+def trace(stage: Stage, entries: Sequence[Package], advance: Advance) -> tuple[Pass, dict[str, list[Hop]]]:
     """Every entry's way from the node that it was put through to its owner."""
     ways: dict[str, list[Hop]] = {}
 
-    def one(clients: list[Client], number: int, entry: Entry) -> str | None:
+    def one(clients: list[Client], number: int, entry: Package) -> str | None:
         ways[entry.name] = way = clients[number % len(clients)].trace(entry.name)
         return None if way and way[-1].owner else "its way does not end at an owner"
 
@@ -75,9 +75,9 @@ def trace(stage: Stage, entries: Sequence[Entry], advance: Advance) -> tuple[Pas
 
 def _each(
     stage: Stage,
-    entries: Sequence[Entry],
+    entries: Sequence[Package],
     advance: Advance,
-    one: Callable[[list[Client], int, Entry], str | None],
+    one: Callable[[list[Client], int, Package], str | None],
 ) -> Pass:
     result = Pass(len(entries))
     with clients_of(stage) as clients:

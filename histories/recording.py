@@ -13,7 +13,7 @@ TIMEOUT = 4.0
 """Seconds that a request may take."""
 
 
-class Calls(Protocol):
+class RecordedCalls(Protocol):
     """What AsyncClient has, and `Blocking` for Client."""
 
     async def put(self, key: str, value: bytes, *, if_version: int | None = None) -> int: ...
@@ -41,7 +41,7 @@ class Blocking:
         self._client.close()
 
 
-def connect(nodes: list[str], *, blocking: bool, direct: bool) -> Calls:
+def connect(nodes: list[str], *, blocking: bool, direct: bool) -> RecordedCalls:
     if blocking:
         return Blocking(Client(nodes, timeout=TIMEOUT, direct=direct))
     return AsyncClient(nodes, timeout=TIMEOUT, direct=direct)
@@ -50,7 +50,7 @@ def connect(nodes: list[str], *, blocking: bool, direct: bool) -> Calls:
 class Recorded:
     """One client and its name in the history."""
 
-    def __init__(self, name: str, calls: Calls, recorder: Recorder) -> None:
+    def __init__(self, name: str, calls: RecordedCalls, recorder: Recorder) -> None:
         self.name = name
         self._calls = calls
         self._recorder = recorder

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 
 from histories.record import History, Operation
 from histories.verdict import Promise, Verdict, Violation
+from kdht.client._reads import LOST
 
 
 def check(history: History) -> Verdict:
@@ -38,7 +39,7 @@ def _session(
 ) -> Iterator[Violation]:
     """What one client saw of one key."""
     operations = sorted(operations, key=lambda op: op.invoked_ns)
-    ended = sorted((op for op in operations if op.outcome in _FIRM), key=lambda op: op.returned_ns)
+    ended = sorted((op for op in operations if _tells(op)), key=lambda op: op.returned_ns)
     index = 0
     seen: Operation | None = None
     own_delete: Operation | None = None
@@ -46,7 +47,9 @@ def _session(
         while index < len(ended) and ended[index].returned_ns < op.invoked_ns:
             before = ended[index]
             index += 1
-            if before.kind == "delete":
+            if before.outcome not in _FIRM:
+                seen = own_delete = None
+            elif before.kind == "delete":
                 own_delete = before
             elif before.outcome == "ok" and (seen is None or before.version > seen.version):
                 seen = before
@@ -60,6 +63,15 @@ def _session(
 
 
 _FIRM = frozenset({"ok", "not_found"})
+
+
+def _tells(op: Operation) -> bool:
+    """Whether later reads of this client depend on it.
+
+    So they do on a read that failed because all replicas had only an older record than the client knew. The client was told,
+    and its next read takes that record (docs/guarantees.md).
+    """
+    return op.outcome in _FIRM or (not op.is_write and LOST in op.error)
 
 
 def _older(key: str, op: Operation, seen: Operation | None) -> Iterator[Violation]:

@@ -9,11 +9,13 @@
 #include "kdht_seqlock.h"
 #include "kdht_shared.h"
 
-#define KDHT_CACHE_SLOTS 4 /* slots of a set, so that few keys lack one while there are free ones */
+/* Slots of a set. With one, a seventh of 300 keys in 2,048 slots evict each other by chance. */
+#define KDHT_CACHE_SLOTS 4
 
 /*
  * Most keys are not in the cache. To find that out, a reader looks at the set alone. So the sets lie side by side,
- * and the slots, which are pages of their own, are not touched.
+ * and the slots, which are pages of their own, are not touched: one cache line, not four pages. For 32 nodes those
+ * pages were 7 of 8 page faults of a PUT.
  */
 struct kdht_cache_set {
 	__u32 sequence; /* odd while a slot is written; steps with every change of a key of the set */

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
  *
  * The Internet checksum (RFC 1071) and its incremental update (RFC 1624, equation 3).
  * Sums are of words as they lie in memory, so results are stored as they are, on

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
  *
  * The one definition of every constant and struct that Cython, Python and BPF
  * share. Python sees it through kdht/wire/_shared.pyx, the routing core through

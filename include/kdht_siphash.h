@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
  *
  * SipHash-2-4 (Aumasson and Bernstein, "SipHash: a fast short-input PRF", 2012)
  * over a header of whole words and over a body of any length. User space and BPF

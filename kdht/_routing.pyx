@@ -2,13 +2,13 @@
 # distutils: include_dirs = include
 """Layer 1, the routing core: IDs, k-buckets, the next hop, and verdicts on packets.
 
-Contract: no I/O, no clock, no locks for readers, no GIL on the packet path. All state
-lies in one shared mapping (include/kdht_region.h) that other threads and processes may
-map too: one writer, many readers. `now` is unix seconds and comes from the caller.
+Contract: no I/O, no clock, no locks for readers, no GIL on the packet path. All state lies in one shared
+mapping (include/kdht_region.h), which other threads and processes may map too: one writer, many readers.
+`now` is Unix seconds and comes from the caller.
 
-The rooms beside this one: `_buckets` finds the next hop, `_tags` makes and checks tags and
-cookies, `_message` gives the verdict on a message, `_packet` treats the packet around it.
-Here they meet the shared mapping and Python. include/kdht_shared.h names every reason.
+The parts are in kdht/core: `_buckets` finds the next hop, `_tags` makes and checks tags and cookies,
+`_message` gives the verdict on a message, `_packet` handles the IP packet around it, `_reply` makes replies.
+This module joins them with the shared mapping and with Python. include/kdht_shared.h names every reason.
 """
 
 import os
@@ -38,7 +38,11 @@ from kdht.wire import Address, Contact
 LANES = KDHT_LANES
 
 cdef inline const kdht_config *_config(kdht_region *region, uint32_t lane_index) noexcept nogil:
-    """The lane's own copy of the configuration, made anew when another was published."""
+    """The lane's own copy of the configuration, copied again after each publication.
+
+    A verdict reads many fields of the configuration. With a private copy one look at the sequence suffices
+    for all of them. If the writer wins every race, the copy is marked "not ready": the verdict is LOCAL.
+    """
     cdef kdht_lane *lane = &region.lanes[lane_index]
     cdef uint32_t begun = kdht_seq_begin(&region.config.sequence)
     cdef int _try
@@ -133,7 +137,7 @@ def common_bits(a: bytes, b: bytes) -> int:
 
 
 cdef _need(data, Py_ssize_t length, what):
-    """The bytes are copied from where a bytes object has them, so nothing else will do."""
+    """Only bytes will do: C code copies them from inside the object."""
     if not isinstance(data, bytes):
         raise TypeError(f"{what} is bytes, not {type(data).__name__}")
     if len(data) != length:
@@ -159,12 +163,11 @@ cdef object _contact(const kdht_contact *contact):
 cdef class Core:
     """The routing state in one shared mapping, and the verdicts made from it.
 
-    `Core()` makes a new, empty mapping (a memfd); `Core(fd)` maps one that exists, from
-    another process. Every datapath thread, in whichever process, gives verdicts on a lane (0
-    to LANES - 1) that no other uses; lane 0 is for the GIL's holders in one process. One
-    process at a time may call `configure` and `set_bucket`; everybody may read at any time.
-    Raises OSError if there is no memory for the mapping, ValueError for a file descriptor that
-    holds no mapping of this version.
+    `Core()` makes a new, empty mapping (a memfd). `Core(fd)` maps the one that another process made. Every
+    datapath thread of every process has a lane (0 to LANES - 1) of its own for its verdicts. Threads that
+    hold the GIL of one process share lane 0. One process at a time may call `configure` and `set_bucket`.
+    Anybody may read at any time. Raises OSError if there is no memory for the mapping, and ValueError if
+    the file descriptor holds no mapping of this version.
     """
 
     def __cinit__(self, fd=None):
@@ -196,12 +199,12 @@ cdef class Core:
 
     def configure(self, *, self_id, port, own, source4, source6, keys, cookie_key,
                   cookies=True, window=KDHT_REPLAY_WINDOW, hop_limit=KDHT_HOP_LIMIT, untagged=False):
-        """Publish who this node is and what it accepts; readers see all of it or none.
+        """Publish who this node is and what it accepts. Readers see all of it or none.
 
-        `own`: up to 8 addresses of 16 bytes that are this node's, anycast included.
-        `source4`, `source6`: what it sends from, or None. `keys`: one or two pairs of epoch and
-        16-byte tag key; the first signs. `window`: seconds. Another `self_id` empties all
-        buckets. Raises ValueError for a value that cannot be.
+        `own`: up to 8 addresses of this node, 16 bytes each, anycast included. `source4`, `source6`: the
+        addresses that it sends from, or None. `keys`: one or two pairs of epoch and 16-byte tag key; the
+        first one seals. `window`: seconds. A new `self_id` empties all buckets. Raises ValueError for an
+        impossible value.
         """
         cdef kdht_config config
         memset(&config, 0, sizeof(config))
@@ -223,9 +226,9 @@ cdef class Core:
         _publish(self, &config)
 
     def set_bucket(self, index: int, contacts) -> None:
-        """Publish bucket `index` (0 to 159): up to 40 contacts; readers see all of it or none.
+        """Publish bucket `index` (0 to 159) with up to 40 contacts. Readers see all of it or none.
 
-        Each contact shares exactly `index` leading bits with this node. Raises ValueError else.
+        Each contact must share exactly `index` leading bits with this node. Raises ValueError otherwise.
         """
         cdef kdht_config config = _current(self)[0]
         cdef uint64_t bit
@@ -252,7 +255,7 @@ cdef class Core:
     # Reading
 
     def raw_config(self) -> bytes:
-        """The published struct kdht_config, for a datapath that keeps a copy of its own."""
+        """The published struct kdht_config, for a datapath with a copy of its own (ebpf)."""
         cdef kdht_config config = _snapshot(self.region)
         return (<uint8_t *>&config)[:sizeof(config)]
 
@@ -262,21 +265,21 @@ cdef class Core:
         return (<uint8_t *>&bucket)[:sizeof(bucket)]
 
     def bucket(self, index: int) -> list:
-        """The contacts of bucket `index`, as published."""
+        """The published contacts of bucket `index`."""
         cdef kdht_bucket bucket = _read_bucket(self.region, index)
         cdef uint32_t i
         return [_contact(&bucket.contacts[i]) for i in range(bucket.count)]
 
     def occupancy(self) -> int:
-        """A 160-bit map, its top bit bucket 0: which buckets hold contacts."""
+        """Which buckets hold contacts: a map of 160 bits, the top bit is bucket 0."""
         cdef kdht_config config = _snapshot(self.region)
         words = [config.occupancy[0], config.occupancy[1], config.occupancy[2]]
         return (words[0] << 96) | (words[1] << 32) | (words[2] >> 32)
 
     def next_hop(self, key: bytes, attempt: int = 0):
-        """The contact closest to the 20-byte key, if it is closer than this node; else None.
+        """The contact closest to the 20-byte key if it is closer than this node, else None.
 
-        With `attempt` n (0 to 255), the one with n closer ones before it.
+        With `attempt` n (0 to 255): the contact that has n closer ones before it.
         """
         cdef kdht_region *region = self.region
         cdef kdht_config config = _snapshot(region)
@@ -287,7 +290,7 @@ cdef class Core:
         return None
 
     def closest(self, key: bytes, count: int = KDHT_K) -> list:
-        """Up to `count` contacts, nearest to the 20-byte key first; this node is not among them."""
+        """Up to `count` contacts, closest to the 20-byte key first, without this node."""
         cdef kdht_region *region = self.region
         cdef kdht_config config = _snapshot(region)
         cdef int i, number, wanted = min(max(count, 0), KDHT_ID_BITS * KDHT_ROOM)
@@ -300,7 +303,7 @@ cdef class Core:
         return [_contact(&found[i]) for i in range(number)]
 
     def rank(self, key: bytes, limit: int = KDHT_K) -> int:
-        """How many contacts are closer to the 20-byte key than this node; counts up to `limit`."""
+        """How many contacts are closer to the 20-byte key than this node, at most `limit`."""
         cdef kdht_region *region = self.region
         cdef kdht_config config = _snapshot(region)
         _need(key, KDHT_ID_LEN, "a key")
@@ -311,7 +314,7 @@ cdef class Core:
     def decide_message(self, message: bytearray, source, target, now: int, lane: int = 0):
         """The verdict on a message that came from `source` to the own address `target`.
 
-        FORWARD and RELAY rewrite the header in place; the Outcome has the new addresses.
+        FORWARD and RELAY rewrite the header in place. The Outcome has the new addresses. `now`: Unix seconds.
         """
         cdef kdht_outcome out
         cdef uint8_t[::1] view = message
@@ -326,7 +329,7 @@ cdef class Core:
         return _outcome(&out)
 
     def decide_packet(self, packet: bytearray, now: int, lane: int = 0):
-        """The verdict on a whole IPv4 or IPv6 packet, from its IP header on, rewritten in place."""
+        """The verdict on a whole IPv4 or IPv6 packet, from its IP header on. FORWARD and RELAY rewrite it."""
         cdef kdht_outcome out
         cdef uint8_t[::1] view = packet
         cdef uint8_t nothing = 0
@@ -337,20 +340,20 @@ cdef class Core:
         return _outcome(&out)
 
     def seal(self, message: bytearray, now: int) -> None:
-        """Make `message` this member's own: flag, time, epoch and tags, in place.
+        """Set flag, time, epoch and tags of `message`, in place: then other members accept it.
 
-        Raises ValueError for less than a header or a body length that is not what follows.
+        Raises ValueError if it is shorter than a header, or if its body length is wrong.
         """
         cdef uint8_t[::1] view = message
         if len(message) < KDHT_HEADER_LEN:
             raise ValueError("a message has at least a header")
         cdef kdht_header *header = <kdht_header *>&view[0]
         if KDHT_HEADER_LEN + ntohs(header.body_len) != len(message):
-            raise ValueError("the body length is not what follows the header")
+            raise ValueError("the body length differs from the number of bytes behind the header")
         seal(_current(self), header, now)
 
     def cookie(self, client_ip: bytes, now: int) -> int:
-        """The cookie that proves the 16-byte address now; 0 where cookies are off."""
+        """The cookie that proves the 16-byte address now. 0: cookies are off."""
         cdef kdht_config *config = _current(self)
         _need(client_ip, 16, "an address")
         if not config.flags & KDHT_CONFIG_COOKIES:
@@ -358,9 +361,10 @@ cdef class Core:
         return cookie_at(config, client_ip, <uint32_t>now >> KDHT_COOKIE_SLOT_BITS)
 
     def reply(self, request, status: int, body: bytes, now: int):
-        """The answer to a LOCAL request: its bytes, where to, and from where (None: the usual address).
+        """The reply to a LOCAL request: its bytes, its target, its source (None: the usual address).
 
-        `request` is a Datagram. A `body` of more than the client may be sent is replaced by the reason.
+        `request` is a Datagram. A `body` that is longer than the client may get is replaced by a status that
+        says why. Raises ValueError for less than a header, or more body than a message holds.
         """
         cdef bytes asked = request.data, body_bytes = body
         cdef bytes source_ip = request.source.ip, target_ip = request.target.ip
@@ -369,7 +373,7 @@ cdef class Core:
         cdef Request came
         cdef kdht_config config = _snapshot(self.region)
         if not KDHT_HEADER_LEN <= len(asked) or len(body_bytes) > KDHT_MAX_BODY:
-            raise ValueError("no request, or too long a body")
+            raise ValueError("the request has no whole header, or the body is too long")
         _need(source_ip, 16, "an address")
         _need(target_ip, 16, "an address")
         memcpy(message, <const uint8_t *>asked, KDHT_HEADER_LEN)
@@ -381,9 +385,9 @@ cdef class Core:
         return _outgoing(message, length, &out)
 
     def bounce(self, quoted: bytes, now: int):
-        """What ICMP quotes of a request sent on, made the answer that nobody is there.
+        """The UNREACHABLE reply to a forwarded request, of which an ICMP error quotes the beginning.
 
-        As `reply` gives it; None if it is no client's request with a valid tag.
+        As `reply` gives it. None if the quote is not of a client's request with a valid tag.
         """
         cdef uint8_t message[KDHT_MAX_DATAGRAM]
         cdef kdht_outcome out
@@ -395,7 +399,7 @@ cdef class Core:
         return _outgoing(message, length, &out) if length else None
 
     def counters(self, lane=None) -> dict:
-        """Verdicts so far by reason's name, of one lane or of all."""
+        """How many verdicts so far, by name of the reason, on one lane or on all."""
         cdef kdht_region *region = self.region
         lanes = range(KDHT_LANES) if lane is None else (_check_lane(lane),)
         return {reason.name: sum(region.lanes[<int>i].reasons[<int>reason] for i in lanes)
@@ -403,13 +407,13 @@ cdef class Core:
 
 
 cdef tuple _outgoing(const uint8_t *message, uint32_t length, const kdht_outcome *out):
-    """Bytes, where to, and from where."""
+    """Bytes, target and source."""
     source = Address(out.source_ip[:16], ntohs(out.source_port)) if out.source_port else None
     return message[:length], Address(out.target_ip[:16], ntohs(out.target_port)), source
 
 
 cdef kdht_config _snapshot(const kdht_region *region) noexcept nogil:
-    """The configuration as it was published, for readers that own no lane."""
+    """The published configuration, for readers without a lane."""
     cdef kdht_config config
     cdef uint32_t begun
     while True:
@@ -420,7 +424,7 @@ cdef kdht_config _snapshot(const kdht_region *region) noexcept nogil:
 
 
 cdef kdht_bucket _read_bucket(const kdht_region *region, int index) except *:
-    """One bucket as it was published."""
+    """One bucket as published."""
     cdef const kdht_bucket_cell *cell
     cdef kdht_bucket bucket
     cdef uint32_t begun

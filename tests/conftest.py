@@ -1,4 +1,4 @@
-"""What every test gets: the rule for tests that need root, the laboratory, and the check for leftovers."""
+"""What every test gets: the rules for tests that need root or start daemons, the laboratory, and the check for leftovers."""
 
 import os
 import shutil
@@ -11,15 +11,22 @@ from shutil import which
 
 import pytest
 from browser import missing
+from daemons import KDHTCTL, KDHTD, DevNode
+from installed import make_wheels
+from machines import Machine
 from pyroute2 import netns
 from worlds import enter_own_world
 
+from kdht.lab.cluster import Cluster
 from kdht.lab.netns import Lab
 
 RUN_MARK = f"KDHT_TEST_RUN={os.getpid()}"
 """In the environment of every process that the tests start, directly or not."""
 
 IN_CI = os.environ.get("CI") == "true"
+
+STARTS_DAEMONS = (DevNode, KDHTD, KDHTCTL, Cluster, Machine, make_wheels)
+"""A file that imports one of these starts processes of kdht: its tests are marked `cluster`."""
 
 
 @pytest.hookimpl(tryfirst=True)  # before the folder of temporary files is made
@@ -40,6 +47,14 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     """A process of a parallel run takes its temporary files with it."""
     if hasattr(config, "workerinput"):
         shutil.rmtree(config.option.basetemp, ignore_errors=True)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that start daemons or programs are marked, so that `make check` can leave them out."""
+    for item in items:
+        known = vars(item.module).values() if isinstance(item, pytest.Function) else ()
+        if any(value is each for value in known for each in STARTS_DAEMONS):
+            item.add_marker(pytest.mark.cluster)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

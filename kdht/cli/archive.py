@@ -25,7 +25,7 @@ MAX_LINE = 1 << 16
 """A record's line has some 1700 bytes."""
 
 
-class Line(msgspec.Struct):
+class RecordLine(msgspec.Struct):
     """A record, or the end."""
 
     key: str = ""
@@ -86,7 +86,7 @@ def _checked(file: BinaryIO, path: Path) -> Iterator[Write]:
     count = 0
     for number, line in enumerate(iter(lambda: file.readline(MAX_LINE), b""), 2):
         try:
-            found = msgspec.json.decode(line, type=Line)
+            found = msgspec.json.decode(line, type=RecordLine)
             if found.records is not None:
                 _check_end(found.records, count, file.read(1))
                 return
@@ -113,7 +113,7 @@ def _check_end(said: int, count: int, after: bytes) -> None:
         raise ValueError(f"the file says that it has {said} records, and has {count}, or more behind its end")
 
 
-def _write(line: Line) -> Write:
+def _write(line: RecordLine) -> Write:
     try:
         value = base64.b64decode(line.value, validate=True)
     except binascii.Error as error:

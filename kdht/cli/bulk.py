@@ -28,7 +28,7 @@ _ESCAPED = {b"t": b"\t", b"n": b"\n", b"r": b"\r", b"\\": b"\\"}
 _MUST_ESCAPE = re.compile(rb"[\x00-\x1f\\\x7f]")
 
 
-class Entry(NamedTuple):
+class KeyValue(NamedTuple):
     """One line: a key with its value; None where it has none."""
 
     key: str | bytes
@@ -62,7 +62,7 @@ def lines(file: BinaryIO, name: str) -> Iterator[tuple[int, bytes]]:
             yield number, stripped
 
 
-def entries(file: BinaryIO, name: str, form: Format) -> Iterator[tuple[int, Entry]]:
+def entries(file: BinaryIO, name: str, form: Format) -> Iterator[tuple[int, KeyValue]]:
     """Each line's entry, whose value is whole. Raises ConfigError."""
     read = _from_tsv if form == "tsv" else _from_json
     for number, line in lines(file, name):
@@ -84,7 +84,7 @@ def keys(file: BinaryIO, name: str, form: Format | None) -> Iterator[tuple[int, 
         yield number, _text(line)
 
 
-def check(entry: Entry) -> None:
+def check(entry: KeyValue) -> None:
     """Raises ValueError for what no cluster takes."""
     if entry.value is not None and len(entry.value) > MAX_BULK_VALUE:
         raise ValueError(f"a value of {len(entry.value)} bytes: at most {MAX_BULK_VALUE} in such a file")
@@ -92,27 +92,27 @@ def check(entry: Entry) -> None:
         raise ValueError(f"a TTL of {entry.ttl} s: it is 1 to {MAX_TTL}")
 
 
-def written(entry: Entry, form: Format) -> bytes:
+def written(entry: KeyValue, form: Format) -> bytes:
     """An entry as a line."""
     return (_to_tsv if form == "tsv" else _to_json)(entry) + b"\n"
 
 
-def _from_json(line: bytes) -> Entry:
+def _from_json(line: bytes) -> KeyValue:
     found = msgspec.json.decode(line, type=_Line)
     ttl = found.ttl or None
     if not found.found:
-        return Entry(found.key, None, ttl)
+        return KeyValue(found.key, None, ttl)
     if found.base64 is not None:
         try:
-            return Entry(found.key, base64.b64decode(found.base64, validate=True), ttl)
+            return KeyValue(found.key, base64.b64decode(found.base64, validate=True), ttl)
         except binascii.Error as error:
             raise ValueError(f"`base64` is none: {error}") from None
     if found.value is None:
         raise ValueError("neither `value` nor `base64`")
-    return Entry(found.key, found.value.encode(), ttl)
+    return KeyValue(found.key, found.value.encode(), ttl)
 
 
-def _to_json(entry: Entry) -> bytes:
+def _to_json(entry: KeyValue) -> bytes:
     key = entry.key if isinstance(entry.key, str) else entry.key.decode(errors="backslashreplace")
     line: dict[str, object] = {"key": key}
     if entry.value is None:
@@ -127,7 +127,7 @@ def _to_json(entry: Entry) -> bytes:
     return msgspec.json.encode(line)
 
 
-def _from_tsv(line: bytes) -> Entry:
+def _from_tsv(line: bytes) -> KeyValue:
     fields = line.split(b"\t")
     if not 2 <= len(fields) <= 3:
         raise ValueError(f"{len(fields)} fields: expected key, value and perhaps a TTL, with tabs between")
@@ -136,10 +136,10 @@ def _from_tsv(line: bytes) -> Entry:
         if not fields[2].isdigit():
             raise ValueError(f"the TTL is {fields[2][:20]!r}: expected seconds")
         ttl = int(fields[2]) or None
-    return Entry(_text(_unescaped(fields[0])), None if fields[1] == _NULL else _unescaped(fields[1]), ttl)
+    return KeyValue(_text(_unescaped(fields[0])), None if fields[1] == _NULL else _unescaped(fields[1]), ttl)
 
 
-def _to_tsv(entry: Entry) -> bytes:
+def _to_tsv(entry: KeyValue) -> bytes:
     fields = [_escaped(os.fsencode(entry.key)), _NULL if entry.value is None else _escaped(entry.value)]
     if entry.ttl:
         fields.append(str(entry.ttl).encode())

@@ -80,7 +80,7 @@ class _Job:
         self._timeout = timeout
         self._window = window
         self._begin = self._done = self._missing = self._bytes = 0
-        self._waiting: dict[int, bulk.Entry] = {}
+        self._waiting: dict[int, bulk.KeyValue] = {}
 
     def run(self, restart: bool) -> dict[str, object]:
         """Fetch what is left. Raises RequestError or Interrupted, with how far it came and how to go on."""
@@ -150,15 +150,15 @@ class _Job:
 
                 await inflight.for_each(keys, get, window=self._window, on_prefix=fetched)
 
-    async def _entry(self, client: AsyncClient, key: str | bytes) -> bulk.Entry:
+    async def _entry(self, client: AsyncClient, key: str | bytes) -> bulk.KeyValue:
         try:
             record = await client.get_record(key)
             value = await client.get_large(key) if Manifest.parse(record.value) else record.value
         except NotFound:
-            return bulk.Entry(key, None, None)
-        return bulk.Entry(key, value, record.ttl or None)
+            return bulk.KeyValue(key, None, None)
+        return bulk.KeyValue(key, value, record.ttl or None)
 
-    def _write(self, sink: BinaryIO, entry: bulk.Entry) -> None:
+    def _write(self, sink: BinaryIO, entry: bulk.KeyValue) -> None:
         sink.write(bulk.written(entry, self._form))
         self._missing += entry.value is None
         self._bytes += len(entry.value or b"")

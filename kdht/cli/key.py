@@ -16,7 +16,7 @@ import click
 from kdht.cli.options import as_json, config_file, control_socket, emit
 from kdht.errors import ConfigError, KdhtError, NoDaemon
 from kdht.program import control_client
-from kdht.program.answers import Reloaded
+from kdht.program.answers import ReloadAnswer
 from kdht.program.files import write_atomically
 from kdht.wire._shared import KEY_SLOTS
 
@@ -194,7 +194,7 @@ def _replace(path: Path, content: bytes) -> None:
 def _reload(path: Path, before: bytes | None, socket: Path) -> tuple[bool, list[str]]:
     """Whether the daemon has it, and what waits for a restart. Raises KdhtError with the old file back."""
     try:
-        answer = control_client.ask(socket, "reload", Reloaded)
+        answer = control_client.ask(socket, "reload", ReloadAnswer)
     except NoDaemon:
         if socket.exists() and not os.access(socket, os.W_OK):
             _put_back(path, before)

@@ -28,7 +28,7 @@ SAVE_SECONDS = 1.0
 WINDOW = 64
 
 
-class State(msgspec.Struct):
+class LoadState(msgspec.Struct):
     """What the state file holds."""
 
     digest: str
@@ -37,7 +37,7 @@ class State(msgspec.Struct):
     """So many of its entries, from the first on, are stored."""
 
 
-class Checked(NamedTuple):
+class CheckedFile(NamedTuple):
     """A file that was read to its end."""
 
     digest: str
@@ -101,7 +101,7 @@ class _Job:
         timeout: float,
         window: int,
         ttl: int | None,
-        checked: Checked,
+        checked: CheckedFile,
         begin: int,
         state_path: Path | None,
     ) -> None:
@@ -145,7 +145,7 @@ class _Job:
 
         async with AsyncClient(self._nodes, timeout=self._timeout) as client:
 
-            async def put(index: int, numbered: tuple[int, bulk.Entry]) -> None:
+            async def put(index: int, numbered: tuple[int, bulk.KeyValue]) -> None:
                 number, entry = numbered
                 if entry.value is None:
                     return
@@ -171,7 +171,9 @@ class _Job:
     def _save(self) -> None:
         self._saved = time.monotonic()
         if self._state_path is not None:
-            write_atomically(self._state_path, msgspec.json.encode(State(self._checked.digest, self._done)))
+            write_atomically(
+                self._state_path, msgspec.json.encode(LoadState(self._checked.digest, self._done))
+            )
 
 
 def _opened(path: Path) -> BinaryIO:
@@ -188,19 +190,19 @@ def _opened(path: Path) -> BinaryIO:
         raise ConfigError(f"{path}: {error.strerror}") from None
 
 
-def _check(content: BinaryIO, name: str, form: bulk.Format) -> Checked:
+def _check(content: BinaryIO, name: str, form: bulk.Format) -> CheckedFile:
     """Read all of it: nothing is stored of a file that has a mistake. Raises ConfigError."""
     digest = hashlib.blake2b(digest_size=16)
     while part := content.read(1 << 20):
         digest.update(part)
     content.seek(0)
-    return Checked(digest.hexdigest(), bulk.count(bulk.entries(content, name, form)))
+    return CheckedFile(digest.hexdigest(), bulk.count(bulk.entries(content, name, form)))
 
 
-def _resumed(path: Path, checked: Checked) -> int:
+def _resumed(path: Path, checked: CheckedFile) -> int:
     """How many entries an earlier run stored. Raises ConfigError if it had another content."""
     try:
-        state = msgspec.json.decode(path.read_bytes(), type=State)
+        state = msgspec.json.decode(path.read_bytes(), type=LoadState)
     except FileNotFoundError:
         return 0
     except (OSError, msgspec.MsgspecError) as error:

@@ -38,8 +38,8 @@ def show(config_path: Path, as_json: bool) -> None:
     Without root it is the one for kernels with nft_queue, for only root may ask which this one is.
     """
     rules = _ruleset(config_path)
-    way = rules.probe() if os.geteuid() == 0 else "native"
-    emit({"table": rules.options.table, "way": way, "text": rules.text(way)}, as_json, "nft.text")
+    kind = rules.probe() if os.geteuid() == 0 else "native"
+    emit({"table": rules.options.table, "way": kind, "text": rules.text(kind)}, as_json, "nft.text")
 
 
 @nft.command()

@@ -70,7 +70,7 @@ class Route(msgspec.Struct):
     """None without a daemon on this host."""
 
 
-class Joined(msgspec.Struct):
+class JoinDone(msgspec.Struct):
     """What `join` did: addresses that answered and that did not, and the contacts in the table now."""
 
     answered: list[str]
@@ -223,7 +223,7 @@ def join(hosts: tuple[str, ...], timeout: float, socket_path: Path, as_json: boo
             break
         time.sleep(LOOK_AGAIN)
     silent = [str(address) for address in addresses if str(address) not in answered]
-    emit(Joined(answered, silent, len(known)), as_json, "routes.joined")
+    emit(JoinDone(answered, silent, len(known)), as_json, "routes.joined")
     if not answered:
         raise RequestError(
             f"none of {', '.join(silent)} answered within {timeout:g} s: does kdhtd run there, with the same key?"

@@ -35,7 +35,7 @@ class RoundTrips(msgspec.Struct):
     max: float
 
 
-class Sample(msgspec.Struct, kw_only=True):
+class TopSample(msgspec.Struct, kw_only=True):
     """What a look shows."""
 
     seconds: float
@@ -73,7 +73,7 @@ def top(
     draw.live(samples)
 
 
-def _samples(path: Path, interval: float, count: int | None, probe: bool) -> Iterator[Sample]:
+def _samples(path: Path, interval: float, count: int | None, probe: bool) -> Iterator[TopSample]:
     """A look every `interval` seconds, the first one interval after the start."""
     before, at = control_client.ask(path, "stats", NodeStats), time.monotonic()
     number = 0
@@ -82,7 +82,7 @@ def _samples(path: Path, interval: float, count: int | None, probe: bool) -> Ite
         stats, now = control_client.ask(path, "stats", NodeStats), time.monotonic()
         status = control_client.ask(path, "status", NodeStatus)
         table = control_client.ask(path, "table", RoutingTable)
-        yield Sample(
+        yield TopSample(
             seconds=now - at,
             status=status,
             rates=rates(msgspec.to_builtins(before), msgspec.to_builtins(stats), now - at),

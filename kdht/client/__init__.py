@@ -2,15 +2,15 @@
 
 It imports layer 0 alone. Most modules have no I/O and no clock:
 
-    _calls, _arguments           what the operations mean
-    _exchange, _retries          one request: its replies, and when it is tried again
-    _reads, _writes, _watch      what is special to a read, a write and a watch
-    _session, _client_state      all requests of one client, and what they share
-    _nodes, _versions, _clock,   what is learnt from one request for the next
+    _calls, _arguments           the meaning of the operations
+    _exchange, _retries          one request: a table of its replies, and the policy of its tries
+    _reads, _writes, _watch      the rules of each kind
+    _session, _client_state      all requests of one client, and their common state
+    _nodes, _versions, _clock,   the parts of that state
     _direct, _hedging, _routes,
     _learning
     _datagram                    the bytes of a request's tries
-    _steps, _large, _journal,    operations that take several requests
+    _steps, _large, _journal,    operations of several requests
     _manifest
 
 `sync` and `aio` (with `_driver`) add sockets (`_sockets`) and time.
@@ -30,7 +30,7 @@ __all__ = ["MAX_LARGE", "MAX_LEASE", "AsyncClient", "Client", "Hop", "is_manifes
 
 
 def __getattr__(name: str) -> Any:
-    """Load asyncio only on first use: a program that puts one value does not wait for it."""
+    """Load asyncio only on first use: a program with one `put` does not wait for it."""
     if name == "AsyncClient":
         from kdht.client.aio import AsyncClient
 

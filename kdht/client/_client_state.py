@@ -1,4 +1,4 @@
-"""What all requests of one client share: its limits, and what it has learnt of nodes, keys and clocks."""
+"""The common state of all requests of one client: its limits, and its knowledge of nodes, keys and clocks."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,9 +18,9 @@ class ClientState:
     """The session makes it and hands it to every request and watch."""
 
     timeout: float
-    """Seconds that one request may take."""
+    """Seconds for one request."""
     attempts: int
-    """Tries that one request may take."""
+    """Tries of one request."""
     rng: Random
     node_name: Callable[[int], str]
     """How a node is called in messages, by its index."""
@@ -32,4 +32,4 @@ class ClientState:
     budget: HedgeBudget = field(default_factory=HedgeBudget)
     versions: Versions = field(default_factory=Versions)
     cookie: int = 0
-    """The newest one that a reply brought; 0 for none."""
+    """That of the latest reply with one; 0 for none."""

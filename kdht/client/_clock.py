@@ -1,8 +1,8 @@
 """The versions of a client's writes: microseconds since 1970 by the cluster's clocks, never the same one twice.
 
 The clock, `unix_us`, is passed in. If a node says that this host's clock is far off, the difference is remembered. The
-same happens if the client knows a version that is ahead of its clock. Otherwise two clients behind the same version would
-both choose the next number.
+same happens if the client knows a version ahead of its clock: otherwise two clients behind the same version would both
+choose the next number.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from random import Random
 from kdht.wire.limits import MAX_VERSION
 
 AHEAD = 60_000_000
-"""Microseconds: a node refuses a version that is farther ahead of its clock."""
+"""Microseconds: a node refuses a version farther ahead of its clock."""
 SPREAD = 1_000_000
 """Microseconds before now, from which a conditional write's version is drawn."""
 SPREAD_AHEAD = 1 << 14
@@ -47,7 +47,7 @@ class WriteClock:
         return self._last
 
     def refused(self, version: int, told: int) -> None:
-        """A node refused `version`; `told` is the version that the key has, or the node's clock.
+        """A node refused `version`; `told` is the key's version, or the node's clock.
 
         If it is lower, it can only be the clock. If it is greater than any version may be, it is the clock too.
         """

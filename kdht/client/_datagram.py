@@ -1,4 +1,4 @@
-"""A request's datagrams: how replies tell them apart, what is remembered of each, and those that are to be sent."""
+"""A request's datagrams: their numbers, a note of each one sent, and the outbox."""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -8,13 +8,13 @@ from kdht.wire import FIELD, NO_FLAGS, OFFSET
 from kdht.wire._shared import TRY_BITS, Flag
 
 MAX_SENT = 1 << TRY_BITS
-"""The low bits of the request ID number a request's datagrams, so each reply shows which one it answers."""
+"""Datagrams of one request. The low bits of the request ID number them; a reply repeats the number."""
 MAX_ATTEMPTS = MAX_SENT // 2
 MAX_REPEATS = MAX_SENT - MAX_ATTEMPTS
-"""Datagrams of one request that are no tries: repetitions with a new cookie, and probes of dead nodes."""
+"""Datagrams of one request beside its tries: repetitions with a new cookie, and probes of dead nodes."""
 
 ANY_NODE = -1
-"""In place of a node's index: the sender is none of those that were asked."""
+"""In place of a node's index: an unknown sender."""
 
 _LAST_ID_BYTE = OFFSET["request_id"] + 7
 _ATTEMPT = OFFSET["attempt"]
@@ -23,7 +23,7 @@ _COOKIE = FIELD["cookie"]
 
 
 class Send(NamedTuple):
-    """A datagram for the node with this index; `direct`: from the socket that takes answers from any node."""
+    """A datagram for the node with this index; `direct`: from the socket for answers of any node."""
 
     node: int
     data: bytes
@@ -31,7 +31,7 @@ class Send(NamedTuple):
 
 
 class Sent(NamedTuple):
-    """What is remembered of a datagram; `at` is when it was sent, seconds on the caller's clock."""
+    """The note of a datagram, sent at the time `at` (seconds on the caller's clock)."""
 
     node: int
     attempt: int
@@ -51,14 +51,14 @@ def address(message: bytearray, number: int, sent: Sent) -> Send:
 
 
 class Outgoing:
-    """Datagrams to send, and for each node the requests that have asked it, until its port is found closed.
+    """The datagrams to send. It also notes which requests ask each node, until the node's port is found closed.
 
-    `pending` are the requests under way, by number: those that have ended are forgotten from time to time.
+    `pending` are the requests under way, by number. Ended ones are removed from the notes from time to time.
     """
 
     def __init__(self, pending: Mapping[int, object]) -> None:
         self.datagrams: list[Send] = []
-        """Whoever sends them empties this list."""
+        """The driver sends them, and empties this list."""
         self.asked: defaultdict[int, list[int]] = defaultdict(list)
         self._pending = pending
 
@@ -71,7 +71,7 @@ class Outgoing:
             asked[:] = {each for each in asked if each in self._pending}
 
     def take_asked(self, node: int) -> list[int]:
-        """The requests that asked this node, oldest first, each once. They are forgotten here.
+        """The requests with a datagram at this node, oldest first, each once. Clears the note.
 
         So each datagram counts once, and many requests at one closed port cost no more than they are.
         """

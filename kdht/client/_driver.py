@@ -39,6 +39,8 @@ class Driver:
         )
         self._session = make_session(self._sockets)
         self._waiting: set[asyncio.Future[None]] = set()
+        self._told: dict[WatchExchange, asyncio.Event] = {}
+        """Set when the watch has an event or an error, or the client is closed."""
         self._clearing: set[asyncio.Task[None]] = set()
         """Cancelled operations, which delete what they have written."""
         self._timer: asyncio.TimerHandle | None = None
@@ -121,22 +123,23 @@ class Driver:
     def watch(self, call: Call, lease: int) -> WatchExchange:
         """Begin a watch; `lease` is in seconds. Raises RequestError if the client is closed."""
         self._check_open()
-        watch = self._session.watch(call, lease, self._loop.time())
+        told = asyncio.Event()
+        watch = self._session.watch(call, lease, self._loop.time(), told.set)
+        self._told[watch] = told
         self._go_on()
         return watch
 
     async def wait_for(self, watch: WatchExchange) -> None:
         """Wait until the watch has an event or an error. Raises RequestError if the client is closed meanwhile."""
-        done = self._new_future()
-        watch.on_event = lambda: _set(done)
-        try:
-            await done
-        finally:
-            self._waiting.discard(done)
+        self._check_open()
+        told = self._told[watch]
+        told.clear()
+        await told.wait()
         self._check_open()
 
     def end(self, watch: WatchExchange) -> None:
         """Forget a watch, and give its lease up."""
+        del self._told[watch]
         if os.getpid() == self._pid:
             self._session.forget(watch)
             watch.end(self._loop.time())
@@ -159,6 +162,8 @@ class Driver:
             self._timer.cancel()
         for done in self._waiting:
             _set(done)
+        for told in self._told.values():
+            told.set()
 
     def _check_open(self) -> None:
         sockets.check_process(self._pid)

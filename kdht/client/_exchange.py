@@ -1,26 +1,27 @@
 """One request from its first try to its answer or its failure. No I/O and no clock.
 
-                     first try
-                         |
-                         v
-     a later       +-----------+   answer, or a final refusal
-     deadline  +-->| under way |------------------------------+
-               |   +-----------+                              v
-               |         |    deadline, closed port,       +------+
-               +---------+    other reply                  | done |
-            another try       (see below)                  +------+
-                         |                                    ^
-                         +------------------------------------+
-                            no try is left, or no time: error
+               first try
+                   |
+                   v
+             +-----------+   answer, or final refusal    +------+
+      +----->| under way |------------------------------>| done |
+      |      +-----------+                               +------+
+      |            |                                         ^
+      |            | deadline, closed port, other reply      |
+      |            v                                         |
+      +-- another try or a later deadline;                   |
+          or no try or no time is left: error ---------------+
 
-A reply says which of the request's datagrams it answers: the last one, or an earlier one. Whether the request goes on:
+A reply has the number of the datagram it answers: the last one, or an earlier one. Its status decides:
 
     reply               to the last datagram                   to an earlier one
     OK, NOT_FOUND, ...  done                                   done
     COOKIE_NEEDED       repeat it with the cookie              the same, unless the last one has the cookie
-    NOT_RESPONSIBLE     next try by the best route             -
+    NOT_RESPONSIBLE     next try by the best route; a pause    -
+                        from the second lap on
     STORAGE_FAILED      next try: another replica              remember the reason
     UNREACHABLE         next try by the next route, same node  -
+                        (MAX_BOUNCES times at once)
     BUSY, UNCONFIRMED   pause, then the next try               remember the reason
 
 And without a reply:
@@ -28,7 +29,7 @@ And without a reply:
     deadline            next try: a hedge, or after a loss. Past the end of the request's time: RequestTimeout
     closed port         repeat through another node; where all are closed: PortClosed
 
-`_retries` says by which route the next try goes, and when. `_reads` and `_writes` add what is special to them.
+`_retries` decides the time, the route and the node of the next try. `_reads` and `_writes` add their own rules.
 """
 
 from collections.abc import Callable
@@ -50,7 +51,7 @@ forwards for a while."""
 
 
 class Action(Enum):
-    """What a reply leads to when it does not end the request."""
+    """The consequence of a reply that does not end the request."""
 
     NOTHING = auto()
     SHOW_COOKIE = auto()
@@ -61,7 +62,7 @@ class Action(Enum):
 
 
 class Transition(NamedTuple):
-    """By which datagram the reply is to. `is_reason`: if the request ends without an answer, its error says this."""
+    """By the datagram of the reply. `is_reason`: if the request ends without an answer, its error says this."""
 
     to_last: Action
     to_earlier: Action = Action.NOTHING
@@ -83,14 +84,14 @@ _TELLS_NO_TIME = frozenset({Status.UNCONFIRMED, Status.UNREACHABLE})
 
 
 class Request(NamedTuple):
-    """What an exchange is made of."""
+    """The arguments of an Exchange."""
 
     call: Call
     number: int
     """The upper bits of the request ID."""
     begun: float
     on_done: "Callable[[Exchange, float], None] | None" = None
-    """Called once with the exchange and the time, when that has its answer or has failed."""
+    """Called once, with the exchange and the time, when the exchange has its answer or has failed."""
 
 
 class Exchange:
@@ -119,11 +120,11 @@ class Exchange:
         )
         self._sent: list[Sent] = []
         self._replied: set[int] = set()
-        """Which of them had a reply."""
+        """The numbers of those with a reply."""
         self._closed = NOBODY
         """Nodes whose port is closed."""
         self._refusal: Status | None = None
-        """What the error says if no answer comes."""
+        """The status for the error, if no answer comes."""
         self._message = pack_request(
             call.op, call.key, self.number << TRY_BITS, call.body, hops=call.hops, max_reply=call.max_reply
         )
@@ -133,7 +134,7 @@ class Exchange:
         return self.answer is not None or self.error is not None
 
     def result(self) -> Answer:
-        """The answer, once done. Raises the RequestError that fits if the request failed or was forgotten."""
+        """The answer, once done. Raises a RequestError if the request failed or was forgotten."""
         if self.answer is None:
             raise self.error or RequestError(f"{self.call}: the client was closed")
         status = self.answer.status
@@ -203,10 +204,10 @@ class Exchange:
             on_done, self._on_done = self._on_done, None
             on_done(self, now)
 
-    # --- What a reply leads to
+    # --- Replies
 
     def _take(self, reply: Answer, cookie: int, index: int, now: float) -> None:
-        """Do what the table says."""
+        """Follow the table."""
         status = reply.status
         transition = TRANSITIONS.get(status)
         if transition is None or self._is_final(status):
@@ -280,7 +281,7 @@ class Exchange:
         self.deadline = self._policy.wait(now, node)
 
     def _repeat(self, node: int, attempt: int, now: float, *, direct: bool = False) -> None:
-        """Send a try again, which does not count as another one."""
+        """Send a try again. It does not count as another one."""
         self._send(node, attempt, now, direct=direct)
         self.deadline = self._policy.wait(now, node)
 
@@ -309,7 +310,7 @@ class Exchange:
         self.error = self._failure()
 
     def _failure(self) -> RequestError:
-        """What the nodes said last, or a time-out."""
+        """The last reason that a node gave, or a time-out."""
         if self._refusal is not None:
             return refused(self.call, Answer(self._refusal))
         if self._all_answered:

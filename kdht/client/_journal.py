@@ -40,15 +40,15 @@ class _Full(Exception):
 
 
 class Journal:
-    """The journal of one key. `now` is in Unix seconds."""
+    """The journal of one key. `unix_s` is the time of day in Unix seconds."""
 
-    def __init__(self, key: Key, now: float) -> None:
+    def __init__(self, key: Key, unix_s: float) -> None:
         self._key = key
         self._name = journal_name(hash_of(key))
-        self._now = now
+        self._unix_s = unix_s
 
     def named(self) -> Steps[list[Upload]]:
-        """The uploads named now, as far as one replica knows."""
+        """The uploads named at present, as far as one replica knows."""
         uploads, _ = yield from self._read(quorum=False)
         return uploads
 
@@ -82,7 +82,7 @@ class Journal:
         """Whether its chunks may be deleted: a newer value was written, or nobody works on this upload any more."""
         if upload.version:
             return upload.version < max(each.version for each in uploads)
-        return self._now - upload.started > ABANDONED
+        return self._unix_s - upload.started > ABANDONED
 
     def drop(self, uploads: list[Upload]) -> Steps[None]:
         """Delete their chunks, then their names."""
@@ -121,7 +121,7 @@ class Journal:
 
         After an UNCONFIRMED write it reads again too: every change recognises itself if it was done.
         """
-        now, doubts = self._now, 0
+        unix_s, doubts = self._unix_s, 0
         for number in range(TRIES):
             try:
                 before, version = yield from self._read(quorum=number > 0)
@@ -129,8 +129,8 @@ class Journal:
                 if number:
                     raise
                 continue  # a replica lags behind: ask a majority
-            uploads = change([each for each in before if not each.expiry or each.expiry > now])
-            lifetimes = [max(each.expiry - int(now), 1) if each.expiry else 0 for each in uploads]
+            uploads = change([each for each in before if not each.expiry or each.expiry > unix_s])
+            lifetimes = [max(each.expiry - int(unix_s), 1) if each.expiry else 0 for each in uploads]
             try:
                 if uploads:
                     ttl = max(lifetimes) if all(lifetimes) else None

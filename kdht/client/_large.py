@@ -42,8 +42,10 @@ def no_progress(done: int, total: int) -> None:
 # --- Writing
 
 
-def put(key: Key, data: bytes, ttl: int | None, progress: Progress, now: float, new_id: bytes) -> Steps[int]:
-    """Store a large value; returns the manifest's version. `ttl` is in seconds, `now` in Unix seconds.
+def put(
+    key: Key, data: bytes, ttl: int | None, progress: Progress, unix_s: float, new_id: bytes
+) -> Steps[int]:
+    """Store a large value; returns the manifest's version. `ttl` is in seconds. `unix_s` is the time of day in Unix seconds.
 
     If it fails or is interrupted before the manifest is sent, it deletes its chunks. Raises ValueError for an
     impossible TTL, RequestError if a request fails or another client ended the upload.
@@ -51,9 +53,9 @@ def put(key: Key, data: bytes, ttl: int | None, progress: Progress, now: float, 
     calls.check_ttl(ttl)
     name = name_of(key)
     lifetime = min(ttl + OUTLIVES, MAX_TTL) if ttl else None
-    expiry = int(now) + lifetime if lifetime else 0
-    upload = Upload(new_id, int(now), expiry, chunks=-(-len(data) // CHUNK_SIZE))
-    journal = Journal(name, now)
+    expiry = int(unix_s) + lifetime if lifetime else 0
+    upload = Upload(new_id, int(unix_s), expiry, chunks=-(-len(data) // CHUNK_SIZE))
+    journal = Journal(name, unix_s)
     chunks = _Chunks(data, name, upload, lifetime)
     yield from journal.begin(upload)
     try:
@@ -81,13 +83,13 @@ def put(key: Key, data: bytes, ttl: int | None, progress: Progress, now: float, 
     return version
 
 
-def delete(key: Key, now: float) -> Steps[bool]:
+def delete(key: Key, unix_s: float) -> Steps[bool]:
     """Delete a value, large or not, and all its chunks; returns whether there was one. Ends uploads under way.
 
-    `now` is in Unix seconds. Raises RequestError if the value cannot be deleted.
+    `unix_s` is the time of day in Unix seconds. Raises RequestError if the value cannot be deleted.
     """
     name = name_of(key)
-    journal = Journal(name, now)
+    journal = Journal(name, unix_s)
     uploads = yield from journal.named()
     existed: bool = yield from steps.delete(name, None)
     with suppress(RequestError):

@@ -1,8 +1,8 @@
 """Addresses of other nodes, learnt from the cluster: the client asks them if none of the given nodes answers.
 
-A client asks for contacts near a random key FIRST_AFTER seconds after its first answer, and then every AGAIN_AFTER seconds
-while it is used. It sends a TRACE of one hop, padded so that the answer is not longer than the request. It keeps at most
-MAX_LEARNT nodes. A new one takes the place of a dead one, or of one that was never asked.
+A client asks for contacts near a random key FIRST_AFTER seconds after its first answer, and then every AGAIN_AFTER
+seconds while it is used. It sends a TRACE of one hop, padded so that the answer is not longer than the request. It
+keeps at most MAX_LEARNT nodes. A new one takes the place of a dead one, or of one that was never asked.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The nodes that a client may ask: how fast each one answers, and which ones are dead. No I/O and no clock.
+"""The nodes of a client: how fast each one answers, and which ones are dead. No I/O and no clock.
 
 A node is dead if its port is closed, or if SILENT_TRIES tries in a row got no answer. New requests then go to
 other nodes. A read also asks a dead node again after 1, 2, 4, ... seconds: an answer brings it back to life.
@@ -15,16 +15,16 @@ MIN_RTO = 0.02
 MAX_RTO = 2.0
 """These five are seconds. START_... hold until the first answer."""
 ENOUGH_SAMPLES = 8
-"""Answers of one node after which its own round trips count, and no longer those of all nodes."""
+"""Answers of one node until its own round trips count, instead of those of all nodes."""
 MEDIANS = 5
 MEDIAN_STEP = 1.1
-"""The factor by which each answer moves the median that is kept, up or down (Robbins and Monro, "A Stochastic
+"""Each answer moves the median up or down by this factor (Robbins and Monro, "A Stochastic
 Approximation Method", 1951)."""
 
 SILENT_TRIES = 3
 FIRST_PROBE = 1.0
 LAST_PROBE = 30.0
-"""The shortest and the longest time after which a dead node is asked again, seconds."""
+"""The shortest and the longest time until a dead node is asked again, seconds."""
 
 NOBODY: frozenset[int] = frozenset()
 
@@ -32,8 +32,8 @@ NOBODY: frozenset[int] = frozenset()
 class RoundTrip:
     """How long one kind of request takes, seconds, from measured round trips (RFC 6298, section 2).
 
-    `late`: longer than usual, so another try may help. `rto`: taken for lost. It is twice `late`, because a request
-    that is only slow should seldom be done twice. It is also at most MEDIANS times the median: if some answers
+    `late`: longer than usual, so another try may help. `rto`: taken for lost. It is twice `late`, because a slow request
+    should seldom be done twice. It is also at most MEDIANS times the median: if some answers
     wait for a dead node, the variation grows and says nothing, but the median still says how long an answer takes.
     """
 
@@ -78,20 +78,20 @@ class KnownNode:
 
 
 class KnownNodes:
-    """All nodes by index: first the `given` ones, then those that were learnt. `current` is asked first."""
+    """All nodes by index: first the `given` ones, then the learnt ones. `current` is asked first."""
 
     def __init__(self, given: int) -> None:
         self.given = given
         self.all = [KnownNode() for _ in range(given)]
         self.current = 0
         self._usual: defaultdict[Op, RoundTrip] = defaultdict(RoundTrip)
-        """Round trips over all nodes: the expectation for a node that was not asked before."""
+        """Round trips over all nodes: the expectation for a new node."""
 
     def __getitem__(self, node: int) -> KnownNode:
         return self.all[node]
 
     def learn(self, node: int) -> None:
-        """Give this index to another node: the next free index, or that of a node that was learnt earlier."""
+        """Give this index to another node: the next free index, or that of an older learnt node."""
         self.all[node : node + 1] = [KnownNode()]
 
     def after(self, node: int, but: frozenset[int] = NOBODY) -> int:

@@ -21,7 +21,7 @@ from kdht.wire._shared import Op, Status
 LAPS = 2
 """How often all replicas are asked before less is believed: some may be silent, or about to catch up."""
 
-_LOST = (
+LOST = (
     "the replicas have only an older record than this client has seen; the newer one may be lost: "
     "read again to get the older one"
 )
@@ -120,7 +120,7 @@ class Read(Exchange):
         versions.forget(key)
         if is_old:
             # Not simply the answer: nodes that see the cluster differently may have led all routes past the newer record.
-            self.error = Unconfirmed(f"{self.call}: {_LOST}", Status.UNCONFIRMED.name)
+            self.error = Unconfirmed(f"{self.call}: {LOST}", Status.UNCONFIRMED.name)
             return
         versions.take(key, best, now)
         self.answer = best

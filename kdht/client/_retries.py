@@ -76,7 +76,7 @@ class RetryPolicy:
         return self.tries >= self._max_tries
 
     def next_attempt(self) -> int:
-        """Count one more try; the `attempt` that it carries."""
+        """Count one more try; returns its `attempt`."""
         attempt = self.attempt if self._call.walks_around else 0
         self.attempt = min(self.attempt + 1, MAX_ATTEMPTS)
         self.tries += 1
@@ -85,7 +85,7 @@ class RetryPolicy:
     # --- When
 
     def wait(self, start: float, node: int) -> float:
-        """The deadline of a try that was sent to that node at the time `start`."""
+        """The deadline of a try sent to that node at the time `start`."""
         trip = self._nodes.round_trip(node, self._call.op)
         if self.tries >= self._max_tries:
             return self.wait_to_the_end()
@@ -96,7 +96,7 @@ class RetryPolicy:
         return min(start + wait, self.gives_up)
 
     def wait_without_hedge(self, start: float, node: int) -> float:
-        """The deadline of a try that no hedge follows, and none any more in this request."""
+        """The same without a hedge, and there is none any more in this request."""
         self._hedges_left = 0
         return self.wait(start, node)
 
@@ -105,7 +105,7 @@ class RetryPolicy:
         deadline = self.wait_without_hedge(now, node)
         if self.is_used_up:
             return deadline
-        # With a long time-out the tries that are left are spread over all of it.
+        # With a long time-out, spread the remaining tries over all of it.
         longest = max(MAX_PAUSE, (self.gives_up - now) / (self._max_tries - self.tries))
         return min(deadline, now + longest * self._jitter())
 

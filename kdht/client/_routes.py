@@ -1,13 +1,13 @@
-"""By which route the first try of a read goes: its `attempt`. No I/O and no clock."""
+"""The route of a read's first try, that is its `attempt`. No I/O and no clock."""
 
 from random import Random
 
 MAX_READ_ROUTES = 3
-"""Routes that spread reads take: the replicas that a cluster has by default."""
+"""Routes of spread reads: as many as a key has replicas by default."""
 
 
 class ReadRoutes:
-    """Of one client: always the best route or, if reads are `spread`, any that leads to a replica."""
+    """Of one client: always the best route or, if reads are `spread`, any to a replica."""
 
     def __init__(self, spread: bool) -> None:
         self._count = MAX_READ_ROUTES if spread else 1

@@ -1,10 +1,10 @@
-"""All requests of one client, and what it learns from one for the next. No I/O and no clock.
+"""All requests of one client. Each one learns for the next. No I/O and no clock.
 
-Whoever drives a Session does four things. After every call it sends the datagrams in `outbox`, and empties that list.
-It hands in what arrives (`receive`). It reports closed ports (`refused`). It calls `wake` at the time of
-`next_wake`. Each request calls its `on_done` at its end, which may start others.
+The driver of a Session has four duties. After every call it sends the datagrams in `outbox`, and empties that list. It
+hands in received datagrams (`receive`). It reports closed ports (`refused`). It calls `wake` at the time of
+`next_wake`. Each request calls its `on_done` at its end; that may start other requests.
 
-All times are seconds on one clock of the caller, which must not run backwards.
+All times are seconds on a clock of the caller. The clock must not run backwards.
 """
 
 import heapq
@@ -33,7 +33,7 @@ _KINDS: dict[Op, type[Exchange]] = {Op.GET: Read, Op.QUORUM_GET: Read, Op.PUT: W
 
 
 class Pending(Protocol):
-    """What the session does with a request, or with a watch."""
+    """A request or a watch, as the session sees it."""
 
     @property
     def call(self) -> Call: ...
@@ -55,8 +55,8 @@ class Session:
     """A client without sockets. `nodes`: how many it was given; `node_name`: how each is called in messages.
 
     `timeout`, seconds, and `attempts` limit each request. `unix_us`: microseconds since 1970, for the versions of writes.
-    `direct`: reads may be answered by any node, to a socket that is not connected. `spread`: they go to any replica.
-    `on_learnt` is told of nodes that the cluster names; without it the client learns none.
+    `direct`: any node may answer a read, to an unconnected socket. `spread`: they go to any replica.
+    `on_learnt` is called with each node named by the cluster; without it the client learns none.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Session:
         """Datagrams that answer no request under way."""
         self._pending: dict[int, Pending] = {}
         self._deadlines: list[tuple[float, int]] = []
-        """A heap. Deadlines that no longer hold stay in it until they come to its top."""
+        """A heap. Outdated deadlines stay in it until they come to its top."""
         self.state = ClientState(
             timeout=timeout,
             attempts=attempts,
@@ -89,7 +89,7 @@ class Session:
             outgoing=Outgoing(self._pending),
         )
         self.outbox = self.state.outgoing.datagrams
-        """What is to be sent. Empty this list in place."""
+        """The datagrams to send. Empty this list in place."""
         self._learner = Learner(self.state.nodes, on_learnt)
         self._was_answered = False
 
@@ -104,14 +104,17 @@ class Session:
             self._request(neighbours(self.state.rng), now, self._told_of_nodes)
         return self._request(call, now, on_done)
 
-    def watch(self, call: Call, lease: int, now: float) -> WatchExchange:
-        """Begin a watch, which lasts until it is forgotten or fails; `lease` is in seconds."""
-        watch = WatchExchange(self.state, call, self._new_number(), lease, now)
+    def watch(self, call: Call, lease: int, now: float, on_event: Callable[[], None]) -> WatchExchange:
+        """Begin a watch. It lasts until it is forgotten or fails; `lease` is in seconds.
+
+        `on_event` is called at each event, and at an error.
+        """
+        watch = WatchExchange(self.state, call, self._new_number(), lease, now, on_event)
         self._begin(watch, now)
         return watch
 
     def forget(self, pending: Pending) -> None:
-        """Ignore from now on what arrives for it. No-op if it has ended."""
+        """Ignore replies to it from now on. No-op if it has ended."""
         if not pending.done:
             self._pending.pop(pending.number, None)
 
@@ -140,7 +143,7 @@ class Session:
         return self._deadlines[0][0] if self._deadlines else None
 
     def is_due(self, now: float) -> bool:
-        """Whether `wake` would do anything: hand in before it what lies in the sockets."""
+        """Whether `wake` would do anything. Before it, hand in all datagrams in the sockets."""
         while self._deadlines and self._deadlines[0][0] <= now:
             deadline, number = self._deadlines[0]
             pending = self._pending.get(number)
@@ -161,7 +164,7 @@ class Session:
             self._reschedule(pending, None, now)
 
     def _reschedule(self, pending: Pending, before: float | None, now: float) -> None:
-        """Note its next deadline, unless that is the one `before`, or drop it if it is done."""
+        """Note its next deadline if it differs from `before`, or drop it if it is done."""
         if not pending.done:
             if pending.deadline != before:
                 heapq.heappush(self._deadlines, (pending.deadline, pending.number))
@@ -169,10 +172,10 @@ class Session:
             self._pending.pop(pending.number, None)
             pending.ended(now)
 
-    # --- What the network tells
+    # --- Events of the network
 
     def refused(self, node: int, now: float) -> None:
-        """The node's port is closed: count it as dead, and ask elsewhere what was asked there."""
+        """The node's port is closed: count it as dead, and move its requests to other nodes."""
         self.state.nodes.died(node, now)
         for number in self.state.outgoing.take_asked(node):
             pending = self._pending.get(number)
@@ -182,10 +185,10 @@ class Session:
                 self._reschedule(pending, before, now)
 
     def receive(self, node: int, data: bytes, now: float, *, direct: bool = False) -> None:
-        """Untrusted bytes from a node; `direct`: to the socket that hears all nodes, and ANY_NODE too.
+        """Untrusted bytes from a node; `direct`: to the unconnected socket, perhaps from ANY_NODE.
 
-        A reply counts only if it has a datagram's request ID, op and key, and comes from the node that the
-        datagram went to, or from any if the datagram said so. The rest is counted in `ignored`.
+        A reply must have the request ID, op and key of a datagram, and come from the datagram's node, or from any
+        node if the datagram was direct. Everything else is counted in `ignored`.
         """
         try:
             check_form(data)

@@ -1,7 +1,7 @@
 """Operations of several requests: generators that both clients run.
 
-An operation yields a Call and is sent its Answer. Or it yields Many calls, and goes on when all are answered. A failure is
-raised where it yielded. So an operation is written once, and each client only knows how to wait.
+An operation yields a Call and is sent its Answer. Or it yields Many calls, and goes on when all are answered. A failure
+is raised where it yielded. So an operation is written once, and each client only knows how to wait.
 """
 
 from collections.abc import Callable, Generator, Iterable

@@ -1,6 +1,6 @@
-"""The versions of keys that a client has written, deleted or read: its reads do not go back in time.
+"""The versions of the keys of a client's reads and writes: so its reads do not go back in time.
 
-A read may end at a replica that lags behind, even at the owner after it was away. A client that knows a newer version
+A read may end at a replica that lags behind, even at the owner after it was away. With a newer version in mind the client
 then asks the next replica (`_reads`). No I/O and no clock.
 """
 
@@ -13,7 +13,7 @@ from kdht.wire import _shared as shared
 from kdht.wire._shared import Status
 
 REMEMBERED = 16384
-"""Keys: those that were used last."""
+"""Keys: the ones used last."""
 
 
 class Known(NamedTuple):
@@ -37,7 +37,7 @@ class Versions:
         return self._known.get(key, _NOTHING).version
 
     def take(self, key: bytes, answer: Answer, now: float) -> bool:
-        """Learn from a read's answer, OK or NOT_FOUND. False if a newer version was seen before: then the answer is old."""
+        """Learn from a read's answer, OK or NOT_FOUND. False for an old answer: a newer version was seen before."""
         known = self._known.get(key, _NOTHING)
         if answer.status is Status.NOT_FOUND:
             version = version_in(answer)
@@ -74,7 +74,7 @@ class Versions:
         self._known.pop(key, None)
 
     def _remember(self, key: bytes, new: Known) -> None:
-        """Note it as the key that was used last."""
+        """Note it as the last used key."""
         known = self._known
         known[key] = new
         if len(known) > REMEMBERED:

@@ -10,12 +10,13 @@
            +--------------+-- no answer in time, or a final refusal --> error
              OK, NOT_FOUND
 
-Answers and notifications look alike. They may be lost, doubled or late: only a state newer than the last one counts, and a
-renewal finds what was missed. All renewals have the same request ID.
+Answers and notifications look alike. They may be lost, doubled or late. Only a state newer than the last one counts,
+and a renewal finds the missed ones. All renewals have the same request ID.
 """
 
 from collections import deque
 from collections.abc import Callable
+from math import inf
 
 from kdht.client._calls import Answer, Call, record, refused
 from kdht.client._client_state import ClientState
@@ -48,21 +49,35 @@ class WatchExchange:
     `lease`: how long the nodes keep the watch without a renewal, seconds. Times are on the caller's clock.
     """
 
-    def __init__(self, state: ClientState, call: Call, number: int, lease: int, now: float) -> None:
+    def __init__(
+        self,
+        state: ClientState,
+        call: Call,
+        number: int,
+        lease: int,
+        now: float,
+        on_event: Callable[[], None],
+    ) -> None:
+        """`on_event` is called when there is an event, or an error."""
         self.call = call
         self.number = number
         self.deadline = now
         self.error: RequestError | None = None
         self.events: deque[Record | None] = deque(maxlen=MAX_EVENTS)
-        self.on_event: Callable[[], None] = lambda: None
-        """Called when there is an event, or an error. Whoever waits sets it, and nobody needs to."""
         self._state = state
+        self._on_event = on_event
         self._lease = lease
         self._last: Record | None = None
         self._told = False
         """Whether any state was told."""
         self._newest = 0
         """The newest version that was told, a deletion's too."""
+        self._expires = inf
+        """When the last record that was told expires."""
+        self._round = 0
+        """Renewals so far..."""
+        self._absent_in: int | None = None
+        """... and in which of them a node had neither record nor tombstone, though it was told of a record before."""
         self._asked: dict[int, Sent] = {}
         """The last question to each node."""
         self._node = state.nodes.current
@@ -123,7 +138,7 @@ class WatchExchange:
         status = reply.status
         if status is Status.OK or status is Status.NOT_FOUND:
             state.versions.take(self.call.key, reply, now)
-            if self._take(reply):
+            if self._take(reply, now):
                 self._renewing = False
                 self.deadline = now + self._lease / RENEWALS
         elif not self._renewing:
@@ -140,7 +155,7 @@ class WatchExchange:
         if self._asked:
             self._send((0).to_bytes(4, "big"), self._node, 0, now)
 
-    def _take(self, reply: Answer) -> bool:
+    def _take(self, reply: Answer, now: float) -> bool:
         """Note the state that the key has now, if it is new; False for an answer that cannot be read."""
         found = None
         if reply.status is Status.OK:
@@ -152,26 +167,41 @@ class WatchExchange:
             if found.version < self._newest or (self._last and found.version == self._newest):
                 return True
             self._newest = found.version
+            self._expires = now + found.ttl if found.ttl else inf
+            self._absent_in = None
         else:
             deleted = version_in(reply)
-            if deleted and deleted < self._newest:
+            if (deleted and deleted < self._newest) or (not deleted and self._is_doubtful(now)):
                 return True
             self._newest = max(self._newest, deleted)
             if self._told and self._last is None:
                 return True
         self._told, self._last = True, found
         self.events.append(found)
-        self.on_event()
+        self._on_event()
         return True
+
+    def _is_doubtful(self, now: float) -> bool:
+        """Whether "no record, no tombstone" may be older than the record that was told.
+
+        The answer to the first question is such a one: under loss or delay it comes after the first change. Tombstones
+        are dropped in the end, so the same answer in a later renewal counts.
+        """
+        if self._last is None or now >= self._expires:
+            return False
+        if self._absent_in is None:
+            self._absent_in = self._round
+        return self._absent_in == self._round
 
     def _fail(self, error: RequestError) -> None:
         self.error = error
-        self.on_event()
+        self._on_event()
 
     # --- Out
 
     def _begin(self, now: float) -> None:
         self._renewing = True
+        self._round += 1
         self._attempt = self._losses = 0
         self._gives_up, self.deadline = now + self._state.timeout, now
 

@@ -1,7 +1,7 @@
-"""A PUT or DELETE: one version in all its tries, and an outcome that is never wrong.
+"""A PUT or DELETE: one version in all its tries, and never a wrong outcome.
 
-An answer that is not OK, and not UNCONFIRMED, says that its try changed nothing. A try that was lost, is late or is
-UNCONFIRMED may have been done; while there is one, the write is **in doubt**:
+Every answer but OK and UNCONFIRMED means: this try changed nothing. A lost, late or UNCONFIRMED try may have been done.
+With such a try the write is **in doubt**:
 
     answer         all other tries changed nothing      in doubt
     OK             done                                 done
@@ -22,7 +22,7 @@ from kdht.errors import RequestError, Unconfirmed
 from kdht.wire._shared import HEADER_LEN, Op, Status
 
 MAX_DOUBTS = 3
-"""BAD_VERSIONs after which a write in doubt is given up: one of the replicas may still know that it was done."""
+"""BAD_VERSIONs until a write in doubt is given up: one of the replicas may still know that it was done."""
 
 _WHY = {Status.BAD_VERSION: "the key has a newer version"}
 
@@ -39,9 +39,9 @@ class Write(Exchange):
         self.version = 0
         """The write's own."""
         self._since = 0
-        """The first datagram that carries it."""
+        """The first datagram with it."""
         self._no_effect: set[int] = set()
-        """Datagrams whose reply said that nothing was changed."""
+        """Datagrams with a reply that means: nothing was changed."""
         self._renewals = self._doubts = 0
         self._held: tuple[Answer, int] | None = None
         """A refusal in doubt, and the number of its datagram."""
@@ -133,7 +133,7 @@ class Write(Exchange):
         return len(self._no_effect) < len(self._sent)
 
     def _hold(self, reply: Answer, index: int, now: float) -> None:
-        """Wait for the tries that have no answer yet."""
+        """Wait for the open tries."""
         if self._all_answered:
             self.error = self._doubtful(reply.status)
             return
@@ -141,8 +141,9 @@ class Write(Exchange):
         self.deadline = self._policy.wait_for_the_others(now, self._sent[-1].node)
 
     def _doubtful(self, status: Status) -> RequestError:
-        text = f"{self.call}: it may have been done or not: one try is unconfirmed or had no answer, another was refused: "
-        return Unconfirmed(text + _WHY.get(status, REFUSALS[status][1]), Status.UNCONFIRMED.name)
+        doubt = "it may have been done or not: one try is unconfirmed or had no answer, another was refused"
+        why = _WHY.get(status, REFUSALS[status][1])
+        return Unconfirmed(f"{self.call}: {doubt}: {why}", Status.UNCONFIRMED.name)
 
     def _failure(self) -> RequestError:
         if self._refusal not in (None, Status.UNCONFIRMED) and self._is_in_doubt:

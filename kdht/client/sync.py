@@ -33,14 +33,15 @@ T = TypeVar("T")
 class Client:
     """Gets and puts values through any of `nodes` ("host:port", "[v6]:port" or a host alone).
 
-    One request may take `timeout` seconds and `attempts` tries. Methods that make several requests give each of them
-    that time. `direct`: the node that holds the value replies to you itself; that needs no NAT and no stateful firewall
-    in between, and the client asks again without it if no such answers come. `spread_reads`: reads go to any replica of
-    a key, so that many clients of one key do not wait for its owner; a read may then be older than another
-    client's. `learn`: ask nodes that the cluster names if none of `nodes` answers.
+    - `timeout` (seconds) and `attempts` (tries) limit each request. A method with several gives them to each one.
+    - `direct`: the node that holds the value replies to you itself. There must be no NAT and no stateful firewall in
+      between; if such answers do not come, the client asks again without.
+    - `spread_reads`: reads go to any replica of a key, so many clients of one key do not all wait for its owner. A
+      read may then be older than another client's.
+    - `learn`: ask nodes that the cluster names if none of `nodes` answers.
 
     Every method raises RequestTimeout if no answer comes, PortClosed at once if no node listens, and RequestError if the
-    cluster refuses. A write that raises Unconfirmed or RequestTimeout may have been done, but never twice.
+    cluster refuses. After Unconfirmed or RequestTimeout a write may have been done, but never twice.
     Not thread-safe: give each thread, and each process, a client of its own.
     """
 
@@ -216,7 +217,7 @@ class Client:
 
     def _watch(self, call: Call, lease: int) -> Generator[Record | None, None, None]:
         self._check_open(call)
-        watch = self._session.watch(call, lease, time.monotonic())
+        watch = self._session.watch(call, lease, time.monotonic(), _polled)
         try:
             while True:
                 while watch.events:
@@ -275,3 +276,7 @@ class Client:
             if not self._sockets.send(send):
                 self._session.refused(send.node, time.monotonic())
         outbox.clear()
+
+
+def _polled() -> None:
+    """No-op: this client looks at a watch's events after each step."""

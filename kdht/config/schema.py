@@ -23,9 +23,9 @@ from kdht.config.values import (
     HttpEndpoint,
     Interface,
     Ip,
-    Kind,
     NodeId,
     SocketPath,
+    TextKind,
 )
 from kdht.errors import ConfigError
 from kdht.wire._shared import HOP_LIMIT, KEY_SLOTS, MAX_OWN, MAX_REPLICAS, PORT, REPLAY_WINDOW, K
@@ -38,7 +38,7 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["text", "json"]
 
 
-class Node(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+class NodeSection(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """This node: where it listens, whom it knows, where its data lies."""
 
     listen: Annotated[
@@ -46,8 +46,8 @@ class Node(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
         Meta(
             min_length=1,
             max_length=MAX_OWN,
-            description="Addresses that this node listens on, all with the same port (5348 if none is given). "
-            "The first is the one that other nodes learn.",
+            description="Addresses to listen on, all with the same port (5348 if none is given). Other nodes learn the "
+            "first one.",
             examples=[["10.0.0.1"]],
         ),
     ]
@@ -63,9 +63,9 @@ class Node(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     id: Annotated[
         NodeId,
         Meta(
-            description="Where this node stands among the others, chosen at its first start and kept in `data_dir`. "
-            "`balanced`: half of what the node that owns most has; `random`: anywhere, so that by chance a node "
-            "owns several times the mean; or the ID itself."
+            description="The node's ID: its place among the others, chosen at its first start and kept in `data_dir`. "
+            "`balanced`: in the widest gap, with half of the greatest owner's keys; `random`: anywhere, so some nodes own "
+            "several times the mean; or the ID itself."
         ),
     ] = NodeId("balanced")
     data_dir: Annotated[
@@ -76,16 +76,14 @@ class Node(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
         list[Ip],
         Meta(
             max_length=MAX_OWN,
-            description="The addresses that other nodes reach this one at, when `listen` is a wildcard "
-            "(0.0.0.0 or ::).",
+            description="The addresses of this node for other nodes, when `listen` is a wildcard (0.0.0.0 or ::).",
         ),
     ] = []
     anycast: Annotated[
         list[Ip],
         Meta(
             max_length=MAX_OWN,
-            description="Addresses that all nodes share, so that clients need only one. They must be set "
-            "on this host.",
+            description="Addresses shared by several nodes, so that clients need only one. They must be set on this host.",
         ),
     ] = []
     cookies: Annotated[
@@ -96,7 +94,7 @@ class Node(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
         ),
     ] = True
     hop_limit: Annotated[
-        int, Meta(ge=1, le=255, description="Nodes that a request may visit when its client says nothing.")
+        int, Meta(ge=1, le=255, description="Nodes that a request may visit, unless its client limits them.")
     ] = HOP_LIMIT
     replay_window: Annotated[
         int,
@@ -117,7 +115,7 @@ class Node(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     ] = K
 
 
-class Key(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+class KeySection(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """The cluster's shared secret, the same on all nodes. The first key signs; both are accepted,
     so that it can be changed while traffic flows."""
 
@@ -144,7 +142,7 @@ class Key(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
             raise ValueError("expected either `file` or `secret`")
 
 
-class Datapath(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+class DatapathSection(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """How packets are treated. The socket datapath always lies underneath."""
 
     kind: Annotated[
@@ -152,7 +150,7 @@ class Datapath(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
         Meta(
             description="`nfqueue` re-addresses packets in the kernel's path and needs root and nftables; "
             "`ebpf` does so with an XDP program at the interface, and needs root, clang and libbpf when kdht "
-            "is installed; `socket` needs nothing; `auto` takes nfqueue where it works."
+            "is installed; `socket` needs nothing; `auto` takes nfqueue if it works here."
         ),
     ] = "auto"
     interfaces: Annotated[
@@ -186,20 +184,20 @@ class Datapath(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     ebpf_keep: Annotated[
         bool,
         Meta(
-            description="Leave the XDP program attached when the daemon stops: packets are routed by the last "
-            "table until the next start."
+            description="Leave the XDP program attached when the daemon stops: it routes packets by its last table "
+            "until the next start."
         ),
     ] = False
     table: Annotated[
         str,
         Meta(
             pattern="^[A-Za-z_][A-Za-z0-9_-]{0,31}$",
-            description="Name of the nft table that diverts packets: two nodes on one host need two, and other queues.",
+            description="Name of the nft table for diverting packets. Two nodes on one host need two tables, and other queues.",
         ),
     ] = "kdht"
 
 
-class Storage(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+class StorageSection(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """The records in LevelDB. A write is answered when it is safe on the disk."""
 
     sweep_interval: Annotated[
@@ -218,12 +216,12 @@ class Storage(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
         Meta(
             ge=0,
             le=4096,
-            description="MiB for records that were read or written lately, answered without the disk; 0: none.",
+            description="MiB for the cache of recently read or written records, answered without the disk; 0: none.",
         ),
     ] = 4
 
 
-class Replication(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+class ReplicationSection(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """How many nodes keep each record. The same on all nodes."""
 
     replicas: Annotated[
@@ -233,8 +231,8 @@ class Replication(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True)
     write: Annotated[
         Acks,
         Meta(
-            description="How many of them have a write on their disks before it is confirmed: `one`, `quorum` (more than "
-            "half) or `all`."
+            description="Nodes with a write on their disks before it is confirmed: `one`, `quorum` (more than half of the "
+            "replicas) or `all`."
         ),
     ] = "quorum"
     tombstone_ttl: Annotated[
@@ -242,8 +240,8 @@ class Replication(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True)
         Meta(
             ge=60,
             le=31_536_000,
-            description="Seconds that a deletion is remembered: what a node kept that was away for longer counts for nothing "
-            "that others do not confirm.",
+            description="Seconds to remember a deletion. After a longer absence a node's own records count only if other "
+            "nodes confirm them.",
         ),
     ] = 86400
     repair_rate: Annotated[
@@ -251,13 +249,13 @@ class Replication(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True)
         Meta(
             ge=10,
             le=100_000,
-            description="Datagrams a second, at most, with which this node compares records with its neighbours and moves "
-            "them. Below that it sends what network and disks take beside the clients' traffic; a thin line needs a bound.",
+            description="The most datagrams a second for comparing records with other nodes and moving them. Below that, repair "
+            "adapts to network and disks beside the clients' traffic; a slow line needs a bound.",
         ),
     ] = 10_000
 
 
-class Control(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+class ControlSection(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """The socket that kdhtctl talks to."""
 
     socket: Annotated[SocketPath, Meta(description="The socket's file.")] = SocketPath(str(SOCKET))
@@ -269,7 +267,7 @@ class Control(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     ] = None
 
 
-class Metrics(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+class MetricsSection(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """Figures for Prometheus (/metrics), and whether the node lives (/healthz) and should serve (/readyz),
     over HTTP. Who can connect can read them all; there are no keys and no values among them."""
 
@@ -282,7 +280,7 @@ class Metrics(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     ] = None
 
 
-class Web(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+class WebSection(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """A page for a browser: the cluster as this node sees it. It can change nothing."""
 
     listen: Annotated[
@@ -307,7 +305,7 @@ class Web(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
             )
 
 
-class Log(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+class LogSection(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """What is written to standard error."""
 
     level: Annotated[LogLevel, Meta(description="The least important that is written.")] = "info"
@@ -320,15 +318,15 @@ class Log(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
 class Config(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """The whole file."""
 
-    node: Node
-    key: Annotated[list[Key], Meta(min_length=1, max_length=KEY_SLOTS)]
-    datapath: Datapath = Datapath()
-    storage: Storage = Storage()
-    replication: Replication = Replication()
-    control: Control = Control()
-    metrics: Metrics = Metrics()
-    web: Web = Web()
-    log: Log = Log()
+    node: NodeSection
+    key: Annotated[list[KeySection], Meta(min_length=1, max_length=KEY_SLOTS)]
+    datapath: DatapathSection = DatapathSection()
+    storage: StorageSection = StorageSection()
+    replication: ReplicationSection = ReplicationSection()
+    control: ControlSection = ControlSection()
+    metrics: MetricsSection = MetricsSection()
+    web: WebSection = WebSection()
+    log: LogSection = LogSection()
 
     def __post_init__(self) -> None:
         size, replicas = self.node.bucket_size, self.replication.replicas
@@ -375,7 +373,7 @@ def build(data: dict[str, Any], overrides: dict[str, dict[str, Any]] | None = No
 
 
 def _hook(kind: type, value: object) -> object:
-    if issubclass(kind, Kind):
+    if issubclass(kind, TextKind):
         return kind(value)
     raise TypeError(f"no such kind: {kind}")
 

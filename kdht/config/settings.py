@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from kdht.config.schema import Config, Key
+from kdht.config.schema import Config, KeySection
 from kdht.errors import ConfigError
 from kdht.wire import Address
 from kdht.wire._shared import MAX_OWN
@@ -135,7 +135,7 @@ def _unique(addresses: Sequence[Address] | Iterator[Address]) -> tuple[Address, 
     return tuple(dict.fromkeys(addresses))
 
 
-def _secret(key: Key, name: str) -> tuple[bytes, list[str]]:
+def _secret(key: KeySection, name: str) -> tuple[bytes, list[str]]:
     """The secret's bytes, and what is wrong with where they come from."""
     if key.secret is not None:
         return key.secret.encode(), []

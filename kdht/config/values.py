@@ -30,7 +30,7 @@ def _numeric(host: str) -> str:
     return host
 
 
-class Kind(str):
+class TextKind(str):
     """A text with a check; subclasses say what they allow."""
 
     ALLOWED: ClassVar[str]
@@ -48,7 +48,7 @@ class Kind(str):
         """Raises ValueError, which says what is wrong with it."""
 
 
-class Endpoint(Kind):
+class Endpoint(TextKind):
     """Where this node listens."""
 
     ALLOWED = 'a numeric address, with or without a port: "10.0.0.1", "10.0.0.1:5348", "[fd00::1]:5348"'
@@ -67,7 +67,7 @@ class Endpoint(Kind):
         return ip_address(split_port(self)[0]).is_unspecified
 
 
-class HttpEndpoint(Kind):
+class HttpEndpoint(TextKind):
     """Where pages are served."""
 
     ALLOWED = 'a numeric address with a port: "127.0.0.1:9548", "[::1]:9548"'
@@ -93,7 +93,7 @@ class HttpEndpoint(Kind):
         return ip_address(self.host).is_loopback
 
 
-class Ip(Kind):
+class Ip(TextKind):
     """An address without a port."""
 
     ALLOWED = 'a numeric address without a port: "10.0.0.1", "fd00::1"'
@@ -108,7 +108,7 @@ class Ip(Kind):
         return Address.of(self, port)
 
 
-class HostPort(Kind):
+class HostPort(TextKind):
     """Another node, by address or by name."""
 
     ALLOWED = 'a host, with or without a port: "10.0.0.2", "node2.example:5348", "[fd00::2]:5348"'
@@ -138,7 +138,7 @@ class HostPort(Kind):
         return Address.of(self.host, self.port)
 
 
-class NodeId(Kind):
+class NodeId(TextKind):
     """How a node gets its ID at its first start."""
 
     ALLOWED = f'"balanced", "random" or {2 * ID_LEN} hexadecimal digits'
@@ -157,7 +157,7 @@ class NodeId(Kind):
         return None if self in ("balanced", "random") else bytes.fromhex(self)
 
 
-class AbsolutePath(Kind):
+class AbsolutePath(TextKind):
     """A file or directory, wherever the daemon is started from."""
 
     ALLOWED = "an absolute path"
@@ -186,7 +186,7 @@ class SocketPath(AbsolutePath):
             raise ValueError("the path is too long for a unix socket")
 
 
-class Interface(Kind):
+class Interface(TextKind):
     """A network interface."""
 
     ALLOWED = f"an interface name of 1 to {MAX_INTERFACE} characters, not lo"

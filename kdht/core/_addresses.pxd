@@ -30,14 +30,14 @@ cdef inline bint is_loopback(const uint8_t *ip) noexcept nogil:
 
 
 cdef inline bint is_link_local(const uint8_t *ip) noexcept nogil:
-    """Whether it names a host of one link only (RFC 3927, RFC 4291 2.5.6)."""
+    """Whether the address means a host of one link only (RFC 3927, RFC 4291 2.5.6)."""
     if is_ipv4(ip):
         return ip[12] == 169 and ip[13] == 254
     return ip[0] == 0xfe and ip[1] & 0xc0 == 0x80
 
 
 cdef inline bint may_be_answered(const uint8_t *ip, uint16_t port) noexcept nogil:
-    """Whether a reply may go there: one host's address, and a port."""
+    """Whether a reply may go there: no multicast, no broadcast, not "any", and a port."""
     if port == 0:
         return False
     if is_ipv4(ip):
@@ -59,8 +59,12 @@ cdef inline bint _leads_to(const uint8_t *source, const uint8_t *target) noexcep
 
 
 cdef inline bint reaches(const kdht_config *config, const uint8_t *client_ip) noexcept nogil:
-    """Whether a client that asked another node may be answered from here: an address of its IP version
-    to send from, and its own means the same host here as there."""
+    """Whether this node may answer a client that asked another node.
+
+    It needs an address of the client's IP version to send from. And the client's address must mean the same
+    host here as at the entry node. A link-local address never does; a loopback one only for a node that sends
+    from loopback too.
+    """
     if is_ipv4(client_ip):
         return _leads_to(config.source4, client_ip)
     return _leads_to(config.source6, client_ip)

@@ -3,7 +3,8 @@
 """Layer 1: the k-buckets in the shared mapping, and the next hop by XOR distance.
 
 Bucket i holds contacts that share exactly i leading bits with this node (Maymounkov and
-Mazieres, "Kademlia", 2002). Readers take no lock: include/kdht_region.h has the protocol.
+Mazieres, "Kademlia", 2002). Readers take no lock (include/kdht_region.h, include/kdht_seqlock.h). Every index
+and count that a reader takes from a bucket may be half written, so it is checked before use.
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
@@ -29,7 +30,7 @@ cdef inline uint64_t _word(const uint8_t *id, int i) noexcept nogil:
 
 
 cdef inline int _compare(const uint8_t *a, const uint8_t *b, const uint64_t *key) noexcept nogil:
-    """Below, at or above zero as `a` is nearer to the key than `b`, the same, or farther."""
+    """Negative if `a` is nearer to the key than `b`, positive if it is farther, 0 if they are the same."""
     cdef int i
     cdef uint64_t da, db
     for i in range(3):
@@ -56,7 +57,8 @@ cdef uint32_t _ranked(const kdht_bucket *bucket, uint32_t count, const uint64_t 
                       uint32_t rank) noexcept nogil:
     """The index of the contact with `rank` others nearer to the key; rank is below count.
 
-    While the writer is at it, there may be no such contact: any index does, it is read again.
+    While the writer changes the bucket there may be no such contact. Any index will do then: the reader sees
+    the sequence move and reads again.
     """
     cdef uint32_t i, j, nearer
     for i in range(count):
@@ -71,8 +73,8 @@ cdef uint32_t _ranked(const kdht_bucket *bucket, uint32_t count, const uint64_t 
 
 cdef int _pick(const kdht_bucket_cell *cell, const uint64_t *key, uint32_t *skip,
                kdht_contact *found) noexcept nogil:
-    """1 and the contact with `skip` nearer ones in this bucket; 0 and `skip` lowered if it has
-    too few; -1 if the writer won KDHT_READ_TRIES races."""
+    """1 and the contact with `skip` nearer ones in this bucket. 0, and `skip` lowered, if it has too few
+    contacts. -1 if the writer won KDHT_READ_TRIES races."""
     cdef uint32_t begun, count
     cdef const kdht_bucket *bucket
     cdef int _try
@@ -96,10 +98,11 @@ cdef int _pick(const kdht_bucket_cell *cell, const uint64_t *key, uint32_t *skip
 
 cdef int find_next_hop(const kdht_region *region, const kdht_config *config, const uint8_t *key_id,
                        uint32_t attempt, kdht_contact *found) noexcept nogil:
-    """The reason why there is no next hop, or KDHT_REASON_NEXT_HOP and the contact.
+    """KDHT_REASON_NEXT_HOP and the contact, or the reason why there is none.
 
-    The strictly closer contacts, in order, are those of the buckets whose bit of
-    self XOR key is set, ascending (Maymounkov and Mazieres, "Kademlia", 2002, section 2).
+    Exactly the contacts in the buckets whose bit of self XOR key is set are closer to the key than this node.
+    Taken bucket by bucket, ascending, they are in order of distance (Maymounkov and Mazieres, "Kademlia",
+    2002, section 2).
     """
     cdef uint64_t key[3]
     cdef uint64_t closer
@@ -122,7 +125,7 @@ cdef int find_next_hop(const kdht_region *region, const kdht_config *config, con
 
 cdef int find_closest(const kdht_region *region, const kdht_config *config, const uint8_t *key_id,
                       int wanted, kdht_contact *found) noexcept nogil:
-    """Up to `wanted` contacts into `found`, nearest to the key first; how many.
+    """Write up to `wanted` contacts to `found`, nearest to the key first. Gives how many.
 
     First the buckets whose bit of self XOR key is set, ascending, then those whose bit is clear,
     descending: each bucket's contacts are nearer than all of the next.
@@ -144,7 +147,7 @@ cdef int find_closest(const kdht_region *region, const kdht_config *config, cons
 
 cdef int count_closer(const kdht_region *region, const kdht_config *config,
                       const uint8_t *key_id) noexcept nogil:
-    """How many contacts are nearer to the key than this node: all in the buckets whose bit is set."""
+    """How many contacts are nearer to the key than this node: all those in buckets whose bit is set."""
     cdef uint64_t closer
     cdef int word, bit, count = 0
     for word in range(3):
@@ -157,15 +160,15 @@ cdef int count_closer(const kdht_region *region, const kdht_config *config,
 
 
 cdef int _size(const kdht_bucket_cell *cell) noexcept nogil:
-    """The number of contacts in a bucket, as it is being read."""
+    """The number of contacts in a bucket."""
     return <int>min(cell.copies[kdht_seq_begin(&cell.sequence) & 1].count, <uint32_t>KDHT_ROOM)
 
 
 cdef int _sorted(const kdht_region *region, const kdht_config *config, int index, const uint64_t *key,
                  int wanted, kdht_contact *found) noexcept nogil:
-    """Up to `wanted` contacts of one bucket, nearest to the key first; how many.
+    """Write up to `wanted` contacts of one bucket, nearest to the key first. Gives how many.
 
-    None if the writer keeps changing it.
+    0 if the writer keeps changing the bucket.
     """
     cdef kdht_bucket bucket
     cdef uint32_t i
@@ -181,7 +184,7 @@ cdef int _sorted(const kdht_region *region, const kdht_config *config, int index
 
 
 cdef bint _copy(const kdht_bucket_cell *cell, kdht_bucket *bucket) noexcept nogil:
-    """The bucket as it was published; False if the writer won KDHT_READ_TRIES races."""
+    """Copy the bucket as published. False if the writer won KDHT_READ_TRIES races."""
     cdef uint32_t begun
     cdef int _try
     for _try in range(KDHT_READ_TRIES):
@@ -193,9 +196,10 @@ cdef bint _copy(const kdht_bucket_cell *cell, kdht_bucket *bucket) noexcept nogi
 
 
 cdef int write_bucket(kdht_region *region, int index, contacts) except -1:
-    """Publish the contacts of one bucket: what readers see is all of it or none.
+    """Publish the contacts of one bucket. Readers see all of it or none.
 
-    Fills the copy that is not current; the caller checked the contacts and is the only writer.
+    Fills the copy that is not current. So the writer never waits, and a writer that is killed half way
+    leaves one whole copy. The caller has checked the contacts and is the only writer.
     """
     cdef kdht_bucket_cell *cell = &region.buckets[index]
     cdef kdht_bucket *bucket = &cell.copies[~cell.sequence & 1]

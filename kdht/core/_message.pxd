@@ -6,7 +6,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from kdht.core._layout cimport kdht_config, kdht_header, kdht_outcome, kdht_region
 
 cdef struct Plan:
-    # What `plan_message` found out and `apply_plan` needs.
+    # `plan_message` fills it for `apply_plan`.
     const kdht_config *config
     uint32_t now
     uint32_t length

@@ -2,8 +2,9 @@
 # distutils: include_dirs = include
 """Layer 1: the verdict on one message.
 
-It has two halves. `plan_message` looks at a message and changes nothing: the checks, in the
-order of docs/design/routing.md, then the next hop. `apply_plan` rewrites the header of what goes on.
+It has two halves. `plan_message` makes the checks and finds the next hop; it changes nothing. `apply_plan`
+rewrites the header of a message that goes on. The order of the checks decides which reason is counted, so it is
+the same in the XDP program (bpf/verdict.h) and in the oracle (kdht/replay/oracle.py).
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
@@ -28,7 +29,7 @@ from kdht.core._tags cimport body_tag_of, cookie_at, header_tag_of, is_proven, k
 
 
 cdef int _check_form(const kdht_header *header, uint32_t length) noexcept nogil:
-    """The reason to drop what cannot be a message, or KDHT_GO_ON."""
+    """The reason to drop bytes that are not a message, or KDHT_GO_ON."""
     if length < 4:
         return KDHT_REASON_TRUNCATED
     if ntohl(header.magic) != KDHT_MAGIC:
@@ -51,11 +52,13 @@ cdef int _check_form(const kdht_header *header, uint32_t length) noexcept nogil:
 
 
 cdef int _check_client(const kdht_header *header, Plan *plan, kdht_outcome *out) noexcept nogil:
-    """A client's request: the reason to drop it, or KDHT_GO_ON and what its entry fills in."""
+    """A client's request: the reason to drop it, or KDHT_GO_ON, and what the entry node fills in."""
     cdef uint32_t takes = ntohs(header.max_reply)
     cdef uint32_t sent = ntohs(header.body_len)
     if header.flags & KDHT_FLAG_REPLY or header.op > KDHT_LAST_ROUTED_OP:
         return KDHT_REASON_BAD_FLAGS
+    # A client leaves the fields of the entry node empty. Else it could claim another's address; and fields
+    # that are zero today can get a meaning later.
     if (header.status or header.time or header.epoch or header.reserved1 or header.client_port
             or header.entry_port or header.reserved2 or header.body_tag or header.header_tag
             or not is_zero(header.client_ip) or not is_zero(header.entry_ip)):
@@ -67,6 +70,7 @@ cdef int _check_client(const kdht_header *header, Plan *plan, kdht_outcome *out)
         plan.hops = plan.config.hop_limit
     if takes == 0 or takes > KDHT_MAX_BODY:
         takes = KDHT_MAX_BODY
+    # A forged source address must not get more bytes than were sent from here.
     if takes > sent and not is_proven(plan.config, header, plan.source_ip, plan.now):
         takes = sent
     out.max_reply = <uint16_t>takes
@@ -74,7 +78,7 @@ cdef int _check_client(const kdht_header *header, Plan *plan, kdht_outcome *out)
 
 
 cdef int check_member(const kdht_header *header, Plan *plan, kdht_outcome *out) noexcept nogil:
-    """A message that another member sent: the reason to drop it, or KDHT_GO_ON."""
+    """A message of another member: the reason to drop it, or KDHT_GO_ON."""
     cdef const kdht_key *key
     cdef uint32_t age = plan.now - ntohl(header.time)
     cdef uint32_t window = plan.config.window
@@ -86,6 +90,7 @@ cdef int check_member(const kdht_header *header, Plan *plan, kdht_outcome *out) 
             return KDHT_REASON_BAD_EPOCH
         if header_tag_of(key, header) != be64toh(header.header_tag):
             return KDHT_REASON_BAD_TAG
+    # Unsigned, so that the difference is right when the seconds wrap; both signs, for clocks differ.
     if age > window and <uint32_t>-age > window:
         return KDHT_REASON_STALE
     if header.hops == 0:
@@ -98,7 +103,11 @@ cdef int check_member(const kdht_header *header, Plan *plan, kdht_outcome *out) 
 
 
 cdef bint _body_is_right(const kdht_header *header, const Plan *plan) noexcept nogil:
-    """Where a message ends, its body is held against its tag; a client's has none."""
+    """Check the body tag. A client's request has none.
+
+    The node where a message ends checks it, and the entry node does before it gives a reply to the client.
+    A node that forwards looks at the header alone, which is fast.
+    """
     if not plan.forwarded or plan.config.flags & KDHT_CONFIG_UNTAGGED:
         return True
     return body_tag_of(key_of(plan.config, header.epoch), header) == be64toh(header.body_tag)
@@ -109,7 +118,7 @@ cdef inline int _ends_here(const kdht_header *header, const Plan *plan, int reas
 
 
 cdef int _plan_relay(const kdht_header *header, const Plan *plan, kdht_outcome *out) noexcept nogil:
-    """A reply: back to its client if this is its entry node."""
+    """A reply goes to its client if this is its entry node."""
     if header.entry_port != plan.config.port or not is_own(plan.config, header.entry_ip):
         return KDHT_REASON_NOT_ENTRY
     if not may_be_answered(header.client_ip, header.client_port):
@@ -128,14 +137,14 @@ cdef int _plan_relay(const kdht_header *header, const Plan *plan, kdht_outcome *
 
 cdef int _plan_forward(kdht_region *region, const kdht_header *header, const Plan *plan,
                        kdht_outcome *out) noexcept nogil:
-    """A routed request: on to the next hop, or local."""
+    """A routed request goes to the next hop, or ends here."""
     cdef kdht_contact hop
     cdef const uint8_t *source = (<kdht_config *>plan.config).source6
     cdef int reason = find_next_hop(region, plan.config, header.key, header.attempt, &hop)
     if reason != KDHT_REASON_NEXT_HOP:
         return _ends_here(header, plan, reason)
     if plan.hops <= 1:
-        if header.op == KDHT_OP_TRACE:
+        if header.op == KDHT_OP_TRACE:  # an answer and no drop: a TRACE is to show how far it came
             return _ends_here(header, plan, KDHT_REASON_TRACE_ENDS)
         return KDHT_REASON_HOP_LIMIT
     if is_ipv4(hop.ip):
@@ -152,7 +161,7 @@ cdef int _plan_forward(kdht_region *region, const kdht_header *header, const Pla
 
 cdef int plan_message(kdht_region *region, const kdht_header *header, Plan *plan,
                       kdht_outcome *out) noexcept nogil:
-    """The reason of the verdict, and `out` filled; the message is not changed."""
+    """The reason of the verdict; fills `out`. The message stays as it is."""
     cdef int bad
     if not plan.config.flags & KDHT_CONFIG_READY:
         return KDHT_REASON_NOT_READY
@@ -172,7 +181,7 @@ cdef int plan_message(kdht_region *region, const kdht_header *header, Plan *plan
 
 
 cdef void seal(const kdht_config *config, kdht_header *header, uint32_t now) noexcept nogil:
-    """Make it a member's message: flag, time, epoch, both tags."""
+    """Set flag, time, epoch and both tags: then other members accept it."""
     cdef const kdht_key *key = &config.keys[0]
     header.flags |= KDHT_FLAG_FORWARDED
     header.time = htonl(now)
@@ -185,7 +194,7 @@ cdef void seal(const kdht_config *config, kdht_header *header, uint32_t now) noe
 
 
 cdef void apply_plan(kdht_header *header, const Plan *plan, const kdht_outcome *out) noexcept nogil:
-    """Rewrite the header of what goes on, as its reason says."""
+    """Rewrite the header of a message that goes on."""
     if out.reason == KDHT_REASON_NEXT_HOP:
         header.hops = plan.hops - 1
     elif out.reason == KDHT_REASON_ENTERED:
@@ -202,7 +211,10 @@ cdef void apply_plan(kdht_header *header, const Plan *plan, const kdht_outcome *
 
 
 cdef void _strip(kdht_header *header, const Plan *plan) noexcept nogil:
-    """Nothing of the cluster leaves it with a reply, but a cookie does."""
+    """Empty the cluster's fields of a reply that leaves for a client, and put a cookie in.
+
+    Tags must not leave the cluster: a client could send them back in within the replay window.
+    """
     header.cookie = 0
     if plan.config.flags & KDHT_CONFIG_COOKIES:
         header.cookie = htobe64(cookie_at(plan.config, header.client_ip, plan.now >> KDHT_COOKIE_SLOT_BITS))

@@ -1,6 +1,6 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 # distutils: include_dirs = include
-"""Layer 1: whole IPv4 and IPv6 packets: find the message, readdress, mend the checksums.
+"""Layer 1: whole IPv4 and IPv6 packets: find the message, re-address it, update the checksums.
 
 Nothing here knows of routing. `packet_parse` leaves alone what is not for this node and
 drops what no member or client sends; the checks and their order are in docs/design/routing.md.
@@ -22,9 +22,9 @@ cdef enum:
 
 
 cdef bint _skip_ext_headers(Packet *packet, uint32_t *offset) noexcept nogil:
-    """Walk IPv6 extension headers to UDP; False if it does not end there, or cannot.
+    """Walk IPv6 extension headers up to UDP. False if there is no UDP header.
 
-    The order and the lengths of extension headers: RFC 8200, section 4.
+    Order and lengths of extension headers: RFC 8200, section 4.
     """
     cdef uint8_t kind = packet.ip[6]
     cdef uint8_t *at
@@ -53,7 +53,7 @@ cdef bint _skip_ext_headers(Packet *packet, uint32_t *offset) noexcept nogil:
 
 cdef int _parse_ipv4(const kdht_config *config, uint32_t length, Packet *packet,
                      uint32_t *offset) noexcept nogil:
-    """Where UDP begins, if the packet is for an own address; else the reason."""
+    """Find where UDP begins. A reason if the packet is not for an own address, or is broken."""
     cdef iphdr *ip = <iphdr *>packet.ip
     if length < 20 or packet.ip[0] & 0x0f < 5:
         return KDHT_REASON_BAD_IP
@@ -93,7 +93,13 @@ cdef int _parse_ipv6(const kdht_config *config, uint32_t length, Packet *packet,
 
 
 cdef int packet_parse(const kdht_config *config, uint32_t length, Packet *packet) noexcept nogil:
-    """The reason to leave or drop the packet at once, or KDHT_GO_ON and `packet` filled."""
+    """The reason to pass or drop the packet at once, or KDHT_GO_ON and `packet` filled.
+
+    A packet that is not for this node is passed, whatever its lengths say: it is not ours to judge.
+    Fragments, options and extension headers are dropped only when the magic shows that they are for us
+    (`unusual`). No kdht sender makes them, since a message fits the smallest MTU of IPv6; they could only
+    reach slower code.
+    """
     cdef uint32_t offset = 0, magic
     cdef uint8_t version = packet.ip[0] >> 4 if length else 0
     cdef int reason
@@ -122,7 +128,7 @@ cdef int packet_parse(const kdht_config *config, uint32_t length, Packet *packet
     if ntohs(packet.udp.len) != packet.end - offset:
         return KDHT_REASON_BAD_IP
     if version == 6 and is_ipv4(packet.source_ip):
-        return KDHT_REASON_BAD_ADDRESS  # else a reply would go to an IPv4 host that never asked
+        return KDHT_REASON_BAD_ADDRESS  # its reply would go to an IPv4 host, past all filters for IPv4
     packet.message_len = packet.end - offset - sizeof(udphdr)
     return KDHT_GO_ON
 
@@ -142,7 +148,7 @@ cdef void _readdress(Packet *packet, const kdht_outcome *out) noexcept nogil:
     if packet.ip[0] >> 4 == 4:
         memcpy(&ip.saddr, out.source_ip + 12, 4)
         memcpy(&ip.daddr, out.target_ip + 12, 4)
-        ip.ttl = KDHT_NEW_TTL
+        ip.ttl = KDHT_NEW_TTL  # each leg is a packet of its own; `hops` ends loops
         ip.check = 0
         ip.check = ~kdht_fold(kdht_sum(packet.ip, 20, 0))
     else:
@@ -152,7 +158,11 @@ cdef void _readdress(Packet *packet, const kdht_outcome *out) noexcept nogil:
 
 
 cdef void packet_open(Packet *packet) noexcept nogil:
-    """Before the message's header is rewritten: take what will change out of the checksum."""
+    """Before the header is rewritten: take the bytes that will change out of the checksum (RFC 1624).
+
+    Packets between namespaces of one host carry the sum of the pseudo-header alone, until a device completes
+    it (`partial`). Those get a full checksum in `packet_close`.
+    """
     cdef bint ipv4 = packet.ip[0] >> 4 == 4
     packet.addresses = packet.ip + 12 if ipv4 else packet.ip + 8
     packet.addresses_len = 8 if ipv4 else 32
@@ -165,7 +175,10 @@ cdef void packet_open(Packet *packet) noexcept nogil:
 
 
 cdef void packet_close(Packet *packet, const kdht_outcome *out) noexcept nogil:
-    """After it: readdress, and set the checksums; docs/design/routing.md says when they are made in full."""
+    """After the header was rewritten: re-address the packet and set the checksums.
+
+    An IPv4 checksum of 0 means "none" and stays 0. A computed 0 is sent as 0xffff (RFC 768).
+    """
     cdef uint64_t total = packet.total
     cdef uint16_t check
     _readdress(packet, out)

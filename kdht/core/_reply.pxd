@@ -6,7 +6,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from kdht.core._layout cimport kdht_config, kdht_header, kdht_outcome
 
 cdef struct Request:
-    # What came with the request: addresses and ports in network order, `max_reply` in host order.
+    # The request's addresses and ports, in network order, and its `max_reply`, in host order.
     const uint8_t *source_ip
     const uint8_t *target_ip
     uint16_t source_port

@@ -1,12 +1,17 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 # distutils: include_dirs = include
-"""Layer 1: from a request that ended here to the datagram that answers it.
+"""Layer 1: from a request that ended here to the reply.
 
-A client's own request is answered straight, from the address that it was sent to. A
-forwarded one is answered, sealed, through its entry node; where the entry address is
-this node's own too (anycast, or the request came back), straight as well, and so is one whose
-client takes it from any node (DIRECT), where it can be reached. What leaves for a client is byte for
-byte what an entry node makes of a sealed reply: nothing of the cluster but a cookie.
+A client believes a reply only from the address that it asked. So there are four routes back:
+
+    the client asked this node             to the client, from the address that it asked
+    another node forwarded the request     sealed, to the entry node, which relays it
+    forwarded, but the entry address is    to the client, from the entry address
+    this node's too (anycast)
+    forwarded, with DIRECT                 to the client, from this node, if it can be reached from here
+
+A reply that leaves for a client is byte for byte the one that an entry node makes of a sealed reply: a
+cookie, and nothing else of the cluster.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
@@ -25,10 +30,11 @@ from kdht.core._tags cimport cookie_at
 
 cdef uint8_t _refusal(const kdht_config *config, const kdht_header *header, const Request *request,
                       uint32_t length) noexcept nogil:
-    """Why a body of `length` bytes may not go to the client: it said so, or it is unproven.
+    """Why a body of `length` bytes may not go to the client: its own limit, or its address is not proven.
 
-    An entry node writes down only the smaller of what the client takes and what it sent
-    unproven, so a forwarded request that allows exactly what it sent counts as unproven.
+    The entry node writes one number: the smaller of the client's limit and, if the address is not proven, the
+    length of the request's body. So a forwarded request whose limit equals its own length counts as not
+    proven.
     """
     cdef uint16_t takes = ntohs(header.max_reply)
     if not config.flags & KDHT_CONFIG_COOKIES:
@@ -41,10 +47,11 @@ cdef uint8_t _refusal(const kdht_config *config, const kdht_header *header, cons
 cdef uint32_t write_reply(const kdht_config *config, kdht_header *header, const Request *request,
                           uint8_t status, const uint8_t *body, uint32_t length, uint32_t now,
                           kdht_outcome *out) noexcept nogil:
-    """Make the reply out of the request, in place, where there is room for KDHT_MAX_DATAGRAM bytes.
+    """Turn the request into the reply, in place, and give its length. There is room for KDHT_MAX_DATAGRAM
+    bytes.
 
-    Its length; `out` has the addresses to send it from (all zero: the usual one) and to. A `body` of
-    more than the client may be sent is replaced by the reason. `body` is not part of the request.
+    `out` has the address to send from (all zero: the usual one) and the address to send to. A `body` longer
+    than the client may get is replaced by a status that says why. `body` may not lie within the request.
     """
     cdef bint straight = not header.flags & KDHT_FLAG_FORWARDED
     cdef uint8_t *bytes_at = <uint8_t *>header
@@ -80,11 +87,12 @@ cdef uint32_t write_reply(const kdht_config *config, kdht_header *header, const 
 
 cdef uint32_t write_bounce(const kdht_config *config, kdht_header *header, uint32_t length, uint32_t now,
                            kdht_outcome *out) noexcept nogil:
-    """What ICMP quotes of a request that was sent on from here becomes the answer that it went nowhere.
+    """Turn a forwarded request, quoted by an ICMP error, into the reply UNREACHABLE, in place as in
+    `write_reply`.
 
-    In place, as in `write_reply`; 0 where it is no client's request, or its tag is wrong: an ICMP
-    error is easily forged, and must not have this node send anything to anybody. Only the header has to be
-    there. A TRACE ends in silence where a node is dead: that is what it is to show.
+    0 if the quote is not of a client's request, or its tag is wrong: anybody can forge an ICMP error, and
+    must not make this node send anything. Only the header has to be quoted. A TRACE gets no reply: its
+    silence shows where a node is dead.
     """
     cdef Plan plan
     cdef Request request

@@ -32,7 +32,7 @@ cdef uint64_t body_tag_of(const kdht_key *key, const kdht_header *header) noexce
 
 
 cdef uint64_t cookie_at(const kdht_config *config, const uint8_t *ip, uint64_t slot) noexcept nogil:
-    """A proof, good for one time slot, that whoever shows it receives at `ip`. Never 0."""
+    """A proof for one time slot that its bearer receives what is sent to `ip`. Never 0: 0 means no cookie."""
     cdef uint8_t proof[24]
     cdef uint64_t slot_be = htobe64(slot)
     memcpy(proof, ip, 16)
@@ -51,7 +51,9 @@ cdef bint is_proven(const kdht_config *config, const kdht_header *header,
         return False
     if shown == cookie_at(config, ip, slot) or (slot > 0 and shown == cookie_at(config, ip, slot - 1)):
         return True
-    return shown == cookie_at(config, ip, slot + 1)  # its maker's clock is a little ahead
+    # The next slot is good too: the clock of the node that made the cookie may be ahead. Even within one
+    # machine the kernel's coarse clock is milliseconds behind.
+    return shown == cookie_at(config, ip, slot + 1)
 
 
 cdef const kdht_key *key_of(const kdht_config *config, uint8_t epoch) noexcept nogil:

@@ -144,12 +144,12 @@ def probe_nfqueue(settings: Settings) -> str:
     need_package()
     options = nfqueue_options(settings)
     interfaces = netlink.choose_interfaces(options.addresses, options.interfaces)
-    way = ruleset.probe_queue(options.nft)
-    if way is None:
+    kind = ruleset.probe_queue(options.nft)
+    if kind is None:
         raise DatapathError("this kernel has no NFQUEUE: choose the socket datapath")
     first, last = options.queue.first, options.queue.last
     numbers = f"queue {first}" if first == last else f"queues {first} to {last}"
-    return f"diverts packets from {', '.join(interfaces)} to {numbers} (nft's {way} way)"
+    return f"diverts packets from {', '.join(interfaces)} to {numbers} (nft's {kind} way)"
 
 
 def probe_ebpf(settings: Settings) -> str:

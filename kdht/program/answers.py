@@ -227,7 +227,7 @@ class DrainCancelled(msgspec.Struct):
     records: int
 
 
-class Reloaded(msgspec.Struct):
+class ReloadAnswer(msgspec.Struct):
     """`reload`: the epochs that count now, and the fields whose change waits for a restart."""
 
     key_epochs: list[int]

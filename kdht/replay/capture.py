@@ -27,7 +27,7 @@ _NANO_MAGIC = 0xA1B23C4D
 _SNAPLEN = 1 << 18
 
 
-class Progress(NamedTuple):
+class ReadProgress(NamedTuple):
     """How far a file has been read, bytes."""
 
     done: int
@@ -60,9 +60,9 @@ class Capture:
         self._raw.close()
 
     @property
-    def progress(self) -> Progress:
+    def progress(self) -> ReadProgress:
         """Of the file as it lies on the disk."""
-        return Progress(self._raw.tell(), self._total)
+        return ReadProgress(self._raw.tell(), self._total)
 
     def __iter__(self) -> Iterator[Batch]:
         """Batches in the file's order. Raises CaptureError where it cannot be read on."""
@@ -130,7 +130,7 @@ def link_name(link: int) -> str:
     return names.get(link, f"link type {link}")
 
 
-class Writer:
+class CaptureWriter:
     """A new pcap file of raw IP packets, times in nanoseconds. A context manager."""
 
     def __init__(self, path: Path) -> None:
@@ -141,7 +141,7 @@ class Writer:
             raise ConfigError(f"{path}: {error.strerror}: name a file that can be written") from None
         self._file.write(_PCAP.pack(_NANO_MAGIC, 2, 4, 0, 0, _SNAPLEN, LINK_RAW))
 
-    def __enter__(self) -> "Writer":
+    def __enter__(self) -> "CaptureWriter":
         return self
 
     def __exit__(

@@ -7,7 +7,7 @@ from kdht.replay._capture import Batch, Frame
 from kdht.replay._engine import Judgement
 from kdht.replay.base import Implementation, Run
 from kdht.replay.seen import Seen, contradiction, is_comparable
-from kdht.replay.tables import Table
+from kdht.replay.tables import ReplayTable
 from kdht.wire._shared import VERDICT_OF, Reason
 
 
@@ -27,7 +27,7 @@ class Difference(NamedTuple):
     seen: Seen | None
 
 
-class Compared(NamedTuple):
+class Comparison(NamedTuple):
     """What one batch gave."""
 
     usual: Run
@@ -39,15 +39,15 @@ class Compared(NamedTuple):
 
 
 def compared(
-    batch: Batch, table: Table, reference: Implementation, others: Sequence[Implementation]
-) -> Compared:
+    batch: Batch, table: ReplayTable, reference: Implementation, others: Sequence[Implementation]
+) -> Comparison:
     """One batch through all.
 
     A live implementation has a clock of its own, so the reference judges for it again what it
     was sent, at the second at which it was sent.
     """
     usual = reference.run(batch, table.now)
-    found = Compared(usual, [], [])
+    found = Comparison(usual, [], [])
     for other in others:
         theirs = other.run(batch, table.now)
         same = theirs.results.batch is batch
@@ -74,7 +74,7 @@ def _difference(names: tuple[str, str], expected: Run, theirs: Run, index: int, 
     )
 
 
-def _where(table: Table, expected: Run, theirs: Run) -> tuple[int, list[tuple[int, str]]]:
+def _where(table: ReplayTable, expected: Run, theirs: Run) -> tuple[int, list[tuple[int, str]]]:
     """How many packets cannot be compared, and where the others differ, in words."""
     if theirs.seen is None:
         unable = expected.results.tally().get(None, 0) + theirs.results.tally().get(None, 0)

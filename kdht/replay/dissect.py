@@ -31,7 +31,7 @@ class Field(NamedTuple):
     value: str
 
 
-class Change(NamedTuple):
+class FieldChange(NamedTuple):
     """Neighbouring bytes of one field that differ."""
 
     offset: int
@@ -87,11 +87,11 @@ def _layout(packet: bytes) -> Iterator[tuple[int, int, str]]:
     yield body, max(len(packet) - body, 0), "body"
 
 
-def changes(before: bytes, after: bytes) -> list[Change]:
+def changes(before: bytes, after: bytes) -> list[FieldChange]:
     """What differs between two packets of one length, field by field."""
     found = []
     for at, size, name in _layout(before):
         old, new = before[at : at + size], after[at : at + size]
         if old != new:
-            found.append(Change(at, name, old, new))
+            found.append(FieldChange(at, name, old, new))
     return found

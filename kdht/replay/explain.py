@@ -11,7 +11,7 @@ from kdht._routing import common_bits
 from kdht.replay import dissect, plain
 from kdht.replay._engine import Judgement
 from kdht.replay.packets import take_apart
-from kdht.replay.tables import Table
+from kdht.replay.tables import ReplayTable
 from kdht.wire import HEADER, OFFSET, body_tag, header_tag, valid_cookie
 from kdht.wire import _shared as shared
 from kdht.wire._shared import Flag, Reason
@@ -53,7 +53,7 @@ WHY = {
 }
 
 
-def explained(table: Table, packet: bytes, now: int, judgement: Judgement) -> dict[str, Any]:
+def explained(table: ReplayTable, packet: bytes, now: int, judgement: Judgement) -> dict[str, Any]:
     """Everything about one packet, as plain data."""
     message = _message(table, packet)
     return {
@@ -67,7 +67,7 @@ def explained(table: Table, packet: bytes, now: int, judgement: Judgement) -> di
     }
 
 
-def _message(table: Table, packet: bytes) -> bytes | None:
+def _message(table: ReplayTable, packet: bytes) -> bytes | None:
     """The whole header and what follows, if it is there and has our magic."""
     found = take_apart(packet)
     magic = shared.MAGIC.to_bytes(4, "big")
@@ -81,7 +81,7 @@ def header_fields(message: bytes) -> dict[str, Any]:
     return dict(zip((name for name, _, _ in shared.LAYOUT), HEADER.unpack_from(message), strict=True))
 
 
-def _why(table: Table, message: bytes | None, judgement: Judgement) -> Iterator[str]:
+def _why(table: ReplayTable, message: bytes | None, judgement: Judgement) -> Iterator[str]:
     if judgement.reason is None:
         yield str(judgement.unable)
         return
@@ -95,7 +95,7 @@ def _why(table: Table, message: bytes | None, judgement: Judgement) -> Iterator[
     )
 
 
-def _checks(table: Table, packet: bytes, message: bytes | None, now: int) -> Iterator[dict[str, str]]:
+def _checks(table: ReplayTable, packet: bytes, message: bytes | None, now: int) -> Iterator[dict[str, str]]:
     """Each check with what was found, whether or not an earlier one ended the verdict."""
     found = take_apart(packet)
     if found is None:
@@ -117,7 +117,7 @@ def _checks(table: Table, packet: bytes, message: bytes | None, now: int) -> Ite
 
 
 def _member_checks(
-    table: Table, message: bytes, header: dict[str, Any], now: int
+    table: ReplayTable, message: bytes, header: dict[str, Any], now: int
 ) -> Iterator[dict[str, str]]:
     key = next((key for key in table.keys if key.epoch == header["epoch"]), None)
     if key is None:
@@ -132,7 +132,7 @@ def _member_checks(
     yield {"check": "age", "found": f"{age} s, at most {table.window} s either way"}
 
 
-def _candidates(table: Table, message: bytes, count: int = 8) -> list[dict[str, Any]]:
+def _candidates(table: ReplayTable, message: bytes, count: int = 8) -> list[dict[str, Any]]:
     """This node and the contacts nearest to the key, nearest first, with their XOR distances."""
     key = header_fields(message)["key"]
     rows = [(table.self_id, "this node"), *((each.id, str(each.address)) for each in table.contacts)]

@@ -13,7 +13,7 @@ from kdht.replay._capture import Batch
 from kdht.replay._engine import Results
 from kdht.replay.base import Implementation, Run
 from kdht.replay.packets import take_apart
-from kdht.replay.tables import Table
+from kdht.replay.tables import ReplayTable
 from kdht.wire import OFFSET
 from kdht.wire._shared import Reason
 
@@ -21,17 +21,17 @@ from kdht.wire._shared import Reason
 class Fault(NamedTuple):
     """What is done to the table before, and to the results after."""
 
-    table: Callable[[Table], Table] = lambda table: table
+    table: Callable[[ReplayTable], ReplayTable] = lambda table: table
     results: Callable[[Results], None] = lambda results: None
 
 
-def _forget_first(table: Table) -> Table:
+def _forget_first(table: ReplayTable) -> ReplayTable:
     """Buckets of two and more lose their first contact."""
     kept = [contact for held in table.buckets().values() for contact in (held[1:] or held)]
     return replace(table, contacts=tuple(kept))
 
 
-def _stretch_window(table: Table) -> Table:
+def _stretch_window(table: ReplayTable) -> ReplayTable:
     """The replay window is taken as minutes."""
     return replace(table, window=60 * table.window)
 
@@ -65,7 +65,7 @@ FAULTS = {
 class Faulty:
     """An implementation with a fault."""
 
-    def __init__(self, make: Callable[[Table], Implementation], table: Table, fault: str) -> None:
+    def __init__(self, make: Callable[[ReplayTable], Implementation], table: ReplayTable, fault: str) -> None:
         """Raises ConfigError for an unknown fault."""
         if fault not in FAULTS:
             raise ConfigError(f"no fault is called {fault}: there are {', '.join(FAULTS)}")

@@ -36,7 +36,7 @@ class Expectation(NamedTuple):
     remark: str = ""
 
 
-class Mismatch(NamedTuple):
+class WrongVerdict(NamedTuple):
     """A packet whose verdict is not the expected one."""
 
     number: int
@@ -133,13 +133,13 @@ def verdicts_of(
                 yield batch.first + index, line(results.get(index))
 
 
-def mismatches(expected: Mapping[int, Expectation], found: Mapping[int, str]) -> Iterator[Mismatch]:
+def mismatches(expected: Mapping[int, Expectation], found: Mapping[int, str]) -> Iterator[WrongVerdict]:
     """Every packet whose line is another, is missing, or should not be there."""
     for number in sorted({*expected, *found}):
         wanted = expected.get(number, Expectation("no such packet"))
         got = found.get(number, "no such packet")
         if not _agree(wanted.verdict, got):
-            yield Mismatch(number, wanted.verdict, got, wanted.remark)
+            yield WrongVerdict(number, wanted.verdict, got, wanted.remark)
 
 
 def _agree(expected: str, found: str) -> bool:

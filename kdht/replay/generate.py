@@ -12,7 +12,7 @@ from kdht.errors import ConfigError
 from kdht.replay import packets
 from kdht.replay.mutations import MUTATIONS, set_checksum
 from kdht.replay.packets import Checksum
-from kdht.replay.tables import Table
+from kdht.replay.tables import ReplayTable
 from kdht.wire import Address, Contact, Message, Record, make_cookie, pack_contacts, seal
 from kdht.wire import _shared as shared
 from kdht.wire._shared import Flag, Op, Status
@@ -26,7 +26,7 @@ CLIENTS = {4: "198.51.100.%d", 6: "2001:db8::%d"}
 class Generator:
     """Packets that reach one node, at a second of the caller's."""
 
-    def __init__(self, table: Table, seed: int) -> None:
+    def __init__(self, table: ReplayTable, seed: int) -> None:
         self.table = table
         self.rng = random.Random(seed)
         self.now = table.now if table.now is not None else START
@@ -159,7 +159,7 @@ KINDS: dict[str, Callable[[Generator], bytearray]] = {
 }
 
 
-def generated(table: Table, kind: str, seed: int) -> Iterator[bytes]:
+def generated(table: ReplayTable, kind: str, seed: int) -> Iterator[bytes]:
     """Endless packets of a kind, from their IP headers on. Raises ConfigError for an unknown kind."""
     if kind not in KINDS:
         raise ConfigError(f"no kind of traffic is called {kind}: there are {', '.join(KINDS)}")

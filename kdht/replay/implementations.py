@@ -12,9 +12,9 @@ from kdht.replay._capture import Batch
 from kdht.replay._engine import Results, run_core, run_program
 from kdht.replay.base import NANOSECONDS, Implementation, InProcess, Run
 from kdht.replay.faults import Faulty
-from kdht.replay.oracle import Settings, SlowNode, SlowTable
+from kdht.replay.oracle import OracleSettings, SlowNode, SlowTable
 from kdht.replay.oracle_packets import decide_packet
-from kdht.replay.tables import Table
+from kdht.replay.tables import ReplayTable
 
 THREADS = 2
 """Threads that run the XDP program: each packet costs one system call."""
@@ -27,7 +27,7 @@ class OfCore(InProcess):
 
     name = "core"
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: ReplayTable) -> None:
         self.core = table.core()
 
     def run(self, batch: Batch, now: int | None) -> Run:
@@ -41,8 +41,8 @@ class OfOracle(InProcess):
 
     name = "oracle"
 
-    def __init__(self, table: Table) -> None:
-        self.node = SlowNode(Settings(**table.settings()), SlowTable(table.self_id, table.buckets()))
+    def __init__(self, table: ReplayTable) -> None:
+        self.node = SlowNode(OracleSettings(**table.settings()), SlowTable(table.self_id, table.buckets()))
 
     def run(self, batch: Batch, now: int | None) -> Run:
         results = Results(batch)
@@ -60,11 +60,11 @@ class OfProgram(InProcess):
 
     name = "ebpf"
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: ReplayTable) -> None:
         """Raises DatapathError where the program cannot be loaded."""
-        from kdht.replay.program import Program
+        from kdht.replay.program import TestProgram
 
-        self._program = Program(table)
+        self._program = TestProgram(table)
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="kdht-test-run")
 
     def __exit__(
@@ -95,8 +95,8 @@ class OfProgram(InProcess):
             each.result()
 
 
-def _live(kind: str) -> Callable[[Table], Implementation]:
-    def make(table: Table) -> Implementation:
+def _live(kind: str) -> Callable[[ReplayTable], Implementation]:
+    def make(table: ReplayTable) -> Implementation:
         from kdht.replay.live import Live
 
         return Live(table, kind)
@@ -104,7 +104,7 @@ def _live(kind: str) -> Callable[[Table], Implementation]:
     return make
 
 
-MAKERS: dict[str, Callable[[Table], Implementation]] = {
+MAKERS: dict[str, Callable[[ReplayTable], Implementation]] = {
     "oracle": OfOracle,
     "core": OfCore,
     "ebpf": OfProgram,
@@ -115,7 +115,7 @@ MAKERS: dict[str, Callable[[Table], Implementation]] = {
 NAMES = tuple(MAKERS)
 
 
-def made(name: str, table: Table, fault: str | None = None) -> Implementation:
+def made(name: str, table: ReplayTable, fault: str | None = None) -> Implementation:
     """The implementation of that name, with an artificial fault if one is named.
 
     Raises ConfigError for an unknown name, DatapathError where it cannot run.

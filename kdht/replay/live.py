@@ -37,7 +37,7 @@ from kdht.replay.base import NANOSECONDS, Run
 from kdht.replay.packets import packet, take_apart
 from kdht.replay.redate import completed, redated
 from kdht.replay.seen import Seen, is_ordinary
-from kdht.replay.tables import Table
+from kdht.replay.tables import ReplayTable
 from kdht.wire import Address, Message
 from kdht.wire._shared import MAGIC, VERDICT_OF, Op, Reason, Verdict
 
@@ -55,7 +55,7 @@ _EDGE = 0.1
 """Seconds around the clock's full seconds in which nothing is sent: the datapaths' clocks are as exact."""
 
 
-class Sent(NamedTuple):
+class SentMessage(NamedTuple):
     """A message of ours that came out of the node."""
 
     message: bytes
@@ -66,7 +66,7 @@ class Sent(NamedTuple):
 class Live:
     """A live implementation; `kind` is the datapath: socket, nfqueue or ebpf."""
 
-    def __init__(self, table: Table, kind: str) -> None:
+    def __init__(self, table: ReplayTable, kind: str) -> None:
         """Raises ConfigError for a node whose addresses no interface can have."""
         for ip in table.own:
             if not is_ordinary(Address(ip, 0)):
@@ -192,13 +192,13 @@ class Live:
             _one(after - old - probe) for after, old in zip(self._counters(), before, strict=True)
         )
         final = counted if by_socket is None else by_socket
-        out: list[Sent] = []
+        out: list[SentMessage] = []
         if final is not None and VERDICT_OF[final] in _GOES_ON:
             with suppress(LabError):  # then nothing came out, which is what was to be found out
                 out = wait_until(self._drain, "a packet to come out", ARRIVAL_TIMEOUT)
         return self._as_seen(counted, by_socket, out or self._drain())
 
-    def _as_seen(self, counted: Reason | None, by_socket: Reason | None, out: list[Sent]) -> Seen:
+    def _as_seen(self, counted: Reason | None, by_socket: Reason | None, out: list[SentMessage]) -> Seen:
         if out:
             return Seen("sent on", self._kind, counted, by_socket, *out[0])
         if len(self._received) > 1:
@@ -225,7 +225,7 @@ class Live:
     def _frame(self, raw: bytes) -> bytes:
         return self._link + (b"\x86\xdd" if raw[0] >> 4 == 6 else b"\x08\x00") + raw
 
-    def _drain(self) -> list[Sent]:
+    def _drain(self) -> list[SentMessage]:
         """Our messages that came out of the node since the last time."""
         found = []
         with suppress(BlockingIOError):
@@ -233,7 +233,7 @@ class Live:
                 frame, (_, _, kind, *_) = self._raw.recvfrom(1 << 16)
                 datagram = take_apart(frame[14:]) if kind != socket.PACKET_OUTGOING else None
                 if datagram and datagram.message[:4] == _MAGIC and datagram.source.ip in self._table.own:
-                    found.append(Sent(datagram.message, datagram.source, datagram.target))
+                    found.append(SentMessage(datagram.message, datagram.source, datagram.target))
         return found
 
 

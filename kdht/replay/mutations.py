@@ -11,7 +11,7 @@ from typing import Protocol, TypeAlias
 
 from kdht.replay import packets
 from kdht.replay.packets import UDP
-from kdht.replay.tables import Table
+from kdht.replay.tables import ReplayTable
 from kdht.wire import OFFSET, Address, Buffer, body_tag, header_tag
 from kdht.wire import _shared as shared
 from kdht.wire._shared import Flag
@@ -24,7 +24,7 @@ _DESTINATION = 60
 class Scene(Protocol):
     """What a mutation knows: the node that gets the packet, the unix second, and the source of its choices."""
 
-    table: Table
+    table: ReplayTable
     rng: Random
     now: int
 

@@ -17,7 +17,7 @@ from kdht.replay._capture import Batch
 from kdht.replay.base import Implementation
 from kdht.replay.capture import Capture
 from kdht.replay.implementations import NAMES, made
-from kdht.replay.tables import Table
+from kdht.replay.tables import ReplayTable
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -61,7 +61,7 @@ def fault_option(function: F) -> F:
 
 def table_of(
     table: Path | None, node: Path | None, config: Path | None, secret: tuple[str, ...], now: str | None
-) -> Table:
+) -> ReplayTable:
     """What the table options say. Raises UsageError, ConfigError, NoDaemon."""
     if (table is None) == (node is None):
         raise click.UsageError("which node judges? Give either --table or --node")
@@ -92,7 +92,7 @@ def _second(text: str | None, usual: int | None) -> int | None:
     return int(text)
 
 
-def opened(name: str, table: Table, fault: str | None) -> Implementation:
+def opened(name: str, table: ReplayTable, fault: str | None) -> Implementation:
     """An implementation, with the fault if it is meant for it."""
     meant, _, kind = (fault or "").partition(":")
     return made(name, table, kind if meant == name else None)

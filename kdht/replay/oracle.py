@@ -1,7 +1,7 @@
 """The routing core's oracle: the same rules, written to be obvious and for nothing else.
 
 Contacts are one plain list, sorted by XOR distance at each question. A check that ends a
-verdict raises `Ended`; the checks stand in the order of docs/design/routing.md. Whole packets are
+verdict raises `UnchangedEnd`; the checks stand in the order of docs/design/routing.md. Whole packets are
 in oracle_packets.py. Written from the documents, not from the core: where the two differ,
 one of them is wrong.
 """
@@ -24,7 +24,7 @@ ROUTED_OPS = range(shared.FIRST_ROUTED_OP, shared.LAST_ROUTED_OP + 1)
 CONTROL_OPS = range(shared.FIRST_CONTROL_OP, shared.LAST_CONTROL_OP + 1)
 
 
-class Ended(Exception):
+class UnchangedEnd(Exception):
     """A verdict that leaves the message as it came."""
 
     def __init__(self, reason: Reason, max_reply: int = 0) -> None:
@@ -33,7 +33,7 @@ class Ended(Exception):
         self.max_reply = max_reply
 
 
-class Result(NamedTuple):
+class OracleResult(NamedTuple):
     """A verdict, and the bytes after it."""
 
     reason: Reason
@@ -49,7 +49,7 @@ class Result(NamedTuple):
 
 
 @dataclass
-class Settings:
+class OracleSettings:
     """The arguments of Core.configure."""
 
     self_id: bytes
@@ -158,7 +158,7 @@ def write_header(header: SimpleNamespace, body: bytes) -> bytes:
 
 def ensure(holds: bool, reason: Reason, max_reply: int = 0) -> None:
     if not holds:
-        raise Ended(reason, max_reply)
+        raise UnchangedEnd(reason, max_reply)
 
 
 def checked_form(data: bytes) -> SimpleNamespace:
@@ -186,26 +186,26 @@ def header_tag(key: bytes, header: SimpleNamespace) -> int:
 class SlowNode:
     """One node: its settings (None: not published yet) and its table."""
 
-    published: Settings | None
+    published: OracleSettings | None
     table: SlowTable
 
     @property
-    def settings(self) -> Settings:
+    def settings(self) -> OracleSettings:
         assert self.published is not None
         return self.published
 
     def decide_message(
         self, data: bytes, source: Address, target: Address, now: int, ip_version: int | None = None
-    ) -> Result:
+    ) -> OracleResult:
         """The verdict on a UDP payload; `ip_version` where the packet around it is rewritten, too."""
         data = bytes(data)
         try:
             ensure(self.published is not None, Reason.NOT_READY)
             return self._route(Arrival(data, checked_form(data), source, target, now, ip_version))
-        except Ended as ended:
-            return Result(ended.reason, data, max_reply=ended.max_reply)
+        except UnchangedEnd as ended:
+            return OracleResult(ended.reason, data, max_reply=ended.max_reply)
 
-    def _route(self, arrival: Arrival) -> Result:
+    def _route(self, arrival: Arrival) -> OracleResult:
         header = arrival.header
         if not arrival.forwarded:
             self._check_client(arrival)
@@ -213,7 +213,7 @@ class SlowNode:
         self._check_member(arrival)
         if header.op in CONTROL_OPS:
             self._check_body(arrival)
-            raise Ended(Reason.CONTROL)
+            raise UnchangedEnd(Reason.CONTROL)
         if header.flags & Flag.REPLY:
             return self._reply(arrival)
         return self._request(arrival, header.hops, min(header.max_reply, shared.MAX_BODY))
@@ -269,7 +269,7 @@ class SlowNode:
 
     # A reply, at the entry node
 
-    def _reply(self, arrival: Arrival) -> Result:
+    def _reply(self, arrival: Arrival) -> OracleResult:
         header, settings = arrival.header, self.settings
         entry = Address(header.entry_ip, header.entry_port)
         client = Address(header.client_ip, header.client_port)
@@ -283,24 +283,24 @@ class SlowNode:
         relayed.client_ip = relayed.entry_ip = NO_IP
         relayed.cookie = self.cookie(client.ip, slot) if settings.cookies else 0
         data = write_header(relayed, arrival.data[shared.HEADER_LEN :])
-        return Result(Reason.RELAYED, data, source=entry, target=client)
+        return OracleResult(Reason.RELAYED, data, source=entry, target=client)
 
     # A request, wherever it comes from
 
-    def _request(self, arrival: Arrival, hops: int, max_reply: int) -> Result:
+    def _request(self, arrival: Arrival, hops: int, max_reply: int) -> OracleResult:
         key, attempt = arrival.header.key, arrival.header.attempt
         contact = self.table.next_hop(key, attempt)
         if contact is None:
             self._check_body(arrival)
             owner = self.table.next_hop(key) is None
-            raise Ended(Reason.OWNER if owner else Reason.ATTEMPT_ENDS, max_reply)
+            raise UnchangedEnd(Reason.OWNER if owner else Reason.ATTEMPT_ENDS, max_reply)
         if hops <= 1:
             ensure(arrival.header.op == Op.TRACE, Reason.HOP_LIMIT)
             self._check_body(arrival)
-            raise Ended(Reason.TRACE_ENDS, max_reply)
+            raise UnchangedEnd(Reason.TRACE_ENDS, max_reply)
         return self._forward(arrival, contact, hops - 1, max_reply)
 
-    def _forward(self, arrival: Arrival, contact: Contact, hops: int, max_reply: int) -> Result:
+    def _forward(self, arrival: Arrival, contact: Contact, hops: int, max_reply: int) -> OracleResult:
         settings = self.settings
         usual = settings.source4 if version_of(contact.ip) == 4 else settings.source6
         source = Address(usual or NO_IP, settings.port)
@@ -311,7 +311,7 @@ class SlowNode:
         if not arrival.forwarded:
             self._enter(header, arrival, max_reply, body)
         reason = Reason.NEXT_HOP if arrival.forwarded else Reason.ENTERED
-        return Result(reason, write_header(header, body), source, contact.address, contact.id)
+        return OracleResult(reason, write_header(header, body), source, contact.address, contact.id)
 
     def _enter(self, header: SimpleNamespace, arrival: Arrival, max_reply: int, body: bytes) -> None:
         """Fill in what is the entry node's."""

@@ -8,7 +8,7 @@ header that cannot be read is. The rules are in docs/design/routing.md.
 import struct
 from typing import NamedTuple
 
-from kdht.replay.oracle import Ended, Result, SlowNode, ensure, version_of
+from kdht.replay.oracle import OracleResult, SlowNode, UnchangedEnd, ensure, version_of
 from kdht.wire import Address
 from kdht.wire import _shared as shared
 from kdht.wire._shared import Reason, Verdict
@@ -20,7 +20,7 @@ MAPPED = bytes(10) + b"\xff\xff"
 Ips = tuple[bytes, bytes]
 
 
-class Found(NamedTuple):
+class FoundDatagram(NamedTuple):
     """A UDP datagram in a packet: where it starts and ends, and between whom it goes."""
 
     version: int
@@ -34,14 +34,14 @@ class Found(NamedTuple):
         return self.udp + 8
 
 
-def decide_packet(node: SlowNode, packet: bytes, now: int) -> Result:
+def decide_packet(node: SlowNode, packet: bytes, now: int) -> OracleResult:
     """The verdict on a whole packet, from its IP header on."""
     packet = bytes(packet)
     try:
         ensure(node.published is not None, Reason.NOT_READY)
         found = find_datagram(node, packet)
-    except Ended as ended:
-        return Result(ended.reason, packet)
+    except UnchangedEnd as ended:
+        return OracleResult(ended.reason, packet)
     payload = packet[found.message : found.end]
     result = node.decide_message(payload, found.source, found.target, now, found.version)
     if result.verdict not in (Verdict.FORWARD, Verdict.RELAY):
@@ -52,13 +52,13 @@ def decide_packet(node: SlowNode, packet: bytes, now: int) -> Result:
 # --- What is ours ----------------------------------------------------------------------
 
 
-def find_datagram(node: SlowNode, packet: bytes) -> Found:
+def find_datagram(node: SlowNode, packet: bytes) -> FoundDatagram:
     version = packet[0] >> 4 if packet else None
     ensure(version in (4, 6), Reason.NOT_OURS)
     return (find_in_ipv4 if version == 4 else find_in_ipv6)(node, packet)
 
 
-def find_in_ipv4(node: SlowNode, packet: bytes) -> Found:
+def find_in_ipv4(node: SlowNode, packet: bytes) -> FoundDatagram:
     ensure(len(packet) >= 20, Reason.BAD_IP)
     udp = 4 * (packet[0] & 15)
     total, fragment = (int.from_bytes(packet[at : at + 2], "big") for at in (2, 6))
@@ -73,7 +73,7 @@ def find_in_ipv4(node: SlowNode, packet: bytes) -> Found:
     return found(packet, 4, udp, total, MAPPED + packet[12:16], MAPPED + packet[16:20])
 
 
-def find_in_ipv6(node: SlowNode, packet: bytes) -> Found:
+def find_in_ipv6(node: SlowNode, packet: bytes) -> FoundDatagram:
     ensure(len(packet) >= 40, Reason.BAD_IP)
     source, target = packet[8:24], packet[24:40]
     ensure(target in node.settings.own and version_of(target) == 6, Reason.NOT_OURS)
@@ -103,7 +103,7 @@ def end_at_extensions(node: SlowNode, packet: bytes, end: int) -> None:
         following, at = packet[at], at + length
     ensure(following == UDP, Reason.NOT_OURS)
     check_ours(node, packet, at, end)
-    raise Ended(Reason.FRAGMENT if FRAGMENT_HEADER in seen else Reason.EXT_HEADER)
+    raise UnchangedEnd(Reason.FRAGMENT if FRAGMENT_HEADER in seen else Reason.EXT_HEADER)
 
 
 def check_ours(node: SlowNode, packet: bytes, udp: int, end: int) -> None:
@@ -118,9 +118,9 @@ def check_udp_length(packet: bytes, udp: int, end: int) -> None:
     ensure(int.from_bytes(packet[udp + 4 : udp + 6], "big") == end - udp, Reason.BAD_IP)
 
 
-def found(packet: bytes, version: int, udp: int, end: int, source: bytes, target: bytes) -> Found:
+def found(packet: bytes, version: int, udp: int, end: int, source: bytes, target: bytes) -> FoundDatagram:
     source_port, target_port = struct.unpack_from(">HH", packet, udp)
-    return Found(version, udp, end, Address(source, source_port), Address(target, target_port))
+    return FoundDatagram(version, udp, end, Address(source, source_port), Address(target, target_port))
 
 
 # --- Rewriting -------------------------------------------------------------------------
@@ -156,7 +156,7 @@ def udp_checksum(source: bytes, target: bytes, datagram: bytes) -> int:
     return complement(folded(total)) or 0xFFFF
 
 
-def rewritten(packet: bytes, found: Found, result: Result) -> bytes:
+def rewritten(packet: bytes, found: FoundDatagram, result: OracleResult) -> bytes:
     """The packet with its new addresses, ports, TTL, message and checksums."""
     old = packet[found.udp : found.end]
     assert result.source is not None

@@ -15,7 +15,7 @@ _UDP = struct.Struct(">HHHH")
 _MAPPED = bytes(10) + b"\xff\xff"
 
 
-class Datagram(NamedTuple):
+class UdpDatagram(NamedTuple):
     """A UDP datagram in an IP packet without options or extension headers."""
 
     source: Address
@@ -75,7 +75,7 @@ def complete(packet: bytearray) -> None:
         packet[10:12] = (0xFFFF - word_sum(bytes(packet[:length]))).to_bytes(2, "big")
 
 
-def take_apart(packet: bytes) -> Datagram | None:
+def take_apart(packet: bytes) -> UdpDatagram | None:
     """The UDP datagram of a whole, plain packet that may be ours; else None."""
     version = packet[0] >> 4 if packet else 0
     begin = {4: 20, 6: 40}.get(version, 0)
@@ -93,7 +93,7 @@ def take_apart(packet: bytes) -> Datagram | None:
         return None
     source, target = Address(ips[0], source_port), Address(ips[1], target_port)
     datagram = packet[begin:end]
-    return Datagram(source, target, datagram[8:], begin + 8, _kind_of(check, source, target, datagram))
+    return UdpDatagram(source, target, datagram[8:], begin + 8, _kind_of(check, source, target, datagram))
 
 
 def _kind_of(check: int, source: Address, target: Address, datagram: bytes) -> Checksum:

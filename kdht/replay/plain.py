@@ -8,7 +8,7 @@ from kdht.replay.capture import link_name
 from kdht.replay.compare import Difference
 from kdht.replay.packets import take_apart
 from kdht.replay.seen import Seen
-from kdht.replay.tables import Table
+from kdht.replay.tables import ReplayTable
 from kdht.wire import Address
 from kdht.wire._shared import VERDICT_OF, Reason, Verdict
 
@@ -28,7 +28,7 @@ def frame(found: Frame) -> dict[str, Any]:
     }
 
 
-def judgement(table: Table, packet: bytes, found: Judgement, changes: bool = False) -> dict[str, Any]:
+def judgement(table: ReplayTable, packet: bytes, found: Judgement, changes: bool = False) -> dict[str, Any]:
     """A verdict; with `changes`, byte by byte what it did to the packet."""
     if found.reason is None:
         return {"verdict": None, "unable": found.unable}
@@ -70,7 +70,7 @@ def _shown(address: Address | None) -> str | None:
     return str(address) if address else None
 
 
-def next_hop(table: Table, next_id: bytes | None, target: Address | None) -> str | None:
+def next_hop(table: ReplayTable, next_id: bytes | None, target: Address | None) -> str | None:
     """The next hop's ID; by its address where the implementation does not tell it."""
     if next_id is not None:
         return next_id.hex()
@@ -90,7 +90,7 @@ def seen(found: Seen | None) -> dict[str, Any] | None:
     }
 
 
-def difference(table: Table, found: Difference) -> dict[str, Any]:
+def difference(table: ReplayTable, found: Difference) -> dict[str, Any]:
     """Both verdicts, and the fields of both packets that went on."""
     from kdht.replay import dissect
 

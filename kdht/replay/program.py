@@ -3,14 +3,14 @@
 import struct
 
 from kdht.errors import DatapathError
-from kdht.replay.tables import Table
+from kdht.replay.tables import ReplayTable
 from kdht.wire._shared import ID_BITS, Reason
 
 
-class Program:
+class TestProgram:
     """One loaded program with its maps. Raises DatapathError where it cannot be had."""
 
-    def __init__(self, table: Table, *, test_run: bool = True) -> None:
+    def __init__(self, table: ReplayTable, *, test_run: bool = True) -> None:
         try:
             from kdht.datapath.ebpf import _ebpf
             from kdht.datapath.ebpf.datapath import OBJECT, PROGRAM

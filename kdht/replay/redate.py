@@ -4,8 +4,8 @@ Live datapaths read the clock, so what was captured long ago would be stale for 
 was wrong stays wrong, in the same way.
 """
 
-from kdht.replay.packets import Datagram, packet, take_apart
-from kdht.replay.tables import Table
+from kdht.replay.packets import UdpDatagram, packet, take_apart
+from kdht.replay.tables import ReplayTable
 from kdht.wire import OFFSET, header_tag, make_cookie
 from kdht.wire import _shared as shared
 from kdht.wire._shared import Flag
@@ -25,7 +25,7 @@ def put(message: bytearray, name: str, value: int | bytes) -> None:
     message[at : at + size] = value if isinstance(value, bytes) else value.to_bytes(size, "big")
 
 
-def redated(table: Table, raw: bytes, before: int, now: int) -> bytes:
+def redated(table: ReplayTable, raw: bytes, before: int, now: int) -> bytes:
     """A packet that is to the second `now` what `raw` was to `before`; other packets as they are."""
     datagram = take_apart(raw)
     if datagram is None or len(datagram.message) < shared.HEADER_LEN or before == now:
@@ -40,7 +40,7 @@ def redated(table: Table, raw: bytes, before: int, now: int) -> bytes:
     return raw if message == datagram.message else rewrapped(raw, datagram, bytes(message))
 
 
-def _redate_member(table: Table, message: bytearray, shift: int) -> None:
+def _redate_member(table: ReplayTable, message: bytearray, shift: int) -> None:
     key = next((key for key in table.keys if key.epoch == get(message, "epoch")), None)
     if key is None or get(message, "header_tag") != header_tag(message, key):
         return
@@ -48,7 +48,9 @@ def _redate_member(table: Table, message: bytearray, shift: int) -> None:
     put(message, "header_tag", header_tag(message, key))
 
 
-def _redate_client(table: Table, message: bytearray, datagram: Datagram, before: int, now: int) -> None:
+def _redate_client(
+    table: ReplayTable, message: bytearray, datagram: UdpDatagram, before: int, now: int
+) -> None:
     slot = 1 << shared.COOKIE_SLOT_BITS
     key = table.keys[0].cookie
     for late in (0, slot, -slot):
@@ -66,7 +68,7 @@ def completed(raw: bytes) -> bytes:
     return rewrapped(raw, datagram._replace(checksum="right"), datagram.message)
 
 
-def rewrapped(raw: bytes, datagram: Datagram, message: bytes) -> bytes:
+def rewrapped(raw: bytes, datagram: UdpDatagram, message: bytes) -> bytes:
     """The packet with another message of the same length, and a checksum of the same kind."""
     made = packet(message, datagram.source, datagram.target, datagram.checksum)
     begin = datagram.begin

@@ -12,7 +12,7 @@ from dataclasses import replace
 from kdht.replay.packets import complete, packet, take_apart
 from kdht.replay.redate import get, put
 from kdht.replay.seen import is_ordinary
-from kdht.replay.tables import FIXTURE_SECRET, KeyEntry, Table
+from kdht.replay.tables import FIXTURE_SECRET, KeyEntry, ReplayTable
 from kdht.wire import NO_IP, OFFSET, Address, Contact, body_tag, header_tag, keys, make_cookie
 from kdht.wire import _shared as shared
 from kdht.wire._shared import Flag, Op
@@ -25,7 +25,7 @@ _ID_FIELDS = {Op.PING: shared.ID_LEN, Op.FIND_NODE: shared.ID_LEN, Op.TRACE: 0}
 class Scrubber:
     """For one recording; `addresses` and `values`: whether those are replaced."""
 
-    def __init__(self, table: Table, *, addresses: bool, values: bool, seed: int | None = None) -> None:
+    def __init__(self, table: ReplayTable, *, addresses: bool, values: bool, seed: int | None = None) -> None:
         self._rng = random.Random(seed) if seed is not None else random.SystemRandom()
         self._addresses = addresses
         self._values = values
@@ -40,7 +40,7 @@ class Scrubber:
         self._cookie_after = self._after[table.keys[0].epoch].cookie
         self.table = self._scrubbed_table(table)
 
-    def _scrubbed_table(self, table: Table) -> Table:
+    def _scrubbed_table(self, table: ReplayTable) -> ReplayTable:
         return replace(
             table,
             self_id=self._id(table.self_id),

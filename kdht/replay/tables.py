@@ -59,7 +59,7 @@ class TableFile(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, omit_d
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table:
+class ReplayTable:
     """A node's routing state, as the implementations take it."""
 
     self_id: bytes
@@ -108,7 +108,7 @@ class Table:
         return core
 
 
-def at(table: Table, now: int | None) -> Table:
+def at(table: ReplayTable, now: int | None) -> ReplayTable:
     """The same table, judging at another second."""
     return replace(table, now=now)
 
@@ -116,7 +116,7 @@ def at(table: Table, now: int | None) -> Table:
 # --- Files -------------------------------------------------------------------------------
 
 
-def load(path: Path) -> Table:
+def load(path: Path) -> ReplayTable:
     """The table in a JSON or TOML file. Raises ConfigError."""
     try:
         raw = path.read_bytes()[: MAX_FILE + 1]
@@ -135,13 +135,13 @@ def load(path: Path) -> Table:
         raise ConfigError(f"{path}: {error}") from None
 
 
-def from_file(file: TableFile, directory: Path) -> Table:
+def from_file(file: TableFile, directory: Path) -> ReplayTable:
     """Raises ValueError or ConfigError for what cannot be."""
     own = tuple(Address.of(host, 0).ip for host in file.own)
     by_family = {Address(ip, 0).is_ipv4: ip for ip in reversed(own)}
     if not 1 <= len(own) <= MAX_OWN:
         raise ValueError(f"own: a node has 1 to {MAX_OWN} addresses, not {len(own)}")
-    table = Table(
+    table = ReplayTable(
         self_id=_id(file.id, "id"),
         port=file.port,
         own=own,
@@ -161,7 +161,7 @@ def from_file(file: TableFile, directory: Path) -> Table:
     return table
 
 
-def _check_buckets(table: Table) -> None:
+def _check_buckets(table: ReplayTable) -> None:
     for index, contacts in table.buckets().items():
         if index == 8 * ID_LEN:
             raise ValueError("contacts: the node itself is among them")
@@ -204,7 +204,7 @@ def _contact(entry: ContactEntry, number: int) -> Contact:
         raise ValueError(f"{where}: {error}") from None
 
 
-def to_file(table: Table, secrets: Sequence[KeyEntry]) -> bytes:
+def to_file(table: ReplayTable, secrets: Sequence[KeyEntry]) -> bytes:
     """The table as a JSON file's content; its keys are what the caller says they are."""
     file = TableFile(
         id=table.self_id.hex(),
@@ -225,7 +225,7 @@ def to_file(table: Table, secrets: Sequence[KeyEntry]) -> bytes:
 # --- Running nodes ---------------------------------------------------------------------------
 
 
-def from_node(socket: Path, config: Path | None = None, secrets: Iterable[ClusterSecret] = ()) -> Table:
+def from_node(socket: Path, config: Path | None = None, secrets: Iterable[ClusterSecret] = ()) -> ReplayTable:
     """The table of the node behind a control socket.
 
     What it does not tell comes from its configuration file, keys included, or is the default;
@@ -244,7 +244,7 @@ def from_node(socket: Path, config: Path | None = None, secrets: Iterable[Cluste
             "a node never tells its keys: give --config, or --secret with the file that holds it"
         )
     by_family = {address.is_ipv4: address.ip for address in reversed(own)}
-    table = Table(
+    table = ReplayTable(
         **{
             "self_id": _id(held.node_id, "the node's ID"),
             "port": own[0].port,

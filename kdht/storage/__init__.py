@@ -1,8 +1,8 @@
 """Records with version, expiry and flags: in LevelDB, or in memory for tests.
 
 Layer 3. No clock: `now` (unix seconds, a float) comes from the caller. A record whose
-expiry has passed is absent to every reader, whether or not `sweep` has taken it away.
-What `apply` returned is on disk, whole, even if the process or the machine dies next.
+expiry has passed is absent for every reader, also before `sweep` removes it. When `apply` returns,
+its writes are on disk as a whole; a crash of the process or the machine does not undo them.
 """
 
 from kdht.storage.base import (

@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""Records at hand for the loop of the socket datapath, which has no GIL."""
+"""The cache of records, for the socket's loop, which runs without the GIL."""
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 

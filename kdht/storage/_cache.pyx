@@ -29,7 +29,7 @@ cdef enum:
 
 cdef uint32_t write_body(uint8_t *body, uint64_t version, uint64_t expiry, uint32_t flags,
                          const uint8_t *value, uint32_t length, double now) noexcept nogil:
-    """Write the body of the reply to a GET, with the time left, at least a second; its length."""
+    """Write the body of a GET's reply and give its length. Its TTL is the time left, at least a second."""
     cdef int64_t left = 0
     if expiry:
         left = min(max(<int64_t>expiry - <int64_t>ceil(now), <int64_t>1), <int64_t>LARGEST_TTL)
@@ -41,9 +41,9 @@ cdef uint32_t write_body(uint8_t *body, uint64_t version, uint64_t expiry, uint3
 
 
 cdef class RecordCache:
-    """Records in at most `size` bytes; memory is taken as records come in.
+    """A cache of at most `size` bytes. The pages are touched as records come in.
 
-    Raises ValueError where not one fits, MemoryError.
+    Raises ValueError if not one record fits, and MemoryError.
     """
 
     def __cinit__(self, size: int):
@@ -63,7 +63,7 @@ cdef class RecordCache:
         free(self.slots)
 
     def begin(self, keys) -> list:
-        """To be called before the store is read: what `fill` then wants to know, for each 20-byte key."""
+        """Call it before the store is read. For each 20-byte key the token that `fill` wants."""
         return [self.begun(key) for key in keys]
 
     cdef uint64_t begun(self, bytes key) except? 0:
@@ -71,7 +71,7 @@ cdef class RecordCache:
 
     cpdef bint fill(self, bytes key, uint64_t begun, uint64_t version, uint64_t expiry, uint32_t flags,
                     bytes value) except -1:
-        """Keep what the store had for `key` after `begin` said `begun`; False if that may be old."""
+        """Keep a record that was read after `begin` gave `begun`. False: it may be old, and is not kept."""
         cdef kdht_cache_set *set = self._set(key)
         cdef kdht_cache_slot *slot
         cdef int place
@@ -88,7 +88,7 @@ cdef class RecordCache:
         return True
 
     def invalidate(self, key: bytes) -> None:
-        """The store has another record for `key` now, or none."""
+        """The record of `key` in the store has changed. After this call the old one is never given out."""
         cdef kdht_cache_set *set = self._set(key)
         cdef int place = self._find(set, key)
         kdht_seq_open(&set.sequence)
@@ -97,7 +97,7 @@ cdef class RecordCache:
         kdht_seq_step(&set.sequence)
 
     def clear(self) -> None:
-        """Nothing that was read before now may be given out."""
+        """Forget all records, and refuse every `fill` whose `begin` was before this."""
         cdef uint64_t i
         cdef uint32_t place
         self.epoch += 1
@@ -108,7 +108,7 @@ cdef class RecordCache:
             kdht_seq_step(&self.sets[i].sequence)
 
     def get(self, key: bytes, now: float):
-        """The body of the reply to a GET, or None. For tests; the loop calls `look_up`."""
+        """The body of a GET's reply, or None. For tests: the socket's loop calls `look_up`."""
         cdef uint8_t body[KDHT_MAX_BODY]
         self._set(key)
         cdef int length = self.look_up(key, now, body)
@@ -121,14 +121,14 @@ cdef class RecordCache:
 
     cdef inline kdht_cache_set *_set_of(self, const uint8_t *key) noexcept nogil:
         cdef uint64_t number
-        memcpy(&number, key + 8, 8)  # the first bits are the same for all keys of a node
+        memcpy(&number, key + 8, 8)  # not the first bits: all keys of a node share them
         return &self.sets[number & self.mask]
 
     cdef inline kdht_cache_slot *_slot(self, const kdht_cache_set *set, int place) noexcept nogil:
         return &self.slots[<uint64_t>(set - self.sets) * self.slots_per_set + place]
 
     cdef inline int _find(self, const kdht_cache_set *set, const uint8_t *key) noexcept nogil:
-        """Which slot of the set has the key; -1: none."""
+        """The slot of the set that has the key; -1: none."""
         cdef uint32_t place
         for place in range(self.slots_per_set):
             if set.marks[place] == mark(key) and memcmp(self._slot(set, place).key, key, KDHT_ID_LEN) == 0:
@@ -136,7 +136,7 @@ cdef class RecordCache:
         return -1
 
     cdef int _place(self, const kdht_cache_set *set, const uint8_t *key) noexcept:
-        """Where a key goes: where it is, or a free slot, or each in turn."""
+        """The slot for a key: its own, or a free one, or each in turn."""
         cdef uint32_t place
         cdef int here = self._find(set, key)
         if here >= 0:
@@ -147,7 +147,7 @@ cdef class RecordCache:
         return (set.sequence >> 1) % self.slots_per_set
 
     cdef int look_up(self, const uint8_t *key, double now, uint8_t *body) noexcept nogil:
-        """Write the body of the reply to a GET and give its length; -1: not here. `now`: Unix seconds."""
+        """Write the body of a GET's reply and give its length; -1: not cached. `now`: Unix seconds."""
         cdef kdht_cache_set *set = self._set_of(key)
         cdef uint32_t begun = kdht_seq_begin(&set.sequence)
         cdef kdht_cache_slot *slot
@@ -159,7 +159,9 @@ cdef class RecordCache:
         if place < 0:
             return -1
         slot = self._slot(set, place)
-        length = slot.length  # it may change at any time
+        # A writer may change the slot at any moment. So the length is read once and checked, and whatever was
+        # copied is thrown away below if the sequence has moved.
+        length = slot.length
         if length > KDHT_MAX_VALUE or (slot.expiry and <double>slot.expiry <= now):
             return -1
         length = write_body(body, slot.version, slot.expiry, slot.flags, slot.value, length, now)
@@ -167,7 +169,7 @@ cdef class RecordCache:
 
 
 cdef inline uint32_t mark(const uint8_t *key) noexcept nogil:
-    """Some bits of the key that do not choose its set, and one."""
+    """Some bits of the key, other than those that choose its set. Never 0, which marks an empty slot."""
     cdef uint32_t bits
     memcpy(&bits, key + 16, 4)
     return bits | 1

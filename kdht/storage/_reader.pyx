@@ -1,11 +1,11 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
 # distutils: include_dirs = include
-"""The records that answer a batch's GETs, between the socket's loop and LevelDB.
+"""Records for the GETs of a batch: from LevelDB to the socket's loop, with few Python objects.
 
-Contract: gives a record only where a reader of the store would see it, and nothing else than
-its value decides: whatever is unclear (no record, a tombstone, a damaged one, a store that fails, a key that
-this node has not caught up on) is None, and goes the long way. Python runs for LevelDB's own call and for
-`is_caught_up`, once a key each. One thread calls.
+Contract: a record is given only if a client may see it now. In every unclear case the answer is None and the
+request takes the ordinary path through the service: no record, a tombstone, a damaged record, an error of
+the store, a key that this node has not caught up on. Python runs once a key for LevelDB's call and once for
+`is_caught_up`. For one thread.
 """
 
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
@@ -27,16 +27,16 @@ if struct.calcsize(layout.HEAD_FORMAT) != HEAD_LEN:
 
 
 cdef class StoreReader:
-    """`get` gives the raw record at a LevelDB key, or None; `cache` is filled with what was read.
+    """`get` gives the packed record at a LevelDB key, or None. What was read goes into `cache`.
 
-    `is_caught_up`, by key: whether the own store alone may answer.
+    `is_caught_up`, by key: whether this node may answer from its own store alone.
     """
 
     cdef object get
     cdef RecordCache cache
     cdef public object is_caught_up
     cdef readonly uint64_t answered
-    """Records that were given."""
+    """How many records were given."""
 
     def __cinit__(self, get, RecordCache cache=None):
         self.get = get
@@ -44,13 +44,16 @@ cdef class StoreReader:
         self.is_caught_up = _always
 
     def of(self, keys: list, rooms: list, now: float) -> list:
-        """For each 20-byte key the record (version, expiry, flags, value), if there is room for its value."""
+        """For each 20-byte key (version, expiry, flags, value), or None.
+
+        `rooms`: for each key the most bytes that its value may have. `now`: Unix seconds.
+        """
         cdef Py_ssize_t i
         cdef list found = [None] * len(keys)
         for i in range(len(keys)):
             try:
                 found[i] = self._record(keys[i], rooms[i], now)
-            except Exception:  # the long way finds out what it is, and says so
+            except Exception:  # the ordinary path meets the same error and reports it
                 continue
             self.answered += found[i] is not None
         return found
@@ -64,7 +67,9 @@ cdef class StoreReader:
         cdef uint16_t length
         if self.cache is not None:
             begun = self.cache.begun(key)
-        if not self.is_caught_up(key):  # first: a record may come in between
+        # Ask before the read. Else a record could arrive in between, and with it the node be caught up on its
+        # key: the read would be too old for the answer.
+        if not self.is_caught_up(key):
             return None
         raw = self.get(PREFIX + key)
         if raw is None or len(raw) < HEAD_LEN:

@@ -1,6 +1,6 @@
-"""Whether a database is consistent: every record readable, the index and the counts as the records say.
+"""A check of a whole database: every record can be read, and the index and the counts agree with the records.
 
-Reading verifies LevelDB's checksums as well. Nothing is changed.
+Reading verifies LevelDB's checksums too. Nothing is changed.
 """
 
 import struct
@@ -15,18 +15,18 @@ _META = (layout.FORMAT_KEY, layout.COUNTS_KEY)
 
 
 class Audit(NamedTuple):
-    """What was found. As in Stats, `records` counts no tombstones."""
+    """The result. `records` does not count tombstones, as in Stats."""
 
     records: int
     tombstones: int
     value_bytes: int
     with_expiry: int
     problems: list[str]
-    """In words, at most MAX_PROBLEMS; empty for a sound database."""
+    """Sentences for the operator, at most MAX_PROBLEMS. Empty: the database is sound."""
 
 
 def audit(entries: Iterable[tuple[bytes, bytes]], kept: layout.Counts) -> Audit:
-    """Of all entries of a database, in any order, and the counts that it keeps."""
+    """Check all entries of a database, in any order, against each other and against its own counts."""
     problems: list[str] = []
     records = value_bytes = tombstones = 0
     expiries: set[bytes] = set()

@@ -1,7 +1,7 @@
-"""The seam of the storage: what a record is, what a write does to it, what a store offers.
+"""The interface of a store, and the rule for one write.
 
-The rule for one write is `settle`, here and nowhere else, so that LevelDB and its
-in-memory twin cannot differ in it; the rule for a promise is `promises.grant`. Every read and write may raise StorageError.
+The rule is `settle`. LevelDB and the in-memory twin both call it, so they cannot differ. The rule for a
+promise is `promises.grant`. Every read and write may raise StorageError.
 """
 
 import logging
@@ -20,9 +20,9 @@ log = logging.getLogger(__name__)
 
 
 class Write(NamedTuple):
-    """`record` for the 20-byte `key`; a DELETE is a tombstone.
+    """Put `record` at the 20-byte `key`. A DELETE puts a tombstone.
 
-    With `nonce` it was decided by promises, and is done only where its own still holds.
+    `nonce` marks a write that promises have decided. It is accepted only while its own promise holds.
     """
 
     key: bytes
@@ -31,79 +31,79 @@ class Write(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What became of a write."""
+    """The outcome of a write."""
 
     accepted: bool
-    """It stands, or stood there already."""
+    """The store has the record now, or had it already."""
     existed: bool
-    """The key had a record before that a reader could see."""
+    """A reader could see a record of the key before."""
     version: int
-    """The version that stands now, a tombstone's too; 0: none."""
+    """The version in the store now, that of a tombstone too. 0: there is no record."""
     promised: int = 0
-    """Of a write that was refused for a promise: the version that is promised."""
+    """The promised version, if a promise refused the write."""
 
 
 Wish = Write | Promise
 Outcome = Result | Granted
-"""Of a Write, and of a Promise."""
+"""A Write has a Result, a Promise has a Granted."""
 
 
 OnChange = Callable[[bytes, StoredRecord], None]
-"""Hears of each record that a write changed, once it is safe; must not wait for the writer."""
+"""Called with each record that a write changed, once it is on disk. It must not wait for the writer."""
 
 
 class Stats(NamedTuple):
-    """What is stored, expired records included until swept. `records` counts no tombstones."""
+    """What is stored. Expired records count until a sweep removes them; `records` does not count tombstones."""
 
     records: int
     tombstones: int
     value_bytes: int
     disk_bytes: int
     detail: str
-    """The database's own words about itself; may be empty."""
+    """LevelDB's own table of statistics. May be empty."""
 
 
 class Store(Protocol):
-    """Records by key. Reads may come from any thread, also while another one writes.
+    """Records by key. Any thread may read, also while another one writes.
 
-    Records that have expired are seen by nobody. Tombstones are records: who reads for a client
-    takes `visible`.
+    Expired records are invisible. Tombstones are records too: code that reads for a client filters with
+    `visible`.
     """
 
     on_change: OnChange | None
-    """Called by `apply`, on its thread, before it returns; what it raises is logged."""
+    """`apply` calls it on its own thread before it returns. Exceptions are logged."""
 
     def get(self, key: bytes, now: float) -> StoredRecord | None:
-        """The record, or None where there is none or it has expired."""
+        """The record, or None if there is none or it has expired."""
 
     def get_many(self, keys: Sequence[bytes], now: float) -> list[StoredRecord | None]:
-        """As `get`, in the order of `keys`. One damaged record fails the call."""
+        """As `get`, in the order of `keys`. One damaged record fails the whole call."""
 
     def apply(self, wishes: Sequence[Wish], now: float) -> list[Outcome]:
-        """All writes and promises, in order, or none (StorageError). Returns once they are safe on disk.
+        """Do all writes and promises, in order, or none of them (StorageError). Returns after the sync.
 
-        Which of them are accepted is said by `settle` and `grant`. A record that stands already is not
-        written again. Raises ValueError for a write that no store may hold.
+        `settle` and `grant` decide which are accepted. A duplicate is accepted without another sync.
+        Raises ValueError for a write that does not fit the layout.
         """
 
     def drop(self, keys: Sequence[tuple[bytes, int]]) -> int:
-        """Forget records, without a tombstone, that still have the version given: handed off.
+        """Remove records that were handed off, without a tombstone, if they still have the given version.
 
-        The number dropped. Not synced: what a crash brings back is handed off again.
+        Returns how many. Not synced: records that a crash brings back are handed off again.
         """
 
     def sweep(self, now: float, limit: int = 1000) -> int:
-        """Remove up to `limit` expired records; the number removed. Costs nothing else."""
+        """Remove up to `limit` expired records. Returns how many. It does not read the others."""
 
     def scan(
         self, now: float, start: bytes = b"", stop: bytes | None = None
     ) -> Iterator[tuple[bytes, StoredRecord]]:
-        """Live records and tombstones in a range, in key order, as they were at the first step."""
+        """Live records and tombstones in a range, in key order. A snapshot, taken at the first step."""
 
     def stats(self) -> Stats: ...
 
     def close(self) -> None:
-        """Give the files back. Closing twice is fine; no other call may follow or be under way."""
+        """Close the files. A second call is a no-op. No other call may run meanwhile or follow."""
 
 
 def alive(record: StoredRecord | None, now: float) -> StoredRecord | None:
@@ -129,21 +129,24 @@ def _rank(record: StoredRecord) -> tuple[bool, bytes, int, int]:
 def settle(
     previous: StoredRecord | None, write: Write, now: float, pledges: Pledges = ()
 ) -> tuple[StoredRecord | None, Result]:
-    """What stands in the store after `write`, where `previous` stood, and what to tell the writer.
+    """The record that the store keeps after `write`, and the answer to the writer.
 
-    Last writer wins: `previous` stands where it is newer, expired or not. What stands already is accepted again;
-    two tries of one write may differ in the expiry, and the later one stands. `pledges` are the live promises of the key.
+    Last writer wins: a newer `previous` stays, expired or not. `pledges` are the live promises of the key.
     """
     _, record, nonce = write
     existed, standing = False, 0
     if previous is not None:
         existed, standing = visible(previous, now) is not None, previous.version
         if standing == record.version and _same(previous, record):
+            # A later try of the same write. Tries may differ in the expiry, since each try counts its TTL
+            # from its own arrival; the later expiry wins.
             stands = previous if newer(previous, record) else record
             return stands, Result(True, existed, standing)
         if newer(previous, record):
             return previous, Result(False, existed, standing)
     if nonce is not None:
+        # The decision holds only if this replica gave no later promise, and if the record that it noted
+        # with its promise is still here.
         if not pledges or pledges[-1][:3] != (record.version, nonce, standing):
             return previous, Result(
                 False, existed, standing, pledges[-1].version if pledges else record.version
@@ -154,12 +157,12 @@ def settle(
 
 
 def _same(one: StoredRecord, other: StoredRecord) -> bool:
-    """Whether they, of one version, are of one write."""
+    """Whether two records of one version come from one write."""
     return one.value == other.value and one.flags == other.flags
 
 
 def check(wishes: Sequence[Wish]) -> None:
-    """Raises ValueError for what does not fit the layout; nothing may be written then."""
+    """Raises ValueError for a wish that does not fit the layout. Nothing may be written then."""
     for wish in wishes:
         if isinstance(wish, Promise):
             _check_promise(wish)
@@ -173,7 +176,7 @@ def _check_promise(promise: Promise) -> None:
         or not 0 < promise.version <= MAX_VERSION
         or not 0 <= promise.nonce <= MAX_VERSION
     ):
-        raise ValueError(f"no promise can be {promise}")
+        raise ValueError(f"not a valid promise: {promise}")
 
 
 def _check_write(write: Write) -> None:
@@ -189,18 +192,18 @@ def _check_write(write: Write) -> None:
 
 
 def tell(on_change: OnChange | None, changes: Sequence[tuple[bytes, StoredRecord]]) -> None:
-    """Tell of records that are safe now: nothing may keep their writers from hearing of it."""
+    """Call `on_change` for records that are on disk now. An exception may not keep the writers from their answer."""
     if on_change is None:
         return
     for key, record in changes:
         try:
             on_change(key, record)
         except Exception:
-            log.exception("the hook of a change failed")
+            log.exception("the callback of a change failed")
 
 
 def in_range(key: bytes, start: bytes, stop: bytes | None) -> bool:
-    """Whether start <= key < stop; None: there is no end."""
+    """Whether start <= key < stop. `stop` None: no end."""
     return start <= key and (stop is None or key < stop)
 
 

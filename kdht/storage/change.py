@@ -1,7 +1,7 @@
-"""What one batch does to the records and promises: for each key, what stood on disk and what is to stand.
+"""One batch of changes: for each key the record on disk and the record to come.
 
-Records, the index by expiry, the counts and the promises go into one write batch of LevelDB, so that they
-agree after any crash. A record that stands there already is not written again.
+Records, the index by expiry, the counts and the promises go into one write batch of LevelDB. So they agree
+after any crash, and no start has to walk the database to repair them.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,11 +13,11 @@ from kdht.storage.promises import Pledges
 from kdht.storage.record import StoredRecord
 
 Replaced = tuple[bytes, StoredRecord | None, StoredRecord | None]
-"""A key, the record that stood there, the one that does now."""
+"""A key, its old record, its new record."""
 
 
 class Change:
-    """A batch in the making. `read` gives the record on disk, `promised` has the promises there."""
+    """A batch that grows. `read` gives the record on disk, `promised` the promises on disk."""
 
     def __init__(
         self, read: Callable[[bytes], StoredRecord | None], promised: Mapping[bytes, Pledges] | None = None
@@ -25,38 +25,38 @@ class Change:
         self._read = read
         self._promised = promised or {}
         self.pledged: dict[bytes, Pledges] = {}
-        """The promises of keys of which they change."""
+        """The new promises of each key whose promises change."""
         self._before: dict[bytes, StoredRecord | None] = {}
         self._after: dict[bytes, StoredRecord | None] = {}
         self._stray: list[bytes] = []
 
     def standing(self, key: bytes) -> StoredRecord | None:
-        """What stands at `key` after all that is in the batch so far."""
+        """The record of `key` after all changes of the batch so far."""
         if key not in self._after:
             self._before[key] = self._after[key] = self._read(key)
         return self._after[key]
 
     def put(self, key: bytes, record: StoredRecord | None) -> None:
-        """Let it stand there, None: nothing. Its `standing` was asked for before."""
+        """Set the record of a key, or None to remove it. Call `standing` for the key first."""
         self._after[key] = record
 
     def pledges(self, key: bytes) -> Pledges:
-        """The promises of a key after all that is in the batch so far."""
-        if not self._promised and not self.pledged:  # nearly always
+        """The promises of a key after all changes of the batch so far."""
+        if not self._promised and not self.pledged:  # nearly always: promises are rare and short
             return ()
         pledges = self.pledged.get(key)
         return self._promised.get(key, ()) if pledges is None else pledges
 
     def pledge(self, key: bytes, pledges: Pledges) -> None:
-        """Let these be the key's promises."""
+        """Set the promises of a key."""
         self.pledged[key] = pledges
 
     def drop_entry(self, entry: bytes) -> None:
-        """Take an index entry away that no record belongs to."""
+        """Remove an index entry that has no record."""
         self._stray.append(entry)
 
     def replaced(self) -> list[Replaced]:
-        """What the batch does to the records on disk."""
+        """The records that the batch changes. A duplicate changes nothing and costs no sync."""
         return [
             (key, before, self._after[key])
             for key, before in self._before.items()
@@ -66,7 +66,7 @@ class Change:
     def write(
         self, db: plyvel.DB, replaced: list[Replaced], counts: layout.Counts, *, sync: bool
     ) -> layout.Counts:
-        """Write the batch, unless nothing changes; the counts after it."""
+        """Write the batch if it changes anything. Returns the counts after it."""
         if not replaced and not self._stray and not self.pledged:
             return counts
         batch = db.write_batch(sync=sync)
@@ -88,7 +88,7 @@ class Change:
 def _replace(
     batch: "plyvel.WriteBatch", key: bytes, before: StoredRecord | None, after: StoredRecord | None
 ) -> None:
-    """The record and its index entry."""
+    """Write or delete the record, and its index entry if the expiry changed."""
     was_due = before.expiry if before is not None else 0
     is_due = after.expiry if after is not None else 0
     if after is None:

@@ -1,10 +1,10 @@
-"""Exported records, JSON lines between a first line that says what they are and a last one that counts them.
+"""The file format of exported records: JSON lines, with a head line and a line that counts the records.
 
     {"kdht": "records", "format": 1}
     {"key": hex, "version": n, "expiry": unix seconds or 0, "flags": n, "value": base64}
     {"records": n}
 
-Without the last line a file was cut short. Written here and by `kdhtctl storage export`, read by `storage import`.
+A file without its last line was cut short. Written here and by `kdhtctl storage export`, read by `storage import`.
 """
 
 import base64
@@ -35,7 +35,7 @@ def plain(key: bytes, record: StoredRecord) -> dict[str, object]:
 
 
 def write(target: BinaryIO, records: Iterable[dict[str, object]]) -> int:
-    """All lines; how many records."""
+    """Write all lines. Returns how many records."""
     target.write(msgspec.json.encode(Head("records", FORMAT)) + b"\n")
     count = 0
     for record in records:

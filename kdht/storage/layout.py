@@ -1,4 +1,4 @@
-"""How records lie in LevelDB, and what its errors mean to a user.
+"""The keys and values in LevelDB, and what its errors mean for a user.
 
     b"r" key                  one record: the struct below, then the value
     b"e" expiry(u64) key      empty: the index by expiry, for records that have one
@@ -6,10 +6,10 @@
     b"mformat"                u32, FORMAT
     b"mcounts"                u64 records, u64 bytes of values, u64 tombstones among the records
 
-Numbers are big-endian. LevelDB keeps its keys sorted, so that keys which share a prefix,
-an XOR neighbourhood, are one range, and so is everything that has expired. A record
-knows its value's length: one that was cut or grown elsewhere is damaged, not shorter.
-Format 1 had no tombstones, and no count of them; format 2 no promises. Nothing else is different.
+Numbers are big-endian. LevelDB keeps its keys sorted. So all keys with a common prefix (an XOR
+neighbourhood) are one range, and so are all expired records. A record stores the length of its value:
+a record that was cut, or that grew, is found to be damaged. Format 1 had no tombstones and did not count
+them; format 2 had no promises.
 """
 
 import struct
@@ -34,7 +34,7 @@ FORMAT_KEY = b"mformat"
 COUNTS_KEY = b"mcounts"
 BEFORE_ALL = b"\x00"
 BEHIND_ALL = b"\xff"
-"""No entry of ours lies outside of these two."""
+"""All entries of ours lie between these two."""
 
 FORMAT_VALUE = struct.Struct(">I")
 COUNTS_VALUE = struct.Struct(">QQQ")
@@ -48,7 +48,7 @@ _EXPIRY_KEY = struct.Struct(f">{len(EXPIRY)}sQ{ID_LEN}s")
 
 
 class Counts(NamedTuple):
-    """What stands at COUNTS_KEY."""
+    """The value at COUNTS_KEY."""
 
     records: int
     value_bytes: int
@@ -61,25 +61,13 @@ def pack_record(record: StoredRecord) -> bytes:
 
 
 def unpack_record(raw: bytes) -> StoredRecord:
-    """Raises ValueError or struct.error for bytes that `pack_record` never made."""
+    """Raises ValueError or struct.error for bytes that `pack_record` cannot have made."""
     version, expiry, flags, length = _unpack_head(raw)
     value = raw[_HEAD_LEN:]
     if len(value) != length:
-        raise _wrong_length(raw, length)
-    # Not by StoredRecord(), which would take as long as the rest of a read.
+        raise ValueError(f"a record whose value has {len(value)} bytes, not {length}")
+    # StoredRecord() would take as long as the rest of a read.
     return tuple.__new__(StoredRecord, (version, expiry, flags, value))
-
-
-def unpack_head(raw: bytes) -> tuple[int, int, int]:
-    """Version, expiry and flags; raises as `unpack_record`."""
-    version, expiry, flags, length = _unpack_head(raw)
-    if len(raw) - _HEAD_LEN != length:
-        raise _wrong_length(raw, length)
-    return version, expiry, flags
-
-
-def _wrong_length(raw: bytes, length: int) -> ValueError:
-    return ValueError(f"a record whose value has {len(raw) - _HEAD_LEN} bytes, not {length}")
 
 
 def expiry_key(expiry: int, key: bytes) -> bytes:
@@ -87,7 +75,7 @@ def expiry_key(expiry: int, key: bytes) -> bytes:
 
 
 def split_expiry_key(entry: bytes) -> tuple[int, bytes]:
-    """Expiry and key of an index entry; raises struct.error for what is none."""
+    """Expiry and key of an index entry. Raises struct.error for other bytes."""
     _, expiry, key = _EXPIRY_KEY.unpack(entry)
     return expiry, key
 
@@ -97,7 +85,7 @@ _DAMAGED = ("corruption", ".ldb: invalid argument", ".ldb: no such file", "not a
 
 
 def storage_error(error: Exception, path: str) -> StorageError:
-    """What plyvel or the operating system said, as the error that tells the user what to do."""
+    """Turn an error of plyvel or the operating system into one that tells the user what to do."""
     if isinstance(error, StorageError):
         return error
     said = error.args[0] if error.args and isinstance(error.args[0], bytes) else str(error)

@@ -1,11 +1,11 @@
 """The store in LevelDB, through plyvel.
 
-Every block read is held against its checksum. One lock orders
-the writers; readers take none. LevelDB's own lock keeps other processes out.
+Every read verifies the block's checksum. One lock orders the writers; readers take no lock. LevelDB's own
+lock keeps other processes out.
 
-After a failed write the log may end in half a record. LevelDB would go on behind it,
-confirm, and on the next start lose what it confirmed. So the first failed write is the
-last one: reads go on, writes fail until the store is opened again.
+The first failed write is the last: reads go on, writes fail until the store is opened again. A failed write
+(a full disk) may leave half a record at the end of LevelDB's log. LevelDB would append behind it and confirm.
+The next start cannot read past the half record, so it would lose every write that was confirmed after it.
 """
 
 import os
@@ -37,7 +37,7 @@ from kdht.storage.change import Change
 from kdht.storage.promises import MAX_KEYS, Granted, Pledges, Promise, above, grant, live, unpack
 from kdht.storage.record import StoredRecord
 
-# Small, for an idle node is to stay below 20 MiB: LevelDB keeps up to two write buffers.
+# Small, because an idle node has to stay below 20 MiB. LevelDB keeps up to two write buffers.
 WRITE_BUFFER = 2 << 20
 BLOCK_CACHE = 4 << 20
 OPEN_FILES = 128
@@ -46,9 +46,9 @@ DROPPED_AT_ONCE = 1000
 
 
 class LevelStore:
-    """The database in the directory `path`, which is made if it is not there.
+    """The database in the directory `path`. Makes the directory if it is missing.
 
-    Raises StorageLocked, StorageDamaged, or StorageError for whatever else the disk says.
+    Raises StorageLocked (another process has it open), StorageDamaged, and StorageError for other errors.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -91,7 +91,7 @@ class LevelStore:
             ]
 
     def reader(self, cache: RecordCache | None) -> StoreReader:
-        """What answers GETs at once, for one thread."""
+        """A reader for GETs, for one thread. `cache`: where it puts the records that it reads."""
         return StoreReader(partial(self._db.get, verify_checksums=True), cache)
 
     def apply(self, wishes: Sequence[Wish], now: float) -> list[Outcome]:
@@ -138,7 +138,7 @@ class LevelStore:
         return dropped
 
     def sweep(self, now: float, limit: int = 1000) -> int:
-        """As Store.sweep. Not synced: what a crash brings back has expired all the same."""
+        """As Store.sweep. Not synced: records that a crash brings back have expired and are swept again."""
         stop = layout.expiry_key(int(now) + 1, b"")
         with self._lock, self._errors():
             change = Change(self._read)
@@ -176,7 +176,7 @@ class LevelStore:
             return Stats(records - tombstones, tombstones, value_bytes, size, detail.decode().strip("\n"))
 
     def compact(self) -> None:
-        """Rewrite the tables without what was replaced or removed. Others read and write meanwhile."""
+        """Rewrite the tables without replaced and deleted records. Reads and writes go on meanwhile."""
         with self._errors():
             files.flush(self._db)
             with self._lock, self._writing():
@@ -184,7 +184,7 @@ class LevelStore:
             files.rewrite(self._db)
 
     def audit(self) -> Audit:
-        """Read everything and hold it against each other. Nobody may write meanwhile."""
+        """Check the whole database. Nobody may write meanwhile."""
         with self._errors(), closing(self._db.iterator(verify_checksums=True)) as entries:
             return audit(entries, self._counts)
 
@@ -196,10 +196,10 @@ class LevelStore:
         return None if raw is None else layout.unpack_record(raw)
 
     def _raw(self, start: bytes, stop: bytes | None) -> Iterator[tuple[bytes, bytes]]:
-        """Keys and packed records in a range, in key order, as they were at the first step."""
+        """Keys and packed records in a range, in key order. A snapshot, taken at the first step."""
         first = layout.RECORD + start
         end = layout.RECORD_END if stop is None else layout.RECORD + stop
-        # A long walk leaves the block cache alone.
+        # A long walk would push everything else out of the block cache.
         walk = self._db.iterator(start=first, stop=end, verify_checksums=True, fill_cache=False)
         with closing(walk) as entries:
             for entry, raw in entries:
@@ -210,13 +210,13 @@ class LevelStore:
         return layout.Counts(*layout.COUNTS_VALUE.unpack(raw))
 
     def _read_promises(self) -> dict[bytes, Pledges]:
-        """All of them. They are kept in memory, for every write asks for those of its key; there are few at any time."""
+        """All promises. They stay in memory, because every write asks for those of its key. There are few."""
         walk = self._db.iterator(start=layout.PROMISE, stop=layout.PROMISE_END, verify_checksums=True)
         with closing(walk) as entries:
             return {entry[len(layout.PROMISE) :]: unpack(raw) for entry, raw in entries}
 
     def _commit(self, change: Change, *, sync: bool) -> int:
-        """Make a change of the disk and the counts; how many records were replaced."""
+        """Write a change to the disk, then to the counts and promises in memory. Returns how many records changed."""
         with self._writing():
             replaced = change.replaced()
             self._counts = change.write(self._db, replaced, self._counts, sync=sync)
@@ -229,10 +229,11 @@ class LevelStore:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """For whatever goes to the log: none goes there after one that failed."""
+        """Around every write to LevelDB's log. After a failed write it refuses all later ones (see above)."""
         if self._failed:
             raise StorageError(
-                f"a write to {self.path} failed, so none is taken any more: free its disk, restart the node"
+                f"a write to {self.path} failed, so no more writes are accepted: "
+                f"make space on its disk, then restart the node"
             )
         try:
             yield
@@ -241,8 +242,10 @@ class LevelStore:
             raise
 
     def _check_format(self, had_tables: bool) -> None:
-        """Write the format into a new database, upgrade an old one, and refuse what is not one of ours."""
+        """Write the format into a new database, upgrade an old one, refuse an unknown one."""
         raw = self._db.get(layout.FORMAT_KEY, verify_checksums=True)
+        # A database of ours has its format in its first table. If LevelDB's list of tables was cut between
+        # two entries, LevelDB loses the later tables without an error; a missing format shows it.
         if raw is None and had_tables:
             raise layout.damaged(self.path, "its list of tables is incomplete")
         found = layout.FORMAT if raw is None else layout.FORMAT_VALUE.unpack(raw)[0]
@@ -259,7 +262,7 @@ class LevelStore:
             self._db.put(layout.FORMAT_KEY, layout.FORMAT_VALUE.pack(layout.FORMAT), sync=True)
 
     def _add_tombstones(self) -> None:
-        """From format 1 on, whole or not at all; the records stay as they are."""
+        """Upgrade from format 1, in one synced batch. The records stay as they are."""
         old = layout.COUNTS_WITHOUT_TOMBSTONES
         raw = self._db.get(layout.COUNTS_KEY, bytes(old.size), verify_checksums=True)
         records, value_bytes = old.unpack(raw)
@@ -270,7 +273,7 @@ class LevelStore:
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
-        """What plyvel, the system or a garbled record raises, as a StorageError."""
+        """Turn what plyvel, the operating system or a damaged record raises into a StorageError."""
         try:
             yield
         except (ValueError, struct.error) as error:

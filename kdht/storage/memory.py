@@ -1,4 +1,4 @@
-"""The in-memory twin of LevelStore, for tests and simulated clusters: nothing outlives it."""
+"""The in-memory twin of LevelStore, for tests and simulated clusters."""
 
 from collections.abc import Iterator, Sequence
 
@@ -91,8 +91,8 @@ class MemoryStore:
         return Stats(len(records) - tombstones, tombstones, values, 0, "")
 
     def close(self) -> None:
-        """Nothing to give back."""
+        """No-op: there are no files."""
 
     def _in_range(self, start: bytes, stop: bytes | None) -> list[tuple[bytes, StoredRecord]]:
-        """Of a copy: another thread may be writing."""
+        """Walks a copy, because another thread may write meanwhile."""
         return [item for item in list(self._records.items()) if in_range(item[0], start, stop)]

@@ -1,11 +1,17 @@
-"""Promises: what a replica takes no more of a key while a conditional write of it is being decided.
+"""Promises: a replica promises to accept no older version of a key while a conditional write is decided.
 
-Contract: a promise (version, nonce) is given where the version is above what stands, and where the pair is above all
-that were promised, or is the last of them. For HINDERS seconds no record with a lower version is accepted. It is forgotten when
-a record with its version or a greater one is accepted, when who asked for it gives it back, or after LIFETIME.
-After HINDERS its write is hardly under way any more, and what repair brings is not to wait. That is safe at any time: the decided
-write is refused where another record stands than the one that was noted. The time only spares both a second try.
-Several of one key are kept, since the last may be given back while the write of an earlier one is under way.
+A promise is a pair (version, nonce). A replica gives it if the version is above that of the stored record, and
+the pair is above all pairs promised before, or equal to the last one (a repeated question).
+
+- For HINDERS seconds the replica accepts no record with a lower version.
+- A promise ends when a record with its version or a greater one is accepted, when the coordinator gives it
+  back, or after LIFETIME.
+
+Why HINDERS is short: after that time the conditional write is hardly under way any more, and repair should not
+wait for it. A short time is safe. A replica refuses the decided write if it stores another record than the
+one that it noted with the promise. The time only saves both writers a second try.
+
+Why several promises of one key: the last may be given back while the write of an earlier one is on its way.
 """
 
 import struct
@@ -16,16 +22,16 @@ from kdht.storage.record import StoredRecord
 LIFETIME = 600
 """Seconds."""
 HINDERS = 5
-"""Seconds; more than a coordinator takes for a conditional write."""
+"""Seconds. More than a coordinator needs for a conditional write."""
 MAX_OF_A_KEY = 4
 MAX_KEYS = 65536
-"""With promises; past that none is given for another key."""
+"""Keys with promises. Beyond that no other key gets one."""
 NOBODY = 0
-"""The nonce of a promise that takes the place of several, so that nobody can give it back."""
+"""The nonce of a promise that replaced several. Nobody asked with it, so nobody can give it back."""
 
 
 class Promise(NamedTuple):
-    """What a coordinator asks for, or gives back."""
+    """A coordinator's question for a promise, or the return of one."""
 
     key: bytes
     version: int
@@ -34,7 +40,7 @@ class Promise(NamedTuple):
 
 
 class Pledge(NamedTuple):
-    """A promise that was given, when `noted` was the version that stood; `since` is Unix seconds."""
+    """A promise that was given. `noted`: the stored version at that time. `since`: Unix seconds."""
 
     version: int
     nonce: int
@@ -43,15 +49,16 @@ class Pledge(NamedTuple):
 
 
 Pledges = tuple[Pledge, ...]
-"""All of one key, the greatest last."""
+"""All promises of one key, the greatest last."""
 
 
 class Granted(NamedTuple):
-    """What became of a promise that was asked for."""
+    """The answer to a question for a promise."""
 
     accepted: bool
     version: int
-    """What stands, 0: nothing; of one that was refused, what stands or is promised, 0: there are too many promises."""
+    """Accepted: the stored version, 0: none. Refused: the stored or promised version that is in the way, 0: there are
+    too many promises."""
     expiry: int = 0
     flags: int = 0
 
@@ -64,31 +71,31 @@ def pack(pledges: Pledges) -> bytes:
 
 
 def unpack(raw: bytes) -> Pledges:
-    """Raises struct.error for bytes that `pack` never made."""
+    """Raises struct.error for bytes that `pack` cannot have made."""
     return tuple(Pledge(*fields) for fields in PLEDGE.iter_unpack(raw))
 
 
 def live(pledges: Pledges, now: float) -> Pledges:
-    """Those that are not forgotten yet."""
+    """The promises that are younger than LIFETIME."""
     return tuple(pledge for pledge in pledges if now < pledge.since + LIFETIME)
 
 
 def hindering(pledges: Pledges, now: float) -> int:
-    """Below which version nothing is accepted."""
+    """The version below which no record is accepted now. 0: any version is."""
     return max((pledge.version for pledge in pledges if 0 <= now - pledge.since < HINDERS), default=0)
 
 
 def above(pledges: Pledges, version: int) -> Pledges:
-    """Those that are left once a record of that version was accepted."""
+    """The promises that remain after a record with `version` was accepted."""
     return tuple(pledge for pledge in pledges if pledge.version > version)
 
 
 def grant(
     previous: StoredRecord | None, pledges: Pledges, asked: Promise, now: float, *, room: bool
 ) -> tuple[Pledges, Granted]:
-    """The promises of a key after one was asked for, where `previous` stands, and what to tell who asked.
+    """The promises of a key after a question, and the answer. `previous`: the stored record.
 
-    `room`: whether there may be promises of one more key.
+    `room`: whether one more key may have promises.
     """
     if not (pledges or room):
         return pledges, Granted(False, 0)
@@ -108,7 +115,7 @@ def grant(
 
 
 def _merged(pledges: Pledges) -> Pledges:
-    """With room for one more: the two lowest become one, which protects what both did."""
+    """Make room for one more: the two lowest become one, which is at least as strict as both."""
     if len(pledges) < MAX_OF_A_KEY:
         return pledges
     first, second, *rest = pledges

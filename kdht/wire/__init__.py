@@ -1,6 +1,7 @@
-"""Layer 0: the wire format. Messages as bytes and bytes as messages, and nothing that moves them.
+"""Layer 0: the wire format. Messages to bytes and back; nothing here sends or receives.
 
-Layouts come from include/kdht_shared.h through `_shared`; docs/protocol.md has the fields' meaning. Integers are big-endian.
+Layouts come from include/kdht_shared.h through `_shared`. docs/protocol.md explains the fields. Integers are
+big-endian.
 """
 
 from kdht.wire.addresses import NO_IP, NOWHERE, Address, Contact, split_port

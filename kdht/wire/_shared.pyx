@@ -2,9 +2,9 @@
 # distutils: include_dirs = include
 """The constants of include/kdht_shared.h for Python, and SipHash-2-4.
 
-Layer 0. Python code writes no protocol number of its own: it takes it from here.
-Enumerations arrive as `enum.IntEnum`/`IntFlag`, scalars as ints under their C names
-without the KDHT_ prefix; `LAYOUT` is the header's fields as (name, offset, size).
+Layer 0. Python code takes every number of the protocol from here and writes none itself. Enumerations are
+`enum.IntEnum` or `IntFlag`. Scalars are ints under their C names without the prefix KDHT_. `LAYOUT` is the
+header's fields as (name, offset, size).
 """
 
 import enum

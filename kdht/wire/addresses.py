@@ -1,4 +1,4 @@
-"""Where a node or a client is: address and port, as text, as bytes and in messages; and contacts."""
+"""Addresses (IP and port) as text and as bytes, and contacts."""
 
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import NamedTuple
@@ -17,7 +17,7 @@ class Address(NamedTuple):
 
     @classmethod
     def of(cls, host: str, port: int) -> "Address":
-        """From a numeric host; raises ValueError for anything else."""
+        """From a numeric host. Raises ValueError for a name."""
         address = ip_address(host)
         packed = _MAPPED + address.packed if isinstance(address, IPv4Address) else address.packed
         return cls(packed, port)
@@ -28,7 +28,7 @@ class Address(NamedTuple):
 
     @property
     def host(self) -> str:
-        """The address as text, IPv4 in its own form."""
+        """The IP address as text; an IPv4-mapped one in dotted form."""
         return str(IPv4Address(self.ip[12:]) if self.is_ipv4 else IPv6Address(self.ip))
 
     def __str__(self) -> str:
@@ -41,7 +41,7 @@ NOWHERE = Address(NO_IP, 0)
 def split_port(text: str, default: int = shared.PORT) -> tuple[str, int]:
     """Host and port of "host", "host:port", "[v6]:port" or a bare IPv6 address.
 
-    Raises ValueError when the port is no number from 1 to 65535 or the host is missing.
+    Raises ValueError if the host is missing, or the port is not a number from 1 to 65535.
     """
     host, colon, port = text.rpartition(":")
     if text.startswith("["):
@@ -60,7 +60,7 @@ def split_port(text: str, default: int = shared.PORT) -> tuple[str, int]:
 
 
 class Contact(NamedTuple):
-    """A node that others may route to: 20 bytes of ID, and where it listens."""
+    """A node that others may route to: its ID (20 bytes), IP address (16 bytes) and port."""
 
     id: bytes
     ip: bytes

@@ -1,4 +1,4 @@
-"""What stands behind the header: records, writes, promises, contacts. Whatever is parsed ends in a value or in BadPacket."""
+"""Bodies of messages: records, writes, promises, contacts. Parsing gives a value or raises BadPacket, nothing else."""
 
 import struct
 from collections.abc import Iterable
@@ -32,15 +32,15 @@ _DECIDED = int(RecordFlag.DECIDED)
 
 RECORD = struct.Struct(">QII")
 EXTRA = struct.Struct(">Q")
-"""The condition or the nonce behind a record."""
+"""The condition, or the nonce, between a record's head and its value."""
 PROMISE = struct.Struct(">QQ")
 GIVEN_BACK = b"\x01"
-"""Behind a promise that its coordinator needs no more."""
+"""The last byte of a PROMISE that the coordinator gives back."""
 CONTACT = struct.Struct(f">{shared.ID_LEN}s16sH")
 
 
 class Record(NamedTuple):
-    """A value with what is known of it; `ttl` in seconds, 0 for no end."""
+    """A value with its version, TTL (seconds, 0: no end) and flags."""
 
     version: int = 0
     ttl: int = 0
@@ -53,7 +53,7 @@ class Record(NamedTuple):
 
     @classmethod
     def parse(cls, body: Buffer) -> "Record":
-        """From an untrusted body; raises BadPacket."""
+        """From an untrusted body. Raises BadPacket."""
         if len(body) < RECORD.size:
             raise BadPacket("TRUNCATED", f"a record in {len(body)} bytes")
         if len(body) > shared.MAX_BODY:
@@ -63,7 +63,7 @@ class Record(NamedTuple):
 
 
 def pack_write(record: Record, condition: int | None = None) -> bytes:
-    """The body of a PUT or DELETE; `condition`: the version that must stand, 0: no record."""
+    """The body of a PUT or DELETE. `condition`: the version that must be stored, 0: no record may be."""
     if condition is None:
         return record.pack()
     version, ttl, flags, value = record
@@ -71,7 +71,7 @@ def pack_write(record: Record, condition: int | None = None) -> bytes:
 
 
 def parse_write(body: Buffer) -> tuple[Record, int | None]:
-    """The record, IF_VERSION taken off its flags, and the condition in the untrusted body of a PUT or DELETE.
+    """The record (without the flag IF_VERSION) and the condition, from the untrusted body of a PUT or DELETE.
 
     Raises BadPacket.
     """
@@ -82,13 +82,13 @@ def parse_write(body: Buffer) -> tuple[Record, int | None]:
 
 
 def pack_decided(record: Record, nonce: int) -> bytes:
-    """The body of a STORE that only they take who promised that version to this nonce."""
+    """The body of a STORE that only a replica accepts that promised this version to this nonce."""
     version, ttl, flags, value = record
     return RECORD.pack(version, ttl, flags | RecordFlag.DECIDED) + EXTRA.pack(nonce) + value
 
 
 def parse_store(body: Buffer) -> tuple[Record, int | None]:
-    """The record, DECIDED taken off its flags, and the nonce in the untrusted body of a STORE; raises BadPacket."""
+    """The record (without the flag DECIDED) and the nonce, from the untrusted body of a STORE. Raises BadPacket."""
     record = Record.parse(body)
     if not record.flags & _DECIDED:
         return record, None
@@ -108,7 +108,7 @@ def pack_promise(version: int, nonce: int, *, given_back: bool = False) -> bytes
 
 
 def parse_promise(body: Buffer) -> tuple[int, int, bool]:
-    """Version, nonce and whether it is given back, in the untrusted body of a PROMISE; raises BadPacket."""
+    """Version, nonce and "given back", from the untrusted body of a PROMISE. Raises BadPacket."""
     rest = bytes(body[PROMISE.size :])
     if len(body) < PROMISE.size or rest not in (b"", GIVEN_BACK):
         raise BadPacket("BAD_LENGTH", f"a PROMISE of {len(body)} bytes")
@@ -124,7 +124,7 @@ def pack_contacts(contacts: Iterable[Contact]) -> bytes:
 
 
 def parse_contacts(body: Buffer) -> list[Contact]:
-    """The contacts in an untrusted body, which holds nothing else; raises BadPacket."""
+    """The contacts in an untrusted body that holds nothing else. Raises BadPacket."""
     if len(body) % CONTACT.size:
         raise BadPacket("BAD_LENGTH", f"contacts in {len(body)} bytes")
     if len(body) > shared.MAX_BODY:

@@ -1,4 +1,4 @@
-"""What bytes are given as."""
+"""The types in which bytes are given."""
 
 from typing import TypeAlias
 

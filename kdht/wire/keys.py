@@ -1,8 +1,7 @@
-"""Cluster keys: from the operator's shared secret to the keys that tags and cookies use.
+"""From the operator's shared secret to the keys for tags and for cookies.
 
-Layer 0. A cluster secret is any 16 or more bytes that all nodes share; every epoch has
-its own. Keys for different uses are derived with BLAKE2b (RFC 7693) personalisation,
-so that neither use tells anything of the other.
+Layer 0. A cluster secret is 16 or more bytes that all nodes share. Each epoch has its own. The two keys are
+derived with BLAKE2b (RFC 7693) and its personalisation, so that neither tells anything of the other.
 """
 
 import hashlib
@@ -14,7 +13,7 @@ MIN_SECRET = 16
 
 
 class ClusterSecret(NamedTuple):
-    """One epoch's keys, 16 bytes each."""
+    """One epoch's secret, as the two keys derived from it, 16 bytes each."""
 
     epoch: int
     tag: bytes
@@ -22,9 +21,9 @@ class ClusterSecret(NamedTuple):
 
 
 def derive(epoch: int, secret: bytes) -> ClusterSecret:
-    """The keys of `epoch` (0 to 255) from the shared secret.
+    """Derive the keys of `epoch` (0 to 255) from the shared secret.
 
-    Raises ConfigError for a secret under 16 bytes or an epoch out of range.
+    Raises ConfigError if the secret is shorter than 16 bytes or the epoch is out of range.
     """
     if len(secret) < MIN_SECRET:
         raise ConfigError(f"a cluster secret has at least {MIN_SECRET} bytes, this one has {len(secret)}")

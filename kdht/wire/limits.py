@@ -1,6 +1,6 @@
-"""The greatest values of fields that the byte layout alone does not limit, and of those that it does.
+"""The greatest values of some fields.
 
-MAX_VERSION and MAX_TTL are all that fits their fields. MAX_LEASE is a rule: a client that died is forgotten after it.
+MAX_VERSION and MAX_TTL are the greatest that fit. MAX_LEASE is a rule: after it a node forgets a client that died.
 """
 
 MAX_VERSION = 2**64 - 1

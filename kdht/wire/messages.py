@@ -1,8 +1,8 @@
-"""The header: messages as bytes and bytes as messages.
+"""The header, and whole messages: to bytes and back.
 
-Layer 0. What takes untrusted bytes (`parse`)
-ends in a value or in BadPacket, in nothing else. Layouts come from include/kdht_shared.h
-through kdht.wire._shared; docs/protocol.md has the fields' meaning. Integers are big-endian.
+Layer 0. `parse` takes untrusted bytes: it gives a value or raises BadPacket, nothing else. The layout comes
+from include/kdht_shared.h through kdht.wire._shared. docs/protocol.md explains the fields. Integers are
+big-endian.
 """
 
 import struct
@@ -41,10 +41,10 @@ FIELD = {name: slice(offset, offset + size) for name, offset, size in shared.LAY
 
 NO_FLAGS = Flag(0)
 _UNKNOWN_FLAGS = 0xFF ^ shared.KNOWN_FLAGS
-# To look a member up costs a tenth of its making, and every control message has three.
+# A look-up in a dict costs a tenth of Op(number), and every control message needs three.
 _OPS = {int(op): op for op in Op}
 STATUS_OF = {int(status): status for status in Status}
-"""By the byte in a reply."""
+"""By the status byte of a reply."""
 _FLAGS = {flags: Flag(flags) for flags in range(256) if not flags & _UNKNOWN_FLAGS}
 _REPLY = int(Flag.REPLY)
 _DIRECT = int(Flag.DIRECT)
@@ -52,7 +52,7 @@ _DIRECT = int(Flag.DIRECT)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """One datagram. Fields that a client leaves to the entry node default to zero."""
+    """One datagram. The fields that the entry node fills in default to zero."""
 
     op: Op
     key: bytes
@@ -74,14 +74,11 @@ class Message:
 
     @property
     def is_reply(self) -> bool:
-        """Whether REPLY is among the flags."""
+        """Whether the flag REPLY is set."""
         return int(self.flags) & _REPLY != 0
 
     def pack(self) -> bytearray:
-        """The datagram, 112 bytes and the body.
-
-        Raises ValueError for a body, key or number that its field cannot hold.
-        """
+        """The datagram: 112 bytes and the body. Raises ValueError if a field cannot hold its value."""
         if len(self.key) != shared.ID_LEN:
             raise ValueError(f"a key has {shared.ID_LEN} bytes, not {len(self.key)}")
         if len(self.body) > shared.MAX_BODY:
@@ -119,15 +116,15 @@ class Message:
 def pack_request(
     op: int, key: bytes, request_id: int, body: bytes = b"", *, hops: int = 0, max_reply: int = 0
 ) -> bytearray:
-    """A client's request, as Message.pack gives it, without the Message: for those who make many."""
+    """A client's request, the same bytes as from Message.pack. Faster, because it makes no Message."""
     fields = (op, 0, hops, request_id, key, 0, 0, len(body), 0, 0, 0, 0, NO_IP, NO_IP, 0, max_reply)
     return bytearray(HEADER.pack(shared.MAGIC, shared.VERSION, *fields, 0, 0, 0, 0) + body)
 
 
 def check_form(data: Buffer) -> None:
-    """Whether untrusted bytes have a message's form; raises BadPacket if not.
+    """Check the form of untrusted bytes. Raises BadPacket.
 
-    The order of the checks is the routing core's, so that both give the same reason.
+    The checks have the order of the routing core's, so that both give the same reason.
     """
     length = len(data)
     if length < OFFSET["version"]:
@@ -154,9 +151,9 @@ def check_form(data: Buffer) -> None:
 
 
 def parse(data: Buffer) -> Message:
-    """The message in untrusted bytes; raises BadPacket. Tags and times are `verify`'s.
+    """The message in untrusted bytes. Raises BadPacket. It does not check tags and times: see `verify`.
 
-    A status that this version does not know is BAD_FLAGS; reserved fields are not looked at.
+    An unknown status is BAD_FLAGS. Reserved fields are ignored.
     """
     check_form(data)
     (_, _, op, flags, hops, request_id, key, attempt, status, _, time, epoch, _, client_port,
@@ -185,5 +182,5 @@ def parse(data: Buffer) -> Message:
 
 
 def hash_key(key: str | bytes) -> bytes:
-    """The 20-byte key of a user's key: BLAKE2b-160 (RFC 7693); text counts as its UTF-8."""
+    """The 20-byte key for a name: its BLAKE2b-160 (RFC 7693). Text is encoded as UTF-8."""
     return blake2b(key.encode() if isinstance(key, str) else key, digest_size=shared.ID_LEN).digest()

@@ -1,10 +1,10 @@
-"""kdht's messages for scapy: dissects, builds and shows them; `sr1` matches replies.
+"""kdht's messages for scapy: it dissects, builds and shows them, and `sr1` matches replies.
 
     from kdht.wire.scapy_layer import KDHT, KDHTRecord
     IP(dst="10.0.0.1") / UDP() / KDHT(op="GET", request_id=1, key=hash_key("hello"))
 
-Importing it binds KDHT to UDP port 5348. Nothing is checked, so that wrong packets can be
-made and shown; `body_len` is computed unless it is given. Needs scapy.
+The import binds KDHT to UDP port 5348. Nothing is checked, so that wrong packets can be made and shown.
+`body_len` is computed if it is not given. Needs scapy.
 """
 
 from typing import TypeAlias
@@ -38,7 +38,7 @@ class AddressField(IP6Field):
     """An IPv6 or IPv4-mapped address; takes plain IPv4 too ("10.0.0.1" is "::ffff:10.0.0.1")."""
 
     def h2i(self, pkt: Packet | None, x: str | None) -> str:
-        """From what a user wrote."""
+        """From the text that a user gives."""
         is_ipv4 = isinstance(x, str) and ":" not in x and x.count(".") == 3
         return super().h2i(pkt, f"::ffff:{x}" if is_ipv4 else x)
 
@@ -54,12 +54,12 @@ class KDHTContact(Packet):
     ]
 
     def extract_padding(self, s: bytes) -> tuple[bytes, bytes]:
-        """What follows a contact is the next one."""
+        """After a contact comes the next one."""
         return b"", s
 
 
 def _contact_or_end(_packet: Packet, _before: object, _last: object, left: bytes) -> type[Packet] | None:
-    """What is too short for a contact stays raw."""
+    """Bytes that are too short for a contact stay raw."""
     return KDHTContact if len(left) >= shared.CONTACT_LEN else None
 
 
@@ -104,7 +104,7 @@ class KDHTControl(Packet):
 
 
 BodyKind: TypeAlias = tuple[Op, bool]
-"""An op, and whether it is the reply."""
+"""An op, and whether the message is its reply."""
 
 _BODIES: dict[BodyKind, type[Packet]] = {
     (Op.GET, True): KDHTRecord,
@@ -134,7 +134,7 @@ _EXTRAS = (RecordFlag.IF_VERSION, RecordFlag.DECIDED)
 
 
 def _least(kind: type[Packet], payload: bytes) -> int:
-    """The bytes that a body of that kind needs."""
+    """The least bytes that a body of this kind needs."""
     least = _LEAST.get(kind, 0)
     if kind is KDHTRecord and len(payload) >= least:
         flags = int.from_bytes(payload[least - 4 : least], "big")

@@ -1,4 +1,4 @@
-"""Tags of members and cookies of clients: SipHash-2-4 (Aumasson and Bernstein, 2012). Checks raise BadPacket alone."""
+"""Tags of members and cookies of clients: SipHash-2-4 (Aumasson and Bernstein, 2012)."""
 
 import struct
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ _TAG = struct.Struct(">Q")
 
 
 def header_tag(message: Buffer, key: ClusterSecret) -> int:
-    """The tag of a packed message's header; `hops` changes on the way, so it counts as 0."""
+    """The tag of a packed message's header. `hops` counts as 0, because it changes at every node."""
     tagged = bytearray(message[: shared.TAGGED_LEN])
     tagged[OFFSET["hops"]] = 0
     return siphash(key.tag, bytes(tagged))
@@ -28,9 +28,9 @@ def body_tag(message: Buffer, key: ClusterSecret) -> int:
 
 
 def seal(message: bytearray, key: ClusterSecret, now: int) -> None:
-    """Make a packed message a member's, in place: FORWARDED, time, epoch and both tags.
+    """Set the flag FORWARDED, time, epoch and both tags of a packed message: then members accept it.
 
-    `now` is unix seconds; `key` the epoch that signs.
+    `now`: Unix seconds. `key`: the secret of the epoch to seal with.
     """
     message[OFFSET["flags"]] |= Flag.FORWARDED
     message[_EPOCH] = key.epoch
@@ -40,9 +40,9 @@ def seal(message: bytearray, key: ClusterSecret, now: int) -> None:
 
 
 def verify(data: Buffer, keys: Sequence[ClusterSecret], now: int, window: int = shared.REPLAY_WINDOW) -> None:
-    """Check a member's message as the core does: form, epoch, tags, time, hops.
+    """Check a member's message as the core does: form, epoch, tags, time, hops. Raises BadPacket.
 
-    `now` and `window` are seconds; the time may differ by `window` either way. Raises BadPacket.
+    `now`: Unix seconds. `window`: how many seconds the time of the message may be before or after it.
     """
     check_form(data)
     if not data[OFFSET["flags"]] & Flag.FORWARDED:
@@ -62,12 +62,12 @@ def verify(data: Buffer, keys: Sequence[ClusterSecret], now: int, window: int = 
 
 
 def make_cookie(cookie_key: bytes, client_ip: bytes, now: int) -> int:
-    """The proof, never 0, that a client receives at `client_ip` (16 bytes), for one time slot."""
+    """A proof for one time slot that a client receives what is sent to `client_ip` (16 bytes). Never 0."""
     return _cookie_of_slot(cookie_key, client_ip, now >> shared.COOKIE_SLOT_BITS)
 
 
 def valid_cookie(cookie: int, cookie_key: bytes, client_ip: bytes, now: int) -> bool:
-    """Whether a cookie is of this time slot or of one beside it; 0 is none."""
+    """Whether a cookie is of this time slot, the one before or the one after. 0 is not a cookie."""
     slot = now >> shared.COOKIE_SLOT_BITS
     slots = range(max(slot - 1, 0), slot + 2)
     return cookie != 0 and any(cookie == _cookie_of_slot(cookie_key, client_ip, s) for s in slots)

@@ -41,12 +41,12 @@ def write_json_lines(path: Path, values: dict[str, str]) -> Path:
 # --- Files
 
 
-def random_entries(seed: int, count: int = 300) -> list[bulk.Entry]:
+def random_entries(seed: int, count: int = 300) -> list[bulk.KeyValue]:
     rng = random.Random(seed)
     found = []
     for number in range(count):
         value = rng.choice([None, rng.randbytes(rng.randrange(60)), b"text\twith\nall\\", b"", b"\\N"])
-        found.append(bulk.Entry(f"key {number}\t\\ü", value, rng.choice([None, 1, 2**32 - 1])))
+        found.append(bulk.KeyValue(f"key {number}\t\\ü", value, rng.choice([None, 1, 2**32 - 1])))
     return found
 
 
@@ -58,18 +58,18 @@ def test_what_is_written_is_read_again(form):
 
 
 def test_a_key_of_any_bytes_stands_in_tsv():
-    entry = bulk.Entry(b"\xff\x00\n", b"v", None)
+    entry = bulk.KeyValue(b"\xff\x00\n", b"v", None)
     assert next(bulk.entries(io.BytesIO(bulk.written(entry, "tsv")), "f", "tsv")) == (1, entry)
 
 
 def test_what_a_line_looks_like():
     """Fixed bytes: files outlive versions."""
-    entry = bulk.Entry("a", b"x\ty", 60)
+    entry = bulk.KeyValue("a", b"x\ty", 60)
     assert bulk.written(entry, "jsonl") == b'{"key":"a","value":"x\\ty","ttl":60}\n'
     assert bulk.written(entry, "tsv") == b"a\tx\\ty\t60\n"
-    assert bulk.written(bulk.Entry("a", b"\xff", None), "jsonl") == b'{"key":"a","base64":"/w=="}\n'
-    assert bulk.written(bulk.Entry("a", None, None), "jsonl") == b'{"key":"a","found":false}\n'
-    assert bulk.written(bulk.Entry("a", None, None), "tsv") == b"a\t\\N\n"
+    assert bulk.written(bulk.KeyValue("a", b"\xff", None), "jsonl") == b'{"key":"a","base64":"/w=="}\n'
+    assert bulk.written(bulk.KeyValue("a", None, None), "jsonl") == b'{"key":"a","found":false}\n'
+    assert bulk.written(bulk.KeyValue("a", None, None), "tsv") == b"a\t\\N\n"
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_what_a_line_looks_like():
     ],
 )
 def test_a_bad_line_is_named(form, line, words):
-    good_line = bulk.written(bulk.Entry("k", b"v", None), form)
+    good_line = bulk.written(bulk.KeyValue("k", b"v", None), form)
     with pytest.raises(ConfigError) as caught:
         list(bulk.entries(io.BytesIO(good_line + line + b"\n"), "name", form))
     assert str(caught.value).startswith("name, line 2: ")

@@ -96,7 +96,7 @@ def test_ctrl_c(ctl):
     assert ended(watching) == (130, b"")
 
 
-def test_nobody_answers(ctl):
+def test_silence_of_all_nodes_is_a_time_out(ctl):
     silent = f"127.0.0.1:{free_port('127.0.0.1')}"
     bad(ctl("watch", "k", "--node", silent, "--timeout", "0.3"), 6, "no answer within 0.3 s")
 

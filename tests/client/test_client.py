@@ -81,7 +81,7 @@ def test_the_largest_value_goes_both_ways(ask):
     assert Record.parse(node.seen[1].body).value == largest
 
 
-def test_a_value_too_large_is_refused_before_sending(ask):
+def test_too_large_values_are_refused_before_sending(ask):
     with (
         ScriptedNode(answer) as node,
         pytest.raises(ValueTooLarge, match="at most 1104 bytes, this one has 1536"),
@@ -91,13 +91,21 @@ def test_a_value_too_large_is_refused_before_sending(ask):
 
 
 @pytest.mark.parametrize("ttl", [0, -1, 1.5, 2**32])
-def test_a_ttl_that_cannot_be_is_refused_before_sending(ask, ttl):
+<<<<<<< HEAD
+def test_impossible_ttls_are_refused_before_sending(ask, ttl):
+=======
+def test_an_invalid_ttl_is_refused_before_sending(ask, ttl):
+>>>>>>> refs/heads/tests
     with ScriptedNode(answer) as node, pytest.raises(ValueError, match="TTL"):
         ask(node.name, ("put", "hello", b"", ttl))
     assert node.seen == []
 
 
-def test_a_caller_may_take_less():
+<<<<<<< HEAD
+def test_max_value_limits_the_answer():
+=======
+def test_a_caller_can_limit_the_reply():
+>>>>>>> refs/heads/tests
     def refuse_large(_node, request):
         return [refusal(request, Status.TOO_LARGE) if request.max_reply < 100 else value_reply(request)]
 
@@ -111,7 +119,11 @@ def test_a_caller_may_take_less():
     assert [request.max_reply for request in node.seen] == [1016, 26]
 
 
-def test_no_value(ask):
+<<<<<<< HEAD
+def test_a_key_without_a_value_raises_not_found(ask):
+=======
+def test_a_missing_key_is_not_found(ask):
+>>>>>>> refs/heads/tests
     with ScriptedNode(refuse(Status.NOT_FOUND)) as node, pytest.raises(NotFound) as caught:
         ask(node.name, ("get", "hello"))
     assert str(caught.value) == "get 'hello': the key has no value"
@@ -145,7 +157,11 @@ def test_a_closed_port_is_left_for_another(ask):
 
 
 @pytest.mark.usefixtures("short_waits")
-def test_nobody_answers(ask):
+<<<<<<< HEAD
+def test_no_answer_is_a_request_timeout(ask):
+=======
+def test_silence_of_all_nodes_is_a_time_out(ask):
+>>>>>>> refs/heads/tests
     with ScriptedNode(drop) as node, pytest.raises(RequestTimeout, match="get 'hello': no answer within"):
         ask(node.name, ("get", "hello"), timeout=0.2, attempts=3)
     assert 1 <= len(node.seen) <= 3
@@ -157,7 +173,7 @@ def test_doubled_replies_are_one_answer(ask):
         assert ask(node.name, *(("get", name) for name in names)) == [hash_key(name) for name in names]
 
 
-def test_wrong_replies_are_no_answer(ask):
+def test_forged_replies_are_ignored(ask):
     def react(_node, request):
         wrong = [
             value_reply(request, b"forged", request_id=request.request_id ^ 1 << 40),
@@ -175,7 +191,7 @@ def test_wrong_replies_are_no_answer(ask):
         assert ask(node.name, ("get", "hello")) == [b"world"]
 
 
-def test_a_reply_from_another_port_is_no_answer(ask):
+def test_a_reply_from_another_port_is_ignored(ask):
     def react(node, request):
         node.send_from_elsewhere(value_reply(request, b"forged"))
         return [value_reply(request)]
@@ -184,7 +200,7 @@ def test_a_reply_from_another_port_is_no_answer(ask):
         assert ask(node.name, ("get", "hello")) == [b"world"]
 
 
-def test_the_cookie_dance(ask):
+def test_a_demanded_cookie_is_sent(ask):
     def react(_node, request):
         if request.cookie != 77:
             return [refusal(request, Status.COOKIE_NEEDED, cookie=77)]
@@ -209,7 +225,11 @@ def test_a_busy_owner_is_tried_again(ask):
 
 
 @pytest.mark.parametrize("status", [Status.BUSY, Status.UNCONFIRMED])
-def test_a_refusal_is_not_waited_for_like_a_loss(ask, status):
+<<<<<<< HEAD
+def test_waits_after_a_refusal_are_shorter_than_after_a_loss(ask, status):
+=======
+def test_a_refusal_is_retried_sooner_than_a_loss(ask, status):
+>>>>>>> refs/heads/tests
     """A second node takes three seconds to join a first one, and until then writes are UNCONFIRMED."""
     ready_at = time.monotonic() + 2.8
 
@@ -221,14 +241,14 @@ def test_a_refusal_is_not_waited_for_like_a_loss(ask, status):
     assert len(node.seen) < 12
 
 
-def test_failed_disks_everywhere_are_said(ask):
+def test_failed_disks_everywhere_are_an_error(ask):
     with ScriptedNode(refuse(Status.STORAGE_FAILED)) as node, pytest.raises(RequestError, match="disk"):
         ask(node.name, ("put", "hello", b""), attempts=3)
     assert [request.attempt for request in node.seen] == [0, 1, 2]
 
 
 @pytest.mark.parametrize(("method", "args"), [("get", []), ("put", [b""])])
-def test_an_answer_that_holds_no_record_is_an_error(ask, method, args):
+def test_an_answer_without_a_record_is_an_error(ask, method, args):
     short = ScriptedNode(lambda _, request: [reply_to(request, body=b"short")])
     with short as node, pytest.raises(RequestError, match="cannot be read"):
         ask(node.name, (method, "hello", *args))
@@ -273,7 +293,11 @@ def test_a_trace_ends_at_the_limit():
         assert len(client.trace("hello", max_hops=1000)) == 255
 
 
-def test_a_trace_that_is_no_contact_is_an_error(ask):
+<<<<<<< HEAD
+def test_a_trace_answer_without_a_contact_is_an_error(ask):
+=======
+def test_a_malformed_trace_reply_is_an_error(ask):
+>>>>>>> refs/heads/tests
     with ScriptedNode(refuse(Status.OK)) as node, pytest.raises(RequestError, match="cannot be read"):
         ask(node.name, ("trace", "hello"))
 
@@ -289,13 +313,21 @@ def test_a_trace_that_is_no_contact_is_an_error(ask):
         ("no-such-host.invalid:5348", "'no-such-host.invalid' has no address"),
     ],
 )
-def test_nodes_that_name_nothing(ask, nodes, text):
+<<<<<<< HEAD
+def test_bad_node_names_raise_config_error(ask, nodes, text):
+=======
+def test_invalid_node_names_are_refused(ask, nodes, text):
+>>>>>>> refs/heads/tests
     with pytest.raises(ConfigError, match=text):
         ask(nodes, ("get", "hello"))
 
 
 @pytest.mark.parametrize("limits", [{"timeout": 0}, {"timeout": -1}, {"timeout": float("nan")}, {"attempts": 0}, {"attempts": MAX_ATTEMPTS + 1}])  # fmt: skip
-def test_limits_that_make_no_sense(ask, limits):
+<<<<<<< HEAD
+def test_impossible_limits_raise_config_error(ask, limits):
+=======
+def test_invalid_limits_are_refused(ask, limits):
+>>>>>>> refs/heads/tests
     with pytest.raises(ConfigError, match=next(iter(limits))):
         ask("127.0.0.1", ("get", "hello"), **limits)
 
@@ -307,7 +339,11 @@ def test_names_are_resolved(ask):
         assert ask(f"localhost:{port}", ("get", "hello"), attempts=16) == [b"world"]
 
 
-def test_a_closed_client_says_so():
+<<<<<<< HEAD
+def test_a_closed_client_raises_request_error():
+=======
+def test_a_closed_client_refuses_requests():
+>>>>>>> refs/heads/tests
     with ScriptedNode(answer) as node:
         client = Client(node.name)
         client.close()
@@ -319,7 +355,11 @@ def test_a_closed_client_says_so():
 # --- Only asyncio ----------------------------------------------------------------------
 
 
-def test_a_closed_async_client_says_so():
+<<<<<<< HEAD
+def test_a_closed_async_client_raises_request_error():
+=======
+def test_a_closed_async_client_refuses_requests():
+>>>>>>> refs/heads/tests
     async def run():
         loop, arrived = asyncio.get_running_loop(), asyncio.Event()
 
@@ -366,7 +406,11 @@ def test_many_requests_at_once_get_their_own_answers():
         asyncio.run(run(node.name))
 
 
-def test_get_many_leaves_out_what_is_not_there():
+<<<<<<< HEAD
+def test_get_many_leaves_out_keys_without_a_value():
+=======
+def test_get_many_leaves_out_missing_keys():
+>>>>>>> refs/heads/tests
     def react(_node, request):
         return [value_reply(request) if request.key in there else refusal(request, Status.NOT_FOUND)]
 
@@ -380,7 +424,7 @@ def test_get_many_leaves_out_what_is_not_there():
         assert asyncio.run(run(node.name)) == {"a": b"world", "c": b"world"}
 
 
-def test_put_many_gives_versions():
+def test_put_many_returns_versions():
     async def run(name):
         async with AsyncClient(name) as client:
             return await client.put_many({"a": b"1", "b": b"2"}, ttl=60)

@@ -74,7 +74,11 @@ def test_a_key_in_any_form_is_its_bytes(ask, form):
     assert hash_key(plain) in store.records
 
 
-def test_what_is_too_wide_is_too_large(ask):
+<<<<<<< HEAD
+def test_wide_items_count_by_their_bytes(ask):
+=======
+def test_the_size_of_a_buffer_is_counted_in_bytes(ask):
+>>>>>>> refs/heads/tests
     store = ScriptedStore()
     with store.node() as node:
         with pytest.raises(ValueTooLarge, match="this one has 1200"):
@@ -129,7 +133,7 @@ class Empty(io.RawIOBase):
         ("put_large", ["k", "text"], TypeError, "a large value is bytes.*not str"),
         ("put_large", ["k", 5], TypeError, "not int"),
         ("put_large", ["k", io.StringIO("text")], TypeError, 'open it with "rb"'),
-        ("put_large", ["k", Empty()], BlockingIOError, "one that waits"),
+        ("put_large", ["k", Empty()], BlockingIOError, "blocking mode"),
         ("put_many", [{"k": "text"}], TypeError, "not str"),
         ("get", [5], TypeError, "a key is a str or bytes, not int"),
         ("get", [None], TypeError, "a key is a str or bytes"),
@@ -143,7 +147,11 @@ class Empty(io.RawIOBase):
     ],
     ids=without_address,
 )
-def test_what_has_no_bytes_is_refused_before_sending(ask, method, args, error, text):
+<<<<<<< HEAD
+def test_objects_without_a_buffer_are_refused_before_sending(ask, method, args, error, text):
+=======
+def test_an_object_without_bytes_is_refused_before_sending(ask, method, args, error, text):
+>>>>>>> refs/heads/tests
     store = ScriptedStore()
     with store.node() as node, pytest.raises(error, match=text):
         ask(node.name, method, *args)
@@ -151,7 +159,7 @@ def test_what_has_no_bytes_is_refused_before_sending(ask, method, args, error, t
 
 
 @pytest.mark.parametrize("max_value", [1.5, "7", None])
-def test_a_max_value_that_is_no_whole_number(ask, max_value):
+def test_max_value_must_be_a_whole_number(ask, max_value):
     store = ScriptedStore()
     with store.node() as node, pytest.raises(TypeError, match="max_value is a whole number from 0 to 1104"):
         ask(node.name, "get", "k", max_value=max_value)
@@ -160,7 +168,11 @@ def test_a_max_value_that_is_no_whole_number(ask, max_value):
 
 @pytest.mark.parametrize(("window", "error"), [(0, ValueError), (-1, ValueError), (1.5, TypeError)])
 @pytest.mark.parametrize(("method", "args"), [("get_many", [["k"]]), ("put_many", [{"k": b""}])])
-def test_a_window_that_cannot_be(ask, window, error, method, args):
+<<<<<<< HEAD
+def test_impossible_windows_are_refused(ask, window, error, method, args):
+=======
+def test_an_invalid_window_is_refused(ask, window, error, method, args):
+>>>>>>> refs/heads/tests
     store = ScriptedStore()
     with store.node() as node, pytest.raises(error, match="window"):
         ask(node.name, method, *args, window=window)
@@ -169,7 +181,11 @@ def test_a_window_that_cannot_be(ask, window, error, method, args):
 
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
 @pytest.mark.parametrize("timeout", [float("inf"), float("nan"), float("-inf"), 1e10, 0, -1, MAX_TIMEOUT + 1])
-def test_a_timeout_that_cannot_be(kind, timeout):
+<<<<<<< HEAD
+def test_impossible_timeouts_are_refused(kind, timeout):
+=======
+def test_an_invalid_timeout_is_refused(kind, timeout):
+>>>>>>> refs/heads/tests
     with pytest.raises(ValueError, match=r"timeout is a number of seconds above 0, at most 86400") as caught:
         kind("127.0.0.1", timeout=timeout)
     assert isinstance(caught.value, ConfigError)
@@ -186,20 +202,28 @@ def test_a_timeout_that_cannot_be(kind, timeout):
     ],
     ids=str,
 )
-def test_limits_that_are_no_numbers(kind, limits, text):
+def test_limits_must_be_numbers(kind, limits, text):
     with pytest.raises(TypeError, match=text):
         kind("127.0.0.1", **limits)
 
 
 @pytest.mark.parametrize("timeout", [MAX_TIMEOUT, 1, Fraction(1, 2)])
-def test_a_timeout_that_can_be(ask, timeout):
+<<<<<<< HEAD
+def test_possible_timeouts_are_taken(ask, timeout):
+=======
+def test_any_positive_number_is_a_timeout(ask, timeout):
+>>>>>>> refs/heads/tests
     store = ScriptedStore()
     with store.node() as node, Client(node.name, timeout=timeout) as client:
         client.put("k", b"1")
         assert client.get("k") == b"1"
 
 
-def test_an_int_may_be_of_another_kind():
+<<<<<<< HEAD
+def test_other_integer_types_count_as_int():
+=======
+def test_any_integer_type_is_accepted():
+>>>>>>> refs/heads/tests
     class Seven:
         def __index__(self) -> int:
             return 7

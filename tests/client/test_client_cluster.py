@@ -40,7 +40,11 @@ def values_of(seed: int, count: int) -> dict[str, bytes]:
     return {f"{seed}/{number}": rng.randbytes(size) for number, size in enumerate(sizes)}
 
 
-def test_what_one_node_stores_every_node_gets(names):
+<<<<<<< HEAD
+def test_a_value_put_through_one_node_is_got_through_every_node(names):
+=======
+def test_a_value_stored_through_one_node_is_read_through_all(names):
+>>>>>>> refs/heads/tests
     values = values_of(1, 40)
     with Client(names[0]) as writer:
         for key, value in values.items():
@@ -50,7 +54,11 @@ def test_what_one_node_stores_every_node_gets(names):
             assert {key: reader.get(key) for key in values} == values
 
 
-def test_a_record_has_its_version_and_what_is_left_of_its_ttl(names):
+<<<<<<< HEAD
+def test_a_record_has_its_version_and_the_rest_of_its_ttl(names):
+=======
+def test_a_record_has_its_version_and_remaining_ttl(names):
+>>>>>>> refs/heads/tests
     with Client(names[0]) as client:
         first = client.put("versions", b"1", ttl=3600)
         second = client.put("versions", b"2", ttl=3600)
@@ -108,7 +116,11 @@ def test_a_thousand_values_at_once(names):
     asyncio.run(run())
 
 
-def test_ten_lines_get_it_too(names):
+<<<<<<< HEAD
+def test_the_ten_line_client_gets_the_value(names):
+=======
+def test_the_ten_lines_of_the_protocol_read_a_value(names):
+>>>>>>> refs/heads/tests
     block = re.search(r"<!-- ten-line-get -->\n```python\n(.*?)```", PROTOCOL.read_text(), re.DOTALL)[1]
     lines: dict[str, object] = {}
     exec(compile(block, str(PROTOCOL), "exec"), lines)
@@ -177,7 +189,7 @@ def test_a_large_value(names):
             writer.get_large("big")
 
 
-def test_a_watch_is_told_of_changes_made_through_other_nodes(names):
+def test_a_watch_sees_changes_made_through_other_nodes(names):
     with Client(names[1]) as writer, Client(names[0]) as watcher, closing(watcher.watch("watched")) as events:
         assert next(events) is None
         for value in (b"1", b"2"):
@@ -189,7 +201,7 @@ def test_a_watch_is_told_of_changes_made_through_other_nodes(names):
 
 
 @pytest.mark.parametrize("off_s", [-7200, 7200])
-def test_a_client_whose_clock_is_far_off_writes_all_the_same(names, monkeypatch, off_s):
+def test_a_client_with_a_wrong_clock_can_write(names, monkeypatch, off_s):
     """Its later writes win over its earlier ones, and over those of others, and cost one more datagram once."""
     with Client(names[0]) as other:
         other.put("clock", b"before")
@@ -247,7 +259,7 @@ def test_a_dead_entry_node_is_left_for_another(fresh_cluster):
         assert client.put_many(values).keys() == values.keys()
 
 
-def test_a_client_goes_on_when_the_only_node_that_it_was_given_dies(fresh_cluster, monkeypatch):
+def test_a_client_survives_the_death_of_its_only_given_node(fresh_cluster, monkeypatch):
     monkeypatch.setattr(_learning, "FIRST_AFTER", 0.0)
     values = values_of(8, 30)
     first = fresh_cluster.nodes[0]

@@ -37,7 +37,11 @@ def losing_an_answer(op: Op) -> ScriptedStore:
     return store
 
 
-def test_a_put_where_the_version_stands(ask):
+<<<<<<< HEAD
+def test_a_put_with_the_keys_version_is_done(ask):
+=======
+def test_a_conditional_put_succeeds_at_the_named_version(ask):
+>>>>>>> refs/heads/tests
     store = ScriptedStore()
     with store.node() as node:
         first = ask(node.name, "put", "k", b"1", if_version=0)
@@ -46,7 +50,11 @@ def test_a_put_where_the_version_stands(ask):
     assert store.records[KEY] == Record(second, 60, 0, b"2")
 
 
-def test_a_put_where_another_version_stands(ask):
+<<<<<<< HEAD
+def test_a_put_with_another_version_is_a_conflict(ask):
+=======
+def test_a_conditional_put_conflicts_with_another_version(ask):
+>>>>>>> refs/heads/tests
     store = ScriptedStore()
     with store.node() as node:
         with pytest.raises(Conflict, match="the key has no record") as caught:
@@ -62,7 +70,11 @@ def test_a_put_where_another_version_stands(ask):
     assert Op.QUORUM_GET not in store.asked
 
 
-def test_a_delete_where_the_version_stands(ask):
+<<<<<<< HEAD
+def test_a_delete_with_the_keys_version_is_done(ask):
+=======
+def test_a_conditional_delete_succeeds_at_the_named_version(ask):
+>>>>>>> refs/heads/tests
     store = ScriptedStore()
     with store.node() as node:
         version = ask(node.name, "put", "k", b"1")
@@ -76,7 +88,11 @@ def test_a_delete_where_the_version_stands(ask):
 @pytest.mark.parametrize(
     ("method", "wrong"), [("put", -1), ("put", 2**64), ("put", "7"), ("delete", 0), ("delete", 2**64)]
 )
-def test_versions_that_cannot_be_are_refused_before_sending(ask, method, wrong):
+<<<<<<< HEAD
+def test_impossible_versions_are_refused_before_sending(ask, method, wrong):
+=======
+def test_invalid_versions_are_refused_before_sending(ask, method, wrong):
+>>>>>>> refs/heads/tests
     store = ScriptedStore()
     args = ["k", b""] if method == "put" else ["k"]
     with store.node() as node, pytest.raises(ValueError, match="if_version"):
@@ -105,7 +121,7 @@ def test_a_delete_whose_answer_was_lost_is_done_once(ask):
 
 
 @pytest.mark.usefixtures("short_waits")
-def test_another_version_after_a_lost_answer_is_no_certain_conflict(ask):
+def test_a_conflict_after_a_lost_answer_is_unconfirmed(ask):
     """The first try may have been done, and overwritten since."""
     store = losing_an_answer(Op.PUT)
 
@@ -121,7 +137,7 @@ def test_another_version_after_a_lost_answer_is_no_certain_conflict(ask):
 
 
 @pytest.mark.usefixtures("short_waits")
-def test_a_write_that_was_overwritten_is_not_written_again(ask):
+def test_an_overwritten_write_is_not_repeated(ask):
     store = losing_an_answer(Op.PUT)
 
     def overwrite(request):
@@ -136,7 +152,7 @@ def test_a_write_that_was_overwritten_is_not_written_again(ask):
 
 
 @pytest.mark.usefixtures("short_waits")
-def test_busy_after_a_lost_answer_is_not_all_that_is_said(ask):
+def test_busy_after_a_lost_answer_is_unconfirmed(ask):
     store = losing_an_answer(Op.PUT)
     before = store.before
 
@@ -154,7 +170,7 @@ def test_busy_after_a_lost_answer_is_not_all_that_is_said(ask):
 
 
 @pytest.mark.usefixtures("short_waits")
-def test_what_stays_unconfirmed_is_said(ask):
+def test_a_write_that_stays_unconfirmed_raises_unconfirmed(ask):
     store = ScriptedStore()
     store.before = lambda request: refuse(Status.UNCONFIRMED)(None, request)
     with store.node() as node:
@@ -171,7 +187,11 @@ def test_a_conditional_write_without_any_answer_is_a_time_out(ask):
         ask(node.name, "put", "k", b"", if_version=0)
 
 
-def test_a_quorum_read_is_one(ask):
+<<<<<<< HEAD
+def test_quorum_true_sends_a_quorum_get(ask):
+=======
+def test_a_quorum_read_sends_quorum_get(ask):
+>>>>>>> refs/heads/tests
     store = ScriptedStore()
     with store.node() as node:
         version = ask(node.name, "put", "k", b"1")

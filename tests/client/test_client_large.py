@@ -50,7 +50,11 @@ def chunks(store: ScriptedStore) -> int:
 
 
 @pytest.mark.parametrize("size", [0, 1, CHUNK_SIZE, CHUNK_SIZE + 1, len(VALUE)])
-def test_in_and_out(ask, size):
+<<<<<<< HEAD
+def test_a_large_value_goes_both_ways(ask, size):
+=======
+def test_a_large_value_is_written_and_read(ask, size):
+>>>>>>> refs/heads/tests
     store = ScriptedStore()
     with store.node() as node:
         version = ask(node.name, "put_large", "big", VALUE[:size])
@@ -62,7 +66,7 @@ def test_in_and_out(ask, size):
     assert (upload.version, upload.expiry) == (version, 0)
 
 
-def test_from_a_file_with_progress(ask):
+def test_a_file_is_stored_with_progress(ask):
     store, seen = ScriptedStore(), []
     with store.node() as node:
         ask(node.name, "put_large", "big", io.BytesIO(VALUE), progress=lambda *done: seen.append(done))
@@ -74,7 +78,11 @@ def test_from_a_file_with_progress(ask):
         assert len(half) == 22
 
 
-def test_a_plain_value_is_got_too(ask):
+<<<<<<< HEAD
+def test_get_large_reads_plain_values_too(ask):
+=======
+def test_get_large_reads_a_plain_value(ask):
+>>>>>>> refs/heads/tests
     store = ScriptedStore()
     with store.node() as node:
         ask(node.name, "put", "big", b"plain")
@@ -85,7 +93,11 @@ def test_a_plain_value_is_got_too(ask):
     assert store.records == {}
 
 
-def test_what_is_too_large_is_refused_before_sending(ask):
+<<<<<<< HEAD
+def test_values_over_64_mib_are_refused_before_sending(ask):
+=======
+def test_a_value_beyond_the_limit_is_refused_before_sending(ask):
+>>>>>>> refs/heads/tests
     store = ScriptedStore()
     with store.node() as node:
         for source in (bytes(MAX_LARGE + 1), io.BytesIO(bytes(MAX_LARGE + 1))):
@@ -94,7 +106,7 @@ def test_what_is_too_large_is_refused_before_sending(ask):
     assert not store.asked
 
 
-def test_a_replaced_value_leaves_nothing_behind(ask):
+def test_a_replaced_value_leaves_no_chunks(ask):
     store = ScriptedStore()
     with store.node() as node:
         for value in (VALUE, OTHER):
@@ -104,7 +116,7 @@ def test_a_replaced_value_leaves_nothing_behind(ask):
     assert len(journal(store)) == 1
 
 
-def test_a_deleted_value_leaves_nothing_behind(ask):
+def test_a_deleted_value_leaves_no_chunks(ask):
     store = ScriptedStore()
     with store.node() as node:
         ask(node.name, "put_large", "big", VALUE)
@@ -114,7 +126,11 @@ def test_a_deleted_value_leaves_nothing_behind(ask):
 
 
 @pytest.mark.parametrize("method", ["put", "delete"])
-def test_what_a_plain_write_left_behind_is_found(ask, method):
+<<<<<<< HEAD
+def test_chunks_left_by_a_plain_write_are_deleted_later(ask, method):
+=======
+def test_chunks_left_behind_by_a_plain_write_are_found(ask, method):
+>>>>>>> refs/heads/tests
     store = ScriptedStore()
     with store.node() as node:
         ask(node.name, "put_large", "big", VALUE)
@@ -124,7 +140,7 @@ def test_what_a_plain_write_left_behind_is_found(ask, method):
     assert chunks(store) == 3
 
 
-def test_the_old_value_stands_until_the_new_one_is_complete(ask):
+def test_readers_see_the_old_value_until_the_new_one_is_complete(ask):
     seen = set()
 
     def look(request):
@@ -139,7 +155,11 @@ def test_the_old_value_stands_until_the_new_one_is_complete(ask):
     assert store.records[KEY].version > first
 
 
-def test_a_failed_upload_is_cleared_away(ask):
+<<<<<<< HEAD
+def test_a_failed_upload_deletes_its_chunks(ask):
+=======
+def test_a_failed_upload_is_deleted(ask):
+>>>>>>> refs/heads/tests
     written: dict[bytes, int] = {}
 
     def refuse_one_chunk(request):
@@ -154,7 +174,7 @@ def test_a_failed_upload_is_cleared_away(ask):
     assert store.records == {}
 
 
-def test_an_exception_of_the_progress_callback_ends_the_upload(ask):
+def test_an_exception_in_the_progress_callback_ends_the_upload(ask):
     def stop(done, total):
         if done > 5000:
             raise ZeroDivisionError
@@ -181,7 +201,7 @@ def kill(node_name: str) -> None:
     assert os.waitpid(pid, 0)[1] == 0
 
 
-def test_a_killed_upload_is_named_and_deleted_by_a_delete():
+def test_a_delete_names_and_deletes_a_killed_upload():
     store = ScriptedStore()
     with store.node() as node:
         kill(node.name)
@@ -194,7 +214,7 @@ def test_a_killed_upload_is_named_and_deleted_by_a_delete():
     assert store.records == {}
 
 
-def test_a_killed_upload_is_deleted_by_a_put_a_day_later(monkeypatch):
+def test_a_put_a_day_later_deletes_a_killed_upload(monkeypatch):
     store = ScriptedStore()
     with store.node() as node:
         kill(node.name)
@@ -207,7 +227,11 @@ def test_a_killed_upload_is_deleted_by_a_put_a_day_later(monkeypatch):
     assert chunks(store) == 1
 
 
-def test_an_upload_that_was_deleted_under_fails(ask):
+<<<<<<< HEAD
+def test_an_upload_fails_if_the_key_is_deleted_meanwhile(ask):
+=======
+def test_an_upload_whose_key_is_deleted_fails(ask):
+>>>>>>> refs/heads/tests
     store = ScriptedStore()
     with store.node() as node:
 
@@ -220,7 +244,11 @@ def test_an_upload_that_was_deleted_under_fails(ask):
     assert store.records == {}
 
 
-def test_an_upload_that_was_deleted_at_the_last_moment_takes_its_manifest_back(ask):
+<<<<<<< HEAD
+def test_an_upload_deleted_at_the_last_moment_deletes_its_manifest(ask):
+=======
+def test_an_upload_deleted_at_the_last_moment_withdraws_its_manifest(ask):
+>>>>>>> refs/heads/tests
     def delete_now(request):
         if request.op == Op.PUT and request.key == KEY:
             store.deleted = {key: (each.version + 1, Status.OK) for key, each in store.records.items()}
@@ -268,7 +296,11 @@ def test_unfinished_uploads_do_not_lock_their_key(ask, age):
     assert (len(named) == 1) == (age > _journal.ABANDONED)
 
 
-def test_a_cancelled_upload_is_cleared_away():
+<<<<<<< HEAD
+def test_a_cancelled_upload_deletes_its_chunks():
+=======
+def test_a_cancelled_upload_is_deleted():
+>>>>>>> refs/heads/tests
     """Beside what its caller goes on with; the client's end waits for it."""
 
     async def run(name):
@@ -290,7 +322,11 @@ def test_a_cancelled_upload_is_cleared_away():
     assert store.asked[Op.DELETE] < 21 * 20, "what was not sent is not deleted"
 
 
-def test_an_upload_whose_coroutine_is_closed_is_cleared_away():
+<<<<<<< HEAD
+def test_a_closed_uploads_coroutine_deletes_its_chunks():
+=======
+def test_an_upload_whose_coroutine_is_closed_is_deleted():
+>>>>>>> refs/heads/tests
     async def run(name):
         async with AsyncClient(name) as client:
             await client.put("other", b"")
@@ -310,7 +346,11 @@ def test_an_upload_whose_coroutine_is_closed_is_cleared_away():
 
 
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, SystemExit])
-def test_an_interrupted_upload_is_cleared_away(interruption):
+<<<<<<< HEAD
+def test_an_interrupted_upload_deletes_its_chunks(interruption):
+=======
+def test_an_interrupted_upload_is_deleted(interruption):
+>>>>>>> refs/heads/tests
     def stop(done, total):
         if done > 5000:
             raise interruption
@@ -321,7 +361,11 @@ def test_an_interrupted_upload_is_cleared_away(interruption):
     assert store.records == {}
 
 
-def test_a_second_interruption_ends_the_clearing_away():
+<<<<<<< HEAD
+def test_a_second_interruption_ends_the_deletion_of_chunks():
+=======
+def test_a_second_interruption_ends_the_deletion():
+>>>>>>> refs/heads/tests
     deletes = iter(range(1000))
 
     def stop(done, total):
@@ -362,7 +406,11 @@ def test_errors_name_the_users_key(ask):
             ask(node.name, "get_large", "big")
 
 
-def test_a_ttl_is_the_chunks_too(ask):
+<<<<<<< HEAD
+def test_chunks_of_a_value_with_a_ttl_expire_too(ask):
+=======
+def test_chunks_get_the_ttl_of_their_value(ask):
+>>>>>>> refs/heads/tests
     store = ScriptedStore()
     with store.node() as node:
         ask(node.name, "put_large", "big", VALUE, ttl=60)
@@ -374,7 +422,7 @@ def test_a_ttl_is_the_chunks_too(ask):
     assert set(ttls.values()) == {60 + _large.OUTLIVES}
 
 
-def test_a_value_replaced_while_it_is_read_is_read_anew(ask):
+def test_a_value_replaced_during_a_read_is_read_again(ask):
     store = ScriptedStore()
     with store.node() as node:
         ask(node.name, "put_large", "big", VALUE * 5)  # more than one window
@@ -404,7 +452,11 @@ def damage(store: ScriptedStore, number: int, change) -> None:
         (lambda value: value[:-1] + bytes([value[-1] ^ 1]), "digest"),
     ],
 )
-def test_half_a_value_is_none(ask, change, why):
+<<<<<<< HEAD
+def test_a_value_with_a_damaged_chunk_is_an_error(ask, change, why):
+=======
+def test_a_value_with_missing_chunks_is_not_found(ask, change, why):
+>>>>>>> refs/heads/tests
     store = ScriptedStore()
     with store.node() as node:
         ask(node.name, "put_large", "big", VALUE)
@@ -413,7 +465,7 @@ def test_half_a_value_is_none(ask, change, why):
             ask(node.name, "get_large", "big")
 
 
-def test_a_cluster_that_falls_silent_fails_the_upload():
+def test_an_upload_to_a_silent_cluster_fails():
     puts = iter(range(1000))
     store = ScriptedStore(lambda request: drop(None, request) if next(puts) > 10 else None)
     with store.node() as node, Client(node.name, timeout=0.1) as client, pytest.raises(RequestTimeout):
@@ -421,7 +473,11 @@ def test_a_cluster_that_falls_silent_fails_the_upload():
     assert chunks(store) <= 10
 
 
-def test_what_cannot_be_cleared_away_now_is_no_failure(ask):
+<<<<<<< HEAD
+def test_chunks_that_cannot_be_deleted_now_are_no_failure(ask):
+=======
+def test_a_failed_deletion_of_chunks_does_not_fail_the_write(ask):
+>>>>>>> refs/heads/tests
     """The new value stands; the old chunks are named, and the next write deletes them."""
     refused = {Op.DELETE}
     store = ScriptedStore(
@@ -443,7 +499,7 @@ def test_what_cannot_be_cleared_away_now_is_no_failure(ask):
 MANIFEST = Manifest(5000, CHUNK_SIZE, bytes(range(16)), bytes(range(32)))
 
 
-def test_manifests_and_journals_as_bytes():
+def test_manifests_and_journals_have_fixed_bytes():
     assert Manifest.parse(MANIFEST.pack()) == MANIFEST
     assert MANIFEST.pack()[:8] == b"KDHTLV01"
     uploads = [Upload(bytes(16), 1, 2, 3), Upload(bytes(range(16)), 4, 0, 5, 6)]
@@ -451,7 +507,11 @@ def test_manifests_and_journals_as_bytes():
 
 
 @pytest.mark.parametrize("pack", [MANIFEST.pack, lambda: pack_journal([Upload(bytes(16), 1, 2, 3)])])
-def test_what_is_damaged_is_not_taken_for_one(pack):
+<<<<<<< HEAD
+def test_damaged_manifests_and_journals_are_not_recognised(pack):
+=======
+def test_damaged_manifests_and_journals_are_refused(pack):
+>>>>>>> refs/heads/tests
     good = pack()
     bad = [good[:length] for length in range(len(good))] + [good + b"\0"]
     bad += [good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :] for at in range(len(good))]
@@ -464,9 +524,17 @@ def test_what_is_damaged_is_not_taken_for_one(pack):
     "change",
     [{"size": MAX_LARGE + 1}, {"size": 2**64 - 1}, {"chunk_size": 0}, {"chunk_size": CHUNK_SIZE + 1}, {"chunk_size": 1, "size": MAX_LARGE}],
 )  # fmt: skip
-def test_a_manifest_of_the_impossible_is_none(change):
+<<<<<<< HEAD
+def test_impossible_manifests_are_not_recognised(change):
     assert Manifest.parse(MANIFEST._replace(**change).pack()) is None
 
 
-def test_a_journal_of_the_impossible_names_nothing():
+def test_impossible_journals_name_no_upload():
+=======
+def test_an_impossible_manifest_is_refused(change):
+    assert Manifest.parse(MANIFEST._replace(**change).pack()) is None
+
+
+def test_an_impossible_journal_names_nothing():
+>>>>>>> refs/heads/tests
     assert parse_journal(pack_journal([Upload(bytes(16), 1, 2, _manifest.MAX_CHUNKS + 1)])) == []

@@ -59,7 +59,11 @@ class Learning:
         self.session.receive(0, reply_to(question, status=Status.HOPS_ENDED, body=body), now + 0.01)
 
 
-def test_it_asks_a_while_after_the_first_answer_and_then_now_and_then():
+<<<<<<< HEAD
+def test_contacts_are_asked_for_after_the_first_answer_and_once_a_minute():
+=======
+def test_learning_starts_after_the_first_answer_and_is_rare():
+>>>>>>> refs/heads/tests
     client = Learning()
     opened(client.session, GET, FIRST_AFTER - 0.01)
     question = client.asks(FIRST_AFTER)
@@ -68,13 +72,21 @@ def test_it_asks_a_while_after_the_first_answer_and_then_now_and_then():
     assert client.asks(FIRST_AFTER + AGAIN_AFTER).key != question.key, "other nodes are near another key"
 
 
-def test_the_answer_is_no_longer_than_the_question():
+<<<<<<< HEAD
+def test_the_answer_with_contacts_is_no_longer_than_the_request():
+=======
+def test_a_learning_answer_is_no_longer_than_its_question():
+>>>>>>> refs/heads/tests
     question = Learning().asks(FIRST_AFTER)
     assert len(question.body) == CONTACT_LEN * (MAX_LEARNT + 1)
     assert len(question.pack()) == HEADER_LEN + len(question.body)
 
 
-def test_who_is_told_not_to_learn_does_not_ask():
+<<<<<<< HEAD
+def test_without_learn_no_contacts_are_asked_for():
+=======
+def test_a_client_with_learning_off_does_not_ask():
+>>>>>>> refs/heads/tests
     session = Session(1, timeout=60.0, attempts=8, rng=random.Random(1), unix_us=unix_us)
     _, first = opened(session)
     session.receive(0, value_reply(wire.parse(first.data)), 0.0)
@@ -82,7 +94,11 @@ def test_who_is_told_not_to_learn_does_not_ask():
         assert opened(session, GET, now)[1] is not None
 
 
-def test_learnt_nodes_are_asked_where_no_given_one_listens():
+<<<<<<< HEAD
+def test_learnt_nodes_are_asked_if_no_given_node_listens():
+=======
+def test_learnt_nodes_are_asked_if_no_given_one_listens():
+>>>>>>> refs/heads/tests
     client = Learning(nodes=2)
     client.hears_of(OTHERS[:3], 2.0)
     assert client.places == dict(enumerate(OTHERS[:3], 2))
@@ -127,7 +143,11 @@ def test_given_nodes_that_are_silent_are_left_for_learnt_ones():
     assert opened(client.session, PUT, 60.0)[1].node == 1
 
 
-def test_so_many_are_kept():
+<<<<<<< HEAD
+def test_at_most_max_learnt_nodes_are_kept():
+=======
+def test_the_number_of_learnt_nodes_is_bounded():
+>>>>>>> refs/heads/tests
     client = Learning()
     for turn in range(3):
         client.hears_of(OTHERS[turn * 16 : turn * 16 + 17], 2.0 + turn * AGAIN_AFTER)
@@ -135,7 +155,11 @@ def test_so_many_are_kept():
     assert set(client.places.values()) & set(OTHERS[32:49]), "those that were never asked make room"
 
 
-def test_one_that_is_asked_already_keeps_its_place():
+<<<<<<< HEAD
+def test_a_learnt_node_in_use_keeps_its_place():
+=======
+def test_a_node_in_use_keeps_its_place():
+>>>>>>> refs/heads/tests
     client = Learning()
     client.hears_of(OTHERS[:16], 2.0)
     session = client.session
@@ -155,7 +179,11 @@ def _answer(body: bytes):
 
 
 @pytest.mark.parametrize("body", [b"", b"short", bytes(38), bytes(39)])
-def test_what_cannot_be_read_teaches_nothing(body):
+<<<<<<< HEAD
+def test_unreadable_contacts_are_ignored(body):
+=======
+def test_a_malformed_answer_teaches_nothing(body):
+>>>>>>> refs/heads/tests
     client = Learning()
     question = client.asks(2.0)
     client.session.receive(0, reply_to(question, status=Status.HOPS_ENDED, body=body), 2.01)
@@ -163,13 +191,17 @@ def test_what_cannot_be_read_teaches_nothing(body):
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "224.0.0.1", "fe80::1", "ff02::1", "::", "169.254.0.1"])
-def test_who_cannot_be_asked_is_not_learnt(host):
+<<<<<<< HEAD
+def test_unreachable_contacts_are_not_learnt(host):
+=======
+def test_an_unusable_address_is_not_learnt(host):
+>>>>>>> refs/heads/tests
     client = Learning()
     client.hears_of([Address.of(host, 5348), Address.of("10.0.0.9", 0), OTHERS[0]], 2.0)
     assert list(client.places.values()) == OTHERS[:1]
 
 
-def test_a_refusal_teaches_nothing():
+def test_no_nodes_are_learnt_from_a_refusal():
     client = Learning()
     question = client.asks(2.0)
     client.session.receive(0, refusal(question, Status.BAD_REQUEST), 2.01)
@@ -199,7 +231,7 @@ def opened_sockets():
     ("address", "takes"),
     [("127.0.0.1", True), ("10.1.2.3", True), ("::1", False), ("2001:db8::1", False)],
 )
-def test_a_node_is_learnt_if_it_can_be_reached_as_the_given_ones_are(opened_sockets, address, takes):
+def test_only_nodes_reachable_like_the_given_ones_are_learnt(opened_sockets, address, takes):
     opened = opened_sockets("127.0.0.1:5348")
     assert opened.place(1, Address.of(address, 5349)) is takes
 
@@ -209,7 +241,11 @@ def test_a_given_node_is_not_learnt(opened_sockets):
     assert not opened.place(2, Address.of("127.0.0.1", 5349))
 
 
-def test_another_hosts_loopback_is_nobodys_address(opened_sockets):
+<<<<<<< HEAD
+def test_another_hosts_loopback_address_is_not_learnt(opened_sockets):
+=======
+def test_a_loopback_address_of_another_host_is_not_learnt(opened_sockets):
+>>>>>>> refs/heads/tests
     opened = opened_sockets("127.0.0.1:5348")
     opened._targets = {0: ("192.0.2.1", 5348)}
     assert not opened.place(1, Address.of("127.0.0.1", 5348))
@@ -232,7 +268,11 @@ def _blocking(first: ScriptedNode, learn: bool) -> bytes:
 
 
 @pytest.mark.parametrize("ask", [_blocking, lambda *args: asyncio.run(_in_a_loop(*args))], ids=BOTH)
-def test_the_only_node_given_dies(monkeypatch, ask):
+<<<<<<< HEAD
+def test_a_learnt_node_answers_after_the_only_given_one_died(monkeypatch, ask):
+=======
+def test_learnt_nodes_replace_the_only_given_one(monkeypatch, ask):
+>>>>>>> refs/heads/tests
     """The client goes on through a node that it was not given, unless it was told not to."""
     monkeypatch.setattr(learning, "FIRST_AFTER", 0.0)
     with ScriptedNode(answer) as other:

@@ -185,7 +185,11 @@ class Writer:
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_no_client_says_a_wrong_word(seed):
+<<<<<<< HEAD
+def test_no_outcome_is_wrong(seed):
+=======
+def test_no_client_reports_a_wrong_outcome(seed):
+>>>>>>> refs/heads/tests
     world = World(seed)
     writers = [Writer(world, number, 60) for number in range(CLIENTS)]
     world.run()

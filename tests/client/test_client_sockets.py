@@ -36,11 +36,11 @@ class FailingSocket:
 
 
 @pytest.mark.parametrize("code", NOBODY + LOST, ids=errno.errorcode.get)
-def test_sending(code):
+def test_send_is_false_only_if_nobody_is_there(code):
     assert sockets.send(FailingSocket(code), b"x") is (code in LOST)
 
 
-def test_a_datagram_that_only_reported_an_earlier_one_is_sent():
+def test_a_datagram_is_sent_again_after_the_error_of_an_earlier_one():
     sock = FailingSocket(errno.ECONNREFUSED)
     sockets.send(sock, b"x")
     assert sock.sent == [b"x"]
@@ -60,25 +60,41 @@ def opened():
 
 
 @pytest.mark.parametrize("code", NOBODY, ids=errno.errorcode.get)
-def test_that_nobody_took_one_is_told_between_datagrams(opened, code):
+<<<<<<< HEAD
+def test_a_closed_port_is_reported_between_datagrams(opened, code):
+=======
+def test_an_icmp_error_is_reported_between_datagrams(opened, code):
+>>>>>>> refs/heads/tests
     arrived = opened.arrived(0, FailingSocket(code))
     assert list(islice(arrived, 3)) == [(0, None), (0, b"data"), (0, b"data")]
 
 
 @pytest.mark.parametrize("code", LOST, ids=errno.errorcode.get)
-def test_nothing_more(opened, code):
+<<<<<<< HEAD
+def test_an_empty_socket_gives_nothing(opened, code):
+=======
+def test_an_empty_socket_gives_no_datagram(opened, code):
+>>>>>>> refs/heads/tests
     sock = FailingSocket(code)
     assert list(opened.arrived(0, sock)) == []
     assert list(opened.arrived(0, sock)) == [(0, b"data")] * sockets.BURST
 
 
-def test_an_error_of_a_socket_that_hears_all_says_of_no_node_that_it_is_dead(opened):
+<<<<<<< HEAD
+def test_an_error_of_the_unconnected_socket_marks_no_node_dead(opened):
+=======
+def test_an_error_of_an_unconnected_socket_blames_no_node(opened):
+>>>>>>> refs/heads/tests
     sock = FailingSocket(errno.ECONNREFUSED)
     assert list(opened.arrived(ANY_NODE, sock)) == []
     assert list(islice(opened.arrived(ANY_NODE, sock), 1)) == [(ANY_NODE, b"data")]
 
 
-def test_an_empty_datagram_says_of_no_node_that_it_is_dead():
+<<<<<<< HEAD
+def test_an_empty_datagram_marks_no_node_dead():
+=======
+def test_an_empty_datagram_blames_no_node():
+>>>>>>> refs/heads/tests
     with (
         ScriptedNode(lambda node, request: [b"", value_reply(request)]) as node,
         Client(node.name, timeout=1.0) as client,

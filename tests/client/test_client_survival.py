@@ -40,7 +40,11 @@ def closed_ports(count: int) -> list[str]:
 @pytest.mark.parametrize(
     ("method", "args"), [("get", []), ("put", [b""]), ("delete", []), ("put_large", [b"x"])]
 )
-def test_that_nobody_listens_is_said_at_once(ask, nodes, method, args):
+<<<<<<< HEAD
+def test_closed_ports_are_reported_at_once(ask, nodes, method, args):
+=======
+def test_a_closed_port_is_an_error_at_once(ask, nodes, method, args):
+>>>>>>> refs/heads/tests
     """Not after the time-out, which is an hour here."""
     names = closed_ports(nodes)
     with pytest.raises(PortClosed, match=r"nobody listens at 127\.0\.0\.1:") as caught:
@@ -55,7 +59,7 @@ def test_many_requests_at_a_closed_port_end_at_once(ask):
         ask(name, "get_many", [str(n) for n in range(5000)], window=5000, client_options={"timeout": 3600.0})
 
 
-def test_many_requests_at_once_each_hear_of_a_closed_port():
+def test_a_closed_port_is_reported_to_each_of_many_requests():
     async def run(name):
         async with AsyncClient(name, timeout=3600.0) as client:
             return await asyncio.gather(*(client.get(str(n)) for n in range(2000)), return_exceptions=True)
@@ -64,7 +68,11 @@ def test_many_requests_at_once_each_hear_of_a_closed_port():
     assert {type(error) for error in asyncio.run(run(name))} == {PortClosed}
 
 
-def test_a_closed_port_among_others_costs_nothing_but_a_datagram(ask):
+<<<<<<< HEAD
+def test_one_closed_port_among_others_costs_one_datagram(ask):
+=======
+def test_a_closed_port_among_others_costs_one_datagram(ask):
+>>>>>>> refs/heads/tests
     with ScriptedNode(lambda _, request: [value_reply(request, b"")]) as node:
         names = [*closed_ports(3), node.name]
         values = {str(number): b"" for number in range(300)}
@@ -72,7 +80,7 @@ def test_a_closed_port_among_others_costs_nothing_but_a_datagram(ask):
     assert len(requests(node)) == 300
 
 
-def test_a_watch_of_closed_ports_ends_with_an_error_and_floods_nobody(monkeypatch):
+def test_a_watch_of_closed_ports_ends_with_an_error_and_few_packets(monkeypatch):
     """It asks now and then until its time-out, and says so."""
     names = closed_ports(2)
     sent: list[float] = []
@@ -123,7 +131,11 @@ def late(request: Message) -> list[bytes]:
     return [value_reply(request, request.key)]
 
 
-def test_answers_that_lie_in_the_socket_are_no_time_outs_of_a_blocked_loop():
+<<<<<<< HEAD
+def test_a_blocked_loop_reads_waiting_answers_before_it_times_out():
+=======
+def test_a_blocked_loop_reads_its_socket_before_it_times_out():
+>>>>>>> refs/heads/tests
     """All were answered while the loop stood still, for longer than the time-out; there are more than are read at once."""
 
     async def run(name):
@@ -152,7 +164,11 @@ def answered_when(go: threading.Event, name: str):
     return react
 
 
-def test_a_timer_that_was_due_before_the_answers_came_reads_them_first():
+<<<<<<< HEAD
+def test_an_overdue_timer_reads_waiting_answers_first():
+=======
+def test_a_due_timer_reads_the_socket_first():
+>>>>>>> refs/heads/tests
     """The loop is held up between the choice of what is due and the timer's turn."""
     go = threading.Event()
 
@@ -173,7 +189,11 @@ def test_a_timer_that_was_due_before_the_answers_came_reads_them_first():
         assert asyncio.run(run(node.name)) == hash_key("k")
 
 
-def test_answers_that_lie_in_the_socket_are_no_time_outs_of_a_stopped_process():
+<<<<<<< HEAD
+def test_a_stopped_process_reads_waiting_answers_before_it_times_out():
+=======
+def test_a_stopped_process_reads_its_socket_before_it_times_out():
+>>>>>>> refs/heads/tests
     """Stopped after it had looked for datagrams and before it looked at the clock."""
     go = threading.Event()
 
@@ -270,7 +290,11 @@ def test_an_asyncio_client_belongs_to_the_process_that_made_it():
         assert ends() == 1, "the child ended no watch"
 
 
-def test_a_client_that_was_not_used_yet_belongs_to_its_process_too():
+<<<<<<< HEAD
+def test_an_unused_client_belongs_to_the_process_that_made_it():
+=======
+def test_an_unused_client_belongs_to_its_process_too():
+>>>>>>> refs/heads/tests
     client = AsyncClient("127.0.0.1:1")
 
     def use():

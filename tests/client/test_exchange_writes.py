@@ -32,7 +32,7 @@ def told(send: Send, status: Status, version: int) -> bytes:
 
 
 @WRITES
-def test_all_tries_of_a_write_are_the_same_write(call):
+def test_all_tries_of_a_write_have_one_version(call):
     session = new_session()
     exchange, first = opened(session, call)
     sends = all_tries(session, exchange, first)
@@ -49,7 +49,11 @@ def test_no_two_writes_have_the_same_version():
     assert versions == sorted(set(versions))
 
 
-def test_a_write_is_above_what_is_known_of_its_key():
+<<<<<<< HEAD
+def test_a_writes_version_is_above_every_known_one_of_its_key():
+=======
+def test_a_write_gets_a_version_above_the_known_one():
+>>>>>>> refs/heads/tests
     session = new_session()
     _, read = opened(session, GET)
     far = NOW_US + 30_000_000
@@ -59,7 +63,7 @@ def test_a_write_is_above_what_is_known_of_its_key():
     assert second == first + 1
 
 
-def test_the_next_write_of_a_key_does_not_wait_for_a_late_try_of_the_last():
+def test_the_next_write_does_not_wait_for_a_late_try_of_the_last():
     """Were it carried out after it, it would change nothing: its version is older."""
     session = new_session()
     exchange, first = opened(session, PUT)
@@ -70,7 +74,11 @@ def test_the_next_write_of_a_key_does_not_wait_for_a_late_try_of_the_last():
 
 
 @WRITES
-def test_a_version_that_is_too_old_is_replaced_by_a_newer_one_at_once(call):
+<<<<<<< HEAD
+def test_a_too_old_version_is_replaced_by_a_newer_one_at_once(call):
+=======
+def test_a_refused_version_is_replaced_by_a_newer_one_at_once(call):
+>>>>>>> refs/heads/tests
     session = new_session(nodes=2)
     exchange, first = opened(session, call)
     second = received(session, 0, told(first, Status.BAD_VERSION, NOW_US + 500), 0.01)
@@ -108,7 +116,11 @@ def test_writers_that_overtake_each_other_take_turns():
     assert NOW_US + 5000 < version_of(passes(session, exchange)) <= NOW_US + 5000 + SPREAD_AHEAD
 
 
-def test_a_key_that_others_write_all_the_time_is_given_up():
+<<<<<<< HEAD
+def test_a_write_gives_up_if_others_write_the_key_all_the_time():
+=======
+def test_a_key_under_constant_writes_is_given_up():
+>>>>>>> refs/heads/tests
     session = new_session()
     exchange, send = opened(session, PUT)
     while not exchange.done:
@@ -122,7 +134,7 @@ def test_a_key_that_others_write_all_the_time_is_given_up():
 
 
 @pytest.mark.parametrize("off_s", [-3600, 3600, 61, -61])
-def test_a_clock_that_is_far_off_is_corrected(off_s):
+def test_a_wrong_clock_is_corrected(off_s):
     """The node says what time it is; the next write has the right one at once."""
     session = new_session()
     node_us = NOW_US + off_s * 1_000_000
@@ -135,14 +147,18 @@ def test_a_clock_that_is_far_off_is_corrected(off_s):
     assert abs(version_of(opened(session, calls.put("other", b"", None))[1]) - node_us) <= SPREAD_AHEAD + 10
 
 
-def test_a_version_that_stands_a_little_ahead_does_not_move_the_clock():
+<<<<<<< HEAD
+def test_a_version_a_little_ahead_does_not_move_the_clock():
+=======
+def test_a_version_slightly_ahead_does_not_move_the_clock():
+>>>>>>> refs/heads/tests
     clock = WriteClock(lambda: NOW_US, random.Random(1))
     first = clock.next(0)
     clock.refused(first, NOW_US + AHEAD)
     assert clock.next(0) == first + 1
 
 
-def test_two_clocks_behind_one_version_do_not_choose_the_same():
+def test_two_clocks_behind_one_version_choose_different_ones():
     """They go beyond it by a little, each by another, and follow it from then on."""
     ahead = NOW_US + 5_000_000
     clocks = [WriteClock(lambda: NOW_US, random.Random(seed)) for seed in range(4)]
@@ -152,7 +168,11 @@ def test_two_clocks_behind_one_version_do_not_choose_the_same():
     assert all(clock.next(0) > ahead for clock in clocks)
 
 
-def test_a_version_that_is_far_ahead_is_passed_and_not_followed():
+<<<<<<< HEAD
+def test_a_version_far_ahead_does_not_move_the_clock():
+=======
+def test_a_version_far_ahead_is_exceeded_without_moving_the_clock():
+>>>>>>> refs/heads/tests
     clock = WriteClock(lambda: NOW_US, random.Random(1))
     assert clock.next(NOW_US + 2 * AHEAD) >= NOW_US + 2 * AHEAD
     assert clock.next(0) > NOW_US + 2 * AHEAD
@@ -165,7 +185,7 @@ def test_a_version_that_is_far_ahead_is_passed_and_not_followed():
 # --- In doubt
 
 
-def test_a_conflict_with_the_own_version_of_the_only_try_is_another_clients_write():
+def test_a_conflict_on_the_only_try_with_the_own_version_is_foreign():
     session = new_session()
     exchange, first = opened(session, CONDITIONAL)
     received(session, 0, told(first, Status.CONFLICT, version_of(first)), 0.01)
@@ -187,7 +207,7 @@ def test_a_conflict_of_the_only_try_is_certain():
     [Status.BUSY, Status.NOT_RESPONSIBLE, Status.STORAGE_FAILED, Status.UNREACHABLE, Status.BAD_VERSION],
     ids=lambda status: status.name,
 )
-def test_a_try_that_did_nothing_leaves_no_doubt(status):
+def test_a_refused_try_leaves_no_doubt(status):
     session = new_session()
     exchange, first = opened(session, CONDITIONAL)
     body = Record(NOW_US + 5).pack() if status is Status.BAD_VERSION else b""
@@ -236,7 +256,7 @@ def test_a_conflict_does_not_wait_for_ever():
 
 
 @WRITES
-def test_what_may_have_been_done_is_not_written_anew(call):
+def test_a_write_in_doubt_gets_no_new_version(call):
     """It may have been overwritten since: a newer version of it would undo that. Whoever confirmed it may still say so."""
     session = new_session()
     exchange, first = opened(session, call)
@@ -251,7 +271,11 @@ def test_what_may_have_been_done_is_not_written_anew(call):
         exchange.result()
 
 
-def test_an_overwritten_write_is_confirmed_by_who_remembers_it():
+<<<<<<< HEAD
+def test_an_overwritten_write_is_confirmed_by_a_replica_that_remembers_it():
+=======
+def test_a_coordinator_that_remembers_an_overwritten_write_confirms_it():
+>>>>>>> refs/heads/tests
     session = new_session()
     exchange, _ = opened(session, PUT)
     second = passes(session, exchange)

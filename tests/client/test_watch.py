@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections.abc import Callable
 from contextlib import aclosing, closing
 
 import pytest
@@ -23,8 +24,8 @@ def new_session(nodes: int = 1) -> Session:
     return Session(nodes, timeout=5.0, attempts=8, rng=random.Random(5348), unix_us=unix_us)
 
 
-def begun(session: Session) -> tuple[WatchExchange, Message]:
-    watching = session.watch(calls.watch("k", LEASE), LEASE, 0.0)
+def begun(session: Session, on_event: Callable[[], None] = lambda: None) -> tuple[WatchExchange, Message]:
+    watching = session.watch(calls.watch("k", LEASE), LEASE, 0.0, on_event)
     return watching, asked(session)
 
 
@@ -39,8 +40,9 @@ def told(request: Message, version: int, value: bytes = b"v") -> bytes:
     return reply_to(request, body=Record(version, 0, 0, value).pack())
 
 
-def gone(request: Message) -> bytes:
-    return refusal(request, Status.NOT_FOUND)
+def gone(request: Message, version: int = 0) -> bytes:
+    """A deletion under that version; 0: the node has neither a record nor a tombstone."""
+    return refusal(request, Status.NOT_FOUND, body=Record(version).pack() if version else b"")
 
 
 def versions(watching: WatchExchange) -> list[int | None]:
@@ -49,16 +51,34 @@ def versions(watching: WatchExchange) -> list[int | None]:
     return found
 
 
-def test_a_watch_says_what_stands_and_what_changes():
+<<<<<<< HEAD
+def test_a_watch_tells_the_present_record_and_its_changes():
+=======
+def test_a_watch_reports_the_present_value_and_changes():
+>>>>>>> refs/heads/tests
     session = new_session()
     watching, request = begun(session)
     assert (request.op, request.body) == (Op.WATCH, LEASE.to_bytes(4, "big"))
-    for data in (told(request, 5), told(request, 6), gone(request), told(request, 8)):
+    for data in (told(request, 5), told(request, 6), gone(request, 7), told(request, 8)):
         session.receive(0, data, 0.01)
     assert versions(watching) == [5, 6, None, 8]
 
 
-def test_nothing_there_is_an_event_once():
+<<<<<<< HEAD
+def test_events_and_errors_are_told():
+    heard: list[object] = []
+    session = new_session()
+    watching, request = begun(session, lambda: heard.append(watching.error or watching.events[-1].version))
+    for data in (told(request, 5), told(request, 5), told(request, 6)):
+        session.receive(0, data, 0.01)
+    session.receive(0, reply_to(request, body=b"no record"), 0.02)
+    assert heard == [5, 6, watching.error]
+
+
+def test_no_record_is_an_event_once():
+=======
+def test_a_missing_key_is_one_event():
+>>>>>>> refs/heads/tests
     session = new_session()
     watching, request = begun(session)
     session.receive(0, gone(request), 0.01)
@@ -66,7 +86,11 @@ def test_nothing_there_is_an_event_once():
     assert versions(watching) == [None]
 
 
-def test_what_is_doubled_or_old_is_no_event():
+<<<<<<< HEAD
+def test_doubled_and_old_states_are_no_events():
+=======
+def test_doubled_and_old_notifications_are_no_events():
+>>>>>>> refs/heads/tests
     session = new_session()
     watching, request = begun(session)
     for version in (5, 7, 7, 6, 5):
@@ -74,15 +98,46 @@ def test_what_is_doubled_or_old_is_no_event():
     assert versions(watching) == [5, 7]
 
 
-def test_a_deletion_that_was_overtaken_is_mended_by_the_renewal():
+<<<<<<< HEAD
+def test_a_late_answer_to_the_first_question_is_no_event_after_a_change():
+    """Nothing was there when the watch began; under loss or delay this answer comes after the first change."""
+=======
+def test_a_renewal_repairs_an_overtaken_deletion():
+>>>>>>> refs/heads/tests
     session = new_session()
     watching, request = begun(session)
-    for data in (told(request, 5), gone(request), told(request, 5), gone(request)):
+    for data in (told(request, 5), gone(request), gone(request)):
         session.receive(0, data, 0.01)
-    assert versions(watching) == [5, None, 5, None]
+    assert versions(watching) == [5]
 
 
-def test_an_older_deletion_is_no_event_and_what_it_deleted_is_none_after_it():
+<<<<<<< HEAD
+def test_a_record_that_is_gone_without_a_tombstone_is_told_at_the_second_renewal():
+    session = new_session()
+    watching, request = begun(session)
+    session.receive(0, told(request, 5), 0.01)
+    assert versions(watching) == [5]
+    for expected in ([], [None], []):
+        now = watching.deadline
+        session.wake(now)
+        session.receive(0, gone(asked(session)), now + 0.01)
+        assert versions(watching) == expected
+
+
+def test_an_expired_record_is_gone_without_a_tombstone():
+    session = new_session()
+    watching, request = begun(session)
+    session.receive(0, reply_to(request, body=Record(5, 2, 0, b"v").pack()), 0.01)
+    session.receive(0, gone(request), 1.9)
+    assert versions(watching) == [5]
+    session.receive(0, gone(request), 2.1)
+    assert versions(watching) == [None]
+
+
+def test_an_older_deletion_is_no_event_and_older_records_are_none_after_a_deletion():
+=======
+def test_an_older_deletion_and_the_value_it_deleted_are_no_events():
+>>>>>>> refs/heads/tests
     session = new_session()
     watching, request = begun(session)
 
@@ -94,7 +149,11 @@ def test_an_older_deletion_is_no_event_and_what_it_deleted_is_none_after_it():
     assert versions(watching) == [5, None, 9]
 
 
-def test_a_read_does_not_go_back_behind_what_a_watch_told():
+<<<<<<< HEAD
+def test_a_read_is_not_older_than_a_watch_told():
+=======
+def test_a_read_is_never_older_than_a_watchs_event():
+>>>>>>> refs/heads/tests
     session = new_session()
     _, request = begun(session)
     session.receive(0, told(request, 9), 0.01)
@@ -103,7 +162,11 @@ def test_a_read_does_not_go_back_behind_what_a_watch_told():
     assert not exchange.done
 
 
-def test_renewals_find_what_was_missed():
+<<<<<<< HEAD
+def test_renewals_find_missed_changes():
+=======
+def test_renewals_report_missed_changes():
+>>>>>>> refs/heads/tests
     session = new_session()
     watching, request = begun(session)
     session.receive(0, told(request, 5), 0.01)
@@ -115,7 +178,11 @@ def test_renewals_find_what_was_missed():
     assert versions(watching) == [5, 9]
 
 
-def test_a_lost_renewal_is_repeated_by_other_ways_through_other_nodes():
+<<<<<<< HEAD
+def test_a_lost_renewal_is_repeated_by_other_routes_through_other_nodes():
+=======
+def test_a_lost_renewal_is_repeated_by_other_routes_and_nodes():
+>>>>>>> refs/heads/tests
     session = new_session(nodes=2)
     watching, request = begun(session)
     session.receive(0, told(request, 5), 0.01)
@@ -193,7 +260,11 @@ def test_a_cookie_that_is_refused_ends_a_watch():
 
 
 @pytest.mark.parametrize("status", [Status.BUSY, Status.UNCONFIRMED, Status.STORAGE_FAILED])
-def test_what_may_pass_is_waited_for(status):
+<<<<<<< HEAD
+def test_a_watch_waits_after_busy_and_similar_refusals(status):
+=======
+def test_a_watch_waits_out_temporary_refusals(status):
+>>>>>>> refs/heads/tests
     session = new_session()
     watching, request = begun(session)
     session.receive(0, refusal(request, status), 0.01)
@@ -203,14 +274,22 @@ def test_what_may_pass_is_waited_for(status):
     assert versions(watching) == [5]
 
 
-def test_what_cannot_be_read_ends_a_watch():
+<<<<<<< HEAD
+def test_an_unreadable_answer_ends_a_watch():
+=======
+def test_a_malformed_notification_ends_a_watch():
+>>>>>>> refs/heads/tests
     session = new_session()
     watching, request = begun(session)
     session.receive(0, reply_to(request, body=b"short"), 0.01)
     assert isinstance(watching.error, RequestError)
 
 
-def test_the_last_events_are_kept_for_the_slow():
+<<<<<<< HEAD
+def test_the_last_events_are_kept_if_nobody_fetches_them():
+=======
+def test_a_slow_reader_gets_the_latest_events():
+>>>>>>> refs/heads/tests
     session = new_session()
     watching, request = begun(session)
     for version in range(1, 2 * MAX_EVENTS + 1):
@@ -218,7 +297,7 @@ def test_the_last_events_are_kept_for_the_slow():
     assert versions(watching) == list(range(MAX_EVENTS + 1, 2 * MAX_EVENTS + 1))
 
 
-def test_the_end_gives_the_lease_up():
+def test_closing_a_watch_ends_its_lease():
     session = new_session()
     watching, request = begun(session)
     session.receive(0, told(request, 5), 0.01)
@@ -242,7 +321,7 @@ def test_a_forged_notification_is_no_event():
 def three_changes(_node: ScriptedNode, request: Message) -> list[bytes]:
     if request.body == bytes(4):
         return []
-    return [told(request, 1, b"a"), told(request, 2, b"b"), gone(request)]
+    return [told(request, 1, b"a"), told(request, 2, b"b"), gone(request, 3)]
 
 
 EVENTS = [Record(1, 0, 0, b"a"), Record(2, 0, 0, b"b"), None]

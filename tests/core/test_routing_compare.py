@@ -17,7 +17,7 @@ from traffic import random_datagram, random_node
 
 from kdht._routing import Outcome
 from kdht.replay import oracle_packets
-from kdht.replay.oracle import Result
+from kdht.replay.oracle import OracleResult
 from kdht.wire._shared import Reason, Verdict
 
 PACKETS = int(os.environ.get("KDHT_COMPARE_PACKETS", "20000"))
@@ -36,7 +36,7 @@ def nodes(count: int) -> Iterator[tuple[int, random.Random, Node]]:
         yield seed, rng, random_node(rng)
 
 
-def assert_same(outcome: Outcome, data: bytes, expected: Result, what: str) -> None:
+def assert_same(outcome: Outcome, data: bytes, expected: OracleResult, what: str) -> None:
     assert outcome.reason == expected.reason, f"{what}: {outcome.reason!r}, oracle {expected.reason!r}"
     assert outcome.verdict == expected.verdict, what
     assert bytes(data) == expected.data, f"{what}, {outcome.reason!r}: other bytes"

@@ -9,21 +9,21 @@ from contextlib import asynccontextmanager
 import pytest
 
 from kdht.daemon.pages import http
-from kdht.daemon.pages.http import Answer, HttpServer, Request
+from kdht.daemon.pages.http import HttpRequest, HttpServer, Response
 
 LARGE = b"x" * (32 << 20)
 
 
-async def echo(request: Request) -> Answer:
-    return Answer(repr((request.path, request.query)).encode(), headers=(("X-Own", "1"),))
+async def echo(request: HttpRequest) -> Response:
+    return Response(repr((request.path, request.query)).encode(), headers=(("X-Own", "1"),))
 
 
-async def fails(request: Request) -> Answer:
+async def fails(request: HttpRequest) -> Response:
     raise RuntimeError("a bug")
 
 
-async def large(request: Request) -> Answer:
-    return Answer(LARGE)
+async def large(request: HttpRequest) -> Response:
+    return Response(LARGE)
 
 
 @asynccontextmanager

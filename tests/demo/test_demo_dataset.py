@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from demo.dataset import DPKG_STATUS, MAX_VALUE, Entry, packages
+from demo.dataset import DPKG_STATUS, MAX_VALUE, Package, packages
 from kdht.errors import ConfigError
 
 STATUS = """\
@@ -41,7 +41,7 @@ def test_installed_packages_by_name(status: Path) -> None:
 
 
 def test_a_value_is_the_whole_record(status: Path) -> None:
-    assert packages(status)[2] == Entry("zsh", STATUS.split("\n\n")[0].encode())
+    assert packages(status)[2] == Package("zsh", STATUS.split("\n\n")[0].encode())
 
 
 def test_a_limit(status: Path) -> None:

@@ -18,6 +18,8 @@ from daemons import nobody, open_to_all
 from fences import Fence, fences, shows
 from paths import ROOT
 
+pytestmark = pytest.mark.cluster
+
 DOCUMENT = ROOT / "docs/tutorial.md"
 DONE = "the block has ended with status"
 OWN_NETWORK = ["unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]

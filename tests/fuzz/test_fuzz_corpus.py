@@ -20,7 +20,7 @@ from fuzz.__main__ import CORPUS
 from fuzz.__main__ import fuzz as run_fuzzer
 from fuzz.targets import message, packet, scene
 from kdht.replay import oracle_packets
-from kdht.replay.oracle import Settings, SlowNode
+from kdht.replay.oracle import OracleSettings, SlowNode
 from kdht.wire._shared import Reason, Verdict
 
 SECONDS = int(os.environ.get("KDHT_FUZZ_SECONDS", "10"))
@@ -62,7 +62,7 @@ def oracles() -> list[SlowNode]:
     nodes = []
     for number in range(scene.NODES):
         contacts = [contact for bucket in scene.buckets(number).values() for contact in bucket]
-        nodes.append(make_node(Settings(**scene.settings(number)), contacts).slow)
+        nodes.append(make_node(OracleSettings(**scene.settings(number)), contacts).slow)
     return nodes
 
 

@@ -17,8 +17,16 @@ from scapy.packet import Raw
 
 from kdht._routing import Core
 from kdht.replay import oracle_packets
-from kdht.replay.oracle import NAMES, SlowNode, SlowTable, common_bits, read_header, version_of, write_header
-from kdht.replay.oracle import Settings as Settings
+from kdht.replay.oracle import (
+    NAMES,
+    OracleSettings,
+    SlowNode,
+    SlowTable,
+    common_bits,
+    read_header,
+    version_of,
+    write_header,
+)
 from kdht.wire import OFFSET, Address, Contact
 from kdht.wire import _shared as shared
 from kdht.wire._shared import Flag, siphash
@@ -36,7 +44,7 @@ class Node(NamedTuple):
     slow: SlowNode
 
     @property
-    def settings(self) -> Settings:
+    def settings(self) -> OracleSettings:
         return self.slow.settings
 
     def set_bucket(self, index: int, contacts: list[Contact]) -> None:
@@ -52,14 +60,14 @@ class Node(NamedTuple):
         return self.slow.cookie(client.ip, now >> shared.COOKIE_SLOT_BITS)
 
 
-def make_node(settings: Settings, contacts: Iterable[Contact] = ()) -> Node:
+def make_node(settings: OracleSettings, contacts: Iterable[Contact] = ()) -> Node:
     node = Node(Core(), SlowNode(settings, SlowTable(settings.self_id)))
     node.core.configure(**asdict(settings))
     node.learn(contacts)
     return node
 
 
-def usual_settings(**changes: object) -> Settings:
+def usual_settings(**changes: object) -> OracleSettings:
     """Two addresses, two key epochs (2 signs), cookies off."""
     usual = {
         "self_id": bytes(shared.ID_LEN),
@@ -71,7 +79,7 @@ def usual_settings(**changes: object) -> Settings:
         "cookie_key": b"a key of cookies",
         "cookies": False,
     }
-    return Settings(**{**usual, **changes})
+    return OracleSettings(**{**usual, **changes})
 
 
 def packed(host: str) -> bytes:

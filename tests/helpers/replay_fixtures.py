@@ -20,12 +20,12 @@ from scapy.utils import PcapWriter
 
 from kdht.replay import mutations, tables
 from kdht.replay._capture import Batch
-from kdht.replay.capture import Capture, Writer
+from kdht.replay.capture import Capture, CaptureWriter
 from kdht.replay.fixtures import line, rendered
 from kdht.replay.generate import Generator
 from kdht.replay.implementations import made
 from kdht.replay.packets import packet
-from kdht.replay.tables import FIXTURE_SECRET, ContactEntry, KeyEntry, Table, TableFile
+from kdht.replay.tables import FIXTURE_SECRET, ContactEntry, KeyEntry, ReplayTable, TableFile
 from kdht.wire import Address, Message, Record, seal
 from kdht.wire import _shared as shared
 from kdht.wire._shared import PORT, Flag, Op, Reason
@@ -54,7 +54,7 @@ class Case(NamedTuple):
     reason: Reason
 
 
-def table(family: int) -> Table:
+def table(family: int) -> ReplayTable:
     return tables.from_file(FILES[family], Path())
 
 
@@ -292,7 +292,7 @@ def cases() -> dict[str, tuple[int, list[Case]]]:
 
 
 def write_cases(directory: Path, family: int, made_cases: list[Case]) -> None:
-    with Writer(directory / "capture.pcap") as writer:
+    with CaptureWriter(directory / "capture.pcap") as writer:
         for number, case in enumerate(made_cases):
             writer.write(case.packet, NOW * 10**9 + number * 1000)
     (directory / "table.json").write_bytes(tables.to_file(table(family), FILES[family].key))

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from builders import NOW, random_contact, usual_settings
 
 from kdht._routing import Core
-from kdht.replay.oracle import Settings
+from kdht.replay.oracle import OracleSettings
 from kdht.wire import Address, Contact
 from kdht.wire import _shared as shared
 
@@ -33,7 +33,7 @@ def bucket_states() -> dict[int, list[Contact]]:
     }
 
 
-def configuration_states() -> dict[int, Settings]:
+def configuration_states() -> dict[int, OracleSettings]:
     """Settings in which everything that a verdict uses differs, by port."""
     return {
         number: usual_settings(

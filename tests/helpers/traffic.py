@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
 
 import builders
-from builders import NOW, Node, Settings, packed, set_field
+from builders import NOW, Node, packed, set_field
 
-from kdht.replay.oracle import version_of
+from kdht.replay.oracle import OracleSettings, version_of
 from kdht.wire import OFFSET, Address
 from kdht.wire import _shared as shared
 from kdht.wire._shared import Flag, Op
@@ -49,11 +49,11 @@ class Datagram(NamedTuple):
 # --- Nodes -----------------------------------------------------------------------------
 
 
-def random_settings(rng: random.Random) -> Settings:
+def random_settings(rng: random.Random) -> OracleSettings:
     own = rng.sample(OWN, rng.choice((1, 2, 5, len(OWN), len(OWN))))
     by_version = {version: [ip for ip in own if version_of(ip) == version] for version in (4, 6)}
     keys = [(epoch, rng.randbytes(16)) for epoch in rng.sample(range(256), rng.randint(1, 2))]
-    return Settings(
+    return OracleSettings(
         self_id=rng.randbytes(shared.ID_LEN),
         port=rng.choice((shared.PORT, rng.randrange(1, 1 << 16))),
         own=own,

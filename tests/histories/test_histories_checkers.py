@@ -6,13 +6,14 @@ from histories import counters, final, registers, sessions, watches
 from histories.final import Held
 from histories.record import Operation, Recorder, counted, load
 from histories.recording import outcome_of
+from kdht.client._reads import LOST
 from kdht.errors import Conflict, NotFound, RequestError, RequestTimeout, Unconfirmed
 
 
-def op(kind, span, value=None, version=0, *, outcome="ok", client="a", key="k", condition=None):
+def op(kind, span, value=None, version=0, *, outcome="ok", client="a", key="k", condition=None, error=""):
     """An operation from the first to the second number of `span`, in seconds."""
     start, end = (round(second * 1e9) for second in span)
-    return Operation(client, kind, key, start, end, outcome, value, version, condition)
+    return Operation(client, kind, key, start, end, outcome, value, version, condition, error)
 
 
 def put(span, value, version, **more):
@@ -96,7 +97,7 @@ def test_what_breaks_a_promise_on_a_key_is_named(expected, history):
     assert promises(registers.check(history)) == expected
 
 
-def test_a_quorum_read_of_another_key_is_no_matter():
+def test_quorum_reads_of_other_keys_do_not_count():
     assert registers.check([put((0, 1), "one", 10), gone("quorum_get", (2, 3), key="other")]).holds
 
 
@@ -116,7 +117,7 @@ def test_a_divided_cluster_promises_no_order():
     assert registers.check(history, linearizable=False).holds
 
 
-def test_what_cannot_be_decided_in_the_budget_is_no_success():
+def test_an_undecided_history_is_no_success():
     history = [put((0, 9), f"{number}", number) for number in range(1, 20)]
     verdict = registers.check([*history, quorum((10, 11), "x", 99)], budget=100)
     assert verdict.undecided
@@ -150,6 +151,13 @@ def test_a_client_that_goes_back_in_time_is_named(expected, history):
     assert promises(sessions.check(history)) == expected
 
 
+def test_a_client_that_was_told_of_a_loss_may_read_the_older_record():
+    told = op("get", (4, 5), outcome="unknown", error=f"Unconfirmed: get 'k': {LOST}")
+    history = [put((0, 1), "one", 10), put((2, 3), "two", 20), told, get((6, 7), "one", 10)]
+    assert sessions.check(history).holds
+    assert not sessions.check([*history[:2], op("get", (4, 5), outcome="unknown"), history[3]]).holds
+
+
 @pytest.mark.parametrize(
     "history",
     [
@@ -160,7 +168,7 @@ def test_a_client_that_goes_back_in_time_is_named(expected, history):
         [put((0, 1), "one", 0, outcome="refused"), gone("get", (2, 3))],
     ],
 )
-def test_what_another_client_saw_or_somebody_may_have_deleted_is_no_going_back(history):
+def test_another_clients_read_or_a_possible_deletion_is_no_step_back(history):
     assert sessions.check(history).holds
 
 
@@ -195,7 +203,7 @@ def test_a_counter_holds_what_was_acknowledged_and_at_most_what_was_tried():
         [put((0, 1), "1 a", 10), quorum((4, 5), "5 x", 20)],
     ],
 )
-def test_a_lost_update_and_one_too_many_are_named(history):
+def test_lost_and_surplus_updates_are_named(history):
     assert counter(*history) == {"counted"}
 
 
@@ -206,7 +214,7 @@ def told(span, value, version, **more):
     return op("watch", span, value, version, **more)
 
 
-def test_a_watch_goes_forward_to_the_last_state():
+def test_a_good_watch_reaches_the_last_state():
     history = [
         gone("watch", (0, 1)),
         told((0, 2), "one", 10),
@@ -253,7 +261,7 @@ def test_all_replicas_hold_the_last_write():
         ({"traced"}, held((12, "one"), (12, "one"))),
     ],
 )
-def test_what_is_wrong_on_the_disks_is_named(expected, records):
+def test_wrong_replicas_are_named(expected, records):
     history = [
         put((0, 1), "one", 10),
         op("put", (0, 1), "zero", outcome="unknown"),
@@ -277,11 +285,11 @@ def test_what_is_wrong_on_the_disks_is_named(expected, records):
         (RequestError("closed"), "unknown"),
     ],
 )
-def test_only_a_refusal_says_that_nothing_was_changed(error, outcome):
+def test_only_a_refusal_proves_that_nothing_changed(error, outcome):
     assert outcome_of(error)[0] == outcome
 
 
-def test_what_is_recorded_is_read_again_in_order(tmp_path):
+def test_a_recorded_history_is_read_back_in_order(tmp_path):
     with Recorder(tmp_path / "b.jsonl") as late, Recorder(tmp_path / "a.jsonl") as early:
         late.add(GOOD[1])
         early.add(GOOD[0])

@@ -66,12 +66,12 @@ DISORDERED = {
 
 
 @pytest.mark.parametrize("name", ORDERED)
-def test_there_is_an_order(name):
+def test_linearizable_histories_have_an_order(name):
     assert search(ORDERED[name]).linearizable is True
 
 
 @pytest.mark.parametrize("name", DISORDERED)
-def test_there_is_none(name):
+def test_other_histories_have_no_order(name):
     found = search(DISORDERED[name])
     assert found.linearizable is False
     assert found.stuck is not None
@@ -100,7 +100,7 @@ def _holds(order):
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_the_search_finds_what_trying_all_orders_finds(seed):
+def test_the_search_agrees_with_brute_force(seed):
     rng = random.Random(seed)
     outcomes = set()
     for _ in range(25):
@@ -127,7 +127,7 @@ def _any_step(rng, number):
     }[kind]
 
 
-def test_a_search_that_is_given_up_says_so():
+def test_an_abandoned_search_is_reported():
     writes = [write(0, 100, value) for value in range(1, 30)]
     assert search([*writes, read(101, 102, 99)], budget=1000).linearizable is None
 

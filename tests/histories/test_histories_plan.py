@@ -26,7 +26,7 @@ def test_one_seed_gives_one_plan():
     assert first(3) != first(4)
 
 
-def test_every_kind_comes_with_nodes_that_there_are():
+def test_every_fault_names_existing_nodes():
     found = first(1, count=400)
     assert {act.kind for act in found} == set(KINDS)
     assert any(act.beneath for act in found)
@@ -122,7 +122,7 @@ def test_a_duplicate_comes_late_and_the_first_in_time(relay):
     assert len(relay.sent) == 20
 
 
-def test_what_is_cut_or_lost_is_not_sent(relay):
+def test_a_cut_or_lost_datagram_is_not_sent(relay):
     treat(relay, {"n1": ["n2"]})
     take(relay, 5)
     treat(relay, loss_permille=1000)
@@ -131,7 +131,7 @@ def test_what_is_cut_or_lost_is_not_sent(relay):
     assert not relay.sent
 
 
-def test_what_the_rules_let_pass_is_not_sent_again(relay):
+def test_a_passed_datagram_is_not_sent_twice(relay):
     treat(relay)
     relay.take("n1", frame_to("02:00:00:00:00:02")[:-2] + b"\x06\x00", 0.0)
     relay.take("n1", frame_to("ff:ff:ff:ff:ff:ff"), 0.0)
@@ -173,7 +173,7 @@ def test_a_process_has_the_time_of_day_that_it_was_given(tmp_path):
         (["--replicas", "6", "--nodes", "5"], "--replicas"),
     ],
 )
-def test_what_cannot_be_played_is_said(arguments, says):
+def test_an_unplayable_plan_is_reported(arguments, says):
     result = CliRunner().invoke(command, arguments)
     assert result.exit_code == 2
     assert says in result.output

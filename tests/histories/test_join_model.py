@@ -27,7 +27,7 @@ def test_a_joiner_that_confirms_before_it_has_caught_up_hides_a_write(order: tup
 
 
 @pytest.mark.parametrize("old_rule", [False, True])
-def test_drawn_joins_go_wrong_where_whoever_takes_a_write_confirms_it(
+def test_random_joins_break_the_promise_if_any_holder_confirms(
     monkeypatch: pytest.MonkeyPatch, old_rule: bool
 ):
     if old_rule:

@@ -23,12 +23,12 @@ def orders(old: int, new: int) -> list[tuple[int, ...]]:
     return found
 
 
-def test_three_that_join_together_break_the_promise_by_the_rule_before():
+def test_three_joiners_break_the_promise_under_the_old_rule():
     _, broken = follow(Setting(3, 3, (3, 4, 5, 0, 1, 2)), Former(), TOGETHER)
     assert "may say NOT_FOUND, and take if_version=0" in broken
 
 
-def test_they_do_not_by_the_present_rule():
+def test_three_joiners_keep_the_promise_under_the_present_rule():
     state, broken = follow(Setting(3, 3, (3, 4, 5, 0, 1, 2)), Present(), TOGETHER)
     assert not broken
     assert not state.caught_up & 0b111000
@@ -39,7 +39,7 @@ def test_they_do_not_by_the_present_rule():
     [(1, {}), (1, {"deaths": 1}), (2, {"remembers": False})],
     ids=["one joins", "one joins and one dies", "two join at once"],
 )
-def test_the_present_rule_keeps_it_in_every_state(new: int, how: dict[str, int]):
+def test_the_present_rule_keeps_the_promise_in_every_state(new: int, how: dict[str, int]):
     for order in orders(3, new):
         found = search(Setting(3, new, order, **how), Present())
         assert found.complete, (order, found)

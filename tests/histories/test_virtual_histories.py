@@ -48,7 +48,7 @@ def test_a_schedule_gives_the_same_history_each_time():
 # --- Old faults, put back ------------------------------------------------------------------
 
 
-def test_a_read_that_gives_what_it_spreads_a_new_version_is_found(monkeypatch: Patch):
+def test_a_write_back_with_a_new_version_is_found(monkeypatch: Patch):
     answered = Writes._answered
 
     def again(self: Writes, job: WriteJob, round: int, turn: Any, call: Any, what: Answer | str) -> None:
@@ -69,7 +69,7 @@ def test_a_read_that_gives_what_it_spreads_a_new_version_is_found(monkeypatch: P
     assert found(400, "fixed")
 
 
-def test_writes_that_have_no_identity_are_found(monkeypatch: Patch):
+def test_writes_without_an_identity_are_found(monkeypatch: Patch):
     """Each try of a write is given a version of its own, by a node."""
     put = Coordinator.put
 
@@ -80,7 +80,7 @@ def test_writes_that_have_no_identity_are_found(monkeypatch: Patch):
     assert found(100, "fixed")
 
 
-def test_a_paused_node_that_believes_what_it_knew_is_found(monkeypatch: Patch):
+def test_a_paused_node_with_stale_knowledge_is_found(monkeypatch: Patch):
     """What waited in its socket counts, it has caught up as before, and gives versions of now."""
     put = Coordinator.put
 
@@ -94,7 +94,7 @@ def test_a_paused_node_that_believes_what_it_knew_is_found(monkeypatch: Patch):
     assert found(200, "fixed")
 
 
-def test_conditions_that_one_node_decides_are_found(monkeypatch: Patch):
+def test_conditions_decided_by_one_node_are_found(monkeypatch: Patch):
     """At whatever replica a try ends, without promises."""
 
     def decide(self: Coordinator, turn: Any, key: bytes, record: StoredRecord, done: Any, **how: Any) -> None:
@@ -112,7 +112,7 @@ def test_conditions_that_one_node_decides_are_found(monkeypatch: Patch):
     assert found(200, "fixed")
 
 
-def test_a_decided_write_that_is_written_anew_is_found(monkeypatch: Patch):
+def test_a_decided_write_under_a_new_version_is_found(monkeypatch: Patch):
     """What a replica refused after the decision gets a new version, and goes to all."""
     made, finish = Coordinator.__init__, Conditions._finish
 
@@ -145,13 +145,13 @@ def test_two_writes_of_one_version_are_found(monkeypatch: Patch):
     assert found(100, "fixed")
 
 
-def test_refusals_that_are_told_though_a_try_may_have_been_done_are_found(monkeypatch: Patch):
+def test_refusals_of_possibly_done_writes_are_found(monkeypatch: Patch):
     """BUSY or Conflict, though an earlier try was lost or unconfirmed."""
     monkeypatch.setattr(Write, "_in_doubt", lambda self, **but: False)
     assert found(300, "fixed")
 
 
-def test_a_node_that_does_not_come_back_is_found(monkeypatch: Patch):
+def test_a_node_that_never_returns_is_found(monkeypatch: Patch):
     def endless(self: Any, now: float) -> None:
         while True:
             pass
@@ -166,7 +166,7 @@ def test_a_node_that_does_not_come_back_is_found(monkeypatch: Patch):
 # --- The parts ----------------------------------------------------------------------------
 
 
-def test_what_fails_is_made_as_small_as_it_fails():
+def test_a_failing_schedule_is_shrunk():
     schedule = draw(3)
     bad = Fault(1.0, 2.0, "kill", (1,))
     wanted = Action(1, 0.5, "put", "register-0")
@@ -183,11 +183,11 @@ def test_what_fails_is_made_as_small_as_it_fails():
 
 
 @pytest.mark.parametrize("wanted", [(), (0,), (3, 4), (0, 99), (17, 50, 51, 98)])
-def test_the_fewest_things_are_found(wanted: tuple[int, ...]):
+def test_shrinking_finds_a_minimal_set(wanted: tuple[int, ...]):
     assert fewest(range(100), lambda kept: set(wanted) <= set(kept)) == list(wanted)
 
 
-def test_a_stopped_process_does_later_what_was_due_and_a_dead_one_never():
+def test_a_stopped_process_runs_due_timers_later_and_a_dead_one_never():
     class Network:
         def call_at(self, when: float, callback: Callable[..., None], *arguments: object) -> None:
             callback(*arguments)
@@ -208,7 +208,7 @@ def test_a_stopped_process_does_later_what_was_due_and_a_dead_one_never():
     assert done == [1, 2]
 
 
-def test_a_sync_takes_time_and_what_was_not_synced_may_be_lost():
+def test_a_sync_takes_time_and_unsynced_writes_may_be_lost():
     key, record = bytes(20), StoredRecord(1, 0, 0, b"value")
     outcomes = set()
     for seed in range(20):
@@ -222,7 +222,7 @@ def test_a_sync_takes_time_and_what_was_not_synced_may_be_lost():
     assert outcomes == {None, record}
 
 
-def test_what_was_dropped_and_not_synced_may_be_back_after_a_crash():
+def test_an_unsynced_drop_may_be_undone_by_a_crash():
     key, record = bytes(20), StoredRecord(1, 0, 0, b"value")
     outcomes = set()
     for seed in range(20):

@@ -108,7 +108,7 @@ class Watched:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_three_nodes_that_nine_join_at_once_lose_no_value(seed: int) -> None:
+def test_nine_joiners_of_three_nodes_lose_no_value(seed: int) -> None:
     watched = Watched(seed, 3, 400)
     watched.cluster.grow(9)
     watched.ask_for(30)
@@ -117,7 +117,7 @@ def test_three_nodes_that_nine_join_at_once_lose_no_value(seed: int) -> None:
     assert watched.good > 20 * RATE * 0.8
 
 
-def test_twenty_four_that_join_twenty_four_at_once_lose_no_value() -> None:
+def test_24_joiners_of_24_nodes_lose_no_value() -> None:
     watched = Watched(4, 24, 300)
     watched.cluster.grow(24)
     watched.ask_for(20)
@@ -125,7 +125,7 @@ def test_twenty_four_that_join_twenty_four_at_once_lose_no_value() -> None:
     assert watched.is_ready()
 
 
-def test_sixteen_that_join_one_after_the_other_lose_no_value() -> None:
+def test_16_joins_in_a_row_lose_no_value() -> None:
     watched = Watched(5, 1, 200)
     for _ in range(15):
         watched.cluster.grow(1)
@@ -135,14 +135,14 @@ def test_sixteen_that_join_one_after_the_other_lose_no_value() -> None:
     assert watched.is_ready()
 
 
-def test_a_lossy_network_makes_no_wrong_word_of_a_join() -> None:
+def test_joins_on_a_lossy_network_give_no_wrong_answer() -> None:
     watched = Watched(6, 3, 200, loss=0.05)
     watched.cluster.grow(6)
     watched.ask_for(30)
     watched.expect_no_wrong_word()
 
 
-def test_a_cluster_whose_hosts_are_replaced_one_by_one_loses_no_value() -> None:
+def test_replacing_all_hosts_one_by_one_loses_no_value() -> None:
     watched = Watched(7, 3, 300)
     for number in range(4, 7):
         leaver = watched.cluster.members[0]
@@ -168,7 +168,7 @@ def test_nodes_that_start_in_reverse_order_are_ready_and_lose_no_value() -> None
 
 
 @pytest.mark.parametrize(("before", "after"), [(2, 3), (3, 5), (3, 2)])
-def test_replicas_are_changed_node_by_node(before: int, after: int) -> None:
+def test_the_replica_count_can_change_node_by_node(before: int, after: int) -> None:
     watched = Watched(9, 6, 200, replicas=before)
     cluster = watched.cluster
     cluster.policy = Policy(replicas=after, acks=after // 2 + 1)
@@ -193,7 +193,7 @@ def test_replicas_are_changed_node_by_node(before: int, after: int) -> None:
 
 @pytest.mark.parametrize("pause", [0.0, 0.5])
 @pytest.mark.parametrize(("count", "k", "replicas", "seed"), [(12, 3, 3, 0), (12, 3, 3, 1), (16, 5, 5, 1)])
-def test_all_become_ready_and_know_their_replicas_where_buckets_are_small(
+def test_small_buckets_still_know_all_replicas(
     count: int, k: int, replicas: int, seed: int, pause: float
 ) -> None:
     """Some nodes have more than k others beside them that keep keys with them."""

@@ -67,7 +67,7 @@ def test_a_lookup_ends_with_the_k_closest_that_live(seed: int, dead: float) -> N
     assert len(asked) == len(set(asked))
 
 
-def test_alpha_queries_are_under_way_and_all_k_once_nobody_closer_is_named() -> None:
+def test_a_lookup_asks_alpha_then_all_k() -> None:
     contacts = sorted((contact_of(n) for n in range(20)), key=distance_to(bytes(20)))
     lookup = Lookup(bytes(20), contacts, self_id=b"\xff" * 20, k=8, alpha=3)
     first = lookup.take()
@@ -80,7 +80,7 @@ def test_alpha_queries_are_under_way_and_all_k_once_nobody_closer_is_named() -> 
     assert lookup.take() == contacts[5:8], "three answers named nobody closer"
 
 
-def test_failed_contacts_do_not_count_among_the_k() -> None:
+def test_failed_contacts_are_not_among_the_k() -> None:
     contacts = sorted((contact_of(n) for n in range(12)), key=distance_to(bytes(20)))
     lookup = Lookup(bytes(20), contacts, self_id=b"\xff" * 20, k=4, alpha=3)
     gone = set(contacts[:6])
@@ -89,7 +89,7 @@ def test_failed_contacts_do_not_count_among_the_k() -> None:
 
 
 @pytest.mark.parametrize("seeds", [[], [contact_of(1)]])
-def test_where_nobody_answers_nobody_is_found(seeds: list[Contact]) -> None:
+def test_a_lookup_without_answers_finds_nobody(seeds: list[Contact]) -> None:
     lookup = start(bytes(20), seeds)
     assert run(lookup, lambda contact: None, Random(0)) == seeds
     assert lookup.closest() == []
@@ -101,7 +101,7 @@ def test_this_node_is_never_asked() -> None:
     assert run(lookup, lambda contact: [me], Random(0)) == [other]
 
 
-def test_one_address_is_asked_for_one_id_until_that_failed() -> None:
+def test_an_address_is_asked_under_one_id_until_that_fails() -> None:
     liar, other = contact_of(1), contact_of(2)
     many = [Contact(contact_of(n).id, *other.address) for n in range(10, 30)]
     lookup = start(bytes(20), [liar])
@@ -109,7 +109,7 @@ def test_one_address_is_asked_for_one_id_until_that_failed() -> None:
     assert asked == [liar, many[0]]
 
 
-def test_liars_who_name_ever_closer_contacts_are_left_in_the_end() -> None:
+def test_a_lookup_gives_up_on_endless_closer_contacts() -> None:
     number = iter(range(10**6))
     lookup = start(bytes(20), [contact_of(0)], k=8)
 

@@ -55,14 +55,14 @@ def test_256_nodes_join_over_a_lossy_network(pause: float) -> None:
     assert cluster.astray(40) == []
 
 
-def test_what_is_published_is_what_the_table_holds() -> None:
+def test_published_buckets_equal_the_table() -> None:
     cluster = make_cluster(30)
     for member in cluster.members:
         assert set(member.published()) == {entry.contact for entry in member.node.table}
         assert max(len(member.core.bucket(index)) for index in range(160)) <= K
 
 
-def test_the_first_node_is_joined_at_once_and_others_when_they_found_somebody() -> None:
+def test_a_node_has_joined_once_it_found_another_or_is_the_first() -> None:
     cluster = Cluster(SEED)
     first = cluster.add(1)
     assert first.seen == [Joined(0), Ready()]
@@ -84,7 +84,7 @@ def test_a_node_tries_again_until_its_bootstrap_contact_is_there() -> None:
     assert knows(early, contact_of(1, SEED))
 
 
-def test_a_node_that_took_itself_for_the_first_joins_once_it_is_told_of_others() -> None:
+def test_a_supposed_first_node_joins_once_it_is_told_of_others() -> None:
     cluster = Cluster(SEED)
     first, alone = cluster.add(1), cluster.add(2, bootstrap=[])
     cluster.run(5)
@@ -97,7 +97,7 @@ def test_a_node_that_took_itself_for_the_first_joins_once_it_is_told_of_others()
     assert alone.published() == [first.contact]
 
 
-def test_own_addresses_and_those_of_another_ip_version_are_no_bootstrap() -> None:
+def test_own_and_unreachable_addresses_are_no_bootstrap() -> None:
     cluster = Cluster(SEED)
     member = cluster.add(1, bootstrap=[contact_of(1, SEED)])
     assert member.node.joined
@@ -115,7 +115,7 @@ def test_the_same_seed_gives_the_same_run() -> None:
 # --- Dead nodes ------------------------------------------------------------------------
 
 
-def test_dead_nodes_leave_the_tables_and_keys_find_their_new_owners() -> None:
+def test_keys_of_dead_nodes_find_new_owners() -> None:
     cluster = make_cluster(16)
     dead = [cluster.members[i] for i in (3, 9, 12)]
     for member in dead:
@@ -126,7 +126,7 @@ def test_dead_nodes_leave_the_tables_and_keys_find_their_new_owners() -> None:
     assert cluster.astray(50) == []
 
 
-def test_the_closest_nodes_find_out_fast() -> None:
+def test_the_closest_nodes_notice_a_death_in_time() -> None:
     cluster = make_cluster(24)
     dead = cluster.members[5]
     neighbours = sorted(
@@ -139,7 +139,7 @@ def test_the_closest_nodes_find_out_fast() -> None:
     assert ContactRemoved(dead.contact) in neighbours[1].seen
 
 
-def test_a_lossy_network_throws_nobody_out() -> None:
+def test_a_lossy_network_removes_no_living_node() -> None:
     cluster = make_cluster(8, loss=0.05)
     cluster.run(30 * 60)
     removed = [event for m in cluster.members for event in m.seen if isinstance(event, ContactRemoved)]
@@ -147,7 +147,7 @@ def test_a_lossy_network_throws_nobody_out() -> None:
     assert sum(member.node.counters["timeouts"] for member in cluster.members) > 0
 
 
-def test_who_comes_back_is_found_again() -> None:
+def test_a_returning_node_is_found_again() -> None:
     cluster = make_cluster(8)
     gone = cluster.members[4]
     gone.transport.stop()
@@ -159,7 +159,7 @@ def test_who_comes_back_is_found_again() -> None:
     assert cluster.astray(50) == []
 
 
-def test_an_emptied_table_begins_anew_with_the_bootstrap_contacts() -> None:
+def test_an_empty_table_joins_again_by_bootstrap() -> None:
     cluster = make_cluster(8)
     lonely = cluster.members[4]
     cluster.network.partition(
@@ -174,7 +174,7 @@ def test_an_emptied_table_begins_anew_with_the_bootstrap_contacts() -> None:
     assert cluster.astray(50) == []
 
 
-def test_two_halves_of_a_cluster_find_together_again() -> None:
+def test_two_halves_of_a_partition_merge_again() -> None:
     cluster = make_cluster(12)
     addresses = [member.contact.address for member in cluster.members]
     cluster.network.partition(addresses[:6], addresses[6:])
@@ -185,7 +185,7 @@ def test_two_halves_of_a_cluster_find_together_again() -> None:
     assert cluster.astray(50) == []
 
 
-def test_who_has_joined_asks_those_that_it_is_told_of_at_once() -> None:
+def test_a_joined_node_pings_named_contacts_at_once() -> None:
     """What `kdhtctl join` does to two clusters that do not know of each other."""
     cluster = make_cluster(2)
     for member in cluster.members:
@@ -201,7 +201,7 @@ def test_who_has_joined_asks_those_that_it_is_told_of_at_once() -> None:
     assert knows(second, first.contact)
 
 
-def test_unreachable_is_a_hint_and_no_proof() -> None:
+def test_an_unreachable_report_is_only_a_hint() -> None:
     cluster = make_cluster(8)
     one, other = cluster.members[2:4]
     cluster.run(1)
@@ -241,7 +241,7 @@ def test_a_snapshot_is_verified_before_it_is_published() -> None:
     assert fresh.node.joined
 
 
-def test_a_snapshot_of_a_cluster_that_is_gone_leaves_a_first_node() -> None:
+def test_a_snapshot_of_dead_nodes_leaves_a_first_node() -> None:
     cluster = Cluster(SEED)
     member = Member(cluster.network, contact_of(1), SEED)
     member.node.restore([contact_of(n) for n in range(2, 60)], cluster.network.now)
@@ -299,7 +299,7 @@ def test_a_lookup_in_an_empty_table_finds_nobody() -> None:
     assert member.node.events() == [LookupDone(bytes(20), [])]
 
 
-def test_a_bucket_without_lookups_is_refreshed() -> None:
+def test_an_idle_bucket_is_refreshed() -> None:
     options = Options(
         refresh_interval=600.0, probe_interval=1e6, discovery_interval=1e6, contact_interval=1e6
     )
@@ -337,6 +337,6 @@ def test_the_clocks_of_others_are_seen_in_their_replies() -> None:
 @pytest.mark.parametrize(
     "wrong", [{"k": 0}, {"k": K + 1}, {"alpha": 0}, {"reply_rate": 0.0}, {"jitter": 1.0}]
 )
-def test_options_that_cannot_work_are_refused(wrong: dict[str, float]) -> None:
+def test_invalid_options_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong)) if "k" not in wrong else "bucket"):
         Options(**wrong)  # type: ignore[arg-type]

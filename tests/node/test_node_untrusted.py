@@ -73,7 +73,7 @@ def pinged(lone: Lone) -> Outgoing:
     return ping
 
 
-def test_a_stranger_who_asks_is_answered_then_pinged_then_in_the_table() -> None:
+def test_a_stranger_enters_the_table_after_it_answered_a_ping() -> None:
     lone = Lone()
     answer, ping = lone.receive(request(OTHER), OTHER.address)
     message = parse(answer.data)
@@ -126,7 +126,7 @@ def test_replies_to_another_question_change_nothing(wrong: dict[str, object]) ->
     assert lone.published == set()
 
 
-def test_a_reply_counts_once_and_not_after_the_time_is_over() -> None:
+def test_a_reply_counts_once_and_in_time_only() -> None:
     lone = Lone()
     ping = pinged(lone)
     lone.advance(60)
@@ -139,7 +139,7 @@ def test_a_reply_counts_once_and_not_after_the_time_is_over() -> None:
     assert lone.node.counters["unmatched"] == 2
 
 
-def test_the_round_trip_time_is_that_of_the_transmission_that_was_answered() -> None:
+def test_a_round_trip_is_measured_from_the_answered_transmission() -> None:
     lone = Lone()
     first = pinged(lone)
     (second,) = lone.advance(1.0)
@@ -166,9 +166,7 @@ def sealed(message: Message, key: bytes = b"") -> bytes:
     ],
     ids=["not sealed", "another cluster's", "header changed", "body changed"],
 )
-def test_messages_without_the_clusters_seal_do_not_reach_the_node(
-    reason: str, forge: Callable[[Message], bytes]
-) -> None:
+def test_unsealed_messages_do_not_reach_the_node(reason: str, forge: Callable[[Message], bytes]) -> None:
     network = MemoryNetwork(seed=1)
     member = Member(network, ME, seed=1)
     stranger = network.client(OTHER.address)
@@ -179,7 +177,7 @@ def test_messages_without_the_clusters_seal_do_not_reach_the_node(
     assert stranger.take() == []
 
 
-def test_what_is_no_control_message_for_an_own_address_is_counted() -> None:
+def test_misdirected_messages_are_counted() -> None:
     lone = Lone()
     routed = replace(request(OTHER), op=Op.GET)
     assert lone.receive(routed, OTHER.address) == []
@@ -194,7 +192,7 @@ def test_what_is_no_control_message_for_an_own_address_is_counted() -> None:
 
 @pytest.mark.parametrize("op", [Op.PING, Op.FIND_NODE, Op.SUSPECT, Op.LEAVE, Op.FORGET, Op.MEET])
 @pytest.mark.parametrize("flags", [Flag(0), Flag.REPLY])
-def test_no_body_is_more_than_a_number(op: Op, flags: Flag) -> None:
+def test_malformed_bodies_are_only_counted(op: Op, flags: Flag) -> None:
     rng = Random(3)
     lone = Lone(Options(request_rate=1e6, reply_rate=1e6))
     for length in [*range(120), *rng.sample(range(120, MAX_BODY + 1), 200), MAX_BODY]:
@@ -212,7 +210,7 @@ def test_no_body_is_more_than_a_number(op: Op, flags: Flag) -> None:
         (OTHER.id + pack_contacts(contact_of(n) for n in range(K + 1)), "TOO_LONG"),
     ],
 )
-def test_malformed_lists_of_contacts(body: bytes, reason: str) -> None:
+def test_malformed_contact_lists_are_only_counted(body: bytes, reason: str) -> None:
     lone = Lone()
     lookup = searching(lone)
     lone.receive(replace(reply_to(lookup, OTHER), body=body), OTHER.address)
@@ -228,7 +226,7 @@ def searching(lone: Lone) -> Outgoing:
     return query
 
 
-def test_contacts_that_cannot_be_are_neither_asked_nor_published() -> None:
+def test_impossible_contacts_are_neither_asked_nor_published() -> None:
     lone = Lone()
     query = searching(lone)
     hosts = ["0.0.0.0", "0.1.2.3", "224.0.0.1", "255.255.255.255", "::", "ff02::1"]
@@ -240,7 +238,7 @@ def test_contacts_that_cannot_be_are_neither_asked_nor_published() -> None:
     assert lone.published == {OTHER}
 
 
-def test_one_of_the_other_ip_version_is_asked_for_and_never_published() -> None:
+def test_a_contact_of_the_other_ip_version_is_never_published() -> None:
     lone = Lone()
     query = searching(lone)
     six = Contact(id_of(100), *Address.of("2001:db8::1", 5348))
@@ -254,7 +252,7 @@ def test_one_of_the_other_ip_version_is_asked_for_and_never_published() -> None:
     assert lone.published == {OTHER}
 
 
-def test_named_contacts_are_published_only_after_they_answered() -> None:
+def test_named_contacts_are_published_after_they_answered() -> None:
     lone = Lone()
     victim = contact_of(9)
     sent = lone.receive(reply_to(searching(lone), OTHER, (victim,)), OTHER.address)
@@ -263,7 +261,7 @@ def test_named_contacts_are_published_only_after_they_answered() -> None:
     assert victim not in lone.published
 
 
-def test_one_address_with_many_ids_gets_one_place() -> None:
+def test_an_address_with_many_ids_gets_one_place() -> None:
     lone = Lone()
     for number in range(100, 150):
         sender = Contact(id_of(number), *OTHER.address)
@@ -318,7 +316,7 @@ def test_too_many_requests_under_way_are_refused() -> None:
     assert lone.node.status(lone.now)["verifying"] == 0
 
 
-def test_lookups_end_even_if_too_little_can_be_asked() -> None:
+def test_lookups_end_even_when_requests_are_refused() -> None:
     lone = Lone(Options(max_pending=1))
     lone.receive(reply_to(pinged(lone), OTHER), OTHER.address)
     accepted = sum(lone.node.lookup(id_of(number), lone.now) for number in range(400))
@@ -356,7 +354,7 @@ def test_a_full_bucket_asks_its_oldest_contact_before_it_takes_a_newcomer() -> N
     assert [out.target for out in sent if out.target != old.address][:1] == [new.address]
 
 
-def test_a_removed_contact_is_replaced_by_who_waits_for_the_place() -> None:
+def test_a_removed_contact_is_replaced_by_a_waiting_one() -> None:
     old, new = in_same_bucket(2)
     lone = Lone(Options(k=1, replicas=1, quiet=0.0, probe_interval=1e6, discovery_interval=1e6))
     enter(lone, old)
@@ -367,7 +365,7 @@ def test_a_removed_contact_is_replaced_by_who_waits_for_the_place() -> None:
     assert lone.published == {new}
 
 
-def test_if_the_one_that_waits_is_dead_the_next_has_its_turn() -> None:
+def test_a_dead_replacement_is_followed_by_the_next() -> None:
     old, first, last = in_same_bucket(3)
     lone = Lone(Options(k=1, replicas=1, quiet=0.0, probe_interval=1e6, discovery_interval=1e6))
     enter(lone, old)
@@ -377,7 +375,7 @@ def test_if_the_one_that_waits_is_dead_the_next_has_its_turn() -> None:
     assert targets.index(last.address) < targets.index(first.address)
 
 
-def test_who_was_thrown_out_is_left_alone_for_a_while_whoever_names_it() -> None:
+def test_a_removed_contact_is_not_asked_again_soon() -> None:
     dead, witness = in_same_bucket(2)
     lone = Lone(Options(probe_interval=1e6, discovery_interval=1e6))
     enter(lone, dead)
@@ -435,7 +433,7 @@ def enter(lone: Lone, contact: Contact) -> None:
     assert contact in lone.published
 
 
-def test_messages_bear_unix_time_whatever_clock_the_timers_use() -> None:
+def test_messages_carry_unix_time() -> None:
     lone = Lone()
     lone.now = 5.0
     lone.node.unix_offset = START
@@ -443,7 +441,7 @@ def test_messages_bear_unix_time_whatever_clock_the_timers_use() -> None:
     verify(answer.data, [KEY], int(START) + 5, window=0)
 
 
-def test_a_node_of_both_ip_versions_speaks_to_each_with_its_own_address() -> None:
+def test_a_dual_stack_node_uses_the_source_of_each_ip_version() -> None:
     six = Address.of("2001:db8::1", 5348)
     far = Contact(OTHER.id, *Address.of("2001:db8::2", 5348))
     lone = Lone(own=(ME.address, six))

@@ -107,7 +107,7 @@ def mixed(site: Site) -> None:
     assert site.ready() == {1, 2, 3}
 
 
-def test_a_node_with_one_version_meets_members_that_are_known_by_the_other() -> None:
+def test_a_single_stack_node_meets_members_through_a_dual_stack_one() -> None:
     """All members have both, and know each other by IPv6."""
     site = Site()
     for number in range(1, 6):
@@ -124,7 +124,7 @@ def test_a_node_with_one_version_meets_members_that_are_known_by_the_other() -> 
 
 
 @pytest.mark.parametrize("loss", [0.0, 0.1])
-def test_a_newcomer_that_cannot_reach_members_stands_aside_and_the_cluster_serves_on(loss: float) -> None:
+def test_a_newcomer_that_cannot_reach_all_members_stands_aside(loss: float) -> None:
     site = Site(loss)
     mixed(site)
     site.ask(2, calls.put("key", b"before", None))
@@ -147,7 +147,7 @@ def test_a_newcomer_that_cannot_reach_members_stands_aside_and_the_cluster_serve
         site.ask(4, calls.get("key"))
 
 
-def test_no_write_is_taken_before_it_is_decided() -> None:
+def test_no_write_is_taken_before_reachability_is_known() -> None:
     """The newcomer is in the table of the one that it can reach, which sends it its share of the writes."""
     site = Site()
     mixed(site)
@@ -164,7 +164,7 @@ def test_no_write_is_taken_before_it_is_decided() -> None:
     assert stranger.records.store.stats().records == 0
 
 
-def test_when_the_others_are_gone_it_comes_back_by_itself() -> None:
+def test_a_node_aside_returns_once_the_unreachable_are_gone() -> None:
     site = Site()
     mixed(site)
     site.add(4, six(4), through=[six(1)])
@@ -178,7 +178,7 @@ def test_when_the_others_are_gone_it_comes_back_by_itself() -> None:
     assert site.ask(1, calls.get("key")).endswith(b"value")
 
 
-def test_what_was_said_long_ago_keeps_no_node_unready() -> None:
+def test_old_reports_do_not_keep_a_node_unready() -> None:
     """The one that named the others is gone for good, at once."""
     site = Site()
     mixed(site)
@@ -210,7 +210,7 @@ def test_two_clusters_that_meet_do_not_both_serve() -> None:
     assert site.ready() in ({1, 2, 3}, {1, 12, 13})
 
 
-def test_the_larger_side_goes_on_after_a_restart_of_all() -> None:
+def test_the_larger_side_serves_after_a_restart_of_all() -> None:
     site = Site()
     mixed(site)
     site.add(4, six(4), through=[six(1)])

@@ -23,7 +23,7 @@ def test_a_first_node_is_ready_at_once() -> None:
     assert first.node.status(0.0)["waiting_for"] == []
 
 
-def test_a_node_is_ready_once_it_has_looked_around() -> None:
+def test_a_node_is_ready_once_its_table_is_warm() -> None:
     cluster = make_cluster(16)
     fresh = cluster.add(17)
     assert fresh.node.status(0.0)["waiting_for"] == ["joined", "table"]
@@ -32,7 +32,7 @@ def test_a_node_is_ready_once_it_has_looked_around() -> None:
     assert set(fresh.published()) == {member.contact for member in cluster.members[:-1]}
 
 
-def test_other_parts_can_require_more() -> None:
+def test_other_parts_can_delay_readiness() -> None:
     cluster = make_cluster(4)
     fresh = cluster.add(5)
     fresh.node.readiness.require("repair")
@@ -44,7 +44,7 @@ def test_other_parts_can_require_more() -> None:
     assert fresh.node.ready
 
 
-def test_a_node_whose_contacts_are_all_gone_is_not_ready_until_it_is_back() -> None:
+def test_a_node_without_contacts_is_not_ready() -> None:
     cluster = make_cluster(4)
     lonely = cluster.members[2]
     others = [member.contact.address for member in cluster.members if member is not lonely]
@@ -79,7 +79,7 @@ def test_after_a_restart_of_all_nodes_none_needs_the_bootstrap_contact() -> None
     assert cluster.astray(30) == []
 
 
-def test_the_first_that_is_back_does_not_take_itself_for_the_only_one() -> None:
+def test_the_first_node_back_waits_for_the_others() -> None:
     cluster = make_cluster(8)
     snapshot = cluster.members[0].node.snapshot()
     for member in list(cluster.members):
@@ -97,7 +97,7 @@ def test_the_first_that_is_back_does_not_take_itself_for_the_only_one() -> None:
     assert first.published() == [second.contact]
 
 
-def test_the_only_one_that_is_left_serves_after_a_while() -> None:
+def test_the_only_survivor_serves_after_a_while() -> None:
     cluster = Cluster(SEED)
     last = Member(cluster.network, contact_of(1, SEED), SEED)
     last.node.restore([contact_of(number) for number in range(2, 9)], cluster.network.now)

@@ -163,7 +163,7 @@ def test_not_found_says_which_version_was_deleted(node):
     assert parse(node.ask(unproven)[0].data).body == b"", "no more than it sent"
 
 
-def test_what_was_written_is_at_hand_and_never_old():
+def test_a_written_record_is_cached_and_never_stale():
     cache = RecordCache(1 << 20)
     node = Node(cache=cache)
 
@@ -187,7 +187,7 @@ def test_what_was_written_is_at_hand_and_never_old():
     assert at_hand() is None
 
 
-def test_the_answer_repeats_what_was_asked(node):
+def test_an_answer_repeats_the_requests_fields(node):
     asked = request(Op.GET, attempt=5, hops=7)
     answer = node.ask_own(asked)
     assert answer == replace(asked, flags=Flag.REPLY | Flag.FORWARDED, status=Status.NOT_FOUND)
@@ -196,7 +196,7 @@ def test_the_answer_repeats_what_was_asked(node):
 @pytest.mark.parametrize(
     ("hops", "answered"), [(0, HOP_LIMIT), (1, 1), (HOP_LIMIT, HOP_LIMIT), (200, HOP_LIMIT)]
 )
-def test_hops_are_those_left(node, hops, answered):
+def test_an_answer_has_the_hops_that_are_left(node, hops, answered):
     assert node.ask_own(request(Op.GET, hops=hops)).hops == answered
 
 
@@ -236,7 +236,7 @@ def test_without_a_ttl_there_is_no_end(node):
         Record(flags=RecordFlag.IF_VERSION, value=bytes(7)).pack(),
     ],
 )
-def test_a_put_body_that_cannot_be_is_refused(node, body):
+def test_an_invalid_put_body_is_refused(node, body):
     assert node.ask_own(request(Op.PUT, body)).status is Status.BAD_REQUEST
     assert node.store.stats().records == 0
 
@@ -255,7 +255,7 @@ def test_trace_tells_who_answers(node, reason, status):
 
 
 @pytest.mark.parametrize("padding", [0, 37, 75, 76, 100, 38 * 17, MAX_BODY])
-def test_a_padded_trace_tells_of_others_too_and_is_not_longer_than_its_request(node, padding):
+def test_a_padded_trace_names_other_replicas_within_the_requests_size(node, padding):
     others = [
         Contact(bytes([128 + number]) * 20, *Address.of(f"10.0.1.{number}", PORT)) for number in range(20)
     ]
@@ -269,7 +269,7 @@ def test_a_padded_trace_tells_of_others_too_and_is_not_longer_than_its_request(n
     assert len(parse_contacts(short.body)) == max(1, min(padding // 38, 2)), "no more than its client takes"
 
 
-def test_a_record_beside_the_replicas_is_hearsay(node):
+def test_a_record_outside_the_replicas_comes_as_not_responsible(node):
     """It may have been left over long ago: the client believes it when no replica answers."""
     node.core.set_bucket(15, [Contact(KEY_ID, *OTHER_ENTRY)])
     node.coordinator.is_caught_up = lambda key: False
@@ -315,7 +315,7 @@ def test_a_forwarded_request_is_answered_through_its_entry(node):
 
 @pytest.mark.parametrize("cookies", [False, True])
 @pytest.mark.parametrize("op", [Op.GET, Op.PUT, Op.DELETE, Op.TRACE])
-def test_a_straight_answer_is_what_an_entry_makes_of_a_sealed_one(op, cookies):
+def test_a_straight_answer_equals_a_relayed_one(op, cookies):
     node = Node(cookies=cookies)
     asked = request(op, Record(value=b"x" * 40).pack())
     (straight,) = node.ask(node.local(asked.pack(), CLIENT))
@@ -346,7 +346,7 @@ def test_an_entry_address_of_our_own_is_answered_straight(asked):
     assert answer.cookie == make_cookie(KEY.cookie, CLIENT.ip, SECONDS)
 
 
-def test_our_address_with_another_port_is_another_entry(node):
+def test_an_own_address_with_another_port_is_another_entry(node):
     data = entered(request(Op.GET), asked=Address(HOME.ip, PORT + 1))
     (sent,) = node.ask(node.local(data, OTHER_ENTRY))
     assert (sent.target, sent.source) == (Address(HOME.ip, PORT + 1), None)
@@ -375,7 +375,7 @@ def test_a_client_is_answered_from_the_address_it_asked(node):
         ({"max_reply": 116}, 60, Status.COOKIE_NEEDED),
     ],
 )
-def test_large_answers_need_a_proven_address(fields, padding, status, forwarded):
+def test_large_answers_need_a_cookie(fields, padding, status, forwarded):
     node = Node(cookies=True)
     node.store.apply([write(b"v" * 100)], NOW)
     shown = {"valid": SECONDS, "stale": SECONDS - 1000}.get(fields.get("cookie"))
@@ -392,7 +392,7 @@ def test_large_answers_need_a_proven_address(fields, padding, status, forwarded)
 
 
 @pytest.mark.parametrize("forwarded", [False, True])
-def test_without_cookies_only_the_client_says_how_much(forwarded):
+def test_without_cookies_max_reply_alone_limits_an_answer(forwarded):
     node = Node(cookies=False)
     node.store.apply([write(b"v" * 100)], NOW)
     asked = request(Op.GET, bytes(50), max_reply=50)
@@ -408,7 +408,7 @@ def test_a_put_whose_answer_cannot_be_sent_is_not_made(node):
     assert node.ask_own(replace(put(), max_reply=16)).status is Status.OK
 
 
-def test_no_unproven_answer_is_longer_than_its_request():
+def test_an_answer_without_a_cookie_is_no_longer_than_its_request():
     node = Node(cookies=True)
     node.store.apply([write(b"v" * MAX_VALUE)], NOW)
     rng = random.Random(8)
@@ -446,7 +446,7 @@ def test_writes_of_a_batch_keep_their_order(node):
     assert [parse(sent.data).status for sent in answers] == [Status.NOT_FOUND, Status.OK, Status.OK]
 
 
-def test_what_is_no_routed_request_gets_no_answer(node):
+def test_only_routed_requests_are_answered(node):
     data = bytearray(request(Op.GET).pack())
     data[OFFSET["op"]] = Op.PING
     assert node.ask(Datagram(bytes(data), CLIENT, HOME, Reason.CONTROL, 0)) == []
@@ -477,7 +477,7 @@ def test_one_damaged_record_fails_alone():
     assert [parse(sent.data).status for sent in answers] == [Status.OK, Status.STORAGE_FAILED, Status.OK]
 
 
-def test_a_disk_that_says_no_is_reported():
+def test_a_disk_failure_is_reported():
     node = Node(BrokenStore({bytes([2] * 20)}, StorageError("disk full")))
     for op in (Op.PUT, Op.DELETE):
         (sent,) = node.ask(numbered(node, op, 2, Record().pack()))

@@ -45,7 +45,7 @@ def member(table: Table, contact: Contact, now: float = NOW) -> TableContact:
 
 
 @pytest.mark.parametrize("index", [0, 1, 63, 64, 127, 128, 159])
-def test_a_contact_lies_in_the_bucket_of_the_bits_that_it_shares(index: int) -> None:
+def test_a_contact_is_in_the_bucket_of_its_common_bits(index: int) -> None:
     table, published = make_table()
     contact = in_bucket(index, 0)
     member(table, contact)
@@ -59,7 +59,7 @@ def test_the_own_id_has_no_bucket() -> None:
     assert table.deepest() == -1
 
 
-def test_members_stand_in_the_order_in_which_they_were_seen() -> None:
+def test_a_bucket_is_ordered_by_last_seen() -> None:
     table, _ = make_table()
     first, second, third = (member(table, in_bucket(3, n)) for n in range(3))
     table.answered(first.contact, 0.01, NOW + 1)
@@ -117,7 +117,7 @@ def test_a_removed_contact_leaves_no_trace() -> None:
     assert table.closest(SELF, K) == []
 
 
-def test_requests_that_were_under_way_together_count_as_one_missed_reply() -> None:
+def test_simultaneous_missed_replies_count_as_one() -> None:
     table, _ = make_table()
     entry = member(table, in_bucket(3, 0))
     assert table.missed(entry, sent=NOW + 1, now=NOW + 2)
@@ -126,7 +126,7 @@ def test_requests_that_were_under_way_together_count_as_one_missed_reply() -> No
     assert entry.misses == 2
 
 
-def test_a_reply_ends_the_row_of_missed_ones_and_a_request_does_not() -> None:
+def test_a_reply_resets_the_missed_count_and_a_request_does_not() -> None:
     table, _ = make_table()
     entry = member(table, in_bucket(3, 0))
     table.missed(entry, sent=NOW + 1, now=NOW + 2)
@@ -174,7 +174,7 @@ def test_status_is_plain_data() -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_random_comings_and_goings_against_an_oracle(seed: int) -> None:
+def test_random_changes_match_an_oracle(seed: int) -> None:
     rng = Random(seed)
     self_id = rng.randbytes(20)
     table, published = make_table(k=4, self_id=self_id)
@@ -235,7 +235,7 @@ def tables_of(count: int, rng: Random) -> list[Table]:
 
 @pytest.mark.parametrize("count", [2, 3, 8, 21, 32, 40, 64, 200])
 @pytest.mark.parametrize("seed", range(5))
-def test_everybody_is_the_next_in_the_ring_of_somebody(count: int, seed: int) -> None:
+def test_every_node_is_somebodys_successor_in_the_ring(count: int, seed: int) -> None:
     tables = tables_of(count, Random(f"{seed}/{count}"))
     rings = {table.self_id: [entry.contact.id for entry in table.ring()] for table in tables}
     assert {ring[0] for ring in rings.values()} == set(rings)
@@ -255,7 +255,7 @@ def test_a_demoted_member_is_published_again_when_it_answers() -> None:
     assert set(published[3]) == {one.contact, other.contact}
 
 
-def test_a_bucket_whose_nodes_keep_keys_with_this_one_leaves_nobody_out() -> None:
+def test_a_bucket_of_fellow_replicas_leaves_nobody_out() -> None:
     table, published = make_table(replicas=3)
     table.warm = True
     for number in range(ROOM):
@@ -264,7 +264,7 @@ def test_a_bucket_whose_nodes_keep_keys_with_this_one_leaves_nobody_out() -> Non
     assert table.answered(in_bucket(0, ROOM), 0.01, NOW) is Standing.FULL
 
 
-def test_a_bucket_behind_as_many_closer_nodes_as_keep_a_key_has_k() -> None:
+def test_a_bucket_behind_enough_closer_nodes_has_k_places() -> None:
     table, _ = make_table(replicas=3)
     table.warm = True
     for number in range(K):

@@ -5,7 +5,7 @@ from random import Random
 from kdht.node.timers import Timers, TokenBucket
 
 
-def test_alarms_go_off_by_time_and_then_in_the_order_they_were_set() -> None:
+def test_alarms_run_by_time_then_by_order_of_setting() -> None:
     timers = Timers()
     rung: list[tuple[str, float]] = []
     for name, when in [("c", 3.0), ("a", 1.0), ("b", 1.0), ("d", 4.0)]:
@@ -18,7 +18,7 @@ def test_alarms_go_off_by_time_and_then_in_the_order_they_were_set() -> None:
     assert timers.next() == 4.0
 
 
-def test_a_cancelled_alarm_is_silent_and_nobody_wakes_for_it() -> None:
+def test_a_cancelled_alarm_neither_runs_nor_wakes() -> None:
     timers = Timers()
     rung: list[float] = []
     alarm = timers.at(1.0, rung.append)
@@ -39,7 +39,7 @@ def test_an_alarm_may_cancel_another_that_is_due_too() -> None:
     assert rung == []
 
 
-def test_what_an_alarm_sets_for_now_waits_for_the_next_run() -> None:
+def test_an_alarm_set_by_an_alarm_waits_for_the_next_run() -> None:
     timers = Timers()
     rung: list[float] = []
 

@@ -17,7 +17,7 @@ from scapy.packet import Raw
 from scapy.utils import PcapNgWriter, PcapWriter
 
 from kdht.errors import CaptureError, ConfigError
-from kdht.replay.capture import Capture, Writer
+from kdht.replay.capture import Capture, CaptureWriter
 
 PACKETS = {4: bytes(replay_fixtures.client(4)), 6: bytes(replay_fixtures.client(6))}
 SECOND = 1_800_000_000
@@ -42,7 +42,7 @@ def read_until_damage(path: Path) -> tuple[list[bytes], str]:
 
 
 def written(path: Path, count: int = 3) -> Path:
-    with Writer(path) as writer:
+    with CaptureWriter(path) as writer:
         for number in range(count):
             writer.write(PACKETS[4 if number % 2 else 6], SECOND * 10**9 + number)
     return path
@@ -182,7 +182,7 @@ def test_files_that_cannot_be_opened(tmp_path):
         with pytest.raises(CaptureError, match="name a pcap"):
             read(path)
     with pytest.raises(ConfigError, match="can be written"):
-        Writer(tmp_path / "no" / "where")
+        CaptureWriter(tmp_path / "no" / "where")
 
 
 def test_a_damaged_record_ends_the_file_after_what_was_before(tmp_path):
@@ -283,7 +283,7 @@ def test_a_long_capture_needs_no_more_memory_than_a_short_one(tmp_path):
 def test_a_record_larger_than_a_chunk(tmp_path):
     path = tmp_path / "capture"
     big = b"\x45" + bytes(3_000_000)
-    with Writer(path) as writer:
+    with CaptureWriter(path) as writer:
         writer.write(PACKETS[4], 1)
         writer.write(big, 2)
         writer.write(PACKETS[4], 3)

@@ -15,7 +15,7 @@ from kdht.replay.implementations import made
 from kdht.replay.packets import take_apart
 from kdht.replay.redate import completed, redated
 from kdht.replay.scrub import Scrubber
-from kdht.replay.tables import KeyEntry, Table
+from kdht.replay.tables import KeyEntry, ReplayTable
 from kdht.wire import Address, Record
 from kdht.wire._shared import Op, Reason
 
@@ -74,13 +74,13 @@ def test_what_no_table_is_is_refused_in_one_line(tmp_path, change, said):
 # --- Given away ------------------------------------------------------------------------------------
 
 
-def reasons(table: Table, packets: list[bytes], now: int | None = NOW) -> list[Reason | None]:
+def reasons(table: ReplayTable, packets: list[bytes], now: int | None = NOW) -> list[Reason | None]:
     with made("core", table) as core:
         results = core.run(Batch.of(packets, [NOW * 10**9] * len(packets)), now).results
         return [results.get(index).reason for index in range(len(packets))]
 
 
-def traffic() -> tuple[Table, list[bytes]]:
+def traffic() -> tuple[ReplayTable, list[bytes]]:
     """Generated packets and every bad input, for one node with a public address and a wider table."""
     table = replay_fixtures.table(4)
     generator = Generator(table, 7)

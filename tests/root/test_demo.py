@@ -18,6 +18,8 @@ from kdht.lab import namespaces
 from kdht.lab.netns import Host
 from kdht.lab.wait import wait_until
 
+pytestmark = pytest.mark.cluster
+
 SMALLER = ["--nodes", "4", "--limit", "60"]
 
 

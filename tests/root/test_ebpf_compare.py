@@ -20,7 +20,7 @@ from traffic import random_node
 from xdp import ETHERNET, Program, action_of, link_header
 
 from kdht.replay import oracle_packets
-from kdht.replay.oracle import Result
+from kdht.replay.oracle import OracleResult
 from kdht.wire import _shared as shared
 from kdht.wire._shared import Reason
 
@@ -115,7 +115,7 @@ def compare(
     return outcome.reason, ""
 
 
-def assert_core(outcome, data: bytes, expected: Result, what: str) -> None:
+def assert_core(outcome, data: bytes, expected: OracleResult, what: str) -> None:
     assert outcome.reason == expected.reason, f"{what}: core {outcome.reason!r}, oracle {expected.reason!r}"
     assert bytes(data) == expected.data, f"{what}, {outcome.reason!r}: other bytes from the core"
 

@@ -32,15 +32,15 @@ def queueing(subject: Subject) -> Iterator[Finding]:
         yield Finding("NFQUEUE", "warning", "only root may ask the kernel", AS_ROOT)
         return
     try:
-        way = ruleset.probe_queue()
+        kind = ruleset.probe_queue()
     except DatapathError as error:
         yield Finding("NFQUEUE", bad, str(error), 'give CAP_NET_ADMIN, or choose datapath.kind = "socket"')
         return
-    if way is None:
+    if kind is None:
         yield Finding("NFQUEUE", bad, "this kernel has no NFQUEUE for nftables",
                       'modprobe nft_queue, or choose datapath.kind = "socket"')  # fmt: skip
     else:
-        yield Finding("NFQUEUE", "ok", f"packets can be queued ({way})")
+        yield Finding("NFQUEUE", "ok", f"packets can be queued ({kind})")
 
 
 def xdp(subject: Subject) -> Iterator[Finding]:

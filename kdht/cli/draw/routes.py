@@ -4,7 +4,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from kdht.cli.report import terminal, uncut
-from kdht.cli.routes import Joined, Ranking, Route
+from kdht.cli.routes import JoinDone, Ranking, Route
 from kdht.program.answers import Replicas
 
 
@@ -74,7 +74,7 @@ def _replicas(data: Replicas) -> Table:
     return uncut(drawn, "address", "version")
 
 
-def joined(data: Joined) -> None:
+def joined(data: JoinDone) -> None:
     """Who answered."""
     console = terminal()
     if data.answered:

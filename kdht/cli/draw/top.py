@@ -10,10 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from kdht.cli.report import duration, grid, terminal
-from kdht.cli.top import Sample
+from kdht.cli.top import TopSample
 
 
-def live(samples: Iterable[Sample]) -> None:
+def live(samples: Iterable[TopSample]) -> None:
     """Each sample in place of the one before; on what is no terminal, one after the other."""
     console = terminal()
     if not console.is_terminal:
@@ -26,13 +26,13 @@ def live(samples: Iterable[Sample]) -> None:
             screen.update(picture(sample), refresh=True)
 
 
-def picture(sample: Sample) -> RenderableType:
+def picture(sample: TopSample) -> RenderableType:
     """One sample."""
     parts = [_head(sample), _verdicts(sample), _requests(sample), *_queues(sample), _rest(sample)]
     return Group(*(part for part in parts if part is not None))
 
 
-def _head(sample: Sample) -> RenderableType:
+def _head(sample: TopSample) -> RenderableType:
     status = sample.status
     states = "  ".join(f"{path['name']} {path.get('state')}" for path in status.datapaths)
     return Text.from_markup(
@@ -48,7 +48,7 @@ def _right(*columns: str, title: str) -> Table:
     return drawn
 
 
-def _verdicts(sample: Sample) -> RenderableType | None:
+def _verdicts(sample: TopSample) -> RenderableType | None:
     """Packets a second by reason, of each datapath that does anything."""
     packets: dict[str, dict[str, float]] = sample.rates["packets"]
     lanes = [lane for lane in packets if lane != "all" and any(packets[lane].values())]
@@ -62,7 +62,7 @@ def _verdicts(sample: Sample) -> RenderableType | None:
     return drawn
 
 
-def _requests(sample: Sample) -> RenderableType | None:
+def _requests(sample: TopSample) -> RenderableType | None:
     busy = {name: rate for name, rate in sample.rates["requests"].items() if rate}
     if not busy:
         return None
@@ -72,7 +72,7 @@ def _requests(sample: Sample) -> RenderableType | None:
     return drawn
 
 
-def _queues(sample: Sample) -> Iterable[RenderableType]:
+def _queues(sample: TopSample) -> Iterable[RenderableType]:
     """Depth and losses of the kernel's queues; `full` and `failed` since they were bound."""
     nfqueue: dict[str, Any] = sample.stats.datapaths.get("nfqueue", {})
     if nfqueue.get("queues"):
@@ -88,7 +88,7 @@ def _queues(sample: Sample) -> Iterable[RenderableType]:
         )
 
 
-def _rest(sample: Sample) -> RenderableType:
+def _rest(sample: TopSample) -> RenderableType:
     storage, rates, trips = sample.stats.storage, sample.rates["storage"], sample.round_trips
     rows: list[tuple[str, object]] = [
         (

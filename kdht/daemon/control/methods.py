@@ -36,7 +36,7 @@ from kdht.program.answers import (
     NodeAt,
     NodeStats,
     NodeStatus,
-    Reloaded,
+    ReloadAnswer,
     RoutingTable,
     Stopping,
     StorageCounters,
@@ -205,12 +205,12 @@ class Methods:
         self._anew.set()
         return DrainCancelled(parts.store.stats().records)
 
-    async def _reload(self, params: Params) -> Reloaded:
+    async def _reload(self, params: Params) -> ReloadAnswer:
         """As SIGHUP does, with an answer."""
         if self.reload is None:
             raise KdhtError(f"the node is {self._state}")
         waiting = self.reload()
-        return Reloaded([key.epoch for key in self.settings.keys], waiting)
+        return ReloadAnswer([key.epoch for key in self.settings.keys], waiting)
 
     async def _stop(self, params: Params) -> Stopping:
         self._stopping.set()

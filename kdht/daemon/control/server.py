@@ -1,6 +1,6 @@
 """The control socket: a unix stream socket with one JSON object a line, each way.
 
-Request {"method": name, "params": {...}}, answer {"result": ...} or {"error": text}.
+ControlRequest {"method": name, "params": {...}}, answer {"result": ...} or {"error": text}.
 Requests and the number of callers are bounded, and a bad one gets an error, not the
 daemon's attention. The file's mode decides who may ask; what changes the daemon is for
 root and the daemon's own user.
@@ -49,7 +49,7 @@ async def answered(methods: Mapping[str, Method], name: str, kind: type[T], /, *
     return answer
 
 
-class Request(msgspec.Struct, forbid_unknown_fields=True):
+class ControlRequest(msgspec.Struct, forbid_unknown_fields=True):
     """One line from a caller."""
 
     method: str
@@ -122,7 +122,7 @@ class ControlServer:
         if len(self._callers) > MAX_CALLERS:
             return {"error": f"{MAX_CALLERS} callers are served already: try again later"}
         try:
-            request = msgspec.json.decode(line, type=Request)
+            request = msgspec.json.decode(line, type=ControlRequest)
             method = self._methods[request.method]
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             return {"error": f"no valid request: {error}"}
@@ -133,7 +133,7 @@ class ControlServer:
         return await _result(request, method)
 
 
-async def _result(request: Request, method: Method) -> dict[str, object]:
+async def _result(request: ControlRequest, method: Method) -> dict[str, object]:
     try:
         return {"result": await method.call(request.params)}
     except KdhtError as error:

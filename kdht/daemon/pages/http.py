@@ -25,7 +25,7 @@ METHODS = (b"GET", b"HEAD")
 TEXT = "text/plain; charset=utf-8"
 
 
-class Request(NamedTuple):
+class HttpRequest(NamedTuple):
     path: str
     query: dict[str, str]
     """The first value of each name."""
@@ -33,19 +33,19 @@ class Request(NamedTuple):
     """By name in lower case."""
 
 
-class Answer(NamedTuple):
+class Response(NamedTuple):
     body: bytes
     status: int = 200
     content_type: str = TEXT
     headers: tuple[tuple[str, str], ...] = ()
 
 
-Page = Callable[[Request], Awaitable[Answer]]
+Page = Callable[[HttpRequest], Awaitable[Response]]
 
 
-def refusal(status: int, words: str) -> Answer:
+def refusal(status: int, words: str) -> Response:
     """An answer that is one line of text."""
-    return Answer(f"{words}\n".encode(), status)
+    return Response(f"{words}\n".encode(), status)
 
 
 class HttpServer:
@@ -100,7 +100,7 @@ class HttpServer:
         writer.write(_encoded(connection, answer, is_head))
         await writer.drain()
 
-    async def _answer(self, asked: h11.Request) -> Answer:
+    async def _answer(self, asked: h11.Request) -> Response:
         if asked.method not in METHODS:
             return refusal(405, "only GET and HEAD")
         try:
@@ -129,14 +129,14 @@ async def _request(connection: h11.Connection, reader: asyncio.StreamReader) -> 
             return None
 
 
-def _parsed(asked: h11.Request) -> Request:
+def _parsed(asked: h11.Request) -> HttpRequest:
     parts = urlsplit(asked.target.decode("ascii"))
     query = parse_qs(parts.query, keep_blank_values=True, max_num_fields=8, errors="strict")
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in asked.headers}
-    return Request(parts.path, {name: values[0] for name, values in query.items()}, headers)
+    return HttpRequest(parts.path, {name: values[0] for name, values in query.items()}, headers)
 
 
-def _encoded(connection: h11.Connection, answer: Answer, is_head: bool) -> bytes:
+def _encoded(connection: h11.Connection, answer: Response, is_head: bool) -> bytes:
     headers = [
         ("Content-Type", answer.content_type),
         ("Content-Length", str(len(answer.body))),

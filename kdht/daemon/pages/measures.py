@@ -38,7 +38,7 @@ class Sample(NamedTuple):
     value: Any
 
 
-class Running(NamedTuple):
+class RunningAnswers(NamedTuple):
     """The answers that only a running node gives."""
 
     stats: NodeStats
@@ -46,11 +46,11 @@ class Running(NamedTuple):
     latency: Latency
 
 
-class Told(NamedTuple):
+class Answers(NamedTuple):
     """What the node answered: what `running` has is None while it does not run."""
 
     status: NodeStatus
-    running: Running | None
+    running: RunningAnswers | None
 
 
 METRICS = {
@@ -200,7 +200,7 @@ METRICS = {
 STATES = ("up", "degraded", "down")
 
 
-def samples(told: Told) -> Iterator[Sample]:
+def samples(told: Answers) -> Iterator[Sample]:
     """All samples; those of `status` alone while the node does not run."""
     status, running = told
     yield Sample("kdht_running", (), int(status.state == "running"))

@@ -15,8 +15,8 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from kdht.daemon.control.server import Method, answered
-from kdht.daemon.pages.http import Answer, Page, Request, refusal
-from kdht.daemon.pages.measures import METRICS, Running, Sample, Told, samples
+from kdht.daemon.pages.http import HttpRequest, Page, Response, refusal
+from kdht.daemon.pages.measures import METRICS, Answers, RunningAnswers, Sample, samples
 from kdht.errors import KdhtError
 from kdht.program.answers import Durations, Latency, NodeStats, NodeStatus, RoutingTable
 
@@ -26,15 +26,15 @@ Methods = Mapping[str, Method]
 def pages(methods: Methods) -> dict[str, Page]:
     """By path. `methods`: what the control socket may be asked."""
 
-    async def metrics(request: Request) -> Answer:
+    async def metrics(request: HttpRequest) -> Response:
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
         body: bytes = encode(_registry(await ask(methods)))
-        return Answer(body, content_type=content_type)
+        return Response(body, content_type=content_type)
 
-    async def alive(request: Request) -> Answer:
-        return Answer(b"alive\n")
+    async def alive(request: HttpRequest) -> Response:
+        return Response(b"alive\n")
 
-    async def ready(request: Request) -> Answer:
+    async def ready(request: HttpRequest) -> Response:
         status = await answered(methods, "status", NodeStatus)
         missing = not_ready(status)
         if missing:
@@ -42,25 +42,25 @@ def pages(methods: Methods) -> dict[str, Page]:
         writes = f"not ready for writes: {status.not_writable}" if status.not_writable else ""
         if writes and "writes" in request.query:
             return refusal(503, writes)
-        return Answer(f"ready\n{writes or 'ready for writes'}\n".encode())
+        return Response(f"ready\n{writes or 'ready for writes'}\n".encode())
 
     return {"/metrics": metrics, "/healthz": alive, "/readyz": ready}
 
 
-async def ask(methods: Methods) -> Told:
+async def ask(methods: Methods) -> Answers:
     """All that there is to tell of the node; only its status while it does not run."""
     status = await answered(methods, "status", NodeStatus)
     try:
-        return Told(
+        return Answers(
             status,
-            Running(
+            RunningAnswers(
                 await answered(methods, "stats", NodeStats),
                 await answered(methods, "table", RoutingTable),
                 await answered(methods, "latency", Latency),
             ),
         )
     except KdhtError:
-        return Told(status, None)
+        return Answers(status, None)
 
 
 def not_ready(status: NodeStatus) -> str:
@@ -72,7 +72,7 @@ def not_ready(status: NodeStatus) -> str:
     return f"waiting for: {missing}{why}" if missing else ""
 
 
-def _registry(told: Told) -> CollectorRegistry:
+def _registry(told: Answers) -> CollectorRegistry:
     registry = CollectorRegistry()
     registry.register(_Once(families(samples(told))))
     ProcessCollector(registry=registry)

@@ -20,7 +20,7 @@ from msgspec.structs import asdict
 
 from kdht.client import AsyncClient, Hop
 from kdht.daemon.control.server import Method, answered
-from kdht.daemon.pages.http import Answer, Page, Request, refusal
+from kdht.daemon.pages.http import HttpRequest, Page, Response, refusal
 from kdht.daemon.pages.metrics import ask, not_ready
 from kdht.errors import KdhtError
 from kdht.program.answers import NodeStatus, Replicas, RoutingTable
@@ -61,7 +61,7 @@ def pages(methods: Mapping[str, Method], address: str, *, any_name: bool) -> dic
     return {path: partial(_guarded, page, any_name) for path, page in found.items()}
 
 
-async def _guarded(page: Page, any_name: bool, request: Request) -> Answer:
+async def _guarded(page: Page, any_name: bool, request: HttpRequest) -> Response:
     if not (any_name or _is_local(request.headers.get("host", ""))):
         return refusal(403, "ask for this machine by its numeric address, or as localhost")
     answer = await page(request)
@@ -77,11 +77,11 @@ def _is_local(host: str) -> bool:
         return False
 
 
-async def _file(name: str, content_type: str, request: Request) -> Answer:
-    return Answer((files("kdht.daemon.pages") / "page" / name).read_bytes(), content_type=content_type)
+async def _file(name: str, content_type: str, request: HttpRequest) -> Response:
+    return Response((files("kdht.daemon.pages") / "page" / name).read_bytes(), content_type=content_type)
 
 
-async def _status(methods: Mapping[str, Method], request: Request) -> Answer:
+async def _status(methods: Mapping[str, Method], request: HttpRequest) -> Response:
     status, running = await ask(methods)
     seen: dict[str, Any] = {
         "time": time.monotonic(),
@@ -138,7 +138,7 @@ class Tracer:
         self._address = address
         self._under_way = 0
 
-    async def trace(self, request: Request) -> Answer:
+    async def trace(self, request: HttpRequest) -> Response:
         key = request.query.get("key", "")
         if not 0 < len(key.encode(errors="replace")) <= MAX_KEY:
             return _json({"error": f"a key has 1 to {MAX_KEY} bytes"}, 400)
@@ -173,5 +173,5 @@ def _hop(hop: Hop) -> dict[str, Any]:
     }
 
 
-def _json(data: object, status: int = 200) -> Answer:
-    return Answer(msgspec.json.encode(data, enc_hook=str), status, JSON)
+def _json(data: object, status: int = 200) -> Response:
+    return Response(msgspec.json.encode(data, enc_hook=str), status, JSON)

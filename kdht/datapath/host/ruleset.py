@@ -38,7 +38,7 @@ _LEARNT = re.compile(
 )
 """A listed set up to what the packets put into it, and that."""
 
-Native = Literal["native", "compat"]
+RuleKind = Literal["native", "compat"]
 
 
 class Guard(NamedTuple):
@@ -103,7 +103,7 @@ def run_nft(nft: str, arguments: Iterable[str], script: str = "") -> str:
     raise DatapathError(f"nft refused the ruleset: {complaint}")
 
 
-def probe_queue(nft: str = "nft") -> Native | None:
+def probe_queue(nft: str = "nft") -> RuleKind | None:
     """How this kernel diverts packets to NFQUEUE, or None. Leaves nothing behind.
 
     Native is asked with nft's check mode, which the kernel takes back itself; compat with a
@@ -136,26 +136,26 @@ class Ruleset:
     def __init__(self, options: RulesetOptions) -> None:
         self.options = options
 
-    def probe(self) -> Native:
+    def probe(self) -> RuleKind:
         """How packets will be diverted. Raises DatapathError if they cannot be."""
-        way = probe_queue(self.options.nft)
-        if way is None:
+        kind = probe_queue(self.options.nft)
+        if kind is None:
             raise DatapathError(
                 "this kernel has no NFQUEUE for nftables (CONFIG_NFT_QUEUE, or CONFIG_NFT_COMPAT and "
                 "CONFIG_NETFILTER_XT_TARGET_NFQUEUE): choose the socket datapath"
             )
-        return way
+        return kind
 
-    def apply(self) -> Native:
+    def apply(self) -> RuleKind:
         """Load the table, replacing one of the same name; how it diverts packets.
 
         Raises DatapathError, with no table left.
         """
-        way = self.probe()
-        self._nft(["-f", "-"], self.text(way))
-        if way == "compat":
+        kind = self.probe()
+        self._nft(["-f", "-"], self.text(kind))
+        if kind == "compat":
             self._add_queue_rule()
-        return way
+        return kind
 
     def apply_guard(self) -> None:
         """Load the table for its guards alone, with nothing diverted. Raises DatapathError."""
@@ -196,15 +196,15 @@ class Ruleset:
         flushed = "".join(f"flush set inet {name} {each}\n" for each in _guard_sets(guard))
         self._nft(["-f", "-"], flushed + self._elements(_guard_sets(guard)))
 
-    def text(self, way: Native) -> str:
+    def text(self, kind: RuleKind) -> str:
         """The whole ruleset, as nft reads it."""
         options = self.options
         elements = {"interfaces": _quoted(options.interfaces), **_guard_sets(options.guard)}
-        return Template(ruleset_path().read_text()).substitute(self._parameters(way)) + self._elements(
+        return Template(ruleset_path().read_text()).substitute(self._parameters(kind)) + self._elements(
             elements
         )
 
-    def _parameters(self, way: Native) -> dict[str, object]:
+    def _parameters(self, kind: RuleKind) -> dict[str, object]:
         options = self.options
         members = options.client_rate * MEMBER_FACTOR if options.member_rate is None else options.member_rate
         return {
@@ -213,7 +213,7 @@ class Ruleset:
             "magic": f"{MAGIC:#010x}",
             "mark": f"{options.mark:#x}",
             "table_size": options.table_size,
-            "queue": _queue_statement(options.queue) if way == "native" else "",
+            "queue": _queue_statement(options.queue) if kind == "native" else "",
             **_limit("client", options.client_rate),
             **_limit("member", members),
         }

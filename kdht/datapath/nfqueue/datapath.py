@@ -17,7 +17,7 @@ from typing import Literal
 from kdht._routing import LANES, Core
 from kdht.datapath.host import netlink
 from kdht.datapath.host.netlink import Queue
-from kdht.datapath.host.ruleset import MARK, Guard, Native, Ruleset, RulesetOptions
+from kdht.datapath.host.ruleset import MARK, Guard, RuleKind, Ruleset, RulesetOptions
 from kdht.datapath.host.sysctl import RUNTIME_DIR, Sysctls
 from kdht.datapath.nfqueue.keeper import Keeper
 from kdht.datapath.nfqueue.queue_worker import FIRST_LANE
@@ -77,7 +77,7 @@ class NfqueueDatapath:
         self._guard = Guard()
         self._ruleset = self._make_ruleset()
         self._sysctls = self._make_sysctls()
-        self._way: Native | None = None
+        self._kind: RuleKind | None = None
         self._trouble = ""
 
     def start(self) -> None:
@@ -97,7 +97,7 @@ class NfqueueDatapath:
             keeper.start()
             undo.callback(keeper.stop)
             self._ruleset = self._make_ruleset()
-            self._way = self._ruleset.apply()
+            self._kind = self._ruleset.apply()
             undo.callback(self._ruleset.remove)
             self._keeper = keeper
             self._undo = undo.pop_all()
@@ -115,7 +115,7 @@ class NfqueueDatapath:
             "state": "degraded" if why else "up",
             "why": why,
             "interfaces": list(self._interfaces),
-            "queue_rule": self._way,
+            "queue_rule": self._kind,
             "worker": keeper.pid,
             "workers_started": keeper.started,
             "queues": self._queues(keeper),

@@ -12,7 +12,7 @@ from kdht.replay._capture import Batch
 from kdht.replay.explain import explained
 from kdht.replay.generate import START
 from kdht.replay.implementations import made
-from kdht.replay.tables import Table
+from kdht.replay.tables import ReplayTable
 
 MAX_PACKET = 1 << 16
 NANOSECONDS = 1_000_000_000
@@ -33,7 +33,7 @@ def command(what: str, number: int | None, as_json: bool, **table_options: Any) 
     options.emit(found) if as_json else draw.explanation(found)
 
 
-def judged(table: Table, what: str, number: int | None) -> dict[str, Any]:
+def judged(table: ReplayTable, what: str, number: int | None) -> dict[str, Any]:
     """The explanation of a packet, given as the command's arguments are. Raises ConfigError."""
     if number is not None:
         batch, index = options.packet_at(Path(what), number)

@@ -8,7 +8,7 @@ import click
 from rich.progress import track
 
 from kdht.replay import options
-from kdht.replay.capture import Writer
+from kdht.replay.capture import CaptureWriter
 from kdht.replay.generate import KINDS, START, generated
 from kdht.replay.options import FILE
 
@@ -35,7 +35,7 @@ def command(
     table = options.table_of(**table_options)
     pool = list(islice(generated(table, kind, seed), min(count, POOL)))
     begin = (table.now if table.now is not None else START) * 1_000_000_000
-    with Writer(capture) as writer:
+    with CaptureWriter(capture) as writer:
         for number in track(range(count), "writing", transient=True, disable=count <= POOL or as_json):
             writer.write(pool[number % len(pool)], begin + number * 1_000_000_000 // rate)
     found = {"type": "generated", "capture": str(capture), "kind": kind, "seed": seed, "packets": count,

@@ -16,12 +16,12 @@ from kdht.program.answers import NodeStats
 from kdht.replay import draw, options, plain, tables
 from kdht.replay._capture import Batch
 from kdht.replay._engine import Results, run_core
-from kdht.replay.capture import Writer
+from kdht.replay.capture import CaptureWriter
 from kdht.replay.fixtures import VERDICTS, line, rendered
 from kdht.replay.options import FILE
 from kdht.replay.scrub import Scrubber
 from kdht.replay.sniff import Sniffer
-from kdht.replay.tables import Table
+from kdht.replay.tables import ReplayTable
 from kdht.wire._shared import VERDICT_OF, Reason, Verdict
 
 MOST = 1_000_000
@@ -118,7 +118,7 @@ def _interruptible() -> Iterator[list[int]]:
 
 
 def _afterwards(
-    before: dict[str, Counter[str]], table: Table, node: Path | None, table_options: dict[str, Any]
+    before: dict[str, Counter[str]], table: ReplayTable, node: Path | None, table_options: dict[str, Any]
 ) -> tuple[dict[str, dict[str, int]], list[str]]:
     """What the node counted meanwhile, and warnings. That it is gone costs no recording."""
     if node is None:
@@ -161,7 +161,7 @@ def _difference(before: dict[str, Counter[str]], after: dict[str, Counter[str]])
 
 
 def _written(
-    directory: Path, table: Table, packets: Packets, scrubber: Scrubber
+    directory: Path, table: ReplayTable, packets: Packets, scrubber: Scrubber
 ) -> tuple[Counter[Reason | None], int]:
     """Write the fixture: the tally of its verdicts, and how many packets the replacements changed."""
     times = [nanos for _, nanos in packets]
@@ -170,7 +170,7 @@ def _written(
     judged = _judged(scrubber.table, made, times)
     kept = [i for i in range(len(packets)) if usual.get(i).reason == judged.get(i).reason]
     directory.mkdir(parents=True, exist_ok=True)
-    with Writer(directory / "capture.pcap") as writer:
+    with CaptureWriter(directory / "capture.pcap") as writer:
         for index in kept:
             writer.write(made[index], times[index])
     (directory / "table.json").write_bytes(tables.to_file(scrubber.table, scrubber.secrets))
@@ -179,7 +179,7 @@ def _written(
     return Counter(judged.get(index).reason for index in kept), len(packets) - len(kept)
 
 
-def _judged(table: Table, packets: list[bytes], times: list[int]) -> Results:
+def _judged(table: ReplayTable, packets: list[bytes], times: list[int]) -> Results:
     results = Results(Batch.of(packets, times))
     run_core(table.core(), results)
     return results

@@ -13,9 +13,9 @@ from kdht.errors import CaptureError
 from kdht.replay import draw, options, plain
 from kdht.replay._engine import Results
 from kdht.replay.base import Run
-from kdht.replay.capture import Writer
+from kdht.replay.capture import CaptureWriter
 from kdht.replay.options import FILE
-from kdht.replay.tables import Table
+from kdht.replay.tables import ReplayTable
 from kdht.wire._shared import VERDICT_OF, Reason, Verdict
 
 SHOWN = 20
@@ -58,7 +58,7 @@ def command(
     shower = Shower(table, wanted or set(Reason), options.numbers(packet), limit, changes, as_json)
     with ExitStack() as stack:
         implementation = stack.enter_context(options.opened(impl, table, fault))
-        writer = stack.enter_context(Writer(write)) if write else None
+        writer = stack.enter_context(CaptureWriter(write)) if write else None
         total = Total(impl)
         damage = None
         try:
@@ -120,7 +120,7 @@ class Shower:
 
     def __init__(
         self,
-        table: Table,
+        table: ReplayTable,
         reasons: set[Reason],
         numbers: range | None,
         limit: int | None,

@@ -37,7 +37,7 @@ def until(cluster: Cluster, done: Callable[[], bool], seconds: float = 30.0) -> 
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 8, 23])
-def test_a_newcomer_halves_what_the_greatest_owner_has(count: int) -> None:
+def test_a_newcomer_halves_the_greatest_share(count: int) -> None:
     cluster = grown(count)
     ids = {member.contact.id: member for member in cluster.members}
     newcomer = Newcomer(cluster, 100)
@@ -52,9 +52,7 @@ def test_a_newcomer_halves_what_the_greatest_owner_has(count: int) -> None:
 
 @pytest.mark.parametrize("loss", [0.0, 0.1])
 @pytest.mark.parametrize(("first", "others"), [(1, 11), (3, 9), (3, 21), (24, 24)])
-def test_newcomers_that_start_together_share_as_evenly_as_can_be(
-    first: int, others: int, loss: float
-) -> None:
+def test_simultaneous_newcomers_get_even_shares(first: int, others: int, loss: float) -> None:
     cluster = grown(1)
     for number in range(2, first + 1):
         Newcomer(cluster, number)
@@ -94,7 +92,7 @@ def test_the_first_of_a_cluster_asks_nobody() -> None:
     assert "nobody to ask" in newcomer.found.why
 
 
-def test_where_nobody_answers_the_id_is_by_chance_soon() -> None:
+def test_without_answers_a_newcomer_soon_draws_a_random_id() -> None:
     cluster = Cluster(SEED)
     newcomer = Newcomer(cluster, 1, [address_of(2), address_of(3)])
     until(cluster, lambda: newcomer.took is not None)
@@ -114,7 +112,7 @@ def test_nodes_that_start_a_cluster_together_do_not_wait_for_each_other() -> Non
     assert owner_of(cluster) <= 2.0
 
 
-def test_the_place_of_a_silent_node_is_taken_by_nobody() -> None:
+def test_a_silent_nodes_gap_is_not_taken() -> None:
     cluster = grown(6)
     ids = [int.from_bytes(member.contact.id, "big") for member in cluster.members]
     dead = cluster.members[3]
@@ -161,7 +159,7 @@ def test_a_gap_is_given_to_one_newcomer_at_a_time() -> None:
     assert owner.asks(3, second).status is Status.OK, "the first did not come"
 
 
-def test_a_gap_in_which_somebody_is_by_now_is_nobodys() -> None:
+def test_a_gap_that_was_filled_meanwhile_is_refused() -> None:
     cluster = grown(2)
     one, other = cluster.members
     owner = Owner()
@@ -173,7 +171,7 @@ def test_a_gap_in_which_somebody_is_by_now_is_nobodys() -> None:
     assert owner.node.counters["newcomers"] == 1
 
 
-def test_whoever_blocks_all_gaps_holds_a_newcomer_up_and_no_longer() -> None:
+def test_a_liar_that_blocks_all_gaps_only_delays_a_newcomer() -> None:
     cluster = grown(3)
     for member in cluster.members:
         member.node._claims.claim(bytes([*member.contact.id[:-1], member.contact.id[-1] ^ 1]), float("inf"))
@@ -186,7 +184,7 @@ def test_whoever_blocks_all_gaps_holds_a_newcomer_up_and_no_longer() -> None:
     assert cluster.members[-1].node.joined
 
 
-def test_answers_that_nobody_asked_for_change_nothing() -> None:
+def test_unrequested_answers_change_nothing() -> None:
     cluster = grown(3)
     newcomer = Newcomer(cluster, 100, joining=False)
     liar = contact_of(77)

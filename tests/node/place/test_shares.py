@@ -27,7 +27,7 @@ def contact(id: int) -> Contact:
 
 @pytest.mark.parametrize("bits", [3, 6])
 @pytest.mark.parametrize("replicas", [1, 2, 3, 5])
-def test_shares_are_what_counting_all_keys_gives(bits: int, replicas: int) -> None:
+def test_shares_equal_a_count_of_all_keys(bits: int, replicas: int) -> None:
     """In a space so small that each key can be tried."""
     rng = Random(bits * replicas)
     low = ID_BITS - bits
@@ -41,20 +41,20 @@ def test_shares_are_what_counting_all_keys_gives(bits: int, replicas: int) -> No
 
 
 @pytest.mark.parametrize("count", SIZES)
-def test_no_ids_make_the_greatest_owner_less_than_the_least_possible(count: int) -> None:
+def test_no_choice_of_ids_beats_the_least_possible_share(count: int) -> None:
     for seed in range(50):
         ids = some_ids(count, seed)
         assert sum(owned(ids)) == 1
         assert max(owned(ids)) * count >= least_greatest(count)
 
 
-def test_one_and_a_half_times_the_mean_is_out_of_reach_for_seven_nodes() -> None:
+def test_seven_nodes_cannot_keep_below_1_5_times_the_mean() -> None:
     """Shares are powers of two: were none of seven above 1/8, together they would have 7/8."""
     assert least_greatest(7) == 1.75
     assert [least_greatest(count) for count in (3, 6, 8, 12, 24)] == [1.5, 1.5, 1.0, 1.5, 1.5]
 
 
-def test_who_has_least_moves_to_where_most_is_owned() -> None:
+def test_the_least_owner_moves_into_the_greatest_share() -> None:
     top = ID_BITS - 3
     ids = [0b000 << top, 0b100 << top, 0b110 << top, 0b111 << top]
     assert depths(ids) == [1, 2, 3, 3]
@@ -78,7 +78,7 @@ def surveyed(nodes: sim.Nodes, **options: int) -> Survey:
 
 @pytest.mark.parametrize("count", [*SIZES, 300])
 @pytest.mark.parametrize("seed", range(4))
-def test_the_widest_gap_of_all_is_found(count: int, seed: int) -> None:
+def test_the_widest_gap_is_found(count: int, seed: int) -> None:
     nodes = sim.Nodes(seed)
     nodes.ids = some_ids(count, seed)
     best = surveyed(nodes).gaps()[0]
@@ -89,7 +89,7 @@ def test_the_widest_gap_of_all_is_found(count: int, seed: int) -> None:
     assert shares[middle] == shares[int.from_bytes(best.owner.id, "big")] == 2.0 ** -(best.depth + 1)
 
 
-def test_a_cluster_too_large_to_be_searched_costs_no_more_questions() -> None:
+def test_a_survey_of_a_large_cluster_is_bounded() -> None:
     nodes = sim.Nodes(1)
     nodes.ids = some_ids(3000, 1)
     survey = Survey(nodes.rng, limit=40)
@@ -103,7 +103,7 @@ def test_a_cluster_too_large_to_be_searched_costs_no_more_questions() -> None:
     assert 2.0 ** -survey.gaps()[0].depth >= 2 / 3000
 
 
-def test_who_is_silent_or_cannot_be_asked_is_a_node_whose_gap_nobody_takes() -> None:
+def test_gaps_of_silent_or_unreachable_nodes_are_not_taken() -> None:
     nodes = sim.Nodes(2)
     nodes.ids = some_ids(12, 2)
     out_of_reach, mute = contact(nodes.ids[3]), contact(nodes.ids[7])
@@ -120,7 +120,7 @@ def test_who_is_silent_or_cannot_be_asked_is_a_node_whose_gap_nobody_takes() -> 
     assert not {gap.owner for gap in survey.gaps()} & {out_of_reach, mute}
 
 
-def test_a_gap_that_another_took_is_the_best_no_more() -> None:
+def test_a_claimed_gap_is_not_offered_again() -> None:
     nodes = sim.Nodes(3)
     nodes.ids = some_ids(5, 3)
     survey = surveyed(nodes)
@@ -131,7 +131,7 @@ def test_a_gap_that_another_took_is_the_best_no_more() -> None:
     assert len(survey.contacts()) == 5, "who is only coming is no member"
 
 
-def test_who_names_contacts_without_end_is_asked_no_more_than_others() -> None:
+def test_a_node_that_names_endless_contacts_is_asked_no_more_often() -> None:
     """A liar answers every question with as many new nodes as it may, each closer than the last."""
     rng = Random(4)
     survey = Survey(rng)
@@ -149,7 +149,7 @@ def test_who_names_contacts_without_end_is_asked_no_more_than_others() -> None:
 
 
 @pytest.mark.parametrize("count", [3, 7, 12, 24, 50])
-def test_newcomers_that_choose_leave_the_least_possible_owner(count: int) -> None:
+def test_choosing_newcomers_reach_the_least_possible_share(count: int) -> None:
     figures = sim.run(count, range(3), replicas=3)["ways"]
     for way in ("one by one", "together", "churn, replaced", "churn, moved"):
         assert figures[way]["of_the_possible"]["worst"] == 1.0, way

@@ -21,7 +21,7 @@ def cluster_of(size: int, seed: int = 1, **how: object) -> RepairCluster:
     return cluster
 
 
-def test_equal_stores_cost_one_request_and_one_reply_per_pair() -> None:
+def test_equal_stores_exchange_one_request_and_one_reply() -> None:
     cluster = cluster_of(16)
     cluster.load(300)
     cluster.run(130)
@@ -34,7 +34,7 @@ def test_equal_stores_cost_one_request_and_one_reply_per_pair() -> None:
     assert cluster.packets["DIGEST reply"] == cluster.packets["DIGEST"]
 
 
-def test_differences_are_found_and_mended_both_ways() -> None:
+def test_differences_are_repaired_in_both_directions() -> None:
     cluster = cluster_of(8)
     keys = cluster.load(400)
     cluster.run(70)
@@ -51,7 +51,7 @@ def test_differences_are_found_and_mended_both_ways() -> None:
     assert cluster.packets["STORE"] <= 12 * 2 * 2
 
 
-def test_what_a_replica_missed_is_brought_soon_and_to_it_alone() -> None:
+def test_a_missed_write_is_sent_soon_to_that_replica_only() -> None:
     """Nobody waits for the round in which everything is compared."""
     cluster = cluster_of(8)
     keys = cluster.load(200)
@@ -65,7 +65,7 @@ def test_what_a_replica_missed_is_brought_soon_and_to_it_alone() -> None:
     assert cluster.packets["STORE"] == 1
 
 
-def test_records_of_one_version_with_two_values_end_alike() -> None:
+def test_repair_makes_two_values_of_one_version_equal() -> None:
     cluster = cluster_of(4)
     key = bytes(range(20))
     one, other, third = cluster.replicas(key)
@@ -76,7 +76,7 @@ def test_records_of_one_version_with_two_values_end_alike() -> None:
     assert one.has(key).value == b"b"  # type: ignore[union-attr]
 
 
-def test_a_node_that_joins_gets_what_is_its_and_little_more_moves() -> None:
+def test_a_joiner_gets_its_records_and_few_others_move() -> None:
     cluster = cluster_of(12)
     keys = cluster.load(600)
     cluster.run(70)
@@ -92,7 +92,7 @@ def test_a_node_that_joins_gets_what_is_its_and_little_more_moves() -> None:
     assert cluster.store_bytes <= least * RECORD_BYTES * 1.15
 
 
-def test_a_node_that_comes_back_gets_what_it_missed_and_no_more() -> None:
+def test_a_returning_node_gets_only_what_it_missed() -> None:
     cluster = cluster_of(8)
     keys = cluster.load(300)
     cluster.run(70)
@@ -126,7 +126,7 @@ def test_after_two_deaths_every_record_has_its_replicas_again_within_a_minute(se
     assert cluster.store_bytes <= least * RECORD_BYTES * 1.15
 
 
-def test_what_a_node_should_not_keep_is_given_away_and_dropped() -> None:
+def test_records_outside_the_kept_ranges_are_handed_off() -> None:
     cluster = cluster_of(8)
     rng = Random(5)
     keys = [rng.randbytes(20) for _ in range(60)]
@@ -136,7 +136,7 @@ def test_what_a_node_should_not_keep_is_given_away_and_dropped() -> None:
     assert cluster.run_until(lambda: not cluster.missing(keys) and not cluster.surplus(keys), 90)
 
 
-def test_nothing_is_dropped_that_not_all_others_confirm() -> None:
+def test_a_record_is_dropped_only_after_all_replicas_confirm_it() -> None:
     cluster = cluster_of(5)
     key = bytes(range(20))
     stranger = next(m for m in cluster.members if m not in cluster.replicas(key))
@@ -150,7 +150,7 @@ def test_nothing_is_dropped_that_not_all_others_confirm() -> None:
     assert cluster.run_until(lambda: first.has(key) and not stranger.has(key), 120)
 
 
-def test_a_drain_leaves_nothing_missing() -> None:
+def test_a_drain_hands_off_every_record() -> None:
     cluster = cluster_of(10)
     keys = cluster.load(500)
     cluster.run(70)
@@ -168,7 +168,7 @@ def test_a_drain_leaves_nothing_missing() -> None:
     assert cluster.store_bytes <= least * RECORD_BYTES * 1.15
 
 
-def test_after_a_partition_the_greater_version_is_everywhere() -> None:
+def test_the_greater_version_wins_after_a_partition() -> None:
     cluster = cluster_of(10)
     keys = cluster.load(200)
     cluster.run(70)
@@ -186,7 +186,7 @@ def test_after_a_partition_the_greater_version_is_everywhere() -> None:
         assert cluster.replicas(key)[0].has(key).version == max(3, 2 + n % 3)  # type: ignore[union-attr]
 
 
-def test_tombstones_spread_and_what_has_expired_does_not_come_back() -> None:
+def test_tombstones_spread_and_expired_records_stay_away() -> None:
     cluster = cluster_of(6)
     keys = cluster.load(30)
     now = int(cluster.network.now)
@@ -204,7 +204,7 @@ def test_tombstones_spread_and_what_has_expired_does_not_come_back() -> None:
         assert all(m.has(key) is None for m in cluster.replicas(key))
 
 
-def test_all_at_once_again_moves_nothing_and_falls_to_idle() -> None:
+def test_a_restart_of_all_nodes_moves_no_record() -> None:
     cluster = cluster_of(12)
     keys = cluster.load(400)
     cluster.run(70)
@@ -224,14 +224,14 @@ def test_all_at_once_again_moves_nothing_and_falls_to_idle() -> None:
     assert repair / 120 / 12 < 0.5
 
 
-def test_a_lossy_network_is_only_slower() -> None:
+def test_repair_succeeds_on_a_lossy_network() -> None:
     cluster = cluster_of(8, loss=0.05)
     keys = cluster.load(200)
     cluster.kill(cluster.members[2])
     assert cluster.run_until(lambda: not cluster.missing(keys), 90)
 
 
-def test_one_replica_moves_to_its_new_owner_at_once() -> None:
+def test_a_single_replica_moves_to_its_new_owner_at_once() -> None:
     cluster = cluster_of(6, repair=RepairOptions(replicas=1))
     keys = cluster.load(200)
     newcomer = cluster.add(60)
@@ -246,7 +246,7 @@ def settled_all(cluster: RepairCluster, keys: list[bytes]) -> bool:
     return all(m.repair.is_caught_up(key) for key in keys for m in cluster.replicas(key))
 
 
-def test_a_node_that_was_away_has_caught_up_on_nothing_until_it_has_compared_again() -> None:
+def test_a_node_that_was_away_is_behind_until_it_has_compared() -> None:
     cluster = cluster_of(8)
     keys = cluster.load(200)
     cluster.run(70)
@@ -272,7 +272,7 @@ def test_nodes_that_were_all_away_at_once_catch_up_with_each_other() -> None:
     assert cluster.run_until(lambda: settled_all(cluster, keys), 15)
 
 
-def test_what_was_being_compared_when_a_node_was_away_does_not_count() -> None:
+def test_a_comparison_from_before_an_absence_does_not_count() -> None:
     cluster = cluster_of(4)
     keys = cluster.load(100)
     away = cluster.members[1]
@@ -287,7 +287,7 @@ def test_what_was_being_compared_when_a_node_was_away_does_not_count() -> None:
     assert cluster.run_until(lambda: settled_all(cluster, keys), 40)
 
 
-def test_one_who_is_pushed_out_answers_until_the_newcomers_have_caught_up() -> None:
+def test_a_former_replica_answers_until_the_newcomers_have_caught_up() -> None:
     cluster = cluster_of(3)
     keys = cluster.load(300)
     for number in range(4, 10):

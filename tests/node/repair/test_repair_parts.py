@@ -55,7 +55,7 @@ class Scene:
         return Digest(len(marks), reduce(xor, marks, 0))
 
 
-def test_digests_are_those_of_a_scan_whatever_changes() -> None:
+def test_digests_equal_those_of_a_full_scan() -> None:
     rng = Random(7)
     scene = Scene()
     keys = [bytes([rng.choice((0x10, 0x11, 0xA0))]) + rng.randbytes(19) for _ in range(1500)]
@@ -76,7 +76,7 @@ def test_digests_are_those_of_a_scan_whatever_changes() -> None:
             assert scene.of(part) == scene.plain(part)
 
 
-def test_asking_again_reads_nothing_and_a_change_little() -> None:
+def test_digests_are_cached_and_updated_in_part() -> None:
     scene = Scene()
     rng = Random(8)
     keys = [rng.randbytes(20) for _ in range(4000)]
@@ -91,7 +91,7 @@ def test_asking_again_reads_nothing_and_a_change_little() -> None:
     assert scene.store.read - 4000 <= LEAF
 
 
-def test_a_change_while_a_digest_is_made_is_not_lost() -> None:
+def test_a_change_during_a_digest_is_counted() -> None:
     scene = Scene()
     keys = [bytes([n]) + bytes(19) for n in range(200)]
     for key in keys:
@@ -104,7 +104,7 @@ def test_a_change_while_a_digest_is_made_is_not_lost() -> None:
     assert scene.of(Range(0, 0)) == scene.plain(Range(0, 0))
 
 
-def test_long_work_lets_others_have_their_turn() -> None:
+def test_long_work_yields_to_others() -> None:
     timers, ends = Timers(), []
 
     def steps(count: int) -> Steps[int]:
@@ -123,7 +123,7 @@ def test_long_work_lets_others_have_their_turn() -> None:
     assert slices >= 9
 
 
-def test_a_disk_that_fails_ends_the_job_and_no_other() -> None:
+def test_a_disk_failure_ends_only_its_job() -> None:
     failures: list[StorageError] = []
     ends: list[object] = []
 
@@ -148,7 +148,7 @@ def test_a_disk_that_fails_ends_the_job_and_no_other() -> None:
 KEY = bytes(range(20))
 
 
-def test_bodies_there_and_back() -> None:
+def test_bodies_survive_a_round_trip() -> None:
     reports = [Report(Digest(n, n * 7), Says(n % 8), tuple(range(n % 5))) for n in range(bodies.MAX_RANGES)]
     ranges = [(Range(n << 152, 8), report) for n, report in enumerate(reports)][: bodies.fitting(reports)]
     assert len(ranges) > 20
@@ -178,7 +178,7 @@ def test_bad_bodies_end_in_bad_packet_only(read) -> None:  # type: ignore[no-unt
             read(rng.randbytes(length))
 
 
-def test_a_range_that_is_none_is_refused() -> None:
+def test_an_invalid_range_is_refused() -> None:
     report = bytes(bodies.REPORT.size)
     for key, bits in ((bytes(20), 161), (bytes([255] * 20), 4)):
         with pytest.raises(BadPacket):
@@ -186,14 +186,14 @@ def test_a_range_that_is_none_is_refused() -> None:
 
 
 @pytest.mark.parametrize("replicas", [0, 17, 255])
-def test_a_number_of_replicas_that_no_node_has_is_refused(replicas: int) -> None:
+def test_an_invalid_number_of_replicas_is_refused(replicas: int) -> None:
     with pytest.raises(BadPacket):
         bodies.untrusted_ranges(bytes([replicas]))
     with pytest.raises(BadPacket):
         bodies.untrusted_reports(bytes([replicas]), 0)
 
 
-def test_what_keeps_a_range_beyond_the_room_of_a_reply_is_left_out() -> None:
+def test_keepers_beyond_a_replys_size_are_left_out() -> None:
     reports = [Report(Digest(1, 2), Says.CAUGHT_UP, tuple(range(32)))] * bodies.MAX_RANGES
     body = bodies.pack_reports(16, reports)
     assert len(body) + 20 <= 1120
@@ -202,7 +202,7 @@ def test_what_keeps_a_range_beyond_the_room_of_a_reply_is_left_out() -> None:
     assert bodies.fitting(reports) < 10
 
 
-def test_keys_that_were_missed_before_the_cluster_is_known_wait_for_it() -> None:
+def test_missed_keys_wait_until_the_cluster_is_known() -> None:
     """A node that has just started answers writes before it knows who else keeps the keys."""
     wanted: list[bytes] = []
     timers = Timers()

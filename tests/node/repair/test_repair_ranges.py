@@ -21,7 +21,7 @@ def closest(nodes: list[bytes], key: int, replicas: int) -> set[bytes]:
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("replicas", [1, 3, 8])
-def test_every_key_has_the_replicas_that_a_sort_gives_it(size: int, replicas: int) -> None:
+def test_ranges_give_the_replicas_of_a_full_sort(size: int, replicas: int) -> None:
     rng = Random(size)
     for seed in range(2):
         nodes = ids(size, seed)
@@ -39,7 +39,7 @@ def test_every_key_has_the_replicas_that_a_sort_gives_it(size: int, replicas: in
                 assert set(view.closest(key)) == wanted
 
 
-def test_a_range_is_parted_where_another_view_parts_it() -> None:
+def test_a_range_is_split_at_the_other_views_borders() -> None:
     """What was several shares, and partly others', is one after some nodes have gone."""
     merged = 0
     for seed in range(8):
@@ -57,7 +57,7 @@ def test_a_range_is_parted_where_another_view_parts_it() -> None:
     assert merged
 
 
-def test_few_keys_have_a_replica_too_many() -> None:
+def test_few_keys_have_an_extra_replica() -> None:
     extra = total = 0
     for seed in range(10):
         nodes = ids(32, seed)
@@ -80,7 +80,7 @@ def test_nodes_with_the_same_neighbours_agree_on_every_range() -> None:
                 assert part in [s.range for s in View(id, set(nodes) - {id}, 3).kept]
 
 
-def test_ids_alike_in_many_bits_do_not_make_endless_ranges() -> None:
+def test_ids_with_long_common_prefixes_make_few_ranges() -> None:
     base = Random(5).getrandbits(160)
     nodes = [(base ^ n).to_bytes(20, "big") for n in (0, 1, 2, 1 << 100, 1 << 140)]
     for id in nodes:
@@ -94,13 +94,13 @@ def test_a_node_alone_keeps_everything() -> None:
     assert responsibility(bytes(20), [bytes([255] * 20)], 0) == []
 
 
-def test_a_range_and_its_parts() -> None:
+def test_a_range_equals_the_union_of_its_parts() -> None:
     whole = Range(0b1010 << 156, 4)
     assert whole.stop == 0b1011 << 156
     assert whole.split(6) == [Range((0b101000 + n) << 154, 6) for n in range(4)]
 
 
-def test_intervals_are_sets() -> None:
+def test_intervals_behave_like_sets() -> None:
     rng = Random(3)
 
     def some() -> list[tuple[int, int]]:

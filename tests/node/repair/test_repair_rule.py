@@ -46,7 +46,7 @@ class Scene:
         return self.caught_up.covers(self.kept.range)
 
 
-def test_replicas_that_are_as_new_as_this_node_do_not_count() -> None:
+def test_replicas_as_new_as_this_node_do_not_count() -> None:
     scene = Scene(ids(8))
     partners = [id for id in scene.order if id in scene.kept.replicas]
     for id in partners:
@@ -55,14 +55,14 @@ def test_replicas_that_are_as_new_as_this_node_do_not_count() -> None:
     assert set(scene.caught_up.waits_for(scene.kept)) >= set(scene.order[:6]) - set(partners)
 
 
-def test_a_majority_of_those_that_have_caught_up_counts_wherever_they_are() -> None:
+def test_any_majority_of_caught_up_replicas_counts() -> None:
     scene = Scene(ids(8))
     for id in scene.order:
         scene.says(id, CAUGHT_UP if id in scene.order[3:5] else FRESH)
     assert scene.done
 
 
-def test_one_that_has_caught_up_is_no_majority_while_others_have_not_answered() -> None:
+def test_one_caught_up_replica_is_no_majority_while_others_are_silent() -> None:
     scene = Scene(ids(8))
     for id in scene.order[:6]:
         scene.says(id, CAUGHT_UP if id == scene.order[2] else FRESH)
@@ -70,7 +70,7 @@ def test_one_that_has_caught_up_is_no_majority_while_others_have_not_answered() 
     assert scene.caught_up.waits_for(scene.kept) == scene.order[6:]
 
 
-def test_where_nobody_has_caught_up_all_count_that_are_within_reach() -> None:
+def test_all_reachable_replicas_count_if_none_has_caught_up() -> None:
     scene = Scene(ids(8))
     for id in scene.order:
         assert not scene.done
@@ -78,7 +78,7 @@ def test_where_nobody_has_caught_up_all_count_that_are_within_reach() -> None:
     assert scene.done
 
 
-def test_nothing_is_taken_for_all_before_the_table_is_warm() -> None:
+def test_a_cold_table_never_stands_for_the_whole_cluster() -> None:
     scene = Scene(ids(4), warm=False)
     for id in scene.order:
         scene.says(id, FRESH)
@@ -86,7 +86,7 @@ def test_nothing_is_taken_for_all_before_the_table_is_warm() -> None:
     assert scene.caught_up.waits_for(scene.kept) == []
 
 
-def test_one_that_has_caught_up_and_does_not_see_this_node_is_waited_for() -> None:
+def test_a_caught_up_node_that_does_not_see_this_one_is_waited_for() -> None:
     scene = Scene(ids(8))
     for id in scene.order:
         scene.says(id, CAUGHT_UP, agrees=id != scene.order[0])
@@ -95,7 +95,7 @@ def test_one_that_has_caught_up_and_does_not_see_this_node_is_waited_for() -> No
     assert scene.done
 
 
-def test_silent_nodes_are_not_taken_for_all_there_are() -> None:
+def test_silent_nodes_are_still_waited_for() -> None:
     scene = Scene(ids(4))
     for id in scene.order:
         scene.caught_up.silent(id)
@@ -105,7 +105,7 @@ def test_silent_nodes_are_not_taken_for_all_there_are() -> None:
     assert scene.done
 
 
-def test_what_was_heard_before_a_reset_says_nothing() -> None:
+def test_a_reset_discards_earlier_answers() -> None:
     scene = Scene(ids(4))
     part, epoch = scene.kept.range, scene.caught_up.epoch
     scene.caught_up.reset()
@@ -116,7 +116,7 @@ def test_what_was_heard_before_a_reset_says_nothing() -> None:
 
 
 @pytest.mark.parametrize(("says", "doubt"), [(CAUGHT_UP, Doubt.CONFIRMED), (FRESH, Doubt.ALONE)])
-def test_doubt_ends_with_what_others_have_caught_up_on(says: Says, doubt: Doubt) -> None:
+def test_doubt_ends_once_others_have_caught_up(says: Says, doubt: Doubt) -> None:
     scene = Scene(ids(2))
     scene.caught_up.doubt = Doubt.OPEN
     for id in scene.order:
@@ -128,7 +128,7 @@ def test_doubt_ends_with_what_others_have_caught_up_on(says: Says, doubt: Doubt)
     assert scene.done
 
 
-def test_nodes_agree_where_each_counts_the_other_and_knows_all_that_it_names() -> None:
+def test_two_views_agree_if_each_knows_all_that_the_other_names() -> None:
     others = ids(6)
     sight = Sight(ME)
     sight.look(View(ME, others, 3), 0.0)
@@ -145,7 +145,7 @@ def test_nodes_agree_where_each_counts_the_other_and_knows_all_that_it_names() -
     assert sight.agrees(part, Report(Digest(0, 0), FRESH, (*named[:2], farther)))
 
 
-def test_a_newcomer_is_seen_once_what_began_without_it_has_ended() -> None:
+def test_a_newcomer_counts_once_older_comparisons_have_ended() -> None:
     old, newcomer = ids(2), ids(3)[2]
     sight = Sight(ME)
     sight.look(View(ME, old, 3), 0.0)
@@ -157,7 +157,7 @@ def test_a_newcomer_is_seen_once_what_began_without_it_has_ended() -> None:
     assert [bool(each & Says.SEES_YOU) for each in said] == [False, False, True]
 
 
-def test_a_range_that_others_keep_has_the_keepers_that_they_see() -> None:
+def test_a_foreign_range_has_the_keepers_its_keepers_see() -> None:
     nodes = ids(12)
     views = {id: View(id, set(nodes) - {id}, 3) for id in nodes}
     for id, view in views.items():
@@ -166,7 +166,7 @@ def test_a_range_that_others_keep_has_the_keepers_that_they_see() -> None:
                 assert other.keepers(share.range) == share.replicas, id
 
 
-def test_the_greatest_number_of_replicas_counts_until_nobody_says_it() -> None:
+def test_the_greatest_replica_count_holds_until_no_node_claims_it() -> None:
     factor = Factor(2)
     one, other = ids(2)
     assert not factor.heard(one, 2)
@@ -182,14 +182,12 @@ def test_the_greatest_number_of_replicas_counts_until_nobody_says_it() -> None:
     ("policy", "replicas", "acks"),
     [((3, 2), 5, 3), ((3, 3), 5, 5), ((3, 1), 5, 1), ((2, 2), 3, 2), ((1, 1), 3, 2)],
 )
-def test_as_many_confirm_of_more_replicas_as_the_policy_means(
-    policy: tuple[int, int], replicas: int, acks: int
-) -> None:
+def test_acks_grow_with_the_number_of_replicas(policy: tuple[int, int], replicas: int, acks: int) -> None:
     wider = Policy(replicas=policy[0], acks=policy[1]).of(replicas)
     assert (wider.replicas, wider.acks) == (replicas, acks)
 
 
-def test_status_says_whom_a_node_waits_for_and_what_is_to_come() -> None:
+def test_status_names_the_nodes_and_records_waited_for() -> None:
     data = repair_state(
         behind=2,
         ranges=5,

@@ -53,14 +53,14 @@ def test_answers_that_get_slow_shrink_a_window_before_anything_is_lost() -> None
     assert window.size < before * 0.8
 
 
-def test_a_window_is_never_shut() -> None:
+def test_a_window_never_closes() -> None:
     window = Window()
     for second in range(100):
         window.lost(0.1, float(second))
     assert window.size == LEAST
 
 
-def test_a_disk_that_became_slower_is_the_usual_after_a_while() -> None:
+def test_a_slower_disk_becomes_the_baseline() -> None:
     window = Window()
     now = answered(window, 100, 0.01, 0.0)
     for _ in range(400):
@@ -71,7 +71,7 @@ def test_a_disk_that_became_slower_is_the_usual_after_a_while() -> None:
     assert window.size > low
 
 
-def test_what_is_left_takes_as_long_as_what_came_says() -> None:
+def test_the_remaining_time_follows_the_measured_rate() -> None:
     progress = Progress()
     assert (progress.missing, progress.seconds_left(0.0)) == (0, 0.0)
     progress.heard(HALVES[0], 0, 600, 0.0)
@@ -84,7 +84,7 @@ def test_what_is_left_takes_as_long_as_what_came_says() -> None:
     assert progress.missing == 200
 
 
-def test_records_move_faster_than_a_window_of_some_dozens_lets_them() -> None:
+def test_records_move_faster_than_a_small_fixed_window_allows() -> None:
     """A round trip of 60 ms, the disk's part included: 32 under way are 500 records a second."""
     cluster = RepairCluster(1)
     cluster.network.delay = 0.030, 0.031

@@ -30,7 +30,7 @@ def forget(cluster: VirtualCluster, through: Member, who: Member) -> dict[bytes,
     return {each.contact.id: each.fate for each in told}
 
 
-def test_after_deaths_long_ago_a_regular_shrink_serves_on() -> None:
+def test_a_cluster_serves_after_a_regular_shrink() -> None:
     """Three were left, as many as a key has replicas: what the dead had was copied among them."""
     cluster = grown(5)
     kill(cluster, *cluster.members[3:])
@@ -43,7 +43,7 @@ def test_after_deaths_long_ago_a_regular_shrink_serves_on() -> None:
     assert ask(cluster, last, calls.get("there", quorum=True)).endswith(b"value")
 
 
-def test_who_died_while_few_lived_counts_until_it_is_forgotten() -> None:
+def test_a_dead_node_counts_until_it_is_forgotten() -> None:
     cluster = grown(3)
     last, drained, dead = cluster.members
     kill(cluster, dead)
@@ -57,7 +57,7 @@ def test_who_died_while_few_lived_counts_until_it_is_forgotten() -> None:
         ask(cluster, last, calls.get("never was"))
 
 
-def test_it_is_forgotten_once_and_by_all() -> None:
+def test_a_dead_node_is_forgotten_once_and_by_all() -> None:
     cluster = grown(3)
     one, two, dead = cluster.members
     kill(cluster, dead)
@@ -68,7 +68,7 @@ def test_it_is_forgotten_once_and_by_all() -> None:
     assert forget(cluster, one, dead) == {two.contact.id: Fate.UNKNOWN}
 
 
-def test_who_lives_is_not_forgotten() -> None:
+def test_a_living_node_cannot_be_forgotten() -> None:
     cluster = grown(3)
     one, two, three = cluster.members
     assert one.node.forget(three.contact.id, lambda told: None, cluster.network.now) is Fate.LIVES
@@ -80,7 +80,7 @@ def test_who_lives_is_not_forgotten() -> None:
     assert others(two) == 2
 
 
-def test_who_is_forgotten_and_comes_back_counts_again() -> None:
+def test_a_forgotten_node_that_returns_counts_again() -> None:
     cluster = grown(2)
     one, two = cluster.members
     kill(cluster, two)
@@ -93,7 +93,7 @@ def test_who_is_forgotten_and_comes_back_counts_again() -> None:
     refused(cluster, one)
 
 
-def test_a_restart_forgets_no_dead_and_remembers_no_drained() -> None:
+def test_a_restart_keeps_dead_nodes_and_drops_drained_ones() -> None:
     cluster = grown(4)
     one, two, three, four = cluster.members
     for dead in (two, three):
@@ -111,7 +111,7 @@ def test_a_restart_forgets_no_dead_and_remembers_no_drained() -> None:
     ask(cluster, fresh, calls.put("alone", b"value", None))
 
 
-def test_too_few_to_hear_is_said_of_quorum_reads_too() -> None:
+def test_quorum_reads_say_that_too_few_nodes_live() -> None:
     cluster = grown(3)
     one, two, three = cluster.members
     ask(cluster, one, calls.put("there", b"value", None))

@@ -63,7 +63,7 @@ def test_a_write_whose_condition_holds_is_on_all_replicas_and_leaves_no_promise(
 
 
 @pytest.mark.parametrize("attempt", [0, 1, 2])
-def test_a_condition_is_held_against_a_majority_wherever_it_is_decided(attempt):
+def test_every_coordinator_checks_a_condition_at_a_majority(attempt):
     """Only one replica of the others' majority knows the newest; the coordinator may be the one that does not."""
     for knowing in ((0, 1), (0, 2), (1, 2)):
         cluster = Cluster(8)
@@ -85,7 +85,7 @@ def cluster_value(cluster: Cluster) -> bytes:
     return reply.body
 
 
-def test_a_coordinator_that_hears_no_majority_changes_nothing():
+def test_a_conditional_write_without_a_majority_changes_nothing():
     cluster = Cluster(8)
     owner, second, third = cluster.replicas("a")
     cut(cluster, owner, second)
@@ -146,7 +146,7 @@ def test_counters_lose_nothing_under_loss():
         assert added > 5
 
 
-def test_the_second_try_of_a_write_elsewhere_finds_it_done():
+def test_a_second_try_elsewhere_finds_the_write_done():
     cluster = Cluster(8)
     version = seq_of(cluster)
     for attempt in (0, 1, 2, 0):
@@ -193,7 +193,7 @@ def test_too_many_writes_of_one_key_are_refused():
     assert sum(statuses.values()) == 100
 
 
-def test_a_version_below_a_promise_is_told_what_is_promised():
+def test_a_version_below_a_promise_is_refused_with_the_promise():
     cluster = Cluster(8)
     promised = seq_of(cluster, 5)
     for member in cluster.replicas("a")[1:]:
@@ -202,7 +202,7 @@ def test_a_version_below_a_promise_is_told_what_is_promised():
     assert cas(cluster, promised + 1, 0, b"x") == (Status.OK, promised + 1)
 
 
-def test_a_write_without_a_version_goes_above_what_is_promised_by_itself():
+def test_a_write_without_a_version_is_placed_above_promises():
     cluster = Cluster(8)
     promised = seq_of(cluster, 5)
     for member in cluster.replicas("a")[1:]:
@@ -210,7 +210,7 @@ def test_a_write_without_a_version_goes_above_what_is_promised_by_itself():
     assert cas(cluster, 0, 0, b"x") == (Status.OK, promised + 1)
 
 
-def test_an_older_version_under_a_condition_that_holds_is_told_what_stands():
+def test_a_version_below_the_standing_one_is_refused_with_it():
     """The client's clock is behind the one that wrote last."""
     cluster = Cluster(8)
     stands = seq_of(cluster, 5)
@@ -220,7 +220,7 @@ def test_an_older_version_under_a_condition_that_holds_is_told_what_stands():
     assert cas(cluster, stands + 1, stands, b"x") == (Status.OK, stands + 1)
 
 
-def test_replicas_that_have_not_caught_up_promise_nothing():
+def test_replicas_behind_promise_nothing():
     cluster = Cluster(8)
     owner, second, third = cluster.replicas("a")
     for member in (owner, second):
@@ -234,7 +234,7 @@ def test_replicas_that_have_not_caught_up_promise_nothing():
     assert [m.has("a").version for m in (owner, second, third)] == [version] * 3, "the owner keeps it too"
 
 
-def test_contacts_beyond_the_replicas_promise_and_confirm_nothing():
+def test_stand_ins_neither_promise_nor_confirm():
     cluster = Cluster(8)
     owner, second, third = cluster.replicas("a")
     cluster.kill(second, third)
@@ -243,7 +243,7 @@ def test_contacts_beyond_the_replicas_promise_and_confirm_nothing():
     assert sum(m.coordinator.counters["promises_given"] for m in cluster.members if m is not stranger) == 0
 
 
-def test_all_replicas_are_to_confirm():
+def test_a_policy_of_all_acks_holds_for_conditional_writes():
     cluster = Cluster(8, policy=Policy(replicas=3, acks=3))
     version = seq_of(cluster)
     assert cas(cluster, version, 0, b"x") == (Status.OK, version)
@@ -251,7 +251,7 @@ def test_all_replicas_are_to_confirm():
     assert cas(cluster, version + 1, version, b"y") == (Status.UNCONFIRMED, 0)
 
 
-def test_a_decided_write_that_too_few_confirm_keeps_what_is_older_out():
+def test_a_decided_but_unconfirmed_write_blocks_older_ones():
     """All STOREs but the owner's own are lost: an older version, of which the promise said nothing, must not become a majority's."""
     cluster = Cluster(8)
     owner, second, third = cluster.replicas("a")
@@ -277,7 +277,7 @@ def test_a_decided_write_that_too_few_confirm_keeps_what_is_older_out():
     assert cluster.get("a", Op.QUORUM_GET) == b"x"
 
 
-def test_a_late_promise_is_given_back():
+def test_a_late_promise_is_released():
     cluster = Cluster(8)
     owner, second, third = cluster.replicas("a")
     stands = seq_of(cluster, -1)
@@ -302,7 +302,7 @@ def test_a_deletion_under_a_condition():
     assert cas(cluster, version + 2, 0, b"two") == (Status.OK, version + 2)
 
 
-def test_a_condition_far_from_the_time_is_refused_before_anybody_is_asked():
+def test_a_conditional_version_far_from_the_clock_is_refused_at_once():
     cluster = Cluster(8)
     told = cas(cluster, seq_of(cluster, 100), 0, b"x")
     assert told is not None
@@ -318,7 +318,7 @@ def test_a_cluster_of_one_decides_alone():
 
 
 @pytest.mark.parametrize("catching_up", [0, 1, 2], ids=["owner", "second", "third"])
-def test_a_replica_that_is_catching_up_promises_nothing_and_gets_the_write(catching_up):
+def test_a_replica_behind_promises_nothing_but_gets_the_write(catching_up):
     """It may have compared its records already: what came since then it would miss, and soon be heard again."""
     cluster = Cluster(8)
     replicas = cluster.replicas("a")
@@ -329,7 +329,7 @@ def test_a_replica_that_is_catching_up_promises_nothing_and_gets_the_write(catch
     assert [m.has("a") for m in replicas] == [StoredRecord(version, 0, 0, b"one")] * 3
 
 
-def test_a_quorum_read_that_meets_a_decided_write_returns_nothing_older():
+def test_a_quorum_read_never_returns_less_than_a_decided_write():
     """The third replica has what nobody acknowledged; a write under the version before it is decided while a read brings it to the second."""
     cluster = Cluster(8)
     owner, second, third = cluster.replicas("a")

@@ -61,7 +61,7 @@ def others(member: Member) -> int:
     return member.records.coordinator.others
 
 
-def test_the_last_node_of_a_cluster_that_drained_serves_on() -> None:
+def test_the_last_node_of_a_drained_cluster_serves() -> None:
     cluster = grown(3)
     last = cluster.members[0]
     ask(cluster, last, calls.put("there", b"value", None))
@@ -74,7 +74,7 @@ def test_the_last_node_of_a_cluster_that_drained_serves_on() -> None:
     ask(cluster, last, calls.put("new", b"value", None))
 
 
-def test_who_only_left_may_have_what_nobody_else_has() -> None:
+def test_a_node_that_left_without_draining_still_counts() -> None:
     cluster = grown(3)
     last = cluster.members[0]
     for member in cluster.members[1:]:
@@ -85,7 +85,7 @@ def test_who_only_left_may_have_what_nobody_else_has() -> None:
     assert refused.value.status == "TOO_FEW"
 
 
-def test_a_drain_is_heard_once_and_a_return_counts() -> None:
+def test_a_drained_node_that_returns_counts_again() -> None:
     cluster = grown(3)
     last, gone, other = cluster.members
     gone.node.drain(cluster.network.now)

@@ -29,7 +29,7 @@ def far(cluster: Cluster) -> Member:
     return max(cluster.members, key=lambda member: int.from_bytes(member.contact.id, "big") ^ key)
 
 
-def test_a_write_is_on_all_replicas_and_nowhere_else():
+def test_a_write_reaches_exactly_the_replicas():
     cluster = Cluster(8)
     confirmed = cluster.put("a", b"value")
     cluster.network.run(cluster.network.now + 1)
@@ -39,7 +39,7 @@ def test_a_write_is_on_all_replicas_and_nowhere_else():
     assert cluster.get("a", via=cluster.members[0]) == b"value"
 
 
-def test_a_write_is_confirmed_by_no_fewer_than_it_says():
+def test_a_write_needs_all_acks_of_its_policy():
     cluster = Cluster(8, policy=Policy(replicas=3, acks=3))
     owner, second, third = cluster.replicas("a")
     cluster.network.set_loss(owner.contact.address, third.contact.address, 1.0)
@@ -51,7 +51,7 @@ def test_a_write_is_confirmed_by_no_fewer_than_it_says():
     assert reply.status is Status.UNCONFIRMED
 
 
-def test_a_silent_replica_is_replaced_and_reported():
+def test_a_stand_in_replaces_a_silent_replica_which_is_reported():
     cluster = Cluster(8)
     owner, second, third = cluster.replicas("a")
     cluster.network.set_loss(owner.contact.address, second.contact.address, 1.0)
@@ -62,7 +62,7 @@ def test_a_silent_replica_is_replaced_and_reported():
     assert sorted(owner.silent)[:2] == sorted([second.contact.address, third.contact.address])
 
 
-def test_a_stand_in_adds_a_copy_but_makes_no_majority_of_the_replicas():
+def test_stand_ins_do_not_count_towards_a_majority():
     """The two that the coordinator does not reach may be heard by others: a quorum read would miss the write."""
     cluster = Cluster(8)
     owner, second, third = cluster.replicas("a")
@@ -79,7 +79,7 @@ def test_a_stand_in_adds_a_copy_but_makes_no_majority_of_the_replicas():
 
 @pytest.mark.parametrize("caught_up", [True, False])
 @pytest.mark.parametrize("late", [False, True], ids=["before", "after the stand-ins have it"])
-def test_who_comes_after_a_closed_port_is_a_replica_once_it_has_caught_up(late, caught_up):
+def test_the_node_after_a_closed_port_confirms_once_caught_up(late, caught_up):
     cluster = Cluster(8)
     for member in cluster.members:
         if caught_up:
@@ -112,7 +112,7 @@ def join(cluster: Cluster, count: int = 1) -> tuple[list[Member], list[Member]]:
     return joiners, kept
 
 
-def test_a_joiner_that_nobody_knows_makes_no_majority_for_a_write():
+def test_an_unknown_joiner_does_not_count_towards_a_writes_majority():
     """Who kept the key before make a majority for a quorum read without it."""
     cluster = Cluster(8)
     (joiner,), (first, *others) = join(cluster)
@@ -128,7 +128,7 @@ def test_a_joiner_that_nobody_knows_makes_no_majority_for_a_write():
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 12], ids=lambda count: f"{count} joiners")
-def test_who_kept_a_key_before_confirms_in_the_place_of_joiners(count):
+def test_former_replicas_confirm_in_place_of_joiners(count):
     cluster = Cluster(20)
     joiners, kept = join(cluster, count)
     cluster.network.set_loss(joiners[0].contact.address, kept[1].contact.address, 1.0)
@@ -163,7 +163,7 @@ def test_joiners_do_not_confirm_a_write_that_is_older_than_one_acknowledged():
     assert reply.status is Status.UNCONFIRMED
 
 
-def test_a_write_stands_as_soon_as_its_replicas_have_caught_up():
+def test_a_retried_write_is_confirmed_once_its_replicas_have_caught_up():
     """All were away at once: nobody has caught up on anything."""
     cluster = Cluster(8)
     body = Record(int(cluster.members[0].now * 1_000_000), value=b"value").pack()
@@ -179,7 +179,7 @@ def test_a_write_stands_as_soon_as_its_replicas_have_caught_up():
     assert [parse(each.data).status for each in cluster.client.take()] == [Status.OK]
 
 
-def test_a_coordinator_that_was_away_writes_through_the_others():
+def test_a_coordinator_behind_does_not_count_itself():
     cluster = Cluster(8)
     owner, _, third = cluster.replicas("a")
     owner.coordinator.is_caught_up = lambda key: False
@@ -199,7 +199,7 @@ def test_a_node_alone_confirms_once_it_has_caught_up(caught_up):
     assert reply.status is (Status.OK if caught_up else Status.UNCONFIRMED)
 
 
-def test_a_quorum_read_brings_the_newest_to_a_majority_of_those_who_have_caught_up():
+def test_a_quorum_read_writes_back_to_a_majority_of_caught_up_replicas():
     """That a joiner has it helps nobody who asks those that were there before."""
     cluster = Cluster(8)
     joiners, kept = join(cluster)
@@ -213,7 +213,7 @@ def test_a_quorum_read_brings_the_newest_to_a_majority_of_those_who_have_caught_
 
 
 @pytest.mark.parametrize("third_says", ["newer", "nothing"])
-def test_a_write_is_refused_for_good_only_where_all_that_were_asked_refused_it(third_says):
+def test_a_write_is_refused_only_if_every_asked_replica_refused_it(third_says):
     """One has not caught up and has something newer, too; who kept the key before is asked in its place."""
     cluster = Cluster(8)
     joiners, kept = join(cluster)
@@ -227,7 +227,7 @@ def test_a_write_is_refused_for_good_only_where_all_that_were_asked_refused_it(t
     assert reply.status is (Status.BAD_VERSION if third_says == "newer" else Status.UNCONFIRMED)
 
 
-def test_a_replica_that_missed_a_write_is_told_of():
+def test_a_replica_that_missed_a_write_is_reported():
     cluster = Cluster(8)
     owner, _, third = cluster.replicas("a")
     missed: list[bytes] = []
@@ -265,7 +265,7 @@ def test_all_replicas_are_asked_by_one_message_and_each_confirms_once():
     assert [(each.request_id, each.status) for each in replies] == [(reply, Status.UNCONFIRMED)]
 
 
-def test_slow_replicas_are_waited_for_once_they_are_known_to_be_slow():
+def test_known_slow_replicas_get_more_time():
     """Else a cluster that is overloaded gets each STORE three times, and its stand-ins as well."""
     cluster = Cluster(8)
     owner = cluster.replicas("a")[0]
@@ -281,7 +281,7 @@ def test_slow_replicas_are_waited_for_once_they_are_known_to_be_slow():
     assert overdue[-3:] == [0, 0, 0]
 
 
-def test_a_replica_coordinates_where_a_retry_ends():
+def test_the_replica_where_a_retry_ends_coordinates_it():
     cluster = Cluster(8)
     owner, second, third = cluster.replicas("a")
     cluster.kill(owner)
@@ -320,7 +320,7 @@ def test_a_cluster_of_one_confirms_alone():
 
 
 @pytest.mark.parametrize("skew", [10.0, -10.0])
-def test_the_later_write_wins_whatever_the_clocks_say(skew):
+def test_the_later_write_wins_under_clock_skew(skew):
     """The first write by a node whose clock is 10 s ahead, the next by one that is behind, and the other way round."""
     for name in (f"key {n}" for n in range(20)):
         cluster = Cluster(5, skews=[skew * (n % 2) for n in range(5)])
@@ -335,7 +335,7 @@ def test_the_later_write_wins_whatever_the_clocks_say(skew):
         assert cluster.get(name, Op.QUORUM_GET, via=entry, attempt=1) == b"later"
 
 
-def test_a_replica_with_a_greater_version_makes_the_coordinator_count_on():
+def test_a_greater_version_at_a_replica_moves_the_coordinators_clock():
     cluster = Cluster(8)
     owner, second, third = cluster.replicas("a")
     ahead = int((owner.now + 3600) * 1_000_000)
@@ -348,7 +348,7 @@ def test_a_replica_with_a_greater_version_makes_the_coordinator_count_on():
     assert cluster.get("a") == b"value"
 
 
-def test_conditions_are_kept():
+def test_a_conditional_write_needs_the_named_version():
     cluster = Cluster(8)
     reply = cluster.ask(Op.PUT, "a", conditional(0, b"one"))
     assert reply is not None
@@ -375,7 +375,7 @@ def test_conditions_are_kept():
     assert again.status is Status.OK
 
 
-def test_a_condition_is_held_against_what_the_others_have():
+def test_a_condition_is_checked_against_a_majority():
     """The owner was away when the others got a newer version."""
     cluster = Cluster(8)
     owner, second, third = cluster.replicas("a")
@@ -405,7 +405,7 @@ def test_a_refused_condition_reaches_no_other_replica():
     assert [m.coordinator.counters["stores_taken"] for m in cluster.members] == before
 
 
-def test_a_deletion_leaves_tombstones_that_win():
+def test_a_tombstone_wins_over_an_older_record():
     cluster = Cluster(8)
     cluster.put("a", b"one")
     deleted = cluster.ask(Op.DELETE, "a")
@@ -428,7 +428,7 @@ def test_an_owner_without_the_record_asks_the_others():
     assert owner.has("a") == StoredRecord(7, 0, 0, b"only here")
 
 
-def test_an_owner_that_has_not_caught_up_hears_a_majority():
+def test_an_owner_behind_reads_from_a_majority():
     cluster = Cluster(8)
     owner, second, third = cluster.replicas("a")
     plant(owner, "a", 7, b"old")
@@ -442,7 +442,7 @@ def test_an_owner_that_has_not_caught_up_hears_a_majority():
 
 @pytest.mark.parametrize("old", [None, b"old"])
 @pytest.mark.parametrize("behind", [0, 1, 2])
-def test_the_word_of_a_replica_that_has_not_caught_up_does_not_count(behind, old):
+def test_a_replica_behind_does_not_count_in_a_quorum_read(behind, old):
     """It was away when the write came to one of the others and to the node that then stood in its place."""
     cluster = Cluster(8)
     replicas = cluster.replicas("a")
@@ -457,7 +457,7 @@ def test_the_word_of_a_replica_that_has_not_caught_up_does_not_count(behind, old
     assert lacking.has("a") == StoredRecord(8, 0, 0, b"new")
 
 
-def test_replicas_none_of_which_has_caught_up_confirm_nothing_but_bring_what_they_have():
+def test_replicas_behind_give_records_but_never_not_found():
     cluster = Cluster(8)
     for member in cluster.members:
         member.coordinator.is_caught_up = lambda key: False
@@ -482,7 +482,7 @@ def test_a_quorum_read_brings_the_newest_to_a_majority_before_it_answers():
         assert cluster.get("a", Op.QUORUM_GET) == value or value == b"old"
 
 
-def test_a_quorum_read_without_a_majority_is_none():
+def test_a_quorum_read_without_a_majority_is_unconfirmed():
     cluster = Cluster(3)
     owner, *others = cluster.replicas("a")
     plant(owner, "a", 7, b"value")
@@ -493,7 +493,7 @@ def test_a_quorum_read_without_a_majority_is_none():
     assert cluster.get("a") == b"value"
 
 
-def test_that_a_contact_beyond_the_replicas_has_none_does_not_make_it_missing():
+def test_not_found_needs_a_majority_of_replicas():
     """Both other replicas are too slow to be waited for; those after them answer at once."""
     cluster = Cluster(8)
     owner, second, third = cluster.replicas("a")
@@ -506,7 +506,7 @@ def test_that_a_contact_beyond_the_replicas_has_none_does_not_make_it_missing():
         assert reply.status is Status.UNCONFIRMED
 
 
-def test_a_contact_beyond_the_replicas_may_bring_the_record():
+def test_a_stand_in_may_give_the_record():
     """It took a silent replica's place when the record was written."""
     cluster = Cluster(8)
     owner, second, third = cluster.replicas("a")
@@ -517,7 +517,7 @@ def test_a_contact_beyond_the_replicas_may_bring_the_record():
     assert owner.has("a") == StoredRecord(7, 0, 0, b"there")
 
 
-def test_what_is_left_over_beside_the_replicas_is_not_believed_while_they_may_answer():
+def test_a_left_over_record_is_ignored_while_replicas_may_answer():
     """Both other replicas are slow, so the nodes after them are asked beside; one has a record that was deleted long ago."""
     for seed in range(8):
         cluster = Cluster(8, seed=seed)
@@ -536,7 +536,7 @@ def test_what_is_left_over_beside_the_replicas_is_not_believed_while_they_may_an
         assert [reply.status for reply in _taken(cluster)] == [Status.NOT_FOUND]
 
 
-def test_who_has_not_caught_up_makes_no_majority():
+def test_an_owner_behind_does_not_count_towards_a_majority():
     """The owner was away while the others acknowledged a write, of which one of them lags."""
     cluster = Cluster(8)
     owner, second, third = cluster.replicas("a")
@@ -552,7 +552,7 @@ def test_who_has_not_caught_up_makes_no_majority():
 
 
 @pytest.mark.parametrize("held", [None, b"old"])
-def test_a_replica_says_that_it_has_not_caught_up(held):
+def test_replies_say_whether_a_replica_has_caught_up(held):
     cluster = Cluster(8)
     _, second, third = cluster.replicas("a")
     if held is not None:
@@ -566,7 +566,7 @@ def test_a_replica_says_that_it_has_not_caught_up(held):
     assert cluster.get("a", Op.QUORUM_GET) == held
 
 
-def test_watchers_are_told_until_the_lease_ends():
+def test_watchers_are_notified_until_the_lease_ends():
     cluster = Cluster(8)
     cluster.put("a", b"one")
     asked = cluster.ask(Op.WATCH, "a", struct.pack(">I", 30))
@@ -587,7 +587,7 @@ def test_watchers_are_told_until_the_lease_ends():
     assert not [m for m in _taken(cluster) if m.op is Op.WATCH]
 
 
-def test_a_watch_ends_when_it_is_told_to():
+def test_a_lease_of_zero_seconds_ends_a_watch():
     cluster = Cluster(8)
     request_id = cluster.send(Op.WATCH, "a", struct.pack(">I", 30))
     cluster.network.run(cluster.network.now + 1)
@@ -620,7 +620,7 @@ def _taken(cluster: Cluster) -> list[Message]:
 # --- What an operator may ask
 
 
-def test_a_survey_tells_records_tombstones_lacks_and_silence():
+def test_a_survey_gives_each_holders_record_or_silence():
     cluster = Cluster(6)
     owner, second, third = cluster.replicas("a")
     cluster.put("a", b"value")
@@ -636,14 +636,14 @@ def test_a_survey_tells_records_tombstones_lacks_and_silence():
     assert [holder.record for holder in holders] == [owner.has("a"), None, None]
 
 
-def test_a_survey_of_nobody_is_told_at_once():
+def test_a_survey_of_nobody_ends_at_once():
     told: list[list[Holder]] = []
     member = Cluster(1).members[0]
     member.coordinator.survey(key_of("a"), [], told.append, member.now)
     assert told == [[]]
 
 
-def test_a_write_that_a_reader_may_have_been_told_of_is_not_refused_for_good():
+def test_a_write_that_was_readable_is_unconfirmed_and_not_refused():
     """The owner has it, a quorum read brings it to a second replica, and something newer follows before the STOREs arrive."""
     cluster = Cluster(8)
     owner, second, third = cluster.replicas("a")
@@ -671,14 +671,14 @@ def numbered(cluster: Cluster, version: int, value: bytes, number: int) -> Messa
     return reply
 
 
-def test_two_writes_that_choose_one_version_do_not_share_it():
+def test_a_version_belongs_to_one_write():
     cluster = Cluster(8)
     version = int(cluster.members[0].now * 1_000_000)
     replies = [numbered(cluster, version, b"%d" % number, number) for number in (1, 2, 1)]
     assert [reply.status for reply in replies] == [Status.OK, Status.BAD_VERSION, Status.OK]
 
 
-def test_a_version_below_one_that_has_begun_is_refused_before_anything_is_sent():
+def test_a_version_below_a_pending_one_is_refused_without_a_message():
     cluster = Cluster(8)
     version = int(cluster.members[0].now * 1_000_000)
     assert numbered(cluster, version, b"later", 1).status is Status.OK

@@ -32,7 +32,7 @@ def test_a_bad_record_is_a_bad_packet(what):
     assert caught.value.reason == reason
 
 
-def test_values_and_tombstones_pass():
+def test_values_and_tombstones_are_valid():
     assert untrusted_stored(RECORD.pack(7, 9, 0) + b"value") == StoredRecord(7, 9, 0, b"value")
     assert untrusted_stored(RECORD.pack(7, 9, 2)) == StoredRecord(7, 9, 2, b"")
 

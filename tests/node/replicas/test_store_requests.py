@@ -73,7 +73,7 @@ def store(body: bytes = VALUE, key: bytes = IDS[1], target: Address = OWN[0], **
     st.sampled_from([0, 1, 2**64 - 1]), st.integers(0, 2**32 - 1),
     st.sampled_from([0, 1, 2, 3, 4, 6, 1 << 31]), st.binary(max_size=12),
 ))  # fmt: skip
-def test_what_is_a_record_between_nodes_is_taken_and_nothing_else(body):
+def test_only_valid_records_are_stored(body):
     replica, request = Replica(), store(body)
     try:
         record, nonce = untrusted_store(body)
@@ -91,9 +91,7 @@ def test_what_is_a_record_between_nodes_is_taken_and_nothing_else(body):
 @pytest.mark.parametrize("body", [VALUE, TOMBSTONE])
 @pytest.mark.parametrize("behind", [False, True])
 @pytest.mark.parametrize("status", [Status.OK, Status.CONFLICT, Status.BUSY, Status.STORAGE_FAILED])
-def test_the_answer_is_byte_for_byte_what_other_control_messages_answers_are_made_of(
-    status, behind, body, target
-):
+def test_an_answer_has_the_bytes_of_the_python_encoder(status, behind, body, target):
     replica, request = Replica(), store(body, target=target)
     flags = RecordFlag.BEHIND if behind else 0
     replica.behind = {IDS[1]} if behind else set()
@@ -112,7 +110,7 @@ def test_the_answer_is_byte_for_byte_what_other_control_messages_answers_are_mad
     assert +replica.counters == taken
 
 
-def test_a_batch_is_one_job_and_its_answers_leave_together():
+def test_a_batch_is_one_write_job_and_one_send():
     replica = Replica()
     fetch = store(b"", op=Op.FETCH)
     reply = store(flags=Flag.REPLY)
@@ -135,13 +133,13 @@ def test_a_batch_is_one_job_and_its_answers_leave_together():
     ],
     ids=["another address", "another port", "another's address", "another's port", "cut"],
 )
-def test_one_that_did_not_come_from_a_member_to_this_node_is_given_back(request_):
+def test_an_unverified_store_is_left_to_the_loop(request_):
     replica = Replica()
     assert replica.stores.take([request_], NOW) == [request_]
     assert (replica.jobs, replica.sent) == ([], [])
 
 
-def test_versions_of_several_threads_are_never_the_same():
+def test_threads_never_draw_the_same_version():
     clock = HybridClock()
     given_out: list[list[int]] = [[] for _ in range(4)]
 

@@ -45,7 +45,7 @@ def values(cluster: Cluster) -> list[bytes | None]:
 
 
 @pytest.mark.parametrize("op", [Op.QUORUM_GET, Op.GET])
-def test_a_read_that_meets_a_newer_record_at_a_replica_undoes_nothing(op):
+def test_a_write_back_never_replaces_a_newer_record(op):
     """The replica's answer to FETCH was older than what it has when the write-back comes."""
     cluster = Cluster(8)
     owner, second, third = cluster.replicas("a")
@@ -66,7 +66,7 @@ def test_a_read_that_meets_a_newer_record_at_a_replica_undoes_nothing(op):
     assert [m.has("a").value for m in (second, third)] == [b"acknowledged meanwhile"] * 2
 
 
-def test_quorum_reads_under_loss_never_take_back_what_was_acknowledged():
+def test_quorum_reads_under_loss_never_undo_an_acknowledged_write():
     """A counter that one client keeps, a third of the reads by a quorum, through nodes by turns."""
     cluster = Cluster(5, loss=0.1, seed=11)
     last = 0
@@ -82,7 +82,7 @@ def test_quorum_reads_under_loss_never_take_back_what_was_acknowledged():
                 assert Record.parse(read.body).value == b"%d" % number
 
 
-def test_a_write_back_is_waited_for_in_the_own_store_too():
+def test_a_quorum_read_waits_for_its_own_write_back():
     cluster = Cluster(8)
     owner, second, third = cluster.replicas("a")
     plant(second, 7, b"new")
@@ -96,7 +96,7 @@ def test_a_write_back_is_waited_for_in_the_own_store_too():
 # --- Refusals
 
 
-def test_a_write_that_all_replicas_refuse_is_told_what_stands_and_given_no_new_version():
+def test_a_write_refused_by_all_gets_the_standing_version():
     cluster = Cluster(8)
     stands = seq_of(cluster, 1)
     for member in cluster.replicas("a"):
@@ -109,7 +109,7 @@ def test_a_write_that_all_replicas_refuse_is_told_what_stands_and_given_no_new_v
     assert values(cluster) == [b"older"] * 3
 
 
-def test_a_write_that_one_replica_has_and_a_majority_refuses_is_unconfirmed_and_given_no_new_version():
+def test_a_write_refused_by_a_majority_only_is_unconfirmed():
     """Those that refuse it may have had it before, from a quorum read: then it was told of, and overwritten."""
     cluster = Cluster(8)
     stands = seq_of(cluster, 1)
@@ -120,7 +120,7 @@ def test_a_write_that_one_replica_has_and_a_majority_refuses_is_unconfirmed_and_
     assert values(cluster)[1:] == [b"newer"] * 2
 
 
-def test_a_write_that_one_replica_refuses_is_confirmed_by_the_others_and_loses_there():
+def test_a_write_refused_by_one_replica_is_confirmed_by_the_others():
     cluster = Cluster(8)
     replicas = cluster.replicas("a")
     for refusing in replicas:
@@ -132,7 +132,7 @@ def test_a_write_that_one_replica_refuses_is_confirmed_by_the_others_and_loses_t
         assert cluster.get("a", Op.QUORUM_GET) in (b"newer", b"older")
 
 
-def test_a_stand_in_confirms_nothing_where_a_replica_has_something_newer():
+def test_a_stand_in_does_not_outvote_a_newer_replica():
     """The other replica that has it is silent, so that nobody knows whether it was acknowledged."""
     cluster = Cluster(8)
     owner, second, third = cluster.replicas("a")
@@ -142,13 +142,13 @@ def test_a_stand_in_confirms_nothing_where_a_replica_has_something_newer():
     assert put(cluster, seq_of(cluster), b"older").status is Status.UNCONFIRMED
 
 
-def test_all_are_to_confirm_and_one_has_something_newer():
+def test_a_newer_replica_still_acknowledges_an_older_write():
     cluster = Cluster(8, policy=Policy(replicas=3, acks=3))
     plant(cluster.replicas("a")[2], seq_of(cluster, 1), b"newer")
     assert put(cluster, seq_of(cluster), b"older").status is Status.OK
 
 
-def test_a_write_without_a_version_is_given_a_new_one_only_when_nobody_has_the_first():
+def test_a_write_gets_a_second_version_only_if_nobody_took_the_first():
     cluster = Cluster(8)
     owner, second, third = cluster.replicas("a")
     stands = seq_of(cluster, 5)
@@ -160,7 +160,7 @@ def test_a_write_without_a_version_is_given_a_new_one_only_when_nobody_has_the_f
     assert owner.coordinator.counters["write_rounds"] == 1
 
 
-def test_a_plain_write_below_a_promise_is_refused_with_what_is_promised():
+def test_a_plain_write_below_a_promise_is_refused_with_the_promise():
     cluster = Cluster(8)
     promised = seq_of(cluster, 1)
     for member in cluster.replicas("a"):
@@ -171,7 +171,7 @@ def test_a_plain_write_below_a_promise_is_refused_with_what_is_promised():
 
 
 @pytest.mark.parametrize("seconds", [-61, 61, 3600])
-def test_a_version_far_from_the_time_is_refused_with_the_time(seconds):
+def test_a_version_far_from_the_clock_is_refused_with_the_time(seconds):
     cluster = Cluster(8)
     reply = put(cluster, seq_of(cluster, seconds), b"value")
     assert reply.status is Status.BAD_VERSION
@@ -179,7 +179,7 @@ def test_a_version_far_from_the_time_is_refused_with_the_time(seconds):
     assert put(cluster, Record.parse(reply.body).version + 1, b"value").status is Status.OK
 
 
-def test_what_a_fast_clock_wrote_can_be_overwritten():
+def test_a_record_from_a_fast_clock_can_be_overwritten():
     cluster = Cluster(8)
     stands = seq_of(cluster, 3600)
     for member in cluster.replicas("a"):
@@ -193,7 +193,7 @@ def test_what_a_fast_clock_wrote_can_be_overwritten():
 
 
 @pytest.mark.parametrize("attempt", [0, 1, 2])
-def test_a_late_try_of_a_write_undoes_nothing(attempt):
+def test_a_late_try_never_undoes_a_newer_write(attempt):
     cluster = Cluster(8)
     first = seq_of(cluster)
     assert put(cluster, first, b"first").status is Status.OK
@@ -216,7 +216,7 @@ def test_a_retry_at_the_same_coordinator_is_confirmed_after_it_was_overwritten()
     assert put(cluster, first, b"another's").status is Status.BAD_VERSION
 
 
-def test_a_retry_elsewhere_confirms_what_stands_and_makes_no_second_version():
+def test_a_retry_elsewhere_makes_no_second_version():
     cluster = Cluster(8)
     version = seq_of(cluster)
     for attempt in (0, 1, 2, 1):
@@ -255,7 +255,7 @@ def test_a_deletion_is_answered_the_same_in_every_try(attempt, existed):
     assert {m.has("a").version for m in cluster.replicas("a")} == {Record.parse(body).version}
 
 
-def test_two_writes_of_one_version_end_alike_everywhere():
+def test_replicas_agree_on_two_writes_of_one_version():
     cluster = Cluster(8)
     version = seq_of(cluster)
     for number in range(3):
