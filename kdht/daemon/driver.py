@@ -31,6 +31,7 @@ from kdht.node.events import (
 from kdht.node.forget import Fate, Told
 from kdht.node.node import Node
 from kdht.node.readiness import Readiness
+from kdht.times import SteadyTime
 from kdht.wire import Address, Contact
 from kdht.wire._shared import Op
 from kdht.wire.keys import ClusterSecret
@@ -198,8 +199,8 @@ class Driver:
         """What the node tells of itself, plain data."""
         return self._node.status(self._now())
 
-    def _now(self) -> float:
-        now = self._loop.time()
+    def _now(self) -> SteadyTime:
+        now = SteadyTime(self._loop.time())
         self._node.unix_offset = time.time() - now
         return now
 

@@ -22,6 +22,7 @@ from kdht.datapath.socket.transport import SocketTransport
 from kdht.errors import ConfigError
 from kdht.node.messages import UNKNOWN_ID
 from kdht.node.place.choice import Chooser, Found
+from kdht.times import SteadyTime
 from kdht.wire import Address
 from kdht.wire._shared import ID_LEN
 
@@ -160,7 +161,7 @@ class _Driver:
         elif when is not None:
             self._alarm = self._loop.call_at(when, self._tick)
 
-    def _now(self) -> float:
-        now = self._loop.time()
+    def _now(self) -> SteadyTime:
+        now = SteadyTime(self._loop.time())
         self._chooser.set_unix_offset(time.time() - now)
         return now
