@@ -59,7 +59,7 @@ Body = TypeVar("Body")
 
 
 class Asked(NamedTuple):
-    """One request as its client sent it, and as it came here."""
+    """One request: as its client sent it, and as it arrived here."""
 
     message: Message
     datagram: Datagram
@@ -67,7 +67,7 @@ class Asked(NamedTuple):
 
 
 class Held(NamedTuple):
-    """What a key has; `version` as it was told."""
+    """The record of a key, with the version that was reported."""
 
     value: bytes
     end: float
@@ -94,7 +94,7 @@ _cores: dict[bool, tuple[Core, Core]] = {}
 
 
 def choices_of(message: Message) -> tuple[bool, bool]:
-    """Whether it is a write with a condition, and one with a version of its client's."""
+    """Whether this write has a condition, and whether its client gave it a version."""
     try:
         record, condition = parse_write(message.body)
     except BadPacket:
@@ -104,7 +104,7 @@ def choices_of(message: Message) -> tuple[bool, bool]:
 
 
 class World:
-    """A service behind its core, a node that requests enter by, and what the store should hold."""
+    """A service behind its core, an entry node, and the records that the store should hold."""
 
     def __init__(self, cookies: bool) -> None:
         self.now = float(NOW)
@@ -115,7 +115,7 @@ class World:
         self.sent: list[Outgoing] = []
         self.held: list[Asked] = []
         self.versioned: set[bytes] = set()
-        """Keys that were written with a version of the client's."""
+        """Keys that were written with a version from the client."""
         self.used: set[tuple[bytes, int]] = set()
         """Those keys and versions."""
         self.values: dict[bytes, Held] = {}

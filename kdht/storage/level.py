@@ -233,7 +233,7 @@ class LevelStore:
         if self._failed:
             raise StorageError(
                 f"a write to {self.path} failed, so no more writes are accepted: "
-                f"make space on its disk, then restart the node"
+                f"free space on its disk, then restart the node"
             )
         try:
             yield

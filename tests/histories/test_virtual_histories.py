@@ -112,6 +112,7 @@ def test_conditions_decided_by_one_node_are_found(monkeypatch: Patch):
     assert found(200, "fixed")
 
 
+@pytest.mark.slow
 def test_a_decided_write_under_a_new_version_is_found(monkeypatch: Patch):
     """What a replica refused after the decision gets a new version, and goes to all."""
     made, finish = Coordinator.__init__, Conditions._finish

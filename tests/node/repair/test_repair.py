@@ -21,6 +21,7 @@ def cluster_of(size: int, seed: int = 1, **how: object) -> RepairCluster:
     return cluster
 
 
+@pytest.mark.slow
 def test_equal_stores_exchange_one_request_and_one_reply() -> None:
     cluster = cluster_of(16)
     cluster.load(300)
@@ -110,6 +111,7 @@ def test_a_returning_node_gets_only_what_it_missed() -> None:
 
 
 @pytest.mark.parametrize("seed", range(6))
+@pytest.mark.slow
 def test_after_two_deaths_every_record_has_its_replicas_again_within_a_minute(seed: int) -> None:
     """Without the rounds, in which all is compared anyway. With two nodes fewer some ranges become one."""
     cluster = cluster_of(16, seed, repair=RepairOptions(interval=3600.0))
