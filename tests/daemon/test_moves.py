@@ -192,7 +192,7 @@ def test_an_interrupted_move_goes_on_in_the_daemon(some: Cluster) -> None:
     started.send_signal(signal.SIGINT)
     _, said = started.communicate(timeout=30)
     assert started.returncode == 130
-    assert b"the daemon goes on moving" in said
+    assert b"the daemon continues the move" in said
     assert b"Traceback" not in said
     wait_until(
         lambda: state(node) == "running" and node.ready(5) and node.status()["node_id"] != former, "it"
