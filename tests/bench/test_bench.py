@@ -164,7 +164,7 @@ def test_a_window_is_kept_full_and_each_end_counts_once():
     assert (len(found["latencies"]), found["failed"], node.most) == (10, 1, 4)
 
 
-def test_what_never_ends_has_failed():
+def test_a_request_that_never_ends_has_failed():
     ticks = iter(range(0, 10_000, 7))
     found = window(Scripted({0: True}), "put", range(3), 2, clock=lambda: float(next(ticks)))
     assert (len(found["latencies"]), found["failed"]) == (1, 2)
@@ -191,7 +191,7 @@ def test_a_ratio_says_how_many_times_better_kdht_is():
     assert table.ratio(0.0, 2.0, False) == float("inf")
 
 
-def test_what_the_kernel_says_is_read():
+def test_kernel_counters_are_read():
     assert counting._of_snmp("Ip: A B\nIp: 1 2\nUdp: InDatagrams NoPorts\nUdp: 77 3\n") == 77
     assert counting._of_dev("head\n    lo: 9 8 7\n  eth0: 5 6 7\n", "eth0") == 6
     assert counting._of_machine("cpu  1 2 3 4 5 6 7 8 9 10\ncpu0 1") == 19 / counting._TICK

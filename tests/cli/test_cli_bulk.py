@@ -51,7 +51,7 @@ def random_entries(seed: int, count: int = 300) -> list[bulk.KeyValue]:
 
 
 @pytest.mark.parametrize("form", ["jsonl", "tsv"])
-def test_what_is_written_is_read_again(form):
+def test_a_dumped_file_can_be_loaded(form):
     entries = random_entries(7)
     file = io.BytesIO(b"".join(bulk.written(entry, form) for entry in entries))
     assert [entry for _, entry in bulk.entries(file, "f", form)] == entries
@@ -62,7 +62,7 @@ def test_a_key_of_any_bytes_stands_in_tsv():
     assert next(bulk.entries(io.BytesIO(bulk.written(entry, "tsv")), "f", "tsv")) == (1, entry)
 
 
-def test_what_a_line_looks_like():
+def test_a_line_has_its_documented_form():
     """Fixed bytes: files outlive versions."""
     entry = bulk.KeyValue("a", b"x\ty", 60)
     assert bulk.written(entry, "jsonl") == b'{"key":"a","value":"x\\ty","ttl":60}\n'
@@ -102,7 +102,7 @@ def test_a_bad_line_is_named(form, line, words):
 # --- The window
 
 
-def test_the_prefix_is_what_is_done_whatever_the_order():
+def test_progress_is_the_finished_prefix_in_any_order():
     rng = random.Random(3)
     done: list[int] = []
     prefixes: list[int] = []
@@ -234,7 +234,7 @@ def test_ctrl_c_in_a_load_and_going_on(ctl, tmp_path):
     assert not state.exists()
 
 
-def test_a_file_that_was_changed_since_is_not_gone_on_with(ctl, tmp_path):
+def test_a_changed_file_is_not_continued(ctl, tmp_path):
     path = write_json_lines(tmp_path / "in.jsonl", {"a": "1"})
     state = tmp_path / "in.jsonl.loaded"
     state.write_text('{"digest": "another", "done": 1}')

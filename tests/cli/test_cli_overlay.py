@@ -190,7 +190,7 @@ def test_addresses_are_whole_in_a_narrow_terminal(nodes, name):
     assert nodes[0].listen in shown or nodes[1].listen in shown
 
 
-def test_what_is_piped_is_not_cut(ctl, nodes):
+def test_piped_output_is_not_cut(ctl, nodes):
     """Not to the 80 columns of a terminal that is none; what runs the tests may say how wide its own is."""
     environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
     shown = good(ctl("cluster", env={**environment, "KDHT_SOCKET": str(nodes[0].control)})).decode()

@@ -369,7 +369,7 @@ def test_check_finds_damage(ctl, home, stopped):
     assert any("which will not expire" in each for each in problems)
 
 
-def test_a_directory_that_is_none_of_a_node(ctl, home):
+def test_a_foreign_directory_is_refused(ctl, home):
     (home / "other").mkdir()
     for command in (["check"], ["stats"], ["compact"], ["export", home / "out"]):
         bad(ctl("storage", *command, "-d", home / "other"), 2, "holds no records of a node")
@@ -378,7 +378,7 @@ def test_a_directory_that_is_none_of_a_node(ctl, home):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="another user's directory needs two users")
-def test_what_root_does_leaves_the_directory_its_owners(ctl, home, stopped):
+def test_work_as_root_keeps_the_owner_of_the_directory(ctl, home, stopped):
     open_to_all(home)
     for each in (stopped, *stopped.rglob("*")):
         os.chown(each, 65534, 65534)
@@ -395,7 +395,7 @@ def test_completion_scripts(ctl, shell):
     assert b"_KDHTCTL_COMPLETE" in good(ctl("completion", shell))
 
 
-def test_what_a_shell_is_told(home):
+def test_each_shell_gets_its_instructions(home):
     words = {"COMP_WORDS": "kdhtctl st", "COMP_CWORD": "1", "_KDHTCTL_COMPLETE": "bash_complete"}
     code = "import sys; from kdht.cli.main import main; sys.argv[0] = 'kdhtctl'; main()"
     done = subprocess.run(

@@ -233,7 +233,7 @@ def test_host_and_port(text, parts):
 @pytest.mark.parametrize(
     "text", ["", ":", ":1", "h:", "h:x", "h:65536", "h:-1", "h:٣", "[::1", "[::1]x:2", "[]:1", "::1]:5"]
 )
-def test_what_is_no_host_and_port(text):
+def test_invalid_hosts_and_ports_are_refused(text):
     with pytest.raises(ValueError, match=r"\S"):
         HostPort(text)
 
@@ -315,7 +315,7 @@ def test_dev_nodes_have_data_and_sockets_of_their_own(monkeypatch):
         ({"datapath": {"kind": "nfqueue"}}, "socket datapath only"),
     ],
 )
-def test_dev_refuses_what_makes_no_sense(overrides, words):
+def test_dev_refuses_contradictory_options(overrides, words):
     with pytest.raises(ConfigError, match=words):
         dev.config(overrides)
 

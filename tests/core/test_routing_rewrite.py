@@ -126,7 +126,7 @@ def test_a_udp_checksum_that_comes_out_as_zero_is_sent_as_ffff(version, checksum
     assert checksums_by_scapy(after) == bytes(after)
 
 
-def test_packets_made_by_hand_are_scapys():
+def test_hand_made_packets_equal_scapys():
     """What the tests are built with."""
     rng = random.Random(1)
     for _ in range(100):
@@ -164,7 +164,7 @@ def test_only_addresses_ports_ttl_checksums_and_the_header_change(version):
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_what_stands_behind_the_packet_is_left_alone(version):
+def test_bytes_behind_the_packet_stay(version):
     """A short Ethernet frame is padded."""
     before = packet(request(), CLIENT[version], HERE[version])
     after = sent_on(node_for(version), before, Reason.ENTERED)

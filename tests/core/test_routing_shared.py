@@ -106,7 +106,7 @@ def test_a_mapping_outlives_the_core_that_made_it():
     assert twin.next_hop(KEY) == NEXT
 
 
-def test_what_is_no_mapping_is_refused():
+def test_a_foreign_file_descriptor_is_refused():
     core = Core()
     for size in (0, mmap.PAGESIZE, os.fstat(core.fd).st_size):
         fd = os.memfd_create("no-core")

@@ -83,7 +83,7 @@ def test_a_full_table_answers_as_the_oracle():
     assert_same_answers(rng, node, 10)
 
 
-def test_the_answers_stay_the_oracles_while_buckets_change():
+def test_answers_match_the_oracle_while_buckets_change():
     rng = random.Random(11)
     node = random_node(rng, 0)
     self_id = node.settings.self_id
@@ -100,7 +100,7 @@ def test_the_answers_stay_the_oracles_while_buckets_change():
 
 
 @given(IDS, IDS)
-def test_common_bits_are_the_oracles(a, b):
+def test_common_bits_match_the_oracle(a, b):
     assert common_bits(a, b) == slow_common_bits(a, b)
     assert common_bits(a, a) == shared.ID_BITS
 
@@ -115,7 +115,7 @@ def test_an_id_shares_the_bits_that_it_was_made_for(bits):
 # --- What the rule promises --------------------------------------------------------------
 
 
-def test_every_hop_is_strictly_closer_and_the_way_ends_at_the_closest_node():
+def test_every_hop_is_strictly_closer_and_the_last_is_the_closest():
     """500 nodes that know K random contacts of each bucket: Kademlia's own guarantee."""
     rng = random.Random(3)
     contacts = random_table(rng, bytes(shared.ID_LEN), 500)
@@ -204,7 +204,7 @@ GOOD = Contact(b"\x80" + bytes(19), packed("10.0.0.2"), 5348)
         (0, [GOOD._replace(port=65536)]),
     ],
 )  # fmt: skip
-def test_what_no_bucket_can_hold_is_refused(index, contacts):
+def test_an_invalid_bucket_is_refused(index, contacts):
     node = make_node(usual_settings(), [GOOD])
     with pytest.raises(ValueError, match=REFUSED):
         node.core.set_bucket(index, contacts)
@@ -235,14 +235,14 @@ def test_what_no_bucket_can_hold_is_refused(index, contacts):
     ],
     ids=lambda change: "-".join(map(str, change)),
 )
-def test_what_no_configuration_can_hold_is_refused(change):
+def test_an_invalid_configuration_is_refused(change):
     node = make_node(usual_settings(), [GOOD])
     with pytest.raises(ValueError, match=REFUSED):
         node.core.configure(**vars(replace(node.settings, **change)))
     assert node.core.bucket(0) == [GOOD]
 
 
-def test_questions_that_cannot_be_are_refused():
+def test_invalid_questions_are_refused():
     core = make_node(usual_settings(), [GOOD]).core
     for ask in (
         lambda: core.next_hop(bytes(19)),

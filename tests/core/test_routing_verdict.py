@@ -65,7 +65,7 @@ def assert_verdict(core: Core, data: bytes, reason: Reason, now: int = NOW) -> N
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_what_the_bad_ones_are_made_of_goes_on(version):
+def test_good_packets_are_forwarded(version):
     """Else the tests below would prove nothing."""
     node = node_for(version)
     assert_verdict(node.core, from_client(version, request()), Reason.ENTERED)
@@ -117,7 +117,7 @@ DROPPED = {
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("what", DROPPED)
-def test_dropped(what, version):
+def test_bad_packets_are_dropped_with_their_reason(what, version):
     message, reason = DROPPED[what]
     assert_verdict(node_for(version).core, from_client(version, message), reason)
 
@@ -240,7 +240,7 @@ def test_a_message_from_a_socket_cut_at_every_length():
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("length", [0, 7, 8, 119, 121, 0xFFFF])
-def test_a_udp_length_that_lies(length, version):
+def test_a_wrong_udp_length_is_dropped(length, version):
     sent = from_client(version, request())
     struct.pack_into(">H", sent, len(sent) - 120 + 4, length)
     assert_verdict(node_for(version).core, sent, Reason.BAD_IP)
@@ -317,7 +317,7 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("what", OTHERS)
-def test_passed_untouched(what):
+def test_foreign_packets_pass_untouched(what):
     core = make_node(usual_settings(), [Contact(NEXT_ID, *NEXT[4])]).core
     assert_verdict(core, OTHERS[what], Reason.NOT_OURS)
 
@@ -342,7 +342,7 @@ def test_local(message, reason, version):
     assert_verdict(node_for(version).core, from_client(version, message), reason)
 
 
-def test_a_next_hop_of_the_other_ip_version_is_the_sockets():
+def test_a_next_hop_of_the_other_ip_version_is_left_to_the_socket():
     assert_verdict(node_for(6).core, from_client(4, request()), Reason.FAMILY)
     assert_verdict(node_for(4).core, from_client(6, request()), Reason.FAMILY)
     assert_verdict(node_for(4, source4=None).core, from_client(4, request()), Reason.FAMILY)
@@ -374,7 +374,7 @@ def max_reply(node: Node, now: int = NOW, **fields: object) -> int:
     return node.core.decide_packet(sent, now).max_reply
 
 
-def test_a_proven_client_gets_what_it_takes_and_others_what_they_sent():
+def test_only_a_client_with_a_cookie_gets_more_than_it_sent():
     node = node_for(4, cookies=True)
     good = node.core.cookie(CLIENT[4].ip, NOW)
     slot = 1 << shared.COOKIE_SLOT_BITS

@@ -45,7 +45,7 @@ def files_of(node: Node) -> list[Path]:
     return sorted(node.records.parent.glob("set-aside-*"))
 
 
-def test_what_others_have_forgotten_does_not_come_back(cluster: Cluster) -> None:
+def test_records_deleted_meanwhile_do_not_come_back(cluster: Cluster) -> None:
     late = cluster.nodes[2]
     be_away(late, DELETED)
     late.start()
@@ -63,7 +63,7 @@ def test_what_others_have_forgotten_does_not_come_back(cluster: Cluster) -> None
     assert not list(late.records.parent.glob("doubted-*"))
 
 
-def test_nothing_is_set_aside_that_others_confirm(cluster: Cluster) -> None:
+def test_confirmed_records_are_not_set_aside(cluster: Cluster) -> None:
     late = cluster.nodes[1]
     be_away(late)
     late.start()
@@ -73,7 +73,7 @@ def test_nothing_is_set_aside_that_others_confirm(cluster: Cluster) -> None:
     assert (late.status()["set_aside"], files_of(late)) == (0, [])
 
 
-def test_where_all_were_away_what_they_kept_counts(cluster: Cluster) -> None:
+def test_if_all_nodes_were_away_their_records_count(cluster: Cluster) -> None:
     for node in cluster.nodes:
         be_away(node)
     for node in cluster.nodes:

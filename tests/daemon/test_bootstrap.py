@@ -41,7 +41,7 @@ def settings(*names: str, listen: str = "10.0.0.1") -> Settings:
         "none",
     ],
 )
-def test_what_the_names_stand_for(names, found):
+def test_bootstrap_names_resolve_to_addresses(names, found):
     got = bootstrap.resolve_bootstrap(settings(*names))
     assert got == ([Address.of(*each) for each in found], [], [name for name in names if name == "fd00::1"])
     assert not got.must_wait

@@ -121,7 +121,7 @@ def test_a_signal_ends_it_cleanly(start, number, port):
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def test_kdhtctl_stop_waits_until_all_is_released(start, port):
+def test_kdhtctl_stop_waits_until_everything_is_released(start, port):
     node = start(1).wait_ready()
     control_client.stop(node.control)
     again = start(1)  # at once: nothing may be held any more
@@ -170,7 +170,7 @@ def test_the_watchdog_hears_the_event_loop(start, tmp_path):
 
 
 @pytest.mark.parametrize("microseconds", ["", "0", "soon", "-1"])
-def test_nobody_waits_for_a_beat(microseconds, monkeypatch):
+def test_without_a_watchdog_no_beat_is_sent(microseconds, monkeypatch):
     monkeypatch.setenv("WATCHDOG_USEC", microseconds)
     assert notify.watchdog_seconds() is None
 
@@ -241,7 +241,7 @@ def test_a_bad_configuration_at_sighup_changes_nothing(start, tmp_path, port):
     assert "no valid TOML" in said
 
 
-def test_what_sighup_does_not_change_is_said(start, tmp_path, port):
+def test_sighup_names_the_settings_that_need_a_restart(start, tmp_path, port):
     listen, home = f"127.0.0.1:{port}", tmp_path / "n1"
     node = start(1, config=write_config(tmp_path / "1.toml", listen, home, OLD)).wait_ready()
     write_config(tmp_path / "1.toml", listen, home, OLD, more="hop_limit = 3\ncookies = false\n")
@@ -348,7 +348,7 @@ def test_a_live_control_socket_is_not_taken(start):
     assert first.call("status")["state"] == "running"
 
 
-def test_what_is_no_socket_is_not_removed(start, tmp_path):
+def test_a_file_that_is_no_socket_is_not_removed(start, tmp_path):
     (tmp_path / "precious").write_text("keep")
     refused(start(1, "--control", str(tmp_path / "precious")), 2, "not a socket")
     assert (tmp_path / "precious").read_text() == "keep"
@@ -422,7 +422,7 @@ def test_check_beside_a_running_daemon(start):
     assert "runs on this data directory now" in done.stdout
 
 
-def test_check_finds_what_a_start_would(tmp_path, port):
+def test_check_finds_the_errors_of_a_start(tmp_path, port):
     (tmp_path / "file").write_text("")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind(("127.0.0.1", port))

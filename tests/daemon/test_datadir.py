@@ -32,7 +32,7 @@ def test_an_id_is_kept_until_it_is_forgotten(data):
     assert data.node_id() is None
 
 
-def test_only_one_at_a_time(data):
+def test_a_data_directory_has_one_daemon_at_a_time(data):
     with pytest.raises(StorageLocked, match=f"process {os.getpid()}"):
         DataDir.open(data.path)
     data.close()
@@ -47,7 +47,7 @@ def test_the_directory_is_private(data):
 
 
 @pytest.mark.parametrize("text", ["", "00", "x" * 40, "00" * 21, "\udcff"])
-def test_an_id_that_is_none(data, text):
+def test_an_invalid_node_id_is_refused(data, text):
     (data.path / "node_id").write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(StorageDamaged, match="remove it"):
         data.node_id()

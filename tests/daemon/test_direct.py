@@ -71,7 +71,7 @@ LOCAL = [Address.of("127.0.0.1", 5348), Address.of("::1", 5348)]
         (LOCAL, "198.51.100.9", False),
     ],
 )
-def test_whom_this_node_cannot_reach_the_entry_node_answers(own, client, direct):
+def test_a_client_out_of_reach_is_answered_by_the_entry_node(own, client, direct):
     """No address of that IP version, or one that means another host here."""
     out = answered(owner(*own), came(Address.of(client, 4000)))
     assert out.target == (Address.of(client, 4000) if direct else ENTRY)
@@ -80,7 +80,7 @@ def test_whom_this_node_cannot_reach_the_entry_node_answers(own, client, direct)
         assert parse(out.data).flags == Flag.REPLY | Flag.FORWARDED
 
 
-def test_that_the_next_node_is_dead_is_told_directly():
+def test_a_dead_next_hop_is_reported_directly():
     core = owner(*HERE)
     data, target, source = core.bounce(came().data, NOW)
     assert (target, source, parse(data).status) == (CLIENT, None, Status.UNREACHABLE)

@@ -76,7 +76,7 @@ def test_the_replica_at_that_place_answers_alone(cluster: Cluster, attempt: int)
     )
 
 
-def test_who_is_no_replica_says_so(cluster: Cluster) -> None:
+def test_a_node_that_is_no_replica_refuses(cluster: Cluster) -> None:
     assert ask(ranked(cluster)[4], 3, 9000).status is Status.NOT_RESPONSIBLE
 
 

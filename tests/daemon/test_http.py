@@ -94,7 +94,7 @@ def test_head_has_the_headers_alone():
         (get("/fails"), 500),
     ],
 )
-def test_what_is_wrong_gets_a_status_and_a_line(sent, status):
+def test_a_bad_request_gets_a_status_and_a_line(sent, status):
     async def test(port: int) -> None:
         head, _, body = (await said(port, sent)).partition(b"\r\n\r\n")
         assert head.split(b" ")[1] == str(status).encode()
@@ -105,7 +105,7 @@ def test_what_is_wrong_gets_a_status_and_a_line(sent, status):
     run(test)
 
 
-def test_a_caller_that_says_nothing_or_too_little_is_cut_off(monkeypatch):
+def test_a_slow_or_silent_caller_is_cut_off(monkeypatch):
     monkeypatch.setattr(http, "SECONDS", 0.2)
 
     async def test(port: int) -> None:

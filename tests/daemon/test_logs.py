@@ -61,7 +61,7 @@ def test_a_traceback_stays_on_the_line(formatter):
     assert "ValueError: inner" in line
 
 
-def test_the_level_is_kept_to(capsys):
+def test_the_log_level_is_respected(capsys):
     logger = logging.getLogger("kdht")
     before = logger.handlers[:], logger.level, logger.propagate
     try:

@@ -234,7 +234,7 @@ def test_a_move_that_cannot_forget_the_id_ends_the_daemon_with_its_reason(some: 
     assert "node_id" in last
 
 
-def test_two_who_ask_for_a_move_get_one(some: Cluster) -> None:
+def test_two_requests_for_a_move_start_one(some: Cluster) -> None:
     node = some.nodes[5]
     former = node.status()["node_id"]
     assert node.call("move", anyway=True)["node_id"] == former

@@ -93,7 +93,7 @@ def test_an_unreachable_address_is_told_to_the_coordinator_at_once_and_to_the_no
     ]
 
 
-def test_what_does_not_fit_is_dropped_and_counted():
+def test_an_overfull_inbox_drops_and_counts():
     async def run():
         taken = []
         line = Line(asyncio.get_running_loop(), taken.extend, 5)
@@ -127,7 +127,7 @@ def test_a_taker_that_raises_loses_its_batch_only(caplog):
         assert asyncio.run(run()) == [2]
 
 
-def test_after_the_loops_end_nothing_happens():
+def test_a_closed_loop_gets_no_calls():
     async def run():
         return Line(asyncio.get_running_loop(), lambda batch: None, 5)
 

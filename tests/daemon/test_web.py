@@ -101,7 +101,7 @@ def test_trace_gives_the_way_and_ends_at_the_owner(nodes: list[DevNode]) -> None
 
 
 @pytest.mark.parametrize("query", ["", "?key=", "?other=1", f"?key={'x' * 1025}"])
-def test_what_cannot_be_traced(nodes: list[DevNode], query: str) -> None:
+def test_an_invalid_trace_is_refused(nodes: list[DevNode], query: str) -> None:
     said = ask(f"{URL}/api/trace{query}")
     assert said.status == 400
     assert json.loads(said.body) == {"error": "a key has 1 to 1024 bytes"}

@@ -96,7 +96,7 @@ def test_the_path_of_a_key_is_drawn(page: WebDriver, nodes: list[DevNode]) -> No
     assert len(page.find_elements(By.CSS_SELECTOR, "#replicas tbody tr")) == 3
 
 
-def test_what_was_typed_stays_text(page: WebDriver) -> None:
+def test_typed_text_is_never_markup(page: WebDriver) -> None:
     trace(page, HOSTILE)
     assert HOSTILE in text(page, "#path-words")
     assert not page.find_elements(By.CSS_SELECTOR, "#path-words *")
@@ -121,6 +121,6 @@ def test_the_policy_keeps_foreign_scripts_out(page: WebDriver) -> None:
     assert any("Content Security Policy" in entry["message"] for entry in page.get_log("browser"))
 
 
-def test_a_node_that_ends_is_said_to(page: WebDriver, nodes: list[DevNode]) -> None:
+def test_the_page_says_that_the_node_has_ended(page: WebDriver, nodes: list[DevNode]) -> None:
     assert nodes[0].end()[0] == 0
     wait_until(lambda: "does not answer" in text(page, "#trouble"), "the page to say so")

@@ -54,7 +54,7 @@ def test_after_its_death_another_one_answers():
 
 
 @pytest.mark.parametrize("code", ["raise SystemExit(3)", "print('no JSON')\nraise SystemExit(3)"])
-def test_one_that_cannot_work_is_told(monkeypatch, code):
+def test_a_worker_that_cannot_work_is_reported(monkeypatch, code):
     netlink._worker._end()
     monkeypatch.setattr(children, "command", lambda module: [sys.executable, "-c", code])
     with pytest.raises(DatapathError, match="status 3"):
@@ -62,7 +62,7 @@ def test_one_that_cannot_work_is_told(monkeypatch, code):
     assert worker() is None
 
 
-def test_who_asks_imports_no_pyroute2():
+def test_the_caller_imports_no_pyroute2():
     code = "import sys; from kdht.datapath.host import netlink; netlink.mtu_of('lo'); print('pyroute2' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("False\n", "")

@@ -78,7 +78,7 @@ def test_a_configuration_is_told_to_all(publisher) -> None:
     assert [copy.heard for copy in copies] == [[("config", 0)]] * 2
 
 
-def test_who_is_disconnected_hears_no_more(publisher, rng) -> None:
+def test_a_disconnected_sink_gets_no_updates(publisher, rng) -> None:
     copy = Copy(publisher.core)
     publisher.connect(copy)
     publisher.disconnect(copy)

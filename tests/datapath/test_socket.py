@@ -111,7 +111,7 @@ def test_a_hop_from_ipv4_to_ipv6(start, client):
     assert other_core.counters()["OWNER"] == 1
 
 
-def test_what_no_socket_can_send_is_counted(start, client):
+def test_datagrams_that_no_socket_can_send_are_counted(start, client):
     core, transport, _ = lonely(start, LOOPBACK[4])
     configure(core, IDS[0], *transport.addresses)
     core.set_bucket(0, [Contact(IDS[1], *Address.of("::1", 9))])
@@ -124,7 +124,7 @@ def test_what_no_socket_can_send_is_counted(start, client):
 # --- Addresses -----------------------------------------------------------------------------
 
 
-def test_what_is_local_comes_with_both_its_addresses(start, client):
+def test_a_local_datagram_has_both_addresses(start, client):
     _, transport, got = lonely(start)
     message = request(body=b"body", max_reply=700)
     client.send(message, transport.addresses[0])
@@ -181,7 +181,7 @@ def test_without_a_source_the_first_socket_of_the_family_sends(start, client, cl
     assert client6.receive() == (b"6", transport.addresses[1])
 
 
-def test_a_broadcast_is_nobodys_request(start, client):
+def test_a_broadcast_is_ignored(start, client):
     core, transport, got = lonely(start, ANY[4])
     client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
     client.send(request(), Address.of("127.255.255.255", transport.addresses[0].port))
@@ -243,7 +243,7 @@ def test_random_bytes_never_stop_it(start, client):
     ],
     ids=["no port", "a source that is not here", "a broadcast"],
 )
-def test_what_the_kernel_refuses_is_counted_by_kind_and_skipped(start, client, target, source, names):
+def test_send_errors_are_counted_by_kind_and_skipped(start, client, target, source, names):
     _, transport, _ = lonely(start)
     good = Outgoing(b"good", client.address)
     assert transport.send([good, Outgoing(b"bad", target, source), good]) == 2
@@ -252,7 +252,7 @@ def test_what_the_kernel_refuses_is_counted_by_kind_and_skipped(start, client, t
     assert (name in names, count) == (True, 1)
 
 
-def test_what_is_longer_than_a_datagram_is_not_sent(start, client):
+def test_an_oversize_message_is_not_sent(start, client):
     _, transport, _ = lonely(start)
     assert transport.send([Outgoing(bytes(MAX_DATAGRAM + 1), client.address)]) == 0
     assert transport.send([Outgoing(bytes(MAX_DATAGRAM), client.address)]) == 1
@@ -268,7 +268,7 @@ def test_a_malformed_address_sends_nothing_of_its_batch(start, client):
     assert client.receive()[0] == b"z"
 
 
-def test_what_the_kernel_loses_at_a_full_buffer_is_counted(start, client):
+def test_datagrams_lost_at_a_full_buffer_are_counted(start, client):
     entered, leave = threading.Event(), threading.Event()
 
     def block(batch: list[Datagram]) -> None:
@@ -481,7 +481,7 @@ def test_a_receiver_that_raises_loses_its_batch_and_nothing_more(start, client, 
     assert transport.status()["state"] == "up"
 
 
-def test_a_socket_that_is_gone_takes_the_state_down_and_says_so(start, client, caplog):
+def test_a_lost_socket_sets_the_state_to_down(start, client, caplog):
     _, transport, _ = lonely(start, "127.0.0.81", "127.0.0.82")
     transport._sockets[0].close()
     client.send(b"wake up", transport.addresses[1])

@@ -51,7 +51,7 @@ def of_a_member(op: Op, flags: Flag = NO_FLAGS, body: bytes = bytes(16)) -> byte
 
 
 @pytest.mark.parametrize("version", [4, 6])
-def test_what_waited_too_long_is_dropped_and_counted(start, version):
+def test_old_datagrams_are_dropped_and_counted(start, version):
     slow = Slow()
     _, transport, _ = lonely(start, LOOPBACK[version], receiver=slow.receive, away=slow.away)
     client = Client(LOOPBACK[version])
@@ -74,7 +74,7 @@ def test_what_waited_too_long_is_dropped_and_counted(start, version):
     assert slow.log[-2:] == [Op.PUT, Op.GET]
 
 
-def test_a_loop_that_was_away_says_so_before_it_answers_from_what_it_had_at_hand(start):
+def test_a_stopped_loop_reports_its_absence_before_it_answers_from_the_cache(start):
     slow, cache = Slow(), RecordCache(1 << 20)
     _, transport, _ = lonely(
         start, receiver=slow.receive, away=lambda: (slow.away(), cache.clear()), cache=cache

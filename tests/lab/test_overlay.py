@@ -123,7 +123,7 @@ def test_shares_are_the_parts_of_all_keys_that_nodes_own() -> None:
         (bytes(ID_LEN), K + 1),
     ],
 )
-def test_what_is_no_overlay_is_refused(ids: bytes, k: int) -> None:
+def test_an_invalid_overlay_is_refused(ids: bytes, k: int) -> None:
     with pytest.raises(ValueError, match=r"ID|bucket"):
         Overlay(ids, SEED, k)
 

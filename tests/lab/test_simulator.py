@@ -184,7 +184,7 @@ def test_shares_are_the_same_every_time_and_shown(tmp_path: Path) -> None:
     assert "greatest owner, together" in first.stderr
 
 
-def test_what_is_kept_is_drawn(tmp_path: Path) -> None:
+def test_kept_figures_are_drawn(tmp_path: Path) -> None:
     small = {
         "static": ["--nodes", "10,20", "--messages", "100"],
         "idle": ["--nodes", "4", "--rest", "10", "--window", "5"],
@@ -206,7 +206,7 @@ def test_what_is_kept_is_drawn(tmp_path: Path) -> None:
         (["plot"], "nothing is kept"),
     ],
 )
-def test_what_cannot_be_simulated_is_refused_in_a_line(
+def test_an_impossible_simulation_is_refused_in_one_line(
     tmp_path: Path, arguments: list[str], line: str
 ) -> None:
     refused = run_command(tmp_path, *arguments)

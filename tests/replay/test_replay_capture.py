@@ -170,7 +170,7 @@ def test_a_capture_that_ends_anywhere_gives_what_is_whole_and_then_the_offset(tm
         (b"\x7fELF" + bytes(100), "offset 0: no capture"),
     ],
 )
-def test_what_is_no_capture_is_refused(tmp_path, content, why):
+def test_a_foreign_file_is_refused(tmp_path, content, why):
     path = tmp_path / "file"
     path.write_bytes(content)
     with pytest.raises(CaptureError, match=why):

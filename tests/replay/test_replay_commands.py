@@ -154,7 +154,7 @@ def test_a_cut_capture_is_judged_as_far_as_it_goes(tmp_path):
 # --- diff --------------------------------------------------------------------------------------------
 
 
-def test_diff_finds_nothing_where_nothing_is():
+def test_diff_finds_nothing_between_equal_implementations():
     (summary,) = lines("diff", *on(HOSTILE), "--impl", "oracle", "--impl", "core")
     assert summary["differences"] == {"core": 0}
 

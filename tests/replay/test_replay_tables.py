@@ -63,7 +63,7 @@ def test_toml_and_a_secret_in_a_file(tmp_path):
         ({"own_": 1}, "own_"),
     ],
 )
-def test_what_no_table_is_is_refused_in_one_line(tmp_path, change, said):
+def test_an_invalid_table_is_refused_in_one_line(tmp_path, change, said):
     path = tmp_path / "table.json"
     path.write_text(json.dumps({**json.loads(TABLE.read_text()), **change}))
     with pytest.raises(ConfigError, match=said) as refused:
@@ -140,7 +140,7 @@ def test_one_address_becomes_one_address_everywhere():
 # --- Another time --------------------------------------------------------------------------------------
 
 
-def test_what_was_right_is_right_at_another_time_and_what_was_wrong_stays_wrong():
+def test_redating_changes_no_verdict():
     table, packets = traffic()
     later = NOW + 1_000_003
     after = [redated(table, raw, NOW, later) for raw in packets]

@@ -169,7 +169,7 @@ def good_packet(version: int) -> bytearray:
     return packet(request(), CLIENT[version], ENTRY[version])
 
 
-def test_what_the_bad_ones_are_made_of_goes_on(stage: Stage, version: int) -> None:
+def test_good_packets_are_forwarded(stage: Stage, version: int) -> None:
     """Else the other tests would prove nothing."""
     stage.assert_serves(version)
     stage.send_packet(packet(request(request_id=77), CLIENT[version], ENTRY[version]))

@@ -4,7 +4,8 @@ from collections import Counter
 from random import Random
 
 import pytest
-from replica_cluster import Cluster, Member, key_of
+from replica_cluster import Cluster, key_of
+from replica_steps import cut, far, plant, seq_of
 
 from kdht.datapath.memory import Event
 from kdht.node.replicas import Policy
@@ -15,22 +16,6 @@ from kdht.wire._shared import TRY_BITS, Op, Status
 OP = OFFSET["op"]
 
 
-def plant(member: Member, version: int, value: bytes = b"value", flags: int = 0) -> None:
-    (result,) = member.store.apply([Write(key_of("a"), StoredRecord(version, 0, flags, value))], member.now)
-    assert result.accepted
-
-
-def far(cluster: Cluster) -> Member:
-    """An entry node from which attempt n ends at replica n."""
-    key = int.from_bytes(key_of("a"), "big")
-    return max(cluster.members, key=lambda member: int.from_bytes(member.contact.id, "big") ^ key)
-
-
-def seq_of(cluster: Cluster, seconds: float = 0.0) -> int:
-    """A version as a client's clock gives it."""
-    return int((cluster.network.now + seconds) * 1_000_000)
-
-
 def cas(
     cluster: Cluster, version: int, condition: int, value: bytes = b"", op: Op = Op.PUT, **how: object
 ) -> tuple[Status, int] | None:
@@ -39,11 +24,6 @@ def cas(
     if reply is None:
         return None
     return reply.status, Record.parse(reply.body).version if reply.body else 0
-
-
-def cut(cluster: Cluster, one: Member, other: Member, loss: float = 1.0) -> None:
-    cluster.network.set_loss(one.contact.address, other.contact.address, loss)
-    cluster.network.set_loss(other.contact.address, one.contact.address, loss)
 
 
 def promises(cluster: Cluster) -> int:

@@ -4,6 +4,7 @@ import struct
 
 import pytest
 from replica_cluster import Cluster, Member, key_of
+from replica_steps import far
 
 from kdht.datapath.base import Datagram
 from kdht.datapath.memory import Event
@@ -21,12 +22,6 @@ def conditional(version: int, value: bytes = b"") -> bytes:
 def plant(member: Member, name: str, version: int, value: bytes, flags: int = 0) -> None:
     (result,) = member.store.apply([Write(key_of(name), StoredRecord(version, 0, flags, value))], member.now)
     assert result.accepted
-
-
-def far(cluster: Cluster) -> Member:
-    """An entry node from which attempt n ends at replica n."""
-    key = int.from_bytes(key_of("a"), "big")
-    return max(cluster.members, key=lambda member: int.from_bytes(member.contact.id, "big") ^ key)
 
 
 def test_a_write_reaches_exactly_the_replicas():

@@ -1,40 +1,20 @@
 """Writes that have a version of their own: what a try may do, what refuses it, and what a read writes back."""
 
 import pytest
-from replica_cluster import Cluster, Member, key_of
+from replica_cluster import Cluster, key_of
+from replica_steps import cut, far, plant, seq_of
 
 from kdht.datapath.memory import Event
 from kdht.node.replicas import Policy
-from kdht.storage import Promise, StoredRecord, Write
+from kdht.storage import Promise
 from kdht.wire import OFFSET, Message, Record, parse
 from kdht.wire._shared import Op, Status
-
-
-def plant(member: Member, version: int, value: bytes, flags: int = 0) -> None:
-    (result,) = member.store.apply([Write(key_of("a"), StoredRecord(version, 0, flags, value))], member.now)
-    assert result.accepted
-
-
-def far(cluster: Cluster) -> Member:
-    """An entry node from which attempt n ends at replica n."""
-    key = int.from_bytes(key_of("a"), "big")
-    return max(cluster.members, key=lambda member: int.from_bytes(member.contact.id, "big") ^ key)
-
-
-def seq_of(cluster: Cluster, seconds: float = 0.0) -> int:
-    """A version as a client's clock gives it."""
-    return int((cluster.network.now + seconds) * 1_000_000)
 
 
 def put(cluster: Cluster, version: int, value: bytes, **how: object) -> Message:
     reply = cluster.ask(Op.PUT, "a", Record(version, value=value).pack(), **how)  # type: ignore[arg-type]
     assert reply is not None
     return reply
-
-
-def cut(cluster: Cluster, one: Member, other: Member, loss: float = 1.0) -> None:
-    cluster.network.set_loss(one.contact.address, other.contact.address, loss)
-    cluster.network.set_loss(other.contact.address, one.contact.address, loss)
 
 
 def values(cluster: Cluster) -> list[bytes | None]:
