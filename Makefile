@@ -29,7 +29,7 @@ test: $(VENV)/.built-all ## all tests; those marked root need root. ARGS="-k wir
 	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --durations 20 $(ARGS) || $(ALONE)
 
 check: lint ## lint, types and the tests that need neither root nor daemons: while you edit
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not root and not browser and not cluster and not slow" $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m "not root and not browser and not cluster and not slow" $(ARGS)
 
 lint: $(VENV)/.built-all ## ruff, mypy and cython-lint
 	$(BIN)/ruff check .

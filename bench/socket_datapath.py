@@ -26,6 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kdht._routing import Core, common_bits
+from kdht.datapath.base import Handlers
 from kdht.datapath.socket.transport import SocketTransport
 from kdht.wire import NOWHERE, Address, Contact, Message, seal
 from kdht.wire._shared import HOP_LIMIT, ID_LEN, K, Op
@@ -127,8 +128,8 @@ def raw(program: Path, sink: Address, run: Callable[[int], None]) -> Figure:
 def datapath(sink: Address, run: Callable[[int], None]) -> Figure:
     """A SocketTransport under `run(port)`."""
     core, self_id = Core(), bytes(ID_LEN)
-    transport = SocketTransport(core, [Address.of(HOST, 0)], lambda _: None)
-    transport.start()
+    transport = SocketTransport(core, [Address.of(HOST, 0)])
+    transport.start(Handlers.without_records(lambda _: None))
     try:
         configured(core, self_id, transport.addresses[0], sink)
         thread = transport._thread

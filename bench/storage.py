@@ -20,11 +20,9 @@ from rich.table import Table
 
 from kdht._routing import Core
 from kdht.datapath.base import Datagram
-from kdht.node.census import Counts
-from kdht.node.replicas import Coordinator, Policy
+from kdht.lab.standalone import standalone
 from kdht.node.replicas.calls import seal_as_sender
-from kdht.node.service import Service
-from kdht.storage import GroupWriter, InlineWriter, LevelStore, Result, StoredRecord, Write, Writer
+from kdht.storage import GroupWriter, LevelStore, Result, StoredRecord, Write
 from kdht.storage.writer import Done
 from kdht.wire import RECORD, Address, Contact, Message, pack_request
 from kdht.wire._shared import PORT, Op, Reason
@@ -86,7 +84,7 @@ def repeats(store: LevelStore, keys: list[bytes], seconds: float) -> float:
 
 def grouped(store: LevelStore, keys: list[bytes], seconds: float) -> tuple[float, float]:
     """Writes a second of CLIENTS threads that submit one write at a time; and writes in a group."""
-    writer = GroupWriter(store)
+    writer = GroupWriter(store, lambda key, record: None)
     stop = threading.Event()
     value = bytes(VALUE_BYTES)
 
@@ -127,20 +125,6 @@ def home() -> Core:
     return core
 
 
-def coordinator_of(core: Core, store: LevelStore, writer: Writer, sent: list[int]) -> Coordinator:
-    """Alone; `sent` gets how many datagrams leave at once."""
-    return Coordinator(
-        store=store,
-        writer=writer,
-        core=core,
-        sources={True: HOME},
-        rng=random.Random(1),
-        policy=Policy(replicas=1, acks=1),
-        census=Counts(),
-        send=lambda batch: sent.append(len(batch)),
-    )
-
-
 class NoWriter:
     """Takes all, writes nothing, and says at once that it was done."""
 
@@ -152,7 +136,14 @@ class NoWriter:
 def replica(store: LevelStore, keys: list[bytes], size: int, seconds: float) -> float:
     """STOREs a second that come `size` at a time to a replica, checked, taken and answered; nothing is written."""
     core, sent = home(), []
-    coordinator = coordinator_of(core, store, NoWriter(), sent)
+    coordinator = standalone(
+        core=core,
+        contact=Contact(bytes(20), *HOME),
+        store=store,
+        send=lambda batch: sent.append(len(batch)),
+        clock=lambda: NOW,
+        open_writer=lambda on_change: NoWriter(),
+    ).coordinator
     requests = []
     for key in keys:
         message = pack_request(Op.STORE, key, 1, RECORD.pack(1, 0, 0) + bytes(VALUE_BYTES), hops=1)
@@ -170,14 +161,13 @@ def replica(store: LevelStore, keys: list[bytes], size: int, seconds: float) -> 
 def answers(store: LevelStore, keys: list[bytes], forwarded: bool, seconds: float) -> float:
     """GETs answered a second by Service.handle, on one thread; all are found."""
     core, sent = home(), []
-    coordinator = coordinator_of(core, store, InlineWriter(store), sent)
-    service = Service(
-        store=store,
-        coordinator=coordinator,
+    service = standalone(
         core=core,
         contact=Contact(bytes(20), *HOME),
+        store=store,
         send=lambda batch: sent.append(len(batch)),
-    )
+        clock=lambda: NOW,
+    ).service
     requests = [local(core, key, forwarded) for key in keys]
     turns = (requests[start : start + BATCH] for _ in iter(int, 1) for start in range(0, len(keys), BATCH))
 

@@ -67,5 +67,5 @@ int count(struct xdp_md *ctx)
 	return XDP_DROP;
 }
 
-/* Of the two licenses, the one that the kernel has a word for. */
+/* The kernel knows no name for this dual license. */
 char LICENSE[] SEC("license") = "GPL";

@@ -15,7 +15,7 @@
 
 #define KDHT_ROUTE_LIFE 50000000ull /* nanoseconds for which an answer of bpf_fib_lookup is used again */
 
-/* The wall clock, seconds; a BPF program has none of its own. The division is dear: once a second. */
+/* The wall clock in seconds. A BPF program has none, so it adds an offset. The division is slow: once a second. */
 static __always_inline __u32 kdht_now(const struct kdht_xdp_settings *settings, __u64 clock, struct kdht_second *known)
 {
 	__u64 wall = clock + settings->clock_offset;
@@ -59,7 +59,7 @@ static __always_inline int kdht_is_too_much(const struct kdht_plan *p, const str
 	return fresh.budget < price;
 }
 
-/* What bpf_fib_lookup is asked, into the scratch. */
+/* Write the question for bpf_fib_lookup to the scratch. */
 static __always_inline void kdht_question(const struct kdht_plan *p)
 {
 	struct bpf_fib_lookup *fib = &p->s->fib;
@@ -85,7 +85,7 @@ static __always_inline void kdht_question(const struct kdht_plan *p)
 	p->s->route.longest = p->f->end;
 }
 
-/* The kernel's answer, into the scratch's `route`, or the reason why there is none. Global: verified once. */
+/* Ask the kernel. The answer goes to the scratch's `route`; or the reason why there is none. Verified once. */
 __noinline int kdht_ask(struct xdp_md *ctx, struct kdht_scratch *s)
 {
 	struct kdht_vlan vlan = {};
@@ -107,7 +107,7 @@ __noinline int kdht_ask(struct xdp_md *ctx, struct kdht_scratch *s)
 	if (answer == BPF_FIB_LKUP_RET_NO_NEIGH)
 		return KDHT_REASON_NO_NEIGHBOUR;
 	if (answer != BPF_FIB_LKUP_RET_SUCCESS || (tagged && s->fib.ifindex != *tagged))
-		return KDHT_REASON_NO_ROUTE; /* out of the VLAN: the tag would have to go */
+		return KDHT_REASON_NO_ROUTE; /* it would leave the VLAN, and its tag would have to be removed */
 	s->route.ifindex = tagged ? s->route.from : s->fib.ifindex;
 	__builtin_memcpy(s->route.macs, s->fib.dmac, ETH_ALEN);
 	__builtin_memcpy(s->route.macs + ETH_ALEN, s->fib.smac, ETH_ALEN);
@@ -121,7 +121,10 @@ static __always_inline int kdht_is_known(const struct kdht_route *known, const s
 	       known->target.high == p->target.high;
 }
 
-/* Where the message goes, into the scratch's `route`; the kernel is asked once in a while for each target. */
+/*
+ * Write where the message goes to the scratch's `route`. bpf_fib_lookup is the most expensive step (140 to
+ * 190 ns), so its answer is used again for KDHT_ROUTE_LIFE. A changed route takes effect as late.
+ */
 static __always_inline int kdht_find_route(const struct kdht_plan *p)
 {
 	__u32 index = ((p->target.low ^ p->target.high) * 0x9e3779b97f4a7c15ull) >> (64 - KDHT_ROUTE_BITS);
@@ -172,7 +175,7 @@ static __always_inline int kdht_action(const struct kdht_xdp_settings *settings,
 	return settings->flags & KDHT_XDP_TEST_RUN ? reason << 8 | action : action;
 }
 
-/* Everything up to the rewriting: the reason. */
+/* Everything before the rewriting. Gives the reason. */
 static __always_inline int kdht_treat(struct kdht_plan *p, const struct kdht_xdp_settings *settings)
 {
 	int reason = kdht_parse(p->f, p->config);
@@ -232,5 +235,5 @@ int kdht_xdp(struct xdp_md *ctx)
 	return kdht_send(&plan);
 }
 
-/* The kernel gives bpf_fib_lookup and others to GPL programs alone, and knows no word for "Apache-2.0 OR GPL-2.0-only". */
+/* The kernel allows bpf_fib_lookup only in a program that says GPL. It knows no name for this dual license. */
 char LICENSE[] SEC("license") = "GPL";

@@ -7,7 +7,7 @@
 
 #include "kdht_shared.h"
 
-#define KDHT_XDP_LAYOUT 2 /* of all maps: another number, and maps that an older program left are not used on */
+#define KDHT_XDP_LAYOUT 2 /* of all maps. With another number the maps of an older program are not used again */
 #define KDHT_XDP_FIXED_TIME 0x01 /* `now` is settings.now: for replays */
 #define KDHT_XDP_TEST_RUN 0x02   /* no neighbour look-up; the result is (reason << 8) | action */
 
@@ -19,7 +19,7 @@ struct kdht_xdp_settings {
 	__u32 member_rate;
 };
 
-/* What all packets need, published as one. */
+/* The state that every packet needs, published as one value. */
 struct kdht_xdp_state {
 	struct kdht_config config;
 	struct kdht_xdp_settings settings;

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
  *
- * The program's maps. What the control plane publishes is replaced as a whole, so that no
- * packet sees half of it: a bucket as the element of a hash map without preallocation, the
- * configuration as a map in a map.
+ * The program's maps. The control plane replaces each published value as a whole, so no packet sees half
+ * of it. A bucket is an element of a hash map without preallocation; the configuration is a map in a map.
  */
 #ifndef KDHT_MAPS_H
 #define KDHT_MAPS_H
@@ -20,7 +19,7 @@ struct kdht_state_map {
 	__uint(value_size, sizeof(struct kdht_xdp_state));
 };
 
-/* One element, a map of one element: looking it up costs next to nothing. */
+/* One element: a map with one element. A look-up costs next to nothing. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
 	__uint(max_entries, 1);
@@ -52,7 +51,7 @@ struct {
 	__type(value, __u64);
 } kdht_counters SEC(".maps");
 
-/* Senders and what they may still send; the least recently seen make room. */
+/* Senders and what they may still send. The least recently seen ones make room. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 65536);
@@ -64,13 +63,13 @@ struct kdht_ip128 {
 	__u64 high, low; /* as they lie in memory */
 };
 
-/* Where the kernel lately said that packets for `target` go, for packets that came in at `from`. */
+/* The kernel's last answer where packets for `target` go that came in at interface `from`. */
 struct kdht_route {
 	struct kdht_ip128 target;
 	__u64 until; /* CLOCK_MONOTONIC_COARSE, nanoseconds */
 	__u32 from;
 	__u32 ifindex;
-	__u32 longest; /* IP packet for which that was said */
+	__u32 longest; /* the longest IP packet that the answer is for */
 	__u8 macs[2 * 6]; /* as they stand in an Ethernet header: to, from */
 };
 
@@ -86,7 +85,7 @@ struct {
 /* The search for the next hop. */
 struct kdht_walk {
 	__u64 key[3];    /* big-endian words, the last one's low half zero */
-	__u64 closer[3]; /* buckets still to be looked at, bucket 0 the top bit of the first word */
+	__u64 closer[3]; /* buckets still to be searched; bucket 0 is the top bit of the first word */
 	__u32 skip;
 	__u32 found;
 	__u32 wide; /* a bucket on the way has more contacts than are searched here */
@@ -94,13 +93,13 @@ struct kdht_walk {
 	__be16 port;
 };
 
-/* The second of the wall clock that this CPU saw last. */
+/* The last second of the wall clock that this CPU saw. */
 struct kdht_second {
 	__u64 begin; /* nanoseconds */
 	__u64 number;
 };
 
-/* Of the packet being treated, what is too large for the stack; the body only where it is looked at. */
+/* Data of the current packet that is too large for the stack. The body is copied only if it is read. */
 struct kdht_scratch {
 	struct kdht_second second; /* outlives the packet */
 	struct bpf_fib_lookup fib;

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
  *
- * From a frame to a message, in the order of kdht/core/_packet.pyx: leave alone what is not for
- * this node, drop what no member or client sends.
+ * From a frame to a message, in the order of kdht/core/_packet.pyx: pass packets that are not for this
+ * node, drop those that no member or client sends.
  *
- * Packets are read and written in place, in words as large as may be: no field is aligned
- * for its type, and the compiler would take a packed struct's fields byte by byte.
+ * Packets are read and written in place, in words as large as possible. No field is aligned for its type,
+ * and the compiler would read the fields of a packed struct byte by byte.
  */
 #ifndef KDHT_PARSE_H
 #define KDHT_PARSE_H
@@ -30,7 +30,7 @@ struct kdht_vlan_tag {
 /* A field of a header in a packet. */
 #define KDHT_AT(type, start, name) (*(type *)((void *)(start) + __builtin_offsetof(struct kdht_header, name)))
 
-/* A frame on its way through the program. No helper that is called moves the packet. */
+/* A frame in the program. No helper that is called moves the packet, so the pointers stay valid. */
 struct kdht_frame {
 	struct xdp_md *ctx;
 	void *l3;              /* the IP header, */
@@ -39,7 +39,7 @@ struct kdht_frame {
 	__u32 ip;      /* offset of the IP header */
 	__u32 ip_len;  /* from there to the end of the frame */
 	__u32 udp;     /* from the IP header on */
-	__u32 end;     /* where IP says that it ends, from the IP header on */
+	__u32 end;     /* the end according to the IP header, from the IP header on */
 	__u32 message_len;
 	__u32 vlan;    /* number + 1; 0: untagged */
 	int unusual;   /* the reason to drop it if it turns out to be ours */
@@ -79,7 +79,7 @@ static __always_inline int kdht_is_own(const struct kdht_config *config, struct 
 	return 0;
 }
 
-/* Whether a reply may go there: one host's address, and a port. */
+/* Whether a reply may go there: no multicast, no broadcast, not "any", and a port. */
 static __always_inline int kdht_may_be_answered(struct kdht_ip128 ip, __be16 port)
 {
 	__u8 first = kdht_is_ipv4(ip) ? (ip.low >> 32) & 0xff : ip.high & 0xff;
@@ -91,7 +91,7 @@ static __always_inline int kdht_may_be_answered(struct kdht_ip128 ip, __be16 por
 	return first != 0xff && (ip.high || ip.low);
 }
 
-/* Ethernet and at most one VLAN tag; the Ethernet type, or 0. */
+/* Parse Ethernet and at most one VLAN tag. Gives the Ethernet type, or 0. */
 static __always_inline __be16 kdht_parse_link(struct kdht_frame *f)
 {
 	void *data = (void *)(long)f->ctx->data, *end = (void *)(long)f->ctx->data_end;
@@ -200,7 +200,7 @@ static __always_inline int kdht_parse_ipv6(struct kdht_frame *f, const struct kd
 	return kdht_skip_ext_headers(f, ip->nexthdr);
 }
 
-/* The reason to drop what has options or extension headers, or is a fragment, if it is for us. */
+/* The reason to drop a fragment, or a packet with options or extension headers, if it is for us. */
 static __always_inline int kdht_parse_unusual(struct kdht_frame *f, const struct kdht_config *config)
 {
 	struct {
@@ -245,7 +245,7 @@ static __always_inline int kdht_parse_udp(struct kdht_frame *f, const struct kdh
 	if (bpf_ntohs(f->udp_len) != f->end - f->udp)
 		return KDHT_REASON_BAD_IP;
 	if (f->version == 6 && kdht_is_ipv4(f->source))
-		return KDHT_REASON_BAD_ADDRESS; /* else a reply would go to an IPv4 host that never asked */
+		return KDHT_REASON_BAD_ADDRESS; /* its reply would go to an IPv4 host, past all filters for IPv4 */
 	f->source_port = udp->source;
 	f->target_port = udp->dest;
 	f->message_len = f->end - f->udp - sizeof(*udp);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
  *
- * Readdressing and checksums, byte for byte what kdht/core/_packet.pyx makes.
+ * Re-addressing and checksums: the same bytes as from kdht/core/_packet.pyx.
  */
 #ifndef KDHT_REWRITE_H
 #define KDHT_REWRITE_H
@@ -20,7 +20,7 @@ static __always_inline __u64 kdht_words(const void *at, int count, __u32 flip)
 	return total;
 }
 
-/* A whole body, from the scratch; zeros stand behind its end. */
+/* The sum of a whole body, in the scratch. Zeros follow the body. */
 __noinline __u64 kdht_body_sum(struct kdht_scratch *s)
 {
 	__u64 total = 0;

@@ -67,7 +67,7 @@ __noinline __u32 kdht_nearest(struct kdht_bucket *bucket, const struct kdht_walk
 	return best;
 }
 
-/* Look into one bucket: 1 if the hop was found there. */
+/* Search one bucket. 1: the hop was found there. */
 __noinline int kdht_look(__u32 index, struct kdht_walk *walk)
 {
 	struct kdht_bucket *bucket;
@@ -130,7 +130,7 @@ static long kdht_step(__u32 i, void *context)
 	return kdht_look(64 * word + bit, walk) != 0; /* 1 ends the loop */
 }
 
-/* What nearly all messages want: the nearest contact in the first bucket. 0: look closer. */
+/* The case of nearly all messages: the nearest contact in the first bucket. 0: a full search is needed. */
 static __always_inline int kdht_first_hop(struct kdht_walk *walk)
 {
 	struct kdht_bucket *bucket;
@@ -153,8 +153,9 @@ static __always_inline int kdht_first_hop(struct kdht_walk *walk)
 }
 
 /*
- * The reason: NEXT_HOP and walk->ip and port, OWNER or ATTEMPT_ENDS. NOT_READY where a bucket on the way is wide: few are, and
- * to search them here would double the verifier's work, so the socket does it.
+ * The reason: NEXT_HOP, with walk->ip and port, or OWNER or ATTEMPT_ENDS. NOT_READY if the search meets a
+ * wide bucket (more than KDHT_K contacts). Few buckets are wide, and a search of 40 contacts here would double
+ * the verifier's work, so the socket does it.
  */
 static __always_inline int kdht_next_hop(const struct kdht_config *config, const struct kdht_header *header,
 					 struct kdht_walk *walk)

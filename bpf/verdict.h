@@ -51,10 +51,10 @@ static __always_inline int kdht_is_proven(const struct kdht_plan *p)
 	if (shown == kdht_cookie_of(p, p->f->source, slot) ||
 	    (slot && shown == kdht_cookie_of(p, p->f->source, slot - 1)))
 		return 1;
-	return shown == kdht_cookie_of(p, p->f->source, slot + 1); /* its maker's clock is a little ahead */
+	return shown == kdht_cookie_of(p, p->f->source, slot + 1); /* the clock of its maker may be ahead */
 }
 
-/* The reason to drop what cannot be a message; the magic was seen already. */
+/* The reason to drop bytes that are not a message. The magic was checked before. */
 static __always_inline int kdht_check_form(const struct kdht_header *h, __u32 length)
 {
 	__u32 body_len = bpf_ntohs(KDHT_AT(__be16, h, body_len));
@@ -76,7 +76,7 @@ static __always_inline int kdht_check_form(const struct kdht_header *h, __u32 le
 	return KDHT_REASON_BAD_OP;
 }
 
-/* What only an entry node fills in: time to client_port, both addresses, and single fields. */
+/* Whether fields of the entry node are set: time to client_port, both addresses, and single fields. */
 static __always_inline __u64 kdht_filled(const struct kdht_header *h)
 {
 	return KDHT_AT(__u64, h, time) | KDHT_AT(__u64, h, client_ip) | KDHT_AT(__u64, h, client_ip[8]) |
@@ -130,7 +130,7 @@ static __always_inline int kdht_check_member(struct kdht_plan *p)
 	return KDHT_GO_ON;
 }
 
-/* The body into the scratch, zeros behind it. Global: verified once, with bounds of its own. */
+/* Copy the body to the scratch, with zeros behind it. A global function: the verifier checks it once. */
 __noinline int kdht_load(struct xdp_md *ctx, __u32 at, __u32 len, struct kdht_scratch *s)
 {
 	if (!s || len > KDHT_MAX_BODY)

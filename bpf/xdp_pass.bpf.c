@@ -12,5 +12,5 @@ int xdp_pass(struct xdp_md *ctx)
 	return XDP_PASS;
 }
 
-/* Of the two licenses, the one that the kernel has a word for. */
+/* The kernel knows no name for this dual license. */
 char LICENSE[] SEC("license") = "GPL";

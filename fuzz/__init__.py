@@ -1,1 +1,1 @@
-"""Coverage-guided fuzzing of what reads untrusted bytes; README.md says how and with what aims."""
+"""Coverage-guided fuzzing of the code that reads untrusted bytes. See README.md."""

@@ -25,7 +25,7 @@ from fuzz.build import BUILD, Unbuildable, build, environment
 CORPUS = Path(__file__).parent / "corpus"
 MAX_INPUT = {"packet": 1400, "message": 1300, "netlink": 6000, "control": 1000, "service": 3000}
 SLOWEST = 20
-"""Seconds that one input may take: on a busy machine, and no loop without an end."""
+"""Seconds that one input may take. Enough on a busy machine; a longer run is an endless loop."""
 
 _PROGRESS = re.compile(
     rb"#(\d+)\s+(?:DONE|INITED|NEW|REDUCE|RELOAD|pulse)\s+cov: (\d+) ft: (\d+) corp: (\d+)/"
@@ -34,7 +34,7 @@ _FINDING = re.compile(rb"Test unit written to (.+)")
 
 
 class Run(NamedTuple):
-    """What came of fuzzing one target. `finding`: the input that broke the invariant."""
+    """The result of fuzzing one target. `finding`: the input that broke the invariant."""
 
     target: str
     executions: int
@@ -48,7 +48,7 @@ class Run(NamedTuple):
 
 
 def fuzz(target: str, seconds: int, out: Path = BUILD, committed: Path = CORPUS) -> Run:
-    """Fuzz one target with the harness in `out`, starting from all that is known of it there."""
+    """Fuzz one target with the harness in `out`, from all inputs known there."""
     learnt, findings, log = out / "corpus" / target, out / "findings", out / "logs" / f"{target}.log"
     for folder in (learnt, findings, log.parent):
         folder.mkdir(parents=True, exist_ok=True)
@@ -75,7 +75,7 @@ def fuzz(target: str, seconds: int, out: Path = BUILD, committed: Path = CORPUS)
 
 
 def _starts(target: str, out: Path, committed: Path = CORPUS) -> list[Path]:
-    """Where fuzzing starts: the committed corpus, and the seeds that the target writes itself."""
+    """The first inputs: the committed corpus, and the seeds that the target makes."""
     seeds = out / "seeds" / target
     seeds.mkdir(parents=True, exist_ok=True)
     for name, data in targets.module(target).seeds():
@@ -84,7 +84,7 @@ def _starts(target: str, out: Path, committed: Path = CORPUS) -> list[Path]:
 
 
 def keep(target: str, out: Path = BUILD) -> int:
-    """Make the committed corpus the least that covers all known inputs; the number of its inputs.
+    """Reduce the committed corpus to the fewest inputs that cover as much. Returns how many.
 
     Counts of how often an edge was taken are left out of it, else there would be thousands.
     Findings that were put there by hand, `found-...`, stay.

@@ -1,8 +1,8 @@
 """Coverage of kdht's Python code for libFuzzer: every block of statements reports that it was entered.
 
-`install(hit)` has modules of kdht that are imported from then on compiled with a call of
-`hit(number)` at the start of each block: functions, branches, loops, handlers, and the ways
-past an `if` or out of a loop. The numbers are the same in every process.
+After `install(hit)` every imported module of kdht is compiled with a call of `hit(number)` at the start of each
+block: functions, branches, loops, handlers, and the paths past an `if` or out of a loop. The numbers are the
+same in every process.
 """
 
 import ast
@@ -42,7 +42,7 @@ class Marker(ast.NodeTransformer):
 
 
 class Loader(SourceFileLoader):
-    """Loads a module from its marked source; caches neither read nor written."""
+    """Loads a module from its marked source. It neither reads nor writes bytecode caches."""
 
     def get_code(self, fullname: str) -> CodeType:
         tree = Marker(fullname).visit(ast.parse(self.get_data(self.path), self.path))
@@ -50,7 +50,7 @@ class Loader(SourceFileLoader):
 
 
 class Finder(MetaPathFinder):
-    """Finds kdht's modules as Python does, and has them marked."""
+    """Finds modules of kdht as Python does, and loads them with marks."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -64,6 +64,6 @@ class Finder(MetaPathFinder):
 
 
 def install(hit: Callable[[int], object]) -> None:
-    """Mark what is imported of kdht from now on."""
+    """Mark every module of kdht that is imported from now on."""
     setattr(builtins, HIT, hit)
     sys.meta_path.insert(0, Finder())

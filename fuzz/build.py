@@ -21,7 +21,7 @@ BUILD = ROOT / "fuzz" / "build"
 EXTENSIONS = (
     "_*.pyx", "core/_*.pyx", "wire/_*.pyx", "storage/_*.pyx", "datapath/nfqueue/_nfqueue.pyx", "node/replicas/_store_requests.pyx",
 )  # fmt: skip
-"""Under kdht/: the core, the records at hand, and what reads the kernel's messages, the store and STOREs."""
+"""Under kdht/: the core, the cache, and the readers of the kernel's messages, of the store and of STOREs."""
 
 CHECKS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
 FLAGS = ["-O1", "-g", "-fno-omit-frame-pointer", "-fno-strict-aliasing", "-w", *CHECKS]
@@ -33,7 +33,7 @@ class Unbuildable(Exception):
 
 
 def missing() -> str:
-    """What this machine lacks for the build, as one line; empty if nothing."""
+    """The tools that this machine lacks for the build, in one line. Empty: none."""
     clang = shutil.which("clang")
     if clang is None:
         return "fuzzing needs clang (Debian: apt-get install clang libclang-rt-dev)"
@@ -46,7 +46,7 @@ def missing() -> str:
 
 
 def build(out: Path = BUILD, source: Path = ROOT) -> Path:
-    """The harness, made anew where that is needed. Raises Unbuildable."""
+    """Build the harness if it is out of date. Raises Unbuildable."""
     if lack := missing():
         raise Unbuildable(lack)
     package = out / "lib" / "kdht"
@@ -64,7 +64,7 @@ def build(out: Path = BUILD, source: Path = ROOT) -> Path:
 
 
 def environment(target: str, out: Path = BUILD) -> dict[str, str]:
-    """What the harness of `out` wants to find in its environment."""
+    """The environment variables for the harness in `out`."""
     return os.environ | {
         "KDHT_FUZZ_TARGET": target,
         "PYTHONPATH": f"{out / 'lib'}:{ROOT}",
@@ -105,7 +105,7 @@ def _build_harness(out: Path) -> Path:
 
 
 def _is_newer(built: Path, sources: list[Path]) -> bool:
-    """Whether there is no need to build it, as far as times tell; this file counts as a source too."""
+    """Whether it is newer than its sources. This file is a source too."""
     if not built.exists():
         return False
     return built.stat().st_mtime > max(path.stat().st_mtime for path in [*sources, Path(__file__)])

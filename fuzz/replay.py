@@ -1,4 +1,4 @@
-"""Puts single inputs to a target under the sanitizers: `python -m fuzz.replay TARGET FILE...`."""
+"""Runs a target on single inputs under the sanitizers: `python -m fuzz.replay TARGET FILE...`."""
 
 import subprocess
 import sys

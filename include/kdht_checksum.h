@@ -24,7 +24,7 @@ static inline __u64 kdht_sum(const void *data, __u32 len, __u64 sum)
 	return sum + word;
 }
 
-/* A sum that takes the same bytes away again: the complement of each of its words. */
+/* A sum that takes the same bytes out again: it adds the complement of each word. */
 static inline __u64 kdht_sum_without(const void *data, __u32 len, __u64 sum)
 {
 	const __u8 *at = (const __u8 *)data;

@@ -2,9 +2,10 @@
  *
  * The shared mapping that holds one node's routing state, for user space only.
  *
- * A cell is two copies and a sequence number. The writer fills the copy that is not
- * current, then steps the number; a reader uses the current copy and checks afterwards
- * that the number is still the same. One writer, any number of readers, in any process.
+ * A cell is two copies and a sequence (kdht_seqlock.h). The writer fills the copy that is not current, then
+ * steps the sequence. A reader reads the current copy, then checks that the sequence is still the same. One
+ * writer, any number of readers, in any process. Why two copies: with one, a writer that is killed half way
+ * would block its readers for ever.
  */
 #ifndef KDHT_REGION_H
 #define KDHT_REGION_H
@@ -28,7 +29,7 @@ struct kdht_config_cell {
 	struct kdht_config copies[2];
 };
 
-/* What one thread has for itself: its copy of the configuration, and its counters. */
+/* One thread's own copy of the configuration, and its counters: no thread waits for another's cache line. */
 struct kdht_lane {
 	__u32 config_sequence; /* of the copy; 0: none */
 	__u32 pad;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * A sequence lock, for user space only: one writer at a time, readers that wait for nobody.
+ * A sequence lock, for user space only: one writer at a time, and readers that never wait.
  *
  * A reader notes the sequence, reads, and asks whether the sequence is still the same; if not, it
  * reads again. See Boehm, "Can Seqlocks Get Along With Programming Language Memory Models?", 2012.
@@ -26,13 +26,13 @@ static inline int kdht_seq_same(const __u32 *sequence, __u32 begun)
 	return __atomic_load_n(sequence, __ATOMIC_RELAXED) == begun;
 }
 
-/* The writer's last step: all that it wrote is visible to who sees the new sequence. */
+/* The writer's last step. A reader that sees the new sequence sees all that was written before. */
 static inline void kdht_seq_step(__u32 *sequence)
 {
 	__atomic_store_n(sequence, *sequence + 1, __ATOMIC_RELEASE);
 }
 
-/* Before the writer writes: readers must see the step before this first, or they would trust what is half written. */
+/* Before the writer writes: a reader that sees a new byte must also see the step before it, and so read again. */
 static inline void kdht_seq_fence(void)
 {
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);

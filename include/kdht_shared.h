@@ -24,12 +24,12 @@
 #define KDHT_ID_BITS 160
 #define KDHT_RECORD_LEN 16 /* struct kdht_record */
 #define KDHT_MAX_VALUE 1104 /* KDHT_MAX_BODY - KDHT_RECORD_LEN */
-#define KDHT_CONDITION_LEN 8 /* behind the record of a conditional write: the version that must stand */
+#define KDHT_CONDITION_LEN 8 /* behind a conditional write's record head: the version that must be stored */
 #define KDHT_MAX_CONDITIONAL_VALUE 1096 /* KDHT_MAX_VALUE - KDHT_CONDITION_LEN */
-#define KDHT_TRY_BITS 6 /* the low bits of a write's request ID number its tries; the rest is the write's own */
-#define KDHT_COOKIE_SLOT_BITS 7 /* a cookie's time slot is 128 s; good in it and in those beside it */
+#define KDHT_TRY_BITS 6 /* the low bits of a write's request ID are the number of the try; the others are the write's own */
+#define KDHT_COOKIE_SLOT_BITS 7 /* a cookie's time slot is 128 s; the cookie is good in it and in the two beside it */
 
-/* Routed ops are the datapath's, control ops always pass up to the daemon. */
+/* Datapaths forward routed ops. Control ops always go up to the daemon. */
 #define KDHT_OPS(X)                                                            \
 	X(GET, 0x01)                                                               \
 	X(PUT, 0x02)                                                               \
@@ -45,7 +45,7 @@
 	X(OFFER, 0x15)   /* which of these versions do you want? */                \
 	X(SUSPECT, 0x16) /* this contact does not answer me */                     \
 	X(LEAVE, 0x17)   /* forget me: I am going */                               \
-	X(PROMISE, 0x18) /* take no older version of this key: a conditional write is being decided */ \
+	X(PROMISE, 0x18) /* accept no older version of this key: a conditional write is being decided */ \
 	X(FORGET, 0x19)  /* this node died and does not come back: wait for it no more */ \
 	X(MEET, 0x1a)    /* get to know this contact, or have it get to know me */
 
@@ -54,7 +54,7 @@
 #define KDHT_FIRST_CONTROL_OP 0x10
 #define KDHT_LAST_CONTROL_OP 0x1a
 
-/* DIRECT is for routed requests alone; a message with it that is anything else is BAD_FLAGS. */
+/* Only a routed request may have DIRECT; any other message with it is BAD_FLAGS. */
 #define KDHT_FLAGS(X)  \
 	X(REPLY, 0x01)     \
 	X(FORWARDED, 0x02) /* filled in and tagged by a member of the cluster */ \
@@ -68,19 +68,19 @@
 	X(NOT_RESPONSIBLE, 2) /* a retry ended at a node that does not own the key */   \
 	X(COOKIE_NEEDED, 3)   /* repeat with the cookie of this reply */                \
 	X(TOO_LARGE, 4)       /* the value is larger than the client said it takes */   \
-	X(BAD_REQUEST, 5)     /* the body cannot be what the op wants */                \
-	X(STORAGE_FAILED, 6)  /* the disk said no: nothing was changed */               \
-	X(BUSY, 7)            /* too much waits already: try again later */             \
+	X(BAD_REQUEST, 5)     /* the body does not fit the op */                \
+	X(STORAGE_FAILED, 6)  /* the disk failed: nothing was changed */               \
+	X(BUSY, 7)            /* the queue is full: try again later */             \
 	X(HOPS_ENDED, 8)      /* TRACE only: the hop limit ended here */                    \
-	X(CONFLICT, 9)        /* another version stands than the writer said */             \
-	X(UNCONFIRMED, 10)    /* too few replicas answered: it may stand or not */      \
+	X(CONFLICT, 9)        /* the stored version is not the writer's */             \
+	X(UNCONFIRMED, 10)    /* too few replicas answered: it may be done */      \
 	X(UNREACHABLE, 11)    /* the next hop's host refused it: nothing was done */    \
 	X(BAD_VERSION, 13)    /* the write's own version is too low, or far from the time; 12 is kept free */ \
-	X(TOO_FEW, 14)        /* fewer nodes live than must answer: nothing was changed */
+	X(TOO_FEW, 14)        /* fewer nodes are alive than must answer: nothing was changed */
 
 /* In a record's flags. */
 #define KDHT_RECORD_FLAGS(X) \
-	X(IF_VERSION, 0x01)  /* a request: a condition follows, 8 bytes: the version that must stand, 0: no record */ \
+	X(IF_VERSION, 0x01)  /* a request: a condition follows, 8 bytes: the version that must be stored, 0: none */ \
 	X(TOMBSTONE, 0x02)   /* between nodes and in the store: deleted, there is no value */ \
 	X(DECIDED, 0x04)     /* STORE: a nonce follows, 8 bytes: only where its promise still holds */ \
 	X(BEHIND, 0x08)      /* a reply to STORE: this node has not caught up on the key */
@@ -89,7 +89,7 @@
 
 /* FORWARD and RELAY re-address the packet, LOCAL and PASS leave it as it came. */
 #define KDHT_VERDICTS(X)                                          \
-	X(PASS, 0)    /* not ours: nothing was looked at further */   \
+	X(PASS, 0)    /* not ours: not examined further */   \
 	X(LOCAL, 1)   /* up to this node's daemon */                  \
 	X(FORWARD, 2) /* a request, on to the next hop */             \
 	X(RELAY, 3)   /* a reply, back to its client */               \
@@ -99,10 +99,10 @@
 #define KDHT_REASONS(X)                                                                \
 	X(NOT_OURS, 0, PASS)                                                               \
 	X(OWNER, 1, LOCAL)        /* no contact is closer to the key */                    \
-	X(ATTEMPT_ENDS, 2, LOCAL) /* fewer closer contacts than `attempt` skips */         \
+	X(ATTEMPT_ENDS, 2, LOCAL) /* `attempt` skips all closer contacts */         \
 	X(TRACE_ENDS, 3, LOCAL)   /* a TRACE whose hop limit ends here */                  \
 	X(CONTROL, 4, LOCAL)                                                               \
-	X(FAMILY, 5, LOCAL)       /* the next hop speaks the other IP: the socket's job */ \
+	X(FAMILY, 5, LOCAL)       /* the next hop has the other IP version */ \
 	X(NOT_READY, 6, LOCAL)    /* no configuration published, or it kept changing */    \
 	X(ENTERED, 7, FORWARD)    /* a client's request, filled in and tagged */           \
 	X(NEXT_HOP, 8, FORWARD)                                                            \
@@ -114,7 +114,7 @@
 	X(TOO_LONG, 14, DROP)                                                              \
 	X(BAD_FLAGS, 15, DROP)                                                             \
 	X(BAD_OP, 16, DROP)                                                                \
-	X(FORGED_ORIGIN, 17, DROP) /* a client filled in what is the entry node's */       \
+	X(FORGED_ORIGIN, 17, DROP) /* a client filled in the entry node's fields */       \
 	X(BAD_EPOCH, 18, DROP)                                                             \
 	X(BAD_TAG, 19, DROP)                                                               \
 	X(BAD_BODY_TAG, 20, DROP)                                                          \
@@ -174,7 +174,7 @@ struct kdht_header {
 	__u8 version;
 	__u8 op;
 	__u8 flags;
-	__u8 hops; /* nodes that may still see it, this one included */
+	__u8 hops; /* how many nodes may still handle it, this one included */
 	__be64 request_id;
 	__u8 key[KDHT_ID_LEN];
 	__u8 attempt;
@@ -195,7 +195,7 @@ struct kdht_header {
 } __attribute__((packed));
 
 /*
- * What stands before the value in a PUT, in its reply and in a GET's reply. Between nodes (STORE,
+ * The head before the value in a PUT, in its reply and in a GET's reply. Between nodes (STORE,
  * FETCH) `ttl` is the expiry itself, in Unix seconds, so that all replicas agree on it.
  */
 struct kdht_record {
@@ -214,12 +214,12 @@ struct kdht_contact {
 /* --- Tuning: may differ between builds of one cluster ------------------------ */
 
 #define KDHT_K 20    /* contacts in a bucket, and in the result of a lookup */
-#define KDHT_ROOM 40 /* contacts in a bucket whose nodes keep keys with this one: it may not leave any out */
+#define KDHT_ROOM 40 /* contacts in a wide bucket: its nodes keep keys together with this node, so none may be left out */
 #define KDHT_MAX_REPLICAS 16
 #define KDHT_HOP_LIMIT 16
 #define KDHT_REPLAY_WINDOW 60 /* seconds, either way */
 #define KDHT_MAX_OWN 8        /* addresses of one node */
-#define KDHT_KEY_SLOTS 2      /* cluster keys accepted at once */
+#define KDHT_KEY_SLOTS 2      /* epochs of the cluster secret accepted at once */
 
 /* --- The routing state that the control plane publishes ---------------------- */
 
@@ -246,9 +246,9 @@ struct kdht_config {
 	__u8 flags;
 	__u8 own_count;
 	__u8 own[KDHT_MAX_OWN][16]; /* every address that is this node, anycast included */
-	__u8 source4[16];           /* the sender of what this node forwards, by family; */
+	__u8 source4[16];           /* the source address of forwarded packets, by IP version; */
 	__u8 source6[16];           /* all zero: none */
-	struct kdht_key keys[KDHT_KEY_SLOTS]; /* the first signs, all are accepted */
+	struct kdht_key keys[KDHT_KEY_SLOTS]; /* the first one seals, all are accepted */
 	struct kdht_key cookie;
 	__u64 occupancy[3]; /* bit i: bucket i is not empty; word 0 holds buckets 0 to 63, bucket 0 its top bit */
 	__u32 window;
@@ -256,7 +256,7 @@ struct kdht_config {
 	__u8 pad[3];
 };
 
-/* What a verdict says beside the rewritten packet. */
+/* The outcome of a verdict, beside the rewritten packet. */
 struct kdht_outcome {
 	__u8 verdict;
 	__u8 reason;

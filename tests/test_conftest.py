@@ -31,16 +31,21 @@ def test_it():
 """
 
 
+STARTS_A_NODE = """
+from daemons import DevNode
+def test_it():
+    pass
+"""
 NEEDS_A_BROWSER = NEEDS_ROOT.replace("root", "browser")
 
 
-def run(directory: Path, source: str, *, ci: bool, before: list[str] | None = None) -> str:
-    """What pytest says of a file with this source, under this folder's conftest."""
+def run(directory: Path, source: str, *more: str, ci: bool, before: list[str] | None = None) -> str:
+    """What pytest says of a file with this source, under this folder's conftest, with `more` options."""
     file = directory / "test_it.py"
     file.write_text(source)
     options = ["-rs", "-p", "conftest", "-p", "no:cacheprovider", "--rootdir", str(directory), "-W", "ignore"]
     env = {**os.environ, "PYTHONPATH": f"{HELPERS}:{TESTS}:{ROOT}", "CI": "true" if ci else ""}
-    command = [*(before or []), sys.executable, "-m", "pytest", *options, str(file)]
+    command = [*(before or []), sys.executable, "-m", "pytest", *options, *more, str(file)]
     done = subprocess.run(
         command, cwd=directory, env=env, capture_output=True, text=True, timeout=60, check=False
     )
@@ -82,3 +87,8 @@ def test_tests_of_a_browser_without_one(tmp_path: Path, monkeypatch, ci: bool, c
 
 def test_a_run_that_leaves_nothing_passes(tmp_path: Path) -> None:
     assert "1 passed" in run(tmp_path, "def test_it(): pass", ci=False).splitlines()[-1]
+
+
+def test_a_file_that_imports_a_daemon_is_marked(tmp_path: Path) -> None:
+    assert "1 passed" in run(tmp_path, STARTS_A_NODE, "-m", "cluster", ci=False)
+    assert "1 passed" in run(tmp_path, "def test_it():\n    pass\n", "-m", "not cluster", ci=False)

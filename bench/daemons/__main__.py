@@ -76,7 +76,7 @@ def command(context: click.Context, as_json: bool) -> None:
 @click.option("--dying", type=count, default=8, show_default=True)
 @click.option("--values", type=count, default=500, show_default=True)
 @click.option("--replicas", type=click.IntRange(1, 16), multiple=True, default=(8, 3), show_default=True)
-@click.option("--outstanding", type=count, default=8, show_default=True, help="Requests at once.")
+@click.option("--outstanding", type=count, default=8, show_default=True, help="Requests in flight.")
 @click.option(
     "--how", type=click.Choice(surviving.HOW), multiple=True, default=surviving.HOW, show_default=True
 )

@@ -71,7 +71,7 @@ class Load:
     def copies(self) -> dict[str, float]:
         """Of the acknowledged values: copies on live nodes; how many values have none there, or on no disk."""
         members = self._cluster.members
-        live = [member.records.store for member in members if member.records is not None]
+        live = [member.store for member in members if member.records is not None]
         disks = list(self._cluster.stores.values())
         on_live = [float(self._count(key, live)) for key in self._acknowledged]
         lost = sum(self._count(key, disks) == 0 for key in self._acknowledged)

@@ -1,4 +1,4 @@
-"""The targets: each takes any bytes, states one invariant, and raises where it does not hold.
+"""The targets. Each takes any bytes, states one invariant, and raises if it does not hold.
 
 A target module has `one(data)`, and `seeds()` gives names and inputs to start from. With an
 ordinary build the targets run as they are: a corpus can be replayed without a sanitizer.
@@ -12,18 +12,18 @@ from fuzz import branches
 
 NAMES = ("packet", "message", "netlink", "control", "service")
 OF_PYTHON = {"control", "service"}
-"""Targets whose code under test is Python, which then counts as coverage beside the C."""
+"""Targets that test Python code. Its blocks count as coverage too."""
 
 
 def module(name: str) -> ModuleType:
-    """A target's module. Raises ValueError for a name that is none."""
+    """A target's module. Raises ValueError for an unknown name."""
     if name not in NAMES:
         raise ValueError(f"no such target: {name!r}; there are {', '.join(NAMES)}")
     return import_module(f"fuzz.targets.{name}")
 
 
 def load(name: str) -> Callable[[bytes], None]:
-    """A target's callable, for the harness alone, which calls this before anything imports kdht."""
+    """A target's callable. Only the harness calls this, before anything imports kdht."""
     if name in OF_PYTHON:
         import _harness
 

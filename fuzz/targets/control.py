@@ -44,12 +44,12 @@ OPTIONS = Options(
 )  # fmt: skip
 MAX_EVENTS = 32
 MAX_SENT_AT_ONCE = 40 + 40 + 30 + 20
-"""A second's worth of everything that has a rate."""
+"""What every rate allows in one second."""
 MAX_WAKES = 3000
 
 
 class World:
-    """One node, and everything that it sent and was told."""
+    """One node, and all datagrams that it sent and received."""
 
     def __init__(self) -> None:
         self.now = float(NOW)
@@ -79,7 +79,7 @@ class World:
         return {contact for bucket in self.buckets.values() for contact in bucket}
 
     def collect(self) -> list[Outgoing]:
-        """What the node sends, held against what it may send; requests are kept."""
+        """Check each datagram that the node sends. Keep the requests."""
         sent = self.node.datagrams_to_send()
         assert len(sent) <= MAX_SENT_AT_ONCE
         for out in sent:
@@ -99,7 +99,7 @@ class World:
     # --- Events
 
     def receive(self, data: bytes, source: Address) -> None:
-        """A datagram, by the way that it takes in a daemon."""
+        """Pass a datagram to the node as a daemon does."""
         before, counted = self.published, self.node.counters.total()
         outcome = self.core.decide_message(bytearray(data), source, SELF.address, int(self.now))
         answered = self._answered(data, source)
@@ -120,7 +120,7 @@ class World:
         assert self.published - before <= {answered}
 
     def _answered(self, data: bytes, source: Address) -> Contact | None:
-        """Who this is, if it is a sealed answer to a request sent to where it comes from."""
+        """The sender, if this is a sealed answer from the target of a request."""
         try:
             verify(data, KEYS, int(self.now))
             message = parse(data)
@@ -136,7 +136,7 @@ class World:
         return Contact(message.body[: shared.ID_LEN], *source)
 
     def _leaving(self, data: bytes, source: Address) -> set[Contact]:
-        """Who says, with a seal and of itself, that it goes: one or none."""
+        """The sender of a sealed LEAVE for itself, or nobody."""
         try:
             verify(data, KEYS, int(self.now))
             message = parse(data)
@@ -147,7 +147,7 @@ class World:
         return {Contact(message.body[: shared.ID_LEN], *source)}
 
     def advance(self, seconds: float) -> None:
-        """Time alone brings nobody into the table."""
+        """Let time pass. No contact may enter the table by that alone."""
         end = self.now + seconds
         for _ in range(MAX_WAKES):
             wake = self.node.next_wake()
@@ -163,7 +163,7 @@ class World:
         self.now = end
 
     def check(self) -> None:
-        """At the end: the table, what was published and what the core holds are the same."""
+        """At the end: the table, the published buckets and the core's buckets are the same."""
         assert self.published == {entry.contact for entry in self.node.table if not entry.demoted}
         held = {contact for index in self.buckets for contact in self.core.bucket(index)}
         assert held == self.published
@@ -199,7 +199,7 @@ OPS = (Op.PING, Op.FIND_NODE, Op.SUSPECT, Op.LEAVE, Op.FORGET, Op.MEET)
 
 
 def request(world: World, reader: Reader) -> None:
-    """A peer asks, in right form but for its length."""
+    """A peer's request, valid except perhaps in its length."""
     sender, op = reader.choice(EVERYBODY), reader.choice(OPS)
     about, request_id, length = reader.choice(EVERYBODY), reader.byte(), reader.byte()
     key, usual = about.id, shared.ID_LEN
@@ -213,7 +213,7 @@ def request(world: World, reader: Reader) -> None:
 
 
 def newcomer(world: World, reader: Reader) -> None:
-    """A node without an ID asks, or claims one: it is answered, and never in the table for it."""
+    """A node without an ID asks, or claims one. It is answered, and does not get into the table by that."""
     source, id = reader.choice(EVERYBODY).address, reader.choice(EVERYBODY).id
     low, rest, request_id = reader.byte(), reader.byte(), reader.byte()
     key = (SELF.id if rest & 2 else id)[:-1] + bytes([low])
@@ -223,7 +223,7 @@ def newcomer(world: World, reader: Reader) -> None:
 
 
 def answer(world: World, reader: Reader) -> None:
-    """The answer to one of the latest requests, with contacts, from where it was sent to, and with lies."""
+    """An answer to one of the latest requests, from its target, with contacts, some of them false."""
     latest = list(world.asked)[-16:]
     request_id, lies = latest[-1 - reader.byte() % len(latest)], reader.byte()
     asked, source = world.asked[request_id], world.asked_at[request_id]
@@ -251,11 +251,11 @@ LIES: dict[int, Callable[[Message, int], dict[str, Any]]] = {
     64: lambda reply, n: {"op": Op.PING if reply.op is Op.FIND_NODE else Op.FIND_NODE},
     128: lambda reply, n: {"request_id": reply.request_id ^ n},
 }
-"""What else may be wrong in an answer: the bit that says so, and the change by a byte of the input."""
+"""Other errors in an answer: the bit that chooses one, and the change that a byte of the input makes."""
 
 
 def message(world: World, reader: Reader) -> None:
-    """Any bytes; where the choices say so, sealed, and with the number of a request under way."""
+    """Any bytes. The choices may seal them, or give them the number of a pending request."""
     fixes, source = reader.byte(), reader.choice(EVERYBODY).address
     data = bytearray(reader.sized())
     if fixes & 1 and len(data) >= shared.HEADER_LEN:

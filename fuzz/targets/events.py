@@ -1,4 +1,4 @@
-"""Reading an input as a line of events: small numbers, choices and byte strings, in turn."""
+"""Reads an input as a sequence of events: small numbers, choices and byte strings."""
 
 from collections.abc import Sequence
 from typing import TypeVar
@@ -7,7 +7,7 @@ Choice = TypeVar("Choice")
 
 
 class Reader:
-    """Takes an input apart; past its end everything is 0 or empty."""
+    """Takes an input apart. Past its end every number is 0 and every string empty."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data

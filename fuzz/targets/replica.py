@@ -1,4 +1,4 @@
-"""What a replica may do with a control message: take it where it is a sound STORE, and answer as all control messages are."""
+"""Checks what a replica does with a control message: it takes a valid STORE, and answers as for every control message."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -25,7 +25,7 @@ OUTCOMES = (
 
 
 def check_store(core: Core, arrived: Datagram) -> None:
-    """Hold what `StoreRequests` does with a message for this node against the rules in Python."""
+    """Compare `StoreRequests` with the rules in Python, for one message to this node."""
     written: list[Write] = []
     sent: list[Outgoing] = []
 
@@ -53,12 +53,12 @@ def check_store(core: Core, arrived: Datagram) -> None:
 
 
 def _has_caught_up(key: bytes) -> bool:
-    """Of half of all keys."""
+    """This node holds half of all keys."""
     return key[-1] % 2 == 0
 
 
 def _asked(arrived: Datagram) -> tuple[StoredRecord, int | None] | None:
-    """What a sound STORE wants stored, and the nonce of a decided one."""
+    """The record of a valid STORE, and the nonce if promises decided it."""
     data, source = arrived.data, arrived.source
     if data[OFFSET["op"]] != Op.STORE or data[OFFSET["flags"]] & Flag.REPLY or arrived.target not in OWN:
         return None

@@ -1,4 +1,4 @@
-"""The nodes that the targets put their inputs to, and the stage that makes inputs well-formed.
+"""The nodes that the targets send their inputs to, and the step that makes inputs well-formed.
 
 An input begins with a byte of choices: which node, and which fields are to be made right
 before the verdict. Without that no mutation would get past a tag or a checksum; with it a
@@ -32,7 +32,7 @@ HOME4, HOME6 = Address.of("10.0.0.1", shared.PORT), Address.of("fd00::1", shared
 
 
 class Fix:
-    """What is made right in an input, each a bit of its first byte; the low two bits choose a node."""
+    """What is corrected in an input: each is a bit of its first byte. The low two bits choose a node."""
 
     FORM = 0x04
     """Magic, version, body length; of a packet also its lengths, its target and its port."""
@@ -41,7 +41,7 @@ class Fix:
     CHECKSUMS = 0x20
     COOKIE = 0x40
     HOME = 0x80
-    """Of a reply: the entry node is this one."""
+    """The entry node of a reply becomes this node."""
 
 
 NODES = 4
@@ -49,7 +49,7 @@ FIXES = 0xFC
 
 
 def contacts() -> list[Contact]:
-    """A hundred anywhere and a hundred near this node, of both IP versions."""
+    """A hundred random contacts and a hundred near this node, of both IP versions."""
     rng = random.Random(5348)
     ids = [rng.randbytes(shared.ID_LEN) for _ in range(100)]
     ids += [(rng.getrandbits(160) >> rng.randrange(160) or 1).to_bytes(20, "big") for _ in range(100)]
@@ -59,7 +59,7 @@ def contacts() -> list[Contact]:
 
 
 def settings(number: int, window: int = shared.REPLAY_WINDOW) -> dict[str, object]:
-    """What node `number` is configured with; node 3 asks for cookies and sends by IPv4 only."""
+    """The configuration of node `number`. Node 3 wants cookies and sends by IPv4 only."""
     return {
         "self_id": SELF_ID,
         "port": shared.PORT,
@@ -100,7 +100,7 @@ _IDENTITY = _U32.pack(shared.MAGIC) + bytes([shared.VERSION])
 
 
 def mend(message: bytearray, fixes: int, client_ip: bytes, now: int = NOW) -> None:
-    """Make right what `fixes` says, in place; what is shorter than a header is left alone."""
+    """Correct what `fixes` says, in place. Inputs shorter than a header stay as they are."""
     if len(message) < shared.HEADER_LEN:
         return
     if fixes & Fix.FORM:
@@ -120,7 +120,7 @@ def mend(message: bytearray, fixes: int, client_ip: bytes, now: int = NOW) -> No
 
 
 def tag(message: bytearray) -> None:
-    """Both tags, under the key of the message's epoch; of an epoch that there is not, under the first."""
+    """Set both tags, with the secret of the message's epoch; for an unknown epoch with the first one."""
     key = KEYS[1] if message[OFFSET["epoch"]] == KEYS[1].epoch else KEYS[0]
     message[OFFSET["epoch"]] = key.epoch
     _U64.pack_into(message, OFFSET["body_tag"], siphash(key.tag, bytes(message[shared.HEADER_LEN :])))

@@ -9,7 +9,6 @@ choices, seconds since the last one, attempt, hops, the TTL, what the client tak
 """
 
 from collections.abc import Callable, Iterator
-from random import Random
 from typing import NamedTuple, TypeVar
 
 from fuzz.targets.events import Reader
@@ -17,10 +16,8 @@ from fuzz.targets.scene import HOME4, KEYS, NOW
 from kdht._routing import Core
 from kdht.datapath.base import Datagram, Outgoing
 from kdht.errors import BadPacket
-from kdht.node.census import Counts
-from kdht.node.replicas import Coordinator, Policy
-from kdht.node.service import Service
-from kdht.storage import InlineWriter, MemoryStore
+from kdht.lab.standalone import standalone
+from kdht.storage import MemoryStore
 from kdht.wire import (
     Address,
     Contact,
@@ -62,7 +59,7 @@ Body = TypeVar("Body")
 
 
 class Asked(NamedTuple):
-    """One request as its client sent it, and as it came here."""
+    """One request: as its client sent it, and as it arrived here."""
 
     message: Message
     datagram: Datagram
@@ -70,7 +67,7 @@ class Asked(NamedTuple):
 
 
 class Held(NamedTuple):
-    """What a key has; `version` as it was told."""
+    """The record of a key, with the version that was reported."""
 
     value: bytes
     end: float
@@ -97,7 +94,7 @@ _cores: dict[bool, tuple[Core, Core]] = {}
 
 
 def choices_of(message: Message) -> tuple[bool, bool]:
-    """Whether it is a write with a condition, and one with a version of its client's."""
+    """Whether this write has a condition, and whether its client gave it a version."""
     try:
         record, condition = parse_write(message.body)
     except BadPacket:
@@ -107,7 +104,7 @@ def choices_of(message: Message) -> tuple[bool, bool]:
 
 
 class World:
-    """A service behind its core, a node that requests enter by, and what the store should hold."""
+    """A service behind its core, an entry node, and the records that the store should hold."""
 
     def __init__(self, cookies: bool) -> None:
         self.now = float(NOW)
@@ -118,24 +115,14 @@ class World:
         self.sent: list[Outgoing] = []
         self.held: list[Asked] = []
         self.versioned: set[bytes] = set()
-        """Keys that were written with a version of the client's."""
+        """Keys that were written with a version from the client."""
         self.used: set[tuple[bytes, int]] = set()
         """Those keys and versions."""
         self.values: dict[bytes, Held] = {}
         store = self.store = MemoryStore()
-        coordinator = Coordinator(
-            store=store,
-            writer=InlineWriter(store),
-            core=self.home,
-            sources={True: HOME.address},
-            rng=Random(1),
-            policy=Policy(replicas=1, acks=1),
-            census=Counts(),
-            send=self.sent.extend,
-        )
-        self.service = Service(
-            store=store, coordinator=coordinator, core=self.home, contact=HOME, send=self.sent.extend
-        )
+        self.service = standalone(
+            core=self.home, contact=HOME, store=store, send=self.sent.extend, clock=lambda: self.now
+        ).service
 
     def ask(self, message: Message, choices: int) -> None:
         """Send a request its way; where that ends at this node, it is answered now or in a batch."""

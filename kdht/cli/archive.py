@@ -101,21 +101,25 @@ def _check_head(line: bytes, path: Path) -> None:
     try:
         head = msgspec.json.decode(line, type=Head)
     except msgspec.MsgspecError:
-        raise ConfigError(f"{path} holds no exported records: its first line is another") from None
+        raise ConfigError(
+            f"{path} holds no exported records: use a file of `kdhtctl storage export`"
+        ) from None
     if head != Head("records", FORMAT):
         raise ConfigError(
-            f"{path} is {head.kdht} of format {head.format}, this kdht knows records of {FORMAT}"
+            f"{path} holds {head.kdht} of format {head.format}; this version reads records of format {FORMAT}"
         )
 
 
 def _check_end(said: int, count: int, after: bytes) -> None:
     if said != count or after:
-        raise ValueError(f"the file says that it has {said} records, and has {count}, or more behind its end")
+        raise ValueError(
+            f"the file should end after {said} records, and has {count} or more: export it again"
+        )
 
 
 def _write(line: RecordLine) -> Write:
     try:
         value = base64.b64decode(line.value, validate=True)
     except binascii.Error as error:
-        raise ValueError(f"`value` is no base64: {error}") from None
+        raise ValueError(f"`value` is not valid base64: {error}") from None
     return Write(bytes.fromhex(line.key), StoredRecord(line.version, line.expiry, line.flags, value))

@@ -27,9 +27,9 @@ Data = dict[str, Any]
 
 @click.command()
 @click.option("--seconds", type=click.FloatRange(0.1, 3600), default=3.0, show_default=True,
-              help="Of puts, and then of gets.")  # fmt: skip
+              help="Seconds of puts, then as many of gets.")  # fmt: skip
 @click.option("--outstanding", "-c", type=click.IntRange(1, 4096), default=32, show_default=True,
-              help="Requests at once.")  # fmt: skip
+              help="Requests in flight.")  # fmt: skip
 @click.option(
     "--size", type=click.IntRange(0, MAX_VALUE), default=100, show_default=True, help="Bytes of a value."
 )
@@ -38,10 +38,10 @@ Data = dict[str, Any]
     type=click.IntRange(1, 10_000_000),
     default=1000,
     show_default=True,
-    help="Values to put at most; they are read in turn.",
+    help="Most values to put; gets read them in turn.",
 )
 @click.option("--direct", is_flag=True,
-              help="Take the answers to gets from any node: for hosts that all nodes can reach.")  # fmt: skip
+              help="Let the node that has the value answer gets itself. Needs no NAT in between.")  # fmt: skip
 @asks_nodes
 def bench(
     seconds: float,
@@ -52,10 +52,9 @@ def bench(
     target: Target,
     as_json: bool,
 ) -> None:
-    """Put and get for a while, and show requests a second and latencies.
+    """Put and get values, and show requests a second and latencies.
 
-    It is this client that is measured too: Python, one process. Ends with status 6 if a request failed or
-    a value was wrong.
+    The result includes this client: Python, one process. Exits with 6 if a request failed or a value was wrong.
     """
     load = _Load(target, direct, outstanding, size, keys)
     try:
@@ -66,7 +65,7 @@ def bench(
     failed = sum(phase["failed"] + phase["wrong"] for phase in data["phases"])
     if failed:
         raise RequestError(
-            f"{failed} requests failed or brought a wrong value: the first: {load.first_error}"
+            f"{failed} requests failed or returned a wrong value; the first: {load.first_error}"
         )
 
 

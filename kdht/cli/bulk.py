@@ -57,7 +57,7 @@ def lines(file: BinaryIO, name: str) -> Iterator[tuple[int, bytes]]:
     while line := file.readline(MAX_LINE + 1):
         number += 1
         if len(line) > MAX_LINE:
-            raise ConfigError(f"{name}, line {number}: longer than {MAX_LINE} bytes, so no such file")
+            raise ConfigError(f"{name}, line {number}: longer than {MAX_LINE} bytes: is this the right file?")
         if stripped := line.rstrip(b"\r\n"):
             yield number, stripped
 
@@ -106,9 +106,9 @@ def _from_json(line: bytes) -> KeyValue:
         try:
             return KeyValue(found.key, base64.b64decode(found.base64, validate=True), ttl)
         except binascii.Error as error:
-            raise ValueError(f"`base64` is none: {error}") from None
+            raise ValueError(f"`base64` is not valid base64: {error}") from None
     if found.value is None:
-        raise ValueError("neither `value` nor `base64`")
+        raise ValueError("the line has neither `value` nor `base64`")
     return KeyValue(found.key, found.value.encode(), ttl)
 
 

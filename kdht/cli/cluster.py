@@ -53,22 +53,21 @@ class Evenness(msgspec.Struct):
 @click.command()
 @control_socket
 @click.option("--keys", type=click.IntRange(1, 256), default=8, show_default=True,
-              help="Random keys whose owners all nodes are asked for.")  # fmt: skip
-@click.option("--views/--no-views", default=True, help="Ask the nodes, beside the local daemon.")
+              help="Random keys; every node is asked for their owners.")  # fmt: skip
+@click.option("--views/--no-views", default=True, help="Ask all nodes, not only the local daemon.")
 @click.option("--timeout", type=click.FloatRange(0, 60, min_open=True), default=2.0, show_default=True,
-              help="Seconds until a node counts as silent.")  # fmt: skip
+              help="Seconds without an answer until a node counts as silent.")  # fmt: skip
 @click.option("--settle", type=click.FloatRange(0, 600), default=10.0, show_default=True,
-              help="Seconds in which all are asked again while they differ.")  # fmt: skip
+              help="While nodes differ, ask again for this many seconds.")  # fmt: skip
 @as_json
 def cluster(socket_path: Path, keys: int, views: bool, timeout: float, settle: float, as_json: bool) -> None:
-    """Show all nodes that this one knows, and whether they agree on who owns what.
+    """List all nodes that this one knows, and check that they agree on the owners of keys.
 
-    A node owns the keys that it is closest to, and keeps those that it is a replica of: both are shown as parts of all
-    keys, and which node should move (kdhtctl move there) where that makes them more even.
+    A node owns the keys that it is closest to. It keeps the keys of which it is a replica. Both are shown as parts of
+    all keys. If moving a node would make the shares more even, the last line names it (run kdhtctl move there).
 
-    Of the others it shows what can be seen from here; their load and uptime only their own kdhtctl can
-    tell. Ends with status 8 if a node is silent or sees other owners than most, and still does after
-    --settle: right after nodes came or went the others hear of it one by one.
+    Load and uptime of the other nodes are not shown: run kdhtctl status there. Exits with 8 if a node is silent, or
+    disagrees with most nodes, for longer than --settle. Nodes need a few seconds to learn of a change.
     """
     deadline = time.monotonic() + settle
     data = _look(socket_path, keys if views else 0, timeout)

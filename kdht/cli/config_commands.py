@@ -21,9 +21,9 @@ def config() -> None:
 @config_file
 @as_json
 def check(config_path: Path, as_json: bool) -> int:
-    """Say whether the configuration can work on this host, and what it would do. Changes nothing.
+    """Check whether the configuration works on this host, and show what it would do. Changes nothing.
 
-    Ends with the status that a start would end in.
+    Exits with the code that kdhtd would exit with.
     """
     from kdht.config.settings import resolve
     from kdht.daemon.check import checked
@@ -43,14 +43,14 @@ def check(config_path: Path, as_json: bool) -> int:
 @config_file
 @as_json
 def show(config_path: Path, as_json: bool) -> None:
-    """Show every setting as the daemon would take it, defaults too, as TOML. Secrets are hidden."""
+    """Print all settings that the daemon would use, defaults included, as TOML. Secrets are hidden."""
     emit(effective(load(config_path)), as_json, "config.toml")
 
 
 @config.command()
 @as_json
 def example(as_json: bool) -> None:
-    """Write a configuration with every field explained."""
+    """Print a configuration that explains every field."""
     from kdht.config.example import example as text
 
     emit({"toml": text()}, as_json, "config.example")

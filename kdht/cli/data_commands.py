@@ -39,14 +39,14 @@ def through_client(command: F) -> F:
 @click.command()
 @click.argument("key", type=KeyType())
 @click.argument("value", required=False)
-@click.option("--file", "-f", type=click.File("rb"), help="Take the value from a file; - is standard input.")
+@click.option("--file", "-f", type=click.File("rb"), help="Read the value from a file; - is standard input.")
 @click.option(
-    "--ttl", type=Seconds(), help="Forget it after this time: 90s, 15m, 12h, 7d. Without it: never."
+    "--ttl", type=Seconds(), help="Expire the value after this time: 90s, 15m, 12h, 7d. Default: never."
 )
 @click.option(
     "--if-version",
     type=click.IntRange(0, MAX_VERSION),
-    help="Only where this version stands; 0: only where there is no value.",
+    help="Write only if the current version is this one; 0: only if there is no value.",
 )
 @through_client
 def put(
@@ -58,7 +58,10 @@ def put(
     if_version: int | None,
     as_json: bool,
 ) -> None:
-    """Store VALUE under KEY. A VALUE of - is read from standard input. Up to 64 MiB, in parts above 1104 bytes."""
+    """Store VALUE under KEY. If VALUE is -, read it from standard input.
+
+    A value has at most 64 MiB. Above 1104 bytes it is stored in parts.
+    """
     data = _value(value, file)
     if len(data) <= (MAX_VALUE if if_version is None else MAX_CONDITIONAL_VALUE):
         version = client.put(key, data, ttl, if_version=if_version)
@@ -99,12 +102,12 @@ def _shown(label: str) -> Iterator[Callable[[int, int], None]]:
     "--output",
     "-o",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Write the value to this file, whole or not at all.",
+    help="Write the value to this file, atomically.",
 )
-@click.option("--quorum", is_flag=True, help="The newest value that a majority of the replicas has.")
+@click.option("--quorum", is_flag=True, help="Ask a majority of the replicas, and take their newest value.")
 @through_client
 def get(client: Client, key: str | bytes, output: Path | None, quorum: bool, as_json: bool) -> None:
-    """Write the value of KEY to standard output, byte for byte."""
+    """Write the value of KEY to standard output, unchanged."""
     record = client.get_record(key, quorum=quorum)
     if is_manifest(record.value):
         with _shown("reading") as progress:
@@ -136,10 +139,14 @@ def described(key: str | bytes, record: Record) -> dict[str, object]:
 
 @click.command()
 @click.argument("key", type=KeyType())
-@click.option("--if-version", type=click.IntRange(1, MAX_VERSION), help="Only where this version stands.")
+@click.option(
+    "--if-version",
+    type=click.IntRange(1, MAX_VERSION),
+    help="Delete only if the current version is this one.",
+)
 @through_client
 def delete(client: Client, key: str | bytes, if_version: int | None, as_json: bool) -> None:
-    """Remove the value of KEY, with what unfinished uploads of it have left."""
+    """Delete the value of KEY, and the parts that unfinished uploads left."""
     existed = client.delete_large(key) if if_version is None else client.delete(key, if_version=if_version)
     if not existed:
         raise NotFound(f"delete {key_text(key)!r}: the key has no value")

@@ -27,20 +27,22 @@ from kdht.errors import ConfigError, Interrupted, NotFound, RequestError
 @click.command()
 @click.argument("keys", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--output", "-o", type=click.Path(path_type=Path, dir_okay=False), default="-",
-              help="The file to write; else, and for -, standard output.")  # fmt: skip
+              help="Write to this file. Default, and -: standard output.")  # fmt: skip
 @format_option
 @click.option("--keys-format", type=click.Choice(["lines", "jsonl", "tsv"]),
-              help="Else by the ending: .jsonl, .tsv, or a key a line.")  # fmt: skip
+              help="Default: by the file's ending (.jsonl, .tsv), otherwise one key a line.")  # fmt: skip
 @window_option
-@click.option("--restart", is_flag=True, help="Begin anew, whatever an earlier run has fetched.")
+@click.option(
+    "--restart", is_flag=True, help="Start from the beginning, even if an earlier run was interrupted."
+)
 @asks_nodes
 def dump(
     keys: Path, output: Path, form: str | None, keys_format: str | None, window: int, restart: bool,
     target: Target, as_json: bool,
 ) -> None:  # fmt: skip
-    """Fetch the values of all keys in KEYS, a key a line, or a file that `load` takes.
+    """Fetch the values of all keys in the file KEYS: one key a line, or any file for `load`.
 
-    The same command goes on where an earlier one was interrupted. Ends with status 7 if a key has no value.
+    Run it again to continue after an interruption. Exits with 7 if a key has no value.
     """
     source = _Keys(keys, keys_format)
     job = _Job(source, output, bulk.format_of(output, form), target.nodes, target.timeout, window)
@@ -124,7 +126,7 @@ class _Job:
                     break
                 (_, entry) = next(bulk.entries(BytesIO(line), str(self._part), self._form))
                 if next(keys, (0, None))[1] != entry.key:
-                    raise ConfigError(f"{self._part} is of other keys: remove it, or give --restart")
+                    raise ConfigError(f"{self._part} belongs to other keys: remove it, or give --restart")
                 self._begin += 1
                 self._missing += entry.value is None
                 whole += len(line)

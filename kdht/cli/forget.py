@@ -18,13 +18,13 @@ TIMEOUT = 60.0
 @control_socket
 @as_json
 def forget(node: str, socket_path: Path, as_json: bool) -> None:
-    """Have all nodes wait no more for NODE, which died and does not come back: its ID, or its address and port.
+    """Remove a dead NODE from the cluster: its ID, or its address and port. Run it once, on any node.
 
-    Only where fewer nodes live than keep a key are the dead remembered, so that those who are left do not take
-    themselves for the whole cluster: `kdhtctl status` lists them. It is typed once, on any node. A node that lives is not
-    forgotten. Ends with status 8 if some nodes did not answer.
+    This is needed only if fewer nodes are left than keep a key. The others then wait for the dead ones, because they
+    must not take themselves for the whole cluster; `kdhtctl status` lists the dead. A node that still answers is not
+    removed. Exits with 8 if some nodes did not answer.
     """
     data = control_client.ask(socket_path, "forget", Forgotten, timeout=TIMEOUT, node=node)
     emit(data, as_json, "cluster.forgotten")
     if data.silent:
-        raise Disagreement(f"{', '.join(data.silent)} did not answer: type it again when they do")
+        raise Disagreement(f"{', '.join(data.silent)} did not answer: run the command again when they do")

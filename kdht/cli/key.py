@@ -35,20 +35,20 @@ NEXT = {
 
 @click.group()
 def key() -> None:
-    """Make a cluster secret, and change it under traffic."""
+    """Create a cluster secret, or rotate it under traffic."""
 
 
 @key.command()
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @as_json
 def new(file: Path, as_json: bool) -> None:
-    """Write a new random secret to FILE, readable by its owner only. A file that is there stays."""
+    """Write a new random secret to FILE, readable by its owner only. Never replaces a file."""
     text = base64.b64encode(secrets.token_bytes(SECRET_BYTES)) + b"\n"
     try:
         fd = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except FileExistsError:
         raise ConfigError(
-            f"{file} is there already: a secret is never replaced; choose another name"
+            f"{file} already exists, and a secret is never replaced: choose another name"
         ) from None
     except OSError as error:
         raise ConfigError(f"{file}: {error.strerror}") from None
@@ -66,8 +66,8 @@ def new(file: Path, as_json: bool) -> None:
     "--file", type=click.Path(path_type=Path, dir_okay=False), help="With accept: the new secret's file."
 )
 @click.option("--epoch", type=click.IntRange(0, EPOCHS - 1),
-              help="With accept: the new key's number, the same on all nodes; else one more than the old.")  # fmt: skip
-@click.option("--reload/--no-reload", "wanted", default=True, help="Have the daemon read it at once.")
+              help="With accept: the new key's epoch, the same on all nodes. Default: the old one plus 1.")  # fmt: skip
+@click.option("--reload/--no-reload", "wanted", default=True, help="Tell the daemon to read it now.")
 @config_file
 @control_socket
 @as_json
@@ -80,9 +80,10 @@ def rotate(
     socket_path: Path,
     as_json: bool,
 ) -> None:
-    """Change this node's keys by one stage: no request fails if every stage is done on all nodes first.
+    """Run one stage of a key rotation on this node.
 
-    The configuration keeps its form and comments. A daemon that refuses it gets the old one back.
+    Finish each stage on all nodes before the next one; then no request fails. The configuration keeps its layout and
+    comments. If the daemon refuses the new configuration, the old one is restored.
     """
     if (stage == "accept") != (file is not None) or (epoch is not None and stage != "accept"):
         raise click.UsageError("--file goes with --stage accept, and --epoch with it")
@@ -134,7 +135,7 @@ def _accept(keys: "AoT", file: Path, epoch: int | None, config: Path) -> bool:
         return False
     if len(keys) >= KEY_SLOTS:
         raise ConfigError(
-            f"{config} has {len(keys)} keys already: end the change under way with --stage retire"
+            f"{config} has {len(keys)} keys already: finish the rotation under way with --stage retire"
         )
     old = int(keys[0].get("epoch", 0))
     number = (old + 1) % EPOCHS if epoch is None else epoch

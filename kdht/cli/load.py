@@ -50,22 +50,24 @@ window_option = click.option(
     type=click.IntRange(1, 4096),
     default=WINDOW,
     show_default=True,
-    help="Requests at once.",
+    help="Requests in flight.",
 )
 format_option = click.option(
     "--format",
     "form",
     type=click.Choice(["jsonl", "tsv"]),
-    help="Else by the file's ending: .tsv, or JSON lines.",
+    help="Default: TSV for a file that ends in .tsv, JSON lines for all others.",
 )
 
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path, allow_dash=True, dir_okay=False))
 @format_option
-@click.option("--ttl", type=Seconds(), help="For entries without a TTL of their own: 90s, 15m, 12h, 7d.")
+@click.option("--ttl", type=Seconds(), help="TTL of entries that have none: 90s, 15m, 12h, 7d.")
 @window_option
-@click.option("--restart", is_flag=True, help="Begin anew, whatever an earlier run has stored.")
+@click.option(
+    "--restart", is_flag=True, help="Start from the beginning, even if an earlier run was interrupted."
+)
 @asks_nodes
 def load(
     file: Path,
@@ -76,13 +78,13 @@ def load(
     target: Target,
     as_json: bool,
 ) -> None:
-    """Store all values of FILE, JSON lines or TSV; - is standard input.
+    """Store all values in FILE, JSON lines or TSV; - is standard input.
 
     \b
     {"key": "a", "value": "text"}
     {"key": "b", "base64": "AAEC", "ttl": 3600}
 
-    The same command goes on where an earlier one was interrupted.
+    Run it again to continue after an interruption.
     """
     with _opened(file) as content:
         kind = bulk.format_of(file, form)
@@ -206,11 +208,9 @@ def _resumed(path: Path, checked: CheckedFile) -> int:
     except FileNotFoundError:
         return 0
     except (OSError, msgspec.MsgspecError) as error:
-        raise ConfigError(
-            f"{path}: no state of an earlier run: {error}: remove it, or give --restart"
-        ) from None
+        raise ConfigError(f"{path}: not a state file: {error}: remove it, or give --restart") from None
     if state.digest != checked.digest:
         raise ConfigError(
-            f"{path} is of another content: the file was changed since: give --restart to begin anew"
+            f"{path} belongs to other content, so the file was changed: give --restart to start again"
         )
     return min(state.done, checked.entries)

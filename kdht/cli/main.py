@@ -14,45 +14,45 @@ from kdht.program import boundary
 from kdht.program.lazy import LazyCommand, LazyGroup
 
 COMMANDS = {
-    "status": LazyCommand("kdht.cli.node_commands", "status", "What the node is and how it does."),
-    "top": LazyCommand("kdht.cli.top", "top", "The node's rates and queues, live."),
-    "table": LazyCommand("kdht.cli.node_commands", "table", "The contacts in the node's routing table."),
-    "stats": LazyCommand("kdht.cli.node_commands", "stats", "The node's counters."),
-    "datapath": LazyCommand("kdht.cli.node_commands", "datapath", "Show or switch how packets are treated."),
-    "drain": LazyCommand("kdht.cli.node_commands", "drain", "Give the node's records away, and stop it."),
-    "move": LazyCommand("kdht.cli.move", "move", "Have the node move to where it makes shares more even."),
+    "status": LazyCommand("kdht.cli.node_commands", "status", "Show the node's state and health."),
+    "top": LazyCommand("kdht.cli.top", "top", "Show the node's rates and queues, live."),
+    "table": LazyCommand("kdht.cli.node_commands", "table", "List the contacts in the routing table."),
+    "stats": LazyCommand("kdht.cli.node_commands", "stats", "Show the node's counters."),
+    "datapath": LazyCommand("kdht.cli.node_commands", "datapath", "Show or switch the datapath."),
+    "drain": LazyCommand("kdht.cli.node_commands", "drain", "Hand over the node's records, then stop it."),
+    "move": LazyCommand("kdht.cli.move", "move", "Move the node to an ID that evens out the shares."),
     "doctor": LazyCommand(
-        "kdht.cli.doctor", "doctor", "Examine this host and its node; how to mend what is wrong."
+        "kdht.cli.doctor", "doctor", "Check this host and its node, and say how to fix problems."
     ),
-    "stop": LazyCommand("kdht.cli.node_commands", "stop", "Stop the node, and wait until it has."),
+    "stop": LazyCommand("kdht.cli.node_commands", "stop", "Stop the node and wait for it to end."),
     "put": LazyCommand("kdht.cli.data_commands", "put", "Store a value."),
     "get": LazyCommand("kdht.cli.data_commands", "get", "Fetch a value."),
     "delete": LazyCommand("kdht.cli.data_commands", "delete", "Remove a value."),
-    "watch": LazyCommand("kdht.cli.watch", "watch", "Tell what a key holds, now and after every change."),
-    "load": LazyCommand("kdht.cli.load", "load", "Store all values of a file."),
+    "watch": LazyCommand("kdht.cli.watch", "watch", "Print a key's value, now and after every change."),
+    "load": LazyCommand("kdht.cli.load", "load", "Store all values in a file."),
     "dump": LazyCommand("kdht.cli.dump", "dump", "Fetch the values of many keys into a file."),
     "bench": LazyCommand("kdht.cli.bench", "bench", "Measure puts and gets through a node."),
-    "cluster": LazyCommand(
-        "kdht.cli.cluster", "cluster", "All nodes that this one knows, and whether they agree."
-    ),
-    "closest": LazyCommand("kdht.cli.routes", "closest", "The nodes closest to a key."),
-    "trace": LazyCommand("kdht.cli.routes", "trace", "The nodes on a key's way, with their times."),
-    "simulate": LazyCommand("kdht.cli.simulate", "simulate", "What the node would do with a packet."),
+    "cluster": LazyCommand("kdht.cli.cluster", "cluster", "List all nodes, and check that they agree."),
+    "closest": LazyCommand("kdht.cli.routes", "closest", "List the nodes closest to a key."),
+    "trace": LazyCommand("kdht.cli.routes", "trace", "Show a key's route, with times."),
+    "simulate": LazyCommand("kdht.cli.simulate", "simulate", "Show the node's verdict on a packet."),
     "join": LazyCommand("kdht.cli.routes", "join", "Join the cluster through other nodes."),
-    "forget": LazyCommand("kdht.cli.forget", "forget", "Have the cluster wait no more for a node that died."),
+    "forget": LazyCommand("kdht.cli.forget", "forget", "Remove a dead node from the cluster."),
     "config": LazyCommand("kdht.cli.config_commands", "config", "Check, show or explain the configuration."),
-    "key": LazyCommand("kdht.cli.key", "key", "Make a cluster secret, and change it under traffic."),
-    "nft": LazyCommand("kdht.cli.nft", "nft", "The nftables ruleset: show, apply, remove, diff."),
+    "key": LazyCommand("kdht.cli.key", "key", "Create a cluster secret, or rotate it under traffic."),
+    "nft": LazyCommand("kdht.cli.nft", "nft", "Show, apply, remove or diff the nftables ruleset."),
     "storage": LazyCommand(
-        "kdht.cli.storage", "storage", "The records: stats, check, compact, export, import."
+        "kdht.cli.storage", "storage", "Inspect, check, compact, export or import the records."
     ),
-    "completion": LazyCommand("kdht.cli.completion", "completion", "Completion for bash, zsh or fish."),
+    "completion": LazyCommand(
+        "kdht.cli.completion", "completion", "Print a completion script for bash, zsh or fish."
+    ),
 }
 
 SECTIONS = {"status": "This node", "put": "Values", "cluster": "The cluster", "config": "Setting up"}
 """The command that each section of the help begins with."""
 
-HELP = f"""Look after a kdht node, and use the cluster from a shell.
+HELP = f"""Manage a kdht node, and use the cluster from a shell.
 
 {exit_codes()}
 """

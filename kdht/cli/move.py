@@ -26,21 +26,23 @@ SAY_AGAIN = 1.0
 
 @click.command()
 @control_socket
-@click.option("--anyway", is_flag=True, help="Also where the shares are no more even afterwards.")
-@click.option("--timeout", type=Seconds(), default="30m", show_default=True, help="How long to wait for it.")
+@click.option("--anyway", is_flag=True, help="Move even if the shares do not become more even.")
+@click.option(
+    "--timeout", type=Seconds(), default="30m", show_default=True, help="Give up waiting after this time."
+)
 @as_json
 def move(socket_path: Path, anyway: bool, timeout: int, as_json: bool) -> None:
-    """Have the node move to where most is owned: it gives its records away, takes another ID and joins again.
+    """Move the node to the widest gap: it hands over its records, takes another ID and joins again.
 
-    kdhtctl cluster names the node for which this helps. The daemon does it, and goes on when this command is
-    interrupted: kdhtctl status says how far it is. A daemon that ends meanwhile has lost nothing: started again, it
-    has its old ID, or it takes another.
+    kdhtctl cluster names the node for which this helps. The daemon continues if this command is interrupted;
+    kdhtctl status shows its progress. A daemon that stops meanwhile loses nothing: after a restart it has its old ID
+    or a new one.
     """
     begun = control_client.ask(socket_path, "move", MoveBegun, timeout=MOVE_TIMEOUT, anyway=anyway)
     try:
         status = _wait(socket_path, begun.node_id, timeout, _say if not as_json else lambda text: None)
     except KeyboardInterrupt:
-        click.echo("the daemon goes on moving: kdhtctl status shows when it is ready again", err=True)
+        click.echo("the daemon continues the move: kdhtctl status shows when it is ready", err=True)
         raise
     done = MoveDone(begun.node_id, status.node_id, status.address, begun.records)
     emit(done, as_json, "moved")
@@ -55,14 +57,14 @@ def _wait(path: Path, former: str, timeout: int, say: Callable[[str], None]) -> 
         if status.ready and status.node_id != former:
             return status
         if status.node_id == former and not status.moving:
-            raise KdhtError("the node does not move any more: its drain was cancelled, and it keeps its ID")
+            raise KdhtError("the move was cancelled: the node keeps its ID")
         phase = _phase(status, former)
         if phase != said and time.monotonic() > due:
             say(phase)
             said, due = phase, time.monotonic() + SAY_AGAIN
         if time.monotonic() > end:
             raise KdhtError(
-                f"not done in {timeout} s ({phase}): the daemon goes on, kdhtctl status shows when it is ready again"
+                f"not done in {timeout} s ({phase}): the daemon continues; kdhtctl status shows when it is ready"
             )
         time.sleep(LOOK)
 

@@ -26,16 +26,16 @@ CLONE_NEWNET = 0x40000000
 
 @click.group()
 def nft() -> None:
-    """The nftables ruleset of the nfqueue datapath: the one table, and nothing outside it."""
+    """Manage the nftables table of the nfqueue datapath. Nothing outside that table is touched."""
 
 
 @nft.command()
 @config_file
 @as_json
 def show(config_path: Path, as_json: bool) -> None:
-    """Show the ruleset that this configuration loads. Loads nothing.
+    """Print the ruleset of this configuration. Loads nothing.
 
-    Without root it is the one for kernels with nft_queue, for only root may ask which this one is.
+    Only root can ask which rules this kernel needs. Other users get those for kernels with nft_queue.
     """
     rules = _ruleset(config_path)
     kind = rules.probe() if os.geteuid() == 0 else "native"
@@ -46,9 +46,9 @@ def show(config_path: Path, as_json: bool) -> None:
 @config_file
 @as_json
 def apply(config_path: Path, as_json: bool) -> None:
-    """Load the table, in place of the one there: mends what somebody else removed or changed.
+    """Load the table again, to repair what somebody else removed or changed.
 
-    Without a running nfqueue datapath packets pass the empty queue and go to the socket.
+    If no nfqueue datapath runs, packets bypass the queue and go to the socket.
     """
     rules = _ruleset(config_path)
     emit({"table": rules.options.table, "way": rules.apply()}, as_json, "nft.applied")
@@ -58,7 +58,7 @@ def apply(config_path: Path, as_json: bool) -> None:
 @config_file
 @as_json
 def remove(config_path: Path, as_json: bool) -> None:
-    """Take the table away, if it is there: all packets go to the socket until `apply`, or a restart."""
+    """Remove the table. All packets go to the socket until `apply` or a restart."""
     rules = _ruleset(config_path)
     was = rules.listing() is not None
     rules.remove()
@@ -69,10 +69,10 @@ def remove(config_path: Path, as_json: bool) -> None:
 @config_file
 @as_json
 def diff(config_path: Path, as_json: bool) -> int:
-    """Compare what is loaded with what this configuration would load. Changes nothing.
+    """Compare the loaded table with the one of this configuration. Changes nothing.
 
-    Ends with status 8 if they differ. Counts are left out, and what packets put into sets; with nft_compat
-    the queue's numbers too, which nft does not list.
+    Exits with 8 if they differ. Ignores counters and the contents of sets, and, with nft_compat, the queue's numbers,
+    because nft does not list them.
     """
     rules = _ruleset(config_path)
     loaded = (rules.listing() or "").splitlines()

@@ -29,7 +29,7 @@ SWITCH_TIMEOUT = 60.0
 @control_socket
 @as_json
 def status(socket_path: Path, as_json: bool) -> None:
-    """Show what the node is and how it does."""
+    """Show the node's state and health."""
     emit(control_client.ask(socket_path, "status", NodeStatus), as_json, "status")
 
 
@@ -43,7 +43,7 @@ def table(socket_path: Path, as_json: bool) -> None:
 
 @click.command()
 @control_socket
-@click.option("--all", "show_all", is_flag=True, help="Counters that are zero too.")
+@click.option("--all", "show_all", is_flag=True, help="Show counters that are zero, too.")
 @as_json
 def stats(socket_path: Path, show_all: bool, as_json: bool) -> None:
     """Show the node's counters: packets by reason, datapaths, storage, requests."""
@@ -69,14 +69,16 @@ def datapath(kind: str | None, socket_path: Path, as_json: bool) -> None:
 
 @click.command()
 @control_socket
-@click.option("--timeout", type=Seconds(), default="10m", show_default=True, help="How long it may take.")
-@click.option("--cancel", is_flag=True, help="Call a drain off: the node joins anew and catches up.")
+@click.option(
+    "--timeout", type=Seconds(), default="10m", show_default=True, help="Give up waiting after this time."
+)
+@click.option("--cancel", is_flag=True, help="Cancel a drain: the node joins again and catches up.")
 @as_json
 def drain(socket_path: Path, timeout: int, cancel: bool, as_json: bool) -> None:
-    """Take the node out of its cluster: its records go to the nodes that keep them from now on, then it stops.
+    """Hand over the node's records to the nodes that keep them from now on, then stop it.
 
-    A drain goes on in the daemon when this command is interrupted or took too long: say it again to wait for it, or
-    call it off with --cancel. What it gave away then comes back, as after a restart.
+    The daemon continues the drain if this command is interrupted or times out. Run it again to wait, or cancel the
+    drain with --cancel: the node then gets its records back, as after a restart.
     """
     if cancel:
         emit(control_client.ask(socket_path, "stay", DrainCancelled), as_json, "stays")
@@ -92,8 +94,8 @@ def drain(socket_path: Path, timeout: int, cancel: bool, as_json: bool) -> None:
                 _wait_until_drained(socket_path, timeout, lambda left: shown(first - left))
     except KeyboardInterrupt:
         raise Interrupted(
-            "interrupted, but the drain goes on: the node has left its cluster and gives its records away; kdhtctl drain "
-            "waits for the end and stops it, kdhtctl drain --cancel has it stay, kdhtctl status says how far it is"
+            "interrupted, but the drain continues: the node has left its cluster and hands over its records. kdhtctl drain "
+            "waits for the end and stops it, kdhtctl drain --cancel cancels it, kdhtctl status shows its progress"
         ) from None
     stopped = control_client.stop(socket_path)
     emit(DrainDone(stopped.pid, stopped.address, first), as_json, "drained")
@@ -105,8 +107,8 @@ def _wait_until_drained(socket_path: Path, timeout: int, shown: Callable[[int], 
         shown(state.left)
         if time.monotonic() > end:
             raise KdhtError(
-                f"{state.left} records could not be given away in {timeout} s: say kdhtctl drain again, call it off "
-                "with kdhtctl drain --cancel, or stop the node with kdhtctl stop, which leaves them in its data directory"
+                f"{state.left} records were not handed over in {timeout} s: run kdhtctl drain again, cancel it "
+                "with kdhtctl drain --cancel, or stop the node with kdhtctl stop; then they stay in its data directory"
             )
         time.sleep(DRAIN_LOOK)
 
@@ -115,5 +117,5 @@ def _wait_until_drained(socket_path: Path, timeout: int, shown: Callable[[int], 
 @control_socket
 @as_json
 def stop(socket_path: Path, as_json: bool) -> None:
-    """Stop the node, and wait until it has put back everything that it changed."""
+    """Stop the node, and wait until it has restored everything that it changed on this host."""
     emit(control_client.stop(socket_path), as_json, "stopped")

@@ -21,7 +21,7 @@ _OPTIONS = [
         multiple=True,
         metavar="HOST:PORT",
         envvar="KDHT_NODE",
-        help="Ask this node, else $KDHT_NODE, else the daemon on this host. May be repeated.",
+        help="Ask this node. Default: $KDHT_NODE, then the daemon on this host. May be repeated.",
     ),
     control_socket,
     click.option(

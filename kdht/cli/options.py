@@ -17,7 +17,7 @@ from kdht.wire.limits import MAX_TTL
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-as_json = click.option("--json", "as_json", is_flag=True, help="Plain JSON, for scripts.")
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 
 
 def default_socket() -> Path:
@@ -45,7 +45,7 @@ control_socket = click.option(
     type=SocketType(),
     envvar="KDHT_SOCKET",
     default=default_socket,
-    help=f"The daemon's control socket, else $KDHT_SOCKET, else {places.SOCKET} or the --dev node's.",
+    help=f"The daemon's control socket. Default: $KDHT_SOCKET, then {places.SOCKET}, then the --dev node's.",
 )
 
 
@@ -57,7 +57,7 @@ config_file = click.option(
     envvar="KDHT_CONFIG",
     default=places.CONFIG,
     show_default=True,
-    help="The node's configuration, else $KDHT_CONFIG.",
+    help="The node's configuration. Default: $KDHT_CONFIG, then the path shown.",
 )
 
 

@@ -83,17 +83,17 @@ class JoinDone(msgspec.Struct):
 
 @click.command()
 @click.argument("key", type=KeyType())
-@click.option("--hex", "is_id", is_flag=True, help="KEY is an ID already: 40 hexadecimal digits.")
+@click.option("--hex", "is_id", is_flag=True, help="KEY is an ID: 40 hexadecimal digits.")
 @click.option(
     "--count", "-c", type=click.IntRange(1, 100), default=8, show_default=True, help="Nodes to show."
 )
-@click.option("--lookup", is_flag=True, help="Ask the network; else what this node knows.")
+@click.option("--lookup", is_flag=True, help="Ask the network. Default: use this node's routing table.")
 @control_socket
 @as_json
 def closest(
     key: str | bytes, is_id: bool, count: int, lookup: bool, socket_path: Path, as_json: bool
 ) -> None:
-    """Show the nodes closest to KEY by XOR distance, nearest first: the first is its owner."""
+    """List the nodes closest to KEY by XOR distance, nearest first. The first is its owner."""
     id = _id(key, is_id)
     if lookup:
         found = control_client.ask(socket_path, "lookup", Closest, timeout=LOOKUP_TIMEOUT, key=id.hex())
@@ -113,7 +113,7 @@ def _id(key: str | bytes, is_id: bool) -> bytes:
         found = b""
     if len(found) != ID_LEN:
         raise ConfigError(
-            f"{key_text(key)[:60]!r} is no ID: with --hex, KEY has {2 * ID_LEN} hexadecimal digits"
+            f"{key_text(key)[:60]!r} is not an ID: with --hex, KEY must be {2 * ID_LEN} hexadecimal digits"
         )
     return found
 
@@ -147,13 +147,13 @@ def _by_distance(found: Closest, id: bytes) -> list[Ranked]:
 @click.command()
 @click.argument("key", type=KeyType())
 @click.option("--max-hops", "-m", type=click.IntRange(1, 255), default=HOP_LIMIT, show_default=True,
-              help="Nodes to ask at most.")  # fmt: skip
+              help="Most nodes to ask.")  # fmt: skip
 @asks_nodes
 def trace(key: str | bytes, max_hops: int, target: Target, as_json: bool) -> None:
-    """Show the nodes on KEY's way, each with its time, by growing hop limits; then its replicas.
+    """Show the nodes on the route to KEY, each with its time, and then KEY's replicas.
 
-    What the replicas hold, a client cannot ask: the daemon on this host is asked, if there is one. Ends with
-    status 6 where a node does not answer.
+    One request is sent for each hop limit from 1. The replicas are shown if a daemon runs on this host, because only
+    a daemon can ask them. Exits with 6 if a node does not answer.
     """
     from kdht.client import Client
 
@@ -210,9 +210,9 @@ def _why(path: list["Hop"], max_hops: int) -> str:
 @control_socket
 @as_json
 def join(hosts: tuple[str, ...], timeout: float, socket_path: Path, as_json: bool) -> None:
-    """Have the node join the cluster through other nodes, in place of node.bootstrap until it restarts.
+    """Join the cluster through other nodes. They replace node.bootstrap until the daemon restarts.
 
-    Ends with status 6 if none of them is known to the node afterwards.
+    Exits with 6 if none of them answers.
     """
     addresses = [address for host in hosts for address in _resolved(host)]
     control_client.ask(socket_path, "join", Joining, addresses=[str(address) for address in addresses])

@@ -23,16 +23,15 @@ from kdht.wire.keys import ClusterSecret, derive
 @click.argument("number", type=click.IntRange(1), required=False)
 @config_file
 @control_socket
-@click.option("--now", type=click.IntRange(0), help="Judge at this Unix second; else now.")
+@click.option("--now", type=click.IntRange(0), help="Unix second of the verdict. Default: now.")
 @as_json
 def simulate(
     packet: str, number: int | None, config_path: Path, socket_path: Path, now: int | None, as_json: bool
 ) -> None:
     """Show what the node would do with one IP packet: verdict, reason, next hop.
 
-    PACKET is a capture and NUMBER its packet; or, without NUMBER, hexadecimal digits or a file with the
-    packet as bytes, from the IP header on. The configuration is read for the cluster's keys; a --dev node's
-    key is known.
+    With NUMBER, PACKET is a capture file. Without it, PACKET is hexadecimal digits or a file of raw bytes, from the
+    IP header on. The cluster's keys are read from the configuration; a --dev node's key is known.
     """
     # What reads captures is loaded for this command alone.
     from kdht.replay.commands.explain import judged

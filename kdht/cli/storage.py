@@ -25,17 +25,17 @@ COMPACT_TIMEOUT = 3600.0
 
 data_dir = click.option(
     "--data-dir", "-d", type=click.Path(path_type=Path, file_okay=False),
-    help="The directory of a node that is stopped; else the running daemon is asked.",
+    help="Data directory of a stopped node. Default: ask the running daemon.",
 )  # fmt: skip
 stopped_dir = click.option(
     "--data-dir", "-d", type=click.Path(path_type=Path, file_okay=False, exists=True), required=True,
-    help="The directory of a node that is stopped.",
+    help="Data directory of a stopped node.",
 )  # fmt: skip
 
 
 @click.group()
 def storage() -> None:
-    """The records: figures, consistency, compaction, export and import."""
+    """Inspect, check, compact, export or import the records."""
 
 
 @storage.command()
@@ -43,7 +43,7 @@ def storage() -> None:
 @control_socket
 @as_json
 def stats(data_dir: Path | None, socket_path: Path, as_json: bool) -> None:
-    """Show how much there is, and the database's own words."""
+    """Show how many records and bytes there are, and LevelDB's own statistics."""
     if data_dir is None:
         data: StoreFigures = control_client.ask(socket_path, "storage", StorageFigures)
     else:
@@ -56,9 +56,9 @@ def stats(data_dir: Path | None, socket_path: Path, as_json: bool) -> None:
 @stopped_dir
 @as_json
 def check(data_dir: Path, as_json: bool) -> None:
-    """Read everything in a stopped node's database and hold it against checksums, index and counts.
+    """Read a stopped node's whole database, and verify checksums, index and counts.
 
-    Ends with status 3 if anything is wrong. Changes no record.
+    Exits with 3 if anything is wrong. Changes no record.
     """
     with _opened(data_dir) as store:
         found = store.audit()
@@ -74,7 +74,7 @@ def check(data_dir: Path, as_json: bool) -> None:
 @control_socket
 @as_json
 def compact(data_dir: Path | None, socket_path: Path, as_json: bool) -> None:
-    """Rewrite the database without what was replaced or removed."""
+    """Rewrite the database without replaced and removed records."""
     if data_dir is None:
         data = control_client.ask(socket_path, "compact", Compacted, timeout=COMPACT_TIMEOUT)
     else:
@@ -91,9 +91,9 @@ def compact(data_dir: Path | None, socket_path: Path, as_json: bool) -> None:
 @control_socket
 @as_json
 def export(file: Path, data_dir: Path | None, socket_path: Path, as_json: bool) -> None:
-    """Write this node's records, tombstones too, to FILE as JSON lines, whole or not at all: for `storage import`.
+    """Write this node's records and tombstones to FILE as JSON lines, atomically, for `storage import`.
 
-    Keys are hashes: the names that clients use are not kept anywhere.
+    Keys are hashes: no node keeps the names that clients use.
     """
     from kdht.cli import archive
     from kdht.storage import exported
@@ -110,12 +110,12 @@ def export(file: Path, data_dir: Path | None, socket_path: Path, as_json: bool) 
 @storage.command("import")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--data-dir", "-d", type=click.Path(path_type=Path, file_okay=False), required=True,
-              help="The directory of a node that is stopped, or a new one.")  # fmt: skip
+              help="Data directory of a stopped node, or a new directory.")  # fmt: skip
 @as_json
 def import_(file: Path, data_dir: Path, as_json: bool) -> None:
-    """Put the records of an exported FILE into a stopped node's database.
+    """Import the records of an exported FILE into a stopped node's database.
 
-    The whole file is checked first. Of two records for a key the newer one stays, so it may be repeated.
+    The whole file is checked first. The newer record of a key wins, so the command may be repeated.
     """
     from kdht.cli import archive
 

@@ -51,10 +51,12 @@ class TopSample(msgspec.Struct, kw_only=True):
 @click.command()
 @control_socket
 @click.option("--interval", "-i", type=click.FloatRange(0.1, 3600), default=1.0, show_default=True,
-              help="Seconds between two looks.")  # fmt: skip
-@click.option("--count", "-c", type=click.IntRange(1), help="End after so many looks; else at Ctrl-C.")
-@click.option("--once", is_flag=True, help="As --count 1.")
-@click.option("--probe/--no-probe", default=True, help="Time one request through the node at each look.")
+              help="Seconds between two samples.")  # fmt: skip
+@click.option(
+    "--count", "-c", type=click.IntRange(1), help="Stop after this many samples. Default: run until Ctrl-C."
+)
+@click.option("--once", is_flag=True, help="The same as --count 1.")
+@click.option("--probe/--no-probe", default=True, help="Time one request through the node for each sample.")
 @as_json
 def top(
     socket_path: Path, interval: float, count: int | None, once: bool, probe: bool, as_json: bool

@@ -23,18 +23,20 @@ MOST_SHOWN = 60
 
 @click.command()
 @click.argument("key", type=KeyType())
-@click.option("--count", "-c", type=click.IntRange(1), help="End after so many states; else at Ctrl-C.")
+@click.option(
+    "--count", "-c", type=click.IntRange(1), help="Stop after this many states. Default: run until Ctrl-C."
+)
 @click.option("--output", "-o", type=click.Path(path_type=Path, dir_okay=False),
-              help="Keep the value in this file, whole at any time; without a value there is no file.")  # fmt: skip
+              help="Keep the value in this file, replaced atomically. No value, no file.")  # fmt: skip
 @click.option("--lease", type=click.IntRange(1, MAX_LEASE), default=30, show_default=True,
-              help="Seconds that the nodes remember it; a third of that after they fell silent it is noticed.")  # fmt: skip
+              help="Seconds that the nodes remember the watch. A third of it after they fall silent, this command notices.")  # fmt: skip
 @asks_nodes
 def watch(
     key: str | bytes, count: int | None, output: Path | None, lease: int, target: Target, as_json: bool
 ) -> None:
-    """Tell what KEY holds now, and after every change. Changes that follow quickly upon each other may be told as one.
+    """Print the value of KEY now and after every change. Changes in quick succession may be printed as one.
 
-    JSON is one object a line. Ends with status 6 when no node answers any more.
+    JSON is one object a line. Exits with 6 when no node answers any more.
     """
     with (
         Client(target.nodes, timeout=target.timeout) as client,

@@ -13,7 +13,7 @@ It imports layer 0 alone. Most modules have no I/O and no clock:
     _steps, _large, _journal,    operations of several requests
     _manifest
 
-`sync` and `aio` (with `_driver`) add sockets (`_sockets`) and time.
+`sync` and `aio` (with `_driver`) add sockets (`_sockets`, `_pump`) and time.
 """
 
 from typing import TYPE_CHECKING, Any

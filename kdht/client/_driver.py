@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from kdht.client import _sockets as sockets
 from kdht.client._calls import Answer, Call
-from kdht.client._datagram import ANY_NODE
+from kdht.client._pump import Pump
 from kdht.client._session import Session
 from kdht.client._steps import Flight, Many, Steps
 from kdht.client._watch import WatchExchange
@@ -38,6 +38,7 @@ class Driver:
             infos, direct=direct, on_open=self._listen, on_close=loop.remove_reader
         )
         self._session = make_session(self._sockets)
+        self._pump = Pump(self._sockets, self._session, loop.time)
         self._waiting: set[asyncio.Future[None]] = set()
         self._told: dict[WatchExchange, asyncio.Event] = {}
         """Set when the watch has an event or an error, or the client is closed."""
@@ -181,11 +182,7 @@ class Driver:
 
     def _go_on(self) -> None:
         """Send what is in the outbox, and set the timer for the next deadline."""
-        outbox = self._session.outbox
-        for send in outbox:  # `refused` may append to it
-            if not self._sockets.send(send):
-                self._session.refused(send.node, self._loop.time())
-        outbox.clear()
+        self._pump.send()
         wake = self._session.next_wake()
         if wake is not None and self._sockets and (self._timer is None or wake < self._timer.when()):
             if self._timer is not None:
@@ -198,31 +195,13 @@ class Driver:
         self._timer = None
         now = max(self._loop.time(), due)
         if self._session.is_due(now):
-            self._read_all()
+            self._pump.read_all()
             self._session.wake(now)
         self._go_on()
 
-    def _read_all(self) -> None:
-        """Take what lies in the sockets: it came in time, however long the loop was blocked."""
-        for node, sock in self._sockets:
-            for _ in range(sockets.MAX_BURSTS):
-                if self._read(node, sock) < sockets.BURST:
-                    break
-
     def _readable(self, node: int, sock: socket.socket) -> None:
-        self._read(node, sock)
+        self._pump.read(node, sock)
         self._go_on()
-
-    def _read(self, node: int, sock: socket.socket) -> int:
-        """Read up to BURST datagrams of a socket; how many there were."""
-        count = 0
-        for sender, data in self._sockets.arrived(node, sock):
-            count += 1
-            if data is None:
-                self._session.refused(sender, self._loop.time())
-            else:
-                self._session.receive(sender, data, self._loop.time(), direct=node == ANY_NODE)
-        return count
 
 
 def _set(done: "asyncio.Future[None]") -> None:

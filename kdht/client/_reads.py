@@ -18,6 +18,7 @@ from kdht.errors import RequestError, Unconfirmed
 from kdht.wire import _shared as shared
 from kdht.wire._shared import Op, Status
 
+_ANSWERS = frozenset({Status.OK, Status.NOT_FOUND})
 LAPS = 2
 """How often all replicas are asked before less is believed: some may be silent, or about to catch up."""
 
@@ -54,14 +55,13 @@ class Read(Exchange):
             policy.attempt = 0  # the best route has not been tried yet
 
     def _take(self, reply: Answer, cookie: int, index: int, now: float) -> None:
-        status = reply.status
-        if status is Status.OK or status is Status.NOT_FOUND:
+        if reply.status in _ANSWERS:
             if self._state.versions.take(self.call.key, reply, now):
                 self._conclude(reply, index, now)
             else:
                 self._keep_old(reply, index, now)
             return
-        if status is Status.NOT_RESPONSIBLE:
+        if reply.status is Status.NOT_RESPONSIBLE:
             self._keep_stray(reply)
             if self._is_last(index) and self._ends_beyond_replicas(index, now):
                 return

@@ -75,9 +75,9 @@ class WatchExchange:
         self._expires = inf
         """When the last record that was told expires."""
         self._round = 0
-        """Renewals so far..."""
+        """Renewals so far."""
         self._absent_in: int | None = None
-        """... and in which of them a node had neither record nor tombstone, though it was told of a record before."""
+        """The renewal in which a node first had neither record nor tombstone, after a record was told."""
         self._asked: dict[int, Sent] = {}
         """The last question to each node."""
         self._node = state.nodes.current
@@ -182,10 +182,10 @@ class WatchExchange:
         return True
 
     def _is_doubtful(self, now: float) -> bool:
-        """Whether "no record, no tombstone" may be older than the record that was told.
+        """Whether an answer without record and tombstone may be older than the record that was told.
 
-        The answer to the first question is such a one: under loss or delay it comes after the first change. Tombstones
-        are dropped in the end, so the same answer in a later renewal counts.
+        After loss or delay the answer to the first question may come after the first change. The same answer in a
+        later renewal counts: the record was deleted, and its tombstone dropped.
         """
         if self._last is None or now >= self._expires:
             return False

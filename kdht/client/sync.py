@@ -17,9 +17,9 @@ from kdht.client import _sockets as sockets
 from kdht.client import _steps as steps
 from kdht.client._arguments import Key, Source
 from kdht.client._calls import Answer, Call, Hop
-from kdht.client._datagram import ANY_NODE
 from kdht.client._large import Progress
 from kdht.client._manifest import UPLOAD_ID_LEN
+from kdht.client._pump import Pump
 from kdht.client._session import Session
 from kdht.client._steps import WINDOW, Flight, Many, Steps
 from kdht.errors import RequestError
@@ -76,6 +76,7 @@ class Client:
             spread=spread_reads,
             on_learnt=self._sockets.place if learn else None,
         )
+        self._pump = Pump(self._sockets, self._session, time.monotonic)
 
     def get(self, key: Key, *, max_value: int = shared.MAX_VALUE, quorum: bool = False) -> bytes:
         """The value of a key. Raises NotFound, ValueTooLarge if it has more than `max_value` bytes.
@@ -230,7 +231,7 @@ class Client:
             if os.getpid() == self._pid:
                 self._session.forget(watch)
                 watch.end(time.monotonic())
-                self._flush()
+                self._pump.send()
 
     def _check_open(self, call: object) -> None:
         if not self._sockets:
@@ -242,40 +243,15 @@ class Client:
 
     def _step(self) -> None:
         """Send what is in the outbox, wait for datagrams or the next deadline, and handle them."""
-        self._flush()
+        self._pump.send()
         wake = self._session.next_wake()
         for selected, _ in self._selector.select(max(wake - time.monotonic(), 0) if wake else None):
-            self._read(*selected.data)
+            self._pump.read(*selected.data)
         now = time.monotonic()
         if self._session.is_due(now):
-            self._read_all()
+            self._pump.read_all()
             self._session.wake(now)
-        self._flush()
-
-    def _read_all(self) -> None:
-        """Take what lies in the sockets: it came in time, however long this process was blocked."""
-        for node, sock in self._sockets:
-            for _ in range(sockets.MAX_BURSTS):
-                if self._read(node, sock) < sockets.BURST:
-                    break
-
-    def _read(self, node: int, sock: socket.socket) -> int:
-        """Read up to BURST datagrams of a socket; how many there were."""
-        count = 0
-        for sender, data in self._sockets.arrived(node, sock):
-            count += 1
-            if data is None:
-                self._session.refused(sender, time.monotonic())
-            else:
-                self._session.receive(sender, data, time.monotonic(), direct=node == ANY_NODE)
-        return count
-
-    def _flush(self) -> None:
-        outbox = self._session.outbox
-        for send in outbox:  # `refused` may append to it
-            if not self._sockets.send(send):
-                self._session.refused(send.node, time.monotonic())
-        outbox.clear()
+        self._pump.send()
 
 
 def _polled() -> None:

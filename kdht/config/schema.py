@@ -336,7 +336,7 @@ class Config(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
             )
         epochs = [key.epoch for key in self.key]
         if len(set(epochs)) != len(epochs):
-            raise ValueError(f"every key has an epoch of its own, here are {epochs}: change key.epoch")
+            raise ValueError(f"each key needs its own epoch, not {epochs}: change key.epoch")
 
 
 def load(path: Path, overrides: dict[str, dict[str, Any]] | None = None) -> Config:
@@ -348,14 +348,14 @@ def load(path: Path, overrides: dict[str, dict[str, Any]] | None = None) -> Conf
         with path.open("rb") as file:
             raw = file.read(MAX_FILE + 1)
         if len(raw) > MAX_FILE:
-            raise ConfigError(f"{path}: larger than {MAX_FILE} bytes, so no configuration")
+            raise ConfigError(f"{path}: larger than {MAX_FILE} bytes: is this the configuration?")
         data = tomllib.loads(raw.decode())
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}: give the file's name with --config") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 text: {error.reason} at byte {error.start}") from error
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: no valid TOML: {error}") from error
+        raise ConfigError(f"{path}: not valid TOML: {error}") from error
     return build(data, overrides, name=str(path))
 
 

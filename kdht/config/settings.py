@@ -150,7 +150,9 @@ def _secret(key: KeySection, name: str) -> tuple[bytes, list[str]]:
             f"{name}.file is {key.file}: {error.strerror}: put the cluster's secret there"
         ) from error
     if len(secret) > MAX_SECRET_FILE:
-        raise ConfigError(f"{name}.file is {key.file}: more than {MAX_SECRET_FILE} bytes, so no secret")
+        raise ConfigError(
+            f"{name}.file is {key.file}: larger than {MAX_SECRET_FILE} bytes: is this the secret's file?"
+        )
     try:
         derive(key.epoch, secret)
     except ConfigError as error:

@@ -22,11 +22,11 @@ def _numeric(host: str) -> str:
     try:
         address = ip_address(host)
     except ValueError:
-        raise ValueError(f"{host!r} is no numeric IPv4 or IPv6 address") from None
+        raise ValueError(f"{host!r} is not a numeric IPv4 or IPv6 address") from None
     if "%" in host or address.is_link_local:
         raise ValueError(f"{host} is link-local: other networks cannot reply to it")
     if address.is_multicast or host == "255.255.255.255":
-        raise ValueError(f"{host} is no unicast address")
+        raise ValueError(f"{host} is not a unicast address")
     return host
 
 
@@ -118,7 +118,7 @@ class HostPort(TextKind):
     def check(cls, text: str) -> None:
         host, _ = split_port(text)
         if len(host) > MAX_HOST or not host.isprintable() or any(c in host for c in " /\\[]"):
-            raise ValueError(f"{host!r} is no host name")
+            raise ValueError(f"{host!r} is not a host name")
 
     @property
     def host(self) -> str:
@@ -149,7 +149,7 @@ class NodeId(TextKind):
         if text not in ("balanced", "random") and not re.fullmatch(f"[0-9a-fA-F]{{{2 * ID_LEN}}}", text):
             raise ValueError(f"expected {cls.ALLOWED}")
         if set(text) == {"0"}:
-            raise ValueError("zero stands for an unknown ID")
+            raise ValueError("an ID of zeros is reserved")
 
     @property
     def id(self) -> bytes | None:
@@ -195,6 +195,6 @@ class Interface(TextKind):
     @classmethod
     def check(cls, text: str) -> None:
         if not 0 < len(text.encode()) <= MAX_INTERFACE or any(c.isspace() or c in '/:"' for c in text):
-            raise ValueError("no such name can be an interface's")
+            raise ValueError("not a valid interface name")
         if text == "lo":
-            raise ValueError("packets on lo have their route already: they cannot be re-addressed")
+            raise ValueError("lo cannot be used: its packets have their route already")

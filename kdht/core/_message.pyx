@@ -3,8 +3,8 @@
 """Layer 1: the verdict on one message.
 
 It has two halves. `plan_message` makes the checks and finds the next hop; it changes nothing. `apply_plan`
-rewrites the header of a message that goes on. The order of the checks decides which reason is counted, so it is
-the same in the XDP program (bpf/verdict.h) and in the oracle (kdht/replay/oracle.py).
+rewrites the header of a message that goes on. The order of the checks decides which reason is counted,
+so it is the same in the XDP program (bpf/verdict.h) and in the oracle (kdht/replay/oracle.py).
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t

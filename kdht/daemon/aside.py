@@ -23,6 +23,7 @@ from kdht.node.replicas.quorum_reads import Found
 from kdht.node.replicas.turns import Turn
 from kdht.program.files import replacing
 from kdht.storage import LevelStore, Store, StoredRecord, Write, exported, newer
+from kdht.storage.base import OnChange
 
 log = logging.getLogger(__name__)
 
@@ -65,12 +66,15 @@ class Aside:
         """What was set aside, until the operator takes it away: the files, and how many records each has."""
         return [(path, _count(path)) for path in sorted(self._path.glob("set-aside-*.jsonl"))]
 
-    async def step(self, repair: Repair, coordinator: Coordinator, store: Store) -> None:
-        """Go on, if it is known now what to do. Raises StorageError, OSError."""
+    async def step(self, repair: Repair, coordinator: Coordinator, store: Store, on_change: OnChange) -> None:
+        """Go on, if it is known now what to do. Raises StorageError, OSError.
+
+        `on_change` is called for each record that is put back into `store`.
+        """
         if not self._doubted:
             return
         if repair.doubt is Doubt.ALONE:
-            await asyncio.to_thread(self._put_back, store)
+            await asyncio.to_thread(self._put_back, store, on_change)
         elif repair.doubt is Doubt.CONFIRMED and repair.caught_up:
             await asyncio.to_thread(self._sort_out, Others(repair, coordinator, store))
         else:
@@ -78,12 +82,12 @@ class Aside:
         self._doubted = []
         repair.trust_own()
 
-    def _put_back(self, store: Store) -> None:
+    def _put_back(self, store: Store, on_change: OnChange) -> None:
         """Nobody else has anything: all of it counts."""
         count = 0
         for path in self._doubted:
             for batch in _batches(path):
-                store.apply([Write(key, record) for key, record in batch], time.time())
+                store.apply([Write(key, record) for key, record in batch], time.time(), on_change)
                 count += len(batch)
             shutil.rmtree(path)
         log.warning(

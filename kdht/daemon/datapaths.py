@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from kdht.config.settings import Settings
-from kdht.datapath.base import Datapath
+from kdht.datapath.base import FastPath
 from kdht.datapath.ebpf import datapath as ebpf
 from kdht.datapath.ebpf import xdp_links
 from kdht.datapath.ebpf.datapath import EbpfDatapath, EbpfOptions
@@ -34,9 +34,9 @@ class Datapaths:
         self._publisher = publisher
         self._node_id = node_id
         self._ready = ready
-        self._running: Datapath | None = None
+        self._running: FastPath | None = None
         self._lock = threading.Lock()
-        self._makers: dict[str, Callable[[], Datapath | None]] = {
+        self._makers: dict[str, Callable[[], FastPath | None]] = {
             "socket": lambda: None,
             "nfqueue": lambda: NfqueueDatapath(self._publisher.core, nfqueue_options(self._settings)),
             "ebpf": lambda: EbpfDatapath(self._publisher, self._ebpf_options()),
@@ -60,7 +60,7 @@ class Datapaths:
     def kinds(self) -> list[str]:
         return list(self._makers)
 
-    def running(self) -> list[Datapath]:
+    def running(self) -> list[FastPath]:
         """What runs beside the transport: one datapath, or none."""
         return [self._running] if self._running else []
 

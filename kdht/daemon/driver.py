@@ -67,22 +67,18 @@ WORDS: dict[type[Event], str] = {
 
 
 class Driver:
-    """Drives `node`; `send` carries its datagrams away."""
+    """Drives `node`; `send` carries its datagrams away; `on_resumes` is called when the node has to be started again."""
 
-    def __init__(self, node: Node, send: Callable[[list[Outgoing]], object]) -> None:
+    def __init__(
+        self, node: Node, send: Callable[[list[Outgoing]], object], on_resumes: Callable[[], None]
+    ) -> None:
         self._node = node
         self._send = send
         self._loop = asyncio.get_running_loop()
         self._alarm: asyncio.TimerHandle | None = None
         self._stopped = False
         self._lookups: dict[bytes, list[asyncio.Future[list[Contact]]]] = {}
-        self.on_joined: Callable[[], None] = _ignore
-        """Hears when the node has found its cluster, or that it is the first."""
-
-        self.on_barred: Callable[[bool], None] = lambda barred: None
-        """Hears whether the node must take no part in reads and writes, for it cannot reach some members."""
-        self.on_resumes: Callable[[], None] = _ignore
-        """Hears that the node is to be started anew."""
+        self._on_resumes = on_resumes
 
     def restore(self, contacts: Sequence[Contact]) -> None:
         """Contacts of an earlier run, to be asked again."""
@@ -222,12 +218,8 @@ class Driver:
             _tell(event)
             if isinstance(event, LookupDone):
                 self._looked_up(event)
-            elif isinstance(event, Joined):
-                self.on_joined()
-            elif isinstance(event, Barred | Admitted):
-                self.on_barred(isinstance(event, Barred))
             elif isinstance(event, Resumes):
-                self.on_resumes()
+                self._on_resumes()
         if self._alarm is not None:
             self._alarm.cancel()
         when = self._node.next_wake()
@@ -237,10 +229,6 @@ class Driver:
         for done in self._lookups.pop(found.target, []):
             if not done.done():  # its caller may have gone
                 done.set_result(found.closest)
-
-
-def _ignore() -> None:
-    """Nobody wants to know."""
 
 
 def _tell(event: Event) -> None:

@@ -16,8 +16,8 @@ from kdht._routing import Core
 from kdht.config.settings import Settings
 from kdht.daemon.bootstrap import in_thread, resolve_bootstrap
 from kdht.daemon.datadir import DataDir
-from kdht.daemon.inbox import MAX_CONTROL, Line
-from kdht.datapath.base import Datagram, Outgoing
+from kdht.daemon.node_queue import MAX_CONTROL, Line
+from kdht.datapath.base import Datagram, Handlers, Outgoing
 from kdht.datapath.socket.transport import SocketTransport
 from kdht.errors import ConfigError
 from kdht.node.messages import UNKNOWN_ID
@@ -89,8 +89,8 @@ async def _ask(settings: Settings, seeds: Sequence[Address]) -> Found:
     line = Line(loop, driver.receive, MAX_CONTROL)
     anycast = settings.own[len(settings.unicast) :]
     listen = [address for address in settings.listen if address not in anycast]
-    transport = SocketTransport(_core(settings), listen, line.put, lane=LANE)
-    transport.start()
+    transport = SocketTransport(_core(settings), listen, lane=LANE)
+    transport.start(Handlers.without_records(line.put))
     try:
         return await driver.run(seeds, transport.send)
     finally:

@@ -4,19 +4,25 @@ What the datapaths do, answers from the cache included, is not timed: that is mi
 be a good part of them.
 """
 
+import logging
 import os
 import time
 from collections.abc import Sequence
 
 from kdht.histogram import Histogram
 from kdht.storage import LevelStore, Outcome, Wish
+from kdht.storage.base import OnChange
 from kdht.wire._shared import Op
+
+log = logging.getLogger(__name__)
 
 LATE_OPS = (Op.GET, Op.PUT, Op.DELETE, Op.QUORUM_GET, Op.WATCH)
 
 
 class Timings:
-    """One node's. Thread-safe."""
+    """One node's Observer. Thread-safe."""
+
+    begin = staticmethod(time.perf_counter)
 
     def __init__(self) -> None:
         self.requests = {op: Histogram() for op in LATE_OPS}
@@ -33,6 +39,10 @@ class Timings:
         """A request that arrived at `arrived`, Unix seconds, is answered."""
         self.requests[Op(op)].observe(max(time.time() - arrived, 0.0))
 
+    def away(self) -> None:
+        """The process did not run for half a second or more."""
+        log.warning("was away for half a second or more: compares its records with other replicas anew")
+
 
 class TimedStore(LevelStore):
     """The store, each group that it writes timed."""
@@ -41,8 +51,8 @@ class TimedStore(LevelStore):
         super().__init__(path)
         self._group = group
 
-    def apply(self, wishes: Sequence[Wish], now: float) -> list[Outcome]:
+    def apply(self, wishes: Sequence[Wish], now: float, on_change: OnChange | None = None) -> list[Outcome]:
         begun = time.perf_counter()
-        results = super().apply(wishes, now)
+        results = super().apply(wishes, now, on_change)
         self._group.observe(time.perf_counter() - begun)
         return results

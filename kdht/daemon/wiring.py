@@ -1,34 +1,40 @@
-"""Puts the parts of one node together; starts nothing but the storage's writer."""
+"""Puts the parts of one node together; starts nothing but the storage's writer.
+
+The order: store, core, transport; the node with its repair; the driver and the queue to it; what answers clients
+(`assemble`). The daemon then starts the transport with the handlers.
+"""
 
 import asyncio
 import logging
 import time
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from random import SystemRandom
 
 from kdht._routing import Core
 from kdht.config.settings import Settings
-from kdht.daemon import upkeep
 from kdht.daemon.aside import Aside
 from kdht.daemon.datadir import DataDir
 from kdht.daemon.driver import Driver
-from kdht.daemon.inbox import MAX_CONTROL, MAX_SILENT, MAX_UNREACHABLE, Inbox, Line
+from kdht.daemon.node_queue import NodeQueue
 from kdht.daemon.timings import TimedStore, Timings
-from kdht.datapath.base import Datagram
+from kdht.datapath.base import Handlers, Reader
 from kdht.datapath.publish import Publisher
 from kdht.datapath.socket.transport import SocketTransport
+from kdht.errors import StorageError
+from kdht.node.assembly import assemble
 from kdht.node.node import Node
 from kdht.node.options import Options
-from kdht.node.repair import Repair
-from kdht.node.replicas import Coordinator, Policy
+from kdht.node.repair import Keeping, Repair, RepairOptions
+from kdht.node.repair.keeping import Drop, Dropped
+from kdht.node.replicas import ClusterState, Coordinator, Policy
 from kdht.node.service import Service
-from kdht.storage import GroupWriter, LevelStore, StoredRecord
+from kdht.storage import GroupWriter, LevelStore
 from kdht.storage._cache import RecordCache
 from kdht.storage._reader import StoreReader
-from kdht.times import SteadyTime
-from kdht.wire import Address, Contact
+from kdht.storage.base import OnChange, Store
+from kdht.wire import Contact
 
 SOCKET_LANE = 1
 
@@ -48,7 +54,11 @@ class Parts:
     reader: StoreReader
     coordinator: Coordinator
     transport: SocketTransport
-    inbox: Inbox
+    on_change: OnChange
+    """For writes to the store that do not go through the writer."""
+    handlers: Handlers
+    """For the transport's start."""
+    queue: NodeQueue
     cache: RecordCache | None
     driver: Driver
     timings: Timings
@@ -56,86 +66,67 @@ class Parts:
     aside: Aside
 
 
-def build(settings: Settings, data: DataDir, node_id: bytes, undo: ExitStack) -> Parts:
+def build(
+    settings: Settings, data: DataDir, node_id: bytes, undo: ExitStack, on_resumes: Callable[[], None]
+) -> Parts:
     """All parts of the node with this ID, whose data is in `data`; `undo` closes what must be closed.
 
-    Raises StorageError. Runs in the event loop's thread.
+    `on_resumes` is called when the node has to be started again (Driver). Raises StorageError. Runs in the event
+    loop's thread.
     """
     contact = Contact(node_id, *settings.address)
     timings = Timings()
     aside = Aside.prepare(data, settings.config.replication.tombstone_ttl, time.time())
     store = TimedStore(data.records, timings.group)
     undo.callback(store.close)
-    writer = GroupWriter(store, max_waiting=settings.config.storage.max_waiting)
-    undo.callback(writer.close)
     core = Core()
     publisher = Publisher(core)
     configure(publisher, contact.id, settings)
-
-    inbox = Inbox()
     cache_mib = settings.config.storage.cache
     cache = RecordCache(cache_mib << 20) if cache_mib else None
-    reader = store.reader(cache)
-    transport = SocketTransport(
-        core,
-        settings.listen,
-        inbox.receive,
-        lane=SOCKET_LANE,
-        on_unreachable=inbox.unreachable,
-        on_away=lambda: _came_back(repair),
-        cache=cache,
-        reader=partial(_read, reader, timings),
-        on_time=lambda: coordinator.tick(time.time()),
-    )
-    kademlia = Node(
-        contact,
-        settings.keys,
-        publisher.set_bucket,
-        SystemRandom(),
-        Options(k=settings.config.node.bucket_size, replicas=settings.config.replication.replicas),
-        own=settings.unicast,
-    )
-    coordinator = Coordinator(
-        store=store,
-        writer=writer,
-        core=core,
-        sources={address.is_ipv4: address for address in reversed(settings.unicast)},
-        rng=SystemRandom(),
-        policy=policy(settings),
-        census=kademlia.census,
-        send=transport.send,
-        on_silent=inbox.silent,
-    )
-    service = Service(
-        store=store,
-        coordinator=coordinator,
-        core=core,
-        contact=contact,
-        send=transport.send,
-        cache=cache,
-        on_late=timings.late,
-    )
-    repair = upkeep.keep(
-        kademlia, settings, store=store, cache=cache, coordinator=coordinator, strays=inbox.for_the_node
-    )
+    transport = SocketTransport(core, settings.listen, lane=SOCKET_LANE, cache=cache)
+    cluster = ClusterState(policy(settings))
+    kademlia, repair = _node(settings, contact, publisher, _keeping(settings, store, cache, cluster))
     if aside.waits:
         repair.doubt_own()
-    coordinator.on_alarm(transport.call_in)
-    reader.is_caught_up = coordinator.is_caught_up
-    driver = Driver(kademlia, transport.send)
-    _connect(inbox, service, coordinator, driver, timings)
-    store.on_change = partial(_changed, service, repair, cache)
+    driver = Driver(kademlia, transport.send, on_resumes)
+    queue = NodeQueue(asyncio.get_running_loop(), driver)
+    reader = store.reader(cache, repair.is_caught_up)
+
+    def open_writer(on_change: OnChange) -> GroupWriter:
+        writer = GroupWriter(store, on_change, max_waiting=settings.config.storage.max_waiting)
+        undo.callback(writer.close)
+        return writer
+
+    assembly = assemble(
+        core=core,
+        contact=contact,
+        own=settings.unicast,
+        transport=transport,
+        store=store,
+        open_writer=open_writer,
+        cache=cache,
+        reader=_timed(reader, timings),
+        cluster=cluster,
+        repair=repair,
+        node=queue,
+        observer=timings,
+        rng=SystemRandom(),
+        clock=time.time,
+    )
     return Parts(
         core=core,
         publisher=publisher,
         contact=contact,
         store=store,
-        writer=writer,
-        service=service,
+        writer=assembly.writer,
+        service=assembly.service,
         reader=reader,
-        coordinator=coordinator,
+        coordinator=assembly.coordinator,
         transport=transport,
-        inbox=inbox,
+        on_change=assembly.on_change,
+        handlers=assembly.handlers,
+        queue=queue,
         cache=cache,
         driver=driver,
         timings=timings,
@@ -151,56 +142,64 @@ def policy(settings: Settings) -> Policy:
     return Policy(replicas=config.replicas, acks=acks[config.write], tombstone_ttl=config.tombstone_ttl)
 
 
-def _connect(
-    inbox: Inbox, service: Service, coordinator: Coordinator, driver: Driver, timings: Timings
-) -> None:
+def _node(
+    settings: Settings, contact: Contact, publisher: Publisher, keeping: Keeping
+) -> tuple[Node, Repair]:
+    config = settings.config
+    options = Options(k=config.node.bucket_size, replicas=config.replication.replicas)
+    node = Node(
+        contact, settings.keys, publisher.set_bucket, SystemRandom(), options, settings.unicast, keeping
+    )
+    assert node.repair is not None
+    return node, node.repair
+
+
+def _keeping(settings: Settings, store: Store, cache: RecordCache | None, cluster: ClusterState) -> Keeping:
+    replication = settings.config.replication
+    return Keeping(
+        store=store,
+        options=RepairOptions(replicas=replication.replicas, rate=replication.repair_rate),
+        cluster=cluster,
+        drop=_dropping(store, cache),
+        on_fell_behind=cache.clear if cache is not None else _no_cache,
+    )
+
+
+def _no_cache() -> None:
+    """Nothing that was read is kept."""
+
+
+def _dropping(store: Store, cache: RecordCache | None) -> Drop:
+    """Drops records on another thread, for that waits for the disk."""
     loop = asyncio.get_running_loop()
 
-    def answer(batch: list[Datagram]) -> None:
+    def drop(records: Sequence[tuple[bytes, int]], dropped: Dropped) -> None:
+        loop.run_in_executor(None, drop_now, records, dropped)
+
+    def drop_now(records: Sequence[tuple[bytes, int]], dropped: Dropped) -> None:
+        try:
+            store.drop(records)
+        except StorageError as error:
+            log.warning("records that were given away stay for now", extra={"error": error})
+            return
+        if cache is not None:
+            for key, _ in records:
+                cache.invalidate(key)
+        dropped(records)
+
+    return drop
+
+
+def _timed(reader: StoreReader, timings: Timings) -> Reader:
+    """Answers GETs from LevelDB, and measures how long that takes."""
+
+    def read(keys: list[bytes], rooms: list[int], now: float) -> list[tuple[int, int, int, bytes] | None]:
         begun = time.perf_counter()
-        timings.at_once(service.handle(batch, time.time()), begun)
+        records = reader.of(keys, rooms, now)
+        timings.at_once(len(records) - records.count(None), begun)
+        return records
 
-    def replicate(batch: list[Datagram]) -> None:
-        coordinator.receive(batch, time.time())
-
-    def unreachable(address: Address) -> None:
-        coordinator.unreachable(address, time.time())
-
-    inbox.connect(
-        answer,
-        replicate,
-        unreachable,
-        Line(loop, driver.receive, MAX_CONTROL),
-        Line(loop, driver.unreachable, MAX_UNREACHABLE),
-        Line(loop, driver.silent, MAX_SILENT),
-    )
-    coordinator.joined = False
-    driver.on_joined = coordinator.found_cluster
-    driver.on_barred = coordinator.bar
-
-
-def _read(
-    reader: StoreReader, timings: Timings, keys: list[bytes], rooms: list[int], now: float
-) -> list[tuple[int, int, int, bytes] | None]:
-    begun = time.perf_counter()
-    records = reader.of(keys, rooms, now)
-    timings.at_once(len(records) - records.count(None), begun)
-    return records
-
-
-def _came_back(repair: Repair) -> None:
-    """The node was away: what it had caught up on before it compares anew, before it answers anything from it."""
-    log.warning("was away for half a second or more: compares its records with other replicas anew")
-    repair.catch_up_anew(SteadyTime(time.monotonic()))
-
-
-def _changed(
-    service: Service, repair: Repair, cache: RecordCache | None, key: bytes, record: StoredRecord
-) -> None:
-    if cache:
-        cache.invalidate(key)
-    repair.changed(key)
-    service.changed(key, record, time.time())
+    return read
 
 
 def configure(publisher: Publisher, node_id: bytes, settings: Settings) -> None:

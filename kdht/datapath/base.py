@@ -8,6 +8,7 @@ All of them make their verdicts from the same `kdht._routing.Core`.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from kdht.wire import Address
@@ -45,13 +46,43 @@ Reader = Callable[[list[bytes], list[int], float], Sequence[tuple[int, int, int,
 Receiver. Runs on the transport's own thread."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Handlers:
+    """The node's functions that a transport calls, all on the transport's own thread. None of them may block."""
+
+    receive: Receiver
+    unreachable: Callable[[Address], None]
+    """ICMP said that this address cannot be reached. A hint: such a message is easily forged."""
+    away: Callable[[], None]
+    """The thread did not run for half a second or more. Called before anything is answered after that: what other
+    nodes did meanwhile is not known here."""
+    time: Callable[[], float | None]
+    """An alarm set by `Transport.call_in` is due. Returns the seconds to the next alarm, or None."""
+    read: Reader | None
+    """None: every GET that is not in the cache goes to `receive`."""
+
+    @classmethod
+    def without_records(cls, receive: Receiver) -> "Handlers":
+        """For a node that keeps no records: it only receives."""
+        return cls(receive=receive, unreachable=_ignore_address, away=_ignore, time=_no_alarm, read=None)
+
+
+def _ignore_address(address: Address) -> None:
+    """No request waits for an answer from there."""
+
+
+def _ignore() -> None:
+    """Nothing is answered from a store."""
+
+
+def _no_alarm() -> None:
+    """No alarm is ever set."""
+
+
 class Datapath(Protocol):
-    """What starts, stops and tells how it is. `start` and `stop` may be called again."""
+    """What treats packets, stops, and tells how it is. `stop` may be called again."""
 
     name: str
-
-    def start(self) -> None:
-        """Begin to treat packets. Raises DatapathError, having undone what was half done."""
 
     def stop(self) -> None:
         """Stop and undo everything that `start` did. Never raises for what is gone already."""
@@ -60,8 +91,21 @@ class Datapath(Protocol):
         """Plain data for `kdhtctl status`: at least `state` ("up", "degraded", "down") and `why`."""
 
 
+class FastPath(Datapath, Protocol):
+    """A datapath beside the transport: it takes routed messages off the transport's hands."""
+
+    def start(self) -> None:
+        """Begin to treat packets; may be called again. Raises DatapathError, having undone what was half done."""
+
+
 class Transport(Datapath, Protocol):
-    """A datapath that also carries datagrams from and to this node."""
+    """The datapath that carries datagrams from and to this node."""
+
+    def start(self, handlers: Handlers) -> None:
+        """Begin to treat packets; may be called again. Raises DatapathError, having undone what was half done."""
+
+    def call_in(self, seconds: float) -> None:
+        """Have `Handlers.time` called in so many seconds, unless it is due earlier. Thread-safe. No-op while stopped."""
 
     def send(self, batch: Iterable[Outgoing]) -> int:
         """Send all; the number sent. What the network refuses is counted and dropped. Thread-safe."""

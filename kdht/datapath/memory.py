@@ -14,7 +14,7 @@ from random import Random
 from typing import NamedTuple, Protocol
 
 from kdht._routing import Core
-from kdht.datapath.base import Datagram, Outgoing, Receiver
+from kdht.datapath.base import Datagram, Handlers, Outgoing, Receiver
 from kdht.errors import DatapathError
 from kdht.times import SteadyTime
 from kdht.wire import NO_IP, OFFSET, Address
@@ -30,13 +30,11 @@ TOO_OLD = 1.0
 """Seconds, as in `_socket.pyx`: who was away so long hears of it; a request that waited so long is dropped."""
 MAX_WAITING = 4096
 """Datagrams in the buffer of a node that is paused."""
+TICK = 0.005
+"""The least seconds until an alarm, as in the daemon."""
 
 _AGES = frozenset({Op.PUT, Op.DELETE, Op.PROMISE, Op.GET, Op.QUORUM_GET, Op.WATCH, Op.FETCH})
 _SENT_ON = frozenset({Verdict.FORWARD, Verdict.RELAY})
-
-
-def _ignore_absence() -> None:
-    """Nobody wants to know."""
 
 
 class Received(NamedTuple):
@@ -103,14 +101,10 @@ class MemoryNetwork:
         *,
         also: Sequence[Address] = (),
         lane: int = 0,
-        skew: float = 0.0,
-        on_away: Callable[[], None] = _ignore_absence,
     ) -> "MemoryTransport":
-        """A node's transport at `address` (and `also`), started; its clock is `skew` seconds ahead of the network's."""
-        transport = MemoryTransport(
-            self, core, (address, *also), receiver, lane=lane, skew=skew, on_away=on_away
-        )
-        transport.start()
+        """A started transport at `address` (and `also`), for a node that keeps no records."""
+        transport = MemoryTransport(self, core, (address, *also), lane=lane)
+        transport.start(Handlers.without_records(receiver))
         return transport
 
     def client(self, address: Address) -> "MemoryClient":
@@ -217,8 +211,10 @@ class MemoryNetwork:
 class MemoryTransport:
     """One node's place on a MemoryNetwork. `stop` loses what is still on its way to it.
 
+    `skew`: how many seconds the node's clock is ahead of the network's. `call_at` has alarms called back; without it,
+    the network does.
     `pause`: the process is stopped, so what arrives waits in the socket; `resume` takes it, in batches, and drops what is
-    too old. `on_away` hears before that of a pause that was long.
+    too old.
     """
 
     name = "memory"
@@ -228,28 +224,28 @@ class MemoryTransport:
         network: MemoryNetwork,
         core: Core,
         addresses: Sequence[Address],
-        receiver: Receiver,
         *,
         lane: int = 0,
         skew: float = 0.0,
-        on_away: Callable[[], None] = _ignore_absence,
+        call_at: Callable[..., None] | None = None,
     ) -> None:
         self.addresses = tuple(addresses)
         self._network = network
         self._core = core
-        self._receiver = receiver
         self._lane = lane
         self._skew = skew
-        self._on_away = on_away
+        self._call_at = call_at or network.call_at
+        self._next_alarm: float | None = None
         self._paused_at = 0.0
         self._running = False
         self._waiting: list[_Arrival] | None = None
         self._received = self._sent = 0
 
-    def start(self) -> None:
+    def start(self, handlers: Handlers) -> None:
         """Take the addresses. Raises DatapathError if one is taken; then none is."""
         if self._running:
             return
+        self._handlers = handlers
         self._running = True
         try:
             for address in self.addresses:
@@ -279,6 +275,22 @@ class MemoryTransport:
             self._send(bytes(data), source or self._usual(target), target)
         return self._sent - before
 
+    def call_in(self, seconds: float) -> None:
+        """As Transport.call_in."""
+        when = self._network.now + max(seconds, TICK)
+        if self._running and (self._next_alarm is None or when < self._next_alarm):
+            self._next_alarm = when
+            self._call_at(when, self._ring, when)
+
+    def _ring(self, when: float) -> None:
+        if when != self._next_alarm:
+            return  # an earlier one came in its place
+        self._next_alarm = None
+        if self._running:
+            seconds = self._handlers.time()
+            if seconds is not None:
+                self.call_in(seconds)
+
     def pause(self) -> None:
         """Take nothing, and lose nothing that fits the socket's buffer."""
         if self._waiting is None:
@@ -289,12 +301,12 @@ class MemoryTransport:
         """Take what waited."""
         waiting, self._waiting = self._waiting or [], None
         if self._network.now - self._paused_at >= AWAY:
-            self._on_away()
+            self._handlers.away()
         for start in range(0, len(waiting), BATCH):
             taken = [self._take(*each) for each in waiting[start : start + BATCH]]
             local = [datagram for datagram in taken if datagram is not None]
             if local:
-                self._receiver(local)
+                self._handlers.receive(local)
 
     def deliver(self, data: bytes, source: Address, target: Address) -> None:
         """The verdict on one datagram, and what follows from it: an unconfigured node loses it."""
@@ -304,7 +316,7 @@ class MemoryTransport:
             return
         datagram = self._take(data, source, target, self._network.now)
         if datagram is not None:
-            self._receiver([datagram])
+            self._handlers.receive([datagram])
 
     def _take(self, data: bytes, source: Address, target: Address, arrived: float) -> Datagram | None:
         """What is this node's own; the rest is sent on, or dropped."""

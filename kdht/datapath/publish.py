@@ -1,7 +1,7 @@
-"""One call publishes to all datapaths: the core first, then whoever keeps a copy of his own.
+"""Publishes to all datapaths with one call: first to the core, then to the datapaths with copies of their own.
 
-The socket and nfqueue datapaths read the core's mapping itself; the eBPF one has maps in the
-kernel. A sink is told what changed and takes it from the core. Callers may be on any thread.
+The socket and nfqueue datapaths read the core's mapping. The eBPF datapath has maps in the kernel. A sink is told
+what changed and takes it from the core. Any thread may call.
 """
 
 import threading
@@ -14,17 +14,17 @@ from kdht.wire import Contact
 
 
 class Sink(Protocol):
-    """Who keeps a copy. Called under the publisher's lock; must not raise."""
+    """A datapath with a copy of its own. It is called under the publisher's lock and must not raise."""
 
     def config_changed(self) -> None:
-        """The core's configuration is another, or the set of buckets that are not empty."""
+        """The configuration changed, or which buckets are empty."""
 
     def bucket_changed(self, index: int) -> None:
-        """Bucket `index` has other contacts."""
+        """The contacts of bucket `index` changed."""
 
 
 class Publisher:
-    """Writes the core's configuration and k-buckets; the one that does."""
+    """The only writer of the core's configuration and k-buckets."""
 
     def __init__(self, core: Core) -> None:
         self.core = core
@@ -50,17 +50,17 @@ class Publisher:
 
     @contextmanager
     def still(self) -> Iterator[None]:
-        """Nothing is published meanwhile, so that what a sink copies is not older than what it was told."""
+        """Blocks publishing meanwhile. So a sink that copies everything cannot copy older state than it was told of."""
         with self._lock:
             yield
 
     def connect(self, sink: Sink) -> None:
-        """From now on tell `sink`; all of the core's state is new to it."""
+        """Call `sink` from now on. It takes the state so far from the core itself."""
         with self._lock:
             self._sinks.append(sink)
 
     def disconnect(self, sink: Sink) -> None:
-        """Tell it no more. For one that is not connected this does nothing."""
+        """Call `sink` no more. A no-op if it is not connected."""
         with self._lock:
             if sink in self._sinks:
                 self._sinks.remove(sink)

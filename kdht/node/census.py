@@ -9,11 +9,12 @@ A dead node counts until one of these happens:
 - as many other nodes live as a key has replicas beside this one: then they are enough without it;
 - the operator says that it does not come back (FORGET).
 
-Contract: only the event loop's thread changes it. Any thread may read `living` and `others`.
+The counts go to the node's ClusterState.
 """
 
 from collections.abc import Iterable
 
+from kdht.node.cluster import ClusterState
 from kdht.node.table import Table
 from kdht.wire import Contact
 
@@ -21,21 +22,11 @@ MAX_GONE = 256
 """The dead that are remembered; more than any write needs."""
 
 
-class Counts:
-    """What a coordinator needs to know."""
-
-    def __init__(self, living: int = 0, others: int = 0) -> None:
-        self.living = living
-        """Other nodes that answer."""
-        self.others = others
-        """Those, and the dead that may come back."""
-
-
-class Census(Counts):
+class Census:
     """One node's. `replicas`: how many nodes keep a key."""
 
-    def __init__(self, table: Table, replicas: int) -> None:
-        super().__init__()
+    def __init__(self, table: Table, replicas: int, cluster: ClusterState) -> None:
+        self._cluster = cluster
         self._table = table
         self._enough = max(replicas - 1, 1)
         self._gone: dict[bytes, Contact] = {}
@@ -74,5 +65,4 @@ class Census(Counts):
             self._gone.clear()
         while len(self._gone) > MAX_GONE:
             del self._gone[next(iter(self._gone))]
-        self.living = living
-        self.others = living + len(self._gone)
+        self._cluster.count(living, living + len(self._gone))

@@ -16,6 +16,7 @@ other. Otherwise the node may be the first one back after a restart of the clust
 
 from collections.abc import Sequence
 
+from kdht.node.cluster import ClusterState
 from kdht.node.context import NodeContext, leave_to_table
 from kdht.node.events import Isolated, Joined
 from kdht.node.readiness import JOINED, TABLE
@@ -33,9 +34,12 @@ MAX_FORMER = 32
 class Joiner:
     """The way into the cluster."""
 
-    def __init__(self, context: NodeContext, searches: Searches, refresher: Refresher) -> None:
+    def __init__(
+        self, context: NodeContext, searches: Searches, refresher: Refresher, cluster: ClusterState
+    ) -> None:
         self.joined = False
         self._context = context
+        self._cluster = cluster
         self._searches = searches
         self._refresher = refresher
         self._bootstrap: tuple[Address, ...] = ()
@@ -141,6 +145,7 @@ class Joiner:
 
     def _be_joined(self) -> None:
         self.joined = True
+        self._cluster.found()
         self._context.events.append(Joined(len(self._context.table)))
         self._context.readiness.reached(JOINED)
 

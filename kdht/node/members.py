@@ -25,7 +25,7 @@ MAX_LEFT = 256
 
 
 class Members:
-    """The comings and goings of one table."""
+    """The comings and goings of one table. `on_change` is called, with `now`, after each."""
 
     def __init__(
         self,
@@ -37,6 +37,7 @@ class Members:
         verifier: Verifier,
         refresher: Refresher,
         joiner: Joiner,
+        on_change: Callable[[SteadyTime], None],
     ) -> None:
         self._context = context
         self._table = context.table
@@ -48,8 +49,7 @@ class Members:
         self._joiner = joiner
         self._reviver = Reviver(context)
         self._left: dict[Contact, None] = {}
-        self.on_change: Callable[[SteadyTime], None] = _ignore
-        """Hears, with `now`, that one came or went."""
+        self._on_change = on_change
         self._standings: dict[Standing, Callable[[Contact, SteadyTime], None]] = {
             Standing.KNOWN: lambda contact, now: None,
             Standing.ADDED: self._added,
@@ -121,7 +121,7 @@ class Members:
             self._context.events.append(ContactRemoved(entry.contact))
             self._prober.forget(entry)
             self._schedule.forget(entry)
-        self.on_change(now)
+        self._on_change(now)
 
     def _added(self, contact: Contact, now: SteadyTime) -> None:
         entry = self._table.get(contact.id)
@@ -132,7 +132,7 @@ class Members:
         self._left.pop(contact, None)
         self._schedule.add(entry, now)
         self._joiner.added(contact, now)
-        self.on_change(now)
+        self._on_change(now)
 
     def _has_no_place(self, contact: Contact, now: SteadyTime) -> None:
         self._prober.question_oldest(self._table.index(contact.id), now)
@@ -151,8 +151,4 @@ class Members:
             self._refresher.repair(entry.index, now)
         self._refresher.widen(now)
         self._joiner.removed(now)
-        self.on_change(now)
-
-
-def _ignore(now: SteadyTime) -> None:
-    """Nobody wants to know."""
+        self._on_change(now)

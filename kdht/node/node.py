@@ -15,6 +15,7 @@ from kdht.datapath.base import Datagram, Outgoing
 from kdht.errors import BadPacket
 from kdht.histogram import Histogram
 from kdht.node.census import Census
+from kdht.node.cluster import ClusterState, Policy
 from kdht.node.context import NodeContext
 from kdht.node.control_outbox import ControlOutbox
 from kdht.node.events import Drained, Event, LookupDone
@@ -40,9 +41,8 @@ from kdht.node.probe_schedule import ProbeSchedule
 from kdht.node.reach import Reach
 from kdht.node.readiness import LEAVING, Readiness
 from kdht.node.refresh import Refresher
-from kdht.node.repair import Repair, RepairOptions
+from kdht.node.repair import Keeping, Repair
 from kdht.node.repair.repair import OPS as REPAIR_OPS
-from kdht.node.repair.repair import Drop
 from kdht.node.rpc import Mismatch, Rpc, Rpcs
 from kdht.node.search import Searches
 from kdht.node.suspicion import Suspicion
@@ -50,7 +50,6 @@ from kdht.node.table import Publish, Table
 from kdht.node.table_contact import TableContact
 from kdht.node.timers import TokenBucket
 from kdht.node.verify import Verifier
-from kdht.storage import Store
 from kdht.times import SteadyTime
 from kdht.wire import Address, Contact, Message, pack_contacts, parse
 from kdht.wire._shared import ID_LEN, Op, Reason, Status
@@ -64,6 +63,7 @@ class Node:
     `publish(index, contacts)` gets each bucket that changed, whole. `rng` should be
     SystemRandom where it matters that nobody guesses request IDs. `own`: all addresses that
     are this node's alone, at most one used per IP version; without it, the contact's.
+    `keeping`: for a node that keeps records; without it, it only routes.
     """
 
     def __init__(
@@ -74,8 +74,11 @@ class Node:
         rng: Random,
         options: Options | None = None,
         own: Sequence[Address] = (),
+        keeping: Keeping | None = None,
     ) -> None:
         options = options or Options()
+        cluster = keeping.cluster if keeping is not None else ClusterState(Policy())
+        self._cluster = cluster
         self.contact = contact
         self.table = Table(
             contact.id,
@@ -86,8 +89,8 @@ class Node:
         )
         self._context = context = NodeContext(contact, own or (contact.address,), self.table, options, rng)
         self.counters = context.counters
-        self.census = Census(self.table, options.replicas)
-        """How many nodes there are; any thread may read it."""
+        self.census = Census(self.table, options.replicas, cluster)
+        """How many nodes there are."""
         self._outbox = outbox = ControlOutbox(context, keys[0])
         self._notices = Notices(context, outbox)
         self._reply_budget = TokenBucket(options.reply_rate)
@@ -98,9 +101,10 @@ class Node:
         self._verifier = Verifier(context, self._prober)
         self._refresher = Refresher(context)
         self._searches = self._refresher.searches = Searches(context, self._refresher.looked)
-        self._joiner = Joiner(context, self._searches, self._refresher)
+        self._joiner = Joiner(context, self._searches, self._refresher, cluster)
         self._claims = Claims(self.table)
         self._forgetting = Forgetting(context, self.census)
+        self.repair = None if keeping is None else self._repair(keeping)
         self._members = Members(
             context,
             census=self.census,
@@ -109,6 +113,7 @@ class Node:
             verifier=self._verifier,
             refresher=self._refresher,
             joiner=self._joiner,
+            on_change=_ignore if self.repair is None else self.repair.contacts_changed,
         )
         self._reach = Reach(context, self._notices, self._bar, self._withdraw)
         self._meetings = Meetings(context, self._members, self._notices, self._reach)
@@ -122,35 +127,8 @@ class Node:
             Op.LEAVE: self._leaves,
             Op.MEET: self._meets,
         }
-        self.repair: Repair | None = None
-        """Set by `keep`."""
 
     # What the daemon calls
-
-    def keep(
-        self,
-        store: Store,
-        options: RepairOptions | None = None,
-        drop: Drop | None = None,
-        on_replicas: Callable[[int], object] = lambda replicas: None,
-    ) -> Repair:
-        """Keep the records of `store` where they belong; before `join`.
-
-        `drop` may do what Store.drop does later, or on another thread, and then call `changed` for each key.
-        `on_replicas` hears how many replicas each record has, where others' configuration says more than this node's.
-        """
-        self.repair = Repair(
-            self._context,
-            store,
-            options or RepairOptions(),
-            transmit=self._outbox.request,
-            respond=self._respond,
-            joined=lambda: self.joined,
-            drop=drop,
-            on_replicas=on_replicas,
-        )
-        self._members.on_change = self.repair.contacts_changed
-        return self.repair
 
     def join(self, bootstrap: Sequence[Address], now: SteadyTime) -> None:
         """Join the cluster through any of these addresses, and again whenever that is needed.
@@ -305,6 +283,15 @@ class Node:
             "counters": dict(self.counters),
         }
 
+    def _repair(self, keeping: Keeping) -> Repair:
+        return Repair(
+            self._context,
+            keeping,
+            transmit=self._outbox.request,
+            respond=self._respond,
+            joined=lambda: self.joined,
+        )
+
     # Messages in
 
     def _receive_untrusted(self, datagram: Datagram, now: SteadyTime) -> None:
@@ -423,6 +410,7 @@ class Node:
         rpc.done(rpc, Reply(sender.id, contacts, rtt, body=message.body[ID_LEN:]), now)
 
     def _bar(self, barred: bool) -> None:
+        self._cluster.bar(barred)
         if self.repair is not None:
             self.repair.withhold(barred)
 
@@ -444,3 +432,7 @@ class Node:
 
     def _fell_silent(self, entry: TableContact, now: SteadyTime) -> None:
         self._members.fell_silent(entry, now)
+
+
+def _ignore(now: SteadyTime) -> None:
+    """A node that only routes needs nothing else when its contacts change."""

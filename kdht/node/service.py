@@ -11,25 +11,23 @@ retry ends at another node, that says NOT_RESPONSIBLE, to a GET with the record 
 
 import math
 import struct
-import threading
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 from kdht._routing import Core
-from kdht.datapath.base import Datagram, Outgoing
+from kdht.datapath.base import Datagram
 from kdht.errors import BadPacket, StorageError
 from kdht.node.replicas import Coordinator
-from kdht.node.replicas.coordinator import MAX_WIRE_EXPIRY
+from kdht.node.replicas.coordinator import MAX_WIRE_EXPIRY, KeptRecords
 from kdht.node.replicas.leases import Leases
 from kdht.node.replicas.quorum_reads import Found
 from kdht.node.replicas.turns import Turn
 from kdht.node.replicas.writes import Written
-from kdht.node.reply import Replier
+from kdht.node.replies import Replies, ReplyBatch
 from kdht.storage import Store, StoredRecord, visible
 from kdht.storage._cache import RecordCache
 from kdht.wire import FIELD, OFFSET, RECORD, Contact, Record, pack_contacts, parse_write
-from kdht.wire._shared import CONTACT_LEN, HEADER_LEN, RECORD_LEN, K, Op, Reason, RecordFlag, Status
+from kdht.wire._shared import CONTACT_LEN, HEADER_LEN, RECORD_LEN, K, Op, Reason, Status
 
 _OP = OFFSET["op"]
 _KEY = FIELD["key"]
@@ -39,14 +37,8 @@ _LEASE = struct.Struct(">I")
 
 _TRACE_STATUS = {Reason.TRACE_ENDS: Status.HOPS_ENDED, Reason.ATTEMPT_ENDS: Status.NOT_RESPONSIBLE}
 
-Send = Callable[[list[Outgoing]], object]
 Late = Callable[[int, float], None]
-"""Hears, on any thread, of each answer that had to wait for the disk or for others: its op, and when the request
-came, as `handle` was told."""
-
-
-def _ignore(op: int, arrived: float) -> None:
-    """Nobody wants to know."""
+"""As Observer.late."""
 
 
 class Service:
@@ -57,23 +49,24 @@ class Service:
         *,
         store: Store,
         coordinator: Coordinator,
+        repair: KeptRecords,
         core: Core,
         contact: Contact,
-        send: Send,
-        cache: RecordCache | None = None,
-        on_late: Late = _ignore,
+        replies: Replies,
+        leases: Leases,
+        cache: RecordCache | None,
+        on_late: Late,
     ) -> None:
         self._store = store
         self._coordinator = coordinator
-        self._send = send
+        self._repair = repair
         self._cache = cache
         self._on_late = on_late
         self._core = core
-        self._replier = Replier(core)
+        self._replies = replies
+        self._replier = replies.replier
         self._trace_body = pack_contacts([contact])
-        self._counts: Counter[tuple[int, int]] = Counter()
-        self._counts_lock = threading.Lock()
-        self._leases = Leases()
+        self._leases = leases
 
     def handle(self, batch: Sequence[Datagram], now: float) -> int:
         """Answer a batch; the number of reads that were answered at once. What is no routed request is not looked at."""
@@ -92,30 +85,18 @@ class Service:
             requests = lists.get(request.data[_OP])
             if requests is not None:
                 requests.append(request)
-        answers = _Answers(self._replier, now)
+        answers = self._replies.batch(now)
         at_once = self._read(reads, answers) if reads else 0
         if others:
             self._write(others, answers)
         for request in traces:
             answers.add(request, _TRACE_STATUS.get(request.reason, Status.OK), self._contacts(request))
-        self._flush(answers)
+        self._replies.send(answers)
         return at_once
 
-    def changed(self, key: bytes, record: StoredRecord, now: float) -> None:
-        """The store has taken a record: tell those who watch its key."""
-        watching = self._leases.watching(key, now)
-        if watching:
-            answers = _Answers(self._replier, now)
-            for request in watching:
-                answers.add_record(request, record)
-            self._flush(answers)
-
     def counters(self) -> dict[str, int]:
-        """Answers since the start, by op and status, such as `{"GET OK": 7}`."""
-        with self._counts_lock:
-            return {
-                f"{Op(op).name} {Status(status).name}": n for (op, status), n in sorted(self._counts.items())
-            }
+        """As Replies.counters."""
+        return self._replies.counters()
 
     @property
     def watchers(self) -> int:
@@ -133,7 +114,7 @@ class Service:
 
     # --- GET, QUORUM_GET and WATCH
 
-    def _read(self, requests: list[Datagram], answers: "_Answers") -> int:
+    def _read(self, requests: list[Datagram], answers: ReplyBatch) -> int:
         """The number of those that were answered."""
         keys = [request.data[_KEY] for request in requests]
         begun = self._cache.begin(keys) if self._cache else ()
@@ -164,8 +145,8 @@ class Service:
         return len(requests) - len(wider)
 
     def _caught_up(self, keys: Sequence[bytes]) -> list[bool]:
-        """Asked before the store is: else a record could come, and the node catch up on its key, between the two looks."""
-        return list(map(self._coordinator.is_caught_up, keys))
+        """Asked before the store is: else a record could come, and settle its key, between the two looks."""
+        return list(map(self._repair.is_caught_up, keys))
 
     def _read_alone(self, key: bytes, now: float) -> StoredRecord | StorageError | None:
         try:
@@ -174,7 +155,7 @@ class Service:
             return error
 
     def _read_wider(
-        self, wider: list[tuple[Datagram, StoredRecord | None, bool]], answers: "_Answers"
+        self, wider: list[tuple[Datagram, StoredRecord | None, bool]], answers: ReplyBatch
     ) -> None:
         """What the own store alone cannot answer."""
         with self._coordinator.turn(answers.now) as turn:
@@ -189,12 +170,12 @@ class Service:
                 self._coordinator.read(turn, key, record, done, quorum=quorum)
 
     def _found(self, request: Datagram, arrived: float, turn: Turn, found: Found) -> None:
-        answers = _Answers(self._replier, turn.now)
+        answers = self._replies.batch(turn.now)
         record = visible(found.record, turn.now)
         strict = request.data[_OP] == Op.QUORUM_GET
         coordinator = self._coordinator
-        if not found.enough and (strict or record is None or coordinator.aside):
-            lacks = strict and coordinator.joined and coordinator.lacks(coordinator.need_to_read)
+        if not found.enough and (strict or record is None or coordinator.cluster.barred):
+            lacks = strict and coordinator.cluster.joined and coordinator.lacks(coordinator.need_to_read)
             answers.add(request, Status.TOO_FEW if lacks else Status.UNCONFIRMED)
         elif record is None:
             answers.add_gone(request, 0 if found.record is None else found.record.version)
@@ -202,7 +183,7 @@ class Service:
             answers.add_record(request, record)
         self._leave(turn, request, arrived, answers)
 
-    def _watch(self, request: Datagram, key: bytes, answers: "_Answers") -> bool:
+    def _watch(self, request: Datagram, key: bytes, answers: ReplyBatch) -> bool:
         """Take the lease; whether the request goes on as a GET does."""
         body = request.data[HEADER_LEN:]
         if len(body) != _LEASE.size:
@@ -219,7 +200,7 @@ class Service:
 
     # --- PUT and DELETE
 
-    def _write(self, requests: list[Datagram], answers: "_Answers") -> None:
+    def _write(self, requests: list[Datagram], answers: ReplyBatch) -> None:
         with self._coordinator.turn(answers.now) as turn:
             for request in requests:
                 refused = self._begin(turn, request)
@@ -271,7 +252,7 @@ class Service:
         if not self._cache:
             return
         (begun,) = self._cache.begin((key,))
-        if self._coordinator.is_caught_up(key):
+        if self._repair.is_caught_up(key):
             record = self._read_alone(key, now)
             if isinstance(record, StoredRecord) and not record.deleted:
                 self._cache.fill(key, begun, *record)
@@ -293,66 +274,17 @@ class Service:
     ) -> None:
         if status in (Status.CONFLICT, Status.BAD_VERSION):
             body = RECORD.pack(written.version, 0, 0)
-        answers = _Answers(self._replier, turn.now)
+        answers = self._replies.batch(turn.now)
         answers.add(request, status, body)
         self._leave(turn, request, arrived, answers)
 
     # --- Out
 
-    def _leave(self, turn: Turn, request: Datagram, arrived: float, answers: "_Answers") -> None:
+    def _leave(self, turn: Turn, request: Datagram, arrived: float, answers: ReplyBatch) -> None:
         """Send with the turn's other datagrams."""
         self._on_late(request.data[_OP], arrived)
-        turn.outgoing += answers.outgoing
-        with self._counts_lock:
-            self._counts.update(answers.given)
-
-    def _flush(self, answers: "_Answers") -> None:
-        if not answers.outgoing:
-            return
-        with self._counts_lock:
-            self._counts.update(answers.given)
-        self._send(answers.outgoing)
-
-
-class _Answers:
-    """The replies of one batch, made at one time."""
-
-    def __init__(self, replier: Replier, now: float) -> None:
-        self.now = now
-        self.outgoing: list[Outgoing] = []
-        self.given: list[tuple[int, int]] = []
-        self._reply = replier.reply
-        self._seconds = int(now)
-
-    def add(self, request: Datagram, status: Status, body: bytes = b"") -> None:
-        reply = self._reply(request, status, body, self._seconds)
-        self.outgoing.append(reply)
-        self.given.append((request.data[_OP], reply.data[_STATUS]))
-
-    def add_record(self, request: Datagram, record: StoredRecord) -> None:
-        """The record, or NOT_FOUND where it is a tombstone."""
-        if record.deleted:
-            self.add_gone(request, record.version)
-        else:
-            self.add(request, Status.OK, _record_body(record, self.now))
-
-    def add_gone(self, request: Datagram, version: int) -> None:
-        """NOT_FOUND, with the version of what is gone, if there is one and room for it."""
-        tells = version and request.max_reply >= RECORD_LEN
-        self.add(request, Status.NOT_FOUND, RECORD.pack(version, 0, RecordFlag.TOMBSTONE) if tells else b"")
-
-    def add_hearsay(self, request: Datagram, record: StoredRecord | None) -> None:
-        """NOT_RESPONSIBLE, with the record that this node has all the same, if there is room for it."""
-        body = b"" if record is None or record.deleted else _record_body(record, self.now)
-        self.add(request, Status.NOT_RESPONSIBLE, body if len(body) <= request.max_reply else b"")
+        self._replies.send_with(turn, answers)
 
 
 def _request_id(data: bytes) -> int:
     return int.from_bytes(data[_REQUEST_ID], "big")
-
-
-def _record_body(record: StoredRecord, now: float) -> bytes:
-    """A record as its readers see it: the time left, at least a second, in place of the expiry."""
-    version, expiry, flags, value = record
-    ttl = min(max(expiry - math.ceil(now), 1), 2**32 - 1) if expiry else 0
-    return RECORD.pack(version, ttl, flags) + value

@@ -84,7 +84,7 @@ class NodeStatus(msgspec.Struct, kw_only=True):
     ready: bool = False
     waiting_for: list[str] = []
     writable: bool = False
-    not_writable: str = "the node does not run: kdhtctl status says what it does"
+    not_writable: str = "the node does not run: kdhtctl status shows its state"
     """Why no write can be confirmed; empty if one can."""
     gone: list[NodeAt] = []
     """Nodes that died, and count in what a write needs."""

@@ -93,9 +93,9 @@ def _explained(path: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        raise NoDaemon(f"{path}: no such socket, so no daemon runs there: {_HINT}") from None
+        raise NoDaemon(f"{path}: no such socket: no daemon runs there: {_HINT}") from None
     except ConnectionRefusedError:
-        raise NoDaemon(f"{path}: nobody listens, its daemon has died: {_HINT}") from None
+        raise NoDaemon(f"{path}: nobody listens: its daemon has died: {_HINT}") from None
     except (BrokenPipeError, ConnectionResetError):
         raise _cut_off(path) from None
     except PermissionError:
@@ -119,4 +119,6 @@ def _read_line(sock: socket.socket) -> bytes:
 
 
 def _cut_off(path: Path) -> NoDaemon:
-    return NoDaemon(f"{path}: what answers there is no kdhtd, or it just stopped")
+    return NoDaemon(
+        f"{path}: what answers there is not kdhtd, or it has just stopped: try again, or name another socket with --socket"
+    )

@@ -61,7 +61,7 @@ class Fixture:
         except OSError as error:
             raise ConfigError(f"{self.verdicts}: {error.strerror}: make it with check --update") from None
         except UnicodeDecodeError:
-            raise ConfigError(f"{self.verdicts}: no UTF-8 text") from None
+            raise ConfigError(f"{self.verdicts}: not UTF-8 text") from None
         found = {}
         for place, line in enumerate(lines, start=1):
             if not line.strip() or line.startswith("#"):
@@ -90,7 +90,7 @@ def rendered(verdicts: Mapping[int, str], remarks: Mapping[int, str]) -> str:
 def found_in(directory: Path) -> list[Fixture]:
     """The fixture in a directory, or those in the directories in it. Raises ConfigError without any."""
     if not directory.is_dir():
-        raise ConfigError(f"{directory}: no directory: name one with fixtures")
+        raise ConfigError(f"{directory}: not a directory: name one that holds fixtures")
     if any((directory / name).exists() for name in _CAPTURES):
         return [Fixture(directory)]
     homes = sorted({path.parent for name in _CAPTURES for path in directory.rglob(name)})

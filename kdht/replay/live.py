@@ -25,7 +25,7 @@ from pyroute2 import IPRoute
 
 from kdht._routing import Core
 from kdht.datapath.base import Datagram as Received
-from kdht.datapath.base import Datapath
+from kdht.datapath.base import FastPath, Handlers
 from kdht.datapath.nfqueue.datapath import QUEUE_LANES
 from kdht.datapath.socket.transport import SocketTransport
 from kdht.errors import ConfigError, LabError
@@ -127,11 +127,11 @@ class Live:
 
     def _start(self, state: Path, stack: ExitStack) -> None:
         addresses = [Address(ip, self._table.port) for ip in self._table.own]
-        transport = SocketTransport(self._core, addresses, self._receive, lane=SOCKET_LANE)
+        transport = SocketTransport(self._core, addresses, lane=SOCKET_LANE)
         datapath = _datapath(self._kind, self._core, addresses, state)
         self._counters = _counter_of(self._kind, self._core, datapath)
         with self._node.enter():
-            transport.start()
+            transport.start(Handlers.without_records(self._receive))
             stack.callback(transport.stop)
             if datapath is not None:
                 datapath.start()
@@ -280,7 +280,7 @@ def _datapath(kind: str, core: Core, addresses: list[Address], state: Path) -> A
     return None
 
 
-def _stopped_in(node: Host, datapath: Datapath) -> None:
+def _stopped_in(node: Host, datapath: FastPath) -> None:
     with node.enter():
         datapath.stop()
 

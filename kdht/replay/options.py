@@ -23,13 +23,15 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 FILE = click.Path(path_type=Path)
 
-as_json = click.option("--json", "as_json", is_flag=True, help="JSON for scripts, one object a line.")
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts, one object a line.")
 capture_argument = click.argument("capture", type=FILE)
 implementation_type = click.Choice(NAMES)
 _TABLE_OPTIONS = [
     click.option("--table", "-t", type=FILE, help="The node that judges, as a JSON or TOML file."),
-    click.option("--node", "-n", type=FILE, help="Or the running node behind this control socket."),
-    click.option("--config", "-c", type=FILE, help="That node's configuration, for its keys and limits."),
+    click.option(
+        "--node", "-n", type=FILE, help="In place of --table: the running node behind this control socket."
+    ),
+    click.option("--config", "-c", type=FILE, help="With --node: its configuration, for keys and limits."),
     click.option(
         "--secret",
         multiple=True,

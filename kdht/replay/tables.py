@@ -123,12 +123,12 @@ def load(path: Path) -> ReplayTable:
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}: name the table's file with --table") from None
     if len(raw) > MAX_FILE:
-        raise ConfigError(f"{path}: larger than {MAX_FILE} bytes, so no table")
+        raise ConfigError(f"{path}: larger than {MAX_FILE} bytes: is this a table?")
     try:
         data = tomllib.loads(raw.decode()) if path.suffix == ".toml" else msgspec.json.decode(raw)
         file = msgspec.convert(data, TableFile)
     except (tomllib.TOMLDecodeError, msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: no table: {error}") from None
+        raise ConfigError(f"{path}: not a table: {error}") from None
     try:
         return from_file(file, path.parent)
     except (ValueError, ConfigError) as error:
@@ -240,9 +240,7 @@ def from_node(socket: Path, config: Path | None = None, secrets: Iterable[Cluste
     contacts = [ContactEntry(contact.id, contact.address) for contact in held.contacts]
     known = _from_config(config) if config else {"keys": tuple(secrets)}
     if not known["keys"]:
-        raise ConfigError(
-            "a node never tells its keys: give --config, or --secret with the file that holds it"
-        )
+        raise ConfigError("a node never reveals its keys: give --config, or --secret with the secret's file")
     by_family = {address.is_ipv4: address.ip for address in reversed(own)}
     table = ReplayTable(
         **{

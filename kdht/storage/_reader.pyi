@@ -5,9 +5,13 @@ from collections.abc import Callable
 from kdht.storage._cache import RecordCache
 
 class StoreReader:
-    is_caught_up: Callable[[bytes], bool]
     answered: int
-    def __init__(self, get: Callable[[bytes], bytes | None], cache: RecordCache | None = None) -> None: ...
+    def __init__(
+        self,
+        get: Callable[[bytes], bytes | None],
+        cache: RecordCache | None,
+        is_caught_up: Callable[[bytes], bool],
+    ) -> None: ...
     def of(
         self, keys: list[bytes], rooms: list[int], now: float
     ) -> list[tuple[int, int, int, bytes] | None]: ...

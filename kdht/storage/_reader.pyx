@@ -34,14 +34,14 @@ cdef class StoreReader:
 
     cdef object get
     cdef RecordCache cache
-    cdef public object is_caught_up
+    cdef object is_caught_up
     cdef readonly uint64_t answered
     """How many records were given."""
 
-    def __cinit__(self, get, RecordCache cache=None):
+    def __cinit__(self, get, RecordCache cache, is_caught_up):
         self.get = get
         self.cache = cache
-        self.is_caught_up = _always
+        self.is_caught_up = is_caught_up
 
     def of(self, keys: list, rooms: list, now: float) -> list:
         """For each 20-byte key (version, expiry, flags, value), or None.
@@ -87,7 +87,3 @@ cdef class StoreReader:
         if self.cache is not None:
             self.cache.fill(key, begun, version, expiry, flags, value)
         return version, expiry, flags, value
-
-
-def _always(key: bytes) -> bool:
-    return True

@@ -49,7 +49,8 @@ Outcome = Result | Granted
 
 
 OnChange = Callable[[bytes, StoredRecord], None]
-"""Called with each record that a write changed, once it is on disk. It must not wait for the writer."""
+"""Called with each record that a write changed, once it is on disk. It must not wait for the writer. Exceptions are
+logged."""
 
 
 class Stats(NamedTuple):
@@ -70,19 +71,17 @@ class Store(Protocol):
     `visible`.
     """
 
-    on_change: OnChange | None
-    """`apply` calls it on its own thread before it returns. Exceptions are logged."""
-
     def get(self, key: bytes, now: float) -> StoredRecord | None:
         """The record, or None if there is none or it has expired."""
 
     def get_many(self, keys: Sequence[bytes], now: float) -> list[StoredRecord | None]:
         """As `get`, in the order of `keys`. One damaged record fails the whole call."""
 
-    def apply(self, wishes: Sequence[Wish], now: float) -> list[Outcome]:
+    def apply(self, wishes: Sequence[Wish], now: float, on_change: OnChange | None = None) -> list[Outcome]:
         """Do all writes and promises, in order, or none of them (StorageError). Returns after the sync.
 
         `settle` and `grant` decide which are accepted. A duplicate is accepted without another sync.
+        `on_change` is called on the same thread before this returns. None: nobody else uses the store.
         Raises ValueError for a write that does not fit the layout.
         """
 

@@ -11,7 +11,7 @@ The next start cannot read past the half record, so it would lose every write th
 import os
 import struct
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
 from itertools import islice
@@ -55,7 +55,6 @@ class LevelStore:
         self.path = os.fspath(path)
         self._lock = threading.Lock()
         self._failed = False
-        self.on_change: OnChange | None = None
         with self._errors():
             had_tables = files.prepare(self.path)
             self._db = plyvel.DB(
@@ -90,11 +89,12 @@ class LevelStore:
                 for key in keys
             ]
 
-    def reader(self, cache: RecordCache | None) -> StoreReader:
-        """A reader for GETs, for one thread. `cache`: where it puts the records that it reads."""
-        return StoreReader(partial(self._db.get, verify_checksums=True), cache)
+    def reader(self, cache: RecordCache | None, is_caught_up: Callable[[bytes], bool]) -> StoreReader:
+        """A reader for GETs, for one thread. `cache`: where it puts the records that it reads. `is_caught_up`:
+        whether this store alone may answer for a key."""
+        return StoreReader(partial(self._db.get, verify_checksums=True), cache, is_caught_up)
 
-    def apply(self, wishes: Sequence[Wish], now: float) -> list[Outcome]:
+    def apply(self, wishes: Sequence[Wish], now: float, on_change: OnChange | None = None) -> list[Outcome]:
         check(wishes)
         outcomes: list[Outcome] = []
         changes = []
@@ -114,7 +114,7 @@ class LevelStore:
                 if pledges and record is not None:
                     change.pledge(key, above(pledges, record.version))
             self._commit(change, sync=True)
-        tell(self.on_change, changes)
+        tell(on_change, changes)
         return outcomes
 
     def _promise(self, change: Change, asked: Promise, now: float) -> Granted:
@@ -233,7 +233,7 @@ class LevelStore:
         if self._failed:
             raise StorageError(
                 f"a write to {self.path} failed, so no more writes are accepted: "
-                f"make space on its disk, then restart the node"
+                f"free space on its disk, then restart the node"
             )
         try:
             yield

@@ -23,7 +23,6 @@ class MemoryStore:
     def __init__(self) -> None:
         self._records: dict[bytes, StoredRecord] = {}
         self._promised: dict[bytes, Pledges] = {}
-        self.on_change: OnChange | None = None
 
     def get(self, key: bytes, now: float) -> StoredRecord | None:
         return alive(self._records.get(key), now)
@@ -31,7 +30,7 @@ class MemoryStore:
     def get_many(self, keys: Sequence[bytes], now: float) -> list[StoredRecord | None]:
         return [self.get(key, now) for key in keys]
 
-    def apply(self, wishes: Sequence[Wish], now: float) -> list[Outcome]:
+    def apply(self, wishes: Sequence[Wish], now: float, on_change: OnChange | None = None) -> list[Outcome]:
         check(wishes)
         outcomes: list[Outcome] = []
         changes = []
@@ -51,7 +50,7 @@ class MemoryStore:
                 changes.append((key, record))
             if pledges and record is not None:
                 self._pledge(key, above(pledges, record.version))
-        tell(self.on_change, changes)
+        tell(on_change, changes)
         return outcomes
 
     def _pledge(self, key: bytes, pledges: Pledges) -> None:

@@ -13,7 +13,7 @@ from queue import Empty, SimpleQueue
 from typing import NamedTuple, Protocol
 
 from kdht.errors import StorageDamaged, StorageError
-from kdht.storage.base import Outcome, Store, Wish, check
+from kdht.storage.base import OnChange, Outcome, Store, Wish, check
 
 MAX_GROUP = 512
 MAX_WAITING = 8192
@@ -52,11 +52,15 @@ class _Job(NamedTuple):
 class GroupWriter:
     """The thread that writes to `store`; it starts at once. Jobs are confirmed in order.
 
-    All writes of a job go into one batch. A batch takes jobs until it has `max_group` writes.
+    All writes of a job go into one batch. A batch takes jobs until it has `max_group` writes. The thread calls
+    `on_change` for each record that a write changed, before it confirms the write.
     """
 
-    def __init__(self, store: Store, *, max_group: int = MAX_GROUP, max_waiting: int = MAX_WAITING) -> None:
+    def __init__(
+        self, store: Store, on_change: OnChange, *, max_group: int = MAX_GROUP, max_waiting: int = MAX_WAITING
+    ) -> None:
         self._store = store
+        self._on_change = on_change
         self._max_group = max_group
         self._max_waiting = max_waiting
         # A SimpleQueue wakes the writer with one system call and no Python. A Condition takes a new lock, two
@@ -131,7 +135,7 @@ class GroupWriter:
 
     def _write(self, group: list[_Job]) -> None:
         writes = [write for job in group for write in job.writes]
-        results = self._store.apply(writes, group[-1].now)
+        results = self._store.apply(writes, group[-1].now, self._on_change)
         with self._lock:
             self._groups += 1
             self._written += len(writes)
@@ -156,12 +160,13 @@ class GroupWriter:
 class InlineWriter:
     """The twin without a thread: `submit` does the job before it returns. For tests and simulations."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, on_change: OnChange) -> None:
         self._store = store
+        self._on_change = on_change
 
     def submit(self, writes: Sequence[Wish], now: float, done: Done) -> bool:
         try:
-            done(self._store.apply(writes, now))
+            done(self._store.apply(writes, now, self._on_change))
         except StorageError as error:
             done(error)
         return True

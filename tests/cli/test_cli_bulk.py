@@ -78,9 +78,9 @@ def test_what_a_line_looks_like():
         ("jsonl", b"{", "line 2"),
         ("jsonl", b"[]", "line 2"),
         ("jsonl", b'{"value": "v"}', "missing required field `key`"),
-        ("jsonl", b'{"key": "k"}', "neither `value` nor `base64`"),
+        ("jsonl", b'{"key": "k"}', "the line has neither `value` nor `base64`"),
         ("jsonl", b'{"key": "k", "value": 1}', "Expected `str | null`"),
-        ("jsonl", b'{"key": "k", "base64": "!"}', "`base64` is none"),
+        ("jsonl", b'{"key": "k", "base64": "!"}', "`base64` is not valid base64"),
         ("jsonl", b'{"key": "k", "value": "v", "ttl": -1}', "a TTL of -1 s"),
         ("jsonl", b'{"key": "k", "value": "' + b"v" * (1 << 20) + b'v"}', "a value of 1048577 bytes"),
         ("jsonl", b'{"key": "\xff", "value": ""}', "line 2"),
@@ -240,7 +240,7 @@ def test_a_file_that_was_changed_since_is_not_gone_on_with(ctl, tmp_path):
     state.write_text('{"digest": "another", "done": 1}')
     bad(ctl("load", path), 2, "was changed since", "--restart")
     state.write_text("{")
-    bad(ctl("load", path), 2, "no state of an earlier run")
+    bad(ctl("load", path), 2, "not a state file")
     assert ctl.json("load", path, "--restart")["stored"] == 1
 
 

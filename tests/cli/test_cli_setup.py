@@ -122,7 +122,7 @@ def test_a_new_secret_is_its_owners_alone_and_replaces_nothing(ctl, home):
     secret = (home / "new").read_bytes()
     assert len(base64.b64decode(secret)) == 32
     assert stat.S_IMODE((home / "new").stat().st_mode) == 0o600
-    bad(ctl("key", "new", home / "new"), 2, "is there already")
+    bad(ctl("key", "new", home / "new"), 2, "already exists")
     assert (home / "new").read_bytes() == secret
     bad(ctl("key", "new", home / "none" / "new"), 2, "No such file")
 
@@ -341,8 +341,8 @@ def test_an_older_record_gives_way(ctl, home, stopped):
         (lambda lines: lines[1:], "holds no exported records"),
         (lambda lines: lines[:-1], "was cut short after 3 records"),
         (lambda lines: [*lines[:2], lines[2][:30]], "line 3"),
-        (lambda lines: [*lines[:2], lines[-1]], "line 3: the file says that it has 3 records, and has 1"),
-        (lambda lines: [*lines, lines[1]], "or more behind its end"),
+        (lambda lines: [*lines[:2], lines[-1]], "line 3: the file should end after 3 records, and has 1"),
+        (lambda lines: [*lines, lines[1]], "or more: export it again"),
         (lambda lines: [lines[0].replace("1", "9"), *lines[1:]], "of format 9"),
         (lambda lines: [lines[0], lines[1].replace('"key":"', '"key":"zz'), *lines[2:]], "line 2"),
         (lambda lines: [], "holds no exported records"),

@@ -91,21 +91,13 @@ def test_too_large_values_are_refused_before_sending(ask):
 
 
 @pytest.mark.parametrize("ttl", [0, -1, 1.5, 2**32])
-<<<<<<< HEAD
 def test_impossible_ttls_are_refused_before_sending(ask, ttl):
-=======
-def test_an_invalid_ttl_is_refused_before_sending(ask, ttl):
->>>>>>> refs/heads/tests
     with ScriptedNode(answer) as node, pytest.raises(ValueError, match="TTL"):
         ask(node.name, ("put", "hello", b"", ttl))
     assert node.seen == []
 
 
-<<<<<<< HEAD
 def test_max_value_limits_the_answer():
-=======
-def test_a_caller_can_limit_the_reply():
->>>>>>> refs/heads/tests
     def refuse_large(_node, request):
         return [refusal(request, Status.TOO_LARGE) if request.max_reply < 100 else value_reply(request)]
 
@@ -119,11 +111,7 @@ def test_a_caller_can_limit_the_reply():
     assert [request.max_reply for request in node.seen] == [1016, 26]
 
 
-<<<<<<< HEAD
 def test_a_key_without_a_value_raises_not_found(ask):
-=======
-def test_a_missing_key_is_not_found(ask):
->>>>>>> refs/heads/tests
     with ScriptedNode(refuse(Status.NOT_FOUND)) as node, pytest.raises(NotFound) as caught:
         ask(node.name, ("get", "hello"))
     assert str(caught.value) == "get 'hello': the key has no value"
@@ -157,11 +145,7 @@ def test_a_closed_port_is_left_for_another(ask):
 
 
 @pytest.mark.usefixtures("short_waits")
-<<<<<<< HEAD
 def test_no_answer_is_a_request_timeout(ask):
-=======
-def test_silence_of_all_nodes_is_a_time_out(ask):
->>>>>>> refs/heads/tests
     with ScriptedNode(drop) as node, pytest.raises(RequestTimeout, match="get 'hello': no answer within"):
         ask(node.name, ("get", "hello"), timeout=0.2, attempts=3)
     assert 1 <= len(node.seen) <= 3
@@ -225,11 +209,7 @@ def test_a_busy_owner_is_tried_again(ask):
 
 
 @pytest.mark.parametrize("status", [Status.BUSY, Status.UNCONFIRMED])
-<<<<<<< HEAD
 def test_waits_after_a_refusal_are_shorter_than_after_a_loss(ask, status):
-=======
-def test_a_refusal_is_retried_sooner_than_a_loss(ask, status):
->>>>>>> refs/heads/tests
     """A second node takes three seconds to join a first one, and until then writes are UNCONFIRMED."""
     ready_at = time.monotonic() + 2.8
 
@@ -293,11 +273,7 @@ def test_a_trace_ends_at_the_limit():
         assert len(client.trace("hello", max_hops=1000)) == 255
 
 
-<<<<<<< HEAD
 def test_a_trace_answer_without_a_contact_is_an_error(ask):
-=======
-def test_a_malformed_trace_reply_is_an_error(ask):
->>>>>>> refs/heads/tests
     with ScriptedNode(refuse(Status.OK)) as node, pytest.raises(RequestError, match="cannot be read"):
         ask(node.name, ("trace", "hello"))
 
@@ -313,21 +289,13 @@ def test_a_malformed_trace_reply_is_an_error(ask):
         ("no-such-host.invalid:5348", "'no-such-host.invalid' has no address"),
     ],
 )
-<<<<<<< HEAD
 def test_bad_node_names_raise_config_error(ask, nodes, text):
-=======
-def test_invalid_node_names_are_refused(ask, nodes, text):
->>>>>>> refs/heads/tests
     with pytest.raises(ConfigError, match=text):
         ask(nodes, ("get", "hello"))
 
 
 @pytest.mark.parametrize("limits", [{"timeout": 0}, {"timeout": -1}, {"timeout": float("nan")}, {"attempts": 0}, {"attempts": MAX_ATTEMPTS + 1}])  # fmt: skip
-<<<<<<< HEAD
 def test_impossible_limits_raise_config_error(ask, limits):
-=======
-def test_invalid_limits_are_refused(ask, limits):
->>>>>>> refs/heads/tests
     with pytest.raises(ConfigError, match=next(iter(limits))):
         ask("127.0.0.1", ("get", "hello"), **limits)
 
@@ -339,11 +307,7 @@ def test_names_are_resolved(ask):
         assert ask(f"localhost:{port}", ("get", "hello"), attempts=16) == [b"world"]
 
 
-<<<<<<< HEAD
 def test_a_closed_client_raises_request_error():
-=======
-def test_a_closed_client_refuses_requests():
->>>>>>> refs/heads/tests
     with ScriptedNode(answer) as node:
         client = Client(node.name)
         client.close()
@@ -355,11 +319,7 @@ def test_a_closed_client_refuses_requests():
 # --- Only asyncio ----------------------------------------------------------------------
 
 
-<<<<<<< HEAD
 def test_a_closed_async_client_raises_request_error():
-=======
-def test_a_closed_async_client_refuses_requests():
->>>>>>> refs/heads/tests
     async def run():
         loop, arrived = asyncio.get_running_loop(), asyncio.Event()
 
@@ -406,11 +366,7 @@ def test_many_requests_at_once_get_their_own_answers():
         asyncio.run(run(node.name))
 
 
-<<<<<<< HEAD
 def test_get_many_leaves_out_keys_without_a_value():
-=======
-def test_get_many_leaves_out_missing_keys():
->>>>>>> refs/heads/tests
     def react(_node, request):
         return [value_reply(request) if request.key in there else refusal(request, Status.NOT_FOUND)]
 

@@ -74,11 +74,7 @@ def test_a_key_in_any_form_is_its_bytes(ask, form):
     assert hash_key(plain) in store.records
 
 
-<<<<<<< HEAD
 def test_wide_items_count_by_their_bytes(ask):
-=======
-def test_the_size_of_a_buffer_is_counted_in_bytes(ask):
->>>>>>> refs/heads/tests
     store = ScriptedStore()
     with store.node() as node:
         with pytest.raises(ValueTooLarge, match="this one has 1200"):
@@ -147,11 +143,7 @@ class Empty(io.RawIOBase):
     ],
     ids=without_address,
 )
-<<<<<<< HEAD
 def test_objects_without_a_buffer_are_refused_before_sending(ask, method, args, error, text):
-=======
-def test_an_object_without_bytes_is_refused_before_sending(ask, method, args, error, text):
->>>>>>> refs/heads/tests
     store = ScriptedStore()
     with store.node() as node, pytest.raises(error, match=text):
         ask(node.name, method, *args)
@@ -168,11 +160,7 @@ def test_max_value_must_be_a_whole_number(ask, max_value):
 
 @pytest.mark.parametrize(("window", "error"), [(0, ValueError), (-1, ValueError), (1.5, TypeError)])
 @pytest.mark.parametrize(("method", "args"), [("get_many", [["k"]]), ("put_many", [{"k": b""}])])
-<<<<<<< HEAD
 def test_impossible_windows_are_refused(ask, window, error, method, args):
-=======
-def test_an_invalid_window_is_refused(ask, window, error, method, args):
->>>>>>> refs/heads/tests
     store = ScriptedStore()
     with store.node() as node, pytest.raises(error, match="window"):
         ask(node.name, method, *args, window=window)
@@ -181,11 +169,7 @@ def test_an_invalid_window_is_refused(ask, window, error, method, args):
 
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
 @pytest.mark.parametrize("timeout", [float("inf"), float("nan"), float("-inf"), 1e10, 0, -1, MAX_TIMEOUT + 1])
-<<<<<<< HEAD
 def test_impossible_timeouts_are_refused(kind, timeout):
-=======
-def test_an_invalid_timeout_is_refused(kind, timeout):
->>>>>>> refs/heads/tests
     with pytest.raises(ValueError, match=r"timeout is a number of seconds above 0, at most 86400") as caught:
         kind("127.0.0.1", timeout=timeout)
     assert isinstance(caught.value, ConfigError)
@@ -208,22 +192,14 @@ def test_limits_must_be_numbers(kind, limits, text):
 
 
 @pytest.mark.parametrize("timeout", [MAX_TIMEOUT, 1, Fraction(1, 2)])
-<<<<<<< HEAD
 def test_possible_timeouts_are_taken(ask, timeout):
-=======
-def test_any_positive_number_is_a_timeout(ask, timeout):
->>>>>>> refs/heads/tests
     store = ScriptedStore()
     with store.node() as node, Client(node.name, timeout=timeout) as client:
         client.put("k", b"1")
         assert client.get("k") == b"1"
 
 
-<<<<<<< HEAD
 def test_other_integer_types_count_as_int():
-=======
-def test_any_integer_type_is_accepted():
->>>>>>> refs/heads/tests
     class Seven:
         def __index__(self) -> int:
             return 7

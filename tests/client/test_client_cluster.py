@@ -40,11 +40,7 @@ def values_of(seed: int, count: int) -> dict[str, bytes]:
     return {f"{seed}/{number}": rng.randbytes(size) for number, size in enumerate(sizes)}
 
 
-<<<<<<< HEAD
 def test_a_value_put_through_one_node_is_got_through_every_node(names):
-=======
-def test_a_value_stored_through_one_node_is_read_through_all(names):
->>>>>>> refs/heads/tests
     values = values_of(1, 40)
     with Client(names[0]) as writer:
         for key, value in values.items():
@@ -54,11 +50,7 @@ def test_a_value_stored_through_one_node_is_read_through_all(names):
             assert {key: reader.get(key) for key in values} == values
 
 
-<<<<<<< HEAD
 def test_a_record_has_its_version_and_the_rest_of_its_ttl(names):
-=======
-def test_a_record_has_its_version_and_remaining_ttl(names):
->>>>>>> refs/heads/tests
     with Client(names[0]) as client:
         first = client.put("versions", b"1", ttl=3600)
         second = client.put("versions", b"2", ttl=3600)
@@ -116,11 +108,7 @@ def test_a_thousand_values_at_once(names):
     asyncio.run(run())
 
 
-<<<<<<< HEAD
 def test_the_ten_line_client_gets_the_value(names):
-=======
-def test_the_ten_lines_of_the_protocol_read_a_value(names):
->>>>>>> refs/heads/tests
     block = re.search(r"<!-- ten-line-get -->\n```python\n(.*?)```", PROTOCOL.read_text(), re.DOTALL)[1]
     lines: dict[str, object] = {}
     exec(compile(block, str(PROTOCOL), "exec"), lines)

@@ -37,11 +37,7 @@ def losing_an_answer(op: Op) -> ScriptedStore:
     return store
 
 
-<<<<<<< HEAD
 def test_a_put_with_the_keys_version_is_done(ask):
-=======
-def test_a_conditional_put_succeeds_at_the_named_version(ask):
->>>>>>> refs/heads/tests
     store = ScriptedStore()
     with store.node() as node:
         first = ask(node.name, "put", "k", b"1", if_version=0)
@@ -50,11 +46,7 @@ def test_a_conditional_put_succeeds_at_the_named_version(ask):
     assert store.records[KEY] == Record(second, 60, 0, b"2")
 
 
-<<<<<<< HEAD
 def test_a_put_with_another_version_is_a_conflict(ask):
-=======
-def test_a_conditional_put_conflicts_with_another_version(ask):
->>>>>>> refs/heads/tests
     store = ScriptedStore()
     with store.node() as node:
         with pytest.raises(Conflict, match="the key has no record") as caught:
@@ -70,11 +62,7 @@ def test_a_conditional_put_conflicts_with_another_version(ask):
     assert Op.QUORUM_GET not in store.asked
 
 
-<<<<<<< HEAD
 def test_a_delete_with_the_keys_version_is_done(ask):
-=======
-def test_a_conditional_delete_succeeds_at_the_named_version(ask):
->>>>>>> refs/heads/tests
     store = ScriptedStore()
     with store.node() as node:
         version = ask(node.name, "put", "k", b"1")
@@ -88,11 +76,7 @@ def test_a_conditional_delete_succeeds_at_the_named_version(ask):
 @pytest.mark.parametrize(
     ("method", "wrong"), [("put", -1), ("put", 2**64), ("put", "7"), ("delete", 0), ("delete", 2**64)]
 )
-<<<<<<< HEAD
 def test_impossible_versions_are_refused_before_sending(ask, method, wrong):
-=======
-def test_invalid_versions_are_refused_before_sending(ask, method, wrong):
->>>>>>> refs/heads/tests
     store = ScriptedStore()
     args = ["k", b""] if method == "put" else ["k"]
     with store.node() as node, pytest.raises(ValueError, match="if_version"):
@@ -187,11 +171,7 @@ def test_a_conditional_write_without_any_answer_is_a_time_out(ask):
         ask(node.name, "put", "k", b"", if_version=0)
 
 
-<<<<<<< HEAD
 def test_quorum_true_sends_a_quorum_get(ask):
-=======
-def test_a_quorum_read_sends_quorum_get(ask):
->>>>>>> refs/heads/tests
     store = ScriptedStore()
     with store.node() as node:
         version = ask(node.name, "put", "k", b"1")

@@ -37,29 +37,17 @@ def test_only_the_first_try_of_a_read_asks_for_a_direct_answer(call):
 @pytest.mark.parametrize(
     "call", [PUT, calls.delete("hello"), calls.trace("hello", 3)], ids=["PUT", "DELETE", "TRACE"]
 )
-<<<<<<< HEAD
 def test_other_requests_ask_for_no_direct_answer(call):
-=======
-def test_writes_and_traces_never_ask_for_a_direct_answer(call):
->>>>>>> refs/heads/tests
     _, first = opened(new_session(), call)
     assert (flags(first), first.direct) == (NO_FLAGS, False)
 
 
-<<<<<<< HEAD
 def test_a_client_without_direct_asks_for_no_direct_answer():
-=======
-def test_a_client_without_direct_never_asks_for_direct_answers():
->>>>>>> refs/heads/tests
     session = Session(1, timeout=60.0, attempts=8, rng=random.Random(1), unix_us=unix_us)
     assert flags(opened(session)[1]) == NO_FLAGS
 
 
-<<<<<<< HEAD
 def test_only_direct_answers_are_believed_from_any_node():
-=======
-def test_only_direct_answers_are_believed_from_any_address():
->>>>>>> refs/heads/tests
     session = new_session(2)
     exchange, first = opened(session)
     second = passes(session, exchange)
@@ -80,11 +68,7 @@ def test_a_direct_answer_needs_the_request_id_op_and_key():
     assert (session.ignored, exchange.done) == (3, False)
 
 
-<<<<<<< HEAD
 def test_the_repetition_with_a_cookie_is_direct_too():
-=======
-def test_the_repetition_for_a_cookie_is_direct_too():
->>>>>>> refs/heads/tests
     session = new_session()
     _, first = opened(session)
     second = received(
@@ -104,22 +88,14 @@ def relayed(session: Session, now: float) -> Flag:
     return flags(first)
 
 
-<<<<<<< HEAD
 def test_after_missing_direct_answers_none_is_asked_for_during_a_pause():
-=======
-def test_missing_direct_answers_switch_them_off_for_a_while():
->>>>>>> refs/heads/tests
     session = new_session(2)
     asked = [relayed(session, now=float(number)) for number in range(DIRECT_MISSES + 2)]
     assert asked == [Flag.DIRECT] * DIRECT_MISSES + [NO_FLAGS] * 2
     assert relayed(session, now=DIRECT_PAUSE + DIRECT_MISSES + 1) == Flag.DIRECT
 
 
-<<<<<<< HEAD
 def test_with_direct_a_dead_entry_node_is_left_out_too():
-=======
-def test_a_dead_entry_node_is_left_out_with_direct_too():
->>>>>>> refs/heads/tests
     session = new_session(2)
     for number in range(SILENT_TRIES):
         assert relayed(session, now=float(number)) == Flag.DIRECT
@@ -130,11 +106,7 @@ def test_a_dead_entry_node_is_left_out_with_direct_too():
     )
 
 
-<<<<<<< HEAD
 def test_one_direct_answer_resets_the_count_of_missing_ones():
-=======
-def test_one_direct_answer_outweighs_missing_ones():
->>>>>>> refs/heads/tests
     session = new_session()
     for number in range(3 * DIRECT_MISSES):
         if number % DIRECT_MISSES:
@@ -144,11 +116,7 @@ def test_one_direct_answer_outweighs_missing_ones():
             received(session, ANY_NODE, value_reply(parse(first.data)), number + 0.001, direct=True)
 
 
-<<<<<<< HEAD
 def test_an_answer_by_the_entry_node_itself_does_not_reset_the_count():
-=======
-def test_an_answer_of_the_entry_node_itself_outweighs_nothing():
->>>>>>> refs/heads/tests
     session = new_session()
     asked = []
     for number in range(DIRECT_MISSES + 1):
@@ -158,11 +126,7 @@ def test_an_answer_of_the_entry_node_itself_outweighs_nothing():
     assert asked == [Flag.DIRECT] * DIRECT_MISSES + [NO_FLAGS]
 
 
-<<<<<<< HEAD
 def test_late_direct_answers_end_the_pause():
-=======
-def test_late_direct_answers_count_as_slow_and_not_as_missing():
->>>>>>> refs/heads/tests
     session = new_session()
     firsts = []
     for number in range(DIRECT_MISSES):
@@ -181,11 +145,7 @@ def test_late_direct_answers_count_as_slow_and_not_as_missing():
         assert flags(first) == asked
 
 
-<<<<<<< HEAD
 def test_requests_missed_together_count_as_one_missing_direct_answer():
-=======
-def test_simultaneous_requests_count_as_one_missed_answer():
->>>>>>> refs/heads/tests
     """What kept one back, as the look-up of the client's link address does, kept all back."""
     session = new_session()
     together = [opened(session)[0] for _ in range(2 * DIRECT_MISSES)]

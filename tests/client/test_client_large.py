@@ -50,11 +50,7 @@ def chunks(store: ScriptedStore) -> int:
 
 
 @pytest.mark.parametrize("size", [0, 1, CHUNK_SIZE, CHUNK_SIZE + 1, len(VALUE)])
-<<<<<<< HEAD
 def test_a_large_value_goes_both_ways(ask, size):
-=======
-def test_a_large_value_is_written_and_read(ask, size):
->>>>>>> refs/heads/tests
     store = ScriptedStore()
     with store.node() as node:
         version = ask(node.name, "put_large", "big", VALUE[:size])
@@ -78,11 +74,7 @@ def test_a_file_is_stored_with_progress(ask):
         assert len(half) == 22
 
 
-<<<<<<< HEAD
 def test_get_large_reads_plain_values_too(ask):
-=======
-def test_get_large_reads_a_plain_value(ask):
->>>>>>> refs/heads/tests
     store = ScriptedStore()
     with store.node() as node:
         ask(node.name, "put", "big", b"plain")
@@ -93,11 +85,7 @@ def test_get_large_reads_a_plain_value(ask):
     assert store.records == {}
 
 
-<<<<<<< HEAD
 def test_values_over_64_mib_are_refused_before_sending(ask):
-=======
-def test_a_value_beyond_the_limit_is_refused_before_sending(ask):
->>>>>>> refs/heads/tests
     store = ScriptedStore()
     with store.node() as node:
         for source in (bytes(MAX_LARGE + 1), io.BytesIO(bytes(MAX_LARGE + 1))):
@@ -126,11 +114,7 @@ def test_a_deleted_value_leaves_no_chunks(ask):
 
 
 @pytest.mark.parametrize("method", ["put", "delete"])
-<<<<<<< HEAD
 def test_chunks_left_by_a_plain_write_are_deleted_later(ask, method):
-=======
-def test_chunks_left_behind_by_a_plain_write_are_found(ask, method):
->>>>>>> refs/heads/tests
     store = ScriptedStore()
     with store.node() as node:
         ask(node.name, "put_large", "big", VALUE)
@@ -155,11 +139,7 @@ def test_readers_see_the_old_value_until_the_new_one_is_complete(ask):
     assert store.records[KEY].version > first
 
 
-<<<<<<< HEAD
 def test_a_failed_upload_deletes_its_chunks(ask):
-=======
-def test_a_failed_upload_is_deleted(ask):
->>>>>>> refs/heads/tests
     written: dict[bytes, int] = {}
 
     def refuse_one_chunk(request):
@@ -227,11 +207,7 @@ def test_a_put_a_day_later_deletes_a_killed_upload(monkeypatch):
     assert chunks(store) == 1
 
 
-<<<<<<< HEAD
 def test_an_upload_fails_if_the_key_is_deleted_meanwhile(ask):
-=======
-def test_an_upload_whose_key_is_deleted_fails(ask):
->>>>>>> refs/heads/tests
     store = ScriptedStore()
     with store.node() as node:
 
@@ -244,11 +220,7 @@ def test_an_upload_whose_key_is_deleted_fails(ask):
     assert store.records == {}
 
 
-<<<<<<< HEAD
 def test_an_upload_deleted_at_the_last_moment_deletes_its_manifest(ask):
-=======
-def test_an_upload_deleted_at_the_last_moment_withdraws_its_manifest(ask):
->>>>>>> refs/heads/tests
     def delete_now(request):
         if request.op == Op.PUT and request.key == KEY:
             store.deleted = {key: (each.version + 1, Status.OK) for key, each in store.records.items()}
@@ -296,11 +268,7 @@ def test_unfinished_uploads_do_not_lock_their_key(ask, age):
     assert (len(named) == 1) == (age > _journal.ABANDONED)
 
 
-<<<<<<< HEAD
 def test_a_cancelled_upload_deletes_its_chunks():
-=======
-def test_a_cancelled_upload_is_deleted():
->>>>>>> refs/heads/tests
     """Beside what its caller goes on with; the client's end waits for it."""
 
     async def run(name):
@@ -322,11 +290,7 @@ def test_a_cancelled_upload_is_deleted():
     assert store.asked[Op.DELETE] < 21 * 20, "what was not sent is not deleted"
 
 
-<<<<<<< HEAD
 def test_a_closed_uploads_coroutine_deletes_its_chunks():
-=======
-def test_an_upload_whose_coroutine_is_closed_is_deleted():
->>>>>>> refs/heads/tests
     async def run(name):
         async with AsyncClient(name) as client:
             await client.put("other", b"")
@@ -346,11 +310,7 @@ def test_an_upload_whose_coroutine_is_closed_is_deleted():
 
 
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, SystemExit])
-<<<<<<< HEAD
 def test_an_interrupted_upload_deletes_its_chunks(interruption):
-=======
-def test_an_interrupted_upload_is_deleted(interruption):
->>>>>>> refs/heads/tests
     def stop(done, total):
         if done > 5000:
             raise interruption
@@ -361,11 +321,7 @@ def test_an_interrupted_upload_is_deleted(interruption):
     assert store.records == {}
 
 
-<<<<<<< HEAD
 def test_a_second_interruption_ends_the_deletion_of_chunks():
-=======
-def test_a_second_interruption_ends_the_deletion():
->>>>>>> refs/heads/tests
     deletes = iter(range(1000))
 
     def stop(done, total):
@@ -406,11 +362,7 @@ def test_errors_name_the_users_key(ask):
             ask(node.name, "get_large", "big")
 
 
-<<<<<<< HEAD
 def test_chunks_of_a_value_with_a_ttl_expire_too(ask):
-=======
-def test_chunks_get_the_ttl_of_their_value(ask):
->>>>>>> refs/heads/tests
     store = ScriptedStore()
     with store.node() as node:
         ask(node.name, "put_large", "big", VALUE, ttl=60)
@@ -452,11 +404,7 @@ def damage(store: ScriptedStore, number: int, change) -> None:
         (lambda value: value[:-1] + bytes([value[-1] ^ 1]), "digest"),
     ],
 )
-<<<<<<< HEAD
 def test_a_value_with_a_damaged_chunk_is_an_error(ask, change, why):
-=======
-def test_a_value_with_missing_chunks_is_not_found(ask, change, why):
->>>>>>> refs/heads/tests
     store = ScriptedStore()
     with store.node() as node:
         ask(node.name, "put_large", "big", VALUE)
@@ -473,11 +421,7 @@ def test_an_upload_to_a_silent_cluster_fails():
     assert chunks(store) <= 10
 
 
-<<<<<<< HEAD
 def test_chunks_that_cannot_be_deleted_now_are_no_failure(ask):
-=======
-def test_a_failed_deletion_of_chunks_does_not_fail_the_write(ask):
->>>>>>> refs/heads/tests
     """The new value stands; the old chunks are named, and the next write deletes them."""
     refused = {Op.DELETE}
     store = ScriptedStore(
@@ -507,11 +451,7 @@ def test_manifests_and_journals_have_fixed_bytes():
 
 
 @pytest.mark.parametrize("pack", [MANIFEST.pack, lambda: pack_journal([Upload(bytes(16), 1, 2, 3)])])
-<<<<<<< HEAD
 def test_damaged_manifests_and_journals_are_not_recognised(pack):
-=======
-def test_damaged_manifests_and_journals_are_refused(pack):
->>>>>>> refs/heads/tests
     good = pack()
     bad = [good[:length] for length in range(len(good))] + [good + b"\0"]
     bad += [good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :] for at in range(len(good))]
@@ -524,17 +464,9 @@ def test_damaged_manifests_and_journals_are_refused(pack):
     "change",
     [{"size": MAX_LARGE + 1}, {"size": 2**64 - 1}, {"chunk_size": 0}, {"chunk_size": CHUNK_SIZE + 1}, {"chunk_size": 1, "size": MAX_LARGE}],
 )  # fmt: skip
-<<<<<<< HEAD
 def test_impossible_manifests_are_not_recognised(change):
     assert Manifest.parse(MANIFEST._replace(**change).pack()) is None
 
 
 def test_impossible_journals_name_no_upload():
-=======
-def test_an_impossible_manifest_is_refused(change):
-    assert Manifest.parse(MANIFEST._replace(**change).pack()) is None
-
-
-def test_an_impossible_journal_names_nothing():
->>>>>>> refs/heads/tests
     assert parse_journal(pack_journal([Upload(bytes(16), 1, 2, _manifest.MAX_CHUNKS + 1)])) == []

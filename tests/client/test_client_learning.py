@@ -59,11 +59,7 @@ class Learning:
         self.session.receive(0, reply_to(question, status=Status.HOPS_ENDED, body=body), now + 0.01)
 
 
-<<<<<<< HEAD
 def test_contacts_are_asked_for_after_the_first_answer_and_once_a_minute():
-=======
-def test_learning_starts_after_the_first_answer_and_is_rare():
->>>>>>> refs/heads/tests
     client = Learning()
     opened(client.session, GET, FIRST_AFTER - 0.01)
     question = client.asks(FIRST_AFTER)
@@ -72,21 +68,13 @@ def test_learning_starts_after_the_first_answer_and_is_rare():
     assert client.asks(FIRST_AFTER + AGAIN_AFTER).key != question.key, "other nodes are near another key"
 
 
-<<<<<<< HEAD
 def test_the_answer_with_contacts_is_no_longer_than_the_request():
-=======
-def test_a_learning_answer_is_no_longer_than_its_question():
->>>>>>> refs/heads/tests
     question = Learning().asks(FIRST_AFTER)
     assert len(question.body) == CONTACT_LEN * (MAX_LEARNT + 1)
     assert len(question.pack()) == HEADER_LEN + len(question.body)
 
 
-<<<<<<< HEAD
 def test_without_learn_no_contacts_are_asked_for():
-=======
-def test_a_client_with_learning_off_does_not_ask():
->>>>>>> refs/heads/tests
     session = Session(1, timeout=60.0, attempts=8, rng=random.Random(1), unix_us=unix_us)
     _, first = opened(session)
     session.receive(0, value_reply(wire.parse(first.data)), 0.0)
@@ -94,11 +82,7 @@ def test_a_client_with_learning_off_does_not_ask():
         assert opened(session, GET, now)[1] is not None
 
 
-<<<<<<< HEAD
 def test_learnt_nodes_are_asked_if_no_given_node_listens():
-=======
-def test_learnt_nodes_are_asked_if_no_given_one_listens():
->>>>>>> refs/heads/tests
     client = Learning(nodes=2)
     client.hears_of(OTHERS[:3], 2.0)
     assert client.places == dict(enumerate(OTHERS[:3], 2))
@@ -143,11 +127,7 @@ def test_given_nodes_that_are_silent_are_left_for_learnt_ones():
     assert opened(client.session, PUT, 60.0)[1].node == 1
 
 
-<<<<<<< HEAD
 def test_at_most_max_learnt_nodes_are_kept():
-=======
-def test_the_number_of_learnt_nodes_is_bounded():
->>>>>>> refs/heads/tests
     client = Learning()
     for turn in range(3):
         client.hears_of(OTHERS[turn * 16 : turn * 16 + 17], 2.0 + turn * AGAIN_AFTER)
@@ -155,11 +135,7 @@ def test_the_number_of_learnt_nodes_is_bounded():
     assert set(client.places.values()) & set(OTHERS[32:49]), "those that were never asked make room"
 
 
-<<<<<<< HEAD
 def test_a_learnt_node_in_use_keeps_its_place():
-=======
-def test_a_node_in_use_keeps_its_place():
->>>>>>> refs/heads/tests
     client = Learning()
     client.hears_of(OTHERS[:16], 2.0)
     session = client.session
@@ -179,11 +155,7 @@ def _answer(body: bytes):
 
 
 @pytest.mark.parametrize("body", [b"", b"short", bytes(38), bytes(39)])
-<<<<<<< HEAD
 def test_unreadable_contacts_are_ignored(body):
-=======
-def test_a_malformed_answer_teaches_nothing(body):
->>>>>>> refs/heads/tests
     client = Learning()
     question = client.asks(2.0)
     client.session.receive(0, reply_to(question, status=Status.HOPS_ENDED, body=body), 2.01)
@@ -191,11 +163,7 @@ def test_a_malformed_answer_teaches_nothing(body):
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "224.0.0.1", "fe80::1", "ff02::1", "::", "169.254.0.1"])
-<<<<<<< HEAD
 def test_unreachable_contacts_are_not_learnt(host):
-=======
-def test_an_unusable_address_is_not_learnt(host):
->>>>>>> refs/heads/tests
     client = Learning()
     client.hears_of([Address.of(host, 5348), Address.of("10.0.0.9", 0), OTHERS[0]], 2.0)
     assert list(client.places.values()) == OTHERS[:1]
@@ -241,11 +209,7 @@ def test_a_given_node_is_not_learnt(opened_sockets):
     assert not opened.place(2, Address.of("127.0.0.1", 5349))
 
 
-<<<<<<< HEAD
 def test_another_hosts_loopback_address_is_not_learnt(opened_sockets):
-=======
-def test_a_loopback_address_of_another_host_is_not_learnt(opened_sockets):
->>>>>>> refs/heads/tests
     opened = opened_sockets("127.0.0.1:5348")
     opened._targets = {0: ("192.0.2.1", 5348)}
     assert not opened.place(1, Address.of("127.0.0.1", 5348))
@@ -268,11 +232,7 @@ def _blocking(first: ScriptedNode, learn: bool) -> bytes:
 
 
 @pytest.mark.parametrize("ask", [_blocking, lambda *args: asyncio.run(_in_a_loop(*args))], ids=BOTH)
-<<<<<<< HEAD
 def test_a_learnt_node_answers_after_the_only_given_one_died(monkeypatch, ask):
-=======
-def test_learnt_nodes_replace_the_only_given_one(monkeypatch, ask):
->>>>>>> refs/heads/tests
     """The client goes on through a node that it was not given, unless it was told not to."""
     monkeypatch.setattr(learning, "FIRST_AFTER", 0.0)
     with ScriptedNode(answer) as other:

@@ -185,11 +185,7 @@ class Writer:
 
 
 @pytest.mark.parametrize("seed", range(60))
-<<<<<<< HEAD
 def test_no_outcome_is_wrong(seed):
-=======
-def test_no_client_reports_a_wrong_outcome(seed):
->>>>>>> refs/heads/tests
     world = World(seed)
     writers = [Writer(world, number, 60) for number in range(CLIENTS)]
     world.run()

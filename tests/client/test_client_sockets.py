@@ -60,41 +60,25 @@ def opened():
 
 
 @pytest.mark.parametrize("code", NOBODY, ids=errno.errorcode.get)
-<<<<<<< HEAD
 def test_a_closed_port_is_reported_between_datagrams(opened, code):
-=======
-def test_an_icmp_error_is_reported_between_datagrams(opened, code):
->>>>>>> refs/heads/tests
     arrived = opened.arrived(0, FailingSocket(code))
     assert list(islice(arrived, 3)) == [(0, None), (0, b"data"), (0, b"data")]
 
 
 @pytest.mark.parametrize("code", LOST, ids=errno.errorcode.get)
-<<<<<<< HEAD
 def test_an_empty_socket_gives_nothing(opened, code):
-=======
-def test_an_empty_socket_gives_no_datagram(opened, code):
->>>>>>> refs/heads/tests
     sock = FailingSocket(code)
     assert list(opened.arrived(0, sock)) == []
     assert list(opened.arrived(0, sock)) == [(0, b"data")] * sockets.BURST
 
 
-<<<<<<< HEAD
 def test_an_error_of_the_unconnected_socket_marks_no_node_dead(opened):
-=======
-def test_an_error_of_an_unconnected_socket_blames_no_node(opened):
->>>>>>> refs/heads/tests
     sock = FailingSocket(errno.ECONNREFUSED)
     assert list(opened.arrived(ANY_NODE, sock)) == []
     assert list(islice(opened.arrived(ANY_NODE, sock), 1)) == [(ANY_NODE, b"data")]
 
 
-<<<<<<< HEAD
 def test_an_empty_datagram_marks_no_node_dead():
-=======
-def test_an_empty_datagram_blames_no_node():
->>>>>>> refs/heads/tests
     with (
         ScriptedNode(lambda node, request: [b"", value_reply(request)]) as node,
         Client(node.name, timeout=1.0) as client,

@@ -40,11 +40,7 @@ def closed_ports(count: int) -> list[str]:
 @pytest.mark.parametrize(
     ("method", "args"), [("get", []), ("put", [b""]), ("delete", []), ("put_large", [b"x"])]
 )
-<<<<<<< HEAD
 def test_closed_ports_are_reported_at_once(ask, nodes, method, args):
-=======
-def test_a_closed_port_is_an_error_at_once(ask, nodes, method, args):
->>>>>>> refs/heads/tests
     """Not after the time-out, which is an hour here."""
     names = closed_ports(nodes)
     with pytest.raises(PortClosed, match=r"nobody listens at 127\.0\.0\.1:") as caught:
@@ -68,11 +64,7 @@ def test_a_closed_port_is_reported_to_each_of_many_requests():
     assert {type(error) for error in asyncio.run(run(name))} == {PortClosed}
 
 
-<<<<<<< HEAD
 def test_one_closed_port_among_others_costs_one_datagram(ask):
-=======
-def test_a_closed_port_among_others_costs_one_datagram(ask):
->>>>>>> refs/heads/tests
     with ScriptedNode(lambda _, request: [value_reply(request, b"")]) as node:
         names = [*closed_ports(3), node.name]
         values = {str(number): b"" for number in range(300)}
@@ -131,11 +123,7 @@ def late(request: Message) -> list[bytes]:
     return [value_reply(request, request.key)]
 
 
-<<<<<<< HEAD
 def test_a_blocked_loop_reads_waiting_answers_before_it_times_out():
-=======
-def test_a_blocked_loop_reads_its_socket_before_it_times_out():
->>>>>>> refs/heads/tests
     """All were answered while the loop stood still, for longer than the time-out; there are more than are read at once."""
 
     async def run(name):
@@ -164,11 +152,7 @@ def answered_when(go: threading.Event, name: str):
     return react
 
 
-<<<<<<< HEAD
 def test_an_overdue_timer_reads_waiting_answers_first():
-=======
-def test_a_due_timer_reads_the_socket_first():
->>>>>>> refs/heads/tests
     """The loop is held up between the choice of what is due and the timer's turn."""
     go = threading.Event()
 
@@ -189,11 +173,7 @@ def test_a_due_timer_reads_the_socket_first():
         assert asyncio.run(run(node.name)) == hash_key("k")
 
 
-<<<<<<< HEAD
 def test_a_stopped_process_reads_waiting_answers_before_it_times_out():
-=======
-def test_a_stopped_process_reads_its_socket_before_it_times_out():
->>>>>>> refs/heads/tests
     """Stopped after it had looked for datagrams and before it looked at the clock."""
     go = threading.Event()
 
@@ -290,11 +270,7 @@ def test_an_asyncio_client_belongs_to_the_process_that_made_it():
         assert ends() == 1, "the child ended no watch"
 
 
-<<<<<<< HEAD
 def test_an_unused_client_belongs_to_the_process_that_made_it():
-=======
-def test_an_unused_client_belongs_to_its_process_too():
->>>>>>> refs/heads/tests
     client = AsyncClient("127.0.0.1:1")
 
     def use():

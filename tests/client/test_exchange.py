@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from exchanges import GET, PUT, all_tries, attempts_of, new_session, opened, passes, received, sent
+from exchanges import GET, PUT, all_tries, attempts_of, new_session, opened, passes, received
 from scripted_node import refusal, value_reply
 
 from kdht import wire

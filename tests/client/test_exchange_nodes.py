@@ -30,7 +30,7 @@ def test_a_closed_port_leads_to_another_node_at_once():
 
 
 @pytest.mark.parametrize("call", [GET, PUT], ids=str)
-def test_closed_ports_everywhere_are_an_error_at_once(call):
+def test_all_ports_closed_is_an_error_at_once(call):
     session = new_session(nodes=3)
     exchange, send = opened(session, call)
     for node in range(3):
@@ -53,7 +53,7 @@ def test_a_node_that_listens_again_is_asked_by_the_next_request():
     assert not session.state.nodes[0].dead
 
 
-def test_a_port_error_costs_only_the_requests_it_moves():
+def test_a_closed_port_costs_one_step_for_each_request():
     """Many requests at one closed port: the first refusal moves them all, the others find nothing to do."""
     session = new_session(nodes=2)
     count = 500
@@ -70,7 +70,7 @@ def test_a_port_error_costs_only_the_requests_it_moves():
     assert sum(send.node == 1 for send in session.outbox) == count
 
 
-def test_the_list_of_asked_requests_is_bounded():
+def test_ended_requests_are_removed_from_the_notes_of_each_node():
     session = new_session()
     for _ in range(5000):
         exchange, first = opened(session)
@@ -101,7 +101,7 @@ def test_a_silent_node_is_left_out_and_probed_beside_a_read():
     assert not session.state.nodes[0].dead
 
 
-def test_requests_missed_together_count_as_one_miss():
+def test_requests_missed_together_count_as_one_miss_of_a_node():
     session = new_session(nodes=2)
     exchanges = [opened(session)[0] for _ in range(3 * SILENT_TRIES)]
     session.wake(exchanges[0].deadline)
@@ -110,7 +110,7 @@ def test_requests_missed_together_count_as_one_miss():
 
 
 @pytest.mark.parametrize("call", [GET, PUT], ids=str)
-def test_a_node_that_answers_other_requests_is_kept_for_some_tries(call):
+def test_a_node_that_answers_others_is_kept_and_routes_behind_it_change(call):
     """The next tries take other ways from the same node, none later than usual, before they go elsewhere."""
     session = new_session(nodes=2, attempts=MAX_ATTEMPTS)
     exchange, first = opened(session, call)

@@ -74,7 +74,7 @@ def test_malformed_datagrams_are_ignored():
     assert (exchange.done, session.ignored) == (False, 6)
 
 
-def test_a_closed_exchange_ignores_replies():
+def test_replies_to_a_forgotten_exchange_are_ignored():
     session = new_session()
     exchange, first = opened(session)
     session.forget(exchange)
@@ -85,7 +85,7 @@ def test_a_closed_exchange_ignores_replies():
         exchange.result()
 
 
-def test_a_try_beyond_the_replicas_is_followed_by_the_best_route_at_once():
+def test_not_responsible_leads_to_the_best_route_at_once():
     session = new_session()
     exchange, _ = opened(session)
     second = passes(session, exchange)
@@ -95,7 +95,7 @@ def test_a_try_beyond_the_replicas_is_followed_by_the_best_route_at_once():
     assert not exchange.done
 
 
-def test_not_responsible_is_retried_and_then_an_error():
+def test_not_responsible_everywhere_is_tried_again_and_then_an_error():
     session = new_session()
     exchange, send = opened(session)
     sends, at_once = [send], 0
@@ -127,7 +127,7 @@ def test_a_lap_of_silent_replicas_doubles_the_wait_once():
 
 
 @pytest.mark.parametrize(("status", "kind"), [(Status.BUSY, RequestError), (Status.UNCONFIRMED, Unconfirmed)])
-def test_busy_and_unconfirmed_are_retried_after_a_wait(status, kind):
+def test_busy_and_unconfirmed_are_tried_again_after_a_wait(status, kind):
     session = new_session()
     exchange, send = opened(session, PUT)
     assert received(session, 0, refusal(wire.parse(send.data), status), 0.01) is None
@@ -178,7 +178,7 @@ def test_refused_tries_last_for_all_of_a_long_time_out(status):
     assert max(waits) <= MAX_RTO * (1 + JITTER)
 
 
-def test_unreachable_leads_to_the_next_route_at_once():
+def test_a_closed_port_on_the_route_leads_to_the_next_route_at_once():
     session = new_session(nodes=2, attempts=16)
     exchange, send = opened(session, GET)
     tries = [send]

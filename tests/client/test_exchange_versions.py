@@ -64,11 +64,7 @@ def test_an_old_answer_leads_to_the_next_replica_at_once(call):
 
 
 @pytest.mark.parametrize("call", [GET, QUORUM], ids=["GET", "QUORUM_GET"])
-<<<<<<< HEAD
-def test_later_old_answers_do_not_speed_up_the_tries(call):
-=======
 def test_further_old_answers_start_no_further_try(call):
->>>>>>> refs/heads/tests
     """One try in the time that an answer usually takes, however quickly old answers come."""
     session = new_session(attempts=16)
     written(session)
@@ -84,11 +80,7 @@ def test_further_old_answers_start_no_further_try(call):
     assert min(others) >= MIN_RTO
 
 
-<<<<<<< HEAD
-def test_an_older_deletion_does_not_hide_a_put():
-=======
 def test_an_older_deletion_does_not_hide_an_own_put():
->>>>>>> refs/heads/tests
     """NOT_FOUND says what was deleted: an older tombstone than what was written since is a lagging replica's."""
     session = new_session()
     written(session)
@@ -111,11 +103,7 @@ def test_a_newer_deletion_is_believed_and_remembered(version):
     assert received(session, 0, new_reply(first), 0.03) is not None, "the deletion was seen"
 
 
-<<<<<<< HEAD
-def test_a_record_missing_everywhere_is_asked_for_at_all_replicas():
-=======
 def test_not_found_below_a_known_version_asks_all_replicas():
->>>>>>> refs/heads/tests
     session = new_session()
     written(session)
     exchange, first = opened(session)
@@ -141,11 +129,7 @@ def asks_around(session: Session, exchange: Exchange, send: Send, reply: Callabl
     assert asked == [2, 0, 1, 2], "all of them, twice"
 
 
-<<<<<<< HEAD
-def test_an_expired_record_is_not_asked_for_at_all_replicas():
-=======
 def test_an_expired_record_is_not_searched_at_all_replicas():
->>>>>>> refs/heads/tests
     session = new_session()
     written(session, ttl=60)
     exchange, first = opened(session, now=59.0)
@@ -186,11 +170,7 @@ def all_old(session: Session, call: calls.Call) -> tuple[Exchange, Send]:
     return exchange, passes(session, exchange)
 
 
-<<<<<<< HEAD
-def test_an_old_record_is_given_after_one_unconfirmed_read():
-=======
 def test_an_old_record_is_returned_once_its_age_is_known():
->>>>>>> refs/heads/tests
     session = new_session()
     exchange, third = all_old(session, GET)
     asks_around(session, exchange, third, old_reply)
@@ -233,11 +213,7 @@ def test_a_quorum_of_old_records_is_unconfirmed():
         exchange.result()
 
 
-<<<<<<< HEAD
-def test_a_stray_record_is_not_believed_while_the_replicas_are_silent():
-=======
 def test_a_left_over_record_is_not_believed_while_replicas_are_silent():
->>>>>>> refs/heads/tests
     """It may be years old; the replicas are slow, or are restarted."""
     session = new_session()
     exchange, first = opened(session)
@@ -248,11 +224,7 @@ def test_a_left_over_record_is_not_believed_while_replicas_are_silent():
     assert calls.record(exchange.result()).version == VERSION
 
 
-<<<<<<< HEAD
-def test_a_stray_record_is_believed_after_two_silent_laps():
-=======
 def test_a_left_over_record_is_returned_if_nothing_else_is():
->>>>>>> refs/heads/tests
     """All replicas are dead: asked twice, and silent."""
     session = new_session()
     exchange, _ = opened(session)
@@ -265,11 +237,7 @@ def test_a_left_over_record_is_returned_if_nothing_else_is():
     assert calls.record(exchange.result()).value == b"left over"
 
 
-<<<<<<< HEAD
-def test_versions_of_the_last_used_keys_are_remembered(monkeypatch):
-=======
 def test_versions_are_remembered_for_a_bounded_number_of_keys(monkeypatch):
->>>>>>> refs/heads/tests
     monkeypatch.setattr(_versions, "REMEMBERED", 3)
     session = new_session()
     for name in "abcda":
@@ -303,11 +271,7 @@ def begun_at(session: Session, way: int) -> tuple[Exchange, Send]:
         session.forget(exchange)
 
 
-<<<<<<< HEAD
-def test_a_spread_read_goes_on_by_the_best_route():
-=======
 def test_a_spread_read_continues_on_the_best_route():
->>>>>>> refs/heads/tests
     session = spreading()
     exchange, _ = begun_at(session, 2)
     following = [passes(session, exchange) for _ in range(3)]
@@ -324,11 +288,7 @@ def test_a_spread_read_does_not_go_back_in_time():
     assert calls.record(exchange.result()).value == b"new"
 
 
-<<<<<<< HEAD
-def test_with_fewer_replicas_reads_are_spread_over_fewer_routes():
-=======
 def test_reads_are_spread_over_fewer_replicas_if_there_are_fewer():
->>>>>>> refs/heads/tests
     session = spreading()
     exchange, first = begun_at(session, 2)
     second = received(session, 0, beside(first), 0.01)
@@ -340,11 +300,7 @@ def test_reads_are_spread_over_fewer_replicas_if_there_are_fewer():
 
 
 @pytest.mark.parametrize("call", [PUT, DELETE, calls.trace("hello", 1)], ids=["PUT", "DELETE", "TRACE"])
-<<<<<<< HEAD
-def test_other_requests_are_not_spread(call):
-=======
 def test_only_reads_are_spread(call):
->>>>>>> refs/heads/tests
     session = spreading()
     assert {wire.parse(opened(session, call)[1].data).attempt for _ in range(30)} == {0}
 

@@ -49,11 +49,7 @@ def test_no_two_writes_have_the_same_version():
     assert versions == sorted(set(versions))
 
 
-<<<<<<< HEAD
-def test_a_writes_version_is_above_every_known_one_of_its_key():
-=======
 def test_a_write_gets_a_version_above_the_known_one():
->>>>>>> refs/heads/tests
     session = new_session()
     _, read = opened(session, GET)
     far = NOW_US + 30_000_000
@@ -74,11 +70,7 @@ def test_the_next_write_does_not_wait_for_a_late_try_of_the_last():
 
 
 @WRITES
-<<<<<<< HEAD
-def test_a_too_old_version_is_replaced_by_a_newer_one_at_once(call):
-=======
 def test_a_refused_version_is_replaced_by_a_newer_one_at_once(call):
->>>>>>> refs/heads/tests
     session = new_session(nodes=2)
     exchange, first = opened(session, call)
     second = received(session, 0, told(first, Status.BAD_VERSION, NOW_US + 500), 0.01)
@@ -116,11 +108,7 @@ def test_writers_that_overtake_each_other_take_turns():
     assert NOW_US + 5000 < version_of(passes(session, exchange)) <= NOW_US + 5000 + SPREAD_AHEAD
 
 
-<<<<<<< HEAD
-def test_a_write_gives_up_if_others_write_the_key_all_the_time():
-=======
 def test_a_key_under_constant_writes_is_given_up():
->>>>>>> refs/heads/tests
     session = new_session()
     exchange, send = opened(session, PUT)
     while not exchange.done:
@@ -147,11 +135,7 @@ def test_a_wrong_clock_is_corrected(off_s):
     assert abs(version_of(opened(session, calls.put("other", b"", None))[1]) - node_us) <= SPREAD_AHEAD + 10
 
 
-<<<<<<< HEAD
-def test_a_version_a_little_ahead_does_not_move_the_clock():
-=======
 def test_a_version_slightly_ahead_does_not_move_the_clock():
->>>>>>> refs/heads/tests
     clock = WriteClock(lambda: NOW_US, random.Random(1))
     first = clock.next(0)
     clock.refused(first, NOW_US + AHEAD)
@@ -168,11 +152,7 @@ def test_two_clocks_behind_one_version_choose_different_ones():
     assert all(clock.next(0) > ahead for clock in clocks)
 
 
-<<<<<<< HEAD
-def test_a_version_far_ahead_does_not_move_the_clock():
-=======
 def test_a_version_far_ahead_is_exceeded_without_moving_the_clock():
->>>>>>> refs/heads/tests
     clock = WriteClock(lambda: NOW_US, random.Random(1))
     assert clock.next(NOW_US + 2 * AHEAD) >= NOW_US + 2 * AHEAD
     assert clock.next(0) > NOW_US + 2 * AHEAD
@@ -271,11 +251,7 @@ def test_a_write_in_doubt_gets_no_new_version(call):
         exchange.result()
 
 
-<<<<<<< HEAD
-def test_an_overwritten_write_is_confirmed_by_a_replica_that_remembers_it():
-=======
 def test_a_coordinator_that_remembers_an_overwritten_write_confirms_it():
->>>>>>> refs/heads/tests
     session = new_session()
     exchange, _ = opened(session, PUT)
     second = passes(session, exchange)

@@ -39,11 +39,7 @@ def test_round_trips_are_smoothed_as_rfc_6298_says():
     assert (trip.late, trip.rto) == (MAX_RTO, MAX_RTO)
 
 
-<<<<<<< HEAD
 def test_slow_answers_behind_dead_nodes_do_not_raise_the_rto():
-=======
-def test_answers_delayed_by_dead_nodes_do_not_raise_the_time_out():
->>>>>>> refs/heads/tests
     trip = RoundTrip()
     for number in range(200):
         trip.sample(0.25 if number % 4 == 0 else 0.005)
@@ -51,11 +47,7 @@ def test_answers_delayed_by_dead_nodes_do_not_raise_the_time_out():
     assert trip.rto < MEDIANS * 0.005 * MEDIAN_STEP**4
 
 
-<<<<<<< HEAD
 def test_the_rto_grows_if_all_answers_become_slow():
-=======
-def test_the_time_out_grows_when_all_answers_become_slow():
->>>>>>> refs/heads/tests
     trip = RoundTrip()
     for _ in range(50):
         trip.sample(0.005)
@@ -64,11 +56,7 @@ def test_the_time_out_grows_when_all_answers_become_slow():
     assert trip.rto > 0.5
 
 
-<<<<<<< HEAD
 def test_a_node_with_few_answers_has_the_rto_of_all_nodes():
-=======
-def test_a_rarely_asked_node_gets_the_usual_time_out():
->>>>>>> refs/heads/tests
     nodes = KnownNodes(2)
     for _ in range(50):
         nodes.answered(0, Op.PUT, 0.005, 1.0)
@@ -99,11 +87,7 @@ def test_requests_begin_at_the_next_living_node():
     assert nodes.current == 2
 
 
-<<<<<<< HEAD
 def test_silent_tries_in_a_row_mark_a_node_dead_and_an_answer_alive():
-=======
-def test_repeated_silence_marks_a_node_dead_and_an_answer_alive():
->>>>>>> refs/heads/tests
     nodes = KnownNodes(2)
     for now in range(SILENT_TRIES - 1):
         nodes.missed(0, now, now)
@@ -118,11 +102,7 @@ def test_repeated_silence_marks_a_node_dead_and_an_answer_alive():
     assert (nodes[0].dead, nodes[0].misses) == (False, 0)
 
 
-<<<<<<< HEAD
 def test_dead_nodes_are_probed_after_growing_waits():
-=======
-def test_dead_nodes_are_probed_ever_more_rarely():
->>>>>>> refs/heads/tests
     nodes = KnownNodes(2)
     nodes.died(0, 100.0)
     asked = [now for now in range(100, 300) if nodes.to_probe(float(now)) == 0]

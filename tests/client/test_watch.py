@@ -51,11 +51,7 @@ def versions(watching: WatchExchange) -> list[int | None]:
     return found
 
 
-<<<<<<< HEAD
 def test_a_watch_tells_the_present_record_and_its_changes():
-=======
-def test_a_watch_reports_the_present_value_and_changes():
->>>>>>> refs/heads/tests
     session = new_session()
     watching, request = begun(session)
     assert (request.op, request.body) == (Op.WATCH, LEASE.to_bytes(4, "big"))
@@ -64,7 +60,6 @@ def test_a_watch_reports_the_present_value_and_changes():
     assert versions(watching) == [5, 6, None, 8]
 
 
-<<<<<<< HEAD
 def test_events_and_errors_are_told():
     heard: list[object] = []
     session = new_session()
@@ -76,9 +71,6 @@ def test_events_and_errors_are_told():
 
 
 def test_no_record_is_an_event_once():
-=======
-def test_a_missing_key_is_one_event():
->>>>>>> refs/heads/tests
     session = new_session()
     watching, request = begun(session)
     session.receive(0, gone(request), 0.01)
@@ -86,11 +78,7 @@ def test_a_missing_key_is_one_event():
     assert versions(watching) == [None]
 
 
-<<<<<<< HEAD
 def test_doubled_and_old_states_are_no_events():
-=======
-def test_doubled_and_old_notifications_are_no_events():
->>>>>>> refs/heads/tests
     session = new_session()
     watching, request = begun(session)
     for version in (5, 7, 7, 6, 5):
@@ -98,12 +86,8 @@ def test_doubled_and_old_notifications_are_no_events():
     assert versions(watching) == [5, 7]
 
 
-<<<<<<< HEAD
 def test_a_late_answer_to_the_first_question_is_no_event_after_a_change():
     """Nothing was there when the watch began; under loss or delay this answer comes after the first change."""
-=======
-def test_a_renewal_repairs_an_overtaken_deletion():
->>>>>>> refs/heads/tests
     session = new_session()
     watching, request = begun(session)
     for data in (told(request, 5), gone(request), gone(request)):
@@ -111,7 +95,6 @@ def test_a_renewal_repairs_an_overtaken_deletion():
     assert versions(watching) == [5]
 
 
-<<<<<<< HEAD
 def test_a_record_that_is_gone_without_a_tombstone_is_told_at_the_second_renewal():
     session = new_session()
     watching, request = begun(session)
@@ -135,9 +118,6 @@ def test_an_expired_record_is_gone_without_a_tombstone():
 
 
 def test_an_older_deletion_is_no_event_and_older_records_are_none_after_a_deletion():
-=======
-def test_an_older_deletion_and_the_value_it_deleted_are_no_events():
->>>>>>> refs/heads/tests
     session = new_session()
     watching, request = begun(session)
 
@@ -149,11 +129,7 @@ def test_an_older_deletion_and_the_value_it_deleted_are_no_events():
     assert versions(watching) == [5, None, 9]
 
 
-<<<<<<< HEAD
 def test_a_read_is_not_older_than_a_watch_told():
-=======
-def test_a_read_is_never_older_than_a_watchs_event():
->>>>>>> refs/heads/tests
     session = new_session()
     _, request = begun(session)
     session.receive(0, told(request, 9), 0.01)
@@ -162,11 +138,7 @@ def test_a_read_is_never_older_than_a_watchs_event():
     assert not exchange.done
 
 
-<<<<<<< HEAD
 def test_renewals_find_missed_changes():
-=======
-def test_renewals_report_missed_changes():
->>>>>>> refs/heads/tests
     session = new_session()
     watching, request = begun(session)
     session.receive(0, told(request, 5), 0.01)
@@ -178,11 +150,7 @@ def test_renewals_report_missed_changes():
     assert versions(watching) == [5, 9]
 
 
-<<<<<<< HEAD
 def test_a_lost_renewal_is_repeated_by_other_routes_through_other_nodes():
-=======
-def test_a_lost_renewal_is_repeated_by_other_routes_and_nodes():
->>>>>>> refs/heads/tests
     session = new_session(nodes=2)
     watching, request = begun(session)
     session.receive(0, told(request, 5), 0.01)
@@ -260,11 +228,7 @@ def test_a_cookie_that_is_refused_ends_a_watch():
 
 
 @pytest.mark.parametrize("status", [Status.BUSY, Status.UNCONFIRMED, Status.STORAGE_FAILED])
-<<<<<<< HEAD
 def test_a_watch_waits_after_busy_and_similar_refusals(status):
-=======
-def test_a_watch_waits_out_temporary_refusals(status):
->>>>>>> refs/heads/tests
     session = new_session()
     watching, request = begun(session)
     session.receive(0, refusal(request, status), 0.01)
@@ -274,22 +238,14 @@ def test_a_watch_waits_out_temporary_refusals(status):
     assert versions(watching) == [5]
 
 
-<<<<<<< HEAD
 def test_an_unreadable_answer_ends_a_watch():
-=======
-def test_a_malformed_notification_ends_a_watch():
->>>>>>> refs/heads/tests
     session = new_session()
     watching, request = begun(session)
     session.receive(0, reply_to(request, body=b"short"), 0.01)
     assert isinstance(watching.error, RequestError)
 
 
-<<<<<<< HEAD
 def test_the_last_events_are_kept_if_nobody_fetches_them():
-=======
-def test_a_slow_reader_gets_the_latest_events():
->>>>>>> refs/heads/tests
     session = new_session()
     watching, request = begun(session)
     for version in range(1, 2 * MAX_EVENTS + 1):

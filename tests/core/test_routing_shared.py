@@ -191,7 +191,7 @@ def test_verdicts_without_the_gil_while_this_thread_publishes():
     """Each lane's counters have one writer, so none of the verdicts is lost from them."""
     states = list(bucket_states().values())
     node: Node = make_node(usual_settings(), [NEXT])
-    rounds, lanes = 40_000, (4, 5)
+    rounds, lanes = 200_000, (4, 5)
     moved: dict[int, int] = {}
 
     def run(lane: int) -> None:

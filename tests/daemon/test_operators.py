@@ -136,7 +136,7 @@ def test_a_drain_is_called_off_and_the_node_serves_as_before(three: Cluster) -> 
         wait_until(lambda: third.status()["repair"].get("draining"), "the drain to begin")
         drain.send_signal(signal.SIGINT)
         out, said = drain.communicate(timeout=PATIENT)
-        complained(drain.returncode, said, 130, "the drain goes on", "drain --cancel has it stay")
+        complained(drain.returncode, said, 130, "the drain continues", "drain --cancel cancels it")
         assert out == b""
         assert "--cancel" in good(ctl_of(third)("status")).decode()
     finally:

@@ -1,11 +1,13 @@
 """The network in memory: the same run for the same seed, loss, cuts, and messages hop by hop."""
 
+from dataclasses import replace
+
 import pytest
 from chain import IDS, answer, configure, link, request
 
 from kdht._routing import Core
-from kdht.datapath.base import Datagram, Outgoing
-from kdht.datapath.memory import START, Event, MemoryNetwork
+from kdht.datapath.base import Datagram, Handlers, Outgoing
+from kdht.datapath.memory import START, TICK, Event, MemoryNetwork, MemoryTransport
 from kdht.errors import DatapathError
 from kdht.wire import Address, parse
 from kdht.wire._shared import Flag
@@ -132,8 +134,8 @@ def test_a_stopped_node_gets_nothing_and_sends_nothing_and_can_come_back():
     assert stopped.send([Outgoing(b"x", CLIENT)]) == 0
     assert chain.ask(10) == []
     assert chain.net.counts["nobody"] == 10
-    stopped.start()
-    stopped.start()
+    for _ in range(2):
+        stopped.start(Handlers.without_records(chain.got[1].extend))
     assert len(chain.ask(10)) == 10
 
 
@@ -203,3 +205,28 @@ def test_run_while_ends_with_its_condition_or_at_its_limit():
     assert net.now == START + 0.5
     assert net.run_while(lambda: not other.inbox, limit=5.0)
     assert net.now == START + 1.0
+
+
+def test_an_alarm_rings_once_and_the_earliest_counts():
+    net, rung = MemoryNetwork(seed=1), []
+    again = [0.5, None, None]
+
+    def ring() -> float | None:
+        rung.append(net.now - START)
+        return again.pop(0)
+
+    transport = MemoryTransport(net, Core(), NODES[:1])
+    handlers = replace(Handlers.without_records(print), time=ring)
+    transport.call_in(0.1)  # not started: nothing happens
+    transport.start(handlers)
+    for seconds in (3.0, 1.0, 2.0):
+        transport.call_in(seconds)
+    net.run()
+    assert rung == pytest.approx([1.0, 1.5])
+    transport.call_in(0.0)
+    net.run()
+    assert rung[2:] == pytest.approx([3.0 + TICK])
+    transport.call_in(1.0)
+    transport.stop()
+    net.run()
+    assert len(rung) == 3

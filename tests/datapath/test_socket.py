@@ -13,7 +13,7 @@ from chain import IDS, answer, configure, link, request
 from sockets import ANY, LOOPBACK, PATIENCE, Client, Start, closed_port, lonely, transports, wait_for
 
 from kdht._routing import Core
-from kdht.datapath.base import Datagram, Outgoing
+from kdht.datapath.base import Datagram, Handlers, Outgoing
 from kdht.datapath.socket.transport import SocketTransport, _explain, _udp
 from kdht.errors import DatapathError
 from kdht.wire import Address, Contact, parse
@@ -290,7 +290,7 @@ def test_what_the_kernel_loses_at_a_full_buffer_is_counted(start, client):
 
 def refused(*addresses: Address) -> str:
     with pytest.raises(DatapathError) as caught:
-        SocketTransport(Core(), addresses, print).start()
+        SocketTransport(Core(), addresses).start(Handlers.without_records(print))
     return str(caught.value)
 
 
@@ -338,25 +338,25 @@ def test_errors_of_other_machines_are_told_in_one_line(number, words):
 @pytest.mark.parametrize("count", [0, 9])
 def test_the_number_of_addresses_has_bounds(count):
     with pytest.raises(DatapathError, match=f"1 to 8 addresses, not {count}"):
-        SocketTransport(Core(), [Address.of(LOOPBACK[4], 0)] * count, print)
+        SocketTransport(Core(), [Address.of(LOOPBACK[4], 0)] * count)
 
 
 def test_a_lane_has_bounds():
     with pytest.raises(DatapathError, match="lane"):
-        SocketTransport(Core(), [Address.of(LOOPBACK[4], 0)], print, lane=32)
+        SocketTransport(Core(), [Address.of(LOOPBACK[4], 0)], lane=32)
 
 
 def test_start_and_stop_can_be_repeated_and_the_port_is_free_in_between(client):
     core = Core()
     got: list[Datagram] = []
     fixed = closed_port("127.0.0.73")
-    transport = SocketTransport(core, [fixed], got.extend)
+    transport = SocketTransport(core, [fixed])
     configure(core, IDS[2], fixed)
     assert transport.status()["why"] == "not started"
     transport.stop()
     for round_number in range(1, 4):
-        transport.start()
-        transport.start()
+        transport.start(Handlers.without_records(got.extend))
+        transport.start(Handlers.without_records(got.extend))
         assert transport.status()["state"] == "up"
         client.send(request(), fixed)
         wait_for(lambda number=round_number: len(got) == number)
@@ -394,7 +394,7 @@ def test_time_passes_on_its_own_thread_without_any_datagram(start):
     times = Times()
     times.again = [0.02, 0.0, None]
     begun = time.monotonic()
-    transport = start(Core(), [LOOPBACK[4]], print, on_time=times)
+    transport = start(Core(), [LOOPBACK[4]], print, time=times)
     wait_for(lambda: len(times.at) == 3)
     assert times.threads == {"kdht-socket"}
     assert times.at[1] - begun >= 0.02
@@ -413,7 +413,7 @@ def test_time_passes_under_load_and_what_it_raises_is_logged(start, client, capl
         raise ValueError("no time")
 
     times, core, got = Times(), Core(), []
-    transport = start(core, [LOOPBACK[4]], got.extend, on_time=broken)
+    transport = start(core, [LOOPBACK[4]], got.extend, time=broken)
     configure(core, IDS[2], transport.addresses[0])
     done = threading.Event()
 
@@ -437,7 +437,7 @@ def test_time_passes_under_load_and_what_it_raises_is_logged(start, client, capl
 def test_stop_under_load_is_clean(client):
     core, got, done = Core(), [], threading.Event()
     fixed = closed_port("127.0.0.74")
-    transport = SocketTransport(core, [fixed], got.extend)
+    transport = SocketTransport(core, [fixed])
     configure(core, IDS[2], fixed)
 
     def flood() -> None:
@@ -451,7 +451,7 @@ def test_stop_under_load_is_clean(client):
     try:
         for _ in range(5):
             before = len(got)
-            transport.start()
+            transport.start(Handlers.without_records(got.extend))
             wait_for(lambda before=before: len(got) > before)
             transport.stop()
             assert transport.status()["state"] == "down"

@@ -53,7 +53,7 @@ def of_a_member(op: Op, flags: Flag = NO_FLAGS, body: bytes = bytes(16)) -> byte
 @pytest.mark.parametrize("version", [4, 6])
 def test_what_waited_too_long_is_dropped_and_counted(start, version):
     slow = Slow()
-    _, transport, _ = lonely(start, LOOPBACK[version], receiver=slow.receive, on_away=slow.away)
+    _, transport, _ = lonely(start, LOOPBACK[version], receiver=slow.receive, away=slow.away)
     client = Client(LOOPBACK[version])
     client.send(request(Op.TRACE), transport.addresses[0])
     assert slow.holds.wait(10)
@@ -77,7 +77,7 @@ def test_what_waited_too_long_is_dropped_and_counted(start, version):
 def test_a_loop_that_was_away_says_so_before_it_answers_from_what_it_had_at_hand(start):
     slow, cache = Slow(), RecordCache(1 << 20)
     _, transport, _ = lonely(
-        start, receiver=slow.receive, on_away=lambda: (slow.away(), cache.clear()), cache=cache
+        start, receiver=slow.receive, away=lambda: (slow.away(), cache.clear()), cache=cache
     )
     key = NOW_KEYS[1]
     (begun,) = cache.begin([key])
@@ -96,7 +96,7 @@ def test_a_loop_that_was_away_says_so_before_it_answers_from_what_it_had_at_hand
 
 def test_a_loop_that_nobody_writes_to_is_not_away(start):
     away = threading.Event()
-    _, transport, _ = lonely(start, on_away=away.set)
+    _, transport, _ = lonely(start, away=away.set)
     assert not away.wait(1.5)
     assert transport.status()["away"] == 0
 
@@ -107,7 +107,7 @@ def test_an_absence_whose_listener_raises_stops_nothing(start):
     def broken() -> None:
         raise LookupError("in the listener")
 
-    _, transport, _ = lonely(start, receiver=slow.receive, on_away=broken)
+    _, transport, _ = lonely(start, receiver=slow.receive, away=broken)
     client = Client()
     client.send(request(Op.TRACE), transport.addresses[0])
     assert slow.holds.wait(10)

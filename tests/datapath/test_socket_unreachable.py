@@ -29,7 +29,7 @@ def client() -> Iterator[Client]:
 @pytest.mark.parametrize("family", [4, 6])
 def test_an_unreachable_target_is_reported_and_the_next_send_does_not_fail(start, family):
     gone: list[Address] = []
-    _, transport, _ = lonely(start, LOOPBACK[family], on_unreachable=gone.append)
+    _, transport, _ = lonely(start, LOOPBACK[family], unreachable=gone.append)
     nobody = closed_port(LOOPBACK[family])
     client = Client(LOOPBACK[family])
     with client.sock:
@@ -62,7 +62,7 @@ def test_an_unreachable_target_fails_no_other_send_while_its_error_is_unread(sta
 
 def test_a_dead_next_hop_is_reported_and_costs_others_nothing(start, client):
     gone: list[Address] = []
-    core, transport, got = lonely(start, on_unreachable=gone.append)
+    core, transport, got = lonely(start, unreachable=gone.append)
     nobody = closed_port("127.0.0.61")
     configure(core, IDS[0], *transport.addresses)
     core.set_bucket(0, [Contact(IDS[1], *nobody)])

@@ -9,7 +9,7 @@ from pathlib import Path
 from chain import answer, configure
 
 from kdht._routing import Core
-from kdht.datapath.base import Datagram
+from kdht.datapath.base import Datagram, Handlers
 from kdht.datapath.nfqueue.datapath import NfqueueDatapath, NfqueueOptions
 from kdht.datapath.socket.transport import SocketTransport
 from kdht.lab.netns import Host
@@ -58,7 +58,7 @@ class Node:
         self.addresses = [Address.of(each, PORT) for each in addresses]
         self.core = Core()
         configure(self.core, node_id, *self.addresses)
-        self.transport = SocketTransport(self.core, self.addresses, self._receive)
+        self.transport = SocketTransport(self.core, self.addresses)
         self.options = NfqueueOptions(
             addresses=tuple(self.addresses), runtime_dir=state / f"{host.name}", **options
         )
@@ -87,7 +87,7 @@ class Node:
     @contextmanager
     def running(self) -> Iterator["Node"]:
         with self.host.enter():
-            self.transport.start()
+            self.transport.start(Handlers.without_records(self._receive))
             try:
                 self.datapath.start()
                 yield self

@@ -1,6 +1,6 @@
 """Nodes with stores that repair themselves: Members of `nodes` whose records are compared and moved.
 
-STORE is answered as a coordinator answers it: the record is settled in the store, then confirmed.
+STORE is answered as a coordinator answers it: the record is caught_up in the store, then confirmed.
 """
 
 from collections import Counter
@@ -13,11 +13,12 @@ from kdht.datapath.base import Datagram
 from kdht.datapath.memory import Event as NetworkEvent
 from kdht.datapath.memory import MemoryNetwork
 from kdht.node.options import Options
-from kdht.node.repair import RepairOptions
+from kdht.node.repair import Keeping, RepairOptions, dropping_at_once
 from kdht.node.repair.ranges import View, number
+from kdht.node.replicas import ClusterState, Policy
 from kdht.node.replicas.calls import answer
 from kdht.node.replicas.quorum_reads import untrusted_stored
-from kdht.storage import MemoryStore, StoredRecord, Write
+from kdht.storage import MemoryStore, Result, StoredRecord, Write
 from kdht.wire import OFFSET, RECORD, Address, Contact
 from kdht.wire._shared import HEADER_LEN, Flag, Op, RecordFlag, Status
 
@@ -37,16 +38,23 @@ class Keeper(Member):
         repair: RepairOptions | None = None,
         store: MemoryStore | None = None,
     ) -> None:
-        super().__init__(network, contact, seed, options)
-        self.store = store or MemoryStore()
-        self.repair = self.node.keep(self.store, repair)
+        kept = store or MemoryStore()
+        keeping = Keeping(
+            store=kept,
+            options=repair or RepairOptions(),
+            cluster=ClusterState(Policy()),
+            drop=dropping_at_once(kept),
+            on_fell_behind=lambda: None,
+        )
+        super().__init__(network, contact, seed, options, store=kept, keeping=keeping)
+        assert self.node.repair is not None
+        self.repair = self.node.repair
         self.deaf = False
         """Whether it hears no STORE."""
-        self.store.on_change = lambda key, record: self.repair.changed(key)
 
     def put(self, key: bytes, version: int, value: bytes = VALUE, flags: int = 0, expiry: int = 0) -> None:
         """Write a record here and nowhere else."""
-        self.store.apply([Write(key, StoredRecord(version, expiry, flags, value))], self.network.now)
+        self._write(key, StoredRecord(version, expiry, flags, value))
 
     def has(self, key: bytes) -> StoredRecord | None:
         return self.store.get(key, self.network.now)
@@ -58,7 +66,15 @@ class Keeper(Member):
         self.node.drain(self.network.now)
         self.flush()
 
-    def _receive(self, batch: list[Datagram]) -> None:
+    def _write(self, key: bytes, record: StoredRecord) -> Result:
+        def changed(key: bytes, record: StoredRecord) -> None:
+            self.repair.changed(key)
+
+        (result,) = self.store.apply([Write(key, record)], self.network.now, changed)
+        assert isinstance(result, Result)
+        return result
+
+    def control(self, batch: list[Datagram]) -> None:
         stores = [
             each
             for each in batch
@@ -67,11 +83,11 @@ class Keeper(Member):
         for each in () if self.deaf else stores:
             record = untrusted_stored(each.data[HEADER_LEN:])
             key = each.data[OFFSET["key"] : OFFSET["key"] + 20]
-            (result,) = self.store.apply([Write(key, record)], self.network.now)
+            result = self._write(key, record)
             status = Status.OK if result.accepted else Status.CONFLICT
             body = RECORD.pack(result.version, 0, 0)
             self.transport.send([answer(self.core, each, status, body, self.network.now)])
-        super()._receive([each for each in batch if each not in stores])
+        super().control([each for each in batch if each not in stores])
 
 
 class RepairCluster(Cluster):

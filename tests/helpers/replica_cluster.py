@@ -7,12 +7,14 @@ import hashlib
 from collections.abc import Sequence
 from random import Random
 
+from scripted_repair import ScriptedRepair
+
 from kdht._routing import Core
 from kdht.datapath.base import Datagram
-from kdht.datapath.memory import MemoryClient, MemoryNetwork
-from kdht.lab.virtual.records import Records
-from kdht.node.census import Counts
-from kdht.node.replicas import Policy
+from kdht.datapath.memory import MemoryClient, MemoryNetwork, MemoryTransport
+from kdht.node.assembly import assemble
+from kdht.node.observer import Unobserved
+from kdht.node.replicas import ClusterState, Policy
 from kdht.storage import InlineWriter, MemoryStore, StoredRecord
 from kdht.wire import Address, Contact, Message, Record, parse
 from kdht.wire._shared import ID_BITS, Flag, Op, Status
@@ -43,31 +45,39 @@ class Member:
             cookie_key=KEY.cookie,
             cookies=False,
         )
-        self.census = Counts()
-        self.silent: list[Address] = []
-        self.transport = network.attach(self.core, address, self._receive)
+        self.cluster = ClusterState(policy)
+        self.cluster.found()
+        self.repair = ScriptedRepair(lambda key: self.coordinator.responsible(key))
+        self.input = _NodeInput()
+        self.transport = MemoryTransport(network, self.core, [address], skew=skew)
         self.store = MemoryStore()
-        self.records = Records(
-            network,
-            self.core,
-            self.contact,
-            self.transport.send,
-            policy=policy,
-            census=self.census,
+        self._skew = skew
+        records = assemble(
+            core=self.core,
+            contact=self.contact,
+            own=[address],
+            transport=self.transport,
             store=self.store,
-            writer=InlineWriter(self.store),
-            call_at=network.call_at,
+            open_writer=lambda on_change: InlineWriter(self.store, on_change),
+            cache=None,
+            reader=None,
+            cluster=self.cluster,
+            repair=self.repair,
+            node=self.input,
+            observer=Unobserved(),
             rng=Random(number),
-            skew=skew,
-            on_silent=self.silent.append,
+            clock=lambda: self.now,
         )
-        self.coordinator = coordinator = self.records.coordinator
-        coordinator.holds = lambda key: coordinator.is_caught_up(key) and coordinator.responsible(key)
-        self.service = self.records.service
+        self.coordinator, self.service, self.writer = records.coordinator, records.service, records.writer
+        self.transport.start(records.handlers)
 
     @property
     def now(self) -> float:
-        return self.records.now
+        return self.network.now + self._skew
+
+    @property
+    def silent(self) -> list[Address]:
+        return self.input.addresses
 
     def know(self, others: Sequence["Member"]) -> None:
         """Have these in the table, and no others."""
@@ -80,13 +90,26 @@ class Member:
         for index, contacts in buckets.items():
             self.core.set_bucket(index, contacts)
         living = len([other for other in others if other is not self])
-        self.census.living, self.census.others = living, max(self.census.others, living)
+        self.cluster.count(living, max(self.cluster.others, living))
 
     def has(self, name: str) -> StoredRecord | None:
         return self.store.get(key_of(name), self.now)
 
-    def _receive(self, batch: list[Datagram]) -> None:
-        self.records.receive(batch)
+
+class _NodeInput:
+    """There is no node; what it would hear of silence is kept."""
+
+    def __init__(self) -> None:
+        self.addresses: list[Address] = []
+
+    def control(self, batch: list[Datagram]) -> None:
+        pass
+
+    def unreachable(self, address: Address) -> None:
+        pass
+
+    def silent(self, address: Address) -> None:
+        self.addresses.append(address)
 
 
 class Cluster:

@@ -5,11 +5,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from chain import IDS, configure
 
 from kdht._routing import Core
-from kdht.datapath.base import Datagram, Receiver
+from kdht.datapath.base import Datagram, Handlers, Receiver
 from kdht.datapath.socket.transport import SocketTransport
 from kdht.wire import Address
 
@@ -22,13 +23,14 @@ Start = Callable[..., SocketTransport]
 
 @contextmanager
 def transports() -> Iterator[Start]:
-    """Starts transports, and stops them at the end."""
+    """Starts transports, and stops them at the end. Options of `start` are those of SocketTransport and of Handlers."""
     running: list[SocketTransport] = []
 
     def start(core: Core, hosts: list[str], receiver: Receiver, **options: object) -> SocketTransport:
-        transport = SocketTransport(core, [Address.of(host, 0) for host in hosts], receiver, **options)
+        on = {name: options.pop(name) for name in ("unreachable", "away", "time", "read") if name in options}
+        transport = SocketTransport(core, [Address.of(host, 0) for host in hosts], **options)
         running.append(transport)
-        transport.start()
+        transport.start(replace(Handlers.without_records(receiver), **on))
         return transport
 
     try:

@@ -13,9 +13,9 @@ from histories.virtual.shrink import fewest, shrink
 from histories.virtual.world import run
 from kdht.client._writes import Write
 from kdht.datapath.memory import MemoryTransport
-from kdht.lab.virtual import Member
 from kdht.lab.virtual.disk import CrashStore, DiskWriter
 from kdht.lab.virtual.process import Process
+from kdht.node.repair import Repair
 from kdht.node.replicas.calls import Answer
 from kdht.node.replicas.conditions import Conditions
 from kdht.node.replicas.coordinator import Coordinator
@@ -85,10 +85,10 @@ def test_a_paused_node_with_stale_knowledge_is_found(monkeypatch: Patch):
     put = Coordinator.put
 
     def anew(self: Coordinator, turn: Any, key: bytes, record: StoredRecord, done: Any, **how: Any) -> None:
-        waited = not self.is_caught_up(key)
+        waited = not self._repair.is_caught_up(key)
         put(self, turn, key, record._replace(version=0) if not waited else record, done, **how)
 
-    monkeypatch.setattr(Member, "_came_back", lambda self: None)
+    monkeypatch.setattr(Repair, "catch_up_anew", lambda self: None)
     monkeypatch.setattr(MemoryTransport, "_is_late", lambda self, data, arrived: False)
     monkeypatch.setattr(Coordinator, "put", anew)
     assert found(200, "fixed")
@@ -101,7 +101,7 @@ def test_conditions_decided_by_one_node_are_found(monkeypatch: Patch):
         condition = how["condition"]
         stands = visible(self._store.get(key, turn.now), turn.now)
         seen = stands.version if stands else 0
-        if not self.joined:
+        if not self.cluster.joined:
             done(turn, Written(Status.BUSY, 0, existed=False))
         elif condition is None or condition == seen:
             self._writes.write(turn, key, record, self._quorum, done)
@@ -112,6 +112,7 @@ def test_conditions_decided_by_one_node_are_found(monkeypatch: Patch):
     assert found(200, "fixed")
 
 
+@pytest.mark.slow
 def test_a_decided_write_under_a_new_version_is_found(monkeypatch: Patch):
     """What a replica refused after the decision gets a new version, and goes to all."""
     made, finish = Coordinator.__init__, Conditions._finish
@@ -213,7 +214,7 @@ def test_a_sync_takes_time_and_unsynced_writes_may_be_lost():
     outcomes = set()
     for seed in range(20):
         store, told = CrashStore(), []
-        writer = DiskWriter(store, lambda seconds, callback: None, Random(seed))
+        writer = DiskWriter(store, lambda key, record: None, lambda seconds, callback: None, Random(seed))
         assert writer.submit([StoreWrite(key, record)], 0.0, told.append)
         assert store.get(key, 0.0) is None
         writer.crash()

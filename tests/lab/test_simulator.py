@@ -55,6 +55,7 @@ def test_the_same_seed_gives_the_same_hops() -> None:
 # --- Clusters ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_32_idle_nodes_know_each_other_and_are_quiet() -> None:
     figures = idle.run(32, 30.0, 60.0, SEED, values=60)
     assert 0 < figures["traffic"]["packets_per_second"] <= 10
@@ -67,6 +68,7 @@ def test_32_idle_nodes_know_each_other_and_are_quiet() -> None:
     assert set(figures["tables"].values()) == {0}
 
 
+@pytest.mark.slow
 def test_in_a_crowd_a_node_costs_what_it_costs_where_all_run() -> None:
     """The method by which 10,000 nodes are reckoned, where both can be done."""
     whole = idle.run(60, 60.0, 200.0, SEED, values=60)

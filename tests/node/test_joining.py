@@ -49,9 +49,8 @@ class Watched:
         assert self.cluster.policy is not None
         for member in members[: self.cluster.policy.replicas]:
             assert member.records is not None
-            member.records.store.apply(
-                [Write(key, StoredRecord(7, 0, 0, b"stands"))], self.cluster.network.now
-            )
+            write = Write(key, StoredRecord(7, 0, 0, b"stands"))
+            member.records.writer.submit([write], self.cluster.network.now, lambda outcome: None)
 
     def ask_for(self, seconds: float) -> None:
         """Load for so long: reads, and conditional writes of what is thought not to be there."""
@@ -97,7 +96,7 @@ class Watched:
                 self.overwritten.append(name)
 
     def copies(self, name: str) -> int:
-        stores = [each.records.store for each in self.cluster.members if each.records is not None]
+        stores = [each.store for each in self.cluster.members if each.records is not None]
         return sum(store.get(hash_key(name), self.cluster.network.now) is not None for store in stores)
 
     def is_ready(self) -> bool:

@@ -161,7 +161,7 @@ def test_no_write_is_taken_before_reachability_is_known() -> None:
         )  # fmt: skip
     assert site.network.run_while(lambda: not stranger.node.reach.aside, SOON)
     assert stranger.records is not None
-    assert stranger.records.store.stats().records == 0
+    assert stranger.store.stats().records == 0
 
 
 def test_a_node_aside_returns_once_the_unreachable_are_gone() -> None:

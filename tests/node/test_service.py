@@ -7,17 +7,17 @@ import math
 import random
 import threading
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from records import MICROS, NOW
+from scripted_repair import ScriptedRepair
 
 from kdht._routing import Core
 from kdht.datapath.base import Datagram, Outgoing
 from kdht.errors import StorageDamaged, StorageError
-from kdht.node.census import Counts
-from kdht.node.replicas import Coordinator, Policy
-from kdht.node.service import Service
-from kdht.storage import GroupWriter, InlineWriter, LevelStore, MemoryStore, StoredRecord, Write
+from kdht.lab.standalone import standalone
+from kdht.storage import GroupWriter, LevelStore, MemoryStore, StoredRecord, Write
 from kdht.storage._cache import RecordCache
 from kdht.wire import (
     NOWHERE,
@@ -62,32 +62,24 @@ def core_at(address: Address, *, self_id: bytes = bytes(20), cookies: bool = Fal
 class Node:
     """A service behind its core, and everything that it sent."""
 
-    def __init__(self, store=None, writer=None, cookies=False, cache=None) -> None:
+    def __init__(self, store=None, open_writer=None, cookies=False, cache=None) -> None:
         self.cookies = cookies
         self.store = store or MemoryStore()
         self.core = core_at(HOME, cookies=cookies)
         self.contact = Contact(bytes(20), *HOME)
         self.batches: list[list[Outgoing]] = []
-        self.coordinator = Coordinator(
-            store=self.store,
-            writer=writer or InlineWriter(self.store),
-            core=self.core,
-            sources={True: HOME},
-            rng=random.Random(1),
-            policy=Policy(replicas=1, acks=1),
-            census=Counts(),
-            send=self.batches.append,
-        )
-        self.service = Service(
-            store=self.store,
-            coordinator=self.coordinator,
+        self.repair = ScriptedRepair()
+        parts = standalone(
             core=self.core,
             contact=self.contact,
+            store=self.store,
             send=self.batches.append,
+            clock=lambda: NOW,
             cache=cache,
+            repair=self.repair,
+            open_writer=open_writer,
         )
-        if cache:
-            self.store.on_change = lambda key, record: cache.invalidate(key)
+        self.service, self.writer = parts.service, parts.writer
 
     def local(self, data: bytearray, source: Address, target: Address = HOME, reason=None) -> Datagram:
         outcome = self.core.decide_message(bytearray(data), source, target, SECONDS)
@@ -176,13 +168,14 @@ def test_a_written_record_is_cached_and_never_stale():
     assert at_hand() == Record(MICROS, 60, 0, b"one")
     node.ask_own(put(b"two"))
     assert at_hand() == Record(MICROS + 1, 0, 0, b"two")
-    node.store.apply([Write(KEY_ID, StoredRecord(MICROS + 7, 0, 0, b"of another coordinator"))], NOW)
+    write_here = Write(KEY_ID, StoredRecord(MICROS + 7, 0, 0, b"of another coordinator"))
+    node.writer.submit([write_here], NOW, lambda outcome: None)
     assert at_hand() is None
     assert node.ask_own(put(b"three")).status is Status.OK
     assert at_hand() == Record(MICROS + 8, 0, 0, b"three")
     node.ask_own(request(Op.DELETE))
     assert at_hand() is None
-    node.coordinator.is_caught_up = lambda key: False
+    node.repair.caught_up = lambda key: False
     node.ask_own(put(b"where others may know more"))
     assert at_hand() is None
 
@@ -272,7 +265,7 @@ def test_a_padded_trace_names_other_replicas_within_the_requests_size(node, padd
 def test_a_record_outside_the_replicas_comes_as_not_responsible(node):
     """It may have been left over long ago: the client believes it when no replica answers."""
     node.core.set_bucket(15, [Contact(KEY_ID, *OTHER_ENTRY)])
-    node.coordinator.is_caught_up = lambda key: False
+    node.repair.caught_up = lambda key: False
     again = {"attempt": 1}
     node.store.apply([write(b"left over")], NOW)
     heard = node.ask_own(request(Op.GET, **again))
@@ -464,10 +457,10 @@ class BrokenStore(MemoryStore):
             raise self.error
         return super().get(key, now)
 
-    def apply(self, writes, now):
+    def apply(self, writes, now, on_change=None):
         if any(write.key in self.bad for write in writes):
             raise self.error
-        return super().apply(writes, now)
+        return super().apply(writes, now, on_change)
 
 
 def test_one_damaged_record_fails_alone():
@@ -489,7 +482,7 @@ def test_a_full_queue_is_busy():
         def submit(self, writes, now, done):
             return False
 
-    node = Node(writer=Full())
+    node = Node(open_writer=lambda on_change: Full())
     assert node.ask_own(put()).status is Status.BUSY
     assert node.service.counters() == {"PUT BUSY": 1}
 
@@ -505,8 +498,7 @@ def test_answers_are_counted_by_op_and_status(node):
 def test_threads_over_leveldb_lose_no_answer(tmp_path):
     """Several datapath threads, the writer's thread, and the disk: every request has one answer."""
     store = LevelStore(tmp_path / "db")
-    writer = GroupWriter(store)
-    node = Node(store, writer)
+    node = Node(store, partial(GroupWriter, store))
     record = Record(value=b"x" * 20).pack()
     datagrams = {
         thread: [numbered(node, Op.PUT if n % 2 else Op.GET, 50 * thread + n, record) for n in range(50)]
@@ -522,7 +514,7 @@ def test_threads_over_leveldb_lose_no_answer(tmp_path):
         thread.start()
     for thread in threads:
         thread.join()
-    writer.close()
+    node.writer.close()
     answers = [parse(sent.data) for batch in node.batches for sent in batch]
     assert sorted(answer.request_id for answer in answers) == list(range(200))
     assert node.service.counters() == {"GET NOT_FOUND": 100, "PUT OK": 100}

@@ -12,7 +12,7 @@ import pytest
 from chain import IDS, configure, request
 
 from kdht._routing import Core
-from kdht.datapath.base import Datagram, Outgoing
+from kdht.datapath.base import Datagram, Handlers, Outgoing
 from kdht.datapath.socket.transport import SocketTransport
 from kdht.errors import DatapathError
 from kdht.lab.netns import Host, Lab
@@ -44,11 +44,11 @@ def start(node: Host) -> Iterator[Callable[..., tuple[SocketTransport, list[Data
     def start(*hosts: str) -> tuple[SocketTransport, list[Datagram]]:
         core, got = Core(), []
         addresses = [Address.of(host, PORT) for host in hosts]
-        transport = SocketTransport(core, addresses, got.extend)
+        transport = SocketTransport(core, addresses)
         running.append(transport)
         configure(core, IDS[2], *addresses)
         with node.enter():
-            transport.start()
+            transport.start(Handlers.without_records(got.extend))
         return transport, got
 
     yield start
@@ -147,13 +147,14 @@ def test_without_ipv6_it_is_told(node, start):
 UNPRIVILEGED = """
 import sys
 from kdht._routing import Core
+from kdht.datapath.base import Handlers
 from kdht.datapath.socket.transport import SocketTransport
 from kdht.errors import DatapathError
 from kdht.wire import Address
 
-transport = SocketTransport(Core(), [Address.of("127.0.0.1", int(sys.argv[1]))], print)
+transport = SocketTransport(Core(), [Address.of("127.0.0.1", int(sys.argv[1]))])
 try:
-    transport.start()
+    transport.start(Handlers.without_records(print))
 except DatapathError as error:
     sys.exit(str(error))
 print(transport.status()["state"])

@@ -5,12 +5,13 @@ import random
 import socket
 import threading
 import time
+from dataclasses import replace as changed_by
 from pathlib import Path
 
 import pytest
 
 from kdht._routing import Core
-from kdht.datapath.base import Datagram
+from kdht.datapath.base import Datagram, Handlers
 from kdht.datapath.socket.transport import SocketTransport
 from kdht.lab.wait import wait_until
 from kdht.storage._cache import RecordCache
@@ -132,8 +133,8 @@ def test_a_reader_without_the_gil_sees_whole_records():
     def receive(batch: list[Datagram]) -> None:
         passed.extend(batch)
 
-    transport = SocketTransport(core, [home], receive, cache=cache)
-    transport.start()
+    transport = SocketTransport(core, [home], cache=cache)
+    transport.start(Handlers.without_records(receive))
     address = transport.addresses[0]
     alone(core, address)
     replies: list[Message] = []
@@ -202,8 +203,8 @@ def asked():
             for k, room in zip(keys, rooms, strict=True)
         ]
 
-    transport = SocketTransport(core, [Address.of("127.0.0.1", 0)], passed.extend, reader=read)
-    transport.start()
+    transport = SocketTransport(core, [Address.of("127.0.0.1", 0)])
+    transport.start(changed_by(Handlers.without_records(passed.extend), read=read))
     address = transport.addresses[0]
     alone(core, address)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:

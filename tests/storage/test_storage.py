@@ -104,17 +104,20 @@ def test_the_same_again_is_accepted_and_no_change(store):
     heard = []
     writes = [put(1, b"a", 2000, version=5), delete(2, version=6)]
     assert [result.accepted for result in store.apply(writes, 1000)] == [True, True]
-    store.on_change = lambda key, record: heard.append(key)
-    assert store.apply(writes, 1001) == [Result(True, True, 5), Result(True, False, 6)]
+    assert store.apply(writes, 1001, lambda key, record: heard.append(key)) == [
+        Result(True, True, 5),
+        Result(True, False, 6),
+    ]
     assert heard == []
     assert store.stats()[:3] == (1, 1, 1)
 
 
 def test_the_hook_hears_of_what_was_changed_in_order(store):
     heard = []
-    store.on_change = lambda key, record: heard.append((key, record, store.get(key, NOW)))
     writes = [put(1, b"a", version=5), put(1, b"old", version=4), put(2, version=1), delete(1, version=6)]
-    store.apply([*writes, writes[2]], NOW)
+    store.apply(
+        [*writes, writes[2]], NOW, lambda key, record: heard.append((key, record, store.get(key, NOW)))
+    )
     stands = {write.key: write.record for write in writes}
     assert heard == [(write.key, write.record, stands[write.key]) for write in (writes[0], *writes[2:])]
 
@@ -126,8 +129,7 @@ def test_a_hook_that_raises_keeps_nothing_from_its_writer(store, caplog):
         heard.append(key)
         raise LookupError("in the hook")
 
-    store.on_change = hook
-    assert [result.accepted for result in store.apply([put(1), put(2)], NOW)] == [True, True]
+    assert [result.accepted for result in store.apply([put(1), put(2)], NOW, hook)] == [True, True]
     assert heard == [key_of(1), key_of(2)]
     assert "in the hook" in caplog.text
 
@@ -233,8 +235,11 @@ def test_the_stores_agree_over_random_operations(tmp_path):
     rng = random.Random(20)
     twins: list[Store] = [LevelStore(tmp_path / "db"), MemoryStore()]
     heard: list[list[object]] = [[], []]
-    for twin, told in zip(twins, heard, strict=True):
-        twin.on_change = lambda key, record, told=told: told.append((key, record))
+
+    def call(place: int, name: str, arguments: list[object]) -> object:
+        tell = [lambda key, record: heard[place].append((key, record))] if name == "apply" else []
+        return getattr(twins[place], name)(*arguments, *tell)
+
     now = 1000.0
     done = Counter()
     for _ in range(1500):
@@ -253,7 +258,7 @@ def test_the_stores_agree_over_random_operations(tmp_path):
                 ("drop", held),
             )
         )
-        level, memory = (getattr(twin, name)(*arguments) for twin in twins)
+        level, memory = (call(place, name, arguments) for place in range(2))
         if name == "scan":
             level, memory = list(level), list(memory)
         assert level == memory, name

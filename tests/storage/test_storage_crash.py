@@ -20,7 +20,7 @@ from kdht.storage import GroupWriter, LevelStore, StoredRecord, Write
 
 path, seed, first, keys, now = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), float(sys.argv[5])
 rng = random.Random(seed)
-writer = GroupWriter(LevelStore(path), max_group=32, max_waiting=64)
+writer = GroupWriter(LevelStore(path), lambda key, record: None, max_group=32, max_waiting=64)
 
 def confirm(job):
     def done(outcome):

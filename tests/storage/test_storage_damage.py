@@ -248,9 +248,8 @@ def test_a_failed_write_changes_nothing_and_is_told_to_nobody(directory):
     store.apply([put(1)], NOW)
     before = list(store.scan(NOW))
     heard = []
-    store.on_change = lambda key, record: heard.append(key)
     with full_disk(directory), pytest.raises(StorageError, match="space"):
-        store.apply([put(2)], NOW)
+        store.apply([put(2)], NOW, lambda key, record: heard.append(key))
     assert list(store.scan(NOW)) == before
     assert store.stats()[:3] == (1, 0, 5)
     assert heard == []

@@ -190,7 +190,7 @@ def test_nothing_is_compacted_after_a_failed_write(directory):
     store = LevelStore(directory)
     store.apply([put(1)], NOW)
     store._failed = True
-    with pytest.raises(StorageError, match="none is taken any more"):
+    with pytest.raises(StorageError, match="no more writes are accepted"):
         store.compact()
     store.close()
 

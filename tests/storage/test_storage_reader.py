@@ -25,6 +25,10 @@ def store(tmp_path):
     opened.close()
 
 
+def caught_up(key: bytes) -> bool:
+    return True
+
+
 def stored(store: LevelStore, number: int, record: StoredRecord) -> StoredRecord:
     store.apply([Write(key(number), record)], NOW)
     return record
@@ -36,7 +40,7 @@ def test_a_record_comes_as_it_is_in_the_store(store):
         stored(store, 1, StoredRecord(1, 0, 0, b"")),
         stored(store, 2, StoredRecord(7, LATER, 0x80, b"value")),
     ]
-    reader = store.reader(None)
+    reader = store.reader(None, caught_up)
     assert reader.of([key(n) for n in range(4)], [1104] * 4, NOW) == [*records, None]
     assert reader.answered == 3
 
@@ -45,7 +49,7 @@ def test_what_a_reader_does_not_see_goes_the_long_way(store):
     stored(store, 0, StoredRecord(7, LATER, TOMBSTONE, b""))
     stored(store, 1, StoredRecord(7, LATER, 0, b"expires"))
     stored(store, 2, StoredRecord(7, 0, 0, b"too long"))
-    reader = store.reader(None)
+    reader = store.reader(None, caught_up)
     keys = [key(n) for n in range(3)]
     assert reader.of(keys, [100, 100, 7], NOW)[0::2] == [None, None]
     assert reader.of(keys, [100, 100, 8], LATER) == [None, None, StoredRecord(7, 0, 0, b"too long")]
@@ -54,11 +58,10 @@ def test_what_a_reader_does_not_see_goes_the_long_way(store):
 def test_a_key_that_is_not_settled_is_not_read_and_not_kept(store):
     record = stored(store, 0, StoredRecord(7, 0, 0, b"value"))
     cache = RecordCache(1 << 20)
-    reader = store.reader(cache)
-    reader.is_caught_up = lambda asked: asked != key(0)
+    reader = store.reader(cache, lambda asked: asked != key(0))
     assert reader.of([key(0)], [100], NOW) == [None]
     assert cache.get(key(0), NOW) is None
-    reader.is_caught_up = lambda asked: True
+    reader = store.reader(cache, caught_up)
     assert reader.of([key(0)], [100], NOW) == [record]
     assert cache.get(key(0), NOW) is not None
 
@@ -71,7 +74,7 @@ def test_a_change_during_the_read_is_not_kept():
         cache.invalidate(key(0))
         return layout.pack_record(old)
 
-    assert StoreReader(read, cache).of([key(0)], [100], NOW) == [old]
+    assert StoreReader(read, cache, caught_up).of([key(0)], [100], NOW) == [old]
     assert cache.get(key(0), NOW) is None
 
 
@@ -82,8 +85,7 @@ def test_whether_a_key_is_settled_is_asked_before_the_store(store):
     def read(key: bytes) -> None:
         asked.append("store")
 
-    reader = StoreReader(read)
-    reader.is_caught_up = lambda key: asked.append("settled") or True
+    reader = StoreReader(read, None, lambda key: asked.append("settled") or True)
     assert reader.of([key(0)], [100], NOW) == [None]
     assert asked == ["settled", "store"]
 
@@ -92,7 +94,7 @@ def test_whether_a_key_is_settled_is_asked_before_the_store(store):
     "raw", [b"", bytes(21), layout.pack_record(StoredRecord(7, 0, 0, b"value"))[:-1], bytes(22) + b"x"]
 )
 def test_a_damaged_record_is_left_to_who_can_say_so(raw):
-    assert StoreReader(lambda asked: raw).of([key(0)], [100], NOW) == [None]
+    assert StoreReader(lambda asked: raw, None, caught_up).of([key(0)], [100], NOW) == [None]
 
 
 def test_a_store_that_fails_and_a_malformed_key_harm_nobody_else(store):
@@ -104,8 +106,12 @@ def test_a_store_that_fails_and_a_malformed_key_harm_nobody_else(store):
         return layout.pack_record(record)
 
     cache = RecordCache(1 << 20)
-    assert StoreReader(read, cache).of([key(0), key(1), b"short"], [100] * 3, NOW) == [None, record, None]
-    closed = store.reader(None)
+    assert StoreReader(read, cache, caught_up).of([key(0), key(1), b"short"], [100] * 3, NOW) == [
+        None,
+        record,
+        None,
+    ]
+    closed = store.reader(None, caught_up)
     store.close()
     assert closed.of([key(1)], [100], NOW) == [None]
 
@@ -120,4 +126,4 @@ def test_random_records_agree_with_the_store(store):
         stored(store, number, StoredRecord(rng.randrange(1, 2**64), expiry, flags, value))
     keys = [key(n) for n in range(320)]
     wanted = [visible(record, NOW) for record in store.get_many(keys, NOW)]
-    assert store.reader(None).of(keys, [1104] * len(keys), NOW) == wanted
+    assert store.reader(None, caught_up).of(keys, [1104] * len(keys), NOW) == wanted

@@ -10,6 +10,10 @@ from kdht.errors import StorageDamaged, StorageError
 from kdht.storage import GroupWriter, InlineWriter, LevelStore, MemoryStore, Result, StoredRecord, Write
 
 
+def nobody(key, record):
+    """Is told of changes."""
+
+
 class GatedStore(MemoryStore):
     """A store whose writes wait for the gate, and that keeps the size of every batch."""
 
@@ -20,20 +24,20 @@ class GatedStore(MemoryStore):
         self.sizes: list[int] = []
         self.raises: dict[bytes, StorageError] = {}
 
-    def apply(self, writes, now):
+    def apply(self, writes, now, on_change=None):
         self.entered.release()
         assert self.gate.acquire(timeout=30)
         self.sizes.append(len(writes))
         for write in writes:
             if write.key in self.raises:
                 raise self.raises[write.key]
-        return super().apply(writes, now)
+        return super().apply(writes, now, on_change)
 
 
 @pytest.fixture
 def gated():
     store = GatedStore()
-    writer = GroupWriter(store, max_group=4, max_waiting=6)
+    writer = GroupWriter(store, nobody, max_group=4, max_waiting=6)
     yield store, writer
     for _ in range(100):
         store.gate.release()
@@ -69,7 +73,7 @@ def test_its_thread_interrupts_no_other_when_it_is_woken(monkeypatch, allowed):
     if not allowed:
         monkeypatch.setattr(os, "sched_setscheduler", refuse)
     policies: list[int] = []
-    writer = GroupWriter(MemoryStore())
+    writer = GroupWriter(MemoryStore(), nobody)
     assert writer.submit([put(0)], NOW, lambda outcome: policies.append(os.sched_getscheduler(0)))
     writer.close()
     assert policies == [os.SCHED_BATCH if allowed else os.SCHED_OTHER]
@@ -129,7 +133,7 @@ def test_a_callback_that_raises_hurts_no_other(gated, caplog):
 
 @pytest.mark.parametrize("writer_of", [GroupWriter, InlineWriter])
 def test_a_write_that_does_not_fit_is_the_callers_error(writer_of):
-    writer = writer_of(MemoryStore())
+    writer = writer_of(MemoryStore(), nobody)
     with pytest.raises(ValueError, match="key"):
         writer.submit([Write(b"short", StoredRecord(1, 0, 0, b""))], NOW, lambda outcome: None)
     if isinstance(writer, GroupWriter):
@@ -140,5 +144,5 @@ def test_the_inline_writer_reports_failures_too(tmp_path):
     store = LevelStore(tmp_path / "db")
     store.close()
     told: list[object] = []
-    assert InlineWriter(store).submit([put(1)], NOW, told.append)
+    assert InlineWriter(store, nobody).submit([put(1)], NOW, told.append)
     assert isinstance(told[0], StorageError)

@@ -21,13 +21,13 @@ CHECKS: tuple[Check, ...] = (*node.CHECKS, *kernel.CHECKS, *links.CHECKS, *firew
 @click.command()
 @config_file
 @control_socket
-@click.option("--quiet", "-q", is_flag=True, help="Only what is not ok.")
+@click.option("--quiet", "-q", is_flag=True, help="Show warnings and failures only.")
 @as_json
 def doctor(config_path: Path, socket_path: Path, quiet: bool, as_json: bool) -> int:
     """Examine the configuration, the kernel, the network and the running node. Changes nothing.
 
-    Every line is ok, a warning or a failure, with what mends it. As root it sees more. Ends with status 10 if
-    there is a failure.
+    Each line is ok, a warning or a failure, and says how to fix it. Root sees more. Exits with 10 if there is a
+    failure.
     """
     findings = list(examine(examined(config_path, socket_path)))
     counted = Counter(each.state for each in findings)

@@ -153,7 +153,7 @@ class Methods:
             replication={**parts.coordinator.counters, "watchers": parts.service.watchers},
             storage=_storage(parts),
             repair=status["repair"]["counters"],
-            node={**status["counters"], "control_overflowed": parts.inbox.overflowed},
+            node={**status["counters"], "control_overflowed": parts.queue.overflowed},
             datapaths=dict(await _states_by_name(parts, datapaths)),
         )
 
@@ -237,9 +237,9 @@ def _not_writable(parts: Parts) -> str:
     coordinator = parts.coordinator
     if parts.writer.stats().failed:
         return "a write to the disk failed, so none is taken: free the disk, then restart the node"
-    if coordinator.aside:
+    if coordinator.cluster.barred:
         return _why_unreachable(parts)
-    if not coordinator.joined:
+    if not coordinator.cluster.joined:
         return "the node has not joined its cluster: kdhtctl join HOST, and correct node.bootstrap"
     if lacks := coordinator.lacks(coordinator.need):
         return (

@@ -63,14 +63,14 @@ class NetworkMethods:
         parts, _ = self._running()
         key = id_of(taken(params, KeyParams).key)
         nodes = _ranked(key, [*await parts.driver.lookup(key), parts.contact])
-        chosen = nodes[: parts.coordinator.policy.replicas]
+        chosen = nodes[: parts.coordinator.cluster.policy.replicas]
         others = [contact.address for contact in chosen if contact != parts.contact]
         held = {holder.address: holder for holder in await _survey(parts, key, others)}
         if parts.contact in chosen:
             own = await asyncio.to_thread(parts.store.get, key, time.time())
             held[parts.contact.address] = Holder(parts.contact.address, True, own)
         return Replicas(
-            parts.coordinator.policy.replicas,
+            parts.coordinator.cluster.policy.replicas,
             [_replica(contact, held[contact.address]) for contact in chosen],
         )
 

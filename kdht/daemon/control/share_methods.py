@@ -51,7 +51,7 @@ class ShareMethods:
         """Each node's part of all keys, as its owner and as one of its replicas."""
         parts, _ = self._running()
         nodes, complete = await everyone(parts, MAX_LOOKUPS)
-        return shares_of(nodes, complete, parts.coordinator.policy.replicas)
+        return shares_of(nodes, complete, parts.coordinator.cluster.policy.replicas)
 
 
 async def everyone(parts: Parts, most: int) -> tuple[list[Contact], bool]:

@@ -55,20 +55,22 @@ class Answers(NamedTuple):
 
 METRICS = {
     # The node
-    "kdht_node_info": Metric("gauge", "1; the labels say who this is.", ("node_id", "address", "version")),
+    "kdht_node_info": Metric(
+        "gauge", "1; the labels are the node's identity.", ("node_id", "address", "version")
+    ),
     "kdht_running": Metric("gauge", "1 while the node runs, 0 while the daemon starts or stops."),
     "kdht_joined": Metric("gauge", "1 once the node knows its place in the cluster."),
     "kdht_ready": Metric("gauge", "1 while clients should be sent here, as /readyz says."),
     "kdht_writable": Metric("gauge", "1 while a write can be confirmed here, as /readyz?writes says."),
-    "kdht_gone": Metric("gauge", "Nodes that died, may come back, and count in what a write needs."),
+    "kdht_gone": Metric("gauge", "Dead nodes that may return, and count in the confirmations of a write."),
     "kdht_unreachable_members": Metric(
         "gauge",
-        "Members of an IP version that this node has no address of: it does not serve while there are any.",
+        "Members with an IP version that this node lacks. It does not serve while there are any.",
     ),
     "kdht_uptime_seconds": Metric("gauge", "Seconds since the daemon's start."),
     "kdht_contacts": Metric("gauge", "Contacts in the routing table."),
-    "kdht_buckets": Metric("gauge", "K-buckets that hold contacts."),
-    "kdht_replacements": Metric("gauge", "Contacts that wait for a place in a full bucket."),
+    "kdht_buckets": Metric("gauge", "K-buckets with contacts."),
+    "kdht_replacements": Metric("gauge", "Contacts waiting for a place in a full bucket."),
     "kdht_suspects": Metric("gauge", "Contacts whose last reply was missed."),
     "kdht_contact_rtt_seconds": Metric(
         "gauge",
@@ -77,12 +79,11 @@ METRICS = {
     ),
     "kdht_rpc_seconds": Metric(
         "histogram",
-        "Round trips to other nodes that were answered, by the part that asked and by op; STORE waits for the "
-        "other's disk.",
+        "Round trips to other nodes, by the asking part and by op. STORE waits for the other's disk.",
         ("part", "op"),
     ),
     "kdht_control_total": Metric(
-        "counter", "What the control plane sent, received and refused, by kind.", ("event",)
+        "counter", "Control messages sent, received and refused, by kind.", ("event",)
     ),
     # Packets
     "kdht_packets_total": Metric(
@@ -94,107 +95,110 @@ METRICS = {
         "gauge", "1 for the state of each datapath that runs, 0 for its other states.", ("datapath", "state")
     ),
     "kdht_socket_datagrams_total": Metric(
-        "counter", "Datagrams that the socket datapath received and sent.", ("direction",)
+        "counter", "Datagrams received and sent by the socket datapath.", ("direction",)
     ),
     "kdht_socket_dropped_total": Metric(
         "counter",
-        "Datagrams that the socket datapath lost: the kernel's receive buffer was full (kernel), sent to a group "
-        "address (not_unicast), no socket of that IP version (unroutable).",
+        "Datagrams lost by the socket datapath: the kernel's receive buffer was full "
+        "(kernel), sent to a group address (not_unicast), no socket of that IP version "
+        "(unroutable).",
         ("reason",),
     ),
     "kdht_socket_late_total": Metric(
         "counter",
-        "Requests dropped for they had waited in this node's socket for more than a second: clients' writes, reads, "
-        "and promises that other nodes asked for.",
+        "Requests dropped after more than a second in this node's socket: clients' writes, "
+        "reads, and other nodes' requests for promises.",
         ("kind",),
     ),
     "kdht_socket_away_total": Metric(
         "counter",
-        "How often this node was away: its socket's thread did not run for half a second or more, for the process was stopped, "
-        "the host suspended or overloaded. What it knew before counts again once it is compared with other replicas.",
+        "How often this node was away: its socket's thread did not run for half a second or "
+        "more, because the process was stopped, the host suspended or overloaded. Its records "
+        "count again once they are compared with other replicas.",
     ),
     "kdht_socket_errors_total": Metric(
-        "counter", "Failed receives, and datagrams that could not be sent, by errno.", ("direction", "errno")
+        "counter", "Failed receives and failed sends, by errno.", ("direction", "errno")
     ),
-    "kdht_socket_unreachable_total": Metric("counter", "Datagrams that ICMP said did not arrive."),
+    "kdht_socket_unreachable_total": Metric("counter", "Datagrams that did not arrive, by ICMP."),
     "kdht_socket_bounced_total": Metric(
-        "counter", "Requests of clients sent on to a closed port, and answered UNREACHABLE."
+        "counter", "Clients' requests sent on to a closed port, and answered UNREACHABLE."
     ),
     "kdht_cache_answers_total": Metric(
         "counter", "GETs answered from the cache; they are in no other count of requests."
     ),
-    "kdht_queue_waiting": Metric("gauge", "Packets that wait in an NFQUEUE for the worker.", ("queue",)),
+    "kdht_queue_waiting": Metric("gauge", "Packets in an NFQUEUE, waiting for the worker.", ("queue",)),
     "kdht_queue_missed_total": Metric(
         "counter",
-        "Packets that did not get to the worker and took the socket's way: its queue was full, or the kernel "
-        "could not hand them over (failed).",
+        "Packets that missed the worker and went to the socket: its queue was full, or the "
+        "kernel could not hand them over (failed).",
         ("queue", "reason"),
     ),
     "kdht_queue_packets_total": Metric(
-        "counter", "Packets that the worker treated, by what became of them.", ("queue", "outcome")
+        "counter", "Packets handled by the worker, by outcome.", ("queue", "outcome")
     ),
-    "kdht_queue_batches_total": Metric("counter", "Batches in which the worker took them.", ("queue",)),
+    "kdht_queue_batches_total": Metric("counter", "Batches of packets taken by the worker.", ("queue",)),
     "kdht_queue_troubles_total": Metric(
         "counter",
-        "Packets too long to be copied (unread), times that the kernel had no room to hand packets over (overruns), "
-        "errors that it answered with (netlink_errors).",
+        "Packets too long to be copied (unread), times without room in the kernel (overruns), "
+        "errors answered by the kernel (netlink_errors).",
         ("queue", "kind"),
     ),
-    "kdht_queue_workers_total": Metric("counter", "Worker processes started: more than one, and some died."),
+    "kdht_queue_workers_total": Metric("counter", "Worker processes started. More than one: some died."),
     # Requests
     "kdht_requests_total": Metric(
-        "counter", "Requests of clients that this node answered, by op and status.", ("op", "status")
+        "counter", "Clients' requests answered by this node, by op and status.", ("op", "status")
     ),
     "kdht_request_seconds": Metric(
         "histogram",
-        "From a request's arrival at the service to its answer, by op: of writes to the confirmation by the replicas.",
+        "From a request's arrival at the service to its answer, by op. A write ends with the "
+        "confirmation by the replicas.",
         ("op",),
     ),
-    "kdht_watchers": Metric("gauge", "Leases on keys whose changes clients are told of."),
+    "kdht_watchers": Metric("gauge", "Leases of clients that watch keys."),
     # Storage
-    "kdht_storage_records": Metric("gauge", "Records stored, those that have expired included until swept."),
-    "kdht_storage_tombstones": Metric("gauge", "Deletions that are remembered."),
+    "kdht_storage_records": Metric("gauge", "Records stored, expired ones included until they are swept."),
+    "kdht_storage_tombstones": Metric("gauge", "Deletions remembered."),
     "kdht_storage_value_bytes": Metric("gauge", "Bytes of all values."),
     "kdht_storage_disk_bytes": Metric("gauge", "Bytes of the database's files."),
-    "kdht_storage_writes_waiting": Metric("gauge", "Writes that wait for the disk now."),
+    "kdht_storage_writes_waiting": Metric("gauge", "Writes waiting for the disk."),
     "kdht_storage_writes_total": Metric(
         "counter",
-        "Writes to the own store: written, refused because too many waited, failed. One failed write, and the "
-        "store takes no more.",
+        "Writes to the own store: written, refused because too many waited, failed. After one "
+        "failed write the store refuses all.",
         ("outcome",),
     ),
     "kdht_storage_group_seconds": Metric(
-        "histogram", "Writing one group: what stood before is read, then all is synced."
+        "histogram", "Writing one group: reading the current records, then syncing all."
     ),
     "kdht_storage_groups_total": Metric("counter", "Groups of writes synced."),
     # Replication
     "kdht_replication_total": Metric(
-        "counter", "What this node did as coordinator and as replica, by kind.", ("event",)
+        "counter", "Work of this node as coordinator and as replica, by kind.", ("event",)
     ),
     "kdht_repair_total": Metric(
-        "counter", "What this node compared with other replicas and gave them, by kind.", ("event",)
+        "counter", "Comparisons with other replicas and records given to them, by kind.", ("event",)
     ),
-    "kdht_repair_ranges": Metric("gauge", "Ranges of keys that this node keeps with the same other nodes."),
+    "kdht_repair_ranges": Metric(
+        "gauge", "Ranges of keys kept by this node, each with the same other nodes."
+    ),
     "kdht_repair_behind": Metric("gauge", "Of those, ranges that it has not caught up on yet."),
-    "kdht_repair_neighbours": Metric("gauge", "Other nodes that keep keys which this node keeps too."),
-    "kdht_repair_held": Metric(
-        "gauge", "Ranges that others keep now, and not all of them have caught up on."
-    ),
+    "kdht_repair_neighbours": Metric("gauge", "Other nodes that share keys with this node."),
+    "kdht_repair_held": Metric("gauge", "Ranges kept by other nodes now, not all of which have caught up."),
     "kdht_repair_missing_records": Metric(
-        "gauge", "Records that others have and this node does not yet, as far as is known."
+        "gauge", "Records of others that this node still lacks, as far as is known."
     ),
     "kdht_repair_seconds_left": Metric(
-        "gauge", "Until it has them, at the speed of late; 0 where it is not known."
+        "gauge", "Seconds until it has them, at the recent speed; 0 if unknown."
     ),
     "kdht_repair_replicas": Metric(
         "gauge",
-        "Nodes that keep each record: as configured here, or more where others' configuration says more.",
+        "Nodes that keep each record: as configured here, or more if another node's configuration says more.",
     ),
     "kdht_set_aside_records": Metric(
         "gauge",
-        "Records in files set aside after this node was away for longer than deletions are remembered.",
+        "Records in files set aside after an absence longer than deletions are remembered.",
     ),
-    "kdht_repair_draining": Metric("gauge", "1 while the node gives its records away and goes."),
+    "kdht_repair_draining": Metric("gauge", "1 while the node gives its records away to leave."),
 }
 
 STATES = ("up", "degraded", "down")

@@ -120,8 +120,8 @@ class Daemon:
     async def _serve(self, data: DataDir, node_id: bytes, undo: ExitStack, moves: Moves) -> None:
         """Everything between the control socket's start and its end, or a move."""
         settings = self._settings
-        parts = wiring.build(settings, data, node_id, undo)
-        parts.transport.start()
+        parts = wiring.build(settings, data, node_id, undo, self._anew.set)
+        parts.transport.start(parts.handlers)
         undo.callback(parts.transport.stop)
         # What waits to be written is confirmed while the transport can still send.
         undo.callback(parts.writer.close)
@@ -130,12 +130,11 @@ class Daemon:
         datapaths.start()
         undo.callback(lambda: datapaths.stop(comes_back=not moves.has_left))
         self._make_reloadable(parts)
-        parts.driver.on_resumes = self._anew.set
         chores = housekeeping.running(settings, data, parts, datapaths, self._end_deaf)
         async with joining(settings, data, parts.driver, self._give_up), chores:
             moves.done()
             self._methods.serve(parts, datapaths)
-            memory.settle()
+            memory.trim_heap()
             self._announce(parts)
             await self._unless_stopped(self._anew.wait())
             await moves.stop()

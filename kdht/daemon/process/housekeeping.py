@@ -41,16 +41,16 @@ async def running(
     `on_deaf` is told why the transport died, should it ever.
     """
     saver = Saver(data, parts)
-    watcher = Watcher(lambda: [parts.transport, *datapaths.running()], on_deaf)
+    state_logger = StateLogger(lambda: [parts.transport, *datapaths.running()], on_deaf)
     ended = asyncio.Event()
     jobs: list[tuple[float, Work]] = [
         (settings.config.storage.sweep_interval, lambda: sweep(parts)),
         (SNAPSHOT_SECONDS, saver.save),
-        (WATCH_SECONDS, watcher.look),
+        (WATCH_SECONDS, state_logger.look),
         (CAUGHT_UP_SECONDS, lambda: save_caught_up(data, parts)),
     ]
     if parts.aside.waits:
-        jobs.append((ASIDE_SECONDS, lambda: parts.aside.step(parts.repair, parts.coordinator, parts.store)))
+        jobs.append((ASIDE_SECONDS, lambda: _step_aside(parts)))
     tasks = [asyncio.create_task(_every(seconds, work, ended)) for seconds, work in jobs]
     try:
         yield
@@ -78,6 +78,10 @@ async def _safely(work: Work) -> None:
         log.error("housekeeping failed", extra={"error": error})
     except Exception:
         log.exception("housekeeping failed")
+
+
+async def _step_aside(parts: Parts) -> None:
+    await parts.aside.step(parts.repair, parts.coordinator, parts.store, parts.on_change)
 
 
 async def save_caught_up(data: DataDir, parts: Parts) -> None:
@@ -116,7 +120,7 @@ class Saver:
             self._saved = contacts
 
 
-class Watcher:
+class StateLogger:
     """Logs when a datapath's state changes. The first one is the transport: without it all is lost."""
 
     def __init__(self, datapaths: Callable[[], Sequence[Datapath]], on_deaf: Callable[[str], None]) -> None:

@@ -19,8 +19,8 @@ def without_tls() -> None:
         del sys.modules["ssl"]
 
 
-def settle() -> None:
-    """Give back what only the start needed; what is left is not looked through for garbage again."""
+def trim_heap() -> None:
+    """Return memory that only the start needed to the system; exempt the rest from garbage collection."""
     gc.collect()
     gc.freeze()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's own

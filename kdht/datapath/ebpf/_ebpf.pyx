@@ -116,11 +116,11 @@ FIXED_TIME, TEST_RUN = KDHT_XDP_FIXED_TIME, KDHT_XDP_TEST_RUN
 
 
 class BpfError(OSError):
-    """What libbpf or the kernel refused; `errno` says why."""
+    """An error of libbpf or the kernel. `errno` says which."""
 
 
 cdef _check(int result, what):
-    """The result of a libbpf call, or BpfError: they give -errno, or -1 with errno set."""
+    """Check the result of a libbpf call: -errno, or -1 with errno set, becomes BpfError."""
     cdef int code = errno
     if result >= 0:
         return result
@@ -178,13 +178,16 @@ cdef class Object:
         return bpf_map__fd(found)
 
     def update(self, name: str, key: bytes, value: bytes) -> None:
-        """Replace the element `key` of the map; sizes are the map's own."""
+        """Replace the element `key`. Both sizes must be those of the map."""
         cdef const uint8_t *key_at = key
         cdef const uint8_t *value_at = value
         _check(bpf_map_update_elem(self._map(name), key_at, value_at, BPF_ANY), f"write to the map {name}")
 
     def update_whole(self, name: str, value: bytes) -> None:
-        """Replace the one element of the map of maps by an array that holds `value` alone."""
+        """Replace the only element of the map of maps by an array with one element, `value`.
+
+        So a packet sees the old value or the new one, and nothing between.
+        """
         cdef const uint8_t *value_at = value
         cdef uint32_t zero = 0
         cdef uint32_t size = <uint32_t>len(value)
@@ -204,7 +207,7 @@ cdef class Object:
             _check(result, f"delete from the map {name}")
 
     def per_cpu(self, name: str, count: int) -> list:
-        """The sums over all CPUs of elements 0 to count - 1 of a per-CPU array of u64."""
+        """Elements 0 to count - 1 of a per-CPU array of u64, each summed over all CPUs."""
         cdef int fd = self._map(name), cpus = _check(libbpf_num_possible_cpus(), "count the CPUs")
         cdef uint64_t values[1024]
         cdef uint32_t key
@@ -242,8 +245,10 @@ cdef class Object:
         return opts.retval, out[:opts.data_size_out], opts.duration
 
     def live_frames(self, frame: bytes, repeat: int, ifindex: int, batch: int = 64) -> None:
-        """Put `repeat` copies of the frame through the program as if they came in at `ifindex`:
-        what it redirects or sends really leaves. Blocks until all are through."""
+        """Run the program on `repeat` copies of the frame as if they arrived at `ifindex`.
+
+        Frames that it redirects or sends really leave. Blocks until all are done.
+        """
         cdef bpf_test_run_opts opts
         cdef const uint8_t *data = frame
         cdef uint32_t context[6]
@@ -260,7 +265,9 @@ cdef class Object:
         _check(result, "generate live frames")
 
     def info(self) -> dict:
-        """Of the loaded program: id, instructions that the verifier walked, bytes before and after JIT."""
+        """The loaded program's ID, the instructions that the verifier walked, its bytes before and after
+        JIT.
+        """
         cdef bpf_prog_info info
         cdef uint32_t size = sizeof(info)
         memset(&info, 0, sizeof(info))
@@ -308,7 +315,7 @@ def program_name(program_id: int) -> str:
 
 
 def link_info(link_fd: int) -> dict:
-    """Of an XDP link: its program's id, and the interface (0: it is gone, or was detached)."""
+    """An XDP link's program ID and interface. Interface 0: it is gone, or the program was detached."""
     cdef bpf_link_info info
     cdef uint32_t size = sizeof(info)
     memset(&info, 0, sizeof(info))
@@ -329,20 +336,20 @@ def attach(program_fd: int, ifindex: int, native: bool) -> int:
 
 
 def replace(link_fd: int, program_fd: int) -> None:
-    """Put another program behind a link, atomically: no packet sees neither."""
+    """Put another program behind a link, atomically: every packet meets one of the two."""
     _check(bpf_link_update(link_fd, program_fd, NULL), "replace the XDP program")
 
 
 def detach(link_fd: int) -> None:
-    """Take the link's program off its interface, whoever else holds the link."""
+    """Detach the link's program from its interface, whoever else holds the link."""
     _check(bpf_link_detach(link_fd), "detach the XDP program")
 
 
 def pin(fd: int, path: str) -> None:
-    """Keep a link or program in the BPF file system, beyond this process."""
+    """Pin a link or program in the BPF file system, so that it outlives this process."""
     _check(bpf_obj_pin(fd, os.fsencode(path)), f"pin at {path}")
 
 
 def open_pinned(path: str) -> int:
-    """A file descriptor of what is pinned there. Raises BpfError (ENOENT) if nothing is."""
+    """A file descriptor of the object pinned at a path. Raises BpfError (ENOENT) if there is none."""
     return _check(bpf_obj_get(os.fsencode(path)), f"open {path}")

@@ -4,7 +4,7 @@ What it sets up, in this order: the sysctls that bpf_fib_lookup needs (sysctl.py
 table that keeps a host that was no router from becoming one (ruleset.py), the program with
 its maps, and a pinned link per interface (xdp_links.py). The pins outlive the process: while
 the daemon is down the program routes by the last table, and the next daemon takes maps and
-links over. It goes on routing by the old table until `ready()`, then publishes its own.
+links over. The program goes on routing by the old table until `ready()`; then this daemon publishes its own.
 """
 
 import errno
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 OBJECT = Path(__file__).with_name("kdht_xdp.bpf.o")
 PROGRAM = "kdht_xdp"
 TICK = 2.0
-"""Seconds between two looks at the clock and the host."""
+"""Seconds between two checks of the clock and the host."""
 CLOCK_SLACK = 50_000_000
 """Nanoseconds by which the published clock may be off."""
 
@@ -50,14 +50,14 @@ class EbpfOptions:
     addresses: tuple[Address, ...]
     """All own addresses, anycast included."""
     interfaces: tuple[str, ...] = ()
-    """Whose packets are treated; empty: those that hold one of the addresses."""
+    """Interfaces that get the program. Empty: those that have one of the addresses."""
     port: int = PORT
     client_rate: int = 0
     member_rate: int | None = None
     ready: Callable[[], bool] = lambda: True
-    """Whether this node's own table is good enough to replace one that an earlier daemon left."""
+    """Whether this node's own table is complete enough to replace the table of an earlier daemon."""
     table: str = "kdht"
-    """The guards' nft table is this with _guard behind it."""
+    """The nft table of the guards has this name with _guard appended."""
     bpffs: Path = BPFFS
     runtime_dir: Path = RUNTIME_DIR
     nft: str = "nft"
@@ -79,9 +79,9 @@ class EbpfDatapath:
         self._object: Any = None
         self._links: list[Link] = []
         self._waiting: tuple[str, ...] = ()
-        """Interfaces where an earlier program with other maps treats packets until this one is ready."""
+        """Interfaces where an earlier program with other maps routes until this one is ready."""
         self._live = False
-        """Whether the maps have this daemon's own table."""
+        """Whether the maps hold this daemon's own table."""
         self._trouble = ""
         self._clock = 0
         self._guard = Guard()
@@ -109,7 +109,7 @@ class EbpfDatapath:
         self._let_go()
 
     def leave(self) -> None:
-        """End, with the program left where it is: it routes by its last table, as after a kill."""
+        """Stop, but leave the program attached. It routes by its last table, as after a kill."""
         if self._object is None:
             return
         self._end_thread()
@@ -134,7 +134,7 @@ class EbpfDatapath:
         }
 
     def counters(self) -> dict[str, int]:
-        """Verdicts by reason, since the maps were made. Raises DatapathError if it does not run."""
+        """How many verdicts by reason since the maps were made. Raises DatapathError if it does not run."""
         program = self._object
         if program is None:
             raise DatapathError("the ebpf datapath does not run")
@@ -144,7 +144,7 @@ class EbpfDatapath:
     # --- publish.Sink --------------------------------------------------------------------
 
     def config_changed(self) -> None:
-        """Published by the thread: the kernel lets a caller wait until no packet uses the old one."""
+        """The thread publishes it, because the kernel blocks the caller until no packet uses the old one."""
         self._changed.set()
 
     def bucket_changed(self, index: int) -> None:
@@ -195,7 +195,7 @@ class EbpfDatapath:
         self._thread.start()
 
     def _open_maps(self, pins: Path) -> tuple[Any, bool]:
-        """The program over the maps that are pinned, or over new ones; whether they were there."""
+        """Load the program with the pinned maps, or with new ones. Returns whether there were pinned ones."""
         bpf = libbpf()
         usual = f"maps-{bpf.LAYOUT}"
         found = next(iter(sorted(pins.glob(f"{usual}*"))), None)
@@ -214,7 +214,7 @@ class EbpfDatapath:
             ) from error
 
     def _attach(self) -> None:
-        """Put the program on the interfaces, or behind the links that an earlier one had."""
+        """Attach the program to the interfaces, or put it behind the pinned links of an earlier one."""
         pins = self.options.pins
         self._links = [xdp_links.attach(self._object.program_fd, name, pins) for name in self._waiting]
         self._waiting = ()
@@ -241,7 +241,7 @@ class EbpfDatapath:
             self._object.update("kdht_vlans", key, struct.pack("=I", vlan.ifindex))
 
     def _publish_all(self) -> None:
-        """Buckets first: a configuration says which of them to look into."""
+        """Buckets first, because the configuration says which of them the program reads."""
         if self._live:
             with self._publisher.still():
                 for index in range(ID_BITS):
@@ -270,14 +270,14 @@ class EbpfDatapath:
         self._object.update_whole("kdht_states", state)
 
     def _watched(self, publish: Callable[[], None]) -> None:
-        """A map that takes no more is this datapath's trouble, not its caller's."""
+        """If a map refuses an element, the datapath becomes "degraded". The caller does not notice."""
         try:
             publish()
         except (OSError, DatapathError) as error:
             self._trouble = f"the program's maps cannot be written ({error}): restart kdhtd"
             log.error("publishing failed", extra={"datapath": self.name, "error": error})
 
-    # --- The thread: publishes configurations, looks at the clock and at the host -------------
+    # --- The thread: publishes configurations, checks the clock and the host ------------------
 
     def _run(self) -> None:
         while True:
@@ -292,8 +292,8 @@ class EbpfDatapath:
             self._look_around()
 
     def _go_live(self) -> None:
-        """From now on the program routes by this daemon's table."""
-        self._live = True  # first: what changes from here on is told as well
+        """Publish this daemon's table. From now on the program routes by it."""
+        self._live = True  # first, so that changes during the publication are published too
         self._publish_all()
         if self._waiting:
             self._attach()
@@ -304,7 +304,7 @@ class EbpfDatapath:
         self._thread.join()
 
     def _look_around(self) -> None:
-        """Somebody may have made this host a router meanwhile: then it is not ours to guard."""
+        """Follow the operator: if this host was made a router meanwhile, the guard must not stop its forwarding."""
         with suppress(DatapathError):
             guard = self._sysctls.guard()
             if guard != self._guard:
@@ -334,17 +334,17 @@ def need_program() -> None:
 
 
 def remove_leftovers(node_id: bytes, bpffs: Path = BPFFS) -> bool:
-    """Take off what a killed daemon of this node left attached; whether there was anything."""
+    """Detach what a killed daemon of this node left attached. Returns whether there was anything."""
     pins = bpffs / f"kdht-{node_id.hex()}"
     try:
         if not pins.exists():
             return False
-    except OSError:  # another user may not look
+    except OSError:  # only root may list it
         return False
     xdp_links.remove_pins(pins)
     return True
 
 
 def _clock_offset() -> int:
-    """Nanoseconds: the wall clock minus the clock that the program has."""
+    """The wall clock minus the clock that the program can read, in nanoseconds."""
     return time.time_ns() - time.monotonic_ns()

@@ -1,5 +1,4 @@
-"""Where the XDP program hangs: its pinned links, the BPF file system that they are pinned in,
-and what else the interfaces say of XDP.
+"""How the XDP program is attached: its pinned links, and the BPF file system that holds them.
 
 Everything of one node lies in one directory of the BPF file system:
     kdht-NODE/maps-LAYOUT/MAP   the maps; another LAYOUT is another directory
@@ -23,7 +22,7 @@ from kdht.errors import DatapathError
 BPFFS = Path("/sys/fs/bpf")
 LINK_PREFIX = "link-"
 FOREIGN = {errno.EBUSY, errno.EEXIST}
-"""How the kernel says that another program is there."""
+"""The kernel's errors if another program is attached already."""
 
 Mode = Literal["native", "generic"]
 
@@ -36,11 +35,11 @@ class Link(NamedTuple):
     fd: int
     mode: Mode
     adopted: bool
-    """It was there before, and went on treating packets."""
+    """It was attached before this daemon started, and has routed since."""
 
 
 def libbpf() -> Any:
-    """The module over libbpf. Raises DatapathError where it was not built."""
+    """The extension module that uses libbpf. Raises DatapathError if it was not built."""
     try:
         from kdht.datapath.ebpf import _ebpf
     except ImportError as error:
@@ -66,7 +65,7 @@ def need_bpffs(path: Path = BPFFS) -> None:
 
 
 def attach(program_fd: int, interface: str, pins: Path) -> Link:
-    """Attach the program, or put it behind the pinned link that is there. Raises DatapathError."""
+    """Attach the program, or put it behind the pinned link if there is one. Raises DatapathError."""
     bpf = libbpf()
     ifindex = _ifindex(interface)
     pinned = pins / f"{LINK_PREFIX}{interface}"
@@ -84,7 +83,7 @@ def attach(program_fd: int, interface: str, pins: Path) -> Link:
 
 
 def detach(pinned: Path) -> None:
-    """Take the program behind a pinned link off its interface, and the pin away. Never raises."""
+    """Detach the program behind a pinned link from its interface and remove the pin. Never raises."""
     bpf = libbpf()
     with suppress(bpf.BpfError):  # the interface is gone, or somebody detached it
         fd = bpf.open_pinned(str(pinned))
@@ -101,14 +100,14 @@ def pinned_links(pins: Path) -> dict[str, Path]:
 
 
 def remove_pins(pins: Path) -> None:
-    """Detach all, and remove the node's directory. Never raises for what is gone."""
+    """Detach all links and remove the node's directory. Missing ones are no error."""
     for pinned in pinned_links(pins).values():
         detach(pinned)
     shutil.rmtree(pins, ignore_errors=True)
 
 
 def _adoptable(pinned: Path, ifindex: int) -> int | None:
-    """The pinned link if it still hangs on this interface; removed if it does not."""
+    """The pinned link, if it is still attached to this interface. If not, it is removed."""
     bpf = libbpf()
     if not pinned.exists():
         return None

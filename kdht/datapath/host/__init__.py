@@ -1,1 +1,1 @@
-"""What the fast paths read or change on a host: nft rules, sysctls, links and routes."""
+"""The parts of a host that the fast paths read or change: nft rules, sysctls, links, routes."""

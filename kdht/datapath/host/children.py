@@ -1,4 +1,4 @@
-"""Processes that a node starts to run a part of itself: with this package, whatever the working directory holds."""
+"""Starts processes that run a part of kdht, with this package, whatever lies in the working directory."""
 
 import os
 import sys

@@ -1,9 +1,9 @@
-"""Who changed which sysctl of this network namespace, and what it was before: a small file.
+"""A small file that notes which sysctls of a network namespace were changed, and their old values.
 
-All nodes of a network namespace share one ledger, and open it one at a time (`with`, under a
-lock on its directory). Every change has holders, the nodes that need it; a holder that no longer runs counts
-as gone. The file is written before the sysctls are, and names the boot and the namespace's
-cookie, which the kernel never gives again, so an old ledger is never applied elsewhere.
+All nodes of a network namespace share one ledger. They open it one at a time (`with`, under a lock on its
+directory). Every change has holders: the nodes that need it. A holder that no longer runs does not count. The
+file is written before the sysctls, so a crash loses no old value. It names the boot and the namespace's cookie,
+which the kernel never gives twice, so an old ledger is never applied to another boot or namespace.
 """
 
 import fcntl
@@ -25,26 +25,26 @@ _numbers = itertools.count()
 
 
 class LedgerEntry(NamedTuple):
+    """One changed sysctl: its old value, our value, and a second sysctl with its value at that time."""
+
     was: str
     ours: str
     witness: str = ""
+    """Its path. If its value has changed meanwhile, `was` is not put back."""
     witness_was: str = ""
 
 
 class Ledger:
-    """Use it as a context manager, from any thread; nothing may be called outside.
-
-    Raises DatapathError on entering.
-    """
+    """A context manager for any thread. Its methods may be called inside only. Entering may raise DatapathError."""
 
     def __init__(self, directory: Path) -> None:
         self.entries: dict[str, LedgerEntry] = {}
-        """By path, in the order in which they were changed."""
+        """By path, in the order of the changes."""
         self._holders: dict[str, list[str]] = {}
         self._directory = directory
         self._me = f"{_life_of(os.getpid())}.{next(_numbers)}"
         self._lock = -1
-        """The locked directory."""
+        """The file descriptor of the locked directory."""
         self._thread_lock = threading.Lock()
 
     def __enter__(self) -> "Ledger":
@@ -65,17 +65,17 @@ class Ledger:
             self._close()
 
     def hold(self, entries: dict[str, LedgerEntry]) -> None:
-        """These changes are about to be made, and are needed by me."""
+        """Note changes that this node is about to make and needs."""
         self.entries.update(entries)
         self._holders[self._me] = list(entries)
         self._save()
 
     def let_go(self) -> None:
-        """I need nothing any more."""
+        """Note that this node needs no change any more."""
         self._holders.pop(self._me, None)
 
     def take_unheld(self) -> dict[str, LedgerEntry]:
-        """Remove and return the changes that no living node needs."""
+        """Remove and return the changes that no running node needs."""
         held = {path for paths in self._holders.values() for path in paths}
         unheld = {path: entry for path, entry in self.entries.items() if path not in held}
         self.entries = {path: entry for path, entry in self.entries.items() if path in held}
@@ -116,7 +116,7 @@ class Ledger:
             ) from error
 
     def _save(self) -> None:
-        """All or nothing. The empty ledger has no file."""
+        """Replace the file atomically. An empty ledger has no file."""
         if not self.entries and not self._holders:
             self._path.unlink(missing_ok=True)
             return
@@ -135,7 +135,7 @@ def _netns_cookie() -> int:
 
 
 def _life_of(pid: int) -> str:
-    """A process ID with its start time: IDs come again. Raises ProcessLookupError for one that ended."""
+    """A process ID with its start time, because IDs are used again. Raises ProcessLookupError if it has ended."""
     try:
         state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except FileNotFoundError:

@@ -1,9 +1,10 @@
-"""What pyroute2 does for the datapaths: the NFQUEUE rule that nft cannot write, and addresses.
+"""Questions to the kernel over netlink, with pyroute2: addresses, links, and the NFQUEUE rule that nft cannot write.
 
-nft's own `queue` statement needs nft_queue in the kernel. Where that is missing, the same
-NFQUEUE exists as an xtables target, which a rule may hold through nft_compat; nft has no
-syntax for it. A process of its own asks (netlink_worker.py), in the caller's network namespace, for pyroute2 is large
-and is needed at a start only; it ends a moment after the last question.
+nft's `queue` statement needs nft_queue in the kernel. Where that is missing, the same NFQUEUE exists as an xtables
+target, which a rule may hold through nft_compat; nft has no syntax for it.
+
+A process of its own asks (netlink_worker.py), in the caller's network namespace. pyroute2 is large and is needed
+at the start only, so the process ends a moment after the last question and gives its memory back.
 """
 
 import json
@@ -19,16 +20,16 @@ from kdht.errors import DatapathError
 from kdht.wire import Address
 
 IDLE = 2.0
-"""Seconds after which a worker that nobody asks ends."""
+"""Seconds without a question after which the worker ends."""
 
 
 class Queue(NamedTuple):
-    """Where packets are diverted to: queues `first` to `first + total - 1`."""
+    """The queues that packets are diverted to: `first` to `first + total - 1`."""
 
     first: int
     total: int
     by_cpu: bool
-    """One queue per receiving CPU; otherwise a hash of the addresses chooses."""
+    """One queue per receiving CPU. Otherwise a hash of the addresses chooses the queue."""
 
     @property
     def last(self) -> int:
@@ -36,7 +37,7 @@ class Queue(NamedTuple):
 
 
 class XdpState(NamedTuple):
-    """What an interface has of XDP."""
+    """The XDP program of an interface."""
 
     mode: str
     """"native", "generic", "offloaded", "several", or "" without a program."""
@@ -69,7 +70,7 @@ def interfaces_of(addresses: list[Address]) -> list[str]:
 
 
 def choose_interfaces(addresses: Sequence[Address], named: Sequence[str] = ()) -> tuple[str, ...]:
-    """Whose packets a datapath takes: those named, or those that hold an address. Raises DatapathError."""
+    """The interfaces whose packets a datapath takes: the named ones, or those with an address. Raises DatapathError."""
     chosen = tuple(named) or tuple(interfaces_of(list(addresses)))
     if not chosen:
         raise DatapathError("no interface but lo holds an own address: name some in datapath.interfaces")
@@ -100,7 +101,7 @@ def vlans() -> list[Vlan]:
 
 
 class _Worker:
-    """The process, one at a time, started when it is asked. Thread-safe."""
+    """The worker process. Started by a question, one at a time. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -109,7 +110,7 @@ class _Worker:
         self._timer: threading.Timer | None = None
 
     def ask(self, name: str, *arguments: Any) -> Any:
-        """What the function of that name in netlink_worker.py says. Raises DatapathError."""
+        """Call the function of this name in netlink_worker.py. Raises DatapathError."""
         with self._lock:
             process = self._running()
             try:
@@ -126,7 +127,7 @@ class _Worker:
         return answer["value"]
 
     def _running(self) -> "subprocess.Popen[str]":
-        """One in the calling thread's network namespace."""
+        """Start one in the network namespace of the calling thread."""
         namespace = os.stat("/proc/thread-self/ns/net").st_ino
         if self._timer is not None:
             self._timer.cancel()
@@ -154,7 +155,7 @@ class _Worker:
                 self._end()
 
     def _end(self) -> int:
-        """Its exit status; 0 without one."""
+        """The worker's exit status. 0: there is none."""
         process, self._process = self._process, None
         if process is None:
             return 0

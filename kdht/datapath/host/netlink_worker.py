@@ -27,7 +27,7 @@ XDP_MODES = {"xdp": "native", "xdpgeneric": "generic", "xdpoffload": "offloaded"
 
 
 class Refused(Exception):
-    """The kernel says no; the message says what to do."""
+    """The kernel refused. The message says what to do."""
 
 
 def add_rule(table: str, chain: str, first: int, total: int, by_cpu: bool) -> None:
@@ -112,7 +112,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
 
 
 def main() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's; it ends with its input
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the worker ends with its input
     for line in sys.stdin:
         name, *arguments = json.loads(line)
         try:

@@ -1,10 +1,10 @@
 """The nft ruleset: a table of our own that diverts our packets to the queues.
 
 nft/kdht.nft is the ruleset; this module fills in its parameters, loads it in one nft
-transaction and takes it away in another. Nothing outside the table is read or changed.
-Where the kernel cannot `queue` natively, the one rule of chain to_queue is added through
-nft_compat, after the table and before it could miss anything: without it packets go to
-the socket. All errors are DatapathErrors that say what to do.
+transaction and removes it in another. Nothing outside the table is read or changed. If the
+kernel has no native `queue`, the one rule of chain to_queue is added through nft_compat
+after the table. Until then packets go to the socket, so nothing is lost in between. All
+errors are DatapathErrors that say what to do.
 """
 
 import json
@@ -24,31 +24,31 @@ from kdht.errors import DatapathError
 from kdht.wire._shared import MAGIC, PORT
 
 MARK = 0x30D4
-"""On packets that the worker re-addressed. Outside the bits that Kubernetes (0xc000), Cilium (0xf00),
+"""The mark of packets that the worker re-addressed. Outside the bits that Kubernetes (0xc000), Cilium (0xf00),
 Tailscale (0xff0000) and Calico (0xffff0000) use by default; the same for all nodes of a host."""
 
 QUEUE_CHAIN = "to_queue"
 MEMBER_FACTOR = 50
-"""A member's messages stand for many clients: its rate, unless given, in clients' rates."""
+"""A member's default rate, as a multiple of a client's. A member forwards the messages of many clients."""
 CROWD_FACTOR = 16
-"""What all sources that the table has no room for may send together, in rates of one."""
+"""The rate of all sources together that the table has no room for, as a multiple of one source's."""
 
 _LEARNT = re.compile(
     r"(\tset (?:clients|members)[46] \{\n(?:\t\t(?!elements).*\n)*)\t\telements = \{[^}]*\}\n"
 )
-"""A listed set up to what the packets put into it, and that."""
+"""A listed set: the part before the elements that packets added, and these elements."""
 
 RuleKind = Literal["native", "compat"]
 
 
 class Guard(NamedTuple):
-    """What the host refused before its sysctls were changed, and must go on refusing."""
+    """What the host refused before its sysctls were changed. The table goes on refusing it."""
 
     forward4: frozenset[str] = frozenset()
-    """Interfaces whose IPv4 packets were not forwarded."""
+    """Interfaces whose IPv4 packets the host did not forward."""
     forward6: frozenset[str] = frozenset()
     forward6_all: bool = False
-    """IPv6 was forwarded from no interface, and now is from all."""
+    """The host forwarded IPv6 from no interface, and now does from all."""
     martian4: frozenset[str] = frozenset()
     """Interfaces where accept_local was off."""
     reverse4: frozenset[str] = frozenset()
@@ -104,10 +104,10 @@ def run_nft(nft: str, arguments: Iterable[str], script: str = "") -> str:
 
 
 def probe_queue(nft: str = "nft") -> RuleKind | None:
-    """How this kernel diverts packets to NFQUEUE, or None. Leaves nothing behind.
+    """How this kernel can divert packets to NFQUEUE. None: it cannot. Leaves nothing behind.
 
-    Native is asked with nft's check mode, which the kernel takes back itself; compat with a
-    rule in a scratch table. Raises DatapathError for everything but a kernel without NFQUEUE.
+    "native" is tried with nft's check mode, which changes nothing; "compat" with a rule in a scratch table.
+    Raises DatapathError for every other failure.
     """
     scratch = f"kdht_probe_{os.getpid()}"
     table = f"table inet {scratch} {{\nchain {QUEUE_CHAIN} {{\n%s\n}}\n}}\n"
@@ -131,13 +131,13 @@ def _probe_compat(nft: str, scratch: str, table: str) -> bool:
 
 
 class Ruleset:
-    """One table. `apply` and `remove` may be called again, and by another process than before."""
+    """One table. `apply` and `remove` may be called again, also by another process."""
 
     def __init__(self, options: RulesetOptions) -> None:
         self.options = options
 
     def probe(self) -> RuleKind:
-        """How packets will be diverted. Raises DatapathError if they cannot be."""
+        """How packets will be diverted. Raises DatapathError if the kernel cannot."""
         kind = probe_queue(self.options.nft)
         if kind is None:
             raise DatapathError(
@@ -147,9 +147,9 @@ class Ruleset:
         return kind
 
     def apply(self) -> RuleKind:
-        """Load the table, replacing one of the same name; how it diverts packets.
+        """Load the table in place of one of the same name. Returns how it diverts packets.
 
-        Raises DatapathError, with no table left.
+        Raises DatapathError; then there is no table.
         """
         kind = self.probe()
         self._nft(["-f", "-"], self.text(kind))
@@ -158,27 +158,27 @@ class Ruleset:
         return kind
 
     def apply_guard(self) -> None:
-        """Load the table for its guards alone, with nothing diverted. Raises DatapathError."""
+        """Load the table for its guards alone: it diverts nothing. Raises DatapathError."""
         self._nft(["-f", "-"], self.text("compat"))
 
     def remove(self) -> None:
-        """Take the table away, if it is there. Raises DatapathError."""
+        """Remove the table if it is there. Raises DatapathError."""
         name = self.options.table
         self._nft(["-f", "-"], f"table inet {name} {{}}\ndelete table inet {name}\n")
 
     def present(self) -> bool:
-        """Whether the table is there and diverts to a queue. Raises DatapathError."""
+        """Whether the table is loaded and diverts packets to a queue. Raises DatapathError."""
         return any("rule" in entry for entry in self._list("chain", self.options.table, QUEUE_CHAIN))
 
     def counters(self) -> dict[str, int]:
-        """Packets by counter's name; empty if there is no table. Raises DatapathError."""
+        """Packets by name of the counter. Empty if there is no table. Raises DatapathError."""
         entries = (
             entry.get("counter") for entry in self._list("counters", "table", "inet", self.options.table)
         )
         return {counter["name"]: counter["packets"] for counter in entries if counter}
 
     def listing(self) -> str | None:
-        """The table as the kernel has it, without counts and without what it learnt; None if it is not there.
+        """The loaded table without its counts and without the sources that it has seen. None: not loaded.
 
         Raises DatapathError.
         """
@@ -191,13 +191,13 @@ class Ruleset:
         return _LEARNT.sub(r"\1", listed)
 
     def set_guard(self, guard: Guard) -> None:
-        """Replace what is guarded, in one transaction. Raises DatapathError."""
+        """Replace the guards in one transaction. Raises DatapathError."""
         name = self.options.table
         flushed = "".join(f"flush set inet {name} {each}\n" for each in _guard_sets(guard))
         self._nft(["-f", "-"], flushed + self._elements(_guard_sets(guard)))
 
     def text(self, kind: RuleKind) -> str:
-        """The whole ruleset, as nft reads it."""
+        """The whole ruleset in nft's language."""
         options = self.options
         elements = {"interfaces": _quoted(options.interfaces), **_guard_sets(options.guard)}
         return Template(ruleset_path().read_text()).substitute(self._parameters(kind)) + self._elements(
@@ -252,7 +252,7 @@ def _queue_statement(queue: Queue) -> str:
 
 
 def _limit(who: str, rate: int) -> dict[str, object]:
-    """A rate of 0 leaves the limiting chain in the table, unused."""
+    """The parameters of one limit. With a rate of 0 the chain stays in the table, unused."""
     return {
         f"{who}_chain": f"limit_{who}s" if rate else QUEUE_CHAIN,
         f"{who}_rate": max(rate, 1),

@@ -1,17 +1,18 @@
-"""The sysctls that re-addressing in the packet path needs: set while we run, then put back.
+"""The sysctls that re-addressing in the packet path needs: set while a node runs, then put back.
 
-Found by experiment in namespaces (tests/root/test_sysctl.py holds it): a packet that came
-in by interface IF and was re-addressed, so that its source is ours, goes on if and only if
+Found by experiment in namespaces (tests/root/test_sysctl.py checks it). A packet that arrived
+at interface IF and was re-addressed, so that its source is ours, goes on if and only if
   IPv4: IF.forwarding, IF.accept_local (else it is a martian), and rp_filter is not strict
         unless that source is an address of IF itself;
   IPv6: IF.force_forwarding (Linux 6.17), or else all.forwarding, which makes every interface
         a router's: then accept_ra goes from 1 to 2 so that router advertisements still count.
 Without send_redirects = 0 the kernel tells us, over lo, of better routes for our own packets.
-The global `ip_forward` is not touched. What the new values let in, ruleset.py stops (`Guard`).
+The global `ip_forward` is not touched. The new values would let strangers' packets through this host;
+the ruleset stops those (`Guard` in ruleset.py).
 
-A ledger in the runtime directory remembers the old values from before the first write until
-the last node of this network namespace stops, so that a crash is made good at the next start
-and two nodes may share a host. A value that somebody else changed meanwhile stays theirs.
+A ledger in the runtime directory keeps the old values, from before the first write until the last node of this
+network namespace stops. So the next start repairs what a crash left, and two nodes may share a host. A value
+that somebody else changed meanwhile is not put back.
 """
 
 import os
@@ -31,7 +32,7 @@ LOOSE, STRICT = "2", "1"
 
 
 class Change(NamedTuple):
-    """One sysctl to set. `witness`: if that one was changed meanwhile, this is not put back."""
+    """One sysctl to set. `witness`: a second sysctl; if it was changed meanwhile, this one is not put back."""
 
     path: str
     value: str
@@ -39,7 +40,7 @@ class Change(NamedTuple):
 
 
 class Sysctls:
-    """What one node needs. `apply` and `restore` may be called again.
+    """The sysctls that one node needs. `apply` and `restore` may be called again.
 
     `interfaces`: whose packets are re-addressed; `loose`: those of them where packets may get a
     source that is not theirs (anycast, several own addresses). `force6`: whether to use
@@ -60,9 +61,9 @@ class Sysctls:
         self._ledger = Ledger(runtime_dir)
 
     def apply(self) -> Guard:
-        """Set what is needed, after making good what a crash left; what must be guarded now.
+        """Put back what a crash left, set what is needed, and return what must be guarded now.
 
-        Raises DatapathError, with everything as it was before.
+        Raises DatapathError; then everything is as it was before.
         """
         with self._ledger as ledger:
             plan = self._plan(ledger)
@@ -80,13 +81,13 @@ class Sysctls:
         return self.guard()
 
     def restore(self) -> None:
-        """Put back what no other node of this namespace needs."""
+        """Put back the sysctls that no other node of this namespace needs."""
         with self._ledger as ledger:
             ledger.let_go()
             _put_back(ledger, ledger.take_unheld())
 
     def guard(self) -> Guard:
-        """What the host refused before the first node started; empty for what it now does by itself."""
+        """What the host refused before the first node started, without what the operator allowed since."""
         with self._ledger as ledger:
             entries = dict(ledger.entries)
         router4, router6 = read("ipv4/ip_forward") == "1", read(f"{V6}/all/forwarding") == "1"
@@ -100,7 +101,7 @@ class Sysctls:
         )
 
     def undone(self) -> list[str]:
-        """The sysctls, by their dotted names, that somebody changed under us."""
+        """The dotted names of the sysctls that somebody else has changed since."""
         with self._ledger as ledger:
             wanted = [Change(path, entry.ours) for path, entry in ledger.entries.items()]
         return [dotted(change.path) for change in wanted if read(change.path) not in (None, change.value)]
@@ -137,10 +138,10 @@ class Sysctls:
 
 
 class ForwardingSysctls(Sysctls):
-    """What bpf_fib_lookup needs: it asks for the interface's own forwarding, and for nothing else.
+    """The sysctls that bpf_fib_lookup needs. It checks the forwarding of the one interface and nothing else.
 
-    For IPv6 that alone makes no router, but ends the taking of router advertisements and drops
-    the default routes learnt from them, on all interfaces whose accept_ra is not 2.
+    For IPv6 that does not make the host a router. But the kernel then ignores router advertisements and drops the
+    default routes learnt from them, on all interfaces whose accept_ra is not 2.
     """
 
     def _plan(self, ledger: Ledger) -> list[Change]:
@@ -158,7 +159,7 @@ class ForwardingSysctls(Sysctls):
 
 
 def _plan6_all(ledger: Ledger) -> list[Change]:
-    """Writing all.forwarding sets every interface's, both ways, so each one's is remembered first."""
+    """A write to all.forwarding sets every interface's value. So each old value is noted first."""
     return [
         *_heed_advertisements(ledger),
         *(Change(f"{V6}/{name}/forwarding", "1") for name in _names6()),
@@ -167,7 +168,7 @@ def _plan6_all(ledger: Ledger) -> list[Change]:
 
 
 def _heed_advertisements(ledger: Ledger) -> list[Change]:
-    """For every interface that takes router advertisements as a host: do so as a router too."""
+    """Interfaces that accept router advertisements as a host shall do so as a router too."""
     heeding = [
         name
         for name in _names6()
@@ -184,7 +185,7 @@ def _names6() -> list[str]:
 
 
 def read(path: str) -> str | None:
-    """A sysctl of this thread's network namespace, by its path under net/; None if there is none."""
+    """A sysctl of this thread's network namespace, by its path under net/. None: there is no such sysctl."""
     try:
         return (SYSCTLS / path).read_text().strip()
     except OSError:
@@ -192,7 +193,7 @@ def read(path: str) -> str | None:
 
 
 def write(path: str, value: str) -> None:
-    """Raises DatapathError, and says which sysctl the operator has to set."""
+    """Raises DatapathError, which names the sysctl that the operator has to set."""
     try:
         (SYSCTLS / path).write_text(value)
     except OSError as error:
@@ -222,7 +223,10 @@ def _entry(change: Change, ledger: Ledger) -> LedgerEntry:
 
 
 def _put_back(ledger: Ledger, entries: dict[str, LedgerEntry]) -> None:
-    """In the opposite order; only what is as we left it, judged before the first is written."""
+    """Put the old values back in the opposite order, but only where the value is still ours.
+
+    All values are read before the first is written, because one write may change others (all.forwarding).
+    """
     ours = {
         path: entry
         for path, entry in entries.items()

@@ -2,15 +2,14 @@
 # distutils: include_dirs = include
 """Verdicts in batches on a netlink socket that the NetfilterQueue package opened and bound.
 
-`QueueLoop.run` takes up to BATCH packets with one recvmmsg, lets the core rewrite each where
-it lies in the receive buffer, and answers all with one sendmsg, or a few if they are long.
-It holds no GIL and allocates nothing. A re-addressed packet's verdict is built in the bytes
-before its payload, over the attributes that were just read; neighbouring packets that stay
-as they are, or that are dropped, share one batch verdict.
+`QueueLoop.run` takes up to BATCH packets with one recvmmsg. The core rewrites each packet in place, in the
+receive buffer. One sendmsg answers all, or a few if they are long. The loop holds no GIL and allocates
+nothing. The verdict of a re-addressed packet is built in the bytes before its payload, over the attributes
+that were just read. Neighbouring packets that are accepted as they came, or dropped, share one batch verdict.
 
-Contract: every packet that is read gets a verdict; what cannot be parsed is accepted as it
-came, so that the socket treats it. The kernel's attributes are checked against the bytes
-received all the same. Counters lie in memory that the daemon maps too.
+Contract: every packet that is read gets a verdict. A packet that cannot be parsed is accepted as it came, so
+the socket handles it. The kernel's attributes are checked against the received bytes, as any input is. The
+counters lie in memory that the daemon maps too.
 """
 
 from libc.errno cimport EAGAIN, EINTR, ENOBUFS, errno
@@ -37,9 +36,9 @@ cdef enum:
     ANSWER_BYTES = 30000   # a larger answer costs the kernel an allocation of many pages
     ROOM = 64              # before each slot, so that a rewrite's headers fit whatever was received
     SLOT = 2048            # a message with COPY_RANGE bytes of packet
-    COPY_RANGE_BYTES = 1536  # all that an Ethernet frame holds: longer ones are accepted unread
+    COPY_RANGE_BYTES = 1536  # a whole Ethernet frame; longer packets are accepted unread
     FLAGS_SEQ = 0x6b646874
-    LOOK_UP_US = 100000    # how soon an idle loop sees that it shall stop
+    LOOK_UP_US = 100000    # within which an idle loop notices that it has to stop
 
 cdef enum:
     C_PACKETS
@@ -70,7 +69,7 @@ COUNTERS = (
     "fail_open",
 )
 LANE_BYTES = 128
-"""Of each queue's counters in the shared memory: COUNTERS as native u64, then room for more."""
+"""The size of one queue's counters in the shared memory: COUNTERS as native u64, and room for more."""
 
 
 cdef struct Packet:
@@ -102,7 +101,7 @@ cdef struct Loop:
 # --- Reading what the kernel sent -------------------------------------------------------
 
 cdef bint _parse(const mmsghdr *message, uint8_t *data, Packet *packet) noexcept nogil:
-    """Find a packet in one netlink message; False if it is none with an ID."""
+    """Find the packet in one netlink message. False if there is no packet with an ID."""
     cdef nlmsghdr *nl = <nlmsghdr *>data
     cdef nlattr *at
     cdef uint32_t end, offset, kind, size
@@ -136,7 +135,7 @@ cdef bint _parse(const mmsghdr *message, uint8_t *data, Packet *packet) noexcept
 
 
 cdef void _take_notice(Loop *loop, const mmsghdr *message, const uint8_t *data) noexcept nogil:
-    """A message that is no packet: the kernel's answer to something that we sent."""
+    """Handle a message without a packet: the kernel's answer to something that we sent."""
     cdef const nlmsghdr *nl = <const nlmsghdr *>data
     cdef const nlmsgerr *answer = <const nlmsgerr *>(nl + 1)
 
@@ -173,7 +172,7 @@ cdef inline void _add(Loop *loop, void *message, uint32_t length) noexcept nogil
 
 
 cdef void _plain(Loop *loop, uint32_t verdict, uint32_t id) noexcept nogil:
-    """Accept or drop as it came. A batch verdict means all up to its ID that have none yet.
+    """Accept or drop a packet as it came. A batch verdict covers all packets up to its ID that have none yet.
 
     Packets come in the order of their IDs and verdicts are treated in order, so that a run
     of the same plain verdict is exactly what the batch verdict of its last packet covers.
@@ -193,7 +192,7 @@ cdef void _plain(Loop *loop, uint32_t verdict, uint32_t id) noexcept nogil:
 
 
 cdef void _rewritten(Loop *loop, const Packet *packet) noexcept nogil:
-    """Accept with a new payload; the message's headers go right before it, in ROOM at worst."""
+    """Accept a packet with a new payload. The message's headers go right before it, at worst into ROOM."""
     cdef kdht_nl_rewrite *out = <kdht_nl_rewrite *>(packet.data - sizeof(kdht_nl_rewrite))
     cdef uint32_t length = sizeof(kdht_nl_rewrite) + packet.length
 
@@ -226,7 +225,7 @@ cdef void _judge(Loop *loop, const Packet *packet) noexcept nogil:
 
 
 cdef void _answer(Loop *loop) noexcept nogil:
-    """Send all verdicts; if the kernel takes them not at once, then one by one."""
+    """Send all verdicts. If the kernel does not take them together, send them one by one."""
     cdef msghdr message
     cdef int i
 
@@ -268,7 +267,7 @@ cdef void _treat(Loop *loop, int count) noexcept nogil:
 
 
 cdef int _run(Loop *loop, const int *stopping) noexcept nogil:
-    """Until `stopping` and nothing waits any more; 0, or the errno that ended it."""
+    """Run until `stopping` is set and no packet waits. Gives 0, or the errno that ended it."""
     cdef int count
 
     while True:
@@ -285,7 +284,7 @@ cdef int _run(Loop *loop, const int *stopping) noexcept nogil:
 
 
 cdef int _set_up(Loop *loop) noexcept nogil:
-    """-1 and errno if the socket is none."""
+    """-1 and errno if the file descriptor is not a socket."""
     cdef timeval limit
     cdef int i
 
@@ -300,7 +299,9 @@ cdef int _set_up(Loop *loop) noexcept nogil:
 
 
 cdef int _fail_open(Loop *loop) noexcept nogil:
-    """Ask for full queues to accept; run() sees the answer. -1 if it cannot be sent."""
+    """Ask the kernel to accept packets while the queue is full. `run` sees the answer. -1: it cannot be
+    sent.
+    """
     cdef kdht_nl_flags ask
     cdef iovec part
     cdef msghdr message
@@ -363,7 +364,7 @@ cdef class QueueLoop:
             free(self.loop)
 
     def run(self) -> None:
-        """Give verdicts until `stop`, then those that still wait. Raises OSError if the socket fails."""
+        """Give verdicts until `stop`, then to the waiting packets. Raises OSError if the socket fails."""
         cdef int failed
         with nogil:
             failed = _fail_open(self.loop)
@@ -375,10 +376,10 @@ cdef class QueueLoop:
             raise OSError(failed, "the netlink socket of the queue failed")
 
     def stop(self) -> None:
-        """End `run` as soon as nothing waits; callable from any thread."""
+        """End `run` as soon as no packet waits. Any thread may call it."""
         self.stopping = 1
 
 
 def die_with(int signal_number) -> None:
-    """Have the kernel send this process a signal when the thread that started it ends."""
+    """Make the kernel send this process a signal when the thread that started it ends."""
     prctl(PR_SET_PDEATHSIG, signal_number)

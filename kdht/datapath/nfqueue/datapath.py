@@ -2,8 +2,8 @@
 
 Parts, in the order in which they start: the sysctls that forwarding needs (sysctl.py), a
 worker process with one thread per queue (queue_worker.py, kept by keeper.py), and the nft
-table that diverts packets (ruleset.py), last, so that nothing is diverted that nobody treats.
-They stop in the opposite order. Whatever fails or is full passes packets on to the socket.
+table that diverts packets (ruleset.py). The table is last: packets that are diverted to a queue without a
+reader wait for nothing. They stop in the opposite order. If a part fails or is full, packets go to the socket.
 """
 
 import logging
@@ -27,9 +27,9 @@ from kdht.wire._shared import PORT
 
 log = logging.getLogger("kdht.nfqueue")
 QUEUE_LANES = range(FIRST_LANE, LANES)
-"""Where the core counts what the queues' threads decide."""
+"""The core's lanes for the threads of the queues."""
 QUEUE_FIELDS = ("number", "portid", "waiting", "mode", "range", "full", "failed", "last_id")
-"""Of a line of nfnetlink_queue: `full` and `failed` count packets that did not get to the worker."""
+"""Columns of a line of nfnetlink_queue. `full` and `failed` count packets that did not reach the worker."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,20 +37,20 @@ class NfqueueOptions:
     addresses: tuple[Address, ...]
     """All own addresses, anycast included."""
     interfaces: tuple[str, ...] = ()
-    """Whose packets are diverted; empty: those that hold one of the addresses."""
+    """Interfaces whose packets are diverted. Empty: those that have one of the addresses."""
     port: int = PORT
     first_queue: int = PORT
     queues: int = 1
     fanout: Literal["auto", "cpu", "hash"] = "auto"
-    """What chooses the queue; auto: the receiving CPU if there is a queue for each."""
+    """How a packet's queue is chosen. auto: by the receiving CPU if there is a queue for each."""
     max_len: int = 4096
-    """Packets that may wait in one queue; more go to the socket."""
+    """Packets that may wait in one queue. Further ones go to the socket."""
     client_rate: int = 0
-    """Clients' packets a second from one source; 0: no limit."""
+    """Packets a second from one client. 0: no limit."""
     member_rate: int | None = None
-    """Members' likewise; None: 50 clients' worth."""
+    """Packets a second from one member. None: 50 times that of a client; 0: no limit."""
     table: str = "kdht"
-    """Two nodes of one network namespace need two tables, and other queues."""
+    """Two nodes in one network namespace need two tables, and different queues."""
     mark: int = MARK
     runtime_dir: Path = RUNTIME_DIR
     nft: str = "nft"
@@ -146,7 +146,7 @@ class NfqueueDatapath:
         return {}
 
     def _look_around(self) -> None:
-        """Somebody may have made this host a router meanwhile: then it is not ours to guard."""
+        """Follow the operator: if this host was made a router meanwhile, the guard must not stop its forwarding."""
         try:
             guard = self._sysctls.guard()
             if guard != self._guard:
@@ -168,7 +168,7 @@ class NfqueueDatapath:
 
 
 def ruleset_of(options: NfqueueOptions) -> Ruleset:
-    """What a node with these options has loaded, or would load now. Raises DatapathError."""
+    """The ruleset that a node with these options has loaded, or would load now. Raises DatapathError."""
     interfaces = netlink.choose_interfaces(options.addresses, options.interfaces)
     return _ruleset(options, interfaces, _sysctls(options, interfaces).guard())
 
@@ -196,7 +196,7 @@ def _sysctls(options: NfqueueOptions, interfaces: tuple[str, ...]) -> Sysctls:
 
 
 def need_package() -> None:
-    """Raises DatapathError, with what to do, if what opens the queues is not installed."""
+    """Raises DatapathError if the package that opens the queues is not installed."""
     try:
         import netfilterqueue  # noqa: F401
     except ImportError:
@@ -207,7 +207,7 @@ def need_package() -> None:
 
 
 def bound_queues() -> dict[int, dict[str, int]]:
-    """What the kernel says of the queues of this network namespace, by number."""
+    """The kernel's figures for the queues of this network namespace, by number."""
     try:
         lines = Path("/proc/thread-self/net/netfilter/nfnetlink_queue").read_text().splitlines()
     except OSError:

@@ -1,9 +1,9 @@
-"""Keeps the queue's worker process alive, and knows how it is.
+"""Keeps the worker process of the queues alive.
 
-One thread starts the worker, waits for its end and starts the next, soon at first, then
-after growing pauses. Meanwhile nothing is lost but what waited in the dead worker's queues: the
-ruleset's bypass hands packets to the socket. That thread is the worker's parent, so that the
-kernel ends the worker when the daemon goes, however it goes.
+One thread starts the worker, waits for its end and starts the next: soon at first, then after growing pauses.
+Only packets in the queues of the dead worker are lost. Until the next worker is ready, the ruleset's bypass
+hands packets to the socket. That thread is the worker's parent, and the kernel ends the worker when its parent
+ends (PR_SET_PDEATHSIG): so no worker outlives a killed daemon.
 """
 
 import logging
@@ -26,25 +26,25 @@ from kdht.errors import DatapathError
 START_TIMEOUT = 20.0
 STOP_TIMEOUT = 5.0
 TICK = 2.0
-"""Seconds between two looks at the rest of the host."""
+"""Seconds between two checks of the host."""
 FIRST_PAUSE, LAST_PAUSE = 0.1, 10.0
 LONG_LIFE = 30.0
-"""Seconds after which a worker's death is news, and the pauses start anew."""
+"""A worker that ran so many seconds was healthy: after its end the pauses start from the shortest."""
 
 log = logging.getLogger("kdht.nfqueue")
 
 
 class Keeper:
-    """`tick` is called from the keeper's thread every TICK seconds while a worker runs; must not raise."""
+    """`tick` is called on the keeper's thread every TICK seconds while a worker runs. It must not raise."""
 
     def __init__(self, core: Core, queue: Queue, max_len: int, mark: int, tick: Callable[[], None]) -> None:
         self.queue = queue
         self.pid: int | None = None
-        """Of the worker that gives verdicts now."""
+        """The process ID of the worker that gives verdicts now."""
         self.started = 0
-        """Workers so far that were ready."""
+        """How many workers got ready so far."""
         self.why = ""
-        """Why there is none, or why the last one ended."""
+        """Why there is no worker, or why the last one ended."""
         self._core, self._max_len, self._mark, self._tick = core, max_len, mark, tick
         self._counters_fd = os.memfd_create("kdht-queues", os.MFD_CLOEXEC)
         os.ftruncate(self._counters_fd, queue.total * LANE_BYTES)
@@ -55,7 +55,7 @@ class Keeper:
         self._thread = threading.Thread(target=self._run, name="kdht-keeper", daemon=True)
 
     def start(self) -> None:
-        """Return when the worker is bound and gives verdicts. Raises DatapathError. Called once."""
+        """Start the worker and wait until it gives verdicts. Raises DatapathError. Called once."""
         self._thread.start()
         settled = self._settled.wait(START_TIMEOUT)
         if self.pid is None:
@@ -63,7 +63,7 @@ class Keeper:
             raise DatapathError(self.why if settled else "the queue's worker does not start")
 
     def stop(self) -> None:
-        """End the worker after it answered what waits. May be called again."""
+        """End the worker after it has answered all waiting packets. A second call is a no-op."""
         if self._stopping.is_set():
             return
         self._stopping.set()
@@ -73,7 +73,7 @@ class Keeper:
             os.close(fd)
 
     def counters(self) -> list[dict[str, int]]:
-        """Each queue's counters, over all workers so far."""
+        """The counters of each queue, summed over all workers so far."""
         return [
             dict(
                 zip(
@@ -121,7 +121,7 @@ class Keeper:
         )
 
     def _attend(self, worker: subprocess.Popen[bytes]) -> None:
-        """From a worker's start to its end, or to ours."""
+        """One worker: from its start to its end, or to the keeper's."""
         said = self._first_line(worker)
         if said != READY:
             self.why = said or f"the queue's worker ended at its start (status {worker.wait()})"
@@ -154,7 +154,7 @@ class Keeper:
 
 
 def _end(worker: subprocess.Popen[bytes]) -> None:
-    """Its standard input's end tells it to leave; it gets STOP_TIMEOUT to do so."""
+    """Close its standard input, which tells it to end. It has STOP_TIMEOUT seconds, then it is killed."""
     assert worker.stdin is not None
     worker.stdin.close()
     try:

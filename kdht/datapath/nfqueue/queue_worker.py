@@ -1,10 +1,9 @@
-"""The process that gives verdicts: `python -m kdht.datapath.nfqueue.queue_worker`, started by nfqueue.py.
+"""The process that gives verdicts: `python -m kdht.datapath.nfqueue.queue_worker`, started by keeper.py.
 
-Contract with the daemon: two inherited file descriptors (the core's mapping, the counters'
-memory) and the numbers of a Job as arguments. The worker writes one line to standard output,
-`ready` or why it cannot, and gives verdicts until its standard input ends: then it answers
-what still waits and leaves. It never outlives the daemon, which holds the other end of that
-pipe. It imports as little as it can, because all that it needs is in the core.
+Contract with the daemon: it inherits two file descriptors (the core's mapping, the memory of the counters) and
+gets the numbers of a Job as arguments. It writes one line to standard output: `ready`, or why it cannot start.
+It gives verdicts until its standard input ends; then it answers the waiting packets and ends. It never outlives
+the daemon, which holds the other end of that pipe. It imports little, to start soon and to stay small.
 """
 
 from __future__ import annotations
@@ -23,11 +22,11 @@ if TYPE_CHECKING:
 
 READY = "ready"
 CANNOT = 4
-"""Exit status when the queues cannot be had, as DatapathError.exit_code."""
+"""The exit status if the queues cannot be opened; DatapathError.exit_code has the same."""
 BROKEN = 1
 FIRST_LANE = 8
 ROOM_PER_PACKET = 1280
-"""Bytes of socket buffer asked for per packet that may wait; the kernel doubles them."""
+"""Bytes of socket buffer for each packet that may wait. The kernel doubles the number."""
 MAX_BUFFER = 64 << 20
 
 
@@ -51,7 +50,9 @@ def main(arguments: list[str]) -> int:
     die_with(signal.SIGKILL)
     if os.getppid() != job.parent:
         return BROKEN
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's; the daemon says when to stop
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C goes to all; the daemon tells the worker when to stop
     try:
         loops, _queues = _open(job)
     except OSError as error:
@@ -70,7 +71,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _open(job: Job) -> tuple[list[QueueLoop], list[NetfilterQueue]]:
-    """The loops, and the bound queues, which unbind when they are let go. Raises OSError."""
+    """The loops and the bound queues. A queue unbinds when it is freed. Raises OSError."""
     from netfilterqueue import COPY_PACKET, NetfilterQueue
 
     from kdht._routing import Core
@@ -97,12 +98,12 @@ def _open(job: Job) -> tuple[list[QueueLoop], list[NetfilterQueue]]:
 
 
 def _accept(packet: Packet) -> None:
-    """For packets that arrive while the queue is still being set up."""
+    """Accepts packets that arrive while the queue is set up: the socket gets them."""
     packet.accept()
 
 
 def _serve(loop: QueueLoop) -> None:
-    """A loop that fails takes the process with it, so that the daemon starts another."""
+    """Run a loop. If it fails, end the whole process, so that the daemon starts another."""
     try:
         loop.run()
     except OSError as error:

@@ -2,15 +2,15 @@
 # distutils: include_dirs = include
 """The loop of the socket datapath: receive, decide and send on in batches, without the GIL.
 
-Contract: an Engine borrows bound, prepared UDP sockets and an eventfd; whoever made them
-closes them, when neither `run` nor `send` is inside. One thread calls `run`, one at a time
-calls `send`, any `call_in` and `end`. `run` takes the GIL once for each batch that has something for
-Python, and the callables that it is given must not raise. This is where the datapath reads the clock:
-once for each batch, and once for each look at the sockets.
+Contract: an Engine borrows bound, prepared UDP sockets and an eventfd. Their maker closes them, while no
+thread is in `run` or `send`. One thread calls `run`. One thread at a time calls `send`. Any thread may call
+`call_in` and `end`. `run` takes the GIL once for each batch that needs Python; the callables that it gets
+must not raise. The datapath reads the clock here: once a batch, and once each time it polls the sockets.
 
-What has waited in a socket for long is old: a client's write or read, or a promise asked for, is dropped
-and counted, for its sender has tried again or given up. A loop that has not looked at its sockets for long
-was away, with its whole process or its host: `on_away` hears of it before the next datagram is treated.
+A request that has waited in a socket for more than TOO_OLD is dropped and counted if it is a client's write
+or read, or a question for a promise: its sender has tried again or given up. A loop that has not polled for
+AWAY was stopped, with its process or its host. Then `on_away` is called before the next datagram is
+handled, since other nodes may have gone on without this one.
 """
 
 import os
@@ -49,16 +49,16 @@ from kdht.wire import Address
 MAX_ENDPOINTS = KDHT_MAX_OWN
 
 cdef enum:
-    LONGEST_WAIT = 250  # milliseconds between two looks at the sockets
+    LONGEST_WAIT = 250  # milliseconds that one poll waits at most
 
-cdef double AWAY = 0.5  # seconds without a look
-cdef double TOO_OLD = 1.0  # seconds in a socket
+cdef double AWAY = 0.5  # seconds without a poll; above LONGEST_WAIT
+cdef double TOO_OLD = 1.0  # seconds in a socket's buffer
 
 cdef tuple REASONS = tuple(Reason)
 cdef const uint8_t *NO_IP = b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
 
 
-# One bound socket; its address and port as bound, in network order.
+# One bound socket, with its bound address and port in network order.
 cdef struct Endpoint:
     int fd
     int family
@@ -66,7 +66,7 @@ cdef struct Endpoint:
     uint16_t port
     uint8_t ip[16]
 
-# A local message: where in the inbox it lies, with its addresses.
+# A local message: its place in the inbox, and its addresses.
 cdef struct Local:
     uint8_t *data
     uint32_t length
@@ -79,28 +79,30 @@ cdef struct Local:
 
 
 cdef inline double coarse_now() noexcept nogil:
-    """Unix seconds; the coarse clock costs no more than a read of memory."""
+    """Unix seconds. The coarse clock costs no more than a read of memory, and milliseconds are good
+    enough.
+    """
     cdef timespec now
     clock_gettime(CLOCK_REALTIME_COARSE, &now)
     return <double>now.tv_sec + 1e-9 * <double>now.tv_nsec
 
 
 cdef inline double monotonic() noexcept nogil:
-    """Seconds that only run forwards."""
+    """Seconds of a clock that never runs backwards."""
     cdef timespec now
     clock_gettime(CLOCK_MONOTONIC, &now)
     return <double>now.tv_sec + 1e-9 * <double>now.tv_nsec
 
 
 cdef inline double uptime() noexcept nogil:
-    """Seconds since the host started, those in which it was suspended too."""
+    """Seconds since the host started, with the time in which it was suspended."""
     cdef timespec now
     clock_gettime(CLOCK_BOOTTIME, &now)
     return <double>now.tv_sec + 1e-9 * <double>now.tv_nsec
 
 
 cdef inline bint is_read(const Local *local) noexcept nogil:
-    """Whether it is a GET that the own store may answer."""
+    """Whether this is a GET that this node may answer from its own store."""
     return (<kdht_header *>local.data).op == KDHT_OP_GET and (
         local.reason == KDHT_REASON_OWNER or local.reason == KDHT_REASON_ATTEMPT_ENDS)
 
@@ -110,21 +112,21 @@ cdef object make_address(const uint8_t *ip, uint16_t port):
 
 
 cdef class Engine:
-    """The loop over some sockets, and the sending by them.
+    """Receives from some sockets and sends through them.
 
-    `sockets` are (file descriptor, Address as bound) pairs, at most MAX_ENDPOINTS;
-    `lane` is the core's lane that `run` counts in; `wake_fd` an eventfd that is the engine's alone. With
-    `cache`, a GET for one of its records is answered in the loop.
+    `sockets`: pairs of file descriptor and bound Address, at most MAX_ENDPOINTS. `lane`: the core's lane in
+    which `run` counts. `wake_fd`: an eventfd that only the engine uses. `cache`: a GET for one of its
+    records is answered in the loop.
     """
 
     cdef Core core
     cdef RecordCache cache         # or None
     cdef bint has_cache
     cdef uint64_t cache_answers, bounced, away, late_reads, late_writes, late_promises
-    cdef double looked          # when `run` looked at its sockets last, by `uptime`
+    cdef double looked          # when `run` polled its sockets last, by `uptime`
     cdef uint32_t lane
     cdef int count
-    cdef int turn               # the endpoint to look at first, so that none starves
+    cdef int turn               # the endpoint to receive from first, so that none starves
     cdef Endpoint endpoints[KDHT_MAX_OWN]
     cdef pollfd polled[KDHT_MAX_OWN + 1]
     cdef Inbox *inbox
@@ -211,7 +213,7 @@ cdef class Engine:
                     self.call_in(seconds)
 
     def call_in(self, seconds: float) -> None:
-        """Have `on_time` called in so many seconds, if it would be later. Free on `run`'s own thread."""
+        """Have `on_time` called within so many seconds. Costs no system call on `run`'s own thread."""
         cdef double due = monotonic() + <double>seconds
         if due < self.due:
             self.due = due
@@ -219,7 +221,7 @@ cdef class Engine:
                 self._wake()
 
     def end(self) -> None:
-        """Let `run` return, now or as soon as it begins."""
+        """Make `run` return, now or as soon as it begins."""
         self.ended = True
         self._wake()
 
@@ -227,7 +229,9 @@ cdef class Engine:
         os.eventfd_write(self.polled[self.count].fd, 1)
 
     def send(self, list batch) -> int:
-        """Send `base.Outgoing`s; how many were. Raises ValueError for an address of a wrong length."""
+        """Send `base.Outgoing`s. Returns how many were sent. Raises ValueError for an address of a wrong
+        length.
+        """
         cdef uint64_t before = self.send_tally.sent
         cdef int i
         cdef list held
@@ -244,7 +248,7 @@ cdef class Engine:
         return self.send_tally.sent - before
 
     def counters(self) -> dict:
-        """What was counted since the start: numbers, and for errors a number for each kind."""
+        """Counters since the start: numbers, and for errors a number for each errno."""
         cdef Tally *a = &self.loop_tally
         cdef Tally *b = &self.send_tally
         return {
@@ -301,7 +305,7 @@ cdef class Engine:
                 return 1
 
     cdef bint _was_away(self) noexcept nogil:
-        """Whether the loop was not here for so long that others may have gone on without this node."""
+        """Whether the loop was stopped for so long that other nodes may have gone on without this one."""
         cdef double before = self.looked
         self.looked = uptime()
         if self.looked - before < AWAY:
@@ -310,7 +314,7 @@ cdef class Engine:
         return True
 
     cdef inline int _milliseconds(self) noexcept nogil:
-        """Until `on_time` is due, rounded up, at most LONGEST_WAIT; 0 if it is."""
+        """Milliseconds until `on_time` is due, rounded up, at most LONGEST_WAIT. 0: it is due."""
         cdef double left
         if self.due == INFINITY:
             return LONGEST_WAIT
@@ -318,7 +322,7 @@ cdef class Engine:
         return 0 if left <= 0 else <int>ceil(1000 * min(left, <double>LONGEST_WAIT / 1000))
 
     cdef int _serve(self, const Endpoint *endpoint) noexcept nogil:
-        """One batch of one endpoint: received, decided, sent on; -1 if the socket is no more."""
+        """Receive one batch from one endpoint, decide, and send on. -1 if the socket is closed."""
         cdef int i, count = receive(endpoint.fd, self.inbox, &self.loop_tally)
         cdef double now = coarse_now()
         for i in range(count):
@@ -327,7 +331,9 @@ cdef class Engine:
         return count
 
     cdef void _treat(self, const Endpoint *endpoint, int i, double now) noexcept nogil:
-        """One datagram. What is longer than ROOM comes cut to it, and is too long for the core."""
+        """Handle one datagram. A datagram longer than ROOM arrives cut to ROOM, which the core finds too
+        long.
+        """
         cdef mmsghdr *header = &self.inbox.headers[i]
         cdef Local *local = &self.local[self.local_count]
         cdef kdht_outcome out
@@ -356,7 +362,11 @@ cdef class Engine:
             self.local_count += 1
 
     cdef bint _is_late(self, mmsghdr *header, const uint8_t *data, double now) noexcept nogil:
-        """Whether a sound request has waited here until it is of no use, or does harm; then it is counted."""
+        """Whether a valid request has waited too long in the socket; then it is counted.
+
+        Its sender has repeated it or given up. A process that was stopped finds such requests when it goes
+        on. A write without a version of its own would get a version of now, and undo newer writes.
+        """
         cdef const kdht_header *message = <const kdht_header *>data
         cdef double came = read_stamp(&header.msg_hdr)
         if came == 0 or now - came <= TOO_OLD or message.flags & KDHT_FLAG_REPLY:
@@ -364,7 +374,7 @@ cdef class Engine:
         if message.op == KDHT_OP_PUT or message.op == KDHT_OP_DELETE:
             self.late_writes += 1
         elif message.op == KDHT_OP_PROMISE and header.msg_len == KDHT_HEADER_LEN + KDHT_RECORD_LEN:
-            self.late_promises += 1  # one that is given back is longer, and welcome at any time
+            self.late_promises += 1  # one that is given back is longer, and never too late
         elif (message.op == KDHT_OP_GET or message.op == KDHT_OP_QUORUM_GET or message.op == KDHT_OP_WATCH
               or message.op == KDHT_OP_FETCH):
             self.late_reads += 1
@@ -373,7 +383,7 @@ cdef class Engine:
         return True
 
     cdef bint _answer(self, Local *local, kdht_outcome *out, double now) noexcept nogil:
-        """Answer a GET for a cached record, in place; False for all else."""
+        """Answer a GET for a cached record, in place. False for everything else."""
         cdef uint8_t body[KDHT_MAX_BODY]
         cdef int length
         local.reason, local.max_reply = out.reason, out.max_reply
@@ -387,7 +397,7 @@ cdef class Engine:
         return True
 
     cdef void _reply(self, Local *local, const uint8_t *body, uint32_t length, double now) noexcept nogil:
-        """Post the answer to a GET, made of the request in place; the body is within its `max_reply`."""
+        """Turn a GET into its reply, in place, and post it. The body fits its `max_reply`."""
         cdef kdht_outcome out
         cdef Request request
         request.source_ip, request.source_port = local.source_ip, local.source_port
@@ -400,7 +410,7 @@ cdef class Engine:
                    out.source_ip, out.source_port, out.target_ip, out.target_port)
 
     cdef void _drain_errors(self, int fd) noexcept nogil:
-        """Empty an error queue, a batch at a time, and the pending error with it."""
+        """Read a batch from a socket's error queue, and clear its pending error."""
         cdef int pending
         cdef uint32_t length = sizeof(pending), quoted
         cdef bint more = True
@@ -416,7 +426,7 @@ cdef class Engine:
         self._flush(self.forwards, &self.loop_tally)
 
     cdef void _bounce(self, uint8_t *data, uint32_t length, double now) noexcept nogil:
-        """Have the client of a request that met a closed port try another way at once."""
+        """Tell the client of a request that met a closed port, so that it tries another route at once."""
         cdef kdht_outcome out
         memset(&out, 0, sizeof(out))
         length = core_bounce(self.core.region, self.lane, data, length, <uint32_t>now, &out)
@@ -428,7 +438,9 @@ cdef class Engine:
     # --- Sending ---
 
     cdef int _choose(self, const uint8_t *source_ip, uint16_t source_port, int family) noexcept nogil:
-        """The endpoint to send by: bound to the source, else to any address, else of the family."""
+        """The endpoint to send through: one bound to the source, else to any address, else of the IP
+        version.
+        """
         cdef int i, rank, best = -1, best_rank = -1
         cdef const Endpoint *endpoint
         for i in range(self.count):
@@ -444,7 +456,7 @@ cdef class Engine:
     cdef void _post(self, Outbox *boxes, Tally *tally, uint8_t *data, size_t length,
                     const uint8_t *source_ip, uint16_t source_port,
                     const uint8_t *target_ip, uint16_t target_port) noexcept nogil:
-        """Put a datagram into its endpoint's box; no box gets more than BATCH before a flush."""
+        """Put a datagram into its endpoint's outbox. The caller flushes after at most BATCH."""
         cdef int index = self._choose(source_ip, source_port, family_of(target_ip))
         if index < 0:
             tally.unroutable += 1
@@ -460,7 +472,7 @@ cdef class Engine:
                 flush(self.endpoints[i].fd, &boxes[i], tally)
 
     cdef _stage(self, item, list held):
-        """Post one Outgoing; `held` keeps its bytes until they are sent."""
+        """Post one Outgoing. `held` keeps a reference to its bytes until they are sent."""
         cdef bytes data = item.data if type(item.data) is bytes else bytes(item.data)
         cdef bytes target_ip = item.target.ip
         cdef bytes source_ip = target_ip[:0] if item.source is None else item.source.ip
@@ -478,7 +490,7 @@ cdef class Engine:
     # --- What came up ---
 
     cdef _answer_reads(self, reader):
-        """Answer the batch's GETs for which there are records; what is left moves up."""
+        """Answer the batch's GETs that have records. The other messages move together at the front."""
         cdef int i, left = 0
         cdef Local *local
         cdef uint8_t body[KDHT_MAX_BODY]

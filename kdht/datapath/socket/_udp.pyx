@@ -2,11 +2,10 @@
 # distutils: include_dirs = include
 """Batches of datagrams on UDP sockets, each with both of its addresses; no GIL.
 
-Contract: addresses are 16 bytes, IPv6 or IPv4-mapped, ports are in network order. Every
-datagram's own destination is read (IP_PKTINFO, and RFC 3542 for IPv6), and every datagram
-can be given its source, so that an answer leaves from the address that was asked. ICMP
-errors come from the socket's error queue and name the target that cannot be reached.
-Nothing here raises, except the functions for Python; what fails is counted in a Tally.
+Contract: addresses are 16 bytes, IPv6 or IPv4-mapped; ports are in network order. The destination of every
+datagram is read (IP_PKTINFO, and RFC 3542 for IPv6), and every datagram can be given a source address: so an
+answer leaves from the address that was asked. ICMP errors come from the socket's error queue and name the
+target that cannot be reached. Only the functions for Python raise; other failures are counted in a Tally.
 """
 
 import os
@@ -62,7 +61,7 @@ cdef inline cmsghdr *find_control(msghdr *header, int level, int kind) noexcept 
 
 
 cdef bint read_destination(msghdr *header, int family, uint8_t *ip) noexcept nogil:
-    """The address that a datagram was sent to; False if it is no single host's."""
+    """The address that a datagram was sent to. False if it is not the address of one host."""
     cdef cmsghdr *cmsg
     cdef in_pktinfo info
     if family == AF_INET:
@@ -81,7 +80,7 @@ cdef bint read_destination(msghdr *header, int family, uint8_t *ip) noexcept nog
 
 
 cdef double read_stamp(msghdr *header) noexcept nogil:
-    """When a datagram came to this host, Unix seconds; 0: the kernel did not say."""
+    """When a datagram reached this host, Unix seconds. 0: the kernel did not say."""
     cdef cmsghdr *cmsg = find_control(header, SOL_SOCKET, SO_TIMESTAMPNS)
     cdef timespec stamp
     if cmsg is NULL:
@@ -91,7 +90,7 @@ cdef double read_stamp(msghdr *header) noexcept nogil:
 
 
 cdef void write_source(msghdr *header, uint8_t *control, const uint8_t *ip) noexcept nogil:
-    """Let the datagram leave from `ip`."""
+    """Make the datagram leave from `ip`."""
     cdef cmsghdr *cmsg
     cdef bint v4 = family_of(ip) == AF_INET
     cdef size_t size = sizeof(in_pktinfo) if v4 else sizeof(in6_pktinfo)
@@ -115,7 +114,7 @@ cdef void count_error(uint64_t *errors, int error, uint64_t times) noexcept nogi
 
 
 cdef void open_inbox(Inbox *inbox) noexcept nogil:
-    """Tie the headers to their slots, once."""
+    """Point the headers to their slots. Called once."""
     cdef int i
     cdef msghdr *header
     for i in range(BATCH):
@@ -129,7 +128,9 @@ cdef void open_inbox(Inbox *inbox) noexcept nogil:
 
 
 cdef int receive(int fd, Inbox *inbox, Tally *tally) noexcept nogil:
-    """Up to BATCH datagrams; how many, 0 after any error that passes, -1 if the socket is no more."""
+    """Receive up to BATCH datagrams. Gives how many; 0 after a temporary error, -1 if the socket is
+    closed.
+    """
     cdef int i, count
     for i in range(BATCH):
         inbox.headers[i].msg_hdr.msg_namelen = sizeof(Name)
@@ -145,7 +146,7 @@ cdef int receive(int fd, Inbox *inbox, Tally *tally) noexcept nogil:
 
 cdef void put(Outbox *box, uint8_t *data, size_t length, const uint8_t *source_ip,
               const uint8_t *target_ip, uint16_t target_port) noexcept nogil:
-    """Add a datagram; `source_ip` NULL leaves the source to the socket and the kernel."""
+    """Add a datagram. `source_ip` NULL: the socket and the kernel choose the source."""
     cdef msghdr *header = &box.headers[box.count].msg_hdr
     cdef Slot *slot = &box.slots[box.count]
     box.count += 1
@@ -169,14 +170,14 @@ cdef bint becomes_writable(int fd) noexcept nogil:
 
 
 cdef inline bint is_its_own(int error) noexcept nogil:
-    """Whether an error is surely this datagram's, and not what ICMP said of an earlier one."""
+    """Whether an error surely concerns this datagram. Others may be the ICMP error of an earlier one."""
     return error == ENOBUFS or error == EPERM or error == EINVAL
 
 
 cdef void flush(int fd, Outbox *box, Tally *tally) noexcept nogil:
-    """Send what is in the box; what cannot be sent is counted and dropped.
+    """Send all datagrams of the outbox. Those that cannot be sent are counted and dropped.
 
-    A full send buffer holds this up for WRITE_WAIT_MS, then costs the rest of the batch.
+    A full send buffer may block this for WRITE_WAIT_MS. If it stays full, the rest of the batch is dropped.
     """
     cdef unsigned int at = 0
     cdef int sent, error, tries = 0
@@ -191,6 +192,8 @@ cdef void flush(int fd, Outbox *box, Tally *tally) noexcept nogil:
         if error == EAGAIN and not becomes_writable(fd):
             count_error(tally.send_errors, EAGAIN, box.count - at)
             break
+        # The kernel reports an ICMP error at the next send, whatever that sends. So the same datagram is
+        # tried again.
         tries += 1
         if tries == SEND_TRIES or is_its_own(error):
             count_error(tally.send_errors, error, 1)
@@ -200,9 +203,9 @@ cdef void flush(int fd, Outbox *box, Tally *tally) noexcept nogil:
 
 
 cdef bint read_unreachable(int fd, Name *name, uint8_t *data, uint32_t *length, bint *more) noexcept nogil:
-    """Take one error off the queue; whether it says that the host or port in `name` is not there.
+    """Take one error off the queue. True if it says that the host or port in `name` cannot be reached.
 
-    `data`, of ROOM bytes, gets the `length` bytes of the lost datagram that it quotes.
+    `data` has ROOM bytes and gets the beginning of the lost datagram that the error quotes, `length` bytes.
     """
     cdef msghdr header
     cdef iovec vector
@@ -242,9 +245,12 @@ cdef int set_option(int fd, int level, int name, int value) except -1:
 
 
 def prepare(fd: int, ipv4: bool, receive_buffer: int) -> None:
-    """Set a UDP socket's options, before it is bound: destinations, ICMP errors and times of
-    arrival are told, path MTU messages are not believed (a message fits any path, and they are easily
-    forged), and the receive buffer is `receive_buffer` bytes or the most allowed. Raises OSError."""
+    """Set a UDP socket's options before it is bound. Raises OSError.
+
+    The socket will tell destinations, ICMP errors and times of arrival. It ignores path MTU messages: a
+    message fits any path, and they are easily forged. Its receive buffer gets `receive_buffer` bytes or the
+    most allowed.
+    """
     cdef int size = receive_buffer
     set_option(fd, SOL_SOCKET, SO_TIMESTAMPNS, 1)
     if ipv4:
@@ -261,7 +267,7 @@ def prepare(fd: int, ipv4: bool, receive_buffer: int) -> None:
 
 
 def kernel_drops(fd: int) -> int:
-    """Datagrams that the kernel lost because the socket's receive buffer was full. Raises OSError."""
+    """How many datagrams the kernel dropped because the socket's receive buffer was full. Raises OSError."""
     cdef uint32_t values[SK_MEMINFO_VARS]
     cdef uint32_t length = sizeof(values)
     if getsockopt(fd, SOL_SOCKET, SO_MEMINFO, values, &length) < 0:
@@ -270,6 +276,6 @@ def kernel_drops(fd: int) -> int:
 
 
 cdef dict named_errors(const uint64_t *a, const uint64_t *b):
-    """Two counts of errors as one, by their names; only those that happened."""
+    """Two counts of errors added up, by name of the errno, without those that did not happen."""
     cdef int i
     return {errorcode.get(i, "other"): a[i] + b[i] for i in range(ERRNOS) if a[i] + b[i]}

@@ -3,8 +3,8 @@
 Contract: `start` binds every address, or none and raises; `stop` ends the thread, then
 closes the sockets, so that the addresses are free when it returns. Both may be repeated.
 The thread gives verdicts in batches (see _socket.pyx) and hands up what is local. The core
-must stay open until `stop` has returned, and nobody else may use its lane. A receiver that
-raises loses its batch, not the thread. `stop` is not for the receiver to call.
+must stay open until `stop` has returned, and nobody else may use its lane. A handler that
+raises loses its batch, not the thread. No handler may call `stop`.
 """
 
 import errno
@@ -14,10 +14,9 @@ import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from threading import Lock, Thread
-from typing import TypeVar
 
 from kdht._routing import LANES, Core
-from kdht.datapath.base import Datagram, Outgoing, Reader, Receiver
+from kdht.datapath.base import Datagram, Handlers, Outgoing, Reader
 from kdht.datapath.socket import _udp
 from kdht.datapath.socket._socket import MAX_ENDPOINTS, Engine
 from kdht.errors import DatapathError
@@ -28,7 +27,6 @@ RECEIVE_BUFFER = 8 << 20
 """Bytes asked for each socket; without CAP_NET_ADMIN the kernel gives at most net.core.rmem_max."""
 
 log = logging.getLogger("kdht.socket")
-_T = TypeVar("_T")
 
 _BIND_ERRORS = {
     errno.EADDRINUSE: "UDP port {port} is in use on {host}: stop what uses it (`ss -lunp 'sport = :{port}'`"
@@ -43,23 +41,12 @@ _BIND_ERRORS = {
 """What a user can do about a failed bind; everything else is told as the system says it."""
 
 
-def _ignore(_: Address) -> None:
-    """Nobody wants to know what cannot be reached."""
-
-
-def _ignore_absence() -> None:
-    """Nobody answers from what was known before."""
-
-
 class SocketTransport:
     """A Transport on UDP sockets.
 
     `addresses`: what to bind, 1 to MAX_ENDPOINTS; IPv4 or IPv6, an any-address too, port 0
-    for any free one. `receiver` gets local messages and `on_unreachable` each target that
-    ICMP said cannot be reached (a hint, it is easily forged), both on the transport's own
-    thread. `lane`: the core's lane for this thread. `receive_buffer`: bytes for each socket. A GET
-    for a record in `cache`, or one that `reader` has, is answered without the receiver. `on_away` is called, on the same thread,
-    where that had not run for half a second or more, before anything is answered: what others did meanwhile is not known here.
+    for any free one. `lane`: the core's lane for this thread. `receive_buffer`: bytes for each socket.
+    The thread answers a GET for a record in `cache` itself, and one that `Handlers.read` has a record for.
     """
 
     name = "socket"
@@ -68,15 +55,10 @@ class SocketTransport:
         self,
         core: Core,
         addresses: Sequence[Address],
-        receiver: Receiver,
         *,
         lane: int = 1,
         receive_buffer: int = RECEIVE_BUFFER,
-        on_unreachable: Callable[[Address], None] = _ignore,
-        on_away: Callable[[], None] = _ignore_absence,
         cache: RecordCache | None = None,
-        reader: Reader | None = None,
-        on_time: Callable[[], float | None] | None = None,
     ) -> None:
         if not 1 <= len(addresses) <= MAX_ENDPOINTS:
             raise DatapathError(f"a node binds 1 to {MAX_ENDPOINTS} addresses, not {len(addresses)}")
@@ -86,12 +68,7 @@ class SocketTransport:
         """While it runs: what is bound, with the real ports."""
         self._wanted = self.addresses
         self._core = core
-        self._receiver = receiver
-        self._on_unreachable = on_unreachable
-        self._on_away = on_away
         self._cache = cache
-        self._reader = reader
-        self._on_time = on_time
         self._lane = lane
         self._receive_buffer = receive_buffer
         self._got_buffer = 0
@@ -103,10 +80,10 @@ class SocketTransport:
         self._thread: Thread | None = None
         self._wake_fd = -1
         self._why = "not started"
-        self._raised = 0
+        self._guard: _Guard | None = None
         self._last: dict[str, object] = {}
 
-    def start(self) -> None:
+    def start(self, handlers: Handlers) -> None:
         """Bind and begin. Raises DatapathError, which says what to do; then nothing is bound."""
         if self._thread:
             return
@@ -118,10 +95,12 @@ class SocketTransport:
             pairs = [(sock.fileno(), address) for sock, address in zip(sockets, bound, strict=True)]
             self._got_buffer = min(s.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) for s in sockets)
             engine = Engine(self._core, self._lane, pairs, wake_fd, self._cache)
-            thread = Thread(target=self._run, args=(engine,), name="kdht-socket", daemon=True)
+            guard = _Guard(handlers)
+            thread = Thread(target=self._run, args=(engine, guard), name="kdht-socket", daemon=True)
             with self._sending:  # the first datagram's answer waits until all is in place
                 self._why = ""
                 self._engine = engine  # for `call_in`, which does not wait
+                self._guard = guard
                 undo.callback(setattr, self, "_engine", None)
                 thread.start()
                 self._sockets, self._wake_fd, self.addresses = sockets, wake_fd, bound
@@ -155,13 +134,13 @@ class SocketTransport:
             return self._engine.send(items) if self._engine else 0
 
     def call_in(self, seconds: float) -> None:
-        """Have `on_time` called in so many seconds, on the datapath's thread, if it would be later.
+        """Have `Handlers.time` called in so many seconds, unless it is due earlier.
 
-        It is called at the start, too, and when it said so itself: it returns the seconds, or None.
-        So alarms that belong to messages cost no thread of their own. Any thread; while stopped, nothing happens.
+        It is called at the start too. So alarms that belong to messages need no thread of their own. Thread-safe;
+        no-op while stopped.
         """
         with self._waking:
-            if self._engine is not None and self._on_time is not None:
+            if self._engine is not None:
                 self._engine.call_in(seconds)
 
     def status(self) -> Mapping[str, object]:
@@ -172,7 +151,7 @@ class SocketTransport:
             "state": "down" if self._why else "up",
             "why": self._why,
             "addresses": [str(address) for address in self.addresses],
-            "raised": self._raised,
+            "raised": self._guard.raised if self._guard else 0,
             **measured,
         }
 
@@ -181,61 +160,67 @@ class SocketTransport:
         drops = sum(_udp.kernel_drops(sock.fileno()) for sock in self._sockets if sock.fileno() >= 0)
         return {**self._engine.counters(), "kernel_drops": drops, "receive_buffer": self._got_buffer}
 
-    def _run(self, engine: Engine) -> None:
+    def _run(self, engine: Engine, guard: "_Guard") -> None:
         """The thread."""
         try:
-            engine.run(
-                self._receive,
-                self._report_unreachable,
-                self._was_away,
-                self._read if self._reader else None,
-                self._time if self._on_time else None,
-            )
+            engine.run(guard.receive, guard.unreachable, guard.away, guard.reader, guard.time)
         except Exception as error:
             self._why = f"the thread ended: {error}"
             log.exception("the socket datapath's thread ended")
 
-    def _receive(self, batch: list[Datagram]) -> None:
-        self._guard(self._receiver, batch)
+
+class _Guard:
+    """Calls the handlers. One that raises is logged and counted in `raised`, for the thread must go on."""
+
+    def __init__(self, handlers: Handlers) -> None:
+        self.raised = 0
+        self._handlers = handlers
+
+    @property
+    def reader(self) -> Reader | None:
+        """None: every read goes to `receive`."""
+        return self._read if self._handlers.read is not None else None
+
+    def receive(self, batch: list[Datagram]) -> None:
+        try:
+            self._handlers.receive(batch)
+        except Exception:
+            self._failed("%s raised: what it was given is lost", self._handlers.receive)
+
+    def unreachable(self, targets: list[Address]) -> None:
+        for target in targets:
+            try:
+                self._handlers.unreachable(target)
+            except Exception:
+                self._failed("%s raised: what it was given is lost", self._handlers.unreachable)
 
     def _read(
         self, keys: list[bytes], rooms: list[int], now: float
     ) -> Sequence[tuple[int, int, int, bytes] | None]:
-        """A reader that raises has nothing: its requests go the long way."""
-        assert self._reader is not None
+        """Requests whose read raises go to `receive`."""
+        assert self._handlers.read is not None
         try:
-            return self._reader(keys, rooms, now)
+            return self._handlers.read(keys, rooms, now)
         except Exception:
-            self._raised += 1
-            log.exception("%s raised", self._reader)
+            self._failed("%s raised", self._handlers.read)
             return [None] * len(keys)
 
-    def _time(self) -> float | None:
-        assert self._on_time is not None
+    def time(self) -> float | None:
         try:
-            return self._on_time()
+            return self._handlers.time()
         except Exception:
-            self._raised += 1
-            log.exception("%s raised", self._on_time)
+            self._failed("%s raised", self._handlers.time)
             return None
 
-    def _was_away(self) -> None:
+    def away(self) -> None:
         try:
-            self._on_away()
+            self._handlers.away()
         except Exception:
-            self._raised += 1
-            log.exception("%s raised", self._on_away)
+            self._failed("%s raised", self._handlers.away)
 
-    def _report_unreachable(self, targets: list[Address]) -> None:
-        for target in targets:
-            self._guard(self._on_unreachable, target)
-
-    def _guard(self, function: Callable[[_T], None], argument: _T) -> None:
-        try:
-            function(argument)
-        except Exception:
-            self._raised += 1
-            log.exception("%s raised: what it was given is lost", function)
+    def _failed(self, text: str, handler: Callable[..., object]) -> None:
+        self.raised += 1
+        log.exception(text, handler)
 
 
 def _bound(address: Address, receive_buffer: int) -> socket.socket:

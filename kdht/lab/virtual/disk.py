@@ -10,7 +10,7 @@ from random import Random
 
 from kdht.errors import StorageError
 from kdht.storage import MemoryStore, StoredRecord
-from kdht.storage.base import Outcome, Wish, check
+from kdht.storage.base import OnChange, Outcome, Wish, check
 from kdht.storage.writer import Done
 
 After = Callable[[float, Callable[[], None]], None]
@@ -26,9 +26,9 @@ class CrashStore(MemoryStore):
         super().__init__()
         self._unsynced: list[tuple[bytes, StoredRecord]] = []
 
-    def apply(self, writes: Sequence[Wish], now: float) -> list[Outcome]:
+    def apply(self, writes: Sequence[Wish], now: float, on_change: OnChange | None = None) -> list[Outcome]:
         self._unsynced.clear()
-        return super().apply(writes, now)
+        return super().apply(writes, now, on_change)
 
     def drop(self, keys: Sequence[tuple[bytes, int]]) -> int:
         for key, version in keys:
@@ -49,9 +49,15 @@ class DiskWriter:
     """GroupWriter's twin: one sync at a time, each of `seconds`, least and most."""
 
     def __init__(
-        self, store: CrashStore, after: After, rng: Random, seconds: tuple[float, float] = (0.0005, 0.004)
+        self,
+        store: CrashStore,
+        on_change: OnChange,
+        after: After,
+        rng: Random,
+        seconds: tuple[float, float] = (0.0005, 0.004),
     ) -> None:
         self._store = store
+        self._on_change = on_change
         self._after = after
         self._rng = rng
         self._seconds = seconds
@@ -68,8 +74,7 @@ class DiskWriter:
     def crash(self) -> None:
         """The process is dead. What it was writing stands whole or not at all."""
         if self._group and self._rng.random() < 0.5:
-            self._store.on_change = None
-            self._apply(self._group)
+            self._apply(self._group, None)
         self._store.crash(self._rng)
 
     def _begin(self) -> None:
@@ -79,7 +84,7 @@ class DiskWriter:
 
     def _synced(self) -> None:
         group = self._group
-        outcome = self._apply(group)
+        outcome = self._apply(group, self._on_change)
         self._group = []
         if self._waiting:
             self._begin()
@@ -89,8 +94,10 @@ class DiskWriter:
             done(outcome[start:end] if isinstance(outcome, list) else outcome)
             start = end
 
-    def _apply(self, group: list[Job]) -> list[Outcome] | StorageError:
+    def _apply(self, group: list[Job], on_change: OnChange | None) -> list[Outcome] | StorageError:
         try:
-            return self._store.apply([wish for wishes, _, _ in group for wish in wishes], group[-1][1])
+            return self._store.apply(
+                [wish for wishes, _, _ in group for wish in wishes], group[-1][1], on_change
+            )
         except StorageError as error:
             return error

@@ -2,20 +2,23 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from random import Random
 
 from kdht._routing import Core
-from kdht.datapath.base import Datagram
-from kdht.datapath.memory import MemoryNetwork
+from kdht.datapath.base import Datagram, Handlers
+from kdht.datapath.memory import MemoryNetwork, MemoryTransport
 from kdht.lab.virtual.disk import CrashStore, DiskWriter
 from kdht.lab.virtual.process import Process
-from kdht.lab.virtual.records import Records
-from kdht.node.events import Admitted, Barred, Event, Joined
+from kdht.node.assembly import Assembly, assemble
+from kdht.node.events import Event
 from kdht.node.node import Node
+from kdht.node.observer import Unobserved
 from kdht.node.options import Options
-from kdht.node.repair import RepairOptions
-from kdht.node.replicas import Policy
+from kdht.node.repair import Keeping, RepairOptions, dropping_at_once
+from kdht.node.replicas import ClusterState, Policy
 from kdht.storage import InlineWriter, MemoryStore, Writer
+from kdht.storage.base import OnChange
 from kdht.wire import Address, Contact
 from kdht.wire._shared import ID_BITS
 from kdht.wire.keys import derive
@@ -30,8 +33,9 @@ class Member:
     """One node with its core and transport. What it publishes goes to the core.
 
     With a `policy` it serves requests and keeps records, in `store`; without, it routes only. A CrashStore is written
-    to as to a disk, which takes time; any other at once. Its clock is `skew` seconds ahead of the network's. `also`: its
-    address of the other IP version, if it has one.
+    to as to a disk, which takes time; any other at once. `repair`: its repair's options.
+    `skew`: the seconds that its clock is ahead of the network's. `also`: its address of the other IP version, if it
+    has one. `keeping` is for tests: the node repairs its records, and serves no requests.
     """
 
     def __init__(
@@ -47,6 +51,7 @@ class Member:
         repair: RepairOptions | None = None,
         skew: float = 0.0,
         on_publish: OnPublish | None = None,
+        keeping: Keeping | None = None,
     ) -> None:
         self.contact = contact
         self.addresses = (contact.address, also) if also else (contact.address,)
@@ -67,22 +72,31 @@ class Member:
         )
         self.on_publish = on_publish
         options = options or Options()
+        self.store = MemoryStore() if store is None else store
         if policy is not None:
             options = replace(options, replicas=policy.replicas)
-        self.node = Node(contact, [KEY], self._publish, Random(f"{seed}/{contact}"), options, self.addresses)
+            keeping = Keeping(
+                store=self.store,
+                options=repair or RepairOptions(replicas=policy.replicas),
+                cluster=ClusterState(policy),
+                drop=dropping_at_once(self.store),
+                on_fell_behind=_no_cache,
+            )
+        rng = Random(f"{seed}/{contact}")
+        self.node = Node(contact, [KEY], self._publish, rng, options, self.addresses, keeping)
         self.node.unix_offset = skew
-        self.transport = network.attach(
-            self.core,
-            contact.address,
-            self._receive,
-            also=self.addresses[1:],
-            skew=skew,
-            on_away=self._came_back,
+        self.transport = MemoryTransport(
+            network, self.core, self.addresses, skew=skew, call_at=self.process.call_at
         )
-        store = MemoryStore() if store is None else store
-        self.records = None if policy is None else self._keep(policy, store, repair, seed)
         self.seen: list[Event] = []
         self._wake = float("inf")
+        self.records: Assembly[Writer] | None = None
+        if policy is not None and keeping is not None:
+            self.records = self._assemble(keeping.cluster, seed)
+        if self.records is not None:
+            self.transport.start(self.records.handlers)
+        else:
+            self.transport.start(Handlers.without_records(self.control))
 
     def join(self, bootstrap: Iterable[Contact]) -> None:
         self.node.join([contact.address for contact in bootstrap], self.network.now)
@@ -96,14 +110,7 @@ class Member:
     def flush(self) -> None:
         """Send what is to be sent, keep the events, arrange the next tick."""
         self.transport.send(self.node.datagrams_to_send())
-        events = self.node.events()
-        self.seen += events
-        if self.records is not None:
-            for event in events:
-                if type(event) is Joined:
-                    self.records.coordinator.found_cluster()
-                elif isinstance(event, Barred | Admitted):
-                    self.records.coordinator.bar(isinstance(event, Barred))
+        self.seen += self.node.events()
         wake = self.node.next_wake()
         if wake is not None and wake < self._wake:
             self._wake = wake
@@ -143,56 +150,57 @@ class Member:
     def published(self) -> list[Contact]:
         return [contact for index in range(ID_BITS) for contact in self.core.bucket(index)]
 
-    def _keep(self, policy: Policy, store: MemoryStore, options: RepairOptions | None, seed: int) -> Records:
-        records = Records(
-            self.network,
-            self.core,
-            self.contact,
-            self.transport.send,
-            also=self.addresses[1:],
-            policy=policy,
-            census=self.node.census,
-            store=store,
-            writer=self._writer(store, Random(f"{seed}/{self.contact}/disk")),
-            call_at=self.process.call_at,
-            rng=Random(f"{seed}/{self.contact}/records"),
-            skew=self.skew,
-            on_silent=self._silent,
-        )
-        chosen = options or RepairOptions(replicas=policy.replicas)
-        repair = self.node.keep(store, chosen, on_replicas=records.coordinator.replicate)
-        records.repaired_by(repair, self._take)
-        return records
+    # What the transport, the coordinator and the service have for the node (NodeInput)
 
-    def _writer(self, store: MemoryStore, rng: Random) -> Writer:
-        if not isinstance(store, CrashStore):
-            return InlineWriter(store)
-        self._disk = DiskWriter(store, self._after, rng)
+    def control(self, batch: list[Datagram]) -> None:
+        for datagram in batch:
+            self.node.receive(datagram, self.network.now)
+        self.flush()
+
+    def unreachable(self, address: Address) -> None:
+        self.node.unreachable(address, self.network.now)
+        self.flush()
+
+    def silent(self, address: Address) -> None:
+        self.node.silent(address, self.network.now)
+        self.flush()
+
+    def _assemble(self, cluster: ClusterState, seed: int) -> Assembly[Writer]:
+        assert self.node.repair is not None
+        return assemble(
+            core=self.core,
+            contact=self.contact,
+            own=self.addresses,
+            transport=self.transport,
+            store=self.store,
+            open_writer=partial(self._open_writer, Random(f"{seed}/{self.contact}/disk")),
+            cache=None,
+            reader=None,
+            cluster=cluster,
+            repair=self.node.repair,
+            node=self,
+            observer=Unobserved(),
+            rng=Random(f"{seed}/{self.contact}/records"),
+            clock=self.clock,
+        )
+
+    def clock(self) -> float:
+        """Unix seconds, as this node sees them."""
+        return self.network.now + self.skew
+
+    def _open_writer(self, rng: Random, on_change: OnChange) -> Writer:
+        if not isinstance(self.store, CrashStore):
+            return InlineWriter(self.store, on_change)
+        self._disk = DiskWriter(self.store, on_change, self._after, rng)
         return self._disk
 
     def _after(self, seconds: float, callback: Callable[[], None]) -> None:
         self.process.call_at(self.network.now + seconds, callback)
 
-    def _came_back(self) -> None:
-        if self.node.repair is not None:
-            self.node.repair.catch_up_anew(self.network.now)
-
-    def _silent(self, address: Address) -> None:
-        self.node.silent(address, self.network.now)
-        self.flush()
-
     def _publish(self, index: int, contacts: list[Contact]) -> None:
         self.core.set_bucket(index, contacts)
         if self.on_publish is not None:
             self.on_publish(self, index, contacts)
-
-    def _receive(self, batch: list[Datagram]) -> None:
-        self._take(batch if self.records is None else self.records.receive(batch))
-
-    def _take(self, batch: list[Datagram]) -> None:
-        for datagram in batch:
-            self.node.receive(datagram, self.network.now)
-        self.flush()
 
     def _tick(self, wake: float) -> None:
         if wake != self._wake:
@@ -200,3 +208,7 @@ class Member:
         self._wake = float("inf")
         self.node.tick(self.network.now)
         self.flush()
+
+
+def _no_cache() -> None:
+    """Nothing that was read is kept."""

@@ -9,7 +9,8 @@ Contract: no clock, and no I/O but reads of the store and `Store.drop`. The node
 """
 
 from kdht.node.repair.caught_up import Doubt
+from kdht.node.repair.keeping import Keeping, dropping_at_once
 from kdht.node.repair.options import RepairOptions
 from kdht.node.repair.repair import Repair
 
-__all__ = ["Doubt", "Repair", "RepairOptions"]
+__all__ = ["Doubt", "Keeping", "Repair", "RepairOptions", "dropping_at_once"]

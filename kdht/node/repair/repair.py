@@ -21,8 +21,8 @@ from kdht.node.repair.context import COUNTERS, RepairContext
 from kdht.node.repair.departure import Drain, Foreign
 from kdht.node.repair.digests import Digests
 from kdht.node.repair.factor import Factor
+from kdht.node.repair.keeping import Keeping
 from kdht.node.repair.missed import Missed
-from kdht.node.repair.options import RepairOptions
 from kdht.node.repair.plan import Plan
 from kdht.node.repair.progress import Progress
 from kdht.node.repair.push import Pusher
@@ -30,7 +30,6 @@ from kdht.node.repair.ranges import number
 from kdht.node.repair.sight import Sight
 from kdht.node.repair.work import Work
 from kdht.node.rpc import Mismatch, Rpc, Rpcs
-from kdht.storage import Store
 from kdht.times import SteadyTime, UnixTime
 from kdht.wire import Contact, Message
 from kdht.wire._shared import ID_LEN, Op
@@ -39,12 +38,6 @@ OPS = frozenset({Op.DIGEST, Op.OFFER, Op.STORE})
 """Of STORE, the replies to this node's pushes."""
 MAX_PENDING = 4096
 
-Drop = Callable[[Sequence[tuple[bytes, int]]], object]
-
-
-def _nobody_counts(replicas: int) -> None:
-    """Nobody writes and reads."""
-
 
 class Repair:
     """The repair of one node. `transmit` sends a request, `respond` a reply."""
@@ -52,15 +45,14 @@ class Repair:
     def __init__(
         self,
         node: NodeContext,
-        store: Store,
-        options: RepairOptions,
+        keeping: Keeping,
         *,
         transmit: Callable[[Rpc, SteadyTime], None],
         respond: Respond,
         joined: Callable[[], bool],
-        drop: Drop | None = None,
-        on_replicas: Callable[[int], object] = _nobody_counts,
     ) -> None:
+        options = keeping.options
+        self._keeping = keeping
         self.counters: Counter[str] = Counter(dict.fromkeys(COUNTERS, 0))
         limits = replace(node.options, max_pending=MAX_PENDING, request_rate=options.rate)
         rpcs = Rpcs(limits, node.rng, node.timers, self.counters, transmit, _leave_to_probes)
@@ -73,14 +65,14 @@ class Repair:
         self._caught_up = caught_up
         self._context = context = RepairContext(
             node=node,
-            store=store,
+            store=keeping.store,
             options=options,
             counters=self.counters,
             unix=self._unix,
             rpcs=rpcs,
             work=Work(node.timers, self._storage_failed),
-            digests=Digests(store, self._unix),
-            drop=drop or self._drop,
+            digests=Digests(keeping.store, self._unix),
+            drop=self._drop,
             sight=Sight(node.id),
             caught_up=caught_up,
             factor=Factor(options.replicas),
@@ -91,13 +83,10 @@ class Repair:
         )
         pusher = self._pusher = Pusher(context)
         node.readiness.require(RECORDS)
-        self.on_fell_behind: Callable[[], None] = _nobody
-        """Called when `is_caught_up` has become False for some keys. Cached records of them no longer count."""
         self._foreign = Foreign(context, pusher)
         self._plan = Plan(context, pusher, joined, self._view_changed)
         self._missed = Missed(context, self._plan)
         self._answers = Answers(context, pusher, self._plan, respond)
-        self._on_replicas = on_replicas
         self._joined = joined
         self._drain: Drain | None = None
         self._started = False
@@ -169,7 +158,7 @@ class Repair:
     def withhold(self, withheld: bool) -> None:
         """While True, this node answers for no key, whatever it has caught up on."""
         self._withheld = withheld
-        self.on_fell_behind()
+        self._keeping.on_fell_behind()
 
     def holds(self, key: bytes) -> bool:
         """Whether this node answers for a key: it has caught up, or it kept the key before nodes that have not."""
@@ -192,7 +181,7 @@ class Repair:
         """Whether this node has caught up on all that it keeps."""
         return self._joined() and self._context.view is not None and not self._caught_up.behind
 
-    def catch_up_anew(self, now: SteadyTime) -> None:
+    def catch_up_anew(self) -> None:
         """This node was away, and may have missed anything: it has caught up on nothing. Any thread.
 
         From now on `is_caught_up` is False for all keys; the comparisons begin in the node's next turn (`go_on`).
@@ -247,7 +236,10 @@ class Repair:
         return UnixTime(context.timers.now + context.unix_offset)
 
     def _drop(self, records: Sequence[tuple[bytes, int]]) -> None:
-        self._context.store.drop(records)
+        self._keeping.drop(records, self._dropped)
+
+    def _dropped(self, records: Sequence[tuple[bytes, int]]) -> None:
+        """Any thread."""
         for key, _ in records:
             self.changed(key)
 
@@ -259,19 +251,15 @@ class Repair:
         if replicas < self._replicas:
             self._caught_up.reset()
         self._replicas = self._context.node.table.replicas = replicas
-        self._on_replicas(replicas)
+        self._keeping.cluster.replicate(replicas)
 
     def _lost(self) -> None:
         self._foreign.stray = True  # what was held may be let go
-        self.on_fell_behind()
+        self._keeping.on_fell_behind()
 
     def _storage_failed(self, error: StorageError) -> None:
         self.counters["storage_failed"] += 1
 
 
-def _nobody() -> None:
-    """Nobody keeps what was read."""
-
-
 def _leave_to_probes(rpc: Rpc, now: SteadyTime) -> None:
-    """A missed answer may only mean a slow disk. Probes find out whether the contact lives."""
+    """A missed answer may mean that a disk is slow: whether a contact lives, others find out."""

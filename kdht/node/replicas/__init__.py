@@ -5,7 +5,7 @@ turn at a time (`turns`). What one node owes another, STORE and FETCH, stands in
 writes in `writes`, reads from more than the own store in `quorum_reads`, leases in `leases`.
 """
 
-from kdht.node.replicas.context import Policy
+from kdht.node.cluster import ClusterState, Policy
 from kdht.node.replicas.coordinator import Coordinator
 
-__all__ = ["Coordinator", "Policy"]
+__all__ = ["ClusterState", "Coordinator", "Policy"]

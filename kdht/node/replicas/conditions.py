@@ -161,7 +161,7 @@ class Conditions:
             promise = Promise(job.key, version, job.nonce)
             turn.writes.append(Planned(promise, partial(self._promised_here, job, version)))
         question = context.calls.question(Op.PROMISE, job.key, pack_promise(version, job.nonce))
-        others = context.policy.replicas - 1
+        others = context.cluster.policy.replicas - 1
         closest = context.core.closest(job.key, others) if others else []
         job.others = {contact.address for contact in closest}
         for contact in closest:

@@ -1,24 +1,25 @@
 """A node's part in the replication of records: coordinator of writes and reads, and replica for others.
 
-Contract: any thread may call; `now` is Unix seconds. What is begun ends in its `done`, in a later turn,
-provided that `tick` is called when it said so last, or `on_alarm` since.
+Contract: any thread may call; `now` is Unix seconds. Each operation ends with a call of its `done`, in a later turn.
+For that, `tick` must be called when its last result says, or earlier if `call_in` says so.
 """
 
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from random import Random
+from typing import Protocol
 
 from kdht._routing import Core
 from kdht.datapath.base import Datagram, Outgoing
 from kdht.errors import BadPacket, StorageError
 from kdht.histogram import Histogram
-from kdht.node.census import Counts
+from kdht.node.cluster import ClusterState
 from kdht.node.replicas import calls, holders, quorum_reads, writes
 from kdht.node.replicas._store_requests import StoreRequests
 from kdht.node.replicas.clock import HybridClock
 from kdht.node.replicas.conditions import ConditionJob, Conditions
-from kdht.node.replicas.context import CoordinatorContext, Policy, Quorum
+from kdht.node.replicas.context import CoordinatorContext, Quorum
 from kdht.node.replicas.quorum_reads import untrusted_store
 from kdht.node.replicas.recent import Recent
 from kdht.node.replicas.turns import Outcome, Planned, Turn, Turns
@@ -50,11 +51,27 @@ COUNTERS = (
 )  # fmt: skip
 
 
-class Coordinator:
-    """One node's. `sources`: its own address for each IP version (is_ipv4), to talk to other nodes from.
+class KeptRecords(Protocol):
+    """What the coordinator asks of the node's repair. Thread-safe."""
 
-    `census`: how many other nodes there are. `on_silent` hears, on any thread, of addresses that did not answer
-    in time.
+    def is_caught_up(self, key: bytes) -> bool:
+        """Whether this node has what the other replicas of a key have."""
+
+    def holds(self, key: bytes) -> bool:
+        """The same; or this node was a replica, and not all of those that are now have caught up."""
+
+    def missed(self, key: bytes) -> None:
+        """Some replica did not confirm a write of this key."""
+
+
+class Coordinator:
+    """One node's.
+
+    `sources`: its own address for each IP version (is_ipv4), to talk to other nodes from.
+    `cluster`: what the node knows of its cluster. `repair`: what it has caught up on.
+    `send` sends datagrams. `call_in(seconds)`: `tick` is due in so many seconds, if that is earlier than was said.
+    `on_silent(address)`: no answer came in time. `on_strays(batch)`: replies to nothing that was sent from here,
+    for the node's repair sends STORE too. All of these are called on any thread.
     """
 
     def __init__(
@@ -65,29 +82,18 @@ class Coordinator:
         core: Core,
         sources: dict[bool, Address],
         rng: Random,
-        policy: Policy,
-        census: Counts,
+        cluster: ClusterState,
+        repair: KeptRecords,
         send: Callable[[list[Outgoing]], object],
-        on_silent: Callable[[Address], None] = lambda address: None,
+        call_in: Callable[[float], None],
+        on_silent: Callable[[Address], None],
+        on_strays: Callable[[list[Datagram]], None],
     ) -> None:
-        self.policy = policy
+        self.cluster = cluster
         self.counters: Counter[str] = Counter(dict.fromkeys(COUNTERS, 0))
-        self.joined = True
-        """Whether this node has found its cluster since it started: one that has not would take itself for all of
-        it, so it refuses writes, and says of a miss that too few were asked. Whoever starts one sets this False."""
-        self.aside = False
-        """Whether this node cannot reach some members: then it takes part in nothing."""
-        self.is_caught_up: Callable[[bytes], bool] = lambda key: True
-        """Whether this node has caught up with the other replicas of a key. Thread-safe."""
-        self.holds: Callable[[bytes], bool] = lambda key: self.is_caught_up(key)
-        """The same, or this node was a replica and those that are now have not all caught up. Thread-safe."""
-        self.on_missed: Callable[[bytes], None] = lambda key: None
-        """Hears of a key of which some replica did not confirm a write. Any thread."""
-        self.on_strays: Callable[[list[Datagram]], None] = self._unmatched
-        """Gets the replies to nothing that was sent from here: the node's repair sends STORE too. Any thread."""
-        self._own_policy = policy
-        self._census = census
-        self._turns = Turns(send, writer)
+        self._repair = repair
+        self._on_strays = on_strays
+        self._turns = Turns(send, writer, call_in)
         self._core = core
         self._store = store
         self._own = frozenset(sources.values())
@@ -95,15 +101,15 @@ class Coordinator:
         self._clock = HybridClock()
         self._recent = Recent()
         self._context = CoordinatorContext(
-            policy=policy,
+            cluster=cluster,
             core=core,
             store=store,
             calls=self._calls,
             clock=self._clock,
             recent=self._recent,
             counters=self.counters,
-            holds=lambda key: self.holds(key),
-            on_missed=lambda key: self.on_missed(key),
+            holds=repair.holds,
+            on_missed=repair.missed,
         )
         self._stores = StoreRequests(
             core,
@@ -113,7 +119,7 @@ class Coordinator:
             self._clock,
             self.counters,
             self._recent.deletion,
-            lambda key: self.holds(key),
+            repair.holds,
         )
         self._writes = writes.Writes(self._context)
         self._reads = quorum_reads.QuorumReads(self._context, self._writes)
@@ -130,32 +136,9 @@ class Coordinator:
         """A turn, for `write` and `read`: several of one batch share it."""
         return self._turns.turn(now)
 
-    def on_alarm(self, call: Callable[[float], None]) -> None:
-        """Have it called, on any thread, with the seconds until `tick` is due, if that is sooner than was said."""
-        self._turns.on_alarm = call
-
     def tick(self, now: float) -> float | None:
-        """Let what is due happen; in how many seconds to call again, None: when `on_alarm` says so."""
+        """Let what is due happen. The seconds until the next call; None: not before `call_in` says so."""
         return self._turns.tick(now)
-
-    def replicate(self, replicas: int) -> None:
-        """So many replicas each record has from now on: as many as this node's configuration says, or more where
-        others' says more."""
-        self.policy = self._context.policy = self._own_policy.of(replicas)
-
-    def found_cluster(self) -> None:
-        """The node has joined, or it is the first."""
-        self.joined = True
-
-    def bar(self, barred: bool) -> None:
-        """Whether this node cannot reach some members."""
-        self.aside = barred
-
-    @property
-    def others(self) -> int:
-        """Other nodes, those included that died and may come back. A cluster with fewer nodes than should confirm a
-        write has as many confirm it as it has; one that has lost them does not."""
-        return self._census.others
 
     @property
     def need(self) -> int:
@@ -169,13 +152,13 @@ class Coordinator:
 
     def lacks(self, need: int) -> int:
         """How many nodes too few live for so many to answer."""
-        return max(need - 1 - self._census.living, 0)
+        return max(need - 1 - self.cluster.living, 0)
 
     # --- What clients want
 
     def responsible(self, key: bytes) -> bool:
         """Whether this node is among the key's replicas, as far as it knows."""
-        replicas = self.policy.replicas
+        replicas = self.cluster.policy.replicas
         return self._core.rank(key, replicas) < replicas
 
     def put(
@@ -197,7 +180,7 @@ class Coordinator:
             done(turn, writes.Written(*refused, existed=False))
             return
         done = partial(self._wrote, key, nonce, done)
-        if not self.joined or self.aside:
+        if not self.cluster.joined or self.cluster.barred:
             done(turn, writes.Written(Status.BUSY, 0, existed=False))
             return
         known = None
@@ -246,13 +229,13 @@ class Coordinator:
         nonce: int = 0,
     ) -> None:
         """Replicate a tombstone."""
-        expiry = min(int(turn.now) + 1 + self.policy.tombstone_ttl, MAX_WIRE_EXPIRY)
+        expiry = min(int(turn.now) + 1 + self.cluster.policy.tombstone_ttl, MAX_WIRE_EXPIRY)
         tombstone = StoredRecord(version, expiry, int(RecordFlag.TOMBSTONE), b"")
         self.put(turn, key, tombstone, done, condition=condition, nonce=nonce)
 
     @property
     def _quorum(self) -> Quorum:
-        policy, others = self.policy, self.others
+        policy, others = self.cluster.policy, self.cluster.others
         if others >= policy.replicas:
             return Quorum(policy.replicas, policy.majority, policy.acks)
         nodes = min(policy.replicas, 1 + others)
@@ -276,17 +259,17 @@ class Coordinator:
         return time
 
     def _may_promise(self, key: bytes) -> bool:
-        return self.is_caught_up(key) and self.responsible(key)
+        return self._repair.is_caught_up(key) and self.responsible(key)
 
     def read(
         self, turn: Turn, key: bytes, own: StoredRecord | None, done: quorum_reads.Done, *, quorum: bool
     ) -> None:
         """Ask the other replicas too; `own` is what the own store has."""
-        if not self.joined or self.aside:
+        if not self.cluster.joined or self.cluster.barred:
             done(turn, quorum_reads.Found(own, enough=False))
             return
         need = self.need_to_read
-        replica, caught_up = self.responsible(key), self.is_caught_up(key)
+        replica, caught_up = self.responsible(key), self._repair.is_caught_up(key)
         self._reads.gather(turn, key, own, need, done, quorum=quorum, replica=replica, caught_up=caught_up)
 
     def survey(self, key: bytes, addresses: Sequence[Address], done: holders.Done, now: float) -> None:
@@ -298,7 +281,7 @@ class Coordinator:
 
     def receive(self, batch: Sequence[Datagram], now: float) -> None:
         """STORE, FETCH and PROMISE, requests and replies, whose tags were checked."""
-        if self.aside:
+        if self.cluster.barred:
             batch = self._refuse_stores(batch, now)
         others = self._stores.take(batch, now)
         if not others:
@@ -320,7 +303,7 @@ class Coordinator:
             for datagram in fetched:
                 turn.outgoing.append(self._fetch(datagram, now))
         if strays:
-            self.on_strays(strays)
+            self._on_strays(strays)
 
     def unreachable(self, address: Address, now: float) -> None:
         """ICMP says that nobody is at `address`."""
@@ -337,9 +320,6 @@ class Coordinator:
                 elif self._is_sound(datagram):
                     turn.outgoing.append(calls.answer(self._core, datagram, Status.BUSY, b"", now))
         return left
-
-    def _unmatched(self, strays: list[Datagram]) -> None:
-        self.counters["calls_unmatched"] += len(strays)
 
     def _is_sound(self, datagram: Datagram) -> bool:
         source, data = datagram.source, datagram.data
@@ -369,7 +349,7 @@ class Coordinator:
         status = Status.OK
         if not given_back and not self.responsible(key):
             status = Status.NOT_RESPONSIBLE
-        elif not given_back and not self.is_caught_up(key):
+        elif not given_back and not self._repair.is_caught_up(key):
             status = Status.UNCONFIRMED
         if status is Status.OK:
             promise = Promise(key, version, nonce, given_back)
@@ -393,7 +373,7 @@ class Coordinator:
     def _fetch(self, request: Datagram, now: float) -> Outgoing:
         self.counters["fetches"] += 1
         key = request.data[_KEY]
-        caught_up = self.holds(key)  # before the look: what came in between does no harm
+        caught_up = self._repair.holds(key)  # before the look: what came in between does no harm
         try:
             record = self._store.get(key, now)
         except StorageError:

@@ -157,7 +157,7 @@ class QuorumReads:
         """
         job = ReadJob(self._context.calls.question(Op.FETCH, key, b""), own, need, done, quorum=quorum)
         job.round = round
-        job.seats = self._context.policy.replicas
+        job.seats = self._context.cluster.policy.replicas
         others = job.seats - replica
         job.candidates = deque(self._context.core.closest(key, others + SPARE + BEFORE) if others else ())
         closest = [each.address for each in islice(job.candidates, others)]

@@ -62,8 +62,13 @@ class Turns:
     """Hands out turns. `on_alarm` hears, on any thread, in how many seconds `tick` should be called, if that
     is sooner than was said last."""
 
-    def __init__(self, send: Callable[[list[Outgoing]], object], writer: Writer) -> None:
-        self.on_alarm: Callable[[float], None] = _nobody
+    def __init__(
+        self,
+        send: Callable[[list[Outgoing]], object],
+        writer: Writer,
+        on_alarm: Callable[[float], None],
+    ) -> None:
+        self._on_alarm = on_alarm
         self.timers = Timers()
         self.current: Turn
         """Whose turn it is."""
@@ -93,7 +98,7 @@ class Turns:
         if fulfil:
             self._fulfil(turn)
         if due is not None and early:
-            self.on_alarm(max(due - turn.steady, 0.0))
+            self._on_alarm(max(due - turn.steady, 0.0))
 
     def tick(self, now: float) -> float | None:
         """Let the alarms that are due ring. In how many seconds it is to be called again; None: not before
@@ -130,7 +135,3 @@ class Turns:
         with self.turn(then) as turn:
             for plan, each in zip(planned, outcomes, strict=True):
                 plan.told(turn, each)
-
-
-def _nobody(seconds: float) -> None:
-    """Nobody waits to hear of alarms."""

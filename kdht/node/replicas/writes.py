@@ -201,13 +201,13 @@ class Writes:
         if not job.own_version:
             job.record = job.record._replace(version=context.clock.next(turn.now))
         turn.writes.append(Planned(Write(job.key, job.record), partial(self._written, job, job.round)))
-        others = context.policy.replicas - 1
+        others = context.cluster.policy.replicas - 1
         job.near = context.core.closest(job.key, others + SPARE) if others else ()
         for _ in range(others):
             self._store_next(turn, job)
 
     def _store_next(self, turn: Turn, job: WriteJob) -> None:
-        replicas = self._context.policy.replicas
+        replicas = self._context.cluster.policy.replicas
         while job.taken < len(job.near):
             address = job.near[job.taken].address
             job.taken += 1
@@ -220,7 +220,7 @@ class Writes:
         """Count seats from now on. This node is one of the replicas; its rank does not matter."""
         if job.seats is None:
             order = [None, *(contact.address for contact in job.near)]
-            job.seats = Seats(order, self._context.policy.replicas)
+            job.seats = Seats(order, self._context.cluster.policy.replicas)
         return job.seats
 
     def _store(self, turn: Turn, job: WriteJob, address: Address) -> bool:
@@ -319,7 +319,7 @@ class Writes:
 
     def _look_farther(self, job: WriteJob, seats: Seats) -> None:
         """Find earlier replicas: contacts that kept the key before many others joined."""
-        job.near = self._context.core.closest(job.key, self._context.policy.replicas + SPARE + BEFORE)
+        job.near = self._context.core.closest(job.key, self._context.cluster.policy.replicas + SPARE + BEFORE)
         job.taken = 0
         own: list[Where] = [None] if None in seats.order else []
         seats.extend([*own, *(contact.address for contact in job.near)])

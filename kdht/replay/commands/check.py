@@ -23,7 +23,7 @@ from kdht.replay.options import FILE
 def command(directory: Path, names: tuple[str, ...], update: bool, fault: str | None, as_json: bool) -> int:
     """Check the fixture in DIRECTORY, or all fixtures below it.
 
-    Ends with status 8 if a verdict is not the expected one.
+    Exits with 8 if a verdict is not the expected one.
     """
     wrong = 0
     for fixture in found_in(directory):

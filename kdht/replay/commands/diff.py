@@ -31,8 +31,8 @@ def command(
 ) -> int:
     """Give every packet of CAPTURE to several implementations, and show every difference.
 
-    Ends with status 8 if there was one. Live implementations judge by the clock, so messages
-    are sealed anew for them, as docs/replay.md explains.
+    Exits with 8 if there is one. Live implementations use the real clock, so messages are sealed again for them, as
+    docs/replay.md explains.
     """
     if len(set(names)) < 2:
         raise click.UsageError("two or more implementations are needed: name them with --impl")

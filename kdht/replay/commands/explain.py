@@ -58,6 +58,6 @@ def _single(what: str) -> bytes:
         raise ConfigError(f"{what[:80]}: {error.strerror}: give hexadecimal digits or a file") from None
     if not 0 < len(raw) <= MAX_PACKET:
         raise ConfigError(
-            f"{what}: {len(raw)} bytes are no packet: to explain one of a capture, give its number"
+            f"{what}: {len(raw)} bytes are not a packet: to explain a packet of a capture, give its number"
         )
     return raw

@@ -59,7 +59,7 @@ def command(
     node's table; the node's own counters are held against them.
     """
     if directory.exists() and any(directory.iterdir()):
-        raise ConfigError(f"{directory}: is there already and not empty: name a new directory")
+        raise ConfigError(f"{directory}: already exists and is not empty: name a new directory")
     table = tables.at(options.table_of(**table_options), None)
     node = table_options["node"]
     before = _counters(node)

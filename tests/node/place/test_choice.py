@@ -52,6 +52,7 @@ def test_a_newcomer_halves_the_greatest_share(count: int) -> None:
 
 @pytest.mark.parametrize("loss", [0.0, 0.1])
 @pytest.mark.parametrize(("first", "others"), [(1, 11), (3, 9), (3, 21), (24, 24)])
+@pytest.mark.slow
 def test_simultaneous_newcomers_get_even_shares(first: int, others: int, loss: float) -> None:
     cluster = grown(1)
     for number in range(2, first + 1):

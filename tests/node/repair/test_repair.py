@@ -21,6 +21,7 @@ def cluster_of(size: int, seed: int = 1, **how: object) -> RepairCluster:
     return cluster
 
 
+@pytest.mark.slow
 def test_equal_stores_exchange_one_request_and_one_reply() -> None:
     cluster = cluster_of(16)
     cluster.load(300)
@@ -110,6 +111,7 @@ def test_a_returning_node_gets_only_what_it_missed() -> None:
 
 
 @pytest.mark.parametrize("seed", range(6))
+@pytest.mark.slow
 def test_after_two_deaths_every_record_has_its_replicas_again_within_a_minute(seed: int) -> None:
     """Without the rounds, in which all is compared anyway. With two nodes fewer some ranges become one."""
     cluster = cluster_of(16, seed, repair=RepairOptions(interval=3600.0))
@@ -256,7 +258,7 @@ def test_a_node_that_was_away_is_behind_until_it_has_compared() -> None:
     for member in cluster.replicas(missed):
         if member is not away:
             member.put(missed, 9, b"later")
-    away.repair.catch_up_anew(cluster.network.now)
+    away.repair.catch_up_anew()
     assert not any(map(away.repair.is_caught_up, mine))
     assert cluster.run_until(lambda: all(map(away.repair.is_caught_up, mine)), 10)
     assert away.has(missed).version == 9  # type: ignore[union-attr]
@@ -267,7 +269,7 @@ def test_nodes_that_were_all_away_at_once_catch_up_with_each_other() -> None:
     keys = cluster.load(100)
     cluster.run(70)
     for member in cluster.members:
-        member.repair.catch_up_anew(cluster.network.now)
+        member.repair.catch_up_anew()
     assert not any(m.repair.is_caught_up(key) for key in keys for m in cluster.members)
     assert cluster.run_until(lambda: settled_all(cluster, keys), 15)
 
@@ -278,9 +280,9 @@ def test_a_comparison_from_before_an_absence_does_not_count() -> None:
     away = cluster.members[1]
     others = [m.contact.address for m in cluster.members if m is not away]
     cluster.network.partition([away.contact.address], others)
-    away.repair.catch_up_anew(cluster.network.now)
+    away.repair.catch_up_anew()
     cluster.run(3)
-    away.repair.catch_up_anew(cluster.network.now)
+    away.repair.catch_up_anew()
     cluster.network.heal()
     cluster.run(0.05)
     assert not any(map(away.repair.is_caught_up, keys))

@@ -36,10 +36,10 @@ class Scene:
         self.now = 1000.0
         self.store = CountingStore()
         self.digests = Digests(self.store, lambda: self.now)
-        self.store.on_change = lambda key, record: self.digests.changed(key)
 
     def put(self, key: bytes, version: int = 1, expiry: int = 0) -> None:
-        self.store.apply([Write(key, StoredRecord(version, expiry, 0, b"x"))], self.now)
+        write = Write(key, StoredRecord(version, expiry, 0, b"x"))
+        self.store.apply([write], self.now, lambda key, record: self.digests.changed(key))
 
     def of(self, part: Range) -> Digest:
         steps = self.digests.of(part)

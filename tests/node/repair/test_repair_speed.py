@@ -1,5 +1,6 @@
 """How fast records move: the window of what is under way, what is left, and a cluster whose disks are slow."""
 
+import pytest
 from repair_cluster import RepairCluster
 
 from kdht.node.repair.progress import Progress
@@ -84,6 +85,7 @@ def test_the_remaining_time_follows_the_measured_rate() -> None:
     assert progress.missing == 200
 
 
+@pytest.mark.slow
 def test_records_move_faster_than_a_small_fixed_window_allows() -> None:
     """A round trip of 60 ms, the disk's part included: 32 under way are 500 records a second."""
     cluster = RepairCluster(1)

@@ -224,10 +224,10 @@ def test_replicas_behind_promise_nothing():
     cluster = Cluster(8)
     owner, second, third = cluster.replicas("a")
     for member in (owner, second):
-        member.coordinator.is_caught_up = lambda key: False
+        member.repair.caught_up = lambda key: False
     assert cas(cluster, seq_of(cluster), 0, b"x") == (Status.BUSY, 0)
     assert not any(m.has("a") for m in cluster.members)
-    second.coordinator.is_caught_up = lambda key: True
+    second.repair.caught_up = lambda key: True
     version = seq_of(cluster)
     assert cas(cluster, version, 0, b"x") == (Status.OK, version)
     cluster.network.run(cluster.network.now + 1)
@@ -322,7 +322,7 @@ def test_a_replica_behind_promises_nothing_but_gets_the_write(catching_up):
     """It may have compared its records already: what came since then it would miss, and soon be heard again."""
     cluster = Cluster(8)
     replicas = cluster.replicas("a")
-    replicas[catching_up].coordinator.is_caught_up = lambda key: False
+    replicas[catching_up].repair.caught_up = lambda key: False
     version = seq_of(cluster)
     assert cas(cluster, version, 0, b"one") == (Status.OK, version)
     cluster.network.run(cluster.network.now + 1)

@@ -58,7 +58,7 @@ def leave(cluster: VirtualCluster, member: Member) -> None:
 
 def others(member: Member) -> int:
     assert member.records is not None
-    return member.records.coordinator.others
+    return member.records.coordinator.cluster.others
 
 
 def test_the_last_node_of_a_drained_cluster_serves() -> None:

@@ -83,7 +83,7 @@ def test_the_node_after_a_closed_port_confirms_once_caught_up(late, caught_up):
     cluster = Cluster(8)
     for member in cluster.members:
         if caught_up:
-            member.coordinator.holds = lambda key: True
+            member.repair.holding = lambda key: True
     owner, second, third = cluster.replicas("a")
     cluster.kill(second, third)
     request = cluster.send(Op.PUT, "a", Record(value=b"value").pack(), via=owner)
@@ -104,11 +104,11 @@ def join(cluster: Cluster, count: int = 1) -> tuple[list[Member], list[Member]]:
     for member in old:
         member.know(old)
     for joiner in joiners:
-        joiner.coordinator.is_caught_up = lambda key: False
+        joiner.repair.caught_up = lambda key: False
         joiner.know([*old, joiner])
     kept = cluster.replicas("a", old)
     for member in kept:
-        member.coordinator.holds = lambda key: True
+        member.repair.holding = lambda key: True
     return joiners, kept
 
 
@@ -168,12 +168,12 @@ def test_a_retried_write_is_confirmed_once_its_replicas_have_caught_up():
     cluster = Cluster(8)
     body = Record(int(cluster.members[0].now * 1_000_000), value=b"value").pack()
     for member in cluster.members:
-        member.coordinator.is_caught_up = lambda key: False
+        member.repair.caught_up = lambda key: False
     request = cluster.send(Op.PUT, "a", body, request_id=1 << TRY_BITS)
     cluster.network.run(cluster.network.now + 2)
     assert [parse(each.data).status for each in cluster.client.take()] == [Status.UNCONFIRMED]
     for member in cluster.members:
-        member.coordinator.is_caught_up = lambda key: True
+        member.repair.caught_up = lambda key: True
     cluster.send(Op.PUT, "a", body, request_id=request + 1)
     cluster.network.run(cluster.network.now + 2)
     assert [parse(each.data).status for each in cluster.client.take()] == [Status.OK]
@@ -182,7 +182,7 @@ def test_a_retried_write_is_confirmed_once_its_replicas_have_caught_up():
 def test_a_coordinator_behind_does_not_count_itself():
     cluster = Cluster(8)
     owner, _, third = cluster.replicas("a")
-    owner.coordinator.is_caught_up = lambda key: False
+    owner.repair.caught_up = lambda key: False
     cluster.put("a", b"value")
     cluster.network.set_loss(owner.contact.address, third.contact.address, 1.0)
     reply = cluster.ask(Op.PUT, "a", Record(value=b"again").pack())
@@ -193,7 +193,7 @@ def test_a_coordinator_behind_does_not_count_itself():
 @pytest.mark.parametrize("caught_up", [True, False])
 def test_a_node_alone_confirms_once_it_has_caught_up(caught_up):
     cluster = Cluster(1)
-    cluster.members[0].coordinator.is_caught_up = lambda key: caught_up
+    cluster.members[0].repair.caught_up = lambda key: caught_up
     reply = cluster.ask(Op.PUT, "a", Record(value=b"value").pack())
     assert reply is not None
     assert reply.status is (Status.OK if caught_up else Status.UNCONFIRMED)
@@ -230,8 +230,7 @@ def test_a_write_is_refused_only_if_every_asked_replica_refused_it(third_says):
 def test_a_replica_that_missed_a_write_is_reported():
     cluster = Cluster(8)
     owner, _, third = cluster.replicas("a")
-    missed: list[bytes] = []
-    owner.coordinator.on_missed = missed.append
+    missed = owner.repair.missed_keys
     cluster.put("a", b"value")
     cluster.network.run(cluster.network.now + 2)
     assert missed == []
@@ -381,7 +380,7 @@ def test_a_condition_is_checked_against_a_majority():
     owner, second, third = cluster.replicas("a")
     for member, version in ((owner, 7), (second, 8), (third, 8)):
         plant(member, "a", version, b"value")
-    owner.coordinator.is_caught_up = lambda key: False
+    owner.repair.caught_up = lambda key: False
     refused = cluster.ask(Op.PUT, "a", conditional(7, b"x"))
     assert refused is not None
     assert (refused.status, Record.parse(refused.body).version) == (Status.CONFLICT, 8)
@@ -435,7 +434,7 @@ def test_an_owner_behind_reads_from_a_majority():
     plant(second, "a", 8, b"new")
     plant(third, "a", 8, b"new")
     assert cluster.get("a") == b"old"
-    owner.coordinator.is_caught_up = lambda key: False
+    owner.repair.caught_up = lambda key: False
     assert cluster.get("a") == b"new"
     assert owner.has("a") == StoredRecord(8, 0, 0, b"new")
 
@@ -451,7 +450,7 @@ def test_a_replica_behind_does_not_count_in_a_quorum_read(behind, old):
     for member in (late, lacking) if old else ():
         plant(member, "a", 7, old)
     plant(having, "a", 8, b"new")
-    late.coordinator.is_caught_up = lambda key: False
+    late.repair.caught_up = lambda key: False
     for _ in range(5):
         assert cluster.get("a", Op.QUORUM_GET) == b"new"
     assert lacking.has("a") == StoredRecord(8, 0, 0, b"new")
@@ -460,7 +459,7 @@ def test_a_replica_behind_does_not_count_in_a_quorum_read(behind, old):
 def test_replicas_behind_give_records_but_never_not_found():
     cluster = Cluster(8)
     for member in cluster.members:
-        member.coordinator.is_caught_up = lambda key: False
+        member.repair.caught_up = lambda key: False
     plant(cluster.replicas("a")[1], "a", 7, b"there")
     assert cluster.get("a") == b"there"
     for op, name in ((Op.QUORUM_GET, "a"), (Op.GET, "b")):
@@ -524,7 +523,7 @@ def test_a_left_over_record_is_ignored_while_replicas_may_answer():
         owner, second, third = cluster.replicas("a")
         _, fourth, *_ = cluster.replicas("a", [m for m in cluster.members if m not in (second, third)])
         plant(fourth, "a", 7, b"left over")
-        fourth.coordinator.is_caught_up = lambda key: False
+        fourth.repair.caught_up = lambda key: False
         for member in (second, third):
             plant(member, "a", 8, b"", int(RecordFlag.TOMBSTONE))
             cluster.network.set_loss(owner.contact.address, member.contact.address, 1.0)
@@ -543,7 +542,7 @@ def test_an_owner_behind_does_not_count_towards_a_majority():
     for member, version, value in ((owner, 7, b"old"), (second, 8, b"new"), (third, 7, b"old")):
         plant(member, "a", version, value)
     cluster.network.set_loss(owner.contact.address, second.contact.address, 1.0)
-    owner.coordinator.is_caught_up = lambda key: False
+    owner.repair.caught_up = lambda key: False
     reply = cluster.ask(Op.QUORUM_GET, "a", bytes(1120))
     assert reply is not None
     assert reply.status is Status.UNCONFIRMED
@@ -558,11 +557,11 @@ def test_replies_say_whether_a_replica_has_caught_up(held):
     if held is not None:
         plant(second, "a", 7, held)
     for member in (second, third):
-        member.coordinator.is_caught_up = lambda key: False
+        member.repair.caught_up = lambda key: False
     reply = cluster.ask(Op.GET if held is None else Op.QUORUM_GET, "a", bytes(1120))
     assert reply is not None
     assert reply.status is Status.UNCONFIRMED
-    third.coordinator.is_caught_up = lambda key: True
+    third.repair.caught_up = lambda key: True
     assert cluster.get("a", Op.QUORUM_GET) == held
 
 

@@ -29,7 +29,7 @@ TOMBSTONE = RECORD.pack(8, 2_000_000_000, RecordFlag.TOMBSTONE)
 
 
 class Replica:
-    """Stores with its surroundings; `submit` may be exchanged."""
+    """StoreRequests with its surroundings; `submit` may be exchanged."""
 
     def __init__(self) -> None:
         self.core = Core()
@@ -40,7 +40,7 @@ class Replica:
         self.counters: Counter[str] = Counter()
         self.clock = HybridClock()
         self.recent = Recent()
-        self.submit = InlineWriter(self.store).submit
+        self.submit = InlineWriter(self.store, lambda key, record: None).submit
         self.behind: set[bytes] = set()
         self.stores = StoreRequests(
             self.core,

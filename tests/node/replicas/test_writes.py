@@ -50,7 +50,7 @@ def test_a_write_back_never_replaces_a_newer_record(op):
     cluster = Cluster(8)
     owner, second, third = cluster.replicas("a")
     plant(owner, 7, b"old")
-    owner.coordinator.is_caught_up = lambda key: False
+    owner.repair.caught_up = lambda key: False
 
     def overtaken(event: Event) -> None:
         if event.data[OFFSET["op"]] == Op.STORE and event.what == "delivered":

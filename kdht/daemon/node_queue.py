@@ -1,0 +1,76 @@
+"""What other threads have for the node, which lives in the event loop.
+
+It waits in bounded lines. What does not fit is counted and dropped, as a full socket buffer would do.
+"""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from kdht.daemon.driver import Driver
+from kdht.datapath.base import Datagram
+from kdht.wire import Address
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+MAX_CONTROL = 4096
+MAX_UNREACHABLE = 64
+MAX_SILENT = 64
+
+
+class Line(Generic[T]):
+    """Hands things from any thread to `take`, which runs in `loop` and gets all that wait. At most `room` wait."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, take: Callable[[list[T]], None], room: int) -> None:
+        self._loop = loop
+        self._take = take
+        self._room = room
+        self._lock = threading.Lock()
+        self._waiting: list[T] = []
+        self.overflowed = 0
+        """Things that were dropped because too many waited."""
+
+    def put(self, things: list[T]) -> None:
+        """Add all for which there is room. No-op once the loop is closed."""
+        with self._lock:
+            idle = not self._waiting
+            room = self._room - len(self._waiting)
+            self._waiting += things[:room]
+            self.overflowed += max(0, len(things) - room)
+        if idle and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._drain)
+
+    def _drain(self) -> None:
+        with self._lock:
+            things, self._waiting = self._waiting, []
+        try:
+            self._take(things)
+        except Exception:
+            log.exception("messages for the node failed")
+
+
+class NodeQueue:
+    """The daemon's NodeInput."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, driver: Driver) -> None:
+        self._control = Line(loop, driver.receive, MAX_CONTROL)
+        self._unreachable = Line(loop, driver.unreachable, MAX_UNREACHABLE)
+        self._silent = Line(loop, driver.silent, MAX_SILENT)
+
+    @property
+    def overflowed(self) -> int:
+        """Control messages that were dropped because too many waited."""
+        return self._control.overflowed
+
+    def control(self, batch: list[Datagram]) -> None:
+        self._control.put(batch)
+
+    def unreachable(self, address: Address) -> None:
+        self._unreachable.put([address])
+
+    def silent(self, address: Address) -> None:
+        self._silent.put([address])

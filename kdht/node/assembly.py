@@ -1,0 +1,137 @@
+"""Joins the parts of a node that keeps records. The daemon and the laboratory both call `assemble`.
+
+    transport --> Dispatcher --> Service ------> Coordinator --> Writer --> store
+                       |                             ^               |
+                       '--> NodeInput --> Node ------'               '--> cache, Repair, Notifier
+
+The caller makes the store, the transport and the node with its repair; then `assemble` makes the rest; then the
+caller starts the transport with the handlers. So every part gets what it needs as an argument of its making.
+
+Contract: no I/O and no clock; `clock` tells Unix seconds.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Generic, Protocol, TypeVar
+
+from kdht._routing import Core
+from kdht.datapath.base import Handlers, Reader, Transport
+from kdht.node.cluster import ClusterState
+from kdht.node.dispatch import Dispatcher, NodeInput
+from kdht.node.notifier import Notifier
+from kdht.node.observer import Observer
+from kdht.node.replicas.coordinator import Coordinator, KeptRecords
+from kdht.node.replicas.leases import Leases
+from kdht.node.replies import Replies
+from kdht.node.service import Service
+from kdht.storage import Store, StoredRecord, Writer
+from kdht.storage._cache import RecordCache
+from kdht.storage.base import OnChange
+from kdht.wire import Address, Contact
+
+W = TypeVar("W", bound=Writer)
+
+
+class RepairedRecords(KeptRecords, Protocol):
+    """The node's repair. Thread-safe."""
+
+    def changed(self, key: bytes) -> None:
+        """The own store has another record for this key."""
+
+    def catch_up_anew(self) -> None:
+        """The node was away: it has caught up on nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assembly(Generic[W]):
+    """The parts that keep records and answer clients, and the handlers for the transport's start."""
+
+    writer: W
+    coordinator: Coordinator
+    service: Service
+    on_change: OnChange
+    """For writes to the store that do not go through the writer."""
+    handlers: Handlers
+
+
+def assemble(
+    *,
+    core: Core,
+    contact: Contact,
+    own: Sequence[Address],
+    transport: Transport,
+    store: Store,
+    open_writer: Callable[[OnChange], W],
+    cache: RecordCache | None,
+    reader: Reader | None,
+    cluster: ClusterState,
+    repair: RepairedRecords,
+    node: NodeInput,
+    observer: Observer,
+    rng: Random,
+    clock: Callable[[], float],
+) -> Assembly[W]:
+    """`own`: this node's own addresses; the first of each IP version is the one that it talks to other nodes from.
+
+    `cluster` and `repair` are those of the node, to which `node` leads. `open_writer` makes the writer to `store`.
+    """
+    replies, leases = Replies(core, transport.send), Leases()
+    on_change = _changes(cache, repair, Notifier(leases, replies), clock)
+    writer = open_writer(on_change)
+    coordinator = Coordinator(
+        store=store,
+        writer=writer,
+        core=core,
+        sources={address.is_ipv4: address for address in reversed(own)},
+        rng=rng,
+        cluster=cluster,
+        repair=repair,
+        send=transport.send,
+        call_in=transport.call_in,
+        on_silent=node.silent,
+        on_strays=node.control,
+    )
+    service = Service(
+        store=store,
+        coordinator=coordinator,
+        repair=repair,
+        core=core,
+        contact=contact,
+        replies=replies,
+        leases=leases,
+        cache=cache,
+        on_late=observer.late,
+    )
+    dispatcher = Dispatcher(
+        service=service, coordinator=coordinator, node=node, observer=observer, clock=clock
+    )
+
+    def away() -> None:
+        observer.away()
+        repair.catch_up_anew()
+
+    handlers = Handlers(
+        receive=dispatcher.receive,
+        unreachable=dispatcher.unreachable,
+        away=away,
+        time=dispatcher.tick,
+        read=reader,
+    )
+    return Assembly(
+        writer=writer, coordinator=coordinator, service=service, on_change=on_change, handlers=handlers
+    )
+
+
+def _changes(
+    cache: RecordCache | None, repair: RepairedRecords, notifier: Notifier, clock: Callable[[], float]
+) -> OnChange:
+    """What follows from a changed record, on the writer's thread."""
+
+    def changed(key: bytes, record: StoredRecord) -> None:
+        if cache is not None:
+            cache.invalidate(key)  # first: a watcher may read at once
+        repair.changed(key)
+        notifier.changed(key, record, clock())
+
+    return changed

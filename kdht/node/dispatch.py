@@ -1,0 +1,92 @@
+"""Passes each message that ends at this node to the part that it is for.
+
+Contract: runs on the transport's thread, and waits for nothing. The clock that it is given tells Unix seconds.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple, Protocol
+
+from kdht.datapath.base import Datagram
+from kdht.node.observer import Observer
+from kdht.node.replicas.coordinator import OPS, Coordinator
+from kdht.node.service import Service
+from kdht.wire import OFFSET, Address
+from kdht.wire._shared import Reason
+
+_OP = OFFSET["op"]
+
+
+class Sorted(NamedTuple):
+    """One batch, each part in its order."""
+
+    routed: list[Datagram]
+    """Requests: the service's."""
+    replicas: list[Datagram]
+    """STORE, FETCH and PROMISE, requests and replies: the coordinator's."""
+    control: list[Datagram]
+    """All others: the node's."""
+
+
+def by_receiver(batch: Iterable[Datagram]) -> Sorted:
+    """Sort a batch of local messages."""
+    found = Sorted([], [], [])
+    for datagram in batch:
+        if datagram.reason is not Reason.CONTROL:
+            found.routed.append(datagram)
+        elif datagram.data[_OP] in OPS:
+            found.replicas.append(datagram)
+        else:
+            found.control.append(datagram)
+    return found
+
+
+class NodeInput(Protocol):
+    """What reaches the Node from other threads. Thread-safe; waits for nothing."""
+
+    def control(self, batch: list[Datagram]) -> None:
+        """Control messages for the node."""
+
+    def unreachable(self, address: Address) -> None:
+        """ICMP said that nobody listens there."""
+
+    def silent(self, address: Address) -> None:
+        """A request that is no control message of the node's had no answer in time."""
+
+
+class Dispatcher:
+    """One node's."""
+
+    def __init__(
+        self,
+        *,
+        service: Service,
+        coordinator: Coordinator,
+        node: NodeInput,
+        observer: Observer,
+        clock: Callable[[], float],
+    ) -> None:
+        self._service = service
+        self._coordinator = coordinator
+        self._node = node
+        self._observer = observer
+        self._clock = clock
+
+    def receive(self, batch: list[Datagram]) -> None:
+        """A batch of local messages."""
+        routed, replicas, control = by_receiver(batch)
+        if control:
+            self._node.control(control)
+        if replicas:
+            self._coordinator.receive(replicas, self._clock())
+        if routed:
+            begun = self._observer.begin()
+            self._observer.at_once(self._service.handle(routed, self._clock()), begun)
+
+    def unreachable(self, address: Address) -> None:
+        """ICMP said that nobody listens there."""
+        self._coordinator.unreachable(address, self._clock())
+        self._node.unreachable(address)
+
+    def tick(self) -> float | None:
+        """As Coordinator.tick."""
+        return self._coordinator.tick(self._clock())
