@@ -31,8 +31,10 @@ def test_random_joins_break_the_promise_if_any_holder_confirms(
     monkeypatch: pytest.MonkeyPatch, old_rule: bool
 ):
     if old_rule:
-        room = coordinator.Room
+        made = coordinator.CoordinatorContext
         monkeypatch.setattr(writes, "is_behind", lambda body: False)
-        monkeypatch.setattr(coordinator, "Room", lambda **parts: room(**{**parts, "holds": lambda key: True}))
+        monkeypatch.setattr(
+            coordinator, "CoordinatorContext", lambda **parts: made(**{**parts, "holds": lambda key: True})
+        )
     broken = [seed for seed in (2121, 2141) if play(draw(seed, "growth")).violations]
     assert bool(broken) == old_rule
