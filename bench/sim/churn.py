@@ -79,7 +79,7 @@ class Churn:
             for member in self.cluster.members:
                 network.call_at(network.now + self.rng.expovariate(1 / plan.session), self._die, member)
         self.load.start(plan.gets, plan.puts, end)
-        next_tables = begun
+        next_tables: float = begun
         while network.now < end:
             self.node_seconds += len(self.cluster.members)
             self.cluster.run(1.0)

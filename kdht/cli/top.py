@@ -16,36 +16,12 @@ import click
 import msgspec
 
 from kdht.cli.options import as_json, control_socket, emit_line
+from kdht.cli.samples import Rates, RoundTrips, TopSample
 from kdht.errors import RequestError
 from kdht.program import control_client
 from kdht.program.answers import NodeStats, NodeStatus, RoutingTable
 
 PROBE_TIMEOUT = 1.0
-Rates = dict[str, Any]
-"""As `stats`, with events a second in place of counts."""
-
-
-class RoundTrips(msgspec.Struct):
-    """Of the contacts, milliseconds."""
-
-    contacts: int
-    min: float
-    p50: float
-    p90: float
-    max: float
-
-
-class TopSample(msgspec.Struct, kw_only=True):
-    """What a look shows."""
-
-    seconds: float
-    """Since the look before."""
-    status: NodeStatus
-    rates: Rates
-    stats: NodeStats
-    round_trips: RoundTrips | None
-    probe_ms: float | None
-    """Milliseconds until some key's owner answered through this node."""
 
 
 @click.command()

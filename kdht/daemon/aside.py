@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 BATCH = 64
 TRIES = 3
 READ_SECONDS = 5.0
-"""Until a read that others have to answer is given up; it ends by itself long before."""
+"""Time limit of a quorum read. The read itself ends long before."""
 LAST_LINE = 64
 
 Records = Sequence[tuple[bytes, StoredRecord]]
@@ -45,7 +45,7 @@ class Aside:
 
     @classmethod
     def prepare(cls, data: DataDir, tombstone_ttl: int, now: float) -> "Aside":
-        """Doubt the records of a node that was away too long. Before they are opened; raises StorageError."""
+        """Set the records aside where the node was away too long. Must run before the store is opened. Raises StorageError."""
         last = data.caught_up_at()
         if last is not None and now - last > tombstone_ttl and (data.records / "CURRENT").exists():
             data.doubt_records(now)
@@ -59,15 +59,15 @@ class Aside:
 
     @property
     def waits(self) -> bool:
-        """Whether there is anything that others have to confirm."""
+        """Whether any records wait for the confirmation of other nodes."""
         return bool(self._doubted)
 
     def files(self) -> list[tuple[Path, int]]:
-        """What was set aside, until the operator takes it away: the files, and how many records each has."""
+        """The files with records that no other node has, and the number of records in each. The operator deletes them."""
         return [(path, _count(path)) for path in sorted(self._path.glob("set-aside-*.jsonl"))]
 
     async def step(self, repair: Repair, coordinator: Coordinator, store: Store, on_change: OnChange) -> None:
-        """Go on, if it is known now what to do. Raises StorageError, OSError.
+        """Take the next step, if the repair knows enough by now. Raises StorageError, OSError.
 
         `on_change` is called for each record that is put back into `store`.
         """
@@ -83,7 +83,7 @@ class Aside:
         repair.trust_own()
 
     def _put_back(self, store: Store, on_change: OnChange) -> None:
-        """Nobody else has anything: all of it counts."""
+        """No other node has anything: put all records back."""
         count = 0
         for path in self._doubted:
             for batch in _batches(path):
@@ -95,7 +95,7 @@ class Aside:
         )
 
     def _sort_out(self, others: "Others") -> None:
-        """Keep what others lack in a file."""
+        """Write the records that other nodes lack to a file."""
         for path in self._doubted:
             target = self._path / f"set-aside-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}.jsonl"
             with replacing(target) as file:
@@ -112,7 +112,7 @@ class Aside:
 
 
 class Others:
-    """What the cluster has: by the own store where this node has caught up, else by a quorum read."""
+    """The records of the cluster: from the own store where this node has caught up, else by a quorum read."""
 
     def __init__(self, repair: Repair, coordinator: Coordinator, store: Store) -> None:
         self._repair = repair
@@ -120,7 +120,7 @@ class Others:
         self._store = store
 
     def lack(self, records: Records) -> list[tuple[bytes, StoredRecord]]:
-        """Those that others do not have in this version or a newer one, as far as they say."""
+        """The records that no other node has in this version or a newer one."""
         now = time.time()
         own = self._store.get_many([key for key, _ in records], now)
         return [
@@ -173,7 +173,7 @@ def _has(standing: StoredRecord | None, record: StoredRecord) -> bool:
 
 
 def _count(path: Path) -> int:
-    """By the file's last line, as `exported.write` ends it; 0 where that is another."""
+    """The number of records, from the last line that `exported.write` wrote. 0 if there is no such line."""
     try:
         with path.open("rb") as file:
             file.seek(max(path.stat().st_size - LAST_LINE, 0))

@@ -1,4 +1,4 @@
-"""From the names in node.bootstrap to a node that joins: the only use of a resolver.
+"""Resolves the names in node.bootstrap and lets the node join. Nothing else uses a resolver.
 
 A node that cannot resolve any of its names yet must not believe that it is the first of
 its cluster: it waits, and tries again.
@@ -29,16 +29,16 @@ LAST_RETRY = 60.0
 
 
 class Found(NamedTuple):
-    """Addresses of others that this node can reach, and names that have none now."""
+    """Addresses of other nodes, and names without a usable address."""
 
     addresses: list[Address]
     unresolved: list[HostPort]
     unreachable: list[HostPort]
-    """Their addresses are all of an IP version that this node has no address of."""
+    """Names whose addresses all have an IP version that this node does not have."""
 
     @property
     def must_wait(self) -> bool:
-        """Whether there are others, and none can be asked now: who does not wait takes itself for the first."""
+        """Whether other nodes exist, but none can be asked now. A node that did not wait would start a cluster of its own."""
         return not self.addresses and bool(self.unresolved or self.unreachable)
 
 
@@ -60,13 +60,13 @@ async def joining(
 
 
 def tell_failure(on_failure: Callable[[BaseException], None], task: asyncio.Task[None]) -> None:
-    """For a task's end: tell what it raised, if that is not its cancellation."""
+    """A done callback: passes on the exception of a task, unless it was cancelled."""
     if not task.cancelled() and (error := task.exception()):
         on_failure(error)
 
 
 async def _join(settings: Settings, driver: Driver, saved: Sequence[Contact]) -> None:
-    """Through node.bootstrap, and the contacts of an earlier run, which need no resolver."""
+    """Join through node.bootstrap and the saved contacts. The contacts need no resolver."""
     driver.restore(saved)
     found = await in_thread(lambda: resolve_bootstrap(settings))
     if saved or not found.must_wait:
@@ -90,7 +90,7 @@ def _warn(settings: Settings, found: Found) -> None:
 
 
 async def in_thread(work: Callable[[], T]) -> T:
-    """What `work` gives. Its thread is left behind when this is cancelled: a resolver may hang for long."""
+    """Run `work` in a thread. Cancellation abandons the thread, because a resolver may hang for long."""
     future: Future[T] = Future()
     future.set_running_or_notify_cancel()
 
@@ -105,7 +105,7 @@ async def in_thread(work: Callable[[], T]) -> T:
 
 
 def resolve_bootstrap(settings: Settings) -> Found:
-    """Look the names up; own addresses and those of an IP version without an own one are left out. Blocks."""
+    """Look the names up. Leaves out own addresses, and IP versions that this node does not have. Blocks."""
     families = {own.is_ipv4 for own in settings.unicast}
     addresses: dict[Address, None] = {}
     unresolved, unreachable = [], []

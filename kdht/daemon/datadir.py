@@ -71,7 +71,7 @@ class DataDir:
         return cls(path, lock)
 
     def close(self) -> None:
-        """Let another daemon have it. May be called again."""
+        """Release the lock. May be called again."""
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
@@ -85,18 +85,18 @@ class DataDir:
         return kept_node_id(self.path)
 
     def keep_node_id(self, id: bytes) -> None:
-        """It has this one from now on. Raises StorageError."""
+        """Save the ID. Raises StorageError."""
         self._write(self.path / "node_id", id.hex().encode() + b"\n")
 
     def forget_node_id(self) -> None:
-        """The next start chooses another. Raises StorageError."""
+        """Delete the ID: the next start chooses a new one. Raises StorageError."""
         try:
             (self.path / "node_id").unlink(missing_ok=True)
         except OSError as error:
             raise _unusable(self.path / "node_id", error) from error
 
     def load_contacts(self) -> list[Contact]:
-        """The contacts saved last; none if there are none or they are damaged."""
+        """The saved contacts. An empty list if the file is missing or damaged."""
         try:
             data = _read(self.path / "contacts") or b"[]"
             saved = msgspec.json.decode(data, type=list[SavedContact])
@@ -111,7 +111,7 @@ class DataDir:
         self._write(self.path / "contacts", msgspec.json.format(msgspec.json.encode(saved)))
 
     def caught_up_at(self) -> float | None:
-        """When this node had last caught up, Unix seconds; None if that is not known. Raises StorageError."""
+        """The last time when this node had caught up, Unix seconds. None: unknown. Raises StorageError."""
         try:
             return float(_read(self.path / "caught_up") or "")
         except ValueError:
@@ -122,7 +122,7 @@ class DataDir:
         self._write(self.path / "caught_up", f"{int(now)}\n".encode())
 
     def doubt_records(self, now: float) -> None:
-        """Put all records where no store finds them. Raises StorageError."""
+        """Move all records out of the store's directory. Raises StorageError."""
         try:
             self.records.rename(self.path / f"doubted-{int(now)}")
             (self.path / "caught_up").unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Which datapath runs above the socket one, what becomes of it when it cannot, and switching.
+"""Starts, switches and stops the datapath beside the socket transport.
 
 A switch starts the new datapath before it stops the old one, so that no packet is without;
 one that cannot start leaves the old one running.
@@ -23,12 +23,12 @@ log = logging.getLogger(__name__)
 
 
 class Datapaths:
-    """The one that runs beside the transport. `switch` and `stop` may be called from any thread."""
+    """The datapath beside the transport, or none. `switch` and `stop` are thread-safe."""
 
     def __init__(
         self, settings: Settings, publisher: Publisher, node_id: bytes, ready: Callable[[], bool]
     ) -> None:
-        """`ready`: whether the node knows enough others for its own table to be used."""
+        """`ready`: whether the node knows enough other nodes to publish its own table."""
         self.kind = "socket"
         self._settings = settings
         self._publisher = publisher
@@ -44,7 +44,7 @@ class Datapaths:
 
     @staticmethod
     def prepare(settings: Settings) -> None:
-        """What only root can do, before the daemon gives up what it does not need. Raises DatapathError.
+        """Do what needs root, before the daemon drops its capabilities. Raises DatapathError.
 
         On nfqueue it may be told to switch to ebpf, and could not mount anything then; if it cannot now, the switch says why.
         """
@@ -61,18 +61,18 @@ class Datapaths:
         return list(self._makers)
 
     def running(self) -> list[FastPath]:
-        """What runs beside the transport: one datapath, or none."""
+        """The running datapath beside the transport: a list of one, or of none."""
         return [self._running] if self._running else []
 
     def xdp_counters(self) -> dict[str, int]:
-        """The XDP program's verdicts by reason; empty while there is none."""
+        """The XDP program's verdicts by reason. Empty without a program."""
         running = self._running
         with suppress(DatapathError):  # it is being stopped just now
             return running.counters() if isinstance(running, EbpfDatapath) else {}
         return {}
 
     def start(self) -> None:
-        """Start what the configuration asks for. Raises DatapathError, unless that was `auto`."""
+        """Start the configured datapath. Raises DatapathError, except for `auto`."""
         kind = self._settings.config.datapath.kind
         if kind != "ebpf" and ebpf.remove_leftovers(self._node_id):
             log.warning("an XDP program that a killed daemon left was taken off")
@@ -84,7 +84,7 @@ class Datapaths:
             log.warning("nfqueue cannot work here, the socket treats all packets", extra={"why": error})
 
     def switch(self, kind: str) -> None:
-        """Run this datapath in place of the one before. Raises ConfigError, or DatapathError with that one kept."""
+        """Replace the running datapath. Raises ConfigError or DatapathError; then the old one still runs."""
         if kind not in self._makers:
             raise ConfigError(f"there is no datapath {kind!r}: choose one of {', '.join(self._makers)}")
         with self._lock:
@@ -100,7 +100,7 @@ class Datapaths:
         log.info(f"{kind} started" if new else "the socket treats all packets", extra=fields)
 
     def stop(self, *, comes_back: bool = True) -> None:
-        """Stop what runs, for the daemon ends. Never raises for what is gone already.
+        """Stop the datapath at the daemon's end. Does not raise if it is gone already.
 
         A node that does not come back with this ID leaves nothing, whatever `ebpf_keep` says.
         """
@@ -125,7 +125,7 @@ class Datapaths:
 
 
 def nfqueue_options(settings: Settings) -> NfqueueOptions:
-    """What the configuration says, as the datapath takes it."""
+    """The datapath's options, from the configuration."""
     config = settings.config.datapath
     return NfqueueOptions(
         addresses=settings.own,
@@ -140,7 +140,7 @@ def nfqueue_options(settings: Settings) -> NfqueueOptions:
 
 
 def probe_nfqueue(settings: Settings) -> str:
-    """How nfqueue would work here, in words. Raises DatapathError where it cannot. Changes nothing."""
+    """Describes how nfqueue would run on this host. Changes nothing. Raises DatapathError if it cannot run."""
     need_package()
     options = nfqueue_options(settings)
     interfaces = netlink.choose_interfaces(options.addresses, options.interfaces)
@@ -162,4 +162,4 @@ def probe_ebpf(settings: Settings) -> str:
 
 
 PROBES = {"nfqueue": probe_nfqueue, "ebpf": probe_ebpf, "auto": probe_nfqueue}
-"""By datapath.kind; the socket needs none."""
+"""By datapath.kind. The socket needs no probe."""

@@ -1,4 +1,4 @@
-"""Runs a Node in the event loop: gives it the time, datagrams and wake-ups, sends what it says.
+"""Runs a Node in the event loop: passes time, datagrams and wake-ups to it, and sends its datagrams.
 
 Contract: every method is called in the loop's thread. The node's `now` is the loop's own
 clock, which is monotonic; the time in messages is Unix time, from the offset between both.
@@ -31,6 +31,7 @@ from kdht.node.events import (
 from kdht.node.forget import Fate, Told
 from kdht.node.node import Node
 from kdht.node.readiness import Readiness
+from kdht.times import SteadyTime
 from kdht.wire import Address, Contact
 from kdht.wire._shared import Op
 from kdht.wire.keys import ClusterSecret
@@ -66,7 +67,7 @@ WORDS: dict[type[Event], str] = {
 
 
 class Driver:
-    """Drives `node`; `send` carries its datagrams away; `on_resumes` is called when the node has to be started again."""
+    """Drives `node`. `send` sends its datagrams. `on_resumes` is called when the node must be started again."""
 
     def __init__(
         self, node: Node, send: Callable[[list[Outgoing]], object], on_resumes: Callable[[], None]
@@ -80,17 +81,17 @@ class Driver:
         self._on_resumes = on_resumes
 
     def restore(self, contacts: Sequence[Contact]) -> None:
-        """Contacts of an earlier run, to be asked again."""
+        """Ask the contacts of an earlier run."""
         self._node.restore(contacts, self._now())
         self._follow_up()
 
     def join(self, bootstrap: Sequence[Address]) -> None:
-        """Join the cluster through these addresses; the first node of one has none."""
+        """Join the cluster through these addresses. The first node of a cluster has none."""
         self._node.join(bootstrap, self._now())
         self._follow_up()
 
     async def lookup(self, target: bytes) -> list[Contact]:
-        """The contacts closest to the 20-byte `target` that answered. Raises KdhtError if too many wait."""
+        """The contacts closest to the 20-byte `target` that answered. Raises KdhtError if too many lookups wait."""
         if not self._node.lookup(target, self._now()):
             raise KdhtError("too many lookups wait already: try again later")
         done: asyncio.Future[list[Contact]] = self._loop.create_future()
@@ -99,7 +100,7 @@ class Driver:
         return await done
 
     async def forget(self, id: bytes) -> list[Told] | None:
-        """A dead node does not come back: what each contact says of it. None, and nothing is done: it lives."""
+        """Tell all contacts that a dead node does not come back. Returns their answers, or None if the node lives."""
         done: asyncio.Future[list[Told]] = self._loop.create_future()
 
         def told(answers: list[Told]) -> None:
@@ -129,7 +130,7 @@ class Driver:
         self._follow_up()
 
     def silent(self, addresses: Sequence[Address]) -> None:
-        """Others' requests to these addresses had no answer in time."""
+        """Requests of other parts to these addresses had no answer in time."""
         if self._stopped:
             return
         now = self._now()
@@ -138,16 +139,16 @@ class Driver:
         self._follow_up()
 
     def drain(self) -> None:
-        """Leave, and give all records to those who keep them from now on. May be called again."""
+        """Leave, and hand off all records. May be called again."""
         self._node.drain(self._now())
         self._follow_up()
 
     def set_keys(self, keys: Sequence[ClusterSecret]) -> None:
-        """Sign with the first of these from now on."""
+        """Seal with the first key from now on."""
         self._node.set_keys(keys)
 
     def stop(self) -> None:
-        """No more wake-ups, and nothing is sent. May be called again."""
+        """Stop: no more wake-ups, no more datagrams. May be called again."""
         self._stopped = True
         if self._alarm is not None:
             self._alarm.cancel()
@@ -163,7 +164,7 @@ class Driver:
 
     @property
     def readiness(self) -> Readiness:
-        """What is still missing before this node should serve; other parts may require more."""
+        """The conditions for serving that are not met yet. Other parts may add conditions."""
         return self._node.readiness
 
     def speaks_to(self, address: Address) -> bool:
@@ -172,12 +173,12 @@ class Driver:
 
     @property
     def out_of_reach(self) -> list[Contact]:
-        """Members that others name, and that this node cannot talk to."""
+        """Members that other nodes name and this node cannot reach."""
         return self._node.reach.unreachable
 
     @property
     def aside(self) -> bool:
-        """Whether it has left its cluster because there are such."""
+        """Whether the node has left its cluster, because it cannot reach some members."""
         return self._node.reach.aside
 
     @property
@@ -191,15 +192,15 @@ class Driver:
 
     @property
     def bucket_size(self) -> int:
-        """Contacts that a bucket has room for, and that a look-up finds at most."""
+        """The size of a bucket, and of a lookup's result."""
         return self._node.bucket_size
 
     def status(self) -> dict[str, Any]:
-        """What the node tells of itself, plain data."""
+        """The node's status, as plain data."""
         return self._node.status(self._now())
 
-    def _now(self) -> float:
-        now = self._loop.time()
+    def _now(self) -> SteadyTime:
+        now = SteadyTime(self._loop.time())
         self._node.unix_offset = time.time() - now
         return now
 
@@ -208,7 +209,7 @@ class Driver:
         self._follow_up()
 
     def _follow_up(self) -> None:
-        """What the contract of Node asks for after each call."""
+        """Send and process what the last call to the node left. Node's contract asks for it after each call."""
         outgoing = self._node.datagrams_to_send()
         if outgoing:
             self._send(outgoing)

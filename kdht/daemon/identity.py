@@ -22,6 +22,7 @@ from kdht.datapath.socket.transport import SocketTransport
 from kdht.errors import ConfigError
 from kdht.node.messages import UNKNOWN_ID
 from kdht.node.place.choice import Chooser, Found
+from kdht.times import SteadyTime
 from kdht.wire import Address
 from kdht.wire._shared import ID_LEN
 
@@ -29,7 +30,7 @@ log = logging.getLogger(__name__)
 
 LANE = 1
 RESOLVE_SECONDS = 10.0
-"""How long a newcomer waits for the names of others to be known."""
+"""A newcomer waits so long for the bootstrap names to resolve."""
 RESOLVE_AGAIN = 0.5
 
 
@@ -51,7 +52,7 @@ async def of_node(settings: Settings, data: DataDir) -> bytes:
 
 
 def check(settings: Settings, kept: bytes | None) -> None:
-    """Whether the ID that the configuration asks for can be had. Raises ConfigError."""
+    """Check the configured ID against the saved one. Raises ConfigError."""
     wanted = settings.config.node.id.id
     if kept is not None and wanted is not None and kept != wanted:
         raise ConfigError(
@@ -71,7 +72,7 @@ async def _choose(settings: Settings, data: DataDir) -> Found:
 
 
 async def _bootstrap(settings: Settings) -> list[Address]:
-    """Addresses of node.bootstrap, once the names can be resolved, or the time for that is over."""
+    """Addresses of node.bootstrap. Waits until the names resolve, RESOLVE_SECONDS at most."""
     end = time.monotonic() + RESOLVE_SECONDS
     found = await in_thread(partial(resolve_bootstrap, settings))
     while found.unresolved and not found.addresses and time.monotonic() < end:
@@ -81,7 +82,7 @@ async def _bootstrap(settings: Settings) -> list[Address]:
 
 
 async def _ask(settings: Settings, seeds: Sequence[Address]) -> Found:
-    """What a Chooser finds, who asks `seeds` first."""
+    """The ID that a Chooser finds. It asks `seeds` first."""
     loop = asyncio.get_running_loop()
     chooser = Chooser(settings.unicast, settings.keys, SystemRandom())
     driver = _Driver(chooser, loop)
@@ -98,7 +99,7 @@ async def _ask(settings: Settings, seeds: Sequence[Address]) -> Found:
 
 
 def _core(settings: Settings) -> Core:
-    """Enough for verdicts on answers; all else ends here, where nobody takes it."""
+    """A core for verdicts on answers. All other messages end here and are ignored."""
     core = Core()
     source4, source6 = settings.usual(ipv4=True), settings.usual(ipv4=False)
     core.configure(
@@ -126,20 +127,20 @@ class _Driver:
         self._found: asyncio.Future[Found] = loop.create_future()
 
     async def run(self, seeds: Sequence[Address], send: Callable[[list[Outgoing]], object]) -> Found:
-        """Ask, by `send`, until there is an ID."""
+        """Ask until an ID is found. `send` sends the questions."""
         self._send = send
         self._chooser.start(seeds, self._now())
         self._follow_up()
         return await self._found
 
     def stop(self) -> None:
-        """No more wake-ups."""
+        """Stop the wake-ups."""
         if self._alarm is not None:
             self._alarm.cancel()
         self._found.cancel()
 
     def receive(self, batch: list[Datagram]) -> None:
-        """What came in."""
+        """Take control messages."""
         for datagram in batch:
             self._chooser.receive(datagram, self._now())
         self._follow_up()
@@ -160,7 +161,7 @@ class _Driver:
         elif when is not None:
             self._alarm = self._loop.call_at(when, self._tick)
 
-    def _now(self) -> float:
-        now = self._loop.time()
+    def _now(self) -> SteadyTime:
+        now = SteadyTime(self._loop.time())
         self._chooser.set_unix_offset(time.time() - now)
         return now

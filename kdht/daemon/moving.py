@@ -26,11 +26,11 @@ log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 0.1
 GOODBYE_LOOKS = 50
-"""So long its good-byes may take to leave, in looks, once all is given away."""
+"""After the handoff, wait for the LEAVE messages to go out: so many looks at most."""
 
 
 class Moves:
-    """The moves of one daemon. `again` ends the node, and starts it anew with another ID; `on_failure` ends the daemon."""
+    """The moves of one daemon. `again` restarts the node with another ID. `on_failure` ends the daemon."""
 
     def __init__(
         self, data: DataDir, again: Callable[[], None], on_failure: Callable[[BaseException], None]
@@ -40,12 +40,12 @@ class Moves:
         self._on_failure = on_failure
         self._task: asyncio.Task[None] | None = None
         self.moving = False
-        """From when it begins to give its records away until it runs with its new ID."""
+        """True from the start of the handoff until the node runs with its new ID."""
         self.has_left = False
-        """All is given away, and the former ID forgotten."""
+        """The handoff is over, and the old ID is deleted."""
 
     async def start(self, parts: Parts, settings: Settings, *, anyway: bool) -> None:
-        """Begin. Raises KdhtError where there is no use or no way."""
+        """Begin. Raises KdhtError if a move is impossible or useless."""
         if self.moving:
             return
         if settings.config.node.id.id is not None:
@@ -69,18 +69,18 @@ class Moves:
         self._task.add_done_callback(partial(tell_failure, self._on_failure))
 
     def done(self) -> None:
-        """The node runs, with the ID that it has now."""
+        """The node runs with its new ID."""
         self.moving = self.has_left = False
 
     async def stop(self) -> None:
-        """The node ends, by itself or because it moves."""
+        """The node ends: cancel the wait."""
         task, self._task = self._task, None
         if task is not None and task is not asyncio.current_task():
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
     async def _run(self, parts: Parts) -> None:
-        """Wait until all is given away; then go."""
+        """Wait for the end of the handoff, then restart."""
         while not (repair := parts.driver.status()["repair"])["drained"]:
             if not repair["draining"]:
                 log.info("not moving: the drain was cancelled")
@@ -97,7 +97,7 @@ class Moves:
 
 
 async def _must_help(parts: Parts) -> None:
-    """Raises KdhtError where the move makes nothing more even."""
+    """Raises KdhtError if the move would not balance the cluster better."""
     nodes, _ = await everyone(parts, MAX_LOOKUPS)
     ids = sorted(int.from_bytes(contact.id, "big") for contact in nodes)
     found = depths(ids)

@@ -23,7 +23,7 @@ MAX_SILENT = 64
 
 
 class Line(Generic[T]):
-    """Hands things from any thread to `take`, which runs in `loop` and gets all that wait. At most `room` wait."""
+    """A queue from any thread to `take`, which runs in `loop` and gets all waiting items at once. At most `room` wait."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, take: Callable[[list[T]], None], room: int) -> None:
         self._loop = loop
@@ -32,10 +32,10 @@ class Line(Generic[T]):
         self._lock = threading.Lock()
         self._waiting: list[T] = []
         self.overflowed = 0
-        """Things that were dropped because too many waited."""
+        """Items dropped because too many waited."""
 
     def put(self, things: list[T]) -> None:
-        """Add all for which there is room. No-op once the loop is closed."""
+        """Add as many as there is room for. No-op once the loop is closed."""
         with self._lock:
             idle = not self._waiting
             room = self._room - len(self._waiting)
@@ -63,7 +63,7 @@ class NodeQueue:
 
     @property
     def overflowed(self) -> int:
-        """Control messages that were dropped because too many waited."""
+        """Control messages dropped because too many waited."""
         return self._control.overflowed
 
     def control(self, batch: list[Datagram]) -> None:

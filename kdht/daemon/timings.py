@@ -1,4 +1,4 @@
-"""How long the node's work takes: the clock is read here, once a batch or a write, never for each packet.
+"""Measures the node's work. The clock is read once per batch or write, never per packet.
 
 What the datapaths do, answers from the cache included, is not timed: that is microseconds, and a clock would
 be a good part of them.
@@ -31,7 +31,7 @@ class Timings:
         """One group of writes, from LevelDB's reads to the end of its sync."""
 
     def at_once(self, reads: int, begun: float) -> None:
-        """A batch was answered that was begun at `begun` (perf_counter): as long as its last read took all."""
+        """A batch that began at `begun` (perf_counter) is answered. All its reads count as slow as the last one."""
         if reads:
             self.requests[Op.GET].observe(time.perf_counter() - begun, reads)
 
@@ -45,7 +45,7 @@ class Timings:
 
 
 class TimedStore(LevelStore):
-    """The store, each group that it writes timed."""
+    """A store that measures each group of writes."""
 
     def __init__(self, path: str | os.PathLike[str], group: Histogram) -> None:
         super().__init__(path)

@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """One node, put together."""
+    """The parts of one node."""
 
     core: Core
     publisher: Publisher
@@ -69,7 +69,7 @@ class Parts:
 def build(
     settings: Settings, data: DataDir, node_id: bytes, undo: ExitStack, on_resumes: Callable[[], None]
 ) -> Parts:
-    """All parts of the node with this ID, whose data is in `data`; `undo` closes what must be closed.
+    """Make all parts of the node with this ID and this data directory. `undo` gets what must be closed at the end.
 
     `on_resumes` is called when the node has to be started again (Driver). Raises StorageError. Runs in the event
     loop's thread.
@@ -136,7 +136,7 @@ def build(
 
 
 def policy(settings: Settings) -> Policy:
-    """How many replicas, and how many of them confirm."""
+    """The configured number of replicas, and of confirmations for a write."""
     config = settings.config.replication
     acks = {"one": 1, "quorum": config.replicas // 2 + 1, "all": config.replicas}
     return Policy(replicas=config.replicas, acks=acks[config.write], tombstone_ttl=config.tombstone_ttl)
@@ -166,11 +166,11 @@ def _keeping(settings: Settings, store: Store, cache: RecordCache | None, cluste
 
 
 def _no_cache() -> None:
-    """Nothing that was read is kept."""
+    """No-op: there is no cache."""
 
 
 def _dropping(store: Store, cache: RecordCache | None) -> Drop:
-    """Drops records on another thread, for that waits for the disk."""
+    """Drops records on another thread, because it waits for the disk."""
     loop = asyncio.get_running_loop()
 
     def drop(records: Sequence[tuple[bytes, int]], dropped: Dropped) -> None:
@@ -203,7 +203,7 @@ def _timed(reader: StoreReader, timings: Timings) -> Reader:
 
 
 def configure(publisher: Publisher, node_id: bytes, settings: Settings) -> None:
-    """Publish what the datapaths need to know of this node."""
+    """Publish this node's settings to the datapaths."""
     node = settings.config.node
     source4, source6 = settings.usual(ipv4=True), settings.usual(ipv4=False)
     publisher.configure(

@@ -16,6 +16,7 @@ from typing import NamedTuple, Protocol
 from kdht._routing import Core
 from kdht.datapath.base import Datagram, Handlers, Outgoing, Receiver
 from kdht.errors import DatapathError
+from kdht.times import SteadyTime
 from kdht.wire import NO_IP, OFFSET, Address
 from kdht.wire._shared import Flag, Op, Reason, Verdict
 
@@ -79,7 +80,7 @@ class MemoryNetwork:
         start: float = START,
         observer: Callable[[Event], None] | None = None,
     ) -> None:
-        self.now = start
+        self.now = SteadyTime(start)
         self.loss = loss
         self.delay = delay
         self.duplicate = duplicate
@@ -89,7 +90,7 @@ class MemoryNetwork:
         self._endpoints: dict[Address, Endpoint] = {}
         self._side: dict[Address, int] = {}
         self._link_loss: dict[tuple[Address, Address], float] = {}
-        self._queue: list[tuple[float, int, Callable[..., None], tuple[object, ...]]] = []
+        self._queue: list[tuple[SteadyTime, int, Callable[..., None], tuple[object, ...]]] = []
         self._serial = 0
 
     def attach(
@@ -171,14 +172,14 @@ class MemoryNetwork:
             return
         while queue and queue[0][0] <= until:
             step()
-        self.now = max(self.now, until)
+        self.now = SteadyTime(max(self.now, until))
 
     def run_while(self, condition: Callable[[], bool], limit: float) -> bool:
         """Run while `condition()` holds, at most `limit` virtual seconds; whether it ended in time."""
         end = self.now + limit
         while condition():
             if not self._queue or self._queue[0][0] > end:
-                self.now = end
+                self.now = SteadyTime(end)
                 return False
             self.step()
         return True
@@ -199,7 +200,7 @@ class MemoryNetwork:
 
     def _schedule(self, when: float, action: Callable[..., None], arguments: tuple[object, ...]) -> None:
         self._serial += 1
-        heappush(self._queue, (when, self._serial, action, arguments))
+        heappush(self._queue, (SteadyTime(when), self._serial, action, arguments))
 
     def _note(self, what: str, source: Address, target: Address, data: bytes) -> None:
         self.counts[what] += 1

@@ -1,9 +1,9 @@
-"""How many nodes the cluster has, as far as this node has seen: those that live, and the dead that may come back.
+"""The number of nodes in the cluster, as far as this node has seen: the living ones, and dead ones that may come back.
 
-Fewer living nodes than must confirm a write are no cluster: what they confirm alone, the others would not
-have. So whoever was a contact and fell silent is remembered, with its name, and it counts in what a write needs.
+If fewer nodes live than must confirm a write, the living ones are no cluster: the others would lack what these confirm.
+So contacts that fell silent are remembered by name, and count in the number of confirmations that a write needs.
 
-It counts until one of these happens:
+A dead node counts until one of these happens:
 - it answers again;
 - it says that it gave all its records away (a drain);
 - as many other nodes live as a key has replicas beside this one: then they are enough without it;

@@ -1,4 +1,4 @@
-"""What the parts of one node share, and the few rules that all of them need."""
+"""The state that the parts of one node share, and the few rules that all of them need."""
 
 from collections import Counter, deque
 from collections.abc import Sequence
@@ -11,11 +11,12 @@ from kdht.node.readiness import LEAVING, Readiness
 from kdht.node.rpc import Done, Rpc, Rpcs
 from kdht.node.table import Table
 from kdht.node.timers import Timers
+from kdht.times import SteadyTime
 from kdht.wire import NO_IP, Address, Contact
 from kdht.wire._shared import Op
 
 MAX_EVENTS = 4096
-"""Events that wait to be taken; older ones are lost."""
+"""At most so many events wait to be taken; older ones are lost."""
 
 COUNTERS = (
     "requests_sent", "repeats_sent", "replies_sent", "requests", "replies", "timeouts",
@@ -24,14 +25,14 @@ COUNTERS = (
     "demoted", "unreachable", "unreachable_ignored", "suspects", "suspect_unknown", "suspect_rate", "gossip_spared",
     "notices_sent", "notices_full", "left", "left_stale", "leaving", "newcomers", "aside", "other_version", "meetings",
 )  # fmt: skip
-"""What a node counts, beside the reasons of BadPacket."""
+"""The counters of a node, beside the reasons of BadPacket."""
 
 _MULTICAST_4 = 224
 _MULTICAST_6 = 0xFF
 
 
 class NodeContext:
-    """One node's table, timers, requests and numbers. `own`: its addresses, each at most once."""
+    """The table, timers, requests and counters of one node. `own`: its addresses."""
 
     def __init__(
         self, contact: Contact, own: Sequence[Address], table: Table, options: Options, rng: Random
@@ -47,25 +48,32 @@ class NodeContext:
         self.events: deque[Event] = deque(maxlen=MAX_EVENTS)
         self.readiness = Readiness(self.events)
         self.unix_offset = 0.0
-        """Added to `now` it is Unix time."""
+        """Steady time plus this is Unix time."""
         self.rpcs: Rpcs
         """Set by the Node, which sends."""
         self._source = {address.is_ipv4: address for address in reversed(own)}
 
     def source(self, target: Address) -> Address | None:
-        """The own address to send from, of the target's IP version; None if there is none."""
+        """The own address of the target's IP version, to send from. None if there is none."""
         return self._source.get(target.is_ipv4)
 
     def jittered(self, seconds: float, jitter: float | None = None) -> float:
-        """The interval, varied so that nodes do not act in step; by the usual jitter unless one is given."""
+        """The interval, varied at random so that nodes do not act in step. `jitter` is a fraction."""
         if jitter is None:
             jitter = self.options.jitter
         return seconds * self.rng.uniform(1 - jitter, 1 + jitter)
 
     def ask(
-        self, op: Op, key: bytes, address: Address, id: bytes | None, done: Done, now: float, tries: int = 0
+        self,
+        op: Op,
+        key: bytes,
+        address: Address,
+        id: bytes | None,
+        done: Done,
+        now: SteadyTime,
+        tries: int = 0,
     ) -> bool:
-        """Start a request; False, and `done` is never called, if too many wait. `tries` 0: the usual."""
+        """Start a request. If too many wait, returns False and never calls `done`. `tries` 0: the usual number."""
         options = self.options
         entry = self.table.at(address)
         timeout = options.first_timeout
@@ -75,25 +83,25 @@ class NodeContext:
         rpc = Rpc(op, key, address, id, done, tries=tries or options.tries, timeout=timeout, longest=longest)
         return self.rpcs.start(rpc, now)
 
-    def ping(self, address: Address, id: bytes | None, done: Done, now: float, tries: int = 0) -> bool:
-        """Ask who is there, like `ask`."""
+    def ping(self, address: Address, id: bytes | None, done: Done, now: SteadyTime, tries: int = 0) -> bool:
+        """Send a PING, like `ask`."""
         return self.ask(Op.PING, id or UNKNOWN_ID, address, id, done, now, tries)
 
     @property
     def leaving(self) -> bool:
-        """Whether this node goes for good."""
+        """Whether this node is leaving for good."""
         return LEAVING in self.readiness.missing
 
     def usable(self, contact: Contact) -> bool:
-        """Whether this node could talk to an untrusted contact: another node, of an IP version that it speaks."""
+        """Whether this node could talk to an untrusted contact: it is another node, with an IP version of this one."""
         return self._is_node(contact) and contact.address.is_ipv4 in self._source
 
     def is_of_other_version(self, contact: Contact) -> bool:
-        """Whether only the IP version keeps this node from talking to an untrusted contact."""
+        """Whether this node cannot talk to an untrusted contact because of its IP version alone."""
         return self._is_node(contact) and contact.address.is_ipv4 not in self._source
 
     def _is_node(self, contact: Contact) -> bool:
-        """Another node's ID, a host, a port."""
+        """Whether this is another node's ID, with a host address and a port."""
         ip, port = contact.ip, contact.port
         address = Address(ip, port)
         is_host = 0 < ip[12] < _MULTICAST_4 if address.is_ipv4 else ip[0] != _MULTICAST_6 and ip != NO_IP
@@ -101,5 +109,5 @@ class NodeContext:
         return is_host and port != 0 and is_other
 
 
-def leave_to_table(rpc: Rpc, reply: Reply | None, now: float) -> None:
-    """The `done` of requests that are for the table alone: it takes every matched reply anyway."""
+def leave_to_table(rpc: Rpc, reply: Reply | None, now: SteadyTime) -> None:
+    """The `done` of requests made for the table alone, which takes every matched reply anyway."""

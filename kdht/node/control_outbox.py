@@ -1,16 +1,17 @@
-"""Messages of the control plane on their way out: made, sealed, kept until the daemon takes them."""
+"""Control messages on their way out: made, sealed, and kept until the daemon takes them."""
 
 from kdht.datapath.base import Datagram, Outgoing
 from kdht.node.context import NodeContext
 from kdht.node.messages import CONTROL_HOPS
 from kdht.node.rpc import Rpc
+from kdht.times import SteadyTime
 from kdht.wire import Address, Message, seal
 from kdht.wire._shared import Flag, Op, Status
 from kdht.wire.keys import ClusterSecret
 
 
 class ControlOutbox:
-    """What one node sends. `key` signs; `unix_offset` added to `now` is Unix time."""
+    """The outgoing control messages of one node, sealed with the secret `key`."""
 
     def __init__(self, context: NodeContext, key: ClusterSecret) -> None:
         self.key = key
@@ -18,22 +19,22 @@ class ControlOutbox:
         self._waiting: list[Outgoing] = []
 
     def take(self) -> list[Outgoing]:
-        """What has to be sent, each datagram once."""
+        """The datagrams to send. Each is returned once."""
         outgoing, self._waiting = self._waiting, []
         return outgoing
 
-    def request(self, rpc: Rpc, now: float) -> None:
+    def request(self, rpc: Rpc, now: SteadyTime) -> None:
         """One more transmission of a request."""
         body = rpc.body if rpc.op is Op.STORE else self._context.id + rpc.body
         self._ask(rpc.op, rpc.key, rpc.request_id, body, rpc.address, now, len(rpc.sent) - 1)
 
-    def notice(self, op: Op, key: bytes, body: bytes, target: Address, now: float) -> None:
-        """A message that has no answer; `body` follows the sender's ID."""
+    def notice(self, op: Op, key: bytes, body: bytes, target: Address, now: SteadyTime) -> None:
+        """Send a message without an answer. `body` follows the sender's ID."""
         request_id = self._context.rng.getrandbits(64)
         self._ask(op, key, request_id, self._context.id + body, target, now)
 
     def reply(
-        self, request: Message, datagram: Datagram, body: bytes, now: float, status: Status = Status.OK
+        self, request: Message, datagram: Datagram, body: bytes, now: SteadyTime, status: Status = Status.OK
     ) -> None:
         """The answer to a request, from the address that it was sent to."""
         message = Message(
@@ -50,7 +51,14 @@ class ControlOutbox:
         self._send(message, datagram.source, now)
 
     def _ask(
-        self, op: Op, key: bytes, request_id: int, body: bytes, target: Address, now: float, attempt: int = 0
+        self,
+        op: Op,
+        key: bytes,
+        request_id: int,
+        body: bytes,
+        target: Address,
+        now: SteadyTime,
+        attempt: int = 0,
     ) -> None:
         source = self._context.source(target)
         assert source is not None, "addresses of the other IP version were left out"
@@ -65,7 +73,7 @@ class ControlOutbox:
         )
         self._send(message, target, now)
 
-    def _send(self, message: Message, target: Address, now: float) -> None:
+    def _send(self, message: Message, target: Address, now: SteadyTime) -> None:
         data = message.pack()
         seal(data, self.key, int(now + self._context.unix_offset))
         self._waiting.append(Outgoing(bytes(data), target, message.client))

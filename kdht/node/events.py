@@ -1,4 +1,4 @@
-"""What a node tells the daemon, as plain data."""
+"""Events of a node for the daemon, as plain data."""
 
 from typing import NamedTuple, TypeAlias
 
@@ -6,13 +6,13 @@ from kdht.wire import Contact
 
 
 class Joined(NamedTuple):
-    """The node found its place: it looked itself up, or it is the first of its cluster."""
+    """The node has joined: it looked itself up, or it is the first of its cluster."""
 
     contacts: int
 
 
 class Ready(NamedTuple):
-    """The node has reached all that it has to before it should serve."""
+    """The node has reached every requirement, and should serve."""
 
 
 class Isolated(NamedTuple):
@@ -20,43 +20,43 @@ class Isolated(NamedTuple):
 
 
 class ContactAdded(NamedTuple):
-    """A contact is in the table, and so in the datapaths: it answered."""
+    """A contact answered. It is in the table now, and so in the datapaths."""
 
     contact: Contact
 
 
 class ContactRemoved(NamedTuple):
-    """A contact left the table: it does not answer, or its address has another ID now."""
+    """A contact left the table: it does not answer, has left, or its address has another ID."""
 
     contact: Contact
 
 
 class ContactDrained(NamedTuple):
-    """A contact that left, or leaves now, has given all its records to others."""
+    """A contact that leaves has given all its records to others."""
 
     contact: Contact
 
 
 class Drained(NamedTuple):
-    """Every record that this node kept is at the nodes that keep it without this one."""
+    """This node has given all its records to other nodes."""
 
 
 class Barred(NamedTuple):
-    """Others name members that this node cannot reach: it takes no writes until that is decided."""
+    """Others name members that this node cannot reach. It takes no writes until that is clear."""
 
 
 class Admitted(NamedTuple):
-    """It can reach all: it takes writes again."""
+    """The node can reach all members, and takes writes again."""
 
 
 class Aside(NamedTuple):
-    """The node has left its cluster, for it cannot reach these members."""
+    """The node has left its cluster because it cannot reach these members."""
 
     contacts: list[Contact]
 
 
 class Resumes(NamedTuple):
-    """Nobody names those members any more: the node is to be started anew, as by a restart."""
+    """No node names those members any more. The daemon must start the node anew, as by a restart."""
 
 
 class LookupDone(NamedTuple):

@@ -1,8 +1,8 @@
-"""FORGET: the operator's word that a dead node does not come back, typed once and told to all.
+"""FORGET: the operator says once that a dead node does not come back, and all nodes are told.
 
-Contract: every contact is asked, and answers what became of it; who has that node in its table says that it
-lives, and forgets nothing. Only a cluster of hardly more nodes than a key has replicas remembers its dead (Census), and
-there everybody knows everybody: so nobody passes it on.
+Contract: every contact is asked, and answers what became of the node. A node that has it in its table answers that it
+lives, and forgets nothing. Only a cluster with hardly more nodes than replicas of a key remembers its dead (Census). There
+all nodes know each other, so none passes the message on.
 """
 
 from collections.abc import Callable
@@ -14,22 +14,23 @@ from kdht.node.census import Census
 from kdht.node.context import NodeContext
 from kdht.node.messages import Reply
 from kdht.node.rpc import Rpc
+from kdht.times import SteadyTime
 from kdht.wire import Contact
 from kdht.wire._shared import Op
 
 
 class Fate(IntEnum):
-    """What one node says of another; the byte in the answer."""
+    """The answer of one node about another; the byte in the reply."""
 
     UNKNOWN = 0
-    """It was not remembered here."""
+    """It was not remembered."""
     FORGOTTEN = 1
     LIVES = 2
     """It answers, so it is not forgotten."""
 
 
 class Told(NamedTuple):
-    """One contact and its answer; None: there was none."""
+    """One contact and its answer, None if there was none."""
 
     contact: Contact
     fate: Fate | None
@@ -39,29 +40,29 @@ Done = Callable[[list[Told]], None]
 
 
 class Forgetting:
-    """One node's part in it."""
+    """FORGET at one node."""
 
     def __init__(self, context: NodeContext, census: Census) -> None:
         self._context = context
         self._census = census
 
     def here(self, id: bytes) -> Fate:
-        """Forget it in this node's own memory."""
+        """Forget a node here only."""
         if id == self._context.id or self._context.table.get(id) is not None:
             return Fate.LIVES
         return Fate.FORGOTTEN if self._census.forget(id) else Fate.UNKNOWN
 
-    def forget(self, id: bytes, done: Done, now: float) -> Fate:
-        """Have this node and all its contacts forget it; `done` gets their answers once all have answered or are given up.
+    def forget(self, id: bytes, done: Done, now: SteadyTime) -> Fate:
+        """Have this node and all its contacts forget a node. `done` gets their answers once all are in or given up.
 
-        Nothing is done, and `done` is never called, where it lives.
+        If the node lives, nothing happens and `done` is never called.
         """
         fate = self.here(id)
         if fate is not Fate.LIVES:
             self._ask_all(id, done, now)
         return fate
 
-    def _ask_all(self, id: bytes, done: Done, now: float) -> None:
+    def _ask_all(self, id: bytes, done: Done, now: SteadyTime) -> None:
         told: list[Told] = []
         contacts = [entry.contact for entry in self._context.table]
         waiting = 1 + len(contacts)
@@ -72,7 +73,7 @@ class Forgetting:
             if not waiting:
                 done(told)
 
-        def answered(contact: Contact, rpc: Rpc, reply: Reply | None, now: float) -> None:
+        def answered(contact: Contact, rpc: Rpc, reply: Reply | None, now: SteadyTime) -> None:
             told.append(Told(contact, None if reply is None else _untrusted_fate(reply.body)))
             one_less()
 

@@ -1,14 +1,17 @@
 """How a node finds its cluster, and finds it again.
 
-Contract: until it has joined, the bootstrap addresses and former contacts are pinged, with a
-growing delay; the first contact in the table starts a lookup of the own ID, and when that
-found anybody the node has joined and refreshes the farther buckets (Kademlia, section 2.3).
-A node without bootstrap addresses, whose former contacts are silent, is the first of its cluster. An emptied table begins all anew.
-Addresses that should be members and are not are asked now and then, so a cluster that was
-cut in two finds together again.
+    alone --- a bootstrap address or former contact answers ---> looks up its own ID ---> joined ---> refreshes far buckets
+      ^                                                                                     |
+      '------------------------------- the table is empty again ----------------------------'
 
-The table is warm when those lookups have ended, or after a while. An empty one is warm if the node never knew anybody;
-else it may be the first that is back of a cluster that was restarted, and waits longer.
+Until it has joined, a node pings the bootstrap addresses and former contacts, with growing delays. Once a lookup of its
+own ID has found others, it has joined, and refreshes the farther buckets (Kademlia, section 2.3). A node without
+bootstrap addresses whose former contacts are silent is the first of its cluster.
+
+Addresses that should be members and are not are pinged now and then. So a cluster that was cut in two finds together.
+
+The table is warm once those lookups have ended, or after a while. An empty table is warm if the node never knew any
+other. Otherwise the node may be the first one back after a restart of the cluster, and waits longer.
 """
 
 from collections.abc import Sequence
@@ -20,6 +23,7 @@ from kdht.node.readiness import JOINED, TABLE
 from kdht.node.refresh import Refresher
 from kdht.node.search import Searches
 from kdht.node.timers import Alarm
+from kdht.times import SteadyTime
 from kdht.wire import Address, Contact
 from kdht.wire._shared import Op
 
@@ -50,7 +54,7 @@ class Joiner:
         context.readiness.require(JOINED)
         context.readiness.require(TABLE)
 
-    def start(self, bootstrap: Sequence[Address], now: float) -> None:
+    def start(self, bootstrap: Sequence[Address], now: SteadyTime) -> None:
         """Join through these addresses; again, if they are others now. Who has joined asks those it lacks."""
         context = self._context
         wanted = dict.fromkeys(bootstrap)
@@ -79,13 +83,13 @@ class Joiner:
         self._is_apart()
         self._cancel_retry()
 
-    def added(self, contact: Contact, now: float) -> None:
+    def added(self, contact: Contact, now: SteadyTime) -> None:
         """A contact came into the table."""
         self._former.pop(contact.address, None)
         if TABLE in self._context.readiness.missing:
             self._look_around(now)
 
-    def removed(self, now: float) -> None:
+    def removed(self, now: SteadyTime) -> None:
         """A contact left the table."""
         if len(self._context.table) or not self.joined or not (self._bootstrap or self._former):
             return
@@ -95,7 +99,7 @@ class Joiner:
         self._delay = self._context.options.rejoin_first
         self._try_later(now)
 
-    def _try(self, now: float) -> None:
+    def _try(self, now: SteadyTime) -> None:
         """Ping all that may know the cluster, or look around if somebody is there already."""
         self._retry = None
         if self.joined or self._suspended:
@@ -112,7 +116,7 @@ class Joiner:
             return
         self._try_later(now)
 
-    def _try_later(self, now: float) -> None:
+    def _try_later(self, now: SteadyTime) -> None:
         options = self._context.options
         self._cancel_retry()
         self._retry = self._context.timers.at(now + self._context.jittered(self._delay), self._try)
@@ -123,14 +127,14 @@ class Joiner:
             self._context.timers.cancel(self._retry)
             self._retry = None
 
-    def _look_around(self, now: float) -> None:
+    def _look_around(self, now: SteadyTime) -> None:
         if not self._searching:
             self._searching = True
             self._searching = (
                 self._searches.start(self._context.id, self._looked_around, now) and self._searching
             )
 
-    def _looked_around(self, closest: list[Contact], now: float) -> None:
+    def _looked_around(self, closest: list[Contact], now: SteadyTime) -> None:
         self._searching = False
         if not closest or self._suspended:
             return
@@ -150,7 +154,7 @@ class Joiner:
         self._context.readiness.require(JOINED)
         self._context.readiness.require(TABLE)
 
-    def _warm_after(self, seconds: float, now: float) -> None:
+    def _warm_after(self, seconds: float, now: SteadyTime) -> None:
         """The table is warm then at the latest."""
         if self._warmth is not None:
             self._context.timers.cancel(self._warmth)
@@ -159,13 +163,13 @@ class Joiner:
         else:
             self._be_warm(now)
 
-    def _be_warm(self, now: float) -> None:
+    def _be_warm(self, now: SteadyTime) -> None:
         if self.joined:
             self._context.table.warm = True
             self._refresher.widen(now)
             self._context.readiness.reached(TABLE)
 
-    def _reunite(self, now: float) -> None:
+    def _reunite(self, now: SteadyTime) -> None:
         """Ask one of the missing for whoever is close to this node."""
         missing = self._missing((*self._bootstrap, *self._former))
         if missing and self.joined:
@@ -175,10 +179,10 @@ class Joiner:
     def _missing(self, addresses: Sequence[Address]) -> list[Address]:
         return [address for address in addresses if self._context.table.at(address) is None]
 
-    def _ask_for_neighbours(self, address: Address, now: float) -> None:
+    def _ask_for_neighbours(self, address: Address, now: SteadyTime) -> None:
         context = self._context
         context.ask(Op.FIND_NODE, context.id, address, None, leave_to_table, now, tries=1)
 
-    def _reunite_later(self, now: float) -> None:
+    def _reunite_later(self, now: SteadyTime) -> None:
         when = now + self._context.jittered(self._context.options.reunion_interval)
         self._reunion = self._context.timers.at(when, self._reunite)

@@ -1,9 +1,8 @@
 """The iterative lookup of the k contacts closest to a key, as a pure state machine.
 
-Contract: `take` says whom to ask now; each asked contact is later reported to `answered` or
-`failed`, once. It is over when each of the k closest contacts that anyone named has answered
-(Maymounkov and Mazieres, "Kademlia", 2002, section 2.3); those that failed do not count.
-Bounded whatever the answers say: so many queries, and so many candidates.
+Contract: `take` says whom to ask now. Each asked contact is reported once, to `answered` or `failed`. The lookup is over
+once each of the k closest contacts that were named has answered (Maymounkov and Mazieres, "Kademlia", 2002, section 2.3).
+Failed contacts do not count. The numbers of queries and candidates are bounded, whatever the answers say.
 """
 
 from bisect import insort
@@ -13,7 +12,7 @@ from enum import Enum, auto
 from kdht.wire import Contact
 
 MAX_QUERIES_PER_K = 8
-"""A lookup of k contacts ends after so many times k queries: liars can name ever closer ones."""
+"""A lookup of k contacts ends after this many times k queries, because liars can name ever closer ones."""
 MAX_CANDIDATES_PER_K = 4
 
 

@@ -1,7 +1,7 @@
-"""Contacts that other nodes name: those that this node can talk to are verified, the others are doubts (Reach).
+"""Contacts that other nodes name. This node verifies those that it can talk to; the others are doubts (Reach).
 
-MEET is how two nodes get to know each other that nobody names by an address that the other can use: the one asks a
-go-between that knows both, which tells the other, and that one writes.
+MEET introduces two nodes when each is known only by an address that the other cannot use. One of them asks a go-between
+that knows both. The go-between tells the other node, which then writes.
 """
 
 from kdht.node.context import NodeContext, leave_to_table
@@ -9,11 +9,12 @@ from kdht.node.members import Members
 from kdht.node.messages import untrusted_suspect
 from kdht.node.notice import Notices
 from kdht.node.reach import Reach
+from kdht.times import SteadyTime
 from kdht.wire import Contact, Message
 
 
 class Meetings:
-    """What one node is told of others."""
+    """The contacts that others name to one node."""
 
     def __init__(self, context: NodeContext, members: Members, notices: Notices, reach: Reach) -> None:
         self._context = context
@@ -21,16 +22,16 @@ class Meetings:
         self._notices = notices
         self._reach = reach
 
-    def named(self, contact: Contact, namer: Contact, now: float) -> bool:
-        """A member names another; whether this node can talk to it."""
+    def named(self, contact: Contact, namer: Contact, now: SteadyTime) -> bool:
+        """A member names another one. Returns whether this node can talk to it."""
         if self._context.is_of_other_version(contact):
             self._context.counters["other_version"] += 1
             self._reach.named(contact, namer, now)
             return False
         return self._reach.aside or self._members.learn(contact, now, heard=False)
 
-    def untrusted_told(self, message: Message, sender: Contact, now: float) -> None:
-        """A MEET: passed on to the one who is meant; that one writes to the other. Raises BadPacket."""
+    def untrusted_told(self, message: Message, sender: Contact, now: SteadyTime) -> None:
+        """Handle a MEET: pass it on to the node that is meant, or write to the named one. Raises BadPacket."""
         context = self._context
         context.counters["meetings"] += 1
         self._members.learn(sender, now, heard=True)

@@ -1,7 +1,7 @@
-"""How contacts come into the table and how they go, and who has to hear of it.
+"""How contacts enter and leave the table, and which parts of the node hear of it.
 
-Contract: a matched reply brings one in, silence or its own LEAVE takes it out, and both are
-told to whoever keeps something for each member. Whoever is only heard of is verified first.
+Contract: a matched reply brings a contact in. Silence or its own LEAVE takes it out. Every part that keeps something for
+each contact is told of both. A contact that others name, or that only writes, is verified first.
 """
 
 from collections.abc import Callable
@@ -17,10 +17,11 @@ from kdht.node.revive import Reviver
 from kdht.node.table import Standing
 from kdht.node.table_contact import TableContact
 from kdht.node.verify import Verifier
+from kdht.times import SteadyTime
 from kdht.wire import Contact
 
 MAX_LEFT = 256
-"""Contacts that left, of which it is remembered."""
+"""The number of remembered contacts that left."""
 
 
 class Members:
@@ -36,7 +37,7 @@ class Members:
         verifier: Verifier,
         refresher: Refresher,
         joiner: Joiner,
-        on_change: Callable[[float], None],
+        on_change: Callable[[SteadyTime], None],
     ) -> None:
         self._context = context
         self._table = context.table
@@ -49,14 +50,14 @@ class Members:
         self._reviver = Reviver(context)
         self._left: dict[Contact, None] = {}
         self._on_change = on_change
-        self._standings: dict[Standing, Callable[[Contact, float], None]] = {
+        self._standings: dict[Standing, Callable[[Contact, SteadyTime], None]] = {
             Standing.KNOWN: lambda contact, now: None,
             Standing.ADDED: self._added,
             Standing.FULL: self._has_no_place,
             Standing.ELSEWHERE: self._is_elsewhere,
         }
 
-    def learn(self, contact: Contact, now: float, *, heard: bool) -> bool:
+    def learn(self, contact: Contact, now: SteadyTime, *, heard: bool) -> bool:
         """Somebody, the contact itself if `heard`, says that it exists. Whether that is possible."""
         entry = self._table.get(contact.id)
         if entry is not None and entry.contact == contact:
@@ -69,7 +70,7 @@ class Members:
         self._verifier.offer(contact, now, heard=heard)
         return True
 
-    def answered(self, contact: Contact, rtt: float, now: float) -> None:
+    def answered(self, contact: Contact, rtt: float, now: SteadyTime) -> None:
         """A matched reply came from this contact: its address has no other ID any more."""
         former = self._table.at(contact.address)
         if former is not None and former.contact.id == contact.id:
@@ -80,7 +81,7 @@ class Members:
         if former is not None:
             self._removed(former, now)
 
-    def fell_silent(self, entry: TableContact, now: float) -> None:
+    def fell_silent(self, entry: TableContact, now: SteadyTime) -> None:
         """A member does not answer: it is out, and asked again later."""
         contact = entry.contact
         self._table.remove(entry)
@@ -89,7 +90,7 @@ class Members:
         self._reviver.lost(contact, now)
         self._removed(entry, now)
 
-    def left(self, contact: Contact, now: float, *, drained: bool) -> None:
+    def left(self, contact: Contact, now: SteadyTime, *, drained: bool) -> None:
         """It says itself that it goes: it is asked no more, unless it writes again as a newcomer.
 
         It says so again, `drained`, once its records are at others.
@@ -111,7 +112,7 @@ class Members:
             self._census.forget(contact.id)
         self._context.rpcs.abandon(now, contact.address)
 
-    def clear(self, now: float) -> None:
+    def clear(self, now: SteadyTime) -> None:
         """This node has left: nobody is in its table any more, and nobody comes in."""
         self._verifier.clear()
         for entry in list(self._table):
@@ -122,7 +123,7 @@ class Members:
             self._schedule.forget(entry)
         self._on_change(now)
 
-    def _added(self, contact: Contact, now: float) -> None:
+    def _added(self, contact: Contact, now: SteadyTime) -> None:
         entry = self._table.get(contact.id)
         assert entry is not None
         self._census.added(contact)
@@ -133,15 +134,15 @@ class Members:
         self._joiner.added(contact, now)
         self._on_change(now)
 
-    def _has_no_place(self, contact: Contact, now: float) -> None:
+    def _has_no_place(self, contact: Contact, now: SteadyTime) -> None:
         self._prober.question_oldest(self._table.index(contact.id), now)
 
-    def _is_elsewhere(self, contact: Contact, now: float) -> None:
+    def _is_elsewhere(self, contact: Contact, now: SteadyTime) -> None:
         entry = self._table.get(contact.id)
         assert entry is not None
         self._prober.question(entry, self._context.options.first_timeout, now)
 
-    def _removed(self, entry: TableContact, now: float) -> None:
+    def _removed(self, entry: TableContact, now: SteadyTime) -> None:
         self._census.lost(entry.contact)
         self._context.events.append(ContactRemoved(entry.contact))
         self._prober.forget(entry)

@@ -17,7 +17,7 @@
       | the sender's ID  |         | the sender's ID  | contact, 38 B |
       | DRAINED or none  |
 
-What follows the ID of a PING or a member's FIND_NODE, and more behind the other bytes, is left for later versions and not looked at.
+Later versions may add bytes behind these. Bytes behind the ID of a PING or of a member's FIND_NODE are ignored.
 """
 
 from typing import NamedTuple
@@ -27,16 +27,16 @@ from kdht.wire import Contact, Message, parse_contacts
 from kdht.wire._shared import ID_LEN, K, Op, Status
 
 UNKNOWN_ID = bytes(ID_LEN)
-"""The expected ID of a PING to an address whose ID is not known yet; the sender's of a node that has none yet."""
+"""Stands for an ID that is not known yet: the expected one in a PING, or the sender's if it has none."""
 
 CLAIM = b"\x01"
-"""Of a newcomer's FIND_NODE: it would join with the ID in the key, in the gap of whom it asks."""
+"""Body of a newcomer's FIND_NODE that claims the ID in the key, in the gap of the node that it asks."""
 
 DRAINED = b"\x01"
-"""Of a LEAVE: all records of the sender are at other nodes."""
+"""Body of a LEAVE: the sender has given all its records to other nodes."""
 
 CONTROL_HOPS = 1
-"""A control message ends at the node that it is sent to."""
+"""Hops of a control message, which ends at the node that it is sent to."""
 
 
 class Reply(NamedTuple):
@@ -48,11 +48,11 @@ class Reply(NamedTuple):
     """Seconds from the transmission that it answers."""
     status: Status = Status.OK
     body: bytes = b""
-    """What follows the ID, where the op says more than contacts."""
+    """The bytes after the ID, for ops that carry more than contacts."""
 
 
 def untrusted_id(message: Message) -> bytes:
-    """Who sent this. Raises BadPacket."""
+    """The sender's ID. Raises BadPacket."""
     sender = message.body[:ID_LEN]
     if len(sender) < ID_LEN:
         raise BadPacket("TRUNCATED", "no sender's ID in a control message")
@@ -72,7 +72,7 @@ def untrusted_contacts(message: Message) -> list[Contact]:
 
 
 def is_newcomers(message: Message) -> bool:
-    """Whether this is the question of a node that is no member yet, and so not to be learnt."""
+    """Whether the sender is no member yet. Then it must not enter the table."""
     return message.op is Op.FIND_NODE and not message.is_reply and message.body[:ID_LEN] == UNKNOWN_ID
 
 
@@ -87,7 +87,7 @@ def is_drained(message: Message) -> bool:
 
 
 def untrusted_suspect(message: Message) -> Contact:
-    """Whom a SUSPECT is about. Raises BadPacket."""
+    """The contact that a SUSPECT names. Raises BadPacket."""
     contacts = parse_contacts(message.body[ID_LEN:])
     if len(contacts) != 1:
         raise BadPacket("BAD_LENGTH", f"a SUSPECT about {len(contacts)} contacts")

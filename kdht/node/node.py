@@ -50,6 +50,7 @@ from kdht.node.table import Publish, Table
 from kdht.node.table_contact import TableContact
 from kdht.node.timers import TokenBucket
 from kdht.node.verify import Verifier
+from kdht.times import SteadyTime
 from kdht.wire import Address, Contact, Message, pack_contacts, parse
 from kdht.wire._shared import ID_LEN, Op, Reason, Status
 from kdht.wire.keys import ClusterSecret
@@ -121,7 +122,7 @@ class Node:
             Op.FIND_NODE: self._found,
             Op.FORGET: self._forgot,
         }
-        self._notices_in: dict[Op, Callable[[Message, Contact, float], None]] = {
+        self._notices_in: dict[Op, Callable[[Message, Contact, SteadyTime], None]] = {
             Op.SUSPECT: self._is_suspected,
             Op.LEAVE: self._leaves,
             Op.MEET: self._meets,
@@ -129,7 +130,7 @@ class Node:
 
     # What the daemon calls
 
-    def join(self, bootstrap: Sequence[Address], now: float) -> None:
+    def join(self, bootstrap: Sequence[Address], now: SteadyTime) -> None:
         """Join the cluster through any of these addresses, and again whenever that is needed.
 
         Own addresses, and those of an IP version that this node does not speak, are left out.
@@ -140,7 +141,7 @@ class Node:
         if self.repair is not None:
             self.repair.start(now)
 
-    def leave(self, now: float) -> None:
+    def leave(self, now: SteadyTime) -> None:
         """Tell all contacts that this node goes. From now on it asks nobody and answers nobody.
 
         The messages leave at a rate, in `tick` too: `status` has how many wait. There is no way back.
@@ -149,14 +150,14 @@ class Node:
         self._context.rpcs.close(now)
         self._notices.leave(self.snapshot(), now, drained=self.repair is not None and self.repair.drained)
 
-    def drain(self, now: float) -> None:
+    def drain(self, now: SteadyTime) -> None:
         """Leave, and give all records to the nodes that keep them from now on; the end is a Drained."""
         assert self.repair is not None
         if not self._context.leaving:
             self.leave(now)
             self.repair.drain(now, self._drained)
 
-    def restore(self, contacts: Iterable[Contact], now: float) -> None:
+    def restore(self, contacts: Iterable[Contact], now: SteadyTime) -> None:
         """Contacts of an earlier `snapshot`, and the dead of its census: each is in the table once it answers."""
         usable = [contact for contact in contacts if self._context.usable(contact)]
         self.census.remember(usable)
@@ -164,11 +165,11 @@ class Node:
             self._joiner.remember(contact.address)
             self._verifier.offer(contact, now, heard=False)
 
-    def forget(self, id: bytes, done: Told, now: float) -> Fate:
+    def forget(self, id: bytes, done: Told, now: SteadyTime) -> Fate:
         """A dead node does not come back: wait for it no more, and have all contacts do so (Forgetting)."""
         return self._forgetting.forget(id, done, now)
 
-    def receive(self, datagram: Datagram, now: float) -> None:
+    def receive(self, datagram: Datagram, now: SteadyTime) -> None:
         """Take a control message, whose verdict was LOCAL for the reason CONTROL."""
         try:
             self._receive_untrusted(datagram, now)
@@ -177,24 +178,24 @@ class Node:
         except Mismatch as mismatch:
             self.counters[mismatch.reason] += 1
 
-    def tick(self, now: float) -> None:
+    def tick(self, now: SteadyTime) -> None:
         """Do what is due: time-outs, probes, refreshes."""
         self._context.timers.run(now)
         if self.repair is not None:
             self.repair.go_on(now)
 
-    def unreachable(self, address: Address, now: float) -> None:
+    def unreachable(self, address: Address, now: SteadyTime) -> None:
         """ICMP said so: the contact there is left out of what is published until it answers a ping."""
         self._suspicion.unreachable(address, now)
 
-    def silent(self, address: Address, now: float) -> None:
+    def silent(self, address: Address, now: SteadyTime) -> None:
         """Some other request to there had no answer in time: the contact is pinged at once, no more."""
         self._suspicion.silent(address, now)
 
-    def lookup(self, target: bytes, now: float) -> bool:
+    def lookup(self, target: bytes, now: SteadyTime) -> bool:
         """Look for the contacts closest to `target`; the result is a LookupDone. False: too many wait."""
 
-        def found(closest: list[Contact], now: float) -> None:
+        def found(closest: list[Contact], now: SteadyTime) -> None:
             self._context.events.append(LookupDone(target, closest))
 
         return self._searches.start(target, found, now)
@@ -265,7 +266,7 @@ class Node:
         """The contacts in the table, nearest first: what `restore` takes."""
         return self.table.neighbours(len(self.table))
 
-    def status(self, now: float) -> dict[str, object]:
+    def status(self, now: SteadyTime) -> dict[str, object]:
         """Plain data for `kdhtctl table` and `kdhtctl status`; ages in seconds."""
         return {
             "id": self.contact.id.hex(),
@@ -293,7 +294,7 @@ class Node:
 
     # Messages in
 
-    def _receive_untrusted(self, datagram: Datagram, now: float) -> None:
+    def _receive_untrusted(self, datagram: Datagram, now: SteadyTime) -> None:
         message = parse(datagram.data)
         is_repair = self.repair is not None and message.op in REPAIR_OPS
         if self._context.leaving and not (is_repair and message.is_reply):
@@ -328,7 +329,7 @@ class Node:
         else:
             self._answer(message, sender, datagram, now)
 
-    def _answer(self, message: Message, sender: Contact, datagram: Datagram, now: float) -> None:
+    def _answer(self, message: Message, sender: Contact, datagram: Datagram, now: SteadyTime) -> None:
         """Answer a request, then see who it is that asks."""
         self.counters["requests"] += 1
         if self._reply_budget.take(now):
@@ -338,13 +339,15 @@ class Node:
             self.counters["reply_rate"] += 1
         self._members.learn(sender, now, heard=True)
 
-    def _place(self, message: Message, datagram: Datagram, now: float) -> None:
+    def _place(self, message: Message, datagram: Datagram, now: SteadyTime) -> None:
         """A node that has no ID yet asks who is near one, or for a place there. It is no member."""
         self.counters["newcomers"] += 1
         status = self._claims.claim(message.key, now) if is_claim(message) else Status.OK
         self._respond(message, datagram, pack_contacts(self._closest(message.key)), status, now)
 
-    def _respond(self, message: Message, datagram: Datagram, body: bytes, status: Status, now: float) -> None:
+    def _respond(
+        self, message: Message, datagram: Datagram, body: bytes, status: Status, now: SteadyTime
+    ) -> None:
         """Send an answer whose status or body is not the usual."""
         if self._reply_budget.take(now):
             self._outbox.reply(message, datagram, self.contact.id + body, now, status)
@@ -363,19 +366,19 @@ class Node:
     def _forgot(self, message: Message, asker: bytes) -> bytes:
         return self.contact.id + bytes([self._forgetting.here(message.key)])
 
-    def _is_suspected(self, message: Message, sender: Contact, now: float) -> None:
+    def _is_suspected(self, message: Message, sender: Contact, now: SteadyTime) -> None:
         suspect = untrusted_suspect(message)
         self.counters["suspects"] += 1
         self._suspicion.told(suspect, now)
         self._members.learn(sender, now, heard=True)
 
-    def _meets(self, message: Message, sender: Contact, now: float) -> None:
+    def _meets(self, message: Message, sender: Contact, now: SteadyTime) -> None:
         if self._reply_budget.take(now):
             self._meetings.untrusted_told(message, sender, now)
         else:
             self.counters["reply_rate"] += 1
 
-    def _leaves(self, message: Message, sender: Contact, now: float) -> None:
+    def _leaves(self, message: Message, sender: Contact, now: SteadyTime) -> None:
         entry = self.table.at(sender.address)
         if entry is not None and entry.contact != sender:
             raise Mismatch("wrong_id")
@@ -391,7 +394,7 @@ class Node:
         self._context.events.append(Drained())
         self.leave(self._context.timers.now)
 
-    def _take_reply(self, message: Message, sender: Contact, now: float) -> None:
+    def _take_reply(self, message: Message, sender: Contact, now: SteadyTime) -> None:
         named = untrusted_contacts(message)
         try:
             rpc, rtt = self._context.rpcs.match(message, sender.address, sender.id, now)
@@ -411,25 +414,25 @@ class Node:
         if self.repair is not None:
             self.repair.withhold(barred)
 
-    def _withdraw(self, now: float) -> None:
+    def _withdraw(self, now: SteadyTime) -> None:
         """Leave, but for asking whether this node can come back."""
         self._notices.leave(self.snapshot(), now, drained=False)
         self._joiner.suspend()
         self._context.rpcs.abandon(now)
         self._members.clear(now)
 
-    def _note_clock(self, id: bytes, said: int, now: float) -> None:
+    def _note_clock(self, id: bytes, said: int, now: SteadyTime) -> None:
         """For the operator only: a reply tells the second in which it was sealed."""
         entry = self.table.get(id)
         if entry is not None:
             entry.clock = said + 0.5 - (now + self.unix_offset)
 
-    def _missed(self, rpc: Rpc, now: float) -> None:
+    def _missed(self, rpc: Rpc, now: SteadyTime) -> None:
         self._suspicion.missed(rpc, now)
 
-    def _fell_silent(self, entry: TableContact, now: float) -> None:
+    def _fell_silent(self, entry: TableContact, now: SteadyTime) -> None:
         self._members.fell_silent(entry, now)
 
 
-def _ignore(now: float) -> None:
+def _ignore(now: SteadyTime) -> None:
     """A node that only routes needs nothing else when its contacts change."""

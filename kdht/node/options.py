@@ -1,4 +1,4 @@
-"""What can be tuned in a node: every number that is no part of the protocol, with its bounds."""
+"""The options of a node: every number that is not part of the protocol, with its bounds."""
 
 from dataclasses import dataclass
 
@@ -17,13 +17,13 @@ class Options:
     replacements: int = 8
     """Contacts of a full bucket that wait for a place."""
     replicas: int = 3
-    """Nodes that keep a key: while fewer others live, the dead are remembered."""
+    """Nodes that keep a key. While fewer others live, the dead are remembered."""
     max_lookups: int = 4
     """Lookups that run at the same time; others wait, in order."""
 
-    # Answers that do not come
+    # Missing answers
     first_timeout: float = 1.0
-    """Before the round-trip time is known."""
+    """Time-out while the round-trip time is unknown."""
     min_timeout: float = 0.2
     max_timeout: float = 5.0
     tries: int = 2
@@ -31,84 +31,84 @@ class Options:
 
     # Whether a contact still lives
     probe_interval: float = 0.8
-    """Between probes of the next in the ring: so often is each node asked by somebody."""
+    """Between probes of the next node in the ring. So each node is probed once in this time."""
     probe_jitter: float = 0.1
-    """Probes have a `jitter` of their own: the time until a death is seen hangs on it."""
+    """Probes have a `jitter` of their own, because the time until a death is seen depends on it."""
     discovery_interval: float = 6.0
-    """Between questions to one of the ring, in turn, for whoever is close to this node."""
+    """Between questions to the nodes of the ring, in turn, for nodes close to this one."""
     neighbours: int = 8
-    """So many of the closest contacts are asked that at least, also where the ring is smaller."""
+    """At least so many of the closest contacts are asked, even if the ring is smaller."""
     contact_interval: float = 300.0
-    """After which any contact that did not answer meanwhile is probed."""
+    """A contact that did not answer for so long is probed."""
     probe_timeout: float = 0.05
-    """A probe's first time-out is at least this, on however fast a network."""
+    """The first time-out of a probe is at least this, however fast the network is."""
     probe_spacing: float = 0.1
     """Between a probe's further pings, unless the round-trip time asks for more."""
     announced_misses: int = 3
-    """Answers missed in a row, each to a later ping, after which other nodes are told."""
+    """Answers missed in a row, each to a later ping, until other nodes are told,"""
     demoted_misses: int = 4
-    """The same, after which the datapaths are told."""
+    """until the contact is demoted,"""
     max_misses: int = 8
-    """The same, after which the contact is out."""
+    """and until it is removed;"""
     unreachable_misses: int = 4
-    """The same if ICMP said that nobody is there."""
+    """until it is removed, if an ICMP error came."""
     unreachable_grace: float = 5.0
-    """How long ICMP is not believed about a contact that answered in spite of it."""
+    """ICMP errors for a contact that answered in spite of one are ignored for so long."""
     just_answered: float = 0.1
-    """Who answered so short a while ago is not asked again because somebody says that it is dead."""
+    """A contact that answered within this time is not probed because others say that it is dead."""
     sweep_interval: float = 2.0
-    """At least so long between two probes of the whole ring at once, which a death leads to."""
+    """At least so long between two probes of the whole ring. A death leads to one."""
     unhurried: float = 0.6
-    """Seconds over which nodes spread, at random, what they tell others of a closed port and ask because of it."""
+    """Nodes spread their notices and probes because of a closed port over this time, at random."""
     told_enough: int = 2
-    """Who was told so often of a closed port before its own turn says nothing (RFC 6206, section 4.2)."""
+    """A node that was told so often of a closed port before its own turn stays silent (RFC 6206, section 4.2)."""
     told: int = 40
-    """Contacts, those closest to a dead one, that are told of it."""
+    """The contacts closest to a dead one that are told of it."""
     gossip: int = 4
-    """Contacts that are told by one who was told."""
+    """Contacts that a node tells after it was told itself."""
 
-    # What is done without being asked
+    # Regular work
     quiet: float = 60.0
-    """A full bucket's oldest contact is pinged for a candidate if it was not heard for so long."""
+    """If a full bucket has a candidate, its oldest contact is pinged unless it was heard within this time."""
     refresh_interval: float = 3600.0
-    """After which a bucket without a lookup gets one."""
+    """A bucket without a lookup for so long gets one."""
     repair_delay: float = 10.0
-    """Before a bucket that lost a contact, and has no replacement, is refreshed."""
+    """Until a bucket that lost a contact, and has no replacement, is refreshed."""
     rejoin_first: float = 1.0
-    """Before the second try to join; doubles up to `rejoin_last`."""
+    """Until the second try to join; doubles up to `rejoin_last`."""
     rejoin_last: float = 60.0
     reunion_interval: float = 60.0
-    """Between pings of an address that left the table or never came in, against split clusters."""
+    """Between pings of an address that left the table or never entered it, against split clusters."""
     revival_first: float = 1.0
-    """Before a contact that fell silent is asked again; doubles."""
+    """Until a contact that fell silent is asked again; doubles."""
     revivals: int = 6
-    """How often it is."""
+    """How often it is asked again."""
     warm_time: float = 10.0
-    """After so long a table counts as warm, whatever lookups are still under way."""
+    """After so long a table counts as warm, even if lookups are still under way."""
     lonely_time: float = 20.0
-    """After so long a node that had contacts and finds none is taken for the only one left."""
+    """A node that had contacts and finds none for so long takes itself for the only one left."""
     jitter: float = 0.25
     """Intervals are varied by this fraction either way, so that nodes do not act in step."""
 
     # Members that cannot be reached
     doubt_interval: float = 0.5
-    """Between questions whether a member that this node cannot reach is still there."""
+    """Between questions whether an unreachable member still lives."""
     doubt_expiry: float = 30.0
-    """After which it counts no more, unless it was named again."""
+    """A doubt ends after so long, unless the member was named again."""
     stranger_patience: float = 4.0
-    """Before a newcomer that reaches no more of its neighbours than it does not stands aside,"""
+    """Until a newcomer stands aside that reaches at most half of its neighbours,"""
     newcomer_patience: float = 6.0
-    """before another newcomer does,"""
+    """until another newcomer does,"""
     member_bar: float = 8.0
-    """before a node that was ready takes no more writes,"""
+    """until a node that was ready takes no more writes,"""
     member_patience: float = 12.0
-    """and before it stands aside: newcomers do so long before."""
+    """and until it stands aside. Newcomers do so long before."""
     aside_interval: float = 10.0
-    """Between questions of one that stands aside."""
+    """Between questions of a node that stands aside."""
     aside_time: float = 30.0
-    """At least so long it does."""
+    """A node stands aside for at least so long."""
     met_time: float = 300.0
-    """How long a node that wrote to us counts as one that can be reached."""
+    """A member that wrote to this node counts as reachable for so long."""
 
     # Bounds
     max_pending: int = 256
@@ -118,17 +118,17 @@ class Options:
     parallel_verifying: int = 8
     """Candidates that are being pinged."""
     refusal_time: float = 60.0
-    """How long an address that did not answer is left alone, whoever recommends it."""
+    """An address that did not answer is left alone for so long, even if others name it."""
     probe_rate: float = 200.0
-    """Probes have a rate of their own, so that nothing else can make live contacts look dead;"""
+    """Rate of probes. It is their own, so that no other traffic makes live contacts look dead."""
     request_rate: float = 200.0
-    """all other requests: lookups, refreshes, candidates;"""
+    """Rate of all other requests: lookups, refreshes, candidates."""
     notice_rate: float = 300.0
-    """what has no answer: SUSPECT and LEAVE;"""
+    """Rate of messages without an answer: SUSPECT, MEET and LEAVE."""
     suspect_rate: float = 50.0
-    """probes that other nodes' SUSPECT leads to;"""
+    """Rate of probes that SUSPECT of other nodes leads to."""
     reply_rate: float = 1000.0
-    """answers."""
+    """Rate of answers."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.k <= K:

@@ -1,14 +1,14 @@
 """Pings that find out whether a contact still lives.
 
-Contract: a member has at most one probe under way. A probe's pings follow each other by the
-measured round-trip time (RFC 6298) until one of them is answered or the table drops the
-member; an answer to any of them counts. What a missed answer leads to, `suspicion` decides.
+Contract: a contact has at most one probe under way. The pings of a probe follow each other by the measured round-trip time
+(RFC 6298) until one is answered or the contact leaves the table. `suspicion` decides what a missed answer leads to.
 """
 
 from kdht.node.context import NodeContext
 from kdht.node.messages import Reply
 from kdht.node.rpc import Rpc
 from kdht.node.table_contact import TableContact
+from kdht.times import SteadyTime
 from kdht.wire._shared import Op
 
 
@@ -22,7 +22,7 @@ class Prober:
     def __contains__(self, entry: TableContact) -> bool:
         return entry.contact.id in self._probes
 
-    def probe(self, entry: TableContact, now: float) -> None:
+    def probe(self, entry: TableContact, now: SteadyTime) -> None:
         """Ping a member, as often as it takes, unless that is going on already."""
         id = entry.contact.id
         if id in self._probes:
@@ -43,7 +43,7 @@ class Prober:
         if self._context.rpcs.start(rpc, now):
             self._probes[id] = rpc
 
-    def hurry(self, entry: TableContact, now: float) -> None:
+    def hurry(self, entry: TableContact, now: SteadyTime) -> None:
         """Find out as fast as the network allows, with few pings."""
         self.probe(entry, now)
         rpc = self._probes.get(entry.contact.id)
@@ -52,12 +52,12 @@ class Prober:
             timeout = entry.timeout(options.first_timeout, options.probe_timeout, options.max_timeout)
             self._context.rpcs.hurry(rpc, options.unreachable_misses, timeout, now)
 
-    def question(self, entry: TableContact, quiet: float, now: float) -> None:
+    def question(self, entry: TableContact, quiet: float, now: SteadyTime) -> None:
         """Something speaks against a member: ping it, if it was not heard for `quiet` seconds."""
         if now - entry.seen >= quiet:
             self.probe(entry, now)
 
-    def question_oldest(self, index: int, now: float) -> None:
+    def question_oldest(self, index: int, now: SteadyTime) -> None:
         """A full bucket has a candidate: does the member that was not heard for longest still live?"""
         self.question(self._context.table.oldest(index), self._context.options.quiet, now)
 
@@ -65,7 +65,7 @@ class Prober:
         """A member went: what is under way ends without it."""
         self._probes.pop(entry.contact.id, None)
 
-    def _done(self, rpc: Rpc, reply: Reply | None, now: float) -> None:
+    def _done(self, rpc: Rpc, reply: Reply | None, now: SteadyTime) -> None:
         assert rpc.id is not None
         if self._probes.get(rpc.id) is not rpc:
             return

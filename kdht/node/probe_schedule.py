@@ -1,11 +1,10 @@
-"""Whom a node probes without cause, and when.
+"""Which contacts a node probes without a cause, and when.
 
-Contract: the members of a ring (Table.ring) each probe the next one that is not under
-suspicion already, so each is asked by somebody once in `probe_interval`, at four packets a
-probe and node whatever the ring's size. SWIM (Das, Gupta and Motivala, 2002) probes at random; a ring bounds
-the time until a death is seen, and where views differ the questions for newcomers, which go
-around in SWIM's random order, make up for it. Any other contact is probed when it did not
-answer anything for long. Failures come together, so after one death all the ring is probed.
+Contract: each node of a ring (Table.ring) probes the next one that is not under suspicion already. So each is asked once
+in `probe_interval`, at four packets a probe and node, whatever the size of the ring. SWIM (Das, Gupta and Motivala, 2002)
+probes at random. A ring bounds the time until a death is seen. Where the views of nodes differ, the questions for new
+nodes make up for it; they go around in SWIM's random order. Any other contact is probed if it did not answer for long.
+Failures come together, so after one death the whole ring is probed.
 """
 
 from functools import partial
@@ -14,11 +13,12 @@ from kdht.node.context import NodeContext, leave_to_table
 from kdht.node.probe import Prober
 from kdht.node.table_contact import TableContact
 from kdht.node.timers import Alarm
+from kdht.times import SteadyTime
 from kdht.wire._shared import Op
 
 
 class ProbeSchedule:
-    """The beats of one node, and an alarm for each member."""
+    """The probe times of one node, and an alarm for each contact."""
 
     def __init__(self, context: NodeContext, prober: Prober) -> None:
         self._context = context
@@ -28,26 +28,26 @@ class ProbeSchedule:
         self._swept = float("-inf")
         self._is_beating = False
 
-    def start(self, now: float) -> None:
-        """Begin, at times of this node's own."""
+    def start(self, now: SteadyTime) -> None:
+        """Begin, at random times."""
         if not self._is_beating:
             self._is_beating = True
             options, rng, timers = self._context.options, self._context.rng, self._context.timers
             timers.at(now + rng.uniform(0, options.probe_interval), self._beat)
             timers.at(now + rng.uniform(0, options.discovery_interval), self._discover)
 
-    def add(self, entry: TableContact, now: float) -> None:
-        """A member came in."""
+    def add(self, entry: TableContact, now: SteadyTime) -> None:
+        """A contact entered the table."""
         self._schedule(entry, now + self._context.jittered(self._context.options.contact_interval))
 
     def forget(self, entry: TableContact) -> None:
-        """A member went."""
+        """A contact left the table."""
         alarm = self._alarms.pop(entry.contact.id, None)
         if alarm is not None:
             self._context.timers.cancel(alarm)
 
-    def sweep(self, now: float, spread: float = 0.0) -> None:
-        """Somebody died: probe all the ring within `spread` seconds, but for those who answered just now."""
+    def sweep(self, now: SteadyTime, spread: float = 0.0) -> None:
+        """A node died: probe the whole ring within `spread` seconds, except nodes that have just answered."""
         context = self._context
         if now - self._swept < context.options.sweep_interval:
             return
@@ -58,12 +58,12 @@ class ProbeSchedule:
             else:
                 self._question(entry, now)
 
-    def _question(self, entry: TableContact, now: float) -> None:
+    def _question(self, entry: TableContact, now: SteadyTime) -> None:
         is_member = self._context.table.get(entry.contact.id) is entry
         if is_member and now - entry.answered >= self._context.options.just_answered:
             self._prober.probe(entry, now)
 
-    def _beat(self, now: float) -> None:
+    def _beat(self, now: SteadyTime) -> None:
         context = self._context
         interval = context.jittered(context.options.probe_interval, context.options.probe_jitter)
         context.timers.at(now + interval, self._beat)
@@ -72,8 +72,8 @@ class ProbeSchedule:
                 self._prober.probe(entry, now)
                 return
 
-    def _discover(self, now: float) -> None:
-        """Ask the next in turn for whoever is close to this node."""
+    def _discover(self, now: SteadyTime) -> None:
+        """Ask the next contact in turn for the nodes close to this one."""
         context = self._context
         context.timers.at(now + context.jittered(context.options.discovery_interval), self._discover)
         entry = self._next_in_turn()
@@ -97,7 +97,7 @@ class ProbeSchedule:
         id = entry.contact.id
         self._alarms[id] = self._context.timers.at(when, lambda now: self._due(id, now))
 
-    def _due(self, id: bytes, now: float) -> None:
+    def _due(self, id: bytes, now: SteadyTime) -> None:
         entry = self._context.table.get(id)
         if entry is None:
             return

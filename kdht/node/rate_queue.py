@@ -1,6 +1,6 @@
-"""What is sent at a rate: each kind of message has a lane of its own, so that none starves another.
+"""A queue that sends at most at a given rate. Each kind of message has its own, so that none starves another.
 
-Contract: at once if there is a token, else in its turn; what ended meanwhile is left out.
+Contract: a message leaves at once if there is a token, else in its turn. Messages that ended meanwhile are left out.
 """
 
 from collections import deque
@@ -8,10 +8,11 @@ from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
 from kdht.node.timers import Alarm, Timers, TokenBucket
+from kdht.times import SteadyTime
 
 
 class Passenger(Protocol):
-    """What waits in a lane."""
+    """An item of the queue. The queue sets `waiting`; the owner sets `ended`."""
 
     waiting: bool
     ended: bool
@@ -23,9 +24,9 @@ T = TypeVar("T", bound=Passenger)
 class RateQueue(Generic[T]):
     """Calls `send(thing, now)` for each thing, at most `rate` times a second."""
 
-    def __init__(self, rate: float, timers: Timers, send: Callable[[T, float], None]) -> None:
+    def __init__(self, rate: float, timers: Timers, send: Callable[[T, SteadyTime], None]) -> None:
         self.pending = 0
-        """For the owner, who bounds it."""
+        """A count for the owner, who bounds it."""
         self._timers = timers
         self._send = send
         self._budget = TokenBucket(rate)
@@ -35,7 +36,7 @@ class RateQueue(Generic[T]):
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def send(self, thing: T, now: float) -> None:
+    def send(self, thing: T, now: SteadyTime) -> None:
         """Send it, now or when the rate allows."""
         if self._waiting or not self._budget.take(now):
             thing.waiting = True
@@ -44,11 +45,11 @@ class RateQueue(Generic[T]):
         else:
             self._send(thing, now)
 
-    def _arm(self, now: float) -> None:
+    def _arm(self, now: SteadyTime) -> None:
         if self._alarm is None:
             self._alarm = self._timers.at(now + self._budget.wait(), self._go_on)
 
-    def _go_on(self, now: float) -> None:
+    def _go_on(self, now: SteadyTime) -> None:
         """The rate allows one more: the one that has waited longest."""
         self._alarm = None
         while self._waiting:

@@ -1,21 +1,21 @@
-"""Whether this node can talk to all members that others name. One with IPv4 only and one with IPv6 only cannot.
+"""Whether this node can talk to all members that others name. A node with IPv4 only cannot talk to one with IPv6 only.
 
-Two groups that cannot talk, joined by nodes with both versions, would each take itself for all replicas of a key:
-what one acknowledges the other would not see. So a node that is told of a member that it cannot reach does not serve.
+Two groups that cannot talk, joined by nodes with both versions, would each take itself for all replicas of a key. Writes
+that one group acknowledges would be unknown to the other. So a node that hears of an unreachable member does not serve.
 
     no doubts --named--> doubts --patience is over--> aside --named no more--> starts anew
         ^                  |
         +--met, or named no more--+
 
-A doubt ends at once when that node writes to us: one with both versions may be known to others by the other one only. To
-have it write, the one who named it is asked to introduce us (MEET). It ends also when the one who named it does so
-no more, which it is asked every second; so nothing that was said long ago counts.
+A doubt ends at once if the member writes to this node. It may have both versions, and be known to others by the other
+one only. So this node asks the namer to introduce them (MEET). A doubt ends also if the namer no longer names the member,
+which this node asks every half second. So old news never counts.
 
-Who must stand aside: a newcomer with the more haste the fewer it reaches, and long before the members that it cannot
-reach lose patience. So one node with the wrong addresses does not stop a cluster. Of two clusters that meet through a
-newcomer with both versions, both stand aside, and the one whose nodes come back first goes on.
+A newcomer stands aside sooner the fewer nodes it reaches, and long before the members lose patience. So one node with
+the wrong addresses does not stop a cluster. If a newcomer with both versions joins two clusters, both stand aside, and
+the one whose nodes come back first goes on.
 
-Contract: aside, a node has left: it is in no table, answers nobody, and only asks whether it still is so.
+Contract: a node that stands aside has left. It is in no table, answers no requests, and only asks whether the doubts last.
 """
 
 from collections.abc import Callable
@@ -29,6 +29,7 @@ from kdht.node.notice import Notices
 from kdht.node.readiness import REACH
 from kdht.node.rpc import Rpc
 from kdht.node.timers import Alarm
+from kdht.times import SteadyTime
 from kdht.wire import Contact
 from kdht.wire._shared import Op
 
@@ -37,11 +38,11 @@ MAX_MET = 512
 
 
 class Doubt:
-    """A member that this node cannot reach, by the word of `namer`."""
+    """A member that this node cannot reach, as `namer` says."""
 
     __slots__ = ("contact", "named", "namer", "since")
 
-    def __init__(self, contact: Contact, namer: Contact, now: float) -> None:
+    def __init__(self, contact: Contact, namer: Contact, now: SteadyTime) -> None:
         self.contact = contact
         self.namer = namer
         self.since = now
@@ -49,14 +50,14 @@ class Doubt:
 
 
 class Reach:
-    """One node's doubts. `bar(barred)` closes it for writes and opens it again; `withdraw(now)` takes it out of the cluster."""
+    """The doubts of one node. `bar(barred)` closes it for writes or opens it; `withdraw(now)` takes it out of the cluster."""
 
     def __init__(
         self,
         context: NodeContext,
         notices: Notices,
         bar: Callable[[bool], None],
-        withdraw: Callable[[float], None],
+        withdraw: Callable[[SteadyTime], None],
     ) -> None:
         self.aside = False
         self._context = context
@@ -67,17 +68,17 @@ class Reach:
         self._was_ready = False
         self._doubts: dict[bytes, Doubt] = {}
         self._met: dict[bytes, float] = {}
-        """Who wrote to us though others name an address that we cannot reach, and until when that is believed."""
+        """Members that wrote to this node although their known address is unreachable, and until when that counts."""
         self._resumes_at = 0.0
         self._alarm: Alarm | None = None
 
     @property
     def unreachable(self) -> list[Contact]:
-        """Members that this node cannot reach, as far as it knows."""
+        """Members that this node cannot reach."""
         return [doubt.contact for doubt in self._doubts.values()]
 
-    def named(self, contact: Contact, namer: Contact, now: float) -> None:
-        """A member names one whose address is of an IP version that this node has not."""
+    def named(self, contact: Contact, namer: Contact, now: SteadyTime) -> None:
+        """A member names another one with an address of an IP version that this node lacks."""
         context = self._context
         if context.table.get(contact.id) is not None or self._met.get(contact.id, now) > now:
             return
@@ -95,8 +96,8 @@ class Reach:
         if self._alarm is None:
             self._later(now)
 
-    def heard(self, id: bytes, now: float) -> None:
-        """A message came from this node: it can be reached."""
+    def heard(self, id: bytes, now: SteadyTime) -> None:
+        """A message came from this member, so it can be reached."""
         if id in self._doubts and not self.aside:
             del self._doubts[id]
             self._met[id] = now + self._context.options.met_time
@@ -106,13 +107,13 @@ class Reach:
 
     # Inside
 
-    def _later(self, now: float) -> None:
+    def _later(self, now: SteadyTime) -> None:
         options = self._context.options
         interval = options.aside_interval if self.aside else options.doubt_interval
         self._alarm = self._context.timers.at(now + self._context.jittered(interval), self._look)
 
-    def _look(self, now: float) -> None:
-        """Ask again, and see whether it is time to stand aside, or to come back."""
+    def _look(self, now: SteadyTime) -> None:
+        """Ask again. Stand aside or come back if it is time."""
         self._alarm = None
         options = self._context.options
         oldest = now - options.doubt_expiry
@@ -134,20 +135,20 @@ class Reach:
             return
         self._later(now)
 
-    def _introduce(self, doubt: Doubt, now: float) -> None:
-        """Ask who named it whether it still does, and to have it write to us."""
+    def _introduce(self, doubt: Doubt, now: SteadyTime) -> None:
+        """Ask the namer whether it still knows the member, and to introduce this node to it."""
         ask = self._context.ask
         done = partial(self._answered, doubt, now)
         ask(Op.FIND_NODE, doubt.contact.id, doubt.namer.address, doubt.namer.id, done, now, tries=1)
         if not self.aside:
             self._notices.meet(doubt.contact.id, None, doubt.namer, now)
 
-    def _answered(self, doubt: Doubt, asked: float, rpc: Rpc, reply: Reply | None, now: float) -> None:
+    def _answered(self, doubt: Doubt, asked: float, rpc: Rpc, reply: Reply | None, now: SteadyTime) -> None:
         if reply is not None and doubt.named < now and self._doubts.get(doubt.contact.id) is doubt:
             del self._doubts[doubt.contact.id]
             self._unbar_without_doubts()
 
-    def _is_fresh(self, doubt: Doubt, now: float) -> bool:
+    def _is_fresh(self, doubt: Doubt, now: SteadyTime) -> bool:
         """Whether it was named again just now: what was said once may have passed."""
         return now - doubt.named <= 4 * self._context.options.doubt_interval
 
@@ -165,7 +166,7 @@ class Reach:
         nearby = list(islice(closest, self._context.options.k))
         return 2 * sum(id in self._doubts for id in nearby) >= len(nearby)
 
-    def _stand_aside(self, now: float) -> None:
+    def _stand_aside(self, now: SteadyTime) -> None:
         self._be_barred()
         self._context.events.append(Aside(self.unreachable))
         self.aside = True
@@ -180,7 +181,7 @@ class Reach:
             self._bar(True)
 
     def _unbar_without_doubts(self) -> None:
-        """Without doubts a node serves; one that stands aside comes back as a newcomer first."""
+        """Without doubts the node serves again. One that stands aside first starts anew as a newcomer."""
         if self._barred and not self._doubts and not self.aside:
             self._barred = False
             self._bar(False)

@@ -1,8 +1,7 @@
-"""Whether a node should serve yet, which is another question than whether it lives.
+"""Whether a node should serve yet. That is another question than whether it lives.
 
-Contract: ready when everything that is required has been reached. The node itself requires
-that it has joined and that its table is warm; other parts add what they need, before
-the node starts.
+Contract: a node is ready once everything required has been reached. The node requires that it has joined and that its
+table is warm. Other parts add their requirements before the node starts.
 """
 
 from collections import deque

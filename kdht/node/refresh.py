@@ -1,9 +1,9 @@
-"""Buckets in which nothing was looked up for long get a lookup of a random ID.
+"""Lookups of random IDs in buckets where nothing was looked up for long.
 
-Contract: after `farther`, each bucket up to the closest contact's is looked up once; from
-then on whenever its own, jittered, time has passed since the last lookup in its range, and
-soon after it lost a contact that nobody replaces (Kademlia, section 2.3). A wide bucket is to
-have all nodes of its range: where a lookup finds k of them, each half is looked up.
+Contract: after `farther`, each bucket up to that of the closest contact is looked up once. Later that happens whenever its
+own, jittered, time has passed since the last lookup in its range, and soon after it lost a contact without a replacement
+(Kademlia, section 2.3). A wide bucket should have all nodes of its range. If a lookup finds k of them, each half is looked
+up too.
 """
 
 from collections.abc import Callable
@@ -12,20 +12,21 @@ from functools import partial
 from kdht.node.context import NodeContext
 from kdht.node.search import Found, Searches
 from kdht.node.timers import Alarm
+from kdht.times import SteadyTime
 from kdht.wire import Contact
 from kdht.wire._shared import ID_BITS, ID_LEN
 
 CHECKS_PER_INTERVAL = 60
 WIDEN_DELAY = 0.3
-"""Several deaths are taken together."""
+"""Seconds until buckets that became wide are looked up: several deaths are taken together."""
 
 
-def _ignore(closest: list[Contact], now: float) -> None:
+def _ignore(closest: list[Contact], now: SteadyTime) -> None:
     """What a refresh is for, the table has learnt already."""
 
 
 class Refresher:
-    """When which bucket is looked up."""
+    """The times at which the buckets of one node are looked up."""
 
     def __init__(self, context: NodeContext) -> None:
         self._context = context
@@ -34,23 +35,23 @@ class Refresher:
         self._alarm: Alarm | None = None
         self._widening: Alarm | None = None
         self.searches: Searches
-        """Set by the Node: lookups and refreshes know of each other."""
+        """Set by the Node, because lookups and refreshes need each other."""
 
-    def start(self, now: float) -> None:
-        """Begin to watch the time, if that has not begun."""
+    def start(self, now: SteadyTime) -> None:
+        """Begin, unless that was done already."""
         if self._alarm is None:
             interval = self._context.options.refresh_interval / CHECKS_PER_INTERVAL
             self._alarm = self._context.timers.at(now + self._context.jittered(interval), self._check)
 
-    def looked(self, target: bytes, now: float) -> None:
+    def looked(self, target: bytes, now: SteadyTime) -> None:
         """A lookup of `target` begins: its bucket's time starts anew."""
         self._postpone(self._context.table.index(target), now)
 
-    def farther(self, now: float, done: Callable[[float], None]) -> None:
+    def farther(self, now: SteadyTime, done: Callable[[SteadyTime], None]) -> None:
         """Refresh all buckets up to the one of the closest contact; `done(now)` after the last lookup."""
         left = set(range(self._context.table.deepest() + 1))
 
-        def ended(index: int, closest: list[Contact], now: float) -> None:
+        def ended(index: int, closest: list[Contact], now: SteadyTime) -> None:
             left.discard(index)
             if not left:
                 done(now)
@@ -59,29 +60,29 @@ class Refresher:
             if not self._refresh(index, now, partial(ended, index)):
                 ended(index, [], now)
 
-    def repair(self, index: int, now: float) -> None:
-        """A bucket lost a contact, and nobody waits for the place."""
+    def repair(self, index: int, now: SteadyTime) -> None:
+        """A bucket lost a contact and has no replacement."""
         if index not in self._repairs:
             self._repairs.add(index)
             when = now + self._context.jittered(self._context.options.repair_delay)
             self._context.timers.at(when, partial(self._repair, index))
 
-    def widen(self, now: float) -> None:
-        """Some buckets may be wide now, and have room for more than they were looked up for."""
+    def widen(self, now: SteadyTime) -> None:
+        """Some buckets may have become wide, and have room for more contacts."""
         if self._widening is None:
             self._widening = self._context.timers.at(now + self._context.jittered(WIDEN_DELAY), self._widen)
 
-    def _widen(self, now: float) -> None:
+    def _widen(self, now: SteadyTime) -> None:
         self._widening = None
         for index in self._context.table.wide():
             self._refresh(index, now)
 
-    def _repair(self, index: int, now: float) -> None:
+    def _repair(self, index: int, now: SteadyTime) -> None:
         self._repairs.discard(index)
         if not self._context.table.is_full(index):
             self._refresh(index, now)
 
-    def _check(self, now: float) -> None:
+    def _check(self, now: SteadyTime) -> None:
         self._alarm = None
         for index in range(self._context.table.deepest() + 1):
             due = self._due.get(index)
@@ -91,14 +92,14 @@ class Refresher:
                 self._refresh(index, now)
         self.start(now)
 
-    def _refresh(self, index: int, now: float, found: Found = _ignore) -> bool:
+    def _refresh(self, index: int, now: SteadyTime, found: Found = _ignore) -> bool:
         self._postpone(index, now)
         return self._look_up(self._sibling(index), index + 1, found, now)
 
-    def _look_up(self, prefix: int, bits: int, found: Found, now: float) -> bool:
+    def _look_up(self, prefix: int, bits: int, found: Found, now: SteadyTime) -> bool:
         """A random ID that begins with these bits; then, in a wide bucket that may have more, each half."""
 
-        def ended(closest: list[Contact], now: float) -> None:
+        def ended(closest: list[Contact], now: SteadyTime) -> None:
             below = ID_BITS - bits
             inside = [each for each in closest if int.from_bytes(each.id, "big") >> below == prefix]
             index = self._context.table.index(target)
@@ -110,7 +111,7 @@ class Refresher:
         target = self._random_id(prefix, bits)
         return self.searches.start(target, ended, now)
 
-    def _postpone(self, index: int, now: float) -> None:
+    def _postpone(self, index: int, now: SteadyTime) -> None:
         self._due[index] = now + self._context.jittered(self._context.options.refresh_interval)
 
     def _sibling(self, index: int) -> int:

@@ -1,14 +1,15 @@
-"""Requests under way: their IDs, time-outs, retries, and which answer belongs to which.
+"""Requests under way: their IDs, time-outs and retries, and the matching of answers.
 
-Contract: an answer counts if its request ID, operation, source address and, where it is
-known, sender's ID are those of a request that still waits. Every request ends once, in its
-`done`: with the reply, or with None after its last transmission timed out. The number of
-requests and the rate of transmissions are bounded, for urgent ones and for others apart.
+Contract: an answer counts if its request ID, operation and source address are those of a waiting request, and also the
+sender's ID if that is known. Every request ends once, in its `done`: with the reply, or with None after its last
+transmission timed out. The number of requests and the rate of transmissions are bounded, apart for urgent and for other
+requests.
 
-All transmissions of a request share its ID and are numbered in `attempt`, which the answer
-repeats: so a retry's round-trip time is known too, where TCP must leave it out (Karn).
-A time-out that is noticed late says more of this node than of the other: the answer may be
-waiting behind it. So it waits once more.
+All transmissions of a request share its ID and are numbered in `attempt`, which the answer repeats. So the round-trip time
+of a retry is known too. TCP must leave it out (Karn).
+
+A time-out that this node notices late says more of this node than of the other: the answer may be waiting in its own
+socket. So the request waits once more.
 """
 
 from collections import Counter, defaultdict
@@ -21,6 +22,7 @@ from kdht.node.messages import Reply
 from kdht.node.options import Options
 from kdht.node.rate_queue import RateQueue
 from kdht.node.timers import Alarm, Timers
+from kdht.times import SteadyTime
 from kdht.wire import Address, Message
 from kdht.wire._shared import Op
 
@@ -82,21 +84,21 @@ class Rpc:
         self.sent: list[float] = []
         """When each transmission left."""
         self.waiting = False
-        """For the rate to allow one more."""
+        """Whether it waits until the rate allows it."""
         self.ended = False
         self.alarm: Alarm | None = None
         self.due = 0.0
         """When the last transmission counts as unanswered."""
         self.excused = False
-        """Whether its time-out was noticed late already."""
+        """Whether its time-out was already noticed late once."""
 
 
-Done = Callable[[Rpc, Reply | None, float], None]
+Done = Callable[[Rpc, Reply | None, SteadyTime], None]
 """The end of a request: with its reply, or None if it failed; and `now`."""
 
 
 class Mismatch(Exception):
-    """Why an answer belongs to no request: the name of a counter."""
+    """An answer belongs to no request. `reason` is the name of a counter."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -116,8 +118,8 @@ class Rpcs:
         rng: Random,
         timers: Timers,
         counters: Counter[str],
-        transmit: Callable[[Rpc, float], None],
-        missed: Callable[[Rpc, float], None],
+        transmit: Callable[[Rpc, SteadyTime], None],
+        missed: Callable[[Rpc, SteadyTime], None],
     ) -> None:
         self._rng = rng
         self._timers = timers
@@ -136,7 +138,7 @@ class Rpcs:
     def __len__(self) -> int:
         return len(self._pending)
 
-    def start(self, rpc: Rpc, now: float) -> bool:
+    def start(self, rpc: Rpc, now: SteadyTime) -> bool:
         """Send it, now or when the rate allows; False, and `done` is never called, if too many wait."""
         queue = self._queues[rpc.urgent]
         if self._closed or queue.pending >= self._limit:
@@ -149,8 +151,8 @@ class Rpcs:
         queue.send(rpc, now)
         return True
 
-    def hurry(self, rpc: Rpc, tries: int, timeout: float, now: float) -> None:
-        """Repeat it at once, and so often in all from now on, so far apart."""
+    def hurry(self, rpc: Rpc, tries: int, timeout: float, now: SteadyTime) -> None:
+        """Repeat it at once, with this many tries in all from now on, this many seconds apart."""
         rpc.tries = min(len(rpc.sent) + tries, MAX_ATTEMPT)
         rpc.timeout = rpc.longest = timeout
         if rpc.waiting:
@@ -161,7 +163,7 @@ class Rpcs:
         else:
             self._wait(rpc, now)
 
-    def match(self, message: Message, source: Address, sender: bytes, now: float) -> tuple[Rpc, float]:
+    def match(self, message: Message, source: Address, sender: bytes, now: SteadyTime) -> tuple[Rpc, float]:
         """The request that this answers, which then waits no more, and the round-trip time.
 
         Raises Mismatch, and nothing has changed.
@@ -180,12 +182,12 @@ class Rpcs:
         self.round_trips[rpc.op].observe(rtt)
         return rpc, rtt
 
-    def abandon(self, now: float, address: Address | None = None) -> None:
+    def abandon(self, now: SteadyTime, address: Address | None = None) -> None:
         """End all requests, to this address if one is given, as unanswered."""
         for rpc in [rpc for rpc in self._pending.values() if address in (None, rpc.address)]:
             self._fail(rpc, now)
 
-    def close(self, now: float) -> None:
+    def close(self, now: SteadyTime) -> None:
         """No more requests, not even those under way."""
         self._closed = True
         self.abandon(now)
@@ -195,18 +197,18 @@ class Rpcs:
             pass
         return request_id
 
-    def _send_now(self, rpc: Rpc, now: float) -> None:
+    def _send_now(self, rpc: Rpc, now: SteadyTime) -> None:
         rpc.sent.append(now)
         rpc.excused = False
         self._wait(rpc, now)
         self._counters["requests_sent" if len(rpc.sent) == 1 else "repeats_sent"] += 1
         self._transmit(rpc, now)
 
-    def _wait(self, rpc: Rpc, now: float) -> None:
+    def _wait(self, rpc: Rpc, now: SteadyTime) -> None:
         rpc.due = now + rpc.timeout
         rpc.alarm = self._timers.at(rpc.due, partial(self._expired, rpc))
 
-    def _expired(self, rpc: Rpc, now: float) -> None:
+    def _expired(self, rpc: Rpc, now: SteadyTime) -> None:
         if now - rpc.due > rpc.timeout and not rpc.excused:
             rpc.excused = True
             self._wait(rpc, now)
@@ -219,7 +221,7 @@ class Rpcs:
         elif not rpc.ended:
             self._fail(rpc, now)
 
-    def _fail(self, rpc: Rpc, now: float) -> None:
+    def _fail(self, rpc: Rpc, now: SteadyTime) -> None:
         if not rpc.ended:
             self._end(rpc)
             rpc.done(rpc, None, now)

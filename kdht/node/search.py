@@ -1,6 +1,6 @@
-"""Lookups under way: what a Lookup wants asked is asked, what comes back is told to it.
+"""The lookups of one node: it sends their queries and gives them the answers.
 
-Contract: every accepted lookup ends, in its `done`. So many run at a time, so many wait.
+Contract: every accepted lookup ends in its `done`. A few run at a time, others wait; both numbers are bounded.
 """
 
 from collections import deque
@@ -11,10 +11,11 @@ from kdht.node.context import NodeContext
 from kdht.node.lookup import Lookup
 from kdht.node.messages import Reply
 from kdht.node.rpc import Rpc
+from kdht.times import SteadyTime
 from kdht.wire import Contact
 from kdht.wire._shared import ID_BITS, Op
 
-Found = Callable[[list[Contact], float], None]
+Found = Callable[[list[Contact], SteadyTime], None]
 """The end of a lookup: the closest contacts that answered, nearest first; and `now`."""
 
 MAX_WAITING = 2 * ID_BITS
@@ -24,14 +25,14 @@ MAX_WAITING = 2 * ID_BITS
 class Searches:
     """All lookups of one node. `looked(target, now)` hears of each as it begins."""
 
-    def __init__(self, context: NodeContext, looked: Callable[[bytes, float], None]) -> None:
+    def __init__(self, context: NodeContext, looked: Callable[[bytes, SteadyTime], None]) -> None:
         self._context = context
         self._looked = looked
         self._waiting: deque[tuple[bytes, Found]] = deque()
         self._running = 0
         self._is_beginning = False
 
-    def start(self, target: bytes, found: Found, now: float) -> bool:
+    def start(self, target: bytes, found: Found, now: SteadyTime) -> bool:
         """Look for the contacts closest to `target`; False, and `found` is never called, if too many wait."""
         if self._running < self._context.options.max_lookups:
             self._begin(target, found, now)
@@ -42,7 +43,7 @@ class Searches:
             return False
         return True
 
-    def _begin(self, target: bytes, found: Found, now: float) -> None:
+    def _begin(self, target: bytes, found: Found, now: SteadyTime) -> None:
         context = self._context
         self._running += 1
         self._looked(target, now)
@@ -50,7 +51,7 @@ class Searches:
         lookup = Lookup(target, seeds, self_id=context.id, k=context.options.k, alpha=context.options.alpha)
         self._advance(lookup, found, now)
 
-    def _advance(self, lookup: Lookup, found: Found, now: float) -> None:
+    def _advance(self, lookup: Lookup, found: Found, now: SteadyTime) -> None:
         """Ask whom the lookup wants asked; or end it."""
         while contacts := lookup.take():
             for contact in contacts:
@@ -60,7 +61,7 @@ class Searches:
         if lookup.done:
             self._end(lookup, found, now)
 
-    def _answer(self, lookup: Lookup, found: Found, rpc: Rpc, reply: Reply | None, now: float) -> None:
+    def _answer(self, lookup: Lookup, found: Found, rpc: Rpc, reply: Reply | None, now: SteadyTime) -> None:
         assert rpc.id is not None
         if lookup.done:  # it ended without waiting for this one
             return
@@ -70,12 +71,12 @@ class Searches:
             lookup.answered(rpc.id, reply.contacts)
         self._advance(lookup, found, now)
 
-    def _end(self, lookup: Lookup, found: Found, now: float) -> None:
+    def _end(self, lookup: Lookup, found: Found, now: SteadyTime) -> None:
         self._running -= 1
         found(lookup.closest(), now)
         self._begin_waiting(now)
 
-    def _begin_waiting(self, now: float) -> None:
+    def _begin_waiting(self, now: SteadyTime) -> None:
         """Fill the free places; a lookup that ends as it begins must not do it once more, deeper."""
         if self._is_beginning:
             return

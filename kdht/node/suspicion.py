@@ -1,15 +1,18 @@
-"""What speaks against a contact, and what follows from it: the one way out of the table but for LEAVE.
+"""What speaks against a contact, and what follows. Apart from LEAVE, this is the only way out of the table.
 
-Contract: nothing but pings of our own that are not answered removes a contact. A missed
-answer, whatever the request, leads to a probe; so do an ICMP error, another node's SUSPECT and
-a silence that another part of this node noticed. With each further miss in a row the matter grows: others are told,
-the datapaths are told (the contact is demoted: it stays in the table), it is out. An answer ends it at any time.
+    answers missed in a row:   1            3              4                    8
+                               probed --> others told --> demoted ----------> removed
+                                 ^  (SUSPECT)     (the datapaths leave it out)
+                                 '-- an answer ends all of it, at any time
 
-An ICMP error demotes at once, because routing to nobody helps nobody; it can be forged, so
-who answered in spite of one is safe from the next for a while.
+Only unanswered pings of this node remove a contact. A missed answer to any request starts a probe. So do an ICMP error,
+another node's SUSPECT, and a silence that another part of this node noticed.
 
-SUSPECT is SWIM's dissemination (Das, Gupta and Motivala, 2002), told once by the one who found
-out and passed on to a few by those who find it confirmed.
+An ICMP error demotes at once, because no packet should go to a dead node. ICMP can be forged, so a contact that answered
+in spite of an error is safe from the next one for a while.
+
+SUSPECT is SWIM's dissemination (Das, Gupta and Motivala, 2002). The first node to notice tells others. Nodes that find it
+confirmed pass it on to a few.
 """
 
 from collections.abc import Callable
@@ -21,11 +24,12 @@ from kdht.node.probe_schedule import ProbeSchedule
 from kdht.node.rpc import Rpc
 from kdht.node.table_contact import TableContact
 from kdht.node.timers import TokenBucket
+from kdht.times import SteadyTime
 from kdht.wire import Address, Contact
 
 
 class Suspicion:
-    """The suspects of one node. `remove(entry, now)` takes one out of the table."""
+    """The suspects of one node. `remove(entry, now)` takes a contact out of the table."""
 
     def __init__(
         self,
@@ -33,7 +37,7 @@ class Suspicion:
         prober: Prober,
         schedule: ProbeSchedule,
         notices: Notices,
-        remove: Callable[[TableContact, float], None],
+        remove: Callable[[TableContact, SteadyTime], None],
     ) -> None:
         self._context = context
         self._prober = prober
@@ -42,8 +46,8 @@ class Suspicion:
         self._remove = remove
         self._hearsay = TokenBucket(context.options.suspect_rate)
 
-    def missed(self, rpc: Rpc, now: float) -> None:
-        """A transmission of ours had no answer in time."""
+    def missed(self, rpc: Rpc, now: SteadyTime) -> None:
+        """A transmission of this node had no answer in time."""
         table = self._context.table
         entry = table.at(rpc.address)
         if entry is None or rpc.id not in (None, entry.contact.id):
@@ -53,8 +57,8 @@ class Suspicion:
         if table.get(entry.contact.id) is entry:
             self._prober.probe(entry, now)
 
-    def unreachable(self, address: Address, now: float) -> None:
-        """ICMP said so, which anybody can forge."""
+    def unreachable(self, address: Address, now: SteadyTime) -> None:
+        """An ICMP error came for this address. Anybody can forge one."""
         entry = self._context.table.at(address)
         if entry is None or entry.unreachable:
             return
@@ -69,13 +73,13 @@ class Suspicion:
             self._context.table.demote(entry)
         self._prober.hurry(entry, now)
 
-    def silent(self, address: Address, now: float) -> None:
+    def silent(self, address: Address, now: SteadyTime) -> None:
         """Another part of this node waited in vain for an answer from there."""
         entry = self._context.table.at(address)
         if entry is not None:
             self._ask(entry, now)
 
-    def told(self, contact: Contact, now: float) -> None:
+    def told(self, contact: Contact, now: SteadyTime) -> None:
         """Another node has no answer from this contact. That says nothing of our own way to it."""
         entry = self._context.table.get(contact.id)
         if entry is None or entry.contact != contact:
@@ -89,11 +93,11 @@ class Suspicion:
             else:
                 self._context.counters["suspect_rate"] += 1
 
-    def _ask(self, entry: TableContact, now: float) -> None:
+    def _ask(self, entry: TableContact, now: SteadyTime) -> None:
         if now - entry.answered >= self._context.options.just_answered:
             self._prober.probe(entry, now)
 
-    def _count(self, entry: TableContact, now: float) -> None:
+    def _count(self, entry: TableContact, now: SteadyTime) -> None:
         """One more miss in a row."""
         options = self._context.options
         if entry.misses >= (1 if entry.unreachable else options.announced_misses) and not entry.passed:
@@ -105,7 +109,7 @@ class Suspicion:
         if entry.misses >= (options.unreachable_misses if entry.unreachable else options.max_misses):
             self._remove(entry, now)
 
-    def _pass(self, entry: TableContact, now: float) -> None:
+    def _pass(self, entry: TableContact, now: SteadyTime) -> None:
         """Say it to those whom it concerns, or to a few if somebody else was first: messages may be lost.
 
         A closed port all find out at once who use it, and who does not has time. So each waits for a turn of its own, and is
@@ -117,13 +121,13 @@ class Suspicion:
         spread = self._context.options.unhurried
         when = now + self._context.rng.uniform(0, spread)
 
-        def say(now: float) -> None:
+        def say(now: SteadyTime) -> None:
             if entry.misses:  # it has not answered meanwhile
                 self._say(entry, spread, now)
 
         self._context.timers.at(when, say)
 
-    def _say(self, entry: TableContact, spread: float, now: float) -> None:
+    def _say(self, entry: TableContact, spread: float, now: SteadyTime) -> None:
         contact = entry.contact
         if spread and entry.told >= self._context.options.told_enough:
             self._context.counters["gossip_spared"] += 1
@@ -135,7 +139,7 @@ class Suspicion:
         self._notices.suspect(contact, closest, now)
         self._schedule.sweep(now, spread)
 
-    def _gossip(self, contact: Contact, now: float) -> None:
+    def _gossip(self, contact: Contact, now: SteadyTime) -> None:
         options = self._context.options
         others = self._context.table.closest(contact.id, options.told, without=contact.id)
         some = self._context.rng.sample(others, min(options.gossip, len(others)))

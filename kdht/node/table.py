@@ -1,19 +1,21 @@
-"""The routing table's books: 160 k-buckets, and who may be in them.
+"""The routing table: 160 k-buckets, and the rules for a place in them.
 
-Contract: a contact enters through `answered` alone, after a matched reply to a request of
-ours; every change of a bucket is published as a whole, without demoted members. Old contacts that answer
-are never displaced by new ones (Maymounkov and Mazieres, "Kademlia", 2002, section 2.2).
-An address has one ID and an ID one address. A bucket holds k contacts, but who keeps keys with this node is never left out:
-where less than r nodes, this one included, are closer to it than a bucket is, each of that bucket's nodes is a replica of some
-key that this node keeps, and the bucket is wide (S/Kademlia keeps such siblings in a list of their own: Baumgart and Mies,
-2007). No I/O, no clock, no messages: who is asked,
-and when, is decided elsewhere.
+A contact enters through `answered` alone, after a matched reply to a request of this node. Every change of a bucket is
+published as a whole, without demoted contacts. New contacts never displace old ones that answer (Maymounkov and
+Mazieres, "Kademlia", 2002, section 2.2). An address has one ID, and an ID has one address.
+
+A bucket holds k contacts. It is *wide*, and holds more, if fewer than r nodes (this one included) are closer than its
+own nodes. Then each of its nodes is a replica of some key of this node, and must not be left out. S/Kademlia keeps such
+siblings in a separate list (Baumgart and Mies, 2007).
+
+Contract: no I/O, no clock, no messages. Other modules decide whom to ask, and when.
 """
 
 from collections.abc import Callable, Iterator
 from enum import Enum
 
 from kdht.node.table_contact import TableContact
+from kdht.times import SteadyTime
 from kdht.wire import Contact
 from kdht.wire._shared import ID_BITS, ROOM
 
@@ -24,12 +26,12 @@ Place = tuple[bytes, int]
 """An address as a key: equal to the Address."""
 
 FEW = 4
-"""Less than so many nodes make no ring of their own."""
+"""Fewer nodes than this make no ring of their own."""
 _SPACE = 1 << ID_BITS
 
 
 class Standing(Enum):
-    """What a contact that answered is to the table."""
+    """What the table did with a contact that answered."""
 
     KNOWN = "known"
     ADDED = "added"
@@ -59,7 +61,7 @@ class Table:
         self.replicas = replicas
         """Nodes that keep a key."""
         self.warm = False
-        """Whether the closest nodes are known: before that no bucket is wide, for any might seem so."""
+        """Whether the closest nodes are known. Before that no bucket is wide: any of them might seem so."""
         self._number = int.from_bytes(self_id, "big")
         self._publish = publish
         self._k = k
@@ -98,11 +100,11 @@ class Table:
         return self.size(index) >= self.room(index)
 
     def room(self, index: int) -> int:
-        """How many contacts a bucket may have."""
+        """The number of contacts that a bucket may hold."""
         return ROOM if self.is_wide(index) else self._k
 
     def is_wide(self, index: int) -> bool:
-        """Whether a bucket's nodes keep keys with this node, each of them."""
+        """Whether every node of a bucket keeps some key together with this node."""
         return self.warm and self._closer(index) < self.replicas
 
     def wide(self) -> list[int]:
@@ -116,7 +118,7 @@ class Table:
 
     # Changes
 
-    def answered(self, contact: Contact, rtt: float, now: float) -> Standing:
+    def answered(self, contact: Contact, rtt: float, now: SteadyTime) -> Standing:
         """A matched reply came from `contact`, whose address has no other ID in the table."""
         entry = self._by_id.get(contact.id)
         if entry is None:
@@ -130,14 +132,14 @@ class Table:
         self._acquit(entry, now)
         return Standing.KNOWN
 
-    def heard(self, entry: TableContact, now: float) -> None:
-        """A member sent a request: it is seen, which proves nothing of its answers."""
+    def heard(self, entry: TableContact, now: SteadyTime) -> None:
+        """A contact sent a request. It was seen, but that does not prove that it answers."""
         self._touch(entry, now)
 
-    def missed(self, entry: TableContact, sent: float, now: float) -> bool:
-        """The request sent to a member at `sent` had no answer in time; whether that counts.
+    def missed(self, entry: TableContact, sent: float, now: SteadyTime) -> bool:
+        """Note that the request sent at `sent` had no answer in time. Returns whether that counts.
 
-        Requests under way together count once, and none that an answer overtook.
+        Requests under way together count once. A request sent before the last answer does not count.
         """
         if sent < entry.answered or sent < entry.missed:
             return False
@@ -146,13 +148,13 @@ class Table:
         return True
 
     def demote(self, entry: TableContact) -> None:
-        """Leave a member out of what is published until it answers."""
+        """Publish the bucket without this contact until it answers."""
         if not entry.demoted:
             entry.demoted = True
             self._announce(entry.index, self._buckets[entry.index])
 
     def remove(self, entry: TableContact) -> None:
-        """Take a member out and publish its bucket."""
+        """Take a contact out and publish its bucket."""
         bucket = self._buckets[entry.index]
         del bucket.entries[entry.contact.id]
         del self._by_id[entry.contact.id]
@@ -162,7 +164,7 @@ class Table:
         self._announce(entry.index, bucket)
 
     def remember(self, contact: Contact) -> None:
-        """Keep one that has no place, in place of the one kept longest."""
+        """Keep a contact without a place as a replacement. It displaces the oldest replacement."""
         waiting = self._bucket(self.index(contact.id)).replacements
         waiting.pop(contact.id, None)
         waiting[contact.id] = contact
@@ -170,7 +172,7 @@ class Table:
             del waiting[next(iter(waiting))]
 
     def take_replacement(self, index: int) -> Contact | None:
-        """Who was remembered last, if there is room in the bucket: to be pinged, not trusted."""
+        """The newest replacement, if the bucket has room. It has to be pinged before it is trusted."""
         bucket = self._buckets.get(index)
         if bucket is None or not bucket.replacements or self.is_full(index):
             return None
@@ -214,7 +216,7 @@ class Table:
                 found += self._buckets[index].entries.values()
         return sorted(found, key=lambda entry: (entry.number - self._number) % _SPACE)
 
-    def status(self, now: float) -> list[dict[str, object]]:
+    def status(self, now: SteadyTime) -> list[dict[str, object]]:
         """Plain data: each bucket that is not empty, its members least recently seen first."""
         return [
             {
@@ -237,7 +239,7 @@ class Table:
                 break
         return count
 
-    def _enter(self, contact: Contact, rtt: float, now: float) -> Standing:
+    def _enter(self, contact: Contact, rtt: float, now: SteadyTime) -> Standing:
         index = self.index(contact.id)
         bucket = self._bucket(index)
         if self.is_full(index):
@@ -253,8 +255,8 @@ class Table:
         self._announce(index, bucket)
         return Standing.ADDED
 
-    def _acquit(self, entry: TableContact, now: float) -> None:
-        """It answered: all that spoke against it is void."""
+    def _acquit(self, entry: TableContact, now: SteadyTime) -> None:
+        """It answered, so forget everything that spoke against it."""
         entry.misses = 0
         entry.told = 0
         entry.passed = False
@@ -265,7 +267,7 @@ class Table:
             entry.demoted = False
             self._announce(entry.index, self._buckets[entry.index])
 
-    def _touch(self, entry: TableContact, now: float) -> None:
+    def _touch(self, entry: TableContact, now: SteadyTime) -> None:
         entry.seen = now
         entries = self._buckets[entry.index].entries
         entries[entry.contact.id] = entries.pop(entry.contact.id)

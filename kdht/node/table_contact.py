@@ -1,13 +1,14 @@
-"""One contact in the routing table, and what is known of it."""
+"""One contact in the routing table."""
 
 from math import inf
 
 from kdht.node.roundtrip import RoundTrip
+from kdht.times import SteadyTime
 from kdht.wire import Address, Contact
 
 
 class TableContact(RoundTrip):
-    """A contact in the table, and what is known of it. Times are the node's `now`."""
+    """A contact in the table, and what is known of it. All times are steady times."""
 
     __slots__ = (
         "added",
@@ -26,34 +27,34 @@ class TableContact(RoundTrip):
         "unreachable",
     )
 
-    def __init__(self, contact: Contact, number: int, index: int, now: float) -> None:
+    def __init__(self, contact: Contact, number: int, index: int, now: SteadyTime) -> None:
         super().__init__()
         self.contact = contact
         self.number = number
         self.index = index
         self.added = now
         self.seen = now
-        """The last sign of life, a request of its own included."""
+        """The time of the last message from it, its own requests included."""
         self.answered = now
-        """The last matched reply."""
+        """The time of the last matched reply."""
         self.missed = now
         """When the last missed reply was counted."""
         self.clock: float | None = None
-        """Seconds that its clock is ahead of ours, by its last reply; right to a second."""
+        """Seconds that its clock is ahead of this node's, by its last reply, right to a second."""
         self.refuted = -inf
-        """When it last answered although ICMP had said that nobody is there."""
+        """The time of its last answer in spite of an ICMP error."""
         self.misses = 0
-        """Replies missed since the last matched one; with it begin anew, too:"""
+        """Replies missed since the last matched one. That one resets these fields too:"""
         self.demoted = False
-        """whether it is left out of what is published,"""
+        """whether its bucket is published without it,"""
         self.unreachable = False
-        """whether ICMP said that nobody is there,"""
+        """whether an ICMP error came for it,"""
         self.told = 0
-        """how often other nodes said that it does not answer,"""
+        """the number of SUSPECT messages about it,"""
         self.passed = False
-        """and whether this one did."""
+        """and whether this node passed one on."""
 
-    def status(self, now: float) -> dict[str, object]:
+    def status(self, now: SteadyTime) -> dict[str, object]:
         """Plain data; ages in seconds."""
         contact = self.contact
         return {

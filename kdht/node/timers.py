@@ -7,20 +7,22 @@ from collections.abc import Callable
 from heapq import heappop, heappush
 from typing import Any, TypeAlias
 
+from kdht.times import SteadyTime
+
 Alarm: TypeAlias = list[Any]
-"""When, a serial number, the callback: None once it was cancelled or called."""
+"""Time, serial number, callback. The callback is None once the alarm was cancelled or called."""
 
 
 class Timers:
-    """Callbacks at times; equal times in the order they were set. Cancelling costs nothing."""
+    """Callbacks by time, for equal times in the order they were set. Cancelling costs nothing."""
 
     def __init__(self) -> None:
-        self.now = 0.0
-        """Of the last `run`, or what somebody who knows better has set."""
+        self.now = SteadyTime(0.0)
+        """The time of the last `run`, or a later one that the owner has set."""
         self._heap: list[Alarm] = []
         self._serial = 0
 
-    def at(self, when: float, callback: Callable[[float], None]) -> Alarm:
+    def at(self, when: float, callback: Callable[[SteadyTime], None]) -> Alarm:
         """Call `callback(now)` at the first `run` whose `now` is `when` or later."""
         self._serial += 1
         alarm: Alarm = [when, self._serial, callback]
@@ -29,11 +31,11 @@ class Timers:
 
     @staticmethod
     def cancel(alarm: Alarm) -> None:
-        """No call any more; also after the call."""
+        """Cancel the alarm. No effect after its call."""
         alarm[2] = None
 
-    def run(self, now: float) -> None:
-        """Call what is due. What a callback sets for `now` waits for the next run."""
+    def run(self, now: SteadyTime) -> None:
+        """Call all due callbacks. An alarm that a callback sets for `now` waits for the next run."""
         self.now = now
         heap = self._heap
         last = self._serial
@@ -49,7 +51,7 @@ class Timers:
             heappush(heap, alarm)
 
     def next(self) -> float | None:
-        """When something is due, or None."""
+        """The time of the next alarm, or None."""
         heap = self._heap
         while heap and heap[0][2] is None:
             heappop(heap)
@@ -65,8 +67,8 @@ class TokenBucket:
         self._tokens = self._depth
         self._then = 0.0
 
-    def take(self, now: float) -> bool:
-        """Take one token, if there is one."""
+    def take(self, now: SteadyTime) -> bool:
+        """Take a token. False if there is none."""
         self._tokens = min(self._depth, self._tokens + (now - self._then) * self._rate)
         self._then = now
         if self._tokens < 1.0:

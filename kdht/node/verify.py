@@ -1,9 +1,8 @@
-"""Candidates: who was heard of, or wrote to us, is pinged before the table takes it in.
+"""Candidates: contacts that others name, or that wrote to this node. They are pinged before the table takes them in.
 
-Contract: nothing enters the table here; a candidate is only asked, at its own address, for
-the ID that it claims, and the matched reply does the rest. Bounded: candidates that wait,
-pings under way, one candidate per address, and addresses that did not answer are left alone
-for a while, unless they write to us themselves.
+Contract: nothing enters the table here. A candidate is asked, at its own address, for the ID that it claims; the matched
+reply does the rest. Waiting candidates and pings under way are bounded, with one candidate per address. An address that did
+not answer is left alone for a while, unless it writes to this node itself.
 """
 
 from kdht.node.context import NodeContext
@@ -11,6 +10,7 @@ from kdht.node.messages import Reply
 from kdht.node.probe import Prober
 from kdht.node.rpc import Rpc
 from kdht.node.timers import Alarm
+from kdht.times import SteadyTime
 from kdht.wire import Address, Contact
 
 MAX_REFUSED = 512
@@ -31,13 +31,13 @@ class Verifier:
     def __len__(self) -> int:
         return len(self._waiting) + len(self._asked)
 
-    def offer(self, contact: Contact, now: float, *, heard: bool) -> None:
-        """A usable contact, not in the table: `heard` if it wrote to us itself, else another named it."""
+    def offer(self, contact: Contact, now: SteadyTime, *, heard: bool) -> None:
+        """Take a usable contact that is not in the table. `heard`: it wrote to this node itself; else another named it."""
         context = self._context
         entry = context.table.get(contact.id)
         address = contact.address
         if not heard and (entry or context.table.at(address) or self._refused.get(address, now) > now):
-            return  # hearsay against a contact that answers, or for one that does not
+            return  # a name alone counts neither against a contact that answers nor for one that does not
         if entry is not None:
             context.table.remember(contact)
             self._prober.question(entry, context.options.first_timeout, now)
@@ -49,18 +49,18 @@ class Verifier:
             self._queue(address, contact, now)
 
     def clear(self) -> None:
-        """No more of those who wait are pinged."""
+        """Drop the waiting candidates."""
         self._waiting.clear()
 
-    def refuse(self, address: Address, now: float) -> None:
-        """Leave an address alone that others may still name, because it does not answer."""
+    def refuse(self, address: Address, now: SteadyTime) -> None:
+        """Leave an address that does not answer alone for a while, although others may still name it."""
         self._refused.pop(address, None)
         self._refused[address] = now + self._context.options.refusal_time
         if len(self._refused) > MAX_REFUSED:
             del self._refused[next(iter(self._refused))]
 
-    def refill(self, index: int, now: float) -> bool:
-        """A bucket has room: ping the best of those that wait for it; False if none does."""
+    def refill(self, index: int, now: SteadyTime) -> bool:
+        """A bucket has room: ping the newest replacement. False if there is none."""
         contact = self._context.table.take_replacement(index)
         if contact is None:
             return False
@@ -68,11 +68,11 @@ class Verifier:
         return True
 
     def _has_room(self, contact: Contact) -> bool:
-        """Whether the table could take it: in its bucket, or in place of its address's old ID."""
+        """Whether the table has a place: in the bucket, or that of the old ID of the address."""
         table = self._context.table
         return not table.is_full(table.index(contact.id)) or table.at(contact.address) is not None
 
-    def _queue(self, address: Address, contact: Contact, now: float) -> None:
+    def _queue(self, address: Address, contact: Contact, now: SteadyTime) -> None:
         if address in self._waiting or address in self._asked:
             return
         if len(self) >= self._context.options.max_verifying:
@@ -81,7 +81,7 @@ class Verifier:
         self._waiting[address] = contact
         self._ask_next(now)
 
-    def _ask_next(self, now: float) -> None:
+    def _ask_next(self, now: SteadyTime) -> None:
         while self._waiting and len(self._asked) < self._context.options.parallel_verifying:
             address, contact = next(iter(self._waiting.items()))
             if not self._context.ping(address, contact.id, self._done, now):
@@ -90,16 +90,16 @@ class Verifier:
             del self._waiting[address]
             self._asked[address] = contact
 
-    def _ask_later(self, now: float) -> None:
-        """Too many other requests are under way: try again when some of them have ended."""
+    def _ask_later(self, now: SteadyTime) -> None:
+        """Too many other requests are under way: try again later."""
         if self._retry is None:
             self._retry = self._context.timers.at(now + self._context.options.first_timeout, self._ask_again)
 
-    def _ask_again(self, now: float) -> None:
+    def _ask_again(self, now: SteadyTime) -> None:
         self._retry = None
         self._ask_next(now)
 
-    def _done(self, rpc: Rpc, reply: Reply | None, now: float) -> None:
+    def _done(self, rpc: Rpc, reply: Reply | None, now: SteadyTime) -> None:
         contact = self._asked.pop(rpc.address)
         if reply is None:
             self.refuse(rpc.address, now)

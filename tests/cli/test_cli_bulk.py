@@ -238,7 +238,7 @@ def test_a_changed_file_is_not_continued(ctl, tmp_path):
     path = write_json_lines(tmp_path / "in.jsonl", {"a": "1"})
     state = tmp_path / "in.jsonl.loaded"
     state.write_text('{"digest": "another", "done": 1}')
-    bad(ctl("load", path), 2, "was changed since", "--restart")
+    bad(ctl("load", path), 2, "the file was changed", "--restart")
     state.write_text("{")
     bad(ctl("load", path), 2, "not a state file")
     assert ctl.json("load", path, "--restart")["stored"] == 1
@@ -255,7 +255,7 @@ def test_ctrl_c_in_a_dump_and_going_on(ctl, tmp_path):
     with part.open("ab") as file:
         file.write(b"half a li")  # as a crash would leave it
     (tmp_path / "other").write_text("others\n" * 5)
-    bad(ctl("dump", tmp_path / "other", "-o", out), 2, "is of other keys")
+    bad(ctl("dump", tmp_path / "other", "-o", out), 2, "belongs to other keys")
     done = ctl(*arguments, "--window", "256", "--json")
     complained(done.returncode, done.stderr, 7, "20000 of 20000 keys have no value")
     data = json.loads(done.stdout)

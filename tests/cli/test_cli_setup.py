@@ -238,7 +238,7 @@ def test_a_daemon_that_may_not_be_told_keeps_its_configuration(ctl, home, runnin
 def test_a_configuration_that_the_daemon_refuses_is_told(running, home):
     """`reload` answers what SIGHUP could only log."""
     (home / "kdhtd.toml").write_text("no toml")
-    with pytest.raises(KdhtError, match=r"refused reload: .*no valid TOML"):
+    with pytest.raises(KdhtError, match=r"refused reload: .*not valid TOML"):
         control_client.call(home / "control.sock", "reload")
     assert running.call("status")["state"] == "running"
 

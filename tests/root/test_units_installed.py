@@ -103,4 +103,4 @@ def test_a_bad_configuration_is_not_tried_again(machine: Machine) -> None:
         "0",
         "failed",
     ]
-    assert "no valid TOML" in said(machine, "journalctl --unit kdhtd --lines 5")
+    assert "not valid TOML" in said(machine, "journalctl --unit kdhtd --lines 5")

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kdht.cli.report import duration, grid, terminal
-from kdht.cli.top import TopSample
+from kdht.cli.samples import TopSample
 
 
 def live(samples: Iterable[TopSample]) -> None:

@@ -211,4 +211,4 @@ class Member:
 
 
 def _no_cache() -> None:
-    """Nothing that was read is kept."""
+    """No-op: there is no cache."""

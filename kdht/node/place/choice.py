@@ -1,15 +1,17 @@
-"""How a node that is no member yet chooses its ID: datagrams and `now` in, datagrams and the ID out.
+"""How a node that is no member yet chooses its ID. Datagrams and the time go in, datagrams and the ID come out.
 
-                 somebody answers          no questions left         the gap's owner says OK
+                 a member answers          no questions left         the gap's owner says OK
     [knocking] ---------------------> [asking] ----------------> [claiming] -----------------> an ID
         |                                ^                            |
-        | nobody does, for a while       |   all others are let in    |  for too long
+        | none does, for a while         |   all others are let in    |  for too long
         v                                +----------------------------+-----------------> an ID
-    an ID by chance                          first: wait a little         in the best gap known
+    a random ID                              first: wait a little         in the best gap known
 
-Contract: no I/O, no clock; as a Node's, after each call take `datagrams_to_send` and call `tick` at `next_wake`, until
-`found` is set. It asks with FIND_NODE and the unknown ID, so that nobody takes it for a member; it answers nothing.
-Whatever happens it comes to an end: a node that cannot find the best place takes another.
+The node asks with FIND_NODE and the unknown ID, so no other takes it for a member. It answers nothing. The choice always
+ends: a node that cannot find the best place takes another.
+
+Contract: no I/O, no clock. As with a Node, after each call take `datagrams_to_send` and call `tick` at `next_wake`, until
+`found` is set.
 """
 
 from collections.abc import Sequence
@@ -27,35 +29,36 @@ from kdht.node.options import Options
 from kdht.node.place.survey import Gap, Question, Survey
 from kdht.node.rpc import Done, Mismatch, Rpc, Rpcs
 from kdht.node.table import Table
+from kdht.times import SteadyTime
 from kdht.wire import Address, Contact, Message, parse
 from kdht.wire._shared import ID_LEN, Op, Reason, Status
 from kdht.wire.keys import ClusterSecret
 
 TIMES = Options(first_timeout=0.25, tries=2)
 KNOCK_SECONDS = (1.5, 3.0)
-"""How long nobody may answer; at random between these, so that of nodes that start a cluster together one is first."""
+"""Seconds to wait for a first answer, at random between these. So of nodes that start a cluster together, one is first."""
 KNOCK_AGAIN = 0.3
 PATIENCE = 12.0
-"""Seconds after which it joins without being let in."""
+"""Seconds after which the node joins without being let in."""
 WAIT = 0.12
-"""Before all is asked again, because others were let in and will soon have joined."""
+"""Seconds before all nodes are asked again. Others were let in, and will soon have joined."""
 PARALLEL = 8
-"""Questions under way."""
+"""Questions at the same time."""
 MAX_CLAIMS = 8
-"""Gaps that are asked for before all is asked again."""
+"""Gaps that are claimed before all nodes are asked again."""
 
 
 class Found(NamedTuple):
-    """What was chosen, and why."""
+    """The chosen ID, and why it was chosen."""
 
     id: bytes
     why: str
     asked: bool = False
-    """Whether others were."""
+    """Whether other nodes were asked."""
 
 
 class Chooser:
-    """One choice. `own`: this node's addresses; `seeds`: whoever may be a member, asked by `start`."""
+    """One choice. `own`: this node's addresses. `start` takes addresses that may be members."""
 
     def __init__(self, own: Sequence[Address], keys: Sequence[ClusterSecret], rng: Random) -> None:
         nobody = Table(UNKNOWN_ID, lambda index, contacts: None, k=1, replacements=0)
@@ -70,14 +73,14 @@ class Chooser:
         self._seeds: dict[Address, None] = {}
         self._waiting = 0
         self._claims = 0
-        """Gaps asked for since all was looked at; while it is 0, questions are asked."""
+        """Gaps claimed since the last survey. While it is 0, the survey goes on."""
         self._depth = 0
         self.found: Found | None = None
 
     # What the daemon calls
 
-    def start(self, seeds: Sequence[Address], now: float) -> None:
-        """Begin; without seeds this is the first node, whose place does not matter."""
+    def start(self, seeds: Sequence[Address], now: SteadyTime) -> None:
+        """Begin. Without seeds this is the first node, and takes a random ID."""
         context = self._context
         context.timers.now = now
         self._seeds = dict.fromkeys(
@@ -90,30 +93,30 @@ class Chooser:
         context.timers.at(now + PATIENCE, self._give_up)
         self._knock(now)
 
-    def receive(self, datagram: Datagram, now: float) -> None:
-        """A control message; what is no answer to a question of this choice is ignored."""
+    def receive(self, datagram: Datagram, now: SteadyTime) -> None:
+        """Take a control message. Anything but an answer to a question of this choice is ignored."""
         with suppress(BadPacket, Mismatch):
             self._receive_untrusted(datagram, now)
 
-    def tick(self, now: float) -> None:
-        """Do what is due."""
+    def tick(self, now: SteadyTime) -> None:
+        """Run the alarms that are due."""
         self._context.timers.run(now)
 
     def datagrams_to_send(self) -> list[Outgoing]:
-        """What has to be sent, each datagram once."""
+        """The datagrams to send. Each is returned once."""
         return self._outbox.take()
 
     def next_wake(self) -> float | None:
-        """When `tick` has something to do."""
+        """When to call `tick` next, None if never."""
         return self._context.timers.next()
 
     def set_unix_offset(self, seconds: float) -> None:
-        """Seconds that make `now` Unix time."""
+        """Steady time plus these seconds is Unix time."""
         self._context.unix_offset = seconds
 
     # Knocking
 
-    def _knock(self, now: float) -> None:
+    def _knock(self, now: SteadyTime) -> None:
         if self.found or len(self._survey):
             return
         for address in self._seeds:
@@ -121,19 +124,19 @@ class Chooser:
             self._ask(target, address, None, b"", self._knocked, now, tries=1)
         self._context.timers.at(now + KNOCK_AGAIN, self._knock)
 
-    def _knocked(self, rpc: Rpc, reply: Reply | None, now: float) -> None:
+    def _knocked(self, rpc: Rpc, reply: Reply | None, now: SteadyTime) -> None:
         if reply is not None:
             self._survey.learn([Contact(reply.id, *rpc.address), *self._known(reply.contacts)])
             self._go_on(now)
 
-    def _give_up_knocking(self, now: float) -> None:
+    def _give_up_knocking(self, now: SteadyTime) -> None:
         if not len(self._survey):
             self._by_chance("nobody answered")
 
     # Asking
 
-    def _go_on(self, now: float) -> None:
-        """Ask what there is to be asked; then claim a gap."""
+    def _go_on(self, now: SteadyTime) -> None:
+        """Ask the open questions. If there are none, claim a gap."""
         if self.found or self._claims:
             return
         for question in self._survey.questions(PARALLEL - self._waiting):
@@ -146,7 +149,7 @@ class Chooser:
         if not self._waiting:
             self._claim(now)
 
-    def _asked(self, question: Question, rpc: Rpc, reply: Reply | None, now: float) -> None:
+    def _asked(self, question: Question, rpc: Rpc, reply: Reply | None, now: SteadyTime) -> None:
         self._waiting -= 1
         if reply is None:
             self._silent.add(question.contact)
@@ -155,8 +158,8 @@ class Chooser:
             self._survey.answered(question, self._known(reply.contacts))
         self._go_on(now)
 
-    def _again(self, now: float) -> None:
-        """Others came meanwhile: look at all anew, from those that are known."""
+    def _again(self, now: SteadyTime) -> None:
+        """Other nodes joined meanwhile: start a new survey from the known nodes."""
         if self.found:
             return
         known = self._survey.contacts()
@@ -167,8 +170,8 @@ class Chooser:
 
     # Claiming
 
-    def _claim(self, now: float) -> None:
-        """Ask the owner of the best gap for its middle, as long as there is one as wide as at first."""
+    def _claim(self, now: SteadyTime) -> None:
+        """Claim the middle of the best gap from its owner, as long as gaps are as wide as the first one."""
         gap = next(iter(self._survey.gaps()), None)
         if self._claims == 0 and gap is not None:
             self._depth = gap.depth
@@ -181,7 +184,7 @@ class Chooser:
             self._survey.is_taken(gap)
             self._claim(now)
 
-    def _claimed(self, gap: Gap, rpc: Rpc, reply: Reply | None, now: float) -> None:
+    def _claimed(self, gap: Gap, rpc: Rpc, reply: Reply | None, now: SteadyTime) -> None:
         if self.found:
             return
         if reply is not None and reply.status is Status.OK:
@@ -199,8 +202,8 @@ class Chooser:
 
     # The end
 
-    def _give_up(self, now: float) -> None:
-        """Whoever is in the way does not come, or does not answer: join all the same."""
+    def _give_up(self, now: SteadyTime) -> None:
+        """Waited long enough for other newcomers and owners: join anyway."""
         if self.found:
             return
         gaps = self._survey.gaps()
@@ -224,7 +227,7 @@ class Chooser:
         id: bytes | None,
         body: bytes,
         done: Done,
-        now: float,
+        now: SteadyTime,
         tries: int = 2,
     ) -> bool:
         rpc = Rpc(
@@ -233,7 +236,7 @@ class Chooser:
         )  # fmt: skip
         return self._context.rpcs.start(rpc, now)
 
-    def _receive_untrusted(self, datagram: Datagram, now: float) -> None:
+    def _receive_untrusted(self, datagram: Datagram, now: SteadyTime) -> None:
         message: Message = parse(datagram.data)
         if datagram.reason is not Reason.CONTROL or message.op is not Op.FIND_NODE or not message.is_reply:
             raise Mismatch("not_control")
@@ -244,7 +247,7 @@ class Chooser:
         rpc.done(rpc, Reply(untrusted_id(message), contacts, rtt, message.status), now)
 
     def _known(self, contacts: Sequence[Contact]) -> list[Contact]:
-        """Without what this node was before."""
+        """The contacts without earlier IDs of this node."""
         return [contact for contact in contacts if contact.address not in self._context.own]
 
     def _askable(self, contact: Contact) -> bool:

@@ -1,9 +1,9 @@
-"""Who owns and who keeps how much of the key space, exactly, from the IDs of all nodes.
+"""Which part of the key space each node owns and keeps, exactly, from the IDs of all nodes.
 
-Two nodes that are next to each other in the binary trie of all IDs share what lies above them evenly: a key goes
-to the half that its next bit names, and where that half is empty its remaining bits decide in the other one. So
-a node owns 2^-d of all keys, d being how often its path branches. The shares of all are a binary
-tree whose leaves add up to 1 (Kraft, 1949), so with n nodes the greatest is at least 2^-floor(log2 n).
+Two nodes that are neighbours in the binary trie of all IDs share the keys above them evenly. A key goes to the half of its
+next bit. If that half is empty, the remaining bits decide in the other one. So a node owns 2^-d of all keys if its path
+branches d times. The shares are a binary tree whose leaves add up to 1 (Kraft, 1949). So the greatest share of n nodes is
+at least 2^-floor(log2 n).
 
 IDs are whole numbers here, each once, ascending.
 """

@@ -1,13 +1,12 @@
-"""Where one more node would serve best: what to ask others for, and what follows from their answers.
+"""Where one more node would serve best: whom to ask, and what follows from the answers.
 
-Contract: `questions` says whom to ask for whom, each question once; its end is told to `answered` or `failed`.
-It is over when there are no questions left and none is under way. No I/O, no clock, no messages.
+Contract: `questions` says whom to ask for which ID, each question once. Its end is told to `answered` or `failed`. The survey is
+over when no question is left and none is under way. No I/O, no clock, no messages.
 
-A node's *gap* is the part of the ID space in which it is alone; a newcomer in its middle takes half of what the node
-owns. The tries of all nodes and of those known here differ in one way: the known one has fewer branches, so nobody owns
-more than it seems. So whoever seems to own most is asked for whom it knows nearby, until it turns out to own less than others, or
-does own most: a best-first search, which finds the widest gaps of all. In a
-cluster that is too large to be searched it finds the widest of those that it has seen, by the thousand.
+A node's *gap* is the part of the ID space in which it is alone. A newcomer in its middle takes half of the node's keys. The
+trie of the known nodes has fewer branches than that of all nodes, so no node owns more than it seems to. So the node that
+seems to own most is asked for nodes nearby, until it turns out to own less than others, or really owns most. This
+best-first search finds the widest gaps of all. In a cluster too large to be searched it finds the widest of thousands.
 """
 
 from bisect import insort
@@ -21,23 +20,23 @@ from kdht.wire import Contact
 from kdht.wire._shared import ID_BITS, ID_LEN, K
 
 MAX_QUESTIONS = 160
-"""Of one survey: enough to see all of 1,000 nodes, and 3,000 of more."""
+"""Questions of one survey: enough to see all of 1,000 nodes, or 3,000 of a larger cluster."""
 ENOUGH = 8
 """Gaps of the same width to choose from."""
 
 
 class Gap(NamedTuple):
-    """The part of the ID space in which `owner` is alone: its first `bits` bits, whatever follows."""
+    """The part of the ID space in which `owner` is alone: all IDs with its first `bits` bits."""
 
     owner: Contact
     depth: int
     """The owner has 2^-depth of all keys."""
     crowd: tuple[int, ...]
-    """How many nodes there are in ever wider surroundings."""
+    """The numbers of nodes in ever wider surroundings."""
     bits: int
 
     def middle(self, rng: Random) -> bytes:
-        """An ID in the other half of it than the owner's."""
+        """A random ID in the half without the owner."""
         low = ID_BITS - 1 - self.bits
         half = (_number(self.owner.id) >> low ^ 1) << low
         return (half | rng.getrandbits(low)).to_bytes(ID_LEN, "big")
@@ -57,23 +56,23 @@ class _Known:
     contact: Contact
     asked: bool = False
     horizon: int = ID_BITS
-    """Whoever shares more bits with it is known, by its own word."""
+    """It has said that it knows all nodes that share more bits with it."""
     searched: set[int] = field(default_factory=set)
-    """Bits up to which it was asked for others that share just so many."""
+    """It was asked for nodes with up to this number of bits in common."""
     silent: bool = False
     coming: bool = False
-    """It is only about to join, somewhere near there."""
+    """It is only about to join, near this place."""
 
 
 class _Path(NamedTuple):
-    """Of one node in the trie of all that are known: its branches from the top, and how many are below each."""
+    """The path of one node in the trie of the known nodes: its branches from the top, and the nodes below each."""
 
     known: _Known
     bits: tuple[int, ...]
     counts: tuple[int, ...]
 
     def open(self) -> list[int]:
-        """Bits of which it is not known whether there is anybody on the other side, the topmost first."""
+        """Bits whose other side may have nodes or not, the topmost first."""
         branches = set(self.bits)
         return [
             bit
@@ -83,7 +82,7 @@ class _Path(NamedTuple):
 
 
 class Survey:
-    """One survey. Who is not `askable` counts as a node, and is asked nothing. `limit`: questions at most."""
+    """One survey. Nodes that are not `askable` count, but are not asked. `limit`: questions at most."""
 
     def __init__(
         self,
@@ -99,13 +98,13 @@ class Survey:
         self._ids: list[int] = []
         self._known: dict[int, _Known] = {}
         self._turn: dict[int, float] = {}
-        """In which order equals are asked: at random, and so others than another newcomer asks."""
+        """The random order in which equal nodes are asked. Other newcomers have other orders."""
 
     def __len__(self) -> int:
         return len(self._known)
 
     def learn(self, contacts: Iterable[Contact]) -> None:
-        """These exist."""
+        """Add nodes that exist."""
         for contact in contacts:
             number = _number(contact.id)
             if number not in self._known:
@@ -114,7 +113,7 @@ class Survey:
                 self._turn[number] = self._rng.random()
 
     def questions(self, most: int) -> list[Question]:
-        """Whom to ask now, at most so many."""
+        """The next questions, at most this many."""
         most = min(most, self._left)
         asked: list[Question] = []
         sure: list[_Path] = []
@@ -133,7 +132,7 @@ class Survey:
         return asked
 
     def answered(self, question: Question, contacts: list[Contact]) -> None:
-        """The contacts that it named."""
+        """A node answered with these contacts."""
         self.learn(contacts)
         known = self._known[_number(question.contact.id)]
         if question.target != known.contact.id:
@@ -143,7 +142,7 @@ class Survey:
         known.horizon = min(shared) if len(contacts) >= self._k else -1
 
     def failed(self, question: Question) -> None:
-        """It did not answer. Its place is taken for all that is known, but nobody can ask it for the half of it."""
+        """A node did not answer. It may still own its gap, but cannot let anybody in."""
         self._known[_number(question.contact.id)].silent = True
 
     def gaps(self) -> list[Gap]:
@@ -163,19 +162,19 @@ class Survey:
         ]
 
     def is_taken(self, gap: Gap) -> None:
-        """Another newcomer was let in there."""
+        """Another newcomer was let into this gap."""
         coming = Contact(gap.middle(self._rng), *gap.owner.address)
         self.learn([coming])
         known = self._known[_number(coming.id)]
         known.silent = known.coming = True
 
     def contacts(self) -> list[Contact]:
-        """All members that are known, in the order of their IDs."""
+        """All known members, in the order of their IDs."""
         found = (self._known[number] for number in self._ids)
         return [known.contact for known in found if not known.coming]
 
     def _next_target(self, path: _Path) -> bytes | None:
-        """What a node is to be asked for next, and counts as asked; None if its gap is sure."""
+        """The next question to a node, which counts as asked. None if its gap is certain."""
         known = path.known
         if not known.asked:
             known.asked = True
@@ -187,12 +186,12 @@ class Survey:
         return self._across(known.contact.id, open_bits[0])
 
     def _across(self, id: bytes, bit: int) -> bytes:
-        """A random ID that shares just so many bits."""
+        """A random ID with exactly this many leading bits in common."""
         low = ID_BITS - 1 - bit
         return ((_number(id) >> low ^ 1) << low | self._rng.getrandbits(low)).to_bytes(ID_LEN, "big")
 
     def _by_depth(self) -> list[tuple[int, float, int]]:
-        """How often the path of each known node branches, its turn, and its ID: the widest first."""
+        """The number of branches of each known node, its turn, and its ID, the widest gap first."""
         found: list[tuple[int, float, int]] = []
         ids, turn = self._ids, self._turn
 

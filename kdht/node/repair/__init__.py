@@ -1,10 +1,11 @@
-"""Anti-entropy and handoff: every record on its replicas, and nowhere else for long.
+"""Anti-entropy and handoff: bring every record to its replicas, and away from other nodes.
 
-Contract: no clock and no I/O but reads of the store and `Store.drop`; one caller at a time, the
-node's. A push protocol: who sees that another replica lacks something offers it and
-sends it as STORE. `ranges` says what two nodes share, `digests` sums up what lies there, `compare`
-finds the difference, `push` moves records, `answers` is the other side, `handoff` gives away
-what belongs elsewhere, `plan` says when, and `repair` has the seam to the node.
+A node that sees that another replica lacks a record offers it, and sends it as STORE. `ranges` says which keys two nodes
+keep in common, `digests` sums up their records, `compare` finds the difference, `push` moves records, `answers` is the
+other side, `handoff` gives away what belongs elsewhere, `plan` says when, `caught_up` says what this node may answer for,
+and `repair` is the interface to the node.
+
+Contract: no clock, and no I/O but reads of the store and `Store.drop`. The node is the only caller.
 """
 
 from kdht.node.repair.caught_up import Doubt

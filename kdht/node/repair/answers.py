@@ -1,8 +1,8 @@
-"""The other side of a comparison: what this node says to a DIGEST or an OFFER, and does about it.
+"""The other side of a comparison: this node's answers to DIGEST and OFFER, and what follows here.
 
-Contract: an answer leaves when the store was read, which takes slices (`work`); a repeated request whose
-answer is being made is not begun again, and what waits is bounded. Whoever is seen to lack something is
-brought it, if it is a replica as this node sees the cluster.
+Contract: an answer leaves once the store was read, which takes several slices (`work`). A repeated request whose answer is
+being made starts nothing new. The number of waiting requests is bounded. A node that is seen to lack a record is brought
+it, if it is a replica as this node sees the cluster.
 """
 
 from collections.abc import Callable
@@ -18,30 +18,31 @@ from kdht.node.repair.digests import chunk
 from kdht.node.repair.push import Pusher
 from kdht.node.repair.ranges import Range, number
 from kdht.node.repair.work import Steps
+from kdht.times import SteadyTime
 from kdht.wire import Contact, Message
 from kdht.wire._shared import Op, Status
 
 MAX_WAITING = 64
-"""Requests that are being answered."""
+"""At most so many requests are being answered; others are BUSY."""
 MAX_SPAN = 256
-"""Records that are looked at for what the sender of an OFFER lacks."""
+"""Records in the span of an OFFER that are compared at most."""
 
-Respond = Callable[[Message, Datagram, bytes, Status, float], None]
-"""Sends a reply, with a body that the node's ID is put before."""
+Respond = Callable[[Message, Datagram, bytes, Status, SteadyTime], None]
+"""Sends a reply. The node's ID is put before the body."""
 
 
 class Compared(Protocol):
-    """Who hears what a DIGEST taught."""
+    """Called with what a DIGEST has shown."""
 
     def found_equal(
-        self, peer: bytes, ranges: list[Range], sound: list[Range], epoch: int, now: float
+        self, peer: bytes, ranges: list[Range], sound: list[Range], epoch: int, now: SteadyTime
     ) -> None: ...
 
-    def found_lacking(self, peer: bytes, ranges: list[Range], now: float) -> None: ...
+    def found_lacking(self, peer: bytes, ranges: list[Range], now: SteadyTime) -> None: ...
 
 
 class Answers:
-    """All answers of one node."""
+    """The answers of one node."""
 
     def __init__(self, context: RepairContext, pusher: Pusher, compared: Compared, respond: Respond) -> None:
         self._context = context
@@ -51,7 +52,7 @@ class Answers:
         self._waiting: set[tuple[bytes, int]] = set()
         self._answer = {Op.DIGEST: self._digest, Op.OFFER: self._offer}
 
-    def untrusted(self, message: Message, sender: Contact, datagram: Datagram, now: float) -> None:
+    def untrusted(self, message: Message, sender: Contact, datagram: Datagram, now: SteadyTime) -> None:
         """A DIGEST or OFFER, whose body follows its sender's ID. Raises BadPacket."""
         place = sender.id, message.request_id
         if place in self._waiting:
@@ -61,7 +62,7 @@ class Answers:
             return
         steps, done = self._answer[message.op](message, sender)
 
-        def made(result: object, now: float) -> None:
+        def made(result: object, now: SteadyTime) -> None:
             self._waiting.discard(place)
             if result is None:
                 self._respond(message, datagram, b"", Status.STORAGE_FAILED, now)
@@ -94,7 +95,7 @@ class Answers:
         sound: list[Range],
         epoch: int,
         own: list[Digest],
-        now: float,
+        now: SteadyTime,
     ) -> bytes:
         compared = [(part, report.digest, mine) for (part, report), mine in zip(asked, own, strict=True)]
         equal = [part for part, theirs, mine in compared if mine == theirs]
@@ -116,7 +117,7 @@ class Answers:
         return self._look_up(offer), partial(self._looked_up, sender, offer)
 
     def _look_up(self, offer: Offer) -> Steps[tuple[dict[bytes, Offered], list[Offered]]]:
-        """This node's own: of the keys offered, and of all in the offer's span."""
+        """The records of this node: those of the offered keys, and all in the span of the offer."""
         store, unix = self._context.store, self._context.unix()
         keys = [each.key for each in offer.offered]
         records = store.get_many(keys, unix)
@@ -133,7 +134,7 @@ class Answers:
         sender: Contact,
         offer: Offer,
         own: tuple[dict[bytes, Offered], list[Offered]],
-        now: float,
+        now: SteadyTime,
     ) -> bytes:
         mine, span = own
         theirs = {each.key: each for each in offer.offered}
@@ -145,13 +146,13 @@ class Answers:
         ][:MAX_LACKS]
         contact = self._context.contact(sender.id)
         if contact is None:
-            lacks = []  # nobody to send to, as far as this node knows
+            lacks = []  # the sender is not in the table, so there is no address to send to
         for lack in lacks:
             assert contact is not None
             self._pusher.push(contact, lack.key, _leave_to_next_time, now)
         return bodies.pack_wants(wants, lacks)
 
-    def _want(self, other: Offered, own: Offered | None, now: float) -> Want:
+    def _want(self, other: Offered, own: Offered | None, now: SteadyTime) -> Want:
         if not is_newer(other, own):
             return Want.HAS
         assert self._context.view is not None
@@ -164,11 +165,11 @@ class Answers:
 
 
 def is_newer(one: Offered, other: Offered | None) -> bool:
-    """Whether `one` may win over `other`: of the same version and another value, either may."""
+    """Whether `one` may win over `other`. If the versions are equal and the values differ, either may."""
     if other is None or one.version > other.version:
         return True
     return one.version == other.version and one.mark != other.mark
 
 
-def _leave_to_next_time(good: bool, now: float) -> None:
-    """A push that failed is found again by the next comparison."""
+def _leave_to_next_time(good: bool, now: SteadyTime) -> None:
+    """The next comparison finds a failed push again."""

@@ -29,7 +29,7 @@ OFFER = struct.Struct(f">{ID_LEN}sQI")
 LACK = struct.Struct(f">{ID_LEN}sQ")
 
 MAX_RANGES = 31
-"""In one DIGEST, where no keepers are named; with some, fewer have room (`fitting`)."""
+"""Ranges in one DIGEST without keepers. With keepers fewer fit (`fitting`)."""
 MAX_KEEPERS = 32
 """That are named of one range: more would be a group that `ranges.MAX_FREE_BITS` makes, and the rest is left out."""
 MAX_REPORTS = MAX_BODY - ID_LEN - 1
@@ -46,14 +46,14 @@ class Digest(NamedTuple):
 
 
 class Says(IntFlag):
-    """What a node says of a range, beside its digest."""
+    """Flags of a report."""
 
     CAUGHT_UP = 1
-    """It has caught up there, and answers for what it has."""
+    """The sender has caught up on the range."""
     SEES_YOU = 2
     """The other node is among the range's replicas, as it sees the cluster since `sight.STABLE_SECONDS`."""
     KEEPS = 4
-    """It is among them itself."""
+    """The sender is one of the replicas itself."""
 
 
 class Report(NamedTuple):
@@ -72,15 +72,15 @@ class Report(NamedTuple):
 
 
 class Want(IntEnum):
-    """What a node says to an offer."""
+    """The answer to an offer."""
 
     HAS = 0
-    """It has this record, or a newer one."""
+    """The answering node has this record or a newer one."""
     WANTED = 1
     COMING = 2
     """Another node was told WANTED just now."""
     FOREIGN = 3
-    """It is not among the key's replicas, as it sees the cluster."""
+    """The answering node is no replica of the key, as it sees the cluster."""
 
 
 ALL_SAID = int(Says.CAUGHT_UP | Says.SEES_YOU | Says.KEEPS)
@@ -112,12 +112,12 @@ NO_SPAN = (1, 0)
 
 
 def short(id: bytes) -> int:
-    """An ID as a report names it."""
+    """The first 4 bytes of an ID, as a report names it."""
     return int.from_bytes(id[:4], "big")
 
 
 def fitting(reports: Sequence[Report]) -> int:
-    """How many ranges with these reports one DIGEST has room for; its reply has, too, if the other names as many."""
+    """The number of ranges that fit in one DIGEST, and in its reply if that names as many keepers."""
     room = MAX_REPORTS
     for count, report in enumerate(reports):
         room -= RANGE.size + report.size
@@ -151,7 +151,7 @@ def untrusted_ranges(body: bytes) -> tuple[int, list[tuple[Range, Report]]]:
 
 
 def pack_reports(replicas: int, reports: Sequence[Report]) -> bytes:
-    """The reply, with at most as many keepers as there is room for."""
+    """The reply to a DIGEST. Keepers that do not fit are left out."""
     room = (MAX_REPORTS - len(reports) * REPORT.size) // KEEPER.size // max(len(reports), 1)
     return bytes([replicas]) + b"".join(
         _pack_report(report._replace(keepers=report.keepers[:room])) for report in reports

@@ -1,16 +1,20 @@
-"""What this node has caught up on: the keys that it may answer for out of its own store.
+"""What this node has caught up on: the keys that it may answer for from its own store.
 
-    new ----------------> caught up -------------> held -----------------> given away
-     the rule below holds            it is pushed out     all replicas have caught up
+    behind -------------> caught up -------------> held -----------------> given away
+      the rule below holds          it is pushed out     all replicas have caught up
 
-A range is caught up once this node has all that these have, and they see it among the range's replicas:
+    any state --- reset(): the node was away ---> behind
+
+A node has caught up on a range once it has all that these other nodes have, and they count it among the replicas:
+
 1. every other replica, as far as it answers;
-2. a majority of the closest nodes that have themselves caught up on it. They are looked for outward from the range.
-Where fewer can be found than a majority, all within `REACH` count, caught up or not: so begins a new cluster, and one
-whose nodes all restarted. docs/design/replicas.md says why no other rule will do.
+2. a majority of the closest nodes that have themselves caught up on the range. They are looked for outward from it.
 
-Contract: `is_caught_up` and `ever` are for any thread, and so is `reset`; all else has one caller at a time. The set is
-replaced as a whole, never changed.
+If there are fewer such nodes than a majority, all nodes within `REACH` count, caught up or not. A new cluster begins so,
+and one whose nodes have all restarted. docs/design/ has the proof that no simpler rule will do.
+
+Contract: any thread may call `is_caught_up`, `holds`, `ever` and `reset`; all else has one caller at a time. Sets of keys
+are replaced as a whole, never changed.
 """
 
 import threading
@@ -23,32 +27,32 @@ from kdht.node.repair.intervals import Interval, Intervals
 from kdht.node.repair.ranges import KeptRange, Range, View, number
 
 REACH = 64
-"""Nodes around a range that are asked at most, where few of them have caught up on it."""
+"""At most so many nodes around a range are asked, if few of them have caught up on it."""
 UNHEARD, UNSEEN, UNEQUAL = "unheard", "unseen", "unequal"
-"""What may be missed of another node: an answer; that it counts this one among the replicas; its records."""
+"""What is missing of another node: an answer; that it counts this one among the replicas; its records."""
 
 
 class _Peer:
-    """What is known of another node. All are of this node's own ranges, or of those that it holds."""
+    """What is known of another node, within the ranges that this node keeps or holds."""
 
     __slots__ = ("caught_up", "equal", "fresh", "sees", "silent", "sound")
 
     def __init__(self) -> None:
         self.silent = False
         self.equal = Intervals()
-        """This node has all that the other one had when it was asked..."""
+        """Here this node has all that the other one had when it was asked;"""
         self.sound = Intervals()
-        """... and it had caught up then, and saw this node among the replicas."""
+        """and here the other one had caught up then, and counted this node among the replicas."""
         self.caught_up = Intervals()
-        """It said last that it has caught up."""
+        """Here it said last that it has caught up."""
         self.fresh = Intervals()
-        """It said last that it has not."""
+        """Here it said last that it has not."""
         self.sees = Intervals()
-        """It saw this node among the replicas, and no other that this one does not know, when it was asked last."""
+        """Here it counted this node among the replicas when asked last, and named none that this node does not know."""
 
 
 class _Judged(NamedTuple):
-    """How far a kept range is: who is waited for, whether it is caught up on, and by how many who had caught up."""
+    """The state of a kept range: nodes that are waited for, whether it is caught up on, nodes compared that had caught up."""
 
     waiting: list[bytes]
     done: bool
@@ -56,21 +60,21 @@ class _Judged(NamedTuple):
 
 
 class Doubt(Enum):
-    """Whether what this node kept from an earlier run may be believed; it is not in its store while that is open."""
+    """Whether records of an earlier run may be believed. They are out of the store while that is OPEN."""
 
     NONE = "none"
     OPEN = "open"
     CONFIRMED = "confirmed"
-    """Others have caught up: what counts is what they have."""
+    """Other nodes have caught up: their records count."""
     ALONE = "alone"
-    """Nobody has caught up on anything: what this node kept is all there is, with what others kept."""
+    """No node has caught up on anything: the records of the earlier runs are all there is."""
 
 
 class CaughtUp:
-    """The state of all shares of one node.
+    """The state of all kept ranges of one node.
 
-    `reached` is called when all are settled for the first time, `lost` whenever keys are settled no more. `is_warm`: whether
-    all who live near this node are known.
+    `reached` is called when the node has caught up on all of them for the first time, `lost` whenever it falls behind
+    on any key. `is_warm()`: whether all nodes near this one are known.
     """
 
     def __init__(
@@ -81,11 +85,11 @@ class CaughtUp:
         is_warm: Callable[[], bool],
     ) -> None:
         self.ever = False
-        """Whether all shares were settled once."""
+        """Whether the node has caught up on all its ranges once."""
         self.epoch = 0
-        """Counts how often all was unsettled: what was compared before that says nothing."""
+        """The number of resets. What was compared before the last one does not count."""
         self.doubt = Doubt.NONE
-        """While it is OPEN or ALONE, nothing is caught up on by the records of those that have not."""
+        """While it is OPEN or ALONE, records of nodes that are behind make no range caught up."""
         self._self_id = self_id
         self._reached = reached
         self._lost = lost
@@ -101,24 +105,24 @@ class CaughtUp:
     # What it is now
 
     def is_caught_up(self, key: bytes) -> bool:
-        """Whether this node keeps a key, and has caught up on it."""
+        """Whether this node keeps the key and has caught up on it."""
         return number(key) in self._area
 
     def holds(self, key: bytes) -> bool:
-        """The same, or others keep it now that have not all caught up."""
+        """The same, or this node kept the key before nodes that have not all caught up."""
         return self.is_caught_up(key) or self.is_held(key)
 
     def is_held(self, key: bytes) -> bool:
         return number(key) in self._holding
 
     def covers(self, range: Range) -> bool:
-        """Whether this node answers for all of a range."""
+        """Whether this node answers for all keys of a range."""
         part = _interval(range)
         return self._area.covers(part) or self._holding.covers(part)
 
     @property
     def held(self) -> list[Range]:
-        """What others keep now, and not all of them have caught up on."""
+        """Ranges that this node kept before nodes that have not all caught up."""
         return list(self._held)
 
     @property
@@ -129,7 +133,7 @@ class CaughtUp:
     # What changes it
 
     def reset(self) -> None:
-        """Nothing is caught up on. Any thread."""
+        """Fall behind on everything. Any thread."""
         with self._lock:
             self.epoch += 1
             self._area = Intervals()
@@ -138,7 +142,7 @@ class CaughtUp:
         self._lost()
 
     def view_changed(self, view: View) -> None:
-        """Other shares: what this node no longer keeps it holds, until all who keep it have caught up."""
+        """Take other kept ranges. The node holds what it no longer keeps, until all new replicas have caught up."""
         with self._lock:
             before, old, self._view = self._area, self._view, view
             own = Intervals(_interval(kept.range) for kept in view.kept)
@@ -160,7 +164,7 @@ class CaughtUp:
         self.renew()
 
     def heard(self, id: bytes, range: Range, says: Says, *, agrees: bool, epoch: int) -> None:
-        """What the other node says of a range; `agrees`: they see the same replicas."""
+        """Take the report of another node on a range. `agrees`: both see the same replicas."""
         part = _interval(range)
         with self._lock:
             if epoch != self.epoch or not self._concern.touches(part):
@@ -174,7 +178,7 @@ class CaughtUp:
             peer.sees = peer.sees.union([part]) if agrees else peer.sees.minus([part])
 
     def compared(self, id: bytes, ranges: Iterable[Range], sound: Iterable[Range], *, epoch: int) -> None:
-        """This node has all that the other one had when it was asked; in `sound` it had caught up, and agreed."""
+        """Note that this node has all records of the other one in `ranges`; in `sound` that one had caught up, and agreed."""
         with self._lock:
             if epoch != self.epoch:
                 return
@@ -184,12 +188,12 @@ class CaughtUp:
         self.renew()
 
     def silent(self, id: bytes) -> None:
-        """The other node does not answer: it is not waited for, if enough others do."""
+        """Stop waiting for a node that does not answer."""
         self._peer(id).silent = True
         self.renew()
 
     def renew(self) -> None:
-        """See what is caught up on now."""
+        """Apply the rule to all ranges that this node is behind on."""
         with self._lock:
             found = [(kept, self._judge(kept)) for kept in self.behind]
             self._resolve([judged for _, judged in found])
@@ -212,11 +216,11 @@ class CaughtUp:
     # Whom it takes
 
     def waits_for(self, kept: KeptRange) -> list[bytes]:
-        """Whom to ask, or to ask again, about a kept range that this node is behind on, the closest first."""
+        """The nodes to ask about a range that this node is behind on, the closest first."""
         return self._judge(kept).waiting
 
     def missing(self) -> dict[str, set[bytes]]:
-        """Why it has not caught up on all: the nodes of which something is missed, by what that is."""
+        """Why the node is behind: the nodes of which something is missing, by what is missing."""
         found: dict[str, set[bytes]] = {UNHEARD: set(), UNSEEN: set(), UNEQUAL: set()}
         for kept in self.behind:
             part = _interval(kept.range)
@@ -250,17 +254,17 @@ class CaughtUp:
         return _Judged(waiting, not waiting and (sound >= need > 0 or self._is_warm()), sound)
 
     def _is_taken(self, id: bytes, part: Interval, sound: int) -> bool:
-        """Whether a node's records were taken, as everybody's are where too few have caught up."""
+        """Whether this node has all records of another one. Needed of all nodes if too few have caught up."""
         peer = self._peers.get(id)
         return peer is not None and (peer.equal.covers(part) or (peer.silent and sound > 0))
 
     def _is_done(self, id: bytes, part: Interval) -> bool:
-        """Whether a replica of the same range need not be waited for."""
+        """Whether a replica of the same range need not be waited for any more."""
         peer = self._peers.get(id)
         return peer is not None and (peer.silent or (peer.equal.covers(part) and peer.sees.covers(part)))
 
     def release(self) -> list[tuple[bytes, Range]]:
-        """Give up what all who keep it have caught up on; whom to ask about the rest."""
+        """Let go of held ranges whose replicas have all caught up. Returns the nodes to ask about the others."""
         waiting: list[tuple[bytes, Range]] = []
         for range in self.held:
             late = [id for id in self._keepers(range) if not self._has_caught_up(id, range)]
@@ -290,7 +294,7 @@ class CaughtUp:
 
 
 def _is_excused(peer: _Peer | None, part: Interval) -> bool:
-    """Whether a node beyond the replicas, or a replica that is done, need not be asked any more."""
+    """Whether this node need not be asked any more: it is silent, or it said that it is behind."""
     return peer is not None and (peer.silent or peer.fresh.covers(part))
 
 

@@ -1,12 +1,15 @@
 """One comparison with another replica: digests down to few records, then offers, then records.
 
-Equal ranges cost their share of one request and one reply. A range that differs is split in sixteen until
-both sides have few enough records in it for an OFFER; where the other node has less than half as many,
-all are offered at once, for there splitting finds no equal parts. Where this node has less than half,
-it does nothing: the other one saw the same digests, and offers. Of a node that is no replica only what this
-one lacks is asked for (Merkle trees over key ranges are from
-Demers et al., "Epidemic Algorithms for Replicated Database Maintenance", 1987, and DeCandia et
-al., "Dynamo", 2007).
+    ranges --DIGEST--> equal: done
+       |  `- differ, many records: split in sixteen, and again
+       `---- differ, few records, or the other node has less than half of them: OFFER ---> records are pushed
+
+Equal ranges cost their part of one request and one reply. If the other node has less than half as many records, all are
+offered at once: splitting would find no equal parts. If this node has less than half, it does nothing, because the other
+one saw the same digests and offers its own. From a node that is no replica, this node only takes records.
+
+Merkle trees over key ranges are from Demers et al., "Epidemic Algorithms for Replicated Database Maintenance", 1987, and
+DeCandia et al., "Dynamo", 2007.
 """
 
 from collections import deque
@@ -37,23 +40,24 @@ from kdht.node.repair.work import Steps
 from kdht.node.rpc import Rpc
 from kdht.node.timers import Alarm
 from kdht.storage import StoredRecord
+from kdht.times import SteadyTime
 from kdht.wire._shared import ID_BITS, Op, Status
 
 WAIT = 0.25
-"""Seconds between two looks at what is awaited."""
+"""Seconds between looks at the records that this node waits for."""
 FULL_WAIT = 0.02
-"""Seconds until offers go on, where enough records wait to be sent."""
+"""Seconds until offers go on, while enough records wait to be sent."""
 MAX_UNDER_WAY = 16
-"""Offers, of which each may make as many records move as it has room for."""
+"""Offers under way. Each may move as many records as it names."""
 LACK_LOOKS = 12
-"""After so many looks, what the other node was to bring counts as missing."""
+"""After so many looks, records that the other node should have brought count as missing."""
 
 BARE = Report(Digest(0, 0), Says(0), ())
-"""Of a part of a range of which the other node was told already."""
+"""For a part of a range on which the other node has had a report already."""
 
 
 class Comparison:
-    """With `peer`, of `ranges`; `ended(comparison, now)` is called once."""
+    """A comparison of `ranges` with `peer`. `ended(comparison, now)` is called once."""
 
     def __init__(
         self,
@@ -61,22 +65,22 @@ class Comparison:
         pusher: Pusher,
         peer: bytes,
         ranges: Sequence[Range],
-        ended: Callable[["Comparison", float], None],
+        ended: Callable[["Comparison", SteadyTime], None],
     ) -> None:
         self.peer = peer
         self.ranges = tuple(ranges)
         self.failed = False
-        """It could not be ended."""
+        """Whether it broke off."""
         self.silent = False
-        """It failed, for the other node did not answer, or its disk did not."""
+        """Whether it broke off because the other node, or its disk, did not answer."""
         self.sound: list[Range] = []
-        """Where the other node had caught up, and agreed with this one on who keeps the range, before it was compared."""
+        """Ranges on which the other node had caught up, and agreed with this one, before they were compared."""
         self.epoch = context.caught_up.epoch
-        """Of `CaughtUp`, at the begin."""
+        """The epoch of `CaughtUp` at the start."""
         self.unfinished = False
-        """The other node may lack something still."""
+        """Whether the other node may still lack records."""
         self.open: list[Interval] = []
-        """Where this node may lack something still."""
+        """Keys for which this node may still lack records."""
         self._context = context
         self._pusher = pusher
         self._ended = ended
@@ -97,7 +101,7 @@ class Comparison:
     def complete(self) -> bool:
         return not (self.failed or self.unfinished or self.open)
 
-    def step(self, now: float) -> None:
+    def step(self, now: SteadyTime) -> None:
         """Do what comes next."""
         if self._over:
             return
@@ -126,17 +130,17 @@ class Comparison:
             self._over = True
             self._ended(self, now)
 
-    def _later(self, seconds: float, now: float) -> None:
+    def _later(self, seconds: float, now: SteadyTime) -> None:
         timers = self._context.node.timers
         if self._alarm is not None:
             timers.cancel(self._alarm)
         self._alarm = timers.at(now + seconds, self.step)
 
-    def abandon(self, now: float, *, silent: bool) -> None:
+    def abandon(self, now: SteadyTime, *, silent: bool) -> None:
         """End it; `silent`: the other node is gone."""
         self._fail(now, silent=silent)
 
-    def _fail(self, now: float, *, silent: bool = False) -> None:
+    def _fail(self, now: SteadyTime, *, silent: bool = False) -> None:
         if not self._over:
             self._over = self.failed = True
             self.silent = silent
@@ -145,7 +149,9 @@ class Comparison:
 
     # Digests
 
-    def _digest(self, ranges: list[Range], words: list[Report], own: list[Digest] | None, now: float) -> None:
+    def _digest(
+        self, ranges: list[Range], words: list[Report], own: list[Digest] | None, now: SteadyTime
+    ) -> None:
         if self._over:
             return
         contact = self._context.contact(self.peer)
@@ -163,7 +169,7 @@ class Comparison:
             self._fail(now)
 
     def _digested(
-        self, ranges: list[Range], own: list[Digest], rpc: Rpc, reply: Reply | None, now: float
+        self, ranges: list[Range], own: list[Digest], rpc: Rpc, reply: Reply | None, now: SteadyTime
     ) -> None:
         if self._over:
             return
@@ -226,7 +232,7 @@ class Comparison:
         coming = self._context.coming.within(start, stop, self._context.node.timers.now)
         return [each for each in coming if each.key not in has]
 
-    def _offer(self, offer: Offer | None, now: float) -> None:
+    def _offer(self, offer: Offer | None, now: SteadyTime) -> None:
         if self._over:
             return
         contact = self._context.contact(self.peer)
@@ -241,7 +247,7 @@ class Comparison:
         elif self._spans:
             self.step(now)
 
-    def _offer_answered(self, offer: Offer, rpc: Rpc, reply: Reply | None, now: float) -> None:
+    def _offer_answered(self, offer: Offer, rpc: Rpc, reply: Reply | None, now: SteadyTime) -> None:
         if self._over:
             return
         self._offers -= 1
@@ -266,7 +272,7 @@ class Comparison:
                 self.unfinished = True
         self.step(now)
 
-    def _pushed(self, good: bool, now: float) -> None:
+    def _pushed(self, good: bool, now: SteadyTime) -> None:
         self._pushing -= 1
         self.unfinished |= not good
         if not self._pushing:

@@ -1,4 +1,4 @@
-"""What the parts of repair share, and the few rules that all of them need."""
+"""The state that the parts of repair share, and the few rules that all of them need."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -17,12 +17,13 @@ from kdht.node.repair.sight import Sight
 from kdht.node.repair.work import Work
 from kdht.node.rpc import Done, Rpc, Rpcs
 from kdht.storage import Store
+from kdht.times import SteadyTime, UnixTime
 from kdht.wire import Contact
 from kdht.wire._shared import Op
 
 TRIES = 4
 FIRST_TIMEOUT = 1.0
-"""Seconds: the other node may read its disk first, or sync it."""
+"""Seconds. The other node may have to read or sync its disk."""
 LAST_TIMEOUT = 5.0
 
 COUNTERS = (
@@ -34,35 +35,35 @@ COUNTERS = (
 
 @dataclass(slots=True, kw_only=True)
 class RepairContext:
-    """One node's. `unix`: Unix seconds at the present call."""
+    """The shared state of one node's repair. `unix()`: the Unix time of the present call."""
 
     node: NodeContext
     store: Store
     options: RepairOptions
     counters: Counter[str]
-    unix: Callable[[], float]
+    unix: Callable[[], UnixTime]
     rpcs: Rpcs
     work: Work
     digests: Digests
     drop: Callable[[Sequence[tuple[bytes, int]]], object]
-    """Store.drop, and then `Repair.changed`. It may wait for a disk: done now or later, on any thread."""
+    """Calls Store.drop, then `Repair.changed`, now or later, on any thread. It may wait for a disk."""
     sight: Sight
     caught_up: CaughtUp
     factor: Factor
     progress: Progress
     coming: Coming
     on_replicas: Callable[[int], object]
-    """Hears how many replicas each record has, when that changes."""
+    """Called with the number of replicas when that changes."""
     look_again: Callable[[], object]
-    """Who keeps what is to be looked at anew, for the number of replicas is another one."""
+    """Called when the number of replicas has changed: the view has to be made anew."""
 
     @property
     def replicas(self) -> int:
-        """How many each record has, now."""
+        """The present number of replicas of a record."""
         return self.factor.value
 
     def others_replicas(self, id: bytes, replicas: int) -> None:
-        """What another node has in its configuration."""
+        """Note the number of replicas in the configuration of another node."""
         if self.factor.heard(id, replicas):
             self.look_again()
 
@@ -75,11 +76,11 @@ class RepairContext:
         entry = self.node.table.get(id)
         return None if entry is None else entry.contact
 
-    def ask(self, op: Op, key: bytes, contact: Contact, body: bytes, done: Done, now: float) -> bool:
-        """Start a request; False, and `done` is never called, if too many wait."""
+    def ask(self, op: Op, key: bytes, contact: Contact, body: bytes, done: Done, now: SteadyTime) -> bool:
+        """Start a request. If too many wait, returns False and never calls `done`."""
         if self.node.source(contact.address) is None:
             return False
-        # A STORE's answer does not say who sends it; its address and request ID do.
+        # The reply to a STORE has no sender's ID. Address and request ID identify it.
         id = None if op is Op.STORE else contact.id
         rpc = Rpc(
             op,
@@ -99,12 +100,12 @@ class RepairContext:
         return self.view is not None and id in self.view.replicas_of(number(key))
 
     def word(self, range: Range, peer: bytes) -> Report:
-        """What this node says of a range to another one. Made before the digest is: it holds of all that this sums up."""
+        """The report of this node on a range. It is made before the digest, so it holds for all records in that."""
         caught_up = self.caught_up.covers(range)
         return self.sight.word(range, peer, self.node.timers.now, caught_up=caught_up)
 
     def note_gap(self, range: Range, own: Digest, report: Report) -> None:
-        """What the other node has more of, if it has caught up and this one keeps the range and has not."""
+        """Note how many more records the other node has, if it has caught up on a range that this one is behind on."""
         view = self.view
         if report.says & Says.CAUGHT_UP and view is not None and not self.caught_up.covers(range):
             kept = view.kept_range(range.start)
@@ -113,7 +114,7 @@ class RepairContext:
                 self.progress.heard(range, own.records, theirs, self.node.timers.now)
 
     def hear(self, peer: bytes, range: Range, report: Report, epoch: int) -> bool:
-        """Take what the other node says of a range; whether it has caught up there, and agrees with this one."""
+        """Take the report of another node. Returns whether it has caught up on the range and agrees with this one."""
         agrees = self.sight.agrees(range, report)
         self.caught_up.heard(peer, range, report.says, agrees=agrees, epoch=epoch)
         return agrees and bool(report.says & Says.CAUGHT_UP)

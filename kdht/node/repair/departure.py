@@ -1,4 +1,4 @@
-"""Runs of Handoff: for what belongs elsewhere, as it is found; and for everything, when the node leaves."""
+"""Runs of Handoff: for records that belong elsewhere, as they are found, and for all records when the node leaves."""
 
 from collections.abc import Callable
 
@@ -7,38 +7,39 @@ from kdht.node.repair.handoff import Handoff, Others
 from kdht.node.repair.intervals import Intervals
 from kdht.node.repair.push import Pusher
 from kdht.node.repair.ranges import SPACE, View, number
+from kdht.times import SteadyTime
 from kdht.wire import Contact
 
 FIRST_RETRY = 1.0
-"""Seconds before what could not be given away is tried again; doubles."""
+"""Seconds until records that could not be given away are tried again; doubles."""
 LAST_RETRY = 60.0
 LAST_DRAIN_RETRY = 2.0
 PASS_DELAY = 0.2
-"""Between two runs: what was dropped may still be in the store."""
+"""Seconds between two runs: dropped records may still be in the store."""
 
 
 class Foreign:
-    """Gives away what this node does not keep (any more)."""
+    """Gives away records that this node does not keep, or no longer keeps."""
 
     def __init__(self, context: RepairContext, pusher: Pusher) -> None:
         self.stray = True
-        """Whether there may be something. Set from any thread."""
+        """Whether there may be such records. Any thread may set it."""
         self._context = context
         self._pusher = pusher
         self._stopped = False
         self._retry = FIRST_RETRY
 
-    def start(self, now: float) -> None:
+    def start(self, now: SteadyTime) -> None:
         """Look from time to time."""
         options = self._context.options
-        # A single replica that went elsewhere is missed at once.
+        # With one replica, readers miss the record until it is given away.
         delay = options.foreign_delay if options.replicas > 1 else options.first_delay
         self._context.node.timers.at(now + self._context.node.jittered(delay), self._look)
 
     def stop(self) -> None:
         self._stopped = True
 
-    def _look(self, now: float) -> None:
+    def _look(self, now: SteadyTime) -> None:
         view = self._context.view
         if self._stopped:
             return
@@ -50,7 +51,7 @@ class Foreign:
         own = Intervals((part.start, part.stop) for part in kept)
         Handoff(self._context, self._pusher, Others(self._context), own.complement(), self._ended).step(now)
 
-    def _ended(self, left: int, now: float) -> None:
+    def _ended(self, left: int, now: SteadyTime) -> None:
         if not left:
             self._retry = FIRST_RETRY
             self.start(now)
@@ -61,7 +62,7 @@ class Foreign:
 
 
 class _Remembered(Others):
-    """The contacts as they are now. A node that leaves asks nobody who still lives, so its table is worth nothing."""
+    """The contacts at the start of a drain. A leaving node no longer probes its contacts, so its table grows stale."""
 
     def __init__(self, context: RepairContext) -> None:
         super().__init__(context)
@@ -77,7 +78,7 @@ class _Remembered(Others):
 
 
 class Drain:
-    """Gives everything away; over once a whole run found nothing that is left."""
+    """Gives all records away. It is over once a whole run found none."""
 
     def __init__(self, context: RepairContext, pusher: Pusher, drained: Callable[[], None]) -> None:
         self.over = False
@@ -88,7 +89,7 @@ class Drain:
         self._others = _Remembered(context)
         self._run: Handoff
 
-    def start(self, now: float) -> None:
+    def start(self, now: SteadyTime) -> None:
         context = self._context
         context.sight.look(View(context.node.id, [entry.contact.id for entry in context.node.table], 0), now)
         self._begin(now)
@@ -97,11 +98,11 @@ class Drain:
     def given(self) -> int:
         return self._context.counters["records_dropped"]
 
-    def _begin(self, now: float) -> None:
+    def _begin(self, now: SteadyTime) -> None:
         self._run = Handoff(self._context, self._pusher, self._others, [(0, SPACE)], self._ended)
         self._run.step(now)
 
-    def _ended(self, left: int, now: float) -> None:
+    def _ended(self, left: int, now: SteadyTime) -> None:
         if not left and not self._run.given:
             self.over = True
             self._drained()

@@ -1,9 +1,10 @@
-"""Digests of key ranges, kept until a record in them changes, so that asking again costs nothing.
+"""Digests of key ranges. They are kept until a record changes, so asking again costs nothing.
 
-The ID trie, in steps of four bits, down to ranges of some hundred records; a digest is the XOR of
-its parts'. A change makes the ranges above its key stale, and only those are read again. Expired
-records do not count, swept or not, so a digest holds until the first of its records ends.
-`changed` is for any thread; all else has one caller at a time.
+The ID trie is cut in steps of four bits, down to ranges of some hundred records. A digest is the XOR of those of its parts. A
+change makes only the ranges above its key stale, and only those are read again. Expired records do not count, swept or
+not, so a digest holds until the first of its records expires.
+
+Contract: `changed` is for any thread; all else has one caller at a time.
 """
 
 import struct
@@ -17,6 +18,7 @@ from kdht.node.repair.bodies import Digest
 from kdht.node.repair.ranges import SPACE, Range, key_bytes, number
 from kdht.node.repair.work import Steps
 from kdht.storage import Store, StoredRecord
+from kdht.times import UnixTime
 from kdht.wire._shared import ID_BITS, ID_LEN
 
 STEP = 4
@@ -24,13 +26,13 @@ LEAF = 256
 """Records in a range that are read at once."""
 MAX_KEPT = 1 << 16
 SEEK = 8
-"""What finding a place in the store costs, in records read."""
+"""The cost of finding a place in the store, in records read."""
 FOREVER = 2**64
 _MARKED = struct.Struct(f">{ID_LEN}sQI")
 
 
 class _Kept:
-    """What is known of one range. `until`: the digest holds so long, Unix seconds; 0: it is stale."""
+    """The digest of one range. It holds until `until`, Unix seconds; 0 means stale."""
 
     __slots__ = ("digest", "stamp", "until")
 
@@ -43,7 +45,7 @@ class _Kept:
 class Digests:
     """Of all ranges of one store; `unix` gives the time, Unix seconds, of the present call."""
 
-    def __init__(self, store: Store, unix: Callable[[], float]) -> None:
+    def __init__(self, store: Store, unix: Callable[[], UnixTime]) -> None:
         self._store = store
         self._unix = unix
         self._lock = threading.Lock()
@@ -93,7 +95,7 @@ class Digests:
         return found
 
     def _read(self, part: Range) -> tuple[tuple[Digest, int] | None, int]:
-        """What the store has there, or None where that is more than a leaf may have; and the cost."""
+        """The digest of the records in a range, None if they are too many for a leaf; and the cost."""
         records = chunk(self._store, self._unix(), part.start, part.stop, LEAF + 1)
         if len(records) > LEAF:
             return None, SEEK + LEAF
@@ -114,13 +116,13 @@ class Digests:
 
 
 def mark(key: bytes, record: StoredRecord) -> int:
-    """A record's part of a digest, 64 bits: of all that `settle` decides by (docs/protocol.md)."""
+    """The part of one record in a digest, 64 bits. It covers everything that `settle` decides by (docs/protocol.md)."""
     marked = _MARKED.pack(key, record.version, record.flags) + record.value
     return int.from_bytes(blake2b(marked, digest_size=8).digest(), "big")
 
 
-def chunk(store: Store, unix: float, start: int, stop: int, most: int) -> list[tuple[bytes, StoredRecord]]:
-    """The first records of start <= key < stop, at most so many, read at once."""
+def chunk(store: Store, unix: UnixTime, start: int, stop: int, most: int) -> list[tuple[bytes, StoredRecord]]:
+    """The first records of start <= key < stop, at most `most`, read at once."""
     end = None if stop >= SPACE else key_bytes(stop)
     with closing(store.scan(unix, key_bytes(start), end)) as records:  # type: ignore[type-var]
         return list(islice(records, most))

@@ -1,36 +1,35 @@
-"""How many replicas a record has, while nodes disagree: as many as any node nearby wants.
+"""The number of replicas of a record while nodes disagree: the greatest that any node nearby has configured.
 
-An operator changes `replicas` node by node. Who asks or answers a DIGEST says what its own configuration has; until all say
-the same, each keeps, writes and reads by the greatest number heard. So whoever keeps a record under any of the
-numbers is among those that are asked.
+An operator changes `replicas` node by node. Each DIGEST and its reply carry the configured number. Until all agree, each
+node keeps, writes and reads by the greatest number heard. So nodes that keep a record under any of the numbers are asked.
 """
 
 from collections.abc import Collection
 
 
 class Factor:
-    """One node's number, and what others say."""
+    """The number of one node, and those of others."""
 
     def __init__(self, own: int) -> None:
         self.own = own
         self.value = own
-        """What counts."""
+        """The number in use."""
         self._others: dict[bytes, int] = {}
 
     def heard(self, id: bytes, replicas: int) -> bool:
-        """What another node has; whether that changes what counts."""
+        """Note the number of another node. Returns whether another number has to be used."""
         self._others[id] = replicas
         return replicas > self.value or (replicas < self.value and self._greatest() < self.value)
 
     def renew(self, contacts: Collection[bytes]) -> bool:
-        """Take what was heard of these, who live; the others are forgotten. Whether another number counts now."""
+        """Forget the numbers of all nodes but these. Returns whether the number in use has changed."""
         self._others = {id: replicas for id, replicas in self._others.items() if id in contacts}
         before, self.value = self.value, self._greatest()
         return before != self.value
 
     @property
     def others(self) -> list[int]:
-        """What others have that is not this node's own number."""
+        """The numbers of others that differ from this node's own."""
         return sorted(set(self._others.values()) - {self.own})
 
     def _greatest(self) -> int:

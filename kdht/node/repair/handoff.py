@@ -1,9 +1,8 @@
-"""Records that other nodes should keep, given to them: on the way out, or because they came here by chance.
+"""Records given to the nodes that should keep them, because this node leaves or got them by chance.
 
-Contract: a record is dropped here once each of the r nodes that should keep it, or all there are, said that it
-has this version or a newer one, and not before. What could not be given stays, and is counted as `left`.
-One batch at a time; nothing is remembered between two runs but what the stores say, so a run may be
-broken off and begun again.
+Contract: a record is dropped here only after each of the r nodes that should keep it, or all there are, said that it has
+this version or a newer one. Other records stay, and are counted as `left`. One batch runs at a time. Nothing but the stores
+is remembered between two runs, so a run may be broken off and started again.
 """
 
 from collections import deque
@@ -23,15 +22,16 @@ from kdht.node.repair.ranges import number
 from kdht.node.repair.work import Steps
 from kdht.node.rpc import Rpc
 from kdht.storage import StoredRecord
+from kdht.times import SteadyTime
 from kdht.wire import Contact
 from kdht.wire._shared import Op, Status
 
 BATCH = 64
-"""Records that are being given away."""
+"""Records in one batch."""
 
 
 class _Parcel:
-    """A record, and who has yet to say that it has it."""
+    """A record, and the nodes that have not yet said that they have it."""
 
     def __init__(self, offer: Offered, targets: Iterable[bytes]) -> None:
         self.offer = offer
@@ -39,7 +39,7 @@ class _Parcel:
 
 
 class Others:
-    """Who else may keep records: the contacts in the table."""
+    """The other nodes that may keep records: the contacts in the table."""
 
     def __init__(self, context: RepairContext) -> None:
         self._context = context
@@ -49,14 +49,14 @@ class Others:
         return self._context.node.table.closest(key, self._context.replicas)
 
     def is_own(self, key: bytes) -> bool:
-        """Whether this node keeps it itself, since its neighbours changed, or holds it still."""
+        """Whether this node keeps the key after all, or still holds it."""
         view = self._context.view
         return (
             view is not None and view.kept_range(number(key)) is not None
         ) or self._context.caught_up.is_held(key)
 
     def silent(self, contact: Contact) -> None:
-        """It did not answer an OFFER: the table hears of it in its own way."""
+        """A contact did not answer an OFFER. The table finds out by its own probes."""
 
 
 class Handoff:
@@ -68,7 +68,7 @@ class Handoff:
         pusher: Pusher,
         others: Others,
         spans: Iterable[Interval],
-        ended: Callable[[int, float], None],
+        ended: Callable[[int, SteadyTime], None],
     ) -> None:
         self.left = 0
         """Records seen that could not be given away."""
@@ -81,7 +81,7 @@ class Handoff:
         self._parcels: dict[bytes, _Parcel] = {}
         self._under_way = 0
 
-    def step(self, now: float) -> None:
+    def step(self, now: SteadyTime) -> None:
         """Take the next batch."""
         if self._spans:
             self._context.work.start(self._next_batch(), self._offer_all, now)
@@ -89,7 +89,7 @@ class Handoff:
             self._ended(self.left, now)
 
     def _next_batch(self) -> Steps[list[tuple[bytes, StoredRecord]]]:
-        """Some records; spans without any are passed over."""
+        """The next records. Empty spans are skipped."""
         records: list[tuple[bytes, StoredRecord]] = []
         while self._spans and not records:
             start, stop = self._spans.popleft()
@@ -99,7 +99,7 @@ class Handoff:
             yield SEEK + len(records)
         return records
 
-    def _offer_all(self, records: list[tuple[bytes, StoredRecord]] | None, now: float) -> None:
+    def _offer_all(self, records: list[tuple[bytes, StoredRecord]] | None, now: SteadyTime) -> None:
         if not records:
             if records is None:
                 self.left += 1
@@ -123,7 +123,7 @@ class Handoff:
                 self._offer(target, offers[at : at + MAX_OFFERS], now)
         self._one_ended(now)
 
-    def _offer(self, target: Contact, offers: list[Offered], now: float) -> None:
+    def _offer(self, target: Contact, offers: list[Offered], now: SteadyTime) -> None:
         body = bodies.pack_offer(Offer(*NO_SPAN, offers))
         if self._context.ask(Op.OFFER, target.id, target, body, partial(self._answered, target, offers), now):
             self._under_way += 1
@@ -131,7 +131,7 @@ class Handoff:
             self._context.counters["records_offered"] += len(offers)
 
     def _answered(
-        self, target: Contact, offers: list[Offered], rpc: Rpc, reply: Reply | None, now: float
+        self, target: Contact, offers: list[Offered], rpc: Rpc, reply: Reply | None, now: SteadyTime
     ) -> None:
         wants: list[Want] = []
         if reply is None:
@@ -149,12 +149,12 @@ class Handoff:
                 self._pusher.push(target, offer.key, partial(self._pushed, target.id, offer.key), now)
         self._one_ended(now)
 
-    def _pushed(self, target: bytes, key: bytes, good: bool, now: float) -> None:
+    def _pushed(self, target: bytes, key: bytes, good: bool, now: SteadyTime) -> None:
         if good:
             self._parcels[key].waiting.discard(target)
         self._one_ended(now)
 
-    def _one_ended(self, now: float) -> None:
+    def _one_ended(self, now: SteadyTime) -> None:
         self._under_way -= 1
         if self._under_way:
             return

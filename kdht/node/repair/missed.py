@@ -1,4 +1,4 @@
-"""Writes that not every replica confirmed: what one may lack is compared soon, not in the next round.
+"""Writes that not every replica confirmed. Their keys are compared soon, not only in the next round.
 
 Contract: `note` is for any thread.
 """
@@ -8,13 +8,14 @@ from collections import deque
 from kdht.node.repair.context import RepairContext
 from kdht.node.repair.plan import Plan
 from kdht.node.repair.ranges import KeptRange, number
+from kdht.times import SteadyTime
 
 MOST = 4096
-"""Keys that are remembered; past that the oldest are left to the next round."""
+"""Keys that are remembered. Older ones are left to the next round."""
 
 
 class Missed:
-    """One node's, as coordinator of such writes."""
+    """The missed writes of one coordinator."""
 
     def __init__(self, context: RepairContext, plan: Plan) -> None:
         self._context = context
@@ -22,24 +23,24 @@ class Missed:
         self._keys: deque[bytes] = deque(maxlen=MOST)
 
     def note(self, key: bytes) -> None:
-        """A replica of this key was silent, or refused."""
+        """A replica of this key was silent or refused a write."""
         self._keys.append(key)
 
-    def start(self, now: float) -> None:
+    def start(self, now: SteadyTime) -> None:
         """Look from time to time."""
         delay = self._context.node.jittered(self._context.options.missed_delay)
         self._context.node.timers.at(now + delay, self._look)
 
-    def _look(self, now: float) -> None:
+    def _look(self, now: SteadyTime) -> None:
         for kept in sorted(self._kept_ranges(), key=lambda kept: kept.range):
             for peer in sorted(kept.replicas - {self._context.node.id}):
                 self._plan.want(peer, [kept.range], now)
         self.start(now)
 
     def _kept_ranges(self) -> set[KeptRange]:
-        """Of the keys so far, which are forgotten. A key that others keep is not this node's to mend.
+        """The kept ranges of the noted keys, which are then forgotten. Keys of other nodes are ignored.
 
-        Before there is a view nobody knows whose they are: they wait.
+        Without a view the replicas are unknown, so the keys wait.
         """
         found: set[KeptRange] = set()
         view = self._context.view

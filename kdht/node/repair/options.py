@@ -1,4 +1,4 @@
-"""What can be tuned in repair, with its bounds."""
+"""The options of repair, with their bounds."""
 
 from dataclasses import dataclass
 
@@ -11,24 +11,23 @@ class RepairOptions:
 
     replicas: int = 3
     rate: float = 10000.0
-    """Datagrams per second for comparing and moving records, at most, apart from all other traffic: `window` says how many
-    the network and the disks take beside it."""
+    """Datagrams per second for comparing and moving records, at most. `window` keeps below that if network or disks are slow."""
     interval: float = 60.0
-    """Between comparisons with each neighbour."""
+    """Between two comparisons with a neighbour."""
     quiet: float = 1.5
-    """Nothing begins before the contacts near this node have not changed for so long after the start..."""
+    """At the start, nothing begins before the table was unchanged for so long,"""
     patience: float = 8.0
-    """... or this long has passed."""
+    """or so long has passed."""
     first_delay: float = 0.6
-    """From a change among the neighbours until the first replica acts: several changes are taken together."""
+    """From a change of neighbours until the first replica acts. Several changes are taken together."""
     second_delay: float = 7.0
-    """Until the other replicas act, in case the first did not."""
+    """From a change of neighbours until the other replicas act, in case the first did not."""
     foreign_delay: float = 4.0
-    """Until what belongs elsewhere is given away."""
+    """Until records that belong elsewhere are given away."""
     missed_delay: float = 2.0
-    """Until a replica that did not confirm a write is looked after."""
+    """From a missed write until its key is compared."""
     comparisons: int = 2
-    """Neighbours that are compared with at the same time."""
+    """Comparisons at the same time."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.replicas <= MAX_REPLICAS:

@@ -1,7 +1,19 @@
-"""When this node compares with whom: after a change among its neighbours, from time to time, and again where it failed.
+"""When this node compares its records with which other node.
 
-Contract: everything is jittered; a few comparisons run at a time, one per neighbour. Who compared all that two
-nodes share has spared the other one its own comparison.
+| event | what is planned |
+|---|---|
+| the first view of the neighbours | all ranges with all their replicas, within about a second |
+| a node is new to a kept range | the closest earlier replica brings it the records at once, the others look after `second_delay` |
+| this node is new to a range | it asks, in the same order |
+| this node is behind on a range (`CaughtUp`) | the nodes that are waited for, again and again (`pursue`) |
+| `interval` is over | everything, with every neighbour not compared with of late |
+| a comparison failed | the same ranges again, with growing delays |
+| a write was missed, or a DIGEST showed that a node lacks records | these ranges (`want`) |
+
+    wish (peer, ranges, due) --- due, few run, no range is being compared ---> running ---> ended --- failed ---> wish
+
+Contract: all times are jittered. A few comparisons run at a time, one for each neighbour. If a neighbour has compared
+everything that two nodes share, the round here leaves it out.
 """
 
 from collections.abc import Callable, Iterable
@@ -14,24 +26,25 @@ from kdht.node.repair.intervals import Intervals
 from kdht.node.repair.push import Pusher
 from kdht.node.repair.ranges import KeptRange, Range, View, key_bytes
 from kdht.node.timers import Alarm
+from kdht.times import SteadyTime
 from kdht.wire._shared import Op
 
 LOOK_AGAIN = 0.3
-"""Seconds between looks at whether the neighbours have come to rest, at the start."""
+"""Seconds between looks at the neighbours during the start, until they change no more."""
 FIRST_RETRY = 1.0
-"""Seconds; doubles up to the interval."""
+"""Seconds until a failed comparison is repeated; doubles up to the interval."""
 LEARNT = 4
-"""Ranges of which another node is asked at a time who lives there."""
+"""Ranges for which a node is asked at a time which nodes it knows there."""
 PURSUIT = 0.4
-"""Seconds between looks at whom to ask about what is not settled, or held..."""
+"""Seconds between looks at the ranges that this node is behind on, or holds."""
 PATIENCE = 2.0
-"""... and at most until the same node is asked again."""
+"""Seconds at most until the same node is asked again."""
 FRESH = 0.75
-"""Of the interval: who was compared with since is left out."""
+"""Part of the interval. A neighbour compared with within it is left out of a round."""
 
 
 class _Wish:
-    """What to compare with one neighbour, and when."""
+    """Ranges to compare with one neighbour, not before `due`."""
 
     def __init__(self, due: float) -> None:
         self.due = due
@@ -39,7 +52,7 @@ class _Wish:
 
 
 class Plan:
-    """The comparisons of one node. `on_view` hears that it keeps other ranges now, or holds others."""
+    """The comparisons of one node. `on_view` is called when it keeps or holds other ranges."""
 
     def __init__(
         self,
@@ -58,15 +71,15 @@ class Plan:
         self._compared: dict[bytes, float] = {}
         self._retries: dict[bytes, float] = {}
         self._asked: dict[bytes, tuple[float, float]] = {}
-        """When a node was asked last of what is not settled, and how long it is left alone then."""
+        """When `pursue` asked a node last, and how long it leaves that node alone, in seconds."""
         self._alarm: Alarm | None = None
         self._look_alarm: Alarm | None = None
         self._pursuit: Alarm | None = None
         self._started = self._changed = 0.0
         self._stopped = False
 
-    def start(self, now: float) -> None:
-        """Begin, once the node has joined and its neighbours have come to rest."""
+    def start(self, now: SteadyTime) -> None:
+        """Begin, once the node has joined and its neighbours change no more."""
         self._started = self._changed = now
         self._look_later(LOOK_AGAIN, now)
         self._round_later(now)
@@ -75,7 +88,7 @@ class Plan:
         """No comparison begins any more."""
         self._stopped = True
 
-    def contacts_changed(self, now: float) -> None:
+    def contacts_changed(self, now: SteadyTime) -> None:
         """A contact came or went."""
         self._changed = now
         if self._look_alarm is None:
@@ -83,12 +96,12 @@ class Plan:
                 self._context.options.first_delay * self._context.node.rng.uniform(0.5, 1.5), now
             )
 
-    # What others' DIGESTs teach
+    # The DIGESTs of others
 
     def found_equal(
-        self, peer: bytes, ranges: list[Range], sound: list[Range], epoch: int, now: float
+        self, peer: bytes, ranges: list[Range], sound: list[Range], epoch: int, now: SteadyTime
     ) -> None:
-        """The other node compared these ranges, and they are equal."""
+        """Another node compared these ranges, and they are equal."""
         view = self._context.view
         if view is None:
             return
@@ -96,16 +109,16 @@ class Plan:
         if peer in view.peers and set(ranges) >= set(view.shared_with(peer)):
             self._compared[peer] = now
 
-    def found_lacking(self, peer: bytes, ranges: list[Range], now: float) -> None:
-        """The other node lacks most of what there is in these ranges."""
+    def found_lacking(self, peer: bytes, ranges: list[Range], now: SteadyTime) -> None:
+        """Another node lacks most of the records in these ranges."""
         view = self._context.view
         if view is not None and peer in view.others:
             self.want(peer, [part for part in ranges if peer in view.keepers(part)], now)
 
-    # What is not settled
+    # Catching up
 
-    def begin_anew(self, now: float) -> None:
-        """All was unsettled: what is being compared does not count, and everybody is asked again, at once."""
+    def begin_anew(self, now: SteadyTime) -> None:
+        """The node was reset: abandon all comparisons, and ask all nodes again at once."""
         self._asked.clear()
         self._retries.clear()
         self._compared.clear()
@@ -113,8 +126,8 @@ class Plan:
             comparison.abandon(now, silent=False)
         self.pursue(now)
 
-    def pursue(self, now: float) -> None:
-        """Ask who must be heard before a range counts as caught up; and whether what is held can be let go."""
+    def pursue(self, now: SteadyTime) -> None:
+        """Ask the nodes that a range waits for, and the replicas of held ranges whether they have caught up."""
         if self._stopped or self._context.view is None:
             return
         if self._pursuit is not None:
@@ -138,8 +151,8 @@ class Plan:
                 if peer in unseen:
                     self._learn_from(peer, ranges, now)
 
-    def _learn_from(self, peer: bytes, ranges: list[Range], now: float) -> None:
-        """Who does not agree may know a closer node, that this one has not met: let it name whom it knows there."""
+    def _learn_from(self, peer: bytes, ranges: list[Range], now: SteadyTime) -> None:
+        """Ask a node that sees other replicas for the contacts it knows there. One of them may be unknown here."""
         contact, ask = self._context.contact(peer), self._context.node.ask
         if contact is None:
             return
@@ -149,10 +162,10 @@ class Plan:
 
     # The neighbours
 
-    def _look_later(self, seconds: float, now: float) -> None:
+    def _look_later(self, seconds: float, now: SteadyTime) -> None:
         self._look_alarm = self._context.node.timers.at(now + seconds, self._look)
 
-    def _look(self, now: float) -> None:
+    def _look(self, now: SteadyTime) -> None:
         self._look_alarm = None
         context = self._context
         if self._stopped:
@@ -162,7 +175,8 @@ class Plan:
             return
         others = [entry.contact.id for entry in context.node.table]
         if not self._joined() and not others:
-            self._look_later(LOOK_AGAIN, now)  # cut off: what it keeps are not all the keys
+            # Cut off from its cluster, a node would take all keys for its own.
+            self._look_later(LOOK_AGAIN, now)
             return
         if context.factor.renew(others):
             context.on_replicas(context.replicas)
@@ -180,16 +194,16 @@ class Plan:
         self._on_view()
         self.pursue(now)
 
-    def _is_calm(self, now: float) -> bool:
+    def _is_calm(self, now: SteadyTime) -> bool:
         options = self._context.options
         calm = now - self._changed >= options.quiet or now - self._started >= options.patience
         return self._joined() and (calm or not len(self._context.node.table))
 
-    def _range_changed(self, kept: KeptRange, old: View | None, now: float) -> None:
-        """Those of a share's replicas that are new to it have to get it.
+    def _range_changed(self, kept: KeptRange, old: View | None, now: SteadyTime) -> None:
+        """Plan to bring a range to the replicas that are new to it.
 
-        From the closest one that had it before at once; the others look a little later. Who is new itself asks in this order.
-        A share may have been several, of other nodes each, and partly not this node's.
+        The closest earlier replica does so at once, the others look later. A new replica asks in this order itself.
+        The old view may have split the range, and may not have had this node in some parts.
         """
         me, options, rng = self._context.node.id, self._context.options, self._context.node.rng
         others = kept.replicas - {me}
@@ -209,12 +223,12 @@ class Plan:
 
     # Rounds
 
-    def _round_later(self, now: float) -> None:
+    def _round_later(self, now: SteadyTime) -> None:
         when = now + self._context.node.jittered(self._context.options.interval)
         self._context.node.timers.at(when, self._round)
 
-    def _round(self, now: float) -> None:
-        """Compare with all neighbours with whom that is due."""
+    def _round(self, now: SteadyTime) -> None:
+        """Compare with all neighbours not compared with of late."""
         if self._stopped:
             return
         view, interval = self._context.view, self._context.options.interval
@@ -228,12 +242,12 @@ class Plan:
         self._round_later(now)
 
     def want(self, peer: bytes, ranges: Iterable[Range], due: float) -> None:
-        """Compare these ranges with a neighbour, not before `due`."""
+        """Plan a comparison with a neighbour, not before `due`."""
         self._note(peer, ranges, due)
         self._arm()
 
     def _note(self, peer: bytes, ranges: Iterable[Range], due: float) -> None:
-        """The same, where `_arm` is called once for many."""
+        """The same without `_arm`. A new view plans many at once, and calls `_arm` once."""
         wish = self._wishes.setdefault(peer, _Wish(due))
         wish.due = min(wish.due, due)
         wish.ranges.update(ranges)
@@ -248,9 +262,9 @@ class Plan:
             self._alarm = timers.at(min(ready), self._begin)
 
     def _free(self) -> list[bytes]:
-        """Those with whom a comparison may begin: of keys that are not being compared with another one.
+        """Neighbours with whom a comparison may begin: none of its keys is being compared with another node.
 
-        Else what this node lacks would be brought by both.
+        Otherwise both would bring the records that this node lacks.
         """
         busy = Intervals((part.start, part.stop) for each in self._running.values() for part in each.ranges)
         return [
@@ -260,7 +274,7 @@ class Plan:
             and not any(busy.touches((part.start, part.stop)) for part in wish.ranges)
         ]
 
-    def _begin(self, now: float) -> None:
+    def _begin(self, now: SteadyTime) -> None:
         self._alarm = None
         due = [peer for peer in self._free() if self._wishes[peer].due <= now]
         due.sort(key=lambda peer: self._wishes[peer].due)
@@ -274,7 +288,7 @@ class Plan:
             comparison.step(now)
         self._arm()
 
-    def _ended(self, comparison: Comparison, now: float) -> None:
+    def _ended(self, comparison: Comparison, now: SteadyTime) -> None:
         peer, view = comparison.peer, self._context.view
         del self._running[peer]
         missing = Intervals(comparison.open)
@@ -294,7 +308,7 @@ class Plan:
         self.pursue(now)
         self._arm()
 
-    def _try_again(self, comparison: Comparison, view: View, now: float) -> None:
+    def _try_again(self, comparison: Comparison, view: View, now: SteadyTime) -> None:
         peer, options = comparison.peer, self._context.options
         delay = self._retries.get(peer, FIRST_RETRY)
         self._retries[peer] = min(2 * delay, options.interval)
@@ -303,11 +317,11 @@ class Plan:
         self.want(peer, again or view.shared_with(peer), now + self._context.node.jittered(delay))
 
     def waits_for(self) -> dict[str, list[str]]:
-        """The addresses of those of whom something is missed, by what that is."""
+        """The addresses of the nodes that are waited for, by what is missing of them."""
         missing = self._caught_up.missing() if self._context.view is not None else {}
         contacts = {what: [self._context.contact(id) for id in sorted(ids)] for what, ids in missing.items()}
         return {what: [str(each.address) for each in all if each] for what, all in contacts.items()}
 
     def status(self) -> dict[str, object]:
-        """Plain data: how many comparisons run and wait."""
+        """Plain data: the numbers of running and of planned comparisons."""
         return {"running": len(self._running), "planned": len(self._wishes)}

@@ -1,9 +1,10 @@
-"""How much is missing here still, and how long that will take: by what others said that they have."""
+"""How many records are missing here, and how long they will take, from what other nodes reported."""
 
 from collections import deque
 from collections.abc import Collection
 
 from kdht.node.repair.ranges import Range
+from kdht.times import SteadyTime
 
 SAMPLES = 32
 HORIZON = 30.0
@@ -17,13 +18,13 @@ class Progress:
         self._gaps: dict[Range, int] = {}
         self._samples: deque[tuple[float, int]] = deque(maxlen=SAMPLES)
 
-    def heard(self, range: Range, own: int, theirs: int, now: float) -> None:
-        """Another node that has caught up has so many records in a range, and this one so many."""
+    def heard(self, range: Range, own: int, theirs: int, now: SteadyTime) -> None:
+        """Note the numbers of records in a range, at this node and at one that has caught up."""
         self._gaps[range] = max(theirs - own, 0)
         self._samples.append((now, sum(self._gaps.values())))
 
     def only(self, ranges: Collection[Range]) -> None:
-        """All other ranges are not of interest any more."""
+        """Forget all ranges but these."""
         self._gaps = {range: gap for range, gap in self._gaps.items() if range in ranges}
 
     @property
@@ -31,8 +32,8 @@ class Progress:
         """Records."""
         return sum(self._gaps.values())
 
-    def seconds_left(self, now: float) -> float | None:
-        """At the speed of late; None where that is not known yet."""
+    def seconds_left(self, now: SteadyTime) -> float | None:
+        """Seconds at the recent speed, None while that is unknown."""
         missing = self.missing
         while len(self._samples) > 1 and self._samples[0][0] < now - HORIZON:
             self._samples.popleft()

@@ -1,8 +1,8 @@
 """Records on their way to other replicas, each as a STORE, a window of them at a time.
 
-Contract: a push ends in its `done`s: True once the other node has the record, or a newer one, on stable
-storage; False if it could not be told or refused. The record is read when its turn comes, so what is
-sent is the newest. Bounded: what waits, and what is under way (`Window`); the rate is that of the requests.
+Contract: a push ends in all its `done`: True once the other node has the record, or a newer one, on stable storage; False if
+it could not be told or refused. The record is read when its turn comes, so the newest one is sent. The queue and the
+records under way (`Window`) are bounded. The rate is that of requests.
 """
 
 from collections import deque
@@ -15,16 +15,17 @@ from kdht.node.repair.context import RepairContext
 from kdht.node.repair.window import Window
 from kdht.node.replicas.writes import pack_stored
 from kdht.node.rpc import Rpc
+from kdht.times import SteadyTime
 from kdht.wire import Contact
 from kdht.wire._shared import Op, Status
 
 MAX_QUEUED = 4096
 LEAST_WAITING = 512
 BUSY_DELAY = 0.5
-"""Seconds until a node that said BUSY is asked again."""
+"""Seconds until a BUSY node is asked again."""
 BUSY_TRIES = 10
 
-Pushed = Callable[[bool, float], None]
+Pushed = Callable[[bool, SteadyTime], None]
 
 
 class _Push:
@@ -49,14 +50,14 @@ class Pusher:
 
     @property
     def is_full(self) -> bool:
-        """Whether as much waits as will be sent in the next moments."""
+        """Whether enough records wait for the next moments."""
         return len(self._known) > max(LEAST_WAITING, 2 * self.window.size)
 
     def __len__(self) -> int:
         return len(self._known)
 
-    def push(self, contact: Contact, key: bytes, done: Pushed, now: float) -> None:
-        """Bring the record of a key to a node."""
+    def push(self, contact: Contact, key: bytes, done: Pushed, now: SteadyTime) -> None:
+        """Send the record of a key to a node."""
         place = contact.id, key
         push = self._known.get(place)
         if push is None and len(self._known) >= MAX_QUEUED:
@@ -69,21 +70,21 @@ class Pusher:
         push.done.append(done)
         self._send(now)
 
-    def _send(self, now: float) -> None:
+    def _send(self, now: SteadyTime) -> None:
         while self._queue and self._under_way < self.window.size:
             push = self._queue.popleft()
             self._under_way += 1
             if not self._sent(push, now):
                 self._close(push, False, now)
 
-    def _sent(self, push: _Push, now: float) -> bool:
+    def _sent(self, push: _Push, now: SteadyTime) -> bool:
         context = self._context
         try:
             record = context.store.get(push.key, context.unix())
         except StorageError:
             context.counters["storage_failed"] += 1
             return False
-        if record is None:  # it has expired, or was given away
+        if record is None:  # it expired or was given away
             return False
         body = pack_stored(record)
         if not context.ask(Op.STORE, push.key, push.contact, body, partial(self._answered, push), now):
@@ -91,7 +92,7 @@ class Pusher:
         context.counters["bytes_pushed"] += len(body)
         return True
 
-    def _answered(self, push: _Push, rpc: Rpc, reply: Reply | None, now: float) -> None:
+    def _answered(self, push: _Push, rpc: Rpc, reply: Reply | None, now: SteadyTime) -> None:
         rtt = now - rpc.sent[0] if rpc.sent else 0.0
         if reply is None or len(rpc.sent) > 1 or reply.status is Status.BUSY:
             self.window.lost(rtt, now)
@@ -105,15 +106,15 @@ class Pusher:
         self._context.counters["records_pushed" if good else "pushes_failed"] += 1
         self._end(push, good, now)
 
-    def _again(self, push: _Push, now: float) -> None:
+    def _again(self, push: _Push, now: SteadyTime) -> None:
         if not self._sent(push, now):
             self._end(push, False, now)
 
-    def _end(self, push: _Push, good: bool, now: float) -> None:
+    def _end(self, push: _Push, good: bool, now: SteadyTime) -> None:
         self._close(push, good, now)
         self._send(now)
 
-    def _close(self, push: _Push, good: bool, now: float) -> None:
+    def _close(self, push: _Push, good: bool, now: SteadyTime) -> None:
         self._under_way -= 1
         del self._known[push.contact.id, push.key]
         for done in push.done:

@@ -19,7 +19,7 @@ take turns between two nodes. There the whole group keeps the range: some keys i
 three replicas, have one replica more."""
 
 MAX_KEPT = 4096
-"""Ranges whose keepers a view remembers."""
+"""Ranges whose replicas a view remembers."""
 
 SPACE = 1 << ID_BITS
 
@@ -49,7 +49,7 @@ class KeptRange(NamedTuple):
 
 
 class View:
-    """What one node keeps, as it sees the cluster. Immutable."""
+    """The kept ranges of one node, as it sees the cluster. Immutable."""
 
     def __init__(self, self_id: bytes, others: Collection[bytes], replicas: int) -> None:
         self.self_id = self_id
@@ -72,7 +72,7 @@ class View:
         return [kept.range for kept in self.kept if other in kept.replicas]
 
     def parts(self, range: Range) -> list[tuple[Range, KeptRange | None]]:
-        """The range, split where it is not in one kept range as a whole, nor in none."""
+        """The range in parts, each in one kept range or in none."""
         kept = self.kept_range(range.start)
         if kept is not None and kept.range.stop >= range.stop:
             return [(range, kept)]
@@ -81,7 +81,7 @@ class View:
         return [part for half in range.split(range.bits + 1) for part in self.parts(half)]
 
     def elsewhere(self, range: Range) -> list[Range]:
-        """What others keep of a range, split where not the same ones do."""
+        """The parts of a range that only others keep, each with the same replicas throughout."""
         found: dict[Range, None] = {}
         for part, own in self.parts(range):
             for kept in self._kept_touching(part.start, part.stop) if own is None else ():
@@ -115,12 +115,12 @@ class View:
         return kept.replicas
 
     def _last_kept(self, key: int) -> KeptRange | None:
-        """Where the last key was is often where the next one is."""
+        """The range of the last key, which often has the next key too."""
         last = self._last
         return last if last is not None and last.range.start <= key < last.range.stop else None
 
     def _kept_touching(self, start: int, stop: int) -> list[KeptRange]:
-        """The ranges that any of these keys is in, and who keeps each, be it this node or not."""
+        """The ranges with any of these keys and their replicas, whether this node keeps them or not."""
         kept_ranges: list[KeptRange] = []
 
         def found(here: Range, groups: list[list[int]]) -> None:
@@ -135,7 +135,7 @@ class View:
         return kept_ranges
 
     def order(self, range: Range) -> list[bytes]:
-        """All others, those closest to the first key of a range first."""
+        """All other nodes, the closest to the first key of a range first."""
         if range not in self._order:
             _bound(self._order)
             self._order[range] = sorted(self.others, key=lambda id: number(id) ^ range.start)
@@ -148,13 +148,13 @@ class View:
 
 
 def _bound(kept: dict[Range, Any]) -> None:
-    """Others say of which ranges they want to hear: what was made for them is forgotten in the end."""
+    """Bound a dictionary by range: other nodes choose the ranges, so it might grow without end."""
     if len(kept) >= MAX_KEPT:
         kept.clear()
 
 
 def responsibility(self_id: bytes, others: Iterable[bytes], replicas: int) -> list[KeptRange]:
-    """The ranges that `self_id` keeps, in key order, each with everybody who keeps it."""
+    """The ranges that `self_id` keeps, in key order, each with all its replicas."""
     ids = {int.from_bytes(id, "big"): id for id in (self_id, *others)}
     kept_ranges: list[KeptRange] = []
     me = int.from_bytes(self_id, "big")

@@ -1,4 +1,4 @@
-"""The seam between a node and its repair: what comes in, what is asked for, how far it is.
+"""The interface between a node and its repair.
 
 Contract: `datagrams_to_send`, timers and `now` are the node's; `changed`, `is_caught_up` and `ever_caught_up` are for
 any thread. Nothing is asked of others before `start`, nor before the node has joined.
@@ -30,6 +30,7 @@ from kdht.node.repair.ranges import number
 from kdht.node.repair.sight import Sight
 from kdht.node.repair.work import Work
 from kdht.node.rpc import Mismatch, Rpc, Rpcs
+from kdht.times import SteadyTime, UnixTime
 from kdht.wire import Contact, Message
 from kdht.wire._shared import ID_LEN, Op
 
@@ -39,14 +40,14 @@ MAX_PENDING = 4096
 
 
 class Repair:
-    """One node's. `transmit` sends a request of `rpcs`, `respond` a reply to one that came in."""
+    """The repair of one node. `transmit` sends a request, `respond` a reply."""
 
     def __init__(
         self,
         node: NodeContext,
         keeping: Keeping,
         *,
-        transmit: Callable[[Rpc, float], None],
+        transmit: Callable[[Rpc, SteadyTime], None],
         respond: Respond,
         joined: Callable[[], bool],
     ) -> None:
@@ -93,7 +94,7 @@ class Repair:
         self._replicas = options.replicas
         self._withheld = False
 
-    def start(self, now: float) -> None:
+    def start(self, now: SteadyTime) -> None:
         """Begin; the node is about to join."""
         self._context.node.timers.now = now
         if self._started:
@@ -103,12 +104,12 @@ class Repair:
         self._missed.start(now)
         self._foreign.start(now)
 
-    def contacts_changed(self, now: float) -> None:
-        """A contact came into the table or left it."""
+    def contacts_changed(self, now: SteadyTime) -> None:
+        """A contact entered or left the table."""
         self._plan.contacts_changed(now)
 
     def changed(self, key: bytes) -> None:
-        """The own store has another record for this key. Any thread."""
+        """The record of this key in the own store has changed. Any thread."""
         self._context.digests.changed(key)
         view = self._context.view
         if view is not None and view.kept_range(number(key)) is None:
@@ -118,7 +119,7 @@ class Repair:
         """A replica did not confirm a write of this key. Any thread."""
         self._missed.note(key)
 
-    def receive(self, message: Message, datagram: Datagram, now: float) -> None:
+    def receive(self, message: Message, datagram: Datagram, now: SteadyTime) -> None:
         """One of `OPS`, a request or a reply. Raises BadPacket or Mismatch."""
         self._context.node.timers.now = now
         if message.is_reply:
@@ -131,7 +132,7 @@ class Repair:
             raise Mismatch("own_id")
         self._answers.untrusted(message, sender, datagram, now)
 
-    def _take_reply(self, message: Message, datagram: Datagram, now: float) -> None:
+    def _take_reply(self, message: Message, datagram: Datagram, now: SteadyTime) -> None:
         is_named = message.op is not Op.STORE
         sender = untrusted_id(message) if is_named else b""
         rpc, rtt = self._context.rpcs.match(message, datagram.source, sender, now)
@@ -147,20 +148,20 @@ class Repair:
 
     @property
     def ever_caught_up(self) -> bool:
-        """Whether this node had caught up with the others once since the start."""
+        """Whether this node has caught up on all its ranges once since the start."""
         return self._caught_up.ever
 
     def is_caught_up(self, key: bytes) -> bool:
-        """Whether the own store has what the other replicas of a key have. False for keys kept elsewhere."""
+        """Whether the own store has all that the other replicas of a key have. False for keys of other nodes."""
         return not self._withheld and self._drain is None and self._caught_up.is_caught_up(key)
 
     def withhold(self, withheld: bool) -> None:
-        """Whether this node answers for nothing, whatever it has caught up on."""
+        """While True, this node answers for no key, whatever it has caught up on."""
         self._withheld = withheld
         self._keeping.on_fell_behind()
 
     def holds(self, key: bytes) -> bool:
-        """Whether this node answers other nodes for a key: it has caught up, or those who keep it now have not."""
+        """Whether this node answers for a key: it has caught up, or it kept the key before nodes that have not."""
         return not self._withheld and self._drain is None and self._caught_up.holds(key)
 
     @property
@@ -168,11 +169,11 @@ class Repair:
         return self._caught_up.doubt
 
     def doubt_own(self) -> None:
-        """What this node kept was put out of its store, for it was away too long; before `start`."""
+        """Records of the last run were put out of the store, because the node was away too long. Call before `start`."""
         self._caught_up.doubt = Doubt.OPEN
 
     def trust_own(self) -> None:
-        """What this node kept is in its store again, or set aside for good. Any thread."""
+        """Records of the last run are in the store again, or set aside for good. Any thread."""
         self._caught_up.doubt = Doubt.NONE
 
     @property
@@ -187,8 +188,8 @@ class Repair:
         """
         self._caught_up.reset()
 
-    def go_on(self, now: float) -> None:
-        """The node's turn."""
+    def go_on(self, now: SteadyTime) -> None:
+        """Continue in the node's thread after `catch_up_anew`."""
         if self._epoch != self._caught_up.epoch:
             self._epoch = self._caught_up.epoch
             self._plan.begin_anew(now)
@@ -222,7 +223,7 @@ class Repair:
         """Whether all records were given away."""
         return self._drain is not None and self._drain.over
 
-    def drain(self, now: float, drained: Callable[[], None]) -> None:
+    def drain(self, now: SteadyTime, drained: Callable[[], None]) -> None:
         """Give all records to the nodes that keep them without this one, then call `drained`."""
         self._plan.stop()
         self._foreign.stop()
@@ -230,9 +231,9 @@ class Repair:
         self._caught_up.reset()
         self._drain.start(now)
 
-    def _unix(self) -> float:
+    def _unix(self) -> UnixTime:
         context = self._context.node
-        return context.timers.now + context.unix_offset
+        return UnixTime(context.timers.now + context.unix_offset)
 
     def _drop(self, records: Sequence[tuple[bytes, int]]) -> None:
         self._keeping.drop(records, self._dropped)
@@ -260,5 +261,5 @@ class Repair:
         self.counters["storage_failed"] += 1
 
 
-def _leave_to_probes(rpc: Rpc, now: float) -> None:
-    """A missed answer may mean that a disk is slow: whether a contact lives, others find out."""
+def _leave_to_probes(rpc: Rpc, now: SteadyTime) -> None:
+    """A missed answer may only mean a slow disk. Probes find out whether the contact lives."""

@@ -1,9 +1,11 @@
-"""How many records may be under way at once: as many as network and disks give beside the clients' traffic.
+"""The number of records under way at once: as many as network and disks allow beside the clients' traffic.
 
-Additive increase, multiplicative decrease (Chiu and Jain, 1989; Jacobson, "Congestion Avoidance and Control", 1988), from
-a slow start. A loss halves the window, and so does an answer that took much longer than the quickest of late: then a queue has grown
-somewhere, in a disk, a socket or a processor, and clients wait in it too (delay as the signal, as in LEDBAT, RFC 6817).
+Additive increase, multiplicative decrease (Chiu and Jain, 1989; Jacobson, "Congestion Avoidance and Control", 1988), from a
+slow start. A loss halves the window. An answer that took much longer than the quickest of late shrinks it too: then a
+queue has grown in a disk, a socket or a processor, where clients wait as well (delay as the signal, as in LEDBAT, RFC 6817).
 """
+
+from kdht.times import SteadyTime
 
 LEAST = 4
 FIRST = 16
@@ -12,12 +14,12 @@ PATIENCE = 0.05
 """Seconds that an answer may take beyond `SLOWNESS` times the quickest."""
 SLOWNESS = 2.0
 MEMORY = 10.0
-"""Seconds after which the quickest answer is looked for anew: a disk may have become slower."""
+"""Seconds after which the quickest answer is measured anew: a disk may have become slower."""
 GENTLE, HARD = 0.7, 0.5
 
 
 class Window:
-    """Of one node, to all others together."""
+    """The window of one node, for all others together."""
 
     def __init__(self) -> None:
         self.size = float(FIRST)
@@ -26,9 +28,9 @@ class Window:
         self._since = 0.0
         self._coming = float("inf")
         self._calm_until = 0.0
-        """What was under way when the window shrank says nothing more."""
+        """Records that were under way when the window shrank count no more."""
 
-    def answered(self, rtt: float, now: float) -> None:
+    def answered(self, rtt: float, now: SteadyTime) -> None:
         """An answer came after `rtt` seconds, at the first try."""
         self._note(rtt, now)
         if rtt > SLOWNESS * self._quickest + PATIENCE:
@@ -38,17 +40,17 @@ class Window:
         else:
             self.size = min(self.size + 1 / self.size, MOST)
 
-    def lost(self, rtt: float, now: float) -> None:
+    def lost(self, rtt: float, now: SteadyTime) -> None:
         """A datagram was lost, or the other node had too much to do."""
         self._shrink(HARD, rtt, now)
 
-    def _note(self, rtt: float, now: float) -> None:
+    def _note(self, rtt: float, now: SteadyTime) -> None:
         if now - self._since > MEMORY:
             self._quickest, self._coming, self._since = min(self._coming, rtt), rtt, now
         self._quickest = min(self._quickest, rtt)
         self._coming = min(self._coming, rtt)
 
-    def _shrink(self, factor: float, rtt: float, now: float) -> None:
+    def _shrink(self, factor: float, rtt: float, now: SteadyTime) -> None:
         if now < self._calm_until:
             return
         self._calm_until = now + rtt

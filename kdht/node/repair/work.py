@@ -1,7 +1,7 @@
-"""Long reads of the store in slices, so that whoever drives the node is never kept for long.
+"""Long reads of the store in slices, so that the thread of the node is never blocked for long.
 
-A job is a generator that yields what each step cost, in records read. After `SLICE` records the
-node's other duties have their turn, and other jobs. No job holds anything of the store between two steps.
+A job is a generator. It yields the cost of each step, in records read. After `SLICE` records, the node's other duties and
+other jobs have their turn. No job holds anything of the store between two steps.
 """
 
 from collections import deque
@@ -10,34 +10,35 @@ from typing import Any, TypeVar
 
 from kdht.errors import StorageError
 from kdht.node.timers import Timers
+from kdht.times import SteadyTime
 
 T = TypeVar("T")
 Steps = Generator[int, None, T]
 
 SLICE = 256
 PAUSE = 0.003
-"""Seconds: with slices of about a millisecond, a quarter of a processor at most."""
+"""Seconds between slices. With slices of about a millisecond that is a quarter of a processor at most."""
 
 
 class Work:
-    """Jobs, in turns. `failed` hears of what the disk says."""
+    """Jobs that take turns. `failed` is called with errors of the disk."""
 
     def __init__(self, timers: Timers, failed: Callable[[StorageError], None]) -> None:
         self._timers = timers
         self._failed = failed
-        self._jobs: deque[tuple[Steps[Any], Callable[[Any, float], None]]] = deque()
+        self._jobs: deque[tuple[Steps[Any], Callable[[Any, SteadyTime], None]]] = deque()
         self._runs = False
 
     def __len__(self) -> int:
         return len(self._jobs)
 
-    def start(self, steps: Steps[T], done: Callable[[T | None, float], None], now: float) -> None:
+    def start(self, steps: Steps[T], done: Callable[[T | None, SteadyTime], None], now: SteadyTime) -> None:
         """Run the job; `done` gets its result, or None after a StorageError. A short one runs at once."""
         self._jobs.appendleft((steps, done))
         if not self._runs:
             self._slice(now)
 
-    def _slice(self, now: float) -> None:
+    def _slice(self, now: SteadyTime) -> None:
         self._runs = True
         cost = 0
         while self._jobs and cost < SLICE:

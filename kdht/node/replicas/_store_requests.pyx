@@ -1,10 +1,10 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
 # distutils: include_dirs = include
-"""A replica's part of a write: STOREs, from the batch that they came in to the answers that they get.
+"""A replica's part of a write: from a batch of STOREs to the answers.
 
-Contract: `take` is called on the thread that the batch came on. Its STOREs become one job of the writer,
-which tells on its own thread what became of them; there the answers are made, and leave together. What is
-no STORE, or not as it should be, is given back untouched: `untrusted_stored` says what is wrong with it.
+Contract: `take` is called on the thread that received the batch. Its STOREs become one job of the writer. The
+writer reports the outcomes on its own thread. There the answers are made, and leave together. Other messages
+and malformed STOREs are returned untouched; `untrusted_stored` says what is wrong with those.
 """
 
 from cpython.tuple cimport PyTuple_GET_ITEM

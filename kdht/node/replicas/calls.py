@@ -1,14 +1,16 @@
-"""STORE, FETCH and PROMISE to other replicas: sent, sent again, matched with their answers, given up.
+"""STORE, FETCH and PROMISE to other replicas: sent, repeated, matched with their answers, given up.
 
-Contract: a call is told (`told`) what becomes of it: SLOW, once, if the first transmission had
-no answer in the usual time, for then another replica may be asked beside; and in the end its
-Answer, FAILED, or CLOSED where nobody is at the address any more. An answer counts if its request ID, source, op and key are those of a call that waits.
-What several are asked at once is one Question: one request ID, made and sealed once.
-An address that did not answer is reported to `on_silent`.
+    asked ---> answer: Answer
+      |  `---> no answer in the usual time: SLOW, once; then repeated ---> Answer, or FAILED after three tries
+      `------> an ICMP error: CLOSED
 
-Time-outs follow the round trips measured to each address (RFC 6298), the disk of the other included, from the
-first transmission on: a call whose repetition is answered was slow more often than it was lost, and where only
-undisturbed ones count (Karn) a time-out that is too short stays so.
+Contract: a call tells `told` what becomes of it: perhaps SLOW, and at the end an Answer, FAILED or CLOSED. After SLOW the caller
+may ask another replica too. An answer counts if its request ID, source, op and key are those of a waiting call. All nodes
+asked at once share a Question: one request ID, sealed once. Addresses that did not answer are reported to `on_silent`.
+
+Time-outs follow the round trips measured to each address (RFC 6298), including the disk there. They are measured from the
+first transmission on. A call answered after its repetition was more often slow than lost. If only undisturbed calls
+counted (Karn), a time-out that is too short would stay so.
 """
 
 from collections import Counter
@@ -37,7 +39,7 @@ MAX_ADDRESSES = 4096
 TRIES = 3
 FIRST_TIMEOUT = 0.2
 LEAST_TIMEOUT = {Op.STORE: 0.05, Op.FETCH: 0.015, Op.PROMISE: 0.05}
-"""Seconds; a STORE and a PROMISE wait for a disk."""
+"""Seconds. STORE and PROMISE wait for a disk."""
 MOST_TIMEOUT = 1.0
 
 SLOW: Final = "slow"
@@ -56,7 +58,7 @@ Told: TypeAlias = "Callable[[Turn, Call, Answer | str], None]"
 
 
 class Question:
-    """What replicas are asked: the same datagram for all to whom it goes from the same own address."""
+    """A question to several replicas: one datagram for all that are asked from the same own address."""
 
     __slots__ = ("body", "key", "op", "request_id", "wires")
 
@@ -66,7 +68,7 @@ class Question:
         self.body = body
         self.request_id = request_id
         self.wires: dict[Address, bytes] = {}
-        """The datagram by the address that it is sent from."""
+        """The sealed datagram by source address."""
 
 
 class Call:
@@ -108,11 +110,11 @@ class Calls:
         return len(self._pending)
 
     def question(self, op: Op, key: bytes, body: bytes) -> Question:
-        """For `ask`."""
+        """A question for `ask`."""
         return Question(op, key, body, self._rng.getrandbits(64))
 
     def ask(self, turn: Turn, question: Question, address: Address, told: Told) -> bool:
-        """Send a request; False, and `told` is never called, where that is impossible."""
+        """Send a question to a node. If that is impossible, returns False and never calls `told`."""
         source = self._sources.get(address.is_ipv4)
         place = question.request_id, address
         if source is None or len(self._pending) >= MAX_CALLS or place in self._pending:
@@ -130,7 +132,7 @@ class Calls:
         return True
 
     def receive(self, turn: Turn, reply: Datagram) -> bool:
-        """A reply to one of them. False: to none that was sent from here."""
+        """Take a reply. False if it belongs to no waiting call."""
         data = reply.data
         call = self._pending.get((int.from_bytes(data[_REQUEST_ID], "big"), reply.source))
         if call is None:
@@ -147,7 +149,7 @@ class Calls:
         return True
 
     def unreachable(self, turn: Turn, address: Address) -> None:
-        """ICMP said so: what is under way to there goes elsewhere at once, and is not taken back by an answer."""
+        """An ICMP error came: end all calls to this address as CLOSED. A later answer does not undo that."""
         for call in [call for call in self._pending.values() if call.address == address]:
             self._counters["calls_unreachable"] += 1
             self._end(turn, call, CLOSED)

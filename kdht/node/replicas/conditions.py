@@ -1,15 +1,25 @@
-"""Conditional writes: a majority promises to take nothing older, then the write, where the condition holds.
+"""Conditional writes: a majority promises to take nothing older. If the condition holds there, the write follows.
 
-Single-decree Paxos (Lamport, "The Part-Time Parliament", 1998) for each key, as in Rystsov, "CASPaxos: Replicated State
-Machines without logs", 2018, with (version, nonce) of the write as the ballot:
+This is single-decree Paxos for each key (Lamport, "The Part-Time Parliament", 1998) in the manner of CASPaxos (Rystsov,
+"CASPaxos: Replicated State Machines without logs", 2018). The ballot is (version, nonce) of the write.
 
     asked --- a majority granted ---> condition met ---> STOREs of the decided write ---> OK, or UNCONFIRMED
       |                                 `-- unmet: CONFLICT
       `-- a majority cannot grant ---> looked: a quorum read says OK (it is done already), CONFLICT or BAD_VERSION
       `-- too few answered: BUSY
 
-All but UNCONFIRMED and OK leave nothing behind; then the promises are given back. One write of a key at a time: the others wait.
-Contract: as that of `Writes`. Tries of one write that come together are one.
+| state | fields of the job | leaves it |
+|---|---|---|
+| waits for earlier writes of the key | `ballot` 0, behind others in the queue | the write before it ends |
+| asked | `ballot`, `waiting` promises | `_go_on`: a majority is in `granted`, or cannot be |
+| decided | `decided`, `waiting` answers to STOREs | `finish_if_decided`: `acks`, or all that promised refuse (`denied`) |
+| looked | `ballot` 0, promises given back | `_looked`: the quorum read ends |
+| ended | `done` is empty | never |
+
+Only OK and UNCONFIRMED leave promises behind; all other outcomes give them back. A coordinator works on one write of a key
+at a time. Tries of one write that arrive together are one job.
+
+Contract: the same as that of `Writes`.
 """
 
 from collections import deque
@@ -23,14 +33,14 @@ from kdht.node.replicas.context import CoordinatorContext, Quorum
 from kdht.node.replicas.quorum_reads import Done as ReadDone
 from kdht.node.replicas.quorum_reads import Found
 from kdht.node.replicas.turns import Outcome, Planned, Turn
-from kdht.node.replicas.writes import DEADLINE, MAX_ROUNDS, Done, Written, pack_stored, version_in
+from kdht.node.replicas.writes import MAX_WRITE_ROUNDS, WRITE_DEADLINE, Done, Written, pack_stored, version_in
 from kdht.node.timers import Alarm
 from kdht.storage import Granted, Promise, Result, StoredRecord, Write, visible
 from kdht.wire import RECORD, Address, pack_promise
 from kdht.wire._shared import RECORD_LEN, TRY_BITS, Op, Status
 
 MAX_WAITING = 64
-"""Writes of one key at a coordinator."""
+"""Conditional writes of one key that wait at a coordinator; more are BUSY."""
 
 Where = Address | None
 """A replica; None is this node."""
@@ -59,7 +69,7 @@ class ConditionJob:
         self.nonce = nonce
         self.quorum = quorum
         self.done = [done]
-        """Of all its tries; empty once they were told."""
+        """One callback for each try; empty once they were called."""
         self.own_version = record.version != 0
         self.round = 0
         self.alarm: Alarm | None = None
@@ -68,21 +78,21 @@ class ConditionJob:
     def start(self) -> None:
         """A new round."""
         self.ballot = 0
-        """The version for which promises are asked, or were given; 0 once they are given back."""
+        """The version of the promises asked for or granted; 0 once they are given back."""
         self.waiting = 0
-        """Answers that may still come, to promises and to STOREs."""
+        """Number of answers that may still come, to PROMISE and to STORE."""
         self.others: set[Address] = set()
-        """Replicas that were asked, without this node."""
+        """The other replicas that were asked."""
         self.granted: dict[Where, StoredRecord] = {}
-        """What stood, without its value, where it was promised."""
+        """The record at each node that granted a promise, without its value."""
         self.refused = 0
-        """The greatest version that a promise was refused for; 0: none was."""
+        """The greatest version in a refusal of a promise, 0 if there was none."""
         self.decided = False
         self.question: Question | None = None
         """The STORE."""
         self.acks = 0
         self.denied = 0
-        """The replicas that promised, and refused the STORE after all."""
+        """Number of replicas that granted a promise and refused the STORE all the same."""
 
     def is_same(self, other: "ConditionJob") -> bool:
         """Whether both are tries of one write."""
@@ -96,7 +106,7 @@ class ConditionJob:
 
 
 class Conditions:
-    """All conditional writes at one coordinator. `may_promise`: whether this node, as a replica, may promise for a key."""
+    """All conditional writes at one coordinator. `may_promise(key)`: whether this node may promise as a replica."""
 
     def __init__(
         self, context: CoordinatorContext, read: QuorumRead, may_promise: Callable[[bytes], bool]
@@ -108,7 +118,7 @@ class Conditions:
         """By key; the first of each is under way."""
 
     def write(self, turn: Turn, job: ConditionJob) -> None:
-        """Begin it, or let it wait for those before it."""
+        """Begin a write, or queue it behind earlier writes of the key."""
         queue = self._queues.setdefault(job.key, deque())
         for other in queue:
             if other.is_same(job) and len(other.done) < MAX_WAITING:
@@ -118,7 +128,7 @@ class Conditions:
             job.done[0](turn, Written(Status.BUSY, 0, existed=False))
             return
         self._context.counters["writes"] += 1
-        job.alarm = turn.after(DEADLINE, partial(self._too_late, job))
+        job.alarm = turn.after(WRITE_DEADLINE, partial(self._too_late, job))
         queue.append(job)
         if len(queue) == 1:
             self._begin(turn, job)
@@ -135,7 +145,7 @@ class Conditions:
         if own is not None and _is_of(own, job):
             self._look(turn, job)
         elif _version(own) > job.condition and (seen or job.condition):
-            # What is older than a record that there is can never stand again.
+            # The condition names an older version than that of an existing record: it can never hold again.
             self._finish(turn, job, Status.CONFLICT, seen)
         else:
             self._ask(turn, job)
@@ -188,9 +198,9 @@ class Conditions:
         head: StoredRecord | None,
         refused: int,
     ) -> None:
-        """A replica's word about the promise: what stands there, what it refuses it for, or nothing."""
+        """A replica has answered the PROMISE with its record, with the version of a refusal, or not at all."""
         if job.ballot != ballot:
-            if not refused:  # the promise was given, or its answer was lost
+            if not refused:  # it was granted, or its answer was lost
                 self._give_back_to(turn, job, ballot, where)
             return
         job.waiting -= 1
@@ -248,7 +258,7 @@ class Conditions:
         self._acked(turn, job, True if status is Status.OK else False if is_refusal else None)
 
     def _acked(self, turn: Turn, job: ConditionJob, accepted: bool | None) -> None:
-        """A replica took the write, refused it (False), or was not heard of."""
+        """A replica took the write (True), refused it (False), or did not answer (None)."""
         job.waiting -= 1
         job.acks += accepted is True
         job.denied += accepted is False
@@ -257,6 +267,7 @@ class Conditions:
         self.finish_if_decided(turn, job)
 
     def finish_if_decided(self, turn: Turn, job: ConditionJob) -> None:
+        """End the write once the outcome of its STOREs is known."""
         quorum = job.quorum
         if not job.done:
             return
@@ -266,13 +277,13 @@ class Conditions:
             self._tell_others(turn, job)
             self._finish(turn, job, Status.OK, job.record.version)
         elif not job.waiting and job.denied == len(job.granted):
-            job.decided = False  # another one has gone ahead everywhere: nothing was changed
+            job.decided = False  # a greater ballot won at all of them: this write changed nothing
             self._look(turn, job)
         elif not job.waiting:
             self._finish(turn, job, Status.UNCONFIRMED)
 
     def _tell_others(self, turn: Turn, job: ConditionJob) -> None:
-        """Bring it to the replicas that promised nothing: one that is just catching up may have compared its records before."""
+        """Send the record to the replicas without a promise. One that is catching up may have compared this key already."""
         context = self._context
         if None not in job.granted:
             turn.writes.append(Planned(Write(job.key, job.record), _ignore_outcome))
@@ -284,10 +295,10 @@ class Conditions:
         if what is not SLOW and not isinstance(what, Answer):
             self._context.on_missed(key)
 
-    # --- What else stands
+    # --- The present record
 
     def _look(self, turn: Turn, job: ConditionJob) -> None:
-        """Ask a majority what stands: it may be this write itself, from an earlier try."""
+        """Ask a majority for its record. It may be this write itself, from an earlier try."""
         self._give_back(turn, job)
         try:
             own = self._context.store.get(job.key, turn.now)
@@ -310,7 +321,7 @@ class Conditions:
             self._finish(turn, job, Status.CONFLICT, seen)
         elif job.own_version:
             self._finish(turn, job, Status.BAD_VERSION, max(job.refused, _version(record)))
-        elif job.round < MAX_ROUNDS:
+        elif job.round < MAX_WRITE_ROUNDS:
             job.round += 1
             self._context.counters["write_rounds"] += 1
             self._ask(turn, job)
@@ -324,7 +335,7 @@ class Conditions:
         self._finish(turn, job, Status.UNCONFIRMED if job.decided else Status.BUSY)
 
     def _give_back(self, turn: Turn, job: ConditionJob) -> None:
-        """Nothing was or will be stored under these promises. Those of which nothing is heard yet follow in `_heard`."""
+        """Free the replicas from their promises. Promises that are granted later are given back in `_heard`."""
         ballot, job.ballot = job.ballot, 0
         for where in job.granted:
             self._give_back_to(turn, job, ballot, where)
@@ -345,20 +356,19 @@ class Conditions:
         if not done:
             return
         if status is Status.CONFLICT and job.own_version and version == job.record.version:
-            status = (
-                Status.BAD_VERSION
-            )  # of another write: a CONFLICT that tells a write's own version says that it stands
+            # Another write has this version. A CONFLICT with the write's own version would say that it is done.
+            status = Status.BAD_VERSION
         if not job.decided:
             self._give_back(turn, job)
         elif len(job.granted) < job.quorum.nodes:
-            self._context.on_missed(job.key)  # who did not promise is not sent it
+            self._context.on_missed(job.key)  # a replica without a promise was sent no STORE
         self._context.counters[f"writes_{status.name.lower()}"] += 1
         for each in done:
             each(turn, Written(status, version, existed=job.condition != 0))
         self._next(turn, job)
 
     def _next(self, turn: Turn, job: ConditionJob) -> None:
-        """The next write of the key, unless this one was waiting itself."""
+        """Begin the next write of the key, unless this one was itself waiting."""
         queue = self._queues[job.key]
         was_first = queue[0] is job
         queue.remove(job)
@@ -369,7 +379,7 @@ class Conditions:
 
 
 def _ignore_outcome(turn: Turn, outcome: Outcome) -> None:
-    """A promise that stays is forgotten in time; a record that is not kept here is brought by repair."""
+    """A promise that stays ends by itself. Repair brings a record that was not stored here."""
 
 
 def _ignore_answer(turn: Turn, call: Call, what: Answer | str) -> None:
@@ -381,6 +391,6 @@ def _version(record: StoredRecord | None) -> int:
 
 
 def _is_of(record: StoredRecord, job: ConditionJob) -> bool:
-    """Whether what stands is what this job would write."""
+    """Whether this record is the one that the job would write."""
     mine = job.record
     return job.own_version and record.version == mine.version and record[2:] == mine[2:]

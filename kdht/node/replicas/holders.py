@@ -1,4 +1,4 @@
-"""Who holds a key, for an operator: the named nodes are each asked for their record, and nothing is repaired."""
+"""Which nodes hold a key, for an operator. Each named node is asked for its record, and nothing is repaired."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from kdht.wire._shared import Op
 
 
 class Holder(NamedTuple):
-    """What one node said: `answered` without a record means that it has none."""
+    """The answer of one node. `answered` without a record: it has none."""
 
     address: Address
     answered: bool

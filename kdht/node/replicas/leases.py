@@ -1,7 +1,7 @@
 """Leases of clients that want to be told of changes of a key.
 
-Contract: bounded in number; a lease ends by itself. A notification is one more reply to the client's WATCH,
-through the same entry node, so this node needs no more than the request itself. Thread-safe.
+Contract: bounded in number; a lease ends by itself. A notification is one more reply to the client's WATCH, through the same
+entry node, so this node needs nothing but the request. Thread-safe.
 """
 
 import threading
@@ -12,7 +12,7 @@ from kdht.wire.limits import MAX_LEASE
 
 MAX_LEASES = 16384
 MAX_WATCHERS = 1024
-"""Of one key."""
+"""Leases of one key."""
 
 
 class Lease(NamedTuple):
@@ -34,7 +34,7 @@ class Leases:
         return self._count
 
     def renew(self, key: bytes, who: bytes, request: Datagram, lease: int, now: float) -> bool:
-        """Begin, renew or, with 0 seconds, end a lease; False where there are too many already."""
+        """Begin or renew a lease of `lease` seconds; 0 ends it. False if there are too many already."""
         with self._lock:
             watchers = self._by_key.get(key, {})
             if not lease:
@@ -51,7 +51,7 @@ class Leases:
             return True
 
     def watching(self, key: bytes, now: float) -> list[Datagram]:
-        """The requests of all who are to be told of a change of the key."""
+        """The requests of all clients that watch the key."""
         if key not in self._by_key:  # nearly always, and without the lock
             return []
         with self._lock:

@@ -1,15 +1,28 @@
-"""A read that the own store alone cannot answer: from several replicas, the newest wins.
+"""A read that the own store alone cannot answer: it asks several replicas, and the newest record wins.
 
-Two kinds. A **miss**: this node has no record, which after a change of the cluster says little;
-the first replica that has caught up and has one answers for it. A **quorum**: a majority of the replicas
-is heard, and the newest of their records is brought to as many of the replicas as make a majority,
-before the reader gets it (Attiya, Bar-Noy and Dolev, "Sharing memory robustly in message-passing
-systems", 1995), so that no later quorum read sees an older one.
+There are two kinds:
 
-Anybody's record may be the newest. But only a replica that has caught up with the others is *heard*: one
-that was away may lack what the others acknowledged meanwhile, and so may a contact beyond the replicas.
-Where replicas say that they have not caught up, those that kept the key before them have their place: the r closest nodes that
-do not say so are those of which a majority is heard.
+| kind | ends once | then |
+|---|---|---|
+| miss: the own store has no record | a replica that has caught up has one | its record is the answer |
+| quorum (QUORUM_GET) | a majority of the seats is heard | the newest record is brought to a majority, and is the answer |
+| both | all asked nodes have answered or are given up, or 0.5 s are over | the newest record, with `enough` False if too few were heard |
+
+A quorum read writes its record back before it answers, so no later quorum read returns an older one (Attiya, Bar-Noy and
+Dolev, "Sharing memory robustly in message-passing systems", 1995). If a majority has something newer by then, the read
+begins again, up to three times.
+
+What each answer does:
+
+| answer | what follows |
+|---|---|
+| OK, NOT_FOUND | the node is heard |
+| UNCONFIRMED: it has not caught up | its record counts, but the node is not heard. In place of a replica the next closest is asked |
+| none in the usual time, none at all, or a failed disk | the next closest node is asked |
+
+Any node may have the newest record. But a node that was away may lack acknowledged writes, and so may a contact beyond
+the replicas. So only nodes that have caught up are *heard*. A majority is one of the r closest nodes that do not say
+that they are behind: earlier replicas have the seats of joiners.
 """
 
 from collections import deque
@@ -29,16 +42,16 @@ from kdht.storage import StoredRecord, Write, newer, visible
 from kdht.wire import Address, Contact, Record, parse_store
 from kdht.wire._shared import Op, RecordFlag, Status
 
-MAX_ROUNDS = 3
-"""Of a read that meets something newer as it brings its record to a majority."""
-DEADLINE = 0.5
-"""Seconds after which a read ends with what there is."""
+MAX_READ_ROUNDS = 3
+"""Of a read that finds something newer while it writes its record back."""
+READ_DEADLINE = 0.5
+"""Seconds after which a read ends with the records so far."""
 FETCHED = frozenset({Status.OK, Status.NOT_FOUND, Status.UNCONFIRMED})
-"""What a FETCH is answered with; UNCONFIRMED by a node that has not caught up, with its record if it has one."""
+"""Good replies to a FETCH. UNCONFIRMED comes from a node that has not caught up, with its record if it has one."""
 
 
 class Found(NamedTuple):
-    """A read's end: the newest record, a tombstone too, and whether enough replicas were heard."""
+    """The outcome of a read: the newest record, or tombstone, and whether enough replicas were heard."""
 
     record: StoredRecord | None
     enough: bool
@@ -66,48 +79,48 @@ class ReadJob:
         self.newest = own
         self.round = 0
         self.is_hearsay = True
-        """Whether the newest is only had by nodes that have not caught up: those beside the replicas too."""
+        """Whether only nodes that are behind have the newest record; nodes beside the replicas count as such."""
         self.has: dict[Where, StoredRecord | None] = {}
-        """What each node that has answered has."""
+        """The record of each node that has answered."""
         self.replicas: frozenset[Where] = frozenset()
         self.seats = 0
-        """How many replicas there are."""
+        """The number of replicas."""
         self.asked: list[Address] = []
         """The closest first."""
         self.own_rank: int | None = None
-        """How many nodes are closer than this one, if it is a replica."""
+        """The number of nodes closer than this one, if it is a replica."""
         self.caught_up: dict[Where, bool] = {}
-        """Of each that has answered."""
+        """Whether each node that has answered has caught up."""
         self.waiting = 0
         self.candidates: deque[Contact] = deque()
         self.alarm: Alarm | None = None
 
     @property
     def enough(self) -> bool:
-        """Whether a majority is heard, of the closest nodes that do not say that they have not caught up."""
+        """Whether a majority of the seats is heard."""
         if len(self.asked) + (self.own_rank is not None) <= self.seats and all(self.caught_up.values()):
             return len(self.caught_up) >= self.need  # nearly always
         return sum(where in self.caught_up for where in self._seated()[: self.seats]) >= self.need
 
     @property
     def is_short(self) -> bool:
-        """Whether all that were asked cannot make a majority."""
+        """Whether the asked nodes cannot make a majority, whatever they answer."""
         return len(self._seated()) < self.need
 
     def _seated(self) -> list[Where]:
-        """Who has caught up, or may have: the closest first."""
+        """The nodes that have caught up, or may have, the closest first."""
         return [where for where in self.order if self.caught_up.get(where, True)]
 
     @property
     def order(self) -> list[Where]:
-        """Who was asked, this node too if it is a replica: the closest first."""
+        """The asked nodes, and this one if it is a replica, the closest first."""
         order: list[Where] = list(self.asked)
         if self.own_rank is not None:
             order.insert(self.own_rank, None)
         return order
 
     def take(self, where: Where, record: StoredRecord | None, *, caught_up: bool) -> None:
-        """What a node has; `caught_up`: it is, or was, a replica that has what the others have."""
+        """Take the record of one node. `caught_up`: it is, or was, a replica with all that the others have."""
         self.has[where] = record
         self.caught_up[where] = caught_up
         if record is None:
@@ -119,7 +132,7 @@ class ReadJob:
 
 
 class QuorumReads:
-    """All such reads under way at one node."""
+    """All reads under way at one node."""
 
     def __init__(self, context: CoordinatorContext, writes: Writes) -> None:
         self._context = context
@@ -138,7 +151,10 @@ class QuorumReads:
         caught_up: bool,
         round: int = 0,
     ) -> None:
-        """Ask the other replicas; `replica`: this node is one, which may have caught up."""
+        """Ask the other replicas. `own`: the record here. `replica`: this node is one, and `caught_up` says more of it.
+
+        `need`: replicas that have to be heard. `done` is called once, in this turn or a later one.
+        """
         job = ReadJob(self._context.calls.question(Op.FETCH, key, b""), own, need, done, quorum=quorum)
         job.round = round
         job.seats = self._context.cluster.policy.replicas
@@ -150,7 +166,7 @@ class QuorumReads:
             job.own_rank = self._context.core.rank(key, job.seats)
             job.take(None, own, caught_up=caught_up)
         self._context.counters["gathered_quorum" if quorum else "gathered_miss"] += 1
-        job.alarm = turn.after(DEADLINE, partial(self._too_late, job))
+        job.alarm = turn.after(READ_DEADLINE, partial(self._too_late, job))
         for _ in range(others + (replica and not caught_up)):
             self._fetch_next(turn, job)
         self.finish_if_decided(turn, job)
@@ -186,17 +202,18 @@ class QuorumReads:
         caught_up = answer.status is not Status.UNCONFIRMED
         job.take(address, record, caught_up=caught_up)
         if not caught_up and job.done is not None and (address in job.replicas or job.is_short):
-            self._fetch_next(
-                turn, job
-            )  # who stood in for it, or was a replica before it, may have what it lacks
+            # An earlier replica, or a stand-in, may have what this one lacks.
+            self._fetch_next(turn, job)
 
     def finish_if_decided(self, turn: Turn, job: ReadJob) -> None:
+        """End the read once its outcome is known: the first table above."""
         if job.done is None:
             return
         if not job.quorum and visible(job.newest, turn.now) and not job.is_hearsay:
             self._finish(turn, job, enough=True)
         elif not job.waiting or (job.quorum and job.enough):
-            self._finish(turn, job, enough=job.enough)  # hearsay too: there is nothing better
+            # Even a record that only nodes behind have: there is none better.
+            self._finish(turn, job, enough=job.enough)
 
     def _too_late(self, job: ReadJob, turn: Turn) -> None:
         job.alarm = None
@@ -219,7 +236,7 @@ class QuorumReads:
         done(turn, Found(record, enough))
 
     def _spread(self, turn: Turn, job: ReadJob, record: StoredRecord, done: Done, *, here: bool) -> None:
-        """Bring it to as many as make a majority, if it is not there."""
+        """Write the newest record back to a majority, unless a majority has it."""
         seats = Seats(job.order, job.seats)
         having = {where for where, has in job.has.items() if has == record}
         for where in having:
@@ -243,8 +260,8 @@ class QuorumReads:
     def _was_spread(
         self, job: ReadJob, record: StoredRecord, done: Done, turn: Turn, written: Written
     ) -> None:
-        """A majority has the record; or it is too late for that, and what is newer is looked for."""
-        if written.status is not Status.CONFLICT or job.round + 1 >= MAX_ROUNDS:
+        """The record was written back, or a majority has something newer: then read again."""
+        if written.status is not Status.CONFLICT or job.round + 1 >= MAX_READ_ROUNDS:
             done(turn, Found(record, written.status is Status.OK))
             return
         is_replica = None in job.replicas
@@ -267,18 +284,18 @@ class QuorumReads:
 
 
 def _is_enough(turn: Turn, outcome: Outcome) -> None:
-    """A repair that fails is tried again by the next read, or by anti-entropy."""
+    """A failed repair is repeated by the next read or by anti-entropy."""
 
 
 def untrusted_fetched(answer: Answer) -> StoredRecord | None:
-    """The record in the reply to a FETCH, with one of FETCHED. Raises BadPacket."""
+    """The record in a reply to a FETCH with a status of FETCHED. Raises BadPacket."""
     if answer.status is Status.OK or (answer.status is Status.UNCONFIRMED and answer.body):
         return untrusted_stored(answer.body)
     return None
 
 
 def untrusted_store(body: bytes) -> tuple[StoredRecord, int | None]:
-    """The record in a STORE, and the nonce of a decided one. Raises BadPacket."""
+    """The record in a STORE, and its nonce if it is a conditional write. Raises BadPacket."""
     record, nonce = parse_store(body)
     return _stored(record), nonce
 

@@ -1,7 +1,6 @@
-"""What a node remembers of writes that it took part in, so that a late retry gets the answer of the first try.
+"""The recent writes of a node, so that a late retry gets the answer of the first try.
 
-Contract: bounded, in number and time; what is forgotten early costs a client an UNCONFIRMED, nothing else.
-Thread-safe.
+Contract: bounded in number and time. A write that is forgotten early costs a client an UNCONFIRMED, nothing else. Thread-safe.
 """
 
 from threading import Lock
@@ -12,7 +11,7 @@ from kdht.wire._shared import Status
 
 SECONDS = 60.0
 MOST = 16384
-"""Entries of one generation; there are two."""
+"""Items of one generation; there are two."""
 
 Entry = TypeVar("Entry")
 Name = tuple[bytes, int]
@@ -20,7 +19,7 @@ Name = tuple[bytes, int]
 
 
 class Generations(Generic[Entry]):
-    """A dictionary that forgets: an entry stays for SECONDS, unless there are too many, and longer where few come."""
+    """A dictionary that forgets. An item stays for SECONDS or longer, unless there are too many."""
 
     def __init__(self) -> None:
         self._new: dict[Name, Entry] = {}
@@ -41,7 +40,7 @@ class Generations(Generic[Entry]):
 
 
 class Recent:
-    """One node's. Only writes that have a version of their own are remembered."""
+    """The recent writes of one node. Only those with a version of their client are remembered."""
 
     def __init__(self) -> None:
         self._begun: Generations[int] = Generations()
@@ -51,18 +50,18 @@ class Recent:
         self._refusals: Generations[tuple[Status, int]] = Generations()
 
     def refuse(self, key: bytes, request: int, status: Status, version: int, now: float) -> None:
-        """This request was answered so, and nothing was done."""
+        """Note that this request was refused, and changed nothing."""
         self._refusals.put((key, request), (status, version), now)
 
     def refused(self, key: bytes, request: int) -> tuple[Status, int] | None:
-        """How a request with this ID was refused: what comes a second time, doubled by the network, is not carried out after all."""
+        """The refusal of the request with this ID, if any. A copy of it, doubled by the network, is not carried out either."""
         return self._refusals.get((key, request))
 
     def claim(self, key: bytes, version: int, write: int, now: float, *, conditional: bool) -> int:
-        """0 where a version is that of this write, whose tries all have the number `write`; else a version to go beyond.
+        """0 if the version belongs to this write (`write` is the number of its tries), else a version to go beyond.
 
-        Another write came with the same one: clients whose clocks are behind choose one above what all of them have seen. Or a
-        greater one has begun here: nothing needs to be sent to find a write refused, unless its condition has to be looked at.
+        Another write may have the same version: clients with slow clocks choose the next one above all they have seen.
+        Or a greater version has begun here. Then this write would be refused anyway, unless it has a condition to check.
         """
         known = self._begun.get((key, version))
         if known is not None:
@@ -75,18 +74,18 @@ class Recent:
         return 0
 
     def confirm(self, key: bytes, record: StoredRecord, now: float, *, existed: bool) -> None:
-        """This write was confirmed."""
+        """Note that this write was confirmed."""
         self._confirmed.put((key, record.version), (_content(record), existed), now)
 
     def confirmed(self, key: bytes, record: StoredRecord, write: int) -> bool | None:
-        """Whether the key had a record before this write, if it was confirmed; else None."""
+        """Whether the key had a record before this confirmed write; None if it was not confirmed."""
         if self._begun.get((key, record.version)) != write:
             return None
         known = self._confirmed.get((key, record.version))
         return known[1] if known is not None and known[0] == _content(record) else None
 
     def deletion(self, key: bytes, version: int, now: float, *, existed: bool) -> bool:
-        """Whether the key had a record when this deletion first came to this node; `existed`: it has now."""
+        """Whether the key had a record when this deletion first came here. `existed`: whether it has one now."""
         known = self._deletions.get((key, version))
         if known is None:
             self._deletions.put((key, version), existed, now)

@@ -19,6 +19,7 @@ from kdht.errors import StorageError
 from kdht.node.replicas.clock import SteadyClock
 from kdht.node.timers import Alarm, Timers
 from kdht.storage import Granted, Result, Wish, Writer
+from kdht.times import SteadyTime
 
 Outcome = Result | Granted | StorageError | None
 """What became of a write to the own store, or of a promise; None: too many waited."""
@@ -40,7 +41,7 @@ class Turn:
         self._turns = turns
         self.now = now
         """Unix seconds."""
-        self.steady = 0.0
+        self.steady = SteadyTime(0.0)
         """Seconds that only run forwards, for alarms."""
         self.outgoing: list[Outgoing] = []
         self.writes: list[Planned] = []
@@ -114,7 +115,7 @@ class Turns:
         self._fulfil(turn)
         return seconds
 
-    def _until_next(self, steady: float) -> float | None:
+    def _until_next(self, steady: SteadyTime) -> float | None:
         due = self.timers.next()
         return None if due is None else max(due - steady, 0.0)
 

@@ -1,15 +1,37 @@
 """One write to all replicas of its key.
 
-The coordinator writes to its own store and sends STORE to the other replicas, all at
-once; the writer is told once enough nodes have it on stable storage, and among them a majority of the replicas that have caught
-up: a quorum read, which hears a majority, then meets one that has it. Where a replica is silent the next closest contact is asked
-beside it. That one adds a copy, but it takes the replica's seat (`Seats`) only where the replica's port is closed: a silent one may
-live, and be heard by others. A replica that has not caught up says so with its confirmation, and the next closest is asked in its place.
-A replica refuses where something newer stands (CONFLICT) or a greater version is promised (BAD_VERSION). Then only replicas count.
+The coordinator writes to its own store and sends STORE to the other replicas, all at once. The client is told once
+enough nodes have the record on stable storage (`acks`), and a majority of the replicas among them.
 
-The version is the client's, and the same in every try. A write without one is given one here, and a new one only where all
-that were asked refused the first: else it might be told of twice. A conditional
-write is decided by promises first (`conditions`).
+A round ends as follows. The first line that holds is taken, at each answer, provided that the own store has answered:
+
+| what is known | what follows |
+|---|---|
+| enough nodes have it, and enough seats (`is_confirmed`) | OK |
+| the own store failed, and no STORE was sent | STORAGE_FAILED, or BUSY if too many writes wait |
+| no node has it or can have it (`is_refused`), and the version is the client's | BAD_VERSION |
+| the same, and the version was given here | another round with a greater version; after four rounds UNCONFIRMED |
+| a read brings it, and a majority of the seats has it or something newer | CONFLICT |
+| no answer is awaited any more | UNCONFIRMED |
+| 1.5 s are over | UNCONFIRMED |
+
+What each answer of another node does:
+
+| answer | what follows |
+|---|---|
+| OK | it has the record. If it has caught up it counts in its seat; else it leaves its seat to the next closest |
+| CONFLICT: it has something newer | the write is disputed: from now on only seats count |
+| BAD_VERSION: it promised a greater version | the same, and the key is compared soon |
+| none in the usual time | the next closest contact is asked too |
+| none at all, or a failed disk | the node may have it; the next closest contact is asked, the key is compared soon |
+| port closed | the same, and the node leaves its seat |
+
+A silent node keeps its seat. It may live, and other nodes may hear it. So the contact that is asked beside it adds a
+copy, but no seat. A majority of the seats matters because a quorum read hears a majority of the replicas that have caught
+up, and so meets a node with the record.
+
+All tries of a write have one version. A version given here is replaced only if all nodes refused it: otherwise a reader
+might have seen it already. Conditional writes are decided by promises first (`conditions`).
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -26,19 +48,19 @@ from kdht.storage import Result, StoredRecord, Write
 from kdht.wire import RECORD, Address, Contact, Record, pack_decided
 from kdht.wire._shared import RECORD_LEN, Op, RecordFlag, Status
 
-DEADLINE = 1.5
-"""Seconds after which a write that too few confirmed is UNCONFIRMED."""
-MAX_ROUNDS = 4
+WRITE_DEADLINE = 1.5
+"""Seconds after which a write with too few confirmations is UNCONFIRMED."""
+MAX_WRITE_ROUNDS = 4
 # As a plain number: an enum's operators cost more than the rest.
 _TOMBSTONE, _BEHIND = int(RecordFlag.TOMBSTONE), int(RecordFlag.BEHIND)
 SPARE = 6
 """Contacts beyond the replicas that may take the place of silent ones."""
 BEFORE = 32
-"""Contacts beyond those that may have kept a key before, should so many have come at once."""
+"""Contacts beyond those: they may have kept a key before many nodes joined at once."""
 
 
 class Written(NamedTuple):
-    """What became of a write; `version` of a refusal is what stands, what is promised, or the time."""
+    """The outcome of a write. `version` of a refusal: the version in the store, the promised one, or the time."""
 
     status: Status
     version: int
@@ -49,7 +71,7 @@ Done = Callable[[Turn, Written], None]
 
 
 class WriteJob:
-    """One write until it is answered; late confirmations change nothing any more."""
+    """One write until it is answered. Later confirmations have no effect."""
 
     __slots__ = (
         "acks", "alarm", "asked", "disputed", "done", "existed", "has", "is_new", "key", "local", "near", "newer",
@@ -63,41 +85,41 @@ class WriteJob:
         self.quorum = quorum
         self.done: Done | None = done
         self.is_new = is_new
-        """A client's write; else a record that stands somewhere is brought to others."""
+        """Whether this is a client's write. Otherwise a read brings an existing record to other nodes."""
         self.own_version = record.version != 0
-        """Whether its client gave it a version."""
+        """Whether the client chose the version."""
         self.round = 0
         self.stands = 0
-        """The greatest version that a replica refused it for."""
+        """The greatest version in a refusal."""
         self.existed = False
         self.alarm: Alarm | None = None
 
     def start(self) -> None:
         """A new round."""
         self.acks = 0
-        """Nodes that have it."""
+        """Number of nodes with the record."""
         self.has: set[Where] = set()
-        """Those of them that have caught up."""
+        """The nodes among them that have caught up."""
         self.newer: set[Where] = set()
-        """Nodes that have caught up, and have something newer."""
+        """Nodes that have caught up and have something newer."""
         self.disputed = False
-        """Whether any node did not take it."""
+        """Whether any node refused it."""
         self.repeated = False
-        """Whether one that was asked several times did not: it may have taken it before."""
+        """Whether a node refused a repeated STORE. It may have taken the record at the first one."""
         self.unsure = False
-        """Whether one that was asked did not say whether it took it."""
+        """Whether a node that was asked never answered."""
         self.waiting = 0
-        """Nodes that may still confirm."""
+        """Number of answers that may still come."""
         self.question: Question | None = None
-        """What the other replicas are asked in this round."""
+        """The STORE of this round."""
         self.asked: set[Where] = {None}
         self.near: Sequence[Contact] = ()
-        """Whom to ask, the closest first, and how many of them were looked at."""
+        """Contacts to ask, the closest first; `taken` of them were looked at."""
         self.taken = 0
         self.seats: Seats | None = None
-        """None while nobody but the replicas was asked, and all of them keep their seats: nearly always."""
+        """None as long as only the replicas were asked and all have their seats, as nearly always."""
         self.local: Status | None = None
-        """What the own store said; None until then."""
+        """The answer of the own store, once it is there."""
 
     @property
     def is_confirmed(self) -> bool:
@@ -110,22 +132,22 @@ class WriteJob:
 
     @property
     def is_refused(self) -> bool:
-        """Whether nobody has it, and nobody ever had it.
+        """Whether no node has the record, or ever had it.
 
-        A replica that has something newer may have had this before, if anybody has or had it: a quorum read brings what one
-        node has to others. Then it may have been told of.
+        If any node has it, a quorum read may have brought it to a replica that has something newer by now. Then a
+        reader has seen it.
         """
         return self.is_new and not (self.acks or self.repeated or self.unsure or self.waiting)
 
     @property
     def is_overtaken(self) -> bool:
-        """Whether a majority has what a read brings, or something newer."""
+        """Whether a majority of the seats has the record of a read, or something newer."""
         if self.is_new or not self.newer:
             return False
         return self.seated(self.has) + self.seated(self.newer) >= self.quorum.majority
 
     def seated(self, nodes: set[Where]) -> int:
-        """How many of these have a seat."""
+        """The number of these nodes with a seat."""
         return len(nodes) if self.seats is None else len(nodes & self.seats.taken)
 
 
@@ -136,10 +158,10 @@ class Writes:
         self._context = context
 
     def write(self, turn: Turn, key: bytes, record: StoredRecord, quorum: Quorum, done: Done) -> None:
-        """Replicate a record; one with version 0 is given a version."""
+        """Replicate a record. Version 0 means that the version is chosen here."""
         self._context.counters["writes"] += 1
         job = WriteJob(key, record, quorum, done, is_new=True)
-        job.alarm = turn.after(DEADLINE, partial(self._too_late, job))
+        job.alarm = turn.after(WRITE_DEADLINE, partial(self._too_late, job))
         self._begin(turn, job)
 
     def spread(
@@ -155,16 +177,16 @@ class Writes:
         *,
         here: bool,
     ) -> None:
-        """Bring a record that has its version to `lacking` nodes, and to the own store too (`here`), until `need` in the seats
-        have it. Those that have caught up and have it are in `has`; those that only have it have left their seats.
+        """Bring the record of a read to `lacking` nodes, and to the own store (`here`), until `need` seats have it.
 
-        CONFLICT where so many have it or something newer.
+        `has`: nodes with the record that have caught up. Other nodes with it have left their seats already. The outcome
+        is CONFLICT if `need` seats have it or something newer.
         """
         job = WriteJob(key, record, Quorum(need, need, need), done, is_new=False)
         job.start()
         job.seats, job.has = seats, has
         job.asked |= has | seats.left
-        job.alarm = turn.after(DEADLINE, partial(self._too_late, job))
+        job.alarm = turn.after(WRITE_DEADLINE, partial(self._too_late, job))
         if here:
             turn.writes.append(Planned(Write(key, record), partial(self._written, job, job.round)))
         else:
@@ -195,7 +217,7 @@ class Writes:
                 return
 
     def _seats(self, job: WriteJob) -> Seats:
-        """They are counted from now on. This node is among the replicas; which of them does not matter."""
+        """Count seats from now on. This node is one of the replicas; its rank does not matter."""
         if job.seats is None:
             order = [None, *(contact.address for contact in job.near)]
             job.seats = Seats(order, self._context.cluster.policy.replicas)
@@ -211,7 +233,7 @@ class Writes:
         return sent
 
     def _written(self, job: WriteJob, round: int, turn: Turn, outcome: Outcome) -> None:
-        """The own store's word."""
+        """The own store has answered."""
         if job.round != round:
             return
         if not isinstance(outcome, Result):
@@ -237,7 +259,7 @@ class Writes:
         self.finish_if_decided(turn, job)
 
     def _answered(self, job: WriteJob, round: int, turn: Turn, call: Call, what: Answer | str) -> None:
-        """A replica's word, or its silence."""
+        """A replica has answered, is late, or is given up."""
         if job.round != round:
             return
         if what is SLOW:
@@ -264,7 +286,7 @@ class Writes:
         self.finish_if_decided(turn, job)
 
     def _has(self, turn: Turn, job: WriteJob, where: Where, *, behind: bool) -> None:
-        """A node has it."""
+        """A node has the record."""
         job.acks += 1
         if behind:
             self._context.counters["confirmed_behind"] += 1
@@ -275,7 +297,7 @@ class Writes:
     def _refused(
         self, turn: Turn, job: WriteJob, where: Where, version: int, *, newer: bool, behind: bool
     ) -> None:
-        """A node does not take it, for that version's sake."""
+        """A node refused the record because of `version`."""
         self._context.clock.seen(version)
         job.stands = max(job.stands, version)
         job.disputed = True
@@ -285,7 +307,7 @@ class Writes:
             job.newer.add(where)
 
     def _leave_seat(self, turn: Turn, job: WriteJob, where: Where) -> None:
-        """A node that has not caught up makes no majority, though it has the record: who kept the key before may."""
+        """A node that has not caught up counts in no majority, although it has the record. Ask an earlier replica."""
         seats = self._seats(job)
         seats.leave(where)
         is_short = len(seats.taken & job.asked) < job.quorum.majority
@@ -296,23 +318,23 @@ class Writes:
         self._store_next(turn, job)
 
     def _look_farther(self, job: WriteJob, seats: Seats) -> None:
-        """Who may have kept the key before so many others came."""
+        """Find earlier replicas: contacts that kept the key before many others joined."""
         job.near = self._context.core.closest(job.key, self._context.cluster.policy.replicas + SPARE + BEFORE)
         job.taken = 0
         own: list[Where] = [None] if None in seats.order else []
         seats.extend([*own, *(contact.address for contact in job.near)])
 
     def _again(self, turn: Turn, job: WriteJob) -> None:
-        """No majority can have this version: the same write once more, above what stands."""
+        """All refused this version. Try again with a greater one."""
         job.round += 1
         self._context.counters["write_rounds"] += 1
-        if job.round >= MAX_ROUNDS:
+        if job.round >= MAX_WRITE_ROUNDS:
             self._finish(turn, job, Status.UNCONFIRMED)
         else:
             self._begin(turn, job)
 
     def finish_if_decided(self, turn: Turn, job: WriteJob) -> None:
-        """Answer if enough have confirmed, or if no more can."""
+        """Answer the client once the outcome is known: the first table above."""
         if job.done is None or job.local is None:
             return
         if job.is_confirmed:
@@ -343,7 +365,7 @@ class Writes:
 
 
 def pack_stored(record: StoredRecord, nonce: int | None = None) -> bytes:
-    """A record as nodes exchange it: with its expiry, Unix seconds, in place of the TTL; `nonce`: of a decided write."""
+    """A record as nodes send it, with its expiry in Unix seconds in place of the TTL. `nonce`: of a conditional write."""
     version, expiry, flags, value = record
     if nonce is not None:
         return pack_decided(Record(version, expiry, flags & _TOMBSTONE, value), nonce)
@@ -351,10 +373,10 @@ def pack_stored(record: StoredRecord, nonce: int | None = None) -> bytes:
 
 
 def is_behind(body: bytes) -> bool:
-    """Whether the node that answers a STORE so has not caught up on the key."""
+    """Whether this reply to a STORE comes from a node that has not caught up on the key."""
     return len(body) < RECORD_LEN or bool(RECORD.unpack_from(body)[2] & _BEHIND)
 
 
 def version_in(body: bytes) -> int:
-    """The version in a reply to STORE or PROMISE; 0 if there is none."""
+    """The version in a reply to STORE or PROMISE, 0 if there is none."""
     return int(RECORD.unpack_from(body)[0]) if len(body) >= RECORD_LEN else 0
