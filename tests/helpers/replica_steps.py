@@ -3,6 +3,7 @@
 from replica_cluster import Cluster, Member, key_of
 
 from kdht.storage import StoredRecord, Write
+from kdht.wire import Message, parse
 
 
 def plant(member: Member, version: int, value: bytes = b"value", flags: int = 0) -> None:
@@ -26,3 +27,8 @@ def cut(cluster: Cluster, one: Member, other: Member, loss: float = 1.0) -> None
     """Lose that share of what goes between two members, both ways."""
     cluster.network.set_loss(one.contact.address, other.contact.address, loss)
     cluster.network.set_loss(other.contact.address, one.contact.address, loss)
+
+
+def taken(cluster: Cluster) -> list[Message]:
+    """All that the client has received since the last look."""
+    return [parse(received.data) for received in cluster.client.take()]
