@@ -58,7 +58,7 @@ def test_a_write_that_too_few_could_confirm_is_refused_at_once_and_told_beforeha
     alone(first, *others)
     before = first.stats()["requests"]
     with pytest.raises(
-        Unconfirmed, match="nothing was changed: fewer nodes live than must confirm it"
+        Unconfirmed, match="nothing was changed: fewer nodes live than must confirm a write"
     ) as refused:
         put(first, "after")
     assert refused.value.status == "TOO_FEW"
