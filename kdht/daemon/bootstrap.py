@@ -28,7 +28,7 @@ FIRST_RETRY = 1.0
 LAST_RETRY = 60.0
 
 
-class Found(NamedTuple):
+class BootstrapAddresses(NamedTuple):
     """Addresses of other nodes, and names without a usable address."""
 
     addresses: list[Address]
@@ -81,7 +81,7 @@ async def _join(settings: Settings, driver: Driver, saved: Sequence[Contact]) ->
             driver.join(found.addresses)
 
 
-def _warn(settings: Settings, found: Found) -> None:
+def _warn(settings: Settings, found: BootstrapAddresses) -> None:
     if found.unresolved:
         log.warning("no bootstrap name can be resolved", extra={"names": ", ".join(found.unresolved)})
     if found.unreachable:
@@ -104,7 +104,7 @@ async def in_thread(work: Callable[[], T]) -> T:
     return await asyncio.wrap_future(future)
 
 
-def resolve_bootstrap(settings: Settings) -> Found:
+def resolve_bootstrap(settings: Settings) -> BootstrapAddresses:
     """Look the names up. Leaves out own addresses, and IP versions that this node does not have. Blocks."""
     families = {own.is_ipv4 for own in settings.unicast}
     addresses: dict[Address, None] = {}
@@ -117,7 +117,7 @@ def resolve_bootstrap(settings: Settings) -> Found:
             unresolved.append(name)
         elif not any(a.is_ipv4 in families for a in answers):
             unreachable.append(name)
-    return Found(list(addresses), unresolved, unreachable)
+    return BootstrapAddresses(list(addresses), unresolved, unreachable)
 
 
 def _lookup(name: HostPort) -> list[Address]:

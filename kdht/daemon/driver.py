@@ -15,7 +15,6 @@ from kdht.errors import KdhtError
 from kdht.histogram import Histogram
 from kdht.node.events import (
     Admitted,
-    Aside,
     Barred,
     ContactAdded,
     ContactDrained,
@@ -24,6 +23,7 @@ from kdht.node.events import (
     Event,
     Isolated,
     Joined,
+    LeftCluster,
     LookupDone,
     Ready,
     Resumes,
@@ -45,7 +45,7 @@ LEVELS: dict[type[Event], int] = {
     Drained: logging.INFO,
     Barred: logging.DEBUG,
     Admitted: logging.DEBUG,
-    Aside: logging.WARNING,
+    LeftCluster: logging.WARNING,
     Resumes: logging.INFO,
     ContactAdded: logging.DEBUG,
     ContactRemoved: logging.DEBUG,
@@ -57,7 +57,7 @@ WORDS: dict[type[Event], str] = {
     Isolated: "no contact is left",
     Barred: "no writes yet: members are named that this node cannot reach",
     Admitted: "all members can be reached",
-    Aside: "this node left its cluster and serves nothing, for it cannot reach members of it",
+    LeftCluster: "this node left its cluster and serves nothing, for it cannot reach members of it",
     Resumes: "nobody names members any more that this node cannot reach",
     Drained: "all records are given away",
     ContactAdded: "contact added",
@@ -239,7 +239,7 @@ def _tell(event: Event) -> None:
     match event:
         case Joined(contacts):
             fields = {"contacts": contacts}
-        case Aside(members):
+        case LeftCluster(members):
             fields = {"members": ", ".join(str(member.address) for member in members)}
         case ContactAdded(contact) | ContactRemoved(contact) | ContactDrained(contact):
             fields = {"node_id": contact.id.hex(), "address": contact.address}

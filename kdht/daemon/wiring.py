@@ -14,7 +14,7 @@ from random import SystemRandom
 
 from kdht._routing import Core
 from kdht.config.settings import Settings
-from kdht.daemon.aside import Aside
+from kdht.daemon.aside import AsideRecords
 from kdht.daemon.datadir import DataDir
 from kdht.daemon.driver import Driver
 from kdht.daemon.node_queue import NodeQueue
@@ -63,7 +63,7 @@ class Parts:
     driver: Driver
     timings: Timings
     repair: Repair
-    aside: Aside
+    aside: AsideRecords
 
 
 def build(
@@ -76,7 +76,7 @@ def build(
     """
     contact = Contact(node_id, *settings.address)
     timings = Timings()
-    aside = Aside.prepare(data, settings.config.replication.tombstone_ttl, time.time())
+    aside = AsideRecords.prepare(data, settings.config.replication.tombstone_ttl, time.time())
     store = TimedStore(data.records, timings.group)
     undo.callback(store.close)
     core = Core()

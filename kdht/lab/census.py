@@ -3,14 +3,14 @@
 import time
 from collections.abc import Iterable
 
-from kdht.lab.cluster import Node
+from kdht.lab.cluster import LabNode
 from kdht.storage import LevelStore, StoredRecord
 
 Census = dict[bytes, dict[str, StoredRecord]]
 """For each key, the records that nodes have, by the node's name."""
 
 
-def take(nodes: Iterable[Node]) -> Census:
+def take(nodes: Iterable[LabNode]) -> Census:
     """All live records and tombstones. The daemons must have ended: LevelDB lets one process in.
 
     Raises StorageError for a database that cannot be read.

@@ -87,7 +87,7 @@ def _free_port(hosts: Sequence[str], tries: int = 50) -> int:
     raise LabError(f"no UDP port is free on all of {hosts[0]} to {hosts[-1]}: name one")
 
 
-class Node:
+class LabNode:
     """One daemon: its files, its process, and what it tells over its control socket."""
 
     def __init__(self, place: Place, directory: Path, config: str, id: bytes | None = None) -> None:
@@ -203,7 +203,7 @@ class Cluster:
 
         `ids`: the nodes', in order (kdht.lab.ids); without, each makes its own.
         """
-        self.nodes: list[Node] = []
+        self.nodes: list[LabNode] = []
         self._stack = ExitStack()
         self.secret = secrets.token_hex(16)
         self._bucket_size = cast(int, (settings or {}).get("node", {}).get("bucket_size", K))
@@ -213,7 +213,7 @@ class Cluster:
             tables = _tables(place, home, first, self.secret, datapath)
             for table, fields in (settings or {}).items():
                 tables[table] = {**tables.get(table, {}), **fields}
-            self.nodes.append(Node(place, home, _toml(tables), id))
+            self.nodes.append(LabNode(place, home, _toml(tables), id))
 
     def __enter__(self) -> "Cluster":
         with ExitStack() as stack:
@@ -261,7 +261,7 @@ class Cluster:
 
 
 @contextmanager
-def _with_log(node: Node) -> Iterator[None]:
+def _with_log(node: LabNode) -> Iterator[None]:
     try:
         yield
     except LabError as error:

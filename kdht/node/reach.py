@@ -23,7 +23,7 @@ from functools import partial
 from itertools import islice
 
 from kdht.node.context import NodeContext
-from kdht.node.events import Admitted, Aside, Barred, Resumes
+from kdht.node.events import Admitted, Barred, LeftCluster, Resumes
 from kdht.node.messages import Reply
 from kdht.node.notice import Notices
 from kdht.node.readiness import REACH
@@ -37,7 +37,7 @@ MAX_DOUBTS = 32
 MAX_MET = 512
 
 
-class Doubt:
+class UnreachableMember:
     """A member that this node cannot reach, as `namer` says."""
 
     __slots__ = ("contact", "named", "namer", "since")
@@ -66,7 +66,7 @@ class Reach:
         self._withdraw = withdraw
         self._barred = False
         self._was_ready = False
-        self._doubts: dict[bytes, Doubt] = {}
+        self._doubts: dict[bytes, UnreachableMember] = {}
         self._met: dict[bytes, float] = {}
         """Members that wrote to this node although their known address is unreachable, and until when that counts."""
         self._resumes_at = 0.0
@@ -89,7 +89,7 @@ class Reach:
         if len(self._doubts) >= MAX_DOUBTS or context.leaving:
             return
         self._was_ready = self._was_ready or context.readiness.ready
-        self._doubts[contact.id] = Doubt(contact, namer, now)
+        self._doubts[contact.id] = UnreachableMember(contact, namer, now)
         if not self._was_ready:
             self._be_barred()
         self._introduce(self._doubts[contact.id], now)
@@ -135,7 +135,7 @@ class Reach:
             return
         self._later(now)
 
-    def _introduce(self, doubt: Doubt, now: SteadyTime) -> None:
+    def _introduce(self, doubt: UnreachableMember, now: SteadyTime) -> None:
         """Ask the namer whether it still knows the member, and to introduce this node to it."""
         ask = self._context.ask
         done = partial(self._answered, doubt, now)
@@ -143,12 +143,14 @@ class Reach:
         if not self.aside:
             self._notices.meet(doubt.contact.id, None, doubt.namer, now)
 
-    def _answered(self, doubt: Doubt, asked: float, rpc: Rpc, reply: Reply | None, now: SteadyTime) -> None:
+    def _answered(
+        self, doubt: UnreachableMember, asked: float, rpc: Rpc, reply: Reply | None, now: SteadyTime
+    ) -> None:
         if reply is not None and doubt.named < now and self._doubts.get(doubt.contact.id) is doubt:
             del self._doubts[doubt.contact.id]
             self._unbar_without_doubts()
 
-    def _is_fresh(self, doubt: Doubt, now: SteadyTime) -> bool:
+    def _is_fresh(self, doubt: UnreachableMember, now: SteadyTime) -> bool:
         """Whether it was named again just now: what was said once may have passed."""
         return now - doubt.named <= 4 * self._context.options.doubt_interval
 
@@ -168,7 +170,7 @@ class Reach:
 
     def _stand_aside(self, now: SteadyTime) -> None:
         self._be_barred()
-        self._context.events.append(Aside(self.unreachable))
+        self._context.events.append(LeftCluster(self.unreachable))
         self.aside = True
         self._withdraw(now)
         self._resumes_at = now + self._context.jittered(self._context.options.aside_time)

@@ -46,7 +46,7 @@ class RunningAnswers(NamedTuple):
     latency: Latency
 
 
-class Answers(NamedTuple):
+class NodeAnswers(NamedTuple):
     """What the node answered: what `running` has is None while it does not run."""
 
     status: NodeStatus
@@ -204,7 +204,7 @@ METRICS = {
 STATES = ("up", "degraded", "down")
 
 
-def samples(told: Answers) -> Iterator[Sample]:
+def samples(told: NodeAnswers) -> Iterator[Sample]:
     """All samples; those of `status` alone while the node does not run."""
     status, running = told
     yield Sample("kdht_running", (), int(status.state == "running"))

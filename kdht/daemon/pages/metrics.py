@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 
 from kdht.daemon.control.server import Method, answered
 from kdht.daemon.pages.http import HttpRequest, Page, Response, refusal
-from kdht.daemon.pages.measures import METRICS, Answers, RunningAnswers, Sample, samples
+from kdht.daemon.pages.measures import METRICS, NodeAnswers, RunningAnswers, Sample, samples
 from kdht.errors import KdhtError
 from kdht.program.answers import Durations, Latency, NodeStats, NodeStatus, RoutingTable
 
@@ -47,11 +47,11 @@ def pages(methods: Methods) -> dict[str, Page]:
     return {"/metrics": metrics, "/healthz": alive, "/readyz": ready}
 
 
-async def ask(methods: Methods) -> Answers:
+async def ask(methods: Methods) -> NodeAnswers:
     """All that there is to tell of the node; only its status while it does not run."""
     status = await answered(methods, "status", NodeStatus)
     try:
-        return Answers(
+        return NodeAnswers(
             status,
             RunningAnswers(
                 await answered(methods, "stats", NodeStats),
@@ -60,7 +60,7 @@ async def ask(methods: Methods) -> Answers:
             ),
         )
     except KdhtError:
-        return Answers(status, None)
+        return NodeAnswers(status, None)
 
 
 def not_ready(status: NodeStatus) -> str:
@@ -72,7 +72,7 @@ def not_ready(status: NodeStatus) -> str:
     return f"waiting for: {missing}{why}" if missing else ""
 
 
-def _registry(told: Answers) -> CollectorRegistry:
+def _registry(told: NodeAnswers) -> CollectorRegistry:
     registry = CollectorRegistry()
     registry.register(_Once(families(samples(told))))
     ProcessCollector(registry=registry)

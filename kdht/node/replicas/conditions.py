@@ -28,10 +28,10 @@ from functools import partial
 from typing import Protocol
 
 from kdht.errors import StorageError
-from kdht.node.replicas.calls import SLOW, Answer, Call, Question
+from kdht.node.replicas.calls import SLOW, ReplicaAnswer, ReplicaCall, ReplicaQuestion
 from kdht.node.replicas.context import CoordinatorContext, Quorum
 from kdht.node.replicas.quorum_reads import Done as ReadDone
-from kdht.node.replicas.quorum_reads import Found
+from kdht.node.replicas.quorum_reads import ReadOutcome
 from kdht.node.replicas.turns import Outcome, Planned, Turn
 from kdht.node.replicas.writes import MAX_WRITE_ROUNDS, WRITE_DEADLINE, Done, Written, pack_stored, version_in
 from kdht.node.timers import Alarm
@@ -88,7 +88,7 @@ class ConditionJob:
         self.refused = 0
         """The greatest version in a refusal of a promise, 0 if there was none."""
         self.decided = False
-        self.question: Question | None = None
+        self.question: ReplicaQuestion | None = None
         """The STORE."""
         self.acks = 0
         self.denied = 0
@@ -178,14 +178,16 @@ class Conditions:
         else:
             self._heard(turn, job, ballot, None, None, outcome.version)
 
-    def _promised(self, job: ConditionJob, ballot: int, turn: Turn, call: Call, what: Answer | str) -> None:
+    def _promised(
+        self, job: ConditionJob, ballot: int, turn: Turn, call: ReplicaCall, what: ReplicaAnswer | str
+    ) -> None:
         head, refused = None, 0
         if what is SLOW:
             return
-        if isinstance(what, Answer) and what.status is Status.OK and len(what.body) == RECORD_LEN:
+        if isinstance(what, ReplicaAnswer) and what.status is Status.OK and len(what.body) == RECORD_LEN:
             version, expiry, flags = RECORD.unpack(what.body)
             head = StoredRecord(version, expiry, flags, b"")
-        elif isinstance(what, Answer) and what.status is Status.BAD_VERSION:
+        elif isinstance(what, ReplicaAnswer) and what.status is Status.BAD_VERSION:
             refused = version_in(what.body)
         self._heard(turn, job, ballot, call.address, head, refused)
 
@@ -250,10 +252,10 @@ class Conditions:
     def _stored_here(self, job: ConditionJob, turn: Turn, outcome: Outcome) -> None:
         self._acked(turn, job, outcome.accepted if isinstance(outcome, Result) else None)
 
-    def _stored(self, job: ConditionJob, turn: Turn, call: Call, what: Answer | str) -> None:
+    def _stored(self, job: ConditionJob, turn: Turn, call: ReplicaCall, what: ReplicaAnswer | str) -> None:
         if what is SLOW:
             return
-        status = what.status if isinstance(what, Answer) else None
+        status = what.status if isinstance(what, ReplicaAnswer) else None
         is_refusal = status in (Status.CONFLICT, Status.BAD_VERSION)
         self._acked(turn, job, True if status is Status.OK else False if is_refusal else None)
 
@@ -291,8 +293,8 @@ class Conditions:
         for address in job.others - job.granted.keys():
             context.calls.ask(turn, question, address, partial(self._told, job.key))
 
-    def _told(self, key: bytes, turn: Turn, call: Call, what: Answer | str) -> None:
-        if what is not SLOW and not isinstance(what, Answer):
+    def _told(self, key: bytes, turn: Turn, call: ReplicaCall, what: ReplicaAnswer | str) -> None:
+        if what is not SLOW and not isinstance(what, ReplicaAnswer):
             self._context.on_missed(key)
 
     # --- The present record
@@ -307,7 +309,7 @@ class Conditions:
             return
         self._read(turn, job.key, own, partial(self._looked, job), quorum=True)
 
-    def _looked(self, job: ConditionJob, turn: Turn, found: Found) -> None:
+    def _looked(self, job: ConditionJob, turn: Turn, found: ReadOutcome) -> None:
         record = found.record
         if not job.done:
             return
@@ -382,7 +384,7 @@ def _ignore_outcome(turn: Turn, outcome: Outcome) -> None:
     """A promise that stays ends by itself. Repair brings a record that was not stored here."""
 
 
-def _ignore_answer(turn: Turn, call: Call, what: Answer | str) -> None:
+def _ignore_answer(turn: Turn, call: ReplicaCall, what: ReplicaAnswer | str) -> None:
     """As `_ignore_outcome`."""
 
 

@@ -266,7 +266,7 @@ class Coordinator:
     ) -> None:
         """Ask the other replicas too; `own` is what the own store has."""
         if not self.cluster.joined or self.cluster.barred:
-            done(turn, quorum_reads.Found(own, enough=False))
+            done(turn, quorum_reads.ReadOutcome(own, enough=False))
             return
         need = self.need_to_read
         replica, caught_up = self.responsible(key), self._repair.is_caught_up(key)
@@ -275,7 +275,7 @@ class Coordinator:
     def survey(self, key: bytes, addresses: Sequence[Address], done: holders.Done, now: float) -> None:
         """Ask these nodes, none of them this one, what they hold of a key; `done` may come on any thread."""
         with self.turn(now) as turn:
-            holders.Survey(self._calls, turn, key, addresses, done)
+            holders.HolderSurvey(self._calls, turn, key, addresses, done)
 
     # --- What other nodes want, and answer
 

@@ -39,7 +39,7 @@ from functools import partial
 from typing import NamedTuple
 
 from kdht.errors import StorageError
-from kdht.node.replicas.calls import CLOSED, SLOW, Answer, Call, Question
+from kdht.node.replicas.calls import CLOSED, SLOW, ReplicaAnswer, ReplicaCall, ReplicaQuestion
 from kdht.node.replicas.context import CoordinatorContext, Quorum
 from kdht.node.replicas.seats import Seats, Where
 from kdht.node.replicas.turns import Outcome, Planned, Turn
@@ -110,7 +110,7 @@ class WriteJob:
         """Whether a node that was asked never answered."""
         self.waiting = 0
         """Number of answers that may still come."""
-        self.question: Question | None = None
+        self.question: ReplicaQuestion | None = None
         """The STORE of this round."""
         self.asked: set[Where] = {None}
         self.near: Sequence[Contact] = ()
@@ -258,7 +258,9 @@ class Writes:
                 self._refused(turn, job, None, stands, newer=not outcome.promised, behind=behind)
         self.finish_if_decided(turn, job)
 
-    def _answered(self, job: WriteJob, round: int, turn: Turn, call: Call, what: Answer | str) -> None:
+    def _answered(
+        self, job: WriteJob, round: int, turn: Turn, call: ReplicaCall, what: ReplicaAnswer | str
+    ) -> None:
         """A replica has answered, is late, or is given up."""
         if job.round != round:
             return
@@ -268,9 +270,9 @@ class Writes:
             return
         job.waiting -= 1
         where = call.address
-        if isinstance(what, Answer) and what.status is Status.OK:
+        if isinstance(what, ReplicaAnswer) and what.status is Status.OK:
             self._has(turn, job, where, behind=is_behind(what.body))
-        elif isinstance(what, Answer) and what.status in (Status.CONFLICT, Status.BAD_VERSION):
+        elif isinstance(what, ReplicaAnswer) and what.status in (Status.CONFLICT, Status.BAD_VERSION):
             newer = what.status is Status.CONFLICT
             job.repeated |= call.tries > 1
             self._refused(turn, job, where, version_in(what.body), newer=newer, behind=is_behind(what.body))
