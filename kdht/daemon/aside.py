@@ -1,10 +1,10 @@
-"""What a node kept that was away for longer than deletions are remembered: hearsay, until others confirm it.
+"""Records of a node that was away for longer than deletions are remembered. They count only once others confirm them.
 
     records/ --start--> doubted-TIME/ --others have caught up--> compared with theirs; what they lack: set-aside-TIME.jsonl
                               \\----- nobody has caught up ------> records/ again
 
-Contract: made before the store is opened; `step` is called from time to time in the event loop's thread, and does what
-the node's repair has found out meanwhile. Nothing is lost by a crash: what was doubted is there at the next start.
+Contract: made before the store is opened. `step` is called from time to time in the event loop's thread, and follows the
+findings of the node's repair. A crash loses nothing: doubted records are still there at the next start.
 """
 
 import asyncio
@@ -63,13 +63,13 @@ class AsideRecords:
         return bool(self._doubted)
 
     def files(self) -> list[tuple[Path, int]]:
-        """The files with records that no other node has, and the number of records in each. The operator deletes them."""
+        """The files of records without a copy elsewhere, and the number of records in each. The operator deletes them."""
         return [(path, _count(path)) for path in sorted(self._path.glob("set-aside-*.jsonl"))]
 
     async def step(self, repair: Repair, coordinator: Coordinator, store: Store, on_change: OnChange) -> None:
-        """Take the next step, if the repair knows enough by now. Raises StorageError, OSError.
+        """Take the next step, if the repair knows enough. Raises StorageError, OSError.
 
-        `on_change` is called for each record that is put back into `store`.
+        `on_change` is called for each record put back into `store`.
         """
         if not self._doubted:
             return
@@ -120,7 +120,7 @@ class ClusterRecords:
         self._store = store
 
     def lack(self, records: Records) -> list[tuple[bytes, StoredRecord]]:
-        """The records that no other node has in this version or a newer one."""
+        """Records without a copy elsewhere in this version or a newer one."""
         now = time.time()
         own = self._store.get_many([key for key, _ in records], now)
         return [

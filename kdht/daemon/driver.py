@@ -159,12 +159,12 @@ class Driver:
 
     @property
     def round_trips(self) -> dict[str, dict[Op, Histogram]]:
-        """How long other nodes took to answer, by the part that asked and by op."""
+        """Answer times of other nodes, by the asking part and by op."""
         return self._node.round_trips
 
     @property
     def readiness(self) -> Readiness:
-        """The conditions for serving that are not met yet. Other parts may add conditions."""
+        """The unmet conditions for serving. Other parts may add conditions."""
         return self._node.readiness
 
     def speaks_to(self, address: Address) -> bool:
@@ -173,7 +173,7 @@ class Driver:
 
     @property
     def out_of_reach(self) -> list[Contact]:
-        """Members that other nodes name and this node cannot reach."""
+        """Members known to other nodes but out of this node's reach."""
         return self._node.reach.unreachable
 
     @property
@@ -183,7 +183,7 @@ class Driver:
 
     @property
     def gone(self) -> list[Contact]:
-        """The dead that may come back."""
+        """Dead nodes that may come back."""
         return self._node.census.gone
 
     def contacts(self) -> list[Contact]:
@@ -209,7 +209,7 @@ class Driver:
         self._follow_up()
 
     def _follow_up(self) -> None:
-        """Send and process what the last call to the node left. Node's contract asks for it after each call."""
+        """Send the node's datagrams and process its events. Required after each call to the node."""
         outgoing = self._node.datagrams_to_send()
         if outgoing:
             self._send(outgoing)

@@ -1,7 +1,7 @@
-"""Which ID the node has: the one in its data directory, or one that is chosen before the node joins.
+"""The node's ID: from its data directory, or chosen before the node joins.
 
-A newcomer listens on its own addresses meanwhile, for the others answer there and firewalls are open there; it
-answers nobody. However little the others say, it has an ID within seconds (Chooser).
+During the choice a newcomer listens on its own addresses, because firewalls are open there. It answers no
+requests. It has an ID within seconds, even if the others say little (Chooser).
 """
 
 import asyncio

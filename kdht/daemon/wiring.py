@@ -1,6 +1,6 @@
 """Puts the parts of one node together; starts nothing but the storage's writer.
 
-The order: store, core, transport; the node with its repair; the driver and the queue to it; what answers clients
+The order: store, core, transport; the node with its repair; the driver and the queue to it; the answers to clients
 (`assemble`). The daemon then starts the transport with the handlers.
 """
 
@@ -55,7 +55,7 @@ class Parts:
     coordinator: Coordinator
     transport: SocketTransport
     on_change: OnChange
-    """For writes to the store that do not go through the writer."""
+    """For writes to the store that bypass the writer."""
     handlers: Handlers
     """For the transport's start."""
     queue: NodeQueue
@@ -69,7 +69,7 @@ class Parts:
 def build(
     settings: Settings, data: DataDir, node_id: bytes, undo: ExitStack, on_resumes: Callable[[], None]
 ) -> Parts:
-    """Make all parts of the node with this ID and this data directory. `undo` gets what must be closed at the end.
+    """Make all parts of the node with this ID and this data directory. `undo` gets the parts to close at the end.
 
     `on_resumes` is called when the node has to be started again (Driver). Raises StorageError. Runs in the event
     loop's thread.

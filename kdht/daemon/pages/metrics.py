@@ -1,6 +1,6 @@
-"""/metrics, /healthz and /readyz: what monitoring asks of a node.
+"""/metrics, /healthz and /readyz: for monitoring.
 
-Everything is collected when it is asked for. Prometheus's client library does the format, and the
+Each request collects its samples. Prometheus's client library makes the format, and the
 figures of the process (memory, files, CPU).
 """
 
@@ -24,7 +24,7 @@ Methods = Mapping[str, Method]
 
 
 def pages(methods: Methods) -> dict[str, Page]:
-    """By path. `methods`: what the control socket may be asked."""
+    """Pages by path. `methods`: those of the control socket."""
 
     async def metrics(request: HttpRequest) -> Response:
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
@@ -48,7 +48,7 @@ def pages(methods: Methods) -> dict[str, Page]:
 
 
 async def ask(methods: Methods) -> NodeAnswers:
-    """All that there is to tell of the node; only its status while it does not run."""
+    """All answers of the node; only its status while it does not run."""
     status = await answered(methods, "status", NodeStatus)
     try:
         return NodeAnswers(
@@ -80,7 +80,7 @@ def _registry(told: NodeAnswers) -> CollectorRegistry:
 
 
 class _Once(Collector):
-    """Gives what was collected for one answer."""
+    """Yields the samples collected for one answer."""
 
     def __init__(self, found: list[Family]) -> None:
         self._found = found
