@@ -80,6 +80,7 @@ class Reach:
     def named(self, contact: Contact, namer: Contact, now: SteadyTime) -> None:
         """A member names another one with an address of an IP version that this node lacks."""
         context = self._context
+        # It answers by another address, or wrote to this node: it can be reached.
         if context.table.get(contact.id) is not None or self._met.get(contact.id, now) > now:
             return
         doubt = self._doubts.get(contact.id)
@@ -90,6 +91,7 @@ class Reach:
             return
         self._was_ready = self._was_ready or context.readiness.ready
         self._doubts[contact.id] = UnreachableMember(contact, namer, now)
+        # A newcomer takes no writes at once. A node that serves waits, so a stranger cannot stop it.
         if not self._was_ready:
             self._be_barred()
         self._introduce(self._doubts[contact.id], now)
@@ -98,6 +100,7 @@ class Reach:
 
     def heard(self, id: bytes, now: SteadyTime) -> None:
         """A message came from this member, so it can be reached."""
+        # A message came, so there is a way: the member may have both IP versions.
         if id in self._doubts and not self.aside:
             del self._doubts[id]
             self._met[id] = now + self._context.options.met_time
@@ -116,6 +119,7 @@ class Reach:
         """Ask again. Stand aside or come back if it is time."""
         self._alarm = None
         options = self._context.options
+        # A member that is named no more is gone. Old hearsay must not count.
         oldest = now - options.doubt_expiry
         self._doubts = {id: doubt for id, doubt in self._doubts.items() if doubt.named > oldest}
         self._unbar_without_doubts()
@@ -140,6 +144,7 @@ class Reach:
         ask = self._context.ask
         done = partial(self._answered, doubt, now)
         ask(Op.FIND_NODE, doubt.contact.id, doubt.namer.address, doubt.namer.id, done, now, tries=1)
+        # A node that stands aside has left, so nobody may introduce it.
         if not self.aside:
             self._notices.meet(doubt.contact.id, None, doubt.namer, now)
 
@@ -156,6 +161,7 @@ class Reach:
 
     def _patience(self) -> float:
         options = self._context.options
+        # Members wait longest, so a newcomer with wrong addresses gives way before they notice.
         if self._was_ready:
             return options.member_patience
         return options.stranger_patience if self._is_outnumbered() else options.newcomer_patience
@@ -173,6 +179,7 @@ class Reach:
         self._context.events.append(LeftCluster(self.unreachable))
         self.aside = True
         self._withdraw(now)
+        # At random: of two clusters that met, the nodes that return first stay.
         self._resumes_at = now + self._context.jittered(self._context.options.aside_time)
 
     def _be_barred(self) -> None:

@@ -68,8 +68,10 @@ class Sysctls:
         with self._ledger as ledger:
             plan = self._plan(ledger)
             entries = {change.path: _entry(change, ledger) for change in plan}
+            # A crashed node put nothing back: the next start does.
             left = ledger.take_unheld()
             _put_back(ledger, {path: entry for path, entry in left.items() if path not in entries})
+            # On disk before the first write, so a crash loses no old value.
             ledger.hold(entries)
             try:
                 for change in plan:
@@ -90,6 +92,7 @@ class Sysctls:
         """What the host refused before the first node started, without what the operator allowed since."""
         with self._ledger as ledger:
             entries = dict(ledger.entries)
+        # An operator who makes this host a router wants its packets forwarded: no guard then.
         router4, router6 = read("ipv4/ip_forward") == "1", read(f"{V6}/all/forwarding") == "1"
         all6 = entries.get(f"{V6}/all/forwarding")
         return Guard(
@@ -110,6 +113,7 @@ class Sysctls:
 
     def _plan(self, ledger: Ledger) -> list[SysctlChange]:
         plan = [change for name in self.interfaces for change in self._plan4(ledger, name)]
+        # Else the kernel sends ICMP redirects, over lo, for this node's own packets.
         if _was(ledger, f"{V4}/all/send_redirects"):
             plan.append(SysctlChange(f"{V4}/all/send_redirects", "0"))
         return plan + self._plan6(ledger)
@@ -123,9 +127,11 @@ class Sysctls:
             SysctlChange(f"{conf}/forwarding", "1", f"{V4}/all/forwarding"): not _was(
                 ledger, f"{conf}/forwarding"
             ),
+            # Else a re-addressed packet with a source of this host is dropped as a martian.
             SysctlChange(f"{conf}/accept_local", "1"): not _was(ledger, f"{V4}/all/accept_local")
             and not _was(ledger, f"{conf}/accept_local"),
             SysctlChange(f"{conf}/send_redirects", "0"): _was(ledger, f"{conf}/send_redirects"),
+            # A strict filter drops a source that is not an address of the incoming interface.
             SysctlChange(f"{conf}/rp_filter", LOOSE): strict and name in self.loose,
         }
         return [change for change, needed in wanted.items() if needed]
@@ -133,6 +139,7 @@ class Sysctls:
     def _plan6(self, ledger: Ledger) -> list[SysctlChange]:
         if read(f"{V6}/all/forwarding") is None or _was(ledger, f"{V6}/all/forwarding"):
             return []  # no IPv6, or a router already
+        # Linux 6.17. all.forwarding would make the whole host a router, which ignores advertisements.
         if self.force6 and read(f"{V6}/all/force_forwarding") is not None:
             paths = [f"{V6}/{name}/force_forwarding" for name in self.interfaces]
             return [

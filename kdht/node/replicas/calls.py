@@ -118,9 +118,11 @@ class Calls:
         """Send a question to a node. If that is impossible, returns False and never calls `told`."""
         source = self._sources.get(address.is_ipv4)
         place = question.request_id, address
+        # Bounded, so that silent replicas cannot use up the memory.
         if source is None or len(self._pending) >= MAX_CALLS or place in self._pending:
             self._counters["calls_refused"] += 1
             return False
+        # Sealed once for all replicas.
         if source not in question.wires:
             message = pack_request(
                 question.op, question.key, question.request_id, question.body, hops=CONTROL_HOPS
@@ -144,6 +146,7 @@ class Calls:
             self._counters["calls_unmatched"] += 1
             return True
         rtt = turn.steady - call.begun
+        # Answers after a repetition count too, else an overloaded cluster is always asked three times.
         self._trip(call).sample(rtt)
         self.round_trips[question.op].observe(rtt)
         self._end(turn, call, ReplicaAnswer(status, data[HEADER_LEN:]))
@@ -173,6 +176,7 @@ class Calls:
 
     def _overdue(self, call: ReplicaCall, turn: Turn) -> None:
         self._counters["calls_overdue"] += 1
+        # Once for each call: the table pings the node, and the caller may ask a stand-in.
         if call.tries == 1:
             self._on_silent(call.address)
             call.told(turn, call, SLOW)

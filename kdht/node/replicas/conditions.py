@@ -121,6 +121,7 @@ class Conditions:
         """Begin a write, or queue it behind earlier writes of the key."""
         queue = self._queues.setdefault(job.key, deque())
         for other in queue:
+            # Another try of the same write: both get one outcome.
             if other.is_same(job) and len(other.done) < MAX_WAITING:
                 other.done += job.done
                 return
@@ -130,6 +131,7 @@ class Conditions:
         self._context.counters["writes"] += 1
         job.alarm = turn.after(WRITE_DEADLINE, partial(self._too_late, job))
         queue.append(job)
+        # One at a time for each key, so writers that meet here do not outbid each other's promises.
         if len(queue) == 1:
             self._begin(turn, job)
 
@@ -142,6 +144,7 @@ class Conditions:
             self._finish(turn, job, Status.STORAGE_FAILED)
             return
         seen = _version(visible(own, turn.now))
+        # Stored by an earlier try. Whether a majority has it, a quorum read tells.
         if own is not None and _is_of(own, job):
             self._look(turn, job)
         elif _version(own) > job.condition and (seen or job.condition):
@@ -156,6 +159,7 @@ class Conditions:
         if not job.own_version:
             job.record = job.record._replace(version=context.clock.next(turn.now))
         version = job.ballot = job.record.version
+        # A replica that is behind, or a stand-in, would make a majority that need not meet the others.
         if self._may_promise(job.key):
             job.waiting += 1
             promise = Promise(job.key, version, job.nonce)

@@ -159,6 +159,7 @@ class QuorumReads:
         job.round = round
         job.seats = self._context.cluster.policy.replicas
         others = job.seats - replica
+        # More than the replicas: earlier ones take the seats of joiners, and stand-ins those of silent nodes.
         job.candidates = deque(self._context.core.closest(key, others + SPARE + BEFORE) if others else ())
         closest = [each.address for each in islice(job.candidates, others)]
         job.replicas = frozenset([None, *closest] if replica else closest)
@@ -167,6 +168,7 @@ class QuorumReads:
             job.take(None, own, caught_up=caught_up)
         self._context.counters["gathered_quorum" if quorum else "gathered_miss"] += 1
         job.alarm = turn.after(READ_DEADLINE, partial(self._too_late, job))
+        # A new replica does not count, so one more node is asked in its place.
         for _ in range(others + (replica and not caught_up)):
             self._fetch_next(turn, job)
         self.finish_if_decided(turn, job)
@@ -198,6 +200,7 @@ class QuorumReads:
             self._context.counters["calls_unreadable"] += 1
             return
         if record is not None:
+            # So versions made here are above it.
             self._context.clock.seen(record.version)
         caught_up = answer.status is not Status.UNCONFIRMED
         job.take(address, record, caught_up=caught_up)
@@ -209,6 +212,7 @@ class QuorumReads:
         """End the read once its outcome is known: the first table above."""
         if job.done is None:
             return
+        # For a GET one record of a node that has caught up is enough.
         if not job.quorum and visible(job.newest, turn.now) and not job.is_hearsay:
             self._finish(turn, job, enough=True)
         elif not job.waiting or (job.quorum and job.enough):
@@ -226,6 +230,7 @@ class QuorumReads:
         if job.alarm is not None:
             job.alarm[2] = None
         record = job.newest
+        # None in `has`: this node is a replica. A read repairs its own store too.
         here = record is not None and None in job.has and job.has[None] != record
         self._context.counters["read_repairs"] += here
         if job.quorum and enough and record is not None:
@@ -248,6 +253,7 @@ class QuorumReads:
                 turn.writes.append(Planned(Write(job.key, record), _is_enough))
             done(turn, ReadOutcome(record, enough=True))
             return
+        # Replicas get the record although they have no seat: they keep the key from now on.
         near = job.replicas | seats.taken
         lacking = [
             where
@@ -261,6 +267,7 @@ class QuorumReads:
         self, job: ReadJob, record: StoredRecord, done: Done, turn: Turn, written: Written
     ) -> None:
         """The record was written back, or a majority has something newer: then read again."""
+        # CONFLICT: a majority has something newer, perhaps by a condition on this very record.
         if written.status is not Status.CONFLICT or job.round + 1 >= MAX_READ_ROUNDS:
             done(turn, ReadOutcome(record, written.status is Status.OK))
             return

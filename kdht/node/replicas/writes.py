@@ -126,8 +126,10 @@ class WriteJob:
         quorum, held = self.quorum, self.seated(self.has)
         if not self.is_new:
             return held >= quorum.majority
+        # Nobody has anything newer, so stand-ins count too: repair brings the record to the replicas.
         if not self.disputed:
             return self.acks >= quorum.acks and held >= min(quorum.majority, quorum.acks)
+        # A refusal: a stand-in does not count now, because it does not know the newer record.
         return held >= quorum.majority and held + self.seated(self.newer) >= quorum.acks
 
     @property
@@ -137,11 +139,13 @@ class WriteJob:
         If any node has it, a quorum read may have brought it to a replica that has something newer by now. Then a
         reader has seen it.
         """
+        # A node that never answered, or refused a repetition, may have taken the record at the first STORE.
         return self.is_new and not (self.acks or self.repeated or self.unsure or self.waiting)
 
     @property
     def is_overtaken(self) -> bool:
         """Whether a majority of the seats has the record of a read, or something newer."""
+        # Only a write-back may end so. A new write, seen perhaps by a reader, is UNCONFIRMED then.
         if self.is_new or not self.newer:
             return False
         return self.seated(self.has) + self.seated(self.newer) >= self.quorum.majority
@@ -185,6 +189,7 @@ class Writes:
         job = WriteJob(key, record, Quorum(need, need, need), done, is_new=False)
         job.start()
         job.seats, job.has = seats, has
+        # They have the record, or their seat has gone to another node: no STORE to them.
         job.asked |= has | seats.left
         job.alarm = turn.after(WRITE_DEADLINE, partial(self._too_late, job))
         if here:
@@ -198,6 +203,7 @@ class Writes:
     def _begin(self, turn: Turn, job: WriteJob) -> None:
         context = self._context
         job.start()
+        # A client without a clock: each round is another write, with a version from here.
         if not job.own_version:
             job.record = job.record._replace(version=context.clock.next(turn.now))
         turn.writes.append(Planned(Write(job.key, job.record), partial(self._written, job, job.round)))
@@ -211,6 +217,7 @@ class Writes:
         while job.taken < len(job.near):
             address = job.near[job.taken].address
             job.taken += 1
+            # A stand-in must not count in the majority, so seats are counted from here on.
             if job.taken >= replicas:
                 self._seats(job)
             if address not in job.asked and self._store(turn, job, address):
@@ -281,6 +288,7 @@ class Writes:
         else:
             job.unsure = True
             self._context.on_missed(job.key)
+            # A dead process cannot take the write, nor catch up by a comparison from before it.
             if what is CLOSED:
                 self._seats(job).leave(where)
             if job.done is not None:
@@ -300,9 +308,11 @@ class Writes:
         self, turn: Turn, job: WriteJob, where: Where, version: int, *, newer: bool, behind: bool
     ) -> None:
         """A node refused the record because of `version`."""
+        # So the next version made here is above it.
         self._context.clock.seen(version)
         job.stands = max(job.stands, version)
         job.disputed = True
+        # A joiner's record says nothing of the majority: its seat goes to an earlier replica.
         if newer and behind:
             self._leave_seat(turn, job, where)
         elif newer:
@@ -340,9 +350,11 @@ class Writes:
         if job.done is None or job.local is None:
             return
         if job.is_confirmed:
+            # A late retry of this write is OK here, even after another write.
             if job.own_version and job.is_new:
                 self._context.recent.confirm(job.key, job.record, turn.now, existed=job.existed)
             self._finish(turn, job, Status.OK, job.record.version)
+        # Only this row allows a new version: in every other somebody may have been told of this one.
         elif job.is_refused and job.own_version:
             self._finish(turn, job, Status.BAD_VERSION, job.stands)
         elif job.is_refused:
