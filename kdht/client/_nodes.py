@@ -57,6 +57,7 @@ class RequestLatency:
             self._variation = rtt / 2
         usual = self._smoothed + 4 * self._variation
         self.late = min(max(MIN_LATE, usual), MAX_RTO)
+        # Writes that wait for a dead replica blow up the variation. The median is not misled by them.
         self.rto = min(max(MIN_RTO, min(2 * usual, MEDIANS * self._median)), MAX_RTO)
 
 
@@ -122,16 +123,19 @@ class KnownNodes:
         known.answered_at = now
         if known.dead:
             known.dead, known.probe_wait = False, FIRST_PROBE
+            # Given nodes come first: learnt ones are only a last resort.
             if node < self.given <= self.current:
                 self.current = node
 
     def missed(self, node: int, sent: float, now: float) -> None:
         """A try, sent at the time `sent`, got no answer in time: this node is silent, or one behind it."""
         known = self.all[node]
+        # Tries under way together, behind one dead node, count once.
         if sent < known.missed_at:
             return
         known.misses += 1
         known.missed_at = now
+        # One lost packet is no death.
         if known.misses >= SILENT_TRIES:
             self.died(node, now)
 

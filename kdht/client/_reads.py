@@ -45,8 +45,10 @@ class Read(Exchange):
     def start(self, now: float) -> None:
         """Send the first try; before it, perhaps, a probe of a dead node."""
         state, policy = self._state, self._policy
+        # Each read earns a tenth of a hedge.
         state.budget.request()
         probed = state.nodes.to_probe(now)
+        # Beside the read, so a node that is still dead costs the read nothing.
         if probed is not None:
             self._send(probed, 0, now)
         self._first_route = policy.attempt = state.routes.draw(state.rng)
@@ -73,6 +75,7 @@ class Read(Exchange):
         self._old = _newer(self._old, reply)
         if not self._is_last(index):
             return
+        # At once: most likely one replica lags behind, and the next has the record.
         if is_first:
             self._try_next(now)
             return
@@ -104,6 +107,7 @@ class Read(Exchange):
     def _best(self) -> Answer | None:
         """The record to believe if no better one comes."""
         if self.call.op == Op.QUORUM_GET:
+            # A quorum read promises the newest record, so it never believes less.
             return None
         return self._stray or (None if self._is_one_silent else self._old)
 
@@ -117,6 +121,7 @@ class Read(Exchange):
         """End with this record; an old one is an error first, and the answer of the next read."""
         versions, key = self._state.versions, self.call.key
         is_old = versions.is_old(key, best)
+        # Told once. The next read takes what there is.
         versions.forget(key)
         if is_old:
             # Not simply the answer: nodes that see the cluster differently may have led all routes past the newer record.

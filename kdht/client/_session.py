@@ -139,6 +139,7 @@ class Session:
             self._learner.learn(exchange.answer)
 
     def _new_number(self) -> int:
+        # Random, so that nobody who does not see the traffic can forge a reply.
         return self.state.rng.getrandbits(64 - TRY_BITS)
 
     # --- Deadlines
@@ -154,6 +155,7 @@ class Session:
             pending = self._pending.get(number)
             if pending is not None and pending.deadline == deadline:
                 return True
+            # Its request has another deadline by now, or has ended.
             heapq.heappop(self._deadlines)
         return False
 

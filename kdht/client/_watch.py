@@ -127,6 +127,7 @@ class WatchExchange:
         if not nodes[other].dead:
             self._node = other
             self._ask(now)
+        # All ports are closed. Nodes may restart, so the watch goes on until its time-out.
         elif self.deadline <= now:
             self._wait(now)
 
@@ -134,6 +135,7 @@ class WatchExchange:
         """An answer or a notification came to the question `sent`."""
         state = self._state
         state.cookie = cookie or state.cookie
+        # No round trip: a notification answers no particular datagram.
         state.nodes.answered(sent.node, self.call.op, None, now)
         status = reply.status
         if status is Status.OK or status is Status.NOT_FOUND:
@@ -164,6 +166,7 @@ class WatchExchange:
             except RequestError as error:
                 self._fail(error)
                 return False
+            # Late or doubled: a watch never goes back.
             if found.version < self._newest or (self._last and found.version == self._newest):
                 return True
             self._newest = found.version

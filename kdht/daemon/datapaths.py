@@ -53,6 +53,7 @@ class Datapaths:
             ebpf.need_program()
             xdp_links.need_bpffs()
         elif kind == "nfqueue":
+            # Only a later switch to ebpf needs it, so nfqueue starts without it.
             with suppress(DatapathError, OSError):
                 xdp_links.need_bpffs()
 
@@ -74,6 +75,7 @@ class Datapaths:
     def start(self) -> None:
         """Start the configured datapath. Raises DatapathError, except for `auto`."""
         kind = self._settings.config.datapath.kind
+        # Else an earlier program would go on with an old table before the configured datapath.
         if kind != "ebpf" and ebpf.remove_leftovers(self._node_id):
             log.warning("an XDP program that a killed daemon left was taken off")
         try:
@@ -92,6 +94,7 @@ class Datapaths:
                 return
             new = self._makers[kind]()
             if new:
+                # Before the old one stops. A packet meets XDP before nftables, so one of them handles it.
                 new.start()
             old, self._running, self.kind = self._running, new, kind
             if old:

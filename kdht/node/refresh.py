@@ -79,6 +79,7 @@ class Refresher:
 
     def _repair(self, index: int, now: SteadyTime) -> None:
         self._repairs.discard(index)
+        # A newcomer may have taken the place meanwhile.
         if not self._context.table.is_full(index):
             self._refresh(index, now)
 
@@ -103,6 +104,7 @@ class Refresher:
             below = ID_BITS - bits
             inside = [each for each in closest if int.from_bytes(each.id, "big") >> below == prefix]
             index = self._context.table.index(target)
+            # A lookup ends with k contacts. As many in this part mean that there may be more.
             if len(inside) >= self._context.options.k and self._context.table.is_wide(index) and below:
                 for half in (2 * prefix, 2 * prefix + 1):
                     self._look_up(half, bits + 1, _ignore, now)

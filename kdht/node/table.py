@@ -123,6 +123,7 @@ class Table:
         entry = self._by_id.get(contact.id)
         if entry is None:
             return self._enter(contact, rtt, now)
+        # A known ID at another address must wait until the old address is dead: nobody can take over an ID.
         if entry.contact != contact:
             self.remember(contact)
             return Standing.ELSEWHERE
@@ -141,6 +142,7 @@ class Table:
 
         Requests under way together count once. A request sent before the last answer does not count.
         """
+        # Requests lost together, say by one full queue, are one piece of evidence.
         if sent < entry.answered or sent < entry.missed:
             return False
         entry.missed = now
@@ -209,6 +211,7 @@ class Table:
         found: list[TableContact] = []
         for index in range(self.deepest(), -1, -1):
             other = self.size(index)
+            # A full bucket may lack nodes, so not everybody beyond it knows everybody.
             if max(own, other) >= self._k and min(own, other) >= FEW:
                 break
             own += other
@@ -242,6 +245,7 @@ class Table:
     def _enter(self, contact: Contact, rtt: float, now: SteadyTime) -> Standing:
         index = self.index(contact.id)
         bucket = self._bucket(index)
+        # Old contacts that answer are the best ones to keep (Kademlia, section 2.2).
         if self.is_full(index):
             self.remember(contact)
             return Standing.FULL
@@ -262,6 +266,7 @@ class Table:
         entry.passed = False
         if entry.unreachable:
             entry.unreachable = False
+            # From now on a forged ICMP error does nothing for a while.
             entry.refuted = now
         if entry.demoted:
             entry.demoted = False

@@ -122,6 +122,7 @@ def newer(one: StoredRecord, other: StoredRecord) -> bool:
 
 def _rank(record: StoredRecord) -> tuple[bool, bytes, int, int]:
     """Among records of one version."""
+    # Any fixed order will do: two records of one version must not win on different nodes.
     return record.deleted, record.value, record.expiry, record.flags
 
 
@@ -141,6 +142,7 @@ def settle(
             # from its own arrival; the later expiry wins.
             stands = previous if newer(previous, record) else record
             return stands, Result(True, existed, standing)
+        # The greater version wins in any order of arrival, so all replicas end with the same record.
         if newer(previous, record):
             return previous, Result(False, existed, standing)
     if nonce is not None:

@@ -60,6 +60,7 @@ class LevelStore:
             self._db = plyvel.DB(
                 self.path,
                 create_if_missing=True,
+                # Else LevelDB skips damaged parts of its log without an error.
                 paranoid_checks=True,
                 write_buffer_size=WRITE_BUFFER,
                 lru_cache_size=BLOCK_CACHE,
@@ -119,6 +120,7 @@ class LevelStore:
 
     def _promise(self, change: StoreChange, asked: Promise, now: float) -> Granted:
         pledges = change.pledges(asked.key)
+        # All promises are in memory, so their number is bounded.
         room = len(self._promised) < MAX_KEYS
         after, granted = grant(change.standing(asked.key), pledges, asked, now, room=room)
         if after != pledges:
@@ -149,6 +151,7 @@ class LevelStore:
                 for entry in islice(entries, limit):
                     expiry, key = layout.split_expiry_key(entry)
                     record = change.standing(key)
+                    # A later write may have another expiry, with an index entry of its own.
                     if record is not None and record.expiry == expiry:
                         change.put(key, None)
                     else:
@@ -219,6 +222,7 @@ class LevelStore:
         """Write a change to the disk, then to the counts and promises in memory. Returns how many records changed."""
         with self._writing():
             replaced = change.replaced()
+            # In the same batch as the records: counts cannot drift, and no start walks the database.
             self._counts = change.write(self._db, replaced, self._counts, sync=sync)
         for key, pledges in change.pledged.items():
             if pledges:

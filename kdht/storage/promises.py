@@ -105,8 +105,10 @@ def grant(
     standing = previous.version if previous is not None else 0
     if asked.given_back:
         return others, Granted(True, standing)
+    # The stored record is as new: the conditional write could never win.
     if asked.version <= standing:
         return pledges, Granted(False, standing)
+    # Paxos: no promise below one that was given.
     if others and (others[-1].version, others[-1].nonce) > pair:
         return pledges, Granted(False, others[-1].version)
     given = Pledge(*pair, standing, int(now))

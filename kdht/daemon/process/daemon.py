@@ -79,11 +79,13 @@ class Daemon:
             data = DataDir.open(self._settings.data_dir)
             stack.callback(data.close)
             await control.start()
+            # First up, last down: its end tells `kdhtctl stop` that everything is restored.
             stack.push_async_callback(control.stop)
             await pages.serve(self._settings, self._methods.table(), stack)
             # Before the control socket's end, which tells `kdhtctl stop` that all is released.
             stack.callback(data.close)
             Datapaths.prepare(self._settings)
+            # After the pages have bound their ports, and before the first thread of the daemon.
             self._methods.capabilities = capabilities.reduce(
                 self._settings.data_dir, self._settings.address.port, self._settings.key_files
             )
@@ -134,6 +136,7 @@ class Daemon:
         async with joining(settings, data, parts.driver, self._give_up), chores:
             moves.done()
             self._methods.serve(parts, datapaths)
+            # Now, because the start's memory is no longer needed.
             memory.trim_heap()
             self._announce(parts)
             await self._unless_stopped(self._anew.wait())
@@ -167,6 +170,7 @@ class Daemon:
         def stop() -> None:
             for number in STOP_SIGNALS:
                 loop.remove_signal_handler(number)
+                # A second signal ends the process at once. The next start cleans up.
                 signal.signal(number, signal.SIG_DFL)
             self._stopping.set()
 

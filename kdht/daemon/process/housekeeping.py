@@ -57,6 +57,7 @@ async def running(
     finally:
         ended.set()
         await asyncio.gather(*tasks)
+        # Once more at the end, so the next start has the latest.
         await _safely(saver.save)
         await _safely(lambda: save_caught_up(data, parts))
 
@@ -86,6 +87,7 @@ async def _step_aside(parts: Parts) -> None:
 
 async def save_caught_up(data: DataDir, parts: Parts) -> None:
     """Note when this node had last caught up: the next start sees how long it was away."""
+    # With doubted records set aside, the node has not caught up on those.
     if parts.repair.caught_up and not parts.aside.waits:
         await asyncio.to_thread(data.save_caught_up, time.time())
 

@@ -166,6 +166,7 @@ class EbpfDatapath:
             nft=self.options.nft,
         )
         self._ruleset = Ruleset(table)
+        # `forwarding` makes an IPv4 router of the host: the guard drops other packets.
         self._ruleset.apply_guard()
         undo.callback(self._remove_guard)
 
@@ -174,20 +175,25 @@ class EbpfDatapath:
         xdp_links.need_bpffs(self.options.bpffs)
         vlans = [vlan for vlan in netlink.vlans() if vlan.name in chosen]
         lower = {vlan.name: vlan.lower for vlan in vlans}
+        # The program sees frames at the physical interface, before the kernel takes the VLAN tag off.
         interfaces = tuple(dict.fromkeys(lower.get(name, name) for name in chosen))
         pins.mkdir(mode=0o700, exist_ok=True)
         undo.callback(xdp_links.remove_pins, pins)
         self._object, adopted = self._open_maps(pins)
         undo.callback(self._forget)
         self._publish_vlans(vlans)
+        # An earlier daemon's table is better than an incomplete one of this node.
         self._live = self.options.ready() or not (adopted or xdp_links.pinned_links(pins))
+        # Before the first publication, so that no change in between is missed.
         self._publisher.connect(self)
         undo.callback(self._publisher.disconnect, self)
         self._publish_all()
         for name, pinned in xdp_links.pinned_links(pins).items():
+            # An earlier daemon served this interface; this one is configured otherwise.
             if name not in interfaces:
                 xdp_links.detach(pinned)
         self._waiting = interfaces
+        # With new maps beside an earlier program, the old one stays attached until these maps are full.
         if self._live or adopted:
             self._attach()
         self._ending = False
@@ -267,6 +273,7 @@ class EbpfDatapath:
             client_rate=options.client_rate,
             member_rate=members,
         )
+        # As a whole: the program must never see half a configuration.
         self._object.update_whole("kdht_states", state)
 
     def _watched(self, publish: Callable[[], None]) -> None:
@@ -287,6 +294,7 @@ class EbpfDatapath:
             self._changed.clear()
             if not self._live and self.options.ready():
                 self._watched(self._go_live)
+            # The program has no wall clock, only a monotonic one and this offset.
             elif woken or abs(_clock_offset() - self._clock) > CLOCK_SLACK:
                 self._watched(self._publish_state)
             self._look_around()

@@ -61,6 +61,7 @@ class Chooser:
     """One choice. `own`: this node's addresses. `start` takes addresses that may be members."""
 
     def __init__(self, own: Sequence[Address], keys: Sequence[ClusterSecret], rng: Random) -> None:
+        # An empty table that stays empty: a newcomer without an ID routes nothing.
         nobody = Table(UNKNOWN_ID, lambda index, contacts: None, k=1, replacements=0)
         self._context = context = NodeContext(Contact(UNKNOWN_ID, *own[0]), own, nobody, TIMES, rng)
         self._outbox = ControlOutbox(context, keys[0])
@@ -89,6 +90,7 @@ class Chooser:
         if not self._seeds:
             self._by_chance("there is nobody to ask")
             return
+        # At random: of several nodes that start a cluster together, one is first and answers the others.
         context.timers.at(now + self._rng.uniform(*KNOCK_SECONDS), self._give_up_knocking)
         context.timers.at(now + PATIENCE, self._give_up)
         self._knock(now)
@@ -176,6 +178,7 @@ class Chooser:
         if self._claims == 0 and gap is not None:
             self._depth = gap.depth
         self._claims += 1
+        # Narrower gaps only: the newcomers let in now will split wider ones soon.
         if gap is None or gap.depth > self._depth or self._claims > MAX_CLAIMS:
             self._context.timers.at(now + self._context.jittered(WAIT, 0.5), self._again)
             return

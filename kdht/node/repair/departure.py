@@ -105,6 +105,7 @@ class Drain:
         self._run.step(now)
 
     def _ended(self, left: int, now: SteadyTime) -> None:
+        # Writes may arrive during a run, so only an empty run is the end.
         if not left and not self._run.given:
             self.over = True
             self._drained()

@@ -19,6 +19,7 @@ class Factor:
     def heard(self, id: bytes, replicas: int) -> bool:
         """Note the number of another node. Returns whether another number has to be used."""
         self._others[id] = replicas
+        # A greater number counts at once, so a write and a read of different numbers have a common node.
         return replicas > self.value or (replicas < self.value and self._greatest() < self.value)
 
     def renew(self, contacts: Collection[bytes]) -> bool:

@@ -108,6 +108,7 @@ class Handoff:
             return
         by_target: dict[Contact, list[Offered]] = {}
         for key, record in records:
+            # The view changed meanwhile: this node keeps the record again.
             if self._others.is_own(key):
                 continue
             targets = self._others.closest(key)
@@ -159,7 +160,9 @@ class Handoff:
         if self._under_way:
             return
         parcels, self._parcels = self._parcels, {}
+        # All of them, not a majority: this copy may be one of the few that a write was confirmed by.
         done = [p.offer for p in parcels.values() if not p.waiting]
+        # Asked again: while the offers were out, this node may have become a replica.
         gone = [offer for offer in done if not self._others.is_own(offer.key)]
         self.left += len(parcels) - len(done)
         self.given += len(gone)

@@ -94,6 +94,7 @@ class Pusher:
 
     def _answered(self, push: _Push, rpc: Rpc, reply: Reply | None, now: SteadyTime) -> None:
         rtt = now - rpc.sent[0] if rpc.sent else 0.0
+        # Repair must give way to clients, so every sign of overload shrinks the window.
         if reply is None or len(rpc.sent) > 1 or reply.status is Status.BUSY:
             self.window.lost(rtt, now)
         else:
@@ -102,6 +103,7 @@ class Pusher:
             push.busy += 1
             self._context.node.timers.at(now + BUSY_DELAY, partial(self._again, push))
             return
+        # CONFLICT: the other node has something newer, which is as good.
         good = reply is not None and reply.status in (Status.OK, Status.CONFLICT)
         self._context.counters["records_pushed" if good else "pushes_failed"] += 1
         self._end(push, good, now)

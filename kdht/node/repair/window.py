@@ -33,6 +33,7 @@ class Window:
     def answered(self, rtt: float, now: SteadyTime) -> None:
         """An answer came after `rtt` seconds, at the first try."""
         self._note(rtt, now)
+        # A queue has grown somewhere, and clients wait in it too.
         if rtt > SLOWNESS * self._quickest + PATIENCE:
             self._shrink(GENTLE, rtt, now)
         elif self.size < self._threshold:
@@ -51,6 +52,7 @@ class Window:
         self._coming = min(self._coming, rtt)
 
     def _shrink(self, factor: float, rtt: float, now: SteadyTime) -> None:
+        # All records of one round trip meet the same full queue: shrink once for them.
         if now < self._calm_until:
             return
         self._calm_until = now + rtt

@@ -20,6 +20,7 @@ class HybridClock:
     def next(self, now: float) -> int:
         """A version above all earlier ones."""
         with self._lock:
+            # Counted on if the clock stands still or went back: no version is given twice.
             self._last = max(int(now * 1_000_000), self._last + 1)
             return self._last
 

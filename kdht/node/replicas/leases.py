@@ -42,6 +42,7 @@ class Leases:
                 return True
             if who not in watchers:
                 if len(watchers) >= MAX_WATCHERS or self._count >= MAX_LEASES:
+                    # Only when full: a walk over all leases is slow.
                     self._expire(now)
                     watchers = self._by_key.get(key, {})
                 if len(watchers) >= MAX_WATCHERS or self._count >= MAX_LEASES:

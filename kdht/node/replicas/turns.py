@@ -95,6 +95,7 @@ class Turns:
         if due is not None and early:
             self._expected = due
         self._lock.release()
+        # After the lock is free: a writer that answers at once takes the next turn.
         if fulfil:
             self._fulfil(turn)
         if due is not None and early:
@@ -125,6 +126,7 @@ class Turns:
         if turn.writes:
             planned = turn.writes
             told = partial(self._tell, planned, turn.now)
+            # The writer's queue is bounded: a client past the bound is told BUSY.
             if not self._writer.submit([plan.write for plan in planned], turn.now, told):
                 told(None)
 
