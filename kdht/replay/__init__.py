@@ -1,4 +1,4 @@
-"""kdht-replay: captured packets through any implementation of the routing rules, and what each made of them.
+"""kdht-replay: captured packets through any implementation of the routing rules, with each one's verdicts.
 
 A capture is streamed as batches (_capture, capture), a table says which node judges it
 (tables), an implementation gives verdicts on whole batches (implementations, live). The

@@ -1,4 +1,4 @@
-"""The seam between captures and what gives verdicts on them.
+"""The seam between captures and implementations of the routing rules.
 
 Each implementation is a context manager whose `run` makes a Run of a batch.
 """
@@ -15,13 +15,13 @@ NANOSECONDS = 1_000_000_000
 
 
 class Run(NamedTuple):
-    """What an implementation made of a batch."""
+    """An implementation's verdicts on a batch."""
 
     results: Results
     now: int | None
     """The unix second of all verdicts; None: when each packet was captured."""
     seen: list[Seen] | None = None
-    """By a live implementation: what could be observed of each packet."""
+    """By a live implementation: the observations of each packet."""
 
 
 class Implementation(Protocol):
@@ -41,7 +41,7 @@ class Implementation(Protocol):
 
 
 class InProcess:
-    """The base of implementations that have nothing to clean up."""
+    """The base of implementations without clean-up."""
 
     def __enter__(self) -> Self:
         return self

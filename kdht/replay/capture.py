@@ -1,8 +1,8 @@
 """Capture files, streamed: a batch of packets at a time, whatever the file's length.
 
 pcap and pcapng, gzipped too. Ethernet, raw IP, Linux cooked and BSD loopback are read by
-_capture; what stands between other link layers and IP, scapy tells. CaptureError names the
-file and the offset at which it cannot be read on; what came before has been given by then.
+_capture. For other link layers scapy finds the IP header. CaptureError names the file and the
+offset of the damage; the packets before it have been given by then.
 """
 
 import gzip
@@ -18,7 +18,7 @@ from kdht.replay._capture import Batch, Splitter
 from kdht.wire import Buffer
 
 CHUNK = 1 << 20
-"""Bytes read at once: what a batch is cut from."""
+"""Bytes read at once."""
 LINK_RAW = 101
 _GZIP = b"\x1f\x8b"
 _PCAP = struct.Struct("<IHHiIII")
@@ -104,7 +104,7 @@ class Capture:
 
 
 def _ask_scapy(batch: Batch) -> None:
-    """Find IP in the packets whose link layer only scapy knows."""
+    """Find IP in the packets of link layers known to scapy only."""
     foreign = batch.foreign()
     if not foreign:
         return

@@ -1,4 +1,4 @@
-"""One batch through several implementations, and every packet on which one differs from the first."""
+"""One batch through several implementations, with all packets on which one differs from the first."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from kdht.wire._shared import VERDICT_OF, Reason
 
 
 class Difference(NamedTuple):
-    """Two implementations that do not agree about one packet."""
+    """Two implementations' different verdicts on one packet."""
 
     frame: Frame
     packet: bytes
@@ -20,7 +20,7 @@ class Difference(NamedTuple):
     now: int
     """The unix second of both verdicts."""
     names: tuple[str, str]
-    """The reference, and who differs from it."""
+    """The reference, and the implementation that differs."""
     judgements: tuple[Judgement, Judgement]
     what: str
     """In words."""
@@ -28,12 +28,12 @@ class Difference(NamedTuple):
 
 
 class BatchComparison(NamedTuple):
-    """What one batch gave."""
+    """The outcome of one batch."""
 
     usual: Run
     """The reference's."""
     incomparable: list[int]
-    """Packets that each of the others could not be compared on."""
+    """By implementation: packets that could not be compared."""
     differences: list[Difference]
     """In the order of the others."""
 
@@ -41,10 +41,10 @@ class BatchComparison(NamedTuple):
 def compared(
     batch: Batch, table: ReplayTable, reference: Implementation, others: Sequence[Implementation]
 ) -> BatchComparison:
-    """One batch through all.
+    """Give one batch to all implementations.
 
-    A live implementation has a clock of its own, so the reference judges for it again what it
-    was sent, at the second at which it was sent.
+    A live implementation has its own clock. So the reference judges the packets sent to it once more,
+    each at the second of its sending.
     """
     usual = reference.run(batch, table.now)
     found = BatchComparison(usual, [], [])
@@ -91,7 +91,7 @@ def _where(table: ReplayTable, expected: Run, theirs: Run) -> tuple[int, list[tu
 
 
 def in_words(one: Judgement, other: Judgement) -> str:
-    """What two judgements differ in."""
+    """The differences of two judgements."""
     assert one.reason is not None
     assert other.reason is not None
     if VERDICT_OF[one.reason] != VERDICT_OF[other.reason]:

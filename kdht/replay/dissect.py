@@ -1,6 +1,6 @@
-"""A packet as fields: what stands at each byte, and what changed. scapy does the dissection.
+"""A packet as fields: the meaning of each byte, and the changes. scapy does the dissection.
 
-Only what is shown to somebody comes here.
+For display only.
 """
 
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ class Field(NamedTuple):
 
 
 class FieldChange(NamedTuple):
-    """Neighbouring bytes of one field that differ."""
+    """Differing neighbouring bytes of one field."""
 
     offset: int
     """From the IP header on."""
@@ -54,7 +54,7 @@ def dissected(packet: bytes) -> Packet:
 
 
 def fields(packet: bytes) -> list[Field]:
-    """Every field with its value as text; nothing of what is no IP packet."""
+    """Every field with its value as text; empty if this is no IP packet."""
     if not packet or packet[0] >> 4 not in (4, 6):
         return [Field("data", "bytes", packet.hex())] if packet else []
     try:
@@ -77,7 +77,7 @@ def _text(value: object, limit: int = 96) -> str:
 
 
 def _layout(packet: bytes) -> Iterator[tuple[int, int, str]]:
-    """(offset, length, name) of every field that stands at a fixed place."""
+    """(offset, length, name) of every field at a fixed place."""
     version = packet[0] >> 4 if packet else 0
     head, begin = (_IPV4, 4 * (packet[0] & 15)) if version == 4 else (_IPV6, 40)
     yield from ((at, size, f"IP.{name}") for at, size, name in head)
@@ -88,7 +88,7 @@ def _layout(packet: bytes) -> Iterator[tuple[int, int, str]]:
 
 
 def changes(before: bytes, after: bytes) -> list[FieldChange]:
-    """What differs between two packets of one length, field by field."""
+    """The differences of two packets of one length, by field."""
     found = []
     for at, size, name in _layout(before):
         old, new = before[at : at + size], after[at : at + size]

@@ -72,7 +72,7 @@ def summary(data: Data) -> None:
 
 
 def difference(data: Data) -> None:
-    """Two verdicts, and the fields in which the packets differ."""
+    """Two verdicts, and the differing fields of the packets."""
     out = console()
     one, other = data["names"]
     out.print(

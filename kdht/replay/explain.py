@@ -1,7 +1,7 @@
-"""Why a packet gets its verdict: its fields, its tags, the candidates, and the rule that decided.
+"""The causes of a verdict: the packet's fields, tags and candidates, and the deciding rule.
 
-The verdict is the core's. The checks beside it are made from wire.py and the table, one by
-one, so that all of them are seen and not only the first that fails.
+The verdict is the core's. The checks beside it are made here, one by one, from the wire modules
+and the table, so that all are shown and not only the first failure.
 """
 
 from collections.abc import Iterator
@@ -68,7 +68,7 @@ def explained(table: ReplayTable, packet: bytes, now: int, judgement: Judgement)
 
 
 def _message(table: ReplayTable, packet: bytes) -> bytes | None:
-    """The whole header and what follows, if it is there and has our magic."""
+    """The whole header and the body, if there is one with our magic."""
     found = take_apart(packet)
     magic = shared.MAGIC.to_bytes(4, "big")
     if found is None or found.message[:4] != magic or len(found.message) < shared.HEADER_LEN:
@@ -96,7 +96,7 @@ def _why(table: ReplayTable, message: bytes | None, judgement: Judgement) -> Ite
 
 
 def _checks(table: ReplayTable, packet: bytes, message: bytes | None, now: int) -> Iterator[dict[str, str]]:
-    """Each check with what was found, whether or not an earlier one ended the verdict."""
+    """Each check with its finding, even after one that ended the verdict."""
     found = take_apart(packet)
     if found is None:
         yield {"check": "packet", "found": "no plain, whole UDP datagram in IPv4 or IPv6"}

@@ -1,6 +1,6 @@
 """Artificial faults, so that tests can see the comparison find one: `diff --fault core:hops`.
 
-Each is a mistake that somebody could make in an implementation, put around a right one.
+Each wraps a right implementation in a likely mistake.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from kdht.wire._shared import Reason
 
 
 class Fault(NamedTuple):
-    """What is done to the table before, and to the results after."""
+    """The change of the table before, and of the results after."""
 
     table: Callable[[ReplayTable], ReplayTable] = lambda table: table
     results: Callable[[Results], None] = lambda results: None

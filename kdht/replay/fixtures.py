@@ -1,8 +1,8 @@
 """Fixtures: a capture, a table, and the verdicts expected, in a text file to be reviewed.
 
 A directory with capture.pcap (or .pcapng), table.json (or .toml) and verdicts.txt, which has
-one line a packet: number, verdict, reason, where it goes, a digest of the packet that goes
-on, and what the packet is, after a '#'. `updated` writes the lines anew and keeps the remarks.
+one line a packet: number, verdict, reason, target, a digest of the forwarded packet, and a
+remark on the packet after a '#'. `updated` writes the lines anew and keeps the remarks.
 """
 
 import re
@@ -37,7 +37,7 @@ class Expectation(NamedTuple):
 
 
 class WrongVerdict(NamedTuple):
-    """A packet whose verdict is not the expected one."""
+    """A packet with an unexpected verdict."""
 
     number: int
     expected: str
@@ -55,7 +55,7 @@ class Fixture:
         self.verdicts = directory / VERDICTS
 
     def expected(self) -> dict[int, Expectation]:
-        """The lines of verdicts.txt, by packet. Raises ConfigError for one that says nothing."""
+        """The lines of verdicts.txt, by packet. Raises ConfigError for an unreadable line."""
         try:
             lines = self.verdicts.read_text(encoding="utf-8").splitlines()
         except OSError as error:
@@ -107,7 +107,7 @@ def _one_of(directory: Path, names: Sequence[str]) -> Path:
 
 
 def line(judgement: Judgement) -> str:
-    """What verdicts.txt says of a packet."""
+    """The line of verdicts.txt for a packet."""
     reason = judgement.reason
     if reason is None:
         return "NOT RUN"
@@ -134,7 +134,7 @@ def verdicts_of(
 
 
 def mismatches(expected: Mapping[int, Expectation], found: Mapping[int, str]) -> Iterator[WrongVerdict]:
-    """Every packet whose line is another, is missing, or should not be there."""
+    """Every packet with another line, a missing one, or one too many."""
     for number in sorted({*expected, *found}):
         wanted = expected.get(number, Expectation("no such packet"))
         got = found.get(number, "no such packet")
@@ -143,5 +143,5 @@ def mismatches(expected: Mapping[int, Expectation], found: Mapping[int, str]) ->
 
 
 def _agree(expected: str, found: str) -> bool:
-    """The XDP program does not tell the largest reply: what it leaves out is no mismatch."""
+    """The XDP program does not report the largest reply. That is no mismatch."""
     return found in (expected, re.sub(r" reply \d+$", "", expected))

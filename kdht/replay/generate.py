@@ -1,7 +1,7 @@
 """Seeded captures: the traffic of clients and members, mutations of it, floods, retransmissions.
 
-The same seed and table give the same file. A Generator makes one packet after the other;
-`KINDS` names what can be asked for.
+The same seed and table give the same file. A Generator makes one packet after the other.
+`KINDS` names the kinds of traffic.
 """
 
 import random
@@ -18,13 +18,13 @@ from kdht.wire import _shared as shared
 from kdht.wire._shared import Flag, Op, Status
 
 START = 1_800_000_000
-"""The unix second at which a generated capture begins, if the table has none."""
+"""The Unix second of the first packet, if the table has none."""
 ROUTED = (Op.GET, Op.GET, Op.GET, Op.PUT, Op.DELETE, Op.TRACE)
 CLIENTS = {4: "198.51.100.%d", 6: "2001:db8::%d"}
 
 
 class Generator:
-    """Packets that reach one node, at a second of the caller's."""
+    """Packets to one node, at a second given by the caller."""
 
     def __init__(self, table: ReplayTable, seed: int) -> None:
         self.table = table
@@ -57,7 +57,7 @@ class Generator:
         return self._packet(message, source, target)
 
     def member_request(self, **fields: Any) -> bytearray:
-        """One that another node entered or forwarded."""
+        """One from another node, its entry or a hop."""
         op = self.rng.choice(ROUTED)
         fields = {"op": op, "body": self._request_body(op), "hops": self.rng.choice((1, 2, 9, 15)), **fields}
         return self._from_member(Flag.FORWARDED | self._direct(), fields)
@@ -127,7 +127,7 @@ class Generator:
     # --- The kinds -----------------------------------------------------------------------
 
     def mix(self) -> bytearray:
-        """What a node sees on a good day."""
+        """Ordinary traffic of a node."""
         makers = (self.client_request, self.member_request, self.reply, self.control)
         return self.rng.choices(makers, (40, 30, 25, 5))[0]()
 

@@ -1,4 +1,4 @@
-"""The implementations that give verdicts on a batch: the oracle, the core, and the XDP program by test run.
+"""The implementations for captures: the oracle, the core, and the XDP program by test run.
 
 The live ones are in live.py. `made` makes any of them by its name, with an artificial fault (faults.py) on request.
 """
@@ -116,9 +116,9 @@ NAMES = tuple(MAKERS)
 
 
 def made(name: str, table: ReplayTable, fault: str | None = None) -> Implementation:
-    """The implementation of that name, with an artificial fault if one is named.
+    """The implementation of that name, perhaps with an artificial fault.
 
-    Raises ConfigError for an unknown name, DatapathError where it cannot run.
+    Raises ConfigError for an unknown name, DatapathError if it cannot run here.
     """
     if name not in MAKERS:
         raise ConfigError(f"no implementation is called {name}: there are {', '.join(NAMES)}")

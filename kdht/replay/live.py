@@ -1,11 +1,11 @@
-"""A real node in network namespaces of its own, and what can be seen of it when a packet arrives.
+"""A real node in network namespaces of its own, and its observable behaviour at each packet.
 
     wire eth0 --- bridge --- eth0 node: kernel, datapath, sockets
 
-Everything that the node sends goes to the wire, whatever its address: a default route, and
-a neighbour that is always known. Packets go in one by one, each followed by a TRACE that
-ends at the node: when that one is received, the packet before it was treated, and the
-difference of the counters is its reason. All is removed at the end.
+A default route, and a neighbour that is always known, lead all that the node sends to the wire.
+Packets go in one by one, each followed by a TRACE to the node. When the TRACE is received, the
+packet before it has been handled, and the counters' difference is its reason. All is removed at
+the end.
 """
 
 import os
@@ -44,7 +44,7 @@ from kdht.wire._shared import MAGIC, VERDICT_OF, Op, Reason, Verdict
 SOCKET_LANE = 1
 GATEWAYS = {4: "169.254.53.48", 6: "fe80::53:48"}
 PROBES = {True: Address.of("198.18.53.48", 5000), False: Address.of("2001:db8:53:48::1", 5000)}
-"""Who sends the TRACEs that follow the packets, by whether it is IPv4."""
+"""The sender of the TRACEs after the packets, by whether it is IPv4."""
 ARRIVAL_TIMEOUT = 5.0
 ETH_P_ALL = 3
 MTU = 1500
@@ -52,11 +52,11 @@ SO_RCVBUFFORCE = 33
 _GOES_ON = (Verdict.FORWARD, Verdict.RELAY)
 _MAGIC = MAGIC.to_bytes(4, "big")
 _EDGE = 0.1
-"""Seconds around the clock's full seconds in which nothing is sent: the datapaths' clocks are as exact."""
+"""Nothing is sent in these seconds around a full second, because the datapaths' clocks are no more exact."""
 
 
 class SentMessage(NamedTuple):
-    """A message of ours that came out of the node."""
+    """A kdht message from the node."""
 
     message: bytes
     source: Address
@@ -67,7 +67,7 @@ class Live:
     """A live implementation; `kind` is the datapath: socket, nfqueue or ebpf."""
 
     def __init__(self, table: ReplayTable, kind: str) -> None:
-        """Raises ConfigError for a node whose addresses no interface can have."""
+        """Raises ConfigError if no interface can have the node's addresses."""
         for ip in table.own:
             if not is_ordinary(Address(ip, 0)):
                 raise ConfigError(f"a live node cannot have the address {Address(ip, 0).host}")
@@ -147,9 +147,9 @@ class Live:
     # --- Packets ------------------------------------------------------------------------------
 
     def run(self, batch: Batch, now: int | None) -> Run:
-        """What can be seen of each packet, which is first made right for the clock of this moment.
+        """The observations of each packet. Its times are first moved to the present.
 
-        The results' batch holds what was really sent, with the time at which it was.
+        The results' batch has the packets as sent, with the times of sending.
         """
         sent, times, seen = [], [], []
         for index in range(len(batch)):
@@ -167,7 +167,7 @@ class Live:
         return Run(results, None, seen)
 
     def _treated(self, raw: bytes, before: int) -> tuple[bytes, int, Seen]:
-        """The packet as it was sent, the second in which it was sent and treated, and what was seen."""
+        """The packet as sent, the second of sending and handling, and the observations."""
         while True:
             wait_until(lambda: _EDGE < time.time() % 1 < 1 - _EDGE, "the middle of a second")
             second = int(time.time())
@@ -206,7 +206,7 @@ class Live:
         return Seen("nothing", self._kind, counted, by_socket)
 
     def _probe(self, own: bytes) -> Counter[Reason]:
-        """Send a TRACE that ends at the node and wait for it; what each datapath counts it as."""
+        """Send a TRACE to the node and wait for it. Returns each datapath's counter of it."""
         self._number += 1
         target = Address(own, self._table.port)
         message = Message(op=Op.TRACE, key=self._table.self_id, request_id=self._number, hops=1).pack()
@@ -226,7 +226,7 @@ class Live:
         return self._link + (b"\x86\xdd" if raw[0] >> 4 == 6 else b"\x08\x00") + raw
 
     def _drain(self) -> list[SentMessage]:
-        """Our messages that came out of the node since the last time."""
+        """The node's kdht messages since the last call."""
         found = []
         with suppress(BlockingIOError):
             while True:
@@ -238,7 +238,7 @@ class Live:
 
 
 def _one(delta: Counter[Reason]) -> Reason | None:
-    """The one reason that was counted once more; None if nothing was. Others' frames are no matter."""
+    """The only reason with a raised counter, or None. Other frames do not matter."""
     return next((reason for reason in delta.elements() if reason is not Reason.NOT_OURS), None)
 
 
@@ -288,7 +288,7 @@ def _stopped_in(node: Host, datapath: FastPath) -> None:
 def _counter_of(
     kind: str, core: Core, datapath: Any
 ) -> Callable[[], tuple[Counter[Reason], Counter[Reason]]]:
-    """What reads the verdicts so far: of the datapath above the socket, and of the socket."""
+    """Readers of the verdicts so far: of the datapath above the socket, and of the socket."""
     lanes = {"nfqueue": QUEUE_LANES, "socket": ()}
 
     def by_lanes(numbers: Iterable[int]) -> Counter[Reason]:

@@ -1,7 +1,7 @@
-"""One thing wrong with a packet: what an attacker, a bad network or a bug may send, by name.
+"""One fault in a packet, by name, as an attacker, a bad network or a bug may send it.
 
-Each mutation changes a right packet in place. Most tag its message again, so that it passes the tags and comes
-to the check that the mutation is meant for.
+Each mutation changes a right packet in place. Most tag the message again, so that it gets past the tags to
+the intended check.
 """
 
 import struct
@@ -22,7 +22,7 @@ _DESTINATION = 60
 
 
 class Scene(Protocol):
-    """What a mutation knows: the node that gets the packet, the unix second, and the source of its choices."""
+    """A mutation's context: the receiving node, the Unix second, and a random generator."""
 
     table: ReplayTable
     rng: Random
@@ -33,7 +33,7 @@ Mutation: TypeAlias = Callable[[Scene, bytearray], None]
 
 
 def udp_at(packet: Buffer) -> int:
-    """Where UDP begins in a packet that nothing was done to."""
+    """The offset of UDP in an unchanged packet."""
     return 20 if packet[0] >> 4 == 4 else 40
 
 
@@ -55,7 +55,7 @@ def field(packet: Buffer, name: str) -> int:
 
 
 def tag(scene: Scene, packet: bytearray) -> None:
-    """A member's message gets right tags again, with the epoch that it has."""
+    """Give a member's message right tags again, under its own epoch."""
     message = packet[message_at(packet) :]
     keys = {key.epoch: key for key in scene.table.keys}
     if field(packet, "flags") & Flag.FORWARDED and field(packet, "epoch") in keys:
@@ -65,7 +65,7 @@ def tag(scene: Scene, packet: bytearray) -> None:
 
 
 def set_lengths(packet: bytearray) -> None:
-    """IP's and UDP's lengths to what is there, and IPv4's checksum right."""
+    """Correct the lengths of IP and UDP, and the checksum of IPv4."""
     at = udp_at(packet)
     struct.pack_into(">H", packet, 2 if at == 20 else 4, min(len(packet) - (0 if at == 20 else 40), 0xFFFF))
     struct.pack_into(">H", packet, at + 4, min(len(packet) - at, 0xFFFF))
@@ -73,7 +73,7 @@ def set_lengths(packet: bytearray) -> None:
 
 
 def set_checksum(packet: bytearray) -> None:
-    """A wrong UDP checksum becomes right, so that the packet gets past the kernel's stack."""
+    """Correct the UDP checksum, so that the kernel's stack passes the packet."""
     found = packets.take_apart(bytes(packet))
     if found is not None and found.checksum == "wrong":
         right = packets.packet(found.message, found.source, found.target)
@@ -111,7 +111,7 @@ def lengthen(scene: Scene, packet: bytearray) -> None:
 
 
 def grow(scene: Scene, packet: bytearray) -> None:
-    """A value of 1.5 KiB, with a body length that is right."""
+    """A value of 1.5 KiB, with the right body length."""
     put_field(packet, "body_len", 1536)
     packet[message_at(packet) + shared.HEADER_LEN :] = bytes(1536)
     set_lengths(packet)
@@ -119,7 +119,7 @@ def grow(scene: Scene, packet: bytearray) -> None:
 
 
 def forge_origin(scene: Scene, packet: bytearray) -> None:
-    """Whom the answer goes to, filled in by who is no member."""
+    """The answer's address, filled in by a non-member."""
     put_field(packet, "flags", field(packet, "flags") & ~Flag.FORWARDED)
     put_field(packet, "client_ip", Address.of("203.0.113.66", 0).ip)
 

@@ -1,4 +1,4 @@
-"""Options and arguments that several commands share, and what they become."""
+"""Options and arguments of several commands, and their values."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -64,7 +64,7 @@ def fault_option(function: F) -> F:
 def table_of(
     table: Path | None, node: Path | None, config: Path | None, secret: tuple[str, ...], now: str | None
 ) -> ReplayTable:
-    """What the table options say. Raises UsageError, ConfigError, NoDaemon."""
+    """The table named by the options. Raises UsageError, ConfigError, NoDaemon."""
     if (table is None) == (node is None):
         raise click.UsageError("which node judges? Give either --table or --node")
     if table is not None:
@@ -119,7 +119,7 @@ def emit(data: Any) -> None:
 
 
 def console() -> Console:
-    """Where what is for people goes."""
+    """The console for people."""
     return Console(highlight=False, soft_wrap=True)
 
 

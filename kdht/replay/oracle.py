@@ -1,7 +1,7 @@
 """The routing core's oracle: the same rules, written to be obvious and for nothing else.
 
 Contacts are one plain list, sorted by XOR distance at each question. A check that ends a
-verdict raises `UnchangedEnd`; the checks stand in the order of docs/design/routing.md. Whole packets are
+verdict raises `UnchangedEnd`. The checks have the order of docs/design/routing.md. Whole packets are
 in oracle_packets.py. Written from the documents, not from the core: where the two differ,
 one of them is wrong.
 """
@@ -25,7 +25,7 @@ CONTROL_OPS = range(shared.FIRST_CONTROL_OP, shared.LAST_CONTROL_OP + 1)
 
 
 class UnchangedEnd(Exception):
-    """A verdict that leaves the message as it came."""
+    """A verdict on an unchanged message."""
 
     def __init__(self, reason: Reason, max_reply: int = 0) -> None:
         super().__init__(reason)
@@ -66,7 +66,7 @@ class OracleSettings:
 
 
 class Arrival(NamedTuple):
-    """A message with what the caller knows of it; `ip_version` is None on a socket."""
+    """A message with the caller's knowledge of it; `ip_version` is None on a socket."""
 
     data: bytes
     header: SimpleNamespace
@@ -116,7 +116,7 @@ class SlowTable:
         return sorted(everyone, key=lambda contact: distance(contact.id, key))[:count]
 
     def closer(self, key: bytes) -> list[Contact]:
-        """The contacts that are strictly closer to the key than this node, nearest first."""
+        """The contacts strictly closer to the key than this node, nearest first."""
         own = distance(self.self_id, key)
         return [c for c in self.closest(key, shared.ID_BITS * shared.ROOM) if distance(c.id, key) < own]
 
@@ -162,7 +162,7 @@ def ensure(holds: bool, reason: Reason, max_reply: int = 0) -> None:
 
 
 def checked_form(data: bytes) -> SimpleNamespace:
-    """The header of a message that has the right form."""
+    """The header of a message of the right form."""
     ensure(len(data) >= 4, Reason.TRUNCATED)
     ensure(int.from_bytes(data[:4], "big") == shared.MAGIC, Reason.BAD_MAGIC)
     ensure(len(data) >= shared.HEADER_LEN, Reason.TRUNCATED)
@@ -314,7 +314,7 @@ class SlowNode:
         return OracleResult(reason, write_header(header, body), source, contact.address, contact.id)
 
     def _enter(self, header: SimpleNamespace, arrival: Arrival, max_reply: int, body: bytes) -> None:
-        """Fill in what is the entry node's."""
+        """Fill in the entry node's fields."""
         epoch, key = self.settings.keys[0]
         header.flags |= Flag.FORWARDED
         header.time, header.epoch = arrival.now % 2**32, epoch

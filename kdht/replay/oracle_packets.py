@@ -1,8 +1,8 @@
-"""The oracle's half for whole IP packets: what is ours, what is dropped, and the rewriting.
+"""The oracle's half for whole IP packets: passed, dropped, and rewritten ones.
 
 Checksums are computed from their definitions (RFC 768, RFC 1071, RFC 1624, RFC 8200) over
-lists of 16-bit words. What is not known to be ours is never dropped for its lengths, but a
-header that cannot be read is. The rules are in docs/design/routing.md.
+lists of 16-bit words. Foreign packets are never dropped for their lengths, but unreadable
+headers are. The rules are in docs/design/routing.md.
 """
 
 import struct
@@ -21,7 +21,7 @@ Ips = tuple[bytes, bytes]
 
 
 class FoundDatagram(NamedTuple):
-    """A UDP datagram in a packet: where it starts and ends, and between whom it goes."""
+    """A UDP datagram in a packet: its start, its end, its source and target."""
 
     version: int
     udp: int
@@ -172,7 +172,7 @@ def rewritten(packet: bytes, found: FoundDatagram, result: OracleResult) -> byte
 
 
 def new_checksum(old_ips: Ips, new_ips: Ips, old: bytes, new: bytes) -> int:
-    """What stands in the checksum field of `new`, which still holds that of `old`."""
+    """The checksum for `new`. Its field still has that of `old`."""
     before = int.from_bytes(old[6:8], "big")
     if before == 0:
         return 0

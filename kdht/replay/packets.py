@@ -33,13 +33,13 @@ def word_sum(data: bytes) -> int:
 
 
 def pseudo_header(source: Address, target: Address, length: int) -> bytes:
-    """What a UDP checksum covers beside the datagram (RFC 768, RFC 8200 8.1)."""
+    """The pseudo-header of a UDP checksum (RFC 768, RFC 8200 8.1)."""
     skip = 12 if target.is_ipv4 else 0
     return source.ip[skip:] + target.ip[skip:] + struct.pack(">IHH", length, 0, UDP)
 
 
 def udp_checksum(source: Address, target: Address, datagram: bytes) -> int:
-    """Of a datagram whose checksum field counts as zero; never 0."""
+    """The checksum of a datagram. Its checksum field counts as zero. Never 0."""
     covered = pseudo_header(source, target, len(datagram)) + datagram[:6] + b"\0\0" + datagram[8:]
     return 0xFFFF - word_sum(covered) or 0xFFFF
 

@@ -1,4 +1,4 @@
-"""Frames, judgements and differences as plain data: what --json writes and draw.py draws."""
+"""Frames, judgements and differences as plain data, for --json and draw.py."""
 
 from typing import Any
 
@@ -29,7 +29,7 @@ def frame(found: Frame) -> dict[str, Any]:
 
 
 def judgement(table: ReplayTable, packet: bytes, found: Judgement, changes: bool = False) -> dict[str, Any]:
-    """A verdict; with `changes`, byte by byte what it did to the packet."""
+    """A verdict. With `changes`, also the changed bytes of the packet."""
     if found.reason is None:
         return {"verdict": None, "unable": found.unable}
     verdict = VERDICT_OF[found.reason]
@@ -78,7 +78,7 @@ def next_hop(table: ReplayTable, next_id: bytes | None, target: Address | None) 
 
 
 def seen(found: Seen | None) -> dict[str, Any] | None:
-    """What was observed of a live node."""
+    """The observations of a live node."""
     if found is None:
         return None
     return {
@@ -91,7 +91,7 @@ def seen(found: Seen | None) -> dict[str, Any] | None:
 
 
 def difference(table: ReplayTable, found: Difference) -> dict[str, Any]:
-    """Both verdicts, and the fields of both packets that went on."""
+    """Both verdicts, and the fields of both forwarded packets."""
     from kdht.replay import dissect
 
     one, other = found.judgements

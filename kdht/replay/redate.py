@@ -1,7 +1,7 @@
-"""Messages of one time made right for another: sealed and proven anew, if they were right before.
+"""Moves messages to another time: right tags and cookies are made anew.
 
-Live datapaths read the clock, so what was captured long ago would be stale for them. What
-was wrong stays wrong, in the same way.
+Live datapaths read the clock, so old captures would be stale for them. Wrong messages stay wrong
+in the same way.
 """
 
 from kdht.replay.packets import UdpDatagram, packet, take_apart
@@ -26,7 +26,7 @@ def put(message: bytearray, name: str, value: int | bytes) -> None:
 
 
 def redated(table: ReplayTable, raw: bytes, before: int, now: int) -> bytes:
-    """A packet that is to the second `now` what `raw` was to `before`; other packets as they are."""
+    """The packet `raw` of the second `before`, moved to the second `now`. Other packets are unchanged."""
     datagram = take_apart(raw)
     if datagram is None or len(datagram.message) < shared.HEADER_LEN or before == now:
         return raw
@@ -61,7 +61,7 @@ def _redate_client(
 
 
 def completed(raw: bytes) -> bytes:
-    """The packet with a UDP checksum that its sender left to the device: a device would have set it."""
+    """The packet with its UDP checksum completed, as a device does it."""
     datagram = take_apart(raw)
     if datagram is None or datagram.checksum != "partial":
         return raw

@@ -1,9 +1,8 @@
-"""Captures made fit to be given away: another key, other addresses, other IDs, no values.
+"""Makes captures fit for publication: another key, other addresses, other IDs, no values.
 
-Consistently, so that every packet gets the same verdict as before: an address becomes the
-same other address everywhere, in IP, in headers, bodies and the table. All IDs and keys are
-XORed with one random mask, which keeps every XOR distance. What was rightly sealed or proven
-is sealed and proven anew under the fixture's published key; what was wrong stays wrong.
+Every packet keeps its verdict. An address becomes the same other address everywhere: in IP,
+headers, bodies and the table. All IDs and keys are XORed with one random mask, so XOR distances
+stay. Right tags and cookies are made anew under the fixture's published key. Wrong ones stay wrong.
 """
 
 import random
@@ -73,7 +72,7 @@ class Scrubber:
         return bytes(head)
 
     def _odd_packet(self, raw: bytes) -> bytes:
-        """What is no plain UDP datagram: addresses replaced, everything behind 28 or 64 bytes gone."""
+        """For other than plain UDP datagrams: replace addresses, cut everything behind 28 or 64 bytes."""
         made = bytearray(raw)
         version = raw[0] >> 4 if raw else 0
         width, places, kept = {4: (4, (12, 16), 40), 6: (16, (8, 24), 64)}.get(version, (0, (), 0))
@@ -89,7 +88,7 @@ class Scrubber:
     # --- Messages ------------------------------------------------------------------------------
 
     def _message(self, message: bytearray, before: Address, after: Address, now: int) -> None:
-        """In place. What is too short, or not ours, loses all but its first four bytes."""
+        """Changes the message in place. One that is too short, or not ours, keeps its first four bytes only."""
         if len(message) < shared.HEADER_LEN or get(message, "magic") != shared.MAGIC:
             if self._values:
                 message[4:] = bytes(len(message) - 4)
@@ -156,7 +155,7 @@ class Scrubber:
         return Contact(self._id(contact.id), self._ip(contact.ip), contact.port)
 
     def _ip(self, ip: bytes) -> bytes:
-        """Always the same other address; what is no host's address stays."""
+        """Always the same other address. An address of no host stays."""
         if not self._addresses or ip == NO_IP or not is_ordinary(Address(ip, 0)):
             return ip
         if ip not in self._given:

@@ -1,9 +1,9 @@
-"""What can be seen of a packet that went through a live node, and whether it contradicts a verdict.
+"""Observations of a packet at a live node, and whether they contradict a verdict.
 
 A live node shows what came out of it, what it received, and what its datapath counted. The
-kernel's stack stands before the datapath: what it refuses by itself (a wrong IP or UDP
-checksum, a source that no host can have) no datapath sees, and what it does by itself
-(reassemble, drop options) the socket cannot see. There, nothing is compared.
+kernel's stack comes before the datapath. It refuses some packets itself (a wrong IP or UDP
+checksum, an impossible source), and changes others unseen by the socket (reassembly, dropped
+options). Those are not compared.
 """
 
 from collections.abc import Sequence
@@ -28,9 +28,9 @@ class Seen(NamedTuple):
     kind: str
     """The datapath: socket, nfqueue or ebpf."""
     reason: Reason | None = None
-    """What the datapath above the socket counted."""
+    """Counts of the datapath above the socket."""
     by_socket: Reason | None = None
-    """What the socket counted."""
+    """Counts of the socket."""
     message: bytes = b""
     """That came out, or was received."""
     source: Address | None = None
@@ -38,7 +38,7 @@ class Seen(NamedTuple):
 
     @property
     def counted(self) -> Reason | None:
-        """By the datapath that this is about."""
+        """Counts of the compared datapath."""
         return self.by_socket if self.kind == "socket" else self.reason
 
 
@@ -79,7 +79,7 @@ def _ip_is_right(packet: bytes) -> bool:
 
 
 def contradiction(expected: Judgement, seen: Seen) -> str | None:
-    """How what was seen of a comparable packet contradicts a verdict, in words; None if it does not."""
+    """The contradiction between a comparable packet's observations and a verdict, in words, or None."""
     reason = expected.reason
     assert reason is not None
     if seen.counted is None:

@@ -1,7 +1,7 @@
-"""What comes in at an interface for one UDP port: IP packets with the times the kernel gave them.
+"""Captures packets to one UDP port at an interface, with the kernel's times.
 
-A packet socket of the caller's network namespace, with a filter in the kernel, so that other
-traffic costs nothing. What the kernel had to drop is told.
+A packet socket of the caller's network namespace, with a filter in the kernel, so other traffic
+costs nothing. Packets dropped by the kernel are counted.
 """
 
 import ctypes
@@ -52,13 +52,13 @@ def _filter(port: int) -> bytes:
 
 
 class Sniffer:
-    """A context manager that gives what comes in. Raises DatapathError without the right to."""
+    """A context manager for the packets. Raises DatapathError without the necessary rights."""
 
     def __init__(self, interface: str, port: int) -> None:
-        """Raises ConfigError for an interface that is not there."""
+        """Raises ConfigError for a missing interface."""
         self._interface = interface
         self.dropped = 0
-        """Packets that the kernel could not keep."""
+        """Packets dropped by the kernel."""
         try:
             self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)
         except PermissionError:
@@ -97,7 +97,7 @@ class Sniffer:
             except OSError as error:
                 if error.errno != errno.ENETDOWN:
                     raise
-                yield None  # told once: the interface may come back, and what came before is kept
+                yield None  # told once: the interface may come back, and the packets so far are kept
                 continue
             if sender[2] != socket.PACKET_OUTGOING:
                 yield data, _stamp_of(messages)

@@ -1,8 +1,8 @@
-"""The node that judges: its identity, keys and contacts, in a file, or taken from a running one.
+"""The judging node: its identity, keys and contacts, from a file or a running node.
 
 A table file is JSON or TOML (by its ending); docs/replay.md has one. Keys are given in it
-as the cluster's secret or the file that holds it: a running node never tells them, so there
-they come from its configuration or from a file. ConfigError says what cannot be, and where.
+as the cluster's secret or its file. A running node never tells its keys, so they come from its
+configuration or a file. ConfigError names the fault and its place.
 """
 
 import tomllib
@@ -20,12 +20,12 @@ from kdht.wire._shared import HOP_LIMIT, ID_LEN, MAX_OWN, PORT, REPLAY_WINDOW, R
 from kdht.wire.keys import ClusterSecret
 
 FIXTURE_SECRET = "kdht-replay's fixture secret, known to everybody"
-"""What captures that are given away are sealed under."""
+"""The published key of captures without secrets."""
 MAX_FILE = 16 << 20
 
 
 class KeyEntry(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """A cluster secret, or the file that holds it, relative to the table's."""
+    """A cluster secret, or its file, relative to the table's."""
 
     epoch: int = 0
     secret: str | None = None
@@ -38,14 +38,14 @@ class ContactEntry(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class TableFile(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
-    """What stands in a table file."""
+    """The content of a table file."""
 
     id: str
     """Of this node: 40 hexadecimal digits."""
     own: list[str]
-    """The addresses that are this node, anycast included."""
+    """This node's addresses, anycast included."""
     source4: str | None = None
-    """What it sends from; the first own address of the family if there is none."""
+    """The source of its messages. Without one, the first own address of the IP version."""
     source6: str | None = None
     port: int = PORT
     key: list[KeyEntry]
@@ -75,7 +75,7 @@ class ReplayTable:
     contacts: tuple[Contact, ...]
 
     def buckets(self) -> dict[int, list[Contact]]:
-        """The contacts by the number of leading bits that they share with the node."""
+        """The contacts by the number of leading bits shared with the node."""
         found: dict[int, list[Contact]] = {}
         for contact in self.contacts:
             found.setdefault(common_bits(self.self_id, contact.id), []).append(contact)
@@ -97,7 +97,7 @@ class ReplayTable:
         }
 
     def core(self) -> Core:
-        """A core in this state. Raises ConfigError for one that it does not take."""
+        """A core in this state. Raises ConfigError if the core refuses it."""
         core = Core()
         try:
             core.configure(**self.settings())
@@ -136,7 +136,7 @@ def load(path: Path) -> ReplayTable:
 
 
 def from_file(file: TableFile, directory: Path) -> ReplayTable:
-    """Raises ValueError or ConfigError for what cannot be."""
+    """Raises ValueError or ConfigError for an impossible table."""
     own = tuple(Address.of(host, 0).ip for host in file.own)
     by_family = {Address(ip, 0).is_ipv4: ip for ip in reversed(own)}
     if not 1 <= len(own) <= MAX_OWN:
@@ -205,7 +205,7 @@ def _contact(entry: ContactEntry, number: int) -> Contact:
 
 
 def to_file(table: ReplayTable, secrets: Sequence[KeyEntry]) -> bytes:
-    """The table as a JSON file's content; its keys are what the caller says they are."""
+    """The table as a JSON file's content, with the caller's keys."""
     file = TableFile(
         id=table.self_id.hex(),
         own=[Address(ip, 0).host for ip in table.own],
@@ -228,8 +228,8 @@ def to_file(table: ReplayTable, secrets: Sequence[KeyEntry]) -> bytes:
 def from_node(socket: Path, config: Path | None = None, secrets: Iterable[ClusterSecret] = ()) -> ReplayTable:
     """The table of the node behind a control socket.
 
-    What it does not tell comes from its configuration file, keys included, or is the default;
-    without that file its keys are `secrets`. Raises NoDaemon, ConfigError.
+    Its configuration file has the rest, keys included; without the file the defaults and `secrets`
+    count. Raises NoDaemon, ConfigError.
     """
     from kdht.program import control_client
     from kdht.program.answers import NodeStatus, RoutingTable
@@ -262,7 +262,7 @@ def from_node(socket: Path, config: Path | None = None, secrets: Iterable[Cluste
 
 
 def _from_config(path: Path) -> dict[str, Any]:
-    """What only the daemon's configuration knows."""
+    """Fields of the daemon's configuration only."""
     from kdht.config import schema as config
     from kdht.config import settings
 

@@ -18,7 +18,7 @@ DEFAULT = ("core", "ebpf", "oracle")
 
 
 class Round(NamedTuple):
-    """One implementation, once: packets, and the seconds that they took, by the clock and of all processors."""
+    """One run of one implementation: packets, seconds by the clock, and seconds of all processors."""
 
     packets: int
     seconds: float
@@ -61,7 +61,7 @@ def command(
 
 
 def _measured(path: Path, runner: Implementation | None, now: int | None, limit: float) -> Round:
-    """The whole file, or what there was time for."""
+    """The whole file, or as much as time allowed."""
     count = 0
     begun, cpu = time.perf_counter(), time.process_time()
     with Capture(path) as capture:

@@ -62,7 +62,7 @@ def command(
 
 
 class Summary:
-    """What is counted over all batches."""
+    """Counts over all batches."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self._names = tuple(names)

@@ -1,4 +1,4 @@
-"""kdht-replay record: what a running node gets, as a fixture that can be given away."""
+"""kdht-replay record: the packets of a running node, as a fixture without secrets."""
 
 import signal
 import time
@@ -25,7 +25,7 @@ from kdht.replay.tables import ReplayTable
 from kdht.wire._shared import VERDICT_OF, Reason, Verdict
 
 MOST = 1_000_000
-"""Packets, all of which are held until the end."""
+"""The most packets. All are in memory until the end."""
 SETTLE = 0.1
 """Seconds from the last packet captured until the node's counters are read: it takes its time to treat one."""
 Packets = list[tuple[bytes, int]]
@@ -89,7 +89,7 @@ def command(
 def _captured(
     interface: str, port: int, seconds: float | None, count: int, quiet: bool
 ) -> tuple[Packets, int]:
-    """The packets, and how many were lost; at Ctrl-C, those that had come by then."""
+    """The packets, and how many were lost. Ctrl-C ends the recording."""
     found: Packets = []
     end = time.time_ns() + int(seconds * 1e9) if seconds else None
     with Sniffer(interface, port) as sniffer, _interruptible() as interrupted:
@@ -120,7 +120,7 @@ def _interruptible() -> Iterator[list[int]]:
 def _afterwards(
     before: dict[str, Counter[str]], table: ReplayTable, node: Path | None, table_options: dict[str, Any]
 ) -> tuple[dict[str, dict[str, int]], list[str]]:
-    """What the node counted meanwhile, and warnings. That it is gone costs no recording."""
+    """The node's counts during the recording, and warnings. If the node is gone, the recording still counts."""
     if node is None:
         return {}, ["no --node was given: the verdicts are those of the table file"]
     time.sleep(SETTLE)
@@ -143,13 +143,13 @@ def _afterwards(
 
 
 def _treated_by_xdp(counted: dict[str, dict[str, int]]) -> int:
-    """Packets that the kernel shows to no capture: the XDP program did not pass them up."""
+    """Packets that no capture sees, because the XDP program handled them."""
     up = (Verdict.PASS, Verdict.LOCAL)
     return sum(count for name, count in counted.get("ebpf", {}).items() if VERDICT_OF[Reason[name]] not in up)
 
 
 def _counters(node: Path | None) -> dict[str, Counter[str]]:
-    """The node's verdicts by datapath and reason. What a datapath passes up, the socket counts again."""
+    """The node's verdicts by datapath and reason. The socket counts passed packets a second time."""
     if node is None:
         return {}
     lanes = control_client.ask(node, "stats", NodeStats).packets

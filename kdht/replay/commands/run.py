@@ -82,7 +82,7 @@ def _reasons(only: tuple[str, ...]) -> set[Reason]:
 
 
 class Total:
-    """What is counted over all batches."""
+    """Counts over all batches."""
 
     def __init__(self, name: str) -> None:
         self.name = name
