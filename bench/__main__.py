@@ -27,7 +27,7 @@ QUICK: Mapping[str, tuple[str, ...]] = {
     "scaling": ("--quick",),
     "sim": ("static", "--nodes", "1000,10000", "--messages", "100000"),
 }
-"""What --quick passes on, by measurement."""
+"""The arguments of --quick, by measurement."""
 
 
 def programs() -> dict[str, Path]:

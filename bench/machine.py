@@ -12,7 +12,7 @@ _CPU_INFO = Path("/proc/cpuinfo")
 
 
 def machine() -> dict[str, Any]:
-    """What the figures depend on."""
+    """The machine's data, which the figures depend on."""
     models = [line.split(": ", 1)[1] for line in _CPU_INFO.read_text().splitlines() if "model name" in line]
     return {
         "cpu": models[0] if models else platform.machine(),

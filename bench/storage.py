@@ -75,7 +75,7 @@ def writes(store: LevelStore, keys: list[bytes], size: int, seconds: float) -> f
 
 
 def repeats(store: LevelStore, keys: list[bytes], seconds: float) -> float:
-    """Writes of what stands already."""
+    """Duplicate writes."""
     held = store.get_many(keys[:10_000], NOW)
     same = [Write(key, record) for key, record in zip(keys, held, strict=False) if record]
     turns = batches(same)

@@ -1,8 +1,8 @@
-"""What the counters say of the way that the packets took: facts of each node, and the checks.
+"""The packets' way according to the counters: facts of each node, and the checks.
 
-The path's three witnesses are independent: nft counts what it diverts to the queue and what
-leaves re-addressed, the queue's worker and the socket count their verdicts in lanes of their
-own, and the client's host counts its datagrams.
+The path has three independent witnesses. nft counts diverted and re-addressed packets. The queue's
+worker and the socket count their verdicts in their own lanes. The client's host counts its
+datagrams.
 """
 
 from collections import Counter
@@ -25,7 +25,7 @@ READDRESSED = ("ENTERED", "NEXT_HOP", "RELAYED")
 """Reasons of the verdicts that send a packet on: into the cluster, to the next hop, to the client."""
 
 SETTLED = 30.0
-"""Seconds in which every record comes to the nodes that keep it, and to no others."""
+"""Seconds until every record is at its nodes, and at no others."""
 
 CLIENT_COUNTERS = """
 table inet demo_client {
@@ -91,7 +91,7 @@ def wait_kept(nodes: Sequence[LabNode], keys: Iterable[str]) -> int:
 
 
 def count_datagrams(stage: Stage) -> None:
-    """From now on the client's host counts what it sends and gets."""
+    """From now on the client's host counts its datagrams."""
     if stage.client:
         stage.client.nft(CLIENT_COUNTERS % {"port": stage.nodes[0].address.port})
 
@@ -104,7 +104,7 @@ def checks(
     ways: Mapping[str, Sequence[Hop]],
     facts: Sequence[NodeFacts],
 ) -> Iterator[Check]:
-    """What must hold for the demonstration to have shown anything. `kept`: the records that there should be."""
+    """The conditions of a valid demonstration. `kept`: the number of records expected."""
     for name, result in passes.items():
         lost = len(result.failures)
         detail = f"{result.done} of {result.asked}" + (f", first: {result.failures[0]}" if lost else "")

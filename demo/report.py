@@ -93,11 +93,11 @@ TABLES: dict[str, tuple[str, Columns]] = {
     "ebpf": ("Packets: verdicts of the XDP program and of the socket", XDP),
     "socket": ("Verdicts of the socket", SOCKET),
 }
-"""By the datapath that runs; the socket always does."""
+"""By running datapath. The socket always runs."""
 
 
 def packets(console: Console, facts: Sequence[NodeFacts]) -> None:
-    """Which path the packets took: what nft counted, beside the verdicts of queue, program and socket."""
+    """The packets' path: nft's counters beside the verdicts of queue, program and socket."""
     kinds = {kind for node in facts for kind in node.datapaths}
     title, columns = next(TABLES[kind] for kind in TABLES if kind in kinds)
     drawn = _table(title, "node", *columns)

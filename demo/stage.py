@@ -1,4 +1,4 @@
-"""Where the demonstration plays: a cluster, and the place that its clients send from.
+"""The demonstration's stage: a cluster, and the host of its clients.
 
 nfqueue   n1 ... nN and `client` on one bridge, each in a network namespace of its own:
 
@@ -29,14 +29,14 @@ class Stage:
     datapath: str
     cluster: Cluster
     client: Host | None
-    """The host that only clients are on; None on loopback."""
+    """The clients' own host; None on loopback."""
 
     @property
     def nodes(self) -> list[LabNode]:
         return self.cluster.nodes
 
     def as_client(self) -> AbstractContextManager[None]:
-        """What the block opens, it opens on the client's host."""
+        """Sockets opened in the block are on the client's host."""
         return self.client.enter() if self.client else nullcontext()
 
 

@@ -1,7 +1,7 @@
 """Reads values with the ten-line client of docs/protocol.md, as it stands there.
 
-It runs in a Python of its own without site packages, so that it can import nothing but the
-standard library: that is what "no DHT logic in the client" means.
+It runs in a Python of its own without site packages, so it can import the standard library only.
+This proves "no DHT logic in the client".
 """
 
 import re

@@ -1,4 +1,4 @@
-"""What the clients do: write everything, read everything back elsewhere, follow the keys' ways.
+"""The clients' work: write everything, read everything back elsewhere, trace all keys.
 
 Every function takes `advance`, called once an entry is done, and returns what happened as
 plain data; nothing is drawn here. A failed request is a result, not an exception.
@@ -63,7 +63,7 @@ def read(stage: Stage, entries: Sequence[Package], advance: Advance) -> Pass:
 
 
 def trace(stage: Stage, entries: Sequence[Package], advance: Advance) -> tuple[Pass, dict[str, list[Hop]]]:
-    """Every entry's way from the node that it was put through to its owner."""
+    """Every entry's way from its entry node to its owner."""
     ways: dict[str, list[Hop]] = {}
 
     def one(clients: list[Client], number: int, entry: Package) -> str | None:

@@ -15,7 +15,7 @@ from histories.worker import Options
 from kdht.errors import LabError
 
 WORKER_TIMEOUT = 20.0
-"""Seconds in which a worker has to end: longer than any request may take."""
+"""Seconds for a worker to end: longer than any request may take."""
 
 
 @contextmanager

@@ -1,7 +1,7 @@
-"""Clocks that differ: a preloaded library adds an offset to the time of day of one process.
+"""Differing clocks: a preloaded library adds an offset to the time of day of one process.
 
-The offset lies in a file that the process maps, so that it can be changed while it runs. Monotonic clocks
-stay as they are. The library is compiled when it is needed first.
+The offset is in a file mapped by the process, so it can be changed while the process runs. Monotonic clocks
+are unchanged. The library is compiled at its first use.
 """
 
 import os
@@ -55,14 +55,14 @@ class Clock:
         self._file.write_bytes(bytes(8))
 
     def set(self, offset: float) -> None:
-        """Seconds ahead of the machine's clock; a step for what runs already."""
+        """Seconds ahead of the machine's clock. Running processes see a step."""
         self.offset = offset
         with self._file.open("r+b") as file:
             file.write(struct.pack("=q", round(offset * 1e9)))
 
     @contextmanager
     def worn(self) -> Iterator[None]:
-        """What is started in the block has this clock."""
+        """Processes started in the block have this clock."""
         before = {name: os.environ.get(name) for name in ("LD_PRELOAD", "HISTORIES_CLOCK")}
         os.environ.update(LD_PRELOAD=str(self._library), HISTORIES_CLOCK=str(self._file))
         try:

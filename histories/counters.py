@@ -1,7 +1,7 @@
 """The promise `counted`: no increment of a counter is lost.
 
 A counter's value is "N MARK". A client reads it by QUORUM_GET and writes N + 1 with a mark of its own, on the
-condition of the version that it read; where there is none, 1 on the condition that there is none.
+condition that the version is unchanged. Without a value it writes 1 on the condition that there is none.
 """
 
 from collections.abc import Iterable, Iterator

@@ -1,4 +1,4 @@
-"""The faults of a plan, done to a stage: each is a block, and what it did is undone at the block's end."""
+"""The faults of a plan on a stage. Each is a block, undone at its end."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -11,7 +11,7 @@ from kdht.lab.cluster import LabNode
 from kdht.lab.wait import wait_until
 
 LEFT = 20.0
-"""Seconds that a node may take to hand over what it has; then it leaves without."""
+"""Seconds for a node to hand over its records; then it leaves without."""
 
 Wait = Callable[[float], None]
 """Waits so many seconds, or less when the history is to end."""
@@ -133,7 +133,7 @@ def _joined(stage: Stage, act: Act) -> Iterator[None]:
 
 
 def _leave(node: LabNode) -> bool:
-    """Drain and end it; whether it could hand over all that it has."""
+    """Drain and end it. Returns whether it handed over all records."""
     try:
         wait_until(lambda: node.call("drain")["drained"], f"{node.name} to drain", LEFT)
         return True

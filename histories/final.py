@@ -1,4 +1,4 @@
-"""Promises on what stands when all is healed and at rest: `kept`, `agreed` and `traced`."""
+"""Promises on the final state, healed and at rest: `kept`, `agreed` and `traced`."""
 
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -53,7 +53,7 @@ def _kept(key: str, operations: list[Operation], held: list[Held]) -> Iterator[V
 
 
 def _traced(key: str, operations: list[Operation], held: list[Held]) -> Iterator[Violation]:
-    """Each value that stands is of a write that may have been carried out, under its version."""
+    """Each final value comes from a possible write, under its version."""
     writes = {op.value: op for op in operations if op.kind == "put"}
     for record in held:
         if record.value is None:

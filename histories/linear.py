@@ -7,10 +7,10 @@ same operations that end in the same state are both followed.
 A step may need a state (a read, a condition) and may set one (a write). Every state but ABSENT is set by
 one step only, since every write has a value of its own. That makes the search short:
 
-- A step that only reads, and whose state stands, is taken at once: it can do no harm.
+- A read of the current state is taken at once: it can do no harm.
 - No state is overwritten while a step that needs it is still to come, for it will not come back.
-- A write whose outcome is unknown (`optional`) is taken right before the first step that needs its
-  state: one that nobody sees may as well never have happened.
+- A write with an unknown outcome (`optional`) is taken right before the first step that needs its
+  state. Without such a step it may as well never have happened.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 ABSENT = 0
 BUDGET = 2_000_000
-"""Configurations after which a search is given up: it then says so, and never that all is well."""
+"""Configurations until a search is given up. It then reports that it could not decide."""
 
 
 class Step(NamedTuple):
@@ -136,7 +136,7 @@ class _Search:
         return None
 
     def _is_needed(self, at: Configuration, but: int) -> bool:
-        """Whether a step other than that one still needs the state that stands."""
+        """Whether another step still needs the current state."""
         return any(
             index != but and index >= at.front and not at.taken >> (index - at.front) & 1
             for index in self.needing.get(at.state, ())
@@ -152,7 +152,7 @@ class _Search:
 
 
 def pending(steps: Sequence[Step], at: Configuration) -> Iterator[Step]:
-    """The first steps that a configuration has not taken: for the words of a violation."""
+    """The first steps not taken by a configuration, for the message of a violation."""
     definite = sorted((step for step in steps if not step.optional), key=lambda step: step.start)
     for index in range(at.front, min(at.front + 6, len(definite))):
         if not at.taken >> (index - at.front) & 1:

@@ -1,4 +1,4 @@
-"""What the network does to datagrams: loss, one-way cuts, delay with reordering, duplicates.
+"""The network's faults: loss, one-way cuts, delay with reordering, duplicates.
 
 Each host's port on the bridge drops by rules of nftables there. That is outside of the host, so an XDP
 program in it meets the same network. Delay and duplicates need a queue: the rules then drop all UDP of that
@@ -20,7 +20,7 @@ STOP_TIMEOUT = 5.0
 
 
 class Treatment(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Of the datagrams that a host sends."""
+    """Faults of a host's sent datagrams."""
 
     loss_permille: int = 0
     duplicate_permille: int = 0
@@ -81,7 +81,7 @@ class Network:
         self._apply()
 
     def cut(self, senders: Collection[str], receivers: Collection[str]) -> None:
-        """What the senders send does not reach the receivers; the other way is open."""
+        """Datagrams of the senders do not reach the receivers. The other way is open."""
         for sender in senders:
             self._cuts.setdefault(sender, set()).update(set(receivers) - {sender})
         self._apply()
@@ -137,7 +137,7 @@ class Network:
 def ruleset(
     treatments: dict[str, Treatment], cuts: dict[str, set[str]], addresses: dict[str, list[str]]
 ) -> str:
-    """A chain for each port that loses something."""
+    """A chain for each port with losses."""
     chains = []
     for name in sorted(treatments.keys() | cuts.keys()):
         treatment = treatments.get(name, UNTOUCHED)

@@ -1,4 +1,4 @@
-"""What goes wrong, and when: a plan without end that one seed gives."""
+"""The faults and their times: an endless plan drawn from one seed."""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -23,11 +23,11 @@ KINDS = (
     "join",
 )
 NEEDS_BRIDGE = frozenset({"loss", "delay", "duplicate", "cut-off", "one-way", "halves"})
-"""What cannot be done to nodes on loopback."""
+"""Faults that are impossible on loopback."""
 DIVIDES = frozenset({"halves"})
 """After these no key is a register any more: two groups of nodes, each with enough to confirm writes."""
 STEPS = frozenset({"loss", "delay", "duplicate", "skew"})
-"""What may go on beneath another fault."""
+"""Faults that may last during another one."""
 
 
 class Act(msgspec.Struct, frozen=True):
@@ -62,7 +62,7 @@ def acts(seed: int, kinds: Sequence[str], nodes: Sequence[str]) -> Iterator[Act]
 
 
 def client_offsets(seed: int, count: int, kinds: Sequence[str]) -> list[float]:
-    """Seconds that the clocks of the clients' processes are ahead, from beginning to end."""
+    """Seconds by which the clients' clocks are ahead, from beginning to end."""
     rng = random.Random(f"clients {seed}")
     return [rng.uniform(-10, 10) if "skew" in kinds else 0.0 for _ in range(count)]
 

@@ -1,4 +1,4 @@
-"""Where a history plays: nodes and clients, each in a network namespace of its own on one bridge.
+"""A history's stage: nodes and clients, each in its own network namespace on one bridge.
 
 client   n1   n2   ...   nN    spare (joins and leaves)
   |      |    |          |      |
@@ -31,13 +31,13 @@ from kdht.wire._shared import ID_LEN
 
 PREFIX = "kdht-hist"
 RESTED = 180.0
-"""Seconds in which a healed cluster has to be at rest."""
+"""Seconds for a healed cluster to come to rest."""
 PINS = Path("/sys/fs/bpf")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """What a stage is made of."""
+    """The parts of a stage."""
 
     datapath: str
     nodes: int = 5
@@ -122,7 +122,7 @@ class Stage:
         return time.monotonic() - began
 
     def _unrest(self) -> str:
-        """Who waits for what."""
+        """The nodes waiting, and their causes."""
         living = self.living
         for node in living:
             try:

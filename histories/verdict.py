@@ -1,4 +1,4 @@
-"""What a checker says: violations of a promise, and where it could not decide within its budget."""
+"""A checker's verdict: violations of a promise, and undecided cases within its budget."""
 
 from collections.abc import Iterable
 from typing import Literal, NamedTuple

@@ -1,4 +1,4 @@
-"""The promise `watched`: a watch goes forward, and tells the last state at last.
+"""The promise `watched`: a watch never goes back, and reports the final state in the end.
 
 The times of an entry are the beginning of its watch, and the moment at which it was told.
 """

@@ -66,14 +66,14 @@ async def deletion(client: Recorded, rng: random.Random, keys: Keys) -> None:
 
 
 async def creation(client: Recorded, rng: random.Random, keys: Keys) -> None:
-    """Who is first: several clients make the same key, on the condition that there is none."""
+    """A race: several clients create the same key, on the condition that there is none."""
     key = f"{keys.draw('created', rng)}-{keys.conversations // 20}"
     await client.put(key, client.mark(), 0)
     await client.read(key, quorum=rng.random() < 0.7)
 
 
 async def session(client: Recorded, rng: random.Random, keys: Keys) -> None:
-    """One client alone with its key: what it wrote or deleted, it sees."""
+    """One client alone with its key: it sees its own writes and deletions."""
     key = f"{keys.draw('session', rng)}-{client.name}"
     chance = rng.random()
     if chance < 0.75:

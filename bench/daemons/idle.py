@@ -1,4 +1,4 @@
-"""What a cluster costs that nobody asks anything: datagrams a second of each node."""
+"""The cost of an idle cluster: datagrams a second of each node."""
 
 import asyncio
 import time

@@ -12,7 +12,7 @@ REPLICAS = 3
 
 
 def run(*, nodes: int, mebibytes: int, permille: int, seed: int, datapath: str) -> dict[str, Any]:
-    """What each node's host receives is lost with a chance of `permille` in a thousand."""
+    """Each node's host loses received datagrams with a chance of `permille` in a thousand."""
     value = random.Random(seed).randbytes(mebibytes << 20)
     with running(nodes, REPLICAS, datapath) as built:
         for node in built.nodes:

@@ -1,4 +1,4 @@
-"""What goes over a node's link: the datagrams of its host, as the kernel counts them.
+"""The traffic of a node's link: the datagrams of its host, as counted by the kernel.
 
 Every node has a host of its own, so these are its own, a dead or starting daemon's too.
 """

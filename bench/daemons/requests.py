@@ -14,14 +14,14 @@ WINDOW = 64
 
 
 class Outcome(NamedTuple):
-    """What became of some requests."""
+    """The outcomes of some requests."""
 
     seconds: list[float]
     """Each successful one's time."""
     failed: dict[str, str]
     """The others' keys, and why."""
     wrong: list[str]
-    """Keys whose value was another one."""
+    """Keys with a wrong value."""
 
 
 def value_of(key: str) -> bytes:

@@ -1,4 +1,4 @@
-"""What a peer that cannot be measured raises."""
+"""Raised for a peer that cannot be measured."""
 
 
 class PeerMissing(Exception):

@@ -1,8 +1,7 @@
-"""The many that a few live members live among: they answer, and truly, and ask nothing themselves.
+"""The crowd around a few live members. Its nodes answer truthfully, and ask nothing themselves.
 
-So what one node costs in a large overlay is simulated without the others' own upkeep: what they would ask it, it
-asks as often itself, on the average, for all run the same protocol. They keep what whoever asks keeps:
-compared, all stores are equal.
+So the cost of one node in a large overlay is simulated without the others' upkeep. On average a node asks as often
+as it is asked, because all run the same protocol. A crowd node's store always equals the asking node's.
 """
 
 from bisect import bisect_left
@@ -17,7 +16,7 @@ from kdht.wire import Address, Contact, Message, pack_contacts, parse, seal
 from kdht.wire._shared import ID_BITS, ID_LEN, Flag, K, Op
 
 AGREED = Says.CAUGHT_UP | Says.SEES_YOU | Says.KEEPS
-"""What those who only answer say of every range."""
+"""The crowd's answer for every range."""
 
 
 class Crowd:

@@ -1,4 +1,4 @@
-"""How many hops theory expects.
+"""The number of hops expected by theory.
 
 Kademlia's proof (Maymounkov and Mazieres, "Kademlia", 2002, section 3) halves the distance
 with every step: at most log2 N steps and a few. A message that is passed on, as here and in

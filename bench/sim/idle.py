@@ -1,4 +1,4 @@
-"""What a cluster costs that nobody asks anything: packets a second of each node, by op."""
+"""The cost of an idle cluster: packets a second of each node, by op."""
 
 import time
 from collections.abc import Callable, Sequence

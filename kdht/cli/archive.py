@@ -73,7 +73,7 @@ def _batches(writes: Iterator[Write]) -> Iterator[list[Write]]:
 
 
 def _records(path: Path) -> Iterator[Write]:
-    """Every record, after which the file ends as it should."""
+    """Every record, then the right end of the file."""
     try:
         with path.open("rb") as file:
             yield from _checked(file, path)

@@ -1,7 +1,7 @@
 """bench: a short load of puts and gets, with rates and latencies as this client sees them.
 
-Every value that comes back is compared with what was put. The keys begin with `kdhtctl-bench/` and a
-random number, and are deleted at the end; their TTL takes away what an interrupted run leaves.
+Every value read is compared with the value put. The keys begin with `kdhtctl-bench/` and a
+random number, and are deleted at the end. Their TTL removes the leavings of an interrupted run.
 """
 
 import asyncio
@@ -81,7 +81,7 @@ class _Load:
         self.first_error = ""
 
     async def run(self, seconds: float) -> Data:
-        """Puts, gets of what was put, and deletes."""
+        """Puts, gets of the same keys, and deletes."""
         target = self._target
         async with AsyncClient(target.nodes, timeout=target.timeout, direct=self._direct) as client:
 
@@ -111,7 +111,7 @@ class _Load:
         }
 
     async def _phase(self, name: str, work: Work, seconds: float, most: int | None) -> Data:
-        """`work` with rising numbers until the time is over; `most`: not more often than that."""
+        """Call `work` with rising numbers until the time is over, `most` times at most."""
         taken: list[float] = []
         failed = number = 0
         started = time.perf_counter()

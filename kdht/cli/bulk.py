@@ -1,8 +1,8 @@
 """Files of many values: JSON lines or TSV, read and written line by line.
 
-A JSON line is {"key": text, "value": text or "base64": bytes, "ttl": seconds}; what else stands in
-it is ignored. A TSV line is key, value and perhaps a TTL, with \\t \\n \\r \\\\ and \\xHH for what may not
-stand there. A key without a value is `"found": false`, and \\N in TSV. Raises ConfigError with the line.
+A JSON line is {"key": text, "value": text or "base64": bytes, "ttl": seconds}; other fields are
+ignored. A TSV line is key, value and perhaps a TTL, with \\t \\n \\r \\\\ and \\xHH for special
+characters. A key without a value is `"found": false`, and \\N in TSV. Raises ConfigError with the line.
 """
 
 import base64
@@ -52,7 +52,7 @@ def format_of(path: Path | None, given: str | None) -> Format:
 
 
 def lines(file: BinaryIO, name: str) -> Iterator[tuple[int, bytes]]:
-    """The lines that are not empty, with their numbers from 1. Raises ConfigError for one that is too long."""
+    """The non-empty lines, with their numbers from 1. Raises ConfigError for a line that is too long."""
     number = 0
     while line := file.readline(MAX_LINE + 1):
         number += 1
@@ -63,7 +63,7 @@ def lines(file: BinaryIO, name: str) -> Iterator[tuple[int, bytes]]:
 
 
 def entries(file: BinaryIO, name: str, form: Format) -> Iterator[tuple[int, KeyValue]]:
-    """Each line's entry, whose value is whole. Raises ConfigError."""
+    """Each line's entry, with its whole value. Raises ConfigError."""
     read = _from_tsv if form == "tsv" else _from_json
     for number, line in lines(file, name):
         try:
@@ -85,7 +85,7 @@ def keys(file: BinaryIO, name: str, form: Format | None) -> Iterator[tuple[int, 
 
 
 def check(entry: KeyValue) -> None:
-    """Raises ValueError for what no cluster takes."""
+    """Raises ValueError if no cluster would take it."""
     if entry.value is not None and len(entry.value) > MAX_BULK_VALUE:
         raise ValueError(f"a value of {len(entry.value)} bytes: at most {MAX_BULK_VALUE} in such a file")
     if entry.ttl is not None and not 0 < entry.ttl <= MAX_TTL:

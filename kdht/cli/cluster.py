@@ -1,12 +1,12 @@
 """cluster: all nodes that the local one knows, in one table, their shares, and whether they see the same cluster.
 
 There is no remote control protocol: a node tells its version, load and uptime on its own control
-socket and nowhere else. What can be known from here is what the local daemon knows of its contacts
-(round trip, age, clock), and what any client may ask: every node in turn is the entry node of TRACEs to
-some keys, and the owners that they come to are compared.
+socket only. So there are two sources: the local daemon's knowledge of its contacts (round trip, age,
+clock), and a client's requests. Every node in turn is the entry node of TRACEs to some keys, and
+their owners are compared.
 
-Nodes hear of a change one after the other, within a second or two. So where views differ all is
-asked again for a while, and only what still differs then counts.
+Nodes hear of a change one after the other, within a second or two. So differing views are asked
+for again for a while, and only lasting differences count.
 """
 
 import asyncio
@@ -95,7 +95,7 @@ def _look(path: Path, keys: int, timeout: float) -> Data:
 
 
 def _give_shares(nodes: list[Data], shares: Sequence[Share]) -> None:
-    """Each node's part of all keys; those that the local node does not know as a contact come last."""
+    """Each node's part of all keys. Nodes that are no contacts of the local one come last."""
     by_id = {share.id: share for share in shares}
     for node in nodes:
         share = by_id.pop(node["id"], None)
@@ -108,7 +108,7 @@ def _differ(data: Data) -> bool:
 
 
 def difference(data: Data) -> str:
-    """What is wrong and what to do, in one line."""
+    """The problem and its remedy, in one line."""
     nodes = [node for node in data["nodes"] if node["agrees"] != node["asked"]]
     silent = [node["address"] for node in nodes if node["answered"] != node["asked"]]
     others = [node["address"] for node in nodes if node["answered"] == node["asked"]]
@@ -127,7 +127,7 @@ _UNKNOWN: Data = {
     "self": False, "version": None, "uptime": None, "records": None, "bucket": None, "rtt_ms": None, "age": None,
     "seen": None, "clock": None, "failures": 0, "asked": None, "answered": None, "agrees": None,
 }  # fmt: skip
-"""A node that is no contact of the local one."""
+"""The fields of a node that the local one does not know."""
 
 
 def _contacts(table: RoutingTable) -> list[Data]:
@@ -170,7 +170,7 @@ async def _owner(client: AsyncClient, key: str) -> str | None:
 
 
 def compare(nodes: list[Data], views: Views, keys: list[str]) -> None:
-    """How many keys each node was asked for, and of how many it names the owner that most name."""
+    """How many keys each node was asked for, and how often it agreed with most nodes on the owner."""
     usual = {key: _most_common([view.get(key) for view in views.values()]) for key in keys}
     for node in nodes:
         view = views[node["address"]]

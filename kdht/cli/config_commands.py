@@ -1,4 +1,4 @@
-"""config: whether a configuration can work here, what is in force by it, and what there is to set."""
+"""config: checks a configuration, shows its effective settings, explains all fields."""
 
 from pathlib import Path
 from typing import Any

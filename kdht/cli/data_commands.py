@@ -25,7 +25,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def through_client(command: F) -> F:
-    """Options that say whom to ask; the command gets a Client in their place."""
+    """Options for the nodes to ask. The command gets a Client in their place."""
 
     @asks_nodes
     @wraps(command)

@@ -1,4 +1,4 @@
-"""What commands that change the node report once it is done."""
+"""Reports of commands that changed the node."""
 
 import msgspec
 
@@ -6,14 +6,14 @@ from kdht.program.answers import Stopping
 
 
 class DrainDone(Stopping):
-    """What `drain` did."""
+    """The result of `drain`."""
 
     records: int
     """Given away."""
 
 
 class MoveDone(msgspec.Struct):
-    """What `move` did: the IDs before and after, and the records that were given away."""
+    """The result of `move`: the IDs before and after, and the number of records given away."""
 
     former: str = msgspec.field(name="from")
     to: str | None

@@ -85,7 +85,7 @@ class _Job:
         self._waiting: dict[int, bulk.KeyValue] = {}
 
     def run(self, restart: bool) -> dict[str, object]:
-        """Fetch what is left. Raises RequestError or Interrupted, with how far it came and how to go on."""
+        """Fetch the rest. Raises RequestError or Interrupted, with the progress and advice."""
         started = time.monotonic()
         with ExitStack() as stack:
             sink = self._sink(stack, restart)
@@ -117,7 +117,7 @@ class _Job:
         return file
 
     def _take_up(self, part: BinaryIO) -> None:
-        """Count what an earlier run has written, cut off half a line, and check that it was of these keys."""
+        """Count the lines of an earlier run, cut off half a line, and check that they have these keys."""
         with self._source.opened() as file:
             keys = bulk.keys(file, str(self._source.path), self._source.form)
             whole = 0

@@ -1,4 +1,4 @@
-"""forget: a node that died does not come back, and counts no more in what a write needs."""
+"""forget: a dead node will not come back, and no longer counts in the quorum."""
 
 from pathlib import Path
 

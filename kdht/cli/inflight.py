@@ -1,8 +1,8 @@
 """Many requests at once over a long list, in an order that can be taken up again.
 
 Contract: `work` is done on each thing, `window` at a time. `on_prefix(n)` is called whenever the
-first n things are all done, n growing: what it notes is true whatever happens next. The first
-failure ends all, and what is under way is given up.
+first n things are all done, with growing n. The first failure ends all, and work under way is
+given up.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ async def for_each(
     window: int,
     on_prefix: Callable[[int], None],
 ) -> None:
-    """`work(index, thing)` for all; raises what it raises first."""
+    """Do `work(index, thing)` for all. Raises the first error of `work`."""
     left = enumerate(things)
     beyond: set[int] = set()
     prefix = 0

@@ -158,7 +158,7 @@ def _read(path: Path) -> bytes:
 
 
 def _parsed(path: Path, content: bytes) -> "TOMLDocument":
-    """The document, of which the daemon's own reading says that it is good."""
+    """The document, checked by the daemon's own reader."""
     import tomlkit
 
     from kdht.config.schema import load
@@ -193,7 +193,7 @@ def _replace(path: Path, content: bytes) -> None:
 
 
 def _reload(path: Path, before: bytes | None, socket: Path) -> tuple[bool, list[str]]:
-    """Whether the daemon has it, and what waits for a restart. Raises KdhtError with the old file back."""
+    """Whether the daemon has it, and the fields that need a restart. Raises KdhtError with the old file back."""
     try:
         answer = control_client.ask(socket, "reload", ReloadAnswer)
     except NoDaemon:

@@ -1,7 +1,7 @@
-"""load: all values of a file into the cluster, many at once, resumable.
+"""load: puts all values of a file into the cluster, many at once. Can be resumed.
 
-The whole file is read and checked before the first value is sent. How far all values are
-stored is kept in a state file beside it, so that the same command goes on after Ctrl-C or a failure.
+The whole file is read and checked before the first value is sent. A state file beside it has the
+progress, so the same command goes on after Ctrl-C or a failure.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ WINDOW = 64
 
 
 class LoadState(msgspec.Struct):
-    """What the state file holds."""
+    """The content of the state file."""
 
     digest: str
     """BLAKE2b of the file's content."""
@@ -38,7 +38,7 @@ class LoadState(msgspec.Struct):
 
 
 class CheckedFile(NamedTuple):
-    """A file that was read to its end."""
+    """A completely read file."""
 
     digest: str
     entries: int
@@ -119,7 +119,7 @@ class _Job:
         self._saved = time.monotonic()
 
     def run(self, content: BinaryIO, name: str, form: bulk.Format) -> dict[str, object]:
-        """Store what is left. Raises RequestError or Interrupted, with how far it came and how to go on."""
+        """Store the rest. Raises RequestError or Interrupted, with the progress and advice."""
         started = time.monotonic()
         try:
             with progress.bar(f"loading {name}", self._checked.entries, self._begin) as draw:
@@ -193,7 +193,7 @@ def _opened(path: Path) -> BinaryIO:
 
 
 def _check(content: BinaryIO, name: str, form: bulk.Format) -> CheckedFile:
-    """Read all of it: nothing is stored of a file that has a mistake. Raises ConfigError."""
+    """Read all of it, because nothing of a faulty file is stored. Raises ConfigError."""
     digest = hashlib.blake2b(digest_size=16)
     while part := content.read(1 << 20):
         digest.update(part)

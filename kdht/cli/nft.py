@@ -1,7 +1,7 @@
 """nft: the ruleset of this configuration: shown, loaded, taken away, and held against what is loaded.
 
-What would be loaded is listed by the kernel itself, in a network namespace that one thread makes for
-itself and that ends with it, so that a difference is one of rules and not of spelling.
+The kernel itself lists the ruleset to load, in a short-lived network namespace of one thread. So a
+difference is one of rules, not of spelling.
 """
 
 import ctypes

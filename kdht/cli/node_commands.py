@@ -1,4 +1,4 @@
-"""status, table, stats, datapath, drain, stop: what a daemon tells over its control socket."""
+"""status, table, stats, datapath, drain, stop: commands for a daemon over its control socket."""
 
 import time
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Whom to ask: the options of all commands that are clients of a cluster."""
+"""The nodes to ask: options of all commands that are clients of a cluster."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -36,7 +36,7 @@ _OPTIONS = [
 
 
 class Target(NamedTuple):
-    """Who is asked, and how long an answer is waited for."""
+    """The nodes to ask, and the time-out."""
 
     nodes: list[str]
     timeout: float

@@ -1,4 +1,4 @@
-"""Options that several commands share, and where their answers go."""
+"""Options of several commands, and their output."""
 
 import os
 import re
@@ -93,11 +93,11 @@ def emit(data: Any, as_json: bool, draw: str) -> None:
 
 
 def binary_output() -> BinaryIO:
-    """Standard output for bytes, to be closed; all of what is written or an OSError, PYTHONUNBUFFERED or not."""
+    """Standard output for bytes, to be closed. Writes everything or raises OSError, even with PYTHONUNBUFFERED."""
     return open(sys.stdout.fileno(), "wb", closefd=False)
 
 
 def emit_line(data: Any) -> None:
-    """One JSON object on a line of its own: for what comes bit by bit."""
+    """One JSON object on a line of its own, for output in steps."""
     sys.stdout.write(msgspec.json.encode(data).decode() + "\n")
     sys.stdout.flush()

@@ -32,7 +32,7 @@ STATE_STYLES = {"up": "green", "degraded": "yellow", "down": "red"}
 
 
 def terminal() -> Console:
-    """Standard output; where that is no terminal, lines are as wide as they have to be, for grep and the like."""
+    """Standard output. If it is no terminal, lines are as wide as necessary, for grep."""
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPED_WIDTH
     return Console(highlight=False, soft_wrap=True, width=width)
 
@@ -134,7 +134,7 @@ def _readiness(data: NodeStatus) -> object:
 
 
 def _gone(nodes: list[NodeAt]) -> list[str]:
-    """The dead that count in what a write needs."""
+    """The dead nodes that count in the quorum."""
     return [f"{node.id} at {node.address}" for node in nodes]
 
 
@@ -153,7 +153,7 @@ def _repair(data: RepairState | None) -> str:
 
 
 def _left(data: RepairState) -> str:
-    """What is to come, and how long that will take."""
+    """The next step, and its expected time."""
     if not data.missing:
         return ""
     seconds = data.seconds_left
@@ -161,7 +161,7 @@ def _left(data: RepairState) -> str:
 
 
 def _awaited(data: RepairState) -> str:
-    """Whom a node waits for, and for what, in words."""
+    """The nodes waited for, and the cause, in words."""
     words = {
         "unheard": "an answer from",
         "unseen": "to be counted among the replicas by",
@@ -177,7 +177,7 @@ def _some(names: Sequence[str], most: int = 3) -> str:
 
 
 def _disagreement(data: RepairState) -> str:
-    """Nodes nearby whose configuration has another number of replicas."""
+    """Nearby nodes with another number of replicas in their configuration."""
     if not data.others_replicas:
         return ""
     others = " and ".join(map(str, data.others_replicas))
@@ -190,7 +190,7 @@ def _draw_datapaths(console: Console, datapaths: list[DatapathState]) -> None:
 
 
 def _way_in(path: DatapathState) -> str:
-    """How packets get to a datapath: its queue rule, or its XDP program and where that is attached."""
+    """The packets' way to a datapath: its queue rule, or its XDP program and the interfaces."""
     if path.get("queue_rule"):
         return escape(f", {path['queue_rule']} queue rule on {', '.join(path['interfaces'])}")
     if "modes" not in path:

@@ -1,4 +1,4 @@
-"""closest, trace, join: where keys lie, which way requests take, who else is there."""
+"""closest, trace, join: the nodes of a key, the way of a request, other nodes."""
 
 import socket
 import time
@@ -187,7 +187,7 @@ def _trace_hop(number: int, hop: "Hop", id: bytes) -> TraceHop:
 
 
 def _replicas(path: Path, id: bytes) -> Replicas | None:
-    """What the nodes that should hold the key do hold; None without a daemon on this host."""
+    """The records at the key's nodes; None without a daemon on this host."""
     try:
         return control_client.ask(path, "replicas", Replicas, timeout=LOOKUP_TIMEOUT, key=id.hex())
     except NoDaemon:

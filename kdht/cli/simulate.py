@@ -1,4 +1,4 @@
-"""simulate: what this node would do with a packet, by its own table and the core's own code.
+"""simulate: the verdict of this node on a packet, by its own table and the core's own code.
 
 Nothing is sent: the node tells its contacts, its configuration has the keys, and the verdict is
 made here, as `kdht-replay explain` makes it.
@@ -33,7 +33,7 @@ def simulate(
     With NUMBER, PACKET is a capture file. Without it, PACKET is hexadecimal digits or a file of raw bytes, from the
     IP header on. The cluster's keys are read from the configuration; a --dev node's key is known.
     """
-    # What reads captures is loaded for this command alone.
+    # The reader of captures is loaded for this command alone.
     from kdht.replay.commands.explain import judged
     from kdht.replay.tables import from_node
 
@@ -44,7 +44,7 @@ def simulate(
 
 
 def _keys(path: Path, status: NodeStatus) -> tuple[Path | None, list[ClusterSecret]]:
-    """The configuration that has the node's keys, or the keys of a --dev node."""
+    """The configuration with the node's keys, or the keys of a --dev node."""
     if dev.WARNING in status.warnings:
         return None, [derive(0, dev.SECRET.encode())]
     if path == places.CONFIG and not path.exists():

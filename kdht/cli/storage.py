@@ -127,7 +127,7 @@ def import_(file: Path, data_dir: Path, as_json: bool) -> None:
 
 @contextmanager
 def _opened(path: Path, make: bool = False) -> Iterator["LevelStore"]:
-    """The store of a node that is not running; `make`: a new one if there is none.
+    """The store of a stopped node; `make`: a new one if there is none.
 
     Raises StorageLocked, StorageError, and ConfigError where there is none.
     """
@@ -150,7 +150,7 @@ def _opened(path: Path, make: bool = False) -> Iterator["LevelStore"]:
 
 @contextmanager
 def _as_owner(path: Path) -> Iterator[None]:
-    """Root becomes the directory's owner for a while: what LevelDB writes must stay the daemon's."""
+    """Root becomes the directory's owner for a while, because LevelDB's files must stay the daemon's."""
     if os.geteuid() != 0 or not path.exists():
         yield
         return

@@ -1,8 +1,8 @@
 """top: what the node does now. Two looks at its counters, and what lies between them.
 
-The counters are the daemon's (`stats`); a rate is their difference over the time between the
-looks. How long a request takes is not the daemon's to know: one TRACE a look, of a key chosen
-at random, is sent through the node and timed here.
+The counters are the daemon's (`stats`). A rate is their difference over the time between the
+looks. The daemon does not know how long a request takes. So each look sends one TRACE of a random
+key through the node, and times it here.
 """
 
 import secrets
@@ -73,7 +73,7 @@ def _samples(path: Path, interval: float, count: int | None, probe: bool) -> Ite
 
 
 def rates(before: Mapping[str, Any], after: Mapping[str, Any], seconds: float) -> Rates:
-    """Every counter's growth a second, groups within groups kept; what is no number is left out."""
+    """Every counter's growth a second, in the same groups. Anything but numbers is left out."""
     found: Rates = {}
     for name, value in after.items():
         old = before.get(name)

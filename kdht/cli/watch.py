@@ -1,4 +1,4 @@
-"""watch: what a key holds, now and after every change, as lines or as a file that follows it."""
+"""watch: the value of a key, now and after every change, as lines or as a file kept up to date."""
 
 import time
 from collections.abc import Generator
@@ -18,7 +18,7 @@ from kdht.program.files import write_atomically
 from kdht.wire import Record
 
 MOST_SHOWN = 60
-"""Characters of a value that a line has room for."""
+"""Characters of a value in a line."""
 
 
 @click.command()

@@ -1,7 +1,7 @@
-"""doctor: this host and its node examined, each line with the command that mends it.
+"""doctor: examines this host and its node. Each line has the command that mends it.
 
 A check is a function that looks and gives findings; it changes nothing and asks no other host.
-What only root may see is a warning for everybody else.
+For everybody but root, a check that needs root is a warning.
 """
 
 from collections import Counter

@@ -1,4 +1,4 @@
-"""What an examination gives, and what it looks at: plain data for every check."""
+"""The findings of an examination, and its input: plain data for every check."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ State = Literal["ok", "warning", "failure"]
 
 
 class Finding(NamedTuple):
-    """One line. `mend`: the command or the change that mends it, empty where nothing is to be done."""
+    """One line. `mend`: the command or the change that mends it, empty if nothing is wrong."""
 
     check: str
     state: State
@@ -42,11 +42,11 @@ class Subject:
     is_root: bool
     own: tuple[Address, ...]
     interfaces: tuple[str, ...]
-    """Whose packets a datapath takes; none on loopback alone."""
+    """The interfaces of a datapath. Empty on loopback alone."""
 
     @property
     def kind(self) -> str:
-        """The datapath that the configuration asks for; without one, the one that runs."""
+        """The configured datapath; without a configuration, the running one."""
         if self.settings is not None:
             return self.settings.config.datapath.kind
         return self.running_kind
@@ -74,7 +74,7 @@ Check: TypeAlias = Callable[[Subject], Iterator[Finding]]
 
 
 def examined(config: Path, socket: Path) -> Subject:
-    """Look at the configuration and ask the daemon; what is not there is an error to report."""
+    """Look at the configuration and ask the daemon. A missing one is an error to report."""
     settings, config_error = _settings(config)
     status = stats = table = None
     daemon_error = ""

@@ -1,8 +1,8 @@
-"""Rules of others that would drop our packets: chains of nftables (iptables' too) with a policy of drop.
+"""Finds foreign rules that would drop our packets: chains of nftables (iptables' too) with a policy of drop.
 
-Packets that the worker re-addressed pass the forward hook, with a mark; what is for this node passes
-the input hook. A chain that drops by policy is held to have a rule of its own for us: a rule
-that accepts everything, our mark, or our port, anywhere in its table.
+Re-addressed packets pass the forward hook, with a mark. Packets for this node pass the input hook. A
+chain that drops by policy is all right if its table has a rule for us: a rule that accepts
+everything, our mark, or our port.
 """
 
 import json
@@ -63,7 +63,7 @@ def _input(subject: Subject, listed: list[Rule]) -> Iterator[Finding]:
 
 
 def _legacy(subject: Subject) -> Iterator[Finding]:
-    """The old iptables, whose rules nft does not list."""
+    """The old iptables. nft does not list its rules."""
     for family, path in LEGACY.items():
         program = {"ip": "iptables-legacy", "ip6": "ip6tables-legacy"}[family]
         if not _has_filter(path) or shutil.which(program) is None:
@@ -95,7 +95,7 @@ def _dropping(subject: Subject, listed: list[Rule], hook: str) -> Iterator[Rule]
 
 
 def _rules(listed: list[Rule], chain: Rule) -> Iterator[Rule]:
-    """All rules of the chain's table: what it jumps to is not followed, but counted in."""
+    """All rules of the chain's table. Jumps are not followed; the rules of their targets count too."""
     for entry in listed:
         rule = entry.get("rule", {})
         if (rule.get("family"), rule.get("table")) == (chain["family"], chain["table"]):

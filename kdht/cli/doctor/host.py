@@ -1,4 +1,4 @@
-"""Ports, queues, file limits, the clock's keeper: what the host gives a node."""
+"""The host's part: ports, queues, file limits, time synchronisation."""
 
 import ctypes
 import os
@@ -111,7 +111,7 @@ def _dropped(port: int) -> int:
 
 
 def _holder(port: int) -> str:
-    """Who has the port, as far as this user may see."""
+    """The port's owner, as far as this user may see."""
     inodes = {fields[9] for fields in _udp_lines() if int(fields[1].rpartition(":")[2], 16) == port}
     links = {f"socket:[{inode}]" for inode in inodes}
     for process in Path("/proc").glob("[0-9]*"):

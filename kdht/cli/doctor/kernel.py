@@ -1,4 +1,4 @@
-"""What the kernel and the installation can do: NFQUEUE and nftables, XDP."""
+"""The abilities of kernel and installation: NFQUEUE and nftables, XDP."""
 
 import platform
 import shutil
@@ -20,7 +20,7 @@ AS_ROOT = "sudo kdhtctl doctor"
 
 
 def queueing(subject: Subject) -> Iterator[Finding]:
-    """What the nfqueue datapath needs."""
+    """The needs of the nfqueue datapath."""
     bad = subject.unless_needed("nfqueue")
     if shutil.which("nft") is None:
         yield Finding("nft", bad, "there is no nft program", "apt-get install nftables")
@@ -44,7 +44,7 @@ def queueing(subject: Subject) -> Iterator[Finding]:
 
 
 def xdp(subject: Subject) -> Iterator[Finding]:
-    """What the ebpf datapath needs."""
+    """The needs of the ebpf datapath."""
     bad = subject.unless_needed("ebpf")
     release = platform.release()
     numbers = tuple(int(part) for part in release.split("-")[0].split(".")[:2] if part.isdigit())

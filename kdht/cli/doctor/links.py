@@ -1,4 +1,4 @@
-"""The interfaces: whose they are, their MTU, what else hangs on them; the sysctls that forwarding needs."""
+"""The interfaces: their use, their MTU, foreign XDP programs; the sysctls for forwarding."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -56,7 +56,7 @@ def programs(subject: Subject) -> Iterator[Finding]:
 
 
 def sysctls(subject: Subject) -> Iterator[Finding]:
-    """What the daemon set, and whether it still is."""
+    """The daemon's sysctls, and whether they are still set."""
     if subject.running_kind == "socket" or not subject.interfaces:
         return
     if not subject.is_root:

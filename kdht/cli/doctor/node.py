@@ -1,4 +1,4 @@
-"""The configuration and the running node: what they say of themselves."""
+"""Findings from the configuration and the running node."""
 
 import shutil
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ SUSPECT_REASONS = {
 
 
 def configuration(subject: Subject) -> Iterator[Finding]:
-    """The file, and what is odd in it."""
+    """The file, and its oddities."""
     if subject.settings is None:
         if subject.is_dev and not subject.config_path.exists():
             yield Finding("configuration", "ok", "none: the node that runs here is a --dev node")
@@ -67,7 +67,7 @@ def daemon(subject: Subject) -> Iterator[Finding]:
 
 
 def datapaths(subject: Subject) -> Iterator[Finding]:
-    """What runs, and whether it is what was asked for."""
+    """The running datapath, and whether it is the configured one."""
     if subject.status is None:
         return
     for path in subject.status.datapaths:
@@ -88,7 +88,7 @@ def datapaths(subject: Subject) -> Iterator[Finding]:
 
 
 def queues(subject: Subject) -> Iterator[Finding]:
-    """Packets that found the kernel's queue full: they went the slow way."""
+    """Packets that met a full queue in the kernel. They took the slow path."""
     nfqueue = subject.stats.datapaths.get("nfqueue", {}) if subject.stats else {}
     for queue in nfqueue.get("queues", []):
         lost = queue.get("full", 0) + queue.get("failed", 0)
@@ -100,7 +100,7 @@ def queues(subject: Subject) -> Iterator[Finding]:
 
 
 def dropped(subject: Subject) -> Iterator[Finding]:
-    """Reasons to drop packets that speak of a mistake in the cluster."""
+    """Drop reasons that mean a mistake in the cluster."""
     if subject.stats is None:
         return
     counts = subject.stats.packets["all"]
@@ -114,7 +114,7 @@ def dropped(subject: Subject) -> Iterator[Finding]:
 
 
 def clock(subject: Subject) -> Iterator[Finding]:
-    """Ours against our neighbours': half of them being off means that we are."""
+    """This clock against the neighbours'. If half of them are off, this one is."""
     contacts = subject.table.contacts if subject.table else []
     clocks = [each.clock for each in contacts if each.clock is not None]
     if not clocks:
@@ -136,7 +136,7 @@ def clock(subject: Subject) -> Iterator[Finding]:
 
 
 def data_directory(subject: Subject) -> Iterator[Finding]:
-    """Room on the disk, and writes that failed."""
+    """Room on the disk, and failed writes."""
     path = _data_dir(subject)
     if path is None:
         return

@@ -1,4 +1,4 @@
-"""Draws what `bench` measured."""
+"""Draws the results of `bench`."""
 
 from rich.table import Table
 

@@ -1,4 +1,4 @@
-"""Draws what load and dump did."""
+"""Draws the results of load and dump."""
 
 from kdht.cli.report import Data, terminal
 

@@ -1,4 +1,4 @@
-"""Draws what `cluster` found."""
+"""Draws the results of `cluster`."""
 
 from rich.markup import escape
 from rich.table import Table

@@ -1,4 +1,4 @@
-"""Draws what the config and key commands found and did."""
+"""Draws the results of the config and key commands."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""Draws what `doctor` found."""
+"""Draws the results of `doctor`."""
 
 from rich.markup import escape
 

@@ -1,4 +1,4 @@
-"""Draws what the nft commands found and did."""
+"""Draws the results of the nft commands."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Draws what closest, trace and join found."""
+"""Draws the results of closest, trace and join."""
 
 from rich.markup import escape
 from rich.table import Table

@@ -1,4 +1,4 @@
-"""Draws what the storage commands found and did."""
+"""Draws the results of the storage commands."""
 
 from msgspec.structs import asdict
 from rich.markup import escape

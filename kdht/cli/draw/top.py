@@ -1,4 +1,4 @@
-"""Draws what `top` sees."""
+"""Draws the results of `top`."""
 
 from collections.abc import Iterable
 from typing import Any
