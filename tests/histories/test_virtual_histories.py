@@ -148,7 +148,7 @@ def test_two_writes_of_one_version_are_found(monkeypatch: Patch):
 
 def test_refusals_of_possibly_done_writes_are_found(monkeypatch: Patch):
     """BUSY or Conflict, though an earlier try was lost or unconfirmed."""
-    monkeypatch.setattr(Write, "_in_doubt", lambda self, **but: False)
+    monkeypatch.setattr(Write, "_is_in_doubt", False)
     assert found(300, "fixed")
 
 
