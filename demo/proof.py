@@ -16,7 +16,7 @@ from demo.traffic import Pass
 from kdht.client import Hop
 from kdht.config.schema import ReplicationSection
 from kdht.errors import LabError
-from kdht.lab.cluster import Node
+from kdht.lab.cluster import LabNode
 from kdht.lab.wait import wait_until
 from kdht.node.repair.ranges import View, number
 from kdht.wire import hash_key
@@ -64,7 +64,7 @@ class Check(NamedTuple):
     detail: str
 
 
-def facts_of(node: Node) -> NodeFacts:
+def facts_of(node: LabNode) -> NodeFacts:
     status, stats = node.status(), node.stats()
     lanes = stats["packets"]
     return NodeFacts(
@@ -80,7 +80,7 @@ def facts_of(node: Node) -> NodeFacts:
     )
 
 
-def wait_kept(nodes: Sequence[Node], keys: Iterable[str]) -> int:
+def wait_kept(nodes: Sequence[LabNode], keys: Iterable[str]) -> int:
     """How many records the nodes should have; waits until they do, for a node may have stood in for a slow one."""
     ids = [bytes.fromhex(node.status()["node_id"]) for node in nodes]
     views = [View(id, set(ids) - {id}, ReplicationSection().replicas) for id in ids]

@@ -17,7 +17,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdht.lab.cluster import Cluster, Node, places_in, places_on_loopback
+from kdht.lab.cluster import Cluster, LabNode, places_in, places_on_loopback
 from kdht.lab.netns import Host, Lab
 from kdht.lab.stage import client_host, runtime_dir_as_found
 
@@ -32,7 +32,7 @@ class Stage:
     """The host that only clients are on; None on loopback."""
 
     @property
-    def nodes(self) -> list[Node]:
+    def nodes(self) -> list[LabNode]:
         return self.cluster.nodes
 
     def as_client(self) -> AbstractContextManager[None]:

@@ -15,7 +15,7 @@ from demo.dataset import Package
 from demo.stage import Stage
 from demo.traffic import Advance, Pass
 from kdht.errors import LabError
-from kdht.lab.cluster import Node
+from kdht.lab.cluster import LabNode
 from kdht.wire import hash_key
 
 PROTOCOL = Path(__file__).parents[1] / "docs/protocol.md"
@@ -72,5 +72,5 @@ def read(stage: Stage, entries: Sequence[Package], advance: Advance) -> Pass:
     return result
 
 
-def _line(entry: Package, node: Node) -> str:
+def _line(entry: Package, node: LabNode) -> str:
     return f"{hash_key(entry.name).hex()} {node.address.host} {node.address.port}\n"

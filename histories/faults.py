@@ -7,7 +7,7 @@ from histories.network import UNTOUCHED, Treatment
 from histories.plan import Act
 from histories.stage import Stage, wipe
 from kdht.errors import KdhtError, NoDaemon
-from kdht.lab.cluster import Node
+from kdht.lab.cluster import LabNode
 from kdht.lab.wait import wait_until
 
 LEFT = 20.0
@@ -132,7 +132,7 @@ def _joined(stage: Stage, act: Act) -> Iterator[None]:
     yield
 
 
-def _leave(node: Node) -> bool:
+def _leave(node: LabNode) -> bool:
     """Drain and end it; whether it could hand over all that it has."""
     try:
         wait_until(lambda: node.call("drain")["drained"], f"{node.name} to drain", LEFT)

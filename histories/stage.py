@@ -23,7 +23,7 @@ from histories import clock
 from histories.clock import Clock
 from histories.network import Network
 from kdht.errors import KdhtError, LabError, NoDaemon
-from kdht.lab.cluster import Cluster, Node, Place, places_in, places_on_loopback
+from kdht.lab.cluster import Cluster, LabNode, Place, places_in, places_on_loopback
 from kdht.lab.netns import Host, Lab
 from kdht.lab.stage import client_host, runtime_dir_as_found
 from kdht.lab.wait import wait_until
@@ -53,7 +53,7 @@ class Stage:
     setting: Setting
     directory: Path
     cluster: Cluster
-    spare: Node
+    spare: LabNode
     lab: Lab | None
     network: Network | None
     client: Host | None
@@ -63,17 +63,17 @@ class Stage:
     """Process groups that are paused."""
 
     @property
-    def members(self) -> list[Node]:
+    def members(self) -> list[LabNode]:
         return [node for node in self.cluster.nodes if node is not self.spare]
 
     @property
-    def living(self) -> list[Node]:
+    def living(self) -> list[LabNode]:
         return [node for node in self.cluster.nodes if node.alive()]
 
-    def node(self, name: str) -> Node:
+    def node(self, name: str) -> LabNode:
         return next(node for node in self.cluster.nodes if node.name == name)
 
-    def start(self, node: Node) -> None:
+    def start(self, node: LabNode) -> None:
         start(node, self.clocks)
 
     def pause(self, group: int) -> None:
@@ -140,7 +140,7 @@ class Stage:
         return ""
 
 
-def start(node: Node, clocks: dict[str, Clock]) -> None:
+def start(node: LabNode, clocks: dict[str, Clock]) -> None:
     worn = clocks.get(node.name)
     with ExitStack() as stack:
         if worn is not None:
@@ -198,7 +198,7 @@ def built(setting: Setting, directory: Path) -> Iterator[Stage]:
         yield stage
 
 
-def wipe(node: Node) -> None:
+def wipe(node: LabNode) -> None:
     """Its disk is new: it comes as a node that never was there."""
     shutil.rmtree(node.records.parent, ignore_errors=True)
 

@@ -26,7 +26,7 @@ from selenium.webdriver.chrome.webdriver import WebDriver
 from selenium.webdriver.common.by import By
 
 from kdht.client import AsyncClient
-from kdht.lab.cluster import Cluster, Node, places_in
+from kdht.lab.cluster import Cluster, LabNode, places_in
 from kdht.lab.netns import Host, Lab
 from kdht.lab.wait import wait_until
 
@@ -73,7 +73,7 @@ def cluster(directory: Path) -> Iterator[tuple[Cluster, Host]]:
 class Load:
     """Gets and some puts through all nodes, in a thread, until the block ends."""
 
-    def __init__(self, nodes: list[Node], where: Host) -> None:
+    def __init__(self, nodes: list[LabNode], where: Host) -> None:
         self._addresses = [str(node.address) for node in nodes]
         self._where = where
         self._ended = threading.Event()
@@ -104,7 +104,7 @@ class Load:
                 await client.put_many(some, window=2)
 
 
-def terminal(name: str, arguments: list[str], node: Node) -> None:
+def terminal(name: str, arguments: list[str], node: LabNode) -> None:
     """What kdhtctl prints, with its colours, as an SVG that refers to nothing outside."""
     command = [sys.executable, "-m", "kdht.cli.main", *arguments]
     look = {"FORCE_COLOR": "1", "TERM": "xterm-256color", "COLUMNS": str(COLUMNS)}
@@ -122,7 +122,7 @@ def terminal(name: str, arguments: list[str], node: Node) -> None:
     (OUT / f"{name}.svg").write_text(FONT_FACE.sub("", svg))
 
 
-def page(node: Node, home: Path) -> None:
+def page(node: LabNode, home: Path) -> None:
     """The page after it has looked on for a while, then with the path of a key."""
     with node.host.enter(), browser(home, *SIZE) as driver:
         driver.get(f"http://{WEB}/")
@@ -139,17 +139,17 @@ def shoot(driver: WebDriver, name: str) -> None:
     driver.save_screenshot(str(OUT / f"{name}.png"))
 
 
-def entry_far_from(nodes: list[Node], key: str) -> Node:
+def entry_far_from(nodes: list[LabNode], key: str) -> LabNode:
     """A node from which the key's way is longest."""
 
-    def hops(node: Node) -> int:
+    def hops(node: LabNode) -> int:
         with node.host.enter():
             return len(asyncio.run(_trace(node, key)))
 
     return max(nodes, key=hops)
 
 
-async def _trace(node: Node, key: str) -> list[object]:
+async def _trace(node: LabNode, key: str) -> list[object]:
     async with AsyncClient(str(node.address)) as client:
         return [*await client.trace(key)]
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from kdht.lab.cluster import Cluster, Node, places_in
+from kdht.lab.cluster import Cluster, LabNode, places_in
 from kdht.lab.ids import spread
 from kdht.lab.neighbours import introduce
 from kdht.lab.netns import Host, Lab
@@ -29,11 +29,11 @@ class Built(NamedTuple):
     client: Host
 
     @property
-    def nodes(self) -> list[Node]:
+    def nodes(self) -> list[LabNode]:
         return self.cluster.nodes
 
     @property
-    def living(self) -> list[Node]:
+    def living(self) -> list[LabNode]:
         return [node for node in self.nodes if node.alive()]
 
     def ids(self) -> dict[str, bytes]:
@@ -54,10 +54,10 @@ def running(nodes: int, replicas: int, datapath: str) -> Iterator[Built]:
             yield Built(cluster, client)
 
 
-def wait_records(nodes: Sequence[Node], count: int, timeout: float = SETTLED) -> None:
+def wait_records(nodes: Sequence[LabNode], count: int, timeout: float = SETTLED) -> None:
     """Until the nodes together hold that many records; raises LabError."""
     wait_until(lambda: records(nodes) == count, f"{count} records on {len(nodes)} nodes", timeout)
 
 
-def records(nodes: Sequence[Node]) -> int:
+def records(nodes: Sequence[LabNode]) -> int:
     return sum(int(node.status()["records"]) for node in nodes)

@@ -18,7 +18,7 @@ from bench.peers.base import Timing
 from bench.peers.kdht_cluster import PROTOCOL, cookie, get_request
 from kdht import Client
 from kdht.lab.census import closest
-from kdht.lab.cluster import Node
+from kdht.lab.cluster import LabNode
 from kdht.lab.wait import wait_until
 from kdht.wire import OFFSET, hash_key
 
@@ -70,7 +70,7 @@ def _fill(built: Built, plan: Plan) -> dict[str, bytes]:
     return values
 
 
-def _ranked(built: Built) -> list[Node]:
+def _ranked(built: Built) -> list[LabNode]:
     """Nearest to the hot key first."""
     named = {node.name: node for node in built.nodes}
     ids = [(id, name) for name, id in built.ids().items()]
@@ -79,7 +79,7 @@ def _ranked(built: Built) -> list[Node]:
 
 def _measure(
     built: Built,
-    ranked: Sequence[Node],
+    ranked: Sequence[LabNode],
     plan: Plan,
     values: dict[str, bytes],
     targets: list[str],
@@ -125,13 +125,13 @@ def _requests(
     return requests, [values[name] for name in names]
 
 
-def _answered(node: Node) -> int:
+def _answered(node: LabNode) -> int:
     """GETs that it answered with a record."""
     stats = node.stats()
     return int(stats["requests"].get("GET OK", 0)) + int(stats["datapaths"]["socket"]["cache_answers"])
 
 
-def _cpu_seconds(node: Node) -> float:
+def _cpu_seconds(node: LabNode) -> float:
     """Of the daemon's process."""
     fields = Path(f"/proc/{node.pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from kdht.lab.cluster import Node
+from kdht.lab.cluster import LabNode
 
 
 class Datagrams(NamedTuple):
@@ -22,7 +22,7 @@ class Datagrams(NamedTuple):
         return self.received + self.sent
 
 
-def datagrams(node: Node) -> Datagrams:
+def datagrams(node: LabNode) -> Datagrams:
     """UDP over IPv4."""
     with node.host.enter():
         lines = Path("/proc/thread-self/net/snmp").read_text().splitlines()
@@ -32,7 +32,7 @@ def datagrams(node: Node) -> Datagrams:
     return Datagrams(counted["InDatagrams"] + unheard, counted["OutDatagrams"])
 
 
-def rates(nodes: Sequence[Node], seconds: float) -> list[dict[str, float]]:
+def rates(nodes: Sequence[LabNode], seconds: float) -> list[dict[str, float]]:
     """Datagrams a second of each node, over that time."""
     before = [datagrams(node) for node in nodes]
     began = time.monotonic()
@@ -48,7 +48,7 @@ def rates(nodes: Sequence[Node], seconds: float) -> list[dict[str, float]]:
 class Curve:
     """Datagrams a second of each node, received and sent, in steps of `step` seconds."""
 
-    def __init__(self, nodes: Sequence[Node], step: float) -> None:
+    def __init__(self, nodes: Sequence[LabNode], step: float) -> None:
         self._nodes = nodes
         self._step = step
         self.points: list[dict[str, float]] = []

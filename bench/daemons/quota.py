@@ -9,14 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from kdht.errors import LabError
-from kdht.lab.cluster import Node
+from kdht.lab.cluster import LabNode
 
 QUOTA_US = 1000
 """The least that the kernel takes."""
 
 
 @contextmanager
-def limited(nodes: Sequence[Node], part: float) -> Iterator[None]:
+def limited(nodes: Sequence[LabNode], part: float) -> Iterator[None]:
     """While the block runs each node has `part` of one processor; 0: as much as it gets. Raises LabError."""
     if not part:
         yield

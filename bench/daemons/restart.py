@@ -9,7 +9,7 @@ from bench.daemons.clusters import Built, running, wait_records
 from bench.daemons.meters import Curve, rates
 from bench.sim.figures import spread
 from kdht import AsyncClient
-from kdht.lab.cluster import Node
+from kdht.lab.cluster import LabNode
 
 REPLICAS = 3
 CLIENTS = 8
@@ -54,7 +54,7 @@ def _restarted(built: Built, after: float, ready: dict[str, float]) -> list[dict
     curve = Curve(built.nodes, STEP)
     for node in built.nodes:
         node.start()
-    waiting: list[Node] = list(built.nodes)
+    waiting: list[LabNode] = list(built.nodes)
 
     def look(seconds: float) -> None:
         for node in list(waiting):

@@ -15,7 +15,7 @@ from bench.daemons.clusters import Built, running, wait_records
 from bench.sim.figures import spread
 from kdht import AsyncClient
 from kdht.lab import census
-from kdht.lab.cluster import Node
+from kdht.lab.cluster import LabNode
 from kdht.wire import hash_key
 
 HOW = ("process", "host")
@@ -61,7 +61,13 @@ def run(
 
 
 async def _work(
-    built: Built, victims: Sequence[Node], how: str, work: str, values: int, replicas: int, outstanding: int
+    built: Built,
+    victims: Sequence[LabNode],
+    how: str,
+    work: str,
+    values: int,
+    replicas: int,
+    outstanding: int,
 ) -> requests.Outcome:
     keys = requests.names(values)
     staying = [node for node in built.nodes if node not in victims]
@@ -76,7 +82,7 @@ async def _work(
         return await requests.puts(client, requests.names(values, "new"), outstanding)
 
 
-def die(victims: Sequence[Node], how: str) -> None:
+def die(victims: Sequence[LabNode], how: str) -> None:
     """All at once; of a host its interface goes down first, so that it says nothing more."""
     if how == "host":
         for victim in victims:
@@ -85,7 +91,7 @@ def die(victims: Sequence[Node], how: str) -> None:
         victim.kill()
 
 
-def _only_on(built: Built, victims: Sequence[Node], keys: Sequence[str], replicas: int) -> set[str]:
+def _only_on(built: Built, victims: Sequence[LabNode], keys: Sequence[str], replicas: int) -> set[str]:
     """The keys whose replicas are all among the victims."""
     ids = [(each, name) for name, each in built.ids().items()]
     dead = {victim.name for victim in victims}

@@ -13,7 +13,7 @@ from typing import Any
 
 from kdht.node.place.choice import MAX_CLAIMS, PARALLEL
 from kdht.node.place.shares import halves, kept, least_greatest, move_that_helps, owned
-from kdht.node.place.survey import Question, Survey
+from kdht.node.place.survey import Survey, SurveyQuestion
 from kdht.wire import Address, Contact
 from kdht.wire._shared import ID_BITS, ID_LEN, PORT, K
 
@@ -107,7 +107,7 @@ class Nodes:
                 survey.answered(question, self.closest(question))
         return survey
 
-    def closest(self, question: Question) -> list[Contact]:
+    def closest(self, question: SurveyQuestion) -> list[Contact]:
         """The k nodes closest to the target, without whoever is asked."""
         target, asked = (int.from_bytes(id, "big") for id in (question.target, question.contact.id))
         found: list[int] = []

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from random import Random
 
 from kdht.client._clock import WriteClock
-from kdht.client._datagram import Outgoing
+from kdht.client._datagram import RequestOutbox
 from kdht.client._direct import DirectAnswers
 from kdht.client._hedging import HedgeBudget
 from kdht.client._nodes import KnownNodes
@@ -28,7 +28,7 @@ class ClientState:
     direct: DirectAnswers
     routes: ReadRoutes
     clock: WriteClock
-    outgoing: Outgoing
+    outgoing: RequestOutbox
     budget: HedgeBudget = field(default_factory=HedgeBudget)
     versions: Versions = field(default_factory=Versions)
     cookie: int = 0

@@ -36,8 +36,10 @@ class WriteClock:
         now = self._now()
         own = max(now, self._last + 1)
         room = now - max(least, self._last + 1)
+        # From the last second: two conditional writes of one value would both be told OK under one version.
         if alone and room > SPREAD_AHEAD:
             own -= self._rng.randrange(min(room, SPREAD))
+        # Clients behind the same version would all take the next number.
         elif alone or least > own:
             least = max(least, self._last + 1) + self._rng.randrange(SPREAD_AHEAD)
             behind = least - now
@@ -52,6 +54,7 @@ class WriteClock:
         If it is lower, it can only be the clock. If it is greater than any version may be, it is the clock too.
         """
         now = self._now()
+        # Both mean: this host's clock is off. The difference is kept.
         if told < version or told > now + AHEAD:
             self._offset += told - now
         if told < version:

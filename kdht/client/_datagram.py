@@ -50,7 +50,7 @@ def address(message: bytearray, number: int, sent: Sent) -> Send:
     return Send(sent.node, bytes(message), sent.direct)
 
 
-class Outgoing:
+class RequestOutbox:
     """The datagrams to send. It also notes which requests ask each node, until the node's port is found closed.
 
     `pending` are the requests under way, by number. Ended ones are removed from the notes from time to time.

@@ -45,6 +45,7 @@ class DirectAnswers:
         if len(self._asked) == MAX_MISSED:
             del self._asked[next(iter(self._asked))]
         self._asked[number] = sent.node
+        # It was under way during the last miss: tries lost together count once.
         if sent.at < self._missed_at:
             return
         self._misses, self._missed_at = self._misses + 1, now

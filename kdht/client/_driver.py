@@ -21,7 +21,7 @@ CLOSED = "the client is closed"
 T = TypeVar("T")
 
 
-class Driver:
+class ClientDriver:
     """Use it only in the loop's thread, and in the process that made it."""
 
     def __init__(

@@ -161,6 +161,7 @@ class Exchange:
         if now >= policy.gives_up:
             self._fail()
             return
+        # A hedge is no loss: the last try may still be answered.
         is_hedge = policy.hedges_next
         if is_hedge and not policy.take_hedge(last.node):
             self.deadline = policy.wait_without_hedge(last.at, last.node)
@@ -176,6 +177,7 @@ class Exchange:
         """That node's port is closed. If it had the last try, another node gets it; if all are closed, it is over."""
         self._closed |= {node}
         last = self._sent[-1]
+        # The last try is elsewhere, or has its reply.
         if last.node != node or self._last_is_answered:
             return
         nodes = self._state.nodes
@@ -193,6 +195,7 @@ class Exchange:
         state = self._state
         rtt = None if reply.status in _TELLS_NO_TIME else reply.rtt
         state.nodes.answered(sent.node, self.call.op, rtt, now)
+        # Good at every node of the cluster: its key derives from the cluster's secret.
         state.cookie = cookie or state.cookie
         self._replied.add(index)
         if not self.done:
@@ -236,6 +239,7 @@ class Exchange:
 
     def _conclude(self, reply: Answer, index: int, now: float) -> None:
         """The request ends with this reply, perhaps a refusal."""
+        # Hedges that brought the answer are paid back: with dead nodes they serve as retries.
         if len(self._sent) > 1:
             self._state.budget.pay_back(sum(each.hedge for each in self._sent[: index + 1]))
         self.answer = reply
@@ -274,6 +278,7 @@ class Exchange:
         elif self._all_answered:
             self._fail()
         else:
+            # An answer to any earlier try still counts.
             self.deadline = self._policy.wait_to_the_end()
 
     def _try(self, node: int, now: float, *, hedge: bool = False, direct: bool = False) -> None:

@@ -32,6 +32,7 @@ _ACCEPTS = frozenset({Status.HOPS_ENDED})
 def neighbours(rng: Random) -> Call:
     """A request for the entry node's contact, and for as many others as the padding has room for."""
     key = rng.randbytes(shared.ID_LEN)
+    # Without a cookie an answer is never longer than its request.
     padding = bytes(shared.CONTACT_LEN * (MAX_LEARNT + 1))
     return Call(Op.TRACE, key, key, padding, hops=1, accepts=_ACCEPTS, walks_around=False)
 
@@ -70,6 +71,7 @@ class Learner:
         nodes, first = self._nodes, self._nodes.given
         used = range(first, len(nodes.all))
         node: int | None = len(nodes.all)
+        # A node that has answered is worth more than a new name.
         if len(used) >= MAX_LEARNT:
             node = next((each for each in used if nodes[each].dead or not nodes[each].round_trips), None)
         if node is not None and self._on_learnt is not None and self._on_learnt(node, address):

@@ -29,7 +29,7 @@ LAST_PROBE = 30.0
 NOBODY: frozenset[int] = frozenset()
 
 
-class RoundTrip:
+class RequestLatency:
     """How long one kind of request takes, seconds, from measured round trips (RFC 6298, section 2).
 
     `late`: longer than usual, so another try may help. `rto`: taken for lost. It is twice `late`, because a slow request
@@ -66,7 +66,7 @@ class KnownNode:
     __slots__ = ("answered_at", "dead", "missed_at", "misses", "probe_at", "probe_wait", "round_trips")
 
     def __init__(self) -> None:
-        self.round_trips: defaultdict[Op, RoundTrip] = defaultdict(RoundTrip)
+        self.round_trips: defaultdict[Op, RequestLatency] = defaultdict(RequestLatency)
         self.misses = 0
         """Tries without an answer since the last answer. Each was sent after the one before was missed: many
         requests that are under way together, behind one dead node, count as one miss."""
@@ -84,7 +84,7 @@ class KnownNodes:
         self.given = given
         self.all = [KnownNode() for _ in range(given)]
         self.current = 0
-        self._usual: defaultdict[Op, RoundTrip] = defaultdict(RoundTrip)
+        self._usual: defaultdict[Op, RequestLatency] = defaultdict(RequestLatency)
         """Round trips over all nodes: the expectation for a new node."""
 
     def __getitem__(self, node: int) -> KnownNode:
@@ -104,7 +104,7 @@ class KnownNodes:
         left = [each for each in ring if each not in but] or ring
         return next((each for each in left if not self.all[each].dead), left[0])
 
-    def round_trip(self, node: int, op: Op) -> RoundTrip:
+    def round_trip(self, node: int, op: Op) -> RequestLatency:
         """How long that op takes at that node, or at all nodes until the node has ENOUGH_SAMPLES.
 
         A node that is only asked after others failed gets the slow requests: its few samples mislead.

@@ -67,6 +67,7 @@ class RetryPolicy:
         self._budget = budget
         self._rng = rng
         self._max_tries = max_tries
+        # Writes are not hedged: if the first try is only slow, each replica pays for another STORE.
         self._hedges_left = MAX_HEDGES if call.hedged else 0
         self._losses = self._bounces = 0
 
@@ -77,6 +78,7 @@ class RetryPolicy:
 
     def next_attempt(self) -> int:
         """Count one more try; returns its `attempt`."""
+        # A TRACE shows one route, so it does not leave it.
         attempt = self.attempt if self._call.walks_around else 0
         self.attempt = min(self.attempt + 1, MAX_ATTEMPTS)
         self.tries += 1
@@ -91,6 +93,7 @@ class RetryPolicy:
             return self.wait_to_the_end()
         self.hedges_next = self._hedges_left > 0
         wait = trip.late if self.hedges_next else min(trip.rto * 2**self._losses, MAX_RTO)
+        # Clients that lost packets together must not try again together.
         if self._losses:
             wait *= self._jitter()
         return min(start + wait, self.gives_up)
@@ -137,6 +140,7 @@ class RetryPolicy:
             and self._nodes[last.node].answered_at > last.at
             and self.tries <= MAX_TRIES_THROUGH_ONE
         )
+        # The node lives, so a dead one lies behind it: another route helps, and a longer wait does not.
         self._losses += not (self.hedges_next or lives)
         return last.node if lives else self._nodes.after(last.node)
 

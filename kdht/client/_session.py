@@ -15,7 +15,7 @@ from typing import Protocol
 from kdht.client._calls import Answer, Call
 from kdht.client._client_state import ClientState
 from kdht.client._clock import WriteClock
-from kdht.client._datagram import MAX_SENT, Outgoing, Sent
+from kdht.client._datagram import MAX_SENT, RequestOutbox, Sent
 from kdht.client._direct import DirectAnswers
 from kdht.client._exchange import Exchange, Request
 from kdht.client._learning import Learner, Learnt, neighbours
@@ -23,13 +23,18 @@ from kdht.client._nodes import KnownNodes
 from kdht.client._reads import Read
 from kdht.client._routes import ReadRoutes
 from kdht.client._watch import WatchExchange
-from kdht.client._writes import Write
+from kdht.client._writes import WriteExchange
 from kdht.errors import BadPacket
 from kdht.wire import HEADER, STATUS_OF, check_form
 from kdht.wire._shared import TRY_BITS, Flag, Op
 
 _REPLY_FLAGS = int(Flag.REPLY | Flag.FORWARDED)
-_KINDS: dict[Op, type[Exchange]] = {Op.GET: Read, Op.QUORUM_GET: Read, Op.PUT: Write, Op.DELETE: Write}
+_KINDS: dict[Op, type[Exchange]] = {
+    Op.GET: Read,
+    Op.QUORUM_GET: Read,
+    Op.PUT: WriteExchange,
+    Op.DELETE: WriteExchange,
+}
 
 
 class Pending(Protocol):
@@ -86,7 +91,7 @@ class Session:
             direct=DirectAnswers(direct),
             routes=ReadRoutes(spread),
             clock=WriteClock(unix_us, rng),
-            outgoing=Outgoing(self._pending),
+            outgoing=RequestOutbox(self._pending),
         )
         self.outbox = self.state.outgoing.datagrams
         """The datagrams to send. Empty this list in place."""

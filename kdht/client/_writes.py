@@ -31,7 +31,7 @@ _WHY = {Status.BAD_VERSION: "the key has a newer version"}
 _VERSION = slice(HEADER_LEN, HEADER_LEN + 8)
 
 
-class Write(Exchange):
+class WriteExchange(Exchange):
     """One write until it is known to be done, or as much as can be known."""
 
     __slots__ = ("_doubts", "_held", "_no_effect", "_renewals", "_since", "version")

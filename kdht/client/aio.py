@@ -16,7 +16,7 @@ from kdht.client import _sockets as sockets
 from kdht.client import _steps as steps
 from kdht.client._arguments import Key, Source
 from kdht.client._calls import Hop
-from kdht.client._driver import CLOSED, Driver
+from kdht.client._driver import CLOSED, ClientDriver
 from kdht.client._large import Progress
 from kdht.client._manifest import UPLOAD_ID_LEN
 from kdht.client._session import Session
@@ -56,7 +56,7 @@ class AsyncClient:
         self._learn = learn
         self._pid = os.getpid()
         self._opening = asyncio.Lock()
-        self._driver: Driver | None = None
+        self._driver: ClientDriver | None = None
         self._closed = False
 
     async def get(self, key: Key, *, max_value: int = shared.MAX_VALUE, quorum: bool = False) -> bytes:
@@ -145,7 +145,7 @@ class AsyncClient:
     ) -> None:
         await self.close()
 
-    async def _open(self) -> Driver:
+    async def _open(self) -> ClientDriver:
         sockets.check_process(self._pid)
         async with self._opening:
             if self._closed:
@@ -153,7 +153,7 @@ class AsyncClient:
             if self._driver is None:
                 infos = await _resolve(self._nodes)
                 loop = asyncio.get_running_loop()
-                self._driver = Driver(loop, infos, self._new_session, direct=self._direct)
+                self._driver = ClientDriver(loop, infos, self._new_session, direct=self._direct)
             return self._driver
 
     def _new_session(self, opened: sockets.Sockets) -> Session:

@@ -1,10 +1,10 @@
-"""What a node kept that was away for longer than deletions are remembered: hearsay, until others confirm it.
+"""Records of a node that was away for longer than deletions are remembered. They count only once others confirm them.
 
     records/ --start--> doubted-TIME/ --others have caught up--> compared with theirs; what they lack: set-aside-TIME.jsonl
                               \\----- nobody has caught up ------> records/ again
 
-Contract: made before the store is opened; `step` is called from time to time in the event loop's thread, and does what
-the node's repair has found out meanwhile. Nothing is lost by a crash: what was doubted is there at the next start.
+Contract: made before the store is opened. `step` is called from time to time in the event loop's thread, and follows the
+findings of the node's repair. A crash loses nothing: doubted records are still there at the next start.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from pathlib import Path
 from kdht.daemon.datadir import DataDir
 from kdht.node.repair import Doubt, Repair
 from kdht.node.replicas import Coordinator
-from kdht.node.replicas.quorum_reads import Found
+from kdht.node.replicas.quorum_reads import ReadOutcome
 from kdht.node.replicas.turns import Turn
 from kdht.program.files import replacing
 from kdht.storage import LevelStore, Store, StoredRecord, Write, exported, newer
@@ -36,7 +36,7 @@ LAST_LINE = 64
 Records = Sequence[tuple[bytes, StoredRecord]]
 
 
-class Aside:
+class AsideRecords:
     """One data directory's."""
 
     def __init__(self, data: DataDir) -> None:
@@ -44,7 +44,7 @@ class Aside:
         self._doubted = sorted(data.path.glob("doubted-*"))
 
     @classmethod
-    def prepare(cls, data: DataDir, tombstone_ttl: int, now: float) -> "Aside":
+    def prepare(cls, data: DataDir, tombstone_ttl: int, now: float) -> "AsideRecords":
         """Set the records aside where the node was away too long. Must run before the store is opened. Raises StorageError."""
         last = data.caught_up_at()
         if last is not None and now - last > tombstone_ttl and (data.records / "CURRENT").exists():
@@ -63,20 +63,20 @@ class Aside:
         return bool(self._doubted)
 
     def files(self) -> list[tuple[Path, int]]:
-        """The files with records that no other node has, and the number of records in each. The operator deletes them."""
+        """The files of records without a copy elsewhere, and the number of records in each. The operator deletes them."""
         return [(path, _count(path)) for path in sorted(self._path.glob("set-aside-*.jsonl"))]
 
     async def step(self, repair: Repair, coordinator: Coordinator, store: Store, on_change: OnChange) -> None:
-        """Take the next step, if the repair knows enough by now. Raises StorageError, OSError.
+        """Take the next step, if the repair knows enough. Raises StorageError, OSError.
 
-        `on_change` is called for each record that is put back into `store`.
+        `on_change` is called for each record put back into `store`.
         """
         if not self._doubted:
             return
         if repair.doubt is Doubt.ALONE:
             await asyncio.to_thread(self._put_back, store, on_change)
         elif repair.doubt is Doubt.CONFIRMED and repair.caught_up:
-            await asyncio.to_thread(self._sort_out, Others(repair, coordinator, store))
+            await asyncio.to_thread(self._sort_out, ClusterRecords(repair, coordinator, store))
         else:
             return
         self._doubted = []
@@ -94,7 +94,7 @@ class Aside:
             "no other node has caught up on anything: what this one kept counts", extra={"records": count}
         )
 
-    def _sort_out(self, others: "Others") -> None:
+    def _sort_out(self, others: "ClusterRecords") -> None:
         """Write the records that other nodes lack to a file."""
         for path in self._doubted:
             target = self._path / f"set-aside-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}.jsonl"
@@ -111,7 +111,7 @@ class Aside:
             shutil.rmtree(path)
 
 
-class Others:
+class ClusterRecords:
     """The records of the cluster: from the own store where this node has caught up, else by a quorum read."""
 
     def __init__(self, repair: Repair, coordinator: Coordinator, store: Store) -> None:
@@ -120,7 +120,7 @@ class Others:
         self._store = store
 
     def lack(self, records: Records) -> list[tuple[bytes, StoredRecord]]:
-        """The records that no other node has in this version or a newer one."""
+        """Records without a copy elsewhere in this version or a newer one."""
         now = time.time()
         own = self._store.get_many([key for key, _ in records], now)
         return [
@@ -137,11 +137,11 @@ class Others:
                 return _has(found.record, record)
         return False
 
-    def _read(self, key: bytes) -> Found | None:
+    def _read(self, key: bytes) -> ReadOutcome | None:
         ended = threading.Event()
-        answers: list[Found] = []
+        answers: list[ReadOutcome] = []
 
-        def done(turn: Turn, found: Found) -> None:
+        def done(turn: Turn, found: ReadOutcome) -> None:
             answers.append(found)
             ended.set()
 
@@ -151,7 +151,7 @@ class Others:
         return answers[0] if answers else None
 
 
-def _lacking(path: Path, others: Others) -> Iterator[dict[str, object]]:
+def _lacking(path: Path, others: ClusterRecords) -> Iterator[dict[str, object]]:
     for batch in _batches(path):
         values = [(key, record) for key, record in batch if not record.deleted]
         for key, record in others.lack(values):

@@ -1,7 +1,7 @@
 """Resolves the names in node.bootstrap and lets the node join. Nothing else uses a resolver.
 
-A node that cannot resolve any of its names yet must not believe that it is the first of
-its cluster: it waits, and tries again.
+A node that resolved none of its names must not take itself for the first of its cluster. It
+waits and tries again.
 """
 
 import asyncio
@@ -28,17 +28,17 @@ FIRST_RETRY = 1.0
 LAST_RETRY = 60.0
 
 
-class Found(NamedTuple):
+class BootstrapAddresses(NamedTuple):
     """Addresses of other nodes, and names without a usable address."""
 
     addresses: list[Address]
     unresolved: list[HostPort]
     unreachable: list[HostPort]
-    """Names whose addresses all have an IP version that this node does not have."""
+    """Names with addresses of another IP version only."""
 
     @property
     def must_wait(self) -> bool:
-        """Whether other nodes exist, but none can be asked now. A node that did not wait would start a cluster of its own."""
+        """Whether other nodes exist, but none can be asked now. Without waiting, the node would start its own cluster."""
         return not self.addresses and bool(self.unresolved or self.unreachable)
 
 
@@ -46,9 +46,9 @@ class Found(NamedTuple):
 async def joining(
     settings: Settings, data: DataDir, driver: Driver, on_failure: Callable[[BaseException], None]
 ) -> AsyncIterator[None]:
-    """While the block runs, the node joins its cluster, however long the names take to be known.
+    """While the block runs, the node joins its cluster, even if resolving the names takes long.
 
-    `on_failure` is told what no retry would mend.
+    `on_failure` gets an error that no retry would mend.
     """
     task = asyncio.create_task(_join(settings, driver, data.load_contacts()))
     task.add_done_callback(partial(tell_failure, on_failure))
@@ -81,7 +81,7 @@ async def _join(settings: Settings, driver: Driver, saved: Sequence[Contact]) ->
             driver.join(found.addresses)
 
 
-def _warn(settings: Settings, found: Found) -> None:
+def _warn(settings: Settings, found: BootstrapAddresses) -> None:
     if found.unresolved:
         log.warning("no bootstrap name can be resolved", extra={"names": ", ".join(found.unresolved)})
     if found.unreachable:
@@ -104,7 +104,7 @@ async def in_thread(work: Callable[[], T]) -> T:
     return await asyncio.wrap_future(future)
 
 
-def resolve_bootstrap(settings: Settings) -> Found:
+def resolve_bootstrap(settings: Settings) -> BootstrapAddresses:
     """Look the names up. Leaves out own addresses, and IP versions that this node does not have. Blocks."""
     families = {own.is_ipv4 for own in settings.unicast}
     addresses: dict[Address, None] = {}
@@ -117,7 +117,7 @@ def resolve_bootstrap(settings: Settings) -> Found:
             unresolved.append(name)
         elif not any(a.is_ipv4 in families for a in answers):
             unreachable.append(name)
-    return Found(list(addresses), unresolved, unreachable)
+    return BootstrapAddresses(list(addresses), unresolved, unreachable)
 
 
 def _lookup(name: HostPort) -> list[Address]:

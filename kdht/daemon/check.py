@@ -1,8 +1,8 @@
-"""`kdhtd --check`, `kdhtctl config check`: whether this configuration can work on this host, without changing it.
+"""`kdhtd --check`, `kdhtctl config check`: whether this configuration can work on this host. Changes nothing.
 
-Every check says what would be done, or raises the error that a start would end in.
-All of them run; the exit code is that of the first error. The database is not opened, for
-that alone would change it: its damage is the start's to find.
+Each check says what a start would do, or raises the error of a start. All of them run; the exit
+code is the first error's. The database is not opened, because that would change it. A start
+finds its damage.
 """
 
 import fcntl
@@ -26,7 +26,7 @@ from kdht.wire import Address
 
 
 class Checked(NamedTuple):
-    """What all checks say."""
+    """The findings of all checks."""
 
     findings: list[str]
     problems: list[KdhtError]

@@ -5,8 +5,8 @@ node_id    40 hex digits, chosen at the first start
 caught_up  when this node had last caught up with the others, Unix seconds
 contacts   the last known contacts, JSON: only hints, so a damaged one is ignored
 records/   LevelDB
-doubted-N/ records of a node that was away for too long, until it is known what others have (`aside`)
-set-aside-TIME.jsonl  what others did not have then, for the operator
+doubted-N/ records of a node that was away for too long, until others confirm them (`aside`)
+set-aside-TIME.jsonl  records without a copy elsewhere, for the operator
 """
 
 import fcntl

@@ -1,7 +1,7 @@
 """Starts, switches and stops the datapath beside the socket transport.
 
-A switch starts the new datapath before it stops the old one, so that no packet is without;
-one that cannot start leaves the old one running.
+A switch starts the new datapath before it stops the old one, so every packet meets one;
+if the new one cannot start, the old one goes on.
 """
 
 import logging
@@ -46,7 +46,7 @@ class Datapaths:
     def prepare(settings: Settings) -> None:
         """Do what needs root, before the daemon drops its capabilities. Raises DatapathError.
 
-        On nfqueue it may be told to switch to ebpf, and could not mount anything then; if it cannot now, the switch says why.
+        Without root, a later switch from nfqueue to ebpf could not mount anything. If mounting fails now, that switch reports why.
         """
         kind = settings.config.datapath.kind
         if kind == "ebpf":
@@ -102,7 +102,7 @@ class Datapaths:
     def stop(self, *, comes_back: bool = True) -> None:
         """Stop the datapath at the daemon's end. Does not raise if it is gone already.
 
-        A node that does not come back with this ID leaves nothing, whatever `ebpf_keep` says.
+        `ebpf_keep` does not apply to a node that will not return with this ID: it leaves nothing.
         """
         with self._lock:
             old, self._running, self.kind = self._running, None, "socket"

@@ -15,7 +15,6 @@ from kdht.errors import KdhtError
 from kdht.histogram import Histogram
 from kdht.node.events import (
     Admitted,
-    Aside,
     Barred,
     ContactAdded,
     ContactDrained,
@@ -24,6 +23,7 @@ from kdht.node.events import (
     Event,
     Isolated,
     Joined,
+    LeftCluster,
     LookupDone,
     Ready,
     Resumes,
@@ -45,7 +45,7 @@ LEVELS: dict[type[Event], int] = {
     Drained: logging.INFO,
     Barred: logging.DEBUG,
     Admitted: logging.DEBUG,
-    Aside: logging.WARNING,
+    LeftCluster: logging.WARNING,
     Resumes: logging.INFO,
     ContactAdded: logging.DEBUG,
     ContactRemoved: logging.DEBUG,
@@ -57,7 +57,7 @@ WORDS: dict[type[Event], str] = {
     Isolated: "no contact is left",
     Barred: "no writes yet: members are named that this node cannot reach",
     Admitted: "all members can be reached",
-    Aside: "this node left its cluster and serves nothing, for it cannot reach members of it",
+    LeftCluster: "this node left its cluster and serves nothing, for it cannot reach members of it",
     Resumes: "nobody names members any more that this node cannot reach",
     Drained: "all records are given away",
     ContactAdded: "contact added",
@@ -159,12 +159,12 @@ class Driver:
 
     @property
     def round_trips(self) -> dict[str, dict[Op, Histogram]]:
-        """How long other nodes took to answer, by the part that asked and by op."""
+        """Answer times of other nodes, by the asking part and by op."""
         return self._node.round_trips
 
     @property
     def readiness(self) -> Readiness:
-        """The conditions for serving that are not met yet. Other parts may add conditions."""
+        """The unmet conditions for serving. Other parts may add conditions."""
         return self._node.readiness
 
     def speaks_to(self, address: Address) -> bool:
@@ -173,7 +173,7 @@ class Driver:
 
     @property
     def out_of_reach(self) -> list[Contact]:
-        """Members that other nodes name and this node cannot reach."""
+        """Members known to other nodes but out of this node's reach."""
         return self._node.reach.unreachable
 
     @property
@@ -183,7 +183,7 @@ class Driver:
 
     @property
     def gone(self) -> list[Contact]:
-        """The dead that may come back."""
+        """Dead nodes that may come back."""
         return self._node.census.gone
 
     def contacts(self) -> list[Contact]:
@@ -209,7 +209,7 @@ class Driver:
         self._follow_up()
 
     def _follow_up(self) -> None:
-        """Send and process what the last call to the node left. Node's contract asks for it after each call."""
+        """Send the node's datagrams and process its events. Required after each call to the node."""
         outgoing = self._node.datagrams_to_send()
         if outgoing:
             self._send(outgoing)
@@ -239,7 +239,7 @@ def _tell(event: Event) -> None:
     match event:
         case Joined(contacts):
             fields = {"contacts": contacts}
-        case Aside(members):
+        case LeftCluster(members):
             fields = {"members": ", ".join(str(member.address) for member in members)}
         case ContactAdded(contact) | ContactRemoved(contact) | ContactDrained(contact):
             fields = {"node_id": contact.id.hex(), "address": contact.address}

@@ -1,7 +1,7 @@
-"""Which ID the node has: the one in its data directory, or one that is chosen before the node joins.
+"""The node's ID: from its data directory, or chosen before the node joins.
 
-A newcomer listens on its own addresses meanwhile, for the others answer there and firewalls are open there; it
-answers nobody. However little the others say, it has an ID within seconds (Chooser).
+During the choice a newcomer listens on its own addresses, because firewalls are open there. It answers no
+requests. It has an ID within seconds, even if the others say little (Chooser).
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from kdht.datapath.base import Datagram, Handlers, Outgoing
 from kdht.datapath.socket.transport import SocketTransport
 from kdht.errors import ConfigError
 from kdht.node.messages import UNKNOWN_ID
-from kdht.node.place.choice import Chooser, Found
+from kdht.node.place.choice import Chooser, ChosenId
 from kdht.times import SteadyTime
 from kdht.wire import Address
 from kdht.wire._shared import ID_LEN
@@ -61,12 +61,12 @@ def check(settings: Settings, kept: bytes | None) -> None:
         )
 
 
-async def _choose(settings: Settings, data: DataDir) -> Found:
+async def _choose(settings: Settings, data: DataDir) -> ChosenId:
     wanted = settings.config.node.id
     if wanted.id is not None:
-        return Found(wanted.id, "node.id names it")
+        return ChosenId(wanted.id, "node.id names it")
     if wanted == "random":
-        return Found(secrets.token_bytes(ID_LEN), "by chance: node.id is random")
+        return ChosenId(secrets.token_bytes(ID_LEN), "by chance: node.id is random")
     former = [contact.address for contact in data.load_contacts()]
     return await _ask(settings, [*await _bootstrap(settings), *former])
 
@@ -81,7 +81,7 @@ async def _bootstrap(settings: Settings) -> list[Address]:
     return found.addresses
 
 
-async def _ask(settings: Settings, seeds: Sequence[Address]) -> Found:
+async def _ask(settings: Settings, seeds: Sequence[Address]) -> ChosenId:
     """The ID that a Chooser finds. It asks `seeds` first."""
     loop = asyncio.get_running_loop()
     chooser = Chooser(settings.unicast, settings.keys, SystemRandom())
@@ -124,9 +124,9 @@ class _Driver:
         self._loop = loop
         self._send: Callable[[list[Outgoing]], object] = len
         self._alarm: asyncio.TimerHandle | None = None
-        self._found: asyncio.Future[Found] = loop.create_future()
+        self._found: asyncio.Future[ChosenId] = loop.create_future()
 
-    async def run(self, seeds: Sequence[Address], send: Callable[[list[Outgoing]], object]) -> Found:
+    async def run(self, seeds: Sequence[Address], send: Callable[[list[Outgoing]], object]) -> ChosenId:
         """Ask until an ID is found. `send` sends the questions."""
         self._send = send
         self._chooser.start(seeds, self._now())

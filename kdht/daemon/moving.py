@@ -6,7 +6,7 @@
                           v                              v
              the next start has the old ID      the next start chooses one
 
-So a move that is cut off leaves a node that works, and never one whose records nobody else has.
+So an interrupted move leaves a working node, and every record is on some node.
 """
 
 import asyncio

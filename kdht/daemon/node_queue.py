@@ -1,6 +1,6 @@
-"""What other threads have for the node, which lives in the event loop.
+"""Input from other threads for the node in the event loop.
 
-It waits in bounded lines. What does not fit is counted and dropped, as a full socket buffer would do.
+The queues are bounded. Items beyond that are counted and dropped, as with a full socket buffer.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ MAX_SILENT = 64
 
 
 class Line(Generic[T]):
-    """A queue from any thread to `take`, which runs in `loop` and gets all waiting items at once. At most `room` wait."""
+    """A queue from any thread to `take`. It runs in `loop` and gets all waiting items at once. At most `room` wait."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, take: Callable[[list[T]], None], room: int) -> None:
         self._loop = loop

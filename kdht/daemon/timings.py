@@ -1,7 +1,7 @@
 """Measures the node's work. The clock is read once per batch or write, never per packet.
 
-What the datapaths do, answers from the cache included, is not timed: that is microseconds, and a clock would
-be a good part of them.
+The datapaths' work, including answers from the cache, is not timed. It takes microseconds, and reading a clock would
+be a good part of that.
 """
 
 import logging
@@ -45,7 +45,7 @@ class Timings:
 
 
 class TimedStore(LevelStore):
-    """A store that measures each group of writes."""
+    """A store with a measurement of each group of writes."""
 
     def __init__(self, path: str | os.PathLike[str], group: Histogram) -> None:
         super().__init__(path)

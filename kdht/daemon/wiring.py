@@ -1,6 +1,6 @@
 """Puts the parts of one node together; starts nothing but the storage's writer.
 
-The order: store, core, transport; the node with its repair; the driver and the queue to it; what answers clients
+The order: store, core, transport; the node with its repair; the driver and the queue to it; the answers to clients
 (`assemble`). The daemon then starts the transport with the handlers.
 """
 
@@ -14,7 +14,7 @@ from random import SystemRandom
 
 from kdht._routing import Core
 from kdht.config.settings import Settings
-from kdht.daemon.aside import Aside
+from kdht.daemon.aside import AsideRecords
 from kdht.daemon.datadir import DataDir
 from kdht.daemon.driver import Driver
 from kdht.daemon.node_queue import NodeQueue
@@ -55,7 +55,7 @@ class Parts:
     coordinator: Coordinator
     transport: SocketTransport
     on_change: OnChange
-    """For writes to the store that do not go through the writer."""
+    """For writes to the store that bypass the writer."""
     handlers: Handlers
     """For the transport's start."""
     queue: NodeQueue
@@ -63,20 +63,20 @@ class Parts:
     driver: Driver
     timings: Timings
     repair: Repair
-    aside: Aside
+    aside: AsideRecords
 
 
 def build(
     settings: Settings, data: DataDir, node_id: bytes, undo: ExitStack, on_resumes: Callable[[], None]
 ) -> Parts:
-    """Make all parts of the node with this ID and this data directory. `undo` gets what must be closed at the end.
+    """Make all parts of the node with this ID and this data directory. `undo` gets the parts to close at the end.
 
     `on_resumes` is called when the node has to be started again (Driver). Raises StorageError. Runs in the event
     loop's thread.
     """
     contact = Contact(node_id, *settings.address)
     timings = Timings()
-    aside = Aside.prepare(data, settings.config.replication.tombstone_ttl, time.time())
+    aside = AsideRecords.prepare(data, settings.config.replication.tombstone_ttl, time.time())
     store = TimedStore(data.records, timings.group)
     undo.callback(store.close)
     core = Core()

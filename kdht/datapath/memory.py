@@ -57,7 +57,7 @@ class Event(NamedTuple):
     data: bytes
 
 
-class Endpoint(Protocol):
+class MemoryEndpoint(Protocol):
     """Where datagrams to an address arrive."""
 
     def deliver(self, data: bytes, source: Address, target: Address) -> None: ...
@@ -87,7 +87,7 @@ class MemoryNetwork:
         self.observer = observer
         self.counts = dict.fromkeys(("delivered", "lost", "cut", "duplicated", "nobody"), 0)
         self._random = Random(seed)
-        self._endpoints: dict[Address, Endpoint] = {}
+        self._endpoints: dict[Address, MemoryEndpoint] = {}
         self._side: dict[Address, int] = {}
         self._link_loss: dict[tuple[Address, Address], float] = {}
         self._queue: list[tuple[SteadyTime, int, Callable[..., None], tuple[object, ...]]] = []
@@ -113,12 +113,12 @@ class MemoryNetwork:
         self.join(address, client)
         return client
 
-    def join(self, address: Address, endpoint: Endpoint) -> None:
+    def join(self, address: Address, endpoint: MemoryEndpoint) -> None:
         """Deliver datagrams for `address` to `endpoint`. Raises DatapathError if it is taken."""
         if self._endpoints.setdefault(address, endpoint) is not endpoint:
             raise DatapathError(f"{address} is in use on this network: choose another address")
 
-    def leave(self, address: Address, endpoint: Endpoint) -> None:
+    def leave(self, address: Address, endpoint: MemoryEndpoint) -> None:
         """Lose all that `endpoint` would get at `address` from now on; not if another has the address."""
         if self._endpoints.get(address) is endpoint:
             del self._endpoints[address]

@@ -1,19 +1,19 @@
-"""Who holds what: the stores of nodes, read from their disks when their daemons have ended."""
+"""Reads the stores of nodes from their disks after their daemons have ended."""
 
 import time
 from collections.abc import Iterable
 
-from kdht.lab.cluster import Node
+from kdht.lab.cluster import LabNode
 from kdht.storage import LevelStore, StoredRecord
 
 Census = dict[bytes, dict[str, StoredRecord]]
-"""For each key, the records that nodes have, by the node's name."""
+"""For each key, the nodes' records, by the node's name."""
 
 
-def take(nodes: Iterable[Node]) -> Census:
+def take(nodes: Iterable[LabNode]) -> Census:
     """All live records and tombstones. The daemons must have ended: LevelDB lets one process in.
 
-    Raises StorageError for a database that cannot be read.
+    Raises StorageError for an unreadable database.
     """
     found: Census = {}
     for node in nodes:
@@ -27,7 +27,7 @@ def take(nodes: Iterable[Node]) -> Census:
 
 
 def closest(nodes: Iterable[tuple[bytes, str]], key: bytes, count: int) -> list[str]:
-    """The names of the `count` nodes, given as (ID, name), that are nearest to the key."""
+    """The names of the `count` nodes nearest to the key. `nodes` are pairs (ID, name)."""
     number = int.from_bytes(key, "big")
     near = sorted(nodes, key=lambda node: int.from_bytes(node[0], "big") ^ number)
     return [name for _, name in near[:count]]

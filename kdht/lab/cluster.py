@@ -3,8 +3,8 @@
     with Lab("demo") as lab, Cluster(places_in(lab, 8), directory, datapath="nfqueue") as cluster:
         cluster.nodes[0].status()
 
-At the end of the block all daemons have ended. What they said is in `directory`, and the
-last of it in the error when one of them fails.
+At the end of the block all daemons have ended. Their logs are in `directory`. If one fails, its
+last lines are in the error.
 """
 
 import json
@@ -30,7 +30,7 @@ from kdht.wire._shared import PORT, K
 
 READY_TIMEOUT = 60.0
 LOG_TAIL = 15
-"""Lines of a failed daemon's log that go into the error."""
+"""Lines of a failed daemon's log in the error."""
 
 Settings = Mapping[str, Mapping[str, object]]
 """Tables and fields of the daemon's configuration."""
@@ -72,7 +72,7 @@ def places_on_loopback(count: int, port: int | None = None) -> list[Place]:
 
 
 def _free_port(hosts: Sequence[str], tries: int = 50) -> int:
-    """A UDP port that no one has on any of the hosts. Raises LabError."""
+    """A UDP port that is free on all hosts. Raises LabError."""
     for _ in range(tries):
         with ExitStack() as stack:
             first = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
@@ -87,8 +87,8 @@ def _free_port(hosts: Sequence[str], tries: int = 50) -> int:
     raise LabError(f"no UDP port is free on all of {hosts[0]} to {hosts[-1]}: name one")
 
 
-class Node:
-    """One daemon: its files, its process, and what it tells over its control socket."""
+class LabNode:
+    """One daemon: its files, its process, and its control socket."""
 
     def __init__(self, place: Place, directory: Path, config: str, id: bytes | None = None) -> None:
         self.place = place
@@ -156,7 +156,7 @@ class Node:
         return self._process is not None and self._process.poll() is None
 
     def call(self, method: str, **params: object) -> Any:
-        """What the daemon answers. Raises NoDaemon, or KdhtError with its refusal."""
+        """The daemon's answer. Raises NoDaemon, or KdhtError with its refusal."""
         return control_client.call(self.control, method, **params)
 
     def status(self) -> dict[str, Any]:
@@ -166,7 +166,7 @@ class Node:
         return cast(dict[str, Any], self.call("stats"))
 
     def ready(self, contacts: int) -> bool:
-        """Whether it is ready to serve and knows that many others. Raises LabError if it ended."""
+        """Whether it is ready to serve and knows enough others. Raises LabError if it ended."""
         if not self.alive():
             code = self._running().returncode
             raise LabError(f"{self.name} ended with status {code}{self.tail()}")
@@ -203,7 +203,7 @@ class Cluster:
 
         `ids`: the nodes', in order (kdht.lab.ids); without, each makes its own.
         """
-        self.nodes: list[Node] = []
+        self.nodes: list[LabNode] = []
         self._stack = ExitStack()
         self.secret = secrets.token_hex(16)
         self._bucket_size = cast(int, (settings or {}).get("node", {}).get("bucket_size", K))
@@ -213,7 +213,7 @@ class Cluster:
             tables = _tables(place, home, first, self.secret, datapath)
             for table, fields in (settings or {}).items():
                 tables[table] = {**tables.get(table, {}), **fields}
-            self.nodes.append(Node(place, home, _toml(tables), id))
+            self.nodes.append(LabNode(place, home, _toml(tables), id))
 
     def __enter__(self) -> "Cluster":
         with ExitStack() as stack:
@@ -251,7 +251,7 @@ class Cluster:
 
     @signals.deferred()
     def stop(self) -> None:
-        """End all daemons, in parallel. Raises LabError for one that had to be killed, when all have ended."""
+        """End all daemons, in parallel. Once all have ended, raises LabError if one had to be killed."""
         living = [node for node in self.nodes if node.alive()]
         for node in living:
             node.terminate()
@@ -261,7 +261,7 @@ class Cluster:
 
 
 @contextmanager
-def _with_log(node: Node) -> Iterator[None]:
+def _with_log(node: LabNode) -> Iterator[None]:
     try:
         yield
     except LabError as error:

@@ -1,7 +1,7 @@
-"""Node IDs that repeat, and are spread so that every key has exactly its replicas.
+"""Repeatable node IDs, spread so that every key has exactly its replicas.
 
-IDs by chance now and then have two nodes so near each other that a whole range of keys is kept by both, where one
-of them would do (kdht.node.repair.ranges.MAX_FREE_BITS). Whoever counts records wants none of that.
+Random IDs sometimes have two nodes so near each other that both keep a whole range of keys, although one would do
+(kdht.node.repair.ranges.MAX_FREE_BITS). Tests that count records must avoid that.
 """
 
 from random import Random
@@ -9,7 +9,7 @@ from random import Random
 from kdht.wire._shared import ID_BITS, ID_LEN
 
 FIRST_BITS = 6
-"""In which all IDs differ: no two share more than FIRST_BITS - 1."""
+"""All IDs differ in these bits: no two share more than FIRST_BITS - 1."""
 MOST = 1 << FIRST_BITS
 
 

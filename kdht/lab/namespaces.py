@@ -1,4 +1,4 @@
-"""Named network namespaces (those that `ip netns` lists): make, enter, empty, remove.
+"""Named network namespaces (as listed by `ip netns`): make, enter, empty, remove.
 
 A namespace belongs to the calling thread while it is entered, so sockets, netlink and
 processes made meanwhile live in it, and other threads are not touched.
@@ -16,13 +16,13 @@ from kdht.lab.wait import wait_until
 
 
 def require_root() -> None:
-    """Raises LabError, with what to do instead, unless network namespaces can be made."""
+    """Raises LabError, with advice, unless network namespaces can be made."""
     if os.geteuid() != 0:
         raise LabError("network namespaces need root: run it as root, or with DATAPATH=socket without")
 
 
 def existing(prefix: str) -> list[str]:
-    """The names of the namespaces that start with `prefix`."""
+    """The names of the namespaces with this prefix."""
     return sorted(name for name in netns.listnetns() if name.startswith(prefix))
 
 
@@ -54,12 +54,12 @@ def entered(name: str) -> Iterator[None]:
 
 
 def processes(name: str) -> list[int]:
-    """The ids of the processes that live in the namespace, this one excepted."""
+    """The IDs of the namespace's processes, without this one."""
     return [pid for pid in netns.ns_pids().get(name, []) if pid != os.getpid()]
 
 
 def remove(name: str) -> None:
-    """Kill what still runs in the namespace, then remove it with its links and rules."""
+    """Kill the namespace's processes, then remove it with its links and rules."""
     for pid in processes(name):
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)

@@ -16,7 +16,7 @@ _PERMANENT = 0x80  # NUD_PERMANENT
 
 
 def introduce(lab: Lab) -> None:
-    """All hosts that are there now to all others."""
+    """Introduce all present hosts to all others."""
     hosts = [host for host in lab.hosts.values() if host is not lab.bridge]
     known = {host.name: _place(host) for host in hosts}
     for host in hosts:
@@ -28,7 +28,7 @@ def introduce(lab: Lab) -> None:
 
 
 def _place(host: Host) -> tuple[str, list[str]]:
-    """The link address, and the IP addresses that are there."""
+    """The host's link address and its IP addresses."""
     with host.enter(), IPRoute() as ip:
         index = ip.link_lookup(ifname=INTERFACE)[0]
         link = str(ip.get_links(index)[0].get("address"))

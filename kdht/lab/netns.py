@@ -31,7 +31,7 @@ from kdht.lab.wait import wait_until
 BRIDGE = "br0"
 XDP_PASS = Path(__file__).with_name("xdp_pass.bpf.o")
 STOP_TIMEOUT = 15.0
-"""Seconds that a process has to end after SIGTERM, before it is killed."""
+"""Seconds from SIGTERM to SIGKILL."""
 
 _NO_DAD = 0x02  # IFA_F_NODAD
 _HOST_SYSCTLS = {
@@ -75,7 +75,7 @@ class Host:
     def run(
         self, command: Sequence[str], *, check: bool = True, timeout: float = 60.0, **options: Any
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command here to its end. Raises LabError, with what it said, if it fails and `check`."""
+        """Run a command here to its end. If it fails and `check`, raises LabError with its output."""
         with self.enter():
             done = subprocess.run(
                 list(command), capture_output=True, text=True, timeout=timeout, check=False, **options
@@ -85,7 +85,7 @@ class Host:
         return done
 
     def stop_processes(self) -> None:
-        """SIGTERM to all that `popen` started, SIGKILL to those that do not end."""
+        """SIGTERM to all processes of `popen`; SIGKILL to those that do not end."""
         running = [process for process in self._processes if process.poll() is None]
         for process in running:
             process.terminate()
@@ -137,7 +137,7 @@ class Host:
     # --- nftables and its queues -------------------------------------------------------
 
     def nft(self, ruleset: str) -> None:
-        """Load a ruleset here; raises LabError with what nft says."""
+        """Load a ruleset here. Raises LabError with nft's message."""
         self.run(["nft", "-f", "-"], input=ruleset)
 
     def counters(self) -> dict[str, int]:
@@ -155,7 +155,7 @@ class Host:
         return [dict(zip(names, map(int, line.split()), strict=False)) for line in lines]
 
     def lose(self, permille: int, port: int | None = None) -> None:
-        """Drop a share of what arrives here, at random; 0 ends it. Counted as `lost`."""
+        """Drop a share of the arriving packets, at random; 0 ends it. Counted as `lost`."""
         self.run(["nft", "delete", "table", "inet", "lab_loss"], check=False)
         if permille:
             udp = f"udp dport {port} " if port else ""

@@ -1,5 +1,5 @@
-"""Signals, so that whatever the laboratory built is taken down: SIGTERM acts as SIGINT does, and neither
-comes between a process's start and the note of it, or between the steps of taking down."""
+"""Signals in the laboratory, so that it is always taken down. SIGTERM acts like SIGINT. Neither interrupts
+the start of a process before it is noted, nor the taking down."""
 
 import signal
 from collections.abc import Iterator
@@ -30,9 +30,9 @@ def _exit(number: int, frame: FrameType | None) -> NoReturn:
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """SIGINT and SIGTERM wait until the block is through. May be nested.
+    """SIGINT and SIGTERM wait for the end of the block. May be nested.
 
-    They are not blocked, for processes that are started meanwhile would inherit that.
+    They are not blocked, because processes started meanwhile would inherit that.
     """
     waiting: list[int] = []
     try:

@@ -1,4 +1,4 @@
-"""What the demonstration and the histories both set up around a cluster in network namespaces."""
+"""The common set-up of the demonstration and the histories around a cluster in network namespaces."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress

@@ -1,6 +1,6 @@
 """The parts of a node that answer clients, without a network, a node or other replicas: for tests, fuzzing and benchmarks.
 
-The cluster state is that of a node that has joined and knows nobody; it has caught up on everything.
+The cluster state is a joined node's without contacts. It has caught up on everything.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -54,7 +54,7 @@ def standalone(
 
 
 class CaughtUpOnAll:
-    """A repair that has nothing to do."""
+    """A repair without work."""
 
     def is_caught_up(self, key: bytes) -> bool:
         return True
@@ -99,7 +99,7 @@ class SendOnly:
 
 
 class NoNode:
-    """A NodeInput behind which there is no node."""
+    """A NodeInput without a node."""
 
     def control(self, batch: list[Datagram]) -> None:
         pass

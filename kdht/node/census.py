@@ -50,6 +50,7 @@ class Census:
 
     def lost(self, contact: Contact) -> None:
         """It is out of the table: silent, or gone without a word of its records."""
+        # It may return without the writes that the others confirm meanwhile.
         self._gone[contact.id] = contact
         self._count()
 
@@ -61,6 +62,7 @@ class Census:
 
     def _count(self) -> None:
         living = len(self._table)
+        # A write needs its full number of living nodes now in any case, so the dead need not count.
         if living >= self._enough:
             self._gone.clear()
         while len(self._gone) > MAX_GONE:

@@ -49,7 +49,7 @@ class Admitted(NamedTuple):
     """The node can reach all members, and takes writes again."""
 
 
-class Aside(NamedTuple):
+class LeftCluster(NamedTuple):
     """The node has left its cluster because it cannot reach these members."""
 
     contacts: list[Contact]
@@ -77,7 +77,7 @@ Event: TypeAlias = (
     | Drained
     | Barred
     | Admitted
-    | Aside
+    | LeftCluster
     | Resumes
     | LookupDone
 )

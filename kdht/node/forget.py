@@ -58,6 +58,7 @@ class Forgetting:
         If the node lives, nothing happens and `done` is never called.
         """
         fate = self.here(id)
+        # A node that still answers keeps its records, and must not be left out of the quorum.
         if fate is not Fate.LIVES:
             self._ask_all(id, done, now)
         return fate

@@ -86,6 +86,7 @@ class Joiner:
     def added(self, contact: Contact, now: SteadyTime) -> None:
         """A contact came into the table."""
         self._former.pop(contact.address, None)
+        # A new contact may know nodes closer to this one, which the last lookup missed.
         if TABLE in self._context.readiness.missing:
             self._look_around(now)
 
@@ -112,6 +113,7 @@ class Joiner:
             self._tried = True
         else:
             self._be_joined()
+            # Silent former contacts may be starting too: wait before this is a cluster of its own.
             self._warm_after(self._context.options.lonely_time if self._former else 0.0, now)
             return
         self._try_later(now)
@@ -136,10 +138,12 @@ class Joiner:
 
     def _looked_around(self, closest: list[Contact], now: SteadyTime) -> None:
         self._searching = False
+        # Nobody answered: this is no join. The retry goes on.
         if not closest or self._suspended:
             return
         if not self.joined:
             self._be_joined()
+        # At the latest then: slow lookups must not keep a node out of service for ever.
         self._warm_after(self._context.options.warm_time, now)
         self._refresher.farther(now, self._be_warm)
 
@@ -171,6 +175,7 @@ class Joiner:
 
     def _reunite(self, now: SteadyTime) -> None:
         """Ask one of the missing for whoever is close to this node."""
+        # Kademlia leaves a divided cluster divided. One address of the other half joins them again.
         missing = self._missing((*self._bootstrap, *self._former))
         if missing and self.joined:
             self._ask_for_neighbours(self._context.rng.choice(missing), now)

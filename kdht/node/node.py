@@ -153,6 +153,7 @@ class Node:
     def drain(self, now: SteadyTime) -> None:
         """Leave, and give all records to the nodes that keep them from now on; the end is a Drained."""
         assert self.repair is not None
+        # A second `drain` only asks for the progress.
         if not self._context.leaving:
             self.leave(now)
             self.repair.drain(now, self._drained)
@@ -297,6 +298,7 @@ class Node:
     def _receive_untrusted(self, datagram: Datagram, now: SteadyTime) -> None:
         message = parse(datagram.data)
         is_repair = self.repair is not None and message.op in REPAIR_OPS
+        # It has said LEAVE, and an answer would bring it back into tables. Only replies to its hand-off count.
         if self._context.leaving and not (is_repair and message.is_reply):
             raise Mismatch("leaving")
         if self._reach.aside and not message.is_reply:
@@ -304,8 +306,10 @@ class Node:
         is_known = is_repair or message.op in self._answers.keys() | self._notices_in.keys()
         if not is_known or datagram.reason is not Reason.CONTROL:
             raise Mismatch("not_control")
+        # An anycast address is shared, so it identifies no node.
         if datagram.target not in self._context.own:
             raise Mismatch("not_own_address")
+        # The tag covers the client fields: a replay from another address is refused.
         if message.client != datagram.source:
             raise Mismatch("wrong_client")
         if is_repair:
@@ -342,6 +346,7 @@ class Node:
     def _place(self, message: Message, datagram: Datagram, now: SteadyTime) -> None:
         """A node that has no ID yet asks who is near one, or for a place there. It is no member."""
         self.counters["newcomers"] += 1
+        # The owner of a gap lets one newcomer in at a time, so two do not choose the same one.
         status = self._claims.claim(message.key, now) if is_claim(message) else Status.OK
         self._respond(message, datagram, pack_contacts(self._closest(message.key)), status, now)
 

@@ -38,6 +38,7 @@ class Prober:
             tries=options.max_misses,
             timeout=timeout,
             longest=max(timeout, options.probe_spacing),
+            # Probes have a rate of their own: a flood of other requests must not make contacts look dead.
             urgent=True,
         )
         if self._context.rpcs.start(rpc, now):

@@ -49,6 +49,7 @@ class ProbeSchedule:
     def sweep(self, now: SteadyTime, spread: float = 0.0) -> None:
         """A node died: probe the whole ring within `spread` seconds, except nodes that have just answered."""
         context = self._context
+        # Many deaths at once cause one sweep, not one for each.
         if now - self._swept < context.options.sweep_interval:
             return
         self._swept = now
@@ -68,6 +69,7 @@ class ProbeSchedule:
         interval = context.jittered(context.options.probe_interval, context.options.probe_jitter)
         context.timers.at(now + interval, self._beat)
         for entry in context.table.ring():
+            # The first one that is not suspected already: so a row of dead neighbours does not hide the next.
             if entry not in self._prober:
                 self._prober.probe(entry, now)
                 return
@@ -87,6 +89,7 @@ class ProbeSchedule:
             entry = table.get(self._turns.pop())
             if entry is not None and entry not in self._prober:
                 return entry
+        # Views of the ring may differ. The answers find newcomers that are not in this node's ring yet.
         ring = [entry.contact for entry in table.ring()]
         closest = table.neighbours(self._context.options.neighbours)
         self._turns = [contact.id for contact in dict.fromkeys([*ring, *closest])]

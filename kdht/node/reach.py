@@ -23,7 +23,7 @@ from functools import partial
 from itertools import islice
 
 from kdht.node.context import NodeContext
-from kdht.node.events import Admitted, Aside, Barred, Resumes
+from kdht.node.events import Admitted, Barred, LeftCluster, Resumes
 from kdht.node.messages import Reply
 from kdht.node.notice import Notices
 from kdht.node.readiness import REACH
@@ -37,7 +37,7 @@ MAX_DOUBTS = 32
 MAX_MET = 512
 
 
-class Doubt:
+class UnreachableMember:
     """A member that this node cannot reach, as `namer` says."""
 
     __slots__ = ("contact", "named", "namer", "since")
@@ -66,7 +66,7 @@ class Reach:
         self._withdraw = withdraw
         self._barred = False
         self._was_ready = False
-        self._doubts: dict[bytes, Doubt] = {}
+        self._doubts: dict[bytes, UnreachableMember] = {}
         self._met: dict[bytes, float] = {}
         """Members that wrote to this node although their known address is unreachable, and until when that counts."""
         self._resumes_at = 0.0
@@ -80,6 +80,7 @@ class Reach:
     def named(self, contact: Contact, namer: Contact, now: SteadyTime) -> None:
         """A member names another one with an address of an IP version that this node lacks."""
         context = self._context
+        # It answers by another address, or wrote to this node: it can be reached.
         if context.table.get(contact.id) is not None or self._met.get(contact.id, now) > now:
             return
         doubt = self._doubts.get(contact.id)
@@ -89,7 +90,8 @@ class Reach:
         if len(self._doubts) >= MAX_DOUBTS or context.leaving:
             return
         self._was_ready = self._was_ready or context.readiness.ready
-        self._doubts[contact.id] = Doubt(contact, namer, now)
+        self._doubts[contact.id] = UnreachableMember(contact, namer, now)
+        # A newcomer takes no writes at once. A node that serves waits, so a stranger cannot stop it.
         if not self._was_ready:
             self._be_barred()
         self._introduce(self._doubts[contact.id], now)
@@ -98,6 +100,7 @@ class Reach:
 
     def heard(self, id: bytes, now: SteadyTime) -> None:
         """A message came from this member, so it can be reached."""
+        # A message came, so there is a way: the member may have both IP versions.
         if id in self._doubts and not self.aside:
             del self._doubts[id]
             self._met[id] = now + self._context.options.met_time
@@ -116,6 +119,7 @@ class Reach:
         """Ask again. Stand aside or come back if it is time."""
         self._alarm = None
         options = self._context.options
+        # A member that is named no more is gone. Old hearsay must not count.
         oldest = now - options.doubt_expiry
         self._doubts = {id: doubt for id, doubt in self._doubts.items() if doubt.named > oldest}
         self._unbar_without_doubts()
@@ -135,25 +139,29 @@ class Reach:
             return
         self._later(now)
 
-    def _introduce(self, doubt: Doubt, now: SteadyTime) -> None:
+    def _introduce(self, doubt: UnreachableMember, now: SteadyTime) -> None:
         """Ask the namer whether it still knows the member, and to introduce this node to it."""
         ask = self._context.ask
         done = partial(self._answered, doubt, now)
         ask(Op.FIND_NODE, doubt.contact.id, doubt.namer.address, doubt.namer.id, done, now, tries=1)
+        # A node that stands aside has left, so nobody may introduce it.
         if not self.aside:
             self._notices.meet(doubt.contact.id, None, doubt.namer, now)
 
-    def _answered(self, doubt: Doubt, asked: float, rpc: Rpc, reply: Reply | None, now: SteadyTime) -> None:
+    def _answered(
+        self, doubt: UnreachableMember, asked: float, rpc: Rpc, reply: Reply | None, now: SteadyTime
+    ) -> None:
         if reply is not None and doubt.named < now and self._doubts.get(doubt.contact.id) is doubt:
             del self._doubts[doubt.contact.id]
             self._unbar_without_doubts()
 
-    def _is_fresh(self, doubt: Doubt, now: SteadyTime) -> bool:
+    def _is_fresh(self, doubt: UnreachableMember, now: SteadyTime) -> bool:
         """Whether it was named again just now: what was said once may have passed."""
         return now - doubt.named <= 4 * self._context.options.doubt_interval
 
     def _patience(self) -> float:
         options = self._context.options
+        # Members wait longest, so a newcomer with wrong addresses gives way before they notice.
         if self._was_ready:
             return options.member_patience
         return options.stranger_patience if self._is_outnumbered() else options.newcomer_patience
@@ -168,9 +176,10 @@ class Reach:
 
     def _stand_aside(self, now: SteadyTime) -> None:
         self._be_barred()
-        self._context.events.append(Aside(self.unreachable))
+        self._context.events.append(LeftCluster(self.unreachable))
         self.aside = True
         self._withdraw(now)
+        # At random: of two clusters that met, the nodes that return first stay.
         self._resumes_at = now + self._context.jittered(self._context.options.aside_time)
 
     def _be_barred(self) -> None:

@@ -20,7 +20,7 @@ from kdht.errors import BadPacket, StorageError
 from kdht.node.replicas import Coordinator
 from kdht.node.replicas.coordinator import MAX_WIRE_EXPIRY, KeptRecords
 from kdht.node.replicas.leases import Leases
-from kdht.node.replicas.quorum_reads import Found
+from kdht.node.replicas.quorum_reads import ReadOutcome
 from kdht.node.replicas.turns import Turn
 from kdht.node.replicas.writes import Written
 from kdht.node.replies import Replies, ReplyBatch
@@ -169,7 +169,7 @@ class Service:
                 done = partial(self._found, request, answers.now)
                 self._coordinator.read(turn, key, record, done, quorum=quorum)
 
-    def _found(self, request: Datagram, arrived: float, turn: Turn, found: Found) -> None:
+    def _found(self, request: Datagram, arrived: float, turn: Turn, found: ReadOutcome) -> None:
         answers = self._replies.batch(turn.now)
         record = visible(found.record, turn.now)
         strict = request.data[_OP] == Op.QUORUM_GET

@@ -50,6 +50,7 @@ class Suspicion:
         """A transmission of this node had no answer in time."""
         table = self._context.table
         entry = table.at(rpc.address)
+        # The request was meant for another node, which had this address before.
         if entry is None or rpc.id not in (None, entry.contact.id):
             return
         if table.missed(entry, rpc.sent[-1], now):
@@ -62,6 +63,7 @@ class Suspicion:
         entry = self._context.table.at(address)
         if entry is None or entry.unreachable:
             return
+        # ICMP can be forged: a forger must not keep a living contact out of the buckets for good.
         if now - entry.refuted < self._context.options.unreachable_grace:
             self._context.counters["unreachable_ignored"] += 1
             self._ask(entry, now)
@@ -69,6 +71,7 @@ class Suspicion:
         self._context.counters["unreachable"] += 1
         entry.unreachable = True
         if not entry.demoted:
+            # The misses so far followed slow time-outs; the pings after an ICMP error are counted anew.
             entry.misses = 0
             self._context.table.demote(entry)
         self._prober.hurry(entry, now)
@@ -86,6 +89,7 @@ class Suspicion:
             self._context.counters["suspect_unknown"] += 1
         elif entry in self._prober:
             entry.told += 1
+        # Hearsay causes a ping at most, and few of them: else a liar could remove contacts.
         elif now - entry.answered >= self._context.options.just_answered:
             if self._hearsay.take(now):
                 entry.told += 1
@@ -100,6 +104,7 @@ class Suspicion:
     def _count(self, entry: TableContact, now: SteadyTime) -> None:
         """One more miss in a row."""
         options = self._context.options
+        # One lost packet is no death, so silence is passed on only after several misses.
         if entry.misses >= (1 if entry.unreachable else options.announced_misses) and not entry.passed:
             entry.passed = True
             self._pass(entry, now)
@@ -119,6 +124,7 @@ class Suspicion:
             self._say(entry, 0.0, now)
             return
         spread = self._context.options.unhurried
+        # All senders to a closed port notice at once. Messages from all of them at once delayed reads.
         when = now + self._context.rng.uniform(0, spread)
 
         def say(now: SteadyTime) -> None:
@@ -129,14 +135,17 @@ class Suspicion:
 
     def _say(self, entry: TableContact, spread: float, now: SteadyTime) -> None:
         contact = entry.contact
+        # Enough others have said it: suppression as in Trickle (RFC 6206, section 4.2).
         if spread and entry.told >= self._context.options.told_enough:
             self._context.counters["gossip_spared"] += 1
             return
+        # Messages are lost and tables differ, so a confirmed suspicion goes to a few more nodes.
         if entry.told:
             self._gossip(contact, now)
             return
         closest = self._context.table.closest(contact.id, self._context.options.told, without=contact.id)
         self._notices.suspect(contact, closest, now)
+        # Failures come together: after one death the whole ring is asked.
         self._schedule.sweep(now, spread)
 
     def _gossip(self, contact: Contact, now: SteadyTime) -> None:

@@ -42,6 +42,7 @@ class Verifier:
             context.table.remember(contact)
             self._prober.question(entry, context.options.first_timeout, now)
         elif not self._has_room(contact):
+            # It wrote itself, so it lives. The oldest member of the full bucket must prove the same.
             if heard:
                 context.table.remember(contact)
                 self._prober.question_oldest(context.table.index(contact.id), now)
@@ -75,6 +76,7 @@ class Verifier:
     def _queue(self, address: Address, contact: Contact, now: SteadyTime) -> None:
         if address in self._waiting or address in self._asked:
             return
+        # Anybody can name addresses, so waiting candidates are bounded.
         if len(self) >= self._context.options.max_verifying:
             self._context.counters["verifying_full"] += 1
             return

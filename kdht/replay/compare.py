@@ -27,7 +27,7 @@ class Difference(NamedTuple):
     seen: Seen | None
 
 
-class Comparison(NamedTuple):
+class BatchComparison(NamedTuple):
     """What one batch gave."""
 
     usual: Run
@@ -40,14 +40,14 @@ class Comparison(NamedTuple):
 
 def compared(
     batch: Batch, table: ReplayTable, reference: Implementation, others: Sequence[Implementation]
-) -> Comparison:
+) -> BatchComparison:
     """One batch through all.
 
     A live implementation has a clock of its own, so the reference judges for it again what it
     was sent, at the second at which it was sent.
     """
     usual = reference.run(batch, table.now)
-    found = Comparison(usual, [], [])
+    found = BatchComparison(usual, [], [])
     for other in others:
         theirs = other.run(batch, table.now)
         same = theirs.results.batch is batch

@@ -16,7 +16,7 @@ Replaced = tuple[bytes, StoredRecord | None, StoredRecord | None]
 """A key, its old record, its new record."""
 
 
-class Change:
+class StoreChange:
     """A batch that grows. `read` gives the record on disk, `promised` the promises on disk."""
 
     def __init__(

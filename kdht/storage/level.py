@@ -33,7 +33,7 @@ from kdht.storage.base import (
     settle,
     tell,
 )
-from kdht.storage.change import Change
+from kdht.storage.change import StoreChange
 from kdht.storage.promises import MAX_KEYS, Granted, Pledges, Promise, above, grant, live, unpack
 from kdht.storage.record import StoredRecord
 
@@ -99,7 +99,7 @@ class LevelStore:
         outcomes: list[Outcome] = []
         changes = []
         with self._lock, self._errors():
-            change = Change(self._read, self._promised)
+            change = StoreChange(self._read, self._promised)
             for wish in wishes:
                 if isinstance(wish, Promise):
                     outcomes.append(self._promise(change, wish, now))
@@ -117,7 +117,7 @@ class LevelStore:
         tell(on_change, changes)
         return outcomes
 
-    def _promise(self, change: Change, asked: Promise, now: float) -> Granted:
+    def _promise(self, change: StoreChange, asked: Promise, now: float) -> Granted:
         pledges = change.pledges(asked.key)
         room = len(self._promised) < MAX_KEYS
         after, granted = grant(change.standing(asked.key), pledges, asked, now, room=room)
@@ -129,7 +129,7 @@ class LevelStore:
         dropped = 0
         for first in range(0, len(keys), DROPPED_AT_ONCE):
             with self._lock, self._errors():
-                change = Change(self._read)
+                change = StoreChange(self._read)
                 for key, version in keys[first : first + DROPPED_AT_ONCE]:
                     record = change.standing(key)
                     if record is not None and record.version == version:
@@ -141,7 +141,7 @@ class LevelStore:
         """As Store.sweep. Not synced: records that a crash brings back have expired and are swept again."""
         stop = layout.expiry_key(int(now) + 1, b"")
         with self._lock, self._errors():
-            change = Change(self._read)
+            change = StoreChange(self._read)
             due = self._db.iterator(
                 start=layout.EXPIRY, stop=stop, include_value=False, verify_checksums=True
             )
@@ -215,7 +215,7 @@ class LevelStore:
         with closing(walk) as entries:
             return {entry[len(layout.PROMISE) :]: unpack(raw) for entry, raw in entries}
 
-    def _commit(self, change: Change, *, sync: bool) -> int:
+    def _commit(self, change: StoreChange, *, sync: bool) -> int:
         """Write a change to the disk, then to the counts and promises in memory. Returns how many records changed."""
         with self._writing():
             replaced = change.replaced()

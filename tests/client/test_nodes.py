@@ -15,13 +15,13 @@ from kdht.client._nodes import (
     START_LATE,
     START_RTO,
     KnownNodes,
-    RoundTrip,
+    RequestLatency,
 )
 from kdht.wire._shared import Op
 
 
 def test_round_trips_are_smoothed_as_rfc_6298_says():
-    trip = RoundTrip()
+    trip = RequestLatency()
     assert (trip.late, trip.rto) == (START_LATE, START_RTO)
     trip.sample(0.1)
     assert trip.late == pytest.approx(0.1 + 4 * 0.05)
@@ -40,7 +40,7 @@ def test_round_trips_are_smoothed_as_rfc_6298_says():
 
 
 def test_slow_answers_behind_dead_nodes_do_not_raise_the_rto():
-    trip = RoundTrip()
+    trip = RequestLatency()
     for number in range(200):
         trip.sample(0.25 if number % 4 == 0 else 0.005)
     assert 2 * trip.late > 0.5
@@ -48,7 +48,7 @@ def test_slow_answers_behind_dead_nodes_do_not_raise_the_rto():
 
 
 def test_the_rto_grows_if_all_answers_become_slow():
-    trip = RoundTrip()
+    trip = RequestLatency()
     for _ in range(50):
         trip.sample(0.005)
     for _ in range(50):

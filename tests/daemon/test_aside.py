@@ -8,10 +8,10 @@ import pytest
 
 from kdht.cli import archive
 from kdht.client.sync import Client
-from kdht.daemon.aside import Aside
+from kdht.daemon.aside import AsideRecords
 from kdht.daemon.datadir import DataDir
 from kdht.errors import NotFound
-from kdht.lab.cluster import Cluster, Node, places_on_loopback
+from kdht.lab.cluster import Cluster, LabNode, places_on_loopback
 from kdht.lab.wait import wait_until
 from kdht.storage import LevelStore, StoredRecord, Write
 from kdht.wire import hash_key
@@ -31,7 +31,7 @@ def cluster(tmp_path: Path):  # type: ignore[no-untyped-def]
         yield cluster
 
 
-def be_away(node: Node, records: Sequence[str] = ()) -> None:
+def be_away(node: LabNode, records: Sequence[str] = ()) -> None:
     """It stops, and when it starts again it finds these too, and that it was away for long."""
     node.stop()
     if records:
@@ -41,7 +41,7 @@ def be_away(node: Node, records: Sequence[str] = ()) -> None:
     (node.records.parent / "caught_up").write_text(f"{int(time.time() - LONG_AGO)}\n")
 
 
-def files_of(node: Node) -> list[Path]:
+def files_of(node: LabNode) -> list[Path]:
     return sorted(node.records.parent.glob("set-aside-*"))
 
 
@@ -109,5 +109,5 @@ def test_a_damaged_note_makes_no_record_hearsay(tmp_path: Path, text: str) -> No
     data = DataDir.open(tmp_path)
     LevelStore(data.records).close()
     (tmp_path / "caught_up").write_text(text)
-    assert not Aside.prepare(data, 60, time.time()).waits
+    assert not AsideRecords.prepare(data, 60, time.time()).waits
     data.close()

@@ -11,7 +11,7 @@ import pytest
 
 from kdht import Client
 from kdht.lab.census import closest
-from kdht.lab.cluster import Cluster, Node, places_on_loopback
+from kdht.lab.cluster import Cluster, LabNode, places_on_loopback
 from kdht.lab.ids import spread
 from kdht.lab.wait import wait_until
 from kdht.wire import OFFSET, Message, hash_key, pack_request, parse
@@ -33,14 +33,14 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         yield cluster
 
 
-def ranked(cluster: Cluster) -> list[Node]:
+def ranked(cluster: Cluster) -> list[LabNode]:
     """Nearest to the key first."""
     named = {node.name: node for node in cluster.nodes}
     ids = [(bytes.fromhex(node.status()["node_id"]), name) for name, node in named.items()]
     return [named[name] for name in closest(ids, hash_key(KEY), len(ids))]
 
 
-def ask(node: Node, attempt: int, request_id: int) -> Message:
+def ask(node: LabNode, attempt: int, request_id: int) -> Message:
     """The answer to a GET by way of this node."""
     request = pack_request(Op.GET, hash_key(KEY), request_id)
     # Room for the answer: the body of a GET is padding, so that it needs no cookie.
@@ -53,7 +53,7 @@ def ask(node: Node, attempt: int, request_id: int) -> Message:
         return parse(sock.recv(4096))
 
 
-def answered(node: Node) -> int:
+def answered(node: LabNode) -> int:
     """GETs that it answered with the record, from its store or from the cache."""
     stats = node.stats()
     socket_path = stats["datapaths"]["socket"]

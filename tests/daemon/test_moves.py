@@ -13,7 +13,7 @@ from daemons import KDHTD, run
 
 from kdht import Client
 from kdht.errors import KdhtError, NoDaemon
-from kdht.lab.cluster import Cluster, Node, places_on_loopback
+from kdht.lab.cluster import Cluster, LabNode, places_on_loopback
 from kdht.lab.wait import wait_until
 from kdht.node.place.shares import kept, least_greatest, owned
 from kdht.wire._shared import ID_BITS, ID_LEN
@@ -21,7 +21,7 @@ from kdht.wire._shared import ID_BITS, ID_LEN
 VALUES = {f"key {n}": f"value {n}".encode() for n in range(200)}
 
 
-def numbers(nodes: list[Node]) -> list[int]:
+def numbers(nodes: list[LabNode]) -> list[int]:
     return sorted(int(node.status()["node_id"], 16) for node in nodes)
 
 
@@ -46,7 +46,7 @@ def some(tmp_path: Path) -> Iterator[Cluster]:
         yield cluster
 
 
-def ctl(node: Node) -> Ctl:
+def ctl(node: LabNode) -> Ctl:
     return Ctl(node.control)
 
 
@@ -124,7 +124,7 @@ def test_a_node_that_nobody_answers_starts_all_the_same_and_can_be_stopped(tmp_p
         cluster.stop()
 
 
-def state(node: Node) -> str:
+def state(node: LabNode) -> str:
     try:
         return str(node.status()["state"])
     except NoDaemon:

@@ -11,7 +11,7 @@ from pages import ask
 
 from kdht.client import Client
 from kdht.errors import Unconfirmed
-from kdht.lab.cluster import Cluster, Node, places_on_loopback
+from kdht.lab.cluster import Cluster, LabNode, places_on_loopback
 from kdht.lab.wait import wait_until
 
 METRICS = "127.0.0.1:9549"
@@ -29,16 +29,16 @@ def three(tmp_path: Path) -> Iterator[Cluster]:
         yield cluster
 
 
-def ctl_of(node: Node) -> Ctl:
+def ctl_of(node: LabNode) -> Ctl:
     return Ctl(node.control)
 
 
-def put(node: Node, key: str, value: bytes = b"value") -> None:
+def put(node: LabNode, key: str, value: bytes = b"value") -> None:
     with Client(str(node.address), timeout=PATIENT) as client:
         client.put(key, value)
 
 
-def alone(first: Node, *others: Node) -> None:
+def alone(first: LabNode, *others: LabNode) -> None:
     """Kill the others, and wait until the first one has noticed."""
     for node in others:
         node.kill()

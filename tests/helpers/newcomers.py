@@ -8,7 +8,7 @@ from nodes import KEY, Cluster, address_of
 from kdht._routing import Core
 from kdht.datapath.base import Datagram
 from kdht.node.messages import UNKNOWN_ID
-from kdht.node.place.choice import Chooser, Found
+from kdht.node.place.choice import Chooser, ChosenId
 from kdht.node.place.shares import least_greatest, owned
 from kdht.wire import Address
 
@@ -41,7 +41,7 @@ class Newcomer:
         self._flush()
 
     @property
-    def found(self) -> Found | None:
+    def found(self) -> ChosenId | None:
         return self.chooser.found
 
     def _receive(self, batch: list[Datagram]) -> None:

@@ -11,12 +11,12 @@ from histories.virtual.play import Played, play
 from histories.virtual.schedule import PROFILES, Action, Fault, Schedule, draw
 from histories.virtual.shrink import fewest, shrink
 from histories.virtual.world import run
-from kdht.client._writes import Write
+from kdht.client._writes import WriteExchange
 from kdht.datapath.memory import MemoryTransport
 from kdht.lab.virtual.disk import CrashStore, DiskWriter
 from kdht.lab.virtual.process import Process
 from kdht.node.repair import Repair
-from kdht.node.replicas.calls import Answer
+from kdht.node.replicas.calls import ReplicaAnswer
 from kdht.node.replicas.conditions import Conditions
 from kdht.node.replicas.coordinator import Coordinator
 from kdht.node.replicas.recent import Recent
@@ -51,11 +51,13 @@ def test_a_schedule_gives_the_same_history_each_time():
 def test_a_write_back_with_a_new_version_is_found(monkeypatch: Patch):
     answered = Writes._answered
 
-    def again(self: Writes, job: WriteJob, round: int, turn: Any, call: Any, what: Answer | str) -> None:
+    def again(
+        self: Writes, job: WriteJob, round: int, turn: Any, call: Any, what: ReplicaAnswer | str
+    ) -> None:
         if (
             job.round == round
             and not job.is_new
-            and isinstance(what, Answer)
+            and isinstance(what, ReplicaAnswer)
             and what.status is Status.CONFLICT
         ):
             self._room.clock.seen(version_in(what.body))
@@ -148,7 +150,7 @@ def test_two_writes_of_one_version_are_found(monkeypatch: Patch):
 
 def test_refusals_of_possibly_done_writes_are_found(monkeypatch: Patch):
     """BUSY or Conflict, though an earlier try was lost or unconfirmed."""
-    monkeypatch.setattr(Write, "_is_in_doubt", False)
+    monkeypatch.setattr(WriteExchange, "_is_in_doubt", False)
     assert found(300, "fixed")
 
 

@@ -12,7 +12,7 @@ from kdht.datapath.memory import MemoryNetwork
 from kdht.errors import RequestError
 from kdht.lab.virtual import Member, id_of
 from kdht.lab.virtual.client import VirtualRequest
-from kdht.node.events import Aside, Barred, Ready, Resumes
+from kdht.node.events import Barred, LeftCluster, Ready, Resumes
 from kdht.node.options import Options
 from kdht.node.replicas import Policy
 from kdht.storage import MemoryStore
@@ -95,7 +95,7 @@ class Site:
 
 
 def stood_aside(member: Member) -> bool:
-    return any(type(event) is Aside for event in member.seen)
+    return any(type(event) is LeftCluster for event in member.seen)
 
 
 def mixed(site: Site) -> None:

@@ -10,7 +10,7 @@ import pytest
 from daemons import DevNode, free_port
 
 from kdht.datapath.host import netlink
-from kdht.lab.cluster import Cluster, Node, places_in
+from kdht.lab.cluster import Cluster, LabNode, places_in
 from kdht.lab.netns import Lab
 from kdht.lab.wait import wait_until
 
@@ -21,7 +21,7 @@ KEPT = {"CAP_NET_ADMIN", "CAP_BPF", "CAP_PERFMON"}
 MASK = 1 << 12 | 1 << 39 | 1 << 38
 
 
-def masks(node: Node) -> list[tuple[int, int, int]]:
+def masks(node: LabNode) -> list[tuple[int, int, int]]:
     """Effective, permitted and bounding set of every thread."""
     found = []
     for task in Path(f"/proc/{node.pid}/task").iterdir():

@@ -11,20 +11,20 @@ from pathlib import Path
 import pytest
 from ctl import Ctl, good
 
-from kdht.lab.cluster import Cluster, Node, places_in
+from kdht.lab.cluster import Cluster, LabNode, places_in
 from kdht.lab.netns import Lab
 
 pytestmark = pytest.mark.root
 
 
 @pytest.fixture
-def node(lab: Lab, tmp_path: Path) -> Iterator[Node]:
+def node(lab: Lab, tmp_path: Path) -> Iterator[LabNode]:
     with Cluster(places_in(lab, 1), tmp_path, datapath="nfqueue") as cluster:
         yield cluster.nodes[0]
 
 
 @pytest.fixture
-def ctl(node: Node) -> Ctl:
+def ctl(node: LabNode) -> Ctl:
     return Ctl(node.control, KDHT_CONFIG=str(node.control.parent / "kdhtd.toml"))
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from cluster_load import Outcome, get_all, keys, kill, put_all, relayed
 
-from kdht.lab.cluster import Cluster, Node, places_in
+from kdht.lab.cluster import Cluster, LabNode, places_in
 from kdht.lab.netns import Host, Lab
 from kdht.lab.wait import wait_until
 
@@ -66,7 +66,7 @@ def readdressed(cluster: Cluster, lane: str) -> int:
     return sum(counted[reason] for counted in lanes for reason in READDRESSED)
 
 
-def nfqueue(node: Node) -> dict[str, Any]:
+def nfqueue(node: LabNode) -> dict[str, Any]:
     found: dict[str, Any] = node.stats()["datapaths"]["nfqueue"]
     return found
 
@@ -107,7 +107,7 @@ def test_retries_make_up_for_lost_packets(cluster: Built) -> None:
     assert dropped > gets // 100
 
 
-def next_worker(node: Node, old: int) -> int:
+def next_worker(node: LabNode, old: int) -> int:
     """Wait until another worker than `old` gives verdicts; its process id."""
 
     def found() -> int | None:

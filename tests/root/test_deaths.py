@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from kdht.lab.cluster import Cluster, Node, places_in
+from kdht.lab.cluster import Cluster, LabNode, places_in
 from kdht.lab.netns import Lab
 from kdht.lab.wait import wait_until
 
@@ -31,12 +31,12 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
         yield cluster
 
 
-def knows(node: Node, dead: str) -> bool:
+def knows(node: LabNode, dead: str) -> bool:
     rows = [row for bucket in node.call("table")["buckets"] for row in bucket["contacts"]]
     return dead in [row["id"] for row in rows]
 
 
-def time_until_forgotten(cluster: Cluster, victim: Node, die: Callable[[], object]) -> float:
+def time_until_forgotten(cluster: Cluster, victim: LabNode, die: Callable[[], object]) -> float:
     """Seconds from the death until no other node has the victim in its table."""
     dead = victim.status()["node_id"]
     others = [node for node in cluster.nodes if node is not victim and node.alive()]

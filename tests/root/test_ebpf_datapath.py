@@ -27,7 +27,7 @@ from kdht.datapath.ebpf.xdp_links import BPFFS
 from kdht.datapath.host import netlink
 from kdht.datapath.publish import Publisher
 from kdht.errors import DatapathError, KdhtError, NoDaemon
-from kdht.lab.cluster import Cluster, Node, places_in
+from kdht.lab.cluster import Cluster, LabNode, places_in
 from kdht.lab.netns import XDP_PASS, Host, Lab
 from kdht.lab.wait import wait_until
 from kdht.wire import Address
@@ -61,7 +61,7 @@ def built(
             yield cluster, client
 
 
-def ebpf_status(node: Node) -> dict[str, object]:
+def ebpf_status(node: LabNode) -> dict[str, object]:
     return next(path for path in node.status()["datapaths"] if path["name"] == "ebpf")
 
 
@@ -160,7 +160,7 @@ def _index(name: str) -> int:
 class Gets:
     """Gets through one node in a thread, each tried once: an answer that does not come is a failure."""
 
-    def __init__(self, host: Host, node: Node, names: list[str]) -> None:
+    def __init__(self, host: Host, node: LabNode, names: list[str]) -> None:
         self.done = 0
         self.failures: list[str] = []
         self._ended = threading.Event()
@@ -194,7 +194,7 @@ class Gets:
                 self.done += 1
 
 
-def owned_by_others(client: Host, node: Node) -> list[str]:
+def owned_by_others(client: Host, node: LabNode) -> list[str]:
     mine = node.status()["node_id"]
     with client.enter(), Client(str(node.address)) as asking:
         owners = {name: asking.trace(name)[-1].contact for name in keys(KEYS)[:200]}
@@ -241,7 +241,7 @@ def test_what_a_killed_daemon_left_goes_when_the_next_one_wants_another_datapath
 # --- The end -----------------------------------------------------------------------------
 
 
-def is_running(node: Node) -> bool:
+def is_running(node: LabNode) -> bool:
     with suppress(NoDaemon):
         return node.status()["state"] == "running"
     return False

@@ -16,7 +16,7 @@ from cluster_load import keys, value_of
 from kdht import AsyncClient
 from kdht.errors import RequestError
 from kdht.lab import census
-from kdht.lab.cluster import Cluster, Node, places_in
+from kdht.lab.cluster import Cluster, LabNode, places_in
 from kdht.lab.ids import spread
 from kdht.lab.netns import Lab
 from kdht.lab.wait import wait_until
@@ -31,7 +31,7 @@ VALUES = 300
 WINDOW = 64
 
 
-def ids_of(nodes: Sequence[Node]) -> list[tuple[bytes, str]]:
+def ids_of(nodes: Sequence[LabNode]) -> list[tuple[bytes, str]]:
     return [(bytes.fromhex(node.status()["node_id"]), node.name) for node in nodes]
 
 

@@ -8,7 +8,7 @@ from pages import ask
 from prometheus_client.parser import text_string_to_metric_families as parse
 
 from kdht.client import AsyncClient
-from kdht.lab.cluster import Cluster, Node, places_in
+from kdht.lab.cluster import Cluster, LabNode, places_in
 from kdht.lab.netns import Host, Lab
 
 pytestmark = pytest.mark.root
@@ -17,7 +17,7 @@ AT = "127.0.0.1:9548"
 REQUESTS = 200
 
 
-def scrape(node: Node) -> dict[tuple[str, ...], float]:
+def scrape(node: LabNode) -> dict[tuple[str, ...], float]:
     """Values by name and the labels' values."""
     with node.host.enter():
         said = ask(f"http://{AT}/metrics")

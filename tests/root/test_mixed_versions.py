@@ -16,7 +16,7 @@ from pages import ask
 
 from kdht.client import Client
 from kdht.errors import RequestError
-from kdht.lab.cluster import Node, Place, _tables, _toml
+from kdht.lab.cluster import LabNode, Place, _tables, _toml
 from kdht.lab.netns import Host, Lab
 from kdht.lab.wait import wait_until
 from kdht.wire import Address
@@ -39,10 +39,10 @@ def six(number: int) -> Address:
 class Site(NamedTuple):
     lab: Lab
     client: Host
-    nodes: dict[int, Node]
+    nodes: dict[int, LabNode]
     home: Path
 
-    def add(self, number: int, *versions: int, through: Address | None = None) -> Node:
+    def add(self, number: int, *versions: int, through: Address | None = None) -> LabNode:
         """A host with both addresses, whose daemon listens on those of the versions named."""
         host = self.lab.hosts.get(f"n{number}") or self.lab.host(
             f"n{number}", ipv4=f"{four(number).host}/24", ipv6=f"{six(number).host}/64"
@@ -51,7 +51,7 @@ class Site(NamedTuple):
         node.start()
         return node
 
-    def again(self, number: int, *versions: int, through: Address | None) -> Node:
+    def again(self, number: int, *versions: int, through: Address | None) -> LabNode:
         """Stopped, and started with other addresses."""
         old = self.nodes[number]
         old.stop()
@@ -60,10 +60,10 @@ class Site(NamedTuple):
         old.start()
         return old
 
-    def _made(self, number: int, versions: tuple[int, ...], through: Address | None, host: Host) -> Node:
+    def _made(self, number: int, versions: tuple[int, ...], through: Address | None, host: Host) -> LabNode:
         place = _place(number, versions, host)
         tables = self._configured(number, versions, through, host)
-        node = self.nodes[number] = Node(place, self.home / place.name, _toml(tables))
+        node = self.nodes[number] = LabNode(place, self.home / place.name, _toml(tables))
         return node
 
     def _configured(
@@ -93,11 +93,11 @@ def site(tmp_path: Path) -> Iterator[Site]:
                     node.stop()
 
 
-def ready(node: Node) -> bool:
+def ready(node: LabNode) -> bool:
     return bool(node.status()["ready"])
 
 
-def overwritten(site: Site, nodes: list[Node], count: int) -> list[str]:
+def overwritten(site: Site, nodes: list[LabNode], count: int) -> list[str]:
     """Keys written through one node and overwritten through another; what any then reads otherwise, plain and by quorum."""
     wrong = []
     with site.client.enter():
@@ -120,7 +120,7 @@ def overwritten(site: Site, nodes: list[Node], count: int) -> list[str]:
     return wrong
 
 
-def refuses_writes(site: Site, node: Node) -> bool:
+def refuses_writes(site: Site, node: LabNode) -> bool:
     with site.client.enter(), Client(str(node.address), timeout=2) as client:
         try:
             client.put("key", b"lost")
@@ -129,13 +129,13 @@ def refuses_writes(site: Site, node: Node) -> bool:
     return False
 
 
-def page(node: Node, path: str) -> tuple[int, str]:
+def page(node: LabNode, path: str) -> tuple[int, str]:
     with node.host.enter():
         said = ask(f"http://127.0.0.1:{HTTP}{path}")
     return said.status, said.body
 
 
-def grown(site: Site) -> list[Node]:
+def grown(site: Site) -> list[LabNode]:
     first = site.add(1, 4, 6)
     wait_until(lambda: first.ready(0), "n1 to be ready", PATIENT)
     others = [site.add(number, 4, through=four(1)) for number in (2, 3)]

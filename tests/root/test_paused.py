@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from pins import pins_removed
 
-from kdht.lab.cluster import Cluster, Node, places_in
+from kdht.lab.cluster import Cluster, LabNode, places_in
 from kdht.lab.ids import spread
 from kdht.lab.netns import Lab
 from kdht.lab.wait import wait_until
@@ -33,14 +33,14 @@ AWAY = 2.0
 class Asker:
     """A client without retries."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: LabNode) -> None:
         address = node.address
         family = socket.AF_INET if address.is_ipv4 else socket.AF_INET6
         self.sock = socket.socket(family, socket.SOCK_DGRAM)
         self.sock.settimeout(3)
         self._number = 1000
 
-    def send(self, node: Node, op: Op, body: bytes, attempt: int = 0) -> int:
+    def send(self, node: LabNode, op: Op, body: bytes, attempt: int = 0) -> int:
         self._number += 1
         request = pack_request(op, KEY, self._number, body)
         request[OFFSET["attempt"]] = attempt
@@ -56,16 +56,16 @@ class Asker:
         except TimeoutError:
             return None
 
-    def ask(self, node: Node, op: Op, body: bytes = bytes(1120), attempt: int = 0) -> Message:
+    def ask(self, node: LabNode, op: Op, body: bytes = bytes(1120), attempt: int = 0) -> Message:
         reply = self.answer(self.send(node, op, body, attempt))
         assert reply is not None
         return reply
 
-    def put(self, node: Node, value: bytes, attempt: int = 0) -> None:
+    def put(self, node: LabNode, value: bytes, attempt: int = 0) -> None:
         assert self.ask(node, Op.PUT, Record(value=value).pack(), attempt).status is Status.OK
 
 
-def processes(node: Node) -> list[int]:
+def processes(node: LabNode) -> list[int]:
     """The daemon's and its workers'."""
     children = Path(f"/proc/{node.pid}/task/{node.pid}/children").read_text()
     return [node.pid, *map(int, children.split())]
@@ -78,7 +78,7 @@ def is_stopped(pid: int) -> bool:
 
 
 @contextmanager
-def stopped(node: Node) -> Iterator[None]:
+def stopped(node: LabNode) -> Iterator[None]:
     pids = processes(node)
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)

@@ -17,7 +17,7 @@ import pytest
 from ctl import Ctl
 
 from kdht import Client
-from kdht.lab.cluster import Cluster, Node, places_in
+from kdht.lab.cluster import Cluster, LabNode, places_in
 from kdht.lab.netns import Host, Lab
 from kdht.lab.wait import wait_until
 
@@ -46,7 +46,7 @@ def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
             yield Stage(cluster, client)
 
 
-def wait_serving(node: Node) -> None:
+def wait_serving(node: LabNode) -> None:
     wait_until(lambda: node.ready(1), f"{node.name} to be ready", 60)
 
 

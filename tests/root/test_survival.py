@@ -18,7 +18,7 @@ from cluster_load import value_of
 from kdht import AsyncClient
 from kdht.errors import RequestError
 from kdht.lab import census
-from kdht.lab.cluster import Cluster, Node, places_in
+from kdht.lab.cluster import Cluster, LabNode, places_in
 from kdht.lab.ids import spread
 from kdht.lab.netns import Host, Lab
 from kdht.lab.wait import wait_until
@@ -37,7 +37,7 @@ class Built(NamedTuple):
     client: Host
 
     @property
-    def living(self) -> list[Node]:
+    def living(self) -> list[LabNode]:
         return [node for node in self.cluster.nodes if node.alive()]
 
 
@@ -57,7 +57,7 @@ def names(count: int, prefix: str = "key") -> list[str]:
     return [f"{prefix} {number}" for number in range(count)]
 
 
-def put(client: Host, through: Sequence[Node], keys: Sequence[str]) -> None:
+def put(client: Host, through: Sequence[LabNode], keys: Sequence[str]) -> None:
     async def work() -> None:
         async with AsyncClient([str(node.address) for node in through]) as kdht:
             await kdht.put_many({key: value_of(key) for key in keys}, window=64)
@@ -66,7 +66,7 @@ def put(client: Host, through: Sequence[Node], keys: Sequence[str]) -> None:
         asyncio.run(work())
 
 
-def lost(client: Host, through: Sequence[Node], keys: Sequence[str], window: int = 64) -> list[str]:
+def lost(client: Host, through: Sequence[LabNode], keys: Sequence[str], window: int = 64) -> list[str]:
     """The keys whose value does not come back."""
     missing: list[str] = []
     waiting = iter(keys)
@@ -88,7 +88,7 @@ def lost(client: Host, through: Sequence[Node], keys: Sequence[str], window: int
     return missing
 
 
-def wait_healed(nodes: Sequence[Node], records: int, since: float) -> float:
+def wait_healed(nodes: Sequence[LabNode], records: int, since: float) -> float:
     """Seconds since `since` until the nodes together hold that many records, and have nothing to compare or send."""
 
     def healed() -> bool:
@@ -123,7 +123,7 @@ def misplaced(built: Built, keys: Sequence[str], ids: dict[str, bytes]) -> list[
     return wrong + [f"{key.hex()}: unknown, on {sorted(holders)}" for key, holders in found.items()]
 
 
-def ids_of(nodes: Sequence[Node]) -> dict[str, bytes]:
+def ids_of(nodes: Sequence[LabNode]) -> dict[str, bytes]:
     return {node.name: bytes.fromhex(node.status()["node_id"]) for node in nodes}
 
 
@@ -160,7 +160,7 @@ def test_a_partition_heals(built: Built) -> None:
     )
     written: dict[str, bytes] = {}
 
-    async def write(side: Sequence[Node], value: bytes, mine: Sequence[str]) -> None:
+    async def write(side: Sequence[LabNode], value: bytes, mine: Sequence[str]) -> None:
         async with AsyncClient([str(node.address) for node in side]) as kdht:
             for key in mine:
                 await kdht.put(key, value)
@@ -175,7 +175,7 @@ def test_a_partition_heals(built: Built) -> None:
         lambda: all(node.status()["contacts"] == NODES - 1 for node in cluster.nodes), "one cluster", HEALED
     )
 
-    async def read(node: Node) -> dict[str, bytes]:
+    async def read(node: LabNode) -> dict[str, bytes]:
         async with AsyncClient(str(node.address)) as kdht:
             found = await kdht.get_many(keys)
             return {str(key): value for key, value in found.items()}
@@ -195,7 +195,7 @@ def test_a_partition_heals(built: Built) -> None:
     }
 
 
-def cut(left: Sequence[Node], right: Sequence[Node]) -> None:
+def cut(left: Sequence[LabNode], right: Sequence[LabNode]) -> None:
     """No packet passes between the two sides; the client reaches both."""
     for side, other in ((left, right), (right, left)):
         addresses = ", ".join(node.address.host for node in other)
@@ -206,7 +206,7 @@ def cut(left: Sequence[Node], right: Sequence[Node]) -> None:
             )
 
 
-def join(nodes: Sequence[Node]) -> None:
+def join(nodes: Sequence[LabNode]) -> None:
     for node in nodes:
         node.host.nft("delete table ip cut")
 
@@ -272,7 +272,7 @@ def test_a_node_joins_and_one_drains_under_load(built: Built) -> None:
     assert not misplaced(built, keys, ids)
 
 
-def drain(node: Node) -> None:
+def drain(node: LabNode) -> None:
     """As `kdhtctl drain` does: hand all over, then stop."""
     wait_until(lambda: node.call("drain")["drained"], f"{node.name} to give all away", HEALED)
     assert node.stop() == 0
@@ -296,7 +296,7 @@ def test_all_nodes_restart_at_once(built: Built) -> None:
     assert not misplaced(built, keys, ids)
 
 
-def is_ready(node: Node) -> bool:
+def is_ready(node: LabNode) -> bool:
     return node.ready(NODES - 1) and bool(node.status()["ready"])
 
 

@@ -17,7 +17,7 @@ from chain import request
 
 from kdht import Client
 from kdht.errors import BadPacket
-from kdht.lab.cluster import Cluster, Node, places_in
+from kdht.lab.cluster import Cluster, LabNode, places_in
 from kdht.lab.netns import Host, Lab
 from kdht.lab.wait import wait_until
 from kdht.wire import Address, Message, hash_key, parse
@@ -127,7 +127,7 @@ def test_the_way_of_requests_is_as_told(switched: Stage) -> None:
     assert max(lengths) >= 3
 
 
-def traced(stage: Stage, node: Node, key: str) -> dict[str, Any]:
+def traced(stage: Stage, node: LabNode, key: str) -> dict[str, Any]:
     """`kdhtctl trace`, typed on the node's host."""
     command = [sys.executable, "-m", "kdht.cli.main", "trace", key, "--node", str(node.address)]
     done = node.host.run([*command, "--socket", str(node.control), "--json"])
@@ -150,7 +150,7 @@ def test_kdhtctl_tells_the_way_and_who_holds_the_value(stage: Stage) -> None:
         wait_until(partial(all_have_it, stage, node, key), "the value at all replicas")
 
 
-def all_have_it(stage: Stage, node: Node, key: str) -> bool:
+def all_have_it(stage: Stage, node: LabNode, key: str) -> bool:
     replicas = traced(stage, node, key)["replicas"]["replicas"]
     return {replica["bytes"] for replica in replicas} == {len(b"value")}
 

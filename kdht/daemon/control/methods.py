@@ -1,6 +1,6 @@
 """What the control socket may be asked: plain data about the node, to read its configuration anew, to stop.
 
-What concerns the overlay is in network_methods.py, the records in storage_methods.py.
+network_methods.py has the methods of the overlay, storage_methods.py those of the records.
 """
 
 import asyncio
@@ -62,9 +62,9 @@ class Methods:
         self._started = time.monotonic()
         self._state = "starting"
         self.capabilities: list[str] = []
-        """What the process kept of root's rights."""
+        """Capabilities that the process still has."""
         self.reload: Callable[[], list[str]] | None = None
-        """Reads the configuration anew; what waits for a restart. Raises ConfigError."""
+        """Reads the configuration again. Returns the fields that need a restart. Raises ConfigError."""
         self.moves: Moves | None = None
         self._running: tuple[Parts, Datapaths] | None = None
 
@@ -178,7 +178,7 @@ class Methods:
         return await self._datapath(params)
 
     async def _drain(self, params: Params) -> DrainState:
-        """Leave the cluster and give the records away; ask again to see how far that is."""
+        """Leave the cluster and give the records away. A further call shows the progress."""
         parts, _ = self._node()
         left = parts.store.stats().records
         if left and not parts.driver.contacts():
@@ -187,7 +187,7 @@ class Methods:
         return DrainState(left, parts.driver.status()["repair"]["drained"])
 
     async def _move(self, params: Params) -> MoveBegun:
-        """Give the records away, take another ID and join again; `status` has how far that is."""
+        """Give the records away, take another ID and join again. `status` shows the progress."""
         wanted = taken(params, MoveParams)
         parts, _ = self._node()
         if self.moves is None:
@@ -196,7 +196,7 @@ class Methods:
         return MoveBegun(parts.contact.id.hex(), parts.store.stats().records)
 
     async def _stay(self, params: Params) -> DrainCancelled:
-        """Call a drain off: the node joins anew, as after a restart, and gets back what it gave away."""
+        """Cancel a drain. The node joins again, as after a restart, and gets its records back."""
         parts, _ = self._node()
         if not parts.driver.status()["repair"]["draining"]:
             raise KdhtError("no drain goes on")
@@ -250,7 +250,7 @@ def _not_writable(parts: Parts) -> str:
 
 
 def _why_unreachable(parts: Parts) -> str:
-    """Of members that this node cannot talk to; empty if there are none."""
+    """Names of the members out of this node's reach."""
     unreachable = parts.driver.out_of_reach
     if not unreachable:
         return ""
@@ -264,7 +264,7 @@ def _why_unreachable(parts: Parts) -> str:
 
 
 def _add_running(status: NodeStatus, parts: Parts) -> None:
-    """What only a running node has to tell, but for its datapaths."""
+    """The counters of a running node, without its datapaths."""
     node = parts.driver.status()
     status.node_id = node["id"]
     status.contacts = len(parts.driver.contacts())
@@ -282,7 +282,7 @@ def _add_running(status: NodeStatus, parts: Parts) -> None:
 
 
 async def _states_by_name(parts: Parts, datapaths: Datapaths) -> list[tuple[str, DatapathState]]:
-    """Of all that run. A datapath may ask the kernel or another process, so it is asked on a thread."""
+    """The counters of all running datapaths. One may ask the kernel or another process, so this runs on a thread."""
     running = (parts.transport, *datapaths.running())
     return [(path.name, dict(await asyncio.to_thread(path.status))) for path in running]
 
@@ -292,7 +292,7 @@ async def _datapath_states(parts: Parts, datapaths: Datapaths) -> list[DatapathS
 
 
 def _requests(parts: Parts) -> dict[str, int]:
-    """Answers by op and status. What was answered out of the cache is counted with the socket's datagrams."""
+    """Answers by op and status. Answers from the cache are counted with the socket's datagrams."""
     at_once = {"GET OK": parts.reader.answered} if parts.reader.answered else {}
     return dict(Counter(parts.service.counters()) + Counter(at_once))
 

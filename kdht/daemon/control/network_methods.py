@@ -59,7 +59,7 @@ class NetworkMethods:
         )
 
     async def _replicas(self, params: Params) -> Replicas:
-        """What each of the nodes closest to a key holds of it, as many as there should be replicas."""
+        """The records of a key at its closest nodes: as many nodes as the key has replicas."""
         parts, _ = self._running()
         key = id_of(taken(params, KeyParams).key)
         nodes = _ranked(key, [*await parts.driver.lookup(key), parts.contact])
@@ -75,7 +75,7 @@ class NetworkMethods:
         )
 
     async def _join(self, params: Params) -> Joining:
-        """Ask these addresses for the cluster; who answers is in the table soon after."""
+        """Ask these addresses for the cluster. Nodes that answer enter the table soon after."""
         parts, _ = self._running()
         wanted = taken(params, JoinParams).addresses
         if not 1 <= len(wanted) <= MAX_ADDRESSES:
@@ -87,7 +87,7 @@ class NetworkMethods:
         return Joining([str(address) for address in addresses])
 
     async def _forget(self, params: Params) -> Forgotten:
-        """Have this node and all its contacts wait no more for one that died."""
+        """Tell this node and all its contacts to forget a dead node."""
         parts, _ = self._running()
         wanted = taken(params, NodeParams).node
         id = _id_among(wanted, parts.driver.gone, [*parts.driver.contacts(), parts.contact])
@@ -113,7 +113,7 @@ def _places(told: list[Told], fate: Fate | None) -> list[str]:
 
 
 def _id_among(wanted: str, gone: list[Contact], living: list[Contact]) -> bytes:
-    """The ID that is wanted, or that of the contact at that address, of a dead one if there is one. Raises ConfigError."""
+    """The given ID, or the ID of the contact at the given address: a dead one first. Raises ConfigError."""
     if len(wanted) == 2 * ID_LEN and ":" not in wanted:
         return id_of(wanted)
     address = _address(wanted)
@@ -136,7 +136,7 @@ def _ranked(key: bytes, nodes: list[Contact]) -> list[Contact]:
 
 
 async def _survey(parts: Parts, key: bytes, addresses: list[Address]) -> list[Holder]:
-    """What these nodes hold; the answers come on the transport's thread."""
+    """The records of these nodes. The answers arrive on the transport's thread."""
     found: Future[list[Holder]] = Future()
     parts.coordinator.survey(key, addresses, found.set_result, time.time())
     return await asyncio.wrap_future(found)

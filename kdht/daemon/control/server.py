@@ -35,15 +35,15 @@ T = TypeVar("T")
 
 
 class Method(NamedTuple):
-    """One thing that may be asked."""
+    """One method of the control socket."""
 
     call: Callable[[Params], Awaitable[object]]
     owner_only: bool = False
-    """Only for root and the user that the daemon runs as."""
+    """Only root and the daemon's own user may call it."""
 
 
 async def answered(methods: Mapping[str, Method], name: str, kind: type[T], /, **params: object) -> T:
-    """What the daemon's own pages ask: the answer of a method, which is of this kind. Raises as the method does."""
+    """The answer of a method, of this type, for the daemon's own pages. Raises the method's errors."""
     answer = await methods[name].call(params)
     assert isinstance(answer, kind), name
     return answer
@@ -80,7 +80,7 @@ class ControlServer:
         self._server = await asyncio.start_unix_server(self._serve, sock=sock, limit=MAX_REQUEST)
 
     async def stop(self) -> None:
-        """Close the socket and remove its file; callers that wait are cut off. May be called again."""
+        """Close the socket and all connections, and remove its file. May be called again."""
         if self._server is None:
             return
         self._server.close()
@@ -188,7 +188,7 @@ def group_id(group: str | None) -> int:
 
 
 def _clear(path: Path) -> None:
-    """Remove what a crashed daemon left. Raises ConfigError if something lives there."""
+    """Remove the socket of a crashed daemon. Raises ConfigError if a process listens on it."""
     try:
         if not stat.S_ISSOCK(path.stat().st_mode):
             raise ConfigError(f"{path}: not a socket: remove it, or choose another file as control.socket")

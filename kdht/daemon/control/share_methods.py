@@ -21,7 +21,7 @@ MAX_LOOKUPS = 64
 
 
 class Part(NamedTuple):
-    """All IDs that begin with the `bits` bits of `number`."""
+    """All IDs with the first `bits` bits of `number`."""
 
     number: int
     bits: int
@@ -55,7 +55,7 @@ class ShareMethods:
 
 
 async def everyone(parts: Parts, most: int) -> tuple[list[Contact], bool]:
-    """All nodes that there are, this one among them, and whether so many look-ups were enough to find them."""
+    """All nodes, including this one, and whether the limit of look-ups was enough to find them all."""
     found = {contact.id: contact for contact in (parts.contact, *parts.driver.contacts())}
     k = parts.driver.bucket_size
     todo = _full_buckets(parts.contact, parts.driver.contacts(), k)
@@ -70,7 +70,7 @@ async def everyone(parts: Parts, most: int) -> tuple[list[Contact], bool]:
 
 
 def _full_buckets(own: Contact, contacts: Iterable[Contact], k: int) -> list[Part]:
-    """The parts of the ID space in which there may be more nodes than the table has room for."""
+    """Parts of the ID space with perhaps more nodes than the table can hold."""
     counted: dict[int, int] = {}
     for contact in contacts:
         index = ID_BITS - (_number(own.id) ^ _number(contact.id)).bit_length()
@@ -84,7 +84,7 @@ def _full_buckets(own: Contact, contacts: Iterable[Contact], k: int) -> list[Par
 
 
 def shares_of(nodes: Iterable[Contact], complete: bool, replicas: int) -> Shares:
-    """The shares of all, how even they are, and who should move."""
+    """The shares of all nodes, how even they are, and the node that should move."""
     ordered = sorted(nodes)
     ids = [_number(contact.id) for contact in ordered]
     owners, keepers = owned(ids), kept(ids, replicas)

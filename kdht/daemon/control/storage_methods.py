@@ -43,14 +43,14 @@ class StorageMethods:
         return StorageFigures(*await asyncio.to_thread(parts.store.stats), *parts.writer.stats())
 
     async def _compact(self, params: Params) -> Compacted:
-        """Rewrite the database without what was replaced: bytes on disk before and after."""
+        """Rewrite the database without replaced records. Returns the bytes on disk before and after."""
         parts, _ = self._running()
         before = parts.store.stats().disk_bytes
         await asyncio.to_thread(parts.store.compact)
         return Compacted(before, parts.store.stats().disk_bytes)
 
     async def _export(self, params: Params) -> ExportPage:
-        """A page of records, and the key that the next one begins with: None at the end."""
+        """A page of records, and the first key of the next page; None at the end."""
         parts, _ = self._running()
         asked = taken(params, ExportParams)
         start = id_of(asked.start) if asked.start else b""

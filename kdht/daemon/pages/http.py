@@ -1,8 +1,8 @@
-"""A small HTTP server for pages that only tell: GET and HEAD, one answer a connection (RFC 9112, through h11).
+"""A small HTTP server for read-only pages: GET and HEAD, one answer a connection (RFC 9112, through h11).
 
-Contract: all that a caller decides is bounded: connections at once, bytes of a request, seconds until its
-answer has been taken. A caller's fault is answered and forgotten, a page's fault is logged and
-answered with 500; neither reaches the daemon.
+Contract: callers are bounded in connections at once, bytes of a request, and seconds to take the
+answer. A caller's error is answered. A page's exception is logged and answered with 500. Neither
+reaches the daemon.
 """
 
 import asyncio
@@ -44,7 +44,7 @@ Page = Callable[[HttpRequest], Awaitable[Response]]
 
 
 def refusal(status: int, words: str) -> Response:
-    """An answer that is one line of text."""
+    """An answer of one line of text."""
     return Response(f"{words}\n".encode(), status)
 
 
@@ -61,7 +61,7 @@ class HttpServer:
         self._server = await asyncio.start_server(self._serve, sock=self._listener, limit=MAX_REQUEST)
 
     async def stop(self) -> None:
-        """Close the socket; callers that wait are cut off. May be called again."""
+        """Close the socket and all connections. May be called again."""
         if self._server is None:
             return
         self._server.close()

@@ -1,7 +1,7 @@
-"""What /metrics tells: every metric with its meaning, and where its samples come from.
+"""The metrics of /metrics: each with its meaning and the source of its samples.
 
-Contract: no bookkeeping of its own. Samples are read from what the control socket answers to `status`, `stats`,
-`table` and `latency`, so that Prometheus and kdhtctl cannot disagree. docs/metrics.md is held to METRICS by a test.
+Contract: no bookkeeping of its own. Samples come from the control socket's answers to `status`, `stats`, `table` and
+`latency`, so Prometheus and kdhtctl cannot disagree. A test compares docs/metrics.md with METRICS.
 """
 
 from collections.abc import Iterator, Mapping
@@ -39,15 +39,15 @@ class Sample(NamedTuple):
 
 
 class RunningAnswers(NamedTuple):
-    """The answers that only a running node gives."""
+    """Answers of a running node only."""
 
     stats: NodeStats
     table: RoutingTable
     latency: Latency
 
 
-class Answers(NamedTuple):
-    """What the node answered: what `running` has is None while it does not run."""
+class NodeAnswers(NamedTuple):
+    """The node's answers; `running` is None while it does not run."""
 
     status: NodeStatus
     running: RunningAnswers | None
@@ -204,7 +204,7 @@ METRICS = {
 STATES = ("up", "degraded", "down")
 
 
-def samples(told: Answers) -> Iterator[Sample]:
+def samples(told: NodeAnswers) -> Iterator[Sample]:
     """All samples; those of `status` alone while the node does not run."""
     status, running = told
     yield Sample("kdht_running", (), int(status.state == "running"))

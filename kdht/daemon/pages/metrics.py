@@ -1,6 +1,6 @@
-"""/metrics, /healthz and /readyz: what monitoring asks of a node.
+"""/metrics, /healthz and /readyz: for monitoring.
 
-Everything is collected when it is asked for. Prometheus's client library does the format, and the
+Each request collects its samples. Prometheus's client library makes the format, and the
 figures of the process (memory, files, CPU).
 """
 
@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 
 from kdht.daemon.control.server import Method, answered
 from kdht.daemon.pages.http import HttpRequest, Page, Response, refusal
-from kdht.daemon.pages.measures import METRICS, Answers, RunningAnswers, Sample, samples
+from kdht.daemon.pages.measures import METRICS, NodeAnswers, RunningAnswers, Sample, samples
 from kdht.errors import KdhtError
 from kdht.program.answers import Durations, Latency, NodeStats, NodeStatus, RoutingTable
 
@@ -24,7 +24,7 @@ Methods = Mapping[str, Method]
 
 
 def pages(methods: Methods) -> dict[str, Page]:
-    """By path. `methods`: what the control socket may be asked."""
+    """Pages by path. `methods`: those of the control socket."""
 
     async def metrics(request: HttpRequest) -> Response:
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
@@ -47,11 +47,11 @@ def pages(methods: Methods) -> dict[str, Page]:
     return {"/metrics": metrics, "/healthz": alive, "/readyz": ready}
 
 
-async def ask(methods: Methods) -> Answers:
-    """All that there is to tell of the node; only its status while it does not run."""
+async def ask(methods: Methods) -> NodeAnswers:
+    """All answers of the node; only its status while it does not run."""
     status = await answered(methods, "status", NodeStatus)
     try:
-        return Answers(
+        return NodeAnswers(
             status,
             RunningAnswers(
                 await answered(methods, "stats", NodeStats),
@@ -60,7 +60,7 @@ async def ask(methods: Methods) -> Answers:
             ),
         )
     except KdhtError:
-        return Answers(status, None)
+        return NodeAnswers(status, None)
 
 
 def not_ready(status: NodeStatus) -> str:
@@ -72,7 +72,7 @@ def not_ready(status: NodeStatus) -> str:
     return f"waiting for: {missing}{why}" if missing else ""
 
 
-def _registry(told: Answers) -> CollectorRegistry:
+def _registry(told: NodeAnswers) -> CollectorRegistry:
     registry = CollectorRegistry()
     registry.register(_Once(families(samples(told))))
     ProcessCollector(registry=registry)
@@ -80,7 +80,7 @@ def _registry(told: Answers) -> CollectorRegistry:
 
 
 class _Once(Collector):
-    """Gives what was collected for one answer."""
+    """Yields the samples collected for one answer."""
 
     def __init__(self, found: list[Family]) -> None:
         self._found = found

@@ -1,4 +1,4 @@
-"""Which pages are served where: those of [metrics] and of [web], together where both have the same address."""
+"""Serves the pages of [metrics] and of [web]. They share one server if both have the same address."""
 
 import os
 import socket
@@ -12,9 +12,9 @@ from kdht.errors import ConfigError
 
 
 async def serve(settings: Settings, methods: Mapping[str, Method], stack: AsyncExitStack) -> None:
-    """Serve what the configuration asks for until `stack` ends. Raises ConfigError.
+    """Serve the configured pages until `stack` ends. Raises ConfigError.
 
-    A node that serves none never imports what they need.
+    A node without pages does not import their libraries.
     """
     metrics_at, web_at = settings.config.metrics.listen, settings.config.web.listen
     if not (metrics_at or web_at):
@@ -36,7 +36,7 @@ async def serve(settings: Settings, methods: Mapping[str, Method], stack: AsyncE
 
 
 def bound(name: str, at: HttpEndpoint) -> socket.socket:
-    """A listening socket at `at`, which the field `name` of the configuration says. Raises ConfigError."""
+    """A listening socket at `at`. Errors name the configuration's field `name`. Raises ConfigError."""
     family = socket.AF_INET6 if ":" in at.host else socket.AF_INET
     try:
         return socket.create_server((at.host, at.port), family=family)

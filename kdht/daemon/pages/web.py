@@ -1,8 +1,8 @@
-"""The page for a browser, and the two questions that its script asks: /api/status and /api/trace.
+"""The page for a browser, and the two requests of its script: /api/status and /api/trace.
 
-Contract: nothing here changes anything. No resource comes from elsewhere, which the policy in the headers
-holds a browser to. Unless web.remote is set, only names of this machine are answered to: a foreign
-page whose name was pointed at 127.0.0.1 (DNS rebinding) reads nothing.
+Contract: read-only. The policy in the headers keeps a browser from loading foreign resources. Unless
+web.remote is set, only requests with a name of this machine are answered. So a foreign page with its
+name pointed at 127.0.0.1 (DNS rebinding) reads nothing.
 """
 
 import asyncio
@@ -44,9 +44,9 @@ POLICY = (
 )
 JSON = "application/json"
 SELF = ("node_id", "address", "version", "state", "uptime")
-"""Fields of the status that the page shows."""
+"""The page's fields of the status."""
 MAX_KEY = 1024
-"""Bytes of a key that is traced."""
+"""Largest traced key, in bytes."""
 MAX_TRACES = 4
 """At once."""
 TRACE_SECONDS = 8.0
@@ -110,9 +110,9 @@ def _nodes(status: NodeStatus, table: RoutingTable) -> list[dict[str, Any]]:
 
 
 def key_shares(ids: Sequence[str]) -> dict[str, float]:
-    """Of all keys, those that each ID (hex digits) is the closest to by XOR distance, if there are no other nodes.
+    """Each ID's part of all keys: those closest to it by XOR distance. IDs are hex digits; no other nodes exist.
 
-    The IDs are the leaves of a binary trie: where it branches, each side is closest to half of the keys that come there.
+    The IDs are the leaves of a binary trie. At each branch, each side is closest to half of the branch's keys.
     """
     shares: dict[int, float] = {}
     _divide(sorted({int(each, 16) for each in ids}), 1.0, shares)
@@ -131,7 +131,7 @@ def _divide(numbers: Sequence[int], share: float, shares: dict[int, float]) -> N
 
 
 class Tracer:
-    """Traces keys through the node at `address`, as any client would, and asks who has them; a few at once."""
+    """Traces keys through the node at `address`, like a client, and asks for their holders. A few at once."""
 
     def __init__(self, methods: Mapping[str, Method], address: str) -> None:
         self._methods = methods

@@ -1,4 +1,4 @@
-"""What a root daemon may still do once its files are open: only what its datapaths need.
+"""Drops a root daemon's capabilities, once its files are open, to those needed by its datapaths.
 
 Called before the first thread is made, because capabilities are a thread's own: later threads
 inherit what is left, and programs that are started (nft) cannot get more than the bounding set.
@@ -48,11 +48,11 @@ class _Data(ctypes.Structure):
 
 
 def reduce(data_dir: Path, port: int, key_files: Iterable[Path] = ()) -> list[str]:
-    """Give up all capabilities but those that are needed; the names of what is left.
+    """Give up all capabilities but the needed ones. Returns the names of those left.
 
     Python's files, kdht's and `key_files` must stay readable: modules are imported, workers
     started and keys read anew while the daemon runs. Without capabilities this does nothing.
-    Never raises: a kernel that refuses leaves more.
+    Never raises. If the kernel refuses, more capabilities are left.
     """
     wanted = ["CAP_NET_ADMIN", "CAP_BPF", "CAP_PERFMON"]
     if data_dir.stat().st_uid != os.geteuid():

@@ -1,7 +1,7 @@
-"""One node as a process: start, run until a signal or `stop`, put back what was found.
+"""One node as a process: start, run until a signal or `stop`, restore the host.
 
-Contract: `run` returns 0 after a clean stop, or raises a KdhtError, or a bug's error, with everything
-undone. What is started is undone in reverse order, whatever happens. The event loop in
+Contract: `run` returns 0 after a clean stop, or raises a KdhtError, or a bug's error. In each case
+everything started has been undone, in reverse order. The event loop in
 the main thread has the node's timers, the control socket and the housekeeping; the
 transport has a thread of its own. Only this layer reads the clock.
 """
@@ -35,13 +35,13 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 LONELY_SECONDS = 20.0
-"""After so long a node that has joined but knows nobody really is alone."""
+"""Seconds until a joined node without contacts counts as really alone."""
 _ENDS = {
     "stopping": "stopping",
     "moving": "moving: another ID is chosen",
     "starting": "starting anew",
 }
-"""What is said as a node ends, by the daemon's state then."""
+"""The log message at a node's end, by the daemon's state."""
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -105,7 +105,7 @@ class Daemon:
                 await self._serve(data, node_id, undo, moves)
 
     async def _unless_stopped(self, work: Coroutine[Any, Any, T]) -> T | None:
-        """What `work` gives; None if the daemon is told to stop before."""
+        """The result of `work`; None if the daemon is stopped first."""
         task, stop = asyncio.create_task(work), asyncio.create_task(self._stopping.wait())
         await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
         for each in (task, stop):
@@ -123,7 +123,7 @@ class Daemon:
         parts = wiring.build(settings, data, node_id, undo, self._anew.set)
         parts.transport.start(parts.handlers)
         undo.callback(parts.transport.stop)
-        # What waits to be written is confirmed while the transport can still send.
+        # Waiting writes are confirmed while the transport can still send.
         undo.callback(parts.writer.close)
         undo.callback(parts.driver.stop)
         datapaths = Datapaths(settings, parts.publisher, parts.contact.id, _table_is_good(parts))
@@ -148,7 +148,7 @@ class Daemon:
         self._give_up(DatapathError(f"the socket datapath died: {why}"))
 
     def _give_up(self, failure: BaseException) -> None:
-        """A node that hears nobody is better ended, and started again by its service manager."""
+        """A deaf node ends, so its service manager can start it again."""
         self._failure = failure
         self._stopping.set()
 
@@ -174,7 +174,7 @@ class Daemon:
             loop.add_signal_handler(number, stop)
 
     def _make_reloadable(self, parts: Parts) -> None:
-        """By SIGHUP, which cannot be answered, and by the control socket."""
+        """Called by SIGHUP, without an answer, and by the control socket."""
 
         def again() -> list[str]:
             done = reload(self._load, self._settings, parts)
@@ -190,7 +190,7 @@ class Daemon:
 
 
 def _table_is_good(parts: Parts) -> Callable[[], bool]:
-    """Whether this node's table may replace one that an earlier daemon left in a datapath. Thread-safe."""
+    """Whether this node's table may replace an earlier daemon's in a datapath. Thread-safe."""
     started = time.monotonic()
 
     def is_good() -> bool:

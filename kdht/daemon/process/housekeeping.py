@@ -1,4 +1,4 @@
-"""What a running daemon does from time to time: sweeps, snapshots of the table, a look at the datapaths."""
+"""Periodic work of a running daemon: sweeps, snapshots of the table, a look at the datapaths."""
 
 import asyncio
 import contextlib
@@ -36,9 +36,9 @@ async def running(
     datapaths: Datapaths,
     on_deaf: Callable[[str], None],
 ) -> AsyncIterator[None]:
-    """All of it, in tasks that end when the block does: what is under way is finished.
+    """Run all of it in tasks. The end of the block waits for steps under way.
 
-    `on_deaf` is told why the transport died, should it ever.
+    `on_deaf` gets the reason if the transport dies.
     """
     saver = Saver(data, parts)
     state_logger = StateLogger(lambda: [parts.transport, *datapaths.running()], on_deaf)

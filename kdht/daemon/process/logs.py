@@ -1,7 +1,7 @@
 """Structured logs on standard error: key=value text, or one JSON object a line.
 
-Everywhere in kdht the standard logging module is used; what is passed as
-`extra={"name": value}` becomes a field of its own, after the message.
+All of kdht uses the standard logging module. `extra={"name": value}` adds a field after the
+message.
 """
 
 import logging
@@ -15,7 +15,7 @@ _STANDARD = set(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "ta
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
-    """What every line has, then the record's own fields."""
+    """The fields of every line, then the record's own."""
     moment = datetime.fromtimestamp(record.created, UTC)
     fields: dict[str, Any] = {
         "time": moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),

@@ -1,4 +1,4 @@
-"""What an idle node need not hold: memory counts where many nodes share a host."""
+"""Frees memory that an idle node does not need: many nodes may share a host."""
 
 import ctypes
 import gc
@@ -6,9 +6,9 @@ import sys
 
 
 def without_tls() -> None:
-    """Import asyncio as where Python has no TLS: a node has none, and OpenSSL takes a tenth of its memory.
+    """Import asyncio without TLS. A node does not use TLS, and OpenSSL takes a tenth of its memory.
 
-    Whoever imports ssl afterwards gets it.
+    A later `import ssl` works.
     """
     if "asyncio" in sys.modules or "ssl" in sys.modules:
         return
@@ -20,7 +20,7 @@ def without_tls() -> None:
 
 
 def trim_heap() -> None:
-    """Return memory that only the start needed to the system; exempt the rest from garbage collection."""
+    """Return the start's memory to the system, and exempt the rest from garbage collection."""
     gc.collect()
     gc.freeze()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's own

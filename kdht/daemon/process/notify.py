@@ -1,4 +1,4 @@
-"""Tells a service manager how the daemon is: sd_notify(3)'s datagrams, nothing where there is none.
+"""Reports the daemon's state to a service manager, if there is one, by sd_notify(3)'s datagrams.
 
 The watchdog's beat comes from the event loop, twice in each of the manager's intervals: a loop that
 hangs is killed and started anew. A transport that died ends the daemon by itself (housekeeping.py).
@@ -24,7 +24,7 @@ def notify(*lines: str) -> None:
 
 
 def watchdog_seconds() -> float | None:
-    """The interval in which a beat must arrive; None where nobody waits for one."""
+    """The longest interval between beats; None without a watchdog."""
     microseconds = os.environ.get("WATCHDOG_USEC", "")
     meant = os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
     if not meant or not microseconds.isdecimal() or not int(microseconds):

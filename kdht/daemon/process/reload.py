@@ -1,8 +1,8 @@
-"""What SIGHUP and the control method `reload` do: the keys and the log level are read anew, the rest
-waits for a restart.
+"""SIGHUP and the control method `reload`: they read the keys and the log level again. The rest needs a
+restart.
 
-So a cluster secret is changed while traffic flows: first all nodes accept the new key as
-their second, then it comes first and signs, then the old one goes.
+So a cluster secret can be changed while traffic flows: first all nodes accept the new key as
+their second, then it becomes the first and seals, then the old one is removed.
 """
 
 import logging
@@ -22,14 +22,14 @@ APPLIED = {"key", "log.level"}
 
 
 class Reloaded(NamedTuple):
-    """The settings from now on, and the fields whose changes wait for a restart."""
+    """The new settings, and the changed fields that need a restart."""
 
     settings: Settings
     waiting: list[str]
 
 
 def reload(load: Callable[[], Settings], current: Settings, parts: Parts) -> Reloaded:
-    """Apply what can be applied. Raises ConfigError, logged, with nothing changed."""
+    """Apply the changes that need no restart. Raises ConfigError, also logged; then nothing is changed."""
     try:
         new = load()
     except ConfigError as error:

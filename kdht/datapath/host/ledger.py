@@ -91,6 +91,7 @@ class Ledger:
             raise DatapathError(
                 f"cannot keep the sysctls' old values in {self._directory}: {error.strerror}"
             ) from error
+        # On the directory: the file itself is replaced at each change.
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         self._load()
 
@@ -104,6 +105,7 @@ class Ledger:
         self.entries, self._holders = {}, {}
         try:
             data = json.loads(self._path.read_text())
+            # Sysctls do not survive a boot, so the old values mean nothing now.
             if data["boot"] != self._boot:
                 return
             self.entries = {path: LedgerEntry(*values) for path, values in data["entries"].items()}
@@ -121,6 +123,7 @@ class Ledger:
             self._path.unlink(missing_ok=True)
             return
         whole = {"boot": self._boot, "entries": self.entries, "holders": self._holders}
+        # Replaced as a whole: a crash in between leaves the old file.
         beside = self._path.with_suffix(".new")
         beside.write_text(json.dumps(whole, indent=1))
         beside.replace(self._path)

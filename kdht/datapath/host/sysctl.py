@@ -31,7 +31,7 @@ V4, V6 = "ipv4/conf", "ipv6/conf"
 LOOSE, STRICT = "2", "1"
 
 
-class Change(NamedTuple):
+class SysctlChange(NamedTuple):
     """One sysctl to set. `witness`: a second sysctl; if it was changed meanwhile, this one is not put back."""
 
     path: str
@@ -68,8 +68,10 @@ class Sysctls:
         with self._ledger as ledger:
             plan = self._plan(ledger)
             entries = {change.path: _entry(change, ledger) for change in plan}
+            # A crashed node put nothing back: the next start does.
             left = ledger.take_unheld()
             _put_back(ledger, {path: entry for path, entry in left.items() if path not in entries})
+            # On disk before the first write, so a crash loses no old value.
             ledger.hold(entries)
             try:
                 for change in plan:
@@ -90,6 +92,7 @@ class Sysctls:
         """What the host refused before the first node started, without what the operator allowed since."""
         with self._ledger as ledger:
             entries = dict(ledger.entries)
+        # An operator who makes this host a router wants its packets forwarded: no guard then.
         router4, router6 = read("ipv4/ip_forward") == "1", read(f"{V6}/all/forwarding") == "1"
         all6 = entries.get(f"{V6}/all/forwarding")
         return Guard(
@@ -103,37 +106,45 @@ class Sysctls:
     def undone(self) -> list[str]:
         """The dotted names of the sysctls that somebody else has changed since."""
         with self._ledger as ledger:
-            wanted = [Change(path, entry.ours) for path, entry in ledger.entries.items()]
+            wanted = [SysctlChange(path, entry.ours) for path, entry in ledger.entries.items()]
         return [dotted(change.path) for change in wanted if read(change.path) not in (None, change.value)]
 
     # --- What is needed, from the values before any node started --------------------------
 
-    def _plan(self, ledger: Ledger) -> list[Change]:
+    def _plan(self, ledger: Ledger) -> list[SysctlChange]:
         plan = [change for name in self.interfaces for change in self._plan4(ledger, name)]
+        # Else the kernel sends ICMP redirects, over lo, for this node's own packets.
         if _was(ledger, f"{V4}/all/send_redirects"):
-            plan.append(Change(f"{V4}/all/send_redirects", "0"))
+            plan.append(SysctlChange(f"{V4}/all/send_redirects", "0"))
         return plan + self._plan6(ledger)
 
-    def _plan4(self, ledger: Ledger, name: str) -> list[Change]:
+    def _plan4(self, ledger: Ledger, name: str) -> list[SysctlChange]:
         conf = f"{V4}/{name}"
         if read(f"{conf}/forwarding") is None:
             raise DatapathError(f"there is no interface {name} with IPv4: correct datapath.interfaces")
         strict = max(_was(ledger, f"{V4}/all/rp_filter"), _was(ledger, f"{conf}/rp_filter")) == int(STRICT)
         wanted = {
-            Change(f"{conf}/forwarding", "1", f"{V4}/all/forwarding"): not _was(ledger, f"{conf}/forwarding"),
-            Change(f"{conf}/accept_local", "1"): not _was(ledger, f"{V4}/all/accept_local")
+            SysctlChange(f"{conf}/forwarding", "1", f"{V4}/all/forwarding"): not _was(
+                ledger, f"{conf}/forwarding"
+            ),
+            # Else a re-addressed packet with a source of this host is dropped as a martian.
+            SysctlChange(f"{conf}/accept_local", "1"): not _was(ledger, f"{V4}/all/accept_local")
             and not _was(ledger, f"{conf}/accept_local"),
-            Change(f"{conf}/send_redirects", "0"): _was(ledger, f"{conf}/send_redirects"),
-            Change(f"{conf}/rp_filter", LOOSE): strict and name in self.loose,
+            SysctlChange(f"{conf}/send_redirects", "0"): _was(ledger, f"{conf}/send_redirects"),
+            # A strict filter drops a source that is not an address of the incoming interface.
+            SysctlChange(f"{conf}/rp_filter", LOOSE): strict and name in self.loose,
         }
         return [change for change, needed in wanted.items() if needed]
 
-    def _plan6(self, ledger: Ledger) -> list[Change]:
+    def _plan6(self, ledger: Ledger) -> list[SysctlChange]:
         if read(f"{V6}/all/forwarding") is None or _was(ledger, f"{V6}/all/forwarding"):
             return []  # no IPv6, or a router already
+        # Linux 6.17. all.forwarding would make the whole host a router, which ignores advertisements.
         if self.force6 and read(f"{V6}/all/force_forwarding") is not None:
             paths = [f"{V6}/{name}/force_forwarding" for name in self.interfaces]
-            return [Change(path, "1") for path in paths if read(path) is not None and not _was(ledger, path)]
+            return [
+                SysctlChange(path, "1") for path in paths if read(path) is not None and not _was(ledger, path)
+            ]
         return _plan6_all(ledger)
 
 
@@ -144,37 +155,37 @@ class ForwardingSysctls(Sysctls):
     default routes learnt from them, on all interfaces whose accept_ra is not 2.
     """
 
-    def _plan(self, ledger: Ledger) -> list[Change]:
+    def _plan(self, ledger: Ledger) -> list[SysctlChange]:
         plan = []
         for name in self.interfaces:
             if read(f"{V4}/{name}/forwarding") is None:
                 raise DatapathError(f"there is no interface {name} with IPv4: correct datapath.interfaces")
             if not _was(ledger, f"{V4}/{name}/forwarding"):
-                plan.append(Change(f"{V4}/{name}/forwarding", "1", f"{V4}/all/forwarding"))
+                plan.append(SysctlChange(f"{V4}/{name}/forwarding", "1", f"{V4}/all/forwarding"))
         names = [name for name in self.interfaces if read(f"{V6}/{name}/forwarding") is not None]
         if wanted := [name for name in names if not _was(ledger, f"{V6}/{name}/forwarding")]:
             plan += _heed_advertisements(ledger)
-            plan += [Change(f"{V6}/{name}/forwarding", "1", f"{V6}/all/forwarding") for name in wanted]
+            plan += [SysctlChange(f"{V6}/{name}/forwarding", "1", f"{V6}/all/forwarding") for name in wanted]
         return plan
 
 
-def _plan6_all(ledger: Ledger) -> list[Change]:
+def _plan6_all(ledger: Ledger) -> list[SysctlChange]:
     """A write to all.forwarding sets every interface's value. So each old value is noted first."""
     return [
         *_heed_advertisements(ledger),
-        *(Change(f"{V6}/{name}/forwarding", "1") for name in _names6()),
-        Change(f"{V6}/all/forwarding", "1"),
+        *(SysctlChange(f"{V6}/{name}/forwarding", "1") for name in _names6()),
+        SysctlChange(f"{V6}/all/forwarding", "1"),
     ]
 
 
-def _heed_advertisements(ledger: Ledger) -> list[Change]:
+def _heed_advertisements(ledger: Ledger) -> list[SysctlChange]:
     """Interfaces that accept router advertisements as a host shall do so as a router too."""
     heeding = [
         name
         for name in _names6()
         if _was(ledger, f"{V6}/{name}/accept_ra") == 1 and not _was(ledger, f"{V6}/{name}/forwarding")
     ]
-    return [Change(f"{V6}/{name}/accept_ra", "2") for name in heeding]
+    return [SysctlChange(f"{V6}/{name}/accept_ra", "2") for name in heeding]
 
 
 def _names6() -> list[str]:
@@ -212,7 +223,7 @@ def _was(ledger: Ledger, path: str) -> int:
     return int((entry.was if entry else read(path)) or 0)
 
 
-def _entry(change: Change, ledger: Ledger) -> LedgerEntry:
+def _entry(change: SysctlChange, ledger: Ledger) -> LedgerEntry:
     known = ledger.entries.get(change.path)
     return known or LedgerEntry(
         read(change.path) or "",

@@ -57,6 +57,7 @@ class NfqueueOptions:
 
     @property
     def queue(self) -> Queue:
+        # With fewer queues than processors, the addresses choose: a client's packets stay in order.
         by_cpu = self.queues > 1 and (
             self.queues == os.cpu_count() if self.fanout == "auto" else self.fanout == "cpu"
         )
@@ -87,6 +88,7 @@ class NfqueueDatapath:
         self._interfaces = netlink.choose_interfaces(self.options.addresses, self.options.interfaces)
         with ExitStack() as undo:
             self._ruleset = self._make_ruleset()
+            # Fails before anything on the host is changed.
             self._ruleset.probe()
             self._sysctls = self._make_sysctls()
             self._guard = self._sysctls.apply()
@@ -97,6 +99,7 @@ class NfqueueDatapath:
             keeper.start()
             undo.callback(keeper.stop)
             self._ruleset = self._make_ruleset()
+            # Last: until the worker reads its queues, packets go to the socket.
             self._kind = self._ruleset.apply()
             undo.callback(self._ruleset.remove)
             self._keeper = keeper

@@ -46,6 +46,7 @@ class Keeper:
         self.why = ""
         """Why there is no worker, or why the last one ended."""
         self._core, self._max_len, self._mark, self._tick = core, max_len, mark, tick
+        # Outside of the worker, so its counters outlive it.
         self._counters_fd = os.memfd_create("kdht-queues", os.MFD_CLOEXEC)
         os.ftruncate(self._counters_fd, queue.total * LANE_BYTES)
         self._counters = mmap(self._counters_fd, queue.total * LANE_BYTES)
@@ -67,6 +68,7 @@ class Keeper:
         if self._stopping.is_set():
             return
         self._stopping.set()
+        # The thread waits for the worker, not for the event: wake it.
         os.write(self._wake, b"s")
         self._thread.join()
         for fd in (self._wake, self._woken, self._counters_fd):
@@ -98,6 +100,7 @@ class Keeper:
                     self.pid = None
                     _end(worker)
             self._settled.set()
+            # Packets take the socket meanwhile, so a worker that fails at once may wait.
             pause = FIRST_PAUSE if time.monotonic() - born > LONG_LIFE else min(pause * 2, LAST_PAUSE)
             self._stopping.wait(pause)
 
@@ -117,6 +120,7 @@ class Keeper:
             stdout=subprocess.PIPE,
             pass_fds=(job.core_fd, job.counters_fd),
             env=children.environment(),
+            # Ctrl-C at a terminal goes to the daemon, which ends the worker after its waiting packets.
             start_new_session=True,
         )
 

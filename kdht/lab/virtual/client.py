@@ -17,11 +17,11 @@ Done = Callable[[Exchange, float], None]
 """The end of a request: with its `answer` or its `error`, and how many seconds it took."""
 
 Ended = Callable[[Any, KdhtError | None], None]
-"""The end of an operation: what it returned, or what it raised."""
+"""The end of an operation: its result or its exception."""
 
 
 class VirtualClient:
-    """Asks through `entries`, from an `address` that is nobody else's; its clock is `skew` seconds ahead."""
+    """Asks through `entries`, from its own `address`. Its clock is `skew` seconds ahead."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class VirtualClient:
         return self._network.now + self._skew
 
     def run(self, steps: Steps[Any], ended: Ended) -> None:
-        """Do what an operation of the library asks for; it makes one request at a time."""
+        """Run an operation of the library, one request at a time."""
         self._next(steps, steps.send, None, ended)
         self._go_on()
 
@@ -116,7 +116,7 @@ class VirtualClient:
 
 
 class VirtualRequest:
-    """One request by a client that made none before: who asks through `entries` until `done` was called."""
+    """The first and only request of a new client, through `entries`, until `done` is called."""
 
     def __init__(
         self,

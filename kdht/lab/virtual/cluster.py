@@ -1,4 +1,4 @@
-"""Virtual nodes by number, and who should own what among those that live."""
+"""Virtual nodes by number, and the right owners of keys among the living."""
 
 import hashlib
 from collections import Counter
@@ -30,7 +30,7 @@ def address_of(number: int) -> Address:
 class VirtualCluster:
     """Members by number, in the order of entry; the first is everybody's bootstrap contact.
 
-    With a `policy` they keep records; a number's store, which `new_store` makes, outlives its member.
+    With a `policy` they keep records. `new_store` makes a number's store, and it outlives the member.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class VirtualCluster:
         self.members.remove(member)
 
     def owner(self, key: bytes) -> Contact:
-        """Who is closest, looking at everybody."""
+        """The closest of all nodes."""
         wanted = int.from_bytes(key, "big")
         contacts = (member.contact for member in self.members)
         return min(contacts, key=lambda contact: int.from_bytes(contact.id, "big") ^ wanted)
@@ -122,7 +122,7 @@ class VirtualCluster:
         return here.contact
 
     def astray(self, keys: int) -> list[tuple[Contact, bytes]]:
-        """Of `keys` random keys, from every node: those whose chain does not end at the owner."""
+        """The chains, of `keys` random keys from every node, that do not end at the owner."""
         rng = Random(f"keys {self.seed}")
         wrong = []
         for key in (rng.randbytes(ID_LEN) for _ in range(keys)):

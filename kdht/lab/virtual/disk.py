@@ -1,8 +1,8 @@
-"""A disk under the virtual clock: a sync takes time, and a crash loses what was not synced.
+"""A disk under the virtual clock: a sync takes time, and a crash loses unsynced data.
 
-Contract: as GroupWriter's, a group is applied and confirmed when its sync is over, and what waits meanwhile is the
-next group. `crash` says what a disk says after a power cut or SIGKILL: the group that was being synced
-stands or does not, nobody was told; what is dropped without a sync may be back.
+Contract: like GroupWriter's. A group is applied and confirmed at the end of its sync; jobs that wait meanwhile are the
+next group. `crash` leaves the disk as a power cut or SIGKILL does: the group under sync is stored or not, and nobody
+was told. Records dropped without a sync may be back.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ Job = tuple[Sequence[Wish], float, Done]
 
 
 class CrashStore(MemoryStore):
-    """A MemoryStore that remembers what it dropped since the last sync."""
+    """A MemoryStore that remembers the records dropped since the last sync."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class CrashStore(MemoryStore):
         return super().drop(keys)
 
     def crash(self, rng: Random) -> None:
-        """Of what was dropped last some is back: the log was written up to there."""
+        """Some of the last dropped records are back: the log was written up to there."""
         kept = rng.randint(0, len(self._unsynced))
         for key, record in self._unsynced[kept:]:
             self._records.setdefault(key, record)
@@ -72,7 +72,7 @@ class DiskWriter:
         return True
 
     def crash(self) -> None:
-        """The process is dead. What it was writing stands whole or not at all."""
+        """The process is dead. Its group under sync is stored wholly or not at all."""
         if self._group and self._rng.random() < 0.5:
             self._apply(self._group, None)
         self._store.crash(self._rng)

@@ -26,11 +26,11 @@ from kdht.wire.keys import derive
 KEY = derive(0, b"the virtual clusters' secret")
 
 OnPublish = Callable[["Member", int, list[Contact]], None]
-"""Hears of each bucket that a member publishes."""
+"""Called with each bucket published by a member."""
 
 
 class Member:
-    """One node with its core and transport. What it publishes goes to the core.
+    """One node with its core and transport. It publishes to the core.
 
     With a `policy` it serves requests and keeps records, in `store`; without, it routes only. A CrashStore is written
     to as to a disk, which takes time; any other at once. `repair`: its repair's options.
@@ -108,7 +108,7 @@ class Member:
         self.flush()
 
     def flush(self) -> None:
-        """Send what is to be sent, keep the events, arrange the next tick."""
+        """Send the datagrams, keep the events, arrange the next tick."""
         self.transport.send(self.node.datagrams_to_send())
         self.seen += self.node.events()
         wake = self.node.next_wake()
@@ -124,12 +124,12 @@ class Member:
             self._disk.crash()
 
     def pause(self) -> None:
-        """Be stopped: what arrives waits, and so does what is due."""
+        """Stop the process. Datagrams and due callbacks wait."""
         self.transport.pause()
         self.process.pause()
 
     def resume(self) -> None:
-        """Go on: what came and what was due, all at once."""
+        """Continue. Waiting datagrams and due callbacks come all at once."""
         self.process.resume()
         self.transport.resume()
 
@@ -150,7 +150,7 @@ class Member:
     def published(self) -> list[Contact]:
         return [contact for index in range(ID_BITS) for contact in self.core.bucket(index)]
 
-    # What the transport, the coordinator and the service have for the node (NodeInput)
+    # Input for the node from the transport, the coordinator and the service (NodeInput)
 
     def control(self, batch: list[Datagram]) -> None:
         for datagram in batch:

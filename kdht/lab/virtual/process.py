@@ -1,7 +1,7 @@
 """One node's process under the virtual clock: it runs, is stopped for a while (SIGSTOP), or is dead.
 
-Contract: what is due in a stopped process waits, and comes all at once when it goes on; what is due in a dead one
-never comes. The network's packets wait in its transport, not here.
+Contract: due callbacks of a stopped process wait, and run all at once when it continues. Those of a dead process never
+run. The network's packets wait in its transport, not here.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,7 @@ class Process:
         self.paused = True
 
     def resume(self) -> None:
-        """Let all that was due meanwhile happen, in the order in which it was due."""
+        """Run all callbacks that became due, in their order."""
         self.paused = False
         held, self._held = self._held, []
         for callback, arguments in held:

@@ -26,7 +26,7 @@ from kdht.node.context import NodeContext
 from kdht.node.control_outbox import ControlOutbox
 from kdht.node.messages import CLAIM, UNKNOWN_ID, Reply, untrusted_contacts, untrusted_id
 from kdht.node.options import Options
-from kdht.node.place.survey import Gap, Question, Survey
+from kdht.node.place.survey import Gap, Survey, SurveyQuestion
 from kdht.node.rpc import Done, Mismatch, Rpc, Rpcs
 from kdht.node.table import Table
 from kdht.times import SteadyTime
@@ -48,7 +48,7 @@ MAX_CLAIMS = 8
 """Gaps that are claimed before all nodes are asked again."""
 
 
-class Found(NamedTuple):
+class ChosenId(NamedTuple):
     """The chosen ID, and why it was chosen."""
 
     id: bytes
@@ -75,7 +75,7 @@ class Chooser:
         self._claims = 0
         """Gaps claimed since the last survey. While it is 0, the survey goes on."""
         self._depth = 0
-        self.found: Found | None = None
+        self.found: ChosenId | None = None
 
     # What the daemon calls
 
@@ -149,7 +149,7 @@ class Chooser:
         if not self._waiting:
             self._claim(now)
 
-    def _asked(self, question: Question, rpc: Rpc, reply: Reply | None, now: SteadyTime) -> None:
+    def _asked(self, question: SurveyQuestion, rpc: Rpc, reply: Reply | None, now: SteadyTime) -> None:
         self._waiting -= 1
         if reply is None:
             self._silent.add(question.contact)
@@ -189,7 +189,7 @@ class Chooser:
             return
         if reply is not None and reply.status is Status.OK:
             nodes = len(self._survey)
-            self.found = Found(
+            self.found = ChosenId(
                 rpc.key, f"half of what {gap.owner.address} owned, one of {nodes} nodes known", True
             )
             return
@@ -208,7 +208,7 @@ class Chooser:
             return
         gaps = self._survey.gaps()
         if gaps:
-            self.found = Found(
+            self.found = ChosenId(
                 gaps[0].middle(self._rng), f"half of what {gaps[0].owner.address} owned, not asked for", True
             )
         else:
@@ -216,7 +216,7 @@ class Chooser:
 
     def _by_chance(self, why: str) -> None:
         if not self.found:
-            self.found = Found(self._rng.randbytes(ID_LEN), f"by chance: {why}", bool(self._seeds))
+            self.found = ChosenId(self._rng.randbytes(ID_LEN), f"by chance: {why}", bool(self._seeds))
 
     # Messages
 

@@ -42,7 +42,7 @@ class Gap(NamedTuple):
         return (half | rng.getrandbits(low)).to_bytes(ID_LEN, "big")
 
 
-class Question(NamedTuple):
+class SurveyQuestion(NamedTuple):
     """Ask `contact` for the contacts that it knows closest to `target`."""
 
     contact: Contact
@@ -112,10 +112,10 @@ class Survey:
                 self._known[number] = _Known(contact, silent=not self._askable(contact))
                 self._turn[number] = self._rng.random()
 
-    def questions(self, most: int) -> list[Question]:
+    def questions(self, most: int) -> list[SurveyQuestion]:
         """The next questions, at most this many."""
         most = min(most, self._left)
-        asked: list[Question] = []
+        asked: list[SurveyQuestion] = []
         sure: list[_Path] = []
         for depth, _, number in self._by_depth():
             if len(asked) >= most or len(sure) >= ENOUGH or (sure and depth > len(sure[0].bits)):
@@ -127,11 +127,11 @@ class Survey:
             if target is None:
                 sure.append(path)
             else:
-                asked.append(Question(path.known.contact, target))
+                asked.append(SurveyQuestion(path.known.contact, target))
         self._left -= len(asked)
         return asked
 
-    def answered(self, question: Question, contacts: list[Contact]) -> None:
+    def answered(self, question: SurveyQuestion, contacts: list[Contact]) -> None:
         """A node answered with these contacts."""
         self.learn(contacts)
         known = self._known[_number(question.contact.id)]
@@ -141,7 +141,7 @@ class Survey:
         shared = [ID_BITS - (number ^ _number(contact.id)).bit_length() for contact in contacts]
         known.horizon = min(shared) if len(contacts) >= self._k else -1
 
-    def failed(self, question: Question) -> None:
+    def failed(self, question: SurveyQuestion) -> None:
         """A node did not answer. It may still own its gap, but cannot let anybody in."""
         self._known[_number(question.contact.id)].silent = True
 

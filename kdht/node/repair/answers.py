@@ -41,7 +41,7 @@ class Compared(Protocol):
     def found_lacking(self, peer: bytes, ranges: list[Range], now: SteadyTime) -> None: ...
 
 
-class Answers:
+class RangeAnswers:
     """The answers of one node."""
 
     def __init__(self, context: RepairContext, pusher: Pusher, compared: Compared, respond: Respond) -> None:

@@ -135,6 +135,7 @@ class CaughtUp:
     def reset(self) -> None:
         """Fall behind on everything. Any thread."""
         with self._lock:
+            # Comparisons under way began before the reset, so they must not count.
             self.epoch += 1
             self._area = Intervals()
             self._hold(())
@@ -147,6 +148,7 @@ class CaughtUp:
             before, old, self._view = self._area, self._view, view
             own = Intervals(_interval(kept.range) for kept in view.kept)
             before_kept = [kept.range for kept in old.kept] if old is not None else []
+            # Held: earlier majorities are still needed until the new replicas have all records.
             gone = [
                 part
                 for each in before_kept
@@ -207,6 +209,7 @@ class CaughtUp:
             self._reached()
 
     def _resolve(self, judged: list["_Judged"]) -> None:
+        # Old records may have been deleted meanwhile. Only nodes that remember deletions can confirm them.
         if self.doubt is Doubt.OPEN and judged:
             if any(each.done and each.sound for each in judged):
                 self.doubt = Doubt.CONFIRMED
@@ -237,7 +240,9 @@ class CaughtUp:
         assert view is not None
         order = view.order(kept.range)
         need = min(view.replicas, len(order)) // 2 + 1 if order else 0
+        # Rule 1: every other node of the configuration that answers.
         waiting = [id for id in order if id in kept.replicas and not self._is_done(id, part)]
+        # Rule 2: a majority of the closest old nodes, looked for outward.
         sound, stage = 0, 2 * view.replicas
         for place, id in enumerate(order[:REACH], start=1):
             peer = self._peers.get(id)
@@ -249,8 +254,10 @@ class CaughtUp:
                 if waiting or sound >= need:
                     break
                 stage *= 2
+        # Too few have caught up: a new cluster, or all have restarted. Then the records of all count.
         if not waiting and sound < need:
             waiting = [id for id in order[:REACH] if not self._is_taken(id, part, sound)]
+        # Before the table is warm, a node that has caught up may exist unknown to this one.
         return _Judged(waiting, not waiting and (sound >= need > 0 or self._is_warm()), sound)
 
     def _is_taken(self, id: bytes, part: Interval, sound: int) -> bool:
@@ -267,6 +274,7 @@ class CaughtUp:
         """Let go of held ranges whose replicas have all caught up. Returns the nodes to ask about the others."""
         waiting: list[tuple[bytes, Range]] = []
         for range in self.held:
+            # One replica that has caught up is no majority: all of them must have, before the copies go.
             late = [id for id in self._keepers(range) if not self._has_caught_up(id, range)]
             waiting += [(id, range) for id in late]
             if not late:

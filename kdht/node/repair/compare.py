@@ -56,7 +56,7 @@ BARE = Report(Digest(0, 0), Says(0), ())
 """For a part of a range on which the other node has had a report already."""
 
 
-class Comparison:
+class RangeComparison:
     """A comparison of `ranges` with `peer`. `ended(comparison, now)` is called once."""
 
     def __init__(
@@ -65,7 +65,7 @@ class Comparison:
         pusher: Pusher,
         peer: bytes,
         ranges: Sequence[Range],
-        ended: Callable[["Comparison", SteadyTime], None],
+        ended: Callable[["RangeComparison", SteadyTime], None],
     ) -> None:
         self.peer = peer
         self.ranges = tuple(ranges)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from kdht.node.repair.context import RepairContext
-from kdht.node.repair.handoff import Handoff, Others
+from kdht.node.repair.handoff import Handoff, KeepingNodes
 from kdht.node.repair.intervals import Intervals
 from kdht.node.repair.push import Pusher
 from kdht.node.repair.ranges import SPACE, View, number
@@ -49,7 +49,9 @@ class Foreign:
         self.stray = False
         kept = [*(each.range for each in view.kept), *self._context.caught_up.held]
         own = Intervals((part.start, part.stop) for part in kept)
-        Handoff(self._context, self._pusher, Others(self._context), own.complement(), self._ended).step(now)
+        Handoff(self._context, self._pusher, KeepingNodes(self._context), own.complement(), self._ended).step(
+            now
+        )
 
     def _ended(self, left: int, now: SteadyTime) -> None:
         if not left:
@@ -61,7 +63,7 @@ class Foreign:
         self._context.node.timers.at(now + self._context.node.jittered(delay), self._look)
 
 
-class _Remembered(Others):
+class _Remembered(KeepingNodes):
     """The contacts at the start of a drain. A leaving node no longer probes its contacts, so its table grows stale."""
 
     def __init__(self, context: RepairContext) -> None:

@@ -38,7 +38,7 @@ class _Parcel:
         self.waiting = set(targets)
 
 
-class Others:
+class KeepingNodes:
     """The other nodes that may keep records: the contacts in the table."""
 
     def __init__(self, context: RepairContext) -> None:
@@ -66,7 +66,7 @@ class Handoff:
         self,
         context: RepairContext,
         pusher: Pusher,
-        others: Others,
+        others: KeepingNodes,
         spans: Iterable[Interval],
         ended: Callable[[int, SteadyTime], None],
     ) -> None:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable
 
 from kdht.node.context import leave_to_table
 from kdht.node.repair.caught_up import UNSEEN
-from kdht.node.repair.compare import Comparison
+from kdht.node.repair.compare import RangeComparison
 from kdht.node.repair.context import RepairContext
 from kdht.node.repair.intervals import Intervals
 from kdht.node.repair.push import Pusher
@@ -67,7 +67,7 @@ class Plan:
         self._joined = joined
         self._on_view = on_view
         self._wishes: dict[bytes, _Wish] = {}
-        self._running: dict[bytes, Comparison] = {}
+        self._running: dict[bytes, RangeComparison] = {}
         self._compared: dict[bytes, float] = {}
         self._retries: dict[bytes, float] = {}
         self._asked: dict[bytes, tuple[float, float]] = {}
@@ -282,13 +282,13 @@ class Plan:
             peer = due[0]
             ranges = sorted(self._wishes.pop(peer).ranges)
             self._context.counters["comparisons"] += 1
-            comparison = self._running[peer] = Comparison(
+            comparison = self._running[peer] = RangeComparison(
                 self._context, self._pusher, peer, ranges, self._ended
             )
             comparison.step(now)
         self._arm()
 
-    def _ended(self, comparison: Comparison, now: SteadyTime) -> None:
+    def _ended(self, comparison: RangeComparison, now: SteadyTime) -> None:
         peer, view = comparison.peer, self._context.view
         del self._running[peer]
         missing = Intervals(comparison.open)
@@ -308,7 +308,7 @@ class Plan:
         self.pursue(now)
         self._arm()
 
-    def _try_again(self, comparison: Comparison, view: View, now: SteadyTime) -> None:
+    def _try_again(self, comparison: RangeComparison, view: View, now: SteadyTime) -> None:
         peer, options = comparison.peer, self._context.options
         delay = self._retries.get(peer, FIRST_RETRY)
         self._retries[peer] = min(2 * delay, options.interval)

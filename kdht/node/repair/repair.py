@@ -14,7 +14,7 @@ from kdht.histogram import Histogram
 from kdht.node.context import NodeContext
 from kdht.node.messages import Reply, untrusted_id
 from kdht.node.readiness import RECORDS, TABLE
-from kdht.node.repair.answers import Answers, Respond
+from kdht.node.repair.answers import RangeAnswers, Respond
 from kdht.node.repair.caught_up import CaughtUp, Doubt
 from kdht.node.repair.coming import Coming
 from kdht.node.repair.context import COUNTERS, RepairContext
@@ -86,7 +86,7 @@ class Repair:
         self._foreign = Foreign(context, pusher)
         self._plan = Plan(context, pusher, joined, self._view_changed)
         self._missed = Missed(context, self._plan)
-        self._answers = Answers(context, pusher, self._plan, respond)
+        self._answers = RangeAnswers(context, pusher, self._plan, respond)
         self._joined = joined
         self._drain: Drain | None = None
         self._started = False

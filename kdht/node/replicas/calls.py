@@ -1,12 +1,13 @@
 """STORE, FETCH and PROMISE to other replicas: sent, repeated, matched with their answers, given up.
 
-    asked ---> answer: Answer
-      |  `---> no answer in the usual time: SLOW, once; then repeated ---> Answer, or FAILED after three tries
+    asked ---> answer: ReplicaAnswer
+      |  `---> no answer in the usual time: SLOW, once; then repeated ---> ReplicaAnswer, or FAILED after three tries
       `------> an ICMP error: CLOSED
 
-Contract: a call tells `told` what becomes of it: perhaps SLOW, and at the end an Answer, FAILED or CLOSED. After SLOW the caller
-may ask another replica too. An answer counts if its request ID, source, op and key are those of a waiting call. All nodes
-asked at once share a Question: one request ID, sealed once. Addresses that did not answer are reported to `on_silent`.
+Contract: a call reports to `told`: perhaps SLOW, and at the end a ReplicaAnswer, FAILED or CLOSED. After SLOW the
+caller may ask another replica too. An answer counts if its request ID, source, op and key are those of a waiting call.
+All nodes asked at once share a ReplicaQuestion: one request ID, sealed once. Addresses that did not answer are reported
+to `on_silent`.
 
 Time-outs follow the round trips measured to each address (RFC 6298), including the disk there. They are measured from the
 first transmission on. A call answered after its repetition was more often slow than lost. If only undisturbed calls
@@ -47,17 +48,17 @@ FAILED: Final = "failed"
 CLOSED: Final = "closed"
 
 
-class Answer(NamedTuple):
+class ReplicaAnswer(NamedTuple):
     """What a replica answered."""
 
     status: Status
     body: bytes
 
 
-Told: TypeAlias = "Callable[[Turn, Call, Answer | str], None]"
+Told: TypeAlias = "Callable[[Turn, ReplicaCall, ReplicaAnswer | str], None]"
 
 
-class Question:
+class ReplicaQuestion:
     """A question to several replicas: one datagram for all that are asked from the same own address."""
 
     __slots__ = ("body", "key", "op", "request_id", "wires")
@@ -71,12 +72,12 @@ class Question:
         """The sealed datagram by source address."""
 
 
-class Call:
+class ReplicaCall:
     """One STORE, FETCH or PROMISE under way."""
 
     __slots__ = ("address", "alarm", "begun", "question", "source", "told", "tries")
 
-    def __init__(self, question: Question, address: Address, source: Address, told: Told) -> None:
+    def __init__(self, question: ReplicaQuestion, address: Address, source: Address, told: Told) -> None:
         self.question = question
         self.address = address
         self.source = source
@@ -103,30 +104,32 @@ class Calls:
         self._counters = counters
         self._on_silent = on_silent
         self.round_trips = {op: Histogram() for op in LEAST_TIMEOUT}
-        self._pending: dict[tuple[int, Address], Call] = {}
+        self._pending: dict[tuple[int, Address], ReplicaCall] = {}
         self._trips: dict[tuple[Op, Address], RoundTrip] = {}
 
     def __len__(self) -> int:
         return len(self._pending)
 
-    def question(self, op: Op, key: bytes, body: bytes) -> Question:
+    def question(self, op: Op, key: bytes, body: bytes) -> ReplicaQuestion:
         """A question for `ask`."""
-        return Question(op, key, body, self._rng.getrandbits(64))
+        return ReplicaQuestion(op, key, body, self._rng.getrandbits(64))
 
-    def ask(self, turn: Turn, question: Question, address: Address, told: Told) -> bool:
+    def ask(self, turn: Turn, question: ReplicaQuestion, address: Address, told: Told) -> bool:
         """Send a question to a node. If that is impossible, returns False and never calls `told`."""
         source = self._sources.get(address.is_ipv4)
         place = question.request_id, address
+        # Bounded, so that silent replicas cannot use up the memory.
         if source is None or len(self._pending) >= MAX_CALLS or place in self._pending:
             self._counters["calls_refused"] += 1
             return False
+        # Sealed once for all replicas.
         if source not in question.wires:
             message = pack_request(
                 question.op, question.key, question.request_id, question.body, hops=CONTROL_HOPS
             )
             seal_as_sender(self._core, message, source, turn.now)
             question.wires[source] = bytes(message)
-        call = self._pending[place] = Call(question, address, source, told)
+        call = self._pending[place] = ReplicaCall(question, address, source, told)
         call.begun = turn.steady
         self._transmit(turn, call)
         return True
@@ -143,9 +146,10 @@ class Calls:
             self._counters["calls_unmatched"] += 1
             return True
         rtt = turn.steady - call.begun
+        # Answers after a repetition count too, else an overloaded cluster is always asked three times.
         self._trip(call).sample(rtt)
         self.round_trips[question.op].observe(rtt)
-        self._end(turn, call, Answer(status, data[HEADER_LEN:]))
+        self._end(turn, call, ReplicaAnswer(status, data[HEADER_LEN:]))
         return True
 
     def unreachable(self, turn: Turn, address: Address) -> None:
@@ -154,7 +158,7 @@ class Calls:
             self._counters["calls_unreachable"] += 1
             self._end(turn, call, CLOSED)
 
-    def _trip(self, call: Call) -> RoundTrip:
+    def _trip(self, call: ReplicaCall) -> RoundTrip:
         place = call.question.op, call.address
         trip = self._trips.get(place)
         if trip is None:
@@ -163,15 +167,16 @@ class Calls:
             trip = self._trips[place] = RoundTrip()
         return trip
 
-    def _transmit(self, turn: Turn, call: Call) -> None:
+    def _transmit(self, turn: Turn, call: ReplicaCall) -> None:
         question = call.question
         turn.outgoing.append(Outgoing(question.wires[call.source], call.address, call.source))
         timeout = self._trip(call).timeout(FIRST_TIMEOUT, LEAST_TIMEOUT[question.op], MOST_TIMEOUT)
         call.alarm = turn.after(min(timeout * 2**call.tries, MOST_TIMEOUT), partial(self._overdue, call))
         call.tries += 1
 
-    def _overdue(self, call: Call, turn: Turn) -> None:
+    def _overdue(self, call: ReplicaCall, turn: Turn) -> None:
         self._counters["calls_overdue"] += 1
+        # Once for each call: the table pings the node, and the caller may ask a stand-in.
         if call.tries == 1:
             self._on_silent(call.address)
             call.told(turn, call, SLOW)
@@ -182,7 +187,7 @@ class Calls:
         else:
             self._transmit(turn, call)
 
-    def _end(self, turn: Turn, call: Call, what: Answer | str) -> None:
+    def _end(self, turn: Turn, call: ReplicaCall, what: ReplicaAnswer | str) -> None:
         del self._pending[call.question.request_id, call.address]
         call.alarm[2] = None
         call.told(turn, call, what)

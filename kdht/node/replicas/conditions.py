@@ -28,10 +28,10 @@ from functools import partial
 from typing import Protocol
 
 from kdht.errors import StorageError
-from kdht.node.replicas.calls import SLOW, Answer, Call, Question
+from kdht.node.replicas.calls import SLOW, ReplicaAnswer, ReplicaCall, ReplicaQuestion
 from kdht.node.replicas.context import CoordinatorContext, Quorum
 from kdht.node.replicas.quorum_reads import Done as ReadDone
-from kdht.node.replicas.quorum_reads import Found
+from kdht.node.replicas.quorum_reads import ReadOutcome
 from kdht.node.replicas.turns import Outcome, Planned, Turn
 from kdht.node.replicas.writes import MAX_WRITE_ROUNDS, WRITE_DEADLINE, Done, Written, pack_stored, version_in
 from kdht.node.timers import Alarm
@@ -88,7 +88,7 @@ class ConditionJob:
         self.refused = 0
         """The greatest version in a refusal of a promise, 0 if there was none."""
         self.decided = False
-        self.question: Question | None = None
+        self.question: ReplicaQuestion | None = None
         """The STORE."""
         self.acks = 0
         self.denied = 0
@@ -121,6 +121,7 @@ class Conditions:
         """Begin a write, or queue it behind earlier writes of the key."""
         queue = self._queues.setdefault(job.key, deque())
         for other in queue:
+            # Another try of the same write: both get one outcome.
             if other.is_same(job) and len(other.done) < MAX_WAITING:
                 other.done += job.done
                 return
@@ -130,6 +131,7 @@ class Conditions:
         self._context.counters["writes"] += 1
         job.alarm = turn.after(WRITE_DEADLINE, partial(self._too_late, job))
         queue.append(job)
+        # One at a time for each key, so writers that meet here do not outbid each other's promises.
         if len(queue) == 1:
             self._begin(turn, job)
 
@@ -142,6 +144,7 @@ class Conditions:
             self._finish(turn, job, Status.STORAGE_FAILED)
             return
         seen = _version(visible(own, turn.now))
+        # Stored by an earlier try. Whether a majority has it, a quorum read tells.
         if own is not None and _is_of(own, job):
             self._look(turn, job)
         elif _version(own) > job.condition and (seen or job.condition):
@@ -156,6 +159,7 @@ class Conditions:
         if not job.own_version:
             job.record = job.record._replace(version=context.clock.next(turn.now))
         version = job.ballot = job.record.version
+        # A replica that is behind, or a stand-in, would make a majority that need not meet the others.
         if self._may_promise(job.key):
             job.waiting += 1
             promise = Promise(job.key, version, job.nonce)
@@ -178,14 +182,16 @@ class Conditions:
         else:
             self._heard(turn, job, ballot, None, None, outcome.version)
 
-    def _promised(self, job: ConditionJob, ballot: int, turn: Turn, call: Call, what: Answer | str) -> None:
+    def _promised(
+        self, job: ConditionJob, ballot: int, turn: Turn, call: ReplicaCall, what: ReplicaAnswer | str
+    ) -> None:
         head, refused = None, 0
         if what is SLOW:
             return
-        if isinstance(what, Answer) and what.status is Status.OK and len(what.body) == RECORD_LEN:
+        if isinstance(what, ReplicaAnswer) and what.status is Status.OK and len(what.body) == RECORD_LEN:
             version, expiry, flags = RECORD.unpack(what.body)
             head = StoredRecord(version, expiry, flags, b"")
-        elif isinstance(what, Answer) and what.status is Status.BAD_VERSION:
+        elif isinstance(what, ReplicaAnswer) and what.status is Status.BAD_VERSION:
             refused = version_in(what.body)
         self._heard(turn, job, ballot, call.address, head, refused)
 
@@ -250,10 +256,10 @@ class Conditions:
     def _stored_here(self, job: ConditionJob, turn: Turn, outcome: Outcome) -> None:
         self._acked(turn, job, outcome.accepted if isinstance(outcome, Result) else None)
 
-    def _stored(self, job: ConditionJob, turn: Turn, call: Call, what: Answer | str) -> None:
+    def _stored(self, job: ConditionJob, turn: Turn, call: ReplicaCall, what: ReplicaAnswer | str) -> None:
         if what is SLOW:
             return
-        status = what.status if isinstance(what, Answer) else None
+        status = what.status if isinstance(what, ReplicaAnswer) else None
         is_refusal = status in (Status.CONFLICT, Status.BAD_VERSION)
         self._acked(turn, job, True if status is Status.OK else False if is_refusal else None)
 
@@ -291,8 +297,8 @@ class Conditions:
         for address in job.others - job.granted.keys():
             context.calls.ask(turn, question, address, partial(self._told, job.key))
 
-    def _told(self, key: bytes, turn: Turn, call: Call, what: Answer | str) -> None:
-        if what is not SLOW and not isinstance(what, Answer):
+    def _told(self, key: bytes, turn: Turn, call: ReplicaCall, what: ReplicaAnswer | str) -> None:
+        if what is not SLOW and not isinstance(what, ReplicaAnswer):
             self._context.on_missed(key)
 
     # --- The present record
@@ -307,7 +313,7 @@ class Conditions:
             return
         self._read(turn, job.key, own, partial(self._looked, job), quorum=True)
 
-    def _looked(self, job: ConditionJob, turn: Turn, found: Found) -> None:
+    def _looked(self, job: ConditionJob, turn: Turn, found: ReadOutcome) -> None:
         record = found.record
         if not job.done:
             return
@@ -382,7 +388,7 @@ def _ignore_outcome(turn: Turn, outcome: Outcome) -> None:
     """A promise that stays ends by itself. Repair brings a record that was not stored here."""
 
 
-def _ignore_answer(turn: Turn, call: Call, what: Answer | str) -> None:
+def _ignore_answer(turn: Turn, call: ReplicaCall, what: ReplicaAnswer | str) -> None:
     """As `_ignore_outcome`."""
 
 

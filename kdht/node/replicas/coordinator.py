@@ -180,6 +180,7 @@ class Coordinator:
             done(turn, writes.Written(*refused, existed=False))
             return
         done = partial(self._wrote, key, nonce, done)
+        # A node alone takes itself for the whole cluster: a quorum of the others would lack its writes.
         if not self.cluster.joined or self.cluster.barred:
             done(turn, writes.Written(Status.BUSY, 0, existed=False))
             return
@@ -188,6 +189,7 @@ class Coordinator:
             known = self._known(key, record, nonce, turn.now, conditional=condition is not None)
         if known is not None:
             done(turn, known)
+        # Refused before anything is stored, so TOO_FEW means: nothing was changed.
         elif self.lacks(self.need if condition is None else max(self.need, self._quorum.majority)):
             self.counters["writes_too_few"] += 1
             done(turn, writes.Written(Status.TOO_FEW, 0, existed=False))
@@ -201,6 +203,7 @@ class Coordinator:
     ) -> writes.Written | None:
         """What is to be said at once of a write that has its own version."""
         number = nonce >> TRY_BITS
+        # A late try of a confirmed write is OK, even after a newer write.
         existed = self._recent.confirmed(key, record, number)
         if existed is not None:
             return writes.Written(Status.OK, record.version, existed)
@@ -214,6 +217,7 @@ class Coordinator:
 
     def _wrote(self, key: bytes, nonce: int, done: writes.Done, turn: Turn, written: writes.Written) -> None:
         """A write's end."""
+        # A refused try must not be done later by a duplicate of its datagram.
         if nonce and written.status in REFUSALS:
             self._recent.refuse(key, nonce, written.status, written.version, turn.now)
         done(turn, written)
@@ -236,6 +240,7 @@ class Coordinator:
     @property
     def _quorum(self) -> Quorum:
         policy, others = self.cluster.policy, self.cluster.others
+        # Enough nodes live or may return. With fewer, a majority of all of them is enough.
         if others >= policy.replicas:
             return Quorum(policy.replicas, policy.majority, policy.acks)
         nodes = min(policy.replicas, 1 + others)
@@ -266,7 +271,7 @@ class Coordinator:
     ) -> None:
         """Ask the other replicas too; `own` is what the own store has."""
         if not self.cluster.joined or self.cluster.barred:
-            done(turn, quorum_reads.Found(own, enough=False))
+            done(turn, quorum_reads.ReadOutcome(own, enough=False))
             return
         need = self.need_to_read
         replica, caught_up = self.responsible(key), self._repair.is_caught_up(key)
@@ -275,7 +280,7 @@ class Coordinator:
     def survey(self, key: bytes, addresses: Sequence[Address], done: holders.Done, now: float) -> None:
         """Ask these nodes, none of them this one, what they hold of a key; `done` may come on any thread."""
         with self.turn(now) as turn:
-            holders.Survey(self._calls, turn, key, addresses, done)
+            holders.HolderSurvey(self._calls, turn, key, addresses, done)
 
     # --- What other nodes want, and answer
 
@@ -323,6 +328,7 @@ class Coordinator:
 
     def _is_sound(self, datagram: Datagram) -> bool:
         source, data = datagram.source, datagram.data
+        # Anycast addresses are answered by several nodes: control messages must name this one.
         if datagram.target not in self._own:
             self.counters["not_own_address"] += 1
         elif data[_CLIENT_IP] != source.ip or data[_CLIENT_PORT] != source.port.to_bytes(2, "big"):
@@ -347,8 +353,10 @@ class Coordinator:
             self.counters[bad.reason] += 1
             return
         status = Status.OK
+        # A stand-in must not promise: two majorities of promises would not need to meet.
         if not given_back and not self.responsible(key):
             status = Status.NOT_RESPONSIBLE
+        # Its record may be old, and the condition would be compared with that.
         elif not given_back and not self._repair.is_caught_up(key):
             status = Status.UNCONFIRMED
         if status is Status.OK:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from kdht.errors import BadPacket
-from kdht.node.replicas.calls import SLOW, Answer, Call, Calls
+from kdht.node.replicas.calls import SLOW, Calls, ReplicaAnswer, ReplicaCall
 from kdht.node.replicas.quorum_reads import FETCHED, untrusted_fetched
 from kdht.node.replicas.turns import Turn
 from kdht.storage import StoredRecord
@@ -23,7 +23,7 @@ class Holder(NamedTuple):
 Done = Callable[[list[Holder]], None]
 
 
-class Survey:
+class HolderSurvey:
     """One round of FETCHes; `done` is called once, on any thread, when all have answered or are given up."""
 
     def __init__(
@@ -38,10 +38,10 @@ class Survey:
                 self._waiting += 1
         self._one_less()
 
-    def _told(self, turn: Turn, call: Call, what: Answer | str) -> None:
+    def _told(self, turn: Turn, call: ReplicaCall, what: ReplicaAnswer | str) -> None:
         if what is SLOW:
             return
-        if isinstance(what, Answer) and what.status in FETCHED:
+        if isinstance(what, ReplicaAnswer) and what.status in FETCHED:
             self._found[call.address] = _holder(call.address, what)
         self._one_less()
 
@@ -51,7 +51,7 @@ class Survey:
             self._done(list(self._found.values()))
 
 
-def _holder(address: Address, answer: Answer) -> Holder:
+def _holder(address: Address, answer: ReplicaAnswer) -> Holder:
     try:
         return Holder(address, True, untrusted_fetched(answer))
     except BadPacket:

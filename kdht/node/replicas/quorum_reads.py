@@ -32,7 +32,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from kdht.errors import BadPacket, StorageError
-from kdht.node.replicas.calls import SLOW, Answer, Call, Question
+from kdht.node.replicas.calls import SLOW, ReplicaAnswer, ReplicaCall, ReplicaQuestion
 from kdht.node.replicas.context import CoordinatorContext
 from kdht.node.replicas.seats import Seats, Where
 from kdht.node.replicas.turns import Outcome, Planned, Turn
@@ -50,14 +50,14 @@ FETCHED = frozenset({Status.OK, Status.NOT_FOUND, Status.UNCONFIRMED})
 """Good replies to a FETCH. UNCONFIRMED comes from a node that has not caught up, with its record if it has one."""
 
 
-class Found(NamedTuple):
+class ReadOutcome(NamedTuple):
     """The outcome of a read: the newest record, or tombstone, and whether enough replicas were heard."""
 
     record: StoredRecord | None
     enough: bool
 
 
-Done = Callable[[Turn, Found], None]
+Done = Callable[[Turn, ReadOutcome], None]
 
 
 class ReadJob:
@@ -69,7 +69,7 @@ class ReadJob:
     )  # fmt: skip
 
     def __init__(
-        self, question: Question, own: StoredRecord | None, need: int, done: Done, *, quorum: bool
+        self, question: ReplicaQuestion, own: StoredRecord | None, need: int, done: Done, *, quorum: bool
     ) -> None:
         self.question = question
         self.key = question.key
@@ -159,6 +159,7 @@ class QuorumReads:
         job.round = round
         job.seats = self._context.cluster.policy.replicas
         others = job.seats - replica
+        # More than the replicas: earlier ones take the seats of joiners, and stand-ins those of silent nodes.
         job.candidates = deque(self._context.core.closest(key, others + SPARE + BEFORE) if others else ())
         closest = [each.address for each in islice(job.candidates, others)]
         job.replicas = frozenset([None, *closest] if replica else closest)
@@ -167,6 +168,7 @@ class QuorumReads:
             job.take(None, own, caught_up=caught_up)
         self._context.counters["gathered_quorum" if quorum else "gathered_miss"] += 1
         job.alarm = turn.after(READ_DEADLINE, partial(self._too_late, job))
+        # A new replica does not count, so one more node is asked in its place.
         for _ in range(others + (replica and not caught_up)):
             self._fetch_next(turn, job)
         self.finish_if_decided(turn, job)
@@ -179,25 +181,26 @@ class QuorumReads:
                 job.waiting += 1
                 return
 
-    def _answered(self, job: ReadJob, turn: Turn, call: Call, what: Answer | str) -> None:
+    def _answered(self, job: ReadJob, turn: Turn, call: ReplicaCall, what: ReplicaAnswer | str) -> None:
         if what is SLOW:
             if job.done is not None:
                 self._fetch_next(turn, job)
             return
         job.waiting -= 1
-        if isinstance(what, Answer) and what.status in FETCHED:
+        if isinstance(what, ReplicaAnswer) and what.status in FETCHED:
             self._take(turn, job, call.address, what)
         elif job.done is not None:
             self._fetch_next(turn, job)
         self.finish_if_decided(turn, job)
 
-    def _take(self, turn: Turn, job: ReadJob, address: Address, answer: Answer) -> None:
+    def _take(self, turn: Turn, job: ReadJob, address: Address, answer: ReplicaAnswer) -> None:
         try:
             record = untrusted_fetched(answer)
         except BadPacket:
             self._context.counters["calls_unreadable"] += 1
             return
         if record is not None:
+            # So versions made here are above it.
             self._context.clock.seen(record.version)
         caught_up = answer.status is not Status.UNCONFIRMED
         job.take(address, record, caught_up=caught_up)
@@ -209,6 +212,7 @@ class QuorumReads:
         """End the read once its outcome is known: the first table above."""
         if job.done is None:
             return
+        # For a GET one record of a node that has caught up is enough.
         if not job.quorum and visible(job.newest, turn.now) and not job.is_hearsay:
             self._finish(turn, job, enough=True)
         elif not job.waiting or (job.quorum and job.enough):
@@ -226,6 +230,7 @@ class QuorumReads:
         if job.alarm is not None:
             job.alarm[2] = None
         record = job.newest
+        # None in `has`: this node is a replica. A read repairs its own store too.
         here = record is not None and None in job.has and job.has[None] != record
         self._context.counters["read_repairs"] += here
         if job.quorum and enough and record is not None:
@@ -233,7 +238,7 @@ class QuorumReads:
             return
         if here and record is not None:
             turn.writes.append(Planned(Write(job.key, record), _is_enough))
-        done(turn, Found(record, enough))
+        done(turn, ReadOutcome(record, enough))
 
     def _spread(self, turn: Turn, job: ReadJob, record: StoredRecord, done: Done, *, here: bool) -> None:
         """Write the newest record back to a majority, unless a majority has it."""
@@ -246,8 +251,9 @@ class QuorumReads:
         if len(having & seats.taken) >= job.need:
             if here:
                 turn.writes.append(Planned(Write(job.key, record), _is_enough))
-            done(turn, Found(record, enough=True))
+            done(turn, ReadOutcome(record, enough=True))
             return
+        # Replicas get the record although they have no seat: they keep the key from now on.
         near = job.replicas | seats.taken
         lacking = [
             where
@@ -261,14 +267,15 @@ class QuorumReads:
         self, job: ReadJob, record: StoredRecord, done: Done, turn: Turn, written: Written
     ) -> None:
         """The record was written back, or a majority has something newer: then read again."""
+        # CONFLICT: a majority has something newer, perhaps by a condition on this very record.
         if written.status is not Status.CONFLICT or job.round + 1 >= MAX_READ_ROUNDS:
-            done(turn, Found(record, written.status is Status.OK))
+            done(turn, ReadOutcome(record, written.status is Status.OK))
             return
         is_replica = None in job.replicas
         try:
             own = self._context.store.get(job.key, turn.now) if is_replica else None
         except StorageError:
-            done(turn, Found(record, enough=False))
+            done(turn, ReadOutcome(record, enough=False))
             return
         self.gather(
             turn,
@@ -287,7 +294,7 @@ def _is_enough(turn: Turn, outcome: Outcome) -> None:
     """A failed repair is repeated by the next read or by anti-entropy."""
 
 
-def untrusted_fetched(answer: Answer) -> StoredRecord | None:
+def untrusted_fetched(answer: ReplicaAnswer) -> StoredRecord | None:
     """The record in a reply to a FETCH with a status of FETCHED. Raises BadPacket."""
     if answer.status is Status.OK or (answer.status is Status.UNCONFIRMED and answer.body):
         return untrusted_stored(answer.body)

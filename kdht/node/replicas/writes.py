@@ -39,7 +39,7 @@ from functools import partial
 from typing import NamedTuple
 
 from kdht.errors import StorageError
-from kdht.node.replicas.calls import CLOSED, SLOW, Answer, Call, Question
+from kdht.node.replicas.calls import CLOSED, SLOW, ReplicaAnswer, ReplicaCall, ReplicaQuestion
 from kdht.node.replicas.context import CoordinatorContext, Quorum
 from kdht.node.replicas.seats import Seats, Where
 from kdht.node.replicas.turns import Outcome, Planned, Turn
@@ -110,7 +110,7 @@ class WriteJob:
         """Whether a node that was asked never answered."""
         self.waiting = 0
         """Number of answers that may still come."""
-        self.question: Question | None = None
+        self.question: ReplicaQuestion | None = None
         """The STORE of this round."""
         self.asked: set[Where] = {None}
         self.near: Sequence[Contact] = ()
@@ -126,8 +126,10 @@ class WriteJob:
         quorum, held = self.quorum, self.seated(self.has)
         if not self.is_new:
             return held >= quorum.majority
+        # Nobody has anything newer, so stand-ins count too: repair brings the record to the replicas.
         if not self.disputed:
             return self.acks >= quorum.acks and held >= min(quorum.majority, quorum.acks)
+        # A refusal: a stand-in does not count now, because it does not know the newer record.
         return held >= quorum.majority and held + self.seated(self.newer) >= quorum.acks
 
     @property
@@ -137,11 +139,13 @@ class WriteJob:
         If any node has it, a quorum read may have brought it to a replica that has something newer by now. Then a
         reader has seen it.
         """
+        # A node that never answered, or refused a repetition, may have taken the record at the first STORE.
         return self.is_new and not (self.acks or self.repeated or self.unsure or self.waiting)
 
     @property
     def is_overtaken(self) -> bool:
         """Whether a majority of the seats has the record of a read, or something newer."""
+        # Only a write-back may end so. A new write, seen perhaps by a reader, is UNCONFIRMED then.
         if self.is_new or not self.newer:
             return False
         return self.seated(self.has) + self.seated(self.newer) >= self.quorum.majority
@@ -185,6 +189,7 @@ class Writes:
         job = WriteJob(key, record, Quorum(need, need, need), done, is_new=False)
         job.start()
         job.seats, job.has = seats, has
+        # They have the record, or their seat has gone to another node: no STORE to them.
         job.asked |= has | seats.left
         job.alarm = turn.after(WRITE_DEADLINE, partial(self._too_late, job))
         if here:
@@ -198,6 +203,7 @@ class Writes:
     def _begin(self, turn: Turn, job: WriteJob) -> None:
         context = self._context
         job.start()
+        # A client without a clock: each round is another write, with a version from here.
         if not job.own_version:
             job.record = job.record._replace(version=context.clock.next(turn.now))
         turn.writes.append(Planned(Write(job.key, job.record), partial(self._written, job, job.round)))
@@ -211,6 +217,7 @@ class Writes:
         while job.taken < len(job.near):
             address = job.near[job.taken].address
             job.taken += 1
+            # A stand-in must not count in the majority, so seats are counted from here on.
             if job.taken >= replicas:
                 self._seats(job)
             if address not in job.asked and self._store(turn, job, address):
@@ -258,7 +265,9 @@ class Writes:
                 self._refused(turn, job, None, stands, newer=not outcome.promised, behind=behind)
         self.finish_if_decided(turn, job)
 
-    def _answered(self, job: WriteJob, round: int, turn: Turn, call: Call, what: Answer | str) -> None:
+    def _answered(
+        self, job: WriteJob, round: int, turn: Turn, call: ReplicaCall, what: ReplicaAnswer | str
+    ) -> None:
         """A replica has answered, is late, or is given up."""
         if job.round != round:
             return
@@ -268,9 +277,9 @@ class Writes:
             return
         job.waiting -= 1
         where = call.address
-        if isinstance(what, Answer) and what.status is Status.OK:
+        if isinstance(what, ReplicaAnswer) and what.status is Status.OK:
             self._has(turn, job, where, behind=is_behind(what.body))
-        elif isinstance(what, Answer) and what.status in (Status.CONFLICT, Status.BAD_VERSION):
+        elif isinstance(what, ReplicaAnswer) and what.status in (Status.CONFLICT, Status.BAD_VERSION):
             newer = what.status is Status.CONFLICT
             job.repeated |= call.tries > 1
             self._refused(turn, job, where, version_in(what.body), newer=newer, behind=is_behind(what.body))
@@ -279,6 +288,7 @@ class Writes:
         else:
             job.unsure = True
             self._context.on_missed(job.key)
+            # A dead process cannot take the write, nor catch up by a comparison from before it.
             if what is CLOSED:
                 self._seats(job).leave(where)
             if job.done is not None:
@@ -298,9 +308,11 @@ class Writes:
         self, turn: Turn, job: WriteJob, where: Where, version: int, *, newer: bool, behind: bool
     ) -> None:
         """A node refused the record because of `version`."""
+        # So the next version made here is above it.
         self._context.clock.seen(version)
         job.stands = max(job.stands, version)
         job.disputed = True
+        # A joiner's record says nothing of the majority: its seat goes to an earlier replica.
         if newer and behind:
             self._leave_seat(turn, job, where)
         elif newer:
@@ -338,9 +350,11 @@ class Writes:
         if job.done is None or job.local is None:
             return
         if job.is_confirmed:
+            # A late retry of this write is OK here, even after another write.
             if job.own_version and job.is_new:
                 self._context.recent.confirm(job.key, job.record, turn.now, existed=job.existed)
             self._finish(turn, job, Status.OK, job.record.version)
+        # Only this row allows a new version: in every other somebody may have been told of this one.
         elif job.is_refused and job.own_version:
             self._finish(turn, job, Status.BAD_VERSION, job.stands)
         elif job.is_refused:

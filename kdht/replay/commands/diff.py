@@ -11,7 +11,7 @@ import click
 
 from kdht.errors import DIFFERENCES, CaptureError
 from kdht.replay import draw, options, plain
-from kdht.replay.compare import Comparison, compared
+from kdht.replay.compare import BatchComparison, compared
 
 DEFAULT = ("oracle", "core", "ebpf")
 SHOWN = 20
@@ -73,7 +73,7 @@ class Summary:
         self.shown = 0
         self._begun = time.perf_counter()
 
-    def count(self, found: Comparison) -> None:
+    def count(self, found: BatchComparison) -> None:
         self._packets += len(found.usual.results)
         self._reasons.update(found.usual.results.tally())
         self.differences.update(each.names[1] for each in found.differences)
