@@ -65,7 +65,7 @@
 #define KDHT_STATUSES(X)                                                            \
 	X(OK, 0)                                                                        \
 	X(NOT_FOUND, 1)       /* the owner has no such record */                        \
-	X(NOT_RESPONSIBLE, 2) /* a retry ended at a node that does not own the key */   \
+	X(NOT_RESPONSIBLE, 2) /* a retry ended at a node that is no replica of the key */ \
 	X(COOKIE_NEEDED, 3)   /* repeat with the cookie of this reply */                \
 	X(TOO_LARGE, 4)       /* the value is larger than the client said it takes */   \
 	X(BAD_REQUEST, 5)     /* the body does not fit the op */                \

@@ -18,9 +18,9 @@ TIMEOUT = 60.0
 @control_socket
 @as_json
 def forget(node: str, socket_path: Path, as_json: bool) -> None:
-    """Remove a dead NODE from the cluster: its ID, or its address and port. Run it once, on any node.
+    """Stop waiting for a dead NODE: its ID, or its address and port. Run it once, on any node.
 
-    This is needed only if fewer nodes are left than keep a key. The others then wait for the dead ones, because they
+    This is needed only if fewer nodes live than `replicas` (3 by default). They then wait for the dead ones, because they
     must not take themselves for the whole cluster; `kdhtctl status` lists the dead. A node that still answers is not
     removed. Exits with 8 if some nodes did not answer.
     """

@@ -236,7 +236,7 @@ def _not_writable(parts: Parts) -> str:
     """Why no write can be confirmed here; empty if one can, as far as this node knows."""
     coordinator = parts.coordinator
     if parts.writer.stats().failed:
-        return "a write to the disk failed, so none is taken: free the disk, then restart the node"
+        return "a write to the disk failed, so no more writes are accepted: free space on its disk, then restart the node"
     if coordinator.cluster.barred:
         return _why_unreachable(parts)
     if not coordinator.cluster.joined:
