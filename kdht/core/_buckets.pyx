@@ -47,6 +47,7 @@ cdef uint32_t _nearest(const kdht_bucket *bucket, uint32_t count, const uint64_t
     cdef uint64_t top, best_top = _word(bucket.contacts[0].id, 0) ^ key[0]
     for i in range(1, count):
         top = _word(bucket.contacts[i].id, 0) ^ key[0]
+        # Nearly always the first 64 bits decide.
         if top < best_top or (top == best_top and _compare(
                 bucket.contacts[i].id, bucket.contacts[best].id, key) < 0):
             best, best_top = i, top
@@ -82,6 +83,7 @@ cdef int _pick(const kdht_bucket_cell *cell, const uint64_t *key, uint32_t *skip
         begun = kdht_seq_begin(&cell.sequence)
         bucket = &cell.copies[begun & 1]
         count = bucket.count
+        # Half written: a reader must never walk past the end.
         if count > KDHT_ROOM:
             continue
         if skip[0] < count:
@@ -204,6 +206,7 @@ cdef int write_bucket(kdht_region *region, int index, contacts) except -1:
     cdef kdht_bucket_cell *cell = &region.buckets[index]
     cdef kdht_bucket *bucket = &cell.copies[~cell.sequence & 1]
     cdef int i
+    # Nothing to publish, and readers are not disturbed.
     if not contacts and cell.copies[cell.sequence & 1].count == 0:
         return 0
     kdht_seq_fence()

@@ -121,6 +121,7 @@ cdef int packet_parse(const kdht_config *config, uint32_t length, Packet *packet
     memcpy(&magic, packet.message, 4)
     if ntohl(magic) != KDHT_MAGIC:
         return KDHT_REASON_NOT_OURS
+    # Only now: without the magic the packet is not for this node to judge.
     if packet.unusual != KDHT_GO_ON:
         return packet.unusual
     if version == 6 and packet.udp.check == 0:
@@ -184,6 +185,7 @@ cdef void packet_close(Packet *packet, const kdht_outcome *out) noexcept nogil:
     _readdress(packet, out)
     if packet.unsummed:
         return
+    # A device will complete this sum. An update of it would be a wrong one.
     if packet.partial:
         packet.udp.check = 0
         total = kdht_sum(packet.udp, ntohs(packet.udp.len), _pseudo_sum(packet))

@@ -55,11 +55,13 @@ cdef uint32_t write_reply(const kdht_config *config, kdht_header *header, const 
     """
     cdef bint straight = not header.flags & KDHT_FLAG_FORWARDED
     cdef uint8_t *bytes_at = <uint8_t *>header
+    # Source addresses can be forged: no more bytes go to an unproven address than it sent.
     if length > request.max_reply:
         status = _refusal(config, header, request, length)
         length = 0
     if straight:
         _send_to(out, request.target_ip, request.target_port, request.source_ip, request.source_port)
+    # Anycast: this node has the asked address too, so the client believes it. That saves two datagrams.
     elif header.entry_port == config.port and is_own(config, header.entry_ip):
         straight = True
         _send_to(out, header.entry_ip, header.entry_port, header.client_ip, header.client_port)
@@ -101,6 +103,7 @@ cdef uint32_t write_bounce(const kdht_config *config, kdht_header *header, uint3
             or not KDHT_FIRST_ROUTED_OP <= header.op <= KDHT_LAST_ROUTED_OP):
         return 0
     plan.config, plan.now = config, now
+    # A forger of ICMP errors cannot make a header tag.
     if check_member(header, &plan, out) != KDHT_GO_ON:
         return 0
     memset(&request, 0, sizeof(request))

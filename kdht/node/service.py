@@ -117,6 +117,7 @@ class Service:
     def _read(self, requests: list[Datagram], answers: ReplyBatch) -> int:
         """The number of those that were answered."""
         keys = [request.data[_KEY] for request in requests]
+        # Before the store is read, so a change in between is noticed.
         begun = self._cache.begin(keys) if self._cache else ()
         caught_up = self._caught_up(keys)
         records: Iterable[StoredRecord | StorageError | None]
@@ -132,6 +133,7 @@ class Service:
                 answers.add(request, Status.STORAGE_FAILED)
             elif op == Op.WATCH and not self._watch(request, key, answers):
                 continue
+            # A node that is behind may lack acknowledged writes, so its store alone does not count.
             elif op == Op.QUORUM_GET or not caught_up[number]:
                 wider.append((request, record, True))
             elif record is None:
@@ -174,6 +176,7 @@ class Service:
         record = visible(found.record, turn.now)
         strict = request.data[_OP] == Op.QUORUM_GET
         coordinator = self._coordinator
+        # NOT_FOUND needs a majority without a record. One record is enough for a GET.
         if not found.enough and (strict or record is None or coordinator.cluster.barred):
             lacks = strict and coordinator.cluster.joined and coordinator.lacks(coordinator.need_to_read)
             answers.add(request, Status.TOO_FEW if lacks else Status.UNCONFIRMED)
@@ -218,6 +221,7 @@ class Service:
             asked, condition = parse_write(body) if body or data[_OP] == Op.PUT else (Record(), None)
         except BadPacket:
             return Status.BAD_REQUEST
+        # Flags are for nodes: a client cannot write a tombstone by a PUT.
         if asked.flags:
             return Status.BAD_REQUEST
         if (body or data[_OP] == Op.PUT) and request.max_reply < RECORD_LEN:
@@ -259,6 +263,7 @@ class Service:
 
     def _deleted(self, request: Datagram, arrived: float, turn: Turn, written: Written) -> None:
         status = written.status
+        # Remembered by the replicas, so a retry of the DELETE gets the same answer.
         if status is Status.OK and not written.existed:
             status = Status.NOT_FOUND
         self._wrote(request, arrived, turn, written, status, b"")

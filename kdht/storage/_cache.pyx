@@ -75,6 +75,7 @@ cdef class RecordCache:
         cdef kdht_cache_set *set = self._set(key)
         cdef kdht_cache_slot *slot
         cdef int place
+        # A change came between the read of the store and now: this record may be the old one.
         if (self.epoch << 32) | set.sequence != begun or len(value) > KDHT_MAX_VALUE:
             return False
         place = self._place(set, key)
@@ -100,6 +101,7 @@ cdef class RecordCache:
         """Forget all records, and refuse every `fill` whose `begin` was before this."""
         cdef uint64_t i
         cdef uint32_t place
+        # Fills that began before now are refused too, not only those of cached keys.
         self.epoch += 1
         for i in range(self.mask + 1):
             kdht_seq_open(&self.sets[i].sequence)
@@ -153,6 +155,7 @@ cdef class RecordCache:
         cdef kdht_cache_slot *slot
         cdef uint32_t length
         cdef int place
+        # A writer is at work. The store has the answer too, so nobody waits here.
         if begun & 1:
             return -1
         place = self._find(set, key)

@@ -217,6 +217,7 @@ cdef class Engine:
         cdef double due = monotonic() + <double>seconds
         if due < self.due:
             self.due = due
+            # Its own thread looks at `due` before it polls again; another one has to wake it.
             if PyThread_get_thread_ident() != self.runner:
                 self._wake()
 
@@ -283,6 +284,7 @@ cdef class Engine:
                 if errno == EINTR:
                     continue
                 return -errno
+            # Before any datagram is handled: other nodes may have gone on without this one.
             if self._was_away():
                 return 2
             if self.polled[self.count].revents:
@@ -291,6 +293,7 @@ cdef class Engine:
                     return 0
             for _ in range(self.count):
                 index = self.turn
+                # In turn, so that a busy endpoint starves no other.
                 self.turn = (self.turn + 1) % self.count
                 events = self.polled[index].revents
                 if events & POLLNVAL:

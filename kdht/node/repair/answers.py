@@ -55,8 +55,10 @@ class RangeAnswers:
     def untrusted(self, message: Message, sender: Contact, datagram: Datagram, now: SteadyTime) -> None:
         """A DIGEST or OFFER, whose body follows its sender's ID. Raises BadPacket."""
         place = sender.id, message.request_id
+        # A repetition. The answer is on its way, so no second one is made.
         if place in self._waiting:
             return
+        # Each answer reads the store, so their number is bounded.
         if self._context.view is None or len(self._waiting) >= MAX_WAITING:
             self._respond(message, datagram, b"", Status.BUSY, now)
             return
@@ -156,8 +158,10 @@ class RangeAnswers:
         if not is_newer(other, own):
             return Want.HAS
         assert self._context.view is not None
+        # The views differ: the other node must keep its copy for now.
         if self._context.view.kept_range(number(other.key)) is None:
             return Want.FOREIGN
+        # Another node sends it already: a record is sent once.
         if self._context.coming.has(other, now):
             return Want.COMING
         self._context.coming.note(other, now)

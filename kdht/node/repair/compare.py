@@ -109,6 +109,7 @@ class RangeComparison:
             self._fail(now, silent=True)
         elif self._spans and self._offers >= MAX_UNDER_WAY:
             pass  # an answer goes on
+        # More offers would only fill the queue; the other node would wait for records that come late.
         elif self._spans and self._pusher.is_full:
             self._later(FULL_WAIT, now)
         elif self._spans:
@@ -190,11 +191,13 @@ class RangeComparison:
 
     def _differs(self, part: Range, mine: int, report: Report) -> None:
         theirs = report.digest.records
+        # A node that is no replica gets nothing. Its records are taken, because one may be the newest.
         wanted = self._is_partner or bool(report.says & Says.KEEPS)
         if not wanted and not theirs:
             return
         if max(mine, theirs) <= MAX_OFFERS or part.bits > ID_BITS - STEP:
             self._spans.append((part.start, part.stop))
+        # The other one sees the same digests, and offers its records by itself.
         elif has_most(theirs, mine):
             self.open.append((part.start, part.stop))
         elif has_most(mine, theirs) and wanted:
@@ -285,6 +288,7 @@ class RangeComparison:
         self._lacks = [lack for lack in self._lacks if not self._has(lack)]
         self._looks += 1
         if self._lacks and self._looks > LACK_LOOKS:
+            # Not caught up on these keys; the plan compares them again.
             self.open += [(number(lack.key), number(lack.key) + 1) for lack in self._lacks]
             self._lacks = []
         return bool(self._lacks)

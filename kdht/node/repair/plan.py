@@ -146,6 +146,7 @@ class Plan:
         for peer, ranges in wanted.items():
             asked, pause = self._asked.get(peer, (-PATIENCE, PURSUIT / 2))
             if peer not in self._running and now - asked >= pause:
+                # Ever more seldom: a node may take long to hear of this one.
                 self._asked[peer] = now, min(2 * pause, PATIENCE)
                 self.want(peer, ranges, now)
                 if peer in unseen:
@@ -170,6 +171,7 @@ class Plan:
         context = self._context
         if self._stopped:
             return
+        # Each contact that enters changes the ranges, so the first view waits for the end of the join.
         if context.view is None and not self._is_calm(now):
             self._look_later(LOOK_AGAIN, now)
             return
@@ -301,6 +303,7 @@ class Plan:
         if view is not None and peer in view.peers:
             if comparison.complete:
                 self._retries.pop(peer, None)
+                # All that both keep: this round need not compare with it again.
                 if set(comparison.ranges) >= set(view.shared_with(peer)):
                     self._compared[peer] = now
             else:
@@ -311,6 +314,7 @@ class Plan:
     def _try_again(self, comparison: RangeComparison, view: View, now: SteadyTime) -> None:
         peer, options = comparison.peer, self._context.options
         delay = self._retries.get(peer, FIRST_RETRY)
+        # Doubled: a node in trouble gets time.
         self._retries[peer] = min(2 * delay, options.interval)
         shared = Intervals((part.start, part.stop) for part in view.shared_with(peer))
         again = [part for part in comparison.ranges if shared.covers((part.start, part.stop))]

@@ -101,6 +101,7 @@ class View:
     def keepers(self, range: Range) -> frozenset[bytes]:
         """The IDs of all nodes that keep any key of a range, also where this one does not."""
         if range not in self._keepers:
+            # Other nodes choose the ranges that are asked for, so the memory is bounded.
             _bound(self._keepers)
             kept_ranges = self._kept_touching(range.start, range.stop)
             self._keepers[range] = frozenset().union(*(kept.replicas for kept in kept_ranges))

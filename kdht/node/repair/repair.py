@@ -54,6 +54,7 @@ class Repair:
         options = keeping.options
         self._keeping = keeping
         self.counters: Counter[str] = Counter(dict.fromkeys(COUNTERS, 0))
+        # A rate of its own, so repair cannot delay the probes.
         limits = replace(node.options, max_pending=MAX_PENDING, request_rate=options.rate)
         rpcs = Rpcs(limits, node.rng, node.timers, self.counters, transmit, _leave_to_probes)
         caught_up = CaughtUp(
@@ -82,6 +83,7 @@ class Repair:
             look_again=lambda: self.contacts_changed(node.timers.now),
         )
         pusher = self._pusher = Pusher(context)
+        # Clients should not be sent here before the node can answer by itself.
         node.readiness.require(RECORDS)
         self._foreign = Foreign(context, pusher)
         self._plan = Plan(context, pusher, joined, self._view_changed)
@@ -112,6 +114,7 @@ class Repair:
         """The record of this key in the own store has changed. Any thread."""
         self._context.digests.changed(key)
         view = self._context.view
+        # A write may end at a stand-in. The handoff brings its record to the replicas.
         if view is not None and view.kept_range(number(key)) is None:
             self._foreign.stray = True
 
@@ -248,6 +251,7 @@ class Repair:
 
     def _replicas_changed(self, replicas: int) -> None:
         """With fewer than before a majority may be one that no write was for: all is compared first."""
+        # A majority of fewer nodes need not meet the majority of an earlier write.
         if replicas < self._replicas:
             self._caught_up.reset()
         self._replicas = self._context.node.table.replicas = replicas

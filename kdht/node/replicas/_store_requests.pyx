@@ -64,9 +64,11 @@ cdef class StoreRequests:
             writes.append(write)
             taken.append(request)
         if taken:
+            # So a version made here later is above it.
             self.clock.seen(newest)
             job = Taken(self, taken, now)
             if not self.submit(writes, now, job):
+                # The queue is bounded: the coordinator is told BUSY, and asks again.
                 job(None)
         return rest
 
@@ -88,6 +90,7 @@ cdef class StoreRequests:
             return None
         record = <const kdht_record *>(<const uint8_t *>data + KDHT_HEADER_LEN)
         version[0], flags = be64toh(record.version), ntohl(record.flags)
+        # A conditional write is taken only under its own promise, so its nonce goes to the store.
         if flags & KDHT_RECORD_FLAG_DECIDED:
             if length < begin + KDHT_CONDITION_LEN:
                 return None
@@ -148,6 +151,7 @@ cdef class Taken:
             self.stores.counters["stores_taken"] += accepted
             self.stores.counters["stores_below_promise"] += below
             self.stores.counters["stores_older"] += len(answers) - accepted - below
+        # All at once, after one sync of the disk.
         self.stores.send(answers)
 
     cdef int _remember(self, request, existed) except -1:
@@ -181,6 +185,7 @@ cdef class Taken:
         header.client_port = htons(own_port)
         memcpy(header.client_ip, <const uint8_t *>own_ip, 16)
         record.version = htobe64(version)
+        # The coordinator then does not count this node in its majority.
         if told and not self.stores.holds(asked.key[:KDHT_ID_LEN]):
             record.flags = htonl(KDHT_RECORD_FLAG_BEHIND)
         core_seal(self.stores.core.region, header, <uint32_t>self.now)
