@@ -75,6 +75,7 @@ class ClientDriver:
         if self._sockets and self._loop.is_running():
             task = self._loop.create_task(self._clear_away(operation, wanted))
             self._clearing.add(task)
+            # Until then the set keeps the task alive: the loop itself holds tasks weakly.
             task.add_done_callback(self._clearing.discard)
 
     async def _clear_away(self, operation: Steps[Any], wanted: Call | Many) -> None:
@@ -102,6 +103,7 @@ class ClientDriver:
             await done
         finally:
             self._waiting.discard(done)
+            # Also after a cancellation: a late answer must find nobody.
             self._session.forget(exchange)
         return exchange.result()
 
@@ -194,6 +196,7 @@ class ClientDriver:
         due = self._timer.when() if self._timer is not None else 0.0
         self._timer = None
         now = max(self._loop.time(), due)
+        # Answers that came while the loop was blocked are in time.
         if self._session.is_due(now):
             self._pump.read_all()
             self._session.wake(now)

@@ -70,6 +70,7 @@ class Journal:
         """
 
         def rewritten(uploads: list[Upload]) -> list[Upload]:
+            # Its chunks are being deleted. A manifest now would name missing chunks.
             if all(each.id != upload.id for each in uploads):
                 raise Ended(
                     f"put {self._key!r}: the upload was ended by a delete or by newer ones, or took longer than a day"
@@ -101,6 +102,7 @@ class Journal:
             return uploads  # an earlier UNCONFIRMED write was done after all
         if len(uploads) >= MAX_UPLOADS:
             over = [each for each in uploads if self.is_over(each, uploads)]
+            # A journal must not lock its key: the oldest unfinished upload gives way.
             raise _Full(over or [min(uploads, key=lambda each: (each.version > 0, each.started))])
         return [*uploads, upload]
 
@@ -124,6 +126,7 @@ class Journal:
         unix_s, doubts = self._unix_s, 0
         for number in range(TRIES):
             try:
+                # The first read is cheap. If it was too old, the write fails, and a majority is asked.
                 before, version = yield from self._read(quorum=number > 0)
             except Unconfirmed:
                 if number:

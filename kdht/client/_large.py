@@ -52,11 +52,13 @@ def put(
     """
     calls.check_ttl(ttl)
     name = name_of(key)
+    # Chunks outlive their manifest, so a reader who has just read it still finds them.
     lifetime = min(ttl + OUTLIVES, MAX_TTL) if ttl else None
     expiry = int(unix_s) + lifetime if lifetime else 0
     upload = Upload(new_id, int(unix_s), expiry, chunks=-(-len(data) // CHUNK_SIZE))
     journal = Journal(name, unix_s)
     chunks = _Chunks(data, name, upload, lifetime)
+    # Named before the first chunk is written: a killed client leaves nothing that cannot be found.
     yield from journal.begin(upload)
     try:
         yield Many(chunks, _counted(len(data), progress))
@@ -67,6 +69,7 @@ def put(
         with suppress(RequestError):
             yield from journal.drop([upload._replace(chunks=chunks.begun)])
         raise
+    # After the last chunk, so readers see a whole value or none.
     manifest = Manifest(len(data), CHUNK_SIZE, new_id, digest_of(data))
     version: int = yield from steps.put(name, manifest.pack(), ttl, None)
     try:
@@ -90,6 +93,7 @@ def delete(key: Key, unix_s: float) -> Steps[bool]:
     """
     name = name_of(key)
     journal = Journal(name, unix_s)
+    # Before the deletion: an upload that begins later is another value.
     uploads = yield from journal.named()
     existed: bool = yield from steps.delete(name, None)
     with suppress(RequestError):

@@ -110,6 +110,7 @@ class Sockets:
         target: Info = (address.host, address.port) if address.is_ipv4 else (address.host, address.port, 0, 0)
         hosts = [ip_address(each[0].partition("%")[0]) for each in self._targets.values()]
         is_elsewhere = ip_address(address.host).is_loopback and not any(host.is_loopback for host in hosts)
+        # A learnt address may be good inside of the cluster only, such as 127.0.0.1 of another host.
         if family not in self._families or target in self._nodes or is_elsewhere:
             return False
         self._nodes.pop(self._targets.get(node, ()), None)
@@ -182,6 +183,7 @@ def check_process(pid: int) -> None:
 
 def _udp_socket(family: int, kind: int = socket.SOCK_DGRAM, protocol: int = 0) -> socket.socket:
     sock = socket.socket(family, kind, protocol)
+    # The client waits in one place only, for all sockets.
     sock.setblocking(False)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
     return sock
@@ -191,6 +193,7 @@ def _connect_all(infos: Iterable[Info]) -> list[socket.socket]:
     """A non-blocking socket for each address that this host has a route to."""
     sockets: list[socket.socket] = []
     why = OSError(errno.EADDRNOTAVAIL, "no address")
+    # Two names may lead to one address: asked once, it cannot take the other's answers.
     for family, kind, protocol, _, address in dict.fromkeys(infos):
         sock = _udp_socket(family, kind, protocol)
         try:
@@ -219,5 +222,6 @@ def send(sock: socket.socket, data: bytes, target: Info | None = None) -> bool:
             transmit()
         return False
     except OSError as error:
+        # A full buffer or a filter of this host: a retry helps, as after a loss in the network.
         return error.errno not in NOBODY_THERE
     return True

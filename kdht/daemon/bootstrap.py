@@ -67,8 +67,10 @@ def tell_failure(on_failure: Callable[[BaseException], None], task: asyncio.Task
 
 async def _join(settings: Settings, driver: Driver, saved: Sequence[Contact]) -> None:
     """Join through node.bootstrap and the saved contacts. The contacts need no resolver."""
+    # Saved contacts need no resolver, so they are asked at once.
     driver.restore(saved)
     found = await in_thread(lambda: resolve_bootstrap(settings))
+    # Without contacts the node would take itself for the first of its cluster.
     if saved or not found.must_wait:
         driver.join(found.addresses)
     delay = FIRST_RETRY
@@ -126,4 +128,5 @@ def _lookup(name: HostPort) -> list[Address]:
     except (OSError, UnicodeError):
         return []
     pairs = [(str(answer[4][0]), int(answer[4][1])) for answer in answers]
+    # A link-local address with its zone is good on this host only.
     return [Address.of(host, port) for host, port in pairs if "%" not in host]

@@ -44,6 +44,7 @@ async def of_node(settings: Settings, data: DataDir) -> bytes:
     if kept is not None:
         return kept
     found = await _choose(settings, data)
+    # On disk before the node joins: after a crash it comes back as the same node.
     data.keep_node_id(found.id)
     # The first node of a cluster has nothing to tell.
     level = logging.INFO if found.asked else logging.DEBUG
@@ -87,6 +88,7 @@ async def _ask(settings: Settings, seeds: Sequence[Address]) -> ChosenId:
     chooser = Chooser(settings.unicast, settings.keys, SystemRandom())
     driver = _Driver(chooser, loop)
     line = Line(loop, driver.receive, MAX_CONTROL)
+    # Other nodes have the anycast address too: answers to it may go elsewhere.
     anycast = settings.own[len(settings.unicast) :]
     listen = [address for address in settings.listen if address not in anycast]
     transport = SocketTransport(_core(settings), listen, lane=LANE)

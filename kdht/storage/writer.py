@@ -77,8 +77,10 @@ class GroupWriter:
 
     def submit(self, writes: Sequence[Wish], now: float, done: Done) -> bool:
         """As Writer.submit. `done` runs on the writer's thread. Thread-safe."""
+        # On the caller's thread: a malformed write must not fail the group.
         check(writes)
         with self._lock:
+            # Bounded: BUSY now is better for a client than an answer after its time-out.
             if self._closing or self._waiting + len(writes) > self._max_waiting:
                 self._refused += len(writes)
                 return False
@@ -117,6 +119,7 @@ class GroupWriter:
         job = self._first or self._jobs.get()
         self._first = None
         while job is not None:
+            # Bounded too, so no write waits for a very long sync.
             if group and size + len(job.writes) > self._max_group:
                 self._first = job
                 break

@@ -69,6 +69,7 @@ def attach(program_fd: int, interface: str, pins: Path) -> Link:
     bpf = libbpf()
     ifindex = _ifindex(interface)
     pinned = pins / f"{LINK_PREFIX}{interface}"
+    # Replaced behind the link: no packet is without a program in between.
     if (fd := _adoptable(pinned, ifindex)) is not None:
         bpf.replace(fd, program_fd)
         mode: Mode = "generic" if netlink.xdp_of(interface).mode == "generic" else "native"
@@ -113,6 +114,7 @@ def _adoptable(pinned: Path, ifindex: int) -> int | None:
         return None
     with suppress(bpf.BpfError):
         fd: int = bpf.open_pinned(str(pinned))
+        # An interface of this name may be another one by now.
         if bpf.link_info(fd)["ifindex"] == ifindex:
             return fd
         os.close(fd)
@@ -122,6 +124,7 @@ def _adoptable(pinned: Path, ifindex: int) -> int | None:
 
 def _attach_anew(program_fd: int, interface: str, ifindex: int) -> tuple[int, Mode]:
     bpf = libbpf()
+    # Programs of others stay: this is an error that names it.
     if (found := netlink.xdp_of(interface)).program:
         raise _occupied(interface, found)
     modes: tuple[Mode, ...] = ("native", "generic")

@@ -128,6 +128,7 @@ class _Worker:
 
     def _running(self) -> "subprocess.Popen[str]":
         """Start one in the network namespace of the calling thread."""
+        # A process started in another namespace would tell of that one's interfaces.
         namespace = os.stat("/proc/thread-self/ns/net").st_ino
         if self._timer is not None:
             self._timer.cancel()
@@ -146,6 +147,7 @@ class _Worker:
 
     def _end_later(self) -> None:
         self._timer = threading.Timer(IDLE, self._idle, (self._process,))
+        # It must not hold up the end of the daemon.
         self._timer.daemon = True
         self._timer.start()
 

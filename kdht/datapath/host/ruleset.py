@@ -159,11 +159,13 @@ class Ruleset:
 
     def apply_guard(self) -> None:
         """Load the table for its guards alone: it diverts nothing. Raises DatapathError."""
+        # Without a queue statement, so no packet is diverted.
         self._nft(["-f", "-"], self.text("compat"))
 
     def remove(self) -> None:
         """Remove the table if it is there. Raises DatapathError."""
         name = self.options.table
+        # Made first if it is missing, because nft refuses to delete a missing table.
         self._nft(["-f", "-"], f"table inet {name} {{}}\ndelete table inet {name}\n")
 
     def present(self) -> bool:
@@ -183,6 +185,7 @@ class Ruleset:
         Raises DatapathError.
         """
         try:
+            # -s: without the counts, which always differ.
             listed = self._nft(["-s", "list", "table", "inet", self.options.table])
         except DatapathError as error:
             if "No such file" in str(error):
@@ -194,6 +197,7 @@ class Ruleset:
         """Replace the guards in one transaction. Raises DatapathError."""
         name = self.options.table
         flushed = "".join(f"flush set inet {name} {each}\n" for each in _guard_sets(guard))
+        # One transaction: there is no moment without guards.
         self._nft(["-f", "-"], flushed + self._elements(_guard_sets(guard)))
 
     def text(self, kind: RuleKind) -> str:

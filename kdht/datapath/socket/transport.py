@@ -113,6 +113,7 @@ class SocketTransport:
             return
         assert self._engine is not None
         self._engine.end()
+        # Before the sockets are closed: their numbers may be given to other files.
         self._thread.join()
         with self._sending:
             self._last = self._measure()
@@ -157,6 +158,7 @@ class SocketTransport:
 
     def _measure(self) -> dict[str, object]:
         assert self._engine is not None
+        # Each drop is counted somewhere: these are the kernel's, from full receive buffers.
         drops = sum(_udp.kernel_drops(sock.fileno()) for sock in self._sockets if sock.fileno() >= 0)
         return {**self._engine.counters(), "kernel_drops": drops, "receive_buffer": self._got_buffer}
 
@@ -203,6 +205,7 @@ class _Guard:
             return self._handlers.read(keys, rooms, now)
         except Exception:
             self._failed("%s raised", self._handlers.read)
+            # Each of them takes the ordinary path.
             return [None] * len(keys)
 
     def time(self) -> float | None:
