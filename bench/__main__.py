@@ -1,8 +1,8 @@
 """All measurements, one after the other: `make bench`, or `python -m bench [NAME]...`.
 
-Every program in this folder measures one thing by itself and takes --json. Without a NAME all run, what
-they found goes to bench/results as JSON, one report in Markdown, and plots; --quick makes fewer and smaller
-runs. With NAMEs those run and print as they do. What follows a single NAME is its own:
+Every program in this folder measures one thing and takes --json. Without a NAME all run. Their results
+go to bench/results as JSON, one report in Markdown, and plots. --quick makes fewer and smaller runs.
+With NAMEs only those run, and print their own output. Arguments after a single NAME are its own:
 `python -m bench sim static --nodes 1000`.
 """
 
@@ -31,7 +31,7 @@ QUICK: Mapping[str, tuple[str, ...]] = {
 
 
 def programs() -> dict[str, Path]:
-    """What can be run, by name: programs that take --json, alone or as a folder; the others help them."""
+    """The measurements by name: programs with --json, alone or as a folder. The other files help them."""
     single = [path for path in HERE.glob("*.py") if path != Path(__file__)]
     found = {path.stem: path for path in single} | {
         path.parent.name: path for path in HERE.glob("*/__main__.py")
@@ -72,7 +72,7 @@ def command(names: tuple[str, ...], quick: bool, as_json: bool) -> None:
 
 
 def _run(name: str, arguments: tuple[str, ...], as_json: bool) -> Any:
-    """What it found. One that fails is told, and the others go on; where it prints itself, nothing."""
+    """Its results. A failed one is reported, and the others go on. Nothing if it prints by itself."""
     given = [*arguments, *(["--json"] if as_json else [])]
     done = _start(name, given, stdout=subprocess.PIPE if as_json else None)
     if done.returncode == 0:

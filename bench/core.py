@@ -39,7 +39,7 @@ CLIENT = {4: Address.of("10.0.0.99", 40000), 6: Address.of("fd00::99", 40000)}
 
 
 def core_with(offered: int, version: int) -> Core:
-    """A node that was offered so many random contacts and kept the first K of each bucket."""
+    """A node after so many random contacts were offered. It kept the first K of each bucket."""
     chance = random.Random(2)
     core = Core()
     core.configure(
@@ -105,7 +105,7 @@ KINDS: dict[str, Callable[[int, bytes, int], bytes]] = {
 
 
 def keys_to_forward(core: Core) -> list[bytes]:
-    """Random keys for which this node knows at least two that are closer."""
+    """Random keys with at least two closer contacts."""
     chance = random.Random(3)
     keys: list[bytes] = []
     while len(keys) < PACKETS:

@@ -1,4 +1,4 @@
-"""Packets per second through the XDP program, beside the least that a program can do and nfqueue.
+"""Packets per second through the XDP program, beside a bare program and nfqueue.
 
     python bench/ebpf.py [--runs N] [--packets N] [--json]
 
@@ -84,7 +84,7 @@ def configure(publisher: Publisher, *, untagged: bool) -> None:
 
 
 def fill(publisher: Publisher) -> None:
-    """A table from CONTACTS random ones, all of which listen at the source."""
+    """A table from CONTACTS random contacts. All listen at the source."""
     chance = random.Random(2)
     buckets: dict[int, list[Contact]] = {}
     for _ in range(CONTACTS):
@@ -120,7 +120,7 @@ def mac_of(host: Host) -> str:
 
 
 class Stage:
-    """The link, the programs on it, and what is sent."""
+    """The link, its programs, and the packets."""
 
     def __init__(self, lab: Lab, programs: str) -> None:
         self.source, self.node = lab.host("source"), lab.host("node")

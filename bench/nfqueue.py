@@ -73,7 +73,7 @@ class Run(NamedTuple):
 
 
 class Stage:
-    """The three namespaces and what is sent through them."""
+    """The three namespaces and the packets."""
 
     def __init__(self, lab: Lab, packets: int, body: int) -> None:
         self.source, self.node, self.sink = (lab.host(name) for name in ("source", "node", "sink"))
@@ -153,7 +153,7 @@ def pin(pid: int) -> None:
 
 
 def configured() -> Core:
-    """A core with a table from CONTACTS random ones, all of which listen at the sink."""
+    """A core with a table from CONTACTS random contacts. All listen at the sink."""
     core, self_id, chance = Core(), bytes(ID_LEN), random.Random(2)
     core.configure(
         self_id=self_id,

@@ -1,4 +1,4 @@
-"""What bench/nfqueue.py compares with: the NetfilterQueue package and a Python callback.
+"""The other side of bench/nfqueue.py: the NetfilterQueue package and a Python callback.
 
     python bench/nfqueue_callback.py QUEUE MAX_LEN MARK SOURCE TARGET
 

@@ -1,4 +1,4 @@
-"""Plots of what `make bench` and bench/soak.py kept, as SVG beside the figures. Needs matplotlib."""
+"""Plots of the figures of `make bench` and bench/soak.py, as SVG beside them. Needs matplotlib."""
 
 import json
 from collections.abc import Callable
@@ -11,7 +11,7 @@ Axes = Any
 
 
 def draw(directory: Path) -> list[Path]:
-    """Draw all that there are figures for. Raises ClickException without matplotlib."""
+    """Draw all kept figures. Raises ClickException without matplotlib."""
     try:
         import matplotlib
     except ImportError:

@@ -1,4 +1,4 @@
-"""What `make bench` found, as one Markdown file."""
+"""The results of `make bench`, as one Markdown file."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -7,7 +7,7 @@ from bench import scaling
 from bench.peers import table
 
 REPORTS: dict[str, Callable[[Any], str]] = {"peers": table.report, "scaling": scaling.report}
-"""Those that have a report of their own; of the others every figure is a line."""
+"""Measurements with a report of their own. Of the others every figure is a line."""
 
 
 def report(results: Mapping[str, Any]) -> str:
@@ -29,7 +29,7 @@ def plain(found: Any) -> str:
 
 
 def flat(found: Any, above: str = "") -> Iterator[tuple[str, Any]]:
-    """Nested figures, each with the names that lead to it."""
+    """Nested figures, each with its path of names."""
     if isinstance(found, Mapping):
         for name, value in found.items():
             yield from flat(value, f"{above}, {name}" if above else str(name))

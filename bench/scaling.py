@@ -1,4 +1,4 @@
-"""What kdht costs as work grows: nodes, bytes of a value, keys.
+"""kdht's cost with growing work: nodes, bytes of a value, keys.
 
     python -m bench scaling [--nodes 1,2,...] [--sizes 16,...] [--keys 1000,...] [--quick] [--json]
 
@@ -33,7 +33,7 @@ SIZE = 100
 MOST_READ = 50_000
 FILLED_AT_ONCE = 1000
 DIFFERENT = 1000
-"""Values that a filled store has; its keys share them."""
+"""Different values in a filled store. Its keys share them."""
 
 Row = dict[str, float]
 

@@ -111,7 +111,7 @@ def grouped(store: LevelStore, keys: list[bytes], seconds: float) -> tuple[float
 
 
 def home() -> Core:
-    """Of a node that knows nobody."""
+    """Of a node without contacts."""
     core = Core()
     core.configure(
         self_id=bytes(20),
@@ -126,7 +126,7 @@ def home() -> Core:
 
 
 class NoWriter:
-    """Takes all, writes nothing, and says at once that it was done."""
+    """Takes all writes, writes nothing, and confirms at once."""
 
     def submit(self, writes: Sequence[Write], now: float, done: Done) -> bool:
         done([Result(True, False, 1)] * len(writes))
@@ -182,7 +182,7 @@ def answers(store: LevelStore, keys: list[bytes], forwarded: bool, seconds: floa
 
 
 def local(core: Core, key: bytes, forwarded: bool) -> Datagram:
-    """A GET that ended here, as the datapath hands it over."""
+    """A GET for this node, as from the datapath."""
     fields = {"client": CLIENT, "entry": ENTRY, "max_reply": 1120, "hops": 9} if forwarded else {}
     message = Message(op=Op.GET, key=key, request_id=1, body=bytes(120), **fields).pack()
     if forwarded:

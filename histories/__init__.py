@@ -1,4 +1,4 @@
-"""Histories of real clusters under faults, and whether they keep the promises of docs/guarantees.md.
+"""Histories of real clusters under faults, checked against the promises of docs/guarantees.md.
 
     python -m histories --seed 7 --operations 20000 --datapath nfqueue
 

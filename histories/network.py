@@ -39,7 +39,7 @@ UNTOUCHED = Treatment()
 
 
 class Wire(msgspec.Struct, frozen=True):
-    """All that the relay is told, as one line of JSON."""
+    """The relay's instructions, as one line of JSON."""
 
     ports: dict[str, Treatment]
     """Those that it sends for."""

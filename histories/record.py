@@ -62,7 +62,7 @@ class Recorder(AbstractContextManager["Recorder"]):
         self._file.write(self._encoder.encode(operation) + b"\n")
         self.count += 1
         if operation.kind == "watch":
-            self._file.flush()  # somebody waits for what is told
+            self._file.flush()  # somebody waits for the report
         if self.count % 50 == 0:
             self._tell()
 
@@ -82,7 +82,7 @@ class Recorder(AbstractContextManager["Recorder"]):
 
 
 def counted(path: Path) -> int:
-    """How many operations the recorder of that file has seen, about."""
+    """About the number of operations recorded in that file."""
     try:
         return int(path.with_suffix(".count").read_text() or 0)
     except FileNotFoundError:

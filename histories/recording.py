@@ -1,4 +1,4 @@
-"""A client whose every operation is written down; for workloads it is the same, blocking or not."""
+"""A client with a record of every operation. Workloads use it alike, blocking or not."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -57,7 +57,7 @@ class Recorded:
         self._written = 0
 
     def mark(self) -> str:
-        """What no other write of the run has."""
+        """A mark that no other write of the run has."""
         self._written += 1
         return f"{self.name}:{self._written}"
 

@@ -41,7 +41,7 @@ def written(key: str, operations: Iterable[Operation]) -> Iterator[Violation]:
 
 
 def refused(key: str, operations: Iterable[Operation]) -> Iterator[Violation]:
-    """A write that was refused, or found its condition unmet, is never seen."""
+    """A refused write, or one with an unmet condition, is never seen."""
     seen = {read.value: read for read in values_read(operations)}
     for op in operations:
         if op.kind == "put" and op.outcome in ("refused", "conflict") and op.value in seen:
@@ -106,7 +106,7 @@ def steps(operations: Iterable[Operation]) -> Iterator[Step]:
     """The operations for `linear.search`; a value's number is its state, ABSENT is no value."""
     operations = list(operations)
     numbers = {op.value: number for number, op in enumerate(operations, 1) if op.kind == "put"}
-    unheard_of = len(operations) + 1  # a state that nothing sets
+    unheard_of = len(operations) + 1  # a state that no step sets
     by_version = {
         op.version: numbers.get(op.value, unheard_of)
         for op in operations
@@ -129,7 +129,7 @@ def steps(operations: Iterable[Operation]) -> Iterator[Step]:
 
 
 def _not_linearizable(key: str, operations: list[Operation], result: Result) -> Violation:
-    """Names what could not be put in order."""
+    """Names the operations without a possible order."""
     assert result.stuck is not None
     configuration, _ = result.stuck
     names = {op.invoked_ns: op for op in operations}

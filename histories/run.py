@@ -31,7 +31,7 @@ TRACEBACK = "Traceback (most recent call last)"
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """What a history is: with one tree of kdht it is always the same plan."""
+    """A history's setting. With one tree of kdht it always gives the same plan."""
 
     seed: int
     operations: int
@@ -123,7 +123,7 @@ def run(plan: Plan, directory: Path, say: Say) -> Report:
 
 
 def check(plan: Plan, history: History, held: dict[str, list[Held]]) -> Verdict:
-    """All promises that the plan's faults leave standing."""
+    """All promises not suspended by the plan's faults."""
     divided = not DIVIDES.isdisjoint(plan.kinds)
     verdicts = [
         registers.check(history, linearizable=not divided),

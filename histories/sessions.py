@@ -1,7 +1,7 @@
 """Promises to one client: `monotonic`, `own-writes` and `own-deletes`. They hold for GET too.
 
-A client that saw a record, or wrote one, sees none that is older afterwards. One that knows of a deletion,
-because it made it, does not see what was deleted.
+After a client saw or wrote a record, it sees no older one. After its own deletion it does not see the
+deleted record.
 """
 
 from collections.abc import Iterable, Iterator

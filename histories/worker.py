@@ -26,7 +26,7 @@ class Options(msgspec.Struct, frozen=True):
     history: str
     clients: int
     pause_ms: float
-    """The longest time that a client waits between two conversations."""
+    """A client's longest pause between two conversations."""
     keys: int
     generation: int
     watches: bool = False

@@ -22,7 +22,7 @@ from bench.machine import RESULTS, machine
 from kdht.errors import KdhtError
 
 STANDARD = ("survival", "idle", "restart", "large")
-"""What runs without a command, one after the other."""
+"""The measurements of a run without a command, in order."""
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Figures as JSON on standard output.")
 datapath_option = click.option(
@@ -39,7 +39,7 @@ def nodes_option(default: int) -> Callable[[Command], Command]:
 
 
 def measure(name: str, runs: Iterable[Callable[[], dict[str, Any]]], as_json: bool) -> dict[str, Any]:
-    """Run them one after the other, keep the figures and show them; what was kept."""
+    """Run them in order, keep the figures and show them. Returns the kept file."""
     done: list[dict[str, Any]] = []
     try:
         done.extend(each() for each in runs)
@@ -112,7 +112,7 @@ def survival(
 @datapath_option
 @json_option
 def idle(as_json: bool, **plan: Any) -> dict[str, Any]:
-    """Datagrams a second in a cluster that nobody asks anything."""
+    """Datagrams a second in an idle cluster."""
     return measure("idle", [lambda: idling.run(**plan)], as_json)
 
 

@@ -1,4 +1,4 @@
-"""Clusters of real daemons, each in a host of its own, and a host for the client: what is measured here.
+"""The measured clusters: real daemons, each in a host of its own, and a host for the client.
 
 client   n1   n2   ...   nN
   |      |    |          |
@@ -18,12 +18,12 @@ from kdht.lab.netns import Host, Lab
 from kdht.lab.wait import wait_until
 
 SETTLED = 120.0
-"""Seconds in which all have to be ready and to hold what they should."""
+"""Seconds until all must be ready and hold their records."""
 CLIENT = "10.53.48.250/24"
 
 
 class Built(NamedTuple):
-    """A cluster that came to rest."""
+    """A cluster at rest."""
 
     cluster: Cluster
     client: Host
@@ -55,7 +55,7 @@ def running(nodes: int, replicas: int, datapath: str) -> Iterator[Built]:
 
 
 def wait_records(nodes: Sequence[LabNode], count: int, timeout: float = SETTLED) -> None:
-    """Until the nodes together hold that many records; raises LabError."""
+    """Wait until the nodes together hold that many records. Raises LabError."""
     wait_until(lambda: records(nodes) == count, f"{count} records on {len(nodes)} nodes", timeout)
 
 

@@ -1,4 +1,4 @@
-"""One key with nearly all reads: what its owner can give alone, and what its replicas give together.
+"""One key with nearly all reads: the rate of its owner alone, and of its replicas together.
 
 The C load asks all nodes in turn. "owner": every GET goes to the owner, as GETs do. "replicas": GETs go to the owner, the second and the
 third replica in turn (`attempt` 0, 1, 2), as a client with `spread_reads` sends them. "at the owner": the owner is the only entry
@@ -26,14 +26,14 @@ VALUE_BYTES = 100
 COLD = 200
 """Other keys."""
 CYCLE = 2000
-"""Requests, drawn at random, that are repeated."""
+"""The repeated requests, drawn at random."""
 TRIAL = 2000
 HOT = "the hot key"
 SETTLED = 60.0
 
 
 class Plan(NamedTuple):
-    """What is measured; `hot` is the hot key's part of the reads, `cpu` a node's part of a processor."""
+    """The setting. `hot` is the hot key's part of the reads, `cpu` a node's part of a processor."""
 
     nodes: int
     replicas: int
@@ -88,7 +88,7 @@ def _measure(
     with built.client.enter():
         proof = cookie(targets[0])
         requests, answers = _requests(plan, values, proof, places)
-        # A repetition keeps its place: attempts are what is measured here.
+        # A repetition keeps its attempt, because attempts are measured here.
         protocol = Protocol(id_at=PROTOCOL.id_at, id_size=PROTOCOL.id_size, status_at=PROTOCOL.status_at)
 
         def load(count: int) -> Timing:
@@ -126,7 +126,7 @@ def _requests(
 
 
 def _answered(node: LabNode) -> int:
-    """GETs that it answered with a record."""
+    """GETs answered with a record."""
     stats = node.stats()
     return int(stats["requests"].get("GET OK", 0)) + int(stats["datapaths"]["socket"]["cache_answers"])
 

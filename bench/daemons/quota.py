@@ -1,4 +1,4 @@
-"""A part of a processor for each node: so that a dozen nodes on one machine have limits of their own, as hosts have.
+"""A part of a processor for each node, so a dozen nodes on one machine have limits of their own, like hosts.
 
 The kernel's CFS bandwidth control, by cgroup version 1 or 2, in periods so short that a node does not stand still for long.
 """
@@ -12,7 +12,7 @@ from kdht.errors import LabError
 from kdht.lab.cluster import LabNode
 
 QUOTA_US = 1000
-"""The least that the kernel takes."""
+"""The kernel's least quota."""
 
 
 @contextmanager
@@ -45,7 +45,7 @@ def limited(nodes: Sequence[LabNode], part: float) -> Iterator[None]:
 
 
 def _hierarchy() -> tuple[bool, Path]:
-    """Where the processor is given out, and whether that is version 2. Raises LabError."""
+    """The cgroup directory, and whether it is version 2. Raises LabError."""
     mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
     for _, at, kind, options, *_ in mounts:
         given = Path(at) / "cgroup.subtree_control"

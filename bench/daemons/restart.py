@@ -1,4 +1,4 @@
-"""All nodes die and are started again at once: when are they ready, and what do they say to each other?"""
+"""All nodes die and are started again at once: the time until they are ready, and their traffic."""
 
 import asyncio
 import time

@@ -1,8 +1,8 @@
 """Some of the nodes die at once: is every value still read, how fast, and how fast are writes confirmed?
 
 The client has worked with the cluster before, knows the nodes that stay, and asks the moment after the
-deaths. Processes that die leave a host behind that answers with ICMP; hosts that die are silent. What may be missing are
-the keys whose replicas all died, no others.
+deaths. The host of a dead process answers with ICMP. A dead host is silent. Only keys whose replicas all died may be
+missing.
 """
 
 import asyncio
@@ -83,7 +83,7 @@ async def _work(
 
 
 def die(victims: Sequence[LabNode], how: str) -> None:
-    """All at once; of a host its interface goes down first, so that it says nothing more."""
+    """All at once. A host's interface goes down first, so it sends nothing more."""
     if how == "host":
         for victim in victims:
             victim.host.set_link("eth0", up=False)
@@ -92,7 +92,7 @@ def die(victims: Sequence[LabNode], how: str) -> None:
 
 
 def _only_on(built: Built, victims: Sequence[LabNode], keys: Sequence[str], replicas: int) -> set[str]:
-    """The keys whose replicas are all among the victims."""
+    """The keys with all replicas among the victims."""
     ids = [(each, name) for name, each in built.ids().items()]
     dead = {victim.name for victim in victims}
     return {key for key in keys if dead.issuperset(census.closest(ids, hash_key(key), replicas))}

@@ -1,4 +1,4 @@
-"""The load: bench/c/udp_ask.c, built once, and the requests that it sends."""
+"""The load: bench/c/udp_ask.c, built once, and its requests."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""What is asked of every peer, and what comes back.
+"""The interface of every peer.
 
 Contract: `Kind.cluster` is a block in which nodes run at the places of a site and know each other. Values
 have numbers; value i is `values[i]`, its key a peer's own business. `get` checks what it gets, and
@@ -21,7 +21,7 @@ NOBODY = "-"
 
 
 class Timing(NamedTuple):
-    """Requests that were done: how many, how many failed, seconds for all, and latencies in milliseconds.
+    """Finished requests: their number, failures, seconds for all, and latencies in milliseconds.
 
     `client_cpu`: seconds of processor time of the one who asked, where that was no node.
     """
@@ -35,7 +35,7 @@ class Timing(NamedTuple):
 
 
 class Running(Protocol):
-    """A cluster that runs."""
+    """A running cluster."""
 
     def pids(self) -> list[int]:
         """The processes of all nodes."""

@@ -1,4 +1,4 @@
-"""What a run cost: datagrams of a network namespace, processor time and memory of processes."""
+"""The cost of a run: datagrams of a network namespace, processor time and memory of processes."""
 
 import os
 from collections.abc import Iterable
@@ -9,7 +9,7 @@ _USER, _SYSTEM = 11, 12  # fields of /proc/PID/stat after the name
 
 
 def datagrams() -> int:
-    """UDP datagrams that sockets of this network namespace received since its start."""
+    """UDP datagrams received by this network namespace's sockets since its start."""
     return _of_snmp(Path("/proc/self/net/snmp").read_text())
 
 
@@ -24,7 +24,7 @@ def cpu_seconds(pids: Iterable[int]) -> float:
 
 
 def packets(interface: str) -> int:
-    """What an interface of the calling thread's network namespace received since its start."""
+    """Packets received by an interface of the calling thread's network namespace since its start."""
     return _of_dev(Path("/proc/thread-self/net/dev").read_text(), interface)
 
 
@@ -49,12 +49,12 @@ def _of_stat(text: str) -> float:
 
 
 def pss_mib(pid: int) -> float:
-    """A process's own share of memory, MiB: what it shares counts by as many as share it."""
+    """A process's own share of memory, MiB. Shared pages are divided by the number of sharers."""
     return _rollup(pid, "Pss:")
 
 
 def rss_mib(pid: int) -> float:
-    """All memory of a process that is in RAM, MiB."""
+    """A process's memory in RAM, MiB."""
     return _rollup(pid, "Rss:")
 
 

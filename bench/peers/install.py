@@ -21,7 +21,7 @@ POLICY = Path("/usr/sbin/policy-rc.d")
 
 
 def install(tell: Callable[[str], None]) -> None:
-    """Install what is missing, as far as that is possible; what is not possible is told."""
+    """Install missing peers as far as possible. Reports the others."""
     absent = [name for name, sign in PACKAGES.items() if not list(Path("/").glob(sign.lstrip("/")))]
     if not absent:
         return
@@ -45,7 +45,7 @@ def _apt(*arguments: str) -> bool:
 
 @contextmanager
 def _without_services() -> Iterator[None]:
-    """Leaves a policy that is there already alone."""
+    """Keeps an existing policy."""
     if POLICY.exists():
         yield
         return

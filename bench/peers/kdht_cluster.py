@@ -25,7 +25,7 @@ PROTOCOL = Protocol(
 Client = Callable[[], AbstractContextManager[None]]
 """The calling thread is where the load runs until the block ends."""
 SETTLE = 60.0
-"""Seconds, at most, until all nodes have compared what they hold."""
+"""Seconds, at most, until all nodes have compared their records."""
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ class Plan:
 def compare(
     kinds: Sequence[Kind], nodes: Sequence[int], make_site: MakeSite, plan: Plan, tell: Tell
 ) -> tuple[dict[str, dict[str, Figures]], dict[str, str]]:
-    """Medians by number of nodes and peer, and why a peer is missing; one that fails is."""
+    """Medians by number of nodes and peer, and the causes of missing peers. A failed one is missing."""
     values = make_values(plan.values, plan.size)
     missing = {kind.name: why for kind in kinds if (why := kind.missing())}
     found: dict[int, dict[str, list[Figures]]] = {count: {} for count in nodes}
@@ -87,7 +87,7 @@ def one_round(kind: Kind, site: Site, values: Sequence[bytes], plan: Plan) -> Fi
 
 
 def _costly(figures: Figures, what: str, site: Site, running: Running, load: Callable[[], Timing]) -> None:
-    """A load with what it costs, all nodes and the one who asks together."""
+    """A load with its cost, of all nodes and the client together."""
     packets, cpu = site.packets(), site.cpu_seconds(running.pids())
     done = load()
     cpu = site.cpu_seconds(running.pids()) - cpu

@@ -1,4 +1,4 @@
-"""Clusters of the peers that are overlays themselves: N node programs (`nodes/`), asked over their pipes."""
+"""Clusters of peers with overlays of their own: N node programs (`nodes/`), asked over their pipes."""
 
 import json
 import select
@@ -19,12 +19,12 @@ ROOT = Path(__file__).parent.parent.parent
 START = 60.0
 ANSWER = 600.0
 SETTLE = 15.0
-"""Seconds in which a new cluster fills its routing tables: libtorrent's nodes know 8 others after 3, all after 12."""
+"""Seconds for a new cluster to fill its routing tables. libtorrent's nodes know 8 others after 3, all after 12."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Overlay:
-    """A Kind: one of the programs in `nodes/`, and the Python that has its binding."""
+    """A Kind: one of the programs in `nodes/`, and the Python with its binding."""
 
     name: str
     notes: str

@@ -1,4 +1,4 @@
-"""One node and who asks it, in two network namespaces: kdht beside memcached, Redis, and a bare echo.
+"""One node and its client, in two network namespaces: kdht beside memcached, Redis, and a bare echo.
 
 The server has one processor, the load the other. kdht's keys are its own; it is measured with its hot
 records, and without them, so that each answer comes from LevelDB.
@@ -40,7 +40,7 @@ Load = Callable[[int, int], Timing]
 def measure(
     values: Sequence[bytes], rounds: int, tell: Callable[[str], None]
 ) -> tuple[dict[str, Figures], dict[str, str]]:
-    """Medians by server, and what is missing."""
+    """Medians by server, and the missing ones."""
     found: dict[str, list[Figures]] = {}
     missing: dict[str, str] = {}
     for number in range(rounds):

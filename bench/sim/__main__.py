@@ -27,7 +27,7 @@ from bench.sim.plots import draw
 from kdht.wire._shared import K
 
 STANDARD = ("static", "idle", "deaths", "churn")
-"""What runs without a command, one after the other, and is then drawn."""
+"""The simulations of a run without a command, in order, drawn at the end."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def static(nodes: list[int], messages: int, k: int, seed: int, as_json: bool) ->
 @seed_option
 @json_option
 def idle(nodes: list[int], as_json: bool, **plan: Any) -> dict[str, Any]:
-    """Packets a second in clusters that nobody asks anything."""
+    """Packets a second in idle clusters."""
 
     def run(count: int, progress: Any) -> dict[str, Any]:
         return idling.run(count, **plan, progress=progress)

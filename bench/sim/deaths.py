@@ -1,4 +1,4 @@
-"""Nodes die without a word, all at once: how long they stay in tables, and what that costs lookups."""
+"""Nodes die silently, all at once: the time until they leave all tables, and the cost for lookups."""
 
 import time
 from collections.abc import Callable

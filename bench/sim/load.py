@@ -1,8 +1,8 @@
-"""Clients of a virtual cluster: puts and gets by the client library's own rules, and what came of them.
+"""Clients of a virtual cluster: puts and gets by the client library's own rules, and their outcomes.
 
-Each request goes to three live nodes that are ready, as a client's list of nodes that is up to
-date. A get is right if it gives the value of a put that may stand: of the last acknowledged one before
-it, or of one that was not confirmed or was under way since.
+Each request goes to three live, ready nodes, like the up-to-date list of a client. A get is right if
+it returns the value of a possible put: the last acknowledged one before it, or one since then that was
+unconfirmed or under way.
 """
 
 from collections import Counter, defaultdict

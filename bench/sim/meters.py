@@ -1,4 +1,4 @@
-"""What is measured in a virtual cluster: packets by op, who has whom in the table, how true tables are."""
+"""Meters of a virtual cluster: packets by op, the contacts in each table, and the tables' truth."""
 
 from bisect import bisect_left
 from collections import Counter, defaultdict
@@ -18,7 +18,7 @@ _FLAGS = OFFSET["flags"]
 
 
 class Traffic:
-    """Counts every datagram that a cluster's network carries, once, as its sender's."""
+    """Counts every datagram of a cluster's network once, for its sender."""
 
     def __init__(self, cluster: VirtualCluster) -> None:
         self._network = cluster.network

@@ -1,4 +1,4 @@
-"""How evenly keys lie on nodes: IDs by chance, and IDs that each newcomer chose (kdht.node.place.survey).
+"""How evenly keys lie on nodes: with random IDs, and with IDs chosen by newcomers (kdht.node.place.survey).
 
 No messages are simulated, and tables are as good as they get. Newcomers that come together look at the same nodes, each with
 its own questions; each gap lets one of them in, and the others look again when those have joined, as Claims and Chooser do.
@@ -27,7 +27,7 @@ ANYWHERE = Address.of("10.0.0.1", PORT)
 
 
 class Nodes:
-    """All nodes' IDs, and what any of them would answer."""
+    """All nodes' IDs, and their answers."""
 
     def __init__(self, seed: int) -> None:
         self.rng = Random(f"shares {seed}")
@@ -78,7 +78,7 @@ class Nodes:
         return len(dying)
 
     def move_until_even(self) -> int:
-        """What `kdhtctl cluster` proposes is done until it proposes nothing; how many moves."""
+        """Follow the proposals of `kdhtctl cluster` until there is none. Returns the number of moves."""
         moves = 0
         while (move := move_that_helps(self.ids)) is not None:
             del self.ids[move[0]]
@@ -108,7 +108,7 @@ class Nodes:
         return survey
 
     def closest(self, question: SurveyQuestion) -> list[Contact]:
-        """The k nodes closest to the target, without whoever is asked."""
+        """The k nodes closest to the target, without the asked node."""
         target, asked = (int.from_bytes(id, "big") for id in (question.target, question.contact.id))
         found: list[int] = []
 

@@ -155,7 +155,7 @@ class Actor:
 
 
 class _Call(NamedTuple):
-    """What was asked, and when."""
+    """The request, and its time."""
 
     kind: Kind
     key: str

@@ -28,7 +28,7 @@ class Endless(Exception):
 
 
 def play(schedule: Schedule) -> Played:
-    """Run it, and look at what it did. A node that raises, or does not come back, is a violation too."""
+    """Run it, and check its history. A node that raises, or hangs, is a violation too."""
     try:
         with _limited():
             done = run(schedule)

@@ -1,4 +1,4 @@
-"""Makes a schedule that fails smaller: whatever is left out while a promise of the same name is still broken.
+"""Makes a failing schedule smaller: parts are left out while a promise of the same name is still broken.
 
 Delta debugging by halves (Zeller and Hildebrandt, "Simplifying and Isolating Failure-Inducing Input", 2002), over
 faults, then over operations, then over clocks.

@@ -1,4 +1,4 @@
-"""What the programs in this folder share: their arguments, their lines, a window of requests."""
+"""The common part of the programs in this folder: arguments, lines, a window of requests."""
 
 import json
 import sys
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 from bench.peers.base import NOBODY, make_values
 
 TIMEOUT = 60.0
-"""Seconds without any answer after which what is under way has failed."""
+"""Seconds without any answer until the requests under way count as failed."""
 
 
 class Address(NamedTuple):
@@ -39,7 +39,7 @@ def _address(text: str) -> Address:
 
 
 class Node(Protocol):
-    """A node whose requests end in events."""
+    """A node with events at the ends of requests."""
 
     def begin(self, do: str, number: int) -> None:
         """Begin to "put" or "get" a value."""
@@ -63,7 +63,7 @@ def window(
     outstanding: int,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Any]:
-    """Do all, so many at a time; what ends twice counts once."""
+    """Do all, so many at a time. A request that ends twice counts once."""
     latencies: list[float] = []
     failed = 0
     waiting = iter(numbers)
