@@ -120,5 +120,5 @@ def _read_line(sock: socket.socket) -> bytes:
 
 def _cut_off(path: Path) -> NoDaemon:
     return NoDaemon(
-        f"{path}: what answers there is not kdhtd, or it has just stopped: try again, or name another socket with --socket"
+        f"{path}: another program answers there, or kdhtd has just stopped: try again, or name another socket with --socket"
     )

@@ -86,7 +86,7 @@ def test_a_socket_of_somebody_who_is_no_daemon(home, silent, arguments):
         there.recv(4096)
         there.sendall(b"SSH-2.0-OpenSSH_9.2\r\n")
     _, said = command.communicate(timeout=30)
-    complained(command.returncode, said, 5, "what answers there is no kdhtd")
+    complained(command.returncode, said, 5, "another program answers there")
     assert untouched(home)
 
 
