@@ -62,9 +62,11 @@ class Manifest(NamedTuple):
     @classmethod
     def parse(cls, value: bytes) -> "Manifest | None":
         """Parse an untrusted value. None if it is no manifest, or an impossible one."""
+        # The check keeps a plain value that begins like a manifest from being taken for one.
         if len(value) != _MANIFEST.size + _CHECK_LEN or not _has_check(value, MANIFEST_MAGIC):
             return None
         manifest = cls(*_MANIFEST.unpack_from(value)[1:])
+        # Anybody may write this value: bounded, so a reader cannot be made to take all its memory.
         possible = manifest.size <= MAX_LARGE and 0 < manifest.chunk_size <= CHUNK_SIZE
         return manifest if possible and manifest.chunks <= MAX_CHUNKS else None
 

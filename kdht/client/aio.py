@@ -125,6 +125,7 @@ class AsyncClient:
                     raise watch.error
                 await driver.wait_for(watch)
         finally:
+            # Also if the caller leaves the loop: the nodes need not keep the lease.
             driver.end(watch)
 
     async def close(self) -> None:
@@ -147,6 +148,7 @@ class AsyncClient:
 
     async def _open(self) -> ClientDriver:
         sockets.check_process(self._pid)
+        # Several first requests at once open the sockets once.
         async with self._opening:
             if self._closed:
                 raise RequestError(CLOSED)
@@ -162,6 +164,7 @@ class AsyncClient:
             len(opened),
             timeout=timeout,
             attempts=attempts,
+            # Nobody must be able to guess request IDs.
             rng=random.SystemRandom(),
             unix_us=sockets.unix_us,
             node_name=opened.node_name,

@@ -60,6 +60,7 @@ class ControlOutbox:
         now: SteadyTime,
         attempt: int = 0,
     ) -> None:
+        # Own address of the target's IP version: the receiver checks that it is the packet's source.
         source = self._context.source(target)
         assert source is not None, "addresses of the other IP version were left out"
         message = Message(

@@ -175,9 +175,11 @@ class Rpcs:
             raise Mismatch("wrong_address")
         if rpc.op is not message.op or rpc.key != message.key or message.attempt >= len(rpc.sent):
             raise Mismatch("unmatched")
+        # Another node has this address by now.
         if rpc.id is not None and rpc.id != sender:
             raise Mismatch("wrong_id")
         self._end(rpc)
+        # The reply repeats the number of its transmission, so retries are measured too.
         rtt = now - rpc.sent[message.attempt]
         self.round_trips[rpc.op].observe(rtt)
         return rpc, rtt
@@ -193,6 +195,7 @@ class Rpcs:
         self.abandon(now)
 
     def _fresh_id(self) -> int:
+        # Random: who does not see the traffic cannot forge a matching answer.
         while (request_id := self._rng.getrandbits(64)) in self._pending:
             pass
         return request_id
@@ -209,6 +212,7 @@ class Rpcs:
         rpc.alarm = self._timers.at(rpc.due, partial(self._expired, rpc))
 
     def _expired(self, rpc: Rpc, now: SteadyTime) -> None:
+        # This node itself was late. The answer may be waiting in its own socket.
         if now - rpc.due > rpc.timeout and not rpc.excused:
             rpc.excused = True
             self._wait(rpc, now)
@@ -216,6 +220,7 @@ class Rpcs:
         self._counters["timeouts"] += 1
         self._missed(rpc, now)
         if len(rpc.sent) < rpc.tries:
+            # Doubled with each loss: an overloaded node is asked less.
             rpc.timeout = max(min(2 * rpc.timeout, rpc.longest), rpc.timeout)
             self._queues[rpc.urgent].send(rpc, now)
         elif not rpc.ended:

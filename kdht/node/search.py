@@ -56,6 +56,7 @@ class Searches:
         while contacts := lookup.take():
             for contact in contacts:
                 done = partial(self._answer, lookup, found)
+                # Too many requests under way: as if it had not answered, so the lookup ends.
                 if not self._context.ask(Op.FIND_NODE, lookup.target, contact.address, contact.id, done, now):
                     lookup.failed(contact.id)
         if lookup.done:

@@ -24,6 +24,7 @@ class Claims:
     def claim(self, id: bytes, now: SteadyTime) -> Status:
         """The answer to a claim: OK, BUSY while another one joins, or NOT_RESPONSIBLE if a contact is as close to the ID."""
         table = self._table
+        # This node is not alone there: another one owns the gap.
         if table.index(id) <= table.deepest():
             return Status.NOT_RESPONSIBLE
         if self._id not in (None, id) and now < self._until and table.get(self._id or b"") is None:

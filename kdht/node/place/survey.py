@@ -110,6 +110,7 @@ class Survey:
             if number not in self._known:
                 insort(self._ids, number)
                 self._known[number] = _Known(contact, silent=not self._askable(contact))
+                # At random, so that newcomers at the same time begin at different gaps.
                 self._turn[number] = self._rng.random()
 
     def questions(self, most: int) -> list[SurveyQuestion]:
@@ -135,6 +136,7 @@ class Survey:
         """A node answered with these contacts."""
         self.learn(contacts)
         known = self._known[_number(question.contact.id)]
+        # Only the answer about its own neighbours tells how far a node knows everybody.
         if question.target != known.contact.id:
             return
         number = _number(known.contact.id)
@@ -166,6 +168,7 @@ class Survey:
         coming = Contact(gap.middle(self._rng), *gap.owner.address)
         self.learn([coming])
         known = self._known[_number(coming.id)]
+        # It takes its half of the gap now, and cannot be asked yet.
         known.silent = known.coming = True
 
     def contacts(self) -> list[Contact]:

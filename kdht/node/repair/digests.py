@@ -61,6 +61,7 @@ class Digests:
                 kept = self._kept.get(Range(at >> below << below, bits))
                 if kept is not None:
                     kept.until = 0
+                    # A digest that is being computed now is stale too.
                     kept.stamp += 1
 
     def of(self, wanted: Range) -> Steps[Digest]:

@@ -234,10 +234,12 @@ class Conditions:
     def _decide(self, turn: Turn, job: ConditionJob) -> None:
         newest = max(job.granted.values(), key=lambda head: head.version)
         seen = _version(visible(newest, turn.now))
+        # Of m answers one has every confirmed record, so the newest of them is the current one.
         if seen != job.condition:
             self._finish(turn, job, Status.CONFLICT, seen)
             return
         job.decided = True
+        # Only to replicas with a promise: the others may have promised a greater ballot.
         for where in list(job.granted):
             self._store(turn, job, where)
         self.finish_if_decided(turn, job)
@@ -268,6 +270,7 @@ class Conditions:
         job.waiting -= 1
         job.acks += accepted is True
         job.denied += accepted is False
+        # Repair looks at this key soon: the replica may lack the record.
         if not accepted:
             self._context.on_missed(job.key)
         self.finish_if_decided(turn, job)
@@ -277,6 +280,7 @@ class Conditions:
         quorum = job.quorum
         if not job.done:
             return
+        # Stand-ins do not count: they gave no promise.
         if job.acks >= max(quorum.acks, quorum.majority):
             if job.own_version:
                 self._context.recent.confirm(job.key, job.record, turn.now, existed=job.condition != 0)
