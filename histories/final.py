@@ -20,7 +20,7 @@ HeldByKey = Mapping[str, Iterable[Held]]
 
 
 def check(history: History, held: HeldByKey, replicas: int) -> Verdict:
-    """`held`: what the disks of all nodes hold of each key."""
+    """`held`: the records of each key on all nodes' disks."""
     operations = by_key(history)
     return Verdict(
         tuple(

@@ -12,13 +12,13 @@ from typing import Literal, Self
 import msgspec
 
 Kind = Literal["put", "delete", "get", "quorum_get", "watch"]
-"""`watch`: what a watch told."""
+"""`watch`: the report of a watch."""
 Outcome = Literal["ok", "not_found", "conflict", "refused", "unknown"]
 """`refused`: nothing was changed. `unknown`: the write may take effect at any time after its call, or never."""
 
 
 class Operation(msgspec.Struct, frozen=True, omit_defaults=True):
-    """`version`: of the record written or read, or what stands instead at a conflict; 0 where none is known."""
+    """`version`: of the record written or read, or of the current one at a conflict; 0 if unknown."""
 
     client: str
     kind: Kind
@@ -77,7 +77,7 @@ class Recorder(AbstractContextManager["Recorder"]):
         os.close(self._count_file)
 
     def _tell(self) -> None:
-        # In one call and of one length: whoever reads it meanwhile finds the old number or the new one.
+        # In one call and of one length, so a reader finds the old number or the new one.
         os.pwrite(self._count_file, b"%12d" % self.count, 0)
 
 

@@ -64,7 +64,7 @@ class Relay:
         heapq.heappush(self._waiting, (now + delay / 1000, self._order, target, frame))
 
     def send_due(self, now: float) -> float | None:
-        """Send what is due; how long to wait for the next."""
+        """Send the frames that are due. Returns the seconds until the next."""
         while self._waiting and self._waiting[0][0] <= now:
             _, _, target, frame = heapq.heappop(self._waiting)
             try:

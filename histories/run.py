@@ -162,7 +162,7 @@ def _play_all(plan: Plan, stage: Stage, operations: Callable[[], int], played: l
 
 @contextmanager
 def _clients(plan: Plan, stage: Stage) -> Iterator[Callable[[], int]]:
-    """All that read and write, until the block ends. Gives what tells the number of operations."""
+    """All clients, until the block ends. Yields a function for the number of operations."""
     with ExitStack() as stack:
         counts = [
             stack.enter_context(running(stage, _options(plan, stage, f"w{number}"), offset))
@@ -194,7 +194,7 @@ def _history(directory: Path) -> list[Operation]:
 
 def _wait_told(directory: Path) -> None:
     """Until the watches have told all, or had the time for it."""
-    with suppress(LabError):  # the checker says what is missing
+    with suppress(LabError):  # the checker names the missing ones
         wait_until(lambda: watches.check(_history(directory)).holds, "the watches", 2 * LEASE)
 
 

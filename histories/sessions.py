@@ -97,7 +97,7 @@ def _may_be_deleted(
     deletes: Iterable[Operation],
     puts: dict[tuple[str, str], Operation],
 ) -> bool:
-    """Whether somebody may have deleted what was seen: not before it was written, and not after `op`."""
+    """Whether somebody may have deleted the seen record: not before it was written, and not after `op`."""
     put = puts.get((seen.key, seen.value or ""))
     return any(
         deletion.invoked_ns < op.returned_ns

@@ -27,7 +27,7 @@ Promise = Literal[
 
 class Violation(msgspec.Struct, frozen=True):
     promise: Promise | Literal["runs", "undecided"]
-    """Beside the promises: a node that raised or did not come back, and what a checker could not decide."""
+    """Beside the promises: a node that raised or hung, and undecided cases."""
     key: str
     what: str
 

@@ -16,7 +16,7 @@ from kdht import AsyncClient
 from kdht.errors import RequestError
 
 LEASE = 6
-"""Of a watch, seconds: what was missed is found when it is renewed, at a third of it."""
+"""Of a watch, seconds. A renewal, after a third of it, finds missed changes."""
 
 
 class Options(msgspec.Struct, frozen=True):
@@ -61,7 +61,7 @@ async def run(options: Options) -> None:
 
 
 async def _watch_all(recorder: Recorder, options: Options, ended: asyncio.Event) -> None:
-    """Watch all keys that are watched, by one client, until the end; a watch that failed is begun anew."""
+    """Watch all keys for watches, by one client, until the end. A failed watch is started again."""
     calls = AsyncClient(options.nodes, timeout=TIMEOUT)
     client = Recorded(options.name, calls, recorder)
     async with calls:

@@ -38,7 +38,7 @@ async def register(client: Recorded, rng: random.Random, keys: Keys) -> None:
 
 
 async def counter(client: Recorded, rng: random.Random, keys: Keys) -> None:
-    """One more than what a quorum read says, on the condition that it still stands."""
+    """One more than the value of a quorum read, on the condition that its version is still current."""
     key = keys.draw("counter", rng)
     read = await client.read(key, quorum=True)
     if read.outcome == "ok":
@@ -85,7 +85,7 @@ async def session(client: Recorded, rng: random.Random, keys: Keys) -> None:
 
 
 async def watched(client: Recorded, rng: random.Random, keys: Keys) -> None:
-    """Values for those who watch; never deleted."""
+    """Values for watches; never deleted."""
     await client.put(f"{WATCHED}{rng.randrange(keys.count)}", client.mark())
 
 

@@ -1,4 +1,4 @@
-"""An abstract cluster of which one key is looked at: who knows whom, who has what, who holds itself caught up.
+"""An abstract cluster and one key: who knows whom, who has the record, who takes itself for caught up.
 
 Nodes 0 to `old - 1` were there first: they know each other, have caught up and, if `holders`, hold the value of version 1,
 which is acknowledged. The others have just found them, and are not known yet. A state is a tuple of small numbers (`State`); `successors` has all that may come
@@ -47,9 +47,9 @@ class State(NamedTuple):
     acknowledged: int
     """The greatest version that a client was told of."""
     writing: tuple[int, int, int, int, int]
-    """The write under way: its version, 0 for none, its coordinator, whom that knew, who has it, and who of those counts."""
+    """The write under way: its version (0: none), its coordinator, the nodes known to that, those that have it, those that count."""
     side: int
-    """Of a divided network: who is on one side."""
+    """Of a divided network: the nodes on one side."""
     deaths: int
     writes: int
     """That may still come."""
@@ -109,7 +109,7 @@ class Setting:
         return found
 
     def seats(self, state: State) -> int:
-        """The closest nodes for the write under way; who has it and does not count has left its seat to the next."""
+        """The closest nodes for the write under way. A node that has it and does not count has left its seat to the next."""
         _, _, known, having, counted = state.writing
         return self.closest(known & ~(having & ~counted))
 

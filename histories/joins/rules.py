@@ -67,7 +67,7 @@ class Present:
             return False
         version, coordinator = state.writing[:2]
         if version and coordinator == other and not setting.targets(state) >> node & 1:
-            return False  # what it began with an older view has not ended
+            return False  # its writes and reads with an older view have not ended
         own = setting.keepers(state, node)
         unknown = theirs & ~own
         if not unknown:
@@ -104,7 +104,7 @@ class Present:
 
 
 class AnybodyConfirms(Present):
-    """A write is confirmed by whoever took it, caught up or not."""
+    """Every node that took a write confirms it, caught up or not."""
 
     def counts(self, setting: Setting, state: State, target: int) -> bool:
         return True

@@ -8,7 +8,7 @@ from histories.joins.model import Rule, Setting, State, broken, successors
 
 
 class Found(NamedTuple):
-    """`broken`: what is wrong, empty for nothing; `trace`: the steps that lead there, the fewest that do."""
+    """`broken`: the broken promise, or empty; `trace`: the fewest steps that lead there."""
 
     states: int
     complete: bool
@@ -46,7 +46,7 @@ def _trace(came: dict[State, tuple[State, str] | None], state: State) -> tuple[s
 
 
 def follow(setting: Setting, rule: Rule, names: Sequence[str]) -> tuple[State, str]:
-    """The state after these steps, and what is wrong then; a step that the rule does not let happen is left out."""
+    """The state after these steps, and its broken promise. Steps that the rule forbids are left out."""
     state = setting.first()
     for name in names:
         state = dict(successors(setting, rule, state)).get(name, state)

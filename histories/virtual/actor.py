@@ -1,4 +1,4 @@
-"""A client of a virtual history: its actions, by the library's own operations, and what came of each."""
+"""A client of a virtual history: its actions, by the library's own operations, and their outcomes."""
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial

@@ -173,7 +173,7 @@ def _of_nodes(rng: Random, nodes: int, length: float, most: int) -> list[Fault]:
 
 
 def _fixed(rng: Random, nodes: int, length: float) -> list[Fault]:
-    """As many nodes as replicas: whatever befalls them, majorities meet."""
+    """As many nodes as replicas: majorities meet under all faults."""
     return _network(rng, length) + _of_nodes(rng, nodes, length, 4)
 
 
@@ -207,7 +207,7 @@ PROFILES: dict[str, tuple[Callable[[Random], int], Callable[[Random, int, float]
     "one by one": (lambda rng: rng.randint(4, 6), _one_by_one),
     "growth": (lambda rng: 3, _growth),
 }
-"""How many nodes there are at the start, and what befalls them."""
+"""The number of nodes at the start, and their faults."""
 
 OFTEN = ("fixed", "fixed", "fixed", *PROFILES)
 """Of which a seed draws one. The first is a third of the work, and has the most faults."""

@@ -29,7 +29,7 @@ LAST_HEAL_SECONDS = 225.0
 
 
 class Run(NamedTuple):
-    """All operations by the time of their call, the last ones after all was healed; and what the disks hold then."""
+    """All operations by the time of their call, the last ones after healing, and the final content of the disks."""
 
     history: list[Operation]
     held: dict[str, list[Held]]

@@ -1,4 +1,4 @@
-"""nft: the ruleset of this configuration: shown, loaded, taken away, and held against what is loaded.
+"""nft: shows, loads and removes the ruleset of this configuration, and compares it with the loaded one.
 
 The kernel itself lists the ruleset to load, in a short-lived network namespace of one thread. So a
 difference is one of rules, not of spelling.

@@ -241,7 +241,7 @@ def table(data: RoutingTable) -> None:
 
 
 def stats(data: NodeStats) -> None:
-    """What the daemon's `stats` gives, without what is zero."""
+    """The daemon's `stats`, without zeros."""
     _draw_stats(data, zeros=False)
 
 

@@ -71,7 +71,7 @@ class Route(msgspec.Struct):
 
 
 class JoinDone(msgspec.Struct):
-    """What `join` did: addresses that answered and that did not, and the contacts in the table now."""
+    """The result of `join`: addresses with and without an answer, and the contacts in the table now."""
 
     answered: list[str]
     silent: list[str]

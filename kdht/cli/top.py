@@ -1,4 +1,4 @@
-"""top: what the node does now. Two looks at its counters, and what lies between them.
+"""top: the node's present work, as the difference of two looks at its counters.
 
 The counters are the daemon's (`stats`). A rate is their difference over the time between the
 looks. The daemon does not know how long a request takes. So each look sends one TRACE of a random

@@ -1,4 +1,4 @@
-"""Capture files, streamed: a batch of packets at a time, whatever the file's length.
+"""Capture files, streamed: a batch of packets at a time, for files of any length.
 
 pcap and pcapng, gzipped too. Ethernet, raw IP, Linux cooked and BSD loopback are read by
 _capture. For other link layers scapy finds the IP header. CaptureError names the file and the

@@ -194,7 +194,7 @@ class Live:
         final = counted if by_socket is None else by_socket
         out: list[SentMessage] = []
         if final is not None and VERDICT_OF[final] in _GOES_ON:
-            with suppress(LabError):  # then nothing came out, which is what was to be found out
+            with suppress(LabError):  # then nothing came out, which is a finding too
                 out = wait_until(self._drain, "a packet to come out", ARRIVAL_TIMEOUT)
         return self._as_seen(counted, by_socket, out or self._drain())
 

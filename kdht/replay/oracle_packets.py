@@ -89,7 +89,7 @@ def find_in_ipv6(node: SlowNode, packet: bytes) -> FoundDatagram:
 
 
 def end_at_extensions(node: SlowNode, packet: bytes, end: int) -> None:
-    """Nothing of ours has extension headers: drop what would be ours without, pass the rest."""
+    """kdht packets have no extension headers. Drop those that would be ours without them, pass the rest."""
     seen: list[int] = []
     following, at = packet[6], 40
     while following in EXTENSION_HEADERS:

@@ -77,7 +77,7 @@ def _note(node: Data) -> str:
 
 
 def forgotten(data: Forgotten) -> None:
-    """Who forgot it, and who knew nothing of it."""
+    """The nodes that forgot it, and those that did not know it."""
     console = terminal()
     if data.forgot:
         console.print(f"{data.id} is forgotten by {escape(', '.join(data.forgot))}")

@@ -10,7 +10,7 @@ from kdht.cli.report import Data, terminal
 
 
 def checked(data: Data) -> None:
-    """All findings, then what is wrong."""
+    """All findings, then the errors."""
     console = terminal()
     for line in data["findings"]:
         console.print(escape(line))

@@ -52,7 +52,7 @@ def trace(data: Route) -> None:
 
 
 def _replicas(data: Replicas) -> Table:
-    """What each of the nodes that should hold the key holds."""
+    """The record of each of the key's nodes."""
     newest = max((row.version for row in data.replicas), default=0)
     drawn = _table(
         "replica", "address", "version", "bytes", "", right=(2, 3), title=f"replicas, {data.wanted} wanted"

@@ -18,7 +18,7 @@ def stats(data: StoreFigures) -> None:
 
 
 def checked(data: Data) -> None:
-    """What was read, and what is wrong with it."""
+    """The counts, and the damage."""
     console = terminal()
     console.print(
         f"{data['records']:,} records and {data['tombstones']:,} tombstones, {data['value_bytes']:,} bytes of values, {data['with_expiry']:,} expire"

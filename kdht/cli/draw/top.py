@@ -14,7 +14,7 @@ from kdht.cli.samples import TopSample
 
 
 def live(samples: Iterable[TopSample]) -> None:
-    """Each sample in place of the one before; on what is no terminal, one after the other."""
+    """Each sample in place of the one before. Without a terminal, one after the other."""
     console = terminal()
     if not console.is_terminal:
         for sample in samples:

@@ -1,4 +1,4 @@
-"""What the control socket may be asked: plain data about the node, to read its configuration anew, to stop.
+"""Methods of the control socket: plain data about the node, reloading its configuration, stopping it.
 
 network_methods.py has the methods of the overlay, storage_methods.py those of the records.
 """

@@ -1,4 +1,4 @@
-"""What the control socket may be asked about the overlay: look a key up, who holds it, join through others."""
+"""Methods of the control socket for the overlay: look a key up, find its holders, join through others."""
 
 import asyncio
 import time

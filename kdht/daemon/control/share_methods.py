@@ -1,7 +1,7 @@
-"""What the control socket may be asked about shares: who owns and keeps how much, and what would make it more even.
+"""Methods of the control socket for shares: the part of each node, and the move that would make them more even.
 
-A node knows all others as long as none of its buckets is full. Beyond that it looks for whoever else there is: a
-look-up that finds as many as it may, all in one part of the ID space, is followed by one in each half of that part.
+A node knows all others as long as none of its buckets is full. Beyond that it looks them up. If a look-up finds as
+many nodes as it may, all in one part of the ID space, each half of that part is looked up too.
 """
 
 import secrets

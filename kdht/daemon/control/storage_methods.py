@@ -1,4 +1,4 @@
-"""What the control socket may be asked about the records: figures, compaction, an export in pages."""
+"""Methods of the control socket for the records: figures, compaction, an export in pages."""
 
 import asyncio
 import time

@@ -54,7 +54,7 @@ TRY_SECONDS = 2.0
 
 
 def pages(methods: Mapping[str, Method], address: str, *, any_name: bool) -> dict[str, Page]:
-    """By path. `address`: where this node's UDP requests go; `any_name`: answer whatever name was asked for."""
+    """Pages by path. `address`: the target of this node's UDP requests. `any_name`: accept any host name."""
     found: dict[str, Page] = {path: partial(_file, *what) for path, what in FILES.items()}
     found["/api/status"] = partial(_status, methods)
     found["/api/trace"] = Tracer(methods, address).trace

@@ -82,7 +82,7 @@ class Daemon:
             # First up, last down: its end tells `kdhtctl stop` that everything is restored.
             stack.push_async_callback(control.stop)
             await pages.serve(self._settings, self._methods.table(), stack)
-            # Before the control socket's end, which tells `kdhtctl stop` that all is released.
+            # Before the end of the control socket: that tells `kdhtctl stop` that everything is released.
             stack.callback(data.close)
             Datapaths.prepare(self._settings)
             # After the pages have bound their ports, and before the first thread of the daemon.

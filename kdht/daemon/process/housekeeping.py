@@ -115,7 +115,7 @@ class Saver:
     async def save(self) -> None:
         if self._parts.driver.aside:
             return  # whom it knew before, it asks when it comes back
-        # The dead too: who is cut off goes on knowing whom it could ask, and that it is not the whole cluster.
+        # The dead too, so a node that is cut off knows whom to ask, and that it is not the whole cluster.
         contacts = [*self._parts.driver.contacts(), *self._parts.driver.gone]
         if contacts != self._saved:
             await asyncio.to_thread(self._data.save_contacts, contacts)
