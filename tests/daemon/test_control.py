@@ -213,7 +213,7 @@ def test_something_else_answers(path):
                 await loop.sock_sendall(peer, b"220 smtp ready\n")
             await called
 
-        with pytest.raises(NoDaemon, match="no kdhtd"):
+        with pytest.raises(NoDaemon, match="another program answers there"):
             asyncio.run(answer_nonsense())
 
 
