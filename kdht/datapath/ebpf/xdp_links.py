@@ -52,8 +52,10 @@ def libbpf() -> Any:
 
 def need_bpffs(path: Path = BPFFS) -> None:
     """Mount the BPF file system if it is not there. Raises DatapathError."""
-    mounts = (line.split() for line in Path("/proc/thread-self/mounts").read_text().splitlines())
-    if any(fields[1:3] == [str(path), "bpf"] for fields in mounts):
+    mounts = (line.split()[1:3] for line in Path("/proc/thread-self/mounts").read_text().splitlines())
+    # The last mount on the way to `path` counts: it may hide earlier ones, as a container's own /sys does.
+    covering = [(place, kind) for place, kind in mounts if path.is_relative_to(place)]
+    if covering and covering[-1] == (str(path), "bpf"):
         return
     done = subprocess.run(
         ["mount", "-t", "bpf", "bpf", str(path)], capture_output=True, text=True, check=False
