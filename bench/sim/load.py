@@ -16,6 +16,7 @@ from kdht.client._exchange import Exchange
 from kdht.lab.virtual import VirtualCluster
 from kdht.lab.virtual.client import VirtualRequest
 from kdht.storage import MemoryStore
+from kdht.times import UnixTime
 from kdht.wire import Address, Record, hash_key
 from kdht.wire._shared import Status
 
@@ -80,7 +81,7 @@ class Load:
     def _count(self, key: str, stores: list[MemoryStore]) -> int:
         """How many of the stores have a value of the key that may be seen."""
         wanted = {str(serial).encode() for serial in self._standing[key]}
-        found = (store.get(hash_key(key), self._cluster.network.now) for store in stores)
+        found = (store.get(hash_key(key), UnixTime(self._cluster.network.now)) for store in stores)
         return sum(record is not None and record.value in wanted for record in found)
 
     def _again(self, rate: float, request: Any, end: float) -> None:

@@ -13,6 +13,7 @@ from kdht.lab.virtual import Member, VirtualCluster, address_of
 from kdht.lab.virtual.disk import CrashStore
 from kdht.node.repair import RepairOptions
 from kdht.node.replicas import Policy
+from kdht.times import UnixTime
 from kdht.wire import Contact, hash_key
 
 DELAY = (0.0005, 0.004)
@@ -212,7 +213,7 @@ class _World:
         for key in self._keys():
             for node, member in self.members.items():
                 store = self.cluster.stores[node]
-                record = store.get(hash_key(key), self.network.now + member.skew)
+                record = store.get(hash_key(key), UnixTime(self.network.now + member.skew))
                 if record is not None:
                     value = None if record.deleted else record.value.decode()
                     found.setdefault(key, []).append(Held(f"n{node}", record.version, value))

@@ -19,6 +19,7 @@ from kdht.program import control_client
 from kdht.program.answers import ExportPage
 from kdht.storage import LevelStore, StoredRecord, Write
 from kdht.storage.exported import FORMAT, Head, plain
+from kdht.times import UnixTime
 
 BATCH = 500
 MAX_LINE = 1 << 16
@@ -47,7 +48,7 @@ def from_daemon(socket: Path) -> Iterator[dict[str, object]]:
 
 def from_store(store: LevelStore) -> Iterator[dict[str, object]]:
     """A stopped node's."""
-    return (plain(key, record) for key, record in store.scan(time.time()))
+    return (plain(key, record) for key, record in store.scan(UnixTime(time.time())))
 
 
 def check(path: Path) -> int:
@@ -57,7 +58,7 @@ def check(path: Path) -> int:
 
 def read_into(store: LevelStore, path: Path, count: int) -> int:
     """Write all records; how many are now, or were already, the newest of their keys. Raises ConfigError."""
-    now, newest, done = time.time(), 0, 0
+    now, newest, done = UnixTime(time.time()), 0, 0
     with progress.bar(f"importing {path}", count) as draw:
         for batch in _batches(_records(path)):
             results = store.apply(batch, now)

@@ -24,6 +24,7 @@ from kdht.node.replicas.turns import Turn
 from kdht.program.files import replacing
 from kdht.storage import LevelStore, Store, StoredRecord, Write, exported, newer
 from kdht.storage.base import OnChange
+from kdht.times import UnixTime
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ class AsideRecords:
         self._doubted = sorted(data.path.glob("doubted-*"))
 
     @classmethod
-    def prepare(cls, data: DataDir, tombstone_ttl: int, now: float) -> "AsideRecords":
+    def prepare(cls, data: DataDir, tombstone_ttl: int, now: UnixTime) -> "AsideRecords":
         """Set the records aside where the node was away too long. Must run before the store is opened. Raises StorageError."""
         last = data.caught_up_at()
         if last is not None and now - last > tombstone_ttl and (data.records / "CURRENT").exists():
@@ -87,7 +88,7 @@ class AsideRecords:
         count = 0
         for path in self._doubted:
             for batch in _batches(path):
-                store.apply([Write(key, record) for key, record in batch], time.time(), on_change)
+                store.apply([Write(key, record) for key, record in batch], UnixTime(time.time()), on_change)
                 count += len(batch)
             shutil.rmtree(path)
         log.warning(
@@ -121,7 +122,7 @@ class ClusterRecords:
 
     def lack(self, records: Records) -> list[tuple[bytes, StoredRecord]]:
         """Records without a copy elsewhere in this version or a newer one."""
-        now = time.time()
+        now = UnixTime(time.time())
         own = self._store.get_many([key for key, _ in records], now)
         return [
             (key, record)
@@ -145,7 +146,7 @@ class ClusterRecords:
             answers.append(found)
             ended.set()
 
-        with self._coordinator.turn(time.time()) as turn:
+        with self._coordinator.turn(UnixTime(time.time())) as turn:
             self._coordinator.read(turn, key, None, done, quorum=True)
         ended.wait(READ_SECONDS)
         return answers[0] if answers else None
@@ -161,7 +162,7 @@ def _lacking(path: Path, others: ClusterRecords) -> Iterator[dict[str, object]]:
 def _batches(path: Path) -> Iterator[Records]:
     store = LevelStore(path)
     try:
-        records = store.scan(time.time())
+        records = store.scan(UnixTime(time.time()))
         while batch := list(islice(records, BATCH)):
             yield batch
     finally:

@@ -20,6 +20,7 @@ import msgspec
 
 from kdht.errors import StorageDamaged, StorageError, StorageLocked
 from kdht.program.files import write_atomically
+from kdht.times import UnixTime
 from kdht.wire import Address, Contact
 from kdht.wire._shared import ID_LEN
 
@@ -110,18 +111,18 @@ class DataDir:
         saved = [SavedContact(c.id.hex(), c.address.host, c.port) for c in contacts]
         self._write(self.path / "contacts", msgspec.json.format(msgspec.json.encode(saved)))
 
-    def caught_up_at(self) -> float | None:
+    def caught_up_at(self) -> UnixTime | None:
         """The last time when this node had caught up, Unix seconds. None: unknown. Raises StorageError."""
         try:
-            return float(_read(self.path / "caught_up") or "")
+            return UnixTime(float(_read(self.path / "caught_up") or ""))
         except ValueError:
             return None
 
-    def save_caught_up(self, now: float) -> None:
+    def save_caught_up(self, now: UnixTime) -> None:
         """This node has caught up now. Raises StorageError."""
         self._write(self.path / "caught_up", f"{int(now)}\n".encode())
 
-    def doubt_records(self, now: float) -> None:
+    def doubt_records(self, now: UnixTime) -> None:
         """Move all records out of the store's directory. Raises StorageError."""
         try:
             self.records.rename(self.path / f"doubted-{int(now)}")

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from kdht.histogram import Histogram
 from kdht.storage import LevelStore, Outcome, Wish
 from kdht.storage.base import OnChange
+from kdht.times import UnixTime
 from kdht.wire._shared import Op
 
 log = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ class Timings:
         if reads:
             self.requests[Op.GET].observe(time.perf_counter() - begun, reads)
 
-    def late(self, op: int, arrived: float) -> None:
+    def late(self, op: int, arrived: UnixTime) -> None:
         """A request that arrived at `arrived`, Unix seconds, is answered."""
         self.requests[Op(op)].observe(max(time.time() - arrived, 0.0))
 
@@ -51,7 +52,9 @@ class TimedStore(LevelStore):
         super().__init__(path)
         self._group = group
 
-    def apply(self, wishes: Sequence[Wish], now: float, on_change: OnChange | None = None) -> list[Outcome]:
+    def apply(
+        self, wishes: Sequence[Wish], now: UnixTime, on_change: OnChange | None = None
+    ) -> list[Outcome]:
         begun = time.perf_counter()
         results = super().apply(wishes, now, on_change)
         self._group.observe(time.perf_counter() - begun)

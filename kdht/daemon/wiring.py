@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from random import SystemRandom
+from typing import cast
 
 from kdht._routing import Core
 from kdht.config.settings import Settings
@@ -34,6 +35,7 @@ from kdht.storage import GroupWriter, LevelStore
 from kdht.storage._cache import RecordCache
 from kdht.storage._reader import StoreReader
 from kdht.storage.base import OnChange, Store
+from kdht.times import UnixTime
 from kdht.wire import Contact
 
 SOCKET_LANE = 1
@@ -76,7 +78,7 @@ def build(
     """
     contact = Contact(node_id, *settings.address)
     timings = Timings()
-    aside = AsideRecords.prepare(data, settings.config.replication.tombstone_ttl, time.time())
+    aside = AsideRecords.prepare(data, settings.config.replication.tombstone_ttl, UnixTime(time.time()))
     store = TimedStore(data.records, timings.group)
     undo.callback(store.close)
     core = Core()
@@ -112,7 +114,7 @@ def build(
         node=queue,
         observer=timings,
         rng=SystemRandom(),
-        clock=time.time,
+        clock=cast(Callable[[], UnixTime], time.time),  # no wrapper: called for each batch
     )
     return Parts(
         core=core,
@@ -193,7 +195,7 @@ def _dropping(store: Store, cache: RecordCache | None) -> Drop:
 def _timed(reader: StoreReader, timings: Timings) -> Reader:
     """Answers GETs from LevelDB, and measures how long that takes."""
 
-    def read(keys: list[bytes], rooms: list[int], now: float) -> list[tuple[int, int, int, bytes] | None]:
+    def read(keys: list[bytes], rooms: list[int], now: UnixTime) -> list[tuple[int, int, int, bytes] | None]:
         begun = time.perf_counter()
         records = reader.of(keys, rooms, now)
         timings.at_once(len(records) - records.count(None), begun)

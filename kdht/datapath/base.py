@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from kdht.times import UnixTime
 from kdht.wire import Address
 from kdht.wire._shared import Reason
 
@@ -40,7 +41,7 @@ class Outgoing(NamedTuple):
 Receiver = Callable[[list[Datagram]], None]
 """Takes a batch of local messages, on the transport's own thread; must not raise."""
 
-Reader = Callable[[list[bytes], list[int], float], Sequence[tuple[int, int, int, bytes] | None]]
+Reader = Callable[[list[bytes], list[int], UnixTime], Sequence[tuple[int, int, int, bytes] | None]]
 """Takes the keys of a batch's GETs, how many bytes of value each client may be sent, and Unix seconds; gives the records
 (version, expiry, flags, value) that may be answered at once, None for the other keys, which then come to the
 Receiver. Runs on the transport's own thread."""

@@ -43,13 +43,13 @@ class Received(NamedTuple):
     data: bytes
     source: Address
     target: Address
-    time: float
+    time: SteadyTime
 
 
 class Event(NamedTuple):
     """One thing that befell a datagram, for traces."""
 
-    time: float
+    time: SteadyTime
     what: str
     """A key of `MemoryNetwork.counts`."""
     source: Address
@@ -236,7 +236,7 @@ class MemoryTransport:
         self._skew = skew
         self._call_at = call_at or network.call_at
         self._next_alarm: float | None = None
-        self._paused_at = 0.0
+        self._paused_at = SteadyTime(0.0)
         self._running = False
         self._waiting: list[_Arrival] | None = None
         self._received = self._sent = 0
@@ -318,7 +318,7 @@ class MemoryTransport:
         if datagram is not None:
             self._handlers.receive([datagram])
 
-    def _take(self, data: bytes, source: Address, target: Address, arrived: float) -> Datagram | None:
+    def _take(self, data: bytes, source: Address, target: Address, arrived: SteadyTime) -> Datagram | None:
         """What is this node's own; the rest is sent on, or dropped."""
         self._received += 1
         message = bytearray(data)
@@ -336,7 +336,7 @@ class MemoryTransport:
             self._send(bytes(message), self._usual(outcome.target) if usual else chosen, outcome.target)
         return None
 
-    def _is_late(self, data: bytes, arrived: float) -> bool:
+    def _is_late(self, data: bytes, arrived: SteadyTime) -> bool:
         if self._network.now - arrived <= TOO_OLD or data[OFFSET["flags"]] & Flag.REPLY:
             return False
         return data[OFFSET["op"]] in _AGES
@@ -357,7 +357,7 @@ class _Arrival(NamedTuple):
     data: bytes
     source: Address
     target: Address
-    arrived: float
+    arrived: SteadyTime
 
 
 class MemoryClient:

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 from kdht.lab.cluster import LabNode
 from kdht.storage import LevelStore, StoredRecord
+from kdht.times import UnixTime
 
 Census = dict[bytes, dict[str, StoredRecord]]
 """For each key, the nodes' records, by the node's name."""
@@ -19,7 +20,7 @@ def take(nodes: Iterable[LabNode]) -> Census:
     for node in nodes:
         store = LevelStore(node.records)
         try:
-            for key, record in store.scan(time.time()):
+            for key, record in store.scan(UnixTime(time.time())):
                 found.setdefault(key, {})[node.name] = record
         finally:
             store.close()

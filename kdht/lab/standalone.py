@@ -14,6 +14,7 @@ from kdht.node.replicas import ClusterState, Policy
 from kdht.storage import InlineWriter, Store, Writer
 from kdht.storage._cache import RecordCache
 from kdht.storage.base import OnChange
+from kdht.times import UnixTime
 from kdht.wire import Address, Contact
 
 Send = Callable[[list[Outgoing]], object]
@@ -25,7 +26,7 @@ def standalone(
     contact: Contact,
     store: Store,
     send: Send,
-    clock: Callable[[], float],
+    clock: Callable[[], UnixTime],
     policy: Policy | None = None,
     cache: RecordCache | None = None,
     repair: RepairedRecords | None = None,

@@ -28,6 +28,7 @@ from kdht.node.service import Service
 from kdht.storage import Store, StoredRecord, Writer
 from kdht.storage._cache import RecordCache
 from kdht.storage.base import OnChange
+from kdht.times import UnixTime
 from kdht.wire import Address, Contact
 
 W = TypeVar("W", bound=Writer)
@@ -70,7 +71,7 @@ def assemble(
     node: NodeInput,
     observer: Observer,
     rng: Random,
-    clock: Callable[[], float],
+    clock: Callable[[], UnixTime],
 ) -> Assembly[W]:
     """`own`: this node's own addresses; the first of each IP version is the one that it talks to other nodes from.
 
@@ -124,7 +125,7 @@ def assemble(
 
 
 def _changes(
-    cache: RecordCache | None, repair: RepairedRecords, notifier: Notifier, clock: Callable[[], float]
+    cache: RecordCache | None, repair: RepairedRecords, notifier: Notifier, clock: Callable[[], UnixTime]
 ) -> OnChange:
     """What follows from a changed record, on the writer's thread."""
 

@@ -10,6 +10,7 @@ from kdht.datapath.base import Datagram
 from kdht.node.observer import Observer
 from kdht.node.replicas.coordinator import OPS, Coordinator
 from kdht.node.service import Service
+from kdht.times import UnixTime
 from kdht.wire import OFFSET, Address
 from kdht.wire._shared import Reason
 
@@ -63,7 +64,7 @@ class Dispatcher:
         coordinator: Coordinator,
         node: NodeInput,
         observer: Observer,
-        clock: Callable[[], float],
+        clock: Callable[[], UnixTime],
     ) -> None:
         self._service = service
         self._coordinator = coordinator

@@ -3,6 +3,7 @@
 from kdht.node.replicas.leases import Leases
 from kdht.node.replies import Replies
 from kdht.storage import StoredRecord
+from kdht.times import UnixTime
 
 
 class Notifier:
@@ -12,7 +13,7 @@ class Notifier:
         self._leases = leases
         self._replies = replies
 
-    def changed(self, key: bytes, record: StoredRecord, now: float) -> None:
+    def changed(self, key: bytes, record: StoredRecord, now: UnixTime) -> None:
         """The store has taken a record: each client with a lease gets one more reply to its WATCH."""
         watching = self._leases.watching(key, now)
         if watching:

@@ -2,6 +2,8 @@
 
 from typing import Protocol
 
+from kdht.times import UnixTime
+
 
 class Observer(Protocol):
     """Thread-safe."""
@@ -12,7 +14,7 @@ class Observer(Protocol):
     def at_once(self, reads: int, begun: float) -> None:
         """So many reads were answered at once, of a batch that began at `begun`."""
 
-    def late(self, op: int, arrived: float) -> None:
+    def late(self, op: int, arrived: UnixTime) -> None:
         """A request is answered that had to wait for the disk or for other nodes. It arrived at `arrived`, Unix seconds."""
 
     def away(self) -> None:
@@ -28,7 +30,7 @@ class Unobserved:
     def at_once(self, reads: int, begun: float) -> None:
         pass
 
-    def late(self, op: int, arrived: float) -> None:
+    def late(self, op: int, arrived: UnixTime) -> None:
         pass
 
     def away(self) -> None:

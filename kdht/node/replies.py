@@ -13,6 +13,7 @@ from kdht.datapath.base import Datagram, Outgoing
 from kdht.node.replicas.turns import Turn
 from kdht.node.reply import Replier
 from kdht.storage import StoredRecord
+from kdht.times import UnixTime
 from kdht.wire import OFFSET, RECORD
 from kdht.wire._shared import RECORD_LEN, Op, RecordFlag, Status
 
@@ -25,7 +26,7 @@ Send = Callable[[list[Outgoing]], object]
 class ReplyBatch:
     """Replies that leave together."""
 
-    def __init__(self, replier: Replier, now: float) -> None:
+    def __init__(self, replier: Replier, now: UnixTime) -> None:
         self.now = now
         self.outgoing: list[Outgoing] = []
         self.given: list[tuple[int, int]] = []
@@ -65,7 +66,7 @@ class Replies:
         self._counts: Counter[tuple[int, int]] = Counter()
         self._lock = threading.Lock()
 
-    def batch(self, now: float) -> ReplyBatch:
+    def batch(self, now: UnixTime) -> ReplyBatch:
         """An empty batch; `now`: Unix seconds."""
         return ReplyBatch(self.replier, now)
 
@@ -92,7 +93,7 @@ class Replies:
             self._counts.update(batch.given)
 
 
-def _record_body(record: StoredRecord, now: float) -> bytes:
+def _record_body(record: StoredRecord, now: UnixTime) -> bytes:
     """A record as clients see it: the remaining seconds, at least 1, in place of the expiry."""
     version, expiry, flags, value = record
     ttl = min(max(expiry - math.ceil(now), 1), 2**32 - 1) if expiry else 0

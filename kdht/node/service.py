@@ -26,6 +26,7 @@ from kdht.node.replicas.writes import Written
 from kdht.node.replies import Replies, ReplyBatch
 from kdht.storage import Store, StoredRecord, visible
 from kdht.storage._cache import RecordCache
+from kdht.times import UnixTime
 from kdht.wire import FIELD, OFFSET, RECORD, Contact, Record, pack_contacts, parse_write
 from kdht.wire._shared import CONTACT_LEN, HEADER_LEN, RECORD_LEN, K, Op, Reason, Status
 
@@ -37,7 +38,7 @@ _LEASE = struct.Struct(">I")
 
 _TRACE_STATUS = {Reason.TRACE_ENDS: Status.HOPS_ENDED, Reason.ATTEMPT_ENDS: Status.NOT_RESPONSIBLE}
 
-Late = Callable[[int, float], None]
+Late = Callable[[int, UnixTime], None]
 """As Observer.late."""
 
 
@@ -68,7 +69,7 @@ class Service:
         self._trace_body = pack_contacts([contact])
         self._leases = leases
 
-    def handle(self, batch: Sequence[Datagram], now: float) -> int:
+    def handle(self, batch: Sequence[Datagram], now: UnixTime) -> int:
         """Answer a batch; the number of reads that were answered at once. What is no routed request is not looked at."""
         reads: list[Datagram] = []
         others: list[Datagram] = []
@@ -150,7 +151,7 @@ class Service:
         """Asked before the store is: else a record could come, and settle its key, between the two looks."""
         return list(map(self._repair.is_caught_up, keys))
 
-    def _read_alone(self, key: bytes, now: float) -> StoredRecord | StorageError | None:
+    def _read_alone(self, key: bytes, now: UnixTime) -> StoredRecord | StorageError | None:
         try:
             return self._store.get(key, now)
         except StorageError as error:
@@ -171,7 +172,7 @@ class Service:
                 done = partial(self._found, request, answers.now)
                 self._coordinator.read(turn, key, record, done, quorum=quorum)
 
-    def _found(self, request: Datagram, arrived: float, turn: Turn, found: ReadOutcome) -> None:
+    def _found(self, request: Datagram, arrived: UnixTime, turn: Turn, found: ReadOutcome) -> None:
         answers = self._replies.batch(turn.now)
         record = visible(found.record, turn.now)
         strict = request.data[_OP] == Op.QUORUM_GET
@@ -241,14 +242,14 @@ class Service:
             self._coordinator.put(turn, key, record, done, condition=condition, nonce=_request_id(data))
         return None
 
-    def _put(self, request: Datagram, arrived: float, ttl: int, turn: Turn, written: Written) -> None:
+    def _put(self, request: Datagram, arrived: UnixTime, ttl: int, turn: Turn, written: Written) -> None:
         good = written.status is Status.OK
         body = RECORD.pack(written.version, ttl, 0) if good else b""
         self._wrote(request, arrived, turn, written, written.status, body)
         if good:
             self._keep_at_hand(request.data[_KEY], turn.now)
 
-    def _keep_at_hand(self, key: bytes, now: float) -> None:
+    def _keep_at_hand(self, key: bytes, now: UnixTime) -> None:
         """What was just written is read soon. It is taken from the store, as by a read, so it cannot be old.
 
         In a turn, like FETCH's look: LevelDB has what was written last in memory.
@@ -261,7 +262,7 @@ class Service:
             if isinstance(record, StoredRecord) and not record.deleted:
                 self._cache.fill(key, begun, *record)
 
-    def _deleted(self, request: Datagram, arrived: float, turn: Turn, written: Written) -> None:
+    def _deleted(self, request: Datagram, arrived: UnixTime, turn: Turn, written: Written) -> None:
         status = written.status
         # Remembered by the replicas, so a retry of the DELETE gets the same answer.
         if status is Status.OK and not written.existed:
@@ -271,7 +272,7 @@ class Service:
     def _wrote(
         self,
         request: Datagram,
-        arrived: float,
+        arrived: UnixTime,
         turn: Turn,
         written: Written,
         status: Status,
@@ -285,7 +286,7 @@ class Service:
 
     # --- Out
 
-    def _leave(self, turn: Turn, request: Datagram, arrived: float, answers: ReplyBatch) -> None:
+    def _leave(self, turn: Turn, request: Datagram, arrived: UnixTime, answers: ReplyBatch) -> None:
         """Send with the turn's other datagrams."""
         self._on_late(request.data[_OP], arrived)
         self._replies.send_with(turn, answers)

@@ -1,6 +1,6 @@
 """Records with version, expiry and flags: in LevelDB, or in memory for tests.
 
-Layer 3. No clock: `now` (unix seconds, a float) comes from the caller. A record whose
+Layer 3. No clock: `now` (UnixTime, seconds) comes from the caller. A record whose
 expiry has passed is absent for every reader, also before `sweep` removes it. When `apply` returns,
 its writes are on disk as a whole; a crash of the process or the machine does not undo them.
 """

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from kdht.times import UnixTime
 from kdht.storage._cache import RecordCache
 
 class StoreReader:
@@ -13,5 +14,5 @@ class StoreReader:
         is_caught_up: Callable[[bytes], bool],
     ) -> None: ...
     def of(
-        self, keys: list[bytes], rooms: list[int], now: float
+        self, keys: list[bytes], rooms: list[int], now: UnixTime
     ) -> list[tuple[int, int, int, bytes] | None]: ...

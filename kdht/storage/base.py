@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 
 from kdht.storage.promises import Granted, Pledges, Promise, hindering
 from kdht.storage.record import TOMBSTONE, StoredRecord
+from kdht.times import UnixTime
 from kdht.wire._shared import ID_BITS, ID_LEN, MAX_VALUE
 from kdht.wire.limits import MAX_VERSION
 
@@ -71,13 +72,15 @@ class Store(Protocol):
     `visible`.
     """
 
-    def get(self, key: bytes, now: float) -> StoredRecord | None:
+    def get(self, key: bytes, now: UnixTime) -> StoredRecord | None:
         """The record, or None if there is none or it has expired."""
 
-    def get_many(self, keys: Sequence[bytes], now: float) -> list[StoredRecord | None]:
+    def get_many(self, keys: Sequence[bytes], now: UnixTime) -> list[StoredRecord | None]:
         """As `get`, in the order of `keys`. One damaged record fails the whole call."""
 
-    def apply(self, wishes: Sequence[Wish], now: float, on_change: OnChange | None = None) -> list[Outcome]:
+    def apply(
+        self, wishes: Sequence[Wish], now: UnixTime, on_change: OnChange | None = None
+    ) -> list[Outcome]:
         """Do all writes and promises, in order, or none of them (StorageError). Returns after the sync.
 
         `settle` and `grant` decide which are accepted. A duplicate is accepted without another sync.
@@ -91,11 +94,11 @@ class Store(Protocol):
         Returns how many. Not synced: records that a crash brings back are handed off again.
         """
 
-    def sweep(self, now: float, limit: int = 1000) -> int:
+    def sweep(self, now: UnixTime, limit: int = 1000) -> int:
         """Remove up to `limit` expired records. Returns how many. It does not read the others."""
 
     def scan(
-        self, now: float, start: bytes = b"", stop: bytes | None = None
+        self, now: UnixTime, start: bytes = b"", stop: bytes | None = None
     ) -> Iterator[tuple[bytes, StoredRecord]]:
         """Live records and tombstones in a range, in key order. A snapshot, taken at the first step."""
 
@@ -105,12 +108,12 @@ class Store(Protocol):
         """Close the files. A second call is a no-op. No other call may run meanwhile or follow."""
 
 
-def alive(record: StoredRecord | None, now: float) -> StoredRecord | None:
+def alive(record: StoredRecord | None, now: UnixTime) -> StoredRecord | None:
     """The record, unless it has expired."""
     return None if record is None or 0 < record.expiry <= now else record
 
 
-def visible(record: StoredRecord | None, now: float) -> StoredRecord | None:
+def visible(record: StoredRecord | None, now: UnixTime) -> StoredRecord | None:
     """The record as a reader sees it: None if it has expired or is a tombstone."""
     return None if record is None or record.flags & TOMBSTONE or 0 < record.expiry <= now else record
 
@@ -127,7 +130,7 @@ def _rank(record: StoredRecord) -> tuple[bool, bytes, int, int]:
 
 
 def settle(
-    previous: StoredRecord | None, write: Write, now: float, pledges: Pledges = ()
+    previous: StoredRecord | None, write: Write, now: UnixTime, pledges: Pledges = ()
 ) -> tuple[StoredRecord | None, Result]:
     """The record that the store keeps after `write`, and the answer to the writer.
 

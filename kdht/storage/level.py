@@ -36,6 +36,7 @@ from kdht.storage.base import (
 from kdht.storage.change import StoreChange
 from kdht.storage.promises import MAX_KEYS, Granted, Pledges, Promise, above, grant, live, unpack
 from kdht.storage.record import StoredRecord
+from kdht.times import UnixTime
 
 # Small, because an idle node has to stay below 20 MiB. LevelDB keeps up to two write buffers.
 WRITE_BUFFER = 2 << 20
@@ -77,10 +78,10 @@ class LevelStore:
             self._db.close()
             raise
 
-    def get(self, key: bytes, now: float) -> StoredRecord | None:
+    def get(self, key: bytes, now: UnixTime) -> StoredRecord | None:
         return self.get_many((key,), now)[0]
 
-    def get_many(self, keys: Sequence[bytes], now: float) -> list[StoredRecord | None]:
+    def get_many(self, keys: Sequence[bytes], now: UnixTime) -> list[StoredRecord | None]:
         read, prefix, unpack = self._db.get, layout.RECORD, layout.unpack_record
         with self._errors():
             return [
@@ -95,7 +96,9 @@ class LevelStore:
         whether this store alone may answer for a key."""
         return StoreReader(partial(self._db.get, verify_checksums=True), cache, is_caught_up)
 
-    def apply(self, wishes: Sequence[Wish], now: float, on_change: OnChange | None = None) -> list[Outcome]:
+    def apply(
+        self, wishes: Sequence[Wish], now: UnixTime, on_change: OnChange | None = None
+    ) -> list[Outcome]:
         check(wishes)
         outcomes: list[Outcome] = []
         changes = []
@@ -118,7 +121,7 @@ class LevelStore:
         tell(on_change, changes)
         return outcomes
 
-    def _promise(self, change: StoreChange, asked: Promise, now: float) -> Granted:
+    def _promise(self, change: StoreChange, asked: Promise, now: UnixTime) -> Granted:
         pledges = change.pledges(asked.key)
         # All promises are in memory, so their number is bounded.
         room = len(self._promised) < MAX_KEYS
@@ -139,7 +142,7 @@ class LevelStore:
                 dropped += self._commit(change, sync=False)
         return dropped
 
-    def sweep(self, now: float, limit: int = 1000) -> int:
+    def sweep(self, now: UnixTime, limit: int = 1000) -> int:
         """As Store.sweep. Not synced: records that a crash brings back have expired and are swept again."""
         stop = layout.expiry_key(int(now) + 1, b"")
         with self._lock, self._errors():
@@ -163,7 +166,7 @@ class LevelStore:
             return self._commit(change, sync=False)
 
     def scan(
-        self, now: float, start: bytes = b"", stop: bytes | None = None
+        self, now: UnixTime, start: bytes = b"", stop: bytes | None = None
     ) -> Iterator[tuple[bytes, StoredRecord]]:
         with self._errors():
             for key, raw in self._raw(start, stop):

@@ -15,6 +15,7 @@ from kdht.storage.base import (
 )
 from kdht.storage.promises import MAX_KEYS, Pledges, Promise, above, grant, live
 from kdht.storage.record import StoredRecord
+from kdht.times import UnixTime
 
 
 class MemoryStore:
@@ -24,13 +25,15 @@ class MemoryStore:
         self._records: dict[bytes, StoredRecord] = {}
         self._promised: dict[bytes, Pledges] = {}
 
-    def get(self, key: bytes, now: float) -> StoredRecord | None:
+    def get(self, key: bytes, now: UnixTime) -> StoredRecord | None:
         return alive(self._records.get(key), now)
 
-    def get_many(self, keys: Sequence[bytes], now: float) -> list[StoredRecord | None]:
+    def get_many(self, keys: Sequence[bytes], now: UnixTime) -> list[StoredRecord | None]:
         return [self.get(key, now) for key in keys]
 
-    def apply(self, wishes: Sequence[Wish], now: float, on_change: OnChange | None = None) -> list[Outcome]:
+    def apply(
+        self, wishes: Sequence[Wish], now: UnixTime, on_change: OnChange | None = None
+    ) -> list[Outcome]:
         check(wishes)
         outcomes: list[Outcome] = []
         changes = []
@@ -68,7 +71,7 @@ class MemoryStore:
                 dropped += 1
         return dropped
 
-    def sweep(self, now: float, limit: int = 1000) -> int:
+    def sweep(self, now: UnixTime, limit: int = 1000) -> int:
         ended = [(record.expiry, key) for key, record in self._in_range(b"", None) if not alive(record, now)]
         for _, key in sorted(ended)[:limit]:
             del self._records[key]
@@ -77,7 +80,7 @@ class MemoryStore:
         return min(len(ended), limit)
 
     def scan(
-        self, now: float, start: bytes = b"", stop: bytes | None = None
+        self, now: UnixTime, start: bytes = b"", stop: bytes | None = None
     ) -> Iterator[tuple[bytes, StoredRecord]]:
         for key, record in sorted(self._in_range(start, stop)):
             if alive(record, now):

@@ -18,6 +18,7 @@ import struct
 from typing import NamedTuple
 
 from kdht.storage.record import StoredRecord
+from kdht.times import UnixTime
 
 LIFETIME = 600
 """Seconds."""
@@ -75,12 +76,12 @@ def unpack(raw: bytes) -> Pledges:
     return tuple(Pledge(*fields) for fields in PLEDGE.iter_unpack(raw))
 
 
-def live(pledges: Pledges, now: float) -> Pledges:
+def live(pledges: Pledges, now: UnixTime) -> Pledges:
     """The promises that are younger than LIFETIME."""
     return tuple(pledge for pledge in pledges if now < pledge.since + LIFETIME)
 
 
-def hindering(pledges: Pledges, now: float) -> int:
+def hindering(pledges: Pledges, now: UnixTime) -> int:
     """The version below which no record is accepted now. 0: any version is."""
     return max((pledge.version for pledge in pledges if 0 <= now - pledge.since < HINDERS), default=0)
 
@@ -91,7 +92,7 @@ def above(pledges: Pledges, version: int) -> Pledges:
 
 
 def grant(
-    previous: StoredRecord | None, pledges: Pledges, asked: Promise, now: float, *, room: bool
+    previous: StoredRecord | None, pledges: Pledges, asked: Promise, now: UnixTime, *, room: bool
 ) -> tuple[Pledges, Granted]:
     """The promises of a key after a question, and the answer. `previous`: the stored record.
 

@@ -14,6 +14,7 @@ from typing import NamedTuple, Protocol
 
 from kdht.errors import StorageDamaged, StorageError
 from kdht.storage.base import OnChange, Outcome, Store, Wish, check
+from kdht.times import UnixTime
 
 MAX_GROUP = 512
 MAX_WAITING = 8192
@@ -36,7 +37,7 @@ class WriterStats(NamedTuple):
 
 
 class Writer(Protocol):
-    def submit(self, writes: Sequence[Wish], now: float, done: Done) -> bool:
+    def submit(self, writes: Sequence[Wish], now: UnixTime, done: Done) -> bool:
         """Take a job and call `done` once, now or later. False: the queue is full, `done` is not called.
 
         Raises ValueError for a write that does not fit the layout.
@@ -45,7 +46,7 @@ class Writer(Protocol):
 
 class _Job(NamedTuple):
     writes: Sequence[Wish]
-    now: float
+    now: UnixTime
     done: Done
 
 
@@ -75,7 +76,7 @@ class GroupWriter:
         self._thread = threading.Thread(target=self._run, name="kdht-writer", daemon=True)
         self._thread.start()
 
-    def submit(self, writes: Sequence[Wish], now: float, done: Done) -> bool:
+    def submit(self, writes: Sequence[Wish], now: UnixTime, done: Done) -> bool:
         """As Writer.submit. `done` runs on the writer's thread. Thread-safe."""
         # On the caller's thread: a malformed write must not fail the group.
         check(writes)
@@ -167,7 +168,7 @@ class InlineWriter:
         self._store = store
         self._on_change = on_change
 
-    def submit(self, writes: Sequence[Wish], now: float, done: Done) -> bool:
+    def submit(self, writes: Sequence[Wish], now: UnixTime, done: Done) -> bool:
         try:
             done(self._store.apply(writes, now, self._on_change))
         except StorageError as error:

@@ -14,6 +14,7 @@ from kdht.errors import ConfigError, Disagreement
 from kdht.node.forget import Fate, Told
 from kdht.node.replicas.holders import Holder
 from kdht.program.answers import Closest, Forgotten, Joining, NodeAt, Replica, Replicas
+from kdht.times import UnixTime
 from kdht.wire import Address, Contact, split_port
 from kdht.wire._shared import ID_LEN
 
@@ -67,7 +68,7 @@ class NetworkMethods:
         others = [contact.address for contact in chosen if contact != parts.contact]
         held = {holder.address: holder for holder in await _survey(parts, key, others)}
         if parts.contact in chosen:
-            own = await asyncio.to_thread(parts.store.get, key, time.time())
+            own = await asyncio.to_thread(parts.store.get, key, UnixTime(time.time()))
             held[parts.contact.address] = Holder(parts.contact.address, True, own)
         return Replicas(
             parts.coordinator.cluster.policy.replicas,
@@ -138,7 +139,7 @@ def _ranked(key: bytes, nodes: list[Contact]) -> list[Contact]:
 async def _survey(parts: Parts, key: bytes, addresses: list[Address]) -> list[Holder]:
     """The records of these nodes. The answers arrive on the transport's thread."""
     found: Future[list[Holder]] = Future()
-    parts.coordinator.survey(key, addresses, found.set_result, time.time())
+    parts.coordinator.survey(key, addresses, found.set_result, UnixTime(time.time()))
     return await asyncio.wrap_future(found)
 
 

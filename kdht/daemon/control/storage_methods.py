@@ -14,6 +14,7 @@ from kdht.daemon.control.server import Method, Params, taken
 from kdht.program.answers import Compacted, ExportPage, StorageFigures
 from kdht.storage import LevelStore, StoredRecord
 from kdht.storage.exported import plain
+from kdht.times import UnixTime
 
 PAGE = 1000
 
@@ -60,4 +61,4 @@ class StorageMethods:
 
 
 def _page(store: LevelStore, start: bytes, count: int) -> list[tuple[bytes, StoredRecord]]:
-    return list(islice(store.scan(time.time(), start), count))
+    return list(islice(store.scan(UnixTime(time.time()), start), count))

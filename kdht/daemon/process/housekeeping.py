@@ -12,6 +12,7 @@ from kdht.daemon.datapaths import Datapaths
 from kdht.daemon.wiring import Parts
 from kdht.datapath.base import Datapath
 from kdht.errors import KdhtError
+from kdht.times import UnixTime
 from kdht.wire import Contact
 
 log = logging.getLogger(__name__)
@@ -89,14 +90,14 @@ async def save_caught_up(data: DataDir, parts: Parts) -> None:
     """Note when this node had last caught up: the next start sees how long it was away."""
     # With doubted records set aside, the node has not caught up on those.
     if parts.repair.caught_up and not parts.aside.waits:
-        await asyncio.to_thread(data.save_caught_up, time.time())
+        await asyncio.to_thread(data.save_caught_up, UnixTime(time.time()))
 
 
 async def sweep(parts: Parts) -> None:
     """Remove all expired records, a bounded number at a time."""
     total = 0
     while True:
-        removed = await asyncio.to_thread(parts.store.sweep, time.time(), SWEEP_RECORDS)
+        removed = await asyncio.to_thread(parts.store.sweep, UnixTime(time.time()), SWEEP_RECORDS)
         total += removed
         if removed < SWEEP_RECORDS:
             break

@@ -21,6 +21,7 @@ from kdht.datapath.socket import _udp
 from kdht.datapath.socket._socket import MAX_ENDPOINTS, Engine
 from kdht.errors import DatapathError
 from kdht.storage._cache import RecordCache
+from kdht.times import UnixTime
 from kdht.wire import Address
 
 RECEIVE_BUFFER = 8 << 20
@@ -197,7 +198,7 @@ class _Guard:
                 self._failed("%s raised: what it was given is lost", self._handlers.unreachable)
 
     def _read(
-        self, keys: list[bytes], rooms: list[int], now: float
+        self, keys: list[bytes], rooms: list[int], now: UnixTime
     ) -> Sequence[tuple[int, int, int, bytes] | None]:
         """Requests whose read raises go to `receive`."""
         assert self._handlers.read is not None

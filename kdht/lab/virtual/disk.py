@@ -12,11 +12,12 @@ from kdht.errors import StorageError
 from kdht.storage import MemoryStore, StoredRecord
 from kdht.storage.base import OnChange, Outcome, Wish, check
 from kdht.storage.writer import Done
+from kdht.times import UnixTime
 
 After = Callable[[float, Callable[[], None]], None]
 """Calls back after so many seconds."""
 
-Job = tuple[Sequence[Wish], float, Done]
+Job = tuple[Sequence[Wish], UnixTime, Done]
 
 
 class CrashStore(MemoryStore):
@@ -26,7 +27,9 @@ class CrashStore(MemoryStore):
         super().__init__()
         self._unsynced: list[tuple[bytes, StoredRecord]] = []
 
-    def apply(self, writes: Sequence[Wish], now: float, on_change: OnChange | None = None) -> list[Outcome]:
+    def apply(
+        self, writes: Sequence[Wish], now: UnixTime, on_change: OnChange | None = None
+    ) -> list[Outcome]:
         self._unsynced.clear()
         return super().apply(writes, now, on_change)
 
@@ -64,7 +67,7 @@ class DiskWriter:
         self._waiting: list[Job] = []
         self._group: list[Job] = []
 
-    def submit(self, writes: Sequence[Wish], now: float, done: Done) -> bool:
+    def submit(self, writes: Sequence[Wish], now: UnixTime, done: Done) -> bool:
         check(writes)
         self._waiting.append((writes, now, done))
         if not self._group:

@@ -19,6 +19,7 @@ from kdht.node.repair import Keeping, RepairOptions, dropping_at_once
 from kdht.node.replicas import ClusterState, Policy
 from kdht.storage import InlineWriter, MemoryStore, Writer
 from kdht.storage.base import OnChange
+from kdht.times import UnixTime
 from kdht.wire import Address, Contact
 from kdht.wire._shared import ID_BITS
 from kdht.wire.keys import derive
@@ -184,9 +185,9 @@ class Member:
             clock=self.clock,
         )
 
-    def clock(self) -> float:
+    def clock(self) -> UnixTime:
         """Unix seconds, as this node sees them."""
-        return self.network.now + self.skew
+        return UnixTime(self.network.now + self.skew)
 
     def _open_writer(self, rng: Random, on_change: OnChange) -> Writer:
         if not isinstance(self.store, CrashStore):

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 
+from kdht.times import UnixTime
 from kdht._routing import Core
 from kdht.datapath.base import Datagram, Outgoing
 from kdht.node.replicas.clock import HybridClock
@@ -15,11 +16,11 @@ class StoreRequests:
         self,
         core: Core,
         own: frozenset[Address],
-        submit: Callable[[Sequence[Write], float, Done], bool],
+        submit: Callable[[Sequence[Write], UnixTime, Done], bool],
         send: Callable[[list[Outgoing]], object],
         clock: HybridClock,
         counters: Counter[str],
         deletion: Callable[..., bool],
         holds: Callable[[bytes], bool],
     ) -> None: ...
-    def take(self, batch: Sequence[Datagram], now: float) -> list[Datagram]: ...
+    def take(self, batch: Sequence[Datagram], now: UnixTime) -> list[Datagram]: ...

@@ -27,6 +27,7 @@ from kdht.node.messages import CONTROL_HOPS
 from kdht.node.replicas.turns import Turn
 from kdht.node.roundtrip import RoundTrip
 from kdht.node.timers import Alarm
+from kdht.times import SteadyTime, UnixTime
 from kdht.wire import FIELD, OFFSET, STATUS_OF, Address, pack_request
 from kdht.wire._shared import HEADER_LEN, Flag, Op, Status
 
@@ -83,7 +84,7 @@ class ReplicaCall:
         self.source = source
         self.told = told
         self.tries = 0
-        self.begun = 0.0
+        self.begun: SteadyTime
         self.alarm: Alarm
 
 
@@ -193,14 +194,14 @@ class Calls:
         call.told(turn, call, what)
 
 
-def seal_as_sender(core: Core, message: bytearray, own: Address, now: float) -> None:
+def seal_as_sender(core: Core, message: bytearray, own: Address, now: UnixTime) -> None:
     """Make a control message this node's: its own address in the client fields, sealed."""
     message[_CLIENT_PORT] = own.port.to_bytes(2, "big")
     message[_CLIENT_IP] = own.ip
     core.seal(message, int(now))
 
 
-def answer(core: Core, request: Datagram, status: Status, body: bytes, now: float) -> Outgoing:
+def answer(core: Core, request: Datagram, status: Status, body: bytes, now: UnixTime) -> Outgoing:
     """The reply to another node's STORE, FETCH or PROMISE."""
     data = request.data
     request_id = int.from_bytes(data[_REQUEST_ID], "big")

@@ -7,7 +7,7 @@ if the clock stands still or is behind.
 
 from threading import Lock
 
-from kdht.times import SteadyTime
+from kdht.times import SteadyTime, UnixTime
 
 
 class HybridClock:
@@ -17,7 +17,7 @@ class HybridClock:
         self._last = 0
         self._lock = Lock()
 
-    def next(self, now: float) -> int:
+    def next(self, now: UnixTime) -> int:
         """A version above all earlier ones."""
         with self._lock:
             # Counted on if the clock stands still or went back: no version is given twice.
@@ -43,7 +43,7 @@ class SteadyClock:
         self._offset: float | None = None
         self._steady = 0.0
 
-    def at(self, now: float) -> SteadyTime:
+    def at(self, now: UnixTime) -> SteadyTime:
         """The steady time for `now`, Unix seconds."""
         if self._offset is None:
             self._offset = now

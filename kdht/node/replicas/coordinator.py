@@ -25,6 +25,7 @@ from kdht.node.replicas.recent import Recent
 from kdht.node.replicas.turns import Outcome, Planned, Turn, Turns
 from kdht.node.replicas.writes import pack_stored
 from kdht.storage import Granted, Promise, Store, StoredRecord, Writer
+from kdht.times import UnixTime
 from kdht.wire import FIELD, OFFSET, RECORD, Address, parse_promise
 from kdht.wire._shared import HEADER_LEN, TRY_BITS, Flag, Op, RecordFlag, Status
 
@@ -132,11 +133,11 @@ class Coordinator:
 
     # --- Time and threads
 
-    def turn(self, now: float) -> Turn:
+    def turn(self, now: UnixTime) -> Turn:
         """A turn, for `write` and `read`: several of one batch share it."""
         return self._turns.turn(now)
 
-    def tick(self, now: float) -> float | None:
+    def tick(self, now: UnixTime) -> float | None:
         """Let what is due happen. The seconds until the next call; None: not before `call_in` says so."""
         return self._turns.tick(now)
 
@@ -199,7 +200,7 @@ class Coordinator:
             self._conditions.write(turn, ConditionJob(key, record, condition, nonce, self._quorum, done))
 
     def _known(
-        self, key: bytes, record: StoredRecord, nonce: int, now: float, *, conditional: bool
+        self, key: bytes, record: StoredRecord, nonce: int, now: UnixTime, *, conditional: bool
     ) -> writes.Written | None:
         """What is to be said at once of a write that has its own version."""
         number = nonce >> TRY_BITS
@@ -246,7 +247,7 @@ class Coordinator:
         nodes = min(policy.replicas, 1 + others)
         return Quorum(nodes, min(policy.majority, nodes), min(policy.acks, nodes))
 
-    def _wrong_time(self, key: bytes, version: int, now: float) -> int:
+    def _wrong_time(self, key: bytes, version: int, now: UnixTime) -> int:
         """The time, microseconds, where a client's version is too far from it; 0 where it is not.
 
         Above what stands it may be: else a key that a fast clock wrote could not be written for a long time.
@@ -277,14 +278,14 @@ class Coordinator:
         replica, caught_up = self.responsible(key), self._repair.is_caught_up(key)
         self._reads.gather(turn, key, own, need, done, quorum=quorum, replica=replica, caught_up=caught_up)
 
-    def survey(self, key: bytes, addresses: Sequence[Address], done: holders.Done, now: float) -> None:
+    def survey(self, key: bytes, addresses: Sequence[Address], done: holders.Done, now: UnixTime) -> None:
         """Ask these nodes, none of them this one, what they hold of a key; `done` may come on any thread."""
         with self.turn(now) as turn:
             holders.HolderSurvey(self._calls, turn, key, addresses, done)
 
     # --- What other nodes want, and answer
 
-    def receive(self, batch: Sequence[Datagram], now: float) -> None:
+    def receive(self, batch: Sequence[Datagram], now: UnixTime) -> None:
         """STORE, FETCH and PROMISE, requests and replies, whose tags were checked."""
         if self.cluster.barred:
             batch = self._refuse_stores(batch, now)
@@ -310,12 +311,12 @@ class Coordinator:
         if strays:
             self._on_strays(strays)
 
-    def unreachable(self, address: Address, now: float) -> None:
+    def unreachable(self, address: Address, now: UnixTime) -> None:
         """ICMP says that nobody is at `address`."""
         with self.turn(now) as turn:
             self._calls.unreachable(turn, address)
 
-    def _refuse_stores(self, batch: Sequence[Datagram], now: float) -> list[Datagram]:
+    def _refuse_stores(self, batch: Sequence[Datagram], now: UnixTime) -> list[Datagram]:
         """Another node shall take them; what is left of the batch."""
         left = []
         with self.turn(now) as turn:
@@ -378,7 +379,7 @@ class Coordinator:
         self.counters[good if status is Status.OK else "promises_refused"] += 1
         turn.outgoing.append(calls.answer(self._core, request, status, body, turn.now))
 
-    def _fetch(self, request: Datagram, now: float) -> Outgoing:
+    def _fetch(self, request: Datagram, now: UnixTime) -> Outgoing:
         self.counters["fetches"] += 1
         key = request.data[_KEY]
         caught_up = self._repair.holds(key)  # before the look: what came in between does no harm

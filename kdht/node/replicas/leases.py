@@ -8,6 +8,7 @@ import threading
 from typing import NamedTuple
 
 from kdht.datapath.base import Datagram
+from kdht.times import UnixTime
 from kdht.wire.limits import MAX_LEASE
 
 MAX_LEASES = 16384
@@ -19,7 +20,7 @@ class Lease(NamedTuple):
     """One client's wish; `until` is Unix seconds."""
 
     request: Datagram
-    until: float
+    until: UnixTime
 
 
 class Leases:
@@ -33,7 +34,7 @@ class Leases:
     def __len__(self) -> int:
         return self._count
 
-    def renew(self, key: bytes, who: bytes, request: Datagram, lease: int, now: float) -> bool:
+    def renew(self, key: bytes, who: bytes, request: Datagram, lease: int, now: UnixTime) -> bool:
         """Begin or renew a lease of `lease` seconds; 0 ends it. False if there are too many already."""
         with self._lock:
             watchers = self._by_key.get(key, {})
@@ -48,10 +49,12 @@ class Leases:
                 if len(watchers) >= MAX_WATCHERS or self._count >= MAX_LEASES:
                     return False
                 self._count += 1
-            self._by_key.setdefault(key, watchers)[who] = Lease(request, now + min(lease, MAX_LEASE))
+            self._by_key.setdefault(key, watchers)[who] = Lease(
+                request, UnixTime(now + min(lease, MAX_LEASE))
+            )
             return True
 
-    def watching(self, key: bytes, now: float) -> list[Datagram]:
+    def watching(self, key: bytes, now: UnixTime) -> list[Datagram]:
         """The requests of all clients that watch the key."""
         if key not in self._by_key:  # nearly always, and without the lock
             return []
@@ -60,7 +63,7 @@ class Leases:
             self._end(key, [who for who, lease in leases.items() if lease.until <= now])
             return [lease.request for lease in self._by_key.get(key, {}).values()]
 
-    def _expire(self, now: float) -> None:
+    def _expire(self, now: UnixTime) -> None:
         for key in list(self._by_key):
             self._end(key, [who for who, lease in self._by_key[key].items() if lease.until <= now])
 

@@ -7,6 +7,7 @@ from threading import Lock
 from typing import Generic, TypeVar
 
 from kdht.storage import StoredRecord
+from kdht.times import UnixTime
 from kdht.wire._shared import Status
 
 SECONDS = 60.0
@@ -24,14 +25,14 @@ class Generations(Generic[Entry]):
     def __init__(self) -> None:
         self._new: dict[Name, Entry] = {}
         self._old: dict[Name, Entry] = {}
-        self._begun = 0.0
+        self._begun = UnixTime(0.0)
         self._lock = Lock()
 
     def get(self, name: Name) -> Entry | None:
         entry = self._new.get(name)
         return self._old.get(name) if entry is None else entry
 
-    def put(self, name: Name, entry: Entry, now: float) -> None:
+    def put(self, name: Name, entry: Entry, now: UnixTime) -> None:
         with self._lock:
             if len(self._new) >= MOST or not 0 <= now - self._begun < SECONDS:
                 self._old, self._new = self._new, {}
@@ -49,7 +50,7 @@ class Recent:
         self._deletions: Generations[bool] = Generations()
         self._refusals: Generations[tuple[Status, int]] = Generations()
 
-    def refuse(self, key: bytes, request: int, status: Status, version: int, now: float) -> None:
+    def refuse(self, key: bytes, request: int, status: Status, version: int, now: UnixTime) -> None:
         """Note that this request was refused, and changed nothing."""
         self._refusals.put((key, request), (status, version), now)
 
@@ -57,7 +58,7 @@ class Recent:
         """The refusal of the request with this ID, if any. A copy of it, doubled by the network, is not carried out either."""
         return self._refusals.get((key, request))
 
-    def claim(self, key: bytes, version: int, write: int, now: float, *, conditional: bool) -> int:
+    def claim(self, key: bytes, version: int, write: int, now: UnixTime, *, conditional: bool) -> int:
         """0 if the version belongs to this write (`write` is the number of its tries), else a version to go beyond.
 
         Another write may have the same version: clients with slow clocks choose the next one above all they have seen.
@@ -73,7 +74,7 @@ class Recent:
         self._greatest.put((key, 0), max(version, greatest), now)
         return 0
 
-    def confirm(self, key: bytes, record: StoredRecord, now: float, *, existed: bool) -> None:
+    def confirm(self, key: bytes, record: StoredRecord, now: UnixTime, *, existed: bool) -> None:
         """Note that this write was confirmed."""
         self._confirmed.put((key, record.version), (_content(record), existed), now)
 
@@ -84,7 +85,7 @@ class Recent:
         known = self._confirmed.get((key, record.version))
         return known[1] if known is not None and known[0] == _content(record) else None
 
-    def deletion(self, key: bytes, version: int, now: float, *, existed: bool) -> bool:
+    def deletion(self, key: bytes, version: int, now: UnixTime, *, existed: bool) -> bool:
         """Whether the key had a record when this deletion first came here. `existed`: whether it has one now."""
         known = self._deletions.get((key, version))
         if known is None:

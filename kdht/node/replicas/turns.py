@@ -19,7 +19,7 @@ from kdht.errors import StorageError
 from kdht.node.replicas.clock import SteadyClock
 from kdht.node.timers import Alarm, Timers
 from kdht.storage import Granted, Result, Wish, Writer
-from kdht.times import SteadyTime
+from kdht.times import SteadyTime, UnixTime
 
 Outcome = Result | Granted | StorageError | None
 """What became of a write to the own store, or of a promise; None: too many waited."""
@@ -37,7 +37,7 @@ class Turn:
 
     __slots__ = ("_turns", "now", "outgoing", "steady", "writes")
 
-    def __init__(self, turns: "Turns", now: float) -> None:
+    def __init__(self, turns: "Turns", now: UnixTime) -> None:
         self._turns = turns
         self.now = now
         """Unix seconds."""
@@ -78,7 +78,7 @@ class Turns:
         self._clock = SteadyClock()
         self._expected = math.inf
 
-    def turn(self, now: float) -> Turn:
+    def turn(self, now: UnixTime) -> Turn:
         """One turn at `now`, Unix seconds."""
         return Turn(self, now)
 
@@ -101,7 +101,7 @@ class Turns:
         if due is not None and early:
             self._on_alarm(max(due - turn.steady, 0.0))
 
-    def tick(self, now: float) -> float | None:
+    def tick(self, now: UnixTime) -> float | None:
         """Let the alarms that are due ring. In how many seconds it is to be called again; None: not before
         `on_alarm` says so."""
         turn = Turn(self, now)
@@ -131,7 +131,7 @@ class Turns:
                 told(None)
 
     def _tell(
-        self, planned: list[Planned], then: float, outcome: list[Result | Granted] | StorageError | None
+        self, planned: list[Planned], then: UnixTime, outcome: list[Result | Granted] | StorageError | None
     ) -> None:
         outcomes: Sequence[Outcome] = outcome if isinstance(outcome, list) else [outcome] * len(planned)
         with self.turn(then) as turn:
