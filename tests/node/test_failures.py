@@ -12,6 +12,8 @@ from kdht.node.options import Options
 from kdht.wire import OFFSET, Address, Contact, Message, parse, seal
 from kdht.wire._shared import Op
 
+pytestmark = pytest.mark.slow
+
 NODES = 32
 DETECTED = 2.0
 """Virtual seconds after which no node of a small cluster routes to a dead one."""

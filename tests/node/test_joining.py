@@ -19,6 +19,8 @@ from kdht.node.replicas import Policy
 from kdht.storage import StoredRecord, Write
 from kdht.wire import Address, hash_key
 
+pytestmark = pytest.mark.slow
+
 RATE = 50
 """Requests a virtual second."""
 SOON = 90.0

@@ -10,6 +10,8 @@ from kdht.node.options import Options
 from kdht.wire import Address, Contact
 from kdht.wire._shared import K
 
+pytestmark = pytest.mark.slow
+
 SEED = 11
 DETECTED = 30.0
 """Virtual seconds in which neighbours find out that a node is dead."""

@@ -9,6 +9,8 @@ from records import NOW, key_of
 
 from kdht.storage import LevelStore, StoredRecord
 
+pytestmark = pytest.mark.slow
+
 KEYS = 60
 
 # Writes generation after generation over all keys, in jobs of one to eight, one in five a
