@@ -48,7 +48,7 @@ class Run(NamedTuple):
 
 
 def fuzz(target: str, seconds: int, out: Path = BUILD, committed: Path = CORPUS) -> Run:
-    """Fuzz one target with the harness in `out`, from all inputs known there."""
+    """Fuzz one target with the harness in `out`. Start from all its known inputs."""
     learnt, findings, log = out / "corpus" / target, out / "findings", out / "logs" / f"{target}.log"
     for folder in (learnt, findings, log.parent):
         folder.mkdir(parents=True, exist_ok=True)

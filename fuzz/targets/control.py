@@ -213,7 +213,7 @@ def request(world: World, reader: Reader) -> None:
 
 
 def newcomer(world: World, reader: Reader) -> None:
-    """A node without an ID asks, or claims one. It is answered, and does not get into the table by that."""
+    """A node without an ID asks, or claims one. It gets an answer, but no place in the table."""
     source, id = reader.choice(EVERYBODY).address, reader.choice(EVERYBODY).id
     low, rest, request_id = reader.byte(), reader.byte(), reader.byte()
     key = (SELF.id if rest & 2 else id)[:-1] + bytes([low])
@@ -251,7 +251,7 @@ LIES: dict[int, Callable[[Message, int], dict[str, Any]]] = {
     64: lambda reply, n: {"op": Op.PING if reply.op is Op.FIND_NODE else Op.FIND_NODE},
     128: lambda reply, n: {"request_id": reply.request_id ^ n},
 }
-"""Other errors in an answer: the bit that chooses one, and the change that a byte of the input makes."""
+"""Other errors in an answer: the bit to choose one, and the change by a byte of the input."""
 
 
 def message(world: World, reader: Reader) -> None:

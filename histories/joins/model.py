@@ -47,7 +47,7 @@ class State(NamedTuple):
     acknowledged: int
     """The greatest version that a client was told of."""
     writing: tuple[int, int, int, int, int]
-    """The write under way: its version (0: none), its coordinator, the nodes known to that, those that have it, those that count."""
+    """The write under way: its version (0: none), its coordinator, the nodes known there, the holders, the counted ones."""
     side: int
     """Of a divided network: the nodes on one side."""
     deaths: int

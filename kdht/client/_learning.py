@@ -67,7 +67,7 @@ class Learner:
                 self._place(contact.address)
 
     def _place(self, address: Address) -> None:
-        """Give it a free index, or that of a node that is dead or was never asked."""
+        """Give it a free index, or the index of a dead or unused node."""
         nodes, first = self._nodes, self._nodes.given
         used = range(first, len(nodes.all))
         node: int | None = len(nodes.all)

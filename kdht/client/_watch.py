@@ -174,7 +174,8 @@ class WatchExchange:
             self._absent_in = None
         else:
             deleted = version_in(reply)
-            if (deleted and deleted < self._newest) or (not deleted and self._is_doubtful(now)):
+            is_late = deleted < self._newest if deleted else not self._believe_absence(now)
+            if is_late:
                 return True
             self._newest = max(self._newest, deleted)
             if self._told and self._last is None:
@@ -184,17 +185,17 @@ class WatchExchange:
         self._on_event()
         return True
 
-    def _is_doubtful(self, now: float) -> bool:
-        """Whether an answer without record and tombstone may be older than the record that was told.
+    def _believe_absence(self, now: float) -> bool:
+        """Note an answer without record and tombstone. False while it may be older than the last record.
 
-        After loss or delay the answer to the first question may come after the first change. The same answer in a
-        later renewal counts: the record was deleted, and its tombstone dropped.
+        Under loss or delay the answer to the first question may come after the first change. The same answer in a
+        later renewal is believed: the record was deleted, and its tombstone dropped.
         """
         if self._last is None or now >= self._expires:
-            return False
+            return True
         if self._absent_in is None:
             self._absent_in = self._round
-        return self._absent_in == self._round
+        return self._absent_in != self._round
 
     def _fail(self, error: RequestError) -> None:
         self.error = error

@@ -62,8 +62,7 @@ def xdp(subject: Subject) -> Iterator[Finding]:
         yield Finding("BTF", "warning", f"no {BTF}", "a kernel with CONFIG_DEBUG_INFO_BTF")
     if _text(JIT) == "0":
         yield Finding("XDP", "warning", "BPF programs are interpreted", "sysctl -w net.core.bpf_jit_enable=1")
-    mounts = _text(Path("/proc/self/mounts")).splitlines()
-    if not any(line.split()[1:3] == [str(xdp_links.BPFFS), "bpf"] for line in mounts):
+    if not xdp_links.is_bpffs(xdp_links.BPFFS, _text(Path("/proc/self/mounts"))):
         yield Finding("XDP", "warning", f"no BPF file system at {xdp_links.BPFFS}; a daemon with root mounts it",
                       f"mount -t bpf bpf {xdp_links.BPFFS}")  # fmt: skip
 

@@ -50,12 +50,17 @@ def libbpf() -> Any:
     return _ebpf
 
 
+def is_bpffs(path: Path, mounts: str) -> bool:
+    """Whether a BPF file system is visible at `path`, by the kernel's list of mounts."""
+    fields = (line.split()[1:3] for line in mounts.splitlines())
+    # The last mount on the way to `path` counts. It may hide earlier ones, as a container's own /sys does.
+    covering = [(place, kind) for place, kind in fields if path.is_relative_to(place)]
+    return covering[-1:] == [(str(path), "bpf")]
+
+
 def need_bpffs(path: Path = BPFFS) -> None:
     """Mount the BPF file system if it is not there. Raises DatapathError."""
-    mounts = (line.split()[1:3] for line in Path("/proc/thread-self/mounts").read_text().splitlines())
-    # The last mount on the way to `path` counts: it may hide earlier ones, as a container's own /sys does.
-    covering = [(place, kind) for place, kind in mounts if path.is_relative_to(place)]
-    if covering and covering[-1] == (str(path), "bpf"):
+    if is_bpffs(path, Path("/proc/thread-self/mounts").read_text()):
         return
     done = subprocess.run(
         ["mount", "-t", "bpf", "bpf", str(path)], capture_output=True, text=True, check=False
