@@ -67,7 +67,7 @@ static __always_inline int kdht_check_form(const struct kdht_header *h, __u32 le
 		return KDHT_REASON_BAD_LENGTH;
 	if (h->flags & ~KDHT_KNOWN_FLAGS)
 		return KDHT_REASON_BAD_FLAGS;
-	if (h->flags & KDHT_FLAG_DIRECT && (h->flags & KDHT_FLAG_REPLY || h->op > KDHT_LAST_ROUTED_OP))
+	if (h->flags & KDHT_REQUEST_FLAGS && (h->flags & KDHT_FLAG_REPLY || h->op > KDHT_LAST_ROUTED_OP))
 		return KDHT_REASON_BAD_FLAGS;
 	if (h->op >= KDHT_FIRST_ROUTED_OP && h->op <= KDHT_LAST_ROUTED_OP)
 		return KDHT_GO_ON;

@@ -54,13 +54,15 @@
 #define KDHT_FIRST_CONTROL_OP 0x10
 #define KDHT_LAST_CONTROL_OP 0x1a
 
-/* Only a routed request may have DIRECT; any other message with it is BAD_FLAGS. */
+/* Only a routed request may have DIRECT or PROVEN; any other message with one is BAD_FLAGS. */
 #define KDHT_FLAGS(X)  \
 	X(REPLY, 0x01)     \
 	X(FORWARDED, 0x02) /* filled in and tagged by a member of the cluster */ \
-	X(DIRECT, 0x04)    /* the client takes the answer from any node's address */
+	X(DIRECT, 0x04)    /* the client takes the answer from any node's address */ \
+	X(PROVEN, 0x08)    /* the body ends in a proof of the client's rights */
 
-#define KDHT_KNOWN_FLAGS 0x07
+#define KDHT_KNOWN_FLAGS 0x0f
+#define KDHT_REQUEST_FLAGS 0x0c /* DIRECT and PROVEN */
 
 #define KDHT_STATUSES(X)                                                            \
 	X(OK, 0)                                                                        \
@@ -75,15 +77,19 @@
 	X(CONFLICT, 9)        /* the stored version is not the writer's */             \
 	X(UNCONFIRMED, 10)    /* too few replicas answered: it may be done */      \
 	X(UNREACHABLE, 11)    /* the next hop's host refused it: nothing was done */    \
-	X(BAD_VERSION, 13)    /* the write's own version is too low, or far from the time; 12 is kept free */ \
-	X(TOO_FEW, 14)        /* fewer nodes are alive than must answer: nothing was changed */
+	X(DENIED, 12)         /* its sender may not do this: nothing was changed */ \
+	X(BAD_VERSION, 13)    /* the write's own version is too low, or far from the time */ \
+	X(TOO_FEW, 14)        /* fewer nodes are alive than must answer: nothing was changed */ \
+	X(FULL, 15)           /* no room is left for it: nothing was changed */
 
 /* In a record's flags. */
 #define KDHT_RECORD_FLAGS(X) \
 	X(IF_VERSION, 0x01)  /* a request: a condition follows, 8 bytes: the version that must be stored, 0: none */ \
 	X(TOMBSTONE, 0x02)   /* between nodes and in the store: deleted, there is no value */ \
 	X(DECIDED, 0x04)     /* STORE: a nonce follows, 8 bytes: only where its promise still holds */ \
-	X(BEHIND, 0x08)      /* a reply to STORE: this node has not caught up on the key */
+	X(BEHIND, 0x08)      /* a reply to STORE: this node has not caught up on the key */ \
+	X(IMMUTABLE, 0x10)   /* the key is the hash of the value */ \
+	X(SIGNED, 0x20)      /* the value is signed by the key's owner */
 
 /* --- What the implementations agree on ------------------------------------- */
 

@@ -70,7 +70,7 @@ def check_bounce(number: int, quoted: bytes, answer: tuple[bytes, Address, Addre
     data, target, source = answer
     told = parse(data)
     direct = quoted[_FLAGS] & Flag.DIRECT
-    assert quoted[_FLAGS] ^ direct == Flag.FORWARDED
+    assert quoted[_FLAGS] & ~shared.REQUEST_FLAGS == Flag.FORWARDED
     assert shared.FIRST_ROUTED_OP <= quoted[OFFSET["op"]] <= shared.LAST_ROUTED_OP
     assert told.op != Op.TRACE
     key = next(key for key in KEYS if key.epoch == quoted[OFFSET["epoch"]])

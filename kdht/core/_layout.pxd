@@ -78,6 +78,8 @@ cdef extern from "kdht_shared.h" nogil:
         KDHT_RECORD_FLAG_TOMBSTONE
         KDHT_RECORD_FLAG_DECIDED
         KDHT_RECORD_FLAG_BEHIND
+        KDHT_RECORD_FLAG_IMMUTABLE
+        KDHT_RECORD_FLAG_SIGNED
         KDHT_CONDITION_LEN
         KDHT_MAX_CONDITIONAL_VALUE
         KDHT_MAX_VALUE
@@ -89,10 +91,14 @@ cdef extern from "kdht_shared.h" nogil:
         KDHT_STATUS_TOO_LARGE
         KDHT_STATUS_UNREACHABLE
         KDHT_STATUS_BAD_VERSION
+        KDHT_STATUS_DENIED
+        KDHT_STATUS_FULL
         KDHT_FLAG_REPLY
         KDHT_FLAG_FORWARDED
         KDHT_FLAG_DIRECT
+        KDHT_FLAG_PROVEN
         KDHT_KNOWN_FLAGS
+        KDHT_REQUEST_FLAGS
         KDHT_K
         KDHT_ROOM
         KDHT_HOP_LIMIT

@@ -14,7 +14,7 @@ from kdht.core._addresses cimport is_ipv4, is_own, is_zero, may_be_answered
 from kdht.core._buckets cimport find_next_hop
 from kdht.core._layout cimport (
     KDHT_CONFIG_COOKIES, KDHT_CONFIG_READY, KDHT_CONFIG_UNTAGGED, KDHT_COOKIE_SLOT_BITS,
-    KDHT_FIRST_CONTROL_OP, KDHT_FIRST_ROUTED_OP, KDHT_FLAG_DIRECT, KDHT_FLAG_FORWARDED, KDHT_FLAG_REPLY,
+    KDHT_FIRST_CONTROL_OP, KDHT_FIRST_ROUTED_OP, KDHT_FLAG_FORWARDED, KDHT_FLAG_REPLY,
     KDHT_GO_ON, KDHT_HEADER_LEN, KDHT_ID_LEN, KDHT_KNOWN_FLAGS, KDHT_LAST_CONTROL_OP, KDHT_LAST_ROUTED_OP,
     KDHT_MAGIC, KDHT_MAX_BODY, KDHT_MAX_DATAGRAM, KDHT_OP_TRACE, KDHT_REASON_BAD_ADDRESS,
     KDHT_REASON_BAD_BODY_TAG, KDHT_REASON_BAD_EPOCH, KDHT_REASON_BAD_FLAGS, KDHT_REASON_BAD_LENGTH,
@@ -22,8 +22,8 @@ from kdht.core._layout cimport (
     KDHT_REASON_CONTROL, KDHT_REASON_ENTERED, KDHT_REASON_FAMILY, KDHT_REASON_FORGED_ORIGIN,
     KDHT_REASON_HOP_LIMIT, KDHT_REASON_NEXT_HOP, KDHT_REASON_NOT_ENTRY, KDHT_REASON_NOT_READY,
     KDHT_REASON_RELAYED, KDHT_REASON_STALE, KDHT_REASON_TOO_LONG, KDHT_REASON_TRACE_ENDS,
-    KDHT_REASON_TRUNCATED, KDHT_VERSION, be64toh, htobe64, htonl, htons, kdht_config, kdht_contact,
-    kdht_header, kdht_key, kdht_outcome, kdht_region, ntohl, ntohs,
+    KDHT_REASON_TRUNCATED, KDHT_REQUEST_FLAGS, KDHT_VERSION, be64toh, htobe64, htonl, htons, kdht_config,
+    kdht_contact, kdht_header, kdht_key, kdht_outcome, kdht_region, ntohl, ntohs,
 )
 from kdht.core._tags cimport body_tag_of, cookie_at, header_tag_of, is_proven, key_of
 
@@ -42,7 +42,7 @@ cdef int _check_form(const kdht_header *header, uint32_t length) noexcept nogil:
         return KDHT_REASON_TOO_LONG
     if KDHT_HEADER_LEN + <uint32_t>ntohs(header.body_len) != length:
         return KDHT_REASON_BAD_LENGTH
-    if header.flags & ~KDHT_KNOWN_FLAGS or (header.flags & KDHT_FLAG_DIRECT and (
+    if header.flags & ~KDHT_KNOWN_FLAGS or (header.flags & KDHT_REQUEST_FLAGS and (
             header.flags & KDHT_FLAG_REPLY or header.op > KDHT_LAST_ROUTED_OP)):
         return KDHT_REASON_BAD_FLAGS
     if not (KDHT_FIRST_ROUTED_OP <= header.op <= KDHT_LAST_ROUTED_OP

@@ -21,6 +21,7 @@ from kdht.core._addresses cimport NO_IP, is_own, reaches
 from kdht.core._layout cimport (
     KDHT_CONFIG_COOKIES, KDHT_COOKIE_SLOT_BITS, KDHT_FIRST_ROUTED_OP, KDHT_FLAG_DIRECT, KDHT_FLAG_FORWARDED,
     KDHT_FLAG_REPLY, KDHT_GO_ON, KDHT_HEADER_LEN, KDHT_LAST_ROUTED_OP, KDHT_MAGIC, KDHT_OP_TRACE,
+    KDHT_REQUEST_FLAGS,
     KDHT_STATUS_COOKIE_NEEDED, KDHT_STATUS_TOO_LARGE, KDHT_STATUS_UNREACHABLE, KDHT_VERSION, htobe64, htons,
     kdht_config, kdht_header, kdht_outcome, ntohl, ntohs,
 )
@@ -99,7 +100,7 @@ cdef uint32_t write_bounce(const kdht_config *config, kdht_header *header, uint3
     cdef Plan plan
     cdef Request request
     if (length < KDHT_HEADER_LEN or ntohl(header.magic) != KDHT_MAGIC or header.version != KDHT_VERSION
-            or header.flags & ~KDHT_FLAG_DIRECT != KDHT_FLAG_FORWARDED or header.op == KDHT_OP_TRACE
+            or header.flags & ~KDHT_REQUEST_FLAGS != KDHT_FLAG_FORWARDED or header.op == KDHT_OP_TRACE
             or not KDHT_FIRST_ROUTED_OP <= header.op <= KDHT_LAST_ROUTED_OP):
         return 0
     plan.config, plan.now = config, now

@@ -94,7 +94,7 @@ class Generator:
 
     def _direct(self) -> Flag:
         """One in five requests takes its answer from any node."""
-        return self.rng.choice((Flag(0), Flag(0), Flag(0), Flag(0), Flag.DIRECT))
+        return self.rng.choice((Flag(0), Flag(0), Flag(0), Flag.PROVEN, Flag.DIRECT))
 
     def _contacts(self, target: Address) -> list[Contact]:
         same = [each for each in self.table.contacts if each.address.is_ipv4 == target.is_ipv4]

@@ -171,7 +171,7 @@ def checked_form(data: bytes) -> SimpleNamespace:
     ensure(len(data) <= shared.MAX_DATAGRAM and header.body_len <= shared.MAX_BODY, Reason.TOO_LONG)
     ensure(shared.HEADER_LEN + header.body_len == len(data), Reason.BAD_LENGTH)
     ensure(header.flags & ~shared.KNOWN_FLAGS == 0, Reason.BAD_FLAGS)
-    if header.flags & Flag.DIRECT:
+    if header.flags & shared.REQUEST_FLAGS:
         ensure(not header.flags & Flag.REPLY and header.op <= shared.LAST_ROUTED_OP, Reason.BAD_FLAGS)
     ensure(header.op in ROUTED_OPS or header.op in CONTROL_OPS, Reason.BAD_OP)
     return header

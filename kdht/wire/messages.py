@@ -47,7 +47,7 @@ STATUS_OF = {int(status): status for status in Status}
 """By the status byte of a reply."""
 _FLAGS = {flags: Flag(flags) for flags in range(256) if not flags & _UNKNOWN_FLAGS}
 _REPLY = int(Flag.REPLY)
-_DIRECT = int(Flag.DIRECT)
+_OF_REQUESTS = shared.REQUEST_FLAGS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +143,7 @@ def check_form(data: Buffer) -> None:
         raise BadPacket("BAD_LENGTH", f"body length {body_len} in {length} bytes")
     flags = data[OFFSET["flags"]]
     if flags & _UNKNOWN_FLAGS or (
-        flags & _DIRECT and (flags & _REPLY or data[OFFSET["op"]] > shared.LAST_ROUTED_OP)
+        flags & _OF_REQUESTS and (flags & _REPLY or data[OFFSET["op"]] > shared.LAST_ROUTED_OP)
     ):
         raise BadPacket("BAD_FLAGS", f"{flags:#04x}")
     if data[OFFSET["op"]] not in _OPS:

@@ -35,6 +35,7 @@ _CLIENTS: list[tuple[str, dict[str, object], str]] = [
     ("an unknown flag", {"flags": 0x80}, "BAD_FLAGS"),
     ("a client's reply", {"flags": Flag.REPLY}, "BAD_FLAGS"),
     ("a reply that takes a direct answer", {"flags": Flag.REPLY | Flag.DIRECT}, "BAD_FLAGS"),
+    ("a reply with a proof", {"flags": Flag.REPLY | Flag.PROVEN}, "BAD_FLAGS"),
     ("a client's control message", {"op": Op.FIND_NODE}, "BAD_FLAGS"),
     ("hops that end before the next node", {"hops": 1}, "HOP_LIMIT"),
     ("a forged client address", {"client_ip": OTHER}, "FORGED_ORIGIN"),

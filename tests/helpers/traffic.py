@@ -109,7 +109,7 @@ def common_fields(rng: random.Random, node: Node) -> dict[str, object]:
 
 def direct(rng: random.Random) -> Flag:
     """Whether a request takes its answer from any node."""
-    return rng.choice((Flag(0), Flag(0), Flag.DIRECT))
+    return rng.choice((Flag(0), Flag(0), Flag.DIRECT, Flag.PROVEN))
 
 
 def client_request(rng: random.Random, node: Node, source: Address) -> bytearray:

@@ -107,7 +107,7 @@ def test_every_truncation_is_a_bad_packet(vector):
         (changed(PLAIN, "body_len", 0xFF), "TOO_LONG"),
         (LONGEST + b"\0", "TOO_LONG"),
         (LONGEST + bytes(64_000), "TOO_LONG"),
-        (changed(PLAIN, "flags", 0x08), "BAD_FLAGS"),
+        (changed(PLAIN, "flags", 0x10), "BAD_FLAGS"),
         (changed(PLAIN, "flags", 0x05), "BAD_FLAGS"),
         (changed(PLAIN, "flags", 0x80), "BAD_FLAGS"),
         (changed(PLAIN, "op", 0), "BAD_OP"),
