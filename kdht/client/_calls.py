@@ -77,7 +77,10 @@ REFUSALS: dict[Status, tuple[type[RequestError], str]] = {
     Status.HOPS_ENDED: (RequestError, "the hop limit ended before the responsible node"),
     Status.CONFLICT: (Conflict, "the key has another version than the condition names"),
     Status.UNREACHABLE: (RequestError, "the next node on the route does not listen"),
-    Status.DENIED: (RequestError, "this client may not do this: nothing was changed; use a token with the right"),
+    Status.DENIED: (
+        RequestError,
+        "this client may not do this: nothing was changed; use a token with the right",
+    ),
     Status.FULL: (RequestError, "no room is left for it; nothing was changed"),
     Status.BAD_VERSION: (
         RequestError,
