@@ -11,7 +11,6 @@ import errno
 import logging
 import os
 import shutil
-import socket
 import struct
 import threading
 import time
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from kdht.datapath.ebpf import xdp_links
+from kdht.datapath.ebpf.networks import Network, networks_of
 from kdht.datapath.ebpf.xdp_links import BPFFS, Link, libbpf
 from kdht.datapath.host import netlink
 from kdht.datapath.host.netlink import Queue
@@ -85,6 +85,9 @@ class EbpfDatapath:
         self._trouble = ""
         self._clock = 0
         self._guard = Guard()
+        self._chosen: tuple[str, ...] = ()
+        self._vlans: list[netlink.Vlan] = []
+        self._networks: list[Network] = []
         self._changed = threading.Event()
         self._ending = False
         self._undo = ExitStack()
@@ -173,15 +176,16 @@ class EbpfDatapath:
     def _load(self, chosen: tuple[str, ...], undo: ExitStack) -> None:
         pins = self.options.pins
         xdp_links.need_bpffs(self.options.bpffs)
-        vlans = [vlan for vlan in netlink.vlans() if vlan.name in chosen]
-        lower = {vlan.name: vlan.lower for vlan in vlans}
+        self._chosen = chosen
+        self._vlans = [vlan for vlan in netlink.vlans() if vlan.name in chosen]
+        self._networks = networks_of(chosen, self._vlans)
+        lower = {vlan.name: vlan.lower for vlan in self._vlans}
         # The program sees frames at the physical interface, before the kernel takes the VLAN tag off.
         interfaces = tuple(dict.fromkeys(lower.get(name, name) for name in chosen))
         pins.mkdir(mode=0o700, exist_ok=True)
         undo.callback(xdp_links.remove_pins, pins)
         self._object, adopted = self._open_maps(pins)
         undo.callback(self._forget)
-        self._publish_vlans(vlans)
         # An earlier daemon's table is better than an incomplete one of this node.
         self._live = self.options.ready() or not (adopted or xdp_links.pinned_links(pins))
         # Before the first publication, so that no change in between is missed.
@@ -241,11 +245,6 @@ class EbpfDatapath:
 
     # --- Publishing ----------------------------------------------------------------------
 
-    def _publish_vlans(self, vlans: list[netlink.Vlan]) -> None:
-        for vlan in vlans:
-            key = libbpf().vlan_key(socket.if_nametoindex(vlan.lower), vlan.number)
-            self._object.update("kdht_vlans", key, struct.pack("=I", vlan.ifindex))
-
     def _publish_all(self) -> None:
         """Buckets first, because the configuration says which of them the program reads."""
         if self._live:
@@ -268,6 +267,7 @@ class EbpfDatapath:
         self._clock = _clock_offset()
         state = libbpf().state(
             self._core.raw_config(),
+            self._networks,
             any_bucket=not self._live,
             clock_offset=self._clock,
             client_rate=options.client_rate,
@@ -312,7 +312,16 @@ class EbpfDatapath:
         self._thread.join()
 
     def _look_around(self) -> None:
-        """Follow the operator: if this host was made a router meanwhile, the guard must not stop its forwarding."""
+        """Follow the operator.
+
+        If this host was made a router meanwhile, the guard must not stop its forwarding. An interface may have
+        got another address; the program passes frames to that one up until it knows it.
+        """
+        with suppress(DatapathError):  # an interface is gone
+            found = networks_of(self._chosen, self._vlans)
+            if found != self._networks:
+                self._networks = found
+                self._watched(self._publish_state)
         with suppress(DatapathError):
             guard = self._sysctls.guard()
             if guard != self._guard:
