@@ -203,7 +203,9 @@ def forgeries(family: int) -> Iterator[Case]:
     loopback = "127.0.0.1" if family == 4 else "::1"
     for host in (OWN[family].host, loopback, everybody.host):
         source = Address.of(host, 40000)
-        yield Case(f"a request from {host}", bytes(packet(bytes(message), source, OWN[family])), Reason.MARTIAN)
+        yield Case(
+            f"a request from {host}", bytes(packet(bytes(message), source, OWN[family])), Reason.MARTIAN
+        )
     yield Case("a member's request from this node", bytes(member(family, source=OWN[family])), Reason.MARTIAN)
 
 

@@ -69,7 +69,9 @@ class Stage(NamedTuple):
         wait_until(lambda: self.assert_serves(version) or self.counted(Reason.ENTERED) > before, "the table")
 
     def send(self, raw: bytes, to: str = "") -> None:
-        macs = bytes.fromhex((to or mac_of(self.node)).replace(":", "") + mac_of(self.client).replace(":", ""))
+        macs = bytes.fromhex(
+            (to or mac_of(self.node)).replace(":", "") + mac_of(self.client).replace(":", "")
+        )
         self.wire.send(macs + (b"\x86\xdd" if raw[0] >> 4 == 6 else b"\x08\x00") + raw)
 
     def assert_serves(self, version: int) -> None:
@@ -94,7 +96,9 @@ def contact(version: int) -> Contact:
 def lab() -> Iterator[Lab]:
     with Lab("t-martians") as lab:
         for name, number in (("client", 9), ("n1", 1), ("n2", 2)):
-            lab.host(name, **{f"ipv{version}": f"{HOST[version] % number}/{LENGTH[version]}" for version in HOST})
+            lab.host(
+                name, **{f"ipv{version}": f"{HOST[version] % number}/{LENGTH[version]}" for version in HOST}
+            )
         for version in HOST:
             lab.hosts["n1"].add_address("eth0", f"{HOST[version] % 3}/{LENGTH[version]}")
         lab.let_xdp_send()
@@ -117,7 +121,9 @@ def owner(host: Host) -> ExitStack:
 
 
 @pytest.fixture(scope="module", params=KINDS)
-def stage(lab: Lab, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+def stage(
+    lab: Lab, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Stage]:
     kind, host, client = request.param, lab.hosts["n1"], lab.hosts["client"]
     own, publisher = [*addresses_of(1), *addresses_of(3)], Publisher(Core())
     configure(publisher, IDS[0], *own)
