@@ -26,6 +26,7 @@ from kdht.datapath.ebpf.xdp_links import BPFFS, Link, libbpf
 from kdht.datapath.host import netlink
 from kdht.datapath.host.netlink import Queue
 from kdht.datapath.host.ruleset import MEMBER_FACTOR, Guard, Ruleset, RulesetOptions
+from kdht.datapath.host.settings import HostSettings
 from kdht.datapath.host.sysctl import RUNTIME_DIR, ForwardingSysctls
 from kdht.datapath.publish import Publisher
 from kdht.errors import DatapathError
@@ -84,7 +85,10 @@ class EbpfDatapath:
         """Whether the maps hold this daemon's own table."""
         self._trouble = ""
         self._clock = 0
-        self._guard = Guard()
+        self._settings: HostSettings | None = None
+        self._link_trouble = ""
+        self._attaching = threading.Lock()
+        """Held by who changes `_links`."""
         self._changed = threading.Event()
         self._ending = False
         self._undo = ExitStack()
@@ -95,15 +99,21 @@ class EbpfDatapath:
         if self._object is not None:
             return
         need_program()
-        chosen = netlink.choose_interfaces(self.options.addresses, self.options.interfaces)
+        self._chosen = chosen = netlink.choose_interfaces(self.options.addresses, self.options.interfaces)
         with ExitStack() as undo:
-            self._prepare_host(chosen, undo)
+            self._settings = settings = self._make_settings(chosen)
+            settings.set_up()
+            undo.callback(settings.undo)
             self._load(chosen, undo)
+            undo.callback(settings.unwatch)
+            settings.watch()
             self._undo = undo.pop_all()
 
     def stop(self) -> None:
         if self._object is None:
             return
+        if self._settings:
+            self._settings.unwatch()
         self._end_thread()
         self._undo.close()
         self._let_go()
@@ -112,6 +122,8 @@ class EbpfDatapath:
         """Stop, but leave the program attached. It routes by its last table, as after a kill."""
         if self._object is None:
             return
+        if self._settings:
+            self._settings.leave()
         self._end_thread()
         self._publisher.disconnect(self)
         self._undo.pop_all()  # sysctls, guards, links and maps stay as they are
@@ -121,7 +133,7 @@ class EbpfDatapath:
         program = self._object
         if program is None:
             return {"state": "down", "why": "not started"}
-        why = self._trouble or self._detached()
+        why = self._trouble or (self._settings.look() if self._settings else "") or self._link_trouble
         return {
             "state": "degraded" if why else "up",
             "why": why,
@@ -153,22 +165,18 @@ class EbpfDatapath:
 
     # --- Setting up ----------------------------------------------------------------------
 
-    def _prepare_host(self, chosen: tuple[str, ...], undo: ExitStack) -> None:
-        self._sysctls = ForwardingSysctls(chosen, runtime_dir=self.options.runtime_dir)
-        self._guard = self._sysctls.apply()
-        undo.callback(self._sysctls.restore)
-        queue = Queue(0, 1, False)
-        table = RulesetOptions(
-            interfaces=(),
-            queue=queue,
-            table=f"{self.options.table}_guard",
-            guard=self._guard,
-            nft=self.options.nft,
-        )
-        self._ruleset = Ruleset(table)
-        # `forwarding` makes an IPv4 router of the host: the guard drops other packets.
-        self._ruleset.apply_guard()
-        undo.callback(self._remove_guard)
+    def _make_settings(self, chosen: tuple[str, ...]) -> HostSettings:
+        options = self.options
+
+        def guards(guard: Guard) -> Ruleset:
+            """`forwarding` makes an IPv4 router of the host: they drop others' packets."""
+            table, queue = f"{options.table}_guard", Queue(0, 1, False)
+            return Ruleset(
+                RulesetOptions(interfaces=(), queue=queue, table=table, guard=guard, nft=options.nft)
+            )
+
+        sysctls = ForwardingSysctls(chosen, runtime_dir=options.runtime_dir)
+        return HostSettings(sysctls, guards, options.runtime_dir, self._keep_attached)
 
     def _load(self, chosen: tuple[str, ...], undo: ExitStack) -> None:
         pins = self.options.pins
@@ -222,7 +230,8 @@ class EbpfDatapath:
     def _attach(self) -> None:
         """Attach the program to the interfaces, or put it behind the pinned links of an earlier one."""
         pins = self.options.pins
-        self._links = [xdp_links.attach(self._object.program_fd, name, pins) for name in self._waiting]
+        with self._attaching:
+            self._links = [xdp_links.attach(self._object.program_fd, name, pins) for name in self._waiting]
         self._waiting = ()
         for other in set(pins.glob("maps-*")) - {self._maps}:
             shutil.rmtree(other)
@@ -234,10 +243,6 @@ class EbpfDatapath:
         for link in self._links:
             os.close(link.fd)
         self._links, self._object, self._live = [], None, False
-
-    def _remove_guard(self) -> None:
-        with suppress(DatapathError):
-            self._ruleset.remove()
 
     # --- Publishing ----------------------------------------------------------------------
 
@@ -297,7 +302,6 @@ class EbpfDatapath:
             # The program has no wall clock, only a monotonic one and this offset.
             elif woken or abs(_clock_offset() - self._clock) > CLOCK_SLACK:
                 self._watched(self._publish_state)
-            self._look_around()
 
     def _go_live(self) -> None:
         """Publish this daemon's table. From now on the program routes by it."""
@@ -311,24 +315,27 @@ class EbpfDatapath:
         self._changed.set()
         self._thread.join()
 
-    def _look_around(self) -> None:
-        """Follow the operator: if this host was made a router meanwhile, the guard must not stop its forwarding."""
-        with suppress(DatapathError):
-            guard = self._sysctls.guard()
-            if guard != self._guard:
-                self._ruleset.set_guard(guard)
-                self._guard = guard
+    def _keep_attached(self) -> None:
+        """Attach the program again where somebody took it off or exchanged it, or made the interface again."""
+        with self._attaching:
+            try:
+                for index, link in enumerate(self._links):
+                    self._links[index] = self._mended(link)
+                self._link_trouble = ""
+            except (DatapathError, OSError) as error:
+                self._link_trouble = str(error)
 
-    def _detached(self) -> str:
-        bpf = libbpf()
-        for link in self._links:
-            if bpf.link_info(link.fd)["ifindex"] != link.ifindex:
-                return f"somebody detached the program from {link.interface}: restart kdhtd"
-        try:
-            changed = self._sysctls.undone()
-        except DatapathError as error:
-            return str(error)
-        return f"somebody changed {', '.join(changed)}: restart kdhtd" if changed else ""
+    def _mended(self, link: Link) -> Link:
+        program = self._object
+        if xdp_links.holds(link, program.info()["id"]):
+            return link
+        assert self._settings is not None
+        what = f"the XDP program of {link.interface}"
+        self._settings.may_mend(what)
+        made = xdp_links.attach_again(link, program.program_fd, self.options.pins)
+        self._publish_vlans([vlan for vlan in netlink.vlans() if vlan.name in self._chosen])
+        self._settings.note(what)
+        return made
 
 
 def need_program() -> None:

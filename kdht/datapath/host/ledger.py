@@ -83,7 +83,7 @@ class Ledger:
 
     def _open(self) -> None:
         self._boot = BOOT_ID.read_text().strip()
-        self._path = self._directory / f"sysctl-{_netns_cookie():x}.json"
+        self._path = self._directory / f"sysctl-{netns_cookie():x}.json"
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -129,7 +129,8 @@ class Ledger:
         beside.replace(self._path)
 
 
-def _netns_cookie() -> int:
+def netns_cookie() -> int:
+    """The number of this thread's network namespace, which the kernel never gives twice."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as here:
         try:
             return int.from_bytes(here.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8), "little")

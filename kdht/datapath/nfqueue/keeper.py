@@ -13,7 +13,6 @@ import struct
 import subprocess
 import threading
 import time
-from collections.abc import Callable
 from mmap import mmap
 
 from kdht._routing import Core
@@ -25,8 +24,6 @@ from kdht.errors import DatapathError
 
 START_TIMEOUT = 20.0
 STOP_TIMEOUT = 5.0
-TICK = 2.0
-"""Seconds between two checks of the host."""
 FIRST_PAUSE, LAST_PAUSE = 0.1, 10.0
 LONG_LIFE = 30.0
 """A worker that ran so many seconds was healthy: after its end the pauses start from the shortest."""
@@ -35,9 +32,9 @@ log = logging.getLogger("kdht.nfqueue")
 
 
 class Keeper:
-    """`tick` is called on the keeper's thread every TICK seconds while a worker runs. It must not raise."""
+    """One worker at a time."""
 
-    def __init__(self, core: Core, queue: Queue, max_len: int, mark: int, tick: Callable[[], None]) -> None:
+    def __init__(self, core: Core, queue: Queue, max_len: int, mark: int) -> None:
         self.queue = queue
         self.pid: int | None = None
         """The process ID of the worker that gives verdicts now."""
@@ -45,7 +42,7 @@ class Keeper:
         """How many workers got ready so far."""
         self.why = ""
         """Why there is no worker, or why the last one ended."""
-        self._core, self._max_len, self._mark, self._tick = core, max_len, mark, tick
+        self._core, self._max_len, self._mark = core, max_len, mark
         # Outside of the worker, so its counters outlive it.
         self._counters_fd = os.memfd_create("kdht-queues", os.MFD_CLOEXEC)
         os.ftruncate(self._counters_fd, queue.total * LANE_BYTES)
@@ -137,8 +134,7 @@ class Keeper:
         self._settled.set()
         exited = os.pidfd_open(worker.pid)
         try:
-            while not self._waited([exited, self._woken], TICK):
-                self._tick()
+            select.select([exited, self._woken], [], [])
         finally:
             os.close(exited)
         if not self._stopping.is_set():
@@ -147,14 +143,10 @@ class Keeper:
 
     def _first_line(self, worker: subprocess.Popen[bytes]) -> str:
         assert worker.stdout is not None
-        self._waited([worker.stdout.fileno(), self._woken], START_TIMEOUT)
+        select.select([worker.stdout.fileno(), self._woken], [], [], START_TIMEOUT)
         if self._stopping.is_set():
             return "stopped"
         return worker.stdout.readline().decode(errors="replace").strip()
-
-    @staticmethod
-    def _waited(fds: list[int], seconds: float) -> bool:
-        return bool(select.select(fds, [], [], seconds)[0])
 
 
 def _end(worker: subprocess.Popen[bytes]) -> None:
