@@ -9,7 +9,7 @@ import fcntl
 import os
 from pathlib import Path
 
-from kdht.datapath.host.ledger import netns_cookie
+from kdht.datapath.host.ledger import directory_of_root, netns_cookie
 from kdht.errors import DatapathError
 
 
@@ -23,10 +23,10 @@ class TableClaim:
         self._fd = -1
 
     def take(self) -> None:
-        """Raises DatapathError if another node has the table."""
+        """Raises DatapathError if another node has the table, or if another user could have written the file."""
         path = _path(self._directory, self._table)
         try:
-            self._directory.mkdir(parents=True, exist_ok=True)
+            os.close(directory_of_root(self._directory))
             self._fd = _locked(path)
         except BlockingIOError:
             raise DatapathError(
@@ -66,7 +66,7 @@ def _path(directory: Path, table: str) -> Path:
 def _locked(path: Path) -> int:
     """Raises BlockingIOError if another process has the lock."""
     while True:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if path.exists() and os.fstat(fd).st_ino == path.stat().st_ino:
