@@ -11,12 +11,11 @@ import os
 import shutil
 import socket
 import stat
-import subprocess
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from kdht.datapath.host import netlink
+from kdht.datapath.host import children, netlink
 from kdht.datapath.host.netlink import XdpState
 from kdht.errors import DatapathError
 
@@ -63,9 +62,7 @@ def need_bpffs(path: Path = BPFFS) -> None:
     """Mount the BPF file system if it is not there. Raises DatapathError."""
     if is_bpffs(path, Path("/proc/thread-self/mounts").read_text()):
         return
-    done = subprocess.run(
-        ["mount", "-t", "bpf", "bpf", str(path)], capture_output=True, text=True, check=False
-    )
+    done = children.ran(["mount", "-t", "bpf", "bpf", str(path)])
     if done.returncode != 0:
         raise DatapathError(
             f"no BPF file system at {path}: mount it as root: mount -t bpf bpf {path} ({done.stderr.strip()})"

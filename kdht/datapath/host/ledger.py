@@ -64,6 +64,7 @@ class Ledger:
         self.entries: dict[str, LedgerEntry] = {}
         """By path, in the order of the changes."""
         self._holders: dict[str, list[str]] = {}
+        self._on_disk = b""
         self._directory = directory
         self._me = f"{_life_of(os.getpid())}.{next(_numbers)}"
         self._lock = -1
@@ -122,9 +123,10 @@ class Ledger:
         self._thread_lock.release()
 
     def _load(self) -> None:
-        self.entries, self._holders = {}, {}
+        self.entries, self._holders, self._on_disk = {}, {}, b""
         try:
-            saved = _decoded(self._read())
+            self._on_disk = self._read()
+            saved = _decoded(self._on_disk)
         except FileNotFoundError:
             return
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
@@ -155,12 +157,15 @@ class Ledger:
                     os.unlink(self._name, dir_fd=here)
                 return
             whole = msgspec.json.encode(_Saved(self._boot, self.entries, self._holders))
+            if whole == self._on_disk:
+                return  # a look is no change: it needs no room
             # O_EXCL makes a new file, and so follows no link. A crash before the rename leaves the old file.
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             try:
                 with open(os.open(beside, flags, 0o600, dir_fd=here), "wb") as file:
                     file.write(whole)
                 os.replace(beside, self._name, src_dir_fd=here, dst_dir_fd=here)
+                self._on_disk = whole
             except OSError:
                 with suppress(OSError):
                     os.unlink(beside, dir_fd=here)

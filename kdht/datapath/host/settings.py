@@ -120,7 +120,7 @@ class HostSettings:
             try:
                 self._mend()
                 self.trouble = ""
-            except DatapathError as error:
+            except (DatapathError, OSError) as error:
                 self.trouble = str(error)
             return self.trouble
 

@@ -4,9 +4,10 @@ The kernel announces these over netlink. It does not announce `accept_local` and
 here also looks from time to time.
 
 Contract: one thread in the network namespace of the thread that made the watch. `changed` is called on it, for all
-announcements of a moment together; it may block, and must not raise.
+announcements of a moment together; it may block. No failure ends the thread.
 """
 
+import logging
 import os
 import select
 import socket
@@ -15,6 +16,9 @@ from collections.abc import Callable
 from contextlib import ExitStack
 
 from kdht.datapath.host.nfnetlink import ANSWER_BYTES, NETLINK_NETFILTER
+from kdht.datapath.upkeep import Upkeep
+
+log = logging.getLogger(__name__)
 
 SOL_NETLINK, ADD_MEMBERSHIP = 270, 1
 GROUPS = (
@@ -38,6 +42,7 @@ class HostWatch:
     def __init__(self, changed: Callable[[], None], tick_s: float) -> None:
         self._changed = changed
         self._tick_s = tick_s
+        self._upkeep = Upkeep(log, "the look at the host")
         self._undo = ExitStack()
         self._sockets: list[socket.socket] = []
         self._thread: threading.Thread | None = None
@@ -63,17 +68,17 @@ class HostWatch:
     def _run(self) -> None:
         while True:
             fds = [self._end, *(each.fileno() for each in self._sockets)]
-            if self._end in select.select(fds, [], [], self._tick_s)[0]:
+            if self._end in _readable(fds, self._tick_s):
                 return
             self._settle()
-            self._changed()
+            self._upkeep.attempt(self._changed)
 
     def _settle(self) -> None:
         """Take all announcements, until a moment passes without one."""
         for _ in range(MOST_SETTLING):
             for each in self._sockets:
                 _drain(each)
-            if not select.select(self._sockets, [], [], SETTLE_S)[0]:
+            if not _readable([each.fileno() for each in self._sockets], SETTLE_S):
                 return
 
 
@@ -87,6 +92,14 @@ def _listening(protocol: int, group: int) -> socket.socket:
         here.close()
         raise
     return here
+
+
+def _readable(fds: list[int], seconds: float) -> list[int]:
+    # Not select(): that refuses descriptors above 1023.
+    poll = select.poll()
+    for fd in fds:
+        poll.register(fd, select.POLLIN)
+    return [fd for fd, _ in poll.poll(seconds * 1000)]
 
 
 def _drain(here: socket.socket) -> None:

@@ -1,6 +1,7 @@
 """Keeps the worker process of the queues alive.
 
-One thread starts the worker, waits for its end and starts the next: soon at first, then after growing pauses.
+One thread starts the worker, waits for its end and starts the next: soon at first, then after growing pauses. No
+failure ends this thread: a worker that cannot be started for want of memory, processes or files is tried again.
 Only packets in the queues of the dead worker are lost. Until the next worker is ready, the ruleset's bypass
 hands packets to the socket. That thread is the worker's parent, and the kernel ends the worker when its parent
 ends (PR_SET_PDEATHSIG): so no worker outlives a killed daemon.
@@ -20,6 +21,7 @@ from kdht.datapath.host import children
 from kdht.datapath.host.netlink import Queue
 from kdht.datapath.nfqueue._nfqueue import COUNTERS, LANE_BYTES
 from kdht.datapath.nfqueue.queue_worker import READY, Job
+from kdht.datapath.upkeep import Upkeep
 from kdht.errors import DatapathError
 
 START_TIMEOUT = 20.0
@@ -50,6 +52,7 @@ class Keeper:
         self._settled = threading.Event()
         self._stopping = threading.Event()
         self._woken, self._wake = os.pipe2(os.O_CLOEXEC)
+        self._starting = Upkeep(log, "the start of the queue's worker")
         self._thread = threading.Thread(target=self._run, name="kdht-keeper", daemon=True)
 
     def start(self) -> None:
@@ -90,16 +93,21 @@ class Keeper:
         pause = FIRST_PAUSE
         while not self._stopping.is_set():
             born = time.monotonic()
-            with self._launch() as worker:
-                try:
-                    self._attend(worker)
-                finally:
-                    self.pid = None
-                    _end(worker)
+            if not self._starting.attempt(self._keep_one):
+                self.why = self._starting.why
             self._settled.set()
             # Packets take the socket meanwhile, so a worker that fails at once may wait.
             pause = FIRST_PAUSE if time.monotonic() - born > LONG_LIFE else min(pause * 2, LAST_PAUSE)
             self._stopping.wait(pause)
+
+    def _keep_one(self) -> None:
+        """One worker, until it has ended. Raises DatapathError, or OSError."""
+        with self._launch() as worker:
+            try:
+                self._attend(worker)
+            finally:
+                self.pid = None
+                _end(worker)
 
     def _launch(self) -> subprocess.Popen[bytes]:
         job = Job(
@@ -111,7 +119,7 @@ class Keeper:
             mark=self._mark,
             parent=os.getpid(),
         )
-        return subprocess.Popen(
+        return children.started(
             children.command("kdht.datapath.nfqueue.queue_worker", *job.arguments()),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -134,7 +142,7 @@ class Keeper:
         self._settled.set()
         exited = os.pidfd_open(worker.pid)
         try:
-            select.select([exited, self._woken], [], [])
+            _wait([exited, self._woken])
         finally:
             os.close(exited)
         if not self._stopping.is_set():
@@ -143,10 +151,18 @@ class Keeper:
 
     def _first_line(self, worker: subprocess.Popen[bytes]) -> str:
         assert worker.stdout is not None
-        select.select([worker.stdout.fileno(), self._woken], [], [], START_TIMEOUT)
+        _wait([worker.stdout.fileno(), self._woken], START_TIMEOUT)
         if self._stopping.is_set():
             return "stopped"
         return worker.stdout.readline().decode(errors="replace").strip()
+
+
+def _wait(fds: list[int], seconds: float | None = None) -> None:
+    # Not select(): that refuses descriptors above 1023.
+    poll = select.poll()
+    for fd in fds:
+        poll.register(fd, select.POLLIN)
+    poll.poll(None if seconds is None else seconds * 1000)
 
 
 def _end(worker: subprocess.Popen[bytes]) -> None:
