@@ -53,6 +53,10 @@ class HostWatch:
             self._sockets = [undo.enter_context(_listening(*each)) for each in GROUPS]
             self._end = os.eventfd(0, os.EFD_CLOEXEC)
             undo.callback(os.close, self._end)
+            # Made once: it works without a free descriptor.
+            self._poll = undo.enter_context(select.epoll())
+            for fd in (self._end, *(each.fileno() for each in self._sockets)):
+                self._poll.register(fd, select.EPOLLIN)
             self._undo = undo.pop_all()
         self._thread = threading.Thread(target=self._run, name="kdht-watch", daemon=True)
         self._thread.start()
@@ -67,8 +71,7 @@ class HostWatch:
 
     def _run(self) -> None:
         while True:
-            fds = [self._end, *(each.fileno() for each in self._sockets)]
-            if self._end in _readable(fds, self._tick_s):
+            if self._end in self._readable(self._tick_s):
                 return
             self._settle()
             self._upkeep.attempt(self._changed)
@@ -78,8 +81,11 @@ class HostWatch:
         for _ in range(MOST_SETTLING):
             for each in self._sockets:
                 _drain(each)
-            if not _readable([each.fileno() for each in self._sockets], SETTLE_S):
+            if not self._readable(SETTLE_S):
                 return
+
+    def _readable(self, seconds: float) -> list[int]:
+        return [fd for fd, _ in self._poll.poll(seconds)]
 
 
 def _listening(protocol: int, group: int) -> socket.socket:
@@ -92,14 +98,6 @@ def _listening(protocol: int, group: int) -> socket.socket:
         here.close()
         raise
     return here
-
-
-def _readable(fds: list[int], seconds: float) -> list[int]:
-    # Not select(): that refuses descriptors above 1023.
-    poll = select.poll()
-    for fd in fds:
-        poll.register(fd, select.POLLIN)
-    return [fd for fd, _ in poll.poll(seconds * 1000)]
 
 
 def _drain(here: socket.socket) -> None:
