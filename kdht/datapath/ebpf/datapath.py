@@ -26,6 +26,7 @@ from kdht.datapath.ebpf.xdp_links import BPFFS, Link, libbpf
 from kdht.datapath.host import netlink
 from kdht.datapath.host.netlink import Queue
 from kdht.datapath.host.ruleset import MEMBER_FACTOR, Guard, Ruleset, RulesetOptions
+from kdht.datapath.host.settings import HostSettings
 from kdht.datapath.host.sysctl import RUNTIME_DIR, ForwardingSysctls
 from kdht.datapath.publish import Publisher
 from kdht.datapath.upkeep import Upkeep
@@ -87,7 +88,10 @@ class EbpfDatapath:
         self._stale = False
         """Whether a change could not be published. Then all is published again."""
         self._clock = 0
-        self._guard = Guard()
+        self._settings: HostSettings | None = None
+        self._link_trouble = ""
+        self._attaching = threading.Lock()
+        """Held by who changes `_links`."""
         self._changed = threading.Event()
         self._ending = False
         self._undo = ExitStack()
@@ -98,15 +102,21 @@ class EbpfDatapath:
         if self._object is not None:
             return
         need_program()
-        chosen = netlink.choose_interfaces(self.options.addresses, self.options.interfaces)
+        self._chosen = chosen = netlink.choose_interfaces(self.options.addresses, self.options.interfaces)
         with ExitStack() as undo:
-            self._prepare_host(chosen, undo)
+            self._settings = settings = self._make_settings(chosen)
+            settings.set_up()
+            undo.callback(settings.undo)
             self._load(chosen, undo)
+            undo.callback(settings.unwatch)
+            settings.watch()
             self._undo = undo.pop_all()
 
     def stop(self) -> None:
         if self._object is None:
             return
+        if self._settings:
+            self._settings.unwatch()
         self._end_thread()
         self._undo.close()
         self._let_go()
@@ -115,6 +125,8 @@ class EbpfDatapath:
         """Stop, but leave the program attached. It routes by its last table, as after a kill."""
         if self._object is None:
             return
+        if self._settings:
+            self._settings.leave()
         self._end_thread()
         self._publisher.disconnect(self)
         self._undo.pop_all()  # sysctls, guards, links and maps stay as they are
@@ -124,7 +136,8 @@ class EbpfDatapath:
         program = self._object
         if program is None:
             return {"state": "down", "why": "not started"}
-        why = self._upkeep.why or self._detached()
+        settled = self._settings.look() if self._settings else ""
+        why = self._upkeep.why or settled or self._link_trouble
         return {
             "state": "degraded" if why else "up",
             "why": why,
@@ -162,22 +175,18 @@ class EbpfDatapath:
 
     # --- Setting up ----------------------------------------------------------------------
 
-    def _prepare_host(self, chosen: tuple[str, ...], undo: ExitStack) -> None:
-        self._sysctls = ForwardingSysctls(chosen, runtime_dir=self.options.runtime_dir)
-        self._guard = self._sysctls.apply()
-        undo.callback(self._sysctls.restore)
-        queue = Queue(0, 1, False)
-        table = RulesetOptions(
-            interfaces=(),
-            queue=queue,
-            table=f"{self.options.table}_guard",
-            guard=self._guard,
-            nft=self.options.nft,
-        )
-        self._ruleset = Ruleset(table)
-        # `forwarding` makes an IPv4 router of the host: the guard drops other packets.
-        self._ruleset.apply_guard()
-        undo.callback(self._remove_guard)
+    def _make_settings(self, chosen: tuple[str, ...]) -> HostSettings:
+        options = self.options
+
+        def guards(guard: Guard) -> Ruleset:
+            """`forwarding` makes an IPv4 router of the host: they drop others' packets."""
+            table, queue = f"{options.table}_guard", Queue(0, 1, False)
+            return Ruleset(
+                RulesetOptions(interfaces=(), queue=queue, table=table, guard=guard, nft=options.nft)
+            )
+
+        sysctls = ForwardingSysctls(chosen, runtime_dir=options.runtime_dir)
+        return HostSettings(sysctls, guards, options.runtime_dir, self._keep_attached)
 
     def _load(self, chosen: tuple[str, ...], undo: ExitStack) -> None:
         pins = self.options.pins
@@ -231,7 +240,8 @@ class EbpfDatapath:
     def _attach(self) -> None:
         """Attach the program to the interfaces, or put it behind the pinned links of an earlier one."""
         pins = self.options.pins
-        self._links = [xdp_links.attach(self._object.program_fd, name, pins) for name in self._waiting]
+        with self._attaching:
+            self._links = [xdp_links.attach(self._object.program_fd, name, pins) for name in self._waiting]
         self._waiting = ()
         for other in set(pins.glob("maps-*")) - {self._maps}:
             shutil.rmtree(other)
@@ -243,10 +253,6 @@ class EbpfDatapath:
         for link in self._links:
             os.close(link.fd)
         self._links, self._object, self._live = [], None, False
-
-    def _remove_guard(self) -> None:
-        with suppress(DatapathError):
-            self._ruleset.remove()
 
     # --- Publishing ----------------------------------------------------------------------
 
@@ -306,7 +312,6 @@ class EbpfDatapath:
             self._publish_what_changed()
         if self._live and self._waiting:
             self._attach()
-        self._look_around()
 
     def _publish_what_changed(self) -> None:
         publish, self._stale = (self._publish_all if self._stale else self._publish_state), False
@@ -321,26 +326,27 @@ class EbpfDatapath:
         self._changed.set()
         self._thread.join()
 
-    def _look_around(self) -> None:
-        """Follow the operator: if this host was made a router meanwhile, the guard must not stop its forwarding.
+    def _keep_attached(self) -> None:
+        """Attach the program again where somebody took it off or exchanged it, or made the interface again."""
+        with self._attaching:
+            try:
+                for index, link in enumerate(self._links):
+                    self._links[index] = self._mended(link)
+                self._link_trouble = ""
+            except (DatapathError, OSError) as error:
+                self._link_trouble = str(error)
 
-        Raises DatapathError.
-        """
-        guard = self._sysctls.guard()
-        if guard != self._guard:
-            self._ruleset.set_guard(guard)
-            self._guard = guard
-
-    def _detached(self) -> str:
-        bpf = libbpf()
-        for link in self._links:
-            if bpf.link_info(link.fd)["ifindex"] != link.ifindex:
-                return f"somebody detached the program from {link.interface}: restart kdhtd"
-        try:
-            changed = self._sysctls.undone()
-        except DatapathError as error:
-            return str(error)
-        return f"somebody changed {', '.join(changed)}: restart kdhtd" if changed else ""
+    def _mended(self, link: Link) -> Link:
+        program = self._object
+        if xdp_links.holds(link, program.info()["id"]):
+            return link
+        assert self._settings is not None
+        what = f"the XDP program of {link.interface}"
+        self._settings.may_mend(what)
+        made = xdp_links.attach_again(link, program.program_fd, self.options.pins)
+        self._publish_vlans([vlan for vlan in netlink.vlans() if vlan.name in self._chosen])
+        self._settings.note(what)
+        return made
 
 
 def need_program() -> None:
