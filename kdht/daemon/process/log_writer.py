@@ -102,6 +102,5 @@ class LogWriter(logging.Handler):
     def _tell_lost(self) -> None:
         lost, self._told = self.lost - self._told, self.lost
         if lost:
-            record = logging.LogRecord(__name__, logging.WARNING, "", 0, "log lines were lost", (), None)
-            record.lines = lost
-            self.handle(record)
+            told = {"name": __name__, "levelno": logging.WARNING, "levelname": "WARNING", "lines": lost}
+            self.handle(logging.makeLogRecord({**told, "msg": "log lines were lost"}))
