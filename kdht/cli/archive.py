@@ -14,12 +14,13 @@ from typing import BinaryIO
 import msgspec
 
 from kdht.cli import progress
-from kdht.errors import ConfigError
+from kdht.errors import BadPacket, ConfigError
 from kdht.program import control_client
 from kdht.program.answers import ExportPage
 from kdht.storage import LevelStore, StoredRecord, Write
 from kdht.storage.exported import FORMAT, Head, plain
 from kdht.times import UnixTime
+from kdht.wire.certified import check_proof, is_certified
 
 BATCH = 500
 MAX_LINE = 1 << 16
@@ -92,7 +93,7 @@ def _checked(file: BinaryIO, path: Path) -> Iterator[Write]:
                 _check_end(found.records, count, file.read(1))
                 return
             yield _write(found)
-        except (msgspec.MsgspecError, ValueError) as error:
+        except (msgspec.MsgspecError, ValueError, BadPacket) as error:
             raise ConfigError(f"{path}, line {number}: {error}") from None
         count += 1
     raise ConfigError(f"{path} was cut short after {count} records: export it again")
@@ -123,4 +124,7 @@ def _write(line: RecordLine) -> Write:
         value = base64.b64decode(line.value, validate=True)
     except binascii.Error as error:
         raise ValueError(f"`value` is not valid base64: {error}") from None
-    return Write(bytes.fromhex(line.key), StoredRecord(line.version, line.expiry, line.flags, value))
+    key = bytes.fromhex(line.key)
+    if is_certified(line.version, line.flags):
+        check_proof(key, line.version, line.flags, value)
+    return Write(key, StoredRecord(line.version, line.expiry, line.flags, value))

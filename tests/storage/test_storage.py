@@ -46,9 +46,9 @@ def test_the_greater_version_wins_in_any_order(store):
 def test_equal_versions_end_alike_in_any_order():
     writes = [
         put(1, b"a", version=5),
-        put(1, b"b", version=5),
         put(1, b"b", version=5, expiry=2000),
-        put(1, b"b", version=5, expiry=2000, flags=4),
+        put(1, b"b", version=5),
+        put(1, b"b", version=5, flags=4),
         delete(1, version=5),
     ]
     for last in range(1, len(writes) + 1):

@@ -8,6 +8,7 @@ if the clock stands still or is behind.
 from threading import Lock
 
 from kdht.times import SteadyTime, UnixTime
+from kdht.wire.certified import CERTIFIED
 
 
 class HybridClock:
@@ -26,6 +27,9 @@ class HybridClock:
 
     def seen(self, version: int) -> None:
         """Note a version of another node or of the own disk."""
+        # A self-certified record's version is no time: the clock must not follow it.
+        if version >= CERTIFIED:
+            return
         with self._lock:
             self._last = max(self._last, version)
 

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from kdht._routing import Core
 from kdht.datapath.base import Datagram, Outgoing
-from kdht.errors import BadPacket, StorageError
+from kdht.errors import BadPacket, MissingLibrary, StorageError, Unproven
 from kdht.histogram import Histogram
 from kdht.node.cluster import ClusterState
 from kdht.node.replicas import calls, holders, quorum_reads, writes
@@ -21,13 +21,14 @@ from kdht.node.replicas.clock import HybridClock
 from kdht.node.replicas.conditions import ConditionJob, Conditions
 from kdht.node.replicas.context import CoordinatorContext, Quorum
 from kdht.node.replicas.quorum_reads import untrusted_store
-from kdht.node.replicas.recent import Recent
+from kdht.node.replicas.recent import Recent, content_of
 from kdht.node.replicas.turns import Outcome, Planned, Turn, Turns
 from kdht.node.replicas.writes import pack_stored
 from kdht.storage import Granted, Promise, Store, StoredRecord, Writer
 from kdht.times import UnixTime
-from kdht.wire import FIELD, OFFSET, RECORD, Address, parse_promise
+from kdht.wire import FIELD, OFFSET, RECORD, Address, parse_promise, promised_record
 from kdht.wire._shared import HEADER_LEN, TRY_BITS, Flag, Op, RecordFlag, Status
+from kdht.wire.certified import CERTIFIED, check_proof, is_bare, promise_nonce
 
 _OP = OFFSET["op"]
 _FLAGS = OFFSET["flags"]
@@ -35,19 +36,22 @@ _KEY, _CLIENT_PORT, _CLIENT_IP = FIELD["key"], FIELD["client_port"], FIELD["clie
 # As a plain number: an enum's operators cost more than all else that is done with it.
 _REPLY = int(Flag.REPLY)
 MAX_WIRE_EXPIRY = 2**32 - 1
-REFUSALS = frozenset({Status.CONFLICT, Status.BAD_VERSION, Status.BUSY})
+REFUSALS = frozenset({Status.CONFLICT, Status.BAD_VERSION, Status.BUSY, Status.DENIED})
 """Of a write that was not done and shall not be."""
 MAX_CLOCK_ERROR = 60_000_000
 """Microseconds that a client's version may be off this node's clock."""
+
+STANDING = frozenset({Status.CONFLICT, Status.BAD_VERSION})
+"""Of these the version of the answer is that of a record in the way."""
 
 OPS = frozenset({Op.STORE, Op.FETCH, Op.PROMISE})
 """The control messages that are the coordinator's, not the node's."""
 
 COUNTERS = (
     "writes", "writes_ok", "writes_conflict", "writes_unconfirmed", "writes_busy", "writes_storage_failed",
-    "writes_bad_version", "writes_too_few", "write_rounds", "confirmed_behind", "gathered_miss", "gathered_quorum", "read_repairs",
-    "stores_taken", "stores_older", "stores_below_promise", "promises_given", "promises_refused", "promises_given_back",
-    "fetches", "calls_refused", "calls_unmatched", "calls_unreachable", "calls_overdue", "calls_unreadable",
+    "writes_bad_version", "writes_too_few", "writes_denied", "writes_unproven", "write_rounds", "confirmed_behind", "gathered_miss", "gathered_quorum", "read_repairs",
+    "stores_taken", "stores_older", "stores_below_promise", "stores_unproven",
+    "promises_given", "promises_refused", "promises_given_back", "promises_unproven", "fetches", "calls_refused", "calls_unmatched", "calls_unreachable", "calls_overdue", "calls_unreadable", "calls_unproven",
     "not_own_address", "wrong_client",
 )  # fmt: skip
 
@@ -180,10 +184,13 @@ class Coordinator:
         if refused is not None:
             done(turn, writes.Written(*refused, existed=False))
             return
-        done = partial(self._wrote, key, nonce, done)
+        done = partial(self._wrote, key, nonce, record, done)
         # A node alone takes itself for the whole cluster: a quorum of the others would lack its writes.
         if not self.cluster.joined or self.cluster.barred:
             done(turn, writes.Written(Status.BUSY, 0, existed=False))
+            return
+        if is_bare(record.version, record.flags):
+            self._deny(turn, done)
             return
         known = None
         if record.version:
@@ -197,12 +204,16 @@ class Coordinator:
         elif condition is None:
             self._writes.write(turn, key, record, self._quorum, done)
         else:
+            if record.version >= CERTIFIED:
+                nonce = promise_nonce(record.value)
             self._conditions.write(turn, ConditionJob(key, record, condition, nonce, self._quorum, done))
 
     def _known(
         self, key: bytes, record: StoredRecord, nonce: int, now: UnixTime, *, conditional: bool
     ) -> writes.Written | None:
         """What is to be said at once of a write that has its own version."""
+        if record.version >= CERTIFIED:
+            return self._known_certified(key, record, now, conditional=conditional)
         number = nonce >> TRY_BITS
         # A late try of a confirmed write is OK, even after a newer write.
         existed = self._recent.confirmed(key, record, number)
@@ -216,8 +227,46 @@ class Coordinator:
         self.counters["writes_bad_version"] += 1
         return writes.Written(Status.BAD_VERSION, told, existed=False)
 
-    def _wrote(self, key: bytes, nonce: int, done: writes.Done, turn: Turn, written: writes.Written) -> None:
+    def _known_certified(
+        self, key: bytes, record: StoredRecord, now: UnixTime, *, conditional: bool
+    ) -> writes.Written | None:
+        """The same for a self-certified record. Its content is its write: whoever brings it again does the same write."""
+        told = 0 if conditional else self._in_the_way(key, record, now)
+        told = told or self._recent.claim(
+            key, record.version, content_of(record), now, conditional=conditional
+        )
+        if not told:
+            return None
+        self.counters["writes_bad_version"] += 1
+        return writes.Written(Status.BAD_VERSION, told, existed=False)
+
+    def _in_the_way(self, key: bytes, record: StoredRecord, now: UnixTime) -> int:
+        """The version of another record here that is not below this one's; 0: none."""
+        try:
+            own = self._store.get(key, now)
+        except StorageError:
+            return 0
+        if own is None or own.version < record.version or own[2:] == record[2:]:
+            return 0
+        return own.version
+
+    def _deny(self, turn: Turn, done: writes.Done) -> None:
+        done(turn, writes.Written(Status.DENIED, 0, existed=False))
+
+    def _wrote(
+        self,
+        key: bytes,
+        nonce: int,
+        record: StoredRecord,
+        done: writes.Done,
+        turn: Turn,
+        written: writes.Written,
+    ) -> None:
         """A write's end."""
+        # A self-certified record stands there. The client must not try again above its version.
+        if written.version >= CERTIFIED > record.version and written.status in STANDING:
+            written = writes.Written(Status.DENIED, 0, written.existed)
+        self.counters["writes_denied"] += written.status is Status.DENIED
         # A refused try must not be done later by a duplicate of its datagram.
         if nonce and written.status in REFUSALS:
             self._recent.refuse(key, nonce, written.status, written.version, turn.now)
@@ -301,7 +350,7 @@ class Coordinator:
                     if not self._calls.receive(turn, datagram):
                         strays.append(datagram)
                 elif datagram.data[_OP] == Op.STORE:
-                    self._unreadable(datagram)
+                    self._unreadable(turn, datagram)
                 elif datagram.data[_OP] == Op.PROMISE:
                     self._promise(turn, datagram)
                 else:
@@ -338,18 +387,33 @@ class Coordinator:
             return True
         return False
 
-    def _unreadable(self, request: Datagram) -> None:
-        """A STORE that was not taken."""
+    def _unreadable(self, turn: Turn, request: Datagram) -> None:
+        """A STORE that was not taken. One without a proof is answered: its sender may not know that its disk was altered."""
+        status = Status.DENIED
         try:
-            untrusted_store(request.data[HEADER_LEN:])
+            untrusted_store(request.data[_KEY], request.data[HEADER_LEN:])
+            return
+        except MissingLibrary:
+            status = Status.STORAGE_FAILED
+        except Unproven:
+            pass
         except BadPacket as bad:
             self.counters[bad.reason] += 1
+            return
+        self.counters["stores_unproven"] += 1
+        turn.outgoing.append(calls.answer(self._core, request, status, b"", turn.now))
 
     def _promise(self, turn: Turn, request: Datagram) -> None:
         """A coordinator asks for a promise, or gives it back."""
         key = request.data[_KEY]
         try:
             version, nonce, given_back = parse_promise(request.data[HEADER_LEN:])
+            # Without a proof a liar could promise any key a version that no ordinary write can beat.
+            if version >= CERTIFIED and not given_back:
+                check_proof(key, version, *promised_record(request.data[HEADER_LEN:]))
+        except (Unproven, MissingLibrary):
+            self.counters["promises_unproven"] += 1
+            return
         except BadPacket as bad:
             self.counters[bad.reason] += 1
             return

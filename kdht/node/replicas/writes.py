@@ -47,12 +47,14 @@ from kdht.node.timers import Alarm
 from kdht.storage import Result, StoredRecord, Write
 from kdht.wire import RECORD, Address, Contact, Record, pack_decided
 from kdht.wire._shared import RECORD_LEN, Op, RecordFlag, Status
+from kdht.wire.certified import CERTIFIED, STORED_FLAGS
 
 WRITE_DEADLINE = 1.5
 """Seconds after which a write with too few confirmations is UNCONFIRMED."""
 MAX_WRITE_ROUNDS = 4
 # As a plain number: an enum's operators cost more than the rest.
-_TOMBSTONE, _BEHIND = int(RecordFlag.TOMBSTONE), int(RecordFlag.BEHIND)
+_KEPT_FLAGS = int(RecordFlag.TOMBSTONE) | STORED_FLAGS
+_BEHIND = int(RecordFlag.BEHIND)
 SPARE = 6
 """Contacts beyond the replicas that may take the place of silent ones."""
 BEFORE = 32
@@ -355,7 +357,8 @@ class Writes:
                 self._context.recent.confirm(job.key, job.record, turn.now, existed=job.existed)
             self._finish(turn, job, Status.OK, job.record.version)
         # Only this row allows a new version: in every other somebody may have been told of this one.
-        elif job.is_refused and job.own_version:
+        # No version given here is above that of a self-certified record.
+        elif job.is_refused and (job.own_version or job.stands >= CERTIFIED):
             self._finish(turn, job, Status.BAD_VERSION, job.stands)
         elif job.is_refused:
             self._again(turn, job)
@@ -382,8 +385,8 @@ def pack_stored(record: StoredRecord, nonce: int | None = None) -> bytes:
     """A record as nodes send it, with its expiry in Unix seconds in place of the TTL. `nonce`: of a conditional write."""
     version, expiry, flags, value = record
     if nonce is not None:
-        return pack_decided(Record(version, expiry, flags & _TOMBSTONE, value), nonce)
-    return RECORD.pack(version, expiry, flags & _TOMBSTONE) + value
+        return pack_decided(Record(version, expiry, flags & _KEPT_FLAGS, value), nonce)
+    return RECORD.pack(version, expiry, flags & _KEPT_FLAGS) + value
 
 
 def is_behind(body: bytes) -> bool:

@@ -76,7 +76,7 @@ def store(body: bytes = VALUE, key: bytes = IDS[1], target: Address = OWN[0], **
 def test_only_valid_records_are_stored(body):
     replica, request = Replica(), store(body)
     try:
-        record, nonce = untrusted_store(body)
+        record, nonce = untrusted_store(IDS[1], body)
     except BadPacket:
         assert replica.stores.take([request], NOW) == [request]
         assert (replica.jobs, replica.sent) == ([], [])
@@ -95,7 +95,7 @@ def test_an_answer_has_the_bytes_of_the_python_encoder(status, behind, body, tar
     replica, request = Replica(), store(body, target=target)
     flags = RecordFlag.BEHIND if behind else 0
     replica.behind = {IDS[1]} if behind else set()
-    told = RECORD.pack(untrusted_store(body)[0].version, 0, flags)
+    told = RECORD.pack(untrusted_store(IDS[1], body)[0].version, 0, flags)
     if status is Status.CONFLICT:
         replica.store.apply([Write(IDS[1], StoredRecord(9, 0, 0, b"newer"))], NOW)
         told = RECORD.pack(9, 0, flags)
