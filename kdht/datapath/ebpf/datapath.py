@@ -28,6 +28,7 @@ from kdht.datapath.host.netlink import Queue
 from kdht.datapath.host.ruleset import MEMBER_FACTOR, Guard, Ruleset, RulesetOptions
 from kdht.datapath.host.sysctl import RUNTIME_DIR, ForwardingSysctls
 from kdht.datapath.publish import Publisher
+from kdht.datapath.upkeep import Upkeep
 from kdht.errors import DatapathError
 from kdht.wire import Address
 from kdht.wire._shared import ID_BITS, PORT, Reason
@@ -82,7 +83,9 @@ class EbpfDatapath:
         """Interfaces where an earlier program with other maps routes until this one is ready."""
         self._live = False
         """Whether the maps hold this daemon's own table."""
-        self._trouble = ""
+        self._upkeep = Upkeep(log, "the ebpf datapath's upkeep")
+        self._stale = False
+        """Whether a change could not be published. Then all is published again."""
         self._clock = 0
         self._guard = Guard()
         self._changed = threading.Event()
@@ -121,7 +124,7 @@ class EbpfDatapath:
         program = self._object
         if program is None:
             return {"state": "down", "why": "not started"}
-        why = self._trouble or self._detached()
+        why = self._upkeep.why or self._detached()
         return {
             "state": "degraded" if why else "up",
             "why": why,
@@ -148,8 +151,14 @@ class EbpfDatapath:
         self._changed.set()
 
     def bucket_changed(self, index: int) -> None:
-        if self._live:
-            self._watched(lambda: self._publish_bucket(index))
+        if not self._live:
+            return
+        try:
+            self._publish_bucket(index)
+        except (OSError, DatapathError):
+            # The caller does not notice: the thread publishes all again, and tells if that fails too.
+            self._stale = True
+            self._changed.set()
 
     # --- Setting up ----------------------------------------------------------------------
 
@@ -177,7 +186,7 @@ class EbpfDatapath:
         lower = {vlan.name: vlan.lower for vlan in vlans}
         # The program sees frames at the physical interface, before the kernel takes the VLAN tag off.
         interfaces = tuple(dict.fromkeys(lower.get(name, name) for name in chosen))
-        pins.mkdir(mode=0o700, exist_ok=True)
+        xdp_links.make_own(pins)
         undo.callback(xdp_links.remove_pins, pins)
         self._object, adopted = self._open_maps(pins)
         undo.callback(self._forget)
@@ -276,35 +285,36 @@ class EbpfDatapath:
         # As a whole: the program must never see half a configuration.
         self._object.update_whole("kdht_states", state)
 
-    def _watched(self, publish: Callable[[], None]) -> None:
-        """If a map refuses an element, the datapath becomes "degraded". The caller does not notice."""
-        try:
-            publish()
-        except (OSError, DatapathError) as error:
-            self._trouble = f"the program's maps cannot be written ({error}): restart kdhtd"
-            log.error("publishing failed", extra={"datapath": self.name, "error": error})
-
     # --- The thread: publishes configurations, checks the clock and the host ------------------
 
     def _run(self) -> None:
         while True:
-            woken = self._changed.wait(TICK)
+            self._changed.wait(TICK)
             if self._ending:
                 return
-            self._changed.clear()
-            if not self._live and self.options.ready():
-                self._watched(self._go_live)
-            # The program has no wall clock, only a monotonic one and this offset.
-            elif woken or abs(_clock_offset() - self._clock) > CLOCK_SLACK:
-                self._watched(self._publish_state)
-            self._look_around()
+            # It keeps keys and clock published, so no failure ends it.
+            self._upkeep.attempt(self._round)
 
-    def _go_live(self) -> None:
-        """Publish this daemon's table. From now on the program routes by it."""
-        self._live = True  # first, so that changes during the publication are published too
-        self._publish_all()
-        if self._waiting:
+    def _round(self) -> None:
+        woken = self._changed.is_set()
+        self._changed.clear()
+        if not self._live and self.options.ready():
+            self._live = True  # first, so that changes during the publication are published too
+            self._stale = True
+        # The program has no wall clock, only a monotonic one and this offset.
+        if self._stale or woken or abs(_clock_offset() - self._clock) > CLOCK_SLACK:
+            self._publish_what_changed()
+        if self._live and self._waiting:
             self._attach()
+        self._look_around()
+
+    def _publish_what_changed(self) -> None:
+        publish, self._stale = (self._publish_all if self._stale else self._publish_state), False
+        try:
+            publish()
+        except BaseException:
+            self._stale = True
+            raise
 
     def _end_thread(self) -> None:
         self._ending = True
@@ -312,12 +322,14 @@ class EbpfDatapath:
         self._thread.join()
 
     def _look_around(self) -> None:
-        """Follow the operator: if this host was made a router meanwhile, the guard must not stop its forwarding."""
-        with suppress(DatapathError):
-            guard = self._sysctls.guard()
-            if guard != self._guard:
-                self._ruleset.set_guard(guard)
-                self._guard = guard
+        """Follow the operator: if this host was made a router meanwhile, the guard must not stop its forwarding.
+
+        Raises DatapathError.
+        """
+        guard = self._sysctls.guard()
+        if guard != self._guard:
+            self._ruleset.set_guard(guard)
+            self._guard = guard
 
     def _detached(self) -> str:
         bpf = libbpf()

@@ -79,7 +79,6 @@ class NfqueueDatapath:
         self._ruleset = self._make_ruleset()
         self._sysctls = self._make_sysctls()
         self._kind: RuleKind | None = None
-        self._trouble = ""
 
     def start(self) -> None:
         if self._keeper:
@@ -134,7 +133,7 @@ class NfqueueDatapath:
             changed = self._sysctls.undone()
         except DatapathError as error:
             return str(error)
-        return f"somebody changed {', '.join(changed)}: restart kdhtd" if changed else self._trouble
+        return f"somebody changed {', '.join(changed)}: restart kdhtd" if changed else keeper.trouble
 
     def _queues(self, keeper: Keeper) -> list[dict[str, int]]:
         bound = bound_queues()
@@ -149,19 +148,18 @@ class NfqueueDatapath:
         return {}
 
     def _look_around(self) -> None:
-        """Follow the operator: if this host was made a router meanwhile, the guard must not stop its forwarding."""
-        try:
-            guard = self._sysctls.guard()
-            if guard != self._guard:
-                self._ruleset.set_guard(guard)
-                self._guard = guard
-                log.info(
-                    "forwarding was changed by somebody else: the guard of table inet %s follows",
-                    self.options.table,
-                )
-            self._trouble = ""
-        except DatapathError as error:
-            self._trouble = str(error)
+        """Follow the operator: if this host was made a router meanwhile, the guard must not stop its forwarding.
+
+        Raises DatapathError.
+        """
+        guard = self._sysctls.guard()
+        if guard != self._guard:
+            self._ruleset.set_guard(guard)
+            self._guard = guard
+            log.info(
+                "forwarding was changed by somebody else: the guard of table inet %s follows",
+                self.options.table,
+            )
 
     def _make_ruleset(self) -> Ruleset:
         return _ruleset(self.options, self._interfaces, self._guard)

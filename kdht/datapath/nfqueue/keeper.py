@@ -1,6 +1,7 @@
 """Keeps the worker process of the queues alive.
 
-One thread starts the worker, waits for its end and starts the next: soon at first, then after growing pauses.
+One thread starts the worker, waits for its end and starts the next: soon at first, then after growing pauses. No
+failure ends this thread: a worker that cannot be started for want of memory, processes or files is tried again.
 Only packets in the queues of the dead worker are lost. Until the next worker is ready, the ruleset's bypass
 hands packets to the socket. That thread is the worker's parent, and the kernel ends the worker when its parent
 ends (PR_SET_PDEATHSIG): so no worker outlives a killed daemon.
@@ -21,6 +22,7 @@ from kdht.datapath.host import children
 from kdht.datapath.host.netlink import Queue
 from kdht.datapath.nfqueue._nfqueue import COUNTERS, LANE_BYTES
 from kdht.datapath.nfqueue.queue_worker import READY, Job
+from kdht.datapath.upkeep import Upkeep
 from kdht.errors import DatapathError
 
 START_TIMEOUT = 20.0
@@ -35,7 +37,7 @@ log = logging.getLogger("kdht.nfqueue")
 
 
 class Keeper:
-    """`tick` is called on the keeper's thread every TICK seconds while a worker runs. It must not raise."""
+    """`tick` is called on the keeper's thread every TICK seconds while a worker runs."""
 
     def __init__(self, core: Core, queue: Queue, max_len: int, mark: int, tick: Callable[[], None]) -> None:
         self.queue = queue
@@ -53,6 +55,8 @@ class Keeper:
         self._settled = threading.Event()
         self._stopping = threading.Event()
         self._woken, self._wake = os.pipe2(os.O_CLOEXEC)
+        self._starting = Upkeep(log, "the start of the queue's worker")
+        self._looking = Upkeep(log, "the look at the host")
         self._thread = threading.Thread(target=self._run, name="kdht-keeper", daemon=True)
 
     def start(self) -> None:
@@ -62,6 +66,11 @@ class Keeper:
         if self.pid is None:
             self.stop()
             raise DatapathError(self.why if settled else "the queue's worker does not start")
+
+    @property
+    def trouble(self) -> str:
+        """Why the last look at the host failed."""
+        return self._looking.why
 
     def stop(self) -> None:
         """End the worker after it has answered all waiting packets. A second call is a no-op."""
@@ -93,16 +102,21 @@ class Keeper:
         pause = FIRST_PAUSE
         while not self._stopping.is_set():
             born = time.monotonic()
-            with self._launch() as worker:
-                try:
-                    self._attend(worker)
-                finally:
-                    self.pid = None
-                    _end(worker)
+            if not self._starting.attempt(self._keep_one):
+                self.why = self._starting.why
             self._settled.set()
             # Packets take the socket meanwhile, so a worker that fails at once may wait.
             pause = FIRST_PAUSE if time.monotonic() - born > LONG_LIFE else min(pause * 2, LAST_PAUSE)
             self._stopping.wait(pause)
+
+    def _keep_one(self) -> None:
+        """One worker, until it has ended. Raises DatapathError, or OSError."""
+        with self._launch() as worker:
+            try:
+                self._attend(worker)
+            finally:
+                self.pid = None
+                _end(worker)
 
     def _launch(self) -> subprocess.Popen[bytes]:
         job = Job(
@@ -114,7 +128,7 @@ class Keeper:
             mark=self._mark,
             parent=os.getpid(),
         )
-        return subprocess.Popen(
+        return children.started(
             children.command("kdht.datapath.nfqueue.queue_worker", *job.arguments()),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -138,7 +152,7 @@ class Keeper:
         exited = os.pidfd_open(worker.pid)
         try:
             while not self._waited([exited, self._woken], TICK):
-                self._tick()
+                self._looking.attempt(self._tick)
         finally:
             os.close(exited)
         if not self._stopping.is_set():
@@ -154,7 +168,11 @@ class Keeper:
 
     @staticmethod
     def _waited(fds: list[int], seconds: float) -> bool:
-        return bool(select.select(fds, [], [], seconds)[0])
+        # Not select(): that refuses descriptors above 1023.
+        poll = select.poll()
+        for fd in fds:
+            poll.register(fd, select.POLLIN)
+        return bool(poll.poll(seconds * 1000))
 
 
 def _end(worker: subprocess.Popen[bytes]) -> None:

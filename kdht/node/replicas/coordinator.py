@@ -17,17 +17,18 @@ from kdht.histogram import Histogram
 from kdht.node.cluster import ClusterState
 from kdht.node.replicas import calls, holders, quorum_reads, writes
 from kdht.node.replicas._store_requests import StoreRequests
+from kdht.node.replicas.admission import Admission
 from kdht.node.replicas.clock import HybridClock
 from kdht.node.replicas.conditions import ConditionJob, Conditions
 from kdht.node.replicas.context import CoordinatorContext, Quorum
 from kdht.node.replicas.quorum_reads import untrusted_store
-from kdht.node.replicas.recent import Recent, content_of
+from kdht.node.replicas.recent import Recent
 from kdht.node.replicas.turns import Outcome, Planned, Turn, Turns
 from kdht.node.replicas.writes import pack_stored
 from kdht.storage import Granted, Promise, Store, StoredRecord, Writer
 from kdht.times import UnixTime
 from kdht.wire import FIELD, OFFSET, RECORD, Address, parse_promise, promised_record
-from kdht.wire._shared import HEADER_LEN, TRY_BITS, Flag, Op, RecordFlag, Status
+from kdht.wire._shared import HEADER_LEN, Flag, Op, RecordFlag, Status
 from kdht.wire.certified import CERTIFIED, check_proof, is_bare, promise_nonce
 
 _OP = OFFSET["op"]
@@ -38,8 +39,6 @@ _REPLY = int(Flag.REPLY)
 MAX_WIRE_EXPIRY = 2**32 - 1
 REFUSALS = frozenset({Status.CONFLICT, Status.BAD_VERSION, Status.BUSY, Status.DENIED})
 """Of a write that was not done and shall not be."""
-MAX_CLOCK_ERROR = 60_000_000
-"""Microseconds that a client's version may be off this node's clock."""
 
 STANDING = frozenset({Status.CONFLICT, Status.BAD_VERSION})
 """Of these the version of the answer is that of a record in the way."""
@@ -49,9 +48,11 @@ OPS = frozenset({Op.STORE, Op.FETCH, Op.PROMISE})
 
 COUNTERS = (
     "writes", "writes_ok", "writes_conflict", "writes_unconfirmed", "writes_busy", "writes_storage_failed",
-    "writes_bad_version", "writes_too_few", "writes_denied", "writes_unproven", "write_rounds", "confirmed_behind", "gathered_miss", "gathered_quorum", "read_repairs",
-    "stores_taken", "stores_older", "stores_below_promise", "stores_unproven",
-    "promises_given", "promises_refused", "promises_given_back", "promises_unproven", "fetches", "calls_refused", "calls_unmatched", "calls_unreachable", "calls_overdue", "calls_unreadable", "calls_unproven",
+    "writes_bad_version", "writes_too_few", "writes_denied", "writes_unproven", "write_rounds", "confirmed_behind",
+    "gathered_miss", "gathered_quorum", "read_repairs",
+    "stores_taken", "stores_older", "stores_below_promise", "stores_ahead", "stores_unproven",
+    "promises_given", "promises_refused", "promises_given_back", "promises_unproven",
+    "fetches", "calls_refused", "calls_unmatched", "calls_unreachable", "calls_overdue", "calls_unreadable", "calls_unproven",
     "not_own_address", "wrong_client",
 )  # fmt: skip
 
@@ -102,7 +103,7 @@ class Coordinator:
         self._core = core
         self._store = store
         self._own = frozenset(sources.values())
-        self._calls = calls.Calls(core, sources, rng, self.counters, on_silent)
+        self._calls = calls.Calls(core, sources, rng, self.counters, on_silent, cluster)
         self._clock = HybridClock()
         self._recent = Recent()
         self._context = CoordinatorContext(
@@ -126,6 +127,7 @@ class Coordinator:
             self._recent.deletion,
             repair.holds,
         )
+        self._admission = Admission(self._context)
         self._writes = writes.Writes(self._context)
         self._reads = quorum_reads.QuorumReads(self._context, self._writes)
         self._conditions = Conditions(self._context, self.read, self._may_promise)
@@ -190,11 +192,12 @@ class Coordinator:
             done(turn, writes.Written(Status.BUSY, 0, existed=False))
             return
         if is_bare(record.version, record.flags):
-            self._deny(turn, done)
+            self.counters["writes_denied"] += 1
+            done(turn, writes.Written(Status.DENIED, 0, existed=False))
             return
         known = None
         if record.version:
-            known = self._known(key, record, nonce, turn.now, conditional=condition is not None)
+            known = self._admission.known(key, record, nonce, turn.now, conditional=condition is not None)
         if known is not None:
             done(turn, known)
         # Refused before anything is stored, so TOO_FEW means: nothing was changed.
@@ -208,51 +211,6 @@ class Coordinator:
                 nonce = promise_nonce(record.value)
             self._conditions.write(turn, ConditionJob(key, record, condition, nonce, self._quorum, done))
 
-    def _known(
-        self, key: bytes, record: StoredRecord, nonce: int, now: UnixTime, *, conditional: bool
-    ) -> writes.Written | None:
-        """What is to be said at once of a write that has its own version."""
-        if record.version >= CERTIFIED:
-            return self._known_certified(key, record, now, conditional=conditional)
-        number = nonce >> TRY_BITS
-        # A late try of a confirmed write is OK, even after a newer write.
-        existed = self._recent.confirmed(key, record, number)
-        if existed is not None:
-            return writes.Written(Status.OK, record.version, existed)
-        told = self._wrong_time(key, record.version, now)
-        if not told:
-            told = self._recent.claim(key, record.version, number, now, conditional=conditional)
-        if not told:
-            return None
-        self.counters["writes_bad_version"] += 1
-        return writes.Written(Status.BAD_VERSION, told, existed=False)
-
-    def _known_certified(
-        self, key: bytes, record: StoredRecord, now: UnixTime, *, conditional: bool
-    ) -> writes.Written | None:
-        """The same for a self-certified record. Its content is its write: whoever brings it again does the same write."""
-        told = 0 if conditional else self._in_the_way(key, record, now)
-        told = told or self._recent.claim(
-            key, record.version, content_of(record), now, conditional=conditional
-        )
-        if not told:
-            return None
-        self.counters["writes_bad_version"] += 1
-        return writes.Written(Status.BAD_VERSION, told, existed=False)
-
-    def _in_the_way(self, key: bytes, record: StoredRecord, now: UnixTime) -> int:
-        """The version of another record here that is not below this one's; 0: none."""
-        try:
-            own = self._store.get(key, now)
-        except StorageError:
-            return 0
-        if own is None or own.version < record.version or own[2:] == record[2:]:
-            return 0
-        return own.version
-
-    def _deny(self, turn: Turn, done: writes.Done) -> None:
-        done(turn, writes.Written(Status.DENIED, 0, existed=False))
-
     def _wrote(
         self,
         key: bytes,
@@ -265,8 +223,7 @@ class Coordinator:
         """A write's end."""
         # A self-certified record stands there. The client must not try again above its version.
         if written.version >= CERTIFIED > record.version and written.status in STANDING:
-            written = writes.Written(Status.DENIED, 0, written.existed)
-        self.counters["writes_denied"] += written.status is Status.DENIED
+            written = written._replace(status=Status.DENIED, version=0)
         # A refused try must not be done later by a duplicate of its datagram.
         if nonce and written.status in REFUSALS:
             self._recent.refuse(key, nonce, written.status, written.version, turn.now)
@@ -295,23 +252,6 @@ class Coordinator:
             return Quorum(policy.replicas, policy.majority, policy.acks)
         nodes = min(policy.replicas, 1 + others)
         return Quorum(nodes, min(policy.majority, nodes), min(policy.acks, nodes))
-
-    def _wrong_time(self, key: bytes, version: int, now: UnixTime) -> int:
-        """The time, microseconds, where a client's version is too far from it; 0 where it is not.
-
-        Above what stands it may be: else a key that a fast clock wrote could not be written for a long time.
-        """
-        time = int(now * 1_000_000)
-        if abs(version - time) <= MAX_CLOCK_ERROR:
-            return 0
-        if version > time:
-            try:
-                own = self._store.get(key, now)
-            except StorageError:
-                own = None
-            if own is not None and version <= own.version + MAX_CLOCK_ERROR:
-                return 0
-        return time
 
     def _may_promise(self, key: bytes) -> bool:
         return self._repair.is_caught_up(key) and self.responsible(key)

@@ -8,6 +8,7 @@ A round ends as follows. The first line that holds is taken, at each answer, pro
 | what is known | what follows |
 |---|---|
 | enough nodes have it, and enough seats (`is_confirmed`) | OK |
+| the own store has a self-certified record, and this one is none | DENIED |
 | the own store failed, and no STORE was sent | STORAGE_FAILED, or BUSY if too many writes wait |
 | no node has it or can have it (`is_refused`), and the version is the client's | BAD_VERSION |
 | the same, and the version was given here | another round with a greater version; after four rounds UNCONFIRMED |
@@ -207,7 +208,7 @@ class Writes:
         job.start()
         # A client without a clock: each round is another write, with a version from here.
         if not job.own_version:
-            job.record = job.record._replace(version=context.clock.next(turn.now))
+            job.record = job.record._replace(version=context.clock.next(turn.now, above=job.stands))
         turn.writes.append(Planned(Write(job.key, job.record), partial(self._written, job, job.round)))
         others = context.cluster.policy.replicas - 1
         job.near = context.core.closest(job.key, others + SPARE) if others else ()
@@ -260,6 +261,10 @@ class Writes:
                         job.key, job.record.version, turn.now, existed=outcome.existed
                     )
             behind = not self._context.holds(job.key)
+            # The own store took its proof. No other node need be heard, and no greater version is given.
+            if outcome.version >= CERTIFIED > job.record.version:
+                self._finish(turn, job, Status.DENIED)
+                return
             if outcome.accepted:
                 self._has(turn, job, None, behind=behind)
             else:
@@ -311,7 +316,7 @@ class Writes:
     ) -> None:
         """A node refused the record because of `version`."""
         # So the next version made here is above it.
-        self._context.clock.seen(version)
+        self._context.clock.seen(version, turn.now)
         job.stands = max(job.stands, version)
         job.disputed = True
         # A joiner's record says nothing of the majority: its seat goes to an earlier replica.
@@ -357,8 +362,7 @@ class Writes:
                 self._context.recent.confirm(job.key, job.record, turn.now, existed=job.existed)
             self._finish(turn, job, Status.OK, job.record.version)
         # Only this row allows a new version: in every other somebody may have been told of this one.
-        # No version given here is above that of a self-certified record.
-        elif job.is_refused and (job.own_version or job.stands >= CERTIFIED):
+        elif job.is_refused and job.own_version:
             self._finish(turn, job, Status.BAD_VERSION, job.stands)
         elif job.is_refused:
             self._again(turn, job)

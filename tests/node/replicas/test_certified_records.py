@@ -8,7 +8,7 @@ from kdht.datapath.base import Outgoing
 from kdht.node.messages import CONTROL_HOPS
 from kdht.node.replicas.calls import seal_as_sender
 from kdht.node.replicas.writes import pack_stored
-from kdht.storage import StoredRecord, Write
+from kdht.storage import StoredRecord
 from kdht.wire import RECORD, Record, pack_promise, pack_request, pack_write, parse
 from kdht.wire._shared import HEADER_LEN, Op, RecordFlag, Status
 from kdht.wire.certified import CERTIFIED, immutable_key
@@ -254,7 +254,7 @@ def test_a_forgery_on_a_replicas_disk_is_neither_read_nor_spread(op, what):
     # A read that the owner's store alone cannot answer. A quorum read never is.
     if op is Op.GET:
         owner.repair.caught_up = lambda key: False
-    assert liar.store.apply([Write(KEY, forgeries()[what])], liar.now)[0].accepted
+    liar.store._records[KEY] = forgeries()[what]
     reply = cluster.ask(op, KEY, bytes(1120))
     assert (reply.status, Record.parse(reply.body).value) == (Status.OK, signed(1).value)
     assert owner.has(KEY) == third.has(KEY) == stored(signed(1))
