@@ -14,6 +14,7 @@ from nfq import Node
 from test_ebpf_datapath import datapath
 
 from kdht.datapath.ebpf import datapath as ebpf
+from kdht.datapath.host import settings
 from kdht.datapath.nfqueue import keeper
 from kdht.lab.netns import Lab
 from kdht.lab.wait import wait_until
@@ -46,7 +47,7 @@ def runtime(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keeper, "TICK", 0.1)
+    monkeypatch.setattr(settings, "TICK_S", 0.1)
     monkeypatch.setattr(ebpf, "TICK", 0.1)
 
 

@@ -102,6 +102,19 @@ def attach(program_fd: int, interface: str, pins: Path) -> Link:
     return Link(interface, ifindex, fd, mode, adopted=False)
 
 
+def holds(link: Link, program: int) -> bool:
+    """Whether the link is attached to its interface still, with the program of this number. Raises BpfError."""
+    info = libbpf().link_info(link.fd)
+    return bool(info["ifindex"] == link.ifindex and info["program"] == program)
+
+
+def attach_again(link: Link, program_fd: int, pins: Path) -> Link:
+    """A link in place of one that no longer holds. Raises DatapathError, also while there is no such interface."""
+    made = attach(program_fd, link.interface, pins)
+    os.close(link.fd)
+    return made
+
+
 def detach(pinned: Path) -> None:
     """Detach the program behind a pinned link from its interface and remove the pin. Never raises."""
     bpf = libbpf()

@@ -107,9 +107,9 @@ class Ledger:
 
     def _open(self) -> None:
         self._boot = BOOT_ID.read_text().strip()
-        self._name = f"sysctl-{_netns_cookie():x}.json"
+        self._name = f"sysctl-{netns_cookie():x}.json"
         try:
-            self._lock = _directory_of_root(self._directory)
+            self._lock = directory_of_root(self._directory)
             # On the directory: the file itself is replaced at each change.
             fcntl.flock(self._lock, fcntl.LOCK_EX)
             self._load()
@@ -185,7 +185,7 @@ def is_known(path: str) -> bool:
     return KNOWN.fullmatch(path) is not None
 
 
-def _directory_of_root(path: Path) -> int:
+def directory_of_root(path: Path) -> int:
     """A file descriptor of the directory, made if need be. Raises OSError, and DatapathError if others may write it."""
     path.mkdir(mode=0o755, parents=True, exist_ok=True)
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -216,7 +216,8 @@ def _check(path: str, entry: LedgerEntry) -> None:
         raise ValueError(f"{wrong[0]!r} is no value of {path}")
 
 
-def _netns_cookie() -> int:
+def netns_cookie() -> int:
+    """The number of this thread's network namespace, which the kernel never gives twice."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as here:
         try:
             return int.from_bytes(here.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8), "little")

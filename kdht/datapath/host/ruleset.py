@@ -147,16 +147,25 @@ class Ruleset:
             )
         return kind
 
-    def apply(self) -> RuleKind:
-        """Load the table in place of one of the same name. Returns how it diverts packets.
+    def apply(self, kind: RuleKind | None = None) -> RuleKind:
+        """Load the table in place of one of the same name. Returns how it diverts packets: `kind`, if it is known.
 
         Raises DatapathError; then there is no table.
         """
-        kind = self.probe()
+        kind = kind or self.probe()
         self._nft(["-f", "-"], self.text(kind))
         if kind == "compat":
             self._add_queue_rule()
         return kind
+
+    @property
+    def fixed_sets(self) -> list[str]:
+        """The sets whose elements are given by the options, not learnt from packets."""
+        return ["interfaces", *_guard_sets(self.options.guard)]
+
+    def end_diverting(self) -> None:
+        """Packets go to the socket from now on; the guards stay. Raises DatapathError."""
+        self._nft(["flush", "chain", "inet", self.options.table, QUEUE_CHAIN])
 
     def apply_guard(self) -> None:
         """Load the table for its guards alone: it diverts nothing. Raises DatapathError."""

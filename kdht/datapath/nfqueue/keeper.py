@@ -14,7 +14,6 @@ import struct
 import subprocess
 import threading
 import time
-from collections.abc import Callable
 from mmap import mmap
 
 from kdht._routing import Core
@@ -27,8 +26,6 @@ from kdht.errors import DatapathError
 
 START_TIMEOUT = 20.0
 STOP_TIMEOUT = 5.0
-TICK = 2.0
-"""Seconds between two checks of the host."""
 FIRST_PAUSE, LAST_PAUSE = 0.1, 10.0
 LONG_LIFE = 30.0
 """A worker that ran so many seconds was healthy: after its end the pauses start from the shortest."""
@@ -37,9 +34,9 @@ log = logging.getLogger("kdht.nfqueue")
 
 
 class Keeper:
-    """`tick` is called on the keeper's thread every TICK seconds while a worker runs."""
+    """One worker at a time."""
 
-    def __init__(self, core: Core, queue: Queue, max_len: int, mark: int, tick: Callable[[], None]) -> None:
+    def __init__(self, core: Core, queue: Queue, max_len: int, mark: int) -> None:
         self.queue = queue
         self.pid: int | None = None
         """The process ID of the worker that gives verdicts now."""
@@ -47,7 +44,7 @@ class Keeper:
         """How many workers got ready so far."""
         self.why = ""
         """Why there is no worker, or why the last one ended."""
-        self._core, self._max_len, self._mark, self._tick = core, max_len, mark, tick
+        self._core, self._max_len, self._mark = core, max_len, mark
         # Outside of the worker, so its counters outlive it.
         self._counters_fd = os.memfd_create("kdht-queues", os.MFD_CLOEXEC)
         os.ftruncate(self._counters_fd, queue.total * LANE_BYTES)
@@ -56,7 +53,6 @@ class Keeper:
         self._stopping = threading.Event()
         self._woken, self._wake = os.pipe2(os.O_CLOEXEC)
         self._starting = Upkeep(log, "the start of the queue's worker")
-        self._looking = Upkeep(log, "the look at the host")
         self._thread = threading.Thread(target=self._run, name="kdht-keeper", daemon=True)
 
     def start(self) -> None:
@@ -66,11 +62,6 @@ class Keeper:
         if self.pid is None:
             self.stop()
             raise DatapathError(self.why if settled else "the queue's worker does not start")
-
-    @property
-    def trouble(self) -> str:
-        """Why the last look at the host failed."""
-        return self._looking.why
 
     def stop(self) -> None:
         """End the worker after it has answered all waiting packets. A second call is a no-op."""
@@ -151,8 +142,7 @@ class Keeper:
         self._settled.set()
         exited = os.pidfd_open(worker.pid)
         try:
-            while not self._waited([exited, self._woken], TICK):
-                self._looking.attempt(self._tick)
+            _wait([exited, self._woken])
         finally:
             os.close(exited)
         if not self._stopping.is_set():
@@ -161,18 +151,18 @@ class Keeper:
 
     def _first_line(self, worker: subprocess.Popen[bytes]) -> str:
         assert worker.stdout is not None
-        self._waited([worker.stdout.fileno(), self._woken], START_TIMEOUT)
+        _wait([worker.stdout.fileno(), self._woken], START_TIMEOUT)
         if self._stopping.is_set():
             return "stopped"
         return worker.stdout.readline().decode(errors="replace").strip()
 
-    @staticmethod
-    def _waited(fds: list[int], seconds: float) -> bool:
-        # Not select(): that refuses descriptors above 1023.
-        poll = select.poll()
-        for fd in fds:
-            poll.register(fd, select.POLLIN)
-        return bool(poll.poll(seconds * 1000))
+
+def _wait(fds: list[int], seconds: float | None = None) -> None:
+    # Not select(): that refuses descriptors above 1023.
+    poll = select.poll()
+    for fd in fds:
+        poll.register(fd, select.POLLIN)
+    poll.poll(None if seconds is None else seconds * 1000)
 
 
 def _end(worker: subprocess.Popen[bytes]) -> None:

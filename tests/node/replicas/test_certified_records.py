@@ -254,7 +254,7 @@ def test_a_forgery_on_a_replicas_disk_is_neither_read_nor_spread(op, what):
     # A read that the owner's store alone cannot answer. A quorum read never is.
     if op is Op.GET:
         owner.repair.caught_up = lambda key: False
-    liar.store._records[KEY] = forgeries()[what]
+    liar.store.get = lambda key, now: forgeries()[what]
     reply = cluster.ask(op, KEY, bytes(1120))
     assert (reply.status, Record.parse(reply.body).value) == (Status.OK, signed(1).value)
     assert owner.has(KEY) == third.has(KEY) == stored(signed(1))
