@@ -327,7 +327,6 @@ SET_FROM_OUTSIDE = {
     "self._methods.settings": "data: what a reload has read",
     "threading.excepthook": "Python's own places for these functions",
     "sys.unraisablehook": "Python's own places for these functions",
-    "logger.propagate": "the logging module's own way to set it",
 }
 """Attributes of other objects that are set after their making, each with the reason. Handlers of messages and events are
 arguments: one that is set later can be forgotten, and nothing fails."""
