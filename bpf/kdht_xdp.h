@@ -7,7 +7,7 @@
 
 #include "kdht_shared.h"
 
-#define KDHT_XDP_LAYOUT 2 /* of all maps. With another number the maps of an older program are not used again */
+#define KDHT_XDP_LAYOUT 3 /* of all maps. With another number the maps of an older program are not used again */
 #define KDHT_XDP_FIXED_TIME 0x01 /* `now` is settings.now: for replays */
 #define KDHT_XDP_TEST_RUN 0x02   /* no neighbour look-up; the result is (reason << 8) | action */
 

@@ -1,19 +1,23 @@
 """From the operator's shared secret to the keys for tags and for cookies.
 
-Layer 0. A cluster secret is 16 or more bytes that all nodes share. Each epoch has its own. The two keys are
-derived with BLAKE2b (RFC 7693) and its personalisation, so that neither tells anything of the other.
+Layer 0. A cluster secret is 16 or more bytes that all nodes share. Each epoch has its own. Every key is
+derived with BLAKE2b (RFC 7693) under a label of its own, so that none tells anything of the others.
 """
 
 import hashlib
 from typing import NamedTuple
 
 from kdht.errors import ConfigError
+from kdht.wire import _shared as shared
 
 MIN_SECRET = 16
 
 
 class ClusterSecret(NamedTuple):
-    """One epoch's secret, as the two keys derived from it, 16 bytes each."""
+    """One epoch's secret, as the keys derived from it.
+
+    `tag`: all keys of both tags, TAG_KEY_LEN bytes, in the order of struct kdht_key. `cookie`: 16 bytes.
+    """
 
     epoch: int
     tag: bytes
@@ -29,8 +33,22 @@ def derive(epoch: int, secret: bytes) -> ClusterSecret:
         raise ConfigError(f"a cluster secret has at least {MIN_SECRET} bytes, this one has {len(secret)}")
     if not 0 <= epoch <= 255:
         raise ConfigError(f"a key epoch is a number from 0 to 255, not {epoch}")
-    return ClusterSecret(epoch, _derived(secret, b"kdht-tag"), _derived(secret, b"kdht-cookie"))
+    tag_key = (
+        _derived(secret, b"kdht-header-tag")
+        + _derived(secret, b"kdht-body-tag")
+        + _words(secret, b"kdht-header-nh", shared.HEADER_KEY_WORDS)
+        + _words(secret, b"kdht-body-nh", shared.BODY_KEY_WORDS)
+    )
+    return ClusterSecret(epoch, tag_key, _derived(secret, b"kdht-cookie"))
 
 
 def _derived(secret: bytes, use: bytes) -> bytes:
     return hashlib.blake2b(hashlib.sha256(secret).digest(), digest_size=16, person=use).digest()
+
+
+def _words(secret: bytes, use: bytes, count: int) -> bytes:
+    """`count` words of 4 bytes: 64 bytes of BLAKE2b for each block number, from 0 on."""
+    root, length = hashlib.sha256(secret).digest(), 4 * count
+    numbers = range(-(-length // hashlib.blake2b.MAX_DIGEST_SIZE))
+    blocks = (hashlib.blake2b(root + number.to_bytes(4, "big"), person=use).digest() for number in numbers)
+    return b"".join(blocks)[:length]
