@@ -112,6 +112,10 @@ class GroupWriter:
                     self._write_alone(job)
             except StorageError as error:
                 self._fail(group, error)
+            except Exception as error:
+                # Without this thread every later write would wait for ever.
+                log.exception("a group of writes failed")
+                self._fail(group, StorageError(f"an error inside the store: {error}"))
 
     def _next_group(self) -> list[_Job]:
         """The next jobs. Blocks until there is one; empty when closed and drained."""
@@ -151,8 +155,8 @@ class GroupWriter:
     def _write_alone(self, job: _Job) -> None:
         try:
             self._write([job])
-        except StorageError as error:
-            self._fail([job], error)
+        except Exception as error:
+            self._fail([job], error if isinstance(error, StorageError) else StorageError(str(error)))
 
     def _fail(self, group: list[_Job], error: StorageError) -> None:
         with self._lock:

@@ -16,19 +16,24 @@ that somebody else changed meanwhile is not put back.
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 
-from kdht.datapath.host.ledger import Ledger, LedgerEntry
+from kdht.datapath.host.ledger import Ledger, LedgerEntry, is_known
 from kdht.datapath.host.ruleset import Guard
 from kdht.errors import DatapathError
 
 SYSCTLS = Path("/proc/sys/net")
-RUNTIME_DIR = Path("/run/kdht")
+RUNTIME_DIR = Path("/run/kdht-host")
+"""Not /run/kdht: a node of another user, with the socket datapath alone, owns that for its control socket."""
 
 V4, V6 = "ipv4/conf", "ipv6/conf"
 LOOSE, STRICT = "2", "1"
+
+
+def _leave_open(_: Guard) -> None:
+    """The caller guards the host itself."""
 
 
 class SysctlChange(NamedTuple):
@@ -60,9 +65,10 @@ class Sysctls:
         self.force6 = force6
         self._ledger = Ledger(runtime_dir)
 
-    def apply(self) -> Guard:
+    def apply(self, close: Callable[[Guard], None] = _leave_open) -> Guard:
         """Put back what a crash left, set what is needed, and return what must be guarded now.
 
+        `close` gets the same before the first write, so that the host forwards nothing of strangers meanwhile.
         Raises DatapathError; then everything is as it was before.
         """
         with self._ledger as ledger:
@@ -74,13 +80,15 @@ class Sysctls:
             # On disk before the first write, so a crash loses no old value.
             ledger.hold(entries)
             try:
+                close(_guard(ledger))
                 for change in plan:
-                    write(change.path, change.value)
+                    if read(change.path) != change.value:
+                        write(change.path, change.value)
             except DatapathError:
                 ledger.let_go()
                 _put_back(ledger, ledger.take_unheld())
                 raise
-        return self.guard()
+            return _guard(ledger)
 
     def restore(self) -> None:
         """Put back the sysctls that no other node of this namespace needs."""
@@ -91,17 +99,12 @@ class Sysctls:
     def guard(self) -> Guard:
         """What the host refused before the first node started, without what the operator allowed since."""
         with self._ledger as ledger:
-            entries = dict(ledger.entries)
-        # An operator who makes this host a router wants its packets forwarded: no guard then.
-        router4, router6 = read("ipv4/ip_forward") == "1", read(f"{V6}/all/forwarding") == "1"
-        all6 = entries.get(f"{V6}/all/forwarding")
-        return Guard(
-            forward4=frozenset() if router4 else _interfaces(entries, V4, "forwarding"),
-            forward6=frozenset() if router6 else _interfaces(entries, V6, "force_forwarding"),
-            forward6_all=all6 is not None and all6.was == "0",
-            martian4=_interfaces(entries, V4, "accept_local"),
-            reverse4=_interfaces(entries, V4, "rp_filter"),
-        )
+            return _guard(ledger)
+
+    def wrong(self) -> list[str]:
+        """The dotted names of the sysctls that this node needs and that have another value. Raises DatapathError."""
+        with self._ledger as ledger:
+            return [dotted(change.path) for change in self._plan(ledger) if read(change.path) != change.value]
 
     def undone(self) -> list[str]:
         """The dotted names of the sysctls that somebody else has changed since."""
@@ -198,19 +201,31 @@ def _names6() -> list[str]:
 def read(path: str) -> str | None:
     """A sysctl of this thread's network namespace, by its path under net/. None: there is no such sysctl."""
     try:
-        return (SYSCTLS / path).read_text().strip()
+        with _opened(path, os.O_RDONLY) as file:
+            return file.read().strip()
     except OSError:
         return None
 
 
 def write(path: str, value: str) -> None:
     """Raises DatapathError, which names the sysctl that the operator has to set."""
+    if not is_known(path):
+        raise DatapathError(f"{dotted(path)} is no sysctl that kdht may change: correct datapath.interfaces")
     try:
-        (SYSCTLS / path).write_text(value)
+        with _opened(path, os.O_WRONLY) as file:
+            file.write(value)
     except OSError as error:
         raise DatapathError(
             f"cannot set {dotted(path)} = {value} ({error.strerror}): start kdhtd as root, or set it yourself"
         ) from error
+
+
+def _opened(path: str, flags: int) -> TextIO:
+    """Raises OSError; for a path out of /proc/sys/net, too."""
+    if ".." in path.split("/") or path.startswith("/"):
+        raise FileNotFoundError(path)
+    fd = os.open(SYSCTLS / path, flags | os.O_NOFOLLOW | os.O_CLOEXEC)
+    return open(fd, "r" if flags == os.O_RDONLY else "w", encoding="ascii")
 
 
 def dotted(path: str) -> str:
@@ -245,6 +260,20 @@ def _put_back(ledger: Ledger, entries: dict[str, LedgerEntry]) -> None:
     }
     for path, entry in reversed(ours.items()):
         write(path, entry.was)
+
+
+def _guard(ledger: Ledger) -> Guard:
+    entries = ledger.entries
+    # An operator who makes this host a router wants its packets forwarded: no guard then.
+    router4, router6 = read("ipv4/ip_forward") == "1", read(f"{V6}/all/forwarding") == "1"
+    all6 = entries.get(f"{V6}/all/forwarding")
+    return Guard(
+        forward4=frozenset() if router4 else _interfaces(entries, V4, "forwarding"),
+        forward6=frozenset() if router6 else _interfaces(entries, V6, "force_forwarding"),
+        forward6_all=all6 is not None and all6.was == "0",
+        martian4=_interfaces(entries, V4, "accept_local"),
+        reverse4=_interfaces(entries, V4, "rp_filter"),
+    )
 
 
 def _interfaces(entries: dict[str, LedgerEntry], family: str, name: str) -> frozenset[str]:

@@ -30,6 +30,7 @@ from kdht.node.repair.ranges import number
 from kdht.node.repair.sight import Sight
 from kdht.node.repair.work import Work
 from kdht.node.rpc import Mismatch, Rpc, Rpcs
+from kdht.storage.versions import latest_version
 from kdht.times import SteadyTime, UnixTime
 from kdht.wire import Contact, Message
 from kdht.wire._shared import ID_LEN, Op
@@ -80,6 +81,7 @@ class Repair:
             progress=Progress(),
             coming=Coming(),
             on_replicas=self._replicas_changed,
+            latest=lambda: latest_version(self._unix(), keeping.cluster.policy.window),
             look_again=lambda: self.contacts_changed(node.timers.now),
         )
         pusher = self._pusher = Pusher(context)

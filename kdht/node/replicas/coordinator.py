@@ -25,6 +25,7 @@ from kdht.node.replicas.recent import Recent
 from kdht.node.replicas.turns import Outcome, Planned, Turn, Turns
 from kdht.node.replicas.writes import pack_stored
 from kdht.storage import Granted, Promise, Store, StoredRecord, Writer
+from kdht.storage.versions import MAX_CLOCK_ERROR, latest_version, micros
 from kdht.times import UnixTime
 from kdht.wire import FIELD, OFFSET, RECORD, Address, parse_promise
 from kdht.wire._shared import HEADER_LEN, TRY_BITS, Flag, Op, RecordFlag, Status
@@ -37,8 +38,6 @@ _REPLY = int(Flag.REPLY)
 MAX_WIRE_EXPIRY = 2**32 - 1
 REFUSALS = frozenset({Status.CONFLICT, Status.BAD_VERSION, Status.BUSY})
 """Of a write that was not done and shall not be."""
-MAX_CLOCK_ERROR = 60_000_000
-"""Microseconds that a client's version may be off this node's clock."""
 
 OPS = frozenset({Op.STORE, Op.FETCH, Op.PROMISE})
 """The control messages that are the coordinator's, not the node's."""
@@ -46,7 +45,7 @@ OPS = frozenset({Op.STORE, Op.FETCH, Op.PROMISE})
 COUNTERS = (
     "writes", "writes_ok", "writes_conflict", "writes_unconfirmed", "writes_busy", "writes_storage_failed",
     "writes_bad_version", "writes_too_few", "write_rounds", "confirmed_behind", "gathered_miss", "gathered_quorum", "read_repairs",
-    "stores_taken", "stores_older", "stores_below_promise", "promises_given", "promises_refused", "promises_given_back",
+    "stores_taken", "stores_older", "stores_below_promise", "stores_ahead", "promises_given", "promises_refused", "promises_given_back",
     "fetches", "calls_refused", "calls_unmatched", "calls_unreachable", "calls_overdue", "calls_unreadable",
     "not_own_address", "wrong_client",
 )  # fmt: skip
@@ -98,7 +97,7 @@ class Coordinator:
         self._core = core
         self._store = store
         self._own = frozenset(sources.values())
-        self._calls = calls.Calls(core, sources, rng, self.counters, on_silent)
+        self._calls = calls.Calls(core, sources, rng, self.counters, on_silent, cluster)
         self._clock = HybridClock()
         self._recent = Recent()
         self._context = CoordinatorContext(
@@ -252,10 +251,10 @@ class Coordinator:
 
         Above what stands it may be: else a key that a fast clock wrote could not be written for a long time.
         """
-        time = int(now * 1_000_000)
+        time = micros(now)
         if abs(version - time) <= MAX_CLOCK_ERROR:
             return 0
-        if version > time:
+        if time < version <= latest_version(now, self.cluster.policy.window):
             try:
                 own = self._store.get(key, now)
             except StorageError:
