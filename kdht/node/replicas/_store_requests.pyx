@@ -21,6 +21,7 @@ from kdht.core._layout cimport (
 from kdht._routing cimport Core, core_seal
 
 from kdht.datapath.base import Outgoing
+from kdht.errors import StorageError
 from kdht.node.messages import CONTROL_HOPS
 from kdht.storage import StoredRecord, Write
 from kdht.storage.versions import MAX_CLOCK_ERROR, micros
@@ -43,8 +44,8 @@ cdef class StoreRequests:
     """Takes STOREs for the node whose addresses `own` has.
 
     `submit` is Writer.submit, `send` Transport.send, `clock` a HybridClock, `counters` has "stores_taken",
-    "stores_older", "stores_below_promise" and "stores_ahead", `deletion` is Recent.deletion, `holds` tells whether
-    this node has caught up on a key, or holds it still. Any thread.
+    "stores_older", "stores_below_promise" and "stores_ahead", `deletion` is Recent.deletion. `holds` tells
+    whether this node has caught up on a key, or holds it still. Any thread.
     """
 
     cdef Core core
@@ -136,7 +137,7 @@ cdef class Taken:
         cdef list answers = []
         cdef Py_ssize_t i, accepted = 0, below = 0
         cdef uint64_t promised
-        cdef Py_ssize_t ahead = 0
+        cdef Py_ssize_t ahead = 0, failed = 0
         cdef bint done = isinstance(outcome, list)
         for i in range(len(self.requests)):
             request = self.requests[i]
@@ -146,6 +147,11 @@ cdef class Taken:
                 answers.append(self._answer(request, KDHT_STATUS_STORAGE_FAILED, 0))
             else:
                 result = outcome[i]
+                if isinstance(result, StorageError):
+                    # The record of this key cannot be read. The others of the batch were written.
+                    failed += 1
+                    answers.append(self._answer(request, KDHT_STATUS_STORAGE_FAILED, 0))
+                    continue
                 promised = item(result, 3)
                 if item(result, 0):
                     accepted += 1
@@ -163,7 +169,7 @@ cdef class Taken:
             self.stores.counters["stores_taken"] += accepted
             self.stores.counters["stores_below_promise"] += below
             self.stores.counters["stores_ahead"] += ahead
-            self.stores.counters["stores_older"] += len(answers) - accepted - below - ahead
+            self.stores.counters["stores_older"] += len(answers) - accepted - below - ahead - failed
         # All at once, after one sync of the disk.
         self.stores.send(answers)
 

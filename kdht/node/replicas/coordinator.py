@@ -13,6 +13,7 @@ from typing import Protocol
 from kdht._routing import Core
 from kdht.datapath.base import Datagram, Outgoing
 from kdht.errors import BadPacket, StorageError
+from kdht.faults import Faults
 from kdht.histogram import Histogram
 from kdht.node.cluster import ClusterState
 from kdht.node.replicas import calls, holders, quorum_reads, writes
@@ -47,7 +48,7 @@ COUNTERS = (
     "writes_bad_version", "writes_too_few", "write_rounds", "confirmed_behind", "gathered_miss", "gathered_quorum", "read_repairs",
     "stores_taken", "stores_older", "stores_below_promise", "stores_ahead", "promises_given", "promises_refused", "promises_given_back",
     "fetches", "calls_refused", "calls_unmatched", "calls_unreachable", "calls_overdue", "calls_unreadable",
-    "not_own_address", "wrong_client",
+    "not_own_address", "wrong_client", "faults",
 )  # fmt: skip
 
 
@@ -93,7 +94,8 @@ class Coordinator:
         self.counters: Counter[str] = Counter(dict.fromkeys(COUNTERS, 0))
         self._repair = repair
         self._on_strays = on_strays
-        self._turns = Turns(send, writer, call_in)
+        self.faults = Faults(self.counters)
+        self._turns = Turns(send, writer, call_in, self.faults)
         self._core = core
         self._store = store
         self._own = frozenset(sources.values())
@@ -291,24 +293,34 @@ class Coordinator:
         others = self._stores.take(batch, now)
         if not others:
             return
-        fetched, strays = [], []
+        fetches: list[Datagram] = []
+        strays: list[Datagram] = []
         with self.turn(now) as turn:
             for datagram in others:
-                if not self._is_sound(datagram):
-                    continue
-                if datagram.data[_FLAGS] & _REPLY:
-                    if not self._calls.receive(turn, datagram):
-                        strays.append(datagram)
-                elif datagram.data[_OP] == Op.STORE:
-                    self._unreadable(datagram)
-                elif datagram.data[_OP] == Op.PROMISE:
-                    self._promise(turn, datagram)
-                else:
-                    fetched.append(datagram)
-            for datagram in fetched:
-                turn.outgoing.append(self._fetch(datagram, now))
+                try:
+                    self._take(turn, datagram, fetches, strays)
+                except Exception:
+                    self.faults.note(f"a message of another replica, op {datagram.data[_OP]:#x}")
+            for datagram in fetches:
+                try:
+                    turn.outgoing.append(self._fetch(datagram, now))
+                except Exception:
+                    self.faults.note("a FETCH")
         if strays:
             self._on_strays(strays)
+
+    def _take(self, turn: Turn, datagram: Datagram, fetches: list[Datagram], strays: list[Datagram]) -> None:
+        if not self._is_sound(datagram):
+            return
+        if datagram.data[_FLAGS] & _REPLY:
+            if not self._calls.receive(turn, datagram):
+                strays.append(datagram)
+        elif datagram.data[_OP] == Op.STORE:
+            self._unreadable(datagram)
+        elif datagram.data[_OP] == Op.PROMISE:
+            self._promise(turn, datagram)
+        else:
+            fetches.append(datagram)
 
     def unreachable(self, address: Address, now: UnixTime) -> None:
         """ICMP says that nobody is at `address`."""
