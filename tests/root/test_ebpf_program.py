@@ -60,9 +60,7 @@ def test_a_refusal_has_the_verifiers_last_line(tmp_path: Path, monkeypatch: pyte
     source.write_text(REFUSED)
     subprocess.run(["clang", "-O2", "-g", "-target", "bpf", "-c", source, "-o", made], check=True)
     monkeypatch.setattr(xdp_program, "OBJECT", made)
-    with pytest.raises(
-        DatapathError, match=r"refuses the XDP program: Permission denied \(.*packet"
-    ):
+    with pytest.raises(DatapathError, match=r"refuses the XDP program: Permission denied \(.*packet"):
         xdp_program.try_load()
 
 

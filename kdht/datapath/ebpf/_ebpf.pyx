@@ -133,7 +133,7 @@ NO_REASONS = ("processed ", "verification time ", "stack depth ", "mark_precise"
 
 
 class BpfError(OSError):
-    """An error of libbpf or the kernel. `errno` says which. `verifier`: the last line of the verifier, or ""."""
+    """An error of libbpf or the kernel. `errno` says which. `verifier`: the verifier's last line, or ""."""
 
     verifier = ""
 
@@ -156,7 +156,8 @@ def be_quiet() -> None:
 def _last_reason(log: bytearray) -> str:
     """The last line of the verifier's log that says why."""
     lines = log.partition(b"\0")[0].decode(errors="replace").splitlines()
-    return next((line.strip() for line in reversed(lines) if line.strip() and not line.startswith(NO_REASONS)), "")
+    reasons = (line for line in reversed(lines) if line.strip() and not line.startswith(NO_REASONS))
+    return next(reasons, "").strip()
 
 
 cdef class Object:
@@ -314,7 +315,8 @@ def state(config: bytes, networks, *, any_bucket: bool = False, clock_offset: in
           flags: int = 0, client_rate: int = 0, member_rate: int = 0) -> bytes:
     """struct kdht_xdp_state, the element of the map kdht_states, around a struct kdht_config.
 
-    `networks`: networks.Network, at most MAX_NETWORKS; frames of others pass up. `clock_offset` in nanoseconds, rates in messages a second. `any_bucket`: look into every
+    `networks`: networks.Network, at most MAX_NETWORKS; frames of others pass up. `clock_offset` in
+    nanoseconds, rates in messages a second. `any_bucket`: look into every
     bucket, whatever the configuration says is empty.
     """
     cdef kdht_xdp_state packed
