@@ -67,6 +67,7 @@ class Member:
             observer=Unobserved(),
             rng=Random(number),
             clock=lambda: self.now,
+            room=self.store.room,
         )
         self.coordinator, self.service, self.writer = records.coordinator, records.service, records.writer
         self.transport.start(records.handlers)

@@ -183,6 +183,7 @@ class Member:
             observer=Unobserved(),
             rng=Random(f"{seed}/{self.contact}/records"),
             clock=self.clock,
+            room=self.store.room,
         )
 
     def clock(self) -> UnixTime:
