@@ -23,9 +23,9 @@ from kdht.core._layout cimport (
     KDHT_GO_ON, KDHT_HEADER_LEN, KDHT_HOP_LIMIT, KDHT_ID_BITS, KDHT_ID_LEN, KDHT_K, KDHT_KEY_SLOTS,
     KDHT_LANES, KDHT_MAX_BODY, KDHT_MAX_DATAGRAM, KDHT_MAX_OWN, KDHT_READ_TRIES, KDHT_REASON_COUNT,
     KDHT_REASON_NEXT_HOP, KDHT_REASON_NOT_READY, KDHT_REGION_MAGIC, KDHT_RELAY, KDHT_REPLAY_WINDOW,
-    KDHT_ROOM, MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, c_close, c_mmap, c_munmap, htons, kdht_bucket,
-    kdht_bucket_cell, kdht_config, kdht_config_cell, kdht_contact, kdht_header, kdht_key, kdht_lane,
-    kdht_outcome, kdht_region, kdht_seq_begin, kdht_seq_fence, kdht_seq_same, kdht_seq_step, kdht_sip_read,
+    KDHT_ROOM, KDHT_TAG_KEY_LEN, MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, c_close, c_mmap, c_munmap, htons, kdht_bucket,
+    kdht_bucket_cell, kdht_config, kdht_config_cell, kdht_contact, kdht_header, kdht_lane,
+    kdht_outcome, kdht_read_key, kdht_region, kdht_seq_begin, kdht_seq_fence, kdht_seq_same, kdht_seq_step, kdht_sip_read,
     kdht_verdict_of, ntohs,
 )
 from kdht.core._message cimport Plan, apply_plan, plan_message, seal
@@ -70,11 +70,11 @@ cdef inline int _conclude(kdht_region *region, uint32_t lane, int reason,
 cdef int core_decide_message(kdht_region *region, uint32_t lane, uint8_t *message, uint32_t length,
                              const uint8_t *source_ip, uint16_t source_port,
                              const uint8_t *target_ip, uint16_t target_port,
-                             uint32_t now, kdht_outcome *out) noexcept nogil:
+                             bint inside, uint32_t now, kdht_outcome *out) noexcept nogil:
     cdef Plan plan
     cdef int verdict
     plan.config = _config(region, lane)
-    plan.now, plan.length, plan.one_family = now, length, False
+    plan.now, plan.length, plan.one_family, plan.inside = now, length, False, inside
     plan.source_ip, plan.source_port = source_ip, source_port
     plan.target_ip, plan.target_port = target_ip, target_port
     verdict = _conclude(region, lane, plan_message(region, <kdht_header *>message, &plan, out), out)
@@ -112,6 +112,7 @@ cdef int core_decide_packet(kdht_region *region, uint32_t lane, uint8_t *data, u
     if reason != KDHT_GO_ON:
         return _conclude(region, lane, reason, out)
     plan.now, plan.length, plan.one_family = now, packet.message_len, True
+    plan.inside = False  # no datapath takes whole packets from lo
     plan.source_ip, plan.source_port = packet.source_ip, packet.udp.source
     plan.target_ip, plan.target_port = packet.target_ip, packet.udp.dest
     reason = plan_message(region, <kdht_header *>packet.message, &plan, out)
@@ -202,8 +203,8 @@ cdef class Core:
         """Publish who this node is and what it accepts. Readers see all of it or none.
 
         `own`: up to 8 addresses of this node, 16 bytes each, anycast included. `source4`, `source6`: the
-        addresses that it sends from, or None. `keys`: one or two pairs of epoch and 16-byte tag key; the
-        first one seals. `window`: seconds. A new `self_id` empties all buckets. Raises ValueError for an
+        addresses that it sends from, or None. `keys`: one or two pairs of epoch and tag key (`kdht.wire.keys`);
+        the first one seals. `window`: seconds. A new `self_id` empties all buckets. Raises ValueError for an
         impossible value.
         """
         cdef kdht_config config
@@ -311,9 +312,11 @@ cdef class Core:
 
     # Verdicts
 
-    def decide_message(self, message: bytearray, source, target, now: int, lane: int = 0):
+    def decide_message(self, message: bytearray, source, target, now: int, lane: int = 0, *,
+                       inside: bool = False):
         """The verdict on a message that came from `source` to the own address `target`.
 
+        `inside`: its sender is on this host, so that it may have an own address or a loopback one.
         FORWARD and RELAY rewrite the header in place. The Outcome has the new addresses. `now`: Unix seconds.
         """
         cdef kdht_outcome out
@@ -325,7 +328,7 @@ cdef class Core:
         _need(target_ip, 16, "an address")
         memset(&out, 0, sizeof(out))
         core_decide_message(self.region, lane, &view[0] if len(message) else &nothing, <uint32_t>len(message),
-                            source_ip, htons(source.port), target_ip, htons(target.port), now, &out)
+                            source_ip, htons(source.port), target_ip, htons(target.port), inside, now, &out)
         return _outcome(&out)
 
     def decide_packet(self, packet: bytearray, now: int, lane: int = 0):
@@ -483,17 +486,13 @@ cdef int _fill_keys(kdht_config *config, keys, cookie_key) except -1:
     cdef int i
     if not 1 <= len(keys) <= KDHT_KEY_SLOTS:
         raise ValueError(f"one or {KDHT_KEY_SLOTS} cluster keys at a time, not {len(keys)}")
-    for i, (epoch, secret) in enumerate(keys):
-        _fill_key(&config.keys[i], epoch, secret)
-    return _fill_key(&config.cookie, 0, cookie_key)
-
-
-cdef int _fill_key(kdht_key *key, epoch, secret) except -1:
-    cdef const uint8_t *at
-    _need(secret, 16, "a key")
-    if not 0 <= epoch <= 255:
-        raise ValueError(f"a key epoch is a number from 0 to 255, not {epoch}")
-    at = <bytes>secret
-    key.k0, key.k1 = kdht_sip_read(at), kdht_sip_read(at + 8)
-    key.epoch, key.valid = epoch, 1
+    for i, (epoch, tag_key) in enumerate(keys):
+        _need(tag_key, KDHT_TAG_KEY_LEN, "a tag key")
+        if not 0 <= epoch <= 255:
+            raise ValueError(f"a key epoch is a number from 0 to 255, not {epoch}")
+        kdht_read_key(&config.keys[i], <const uint8_t *><bytes>tag_key)
+        config.keys[i].epoch, config.keys[i].valid = epoch, 1
+    _need(cookie_key, 16, "a cookie key")
+    config.cookie.k0 = kdht_sip_read(<const uint8_t *><bytes>cookie_key)
+    config.cookie.k1 = kdht_sip_read(<const uint8_t *><bytes>cookie_key + 8)
     return 0

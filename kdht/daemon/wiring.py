@@ -36,7 +36,7 @@ from kdht.storage._cache import RecordCache
 from kdht.storage._reader import StoreReader
 from kdht.storage.base import OnChange, Store
 from kdht.storage.room import MIB, Limits, Room, disk_space
-from kdht.times import UnixTime
+from kdht.times import SteadyTime, UnixTime
 from kdht.wire import Contact
 
 SOCKET_LANE = 1
@@ -87,7 +87,13 @@ def build(
     configure(publisher, contact.id, settings)
     cache_mib = settings.config.storage.cache
     cache = RecordCache(cache_mib << 20) if cache_mib else None
-    transport = SocketTransport(core, settings.listen, lane=SOCKET_LANE, cache=cache)
+    transport = SocketTransport(
+        core,
+        settings.listen,
+        own=[address.ip for address in settings.own],
+        lane=SOCKET_LANE,
+        cache=cache,
+    )
     cluster = ClusterState(policy(settings))
     kademlia, repair = _node(settings, contact, publisher, _keeping(settings, store, cache, cluster))
     if aside.waits:
@@ -117,6 +123,7 @@ def build(
         rng=SystemRandom(),
         clock=cast(Callable[[], UnixTime], time.time),  # no wrapper: called for each batch
         room=store.room,
+        steady=cast(Callable[[], SteadyTime], time.monotonic),
     )
     return Parts(
         core=core,

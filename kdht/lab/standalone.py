@@ -14,7 +14,7 @@ from kdht.node.replicas import ClusterState, Policy
 from kdht.storage import InlineWriter, Store, Writer
 from kdht.storage._cache import RecordCache
 from kdht.storage.base import OnChange
-from kdht.times import UnixTime
+from kdht.times import SteadyTime, UnixTime
 from kdht.wire import Address, Contact
 
 Send = Callable[[list[Outgoing]], object]
@@ -52,6 +52,7 @@ def standalone(
         rng=Random(1),
         clock=clock,
         room=store.room,
+        steady=lambda: SteadyTime(clock()),
     )
 
 

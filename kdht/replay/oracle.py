@@ -21,6 +21,7 @@ FILLED_BY_ENTRY = (
     "reserved2", "body_tag", "header_tag",
 )  # fmt: skip
 ROUTED_OPS = range(shared.FIRST_ROUTED_OP, shared.LAST_ROUTED_OP + 1)
+PADDED_OPS = (Op.GET, Op.QUORUM_GET, Op.TRACE)
 CONTROL_OPS = range(shared.FIRST_CONTROL_OP, shared.LAST_CONTROL_OP + 1)
 
 
@@ -66,7 +67,10 @@ class OracleSettings:
 
 
 class Arrival(NamedTuple):
-    """A message with the caller's knowledge of it; `ip_version` is None on a socket."""
+    """A message with the caller's knowledge of it; `ip_version` is None on a socket.
+
+    `inside`: from a sender on this host.
+    """
 
     data: bytes
     header: SimpleNamespace
@@ -74,6 +78,7 @@ class Arrival(NamedTuple):
     target: Address
     now: int
     ip_version: int | None
+    inside: bool
 
     @property
     def forwarded(self) -> bool:
@@ -135,11 +140,12 @@ def version_of(ip: bytes) -> int:
     return 4 if ip[:12] == bytes(10) + b"\xff\xff" else 6
 
 
-def is_unicast(address: Address) -> bool:
-    """Whether a reply may go there."""
-    ip, port = address
-    if port == 0:
-        return False
+def is_loopback(ip: bytes) -> bool:
+    return ip[12] == 127 if version_of(ip) == 4 else ip == bytes(15) + b"\x01"
+
+
+def is_unicast(ip: bytes) -> bool:
+    """Whether one host can have the address."""
     if version_of(ip) == 4:
         return ip[12] != 0 and not 224 <= ip[12] <= 239 and ip[12:] != b"\xff\xff\xff\xff"
     return ip != NO_IP and ip[0] != 0xFF
@@ -177,9 +183,50 @@ def checked_form(data: bytes) -> SimpleNamespace:
     return header
 
 
+def nh(key: bytes, data: bytes) -> bytes:
+    """NH with three lanes over pairs of 32-bit words; lane n begins two words further on in the key."""
+    lanes = b""
+    for shift in range(3):
+        total = 0
+        for at in range(0, len(data), 8):
+            low, high = words_of(data, at)
+            key_low, key_high = words_of(key, at + 8 * shift)
+            total += (low + key_low) % 2**32 * ((high + key_high) % 2**32)
+        lanes += (total % 2**64).to_bytes(8, "little")
+    return lanes
+
+
+def words_of(data: bytes, at: int) -> tuple[int, int]:
+    return int.from_bytes(data[at : at + 4], "little"), int.from_bytes(data[at + 4 : at + 8], "little")
+
+
+class TagKeys(NamedTuple):
+    """The parts of a tag key, in their order."""
+
+    header: bytes
+    body: bytes
+    header_words: bytes
+    body_words: bytes
+
+
+def parts_of(key: bytes) -> TagKeys:
+    words = 32 + 4 * shared.HEADER_KEY_WORDS
+    return TagKeys(key[:16], key[16:32], key[32:words], key[words:])
+
+
 def header_tag(key: bytes, header: SimpleNamespace) -> int:
-    tagged = SimpleNamespace(**{**vars(header), "hops": 0})
-    return siphash(key, write_header(tagged, b"")[: shared.TAGGED_LEN])
+    """NH over bytes 8 to 103; bytes 0 to 6 go to SipHash with its lanes, `hops` goes nowhere."""
+    keys, packed = parts_of(key), write_header(header, b"")
+    return siphash(keys.header, nh(keys.header_words, packed[8 : shared.TAGGED_LEN]) + packed[:7])
+
+
+def body_tag(key: bytes, header: SimpleNamespace, body: bytes) -> int:
+    """NH over the body with 1 to 8 zeros behind it; SipHash binds it to its request ID and length."""
+    if header.op in PADDED_OPS and not header.flags & (Flag.REPLY | Flag.PROVEN):
+        return 0
+    keys, padded = parts_of(key), body + bytes(8 - len(body) % 8)
+    context = header.request_id.to_bytes(8, "big")[4:] + len(body).to_bytes(2, "big")
+    return siphash(keys.body, nh(keys.body_words, padded) + context)
 
 
 @dataclass
@@ -195,15 +242,27 @@ class SlowNode:
         return self.published
 
     def decide_message(
-        self, data: bytes, source: Address, target: Address, now: int, ip_version: int | None = None
+        self,
+        data: bytes,
+        source: Address,
+        target: Address,
+        now: int,
+        ip_version: int | None = None,
+        *,
+        inside: bool = False,
     ) -> OracleResult:
         """The verdict on a UDP payload; `ip_version` where the packet around it is rewritten, too."""
         data = bytes(data)
         try:
             ensure(self.published is not None, Reason.NOT_READY)
-            return self._route(Arrival(data, checked_form(data), source, target, now, ip_version))
+            self._check_source(source.ip, inside)
+            return self._route(Arrival(data, checked_form(data), source, target, now, ip_version, inside))
         except UnchangedEnd as ended:
             return OracleResult(ended.reason, data, max_reply=ended.max_reply)
+
+    def _check_source(self, ip: bytes, inside: bool) -> None:
+        ensure(is_unicast(ip), Reason.MARTIAN)
+        ensure(inside or not (is_loopback(ip) or ip in self.settings.own), Reason.MARTIAN)
 
     def _route(self, arrival: Arrival) -> OracleResult:
         header = arrival.header
@@ -225,7 +284,7 @@ class SlowNode:
         ensure(not header.flags & Flag.REPLY and header.op in ROUTED_OPS, Reason.BAD_FLAGS)
         for name in FILLED_BY_ENTRY:
             ensure(getattr(header, name) in (0, NO_IP), Reason.FORGED_ORIGIN)
-        ensure(is_unicast(arrival.source), Reason.BAD_ADDRESS)
+        ensure(arrival.source.port != 0, Reason.BAD_ADDRESS)
 
     def _client_hops(self, header: SimpleNamespace) -> int:
         limit = self.settings.hop_limit
@@ -264,8 +323,9 @@ class SlowNode:
 
     def _check_body(self, arrival: Arrival) -> None:
         if arrival.forwarded and not self.settings.untagged:
-            right = siphash(self._tag_keys()[arrival.header.epoch], arrival.data[shared.HEADER_LEN :])
-            ensure(arrival.header.body_tag == right, Reason.BAD_BODY_TAG)
+            key, header = self._tag_keys()[arrival.header.epoch], arrival.header
+            right = body_tag(key, header, arrival.data[shared.HEADER_LEN :])
+            ensure(header.body_tag == right, Reason.BAD_BODY_TAG)
 
     # A reply, at the entry node
 
@@ -274,7 +334,7 @@ class SlowNode:
         entry = Address(header.entry_ip, header.entry_port)
         client = Address(header.client_ip, header.client_port)
         ensure(entry.ip in settings.own and entry.port == settings.port, Reason.NOT_ENTRY)
-        ensure(is_unicast(client), Reason.BAD_ADDRESS)
+        ensure(is_unicast(client.ip) and client.port != 0, Reason.BAD_ADDRESS)
         self._check_body(arrival)
         ensure(arrival.fits(client, entry), Reason.FAMILY)
         slot = arrival.now >> shared.COOKIE_SLOT_BITS
@@ -322,5 +382,5 @@ class SlowNode:
         header.entry_ip, header.entry_port = arrival.target
         header.max_reply, header.cookie = max_reply, 0
         if not self.settings.untagged:
-            header.body_tag = siphash(key, body)
+            header.body_tag = body_tag(key, header, body)
             header.header_tag = header_tag(key, header)

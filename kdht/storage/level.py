@@ -18,7 +18,7 @@ from itertools import islice
 import plyvel
 
 from kdht.errors import StorageError
-from kdht.storage import files, formats, layout
+from kdht.storage import files, formats, layout, witness
 from kdht.storage._cache import RecordCache
 from kdht.storage._reader import StoreReader
 from kdht.storage.audit import Audit, audit
@@ -39,14 +39,10 @@ from kdht.storage.record import StoredRecord
 from kdht.storage.reopen import CLOSED, Reopening, is_released, takes_writes
 from kdht.storage.room import Room, boundless
 from kdht.storage.versions import ANY_VERSION, latest_readable, latest_version
+from kdht.storage.witness import Witness
 from kdht.times import UnixTime
 from kdht.wire._shared import REPLAY_WINDOW
 
-# Small, because an idle node has to stay below 20 MiB. LevelDB keeps up to two write buffers.
-WRITE_BUFFER = 2 << 20
-BLOCK_CACHE = 4 << 20
-OPEN_FILES = 128
-BLOOM_BITS = 10
 DROPPED_AT_ONCE = 1000
 
 
@@ -73,20 +69,15 @@ class LevelStore:
     def _open(self) -> None:
         with self._errors():
             had_tables = files.prepare(self.path)
-            self._db = plyvel.DB(
-                self.path,
-                create_if_missing=True,
-                # Else LevelDB skips damaged parts of its log without an error.
-                paranoid_checks=True,
-                write_buffer_size=WRITE_BUFFER,
-                lru_cache_size=BLOCK_CACHE,
-                max_open_files=OPEN_FILES,
-                bloom_filter_bits=BLOOM_BITS,
-            )
+            witness.check_logs(self.path)
+            self._db = files.open_db(self.path)
         try:
             with self._errors():
                 files.check_tables(self._db, self.path)
                 formats.check(self._db, self.path, had_tables)
+                self._serial = self._synced = self._read_serial()
+                witness.check_serial(self.path, self._serial)
+                self._witness = Witness(self.path)
                 self._counts = self._read_counts()
                 self._promised = self._read_promises()
         except StorageError:
@@ -182,6 +173,7 @@ class LevelStore:
                 if pledges and record is not None:
                     change.pledge(key, above(pledges, record.version))
             self._commit(change, sync=True)
+            self._witness.note(self._synced, now)
             self._measure(now)
         tell(on_change, changes)
         return outcomes
@@ -263,6 +255,8 @@ class LevelStore:
             with self._lock, self._writing():
                 files.mark_ends(self._db)
             files.rewrite(self._db)
+            with self._lock:
+                self._witness.save(self._synced)
 
     def audit(self, now: UnixTime) -> Audit:
         """Check the whole database. Nobody may write meanwhile."""
@@ -270,7 +264,9 @@ class LevelStore:
             return audit(entries, self._counts, latest_version(now, self._window))
 
     def close(self) -> None:
-        self._db.close()
+        with self._lock:
+            self._witness.save(self._synced)
+            self._db.close()
 
     def _read(self, key: bytes) -> StoredRecord | None:
         raw = self._db.get(layout.RECORD + key, verify_checksums=True)
@@ -286,6 +282,11 @@ class LevelStore:
             for entry, raw in entries:
                 yield entry[len(layout.RECORD) :], raw
 
+    def _read_serial(self) -> int:
+        """The number of the last batch. Databases from before there were numbers begin with 0."""
+        raw = self._db.get(layout.SERIAL_KEY, bytes(layout.SERIAL_VALUE.size), verify_checksums=True)
+        return int(layout.SERIAL_VALUE.unpack(raw)[0])
+
     def _read_counts(self) -> layout.Counts:
         raw = self._db.get(layout.COUNTS_KEY, bytes(layout.COUNTS_VALUE.size), verify_checksums=True)
         return layout.Counts(*layout.COUNTS_VALUE.unpack(raw))
@@ -300,8 +301,13 @@ class LevelStore:
         """Write a change to the disk, then to the counts and promises in memory. Returns how many records changed."""
         replaced = change.replaced()
         with self._writing(replaced):
+            if change.is_empty(replaced):
+                return 0  # a duplicate
             # In the same batch as the records: counts cannot drift, and no start walks the database.
-            self._counts = change.write(self._db, replaced, self._counts, sync=sync)
+            self._counts = change.write(self._db, replaced, self._counts, self._serial + 1, sync=sync)
+            self._serial += 1
+            if sync:  # with it all earlier ones
+                self._synced = self._serial
         for key, pledges in change.pledged.items():
             if pledges:
                 self._promised[key] = pledges

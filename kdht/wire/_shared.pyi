@@ -102,6 +102,8 @@ class Reason(enum.IntEnum):
     NO_NEIGHBOUR = ...
     NO_ROUTE = ...
     RATE_LIMITED = ...
+    MARTIAN = ...
+    BAD_CHECKSUM = ...
 
 VERDICT_OF: dict[Reason, Verdict]
 LAYOUT: tuple[tuple[str, int, int], ...]
@@ -120,11 +122,22 @@ CONTACT_LEN: int
 MAX_VALUE: int
 CONDITION_LEN: int
 MAX_CONDITIONAL_VALUE: int
+CERTIFIED_BIT: int
+SALT_SHIFT: int
+MAX_SALT: int
+PUBLIC_KEY_LEN: int
+SIGNATURE_LEN: int
+MAX_SIGNED: int
 GRANT_LEN: int
 PROOF_LEN: int
 PROOF_MAC_LEN: int
 GRANT_KIND: int
 MAX_PROVEN_VALUE: int
+HEADER_PAIRS: int
+BODY_PAIRS: int
+HEADER_KEY_WORDS: int
+BODY_KEY_WORDS: int
+TAG_KEY_LEN: int
 TRY_BITS: int
 COOKIE_SLOT_BITS: int
 FIRST_ROUTED_OP: int
@@ -144,3 +157,5 @@ MAX_EXT_HEADERS: int
 NEW_TTL: int
 
 def siphash(key: bytes, data: Buffer) -> int: ...
+def header_tag(key: bytes, message: Buffer) -> int: ...
+def body_tag(key: bytes, message: Buffer) -> int: ...

@@ -23,9 +23,9 @@ def fail_a_write(store: LevelStore, monkeypatch: pytest.MonkeyPatch, *, written:
     """As LevelDB fails on a full disk; `written`: after the log had it all."""
     original = StoreChange.write
 
-    def broken(self, db, replaced, counts, *, sync):
+    def broken(self, db, replaced, counts, serial, *, sync):
         if written:
-            original(self, db, replaced, counts, sync=sync)
+            original(self, db, replaced, counts, serial, sync=sync)
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:

@@ -7,11 +7,9 @@ the daemon is down the program routes by the last table, and the next daemon tak
 links over. The program goes on routing by the old table until `ready()`; then this daemon publishes its own.
 """
 
-import errno
 import logging
 import os
 import shutil
-import socket
 import struct
 import threading
 import time
@@ -21,7 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdht.datapath.ebpf import xdp_links
+from kdht.datapath.ebpf import program, xdp_links
+from kdht.datapath.ebpf.networks import Network, networks_of
 from kdht.datapath.ebpf.xdp_links import BPFFS, Link, libbpf
 from kdht.datapath.host import netlink
 from kdht.datapath.host.netlink import Queue
@@ -36,8 +35,6 @@ from kdht.wire._shared import ID_BITS, PORT, Reason
 
 log = logging.getLogger(__name__)
 
-OBJECT = Path(__file__).with_name("kdht_xdp.bpf.o")
-PROGRAM = "kdht_xdp"
 TICK = 2.0
 """Seconds between two checks of the clock and the host."""
 CLOCK_SLACK = 50_000_000
@@ -88,6 +85,9 @@ class EbpfDatapath:
         self._stale = False
         """Whether a change could not be published. Then all is published again."""
         self._clock = 0
+        self._chosen: tuple[str, ...] = ()
+        self._vlans: list[netlink.Vlan] = []
+        self._networks: list[Network] = []
         self._settings: HostSettings | None = None
         self._link_trouble = ""
         self._attaching = threading.Lock()
@@ -101,7 +101,7 @@ class EbpfDatapath:
     def start(self) -> None:
         if self._object is not None:
             return
-        need_program()
+        program.need_program()
         self._chosen = chosen = netlink.choose_interfaces(self.options.addresses, self.options.interfaces)
         with ExitStack() as undo:
             self._settings = settings = self._make_settings(chosen)
@@ -151,10 +151,9 @@ class EbpfDatapath:
 
     def counters(self) -> dict[str, int]:
         """How many verdicts by reason since the maps were made. Raises DatapathError if it does not run."""
-        program = self._object
-        if program is None:
+        if self._object is None:
             raise DatapathError("the ebpf datapath does not run")
-        counts = program.per_cpu("kdht_counters", len(Reason))
+        counts = self._object.per_cpu("kdht_counters", len(Reason))
         return {reason.name: counts[reason] for reason in Reason}
 
     # --- publish.Sink --------------------------------------------------------------------
@@ -191,15 +190,16 @@ class EbpfDatapath:
     def _load(self, chosen: tuple[str, ...], undo: ExitStack) -> None:
         pins = self.options.pins
         xdp_links.need_bpffs(self.options.bpffs)
-        vlans = [vlan for vlan in netlink.vlans() if vlan.name in chosen]
-        lower = {vlan.name: vlan.lower for vlan in vlans}
+        self._chosen = chosen
+        self._vlans = self._chosen_vlans()
+        self._networks = networks_of(chosen, self._vlans)
+        lower = {vlan.name: vlan.lower for vlan in self._vlans}
         # The program sees frames at the physical interface, before the kernel takes the VLAN tag off.
         interfaces = tuple(dict.fromkeys(lower.get(name, name) for name in chosen))
         xdp_links.make_own(pins)
         undo.callback(xdp_links.remove_pins, pins)
         self._object, adopted = self._open_maps(pins)
         undo.callback(self._forget)
-        self._publish_vlans(vlans)
         # An earlier daemon's table is better than an incomplete one of this node.
         self._live = self.options.ready() or not (adopted or xdp_links.pinned_links(pins))
         # Before the first publication, so that no change in between is missed.
@@ -220,22 +220,15 @@ class EbpfDatapath:
 
     def _open_maps(self, pins: Path) -> tuple[Any, bool]:
         """Load the program with the pinned maps, or with new ones. Returns whether there were pinned ones."""
-        bpf = libbpf()
-        usual = f"maps-{bpf.LAYOUT}"
+        usual = f"maps-{libbpf().LAYOUT}"
         found = next(iter(sorted(pins.glob(f"{usual}*"))), None)
         if found is not None:
-            with suppress(bpf.BpfError):
+            with suppress(DatapathError):
                 self._maps = found
-                return bpf.Object(str(OBJECT), PROGRAM, str(found)), True
+                return program.load(found), True
         self._maps = pins / (usual if found is None else f"{usual}.{os.getpid()}")
         self._maps.mkdir(mode=0o700)
-        try:
-            return bpf.Object(str(OBJECT), PROGRAM, str(self._maps)), False
-        except bpf.BpfError as error:
-            needs = " (it needs CAP_BPF and CAP_NET_ADMIN)" if error.errno == errno.EPERM else ""
-            raise DatapathError(
-                f"the kernel does not take the XDP program: {error.strerror}{needs}: choose another datapath"
-            ) from error
+        return program.load(self._maps), False
 
     def _attach(self) -> None:
         """Attach the program to the interfaces, or put it behind the pinned links of an earlier one."""
@@ -255,11 +248,6 @@ class EbpfDatapath:
         self._links, self._object, self._live = [], None, False
 
     # --- Publishing ----------------------------------------------------------------------
-
-    def _publish_vlans(self, vlans: list[netlink.Vlan]) -> None:
-        for vlan in vlans:
-            key = libbpf().vlan_key(socket.if_nametoindex(vlan.lower), vlan.number)
-            self._object.update("kdht_vlans", key, struct.pack("=I", vlan.ifindex))
 
     def _publish_all(self) -> None:
         """Buckets first, because the configuration says which of them the program reads."""
@@ -283,6 +271,7 @@ class EbpfDatapath:
         self._clock = _clock_offset()
         state = libbpf().state(
             self._core.raw_config(),
+            self._networks,
             any_bucket=not self._live,
             clock_offset=self._clock,
             client_rate=options.client_rate,
@@ -302,7 +291,7 @@ class EbpfDatapath:
             self._upkeep.attempt(self._round)
 
     def _round(self) -> None:
-        woken = self._changed.is_set()
+        woken = self._changed.is_set() or self._have_networks_changed()
         self._changed.clear()
         if not self._live and self.options.ready():
             self._live = True  # first, so that changes during the publication are published too
@@ -312,6 +301,16 @@ class EbpfDatapath:
             self._publish_what_changed()
         if self._live and self._waiting:
             self._attach()
+
+    def _have_networks_changed(self) -> bool:
+        """An interface may have got another address. The program passes frames to that one up until it knows it."""
+        before = self._networks
+        with suppress(DatapathError):  # an interface is gone
+            self._networks = networks_of(self._chosen, self._vlans)
+        return self._networks != before
+
+    def _chosen_vlans(self) -> list[netlink.Vlan]:
+        return [vlan for vlan in netlink.vlans() if vlan.name in self._chosen]
 
     def _publish_what_changed(self) -> None:
         publish, self._stale = (self._publish_all if self._stale else self._publish_state), False
@@ -344,19 +343,10 @@ class EbpfDatapath:
         what = f"the XDP program of {link.interface}"
         self._settings.may_mend(what)
         made = xdp_links.attach_again(link, program.program_fd, self.options.pins)
-        self._publish_vlans([vlan for vlan in netlink.vlans() if vlan.name in self._chosen])
+        self._vlans = self._chosen_vlans()
+        self._changed.set()  # the interface may be another one
         self._settings.note(what)
         return made
-
-
-def need_program() -> None:
-    """Raises DatapathError if this installation of kdht cannot have the datapath."""
-    libbpf().be_quiet()
-    if not OBJECT.exists():
-        raise DatapathError(
-            "kdht was built without its XDP program: install clang (Debian: apt-get install clang) "
-            "and install kdht again"
-        )
 
 
 def remove_leftovers(node_id: bytes, bpffs: Path = BPFFS) -> bool:
