@@ -153,7 +153,11 @@ class Methods:
             replication={**parts.coordinator.counters, "watchers": parts.service.watchers},
             storage=_storage(parts),
             repair=status["repair"]["counters"],
-            node={**status["counters"], "control_overflowed": parts.queue.overflowed},
+            node={
+                **status["counters"],
+                **parts.reflector.counters,
+                "control_overflowed": parts.queue.overflowed,
+            },
             datapaths=dict(await _states_by_name(parts, datapaths)),
         )
 
@@ -283,8 +287,11 @@ def _add_running(status: NodeStatus, parts: Parts) -> None:
 
 async def _states_by_name(parts: Parts, datapaths: Datapaths) -> list[tuple[str, DatapathState]]:
     """The counters of all running datapaths. One may ask the kernel or another process, so this runs on a thread."""
-    running = (parts.transport, *datapaths.running())
-    return [(path.name, dict(await asyncio.to_thread(path.status))) for path in running]
+    states = [(parts.transport.name, dict(await asyncio.to_thread(parts.transport.status)))]
+    for path in datapaths.running():
+        status = await asyncio.to_thread(path.status)
+        states.append((path.name, {**status, "proofs": datapaths.proofs()}))
+    return states
 
 
 async def _datapath_states(parts: Parts, datapaths: Datapaths) -> list[DatapathState]:

@@ -28,6 +28,7 @@ from kdht.datapath.host.netlink import Queue
 from kdht.datapath.host.ruleset import MEMBER_FACTOR, Guard, Ruleset, RulesetOptions
 from kdht.datapath.host.settings import HostSettings
 from kdht.datapath.host.sysctl import RUNTIME_DIR, ForwardingSysctls
+from kdht.datapath.losses import LossLog
 from kdht.datapath.publish import Publisher
 from kdht.datapath.upkeep import Upkeep
 from kdht.errors import DatapathError
@@ -90,6 +91,10 @@ class EbpfDatapath:
         self._clock = 0
         self._settings: HostSettings | None = None
         self._link_trouble = ""
+        self._only = 0
+        """While packets get lost: the marker of the only messages that the program treats."""
+        self._lost = LossLog(self.name)
+        self._doubt = ""
         self._attaching = threading.Lock()
         """Held by who changes `_links`."""
         self._changed = threading.Event()
@@ -137,7 +142,7 @@ class EbpfDatapath:
         if program is None:
             return {"state": "down", "why": "not started"}
         settled = self._settings.look() if self._settings else ""
-        why = self._upkeep.why or settled or self._link_trouble
+        why = self._upkeep.why or self._doubt or settled or self._link_trouble
         return {
             "state": "degraded" if why else "up",
             "why": why,
@@ -148,6 +153,29 @@ class EbpfDatapath:
             "adopted": any(link.adopted for link in self._links),
             "table": "own" if self._live else "of an earlier daemon, until this node has joined",
         }
+
+    def taken(self) -> int:
+        return sum(n for reason, n in self.counters().items() if reason != Reason.NOT_OURS.name)
+
+    def passed_by(self, is_so: bool) -> None:
+        self._doubt = "no packets reach the program: the socket treats all" if is_so else ""
+
+    def step_aside(self, marker: int) -> None:
+        if self._only != marker:
+            self._only = marker
+            self._changed.set()
+        settled = self._settings.look() if self._settings else ""
+        self._doubt = self._lost.look(self._link_trouble or settled or self._where())
+
+    def step_back(self) -> None:
+        if self._only:
+            self._only = 0
+            self._changed.set()
+        self._doubt = self._lost.found_again()
+
+    def _where(self) -> str:
+        places = ", ".join(f"{link.interface} ({link.mode} mode)" for link in self._links)
+        return f"what the program sends at {places} does not arrive"
 
     def counters(self) -> dict[str, int]:
         """How many verdicts by reason since the maps were made. Raises DatapathError if it does not run."""
@@ -252,7 +280,7 @@ class EbpfDatapath:
     def _let_go(self) -> None:
         for link in self._links:
             os.close(link.fd)
-        self._links, self._object, self._live = [], None, False
+        self._links, self._object, self._live, self._only, self._doubt = [], None, False, 0, ""
 
     # --- Publishing ----------------------------------------------------------------------
 
@@ -287,6 +315,7 @@ class EbpfDatapath:
             clock_offset=self._clock,
             client_rate=options.client_rate,
             member_rate=members,
+            only=self._only,
         )
         # As a whole: the program must never see half a configuration.
         self._object.update_whole("kdht_states", state)
