@@ -80,6 +80,7 @@ cdef extern from "kdht_shared.h" nogil:
         KDHT_RECORD_FLAG_BEHIND
         KDHT_RECORD_FLAG_IMMUTABLE
         KDHT_RECORD_FLAG_SIGNED
+        KDHT_CERTIFIED_BIT
         KDHT_CONDITION_LEN
         KDHT_MAX_CONDITIONAL_VALUE
         KDHT_MAX_VALUE
@@ -142,6 +143,8 @@ cdef extern from "kdht_shared.h" nogil:
         KDHT_REASON_IP_OPTIONS
         KDHT_REASON_EXT_HEADER
         KDHT_REASON_NO_CHECKSUM
+        KDHT_REASON_MARTIAN
+        KDHT_REASON_BAD_CHECKSUM
 
     struct kdht_header:
         uint32_t magic

@@ -16,7 +16,7 @@ from functools import partial
 
 from kdht._routing import Core
 from kdht.datapath.base import Datagram
-from kdht.errors import BadPacket, StorageError
+from kdht.errors import BadPacket, MissingLibrary, StorageError, Unproven
 from kdht.node.replicas import Coordinator
 from kdht.node.replicas.coordinator import MAX_WIRE_EXPIRY, KeptRecords
 from kdht.node.replicas.leases import Leases
@@ -29,6 +29,7 @@ from kdht.storage._cache import RecordCache
 from kdht.times import UnixTime
 from kdht.wire import FIELD, OFFSET, RECORD, Contact, Record, pack_contacts, parse_write
 from kdht.wire._shared import CONTACT_LEN, HEADER_LEN, RECORD_LEN, K, Op, Reason, Status
+from kdht.wire.certified import KINDS, check_proof
 
 _OP = OFFSET["op"]
 _KEY = FIELD["key"]
@@ -60,6 +61,7 @@ class Service:
     ) -> None:
         self._store = store
         self._coordinator = coordinator
+        self._faults = coordinator.faults
         self._repair = repair
         self._cache = cache
         self._on_late = on_late
@@ -91,7 +93,10 @@ class Service:
         if others:
             self._write(others, answers)
         for request in traces:
-            answers.add(request, _TRACE_STATUS.get(request.reason, Status.OK), self._contacts(request))
+            try:
+                answers.add(request, _TRACE_STATUS.get(request.reason, Status.OK), self._contacts(request))
+            except Exception:
+                self._faults.note("a TRACE")
         self._replies.send(answers)
         return at_once
 
@@ -130,19 +135,22 @@ class Service:
         wider: list[tuple[Datagram, StoredRecord | None, bool]] = []
         for number, (request, key, record) in enumerate(zip(requests, keys, records, strict=True)):
             op = request.data[_OP]
-            if isinstance(record, StorageError):
-                answers.add(request, Status.STORAGE_FAILED)
-            elif op == Op.WATCH and not self._watch(request, key, answers):
-                continue
-            # A node that is behind may lack acknowledged writes, so its store alone does not count.
-            elif op == Op.QUORUM_GET or not caught_up[number]:
-                wider.append((request, record, True))
-            elif record is None:
-                wider.append((request, None, False))
-            else:
-                answers.add_record(request, record)
-                if self._cache and op == Op.GET and not record.deleted:
-                    self._cache.fill(key, begun[number], *record)
+            try:
+                if isinstance(record, StorageError):
+                    answers.add(request, Status.STORAGE_FAILED)
+                elif op == Op.WATCH and not self._watch(request, key, answers):
+                    continue
+                # A node that is behind may lack acknowledged writes, so its store alone does not count.
+                elif op == Op.QUORUM_GET or not caught_up[number]:
+                    wider.append((request, record, True))
+                elif record is None:
+                    wider.append((request, None, False))
+                else:
+                    answers.add_record(request, record)
+                    if self._cache and op == Op.GET and not record.deleted:
+                        self._cache.fill(key, begun[number], *record)
+            except Exception:
+                self._faults.note("a read")
         if wider:
             self._read_wider(wider, answers)
         return len(requests) - len(wider)
@@ -163,14 +171,22 @@ class Service:
         """What the own store alone cannot answer."""
         with self._coordinator.turn(answers.now) as turn:
             for request, record, quorum in wider:
-                key = request.data[_KEY]
-                if request.reason is not Reason.OWNER and not self._coordinator.responsible(key):
-                    quorum = request.data[_OP] == Op.QUORUM_GET
-                    if record is None or not quorum:
-                        answers.add_hearsay(request, record)
-                        continue
-                done = partial(self._found, request, answers.now)
-                self._coordinator.read(turn, key, record, done, quorum=quorum)
+                try:
+                    self._ask_others(turn, request, record, answers, quorum=quorum)
+                except Exception:
+                    self._faults.note("a read")
+
+    def _ask_others(
+        self, turn: Turn, request: Datagram, record: StoredRecord | None, answers: ReplyBatch, *, quorum: bool
+    ) -> None:
+        key = request.data[_KEY]
+        if request.reason is not Reason.OWNER and not self._coordinator.responsible(key):
+            quorum = request.data[_OP] == Op.QUORUM_GET
+            if record is None or not quorum:
+                answers.add_hearsay(request, record)
+                return
+        done = partial(self._found, request, answers.now)
+        self._coordinator.read(turn, key, record, done, quorum=quorum)
 
     def _found(self, request: Datagram, arrived: UnixTime, turn: Turn, found: ReadOutcome) -> None:
         answers = self._replies.batch(turn.now)
@@ -207,7 +223,11 @@ class Service:
     def _write(self, requests: list[Datagram], answers: ReplyBatch) -> None:
         with self._coordinator.turn(answers.now) as turn:
             for request in requests:
-                refused = self._begin(turn, request)
+                try:
+                    refused = self._begin(turn, request)
+                except Exception:
+                    self._faults.note("a write")
+                    continue
                 if refused is not None:
                     answers.add(request, refused)
 
@@ -222,8 +242,12 @@ class Service:
             asked, condition = parse_write(body) if body or data[_OP] == Op.PUT else (Record(), None)
         except BadPacket:
             return Status.BAD_REQUEST
-        # Flags are for nodes: a client cannot write a tombstone by a PUT.
-        if asked.flags:
+        if asked.flags & KINDS:
+            refused = self._check_certified(data, asked)
+            if refused is not None:
+                return refused
+        # Other flags are for nodes: a client cannot write a tombstone by a PUT.
+        elif asked.flags:
             return Status.BAD_REQUEST
         if (body or data[_OP] == Op.PUT) and request.max_reply < RECORD_LEN:
             # Said before anything is written: the confirmation could not be sent.
@@ -238,8 +262,25 @@ class Service:
         else:
             expiry = min(math.ceil(turn.now) + asked.ttl, MAX_WIRE_EXPIRY) if asked.ttl else 0
             done = partial(self._put, request, turn.now, asked.ttl)
-            record = StoredRecord(asked.version, expiry, 0, asked.value)
+            record = StoredRecord(asked.version, expiry, asked.flags, asked.value)
             self._coordinator.put(turn, key, record, done, condition=condition, nonce=_request_id(data))
+        return None
+
+    def _check_certified(self, data: bytes, asked: Record) -> Status | None:
+        """The status that refuses a self-certified record; None: its proof is right."""
+        if data[_OP] == Op.DELETE:
+            return Status.BAD_REQUEST
+        try:
+            check_proof(data[_KEY], asked.version, asked.flags, asked.value)
+        except Unproven:
+            self._coordinator.counters["writes_unproven"] += 1
+            return Status.DENIED
+        except BadPacket:
+            return Status.BAD_REQUEST
+        except MissingLibrary:
+            # Another replica may have what this one lacks.
+            self._coordinator.counters["writes_unproven"] += 1
+            return Status.STORAGE_FAILED
         return None
 
     def _put(self, request: Datagram, arrived: UnixTime, ttl: int, turn: Turn, written: Written) -> None:

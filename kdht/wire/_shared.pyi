@@ -103,6 +103,8 @@ class Reason(enum.IntEnum):
     NO_NEIGHBOUR = ...
     NO_ROUTE = ...
     RATE_LIMITED = ...
+    MARTIAN = ...
+    BAD_CHECKSUM = ...
 
 VERDICT_OF: dict[Reason, Verdict]
 LAYOUT: tuple[tuple[str, int, int], ...]
@@ -121,6 +123,12 @@ CONTACT_LEN: int
 MAX_VALUE: int
 CONDITION_LEN: int
 MAX_CONDITIONAL_VALUE: int
+CERTIFIED_BIT: int
+SALT_SHIFT: int
+MAX_SALT: int
+PUBLIC_KEY_LEN: int
+SIGNATURE_LEN: int
+MAX_SIGNED: int
 GRANT_LEN: int
 PROOF_LEN: int
 PROOF_MAC_LEN: int

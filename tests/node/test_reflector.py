@@ -81,7 +81,7 @@ def test_no_more_bytes_leave_for_an_address_than_came(reflector, sent):
 def test_nobody_else_is_made_to_forward(reflector, sent, changed):
     reflector.receive([asked(**changed)], NOW)
     assert sent == []
-    assert reflector.counters == {"reflect_refused": 1}
+    assert reflector.counters == {"reflected": 0, "reflect_refused": 1}
 
 
 def test_so_many_a_second(reflector, sent):

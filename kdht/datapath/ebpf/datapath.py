@@ -11,7 +11,6 @@ import errno
 import logging
 import os
 import shutil
-import socket
 import struct
 import threading
 import time
@@ -22,7 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from kdht.datapath.ebpf import xdp_links
-from kdht.datapath.ebpf.xdp_links import BPFFS, Link, libbpf
+from kdht.datapath.ebpf.attachments import Attachments
+from kdht.datapath.ebpf.networks import Network, networks_of
+from kdht.datapath.ebpf.xdp_links import BPFFS, libbpf
 from kdht.datapath.host import netlink
 from kdht.datapath.host.netlink import Queue
 from kdht.datapath.host.ruleset import MEMBER_FACTOR, Guard, Ruleset, RulesetOptions
@@ -80,7 +81,7 @@ class EbpfDatapath:
         self._publisher = publisher
         self._core = publisher.core
         self._object: Any = None
-        self._links: list[Link] = []
+        self._attached = Attachments(options.pins)
         self._waiting: tuple[str, ...] = ()
         """Interfaces where an earlier program with other maps routes until this one is ready."""
         self._live = False
@@ -89,14 +90,14 @@ class EbpfDatapath:
         self._stale = False
         """Whether a change could not be published. Then all is published again."""
         self._clock = 0
+        self._chosen: tuple[str, ...] = ()
+        self._vlans: list[netlink.Vlan] = []
+        self._networks: list[Network] = []
         self._settings: HostSettings | None = None
-        self._link_trouble = ""
         self._only = 0
         """While packets get lost: the marker of the only messages that the program treats."""
         self._lost = LossLog(self.name)
         self._doubt = ""
-        self._attaching = threading.Lock()
-        """Held by who changes `_links`."""
         self._changed = threading.Event()
         self._ending = False
         self._undo = ExitStack()
@@ -142,15 +143,15 @@ class EbpfDatapath:
         if program is None:
             return {"state": "down", "why": "not started"}
         settled = self._settings.look() if self._settings else ""
-        why = self._upkeep.why or self._doubt or settled or self._link_trouble
+        why = self._upkeep.why or self._doubt or settled or self._attached.trouble
         return {
             "state": "degraded" if why else "up",
             "why": why,
-            "interfaces": [link.interface for link in self._links],
-            "modes": {link.interface: link.mode for link in self._links},
+            "interfaces": [link.interface for link in self._attached.links],
+            "modes": {link.interface: link.mode for link in self._attached.links},
             "program": program.info()["id"],
             "pinned": str(self.options.pins),
-            "adopted": any(link.adopted for link in self._links),
+            "adopted": any(link.adopted for link in self._attached.links),
             "table": "own" if self._live else "of an earlier daemon, until this node has joined",
         }
 
@@ -165,17 +166,17 @@ class EbpfDatapath:
             self._only = marker
             self._changed.set()
         settled = self._settings.look() if self._settings else ""
-        self._doubt = self._lost.look(self._link_trouble or settled or self._where())
+        self._doubt = self._lost.look(
+            self._attached.trouble
+            or settled
+            or f"what the program sends at {self._attached.places()} does not arrive"
+        )
 
     def step_back(self) -> None:
         if self._only:
             self._only = 0
             self._changed.set()
         self._doubt = self._lost.found_again()
-
-    def _where(self) -> str:
-        places = ", ".join(f"{link.interface} ({link.mode} mode)" for link in self._links)
-        return f"what the program sends at {places} does not arrive"
 
     def counters(self) -> dict[str, int]:
         """How many verdicts by reason since the maps were made. Raises DatapathError if it does not run."""
@@ -219,15 +220,16 @@ class EbpfDatapath:
     def _load(self, chosen: tuple[str, ...], undo: ExitStack) -> None:
         pins = self.options.pins
         xdp_links.need_bpffs(self.options.bpffs)
-        vlans = [vlan for vlan in netlink.vlans() if vlan.name in chosen]
-        lower = {vlan.name: vlan.lower for vlan in vlans}
+        self._chosen = chosen
+        self._vlans = self._chosen_vlans()
+        self._networks = networks_of(chosen, self._vlans)
+        lower = {vlan.name: vlan.lower for vlan in self._vlans}
         # The program sees frames at the physical interface, before the kernel takes the VLAN tag off.
         interfaces = tuple(dict.fromkeys(lower.get(name, name) for name in chosen))
         xdp_links.make_own(pins)
         undo.callback(xdp_links.remove_pins, pins)
         self._object, adopted = self._open_maps(pins)
         undo.callback(self._forget)
-        self._publish_vlans(vlans)
         # An earlier daemon's table is better than an incomplete one of this node.
         self._live = self.options.ready() or not (adopted or xdp_links.pinned_links(pins))
         # Before the first publication, so that no change in between is missed.
@@ -268,8 +270,7 @@ class EbpfDatapath:
     def _attach(self) -> None:
         """Attach the program to the interfaces, or put it behind the pinned links of an earlier one."""
         pins = self.options.pins
-        with self._attaching:
-            self._links = [xdp_links.attach(self._object.program_fd, name, pins) for name in self._waiting]
+        self._attached.attach(self._object.program_fd, self._waiting)
         self._waiting = ()
         for other in set(pins.glob("maps-*")) - {self._maps}:
             shutil.rmtree(other)
@@ -278,16 +279,10 @@ class EbpfDatapath:
         self._object = None
 
     def _let_go(self) -> None:
-        for link in self._links:
-            os.close(link.fd)
-        self._links, self._object, self._live, self._only, self._doubt = [], None, False, 0, ""
+        self._attached.close()
+        self._object, self._live, self._only, self._doubt = None, False, 0, ""
 
     # --- Publishing ----------------------------------------------------------------------
-
-    def _publish_vlans(self, vlans: list[netlink.Vlan]) -> None:
-        for vlan in vlans:
-            key = libbpf().vlan_key(socket.if_nametoindex(vlan.lower), vlan.number)
-            self._object.update("kdht_vlans", key, struct.pack("=I", vlan.ifindex))
 
     def _publish_all(self) -> None:
         """Buckets first, because the configuration says which of them the program reads."""
@@ -311,6 +306,7 @@ class EbpfDatapath:
         self._clock = _clock_offset()
         state = libbpf().state(
             self._core.raw_config(),
+            self._networks,
             any_bucket=not self._live,
             clock_offset=self._clock,
             client_rate=options.client_rate,
@@ -331,7 +327,7 @@ class EbpfDatapath:
             self._upkeep.attempt(self._round)
 
     def _round(self) -> None:
-        woken = self._changed.is_set()
+        woken = self._changed.is_set() or self._have_networks_changed()
         self._changed.clear()
         if not self._live and self.options.ready():
             self._live = True  # first, so that changes during the publication are published too
@@ -341,6 +337,16 @@ class EbpfDatapath:
             self._publish_what_changed()
         if self._live and self._waiting:
             self._attach()
+
+    def _have_networks_changed(self) -> bool:
+        """An interface may have got another address. The program passes frames to that one up until it knows it."""
+        before = self._networks
+        with suppress(DatapathError):  # an interface is gone
+            self._networks = networks_of(self._chosen, self._vlans)
+        return self._networks != before
+
+    def _chosen_vlans(self) -> list[netlink.Vlan]:
+        return [vlan for vlan in netlink.vlans() if vlan.name in self._chosen]
 
     def _publish_what_changed(self) -> None:
         publish, self._stale = (self._publish_all if self._stale else self._publish_state), False
@@ -356,26 +362,13 @@ class EbpfDatapath:
         self._thread.join()
 
     def _keep_attached(self) -> None:
-        """Attach the program again where somebody took it off or exchanged it, or made the interface again."""
-        with self._attaching:
-            try:
-                for index, link in enumerate(self._links):
-                    self._links[index] = self._mended(link)
-                self._link_trouble = ""
-            except (DatapathError, OSError) as error:
-                self._link_trouble = str(error)
-
-    def _mended(self, link: Link) -> Link:
-        program = self._object
-        if xdp_links.holds(link, program.info()["id"]):
-            return link
-        assert self._settings is not None
-        what = f"the XDP program of {link.interface}"
-        self._settings.may_mend(what)
-        made = xdp_links.attach_again(link, program.program_fd, self.options.pins)
-        self._publish_vlans([vlan for vlan in netlink.vlans() if vlan.name in self._chosen])
-        self._settings.note(what)
-        return made
+        program, settings = self._object, self._settings
+        if program is None or settings is None:
+            return
+        if self._attached.mend(program.program_fd, program.info()["id"], settings.may_mend, settings.note):
+            # The interface may be another one.
+            self._vlans = self._chosen_vlans()
+            self._changed.set()
 
 
 def need_program() -> None:

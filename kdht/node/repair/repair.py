@@ -72,7 +72,7 @@ class Repair:
             counters=self.counters,
             unix=self._unix,
             rpcs=rpcs,
-            work=Work(node.timers, self._storage_failed),
+            work=Work(node.timers, self._storage_failed, node.faults),
             digests=Digests(keeping.store, self._unix),
             drop=self._drop,
             sight=Sight(node.id),
