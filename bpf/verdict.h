@@ -133,10 +133,15 @@ static __always_inline int kdht_check_member(struct kdht_plan *p)
 /* Copy the body to the scratch, with zeros behind it. A global function: the verifier checks it once. */
 __noinline int kdht_load(struct xdp_md *ctx, __u32 at, __u32 len, struct kdht_scratch *s)
 {
+	__u32 last = len - 1;
+
 	if (!s || len > KDHT_MAX_BODY)
 		return -1;
 	s->len = len;
-	if (len && bpf_xdp_load_bytes(ctx, at, s->body, len))
+	/* Linux 6.1 does not learn from `len != 0` that there is a byte to read. A bound from above says so. The barrier
+	 * hides the relation to `len`, or the compiler would check that instead. */
+	barrier_var(last);
+	if (last < KDHT_MAX_BODY && bpf_xdp_load_bytes(ctx, at, s->body, last + 1))
 		return -1;
 	__builtin_memset(s->body + len, 0, 8);
 	return 0;

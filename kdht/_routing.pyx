@@ -318,10 +318,12 @@ cdef class Core:
 
     # Verdicts
 
-    def decide_message(self, message: bytearray, source, target, now: int, lane: int = 0, *, inside: bool = False):
+    def decide_message(self, message: bytearray, source, target, now: int, lane: int = 0, *,
+                       inside: bool = False):
         """The verdict on a message that came from `source` to the own address `target`.
 
-        `inside`: its sender is on this host, so that it may have an own address or a loopback one. FORWARD and RELAY rewrite the header in place. The Outcome has the new addresses. `now`: Unix seconds.
+        `inside`: its sender is on this host, so that it may have an own address or a loopback one.
+        FORWARD and RELAY rewrite the header in place. The Outcome has the new addresses. `now`: Unix seconds.
         """
         cdef kdht_outcome out
         cdef uint8_t[::1] view = message
