@@ -40,6 +40,8 @@ class Call(NamedTuple):
     """IMMUTABLE or SIGNED: the record proves itself, and an answer without a proof is no answer. 0: an ordinary one."""
     version: int = 0
     """Of a self-certified record's PUT: its version, which nobody can change. 0: the client chooses one."""
+    plain: bytes = b""
+    """The value of a PUT before it is sealed."""
     tag: int = 0
     """A number by which the caller of many recognises it."""
     part: str = ""

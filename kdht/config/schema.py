@@ -82,6 +82,22 @@ class NodeSection(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True)
             description="The addresses of this node for other nodes, when `listen` is a wildcard (0.0.0.0 or ::).",
         ),
     ] = []
+    freebind: Annotated[
+        bool,
+        Meta(
+            description="Start with addresses that this host does not have yet, such as a standby's that keepalived "
+            "moves here later (IP_FREEBIND). nfqueue and ebpf then need `datapath.interfaces`."
+        ),
+    ] = False
+    lame_duck: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=3600,
+            description="Seconds that the node serves on after SIGTERM. /readyz fails from the first one on, so load "
+            "balancers and routes turn away before it ends. A second SIGTERM ends it at once.",
+        ),
+    ] = 0
     anycast: Annotated[
         list[Ip],
         Meta(

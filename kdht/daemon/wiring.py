@@ -27,6 +27,7 @@ from kdht.errors import StorageError
 from kdht.node.assembly import assemble
 from kdht.node.node import Node
 from kdht.node.options import Options
+from kdht.node.reflector import Reflector
 from kdht.node.repair import Keeping, Repair, RepairOptions
 from kdht.node.repair.keeping import Drop, Dropped
 from kdht.node.replicas import ClusterState, Coordinator, Policy
@@ -54,6 +55,7 @@ class Parts:
     store: LevelStore
     writer: GroupWriter
     service: Service
+    reflector: Reflector
     reader: StoreReader
     coordinator: Coordinator
     transport: SocketTransport
@@ -93,6 +95,7 @@ def build(
         own=[address.ip for address in settings.own],
         lane=SOCKET_LANE,
         cache=cache,
+        freebind=settings.config.node.freebind,
     )
     cluster = ClusterState(policy(settings))
     kademlia, repair = _node(settings, contact, publisher, _keeping(settings, store, cache, cluster))
@@ -132,6 +135,7 @@ def build(
         store=store,
         writer=assembly.writer,
         service=assembly.service,
+        reflector=assembly.reflector,
         reader=reader,
         coordinator=assembly.coordinator,
         transport=transport,

@@ -21,6 +21,7 @@ from kdht.node.cluster import ClusterState
 from kdht.node.dispatch import Dispatcher, NodeInput
 from kdht.node.notifier import Notifier
 from kdht.node.observer import Observer
+from kdht.node.reflector import Reflector
 from kdht.node.replicas.coordinator import Coordinator, KeptRecords
 from kdht.node.replicas.leases import Leases
 from kdht.node.replies import Replies
@@ -52,6 +53,7 @@ class Assembly(Generic[W]):
     writer: W
     coordinator: Coordinator
     service: Service
+    reflector: Reflector
     on_change: OnChange
     """For writes to the store that do not go through the writer."""
     handlers: Handlers
@@ -108,8 +110,14 @@ def assemble(
         on_late=observer.late,
         room=room,
     )
+    reflector = Reflector(core, contact.id, transport.send)
     dispatcher = Dispatcher(
-        service=service, coordinator=coordinator, node=node, observer=observer, clock=clock
+        service=service,
+        coordinator=coordinator,
+        reflector=reflector,
+        node=node,
+        observer=observer,
+        clock=clock,
     )
 
     def away() -> None:
@@ -124,7 +132,12 @@ def assemble(
         read=reader,
     )
     return Assembly(
-        writer=writer, coordinator=coordinator, service=service, on_change=on_change, handlers=handlers
+        writer=writer,
+        coordinator=coordinator,
+        service=service,
+        reflector=reflector,
+        on_change=on_change,
+        handlers=handlers,
     )
 
 

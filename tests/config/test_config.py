@@ -72,6 +72,8 @@ BAD = {
     "node.data_dir": ("relative", "", 1),
     "node.advertise": (["10.0.0.1:5348"], ["0.0.0.0"], ["host"], True),
     "node.anycast": (["::"], ["10.0.0.256"], "10.0.0.1"),
+    "node.freebind": ("yes", 1),
+    "node.lame_duck": (-1, 3601, "10", True),
     "node.cookies": ("yes", 1),
     "node.hop_limit": (0, 256, "16"),
     "node.bucket_size": (0, 21, "20"),

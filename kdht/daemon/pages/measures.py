@@ -94,6 +94,11 @@ METRICS = {
         "Verdicts of each datapath, by reason; the verdict follows from the reason.",
         ("datapath", "verdict", "reason"),
     ),
+    "kdht_datapath_proofs_total": Metric(
+        "counter",
+        "Proofs that a fast path forwards: good, lost, or unknown because the neighbour did not answer.",
+        ("datapath", "result"),
+    ),
     "kdht_datapath_state": Metric(
         "gauge", "1 for the state of each datapath that runs, 0 for its other states.", ("datapath", "state")
     ),
@@ -266,6 +271,8 @@ def _datapaths(paths: Mapping[str, DatapathState]) -> Iterator[Sample]:
     for name, path in paths.items():
         for state in STATES:
             yield Sample("kdht_datapath_state", (name, state), int(path["state"] == state))
+        for result, count in path.get("proofs", {}).items():
+            yield Sample("kdht_datapath_proofs_total", (name, result), count)
     yield from _socket(paths["socket"])
     queues = paths.get("nfqueue", {})
     for queue in queues.get("queues", []):
