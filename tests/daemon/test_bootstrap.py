@@ -1,5 +1,6 @@
 """How a daemon finds others by name: it must never take a silent resolver for an empty cluster."""
 
+import asyncio
 import socket
 from pathlib import Path
 
@@ -183,3 +184,18 @@ def test_former_contacts_need_no_names(monkeypatch):
 
 def test_a_known_name_is_asked_for_once(monkeypatch):
     assert run_join(monkeypatch, [], "10.0.0.2") == [("restore", []), ("join", [HERE])]
+
+
+def test_a_system_without_a_free_thread_ends_no_join(monkeypatch):
+    """Python raises RuntimeError then, which is no OSError."""
+    real, refused = bootstrap.threading.Thread.start, [RuntimeError("can't start new thread")] * 2
+
+    def start(thread):
+        if thread.name == "kdht-resolver" and refused:
+            raise refused.pop()
+        real(thread)
+
+    monkeypatch.setattr(bootstrap.threading.Thread, "start", start)
+    monkeypatch.setattr(bootstrap, "FIRST_RETRY", 0.01)
+    assert asyncio.run(bootstrap.in_thread(lambda: "found")) == "found"
+    assert not refused
