@@ -36,6 +36,7 @@ from kdht.storage import GroupWriter, LevelStore
 from kdht.storage._cache import RecordCache
 from kdht.storage._reader import StoreReader
 from kdht.storage.base import OnChange, Store
+from kdht.storage.room import MIB, Limits, Room, disk_space
 from kdht.times import SteadyTime, UnixTime
 from kdht.wire import Contact
 
@@ -81,7 +82,7 @@ def build(
     contact = Contact(node_id, *settings.address)
     timings = Timings()
     aside = AsideRecords.prepare(data, settings.config.replication.tombstone_ttl, UnixTime(time.time()))
-    store = TimedStore(data.records, settings.config.node.replay_window, timings.group)
+    store = _store(settings, data, timings)
     undo.callback(store.close)
     core = Core()
     publisher = Publisher(core)
@@ -124,6 +125,7 @@ def build(
         observer=timings,
         rng=SystemRandom(),
         clock=cast(Callable[[], UnixTime], time.time),  # no wrapper: called for each batch
+        room=store.room,
         steady=cast(Callable[[], SteadyTime], time.monotonic),
     )
     return Parts(
@@ -146,6 +148,20 @@ def build(
         repair=repair,
         aside=aside,
     )
+
+
+def _store(settings: Settings, data: DataDir, timings: Timings) -> TimedStore:
+    config = settings.config.storage
+    limits = Limits(
+        value_bytes=config.quota * MIB,
+        records=config.quota_records,
+        writer_bytes=config.writer_quota * MIB,
+        writer_records=config.writer_quota_records,
+        max_ttl=config.max_ttl,
+        min_free=config.min_free * MIB,
+    )
+    room = Room(limits, disk_space(str(data.path)))
+    return TimedStore(data.records, settings.config.node.replay_window, room, timings.group)
 
 
 def policy(settings: Settings) -> Policy:

@@ -29,6 +29,7 @@ from kdht.node.service import Service
 from kdht.storage import Store, StoredRecord, Writer
 from kdht.storage._cache import RecordCache
 from kdht.storage.base import OnChange
+from kdht.storage.room import Room
 from kdht.times import SteadyTime, UnixTime
 from kdht.wire import Address, Contact
 
@@ -74,11 +75,12 @@ def assemble(
     observer: Observer,
     rng: Random,
     clock: Callable[[], UnixTime],
+    room: Room,
     steady: Callable[[], SteadyTime],
 ) -> Assembly[W]:
     """`own`: this node's own addresses; the first of each IP version is the one that it talks to other nodes from.
 
-    `cluster` and `repair` are those of the node, to which `node` leads. `open_writer` makes the writer to `store`.
+    `cluster` and `repair` are those of the node, to which `node` leads. `room` is the store's. `open_writer` makes the writer to `store`.
     """
     replies, leases = Replies(core, transport.send), Leases(steady)
     on_change = _changes(cache, repair, Notifier(leases, replies), clock)
@@ -106,6 +108,7 @@ def assemble(
         leases=leases,
         cache=cache,
         on_late=observer.late,
+        room=room,
     )
     reflector = Reflector(core, contact.id, transport.send)
     dispatcher = Dispatcher(

@@ -119,7 +119,9 @@ class Methods:
             return []
         parts = self._running[0]
         failed = parts.writer.stats().failed
-        troubles = [f"{failed} writes failed: is the disk full? Its next sweep logs why"] if failed else []
+        troubles = [f"{failed} writes failed since the start: the log says why"] if failed else []
+        if parts.store.room.why:
+            troubles.append(f"no room for all writes: {parts.store.room.why}")
         if parts.aside.waits:
             troubles.append(
                 "this node was away for longer than deletions are remembered: what it kept waits until others confirm it"
@@ -253,15 +255,27 @@ def _durations(histogram: Histogram) -> Durations:
 def _storage(parts: Parts) -> StorageCounters:
     store = parts.store.stats()
     return StorageCounters(
-        store.records, store.tombstones, store.value_bytes, store.disk_bytes, *parts.writer.stats()
+        store.records,
+        store.tombstones,
+        store.value_bytes,
+        store.disk_bytes,
+        *parts.writer.stats(),
+        *_room(parts),
     )
+
+
+def _room(parts: Parts) -> tuple[int, int, int, bool]:
+    room = parts.store.room
+    return room.space.free, int(room.pressure), room.refused, parts.store.failed
 
 
 def _not_writable(parts: Parts) -> str:
     """Why no write can be confirmed here; empty if one can, as far as this node knows."""
     coordinator = parts.coordinator
-    if parts.writer.stats().failed:
-        return "a write to the disk failed, so no more writes are accepted: free space on its disk, then restart the node"
+    if parts.store.failed:
+        return "a write to the disk failed, so no more are accepted for now: free space on its disk, and it takes writes again"
+    if parts.store.room.pressure:
+        return f"there is no room for clients' values ({parts.store.room.why}): delete records, or give it a greater disk or quota"
     if coordinator.cluster.barred:
         return _why_unreachable(parts)
     if not coordinator.cluster.joined:
