@@ -271,9 +271,9 @@ def _storage(parts: Parts) -> StorageCounters:
     )
 
 
-def _room(parts: Parts) -> tuple[int, int, int, bool]:
+def _room(parts: Parts) -> tuple[int, int, int, bool, int]:
     room = parts.store.room
-    return room.space.free, int(room.pressure), room.refused, parts.store.failed
+    return room.space.free, int(room.pressure), room.refused, parts.store.failed, parts.store.set_aside
 
 
 def _not_writable(parts: Parts) -> str:
