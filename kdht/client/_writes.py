@@ -100,6 +100,7 @@ class WriteExchange(Exchange):
         least = max(least, (condition or 0) + 1)
         self.version = self._state.clock.next(least, alone=condition is not None)
         self._message[_VERSION] = self.version.to_bytes(8, "big")
+        self._state.rights.prove(self._message, self.call, self.version)
         self._since = len(self._sent)
 
     def _choose_version(self, reply: Answer, index: int, now: float) -> None:

@@ -18,12 +18,14 @@ from kdht.client._arguments import Key, Source
 from kdht.client._calls import Hop
 from kdht.client._driver import CLOSED, ClientDriver
 from kdht.client._large import Progress
-from kdht.client._manifest import UPLOAD_ID_LEN
+from kdht.client._manifest import CHUNK_SIZE, UPLOAD_ID_LEN
+from kdht.client._rights import rights_of
 from kdht.client._session import Session
 from kdht.client._steps import WINDOW, Steps
 from kdht.errors import RequestError
 from kdht.wire import Buffer, Record
 from kdht.wire import _shared as shared
+from kdht.wire.rights import Token
 
 K = TypeVar("K", bound=Key)
 T = TypeVar("T")
@@ -46,9 +48,12 @@ class AsyncClient:
         direct: bool = False,
         spread_reads: bool = False,
         learn: bool = True,
+        token: str | Token | None = None,
+        scope: str | None = None,
     ) -> None:
-        """Raises ConfigError for an impossible limit, or text that names no node."""
+        """Raises ConfigError for an impossible limit, a bad token, or text that names no node."""
         timeout, attempts = arguments.limits(timeout, attempts)
+        self._rights = rights_of(token, scope)
         self._nodes = sockets.node_list(nodes)
         self._limits = (timeout, attempts)
         self._direct = direct
@@ -99,7 +104,8 @@ class AsyncClient:
     ) -> int:
         """Store up to 64 MiB, in many requests. Returns the version. Raises ValueTooLarge."""
         data = arguments.whole(source)
-        return await self._run(large.put(key, data, ttl, progress, time.time(), os.urandom(UPLOAD_ID_LEN)))
+        upload, chunk_size = os.urandom(UPLOAD_ID_LEN), CHUNK_SIZE - self._rights.proof_size
+        return await self._run(large.put(key, data, ttl, progress, time.time(), upload, chunk_size))
 
     async def get_large(self, key: Key, *, progress: Progress = large.no_progress) -> bytes:
         """The value, large or not, whole and checked. Raises NotFound, RequestError if a part of it is missing."""
@@ -167,6 +173,7 @@ class AsyncClient:
             # Nobody must be able to guess request IDs.
             rng=random.SystemRandom(),
             unix_us=sockets.unix_us,
+            rights=self._rights,
             node_name=opened.node_name,
             direct=self._direct,
             spread=self._spread,

@@ -17,6 +17,7 @@ from functools import partial
 from kdht._routing import Core
 from kdht.datapath.base import Datagram
 from kdht.errors import BadPacket, StorageError
+from kdht.node.access import READS, WRITES, Access, body_of
 from kdht.node.replicas import Coordinator
 from kdht.node.replicas.coordinator import MAX_WIRE_EXPIRY, KeptRecords
 from kdht.node.replicas.leases import Leases
@@ -35,6 +36,7 @@ _KEY = FIELD["key"]
 _STATUS = OFFSET["status"]
 _REQUEST_ID = FIELD["request_id"]
 _LEASE = struct.Struct(">I")
+_WRITING = frozenset({Op.PUT, Op.DELETE})
 
 _TRACE_STATUS = {Reason.TRACE_ENDS: Status.HOPS_ENDED, Reason.ATTEMPT_ENDS: Status.NOT_RESPONSIBLE}
 
@@ -56,9 +58,11 @@ class Service:
         replies: Replies,
         leases: Leases,
         cache: RecordCache | None,
+        access: Access,
         on_late: Late,
     ) -> None:
         self._store = store
+        self._access = access
         self._coordinator = coordinator
         self._repair = repair
         self._cache = cache
@@ -87,6 +91,8 @@ class Service:
             if requests is not None:
                 requests.append(request)
         answers = self._replies.batch(now)
+        # Before anything is read, written or leased.
+        reads, others = self._admitted(READS, reads, answers), self._admitted(WRITES, others, answers)
         at_once = self._read(reads, answers) if reads else 0
         if others:
             self._write(others, answers)
@@ -94,6 +100,31 @@ class Service:
             answers.add(request, _TRACE_STATUS.get(request.reason, Status.OK), self._contacts(request))
         self._replies.send(answers)
         return at_once
+
+    def access_changed(self, now: UnixTime) -> None:
+        """The policy is another one: end the leases that it would refuse."""
+        self._leases.keep(lambda request: self._access.may_go_on(request.data, now))
+
+    def _admitted(self, kind: str, requests: list[Datagram], answers: ReplyBatch) -> list[Datagram]:
+        """Those whose sender may do this; the others are refused."""
+        policy = self._access.policy
+        if not requests or (policy.writes if kind == WRITES else policy.reads) == "open":
+            return requests
+        admitted = []
+        for request in requests:
+            reason = self._access.refusal(kind, request.data, answers.now)
+            if not reason:
+                admitted.append(request)
+            elif reason == "seq" and request.data[_OP] not in _WRITING:
+                # A right token, and a clock that is off: the client corrects it by this time.
+                answers.add(request, Status.BAD_VERSION, self._time_for(request, answers.now))
+            else:
+                answers.add(request, Status.DENIED)
+        return admitted
+
+    @staticmethod
+    def _time_for(request: Datagram, now: UnixTime) -> bytes:
+        return RECORD.pack(int(now * 1_000_000), 0, 0) if request.max_reply >= RECORD_LEN else b""
 
     def counters(self) -> dict[str, int]:
         """As Replies.counters."""
@@ -189,14 +220,17 @@ class Service:
 
     def _watch(self, request: Datagram, key: bytes, answers: ReplyBatch) -> bool:
         """Take the lease; whether the request goes on as a GET does."""
-        body = request.data[HEADER_LEN:]
-        if len(body) != _LEASE.size:
+        try:
+            body, _ = body_of(request.data)
+            (seconds,) = _LEASE.unpack(body)
+        except (BadPacket, struct.error):
             answers.add(request, Status.BAD_REQUEST)
-        elif request.max_reply < RECORD_LEN:
+            return False
+        if end := self._access.may_watch_until(request.data):
+            seconds = min(seconds, max(end - int(answers.now), 0))
+        if request.max_reply < RECORD_LEN:
             answers.add(request, self._replier.refusal(request, RECORD_LEN, int(answers.now)))
-        elif not self._leases.renew(
-            key, self._replier.client_of(request), request, _LEASE.unpack(body)[0], answers.now
-        ):
+        elif not self._leases.renew(key, self._replier.client_of(request), request, seconds, answers.now):
             answers.add(request, Status.BUSY)
         else:
             return True
@@ -218,14 +252,19 @@ class Service:
         if request.reason is not Reason.OWNER and not self._coordinator.responsible(key):
             return Status.NOT_RESPONSIBLE
         try:
-            body = data[HEADER_LEN:]
+            body, seq = body_of(data)
             asked, condition = parse_write(body) if body or data[_OP] == Op.PUT else (Record(), None)
         except BadPacket:
             return Status.BAD_REQUEST
+        if seq is not None:
+            # The proof covers it, so a copy of this datagram is the same write.
+            if asked.version not in (0, seq):
+                return Status.BAD_REQUEST
+            asked = asked._replace(version=seq)
         # Flags are for nodes: a client cannot write a tombstone by a PUT.
         if asked.flags:
             return Status.BAD_REQUEST
-        if (body or data[_OP] == Op.PUT) and request.max_reply < RECORD_LEN:
+        if (body or seq is not None or data[_OP] == Op.PUT) and request.max_reply < RECORD_LEN:
             # Said before anything is written: the confirmation could not be sent.
             return self._replier.refusal(request, RECORD_LEN, int(turn.now))
         if data[_OP] == Op.DELETE:

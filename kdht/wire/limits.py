@@ -1,6 +1,6 @@
 """The greatest values of some fields.
 
-MAX_VERSION and MAX_TTL are the greatest that fit. MAX_LEASE is a rule: after it a node forgets a client that died.
+MAX_VERSION and MAX_TTL are the greatest that fit. The others are rules: after MAX_LEASE a node forgets a client that died.
 """
 
 MAX_VERSION = 2**64 - 1
@@ -8,3 +8,5 @@ MAX_TTL = 2**32 - 1
 """Seconds."""
 MAX_LEASE = 60
 """Seconds that one WATCH lasts at most."""
+MAX_CLOCK_ERROR = 60_000_000
+"""Microseconds that the time in a client's request may be off the node's clock."""

@@ -28,6 +28,7 @@ from kdht.storage import Granted, Promise, Store, StoredRecord, Writer
 from kdht.times import UnixTime
 from kdht.wire import FIELD, OFFSET, RECORD, Address, parse_promise
 from kdht.wire._shared import HEADER_LEN, TRY_BITS, Flag, Op, RecordFlag, Status
+from kdht.wire.limits import MAX_CLOCK_ERROR
 
 _OP = OFFSET["op"]
 _FLAGS = OFFSET["flags"]
@@ -37,8 +38,6 @@ _REPLY = int(Flag.REPLY)
 MAX_WIRE_EXPIRY = 2**32 - 1
 REFUSALS = frozenset({Status.CONFLICT, Status.BAD_VERSION, Status.BUSY})
 """Of a write that was not done and shall not be."""
-MAX_CLOCK_ERROR = 60_000_000
-"""Microseconds that a client's version may be off this node's clock."""
 
 OPS = frozenset({Op.STORE, Op.FETCH, Op.PROMISE})
 """The control messages that are the coordinator's, not the node's."""

@@ -5,6 +5,7 @@ entry node, so this node needs nothing but the request. Thread-safe.
 """
 
 import threading
+from collections.abc import Callable
 from typing import NamedTuple
 
 from kdht.datapath.base import Datagram
@@ -62,6 +63,13 @@ class Leases:
             leases = self._by_key.get(key, {})
             self._end(key, [who for who, lease in leases.items() if lease.until <= now])
             return [lease.request for lease in self._by_key.get(key, {}).values()]
+
+    def keep(self, may_stand: Callable[[Datagram], bool]) -> None:
+        """End all leases whose request `may_stand` refuses."""
+        with self._lock:
+            for key in list(self._by_key):
+                leases = self._by_key[key]
+                self._end(key, [who for who, lease in leases.items() if not may_stand(lease.request)])
 
     def _expire(self, now: UnixTime) -> None:
         for key in list(self._by_key):
