@@ -30,13 +30,17 @@ class Rights:
 
     def __init__(self, token: Token | None = None, scope: int = EVERY_KEY) -> None:
         self.scope = scope
-        self._token = token
+        self.token = token
         self._grant = token.grant.pack() if token else b""
 
     @property
     def proof_size(self) -> int:
         """Bytes of each request that are no longer there for a value."""
-        return PROOF.size if self._token else 0
+        return PROOF.size if self.token else 0
+
+    def key_of(self, plain: bytes) -> bytes:
+        """The key in this scope, from a name's hash."""
+        return scoped_key(plain, self.scope)
 
     def in_scope(self, call: Call) -> Call:
         """The call with the key that its name has here. Raises ValueTooLarge for a value without room for the proof."""
@@ -54,7 +58,7 @@ class Rights:
         message = pack_request(
             call.op, call.key, number << TRY_BITS, body, hops=call.hops, max_reply=call.max_reply
         )
-        if self._token and call.op not in _UNPROVEN:
+        if self.token and call.op not in _UNPROVEN:
             message[_FLAGS] = _PROVEN
         return message
 
@@ -62,10 +66,10 @@ class Rights:
         """Write the proof for the message as it is now. No-op without a token."""
         if not message[_FLAGS] & _PROVEN:
             return
-        assert self._token is not None
+        assert self.token is not None
         body = memoryview(message)[shared.HEADER_LEN : -PROOF.size]
         message[-PROOF.size :] = prove(
-            self._token.key, self._grant, call.op, call.inner, call.key, min(seq, MAX_VERSION), body
+            self.token.key, self._grant, call.op, call.inner, call.key, min(seq, MAX_VERSION), body
         )
 
 

@@ -64,6 +64,15 @@ class AsyncClient:
         self._driver: ClientDriver | None = None
         self._closed = False
 
+    @property
+    def max_value(self) -> int:
+        """Bytes that one `put` takes: fewer with a token, and 8 fewer with a condition."""
+        return shared.MAX_VALUE - self._rights.proof_size
+
+    def key_of(self, name: Key) -> bytes:
+        """The 20 bytes that the cluster knows a name by: its hash, in this client's scope."""
+        return self._rights.key_of(arguments.hash_of(arguments.name_of(name)))
+
     async def get(self, key: Key, *, max_value: int = shared.MAX_VALUE, quorum: bool = False) -> bytes:
         """The value of a key. Raises NotFound, ValueTooLarge if it has more than `max_value` bytes, Unconfirmed."""
         return (await self.get_record(key, max_value=max_value, quorum=quorum)).value

@@ -168,6 +168,10 @@ class Access:
             (self.denied if mode == "token" else self.would_deny)[kind, reason] += 1
         return reason if mode == "token" else ""
 
+    def reason(self, data: bytes, now: UnixTime) -> str:
+        """Why this request has no proof that counts; empty if it has one. It is not counted, whatever the mode."""
+        return self._judge.reason(data, now)
+
     def may_watch_until(self, data: bytes) -> int:
         """When an accepted WATCH's lease has to end, Unix seconds; 0: when it likes."""
         return self._judge.expiry(data) if self.policy.reads == "token" else 0
