@@ -13,10 +13,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tokens
 from daemons import KDHTCTL, run
+from paths import ROOT
 
 from kdht.client import AsyncClient, Client
 from kdht.errors import Conflict, Denied, NotFound, RequestError, ValueTooLarge
@@ -272,6 +274,22 @@ def test_hot_records_are_not_answered_unchecked(cluster):
             with pytest.raises(Denied):
                 stranger.get("a")
     assert sum(node.stats()["datapaths"]["socket"]["cache_answers"] for node in cluster.nodes) >= 10
+
+
+def test_the_documents_small_client_writes_with_a_token(cluster):
+    text = (ROOT / "docs/protocol.md").read_text()
+    code = re.search(r"<!-- token-put -->\n```python\n(.*?)```", text, re.DOTALL)[1]
+    lines = [line for line in code.splitlines() if line.strip()]
+    assert len(lines) < 40
+    names: dict[str, Any] = {}
+    exec(compile(code, "docs/protocol.md", "exec"), names)
+    for made in (tokens.token(), tokens.token(scope="billing")):
+        for node in cluster.nodes:
+            version = names["put"](made.text, b"small", b"value", node.address.host, node.address.port)
+            with client(cluster, made) as kdht:
+                assert kdht.get_record("small") == Record(version, 0, 0, b"value")
+    with pytest.raises(PermissionError):
+        names["put"](tokens.token(expiry=1).text, b"small", b"x", node.address.host, node.address.port)
 
 
 class Writers:
