@@ -81,7 +81,7 @@ def build(
     contact = Contact(node_id, *settings.address)
     timings = Timings()
     aside = AsideRecords.prepare(data, settings.config.replication.tombstone_ttl, UnixTime(time.time()))
-    store = TimedStore(data.records, timings.group)
+    store = TimedStore(data.records, settings.config.node.replay_window, timings.group)
     undo.callback(store.close)
     core = Core()
     publisher = Publisher(core)
@@ -146,7 +146,12 @@ def policy(settings: Settings) -> Policy:
     """The configured number of replicas, and of confirmations for a write."""
     config = settings.config.replication
     acks = {"one": 1, "quorum": config.replicas // 2 + 1, "all": config.replicas}
-    return Policy(replicas=config.replicas, acks=acks[config.write], tombstone_ttl=config.tombstone_ttl)
+    return Policy(
+        replicas=config.replicas,
+        acks=acks[config.write],
+        tombstone_ttl=config.tombstone_ttl,
+        window=settings.config.node.replay_window,
+    )
 
 
 def _node(

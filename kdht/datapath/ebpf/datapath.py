@@ -26,8 +26,10 @@ from kdht.datapath.ebpf.xdp_links import BPFFS, Link, libbpf
 from kdht.datapath.host import netlink
 from kdht.datapath.host.netlink import Queue
 from kdht.datapath.host.ruleset import MEMBER_FACTOR, Guard, Ruleset, RulesetOptions
+from kdht.datapath.host.settings import HostSettings
 from kdht.datapath.host.sysctl import RUNTIME_DIR, ForwardingSysctls
 from kdht.datapath.publish import Publisher
+from kdht.datapath.upkeep import Upkeep
 from kdht.errors import DatapathError
 from kdht.wire import Address
 from kdht.wire._shared import ID_BITS, PORT, Reason
@@ -82,9 +84,14 @@ class EbpfDatapath:
         """Interfaces where an earlier program with other maps routes until this one is ready."""
         self._live = False
         """Whether the maps hold this daemon's own table."""
-        self._trouble = ""
+        self._upkeep = Upkeep(log, "the ebpf datapath's upkeep")
+        self._stale = False
+        """Whether a change could not be published. Then all is published again."""
         self._clock = 0
-        self._guard = Guard()
+        self._settings: HostSettings | None = None
+        self._link_trouble = ""
+        self._attaching = threading.Lock()
+        """Held by who changes `_links`."""
         self._changed = threading.Event()
         self._ending = False
         self._undo = ExitStack()
@@ -95,15 +102,21 @@ class EbpfDatapath:
         if self._object is not None:
             return
         need_program()
-        chosen = netlink.choose_interfaces(self.options.addresses, self.options.interfaces)
+        self._chosen = chosen = netlink.choose_interfaces(self.options.addresses, self.options.interfaces)
         with ExitStack() as undo:
-            self._prepare_host(chosen, undo)
+            self._settings = settings = self._make_settings(chosen)
+            settings.set_up()
+            undo.callback(settings.undo)
             self._load(chosen, undo)
+            undo.callback(settings.unwatch)
+            settings.watch()
             self._undo = undo.pop_all()
 
     def stop(self) -> None:
         if self._object is None:
             return
+        if self._settings:
+            self._settings.unwatch()
         self._end_thread()
         self._undo.close()
         self._let_go()
@@ -112,6 +125,8 @@ class EbpfDatapath:
         """Stop, but leave the program attached. It routes by its last table, as after a kill."""
         if self._object is None:
             return
+        if self._settings:
+            self._settings.leave()
         self._end_thread()
         self._publisher.disconnect(self)
         self._undo.pop_all()  # sysctls, guards, links and maps stay as they are
@@ -121,7 +136,8 @@ class EbpfDatapath:
         program = self._object
         if program is None:
             return {"state": "down", "why": "not started"}
-        why = self._trouble or self._detached()
+        settled = self._settings.look() if self._settings else ""
+        why = self._upkeep.why or settled or self._link_trouble
         return {
             "state": "degraded" if why else "up",
             "why": why,
@@ -148,27 +164,29 @@ class EbpfDatapath:
         self._changed.set()
 
     def bucket_changed(self, index: int) -> None:
-        if self._live:
-            self._watched(lambda: self._publish_bucket(index))
+        if not self._live:
+            return
+        try:
+            self._publish_bucket(index)
+        except (OSError, DatapathError):
+            # The caller does not notice: the thread publishes all again, and tells if that fails too.
+            self._stale = True
+            self._changed.set()
 
     # --- Setting up ----------------------------------------------------------------------
 
-    def _prepare_host(self, chosen: tuple[str, ...], undo: ExitStack) -> None:
-        self._sysctls = ForwardingSysctls(chosen, runtime_dir=self.options.runtime_dir)
-        self._guard = self._sysctls.apply()
-        undo.callback(self._sysctls.restore)
-        queue = Queue(0, 1, False)
-        table = RulesetOptions(
-            interfaces=(),
-            queue=queue,
-            table=f"{self.options.table}_guard",
-            guard=self._guard,
-            nft=self.options.nft,
-        )
-        self._ruleset = Ruleset(table)
-        # `forwarding` makes an IPv4 router of the host: the guard drops other packets.
-        self._ruleset.apply_guard()
-        undo.callback(self._remove_guard)
+    def _make_settings(self, chosen: tuple[str, ...]) -> HostSettings:
+        options = self.options
+
+        def guards(guard: Guard) -> Ruleset:
+            """`forwarding` makes an IPv4 router of the host: they drop others' packets."""
+            table, queue = f"{options.table}_guard", Queue(0, 1, False)
+            return Ruleset(
+                RulesetOptions(interfaces=(), queue=queue, table=table, guard=guard, nft=options.nft)
+            )
+
+        sysctls = ForwardingSysctls(chosen, runtime_dir=options.runtime_dir)
+        return HostSettings(sysctls, guards, options.runtime_dir, self._keep_attached)
 
     def _load(self, chosen: tuple[str, ...], undo: ExitStack) -> None:
         pins = self.options.pins
@@ -222,7 +240,8 @@ class EbpfDatapath:
     def _attach(self) -> None:
         """Attach the program to the interfaces, or put it behind the pinned links of an earlier one."""
         pins = self.options.pins
-        self._links = [xdp_links.attach(self._object.program_fd, name, pins) for name in self._waiting]
+        with self._attaching:
+            self._links = [xdp_links.attach(self._object.program_fd, name, pins) for name in self._waiting]
         self._waiting = ()
         for other in set(pins.glob("maps-*")) - {self._maps}:
             shutil.rmtree(other)
@@ -234,10 +253,6 @@ class EbpfDatapath:
         for link in self._links:
             os.close(link.fd)
         self._links, self._object, self._live = [], None, False
-
-    def _remove_guard(self) -> None:
-        with suppress(DatapathError):
-            self._ruleset.remove()
 
     # --- Publishing ----------------------------------------------------------------------
 
@@ -276,59 +291,62 @@ class EbpfDatapath:
         # As a whole: the program must never see half a configuration.
         self._object.update_whole("kdht_states", state)
 
-    def _watched(self, publish: Callable[[], None]) -> None:
-        """If a map refuses an element, the datapath becomes "degraded". The caller does not notice."""
-        try:
-            publish()
-        except (OSError, DatapathError) as error:
-            self._trouble = f"the program's maps cannot be written ({error}): restart kdhtd"
-            log.error("publishing failed", extra={"datapath": self.name, "error": error})
-
     # --- The thread: publishes configurations, checks the clock and the host ------------------
 
     def _run(self) -> None:
         while True:
-            woken = self._changed.wait(TICK)
+            self._changed.wait(TICK)
             if self._ending:
                 return
-            self._changed.clear()
-            if not self._live and self.options.ready():
-                self._watched(self._go_live)
-            # The program has no wall clock, only a monotonic one and this offset.
-            elif woken or abs(_clock_offset() - self._clock) > CLOCK_SLACK:
-                self._watched(self._publish_state)
-            self._look_around()
+            # It keeps keys and clock published, so no failure ends it.
+            self._upkeep.attempt(self._round)
 
-    def _go_live(self) -> None:
-        """Publish this daemon's table. From now on the program routes by it."""
-        self._live = True  # first, so that changes during the publication are published too
-        self._publish_all()
-        if self._waiting:
+    def _round(self) -> None:
+        woken = self._changed.is_set()
+        self._changed.clear()
+        if not self._live and self.options.ready():
+            self._live = True  # first, so that changes during the publication are published too
+            self._stale = True
+        # The program has no wall clock, only a monotonic one and this offset.
+        if self._stale or woken or abs(_clock_offset() - self._clock) > CLOCK_SLACK:
+            self._publish_what_changed()
+        if self._live and self._waiting:
             self._attach()
+
+    def _publish_what_changed(self) -> None:
+        publish, self._stale = (self._publish_all if self._stale else self._publish_state), False
+        try:
+            publish()
+        except BaseException:
+            self._stale = True
+            raise
 
     def _end_thread(self) -> None:
         self._ending = True
         self._changed.set()
         self._thread.join()
 
-    def _look_around(self) -> None:
-        """Follow the operator: if this host was made a router meanwhile, the guard must not stop its forwarding."""
-        with suppress(DatapathError):
-            guard = self._sysctls.guard()
-            if guard != self._guard:
-                self._ruleset.set_guard(guard)
-                self._guard = guard
+    def _keep_attached(self) -> None:
+        """Attach the program again where somebody took it off or exchanged it, or made the interface again."""
+        with self._attaching:
+            try:
+                for index, link in enumerate(self._links):
+                    self._links[index] = self._mended(link)
+                self._link_trouble = ""
+            except (DatapathError, OSError) as error:
+                self._link_trouble = str(error)
 
-    def _detached(self) -> str:
-        bpf = libbpf()
-        for link in self._links:
-            if bpf.link_info(link.fd)["ifindex"] != link.ifindex:
-                return f"somebody detached the program from {link.interface}: restart kdhtd"
-        try:
-            changed = self._sysctls.undone()
-        except DatapathError as error:
-            return str(error)
-        return f"somebody changed {', '.join(changed)}: restart kdhtd" if changed else ""
+    def _mended(self, link: Link) -> Link:
+        program = self._object
+        if xdp_links.holds(link, program.info()["id"]):
+            return link
+        assert self._settings is not None
+        what = f"the XDP program of {link.interface}"
+        self._settings.may_mend(what)
+        made = xdp_links.attach_again(link, program.program_fd, self.options.pins)
+        self._publish_vlans([vlan for vlan in netlink.vlans() if vlan.name in self._chosen])
+        self._settings.note(what)
+        return made
 
 
 def need_program() -> None:

@@ -10,7 +10,6 @@ errors are DatapathErrors that say what to do.
 import json
 import os
 import re
-import subprocess
 import sysconfig
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from pathlib import Path
 from string import Template
 from typing import Any, Literal, NamedTuple
 
-from kdht.datapath.host import netlink
+from kdht.datapath.host import children, netlink
 from kdht.datapath.host.netlink import Queue
 from kdht.errors import DatapathError
 from kdht.wire._shared import MAGIC, PORT
@@ -86,13 +85,15 @@ def ruleset_path() -> Path:
 def run_nft(nft: str, arguments: Iterable[str], script: str = "") -> str:
     """nft's output. Raises DatapathError with nft's own first line of complaint."""
     try:
-        done = subprocess.run([nft, *arguments], input=script, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        raise DatapathError(
-            f'cannot find {nft}: install nftables, or choose the socket datapath (kind = "socket")'
-        ) from None
-    except PermissionError:
-        raise DatapathError(f"may not run {nft}: it is not executable for this user") from None
+        done = children.ran([nft, *arguments], script)
+    except DatapathError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            raise DatapathError(
+                f'cannot find {nft}: install nftables, or choose the socket datapath (kind = "socket")'
+            ) from None
+        if isinstance(error.__cause__, PermissionError):
+            raise DatapathError(f"may not run {nft}: it is not executable for this user") from None
+        raise
     if done.returncode == 0:
         return done.stdout
     complaint = next((line for line in done.stderr.splitlines() if "rror" in line), done.stderr.strip())
@@ -146,16 +147,25 @@ class Ruleset:
             )
         return kind
 
-    def apply(self) -> RuleKind:
-        """Load the table in place of one of the same name. Returns how it diverts packets.
+    def apply(self, kind: RuleKind | None = None) -> RuleKind:
+        """Load the table in place of one of the same name. Returns how it diverts packets: `kind`, if it is known.
 
         Raises DatapathError; then there is no table.
         """
-        kind = self.probe()
+        kind = kind or self.probe()
         self._nft(["-f", "-"], self.text(kind))
         if kind == "compat":
             self._add_queue_rule()
         return kind
+
+    @property
+    def fixed_sets(self) -> list[str]:
+        """The sets whose elements are given by the options, not learnt from packets."""
+        return ["interfaces", *_guard_sets(self.options.guard)]
+
+    def end_diverting(self) -> None:
+        """Packets go to the socket from now on; the guards stay. Raises DatapathError."""
+        self._nft(["flush", "chain", "inet", self.options.table, QUEUE_CHAIN])
 
     def apply_guard(self) -> None:
         """Load the table for its guards alone: it diverts nothing. Raises DatapathError."""
