@@ -12,6 +12,7 @@ from collections import Counter
 from typing import Literal, NamedTuple
 
 from kdht.errors import BadPacket
+from kdht.storage.versions import micros
 from kdht.times import UnixTime
 from kdht.wire import OFFSET
 from kdht.wire import _shared as shared
@@ -131,7 +132,7 @@ def _off_time(seq: int, op: int, now: UnixTime) -> str:
     """A write's time is checked as its version, which may be ahead of the clock where the key's is."""
     if op in _WRITING:
         return "" if seq else "seq"
-    return "seq" if abs(seq - int(now * 1_000_000)) > MAX_CLOCK_ERROR else ""
+    return "seq" if abs(seq - micros(now)) > MAX_CLOCK_ERROR else ""
 
 
 class Access:

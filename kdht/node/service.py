@@ -27,6 +27,7 @@ from kdht.node.replicas.writes import Written
 from kdht.node.replies import Replies, ReplyBatch
 from kdht.storage import Store, StoredRecord, visible
 from kdht.storage._cache import RecordCache
+from kdht.storage.versions import micros
 from kdht.times import UnixTime
 from kdht.wire import FIELD, OFFSET, RECORD, Contact, Record, pack_contacts, parse_write
 from kdht.wire._shared import CONTACT_LEN, HEADER_LEN, RECORD_LEN, K, Op, Reason, Status
@@ -134,7 +135,7 @@ class Service:
 
     @staticmethod
     def _time_for(request: Datagram, now: UnixTime) -> bytes:
-        return RECORD.pack(int(now * 1_000_000), 0, 0) if request.max_reply >= RECORD_LEN else b""
+        return RECORD.pack(micros(now), 0, 0) if request.max_reply >= RECORD_LEN else b""
 
     def counters(self) -> dict[str, int]:
         """As Replies.counters."""

@@ -9,4 +9,5 @@ MAX_TTL = 2**32 - 1
 MAX_LEASE = 60
 """Seconds that one WATCH lasts at most."""
 MAX_CLOCK_ERROR = 60_000_000
-"""Microseconds that the time in a client's request may be off the node's clock."""
+"""Microseconds that a client's version, or the time in its proof, may be off its node's clock, and that a node's versions may
+be ahead of it."""

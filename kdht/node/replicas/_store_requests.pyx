@@ -24,7 +24,8 @@ from kdht.datapath.base import Outgoing
 from kdht.errors import StorageError
 from kdht.node.messages import CONTROL_HOPS
 from kdht.storage import StoredRecord, Write
-from kdht.storage.versions import MAX_CLOCK_ERROR, micros
+from kdht.storage.versions import micros
+from kdht.wire.limits import MAX_CLOCK_ERROR
 
 cdef uint8_t HOPS = CONTROL_HOPS
 
