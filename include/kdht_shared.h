@@ -148,7 +148,9 @@
 	X(NO_CHECKSUM, 29, DROP)  /* IPv6 UDP without one */                               \
 	X(NO_NEIGHBOUR, 30, LOCAL) /* ebpf: not resolved yet: the socket's send does it */ \
 	X(NO_ROUTE, 31, LOCAL)    /* ebpf: the kernel would not forward it there */        \
-	X(RATE_LIMITED, 32, DROP) /* ebpf: more than its sender may */
+	X(RATE_LIMITED, 32, DROP) /* ebpf: more than its sender may */                     \
+	X(MARTIAN, 33, DROP)      /* from an address that no other host can have */        \
+	X(BAD_CHECKSUM, 34, DROP) /* the checksum of the IPv4 header is wrong */
 
 enum kdht_op {
 #define X(name, value) KDHT_OP_##name = value,

@@ -142,6 +142,8 @@ cdef extern from "kdht_shared.h" nogil:
         KDHT_REASON_IP_OPTIONS
         KDHT_REASON_EXT_HEADER
         KDHT_REASON_NO_CHECKSUM
+        KDHT_REASON_MARTIAN
+        KDHT_REASON_BAD_CHECKSUM
 
     struct kdht_header:
         uint32_t magic

@@ -88,7 +88,13 @@ def build(
     configure(publisher, contact.id, settings)
     cache_mib = settings.config.storage.cache
     cache = RecordCache(cache_mib << 20) if cache_mib else None
-    transport = SocketTransport(core, settings.listen, lane=SOCKET_LANE, cache=cache)
+    transport = SocketTransport(
+        core,
+        settings.listen,
+        own=[address.ip for address in settings.own],
+        lane=SOCKET_LANE,
+        cache=cache,
+    )
     access = Access(settings.access)
     cluster = ClusterState(policy(settings))
     kademlia, repair = _node(settings, contact, publisher, _keeping(settings, store, cache, cluster))

@@ -1,5 +1,9 @@
 """The typed surface of the libbpf layer; the contract is at the top of _ebpf.pyx."""
 
+from collections.abc import Iterable
+
+from kdht.datapath.ebpf.networks import Network
+
 LAYOUT: str
 FIXED_TIME: int
 TEST_RUN: int
@@ -22,6 +26,7 @@ class Object:
 
 def state(
     config: bytes,
+    networks: Iterable[Network],
     *,
     any_bucket: bool = False,
     clock_offset: int = 0,
@@ -30,7 +35,6 @@ def state(
     client_rate: int = 0,
     member_rate: int = 0,
 ) -> bytes: ...
-def vlan_key(ifindex: int, number: int) -> bytes: ...
 def program_name(program_id: int) -> str: ...
 def link_info(link_fd: int) -> dict[str, int]: ...
 def attach(program_fd: int, ifindex: int, native: bool) -> int: ...

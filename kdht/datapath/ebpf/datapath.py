@@ -11,7 +11,6 @@ import errno
 import logging
 import os
 import shutil
-import socket
 import struct
 import threading
 import time
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from kdht.datapath.ebpf import xdp_links
+from kdht.datapath.ebpf.networks import Network, networks_of
 from kdht.datapath.ebpf.xdp_links import BPFFS, Link, libbpf
 from kdht.datapath.host import netlink
 from kdht.datapath.host.netlink import Queue
@@ -88,6 +88,9 @@ class EbpfDatapath:
         self._stale = False
         """Whether a change could not be published. Then all is published again."""
         self._clock = 0
+        self._chosen: tuple[str, ...] = ()
+        self._vlans: list[netlink.Vlan] = []
+        self._networks: list[Network] = []
         self._settings: HostSettings | None = None
         self._link_trouble = ""
         self._attaching = threading.Lock()
@@ -191,15 +194,16 @@ class EbpfDatapath:
     def _load(self, chosen: tuple[str, ...], undo: ExitStack) -> None:
         pins = self.options.pins
         xdp_links.need_bpffs(self.options.bpffs)
-        vlans = [vlan for vlan in netlink.vlans() if vlan.name in chosen]
-        lower = {vlan.name: vlan.lower for vlan in vlans}
+        self._chosen = chosen
+        self._vlans = self._chosen_vlans()
+        self._networks = networks_of(chosen, self._vlans)
+        lower = {vlan.name: vlan.lower for vlan in self._vlans}
         # The program sees frames at the physical interface, before the kernel takes the VLAN tag off.
         interfaces = tuple(dict.fromkeys(lower.get(name, name) for name in chosen))
         xdp_links.make_own(pins)
         undo.callback(xdp_links.remove_pins, pins)
         self._object, adopted = self._open_maps(pins)
         undo.callback(self._forget)
-        self._publish_vlans(vlans)
         # An earlier daemon's table is better than an incomplete one of this node.
         self._live = self.options.ready() or not (adopted or xdp_links.pinned_links(pins))
         # Before the first publication, so that no change in between is missed.
@@ -256,11 +260,6 @@ class EbpfDatapath:
 
     # --- Publishing ----------------------------------------------------------------------
 
-    def _publish_vlans(self, vlans: list[netlink.Vlan]) -> None:
-        for vlan in vlans:
-            key = libbpf().vlan_key(socket.if_nametoindex(vlan.lower), vlan.number)
-            self._object.update("kdht_vlans", key, struct.pack("=I", vlan.ifindex))
-
     def _publish_all(self) -> None:
         """Buckets first, because the configuration says which of them the program reads."""
         if self._live:
@@ -283,6 +282,7 @@ class EbpfDatapath:
         self._clock = _clock_offset()
         state = libbpf().state(
             self._core.raw_config(),
+            self._networks,
             any_bucket=not self._live,
             clock_offset=self._clock,
             client_rate=options.client_rate,
@@ -302,7 +302,7 @@ class EbpfDatapath:
             self._upkeep.attempt(self._round)
 
     def _round(self) -> None:
-        woken = self._changed.is_set()
+        woken = self._changed.is_set() or self._have_networks_changed()
         self._changed.clear()
         if not self._live and self.options.ready():
             self._live = True  # first, so that changes during the publication are published too
@@ -312,6 +312,16 @@ class EbpfDatapath:
             self._publish_what_changed()
         if self._live and self._waiting:
             self._attach()
+
+    def _have_networks_changed(self) -> bool:
+        """An interface may have got another address. The program passes frames to that one up until it knows it."""
+        before = self._networks
+        with suppress(DatapathError):  # an interface is gone
+            self._networks = networks_of(self._chosen, self._vlans)
+        return self._networks != before
+
+    def _chosen_vlans(self) -> list[netlink.Vlan]:
+        return [vlan for vlan in netlink.vlans() if vlan.name in self._chosen]
 
     def _publish_what_changed(self) -> None:
         publish, self._stale = (self._publish_all if self._stale else self._publish_state), False
@@ -344,7 +354,8 @@ class EbpfDatapath:
         what = f"the XDP program of {link.interface}"
         self._settings.may_mend(what)
         made = xdp_links.attach_again(link, program.program_fd, self.options.pins)
-        self._publish_vlans([vlan for vlan in netlink.vlans() if vlan.name in self._chosen])
+        self._vlans = self._chosen_vlans()
+        self._changed.set()  # the interface may be another one
         self._settings.note(what)
         return made
 

@@ -337,7 +337,8 @@ cdef class Engine:
 
     cdef void _treat(self, const Endpoint *endpoint, int i, double now) noexcept nogil:
         """Handle one datagram. A datagram longer than ROOM arrives cut to ROOM, which the core finds too
-        long.
+        long. One from outside with a source of this host arrives empty (outside.py); all others of such a source
+        are from inside.
         """
         cdef mmsghdr *header = &self.inbox.headers[i]
         cdef Local *local = &self.local[self.local_count]
@@ -353,7 +354,7 @@ cdef class Engine:
         memset(&out, 0, sizeof(out))
         verdict = core_decide_message(self.core.region, self.lane, local.data, local.length,
                                       local.source_ip, local.source_port, local.target_ip, local.target_port,
-                                      <uint32_t>now, &out)
+                                      local.length > 0, <uint32_t>now, &out)
         if (verdict == KDHT_FORWARD or verdict == KDHT_LOCAL) and self._is_late(header, local.data, now):
             return
         if verdict == KDHT_FORWARD or verdict == KDHT_RELAY:
