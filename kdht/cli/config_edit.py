@@ -32,6 +32,14 @@ def parsed(path: Path, content: bytes) -> "TOMLDocument":
     return tomlkit.parse(content.decode())
 
 
+def control_socket(path: Path) -> Path:
+    """The socket that the configuration names."""
+    from kdht.config.schema import load
+    from kdht.config.settings import resolve
+
+    return resolve(load(path)).control_socket
+
+
 def replace(path: Path, content: bytes) -> None:
     """Put the new configuration in place of the old, if it is a good one: rights and owner stay."""
     from kdht.config.schema import load

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kdht.cli import config_edit
-from kdht.cli.options import as_json, config_file, control_socket, emit
+from kdht.cli.options import as_json, config_file, control_socket, emit, socket_given
 from kdht.errors import ConfigError
 from kdht.wire._shared import KEY_SLOTS
 
@@ -97,7 +97,8 @@ def rotate(
     if changed:
         config_edit.replace(config_path, document.as_string().encode())
     if wanted:
-        reloaded, waiting = config_edit.reload(config_path, before if changed else None, socket_path)
+        socket = socket_path if socket_given() else config_edit.control_socket(config_path)
+        reloaded, waiting = config_edit.reload(config_path, before if changed else None, socket)
     more = " --access" if access else ""
     emit({"config": str(config_path), "stage": stage, "changed": changed, "epochs": epochs, "reloaded": reloaded,
           "waiting": waiting, "next": NEXT[stage].format(more)}, as_json, "config.rotated")  # fmt: skip

@@ -10,7 +10,7 @@ import click
 
 from kdht.cli import config_edit
 from kdht.cli.keys import KeyType, key_text
-from kdht.cli.options import as_json, config_file, control_socket, emit
+from kdht.cli.options import as_json, config_file, control_socket, emit, socket_given
 from kdht.client._rights import rights_of
 from kdht.config.values import Holder, ScopeName
 from kdht.errors import BadToken, ConfigError, Denied
@@ -177,7 +177,8 @@ def revoke(holder: str, wanted: bool, config_path: Path, socket_path: Path, as_j
         config_edit.replace(config_path, document.as_string().encode())
     reloaded = False
     if wanted:
-        reloaded, _ = config_edit.reload(config_path, before if changed else None, socket_path)
+        socket = socket_path if socket_given() else config_edit.control_socket(config_path)
+        reloaded, _ = config_edit.reload(config_path, before if changed else None, socket)
     data = {"config": str(config_path), "holder": name, "number": f"{holder_of(name):016x}", "changed": changed,
             "reloaded": reloaded}  # fmt: skip
     emit(data, as_json, "token.revoked")

@@ -39,6 +39,8 @@ class Call(NamedTuple):
     """A number by which the caller of many recognises it."""
     inner: bytes = b""
     """The hash before the scope went in, for the proof."""
+    in_no_scope: bool = False
+    """Its key is no name's hash, so it is the same in every scope."""
     part: str = ""
     """Of a large value: the part that this request is about, for messages."""
 

@@ -50,7 +50,8 @@ class Rights:
                 f"{call}: with a token, a value has at most {shared.MAX_BODY - self.proof_size - head} bytes here, this one "
                 f"has {call.value_size}"
             )
-        return call._replace(key=scoped_key(call.key, self.scope), inner=call.key)
+        key = call.key if call.in_no_scope else scoped_key(call.key, self.scope)
+        return call._replace(key=key, inner=call.key)
 
     def pack(self, call: Call, number: int) -> bytearray:
         """The request, with room for a proof: see `prove`."""

@@ -86,6 +86,7 @@ class NodeStatus(msgspec.Struct, kw_only=True):
     capabilities: dict[str, str]
     """What is left of root's rights, and what for."""
     cookies: bool
+    log_lines_lost: int
     warnings: list[str]
     access: AccessState = AccessState("open", "open", ())
     node_id: str | None = None

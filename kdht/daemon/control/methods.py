@@ -58,8 +58,16 @@ class MoveParams(msgspec.Struct, forbid_unknown_fields=True):
 class Methods:
     """The methods of one daemon. They answer about the node while there is one."""
 
-    def __init__(self, settings: Settings, stopping: asyncio.Event, anew: asyncio.Event) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        stopping: asyncio.Event,
+        anew: asyncio.Event,
+        lost_lines: Callable[[], int],
+    ) -> None:
+        """`lost_lines`: log lines that were lost so far."""
         self.settings = settings
+        self._lost_lines = lost_lines
         self._stopping = stopping
         self._anew = anew
         self._started = time.monotonic()
@@ -139,6 +147,7 @@ class Methods:
                 settings.access.reads,
                 tuple(key.epoch for key in settings.access.keys),
             ),
+            log_lines_lost=self._lost_lines(),
             warnings=[*settings.warnings, *self._troubles()],
         )
         if self._running:
