@@ -13,7 +13,7 @@
 #include "kdht_seqlock.h"
 #include "kdht_shared.h"
 
-#define KDHT_REGION_MAGIC 0x4b444854524e0001ull /* layout version in the low bits */
+#define KDHT_REGION_MAGIC 0x4b444854524e0002ull /* layout version in the low bits */
 #define KDHT_LANES 32
 #define KDHT_READ_TRIES 8 /* a reader gives up after it lost so many races with the writer */
 

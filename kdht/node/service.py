@@ -253,7 +253,7 @@ class Service:
             seconds = min(seconds, max(end - int(answers.now), 0))
         if request.max_reply < RECORD_LEN:
             answers.add(request, self._replier.refusal(request, RECORD_LEN, int(answers.now)))
-        elif not self._leases.renew(key, self._replier.client_of(request), request, seconds, answers.now):
+        elif not self._leases.renew(key, self._replier.client_of(request), request, seconds):
             answers.add(request, Status.BUSY)
         else:
             return True

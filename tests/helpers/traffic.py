@@ -30,7 +30,7 @@ HOSTS = [
     )
 ]  # fmt: skip
 OWN = [packed(host) for host in ("10.0.0.1", "10.0.0.2", "192.0.2.1", "fd00::1", "fd00::2", "2001:db8::1")]
-FORGED_KEY = b"not the cluster's"[:16]
+FORGED_KEY = b"not the cluster's".ljust(shared.TAG_KEY_LEN, b".")
 WINDOW = 30
 FULL = 50 * shared.ID_BITS
 """Contacts that fill every bucket which can have K."""
@@ -52,7 +52,7 @@ class Datagram(NamedTuple):
 def random_settings(rng: random.Random) -> OracleSettings:
     own = rng.sample(OWN, rng.choice((1, 2, 5, len(OWN), len(OWN))))
     by_version = {version: [ip for ip in own if version_of(ip) == version] for version in (4, 6)}
-    keys = [(epoch, rng.randbytes(16)) for epoch in rng.sample(range(256), rng.randint(1, 2))]
+    keys = [(epoch, rng.randbytes(shared.TAG_KEY_LEN)) for epoch in rng.sample(range(256), rng.randint(1, 2))]
     return OracleSettings(
         self_id=rng.randbytes(shared.ID_LEN),
         port=rng.choice((shared.PORT, rng.randrange(1, 1 << 16))),
@@ -97,7 +97,7 @@ def random_key(rng: random.Random, node: Node) -> bytes:
 def common_fields(rng: random.Random, node: Node) -> dict[str, object]:
     size = rng.choice((0, 0, 1, 7, 8, 100, 101, rng.randint(0, shared.MAX_BODY), shared.MAX_BODY))
     return {
-        "op": rng.choice((Op.GET, Op.PUT, Op.DELETE, Op.TRACE)),
+        "op": rng.choice((Op.GET, Op.PUT, Op.DELETE, Op.TRACE, Op.QUORUM_GET, Op.WATCH)),
         "key": random_key(rng, node),
         "request_id": rng.getrandbits(64),
         "hops": rng.choice((0, 0, 1, 2, 3, 16, 17, 255)),
