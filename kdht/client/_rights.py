@@ -50,7 +50,8 @@ class Rights:
                 f"{call}: with a token, a value has at most {shared.MAX_BODY - self.proof_size - head} bytes here, this one "
                 f"has {call.value_size}"
             )
-        key = call.key if call.in_no_scope else scoped_key(call.key, self.scope)
+        # A self-certified record's key is no name's hash: it is the same in every scope.
+        key = call.key if call.certified else scoped_key(call.key, self.scope)
         return call._replace(key=key, inner=call.key)
 
     def pack(self, call: Call, number: int) -> bytearray:

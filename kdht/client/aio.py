@@ -11,12 +11,15 @@ from typing import Self, TypeVar
 
 from kdht.client import _arguments as arguments
 from kdht.client import _calls as calls
+from kdht.client import _certified as certified
 from kdht.client import _large as large
 from kdht.client import _sockets as sockets
 from kdht.client import _steps as steps
 from kdht.client._arguments import Key, Source
 from kdht.client._calls import Hop
+from kdht.client._certified import SignedRecord
 from kdht.client._driver import CLOSED, ClientDriver
+from kdht.client._keyfiles import SigningKey
 from kdht.client._large import Progress
 from kdht.client._manifest import CHUNK_SIZE, UPLOAD_ID_LEN
 from kdht.client._rights import rights_of
@@ -25,6 +28,7 @@ from kdht.client._steps import WINDOW, Steps
 from kdht.errors import RequestError
 from kdht.wire import Buffer, Record
 from kdht.wire import _shared as shared
+from kdht.wire.bencode import Bencodable
 from kdht.wire.rights import Token
 
 K = TypeVar("K", bound=Key)
@@ -123,6 +127,33 @@ class AsyncClient:
     async def delete_large(self, key: Key) -> bool:
         """Delete a value, large or not, with all its chunks. Returns whether there was one."""
         return await self._run(large.delete(key, time.time()))
+
+    async def put_immutable(self, value: Buffer, ttl: int | None = None) -> bytes:
+        """Store a value of at most 1104 bytes under a hash of itself. Returns that key, 20 bytes."""
+        return await self._run(certified.write_immutable(value, ttl))
+
+    async def get_immutable(self, key: bytes, *, quorum: bool = False) -> bytes:
+        """The value of a key that `put_immutable` returned, checked. Raises NotFound."""
+        return await self._run(certified.read_immutable(key, quorum=quorum))
+
+    async def put_signed(
+        self,
+        key: SigningKey,
+        value: Bencodable,
+        ttl: int | None = None,
+        *,
+        salt: str | bytes = b"",
+        seq: int | None = None,
+        if_seq: int | None = None,
+    ) -> int:
+        """Store a value that only the holder of `key` can change. Returns its seq. Raises Conflict, ValueTooLarge, Unconfirmed."""
+        return await self._run(certified.write_signed(key, value, ttl, salt, seq, if_seq, sockets.unix_us))
+
+    async def get_signed(
+        self, public_key: bytes, *, salt: str | bytes = b"", quorum: bool = False
+    ) -> SignedRecord:
+        """The value that the holder of this key signed last, checked. Raises NotFound."""
+        return await self._run(certified.read_signed(public_key, salt, quorum=quorum))
 
     async def watch(self, key: Key, *, lease: int = 30) -> AsyncGenerator[Record | None, None]:
         """The record now and after every change, None if there is none; without end.

@@ -12,11 +12,14 @@ from typing import Self, TypeVar
 
 from kdht.client import _arguments as arguments
 from kdht.client import _calls as calls
+from kdht.client import _certified as certified
 from kdht.client import _large as large
 from kdht.client import _sockets as sockets
 from kdht.client import _steps as steps
 from kdht.client._arguments import Key, Source
 from kdht.client._calls import Answer, Call, Hop
+from kdht.client._certified import SignedRecord
+from kdht.client._keyfiles import SigningKey
 from kdht.client._large import Progress
 from kdht.client._manifest import CHUNK_SIZE, UPLOAD_ID_LEN
 from kdht.client._pump import Pump
@@ -26,6 +29,7 @@ from kdht.client._steps import WINDOW, Flight, Many, Steps
 from kdht.errors import RequestError
 from kdht.wire import Buffer, Record
 from kdht.wire import _shared as shared
+from kdht.wire.bencode import Bencodable
 from kdht.wire.rights import Token
 
 K = TypeVar("K", bound=Key)
@@ -167,6 +171,43 @@ class Client:
         Returns whether there was one.
         """
         return self._run(large.delete(key, time.time()))
+
+    def put_immutable(self, value: Buffer, ttl: int | None = None) -> bytes:
+        """Store a value of at most 1104 bytes under a hash of itself. Returns that key, 20 bytes.
+
+        Nobody can change it, nor delete it; it ends with its TTL. To put it again may make it last longer, and never shorter.
+        """
+        return self._run(certified.write_immutable(value, ttl))
+
+    def get_immutable(self, key: bytes, *, quorum: bool = False) -> bytes:
+        """The value of a key that `put_immutable` returned. It is checked here, whatever nodes say. Raises NotFound."""
+        return self._run(certified.read_immutable(key, quorum=quorum))
+
+    def put_signed(
+        self,
+        key: SigningKey,
+        value: Bencodable,
+        ttl: int | None = None,
+        *,
+        salt: str | bytes = b"",
+        seq: int | None = None,
+        if_seq: int | None = None,
+    ) -> int:
+        """Store a value that only the holder of `key` can change. Returns its seq.
+
+        `value` is bytes, text, a number, a list or a dictionary: with `salt` at most 1000 bytes, bencoded (BitTorrent's BEP 44).
+        One key has a value for each `salt`, of at most 64 bytes. `seq` has to grow; by default it is the time in microseconds.
+        With `if_seq` only if the key has that seq, or no value for -1; else raises Conflict. A value is not deleted: put an
+        empty one, or a TTL. Raises Conflict if the key has a greater seq, ValueTooLarge, Unconfirmed as `put` does.
+        """
+        return self._run(certified.write_signed(key, value, ttl, salt, seq, if_seq, sockets.unix_us))
+
+    def get_signed(self, public_key: bytes, *, salt: str | bytes = b"", quorum: bool = False) -> SignedRecord:
+        """The value that the holder of this key signed last. The signature is checked here. Raises NotFound.
+
+        A client never goes back to a lower seq that it has seen; with `quorum` neither does it to one that others have written.
+        """
+        return self._run(certified.read_signed(public_key, salt, quorum=quorum))
 
     def watch(self, key: Key, *, lease: int = 30) -> Generator[Record | None, None, None]:
         """The record now and after every change, None if there is none; without end.

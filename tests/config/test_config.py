@@ -104,6 +104,7 @@ BAD = {
     "control.socket": ("kdhtd.sock", "/" + "x" * 107, 1),
     "control.group": ("", 0),
     "metrics.listen": ("127.0.0.1", "localhost:9548", "127.0.0.1:0", ":9548", "fe80::1", 9548),
+    "metrics.names": (["a:1"], [""], ["x" * 254], "n1", [1], ["a"] * 17),
     "web.listen": ("127.0.0.1", "10.0.0.1:5380", "0.0.0.0:5380", "[::1]", 1),
     "web.remote": ("yes", 1),
     "log.level": ("verbose", 1),

@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 
 from kdht.config.settings import Settings
@@ -24,15 +24,20 @@ async def serve(settings: Settings, methods: Mapping[str, Method], stack: AsyncE
 
     found: dict[HttpEndpoint, dict[str, Page]] = {}
     if metrics_at:
-        found.setdefault(metrics_at, {}).update(metrics.pages(methods))
+        found.setdefault(metrics_at, {}).update(metrics.pages(methods, _names(settings.config.metrics.names)))
     if web_at:
         any_name = settings.config.web.remote
         found.setdefault(web_at, {}).update(web.pages(methods, str(settings.address), any_name=any_name))
     for at, pages in found.items():
         name = "metrics.listen" if at == metrics_at else "web.listen"
-        server = HttpServer(bound(name, at), pages)
+        server = HttpServer(bound(name, at), pages, metrics.ALWAYS)
         await server.start()
         stack.push_async_callback(server.stop)
+
+
+def _names(configured: Sequence[str]) -> frozenset[str]:
+    """The host's own name, and the configured ones."""
+    return frozenset(name.lower().rstrip(".") for name in (socket.gethostname(), *configured))
 
 
 def bound(name: str, at: HttpEndpoint) -> socket.socket:
