@@ -17,6 +17,7 @@ from typing import Generic, Protocol, TypeVar
 
 from kdht._routing import Core
 from kdht.datapath.base import Handlers, Reader, Transport
+from kdht.node.access import Access
 from kdht.node.cluster import ClusterState
 from kdht.node.dispatch import Dispatcher, NodeInput
 from kdht.node.notifier import Notifier
@@ -69,6 +70,7 @@ def assemble(
     cluster: ClusterState,
     repair: RepairedRecords,
     node: NodeInput,
+    access: Access,
     observer: Observer,
     rng: Random,
     clock: Callable[[], UnixTime],
@@ -103,6 +105,7 @@ def assemble(
         replies=replies,
         leases=leases,
         cache=cache,
+        access=access,
         on_late=observer.late,
     )
     dispatcher = Dispatcher(
@@ -119,7 +122,9 @@ def assemble(
         away=away,
         time=dispatcher.tick,
         read=reader,
+        may_read=access.may_read,
     )
+    transport.check_reads(access.asks_readers)
     return Assembly(
         writer=writer, coordinator=coordinator, service=service, on_change=on_change, handlers=handlers
     )
