@@ -99,6 +99,7 @@ class WriteExchange(Exchange):
     def _take_version(self, least: int) -> None:
         if self.call.version:
             self.version = self.call.version
+            self._state.rights.prove(self._message, self.call, self.version)
             return
         condition = self.call.condition
         least = max(least, (condition or 0) + 1)
