@@ -276,6 +276,16 @@ def test_hot_records_are_not_answered_unchecked(cluster):
     assert sum(node.stats()["datapaths"]["socket"]["cache_answers"] for node in cluster.nodes) >= 10
 
 
+def test_self_certified_records_need_a_token_for_all_keys(cluster):
+    """Their keys lie in no scope."""
+    with client(cluster, tokens.token()) as kdht:
+        key = kdht.put_immutable(b"for ever")
+        assert kdht.get_immutable(key) == b"for ever"
+    for made in (None, tokens.token(scope="billing")):
+        with client(cluster, made) as stranger, pytest.raises(Denied):
+            stranger.put_immutable(b"something else")
+
+
 def test_the_documents_small_client_writes_with_a_token(cluster):
     text = (ROOT / "docs/protocol.md").read_text()
     code = re.search(r"<!-- token-put -->\n```python\n(.*?)```", text, re.DOTALL)[1]
