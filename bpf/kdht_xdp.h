@@ -7,7 +7,7 @@
 
 #include "kdht_shared.h"
 
-#define KDHT_XDP_LAYOUT 3 /* of all maps. With another number the maps of an older program are not used again */
+#define KDHT_XDP_LAYOUT 4 /* of all maps. With another number the maps of an older program are not used again */
 #define KDHT_XDP_FIXED_TIME 0x01 /* `now` is settings.now: for replays */
 #define KDHT_XDP_TEST_RUN 0x02   /* no neighbour look-up; the result is (reason << 8) | action */
 
@@ -17,6 +17,8 @@ struct kdht_xdp_settings {
 	__u32 flags;
 	__u32 client_rate;   /* messages a second from one sender; 0: no limit */
 	__u32 member_rate;
+	__be32 only;         /* not 0: all pass up but messages whose request IDs begin so */
+	__u32 pad;
 };
 
 #define KDHT_MAX_LINKS 32

@@ -40,6 +40,8 @@ class Call(NamedTuple):
     """IMMUTABLE or SIGNED: the record proves itself, and an answer without a proof is no answer. 0: an ordinary one."""
     version: int = 0
     """Of a self-certified record's PUT: its version, which nobody can change. 0: the client chooses one."""
+    plain: bytes = b""
+    """The value of a PUT before it is sealed."""
     tag: int = 0
     """A number by which the caller of many recognises it."""
     inner: bytes = b""
@@ -95,7 +97,11 @@ REFUSALS: dict[Status, tuple[type[RequestError], str]] = {
         Denied,
         "this client may not do this, and nothing was changed: give it a token with the right, in KDHT_TOKEN or --token",
     ),
-    Status.FULL: (RequestError, "no room is left for it; nothing was changed"),
+    Status.FULL: (
+        RequestError,
+        "the cluster has no room for it, or it is to be kept for longer than the nodes allow; nothing was changed: "
+        "delete something, or ask its operator",
+    ),
     Status.BAD_VERSION: (
         RequestError,
         "the key has a newer version, or this host's clock is far off; nothing was changed",

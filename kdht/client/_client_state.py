@@ -11,6 +11,7 @@ from kdht.client._hedging import HedgeBudget
 from kdht.client._nodes import KnownNodes
 from kdht.client._rights import Rights
 from kdht.client._routes import ReadRoutes
+from kdht.client._seal import Seal
 from kdht.client._versions import Versions
 
 
@@ -31,6 +32,7 @@ class ClientState:
     clock: WriteClock
     outgoing: RequestOutbox
     rights: Rights
+    seal: Seal
     budget: HedgeBudget = field(default_factory=HedgeBudget)
     versions: Versions = field(default_factory=Versions)
     cookie: int = 0

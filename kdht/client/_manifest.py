@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 from kdht.wire import Buffer
 from kdht.wire import _shared as shared
+from kdht.wire.limits import SEAL_OVERHEAD
 
 MANIFEST_MAGIC = b"KDHTLV01"
 JOURNAL_MAGIC = b"KDHTLJ01"
@@ -41,7 +42,7 @@ CHUNK_SIZE = shared.MAX_VALUE - _CHUNK.size
 """Bytes of the value that one chunk holds, if no proof has to go with it."""
 MAX_CHUNKS = -(-MAX_LARGE // 256)
 MAX_UPLOADS = (
-    shared.MAX_CONDITIONAL_VALUE - shared.PROOF_LEN - len(JOURNAL_MAGIC) - _CHECK_LEN
+    shared.MAX_CONDITIONAL_VALUE - shared.PROOF_LEN - SEAL_OVERHEAD - len(JOURNAL_MAGIC) - _CHECK_LEN
 ) // _UPLOAD.size
 """Most uploads that one journal names: clients with tokens and without write the same journals."""
 

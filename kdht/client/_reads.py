@@ -74,6 +74,8 @@ class Read(Exchange):
     def _take(self, reply: Answer, cookie: int, index: int, now: float) -> None:
         if reply.status is not Status.NOT_FOUND and reply.status in _TELLS_RECORDS:
             why = why_unproven(self.call, reply)
+            if not why:
+                reply, why = self._state.seal.open(self.call, reply)
             if why:
                 self._disbelieve(why, index, now)
                 return

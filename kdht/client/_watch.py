@@ -171,7 +171,8 @@ class WatchExchange:
         found = None
         if reply.status is Status.OK:
             # A lie: the next route is tried at the deadline.
-            if why_unproven(self.call, reply):
+            reply, why = self._state.seal.open(self.call, reply)
+            if why or why_unproven(self.call, reply):
                 return False
             try:
                 found = record(reply)

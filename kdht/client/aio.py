@@ -19,10 +19,11 @@ from kdht.client._arguments import Key, Source
 from kdht.client._calls import Hop
 from kdht.client._certified import SignedRecord
 from kdht.client._driver import CLOSED, ClientDriver
-from kdht.client._keyfiles import SigningKey
+from kdht.client._keyfiles import SealKey, SigningKey
 from kdht.client._large import Progress
 from kdht.client._manifest import CHUNK_SIZE, UPLOAD_ID_LEN
 from kdht.client._rights import rights_of
+from kdht.client._seal import seal_of
 from kdht.client._session import Session
 from kdht.client._steps import WINDOW, Steps
 from kdht.errors import RequestError
@@ -54,10 +55,12 @@ class AsyncClient:
         learn: bool = True,
         token: str | Token | None = None,
         scope: str | None = None,
+        seal: SealKey | str | os.PathLike[str] | None = None,
     ) -> None:
         """Raises ConfigError for an impossible limit, a bad token, or text that names no node."""
         timeout, attempts = arguments.limits(timeout, attempts)
         self._rights = rights_of(token, scope)
+        self._seal = seal_of(seal)
         self._nodes = sockets.node_list(nodes)
         self._limits = (timeout, attempts)
         self._direct = direct
@@ -70,8 +73,8 @@ class AsyncClient:
 
     @property
     def max_value(self) -> int:
-        """Bytes that one `put` takes: fewer with a token, and 8 fewer with a condition."""
-        return shared.MAX_VALUE - self._rights.proof_size
+        """Bytes that one `put` takes: fewer with a token or a seal, and 8 fewer with a condition."""
+        return shared.MAX_VALUE - self._rights.proof_size - self._seal.overhead
 
     def key_of(self, name: Key) -> bytes:
         """The 20 bytes that the cluster knows a name by: its hash, in this client's scope."""
@@ -117,7 +120,8 @@ class AsyncClient:
     ) -> int:
         """Store up to 64 MiB, in many requests. Returns the version. Raises ValueTooLarge."""
         data = arguments.whole(source)
-        upload, chunk_size = os.urandom(UPLOAD_ID_LEN), CHUNK_SIZE - self._rights.proof_size
+        upload = os.urandom(UPLOAD_ID_LEN)
+        chunk_size = CHUNK_SIZE - self._rights.proof_size - self._seal.overhead
         return await self._run(large.put(key, data, ttl, progress, time.time(), upload, chunk_size))
 
     async def get_large(self, key: Key, *, progress: Progress = large.no_progress) -> bytes:
@@ -217,6 +221,7 @@ class AsyncClient:
             node_name=opened.node_name,
             direct=self._direct,
             spread=self._spread,
+            seal=self._seal,
             on_learnt=opened.place if self._learn else None,
         )
 

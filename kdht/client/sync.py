@@ -19,11 +19,12 @@ from kdht.client import _steps as steps
 from kdht.client._arguments import Key, Source
 from kdht.client._calls import Answer, Call, Hop
 from kdht.client._certified import SignedRecord
-from kdht.client._keyfiles import SigningKey
+from kdht.client._keyfiles import SealKey, SigningKey
 from kdht.client._large import Progress
 from kdht.client._manifest import CHUNK_SIZE, UPLOAD_ID_LEN
 from kdht.client._pump import Pump
 from kdht.client._rights import rights_of
+from kdht.client._seal import seal_of
 from kdht.client._session import Session
 from kdht.client._steps import WINDOW, Flight, Many, Steps
 from kdht.errors import RequestError
@@ -48,6 +49,8 @@ class Client:
     - `token`: what proves this client's rights, the text from `kdhtctl token new`; left out, the one in `$KDHT_TOKEN`.
       `@FILE` stands for the text in a file. "" is none.
     - `scope`: the keys lie in the scope with this name; left out, in the token's. Each scope has its own keys.
+    - `seal`: encrypt all values with this `SealKey`, or the one in a file. Nodes see neither the values nor can they alter them.
+      Values that were not sealed with it are errors.
 
     Every method raises RequestTimeout if no answer comes, PortClosed at once if no node listens, Denied for want of a right,
     and RequestError if the cluster refuses otherwise. After Unconfirmed or RequestTimeout a write may have been done, but never twice.
@@ -65,12 +68,14 @@ class Client:
         learn: bool = True,
         token: str | Token | None = None,
         scope: str | None = None,
+        seal: SealKey | str | os.PathLike[str] | None = None,
     ) -> None:
         """Looks names up, which blocks. Raises ConfigError for a node without an address, an impossible limit
         or a bad token, RequestError if this host has no route to any node.
         """
         timeout, attempts = arguments.limits(timeout, attempts)
         self._rights = rights_of(token, scope)
+        self._seal = seal_of(seal)
         infos = sockets.resolve(sockets.node_list(nodes))
         self._pid = os.getpid()
         self._selector = selectors.DefaultSelector()
@@ -87,14 +92,15 @@ class Client:
             node_name=self._sockets.node_name,
             direct=direct,
             spread=spread_reads,
+            seal=self._seal,
             on_learnt=self._sockets.place if learn else None,
         )
         self._pump = Pump(self._sockets, self._session, time.monotonic)
 
     @property
     def max_value(self) -> int:
-        """Bytes that one `put` takes: fewer with a token, and 8 fewer with a condition."""
-        return shared.MAX_VALUE - self._rights.proof_size
+        """Bytes that one `put` takes: fewer with a token or a seal, and 8 fewer with a condition."""
+        return shared.MAX_VALUE - self._rights.proof_size - self._seal.overhead
 
     def key_of(self, name: Key) -> bytes:
         """The 20 bytes that the cluster knows a name by: its hash, in this client's scope."""
@@ -158,7 +164,8 @@ class Client:
         the bytes in all. If it fails or is interrupted, it deletes what it has written. Raises ValueTooLarge.
         """
         data = arguments.whole(source)
-        upload, chunk_size = os.urandom(UPLOAD_ID_LEN), CHUNK_SIZE - self._rights.proof_size
+        upload = os.urandom(UPLOAD_ID_LEN)
+        chunk_size = CHUNK_SIZE - self._rights.proof_size - self._seal.overhead
         return self._run(large.put(key, data, ttl, progress, time.time(), upload, chunk_size))
 
     def get_large(self, key: Key, *, progress: Progress = large.no_progress) -> bytes:

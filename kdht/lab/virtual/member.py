@@ -185,6 +185,7 @@ class Member:
             observer=Unobserved(),
             rng=Random(f"{seed}/{self.contact}/records"),
             clock=self.clock,
+            room=self.store.room,
             steady=lambda: SteadyTime(self.network.now),
         )
 
