@@ -29,6 +29,8 @@ class Send(NamedTuple):
     node: int
     data: bytes
     direct: bool = False
+    port: int = 0
+    """How often this node's source port was changed so far."""
 
 
 class Sent(NamedTuple):
@@ -42,13 +44,13 @@ class Sent(NamedTuple):
     direct: bool = False
 
 
-def address(message: bytearray, number: int, sent: Sent) -> Send:
-    """Make a packed request the datagram of that number; writes to `message`."""
+def address(message: bytearray, number: int, sent: Sent, port: int) -> Send:
+    """Make a packed request the datagram of that number; writes to `message`. `port`: as in Send."""
     message[_LAST_ID_BYTE] = message[_LAST_ID_BYTE] & -MAX_SENT & 0xFF | number
     message[_ATTEMPT] = sent.attempt
     message[_FLAGS] = message[_FLAGS] & _PROVEN | (_DIRECT if sent.direct else 0)
     message[_COOKIE] = sent.cookie.to_bytes(8, "big")
-    return Send(sent.node, bytes(message), sent.direct)
+    return Send(sent.node, bytes(message), sent.direct, port)
 
 
 class RequestOutbox:

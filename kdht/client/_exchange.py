@@ -305,7 +305,8 @@ class Exchange:
         self, node: int, attempt: int, now: float, *, hedge: bool = False, direct: bool = False
     ) -> None:
         sent = Sent(node, attempt, self._state.cookie, now, hedge, direct)
-        self._state.outgoing.add(address(self._message, len(self._sent), sent), self.number)
+        port = self._state.nodes[node].port
+        self._state.outgoing.add(address(self._message, len(self._sent), sent, port), self.number)
         self._sent.append(sent)
 
     # --- The end without an answer

@@ -236,4 +236,4 @@ class WatchExchange:
         self._time = state.clock.now()
         state.rights.prove(message, call, self._time)
         sent = self._asked[node] = Sent(node, attempt, self._state.cookie, now)
-        state.outgoing.add(address(message, 0, sent), self.number)
+        state.outgoing.add(address(message, 0, sent, state.nodes[node].port), self.number)

@@ -74,6 +74,8 @@ class Methods:
         self._state = "starting"
         self.is_lame = False
         """Whether the node serves on only until others have noticed that it goes."""
+        self.notes: list[str] = []
+        """Warnings of the start."""
         self.capabilities: list[str] = []
         """Capabilities that the process still has."""
         self.reload: Callable[[], list[str]] | None = None
@@ -125,6 +127,11 @@ class Methods:
         troubles = [f"{failed} writes failed since the start: the log says why"] if failed else []
         if parts.store.room.why:
             troubles.append(f"no room for all writes: {parts.store.room.why}")
+        if parts.driver.status()["counters"]["own_id"]:
+            troubles.append(
+                "another node has this node's ID: stop the one with the copied data directory, and start it again "
+                "without that directory"
+            )
         if parts.aside.waits:
             troubles.append(
                 "this node was away for longer than deletions are remembered: what it kept waits until others confirm it"
@@ -160,7 +167,7 @@ class Methods:
                 tuple(key.epoch for key in settings.access.keys),
             ),
             log_lines_lost=self._lost_lines(),
-            warnings=[*settings.warnings, *self._troubles()],
+            warnings=[*settings.warnings, *self.notes, *self._troubles()],
         )
         if self._running:
             parts, datapaths = self._running
