@@ -43,16 +43,19 @@ class Rights:
         return scoped_key(plain, self.scope)
 
     def in_scope(self, call: Call) -> Call:
-        """The call with the key that its name has here. Raises ValueTooLarge for a value without room for the proof."""
-        if len(call.body) + self.proof_size > shared.MAX_BODY and call.op not in _UNPROVEN:
-            head = len(call.body) - call.value_size
-            raise ValueTooLarge(
-                f"{call}: with a token, a value has at most {shared.MAX_BODY - self.proof_size - head} bytes here, this one "
-                f"has {call.value_size}"
-            )
+        """The call with the key that its name has here."""
         # A self-certified record's key is no name's hash: it is the same in every scope.
         key = call.key if call.certified else scoped_key(call.key, self.scope)
         return call._replace(key=key, inner=call.key)
+
+    def check_room(self, call: Call) -> None:
+        """Raises ValueTooLarge for a value without room for the proof."""
+        excess = len(call.body) + self.proof_size - shared.MAX_BODY
+        if excess > 0 and call.op not in _UNPROVEN:
+            size = len(call.plain) or call.value_size
+            raise ValueTooLarge(
+                f"{call}: with a token, a value has at most {size - excess} bytes here, this one has {size}"
+            )
 
     def pack(self, call: Call, number: int) -> bytearray:
         """The request, with room for a proof: see `prove`."""

@@ -46,8 +46,8 @@ class Seal:
         """Bytes of each record that are no longer there for a value."""
         return 0 if self.key is None else OVERHEAD
 
-    def fitted(self, call: Call, room: int) -> Call:
-        """The call with room for what sealing adds. `room`: bytes that a body may have. Raises ValueTooLarge, and ValueError for what is not sealed."""
+    def fitted(self, call: Call) -> Call:
+        """The call with room for what sealing adds. Raises ValueTooLarge, and ValueError for what is not sealed."""
         if self.key is None:
             return call
         if call.certified:
@@ -60,8 +60,8 @@ class Seal:
             return call
         head = _head_len(call)
         value = call.body[head:]
-        if len(call.body) + OVERHEAD > room:
-            most = room - head - OVERHEAD
+        if len(call.body) + OVERHEAD > shared.MAX_BODY:
+            most = shared.MAX_BODY - head - OVERHEAD
             raise ValueTooLarge(
                 f"{call}: a sealed value has at most {most} bytes here, this one has {len(value)}"
             )

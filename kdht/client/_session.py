@@ -28,7 +28,6 @@ from kdht.client._watch import WatchExchange
 from kdht.client._writes import WriteExchange
 from kdht.errors import BadPacket
 from kdht.wire import HEADER, STATUS_OF, check_form
-from kdht.wire import _shared as shared
 from kdht.wire._shared import TRY_BITS, Flag, Op
 
 _REPLY_FLAGS = int(Flag.REPLY | Flag.FORWARDED)
@@ -64,8 +63,8 @@ class Session:
 
     `timeout`, seconds, and `attempts` limit each request. `unix_us`: microseconds since 1970, for the versions of writes.
     `rights`: the client's token and scope. `seal`: what is done to values. `direct`: any node may answer a read, to an
-    unconnected socket. `spread`: they go to any replica.
-    `on_learnt` is called with each node named by the cluster; without it the client learns none.
+    unconnected socket. `spread`: they go to any replica. `on_learnt` is called with each node named by the cluster; without
+    it the client learns none.
     """
 
     def __init__(
@@ -115,7 +114,7 @@ class Session:
         if now >= self._learner.due_at:
             self._learner.begin(now)
             self._request(neighbours(self.state.rng), now, self._told_of_nodes)
-        return self._request(self._fitted(call), now, on_done)
+        return self._request(self.state.rights.in_scope(call), now, on_done)
 
     def watch(self, call: Call, lease: int, now: float, on_event: Callable[[], None]) -> WatchExchange:
         """Begin a watch. It lasts until it is forgotten or fails; `lease` is in seconds.
@@ -133,15 +132,12 @@ class Session:
             self._pending.pop(pending.number, None)
 
     def _request(self, call: Call, now: float, on_done: Callable[[Exchange, float], None] | None) -> Exchange:
+        call = self.state.seal.fitted(call)
+        self.state.rights.check_room(call)
         kind = _KINDS.get(call.op, Exchange)
         exchange = kind(self.state, Request(call, self._new_number(), now, on_done))
         self._begin(exchange, now)
         return exchange
-
-    def _fitted(self, call: Call) -> Call:
-        """The call with its key in the client's scope, and with room for a seal and a proof. Raises ValueTooLarge."""
-        state = self.state
-        return state.rights.in_scope(state.seal.fitted(call, shared.MAX_BODY - state.rights.proof_size))
 
     def _begin(self, pending: Pending, now: float) -> None:
         self._pending[pending.number] = pending

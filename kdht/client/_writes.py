@@ -105,6 +105,7 @@ class WriteExchange(Exchange):
         least = max(least, (condition or 0) + 1)
         self.version = self._state.clock.next(least, alone=condition is not None)
         self._message[_VERSION] = self.version.to_bytes(8, "big")
+        # The proof last: it covers the sealed value.
         self._state.seal.close(self._message, self.call, self.version)
         self._state.rights.prove(self._message, self.call, self.version)
         self._since = len(self._sent)

@@ -59,8 +59,8 @@ class AsyncClient:
     ) -> None:
         """Raises ConfigError for an impossible limit, a bad token, or text that names no node."""
         timeout, attempts = arguments.limits(timeout, attempts)
-        self._seal = seal_of(seal)
         self._rights = rights_of(token, scope)
+        self._seal = seal_of(seal)
         self._nodes = sockets.node_list(nodes)
         self._limits = (timeout, attempts)
         self._direct = direct
@@ -74,12 +74,7 @@ class AsyncClient:
     @property
     def max_value(self) -> int:
         """Bytes that one `put` takes: fewer with a token or a seal, and 8 fewer with a condition."""
-        return shared.MAX_VALUE - self._overhead
-
-    @property
-    def _overhead(self) -> int:
-        """Bytes of each record that are no longer there for a value."""
-        return self._rights.proof_size + self._seal.overhead
+        return shared.MAX_VALUE - self._rights.proof_size - self._seal.overhead
 
     def key_of(self, name: Key) -> bytes:
         """The 20 bytes that the cluster knows a name by: its hash, in this client's scope."""
@@ -125,7 +120,8 @@ class AsyncClient:
     ) -> int:
         """Store up to 64 MiB, in many requests. Returns the version. Raises ValueTooLarge."""
         data = arguments.whole(source)
-        upload, chunk_size = os.urandom(UPLOAD_ID_LEN), CHUNK_SIZE - self._overhead
+        upload = os.urandom(UPLOAD_ID_LEN)
+        chunk_size = CHUNK_SIZE - self._rights.proof_size - self._seal.overhead
         return await self._run(large.put(key, data, ttl, progress, time.time(), upload, chunk_size))
 
     async def get_large(self, key: Key, *, progress: Progress = large.no_progress) -> bytes:

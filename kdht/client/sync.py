@@ -74,8 +74,8 @@ class Client:
         or a bad token, RequestError if this host has no route to any node.
         """
         timeout, attempts = arguments.limits(timeout, attempts)
-        self._seal = seal_of(seal)
         self._rights = rights_of(token, scope)
+        self._seal = seal_of(seal)
         infos = sockets.resolve(sockets.node_list(nodes))
         self._pid = os.getpid()
         self._selector = selectors.DefaultSelector()
@@ -100,12 +100,7 @@ class Client:
     @property
     def max_value(self) -> int:
         """Bytes that one `put` takes: fewer with a token or a seal, and 8 fewer with a condition."""
-        return shared.MAX_VALUE - self._overhead
-
-    @property
-    def _overhead(self) -> int:
-        """Bytes of each record that are no longer there for a value."""
-        return self._rights.proof_size + self._seal.overhead
+        return shared.MAX_VALUE - self._rights.proof_size - self._seal.overhead
 
     def key_of(self, name: Key) -> bytes:
         """The 20 bytes that the cluster knows a name by: its hash, in this client's scope."""
@@ -169,7 +164,8 @@ class Client:
         the bytes in all. If it fails or is interrupted, it deletes what it has written. Raises ValueTooLarge.
         """
         data = arguments.whole(source)
-        upload, chunk_size = os.urandom(UPLOAD_ID_LEN), CHUNK_SIZE - self._overhead
+        upload = os.urandom(UPLOAD_ID_LEN)
+        chunk_size = CHUNK_SIZE - self._rights.proof_size - self._seal.overhead
         return self._run(large.put(key, data, ttl, progress, time.time(), upload, chunk_size))
 
     def get_large(self, key: Key, *, progress: Progress = large.no_progress) -> bytes:
