@@ -186,6 +186,9 @@ METRICS = {
     ),
     "kdht_storage_full_total": Metric("counter", "Writes refused for want of room (FULL)."),
     "kdht_storage_failed": Metric("gauge", "1 while the disk takes no writes, because one failed."),
+    "kdht_storage_set_aside_total": Metric(
+        "counter", "Records set aside, because their versions were beyond the clock."
+    ),
     "kdht_storage_writes_waiting": Metric("gauge", "Writes waiting for the disk."),
     "kdht_storage_writes_total": Metric(
         "counter",
@@ -343,6 +346,7 @@ def _storage(storage: StorageCounters) -> Iterator[Sample]:
         yield Sample(f"kdht_storage_{name}", (), getattr(storage, name))
     yield Sample("kdht_storage_full_total", (), storage.full)
     yield Sample("kdht_storage_failed", (), int(storage.disk_failed))
+    yield Sample("kdht_storage_set_aside_total", (), storage.set_aside)
     yield Sample("kdht_storage_writes_waiting", (), storage.waiting)
     yield Sample("kdht_storage_groups_total", (), storage.groups)
     for outcome in ("written", "refused", "failed"):
