@@ -18,6 +18,7 @@ NAMES = [
     "kdht.wire._shared",
     "kdht.core._tags",
     "kdht.core._buckets",
+    "kdht.core._prefixes",
     "kdht.core._packet",
     "kdht.core._message",
     "kdht.core._reply",

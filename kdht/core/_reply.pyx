@@ -80,8 +80,7 @@ cdef uint32_t write_reply(const kdht_config *config, kdht_header *header, const 
         memcpy(bytes_at + KDHT_HEADER_LEN, body, length)
     if straight:
         memset(&header.time, 0, KDHT_HEADER_LEN - (<uint8_t *>&header.time - bytes_at))
-        if config.flags & KDHT_CONFIG_COOKIES:
-            header.cookie = htobe64(cookie_at(config, out.target_ip, now >> KDHT_COOKIE_SLOT_BITS))
+        header.cookie = htobe64(cookie_at(config, out.target_ip, now >> KDHT_COOKIE_SLOT_BITS))
     else:
         memset(&header.max_reply, 0, KDHT_HEADER_LEN - (<uint8_t *>&header.max_reply - bytes_at))
         seal(config, header, now)

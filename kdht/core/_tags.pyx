@@ -9,7 +9,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from kdht.core._layout cimport (
-    KDHT_CONFIG_COOKIES, KDHT_COOKIE_SLOT_BITS, KDHT_HEADER_LEN, KDHT_KEY_SLOTS, KDHT_TAGGED_LEN, be64toh,
+    KDHT_COOKIE_SLOT_BITS, KDHT_HEADER_LEN, KDHT_KEY_SLOTS, KDHT_TAGGED_LEN, be64toh,
     htobe64, kdht_config, kdht_header, kdht_key, kdht_sip, kdht_sip_end, kdht_sip_read, kdht_sip_start,
     kdht_sip_word, kdht_siphash, ntohs,
 )
@@ -45,8 +45,6 @@ cdef bint is_proven(const kdht_config *config, const kdht_header *header,
                     const uint8_t *ip, uint32_t now) noexcept nogil:
     cdef uint64_t slot = now >> KDHT_COOKIE_SLOT_BITS
     cdef uint64_t shown = be64toh(header.cookie)
-    if not config.flags & KDHT_CONFIG_COOKIES:
-        return True
     if shown == 0:
         return False
     if shown == cookie_at(config, ip, slot) or (slot > 0 and shown == cookie_at(config, ip, slot - 1)):

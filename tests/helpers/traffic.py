@@ -65,7 +65,16 @@ def random_settings(rng: random.Random) -> OracleSettings:
         window=rng.choice((WINDOW, WINDOW, 0, shared.REPLAY_WINDOW)),
         hop_limit=rng.choice((shared.HOP_LIMIT, 1, 2, 255)),
         untagged=rng.random() < 0.1,
+        write_cookie=rng.random() < 0.3,
+        prefixes=random_prefixes(rng) if rng.random() < 0.3 else None,
     )
+
+
+def random_prefixes(rng: random.Random) -> list[tuple[bytes, int, int]]:
+    """Rights of prefixes of any length around the usual senders, and mostly of everybody else."""
+    rights = {(ip, bits): rng.randrange(4) for ip in GOOD_HOSTS + HOSTS if (bits := rng.randint(0, 128))}
+    everybody = [(packed("::"), 0, 3)] if rng.random() < 0.8 else []
+    return everybody + [(ip, bits, right) for (ip, bits), right in rights.items() if rng.random() < 0.3]
 
 
 def random_node(rng: random.Random) -> Node:
@@ -97,7 +106,7 @@ def random_key(rng: random.Random, node: Node) -> bytes:
 def common_fields(rng: random.Random, node: Node) -> dict[str, object]:
     size = rng.choice((0, 0, 1, 7, 8, 100, 101, rng.randint(0, shared.MAX_BODY), shared.MAX_BODY))
     return {
-        "op": rng.choice((Op.GET, Op.PUT, Op.DELETE, Op.TRACE)),
+        "op": rng.choice((Op.GET, Op.GET, Op.PUT, Op.DELETE, Op.TRACE, Op.QUORUM_GET, Op.WATCH)),
         "key": random_key(rng, node),
         "request_id": rng.getrandbits(64),
         "hops": rng.choice((0, 0, 1, 2, 3, 16, 17, 255)),

@@ -21,6 +21,8 @@ from kdht.datapath.host.ruleset import MARK, Guard, RuleKind, Ruleset, RulesetOp
 from kdht.datapath.host.sysctl import RUNTIME_DIR, Sysctls
 from kdht.datapath.nfqueue.keeper import Keeper
 from kdht.datapath.nfqueue.queue_worker import FIRST_LANE
+from kdht.datapath.rates import NO_LIMITS, ClientRates
+from kdht.datapath.senders import NOBODY_REFUSED, Senders
 from kdht.errors import DatapathError
 from kdht.wire import Address
 from kdht.wire._shared import PORT
@@ -45,10 +47,8 @@ class NfqueueOptions:
     """How a packet's queue is chosen. auto: by the receiving CPU if there is a queue for each."""
     max_len: int = 4096
     """Packets that may wait in one queue. Further ones go to the socket."""
-    client_rate: int = 0
-    """Packets a second from one client. 0: no limit."""
-    member_rate: int | None = None
-    """Packets a second from one member. None: 50 times that of a client; 0: no limit."""
+    rates: ClientRates = NO_LIMITS
+    senders: Senders = NOBODY_REFUSED
     table: str = "kdht"
     """Two nodes in one network namespace need two tables, and different queues."""
     mark: int = MARK
@@ -184,8 +184,8 @@ def _ruleset(options: NfqueueOptions, interfaces: tuple[str, ...], guard: Guard)
             table=options.table,
             port=options.port,
             mark=options.mark,
-            client_rate=options.client_rate,
-            member_rate=options.member_rate,
+            rates=options.rates,
+            senders=options.senders,
             guard=guard,
             nft=options.nft,
         )
