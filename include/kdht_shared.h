@@ -26,6 +26,11 @@
 #define KDHT_MAX_VALUE 1104 /* KDHT_MAX_BODY - KDHT_RECORD_LEN */
 #define KDHT_CONDITION_LEN 8 /* behind a conditional write's record head: the version that must be stored */
 #define KDHT_MAX_CONDITIONAL_VALUE 1096 /* KDHT_MAX_VALUE - KDHT_CONDITION_LEN */
+#define KDHT_GRANT_LEN 24 /* struct kdht_grant */
+#define KDHT_PROOF_LEN 64 /* struct kdht_proof: the end of a PROVEN request's body */
+#define KDHT_PROOF_MAC_LEN 12
+#define KDHT_GRANT_KIND 1 /* its key is derived from an access secret */
+#define KDHT_MAX_PROVEN_VALUE 1040 /* KDHT_MAX_VALUE - KDHT_PROOF_LEN */
 #define KDHT_TRY_BITS 6 /* the low bits of a write's request ID are the number of the try; the others are the write's own */
 #define KDHT_COOKIE_SLOT_BITS 7 /* a cookie's time slot is 128 s; the cookie is good in it and in the two beside it */
 
@@ -90,6 +95,14 @@
 	X(BEHIND, 0x08)      /* a reply to STORE: this node has not caught up on the key */ \
 	X(IMMUTABLE, 0x10)   /* the key is the hash of the value */ \
 	X(SIGNED, 0x20)      /* the value is signed by the key's owner */
+
+/* In a grant: what its token may do. */
+#define KDHT_RIGHTS(X) \
+	X(READ, 0x01)     /* GET and QUORUM_GET */ \
+	X(WRITE, 0x02)    /* PUT */ \
+	X(DELETE, 0x04)   /* DELETE */ \
+	X(ANNOUNCE, 0x08) /* to be a member of a set */ \
+	X(WATCH, 0x10)    /* WATCH */
 
 /* --- What the implementations agree on ------------------------------------- */
 
@@ -210,6 +223,25 @@ struct kdht_record {
 	__be64 version;
 	__be32 ttl; /* seconds; 0: no end */
 	__be32 flags;
+} __attribute__((packed));
+
+/* What a token is good for. All of it is public; the token's key is derived from it. */
+struct kdht_grant {
+	__u8 kind;
+	__u8 rights;
+	__u8 epoch; /* of the access secret */
+	__u8 reserved;
+	__be32 expiry; /* Unix seconds; 0: never */
+	__be64 holder; /* 0: nobody, whose key is known to all; for open scopes */
+	__be64 scope;  /* 0: every key */
+} __attribute__((packed));
+
+/* The last bytes of a PROVEN request's body. */
+struct kdht_proof {
+	struct kdht_grant grant;
+	__u8 inner[KDHT_ID_LEN]; /* the name's hash, before the scope went in */
+	__be64 seq;              /* a write's version; microseconds since 1970 */
+	__u8 mac[KDHT_PROOF_MAC_LEN];
 } __attribute__((packed));
 
 /* One contact, in FIND_NODE replies and in the tables. */

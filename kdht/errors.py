@@ -16,6 +16,7 @@ EXIT_CODES = {
     8: "differences were found, or a condition did not hold",
     9: "too few replicas confirmed",
     10: "doctor found a failure",
+    11: "denied: a token with the right is needed",
     130: "interrupted",
 }
 """What the programs' exit codes mean. They do not change: scripts depend on them."""
@@ -54,6 +55,10 @@ class ConfigError(KdhtError):
 
 class BadArgument(ConfigError, ValueError):
     """A number that a client is given is out of its bounds."""
+
+
+class BadToken(ConfigError, ValueError):
+    """A token's text cannot be used. The message never repeats it."""
 
 
 class CaptureError(ConfigError):
@@ -124,6 +129,12 @@ class Interrupted(KdhtError):
     """The user ended long work half way; the message says what is done and how to go on."""
 
     exit_code = 130
+
+
+class Denied(RequestError):
+    """The client may not do this: it has no token, or one without the right. Nothing was changed."""
+
+    exit_code = 11
 
 
 class Conflict(RequestError):

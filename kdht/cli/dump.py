@@ -112,7 +112,9 @@ class _Job:
     def _sink(self, stack: ExitStack, restart: bool) -> BinaryIO:
         if self._part is None:
             return stack.enter_context(binary_output())
-        file = stack.enter_context(self._part.open("w+b" if restart or not self._part.exists() else "r+b"))
+        # In /tmp, another user may have put a link there.
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | (os.O_TRUNC if restart else 0)
+        file = stack.enter_context(os.fdopen(os.open(self._part, flags, 0o666), "r+b"))
         self._take_up(file)
         return file
 

@@ -6,7 +6,7 @@ No I/O. Tries and time-outs are in `_exchange`.
 from typing import Any, NamedTuple
 
 from kdht.client._arguments import Key, data_of, hash_of, name_of, whole_number
-from kdht.errors import BadPacket, Conflict, NotFound, RequestError, Unconfirmed, ValueTooLarge
+from kdht.errors import BadPacket, Conflict, Denied, NotFound, RequestError, Unconfirmed, ValueTooLarge
 from kdht.wire import Buffer, Contact, Record, pack_write, parse_contacts
 from kdht.wire import _shared as shared
 from kdht.wire._shared import Op, Status
@@ -78,8 +78,8 @@ REFUSALS: dict[Status, tuple[type[RequestError], str]] = {
     Status.CONFLICT: (Conflict, "the key has another version than the condition names"),
     Status.UNREACHABLE: (RequestError, "the next node on the route does not listen"),
     Status.DENIED: (
-        RequestError,
-        "this client may not do this: nothing was changed; use a token with the right",
+        Denied,
+        "this client may not do this, and nothing was changed: give it a token with the right, in KDHT_TOKEN or --token",
     ),
     Status.FULL: (RequestError, "no room is left for it; nothing was changed"),
     Status.BAD_VERSION: (

@@ -2,15 +2,26 @@
 
 An upload is named in it from before its first chunk is written until its last one is deleted. A journal has a bounded
 size, and never locks its key. If it is full, uploads that are over are dropped, or else the oldest unfinished one.
+
+Anybody may have written a journal. So it only says where to look: a chunk is deleted after a look at its header, and
+the look ends after many absent chunks in a row. A writer's own upload needs no look.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 from kdht.client import _calls as calls
 from kdht.client._arguments import Key, hash_of
-from kdht.client._calls import Call
-from kdht.client._manifest import MAX_UPLOADS, Upload, chunk_name, journal_name, pack_journal, parse_journal
+from kdht.client._calls import Answer, Call
+from kdht.client._manifest import (
+    MAX_UPLOADS,
+    Upload,
+    chunk_name,
+    is_chunk_of,
+    journal_name,
+    pack_journal,
+    parse_journal,
+)
 from kdht.client._steps import Many, Steps
 from kdht.errors import Conflict, RequestError, Unconfirmed
 from kdht.wire._shared import Status
@@ -21,6 +32,11 @@ ABANDONED = 86400
 """Seconds after which an unfinished upload is taken for dead."""
 TRIES = 32
 """Changes of one journal, each after another client changed it first."""
+ABSENT_IN_A_ROW = 128
+"""Absent chunks in a row that end the search for an upload's chunks. More than the requests that a writer has under way:
+chunks are written in order and deleted in the opposite order, so those that are there come first."""
+MAX_LEAD = 3600
+"""Seconds by which another client's version may be ahead of this clock, and still be believed."""
 MAX_DOUBTS = 2
 """UNCONFIRMED changes of one journal: each has taken the whole time of a request."""
 
@@ -82,20 +98,54 @@ class Journal:
     def is_over(self, upload: Upload, uploads: list[Upload]) -> bool:
         """Whether its chunks may be deleted: a newer value was written, or nobody works on this upload any more."""
         if upload.version:
-            return upload.version < max(each.version for each in uploads)
+            # One far in the future would make every upload to come look old.
+            most = (self._unix_s + MAX_LEAD) * 1_000_000
+            return any(upload.version < each.version <= most for each in uploads)
         return self._unix_s - upload.started > ABANDONED
 
     def drop(self, uploads: list[Upload]) -> Steps[None]:
-        """Delete their chunks, then their names."""
+        """Delete the chunks of named uploads, then their names."""
+        for upload in uploads:
+            found = yield from self._written(upload)
+            yield from self._delete(upload, found)
         if uploads:
-            chunks = ((each, number) for each in uploads for number in range(each.chunks))
-            yield Many((self._deletion(*chunk) for chunk in chunks), lambda call, answer: None)
-            gone = {upload.id for upload in uploads}
-            yield from self._change(lambda named: [each for each in named if each.id not in gone])
+            yield from self._forget(uploads)
 
-    def _deletion(self, upload: Upload, number: int) -> Call:
-        call = calls.delete(chunk_name(upload.id, number))
-        return call._replace(name=self._key, part=f"chunk {number + 1} of {upload.chunks}")
+    def clear(self, upload: Upload) -> Steps[None]:
+        """Delete all chunks of this client's own upload, those too whose write is still on its way; then its name."""
+        yield from self._delete(upload, range(upload.chunks))
+        yield from self._forget([upload])
+
+    def _written(self, upload: Upload) -> Steps[list[int]]:
+        """The numbers of an upload's chunks that are there, rising."""
+        found: list[int] = []
+        hashed, begin, end = hash_of(self._key), 0, min(ABSENT_IN_A_ROW, upload.chunks)
+
+        def look(call: Call, answer: Answer) -> None:
+            if answer.status is Status.OK and is_chunk_of(calls.record(answer).value, hashed, upload.id):
+                found.append(call.tag)
+
+        while begin < end:
+            numbers = range(begin, end)
+            yield Many((self._chunk(calls.get, upload, number) for number in numbers), look)
+            # As many again as were found, so that a long upload is not searched in small steps.
+            farther = max(found, default=-1) + 1 + max(ABSENT_IN_A_ROW, len(found))
+            begin, end = end, min(farther, upload.chunks)
+        return sorted(found)
+
+    def _delete(self, upload: Upload, numbers: Sequence[int]) -> Steps[None]:
+        # From the last on: if this ends early, what is left comes first, and is found again.
+        deletions = (self._chunk(calls.delete, upload, number) for number in reversed(numbers))
+        yield Many(deletions, lambda call, answer: None)
+
+    def _forget(self, uploads: list[Upload]) -> Steps[None]:
+        gone = {upload.id for upload in uploads}
+        yield from self._change(lambda named: [each for each in named if each.id not in gone])
+
+    def _chunk(self, request: Callable[[Key], Call], upload: Upload, number: int) -> Call:
+        call = request(chunk_name(upload.id, number))
+        part = f"chunk {number + 1} of {upload.chunks}"
+        return call._replace(name=self._key, tag=number, part=part, accepts=calls.NOT_FOUND)
 
     def _with_another(self, uploads: list[Upload], upload: Upload) -> list[Upload]:
         if upload in uploads:

@@ -67,7 +67,7 @@ def put(
         raise  # no more steps can be taken; the journal names what was written
     except BaseException:
         with suppress(RequestError):
-            yield from journal.drop([upload._replace(chunks=chunks.begun)])
+            yield from journal.clear(upload._replace(chunks=chunks.begun))
         raise
     # After the last chunk, so readers see a whole value or none.
     manifest = Manifest(len(data), CHUNK_SIZE, new_id, digest_of(data))
@@ -78,7 +78,7 @@ def put(
     except Ended:
         with suppress(RequestError):
             yield from steps.delete(name, version)
-            yield from journal.drop([upload])
+            yield from journal.clear(upload)
         raise
     except RequestError:
         # The value is written. The journal names what is left, for the next `put` or `delete`.

@@ -119,8 +119,13 @@ def cut(data: Buffer, key: bytes, upload: bytes) -> Iterator[bytes]:
 
 def data_in(chunk: bytes, key: bytes, upload: bytes, size: int) -> bytes | None:
     """The `size` bytes of the value in an untrusted chunk; None if the chunk is not that upload's."""
-    whole = len(chunk) == _CHUNK.size + size and chunk.startswith(_CHUNK.pack(CHUNK_MAGIC, key, upload))
+    whole = len(chunk) == _CHUNK.size + size and is_chunk_of(chunk, key, upload)
     return chunk[_CHUNK.size :] if whole else None
+
+
+def is_chunk_of(value: bytes, key: bytes, upload: bytes) -> bool:
+    """Whether an untrusted value is a chunk of this upload of this key, the 20-byte hash."""
+    return value.startswith(_CHUNK.pack(CHUNK_MAGIC, key, upload))
 
 
 def digest_of(data: Buffer) -> bytes:

@@ -12,7 +12,6 @@ from kdht.config.places import DEV_ADDRESS, control_socket, dev_dir
 from kdht.config.schema import Config, build
 from kdht.config.values import Endpoint
 from kdht.errors import ConfigError
-from kdht.wire import Address
 
 SECRET = "kdht --dev: everybody knows this secret"
 WARNING = "development node: its cluster secret is public, so it listens on loopback only"
@@ -29,7 +28,7 @@ def config(overrides: dict[str, dict[str, Any]]) -> Config:
     except ValueError as error:
         raise ConfigError(f"--listen {' '.join(listen)}: {error}") from None
     for address in addresses:
-        if not _is_loopback(address):
+        if not address.is_loopback:
             raise ConfigError(
                 f"--dev listens on loopback only, not on {address.host}: write a configuration for that"
             )
@@ -47,7 +46,3 @@ def config(overrides: dict[str, dict[str, Any]]) -> Config:
     if merged["datapath"]["kind"] != "socket":
         raise ConfigError("--dev has the socket datapath only: packets on loopback cannot be diverted")
     return build({**merged, "key": [{"secret": SECRET}]}, name="--dev")
-
-
-def _is_loopback(address: Address) -> bool:
-    return address.ip[12] == 127 if address.is_ipv4 else address.host == "::1"

@@ -14,6 +14,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from kdht.config.access_schema import AccessSection
+from kdht.config.key_schema import KeySection
 from kdht.config.kinds import allowed, field_names, kind_at
 from kdht.config.places import DATA_DIR, SOCKET
 from kdht.config.values import (
@@ -29,7 +31,6 @@ from kdht.config.values import (
 )
 from kdht.errors import ConfigError
 from kdht.wire._shared import HOP_LIMIT, KEY_SLOTS, MAX_OWN, MAX_REPLICAS, PORT, REPLAY_WINDOW, K
-from kdht.wire.keys import MIN_SECRET
 
 MAX_FILE = 1 << 20
 DatapathKind = Literal["auto", "socket", "nfqueue", "ebpf"]
@@ -113,33 +114,6 @@ class NodeSection(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True)
             "least replication.replicas.",
         ),
     ] = K
-
-
-class KeySection(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
-    """The cluster's shared secret, the same on all nodes. The first key signs; both are accepted,
-    so that it can be changed while traffic flows."""
-
-    epoch: Annotated[
-        int, Meta(ge=0, le=255, description="The secret's number: a new secret, a new number.")
-    ] = 0
-    file: Annotated[
-        AbsolutePath | None,
-        Meta(
-            description=f"The file with the secret, {MIN_SECRET} bytes or more, readable by the daemon only.",
-            examples=["/etc/kdht/secret"],
-        ),
-    ] = None
-    secret: Annotated[
-        Annotated[str, Meta(min_length=MIN_SECRET)] | None,
-        Meta(
-            description="The secret itself, in place of a file: for trying things out.",
-            examples=["not-a-secret-any-more"],
-        ),
-    ] = None
-
-    def __post_init__(self) -> None:
-        if (self.file is None) == (self.secret is None):
-            raise ValueError("expected either `file` or `secret`")
 
 
 class DatapathSection(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
@@ -320,6 +294,7 @@ class Config(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
 
     node: NodeSection
     key: Annotated[list[KeySection], Meta(min_length=1, max_length=KEY_SLOTS)]
+    access: AccessSection = AccessSection()
     datapath: DatapathSection = DatapathSection()
     storage: StorageSection = StorageSection()
     replication: ReplicationSection = ReplicationSection()

@@ -9,11 +9,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from kdht.config.schema import Config, KeySection
+from kdht.config.key_schema import KeySection
+from kdht.config.schema import Config
 from kdht.errors import ConfigError
+from kdht.node.access import AccessPolicy
 from kdht.wire import Address
 from kdht.wire._shared import MAX_OWN
-from kdht.wire.keys import ClusterSecret, derive
+from kdht.wire.keys import ClusterSecret, derive, derive_access
+from kdht.wire.rights import holder_of, scope_of
 
 MAX_SECRET_FILE = 4096
 
@@ -31,6 +34,8 @@ class Settings:
     """The own addresses without the anycast ones."""
     keys: tuple[ClusterSecret, ...]
     """The first signs."""
+    access: AccessPolicy
+    """Who may read and write."""
     data_dir: Path
     control_socket: Path
     warnings: tuple[str, ...] = ()
@@ -43,7 +48,7 @@ class Settings:
     @property
     def key_files(self) -> list[Path]:
         """The files that the keys come from, now and at SIGHUP."""
-        return [key.file.path for key in self.config.key if key.file]
+        return [key.file.path for key in (*self.config.key, *self.config.access.key) if key.file]
 
     def usual(self, ipv4: bool) -> Address | None:
         """The sender, in one family, of what this node forwards."""
@@ -54,20 +59,23 @@ def resolve(config: Config) -> Settings:
     """Read the key files and settle the addresses. Raises ConfigError."""
     listen, unicast, own = _addresses(config)
     _check_bootstrap(config, unicast)
-    keys, warnings = [], []
-    for number, key in enumerate(config.key):
-        secret, warning = _secret(key, f"key[{number}]")
+    warnings: list[str] = []
+    keys = []
+    for at, key in enumerate(config.key):
+        secret, warning = _secret(key, f"key[{at}]")
         keys.append(derive(key.epoch, secret))
         warnings += warning
+    access, more = _access(config, own)
     return Settings(
         config=config,
         listen=listen,
         own=own,
         unicast=unicast,
         keys=tuple(keys),
+        access=access,
         data_dir=config.node.data_dir.path,
         control_socket=config.control.socket.path,
-        warnings=tuple(warnings),
+        warnings=(*warnings, *more),
     )
 
 
@@ -135,6 +143,40 @@ def _unique(addresses: Sequence[Address] | Iterator[Address]) -> tuple[Address, 
     return tuple(dict.fromkeys(addresses))
 
 
+def _access(config: Config, own: Sequence[Address]) -> tuple[AccessPolicy, list[str]]:
+    """Who may read and write, and what the operator should know of that."""
+    access, keys = config.access, []
+    warnings: list[str] = []
+    for at, key in enumerate(access.key):
+        secret, warning = _secret(key, f"access.key[{at}]")
+        keys.append(derive_access(key.epoch, secret))
+        warnings += warning
+    is_private = all(address.is_loopback for address in own)
+    # Closed unless somebody says otherwise. What ends on loopback alone is for trying things out.
+    writes = access.writes or ("open" if is_private and not keys else "token")
+    if not keys and (writes, access.reads) != ("open", "open"):
+        raise ConfigError(_NO_ACCESS_KEY.format("reads" if writes == "open" else "writes"))
+    if writes != "token" and not is_private:
+        warnings.append(_ANYBODY_WRITES.format(writes))
+    return AccessPolicy(
+        writes=writes,
+        reads=access.reads,
+        keys=tuple(keys),
+        open_scopes=frozenset(map(scope_of, access.open_scopes)),
+        revoked=frozenset(map(holder_of, access.revoked)),
+    ), warnings
+
+
+_NO_ACCESS_KEY = (
+    "access.{0} asks for tokens, and no [[access.key]] has the secret to check them with: make one with kdhtctl key new, the "
+    'same on all nodes; or let everybody in with access.{0} = "open"'
+)
+_ANYBODY_WRITES = (
+    'access.writes is "{}": everybody who can send a datagram here can write and delete: set it to "token", unless only '
+    "friends can reach this port"
+)
+
+
 def _secret(key: KeySection, name: str) -> tuple[bytes, list[str]]:
     """The secret's bytes, and what is wrong with where they come from."""
     if key.secret is not None:
@@ -146,9 +188,7 @@ def _secret(key: KeySection, name: str) -> tuple[bytes, list[str]]:
             secret = file.read(MAX_SECRET_FILE + 1).strip()
             mode = path.stat().st_mode
     except OSError as error:
-        raise ConfigError(
-            f"{name}.file is {key.file}: {error.strerror}: put the cluster's secret there"
-        ) from error
+        raise ConfigError(f"{name}.file is {key.file}: {error.strerror}: put the secret there") from error
     if len(secret) > MAX_SECRET_FILE:
         raise ConfigError(
             f"{name}.file is {key.file}: larger than {MAX_SECRET_FILE} bytes: is this the secret's file?"
@@ -158,4 +198,4 @@ def _secret(key: KeySection, name: str) -> tuple[bytes, list[str]]:
     except ConfigError as error:
         raise ConfigError(f"{name}.file is {key.file}: {error}") from None
     readable = mode & (stat.S_IROTH | stat.S_IWOTH)
-    return secret, [f"{path}: every user can read the cluster's secret: chmod 600 {path}"] if readable else []
+    return secret, [f"{path}: every user can read this secret: chmod 600 {path}"] if readable else []

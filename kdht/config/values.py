@@ -15,6 +15,7 @@ from kdht.wire._shared import ID_LEN
 
 MAX_HOST = 253  # RFC 1035, as text
 MAX_INTERFACE = 15  # IFNAMSIZ without its end
+MAX_NAME = 64  # characters of a scope's or a holder's name
 MAX_SOCKET_PATH = 107  # sun_path without its end
 
 
@@ -198,3 +199,28 @@ class Interface(TextKind):
             raise ValueError("not a valid interface name")
         if text == "lo":
             raise ValueError("lo cannot be used: its packets have their route already")
+
+
+class ScopeName(TextKind):
+    """The name of a scope: the keys that a token is good for."""
+
+    ALLOWED = f"a name of 1 to {MAX_NAME} printable characters"
+    __slots__ = ()
+
+    @classmethod
+    def check(cls, text: str) -> None:
+        if not 0 < len(text) <= MAX_NAME or not text.isprintable():
+            raise ValueError(f"expected {cls.ALLOWED}")
+
+
+class Holder(ScopeName):
+    """Whom a token was made for: a name, or the holder's number as 16 hexadecimal digits."""
+
+    ALLOWED = f"a name of 1 to {MAX_NAME} printable characters, or a holder's number, 16 hexadecimal digits but not all 0"
+    __slots__ = ()
+
+    @classmethod
+    def check(cls, text: str) -> None:
+        super().check(text)
+        if text == "0" * 16:
+            raise ValueError("the holder 0 is nobody: it is for open scopes")

@@ -12,6 +12,7 @@ set-aside-TIME.jsonl  records without a copy elsewhere, for the operator
 import fcntl
 import logging
 import os
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
@@ -52,7 +53,8 @@ class DataDir:
         """
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            _refuse_links(path)
+            lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise _unusable(path, error) from error
         try:
@@ -135,6 +137,25 @@ class DataDir:
             write_atomically(path, data)
         except OSError as error:
             raise _unusable(path, error) from error
+
+
+def _refuse_links(directory: Path) -> None:
+    """Where another user owns the data directory, root writes into its files alone. Raises OSError, StorageError.
+
+    LevelDB follows links, so an owner could choose with them which file of the host root replaces.
+    """
+    if directory.stat().st_uid in (0, os.geteuid()):
+        return
+    for folder, folders, names in os.walk(directory, followlinks=False):
+        for path in (Path(folder, name) for name in folders + names):
+            found = path.lstat()
+            # A second name of a file (a hard link) may be that of another user's file.
+            is_plain_file = stat.S_ISREG(found.st_mode) and found.st_nlink == 1
+            if not (is_plain_file or stat.S_ISDIR(found.st_mode)):
+                raise StorageError(
+                    f"{path}: a link or no plain file, in a directory of another user: "
+                    "remove it, or run kdhtd as that user"
+                )
 
 
 def kept_node_id(directory: Path) -> bytes | None:

@@ -277,6 +277,7 @@ def _tables(place: Place, home: Path, first: str, secret: str, datapath: str) ->
             "data_dir": str(home / "data"),
         },
         "[key]": {"epoch": 1, "secret": secret},
+        "access": {"writes": "open"},
         "datapath": {"kind": datapath},
         "control": {"socket": str(home / "control.sock")},
     }

@@ -26,6 +26,7 @@ cdef extern from *:
     static const struct kdht_named kdht_flag_names[] = {KDHT_FLAGS(X) {0, 0, 0}};
     static const struct kdht_named kdht_status_names[] = {KDHT_STATUSES(X) {0, 0, 0}};
     static const struct kdht_named kdht_record_flag_names[] = {KDHT_RECORD_FLAGS(X) {0, 0, 0}};
+    static const struct kdht_named kdht_right_names[] = {KDHT_RIGHTS(X) {0, 0, 0}};
     static const struct kdht_named kdht_verdict_names[] = {KDHT_VERDICTS(X) {0, 0, 0}};
     #undef X
     #define X(name, value, verdict) {#name, value, KDHT_##verdict},
@@ -43,6 +44,7 @@ cdef extern from *:
     static const struct kdht_named kdht_scalars[] = {
         C(MAGIC) C(VERSION) C(PORT) C(HEADER_LEN) C(TAGGED_LEN) C(MAX_BODY) C(MAX_DATAGRAM)
         C(ID_LEN) C(ID_BITS) C(RECORD_LEN) C(MAX_VALUE) C(CONDITION_LEN) C(MAX_CONDITIONAL_VALUE)
+        C(GRANT_LEN) C(PROOF_LEN) C(PROOF_MAC_LEN) C(GRANT_KIND) C(MAX_PROVEN_VALUE)
         C(TRY_BITS) C(COOKIE_SLOT_BITS) C(FIRST_ROUTED_OP)
         C(LAST_ROUTED_OP) C(FIRST_CONTROL_OP) C(LAST_CONTROL_OP) C(KNOWN_FLAGS) C(REQUEST_FLAGS)
         C(K) C(ROOM) C(HOP_LIMIT)
@@ -59,6 +61,7 @@ cdef extern from *:
     const kdht_named *kdht_flag_names
     const kdht_named *kdht_status_names
     const kdht_named *kdht_record_flag_names
+    const kdht_named *kdht_right_names
     const kdht_named *kdht_verdict_names
     const kdht_named *kdht_reason_names
     const kdht_named *kdht_header_fields
@@ -84,6 +87,7 @@ Op = enum.IntEnum("Op", _values(kdht_op_names), module=__name__)
 Flag = enum.IntFlag("Flag", _values(kdht_flag_names), module=__name__)
 Status = enum.IntEnum("Status", _values(kdht_status_names), module=__name__)
 RecordFlag = enum.IntFlag("RecordFlag", _values(kdht_record_flag_names), module=__name__)
+Right = enum.IntFlag("Right", _values(kdht_right_names), module=__name__)
 Verdict = enum.IntEnum("Verdict", _values(kdht_verdict_names), module=__name__)
 Reason = enum.IntEnum("Reason", _values(kdht_reason_names), module=__name__)
 VERDICT_OF = {Reason(value): Verdict(verdict) for _, value, verdict in _rows(kdht_reason_names)}

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from kdht.wire import _shared as shared
 
 NO_IP = bytes(16)
+_LOOPBACK = bytes(15) + b"\x01"
 _MAPPED = bytes(10) + b"\xff\xff"
 
 
@@ -25,6 +26,11 @@ class Address(NamedTuple):
     @property
     def is_ipv4(self) -> bool:
         return self.ip[:12] == _MAPPED
+
+    @property
+    def is_loopback(self) -> bool:
+        """Only this host can send to it."""
+        return self.ip[12] == 127 if self.is_ipv4 else self.ip == _LOOPBACK
 
     @property
     def host(self) -> str:

@@ -21,6 +21,7 @@ from kdht.client._manifest import (
     Manifest,
     Upload,
     chunk_name,
+    cut,
     journal_name,
     pack_journal,
     parse_journal,
@@ -254,7 +255,7 @@ def test_unfinished_uploads_do_not_lock_their_key(ask, age):
     begun = int(time.time()) - age
     uploads = [Upload(bytes([number]) * 16, begun + number, 0, 1) for number in range(MAX_UPLOADS)]
     for upload in uploads:
-        store.records[hash_key(chunk_name(upload.id, 0))] = Record(7, 0, 0, b"")
+        store.records[hash_key(chunk_name(upload.id, 0))] = Record(7, 0, 0, next(cut(b"x", KEY, upload.id)))
     store.records[hash_key(journal_name(KEY))] = Record(7, 0, 0, pack_journal(uploads))
     assert len(pack_journal(uploads)) <= shared.MAX_CONDITIONAL_VALUE
     with store.node() as node:
@@ -337,6 +338,81 @@ def test_a_second_interruption_ends_the_deletion_of_chunks():
         blocking(node.name, "put_large", "big", VALUE, progress=stop)
     (upload,) = journal(store)
     assert upload.version == 0
+
+
+# --- A journal that somebody else wrote --------------------------------------------------
+
+
+def plant(store: ScriptedStore, uploads: list[Upload]) -> None:
+    store.records[hash_key(journal_name(KEY))] = Record(7, 0, 0, pack_journal(uploads))
+
+
+@pytest.mark.parametrize("method", ["delete_large", "put_large"])
+def test_a_planted_journal_costs_few_requests(ask, method):
+    """One PUT of 1,072 bytes that names 24 uploads of the greatest size: 6.3 million chunks that are not there."""
+    store = ScriptedStore()
+    plant(store, [Upload(bytes([number]) * 16, 1, 0, _manifest.MAX_CHUNKS) for number in range(MAX_UPLOADS)])
+    with store.node() as node:
+        ask(node.name, method, "big", *([VALUE] if method == "put_large" else []))
+        if method == "put_large":
+            assert ask(node.name, "get_large", "big") == VALUE
+    assert sum(store.asked.values()) < MAX_UPLOADS * 2 * _journal.ABSENT_IN_A_ROW
+    assert store.asked[Op.DELETE] <= 2, "the key and its journal"
+
+
+def test_a_planted_journal_deletes_no_chunks_of_another_key(ask):
+    store = ScriptedStore()
+    with store.node() as node:
+        ask(node.name, "put_large", "other", VALUE)
+        other = Manifest.parse(store.value("other"))
+        plant(store, [Upload(other.upload, 1, 0, other.chunks)])
+        ask(node.name, "delete_large", "big")
+        assert ask(node.name, "get_large", "other") == VALUE
+
+
+def test_a_planted_version_of_the_far_future_makes_no_upload_old(ask):
+    store = ScriptedStore()
+    plant(store, [Upload(bytes(16), 1, 0, 1, 2**63)])
+    with store.node() as node:
+        ask(node.name, "put_large", "big", VALUE)
+        assert ask(node.name, "get_large", "big") == VALUE
+
+
+@pytest.mark.parametrize("left", [1, 300, 700])
+def test_an_upload_whose_deletion_was_cut_short_is_found_again(ask, left):
+    """Deletions begin with the last chunk."""
+    size = 800
+    store = ScriptedStore()
+    upload = Upload(bytes([9]) * 16, 1, 0, size)
+    stored = list(cut(bytes(size * CHUNK_SIZE), KEY, upload.id))
+    for number, chunk in enumerate(stored[:left]):
+        if number % 100 != 50:  # a writer's requests end in any order
+            store.records[hash_key(chunk_name(upload.id, number))] = Record(7, 0, 0, chunk)
+    plant(store, [upload])
+    with store.node() as node:
+        ask(node.name, "delete_large", "big")
+    assert store.records == {}
+
+
+def test_an_interrupted_deletion_leaves_the_first_chunks(ask):
+    deleted = []
+
+    def fail_later(request):
+        if request.op == Op.DELETE and request.key != KEY:
+            deleted.append(request.key)
+            return [refusal(request, Status.BAD_REQUEST)] if len(set(deleted)) > 150 else None
+        return None
+
+    store = ScriptedStore()
+    with store.node() as node:
+        ask(node.name, "put_large", "big", VALUE * 15)
+        (upload,) = journal(store)
+        store.before = fail_later
+        ask(node.name, "delete_large", "big")
+        assert hash_key(chunk_name(upload.id, 0)) in store.records
+        store.before = lambda request: None
+        ask(node.name, "delete_large", "big")
+    assert store.records == {}
 
 
 def test_errors_name_the_users_key(ask):

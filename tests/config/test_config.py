@@ -28,24 +28,30 @@ GOOD = {"node": {"listen": ["127.0.0.1"]}, "key": [{"secret": SECRET}]}
 def with_field(path: str, value: object) -> dict:
     """GOOD with one field set; a `file` takes the place of the secret."""
     data = copy.deepcopy(GOOD)
-    table, _, name = path.partition(".")
-    if table == "key":
-        if name == "file":
-            del data["key"][0]["secret"]
-        data["key"][0][name] = value
+    table, _, name = path.rpartition(".")
+    if table.endswith("key"):
+        holder = data if table == "key" else data.setdefault("access", {})
+        (entry,) = holder["key"] = [{} if name == "file" else {"secret": SECRET}]
+        entry[name] = value
     else:
         data.setdefault(table, {})[name] = value
     return data
 
 
+def fields_in(struct: types.StructType, path: str) -> list[str]:
+    """The fields below `path`, those of inner tables too."""
+    found = []
+    for field in struct.fields:
+        kind = plain(field.type)
+        kind = plain(kind.item_type) if isinstance(kind, types.ListType) else kind
+        inner = isinstance(kind, types.StructType)
+        found += fields_in(kind, f"{path}{field.name}.") if inner else [f"{path}{field.name}"]
+    return found
+
+
 def every_field() -> list[str]:
     """table.field of all fields, from the structs themselves."""
-    fields = []
-    for table in types.type_info(Config).fields:
-        kind = plain(table.type)
-        kind = plain(kind.item_type) if isinstance(kind, types.ListType) else kind
-        fields += [f"{table.name}.{field.name}" for field in kind.fields]
-    return fields
+    return fields_in(types.type_info(Config), "")
 
 
 # One value of the right type that cannot be, and one of a wrong type, for every field.
@@ -73,6 +79,13 @@ BAD = {
     "key.epoch": (-1, 256, "0"),
     "key.file": ("secret", 5),
     "key.secret": ("too short", 5),
+    "access.writes": ("closed", True),
+    "access.reads": ("", 1),
+    "access.open_scopes": ([""], ["a\nb"], ["x" * 65], "scratch"),
+    "access.revoked": ([""], ["0" * 16], [7], "ci-1"),
+    "access.key.epoch": (-1, 256, "0"),
+    "access.key.file": ("secret", 5),
+    "access.key.secret": ("too short", 5),
     "datapath.kind": ("ebpf2", 1),
     "datapath.interfaces": (["lo"], ["a" * 16], ["a b"], [""], "eth0"),
     "datapath.queues": (0, 17, "1"),
@@ -109,7 +122,7 @@ def test_a_bad_field_gives_one_line_with_its_name_and_value(path, value):
     with pytest.raises(ConfigError) as caught:
         build(with_field(path, value), name="file.toml")
     line = str(caught.value)
-    table, _, name = path.partition(".")
+    table, _, name = path.rpartition(".")
     assert "\n" not in line
     assert line.startswith("file.toml: ")
     assert f"{table}[0].{name}" in line or f"{table}.{name}" in line
@@ -118,7 +131,7 @@ def test_a_bad_field_gives_one_line_with_its_name_and_value(path, value):
 
 @pytest.mark.parametrize("path", every_field())
 def test_an_unknown_field_beside_every_field_is_refused(path):
-    table, _, name = path.partition(".")
+    table, _, name = path.rpartition(".")
     data = with_field(f"{table}.{name}x", 1)
     with pytest.raises(ConfigError, match=rf"{table}(\[0\])?\.{name}x is unknown; known here: .*{name}"):
         build(data)
@@ -131,6 +144,10 @@ def test_an_unknown_field_beside_every_field_is_refused(path):
         ({"node": {}}, "node.listen is missing: expected a list of 1 to 8"),
         ({"node": {"listen": ["::1"]}}, "key is missing"),
         ({"node": {"listen": ["::1"]}, "key": []}, "key is []: expected a list of 1 to 2"),
+        (
+            {**GOOD, "access": {"key": [{"secret": SECRET}] * 2}},
+            "each access key needs its own epoch",
+        ),
         ({**GOOD, "nodes": {}}, "nodes is unknown; known here: node, key"),
         ({**GOOD, "log": 3}, "log is 3: expected a table with level, format"),
         (
@@ -190,23 +207,37 @@ def test_the_example_is_the_documented_file_and_valid(tmp_path):
     assert build(tomllib.loads(text)).node.listen == ["10.0.0.1"]
 
 
+def at(config: object, path: str) -> object:
+    """The value in a Config, or in plain data; of a list of tables the first."""
+    for step in path.split("."):
+        config = config[step] if isinstance(config, dict) else getattr(config, step)
+        config = config[0] if step == "key" else config
+    return config
+
+
+def paths_in(data: dict, above: str = "") -> set[str]:
+    found = set()
+    for name, value in data.items():
+        table = value[0] if name == "key" else value
+        found |= paths_in(table, f"{above}{name}.") if isinstance(table, dict) else {f"{above}{name}"}
+    return found
+
+
 def test_the_example_has_every_field_with_its_default():
     """Uncommented field by field, the file still says what the defaults are."""
-    plain_config = build(GOOD)
+    plain_config = build({**GOOD, "access": {"key": [{"secret": SECRET}]}})
     lines = [
         line.lstrip("#")
         for line in example().splitlines()
         if line[:1] == "[" or (line[:1] == "#" and " = " in line and line[1] != " ")
     ]
     uncommented = tomllib.loads("\n".join(lines))
-    uncommented["key"] = uncommented["key"][0]
-    named = {f"{table}.{name}" for table, fields in uncommented.items() for name in fields}
-    assert named == set(every_field()) - {"node.listen", "key.file"}
-    for path in named - {"key.secret"}:
-        table, _, name = path.partition(".")
-        holder = plain_config.key[0] if table == "key" else getattr(plain_config, table)
-        if getattr(holder, name):
-            assert uncommented[table][name] == getattr(holder, name), path
+    spoken = {"node.listen", "key.file", "access.writes", "access.key.file"}
+    named = paths_in(uncommented)
+    assert named == set(every_field()) - spoken
+    for path in named - {"key.secret", "access.key.secret"}:
+        if default := at(plain_config, path):
+            assert at(uncommented, path) == default, path
 
 
 def test_overrides_lie_over_the_file():
@@ -238,8 +269,67 @@ def test_invalid_hosts_and_ports_are_refused(text):
         HostPort(text)
 
 
+ACCESS = {"key": [{"secret": "another one of sixteen bytes"}]}
+
+
 def settings(**node: object):
-    return resolve(build({"node": {"listen": ["10.0.0.1"], **node}, "key": [{"secret": SECRET}]}))
+    data = {"node": {"listen": ["10.0.0.1"], **node}, "key": [{"secret": SECRET}], "access": ACCESS}
+    return resolve(build(data))
+
+
+def accessed(listen: str, **access: object):
+    """The settings of a node with this [access]."""
+    return resolve(build({"node": {"listen": [listen]}, "key": [{"secret": SECRET}], "access": access}))
+
+
+@pytest.mark.parametrize(
+    ("listen", "access", "writes"),
+    [
+        ("127.0.0.1", {}, "open"),
+        ("::1", {}, "open"),
+        ("127.0.0.1", ACCESS, "token"),
+        ("10.0.0.1", ACCESS, "token"),
+        ("fd00::1", ACCESS, "token"),
+        ("10.0.0.1", {"writes": "open"}, "open"),
+        ("10.0.0.1", {"writes": "count", **ACCESS}, "count"),
+    ],
+)
+def test_a_node_is_closed_to_writers_unless_told_or_private(listen, access, writes):
+    assert accessed(listen, **access).access.writes == writes
+
+
+@pytest.mark.parametrize(
+    ("listen", "access", "field"),
+    [
+        ("10.0.0.1", {}, "writes"),
+        ("127.0.0.1", {"writes": "token"}, "writes"),
+        ("127.0.0.1", {"writes": "count"}, "writes"),
+        ("10.0.0.1", {"writes": "open", "reads": "token"}, "reads"),
+    ],
+)
+def test_tokens_without_a_secret_to_check_them_are_refused(listen, access, field):
+    with pytest.raises(ConfigError, match=rf"access\.{field} asks for tokens, and no \[\[access\.key\]\]"):
+        accessed(listen, **access)
+
+
+def test_an_anycast_address_makes_a_loopback_node_public():
+    data = {"node": {"listen": ["127.0.0.1"], "anycast": ["10.9.9.9"]}, "key": [{"secret": SECRET}]}
+    with pytest.raises(ConfigError, match="asks for tokens"):
+        resolve(build(data))
+
+
+@pytest.mark.parametrize(("listen", "warned"), [("10.0.0.1", 1), ("127.0.0.1", 0)])
+@pytest.mark.parametrize("writes", ["open", "count"])
+def test_open_writes_are_warned_of_unless_on_loopback(listen, warned, writes):
+    warnings = accessed(listen, writes=writes, **ACCESS).warnings
+    assert [f'access.writes is "{writes}": everybody' in line for line in warnings] == [True] * warned
+
+
+def test_scopes_and_holders_are_numbers_in_the_settings():
+    got = accessed("10.0.0.1", open_scopes=["billing"], revoked=["0102030405060708", "ci-1"], **ACCESS).access
+    assert got.open_scopes == {0xCC353D850F0AE82B}
+    assert 0x0102030405060708 in got.revoked
+    assert len(got.revoked) == 2
 
 
 def test_addresses_of_a_plain_node():
@@ -273,7 +363,7 @@ def test_addresses_that_do_not_fit_together(node, words):
 def key_file(path: Path, data: bytes, mode: int = 0o600):
     path.write_bytes(data)
     path.chmod(mode)
-    return resolve(build({"node": {"listen": ["10.0.0.1"]}, "key": [{"file": str(path)}]}))
+    return resolve(build({"node": {"listen": ["127.0.0.1"]}, "key": [{"file": str(path)}]}))
 
 
 def test_a_secret_from_a_file(tmp_path):
@@ -320,14 +410,16 @@ def test_dev_refuses_contradictory_options(overrides, words):
         dev.config(overrides)
 
 
-def toml(data: dict) -> str:
+def toml(data: dict, above: str = "") -> str:
     """Plain data as TOML; a list of tables where the configuration has one."""
     lines = []
     for table, content in data.items():
         is_list = isinstance(content, list)
         for fields in content if is_list else [content]:
-            lines.append(f"[[{table}]]" if is_list else f"[{table}]")
-            lines += [f"{name} = {json.dumps(value)}" for name, value in fields.items()]
+            lines.append(f"[[{above}{table}]]" if is_list else f"[{above}{table}]")
+            own = {name: value for name, value in fields.items() if name != "key"}
+            lines += [f"{name} = {json.dumps(value)}" for name, value in own.items()]
+            lines.append(toml({"key": fields["key"]}, f"{above}{table}.") if "key" in fields else "")
     return "\n".join(lines)
 
 
@@ -348,7 +440,7 @@ def test_kdhtd_refuses_a_bad_value_in_every_field(tmp_path, monkeypatch, capsys,
     assert said.out == ""
     assert said.err.count("\n") == 1
     assert said.err.startswith(f"kdhtd: {file}: ")
-    assert path.partition(".")[2] in said.err
+    assert path.rpartition(".")[2] in said.err
 
 
 def test_kdhtd_says_it_in_one_line(tmp_path):

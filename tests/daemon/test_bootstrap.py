@@ -17,7 +17,11 @@ from kdht.wire import Address
 def settings(*names: str, listen: str = "10.0.0.1") -> Settings:
     return resolve(
         build(
-            {"node": {"listen": [listen], "bootstrap": list(names)}, "key": [{"secret": "0123456789abcdef"}]}
+            {
+                "node": {"listen": [listen], "bootstrap": list(names)},
+                "key": [{"secret": "0123456789abcdef"}],
+                "access": {"writes": "open"},
+            }
         )
     )
 

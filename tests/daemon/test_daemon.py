@@ -274,7 +274,7 @@ def test_a_port_in_use(start, tmp_path, port):
 def test_an_address_that_is_not_ours(tmp_path, port):
     path = tmp_path / "kdhtd.toml"
     path.write_text(
-        f'[node]\nlisten = ["192.0.2.1:{port}"]\ndata_dir = "{tmp_path}/data"\n'
+        f'[node]\nlisten = ["192.0.2.1:{port}"]\ndata_dir = "{tmp_path}/data"\n[access]\nwrites = "open"\n'
         f'[[key]]\nsecret = "0123456789abcdef"\n[control]\nsocket = "{tmp_path}/control.sock"\n'
         '[datapath]\nkind = "socket"\n'
     )

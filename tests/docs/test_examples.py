@@ -13,15 +13,17 @@ from kdht.lab.netns import Lab
 
 EXAMPLES = sorted((ROOT / "contrib/examples").glob("*.toml"))
 ROLES = {"first", "member", "edge", "anycast", "ebpf"}
-SECRET = "/etc/kdht/secret"
+SECRETS = ("/etc/kdht/secret", "/etc/kdht/access-secret")
 
 
 def with_secret(example: Path, directory: Path) -> Path:
-    """The example with a secret that is there."""
-    secret = directory / "secret"
-    secret.write_text("sixteen bytes or more\n")
-    secret.chmod(0o600)
-    text = example.read_text().replace(SECRET, str(secret))
+    """The example with secrets that are there."""
+    text = example.read_text()
+    for name in SECRETS:
+        secret = directory / Path(name).name
+        secret.write_text("sixteen bytes or more\n")
+        secret.chmod(0o600)
+        text = text.replace(f'"{name}"', f'"{secret}"')
     text = text.replace('group = "kdht"', 'group = "root"')  # the user is made by the installation
     path = directory / example.name
     path.write_text(text)
@@ -37,6 +39,7 @@ def test_an_example_is_a_configuration(example: Path, tmp_path: Path) -> None:
     settings = resolve(load(with_secret(example, tmp_path)))
     assert settings.warnings == ()
     assert isinstance(settings.config, Config)
+    assert settings.access.writes == "token"
 
 
 @pytest.mark.root

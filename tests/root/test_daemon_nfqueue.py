@@ -31,7 +31,7 @@ def config(
     path = home / "kdhtd.toml"
     path.write_text(
         f"[node]\nlisten = {json.dumps(listen)}\nbootstrap = {json.dumps(list(bootstrap))}\n"
-        f'data_dir = "{home}/data"\n{node}\n[[key]]\nsecret = "{SECRET}"\n'
+        f'data_dir = "{home}/data"\n{node}\n[access]\nwrites = "open"\n[[key]]\nsecret = "{SECRET}"\n'
         f'[control]\nsocket = "{home}/control.sock"\n[datapath]\nkind = "nfqueue"\n{datapath}\n'
     )
     return path

@@ -204,7 +204,7 @@ def test_a_damaged_ledger_is_not_guessed_at(node: Host, tmp_path: Path) -> None:
     with node.enter():
         sysctls.apply()
         next(tmp_path.glob("*.json")).write_text('{"boot":')
-        with pytest.raises(DatapathError, match=r"is damaged: set the sysctls .* then remove the file"):
+        with pytest.raises(DatapathError, match=r"is damaged .*: set the sysctls .* then remove the file"):
             Sysctls(["eth0"], runtime_dir=tmp_path).apply()
 
 

@@ -28,7 +28,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
         with Machine(host, {sources: "/usr/src/kdht"}, wheels, directory / "log") as machine:
             machine.run("cd /usr/src/kdht; make install", timeout=600)
             machine.run(
-                f"mkdir /etc/kdht; kdhtctl key new /etc/kdht/secret; cp {EXAMPLES}/first.toml /etc/kdht/kdhtd.toml"
+                f"mkdir /etc/kdht; kdhtctl key new /etc/kdht/secret; kdhtctl key new /etc/kdht/access-secret; cp {EXAMPLES}/first.toml /etc/kdht/kdhtd.toml"
             )
             yield machine
 
@@ -57,13 +57,13 @@ def test_root_in_its_sandbox_runs_the_packet_path(machine: Machine, kind: str) -
 
 
 def test_the_socket_node_has_no_rights(machine: Machine) -> None:
-    machine.run("chgrp kdht /etc/kdht/secret; chmod 640 /etc/kdht/secret; systemctl start kdhtd-socket")
+    machine.run("chgrp kdht /etc/kdht/*secret; chmod 640 /etc/kdht/*secret; systemctl start kdhtd-socket")
     machine.run(READY)
     status = said(machine, "cat /proc/$(systemctl show --property MainPID --value kdhtd-socket)/status")
     assert f"CapPrm:\t{mask()}" in status
     assert "Uid:\t0" not in status
     machine.run("kdhtctl put other value; kdhtctl get other")
-    machine.run("systemctl stop kdhtd-socket; chmod 600 /etc/kdht/secret")
+    machine.run("systemctl stop kdhtd-socket; chmod 600 /etc/kdht/*secret")
 
 
 def test_two_nodes_of_one_host_by_the_template(machine: Machine) -> None:

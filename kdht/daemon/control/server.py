@@ -8,6 +8,7 @@ root and the daemon's own user.
 
 import asyncio
 import contextlib
+import errno
 import grp
 import logging
 import os
@@ -166,8 +167,7 @@ def _listen(path: Path, group: str | None) -> socket.socket:
             sock.bind(str(path))
         finally:
             os.umask(before)
-        os.chown(path, -1, owner_group)
-        path.chmod(0o660)
+        _open_to(path, owner_group)
         sock.listen()
         sock.setblocking(False)
     except OSError as error:
@@ -177,6 +177,23 @@ def _listen(path: Path, group: str | None) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def _open_to(path: Path, owner_group: int) -> None:
+    """Let the group use the socket. Raises OSError.
+
+    By the inode, not by the name: who may write the directory could put a link to another file there meanwhile.
+    """
+    inode = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        found = os.fstat(inode)
+        if not stat.S_ISSOCK(found.st_mode) or found.st_uid != os.geteuid():
+            raise OSError(errno.EEXIST, "somebody else replaced it")
+        this = f"/proc/self/fd/{inode}"
+        os.chown(this, -1, owner_group)
+        os.chmod(this, 0o660)
+    finally:
+        os.close(inode)
 
 
 def group_id(group: str | None) -> int:
@@ -190,7 +207,7 @@ def group_id(group: str | None) -> int:
 def _clear(path: Path) -> None:
     """Remove the socket of a crashed daemon. Raises ConfigError if a process listens on it."""
     try:
-        if not stat.S_ISSOCK(path.stat().st_mode):
+        if not stat.S_ISSOCK(path.lstat().st_mode):
             raise ConfigError(f"{path}: not a socket: remove it, or choose another file as control.socket")
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
             probe.settimeout(1)

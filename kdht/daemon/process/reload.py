@@ -1,5 +1,5 @@
-"""SIGHUP and the control method `reload`: they read the keys and the log level again. The rest needs a
-restart.
+"""SIGHUP and the control method `reload`: they read the keys, who may read and write, and the log level again. The rest
+needs a restart.
 
 So a cluster secret can be changed while traffic flows: first all nodes accept the new key as
 their second, then it becomes the first and seals, then the old one is removed.
@@ -18,7 +18,7 @@ from kdht.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
-APPLIED = {"key", "log.level"}
+APPLIED = {"key", "access", "log.level"}
 
 
 class Reloaded(NamedTuple):
@@ -35,7 +35,7 @@ def reload(load: Callable[[], Settings], current: Settings, parts: Parts) -> Rel
     except ConfigError as error:
         log.error("configuration not reloaded", extra={"error": error})
         raise
-    applied = replace(current, keys=new.keys)
+    applied = replace(current, keys=new.keys, access=new.access)
     configure(parts.publisher, parts.contact.id, applied)
     parts.driver.set_keys(applied.keys)
     logs.set_level(new.config.log.level)

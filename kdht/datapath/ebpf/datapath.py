@@ -177,7 +177,7 @@ class EbpfDatapath:
         lower = {vlan.name: vlan.lower for vlan in vlans}
         # The program sees frames at the physical interface, before the kernel takes the VLAN tag off.
         interfaces = tuple(dict.fromkeys(lower.get(name, name) for name in chosen))
-        pins.mkdir(mode=0o700, exist_ok=True)
+        xdp_links.make_own(pins)
         undo.callback(xdp_links.remove_pins, pins)
         self._object, adopted = self._open_maps(pins)
         undo.callback(self._forget)

@@ -10,6 +10,7 @@ import errno
 import os
 import shutil
 import socket
+import stat
 import subprocess
 from contextlib import suppress
 from pathlib import Path
@@ -69,6 +70,20 @@ def need_bpffs(path: Path = BPFFS) -> None:
         raise DatapathError(
             f"no BPF file system at {path}: mount it as root: mount -t bpf bpf {path} ({done.stderr.strip()})"
         )
+
+
+def make_own(pins: Path) -> None:
+    """Make a node's directory, or take an earlier daemon's. Raises DatapathError.
+
+    Maps in a directory of another user would be that user's to write: the program would route by them.
+    """
+    try:
+        pins.mkdir(mode=0o700, exist_ok=True)
+        found = pins.lstat()
+    except OSError as error:
+        raise DatapathError(f"cannot make {pins}: {error.strerror}") from error
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
+        raise DatapathError(f"{pins} is no directory of this user alone (mode 700): remove it")
 
 
 def attach(program_fd: int, interface: str, pins: Path) -> Link:

@@ -4,22 +4,37 @@ All nodes of a network namespace share one ledger. They open it one at a time (`
 directory). Every change has holders: the nodes that need it. A holder that no longer runs does not count. The
 file is written before the sysctls, so a crash loses no old value. It names the boot and the namespace's cookie,
 which the kernel never gives twice, so an old ledger is never applied to another boot or namespace.
+
+Root writes where the ledger says. So only root (or the daemon's own user) may write its directory, no link is
+followed, and a ledger that names anything but the sysctls of kdht, or a value no such sysctl has, is refused whole.
 """
 
 import fcntl
 import itertools
-import json
 import os
+import re
+import secrets
 import socket
+import stat
 import threading
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
+
+import msgspec
 
 from kdht.errors import DatapathError
 
 SO_NETNS_COOKIE = 71
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+MAX_BYTES = 1 << 20
+KNOWN = re.compile(
+    r"ipv4/conf/(?!\.\.?/)[^/\s]{1,15}/(forwarding|accept_local|send_redirects|rp_filter)"
+    r"|ipv6/conf/(?!\.\.?/)[^/\s]{1,15}/(forwarding|force_forwarding|accept_ra)"
+)
+"""The sysctls that kdht may change, by their paths under /proc/sys/net. An interface's name has at most 15 bytes."""
+VALUE = re.compile(r"(-?[0-9]{1,3})?")
 
 _numbers = itertools.count()
 
@@ -32,6 +47,14 @@ class LedgerEntry(NamedTuple):
     witness: str = ""
     """Its path. If its value has changed meanwhile, `was` is not put back."""
     witness_was: str = ""
+
+
+class _Saved(msgspec.Struct):
+    """The file."""
+
+    boot: str
+    entries: dict[str, LedgerEntry]
+    holders: dict[str, list[str]]
 
 
 class Ledger:
@@ -83,17 +106,14 @@ class Ledger:
 
     def _open(self) -> None:
         self._boot = BOOT_ID.read_text().strip()
-        self._path = self._directory / f"sysctl-{_netns_cookie():x}.json"
+        self._name = f"sysctl-{_netns_cookie():x}.json"
         try:
-            self._directory.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._lock = _directory_of_root(self._directory)
+            # On the directory: the file itself is replaced at each change.
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+            self._load()
         except OSError as error:
-            raise DatapathError(
-                f"cannot keep the sysctls' old values in {self._directory}: {error.strerror}"
-            ) from error
-        # On the directory: the file itself is replaced at each change.
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
-        self._load()
+            raise self._unusable(error) from error
 
     def _close(self) -> None:
         if self._lock >= 0:
@@ -104,29 +124,91 @@ class Ledger:
     def _load(self) -> None:
         self.entries, self._holders = {}, {}
         try:
-            data = json.loads(self._path.read_text())
-            # Sysctls do not survive a boot, so the old values mean nothing now.
-            if data["boot"] != self._boot:
-                return
-            self.entries = {path: LedgerEntry(*values) for path, values in data["entries"].items()}
-            self._holders = {who: paths for who, paths in data["holders"].items() if _lives(who)}
+            saved = _decoded(self._read())
         except FileNotFoundError:
             return
-        except (ValueError, KeyError, TypeError) as error:
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise DatapathError(
-                f"{self._path} is damaged: set the sysctls of this host as you want them, then remove the file"
+                f"{self._directory / self._name} is damaged ({error}): set the sysctls of this host as you want "
+                "them, then remove the file"
             ) from error
+        # Sysctls do not survive a boot, so the old values mean nothing now.
+        if saved.boot == self._boot:
+            self.entries = saved.entries
+            self._holders = {who: paths for who, paths in saved.holders.items() if _lives(who)}
+
+    def _read(self) -> bytes:
+        # A pipe put there would hold up the start: O_NONBLOCK.
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        with open(os.open(self._name, flags, dir_fd=self._lock), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise ValueError("not a regular file")
+            return file.read(MAX_BYTES)
 
     def _save(self) -> None:
-        """Replace the file atomically. An empty ledger has no file."""
-        if not self.entries and not self._holders:
-            self._path.unlink(missing_ok=True)
-            return
-        whole = {"boot": self._boot, "entries": self.entries, "holders": self._holders}
-        # Replaced as a whole: a crash in between leaves the old file.
-        beside = self._path.with_suffix(".new")
-        beside.write_text(json.dumps(whole, indent=1))
-        beside.replace(self._path)
+        """Replace the file atomically. An empty ledger has no file. Raises DatapathError."""
+        here = self._lock
+        beside = f".{self._name}.{secrets.token_hex(4)}"
+        try:
+            if not self.entries and not self._holders:
+                with suppress(FileNotFoundError):
+                    os.unlink(self._name, dir_fd=here)
+                return
+            whole = msgspec.json.encode(_Saved(self._boot, self.entries, self._holders))
+            # O_EXCL makes a new file, and so follows no link. A crash before the rename leaves the old file.
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            try:
+                with open(os.open(beside, flags, 0o600, dir_fd=here), "wb") as file:
+                    file.write(whole)
+                os.replace(beside, self._name, src_dir_fd=here, dst_dir_fd=here)
+            except OSError:
+                with suppress(OSError):
+                    os.unlink(beside, dir_fd=here)
+                raise
+        except OSError as error:
+            raise self._unusable(error) from error
+
+    def _unusable(self, error: OSError) -> DatapathError:
+        return DatapathError(
+            f"cannot keep the sysctls' old values in {self._directory}: {error.strerror}: "
+            "make room there, or make it a directory of root (mode 755)"
+        )
+
+
+def is_known(path: str) -> bool:
+    """Whether kdht may change the sysctl at this path under /proc/sys/net."""
+    return KNOWN.fullmatch(path) is not None
+
+
+def _directory_of_root(path: Path) -> int:
+    """A file descriptor of the directory, made if need be. Raises OSError, and DatapathError if others may write it."""
+    path.mkdir(mode=0o755, parents=True, exist_ok=True)
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    found = os.fstat(fd)
+    if found.st_uid in (0, os.geteuid()) and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return fd
+    os.close(fd)
+    raise DatapathError(
+        f"{path}: another user may write there, and could choose what root writes: "
+        f"remove it, or: chown root {path}; chmod 755 {path}"
+    )
+
+
+def _decoded(data: bytes) -> _Saved:
+    """Raises msgspec.MsgspecError, or ValueError for what kdht never writes."""
+    saved = msgspec.json.decode(data, type=_Saved)
+    for path, entry in saved.entries.items():
+        _check(path, entry)
+    return saved
+
+
+def _check(path: str, entry: LedgerEntry) -> None:
+    names = (path, entry.witness) if entry.witness else (path,)
+    if unknown := [name for name in names if not is_known(name)]:
+        raise ValueError(f"{unknown[0]!r} is no sysctl of kdht's")
+    values = (entry.was, entry.ours, entry.witness_was if entry.witness else entry.was)
+    if wrong := [value for value in values if not VALUE.fullmatch(value)]:
+        raise ValueError(f"{wrong[0]!r} is no value of {path}")
 
 
 def _netns_cookie() -> int:
@@ -149,8 +231,8 @@ def _life_of(pid: int) -> str:
 
 
 def _lives(holder: str) -> bool:
-    pid, started, _ = holder.split(".")
+    pid, dot, rest = holder.partition(".")
     try:
-        return _life_of(int(pid)) == f"{pid}.{started}"
-    except ProcessLookupError:
+        return pid.isdecimal() and _life_of(int(pid)) == f"{pid}{dot}{rest.partition('.')[0]}"
+    except (ProcessLookupError, ValueError, OverflowError):
         return False

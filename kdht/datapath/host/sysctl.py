@@ -18,14 +18,15 @@ that somebody else changed meanwhile is not put back.
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 
-from kdht.datapath.host.ledger import Ledger, LedgerEntry
+from kdht.datapath.host.ledger import Ledger, LedgerEntry, is_known
 from kdht.datapath.host.ruleset import Guard
 from kdht.errors import DatapathError
 
 SYSCTLS = Path("/proc/sys/net")
-RUNTIME_DIR = Path("/run/kdht")
+RUNTIME_DIR = Path("/run/kdht-host")
+"""Not /run/kdht: a node of another user, with the socket datapath alone, owns that for its control socket."""
 
 V4, V6 = "ipv4/conf", "ipv6/conf"
 LOOSE, STRICT = "2", "1"
@@ -198,19 +199,31 @@ def _names6() -> list[str]:
 def read(path: str) -> str | None:
     """A sysctl of this thread's network namespace, by its path under net/. None: there is no such sysctl."""
     try:
-        return (SYSCTLS / path).read_text().strip()
+        with _opened(path, os.O_RDONLY) as file:
+            return file.read().strip()
     except OSError:
         return None
 
 
 def write(path: str, value: str) -> None:
     """Raises DatapathError, which names the sysctl that the operator has to set."""
+    if not is_known(path):
+        raise DatapathError(f"{dotted(path)} is no sysctl that kdht may change: correct datapath.interfaces")
     try:
-        (SYSCTLS / path).write_text(value)
+        with _opened(path, os.O_WRONLY) as file:
+            file.write(value)
     except OSError as error:
         raise DatapathError(
             f"cannot set {dotted(path)} = {value} ({error.strerror}): start kdhtd as root, or set it yourself"
         ) from error
+
+
+def _opened(path: str, flags: int) -> TextIO:
+    """Raises OSError; for a path out of /proc/sys/net, too."""
+    if ".." in path.split("/") or path.startswith("/"):
+        raise FileNotFoundError(path)
+    fd = os.open(SYSCTLS / path, flags | os.O_NOFOLLOW | os.O_CLOEXEC)
+    return open(fd, "r" if flags == os.O_RDONLY else "w", encoding="ascii")
 
 
 def dotted(path: str) -> str:
