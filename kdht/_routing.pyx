@@ -33,7 +33,7 @@ from kdht.core._message cimport Plan, apply_plan, plan_message, seal
 from kdht.core._packet cimport Packet, packet_close, packet_open, packet_parse
 from kdht.core._prefixes cimport read_prefixes, write_prefixes
 from kdht.core._tags cimport cookie_at
-from kdht.core._reply cimport Request, write_bounce, write_reply
+from kdht.core._reply cimport Request, is_own_quote, write_bounce, write_reply
 from kdht.wire._shared import VERDICT_OF, Reason
 from kdht.wire import Address, Contact
 
@@ -95,6 +95,11 @@ cdef uint32_t core_reply(kdht_region *region, uint32_t lane, uint8_t *message, c
 cdef uint32_t core_bounce(kdht_region *region, uint32_t lane, uint8_t *message, uint32_t length, uint32_t now,
                           kdht_outcome *out) noexcept nogil:
     return write_bounce(_config(region, lane), <kdht_header *>message, length, now, out)
+
+
+cdef bint core_is_own_quote(kdht_region *region, uint32_t lane, const uint8_t *message, uint32_t length,
+                            uint32_t now) noexcept nogil:
+    return is_own_quote(_config(region, lane), <const kdht_header *>message, length, now)
 
 
 cdef void core_seal(kdht_region *region, kdht_header *header, uint32_t now) noexcept nogil:

@@ -17,6 +17,7 @@ from kdht._routing import Core
 from kdht.config.settings import Settings
 from kdht.daemon.aside import AsideRecords
 from kdht.daemon.datadir import DataDir
+from kdht.daemon.datapaths import client_rates
 from kdht.daemon.driver import Driver
 from kdht.daemon.node_queue import NodeQueue
 from kdht.daemon.timings import TimedStore, Timings
@@ -86,7 +87,9 @@ def build(
     configure(publisher, contact.id, settings)
     cache_mib = settings.config.storage.cache
     cache = RecordCache(cache_mib << 20) if cache_mib else None
-    transport = SocketTransport(core, settings.listen, lane=SOCKET_LANE, cache=cache)
+    transport = SocketTransport(
+        core, settings.listen, lane=SOCKET_LANE, cache=cache, rates=client_rates(settings)
+    )
     cluster = ClusterState(policy(settings))
     kademlia, repair = _node(settings, contact, publisher, _keeping(settings, store, cache, cluster))
     if aside.waits:
@@ -219,4 +222,6 @@ def configure(publisher: Publisher, node_id: bytes, settings: Settings) -> None:
         cookies=node.cookies,
         window=node.replay_window,
         hop_limit=node.hop_limit,
+        write_cookie=settings.write_cookie,
+        prefixes=settings.senders.prefixes(),
     )

@@ -18,7 +18,9 @@ class ClientRates(NamedTuple):
 
     def prices(self) -> tuple[int, int, int]:
         """struct kdht_rates: nanoseconds for each GET, costly read and write; 0 for no limit."""
-        reads, costly, writes = (RATE_SECOND // rate if rate else 0 for rate in (self.reads, self.costly, self.writes))
+        reads, costly, writes = (
+            RATE_SECOND // rate if rate else 0 for rate in (self.reads, self.costly, self.writes)
+        )
         return reads, costly, writes
 
 

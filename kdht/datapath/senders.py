@@ -31,7 +31,9 @@ class Senders:
         listed = (*self.allowed, *self.refused, *self.write_allowed, *self.write_refused)
         if not listed:
             return None
-        return [(*_mapped(network), self._rights(network)) for network in dict.fromkeys((*EVERYBODY, *listed))]
+        return [
+            (*_mapped(network), self._rights(network)) for network in dict.fromkeys((*EVERYBODY, *listed))
+        ]
 
     def _rights(self, network: Network) -> int:
         """Of the addresses in the network that are in no smaller listed one."""

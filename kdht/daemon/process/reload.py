@@ -35,7 +35,9 @@ def reload(load: Callable[[], Settings], current: Settings, parts: Parts) -> Rel
     except ConfigError as error:
         log.error("configuration not reloaded", extra={"error": error})
         raise
-    applied = replace(current, keys=new.keys, access=new.access)
+    applied = replace(
+        current, keys=new.keys, access=new.access, senders=new.senders, write_cookie=new.write_cookie
+    )
     configure(parts.publisher, parts.contact.id, applied)
     parts.driver.set_keys(applied.keys)
     logs.set_level(new.config.log.level)

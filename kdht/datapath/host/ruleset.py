@@ -31,6 +31,7 @@ MARK = 0x30D4
 Tailscale (0xff0000) and Calico (0xffff0000) use by default; the same for all nodes of a host."""
 
 QUEUE_CHAIN = "to_queue"
+SENDERS_CHAIN = "senders"
 NOT_ALLOWED = "not_allowed"
 """The counter of requests from addresses that may not send them."""
 _LEARNT = re.compile(
@@ -199,6 +200,13 @@ class Ruleset:
         flushed = "".join(f"flush set inet {name} {each}\n" for each in _guard_sets(guard))
         # One transaction: there is no moment without guards.
         self._nft(["-f", "-"], flushed + self._elements(_guard_sets(guard)))
+
+    def set_senders(self) -> None:
+        """Replace the rules for addresses in one transaction. Raises DatapathError."""
+        chain = f"chain inet {self.options.table} {SENDERS_CHAIN}"
+        rules = _sender_rules(self.options.senders)
+        added = (f"add rule inet {self.options.table} {SENDERS_CHAIN} {rule}\n" for rule in rules)
+        self._nft(["-f", "-"], f"flush {chain}\n{''.join(added)}")
 
     def text(self, kind: RuleKind) -> str:
         """The whole ruleset in nft's language."""

@@ -10,7 +10,7 @@ import logging
 import os
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -147,6 +147,15 @@ class NfqueueDatapath:
         with suppress(DatapathError):
             return self._ruleset.counters()
         return {}
+
+    def follow_senders(self, senders: Senders) -> None:
+        """Other addresses may send requests from now on. The worker knows already, by the core."""
+        self.options = replace(self.options, senders=senders)
+        self._ruleset = self._make_ruleset()
+        try:
+            self._ruleset.set_senders()
+        except DatapathError as error:
+            log.error("the rules still drop by the old lists", extra={"error": error})
 
     def _look_around(self) -> None:
         """Follow the operator: if this host was made a router meanwhile, the guard must not stop its forwarding."""
