@@ -81,7 +81,7 @@ static __always_inline void kdht_question(const struct kdht_plan *p)
 		kdht_put_ip(fib->ipv6_src, p->source);
 		kdht_put_ip(fib->ipv6_dst, p->target);
 	}
-	p->s->vlan = p->f->vlan;
+	p->s->device = p->f->device;
 	p->s->route.target = p->target;
 	p->s->route.from = p->f->ctx->ingress_ifindex;
 	p->s->route.until = p->clock + KDHT_ROUTE_LIFE;
@@ -91,25 +91,17 @@ static __always_inline void kdht_question(const struct kdht_plan *p)
 /* Ask the kernel. The answer goes to the scratch's `route`; or the reason why there is none. Verified once. */
 __noinline int kdht_ask(struct xdp_md *ctx, struct kdht_scratch *s)
 {
-	struct kdht_vlan vlan = {};
-	__u32 *tagged = 0;
+	int tagged;
 	long answer;
 
 	if (!s)
 		return KDHT_REASON_NO_ROUTE;
-	s->fib.ifindex = s->route.from;
-	if (s->vlan) {
-		vlan.ifindex = s->route.from;
-		vlan.number = s->vlan - 1;
-		tagged = bpf_map_lookup_elem(&kdht_vlans, &vlan);
-		if (!tagged)
-			return KDHT_REASON_NO_ROUTE;
-		s->fib.ifindex = *tagged;
-	}
+	s->fib.ifindex = s->device;
+	tagged = s->device != s->route.from;
 	answer = bpf_fib_lookup(ctx, &s->fib, sizeof(s->fib), 0);
 	if (answer == BPF_FIB_LKUP_RET_NO_NEIGH)
 		return KDHT_REASON_NO_NEIGHBOUR;
-	if (answer != BPF_FIB_LKUP_RET_SUCCESS || (tagged && s->fib.ifindex != *tagged))
+	if (answer != BPF_FIB_LKUP_RET_SUCCESS || (tagged && s->fib.ifindex != s->device))
 		return KDHT_REASON_NO_ROUTE; /* it would leave the VLAN, and its tag would have to be removed */
 	s->route.ifindex = tagged ? s->route.from : s->fib.ifindex;
 	__builtin_memcpy(s->route.macs, s->fib.dmac, ETH_ALEN);
@@ -179,13 +171,13 @@ static __always_inline int kdht_action(const struct kdht_xdp_settings *settings,
 }
 
 /* Everything before the rewriting. Gives the reason. */
-static __always_inline int kdht_treat(struct kdht_plan *p, const struct kdht_xdp_settings *settings)
+static __always_inline int kdht_treat(struct kdht_plan *p, const struct kdht_xdp_state *state)
 {
-	int reason = kdht_parse(p->f, p->config);
+	int reason = kdht_parse(p->f, state);
 
 	if (reason != KDHT_GO_ON)
 		return reason;
-	return kdht_is_too_much(p, settings) ? KDHT_REASON_RATE_LIMITED : kdht_plan_message(p);
+	return kdht_is_too_much(p, &state->settings) ? KDHT_REASON_RATE_LIMITED : kdht_plan_message(p);
 }
 
 static __always_inline const struct kdht_xdp_state *kdht_state(void)
@@ -218,7 +210,7 @@ int kdht_xdp(struct xdp_md *ctx)
 		return kdht_action(settings, kdht_count(KDHT_REASON_NOT_READY));
 	plan.clock = bpf_ktime_get_coarse_ns();
 	plan.now = kdht_now(settings, plan.clock, &plan.s->second);
-	reason = kdht_treat(&plan, settings);
+	reason = kdht_treat(&plan, state);
 	if (reason != KDHT_REASON_ENTERED && reason != KDHT_REASON_NEXT_HOP && reason != KDHT_REASON_RELAYED)
 		return kdht_action(settings, kdht_count(reason));
 	if (!(settings->flags & KDHT_XDP_TEST_RUN)) {

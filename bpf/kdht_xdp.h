@@ -19,15 +19,24 @@ struct kdht_xdp_settings {
 	struct kdht_rates rates; /* of clients */
 };
 
+#define KDHT_MAX_LINKS 32
+#define KDHT_UNTAGGED 0 /* in place of a VLAN's number + 1 */
+
+/* A network that frames may come from: an interface, or a VLAN of it, and the address that the kernel has there. */
+struct kdht_link {
+	__u32 ifindex; /* where the frame comes in */
+	__u32 device;  /* the VLAN's own interface; without a VLAN the same as ifindex */
+	__u16 vlan;    /* number + 1, or KDHT_UNTAGGED */
+	__u8 mac[6];
+	__u32 flags;
+};
+
 /* The state that every packet needs, published as one value. */
 struct kdht_xdp_state {
 	struct kdht_config config;
 	struct kdht_xdp_settings settings;
-};
-
-struct kdht_vlan {
-	__u32 ifindex;
-	__u32 number;
+	__u32 link_count;
+	struct kdht_link links[KDHT_MAX_LINKS];
 };
 
 #endif

@@ -51,15 +51,6 @@ struct {
 	__array(values, struct kdht_prefix_trie);
 } kdht_prefixes SEC(".maps");
 
-/* The interface of a VLAN, by the device below it and the VLAN's number. */
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 64);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, struct kdht_vlan);
-	__type(value, __u32);
-} kdht_vlans SEC(".maps");
-
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, KDHT_REASON_COUNT);
@@ -129,7 +120,7 @@ struct kdht_scratch {
 	struct bpf_fib_lookup fib;
 	struct kdht_route route;
 	struct kdht_walk walk;
-	__u32 vlan; /* as kdht_frame has it */
+	__u32 device; /* as kdht_frame has it */
 	__u32 len;
 	__u8 body[KDHT_MAX_BODY + 8]; /* zeros follow the body, so that its last word can be read whole */
 };

@@ -16,6 +16,7 @@
 #include <linux/udp.h>
 #include <bpf/bpf_endian.h>
 
+#include "kdht_checksum.h"
 #include "maps.h"
 
 #define KDHT_IP_OFFSET 0x1fff
@@ -41,7 +42,8 @@ struct kdht_frame {
 	__u32 udp;     /* from the IP header on */
 	__u32 end;     /* the end according to the IP header, from the IP header on */
 	__u32 message_len;
-	__u32 vlan;    /* number + 1; 0: untagged */
+	__u32 vlan;    /* number + 1, or KDHT_UNTAGGED */
+	__u32 device;  /* the interface that the kernel will say it came from: the VLAN's own */
 	int unusual;   /* the reason to drop it if it turns out to be ours */
 	__u16 version; /* 4 or 6 */
 	__be16 source_port, target_port;
@@ -68,27 +70,94 @@ static __always_inline int kdht_is_ipv4(struct kdht_ip128 ip)
 	return ip.high == 0 && (ip.low & 0xffffffffull) == KDHT_MAPPED;
 }
 
-static __always_inline int kdht_is_own(const struct kdht_config *config, struct kdht_ip128 ip)
+/* A global function: the verifier checks it once. */
+__noinline int kdht_is_own_address(const struct kdht_config *config, __u64 high, __u64 low)
 {
+	if (!config)
+		return 0;
 	for (int i = 0; i < KDHT_MAX_OWN; i++) {
 		struct kdht_ip128 own = kdht_ip_at(config->own[i]);
 
-		if (i < config->own_count && own.high == ip.high && own.low == ip.low)
+		if (i < config->own_count && own.high == high && own.low == low)
 			return 1;
 	}
 	return 0;
 }
 
-/* Whether a reply may go there: no multicast, no broadcast, not "any", and a port. */
-static __always_inline int kdht_may_be_answered(struct kdht_ip128 ip, __be16 port)
+static __always_inline int kdht_is_own(const struct kdht_config *config, struct kdht_ip128 ip)
+{
+	return kdht_is_own_address(config, ip.high, ip.low);
+}
+
+/* Whether one host can have the address: no multicast, no broadcast, not "any". */
+static __always_inline int kdht_is_unicast(struct kdht_ip128 ip)
 {
 	__u8 first = kdht_is_ipv4(ip) ? (ip.low >> 32) & 0xff : ip.high & 0xff;
 
-	if (!port)
-		return 0;
 	if (kdht_is_ipv4(ip))
 		return first && (first < 224 || (first >= 240 && ip.low >> 32 != 0xffffffffull));
 	return first != 0xff && (ip.high || ip.low);
+}
+
+static __always_inline int kdht_is_loopback(struct kdht_ip128 ip)
+{
+	if (kdht_is_ipv4(ip))
+		return ((ip.low >> 32) & 0xff) == 127;
+	return !ip.high && ip.low == bpf_cpu_to_be64(1);
+}
+
+/* Whether nothing can come from this address: the kernel would refuse it, but XDP sees it before the kernel. */
+static __always_inline int kdht_is_martian(const struct kdht_config *config, struct kdht_ip128 ip)
+{
+	return !kdht_is_unicast(ip) || kdht_is_loopback(ip) || kdht_is_own(config, ip);
+}
+
+/* The sum of `count` 32-bit words, or of their complements; count is a constant. */
+static __always_inline __u64 kdht_words(const void *at, int count, __u32 flip)
+{
+	const __u32 *words = at;
+	__u64 total = 0;
+
+#pragma unroll
+	for (int i = 0; i < count; i++)
+		total += words[i] ^ flip;
+	return total;
+}
+
+/* The index of a frame's link, or KDHT_MAX_LINKS. A global function: each index would be a state of its own. */
+__noinline int kdht_find_link(const struct kdht_xdp_state *state, __u32 ifindex, __u32 vlan)
+{
+	int i;
+
+	if (!state)
+		return KDHT_MAX_LINKS;
+	for (i = 0; i < KDHT_MAX_LINKS; i++) {
+		if (i >= state->link_count)
+			return KDHT_MAX_LINKS;
+		if (state->links[i].ifindex == ifindex && state->links[i].vlan == vlan)
+			break;
+	}
+	return i;
+}
+
+/*
+ * Whether the frame is addressed to this host in a network that the daemon knows. All others are left to the kernel:
+ * it drops frames for other hosts (a bridge floods them, a promiscuous interface takes them), and it knows about
+ * further addresses of the interface, of a macvlan for example.
+ */
+static __always_inline int kdht_is_for_us(struct kdht_frame *f, const struct kdht_xdp_state *state)
+{
+	void *data = (void *)(long)f->ctx->data, *end = (void *)(long)f->ctx->data_end;
+	__u32 index = kdht_find_link(state, f->ctx->ingress_ifindex, f->vlan);
+	const struct kdht_link *link;
+	const __u16 *to = data, *own;
+
+	if (index >= KDHT_MAX_LINKS || data + sizeof(struct ethhdr) > end)
+		return 0;
+	link = &state->links[index];
+	own = (const __u16 *)link->mac;
+	f->device = link->device;
+	return to[0] == own[0] && to[1] == own[1] && to[2] == own[2];
 }
 
 /* Parse Ethernet and at most one VLAN tag. Gives the Ethernet type, or 0. */
@@ -239,6 +308,8 @@ static __always_inline int kdht_parse_udp(struct kdht_frame *f, const struct kdh
 	if ((void *)(magic + 1) > end || *magic != bpf_htonl(KDHT_MAGIC))
 		return KDHT_REASON_NOT_OURS;
 	f->udp_check = udp->check;
+	if (f->version == 4 && kdht_fold(kdht_words(f->l3, sizeof(struct iphdr) / 4, 0)) != 0xffff)
+		return KDHT_REASON_BAD_CHECKSUM;
 	if (f->version == 6 && !f->udp_check)
 		return KDHT_REASON_NO_CHECKSUM;
 	f->udp_len = udp->len;
@@ -246,6 +317,8 @@ static __always_inline int kdht_parse_udp(struct kdht_frame *f, const struct kdh
 		return KDHT_REASON_BAD_IP;
 	if (f->version == 6 && kdht_is_ipv4(f->source))
 		return KDHT_REASON_BAD_ADDRESS; /* its reply would go to an IPv4 host, past all filters for IPv4 */
+	if (kdht_is_martian(config, f->source))
+		return KDHT_REASON_MARTIAN;
 	f->source_port = udp->source;
 	f->target_port = udp->dest;
 	f->message_len = f->end - f->udp - sizeof(*udp);
@@ -255,10 +328,14 @@ static __always_inline int kdht_parse_udp(struct kdht_frame *f, const struct kdh
 	return KDHT_GO_ON;
 }
 
-static __always_inline int kdht_parse(struct kdht_frame *f, const struct kdht_config *config)
+static __always_inline int kdht_parse(struct kdht_frame *f, const struct kdht_xdp_state *state)
 {
+	const struct kdht_config *config = &state->config;
 	__be16 protocol = kdht_parse_link(f);
 	int reason = KDHT_REASON_NOT_OURS;
+
+	if (!protocol || !kdht_is_for_us(f, state))
+		return reason;
 
 	f->unusual = KDHT_GO_ON;
 	if (protocol == bpf_htons(ETH_P_IP))

@@ -5,20 +5,7 @@
 #ifndef KDHT_REWRITE_H
 #define KDHT_REWRITE_H
 
-#include "kdht_checksum.h"
 #include "verdict.h"
-
-/* The sum of `count` 32-bit words, or of their complements; count is a constant. */
-static __always_inline __u64 kdht_words(const void *at, int count, __u32 flip)
-{
-	const __u32 *words = at;
-	__u64 total = 0;
-
-#pragma unroll
-	for (int i = 0; i < count; i++)
-		total += words[i] ^ flip;
-	return total;
-}
 
 /* The sum of a whole body, in the scratch. Zeros follow the body. */
 __noinline __u64 kdht_body_sum(struct kdht_scratch *s)

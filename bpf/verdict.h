@@ -122,7 +122,7 @@ static __always_inline int kdht_check_client(struct kdht_plan *p)
 		return KDHT_REASON_BAD_FLAGS;
 	if (kdht_filled(h))
 		return KDHT_REASON_FORGED_ORIGIN;
-	if (!kdht_may_be_answered(p->f->source, p->f->source_port))
+	if (!p->f->source_port)
 		return KDHT_REASON_BAD_ADDRESS;
 	if (!kdht_is_allowed(p))
 		return KDHT_REASON_NOT_ALLOWED;
@@ -206,7 +206,7 @@ static __always_inline int kdht_plan_relay(struct kdht_plan *p)
 	p->target = kdht_ip_at(h->client_ip);
 	if (entry_port != p->config->port || !kdht_is_own(p->config, p->source))
 		return KDHT_REASON_NOT_ENTRY;
-	if (!kdht_may_be_answered(p->target, client_port))
+	if (!client_port || !kdht_is_unicast(p->target))
 		return KDHT_REASON_BAD_ADDRESS;
 	reason = kdht_ends_here(p, KDHT_REASON_RELAYED);
 	if (reason != KDHT_REASON_RELAYED)

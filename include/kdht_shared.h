@@ -149,8 +149,10 @@
 	X(NO_NEIGHBOUR, 30, LOCAL) /* ebpf: not resolved yet: the socket's send does it */ \
 	X(NO_ROUTE, 31, LOCAL)    /* ebpf: the kernel would not forward it there */        \
 	X(RATE_LIMITED, 32, DROP) /* ebpf and the socket: more than its sender may */      \
-	X(NEEDS_COOKIE, 33, LOCAL) /* a request that needs a cookie, and has none that is right */ \
-	X(NOT_ALLOWED, 34, DROP)  /* a request from an address that may not send it */
+	X(MARTIAN, 33, DROP)      /* from an address that no other host can have */        \
+	X(BAD_CHECKSUM, 34, DROP) /* the checksum of the IPv4 header is wrong */           \
+	X(NEEDS_COOKIE, 35, LOCAL) /* a request that needs a cookie, and has none that is right */ \
+	X(NOT_ALLOWED, 36, DROP)  /* a request from an address that may not send it */
 
 enum kdht_op {
 #define X(name, value) KDHT_OP_##name = value,

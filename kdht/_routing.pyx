@@ -72,11 +72,11 @@ cdef inline int _conclude(kdht_region *region, uint32_t lane, int reason,
 cdef int core_decide_message(kdht_region *region, uint32_t lane, uint8_t *message, uint32_t length,
                              const uint8_t *source_ip, uint16_t source_port,
                              const uint8_t *target_ip, uint16_t target_port,
-                             uint32_t now, kdht_outcome *out) noexcept nogil:
+                             bint inside, uint32_t now, kdht_outcome *out) noexcept nogil:
     cdef Plan plan
     cdef int verdict
     plan.config = _config(region, lane)
-    plan.now, plan.length, plan.one_family = now, length, False
+    plan.now, plan.length, plan.one_family, plan.inside = now, length, False, inside
     plan.source_ip, plan.source_port = source_ip, source_port
     plan.target_ip, plan.target_port = target_ip, target_port
     verdict = _conclude(region, lane, plan_message(region, <kdht_header *>message, &plan, out), out)
@@ -119,6 +119,7 @@ cdef int core_decide_packet(kdht_region *region, uint32_t lane, uint8_t *data, u
     if reason != KDHT_GO_ON:
         return _conclude(region, lane, reason, out)
     plan.now, plan.length, plan.one_family = now, packet.message_len, True
+    plan.inside = False  # no datapath takes whole packets from lo
     plan.source_ip, plan.source_port = packet.source_ip, packet.udp.source
     plan.target_ip, plan.target_port = packet.target_ip, packet.udp.dest
     reason = plan_message(region, <kdht_header *>packet.message, &plan, out)
@@ -328,10 +329,10 @@ cdef class Core:
 
     # Verdicts
 
-    def decide_message(self, message: bytearray, source, target, now: int, lane: int = 0):
+    def decide_message(self, message: bytearray, source, target, now: int, lane: int = 0, *, inside: bool = False):
         """The verdict on a message that came from `source` to the own address `target`.
 
-        FORWARD and RELAY rewrite the header in place. The Outcome has the new addresses. `now`: Unix seconds.
+        `inside`: its sender is on this host, so that it may have an own address or a loopback one. FORWARD and RELAY rewrite the header in place. The Outcome has the new addresses. `now`: Unix seconds.
         """
         cdef kdht_outcome out
         cdef uint8_t[::1] view = message
@@ -342,7 +343,7 @@ cdef class Core:
         _need(target_ip, 16, "an address")
         memset(&out, 0, sizeof(out))
         core_decide_message(self.region, lane, &view[0] if len(message) else &nothing, <uint32_t>len(message),
-                            source_ip, htons(source.port), target_ip, htons(target.port), now, &out)
+                            source_ip, htons(source.port), target_ip, htons(target.port), inside, now, &out)
         return _outcome(&out)
 
     def decide_packet(self, packet: bytearray, now: int, lane: int = 0):

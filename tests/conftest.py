@@ -1,5 +1,6 @@
 """What every test gets: the rules for tests that need root or start daemons, the laboratory, and the check for leftovers."""
 
+import logging
 import os
 import shutil
 import signal
@@ -17,6 +18,7 @@ from machines import Machine
 from pyroute2 import netns
 from worlds import enter_own_world
 
+from kdht.faults import Faults
 from kdht.lab.cluster import Cluster
 from kdht.lab.netns import Lab
 
@@ -27,6 +29,20 @@ IN_CI = os.environ.get("CI") == "true"
 
 STARTS_DAEMONS = (DevNode, KDHTD, KDHTCTL, Cluster, Machine, make_wheels)
 """A file that imports one of these starts processes of kdht: its tests are marked `cluster`."""
+
+
+@pytest.fixture(autouse=True)
+def no_fault_is_hidden(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A part of kdht that raised where its caller goes on all the same. Tests of that are marked `faults`."""
+    told: list[logging.LogRecord] = []
+    handler = logging.Handler()
+    handler.emit = told.append  # type: ignore[method-assign]
+    logger = logging.getLogger(Faults.__module__)
+    logger.addHandler(handler)
+    yield
+    logger.removeHandler(handler)
+    if told and request.node.get_closest_marker("faults") is None:
+        pytest.fail("\n".join(f"{each.__dict__['error']} at {each.__dict__['at']}" for each in told))
 
 
 @pytest.hookimpl(tryfirst=True)  # before the folder of temporary files is made

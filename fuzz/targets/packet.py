@@ -24,7 +24,7 @@ _U16 = struct.Struct(">H")
 _MAPPED = HOME4.ip[:12]
 _OF_IP = {
     Reason.NOT_OURS, Reason.BAD_IP, Reason.FRAGMENT, Reason.IP_OPTIONS, Reason.EXT_HEADER,
-    Reason.NO_CHECKSUM, Reason.BAD_ADDRESS,
+    Reason.NO_CHECKSUM, Reason.BAD_ADDRESS, Reason.BAD_CHECKSUM,
 }  # fmt: skip
 
 
@@ -59,6 +59,8 @@ def mended(data: bytes) -> bytearray:
     message = packet[place + 8 :]
     mend(message, fixes, addresses(packet)[0].ip)
     packet[place + 8 :] = message
+    if fixes & (Fix.FORM | Fix.CHECKSUMS):
+        _complete_ip(packet)
     if fixes & Fix.CHECKSUMS:
         packet[place + 6 : place + 8] = b"\0\0"
         _U16.pack_into(packet, place + 6, 0xFFFF - udp_sum(packet, place, len(packet)) % 0xFFFF)
@@ -83,6 +85,13 @@ def _mend_frame(packet: bytearray, place: int) -> None:
         packet[24:40] = HOME6.ip
     _U16.pack_into(packet, place + 2, shared.PORT)
     _U16.pack_into(packet, place + 4, (len(packet) - place) & 0xFFFF)
+
+
+def _complete_ip(packet: bytearray) -> None:
+    """Set the right checksum of an IPv4 header without options."""
+    if packet[0] >> 4 == 4:
+        packet[10:12] = b"\0\0"
+        _U16.pack_into(packet, 10, 0xFFFF - int.from_bytes(packet[:20], "big") % 0xFFFF)
 
 
 # --- The rules of packets ---------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import cache
+from ipaddress import ip_address
 
 from fuzz.targets.scene import HOME4, HOME6, KEYS, NOW, SELF_ID, buckets, header_tag, settings
 from kdht._routing import Outcome
@@ -23,6 +24,11 @@ def check(
     reason = outcome.reason
     assert outcome.verdict is VERDICT_OF[reason], outcome
     form = form_of(before)
+    assert (reason is Reason.MARTIAN) == _is_martian(source)
+    # An impossible source ends it first.
+    if reason is Reason.MARTIAN:
+        assert after == before, f"{reason!r} changed the message"
+        return
     assert form in ("", reason.name), f"{reason!r} for a message whose form is {form}"
     assert len(after) == len(before)
     if form or outcome.verdict is Verdict.DROP:
@@ -35,6 +41,16 @@ def check(
         _REWRITTEN[reason](number, before, after, outcome, source, target)
     else:
         assert after == before, f"{reason!r} changed the message"
+
+
+def _is_martian(source: Address) -> bool:
+    host = ip_address(source.host)
+    return (
+        host.is_loopback
+        or host.is_multicast
+        or source.ip in (HOME4.ip, HOME6.ip)
+        or (source.host.startswith("0.") or source.host in ("::", "255.255.255.255"))
+    )
 
 
 def form_of(message: bytes) -> str:

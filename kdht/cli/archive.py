@@ -14,12 +14,18 @@ from typing import BinaryIO
 import msgspec
 
 from kdht.cli import progress
-from kdht.errors import ConfigError
+from kdht.errors import BadPacket, ConfigError
+from kdht.node.replicas.coordinator import MAX_WIRE_EXPIRY
+from kdht.node.replicas.quorum_reads import untrusted_stored
 from kdht.program import control_client
 from kdht.program.answers import ExportPage
 from kdht.storage import LevelStore, StoredRecord, Write
+from kdht.storage.base import check as check_wishes
 from kdht.storage.exported import FORMAT, Head, plain
+from kdht.storage.versions import is_possible, latest_version
 from kdht.times import UnixTime
+from kdht.wire import RECORD
+from kdht.wire._shared import REPLAY_WINDOW
 
 BATCH = 500
 MAX_LINE = 1 << 16
@@ -53,14 +59,14 @@ def from_store(store: LevelStore) -> Iterator[dict[str, object]]:
 
 def check(path: Path) -> int:
     """Read all of it; how many records it has. Raises ConfigError."""
-    return sum(1 for _ in _records(path))
+    return sum(1 for _ in _records(path, UnixTime(time.time())))
 
 
 def read_into(store: LevelStore, path: Path, count: int) -> int:
     """Write all records; how many are now, or were already, the newest of their keys. Raises ConfigError."""
     now, newest, done = UnixTime(time.time()), 0, 0
     with progress.bar(f"importing {path}", count) as draw:
-        for batch in _batches(_records(path)):
+        for batch in _batches(_records(path, now)):
             results = store.apply(batch, now)
             newest += sum(result.accepted for result in results)
             done += len(batch)
@@ -73,26 +79,26 @@ def _batches(writes: Iterator[Write]) -> Iterator[list[Write]]:
         yield batch
 
 
-def _records(path: Path) -> Iterator[Write]:
+def _records(path: Path, now: UnixTime) -> Iterator[Write]:
     """Every record, then the right end of the file."""
     try:
         with path.open("rb") as file:
-            yield from _checked(file, path)
+            yield from _checked(file, path, now)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
 
 
-def _checked(file: BinaryIO, path: Path) -> Iterator[Write]:
+def _checked(file: BinaryIO, path: Path, now: UnixTime) -> Iterator[Write]:
     _check_head(file.readline(MAX_LINE), path)
-    count = 0
+    count, latest = 0, latest_version(now, REPLAY_WINDOW)
     for number, line in enumerate(iter(lambda: file.readline(MAX_LINE), b""), 2):
         try:
             found = msgspec.json.decode(line, type=RecordLine)
             if found.records is not None:
                 _check_end(found.records, count, file.read(1))
                 return
-            yield _write(found)
-        except (msgspec.MsgspecError, ValueError) as error:
+            yield _write(found, latest)
+        except (msgspec.MsgspecError, ValueError, BadPacket) as error:
             raise ConfigError(f"{path}, line {number}: {error}") from None
         count += 1
     raise ConfigError(f"{path} was cut short after {count} records: export it again")
@@ -118,9 +124,18 @@ def _check_end(said: int, count: int, after: bytes) -> None:
         )
 
 
-def _write(line: RecordLine) -> Write:
+def _write(line: RecordLine, latest: int) -> Write:
+    """The record of a line, which must be one that another node may send. Raises ValueError, BadPacket."""
     try:
         value = base64.b64decode(line.value, validate=True)
     except binascii.Error as error:
         raise ValueError(f"`value` is not valid base64: {error}") from None
-    return Write(bytes.fromhex(line.key), StoredRecord(line.version, line.expiry, line.flags, value))
+    record = StoredRecord(line.version, line.expiry, line.flags, value)
+    write = Write(bytes.fromhex(line.key), record)
+    check_wishes([write])
+    if not is_possible(record, latest):
+        raise ValueError(f"`version` is {line.version}, beyond this machine's clock: is its time right?")
+    if line.expiry > MAX_WIRE_EXPIRY:
+        raise ValueError(f"`expiry` is {line.expiry}: the last one is {MAX_WIRE_EXPIRY}")
+    untrusted_stored(RECORD.pack(line.version, line.expiry, line.flags) + value)
+    return write

@@ -46,7 +46,7 @@ def show(config_path: Path, as_json: bool) -> None:
 @config_file
 @as_json
 def apply(config_path: Path, as_json: bool) -> None:
-    """Load the table again, to repair what somebody else removed or changed.
+    """Load the table. A running node does that by itself when somebody removes or changes it.
 
     If no nfqueue datapath runs, packets bypass the queue and go to the socket.
     """
@@ -58,8 +58,15 @@ def apply(config_path: Path, as_json: bool) -> None:
 @config_file
 @as_json
 def remove(config_path: Path, as_json: bool) -> None:
-    """Remove the table. All packets go to the socket until `apply` or a restart."""
+    """Remove the table that a killed node left. A running node keeps its table."""
+    from kdht.datapath.host.claim import holder_of
+    from kdht.datapath.host.sysctl import RUNTIME_DIR
+
     rules = _ruleset(config_path)
+    if holder := holder_of(RUNTIME_DIR, rules.options.table):
+        raise DatapathError(
+            f"the node that runs ({holder}) keeps table inet {rules.options.table}: kdhtctl datapath socket"
+        )
     was = rules.listing() is not None
     rules.remove()
     emit({"table": rules.options.table, "removed": was}, as_json, "nft.removed")

@@ -5,6 +5,7 @@ and refused while one runs.
 """
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from kdht.errors import ConfigError, StorageDamaged
 from kdht.program import control_client
 from kdht.program.answers import Compacted, StorageFigures, StoreFigures
 from kdht.program.files import replacing
+from kdht.times import UnixTime
 
 if TYPE_CHECKING:
     from kdht.storage import LevelStore
@@ -61,7 +63,7 @@ def check(data_dir: Path, as_json: bool) -> None:
     Exits with 3 if anything is wrong. Changes no record.
     """
     with _opened(data_dir) as store:
-        found = store.audit()
+        found = store.audit(UnixTime(time.time()))
     emit(found._asdict(), as_json, "storage.checked")
     if found.problems:
         raise StorageDamaged(

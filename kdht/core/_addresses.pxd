@@ -36,13 +36,16 @@ cdef inline bint is_link_local(const uint8_t *ip) noexcept nogil:
     return ip[0] == 0xfe and ip[1] & 0xc0 == 0x80
 
 
-cdef inline bint may_be_answered(const uint8_t *ip, uint16_t port) noexcept nogil:
-    """Whether a reply may go there: no multicast, no broadcast, not "any", and a port."""
-    if port == 0:
-        return False
+cdef inline bint is_unicast(const uint8_t *ip) noexcept nogil:
+    """Whether one host can have the address: no multicast, no broadcast, not "any"."""
     if is_ipv4(ip):
         return 0 < ip[12] < 224 or (240 <= ip[12] and ntohl((<const uint32_t *>(ip + 12))[0]) != 0xffffffffU)
     return ip[0] != 0xff and not is_zero(ip)
+
+
+cdef inline bint may_be_answered(const uint8_t *ip, uint16_t port) noexcept nogil:
+    """Whether a reply may go there."""
+    return port != 0 and is_unicast(ip)
 
 
 cdef inline bint is_own(const kdht_config *config, const uint8_t *ip) noexcept nogil:
@@ -51,6 +54,17 @@ cdef inline bint is_own(const kdht_config *config, const uint8_t *ip) noexcept n
         if memcmp(&config.own[i][0], ip, 16) == 0:
             return True
     return False
+
+
+cdef inline bint is_martian(const kdht_config *config, const uint8_t *ip, bint inside) noexcept nogil:
+    """Whether nothing can come from this address (RFC 1812, section 5.3.7).
+
+    Only a sender on this host (`inside`) has a loopback address or an own one. From outside they are forged, and
+    the answer would go to a program on this host, past its firewall.
+    """
+    if not is_unicast(ip):
+        return True
+    return not inside and (is_loopback(ip) or is_own(config, ip))
 
 
 cdef inline bint _leads_to(const uint8_t *source, const uint8_t *target) noexcept nogil:

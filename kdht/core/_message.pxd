@@ -15,6 +15,7 @@ cdef struct Plan:
     uint16_t source_port
     uint16_t target_port
     uint8_t hops
+    bint inside         # the sender is on this host
     bint one_family     # a whole packet: it cannot change its IP version
     bint forwarded
 

@@ -10,7 +10,7 @@ so it is the same in the XDP program (bpf/verdict.h) and in the oracle (kdht/rep
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.string cimport memcpy, memset
 
-from kdht.core._addresses cimport is_ipv4, is_own, is_zero, may_be_answered
+from kdht.core._addresses cimport is_ipv4, is_martian, is_own, is_zero, may_be_answered
 from kdht.core._buckets cimport find_next_hop
 from kdht.core._layout cimport (
     KDHT_CONFIG_COOKIES, KDHT_CONFIG_PREFIXES, KDHT_CONFIG_READY, KDHT_CONFIG_UNTAGGED,
@@ -22,8 +22,8 @@ from kdht.core._layout cimport (
     KDHT_REASON_BAD_BODY_TAG, KDHT_REASON_BAD_EPOCH, KDHT_REASON_BAD_FLAGS, KDHT_REASON_BAD_LENGTH,
     KDHT_REASON_BAD_MAGIC, KDHT_REASON_BAD_OP, KDHT_REASON_BAD_TAG, KDHT_REASON_BAD_VERSION,
     KDHT_REASON_CONTROL, KDHT_REASON_ENTERED, KDHT_REASON_FAMILY, KDHT_REASON_FORGED_ORIGIN,
-    KDHT_REASON_HOP_LIMIT, KDHT_REASON_NEEDS_COOKIE, KDHT_REASON_NEXT_HOP, KDHT_REASON_NOT_ALLOWED,
-    KDHT_REASON_NOT_ENTRY, KDHT_REASON_NOT_READY,
+    KDHT_REASON_HOP_LIMIT, KDHT_REASON_MARTIAN, KDHT_REASON_NEEDS_COOKIE, KDHT_REASON_NEXT_HOP,
+    KDHT_REASON_NOT_ALLOWED, KDHT_REASON_NOT_ENTRY, KDHT_REASON_NOT_READY,
     KDHT_REASON_RELAYED, KDHT_REASON_STALE, KDHT_REASON_TOO_LONG, KDHT_REASON_TRACE_ENDS,
     KDHT_REASON_TRUNCATED, KDHT_REQUEST_FLAGS, KDHT_VERSION, be64toh, htobe64, htonl, htons, kdht_config,
     kdht_contact, kdht_header, kdht_key, kdht_outcome, kdht_region, ntohl, ntohs,
@@ -85,7 +85,7 @@ cdef int _check_client(kdht_region *region, const kdht_header *header, Plan *pla
             or header.entry_port or header.reserved2 or header.body_tag or header.header_tag
             or not is_zero(header.client_ip) or not is_zero(header.entry_ip)):
         return KDHT_REASON_FORGED_ORIGIN
-    if not may_be_answered(plan.source_ip, plan.source_port):
+    if plan.source_port == 0:
         return KDHT_REASON_BAD_ADDRESS
     if not _is_allowed(region, header, plan):
         return KDHT_REASON_NOT_ALLOWED
@@ -192,6 +192,8 @@ cdef int plan_message(kdht_region *region, const kdht_header *header, Plan *plan
     cdef int bad
     if not plan.config.flags & KDHT_CONFIG_READY:
         return KDHT_REASON_NOT_READY
+    if is_martian(plan.config, plan.source_ip, plan.inside):
+        return KDHT_REASON_MARTIAN
     bad = _check_form(header, plan.length)
     if bad != KDHT_GO_ON:
         return bad

@@ -12,7 +12,7 @@ from libc.string cimport memcpy
 from kdht.core._addresses cimport MAPPED, is_ipv4, is_own
 from kdht.core._layout cimport (
     KDHT_GO_ON, KDHT_HEADER_LEN, KDHT_MAGIC, KDHT_MAX_EXT_HEADERS, KDHT_NEW_TTL, KDHT_REASON_BAD_ADDRESS,
-    KDHT_REASON_BAD_IP, KDHT_REASON_EXT_HEADER, KDHT_REASON_FRAGMENT, KDHT_REASON_IP_OPTIONS,
+    KDHT_REASON_BAD_CHECKSUM, KDHT_REASON_BAD_IP, KDHT_REASON_EXT_HEADER, KDHT_REASON_FRAGMENT, KDHT_REASON_IP_OPTIONS,
     KDHT_REASON_NOT_OURS, KDHT_REASON_NO_CHECKSUM, htons, iphdr, kdht_config, kdht_fold, kdht_outcome,
     kdht_sum, kdht_sum_without, ntohl, ntohs, udphdr,
 )
@@ -124,6 +124,9 @@ cdef int packet_parse(const kdht_config *config, uint32_t length, Packet *packet
     # Only now: without the magic the packet is not for this node to judge.
     if packet.unusual != KDHT_GO_ON:
         return packet.unusual
+    # The kernel checks this before the nfqueue datapath sees the packet, but after XDP does.
+    if version == 4 and kdht_fold(kdht_sum(packet.ip, 20, 0)) != 0xffff:
+        return KDHT_REASON_BAD_CHECKSUM
     if version == 6 and packet.udp.check == 0:
         return KDHT_REASON_NO_CHECKSUM
     if ntohs(packet.udp.len) != packet.end - offset:

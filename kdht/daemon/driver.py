@@ -116,9 +116,11 @@ class Driver:
         if self._stopped:
             return
         now = self._now()
-        for datagram in batch:
-            self._node.receive(datagram, now)
-        self._follow_up()
+        try:
+            for datagram in batch:
+                self._node.receive(datagram, now)
+        finally:
+            self._follow_up()
 
     def unreachable(self, addresses: Sequence[Address]) -> None:
         """Hints that nobody listens at these addresses."""
@@ -205,8 +207,11 @@ class Driver:
         return now
 
     def _wake(self) -> None:
-        self._node.tick(self._now())
-        self._follow_up()
+        try:
+            self._node.tick(self._now())
+        finally:
+            # Else no alarm would be set, and the node would stand still.
+            self._follow_up()
 
     def _follow_up(self) -> None:
         """Send the node's datagrams and process its events. Required after each call to the node."""

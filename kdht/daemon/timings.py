@@ -48,8 +48,8 @@ class Timings:
 class TimedStore(LevelStore):
     """A store with a measurement of each group of writes."""
 
-    def __init__(self, path: str | os.PathLike[str], group: Histogram) -> None:
-        super().__init__(path)
+    def __init__(self, path: str | os.PathLike[str], window: int, group: Histogram) -> None:
+        super().__init__(path, window)
         self._group = group
 
     def apply(

@@ -80,7 +80,7 @@ def build(
     contact = Contact(node_id, *settings.address)
     timings = Timings()
     aside = AsideRecords.prepare(data, settings.config.replication.tombstone_ttl, UnixTime(time.time()))
-    store = TimedStore(data.records, timings.group)
+    store = TimedStore(data.records, settings.config.node.replay_window, timings.group)
     undo.callback(store.close)
     core = Core()
     publisher = Publisher(core)
@@ -88,7 +88,12 @@ def build(
     cache_mib = settings.config.storage.cache
     cache = RecordCache(cache_mib << 20) if cache_mib else None
     transport = SocketTransport(
-        core, settings.listen, lane=SOCKET_LANE, cache=cache, rates=client_rates(settings)
+        core,
+        settings.listen,
+        own=[address.ip for address in settings.own],
+        lane=SOCKET_LANE,
+        cache=cache,
+        rates=client_rates(settings),
     )
     cluster = ClusterState(policy(settings))
     kademlia, repair = _node(settings, contact, publisher, _keeping(settings, store, cache, cluster))
@@ -144,7 +149,12 @@ def policy(settings: Settings) -> Policy:
     """The configured number of replicas, and of confirmations for a write."""
     config = settings.config.replication
     acks = {"one": 1, "quorum": config.replicas // 2 + 1, "all": config.replicas}
-    return Policy(replicas=config.replicas, acks=acks[config.write], tombstone_ttl=config.tombstone_ttl)
+    return Policy(
+        replicas=config.replicas,
+        acks=acks[config.write],
+        tombstone_ttl=config.tombstone_ttl,
+        window=settings.config.node.replay_window,
+    )
 
 
 def _node(

@@ -290,7 +290,7 @@ cdef class Overlay:
             path[hops] = here
             self._become(here)
             verdict = core_decide_message(self.core.region, 0, <uint8_t *>&message, KDHT_HEADER_LEN,
-                                          source, self.port, target, self.port, NOW, &out)
+                                          source, self.port, target, self.port, False, NOW, &out)
             if verdict != KDHT_FORWARD:
                 return hops if verdict == KDHT_LOCAL and out.reason == KDHT_REASON_OWNER else -1
             here = _node_at(out.target_ip)

@@ -6,7 +6,7 @@ is that of a node that has not joined: its coordinator refuses writes.
 
 from dataclasses import dataclass, replace
 
-from kdht.wire._shared import MAX_REPLICAS
+from kdht.wire._shared import MAX_REPLICAS, REPLAY_WINDOW
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,6 +17,8 @@ class Policy:
     acks: int = 2
     tombstone_ttl: int = 86400
     """Seconds after which a deletion is forgotten."""
+    window: int = REPLAY_WINDOW
+    """Seconds by which the clocks of two nodes may differ."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.replicas <= MAX_REPLICAS:

@@ -4,6 +4,7 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from random import Random
 
+from kdht.faults import Faults
 from kdht.node.events import Event
 from kdht.node.messages import UNKNOWN_ID, Reply
 from kdht.node.options import Options
@@ -23,7 +24,7 @@ COUNTERS = (
     "not_control", "not_own_address", "wrong_client", "own_id", "unmatched", "wrong_address", "wrong_id",
     "unusable_contact", "pending_full", "verifying_full", "lookups_full", "reply_rate",
     "demoted", "unreachable", "unreachable_ignored", "suspects", "suspect_unknown", "suspect_rate", "gossip_spared",
-    "notices_sent", "notices_full", "left", "left_stale", "leaving", "newcomers", "aside", "other_version", "meetings",
+    "notices_sent", "notices_full", "left", "left_stale", "leaving", "newcomers", "aside", "other_version", "meetings", "faults",
 )  # fmt: skip
 """The counters of a node, beside the reasons of BadPacket."""
 
@@ -43,8 +44,9 @@ class NodeContext:
         self.table = table
         self.options = options
         self.rng = rng
-        self.timers = Timers()
         self.counters: Counter[str] = Counter(dict.fromkeys(COUNTERS, 0))
+        self.faults = Faults(self.counters)
+        self.timers = Timers(self.faults)
         self.events: deque[Event] = deque(maxlen=MAX_EVENTS)
         self.readiness = Readiness(self.events)
         self.unix_offset = 0.0

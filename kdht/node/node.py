@@ -51,7 +51,7 @@ from kdht.node.table_contact import TableContact
 from kdht.node.timers import TokenBucket
 from kdht.node.verify import Verifier
 from kdht.times import SteadyTime
-from kdht.wire import Address, Contact, Message, pack_contacts, parse
+from kdht.wire import OFFSET, Address, Contact, Message, pack_contacts, parse
 from kdht.wire._shared import ID_LEN, Op, Reason, Status
 from kdht.wire.keys import ClusterSecret
 
@@ -178,6 +178,8 @@ class Node:
             self.counters[bad.reason] += 1
         except Mismatch as mismatch:
             self.counters[mismatch.reason] += 1
+        except Exception:
+            self._context.faults.note(f"a control message, op {datagram.data[OFFSET['op']]:#x}")
 
     def tick(self, now: SteadyTime) -> None:
         """Do what is due: time-outs, probes, refreshes."""

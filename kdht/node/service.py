@@ -60,6 +60,7 @@ class Service:
     ) -> None:
         self._store = store
         self._coordinator = coordinator
+        self._faults = coordinator.faults
         self._repair = repair
         self._cache = cache
         self._on_late = on_late
@@ -91,7 +92,10 @@ class Service:
         if others:
             self._write(others, answers)
         for request in traces:
-            answers.add(request, _TRACE_STATUS.get(request.reason, Status.OK), self._contacts(request))
+            try:
+                answers.add(request, _TRACE_STATUS.get(request.reason, Status.OK), self._contacts(request))
+            except Exception:
+                self._faults.note("a TRACE")
         self._replies.send(answers)
         return at_once
 
@@ -130,19 +134,22 @@ class Service:
         wider: list[tuple[Datagram, StoredRecord | None, bool]] = []
         for number, (request, key, record) in enumerate(zip(requests, keys, records, strict=True)):
             op = request.data[_OP]
-            if isinstance(record, StorageError):
-                answers.add(request, Status.STORAGE_FAILED)
-            elif op == Op.WATCH and not self._watch(request, key, answers):
-                continue
-            # A node that is behind may lack acknowledged writes, so its store alone does not count.
-            elif op == Op.QUORUM_GET or not caught_up[number]:
-                wider.append((request, record, True))
-            elif record is None:
-                wider.append((request, None, False))
-            else:
-                answers.add_record(request, record)
-                if self._cache and op == Op.GET and not record.deleted:
-                    self._cache.fill(key, begun[number], *record)
+            try:
+                if isinstance(record, StorageError):
+                    answers.add(request, Status.STORAGE_FAILED)
+                elif op == Op.WATCH and not self._watch(request, key, answers):
+                    continue
+                # A node that is behind may lack acknowledged writes, so its store alone does not count.
+                elif op == Op.QUORUM_GET or not caught_up[number]:
+                    wider.append((request, record, True))
+                elif record is None:
+                    wider.append((request, None, False))
+                else:
+                    answers.add_record(request, record)
+                    if self._cache and op == Op.GET and not record.deleted:
+                        self._cache.fill(key, begun[number], *record)
+            except Exception:
+                self._faults.note("a read")
         if wider:
             self._read_wider(wider, answers)
         return len(requests) - len(wider)
@@ -163,14 +170,22 @@ class Service:
         """What the own store alone cannot answer."""
         with self._coordinator.turn(answers.now) as turn:
             for request, record, quorum in wider:
-                key = request.data[_KEY]
-                if request.reason is not Reason.OWNER and not self._coordinator.responsible(key):
-                    quorum = request.data[_OP] == Op.QUORUM_GET
-                    if record is None or not quorum:
-                        answers.add_hearsay(request, record)
-                        continue
-                done = partial(self._found, request, answers.now)
-                self._coordinator.read(turn, key, record, done, quorum=quorum)
+                try:
+                    self._ask_others(turn, request, record, answers, quorum=quorum)
+                except Exception:
+                    self._faults.note("a read")
+
+    def _ask_others(
+        self, turn: Turn, request: Datagram, record: StoredRecord | None, answers: ReplyBatch, *, quorum: bool
+    ) -> None:
+        key = request.data[_KEY]
+        if request.reason is not Reason.OWNER and not self._coordinator.responsible(key):
+            quorum = request.data[_OP] == Op.QUORUM_GET
+            if record is None or not quorum:
+                answers.add_hearsay(request, record)
+                return
+        done = partial(self._found, request, answers.now)
+        self._coordinator.read(turn, key, record, done, quorum=quorum)
 
     def _found(self, request: Datagram, arrived: UnixTime, turn: Turn, found: ReadOutcome) -> None:
         answers = self._replies.batch(turn.now)
@@ -207,7 +222,11 @@ class Service:
     def _write(self, requests: list[Datagram], answers: ReplyBatch) -> None:
         with self._coordinator.turn(answers.now) as turn:
             for request in requests:
-                refused = self._begin(turn, request)
+                try:
+                    refused = self._begin(turn, request)
+                except Exception:
+                    self._faults.note("a write")
+                    continue
                 if refused is not None:
                     answers.add(request, refused)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from heapq import heappop, heappush
 from typing import Any, TypeAlias
 
+from kdht.faults import Faults
 from kdht.times import SteadyTime
 
 Alarm: TypeAlias = list[Any]
@@ -14,9 +15,13 @@ Alarm: TypeAlias = list[Any]
 
 
 class Timers:
-    """Callbacks by time, for equal times in the order they were set. Cancelling costs nothing."""
+    """Callbacks by time, for equal times in the order they were set. Cancelling costs nothing.
 
-    def __init__(self) -> None:
+    A callback that raises goes to `faults`. The others are called all the same.
+    """
+
+    def __init__(self, faults: Faults) -> None:
+        self._faults = faults
         self.now = SteadyTime(0.0)
         """The time of the last `run`, or a later one that the owner has set."""
         self._heap: list[Alarm] = []
@@ -46,7 +51,10 @@ class Timers:
                 later.append(alarm)
             elif alarm[2] is not None:
                 callback, alarm[2] = alarm[2], None
-                callback(now)
+                try:
+                    callback(now)
+                except Exception:
+                    self._faults.note("an alarm")
         for alarm in later:
             heappush(heap, alarm)
 

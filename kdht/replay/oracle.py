@@ -69,7 +69,10 @@ class OracleSettings:
 
 
 class Arrival(NamedTuple):
-    """A message with the caller's knowledge of it; `ip_version` is None on a socket."""
+    """A message with the caller's knowledge of it; `ip_version` is None on a socket.
+
+    `inside`: from a sender on this host.
+    """
 
     data: bytes
     header: SimpleNamespace
@@ -77,6 +80,7 @@ class Arrival(NamedTuple):
     target: Address
     now: int
     ip_version: int | None
+    inside: bool
 
     @property
     def forwarded(self) -> bool:
@@ -138,11 +142,12 @@ def version_of(ip: bytes) -> int:
     return 4 if ip[:12] == bytes(10) + b"\xff\xff" else 6
 
 
-def is_unicast(address: Address) -> bool:
-    """Whether a reply may go there."""
-    ip, port = address
-    if port == 0:
-        return False
+def is_loopback(ip: bytes) -> bool:
+    return ip[12] == 127 if version_of(ip) == 4 else ip == bytes(15) + b"\x01"
+
+
+def is_unicast(ip: bytes) -> bool:
+    """Whether one host can have the address."""
     if version_of(ip) == 4:
         return ip[12] != 0 and not 224 <= ip[12] <= 239 and ip[12:] != b"\xff\xff\xff\xff"
     return ip != NO_IP and ip[0] != 0xFF
@@ -198,15 +203,27 @@ class SlowNode:
         return self.published
 
     def decide_message(
-        self, data: bytes, source: Address, target: Address, now: int, ip_version: int | None = None
+        self,
+        data: bytes,
+        source: Address,
+        target: Address,
+        now: int,
+        ip_version: int | None = None,
+        *,
+        inside: bool = False,
     ) -> OracleResult:
         """The verdict on a UDP payload; `ip_version` where the packet around it is rewritten, too."""
         data = bytes(data)
         try:
             ensure(self.published is not None, Reason.NOT_READY)
-            return self._route(Arrival(data, checked_form(data), source, target, now, ip_version))
+            self._check_source(source.ip, inside)
+            return self._route(Arrival(data, checked_form(data), source, target, now, ip_version, inside))
         except UnchangedEnd as ended:
             return OracleResult(ended.reason, data, max_reply=ended.max_reply)
+
+    def _check_source(self, ip: bytes, inside: bool) -> None:
+        ensure(is_unicast(ip), Reason.MARTIAN)
+        ensure(inside or not (is_loopback(ip) or ip in self.settings.own), Reason.MARTIAN)
 
     def _route(self, arrival: Arrival) -> OracleResult:
         header = arrival.header
@@ -228,7 +245,7 @@ class SlowNode:
         ensure(not header.flags & Flag.REPLY and header.op in ROUTED_OPS, Reason.BAD_FLAGS)
         for name in FILLED_BY_ENTRY:
             ensure(getattr(header, name) in (0, NO_IP), Reason.FORGED_ORIGIN)
-        ensure(is_unicast(arrival.source), Reason.BAD_ADDRESS)
+        ensure(arrival.source.port != 0, Reason.BAD_ADDRESS)
         writes = header.op in (Op.PUT, Op.DELETE)
         needed = shared.MAY_WRITE if writes else shared.MAY_READ
         ensure(bool(self._rights_of(arrival.source.ip) & needed), Reason.NOT_ALLOWED)
@@ -293,7 +310,7 @@ class SlowNode:
         entry = Address(header.entry_ip, header.entry_port)
         client = Address(header.client_ip, header.client_port)
         ensure(entry.ip in settings.own and entry.port == settings.port, Reason.NOT_ENTRY)
-        ensure(is_unicast(client), Reason.BAD_ADDRESS)
+        ensure(is_unicast(client.ip) and client.port != 0, Reason.BAD_ADDRESS)
         self._check_body(arrival)
         ensure(arrival.fits(client, entry), Reason.FAMILY)
         slot = arrival.now >> shared.COOKIE_SLOT_BITS

@@ -69,6 +69,7 @@ def find_in_ipv4(node: SlowNode, packet: bytes) -> FoundDatagram:
     check_ours(node, packet, udp, total)
     ensure(not fragment & 0x2000, Reason.FRAGMENT)
     ensure(udp == 20, Reason.IP_OPTIONS)
+    ensure(folded(sum(words(packet[:20]))) == 0xFFFF, Reason.BAD_CHECKSUM)
     check_udp_length(packet, udp, total)
     return found(packet, 4, udp, total, MAPPED + packet[12:16], MAPPED + packet[16:20])
 

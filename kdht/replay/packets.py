@@ -75,6 +75,11 @@ def complete(packet: bytearray) -> None:
         packet[10:12] = (0xFFFF - word_sum(bytes(packet[:length]))).to_bytes(2, "big")
 
 
+def ip_is_right(packet: bytes) -> bool:
+    """Whether the checksum of the IP header is right; IPv6 has none."""
+    return packet[0] >> 4 == 6 or word_sum(packet[: 4 * (packet[0] & 15)]) == 0xFFFF
+
+
 def take_apart(packet: bytes) -> UdpDatagram | None:
     """The UDP datagram of a whole, plain packet that may be ours; else None."""
     version = packet[0] >> 4 if packet else 0

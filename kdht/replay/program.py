@@ -14,11 +14,14 @@ class TestProgram:
         try:
             from kdht.datapath.ebpf import _ebpf
             from kdht.datapath.ebpf.datapath import OBJECT, PROGRAM
+            from kdht.datapath.ebpf.networks import Network
         except ImportError:
             raise DatapathError(
                 "kdht was built without the eBPF datapath: install clang and libbpf-dev, and build it again"
             ) from None
         self._ebpf = _ebpf
+        # In a test run frames come in at lo, which has the address of zeros that our frames have.
+        self._networks = [Network(1, 1, None, bytes(6))]
         _ebpf.be_quiet()
         try:
             self._object = _ebpf.Object(str(OBJECT), PROGRAM)
@@ -43,7 +46,7 @@ class TestProgram:
     def set_time(self, now: int) -> None:
         """The unix second of the verdicts from now on."""
         if now != self._now:
-            state = self._ebpf.state(self._config, now=now % 2**32, flags=self._flags)
+            state = self._ebpf.state(self._config, self._networks, now=now % 2**32, flags=self._flags)
             self._object.update_whole("kdht_states", state)
             self._now = now
 

@@ -8,7 +8,7 @@ stay. Right tags and cookies are made anew under the fixture's published key. Wr
 import random
 from dataclasses import replace
 
-from kdht.replay.packets import complete, packet, take_apart
+from kdht.replay.packets import complete, ip_is_right, packet, take_apart
 from kdht.replay.redate import get, put
 from kdht.replay.seen import is_ordinary
 from kdht.replay.tables import FIXTURE_SECRET, KeyEntry, ReplayTable
@@ -64,11 +64,12 @@ class Scrubber:
         return self._ip_header(raw, bytes(made)) + tail
 
     def _ip_header(self, raw: bytes, made: bytes) -> bytes:
-        """The old packet's header fields, but for addresses and IPv4's checksum."""
+        """The old packet's header fields, but for addresses and IPv4's checksum. A wrong one stays wrong."""
         if raw[0] >> 4 == 6:
             return raw[:8] + made[8:]
         head = bytearray(raw[:12] + made[12:])
         complete(head)
+        head[10] ^= not ip_is_right(raw)
         return bytes(head)
 
     def _odd_packet(self, raw: bytes) -> bytes:

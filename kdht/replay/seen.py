@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from kdht.replay._engine import Judgement
-from kdht.replay.packets import take_apart, word_sum
+from kdht.replay.packets import ip_is_right, take_apart
 from kdht.wire import Address
 from kdht.wire._shared import VERDICT_OF, Reason, Verdict
 
@@ -60,7 +60,7 @@ def is_comparable(own: Sequence[bytes], packet: bytes, expected: Judgement, seen
     datagram = take_apart(packet)
     if datagram is None:
         return reason in HIDDEN_FROM_SOCKET
-    if not is_ordinary(datagram.source) or datagram.source.ip in own or not _ip_is_right(packet):
+    if not is_ordinary(datagram.source) or datagram.source.ip in own or not ip_is_right(packet):
         return False
     ends_in_socket = seen.kind == "socket" or reason in LOCAL_ENDS or reason is Reason.FAMILY
     if ends_in_socket and datagram.checksum == "wrong":
@@ -69,13 +69,6 @@ def is_comparable(own: Sequence[bytes], packet: bytes, expected: Judgement, seen
         target = take_apart(expected.data)
         return target is not None and is_ordinary(target.target) and target.target.ip not in own
     return True
-
-
-def _ip_is_right(packet: bytes) -> bool:
-    """Whether the kernel takes the IP header."""
-    if packet[0] >> 4 == 6:
-        return True
-    return word_sum(packet[: 4 * (packet[0] & 15)]) == 0xFFFF
 
 
 def contradiction(expected: Judgement, seen: Seen) -> str | None:

@@ -17,6 +17,7 @@ from kdht.storage._cache cimport RecordCache
 import struct
 
 from kdht.storage import layout
+from kdht.storage.versions import latest_readable
 
 cdef enum:
     HEAD_LEN = 22  # layout's u64 version, u64 expiry, u32 flags, u16 length of the value
@@ -50,15 +51,16 @@ cdef class StoreReader:
         """
         cdef Py_ssize_t i
         cdef list found = [None] * len(keys)
+        cdef uint64_t latest = latest_readable(now)
         for i in range(len(keys)):
             try:
-                found[i] = self._record(keys[i], rooms[i], now)
+                found[i] = self._record(keys[i], rooms[i], now, latest)
             except Exception:  # the ordinary path meets the same error and reports it
                 continue
             self.answered += found[i] is not None
         return found
 
-    cdef tuple _record(self, bytes key, Py_ssize_t room, double now):
+    cdef tuple _record(self, bytes key, Py_ssize_t room, double now, uint64_t latest):
         cdef bytes raw
         cdef const unsigned char *at
         cdef uint64_t numbers[2]
@@ -82,6 +84,9 @@ cdef class StoreReader:
         if len(raw) != HEAD_LEN + length or flags & KDHT_RECORD_FLAG_TOMBSTONE or length > room:
             return None
         if 0 < expiry and <double>expiry <= now:
+            return None
+        # `versions.is_possible`; the ordinary path counts and tells.
+        if version > latest:
             return None
         value = raw[HEAD_LEN:]
         if self.cache is not None:

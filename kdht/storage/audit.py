@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from kdht.storage import layout
 from kdht.storage.promises import PLEDGE
+from kdht.storage.versions import is_possible
 
 MAX_PROBLEMS = 100
 _META = (layout.FORMAT_KEY, layout.COUNTS_KEY)
@@ -21,14 +22,19 @@ class Audit(NamedTuple):
     tombstones: int
     value_bytes: int
     with_expiry: int
+    set_aside: int
+    """Records that have left their place, because their version is impossible (`versions`)."""
     problems: list[str]
     """Sentences for the operator, at most MAX_PROBLEMS. Empty: the database is sound."""
 
 
-def audit(entries: Iterable[tuple[bytes, bytes]], kept: layout.Counts) -> Audit:
-    """Check all entries of a database, in any order, against each other and against its own counts."""
+def audit(entries: Iterable[tuple[bytes, bytes]], kept: layout.Counts, latest: int) -> Audit:
+    """Check all entries of a database, in any order, against each other and against its own counts.
+
+    `latest`: as in `versions`.
+    """
     problems: list[str] = []
-    records = value_bytes = tombstones = 0
+    records = value_bytes = tombstones = set_aside = 0
     expiries: set[bytes] = set()
     indexed: set[bytes] = set()
     for entry, raw in entries:
@@ -43,11 +49,17 @@ def audit(entries: Iterable[tuple[bytes, bytes]], kept: layout.Counts) -> Audit:
             records += 1
             value_bytes += len(record.value)
             tombstones += record.deleted
+            if not is_possible(record, latest):
+                problems.append(
+                    f"key {entry[1:].hex()}: its version {record.version} is beyond the clock, so nobody is given it"
+                )
             if record.expiry:
                 expiries.add(layout.expiry_key(record.expiry, entry[len(layout.RECORD) :]))
         elif entry.startswith(layout.PROMISE):
             if not raw or len(raw) % PLEDGE.size:
                 problems.append(f"promises of key {entry[1:].hex()} that cannot be read")
+        elif entry.startswith(layout.ASIDE):
+            set_aside += 1
         elif entry not in _META:
             problems.append(f"an entry that is none of kdht's: {entry[:24].hex()}")
     problems += [
@@ -57,7 +69,9 @@ def audit(entries: Iterable[tuple[bytes, bytes]], kept: layout.Counts) -> Audit:
     counted = layout.Counts(records, value_bytes, tombstones)
     if counted != kept:
         problems.append(f"counted {_said(counted)}, the database says {_said(kept)}")
-    return Audit(records - tombstones, tombstones, value_bytes, len(expiries), problems[:MAX_PROBLEMS])
+    return Audit(
+        records - tombstones, tombstones, value_bytes, len(expiries), set_aside, problems[:MAX_PROBLEMS]
+    )
 
 
 def _said(counts: layout.Counts) -> str:

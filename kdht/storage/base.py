@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 
 from kdht.storage.promises import Granted, Pledges, Promise, hindering
 from kdht.storage.record import TOMBSTONE, StoredRecord
+from kdht.storage.versions import is_possible, micros
 from kdht.times import UnixTime
 from kdht.wire._shared import ID_BITS, ID_LEN, MAX_VALUE
 from kdht.wire.limits import MAX_VERSION
@@ -41,7 +42,8 @@ class Result(NamedTuple):
     version: int
     """The version in the store now, that of a tombstone too. 0: there is no record."""
     promised: int = 0
-    """The promised version, if a promise refused the write."""
+    """The promised version, if a promise refused the write. The time as a version, if the write's own version is beyond
+    what any clock may say."""
 
 
 Wish = Write | Promise
@@ -68,8 +70,8 @@ class Stats(NamedTuple):
 class Store(Protocol):
     """Records by key. Any thread may read, also while another one writes.
 
-    Expired records are invisible. Tombstones are records too: code that reads for a client filters with
-    `visible`.
+    Expired records are invisible, and so are records with a version beyond what a clock may say (`versions`). Tombstones are
+    records too: code that reads for a client filters with `visible`.
     """
 
     def get(self, key: bytes, now: UnixTime) -> StoredRecord | None:
@@ -108,9 +110,11 @@ class Store(Protocol):
         """Close the files. A second call is a no-op. No other call may run meanwhile or follow."""
 
 
-def alive(record: StoredRecord | None, now: UnixTime) -> StoredRecord | None:
-    """The record, unless it has expired."""
-    return None if record is None or 0 < record.expiry <= now else record
+def alive(record: StoredRecord | None, now: UnixTime, latest: int) -> StoredRecord | None:
+    """The record, unless it has expired or its version is beyond `latest` (`versions.latest_readable`)."""
+    if record is None or 0 < record.expiry <= now or not is_possible(record, latest):
+        return None
+    return record
 
 
 def visible(record: StoredRecord | None, now: UnixTime) -> StoredRecord | None:
@@ -130,16 +134,20 @@ def _rank(record: StoredRecord) -> tuple[bool, bytes, int, int]:
 
 
 def settle(
-    previous: StoredRecord | None, write: Write, now: UnixTime, pledges: Pledges = ()
+    previous: StoredRecord | None, write: Write, now: UnixTime, latest: int, pledges: Pledges = ()
 ) -> tuple[StoredRecord | None, Result]:
     """The record that the store keeps after `write`, and the answer to the writer.
 
-    Last writer wins: a newer `previous` stays, expired or not. `pledges` are the live promises of the key.
+    Last writer wins: a newer `previous` stays, expired or not. `pledges` are the live promises of the key. `latest`: as in
+    `versions`; `previous` is possible.
     """
     _, record, nonce = write
     existed, standing = False, 0
     if previous is not None:
         existed, standing = visible(previous, now) is not None, previous.version
+    if not is_possible(record, latest):
+        return previous, Result(False, existed, standing, micros(now))
+    if previous is not None:
         if standing == record.version and _same(previous, record):
             # A later try of the same write. Tries may differ in the expiry, since each try counts its TTL
             # from its own arrival; the later expiry wins.

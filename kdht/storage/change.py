@@ -11,18 +11,27 @@ import plyvel
 from kdht.storage import layout, promises
 from kdht.storage.promises import Pledges
 from kdht.storage.record import StoredRecord
+from kdht.storage.versions import is_possible
 
 Replaced = tuple[bytes, StoredRecord | None, StoredRecord | None]
 """A key, its old record, its new record."""
 
 
 class StoreChange:
-    """A batch that grows. `read` gives the record on disk, `promised` the promises on disk."""
+    """A batch that grows. `read` gives the record on disk, `promised` the promises on disk.
+
+    A record whose version is impossible (`latest`: as in `versions`) counts as none. It is set aside when another one takes
+    its place.
+    """
 
     def __init__(
-        self, read: Callable[[bytes], StoredRecord | None], promised: Mapping[bytes, Pledges] | None = None
+        self,
+        read: Callable[[bytes], StoredRecord | None],
+        latest: int,
+        promised: Mapping[bytes, Pledges] | None = None,
     ) -> None:
         self._read = read
+        self._latest = latest
         self._promised = promised or {}
         self.pledged: dict[bytes, Pledges] = {}
         """The new promises of each key whose promises change."""
@@ -34,7 +43,8 @@ class StoreChange:
         """The record of `key` after all changes of the batch so far."""
         if key not in self._after:
             self._before[key] = self._after[key] = self._read(key)
-        return self._after[key]
+        record = self._after[key]
+        return record if record is None or is_possible(record, self._latest) else None
 
     def put(self, key: bytes, record: StoredRecord | None) -> None:
         """Set the record of a key, or None to remove it. Call `standing` for the key first."""
@@ -74,6 +84,9 @@ class StoreChange:
             batch.delete(entry)
         for key, before, after in replaced:
             _replace(batch, key, before, after)
+            if before is not None and not is_possible(before, self._latest):
+                # Kept, because the clock may be what was wrong.
+                batch.put(layout.ASIDE + key, layout.pack_record(before))
         for key, pledges in self.pledged.items():
             if pledges:
                 batch.put(layout.PROMISE + key, promises.pack(pledges))

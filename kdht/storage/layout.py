@@ -2,6 +2,7 @@
 
     b"r" key                  one record: the struct below, then the value
     b"e" expiry(u64) key      empty: the index by expiry, for records that have one
+    b"x" key                  a record that was set aside, because its version is impossible (`versions`)
     b"p" key                  the promises of the key: for each u64 version, nonce, the version that stood, Unix seconds
     b"mformat"                u32, FORMAT
     b"mcounts"                u64 records, u64 bytes of values, u64 tombstones among the records
@@ -28,6 +29,7 @@ FORMAT_WITHOUT_TOMBSTONES = 1
 RECORD = b"r"
 RECORD_END = b"s"
 EXPIRY = b"e"
+ASIDE = b"x"
 PROMISE = b"p"
 PROMISE_END = b"q"
 FORMAT_KEY = b"mformat"

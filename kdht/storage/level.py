@@ -36,7 +36,9 @@ from kdht.storage.base import (
 from kdht.storage.change import StoreChange
 from kdht.storage.promises import MAX_KEYS, Granted, Pledges, Promise, above, grant, live, unpack
 from kdht.storage.record import StoredRecord
+from kdht.storage.versions import ANY_VERSION, latest_readable, latest_version
 from kdht.times import UnixTime
+from kdht.wire._shared import REPLAY_WINDOW
 
 # Small, because an idle node has to stay below 20 MiB. LevelDB keeps up to two write buffers.
 WRITE_BUFFER = 2 << 20
@@ -47,13 +49,14 @@ DROPPED_AT_ONCE = 1000
 
 
 class LevelStore:
-    """The database in the directory `path`. Makes the directory if it is missing.
+    """The database in the directory `path`. Makes the directory if it is missing. `window`: as in `versions`.
 
     Raises StorageLocked (another process has it open), StorageDamaged, and StorageError for other errors.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], window: int = REPLAY_WINDOW) -> None:
         self.path = os.fspath(path)
+        self._window = window
         self._lock = threading.Lock()
         self._failed = False
         with self._errors():
@@ -83,11 +86,12 @@ class LevelStore:
 
     def get_many(self, keys: Sequence[bytes], now: UnixTime) -> list[StoredRecord | None]:
         read, prefix, unpack = self._db.get, layout.RECORD, layout.unpack_record
+        latest = latest_readable(now)
         with self._errors():
             return [
                 None
                 if (raw := read(prefix + key, verify_checksums=True)) is None
-                else alive(unpack(raw), now)
+                else alive(unpack(raw), now, latest)
                 for key in keys
             ]
 
@@ -103,14 +107,15 @@ class LevelStore:
         outcomes: list[Outcome] = []
         changes = []
         with self._lock, self._errors():
-            change = StoreChange(self._read, self._promised)
+            latest = latest_version(now, self._window)
+            change = StoreChange(self._read, latest, self._promised)
             for wish in wishes:
                 if isinstance(wish, Promise):
-                    outcomes.append(self._promise(change, wish, now))
+                    outcomes.append(self._promise(change, wish, now, latest))
                     continue
                 key = wish.key
                 previous, pledges = change.standing(key), change.pledges(key)
-                record, result = settle(previous, wish, now, live(pledges, now) if pledges else ())
+                record, result = settle(previous, wish, now, latest, live(pledges, now) if pledges else ())
                 outcomes.append(result)
                 if record is not None and record != previous:
                     change.put(key, record)
@@ -121,11 +126,11 @@ class LevelStore:
         tell(on_change, changes)
         return outcomes
 
-    def _promise(self, change: StoreChange, asked: Promise, now: UnixTime) -> Granted:
+    def _promise(self, change: StoreChange, asked: Promise, now: UnixTime, latest: int) -> Granted:
         pledges = change.pledges(asked.key)
         # All promises are in memory, so their number is bounded.
         room = len(self._promised) < MAX_KEYS
-        after, granted = grant(change.standing(asked.key), pledges, asked, now, room=room)
+        after, granted = grant(change.standing(asked.key), pledges, asked, now, latest, room=room)
         if after != pledges:
             change.pledge(asked.key, after)
         return granted
@@ -134,7 +139,7 @@ class LevelStore:
         dropped = 0
         for first in range(0, len(keys), DROPPED_AT_ONCE):
             with self._lock, self._errors():
-                change = StoreChange(self._read)
+                change = StoreChange(self._read, ANY_VERSION)
                 for key, version in keys[first : first + DROPPED_AT_ONCE]:
                     record = change.standing(key)
                     if record is not None and record.version == version:
@@ -146,7 +151,7 @@ class LevelStore:
         """As Store.sweep. Not synced: records that a crash brings back have expired and are swept again."""
         stop = layout.expiry_key(int(now) + 1, b"")
         with self._lock, self._errors():
-            change = StoreChange(self._read)
+            change = StoreChange(self._read, ANY_VERSION)
             due = self._db.iterator(
                 start=layout.EXPIRY, stop=stop, include_value=False, verify_checksums=True
             )
@@ -168,10 +173,11 @@ class LevelStore:
     def scan(
         self, now: UnixTime, start: bytes = b"", stop: bytes | None = None
     ) -> Iterator[tuple[bytes, StoredRecord]]:
+        latest = latest_readable(now)
         with self._errors():
             for key, raw in self._raw(start, stop):
                 record = layout.unpack_record(raw)
-                if alive(record, now):
+                if alive(record, now, latest):
                     yield key, record
 
     def stats(self) -> Stats:
@@ -189,10 +195,10 @@ class LevelStore:
                 files.mark_ends(self._db)
             files.rewrite(self._db)
 
-    def audit(self) -> Audit:
+    def audit(self, now: UnixTime) -> Audit:
         """Check the whole database. Nobody may write meanwhile."""
         with self._errors(), closing(self._db.iterator(verify_checksums=True)) as entries:
-            return audit(entries, self._counts)
+            return audit(entries, self._counts, latest_version(now, self._window))
 
     def close(self) -> None:
         self._db.close()

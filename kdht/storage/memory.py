@@ -15,18 +15,21 @@ from kdht.storage.base import (
 )
 from kdht.storage.promises import MAX_KEYS, Pledges, Promise, above, grant, live
 from kdht.storage.record import StoredRecord
+from kdht.storage.versions import ANY_VERSION, is_possible, latest_readable, latest_version
 from kdht.times import UnixTime
+from kdht.wire._shared import REPLAY_WINDOW
 
 
 class MemoryStore:
-    """A dictionary of records. Writes come from one thread at a time."""
+    """A dictionary of records. Writes come from one thread at a time. `window`: as in `versions`."""
 
-    def __init__(self) -> None:
+    def __init__(self, window: int = REPLAY_WINDOW) -> None:
+        self._window = window
         self._records: dict[bytes, StoredRecord] = {}
         self._promised: dict[bytes, Pledges] = {}
 
     def get(self, key: bytes, now: UnixTime) -> StoredRecord | None:
-        return alive(self._records.get(key), now)
+        return alive(self._records.get(key), now, latest_readable(now))
 
     def get_many(self, keys: Sequence[bytes], now: UnixTime) -> list[StoredRecord | None]:
         return [self.get(key, now) for key in keys]
@@ -35,18 +38,19 @@ class MemoryStore:
         self, wishes: Sequence[Wish], now: UnixTime, on_change: OnChange | None = None
     ) -> list[Outcome]:
         check(wishes)
+        latest = latest_version(now, self._window)
         outcomes: list[Outcome] = []
         changes = []
         for wish in wishes:
             key = wish.key
-            previous, pledges = self._records.get(key), self._promised.get(key, ())
+            previous, pledges = self._possible(key, latest), self._promised.get(key, ())
             if isinstance(wish, Promise):
                 room = len(self._promised) < MAX_KEYS
-                pledges, granted = grant(previous, pledges, wish, now, room=room)
+                pledges, granted = grant(previous, pledges, wish, now, latest, room=room)
                 self._pledge(key, pledges)
                 outcomes.append(granted)
                 continue
-            record, result = settle(previous, wish, now, live(pledges, now) if pledges else ())
+            record, result = settle(previous, wish, now, latest, live(pledges, now) if pledges else ())
             outcomes.append(result)
             if record is not None and record != previous:
                 self._records[key] = record
@@ -55,6 +59,10 @@ class MemoryStore:
                 self._pledge(key, above(pledges, record.version))
         tell(on_change, changes)
         return outcomes
+
+    def _possible(self, key: bytes, latest: int) -> StoredRecord | None:
+        record = self._records.get(key)
+        return None if record is None or not is_possible(record, latest) else record
 
     def _pledge(self, key: bytes, pledges: Pledges) -> None:
         if pledges:
@@ -72,7 +80,11 @@ class MemoryStore:
         return dropped
 
     def sweep(self, now: UnixTime, limit: int = 1000) -> int:
-        ended = [(record.expiry, key) for key, record in self._in_range(b"", None) if not alive(record, now)]
+        ended = [
+            (record.expiry, key)
+            for key, record in self._in_range(b"", None)
+            if not alive(record, now, ANY_VERSION)
+        ]
         for _, key in sorted(ended)[:limit]:
             del self._records[key]
         for key, pledges in list(self._promised.items()):
@@ -82,8 +94,9 @@ class MemoryStore:
     def scan(
         self, now: UnixTime, start: bytes = b"", stop: bytes | None = None
     ) -> Iterator[tuple[bytes, StoredRecord]]:
+        latest = latest_readable(now)
         for key, record in sorted(self._in_range(start, stop)):
-            if alive(record, now):
+            if alive(record, now, latest):
                 yield key, record
 
     def stats(self) -> Stats:

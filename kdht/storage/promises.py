@@ -18,6 +18,7 @@ import struct
 from typing import NamedTuple
 
 from kdht.storage.record import StoredRecord
+from kdht.storage.versions import is_possible_version, micros
 from kdht.times import UnixTime
 
 LIFETIME = 600
@@ -58,8 +59,8 @@ class Granted(NamedTuple):
 
     accepted: bool
     version: int
-    """Accepted: the stored version, 0: none. Refused: the stored or promised version that is in the way, 0: there are
-    too many promises."""
+    """Accepted: the stored version, 0: none. Refused: the stored or promised version that is in the way; the time
+    as a version, if the asked one is beyond what any clock may say; 0: there are too many promises."""
     expiry: int = 0
     flags: int = 0
 
@@ -92,14 +93,17 @@ def above(pledges: Pledges, version: int) -> Pledges:
 
 
 def grant(
-    previous: StoredRecord | None, pledges: Pledges, asked: Promise, now: UnixTime, *, room: bool
+    previous: StoredRecord | None, pledges: Pledges, asked: Promise, now: UnixTime, latest: int, *, room: bool
 ) -> tuple[Pledges, Granted]:
-    """The promises of a key after a question, and the answer. `previous`: the stored record.
+    """The promises of a key after a question, and the answer. `previous`: the stored record. `latest`: as in `versions`.
 
     `room`: whether one more key may have promises.
     """
     if not (pledges or room):
         return pledges, Granted(False, 0)
+    # Else nobody could write the key until the promise ends.
+    if not asked.given_back and not is_possible_version(asked.version, latest):
+        return pledges, Granted(False, micros(now))
     pledges = live(pledges, now)
     pair = asked.version, asked.nonce
     others = tuple(pledge for pledge in pledges if (pledge.version, pledge.nonce) != pair)

@@ -19,8 +19,9 @@ from kdht.times import UnixTime
 MAX_GROUP = 512
 MAX_WAITING = 8192
 
-Done = Callable[[list[Outcome] | StorageError], None]
-"""Called with the outcome of one job. It must not raise and must not wait for the writer."""
+Done = Callable[[list[Outcome | StorageError] | StorageError], None]
+"""Called with the outcome of one job: of each write, or one error for all. It must not raise and must not wait for the
+writer."""
 
 log = logging.getLogger(__name__)
 
@@ -112,6 +113,10 @@ class GroupWriter:
                     self._write_alone(job)
             except StorageError as error:
                 self._fail(group, error)
+            except Exception as error:
+                # Without this thread every later write would wait for ever.
+                log.exception("a group of writes failed")
+                self._fail(group, StorageError(f"an error inside the store: {error}"))
 
     def _next_group(self) -> list[_Job]:
         """The next jobs. Blocks until there is one; empty when closed and drained."""
@@ -139,7 +144,7 @@ class GroupWriter:
 
     def _write(self, group: list[_Job]) -> None:
         writes = [write for job in group for write in job.writes]
-        results = self._store.apply(writes, group[-1].now, self._on_change)
+        results: list[Outcome | StorageError] = [*self._store.apply(writes, group[-1].now, self._on_change)]
         with self._lock:
             self._groups += 1
             self._written += len(writes)
@@ -149,10 +154,24 @@ class GroupWriter:
             start += len(job.writes)
 
     def _write_alone(self, job: _Job) -> None:
+        """Each write of the job by itself: those of one job are of many clients."""
+        outcomes = [self._one(write, job.now) for write in job.writes]
+        if len(outcomes) == 1 and isinstance(outcomes[0], StorageError):
+            self._fail([job], outcomes[0])
+            return
+        failed = sum(isinstance(outcome, StorageError) for outcome in outcomes)
+        with self._lock:
+            self._groups += failed < len(outcomes)
+            self._failed += failed
+            self._written += len(outcomes) - failed
+        _tell(job, outcomes)
+
+    def _one(self, write: Wish, now: UnixTime) -> Outcome | StorageError:
         try:
-            self._write([job])
-        except StorageError as error:
-            self._fail([job], error)
+            (outcome,) = self._store.apply((write,), now, self._on_change)
+        except Exception as error:
+            return error if isinstance(error, StorageError) else StorageError(str(error))
+        return outcome
 
     def _fail(self, group: list[_Job], error: StorageError) -> None:
         with self._lock:
@@ -170,7 +189,7 @@ class InlineWriter:
 
     def submit(self, writes: Sequence[Wish], now: UnixTime, done: Done) -> bool:
         try:
-            done(self._store.apply(writes, now, self._on_change))
+            done([*self._store.apply(writes, now, self._on_change)])
         except StorageError as error:
             done(error)
         return True
@@ -186,7 +205,7 @@ def _let_others_finish() -> None:
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
-def _tell(job: _Job, outcome: list[Outcome] | StorageError) -> None:
+def _tell(job: _Job, outcome: list[Outcome | StorageError] | StorageError) -> None:
     try:
         job.done(outcome)
     except Exception:

@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import random
+import re
 import stat
 import subprocess
 import sys
@@ -345,6 +346,24 @@ def test_an_older_record_gives_way(ctl, home, stopped):
         (lambda lines: [*lines, lines[1]], "or more: export it again"),
         (lambda lines: [lines[0].replace("1", "9"), *lines[1:]], "of format 9"),
         (lambda lines: [lines[0], lines[1].replace('"key":"', '"key":"zz'), *lines[2:]], "line 2"),
+        (
+            lambda lines: [
+                lines[0],
+                re.sub('"version":[0-9]+', f'"version":{2**64 - 1}', lines[1]),
+                *lines[2:],
+            ],
+            "beyond this",
+        ),
+        (
+            lambda lines: [lines[0], re.sub('"version":[0-9]+', f'"version":{10**30}', lines[1]), *lines[2:]],
+            "line 2",
+        ),
+        (lambda lines: [lines[0], re.sub('"version":[0-9]+', '"version":0', lines[1]), *lines[2:]], "line 2"),
+        (
+            lambda lines: [lines[0], re.sub('"expiry":[0-9]+', f'"expiry":{2**32}', lines[1]), *lines[2:]],
+            "`expiry`",
+        ),
+        (lambda lines: [lines[0], re.sub('"flags":[0-9]+', '"flags":4', lines[1]), *lines[2:]], "BAD_FLAGS"),
         (lambda lines: [], "holds no exported records"),
     ],
 )

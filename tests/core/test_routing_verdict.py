@@ -190,7 +190,27 @@ def test_replies(fields, reason):
 def test_a_client_that_no_reply_may_go_to(host):
     source = Address.of(host, 40000)
     version = 4 if source.is_ipv4 else 6
-    assert_verdict(node_for(version).core, packet(request(), source, HERE[version]), Reason.BAD_ADDRESS)
+    assert_verdict(node_for(version).core, packet(request(), source, HERE[version]), Reason.MARTIAN)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("made", [request(), forwarded(SIGNER)], ids=["client", "member"])
+@pytest.mark.parametrize("loopback", [False, True], ids=["own", "loopback"])
+def test_an_own_source_is_from_inside_or_forged(version, made, loopback):
+    core = node_for(version).core
+    source = HERE[version]._replace(port=40000)
+    if loopback:
+        source = Address.of("127.0.0.1" if version == 4 else "::1", 40000)
+    assert_verdict(core, packet(made, source, HERE[version]), Reason.MARTIAN)
+    assert core.decide_message(made[:], source, HERE[version], NOW).reason is Reason.MARTIAN
+    inside = core.decide_message(made[:], source, HERE[version], NOW, inside=True)
+    assert inside.verdict is Verdict.FORWARD
+
+
+def test_a_wrong_checksum_of_the_ip_header():
+    spoilt = from_client(4, request())
+    spoilt[11] ^= 1
+    assert_verdict(node_for(4).core, spoilt, Reason.BAD_CHECKSUM)
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -64,13 +64,13 @@ def client(family: int, **fields: object) -> bytearray:
     return packet(bytes(message.pack()), CLIENT[family], OWN[family])
 
 
-def member(family: int, **fields: object) -> bytearray:
+def member(family: int, source: Address | None = None, **fields: object) -> bytearray:
     """A member's message, sealed."""
     usual = {"op": Op.GET, "key": FAR, "request_id": 2, "hops": 9, "client": CLIENT[family], "entry": OWN[family],
              "max_reply": 1120, "body": bytes(16)}  # fmt: skip
     message = Message(**{**usual, **fields}).pack()  # type: ignore[arg-type]
     seal(message, table(family).keys[0], NOW)
-    return packet(bytes(message), NEXT[family], OWN[family])
+    return packet(bytes(message), source or NEXT[family], OWN[family])
 
 
 def reply(family: int, **fields: object) -> bytearray:
@@ -200,6 +200,13 @@ def forgeries(family: int) -> Iterator[Case]:
     yield Case(
         "a request from port 0", bytes(packet(bytes(message), nobody, OWN[family])), Reason.BAD_ADDRESS
     )
+    loopback = "127.0.0.1" if family == 4 else "::1"
+    for host in (OWN[family].host, loopback, everybody.host):
+        source = Address.of(host, 40000)
+        yield Case(
+            f"a request from {host}", bytes(packet(bytes(message), source, OWN[family])), Reason.MARTIAN
+        )
+    yield Case("a member's request from this node", bytes(member(family, source=OWN[family])), Reason.MARTIAN)
 
 
 def odd_packets(family: int) -> Iterator[Case]:
@@ -220,6 +227,10 @@ def odd_packets(family: int) -> Iterator[Case]:
     yield Case(
         "more than the body length says", mutated(client(family), family, "too long"), Reason.BAD_LENGTH
     )
+    if family == 4:
+        spoilt = client(family)
+        spoilt[10] ^= 1
+        yield Case("a wrong checksum of the IP header", bytes(spoilt), Reason.BAD_CHECKSUM)
     none = Reason.ENTERED if family == 4 else Reason.NO_CHECKSUM
     yield Case("no UDP checksum", mutated(client(family), family, "no checksum"), none)
 

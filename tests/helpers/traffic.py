@@ -89,7 +89,7 @@ def random_node(rng: random.Random) -> Node:
 
 def random_host(rng: random.Random, version: int | None = None) -> bytes:
     """Mostly one that may be answered; of an IP version, if given."""
-    hosts = GOOD_HOSTS if rng.random() < 0.9 else HOSTS
+    hosts = GOOD_HOSTS if rng.random() < 0.9 else HOSTS + OWN
     return rng.choice([ip for ip in hosts if version in (None, version_of(ip))])
 
 

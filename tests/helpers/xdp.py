@@ -8,6 +8,7 @@ from builders import NOW, Node
 from kdht._routing import Core
 from kdht.datapath.ebpf import _ebpf
 from kdht.datapath.ebpf.datapath import OBJECT, PROGRAM
+from kdht.datapath.ebpf.networks import Network
 from kdht.wire import _shared as shared
 from kdht.wire._shared import VERDICT_OF, Reason, Verdict
 
@@ -19,7 +20,11 @@ ACTIONS = {
     Verdict.RELAY: XDP_TX,
     Verdict.DROP: XDP_DROP,
 }
-ETHERNET = bytes.fromhex("020000000001020000000002")
+MAC = bytes.fromhex("020000000001")
+ETHERNET = MAC + bytes.fromhex("020000000002")
+VLANS = (0, 5, 0xFFF)
+NETWORKS = [Network(1, 1, vlan, MAC) for vlan in (None, *VLANS)]
+"""In a test run frames come in at lo."""
 TYPES = {4: b"\x08\x00", 6: b"\x86\xdd"}
 
 
@@ -61,7 +66,7 @@ class Program:
         self._publish_state(node.core.raw_config())
 
     def _publish_state(self, config: bytes) -> None:
-        self.object.update_whole("kdht_states", _ebpf.state(config, **self.settings))
+        self.object.update_whole("kdht_states", _ebpf.state(config, NETWORKS, **self.settings))
 
     def run(self, frame: bytes) -> Run:
         result, data, _ = self.object.test_run(frame)

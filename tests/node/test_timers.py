@@ -1,12 +1,14 @@
 """Alarms and the token bucket."""
 
+from collections import Counter
 from random import Random
 
+from kdht.faults import Faults
 from kdht.node.timers import Timers, TokenBucket
 
 
 def test_alarms_run_by_time_then_by_order_of_setting() -> None:
-    timers = Timers()
+    timers = Timers(Faults(Counter()))
     rung: list[tuple[str, float]] = []
     for name, when in [("c", 3.0), ("a", 1.0), ("b", 1.0), ("d", 4.0)]:
         timers.at(when, lambda now, name=name: rung.append((name, now)))
@@ -19,7 +21,7 @@ def test_alarms_run_by_time_then_by_order_of_setting() -> None:
 
 
 def test_a_cancelled_alarm_neither_runs_nor_wakes() -> None:
-    timers = Timers()
+    timers = Timers(Faults(Counter()))
     rung: list[float] = []
     alarm = timers.at(1.0, rung.append)
     timers.at(2.0, rung.append)
@@ -31,7 +33,7 @@ def test_a_cancelled_alarm_neither_runs_nor_wakes() -> None:
 
 
 def test_an_alarm_may_cancel_another_that_is_due_too() -> None:
-    timers = Timers()
+    timers = Timers(Faults(Counter()))
     rung: list[float] = []
     timers.at(1.0, lambda now: timers.cancel(second))
     second = timers.at(1.0, rung.append)
@@ -40,7 +42,7 @@ def test_an_alarm_may_cancel_another_that_is_due_too() -> None:
 
 
 def test_an_alarm_set_by_an_alarm_waits_for_the_next_run() -> None:
-    timers = Timers()
+    timers = Timers(Faults(Counter()))
     rung: list[float] = []
 
     def again(now: float) -> None:

@@ -213,7 +213,8 @@ PACKETS: dict[str, tuple[bytes, Reason]] = {
     "IPv6, an atomic fragment": (behind(UDP_NEXT + bytes(2) + b"\0\0\0\7", 44), Reason.FRAGMENT),
     "IPv6, a first fragment": (behind(UDP_NEXT + b"\0\1\0\0\0\7", 44), Reason.FRAGMENT),
     "IPv6, no checksum": (packet(request(), CLIENT[6], ENTRY[6], "zero"), Reason.NO_CHECKSUM),
-    "from no address": (packet(request(), Address.of("0.0.0.0", 40000), ENTRY[4]), Reason.BAD_ADDRESS),
+    "from no address": (packet(request(), Address.of("0.0.0.0", 40000), ENTRY[4]), Reason.MARTIAN),
+    "from this node": (packet(request(), ENTRY[6]._replace(port=40000), ENTRY[6]), Reason.MARTIAN),
     "from port 0": (packet(request(), CLIENT[4]._replace(port=0), ENTRY[4]), Reason.BAD_ADDRESS),
     "IPv6, from port 0": (packet(request(), CLIENT[6]._replace(port=0), ENTRY[6]), Reason.BAD_ADDRESS),
     **{f"IPv{version}, a UDP length of {length}": (with_udp_length(version, length), Reason.BAD_IP)

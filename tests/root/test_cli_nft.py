@@ -13,6 +13,7 @@ from ctl import Ctl, good
 
 from kdht.lab.cluster import Cluster, LabNode, places_in
 from kdht.lab.netns import Lab
+from kdht.lab.wait import wait_until
 
 pytestmark = pytest.mark.root
 
@@ -32,23 +33,36 @@ def nft(*words: str) -> str:
     return subprocess.run(["nft", *words], capture_output=True, text=True, check=True).stdout
 
 
-def test_the_rules_shown_compared_removed_and_mended(node, ctl):
+def test_the_rules_shown_compared_and_mended_by_the_node(node, ctl):
+    def as_configured() -> bool:
+        return ctl.json("nft", "diff") == {"table": "kdht", "loaded": True, "diff": []}
+
     with node.host.enter():
-        assert ctl.json("nft", "diff") == {"table": "kdht", "loaded": True, "diff": []}
+        assert as_configured()
         assert "table inet kdht" in good(ctl("nft", "show")).decode()
-        nft("add", "element", "inet", "kdht", "interfaces", '{ "other0" }')
-        changed = ctl("nft", "diff")
-        assert changed.returncode == 8
-        assert b'"other0"' in changed.stdout
-        assert ctl.json("nft", "remove") == {"table": "kdht", "removed": True}
-        assert ctl.json("nft", "remove")["removed"] is False
-        assert json.loads(ctl("nft", "diff", "--json").stdout)["loaded"] is False
-        (path,) = [each for each in ctl.json("status")["datapaths"] if each["name"] == "nfqueue"]
-        assert path["state"] == "degraded"
+        for change in (
+            ("add", "element", "inet", "kdht", "interfaces", '{ "other0" }'),
+            ("flush", "chain", "inet", "kdht", "forward"),
+            ("delete", "table", "inet", "kdht"),
+        ):
+            nft(*change)
+            wait_until(as_configured, f"the rules after {change}")
         good(ctl("nft", "apply"))
-        assert ctl.json("nft", "diff")["diff"] == []
+        wait_until(as_configured, "the rules after nft apply")
         (path,) = [each for each in ctl.json("status")["datapaths"] if each["name"] == "nfqueue"]
         assert path["state"] == "up"
+
+
+def test_the_rules_of_a_running_node_stay_and_those_of_a_killed_one_go(node, ctl):
+    with node.host.enter():
+        refused = ctl("nft", "remove")
+        assert refused.returncode == 4
+        assert b"kdhtctl datapath socket" in refused.stderr
+        node.kill()
+        assert ctl.json("nft", "remove") == {"table": "kdht", "removed": True}
+        assert ctl.json("nft", "remove")["removed"] is False
+        nft("add", "table", "inet", "kdht")
+        assert ctl("nft", "diff").returncode == 8
 
 
 def test_what_packets_put_into_sets_is_no_difference(node, ctl):
@@ -86,9 +100,15 @@ def test_doctor_finds_the_rule_that_drops_and_its_cure_cures(node, ctl):
         assert ctl("doctor", "--json").returncode == 0
 
 
-def test_doctor_finds_a_sysctl_that_somebody_changed(node, ctl):
+def test_doctor_finds_a_sysctl_that_somebody_insists_on(node, ctl):
+    sysctl = Path("/proc/sys/net/ipv4/conf/eth0/forwarding")
     with node.host.enter():
-        Path("/proc/sys/net/ipv4/conf/eth0/forwarding").write_text("0")
+        for _ in range(5):
+            sysctl.write_text("0")
+            wait_until(lambda: sysctl.read_text() == "1\n", "it to be set again")
+        sysctl.write_text("0")
+        (path,) = [each for each in ctl.json("status")["datapaths"] if each["name"] == "nfqueue"]
+        assert "net.ipv4.conf.eth0.forwarding again and again" in path["why"]
         findings = json.loads(ctl("doctor", "--json").stdout)["findings"]
         assert any(
             "net.ipv4.conf.eth0.forwarding" in each["what"] for each in findings if each["state"] == "failure"

@@ -17,7 +17,7 @@ from builders import NOW, Node
 from comparison import ELSEWHERE, MESSAGES_ONLY, PER_NODE, SEED, change_table
 from packet_traffic import random_packet
 from traffic import random_node
-from xdp import ETHERNET, Program, action_of, link_header
+from xdp import ETHERNET, MAC, VLANS, Program, action_of, link_header
 
 from kdht.replay import oracle_packets
 from kdht.replay.oracle import OracleResult
@@ -42,7 +42,17 @@ def untagged(rng: random.Random, version: int) -> Framing:
 
 def tagged(rng: random.Random, version: int) -> Framing:
     tag = rng.choice((b"\x81\x00", b"\x88\xa8"))
-    return Framing(link_header(version, rng.randrange(1 << 16), tag), "")
+    return Framing(link_header(version, rng.randrange(16) << 12 | rng.choice(VLANS), tag), "")
+
+
+def in_another_vlan(rng: random.Random, version: int) -> Framing:
+    return Framing(link_header(version, rng.randrange(16) << 12 | 77), "another VLAN")
+
+
+def to_another_host(rng: random.Random, version: int) -> Framing:
+    """By a bridge that floods, to a group, or to all."""
+    other = rng.choice((MAC[:5] + b"\x09", b"\x03" + MAC[1:], b"\x33\x33" + MAC[2:], b"\xff" * 6))
+    return Framing(other + link_header(version)[6:], "another host's address")
 
 
 def tagged_twice(rng: random.Random, version: int) -> Framing:
@@ -59,13 +69,16 @@ def of_no_ip_type(rng: random.Random, version: int) -> Framing:
 
 
 FRAMINGS: list[tuple[int, Callable[[random.Random, int], Framing]]] = [
-    (70, untagged), (24, tagged), (2, tagged_twice), (2, of_the_other_type), (2, of_no_ip_type),
+    (66, untagged), (24, tagged), (2, tagged_twice), (2, of_the_other_type), (2, of_no_ip_type),
+    (2, in_another_vlan), (2, to_another_host),
 ]  # fmt: skip
 MAX_PACKET = 3400
 PASSES_UP = {
     "two VLAN tags",
     "an Ethernet type that is not the packet's",
     "no IP in Ethernet",
+    "another VLAN",
+    "another host's address",
     "a wide bucket",
 }
 ROUTED = {

@@ -8,7 +8,6 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from ipaddress import ip_network
 
 import pytest
@@ -311,8 +310,7 @@ def test_addresses_that_may_not_write_are_dropped_and_counted(
     with node.enter():
         assert made.counters()["not_allowed"] == 2
         assert got == [Op.GET, Op.TRACE, Op.PING]
-        made.options = replace(made.options, senders=Senders(refused=(ip_network(PEER[family]),)))
-        made.set_senders()
+    make(senders=Senders(refused=(ip_network(PEER[family]),)))
     with udp(node, NODE[family], PORT) as ours, udp(node, NODE[family], PORT + 1) as other:
         with udp(lab.hosts["peer"], PEER[family]) as peer:
             peer.sendto(request(), (NODE[family], PORT))

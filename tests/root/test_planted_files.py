@@ -27,7 +27,7 @@ FORWARDING = "ipv4/conf/eth0/forwarding"
 def plant(directory: Path, entries: dict[str, list[str]]) -> Path:
     """A ledger as a crashed node leaves it: nobody holds its entries."""
     whole = {"boot": BOOT_ID.read_text().strip(), "entries": entries, "holders": {}}
-    path = directory / f"sysctl-{ledger._netns_cookie():x}.json"
+    path = directory / f"sysctl-{ledger.netns_cookie():x}.json"
     path.write_text(json.dumps(whole))
     return path
 
@@ -78,7 +78,7 @@ def test_a_link_at_the_name_of_the_new_ledger_is_not_followed(lab: Lab, tmp_path
     runtime.mkdir(mode=0o755)
     host = lab.host("node", ipv4="10.22.0.1/24")
     with host.enter():
-        name = f"sysctl-{ledger._netns_cookie():x}"
+        name = f"sysctl-{ledger.netns_cookie():x}"
         (runtime / f"{name}.new").symlink_to(victim)
         sysctls = Sysctls(["eth0"], runtime_dir=runtime)
         sysctls.apply()

@@ -5,10 +5,23 @@ import random
 from collections import Counter
 
 import pytest
-from records import NOW, TOMBSTONE, delete, key_of, put
+from records import MICROS, NOW, TOMBSTONE, delete, key_of, put
 
-from kdht.storage import LevelStore, MemoryStore, Result, Store, StoredRecord, Write, neighbourhood
-from kdht.wire._shared import ID_BITS, MAX_VALUE
+from kdht.storage import (
+    Granted,
+    LevelStore,
+    MemoryStore,
+    Promise,
+    Result,
+    Store,
+    StoredRecord,
+    Write,
+    neighbourhood,
+)
+from kdht.storage.versions import latest_version
+from kdht.wire._shared import ID_BITS, MAX_VALUE, REPLAY_WINDOW
+
+LATEST = latest_version(NOW, REPLAY_WINDOW)
 
 
 @pytest.fixture(params=["level", "memory"])
@@ -19,10 +32,43 @@ def store(request, tmp_path):
 
 
 def test_a_record_comes_back_whole(store):
-    write = put(1, b"x" * MAX_VALUE, int(NOW) + 9, 0xFFFFFFFD, 2**64 - 1)
-    assert store.apply([write], NOW) == [Result(True, False, 2**64 - 1)]
-    assert store.get(key_of(1), NOW) == StoredRecord(2**64 - 1, int(NOW) + 9, 0xFFFFFFFD, b"x" * MAX_VALUE)
+    write = put(1, b"x" * MAX_VALUE, int(NOW) + 9, 0xFFFFFFFD, LATEST)
+    assert store.apply([write], NOW) == [Result(True, False, LATEST)]
+    assert store.get(key_of(1), NOW) == StoredRecord(LATEST, int(NOW) + 9, 0xFFFFFFFD, b"x" * MAX_VALUE)
     assert store.get(key_of(2), NOW) is None
+
+
+def test_a_version_beyond_any_clock_is_refused_with_the_time(store):
+    store.apply([put(1, b"old", version=MICROS)], NOW)
+    for version in (LATEST + 1, 2**63, 2**64 - 1):
+        refused = Result(False, True, MICROS, MICROS)
+        assert store.apply([put(1, b"lie", version=version)], NOW) == [refused]
+        assert store.apply([Promise(key_of(2), version, 7)], NOW) == [Granted(False, MICROS)]
+    assert store.get(key_of(1), NOW).value == b"old"
+    assert store.apply([put(2, b"good", version=MICROS)], NOW)[0].accepted
+
+
+def test_a_record_beyond_the_clock_is_invisible_and_gives_its_place_away(store):
+    """As a fault of the disk leaves it, or a clock that was set back."""
+    later = NOW + 90_000
+    store.apply([put(1, b"ahead", version=int(later * 1_000_000)), put(2, b"ahead", version=MICROS)], later)
+    assert store.get(key_of(1), NOW) is None
+    assert [key for key, _ in store.scan(NOW)] == [key_of(2)]
+    assert store.get(key_of(1), later).value == b"ahead"
+    assert store.apply([put(1, b"copy", version=MICROS)], NOW) == [Result(True, False, MICROS)]
+    assert store.get(key_of(1), later).value == b"copy"
+    assert store.stats()[:3] == (2, 0, 9)
+
+
+def test_a_clock_set_back_hides_no_record_and_keeps_no_key_from_writers(store):
+    written = NOW + 3600
+    store.apply([put(1, b"hour", version=int(written * 1_000_000))], written)
+    assert store.get(key_of(1), NOW).value == b"hour"
+    assert [record.value for _, record in store.scan(NOW)] == [b"hour"]
+    assert store.apply([Promise(key_of(1), MICROS, 7)], NOW) == [Granted(True, 0)]
+    assert store.get(key_of(1), NOW).value == b"hour", "a promise changes no record"
+    assert store.apply([put(1, b"after", version=MICROS)], NOW)[0].accepted
+    assert store.get(key_of(1), written).value == b"after"
 
 
 def test_an_empty_value_is_a_value(store):

@@ -10,7 +10,7 @@ from pathlib import Path
 import plyvel
 import pytest
 from level_files import filled, raw_keys
-from records import NOW, delete, key_of, put
+from records import MICROS, NOW, delete, key_of, put
 
 from kdht.errors import StorageError, StorageLocked
 from kdht.storage import LevelStore, layout
@@ -169,10 +169,10 @@ def test_compaction_gives_the_disk_back_and_keeps_the_records(directory, count):
     after = store.stats().disk_bytes
     assert (before > count * 1000, after < 20 * 1000 + 10_000) == (True, True), (before, after)
     assert [(key, record) for key, record in store.scan(NOW)] == [(w.key, w.record) for w in kept]
-    assert store.audit().problems == []
+    assert store.audit(NOW).problems == []
     store.close()
     store = LevelStore(directory)
-    assert (store.stats().records, store.audit().problems) == (20, [])
+    assert (store.stats().records, store.audit(NOW).problems) == (20, [])
     store.close()
 
 
@@ -226,3 +226,17 @@ def test_reads_go_on_beside_writes(directory):
         reader.join()
     assert torn == []
     store.close()
+
+
+def test_a_record_that_gave_its_place_away_is_set_aside(directory):
+    store = LevelStore(directory)
+    later = NOW + 3600
+    store.apply([put(1, b"ahead", version=int(later * 1_000_000))], later)
+    assert [problem[:4] for problem in store.audit(NOW).problems] == ["key "]
+    store.apply([put(1, b"copy", version=MICROS)], NOW)
+    found = store.audit(NOW)
+    assert (found.records, found.set_aside, found.problems) == (1, 1, [])
+    store.close()
+    raw = plyvel.DB(str(directory))
+    assert layout.unpack_record(raw.get(layout.ASIDE + key_of(1))).value == b"ahead"
+    raw.close()

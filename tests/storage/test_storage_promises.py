@@ -146,7 +146,7 @@ def test_promises_outlive_the_process_and_are_no_records(tmp_path):
     store = LevelStore(tmp_path / "db")
     assert store.stats().records == 1
     assert [key for key, _ in store.scan(NOW)] == [key_of(2)]
-    assert store.audit().problems == []
+    assert store.audit(NOW).problems == []
     assert store.apply([put(1, version=8)], NOW) == [Result(False, False, 0, 9)]
     store.apply([put(1, version=9, nonce=2)], NOW)
     store.close()

@@ -7,6 +7,7 @@ import pytest
 from kdht.storage import LevelStore, StoredRecord, Write, layout, visible
 from kdht.storage._cache import RecordCache
 from kdht.storage._reader import StoreReader
+from kdht.storage.versions import latest_readable
 from kdht.wire._shared import ID_LEN, RecordFlag
 
 NOW = 1_700_000_000.5
@@ -16,6 +17,9 @@ TOMBSTONE = int(RecordFlag.TOMBSTONE)
 
 def key(number: int) -> bytes:
     return number.to_bytes(ID_LEN, "little")
+
+
+LATEST = latest_readable(NOW)
 
 
 @pytest.fixture
@@ -36,7 +40,7 @@ def stored(store: LevelStore, number: int, record: StoredRecord) -> StoredRecord
 
 def test_a_record_comes_as_it_is_in_the_store(store):
     records = [
-        stored(store, 0, StoredRecord(2**64 - 1, 2**40, 0, bytes(1104))),
+        stored(store, 0, StoredRecord(int(NOW * 1_000_000), 2**40, 0, bytes(1104))),
         stored(store, 1, StoredRecord(1, 0, 0, b"")),
         stored(store, 2, StoredRecord(7, LATER, 0x80, b"value")),
     ]
@@ -116,6 +120,15 @@ def test_a_store_that_fails_and_a_malformed_key_harm_nobody_else(store):
     assert closed.of([key(1)], [100], NOW) == [None]
 
 
+def test_a_version_beyond_the_clock_is_not_read(store):
+    later = NOW + 86400
+    stored_then = [Write(key(0), StoredRecord(LATEST + 1, 0, 0, b"ahead"))]
+    store.apply(stored_then, later)
+    reader = store.reader(None, caught_up)
+    assert reader.of([key(0)], [1104], NOW) == [None]
+    assert reader.of([key(0)], [1104], later) == [stored_then[0].record]
+
+
 def test_random_records_agree_with_the_store(store):
     rng = random.Random(3)
     for number in range(300):
@@ -123,7 +136,7 @@ def test_random_records_agree_with_the_store(store):
         expiry = rng.choice([0, int(NOW) - 1, int(NOW), int(NOW) + 1, LATER, 2**64 - 1])
         value = b"" if deleted else rng.randbytes(rng.randrange(1105))
         flags = TOMBSTONE if deleted else rng.choice([0, 0x80])
-        stored(store, number, StoredRecord(rng.randrange(1, 2**64), expiry, flags, value))
+        stored(store, number, StoredRecord(rng.randrange(1, int(NOW * 1_000_000)), expiry, flags, value))
     keys = [key(n) for n in range(320)]
     wanted = [visible(record, NOW) for record in store.get_many(keys, NOW)]
     assert store.reader(None, caught_up).of(keys, [1104] * len(keys), NOW) == wanted

@@ -7,13 +7,12 @@ everything, our mark, or our port.
 
 import json
 import shutil
-import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from kdht.cli.doctor.findings import Check, Finding, State, Subject
-from kdht.datapath.host import ruleset
+from kdht.datapath.host import children, ruleset
 from kdht.datapath.host.ruleset import MARK
 from kdht.errors import DatapathError
 
@@ -68,7 +67,11 @@ def _legacy(subject: Subject) -> Iterator[Finding]:
         program = {"ip": "iptables-legacy", "ip6": "ip6tables-legacy"}[family]
         if not _has_filter(path) or shutil.which(program) is None:
             continue
-        done = subprocess.run([program, "-S", "FORWARD"], capture_output=True, text=True, check=False)
+        try:
+            done = children.ran([program, "-S", "FORWARD"])
+        except DatapathError as error:
+            yield Finding("firewall", "warning", str(error), "look at its rules yourself")
+            continue
         marked = f"{MARK:#x}" in done.stdout
         if done.stdout.startswith("-P FORWARD DROP") and not marked:
             yield Finding("firewall", subject.unless_needed("nfqueue"), f"{program} drops what is forwarded",

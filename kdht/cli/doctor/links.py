@@ -69,7 +69,7 @@ def sysctls(subject: Subject) -> Iterator[Finding]:
         return
     for path in changed:
         yield Finding(
-            "sysctl", "failure", f"somebody changed {path} under the daemon", "systemctl restart kdhtd"
+            "sysctl", "failure", f"somebody changes {path} again and again", "find out who: kdhtctl status"
         )
     if not changed:
         yield Finding("sysctl", "ok", "what forwarding needs is set, and unchanged")

@@ -77,7 +77,7 @@ def datapaths(subject: Subject) -> Iterator[Finding]:
         else:
             bad: State = "warning" if path["state"] == "degraded" else "failure"
             yield Finding("datapath", bad, f"{path['name']} is {path['state']}: {why}",
-                          "systemctl restart kdhtd, or kdhtctl nft apply if the rules are missing")  # fmt: skip
+                          "mend what the line names: it is used again by itself; its log says more")  # fmt: skip
     wanted, runs = subject.kind, subject.running_kind
     if wanted == "auto" and runs == "socket" and subject.interfaces:
         yield Finding("datapath", "warning", "nfqueue was to be used where it works, and does not work here",

@@ -23,6 +23,8 @@ def checked(data: Data) -> None:
     console.print(
         f"{data['records']:,} records and {data['tombstones']:,} tombstones, {data['value_bytes']:,} bytes of values, {data['with_expiry']:,} expire"
     )
+    if data["set_aside"]:
+        console.print(f"{data['set_aside']:,} records set aside, because their version was beyond the clock")
     for problem in data["problems"]:
         console.print(f"[red]problem:[/] {escape(problem)}")
     if not data["problems"]:

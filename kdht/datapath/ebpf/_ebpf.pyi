@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable
 
+from kdht.datapath.ebpf.networks import Network
+
 LAYOUT: str
 FIXED_TIME: int
 TEST_RUN: int
@@ -25,6 +27,7 @@ class Object:
 
 def state(
     config: bytes,
+    networks: Iterable[Network],
     *,
     any_bucket: bool = False,
     clock_offset: int = 0,
@@ -32,7 +35,6 @@ def state(
     flags: int = 0,
     prices: tuple[int, int, int] = ...,
 ) -> bytes: ...
-def vlan_key(ifindex: int, number: int) -> bytes: ...
 def program_name(program_id: int) -> str: ...
 def link_info(link_fd: int) -> dict[str, int]: ...
 def attach(program_fd: int, ifindex: int, native: bool) -> int: ...

@@ -12,7 +12,7 @@ tried and errno; nothing else leaves this module.
 import os
 
 from libc.errno cimport errno
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 
@@ -44,6 +44,7 @@ cdef extern from "kdht_xdp.h" nogil:
         KDHT_XDP_FIXED_TIME
         KDHT_XDP_TEST_RUN
         KDHT_XDP_LAYOUT
+        KDHT_MAX_LINKS
     struct kdht_rates:
         uint64_t prices[3]
     struct kdht_xdp_settings:
@@ -51,14 +52,19 @@ cdef extern from "kdht_xdp.h" nogil:
         uint32_t now
         uint32_t flags
         kdht_rates rates
+    struct kdht_prefix:
+        uint32_t bits
+    struct kdht_link:
+        uint32_t ifindex
+        uint32_t device
+        uint16_t vlan
+        uint8_t mac[6]
+        uint32_t flags
     struct kdht_xdp_state:
         kdht_config config
         kdht_xdp_settings settings
-    struct kdht_prefix:
-        uint32_t bits
-    struct kdht_vlan:
-        uint32_t ifindex
-        uint32_t number
+        uint32_t link_count
+        kdht_link links[1]
 
 cdef extern from "<linux/if_link.h>" nogil:
     enum:
@@ -306,11 +312,12 @@ cdef class Object:
                 "xlated_bytes": info.xlated_prog_len, "jited_bytes": info.jited_prog_len}
 
 
-def state(config: bytes, *, any_bucket: bool = False, clock_offset: int = 0, now: int = 0, flags: int = 0,
-          prices=(0, 0, 0)) -> bytes:
+def state(config: bytes, networks, *, any_bucket: bool = False, clock_offset: int = 0, now: int = 0,
+          flags: int = 0, prices=(0, 0, 0)) -> bytes:
     """struct kdht_xdp_state, the element of the map kdht_states, around a struct kdht_config.
 
-    `clock_offset` in nanoseconds, `prices` as ClientRates has them. `any_bucket`: look into every
+    `networks`: networks.Network, at most MAX_NETWORKS; frames of others pass up. `clock_offset` in nanoseconds,
+    `prices` as ClientRates has them. `any_bucket`: look into every
     bucket, whatever the configuration says is empty.
     """
     cdef kdht_xdp_state packed
@@ -322,14 +329,20 @@ def state(config: bytes, *, any_bucket: bool = False, clock_offset: int = 0, now
     packed.settings.clock_offset, packed.settings.now, packed.settings.flags = clock_offset, now, flags
     for i, price in enumerate(prices):
         packed.settings.rates.prices[<int>i] = price
+    for network in networks:
+        _add_link(&packed, network)
     return (<uint8_t *>&packed)[:sizeof(packed)]
 
 
-def vlan_key(ifindex: int, number: int) -> bytes:
-    """struct kdht_vlan, a key of the map kdht_vlans: a VLAN of the device below it."""
-    cdef kdht_vlan packed
-    packed.ifindex, packed.number = ifindex, number
-    return (<uint8_t *>&packed)[:sizeof(packed)]
+cdef _add_link(kdht_xdp_state *packed, network):
+    cdef kdht_link *link = &packed.links[packed.link_count]
+    cdef bytes mac = network.mac
+    if packed.link_count == KDHT_MAX_LINKS or len(mac) != 6:
+        raise ValueError(f"at most {KDHT_MAX_LINKS} networks, with addresses of 6 bytes")
+    packed.link_count += 1
+    link.ifindex, link.device = network.ifindex, network.device
+    link.vlan = 0 if network.vlan is None else network.vlan + 1
+    memcpy(link.mac, <const uint8_t *>mac, 6)
 
 
 def program_name(program_id: int) -> str:

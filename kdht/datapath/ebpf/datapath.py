@@ -11,7 +11,6 @@ import errno
 import logging
 import os
 import shutil
-import socket
 import struct
 import threading
 import time
@@ -22,13 +21,16 @@ from pathlib import Path
 from typing import Any
 
 from kdht.datapath.ebpf import xdp_links
+from kdht.datapath.ebpf.networks import Network, networks_of
 from kdht.datapath.ebpf.xdp_links import BPFFS, Link, libbpf
 from kdht.datapath.host import netlink
 from kdht.datapath.host.netlink import Queue
 from kdht.datapath.host.ruleset import Guard, Ruleset, RulesetOptions
+from kdht.datapath.host.settings import HostSettings
 from kdht.datapath.host.sysctl import RUNTIME_DIR, ForwardingSysctls
 from kdht.datapath.publish import Publisher
 from kdht.datapath.rates import NO_LIMITS, ClientRates
+from kdht.datapath.upkeep import Upkeep
 from kdht.errors import DatapathError
 from kdht.wire import Address
 from kdht.wire._shared import ID_BITS, PORT, Reason
@@ -82,9 +84,17 @@ class EbpfDatapath:
         """Interfaces where an earlier program with other maps routes until this one is ready."""
         self._live = False
         """Whether the maps hold this daemon's own table."""
-        self._trouble = ""
+        self._upkeep = Upkeep(log, "the ebpf datapath's upkeep")
+        self._stale = False
+        """Whether a change could not be published. Then all is published again."""
         self._clock = 0
-        self._guard = Guard()
+        self._chosen: tuple[str, ...] = ()
+        self._vlans: list[netlink.Vlan] = []
+        self._networks: list[Network] = []
+        self._settings: HostSettings | None = None
+        self._link_trouble = ""
+        self._attaching = threading.Lock()
+        """Held by who changes `_links`."""
         self._changed = threading.Event()
         self._ending = False
         self._undo = ExitStack()
@@ -95,15 +105,21 @@ class EbpfDatapath:
         if self._object is not None:
             return
         need_program()
-        chosen = netlink.choose_interfaces(self.options.addresses, self.options.interfaces)
+        self._chosen = chosen = netlink.choose_interfaces(self.options.addresses, self.options.interfaces)
         with ExitStack() as undo:
-            self._prepare_host(chosen, undo)
+            self._settings = settings = self._make_settings(chosen)
+            settings.set_up()
+            undo.callback(settings.undo)
             self._load(chosen, undo)
+            undo.callback(settings.unwatch)
+            settings.watch()
             self._undo = undo.pop_all()
 
     def stop(self) -> None:
         if self._object is None:
             return
+        if self._settings:
+            self._settings.unwatch()
         self._end_thread()
         self._undo.close()
         self._let_go()
@@ -112,6 +128,8 @@ class EbpfDatapath:
         """Stop, but leave the program attached. It routes by its last table, as after a kill."""
         if self._object is None:
             return
+        if self._settings:
+            self._settings.leave()
         self._end_thread()
         self._publisher.disconnect(self)
         self._undo.pop_all()  # sysctls, guards, links and maps stay as they are
@@ -121,7 +139,8 @@ class EbpfDatapath:
         program = self._object
         if program is None:
             return {"state": "down", "why": "not started"}
-        why = self._trouble or self._detached()
+        settled = self._settings.look() if self._settings else ""
+        why = self._upkeep.why or settled or self._link_trouble
         return {
             "state": "degraded" if why else "up",
             "why": why,
@@ -148,40 +167,43 @@ class EbpfDatapath:
         self._changed.set()
 
     def bucket_changed(self, index: int) -> None:
-        if self._live:
-            self._watched(lambda: self._publish_bucket(index))
+        if not self._live:
+            return
+        try:
+            self._publish_bucket(index)
+        except (OSError, DatapathError):
+            # The caller does not notice: the thread publishes all again, and tells if that fails too.
+            self._stale = True
+            self._changed.set()
 
     # --- Setting up ----------------------------------------------------------------------
 
-    def _prepare_host(self, chosen: tuple[str, ...], undo: ExitStack) -> None:
-        self._sysctls = ForwardingSysctls(chosen, runtime_dir=self.options.runtime_dir)
-        self._guard = self._sysctls.apply()
-        undo.callback(self._sysctls.restore)
-        queue = Queue(0, 1, False)
-        table = RulesetOptions(
-            interfaces=(),
-            queue=queue,
-            table=f"{self.options.table}_guard",
-            guard=self._guard,
-            nft=self.options.nft,
-        )
-        self._ruleset = Ruleset(table)
-        # `forwarding` makes an IPv4 router of the host: the guard drops other packets.
-        self._ruleset.apply_guard()
-        undo.callback(self._remove_guard)
+    def _make_settings(self, chosen: tuple[str, ...]) -> HostSettings:
+        options = self.options
+
+        def guards(guard: Guard) -> Ruleset:
+            """`forwarding` makes an IPv4 router of the host: they drop others' packets."""
+            table, queue = f"{options.table}_guard", Queue(0, 1, False)
+            return Ruleset(
+                RulesetOptions(interfaces=(), queue=queue, table=table, guard=guard, nft=options.nft)
+            )
+
+        sysctls = ForwardingSysctls(chosen, runtime_dir=options.runtime_dir)
+        return HostSettings(sysctls, guards, options.runtime_dir, self._keep_attached)
 
     def _load(self, chosen: tuple[str, ...], undo: ExitStack) -> None:
         pins = self.options.pins
         xdp_links.need_bpffs(self.options.bpffs)
-        vlans = [vlan for vlan in netlink.vlans() if vlan.name in chosen]
-        lower = {vlan.name: vlan.lower for vlan in vlans}
+        self._chosen = chosen
+        self._vlans = self._chosen_vlans()
+        self._networks = networks_of(chosen, self._vlans)
+        lower = {vlan.name: vlan.lower for vlan in self._vlans}
         # The program sees frames at the physical interface, before the kernel takes the VLAN tag off.
         interfaces = tuple(dict.fromkeys(lower.get(name, name) for name in chosen))
         xdp_links.make_own(pins)
         undo.callback(xdp_links.remove_pins, pins)
         self._object, adopted = self._open_maps(pins)
         undo.callback(self._forget)
-        self._publish_vlans(vlans)
         # An earlier daemon's table is better than an incomplete one of this node.
         self._live = self.options.ready() or not (adopted or xdp_links.pinned_links(pins))
         # Before the first publication, so that no change in between is missed.
@@ -222,7 +244,8 @@ class EbpfDatapath:
     def _attach(self) -> None:
         """Attach the program to the interfaces, or put it behind the pinned links of an earlier one."""
         pins = self.options.pins
-        self._links = [xdp_links.attach(self._object.program_fd, name, pins) for name in self._waiting]
+        with self._attaching:
+            self._links = [xdp_links.attach(self._object.program_fd, name, pins) for name in self._waiting]
         self._waiting = ()
         for other in set(pins.glob("maps-*")) - {self._maps}:
             shutil.rmtree(other)
@@ -235,16 +258,7 @@ class EbpfDatapath:
             os.close(link.fd)
         self._links, self._object, self._live = [], None, False
 
-    def _remove_guard(self) -> None:
-        with suppress(DatapathError):
-            self._ruleset.remove()
-
     # --- Publishing ----------------------------------------------------------------------
-
-    def _publish_vlans(self, vlans: list[netlink.Vlan]) -> None:
-        for vlan in vlans:
-            key = libbpf().vlan_key(socket.if_nametoindex(vlan.lower), vlan.number)
-            self._object.update("kdht_vlans", key, struct.pack("=I", vlan.ifindex))
 
     def _publish_all(self) -> None:
         """Buckets first, because the configuration says which of them the program reads."""
@@ -270,6 +284,7 @@ class EbpfDatapath:
         self._object.update_trie("kdht_prefixes", prefixes)
         state = libbpf().state(
             self._core.raw_config(),
+            self._networks,
             any_bucket=not self._live,
             clock_offset=self._clock,
             prices=options.rates.prices(),
@@ -277,59 +292,73 @@ class EbpfDatapath:
         # As a whole: the program must never see half a configuration.
         self._object.update_whole("kdht_states", state)
 
-    def _watched(self, publish: Callable[[], None]) -> None:
-        """If a map refuses an element, the datapath becomes "degraded". The caller does not notice."""
-        try:
-            publish()
-        except (OSError, DatapathError) as error:
-            self._trouble = f"the program's maps cannot be written ({error}): restart kdhtd"
-            log.error("publishing failed", extra={"datapath": self.name, "error": error})
-
     # --- The thread: publishes configurations, checks the clock and the host ------------------
 
     def _run(self) -> None:
         while True:
-            woken = self._changed.wait(TICK)
+            self._changed.wait(TICK)
             if self._ending:
                 return
-            self._changed.clear()
-            if not self._live and self.options.ready():
-                self._watched(self._go_live)
-            # The program has no wall clock, only a monotonic one and this offset.
-            elif woken or abs(_clock_offset() - self._clock) > CLOCK_SLACK:
-                self._watched(self._publish_state)
-            self._look_around()
+            # It keeps keys and clock published, so no failure ends it.
+            self._upkeep.attempt(self._round)
 
-    def _go_live(self) -> None:
-        """Publish this daemon's table. From now on the program routes by it."""
-        self._live = True  # first, so that changes during the publication are published too
-        self._publish_all()
-        if self._waiting:
+    def _round(self) -> None:
+        woken = self._changed.is_set() or self._have_networks_changed()
+        self._changed.clear()
+        if not self._live and self.options.ready():
+            self._live = True  # first, so that changes during the publication are published too
+            self._stale = True
+        # The program has no wall clock, only a monotonic one and this offset.
+        if self._stale or woken or abs(_clock_offset() - self._clock) > CLOCK_SLACK:
+            self._publish_what_changed()
+        if self._live and self._waiting:
             self._attach()
+
+    def _have_networks_changed(self) -> bool:
+        """An interface may have got another address. The program passes frames to that one up until it knows it."""
+        before = self._networks
+        with suppress(DatapathError):  # an interface is gone
+            self._networks = networks_of(self._chosen, self._vlans)
+        return self._networks != before
+
+    def _chosen_vlans(self) -> list[netlink.Vlan]:
+        return [vlan for vlan in netlink.vlans() if vlan.name in self._chosen]
+
+    def _publish_what_changed(self) -> None:
+        publish, self._stale = (self._publish_all if self._stale else self._publish_state), False
+        try:
+            publish()
+        except BaseException:
+            self._stale = True
+            raise
 
     def _end_thread(self) -> None:
         self._ending = True
         self._changed.set()
         self._thread.join()
 
-    def _look_around(self) -> None:
-        """Follow the operator: if this host was made a router meanwhile, the guard must not stop its forwarding."""
-        with suppress(DatapathError):
-            guard = self._sysctls.guard()
-            if guard != self._guard:
-                self._ruleset.set_guard(guard)
-                self._guard = guard
+    def _keep_attached(self) -> None:
+        """Attach the program again where somebody took it off or exchanged it, or made the interface again."""
+        with self._attaching:
+            try:
+                for index, link in enumerate(self._links):
+                    self._links[index] = self._mended(link)
+                self._link_trouble = ""
+            except (DatapathError, OSError) as error:
+                self._link_trouble = str(error)
 
-    def _detached(self) -> str:
-        bpf = libbpf()
-        for link in self._links:
-            if bpf.link_info(link.fd)["ifindex"] != link.ifindex:
-                return f"somebody detached the program from {link.interface}: restart kdhtd"
-        try:
-            changed = self._sysctls.undone()
-        except DatapathError as error:
-            return str(error)
-        return f"somebody changed {', '.join(changed)}: restart kdhtd" if changed else ""
+    def _mended(self, link: Link) -> Link:
+        program = self._object
+        if xdp_links.holds(link, program.info()["id"]):
+            return link
+        assert self._settings is not None
+        what = f"the XDP program of {link.interface}"
+        self._settings.may_mend(what)
+        made = xdp_links.attach_again(link, program.program_fd, self.options.pins)
+        self._vlans = self._chosen_vlans()
+        self._changed.set()  # the interface may be another one
+        self._settings.note(what)
+        return made
 
 
 def need_program() -> None:

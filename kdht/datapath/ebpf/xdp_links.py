@@ -11,12 +11,11 @@ import os
 import shutil
 import socket
 import stat
-import subprocess
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from kdht.datapath.host import netlink
+from kdht.datapath.host import children, netlink
 from kdht.datapath.host.netlink import XdpState
 from kdht.errors import DatapathError
 
@@ -63,9 +62,7 @@ def need_bpffs(path: Path = BPFFS) -> None:
     """Mount the BPF file system if it is not there. Raises DatapathError."""
     if is_bpffs(path, Path("/proc/thread-self/mounts").read_text()):
         return
-    done = subprocess.run(
-        ["mount", "-t", "bpf", "bpf", str(path)], capture_output=True, text=True, check=False
-    )
+    done = children.ran(["mount", "-t", "bpf", "bpf", str(path)])
     if done.returncode != 0:
         raise DatapathError(
             f"no BPF file system at {path}: mount it as root: mount -t bpf bpf {path} ({done.stderr.strip()})"
@@ -103,6 +100,19 @@ def attach(program_fd: int, interface: str, pins: Path) -> Link:
         os.close(fd)
         raise DatapathError(f"cannot pin the XDP program's link: {error.strerror}") from error
     return Link(interface, ifindex, fd, mode, adopted=False)
+
+
+def holds(link: Link, program: int) -> bool:
+    """Whether the link is attached to its interface still, with the program of this number. Raises BpfError."""
+    info = libbpf().link_info(link.fd)
+    return bool(info["ifindex"] == link.ifindex and info["program"] == program)
+
+
+def attach_again(link: Link, program_fd: int, pins: Path) -> Link:
+    """A link in place of one that no longer holds. Raises DatapathError, also while there is no such interface."""
+    made = attach(program_fd, link.interface, pins)
+    os.close(link.fd)
+    return made
 
 
 def detach(pinned: Path) -> None:

@@ -64,6 +64,7 @@ class Ledger:
         self.entries: dict[str, LedgerEntry] = {}
         """By path, in the order of the changes."""
         self._holders: dict[str, list[str]] = {}
+        self._on_disk = b""
         self._directory = directory
         self._me = f"{_life_of(os.getpid())}.{next(_numbers)}"
         self._lock = -1
@@ -106,9 +107,9 @@ class Ledger:
 
     def _open(self) -> None:
         self._boot = BOOT_ID.read_text().strip()
-        self._name = f"sysctl-{_netns_cookie():x}.json"
+        self._name = f"sysctl-{netns_cookie():x}.json"
         try:
-            self._lock = _directory_of_root(self._directory)
+            self._lock = directory_of_root(self._directory)
             # On the directory: the file itself is replaced at each change.
             fcntl.flock(self._lock, fcntl.LOCK_EX)
             self._load()
@@ -122,9 +123,10 @@ class Ledger:
         self._thread_lock.release()
 
     def _load(self) -> None:
-        self.entries, self._holders = {}, {}
+        self.entries, self._holders, self._on_disk = {}, {}, b""
         try:
-            saved = _decoded(self._read())
+            self._on_disk = self._read()
+            saved = _decoded(self._on_disk)
         except FileNotFoundError:
             return
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
@@ -155,12 +157,15 @@ class Ledger:
                     os.unlink(self._name, dir_fd=here)
                 return
             whole = msgspec.json.encode(_Saved(self._boot, self.entries, self._holders))
+            if whole == self._on_disk:
+                return  # a look is no change: it needs no room
             # O_EXCL makes a new file, and so follows no link. A crash before the rename leaves the old file.
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             try:
                 with open(os.open(beside, flags, 0o600, dir_fd=here), "wb") as file:
                     file.write(whole)
                 os.replace(beside, self._name, src_dir_fd=here, dst_dir_fd=here)
+                self._on_disk = whole
             except OSError:
                 with suppress(OSError):
                     os.unlink(beside, dir_fd=here)
@@ -180,7 +185,7 @@ def is_known(path: str) -> bool:
     return KNOWN.fullmatch(path) is not None
 
 
-def _directory_of_root(path: Path) -> int:
+def directory_of_root(path: Path) -> int:
     """A file descriptor of the directory, made if need be. Raises OSError, and DatapathError if others may write it."""
     path.mkdir(mode=0o755, parents=True, exist_ok=True)
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -211,7 +216,8 @@ def _check(path: str, entry: LedgerEntry) -> None:
         raise ValueError(f"{wrong[0]!r} is no value of {path}")
 
 
-def _netns_cookie() -> int:
+def netns_cookie() -> int:
+    """The number of this thread's network namespace, which the kernel never gives twice."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as here:
         try:
             return int.from_bytes(here.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8), "little")

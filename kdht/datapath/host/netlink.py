@@ -135,7 +135,7 @@ class _Worker:
         if self._process is not None and (self._namespace != namespace or self._process.poll() is not None):
             self._end()
         if self._process is None:
-            self._process = subprocess.Popen(
+            self._process = children.started(
                 children.command("kdht.datapath.host.netlink_worker"),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -149,7 +149,10 @@ class _Worker:
         self._timer = threading.Timer(IDLE, self._idle, (self._process,))
         # It must not hold up the end of the daemon.
         self._timer.daemon = True
-        self._timer.start()
+        try:
+            self._timer.start()
+        except RuntimeError:  # no thread can be had now: then the process ends at once
+            self._end()
 
     def _idle(self, process: "subprocess.Popen[str]") -> None:
         with self._lock:

@@ -10,7 +10,6 @@ errors are DatapathErrors that say what to do.
 import json
 import os
 import re
-import subprocess
 import sysconfig
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from pathlib import Path
 from string import Template
 from typing import Any, Literal, NamedTuple
 
-from kdht.datapath.host import netlink
+from kdht.datapath.host import children, netlink
 from kdht.datapath.host.netlink import Queue
 from kdht.datapath.rates import NO_LIMITS, ClientRates
 from kdht.datapath.senders import NOBODY_REFUSED, Network, Senders
@@ -31,7 +30,6 @@ MARK = 0x30D4
 Tailscale (0xff0000) and Calico (0xffff0000) use by default; the same for all nodes of a host."""
 
 QUEUE_CHAIN = "to_queue"
-SENDERS_CHAIN = "senders"
 NOT_ALLOWED = "not_allowed"
 """The counter of requests from addresses that may not send them."""
 _LEARNT = re.compile(
@@ -87,13 +85,15 @@ def ruleset_path() -> Path:
 def run_nft(nft: str, arguments: Iterable[str], script: str = "") -> str:
     """nft's output. Raises DatapathError with nft's own first line of complaint."""
     try:
-        done = subprocess.run([nft, *arguments], input=script, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        raise DatapathError(
-            f'cannot find {nft}: install nftables, or choose the socket datapath (kind = "socket")'
-        ) from None
-    except PermissionError:
-        raise DatapathError(f"may not run {nft}: it is not executable for this user") from None
+        done = children.ran([nft, *arguments], script)
+    except DatapathError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            raise DatapathError(
+                f'cannot find {nft}: install nftables, or choose the socket datapath (kind = "socket")'
+            ) from None
+        if isinstance(error.__cause__, PermissionError):
+            raise DatapathError(f"may not run {nft}: it is not executable for this user") from None
+        raise
     if done.returncode == 0:
         return done.stdout
     complaint = next((line for line in done.stderr.splitlines() if "rror" in line), done.stderr.strip())
@@ -147,16 +147,25 @@ class Ruleset:
             )
         return kind
 
-    def apply(self) -> RuleKind:
-        """Load the table in place of one of the same name. Returns how it diverts packets.
+    def apply(self, kind: RuleKind | None = None) -> RuleKind:
+        """Load the table in place of one of the same name. Returns how it diverts packets: `kind`, if it is known.
 
         Raises DatapathError; then there is no table.
         """
-        kind = self.probe()
+        kind = kind or self.probe()
         self._nft(["-f", "-"], self.text(kind))
         if kind == "compat":
             self._add_queue_rule()
         return kind
+
+    @property
+    def fixed_sets(self) -> list[str]:
+        """The sets whose elements are given by the options, not learnt from packets."""
+        return ["interfaces", *_guard_sets(self.options.guard)]
+
+    def end_diverting(self) -> None:
+        """Packets go to the socket from now on; the guards stay. Raises DatapathError."""
+        self._nft(["flush", "chain", "inet", self.options.table, QUEUE_CHAIN])
 
     def apply_guard(self) -> None:
         """Load the table for its guards alone: it diverts nothing. Raises DatapathError."""
@@ -200,13 +209,6 @@ class Ruleset:
         flushed = "".join(f"flush set inet {name} {each}\n" for each in _guard_sets(guard))
         # One transaction: there is no moment without guards.
         self._nft(["-f", "-"], flushed + self._elements(_guard_sets(guard)))
-
-    def set_senders(self) -> None:
-        """Replace the rules for addresses in one transaction. Raises DatapathError."""
-        chain = f"chain inet {self.options.table} {SENDERS_CHAIN}"
-        rules = _sender_rules(self.options.senders)
-        added = (f"add rule inet {self.options.table} {SENDERS_CHAIN} {rule}\n" for rule in rules)
-        self._nft(["-f", "-"], f"flush {chain}\n{''.join(added)}")
 
     def text(self, kind: RuleKind) -> str:
         """The whole ruleset in nft's language."""

@@ -16,7 +16,7 @@ that somebody else changed meanwhile is not put back.
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
@@ -30,6 +30,10 @@ RUNTIME_DIR = Path("/run/kdht-host")
 
 V4, V6 = "ipv4/conf", "ipv6/conf"
 LOOSE, STRICT = "2", "1"
+
+
+def _leave_open(_: Guard) -> None:
+    """The caller guards the host itself."""
 
 
 class SysctlChange(NamedTuple):
@@ -61,9 +65,10 @@ class Sysctls:
         self.force6 = force6
         self._ledger = Ledger(runtime_dir)
 
-    def apply(self) -> Guard:
+    def apply(self, close: Callable[[Guard], None] = _leave_open) -> Guard:
         """Put back what a crash left, set what is needed, and return what must be guarded now.
 
+        `close` gets the same before the first write, so that the host forwards nothing of strangers meanwhile.
         Raises DatapathError; then everything is as it was before.
         """
         with self._ledger as ledger:
@@ -75,13 +80,15 @@ class Sysctls:
             # On disk before the first write, so a crash loses no old value.
             ledger.hold(entries)
             try:
+                close(_guard(ledger))
                 for change in plan:
-                    write(change.path, change.value)
+                    if read(change.path) != change.value:
+                        write(change.path, change.value)
             except DatapathError:
                 ledger.let_go()
                 _put_back(ledger, ledger.take_unheld())
                 raise
-        return self.guard()
+            return _guard(ledger)
 
     def restore(self) -> None:
         """Put back the sysctls that no other node of this namespace needs."""
@@ -92,17 +99,12 @@ class Sysctls:
     def guard(self) -> Guard:
         """What the host refused before the first node started, without what the operator allowed since."""
         with self._ledger as ledger:
-            entries = dict(ledger.entries)
-        # An operator who makes this host a router wants its packets forwarded: no guard then.
-        router4, router6 = read("ipv4/ip_forward") == "1", read(f"{V6}/all/forwarding") == "1"
-        all6 = entries.get(f"{V6}/all/forwarding")
-        return Guard(
-            forward4=frozenset() if router4 else _interfaces(entries, V4, "forwarding"),
-            forward6=frozenset() if router6 else _interfaces(entries, V6, "force_forwarding"),
-            forward6_all=all6 is not None and all6.was == "0",
-            martian4=_interfaces(entries, V4, "accept_local"),
-            reverse4=_interfaces(entries, V4, "rp_filter"),
-        )
+            return _guard(ledger)
+
+    def wrong(self) -> list[str]:
+        """The dotted names of the sysctls that this node needs and that have another value. Raises DatapathError."""
+        with self._ledger as ledger:
+            return [dotted(change.path) for change in self._plan(ledger) if read(change.path) != change.value]
 
     def undone(self) -> list[str]:
         """The dotted names of the sysctls that somebody else has changed since."""
@@ -258,6 +260,20 @@ def _put_back(ledger: Ledger, entries: dict[str, LedgerEntry]) -> None:
     }
     for path, entry in reversed(ours.items()):
         write(path, entry.was)
+
+
+def _guard(ledger: Ledger) -> Guard:
+    entries = ledger.entries
+    # An operator who makes this host a router wants its packets forwarded: no guard then.
+    router4, router6 = read("ipv4/ip_forward") == "1", read(f"{V6}/all/forwarding") == "1"
+    all6 = entries.get(f"{V6}/all/forwarding")
+    return Guard(
+        forward4=frozenset() if router4 else _interfaces(entries, V4, "forwarding"),
+        forward6=frozenset() if router6 else _interfaces(entries, V6, "force_forwarding"),
+        forward6_all=all6 is not None and all6.was == "0",
+        martian4=_interfaces(entries, V4, "accept_local"),
+        reverse4=_interfaces(entries, V4, "rp_filter"),
+    )
 
 
 def _interfaces(entries: dict[str, LedgerEntry], family: str, name: str) -> frozenset[str]:

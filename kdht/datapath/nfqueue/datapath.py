@@ -1,8 +1,8 @@
 """The nfqueue datapath: packets are re-addressed in the kernel's path, as NFQUEUE verdicts.
 
-Parts, in the order in which they start: the sysctls that forwarding needs (sysctl.py), a
-worker process with one thread per queue (queue_worker.py, kept by keeper.py), and the nft
-table that diverts packets (ruleset.py). The table is last: packets that are diverted to a queue without a
+Parts, in the order in which they start: the guards and the sysctls that forwarding needs (settings.py), a
+worker process with one thread per queue (queue_worker.py, kept by keeper.py), and the whole nft
+table, which diverts packets (ruleset.py). It is last: packets that are diverted to a queue without a
 reader wait for nothing. They stop in the opposite order. If a part fails or is full, packets go to the socket.
 """
 
@@ -18,6 +18,7 @@ from kdht._routing import LANES, Core
 from kdht.datapath.host import netlink
 from kdht.datapath.host.netlink import Queue
 from kdht.datapath.host.ruleset import MARK, Guard, RuleKind, Ruleset, RulesetOptions
+from kdht.datapath.host.settings import HostSettings
 from kdht.datapath.host.sysctl import RUNTIME_DIR, Sysctls
 from kdht.datapath.nfqueue.keeper import Keeper
 from kdht.datapath.nfqueue.queue_worker import FIRST_LANE
@@ -75,11 +76,8 @@ class NfqueueDatapath:
         self._undo = ExitStack()
         self._keeper: Keeper | None = None
         self._interfaces: tuple[str, ...] = ()
-        self._guard = Guard()
-        self._ruleset = self._make_ruleset()
-        self._sysctls = self._make_sysctls()
+        self._settings: HostSettings | None = None
         self._kind: RuleKind | None = None
-        self._trouble = ""
 
     def start(self) -> None:
         if self._keeper:
@@ -87,26 +85,23 @@ class NfqueueDatapath:
         need_package()
         self._interfaces = netlink.choose_interfaces(self.options.addresses, self.options.interfaces)
         with ExitStack() as undo:
-            self._ruleset = self._make_ruleset()
+            settings = self._make_settings()
             # Fails before anything on the host is changed.
-            self._ruleset.probe()
-            self._sysctls = self._make_sysctls()
-            self._guard = self._sysctls.apply()
-            undo.callback(self._sysctls.restore)
-            keeper = Keeper(
-                self._core, self.options.queue, self.options.max_len, self.options.mark, self._look_around
-            )
+            settings.ruleset.probe()
+            settings.set_up()
+            undo.callback(settings.undo)
+            keeper = Keeper(self._core, self.options.queue, self.options.max_len, self.options.mark)
             keeper.start()
             undo.callback(keeper.stop)
-            self._ruleset = self._make_ruleset()
+            undo.callback(settings.end_diverting)
             # Last: until the worker reads its queues, packets go to the socket.
-            self._kind = self._ruleset.apply()
-            undo.callback(self._ruleset.remove)
-            self._keeper = keeper
+            self._kind = settings.divert()
+            settings.watch()
+            self._keeper, self._settings = keeper, settings
             self._undo = undo.pop_all()
 
     def stop(self) -> None:
-        self._keeper = None
+        self._keeper = self._settings = None
         self._undo.close()
 
     def status(self) -> Mapping[str, object]:
@@ -128,13 +123,7 @@ class NfqueueDatapath:
     def _why(self, keeper: Keeper) -> str:
         if keeper.pid is None:
             return keeper.why or "the queue's worker is being started"
-        try:
-            if not self._ruleset.present():
-                return f"somebody removed the rules of table inet {self.options.table}: restart kdhtd"
-            changed = self._sysctls.undone()
-        except DatapathError as error:
-            return str(error)
-        return f"somebody changed {', '.join(changed)}: restart kdhtd" if changed else self._trouble
+        return self._settings.look() if self._settings else ""
 
     def _queues(self, keeper: Keeper) -> list[dict[str, int]]:
         bound = bound_queues()
@@ -145,38 +134,24 @@ class NfqueueDatapath:
 
     def _nft_counters(self) -> dict[str, int]:
         with suppress(DatapathError):
-            return self._ruleset.counters()
+            return self._settings.ruleset.counters() if self._settings else {}
         return {}
 
     def follow_senders(self, senders: Senders) -> None:
         """Other addresses may send requests from now on. The worker knows already, by the core."""
         self.options = replace(self.options, senders=senders)
-        self._ruleset = self._make_ruleset()
         try:
-            self._ruleset.set_senders()
+            if self._settings:
+                self._settings.reload()
         except DatapathError as error:
             log.error("the rules still drop by the old lists", extra={"error": error})
 
-    def _look_around(self) -> None:
-        """Follow the operator: if this host was made a router meanwhile, the guard must not stop its forwarding."""
-        try:
-            guard = self._sysctls.guard()
-            if guard != self._guard:
-                self._ruleset.set_guard(guard)
-                self._guard = guard
-                log.info(
-                    "forwarding was changed by somebody else: the guard of table inet %s follows",
-                    self.options.table,
-                )
-            self._trouble = ""
-        except DatapathError as error:
-            self._trouble = str(error)
-
-    def _make_ruleset(self) -> Ruleset:
-        return _ruleset(self.options, self._interfaces, self._guard)
-
-    def _make_sysctls(self) -> Sysctls:
-        return _sysctls(self.options, self._interfaces)
+    def _make_settings(self) -> HostSettings:
+        return HostSettings(
+            _sysctls(self.options, self._interfaces),
+            lambda guard: _ruleset(self.options, self._interfaces, guard),
+            self.options.runtime_dir,
+        )
 
 
 def ruleset_of(options: NfqueueOptions) -> Ruleset:

@@ -1,6 +1,7 @@
 """Keeps the worker process of the queues alive.
 
-One thread starts the worker, waits for its end and starts the next: soon at first, then after growing pauses.
+One thread starts the worker, waits for its end and starts the next: soon at first, then after growing pauses. No
+failure ends this thread: a worker that cannot be started for want of memory, processes or files is tried again.
 Only packets in the queues of the dead worker are lost. Until the next worker is ready, the ruleset's bypass
 hands packets to the socket. That thread is the worker's parent, and the kernel ends the worker when its parent
 ends (PR_SET_PDEATHSIG): so no worker outlives a killed daemon.
@@ -13,7 +14,6 @@ import struct
 import subprocess
 import threading
 import time
-from collections.abc import Callable
 from mmap import mmap
 
 from kdht._routing import Core
@@ -21,12 +21,11 @@ from kdht.datapath.host import children
 from kdht.datapath.host.netlink import Queue
 from kdht.datapath.nfqueue._nfqueue import COUNTERS, LANE_BYTES
 from kdht.datapath.nfqueue.queue_worker import READY, Job
+from kdht.datapath.upkeep import Upkeep
 from kdht.errors import DatapathError
 
 START_TIMEOUT = 20.0
 STOP_TIMEOUT = 5.0
-TICK = 2.0
-"""Seconds between two checks of the host."""
 FIRST_PAUSE, LAST_PAUSE = 0.1, 10.0
 LONG_LIFE = 30.0
 """A worker that ran so many seconds was healthy: after its end the pauses start from the shortest."""
@@ -35,9 +34,9 @@ log = logging.getLogger("kdht.nfqueue")
 
 
 class Keeper:
-    """`tick` is called on the keeper's thread every TICK seconds while a worker runs. It must not raise."""
+    """One worker at a time."""
 
-    def __init__(self, core: Core, queue: Queue, max_len: int, mark: int, tick: Callable[[], None]) -> None:
+    def __init__(self, core: Core, queue: Queue, max_len: int, mark: int) -> None:
         self.queue = queue
         self.pid: int | None = None
         """The process ID of the worker that gives verdicts now."""
@@ -45,7 +44,7 @@ class Keeper:
         """How many workers got ready so far."""
         self.why = ""
         """Why there is no worker, or why the last one ended."""
-        self._core, self._max_len, self._mark, self._tick = core, max_len, mark, tick
+        self._core, self._max_len, self._mark = core, max_len, mark
         # Outside of the worker, so its counters outlive it.
         self._counters_fd = os.memfd_create("kdht-queues", os.MFD_CLOEXEC)
         os.ftruncate(self._counters_fd, queue.total * LANE_BYTES)
@@ -53,6 +52,7 @@ class Keeper:
         self._settled = threading.Event()
         self._stopping = threading.Event()
         self._woken, self._wake = os.pipe2(os.O_CLOEXEC)
+        self._starting = Upkeep(log, "the start of the queue's worker")
         self._thread = threading.Thread(target=self._run, name="kdht-keeper", daemon=True)
 
     def start(self) -> None:
@@ -93,16 +93,21 @@ class Keeper:
         pause = FIRST_PAUSE
         while not self._stopping.is_set():
             born = time.monotonic()
-            with self._launch() as worker:
-                try:
-                    self._attend(worker)
-                finally:
-                    self.pid = None
-                    _end(worker)
+            if not self._starting.attempt(self._keep_one):
+                self.why = self._starting.why
             self._settled.set()
             # Packets take the socket meanwhile, so a worker that fails at once may wait.
             pause = FIRST_PAUSE if time.monotonic() - born > LONG_LIFE else min(pause * 2, LAST_PAUSE)
             self._stopping.wait(pause)
+
+    def _keep_one(self) -> None:
+        """One worker, until it has ended. Raises DatapathError, or OSError."""
+        with self._launch() as worker:
+            try:
+                self._attend(worker)
+            finally:
+                self.pid = None
+                _end(worker)
 
     def _launch(self) -> subprocess.Popen[bytes]:
         job = Job(
@@ -114,7 +119,7 @@ class Keeper:
             mark=self._mark,
             parent=os.getpid(),
         )
-        return subprocess.Popen(
+        return children.started(
             children.command("kdht.datapath.nfqueue.queue_worker", *job.arguments()),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -137,8 +142,7 @@ class Keeper:
         self._settled.set()
         exited = os.pidfd_open(worker.pid)
         try:
-            while not self._waited([exited, self._woken], TICK):
-                self._tick()
+            _wait([exited, self._woken])
         finally:
             os.close(exited)
         if not self._stopping.is_set():
@@ -147,14 +151,18 @@ class Keeper:
 
     def _first_line(self, worker: subprocess.Popen[bytes]) -> str:
         assert worker.stdout is not None
-        self._waited([worker.stdout.fileno(), self._woken], START_TIMEOUT)
+        _wait([worker.stdout.fileno(), self._woken], START_TIMEOUT)
         if self._stopping.is_set():
             return "stopped"
         return worker.stdout.readline().decode(errors="replace").strip()
 
-    @staticmethod
-    def _waited(fds: list[int], seconds: float) -> bool:
-        return bool(select.select(fds, [], [], seconds)[0])
+
+def _wait(fds: list[int], seconds: float | None = None) -> None:
+    # Not select(): that refuses descriptors above 1023.
+    poll = select.poll()
+    for fd in fds:
+        poll.register(fd, select.POLLIN)
+    poll.poll(None if seconds is None else seconds * 1000)
 
 
 def _end(worker: subprocess.Popen[bytes]) -> None:

@@ -405,7 +405,8 @@ cdef class Engine:
 
     cdef void _treat(self, const Endpoint *endpoint, int i, double now) noexcept nogil:
         """Handle one datagram. A datagram longer than ROOM arrives cut to ROOM, which the core finds too
-        long.
+        long. One from outside with a source of this host arrives empty (outside.py); all others of such a source
+        are from inside.
         """
         cdef mmsghdr *header = &self.inbox.headers[i]
         cdef uint8_t *data = self.inbox.data[i]
@@ -424,7 +425,7 @@ cdef class Engine:
         memset(&out, 0, sizeof(out))
         verdict = core_decide_message(self.core.region, self.lane, data, header.msg_len,
                                       source_ip, came.source_port, target_ip, came.target_port,
-                                      <uint32_t>now, &out)
+                                      header.msg_len > 0, <uint32_t>now, &out)
         came.max_reply = out.max_reply
         if verdict == KDHT_FORWARD or verdict == KDHT_RELAY:
             if verdict == KDHT_RELAY or not self._is_late(

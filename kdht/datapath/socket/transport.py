@@ -20,6 +20,7 @@ from kdht.datapath.base import Datagram, Handlers, Outgoing, Reader
 from kdht.datapath.rates import NO_LIMITS, ClientRates
 from kdht.datapath.socket import _udp
 from kdht.datapath.socket._socket import MAX_ENDPOINTS, Engine
+from kdht.datapath.socket.outside import mark_outside
 from kdht.errors import DatapathError
 from kdht.storage._cache import RecordCache
 from kdht.times import UnixTime
@@ -47,7 +48,7 @@ class SocketTransport:
     """A Transport on UDP sockets.
 
     `addresses`: what to bind, 1 to MAX_ENDPOINTS; IPv4 or IPv6, an any-address too, port 0
-    for any free one. `lane`: the core's lane for this thread. `receive_buffer`: bytes for each socket.
+    for any free one. `own`: further addresses of this node, 16 bytes each: nobody outside sends from them. `lane`: the core's lane for this thread. `receive_buffer`: bytes for each socket.
     The thread answers a GET for a record in `cache` itself, and one that `Handlers.read` has a record for.
     """
 
@@ -58,6 +59,7 @@ class SocketTransport:
         core: Core,
         addresses: Sequence[Address],
         *,
+        own: Sequence[bytes] = (),
         lane: int = 1,
         receive_buffer: int = RECEIVE_BUFFER,
         cache: RecordCache | None = None,
@@ -70,6 +72,7 @@ class SocketTransport:
         self.addresses = tuple(addresses)
         """While it runs: what is bound, with the real ports."""
         self._wanted = self.addresses
+        self._own = [*{*own, *(address.ip for address in self.addresses)}]
         self._core = core
         self._cache = cache
         self._rates = rates
@@ -92,7 +95,7 @@ class SocketTransport:
         if self._thread:
             return
         with ExitStack() as undo:
-            sockets = [undo.enter_context(_bound(address, self._receive_buffer)) for address in self._wanted]
+            sockets = [undo.enter_context(self._bound(address)) for address in self._wanted]
             wake_fd = os.eventfd(0, os.EFD_CLOEXEC)
             undo.callback(os.close, wake_fd)
             bound = tuple(_address_of(sock) for sock in sockets)
@@ -159,6 +162,20 @@ class SocketTransport:
             "raised": self._guard.raised if self._guard else 0,
             **measured,
         }
+
+    def _bound(self, address: Address) -> socket.socket:
+        """A prepared socket bound to `address`; raises DatapathError."""
+        family = socket.AF_INET if address.is_ipv4 else socket.AF_INET6
+        with ExitStack() as undo:
+            try:
+                sock = undo.enter_context(socket.socket(family, socket.SOCK_DGRAM))
+                _udp.prepare(sock.fileno(), address.is_ipv4, self._receive_buffer)
+                mark_outside(sock, self._own)
+                sock.bind((address.host, address.port))
+            except OSError as error:
+                raise DatapathError(_explain(error, address)) from error
+            undo.pop_all()
+        return sock
 
     def _measure(self) -> dict[str, object]:
         assert self._engine is not None
@@ -228,20 +245,6 @@ class _Guard:
     def _failed(self, text: str, handler: Callable[..., object]) -> None:
         self.raised += 1
         log.exception(text, handler)
-
-
-def _bound(address: Address, receive_buffer: int) -> socket.socket:
-    """A prepared socket bound to `address`; raises DatapathError."""
-    family = socket.AF_INET if address.is_ipv4 else socket.AF_INET6
-    with ExitStack() as undo:
-        try:
-            sock = undo.enter_context(socket.socket(family, socket.SOCK_DGRAM))
-            _udp.prepare(sock.fileno(), address.is_ipv4, receive_buffer)
-            sock.bind((address.host, address.port))
-        except OSError as error:
-            raise DatapathError(_explain(error, address)) from error
-        undo.pop_all()
-    return sock
 
 
 def _explain(error: OSError, address: Address) -> str:

@@ -94,7 +94,7 @@ class DiskWriter:
         start = 0
         for writes, _, done in group:
             end = start + len(writes)
-            done(outcome[start:end] if isinstance(outcome, list) else outcome)
+            done([*outcome[start:end]] if isinstance(outcome, list) else outcome)
             start = end
 
     def _apply(self, group: list[Job], on_change: OnChange | None) -> list[Outcome] | StorageError:

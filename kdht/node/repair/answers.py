@@ -18,6 +18,7 @@ from kdht.node.repair.digests import chunk
 from kdht.node.repair.push import Pusher
 from kdht.node.repair.ranges import Range, number
 from kdht.node.repair.work import Steps
+from kdht.storage.versions import is_possible_version
 from kdht.times import SteadyTime
 from kdht.wire import Contact, Message
 from kdht.wire._shared import Op, Status
@@ -155,11 +156,18 @@ class RangeAnswers:
         return bodies.pack_wants(wants, lacks)
 
     def _want(self, other: Offered, own: Offered | None, now: SteadyTime) -> Want:
+        latest = self._context.latest()
+        # A lie or a fault: the STORE would be refused.
+        if not is_possible_version(other.version, latest):
+            self._context.counters["versions_ahead"] += 1
+            return Want.FOREIGN
+        if own is not None and not is_possible_version(own.version, latest):
+            own = None  # it gives its place away
         if not is_newer(other, own):
             return Want.HAS
-        assert self._context.view is not None
+        view = self._context.view
         # The views differ: the other node must keep its copy for now.
-        if self._context.view.kept_range(number(other.key)) is None:
+        if view is None or view.kept_range(number(other.key)) is None:
             return Want.FOREIGN
         # Another node sends it already: a record is sent once.
         if self._context.coming.has(other, now):

@@ -40,6 +40,7 @@ from kdht.node.repair.work import Steps
 from kdht.node.rpc import Rpc
 from kdht.node.timers import Alarm
 from kdht.storage import StoredRecord
+from kdht.storage.versions import is_possible_version
 from kdht.times import SteadyTime
 from kdht.wire._shared import ID_BITS, Op, Status
 
@@ -264,6 +265,7 @@ class RangeComparison:
             self._context.counters["unreadable"] += 1
             self._fail(now)
             return
+        lacks = self._believable(lacks)
         self._lacks += lacks
         for lack in lacks:
             self._context.coming.note(Offered(lack.key, lack.version, 0), now)
@@ -274,6 +276,13 @@ class RangeComparison:
             elif want is not Want.HAS:
                 self.unfinished = True
         self.step(now)
+
+    def _believable(self, lacks: list[Lack]) -> list[Lack]:
+        """Those that the other node can bring: one with an impossible version would be waited for in vain."""
+        latest = self._context.latest()
+        found = [lack for lack in lacks if is_possible_version(lack.version, latest)]
+        self._context.counters["versions_ahead"] += len(lacks) - len(found)
+        return found
 
     def _pushed(self, good: bool, now: SteadyTime) -> None:
         self._pushing -= 1

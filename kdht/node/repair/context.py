@@ -29,7 +29,7 @@ LAST_TIMEOUT = 5.0
 COUNTERS = (
     "requests_sent", "repeats_sent", "timeouts", "pending_full", "digests_sent", "digests_answered",
     "ranges_differed", "offers_sent", "offers_answered", "records_offered", "records_pushed", "bytes_pushed",
-    "pushes_refused", "pushes_failed", "records_dropped", "storage_failed", "comparisons", "unreadable",
+    "pushes_refused", "pushes_failed", "records_dropped", "storage_failed", "comparisons", "unreadable", "versions_ahead",
 )  # fmt: skip
 
 
@@ -54,6 +54,8 @@ class RepairContext:
     coming: Coming
     on_replicas: Callable[[int], object]
     """Called with the number of replicas when that changes."""
+    latest: Callable[[], int]
+    """The greatest version that a record may have now (`storage.versions`)."""
     look_again: Callable[[], object]
     """Called when the number of replicas has changed: the view has to be made anew."""
 

@@ -30,6 +30,7 @@ from kdht.node.repair.ranges import number
 from kdht.node.repair.sight import Sight
 from kdht.node.repair.work import Work
 from kdht.node.rpc import Mismatch, Rpc, Rpcs
+from kdht.storage.versions import latest_version
 from kdht.times import SteadyTime, UnixTime
 from kdht.wire import Contact, Message
 from kdht.wire._shared import ID_LEN, Op
@@ -71,7 +72,7 @@ class Repair:
             counters=self.counters,
             unix=self._unix,
             rpcs=rpcs,
-            work=Work(node.timers, self._storage_failed),
+            work=Work(node.timers, self._storage_failed, node.faults),
             digests=Digests(keeping.store, self._unix),
             drop=self._drop,
             sight=Sight(node.id),
@@ -80,6 +81,7 @@ class Repair:
             progress=Progress(),
             coming=Coming(),
             on_replicas=self._replicas_changed,
+            latest=lambda: latest_version(self._unix(), keeping.cluster.policy.window),
             look_again=lambda: self.contacts_changed(node.timers.now),
         )
         pusher = self._pusher = Pusher(context)

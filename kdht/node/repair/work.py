@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator
 from typing import Any, TypeVar
 
 from kdht.errors import StorageError
+from kdht.faults import Faults
 from kdht.node.timers import Timers
 from kdht.times import SteadyTime
 
@@ -21,9 +22,10 @@ PAUSE = 0.003
 
 
 class Work:
-    """Jobs that take turns. `failed` is called with errors of the disk."""
+    """Jobs that take turns. `failed` is called with errors of the disk. A job that raises anything else goes to `faults`."""
 
-    def __init__(self, timers: Timers, failed: Callable[[StorageError], None]) -> None:
+    def __init__(self, timers: Timers, failed: Callable[[StorageError], None], faults: Faults) -> None:
+        self._faults = faults
         self._timers = timers
         self._failed = failed
         self._jobs: deque[tuple[Steps[Any], Callable[[Any, SteadyTime], None]]] = deque()
@@ -33,7 +35,7 @@ class Work:
         return len(self._jobs)
 
     def start(self, steps: Steps[T], done: Callable[[T | None, SteadyTime], None], now: SteadyTime) -> None:
-        """Run the job; `done` gets its result, or None after a StorageError. A short one runs at once."""
+        """Run the job; `done` gets its result, or None if it failed. A short one runs at once."""
         self._jobs.appendleft((steps, done))
         if not self._runs:
             self._slice(now)
@@ -42,17 +44,28 @@ class Work:
         self._runs = True
         cost = 0
         while self._jobs and cost < SLICE:
-            steps, done = self._jobs[0]
             try:
-                cost += next(steps)
-            except StopIteration as end:
-                self._jobs.popleft()
-                done(end.value, now)
-            except StorageError as error:
-                self._jobs.popleft()
-                self._failed(error)
-                done(None, now)
+                cost += self._step(now)
+            except Exception:
+                self._faults.note("the end of a job of repair")
         self._jobs.rotate(-1)
         self._runs = bool(self._jobs)
         if self._runs:
             self._timers.at(now + PAUSE, self._slice)
+
+    def _step(self, now: SteadyTime) -> int:
+        """One step of the first job, which leaves the queue at its end; the cost."""
+        steps, done = self._jobs[0]
+        result = None
+        try:
+            return next(steps)
+        except StopIteration as end:
+            result = end.value
+        except StorageError as error:
+            self._failed(error)
+        except Exception:
+            self._faults.note("a job of repair")
+        # Before `done`, which may start other jobs.
+        self._jobs.popleft()
+        done(result, now)
+        return 0

@@ -21,8 +21,10 @@ from kdht.core._layout cimport (
 from kdht._routing cimport Core, core_seal
 
 from kdht.datapath.base import Outgoing
+from kdht.errors import StorageError
 from kdht.node.messages import CONTROL_HOPS
 from kdht.storage import StoredRecord, Write
+from kdht.storage.versions import MAX_CLOCK_ERROR, micros
 
 cdef uint8_t HOPS = CONTROL_HOPS
 
@@ -32,12 +34,18 @@ cdef inline object item(object named, Py_ssize_t place):
     return <object>PyTuple_GET_ITEM(named, place)
 
 
+cdef inline uint64_t version_of(request) except? 0:
+    """The version in a sound STORE."""
+    cdef bytes data = item(request, 0)
+    return be64toh((<const kdht_record *>(<const uint8_t *>data + KDHT_HEADER_LEN)).version)
+
+
 cdef class StoreRequests:
     """Takes STOREs for the node whose addresses `own` has.
 
     `submit` is Writer.submit, `send` Transport.send, `clock` a HybridClock, `counters` has "stores_taken",
-    "stores_older" and "stores_below_promise", `deletion` is Recent.deletion, `holds` tells whether
-    this node has caught up on a key, or holds it still. Any thread.
+    "stores_older", "stores_below_promise" and "stores_ahead", `deletion` is Recent.deletion. `holds` tells
+    whether this node has caught up on a key, or holds it still. Any thread.
     """
 
     cdef Core core
@@ -54,18 +62,19 @@ cdef class StoreRequests:
     def take(self, batch, now: float) -> list:
         """Have the STOREs of a batch of Datagrams written at `now`, Unix seconds; gives back the others."""
         cdef list writes = [], taken = [], rest = []
-        cdef uint64_t version = 0, newest = 0
+        cdef uint64_t version = 0, newest = 0, followed = micros(now) + MAX_CLOCK_ERROR
         for request in batch:
             write = self._write(request, &version)
             if write is None:
                 rest.append(request)
                 continue
-            newest = max(newest, version)
+            if version <= followed:
+                newest = max(newest, version)
             writes.append(write)
             taken.append(request)
         if taken:
             # So a version made here later is above it.
-            self.clock.seen(newest)
+            self.clock.seen(newest, now)
             job = Taken(self, taken, now)
             if not self.submit(writes, now, job):
                 # The queue is bounded: the coordinator is told BUSY, and asks again.
@@ -128,6 +137,7 @@ cdef class Taken:
         cdef list answers = []
         cdef Py_ssize_t i, accepted = 0, below = 0
         cdef uint64_t promised
+        cdef Py_ssize_t ahead = 0, failed = 0
         cdef bint done = isinstance(outcome, list)
         for i in range(len(self.requests)):
             request = self.requests[i]
@@ -137,20 +147,29 @@ cdef class Taken:
                 answers.append(self._answer(request, KDHT_STATUS_STORAGE_FAILED, 0))
             else:
                 result = outcome[i]
+                if isinstance(result, StorageError):
+                    # The record of this key cannot be read. The others of the batch were written.
+                    failed += 1
+                    answers.append(self._answer(request, KDHT_STATUS_STORAGE_FAILED, 0))
+                    continue
                 promised = item(result, 3)
                 if item(result, 0):
                     accepted += 1
                     self._remember(request, item(result, 1))
                     answers.append(self._answer(request, KDHT_STATUS_OK, item(result, 2)))
                 elif promised:
-                    below += 1
+                    if promised < version_of(request):
+                        ahead += 1  # beyond what any clock may say: the answer has the time
+                    else:
+                        below += 1
                     answers.append(self._answer(request, KDHT_STATUS_BAD_VERSION, promised))
                 else:
                     answers.append(self._answer(request, KDHT_STATUS_CONFLICT, item(result, 2)))
         if done:
             self.stores.counters["stores_taken"] += accepted
             self.stores.counters["stores_below_promise"] += below
-            self.stores.counters["stores_older"] += len(answers) - accepted - below
+            self.stores.counters["stores_ahead"] += ahead
+            self.stores.counters["stores_older"] += len(answers) - accepted - below - ahead - failed
         # All at once, after one sync of the disk.
         self.stores.send(answers)
 

@@ -23,13 +23,15 @@ from typing import Final, NamedTuple, TypeAlias
 from kdht._routing import Core
 from kdht.datapath.base import Datagram, Outgoing
 from kdht.histogram import Histogram
+from kdht.node.cluster import ClusterState
 from kdht.node.messages import CONTROL_HOPS
 from kdht.node.replicas.turns import Turn
 from kdht.node.roundtrip import RoundTrip
 from kdht.node.timers import Alarm
+from kdht.storage.versions import is_possible_version, latest_version
 from kdht.times import SteadyTime, UnixTime
-from kdht.wire import FIELD, OFFSET, STATUS_OF, Address, pack_request
-from kdht.wire._shared import HEADER_LEN, Flag, Op, Status
+from kdht.wire import FIELD, OFFSET, RECORD, STATUS_OF, Address, pack_request
+from kdht.wire._shared import HEADER_LEN, RECORD_LEN, Flag, Op, Status
 
 _OP, _FLAGS, _STATUS = OFFSET["op"], OFFSET["flags"], OFFSET["status"]
 _REQUEST_ID, _KEY = FIELD["request_id"], FIELD["key"]
@@ -98,7 +100,9 @@ class Calls:
         rng: Random,
         counters: Counter[str],
         on_silent: Callable[[Address], None],
+        cluster: ClusterState,
     ) -> None:
+        self._cluster = cluster
         self._core = core
         self._sources = sources
         self._rng = rng
@@ -150,8 +154,18 @@ class Calls:
         # Answers after a repetition count too, else an overloaded cluster is always asked three times.
         self._trip(call).sample(rtt)
         self.round_trips[question.op].observe(rtt)
-        self._end(turn, call, ReplicaAnswer(status, data[HEADER_LEN:]))
+        self._end(turn, call, self._believable(ReplicaAnswer(status, data[HEADER_LEN:]), turn.now))
         return True
+
+    def _believable(self, answer: ReplicaAnswer, now: UnixTime) -> ReplicaAnswer:
+        """The answer. If it names a version that cannot be, then that of a node whose disk failed."""
+        if len(answer.body) < RECORD_LEN:
+            return answer
+        version = RECORD.unpack_from(answer.body)[0]
+        if is_possible_version(version, latest_version(now, self._cluster.policy.window)):
+            return answer
+        self._counters["calls_unreadable"] += 1
+        return ReplicaAnswer(Status.STORAGE_FAILED, b"")
 
     def unreachable(self, turn: Turn, address: Address, request_id: int) -> None:
         """An ICMP error quotes a message of that ID to this address. If it is a call's, all calls there end as CLOSED.

@@ -1,5 +1,7 @@
 """The hybrid logical clock that versions come from.
 
+It follows the versions of others, but only so far: else one lie would put all later versions beyond what any clock may say.
+
 Kulkarni, Demirbas, Madappa, Avva and Leone, "Logical Physical Clocks and Consistent Snapshots in Globally Distributed
 Databases", 2014. Both parts are in one number here, as section 6 of the paper allows: microseconds of Unix time, counted on
 if the clock stands still or is behind.
@@ -7,27 +9,30 @@ if the clock stands still or is behind.
 
 from threading import Lock
 
+from kdht.storage.versions import MAX_CLOCK_ERROR, micros
 from kdht.times import SteadyTime, UnixTime
 
 
 class HybridClock:
-    """Rising versions, above all that were seen. Thread-safe."""
+    """Rising versions, above all that were seen and are at most MAX_CLOCK_ERROR ahead of the time. Thread-safe."""
 
     def __init__(self) -> None:
         self._last = 0
         self._lock = Lock()
 
-    def next(self, now: UnixTime) -> int:
-        """A version above all earlier ones."""
+    def next(self, now: UnixTime, above: int = 0) -> int:
+        """A version above all earlier ones, and above the version `above`, which the clock does not follow."""
+        time = micros(now)
         with self._lock:
-            # Counted on if the clock stands still or went back: no version is given twice.
-            self._last = max(int(now * 1_000_000), self._last + 1)
-            return self._last
+            # Counted on if the clock stands still or went back a little: no version is given twice.
+            self._last = max(time, min(self._last, time + MAX_CLOCK_ERROR) + 1)
+            return max(self._last, above + 1)
 
-    def seen(self, version: int) -> None:
+    def seen(self, version: int, now: UnixTime) -> None:
         """Note a version of another node or of the own disk."""
-        with self._lock:
-            self._last = max(self._last, version)
+        if version <= micros(now) + MAX_CLOCK_ERROR:
+            with self._lock:
+                self._last = max(self._last, version)
 
 
 MAX_LEAP = 1.0

@@ -57,7 +57,7 @@ class ConditionJob:
 
     __slots__ = (
         "acks", "alarm", "ballot", "condition", "decided", "denied", "done", "granted", "key", "nonce", "others", "own_version",
-        "question", "quorum", "record", "refused", "round", "waiting",
+        "question", "quorum", "record", "refused", "round", "stands", "waiting",
     )  # fmt: skip
 
     def __init__(
@@ -72,6 +72,8 @@ class ConditionJob:
         """One callback for each try; empty once they were called."""
         self.own_version = record.version != 0
         self.round = 0
+        self.stands = 0
+        """The greatest version in a refusal, of all rounds."""
         self.alarm: Alarm | None = None
         self.start()
 
@@ -157,7 +159,7 @@ class Conditions:
         context = self._context
         job.start()
         if not job.own_version:
-            job.record = job.record._replace(version=context.clock.next(turn.now))
+            job.record = job.record._replace(version=context.clock.next(turn.now, above=job.stands))
         version = job.ballot = job.record.version
         # A replica that is behind, or a stand-in, would make a majority that need not meet the others.
         if self._may_promise(job.key):
@@ -210,8 +212,9 @@ class Conditions:
                 self._give_back_to(turn, job, ballot, where)
             return
         job.waiting -= 1
-        self._context.clock.seen(refused)
+        self._context.clock.seen(refused, turn.now)
         job.refused = max(job.refused, refused)
+        job.stands = max(job.stands, refused)
         if head is not None:
             job.granted[where] = head
             if job.decided:

@@ -13,6 +13,7 @@ from typing import Protocol
 from kdht._routing import Core
 from kdht.datapath.base import Datagram, Outgoing
 from kdht.errors import BadPacket, StorageError
+from kdht.faults import Faults
 from kdht.histogram import Histogram
 from kdht.node.cluster import ClusterState
 from kdht.node.replicas import calls, holders, quorum_reads, writes
@@ -25,6 +26,7 @@ from kdht.node.replicas.recent import Recent
 from kdht.node.replicas.turns import Outcome, Planned, Turn, Turns
 from kdht.node.replicas.writes import pack_stored
 from kdht.storage import Granted, Promise, Store, StoredRecord, Writer
+from kdht.storage.versions import MAX_CLOCK_ERROR, latest_version, micros
 from kdht.times import UnixTime
 from kdht.wire import FIELD, OFFSET, RECORD, Address, parse_promise
 from kdht.wire._shared import HEADER_LEN, TRY_BITS, Flag, Op, RecordFlag, Status
@@ -37,8 +39,6 @@ _REPLY = int(Flag.REPLY)
 MAX_WIRE_EXPIRY = 2**32 - 1
 REFUSALS = frozenset({Status.CONFLICT, Status.BAD_VERSION, Status.BUSY})
 """Of a write that was not done and shall not be."""
-MAX_CLOCK_ERROR = 60_000_000
-"""Microseconds that a client's version may be off this node's clock."""
 
 OPS = frozenset({Op.STORE, Op.FETCH, Op.PROMISE})
 """The control messages that are the coordinator's, not the node's."""
@@ -46,9 +46,9 @@ OPS = frozenset({Op.STORE, Op.FETCH, Op.PROMISE})
 COUNTERS = (
     "writes", "writes_ok", "writes_conflict", "writes_unconfirmed", "writes_busy", "writes_storage_failed",
     "writes_bad_version", "writes_too_few", "write_rounds", "confirmed_behind", "gathered_miss", "gathered_quorum", "read_repairs",
-    "stores_taken", "stores_older", "stores_below_promise", "promises_given", "promises_refused", "promises_given_back",
+    "stores_taken", "stores_older", "stores_below_promise", "stores_ahead", "promises_given", "promises_refused", "promises_given_back",
     "fetches", "calls_refused", "calls_unmatched", "calls_unreachable", "calls_overdue", "calls_unreadable",
-    "not_own_address", "wrong_client",
+    "not_own_address", "wrong_client", "faults",
 )  # fmt: skip
 
 
@@ -94,11 +94,12 @@ class Coordinator:
         self.counters: Counter[str] = Counter(dict.fromkeys(COUNTERS, 0))
         self._repair = repair
         self._on_strays = on_strays
-        self._turns = Turns(send, writer, call_in)
+        self.faults = Faults(self.counters)
+        self._turns = Turns(send, writer, call_in, self.faults)
         self._core = core
         self._store = store
         self._own = frozenset(sources.values())
-        self._calls = calls.Calls(core, sources, rng, self.counters, on_silent)
+        self._calls = calls.Calls(core, sources, rng, self.counters, on_silent, cluster)
         self._clock = HybridClock()
         self._recent = Recent()
         self._context = CoordinatorContext(
@@ -252,10 +253,10 @@ class Coordinator:
 
         Above what stands it may be: else a key that a fast clock wrote could not be written for a long time.
         """
-        time = int(now * 1_000_000)
+        time = micros(now)
         if abs(version - time) <= MAX_CLOCK_ERROR:
             return 0
-        if version > time:
+        if time < version <= latest_version(now, self.cluster.policy.window):
             try:
                 own = self._store.get(key, now)
             except StorageError:
@@ -292,24 +293,34 @@ class Coordinator:
         others = self._stores.take(batch, now)
         if not others:
             return
-        fetched, strays = [], []
+        fetches: list[Datagram] = []
+        strays: list[Datagram] = []
         with self.turn(now) as turn:
             for datagram in others:
-                if not self._is_sound(datagram):
-                    continue
-                if datagram.data[_FLAGS] & _REPLY:
-                    if not self._calls.receive(turn, datagram):
-                        strays.append(datagram)
-                elif datagram.data[_OP] == Op.STORE:
-                    self._unreadable(datagram)
-                elif datagram.data[_OP] == Op.PROMISE:
-                    self._promise(turn, datagram)
-                else:
-                    fetched.append(datagram)
-            for datagram in fetched:
-                turn.outgoing.append(self._fetch(datagram, now))
+                try:
+                    self._take(turn, datagram, fetches, strays)
+                except Exception:
+                    self.faults.note(f"a message of another replica, op {datagram.data[_OP]:#x}")
+            for datagram in fetches:
+                try:
+                    turn.outgoing.append(self._fetch(datagram, now))
+                except Exception:
+                    self.faults.note("a FETCH")
         if strays:
             self._on_strays(strays)
+
+    def _take(self, turn: Turn, datagram: Datagram, fetches: list[Datagram], strays: list[Datagram]) -> None:
+        if not self._is_sound(datagram):
+            return
+        if datagram.data[_FLAGS] & _REPLY:
+            if not self._calls.receive(turn, datagram):
+                strays.append(datagram)
+        elif datagram.data[_OP] == Op.STORE:
+            self._unreadable(datagram)
+        elif datagram.data[_OP] == Op.PROMISE:
+            self._promise(turn, datagram)
+        else:
+            fetches.append(datagram)
 
     def unreachable(self, address: Address, request_id: int, now: UnixTime) -> None:
         """As Calls.unreachable."""

@@ -201,7 +201,7 @@ class QuorumReads:
             return
         if record is not None:
             # So versions made here are above it.
-            self._context.clock.seen(record.version)
+            self._context.clock.seen(record.version, turn.now)
         caught_up = answer.status is not Status.UNCONFIRMED
         job.take(address, record, caught_up=caught_up)
         if not caught_up and job.done is not None and (address in job.replicas or job.is_short):

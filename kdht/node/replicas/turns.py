@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from kdht.datapath.base import Outgoing
 from kdht.errors import StorageError
+from kdht.faults import Faults
 from kdht.node.replicas.clock import SteadyClock
 from kdht.node.timers import Alarm, Timers
 from kdht.storage import Granted, Result, Wish, Writer
@@ -67,9 +68,11 @@ class Turns:
         send: Callable[[list[Outgoing]], object],
         writer: Writer,
         on_alarm: Callable[[float], None],
+        faults: Faults,
     ) -> None:
         self._on_alarm = on_alarm
-        self.timers = Timers()
+        self._faults = faults
+        self.timers = Timers(faults)
         self.current: Turn
         """Whose turn it is."""
         self._send = send
@@ -131,9 +134,15 @@ class Turns:
                 told(None)
 
     def _tell(
-        self, planned: list[Planned], then: UnixTime, outcome: list[Result | Granted] | StorageError | None
+        self,
+        planned: list[Planned],
+        then: UnixTime,
+        outcome: list[Result | Granted | StorageError] | StorageError | None,
     ) -> None:
         outcomes: Sequence[Outcome] = outcome if isinstance(outcome, list) else [outcome] * len(planned)
         with self.turn(then) as turn:
             for plan, each in zip(planned, outcomes, strict=True):
-                plan.told(turn, each)
+                try:
+                    plan.told(turn, each)
+                except Exception:
+                    self._faults.note("the end of a write")

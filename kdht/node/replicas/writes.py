@@ -205,7 +205,7 @@ class Writes:
         job.start()
         # A client without a clock: each round is another write, with a version from here.
         if not job.own_version:
-            job.record = job.record._replace(version=context.clock.next(turn.now))
+            job.record = job.record._replace(version=context.clock.next(turn.now, above=job.stands))
         turn.writes.append(Planned(Write(job.key, job.record), partial(self._written, job, job.round)))
         others = context.cluster.policy.replicas - 1
         job.near = context.core.closest(job.key, others + SPARE) if others else ()
@@ -309,7 +309,7 @@ class Writes:
     ) -> None:
         """A node refused the record because of `version`."""
         # So the next version made here is above it.
-        self._context.clock.seen(version)
+        self._context.clock.seen(version, turn.now)
         job.stands = max(job.stands, version)
         job.disputed = True
         # A joiner's record says nothing of the majority: its seat goes to an earlier replica.

@@ -1,5 +1,6 @@
 """The parts of repair on their own: digests, slices, bodies."""
 
+from collections import Counter
 from contextlib import suppress
 from functools import reduce
 from operator import xor
@@ -10,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from kdht.errors import BadPacket, StorageError
+from kdht.faults import Faults
 from kdht.node.repair import bodies
 from kdht.node.repair.bodies import Digest, Lack, Offer, Offered, Report, Says, Want
 from kdht.node.repair.digests import LEAF, Digests, mark
@@ -105,14 +107,14 @@ def test_a_change_during_a_digest_is_counted() -> None:
 
 
 def test_long_work_yields_to_others() -> None:
-    timers, ends = Timers(), []
+    timers, ends = Timers(Faults(Counter())), []
 
     def steps(count: int) -> Steps[int]:
         for _ in range(count):
             yield SLICE // 2
         return count
 
-    work = Work(timers, pytest.fail)
+    work = Work(timers, pytest.fail, Faults(Counter()))
     work.start(steps(20), lambda result, now: ends.append((result, now)), 0.0)
     work.start(steps(1), lambda result, now: ends.append((result, now)), 0.0)
     slices = 0
@@ -135,8 +137,8 @@ def test_a_disk_failure_ends_only_its_job() -> None:
         yield 1
         return 5
 
-    timers = Timers()
-    work = Work(timers, failures.append)
+    timers = Timers(Faults(Counter()))
+    work = Work(timers, failures.append, Faults(Counter()))
     work.start(bad(), lambda result, now: ends.append(result), 0.0)
     work.start(good(), lambda result, now: ends.append(result), 0.0)
     for now in range(10):
@@ -205,7 +207,7 @@ def test_keepers_beyond_a_replys_size_are_left_out() -> None:
 def test_missed_keys_wait_until_the_cluster_is_known() -> None:
     """A node that has just started answers writes before it knows who else keeps the keys."""
     wanted: list[bytes] = []
-    timers = Timers()
+    timers = Timers(Faults(Counter()))
     node = SimpleNamespace(id=bytes(20), jittered=lambda seconds: seconds, timers=timers)
     options = SimpleNamespace(missed_delay=1.0)
     context = SimpleNamespace(view=None, node=node, options=options)

@@ -68,6 +68,27 @@ def store(body: bytes = VALUE, key: bytes = IDS[1], target: Address = OWN[0], **
     return Datagram(bytes(message), SENDER, target, Reason.CONTROL, 0)
 
 
+def test_a_version_beyond_any_clock_is_refused_and_moves_no_clock():
+    replica = Replica()
+    batch = [store(RECORD.pack(version, 0, 0) + b"lie") for version in (2**63 - 1, 2**63, 2**64 - 1)]
+    good = int(NOW * 1_000_000) + 7
+    batch.append(store(RECORD.pack(good, 0, 0) + b"honest", key=IDS[2]))
+    assert replica.stores.take(batch, NOW) == []
+    statuses = [
+        (each.data[OFFSET["status"]], RECORD.unpack_from(each.data, HEADER_LEN)[0])
+        for each in replica.sent[0]
+    ]
+    assert statuses == [(Status.BAD_VERSION, int(NOW * 1_000_000))] * 3 + [(Status.OK, good)]
+    assert replica.counters == {
+        "stores_taken": 1,
+        "stores_ahead": 3,
+        "stores_older": 0,
+        "stores_below_promise": 0,
+    }
+    assert replica.store.get(IDS[1], NOW) is None
+    assert replica.clock.next(NOW) == good + 1
+
+
 @given(st.binary(max_size=40) | st.builds(
     lambda version, ttl, flags, value: RECORD.pack(version, ttl, flags) + value,
     st.sampled_from([0, 1, 2**64 - 1]), st.integers(0, 2**32 - 1),
@@ -146,7 +167,7 @@ def test_threads_never_draw_the_same_version():
     def take(mine: list[int]) -> None:
         for number in range(5000):
             mine.append(clock.next(0.0))
-            clock.seen(number)
+            clock.seen(number, 0.0)
 
     threads = [threading.Thread(target=take, args=(mine,)) for mine in given_out]
     for thread in threads:

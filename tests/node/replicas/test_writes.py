@@ -161,7 +161,7 @@ def test_a_version_far_from_the_clock_is_refused_with_the_time(seconds):
 
 def test_a_record_from_a_fast_clock_can_be_overwritten():
     cluster = Cluster(8)
-    stands = seq_of(cluster, 3600)
+    stands = seq_of(cluster, 110)
     for member in cluster.replicas("a"):
         plant(member, stands, b"from the future")
     reply = put(cluster, seq_of(cluster), b"value")

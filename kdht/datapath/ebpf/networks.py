@@ -1,0 +1,62 @@
+"""The networks that the XDP program takes frames from: interfaces, and VLANs of them.
+
+The program sees a frame before the kernel does, so it must know the kernel's own address in each of them.
+All errors are DatapathErrors that say what to do.
+"""
+
+import fcntl
+import socket
+import struct
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from kdht.datapath.host.netlink import Vlan
+from kdht.errors import DatapathError
+
+MAX_NETWORKS = 32
+"""KDHT_MAX_LINKS in bpf/kdht_xdp.h."""
+_SIOCGIFHWADDR = 0x8927
+_IFREQ = struct.Struct("16s2x6s16x")
+
+
+class Network(NamedTuple):
+    """One of them: struct kdht_link in bpf/kdht_xdp.h."""
+
+    ifindex: int
+    """The interface where its frames come in."""
+    device: int
+    """The VLAN's own interface; without a VLAN the same."""
+    vlan: int | None
+    mac: bytes
+    """The address of `device`."""
+
+
+def networks_of(chosen: Sequence[str], vlans: Sequence[Vlan]) -> list[Network]:
+    """The networks of the chosen interfaces. A VLAN's frames come in at the interface below it."""
+    found = []
+    by_name = {vlan.name: vlan for vlan in vlans}
+    for name in chosen:
+        index, mac, vlan = _index_of(name), mac_of(name), by_name.get(name)
+        lower = _index_of(vlan.lower) if vlan else index
+        found.append(Network(lower, index, vlan.number if vlan else None, mac))
+    if len(found) > MAX_NETWORKS:
+        raise DatapathError(f"the ebpf datapath takes at most {MAX_NETWORKS} interfaces, not {len(found)}")
+    return found
+
+
+def mac_of(interface: str) -> bytes:
+    """The 6 bytes of an interface's Ethernet address, in the caller's network namespace."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        try:
+            answer = fcntl.ioctl(asking, _SIOCGIFHWADDR, _IFREQ.pack(interface.encode(), b""))
+        except OSError as error:
+            raise DatapathError(f"cannot read the address of {interface}: {error.strerror}") from error
+    mac: bytes = _IFREQ.unpack(answer)[1]
+    return mac
+
+
+def _index_of(name: str) -> int:
+    try:
+        return socket.if_nametoindex(name)
+    except OSError:
+        raise DatapathError(f"there is no interface {name}: correct datapath.interfaces") from None

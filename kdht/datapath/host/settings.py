@@ -1,0 +1,211 @@
+"""What one datapath changes on its host, kept as it must be: the sysctls and the nft table.
+
+The order is for a host that stays closed: the table with its guards is loaded before forwarding is switched on, and
+removed after it was switched off. What somebody changes is put right at the kernel's announcement (watch.py). What
+is changed again and again is somebody's decision: it is left alone for a while, and reported. If that is the table,
+forwarding is switched off, because the guards are in it.
+
+    set_up    claim of the table, guards, sysctls
+    divert    the whole table, which hands packets to the queues; nfqueue alone
+    watch     from now on, what is changed is put right
+    look      puts right, and tells what cannot be
+
+Contract: `look` runs on the watch's thread, and on any other. All errors are DatapathErrors.
+"""
+
+import logging
+import threading
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+from kdht.datapath.host import nfnetlink
+from kdht.datapath.host.claim import TableClaim
+from kdht.datapath.host.ruleset import Guard, RuleKind, Ruleset
+from kdht.datapath.host.sysctl import SYSCTLS, V4, Sysctls
+from kdht.datapath.host.watch import HostWatch
+from kdht.errors import DatapathError
+
+log = logging.getLogger(__name__)
+
+TICK_S = 2.0
+"""Between two looks without an announcement. Some sysctls have none."""
+MOST_MENDS = 5
+"""How often one thing is put right,"""
+MENDS_S = 60.0
+"""within so many seconds. After that somebody else wants it otherwise."""
+
+
+class HostSettings:
+    """The settings of one datapath. `ruleset` makes the table with these guards. `also` is called at every look."""
+
+    def __init__(
+        self,
+        sysctls: Sysctls,
+        ruleset: Callable[[Guard], Ruleset],
+        runtime_dir: Path,
+        also: Callable[[], None] | None = None,
+    ) -> None:
+        self.ruleset = ruleset(Guard())
+        self.trouble = ""
+        """What cannot be put right. Empty: all is as it must be."""
+        self.mended = 0
+        """How often something was put right."""
+        self._sysctls = sysctls
+        self._make_ruleset = ruleset
+        self._also = also
+        self._diverts = False
+        self._kind: RuleKind | None = None
+        self._loaded: object = None
+        """The table in the kernel, as it was right after it was loaded."""
+        self._claim = TableClaim(runtime_dir, self.ruleset.options.table)
+        self._mends = _Mends()
+        self._lock = threading.RLock()
+        self._watch = HostWatch(self._changed, TICK_S)
+        self._undo = ExitStack()
+
+    def set_up(self) -> None:
+        """Raises DatapathError; then the host is as before."""
+        with self._lock, ExitStack() as undo:
+            self._claim.take()
+            undo.callback(self._claim.release)
+            undo.callback(self._remove_table)
+            self._sysctls.apply(self._load)
+            undo.callback(self._sysctls.restore)
+            self._undo = undo.pop_all()
+
+    def divert(self) -> RuleKind:
+        """From now on packets go to the queues."""
+        with self._lock:
+            self._diverts = True
+            self._load(self._sysctls.guard())
+            assert self._kind is not None
+            return self._kind
+
+    def watch(self) -> None:
+        """From now on, put right what somebody changes."""
+        try:
+            self._watch.start()
+        except OSError as error:
+            raise DatapathError(f"the kernel does not announce changes of this host: {error}") from error
+
+    def unwatch(self) -> None:
+        """Let others change what they like from now on. May be called again."""
+        self._watch.stop()
+
+    def end_diverting(self) -> None:
+        """Packets go to the socket. Ends watching too."""
+        self.unwatch()
+        if self._diverts:
+            self._diverts = False
+            with suppress(DatapathError):  # somebody removed the table
+                self.ruleset.end_diverting()
+
+    def undo(self) -> None:
+        """The host is as before. May be called again."""
+        self.unwatch()
+        self._undo.close()
+
+    def leave(self) -> None:
+        """Stop watching, but leave the host as it is."""
+        self.unwatch()
+        self._claim.release()
+        self._undo.pop_all()
+
+    def look(self) -> str:
+        """Put right what somebody changed. Returns what cannot be put right, or nothing."""
+        with self._lock:
+            try:
+                self._mend()
+                self.trouble = ""
+            except (DatapathError, OSError) as error:
+                self.trouble = str(error)
+            return self.trouble
+
+    def reload(self) -> None:
+        """Load the table again, with other options of the ruleset's."""
+        with self._lock:
+            self._load(self._sysctls.guard())
+
+    def _changed(self) -> None:
+        self.look()
+        if self._also is not None:
+            self._also()
+
+    def _mend(self) -> None:
+        table = self.ruleset.options.table
+        if self._fingerprint() != self._loaded:
+            try:
+                self.may_mend(f"table inet {table}")
+                self._load(self._sysctls.guard())
+            except DatapathError:
+                # The guards may be gone, so the host must not forward.
+                self._sysctls.restore()
+                raise
+            self.note(f"table inet {table}")
+        self._follow(self._sysctls.guard())
+        for name in self._sysctls.interfaces:
+            if not (SYSCTLS / V4 / name).exists():
+                raise DatapathError(f"interface {name} is gone: it is used again as soon as it is back")
+        if wrong := self._sysctls.wrong():
+            for name in wrong:
+                self.may_mend(name)
+            self._sysctls.apply(self._follow)
+            for name in wrong:
+                self.note(name)
+
+    def may_mend(self, what: str) -> None:
+        """Raises DatapathError if this was put right too often."""
+        if self._mends.count(what, time.monotonic()) >= MOST_MENDS:
+            raise DatapathError(f"somebody changes {what} again and again, so it stays as they want it")
+
+    def note(self, what: str) -> None:
+        """This was put right."""
+        self._mends.note(what, time.monotonic())
+        self.mended += 1
+        log.warning("somebody changed %s: put right", what)
+
+    def _follow(self, guard: Guard) -> None:
+        """Exchange the guards: this host was made a router, or is none any more."""
+        if guard == self.ruleset.options.guard:
+            return
+        log.info("forwarding was changed by somebody else: the guards of the table follow")
+        self.ruleset.set_guard(guard)
+        self.ruleset = self._make_ruleset(guard)
+        self._loaded = self._fingerprint()
+
+    def _load(self, guard: Guard) -> None:
+        self.ruleset = self._make_ruleset(guard)
+        if self._diverts:
+            # Asking the kernel again would take a second.
+            self._kind = self.ruleset.apply(self._kind)
+        else:
+            self.ruleset.apply_guard()
+        self._loaded = self._fingerprint()
+
+    def _fingerprint(self) -> object:
+        table = self.ruleset.options.table
+        return nfnetlink.rules(table), [nfnetlink.elements(table, name) for name in self.ruleset.fixed_sets]
+
+    def _remove_table(self) -> None:
+        with suppress(DatapathError):
+            self.ruleset.remove()
+
+
+class _Mends:
+    """When each thing was put right."""
+
+    def __init__(self) -> None:
+        self._times: defaultdict[str, deque[float]] = defaultdict(deque)
+
+    def note(self, what: str, now: float) -> None:
+        self._times[what].append(now)
+
+    def count(self, what: str, now: float) -> int:
+        """How often it was put right lately."""
+        times = self._times[what]
+        while times and times[0] < now - MENDS_S:
+            times.popleft()
+        return len(times)

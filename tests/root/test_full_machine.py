@@ -1,0 +1,133 @@
+"""A host without room in /run, or without descriptors: the threads that keep a datapath alive survive it."""
+
+import os
+import resource
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from chain import IDS
+from nfq import Node
+from test_ebpf_datapath import datapath
+
+from kdht.datapath.ebpf import datapath as ebpf
+from kdht.datapath.host import settings
+from kdht.datapath.nfqueue import keeper
+from kdht.lab.netns import Lab
+from kdht.lab.wait import wait_until
+
+pytestmark = pytest.mark.root
+
+
+@contextmanager
+def full_directory(path: Path) -> Iterator[None]:
+    """Nothing more can be written there."""
+    fill = path / "fill"
+    with fill.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(b"x" * 4096)
+        except OSError:
+            pass
+    yield
+    fill.unlink()
+
+
+@pytest.fixture
+def runtime(tmp_path: Path) -> Iterator[Path]:
+    path = tmp_path / "run"
+    path.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k,mode=755", "tmpfs", path], check=True)
+    yield path
+    subprocess.run(["umount", path], check=True)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings, "TICK_S", 0.1)
+    monkeypatch.setattr(ebpf, "TICK", 0.1)
+
+
+def rounds_of(owner: object, name: str, monkeypatch: pytest.MonkeyPatch) -> list[None]:
+    """One entry for each call of a method from now on."""
+    seen: list[None] = []
+    real = getattr(owner, name)
+
+    def counted(*arguments: object) -> object:
+        seen.append(None)
+        return real(*arguments)
+
+    monkeypatch.setattr(owner, name, counted)
+    return seen
+
+
+def the_others_node_ended(runtime: Path) -> None:
+    """A node that held the same sysctls has died: the next look has something to write."""
+    (path,) = runtime.glob("**/sysctl-*.json")
+    saved = path.read_text()
+    path.write_text(saved.replace('"holders":{', '"holders":{"4194303.1.0":[],'))
+
+
+def test_a_full_run_leaves_the_keeper_of_the_queue_alive(lab: Lab, runtime: Path) -> None:
+    host = lab.host("node", ipv4="10.41.0.1/24")
+    node = Node(host, IDS[0], ["10.41.0.1"], runtime)
+    with node.running():
+        the_others_node_ended(runtime)
+        with full_directory(runtime):
+            wait_until(lambda: node.status()["state"] == "degraded", "the failure to be told")
+            assert "No space left on device" in node.status()["why"]
+            first = node.status()["worker"]
+            os.kill(first, signal.SIGKILL)
+            wait_until(lambda: node.status()["worker"] not in (None, first), "another worker")
+        wait_until(lambda: node.status()["state"] == "up", "the end of the failure")
+
+
+def test_a_full_run_leaves_the_publisher_of_ebpf_alive(lab: Lab, runtime: Path, monkeypatch) -> None:
+    host = lab.host("node", ipv4="10.41.0.1/24")
+    host.run(["ip", "link", "add", "d0", "type", "bridge"])
+    host.run(["ip", "link", "set", "d0", "up"])
+    host.add_address("d0", "10.9.9.1/24")
+    with datapath(host, runtime, "10.9.9.1") as path:
+        the_others_node_ended(runtime)
+        with full_directory(runtime):
+            wait_until(lambda: path.status()["state"] == "degraded", "the failure to be told")
+            published = rounds_of(path, "_publish_state", monkeypatch)
+            path.config_changed()
+            wait_until(lambda: published, "keys to be published")
+        wait_until(lambda: path.status()["state"] == "up", "the end of the failure")
+
+
+def test_without_descriptors_the_keeper_waits_for_some(lab: Lab, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(keeper, "LAST_PAUSE", 0.2)
+    host = lab.host("node", ipv4="10.41.0.1/24")
+    node = Node(host, IDS[0], ["10.41.0.1"], tmp_path)
+    with node.running():
+        keeps = node.datapath._keeper
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
+        try:
+            os.kill(keeps.pid, signal.SIGKILL)
+            wait_until(lambda: "Too many open files" in keeps.why, "the failure to be told")
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        wait_until(lambda: node.status()["state"] == "up", "another worker")
+
+
+def test_a_map_that_refuses_an_element_is_filled_again(lab: Lab, tmp_path: Path, monkeypatch) -> None:
+    host = lab.host("node", ipv4="10.41.0.1/24")
+    with datapath(host, tmp_path, "10.41.0.1") as path:
+        real, refused = path._publish_bucket, [OSError(12, "Cannot allocate memory")]
+
+        def publish(index: int) -> None:
+            if refused:
+                raise refused.pop()
+            real(index)
+
+        monkeypatch.setattr(path, "_publish_bucket", publish)
+        everything = rounds_of(path, "_publish_all", monkeypatch)
+        path.bucket_changed(7)
+        wait_until(lambda: everything, "all buckets to be published")
+        wait_until(lambda: path.status()["state"] == "up", "the end of the failure")
