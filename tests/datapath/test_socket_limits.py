@@ -282,5 +282,6 @@ def test_an_error_that_quotes_a_message_of_ours_proves_something_once(start, ver
     for _ in range(5):
         transport.send([Outgoing(lost, nobody)])
     wait_for(lambda: transport.status()["unreachable"] >= 2)
+    wait_for(lambda: told)
     assert told[0] == (nobody, 4711)
     assert [request_id for _, request_id in told].count(4711) == 1
