@@ -1,7 +1,7 @@
 """The extensions and the BPF objects, and nothing else: metadata and tool settings are in pyproject.toml.
 
-What the eBPF datapath needs is optional: where clang or libbpf is missing the build says so
-and leaves it out, and the rest is installed.
+What the eBPF datapath and signed records need is optional: where clang, libbpf or libsodium is missing
+the build says so and leaves that part out. The rest is installed.
 """
 
 import os
@@ -16,6 +16,7 @@ from setuptools.errors import CCompilerError, CompileError
 
 NAMES = [
     "kdht.wire._shared",
+    "kdht.wire._bencode",
     "kdht.core._tags",
     "kdht.core._buckets",
     "kdht.core._prefixes",
@@ -37,11 +38,15 @@ NAMES = [
     "kdht.replay._capture",
     "kdht.replay._engine",
 ]
-OPTIONAL = ["kdht.datapath.ebpf._ebpf"]
+OPTIONAL = {
+    "kdht.datapath.ebpf._ebpf": "the eBPF datapath needs clang and libbpf (Debian: apt-get install clang libbpf-dev)",
+    "kdht.wire._sodium": "signed records and sealed values need libsodium (Debian: apt-get install libsodium-dev)",
+}
+"""What may be left out, and what it needs."""
 HEADERS = sorted(glob("include/*.h"))
 BPF_SUFFIX = ".bpf.o"
 BPF_FLAGS = ["-O2", "-g", "-target", "bpf", "-mcpu=v3", "-fno-strict-aliasing", "-Wall", "-Iinclude"]
-NEEDS = "the eBPF datapath needs clang and libbpf (Debian: apt-get install clang libbpf-dev)"
+NEEDS = OPTIONAL["kdht.datapath.ebpf._ebpf"]
 
 
 def extension(name: str) -> Extension:
@@ -83,7 +88,8 @@ class BuildExt(build_ext):
         try:
             build(ext)
         except (CCompilerError, OSError) as error:
-            raise CompileError(f"{error}; {NEEDS}" if ext.optional else str(error)) from error
+            needs = OPTIONAL.get(ext.name, NEEDS)
+            raise CompileError(f"{error}; {needs}" if ext.optional else str(error)) from error
 
     def _build_object(self, ext: BpfObject) -> None:
         target = self.get_ext_fullpath(ext.name)
@@ -102,7 +108,7 @@ class BuildExt(build_ext):
 
 
 COMPILED = cythonize(
-    [extension(name) for name in NAMES + OPTIONAL],
+    [extension(name) for name in [*NAMES, *OPTIONAL]],
     language_level=3,
     compiler_directives={"boundscheck": False, "wraparound": False, "freethreading_compatible": False},
 )

@@ -26,6 +26,12 @@
 #define KDHT_MAX_VALUE 1104 /* KDHT_MAX_BODY - KDHT_RECORD_LEN */
 #define KDHT_CONDITION_LEN 8 /* behind a conditional write's record head: the version that must be stored */
 #define KDHT_MAX_CONDITIONAL_VALUE 1096 /* KDHT_MAX_VALUE - KDHT_CONDITION_LEN */
+#define KDHT_CERTIFIED_BIT 63 /* this bit of a version: the record proves itself, and wins over every record that does not */
+#define KDHT_SALT_SHIFT 8 /* in a signed record's flags: the length of its salt */
+#define KDHT_MAX_SALT 64
+#define KDHT_PUBLIC_KEY_LEN 32 /* Ed25519 */
+#define KDHT_SIGNATURE_LEN 64
+#define KDHT_MAX_SIGNED 1000 /* salt and v of a signed record together: its PUT fills a body then */
 #define KDHT_GRANT_LEN 24 /* struct kdht_grant */
 #define KDHT_PROOF_LEN 64 /* struct kdht_proof: the end of a PROVEN request's body */
 #define KDHT_PROOF_MAC_LEN 12

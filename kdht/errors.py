@@ -47,6 +47,17 @@ class BadPacket(KdhtError):
         self.reason = reason
 
 
+class Unproven(BadPacket):
+    """A record that should prove itself and does not: its key, its version or its signature is another's."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__("UNPROVEN", detail)
+
+
+class MissingLibrary(KdhtError):
+    """kdht was built without a library that this needs."""
+
+
 class ConfigError(KdhtError):
     """A configuration, an argument or a file given by the user cannot be used."""
 

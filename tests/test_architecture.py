@@ -325,6 +325,8 @@ SET_FROM_OUTSIDE = {
     "self._methods.reload": "there only while a node runs",
     "self._methods.capabilities": "known after the control socket's start",
     "self._methods.settings": "data: what a reload has read",
+    "threading.excepthook": "Python's own places for these functions",
+    "sys.unraisablehook": "Python's own places for these functions",
 }
 """Attributes of other objects that are set after their making, each with the reason. Handlers of messages and events are
 arguments: one that is set later can be forgotten, and nothing fails."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from fuzz.targets.scene import HOME4, HOME6, KEYS, NOW
 from kdht._routing import Core
 from kdht.datapath.base import Datagram, Outgoing
-from kdht.errors import BadPacket
+from kdht.errors import BadPacket, MissingLibrary
 from kdht.node.replicas import calls
 from kdht.node.replicas._store_requests import StoreRequests
 from kdht.node.replicas.clock import HybridClock
@@ -65,6 +65,6 @@ def _asked(arrived: Datagram) -> tuple[StoredRecord, int | None] | None:
     if data[FIELD["client_port"]] != source.port.to_bytes(2, "big") or data[FIELD["client_ip"]] != source.ip:
         return None
     try:
-        return untrusted_store(data[HEADER_LEN:])
-    except BadPacket:
+        return untrusted_store(data[FIELD["key"]], data[HEADER_LEN:])
+    except (BadPacket, MissingLibrary):
         return None

@@ -137,5 +137,5 @@ def _write(line: RecordLine, latest: int) -> Write:
         raise ValueError(f"`version` is {line.version}, beyond this machine's clock: is its time right?")
     if line.expiry > MAX_WIRE_EXPIRY:
         raise ValueError(f"`expiry` is {line.expiry}: the last one is {MAX_WIRE_EXPIRY}")
-    untrusted_stored(RECORD.pack(line.version, line.expiry, line.flags) + value)
+    untrusted_stored(write.key, RECORD.pack(line.version, line.expiry, line.flags) + value)
     return write

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kdht.cli.options import as_json, config_file, control_socket, emit
+from kdht.cli.options import as_json, config_file, control_socket, emit, socket_given
 from kdht.errors import ConfigError, KdhtError, NoDaemon
 from kdht.program import control_client
 from kdht.program.answers import ReloadAnswer
@@ -95,7 +95,8 @@ def rotate(
     if changed:
         _replace(config_path, document.as_string().encode())
     if wanted:
-        reloaded, waiting = _reload(config_path, before if changed else None, socket_path)
+        socket = socket_path if socket_given() else _control_socket(config_path)
+        reloaded, waiting = _reload(config_path, before if changed else None, socket)
     emit({"config": str(config_path), "stage": stage, "changed": changed, "epochs": epochs, "reloaded": reloaded,
           "waiting": waiting, "next": NEXT[stage]}, as_json, "config.rotated")  # fmt: skip
 
@@ -169,6 +170,13 @@ def _parsed(path: Path, content: bytes) -> "TOMLDocument":
     if not isinstance(document["key"], tomlkit.items.AoT):
         raise ConfigError(f"{path}: `key` is an inline list: write each key as a table of its own, [[key]]")
     return document
+
+
+def _control_socket(path: Path) -> Path:
+    from kdht.config.schema import load
+    from kdht.config.settings import resolve
+
+    return resolve(load(path)).control_socket
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -10,6 +10,7 @@ from typing import Any, BinaryIO, TypeVar
 
 import click
 import msgspec
+from click.core import ParameterSource
 
 from kdht.config import places
 from kdht.config.values import SocketPath
@@ -47,6 +48,11 @@ control_socket = click.option(
     default=default_socket,
     help=f"The daemon's control socket. Default: $KDHT_SOCKET, then {places.SOCKET}, then the --dev node's.",
 )
+
+
+def socket_given() -> bool:
+    """Whether the caller of the running command chose a control socket. If not, a configuration's is better."""
+    return click.get_current_context().get_parameter_source("socket_path") is not ParameterSource.DEFAULT
 
 
 config_file = click.option(

@@ -80,6 +80,7 @@ cdef extern from "kdht_shared.h" nogil:
         KDHT_RECORD_FLAG_BEHIND
         KDHT_RECORD_FLAG_IMMUTABLE
         KDHT_RECORD_FLAG_SIGNED
+        KDHT_CERTIFIED_BIT
         KDHT_CONDITION_LEN
         KDHT_MAX_CONDITIONAL_VALUE
         KDHT_MAX_VALUE

@@ -113,7 +113,7 @@ def _is_missing(path: Path) -> bool:
 
 def main() -> NoReturn:
     """The program's entry point."""
-    boundary.run(command, "kdhtd")
+    boundary.run(command, "kdhtd", patience_s=1.0)
 
 
 if __name__ == "__main__":

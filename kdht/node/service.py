@@ -16,7 +16,7 @@ from functools import partial
 
 from kdht._routing import Core
 from kdht.datapath.base import Datagram
-from kdht.errors import BadPacket, StorageError
+from kdht.errors import BadPacket, MissingLibrary, StorageError, Unproven
 from kdht.node.replicas import Coordinator
 from kdht.node.replicas.coordinator import MAX_WIRE_EXPIRY, KeptRecords
 from kdht.node.replicas.leases import Leases
@@ -29,6 +29,7 @@ from kdht.storage._cache import RecordCache
 from kdht.times import UnixTime
 from kdht.wire import FIELD, OFFSET, RECORD, Contact, Record, pack_contacts, parse_write
 from kdht.wire._shared import CONTACT_LEN, HEADER_LEN, RECORD_LEN, K, Op, Reason, Status
+from kdht.wire.certified import KINDS, check_proof
 
 _OP = OFFSET["op"]
 _KEY = FIELD["key"]
@@ -241,8 +242,12 @@ class Service:
             asked, condition = parse_write(body) if body or data[_OP] == Op.PUT else (Record(), None)
         except BadPacket:
             return Status.BAD_REQUEST
-        # Flags are for nodes: a client cannot write a tombstone by a PUT.
-        if asked.flags:
+        if asked.flags & KINDS:
+            refused = self._check_certified(data, asked)
+            if refused is not None:
+                return refused
+        # Other flags are for nodes: a client cannot write a tombstone by a PUT.
+        elif asked.flags:
             return Status.BAD_REQUEST
         if (body or data[_OP] == Op.PUT) and request.max_reply < RECORD_LEN:
             # Said before anything is written: the confirmation could not be sent.
@@ -257,8 +262,25 @@ class Service:
         else:
             expiry = min(math.ceil(turn.now) + asked.ttl, MAX_WIRE_EXPIRY) if asked.ttl else 0
             done = partial(self._put, request, turn.now, asked.ttl)
-            record = StoredRecord(asked.version, expiry, 0, asked.value)
+            record = StoredRecord(asked.version, expiry, asked.flags, asked.value)
             self._coordinator.put(turn, key, record, done, condition=condition, nonce=_request_id(data))
+        return None
+
+    def _check_certified(self, data: bytes, asked: Record) -> Status | None:
+        """The status that refuses a self-certified record; None: its proof is right."""
+        if data[_OP] == Op.DELETE:
+            return Status.BAD_REQUEST
+        try:
+            check_proof(data[_KEY], asked.version, asked.flags, asked.value)
+        except Unproven:
+            self._coordinator.counters["writes_unproven"] += 1
+            return Status.DENIED
+        except BadPacket:
+            return Status.BAD_REQUEST
+        except MissingLibrary:
+            # Another replica may have what this one lacks.
+            self._coordinator.counters["writes_unproven"] += 1
+            return Status.STORAGE_FAILED
         return None
 
     def _put(self, request: Datagram, arrived: UnixTime, ttl: int, turn: Turn, written: Written) -> None:

@@ -77,6 +77,7 @@ class NodeStatus(msgspec.Struct, kw_only=True):
     capabilities: dict[str, str]
     """What is left of root's rights, and what for."""
     cookies: bool
+    log_lines_lost: int
     warnings: list[str]
     node_id: str | None = None
     contacts: int = 0

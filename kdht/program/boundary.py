@@ -1,4 +1,4 @@
-"""The one place where errors become exit codes: both programs' `main` end here.
+"""The one place where errors become exit codes: all programs' `main` end here.
 
 What a user can cause is one line on standard error and never a traceback.
 """
@@ -11,23 +11,37 @@ from typing import NoReturn
 import click
 
 from kdht.errors import ConfigError, KdhtError
+from kdht.program import streams
 
 INTERRUPTED = 128 + 2  # what a shell reports for SIGINT
 
 
-def run(command: click.Command, name: str, arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run a program and exit: 0, or the error's code after one line on standard error."""
-    sys.exit(_code(command, name, arguments))
+def run(
+    command: click.Command,
+    name: str,
+    arguments: Sequence[str] | None = None,
+    *,
+    patience_s: float | None = None,
+) -> NoReturn:
+    """Run a program and exit: 0, or the error's code after one line on standard error.
+
+    `patience_s`: how long that line waits for a reader of standard error who stalls. None: as long as it takes.
+    """
+    streams.prepare()
+    code, complaint = _outcome(command, name, arguments)
+    if complaint:
+        streams.complain(complaint, patience_s)
+    sys.exit(code)
 
 
-def _code(command: click.Command, name: str, arguments: Sequence[str] | None) -> int:
+def _outcome(command: click.Command, name: str, arguments: Sequence[str] | None) -> tuple[int, str]:
+    """The exit code and the line for standard error."""
     try:
         result = command.main(args=arguments, prog_name=name, standalone_mode=False)
         sys.stdout.flush()
-        return result if isinstance(result, int) else 0
+        return (result if isinstance(result, int) else 0), ""
     except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message(), err=True)
-        return ConfigError.exit_code
+        return ConfigError.exit_code, error.format_message()
     except click.UsageError as error:
         how = f" ({error.ctx.command_path} --help shows how)" if error.ctx else ""
         return _complain(name, error.format_message() + how, ConfigError.exit_code)
@@ -36,10 +50,10 @@ def _code(command: click.Command, name: str, arguments: Sequence[str] | None) ->
     except KdhtError as error:
         return _complain(name, str(error), error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        return INTERRUPTED
+        return INTERRUPTED, ""
     except BrokenPipeError:
         _give_up_output()
-        return KdhtError.exit_code
+        return KdhtError.exit_code, ""
     except OSError as error:
         _give_up_output()
         return _complain(
@@ -55,6 +69,5 @@ def _give_up_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _complain(name: str, message: str, code: int) -> int:
-    print(f"{name}: {' '.join(message.split())}", file=sys.stderr)
-    return code
+def _complain(name: str, message: str, code: int) -> tuple[int, str]:
+    return code, f"{name}: {' '.join(message.split())}"

@@ -11,7 +11,9 @@ the store, a key that this node has not caught up on. Python runs once a key for
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from kdht.core._layout cimport KDHT_RECORD_FLAG_TOMBSTONE, be64toh, ntohl, ntohs
+from kdht.core._layout cimport (
+    KDHT_RECORD_FLAG_IMMUTABLE, KDHT_RECORD_FLAG_SIGNED, KDHT_RECORD_FLAG_TOMBSTONE, be64toh, ntohl, ntohs,
+)
 from kdht.storage._cache cimport RecordCache
 
 import struct
@@ -22,6 +24,7 @@ from kdht.storage.versions import latest_readable
 cdef enum:
     HEAD_LEN = 22  # layout's u64 version, u64 expiry, u32 flags, u16 length of the value
 
+cdef uint32_t CERTIFIED_KINDS = KDHT_RECORD_FLAG_IMMUTABLE | KDHT_RECORD_FLAG_SIGNED
 cdef bytes PREFIX = layout.RECORD
 if struct.calcsize(layout.HEAD_FORMAT) != HEAD_LEN:
     raise ImportError("the layout of a record has changed: change _reader.pyx too")
@@ -86,7 +89,7 @@ cdef class StoreReader:
         if 0 < expiry and <double>expiry <= now:
             return None
         # `versions.is_possible`; the ordinary path counts and tells.
-        if version > latest:
+        if version > latest and not flags & CERTIFIED_KINDS:
             return None
         value = raw[HEAD_LEN:]
         if self.cache is not None:

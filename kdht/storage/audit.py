@@ -12,7 +12,7 @@ from kdht.storage.promises import PLEDGE
 from kdht.storage.versions import is_possible
 
 MAX_PROBLEMS = 100
-_META = (layout.FORMAT_KEY, layout.COUNTS_KEY)
+_META = (layout.FORMAT_KEY, layout.COUNTS_KEY, layout.SERIAL_KEY)
 
 
 class Audit(NamedTuple):

@@ -130,7 +130,8 @@ def newer(one: StoredRecord, other: StoredRecord) -> bool:
 def _rank(record: StoredRecord) -> tuple[bool, bytes, int, int]:
     """Among records of one version."""
     # Any fixed order will do: two records of one version must not win on different nodes.
-    return record.deleted, record.value, record.expiry, record.flags
+    # No end is the latest end: else a copy with a TTL would end a record that has none.
+    return record.deleted, record.value, record.expiry or MAX_EXPIRY, record.flags
 
 
 def settle(

@@ -73,12 +73,14 @@ class StoreChange:
             if before != self._after[key]
         ]
 
+    def is_empty(self, replaced: list[Replaced]) -> bool:
+        """Whether there is nothing to write."""
+        return not (replaced or self._stray or self.pledged)
+
     def write(
-        self, db: plyvel.DB, replaced: list[Replaced], counts: layout.Counts, *, sync: bool
+        self, db: plyvel.DB, replaced: list[Replaced], counts: layout.Counts, serial: int, *, sync: bool
     ) -> layout.Counts:
-        """Write the batch if it changes anything. Returns the counts after it."""
-        if not replaced and not self._stray and not self.pledged:
-            return counts
+        """Write the batch, number `serial` of the database. Returns the counts after it."""
         batch = db.write_batch(sync=sync)
         for entry in self._stray:
             batch.delete(entry)
@@ -94,6 +96,8 @@ class StoreChange:
                 batch.delete(layout.PROMISE + key)
         counts = _counts_after(counts, replaced)
         batch.put(layout.COUNTS_KEY, layout.COUNTS_VALUE.pack(*counts))
+        # Last: `witness` finds it there, in LevelDB's log.
+        batch.put(layout.SERIAL_KEY, layout.SERIAL_VALUE.pack(serial))
         batch.write()
         return counts
 

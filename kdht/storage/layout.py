@@ -5,6 +5,7 @@
     b"x" key                  a record that was set aside, because its version is impossible (`versions`)
     b"p" key                  the promises of the key: for each u64 version, nonce, the version that stood, Unix seconds
     b"mformat"                u32, FORMAT
+    b"mserial"                u64, the number of batches so far; the last entry of each batch
     b"mcounts"                u64 records, u64 bytes of values, u64 tombstones among the records
 
 Numbers are big-endian. LevelDB keeps its keys sorted. So all keys with a common prefix (an XOR
@@ -34,11 +35,13 @@ PROMISE = b"p"
 PROMISE_END = b"q"
 FORMAT_KEY = b"mformat"
 COUNTS_KEY = b"mcounts"
+SERIAL_KEY = b"mserial"
 BEFORE_ALL = b"\x00"
 BEHIND_ALL = b"\xff"
 """All entries of ours lie between these two."""
 
 FORMAT_VALUE = struct.Struct(">I")
+SERIAL_VALUE = struct.Struct(">Q")
 COUNTS_VALUE = struct.Struct(">QQQ")
 COUNTS_WITHOUT_TOMBSTONES = struct.Struct(">QQ")
 # u64 version, u64 expiry, u32 flags, u16 length of the value

@@ -19,7 +19,7 @@ from itertools import islice
 import plyvel
 
 from kdht.errors import StorageError
-from kdht.storage import files, layout
+from kdht.storage import files, layout, witness
 from kdht.storage._cache import RecordCache
 from kdht.storage._reader import StoreReader
 from kdht.storage.audit import Audit, audit
@@ -37,6 +37,7 @@ from kdht.storage.change import StoreChange
 from kdht.storage.promises import MAX_KEYS, Granted, Pledges, Promise, above, grant, live, unpack
 from kdht.storage.record import StoredRecord
 from kdht.storage.versions import ANY_VERSION, latest_readable, latest_version
+from kdht.storage.witness import Witness
 from kdht.times import UnixTime
 from kdht.wire._shared import REPLAY_WINDOW
 
@@ -61,6 +62,7 @@ class LevelStore:
         self._failed = False
         with self._errors():
             had_tables = files.prepare(self.path)
+            witness.check_logs(self.path)
             self._db = plyvel.DB(
                 self.path,
                 create_if_missing=True,
@@ -75,6 +77,9 @@ class LevelStore:
             with self._errors():
                 files.check_tables(self._db, self.path)
                 self._check_format(had_tables)
+                self._serial = self._synced = self._read_serial()
+                witness.check_serial(self.path, self._serial)
+                self._witness = Witness(self.path)
                 self._counts = self._read_counts()
                 self._promised = self._read_promises()
         except StorageError:
@@ -123,6 +128,7 @@ class LevelStore:
                 if pledges and record is not None:
                     change.pledge(key, above(pledges, record.version))
             self._commit(change, sync=True)
+            self._witness.note(self._synced, now)
         tell(on_change, changes)
         return outcomes
 
@@ -194,6 +200,8 @@ class LevelStore:
             with self._lock, self._writing():
                 files.mark_ends(self._db)
             files.rewrite(self._db)
+            with self._lock:
+                self._witness.save(self._synced)
 
     def audit(self, now: UnixTime) -> Audit:
         """Check the whole database. Nobody may write meanwhile."""
@@ -201,7 +209,9 @@ class LevelStore:
             return audit(entries, self._counts, latest_version(now, self._window))
 
     def close(self) -> None:
-        self._db.close()
+        with self._lock:
+            self._witness.save(self._synced)
+            self._db.close()
 
     def _read(self, key: bytes) -> StoredRecord | None:
         raw = self._db.get(layout.RECORD + key, verify_checksums=True)
@@ -217,6 +227,11 @@ class LevelStore:
             for entry, raw in entries:
                 yield entry[len(layout.RECORD) :], raw
 
+    def _read_serial(self) -> int:
+        """The number of the last batch. Databases from before there were numbers begin with 0."""
+        raw = self._db.get(layout.SERIAL_KEY, bytes(layout.SERIAL_VALUE.size), verify_checksums=True)
+        return int(layout.SERIAL_VALUE.unpack(raw)[0])
+
     def _read_counts(self) -> layout.Counts:
         raw = self._db.get(layout.COUNTS_KEY, bytes(layout.COUNTS_VALUE.size), verify_checksums=True)
         return layout.Counts(*layout.COUNTS_VALUE.unpack(raw))
@@ -231,8 +246,13 @@ class LevelStore:
         """Write a change to the disk, then to the counts and promises in memory. Returns how many records changed."""
         with self._writing():
             replaced = change.replaced()
+            if change.is_empty(replaced):
+                return 0  # a duplicate
             # In the same batch as the records: counts cannot drift, and no start walks the database.
-            self._counts = change.write(self._db, replaced, self._counts, sync=sync)
+            self._counts = change.write(self._db, replaced, self._counts, self._serial + 1, sync=sync)
+            self._serial += 1
+            if sync:  # with it all earlier ones
+                self._synced = self._serial
         for key, pledges in change.pledged.items():
             if pledges:
                 self._promised[key] = pledges

@@ -4,11 +4,14 @@ A version is a time in microseconds, given by a client or by a node's hybrid clo
 MAX_CLOCK_ERROR, and the clocks of two nodes may differ by the replay window. A greater version is a lie or a fault. If it were
 believed, nobody could write its key again, and clocks that follow it would run out of 64 bits.
 
+A self-certified record has another kind of version, 2^63 and more. It proves it itself (`kdht.wire.certified`).
+
 Contract: no clock, no I/O.
 """
 
 from kdht.storage.record import StoredRecord
 from kdht.times import UnixTime
+from kdht.wire.certified import CERTIFIED, KINDS
 from kdht.wire.limits import MAX_VERSION
 
 MICROSECONDS = 1_000_000
@@ -41,9 +44,15 @@ def latest_readable(now: UnixTime) -> int:
 
 def is_possible_version(version: int, latest: int) -> bool:
     """Whether a record could have this version. For messages that name a version without its record."""
-    return version <= latest
+    # A self-certified record's version is no time. Its proof is checked where the record itself comes.
+    return version <= latest or version >= CERTIFIED
 
 
 def is_possible(record: StoredRecord, latest: int) -> bool:
-    """Whether this record could have been written. For every record from a message, a file or the disk."""
+    """Whether this record could have been written. For every record from a message, a file or the disk.
+
+    The flags of a self-certified record say that its proof was checked when it came (`certified.check_proof`).
+    """
+    if record.flags & KINDS:
+        return record.version >= CERTIFIED
     return record.version <= latest

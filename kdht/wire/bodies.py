@@ -9,6 +9,7 @@ from kdht.wire import _shared as shared
 from kdht.wire._shared import RecordFlag
 from kdht.wire.addresses import Contact
 from kdht.wire.buffer import Buffer
+from kdht.wire.certified import CERTIFIED, IMMUTABLE, KINDS, MAX_SEQ, SignedValue
 
 # --- Bodies ----------------------------------------------------------------------------
 #
@@ -23,9 +24,17 @@ from kdht.wire.buffer import Buffer
 #
 #      0              4              8                                     0              8
 #  0 | version                       |                                 0 | version      | nonce        |
-#  8 | ttl          | flags          |                                16 | 01 or nothing|
+#  8 | ttl          | flags          |                                16 | 01 or nothing; or flags, 4, and a value
 # 16 | condition, or nonce           |
 # 24 | value                                                            0 | version      | ttl  | flags |
+#
+# A PUT of a signed record. Its condition, if it has one, is in the place of the version. Flags: SIGNED, the salt's length:
+#
+#      0              4              8
+#  0 | condition, or 0               |
+#  8 | ttl          | flags          |
+# 16 | seq                           |
+# 24 | public key, 32 | signature, 64 | salt | v
 
 _IF_VERSION = int(RecordFlag.IF_VERSION)
 _DECIDED = int(RecordFlag.DECIDED)
@@ -34,6 +43,7 @@ RECORD = struct.Struct(">QII")
 EXTRA = struct.Struct(">Q")
 """The condition, or the nonce, between a record's head and its value."""
 PROMISE = struct.Struct(">QQ")
+FLAGS = struct.Struct(">I")
 GIVEN_BACK = b"\x01"
 """The last byte of a PROMISE that the coordinator gives back."""
 CONTACT = struct.Struct(f">{shared.ID_LEN}s16sH")
@@ -73,12 +83,44 @@ def pack_write(record: Record, condition: int | None = None) -> bytes:
 def parse_write(body: Buffer) -> tuple[Record, int | None]:
     """The record (without the flag IF_VERSION) and the condition, from the untrusted body of a PUT or DELETE.
 
-    Raises BadPacket.
+    A self-certified record has the version that it will be stored with. Its proof is not checked here. Raises BadPacket.
     """
     record = Record.parse(body)
+    if record.flags & KINDS:
+        return _certified_write(record)
     if not record.flags & _IF_VERSION:
         return record, None
     return _split_extra(record, _IF_VERSION)
+
+
+def pack_signed_write(signed: SignedValue, ttl: int = 0, condition: int | None = None) -> bytes:
+    """The body of a signed record's PUT. `condition`: as in `pack_write`."""
+    conditional = 0 if condition is None else _IF_VERSION
+    head = RECORD.pack(condition or 0, ttl, signed.flags | conditional)
+    return head + EXTRA.pack(signed.seq) + signed.value
+
+
+def pack_immutable_write(value: bytes, ttl: int = 0) -> bytes:
+    """The body of an immutable record's PUT."""
+    return RECORD.pack(0, ttl, IMMUTABLE) + value
+
+
+def _certified_write(record: Record) -> tuple[Record, int | None]:
+    """A self-certified record as it will be stored, not checked yet, and the condition."""
+    version, ttl, flags, value = record
+    if flags & IMMUTABLE:
+        if version or flags != IMMUTABLE:
+            raise BadPacket(
+                "BAD_FLAGS", f"an immutable record with the version {version} and the flags {flags:#x}"
+            )
+        return Record(CERTIFIED, ttl, flags, value), None
+    if len(value) < EXTRA.size:
+        raise BadPacket("TRUNCATED", f"{len(value)} bytes behind the head of a signed record")
+    (seq,) = EXTRA.unpack_from(value)
+    if seq > MAX_SEQ or (version and not flags & _IF_VERSION):
+        raise BadPacket("BAD_LENGTH", f"a signed record with seq {seq} and the condition {version}")
+    stored = Record(CERTIFIED + seq, ttl, flags & ~_IF_VERSION, value[EXTRA.size :])
+    return stored, version if flags & _IF_VERSION else None
 
 
 def pack_decided(record: Record, nonce: int) -> bytes:
@@ -102,20 +144,37 @@ def _split_extra(record: Record, flag: int) -> tuple[Record, int]:
     return Record(version, ttl, flags ^ flag, value[EXTRA.size :]), EXTRA.unpack_from(value)[0]
 
 
-def pack_promise(version: int, nonce: int, *, given_back: bool = False) -> bytes:
-    """The body of a PROMISE."""
-    return PROMISE.pack(version, nonce) + (GIVEN_BACK if given_back else b"")
+def pack_promise(
+    version: int, nonce: int, *, given_back: bool = False, certified: tuple[int, bytes] | None = None
+) -> bytes:
+    """The body of a PROMISE. `certified`: flags and value of the self-certified record whose version it is."""
+    head = PROMISE.pack(version, nonce)
+    if certified is not None:
+        flags, value = certified
+        return head + FLAGS.pack(flags) + value
+    return head + (GIVEN_BACK if given_back else b"")
 
 
 def parse_promise(body: Buffer) -> tuple[int, int, bool]:
     """Version, nonce and "given back", from the untrusted body of a PROMISE. Raises BadPacket."""
     rest = bytes(body[PROMISE.size :])
-    if len(body) < PROMISE.size or rest not in (b"", GIVEN_BACK):
+    if len(body) < PROMISE.size:
         raise BadPacket("BAD_LENGTH", f"a PROMISE of {len(body)} bytes")
     version, nonce = PROMISE.unpack_from(body)
     if not version:
         raise BadPacket("BAD_LENGTH", "a PROMISE without a version")
-    return version, nonce, bool(rest)
+    has_proof = version & CERTIFIED and len(rest) >= FLAGS.size
+    if rest not in (b"", GIVEN_BACK) and not has_proof:
+        raise BadPacket("BAD_LENGTH", f"a PROMISE of {len(body)} bytes")
+    return version, nonce, rest == GIVEN_BACK
+
+
+def promised_record(body: Buffer) -> tuple[int, bytes]:
+    """Flags and value of the record in a parsed PROMISE; no flags if there is none."""
+    if len(body) < PROMISE.size + FLAGS.size:
+        return 0, b""
+    (flags,) = FLAGS.unpack_from(body, PROMISE.size)
+    return flags, bytes(body[PROMISE.size + FLAGS.size :])
 
 
 def pack_contacts(contacts: Iterable[Contact]) -> bytes:

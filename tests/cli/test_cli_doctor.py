@@ -1,6 +1,7 @@
 """doctor: every check on made-up subjects, good and bad; and the whole against a real node."""
 
 import json
+import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 from answers import contact, node_stats, node_status, routing_table
 from ctl import Ctl
-from daemons import DevNode, free_port
+from daemons import KDHTCTL, DevNode, free_port, run
 from msgspec import structs
 
 from kdht.cli.doctor import CHECKS, examine, firewall, host, kernel, links, node
@@ -331,3 +332,25 @@ def test_a_failure_is_its_exit_status(tmp_path):
     assert done.returncode == 10
     assert b"failure" in done.stdout
     assert done.stderr == b""
+
+
+# --- Which daemon it asks ----------------------------------------------------------------
+
+
+def daemon_asked(config: Path, *arguments: str, **environment: str) -> str:
+    """What doctor says of the daemon that it does not find."""
+    kept = {name: value for name, value in os.environ.items() if name != "KDHT_SOCKET"}
+    done = run([*KDHTCTL, "doctor", "--json", "--config", config, *arguments], env={**kept, **environment})
+    return " ".join(each["what"] for each in json.loads(done.stdout)["findings"])
+
+
+def test_a_configurations_own_control_socket_is_asked_unless_another_is_given(tmp_path: Path) -> None:
+    path = tmp_path / "kdhtd.toml"
+    path.write_text(
+        f'[node]\nlisten = ["127.0.0.1:{PORT}"]\ndata_dir = "{tmp_path}/data"\n'
+        f'[[key]]\nsecret = "sixteen bytes or more"\n[control]\nsocket = "{tmp_path}/own.sock"\n'
+    )
+    path.chmod(0o600)
+    assert f"{tmp_path}/own.sock" in daemon_asked(path)
+    assert f"{tmp_path}/given.sock" in daemon_asked(path, "--socket", f"{tmp_path}/given.sock")
+    assert f"{tmp_path}/named.sock" in daemon_asked(path, KDHT_SOCKET=f"{tmp_path}/named.sock")

@@ -20,7 +20,7 @@ def node_status(**changes: Any) -> NodeStatus:
     well: dict[str, Any] = {
         "state": "running", "moving": False, "version": "1", "pid": 1, "uptime": 1.0, "address": "127.0.0.1:5348",
         "own": ["127.0.0.1:5348"], "data_dir": "/nowhere", "key_epochs": [0], "capabilities": {}, "cookies": True,
-        "warnings": [], "node_id": NODE_ID, "contacts": 3, "joined": True, "ready": True, "writable": True,
+        "log_lines_lost": 0, "warnings": [], "node_id": NODE_ID, "contacts": 3, "joined": True, "ready": True, "writable": True,
         "not_writable": "", "datapaths": [{"name": "socket", "state": "up"}],
     }  # fmt: skip
     return NodeStatus(**{**well, **changes})

@@ -19,7 +19,7 @@ from kdht.node.replicas import ClusterState, Policy
 from kdht.node.replicas.calls import answer
 from kdht.node.replicas.quorum_reads import untrusted_stored
 from kdht.storage import MemoryStore, Result, StoredRecord, Write
-from kdht.wire import OFFSET, RECORD, Address, Contact
+from kdht.wire import FIELD, OFFSET, RECORD, Address, Contact
 from kdht.wire._shared import HEADER_LEN, Flag, Op, RecordFlag, Status
 
 VALUE = bytes(100)
@@ -81,7 +81,7 @@ class Keeper(Member):
             if each.data[OFFSET["op"]] == Op.STORE and not each.data[OFFSET["flags"]] & Flag.REPLY
         ]
         for each in () if self.deaf else stores:
-            record = untrusted_stored(each.data[HEADER_LEN:])
+            record = untrusted_stored(each.data[FIELD["key"]], each.data[HEADER_LEN:])
             key = each.data[OFFSET["key"] : OFFSET["key"] + 20]
             result = self._write(key, record)
             status = Status.OK if result.accepted else Status.CONFLICT

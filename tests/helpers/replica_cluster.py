@@ -23,7 +23,10 @@ from kdht.wire.keys import derive
 KEY = derive(0, b"the cluster's secret in the tests")
 
 
-def key_of(name: str) -> bytes:
+def key_of(name: str | bytes) -> bytes:
+    """The key of a name. Bytes are a key already: that of a self-certified record."""
+    if isinstance(name, bytes):
+        return name
     return hashlib.blake2b(name.encode(), digest_size=20).digest()
 
 
@@ -92,7 +95,7 @@ class Member:
         living = len([other for other in others if other is not self])
         self.cluster.count(living, max(self.cluster.others, living))
 
-    def has(self, name: str) -> StoredRecord | None:
+    def has(self, name: str | bytes) -> StoredRecord | None:
         return self.store.get(key_of(name), self.now)
 
 
@@ -133,7 +136,7 @@ class Cluster:
         self.client: MemoryClient = self.network.client(Address.of("192.0.2.7", 40000))
         self._requests = 0
 
-    def replicas(self, name: str, among: Sequence[Member] | None = None) -> list[Member]:
+    def replicas(self, name: str | bytes, among: Sequence[Member] | None = None) -> list[Member]:
         """The nodes that should keep a key, the owner first."""
         key = int.from_bytes(key_of(name), "big")
         members = sorted(
@@ -150,7 +153,7 @@ class Cluster:
     def ask(
         self,
         op: Op,
-        name: str,
+        name: str | bytes,
         body: bytes = b"",
         *,
         via: Member | None = None,
@@ -173,7 +176,7 @@ class Cluster:
     def send(
         self,
         op: Op,
-        name: str,
+        name: str | bytes,
         body: bytes = b"",
         *,
         via: Member | None = None,
@@ -197,7 +200,7 @@ class Cluster:
         assert reply.flags & Flag.REPLY
         return Record.parse(reply.body)
 
-    def get(self, name: str, op: Op = Op.GET, **how: object) -> bytes | None:
+    def get(self, name: str | bytes, op: Op = Op.GET, **how: object) -> bytes | None:
         """The value, or None for NOT_FOUND; nothing else may come."""
         reply = self.ask(op, name, bytes(1120), **how)  # type: ignore[arg-type]
         assert reply is not None

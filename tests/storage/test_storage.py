@@ -19,7 +19,8 @@ from kdht.storage import (
     neighbourhood,
 )
 from kdht.storage.versions import latest_version
-from kdht.wire._shared import ID_BITS, MAX_VALUE, REPLAY_WINDOW
+from kdht.wire._shared import ID_BITS, MAX_VALUE, REPLAY_WINDOW, RecordFlag
+from kdht.wire.certified import KINDS
 
 LATEST = latest_version(NOW, REPLAY_WINDOW)
 
@@ -32,9 +33,10 @@ def store(request, tmp_path):
 
 
 def test_a_record_comes_back_whole(store):
-    write = put(1, b"x" * MAX_VALUE, int(NOW) + 9, 0xFFFFFFFD, LATEST)
+    flags = 0xFFFFFFFF ^ (TOMBSTONE | KINDS)
+    write = put(1, b"x" * MAX_VALUE, int(NOW) + 9, flags, LATEST)
     assert store.apply([write], NOW) == [Result(True, False, LATEST)]
-    assert store.get(key_of(1), NOW) == StoredRecord(LATEST, int(NOW) + 9, 0xFFFFFFFD, b"x" * MAX_VALUE)
+    assert store.get(key_of(1), NOW) == StoredRecord(LATEST, int(NOW) + 9, flags, b"x" * MAX_VALUE)
     assert store.get(key_of(2), NOW) is None
 
 
@@ -43,9 +45,21 @@ def test_a_version_beyond_any_clock_is_refused_with_the_time(store):
     for version in (LATEST + 1, 2**63, 2**64 - 1):
         refused = Result(False, True, MICROS, MICROS)
         assert store.apply([put(1, b"lie", version=version)], NOW) == [refused]
+    for version in (LATEST + 1, 2**63 - 1):
         assert store.apply([Promise(key_of(2), version, 7)], NOW) == [Granted(False, MICROS)]
     assert store.get(key_of(1), NOW).value == b"old"
     assert store.apply([put(2, b"good", version=MICROS)], NOW)[0].accepted
+
+
+@pytest.mark.parametrize("kind", [int(RecordFlag.IMMUTABLE), int(RecordFlag.SIGNED)])
+def test_a_self_certified_version_is_no_time_and_needs_its_flag(store, kind):
+    store.apply([put(1, b"plain", version=LATEST)], NOW)
+    assert not store.apply([put(1, b"lie", version=2**63 + 7)], NOW)[0].accepted
+    assert not store.apply([put(1, b"lie", flags=kind, version=MICROS)], NOW)[0].accepted
+    assert store.apply([put(1, b"proven", flags=kind, version=2**63 + 7)], NOW)[0].accepted
+    assert store.get(key_of(1), NOW).value == b"proven"
+    assert not store.apply([put(1, b"plain", version=LATEST)], NOW)[0].accepted
+    assert store.apply([Promise(key_of(1), 2**63 + 8, 7)], NOW)[0].accepted
 
 
 def test_a_record_beyond_the_clock_is_invisible_and_gives_its_place_away(store):
@@ -92,9 +106,9 @@ def test_the_greater_version_wins_in_any_order(store):
 def test_equal_versions_end_alike_in_any_order():
     writes = [
         put(1, b"a", version=5),
-        put(1, b"b", version=5),
         put(1, b"b", version=5, expiry=2000),
-        put(1, b"b", version=5, expiry=2000, flags=4),
+        put(1, b"b", version=5),
+        put(1, b"b", version=5, flags=4),
         delete(1, version=5),
     ]
     for last in range(1, len(writes) + 1):

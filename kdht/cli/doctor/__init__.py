@@ -12,7 +12,7 @@ import click
 
 from kdht.cli.doctor import firewall, host, kernel, links, node
 from kdht.cli.doctor.findings import Check, Finding, Subject, examined
-from kdht.cli.options import as_json, config_file, control_socket, emit
+from kdht.cli.options import as_json, config_file, control_socket, emit, socket_given
 from kdht.errors import UNHEALTHY
 
 CHECKS: tuple[Check, ...] = (*node.CHECKS, *kernel.CHECKS, *links.CHECKS, *firewall.CHECKS, *host.CHECKS)
@@ -27,9 +27,9 @@ def doctor(config_path: Path, socket_path: Path, quiet: bool, as_json: bool) -> 
     """Examine the configuration, the kernel, the network and the running node. Changes nothing.
 
     Each line is ok, a warning or a failure, and says how to fix it. Root sees more. Exits with 10 if there is a
-    failure.
+    failure. Without --socket it asks the daemon of the configuration's control socket.
     """
-    findings = list(examine(examined(config_path, socket_path)))
+    findings = list(examine(examined(config_path, socket_path if socket_given() else None)))
     counted = Counter(each.state for each in findings)
     data = {
         "findings": [each._asdict() for each in findings if not quiet or each.state != "ok"],

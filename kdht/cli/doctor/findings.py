@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
 
+from kdht.cli.options import default_socket
 from kdht.config import dev
 from kdht.config.schema import load
 from kdht.config.settings import Settings, resolve
@@ -73,9 +74,13 @@ class Subject:
 Check: TypeAlias = Callable[[Subject], Iterator[Finding]]
 
 
-def examined(config: Path, socket: Path) -> Subject:
-    """Look at the configuration and ask the daemon. A missing one is an error to report."""
+def examined(config: Path, given: Path | None) -> Subject:
+    """Look at the configuration and ask the daemon. A missing one is an error to report.
+
+    `given`: the control socket. None: the configuration's, and without a configuration the usual one.
+    """
     settings, config_error = _settings(config)
+    socket = given or (settings.control_socket if settings else default_socket())
     status = stats = table = None
     daemon_error = ""
     try:

@@ -55,8 +55,16 @@ class MoveParams(msgspec.Struct, forbid_unknown_fields=True):
 class Methods:
     """The methods of one daemon. They answer about the node while there is one."""
 
-    def __init__(self, settings: Settings, stopping: asyncio.Event, anew: asyncio.Event) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        stopping: asyncio.Event,
+        anew: asyncio.Event,
+        lost_lines: Callable[[], int],
+    ) -> None:
+        """`lost_lines`: log lines that were lost so far."""
         self.settings = settings
+        self._lost_lines = lost_lines
         self._stopping = stopping
         self._anew = anew
         self._started = time.monotonic()
@@ -131,6 +139,7 @@ class Methods:
             key_epochs=[key.epoch for key in settings.keys],
             capabilities={name: REASONS.get(name, "") for name in self.capabilities},
             cookies=settings.config.node.cookies,
+            log_lines_lost=self._lost_lines(),
             warnings=[*settings.warnings, *self._troubles()],
         )
         if self._running:

@@ -68,6 +68,9 @@ METRICS = {
         "Members with an IP version that this node lacks. It does not serve while there are any.",
     ),
     "kdht_uptime_seconds": Metric("gauge", "Seconds since the daemon's start."),
+    "kdht_log_lines_lost_total": Metric(
+        "counter", "Log lines lost, because nobody read standard error fast enough."
+    ),
     "kdht_contacts": Metric("gauge", "Contacts in the routing table."),
     "kdht_buckets": Metric("gauge", "K-buckets with contacts."),
     "kdht_replacements": Metric("gauge", "Contacts waiting for a place in a full bucket."),
@@ -214,6 +217,7 @@ def samples(told: NodeAnswers) -> Iterator[Sample]:
     yield Sample("kdht_gone", (), len(status.gone))
     yield Sample("kdht_unreachable_members", (), len(status.unreachable))
     yield Sample("kdht_uptime_seconds", (), status.uptime)
+    yield Sample("kdht_log_lines_lost_total", (), status.log_lines_lost)
     if running is None:
         return
     yield from _repair(status.repair_state)

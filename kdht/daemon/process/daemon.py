@@ -9,6 +9,7 @@ transport has a thread of its own. Only this layer reads the clock.
 import asyncio
 import logging
 import signal
+import sys
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack, ExitStack, suppress
@@ -25,6 +26,7 @@ from kdht.daemon.datapaths import Datapaths
 from kdht.daemon.moving import Moves
 from kdht.daemon.pages import server as pages
 from kdht.daemon.process import capabilities, housekeeping, logs, memory
+from kdht.daemon.process.log_writer import LogWriter
 from kdht.daemon.process.notify import beating, notify
 from kdht.daemon.process.reload import reload
 from kdht.daemon.wiring import Parts
@@ -34,6 +36,8 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+LAST_LINES_SECONDS = 1.0
+"""How long the last log lines wait for who reads them."""
 LONELY_SECONDS = 20.0
 """Seconds until a joined node without contacts counts as really alone."""
 _ENDS = {
@@ -51,22 +55,26 @@ def run(load: Callable[[], Settings]) -> int:
     Raises KdhtError when it cannot start.
     """
     settings = load()
-    logs.configure(settings.config.log.level, settings.config.log.format)
-    asyncio.run(Daemon(settings, load).run())
+    writer = logs.configure(settings.config.log.level, settings.config.log.format, sys.stderr.fileno())
+    try:
+        asyncio.run(Daemon(settings, load, writer).run())
+    finally:
+        writer.drain(LAST_LINES_SECONDS)
     return 0
 
 
 class Daemon:
     """One node from start to end."""
 
-    def __init__(self, settings: Settings, load: Callable[[], Settings]) -> None:
+    def __init__(self, settings: Settings, load: Callable[[], Settings], log_writer: LogWriter) -> None:
         self._settings = settings
         self._load = load
+        self._log_writer = log_writer
         self._stopping = asyncio.Event()
         self._anew = asyncio.Event()
         """The node is to be put together again, from what is in its data directory, as by a restart; with another ID
         after a move."""
-        self._methods = Methods(settings, self._stopping, self._anew)
+        self._methods = Methods(settings, self._stopping, self._anew, lambda: log_writer.lost)
         self._failure: BaseException | None = None
 
     async def run(self) -> None:
@@ -89,6 +97,7 @@ class Daemon:
             self._methods.capabilities = capabilities.reduce(
                 self._settings.data_dir, self._settings.address.port, self._settings.key_files
             )
+            self._log_writer.start()
             async with beating():
                 await self._serve_all(data)
         if self._failure:

@@ -6,10 +6,15 @@ message.
 
 import logging
 import sys
+import threading
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
+
+from kdht.daemon.process.log_writer import LogWriter
+
+log = logging.getLogger(__name__)
 
 _STANDARD = set(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 
@@ -59,14 +64,31 @@ def _quoted(value: object) -> str:
 FORMATTERS: dict[str, type[logging.Formatter]] = {"text": TextFormatter, "json": JsonFormatter}
 
 
-def configure(level: str, form: str) -> None:
-    """Send the `kdht` loggers' lines of `level` and above to standard error, in format `form`."""
-    handler = logging.StreamHandler(sys.stderr)
+def configure(level: str, form: str, fd: int) -> LogWriter:
+    """Send the `kdht` loggers' lines of `level` and above to the descriptor `fd`, in format `form`.
+
+    What Python itself would print there goes the same way, because a print may wait for a reader.
+    """
+    handler = LogWriter(fd)
     handler.setFormatter(FORMATTERS[form]())
-    logger = logging.getLogger("kdht")
-    logger.handlers[:] = [handler]
-    logger.propagate = False
+    for name in ("kdht", "asyncio", "py.warnings"):
+        logger = logging.getLogger(name)
+        logger.handlers[:] = [handler]
+        logger.propagate = False
+    logging.captureWarnings(True)
+    threading.excepthook = _tell_of_thread
+    sys.unraisablehook = _tell_of_unraisable
     set_level(level)
+    return handler
+
+
+def _tell_of_thread(died: threading.ExceptHookArgs) -> None:
+    name = died.thread.name if died.thread else "?"
+    log.error("a thread died", extra={"of": name}, exc_info=died.exc_value)
+
+
+def _tell_of_unraisable(found: Any) -> None:
+    log.error("an error was ignored", extra={"of": repr(found.object)}, exc_info=found.exc_value)
 
 
 def set_level(level: str) -> None:

@@ -9,15 +9,17 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 
-from kdht.errors import StorageError
+from kdht.errors import BadPacket, MissingLibrary, StorageError
 from kdht.node.messages import Reply
 from kdht.node.repair.context import RepairContext
 from kdht.node.repair.window import Window
 from kdht.node.replicas.writes import pack_stored
 from kdht.node.rpc import Rpc
+from kdht.storage import StoredRecord
 from kdht.times import SteadyTime
 from kdht.wire import Contact
 from kdht.wire._shared import Op, Status
+from kdht.wire.certified import check_proof, is_certified
 
 MAX_QUEUED = 4096
 LEAST_WAITING = 512
@@ -86,10 +88,25 @@ class Pusher:
             return False
         if record is None:  # it expired or was given away
             return False
+        if is_certified(record.version, record.flags) and not self._is_proven(push.key, record):
+            return False
         body = pack_stored(record)
         if not context.ask(Op.STORE, push.key, push.contact, body, partial(self._answered, push), now):
             return False
         context.counters["bytes_pushed"] += len(body)
+        return True
+
+    def _is_proven(self, key: bytes, record: StoredRecord) -> bool:
+        """Whether the own copy of a self-certified record is what its owner made. If not, it is dropped."""
+        try:
+            check_proof(key, record.version, record.flags, record.value)
+        except BadPacket:
+            # Somebody altered this disk. While the copy stands, it keeps the right one out.
+            self._context.counters["records_unproven"] += 1
+            self._context.drop([(key, record.version)])
+            return False
+        except MissingLibrary:
+            pass  # the other node checks it
         return True
 
     def _answered(self, push: _Push, rpc: Rpc, reply: Reply | None, now: SteadyTime) -> None:

@@ -4,7 +4,7 @@
 
 Contract: `take` is called on the thread that received the batch. Its STOREs become one job of the writer. The
 writer reports the outcomes on its own thread. There the answers are made, and leave together. Other messages
-and malformed STOREs are returned untouched; `untrusted_stored` says what is wrong with those.
+and STOREs that are malformed or unproven are returned untouched; `untrusted_store` says what is wrong with those.
 """
 
 from cpython.tuple cimport PyTuple_GET_ITEM
@@ -12,8 +12,9 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
 from kdht.core._layout cimport (
-    KDHT_CONDITION_LEN, KDHT_FLAG_REPLY, KDHT_HEADER_LEN, KDHT_ID_LEN, KDHT_MAGIC, KDHT_OP_STORE,
-    KDHT_RECORD_FLAG_BEHIND, KDHT_RECORD_FLAG_DECIDED, KDHT_RECORD_FLAG_TOMBSTONE, KDHT_RECORD_LEN,
+    KDHT_CERTIFIED_BIT, KDHT_CONDITION_LEN, KDHT_FLAG_REPLY, KDHT_HEADER_LEN, KDHT_ID_LEN, KDHT_MAGIC, KDHT_OP_STORE,
+    KDHT_RECORD_FLAG_BEHIND, KDHT_RECORD_FLAG_DECIDED, KDHT_RECORD_FLAG_IMMUTABLE, KDHT_RECORD_FLAG_SIGNED,
+    KDHT_RECORD_FLAG_TOMBSTONE, KDHT_RECORD_LEN,
     KDHT_STATUS_BAD_VERSION, KDHT_STATUS_BUSY,
     KDHT_STATUS_CONFLICT, KDHT_STATUS_OK, KDHT_STATUS_STORAGE_FAILED, KDHT_VERSION,
     be64toh, htobe64, htonl, htons, kdht_header, kdht_record, ntohl,
@@ -21,17 +22,28 @@ from kdht.core._layout cimport (
 from kdht._routing cimport Core, core_seal
 
 from kdht.datapath.base import Outgoing
-from kdht.errors import StorageError
+from kdht.errors import BadPacket, MissingLibrary, StorageError
 from kdht.node.messages import CONTROL_HOPS
 from kdht.storage import StoredRecord, Write
 from kdht.storage.versions import MAX_CLOCK_ERROR, micros
+from kdht.wire.certified import check_proof
 
 cdef uint8_t HOPS = CONTROL_HOPS
+cdef uint32_t CERTIFIED_KINDS = KDHT_RECORD_FLAG_IMMUTABLE | KDHT_RECORD_FLAG_SIGNED
 
 
 cdef inline object item(object named, Py_ssize_t place):
     """A field of a NamedTuple, by its place; nothing is checked."""
     return <object>PyTuple_GET_ITEM(named, place)
+
+
+cdef bint is_proven(bytes key, uint64_t version, uint32_t flags, bytes value) except -1:
+    """Whether a record that says that it proves itself does so."""
+    try:
+        check_proof(key, version, flags, value)
+    except (BadPacket, MissingLibrary):
+        return False
+    return True
 
 
 cdef inline uint64_t version_of(request) except? 0:
@@ -107,12 +119,16 @@ cdef class StoreRequests:
             nonce = be64toh(number)
             begin += KDHT_CONDITION_LEN
             flags ^= KDHT_RECORD_FLAG_DECIDED
-        if version[0] == 0 or flags & ~<uint32_t>KDHT_RECORD_FLAG_TOMBSTONE:
-            return None
-        if flags and length > begin:
-            return None
         value = data[begin:]
         stored = tuple.__new__(StoredRecord, (version[0], ntohl(record.ttl), flags, value))
+        if version[0] >> KDHT_CERTIFIED_BIT or flags & CERTIFIED_KINDS:
+            if not is_proven(header.key[:KDHT_ID_LEN], version[0], flags, value):
+                return None
+            version[0] = 0  # it is no time: the clock must not follow it
+        elif version[0] == 0 or flags & ~<uint32_t>KDHT_RECORD_FLAG_TOMBSTONE:
+            return None
+        elif flags and length > begin:
+            return None
         return tuple.__new__(Write, (header.key[:KDHT_ID_LEN], stored, nonce))
 
     cdef bint _is_sound(self, const kdht_header *header, source, target) except -1:

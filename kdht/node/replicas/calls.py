@@ -32,12 +32,15 @@ from kdht.storage.versions import is_possible_version, latest_version
 from kdht.times import SteadyTime, UnixTime
 from kdht.wire import FIELD, OFFSET, RECORD, STATUS_OF, Address, pack_request
 from kdht.wire._shared import HEADER_LEN, RECORD_LEN, Flag, Op, Status
+from kdht.wire.certified import CERTIFIED
 
 _OP, _FLAGS, _STATUS = OFFSET["op"], OFFSET["flags"], OFFSET["status"]
 _REQUEST_ID, _KEY = FIELD["request_id"], FIELD["key"]
 _CLIENT_PORT, _CLIENT_IP = FIELD["client_port"], FIELD["client_ip"]
 _REPLY = int(Flag.REPLY)
 
+FIRST_CERTIFIED = CERTIFIED >> 56
+"""The first byte of a STORE or PROMISE of a self-certified record is this or more."""
 MAX_CALLS = 8192
 MAX_ADDRESSES = 4096
 TRIES = 3
@@ -154,15 +157,18 @@ class Calls:
         # Answers after a repetition count too, else an overloaded cluster is always asked three times.
         self._trip(call).sample(rtt)
         self.round_trips[question.op].observe(rtt)
-        self._end(turn, call, self._believable(ReplicaAnswer(status, data[HEADER_LEN:]), turn.now))
+        self._end(turn, call, self._believable(question, ReplicaAnswer(status, data[HEADER_LEN:]), turn.now))
         return True
 
-    def _believable(self, answer: ReplicaAnswer, now: UnixTime) -> ReplicaAnswer:
+    def _believable(self, question: ReplicaQuestion, answer: ReplicaAnswer, now: UnixTime) -> ReplicaAnswer:
         """The answer. If it names a version that cannot be, then that of a node whose disk failed."""
         if len(answer.body) < RECORD_LEN:
             return answer
         version = RECORD.unpack_from(answer.body)[0]
-        if is_possible_version(version, latest_version(now, self._cluster.policy.window)):
+        # Only a FETCH brings the proof too. So no word of another node holds up an ordinary write with such a version.
+        unproven = version >= CERTIFIED and question.op is not Op.FETCH and question.body[0] < FIRST_CERTIFIED
+        possible = is_possible_version(version, latest_version(now, self._cluster.policy.window))
+        if possible and not unproven:
             return answer
         self._counters["calls_unreadable"] += 1
         return ReplicaAnswer(Status.STORAGE_FAILED, b"")

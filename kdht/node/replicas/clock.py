@@ -29,7 +29,7 @@ class HybridClock:
             return max(self._last, above + 1)
 
     def seen(self, version: int, now: UnixTime) -> None:
-        """Note a version of another node or of the own disk."""
+        """Note a version of another node or of the own disk. That of a self-certified record is beyond every time."""
         if version <= micros(now) + MAX_CLOCK_ERROR:
             with self._lock:
                 self._last = max(self._last, version)

@@ -38,6 +38,7 @@ from kdht.node.timers import Alarm
 from kdht.storage import Granted, Promise, Result, StoredRecord, Write, visible
 from kdht.wire import RECORD, Address, pack_promise
 from kdht.wire._shared import RECORD_LEN, TRY_BITS, Op, Status
+from kdht.wire.certified import CERTIFIED
 
 MAX_WAITING = 64
 """Conditional writes of one key that wait at a coordinator; more are BUSY."""
@@ -146,8 +147,10 @@ class Conditions:
             self._finish(turn, job, Status.STORAGE_FAILED)
             return
         seen = _version(visible(own, turn.now))
+        if own is not None and own.version >= CERTIFIED > job.record.version:
+            self._finish(turn, job, Status.DENIED)
         # Stored by an earlier try. Whether a majority has it, a quorum read tells.
-        if own is not None and _is_of(own, job):
+        elif own is not None and _is_of(own, job):
             self._look(turn, job)
         elif _version(own) > job.condition and (seen or job.condition):
             # The condition names an older version than that of an existing record: it can never hold again.
@@ -166,7 +169,7 @@ class Conditions:
             job.waiting += 1
             promise = Promise(job.key, version, job.nonce)
             turn.writes.append(Planned(promise, partial(self._promised_here, job, version)))
-        question = context.calls.question(Op.PROMISE, job.key, pack_promise(version, job.nonce))
+        question = context.calls.question(Op.PROMISE, job.key, _promise_body(job))
         others = context.cluster.policy.replicas - 1
         closest = context.core.closest(job.key, others) if others else []
         job.others = {contact.address for contact in closest}
@@ -397,6 +400,14 @@ def _ignore_outcome(turn: Turn, outcome: Outcome) -> None:
 
 def _ignore_answer(turn: Turn, call: ReplicaCall, what: ReplicaAnswer | str) -> None:
     """As `_ignore_outcome`."""
+
+
+def _promise_body(job: ConditionJob) -> bytes:
+    """The question for a promise. That for a self-certified record has the record, because no version above all ordinary
+    ones is promised without a proof."""
+    version, _, flags, value = job.record
+    certified = (flags, value) if version >= CERTIFIED else None
+    return pack_promise(version, job.nonce, certified=certified)
 
 
 def _version(record: StoredRecord | None) -> int:

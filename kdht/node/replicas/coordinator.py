@@ -12,12 +12,13 @@ from typing import Protocol
 
 from kdht._routing import Core
 from kdht.datapath.base import Datagram, Outgoing
-from kdht.errors import BadPacket, StorageError
+from kdht.errors import BadPacket, MissingLibrary, StorageError, Unproven
 from kdht.faults import Faults
 from kdht.histogram import Histogram
 from kdht.node.cluster import ClusterState
 from kdht.node.replicas import calls, holders, quorum_reads, writes
 from kdht.node.replicas._store_requests import StoreRequests
+from kdht.node.replicas.admission import Admission
 from kdht.node.replicas.clock import HybridClock
 from kdht.node.replicas.conditions import ConditionJob, Conditions
 from kdht.node.replicas.context import CoordinatorContext, Quorum
@@ -26,10 +27,10 @@ from kdht.node.replicas.recent import Recent
 from kdht.node.replicas.turns import Outcome, Planned, Turn, Turns
 from kdht.node.replicas.writes import pack_stored
 from kdht.storage import Granted, Promise, Store, StoredRecord, Writer
-from kdht.storage.versions import MAX_CLOCK_ERROR, latest_version, micros
 from kdht.times import UnixTime
-from kdht.wire import FIELD, OFFSET, RECORD, Address, parse_promise
-from kdht.wire._shared import HEADER_LEN, TRY_BITS, Flag, Op, RecordFlag, Status
+from kdht.wire import FIELD, OFFSET, RECORD, Address, parse_promise, promised_record
+from kdht.wire._shared import HEADER_LEN, Flag, Op, RecordFlag, Status
+from kdht.wire.certified import CERTIFIED, check_proof, is_bare, promise_nonce
 
 _OP = OFFSET["op"]
 _FLAGS = OFFSET["flags"]
@@ -37,17 +38,22 @@ _KEY, _CLIENT_PORT, _CLIENT_IP = FIELD["key"], FIELD["client_port"], FIELD["clie
 # As a plain number: an enum's operators cost more than all else that is done with it.
 _REPLY = int(Flag.REPLY)
 MAX_WIRE_EXPIRY = 2**32 - 1
-REFUSALS = frozenset({Status.CONFLICT, Status.BAD_VERSION, Status.BUSY})
+REFUSALS = frozenset({Status.CONFLICT, Status.BAD_VERSION, Status.BUSY, Status.DENIED})
 """Of a write that was not done and shall not be."""
+
+STANDING = frozenset({Status.CONFLICT, Status.BAD_VERSION})
+"""Of these the version of the answer is that of a record in the way."""
 
 OPS = frozenset({Op.STORE, Op.FETCH, Op.PROMISE})
 """The control messages that are the coordinator's, not the node's."""
 
 COUNTERS = (
     "writes", "writes_ok", "writes_conflict", "writes_unconfirmed", "writes_busy", "writes_storage_failed",
-    "writes_bad_version", "writes_too_few", "write_rounds", "confirmed_behind", "gathered_miss", "gathered_quorum", "read_repairs",
-    "stores_taken", "stores_older", "stores_below_promise", "stores_ahead", "promises_given", "promises_refused", "promises_given_back",
-    "fetches", "calls_refused", "calls_unmatched", "calls_unreachable", "calls_overdue", "calls_unreadable",
+    "writes_bad_version", "writes_too_few", "writes_denied", "writes_unproven", "write_rounds", "confirmed_behind",
+    "gathered_miss", "gathered_quorum", "read_repairs",
+    "stores_taken", "stores_older", "stores_below_promise", "stores_ahead", "stores_unproven",
+    "promises_given", "promises_refused", "promises_given_back", "promises_unproven",
+    "fetches", "calls_refused", "calls_unmatched", "calls_unreachable", "calls_overdue", "calls_unreadable", "calls_unproven",
     "not_own_address", "wrong_client", "faults",
 )  # fmt: skip
 
@@ -123,6 +129,7 @@ class Coordinator:
             self._recent.deletion,
             repair.holds,
         )
+        self._admission = Admission(self._context)
         self._writes = writes.Writes(self._context)
         self._reads = quorum_reads.QuorumReads(self._context, self._writes)
         self._conditions = Conditions(self._context, self.read, self._may_promise)
@@ -181,14 +188,18 @@ class Coordinator:
         if refused is not None:
             done(turn, writes.Written(*refused, existed=False))
             return
-        done = partial(self._wrote, key, nonce, done)
+        done = partial(self._wrote, key, nonce, record, done)
         # A node alone takes itself for the whole cluster: a quorum of the others would lack its writes.
         if not self.cluster.joined or self.cluster.barred:
             done(turn, writes.Written(Status.BUSY, 0, existed=False))
             return
+        if is_bare(record.version, record.flags):
+            self.counters["writes_denied"] += 1
+            done(turn, writes.Written(Status.DENIED, 0, existed=False))
+            return
         known = None
         if record.version:
-            known = self._known(key, record, nonce, turn.now, conditional=condition is not None)
+            known = self._admission.known(key, record, nonce, turn.now, conditional=condition is not None)
         if known is not None:
             done(turn, known)
         # Refused before anything is stored, so TOO_FEW means: nothing was changed.
@@ -198,27 +209,23 @@ class Coordinator:
         elif condition is None:
             self._writes.write(turn, key, record, self._quorum, done)
         else:
+            if record.version >= CERTIFIED:
+                nonce = promise_nonce(record.value)
             self._conditions.write(turn, ConditionJob(key, record, condition, nonce, self._quorum, done))
 
-    def _known(
-        self, key: bytes, record: StoredRecord, nonce: int, now: UnixTime, *, conditional: bool
-    ) -> writes.Written | None:
-        """What is to be said at once of a write that has its own version."""
-        number = nonce >> TRY_BITS
-        # A late try of a confirmed write is OK, even after a newer write.
-        existed = self._recent.confirmed(key, record, number)
-        if existed is not None:
-            return writes.Written(Status.OK, record.version, existed)
-        told = self._wrong_time(key, record.version, now)
-        if not told:
-            told = self._recent.claim(key, record.version, number, now, conditional=conditional)
-        if not told:
-            return None
-        self.counters["writes_bad_version"] += 1
-        return writes.Written(Status.BAD_VERSION, told, existed=False)
-
-    def _wrote(self, key: bytes, nonce: int, done: writes.Done, turn: Turn, written: writes.Written) -> None:
+    def _wrote(
+        self,
+        key: bytes,
+        nonce: int,
+        record: StoredRecord,
+        done: writes.Done,
+        turn: Turn,
+        written: writes.Written,
+    ) -> None:
         """A write's end."""
+        # A self-certified record stands there. The client must not try again above its version.
+        if written.version >= CERTIFIED > record.version and written.status in STANDING:
+            written = written._replace(status=Status.DENIED, version=0)
         # A refused try must not be done later by a duplicate of its datagram.
         if nonce and written.status in REFUSALS:
             self._recent.refuse(key, nonce, written.status, written.version, turn.now)
@@ -247,23 +254,6 @@ class Coordinator:
             return Quorum(policy.replicas, policy.majority, policy.acks)
         nodes = min(policy.replicas, 1 + others)
         return Quorum(nodes, min(policy.majority, nodes), min(policy.acks, nodes))
-
-    def _wrong_time(self, key: bytes, version: int, now: UnixTime) -> int:
-        """The time, microseconds, where a client's version is too far from it; 0 where it is not.
-
-        Above what stands it may be: else a key that a fast clock wrote could not be written for a long time.
-        """
-        time = micros(now)
-        if abs(version - time) <= MAX_CLOCK_ERROR:
-            return 0
-        if time < version <= latest_version(now, self.cluster.policy.window):
-            try:
-                own = self._store.get(key, now)
-            except StorageError:
-                own = None
-            if own is not None and version <= own.version + MAX_CLOCK_ERROR:
-                return 0
-        return time
 
     def _may_promise(self, key: bytes) -> bool:
         return self._repair.is_caught_up(key) and self.responsible(key)
@@ -316,7 +306,7 @@ class Coordinator:
             if not self._calls.receive(turn, datagram):
                 strays.append(datagram)
         elif datagram.data[_OP] == Op.STORE:
-            self._unreadable(datagram)
+            self._unreadable(turn, datagram)
         elif datagram.data[_OP] == Op.PROMISE:
             self._promise(turn, datagram)
         else:
@@ -349,18 +339,33 @@ class Coordinator:
             return True
         return False
 
-    def _unreadable(self, request: Datagram) -> None:
-        """A STORE that was not taken."""
+    def _unreadable(self, turn: Turn, request: Datagram) -> None:
+        """A STORE that was not taken. One without a proof is answered: its sender may not know that its disk was altered."""
+        status = Status.DENIED
         try:
-            untrusted_store(request.data[HEADER_LEN:])
+            untrusted_store(request.data[_KEY], request.data[HEADER_LEN:])
+            return
+        except MissingLibrary:
+            status = Status.STORAGE_FAILED
+        except Unproven:
+            pass
         except BadPacket as bad:
             self.counters[bad.reason] += 1
+            return
+        self.counters["stores_unproven"] += 1
+        turn.outgoing.append(calls.answer(self._core, request, status, b"", turn.now))
 
     def _promise(self, turn: Turn, request: Datagram) -> None:
         """A coordinator asks for a promise, or gives it back."""
         key = request.data[_KEY]
         try:
             version, nonce, given_back = parse_promise(request.data[HEADER_LEN:])
+            # Without a proof a liar could promise any key a version that no ordinary write can beat.
+            if version >= CERTIFIED and not given_back:
+                check_proof(key, version, *promised_record(request.data[HEADER_LEN:]))
+        except (Unproven, MissingLibrary):
+            self.counters["promises_unproven"] += 1
+            return
         except BadPacket as bad:
             self.counters[bad.reason] += 1
             return

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from kdht.errors import BadPacket
+from kdht.errors import BadPacket, MissingLibrary
 from kdht.node.replicas.calls import SLOW, Calls, ReplicaAnswer, ReplicaCall
 from kdht.node.replicas.quorum_reads import FETCHED, untrusted_fetched
 from kdht.node.replicas.turns import Turn
@@ -42,7 +42,7 @@ class HolderSurvey:
         if what is SLOW:
             return
         if isinstance(what, ReplicaAnswer) and what.status in FETCHED:
-            self._found[call.address] = _holder(call.address, what)
+            self._found[call.address] = _holder(call.question.key, call.address, what)
         self._one_less()
 
     def _one_less(self) -> None:
@@ -51,8 +51,8 @@ class HolderSurvey:
             self._done(list(self._found.values()))
 
 
-def _holder(address: Address, answer: ReplicaAnswer) -> Holder:
+def _holder(key: bytes, address: Address, answer: ReplicaAnswer) -> Holder:
     try:
-        return Holder(address, True, untrusted_fetched(answer))
-    except BadPacket:
+        return Holder(address, True, untrusted_fetched(key, answer))
+    except (BadPacket, MissingLibrary):
         return Holder(address, False, None)

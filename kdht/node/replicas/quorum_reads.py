@@ -19,6 +19,7 @@ What each answer does:
 | OK, NOT_FOUND | the node is heard |
 | UNCONFIRMED: it has not caught up | its record counts, but the node is not heard. In place of a replica the next closest is asked |
 | none in the usual time, none at all, or a failed disk | the next closest node is asked |
+| a record that cannot be read, or lacks its proof | the same; the record counts for nothing |
 
 Any node may have the newest record. But a node that was away may lack acknowledged writes, and so may a contact beyond
 the replicas. So only nodes that have caught up are *heard*. A majority is one of the r closest nodes that do not say
@@ -31,7 +32,7 @@ from functools import partial
 from itertools import islice
 from typing import NamedTuple
 
-from kdht.errors import BadPacket, StorageError
+from kdht.errors import BadPacket, MissingLibrary, StorageError
 from kdht.node.replicas.calls import SLOW, ReplicaAnswer, ReplicaCall, ReplicaQuestion
 from kdht.node.replicas.context import CoordinatorContext
 from kdht.node.replicas.seats import Seats, Where
@@ -41,6 +42,7 @@ from kdht.node.timers import Alarm
 from kdht.storage import StoredRecord, Write, newer, visible
 from kdht.wire import Address, Contact, Record, parse_store
 from kdht.wire._shared import Op, RecordFlag, Status
+from kdht.wire.certified import check_proof, is_certified
 
 MAX_READ_ROUNDS = 3
 """Of a read that finds something newer while it writes its record back."""
@@ -195,9 +197,12 @@ class QuorumReads:
 
     def _take(self, turn: Turn, job: ReadJob, address: Address, answer: ReplicaAnswer) -> None:
         try:
-            record = untrusted_fetched(answer)
-        except BadPacket:
-            self._context.counters["calls_unreadable"] += 1
+            record = untrusted_fetched(job.key, answer)
+        except (BadPacket, MissingLibrary) as why:
+            name = "calls_unreadable" if type(why) is BadPacket else "calls_unproven"
+            self._context.counters[name] += 1
+            if job.done is not None:
+                self._fetch_next(turn, job)
             return
         if record is not None:
             # So versions made here are above it.
@@ -294,30 +299,32 @@ def _is_enough(turn: Turn, outcome: Outcome) -> None:
     """A failed repair is repeated by the next read or by anti-entropy."""
 
 
-def untrusted_fetched(answer: ReplicaAnswer) -> StoredRecord | None:
-    """The record in a reply to a FETCH with a status of FETCHED. Raises BadPacket."""
+def untrusted_fetched(key: bytes, answer: ReplicaAnswer) -> StoredRecord | None:
+    """The record of `key` in a reply to a FETCH with a status of FETCHED. Raises BadPacket, MissingLibrary."""
     if answer.status is Status.OK or (answer.status is Status.UNCONFIRMED and answer.body):
-        return untrusted_stored(answer.body)
+        return untrusted_stored(key, answer.body)
     return None
 
 
-def untrusted_store(body: bytes) -> tuple[StoredRecord, int | None]:
-    """The record in a STORE, and its nonce if it is a conditional write. Raises BadPacket."""
+def untrusted_store(key: bytes, body: bytes) -> tuple[StoredRecord, int | None]:
+    """The record in a STORE of `key`, and its nonce if it is a conditional write. Raises BadPacket, MissingLibrary."""
     record, nonce = parse_store(body)
-    return _stored(record), nonce
+    return _stored(key, record), nonce
 
 
-def untrusted_stored(body: bytes) -> StoredRecord:
-    """The record in the reply to a FETCH. Raises BadPacket."""
-    return _stored(Record.parse(body))
+def untrusted_stored(key: bytes, body: bytes) -> StoredRecord:
+    """The record in the reply to a FETCH of `key`. Raises BadPacket, MissingLibrary."""
+    return _stored(key, Record.parse(body))
 
 
-def _stored(record: Record) -> StoredRecord:
+def _stored(key: bytes, record: Record) -> StoredRecord:
     version, expiry, flags, value = record
     if not version:
         raise BadPacket("BAD_LENGTH", "a record between nodes without a version")
-    if flags not in (0, RecordFlag.TOMBSTONE):
+    if is_certified(version, flags):
+        check_proof(key, version, flags, value)
+    elif flags not in (0, RecordFlag.TOMBSTONE):
         raise BadPacket("BAD_FLAGS", f"a record between nodes with the flags {flags:#x}")
-    if flags and value:
+    elif flags and value:
         raise BadPacket("BAD_LENGTH", "a tombstone with a value")
     return StoredRecord(version, expiry, flags, value)

@@ -76,14 +76,14 @@ class Recent:
 
     def confirm(self, key: bytes, record: StoredRecord, now: UnixTime, *, existed: bool) -> None:
         """Note that this write was confirmed."""
-        self._confirmed.put((key, record.version), (_content(record), existed), now)
+        self._confirmed.put((key, record.version), (content_of(record), existed), now)
 
     def confirmed(self, key: bytes, record: StoredRecord, write: int) -> bool | None:
         """Whether the key had a record before this confirmed write; None if it was not confirmed."""
         if self._begun.get((key, record.version)) != write:
             return None
         known = self._confirmed.get((key, record.version))
-        return known[1] if known is not None and known[0] == _content(record) else None
+        return known[1] if known is not None and known[0] == content_of(record) else None
 
     def deletion(self, key: bytes, version: int, now: UnixTime, *, existed: bool) -> bool:
         """Whether the key had a record when this deletion first came here. `existed`: whether it has one now."""
@@ -93,5 +93,6 @@ class Recent:
         return existed if known is None else known
 
 
-def _content(record: StoredRecord) -> int:
+def content_of(record: StoredRecord) -> int:
+    """A number for what a record says, whoever wrote it."""
     return hash((record.flags, record.value))

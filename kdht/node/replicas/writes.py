@@ -8,6 +8,7 @@ A round ends as follows. The first line that holds is taken, at each answer, pro
 | what is known | what follows |
 |---|---|
 | enough nodes have it, and enough seats (`is_confirmed`) | OK |
+| the own store has a self-certified record, and this one is none | DENIED |
 | the own store failed, and no STORE was sent | STORAGE_FAILED, or BUSY if too many writes wait |
 | no node has it or can have it (`is_refused`), and the version is the client's | BAD_VERSION |
 | the same, and the version was given here | another round with a greater version; after four rounds UNCONFIRMED |
@@ -47,12 +48,14 @@ from kdht.node.timers import Alarm
 from kdht.storage import Result, StoredRecord, Write
 from kdht.wire import RECORD, Address, Contact, Record, pack_decided
 from kdht.wire._shared import RECORD_LEN, Op, RecordFlag, Status
+from kdht.wire.certified import CERTIFIED, STORED_FLAGS
 
 WRITE_DEADLINE = 1.5
 """Seconds after which a write with too few confirmations is UNCONFIRMED."""
 MAX_WRITE_ROUNDS = 4
 # As a plain number: an enum's operators cost more than the rest.
-_TOMBSTONE, _BEHIND = int(RecordFlag.TOMBSTONE), int(RecordFlag.BEHIND)
+_KEPT_FLAGS = int(RecordFlag.TOMBSTONE) | STORED_FLAGS
+_BEHIND = int(RecordFlag.BEHIND)
 SPARE = 6
 """Contacts beyond the replicas that may take the place of silent ones."""
 BEFORE = 32
@@ -258,6 +261,10 @@ class Writes:
                         job.key, job.record.version, turn.now, existed=outcome.existed
                     )
             behind = not self._context.holds(job.key)
+            # The own store took its proof. No other node need be heard, and no greater version is given.
+            if outcome.version >= CERTIFIED > job.record.version:
+                self._finish(turn, job, Status.DENIED)
+                return
             if outcome.accepted:
                 self._has(turn, job, None, behind=behind)
             else:
@@ -382,8 +389,8 @@ def pack_stored(record: StoredRecord, nonce: int | None = None) -> bytes:
     """A record as nodes send it, with its expiry in Unix seconds in place of the TTL. `nonce`: of a conditional write."""
     version, expiry, flags, value = record
     if nonce is not None:
-        return pack_decided(Record(version, expiry, flags & _TOMBSTONE, value), nonce)
-    return RECORD.pack(version, expiry, flags & _TOMBSTONE) + value
+        return pack_decided(Record(version, expiry, flags & _KEPT_FLAGS, value), nonce)
+    return RECORD.pack(version, expiry, flags & _KEPT_FLAGS) + value
 
 
 def is_behind(body: bytes) -> bool:

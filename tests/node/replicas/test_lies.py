@@ -43,8 +43,10 @@ def test_the_cluster_writes_on_beside_a_lying_replica(name, version):
     reply = cluster.ask(Op.PUT, "a", pack_write(Record(value=b"swapped"), stands))
     assert reply is not None
     assert reply.status is Status.OK
-    assert owner.coordinator.counters["stores_ahead"] == 1
-    assert owner.coordinator.counters["promises_refused"] == 1
+    counters = owner.coordinator.counters
+    # Of a version with the top bit the proof is missing; another one is beyond the clock.
+    assert counters["stores_ahead"] + counters["stores_unproven"] == 1
+    assert counters["promises_refused"] + counters["promises_unproven"] == 1
 
 
 def test_the_greatest_possible_lie_holds_up_its_own_key_alone():

@@ -12,6 +12,7 @@ from kdht.storage import StoredRecord
 from kdht.wire import RECORD, pack_request
 from kdht.wire._shared import Op, RecordFlag
 
+KEY = key_of("a")
 BAD = {
     "nothing": (b"", "TRUNCATED"),
     "half a head": (bytes(15), "TRUNCATED"),
@@ -19,6 +20,9 @@ BAD = {
     "a tombstone with a value": (RECORD.pack(7, 9, RecordFlag.TOMBSTONE) + b"v", "BAD_LENGTH"),
     "a condition": (RECORD.pack(7, 9, RecordFlag.IF_VERSION) + b"value", "BAD_FLAGS"),
     "a tombstone with a condition": (RECORD.pack(7, 9, 3), "BAD_FLAGS"),
+    "a version without its proof": (RECORD.pack(1 << 63, 9, 0) + b"value", "UNPROVEN"),
+    "a proof's flag without the version": (RECORD.pack(7, 9, RecordFlag.IMMUTABLE) + b"value", "UNPROVEN"),
+    "the length of a salt alone": (RECORD.pack(7, 9, 0x100) + b"value", "BAD_FLAGS"),
     "an unknown flag": (RECORD.pack(7, 9, 8) + b"value", "BAD_FLAGS"),
     "an unknown high flag": (RECORD.pack(7, 9, 1 << 31), "BAD_FLAGS"),
 }
@@ -28,13 +32,13 @@ BAD = {
 def test_a_bad_record_is_a_bad_packet(what):
     body, reason = BAD[what]
     with pytest.raises(BadPacket) as caught:
-        untrusted_stored(body)
+        untrusted_stored(KEY, body)
     assert caught.value.reason == reason
 
 
 def test_values_and_tombstones_are_valid():
-    assert untrusted_stored(RECORD.pack(7, 9, 0) + b"value") == StoredRecord(7, 9, 0, b"value")
-    assert untrusted_stored(RECORD.pack(7, 9, 2)) == StoredRecord(7, 9, 2, b"")
+    assert untrusted_stored(KEY, RECORD.pack(7, 9, 0) + b"value") == StoredRecord(7, 9, 0, b"value")
+    assert untrusted_stored(KEY, RECORD.pack(7, 9, 2)) == StoredRecord(7, 9, 2, b"")
 
 
 @pytest.mark.parametrize("what", BAD)
@@ -47,6 +51,6 @@ def test_a_store_of_a_bad_record_changes_nothing(what):
     target = receiver.contact.address
     sender.transport.send([Outgoing(bytes(request), target, sender.contact.address)])
     cluster.network.run(cluster.network.now + 1)
-    assert receiver.coordinator.counters[reason] == 1
+    assert receiver.coordinator.counters["stores_unproven" if reason == "UNPROVEN" else reason] == 1
     assert receiver.has("a") is None
     assert sender.coordinator.counters["calls_unmatched"] == 0, "it is not answered"
