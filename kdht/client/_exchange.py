@@ -98,7 +98,7 @@ class Exchange:
     """One request until its answer or its failure. `deadline`: when to call `timed_out`, on the caller's clock."""
 
     __slots__ = (
-        "_closed", "_message", "_on_done", "_policy", "_refusal", "_replied", "_sent", "_state", "answer", "call",
+        "_closed", "_mask", "_message", "_on_done", "_policy", "_refusal", "_replied", "_sent", "_state", "answer", "call",
         "deadline", "error", "number",
     )  # fmt: skip
 
@@ -119,6 +119,8 @@ class Exchange:
             gives_up=request.begun + state.timeout,
         )
         self._sent: list[Sent] = []
+        self._mask = -1
+        """Hides the numbers of direct datagrams. Negative: there were none."""
         self._replied: set[int] = set()
         """The numbers of those with a reply."""
         self._closed = NOBODY
@@ -141,6 +143,14 @@ class Exchange:
         if status is not Status.OK and status not in self.call.accepts:
             raise refused(self.call, self.answer)
         return self.answer
+
+    @property
+    def mask(self) -> int:
+        """What the numbers of direct datagrams are XORed with. So all 64 bits of their request IDs are random: only these
+        bits tell a direct answer from a forged one."""
+        if self._mask < 0:
+            self._mask = self._state.rng.getrandbits(TRY_BITS)
+        return self._mask
 
     def asked(self, number: int, node: int, *, direct: bool) -> Sent | None:
         """The datagram of that number, if `node` may answer it: any node may if the datagram was `direct`."""
@@ -306,7 +316,8 @@ class Exchange:
         self, node: int, attempt: int, now: float, *, hedge: bool = False, direct: bool = False
     ) -> None:
         sent = Sent(node, attempt, self._state.cookie, now, hedge, direct)
-        self._state.outgoing.add(address(self._message, len(self._sent), sent), self.number)
+        number = len(self._sent) ^ (self.mask if direct else 0)
+        self._state.outgoing.add(address(self._message, number, sent), self.number)
         self._sent.append(sent)
 
     # --- The end without an answer

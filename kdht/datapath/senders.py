@@ -46,10 +46,11 @@ NOBODY_REFUSED = Senders()
 
 
 def _passes(network: Network, allowed: Sequence[Network], refused: Sequence[Network]) -> bool:
-    return (not allowed or _is_in(network, allowed)) and not _is_in(network, refused)
+    return (not allowed or is_in(network, allowed)) and not is_in(network, refused)
 
 
-def _is_in(network: Network, others: Sequence[Network]) -> bool:
+def is_in(network: Network, others: Sequence[Network]) -> bool:
+    """Whether one of the others holds all of the network."""
     return any(
         other.version == network.version
         and other.prefixlen <= network.prefixlen

@@ -3,8 +3,9 @@
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
+from kdht.core._layout cimport KDHT_MAX_DATAGRAM
+
 cdef enum:
-    MESSAGE_ROOM = 1232  # KDHT_MAX_DATAGRAM
     ROOM = 2048          # messages
     FLOWS = 64
     NOTHING = 0xffff     # in place of a message's number
@@ -20,7 +21,7 @@ cdef struct Local:
     uint8_t target_ip[16]
     double came          # Unix seconds when the kernel received it; 0: unknown
     uint16_t next        # the message behind it in its queue
-    uint8_t data[1232]
+    uint8_t data[KDHT_MAX_DATAGRAM]
 
 cdef struct Queue:
     uint16_t first
