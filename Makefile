@@ -20,7 +20,7 @@ SOURCES := $(shell find kdht -name "*.p[yx][xd]") $(wildcard include/*.h bpf/*)
 NEEDS := $(if $(filter socket,$(DATAPATH)),socket,all)
 
 .DEFAULT_GOAL := help
-.PHONY: demo test check lint format bench histories fuzz screenshots build wheel man install uninstall clean help
+.PHONY: demo test check lint format bench histories kernels fuzz screenshots build wheel man install uninstall clean help
 
 demo: $(VENV)/.built-$(NEEDS) ## 8 nodes, real packets, a real data set. DATAPATH=socket: without root. ARGS=--help: options
 	$(BIN)/python -m demo --datapath $(DATAPATH) $(ARGS)
@@ -46,6 +46,9 @@ bench: $(VENV)/.built-all $(VENV)/.installed-bench ## measure core, datapaths, s
 
 histories: $(VENV)/.built-all ## clients, faults and checkers on real daemons: are the promises kept? ARGS="--seed 7 --datapath ebpf"; ARGS=--help
 	$(BIN)/python -m histories $(ARGS)
+
+kernels: $(VENV)/.built-all ## the XDP program on Debian's kernels, each in a machine of qemu's without KVM
+	scripts/kernels all
 
 fuzz: $(VENV)/.built-all ## look for inputs that break a parser, TIME=60 seconds for each TARGET (all); fuzz/README.md
 	$(BIN)/python -m fuzz --time $(TIME) $(addprefix --target ,$(TARGET)) $(ARGS)

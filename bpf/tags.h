@@ -6,46 +6,27 @@
 #ifndef KDHT_TAGS_H
 #define KDHT_TAGS_H
 
-#include "kdht_siphash.h"
+#include "kdht_tags.h"
 #include "maps.h"
 
-static __always_inline __u64 kdht_header_tag(const struct kdht_header *h, const struct kdht_key *key)
+/* The tag of the body in the scratch; zeros follow it. `context`: from kdht_body_context. */
+__noinline __u64 kdht_body_hash(struct kdht_scratch *s, const struct kdht_key *key, __u64 context)
 {
-	const __u64 *words = (const void *)h;
-	struct kdht_sip sip;
+	struct kdht_nh nh = {0, 0, 0};
+	__u32 whole, i;
 
-	kdht_sip_start(&sip, key->k0, key->k1);
-	kdht_sip_word(&sip, words[0] & bpf_cpu_to_be64(0xffffffffffffff00ull)); /* hops taken as 0 */
-#pragma unroll
-	for (int i = 1; i < KDHT_TAGGED_LEN / 8; i++)
-		kdht_sip_word(&sip, words[i]);
-	return kdht_sip_end(&sip, (__u64)KDHT_TAGGED_LEN << 56);
-}
-
-__noinline __u64 kdht_body_tag(struct kdht_scratch *s, __u64 k0, __u64 k1)
-{
-	struct kdht_sip sip;
-	__u32 len, i;
-	const __u64 *words;
-
-	if (!s)
+	if (!s || !key)
 		return 0;
-	len = s->len;
-	if (len > KDHT_MAX_BODY)
-		return 0;
-	words = (const __u64 *)s->body;
-	kdht_sip_start(&sip, k0, k1);
-	for (i = 0; i < KDHT_MAX_BODY / 8; i++) {
-		if (8 * (i + 1) > len)
+	whole = s->len / KDHT_PAIR;
+	for (i = 0; i < KDHT_BODY_PAIRS; i++) {
+		kdht_nh_pair(&nh, s->body + KDHT_PAIR * i, key->body_words + 2 * i);
+		if (i >= whole)
 			break;
-		kdht_sip_word(&sip, words[i]);
 	}
-	if (i > KDHT_MAX_BODY / 8)
-		return 0;
-	return kdht_sip_end(&sip, words[i] | (__u64)(len & 0xff) << 56);
+	return kdht_nh_end(&nh, &key->body, context);
 }
 
-__noinline __u64 kdht_cookie(__u64 ip_high, __u64 ip_low, __u64 slot, const struct kdht_key *key)
+__noinline __u64 kdht_cookie(__u64 ip_high, __u64 ip_low, __u64 slot, const struct kdht_sip_key *key)
 {
 	struct kdht_sip sip;
 	__u64 cookie;
@@ -56,7 +37,7 @@ __noinline __u64 kdht_cookie(__u64 ip_high, __u64 ip_low, __u64 slot, const stru
 	kdht_sip_word(&sip, ip_high);
 	kdht_sip_word(&sip, ip_low);
 	kdht_sip_word(&sip, bpf_cpu_to_be64(slot));
-	cookie = kdht_sip_end(&sip, 24ull << 56);
+	cookie = kdht_sip_end(&sip, (__u64)KDHT_COOKIE_PRF_LEN << 56);
 	return cookie ? cookie : 1;
 }
 

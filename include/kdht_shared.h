@@ -38,6 +38,11 @@
 #define KDHT_GRANT_KIND 1 /* its key is derived from an access secret */
 #define KDHT_MAX_PROVEN_VALUE 1040 /* KDHT_MAX_VALUE - KDHT_PROOF_LEN */
 #define KDHT_TRY_BITS 6 /* the low bits of a write's request ID are the number of the try; the others are the write's own */
+#define KDHT_HEADER_PAIRS 12 /* pairs of words that NH takes from the header: bytes 8 to 103 */
+#define KDHT_BODY_PAIRS 141  /* and from the longest body; behind its last byte there are zeros */
+#define KDHT_HEADER_KEY_WORDS 28 /* 2 for each pair, and 4 for the further lanes */
+#define KDHT_BODY_KEY_WORDS 286
+#define KDHT_TAG_KEY_LEN 1288 /* two SipHash keys of 16 bytes, then NH's words, 4 bytes each */
 #define KDHT_COOKIE_SLOT_BITS 7 /* a cookie's time slot is 128 s; the cookie is good in it and in the two beside it */
 
 /* Datapaths forward routed ops. Control ops always go up to the daemon. */
@@ -277,12 +282,19 @@ struct kdht_bucket {
 	struct kdht_contact contacts[KDHT_ROOM];
 } __attribute__((aligned(8)));
 
-struct kdht_key {
-	__u64 k0; /* SipHash key halves, little-endian reads of the 16 bytes */
+struct kdht_sip_key {
+	__u64 k0; /* little-endian reads of the 16 bytes */
 	__u64 k1;
+};
+
+/* The keys for the tags of one epoch. Header and body share none of them. */
+struct kdht_key {
 	__u8 epoch;
 	__u8 valid;
 	__u8 pad[6];
+	struct kdht_sip_key header, body;
+	__u32 header_words[KDHT_HEADER_KEY_WORDS]; /* of NH */
+	__u32 body_words[KDHT_BODY_KEY_WORDS];
 };
 
 #define KDHT_CONFIG_READY 0x01
@@ -310,7 +322,7 @@ struct kdht_config {
 	__u8 source4[16];           /* the source address of forwarded packets, by IP version; */
 	__u8 source6[16];           /* all zero: none */
 	struct kdht_key keys[KDHT_KEY_SLOTS]; /* the first one seals, all are accepted */
-	struct kdht_key cookie;
+	struct kdht_sip_key cookie;
 	__u64 occupancy[3]; /* bit i: bucket i is not empty; word 0 holds buckets 0 to 63, bucket 0 its top bit */
 	__u32 window;
 	__u8 hop_limit;

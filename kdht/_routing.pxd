@@ -16,15 +16,16 @@ cdef class Core:
 
 # The verdict on a message (a UDP payload) with its addresses; ports in network order. Cannot fail.
 # FORWARD and RELAY rewrite the header in place and fill `out`. The next hop may be of either IP version.
-# `inside`: the sender is on this host, so it may have an own or loopback address. Counts in `lane`, which is the caller's own and below LANES.
+# `inside`: the sender is on this host, so it may have an own or loopback address.
+# Counts in `lane`, which is the caller's own and below LANES.
 cdef int core_decide_message(kdht_region *region, uint32_t lane, uint8_t *message, uint32_t length,
                              const uint8_t *source_ip, uint16_t source_port,
                              const uint8_t *target_ip, uint16_t target_port,
                              bint inside, uint32_t now, kdht_outcome *out) noexcept nogil
 
 # The same for a whole IPv4 or IPv6 packet, from its IP header on. FORWARD and RELAY rewrite it in place; its
-# length stays. It came from outside. A packet cannot change its IP version, so a next hop of the other one is LOCAL (FAMILY): the
-# socket datapath forwards it.
+# length stays. It came from outside. A packet cannot change its IP version, so a next hop of the other one is
+# LOCAL (FAMILY): the socket datapath forwards it.
 cdef int core_decide_packet(kdht_region *region, uint32_t lane, uint8_t *packet, uint32_t length,
                             uint32_t now, kdht_outcome *out) noexcept nogil
 

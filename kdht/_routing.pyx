@@ -24,9 +24,9 @@ from kdht.core._layout cimport (
     KDHT_GO_ON, KDHT_HEADER_LEN, KDHT_HOP_LIMIT, KDHT_ID_BITS, KDHT_ID_LEN, KDHT_K, KDHT_KEY_SLOTS,
     KDHT_LANES, KDHT_MAX_BODY, KDHT_MAX_DATAGRAM, KDHT_MAX_OWN, KDHT_READ_TRIES, KDHT_REASON_COUNT,
     KDHT_REASON_NEXT_HOP, KDHT_REASON_NOT_READY, KDHT_REGION_MAGIC, KDHT_RELAY, KDHT_REPLAY_WINDOW,
-    KDHT_ROOM, MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, c_close, c_mmap, c_munmap, htons, kdht_bucket,
-    kdht_bucket_cell, kdht_config, kdht_config_cell, kdht_contact, kdht_header, kdht_key, kdht_lane,
-    kdht_outcome, kdht_region, kdht_seq_begin, kdht_seq_fence, kdht_seq_same, kdht_seq_step, kdht_sip_read,
+    KDHT_ROOM, KDHT_TAG_KEY_LEN, MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, c_close, c_mmap, c_munmap, htons, kdht_bucket,
+    kdht_bucket_cell, kdht_config, kdht_config_cell, kdht_contact, kdht_header, kdht_lane,
+    kdht_outcome, kdht_read_key, kdht_region, kdht_seq_begin, kdht_seq_fence, kdht_seq_same, kdht_seq_step, kdht_sip_read,
     kdht_verdict_of, ntohs,
 )
 from kdht.core._message cimport Plan, apply_plan, plan_message, seal
@@ -211,9 +211,10 @@ cdef class Core:
         """Publish who this node is and what it accepts. Readers see all of it or none.
 
         `own`: up to 8 addresses of this node, 16 bytes each, anycast included. `source4`, `source6`: the
-        addresses that it sends from, or None. `keys`: one or two pairs of epoch and 16-byte tag key; the
-        first one seals. `window`: seconds. `write_cookie`: a write needs a cookie. `prefixes`: who may send
-        requests, as (16-byte address, bits, MAY_READ | MAY_WRITE); None: everybody. A new `self_id` empties all buckets. Raises ValueError for an
+        addresses that it sends from, or None. `keys`: one or two pairs of epoch and tag key (`kdht.wire.keys`);
+        the first one seals. `window`: seconds. `write_cookie`: a write needs a cookie. `prefixes`: who may
+        send requests, as (16-byte address, bits, MAY_READ | MAY_WRITE); None: everybody. A new `self_id`
+        empties all buckets. Raises ValueError for an
         impossible value.
         """
         cdef kdht_config config
@@ -329,10 +330,12 @@ cdef class Core:
 
     # Verdicts
 
-    def decide_message(self, message: bytearray, source, target, now: int, lane: int = 0, *, inside: bool = False):
+    def decide_message(self, message: bytearray, source, target, now: int, lane: int = 0, *,
+                       inside: bool = False):
         """The verdict on a message that came from `source` to the own address `target`.
 
-        `inside`: its sender is on this host, so that it may have an own address or a loopback one. FORWARD and RELAY rewrite the header in place. The Outcome has the new addresses. `now`: Unix seconds.
+        `inside`: its sender is on this host, so that it may have an own address or a loopback one.
+        FORWARD and RELAY rewrite the header in place. The Outcome has the new addresses. `now`: Unix seconds.
         """
         cdef kdht_outcome out
         cdef uint8_t[::1] view = message
@@ -499,17 +502,13 @@ cdef int _fill_keys(kdht_config *config, keys, cookie_key) except -1:
     cdef int i
     if not 1 <= len(keys) <= KDHT_KEY_SLOTS:
         raise ValueError(f"one or {KDHT_KEY_SLOTS} cluster keys at a time, not {len(keys)}")
-    for i, (epoch, secret) in enumerate(keys):
-        _fill_key(&config.keys[i], epoch, secret)
-    return _fill_key(&config.cookie, 0, cookie_key)
-
-
-cdef int _fill_key(kdht_key *key, epoch, secret) except -1:
-    cdef const uint8_t *at
-    _need(secret, 16, "a key")
-    if not 0 <= epoch <= 255:
-        raise ValueError(f"a key epoch is a number from 0 to 255, not {epoch}")
-    at = <bytes>secret
-    key.k0, key.k1 = kdht_sip_read(at), kdht_sip_read(at + 8)
-    key.epoch, key.valid = epoch, 1
+    for i, (epoch, tag_key) in enumerate(keys):
+        _need(tag_key, KDHT_TAG_KEY_LEN, "a tag key")
+        if not 0 <= epoch <= 255:
+            raise ValueError(f"a key epoch is a number from 0 to 255, not {epoch}")
+        kdht_read_key(&config.keys[i], <const uint8_t *><bytes>tag_key)
+        config.keys[i].epoch, config.keys[i].valid = epoch, 1
+    _need(cookie_key, 16, "a cookie key")
+    config.cookie.k0 = kdht_sip_read(<const uint8_t *><bytes>cookie_key)
+    config.cookie.k1 = kdht_sip_read(<const uint8_t *><bytes>cookie_key + 8)
     return 0

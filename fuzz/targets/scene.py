@@ -9,10 +9,10 @@ import random
 import struct
 
 from kdht._routing import Core, common_bits
-from kdht.wire import OFFSET, Address, Contact
+from kdht.wire import OFFSET, Address, Contact, body_tag, header_tag
 from kdht.wire import _shared as shared
 from kdht.wire._shared import siphash
-from kdht.wire.keys import ClusterSecret
+from kdht.wire.keys import derive
 
 try:
     from _harness import guard
@@ -25,8 +25,8 @@ except ImportError:  # the ordinary build has no sanitizer to tell
 NOW = 1_800_000_000
 SELF_ID = bytes(shared.ID_LEN)
 KEYS = (
-    ClusterSecret(2, b"the second epoch", b"a key of cookies"),
-    ClusterSecret(1, b"the first epoch.", b"a key of cookies"),
+    derive(2, b"the second epoch")._replace(cookie=b"a key of cookies"),
+    derive(1, b"the first epoch.")._replace(cookie=b"a key of cookies"),
 )
 HOME4, HOME6 = Address.of("10.0.0.1", shared.PORT), Address.of("fd00::1", shared.PORT)
 
@@ -123,11 +123,5 @@ def tag(message: bytearray) -> None:
     """Set both tags, with the secret of the message's epoch; for an unknown epoch with the first one."""
     key = KEYS[1] if message[OFFSET["epoch"]] == KEYS[1].epoch else KEYS[0]
     message[OFFSET["epoch"]] = key.epoch
-    _U64.pack_into(message, OFFSET["body_tag"], siphash(key.tag, bytes(message[shared.HEADER_LEN :])))
+    _U64.pack_into(message, OFFSET["body_tag"], body_tag(message, key))
     _U64.pack_into(message, OFFSET["header_tag"], header_tag(message, key))
-
-
-def header_tag(message: bytes | bytearray, key: ClusterSecret) -> int:
-    tagged = bytearray(message[: shared.TAGGED_LEN])
-    tagged[OFFSET["hops"]] = 0
-    return siphash(key.tag, bytes(tagged))

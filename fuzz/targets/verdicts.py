@@ -4,10 +4,10 @@ from collections.abc import Callable
 from functools import cache
 from ipaddress import ip_address
 
-from fuzz.targets.scene import HOME4, HOME6, KEYS, NOW, SELF_ID, buckets, header_tag, settings
+from fuzz.targets.scene import HOME4, HOME6, KEYS, NOW, SELF_ID, buckets, settings
 from kdht._routing import Outcome
 from kdht.errors import BadPacket
-from kdht.wire import FIELD, OFFSET, Address, Contact, check_form, parse, verify
+from kdht.wire import FIELD, OFFSET, Address, Contact, check_form, header_tag, parse, verify
 from kdht.wire import _shared as shared
 from kdht.wire._shared import VERDICT_OF, Flag, Op, Reason, Status, Verdict
 

@@ -59,8 +59,8 @@ cdef inline bint is_own(const kdht_config *config, const uint8_t *ip) noexcept n
 cdef inline bint is_martian(const kdht_config *config, const uint8_t *ip, bint inside) noexcept nogil:
     """Whether nothing can come from this address (RFC 1812, section 5.3.7).
 
-    Only a sender on this host (`inside`) has a loopback address or an own one. From outside they are forged, and
-    the answer would go to a program on this host, past its firewall.
+    Only a sender on this host (`inside`) has a loopback address or an own one. From outside they are forged,
+    and the answer would go to a program on this host, past its firewall.
     """
     if not is_unicast(ip):
         return True

@@ -8,13 +8,15 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 
 cdef extern from "kdht_siphash.h" nogil:
-    struct kdht_sip:
-        pass
-    void kdht_sip_start(kdht_sip *s, uint64_t k0, uint64_t k1)
-    void kdht_sip_word(kdht_sip *s, uint64_t word)
-    uint64_t kdht_sip_end(kdht_sip *s, uint64_t last)
     uint64_t kdht_sip_read(const void *at)
     uint64_t kdht_siphash(uint64_t k0, uint64_t k1, const uint8_t *data, uint32_t length)
+
+cdef extern from "kdht_tags.h" nogil:
+    enum:
+        KDHT_COOKIE_PRF_LEN
+    uint64_t kdht_header_tag(const kdht_key *key, const void *message)
+    uint64_t kdht_body_tag(const kdht_key *key, const kdht_header *message, uint32_t length)
+    void kdht_read_key(kdht_key *key, const uint8_t *at)
 
 cdef extern from "kdht_checksum.h" nogil:
     uint64_t kdht_sum(const void *data, uint32_t length, uint64_t total)
@@ -55,7 +57,7 @@ cdef extern from "kdht_shared.h" nogil:
         KDHT_MAGIC
         KDHT_VERSION
         KDHT_HEADER_LEN
-        KDHT_TAGGED_LEN
+        KDHT_TAG_KEY_LEN
         KDHT_MAX_BODY
         KDHT_MAX_DATAGRAM
         KDHT_ID_LEN
@@ -192,9 +194,11 @@ cdef extern from "kdht_shared.h" nogil:
         uint32_t count
         kdht_contact contacts[40]
 
-    struct kdht_key:
+    struct kdht_sip_key:
         uint64_t k0
         uint64_t k1
+
+    struct kdht_key:
         uint8_t epoch
         uint8_t valid
 
@@ -207,7 +211,7 @@ cdef extern from "kdht_shared.h" nogil:
         uint8_t source4[16]
         uint8_t source6[16]
         kdht_key keys[2]
-        kdht_key cookie
+        kdht_sip_key cookie
         uint64_t occupancy[3]
         uint32_t window
         uint8_t hop_limit

@@ -12,7 +12,8 @@ from libc.string cimport memcpy
 from kdht.core._addresses cimport MAPPED, is_ipv4, is_own
 from kdht.core._layout cimport (
     KDHT_GO_ON, KDHT_HEADER_LEN, KDHT_MAGIC, KDHT_MAX_EXT_HEADERS, KDHT_NEW_TTL, KDHT_REASON_BAD_ADDRESS,
-    KDHT_REASON_BAD_CHECKSUM, KDHT_REASON_BAD_IP, KDHT_REASON_EXT_HEADER, KDHT_REASON_FRAGMENT, KDHT_REASON_IP_OPTIONS,
+    KDHT_REASON_BAD_CHECKSUM, KDHT_REASON_BAD_IP, KDHT_REASON_EXT_HEADER, KDHT_REASON_FRAGMENT,
+    KDHT_REASON_IP_OPTIONS,
     KDHT_REASON_NOT_OURS, KDHT_REASON_NO_CHECKSUM, htons, iphdr, kdht_config, kdht_fold, kdht_outcome,
     kdht_sum, kdht_sum_without, ntohl, ntohs, udphdr,
 )

@@ -2,42 +2,34 @@
 # distutils: include_dirs = include
 """Layer 1: tags that only a member can make, and cookies that prove a client's address.
 
-SipHash-2-4 from include/kdht_siphash.h; docs/protocol.md says what each covers.
+The functions are in include/kdht_tags.h and include/kdht_siphash.h; docs/protocol.md says what each covers.
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from kdht.core._layout cimport (
-    KDHT_COOKIE_SLOT_BITS, KDHT_HEADER_LEN, KDHT_KEY_SLOTS, KDHT_TAGGED_LEN, be64toh,
-    htobe64, kdht_config, kdht_header, kdht_key, kdht_sip, kdht_sip_end, kdht_sip_read, kdht_sip_start,
-    kdht_sip_word, kdht_siphash, ntohs,
+    KDHT_COOKIE_PRF_LEN, KDHT_COOKIE_SLOT_BITS, KDHT_KEY_SLOTS, be64toh, htobe64,
+    kdht_body_tag, kdht_config, kdht_header, kdht_header_tag, kdht_key, kdht_siphash, ntohs,
 )
 
 
 cdef uint64_t header_tag_of(const kdht_key *key, const kdht_header *header) noexcept nogil:
-    """SipHash-2-4 of the tagged bytes with `hops`, the last byte of the first word, as 0."""
-    cdef kdht_sip state
-    cdef const uint8_t *at = <const uint8_t *>header
-    cdef int i
-    kdht_sip_start(&state, key.k0, key.k1)
-    kdht_sip_word(&state, kdht_sip_read(at) & 0x00ffffffffffffffULL)
-    for i in range(8, KDHT_TAGGED_LEN, 8):
-        kdht_sip_word(&state, kdht_sip_read(at + i))
-    return kdht_sip_end(&state, <uint64_t>KDHT_TAGGED_LEN << 56)
+    return kdht_header_tag(key, header)
 
 
 cdef uint64_t body_tag_of(const kdht_key *key, const kdht_header *header) noexcept nogil:
-    return kdht_siphash(key.k0, key.k1, <const uint8_t *>header + KDHT_HEADER_LEN, ntohs(header.body_len))
+    """0 for a body that is padding. The caller has checked the body length."""
+    return kdht_body_tag(key, header, ntohs(header.body_len))
 
 
 cdef uint64_t cookie_at(const kdht_config *config, const uint8_t *ip, uint64_t slot) noexcept nogil:
     """A proof for one time slot that its bearer receives what is sent to `ip`. Never 0: 0 means no cookie."""
-    cdef uint8_t proof[24]
+    cdef uint8_t proof[KDHT_COOKIE_PRF_LEN]
     cdef uint64_t slot_be = htobe64(slot)
     memcpy(proof, ip, 16)
     memcpy(proof + 16, &slot_be, 8)
-    cdef uint64_t cookie = kdht_siphash(config.cookie.k0, config.cookie.k1, proof, 24)
+    cdef uint64_t cookie = kdht_siphash(config.cookie.k0, config.cookie.k1, proof, KDHT_COOKIE_PRF_LEN)
     return cookie if cookie != 0 else 1
 
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 from kdht.config.settings import Settings
 from kdht.datapath.base import FastPath
 from kdht.datapath.ebpf import datapath as ebpf
-from kdht.datapath.ebpf import xdp_links
+from kdht.datapath.ebpf import program, xdp_links
 from kdht.datapath.ebpf.datapath import EbpfDatapath, EbpfOptions
 from kdht.datapath.host import netlink, ruleset
 from kdht.datapath.nfqueue.datapath import NfqueueDatapath, NfqueueOptions, need_package
@@ -51,7 +51,7 @@ class Datapaths:
         """
         kind = settings.config.datapath.kind
         if kind == "ebpf":
-            ebpf.need_program()
+            program.need_program()
             xdp_links.need_bpffs()
         elif kind == "nfqueue":
             # Only a later switch to ebpf needs it, so nfqueue starts without it.
@@ -175,8 +175,11 @@ def probe_ebpf(settings: Settings) -> str:
     interfaces = netlink.choose_interfaces(
         settings.own, [str(name) for name in settings.config.datapath.interfaces]
     )
-    ebpf.need_program()
-    return f"puts an XDP program on {', '.join(interfaces)}"
+    program.need_program()
+    program.need_kernel()
+    # Only root may ask the kernel.
+    walked = f" ({program.try_load():,} instructions verified)" if program.may_load() else ""
+    return f"puts an XDP program on {', '.join(interfaces)}{walked}"
 
 
 PROBES = {"nfqueue": probe_nfqueue, "ebpf": probe_ebpf, "auto": probe_nfqueue}

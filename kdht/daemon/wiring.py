@@ -36,7 +36,7 @@ from kdht.storage import GroupWriter, LevelStore
 from kdht.storage._cache import RecordCache
 from kdht.storage._reader import StoreReader
 from kdht.storage.base import OnChange, Store
-from kdht.times import UnixTime
+from kdht.times import SteadyTime, UnixTime
 from kdht.wire import Contact
 
 SOCKET_LANE = 1
@@ -123,6 +123,7 @@ def build(
         observer=timings,
         rng=SystemRandom(),
         clock=cast(Callable[[], UnixTime], time.time),  # no wrapper: called for each batch
+        steady=cast(Callable[[], SteadyTime], time.monotonic),
     )
     return Parts(
         core=core,

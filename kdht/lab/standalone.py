@@ -14,7 +14,7 @@ from kdht.node.replicas import ClusterState, Policy
 from kdht.storage import InlineWriter, Store, Writer
 from kdht.storage._cache import RecordCache
 from kdht.storage.base import OnChange
-from kdht.times import UnixTime
+from kdht.times import SteadyTime, UnixTime
 from kdht.wire import Address, Contact
 
 Send = Callable[[list[Outgoing]], object]
@@ -51,6 +51,7 @@ def standalone(
         observer=Unobserved(),
         rng=Random(1),
         clock=clock,
+        steady=lambda: SteadyTime(clock()),
     )
 
 

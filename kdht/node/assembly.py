@@ -28,7 +28,7 @@ from kdht.node.service import Service
 from kdht.storage import Store, StoredRecord, Writer
 from kdht.storage._cache import RecordCache
 from kdht.storage.base import OnChange
-from kdht.times import UnixTime
+from kdht.times import SteadyTime, UnixTime
 from kdht.wire import Address, Contact
 
 W = TypeVar("W", bound=Writer)
@@ -72,12 +72,13 @@ def assemble(
     observer: Observer,
     rng: Random,
     clock: Callable[[], UnixTime],
+    steady: Callable[[], SteadyTime],
 ) -> Assembly[W]:
     """`own`: this node's own addresses; the first of each IP version is the one that it talks to other nodes from.
 
     `cluster` and `repair` are those of the node, to which `node` leads. `open_writer` makes the writer to `store`.
     """
-    replies, leases = Replies(core, transport.send), Leases()
+    replies, leases = Replies(core, transport.send), Leases(steady)
     on_change = _changes(cache, repair, Notifier(leases, replies), clock)
     writer = open_writer(on_change)
     coordinator = Coordinator(

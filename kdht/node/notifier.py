@@ -15,7 +15,7 @@ class Notifier:
 
     def changed(self, key: bytes, record: StoredRecord, now: UnixTime) -> None:
         """The store has taken a record: each client with a lease gets one more reply to its WATCH."""
-        watching = self._leases.watching(key, now)
+        watching = self._leases.watching(key)
         if watching:
             batch = self._replies.batch(now)
             for request in watching:

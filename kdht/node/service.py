@@ -210,9 +210,7 @@ class Service:
             answers.add(request, Status.BAD_REQUEST)
         elif request.max_reply < RECORD_LEN:
             answers.add(request, self._replier.refusal(request, RECORD_LEN, int(answers.now)))
-        elif not self._leases.renew(
-            key, self._replier.client_of(request), request, _LEASE.unpack(body)[0], answers.now
-        ):
+        elif not self._leases.renew(key, self._replier.client_of(request), request, _LEASE.unpack(body)[0]):
             answers.add(request, Status.BUSY)
         else:
             return True

@@ -21,6 +21,7 @@ FILLED_BY_ENTRY = (
     "reserved2", "body_tag", "header_tag",
 )  # fmt: skip
 ROUTED_OPS = range(shared.FIRST_ROUTED_OP, shared.LAST_ROUTED_OP + 1)
+PADDED_OPS = (Op.GET, Op.QUORUM_GET, Op.TRACE)
 CONTROL_OPS = range(shared.FIRST_CONTROL_OP, shared.LAST_CONTROL_OP + 1)
 
 
@@ -185,9 +186,50 @@ def checked_form(data: bytes) -> SimpleNamespace:
     return header
 
 
+def nh(key: bytes, data: bytes) -> bytes:
+    """NH with three lanes over pairs of 32-bit words; lane n begins two words further on in the key."""
+    lanes = b""
+    for shift in range(3):
+        total = 0
+        for at in range(0, len(data), 8):
+            low, high = words_of(data, at)
+            key_low, key_high = words_of(key, at + 8 * shift)
+            total += (low + key_low) % 2**32 * ((high + key_high) % 2**32)
+        lanes += (total % 2**64).to_bytes(8, "little")
+    return lanes
+
+
+def words_of(data: bytes, at: int) -> tuple[int, int]:
+    return int.from_bytes(data[at : at + 4], "little"), int.from_bytes(data[at + 4 : at + 8], "little")
+
+
+class TagKeys(NamedTuple):
+    """The parts of a tag key, in their order."""
+
+    header: bytes
+    body: bytes
+    header_words: bytes
+    body_words: bytes
+
+
+def parts_of(key: bytes) -> TagKeys:
+    words = 32 + 4 * shared.HEADER_KEY_WORDS
+    return TagKeys(key[:16], key[16:32], key[32:words], key[words:])
+
+
 def header_tag(key: bytes, header: SimpleNamespace) -> int:
-    tagged = SimpleNamespace(**{**vars(header), "hops": 0})
-    return siphash(key, write_header(tagged, b"")[: shared.TAGGED_LEN])
+    """NH over bytes 8 to 103; bytes 0 to 6 go to SipHash with its lanes, `hops` goes nowhere."""
+    keys, packed = parts_of(key), write_header(header, b"")
+    return siphash(keys.header, nh(keys.header_words, packed[8 : shared.TAGGED_LEN]) + packed[:7])
+
+
+def body_tag(key: bytes, header: SimpleNamespace, body: bytes) -> int:
+    """NH over the body with 1 to 8 zeros behind it; SipHash binds it to its request ID and length."""
+    if header.op in PADDED_OPS and not header.flags & (Flag.REPLY | Flag.PROVEN):
+        return 0
+    keys, padded = parts_of(key), body + bytes(8 - len(body) % 8)
+    context = header.request_id.to_bytes(8, "big")[4:] + len(body).to_bytes(2, "big")
+    return siphash(keys.body, nh(keys.body_words, padded) + context)
 
 
 @dataclass
@@ -300,8 +342,9 @@ class SlowNode:
 
     def _check_body(self, arrival: Arrival) -> None:
         if arrival.forwarded and not self.settings.untagged:
-            right = siphash(self._tag_keys()[arrival.header.epoch], arrival.data[shared.HEADER_LEN :])
-            ensure(arrival.header.body_tag == right, Reason.BAD_BODY_TAG)
+            key, header = self._tag_keys()[arrival.header.epoch], arrival.header
+            right = body_tag(key, header, arrival.data[shared.HEADER_LEN :])
+            ensure(header.body_tag == right, Reason.BAD_BODY_TAG)
 
     # A reply, at the entry node
 
@@ -358,5 +401,5 @@ class SlowNode:
         header.entry_ip, header.entry_port = arrival.target
         header.max_reply, header.cookie = max_reply, 0
         if not self.settings.untagged:
-            header.body_tag = siphash(key, body)
+            header.body_tag = body_tag(key, header, body)
             header.header_tag = header_tag(key, header)

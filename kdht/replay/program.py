@@ -13,8 +13,8 @@ class TestProgram:
     def __init__(self, table: ReplayTable, *, test_run: bool = True) -> None:
         try:
             from kdht.datapath.ebpf import _ebpf
-            from kdht.datapath.ebpf.datapath import OBJECT, PROGRAM
             from kdht.datapath.ebpf.networks import Network
+            from kdht.datapath.ebpf.program import OBJECT, PROGRAM
         except ImportError:
             raise DatapathError(
                 "kdht was built without the eBPF datapath: install clang and libbpf-dev, and build it again"

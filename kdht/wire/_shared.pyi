@@ -135,6 +135,11 @@ PROOF_LEN: int
 PROOF_MAC_LEN: int
 GRANT_KIND: int
 MAX_PROVEN_VALUE: int
+HEADER_PAIRS: int
+BODY_PAIRS: int
+HEADER_KEY_WORDS: int
+BODY_KEY_WORDS: int
+TAG_KEY_LEN: int
 TRY_BITS: int
 COOKIE_SLOT_BITS: int
 FIRST_ROUTED_OP: int
@@ -160,3 +165,5 @@ MAX_EXT_HEADERS: int
 NEW_TTL: int
 
 def siphash(key: bytes, data: Buffer) -> int: ...
+def header_tag(key: bytes, message: Buffer) -> int: ...
+def body_tag(key: bytes, message: Buffer) -> int: ...

@@ -1,6 +1,6 @@
 # cython: language_level=3
 # distutils: include_dirs = include
-"""The constants of include/kdht_shared.h for Python, and SipHash-2-4.
+"""The constants of include/kdht_shared.h for Python, SipHash-2-4, and the tags.
 
 Layer 0. Python code takes every number of the protocol from here and writes none itself. Enumerations are
 `enum.IntEnum` or `IntFlag`. Scalars are ints under their C names without the prefix KDHT_. `LAYOUT` is the
@@ -17,7 +17,7 @@ cdef extern from *:
     #include <stddef.h>
     #include "kdht_rate.h"
     #include "kdht_shared.h"
-    #include "kdht_siphash.h"
+    #include "kdht_tags.h"
 
     struct kdht_named { const char *name; int value; int extra; };
 
@@ -46,6 +46,7 @@ cdef extern from *:
         C(ID_LEN) C(ID_BITS) C(RECORD_LEN) C(MAX_VALUE) C(CONDITION_LEN) C(MAX_CONDITIONAL_VALUE)
         C(CERTIFIED_BIT) C(SALT_SHIFT) C(MAX_SALT) C(PUBLIC_KEY_LEN) C(SIGNATURE_LEN) C(MAX_SIGNED)
         C(GRANT_LEN) C(PROOF_LEN) C(PROOF_MAC_LEN) C(GRANT_KIND) C(MAX_PROVEN_VALUE)
+        C(HEADER_PAIRS) C(BODY_PAIRS) C(HEADER_KEY_WORDS) C(BODY_KEY_WORDS) C(TAG_KEY_LEN)
         C(TRY_BITS) C(COOKIE_SLOT_BITS) C(FIRST_ROUTED_OP)
         C(LAST_ROUTED_OP) C(FIRST_CONTROL_OP) C(LAST_CONTROL_OP) C(KNOWN_FLAGS) C(REQUEST_FLAGS)
         C(K) C(ROOM) C(HOP_LIMIT)
@@ -70,6 +71,17 @@ cdef extern from *:
     int KDHT_CONTACT_LEN
     uint64_t kdht_siphash(uint64_t k0, uint64_t k1, const uint8_t *data, uint32_t length) noexcept nogil
     uint64_t kdht_sip_read(const void *at) noexcept nogil
+    cdef struct kdht_key:
+        pass
+    cdef struct kdht_header:
+        pass
+    uint64_t kdht_header_tag(const kdht_key *key, const void *message) noexcept nogil
+    uint64_t kdht_body_tag(const kdht_key *key, const kdht_header *message, uint32_t length) noexcept nogil
+    void kdht_read_key(kdht_key *key, const uint8_t *at) noexcept nogil
+    enum:
+        KDHT_HEADER_LEN
+        KDHT_MAX_BODY
+        KDHT_TAG_KEY_LEN
 
 
 cdef list _rows(const kdht_named *row):
@@ -110,3 +122,33 @@ def siphash(key: bytes, data: bytes) -> int:
     cdef const uint8_t *at = &view[0] if len(data) else NULL
     cdef size_t length = len(data)
     return kdht_siphash(kdht_sip_read(key_at), kdht_sip_read(key_at + 8), at, <uint32_t>length)
+
+
+def header_tag(key: bytes, message) -> int:
+    """The header tag of a message. `key`: TAG_KEY_LEN bytes. Raises ValueError without a whole header."""
+    cdef const uint8_t[::1] view = message
+    cdef kdht_key read
+    _read_key(&read, key)
+    if len(view) < KDHT_HEADER_LEN:
+        raise ValueError("a message has at least a header")
+    return kdht_header_tag(&read, &view[0])
+
+
+def body_tag(key: bytes, message) -> int:
+    """The tag of a message's body: 0 for padding, and for more bytes than a body has."""
+    cdef const uint8_t[::1] view = message
+    cdef kdht_key read
+    cdef Py_ssize_t length = len(view) - KDHT_HEADER_LEN
+    _read_key(&read, key)
+    if length < 0:
+        raise ValueError("a message has at least a header")
+    if length > KDHT_MAX_BODY:
+        return 0
+    return kdht_body_tag(&read, <const kdht_header *>&view[0], <uint32_t>length)
+
+
+cdef int _read_key(kdht_key *read, bytes key) except -1:
+    if len(key) != KDHT_TAG_KEY_LEN:
+        raise ValueError(f"a tag key has {KDHT_TAG_KEY_LEN} bytes, not {len(key)}")
+    kdht_read_key(read, key)
+    return 0

@@ -1,20 +1,24 @@
 """From the operator's shared secrets to the keys for tags, for cookies and for tokens.
 
 Layer 0. A cluster secret is 16 or more bytes that all nodes share. Each epoch has its own. An access secret is another
-one: tokens stay good while the cluster secret changes. The keys are
-derived with BLAKE2b (RFC 7693) and its personalisation, so that none tells anything of another.
+one: tokens stay good while the cluster secret changes. Every key is derived with BLAKE2b (RFC 7693) under a label
+of its own, so that none tells anything of the others.
 """
 
 import hashlib
 from typing import NamedTuple
 
 from kdht.errors import ConfigError
+from kdht.wire import _shared as shared
 
 MIN_SECRET = 16
 
 
 class ClusterSecret(NamedTuple):
-    """One epoch's secret, as the two keys derived from it, 16 bytes each."""
+    """One epoch's secret, as the keys derived from it.
+
+    `tag`: all keys of both tags, TAG_KEY_LEN bytes, in the order of struct kdht_key. `cookie`: 16 bytes.
+    """
 
     epoch: int
     tag: bytes
@@ -34,7 +38,13 @@ def derive(epoch: int, secret: bytes) -> ClusterSecret:
     Raises ConfigError if the secret is shorter than 16 bytes or the epoch is out of range.
     """
     _check("a cluster secret", epoch, secret)
-    return ClusterSecret(epoch, _derived(secret, b"kdht-tag"), _derived(secret, b"kdht-cookie"))
+    tag_key = (
+        _derived(secret, b"kdht-header-tag")
+        + _derived(secret, b"kdht-body-tag")
+        + _words(secret, b"kdht-header-nh", shared.HEADER_KEY_WORDS)
+        + _words(secret, b"kdht-body-nh", shared.BODY_KEY_WORDS)
+    )
+    return ClusterSecret(epoch, tag_key, _derived(secret, b"kdht-cookie"))
 
 
 def derive_access(epoch: int, secret: bytes) -> AccessKey:
@@ -52,3 +62,11 @@ def _check(what: str, epoch: int, secret: bytes) -> None:
 
 def _derived(secret: bytes, use: bytes) -> bytes:
     return hashlib.blake2b(hashlib.sha256(secret).digest(), digest_size=16, person=use).digest()
+
+
+def _words(secret: bytes, use: bytes, count: int) -> bytes:
+    """`count` words of 4 bytes: 64 bytes of BLAKE2b for each block number, from 0 on."""
+    root, length = hashlib.sha256(secret).digest(), 4 * count
+    numbers = range(-(-length // hashlib.blake2b.MAX_DIGEST_SIZE))
+    blocks = (hashlib.blake2b(root + number.to_bytes(4, "big"), person=use).digest() for number in numbers)
+    return b"".join(blocks)[:length]

@@ -31,7 +31,7 @@ from kdht.wire.buffer import Buffer
 # 80 | entry port    | max reply     | 0                             |
 # 88 | cookie                                                        |
 # 96 | body tag                                                      |
-# 104| header tag: SipHash-2-4 of all before it, hops taken as 0     |
+# 104| header tag: over all before it but hops                       |
 # 112| body
 
 _CODES = {1: "B", 2: "H", 4: "I", 8: "Q", 16: "16s", shared.ID_LEN: f"{shared.ID_LEN}s"}

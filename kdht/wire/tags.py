@@ -1,4 +1,4 @@
-"""Tags of members and cookies of clients: SipHash-2-4 (Aumasson and Bernstein, 2012)."""
+"""Tags of members and cookies of clients; docs/protocol.md says what each covers."""
 
 import struct
 from collections.abc import Sequence
@@ -17,14 +17,12 @@ _TAG = struct.Struct(">Q")
 
 def header_tag(message: Buffer, key: ClusterSecret) -> int:
     """The tag of a packed message's header. `hops` counts as 0, because it changes at every node."""
-    tagged = bytearray(message[: shared.TAGGED_LEN])
-    tagged[OFFSET["hops"]] = 0
-    return siphash(key.tag, bytes(tagged))
+    return shared.header_tag(key.tag, message)
 
 
 def body_tag(message: Buffer, key: ClusterSecret) -> int:
-    """The tag of a packed message's body."""
-    return siphash(key.tag, bytes(message[shared.HEADER_LEN :]))
+    """The tag of a packed message's body. 0 for padding (GET, QUORUM_GET and TRACE without PROVEN)."""
+    return shared.body_tag(key.tag, message)
 
 
 def seal(message: bytearray, key: ClusterSecret, now: int) -> None:

@@ -21,6 +21,7 @@ from kdht.config import schema as config
 from kdht.config import settings
 from kdht.datapath.host.netlink import XdpState
 from kdht.datapath.host.ruleset import MARK
+from kdht.errors import DatapathError
 from kdht.program.answers import StorageCounters
 from kdht.wire import Address
 
@@ -183,11 +184,24 @@ def test_queueing(tmp_path, monkeypatch, way, state):
 
 
 def test_an_old_kernel_without_btf(tmp_path, monkeypatch):
-    monkeypatch.setattr(kernel.platform, "release", lambda: "5.10.0-1-amd64")
+    monkeypatch.setattr(kernel.program.platform, "release", lambda: "5.10.0-1-amd64")
     monkeypatch.setattr(kernel, "BTF", tmp_path / "none")
     findings = found(kernel.xdp, subject(tmp_path, kind="ebpf"))
-    assert findings[0].state == "failure"
+    assert findings[1].state == "failure"
+    assert "Linux 5.10.0-1-amd64 is too old for the XDP program, which needs 5.18" in findings[1].what
     assert ("BTF", "warning") in [(each.check, each.state) for each in findings]
+
+
+def test_a_program_that_the_kernel_refuses(tmp_path, monkeypatch):
+    def refuse():
+        raise DatapathError("the kernel refuses the XDP program: the verifier's last line")
+
+    monkeypatch.setattr(kernel.program, "try_load", refuse)
+    findings = found(kernel.xdp, subject(tmp_path, kind="ebpf"))
+    assert ("failure", "the kernel refuses the XDP program: the verifier's last line") in [
+        (each.state, each.what) for each in findings
+    ]
+    assert len(found(kernel.xdp, subject(tmp_path, kind="ebpf", is_root=False))) == len(findings) - 1
 
 
 # --- Interfaces

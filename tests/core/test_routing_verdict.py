@@ -33,7 +33,7 @@ from scapy.layers.inet6 import (
 from scapy.packet import Raw
 
 from kdht._routing import Core
-from kdht.wire import Address, Contact
+from kdht.wire import Address, Contact, keys
 from kdht.wire import _shared as shared
 from kdht.wire._shared import Flag, Op, Reason, Verdict
 
@@ -43,6 +43,7 @@ CLIENT = {4: Address.of("10.0.0.99", 40000), 6: Address.of("fd00::99", 40000)}
 NEXT = {4: Address.of("10.0.0.2", shared.PORT), 6: Address.of("fd00::2", shared.PORT)}
 NEXT_ID = b"\x80" + bytes(19)
 SIGNER, OLDER = usual_settings().keys
+PROVEN_TRACE = {"op": Op.TRACE, "hops": 1, "flags": Flag.FORWARDED | Flag.PROVEN}
 
 
 def node_for(version: int, **changes: object) -> Node:
@@ -101,7 +102,7 @@ DROPPED = {
     "a control message without a tag": (request(op=Op.FIND_NODE, flags=2, epoch=2), Reason.BAD_TAG),
     "a forged reply": (request(flags=Flag.REPLY | Flag.FORWARDED, epoch=2), Reason.BAD_TAG),
     "an epoch that is not accepted": (forwarded((3, SIGNER[1])), Reason.BAD_EPOCH),
-    "another cluster's tag": (forwarded((2, b"of other clusters"[:16])), Reason.BAD_TAG),
+    "another cluster's tag": (forwarded((2, keys.derive(2, b"of other clusters").tag)), Reason.BAD_TAG),
     "the tag of the other epoch's key": (forwarded((1, SIGNER[1])), Reason.BAD_TAG),
     "no tag": (forwarded(SIGNER, header_tag=0), Reason.BAD_TAG),
     "a first reserved field": (forwarded(SIGNER, reserved1=1), Reason.BAD_FLAGS),
@@ -136,13 +137,29 @@ def test_a_client_that_fills_in_the_entry_nodes_fields(name, version):
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize(
-    "fields", [{"key": bytes(20)}, {"op": Op.PING}, {"op": Op.TRACE, "hops": 1}, {"flags": 3}]
+    "fields", [{"op": Op.PUT, "key": bytes(20)}, {"op": Op.PING}, PROVEN_TRACE, {"flags": 3}]
 )
 def test_a_wrong_body_under_a_right_header_where_the_message_ends(fields, version):
     at_home = {"entry_ip": HERE[version].ip, "client_ip": CLIENT[version].ip}
     message = forwarded(SIGNER, **at_home, **fields, body=b"the right body")
     message[-1] ^= 1
     assert_verdict(node_for(version).core, from_client(version, message), Reason.BAD_BODY_TAG)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("op", [Op.GET, Op.QUORUM_GET, Op.TRACE])
+def test_padding_has_no_tag_and_means_nothing(op, version):
+    node, hops = node_for(version), {"hops": 1} if op == Op.TRACE else {}
+    ends = Reason.TRACE_ENDS if op == Op.TRACE else Reason.OWNER
+    key = NEXT_ID if op == Op.TRACE else bytes(20)
+    message = forwarded(SIGNER, op=op, key=key, **hops, body=b"some padding")
+    message[-1] ^= 1
+    assert_verdict(node.core, from_client(version, message), ends)
+    assert node.slow.decide_message(message, CLIENT[version], HERE[version], NOW).reason is ends
+    tagged = forwarded(SIGNER, op=op, key=key, **hops, body_tag=1)
+    set_field(tagged, "header_tag", shared.header_tag(SIGNER[1], tagged))
+    assert_verdict(node.core, from_client(version, tagged), Reason.BAD_BODY_TAG)
+    assert node.slow.decide_message(tagged, CLIENT[version], HERE[version], NOW).reason is Reason.BAD_BODY_TAG
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -1,14 +1,16 @@
-"""Tags and cookies: SipHash-2-4 against its published vectors, and what tags protect."""
+"""Tags and cookies: SipHash-2-4 against its published vectors, tags against a slow program, what tags protect."""
 
 import pytest
+import slow_tags
 from hypothesis import given
 from hypothesis import strategies as st
-from vectors import CLUSTER_KEY, COOKIES, SIPHASH, VECTORS, name_of
+from vectors import CLUSTER_KEY, COOKIES, SIPHASH, TAGS, VECTORS, name_of
 
 from kdht import wire
 from kdht._routing import Core
 from kdht.errors import BadPacket
-from kdht.wire import Address, Message, keys
+from kdht.replay import oracle
+from kdht.wire import FIELD, OFFSET, Address, Message, keys
 from kdht.wire import _shared as shared
 from kdht.wire._shared import Flag, Op, Reason, siphash
 
@@ -16,7 +18,6 @@ SEALED = [vector for vector in VECTORS if vector["sealed"]]
 OTHER_EPOCH = keys.derive(4, b"another secret of 16 or more bytes")
 SAME_EPOCH = keys.derive(CLUSTER_KEY.epoch, b"another secret of 16 or more bytes")
 NOW = 1_800_000_000
-WORD = 2**64 - 1
 
 
 @pytest.fixture
@@ -29,48 +30,9 @@ def core() -> Core:
     return core
 
 
-def slow_siphash(key: bytes, data: bytes) -> int:
-    """SipHash-2-4 as the paper's section 2 writes it down, with Python's integers."""
-    k0, k1 = (int.from_bytes(key[i : i + 8], "little") for i in (0, 8))
-    initial = int.from_bytes(b"somepseudorandomlygeneratedbytes", "big").to_bytes(32, "big")
-    v = [
-        int.from_bytes(initial[i : i + 8], "big") ^ k
-        for i, k in zip((0, 8, 16, 24), (k0, k1) * 2, strict=True)
-    ]
-    padded = data + bytes(-(len(data) + 1) % 8) + bytes([len(data) % 256])
-    for at in range(0, len(padded), 8):
-        word = int.from_bytes(padded[at : at + 8], "little")
-        v[3] ^= word
-        sip_rounds(v, 2)
-        v[0] ^= word
-    v[2] ^= 0xFF
-    sip_rounds(v, 4)
-    return v[0] ^ v[1] ^ v[2] ^ v[3]
-
-
-def sip_rounds(v: list[int], count: int) -> None:
-    """`count` SipRounds: half-rounds that add one word to another and rotate it against the sum."""
-    for _ in range(count):
-        half_round(v, 0, 1, 13)
-        half_round(v, 2, 3, 16)
-        v[0] = rotated(v[0], 32)
-        half_round(v, 0, 3, 21)
-        half_round(v, 2, 1, 17)
-        v[2] = rotated(v[2], 32)
-
-
-def half_round(v: list[int], a: int, b: int, bits: int) -> None:
-    v[a] = (v[a] + v[b]) & WORD
-    v[b] = rotated(v[b], bits) ^ v[a]
-
-
-def rotated(word: int, bits: int) -> int:
-    return (word << bits | word >> (64 - bits)) & WORD
-
-
 def sealed(**changes) -> bytearray:
-    """A sealed GET between two nodes, with some body."""
-    fields = {"op": Op.GET, "key": wire.hash_key("hello"), "request_id": 5, "hops": 9, "body": b"a body"}
+    """A sealed PUT between two nodes, with some body."""
+    fields = {"op": Op.PUT, "key": wire.hash_key("hello"), "request_id": 5, "hops": 9, "body": b"a body"}
     message = Message(**{**fields, **changes}).pack()
     wire.seal(message, CLUSTER_KEY, NOW)
     return message
@@ -88,7 +50,7 @@ def test_siphash_gives_the_published_output(length):
     key, data = bytes.fromhex(SIPHASH["key"]), bytes(range(length))
     published = int(SIPHASH["outputs"][length], 16)
     assert siphash(key, data) == published
-    assert slow_siphash(key, data) == published
+    assert slow_tags.siphash(key, data) == published
 
 
 def test_the_published_outputs_are_the_papers():
@@ -99,13 +61,122 @@ def test_the_published_outputs_are_the_papers():
 
 @given(st.binary(min_size=16, max_size=16), st.binary(max_size=300))
 def test_siphash_is_the_papers_for_any_input(key, data):
-    assert siphash(key, data) == slow_siphash(key, data)
+    assert siphash(key, data) == slow_tags.siphash(key, data)
 
 
 @pytest.mark.parametrize("length", [0, 15, 17])
 def test_a_siphash_key_has_16_bytes(length):
     with pytest.raises(ValueError, match="16 bytes"):
         siphash(bytes(length), b"")
+
+
+@pytest.mark.parametrize("vector", TAGS["messages"], ids=name_of)
+def test_tags_have_their_fixed_values(vector):
+    secret, message = TAGS["secret"].encode(), tagged_message(vector)
+    fixed = int(vector["header_tag"], 16), int(vector["body_tag"], 16)
+    assert (slow_tags.header_tag(secret, message), slow_tags.body_tag(secret, message)) == fixed
+    key, header = keys.derive(1, secret), oracle.read_header(message)
+    assert (wire.header_tag(message, key), wire.body_tag(message, key)) == fixed
+    assert oracle.header_tag(key.tag, header) == fixed[0]
+    assert oracle.body_tag(key.tag, header, message[shared.HEADER_LEN :]) == fixed[1]
+
+
+def tagged_message(vector) -> bytes:
+    """A fixed message: its header is of one byte, or counts up."""
+    message = bytearray(
+        range(shared.HEADER_LEN) if vector["fill"] is None else [vector["fill"]] * shared.HEADER_LEN
+    )
+    message += bytes(at % 256 for at in range(vector["length"]))
+    message[:8] = b"KDHT\x01" + bytes([vector["op"], vector["flags"], 9])
+    message[FIELD["body_len"]] = vector["length"].to_bytes(2, "big")
+    message[FIELD["body_tag"]] = bytes.fromhex(vector["body_tag"])
+    return bytes(message)
+
+
+@given(
+    st.binary(min_size=16, max_size=40),
+    st.binary(min_size=105, max_size=105),
+    st.binary(max_size=shared.MAX_BODY),
+)
+def test_all_implementations_give_the_same_tags(secret, header, body):
+    message = b"KDHT\x01" + header[:33] + len(body).to_bytes(2, "big") + header[33:] + body
+    assert len(message) == shared.HEADER_LEN + len(body)
+    key, read = keys.derive(1, secret), oracle.read_header(message)
+    header_tags = {wire.header_tag(message, key), slow_tags.header_tag(secret, message)}
+    body_tags = {wire.body_tag(message, key), slow_tags.body_tag(secret, message)}
+    assert header_tags == {oracle.header_tag(key.tag, read)}
+    assert body_tags == {oracle.body_tag(key.tag, read, body)}
+
+
+@given(st.binary(max_size=shared.MAX_BODY), st.sampled_from(Op), st.integers(0, 2**64 - 1))
+def test_tags_of_one_kind_are_of_no_other(content, op, request_id):
+    """The same bytes as a body, as the tagged part of a header and under a cookie's key."""
+    as_body = bytearray(
+        Message(op=op, key=bytes(20), request_id=request_id, flags=Flag.REPLY, body=content).pack()
+    )
+    as_header = content.ljust(shared.HEADER_LEN, b"\0")[: shared.HEADER_LEN]
+    body_tag, header_tag = wire.body_tag(as_body, CLUSTER_KEY), wire.header_tag(as_header, CLUSTER_KEY)
+    cookie = siphash(CLUSTER_KEY.cookie, content)
+    assert len({body_tag, header_tag, cookie}) == 3
+    as_header = bytearray(as_header)
+    as_header[FIELD["header_tag"]] = body_tag.to_bytes(8, "big")
+    assert wire.header_tag(as_header, CLUSTER_KEY) != body_tag
+
+
+def test_parts_of_a_tag_key_are_apart_and_of_one_epoch():
+    parts = oracle.parts_of(CLUSTER_KEY.tag)
+    others = oracle.parts_of(OTHER_EPOCH.tag)
+    pieces = [part[at : at + 16] for part in (*parts, *others) for at in range(0, len(part) - 15, 16)]
+    pieces += [CLUSTER_KEY.cookie, OTHER_EPOCH.cookie]
+    assert len(pieces) == len(set(pieces))
+    assert sum(map(len, parts)) == shared.TAG_KEY_LEN
+
+
+@pytest.mark.parametrize("length", [0, 16, shared.TAG_KEY_LEN - 1, shared.TAG_KEY_LEN + 1])
+def test_a_tag_key_has_its_length(length):
+    for tag in (shared.header_tag, shared.body_tag):
+        with pytest.raises(ValueError, match="1288 bytes"):
+            tag(bytes(length), bytes(shared.HEADER_LEN))
+
+
+def test_less_than_a_header_has_no_tags():
+    for tag in (shared.header_tag, shared.body_tag):
+        with pytest.raises(ValueError, match="header"):
+            tag(CLUSTER_KEY.tag, bytes(shared.HEADER_LEN - 1))
+
+
+@pytest.mark.parametrize("op", [Op.GET, Op.QUORUM_GET, Op.TRACE])
+def test_padding_has_no_tag_and_its_length_is_under_the_headers(op):
+    message = sealed(op=op, body=bytes(40))
+    assert message[FIELD["body_tag"]] == bytes(8)
+    message[-1] ^= 1
+    wire.verify(message, [CLUSTER_KEY], NOW, 60)
+    shorter = message[:-1]
+    shorter[FIELD["body_len"]] = (39).to_bytes(2, "big")
+    assert reason_of(bytes(shorter)) == "BAD_TAG"
+
+
+@pytest.mark.parametrize("op", [Op.GET, Op.QUORUM_GET, Op.TRACE])
+def test_padding_with_a_tag_is_refused(op):
+    message = sealed(op=op)
+    message[FIELD["body_tag"]] = (1).to_bytes(8, "big")
+    message[FIELD["header_tag"]] = wire.header_tag(message, CLUSTER_KEY).to_bytes(8, "big")
+    assert reason_of(bytes(message)) == "BAD_BODY_TAG"
+
+
+@pytest.mark.parametrize("op", [Op.GET, Op.QUORUM_GET, Op.TRACE])
+def test_proofs_are_under_the_body_tag(op):
+    message = sealed(op=op, body=bytes(64), flags=Flag.PROVEN)
+    message[-1] ^= 1
+    assert reason_of(bytes(message)) == "BAD_BODY_TAG"
+    message[-1] ^= 1
+    message[OFFSET["flags"]] &= ~Flag.PROVEN
+    assert reason_of(bytes(message)) == "BAD_TAG"
+
+
+def test_a_body_is_bound_to_its_request():
+    one, other = sealed(request_id=1), sealed(request_id=2)
+    assert one[FIELD["body_tag"]] != other[FIELD["body_tag"]]
 
 
 @pytest.mark.parametrize("vector", SEALED, ids=name_of)
@@ -115,7 +186,7 @@ def test_sealing_gives_the_fixed_tags(vector, core):
     for field, offset, size in shared.LAYOUT:
         if field in ("epoch", "time", "body_tag", "header_tag"):
             message[offset : offset + size] = bytes(size)
-    message[wire.OFFSET["flags"]] &= ~Flag.FORWARDED
+    message[OFFSET["flags"]] &= ~Flag.FORWARDED
     by_core = bytearray(message)
     wire.seal(message, CLUSTER_KEY, vector["fields"]["time"])
     assert message == expected
@@ -132,7 +203,7 @@ def test_any_bit_of_the_tagged_header_breaks_its_tag():
     message = sealed()
     for bit in range(8 * shared.TAGGED_LEN):
         at = bit // 8
-        if at == wire.OFFSET["hops"]:
+        if at == OFFSET["hops"]:
             continue
         message[at] ^= 1 << bit % 8
         assert reason_of(bytes(message)) != "HOP_LIMIT", bit
@@ -143,9 +214,9 @@ def test_any_bit_of_the_tagged_header_breaks_its_tag():
 def test_hops_may_change_on_the_way():
     message = sealed()
     for hops in range(1, 256):
-        message[wire.OFFSET["hops"]] = hops
+        message[OFFSET["hops"]] = hops
         wire.verify(message, [CLUSTER_KEY], NOW, 60)
-    message[wire.OFFSET["hops"]] = 0
+    message[OFFSET["hops"]] = 0
     assert reason_of(bytes(message)) == "HOP_LIMIT"
 
 

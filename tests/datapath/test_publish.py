@@ -41,7 +41,7 @@ def configure(publisher: Publisher) -> None:
         own=[packed("10.0.0.1")],
         source4=packed("10.0.0.1"),
         source6=None,
-        keys=[(1, bytes(16))],
+        keys=[(1, bytes(shared.TAG_KEY_LEN))],
         cookie_key=bytes(16),
     )
 

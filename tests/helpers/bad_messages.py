@@ -4,7 +4,7 @@ from builders import NOW, forwarded, packed, request, set_field
 
 from kdht.wire import Address
 from kdht.wire import _shared as shared
-from kdht.wire._shared import Flag, Op
+from kdht.wire._shared import TAG_KEY_LEN, Flag, Op
 
 OTHER = packed("10.9.9.9")
 REPLY = Flag.FORWARDED | Flag.REPLY
@@ -60,7 +60,7 @@ def _of_members(
     made = {
         "FORWARDED from a client": (request(key=key, flags=Flag.FORWARDED, epoch=epoch), "BAD_TAG"),
         "a reply from a client": (request(key=key, flags=REPLY, epoch=epoch), "BAD_TAG"),
-        "another cluster's tag": (forwarded((epoch, bytes(16)), **usual), "BAD_TAG"),
+        "another cluster's tag": (forwarded((epoch, bytes(TAG_KEY_LEN)), **usual), "BAD_TAG"),
         "a wrong tag": (forwarded(signer, **usual, header_tag=1), "BAD_TAG"),
         "a time that was changed": (changed_time, "BAD_TAG"),
         "a wrong epoch": (forwarded((epoch + 1, tag_key), **usual), "BAD_EPOCH"),
@@ -77,4 +77,4 @@ def _of_members(
     return {name: (bytes(message), reason) for name, (message, reason) in made.items()}
 
 
-NAMES = list(bad_messages((0, bytes(16)), Address.of("::1", 1)))
+NAMES = list(bad_messages((0, bytes(TAG_KEY_LEN)), Address.of("::1", 1)))

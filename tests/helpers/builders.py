@@ -27,11 +27,12 @@ from kdht.replay.oracle import (
     version_of,
     write_header,
 )
-from kdht.wire import OFFSET, Address, Contact
+from kdht.wire import OFFSET, Address, Contact, keys
 from kdht.wire import _shared as shared
-from kdht.wire._shared import Flag, siphash
+from kdht.wire._shared import Flag
 
 NOW = 1_800_000_000
+KEYS = [keys.derive(2, b"the second epoch"), keys.derive(1, b"the first epoch.")]
 SIZE = {name: size for name, _, size in shared.LAYOUT}
 
 # --- Nodes -----------------------------------------------------------------------------
@@ -75,7 +76,7 @@ def usual_settings(**changes: object) -> OracleSettings:
         "own": [packed("10.0.0.1"), packed("fd00::1")],
         "source4": packed("10.0.0.1"),
         "source6": packed("fd00::1"),
-        "keys": [(2, b"the second epoch"), (1, b"the first epoch.")],
+        "keys": [(key.epoch, key.tag) for key in KEYS],
         "cookie_key": b"a key of cookies",
         "cookies": False,
     }
@@ -171,10 +172,8 @@ def get_field(data: bytes, name: str) -> int:
 
 def tag(data: bytearray, key: bytes) -> None:
     """Give a message both tags, and change nothing else."""
-    set_field(data, "body_tag", siphash(key, bytes(data[shared.HEADER_LEN :])))
-    tagged = data[: shared.TAGGED_LEN]
-    tagged[OFFSET["hops"]] = 0
-    set_field(data, "header_tag", siphash(key, bytes(tagged)))
+    set_field(data, "body_tag", shared.body_tag(key, data))
+    set_field(data, "header_tag", shared.header_tag(key, data))
 
 
 # --- Packets ---------------------------------------------------------------------------

@@ -185,8 +185,18 @@ def forgeries(family: int) -> Iterator[Case]:
     yield Case("another key under an old tag", wrong, Reason.BAD_TAG)
     yield Case(
         "a body that ends here, changed",
-        mutated(member(family, key=NEAR), family, "wrong body"),
+        mutated(member(family, op=Op.PUT, key=NEAR), family, "wrong body"),
         Reason.BAD_BODY_TAG,
+    )
+    yield Case(
+        "a changed proof",
+        mutated(member(family, key=NEAR, flags=Flag.PROVEN), family, "wrong body"),
+        Reason.BAD_BODY_TAG,
+    )
+    yield Case(
+        "changed padding: it means nothing",
+        mutated(member(family, key=NEAR), family, "wrong body"),
+        Reason.OWNER,
     )
     yield Case(
         "a reply whose body was changed", mutated(reply(family), family, "wrong body"), Reason.BAD_BODY_TAG

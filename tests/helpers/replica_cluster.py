@@ -70,6 +70,7 @@ class Member:
             observer=Unobserved(),
             rng=Random(number),
             clock=lambda: self.now,
+            steady=lambda: self.network.now,
         )
         self.coordinator, self.service, self.writer = records.coordinator, records.service, records.writer
         self.transport.start(records.handlers)

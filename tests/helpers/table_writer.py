@@ -39,7 +39,7 @@ def configuration_states() -> dict[int, OracleSettings]:
         number: usual_settings(
             port=number,
             source4=Address.of(f"10.0.0.{number}", 0).ip,
-            keys=[(number, bytes([number]) * 16)],
+            keys=[(number, bytes([number]) * shared.TAG_KEY_LEN)],
             hop_limit=number,
         )
         for number in range(2, 66)

@@ -30,7 +30,7 @@ HOSTS = [
     )
 ]  # fmt: skip
 OWN = [packed(host) for host in ("10.0.0.1", "10.0.0.2", "192.0.2.1", "fd00::1", "fd00::2", "2001:db8::1")]
-FORGED_KEY = b"not the cluster's"[:16]
+FORGED_KEY = b"not the cluster's".ljust(shared.TAG_KEY_LEN, b".")
 WINDOW = 30
 FULL = 50 * shared.ID_BITS
 """Contacts that fill every bucket which can have K."""
@@ -52,7 +52,7 @@ class Datagram(NamedTuple):
 def random_settings(rng: random.Random) -> OracleSettings:
     own = rng.sample(OWN, rng.choice((1, 2, 5, len(OWN), len(OWN))))
     by_version = {version: [ip for ip in own if version_of(ip) == version] for version in (4, 6)}
-    keys = [(epoch, rng.randbytes(16)) for epoch in rng.sample(range(256), rng.randint(1, 2))]
+    keys = [(epoch, rng.randbytes(shared.TAG_KEY_LEN)) for epoch in rng.sample(range(256), rng.randint(1, 2))]
     return OracleSettings(
         self_id=rng.randbytes(shared.ID_LEN),
         port=rng.choice((shared.PORT, rng.randrange(1, 1 << 16))),

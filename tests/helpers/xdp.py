@@ -7,8 +7,8 @@ from builders import NOW, Node
 
 from kdht._routing import Core
 from kdht.datapath.ebpf import _ebpf
-from kdht.datapath.ebpf.datapath import OBJECT, PROGRAM
 from kdht.datapath.ebpf.networks import Network
+from kdht.datapath.ebpf.program import OBJECT, PROGRAM
 from kdht.wire import _shared as shared
 from kdht.wire._shared import VERDICT_OF, Reason, Verdict
 

@@ -353,7 +353,7 @@ def test_maps_of_another_layout_are_left_for_new_ones(
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [
-        (lambda monkeypatch: monkeypatch.setattr("kdht.datapath.ebpf.datapath.OBJECT", Path("/nowhere")),
+        (lambda monkeypatch: monkeypatch.setattr("kdht.datapath.ebpf.program.OBJECT", Path("/nowhere")),
          "without its XDP program: install clang"),
         (lambda monkeypatch: monkeypatch.setitem(sys.modules, "kdht.datapath.ebpf._ebpf", None),
          r"without eBPF .*: install clang and libbpf"),

@@ -1,14 +1,18 @@
 """The XDP program by itself, in the kernel's test-run call: its size, its counters, its limits."""
 
 import struct
+import subprocess
 from collections import Counter
+from pathlib import Path
 
 import builders
 import pytest
 from builders import NOW, Node
 from xdp import XDP_DROP, XDP_TX, Program, link_header
 
+from kdht.datapath.ebpf import program as xdp_program
 from kdht.datapath.rates import ClientRates
+from kdht.errors import DatapathError
 from kdht.replay import oracle_packets
 from kdht.wire import Address, Contact
 from kdht.wire import _shared as shared
@@ -50,6 +54,30 @@ def test_the_verifiers_work_is_bounded(program: Program, capsys: pytest.CaptureF
     with capsys.disabled():
         print(f"\nverified instructions: {info['verified_insns']:,}, JIT: {info['jited_bytes']:,} bytes")
     assert info["verified_insns"] <= MOST_INSTRUCTIONS
+
+
+REFUSED = """
+__attribute__((section("xdp"), used)) int kdht_xdp(const unsigned *ctx) { return *(int *)(unsigned long)ctx[0]; }
+char terms[] __attribute__((section("license"), used)) = "GPL";
+"""
+
+
+def test_a_refusal_has_the_verifiers_last_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, made = tmp_path / "refused.c", tmp_path / "refused.o"
+    source.write_text(REFUSED)
+    subprocess.run(["clang", "-O2", "-g", "-target", "bpf", "-c", source, "-o", made], check=True)
+    monkeypatch.setattr(xdp_program, "OBJECT", made)
+    with pytest.raises(DatapathError, match=r"refuses the XDP program: Permission denied \(.*packet"):
+        xdp_program.try_load()
+
+
+def test_a_kernel_that_is_too_old_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(xdp_program, "OBJECT", tmp_path / "none")
+    monkeypatch.setattr(xdp_program.platform, "release", lambda: "5.10.0-30-amd64")
+    with pytest.raises(
+        DatapathError, match=r"5\.10\.0-30-amd64 is too old for the XDP program, which needs 5\.18"
+    ):
+        xdp_program.try_load()
 
 
 def test_each_verdict_is_counted_by_its_reason(program: Program) -> None:

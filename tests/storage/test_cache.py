@@ -16,7 +16,7 @@ from kdht.datapath.socket.transport import SocketTransport
 from kdht.lab.wait import wait_until
 from kdht.storage._cache import RecordCache
 from kdht.wire import Address, Message, Record, parse
-from kdht.wire._shared import ID_LEN, MAX_VALUE, Flag, Op, Status
+from kdht.wire._shared import ID_LEN, MAX_VALUE, TAG_KEY_LEN, Flag, Op, Status
 
 NOW = 1_700_000_000.25
 
@@ -119,7 +119,7 @@ def alone(core: Core, address: Address) -> None:
         own=[address.ip],
         source4=address.ip,
         source6=None,
-        keys=[(0, bytes(16))],
+        keys=[(0, bytes(TAG_KEY_LEN))],
         cookie_key=bytes(16),
         cookies=False,
     )

@@ -16,6 +16,7 @@ COOKIES: list[dict[str, Any]] = _DOCUMENT["cookies"]
 VECTORS: list[dict[str, Any]] = _DOCUMENT["messages"]
 PACKETS: list[dict[str, Any]] = json.loads((Path(__file__).parent / "packets.json").read_text())
 SIPHASH: dict[str, Any] = json.loads((Path(__file__).parent / "siphash.json").read_text())
+TAGS: dict[str, Any] = json.loads((Path(__file__).parent / "tags.json").read_text())
 
 
 def name_of(vector: dict[str, Any]) -> str:

@@ -1,21 +1,17 @@
 """The abilities of kernel and installation: NFQUEUE and nftables, XDP."""
 
-import platform
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from kdht.cli.doctor.findings import Check, Finding, State, Subject
-from kdht.datapath.ebpf import datapath as ebpf
-from kdht.datapath.ebpf import xdp_links
+from kdht.datapath.ebpf import program, xdp_links
 from kdht.datapath.host import ruleset
 from kdht.datapath.nfqueue import datapath as nfqueue
 from kdht.errors import DatapathError
 
 BTF = Path("/sys/kernel/btf/vmlinux")
 JIT = Path("/proc/sys/net/core/bpf_jit_enable")
-XDP_KERNEL = (5, 18)
-"""bpf_loop and XDP's load helpers."""
 AS_ROOT = "sudo kdhtctl doctor"
 
 
@@ -46,16 +42,15 @@ def queueing(subject: Subject) -> Iterator[Finding]:
 def xdp(subject: Subject) -> Iterator[Finding]:
     """The needs of the ebpf datapath."""
     bad = subject.unless_needed("ebpf")
-    release = platform.release()
-    numbers = tuple(int(part) for part in release.split("-")[0].split(".")[:2] if part.isdigit())
-    if numbers < XDP_KERNEL:
-        yield Finding(
-            "XDP", bad, f"Linux {release} is older than 5.18", "a newer kernel, or another datapath"
-        )
-    else:
-        yield Finding("XDP", "ok", f"Linux {release} has what the program uses")
-    yield _ask("XDP", ebpf.need_program, "built with eBPF", bad,
-               "apt-get install clang libbpf-dev, and install kdht again")  # fmt: skip
+    built = _ask("XDP", program.need_program, "built with eBPF", bad,
+                 "apt-get install clang libbpf-dev, and install kdht again")  # fmt: skip
+    yield built
+    kernel = _ask(
+        "XDP", program.need_kernel, "the kernel is new enough", bad, "a newer kernel, or another datapath"
+    )
+    yield kernel
+    if subject.is_root and built.state == kernel.state == "ok":
+        yield _ask("XDP", program.try_load, "the kernel takes the program", bad, "another kernel or datapath")
     if BTF.exists():
         yield Finding("BTF", "ok", "the kernel's type information is there")
     else:

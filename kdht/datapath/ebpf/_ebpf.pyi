@@ -8,7 +8,8 @@ LAYOUT: str
 FIXED_TIME: int
 TEST_RUN: int
 
-class BpfError(OSError): ...
+class BpfError(OSError):
+    verifier: str
 
 def be_quiet() -> None: ...
 

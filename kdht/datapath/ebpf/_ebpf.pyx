@@ -79,7 +79,12 @@ cdef extern from "<bpf/libbpf.h>" nogil:
         pass
     ctypedef int (*libbpf_print_fn_t)(libbpf_print_level level, const char *format, ...)
     void *libbpf_set_print(void *fn)
-    bpf_object *bpf_object__open(const char *path)
+    struct bpf_object_open_opts:
+        size_t sz
+        char *kernel_log_buf
+        size_t kernel_log_size
+        uint32_t kernel_log_level
+    bpf_object *bpf_object__open_file(const char *path, const bpf_object_open_opts *opts)
     int bpf_object__load(bpf_object *obj)
     void bpf_object__close(bpf_object *obj)
     bpf_program *bpf_object__find_program_by_name(const bpf_object *obj, const char *name)
@@ -130,8 +135,16 @@ LAYOUT = f"{KDHT_XDP_LAYOUT}-{sizeof(kdht_xdp_state)}"
 FIXED_TIME, TEST_RUN = KDHT_XDP_FIXED_TIME, KDHT_XDP_TEST_RUN
 
 
+cdef enum:
+    LOG_SIZE = 1 << 16
+    LOG_STATS = 4  # errors and statistics, not each instruction
+NO_REASONS = ("processed ", "verification time ", "stack depth ", "mark_precise", "math between")
+
+
 class BpfError(OSError):
-    """An error of libbpf or the kernel. `errno` says which."""
+    """An error of libbpf or the kernel. `errno` says which. `verifier`: the verifier's last line, or ""."""
+
+    verifier = ""
 
 
 cdef _check(int result, what):
@@ -149,11 +162,18 @@ def be_quiet() -> None:
     libbpf_set_print(NULL)
 
 
+def _last_reason(log: bytearray) -> str:
+    """The last line of the verifier's log that says why."""
+    lines = log.partition(b"\0")[0].decode(errors="replace").splitlines()
+    reasons = (line for line in reversed(lines) if line.strip() and not line.startswith(NO_REASONS))
+    return next(reasons, "").strip()
+
+
 cdef class Object:
     """An object file's one program, loaded. With `pins`, its maps are kept in that directory
     of a BPF file system, and those already there are used on.
 
-    Raises BpfError: ENOENT for no such file, EPERM without CAP_BPF and CAP_NET_ADMIN, EINVAL
+    Raises BpfError: ENOENT for no such file, EPERM without its capabilities, EINVAL
     for pinned maps of another layout.
     """
 
@@ -162,7 +182,12 @@ cdef class Object:
 
     def __cinit__(self, path: str, program: str, pins=None):
         cdef bpf_map *at = NULL
-        self.obj = bpf_object__open(os.fsencode(path))
+        cdef bytearray log = bytearray(LOG_SIZE)
+        cdef bpf_object_open_opts opts
+        memset(&opts, 0, sizeof(opts))
+        opts.sz = sizeof(opts)
+        opts.kernel_log_buf, opts.kernel_log_size, opts.kernel_log_level = log, LOG_SIZE, LOG_STATS
+        self.obj = bpf_object__open_file(os.fsencode(path), &opts)
         if self.obj is NULL:
             _check(-errno, f"open the BPF object {path}")
         if pins is not None:
@@ -172,7 +197,11 @@ cdef class Object:
                     place = os.fsencode(pins) + b"/" + <bytes>bpf_map__name(at)
                     _check(bpf_map__set_pin_path(at, place), "pin a map")
                 at = bpf_object__next_map(self.obj, at)
-        _check(bpf_object__load(self.obj), f"load the BPF object {path}")
+        try:
+            _check(bpf_object__load(self.obj), f"load the BPF object {path}")
+        except BpfError as error:
+            error.verifier = _last_reason(log)
+            raise
         found = bpf_object__find_program_by_name(self.obj, program.encode())
         if found is NULL:
             _check(-2, f"find the program {program}")

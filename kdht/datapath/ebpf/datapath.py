@@ -7,7 +7,6 @@ the daemon is down the program routes by the last table, and the next daemon tak
 links over. The program goes on routing by the old table until `ready()`; then this daemon publishes its own.
 """
 
-import errno
 import logging
 import os
 import shutil
@@ -20,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdht.datapath.ebpf import xdp_links
+from kdht.datapath.ebpf import program, xdp_links
 from kdht.datapath.ebpf.networks import Network, networks_of
 from kdht.datapath.ebpf.xdp_links import BPFFS, Link, libbpf
 from kdht.datapath.host import netlink
@@ -37,8 +36,6 @@ from kdht.wire._shared import ID_BITS, PORT, Reason
 
 log = logging.getLogger(__name__)
 
-OBJECT = Path(__file__).with_name("kdht_xdp.bpf.o")
-PROGRAM = "kdht_xdp"
 TICK = 2.0
 """Seconds between two checks of the clock and the host."""
 CLOCK_SLACK = 50_000_000
@@ -104,7 +101,7 @@ class EbpfDatapath:
     def start(self) -> None:
         if self._object is not None:
             return
-        need_program()
+        program.need_program()
         self._chosen = chosen = netlink.choose_interfaces(self.options.addresses, self.options.interfaces)
         with ExitStack() as undo:
             self._settings = settings = self._make_settings(chosen)
@@ -154,10 +151,9 @@ class EbpfDatapath:
 
     def counters(self) -> dict[str, int]:
         """How many verdicts by reason since the maps were made. Raises DatapathError if it does not run."""
-        program = self._object
-        if program is None:
+        if self._object is None:
             raise DatapathError("the ebpf datapath does not run")
-        counts = program.per_cpu("kdht_counters", len(Reason))
+        counts = self._object.per_cpu("kdht_counters", len(Reason))
         return {reason.name: counts[reason] for reason in Reason}
 
     # --- publish.Sink --------------------------------------------------------------------
@@ -224,22 +220,15 @@ class EbpfDatapath:
 
     def _open_maps(self, pins: Path) -> tuple[Any, bool]:
         """Load the program with the pinned maps, or with new ones. Returns whether there were pinned ones."""
-        bpf = libbpf()
-        usual = f"maps-{bpf.LAYOUT}"
+        usual = f"maps-{libbpf().LAYOUT}"
         found = next(iter(sorted(pins.glob(f"{usual}*"))), None)
         if found is not None:
-            with suppress(bpf.BpfError):
+            with suppress(DatapathError):
                 self._maps = found
-                return bpf.Object(str(OBJECT), PROGRAM, str(found)), True
+                return program.load(found), True
         self._maps = pins / (usual if found is None else f"{usual}.{os.getpid()}")
         self._maps.mkdir(mode=0o700)
-        try:
-            return bpf.Object(str(OBJECT), PROGRAM, str(self._maps)), False
-        except bpf.BpfError as error:
-            needs = " (it needs CAP_BPF and CAP_NET_ADMIN)" if error.errno == errno.EPERM else ""
-            raise DatapathError(
-                f"the kernel does not take the XDP program: {error.strerror}{needs}: choose another datapath"
-            ) from error
+        return program.load(self._maps), False
 
     def _attach(self) -> None:
         """Attach the program to the interfaces, or put it behind the pinned links of an earlier one."""
@@ -359,16 +348,6 @@ class EbpfDatapath:
         self._changed.set()  # the interface may be another one
         self._settings.note(what)
         return made
-
-
-def need_program() -> None:
-    """Raises DatapathError if this installation of kdht cannot have the datapath."""
-    libbpf().be_quiet()
-    if not OBJECT.exists():
-        raise DatapathError(
-            "kdht was built without its XDP program: install clang (Debian: apt-get install clang) "
-            "and install kdht again"
-        )
 
 
 def remove_leftovers(node_id: bytes, bpffs: Path = BPFFS) -> bool:

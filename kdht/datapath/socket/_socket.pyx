@@ -405,8 +405,8 @@ cdef class Engine:
 
     cdef void _treat(self, const Endpoint *endpoint, int i, double now) noexcept nogil:
         """Handle one datagram. A datagram longer than ROOM arrives cut to ROOM, which the core finds too
-        long. One from outside with a source of this host arrives empty (outside.py); all others of such a source
-        are from inside.
+        long. One from outside with a source of this host arrives empty (outside.py), so all others of such a
+        source are from inside.
         """
         cdef mmsghdr *header = &self.inbox.headers[i]
         cdef uint8_t *data = self.inbox.data[i]

@@ -19,7 +19,7 @@ from kdht.node.repair import Keeping, RepairOptions, dropping_at_once
 from kdht.node.replicas import ClusterState, Policy
 from kdht.storage import InlineWriter, MemoryStore, Writer
 from kdht.storage.base import OnChange
-from kdht.times import UnixTime
+from kdht.times import SteadyTime, UnixTime
 from kdht.wire import Address, Contact
 from kdht.wire._shared import ID_BITS
 from kdht.wire.keys import derive
@@ -183,6 +183,7 @@ class Member:
             observer=Unobserved(),
             rng=Random(f"{seed}/{self.contact}/records"),
             clock=self.clock,
+            steady=lambda: SteadyTime(self.network.now),
         )
 
     def clock(self) -> UnixTime:

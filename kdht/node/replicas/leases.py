@@ -1,75 +1,123 @@
 """Leases of clients that want to be told of changes of a key.
 
-Contract: bounded in number; a lease ends by itself. A notification is one more reply to the client's WATCH, through the same
-entry node, so this node needs nothing but the request. Thread-safe.
+Contract: bounded in number, in all, for a key and for a client's address; a lease ends by itself. Every call takes about
+the same short time, a refused one too, however many leases there are. A notification is one more reply to the client's
+WATCH, through the same entry node, so this node needs nothing but the request. Thread-safe.
 """
 
+import heapq
 import threading
+from collections import Counter
+from collections.abc import Callable
 from typing import NamedTuple
 
 from kdht.datapath.base import Datagram
-from kdht.times import UnixTime
+from kdht.times import SteadyTime
 from kdht.wire.limits import MAX_LEASE
 
 MAX_LEASES = 16384
 MAX_WATCHERS = 1024
 """Leases of one key."""
+MAX_OF_CLIENT = 1024
+"""Leases of one address. Of an IPv6 address, its network of 64 bits counts: one host has all of that."""
+ENDED_AT_ONCE = 64
+"""Leases that one call ends at most. More than one, so the ended ones never pile up."""
+
+_PORT_LEN, _ADDRESS_LEN, _NETWORK_LEN = 2, 16, 8
+_MAPPED = bytes(10) + b"\xff\xff"
+"""An IPv4 address begins so."""
 
 
 class Lease(NamedTuple):
-    """One client's wish; `until` is Unix seconds."""
+    """One client's wish."""
 
     request: Datagram
-    until: UnixTime
+    until: SteadyTime
 
 
 class Leases:
-    """All leases at one node, by key and by client and request."""
+    """All leases at one node, by key and by client and request. `steady`: the time; a set clock ends no lease."""
 
-    def __init__(self) -> None:
+    def __init__(self, steady: Callable[[], SteadyTime]) -> None:
+        self._steady = steady
         self._lock = threading.Lock()
         self._by_key: dict[bytes, dict[bytes, Lease]] = {}
+        self._of_client: Counter[bytes] = Counter()
         self._count = 0
+        self._ends: list[tuple[SteadyTime, bytes, bytes]] = []
+        """A heap of ends with key and client. Renewed and ended leases leave entries behind, which count no more."""
 
     def __len__(self) -> int:
         return self._count
 
-    def renew(self, key: bytes, who: bytes, request: Datagram, lease: int, now: UnixTime) -> bool:
-        """Begin or renew a lease of `lease` seconds; 0 ends it. False if there are too many already."""
+    def renew(self, key: bytes, who: bytes, request: Datagram, lease: int) -> bool:
+        """Begin or renew a lease of `lease` seconds; 0 ends it. False if there are too many already.
+
+        `who`: the client's port in 2 bytes, its address in 16, and its request.
+        """
         with self._lock:
-            watchers = self._by_key.get(key, {})
+            now = self._steady()
+            self._end_due(now)
             if not lease:
-                self._end(key, [who])
+                self._end(key, who)
                 return True
+            watchers = self._by_key.get(key, {})
             if who not in watchers:
-                if len(watchers) >= MAX_WATCHERS or self._count >= MAX_LEASES:
-                    # Only when full: a walk over all leases is slow.
-                    self._expire(now)
-                    watchers = self._by_key.get(key, {})
-                if len(watchers) >= MAX_WATCHERS or self._count >= MAX_LEASES:
+                if self._is_full(watchers, who):
                     return False
                 self._count += 1
-            self._by_key.setdefault(key, watchers)[who] = Lease(
-                request, UnixTime(now + min(lease, MAX_LEASE))
-            )
+                self._of_client[_client(who)] += 1
+            until = SteadyTime(now + min(lease, MAX_LEASE))
+            self._by_key.setdefault(key, watchers)[who] = Lease(request, until)
+            self._remember((until, key, who))
             return True
 
-    def watching(self, key: bytes, now: UnixTime) -> list[Datagram]:
+    def watching(self, key: bytes) -> list[Datagram]:
         """The requests of all clients that watch the key."""
         if key not in self._by_key:  # nearly always, and without the lock
             return []
         with self._lock:
-            leases = self._by_key.get(key, {})
-            self._end(key, [who for who, lease in leases.items() if lease.until <= now])
-            return [lease.request for lease in self._by_key.get(key, {}).values()]
+            now = self._steady()
+            self._end_due(now)
+            return [lease.request for lease in self._by_key.get(key, {}).values() if lease.until > now]
 
-    def _expire(self, now: UnixTime) -> None:
-        for key in list(self._by_key):
-            self._end(key, [who for who, lease in self._by_key[key].items() if lease.until <= now])
+    def _is_full(self, watchers: dict[bytes, Lease], who: bytes) -> bool:
+        return (
+            self._count >= MAX_LEASES
+            or len(watchers) >= MAX_WATCHERS
+            or self._of_client[_client(who)] >= MAX_OF_CLIENT
+        )
 
-    def _end(self, key: bytes, ended: list[bytes]) -> None:
+    def _remember(self, end: tuple[SteadyTime, bytes, bytes]) -> None:
+        heapq.heappush(self._ends, end)
+        if len(self._ends) > 2 * self._count + ENDED_AT_ONCE:
+            # Half of them count no more. So this is paid for by as many renewals.
+            leases = self._by_key.items()
+            self._ends = [(each.until, key, who) for key, by in leases for who, each in by.items()]
+            heapq.heapify(self._ends)
+
+    def _end_due(self, now: SteadyTime) -> None:
+        for _ in range(ENDED_AT_ONCE):
+            if not self._ends or self._ends[0][0] > now:
+                return
+            until, key, who = heapq.heappop(self._ends)
+            lease = self._by_key.get(key, {}).get(who)
+            if lease is not None and lease.until == until:  # not renewed since
+                self._end(key, who)
+
+    def _end(self, key: bytes, who: bytes) -> None:
         watchers = self._by_key.get(key, {})
-        for who in ended:
-            self._count -= watchers.pop(who, None) is not None
+        if watchers.pop(who, None) is None:
+            return
+        self._count -= 1
+        client = _client(who)
+        self._of_client[client] -= 1
+        if not self._of_client[client]:
+            del self._of_client[client]
         if not watchers:
-            self._by_key.pop(key, None)
+            del self._by_key[key]
+
+
+def _client(who: bytes) -> bytes:
+    address = who[_PORT_LEN : _PORT_LEN + _ADDRESS_LEN]
+    return address if address.startswith(_MAPPED) else address[:_NETWORK_LEN]
