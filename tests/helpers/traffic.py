@@ -72,9 +72,18 @@ def random_settings(rng: random.Random) -> OracleSettings:
 
 def random_prefixes(rng: random.Random) -> list[tuple[bytes, int, int]]:
     """Rights of prefixes of any length around the usual senders, and mostly of everybody else."""
-    rights = {(ip, bits): rng.randrange(4) for ip in GOOD_HOSTS + HOSTS if (bits := rng.randint(0, 128))}
-    everybody = [(packed("::"), 0, 3)] if rng.random() < 0.8 else []
-    return everybody + [(ip, bits, right) for (ip, bits), right in rights.items() if rng.random() < 0.3]
+    everybody = {(bytes(16), 0): 3} if rng.random() < 0.8 else {}
+    around = {
+        (beginning(ip, bits), bits): rng.randrange(4)
+        for ip in GOOD_HOSTS + HOSTS
+        if (bits := rng.randint(1, 128)) and rng.random() < 0.3
+    }
+    return [(ip, bits, rights) for (ip, bits), rights in {**everybody, **around}.items()]
+
+
+def beginning(ip: bytes, bits: int) -> bytes:
+    """The address with zeros behind so many bits."""
+    return (int.from_bytes(ip, "big") >> (128 - bits) << (128 - bits)).to_bytes(16, "big")
 
 
 def random_node(rng: random.Random) -> Node:
