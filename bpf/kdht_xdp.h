@@ -8,7 +8,7 @@
 #include "kdht_rate.h"
 #include "kdht_shared.h"
 
-#define KDHT_XDP_LAYOUT 3 /* of all maps. With another number the maps of an older program are not used again */
+#define KDHT_XDP_LAYOUT 5 /* of all maps. With another number the maps of an older program are not used again */
 #define KDHT_XDP_FIXED_TIME 0x01 /* `now` is settings.now: for replays */
 #define KDHT_XDP_TEST_RUN 0x02   /* no neighbour look-up; the result is (reason << 8) | action */
 
@@ -16,6 +16,8 @@ struct kdht_xdp_settings {
 	__s64 clock_offset;  /* nanoseconds: wall clock minus CLOCK_MONOTONIC */
 	__u32 now;           /* unix seconds, with KDHT_XDP_FIXED_TIME */
 	__u32 flags;
+	__be32 only;         /* not 0: all pass up but messages whose request IDs begin so */
+	__u32 pad;
 	struct kdht_rates rates; /* of clients */
 };
 

@@ -63,12 +63,13 @@
 	X(LEAVE, 0x17)   /* forget me: I am going */                               \
 	X(PROMISE, 0x18) /* accept no older version of this key: a conditional write is being decided */ \
 	X(FORGET, 0x19)  /* this node died and does not come back: wait for it no more */ \
-	X(MEET, 0x1a)    /* get to know this contact, or have it get to know me */
+	X(MEET, 0x1a)    /* get to know this contact, or have it get to know me */ \
+	X(REFLECT, 0x1b) /* send me a TRACE that I have to forward to you */
 
 #define KDHT_FIRST_ROUTED_OP 0x01
 #define KDHT_LAST_ROUTED_OP 0x06
 #define KDHT_FIRST_CONTROL_OP 0x10
-#define KDHT_LAST_CONTROL_OP 0x1a
+#define KDHT_LAST_CONTROL_OP 0x1b
 
 /* Only a routed request may have DIRECT or PROVEN; any other message with one is BAD_FLAGS. */
 #define KDHT_FLAGS(X)  \
@@ -321,13 +322,16 @@ struct kdht_config {
 	__u8 own[KDHT_MAX_OWN][16]; /* every address that is this node, anycast included */
 	__u8 source4[16];           /* the source address of forwarded packets, by IP version; */
 	__u8 source6[16];           /* all zero: none */
-	struct kdht_key keys[KDHT_KEY_SLOTS]; /* the first one seals, all are accepted */
 	struct kdht_sip_key cookie;
 	__u64 occupancy[3]; /* bit i: bucket i is not empty; word 0 holds buckets 0 to 63, bucket 0 its top bit */
 	__u32 window;
 	__u8 hop_limit;
 	__u8 pad[3];
+	struct kdht_key keys[KDHT_KEY_SLOTS]; /* the first one seals, all are accepted; last, for they are long */
 };
+
+/* Bytes of the configuration before the keys: all that a search for contacts needs. */
+#define KDHT_KEYLESS_LEN __builtin_offsetof(struct kdht_config, keys)
 
 /* The outcome of a verdict, beside the rewritten packet. */
 struct kdht_outcome {

@@ -21,6 +21,7 @@ from kdht.config.places import DATA_DIR, SOCKET
 from kdht.config.values import (
     AbsolutePath,
     Endpoint,
+    HostName,
     HostPort,
     HttpEndpoint,
     Interface,
@@ -31,6 +32,7 @@ from kdht.config.values import (
 )
 from kdht.errors import ConfigError
 from kdht.wire._shared import HOP_LIMIT, KEY_SLOTS, MAX_OWN, MAX_REPLICAS, PORT, REPLAY_WINDOW, K
+from kdht.wire.limits import MAX_TTL
 
 MAX_FILE = 1 << 20
 DatapathKind = Literal["auto", "socket", "nfqueue", "ebpf"]
@@ -80,6 +82,22 @@ class NodeSection(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True)
             description="The addresses of this node for other nodes, when `listen` is a wildcard (0.0.0.0 or ::).",
         ),
     ] = []
+    freebind: Annotated[
+        bool,
+        Meta(
+            description="Start with addresses that this host does not have yet, such as a standby's that keepalived "
+            "moves here later (IP_FREEBIND). nfqueue and ebpf then need `datapath.interfaces`."
+        ),
+    ] = False
+    lame_duck: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=3600,
+            description="Seconds that the node serves on after SIGTERM. /readyz fails from the first one on, so load "
+            "balancers and routes turn away before it ends. A second SIGTERM ends it at once.",
+        ),
+    ] = 0
     anycast: Annotated[
         list[Ip],
         Meta(
@@ -201,6 +219,43 @@ class StorageSection(Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tr
             description="MiB for the cache of recently read or written records, answered without the disk; 0: none.",
         ),
     ] = 4
+    quota: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1 << 30,
+            description="MiB of values from which on clients' values are refused (FULL); 0: no quota. Other nodes' records "
+            "have an eighth more.",
+        ),
+    ] = 0
+    quota_records: Annotated[int, Meta(ge=0, le=1 << 40, description="The same in records.")] = 0
+    writer_quota: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1 << 30,
+            description="MiB of values that one writer may put by this node, about; 0: no quota. A writer is an address, or "
+            "the holder of a token.",
+        ),
+    ] = 0
+    writer_quota_records: Annotated[int, Meta(ge=0, le=1 << 40, description="The same in records.")] = 0
+    max_ttl: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=MAX_TTL,
+            description="Seconds that clients may have a value kept; longer, or without an end: FULL. 0: no limit.",
+        ),
+    ] = 0
+    min_free: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1 << 30,
+            description="MiB of free disk space below which clients' values are refused (FULL). Other nodes' records are "
+            "refused below half of it, deletions below 2 MiB. On a small disk five eighths of the disk are enough.",
+        ),
+    ] = 64
 
 
 class ReplicationSection(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
@@ -260,6 +315,14 @@ class MetricsSection(Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tr
             examples=["127.0.0.1:9548"],
         ),
     ] = None
+    names: Annotated[
+        list[HostName],
+        Meta(
+            max_length=16,
+            description="Names by which /metrics may be asked, beside numeric addresses, localhost and this host's "
+            "own name. Others are refused: a foreign web page may have its name pointed here.",
+        ),
+    ] = []
 
 
 class WebSection(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
@@ -337,7 +400,9 @@ def load(path: Path, overrides: dict[str, dict[str, Any]] | None = None) -> Conf
         raise ConfigError(f"{path}: {error.strerror}: give the file's name with --config") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 text: {error.reason} at byte {error.start}") from error
-    except tomllib.TOMLDecodeError as error:
+    except RecursionError:
+        raise ConfigError(f"{path}: not valid TOML: nested too deep") from None
+    except ValueError as error:  # a number of thousands of digits is one without being a TOMLDecodeError
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
     return build(data, overrides, name=str(path))
 

@@ -51,6 +51,7 @@ cdef extern from "kdht_xdp.h" nogil:
         int64_t clock_offset
         uint32_t now
         uint32_t flags
+        uint32_t only
         kdht_rates rates
     struct kdht_prefix:
         uint32_t bits
@@ -65,6 +66,9 @@ cdef extern from "kdht_xdp.h" nogil:
         kdht_xdp_settings settings
         uint32_t link_count
         kdht_link links[1]
+
+cdef extern from "<arpa/inet.h>" nogil:
+    uint32_t htonl(uint32_t)
 
 cdef extern from "<linux/if_link.h>" nogil:
     enum:
@@ -342,12 +346,12 @@ cdef class Object:
 
 
 def state(config: bytes, networks, *, any_bucket: bool = False, clock_offset: int = 0, now: int = 0,
-          flags: int = 0, prices=(0, 0, 0)) -> bytes:
+          flags: int = 0, prices=(0, 0, 0), only: int = 0) -> bytes:
     """struct kdht_xdp_state, the element of the map kdht_states, around a struct kdht_config.
 
     `networks`: networks.Network, at most MAX_NETWORKS; frames of others pass up. `clock_offset` in nanoseconds,
-    `prices` as ClientRates has them. `any_bucket`: look into every
-    bucket, whatever the configuration says is empty.
+    `prices` as ClientRates has them. `any_bucket`: look into every bucket, whatever the configuration says is empty.
+    `only`: not 0: all messages pass up but those whose request IDs begin with these 32 bits.
     """
     cdef kdht_xdp_state packed
     cdef const uint8_t *config_at = config
@@ -358,6 +362,7 @@ def state(config: bytes, networks, *, any_bucket: bool = False, clock_offset: in
     packed.settings.clock_offset, packed.settings.now, packed.settings.flags = clock_offset, now, flags
     for i, price in enumerate(prices):
         packed.settings.rates.prices[<int>i] = price
+    packed.settings.only = htonl(only)
     for network in networks:
         _add_link(&packed, network)
     return (<uint8_t *>&packed)[:sizeof(packed)]

@@ -36,6 +36,7 @@ cdef class Backlog:
     cdef readonly uint32_t waiting     # clients' requests
     cdef readonly uint64_t crowded_out
     cdef int turn
+    cdef int touched    # messages that were ever used: the first ones
     cdef Local *make(self) noexcept nogil
     cdef void drop(self, Local *message) noexcept nogil
     cdef void add_member(self, Local *message) noexcept nogil

@@ -57,9 +57,6 @@ cdef class Backlog:
         clear(&self.members)
         for i in range(FLOWS):
             clear(&self.flows[i])
-        # The last one freed is the first one used, so memory is touched only as far as messages really wait.
-        for i in range(ROOM - 1, -1, -1):
-            self.drop(&self.messages[i])
 
     def __dealloc__(self):
         free(self.messages)
@@ -70,6 +67,10 @@ cdef class Backlog:
         cdef int i, longest = 0
         if message is not NULL:
             return message
+        # Memory is touched only as far as messages really wait.
+        if self.touched < ROOM:
+            self.touched += 1
+            return &self.messages[self.touched - 1]
         for i in range(1, FLOWS):
             if self.flows[i].count > self.flows[longest].count:
                 longest = i
