@@ -234,8 +234,8 @@ class StorageSection(Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tr
         Meta(
             ge=0,
             le=1 << 30,
-            description="MiB of values that one writer may put by this node, about; 0: no quota. A writer is an address, or "
-            "the holder of a token.",
+            description="MiB of values that one writer may put by this node, about; 0: no quota. A writer is an IPv4 "
+            "address or an IPv6 network of 64 bits.",
         ),
     ] = 0
     writer_quota_records: Annotated[int, Meta(ge=0, le=1 << 40, description="The same in records.")] = 0

@@ -170,6 +170,17 @@ METRICS = {
         "confirmation by the replicas.",
         ("op",),
     ),
+    "kdht_denied_total": Metric(
+        "counter",
+        "Requests refused because their sender may not do this: PUT and DELETE (writes), GET, QUORUM_GET and WATCH "
+        "(reads). See docs/access.md.",
+        ("kind", "reason"),
+    ),
+    "kdht_would_deny_total": Metric(
+        "counter",
+        "The same requests, let through because access.writes or access.reads is `count`.",
+        ("kind", "reason"),
+    ),
     "kdht_watchers": Metric("gauge", "Leases of clients that watch keys."),
     # Storage
     "kdht_storage_records": Metric("gauge", "Records stored, expired ones included until they are swept."),
@@ -183,6 +194,9 @@ METRICS = {
     ),
     "kdht_storage_full_total": Metric("counter", "Writes refused for want of room (FULL)."),
     "kdht_storage_failed": Metric("gauge", "1 while the disk takes no writes, because one failed."),
+    "kdht_storage_set_aside_total": Metric(
+        "counter", "Records set aside, because their versions were beyond the clock."
+    ),
     "kdht_storage_writes_waiting": Metric("gauge", "Writes waiting for the disk."),
     "kdht_storage_writes_total": Metric(
         "counter",
@@ -251,6 +265,8 @@ def samples(told: NodeAnswers) -> Iterator[Sample]:
     yield from _counted("kdht_control_total", stats.node)
     yield from _counted("kdht_repair_total", stats.repair)
     yield from _requests(stats.requests)
+    yield from _denials("kdht_denied_total", stats.denied)
+    yield from _denials("kdht_would_deny_total", stats.would_deny)
     yield from _storage(stats.storage)
     yield from _replication(stats.replication)
     yield from _latency(running.latency)
@@ -327,6 +343,12 @@ def _requests(requests: Counters) -> Iterator[Sample]:
         yield Sample("kdht_requests_total", (op, status), count)
 
 
+def _denials(metric: str, counters: Counters) -> Iterator[Sample]:
+    for name, count in counters.items():
+        kind, _, reason = name.partition(" ")
+        yield Sample(metric, (kind, reason), count)
+
+
 def _storage(storage: StorageCounters) -> Iterator[Sample]:
     for name in ("records", "tombstones", "value_bytes", "disk_bytes"):
         yield Sample(f"kdht_storage_{name}", (), getattr(storage, name))
@@ -334,6 +356,7 @@ def _storage(storage: StorageCounters) -> Iterator[Sample]:
         yield Sample(f"kdht_storage_{name}", (), getattr(storage, name))
     yield Sample("kdht_storage_full_total", (), storage.full)
     yield Sample("kdht_storage_failed", (), int(storage.disk_failed))
+    yield Sample("kdht_storage_set_aside_total", (), storage.set_aside)
     yield Sample("kdht_storage_writes_waiting", (), storage.waiting)
     yield Sample("kdht_storage_groups_total", (), storage.groups)
     for outcome in ("written", "refused", "failed"):

@@ -138,12 +138,14 @@ cdef class Engine:
 
     `sockets`: pairs of file descriptor and bound Address, at most MAX_ENDPOINTS. `lane`: the core's lane in
     which `run` counts. `wake_fd`: an eventfd that only the engine uses. `cache`: a GET for one of its
-    records is answered in the loop. `prices`: of clients' requests, as ClientRates has them.
+    records is answered in the loop, unless `checks_reads`: then `may_read` of `run` is asked first. `prices`: of
+    clients' requests, as ClientRates has them.
     """
 
     cdef Core core
     cdef RecordCache cache         # or None
     cdef bint has_cache
+    cdef public bint checks_reads
     cdef SenderRates rates
     cdef SenderRates misses     # of reads of absent keys, while others wait
     cdef Backlog backlog
@@ -214,7 +216,7 @@ cdef class Engine:
         self.polled[index].fd = fd
         self.polled[index].events = POLLIN
 
-    def run(self, receiver, on_unreachable, on_away, reader=None, on_time=None) -> None:
+    def run(self, receiver, on_unreachable, on_away, reader=None, on_time=None, may_read=None) -> None:
         """Treat datagrams until `end` is called. Raises OSError if a socket is no more.
 
         `receiver` gets each batch's local messages, but for GETs that the `reader` (base.Reader) has
@@ -222,6 +224,7 @@ cdef class Engine:
         ICMP error proves to be lost, or None: a hint. `on_away` is called before anything is
         treated that came while the loop was away. `on_time` is called at the start and when
         `call_in` said so; it may return in how many seconds to call it again.
+        `may_read` (base.MayRead) is asked while `checks_reads`; without it no GET is answered here then.
         """
         cdef int state
         self.runner = PyThread_get_thread_ident()
@@ -235,7 +238,7 @@ cdef class Engine:
             if state == 2:
                 on_away()
             if self.local_count and reader is not None:
-                self._answer_reads(reader)
+                self._answer_reads(reader, may_read)
             if self.local_count:
                 receiver(self._take_local())
             if self.gone_count:
@@ -456,7 +459,7 @@ cdef class Engine:
         if reason == KDHT_REASON_NEEDS_COOKIE:
             self._reply(data, came, KDHT_STATUS_COOKIE_NEEDED, NULL, 0, now)
             return
-        if self.has_cache and self._answer(data, reason, came, now):
+        if self.has_cache and not self.checks_reads and self._answer(data, reason, came, now):
             return
         message = self.backlog.make()
         if message is NULL:
@@ -644,32 +647,43 @@ cdef class Engine:
 
     # --- What came up ---
 
-    cdef _answer_reads(self, reader):
+    cdef _answer_reads(self, reader, may_read):
         """Answer the batch's GETs that have records. The other messages move together at the front."""
-        cdef int i, left = 0
+        cdef int i, left = 0, answered = 0
         cdef Local *local
         cdef Request came
         cdef uint8_t body[KDHT_MAX_BODY]
+        cdef bint wanted[MEMBERS_AT_ONCE + CLIENTS_AT_ONCE]
         cdef double now = coarse_now()
         cdef list keys = [], rooms = []
         for i in range(self.local_count):
             local = self.local[i]
-            if is_read(local.data, local.reason) and local.max_reply >= KDHT_RECORD_LEN:
+            wanted[i] = is_read(local.data, local.reason) and local.max_reply >= KDHT_RECORD_LEN
+            if wanted[i] and self.checks_reads:
+                # The cache was not asked in the loop: nothing is read for a stranger.
+                wanted[i] = may_read is not None and may_read(local.data[:local.length], now)
+                request_of(local, &came)
+                if wanted[i] and self.has_cache and self._answer(local.data, local.reason, &came, now):
+                    local.length = 0
+                    answered += 1
+                    continue
+            if wanted[i]:
                 keys.append((<kdht_header *>local.data).key[:KDHT_ID_LEN])
                 rooms.append(local.max_reply - KDHT_RECORD_LEN)
-        if not keys:
+        if not keys and not answered:
             return
-        records = iter(reader(keys, rooms, now))
+        records = iter(reader(keys, rooms, now)) if keys else None
         for i in range(self.local_count):
             local = self.local[i]
-            reads = is_read(local.data, local.reason) and local.max_reply >= KDHT_RECORD_LEN
-            record = next(records) if reads else None
+            if local.length == 0:
+                continue
+            record = next(records) if wanted[i] else None
             request_of(local, &came)
             if record is not None:
                 version, expiry, flags, value = record
                 size = write_body(body, version, expiry, flags, <const uint8_t *>(<bytes>value), len(value), now)
                 self._reply(local.data, &came, KDHT_STATUS_OK, body, size, now)
-            elif reads and self._is_miss_too_much(local):
+            elif wanted[i] and self._is_miss_too_much(local):
                 self._reply(local.data, &came, KDHT_STATUS_BUSY, NULL, 0, now)
             else:
                 self.local[left], self.local[i] = local, self.local[left]
