@@ -19,7 +19,8 @@ A reply has the number of the datagram it answers: the last one, or an earlier o
     COOKIE_NEEDED       repeat it with the cookie              the same, unless the last one has the cookie
     NOT_RESPONSIBLE     next try by the best route; a pause    -
                         from the second lap on
-    STORAGE_FAILED      next try: another replica              remember the reason
+    STORAGE_FAILED,     next try: another replica              remember the reason
+    FULL
     UNREACHABLE         next try by the next route, same node  -
                         (MAX_BOUNCES times at once)
     BUSY, UNCONFIRMED   pause, then the next try               remember the reason
@@ -42,7 +43,6 @@ from kdht.client._datagram import MAX_REPEATS, Sent, address
 from kdht.client._nodes import NOBODY
 from kdht.client._retries import RetryPolicy
 from kdht.errors import PortClosed, RequestError, RequestTimeout
-from kdht.wire import pack_request
 from kdht.wire._shared import TRY_BITS, Status
 
 FORWARDS = 1.0
@@ -73,6 +73,7 @@ TRANSITIONS = {
     Status.COOKIE_NEEDED: Transition(Action.SHOW_COOKIE, Action.SHOW_COOKIE),
     Status.NOT_RESPONSIBLE: Transition(Action.BEST_ROUTE),
     Status.STORAGE_FAILED: Transition(Action.OTHER_REPLICA, is_reason=True),
+    Status.FULL: Transition(Action.OTHER_REPLICA, is_reason=True),
     Status.UNREACHABLE: Transition(Action.NEXT_ROUTE),
     Status.BUSY: Transition(Action.PAUSE, is_reason=True),
     Status.UNCONFIRMED: Transition(Action.PAUSE, is_reason=True),
@@ -98,7 +99,7 @@ class Exchange:
     """One request until its answer or its failure. `deadline`: when to call `timed_out`, on the caller's clock."""
 
     __slots__ = (
-        "_closed", "_message", "_on_done", "_policy", "_refusal", "_replied", "_sent", "_state", "answer", "call",
+        "_closed", "_mask", "_message", "_on_done", "_policy", "_refusal", "_replied", "_sent", "_state", "answer", "call",
         "deadline", "error", "number",
     )  # fmt: skip
 
@@ -119,15 +120,15 @@ class Exchange:
             gives_up=request.begun + state.timeout,
         )
         self._sent: list[Sent] = []
+        self._mask = -1
+        """Hides the numbers of direct datagrams. Negative: there were none."""
         self._replied: set[int] = set()
         """The numbers of those with a reply."""
         self._closed = NOBODY
         """Nodes whose port is closed."""
         self._refusal: Status | None = None
         """The status for the error, if no answer comes."""
-        self._message = pack_request(
-            call.op, call.key, self.number << TRY_BITS, call.body, hops=call.hops, max_reply=call.max_reply
-        )
+        self._message = state.rights.pack(call, self.number)
 
     @property
     def done(self) -> bool:
@@ -141,6 +142,14 @@ class Exchange:
         if status is not Status.OK and status not in self.call.accepts:
             raise refused(self.call, self.answer)
         return self.answer
+
+    @property
+    def mask(self) -> int:
+        """What the numbers of direct datagrams are XORed with. So all 64 bits of their request IDs are random: only these
+        bits tell a direct answer from a forged one."""
+        if self._mask < 0:
+            self._mask = self._state.rng.getrandbits(TRY_BITS)
+        return self._mask
 
     def asked(self, number: int, node: int, *, direct: bool) -> Sent | None:
         """The datagram of that number, if `node` may answer it: any node may if the datagram was `direct`."""
@@ -306,7 +315,9 @@ class Exchange:
         self, node: int, attempt: int, now: float, *, hedge: bool = False, direct: bool = False
     ) -> None:
         sent = Sent(node, attempt, self._state.cookie, now, hedge, direct)
-        self._state.outgoing.add(address(self._message, len(self._sent), sent), self.number)
+        number = len(self._sent) ^ (self.mask if direct else 0)
+        port = self._state.nodes[node].port
+        self._state.outgoing.add(address(self._message, number, sent, port), self.number)
         self._sent.append(sent)
 
     # --- The end without an answer

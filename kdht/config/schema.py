@@ -32,6 +32,7 @@ from kdht.config.values import (
 )
 from kdht.errors import ConfigError
 from kdht.wire._shared import HOP_LIMIT, KEY_SLOTS, MAX_OWN, MAX_REPLICAS, PORT, REPLAY_WINDOW, K
+from kdht.wire.limits import MAX_TTL
 
 MAX_FILE = 1 << 20
 DatapathKind = Literal["auto", "socket", "nfqueue", "ebpf"]
@@ -169,9 +170,17 @@ class DatapathSection(Struct, forbid_unknown_fields=True, frozen=True, kw_only=T
         Meta(
             ge=0,
             le=10_000_000,
-            description="Clients' packets per second from one address, the rest is dropped; 0: no limit.",
+            description="A client's GETs per second, from one IPv4 address or IPv6 /64; the rest is dropped. Of QUORUM_GET, "
+            "WATCH and TRACE, which cost more, an eighth of it. 0: no limit.",
         ),
     ] = 0
+    write_rate: Annotated[
+        Annotated[int, Meta(ge=0, le=10_000_000)] | None,
+        Meta(
+            description="The same for PUT and DELETE. Left out, it is `rate`.",
+            examples=[100],
+        ),
+    ] = None
     ebpf_keep: Annotated[
         bool,
         Meta(
@@ -210,6 +219,43 @@ class StorageSection(Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tr
             description="MiB for the cache of recently read or written records, answered without the disk; 0: none.",
         ),
     ] = 4
+    quota: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1 << 30,
+            description="MiB of values from which on clients' values are refused (FULL); 0: no quota. Other nodes' records "
+            "have an eighth more.",
+        ),
+    ] = 0
+    quota_records: Annotated[int, Meta(ge=0, le=1 << 40, description="The same in records.")] = 0
+    writer_quota: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1 << 30,
+            description="MiB of values that one writer may put by this node, about; 0: no quota. A writer is an IPv4 "
+            "address or an IPv6 network of 64 bits.",
+        ),
+    ] = 0
+    writer_quota_records: Annotated[int, Meta(ge=0, le=1 << 40, description="The same in records.")] = 0
+    max_ttl: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=MAX_TTL,
+            description="Seconds that clients may have a value kept; longer, or without an end: FULL. 0: no limit.",
+        ),
+    ] = 0
+    min_free: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1 << 30,
+            description="MiB of free disk space below which clients' values are refused (FULL). Other nodes' records are "
+            "refused below half of it, deletions below 2 MiB. On a small disk five eighths of the disk are enough.",
+        ),
+    ] = 64
 
 
 class ReplicationSection(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):

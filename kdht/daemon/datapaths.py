@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from kdht.config.settings import Settings
+from kdht.daemon.prover import Prover
 from kdht.datapath.base import FastPath
 from kdht.datapath.ebpf import datapath as ebpf
 from kdht.datapath.ebpf import program, xdp_links
@@ -17,7 +18,9 @@ from kdht.datapath.ebpf.datapath import EbpfDatapath, EbpfOptions
 from kdht.datapath.host import netlink, ruleset
 from kdht.datapath.nfqueue.datapath import NfqueueDatapath, NfqueueOptions, need_package
 from kdht.datapath.publish import Publisher
+from kdht.datapath.rates import ClientRates
 from kdht.errors import ConfigError, DatapathError
+from kdht.wire import Address
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +38,7 @@ class Datapaths:
         self._node_id = node_id
         self._ready = ready
         self._running: FastPath | None = None
+        self._prover: Prover | None = None
         self._lock = threading.Lock()
         self._makers: dict[str, Callable[[], FastPath | None]] = {
             "socket": lambda: None,
@@ -97,10 +101,21 @@ class Datapaths:
                 # Before the old one stops. A packet meets XDP before nftables, so one of them handles it.
                 new.start()
             old, self._running, self.kind = self._running, new, kind
+            self._end_proving()
             if old:
                 old.stop()
+            if new:
+                self._prover = Prover(new, self._publisher.core, self._node_id, self._usual())
+                self._prover.start()
         fields = {"interfaces": ",".join(new.status()["interfaces"])} if new else {}  # type: ignore[arg-type]
         log.info(f"{kind} started" if new else "the socket treats all packets", extra=fields)
+
+    def follow(self, settings: Settings) -> None:
+        """The configuration was read again. What stands in the core the datapaths follow by themselves."""
+        with self._lock:
+            self._settings = settings
+            if isinstance(self._running, NfqueueDatapath):
+                self._running.follow_senders(settings.senders)
 
     def stop(self, *, comes_back: bool = True) -> None:
         """Stop the datapath at the daemon's end. Does not raise if it is gone already.
@@ -108,11 +123,26 @@ class Datapaths:
         `ebpf_keep` does not apply to a node that will not return with this ID: it leaves nothing.
         """
         with self._lock:
+            self._end_proving()
             old, self._running, self.kind = self._running, None, "socket"
             if isinstance(old, EbpfDatapath) and comes_back and self._settings.config.datapath.ebpf_keep:
                 old.leave()
             elif old:
                 old.stop()
+
+    def proofs(self) -> dict[str, int]:
+        """How many proofs of the running datapath had each result. Empty without one."""
+        prover = self._prover
+        return prover.status() if prover else {}
+
+    def _end_proving(self) -> None:
+        if self._prover is not None:
+            self._prover.stop()
+        self._prover = None
+
+    def _usual(self) -> list[Address]:
+        found = (self._settings.usual(ipv4=is_ipv4) for is_ipv4 in (True, False))
+        return [address for address in found if address is not None]
 
     def _ebpf_options(self) -> EbpfOptions:
         config = self._settings.config.datapath
@@ -121,10 +151,16 @@ class Datapaths:
             addresses=self._settings.own,
             interfaces=tuple(str(name) for name in config.interfaces),
             port=self._settings.address.port,
-            client_rate=config.rate,
+            rates=client_rates(self._settings),
             ready=self._ready,
             table=config.table,
         )
+
+
+def client_rates(settings: Settings) -> ClientRates:
+    """The configured rates of clients."""
+    config = settings.config.datapath
+    return ClientRates(config.rate, config.rate if config.write_rate is None else config.write_rate)
 
 
 def nfqueue_options(settings: Settings) -> NfqueueOptions:
@@ -137,7 +173,8 @@ def nfqueue_options(settings: Settings) -> NfqueueOptions:
         first_queue=config.first_queue,
         queues=config.queues,
         max_len=config.queue_length,
-        client_rate=config.rate,
+        rates=client_rates(settings),
+        senders=settings.senders,
         table=config.table,
     )
 

@@ -17,6 +17,7 @@ from kdht._routing import Core
 from kdht.config.settings import Settings
 from kdht.daemon.aside import AsideRecords
 from kdht.daemon.datadir import DataDir
+from kdht.daemon.datapaths import client_rates
 from kdht.daemon.driver import Driver
 from kdht.daemon.node_queue import NodeQueue
 from kdht.daemon.timings import TimedStore, Timings
@@ -24,9 +25,11 @@ from kdht.datapath.base import Handlers, Reader
 from kdht.datapath.publish import Publisher
 from kdht.datapath.socket.transport import SocketTransport
 from kdht.errors import StorageError
+from kdht.node.access import Access, AccessPolicy
 from kdht.node.assembly import assemble
 from kdht.node.node import Node
 from kdht.node.options import Options
+from kdht.node.reflector import Reflector
 from kdht.node.repair import Keeping, Repair, RepairOptions
 from kdht.node.repair.keeping import Drop, Dropped
 from kdht.node.replicas import ClusterState, Coordinator, Policy
@@ -35,6 +38,7 @@ from kdht.storage import GroupWriter, LevelStore
 from kdht.storage._cache import RecordCache
 from kdht.storage._reader import StoreReader
 from kdht.storage.base import OnChange, Store
+from kdht.storage.room import MIB, Limits, Room, disk_space
 from kdht.times import SteadyTime, UnixTime
 from kdht.wire import Contact
 
@@ -53,9 +57,11 @@ class Parts:
     store: LevelStore
     writer: GroupWriter
     service: Service
+    reflector: Reflector
     reader: StoreReader
     coordinator: Coordinator
     transport: SocketTransport
+    access: Access
     on_change: OnChange
     """For writes to the store that bypass the writer."""
     handlers: Handlers
@@ -79,7 +85,7 @@ def build(
     contact = Contact(node_id, *settings.address)
     timings = Timings()
     aside = AsideRecords.prepare(data, settings.config.replication.tombstone_ttl, UnixTime(time.time()))
-    store = TimedStore(data.records, settings.config.node.replay_window, timings.group)
+    store = _store(settings, data, timings)
     undo.callback(store.close)
     core = Core()
     publisher = Publisher(core)
@@ -92,8 +98,10 @@ def build(
         own=[address.ip for address in settings.own],
         lane=SOCKET_LANE,
         cache=cache,
+        rates=client_rates(settings),
         freebind=settings.config.node.freebind,
     )
+    access = Access(settings.access)
     cluster = ClusterState(policy(settings))
     kademlia, repair = _node(settings, contact, publisher, _keeping(settings, store, cache, cluster))
     if aside.waits:
@@ -119,9 +127,11 @@ def build(
         cluster=cluster,
         repair=repair,
         node=queue,
+        access=access,
         observer=timings,
         rng=SystemRandom(),
         clock=cast(Callable[[], UnixTime], time.time),  # no wrapper: called for each batch
+        room=store.room,
         steady=cast(Callable[[], SteadyTime], time.monotonic),
     )
     return Parts(
@@ -131,9 +141,11 @@ def build(
         store=store,
         writer=assembly.writer,
         service=assembly.service,
+        reflector=assembly.reflector,
         reader=reader,
         coordinator=assembly.coordinator,
         transport=transport,
+        access=access,
         on_change=assembly.on_change,
         handlers=assembly.handlers,
         queue=queue,
@@ -143,6 +155,20 @@ def build(
         repair=repair,
         aside=aside,
     )
+
+
+def _store(settings: Settings, data: DataDir, timings: Timings) -> TimedStore:
+    config = settings.config.storage
+    limits = Limits(
+        value_bytes=config.quota * MIB,
+        records=config.quota_records,
+        writer_bytes=config.writer_quota * MIB,
+        writer_records=config.writer_quota_records,
+        max_ttl=config.max_ttl,
+        min_free=config.min_free * MIB,
+    )
+    room = Room(limits, disk_space(str(data.path)))
+    return TimedStore(data.records, settings.config.node.replay_window, room, timings.group)
 
 
 def policy(settings: Settings) -> Policy:
@@ -217,6 +243,15 @@ def _timed(reader: StoreReader, timings: Timings) -> Reader:
     return read
 
 
+def set_access(parts: Parts, policy: AccessPolicy, now: UnixTime) -> None:
+    """Have everybody's rights judged by this policy from now on, those of watching clients too."""
+    # The transport first when it shall ask, so nothing is answered unasked between the two.
+    parts.transport.check_reads(True)
+    parts.access.set_policy(policy)
+    parts.transport.check_reads(parts.access.asks_readers)
+    parts.service.access_changed(now)
+
+
 def configure(publisher: Publisher, node_id: bytes, settings: Settings) -> None:
     """Publish this node's settings to the datapaths."""
     node = settings.config.node
@@ -232,4 +267,6 @@ def configure(publisher: Publisher, node_id: bytes, settings: Settings) -> None:
         cookies=node.cookies,
         window=node.replay_window,
         hop_limit=node.hop_limit,
+        write_cookie=settings.write_cookie,
+        prefixes=settings.senders.prefixes(),
     )

@@ -47,13 +47,18 @@ Reader = Callable[[list[bytes], list[int], UnixTime], Sequence[tuple[int, int, i
 Receiver. Runs on the transport's own thread."""
 
 
+MayRead = Callable[[bytes, UnixTime], bool]
+"""Whether a GET's sender may read its key. Runs on the transport's own thread."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Handlers:
     """The node's functions that a transport calls, all on the transport's own thread. None of them may block."""
 
     receive: Receiver
-    unreachable: Callable[[Address], None]
-    """ICMP said that this address cannot be reached. A hint: such a message is easily forged."""
+    unreachable: Callable[[Address, int | None], None]
+    """ICMP said that this address cannot be reached. It quotes a message that this node sent there, of this request ID,
+    and each message only once. Without a request ID it is a hint: anybody can forge it."""
     away: Callable[[], None]
     """The thread did not run for half a second or more. Called before anything is answered after that: what other
     nodes did meanwhile is not known here."""
@@ -61,14 +66,24 @@ class Handlers:
     """An alarm set by `Transport.call_in` is due. Returns the seconds to the next alarm, or None."""
     read: Reader | None
     """None: every GET that is not in the cache goes to `receive`."""
+    may_read: MayRead
+    """Asked before the transport answers a GET itself, while `Transport.check_reads` says so. A GET that it refuses goes
+    to `receive`."""
 
     @classmethod
     def without_records(cls, receive: Receiver) -> "Handlers":
         """For a node that keeps no records: it only receives."""
-        return cls(receive=receive, unreachable=_ignore_address, away=_ignore, time=_no_alarm, read=None)
+        return cls(
+            receive=receive,
+            unreachable=_ignore_address,
+            away=_ignore,
+            time=_no_alarm,
+            read=None,
+            may_read=_nobody,
+        )
 
 
-def _ignore_address(address: Address) -> None:
+def _ignore_address(address: Address, request_id: int | None) -> None:
     """No request waits for an answer from there."""
 
 
@@ -78,6 +93,11 @@ def _ignore() -> None:
 
 def _no_alarm() -> None:
     """No alarm is ever set."""
+
+
+def _nobody(data: bytes, now: UnixTime) -> bool:
+    """Nothing is answered from a store."""
+    return False
 
 
 class Datapath(Protocol):
@@ -98,6 +118,21 @@ class FastPath(Datapath, Protocol):
     def start(self) -> None:
         """Begin to treat packets; may be called again. Raises DatapathError, having undone what was half done."""
 
+    def taken(self) -> int:
+        """How many messages it has seen so far. Raises DatapathError if it does not run."""
+
+    def passed_by(self, is_so: bool) -> None:
+        """Whether messages for it take the socket, for a reason that it does not know."""
+
+    def step_aside(self, marker: int) -> None:
+        """Leave all messages to the socket but those whose request IDs begin with these 32 bits, for packets get lost.
+
+        Called again and again while that lasts, so that it finds out why. Raises DatapathError.
+        """
+
+    def step_back(self) -> None:
+        """Take all messages again. May be called again. Raises DatapathError."""
+
 
 class Transport(Datapath, Protocol):
     """The datapath that carries datagrams from and to this node."""
@@ -107,6 +142,9 @@ class Transport(Datapath, Protocol):
 
     def call_in(self, seconds: float) -> None:
         """Have `Handlers.time` called in so many seconds, unless it is due earlier. Thread-safe. No-op while stopped."""
+
+    def check_reads(self, wanted: bool) -> None:
+        """From now on ask `Handlers.may_read` before a GET is answered here, or ask no more. Thread-safe."""
 
     def send(self, batch: Iterable[Outgoing]) -> int:
         """Send all; the number sent. What the network refuses is counted and dropped. Thread-safe."""

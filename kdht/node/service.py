@@ -17,6 +17,7 @@ from functools import partial
 from kdht._routing import Core
 from kdht.datapath.base import Datagram
 from kdht.errors import BadPacket, MissingLibrary, StorageError, Unproven
+from kdht.node.access import READS, WRITES, Access, body_of
 from kdht.node.replicas import Coordinator
 from kdht.node.replicas.coordinator import MAX_WIRE_EXPIRY, KeptRecords
 from kdht.node.replicas.leases import Leases
@@ -26,6 +27,8 @@ from kdht.node.replicas.writes import Written
 from kdht.node.replies import Replies, ReplyBatch
 from kdht.storage import Store, StoredRecord, visible
 from kdht.storage._cache import RecordCache
+from kdht.storage.room import Room
+from kdht.storage.versions import micros
 from kdht.times import UnixTime
 from kdht.wire import FIELD, OFFSET, RECORD, Contact, Record, pack_contacts, parse_write
 from kdht.wire._shared import CONTACT_LEN, HEADER_LEN, RECORD_LEN, K, Op, Reason, Status
@@ -36,6 +39,7 @@ _KEY = FIELD["key"]
 _STATUS = OFFSET["status"]
 _REQUEST_ID = FIELD["request_id"]
 _LEASE = struct.Struct(">I")
+_WRITING = frozenset({Op.PUT, Op.DELETE})
 
 _TRACE_STATUS = {Reason.TRACE_ENDS: Status.HOPS_ENDED, Reason.ATTEMPT_ENDS: Status.NOT_RESPONSIBLE}
 
@@ -57,9 +61,13 @@ class Service:
         replies: Replies,
         leases: Leases,
         cache: RecordCache | None,
+        access: Access,
         on_late: Late,
+        room: Room,
     ) -> None:
         self._store = store
+        self._access = access
+        self._room = room
         self._coordinator = coordinator
         self._faults = coordinator.faults
         self._repair = repair
@@ -89,6 +97,8 @@ class Service:
             if requests is not None:
                 requests.append(request)
         answers = self._replies.batch(now)
+        # Before anything is read, written or leased.
+        reads, others = self._admitted(READS, reads, answers), self._admitted(WRITES, others, answers)
         at_once = self._read(reads, answers) if reads else 0
         if others:
             self._write(others, answers)
@@ -99,6 +109,37 @@ class Service:
                 self._faults.note("a TRACE")
         self._replies.send(answers)
         return at_once
+
+    def access_changed(self, now: UnixTime) -> None:
+        """The policy is another one: end the leases that it would refuse."""
+        self._leases.keep(lambda request: self._access.may_go_on(request.data, now))
+
+    def _admitted(self, kind: str, requests: list[Datagram], answers: ReplyBatch) -> list[Datagram]:
+        """Those whose sender may do this; the others are refused."""
+        policy = self._access.policy
+        if not requests or (policy.writes if kind == WRITES else policy.reads) == "open":
+            return requests
+        admitted = []
+        for request in requests:
+            try:
+                if self._is_admitted(kind, request, answers):
+                    admitted.append(request)
+            except Exception:
+                self._faults.note("a proof")
+        return admitted
+
+    def _is_admitted(self, kind: str, request: Datagram, answers: ReplyBatch) -> bool:
+        reason = self._access.refusal(kind, request.data, answers.now)
+        if reason == "seq" and request.data[_OP] not in _WRITING:
+            # A right token, and a clock that is off: the client corrects it by this time.
+            answers.add(request, Status.BAD_VERSION, self._time_for(request, answers.now))
+        elif reason:
+            answers.add(request, Status.DENIED)
+        return not reason
+
+    @staticmethod
+    def _time_for(request: Datagram, now: UnixTime) -> bytes:
+        return RECORD.pack(micros(now), 0, 0) if request.max_reply >= RECORD_LEN else b""
 
     def counters(self) -> dict[str, int]:
         """As Replies.counters."""
@@ -205,12 +246,17 @@ class Service:
 
     def _watch(self, request: Datagram, key: bytes, answers: ReplyBatch) -> bool:
         """Take the lease; whether the request goes on as a GET does."""
-        body = request.data[HEADER_LEN:]
-        if len(body) != _LEASE.size:
+        try:
+            body, _ = body_of(request.data)
+            (seconds,) = _LEASE.unpack(body)
+        except (BadPacket, struct.error):
             answers.add(request, Status.BAD_REQUEST)
-        elif request.max_reply < RECORD_LEN:
+            return False
+        if end := self._access.may_watch_until(request.data):
+            seconds = min(seconds, max(end - int(answers.now), 0))
+        if request.max_reply < RECORD_LEN:
             answers.add(request, self._replier.refusal(request, RECORD_LEN, int(answers.now)))
-        elif not self._leases.renew(key, self._replier.client_of(request), request, _LEASE.unpack(body)[0]):
+        elif not self._leases.renew(key, self._replier.client_of(request), request, seconds):
             answers.add(request, Status.BUSY)
         else:
             return True
@@ -236,10 +282,15 @@ class Service:
         if request.reason is not Reason.OWNER and not self._coordinator.responsible(key):
             return Status.NOT_RESPONSIBLE
         try:
-            body = data[HEADER_LEN:]
+            body, seq = body_of(data)
             asked, condition = parse_write(body) if body or data[_OP] == Op.PUT else (Record(), None)
         except BadPacket:
             return Status.BAD_REQUEST
+        if seq is not None:
+            # The proof covers it, so a copy of this datagram is the same write.
+            if asked.version not in (0, seq):
+                return Status.BAD_REQUEST
+            asked = asked._replace(version=seq)
         if asked.flags & KINDS:
             refused = self._check_certified(data, asked)
             if refused is not None:
@@ -247,19 +298,22 @@ class Service:
         # Other flags are for nodes: a client cannot write a tombstone by a PUT.
         elif asked.flags:
             return Status.BAD_REQUEST
-        if (body or data[_OP] == Op.PUT) and request.max_reply < RECORD_LEN:
+        if (body or seq is not None or data[_OP] == Op.PUT) and request.max_reply < RECORD_LEN:
             # Said before anything is written: the confirmation could not be sent.
             return self._replier.refusal(request, RECORD_LEN, int(turn.now))
+        who = self._replier.address_of(request)
         if data[_OP] == Op.DELETE:
             if asked.value or asked.ttl:
                 return Status.BAD_REQUEST
-            done = partial(self._deleted, request, turn.now)
+            done = partial(self._deleted, request, turn.now, who)
             self._coordinator.delete(
                 turn, key, done, version=asked.version, condition=condition, nonce=_request_id(data)
             )
         else:
+            if not self._room.lets_in(who, len(asked.value), asked.ttl, turn.now):
+                return Status.FULL
             expiry = min(math.ceil(turn.now) + asked.ttl, MAX_WIRE_EXPIRY) if asked.ttl else 0
-            done = partial(self._put, request, turn.now, asked.ttl)
+            done = partial(self._put, request, turn.now, asked.ttl, who, len(asked.value))
             record = StoredRecord(asked.version, expiry, asked.flags, asked.value)
             self._coordinator.put(turn, key, record, done, condition=condition, nonce=_request_id(data))
         return None
@@ -281,8 +335,19 @@ class Service:
             return Status.STORAGE_FAILED
         return None
 
-    def _put(self, request: Datagram, arrived: UnixTime, ttl: int, turn: Turn, written: Written) -> None:
+    def _put(
+        self,
+        request: Datagram,
+        arrived: UnixTime,
+        ttl: int,
+        who: bytes,
+        size: int,
+        turn: Turn,
+        written: Written,
+    ) -> None:
         good = written.status is Status.OK
+        if good and not written.existed:
+            self._room.wrote(who, size, turn.now)
         body = RECORD.pack(written.version, ttl, 0) if good else b""
         self._wrote(request, arrived, turn, written, written.status, body)
         if good:
@@ -301,8 +366,12 @@ class Service:
             if isinstance(record, StoredRecord) and not record.deleted:
                 self._cache.fill(key, begun, *record)
 
-    def _deleted(self, request: Datagram, arrived: UnixTime, turn: Turn, written: Written) -> None:
+    def _deleted(
+        self, request: Datagram, arrived: UnixTime, who: bytes, turn: Turn, written: Written
+    ) -> None:
         status = written.status
+        if status is Status.OK and written.existed:
+            self._room.deleted(who, turn.now)
         # Remembered by the replicas, so a retry of the DELETE gets the same answer.
         if status is Status.OK and not written.existed:
             status = Status.NOT_FOUND

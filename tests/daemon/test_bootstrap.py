@@ -1,5 +1,6 @@
 """How a daemon finds others by name: it must never take a silent resolver for an empty cluster."""
 
+import asyncio
 import socket
 from pathlib import Path
 
@@ -134,6 +135,12 @@ class FakeDriver:
     def __init__(self) -> None:
         self.calls: list[tuple[str, list]] = []
 
+        self.known: list = []
+        self.aside = False
+
+    def contacts(self):
+        return self.known
+
     def restore(self, contacts):
         self.calls.append(("restore", list(contacts)))
 
@@ -143,7 +150,6 @@ class FakeDriver:
 
 def run_join(monkeypatch, saved, *answers):
     """Join with a resolver that fails until the last of `answers`; what the node was told."""
-    import asyncio
 
     left = list(answers)
 
@@ -183,3 +189,63 @@ def test_former_contacts_need_no_names(monkeypatch):
 
 def test_a_known_name_is_asked_for_once(monkeypatch):
     assert run_join(monkeypatch, [], "10.0.0.2") == [("restore", []), ("join", [HERE])]
+
+
+def test_a_system_without_a_free_thread_ends_no_join(monkeypatch):
+    """Python raises RuntimeError then, which is no OSError."""
+    real, refused = bootstrap.threading.Thread.start, [RuntimeError("can't start new thread")] * 2
+
+    def start(thread):
+        if thread.name == "kdht-resolver" and refused:
+            raise refused.pop()
+        real(thread)
+
+    monkeypatch.setattr(bootstrap.threading.Thread, "start", start)
+    monkeypatch.setattr(bootstrap, "FIRST_RETRY", 0.01)
+    assert asyncio.run(bootstrap.in_thread(lambda: "found")) == "found"
+    assert not refused
+
+
+class EnoughSeen(Exception):
+    """The resolver was asked for the last time of a test."""
+
+
+def stay(monkeypatch, driver: FakeDriver, *answers: list[str]) -> None:
+    """The node knows the addresses of the first answer, and nobody there; the resolver has the others."""
+
+    left = list(answers)
+
+    def getaddrinfo(host, port, type):
+        if not left:
+            raise EnoughSeen
+        return [(socket.AF_INET, type, 17, "", (address, port)) for address in left.pop(0)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(bootstrap, "ALONE_SECONDS", 0.0)
+    found = bootstrap.resolve_bootstrap(settings("node.example"))
+    with pytest.raises(EnoughSeen):
+        asyncio.run(bootstrap._stay(settings("node.example"), driver, found))
+
+
+def test_a_node_that_knows_nobody_resolves_its_names_again(monkeypatch, caplog):
+    driver = FakeDriver()
+    stay(monkeypatch, driver, ["10.0.0.2"], ["10.0.0.2"], ["10.0.0.3", "10.0.0.4"])
+    others = [Address.of(host, 5348) for host in ("10.0.0.3", "10.0.0.4")]
+    assert driver.calls == [("join", others)], "the same address is not asked anew, all others are"
+    assert caplog.records[0].getMessage() == "no other node answers"
+    assert (caplog.records[0].names, caplog.records[0].addresses) == ("node.example", "10.0.0.2:5348")
+
+
+def test_a_node_with_contacts_asks_no_resolver(monkeypatch):
+
+    driver = FakeDriver()
+    driver.known = ["a contact"]
+    monkeypatch.setattr(bootstrap, "ALONE_SECONDS", 0.0)
+    monkeypatch.setattr(bootstrap, "resolve_bootstrap", None)
+    nobody = bootstrap.BootstrapAddresses([], [], [])
+
+    async def some_time():
+        await asyncio.wait_for(bootstrap._stay(settings("node.example"), driver, nobody), 0.05)
+
+    with pytest.raises(TimeoutError):
+        asyncio.run(some_time())

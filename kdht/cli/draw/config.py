@@ -25,11 +25,20 @@ def checked(data: Data) -> None:
 def toml(data: Data) -> None:
     """A configuration as TOML, without colours: it may be used."""
     for table, content in data.items():
-        for fields in content if isinstance(content, list) else [content]:
-            print(f"[[{table}]]" if isinstance(content, list) else f"[{table}]")
-            for name, value in fields.items():
+        _table(table, content)
+
+
+def _table(path: str, content: Any) -> None:
+    """One table, or each of a list of them, then the tables inside."""
+    for fields in content if isinstance(content, list) else [content]:
+        print(f"[[{path}]]" if isinstance(content, list) else f"[{path}]")
+        inner = {name: value for name, value in fields.items() if name == "key"}
+        for name, value in fields.items():
+            if name not in inner:
                 print(f"{name} = {_toml(value)}" if value is not None else f"# {name} is not set")
-            print()
+        print()
+        for name, value in inner.items():
+            _table(f"{path}.{name}", value)
 
 
 def _toml(value: Any) -> str:
@@ -40,6 +49,20 @@ def _toml(value: Any) -> str:
 def example(data: Data) -> None:
     """The text as it is."""
     sys.stdout.write(data["toml"])
+
+
+def made_for_clients(data: Data) -> None:
+    """A new key of a client."""
+    print(f"made {data['file']}, a key for {data['for']}: keep a copy, nobody can make it again")
+    client_key(data)
+
+
+def client_key(data: Data) -> None:
+    """What may be told of a client's key."""
+    if data["public_key"]:
+        print(f"public key {data['public_key']}: readers name it with get --signed-by")
+    else:
+        print(f"a key for {data['for']}, ID {data['id']}")
 
 
 def made(data: Data) -> None:

@@ -94,6 +94,11 @@ METRICS = {
         "Verdicts of each datapath, by reason; the verdict follows from the reason.",
         ("datapath", "verdict", "reason"),
     ),
+    "kdht_datapath_proofs_total": Metric(
+        "counter",
+        "Proofs that a fast path forwards: good, lost, or unknown because the neighbour did not answer.",
+        ("datapath", "result"),
+    ),
     "kdht_datapath_state": Metric(
         "gauge", "1 for the state of each datapath that runs, 0 for its other states.", ("datapath", "state")
     ),
@@ -103,8 +108,9 @@ METRICS = {
     "kdht_socket_dropped_total": Metric(
         "counter",
         "Datagrams lost by the socket datapath: the kernel's receive buffer was full "
-        "(kernel), sent to a group address (not_unicast), no socket of that IP version "
-        "(unroutable).",
+        "(kernel), too many messages for this node waited (crowded_out), the same message came "
+        "too often (replayed), sent to a group address (not_unicast), no socket of that IP "
+        "version (unroutable).",
         ("reason",),
     ),
     "kdht_socket_late_total": Metric(
@@ -125,6 +131,13 @@ METRICS = {
     "kdht_socket_unreachable_total": Metric("counter", "Datagrams that did not arrive, by ICMP."),
     "kdht_socket_bounced_total": Metric(
         "counter", "Clients' requests sent on to a closed port, and answered UNREACHABLE."
+    ),
+    "kdht_socket_hints_ignored_total": Metric(
+        "counter", "ICMP errors that quote no message of this node, beyond the few that cause a ping."
+    ),
+    "kdht_socket_refused_misses_total": Metric(
+        "counter",
+        "GETs of absent keys answered BUSY: one client sent too many while other requests waited.",
     ),
     "kdht_cache_answers_total": Metric(
         "counter", "GETs answered from the cache; they are in no other count of requests."
@@ -157,17 +170,38 @@ METRICS = {
         "confirmation by the replicas.",
         ("op",),
     ),
+    "kdht_denied_total": Metric(
+        "counter",
+        "Requests refused because their sender may not do this: PUT and DELETE (writes), GET, QUORUM_GET and WATCH "
+        "(reads). See docs/access.md.",
+        ("kind", "reason"),
+    ),
+    "kdht_would_deny_total": Metric(
+        "counter",
+        "The same requests, let through because access.writes or access.reads is `count`.",
+        ("kind", "reason"),
+    ),
     "kdht_watchers": Metric("gauge", "Leases of clients that watch keys."),
     # Storage
     "kdht_storage_records": Metric("gauge", "Records stored, expired ones included until they are swept."),
     "kdht_storage_tombstones": Metric("gauge", "Deletions remembered."),
     "kdht_storage_value_bytes": Metric("gauge", "Bytes of all values."),
     "kdht_storage_disk_bytes": Metric("gauge", "Bytes of the database's files."),
+    "kdht_storage_free_bytes": Metric("gauge", "Free bytes of the disk."),
+    "kdht_storage_pressure": Metric(
+        "gauge",
+        "Writes without room: 0 none, 1 clients' values, 2 other nodes' values too, 3 deletions too.",
+    ),
+    "kdht_storage_full_total": Metric("counter", "Writes refused for want of room (FULL)."),
+    "kdht_storage_failed": Metric("gauge", "1 while the disk takes no writes, because one failed."),
+    "kdht_storage_set_aside_total": Metric(
+        "counter", "Records set aside, because their versions were beyond the clock."
+    ),
     "kdht_storage_writes_waiting": Metric("gauge", "Writes waiting for the disk."),
     "kdht_storage_writes_total": Metric(
         "counter",
         "Writes to the own store: written, refused because too many waited, failed. After one "
-        "failed write the store refuses all.",
+        "failed write the store refuses all, until its disk takes writes again.",
         ("outcome",),
     ),
     "kdht_storage_group_seconds": Metric(
@@ -231,6 +265,8 @@ def samples(told: NodeAnswers) -> Iterator[Sample]:
     yield from _counted("kdht_control_total", stats.node)
     yield from _counted("kdht_repair_total", stats.repair)
     yield from _requests(stats.requests)
+    yield from _denials("kdht_denied_total", stats.denied)
+    yield from _denials("kdht_would_deny_total", stats.would_deny)
     yield from _storage(stats.storage)
     yield from _replication(stats.replication)
     yield from _latency(running.latency)
@@ -259,6 +295,8 @@ def _datapaths(paths: Mapping[str, DatapathState]) -> Iterator[Sample]:
     for name, path in paths.items():
         for state in STATES:
             yield Sample("kdht_datapath_state", (name, state), int(path["state"] == state))
+        for result, count in path.get("proofs", {}).items():
+            yield Sample("kdht_datapath_proofs_total", (name, result), count)
     yield from _socket(paths["socket"])
     queues = paths.get("nfqueue", {})
     for queue in queues.get("queues", []):
@@ -283,7 +321,7 @@ def _queue(number: str, queue: Data) -> Iterator[Sample]:
 def _socket(path: DatapathState) -> Iterator[Sample]:
     for direction in ("received", "sent"):
         yield Sample("kdht_socket_datagrams_total", (direction,), path[direction])
-    for reason in ("kernel", "not_unicast", "unroutable"):
+    for reason in ("kernel", "crowded_out", "replayed", "not_unicast", "unroutable"):
         count = path["kernel_drops" if reason == "kernel" else reason]
         yield Sample("kdht_socket_dropped_total", (reason,), count)
     for kind in ("writes", "reads", "promises"):
@@ -294,6 +332,8 @@ def _socket(path: DatapathState) -> Iterator[Sample]:
             yield Sample("kdht_socket_errors_total", (direction, name), count)
     yield Sample("kdht_socket_unreachable_total", (), path["unreachable"])
     yield Sample("kdht_socket_bounced_total", (), path["bounced"])
+    yield Sample("kdht_socket_hints_ignored_total", (), path["hints_ignored"])
+    yield Sample("kdht_socket_refused_misses_total", (), path["refused_misses"])
     yield Sample("kdht_cache_answers_total", (), path["cache_answers"])
 
 
@@ -303,9 +343,20 @@ def _requests(requests: Counters) -> Iterator[Sample]:
         yield Sample("kdht_requests_total", (op, status), count)
 
 
+def _denials(metric: str, counters: Counters) -> Iterator[Sample]:
+    for name, count in counters.items():
+        kind, _, reason = name.partition(" ")
+        yield Sample(metric, (kind, reason), count)
+
+
 def _storage(storage: StorageCounters) -> Iterator[Sample]:
     for name in ("records", "tombstones", "value_bytes", "disk_bytes"):
         yield Sample(f"kdht_storage_{name}", (), getattr(storage, name))
+    for name in ("free_bytes", "pressure"):
+        yield Sample(f"kdht_storage_{name}", (), getattr(storage, name))
+    yield Sample("kdht_storage_full_total", (), storage.full)
+    yield Sample("kdht_storage_failed", (), int(storage.disk_failed))
+    yield Sample("kdht_storage_set_aside_total", (), storage.set_aside)
     yield Sample("kdht_storage_writes_waiting", (), storage.waiting)
     yield Sample("kdht_storage_groups_total", (), storage.groups)
     for outcome in ("written", "refused", "failed"):

@@ -20,14 +20,17 @@ from pathlib import Path
 from typing import Any
 
 from kdht.datapath.ebpf import program, xdp_links
+from kdht.datapath.ebpf.attachments import Attachments
 from kdht.datapath.ebpf.networks import Network, networks_of
-from kdht.datapath.ebpf.xdp_links import BPFFS, Link, libbpf
+from kdht.datapath.ebpf.xdp_links import BPFFS, libbpf
 from kdht.datapath.host import netlink
 from kdht.datapath.host.netlink import Queue
-from kdht.datapath.host.ruleset import MEMBER_FACTOR, Guard, Ruleset, RulesetOptions
+from kdht.datapath.host.ruleset import Guard, Ruleset, RulesetOptions
 from kdht.datapath.host.settings import HostSettings
 from kdht.datapath.host.sysctl import RUNTIME_DIR, ForwardingSysctls
+from kdht.datapath.losses import LossLog
 from kdht.datapath.publish import Publisher
+from kdht.datapath.rates import NO_LIMITS, ClientRates
 from kdht.datapath.upkeep import Upkeep
 from kdht.errors import DatapathError
 from kdht.wire import Address
@@ -43,7 +46,7 @@ CLOCK_SLACK = 50_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class EbpfOptions:
-    """`member_rate` None: 50 clients' worth, 0: no limit."""
+    """What the datapath needs to know."""
 
     node_id: bytes
     addresses: tuple[Address, ...]
@@ -51,8 +54,7 @@ class EbpfOptions:
     interfaces: tuple[str, ...] = ()
     """Interfaces that get the program. Empty: those that have one of the addresses."""
     port: int = PORT
-    client_rate: int = 0
-    member_rate: int | None = None
+    rates: ClientRates = NO_LIMITS
     ready: Callable[[], bool] = lambda: True
     """Whether this node's own table is complete enough to replace the table of an earlier daemon."""
     table: str = "kdht"
@@ -76,7 +78,7 @@ class EbpfDatapath:
         self._publisher = publisher
         self._core = publisher.core
         self._object: Any = None
-        self._links: list[Link] = []
+        self._attached = Attachments(options.pins)
         self._waiting: tuple[str, ...] = ()
         """Interfaces where an earlier program with other maps routes until this one is ready."""
         self._live = False
@@ -89,9 +91,10 @@ class EbpfDatapath:
         self._vlans: list[netlink.Vlan] = []
         self._networks: list[Network] = []
         self._settings: HostSettings | None = None
-        self._link_trouble = ""
-        self._attaching = threading.Lock()
-        """Held by who changes `_links`."""
+        self._only = 0
+        """While packets get lost: the marker of the only messages that the program treats."""
+        self._lost = LossLog(self.name)
+        self._doubt = ""
         self._changed = threading.Event()
         self._ending = False
         self._undo = ExitStack()
@@ -137,17 +140,40 @@ class EbpfDatapath:
         if program is None:
             return {"state": "down", "why": "not started"}
         settled = self._settings.look() if self._settings else ""
-        why = self._upkeep.why or settled or self._link_trouble
+        why = self._upkeep.why or self._doubt or settled or self._attached.trouble
         return {
             "state": "degraded" if why else "up",
             "why": why,
-            "interfaces": [link.interface for link in self._links],
-            "modes": {link.interface: link.mode for link in self._links},
+            "interfaces": [link.interface for link in self._attached.links],
+            "modes": {link.interface: link.mode for link in self._attached.links},
             "program": program.info()["id"],
             "pinned": str(self.options.pins),
-            "adopted": any(link.adopted for link in self._links),
+            "adopted": any(link.adopted for link in self._attached.links),
             "table": "own" if self._live else "of an earlier daemon, until this node has joined",
         }
+
+    def taken(self) -> int:
+        return sum(n for reason, n in self.counters().items() if reason != Reason.NOT_OURS.name)
+
+    def passed_by(self, is_so: bool) -> None:
+        self._doubt = "no packets reach the program: the socket treats all" if is_so else ""
+
+    def step_aside(self, marker: int) -> None:
+        if self._only != marker:
+            self._only = marker
+            self._changed.set()
+        settled = self._settings.look() if self._settings else ""
+        self._doubt = self._lost.look(
+            self._attached.trouble
+            or settled
+            or f"what the program sends at {self._attached.places()} does not arrive"
+        )
+
+    def step_back(self) -> None:
+        if self._only:
+            self._only = 0
+            self._changed.set()
+        self._doubt = self._lost.found_again()
 
     def counters(self) -> dict[str, int]:
         """How many verdicts by reason since the maps were made. Raises DatapathError if it does not run."""
@@ -233,8 +259,7 @@ class EbpfDatapath:
     def _attach(self) -> None:
         """Attach the program to the interfaces, or put it behind the pinned links of an earlier one."""
         pins = self.options.pins
-        with self._attaching:
-            self._links = [xdp_links.attach(self._object.program_fd, name, pins) for name in self._waiting]
+        self._attached.attach(self._object.program_fd, self._waiting)
         self._waiting = ()
         for other in set(pins.glob("maps-*")) - {self._maps}:
             shutil.rmtree(other)
@@ -243,9 +268,8 @@ class EbpfDatapath:
         self._object = None
 
     def _let_go(self) -> None:
-        for link in self._links:
-            os.close(link.fd)
-        self._links, self._object, self._live = [], None, False
+        self._attached.close()
+        self._object, self._live, self._only, self._doubt = None, False, 0, ""
 
     # --- Publishing ----------------------------------------------------------------------
 
@@ -267,15 +291,17 @@ class EbpfDatapath:
 
     def _publish_state(self) -> None:
         options = self.options
-        members = options.client_rate * MEMBER_FACTOR if options.member_rate is None else options.member_rate
         self._clock = _clock_offset()
+        # Before the configuration, which says that they count.
+        prefixes = [(struct.pack("=I16s", bits, ip), rights) for ip, bits, rights in self._core.prefixes()]
+        self._object.update_trie("kdht_prefixes", prefixes)
         state = libbpf().state(
             self._core.raw_config(),
             self._networks,
             any_bucket=not self._live,
             clock_offset=self._clock,
-            client_rate=options.client_rate,
-            member_rate=members,
+            prices=options.rates.prices(),
+            only=self._only,
         )
         # As a whole: the program must never see half a configuration.
         self._object.update_whole("kdht_states", state)
@@ -326,27 +352,13 @@ class EbpfDatapath:
         self._thread.join()
 
     def _keep_attached(self) -> None:
-        """Attach the program again where somebody took it off or exchanged it, or made the interface again."""
-        with self._attaching:
-            try:
-                for index, link in enumerate(self._links):
-                    self._links[index] = self._mended(link)
-                self._link_trouble = ""
-            except (DatapathError, OSError) as error:
-                self._link_trouble = str(error)
-
-    def _mended(self, link: Link) -> Link:
-        program = self._object
-        if xdp_links.holds(link, program.info()["id"]):
-            return link
-        assert self._settings is not None
-        what = f"the XDP program of {link.interface}"
-        self._settings.may_mend(what)
-        made = xdp_links.attach_again(link, program.program_fd, self.options.pins)
-        self._vlans = self._chosen_vlans()
-        self._changed.set()  # the interface may be another one
-        self._settings.note(what)
-        return made
+        program, settings = self._object, self._settings
+        if program is None or settings is None:
+            return
+        if self._attached.mend(program.program_fd, program.info()["id"], settings.may_mend, settings.note):
+            # The interface may be another one.
+            self._vlans = self._chosen_vlans()
+            self._changed.set()
 
 
 def remove_leftovers(node_id: bytes, bpffs: Path = BPFFS) -> bool:

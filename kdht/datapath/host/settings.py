@@ -23,6 +23,7 @@ from pathlib import Path
 
 from kdht.datapath.host import nfnetlink
 from kdht.datapath.host.claim import TableClaim
+from kdht.datapath.host.links import LEAST_MTU, mtu_of
 from kdht.datapath.host.ruleset import Guard, RuleKind, Ruleset
 from kdht.datapath.host.sysctl import SYSCTLS, V4, Sysctls
 from kdht.datapath.host.watch import HostWatch
@@ -58,6 +59,10 @@ class HostSettings:
         self._also = also
         self._diverts = False
         self._kind: RuleKind | None = None
+        self._only: int | None = None
+        """The marker of the only messages that go to the queues. None: all go."""
+        self._left_out: list[int] = []
+        """The handles of the rules that leave out the others."""
         self._loaded: object = None
         """The table in the kernel, as it was right after it was loaded."""
         self._claim = TableClaim(runtime_dir, self.ruleset.options.table)
@@ -90,6 +95,33 @@ class HostSettings:
             self._watch.start()
         except OSError as error:
             raise DatapathError(f"the kernel does not announce changes of this host: {error}") from error
+
+    def divert_only(self, marker: int) -> None:
+        """Nothing goes to the queues but messages with this marker (Ruleset.divert_only). May be called again."""
+        with self._lock:
+            if self._only is None:
+                self._leave_out(marker)
+                self._only = marker
+
+    def divert_all(self) -> None:
+        """The opposite. May be called again."""
+        with self._lock:
+            if self._only is None:
+                return
+            self._only = None
+            if self._fingerprint() == self._loaded:
+                self.ruleset.divert_all(self._left_out)
+                self._loaded = self._fingerprint()
+            else:
+                self._load(self._sysctls.guard())
+
+    def _leave_out(self, marker: int) -> None:
+        before = {handle for _, handle in nfnetlink.rules(self.ruleset.options.table)}
+        self.ruleset.divert_only(marker)
+        self._loaded = self._fingerprint()
+        self._left_out = [
+            handle for _, handle in nfnetlink.rules(self.ruleset.options.table) if handle not in before
+        ]
 
     def unwatch(self) -> None:
         """Let others change what they like from now on. May be called again."""
@@ -155,6 +187,12 @@ class HostSettings:
             self._sysctls.apply(self._follow)
             for name in wrong:
                 self.note(name)
+        for name in self._sysctls.interfaces:
+            mtu = mtu_of(name)
+            if mtu is not None and mtu < LEAST_MTU:
+                raise DatapathError(
+                    f"{name} carries {mtu} bytes, and messages need {LEAST_MTU}: ip link set {name} mtu 1500"
+                )
 
     def may_mend(self, what: str) -> None:
         """Raises DatapathError if this was put right too often."""
@@ -181,6 +219,8 @@ class HostSettings:
         if self._diverts:
             # Asking the kernel again would take a second.
             self._kind = self.ruleset.apply(self._kind)
+            if self._only is not None:
+                self._leave_out(self._only)
         else:
             self.ruleset.apply_guard()
         self._loaded = self._fingerprint()

@@ -10,18 +10,22 @@ import logging
 import os
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from kdht._routing import LANES, Core
 from kdht.datapath.host import netlink
 from kdht.datapath.host.netlink import Queue
+from kdht.datapath.host.rule_trace import RuleTrace
 from kdht.datapath.host.ruleset import MARK, Guard, RuleKind, Ruleset, RulesetOptions
 from kdht.datapath.host.settings import HostSettings
 from kdht.datapath.host.sysctl import RUNTIME_DIR, Sysctls
+from kdht.datapath.losses import LossLog
 from kdht.datapath.nfqueue.keeper import Keeper
 from kdht.datapath.nfqueue.queue_worker import FIRST_LANE
+from kdht.datapath.rates import NO_LIMITS, ClientRates
+from kdht.datapath.senders import NOBODY_REFUSED, Senders
 from kdht.errors import DatapathError
 from kdht.wire import Address
 from kdht.wire._shared import PORT
@@ -46,10 +50,8 @@ class NfqueueOptions:
     """How a packet's queue is chosen. auto: by the receiving CPU if there is a queue for each."""
     max_len: int = 4096
     """Packets that may wait in one queue. Further ones go to the socket."""
-    client_rate: int = 0
-    """Packets a second from one client. 0: no limit."""
-    member_rate: int | None = None
-    """Packets a second from one member. None: 50 times that of a client; 0: no limit."""
+    rates: ClientRates = NO_LIMITS
+    senders: Senders = NOBODY_REFUSED
     table: str = "kdht"
     """Two nodes in one network namespace need two tables, and different queues."""
     mark: int = MARK
@@ -78,6 +80,9 @@ class NfqueueDatapath:
         self._interfaces: tuple[str, ...] = ()
         self._settings: HostSettings | None = None
         self._kind: RuleKind | None = None
+        self._trace = RuleTrace(options.nft, options.table)
+        self._lost = LossLog(self.name)
+        self._doubt = ""
 
     def start(self) -> None:
         if self._keeper:
@@ -102,7 +107,29 @@ class NfqueueDatapath:
 
     def stop(self) -> None:
         self._keeper = self._settings = None
+        self._trace.end()
+        self._doubt = ""
         self._undo.close()
+
+    def taken(self) -> int:
+        if self._keeper is None:
+            raise DatapathError("the nfqueue datapath does not run")
+        return sum(each["packets"] for each in self._keeper.counters())
+
+    def passed_by(self, is_so: bool) -> None:
+        self._doubt = "no packets are diverted to the queues: the socket treats all" if is_so else ""
+
+    def step_aside(self, marker: int) -> None:
+        if self._settings is None:
+            return
+        self._settings.divert_only(marker)
+        self._doubt = self._lost.look(self._settings.look() or self._trace.look())
+
+    def step_back(self) -> None:
+        if self._settings is not None:
+            self._settings.divert_all()
+        self._trace.end()
+        self._doubt = self._lost.found_again()
 
     def status(self) -> Mapping[str, object]:
         keeper = self._keeper
@@ -123,7 +150,8 @@ class NfqueueDatapath:
     def _why(self, keeper: Keeper) -> str:
         if keeper.pid is None:
             return keeper.why or "the queue's worker is being started"
-        return self._settings.look() if self._settings else ""
+        settled = self._settings.look() if self._settings else ""
+        return self._doubt or settled
 
     def _queues(self, keeper: Keeper) -> list[dict[str, int]]:
         bound = bound_queues()
@@ -136,6 +164,15 @@ class NfqueueDatapath:
         with suppress(DatapathError):
             return self._settings.ruleset.counters() if self._settings else {}
         return {}
+
+    def follow_senders(self, senders: Senders) -> None:
+        """Other addresses may send requests from now on. The worker knows already, by the core."""
+        self.options = replace(self.options, senders=senders)
+        try:
+            if self._settings:
+                self._settings.reload()
+        except DatapathError as error:
+            log.error("the rules still drop by the old lists", extra={"error": error})
 
     def _make_settings(self) -> HostSettings:
         return HostSettings(
@@ -159,8 +196,8 @@ def _ruleset(options: NfqueueOptions, interfaces: tuple[str, ...], guard: Guard)
             table=options.table,
             port=options.port,
             mark=options.mark,
-            client_rate=options.client_rate,
-            member_rate=options.member_rate,
+            rates=options.rates,
+            senders=options.senders,
             guard=guard,
             nft=options.nft,
         )

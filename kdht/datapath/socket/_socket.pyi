@@ -5,7 +5,7 @@ from typing import TypedDict
 
 from kdht._routing import Core
 from kdht.storage._cache import RecordCache
-from kdht.datapath.base import Outgoing, Reader, Receiver
+from kdht.datapath.base import MayRead, Outgoing, Reader, Receiver
 from kdht.wire import Address
 
 MAX_ENDPOINTS: int
@@ -31,12 +31,22 @@ class Counters(TypedDict):
     """Of clients, dropped for the same reason."""
     late_promises: int
     """Asked for by other nodes, dropped for the same reason."""
+    crowded_out: int
+    """Dropped: too many messages for this node waited."""
+    refused_misses: int
+    """Told BUSY: reads of absent keys, too many of one client while others waited."""
+    replayed: int
+    """Dropped: the same message came too often."""
+    hints_ignored: int
+    """ICMP errors that quote no message of this node, beyond the few that cause a ping."""
     receive_errors: dict[str, int]
     """By errno's name."""
     send_errors: dict[str, int]
     """Datagrams that were not sent, by errno's name; EAGAIN: the send buffer stayed full."""
 
 class Engine:
+    checks_reads: bool
+    """Whether `may_read` is asked before a GET is answered here. Any thread may set it."""
     def __init__(
         self,
         core: Core,
@@ -44,14 +54,16 @@ class Engine:
         sockets: Sequence[tuple[int, Address]],
         wake_fd: int,
         cache: RecordCache | None = None,
+        prices: tuple[int, int, int] = ...,
     ) -> None: ...
     def run(
         self,
         receiver: Receiver,
-        on_unreachable: Callable[[list[Address]], None],
+        on_unreachable: Callable[[list[tuple[Address, int | None]]], None],
         on_away: Callable[[], None],
         reader: Reader | None = None,
         on_time: Callable[[], float | None] | None = None,
+        may_read: MayRead | None = None,
     ) -> None: ...
     def call_in(self, seconds: float) -> None: ...
     def end(self) -> None: ...
