@@ -170,9 +170,17 @@ class DatapathSection(Struct, forbid_unknown_fields=True, frozen=True, kw_only=T
         Meta(
             ge=0,
             le=10_000_000,
-            description="Clients' packets per second from one address, the rest is dropped; 0: no limit.",
+            description="A client's GETs per second, from one IPv4 address or IPv6 /64; the rest is dropped. Of QUORUM_GET, "
+            "WATCH and TRACE, which cost more, an eighth of it. 0: no limit.",
         ),
     ] = 0
+    write_rate: Annotated[
+        Annotated[int, Meta(ge=0, le=10_000_000)] | None,
+        Meta(
+            description="The same for PUT and DELETE. Left out, it is `rate`.",
+            examples=[100],
+        ),
+    ] = None
     ebpf_keep: Annotated[
         bool,
         Meta(
