@@ -52,6 +52,8 @@ _WRITING = frozenset({int(Op.PUT), int(Op.DELETE)})
 _HEAD = shared.HEADER_LEN
 _SEQ = slice(-shared.PROOF_MAC_LEN - SEQ.size, -shared.PROOF_MAC_LEN)
 _GRANT = slice(-PROOF.size, -PROOF.size + shared.GRANT_LEN)
+_HOLDER = slice(-PROOF.size + 8, -PROOF.size + 16)
+_NOBODY = NOBODY.to_bytes(8, "big")
 _INNER = slice(-PROOF.size + shared.GRANT_LEN, -PROOF.size + shared.GRANT_LEN + shared.ID_LEN)
 
 
@@ -195,6 +197,16 @@ class Access:
     def reason(self, data: bytes, now: UnixTime) -> str:
         """Why this request has no proof that counts; empty if it has one. It is not counted, whatever the mode."""
         return self._judge.reason(data, now)
+
+    def writer_of(self, data: bytes) -> bytes | None:
+        """The holder of an accepted write's token, 8 bytes. None where anybody may write, or this one may without a token.
+
+        Only a proof that was asked for counts: without a check anybody could write in another holder's name.
+        """
+        if self.policy.writes != "token" or not data[_FLAGS] & _PROVEN:
+            return None
+        holder = data[_HOLDER]
+        return None if holder == _NOBODY else b"holder" + holder
 
     def may_watch_until(self, data: bytes) -> int:
         """When an accepted WATCH's lease has to end, Unix seconds; 0: when it likes."""

@@ -301,7 +301,7 @@ class Service:
         if (body or seq is not None or data[_OP] == Op.PUT) and request.max_reply < RECORD_LEN:
             # Said before anything is written: the confirmation could not be sent.
             return self._replier.refusal(request, RECORD_LEN, int(turn.now))
-        who = self._replier.address_of(request)
+        who = self._access.writer_of(data) or self._replier.address_of(request)
         if data[_OP] == Op.DELETE:
             if asked.value or asked.ttl:
                 return Status.BAD_REQUEST

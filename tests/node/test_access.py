@@ -221,3 +221,22 @@ def test_the_body_is_what_is_before_the_proof():
     assert body_of(data) == (BODIES[Op.PUT], SEQ)
     plain = bytes(Message(op=Op.PUT, key=hash_key("a"), request_id=1, body=b"x").pack())
     assert body_of(plain) == (b"x", None)
+
+
+@pytest.mark.parametrize(
+    ("mode", "made", "writer"),
+    [
+        ("token", token(), b"holder" + token().grant.holder.to_bytes(8, "big")),
+        ("token", open_token("scratch"), None),
+        ("count", token(), None),
+        ("open", token(), None),
+    ],
+)
+def test_a_write_counts_for_its_holder_only_where_its_proof_was_checked(mode, made, writer):
+    data = proven(made, Op.PUT, "a", body_of_put(b"v"), SEQ)
+    assert Access(policy(writes=mode)).writer_of(data) == writer
+
+
+def test_a_write_without_a_proof_counts_for_no_holder():
+    plain = bytes(Message(op=Op.PUT, key=hash_key("a"), request_id=1, body=body_of_put(b"v")).pack())
+    assert Access(policy()).writer_of(plain) is None
