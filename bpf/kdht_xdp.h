@@ -7,7 +7,7 @@
 
 #include "kdht_shared.h"
 
-#define KDHT_XDP_LAYOUT 3 /* of all maps. With another number the maps of an older program are not used again */
+#define KDHT_XDP_LAYOUT 4 /* of all maps. With another number the maps of an older program are not used again */
 #define KDHT_XDP_FIXED_TIME 0x01 /* `now` is settings.now: for replays */
 #define KDHT_XDP_TEST_RUN 0x02   /* no neighbour look-up; the result is (reason << 8) | action */
 
@@ -21,6 +21,8 @@ struct kdht_xdp_settings {
 
 #define KDHT_MAX_LINKS 32
 #define KDHT_UNTAGGED 0 /* in place of a VLAN's number + 1 */
+
+#define KDHT_LINK_GENERIC 0x01 /* the program runs in generic mode there, or perhaps does */
 
 /* A network that frames may come from: an interface, or a VLAN of it, and the address that the kernel has there. */
 struct kdht_link {

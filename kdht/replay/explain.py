@@ -51,6 +51,7 @@ WHY = {
     Reason.NO_ROUTE: "The kernel would not send it there.",
     Reason.MARTIAN: "Nothing can come from its source: no single host has it, or this one does.",
     Reason.BAD_CHECKSUM: "The checksum of the IPv4 header is wrong.",
+    Reason.PARTIAL: "Its checksum is left to a device, and in generic mode it would be completed twice.",
     Reason.RATE_LIMITED: "Its sender has sent more than it may.",
 }
 
