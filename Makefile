@@ -74,7 +74,7 @@ $(VENV)/.built-%: $(VENV)/.installed-% $(SOURCES)
 	$(BIN)/python setup.py --quiet build_ext --inplace
 	touch $@
 
-wheel: ## a wheel in dist/; without clang and libbpf it has no eBPF datapath
+wheel: ## a wheel in dist/; without clang and libbpf it has no eBPF datapath, without libsodium no signatures
 	$(PYTHON) -m pip --disable-pip-version-check wheel $(PIP_ARGS) --no-deps --wheel-dir dist .
 
 man: $(VENV)/.built-$(NEEDS) ## the man pages, in build/man

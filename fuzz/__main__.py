@@ -23,7 +23,14 @@ from fuzz import targets
 from fuzz.build import BUILD, Unbuildable, build, environment
 
 CORPUS = Path(__file__).parent / "corpus"
-MAX_INPUT = {"packet": 1400, "message": 1300, "netlink": 6000, "control": 1000, "service": 3000}
+MAX_INPUT = {
+    "packet": 1400,
+    "message": 1300,
+    "netlink": 6000,
+    "control": 1000,
+    "service": 3000,
+    "certified": 1200,
+}
 SLOWEST = 20
 """Seconds that one input may take. Enough on a busy machine; a longer run is an endless loop."""
 

@@ -8,6 +8,7 @@ The ordinary build is not touched. What did not change is not built again.
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,7 @@ EXTENSIONS = (
 )  # fmt: skip
 """Under kdht/: the core, the cache, and the readers of the kernel's messages, of the store and of STOREs."""
 
+_LIBRARIES = re.compile(r"^# distutils: libraries = (\w+)", re.MULTILINE)
 CHECKS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
 FLAGS = ["-O1", "-g", "-fno-omit-frame-pointer", "-fno-strict-aliasing", "-w", *CHECKS]
 DIRECTIVES = ["boundscheck=False", "wraparound=False"]
@@ -87,7 +89,11 @@ def _build_extension(out: Path, source: Path, pyx: Path, shared: list[Path]) -> 
     directives = [word for directive in DIRECTIVES for word in ("-X", directive)]
     _run([sys.executable, "-m", "cython", "-3", *directives, "-o", code, pyx.relative_to(source)], cwd=source)
     includes = [f"-I{source / 'include'}", f"-I{sysconfig.get_path('include')}"]
-    _run(["clang", "-shared", "-fPIC", "-fsanitize=fuzzer-no-link", *FLAGS, *includes, code, "-o", library])
+    libraries = [f"-l{name}" for name in _LIBRARIES.findall(pyx.read_text())]
+    _run(
+        ["clang", "-shared", "-fPIC", "-fsanitize=fuzzer-no-link", *FLAGS, *includes, code, "-o", library,
+         *libraries]
+    )  # fmt: skip
 
 
 def _build_harness(out: Path) -> Path:

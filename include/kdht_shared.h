@@ -316,13 +316,16 @@ struct kdht_config {
 	__u8 own[KDHT_MAX_OWN][16]; /* every address that is this node, anycast included */
 	__u8 source4[16];           /* the source address of forwarded packets, by IP version; */
 	__u8 source6[16];           /* all zero: none */
-	struct kdht_key keys[KDHT_KEY_SLOTS]; /* the first one seals, all are accepted */
 	struct kdht_sip_key cookie;
 	__u64 occupancy[3]; /* bit i: bucket i is not empty; word 0 holds buckets 0 to 63, bucket 0 its top bit */
 	__u32 window;
 	__u8 hop_limit;
 	__u8 pad[3];
+	struct kdht_key keys[KDHT_KEY_SLOTS]; /* the first one seals, all are accepted; last, for they are long */
 };
+
+/* Bytes of the configuration before the keys: all that a search for contacts needs. */
+#define KDHT_KEYLESS_LEN __builtin_offsetof(struct kdht_config, keys)
 
 /* The outcome of a verdict, beside the rewritten packet. */
 struct kdht_outcome {

@@ -20,7 +20,7 @@ from libc.string cimport memcmp, memcpy, memset
 from kdht.core._buckets cimport count_closer, find_closest, find_next_hop, write_bucket
 from kdht.core._layout cimport (
     KDHT_CONFIG_COOKIES, KDHT_CONFIG_READY, KDHT_CONFIG_UNTAGGED, KDHT_COOKIE_SLOT_BITS, KDHT_FORWARD,
-    KDHT_GO_ON, KDHT_HEADER_LEN, KDHT_HOP_LIMIT, KDHT_ID_BITS, KDHT_ID_LEN, KDHT_K, KDHT_KEY_SLOTS,
+    KDHT_GO_ON, KDHT_HEADER_LEN, KDHT_HOP_LIMIT, KDHT_ID_BITS, KDHT_ID_LEN, KDHT_K, KDHT_KEYLESS_LEN, KDHT_KEY_SLOTS,
     KDHT_LANES, KDHT_MAX_BODY, KDHT_MAX_DATAGRAM, KDHT_MAX_OWN, KDHT_READ_TRIES, KDHT_REASON_COUNT,
     KDHT_REASON_NEXT_HOP, KDHT_REASON_NOT_READY, KDHT_REGION_MAGIC, KDHT_RELAY, KDHT_REPLAY_WINDOW,
     KDHT_ROOM, KDHT_TAG_KEY_LEN, MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, c_close, c_mmap, c_munmap, htons, kdht_bucket,
@@ -96,7 +96,8 @@ cdef uint32_t core_bounce(kdht_region *region, uint32_t lane, uint8_t *message, 
 
 
 cdef void core_seal(kdht_region *region, kdht_header *header, uint32_t now) noexcept nogil:
-    cdef kdht_config config = _snapshot(region)
+    cdef kdht_config config
+    _snapshot(region, &config, sizeof(config))
     seal(&config, header, now)
 
 
@@ -257,7 +258,8 @@ cdef class Core:
 
     def raw_config(self) -> bytes:
         """The published struct kdht_config, for a datapath with a copy of its own (ebpf)."""
-        cdef kdht_config config = _snapshot(self.region)
+        cdef kdht_config config
+        _snapshot(self.region, &config, sizeof(config))
         return (<uint8_t *>&config)[:sizeof(config)]
 
     def raw_bucket(self, index: int) -> bytes:
@@ -273,7 +275,8 @@ cdef class Core:
 
     def occupancy(self) -> int:
         """Which buckets hold contacts: a map of 160 bits, the top bit is bucket 0."""
-        cdef kdht_config config = _snapshot(self.region)
+        cdef kdht_config config
+        _snapshot(self.region, &config, KDHT_KEYLESS_LEN)
         words = [config.occupancy[0], config.occupancy[1], config.occupancy[2]]
         return (words[0] << 96) | (words[1] << 32) | (words[2] >> 32)
 
@@ -283,9 +286,10 @@ cdef class Core:
         With `attempt` n (0 to 255): the contact that has n closer ones before it.
         """
         cdef kdht_region *region = self.region
-        cdef kdht_config config = _snapshot(region)
+        cdef kdht_config config
         cdef kdht_contact found
         _need(key, KDHT_ID_LEN, "a key")
+        _snapshot(region, &config, KDHT_KEYLESS_LEN)
         if find_next_hop(region, &config, key, attempt, &found) == KDHT_REASON_NEXT_HOP:
             return _contact(&found)
         return None
@@ -293,12 +297,13 @@ cdef class Core:
     def closest(self, key: bytes, count: int = KDHT_K) -> list:
         """Up to `count` contacts, closest to the 20-byte key first, without this node."""
         cdef kdht_region *region = self.region
-        cdef kdht_config config = _snapshot(region)
+        cdef kdht_config config
         cdef int i, number, wanted = min(max(count, 0), KDHT_ID_BITS * KDHT_ROOM)
         _need(key, KDHT_ID_LEN, "a key")
         cdef const uint8_t *key_at = key
         cdef bytearray room = bytearray(max(wanted, 1) * sizeof(kdht_contact))
         cdef kdht_contact *found = <kdht_contact *><char *>room
+        _snapshot(region, &config, KDHT_KEYLESS_LEN)
         with nogil:
             number = find_closest(region, &config, key_at, wanted, found)
         return [_contact(&found[i]) for i in range(number)]
@@ -306,7 +311,8 @@ cdef class Core:
     def rank(self, key: bytes, limit: int = KDHT_K) -> int:
         """How many contacts are closer to the 20-byte key than this node, at most `limit`."""
         cdef kdht_region *region = self.region
-        cdef kdht_config config = _snapshot(region)
+        cdef kdht_config config
+        _snapshot(region, &config, KDHT_KEYLESS_LEN)
         _need(key, KDHT_ID_LEN, "a key")
         return min(count_closer(region, &config, key), limit)
 
@@ -374,7 +380,8 @@ cdef class Core:
         cdef uint8_t message[KDHT_MAX_DATAGRAM]
         cdef kdht_outcome out
         cdef Request came
-        cdef kdht_config config = _snapshot(self.region)
+        cdef kdht_config config
+        _snapshot(self.region, &config, sizeof(config))
         if not KDHT_HEADER_LEN <= len(asked) or len(body_bytes) > KDHT_MAX_BODY:
             raise ValueError("the request has no whole header, or the body is too long")
         _need(source_ip, 16, "an address")
@@ -394,7 +401,8 @@ cdef class Core:
         """
         cdef uint8_t message[KDHT_MAX_DATAGRAM]
         cdef kdht_outcome out
-        cdef kdht_config config = _snapshot(self.region)
+        cdef kdht_config config
+        _snapshot(self.region, &config, sizeof(config))
         cdef uint32_t length = <uint32_t>min(len(quoted), KDHT_MAX_DATAGRAM)
         memset(&out, 0, sizeof(out))
         memcpy(message, <const uint8_t *>quoted, length)
@@ -415,15 +423,14 @@ cdef tuple _outgoing(const uint8_t *message, uint32_t length, const kdht_outcome
     return message[:length], Address(out.target_ip[:16], ntohs(out.target_port)), source
 
 
-cdef kdht_config _snapshot(const kdht_region *region) noexcept nogil:
-    """The published configuration, for readers without a lane."""
-    cdef kdht_config config
+cdef void _snapshot(const kdht_region *region, kdht_config *config, size_t length) noexcept nogil:
+    """The first `length` bytes of the published configuration, for readers without a lane."""
     cdef uint32_t begun
     while True:
         begun = kdht_seq_begin(&region.config.sequence)
-        config = region.config.copies[begun & 1]
+        memcpy(config, &region.config.copies[begun & 1], length)
         if kdht_seq_same(&region.config.sequence, begun):
-            return config
+            return
 
 
 cdef kdht_bucket _read_bucket(const kdht_region *region, int index) except *:

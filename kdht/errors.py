@@ -17,6 +17,7 @@ EXIT_CODES = {
     9: "too few replicas confirmed",
     10: "doctor found a failure",
     11: "denied: a token with the right is needed",
+    12: "the node is not ready",
     130: "interrupted",
 }
 """What the programs' exit codes mean. They do not change: scripts depend on them."""
@@ -25,6 +26,8 @@ DIFFERENCES = 8
 """Of a comparison that found differences."""
 UNHEALTHY = 10
 """Of an examination that found a failure."""
+NOT_READY = 12
+"""Of the status of a node that should not be sent requests."""
 
 
 def exit_codes(*codes: int) -> str:

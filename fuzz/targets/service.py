@@ -15,10 +15,11 @@ from fuzz.targets.events import Reader
 from fuzz.targets.scene import HOME4, KEYS, NOW
 from kdht._routing import Core
 from kdht.datapath.base import Datagram, Outgoing
-from kdht.errors import BadPacket
+from kdht.errors import BadPacket, Unproven
 from kdht.lab.standalone import standalone
 from kdht.storage import MemoryStore
 from kdht.wire import (
+    PROMISE,
     Address,
     Contact,
     Message,
@@ -33,10 +34,12 @@ from kdht.wire import (
     parse_promise,
     parse_store,
     parse_write,
+    promised_record,
     verify,
 )
 from kdht.wire import _shared as shared
 from kdht.wire._shared import Flag, Op, Reason, RecordFlag, Status, Verdict
+from kdht.wire.certified import CERTIFIED, IMMUTABLE, KINDS, check_proof
 
 HOME = Contact(bytes(20), *HOME4)
 ENTRY = Contact(b"\xff" * 20, *Address.of("10.0.0.2", shared.PORT))
@@ -263,12 +266,22 @@ class World:
             record, condition = (Record(), None) if is_empty else parse_write(request.body)
         except BadPacket:
             return Status.BAD_REQUEST, b""
+        if record.flags & KINDS:
+            return _refused_proof(request, record), b""
         if record.flags:
             return Status.BAD_REQUEST, b""
+        return self._written(request, record, condition, allowed)
+
+    def _written(
+        self, request: Message, record: Record, condition: int | None, allowed: int
+    ) -> tuple[Status, bytes]:
+        """The answer to a write that can be read."""
         if (request.body or request.op is Op.PUT) and allowed < shared.RECORD_LEN:
             return Status.OK, bytes(shared.RECORD_LEN)  # too much to say: it is refused for that
         if request.op is Op.DELETE and (record.value or record.ttl):
             return Status.BAD_REQUEST, b""
+        if record.version >= CERTIFIED:
+            return Status.DENIED, b""
         if record.version:
             return Status.BAD_VERSION, b""  # `_check_versioned` says what it may be
         was = self._held(request.key)
@@ -295,12 +308,41 @@ def check_body(body: bytes) -> None:
         written = _parsed(parse_body, body)
         if written is not None:
             plain, extra = written
-            assert (plain.pack() if extra is None else pack(plain, extra)) == body
+            if parse_body is parse_write and plain.flags & KINDS:
+                assert _packed_certified(plain, extra) == body
+            else:
+                assert (plain.pack() if extra is None else pack(plain, extra)) == body
     promise = _parsed(parse_promise, body)
-    assert promise is None or pack_promise(promise[0], promise[1], given_back=promise[2]) == body
+    certified = promised_record(body) if len(body) >= PROMISE.size + 4 else None
+    assert (
+        promise is None
+        or pack_promise(promise[0], promise[1], given_back=promise[2], certified=certified) == body
+    )
     contacts = _parsed(parse_contacts, body)
     assert (contacts is None) == bool(len(body) % shared.CONTACT_LEN)
     assert contacts is None or pack_contacts(contacts) == body
+
+
+def _packed_certified(record: Record, condition: int | None) -> bytes:
+    """The body of a self-certified record's PUT, from its parts."""
+    version, ttl, flags, value = record
+    if flags & IMMUTABLE:
+        return Record(0, ttl, flags, value).pack()
+    head = Record(condition or 0, ttl, flags | (RecordFlag.IF_VERSION if condition is not None else 0))
+    return head.pack() + (version - CERTIFIED).to_bytes(8, "big") + value
+
+
+def _refused_proof(request: Message, record: Record) -> Status:
+    """How a self-certified record is refused: none of the keys asked for is a hash of anything."""
+    if request.op is Op.DELETE:
+        return Status.BAD_REQUEST
+    try:
+        check_proof(request.key, record.version, record.flags, record.value)
+    except Unproven:
+        return Status.DENIED
+    except BadPacket:
+        return Status.BAD_REQUEST
+    raise AssertionError("a proof for a key that is no hash")
 
 
 def _parsed(parse_body: Callable[[bytes], Body], body: bytes) -> Body | None:

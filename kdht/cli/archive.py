@@ -19,6 +19,7 @@ from kdht.node.replicas.coordinator import MAX_WIRE_EXPIRY
 from kdht.node.replicas.quorum_reads import untrusted_stored
 from kdht.program import control_client
 from kdht.program.answers import ExportPage
+from kdht.program.json import decoded
 from kdht.storage import LevelStore, StoredRecord, Write
 from kdht.storage.base import check as check_wishes
 from kdht.storage.exported import FORMAT, Head, plain
@@ -93,12 +94,12 @@ def _checked(file: BinaryIO, path: Path, now: UnixTime) -> Iterator[Write]:
     count, latest = 0, latest_version(now, REPLAY_WINDOW)
     for number, line in enumerate(iter(lambda: file.readline(MAX_LINE), b""), 2):
         try:
-            found = msgspec.json.decode(line, type=RecordLine)
+            found = decoded(line, RecordLine)
             if found.records is not None:
                 _check_end(found.records, count, file.read(1))
                 return
             yield _write(found, latest)
-        except (msgspec.MsgspecError, ValueError, BadPacket) as error:
+        except (ValueError, BadPacket) as error:
             raise ConfigError(f"{path}, line {number}: {error}") from None
         count += 1
     raise ConfigError(f"{path} was cut short after {count} records: export it again")
@@ -106,8 +107,8 @@ def _checked(file: BinaryIO, path: Path, now: UnixTime) -> Iterator[Write]:
 
 def _check_head(line: bytes, path: Path) -> None:
     try:
-        head = msgspec.json.decode(line, type=Head)
-    except msgspec.MsgspecError:
+        head = decoded(line, Head)
+    except ValueError:
         raise ConfigError(
             f"{path} holds no exported records: use a file of `kdhtctl storage export`"
         ) from None

@@ -16,6 +16,7 @@ from typing import BinaryIO, Literal, NamedTuple
 import msgspec
 
 from kdht.errors import ConfigError
+from kdht.program.json import decoded
 from kdht.wire.limits import MAX_TTL
 
 Format = Literal["jsonl", "tsv"]
@@ -69,7 +70,7 @@ def entries(file: BinaryIO, name: str, form: Format) -> Iterator[tuple[int, KeyV
         try:
             entry = read(line)
             check(entry)
-        except (ValueError, msgspec.MsgspecError) as error:
+        except ValueError as error:
             raise ConfigError(f"{name}, line {number}: {error}") from None
         yield number, entry
 
@@ -98,7 +99,7 @@ def written(entry: KeyValue, form: Format) -> bytes:
 
 
 def _from_json(line: bytes) -> KeyValue:
-    found = msgspec.json.decode(line, type=_Line)
+    found = decoded(line, _Line)
     ttl = found.ttl or None
     if not found.found:
         return KeyValue(found.key, None, ttl)

@@ -25,10 +25,10 @@ def check(config_path: Path, as_json: bool) -> int:
 
     Exits with the code that kdhtd would exit with.
     """
-    from kdht.config.settings import resolve
+    from kdht.config.settings import of_file
     from kdht.daemon.check import checked
 
-    done = checked(resolve(load(config_path)))
+    done = checked(of_file(config_path))
     data = {
         "config": str(config_path),
         "findings": done.findings,

@@ -22,6 +22,7 @@ from kdht.cli.options import Seconds, emit
 from kdht.client import AsyncClient
 from kdht.errors import ConfigError, Interrupted, RequestError
 from kdht.program.files import write_atomically
+from kdht.program.json import decoded
 from kdht.wire._shared import MAX_VALUE
 
 SAVE_SECONDS = 1.0
@@ -204,10 +205,10 @@ def _check(content: BinaryIO, name: str, form: bulk.Format) -> CheckedFile:
 def _resumed(path: Path, checked: CheckedFile) -> int:
     """How many entries an earlier run stored. Raises ConfigError if it had another content."""
     try:
-        state = msgspec.json.decode(path.read_bytes(), type=LoadState)
+        state = decoded(path.read_bytes(), LoadState)
     except FileNotFoundError:
         return 0
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: not a state file: {error}: remove it, or give --restart") from None
     if state.digest != checked.digest:
         raise ConfigError(

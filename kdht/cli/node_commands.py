@@ -8,7 +8,7 @@ import click
 
 from kdht.cli.done import DrainDone
 from kdht.cli.options import Seconds, as_json, control_socket, emit
-from kdht.errors import Interrupted, KdhtError
+from kdht.errors import NOT_READY, Interrupted, KdhtError
 from kdht.program import control_client
 from kdht.program.answers import (
     DatapathChoice,
@@ -28,9 +28,11 @@ SWITCH_TIMEOUT = 60.0
 @click.command()
 @control_socket
 @as_json
-def status(socket_path: Path, as_json: bool) -> None:
-    """Show the node's state and health."""
-    emit(control_client.ask(socket_path, "status", NodeStatus), as_json, "status")
+def status(socket_path: Path, as_json: bool) -> int:
+    """Show the node's state and health. Exits with 12 if it is not ready: clients should not be sent there."""
+    found = control_client.ask(socket_path, "status", NodeStatus)
+    emit(found, as_json, "status")
+    return 0 if found.ready else NOT_READY
 
 
 @click.command()

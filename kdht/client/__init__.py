@@ -11,7 +11,9 @@ It imports layer 0 alone. Most modules have no I/O and no clock:
     _learning
     _datagram                    the bytes of a request's tries
     _steps, _large, _journal,    operations of several requests
-    _manifest
+    _manifest, _certified
+    _seal                        encrypted values
+    _proofs, _keyfiles           what proves a record; secret keys in files
 
 `sync` and `aio` (with `_driver`) add sockets (`_sockets`, `_pump`) and time.
 """
@@ -19,6 +21,8 @@ It imports layer 0 alone. Most modules have no I/O and no clock:
 from typing import TYPE_CHECKING, Any
 
 from kdht.client._calls import Hop
+from kdht.client._certified import NO_VALUE, SignedRecord
+from kdht.client._keyfiles import SealKey, SigningKey
 from kdht.client._manifest import MAX_LARGE, is_manifest
 from kdht.client.sync import Client
 from kdht.wire.limits import MAX_LEASE
@@ -26,7 +30,10 @@ from kdht.wire.limits import MAX_LEASE
 if TYPE_CHECKING:
     from kdht.client.aio import AsyncClient
 
-__all__ = ["MAX_LARGE", "MAX_LEASE", "AsyncClient", "Client", "Hop", "is_manifest"]
+__all__ = [
+    "MAX_LARGE", "MAX_LEASE", "NO_VALUE", "AsyncClient", "Client", "Hop", "SealKey", "SignedRecord", "SigningKey",
+    "is_manifest",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -10,6 +10,7 @@ from kdht.errors import BadPacket, Conflict, Denied, NotFound, RequestError, Unc
 from kdht.wire import Buffer, Contact, Record, pack_write, parse_contacts
 from kdht.wire import _shared as shared
 from kdht.wire._shared import Op, Status
+from kdht.wire.certified import CERTIFIED
 from kdht.wire.limits import MAX_LEASE, MAX_TTL, MAX_VERSION
 
 MAX_HOPS = 255
@@ -35,13 +36,20 @@ class Call(NamedTuple):
     """Whether a second try may follow before the first is lost."""
     condition: int | None = None
     """Of a write: the version that the key must have, 0 for no record. None: no condition."""
+    certified: int = 0
+    """IMMUTABLE or SIGNED: the record proves itself, and an answer without a proof is no answer. 0: an ordinary one."""
+    version: int = 0
+    """Of a self-certified record's PUT: its version, which nobody can change. 0: the client chooses one."""
+    plain: bytes = b""
+    """The value of a PUT before it is sealed."""
     tag: int = 0
     """A number by which the caller of many recognises it."""
     part: str = ""
     """Of a large value: the part that this request is about, for messages."""
 
     def __str__(self) -> str:
-        return f"{self.op.name.lower()} {self.name!r}{self.part and ', '}{self.part}"
+        name = self.key.hex() if self.certified else repr(self.name)
+        return f"{self.op.name.lower()} {name}{self.part and ', '}{self.part}"
 
 
 class Answer(NamedTuple):
@@ -97,7 +105,7 @@ REFUSALS: dict[Status, tuple[type[RequestError], str]] = {
 
 def refused(call: Call, answer: Answer) -> RequestError:
     """The exception for a status that is not accepted."""
-    if answer.status is Status.CONFLICT:
+    if answer.status is Status.CONFLICT or (call.version and answer.status is Status.BAD_VERSION):
         return conflict(call, record(answer).version if answer.body else 0)
     kind, text = REFUSALS[answer.status]
     return kind(f"{call}: {text}", answer.status.name)
@@ -106,6 +114,9 @@ def refused(call: Call, answer: Answer) -> RequestError:
 def conflict(call: Call, version: int) -> Conflict:
     """The exception for a condition that does not hold. `version` is the key's, 0 if it has no record."""
     stands = f"the key has version {version}" if version else "the key has no record"
+    if version >= CERTIFIED:
+        again = ", with another value" if version == call.version else ""
+        stands = f"the key has seq {version - CERTIFIED}{again}"
     return Conflict(f"{call}: {stands}", version=version)
 
 

@@ -10,6 +10,7 @@ from kdht.client._direct import DirectAnswers
 from kdht.client._hedging import HedgeBudget
 from kdht.client._nodes import KnownNodes
 from kdht.client._routes import ReadRoutes
+from kdht.client._seal import Seal
 from kdht.client._versions import Versions
 
 
@@ -29,6 +30,7 @@ class ClientState:
     routes: ReadRoutes
     clock: WriteClock
     outgoing: RequestOutbox
+    seal: Seal
     budget: HedgeBudget = field(default_factory=HedgeBudget)
     versions: Versions = field(default_factory=Versions)
     cookie: int = 0

@@ -22,6 +22,7 @@ from kdht.client._manifest import (
     pack_journal,
     parse_journal,
 )
+from kdht.client._seal import is_sealed
 from kdht.client._steps import Many, Steps
 from kdht.errors import Conflict, RequestError, Unconfirmed
 from kdht.wire._shared import Status
@@ -166,6 +167,9 @@ class Journal:
         if answer.status is not Status.OK:
             return [], 0
         record = calls.record(answer)
+        # Taken for no journal, its chunks would be left behind.
+        if is_sealed(record.value):
+            raise RequestError(f"{self._key!r}: the large value is sealed: give the client its key")
         return parse_journal(record.value), record.version
 
     def _change(self, change: Changed) -> Steps[list[Upload]]:

@@ -16,7 +16,7 @@ from kdht.client import _steps as steps
 from kdht.client._arguments import Key, hash_of, name_of
 from kdht.client._calls import Answer, Call
 from kdht.client._journal import Ended, Journal
-from kdht.client._manifest import CHUNK_SIZE, Manifest, Upload, chunk_name, cut, data_in, digest_of
+from kdht.client._manifest import Manifest, Upload, chunk_name, cut, data_in, digest_of
 from kdht.client._steps import Many, Steps
 from kdht.errors import RequestError
 from kdht.wire._shared import Status
@@ -43,7 +43,13 @@ def no_progress(done: int, total: int) -> None:
 
 
 def put(
-    key: Key, data: bytes, ttl: int | None, progress: Progress, unix_s: float, new_id: bytes
+    key: Key,
+    data: bytes,
+    ttl: int | None,
+    progress: Progress,
+    unix_s: float,
+    new_id: bytes,
+    chunk_size: int,
 ) -> Steps[int]:
     """Store a large value; returns the manifest's version. `ttl` is in seconds. `unix_s` is the time of day in Unix seconds.
 
@@ -55,13 +61,13 @@ def put(
     # Chunks outlive their manifest, so a reader who has just read it still finds them.
     lifetime = min(ttl + OUTLIVES, MAX_TTL) if ttl else None
     expiry = int(unix_s) + lifetime if lifetime else 0
-    upload = Upload(new_id, int(unix_s), expiry, chunks=-(-len(data) // CHUNK_SIZE))
+    upload = Upload(new_id, int(unix_s), expiry, chunks=-(-len(data) // chunk_size))
     journal = Journal(name, unix_s)
-    chunks = _Chunks(data, name, upload, lifetime)
+    chunks = _Chunks(data, name, upload, lifetime, chunk_size)
     # Named before the first chunk is written: a killed client leaves nothing that cannot be found.
     yield from journal.begin(upload)
     try:
-        yield Many(chunks, _counted(len(data), progress))
+        yield Many(chunks, _counted(len(data), progress, chunk_size))
         yield from journal.note(upload, 0)
     except GeneratorExit:
         raise  # no more steps can be taken; the journal names what was written
@@ -70,7 +76,7 @@ def put(
             yield from journal.clear(upload._replace(chunks=chunks.begun))
         raise
     # After the last chunk, so readers see a whole value or none.
-    manifest = Manifest(len(data), CHUNK_SIZE, new_id, digest_of(data))
+    manifest = Manifest(len(data), chunk_size, new_id, digest_of(data))
     version: int = yield from steps.put(name, manifest.pack(), ttl, None)
     try:
         named = yield from journal.note(upload, version)
@@ -104,24 +110,25 @@ def delete(key: Key, unix_s: float) -> Steps[bool]:
 class _Chunks:
     """The writes of all chunks; `begun` is how many were handed out."""
 
-    def __init__(self, data: bytes, name: Key, upload: Upload, ttl: int | None) -> None:
+    def __init__(self, data: bytes, name: Key, upload: Upload, ttl: int | None, chunk_size: int) -> None:
         self.begun = 0
+        self._chunk_size = chunk_size
         self._data, self._name, self._upload, self._ttl = data, name, upload, ttl
 
     def __iter__(self) -> Iterator[Call]:
         upload = self._upload
-        for number, chunk in enumerate(cut(self._data, hash_of(self._name), upload.id)):
+        for number, chunk in enumerate(cut(self._data, hash_of(self._name), upload.id, self._chunk_size)):
             self.begun = number + 1
             call = calls.put(chunk_name(upload.id, number), chunk, self._ttl)
             yield call._replace(name=self._name, tag=number, part=f"chunk {number + 1} of {upload.chunks}")
 
 
-def _counted(total: int, progress: Progress) -> Callable[[Call, Answer], None]:
+def _counted(total: int, progress: Progress, chunk_size: int) -> Callable[[Call, Answer], None]:
     done = 0
 
     def stored(call: Call, answer: Answer) -> None:
         nonlocal done
-        done = min(done + CHUNK_SIZE, total)
+        done = min(done + chunk_size, total)
         progress(done, total)
 
     progress(0, total)

@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 from kdht.wire import Buffer
 from kdht.wire import _shared as shared
+from kdht.wire.limits import SEAL_OVERHEAD
 
 MANIFEST_MAGIC = b"KDHTLV01"
 JOURNAL_MAGIC = b"KDHTLJ01"
@@ -38,10 +39,12 @@ _CHUNK = struct.Struct(f">8s{shared.ID_LEN}s{UPLOAD_ID_LEN}s")
 _CHECK_LEN = 8
 
 CHUNK_SIZE = shared.MAX_VALUE - _CHUNK.size
-"""Bytes of the value that one chunk holds."""
+"""Bytes of the value that one chunk holds, if no proof has to go with it."""
 MAX_CHUNKS = -(-MAX_LARGE // 256)
-MAX_UPLOADS = (shared.MAX_CONDITIONAL_VALUE - len(JOURNAL_MAGIC) - _CHECK_LEN) // _UPLOAD.size
-"""Most uploads that one journal names."""
+MAX_UPLOADS = (
+    shared.MAX_CONDITIONAL_VALUE - shared.PROOF_LEN - SEAL_OVERHEAD - len(JOURNAL_MAGIC) - _CHECK_LEN
+) // _UPLOAD.size
+"""Most uploads that one journal names: clients with tokens and without write the same journals."""
 
 
 class Manifest(NamedTuple):
@@ -109,12 +112,12 @@ def chunk_name(upload: bytes, number: int) -> bytes:
     return CHUNK_PREFIX + upload + number.to_bytes(4, "big")
 
 
-def cut(data: Buffer, key: bytes, upload: bytes) -> Iterator[bytes]:
+def cut(data: Buffer, key: bytes, upload: bytes, chunk_size: int) -> Iterator[bytes]:
     """The chunks of a value, each as it is stored; `key` is the 20-byte hash."""
     header = _CHUNK.pack(CHUNK_MAGIC, key, upload)
     view = memoryview(data)
-    for start in range(0, len(view), CHUNK_SIZE):
-        yield header + view[start : start + CHUNK_SIZE]
+    for start in range(0, len(view), chunk_size):
+        yield header + view[start : start + chunk_size]
 
 
 def data_in(chunk: bytes, key: bytes, upload: bytes, size: int) -> bytes | None:

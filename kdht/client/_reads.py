@@ -13,12 +13,14 @@ time of an answer.
 from kdht.client._calls import Answer, refused
 from kdht.client._client_state import ClientState
 from kdht.client._exchange import Exchange, Request
+from kdht.client._proofs import why_unproven
 from kdht.client._versions import version_in
 from kdht.errors import RequestError, Unconfirmed
 from kdht.wire import _shared as shared
 from kdht.wire._shared import Op, Status
 
 _ANSWERS = frozenset({Status.OK, Status.NOT_FOUND})
+_TELLS_RECORDS = frozenset({Status.OK, Status.NOT_RESPONSIBLE})
 LAPS = 2
 """How often all replicas are asked before less is believed: some may be silent, or about to catch up."""
 
@@ -31,7 +33,7 @@ LOST = (
 class Read(Exchange):
     """One read until its answer or its failure."""
 
-    __slots__ = ("_first_route", "_old", "_stray")
+    __slots__ = ("_first_route", "_old", "_stray", "_unproven")
 
     def __init__(self, state: ClientState, request: Request) -> None:
         super().__init__(state, request)
@@ -39,6 +41,8 @@ class Read(Exchange):
         """The newest of the old records, or a NOT_FOUND."""
         self._stray: Answer | None = None
         """The newest of the stray records that is not old."""
+        self._unproven = ""
+        """Why the last record that proves nothing is not believed."""
         self._first_route = 0
         """The first try's `attempt`, drawn if reads are spread."""
 
@@ -57,6 +61,13 @@ class Read(Exchange):
             policy.attempt = 0  # the best route has not been tried yet
 
     def _take(self, reply: Answer, cookie: int, index: int, now: float) -> None:
+        if reply.status is not Status.NOT_FOUND and reply.status in _TELLS_RECORDS:
+            why = why_unproven(self.call, reply)
+            if not why:
+                reply, why = self._state.seal.open(self.call, reply)
+            if why:
+                self._disbelieve(why, index, now)
+                return
         if reply.status in _ANSWERS:
             if self._state.versions.take(self.call.key, reply, now):
                 self._conclude(reply, index, now)
@@ -68,6 +79,13 @@ class Read(Exchange):
             if self._is_last(index) and self._ends_beyond_replicas(index, now):
                 return
         super()._take(reply, cookie, index, now)
+
+    def _disbelieve(self, why: str, index: int, now: float) -> None:
+        """A node lies, or its disk was altered: ask another replica."""
+        self._unproven = why
+        self._refusal = Status.STORAGE_FAILED
+        if self._is_last(index):
+            self._try_next(now)
 
     def _keep_old(self, reply: Answer, index: int, now: float) -> None:
         """This replica lags behind: ask another."""
@@ -138,6 +156,8 @@ class Read(Exchange):
             self._believe(best, self.deadline)
 
     def _failure(self) -> RequestError:
+        if self._unproven:
+            return RequestError(f"{self.call}: {self._unproven}")
         if self._refusal is None and self._old is not None:
             return refused(self.call, Answer(Status.UNCONFIRMED))
         return super()._failure()

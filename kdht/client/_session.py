@@ -22,6 +22,7 @@ from kdht.client._learning import Learner, Learnt, neighbours
 from kdht.client._nodes import KnownNodes
 from kdht.client._reads import Read
 from kdht.client._routes import ReadRoutes
+from kdht.client._seal import NO_SEAL, Seal
 from kdht.client._watch import WatchExchange
 from kdht.client._writes import WriteExchange
 from kdht.errors import BadPacket
@@ -61,7 +62,7 @@ class Session:
 
     `timeout`, seconds, and `attempts` limit each request. `unix_us`: microseconds since 1970, for the versions of writes.
     `direct`: any node may answer a read, to an unconnected socket. `spread`: they go to any replica.
-    `on_learnt` is called with each node named by the cluster; without it the client learns none.
+    `seal`: what is done to values. `on_learnt` is called with each node named by the cluster; without it the client learns none.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Session:
         node_name: Callable[[int], str] = "node {}".format,
         direct: bool = False,
         spread: bool = False,
+        seal: Seal = NO_SEAL,
         on_learnt: Learnt | None = None,
     ) -> None:
         self.ignored = 0
@@ -92,6 +94,7 @@ class Session:
             routes=ReadRoutes(spread),
             clock=WriteClock(unix_us, rng),
             outgoing=RequestOutbox(self._pending),
+            seal=seal,
         )
         self.outbox = self.state.outgoing.datagrams
         """The datagrams to send. Empty this list in place."""
@@ -124,6 +127,7 @@ class Session:
             self._pending.pop(pending.number, None)
 
     def _request(self, call: Call, now: float, on_done: Callable[[Exchange, float], None] | None) -> Exchange:
+        call = self.state.seal.fitted(call)
         kind = _KINDS.get(call.op, Exchange)
         exchange = kind(self.state, Request(call, self._new_number(), now, on_done))
         self._begin(exchange, now)

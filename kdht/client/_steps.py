@@ -69,7 +69,11 @@ class Flight:
             call = None
         if call is None:
             return False
-        self._flying.add(self._session.start(call, now, self._finished))
+        try:
+            self._flying.add(self._session.start(call, now, self._finished))
+        except Exception as error:  # a value that does not fit
+            self.error = error
+            return False
         return True
 
     def _finished(self, exchange: Exchange, now: float) -> None:

@@ -11,6 +11,7 @@ from kdht.client._calls import Answer
 from kdht.wire import RECORD
 from kdht.wire import _shared as shared
 from kdht.wire._shared import Status
+from kdht.wire.certified import CERTIFIED
 
 REMEMBERED = 16384
 """Keys: the ones used last."""
@@ -41,6 +42,8 @@ class Versions:
         known = self._known.get(key, _NOTHING)
         if answer.status is Status.NOT_FOUND:
             version = version_in(answer)
+            # A self-certified record leaves no tombstone: such a version is that of an expired one, or a lie.
+            version = version if version < CERTIFIED else 0
             if version < known.version and (version or now < known.gone_from):
                 return False
             self.gone(key, version)

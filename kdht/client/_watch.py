@@ -22,6 +22,7 @@ from kdht.client._calls import Answer, Call, record, refused
 from kdht.client._client_state import ClientState
 from kdht.client._datagram import Sent, address
 from kdht.client._nodes import MAX_RTO
+from kdht.client._proofs import why_unproven
 from kdht.client._versions import version_in
 from kdht.errors import RequestError, RequestTimeout
 from kdht.wire import Record, pack_request
@@ -139,8 +140,8 @@ class WatchExchange:
         state.nodes.answered(sent.node, self.call.op, None, now)
         status = reply.status
         if status is Status.OK or status is Status.NOT_FOUND:
-            state.versions.take(self.call.key, reply, now)
             if self._take(reply, now):
+                state.versions.take(self.call.key, reply, now)
                 self._renewing = False
                 self.deadline = now + self._lease / RENEWALS
         elif not self._renewing:
@@ -161,6 +162,10 @@ class WatchExchange:
         """Note the state that the key has now, if it is new; False for an answer that cannot be read."""
         found = None
         if reply.status is Status.OK:
+            # A lie: the next route is tried at the deadline.
+            reply, why = self._state.seal.open(self.call, reply)
+            if why or why_unproven(self.call, reply):
+                return False
             try:
                 found = record(reply)
             except RequestError as error:

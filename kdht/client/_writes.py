@@ -20,6 +20,7 @@ from kdht.client._exchange import Exchange, Request
 from kdht.client._versions import version_in
 from kdht.errors import RequestError, Unconfirmed
 from kdht.wire._shared import HEADER_LEN, Op, Status
+from kdht.wire.certified import CERTIFIED
 
 MAX_DOUBTS = 3
 """BAD_VERSIONs until a write in doubt is given up: one of the replicas may still know that it was done."""
@@ -89,26 +90,37 @@ class WriteExchange(Exchange):
                 return
         elif self.call.op == Op.DELETE:
             versions.gone(key, self.version)
-        else:
+        elif version_in(reply) == self.version:
             versions.stands(key, reply, now)
         super()._conclude(reply, index, now)
 
     # --- Its version
 
     def _take_version(self, least: int) -> None:
+        if self.call.version:
+            self.version = self.call.version
+            return
         condition = self.call.condition
         least = max(least, (condition or 0) + 1)
         self.version = self._state.clock.next(least, alone=condition is not None)
         self._message[_VERSION] = self.version.to_bytes(8, "big")
+        self._state.seal.close(self._message, self.call, self.version)
         self._since = len(self._sent)
 
     def _choose_version(self, reply: Answer, index: int, now: float) -> None:
         """BAD_VERSION: the key has a newer version, or this host's clock is far off."""
         told = version_in(reply)
-        self._state.clock.refused(self.version, told)
+        if not self.call.version and told >= CERTIFIED:
+            # No ordinary write may go there, so it is no reason to refuse one: the node lies.
+            self._ask_elsewhere(index, now)
+            return
         self._refusal = Status.BAD_VERSION
+        if not self.call.version:
+            self._state.clock.refused(self.version, told)
         if self._is_in_doubt:
             self._ask_another(reply, index, now)
+        elif self.call.version:
+            super()._conclude(reply, index, now)  # a Conflict: its version is signed
         else:
             self._renew(told, self._sent[index], now)
 
@@ -125,6 +137,12 @@ class WriteExchange(Exchange):
         if self._doubts >= MAX_DOUBTS or self._policy.is_used_up:
             self._hold(reply, index, now)
         elif self._is_last(index):
+            self._try_next(now)
+
+    def _ask_elsewhere(self, index: int, now: float) -> None:
+        """As after a failed disk."""
+        self._refusal = Status.STORAGE_FAILED
+        if self._is_last(index):
             self._try_next(now)
 
     # --- Doubt

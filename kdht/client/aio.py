@@ -11,19 +11,24 @@ from typing import Self, TypeVar
 
 from kdht.client import _arguments as arguments
 from kdht.client import _calls as calls
+from kdht.client import _certified as certified
 from kdht.client import _large as large
 from kdht.client import _sockets as sockets
 from kdht.client import _steps as steps
 from kdht.client._arguments import Key, Source
 from kdht.client._calls import Hop
+from kdht.client._certified import SignedRecord
 from kdht.client._driver import CLOSED, ClientDriver
+from kdht.client._keyfiles import SealKey, SigningKey
 from kdht.client._large import Progress
-from kdht.client._manifest import UPLOAD_ID_LEN
+from kdht.client._manifest import CHUNK_SIZE, UPLOAD_ID_LEN
+from kdht.client._seal import seal_of
 from kdht.client._session import Session
 from kdht.client._steps import WINDOW, Steps
 from kdht.errors import RequestError
 from kdht.wire import Buffer, Record
 from kdht.wire import _shared as shared
+from kdht.wire.bencode import Bencodable
 
 K = TypeVar("K", bound=Key)
 T = TypeVar("T")
@@ -46,9 +51,11 @@ class AsyncClient:
         direct: bool = False,
         spread_reads: bool = False,
         learn: bool = True,
+        seal: SealKey | str | os.PathLike[str] | None = None,
     ) -> None:
         """Raises ConfigError for an impossible limit, or text that names no node."""
         timeout, attempts = arguments.limits(timeout, attempts)
+        self._seal = seal_of(seal)
         self._nodes = sockets.node_list(nodes)
         self._limits = (timeout, attempts)
         self._direct = direct
@@ -58,6 +65,11 @@ class AsyncClient:
         self._opening = asyncio.Lock()
         self._driver: ClientDriver | None = None
         self._closed = False
+
+    @property
+    def max_value(self) -> int:
+        """Bytes that one `put` takes: fewer with a seal, and 8 fewer with a condition."""
+        return shared.MAX_VALUE - self._seal.overhead
 
     async def get(self, key: Key, *, max_value: int = shared.MAX_VALUE, quorum: bool = False) -> bytes:
         """The value of a key. Raises NotFound, ValueTooLarge if it has more than `max_value` bytes, Unconfirmed."""
@@ -99,7 +111,8 @@ class AsyncClient:
     ) -> int:
         """Store up to 64 MiB, in many requests. Returns the version. Raises ValueTooLarge."""
         data = arguments.whole(source)
-        return await self._run(large.put(key, data, ttl, progress, time.time(), os.urandom(UPLOAD_ID_LEN)))
+        upload, chunk_size = os.urandom(UPLOAD_ID_LEN), CHUNK_SIZE - self._seal.overhead
+        return await self._run(large.put(key, data, ttl, progress, time.time(), upload, chunk_size))
 
     async def get_large(self, key: Key, *, progress: Progress = large.no_progress) -> bytes:
         """The value, large or not, whole and checked. Raises NotFound, RequestError if a part of it is missing."""
@@ -108,6 +121,33 @@ class AsyncClient:
     async def delete_large(self, key: Key) -> bool:
         """Delete a value, large or not, with all its chunks. Returns whether there was one."""
         return await self._run(large.delete(key, time.time()))
+
+    async def put_immutable(self, value: Buffer, ttl: int | None = None) -> bytes:
+        """Store a value of at most 1104 bytes under a hash of itself. Returns that key, 20 bytes."""
+        return await self._run(certified.write_immutable(value, ttl))
+
+    async def get_immutable(self, key: bytes, *, quorum: bool = False) -> bytes:
+        """The value of a key that `put_immutable` returned, checked. Raises NotFound."""
+        return await self._run(certified.read_immutable(key, quorum=quorum))
+
+    async def put_signed(
+        self,
+        key: SigningKey,
+        value: Bencodable,
+        ttl: int | None = None,
+        *,
+        salt: str | bytes = b"",
+        seq: int | None = None,
+        if_seq: int | None = None,
+    ) -> int:
+        """Store a value that only the holder of `key` can change. Returns its seq. Raises Conflict, ValueTooLarge, Unconfirmed."""
+        return await self._run(certified.write_signed(key, value, ttl, salt, seq, if_seq, sockets.unix_us))
+
+    async def get_signed(
+        self, public_key: bytes, *, salt: str | bytes = b"", quorum: bool = False
+    ) -> SignedRecord:
+        """The value that the holder of this key signed last, checked. Raises NotFound."""
+        return await self._run(certified.read_signed(public_key, salt, quorum=quorum))
 
     async def watch(self, key: Key, *, lease: int = 30) -> AsyncGenerator[Record | None, None]:
         """The record now and after every change, None if there is none; without end.
@@ -170,6 +210,7 @@ class AsyncClient:
             node_name=opened.node_name,
             direct=self._direct,
             spread=self._spread,
+            seal=self._seal,
             on_learnt=opened.place if self._learn else None,
         )
 

@@ -12,19 +12,24 @@ from typing import Self, TypeVar
 
 from kdht.client import _arguments as arguments
 from kdht.client import _calls as calls
+from kdht.client import _certified as certified
 from kdht.client import _large as large
 from kdht.client import _sockets as sockets
 from kdht.client import _steps as steps
 from kdht.client._arguments import Key, Source
 from kdht.client._calls import Answer, Call, Hop
+from kdht.client._certified import SignedRecord
+from kdht.client._keyfiles import SealKey, SigningKey
 from kdht.client._large import Progress
-from kdht.client._manifest import UPLOAD_ID_LEN
+from kdht.client._manifest import CHUNK_SIZE, UPLOAD_ID_LEN
 from kdht.client._pump import Pump
+from kdht.client._seal import seal_of
 from kdht.client._session import Session
 from kdht.client._steps import WINDOW, Flight, Many, Steps
 from kdht.errors import RequestError
 from kdht.wire import Buffer, Record
 from kdht.wire import _shared as shared
+from kdht.wire.bencode import Bencodable
 
 K = TypeVar("K", bound=Key)
 T = TypeVar("T")
@@ -39,6 +44,8 @@ class Client:
     - `spread_reads`: reads go to any replica of a key, so many clients of one key do not all wait for its owner. A
       read may then be older than another client's.
     - `learn`: ask nodes that the cluster names if none of `nodes` answers.
+    - `seal`: encrypt all values with this `SealKey`, or the one in a file. Nodes see neither the values nor can they alter them.
+      Values that were not sealed with it are errors.
 
     Every method raises RequestTimeout if no answer comes, PortClosed at once if no node listens, and RequestError if the
     cluster refuses. After Unconfirmed or RequestTimeout a write may have been done, but never twice.
@@ -54,11 +61,13 @@ class Client:
         direct: bool = False,
         spread_reads: bool = False,
         learn: bool = True,
+        seal: SealKey | str | os.PathLike[str] | None = None,
     ) -> None:
         """Looks names up, which blocks. Raises ConfigError for a node without an address or an impossible limit,
         RequestError if this host has no route to any node.
         """
         timeout, attempts = arguments.limits(timeout, attempts)
+        self._seal = seal_of(seal)
         infos = sockets.resolve(sockets.node_list(nodes))
         self._pid = os.getpid()
         self._selector = selectors.DefaultSelector()
@@ -74,9 +83,15 @@ class Client:
             node_name=self._sockets.node_name,
             direct=direct,
             spread=spread_reads,
+            seal=self._seal,
             on_learnt=self._sockets.place if learn else None,
         )
         self._pump = Pump(self._sockets, self._session, time.monotonic)
+
+    @property
+    def max_value(self) -> int:
+        """Bytes that one `put` takes: fewer with a seal, and 8 fewer with a condition."""
+        return shared.MAX_VALUE - self._seal.overhead
 
     def get(self, key: Key, *, max_value: int = shared.MAX_VALUE, quorum: bool = False) -> bytes:
         """The value of a key. Raises NotFound, ValueTooLarge if it has more than `max_value` bytes.
@@ -136,7 +151,8 @@ class Client:
         the bytes in all. If it fails or is interrupted, it deletes what it has written. Raises ValueTooLarge.
         """
         data = arguments.whole(source)
-        return self._run(large.put(key, data, ttl, progress, time.time(), os.urandom(UPLOAD_ID_LEN)))
+        upload, chunk_size = os.urandom(UPLOAD_ID_LEN), CHUNK_SIZE - self._seal.overhead
+        return self._run(large.put(key, data, ttl, progress, time.time(), upload, chunk_size))
 
     def get_large(self, key: Key, *, progress: Progress = large.no_progress) -> bytes:
         """The value, large or not, whole and checked. Raises NotFound, RequestError if a part of it is missing."""
@@ -148,6 +164,43 @@ class Client:
         Returns whether there was one.
         """
         return self._run(large.delete(key, time.time()))
+
+    def put_immutable(self, value: Buffer, ttl: int | None = None) -> bytes:
+        """Store a value of at most 1104 bytes under a hash of itself. Returns that key, 20 bytes.
+
+        Nobody can change it, nor delete it; it ends with its TTL. To put it again may make it last longer, and never shorter.
+        """
+        return self._run(certified.write_immutable(value, ttl))
+
+    def get_immutable(self, key: bytes, *, quorum: bool = False) -> bytes:
+        """The value of a key that `put_immutable` returned. It is checked here, whatever nodes say. Raises NotFound."""
+        return self._run(certified.read_immutable(key, quorum=quorum))
+
+    def put_signed(
+        self,
+        key: SigningKey,
+        value: Bencodable,
+        ttl: int | None = None,
+        *,
+        salt: str | bytes = b"",
+        seq: int | None = None,
+        if_seq: int | None = None,
+    ) -> int:
+        """Store a value that only the holder of `key` can change. Returns its seq.
+
+        `value` is bytes, text, a number, a list or a dictionary: with `salt` at most 1000 bytes, bencoded (BitTorrent's BEP 44).
+        One key has a value for each `salt`, of at most 64 bytes. `seq` has to grow; by default it is the time in microseconds.
+        With `if_seq` only if the key has that seq, or no value for -1; else raises Conflict. A value is not deleted: put an
+        empty one, or a TTL. Raises Conflict if the key has a greater seq, ValueTooLarge, Unconfirmed as `put` does.
+        """
+        return self._run(certified.write_signed(key, value, ttl, salt, seq, if_seq, sockets.unix_us))
+
+    def get_signed(self, public_key: bytes, *, salt: str | bytes = b"", quorum: bool = False) -> SignedRecord:
+        """The value that the holder of this key signed last. The signature is checked here. Raises NotFound.
+
+        A client never goes back to a lower seq that it has seen; with `quorum` neither does it to one that others have written.
+        """
+        return self._run(certified.read_signed(public_key, salt, quorum=quorum))
 
     def watch(self, key: Key, *, lease: int = 30) -> Generator[Record | None, None, None]:
         """The record now and after every change, None if there is none; without end.

@@ -21,6 +21,7 @@ from kdht.config.places import DATA_DIR, SOCKET
 from kdht.config.values import (
     AbsolutePath,
     Endpoint,
+    HostName,
     HostPort,
     HttpEndpoint,
     Interface,
@@ -80,6 +81,22 @@ class NodeSection(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True)
             description="The addresses of this node for other nodes, when `listen` is a wildcard (0.0.0.0 or ::).",
         ),
     ] = []
+    freebind: Annotated[
+        bool,
+        Meta(
+            description="Start with addresses that this host does not have yet, such as a standby's that keepalived "
+            "moves here later (IP_FREEBIND). nfqueue and ebpf then need `datapath.interfaces`."
+        ),
+    ] = False
+    lame_duck: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=3600,
+            description="Seconds that the node serves on after SIGTERM. /readyz fails from the first one on, so load "
+            "balancers and routes turn away before it ends. A second SIGTERM ends it at once.",
+        ),
+    ] = 0
     anycast: Annotated[
         list[Ip],
         Meta(
@@ -252,6 +269,14 @@ class MetricsSection(Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tr
             examples=["127.0.0.1:9548"],
         ),
     ] = None
+    names: Annotated[
+        list[HostName],
+        Meta(
+            max_length=16,
+            description="Names by which /metrics may be asked, beside numeric addresses, localhost and this host's "
+            "own name. Others are refused: a foreign web page may have its name pointed here.",
+        ),
+    ] = []
 
 
 class WebSection(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
@@ -329,7 +354,9 @@ def load(path: Path, overrides: dict[str, dict[str, Any]] | None = None) -> Conf
         raise ConfigError(f"{path}: {error.strerror}: give the file's name with --config") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 text: {error.reason} at byte {error.start}") from error
-    except tomllib.TOMLDecodeError as error:
+    except RecursionError:
+        raise ConfigError(f"{path}: not valid TOML: nested too deep") from None
+    except ValueError as error:  # a number of thousands of digits is one without being a TOMLDecodeError
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
     return build(data, overrides, name=str(path))
 

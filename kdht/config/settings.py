@@ -8,9 +8,10 @@ import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from kdht.config.key_schema import KeySection
-from kdht.config.schema import Config
+from kdht.config.schema import Config, load
 from kdht.errors import ConfigError
 from kdht.node.access import AccessPolicy
 from kdht.wire import Address
@@ -77,6 +78,28 @@ def resolve(config: Config) -> Settings:
         control_socket=config.control.socket.path,
         warnings=(*warnings, *more),
     )
+
+
+def of_file(path: Path, overrides: dict[str, dict[str, Any]] | None = None) -> Settings:
+    """Read a configuration and all that it names. Raises ConfigError."""
+    settings = resolve(load(path, overrides))
+    if not _has_secret_inside(settings.config):
+        return settings
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return settings
+    return warn(settings, *_warned(path, mode))
+
+
+def _has_secret_inside(config: Config) -> bool:
+    return any(key.secret is not None for key in (*config.key, *config.access.key))
+
+
+def _warned(path: Path, mode: int) -> list[str]:
+    """A warning, if every user can read or change the file of a secret."""
+    readable = mode & (stat.S_IROTH | stat.S_IWOTH)
+    return [f"{path}: every user can read this secret: chmod 600 {path}"] if readable else []
 
 
 def warn(settings: Settings, *warnings: str) -> Settings:
@@ -197,5 +220,4 @@ def _secret(key: KeySection, name: str) -> tuple[bytes, list[str]]:
         derive(key.epoch, secret)
     except ConfigError as error:
         raise ConfigError(f"{name}.file is {key.file}: {error}") from None
-    readable = mode & (stat.S_IROTH | stat.S_IWOTH)
-    return secret, [f"{path}: every user can read this secret: chmod 600 {path}"] if readable else []
+    return secret, _warned(path, mode)

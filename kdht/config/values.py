@@ -201,6 +201,18 @@ class Interface(TextKind):
             raise ValueError("lo cannot be used: its packets have their route already")
 
 
+class HostName(TextKind):
+    """A name of this host."""
+
+    ALLOWED = f"a host name of 1 to {MAX_HOST} characters, without a port"
+    __slots__ = ()
+
+    @classmethod
+    def check(cls, text: str) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9_.-]{1,253}", text):
+            raise ValueError("not a valid host name")
+
+
 class ScopeName(TextKind):
     """The name of a scope: the keys that a token is good for."""
 

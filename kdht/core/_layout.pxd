@@ -57,6 +57,7 @@ cdef extern from "kdht_shared.h" nogil:
         KDHT_MAGIC
         KDHT_VERSION
         KDHT_HEADER_LEN
+        KDHT_KEYLESS_LEN
         KDHT_TAG_KEY_LEN
         KDHT_MAX_BODY
         KDHT_MAX_DATAGRAM

@@ -21,6 +21,7 @@ from kdht.daemon.control.server import group_id
 from kdht.daemon.datadir import kept_node_id
 from kdht.daemon.datapaths import PROBES
 from kdht.daemon.pages.server import bound
+from kdht.datapath.host.local_addresses import allow_absent
 from kdht.errors import ConfigError, DatapathError, KdhtError, StorageError
 from kdht.wire import Address
 
@@ -64,7 +65,7 @@ def _addresses(settings: Settings) -> Iterator[str]:
     running = _is_running(settings.data_dir)
     for address in settings.listen:
         if not running:
-            try_bind(address)
+            try_bind(address, freebind=settings.config.node.freebind)
         yield f"listens on {address}"
     if running:
         yield "a daemon runs on this data directory now, so its addresses were not tried"
@@ -118,7 +119,7 @@ def _pages(settings: Settings) -> Iterator[str]:
     for name, at in (("metrics", config.metrics.listen), ("web", config.web.listen)):
         if at:
             if not running:
-                bound(f"{name}.listen", at).close()
+                bound(f"{name}.listen", at, freebind=config.node.freebind).close()
             yield f"serves {name} on http://{at}/"
 
 
@@ -158,13 +159,15 @@ def _is_running(data_dir: Path) -> bool:
     return False
 
 
-def try_bind(address: Address) -> None:
+def try_bind(address: Address, *, freebind: bool) -> None:
     """Whether a node could listen there. Raises DatapathError."""
     family = socket.AF_INET if address.is_ipv4 else socket.AF_INET6
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as sock:
             if family == socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            if freebind:
+                allow_absent(sock)
             sock.bind((address.host, address.port))
     except OSError as error:
         raise DatapathError(f"{address} cannot be bound: {error.strerror}") from error

@@ -21,6 +21,7 @@ import msgspec
 
 from kdht.errors import StorageDamaged, StorageError, StorageLocked
 from kdht.program.files import write_atomically
+from kdht.program.json import decoded
 from kdht.times import UnixTime
 from kdht.wire import Address, Contact
 from kdht.wire._shared import ID_LEN
@@ -102,9 +103,9 @@ class DataDir:
         """The saved contacts. An empty list if the file is missing or damaged."""
         try:
             data = _read(self.path / "contacts") or b"[]"
-            saved = msgspec.json.decode(data, type=list[SavedContact])
+            saved = decoded(data, list[SavedContact])
             return [Contact(_node_id(c.id), *Address.of(c.host, c.port)) for c in saved if 0 < c.port < 65536]
-        except (msgspec.MsgspecError, ValueError, StorageError) as error:
+        except (ValueError, StorageError) as error:
             log.warning("saved contacts ignored", extra={"path": self.path / "contacts", "error": error})
             return []
 

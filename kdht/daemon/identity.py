@@ -91,7 +91,7 @@ async def _ask(settings: Settings, seeds: Sequence[Address]) -> ChosenId:
     # Other nodes have the anycast address too: answers to it may go elsewhere.
     anycast = settings.own[len(settings.unicast) :]
     listen = [address for address in settings.listen if address not in anycast]
-    transport = SocketTransport(_core(settings), listen, lane=LANE)
+    transport = SocketTransport(_core(settings), listen, lane=LANE, freebind=settings.config.node.freebind)
     transport.start(Handlers.without_records(line.put))
     try:
         return await driver.run(seeds, transport.send)

@@ -8,8 +8,8 @@ import click
 
 from kdht import __version__
 from kdht.config import dev, places
-from kdht.config.schema import Config, DatapathKind, LogFormat, LogLevel, load
-from kdht.config.settings import Settings, resolve, warn
+from kdht.config.schema import DatapathKind, LogFormat, LogLevel
+from kdht.config.settings import Settings, of_file, resolve, warn
 from kdht.daemon.process import memory
 from kdht.errors import ConfigError, exit_codes
 from kdht.program import boundary
@@ -88,16 +88,12 @@ def _settings(path: Path | None, is_dev: bool, overrides: dict[str, dict[str, An
         raise ConfigError("--dev needs no --config: give one of them")
     if is_dev:
         return warn(resolve(dev.config(overrides)), dev.WARNING)
-    return resolve(_load(path, overrides))
-
-
-def _load(path: Path | None, overrides: dict[str, dict[str, Any]]) -> Config:
     if path is None and _is_missing(places.CONFIG):
         raise ConfigError(
             f"{places.CONFIG} does not exist: write it (kdhtd --example shows how), "
             "name another with --config, or try --dev"
         )
-    return load(path or places.CONFIG, overrides)
+    return of_file(path or places.CONFIG, overrides)
 
 
 def _is_missing(path: Path) -> bool:

@@ -92,6 +92,7 @@ def build(
         own=[address.ip for address in settings.own],
         lane=SOCKET_LANE,
         cache=cache,
+        freebind=settings.config.node.freebind,
     )
     cluster = ClusterState(policy(settings))
     kademlia, repair = _node(settings, contact, publisher, _keeping(settings, store, cache, cluster))

@@ -10,6 +10,7 @@ import msgspec
 
 from kdht.errors import KdhtError, NoDaemon
 from kdht.program.answers import Stopping
+from kdht.program.json import decoded
 
 T = TypeVar("T")
 
@@ -60,8 +61,8 @@ def _exchange(path: Path, sock: socket.socket, method: str, params: Mapping[str,
         sock.sendall(msgspec.json.encode({"method": method, "params": params}) + b"\n")
         line = _read_line(sock)
     try:
-        reply = msgspec.json.decode(line, type=_Reply)
-    except msgspec.MsgspecError:
+        reply = decoded(line, _Reply)
+    except ValueError:
         raise _cut_off(path) from None
     if reply.error is not None:
         raise KdhtError(f"the daemon refused {method}: {reply.error}")
@@ -70,8 +71,8 @@ def _exchange(path: Path, sock: socket.socket, method: str, params: Mapping[str,
 
 def _decoded(path: Path, method: str, result: msgspec.Raw, answer: type[T]) -> T:
     try:
-        return msgspec.json.decode(result, type=answer)
-    except msgspec.MsgspecError as error:
+        return decoded(bytes(result), answer)
+    except ValueError as error:
         raise KdhtError(
             f"{path}: the daemon's answer to {method} is not what this version expects ({error}): "
             "restart kdhtd, so that both are of one version"

@@ -9,6 +9,8 @@ import codecs
 import os
 import select
 import sys
+from contextlib import suppress
+from typing import TextIO
 
 _HANDLERS = {"strict": "kdht-escape", "surrogateescape": "kdht-escape-or-byte"}
 """The stand-ins for Python's error handlers of an output, which raise."""
@@ -32,12 +34,17 @@ def prepare() -> None:
 
 def complain(text: str, patience_s: float | None = None) -> None:
     """A line on standard error. Never raises. Gives up after `patience_s` if nobody reads what was written before."""
+    with suppress(OSError, ValueError):
+        if patience_s is None or _takes_more(sys.stderr, patience_s):
+            print(text, file=sys.stderr, flush=True)
+
+
+def _takes_more(stream: TextIO, seconds: float) -> bool:
     try:
-        if patience_s is not None and not has_room(sys.stderr.fileno(), patience_s):
-            return
-        print(text, file=sys.stderr, flush=True)
-    except (OSError, ValueError):
-        pass
+        fd = stream.fileno()
+    except (OSError, ValueError):  # no file: nobody who could stall
+        return True
+    return has_room(fd, seconds)
 
 
 def has_room(fd: int, seconds: float) -> bool:

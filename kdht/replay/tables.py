@@ -15,6 +15,7 @@ import msgspec
 
 from kdht._routing import Core, common_bits
 from kdht.errors import ConfigError
+from kdht.program.json import decoded
 from kdht.wire import Address, Contact, keys, split_port
 from kdht.wire._shared import HOP_LIMIT, ID_LEN, MAX_OWN, PORT, REPLAY_WINDOW, ROOM
 from kdht.wire.keys import ClusterSecret
@@ -125,9 +126,9 @@ def load(path: Path) -> ReplayTable:
     if len(raw) > MAX_FILE:
         raise ConfigError(f"{path}: larger than {MAX_FILE} bytes: is this a table?")
     try:
-        data = tomllib.loads(raw.decode()) if path.suffix == ".toml" else msgspec.json.decode(raw)
+        data = tomllib.loads(raw.decode()) if path.suffix == ".toml" else decoded(raw, object)
         file = msgspec.convert(data, TableFile)
-    except (tomllib.TOMLDecodeError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (ValueError, msgspec.MsgspecError, RecursionError) as error:
         raise ConfigError(f"{path}: not a table: {error}") from None
     try:
         return from_file(file, path.parent)

@@ -4,6 +4,8 @@ MAX_VERSION and MAX_TTL are the greatest that fit. MAX_LEASE is a rule: after it
 """
 
 MAX_VERSION = 2**64 - 1
+SEAL_OVERHEAD = 52
+"""Bytes that a sealed value is longer than the value in it."""
 MAX_TTL = 2**32 - 1
 """Seconds."""
 MAX_LEASE = 60

@@ -43,10 +43,19 @@ class AddressField(IP6Field):
         return super().h2i(pkt, f"::ffff:{x}" if is_ipv4 else x)
 
 
+@classmethod  # type: ignore[misc]
+def _whole_or_raw(
+    cls: type[Packet], _pkt: bytes | None = None, *args: object, **fields: object
+) -> type[Packet]:
+    """Bytes that are too few for a layer stay raw. Scapy calls only what stands in the class itself."""
+    return cls if not _pkt or len(_pkt) >= _least(cls, _pkt) else Raw
+
+
 class KDHTContact(Packet):
     """A node that others may route to."""
 
     name = "KDHT contact"
+    dispatch_hook = _whole_or_raw
     fields_desc = [
         XStrFixedLenField("id", bytes(shared.ID_LEN), length=shared.ID_LEN),
         AddressField("ip", "::"),
@@ -67,6 +76,7 @@ class KDHTContacts(Packet):
     """The body of a TRACE's reply."""
 
     name = "KDHT contacts"
+    dispatch_hook = _whole_or_raw
     fields_desc = [PacketListField("contacts", [], next_cls_cb=_contact_or_end)]
 
 
@@ -77,6 +87,7 @@ class KDHTRecord(Packet):
     """
 
     name = "KDHT record"
+    dispatch_hook = _whole_or_raw
     fields_desc = [
         LongField("version", 0),
         IntField("ttl", 0),
@@ -90,6 +101,7 @@ class KDHTPromise(Packet):
     """The body of a PROMISE."""
 
     name = "KDHT promise"
+    dispatch_hook = _whole_or_raw
     fields_desc = [LongField("version", 0), XLongField("nonce", 0)]
 
 
@@ -97,6 +109,7 @@ class KDHTControl(Packet):
     """The body of a PING or FIND_NODE: who sends it, and the contacts of a FIND_NODE's reply."""
 
     name = "KDHT control"
+    dispatch_hook = _whole_or_raw
     fields_desc = [
         XStrFixedLenField("sender", bytes(shared.ID_LEN), length=shared.ID_LEN),
         PacketListField("contacts", [], next_cls_cb=_contact_or_end),
@@ -124,7 +137,8 @@ _BODIES: dict[BodyKind, type[Packet]] = {
 }
 
 
-_LEAST = {
+_LEAST: dict[type[Packet], int] = {
+    KDHTContact: shared.CONTACT_LEN,
     KDHTRecord: shared.RECORD_LEN,
     KDHTPromise: shared.RECORD_LEN,
     KDHTControl: shared.ID_LEN,
@@ -149,6 +163,7 @@ class KDHT(Packet):
     """
 
     name = "KDHT"
+    dispatch_hook = _whole_or_raw
     fields_desc = [
         XIntField("magic", shared.MAGIC),
         ByteField("version", shared.VERSION),
@@ -212,6 +227,8 @@ class KDHT(Packet):
         status = f" {_STATUS_NAMES.get(self.status, self.status)}" if self.is_reply else ""
         return f"KDHT {_OPS.get(self.op, self.op)}{status} {self.key.hex()} hops {self.hops}"
 
+
+_LEAST[KDHT] = shared.HEADER_LEN
 
 bind_layers(UDP, KDHT, dport=shared.PORT)
 bind_layers(UDP, KDHT, sport=shared.PORT)

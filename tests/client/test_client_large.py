@@ -255,7 +255,9 @@ def test_unfinished_uploads_do_not_lock_their_key(ask, age):
     begun = int(time.time()) - age
     uploads = [Upload(bytes([number]) * 16, begun + number, 0, 1) for number in range(MAX_UPLOADS)]
     for upload in uploads:
-        store.records[hash_key(chunk_name(upload.id, 0))] = Record(7, 0, 0, next(cut(b"x", KEY, upload.id)))
+        store.records[hash_key(chunk_name(upload.id, 0))] = Record(
+            7, 0, 0, next(cut(b"x", KEY, upload.id, 1))
+        )
     store.records[hash_key(journal_name(KEY))] = Record(7, 0, 0, pack_journal(uploads))
     assert len(pack_journal(uploads)) <= shared.MAX_CONDITIONAL_VALUE
     with store.node() as node:
@@ -384,7 +386,7 @@ def test_an_upload_whose_deletion_was_cut_short_is_found_again(ask, left):
     size = 800
     store = ScriptedStore()
     upload = Upload(bytes([9]) * 16, 1, 0, size)
-    stored = list(cut(bytes(size * CHUNK_SIZE), KEY, upload.id))
+    stored = list(cut(bytes(size * CHUNK_SIZE), KEY, upload.id, CHUNK_SIZE))
     for number, chunk in enumerate(stored[:left]):
         if number % 100 != 50:  # a writer's requests end in any order
             store.records[hash_key(chunk_name(upload.id, number))] = Record(7, 0, 0, chunk)

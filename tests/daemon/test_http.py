@@ -29,7 +29,9 @@ async def large(request: HttpRequest) -> Response:
 @asynccontextmanager
 async def served() -> AsyncIterator[int]:
     listener = socket.create_server(("127.0.0.1", 0))
-    server = HttpServer(listener, {"/": echo, "/fails": fails, "/large": large})
+    server = HttpServer(
+        listener, {"/": echo, "/fails": fails, "/large": large, "/healthz": echo}, ["/healthz"]
+    )
     await server.start()
     try:
         yield listener.getsockname()[1]
@@ -137,11 +139,28 @@ def test_too_many_callers_are_refused_and_the_others_served():
     async def test(port: int) -> None:
         idle = [await asyncio.open_connection("127.0.0.1", port) for _ in range(http.MAX_CALLERS)]
         await asyncio.sleep(0.05)
-        assert b" 503 " in await said(port, b"")
+        assert b" 503 " in await said(port, get("/"))
         reader, writer = idle[0]
         writer.write(get("/"))
         assert b" 200 " in await reader.read()
         assert b" 200 " in await said(port, get("/"))
+        for _, each in idle:
+            each.close()
+
+    run(test)
+
+
+@pytest.mark.parametrize("held", [http.MAX_CALLERS, http.MAX_CALLERS + http.MAX_MORE, 300])
+@pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\nHost: a\r\nX-Slow: "])
+def test_health_is_answered_while_others_hold_all_connections(held, sent):
+    async def test(port: int) -> None:
+        idle = [await asyncio.open_connection("127.0.0.1", port) for _ in range(held)]
+        for _, writer in idle:
+            writer.write(sent)
+        await asyncio.sleep(0.05)
+        for _ in range(3):
+            assert b" 200 " in await said(port, get("/healthz"))
+            assert b" 503 " in await said(port, get("/"))
         for _, each in idle:
             each.close()
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +16,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse
 
 from kdht.daemon.pages.measures import METRICS
-from kdht.daemon.pages.metrics import not_ready
+from kdht.daemon.pages.metrics import _is_ours, not_ready
 from kdht.lab.wait import wait_until
 from kdht.program.control_client import call
 from kdht.wire._shared import Op, Reason
@@ -113,6 +114,40 @@ def test_openmetrics_for_those_that_ask_for_it(nodes: list[DevNode]) -> None:
     said = ask(f"http://{HOSTS[0]}:{PORT}/metrics", Accept="application/openmetrics-text; version=1.0.0")
     assert said.headers["Content-Type"].startswith("application/openmetrics-text")
     assert {family.name for family in parse_open(said.body)} >= {"kdht_packets", "kdht_request_seconds"}
+
+
+@pytest.mark.parametrize("accept", [
+    "application/openmetrics-text;version=abc", "application/openmetrics-text; version=1.0.0; escaping=nonsense",
+    "text/plain;version=;escaping", ";;;,,,===", "application/openmetrics-text;version=99999999999999999999.0",
+    "application/openmetrics-text;version", "text/plain;escaping=a=b", "\xff" * 500,
+])  # fmt: skip
+def test_no_accept_header_is_an_error(nodes: list[DevNode], accept: str) -> None:
+    assert ask(f"http://{HOSTS[0]}:{PORT}/metrics", Accept=accept).status == 200
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:9548", "localhost.evil.example", "127.0.0.1.evil.example", "[::1"]
+)
+def test_a_foreign_name_reads_no_metrics(nodes: list[DevNode], host: str) -> None:
+    """A page in a browser here may have its name pointed at this machine (DNS rebinding)."""
+    said = ask(f"http://{HOSTS[0]}:{PORT}/metrics", Host=host)
+    assert (said.status, "kdht_" in said.body) == (403, False)
+    assert ask(f"http://{HOSTS[0]}:{PORT}/healthz", Host=host).status == 200, (
+        "a load balancer's name is anything"
+    )
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "LOCALHOST:9548", "10.0.0.1", "[fd00::1]:9548", socket.gethostname()]
+)
+def test_own_names_read_metrics(nodes: list[DevNode], host: str) -> None:
+    assert ask(f"http://{HOSTS[0]}:{PORT}/metrics", Host=host).status == 200
+
+
+def test_configured_names_read_metrics() -> None:
+    assert _is_ours("n1.example.org:9548", {"n1.example.org"})
+    assert _is_ours("N1.example.org.", {"n1.example.org"})
+    assert not _is_ours("n2.example.org", {"n1.example.org"})
 
 
 def test_health_and_readiness(nodes: list[DevNode]) -> None:

@@ -25,6 +25,8 @@ from kdht.wire._shared import Reason, Verdict
 
 SECONDS = int(os.environ.get("KDHT_FUZZ_SECONDS", "10"))
 MAX_BYTES = 300_000
+LEAST_EDGES = {"certified": 80}
+"""Of a target with little C."""
 
 
 def corpus(target: str) -> list[bytes]:
@@ -114,7 +116,7 @@ def test_a_short_run_finds_nothing(target: str, harness: Path, tmp_path: Path) -
     run = run_fuzzer(target, SECONDS, out)
     assert run.finding is None, f"{run.log.read_text(errors='replace')[-4000:]}"
     assert run.executions > len(corpus(target)), "no mutation was tried"
-    assert run.edges > 300, "no coverage of the C that Cython makes"
+    assert run.edges > LEAST_EDGES.get(target, 300), "no coverage of the C that Cython makes"
 
 
 BOUND = "offset + sizeof(udphdr) > packet.end"

@@ -187,3 +187,19 @@ def test_it_imports_on_its_own():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(ast.literal_eval(done.stdout))
     assert {name for name in loaded if not name.startswith("kdht.wire")} == {"kdht.errors"}
+
+
+@pytest.mark.parametrize("vector", VECTORS, ids=name_of)
+def test_a_packet_cut_anywhere_is_no_error(vector):
+    """A capture with a short snapshot length has such packets."""
+    data = bytes.fromhex(vector["hex"])
+    for length in range(len(data) + 1):
+        for packet in (KDHT(data[:length]), IP(bytes(IP() / UDP(sport=shared.PORT) / data[:length]))):
+            packet.summary()
+            bytes(packet)
+        assert isinstance(KDHT(data[:length]), KDHT if not length or length >= shared.HEADER_LEN else Raw)
+
+
+@given(st.binary(max_size=120), st.sampled_from([KDHTContact, KDHTContacts, KDHTControl, KDHTRecord]))
+def test_a_body_of_any_bytes_is_no_error(data, kind):
+    bytes(kind(data))

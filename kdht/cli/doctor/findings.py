@@ -8,8 +8,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from kdht.cli.options import default_socket
 from kdht.config import dev
-from kdht.config.schema import load
-from kdht.config.settings import Settings, resolve
+from kdht.config.settings import Settings, of_file
 from kdht.datapath.host import netlink
 from kdht.errors import ConfigError, DatapathError, KdhtError
 from kdht.program import control_client
@@ -107,7 +106,7 @@ def examined(config: Path, given: Path | None) -> Subject:
 
 def _settings(path: Path) -> tuple[Settings | None, str]:
     try:
-        return resolve(load(path)), ""
+        return of_file(path), ""
     except ConfigError as error:
         return None, str(error)
 

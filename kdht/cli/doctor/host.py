@@ -32,9 +32,11 @@ def ports(subject: Subject) -> Iterator[Finding]:
                 "port", "ok", f"the daemon has UDP port {subject.port}; no packet found its buffer full"
             )
         return
-    for address in subject.settings.listen if subject.settings else ():
+    if subject.settings is None:
+        return
+    for address in subject.settings.listen:
         try:
-            try_bind(address)
+            try_bind(address, freebind=subject.settings.config.node.freebind)
         except DatapathError as error:
             yield Finding("port", "failure", f"{error}{_holder(address.port)}",
                           f"ss -ulpn 'sport = :{address.port}' says who has it; or choose another port")  # fmt: skip

@@ -69,6 +69,8 @@ class Methods:
         self._anew = anew
         self._started = time.monotonic()
         self._state = "starting"
+        self.is_lame = False
+        """Whether the node serves on only until others have noticed that it goes."""
         self.capabilities: list[str] = []
         """Capabilities that the process still has."""
         self.reload: Callable[[], list[str]] | None = None
@@ -98,6 +100,14 @@ class Methods:
         """From now on answer about this node."""
         self._running = (parts, datapaths)
         self._state = "running"
+
+    def make_lame(self) -> None:
+        """From now on say that the node is not ready: it serves on for a while, and then stops."""
+        self.is_lame = True
+
+    @property
+    def serves(self) -> bool:
+        return self._running is not None
 
     def end(self, state: str) -> None:
         """From now on the node is going away: it is "stopping", "moving" or "starting" anew."""
@@ -145,6 +155,8 @@ class Methods:
         if self._running:
             parts, datapaths = self._running
             _add_running(status, parts)
+            if self.is_lame:
+                _say_lame(status)
             status.datapaths = await _datapath_states(parts, datapaths)
         return status
 
@@ -288,6 +300,12 @@ def _add_running(status: NodeStatus, parts: Parts) -> None:
     status.repair = {name: value for name, value in node["repair"].items() if name != "counters"}
     status.records = parts.store.stats().records
     status.set_aside = sum(count for _, count in parts.aside.files())
+
+
+def _say_lame(status: NodeStatus) -> None:
+    status.ready = status.writable = False
+    status.waiting_for = [*status.waiting_for, "its stop"]
+    status.not_writable = "the node is about to stop"
 
 
 async def _states_by_name(parts: Parts, datapaths: Datapaths) -> list[tuple[str, DatapathState]]:

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 
 from kdht.errors import ConfigError, KdhtError
+from kdht.program.json import decoded
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ def taken(params: Params, kind: type[T]) -> T:
     """A method's parameters, checked. Raises ConfigError."""
     try:
         return msgspec.convert(params, kind)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, RecursionError) as error:
         raise ConfigError(f"bad parameters: {error}") from None
 
 
@@ -123,9 +124,9 @@ class ControlServer:
         if len(self._callers) > MAX_CALLERS:
             return {"error": f"{MAX_CALLERS} callers are served already: try again later"}
         try:
-            request = msgspec.json.decode(line, type=ControlRequest)
+            request = decoded(line, ControlRequest)
             method = self._methods[request.method]
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except ValueError as error:
             return {"error": f"no valid request: {error}"}
         except KeyError:
             return {"error": f"no such method: {request.method!r}; there are {', '.join(self._methods)}"}

@@ -1,15 +1,17 @@
 """A small HTTP server for read-only pages: GET and HEAD, one answer a connection (RFC 9112, through h11).
 
 Contract: callers are bounded in connections at once, bytes of a request, and seconds to take the
-answer. A caller's error is answered. A page's exception is logged and answered with 500. Neither
+answer. Some pages (`always`) are answered even while others hold all connections: a few more callers are heard, the
+newest of them in place of the oldest. A caller's error is answered. A page's exception is logged and answered with 500. Neither
 reaches the daemon.
 """
 
 import asyncio
 import logging
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from http import HTTPStatus
+from ipaddress import ip_address
 from typing import NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
@@ -19,6 +21,8 @@ log = logging.getLogger(__name__)
 
 MAX_REQUEST = 8 << 10
 MAX_CALLERS = 32
+MAX_MORE = 32
+"""Callers beyond those, who are served pages of `always` only."""
 SECONDS = 10.0
 READ_AT_ONCE = 4 << 10
 METHODS = (b"GET", b"HEAD")
@@ -43,19 +47,36 @@ class Response(NamedTuple):
 Page = Callable[[HttpRequest], Awaitable[Response]]
 
 
+def is_local(host: str) -> bool:
+    """Whether a Host header can only mean this machine: no name but localhost."""
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+        return name == "localhost" or ip_address(name) is not None
+    except ValueError:
+        return False
+
+
 def refusal(status: int, words: str) -> Response:
     """An answer of one line of text."""
     return Response(f"{words}\n".encode(), status)
 
 
 class HttpServer:
-    """Serves `pages`, by path, on a listening socket, from `start` to `stop`, in the running event loop."""
+    """Serves `pages`, by path, on a listening socket, from `start` to `stop`, in the running event loop.
 
-    def __init__(self, listener: socket.socket, pages: Mapping[str, Page]) -> None:
+    `always`: the paths of pages that are served to callers above MAX_CALLERS, too.
+    """
+
+    def __init__(
+        self, listener: socket.socket, pages: Mapping[str, Page], always: Collection[str] = ()
+    ) -> None:
         self._listener = listener
         self._pages = pages
+        self._always = always
         self._server: asyncio.Server | None = None
         self._callers: set[asyncio.Task[None]] = set()
+        self._more: dict[asyncio.Task[None], None] = {}
+        """Of these, the callers above MAX_CALLERS, the oldest first."""
 
     async def start(self) -> None:
         self._server = await asyncio.start_server(self._serve, sock=self._listener, limit=MAX_REQUEST)
@@ -74,6 +95,11 @@ class HttpServer:
         task = asyncio.current_task()
         assert task is not None
         self._callers.add(task)
+        if len(self._callers) > MAX_CALLERS:
+            self._more[task] = None
+        if len(self._more) > MAX_MORE:
+            # Who holds a connection for long gives way, so that the newest caller is always heard.
+            next(iter(self._more)).cancel()
         writer.transport.set_write_buffer_limits(0)  # so that drain() ends when all was taken
         try:
             async with asyncio.timeout(SECONDS):
@@ -83,18 +109,17 @@ class HttpServer:
             writer.transport.abort()
         finally:
             self._callers.discard(task)
+            self._more.pop(task, None)
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_REQUEST)
         is_head = False
         try:
-            if len(self._callers) > MAX_CALLERS:
-                answer = refusal(503, f"{MAX_CALLERS} callers are served already: try again later")
-            elif asked := await _request(connection, reader):
-                is_head = asked.method == b"HEAD"
-                answer = await self._answer(asked)
-            else:
+            asked = await _request(connection, reader)
+            if asked is None:
                 return
+            is_head = asked.method == b"HEAD"
+            answer = await self._answer(asked)
         except h11.RemoteProtocolError as error:
             answer = refusal(error.error_status_hint, str(error))
         writer.write(_encoded(connection, answer, is_head))
@@ -107,6 +132,8 @@ class HttpServer:
             request = _parsed(asked)
         except ValueError as error:
             return refusal(400, f"no valid target: {error}")
+        if asyncio.current_task() in self._more and request.path not in self._always:
+            return refusal(503, f"{MAX_CALLERS} callers are served already: try again later")
         page = self._pages.get(request.path)
         if page is None:
             return refusal(404, f"no such page; there are {', '.join(self._pages)}")

@@ -1,10 +1,12 @@
 """/metrics, /healthz and /readyz: for monitoring.
 
+/metrics answers by numeric addresses, localhost, and the names in metrics.names. So a foreign page in a browser here,
+with its own name pointed at this machine (DNS rebinding), reads nothing. The other two tell no more than one word.
 Each request collects its samples. Prometheus's client library makes the format, and the
 figures of the process (memory, files, CPU).
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from itertools import accumulate
 from typing import Any
 
@@ -15,19 +17,23 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from kdht.daemon.control.server import Method, answered
-from kdht.daemon.pages.http import HttpRequest, Page, Response, refusal
+from kdht.daemon.pages.http import HttpRequest, Page, Response, is_local, refusal
 from kdht.daemon.pages.measures import METRICS, NodeAnswers, RunningAnswers, Sample, samples
 from kdht.errors import KdhtError
 from kdht.program.answers import Durations, Latency, NodeStats, NodeStatus, RoutingTable
 
 Methods = Mapping[str, Method]
+ALWAYS = ("/healthz", "/readyz")
+"""What must be answered while others hold all connections: else who asks takes the node for dead."""
 
 
-def pages(methods: Methods) -> dict[str, Page]:
-    """Pages by path. `methods`: those of the control socket."""
+def pages(methods: Methods, names: Collection[str]) -> dict[str, Page]:
+    """Pages by path. `methods`: those of the control socket. `names`: host names of this machine, in lower case."""
 
     async def metrics(request: HttpRequest) -> Response:
-        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        if not _is_ours(request.headers.get("host", ""), names):
+            return refusal(403, "ask by a numeric address, as localhost, or by a name in metrics.names")
+        encode, content_type = _encoder(request.headers.get("accept", ""))
         body: bytes = encode(_registry(await ask(methods)))
         return Response(body, content_type=content_type)
 
@@ -45,6 +51,20 @@ def pages(methods: Methods) -> dict[str, Page]:
         return Response(f"ready\n{writes or 'ready for writes'}\n".encode())
 
     return {"/metrics": metrics, "/healthz": alive, "/readyz": ready}
+
+
+def _is_ours(host: str, names: Collection[str]) -> bool:
+    # Without a name no browser asks.
+    name = host.rpartition(":")[0] or host
+    return not host or is_local(host) or name.lower().rstrip(".") in names
+
+
+def _encoder(accept: str) -> tuple[Callable[[CollectorRegistry], bytes], str]:
+    """What the caller accepts, as far as the library can read it."""
+    try:
+        return choose_encoder(accept)
+    except Exception:  # it parses with little care
+        return choose_encoder("")
 
 
 async def ask(methods: Methods) -> NodeAnswers:

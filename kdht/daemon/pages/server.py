@@ -2,12 +2,13 @@
 
 import os
 import socket
-from collections.abc import Mapping
-from contextlib import AsyncExitStack
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack, ExitStack
 
 from kdht.config.settings import Settings
 from kdht.config.values import HttpEndpoint
 from kdht.daemon.control.server import Method
+from kdht.datapath.host.local_addresses import allow_absent
 from kdht.errors import ConfigError
 
 
@@ -24,22 +25,36 @@ async def serve(settings: Settings, methods: Mapping[str, Method], stack: AsyncE
 
     found: dict[HttpEndpoint, dict[str, Page]] = {}
     if metrics_at:
-        found.setdefault(metrics_at, {}).update(metrics.pages(methods))
+        found.setdefault(metrics_at, {}).update(metrics.pages(methods, _names(settings.config.metrics.names)))
     if web_at:
         any_name = settings.config.web.remote
         found.setdefault(web_at, {}).update(web.pages(methods, str(settings.address), any_name=any_name))
     for at, pages in found.items():
         name = "metrics.listen" if at == metrics_at else "web.listen"
-        server = HttpServer(bound(name, at), pages)
+        server = HttpServer(bound(name, at, freebind=settings.config.node.freebind), pages, metrics.ALWAYS)
         await server.start()
         stack.push_async_callback(server.stop)
 
 
-def bound(name: str, at: HttpEndpoint) -> socket.socket:
-    """A listening socket at `at`. Errors name the configuration's field `name`. Raises ConfigError."""
+def _names(configured: Sequence[str]) -> frozenset[str]:
+    """The host's own name, and the configured ones."""
+    return frozenset(name.lower().rstrip(".") for name in (socket.gethostname(), *configured))
+
+
+def bound(name: str, at: HttpEndpoint, *, freebind: bool) -> socket.socket:
+    """A listening socket at `at`, also if this host does not have that address yet (`freebind`). Errors name the configuration's field `name`. Raises ConfigError."""
     family = socket.AF_INET6 if ":" in at.host else socket.AF_INET
     try:
-        return socket.create_server((at.host, at.port), family=family)
+        if not freebind:
+            return socket.create_server((at.host, at.port), family=family)
+        with ExitStack() as undo:
+            sock = undo.enter_context(socket.socket(family, socket.SOCK_STREAM))
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            allow_absent(sock)
+            sock.bind((at.host, at.port))
+            sock.listen()
+            undo.pop_all()
+        return sock
     except OSError as error:
         why = os.strerror(error.errno) if error.errno else str(error)
         raise ConfigError(f"{name} is {at}: {why}: stop what uses it, or choose another") from error

@@ -11,16 +11,14 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib.resources import files
-from ipaddress import ip_address
 from typing import Any
-from urllib.parse import urlsplit
 
 import msgspec
 from msgspec.structs import asdict
 
 from kdht.client import AsyncClient, Hop
 from kdht.daemon.control.server import Method, answered
-from kdht.daemon.pages.http import HttpRequest, Page, Response, refusal
+from kdht.daemon.pages.http import HttpRequest, Page, Response, is_local, refusal
 from kdht.daemon.pages.metrics import ask, not_ready
 from kdht.errors import KdhtError
 from kdht.program.answers import NodeStatus, Replicas, RoutingTable
@@ -62,19 +60,10 @@ def pages(methods: Mapping[str, Method], address: str, *, any_name: bool) -> dic
 
 
 async def _guarded(page: Page, any_name: bool, request: HttpRequest) -> Response:
-    if not (any_name or _is_local(request.headers.get("host", ""))):
+    if not (any_name or is_local(request.headers.get("host", ""))):
         return refusal(403, "ask for this machine by its numeric address, or as localhost")
     answer = await page(request)
     return answer._replace(headers=(*answer.headers, *POLICY))
-
-
-def _is_local(host: str) -> bool:
-    """Whether a Host header can only mean this machine: no name but localhost."""
-    try:
-        name = urlsplit(f"//{host}").hostname or ""
-        return name == "localhost" or ip_address(name) is not None
-    except ValueError:
-        return False
 
 
 async def _file(name: str, content_type: str, request: HttpRequest) -> Response:

@@ -30,6 +30,7 @@ from kdht.daemon.process.log_writer import LogWriter
 from kdht.daemon.process.notify import beating, notify
 from kdht.daemon.process.reload import reload
 from kdht.daemon.wiring import Parts
+from kdht.datapath.host.local_addresses import tentative
 from kdht.errors import ConfigError, DatapathError
 
 log = logging.getLogger(__name__)
@@ -38,6 +39,8 @@ T = TypeVar("T")
 
 LAST_LINES_SECONDS = 1.0
 """How long the last log lines wait for who reads them."""
+TENTATIVE_SECONDS = 15
+"""How long an IPv6 address may be tentative; then its bind fails, and says so."""
 LONELY_SECONDS = 20.0
 """Seconds until a joined node without contacts counts as really alone."""
 _ENDS = {
@@ -89,6 +92,7 @@ class Daemon:
             await control.start()
             # First up, last down: its end tells `kdhtctl stop` that everything is restored.
             stack.push_async_callback(control.stop)
+            await self._unless_stopped(self._wait_for_addresses())
             await pages.serve(self._settings, self._methods.table(), stack)
             # Before the end of the control socket: that tells `kdhtctl stop` that everything is released.
             stack.callback(data.close)
@@ -114,6 +118,18 @@ class Daemon:
                 return
             with ExitStack() as undo:
                 await self._serve(data, node_id, undo, moves)
+
+    async def _wait_for_addresses(self) -> None:
+        """Wait until no own IPv6 address is tentative any more, for such a one cannot be bound."""
+        for second in range(TENTATIVE_SECONDS):
+            config = self._settings.config
+            pages_at = [at.host for at in (config.metrics.listen, config.web.listen) if at]
+            waits = tentative([*(address.host for address in self._settings.listen), *pages_at])
+            if not waits:
+                return
+            if not second:
+                log.info("own addresses are still tentative", extra={"addresses": ", ".join(waits)})
+            await asyncio.sleep(1)
 
     async def _unless_stopped(self, work: Coroutine[Any, Any, T]) -> T | None:
         """The result of `work`; None if the daemon is stopped first."""
@@ -173,8 +189,20 @@ class Daemon:
         notify("READY=1")
 
     def _catch_stop_signals(self) -> None:
-        """The first signal stops cleanly; a second one, by the system's own means, at once."""
+        """The first signal stops cleanly; a second one, by the system's own means, at once.
+
+        SIGTERM first makes the node a lame duck, if that is configured: then the second stops cleanly, and the third at once.
+        """
         loop = asyncio.get_running_loop()
+
+        def terminate() -> None:
+            seconds = self._settings.config.node.lame_duck
+            if not seconds or self._methods.is_lame or not self._methods.serves:
+                stop()
+                return
+            log.info("not ready any more; served on for a while", extra={"seconds": seconds})
+            self._methods.make_lame()
+            loop.call_later(seconds, self._stopping.set)
 
         def stop() -> None:
             for number in STOP_SIGNALS:
@@ -183,8 +211,8 @@ class Daemon:
                 signal.signal(number, signal.SIG_DFL)
             self._stopping.set()
 
-        for number in STOP_SIGNALS:
-            loop.add_signal_handler(number, stop)
+        loop.add_signal_handler(signal.SIGINT, stop)
+        loop.add_signal_handler(signal.SIGTERM, terminate)
 
     def _make_reloadable(self, parts: Parts) -> None:
         """Called by SIGHUP, without an answer, and by the control socket."""

@@ -17,6 +17,7 @@ from threading import Lock, Thread
 
 from kdht._routing import LANES, Core
 from kdht.datapath.base import Datagram, Handlers, Outgoing, Reader
+from kdht.datapath.host.local_addresses import allow_absent
 from kdht.datapath.socket import _udp
 from kdht.datapath.socket._socket import MAX_ENDPOINTS, Engine
 from kdht.datapath.socket.outside import mark_outside
@@ -47,7 +48,7 @@ class SocketTransport:
     """A Transport on UDP sockets.
 
     `addresses`: what to bind, 1 to MAX_ENDPOINTS; IPv4 or IPv6, an any-address too, port 0
-    for any free one. `own`: further addresses of this node, 16 bytes each: nobody outside sends from them. `lane`: the core's lane for this thread. `receive_buffer`: bytes for each socket.
+    for any free one. `own`: further addresses of this node, 16 bytes each: nobody outside sends from them. `lane`: the core's lane for this thread. `receive_buffer`: bytes for each socket. `freebind`: bind addresses too that this host does not have yet.
     The thread answers a GET for a record in `cache` itself, and one that `Handlers.read` has a record for.
     """
 
@@ -61,6 +62,7 @@ class SocketTransport:
         own: Sequence[bytes] = (),
         lane: int = 1,
         receive_buffer: int = RECEIVE_BUFFER,
+        freebind: bool = False,
         cache: RecordCache | None = None,
     ) -> None:
         if not 1 <= len(addresses) <= MAX_ENDPOINTS:
@@ -75,6 +77,7 @@ class SocketTransport:
         self._cache = cache
         self._lane = lane
         self._receive_buffer = receive_buffer
+        self._freebind = freebind
         self._got_buffer = 0
         self._sending = Lock()
         self._waking = Lock()
@@ -168,6 +171,8 @@ class SocketTransport:
                 sock = undo.enter_context(socket.socket(family, socket.SOCK_DGRAM))
                 _udp.prepare(sock.fileno(), address.is_ipv4, self._receive_buffer)
                 mark_outside(sock, self._own)
+                if self._freebind:
+                    allow_absent(sock)
                 sock.bind((address.host, address.port))
             except OSError as error:
                 raise DatapathError(_explain(error, address)) from error

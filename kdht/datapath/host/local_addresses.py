@@ -1,0 +1,39 @@
+"""Addresses that this host does not have yet: those of a standby, and IPv6 addresses that are still tentative.
+
+The kernel first looks whether another host has a new IPv6 address (RFC 4862, duplicate address detection). It is tentative for
+a second or two, and cannot be bound meanwhile.
+"""
+
+import socket
+from collections.abc import Iterable
+from ipaddress import IPv6Address
+from pathlib import Path
+
+IP_FREEBIND, IPV6_FREEBIND = 15, 78
+"""linux/in.h, linux/in6.h; Python's socket module has no names for them."""
+IF_INET6 = Path("/proc/thread-self/net/if_inet6")
+TENTATIVE, FAILED = 0x40, 0x08
+"""IFA_F_TENTATIVE, IFA_F_DADFAILED of linux/if_addr.h"""
+
+
+def allow_absent(sock: socket.socket) -> None:
+    """Let a socket be bound to an address that this host does not have (yet). Raises OSError."""
+    if sock.family == socket.AF_INET:
+        sock.setsockopt(socket.IPPROTO_IP, IP_FREEBIND, 1)
+    else:
+        sock.setsockopt(socket.IPPROTO_IPV6, IPV6_FREEBIND, 1)
+
+
+def tentative(hosts: Iterable[str]) -> list[str]:
+    """Those that the kernel is still looking for on other hosts. In this thread's network namespace."""
+    try:
+        lines = IF_INET6.read_text().splitlines()
+    except OSError:  # no IPv6
+        return []
+    found = {IPv6Address(bytes.fromhex(line.split()[0])) for line in lines if _is_tentative(line)}
+    return [host for host in hosts if ":" in host and IPv6Address(host) in found]
+
+
+def _is_tentative(line: str) -> bool:
+    flags = int(line.split()[4], 16)
+    return bool(flags & TENTATIVE) and not flags & FAILED
