@@ -16,8 +16,8 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from kdht.core._layout cimport (
-    KDHT_ID_BITS, MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, c_mmap, c_munmap, kdht_bucket, kdht_bucket_cell,
-    kdht_seq_fence, kdht_seq_step,
+    KDHT_ID_BITS, MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, c_mmap, c_munmap, kdht_bucket,
+    kdht_bucket_cell, kdht_seq_fence, kdht_seq_step,
 )
 
 
@@ -209,7 +209,8 @@ cdef class Object:
             self._map_buckets()
 
     cdef _map_buckets(self):
-        cdef void *at = c_mmap(NULL, CELLS_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, self._map(BUCKETS.decode()), 0)
+        cdef int fd = self._map(BUCKETS.decode())
+        cdef void *at = c_mmap(NULL, CELLS_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)
         if at == MAP_FAILED:
             raise BpfError(errno, f"cannot map the buckets: {os.strerror(errno)}")
         self.cells = <kdht_bucket_cell *>at
