@@ -174,6 +174,9 @@ static __always_inline int kdht_treat(struct kdht_plan *p, const struct kdht_xdp
 
 	if (reason != KDHT_GO_ON)
 		return reason;
+	/* Packets get lost behind this program: only the daemon's proofs go through it. */
+	if (state->settings.only && KDHT_AT(__be32, p->f->h, request_id) != state->settings.only)
+		return KDHT_REASON_NOT_READY;
 	reason = kdht_plan_message(p);
 	if (reason == KDHT_REASON_ENTERED || reason == KDHT_REASON_NEXT_HOP)
 		if (kdht_is_too_much(p, &state->settings))

@@ -17,6 +17,8 @@ struct kdht_xdp_settings {
 	__u32 flags;
 	__u32 client_rate;   /* messages a second from one sender; 0: no limit */
 	__u32 member_rate;
+	__be32 only;         /* not 0: all pass up but messages whose request IDs begin so */
+	__u32 pad;
 };
 
 #define KDHT_MAX_LINKS 32

@@ -63,12 +63,13 @@
 	X(LEAVE, 0x17)   /* forget me: I am going */                               \
 	X(PROMISE, 0x18) /* accept no older version of this key: a conditional write is being decided */ \
 	X(FORGET, 0x19)  /* this node died and does not come back: wait for it no more */ \
-	X(MEET, 0x1a)    /* get to know this contact, or have it get to know me */
+	X(MEET, 0x1a)    /* get to know this contact, or have it get to know me */ \
+	X(REFLECT, 0x1b) /* send me a TRACE that I have to forward to you */
 
 #define KDHT_FIRST_ROUTED_OP 0x01
 #define KDHT_LAST_ROUTED_OP 0x06
 #define KDHT_FIRST_CONTROL_OP 0x10
-#define KDHT_LAST_CONTROL_OP 0x1a
+#define KDHT_LAST_CONTROL_OP 0x1b
 
 /* Only a routed request may have DIRECT or PROVEN; any other message with one is BAD_FLAGS. */
 #define KDHT_FLAGS(X)  \

@@ -89,7 +89,11 @@ REFUSALS: dict[Status, tuple[type[RequestError], str]] = {
         Denied,
         "this client may not do this, and nothing was changed: give it a token with the right, in KDHT_TOKEN or --token",
     ),
-    Status.FULL: (RequestError, "no room is left for it; nothing was changed"),
+    Status.FULL: (
+        RequestError,
+        "the cluster has no room for it, or it is to be kept for longer than the nodes allow; nothing was changed: "
+        "delete something, or ask its operator",
+    ),
     Status.BAD_VERSION: (
         RequestError,
         "the key has a newer version, or this host's clock is far off; nothing was changed",

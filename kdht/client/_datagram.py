@@ -28,6 +28,8 @@ class Send(NamedTuple):
     node: int
     data: bytes
     direct: bool = False
+    port: int = 0
+    """How often this node's source port was changed so far."""
 
 
 class Sent(NamedTuple):
@@ -41,13 +43,13 @@ class Sent(NamedTuple):
     direct: bool = False
 
 
-def address(message: bytearray, number: int, sent: Sent) -> Send:
-    """Make a packed request the datagram of that number; writes to `message`."""
+def address(message: bytearray, number: int, sent: Sent, port: int) -> Send:
+    """Make a packed request the datagram of that number; writes to `message`. `port`: as in Send."""
     message[_LAST_ID_BYTE] = message[_LAST_ID_BYTE] & -MAX_SENT & 0xFF | number
     message[_ATTEMPT] = sent.attempt
     message[_FLAGS] = Flag.DIRECT if sent.direct else NO_FLAGS
     message[_COOKIE] = sent.cookie.to_bytes(8, "big")
-    return Send(sent.node, bytes(message), sent.direct)
+    return Send(sent.node, bytes(message), sent.direct, port)
 
 
 class RequestOutbox:

@@ -19,7 +19,8 @@ A reply has the number of the datagram it answers: the last one, or an earlier o
     COOKIE_NEEDED       repeat it with the cookie              the same, unless the last one has the cookie
     NOT_RESPONSIBLE     next try by the best route; a pause    -
                         from the second lap on
-    STORAGE_FAILED      next try: another replica              remember the reason
+    STORAGE_FAILED,     next try: another replica              remember the reason
+    FULL
     UNREACHABLE         next try by the next route, same node  -
                         (MAX_BOUNCES times at once)
     BUSY, UNCONFIRMED   pause, then the next try               remember the reason
@@ -73,6 +74,7 @@ TRANSITIONS = {
     Status.COOKIE_NEEDED: Transition(Action.SHOW_COOKIE, Action.SHOW_COOKIE),
     Status.NOT_RESPONSIBLE: Transition(Action.BEST_ROUTE),
     Status.STORAGE_FAILED: Transition(Action.OTHER_REPLICA, is_reason=True),
+    Status.FULL: Transition(Action.OTHER_REPLICA, is_reason=True),
     Status.UNREACHABLE: Transition(Action.NEXT_ROUTE),
     Status.BUSY: Transition(Action.PAUSE, is_reason=True),
     Status.UNCONFIRMED: Transition(Action.PAUSE, is_reason=True),
@@ -306,7 +308,8 @@ class Exchange:
         self, node: int, attempt: int, now: float, *, hedge: bool = False, direct: bool = False
     ) -> None:
         sent = Sent(node, attempt, self._state.cookie, now, hedge, direct)
-        self._state.outgoing.add(address(self._message, len(self._sent), sent), self.number)
+        port = self._state.nodes[node].port
+        self._state.outgoing.add(address(self._message, len(self._sent), sent, port), self.number)
         self._sent.append(sent)
 
     # --- The end without an answer

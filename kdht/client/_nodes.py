@@ -22,6 +22,9 @@ MEDIAN_STEP = 1.1
 Approximation Method", 1951)."""
 
 SILENT_TRIES = 3
+PORT_TRIES = 2
+"""Tries in a row without an answer until the source port is changed. Routers with several ways to an address (ECMP) choose
+one by the ports, so another port leads around a dead way, or to another node of an anycast address."""
 FIRST_PROBE = 1.0
 LAST_PROBE = 30.0
 """The shortest and the longest time until a dead node is asked again, seconds."""
@@ -64,7 +67,16 @@ class RequestLatency:
 class KnownNode:
     """One node: its round trips by op, and whether it seems to live. Times are on the caller's clock, seconds."""
 
-    __slots__ = ("answered_at", "dead", "missed_at", "misses", "probe_at", "probe_wait", "round_trips")
+    __slots__ = (
+        "answered_at",
+        "dead",
+        "missed_at",
+        "misses",
+        "port",
+        "probe_at",
+        "probe_wait",
+        "round_trips",
+    )
 
     def __init__(self) -> None:
         self.round_trips: defaultdict[Op, RequestLatency] = defaultdict(RequestLatency)
@@ -74,6 +86,8 @@ class KnownNode:
         self.missed_at = float("-inf")
         self.answered_at = float("-inf")
         self.dead = False
+        self.port = 0
+        """How often its source port was changed."""
         self.probe_at = 0.0
         self.probe_wait = FIRST_PROBE
 
@@ -135,6 +149,8 @@ class KnownNodes:
             return
         known.misses += 1
         known.missed_at = now
+        if known.misses % PORT_TRIES == 0:
+            known.port += 1
         # One lost packet is no death.
         if known.misses >= SILENT_TRIES:
             self.died(node, now)

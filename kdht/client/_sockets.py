@@ -78,6 +78,10 @@ class Sockets:
         given = _connect_all(infos)
         self._on_open, self._on_close = on_open, on_close
         self._connected = dict(enumerate(given))
+        self._former: dict[int, socket.socket] = {}
+        """Those of earlier source ports: late answers, and a watch's news, come there."""
+        self._ports: dict[int, int] = {}
+        """How often each node's source port was changed."""
         self._targets: dict[int, Info] = {node: sock.getpeername() for node, sock in self._connected.items()}
         self._nodes = {target: node for node, target in self._targets.items()}
         self._families = {sock.family for sock in given}
@@ -95,7 +99,7 @@ class Sockets:
 
     def __iter__(self) -> Iterator[tuple[int, socket.socket]]:
         """Each socket with its node, or ANY_NODE."""
-        yield from list(self._connected.items())
+        yield from [*self._connected.items(), *self._former.items()]
         for sock in self._open.values():
             yield ANY_NODE, sock
 
@@ -115,11 +119,15 @@ class Sockets:
             return False
         self._nodes.pop(self._targets.get(node, ()), None)
         self._targets[node], self._nodes[target] = target, node
-        old = self._connected.pop(node, None)
-        if old is not None:
-            self._on_close(old)
-            old.close()
+        self._ports.pop(node, None)
+        for sockets in (self._connected, self._former):
+            self._drop(sockets.pop(node, None))
         return True
+
+    def _drop(self, sock: socket.socket | None) -> None:
+        if sock is not None:
+            self._on_close(sock)
+            sock.close()
 
     def send(self, item: Send) -> bool:
         """Send a datagram, as the function `send` does. No-op after `close`."""
@@ -129,6 +137,8 @@ class Sockets:
             target = self._targets[item.node]
             family = socket.AF_INET if len(target) == 2 else socket.AF_INET6
             return send(self._open[family], item.data, target)
+        if item.port > self._ports.get(item.node, 0):
+            self._change_port(item.node, item.port)
         sock = self._connected.get(item.node) or self._connect(item.node)
         return sock is not None and send(sock, item.data)
 
@@ -144,6 +154,18 @@ class Sockets:
         self._connected[node] = sock
         self._on_open(node, sock)
         return sock
+
+    def _change_port(self, node: int, port: int) -> None:
+        """Send from another port from now on. The former one still receives, until the next change."""
+        self._ports[node] = port
+        before = self._connected.pop(node, None)
+        if before is None:
+            return
+        if self._connect(node) is None:  # no route now: the old one is as good
+            self._connected[node] = before
+            return
+        self._drop(self._former.pop(node, None))
+        self._former[node] = before
 
     def arrived(self, node: int, sock: socket.socket) -> Iterator[tuple[int, bytes | None]]:
         """Read up to BURST datagrams that wait in the socket of `node`: each with its sender; None for a closed port.
@@ -165,7 +187,7 @@ class Sockets:
     def close(self) -> None:
         for _, sock in self:
             sock.close()
-        self._connected, self._open = {}, {}
+        self._connected, self._former, self._open = {}, {}, {}
 
 
 def unix_us() -> int:

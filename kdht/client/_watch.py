@@ -225,4 +225,4 @@ class WatchExchange:
     def _send(self, body: bytes, node: int, attempt: int, now: float) -> None:
         message = pack_request(self.call.op, self.call.key, self.number << TRY_BITS, body)
         sent = self._asked[node] = Sent(node, attempt, self._state.cookie, now)
-        self._state.outgoing.add(address(message, 0, sent), self.number)
+        self._state.outgoing.add(address(message, 0, sent, self._state.nodes[node].port), self.number)

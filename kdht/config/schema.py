@@ -32,6 +32,7 @@ from kdht.config.values import (
 )
 from kdht.errors import ConfigError
 from kdht.wire._shared import HOP_LIMIT, KEY_SLOTS, MAX_OWN, MAX_REPLICAS, PORT, REPLAY_WINDOW, K
+from kdht.wire.limits import MAX_TTL
 
 MAX_FILE = 1 << 20
 DatapathKind = Literal["auto", "socket", "nfqueue", "ebpf"]
@@ -210,6 +211,43 @@ class StorageSection(Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tr
             description="MiB for the cache of recently read or written records, answered without the disk; 0: none.",
         ),
     ] = 4
+    quota: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1 << 30,
+            description="MiB of values from which on clients' values are refused (FULL); 0: no quota. Other nodes' records "
+            "have an eighth more.",
+        ),
+    ] = 0
+    quota_records: Annotated[int, Meta(ge=0, le=1 << 40, description="The same in records.")] = 0
+    writer_quota: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1 << 30,
+            description="MiB of values that one writer may put by this node, about; 0: no quota. A writer is an address, or "
+            "the holder of a token.",
+        ),
+    ] = 0
+    writer_quota_records: Annotated[int, Meta(ge=0, le=1 << 40, description="The same in records.")] = 0
+    max_ttl: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=MAX_TTL,
+            description="Seconds that clients may have a value kept; longer, or without an end: FULL. 0: no limit.",
+        ),
+    ] = 0
+    min_free: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1 << 30,
+            description="MiB of free disk space below which clients' values are refused (FULL). Other nodes' records are "
+            "refused below half of it, deletions below 2 MiB. On a small disk five eighths of the disk are enough.",
+        ),
+    ] = 64
 
 
 class ReplicationSection(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):

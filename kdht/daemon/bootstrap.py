@@ -1,7 +1,7 @@
 """Resolves the names in node.bootstrap and lets the node join. Nothing else uses a resolver.
 
 A node that resolved none of its names must not take itself for the first of its cluster. It
-waits and tries again.
+waits and tries again. Whenever a node knows nobody, its names are resolved again: they may have other addresses by now.
 """
 
 import asyncio
@@ -26,6 +26,8 @@ T = TypeVar("T")
 
 FIRST_RETRY = 1.0
 LAST_RETRY = 60.0
+ALONE_SECONDS = 5.0
+"""Until a node that knows nobody says so, and resolves its names again; doubles."""
 
 
 class BootstrapAddresses(NamedTuple):
@@ -50,7 +52,7 @@ async def joining(
 
     `on_failure` gets an error that no retry would mend.
     """
-    task = asyncio.create_task(_join(settings, driver, data.load_contacts()))
+    task = asyncio.create_task(_join_and_stay(settings, driver, data.load_contacts()))
     task.add_done_callback(partial(tell_failure, on_failure))
     try:
         yield
@@ -65,7 +67,41 @@ def tell_failure(on_failure: Callable[[BaseException], None], task: asyncio.Task
         on_failure(error)
 
 
-async def _join(settings: Settings, driver: Driver, saved: Sequence[Contact]) -> None:
+async def _join_and_stay(settings: Settings, driver: Driver, saved: Sequence[Contact]) -> None:
+    found = await _join(settings, driver, saved)
+    if settings.config.node.bootstrap:
+        await _stay(settings, driver, found)
+
+
+async def _stay(settings: Settings, driver: Driver, found: BootstrapAddresses) -> None:
+    """Resolve the names again while the node knows nobody, and say in the log what was tried. Never returns."""
+    delay = ALONE_SECONDS
+    while True:
+        await asyncio.sleep(delay)
+        if driver.contacts() or driver.aside:
+            delay = ALONE_SECONDS
+            continue
+        # The first node of a cluster may name nobody but itself.
+        if found.addresses or found.must_wait:
+            log.warning("no other node answers", extra=_tried(settings, found))
+        delay = min(2 * delay, LAST_RETRY)
+        tried, found = found.addresses, await in_thread(lambda: resolve_bootstrap(settings))
+        # The node itself asks the known ones again and again.
+        if found.addresses and set(found.addresses) != set(tried):
+            driver.join(found.addresses)
+
+
+def _tried(settings: Settings, found: BootstrapAddresses) -> dict[str, str]:
+    """Names and addresses, for the log."""
+    tried: dict[str, Sequence[object]] = {
+        "names": settings.config.node.bootstrap,
+        "addresses": found.addresses,
+        "unresolved": found.unresolved,
+    }
+    return {name: ", ".join(map(str, values)) for name, values in tried.items() if values}
+
+
+async def _join(settings: Settings, driver: Driver, saved: Sequence[Contact]) -> BootstrapAddresses:
     """Join through node.bootstrap and the saved contacts. The contacts need no resolver."""
     # Saved contacts need no resolver, so they are asked at once.
     driver.restore(saved)
@@ -81,6 +117,7 @@ async def _join(settings: Settings, driver: Driver, saved: Sequence[Contact]) ->
         found = await in_thread(lambda: resolve_bootstrap(settings))
         if not found.must_wait:
             driver.join(found.addresses)
+    return found
 
 
 def _warn(settings: Settings, found: BootstrapAddresses) -> None:

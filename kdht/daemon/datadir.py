@@ -3,6 +3,7 @@
 lock       locked (flock) while a daemon runs; holds its process ID
 node_id    40 hex digits, chosen at the first start
 caught_up  when this node had last caught up with the others, Unix seconds
+machine    a digest of the ID of the machine that last ran it
 contacts   the last known contacts, JSON: only hints, so a damaged one is ignored
 records/   LevelDB
 doubted-N/ records of a node that was away for too long, until others confirm them (`aside`)
@@ -14,6 +15,7 @@ import logging
 import os
 import stat
 from collections.abc import Sequence
+from hashlib import blake2b
 from pathlib import Path
 from typing import Self
 
@@ -29,6 +31,7 @@ from kdht.wire._shared import ID_LEN
 log = logging.getLogger(__name__)
 
 MAX_SMALL_FILE = 1 << 20
+MACHINE_ID = Path("/etc/machine-id")
 
 
 class SavedContact(msgspec.Struct):
@@ -124,6 +127,18 @@ class DataDir:
     def save_caught_up(self, now: UnixTime) -> None:
         """This node has caught up now. Raises StorageError."""
         self._write(self.path / "caught_up", f"{int(now)}\n".encode())
+
+    def comes_from_elsewhere(self) -> bool:
+        """Whether another machine ran this directory last, as of a copied image. Notes this machine. Raises StorageError."""
+        try:
+            # machine-id(5): the ID itself is not to leave the machine.
+            mine = blake2b(MACHINE_ID.read_bytes().strip(), digest_size=16, person=b"kdht").hexdigest()
+        except OSError:  # a container has none
+            return False
+        before = (_read(self.path / "machine") or b"").strip()
+        if before != mine.encode():
+            self._write(self.path / "machine", mine.encode() + b"\n")
+        return before not in (b"", mine.encode())
 
     def doubt_records(self, now: UnixTime) -> None:
         """Move all records out of the store's directory. Raises StorageError."""

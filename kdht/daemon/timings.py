@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from kdht.histogram import Histogram
 from kdht.storage import LevelStore, Outcome, Wish
 from kdht.storage.base import OnChange
+from kdht.storage.room import Room
 from kdht.times import UnixTime
 from kdht.wire._shared import Op
 
@@ -48,8 +49,8 @@ class Timings:
 class TimedStore(LevelStore):
     """A store with a measurement of each group of writes."""
 
-    def __init__(self, path: str | os.PathLike[str], window: int, group: Histogram) -> None:
-        super().__init__(path, window)
+    def __init__(self, path: str | os.PathLike[str], window: int, room: Room, group: Histogram) -> None:
+        super().__init__(path, window, room)
         self._group = group
 
     def apply(

@@ -27,6 +27,7 @@ from kdht.errors import StorageError
 from kdht.node.assembly import assemble
 from kdht.node.node import Node
 from kdht.node.options import Options
+from kdht.node.reflector import Reflector
 from kdht.node.repair import Keeping, Repair, RepairOptions
 from kdht.node.repair.keeping import Drop, Dropped
 from kdht.node.replicas import ClusterState, Coordinator, Policy
@@ -35,6 +36,7 @@ from kdht.storage import GroupWriter, LevelStore
 from kdht.storage._cache import RecordCache
 from kdht.storage._reader import StoreReader
 from kdht.storage.base import OnChange, Store
+from kdht.storage.room import MIB, Limits, Room, disk_space
 from kdht.times import SteadyTime, UnixTime
 from kdht.wire import Contact
 
@@ -53,6 +55,7 @@ class Parts:
     store: LevelStore
     writer: GroupWriter
     service: Service
+    reflector: Reflector
     reader: StoreReader
     coordinator: Coordinator
     transport: SocketTransport
@@ -79,7 +82,7 @@ def build(
     contact = Contact(node_id, *settings.address)
     timings = Timings()
     aside = AsideRecords.prepare(data, settings.config.replication.tombstone_ttl, UnixTime(time.time()))
-    store = TimedStore(data.records, settings.config.node.replay_window, timings.group)
+    store = _store(settings, data, timings)
     undo.callback(store.close)
     core = Core()
     publisher = Publisher(core)
@@ -122,6 +125,7 @@ def build(
         observer=timings,
         rng=SystemRandom(),
         clock=cast(Callable[[], UnixTime], time.time),  # no wrapper: called for each batch
+        room=store.room,
         steady=cast(Callable[[], SteadyTime], time.monotonic),
     )
     return Parts(
@@ -131,6 +135,7 @@ def build(
         store=store,
         writer=assembly.writer,
         service=assembly.service,
+        reflector=assembly.reflector,
         reader=reader,
         coordinator=assembly.coordinator,
         transport=transport,
@@ -143,6 +148,20 @@ def build(
         repair=repair,
         aside=aside,
     )
+
+
+def _store(settings: Settings, data: DataDir, timings: Timings) -> TimedStore:
+    config = settings.config.storage
+    limits = Limits(
+        value_bytes=config.quota * MIB,
+        records=config.quota_records,
+        writer_bytes=config.writer_quota * MIB,
+        writer_records=config.writer_quota_records,
+        max_ttl=config.max_ttl,
+        min_free=config.min_free * MIB,
+    )
+    room = Room(limits, disk_space(str(data.path)))
+    return TimedStore(data.records, settings.config.node.replay_window, room, timings.group)
 
 
 def policy(settings: Settings) -> Policy:

@@ -98,6 +98,21 @@ class FastPath(Datapath, Protocol):
     def start(self) -> None:
         """Begin to treat packets; may be called again. Raises DatapathError, having undone what was half done."""
 
+    def taken(self) -> int:
+        """How many messages it has seen so far. Raises DatapathError if it does not run."""
+
+    def passed_by(self, is_so: bool) -> None:
+        """Whether messages for it take the socket, for a reason that it does not know."""
+
+    def step_aside(self, marker: int) -> None:
+        """Leave all messages to the socket but those whose request IDs begin with these 32 bits, for packets get lost.
+
+        Called again and again while that lasts, so that it finds out why. Raises DatapathError.
+        """
+
+    def step_back(self) -> None:
+        """Take all messages again. May be called again. Raises DatapathError."""
+
 
 class Transport(Datapath, Protocol):
     """The datapath that carries datagrams from and to this node."""

@@ -51,6 +51,7 @@ def standalone(
         observer=Unobserved(),
         rng=Random(1),
         clock=clock,
+        room=store.room,
         steady=lambda: SteadyTime(clock()),
     )
 

@@ -21,6 +21,7 @@ from kdht.node.cluster import ClusterState
 from kdht.node.dispatch import Dispatcher, NodeInput
 from kdht.node.notifier import Notifier
 from kdht.node.observer import Observer
+from kdht.node.reflector import Reflector
 from kdht.node.replicas.coordinator import Coordinator, KeptRecords
 from kdht.node.replicas.leases import Leases
 from kdht.node.replies import Replies
@@ -28,6 +29,7 @@ from kdht.node.service import Service
 from kdht.storage import Store, StoredRecord, Writer
 from kdht.storage._cache import RecordCache
 from kdht.storage.base import OnChange
+from kdht.storage.room import Room
 from kdht.times import SteadyTime, UnixTime
 from kdht.wire import Address, Contact
 
@@ -51,6 +53,7 @@ class Assembly(Generic[W]):
     writer: W
     coordinator: Coordinator
     service: Service
+    reflector: Reflector
     on_change: OnChange
     """For writes to the store that do not go through the writer."""
     handlers: Handlers
@@ -72,11 +75,12 @@ def assemble(
     observer: Observer,
     rng: Random,
     clock: Callable[[], UnixTime],
+    room: Room,
     steady: Callable[[], SteadyTime],
 ) -> Assembly[W]:
     """`own`: this node's own addresses; the first of each IP version is the one that it talks to other nodes from.
 
-    `cluster` and `repair` are those of the node, to which `node` leads. `open_writer` makes the writer to `store`.
+    `cluster` and `repair` are those of the node, to which `node` leads. `room` is the store's. `open_writer` makes the writer to `store`.
     """
     replies, leases = Replies(core, transport.send), Leases(steady)
     on_change = _changes(cache, repair, Notifier(leases, replies), clock)
@@ -104,9 +108,16 @@ def assemble(
         leases=leases,
         cache=cache,
         on_late=observer.late,
+        room=room,
     )
+    reflector = Reflector(core, contact.id, transport.send)
     dispatcher = Dispatcher(
-        service=service, coordinator=coordinator, node=node, observer=observer, clock=clock
+        service=service,
+        coordinator=coordinator,
+        reflector=reflector,
+        node=node,
+        observer=observer,
+        clock=clock,
     )
 
     def away() -> None:
@@ -121,7 +132,12 @@ def assemble(
         read=reader,
     )
     return Assembly(
-        writer=writer, coordinator=coordinator, service=service, on_change=on_change, handlers=handlers
+        writer=writer,
+        coordinator=coordinator,
+        service=service,
+        reflector=reflector,
+        on_change=on_change,
+        handlers=handlers,
     )
 
 

@@ -8,11 +8,12 @@ from typing import NamedTuple, Protocol
 
 from kdht.datapath.base import Datagram
 from kdht.node.observer import Observer
+from kdht.node.reflector import Reflector
 from kdht.node.replicas.coordinator import OPS, Coordinator
 from kdht.node.service import Service
 from kdht.times import UnixTime
 from kdht.wire import OFFSET, Address
-from kdht.wire._shared import Reason
+from kdht.wire._shared import Op, Reason
 
 _OP = OFFSET["op"]
 
@@ -24,18 +25,22 @@ class Sorted(NamedTuple):
     """Requests: the service's."""
     replicas: list[Datagram]
     """STORE, FETCH and PROMISE, requests and replies: the coordinator's."""
+    reflect: list[Datagram]
+    """REFLECT: the reflector's."""
     control: list[Datagram]
     """All others: the node's."""
 
 
 def by_receiver(batch: Iterable[Datagram]) -> Sorted:
     """Sort a batch of local messages."""
-    found = Sorted([], [], [])
+    found = Sorted([], [], [], [])
     for datagram in batch:
         if datagram.reason is not Reason.CONTROL:
             found.routed.append(datagram)
         elif datagram.data[_OP] in OPS:
             found.replicas.append(datagram)
+        elif datagram.data[_OP] == Op.REFLECT:
+            found.reflect.append(datagram)
         else:
             found.control.append(datagram)
     return found
@@ -62,23 +67,27 @@ class Dispatcher:
         *,
         service: Service,
         coordinator: Coordinator,
+        reflector: Reflector,
         node: NodeInput,
         observer: Observer,
         clock: Callable[[], UnixTime],
     ) -> None:
         self._service = service
         self._coordinator = coordinator
+        self._reflector = reflector
         self._node = node
         self._observer = observer
         self._clock = clock
 
     def receive(self, batch: list[Datagram]) -> None:
         """A batch of local messages."""
-        routed, replicas, control = by_receiver(batch)
+        routed, replicas, reflect, control = by_receiver(batch)
         if control:
             self._node.control(control)
         if replicas:
             self._coordinator.receive(replicas, self._clock())
+        if reflect:
+            self._reflector.receive(reflect, self._clock())
         if routed:
             begun = self._observer.begin()
             self._observer.at_once(self._service.handle(routed, self._clock()), begun)

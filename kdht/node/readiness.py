@@ -14,6 +14,8 @@ RECORDS = "records"
 """What other replicas have, and this node does not yet."""
 REACH = "reach"
 """Members that others name, and that this node cannot talk to."""
+DISK = "disk"
+"""A disk that takes writes: the last one failed."""
 LEAVING = "leaving"
 """Required of a node that goes, and never reached."""
 

@@ -4,11 +4,13 @@ import struct
 
 from kdht._routing import Core
 from kdht.datapath.base import Datagram, Outgoing
-from kdht.wire import OFFSET
+from kdht.wire import FIELD, OFFSET
 from kdht.wire._shared import MAX_BODY, Flag, Status
+from kdht.wire.addresses import MAPPED
 
 _FLAGS = OFFSET["flags"]
 _CLIENT = OFFSET["client_port"]
+_CLIENT_IP = FIELD["client_ip"]
 _ENTRY = OFFSET["entry_ip"]
 _REQUEST_ID = OFFSET["request_id"]
 _STATUS = OFFSET["status"]
@@ -31,6 +33,12 @@ class Replier:
         """Why a body of `size` bytes, more than `max_reply`, may not go to the client."""
         data, _, _ = self._core.reply(request, Status.OK, _TOO_MUCH[:size], now)
         return Status(data[_STATUS])
+
+    def address_of(self, request: Datagram) -> bytes:
+        """Who asks: its address, or its network of 64 bits, in which an IPv6 host may take any."""
+        data = request.data
+        ip = data[_CLIENT_IP] if data[_FLAGS] & Flag.FORWARDED else request.source.ip
+        return ip if ip[:12] == MAPPED else ip[:8]
 
     def client_of(self, request: Datagram) -> bytes:
         """Who asks, and with which request, as bytes to compare."""

@@ -26,6 +26,7 @@ from kdht.node.replicas.writes import Written
 from kdht.node.replies import Replies, ReplyBatch
 from kdht.storage import Store, StoredRecord, visible
 from kdht.storage._cache import RecordCache
+from kdht.storage.room import Room
 from kdht.times import UnixTime
 from kdht.wire import FIELD, OFFSET, RECORD, Contact, Record, pack_contacts, parse_write
 from kdht.wire._shared import CONTACT_LEN, HEADER_LEN, RECORD_LEN, K, Op, Reason, Status
@@ -58,8 +59,10 @@ class Service:
         leases: Leases,
         cache: RecordCache | None,
         on_late: Late,
+        room: Room,
     ) -> None:
         self._store = store
+        self._room = room
         self._coordinator = coordinator
         self._faults = coordinator.faults
         self._repair = repair
@@ -250,16 +253,19 @@ class Service:
         if (body or data[_OP] == Op.PUT) and request.max_reply < RECORD_LEN:
             # Said before anything is written: the confirmation could not be sent.
             return self._replier.refusal(request, RECORD_LEN, int(turn.now))
+        who = self._replier.address_of(request)
         if data[_OP] == Op.DELETE:
             if asked.value or asked.ttl:
                 return Status.BAD_REQUEST
-            done = partial(self._deleted, request, turn.now)
+            done = partial(self._deleted, request, turn.now, who)
             self._coordinator.delete(
                 turn, key, done, version=asked.version, condition=condition, nonce=_request_id(data)
             )
         else:
+            if not self._room.lets_in(who, len(asked.value), asked.ttl, turn.now):
+                return Status.FULL
             expiry = min(math.ceil(turn.now) + asked.ttl, MAX_WIRE_EXPIRY) if asked.ttl else 0
-            done = partial(self._put, request, turn.now, asked.ttl)
+            done = partial(self._put, request, turn.now, asked.ttl, who, len(asked.value))
             record = StoredRecord(asked.version, expiry, asked.flags, asked.value)
             self._coordinator.put(turn, key, record, done, condition=condition, nonce=_request_id(data))
         return None
@@ -281,8 +287,19 @@ class Service:
             return Status.STORAGE_FAILED
         return None
 
-    def _put(self, request: Datagram, arrived: UnixTime, ttl: int, turn: Turn, written: Written) -> None:
+    def _put(
+        self,
+        request: Datagram,
+        arrived: UnixTime,
+        ttl: int,
+        who: bytes,
+        size: int,
+        turn: Turn,
+        written: Written,
+    ) -> None:
         good = written.status is Status.OK
+        if good and not written.existed:
+            self._room.wrote(who, size, turn.now)
         body = RECORD.pack(written.version, ttl, 0) if good else b""
         self._wrote(request, arrived, turn, written, written.status, body)
         if good:
@@ -301,8 +318,12 @@ class Service:
             if isinstance(record, StoredRecord) and not record.deleted:
                 self._cache.fill(key, begun, *record)
 
-    def _deleted(self, request: Datagram, arrived: UnixTime, turn: Turn, written: Written) -> None:
+    def _deleted(
+        self, request: Datagram, arrived: UnixTime, who: bytes, turn: Turn, written: Written
+    ) -> None:
         status = written.status
+        if status is Status.OK and written.existed:
+            self._room.deleted(who, turn.now)
         # Remembered by the replicas, so a retry of the DELETE gets the same answer.
         if status is Status.OK and not written.existed:
             status = Status.NOT_FOUND

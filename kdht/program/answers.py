@@ -160,6 +160,14 @@ class StorageCounters(msgspec.Struct):
     written: int
     refused: int
     failed: int
+    free_bytes: int = 0
+    """Of its disk."""
+    pressure: int = 0
+    """What has no room: 0: nothing, 1: clients' values, 2: other nodes' too, 3: deletions too."""
+    full: int = 0
+    """Writes refused for want of room."""
+    disk_failed: bool = False
+    """Whether a write failed, and the disk takes no more for now."""
 
 
 class NodeStats(msgspec.Struct):

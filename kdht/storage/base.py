@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 
 from kdht.storage.promises import Granted, Pledges, Promise, hindering
 from kdht.storage.record import TOMBSTONE, StoredRecord
+from kdht.storage.room import Room
 from kdht.storage.versions import is_possible, micros
 from kdht.times import UnixTime
 from kdht.wire._shared import ID_BITS, ID_LEN, MAX_VALUE
@@ -44,6 +45,8 @@ class Result(NamedTuple):
     promised: int = 0
     """The promised version, if a promise refused the write. The time as a version, if the write's own version is beyond
     what any clock may say."""
+    full: bool = False
+    """There is no room for it."""
 
 
 Wish = Write | Promise
@@ -73,6 +76,8 @@ class Store(Protocol):
     Expired records are invisible, and so are records with a version beyond what a clock may say (`versions`). Tombstones are
     records too: code that reads for a client filters with `visible`.
     """
+
+    room: Room
 
     def get(self, key: bytes, now: UnixTime) -> StoredRecord | None:
         """The record, or None if there is none or it has expired."""
@@ -172,6 +177,12 @@ def settle(
 def _same(one: StoredRecord, other: StoredRecord) -> bool:
     """Whether two records of one version come from one write."""
     return one.value == other.value and one.flags == other.flags
+
+
+def without_room(result: Result, previous: StoredRecord | None) -> Result:
+    """The answer to a write that `settle` accepts, and that has no room."""
+    standing = previous.version if previous is not None else 0
+    return result._replace(accepted=False, version=standing, full=True)
 
 
 def check(wishes: Sequence[Wish]) -> None:

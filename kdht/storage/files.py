@@ -11,6 +11,12 @@ import plyvel
 
 from kdht.storage import layout
 
+# Small, because an idle node has to stay below 20 MiB. LevelDB keeps up to two write buffers.
+WRITE_BUFFER = 2 << 20
+BLOCK_CACHE = 4 << 20
+OPEN_FILES = 128
+BLOOM_BITS = 10
+
 _TABLES = (".ldb", ".sst")
 _CONTENT = (*_TABLES, ".log")
 _TABLE_LINE = re.compile(r"^ (\d+):(\d+)\[", re.MULTILINE)
@@ -26,6 +32,20 @@ def prepare(path: str) -> bool:
     if "CURRENT" not in names and any(name.endswith(_CONTENT) for name in names):
         raise layout.damaged(path, "its CURRENT file is missing")
     return any(name.endswith(_TABLES) for name in names)
+
+
+def open_db(path: str) -> plyvel.DB:
+    """Open the database, or make one. Raises plyvel.Error, OSError."""
+    return plyvel.DB(
+        path,
+        create_if_missing=True,
+        # Else LevelDB skips damaged parts of its log without an error.
+        paranoid_checks=True,
+        write_buffer_size=WRITE_BUFFER,
+        lru_cache_size=BLOCK_CACHE,
+        max_open_files=OPEN_FILES,
+        bloom_filter_bits=BLOOM_BITS,
+    )
 
 
 def check_tables(db: plyvel.DB, path: str) -> None:

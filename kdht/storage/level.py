@@ -3,7 +3,7 @@
 Every read verifies the block's checksum. One lock orders the writers; readers take no lock. LevelDB's own
 lock keeps other processes out.
 
-The first failed write is the last: reads go on, writes fail until the store is opened again. A failed write
+The first failed write is the last: reads go on, writes fail until the database is opened again (`recover`). A failed write
 (a full disk) may leave half a record at the end of LevelDB's log. LevelDB would append behind it and confirm.
 The next start cannot read past the half record, so it would lose every write that was confirmed after it.
 """
@@ -13,13 +13,12 @@ import struct
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from functools import partial
 from itertools import islice
 
 import plyvel
 
 from kdht.errors import StorageError
-from kdht.storage import files, layout, witness
+from kdht.storage import files, formats, layout, witness
 from kdht.storage._cache import RecordCache
 from kdht.storage._reader import StoreReader
 from kdht.storage.audit import Audit, audit
@@ -32,20 +31,18 @@ from kdht.storage.base import (
     check,
     settle,
     tell,
+    without_room,
 )
-from kdht.storage.change import StoreChange
+from kdht.storage.change import Replaced, StoreChange
 from kdht.storage.promises import MAX_KEYS, Granted, Pledges, Promise, above, grant, live, unpack
 from kdht.storage.record import StoredRecord
+from kdht.storage.reopen import CLOSED, Reopening, is_released, takes_writes
+from kdht.storage.room import Room, boundless
 from kdht.storage.versions import ANY_VERSION, latest_readable, latest_version
 from kdht.storage.witness import Witness
 from kdht.times import UnixTime
 from kdht.wire._shared import REPLAY_WINDOW
 
-# Small, because an idle node has to stay below 20 MiB. LevelDB keeps up to two write buffers.
-WRITE_BUFFER = 2 << 20
-BLOCK_CACHE = 4 << 20
-OPEN_FILES = 128
-BLOOM_BITS = 10
 DROPPED_AT_ONCE = 1000
 
 
@@ -55,28 +52,29 @@ class LevelStore:
     Raises StorageLocked (another process has it open), StorageDamaged, and StorageError for other errors.
     """
 
-    def __init__(self, path: str | os.PathLike[str], window: int = REPLAY_WINDOW) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], window: int = REPLAY_WINDOW, room: Room | None = None
+    ) -> None:
         self.path = os.fspath(path)
+        self.room = room or boundless()
         self._window = window
         self._lock = threading.Lock()
         self._failed = False
+        self._failed_keys: tuple[bytes, ...] = ()
+        """Keys of the failed write. Whether it is on the disk shows after `recover`."""
+        self._reopening = Reopening()
+        self._db: plyvel.DB
+        self._open()
+
+    def _open(self) -> None:
         with self._errors():
             had_tables = files.prepare(self.path)
             witness.check_logs(self.path)
-            self._db = plyvel.DB(
-                self.path,
-                create_if_missing=True,
-                # Else LevelDB skips damaged parts of its log without an error.
-                paranoid_checks=True,
-                write_buffer_size=WRITE_BUFFER,
-                lru_cache_size=BLOCK_CACHE,
-                max_open_files=OPEN_FILES,
-                bloom_filter_bits=BLOOM_BITS,
-            )
+            self._db = files.open_db(self.path)
         try:
             with self._errors():
                 files.check_tables(self._db, self.path)
-                self._check_format(had_tables)
+                formats.check(self._db, self.path, had_tables)
                 self._serial = self._synced = self._read_serial()
                 witness.check_serial(self.path, self._serial)
                 self._witness = Witness(self.path)
@@ -85,6 +83,44 @@ class LevelStore:
         except StorageError:
             self._db.close()
             raise
+
+    @property
+    def failed(self) -> bool:
+        """Whether a write failed, so that no more are accepted before `recover`."""
+        return self._failed
+
+    def recover(self, now: UnixTime, on_change: OnChange) -> bool:
+        """After a failed write: open the database again, once its disk takes writes. Returns whether writes are accepted.
+
+        `on_change` hears of the records of the failed write, if they are there. Nothing that was confirmed is lost: after a
+        failed write nothing was confirmed. Raises StorageError if the database cannot be opened; a later call may.
+        """
+        with self._lock:
+            if not self._failed:
+                return True
+            if not (
+                self._reopening.is_due(now) and self.room.has_room_to_reopen() and takes_writes(self.path)
+            ):
+                return False
+            # The data directory's own lock (`DataDir`) keeps other daemons out meanwhile.
+            if not self._close_unused():
+                return False
+            self._open()
+            self._failed = False
+            keys, self._failed_keys = self._failed_keys, ()
+        records = zip(keys, self.get_many(keys, now), strict=True)
+        tell(on_change, [(key, record) for key, record in records if record is not None])
+        return True
+
+    def _close_unused(self) -> bool:
+        """Close the database once no other thread reads it. False, and it stays open, if that takes too long."""
+        held = [self._db]
+        self._db = CLOSED
+        if held[0] is not CLOSED and not is_released(held):
+            self._db = held[0]
+            return False
+        held[0].close()
+        return True
 
     def get(self, key: bytes, now: UnixTime) -> StoredRecord | None:
         return self.get_many((key,), now)[0]
@@ -103,7 +139,12 @@ class LevelStore:
     def reader(self, cache: RecordCache | None, is_caught_up: Callable[[bytes], bool]) -> StoreReader:
         """A reader for GETs, for one thread. `cache`: where it puts the records that it reads. `is_caught_up`:
         whether this store alone may answer for a key."""
-        return StoreReader(partial(self._db.get, verify_checksums=True), cache, is_caught_up)
+        return StoreReader(self._packed, cache, is_caught_up)
+
+    def _packed(self, key: bytes) -> bytes | None:
+        # Not a method of the database: `recover` puts another one in its place.
+        packed: bytes | None = self._db.get(key, verify_checksums=True)
+        return packed
 
     def apply(
         self, wishes: Sequence[Wish], now: UnixTime, on_change: OnChange | None = None
@@ -112,6 +153,7 @@ class LevelStore:
         outcomes: list[Outcome] = []
         changes = []
         with self._lock, self._errors():
+            self._measure(now)
             latest = latest_version(now, self._window)
             change = StoreChange(self._read, latest, self._promised)
             for wish in wishes:
@@ -121,16 +163,29 @@ class LevelStore:
                 key = wish.key
                 previous, pledges = change.standing(key), change.pledges(key)
                 record, result = settle(previous, wish, now, latest, live(pledges, now) if pledges else ())
-                outcomes.append(result)
                 if record is not None and record != previous:
+                    if not self.room.takes(deleted=record.deleted, replaces=previous is not None):
+                        outcomes.append(without_room(result, previous))
+                        continue
                     change.put(key, record)
                     changes.append((key, record))
+                outcomes.append(result)
                 if pledges and record is not None:
                     change.pledge(key, above(pledges, record.version))
             self._commit(change, sync=True)
             self._witness.note(self._synced, now)
+            self._measure(now)
         tell(on_change, changes)
         return outcomes
+
+    def look(self, now: UnixTime) -> None:
+        """Find out what has room now."""
+        with self._lock:
+            self._measure(now)
+
+    def _measure(self, now: UnixTime) -> None:
+        records, value_bytes, tombstones = self._counts
+        self.room.measure(records - tombstones, value_bytes, now)
 
     def _promise(self, change: StoreChange, asked: Promise, now: UnixTime, latest: int) -> Granted:
         pledges = change.pledges(asked.key)
@@ -244,8 +299,8 @@ class LevelStore:
 
     def _commit(self, change: StoreChange, *, sync: bool) -> int:
         """Write a change to the disk, then to the counts and promises in memory. Returns how many records changed."""
-        with self._writing():
-            replaced = change.replaced()
+        replaced = change.replaced()
+        with self._writing(replaced):
             if change.is_empty(replaced):
                 return 0  # a duplicate
             # In the same batch as the records: counts cannot drift, and no start walks the database.
@@ -261,48 +316,19 @@ class LevelStore:
         return len(replaced)
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
+    def _writing(self, replaced: Sequence[Replaced] = ()) -> Iterator[None]:
         """Around every write to LevelDB's log. After a failed write it refuses all later ones (see above)."""
         if self._failed:
             raise StorageError(
-                f"a write to {self.path} failed, so no more writes are accepted: "
-                f"free space on its disk, then restart the node"
+                f"a write to {self.path} failed, so no more writes are accepted for now: "
+                f"free space on its disk, and the node takes writes again"
             )
         try:
             yield
         except Exception:
             self._failed = True
+            self._failed_keys = tuple(key for key, _, _ in replaced)
             raise
-
-    def _check_format(self, had_tables: bool) -> None:
-        """Write the format into a new database, upgrade an old one, refuse an unknown one."""
-        raw = self._db.get(layout.FORMAT_KEY, verify_checksums=True)
-        # A database of ours has its format in its first table. If LevelDB's list of tables was cut between
-        # two entries, LevelDB loses the later tables without an error; a missing format shows it.
-        if raw is None and had_tables:
-            raise layout.damaged(self.path, "its list of tables is incomplete")
-        found = layout.FORMAT if raw is None else layout.FORMAT_VALUE.unpack(raw)[0]
-        if found == layout.FORMAT_WITHOUT_TOMBSTONES:
-            self._add_tombstones()
-        elif found == layout.FORMAT_WITHOUT_PROMISES:
-            self._db.put(layout.FORMAT_KEY, layout.FORMAT_VALUE.pack(layout.FORMAT), sync=True)
-        elif found != layout.FORMAT:
-            raise StorageError(
-                f"the database in {self.path} has format {found}, this kdht knows {layout.FORMAT}: "
-                f"use the kdht that wrote it or choose another data directory"
-            )
-        elif raw is None:
-            self._db.put(layout.FORMAT_KEY, layout.FORMAT_VALUE.pack(layout.FORMAT), sync=True)
-
-    def _add_tombstones(self) -> None:
-        """Upgrade from format 1, in one synced batch. The records stay as they are."""
-        old = layout.COUNTS_WITHOUT_TOMBSTONES
-        raw = self._db.get(layout.COUNTS_KEY, bytes(old.size), verify_checksums=True)
-        records, value_bytes = old.unpack(raw)
-        # Without `transaction` plyvel writes half a batch when the block raises.
-        with self._db.write_batch(transaction=True, sync=True) as batch:
-            batch.put(layout.COUNTS_KEY, layout.COUNTS_VALUE.pack(records, value_bytes, 0))
-            batch.put(layout.FORMAT_KEY, layout.FORMAT_VALUE.pack(layout.FORMAT))
 
     @contextmanager
     def _errors(self) -> Iterator[None]:

@@ -12,18 +12,22 @@ from kdht.storage.base import (
     in_range,
     settle,
     tell,
+    without_room,
 )
 from kdht.storage.promises import MAX_KEYS, Pledges, Promise, above, grant, live
 from kdht.storage.record import StoredRecord
+from kdht.storage.room import Room, boundless
 from kdht.storage.versions import ANY_VERSION, is_possible, latest_readable, latest_version
 from kdht.times import UnixTime
 from kdht.wire._shared import REPLAY_WINDOW
 
 
 class MemoryStore:
-    """A dictionary of records. Writes come from one thread at a time. `window`: as in `versions`."""
+    """A dictionary of records. Writes come from one thread at a time. `window`: as in `versions`. `room`: None for
+    boundless."""
 
-    def __init__(self, window: int = REPLAY_WINDOW) -> None:
+    def __init__(self, window: int = REPLAY_WINDOW, room: Room | None = None) -> None:
+        self.room = room or boundless()
         self._window = window
         self._records: dict[bytes, StoredRecord] = {}
         self._promised: dict[bytes, Pledges] = {}
@@ -38,6 +42,7 @@ class MemoryStore:
         self, wishes: Sequence[Wish], now: UnixTime, on_change: OnChange | None = None
     ) -> list[Outcome]:
         check(wishes)
+        self._measure(now)
         latest = latest_version(now, self._window)
         outcomes: list[Outcome] = []
         changes = []
@@ -50,15 +55,26 @@ class MemoryStore:
                 self._pledge(key, pledges)
                 outcomes.append(granted)
                 continue
-            record, result = settle(previous, wish, now, latest, live(pledges, now) if pledges else ())
+            stays, result = settle(previous, wish, now, latest, live(pledges, now) if pledges else ())
+            if stays is not None and stays != previous:
+                if not self.room.takes(deleted=stays.deleted, replaces=previous is not None):
+                    outcomes.append(without_room(result, previous))
+                    continue
+                self._records[key] = stays
+                changes.append((key, stays))
             outcomes.append(result)
-            if record is not None and record != previous:
-                self._records[key] = record
-                changes.append((key, record))
-            if pledges and record is not None:
-                self._pledge(key, above(pledges, record.version))
+            if pledges and stays is not None:
+                self._pledge(key, above(pledges, stays.version))
+        self._measure(now)
         tell(on_change, changes)
         return outcomes
+
+    def _measure(self, now: UnixTime) -> None:
+        if self.room.limits.value_bytes or self.room.limits.records:
+            stats = self.stats()
+            self.room.measure(stats.records, stats.value_bytes, now)
+        else:
+            self.room.look(now)
 
     def _possible(self, key: bytes, latest: int) -> StoredRecord | None:
         record = self._records.get(key)

@@ -7,7 +7,7 @@ from kdht.wire import _shared as shared
 
 NO_IP = bytes(16)
 _LOOPBACK = bytes(15) + b"\x01"
-_MAPPED = bytes(10) + b"\xff\xff"
+MAPPED = bytes(10) + b"\xff\xff"
 
 
 class Address(NamedTuple):
@@ -20,12 +20,12 @@ class Address(NamedTuple):
     def of(cls, host: str, port: int) -> "Address":
         """From a numeric host. Raises ValueError for a name."""
         address = ip_address(host)
-        packed = _MAPPED + address.packed if isinstance(address, IPv4Address) else address.packed
+        packed = MAPPED + address.packed if isinstance(address, IPv4Address) else address.packed
         return cls(packed, port)
 
     @property
     def is_ipv4(self) -> bool:
-        return self.ip[:12] == _MAPPED
+        return self.ip[:12] == MAPPED
 
     @property
     def is_loopback(self) -> bool:

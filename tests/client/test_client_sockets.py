@@ -1,14 +1,19 @@
 """What a socket's errors mean: nobody is there, or a datagram is lost."""
 
+import asyncio
 import errno
+import socket
+import threading
 from itertools import islice
 
 import pytest
 from scripted_node import ScriptedNode, value_reply
 
-from kdht import Client
+from kdht import AsyncClient, Client
 from kdht.client import _sockets as sockets
-from kdht.client._datagram import ANY_NODE
+from kdht.client._datagram import ANY_NODE, Send
+from kdht.wire import hash_key, pack_request, parse
+from kdht.wire._shared import Op
 
 NOBODY = [errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN]
 LOST = [errno.EAGAIN, errno.ENOBUFS, errno.EPERM, errno.EMSGSIZE]
@@ -86,3 +91,82 @@ def test_an_empty_datagram_marks_no_node_dead():
         assert client.get("hello") == b"world"
         assert not client._session.state.nodes[0].dead
         assert client._session.ignored == 1
+
+
+# --- Another source port after losses ----------------------------------------------------
+
+
+REQUEST = bytes(pack_request(Op.GET, hash_key("k"), 1))
+
+
+class OneWayIsDead:
+    """A node behind routers with several ways to it: what comes from the ports in `dead` is lost.
+
+    `most`: how many ports of a client are dead, its first ones.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.ports: list[int] = []
+        """In the order in which they were seen."""
+        self._most = most
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.bind(("127.0.0.1", 0))
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    @property
+    def name(self) -> str:
+        return f"127.0.0.1:{self._socket.getsockname()[1]}"
+
+    def close(self) -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as ender:
+            ender.sendto(b"", self._socket.getsockname())
+        self._thread.join()
+        self._socket.close()
+
+    def _serve(self) -> None:
+        while True:
+            data, client = self._socket.recvfrom(65536)
+            if not data:
+                return
+            if client[1] not in self.ports:
+                self.ports.append(client[1])
+            if self.ports.index(client[1]) >= self._most:
+                self._socket.sendto(value_reply(parse(data)), client)
+
+
+@pytest.fixture(params=[0, 1, 2])
+def way(request):
+    way = OneWayIsDead(request.param)
+    yield way
+    way.close()
+
+
+def test_two_losses_change_the_source_port(way):
+    with Client(way.name, timeout=10) as client:
+        for _ in range(20):
+            assert client.get("k") == b"world"
+    assert len(way.ports) == way._most + 1, "a port that works is kept"
+
+
+def test_two_losses_change_the_source_port_in_a_loop(way):
+    async def run() -> None:
+        async with AsyncClient(way.name, timeout=10) as client:
+            for _ in range(20):
+                assert await client.get("k") == b"world"
+
+    asyncio.run(run())
+    assert len(way.ports) == way._most + 1
+
+
+def test_a_late_answer_to_the_former_port_still_counts(opened):
+    before = opened._connected[0]
+    opened.send(Send(0, REQUEST, port=1))
+    after = opened._connected[0]
+    assert before.getsockname() != after.getsockname()
+    assert {sock for _, sock in opened} == {before, after}
+    opened.send(Send(0, REQUEST, port=1))
+    assert opened._connected[0] is after
+    opened.send(Send(0, REQUEST, port=2))
+    assert before.fileno() == -1, "only one former port is kept"
+    assert after.fileno() >= 0

@@ -134,6 +134,12 @@ class FakeDriver:
     def __init__(self) -> None:
         self.calls: list[tuple[str, list]] = []
 
+        self.known: list = []
+        self.aside = False
+
+    def contacts(self):
+        return self.known
+
     def restore(self, contacts):
         self.calls.append(("restore", list(contacts)))
 
@@ -183,3 +189,50 @@ def test_former_contacts_need_no_names(monkeypatch):
 
 def test_a_known_name_is_asked_for_once(monkeypatch):
     assert run_join(monkeypatch, [], "10.0.0.2") == [("restore", []), ("join", [HERE])]
+
+
+class EnoughSeen(Exception):
+    """The resolver was asked for the last time of a test."""
+
+
+def stay(monkeypatch, driver: FakeDriver, *answers: list[str]) -> None:
+    """The node knows the addresses of the first answer, and nobody there; the resolver has the others."""
+    import asyncio
+
+    left = list(answers)
+
+    def getaddrinfo(host, port, type):
+        if not left:
+            raise EnoughSeen
+        return [(socket.AF_INET, type, 17, "", (address, port)) for address in left.pop(0)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(bootstrap, "ALONE_SECONDS", 0.0)
+    found = bootstrap.resolve_bootstrap(settings("node.example"))
+    with pytest.raises(EnoughSeen):
+        asyncio.run(bootstrap._stay(settings("node.example"), driver, found))
+
+
+def test_a_node_that_knows_nobody_resolves_its_names_again(monkeypatch, caplog):
+    driver = FakeDriver()
+    stay(monkeypatch, driver, ["10.0.0.2"], ["10.0.0.2"], ["10.0.0.3", "10.0.0.4"])
+    others = [Address.of(host, 5348) for host in ("10.0.0.3", "10.0.0.4")]
+    assert driver.calls == [("join", others)], "the same address is not asked anew, all others are"
+    assert caplog.records[0].getMessage() == "no other node answers"
+    assert (caplog.records[0].names, caplog.records[0].addresses) == ("node.example", "10.0.0.2:5348")
+
+
+def test_a_node_with_contacts_asks_no_resolver(monkeypatch):
+    import asyncio
+
+    driver = FakeDriver()
+    driver.known = ["a contact"]
+    monkeypatch.setattr(bootstrap, "ALONE_SECONDS", 0.0)
+    monkeypatch.setattr(bootstrap, "resolve_bootstrap", None)
+    nobody = bootstrap.BootstrapAddresses([], [], [])
+
+    async def some_time():
+        await asyncio.wait_for(bootstrap._stay(settings("node.example"), driver, nobody), 0.05)
+
+    with pytest.raises(TimeoutError):
+        asyncio.run(some_time())

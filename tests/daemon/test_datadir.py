@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+from kdht.daemon import datadir
 from kdht.daemon.datadir import DataDir
 from kdht.errors import StorageDamaged, StorageError, StorageLocked
 from kdht.program.files import write_atomically
@@ -90,3 +91,16 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monke
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_directory_of_another_machine_is_noticed_once(data, tmp_path, monkeypatch):
+    machine = tmp_path / "machine-id"
+    monkeypatch.setattr(datadir, "MACHINE_ID", machine)
+    assert not data.comes_from_elsewhere(), "a container has no ID"
+    machine.write_text("one\n")
+    assert not data.comes_from_elsewhere()
+    assert not data.comes_from_elsewhere()
+    assert "one" not in (data.path / "machine").read_text()
+    machine.write_text("another\n")
+    assert data.comes_from_elsewhere()
+    assert not data.comes_from_elsewhere()

@@ -54,7 +54,12 @@ class Recorder:
 def dispatcher_to(recorder: Recorder) -> Dispatcher:
     queue = NodeQueue(asyncio.get_running_loop(), recorder)
     return Dispatcher(
-        service=recorder, coordinator=recorder, node=queue, observer=Unobserved(), clock=lambda: 7.0
+        service=recorder,
+        coordinator=recorder,
+        reflector=recorder,
+        node=queue,
+        observer=Unobserved(),
+        clock=lambda: 7.0,
     )
 
 

@@ -1,6 +1,10 @@
 """A database's files, for the tests of LevelStore."""
 
 import random
+import resource
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import plyvel
@@ -31,3 +35,16 @@ def raw_keys(directory: Path) -> list[bytes]:
 def only(directory: Path, pattern: str) -> Path:
     (found,) = directory.glob(pattern)
     return found
+
+
+@contextmanager
+def full_disk(directory: Path) -> Iterator[None]:
+    """The log ends within the next record: no file of this process may grow past that size."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (only(directory, "*.log").stat().st_size + 20, limits[1]))
+    try:
+        yield
+    finally:  # at once: pytest too writes to files
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)

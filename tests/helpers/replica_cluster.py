@@ -70,6 +70,7 @@ class Member:
             observer=Unobserved(),
             rng=Random(number),
             clock=lambda: self.now,
+            room=self.store.room,
             steady=lambda: self.network.now,
         )
         self.coordinator, self.service, self.writer = records.coordinator, records.service, records.writer

@@ -1,15 +1,21 @@
 """kdhtd on a disk that is read-only, and on one that fills up."""
 
+import os
+import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from daemons import DevNode, free_port
+from daemons import KDHTCTL, DevNode, free_port, run
 
 from kdht import Client
 from kdht.errors import RequestError
+from kdht.lab.wait import wait_until
+from kdht.wire import Record, hash_key, pack_request
+from kdht.wire._shared import TRY_BITS, Op
 
 pytestmark = pytest.mark.root
 
@@ -47,10 +53,54 @@ def fill(client: Client, confirmed: dict[str, bytes]) -> None:
         confirmed[f"k{n}"] = value
 
 
-def test_a_disk_that_fills_up(tmp_path, listen):
-    """Writes are refused, reads go on, the operator is told, the end is clean, and nothing confirmed is lost."""
+CONFIG = """
+[node]
+listen = ["{listen}"]
+data_dir = "{home}"
+id = "random"
+[[key]]
+secret = "a secret of the tests"
+[datapath]
+kind = "socket"
+[replication]
+write = "one"
+[control]
+socket = "{home}/control.sock"
+[access]
+writes = "open"
+[storage]
+"""
+
+
+def configured(disk: Path, listen: str, *storage: str) -> DevNode:
+    """A node with its data on that disk; `storage`: lines of that table."""
+    home, config = disk / "n1", disk.parent / "config.toml"
+    config.write_text("\n".join([CONFIG.format(listen=listen, home=home), *storage]))
+    config.chmod(0o600)
+    return DevNode(home, listen, config=config).wait_ready()
+
+
+def grow(disk: Path, size: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,size={size}", disk], check=True)
+
+
+def keep_trying(client: Client) -> None:
+    """Until a write is confirmed."""
+
+    def written() -> bool:
+        try:
+            client.put("after", b"1")
+        except RequestError:
+            return False
+        return True
+
+    wait_until(written, "writes to be accepted again", 30)
+
+
+def test_a_disk_that_fills_up_takes_writes_again_by_itself(tmp_path, listen):
+    """LevelDB fails in the middle of a write. Reads go on, the node is not ready, and nothing confirmed is lost."""
     with mounted(tmp_path / "disk", "size=2m") as disk:
-        node = DevNode(disk / "n1", listen).wait_ready()
+        node = configured(disk, listen, "min_free = 0")
         confirmed: dict[str, bytes] = {}
         try:
             with Client(listen) as client:
@@ -58,18 +108,93 @@ def test_a_disk_that_fills_up(tmp_path, listen):
                     fill(client, confirmed)
                 assert caught.value.status == "STORAGE_FAILED"
                 assert confirmed
+                wait_until(lambda: node.call("status")["waiting_for"] == ["disk"], "it to be no longer ready")
+                assert "writes again" in node.call("status")["not_writable"]
                 assert all(client.get(key) == value for key, value in list(confirmed.items())[:50])
-                assert any("writes failed" in warning for warning in node.call("status")["warnings"])
+                grow(disk, "16m")
+                keep_trying(client)
+                wait_until(lambda: node.call("status")["ready"], "it to be ready again")
+                assert all(client.get(key) == value for key, value in confirmed.items())
             code, said = node.end()
             assert code == 0, said
             assert "Traceback" not in said
-            # With room again, all that was confirmed is there.
-            subprocess.run(["mount", "-o", "remount,size=16m", disk], check=True)
+            assert "the disk takes writes again" in said
             node.start()
             node.wait_ready()
             with Client(listen) as client:
                 assert all(client.get(key) == value for key, value in confirmed.items())
-                client.put("after", b"1")
+                assert client.get("after") == b"1"
             assert node.end()[0] == 0
         finally:
             node.close()
+
+
+def forged_puts(listen: str, first: int, count: int) -> None:
+    """PUTs that nobody waits for, as an outsider sends them."""
+    host, _, port = listen.rpartition(":")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.connect((host, int(port)))
+        for number in range(first, first + count):
+            key = hash_key(f"forged {number}")
+            sock.send(
+                pack_request(Op.PUT, key, number << TRY_BITS | 1, Record(value=os.urandom(1100)).pack())
+            )
+            if number % 50 == 0:
+                time.sleep(0.02)
+
+
+def test_forged_puts_fill_no_disk_to_its_end(tmp_path, listen):
+    """40 MiB: clients are refused long before LevelDB fails. Reads and deletions go on, and writes once there is room."""
+    with mounted(tmp_path / "disk", "size=40m") as disk:
+        node = configured(disk, listen)
+        try:
+            with Client(listen) as client:
+                client.put("a", b"1")
+                sent = 0
+                while node.call("stats")["storage"]["full"] < 3000 and sent < 60_000:
+                    forged_puts(listen, sent, 1000)
+                    sent += 1000
+                with pytest.raises(RequestError) as caught:
+                    client.put("b", b"2")
+                assert caught.value.status == "FULL"
+                assert client.get("a") == b"1"
+                client.delete("a")
+                storage = node.call("stats")["storage"]
+                assert (storage["failed"], storage["disk_failed"]) == (0, False)
+                assert storage["free_bytes"] > 8 << 20
+                status = node.call("status")
+                assert status["ready"]
+                assert not status["writable"]
+                assert "no room" in status["not_writable"]
+                grow(disk, "140m")
+                keep_trying(client)
+                assert node.call("status")["writable"]
+            code, said = node.end()
+            assert (code, "Traceback" in said) == (0, False), said
+        finally:
+            node.close()
+
+
+def test_quotas_and_the_longest_ttl(tmp_path, listen):
+    (tmp_path / "disk").mkdir()
+    node = configured(
+        tmp_path / "disk", listen, "quota_records = 10", "writer_quota_records = 5", "max_ttl = 60"
+    )
+    try:
+        with Client(listen, attempts=2) as client:
+            for ttl in (None, 61):
+                with pytest.raises(RequestError) as caught:
+                    client.put("forever", b"x", ttl=ttl)
+                assert caught.value.status == "FULL"
+            for number in range(5):
+                client.put(f"k{number}", b"x", ttl=60)
+            with pytest.raises(RequestError) as caught:
+                client.put("k5", b"x", ttl=60)
+            assert caught.value.status == "FULL"
+            client.delete("k0")
+            client.put("k5", b"x", ttl=60)
+        done = run([*KDHTCTL, "put", "k6", "x", "--ttl", "60", "--node", listen])
+        assert (done.returncode, done.stderr.count("\n")) == (6, 1)
+        assert "no room" in done.stderr
+    finally:
+        node.close()

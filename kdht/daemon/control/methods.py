@@ -71,6 +71,8 @@ class Methods:
         self._state = "starting"
         self.is_lame = False
         """Whether the node serves on only until others have noticed that it goes."""
+        self.notes: list[str] = []
+        """Warnings of the start."""
         self.capabilities: list[str] = []
         """Capabilities that the process still has."""
         self.reload: Callable[[], list[str]] | None = None
@@ -119,7 +121,14 @@ class Methods:
             return []
         parts = self._running[0]
         failed = parts.writer.stats().failed
-        troubles = [f"{failed} writes failed: is the disk full? Its next sweep logs why"] if failed else []
+        troubles = [f"{failed} writes failed since the start: the log says why"] if failed else []
+        if parts.store.room.why:
+            troubles.append(f"no room for all writes: {parts.store.room.why}")
+        if parts.driver.status()["counters"]["own_id"]:
+            troubles.append(
+                "another node has this node's ID: stop the one with the copied data directory, and start it again "
+                "without that directory"
+            )
         if parts.aside.waits:
             troubles.append(
                 "this node was away for longer than deletions are remembered: what it kept waits until others confirm it"
@@ -150,7 +159,7 @@ class Methods:
             capabilities={name: REASONS.get(name, "") for name in self.capabilities},
             cookies=settings.config.node.cookies,
             log_lines_lost=self._lost_lines(),
-            warnings=[*settings.warnings, *self._troubles()],
+            warnings=[*settings.warnings, *self.notes, *self._troubles()],
         )
         if self._running:
             parts, datapaths = self._running
@@ -174,7 +183,11 @@ class Methods:
             replication={**parts.coordinator.counters, "watchers": parts.service.watchers},
             storage=_storage(parts),
             repair=status["repair"]["counters"],
-            node={**status["counters"], "control_overflowed": parts.queue.overflowed},
+            node={
+                **status["counters"],
+                **parts.reflector.counters,
+                "control_overflowed": parts.queue.overflowed,
+            },
             datapaths=dict(await _states_by_name(parts, datapaths)),
         )
 
@@ -249,15 +262,27 @@ def _durations(histogram: Histogram) -> Durations:
 def _storage(parts: Parts) -> StorageCounters:
     store = parts.store.stats()
     return StorageCounters(
-        store.records, store.tombstones, store.value_bytes, store.disk_bytes, *parts.writer.stats()
+        store.records,
+        store.tombstones,
+        store.value_bytes,
+        store.disk_bytes,
+        *parts.writer.stats(),
+        *_room(parts),
     )
+
+
+def _room(parts: Parts) -> tuple[int, int, int, bool]:
+    room = parts.store.room
+    return room.space.free, int(room.pressure), room.refused, parts.store.failed
 
 
 def _not_writable(parts: Parts) -> str:
     """Why no write can be confirmed here; empty if one can, as far as this node knows."""
     coordinator = parts.coordinator
-    if parts.writer.stats().failed:
-        return "a write to the disk failed, so no more writes are accepted: free space on its disk, then restart the node"
+    if parts.store.failed:
+        return "a write to the disk failed, so no more are accepted for now: free space on its disk, and it takes writes again"
+    if parts.store.room.pressure:
+        return f"there is no room for clients' values ({parts.store.room.why}): delete records, or give it a greater disk or quota"
     if coordinator.cluster.barred:
         return _why_unreachable(parts)
     if not coordinator.cluster.joined:
@@ -310,8 +335,11 @@ def _say_lame(status: NodeStatus) -> None:
 
 async def _states_by_name(parts: Parts, datapaths: Datapaths) -> list[tuple[str, DatapathState]]:
     """The counters of all running datapaths. One may ask the kernel or another process, so this runs on a thread."""
-    running = (parts.transport, *datapaths.running())
-    return [(path.name, dict(await asyncio.to_thread(path.status))) for path in running]
+    states = [(parts.transport.name, dict(await asyncio.to_thread(parts.transport.status)))]
+    for path in datapaths.running():
+        status = await asyncio.to_thread(path.status)
+        states.append((path.name, {**status, "proofs": datapaths.proofs()}))
+    return states
 
 
 async def _datapath_states(parts: Parts, datapaths: Datapaths) -> list[DatapathState]:

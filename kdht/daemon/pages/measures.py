@@ -94,6 +94,11 @@ METRICS = {
         "Verdicts of each datapath, by reason; the verdict follows from the reason.",
         ("datapath", "verdict", "reason"),
     ),
+    "kdht_datapath_proofs_total": Metric(
+        "counter",
+        "Proofs that a fast path forwards: good, lost, or unknown because the neighbour did not answer.",
+        ("datapath", "result"),
+    ),
     "kdht_datapath_state": Metric(
         "gauge", "1 for the state of each datapath that runs, 0 for its other states.", ("datapath", "state")
     ),
@@ -163,11 +168,18 @@ METRICS = {
     "kdht_storage_tombstones": Metric("gauge", "Deletions remembered."),
     "kdht_storage_value_bytes": Metric("gauge", "Bytes of all values."),
     "kdht_storage_disk_bytes": Metric("gauge", "Bytes of the database's files."),
+    "kdht_storage_free_bytes": Metric("gauge", "Free bytes of the disk."),
+    "kdht_storage_pressure": Metric(
+        "gauge",
+        "Writes without room: 0 none, 1 clients' values, 2 other nodes' values too, 3 deletions too.",
+    ),
+    "kdht_storage_full_total": Metric("counter", "Writes refused for want of room (FULL)."),
+    "kdht_storage_failed": Metric("gauge", "1 while the disk takes no writes, because one failed."),
     "kdht_storage_writes_waiting": Metric("gauge", "Writes waiting for the disk."),
     "kdht_storage_writes_total": Metric(
         "counter",
         "Writes to the own store: written, refused because too many waited, failed. After one "
-        "failed write the store refuses all.",
+        "failed write the store refuses all, until its disk takes writes again.",
         ("outcome",),
     ),
     "kdht_storage_group_seconds": Metric(
@@ -259,6 +271,8 @@ def _datapaths(paths: Mapping[str, DatapathState]) -> Iterator[Sample]:
     for name, path in paths.items():
         for state in STATES:
             yield Sample("kdht_datapath_state", (name, state), int(path["state"] == state))
+        for result, count in path.get("proofs", {}).items():
+            yield Sample("kdht_datapath_proofs_total", (name, result), count)
     yield from _socket(paths["socket"])
     queues = paths.get("nfqueue", {})
     for queue in queues.get("queues", []):
@@ -306,6 +320,10 @@ def _requests(requests: Counters) -> Iterator[Sample]:
 def _storage(storage: StorageCounters) -> Iterator[Sample]:
     for name in ("records", "tombstones", "value_bytes", "disk_bytes"):
         yield Sample(f"kdht_storage_{name}", (), getattr(storage, name))
+    for name in ("free_bytes", "pressure"):
+        yield Sample(f"kdht_storage_{name}", (), getattr(storage, name))
+    yield Sample("kdht_storage_full_total", (), storage.full)
+    yield Sample("kdht_storage_failed", (), int(storage.disk_failed))
     yield Sample("kdht_storage_writes_waiting", (), storage.waiting)
     yield Sample("kdht_storage_groups_total", (), storage.groups)
     for outcome in ("written", "refused", "failed"):

@@ -41,6 +41,10 @@ LAST_LINES_SECONDS = 1.0
 """How long the last log lines wait for who reads them."""
 TENTATIVE_SECONDS = 15
 """How long an IPv6 address may be tentative; then its bind fails, and says so."""
+COPIED = (
+    "{path} comes from another machine: if the node there still runs, stop this one, and start it again without "
+    "that directory"
+)
 LONELY_SECONDS = 20.0
 """Seconds until a joined node without contacts counts as really alone."""
 _ENDS = {
@@ -92,6 +96,7 @@ class Daemon:
             await control.start()
             # First up, last down: its end tells `kdhtctl stop` that everything is restored.
             stack.push_async_callback(control.stop)
+            self._look_at_the_machine(data)
             await self._unless_stopped(self._wait_for_addresses())
             await pages.serve(self._settings, self._methods.table(), stack)
             # Before the end of the control socket: that tells `kdhtctl stop` that everything is released.
@@ -107,6 +112,13 @@ class Daemon:
         if self._failure:
             raise self._failure
         log.info("stopped")
+
+    def _look_at_the_machine(self, data: DataDir) -> None:
+        """Warn of a copied image: two nodes with one ID answer with old values, for ever."""
+        if data.comes_from_elsewhere() and data.node_id() is not None:
+            warning = COPIED.format(path=data.path)
+            log.warning(warning)
+            self._methods.notes.append(warning)
 
     async def _serve_all(self, data: DataDir) -> None:
         """The node, and again whenever it is to be put together anew."""

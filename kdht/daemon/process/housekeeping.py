@@ -12,6 +12,7 @@ from kdht.daemon.datapaths import Datapaths
 from kdht.daemon.wiring import Parts
 from kdht.datapath.base import Datapath
 from kdht.errors import KdhtError
+from kdht.node.readiness import DISK
 from kdht.times import UnixTime
 from kdht.wire import Contact
 
@@ -21,6 +22,7 @@ SNAPSHOT_SECONDS = 1.0
 """Short, for the first node of a cluster has no bootstrap: were it killed before it kept its contacts, it would start as a
 cluster of its own, and confirm writes alone."""
 WATCH_SECONDS = 10.0
+STORE_SECONDS = 1.0
 CAUGHT_UP_SECONDS = 60.0
 ASIDE_SECONDS = 1.0
 SWEEP_RECORDS = 1000
@@ -47,6 +49,7 @@ async def running(
     jobs: list[tuple[float, Work]] = [
         (settings.config.storage.sweep_interval, lambda: sweep(parts)),
         (SNAPSHOT_SECONDS, saver.save),
+        (STORE_SECONDS, lambda: look_at_store(parts)),
         (WATCH_SECONDS, state_logger.look),
         (CAUGHT_UP_SECONDS, lambda: save_caught_up(data, parts)),
     ]
@@ -91,6 +94,19 @@ async def save_caught_up(data: DataDir, parts: Parts) -> None:
     # With doubted records set aside, the node has not caught up on those.
     if parts.repair.caught_up and not parts.aside.waits:
         await asyncio.to_thread(data.save_caught_up, UnixTime(time.time()))
+
+
+async def look_at_store(parts: Parts) -> None:
+    """Whether its disk takes writes, and what has room. A node without a disk should get no requests."""
+    store, readiness = parts.store, parts.driver.readiness
+    if not store.failed:
+        await asyncio.to_thread(store.look, UnixTime(time.time()))
+        readiness.reached(DISK)
+        return
+    readiness.require(DISK)
+    if await asyncio.to_thread(store.recover, UnixTime(time.time()), parts.on_change):
+        log.warning("the disk takes writes again", extra={"path": store.path})
+        readiness.reached(DISK)
 
 
 async def sweep(parts: Parts) -> None:

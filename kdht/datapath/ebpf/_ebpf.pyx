@@ -54,6 +54,7 @@ cdef extern from "kdht_xdp.h" nogil:
         uint32_t flags
         uint32_t client_rate
         uint32_t member_rate
+        uint32_t only
     struct kdht_link:
         uint32_t ifindex
         uint32_t device
@@ -65,6 +66,9 @@ cdef extern from "kdht_xdp.h" nogil:
         kdht_xdp_settings settings
         uint32_t link_count
         kdht_link links[1]
+
+cdef extern from "<arpa/inet.h>" nogil:
+    uint32_t htonl(uint32_t)
 
 cdef extern from "<linux/if_link.h>" nogil:
     enum:
@@ -337,12 +341,12 @@ cdef class Object:
 
 
 def state(config: bytes, networks, *, any_bucket: bool = False, clock_offset: int = 0, now: int = 0,
-          flags: int = 0, client_rate: int = 0, member_rate: int = 0) -> bytes:
+          flags: int = 0, client_rate: int = 0, member_rate: int = 0, only: int = 0) -> bytes:
     """struct kdht_xdp_state, the element of the map kdht_states, around a struct kdht_config.
 
-    `networks`: networks.Network, at most MAX_NETWORKS; frames of others pass up. `clock_offset` in
-    nanoseconds, rates in messages a second. `any_bucket`: look into every
-    bucket, whatever the configuration says is empty.
+    `networks`: networks.Network, at most MAX_NETWORKS; frames of others pass up. `clock_offset` in nanoseconds,
+    rates in messages a second. `any_bucket`: look into every bucket, whatever the configuration says is empty.
+    `only`: not 0: all messages pass up but those whose request IDs begin with these 32 bits.
     """
     cdef kdht_xdp_state packed
     cdef const uint8_t *config_at = config
@@ -352,6 +356,7 @@ def state(config: bytes, networks, *, any_bucket: bool = False, clock_offset: in
         memset(packed.config.occupancy, 0xff, sizeof(packed.config.occupancy))
     packed.settings.clock_offset, packed.settings.now, packed.settings.flags = clock_offset, now, flags
     packed.settings.client_rate, packed.settings.member_rate = client_rate, member_rate
+    packed.settings.only = htonl(only)
     for network in networks:
         _add_link(&packed, network)
     return (<uint8_t *>&packed)[:sizeof(packed)]

@@ -19,13 +19,15 @@ from pathlib import Path
 from typing import Any
 
 from kdht.datapath.ebpf import program, xdp_links
+from kdht.datapath.ebpf.attachments import Attachments
 from kdht.datapath.ebpf.networks import Network, networks_of
-from kdht.datapath.ebpf.xdp_links import BPFFS, Link, libbpf
+from kdht.datapath.ebpf.xdp_links import BPFFS, libbpf
 from kdht.datapath.host import netlink
 from kdht.datapath.host.netlink import Queue
 from kdht.datapath.host.ruleset import MEMBER_FACTOR, Guard, Ruleset, RulesetOptions
 from kdht.datapath.host.settings import HostSettings
 from kdht.datapath.host.sysctl import RUNTIME_DIR, ForwardingSysctls
+from kdht.datapath.losses import LossLog
 from kdht.datapath.publish import Publisher
 from kdht.datapath.upkeep import Upkeep
 from kdht.errors import DatapathError
@@ -75,7 +77,7 @@ class EbpfDatapath:
         self._publisher = publisher
         self._core = publisher.core
         self._object: Any = None
-        self._links: list[Link] = []
+        self._attached = Attachments(options.pins)
         self._waiting: tuple[str, ...] = ()
         """Interfaces where an earlier program with other maps routes until this one is ready."""
         self._live = False
@@ -88,9 +90,10 @@ class EbpfDatapath:
         self._vlans: list[netlink.Vlan] = []
         self._networks: list[Network] = []
         self._settings: HostSettings | None = None
-        self._link_trouble = ""
-        self._attaching = threading.Lock()
-        """Held by who changes `_links`."""
+        self._only = 0
+        """While packets get lost: the marker of the only messages that the program treats."""
+        self._lost = LossLog(self.name)
+        self._doubt = ""
         self._changed = threading.Event()
         self._ending = False
         self._undo = ExitStack()
@@ -136,17 +139,40 @@ class EbpfDatapath:
         if program is None:
             return {"state": "down", "why": "not started"}
         settled = self._settings.look() if self._settings else ""
-        why = self._upkeep.why or settled or self._link_trouble
+        why = self._upkeep.why or self._doubt or settled or self._attached.trouble
         return {
             "state": "degraded" if why else "up",
             "why": why,
-            "interfaces": [link.interface for link in self._links],
-            "modes": {link.interface: link.mode for link in self._links},
+            "interfaces": [link.interface for link in self._attached.links],
+            "modes": {link.interface: link.mode for link in self._attached.links},
             "program": program.info()["id"],
             "pinned": str(self.options.pins),
-            "adopted": any(link.adopted for link in self._links),
+            "adopted": any(link.adopted for link in self._attached.links),
             "table": "own" if self._live else "of an earlier daemon, until this node has joined",
         }
+
+    def taken(self) -> int:
+        return sum(n for reason, n in self.counters().items() if reason != Reason.NOT_OURS.name)
+
+    def passed_by(self, is_so: bool) -> None:
+        self._doubt = "no packets reach the program: the socket treats all" if is_so else ""
+
+    def step_aside(self, marker: int) -> None:
+        if self._only != marker:
+            self._only = marker
+            self._changed.set()
+        settled = self._settings.look() if self._settings else ""
+        self._doubt = self._lost.look(
+            self._attached.trouble
+            or settled
+            or f"what the program sends at {self._attached.places()} does not arrive"
+        )
+
+    def step_back(self) -> None:
+        if self._only:
+            self._only = 0
+            self._changed.set()
+        self._doubt = self._lost.found_again()
 
     def counters(self) -> dict[str, int]:
         """How many verdicts by reason since the maps were made. Raises DatapathError if it does not run."""
@@ -232,8 +258,7 @@ class EbpfDatapath:
     def _attach(self) -> None:
         """Attach the program to the interfaces, or put it behind the pinned links of an earlier one."""
         pins = self.options.pins
-        with self._attaching:
-            self._links = [xdp_links.attach(self._object.program_fd, name, pins) for name in self._waiting]
+        self._attached.attach(self._object.program_fd, self._waiting)
         self._waiting = ()
         self._networks = self._found_networks()  # now the modes are known
         self._publish_state()
@@ -244,9 +269,8 @@ class EbpfDatapath:
         self._object = None
 
     def _let_go(self) -> None:
-        for link in self._links:
-            os.close(link.fd)
-        self._links, self._object, self._live = [], None, False
+        self._attached.close()
+        self._object, self._live, self._only, self._doubt = None, False, 0, ""
 
     # --- Publishing ----------------------------------------------------------------------
 
@@ -272,6 +296,7 @@ class EbpfDatapath:
             clock_offset=self._clock,
             client_rate=options.client_rate,
             member_rate=members,
+            only=self._only,
         )
         # As a whole: the program must never see half a configuration.
         self._object.update_whole("kdht_states", state)
@@ -327,27 +352,13 @@ class EbpfDatapath:
         self._thread.join()
 
     def _keep_attached(self) -> None:
-        """Attach the program again where somebody took it off or exchanged it, or made the interface again."""
-        with self._attaching:
-            try:
-                for index, link in enumerate(self._links):
-                    self._links[index] = self._mended(link)
-                self._link_trouble = ""
-            except (DatapathError, OSError) as error:
-                self._link_trouble = str(error)
-
-    def _mended(self, link: Link) -> Link:
-        program = self._object
-        if xdp_links.holds(link, program.info()["id"]):
-            return link
-        assert self._settings is not None
-        what = f"the XDP program of {link.interface}"
-        self._settings.may_mend(what)
-        made = xdp_links.attach_again(link, program.program_fd, self.options.pins)
-        self._vlans = self._chosen_vlans()
-        self._changed.set()  # the interface may be another one
-        self._settings.note(what)
-        return made
+        program, settings = self._object, self._settings
+        if program is None or settings is None:
+            return
+        if self._attached.mend(program.program_fd, program.info()["id"], settings.may_mend, settings.note):
+            # The interface may be another one.
+            self._vlans = self._chosen_vlans()
+            self._changed.set()
 
 
 def remove_leftovers(node_id: bytes, bpffs: Path = BPFFS) -> bool:

@@ -27,6 +27,8 @@ MARK = 0x30D4
 Tailscale (0xff0000) and Calico (0xffff0000) use by default; the same for all nodes of a host."""
 
 QUEUE_CHAIN = "to_queue"
+REQUEST_ID = "@th,128,32"
+"""The first half of a message's request ID, as nft finds it."""
 MEMBER_FACTOR = 50
 """A member's default rate, as a multiple of a client's. A member forwards the messages of many clients."""
 CROWD_FACTOR = 16
@@ -162,6 +164,19 @@ class Ruleset:
     def fixed_sets(self) -> list[str]:
         """The sets whose elements are given by the options, not learnt from packets."""
         return ["interfaces", *_guard_sets(self.options.guard)]
+
+    def divert_only(self, marker: int) -> None:
+        """Divert nothing but messages whose request IDs begin with these 32 bits, and have nft trace those.
+
+        Raises DatapathError.
+        """
+        rule = f"insert rule inet {self.options.table} {QUEUE_CHAIN} {REQUEST_ID}"
+        self._nft(["-f", "-"], f"{rule} {marker:#x} meta nftrace set 1\n{rule} != {marker:#x} accept\n")
+
+    def divert_all(self, handles: Iterable[int]) -> None:
+        """Remove the rules with these handles from the queue's chain. Raises DatapathError."""
+        rule = f"delete rule inet {self.options.table} {QUEUE_CHAIN} handle"
+        self._nft(["-f", "-"], "".join(f"{rule} {handle}\n" for handle in handles))
 
     def end_diverting(self) -> None:
         """Packets go to the socket from now on; the guards stay. Raises DatapathError."""

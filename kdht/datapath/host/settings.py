@@ -58,6 +58,10 @@ class HostSettings:
         self._also = also
         self._diverts = False
         self._kind: RuleKind | None = None
+        self._only: int | None = None
+        """The marker of the only messages that go to the queues. None: all go."""
+        self._left_out: list[int] = []
+        """The handles of the rules that leave out the others."""
         self._loaded: object = None
         """The table in the kernel, as it was right after it was loaded."""
         self._claim = TableClaim(runtime_dir, self.ruleset.options.table)
@@ -90,6 +94,33 @@ class HostSettings:
             self._watch.start()
         except OSError as error:
             raise DatapathError(f"the kernel does not announce changes of this host: {error}") from error
+
+    def divert_only(self, marker: int) -> None:
+        """Nothing goes to the queues but messages with this marker (Ruleset.divert_only). May be called again."""
+        with self._lock:
+            if self._only is None:
+                self._leave_out(marker)
+                self._only = marker
+
+    def divert_all(self) -> None:
+        """The opposite. May be called again."""
+        with self._lock:
+            if self._only is None:
+                return
+            self._only = None
+            if self._fingerprint() == self._loaded:
+                self.ruleset.divert_all(self._left_out)
+                self._loaded = self._fingerprint()
+            else:
+                self._load(self._sysctls.guard())
+
+    def _leave_out(self, marker: int) -> None:
+        before = {handle for _, handle in nfnetlink.rules(self.ruleset.options.table)}
+        self.ruleset.divert_only(marker)
+        self._loaded = self._fingerprint()
+        self._left_out = [
+            handle for _, handle in nfnetlink.rules(self.ruleset.options.table) if handle not in before
+        ]
 
     def unwatch(self) -> None:
         """Let others change what they like from now on. May be called again."""
@@ -181,6 +212,8 @@ class HostSettings:
         if self._diverts:
             # Asking the kernel again would take a second.
             self._kind = self.ruleset.apply(self._kind)
+            if self._only is not None:
+                self._leave_out(self._only)
         else:
             self.ruleset.apply_guard()
         self._loaded = self._fingerprint()

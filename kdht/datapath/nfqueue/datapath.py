@@ -17,9 +17,11 @@ from typing import Literal
 from kdht._routing import LANES, Core
 from kdht.datapath.host import netlink
 from kdht.datapath.host.netlink import Queue
+from kdht.datapath.host.rule_trace import RuleTrace
 from kdht.datapath.host.ruleset import MARK, Guard, RuleKind, Ruleset, RulesetOptions
 from kdht.datapath.host.settings import HostSettings
 from kdht.datapath.host.sysctl import RUNTIME_DIR, Sysctls
+from kdht.datapath.losses import LossLog
 from kdht.datapath.nfqueue.keeper import Keeper
 from kdht.datapath.nfqueue.queue_worker import FIRST_LANE
 from kdht.errors import DatapathError
@@ -78,6 +80,9 @@ class NfqueueDatapath:
         self._interfaces: tuple[str, ...] = ()
         self._settings: HostSettings | None = None
         self._kind: RuleKind | None = None
+        self._trace = RuleTrace(options.nft, options.table)
+        self._lost = LossLog(self.name)
+        self._doubt = ""
 
     def start(self) -> None:
         if self._keeper:
@@ -102,7 +107,29 @@ class NfqueueDatapath:
 
     def stop(self) -> None:
         self._keeper = self._settings = None
+        self._trace.end()
+        self._doubt = ""
         self._undo.close()
+
+    def taken(self) -> int:
+        if self._keeper is None:
+            raise DatapathError("the nfqueue datapath does not run")
+        return sum(each["packets"] for each in self._keeper.counters())
+
+    def passed_by(self, is_so: bool) -> None:
+        self._doubt = "no packets are diverted to the queues: the socket treats all" if is_so else ""
+
+    def step_aside(self, marker: int) -> None:
+        if self._settings is None:
+            return
+        self._settings.divert_only(marker)
+        self._doubt = self._lost.look(self._settings.look() or self._trace.look())
+
+    def step_back(self) -> None:
+        if self._settings is not None:
+            self._settings.divert_all()
+        self._trace.end()
+        self._doubt = self._lost.found_again()
 
     def status(self) -> Mapping[str, object]:
         keeper = self._keeper
@@ -123,7 +150,8 @@ class NfqueueDatapath:
     def _why(self, keeper: Keeper) -> str:
         if keeper.pid is None:
             return keeper.why or "the queue's worker is being started"
-        return self._settings.look() if self._settings else ""
+        settled = self._settings.look() if self._settings else ""
+        return self._doubt or settled
 
     def _queues(self, keeper: Keeper) -> list[dict[str, int]]:
         bound = bound_queues()

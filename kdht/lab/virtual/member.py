@@ -183,6 +183,7 @@ class Member:
             observer=Unobserved(),
             rng=Random(f"{seed}/{self.contact}/records"),
             clock=self.clock,
+            room=self.store.room,
             steady=lambda: SteadyTime(self.network.now),
         )
 

@@ -18,6 +18,7 @@ from kdht.node.repair.digests import chunk
 from kdht.node.repair.push import Pusher
 from kdht.node.repair.ranges import Range, number
 from kdht.node.repair.work import Steps
+from kdht.storage.room import Pressure
 from kdht.storage.versions import is_possible_version
 from kdht.times import SteadyTime
 from kdht.wire import Contact, Message
@@ -165,6 +166,9 @@ class RangeAnswers:
             own = None  # it gives its place away
         if not is_newer(other, own):
             return Want.HAS
+        # Its STORE would be refused. The other node keeps its copy, and asks again in the next round.
+        if own is None and self._context.store.room.pressure >= Pressure.MEMBERS:
+            return Want.FOREIGN
         view = self._context.view
         # The views differ: the other node must keep its copy for now.
         if view is None or view.kept_range(number(other.key)) is None:

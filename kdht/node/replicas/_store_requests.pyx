@@ -16,7 +16,7 @@ from kdht.core._layout cimport (
     KDHT_RECORD_FLAG_BEHIND, KDHT_RECORD_FLAG_DECIDED, KDHT_RECORD_FLAG_IMMUTABLE, KDHT_RECORD_FLAG_SIGNED,
     KDHT_RECORD_FLAG_TOMBSTONE, KDHT_RECORD_LEN,
     KDHT_STATUS_BAD_VERSION, KDHT_STATUS_BUSY,
-    KDHT_STATUS_CONFLICT, KDHT_STATUS_OK, KDHT_STATUS_STORAGE_FAILED, KDHT_VERSION,
+    KDHT_STATUS_CONFLICT, KDHT_STATUS_FULL, KDHT_STATUS_OK, KDHT_STATUS_STORAGE_FAILED, KDHT_VERSION,
     be64toh, htobe64, htonl, htons, kdht_header, kdht_record, ntohl,
 )
 from kdht._routing cimport Core, core_seal
@@ -56,7 +56,7 @@ cdef class StoreRequests:
     """Takes STOREs for the node whose addresses `own` has.
 
     `submit` is Writer.submit, `send` Transport.send, `clock` a HybridClock, `counters` has "stores_taken",
-    "stores_older", "stores_below_promise" and "stores_ahead", `deletion` is Recent.deletion. `holds` tells
+    "stores_older", "stores_below_promise", "stores_ahead" and "stores_full", `deletion` is Recent.deletion. `holds` tells
     whether this node has caught up on a key, or holds it still. Any thread.
     """
 
@@ -153,7 +153,7 @@ cdef class Taken:
         cdef list answers = []
         cdef Py_ssize_t i, accepted = 0, below = 0
         cdef uint64_t promised
-        cdef Py_ssize_t ahead = 0, failed = 0
+        cdef Py_ssize_t ahead = 0, failed = 0, full = 0
         cdef bint done = isinstance(outcome, list)
         for i in range(len(self.requests)):
             request = self.requests[i]
@@ -169,6 +169,10 @@ cdef class Taken:
                     answers.append(self._answer(request, KDHT_STATUS_STORAGE_FAILED, 0))
                     continue
                 promised = item(result, 3)
+                if item(result, 4):
+                    full += 1
+                    answers.append(self._answer(request, KDHT_STATUS_FULL, 0))
+                    continue
                 if item(result, 0):
                     accepted += 1
                     self._remember(request, item(result, 1))
@@ -185,7 +189,8 @@ cdef class Taken:
             self.stores.counters["stores_taken"] += accepted
             self.stores.counters["stores_below_promise"] += below
             self.stores.counters["stores_ahead"] += ahead
-            self.stores.counters["stores_older"] += len(answers) - accepted - below - ahead - failed
+            self.stores.counters["stores_full"] += full
+            self.stores.counters["stores_older"] += len(answers) - accepted - below - ahead - failed - full
         # All at once, after one sync of the disk.
         self.stores.send(answers)
 

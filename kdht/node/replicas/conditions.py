@@ -57,7 +57,7 @@ class ConditionJob:
     """One conditional write until it is answered."""
 
     __slots__ = (
-        "acks", "alarm", "ballot", "condition", "decided", "denied", "done", "granted", "key", "nonce", "others", "own_version",
+        "acks", "alarm", "ballot", "condition", "decided", "denied", "done", "full", "granted", "key", "nonce", "others", "own_version",
         "question", "quorum", "record", "refused", "round", "stands", "waiting",
     )  # fmt: skip
 
@@ -94,6 +94,8 @@ class ConditionJob:
         self.question: ReplicaQuestion | None = None
         """The STORE."""
         self.acks = 0
+        self.full = False
+        """Whether a replica has no room for it."""
         self.denied = 0
         """Number of replicas that granted a promise and refused the STORE all the same."""
 
@@ -262,13 +264,15 @@ class Conditions:
         job.waiting += calls.ask(turn, job.question, where, partial(self._stored, job))
 
     def _stored_here(self, job: ConditionJob, turn: Turn, outcome: Outcome) -> None:
+        job.full |= isinstance(outcome, Result) and outcome.full
         self._acked(turn, job, outcome.accepted if isinstance(outcome, Result) else None)
 
     def _stored(self, job: ConditionJob, turn: Turn, call: ReplicaCall, what: ReplicaAnswer | str) -> None:
         if what is SLOW:
             return
         status = what.status if isinstance(what, ReplicaAnswer) else None
-        is_refusal = status in (Status.CONFLICT, Status.BAD_VERSION)
+        is_refusal = status in (Status.CONFLICT, Status.BAD_VERSION, Status.FULL)
+        job.full |= status is Status.FULL
         self._acked(turn, job, True if status is Status.OK else False if is_refusal else None)
 
     def _acked(self, turn: Turn, job: ConditionJob, accepted: bool | None) -> None:
@@ -277,7 +281,7 @@ class Conditions:
         job.acks += accepted is True
         job.denied += accepted is False
         # Repair looks at this key soon: the replica may lack the record.
-        if not accepted:
+        if not accepted and not job.full:
             self._context.on_missed(job.key)
         self.finish_if_decided(turn, job)
 
@@ -292,6 +296,9 @@ class Conditions:
                 self._context.recent.confirm(job.key, job.record, turn.now, existed=job.condition != 0)
             self._tell_others(turn, job)
             self._finish(turn, job, Status.OK, job.record.version)
+        elif not job.waiting and job.denied == len(job.granted) and job.full:
+            job.decided = False
+            self._finish(turn, job, Status.FULL)
         elif not job.waiting and job.denied == len(job.granted):
             job.decided = False  # a greater ballot won at all of them: this write changed nothing
             self._look(turn, job)

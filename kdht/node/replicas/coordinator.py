@@ -49,9 +49,9 @@ OPS = frozenset({Op.STORE, Op.FETCH, Op.PROMISE})
 
 COUNTERS = (
     "writes", "writes_ok", "writes_conflict", "writes_unconfirmed", "writes_busy", "writes_storage_failed",
-    "writes_bad_version", "writes_too_few", "writes_denied", "writes_unproven", "write_rounds", "confirmed_behind",
+    "writes_bad_version", "writes_too_few", "writes_full", "writes_denied", "writes_unproven", "write_rounds", "confirmed_behind",
     "gathered_miss", "gathered_quorum", "read_repairs",
-    "stores_taken", "stores_older", "stores_below_promise", "stores_ahead", "stores_unproven",
+    "stores_taken", "stores_older", "stores_below_promise", "stores_ahead", "stores_full", "stores_unproven",
     "promises_given", "promises_refused", "promises_given_back", "promises_unproven",
     "fetches", "calls_refused", "calls_unmatched", "calls_unreachable", "calls_overdue", "calls_unreadable", "calls_unproven",
     "not_own_address", "wrong_client", "faults",

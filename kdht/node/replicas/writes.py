@@ -8,6 +8,7 @@ A round ends as follows. The first line that holds is taken, at each answer, pro
 | what is known | what follows |
 |---|---|
 | enough nodes have it, and enough seats (`is_confirmed`) | OK |
+| no node has it or can have it (`is_refused`), and one has no room for it | FULL |
 | the own store has a self-certified record, and this one is none | DENIED |
 | the own store failed, and no STORE was sent | STORAGE_FAILED, or BUSY if too many writes wait |
 | no node has it or can have it (`is_refused`), and the version is the client's | BAD_VERSION |
@@ -25,6 +26,7 @@ What each answer of another node does:
 | BAD_VERSION: it promised a greater version | the same, and the key is compared soon |
 | none in the usual time | the next closest contact is asked too |
 | none at all, or a failed disk | the node may have it; the next closest contact is asked, the key is compared soon |
+| FULL | the next closest contact is asked too. The node keeps its seat |
 | port closed | the same, and the node leaves its seat |
 
 A silent node keeps its seat. It may live, and other nodes may hear it. So the contact that is asked beside it adds a
@@ -77,7 +79,7 @@ class WriteJob:
     """One write until it is answered. Later confirmations have no effect."""
 
     __slots__ = (
-        "acks", "alarm", "asked", "disputed", "done", "existed", "has", "is_new", "key", "local", "near", "newer",
+        "acks", "alarm", "asked", "disputed", "done", "existed", "full", "has", "is_new", "key", "local", "near", "newer",
         "own_version", "question", "quorum", "record", "repeated", "round", "seats", "stands", "taken", "unsure",
         "waiting",
     )  # fmt: skip
@@ -109,6 +111,8 @@ class WriteJob:
         """Whether any node refused it."""
         self.repeated = False
         """Whether a node refused a repeated STORE. It may have taken the record at the first one."""
+        self.full = False
+        """Whether a node has no room for it."""
         self.unsure = False
         """Whether a node that was asked never answered."""
         self.waiting = 0
@@ -246,7 +250,10 @@ class Writes:
         """The own store has answered."""
         if job.round != round:
             return
-        if not isinstance(outcome, Result):
+        if isinstance(outcome, Result) and outcome.full:
+            job.local = Status.FULL
+            job.full = True
+        elif not isinstance(outcome, Result):
             job.local = Status.STORAGE_FAILED if isinstance(outcome, StorageError) else Status.BUSY
             job.unsure = True
             if job.question is None:
@@ -286,6 +293,11 @@ class Writes:
         where = call.address
         if isinstance(what, ReplicaAnswer) and what.status is Status.OK:
             self._has(turn, job, where, behind=is_behind(what.body))
+        elif isinstance(what, ReplicaAnswer) and what.status is Status.FULL:
+            # It will say the same for a while. So its key is left to the regular comparisons.
+            job.full = True
+            if job.done is not None:
+                self._store_next(turn, job)
         elif isinstance(what, ReplicaAnswer) and what.status in (Status.CONFLICT, Status.BAD_VERSION):
             newer = what.status is Status.CONFLICT
             job.repeated |= call.tries > 1
@@ -361,6 +373,8 @@ class Writes:
             if job.own_version and job.is_new:
                 self._context.recent.confirm(job.key, job.record, turn.now, existed=job.existed)
             self._finish(turn, job, Status.OK, job.record.version)
+        elif job.is_refused and job.full:
+            self._finish(turn, job, Status.FULL)
         # Only this row allows a new version: in every other somebody may have been told of this one.
         elif job.is_refused and job.own_version:
             self._finish(turn, job, Status.BAD_VERSION, job.stands)

@@ -80,6 +80,7 @@ def test_a_version_beyond_any_clock_is_refused_and_moves_no_clock():
     ]
     assert statuses == [(Status.BAD_VERSION, int(NOW * 1_000_000))] * 2 + [(Status.OK, good)]
     assert replica.counters == {
+        "stores_full": 0,
         "stores_taken": 1,
         "stores_ahead": 2,
         "stores_older": 0,

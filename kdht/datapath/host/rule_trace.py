@@ -1,0 +1,72 @@
+"""Finds the rule of this host that drops our packets: nftables traces the packets that our table has marked for it.
+
+`nft monitor trace` tells each rule that a traced packet meets. It sees iptables' rules too, unless they are those of the
+legacy kind.
+
+Contract: `look` never blocks. Any thread, one at a time.
+"""
+
+import os
+import re
+import subprocess
+from contextlib import suppress
+
+from kdht.datapath.host import children
+
+DROPPED = re.compile(
+    r"trace id \w+ (?P<family>\w+) (?P<table>\S+) (?P<chain>\S+) "
+    r"(?:rule (?P<rule>.*) \(verdict drop\)|policy drop)"
+)
+MOST_BYTES = 1 << 16
+"""Of an unfinished line."""
+
+
+class RuleTrace:
+    """The rules that drop, other than those of the table `own`."""
+
+    def __init__(self, nft: str, own: str) -> None:
+        self._nft = nft
+        self._own = own
+        self._process: subprocess.Popen[bytes] | None = None
+        self._rest = b""
+
+    def look(self) -> str:
+        """The last rule that dropped one of our packets, in words; nothing if none has been seen. Starts tracing.
+
+        Raises DatapathError.
+        """
+        if self._process is None or self._process.poll() is not None:
+            self.end()
+            self._process = children.started(
+                [self._nft, "monitor", "trace"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            )
+            assert self._process.stdout is not None
+            os.set_blocking(self._process.stdout.fileno(), False)
+        found = ""
+        for line in self._lines():
+            found = self._told(line) or found
+        return found
+
+    def end(self) -> None:
+        """Trace no more. May be called again."""
+        process, self._process, self._rest = self._process, None, b""
+        if process is not None:
+            process.kill()
+            process.communicate()
+
+    def _lines(self) -> list[str]:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        with suppress(BlockingIOError):
+            self._rest += os.read(self._process.stdout.fileno(), MOST_BYTES)
+        *lines, self._rest = self._rest[-MOST_BYTES:].split(b"\n")
+        return [line.decode(errors="replace") for line in lines]
+
+    def _told(self, line: str) -> str:
+        found = DROPPED.search(line)
+        if found is None or (found["family"], found["table"]) == ("inet", self._own):
+            return ""
+        place = f"{found['family']} {found['table']} {found['chain']}"
+        if found["rule"] is None:
+            return f"the policy of chain {place} drops them"
+        return f"a rule of chain {place} drops them: {found['rule'].strip()}"

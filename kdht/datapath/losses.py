@@ -1,0 +1,39 @@
+"""What is known of the packets that a fast path loses: for its status, and a line in the log when it changes.
+
+Contract: one thread; no I/O but the log.
+"""
+
+import logging
+
+log = logging.getLogger(__name__)
+
+UNKNOWN = "behind this host's rules, or on the way"
+
+
+class LossLog:
+    """Of one datapath."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._loses = False
+        self._reason = ""
+
+    def look(self, reason: str) -> str:
+        """Packets get lost, for this reason if it is known. Returns the sentence for the status."""
+        known = self._reason
+        self._reason = reason or known
+        if not self._loses or self._reason != known:
+            log.warning(
+                "the %s datapath loses packets, so the socket treats them: %s",
+                self._name,
+                self._reason or "looking for the reason",
+            )
+        self._loses = True
+        return f"packets get lost, so the socket treats them: {self._reason or UNKNOWN}"
+
+    def found_again(self) -> str:
+        """Packets arrive again. Returns nothing."""
+        if self._loses:
+            log.info("the %s datapath loses no packets any more: it treats them again", self._name)
+        self._loses, self._reason = False, ""
+        return ""
