@@ -332,7 +332,7 @@ class EbpfDatapath:
 
     def _found_networks(self) -> list[Network]:
         # Until it is attached it may get generic mode.
-        native = {link.interface for link in self._links if link.mode == "native"}
+        native = {link.interface for link in self._attached.links if link.mode == "native"}
         return networks_of(self._chosen, self._vlans, native)
 
     def _chosen_vlans(self) -> list[netlink.Vlan]:
