@@ -83,7 +83,7 @@ class _Load:
     async def run(self, seconds: float) -> Data:
         """Puts, gets of the same keys, and deletes."""
         target = self._target
-        async with AsyncClient(target.nodes, timeout=target.timeout, direct=self._direct) as client:
+        async with target.async_client(direct=self._direct) as client:
 
             async def put(number: int) -> None:
                 key = self._keys[number % len(self._keys)]

@@ -59,7 +59,7 @@ def example(as_json: bool) -> None:
 def effective(config: Config) -> dict[str, Any]:
     """All fields as plain data."""
     data: dict[str, Any] = msgspec.to_builtins(config, enc_hook=str)
-    for key in data["key"]:
+    for key in (*data["key"], *data["access"]["key"]):
         if key["secret"] is not None:
             key["secret"] = HIDDEN
     return data

@@ -18,7 +18,7 @@ from kdht.client import MAX_LARGE, Client, is_manifest
 from kdht.errors import NotFound, ValueTooLarge
 from kdht.program.files import write_atomically
 from kdht.wire import Record
-from kdht.wire._shared import MAX_CONDITIONAL_VALUE, MAX_VALUE
+from kdht.wire._shared import CONDITION_LEN
 from kdht.wire.limits import MAX_VERSION
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -30,7 +30,7 @@ def through_client(command: F) -> F:
     @asks_nodes
     @wraps(command)
     def with_client(target: Target, **rest: Any) -> Any:
-        with Client(target.nodes, timeout=target.timeout) as client:
+        with target.client() as client:
             return command(client=client, **rest)
 
     return with_client  # type: ignore[return-value]
@@ -60,13 +60,14 @@ def put(
 ) -> None:
     """Store VALUE under KEY. If VALUE is -, read it from standard input.
 
-    A value has at most 64 MiB. Above 1104 bytes it is stored in parts.
+    A value has at most 64 MiB. Above 1104 bytes (1040 with a token) it is stored in parts.
     """
     data = _value(value, file)
-    if len(data) <= (MAX_VALUE if if_version is None else MAX_CONDITIONAL_VALUE):
+    most = client.max_value if if_version is None else client.max_value - CONDITION_LEN
+    if len(data) <= most:
         version = client.put(key, data, ttl, if_version=if_version)
     elif if_version is not None:
-        raise ValueTooLarge(f"--if-version takes a value of at most {MAX_CONDITIONAL_VALUE} bytes")
+        raise ValueTooLarge(f"--if-version takes a value of at most {most} bytes")
     else:
         with _shown("storing") as progress:
             version = client.put_large(key, data, ttl, progress=progress)

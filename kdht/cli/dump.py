@@ -21,7 +21,7 @@ from kdht.cli.nodes import Target, asks_nodes
 from kdht.cli.options import binary_output, emit
 from kdht.client import AsyncClient
 from kdht.client._manifest import Manifest
-from kdht.errors import ConfigError, Interrupted, NotFound, RequestError
+from kdht.errors import ConfigError, Denied, Interrupted, NotFound, RequestError
 
 
 @click.command()
@@ -45,7 +45,7 @@ def dump(
     Run it again to continue after an interruption. Exits with 7 if a key has no value.
     """
     source = _Keys(keys, keys_format)
-    job = _Job(source, output, bulk.format_of(output, form), target.nodes, target.timeout, window)
+    job = _Job(source, output, bulk.format_of(output, form), target, window)
     result = job.run(restart)
     if str(output) != "-" or as_json:
         emit(result, as_json, "bulk.dumped")
@@ -72,14 +72,11 @@ class _Keys:
 
 
 class _Job:
-    def __init__(
-        self, source: _Keys, output: Path, form: bulk.Format, nodes: list[str], timeout: float, window: int
-    ) -> None:
+    def __init__(self, source: _Keys, output: Path, form: bulk.Format, target: Target, window: int) -> None:
         self._source = source
         self._output = output
         self._form = form
-        self._nodes = nodes
-        self._timeout = timeout
+        self._target = target
         self._window = window
         self._begin = self._done = self._missing = self._bytes = 0
         self._waiting: dict[int, bulk.KeyValue] = {}
@@ -95,7 +92,8 @@ class _Job:
             except KeyboardInterrupt:
                 raise Interrupted(f"interrupted: {self._so_far()}") from None
             except RequestError as error:
-                raise RequestError(f"{error}; {self._so_far()}", error.status) from None
+                kind = Denied if isinstance(error, Denied) else RequestError
+                raise kind(f"{error}; {self._so_far()}", error.status) from None
             sink.flush()
             if self._part is not None:
                 os.fsync(sink.fileno())
@@ -141,7 +139,7 @@ class _Job:
             keys = bulk.keys(file, str(self._source.path), self._source.form)
             for _ in range(self._begin):
                 next(keys)
-            async with AsyncClient(self._nodes, timeout=self._timeout) as client:
+            async with self._target.async_client() as client:
 
                 async def get(index: int, numbered: tuple[int, str | bytes]) -> None:
                     self._waiting[index] = await self._entry(client, numbered[1])

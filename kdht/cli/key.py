@@ -1,4 +1,4 @@
-"""key: a cluster secret made, and changed while traffic flows.
+"""key: a secret made, and changed while traffic flows: the cluster's, or that of the tokens.
 
 A node signs with its first key and accepts two. So a secret is changed in three stages, each on all
 nodes before the next: `accept` (the new key as the second), `sign` (it comes first), `retire` (the old
@@ -13,11 +13,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kdht.cli import config_edit
 from kdht.cli.options import as_json, config_file, control_socket, emit, socket_given
-from kdht.errors import ConfigError, KdhtError, NoDaemon
-from kdht.program import control_client
-from kdht.program.answers import ReloadAnswer
-from kdht.program.files import write_atomically
+from kdht.errors import ConfigError
 from kdht.wire._shared import KEY_SLOTS
 
 if TYPE_CHECKING:
@@ -27,15 +25,15 @@ if TYPE_CHECKING:
 SECRET_BYTES = 32
 EPOCHS = 256
 NEXT = {
-    "accept": "when all nodes accept it: kdhtctl key rotate --stage sign, on each",
-    "sign": "when all nodes sign with it: kdhtctl key rotate --stage retire, on each",
+    "accept": "when all nodes accept it: kdhtctl key rotate{} --stage sign, on each",
+    "sign": "when all nodes sign with it: kdhtctl key rotate{} --stage retire, on each",
     "retire": "nothing: when all nodes have done so, the old secret's file can be removed",
 }
 
 
 @click.group()
 def key() -> None:
-    """Create a cluster secret, or rotate it under traffic."""
+    """Create a secret, or rotate it under traffic."""
 
 
 @key.command()
@@ -67,6 +65,7 @@ def new(file: Path, as_json: bool) -> None:
 )
 @click.option("--epoch", type=click.IntRange(0, EPOCHS - 1),
               help="With accept: the new key's epoch, the same on all nodes. Default: the old one plus 1.")  # fmt: skip
+@click.option("--access", is_flag=True, help="Change the access secret, not the cluster's.")
 @click.option("--reload/--no-reload", "wanted", default=True, help="Tell the daemon to read it now.")
 @config_file
 @control_socket
@@ -75,6 +74,7 @@ def rotate(
     stage: str,
     file: Path | None,
     epoch: int | None,
+    access: bool,
     wanted: bool,
     config_path: Path,
     socket_path: Path,
@@ -83,22 +83,40 @@ def rotate(
     """Run one stage of a key rotation on this node.
 
     Finish each stage on all nodes before the next one; then no request fails. The configuration keeps its layout and
-    comments. If the daemon refuses the new configuration, the old one is restored.
+    comments. If the daemon refuses the new configuration, the old one is restored. With --access, make new tokens after
+    the stage sign, and retire the old secret once all clients have theirs.
     """
     if (stage == "accept") != (file is not None) or (epoch is not None and stage != "accept"):
         raise click.UsageError("--file goes with --stage accept, and --epoch with it")
-    before = _read(config_path)
-    document = _parsed(config_path, before)
-    changed = _staged(stage, document["key"], file, epoch, config_path)
-    epochs = [int(entry.get("epoch", 0)) for entry in document["key"]]
+    before = config_edit.read(config_path)
+    document = config_edit.parsed(config_path, before)
+    keys = _keys(document, config_path, access=access)
+    changed = _staged(stage, keys, file, epoch, config_path)
+    epochs = [int(entry.get("epoch", 0)) for entry in keys]
     reloaded, waiting = False, list[str]()
     if changed:
-        _replace(config_path, document.as_string().encode())
+        config_edit.replace(config_path, document.as_string().encode())
     if wanted:
-        socket = socket_path if socket_given() else _control_socket(config_path)
-        reloaded, waiting = _reload(config_path, before if changed else None, socket)
+        socket = socket_path if socket_given() else config_edit.control_socket(config_path)
+        reloaded, waiting = config_edit.reload(config_path, before if changed else None, socket)
+    more = " --access" if access else ""
     emit({"config": str(config_path), "stage": stage, "changed": changed, "epochs": epochs, "reloaded": reloaded,
-          "waiting": waiting, "next": NEXT[stage]}, as_json, "config.rotated")  # fmt: skip
+          "waiting": waiting, "next": NEXT[stage].format(more)}, as_json, "config.rotated")  # fmt: skip
+
+
+def _keys(document: "TOMLDocument", path: Path, *, access: bool) -> "AoT":
+    """The cluster's keys, or the access keys. Raises ConfigError where there are none to change."""
+    import tomlkit
+
+    table = "access.key" if access else "key"
+    keys = document.get("access", {}).get("key") if access else document["key"]
+    if not keys:
+        raise ConfigError(f"{path} has no [[{table}]]: add the first one, with the file of its secret")
+    if not isinstance(keys, tomlkit.items.AoT):
+        raise ConfigError(
+            f"{path}: `{table}` is an inline list: write each key as a table of its own, [[{table}]]"
+        )
+    return keys
 
 
 def _staged(stage: str, keys: "AoT", file: Path | None, epoch: int | None, config: Path) -> bool:
@@ -149,74 +167,3 @@ def _accept(keys: "AoT", file: Path, epoch: int | None, config: Path) -> bool:
     entry.add("file", path)
     keys.append(entry)
     return True
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}: name the configuration with --config") from None
-
-
-def _parsed(path: Path, content: bytes) -> "TOMLDocument":
-    """The document, checked by the daemon's own reader."""
-    import tomlkit
-
-    from kdht.config.schema import load
-    from kdht.config.settings import resolve
-
-    resolve(load(path))
-    document = tomlkit.parse(content.decode())
-    if not isinstance(document["key"], tomlkit.items.AoT):
-        raise ConfigError(f"{path}: `key` is an inline list: write each key as a table of its own, [[key]]")
-    return document
-
-
-def _control_socket(path: Path) -> Path:
-    from kdht.config.schema import load
-    from kdht.config.settings import resolve
-
-    return resolve(load(path)).control_socket
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Put the new configuration in place of the old, if it is a good one: rights and owner stay."""
-    from kdht.config.schema import load
-    from kdht.config.settings import resolve
-
-    trial = path.with_name(f".{path.name}.new")
-    try:
-        write_atomically(trial, content)
-        resolve(load(trial))
-        found = path.stat()
-        os.chown(trial, found.st_uid, found.st_gid)
-        trial.chmod(found.st_mode & 0o7777)
-        trial.replace(path.resolve())
-    except ConfigError as error:
-        raise ConfigError(str(error).replace(str(trial), str(path))) from None
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}: it was not changed") from None
-    finally:
-        trial.unlink(missing_ok=True)
-
-
-def _reload(path: Path, before: bytes | None, socket: Path) -> tuple[bool, list[str]]:
-    """Whether the daemon has it, and the fields that need a restart. Raises KdhtError with the old file back."""
-    try:
-        answer = control_client.ask(socket, "reload", ReloadAnswer)
-    except NoDaemon:
-        if socket.exists() and not os.access(socket, os.W_OK):
-            _put_back(path, before)
-            raise
-        return False, []
-    except KdhtError:
-        _put_back(path, before)
-        raise
-    return True, answer.waiting
-
-
-def _put_back(path: Path, before: bytes | None) -> None:
-    if before is not None:
-        found = path.stat()
-        write_atomically(path, before, found.st_mode & 0o7777)
-        os.chown(path, found.st_uid, found.st_gid)

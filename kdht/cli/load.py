@@ -19,11 +19,9 @@ import msgspec
 from kdht.cli import bulk, inflight, progress
 from kdht.cli.nodes import Target, asks_nodes
 from kdht.cli.options import Seconds, emit
-from kdht.client import AsyncClient
-from kdht.errors import ConfigError, Interrupted, RequestError
+from kdht.errors import ConfigError, Denied, Interrupted, RequestError
 from kdht.program.files import write_atomically
 from kdht.program.json import decoded
-from kdht.wire._shared import MAX_VALUE
 
 SAVE_SECONDS = 1.0
 WINDOW = 64
@@ -92,7 +90,7 @@ def load(
         checked = _check(content, str(file), kind)
         state_path = None if str(file) == "-" else file.with_name(file.name + ".loaded")
         begin = 0 if restart or state_path is None else _resumed(state_path, checked)
-        job = _Job(target.nodes, target.timeout, window, ttl, checked, begin, state_path)
+        job = _Job(target, window, ttl, checked, begin, state_path)
         result = job.run(content, str(file), kind)
     emit(result, as_json, "bulk.loaded")
 
@@ -100,16 +98,14 @@ def load(
 class _Job:
     def __init__(
         self,
-        nodes: list[str],
-        timeout: float,
+        target: Target,
         window: int,
         ttl: int | None,
         checked: CheckedFile,
         begin: int,
         state_path: Path | None,
     ) -> None:
-        self._nodes = nodes
-        self._timeout = timeout
+        self._target = target
         self._window = window
         self._ttl = ttl
         self._checked = checked
@@ -128,7 +124,8 @@ class _Job:
         except KeyboardInterrupt:
             raise Interrupted(f"interrupted: {self._so_far()}") from None
         except RequestError as error:
-            raise RequestError(f"{error}; {self._so_far()}", error.status) from None
+            kind = Denied if isinstance(error, Denied) else RequestError
+            raise kind(f"{error}; {self._so_far()}", error.status) from None
         finally:
             self._save()
         if self._state_path is not None:
@@ -146,14 +143,14 @@ class _Job:
         for _ in range(self._begin):
             next(found)
 
-        async with AsyncClient(self._nodes, timeout=self._timeout) as client:
+        async with self._target.async_client() as client:
 
             async def put(index: int, numbered: tuple[int, bulk.KeyValue]) -> None:
                 number, entry = numbered
                 if entry.value is None:
                     return
                 try:
-                    put_it = client.put if len(entry.value) <= MAX_VALUE else client.put_large
+                    put_it = client.put if len(entry.value) <= client.max_value else client.put_large
                     await put_it(entry.key, entry.value, entry.ttl or self._ttl)
                 except RequestError as error:
                     raise type(error)(f"{name}, line {number}: {error}", error.status) from None

@@ -39,7 +39,8 @@ COMMANDS = {
     "join": LazyCommand("kdht.cli.routes", "join", "Join the cluster through other nodes."),
     "forget": LazyCommand("kdht.cli.forget", "forget", "Stop waiting for a dead node."),
     "config": LazyCommand("kdht.cli.config_commands", "config", "Check, show or explain the configuration."),
-    "key": LazyCommand("kdht.cli.key", "key", "Create a cluster secret, or rotate it under traffic."),
+    "key": LazyCommand("kdht.cli.key", "key", "Create a secret, or rotate it under traffic."),
+    "token": LazyCommand("kdht.cli.token", "token", "Make, show, check or revoke a client's token."),
     "nft": LazyCommand("kdht.cli.nft", "nft", "Show, apply, remove or diff the nftables ruleset."),
     "storage": LazyCommand(
         "kdht.cli.storage", "storage", "Inspect, check, compact, export or import the records."

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 
@@ -11,6 +11,10 @@ from kdht.cli.options import as_json, control_socket
 from kdht.errors import NoDaemon
 from kdht.program import control_client
 from kdht.program.answers import NodeStatus
+
+if TYPE_CHECKING:
+    from kdht.client import Client
+    from kdht.client.aio import AsyncClient
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -31,26 +35,57 @@ _OPTIONS = [
         show_default=True,
         help="Seconds until giving up.",
     ),
+    click.option(
+        "--token",
+        metavar="TOKEN",
+        envvar="KDHT_TOKEN",
+        help="What proves the right to this: a token, or @FILE with one. Default: $KDHT_TOKEN.",
+    ),
+    click.option("--scope", metavar="NAME", help="The scope of the keys. Default: the token's."),
     as_json,
 ]
 
 
 class Target(NamedTuple):
-    """The nodes to ask, and the time-out."""
+    """The nodes to ask, the time-out, and the caller's rights."""
 
     nodes: list[str]
     timeout: float
     socket: Path
     """The control socket of the daemon on this host, if there is one."""
+    token: str
+    """Empty for none."""
+    scope: str | None
+
+    def client(self) -> "Client":
+        """A blocking client with these."""
+        from kdht.client import Client
+
+        return Client(self.nodes, timeout=self.timeout, token=self.token, scope=self.scope)
+
+    def async_client(self, *, direct: bool = False) -> "AsyncClient":
+        """The same for an event loop."""
+        from kdht.client.aio import AsyncClient
+
+        return AsyncClient(
+            self.nodes, timeout=self.timeout, direct=direct, token=self.token, scope=self.scope
+        )
 
 
 def asks_nodes(command: F) -> F:
     """The options; the command gets a `target` in their place."""
 
     @wraps(command)
-    def with_target(node: tuple[str, ...], socket_path: Path, timeout: float, **rest: Any) -> Any:
+    def with_target(
+        node: tuple[str, ...],
+        socket_path: Path,
+        timeout: float,
+        token: str | None,
+        scope: str | None,
+        **rest: Any,
+    ) -> Any:
         nodes = list(node) or [nearest_node(socket_path)]
-        return command(target=Target(nodes, timeout, socket_path), **rest)
+        return command(target=Target(nodes, timeout, socket_path, token or "", scope), **rest)
 
     for option in reversed(_OPTIONS):
         with_target = option(with_target)

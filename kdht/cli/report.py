@@ -12,6 +12,7 @@ from rich.table import Table
 
 from kdht.cli.done import DrainDone, MoveDone
 from kdht.program.answers import (
+    AccessState,
     Counters,
     DatapathChoice,
     DatapathState,
@@ -110,6 +111,7 @@ def status(data: NodeStatus) -> None:
                 ("data", data.data_dir),
                 ("key epochs", data.key_epochs),
                 ("cookies", data.cookies),
+                ("access", _access(data.access)),
                 ("capabilities", [f"{name} ({why})" for name, why in data.capabilities.items()]),
             ]
         )
@@ -117,6 +119,11 @@ def status(data: NodeStatus) -> None:
     _draw_datapaths(console, data.datapaths)
     for warning in data.warnings:
         console.print(f"[yellow]warning:[/] {escape(warning)}")
+
+
+def _access(access: AccessState) -> str:
+    epochs = f"; tokens of epoch {', '.join(map(str, access.epochs))}" if access.epochs else ""
+    return f"writes {access.writes}, reads {access.reads}{epochs}"
 
 
 def _health(data: NodeStatus) -> str:

@@ -155,11 +155,9 @@ def trace(key: str | bytes, max_hops: int, target: Target, as_json: bool) -> Non
     One request is sent for each hop limit from 1. The replicas are shown if a daemon runs on this host, because only
     a daemon can ask them. Exits with 6 if a node does not answer.
     """
-    from kdht.client import Client
-
-    with Client(target.nodes, timeout=target.timeout) as client:
+    with target.client() as client:
         path = client.trace(key, max_hops=max_hops)
-    id = hash_key(key)
+        id = client.key_of(key)
     data = Route(
         key_text(key),
         id.hex(),

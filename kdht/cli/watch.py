@@ -39,7 +39,7 @@ def watch(
     JSON is one object a line. Exits with 6 when no node answers any more.
     """
     with (
-        Client(target.nodes, timeout=target.timeout) as client,
+        target.client() as client,
         closing(_states(client, key, lease)) as states,
     ):
         for number, record in enumerate(states, 1):

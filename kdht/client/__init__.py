@@ -8,7 +8,7 @@ It imports layer 0 alone. Most modules have no I/O and no clock:
     _session, _client_state      all requests of one client, and their common state
     _nodes, _versions, _clock,   the parts of that state
     _direct, _hedging, _routes,
-    _learning
+    _learning, _rights
     _datagram                    the bytes of a request's tries
     _steps, _large, _journal,    operations of several requests
     _manifest, _certified

@@ -24,7 +24,7 @@ class Call(NamedTuple):
     name: Key
     """The user's key."""
     key: bytes
-    """Its 20-byte hash."""
+    """Its 20-byte hash; on the way, its key in the client's scope."""
     body: bytes = b""
     max_reply: int = 0
     hops: int = 0
@@ -44,8 +44,16 @@ class Call(NamedTuple):
     """The value of a PUT before it is sealed."""
     tag: int = 0
     """A number by which the caller of many recognises it."""
+    inner: bytes = b""
+    """The hash before the scope went in, for the proof."""
     part: str = ""
     """Of a large value: the part that this request is about, for messages."""
+
+    @property
+    def value_size(self) -> int:
+        """Bytes of a PUT's value."""
+        head = shared.RECORD_LEN + (0 if self.condition is None else shared.CONDITION_LEN)
+        return max(len(self.body) - head, 0)
 
     def __str__(self) -> str:
         name = self.key.hex() if self.certified else repr(self.name)

@@ -9,6 +9,7 @@ from kdht.client._datagram import RequestOutbox
 from kdht.client._direct import DirectAnswers
 from kdht.client._hedging import HedgeBudget
 from kdht.client._nodes import KnownNodes
+from kdht.client._rights import Rights
 from kdht.client._routes import ReadRoutes
 from kdht.client._seal import Seal
 from kdht.client._versions import Versions
@@ -30,6 +31,7 @@ class ClientState:
     routes: ReadRoutes
     clock: WriteClock
     outgoing: RequestOutbox
+    rights: Rights
     seal: Seal
     budget: HedgeBudget = field(default_factory=HedgeBudget)
     versions: Versions = field(default_factory=Versions)

@@ -8,10 +8,8 @@ choose the next number.
 from collections.abc import Callable
 from random import Random
 
-from kdht.wire.limits import MAX_VERSION
+from kdht.wire.limits import MAX_CLOCK_ERROR, MAX_VERSION
 
-AHEAD = 60_000_000
-"""Microseconds: a node refuses a version farther ahead of its clock."""
 SPREAD = 1_000_000
 """Microseconds before now, from which a conditional write's version is drawn."""
 SPREAD_AHEAD = 1 << 14
@@ -33,7 +31,7 @@ class WriteClock:
         `alone`: very likely no other client gives the same one at the same time. If two conditional writes of one
         value had one version, nobody could tell which of them was done.
         """
-        now = self._now()
+        now = self.now()
         own = max(now, self._last + 1)
         room = now - max(least, self._last + 1)
         # From the last second: two conditional writes of one value would both be told OK under one version.
@@ -43,7 +41,7 @@ class WriteClock:
         elif alone or least > own:
             least = max(least, self._last + 1) + self._rng.randrange(SPREAD_AHEAD)
             behind = least - now
-            self._offset += behind if 0 < behind <= AHEAD else 0
+            self._offset += behind if 0 < behind <= MAX_CLOCK_ERROR else 0
             own = least
         self._last = min(max(own, least), MAX_VERSION)
         return self._last
@@ -53,12 +51,13 @@ class WriteClock:
 
         If it is lower, it can only be the clock. If it is greater than any version may be, it is the clock too.
         """
-        now = self._now()
+        now = self.now()
         # Both mean: this host's clock is off. The difference is kept.
-        if told < version or told > now + AHEAD:
+        if told < version or told > now + MAX_CLOCK_ERROR:
             self._offset += told - now
         if told < version:
             self._last = min(self._last, told)
 
-    def _now(self) -> int:
+    def now(self) -> int:
+        """Microseconds since 1970, by the cluster's clocks as far as they are known."""
         return self._unix_us() + self._offset

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from kdht.wire import FIELD, NO_FLAGS, OFFSET
+from kdht.wire import FIELD, OFFSET
 from kdht.wire._shared import TRY_BITS, Flag
 
 MAX_SENT = 1 << TRY_BITS
@@ -20,6 +20,7 @@ _LAST_ID_BYTE = OFFSET["request_id"] + 7
 _ATTEMPT = OFFSET["attempt"]
 _FLAGS = OFFSET["flags"]
 _COOKIE = FIELD["cookie"]
+_PROVEN, _DIRECT = int(Flag.PROVEN), int(Flag.DIRECT)
 
 
 class Send(NamedTuple):
@@ -47,7 +48,7 @@ def address(message: bytearray, number: int, sent: Sent, port: int) -> Send:
     """Make a packed request the datagram of that number; writes to `message`. `port`: as in Send."""
     message[_LAST_ID_BYTE] = message[_LAST_ID_BYTE] & -MAX_SENT & 0xFF | number
     message[_ATTEMPT] = sent.attempt
-    message[_FLAGS] = Flag.DIRECT if sent.direct else NO_FLAGS
+    message[_FLAGS] = message[_FLAGS] & _PROVEN | (_DIRECT if sent.direct else 0)
     message[_COOKIE] = sent.cookie.to_bytes(8, "big")
     return Send(sent.node, bytes(message), sent.direct, port)
 

@@ -43,8 +43,7 @@ from kdht.client._datagram import MAX_REPEATS, Sent, address
 from kdht.client._nodes import NOBODY
 from kdht.client._retries import RetryPolicy
 from kdht.errors import PortClosed, RequestError, RequestTimeout
-from kdht.wire import pack_request
-from kdht.wire._shared import TRY_BITS, Status
+from kdht.wire._shared import Status
 
 FORWARDS = 1.0
 """Seconds after an answer in which a closed port is not believed: when a daemon is killed, its XDP program still
@@ -127,9 +126,7 @@ class Exchange:
         """Nodes whose port is closed."""
         self._refusal: Status | None = None
         """The status for the error, if no answer comes."""
-        self._message = pack_request(
-            call.op, call.key, self.number << TRY_BITS, call.body, hops=call.hops, max_reply=call.max_reply
-        )
+        self._message = state.rights.pack(call, self.number)
 
     @property
     def done(self) -> bool:

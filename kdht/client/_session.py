@@ -21,6 +21,7 @@ from kdht.client._exchange import Exchange, Request
 from kdht.client._learning import Learner, Learnt, neighbours
 from kdht.client._nodes import KnownNodes
 from kdht.client._reads import Read
+from kdht.client._rights import NO_RIGHTS, Rights
 from kdht.client._routes import ReadRoutes
 from kdht.client._seal import NO_SEAL, Seal
 from kdht.client._watch import WatchExchange
@@ -61,8 +62,9 @@ class Session:
     """A client without sockets. `nodes`: how many it was given; `node_name`: how each is called in messages.
 
     `timeout`, seconds, and `attempts` limit each request. `unix_us`: microseconds since 1970, for the versions of writes.
-    `direct`: any node may answer a read, to an unconnected socket. `spread`: they go to any replica.
-    `seal`: what is done to values. `on_learnt` is called with each node named by the cluster; without it the client learns none.
+    `rights`: the client's token and scope. `seal`: what is done to values. `direct`: any node may answer a read, to an
+    unconnected socket. `spread`: they go to any replica. `on_learnt` is called with each node named by the cluster; without
+    it the client learns none.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class Session:
         attempts: int,
         rng: Random,
         unix_us: Callable[[], int],
+        rights: Rights = NO_RIGHTS,
         node_name: Callable[[int], str] = "node {}".format,
         direct: bool = False,
         spread: bool = False,
@@ -94,6 +97,7 @@ class Session:
             routes=ReadRoutes(spread),
             clock=WriteClock(unix_us, rng),
             outgoing=RequestOutbox(self._pending),
+            rights=rights,
             seal=seal,
         )
         self.outbox = self.state.outgoing.datagrams
@@ -110,13 +114,14 @@ class Session:
         if now >= self._learner.due_at:
             self._learner.begin(now)
             self._request(neighbours(self.state.rng), now, self._told_of_nodes)
-        return self._request(call, now, on_done)
+        return self._request(self.state.rights.in_scope(call), now, on_done)
 
     def watch(self, call: Call, lease: int, now: float, on_event: Callable[[], None]) -> WatchExchange:
         """Begin a watch. It lasts until it is forgotten or fails; `lease` is in seconds.
 
         `on_event` is called at each event, and at an error.
         """
+        call = self.state.rights.in_scope(call)
         watch = WatchExchange(self.state, call, self._new_number(), lease, now, on_event)
         self._begin(watch, now)
         return watch
@@ -128,6 +133,7 @@ class Session:
 
     def _request(self, call: Call, now: float, on_done: Callable[[Exchange, float], None] | None) -> Exchange:
         call = self.state.seal.fitted(call)
+        self.state.rights.check_room(call)
         kind = _KINDS.get(call.op, Exchange)
         exchange = kind(self.state, Request(call, self._new_number(), now, on_done))
         self._begin(exchange, now)

@@ -64,16 +64,13 @@ class Flight:
     def _next(self, now: float) -> bool:
         try:
             call = next(self._left, None)
+            if call is None:
+                return False
+            exchange = self._session.start(call, now, self._finished)
         except Exception as error:
             self.error = error
-            call = None
-        if call is None:
             return False
-        try:
-            self._flying.add(self._session.start(call, now, self._finished))
-        except Exception as error:  # a value that does not fit
-            self.error = error
-            return False
+        self._flying.add(exchange)
         return True
 
     def _finished(self, exchange: Exchange, now: float) -> None:

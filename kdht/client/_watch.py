@@ -25,8 +25,8 @@ from kdht.client._nodes import MAX_RTO
 from kdht.client._proofs import why_unproven
 from kdht.client._versions import version_in
 from kdht.errors import RequestError, RequestTimeout
-from kdht.wire import Record, pack_request
-from kdht.wire._shared import TRY_BITS, Status
+from kdht.wire import Record
+from kdht.wire._shared import Status
 
 MAX_EVENTS = 256
 """States that are kept if nobody fetches them: the last ones."""
@@ -85,6 +85,10 @@ class WatchExchange:
         self._attempt = self._losses = 0
         self._renewing = False
         self._gives_up = now
+        self._time = 0
+        """That in the last proof, microseconds."""
+        self._retimed_in: int | None = None
+        """The last renewal in which a node said that this host's clock is off."""
 
     @property
     def done(self) -> bool:
@@ -147,6 +151,10 @@ class WatchExchange:
         elif not self._renewing:
             return
         elif status is Status.COOKIE_NEEDED and cookie not in (0, self._asked[self._node].cookie):
+            self._ask(now)
+        elif status is Status.BAD_VERSION and self._retimed_in != self._round:
+            self._retimed_in = self._round
+            state.clock.refused(self._time, version_in(reply))
             self._ask(now)
         elif status is Status.NOT_RESPONSIBLE and self._attempt:
             self._attempt = -1  # past the replicas: the best route is next, at the deadline
@@ -223,6 +231,9 @@ class WatchExchange:
         self.deadline = min(now + min(trip.rto * 2**self._losses, MAX_RTO), self._gives_up)
 
     def _send(self, body: bytes, node: int, attempt: int, now: float) -> None:
-        message = pack_request(self.call.op, self.call.key, self.number << TRY_BITS, body)
+        state, call = self._state, self.call._replace(body=body)
+        message = state.rights.pack(call, self.number)
+        self._time = state.clock.now()
+        state.rights.prove(message, call, self._time)
         sent = self._asked[node] = Sent(node, attempt, self._state.cookie, now)
-        self._state.outgoing.add(address(message, 0, sent, self._state.nodes[node].port), self.number)
+        state.outgoing.add(address(message, 0, sent, state.nodes[node].port), self.number)

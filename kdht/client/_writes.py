@@ -99,12 +99,15 @@ class WriteExchange(Exchange):
     def _take_version(self, least: int) -> None:
         if self.call.version:
             self.version = self.call.version
+            self._state.rights.prove(self._message, self.call, self.version)
             return
         condition = self.call.condition
         least = max(least, (condition or 0) + 1)
         self.version = self._state.clock.next(least, alone=condition is not None)
         self._message[_VERSION] = self.version.to_bytes(8, "big")
+        # The proof last: it covers the sealed value.
         self._state.seal.close(self._message, self.call, self.version)
+        self._state.rights.prove(self._message, self.call, self.version)
         self._since = len(self._sent)
 
     def _choose_version(self, reply: Answer, index: int, now: float) -> None:

@@ -22,6 +22,7 @@ from kdht.client._driver import CLOSED, ClientDriver
 from kdht.client._keyfiles import SealKey, SigningKey
 from kdht.client._large import Progress
 from kdht.client._manifest import CHUNK_SIZE, UPLOAD_ID_LEN
+from kdht.client._rights import rights_of
 from kdht.client._seal import seal_of
 from kdht.client._session import Session
 from kdht.client._steps import WINDOW, Steps
@@ -29,6 +30,7 @@ from kdht.errors import RequestError
 from kdht.wire import Buffer, Record
 from kdht.wire import _shared as shared
 from kdht.wire.bencode import Bencodable
+from kdht.wire.rights import Token
 
 K = TypeVar("K", bound=Key)
 T = TypeVar("T")
@@ -51,10 +53,13 @@ class AsyncClient:
         direct: bool = False,
         spread_reads: bool = False,
         learn: bool = True,
+        token: str | Token | None = None,
+        scope: str | None = None,
         seal: SealKey | str | os.PathLike[str] | None = None,
     ) -> None:
-        """Raises ConfigError for an impossible limit, or text that names no node."""
+        """Raises ConfigError for an impossible limit, a bad token, or text that names no node."""
         timeout, attempts = arguments.limits(timeout, attempts)
+        self._rights = rights_of(token, scope)
         self._seal = seal_of(seal)
         self._nodes = sockets.node_list(nodes)
         self._limits = (timeout, attempts)
@@ -68,8 +73,12 @@ class AsyncClient:
 
     @property
     def max_value(self) -> int:
-        """Bytes that one `put` takes: fewer with a seal, and 8 fewer with a condition."""
-        return shared.MAX_VALUE - self._seal.overhead
+        """Bytes that one `put` takes: fewer with a token or a seal, and 8 fewer with a condition."""
+        return shared.MAX_VALUE - self._rights.proof_size - self._seal.overhead
+
+    def key_of(self, name: Key) -> bytes:
+        """The 20 bytes that the cluster knows a name by: its hash, in this client's scope."""
+        return self._rights.key_of(arguments.hash_of(arguments.name_of(name)))
 
     async def get(self, key: Key, *, max_value: int = shared.MAX_VALUE, quorum: bool = False) -> bytes:
         """The value of a key. Raises NotFound, ValueTooLarge if it has more than `max_value` bytes, Unconfirmed."""
@@ -111,7 +120,8 @@ class AsyncClient:
     ) -> int:
         """Store up to 64 MiB, in many requests. Returns the version. Raises ValueTooLarge."""
         data = arguments.whole(source)
-        upload, chunk_size = os.urandom(UPLOAD_ID_LEN), CHUNK_SIZE - self._seal.overhead
+        upload = os.urandom(UPLOAD_ID_LEN)
+        chunk_size = CHUNK_SIZE - self._rights.proof_size - self._seal.overhead
         return await self._run(large.put(key, data, ttl, progress, time.time(), upload, chunk_size))
 
     async def get_large(self, key: Key, *, progress: Progress = large.no_progress) -> bytes:
@@ -207,6 +217,7 @@ class AsyncClient:
             # Nobody must be able to guess request IDs.
             rng=random.SystemRandom(),
             unix_us=sockets.unix_us,
+            rights=self._rights,
             node_name=opened.node_name,
             direct=self._direct,
             spread=self._spread,

@@ -23,6 +23,7 @@ from kdht.client._keyfiles import SealKey, SigningKey
 from kdht.client._large import Progress
 from kdht.client._manifest import CHUNK_SIZE, UPLOAD_ID_LEN
 from kdht.client._pump import Pump
+from kdht.client._rights import rights_of
 from kdht.client._seal import seal_of
 from kdht.client._session import Session
 from kdht.client._steps import WINDOW, Flight, Many, Steps
@@ -30,6 +31,7 @@ from kdht.errors import RequestError
 from kdht.wire import Buffer, Record
 from kdht.wire import _shared as shared
 from kdht.wire.bencode import Bencodable
+from kdht.wire.rights import Token
 
 K = TypeVar("K", bound=Key)
 T = TypeVar("T")
@@ -44,11 +46,14 @@ class Client:
     - `spread_reads`: reads go to any replica of a key, so many clients of one key do not all wait for its owner. A
       read may then be older than another client's.
     - `learn`: ask nodes that the cluster names if none of `nodes` answers.
+    - `token`: what proves this client's rights, the text from `kdhtctl token new`; left out, the one in `$KDHT_TOKEN`.
+      `@FILE` stands for the text in a file. "" is none.
+    - `scope`: the keys lie in the scope with this name; left out, in the token's. Each scope has its own keys.
     - `seal`: encrypt all values with this `SealKey`, or the one in a file. Nodes see neither the values nor can they alter them.
       Values that were not sealed with it are errors.
 
-    Every method raises RequestTimeout if no answer comes, PortClosed at once if no node listens, and RequestError if the
-    cluster refuses. After Unconfirmed or RequestTimeout a write may have been done, but never twice.
+    Every method raises RequestTimeout if no answer comes, PortClosed at once if no node listens, Denied for want of a right,
+    and RequestError if the cluster refuses otherwise. After Unconfirmed or RequestTimeout a write may have been done, but never twice.
     Not thread-safe: give each thread, and each process, a client of its own.
     """
 
@@ -61,12 +66,15 @@ class Client:
         direct: bool = False,
         spread_reads: bool = False,
         learn: bool = True,
+        token: str | Token | None = None,
+        scope: str | None = None,
         seal: SealKey | str | os.PathLike[str] | None = None,
     ) -> None:
-        """Looks names up, which blocks. Raises ConfigError for a node without an address or an impossible limit,
-        RequestError if this host has no route to any node.
+        """Looks names up, which blocks. Raises ConfigError for a node without an address, an impossible limit
+        or a bad token, RequestError if this host has no route to any node.
         """
         timeout, attempts = arguments.limits(timeout, attempts)
+        self._rights = rights_of(token, scope)
         self._seal = seal_of(seal)
         infos = sockets.resolve(sockets.node_list(nodes))
         self._pid = os.getpid()
@@ -80,6 +88,7 @@ class Client:
             attempts=attempts,
             rng=random.SystemRandom(),
             unix_us=sockets.unix_us,
+            rights=self._rights,
             node_name=self._sockets.node_name,
             direct=direct,
             spread=spread_reads,
@@ -90,8 +99,12 @@ class Client:
 
     @property
     def max_value(self) -> int:
-        """Bytes that one `put` takes: fewer with a seal, and 8 fewer with a condition."""
-        return shared.MAX_VALUE - self._seal.overhead
+        """Bytes that one `put` takes: fewer with a token or a seal, and 8 fewer with a condition."""
+        return shared.MAX_VALUE - self._rights.proof_size - self._seal.overhead
+
+    def key_of(self, name: Key) -> bytes:
+        """The 20 bytes that the cluster knows a name by: its hash, in this client's scope."""
+        return self._rights.key_of(arguments.hash_of(arguments.name_of(name)))
 
     def get(self, key: Key, *, max_value: int = shared.MAX_VALUE, quorum: bool = False) -> bytes:
         """The value of a key. Raises NotFound, ValueTooLarge if it has more than `max_value` bytes.
@@ -106,10 +119,10 @@ class Client:
         return calls.record(self._answer_to(calls.get(key, max_value, quorum=quorum)))
 
     def put(self, key: Key, value: Buffer, ttl: int | None = None, *, if_version: int | None = None) -> int:
-        """Store a value of at most 1104 bytes, for `ttl` seconds or without end. Returns its version.
+        """Store a value of at most 1104 bytes (with a token 1040), for `ttl` seconds or without end. Returns its version.
 
         With `if_version` only if the key has that version, or no record for 0; else raises Conflict. Such a value
-        has at most 1096 bytes. Raises ValueTooLarge before anything is sent, and Unconfirmed if the write may have been
+        has at most 1096 bytes (with a token 1032). Raises ValueTooLarge before anything is sent, and Unconfirmed if the write may have been
         done or not, or may have been done and overwritten.
         """
         return self._run(steps.put(key, value, ttl, if_version))
@@ -151,7 +164,8 @@ class Client:
         the bytes in all. If it fails or is interrupted, it deletes what it has written. Raises ValueTooLarge.
         """
         data = arguments.whole(source)
-        upload, chunk_size = os.urandom(UPLOAD_ID_LEN), CHUNK_SIZE - self._seal.overhead
+        upload = os.urandom(UPLOAD_ID_LEN)
+        chunk_size = CHUNK_SIZE - self._rights.proof_size - self._seal.overhead
         return self._run(large.put(key, data, ttl, progress, time.time(), upload, chunk_size))
 
     def get_large(self, key: Key, *, progress: Progress = large.no_progress) -> bytes:

@@ -139,8 +139,20 @@ async def in_thread(work: Callable[[], T]) -> T:
         except Exception as error:
             future.set_exception(error)
 
-    threading.Thread(target=run, name="kdht-resolver", daemon=True).start()
-    return await asyncio.wrap_future(future)
+    while True:
+        if _started(run):
+            return await asyncio.wrap_future(future)
+        await asyncio.sleep(FIRST_RETRY)
+
+
+def _started(run: Callable[[], None]) -> bool:
+    """Whether a thread could be started. The system may have none left now; joining must not end by that."""
+    try:
+        threading.Thread(target=run, name="kdht-resolver", daemon=True).start()
+    except RuntimeError as error:
+        log.warning("no thread to look names up; tried again", extra={"error": error})
+        return False
+    return True
 
 
 def resolve_bootstrap(settings: Settings) -> BootstrapAddresses:

@@ -24,6 +24,7 @@ from kdht.datapath.base import Handlers, Reader
 from kdht.datapath.publish import Publisher
 from kdht.datapath.socket.transport import SocketTransport
 from kdht.errors import StorageError
+from kdht.node.access import Access, AccessPolicy
 from kdht.node.assembly import assemble
 from kdht.node.node import Node
 from kdht.node.options import Options
@@ -59,6 +60,7 @@ class Parts:
     reader: StoreReader
     coordinator: Coordinator
     transport: SocketTransport
+    access: Access
     on_change: OnChange
     """For writes to the store that bypass the writer."""
     handlers: Handlers
@@ -97,6 +99,7 @@ def build(
         cache=cache,
         freebind=settings.config.node.freebind,
     )
+    access = Access(settings.access)
     cluster = ClusterState(policy(settings))
     kademlia, repair = _node(settings, contact, publisher, _keeping(settings, store, cache, cluster))
     if aside.waits:
@@ -122,6 +125,7 @@ def build(
         cluster=cluster,
         repair=repair,
         node=queue,
+        access=access,
         observer=timings,
         rng=SystemRandom(),
         clock=cast(Callable[[], UnixTime], time.time),  # no wrapper: called for each batch
@@ -139,6 +143,7 @@ def build(
         reader=reader,
         coordinator=assembly.coordinator,
         transport=transport,
+        access=access,
         on_change=assembly.on_change,
         handlers=assembly.handlers,
         queue=queue,
@@ -234,6 +239,15 @@ def _timed(reader: StoreReader, timings: Timings) -> Reader:
         return records
 
     return read
+
+
+def set_access(parts: Parts, policy: AccessPolicy, now: UnixTime) -> None:
+    """Have everybody's rights judged by this policy from now on, those of watching clients too."""
+    # The transport first when it shall ask, so nothing is answered unasked between the two.
+    parts.transport.check_reads(True)
+    parts.access.set_policy(policy)
+    parts.transport.check_reads(parts.access.asks_readers)
+    parts.service.access_changed(now)
 
 
 def configure(publisher: Publisher, node_id: bytes, settings: Settings) -> None:

@@ -47,6 +47,10 @@ Reader = Callable[[list[bytes], list[int], UnixTime], Sequence[tuple[int, int, i
 Receiver. Runs on the transport's own thread."""
 
 
+MayRead = Callable[[bytes, UnixTime], bool]
+"""Whether a GET's sender may read its key. Runs on the transport's own thread."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Handlers:
     """The node's functions that a transport calls, all on the transport's own thread. None of them may block."""
@@ -61,11 +65,21 @@ class Handlers:
     """An alarm set by `Transport.call_in` is due. Returns the seconds to the next alarm, or None."""
     read: Reader | None
     """None: every GET that is not in the cache goes to `receive`."""
+    may_read: MayRead
+    """Asked before the transport answers a GET itself, while `Transport.check_reads` says so. A GET that it refuses goes
+    to `receive`."""
 
     @classmethod
     def without_records(cls, receive: Receiver) -> "Handlers":
         """For a node that keeps no records: it only receives."""
-        return cls(receive=receive, unreachable=_ignore_address, away=_ignore, time=_no_alarm, read=None)
+        return cls(
+            receive=receive,
+            unreachable=_ignore_address,
+            away=_ignore,
+            time=_no_alarm,
+            read=None,
+            may_read=_nobody,
+        )
 
 
 def _ignore_address(address: Address) -> None:
@@ -78,6 +92,11 @@ def _ignore() -> None:
 
 def _no_alarm() -> None:
     """No alarm is ever set."""
+
+
+def _nobody(data: bytes, now: UnixTime) -> bool:
+    """Nothing is answered from a store."""
+    return False
 
 
 class Datapath(Protocol):
@@ -122,6 +141,9 @@ class Transport(Datapath, Protocol):
 
     def call_in(self, seconds: float) -> None:
         """Have `Handlers.time` called in so many seconds, unless it is due earlier. Thread-safe. No-op while stopped."""
+
+    def check_reads(self, wanted: bool) -> None:
+        """From now on ask `Handlers.may_read` before a GET is answered here, or ask no more. Thread-safe."""
 
     def send(self, batch: Iterable[Outgoing]) -> int:
         """Send all; the number sent. What the network refuses is counted and dropped. Thread-safe."""

@@ -7,7 +7,7 @@ import logging
 
 log = logging.getLogger(__name__)
 
-UNKNOWN = "behind this host's rules, or on the way"
+UNKNOWN = "no rule of nftables drops them: look at ip rule, ip route, rp_filter, and the network"
 
 
 class LossLog:

@@ -8,6 +8,7 @@ from random import Random
 
 from kdht._routing import Core
 from kdht.datapath.base import Datagram, Handlers, Outgoing
+from kdht.node.access import OPEN, Access
 from kdht.node.assembly import Assembly, RepairedRecords, assemble
 from kdht.node.observer import Unobserved
 from kdht.node.replicas import ClusterState, Policy
@@ -31,9 +32,10 @@ def standalone(
     cache: RecordCache | None = None,
     repair: RepairedRecords | None = None,
     open_writer: Callable[[OnChange], Writer] | None = None,
+    access: Access | None = None,
 ) -> Assembly[Writer]:
     """`send` gets each batch of datagrams. Without a policy a record has one replica; without a writer, writes are done
-    at once."""
+    at once; without `access` everybody may do everything."""
     cluster = ClusterState(policy or Policy(replicas=1, acks=1))
     cluster.found()
     return assemble(
@@ -48,6 +50,7 @@ def standalone(
         cluster=cluster,
         repair=repair or CaughtUpOnAll(),
         node=NoNode(),
+        access=access or Access(OPEN),
         observer=Unobserved(),
         rng=Random(1),
         clock=clock,
@@ -98,6 +101,9 @@ class SendOnly:
         return len(items)
 
     def call_in(self, seconds: float) -> None:
+        pass
+
+    def check_reads(self, wanted: bool) -> None:
         pass
 
 

@@ -1,10 +1,55 @@
-"""Who may read and write: the configured policy."""
+"""Who may read and write: the policy, and the check of each request's proof.
 
+Contract: no I/O, no clock. Any thread may call. `set_policy` may come while requests are checked: each is judged by one
+policy or by the other.
+
+A request is judged where it ends, before anything is read, written or leased. The order of the checks is that of
+REASONS: what says most about the sender comes last, so a stranger learns only that his MAC is wrong.
+"""
+
+import threading
+from collections import Counter
 from typing import Literal, NamedTuple
 
+from kdht.errors import BadPacket
+from kdht.storage.versions import micros
+from kdht.times import UnixTime
+from kdht.wire import OFFSET
+from kdht.wire import _shared as shared
+from kdht.wire._shared import Flag, Op
 from kdht.wire.keys import AccessKey
+from kdht.wire.limits import MAX_CLOCK_ERROR
+from kdht.wire.rights import (
+    NEEDED,
+    NOBODY,
+    OPEN_KEY,
+    PROOF,
+    Grant,
+    Proof,
+    is_mac_right,
+    scoped_key,
+    split_proof,
+    token_key,
+)
 
 Mode = Literal["open", "count", "token"]
+
+REASONS = ("none", "mac", "expired", "revoked", "right", "scope", "seq")
+"""Why a request is refused: no proof; no token of this cluster made it; the token has expired, or its holder is
+revoked; it has no right to this, or to this key; the time in it is too far from the node's."""
+KINDS = WRITES, READS = "writes", "reads"
+
+MAX_KNOWN = 1024
+"""Grants whose key is remembered."""
+
+_OP, _FLAGS = OFFSET["op"], OFFSET["flags"]
+_KEY = slice(OFFSET["key"], OFFSET["key"] + shared.ID_LEN)
+# As plain numbers: an enum's operators cost more than all else that is done with them.
+_PROVEN = int(Flag.PROVEN)
+_NEEDED = {int(op): int(right) for op, right in NEEDED.items()}
+_WRITING = frozenset({int(Op.PUT), int(Op.DELETE)})
+_HEAD = shared.HEADER_LEN
+_SEQ = slice(-shared.PROOF_MAC_LEN - 8, -shared.PROOF_MAC_LEN)
 
 
 class AccessPolicy(NamedTuple):
@@ -20,3 +65,127 @@ class AccessPolicy(NamedTuple):
 
 
 OPEN = AccessPolicy("open", "open", (), frozenset(), frozenset())
+
+
+class _Known(NamedTuple):
+    grant: Grant
+    key: bytes
+
+
+class _Judge:
+    """One policy, and the keys of the grants that it has seen proofs of."""
+
+    def __init__(self, policy: AccessPolicy) -> None:
+        self._keys = {key.epoch: key.key for key in policy.keys}
+        self._policy = policy
+        self._known: dict[bytes, _Known] = {}
+
+    def reason(self, data: bytes, now: UnixTime, *, window: bool = True) -> str:
+        """Why this request would be refused; empty if it is proven. `window`: its time counts too."""
+        if not data[_FLAGS] & _PROVEN:
+            return "none"
+        op, key = data[_OP], data[_KEY]
+        try:
+            body, proof = split_proof(data[_HEAD:])
+            grant, token_key = self._known.get(proof.grant) or self._derived(proof.grant)
+        except BadPacket:
+            return "mac"
+        if not is_mac_right(proof, token_key, op, key, body):
+            return "mac"
+        self._remember(proof.grant, _Known(grant, token_key))
+        return self._refused(grant, proof, op, key, now) or (_off_time(proof.seq, op, now) if window else "")
+
+    def expiry(self, data: bytes) -> int:
+        """When a proven request's token ends, Unix seconds; 0: never."""
+        return Grant.parse(split_proof(data[_HEAD:])[1].grant).expiry
+
+    def _derived(self, packed: bytes) -> _Known:
+        """Raises BadPacket for a grant that no token of this cluster has."""
+        grant = Grant.parse(packed)
+        if grant.holder == NOBODY and grant.scope in self._policy.open_scopes:
+            return _Known(grant, OPEN_KEY)
+        key = self._keys.get(grant.epoch)
+        if key is None or grant.holder == NOBODY:
+            raise BadPacket("BAD_EPOCH", f"a token of epoch {grant.epoch}, holder {grant.holder:016x}")
+        return _Known(grant, token_key(key, packed))
+
+    def _remember(self, packed: bytes, known: _Known) -> None:
+        """Only what was proven: strangers cannot fill it."""
+        if packed not in self._known:
+            if len(self._known) >= MAX_KNOWN:
+                self._known.clear()
+            self._known[packed] = known
+
+    def _refused(self, grant: Grant, proof: Proof, op: int, key: bytes, now: UnixTime) -> str:
+        if grant.expiry and grant.expiry <= now:
+            return "expired"
+        if grant.holder in self._policy.revoked:
+            return "revoked"
+        if not int(grant.rights) & _NEEDED[op]:
+            return "right"
+        if grant.scope and scoped_key(proof.inner, grant.scope) != key:
+            return "scope"
+        return ""
+
+
+def _off_time(seq: int, op: int, now: UnixTime) -> str:
+    """A write's time is checked as its version, which may be ahead of the clock where the key's is."""
+    if op in _WRITING:
+        return "" if seq else "seq"
+    return "seq" if abs(seq - micros(now)) > MAX_CLOCK_ERROR else ""
+
+
+class Access:
+    """One node's. `denied` and `would_deny` count by (WRITES or READS, reason): refused, and let through by `count`."""
+
+    def __init__(self, policy: AccessPolicy) -> None:
+        self._lock = threading.Lock()
+        self.denied: Counter[tuple[str, str]] = Counter()
+        self.would_deny: Counter[tuple[str, str]] = Counter()
+        self.set_policy(policy)
+
+    def set_policy(self, policy: AccessPolicy) -> None:
+        """From now on judge by this one."""
+        self._judge, self.policy = _Judge(policy), policy
+
+    @property
+    def asks_readers(self) -> bool:
+        """Whether no read may be answered before `may_read` was asked."""
+        return self.policy.reads != "open"
+
+    def may_read(self, data: bytes, now: UnixTime) -> bool:
+        """Whether this request is proven. One that is not goes to `refusal`, which counts it."""
+        return not self._judge.reason(data, now)
+
+    def refusal(self, kind: str, data: bytes, now: UnixTime) -> str:
+        """Why this request is refused; empty if it is not. `kind`: WRITES or READS."""
+        mode = self.policy.writes if kind == WRITES else self.policy.reads
+        if mode == "open":
+            return ""
+        reason = self._judge.reason(data, now)
+        if not reason:
+            return ""
+        with self._lock:
+            (self.denied if mode == "token" else self.would_deny)[kind, reason] += 1
+        return reason if mode == "token" else ""
+
+    def reason(self, data: bytes, now: UnixTime) -> str:
+        """Why this request has no proof that counts; empty if it has one. It is not counted, whatever the mode."""
+        return self._judge.reason(data, now)
+
+    def may_watch_until(self, data: bytes) -> int:
+        """When an accepted WATCH's lease has to end, Unix seconds; 0: when it likes."""
+        return self._judge.expiry(data) if self.policy.reads == "token" else 0
+
+    def may_go_on(self, data: bytes, now: UnixTime) -> bool:
+        """Whether a lease that was taken with this WATCH may stand. Its time was checked then."""
+        return self.policy.reads != "token" or not self._judge.reason(data, now, window=False)
+
+
+def body_of(data: bytes) -> tuple[bytes, int | None]:
+    """A request's body without its proof, and the proof's `seq`; None without one. Raises BadPacket."""
+    if not data[_FLAGS] & _PROVEN:
+        return data[_HEAD:], None
+    if len(data) < _HEAD + PROOF.size:
+        raise BadPacket("TRUNCATED", "a proof is longer than its body")
+    return data[_HEAD : -PROOF.size], int.from_bytes(data[_SEQ], "big")

@@ -17,6 +17,7 @@ from typing import Generic, Protocol, TypeVar
 
 from kdht._routing import Core
 from kdht.datapath.base import Handlers, Reader, Transport
+from kdht.node.access import Access
 from kdht.node.cluster import ClusterState
 from kdht.node.dispatch import Dispatcher, NodeInput
 from kdht.node.notifier import Notifier
@@ -72,6 +73,7 @@ def assemble(
     cluster: ClusterState,
     repair: RepairedRecords,
     node: NodeInput,
+    access: Access,
     observer: Observer,
     rng: Random,
     clock: Callable[[], UnixTime],
@@ -107,6 +109,7 @@ def assemble(
         replies=replies,
         leases=leases,
         cache=cache,
+        access=access,
         on_late=observer.late,
         room=room,
     )
@@ -130,7 +133,9 @@ def assemble(
         away=away,
         time=dispatcher.tick,
         read=reader,
+        may_read=access.may_read,
     )
+    transport.check_reads(access.asks_readers)
     return Assembly(
         writer=writer,
         coordinator=coordinator,

@@ -17,6 +17,7 @@ from functools import partial
 from kdht._routing import Core
 from kdht.datapath.base import Datagram
 from kdht.errors import BadPacket, MissingLibrary, StorageError, Unproven
+from kdht.node.access import READS, WRITES, Access, body_of
 from kdht.node.replicas import Coordinator
 from kdht.node.replicas.coordinator import MAX_WIRE_EXPIRY, KeptRecords
 from kdht.node.replicas.leases import Leases
@@ -27,6 +28,7 @@ from kdht.node.replies import Replies, ReplyBatch
 from kdht.storage import Store, StoredRecord, visible
 from kdht.storage._cache import RecordCache
 from kdht.storage.room import Room
+from kdht.storage.versions import micros
 from kdht.times import UnixTime
 from kdht.wire import FIELD, OFFSET, RECORD, Contact, Record, pack_contacts, parse_write
 from kdht.wire._shared import CONTACT_LEN, HEADER_LEN, RECORD_LEN, K, Op, Reason, Status
@@ -37,6 +39,7 @@ _KEY = FIELD["key"]
 _STATUS = OFFSET["status"]
 _REQUEST_ID = FIELD["request_id"]
 _LEASE = struct.Struct(">I")
+_WRITING = frozenset({Op.PUT, Op.DELETE})
 
 _TRACE_STATUS = {Reason.TRACE_ENDS: Status.HOPS_ENDED, Reason.ATTEMPT_ENDS: Status.NOT_RESPONSIBLE}
 
@@ -58,10 +61,12 @@ class Service:
         replies: Replies,
         leases: Leases,
         cache: RecordCache | None,
+        access: Access,
         on_late: Late,
         room: Room,
     ) -> None:
         self._store = store
+        self._access = access
         self._room = room
         self._coordinator = coordinator
         self._faults = coordinator.faults
@@ -92,6 +97,8 @@ class Service:
             if requests is not None:
                 requests.append(request)
         answers = self._replies.batch(now)
+        # Before anything is read, written or leased.
+        reads, others = self._admitted(READS, reads, answers), self._admitted(WRITES, others, answers)
         at_once = self._read(reads, answers) if reads else 0
         if others:
             self._write(others, answers)
@@ -102,6 +109,37 @@ class Service:
                 self._faults.note("a TRACE")
         self._replies.send(answers)
         return at_once
+
+    def access_changed(self, now: UnixTime) -> None:
+        """The policy is another one: end the leases that it would refuse."""
+        self._leases.keep(lambda request: self._access.may_go_on(request.data, now))
+
+    def _admitted(self, kind: str, requests: list[Datagram], answers: ReplyBatch) -> list[Datagram]:
+        """Those whose sender may do this; the others are refused."""
+        policy = self._access.policy
+        if not requests or (policy.writes if kind == WRITES else policy.reads) == "open":
+            return requests
+        admitted = []
+        for request in requests:
+            try:
+                if self._is_admitted(kind, request, answers):
+                    admitted.append(request)
+            except Exception:
+                self._faults.note("a proof")
+        return admitted
+
+    def _is_admitted(self, kind: str, request: Datagram, answers: ReplyBatch) -> bool:
+        reason = self._access.refusal(kind, request.data, answers.now)
+        if reason == "seq" and request.data[_OP] not in _WRITING:
+            # A right token, and a clock that is off: the client corrects it by this time.
+            answers.add(request, Status.BAD_VERSION, self._time_for(request, answers.now))
+        elif reason:
+            answers.add(request, Status.DENIED)
+        return not reason
+
+    @staticmethod
+    def _time_for(request: Datagram, now: UnixTime) -> bytes:
+        return RECORD.pack(micros(now), 0, 0) if request.max_reply >= RECORD_LEN else b""
 
     def counters(self) -> dict[str, int]:
         """As Replies.counters."""
@@ -208,12 +246,17 @@ class Service:
 
     def _watch(self, request: Datagram, key: bytes, answers: ReplyBatch) -> bool:
         """Take the lease; whether the request goes on as a GET does."""
-        body = request.data[HEADER_LEN:]
-        if len(body) != _LEASE.size:
+        try:
+            body, _ = body_of(request.data)
+            (seconds,) = _LEASE.unpack(body)
+        except (BadPacket, struct.error):
             answers.add(request, Status.BAD_REQUEST)
-        elif request.max_reply < RECORD_LEN:
+            return False
+        if end := self._access.may_watch_until(request.data):
+            seconds = min(seconds, max(end - int(answers.now), 0))
+        if request.max_reply < RECORD_LEN:
             answers.add(request, self._replier.refusal(request, RECORD_LEN, int(answers.now)))
-        elif not self._leases.renew(key, self._replier.client_of(request), request, _LEASE.unpack(body)[0]):
+        elif not self._leases.renew(key, self._replier.client_of(request), request, seconds):
             answers.add(request, Status.BUSY)
         else:
             return True
@@ -239,10 +282,15 @@ class Service:
         if request.reason is not Reason.OWNER and not self._coordinator.responsible(key):
             return Status.NOT_RESPONSIBLE
         try:
-            body = data[HEADER_LEN:]
+            body, seq = body_of(data)
             asked, condition = parse_write(body) if body or data[_OP] == Op.PUT else (Record(), None)
         except BadPacket:
             return Status.BAD_REQUEST
+        if seq is not None:
+            # The proof covers it, so a copy of this datagram is the same write.
+            if asked.version not in (0, seq):
+                return Status.BAD_REQUEST
+            asked = asked._replace(version=seq)
         if asked.flags & KINDS:
             refused = self._check_certified(data, asked)
             if refused is not None:
@@ -250,7 +298,7 @@ class Service:
         # Other flags are for nodes: a client cannot write a tombstone by a PUT.
         elif asked.flags:
             return Status.BAD_REQUEST
-        if (body or data[_OP] == Op.PUT) and request.max_reply < RECORD_LEN:
+        if (body or seq is not None or data[_OP] == Op.PUT) and request.max_reply < RECORD_LEN:
             # Said before anything is written: the confirmation could not be sent.
             return self._replier.refusal(request, RECORD_LEN, int(turn.now))
         who = self._replier.address_of(request)

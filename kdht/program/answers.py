@@ -60,6 +60,15 @@ class RepairState(msgspec.Struct, kw_only=True):
     """Comparisons that wait."""
 
 
+class AccessState(msgspec.Struct, frozen=True):
+    """Who may read and write: `open`, `count` or `token`."""
+
+    writes: str
+    reads: str
+    epochs: tuple[int, ...]
+    """Of the access secrets whose tokens are accepted."""
+
+
 class NodeStatus(msgspec.Struct, kw_only=True):
     """`status`: the same fields in every state, so that a caller can wait for a node to be ready."""
 
@@ -79,6 +88,7 @@ class NodeStatus(msgspec.Struct, kw_only=True):
     cookies: bool
     log_lines_lost: int
     warnings: list[str]
+    access: AccessState = AccessState("open", "open", ())
     node_id: str | None = None
     contacts: int = 0
     joined: bool = False
@@ -177,6 +187,10 @@ class NodeStats(msgspec.Struct):
     """Verdicts by reason, of: socket, nfqueue, ebpf, all."""
     requests: Counters
     """Answers by op and status, as "GET OK"."""
+    denied: Counters
+    """Refused for want of a right, as "writes mac"."""
+    would_deny: Counters
+    """The same, let through because the mode is `count`."""
     replication: Counters
     storage: StorageCounters
     repair: Counters

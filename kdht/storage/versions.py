@@ -12,11 +12,9 @@ Contract: no clock, no I/O.
 from kdht.storage.record import StoredRecord
 from kdht.times import UnixTime
 from kdht.wire.certified import CERTIFIED, KINDS
-from kdht.wire.limits import MAX_VERSION
+from kdht.wire.limits import MAX_CLOCK_ERROR, MAX_VERSION
 
 MICROSECONDS = 1_000_000
-MAX_CLOCK_ERROR = 60 * MICROSECONDS
-"""Microseconds that a client's version may be off its node's clock, and that a node's versions may be ahead of it."""
 DAY = 86400 * MICROSECONDS
 ANY_VERSION = MAX_VERSION
 """As `latest`: no version is refused. For reading a store as it is, to repair or count it."""

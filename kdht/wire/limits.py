@@ -1,6 +1,6 @@
 """The greatest values of some fields.
 
-MAX_VERSION and MAX_TTL are the greatest that fit. MAX_LEASE is a rule: after it a node forgets a client that died.
+MAX_VERSION and MAX_TTL are the greatest that fit. The others are rules: after MAX_LEASE a node forgets a client that died.
 """
 
 MAX_VERSION = 2**64 - 1
@@ -10,3 +10,6 @@ MAX_TTL = 2**32 - 1
 """Seconds."""
 MAX_LEASE = 60
 """Seconds that one WATCH lasts at most."""
+MAX_CLOCK_ERROR = 60_000_000
+"""Microseconds that a client's version, or the time in its proof, may be off its node's clock, and that a node's versions may
+be ahead of it."""

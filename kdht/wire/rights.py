@@ -8,7 +8,6 @@ grant again, and a MAC of the request under the token's key. docs/protocol.md ex
 """
 
 import base64
-import binascii
 import re
 import struct
 from hashlib import blake2b
@@ -51,8 +50,12 @@ NEEDED = {
 }
 """The right that each operation asks for. TRACE asks for none: it shows no value."""
 
-_TOKEN_BYTES = shared.GRANT_LEN - 2 + KEY_LEN
+_NO_RIGHTS = 0xFF ^ int(ALL_RIGHTS)
 _TOKEN_CHARACTERS = 51
+_DAMAGED = (
+    f"a token has {len(PREFIX) + _TOKEN_CHARACTERS} letters, digits, - and _, and this one is damaged or cut off: copy it "
+    "again"
+)
 _BASE64 = re.compile(r"[A-Za-z0-9_-]*")
 _HEX = re.compile(r"[0-9a-fA-F]{16}")
 
@@ -81,7 +84,7 @@ class Grant(NamedTuple):
         kind, rights, epoch, reserved, expiry, holder, scope = GRANT.unpack(data)
         if kind != shared.GRANT_KIND:
             raise BadPacket("BAD_FLAGS", f"a grant of kind {kind}")
-        if reserved or rights & ~ALL_RIGHTS:
+        if reserved or rights & _NO_RIGHTS:
             raise BadPacket(
                 "BAD_FLAGS", f"a grant with rights {rights:#04x} and a reserved byte {reserved:#04x}"
             )
@@ -113,18 +116,19 @@ class Token(NamedTuple):
             raise BadToken(f"a token begins with {PREFIX}: is this one whole?")
         rest = text[len(PREFIX) :]
         if len(rest) != _TOKEN_CHARACTERS or not _BASE64.fullmatch(rest):
-            raise BadToken(
-                f"a token has {len(PREFIX) + _TOKEN_CHARACTERS} letters, digits, - and _, and this one is damaged or cut "
-                "off: copy it again"
-            )
+            raise BadToken(_DAMAGED)
+        data = base64.urlsafe_b64decode(rest + "=" * (-len(rest) % 4))
         try:
-            data = base64.urlsafe_b64decode(rest + "=" * (-len(rest) % 4))
             grant = Grant.parse(bytes((shared.GRANT_KIND, *data[:2], 0)) + data[2 : shared.GRANT_LEN - 2])
-        except (BadPacket, binascii.Error):
+        except BadPacket:
             raise BadToken(
                 "this token has rights that this version does not know: is kdht too old?"
             ) from None
-        return cls(grant, data[shared.GRANT_LEN - 2 :])
+        found = cls(grant, data[shared.GRANT_LEN - 2 :])
+        # The last character has two bits to spare. One token has one text, so texts can be compared.
+        if found.text != text:
+            raise BadToken(_DAMAGED)
+        return found
 
 
 class Proof(NamedTuple):

@@ -156,10 +156,10 @@ def test_clocks(tmp_path, clocks, expected):
 def test_a_full_disk_and_failed_writes(tmp_path, monkeypatch):
     well = subject(tmp_path)
     monkeypatch.setattr(node, "LEAST_FREE", 1 << 62)
-    findings = found(
-        node.data_directory, replace(well, stats=node_stats(storage=StorageCounters(*[0] * 8, failed=2)))
-    )
-    assert states(findings) == ["warning", "failure"]
+    for disk_failed, state in ((False, "warning"), (True, "failure")):
+        storage = StorageCounters(*[0] * 8, failed=2, disk_failed=disk_failed)
+        findings = found(node.data_directory, replace(well, stats=node_stats(storage=storage)))
+        assert states(findings) == ["warning", state]
 
 
 # --- The kernel

@@ -53,7 +53,7 @@ def test_a_datagram_is_sent_again_after_the_error_of_an_earlier_one():
 
 @pytest.fixture
 def opened():
-    with ScriptedNode() as node:
+    with ScriptedNode(lambda node, request: []) as node:
         opened = sockets.Sockets(
             sockets.resolve(sockets.node_list(node.name)),
             direct=False,

@@ -8,12 +8,13 @@ from scripted_node import refusal, reply_to, value_reply
 
 from kdht import wire
 from kdht.client import _calls as calls
-from kdht.client._clock import AHEAD, SPREAD, SPREAD_AHEAD, WriteClock
+from kdht.client._clock import SPREAD, SPREAD_AHEAD, WriteClock
 from kdht.client._datagram import Send
 from kdht.client._writes import MAX_DOUBTS
 from kdht.errors import Conflict, RequestError, RequestTimeout, Unconfirmed
 from kdht.wire import Record, parse_write
 from kdht.wire._shared import Status
+from kdht.wire.limits import MAX_CLOCK_ERROR
 
 DELETE = calls.delete("hello")
 CONDITIONAL = calls.put("hello", b"mine", None, 7)
@@ -138,7 +139,7 @@ def test_a_wrong_clock_is_corrected(off_s):
 def test_a_version_slightly_ahead_does_not_move_the_clock():
     clock = WriteClock(lambda: NOW_US, random.Random(1))
     first = clock.next(0)
-    clock.refused(first, NOW_US + AHEAD)
+    clock.refused(first, NOW_US + MAX_CLOCK_ERROR)
     assert clock.next(0) == first + 1
 
 
@@ -154,11 +155,11 @@ def test_two_clocks_behind_one_version_choose_different_ones():
 
 def test_a_version_far_ahead_is_exceeded_without_moving_the_clock():
     clock = WriteClock(lambda: NOW_US, random.Random(1))
-    assert clock.next(NOW_US + 2 * AHEAD) >= NOW_US + 2 * AHEAD
-    assert clock.next(0) > NOW_US + 2 * AHEAD
+    assert clock.next(NOW_US + 2 * MAX_CLOCK_ERROR) >= NOW_US + 2 * MAX_CLOCK_ERROR
+    assert clock.next(0) > NOW_US + 2 * MAX_CLOCK_ERROR
     other = WriteClock(lambda: NOW_US, random.Random(1))
-    other.next(NOW_US + 2 * AHEAD)
-    other.refused(NOW_US + 2 * AHEAD + 5000, NOW_US)
+    other.next(NOW_US + 2 * MAX_CLOCK_ERROR)
+    other.refused(NOW_US + 2 * MAX_CLOCK_ERROR + 5000, NOW_US)
     assert abs(other.next(0) - NOW_US) < 10
 
 

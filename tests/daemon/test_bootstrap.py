@@ -1,5 +1,6 @@
 """How a daemon finds others by name: it must never take a silent resolver for an empty cluster."""
 
+import asyncio
 import socket
 from pathlib import Path
 
@@ -149,7 +150,6 @@ class FakeDriver:
 
 def run_join(monkeypatch, saved, *answers):
     """Join with a resolver that fails until the last of `answers`; what the node was told."""
-    import asyncio
 
     left = list(answers)
 
@@ -191,13 +191,27 @@ def test_a_known_name_is_asked_for_once(monkeypatch):
     assert run_join(monkeypatch, [], "10.0.0.2") == [("restore", []), ("join", [HERE])]
 
 
+def test_a_system_without_a_free_thread_ends_no_join(monkeypatch):
+    """Python raises RuntimeError then, which is no OSError."""
+    real, refused = bootstrap.threading.Thread.start, [RuntimeError("can't start new thread")] * 2
+
+    def start(thread):
+        if thread.name == "kdht-resolver" and refused:
+            raise refused.pop()
+        real(thread)
+
+    monkeypatch.setattr(bootstrap.threading.Thread, "start", start)
+    monkeypatch.setattr(bootstrap, "FIRST_RETRY", 0.01)
+    assert asyncio.run(bootstrap.in_thread(lambda: "found")) == "found"
+    assert not refused
+
+
 class EnoughSeen(Exception):
     """The resolver was asked for the last time of a test."""
 
 
 def stay(monkeypatch, driver: FakeDriver, *answers: list[str]) -> None:
     """The node knows the addresses of the first answer, and nobody there; the resolver has the others."""
-    import asyncio
 
     left = list(answers)
 
@@ -223,7 +237,6 @@ def test_a_node_that_knows_nobody_resolves_its_names_again(monkeypatch, caplog):
 
 
 def test_a_node_with_contacts_asks_no_resolver(monkeypatch):
-    import asyncio
 
     driver = FakeDriver()
     driver.known = ["a contact"]

@@ -42,7 +42,7 @@ def routing_table(*contacts: ContactState) -> RoutingTable:
 def node_stats(**changes: Any) -> NodeStats:
     """Nothing has happened yet, but for what is given."""
     none: dict[str, Any] = {
-        "packets": {"all": {}}, "requests": {}, "replication": {}, "storage": StorageCounters(*[0] * 9),
+        "packets": {"all": {}}, "requests": {}, "denied": {}, "would_deny": {}, "replication": {}, "storage": StorageCounters(*[0] * 9),
         "repair": {}, "node": {}, "datapaths": {},
     }  # fmt: skip
     return NodeStats(**{**none, **changes})

@@ -12,6 +12,7 @@ from scripted_repair import ScriptedRepair
 from kdht._routing import Core
 from kdht.datapath.base import Datagram
 from kdht.datapath.memory import MemoryClient, MemoryNetwork, MemoryTransport
+from kdht.node.access import OPEN, Access
 from kdht.node.assembly import assemble
 from kdht.node.observer import Unobserved
 from kdht.node.replicas import ClusterState, Policy
@@ -67,6 +68,7 @@ class Member:
             cluster=self.cluster,
             repair=self.repair,
             node=self.input,
+            access=Access(OPEN),
             observer=Unobserved(),
             rng=Random(number),
             clock=lambda: self.now,

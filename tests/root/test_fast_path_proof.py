@@ -32,8 +32,6 @@ CLIENT = {4: "10.53.48.99", 6: "fd53:48::99"}
 
 RULES = {
     "nfqueue-4-policy": "table ip theirs { chain f { type filter hook forward priority 0; policy drop; }; }",
-    "nfqueue-4-postrouting": "table inet theirs { chain p { type filter hook postrouting priority 0; "
-    "meta mark 0x30d4 drop; }; }",
     "nfqueue-6-reverse path": "table inet theirs { chain p { type filter hook prerouting priority -290; "
     "fib saddr . mark . iif oif missing drop; }; }",
 }
@@ -119,6 +117,16 @@ def test_a_foreign_rule_is_named_and_the_path_comes_back(lab: Lab, tmp_path: Pat
         host.nft(RULES[kind])
         with lossy(node, datapath, load, "theirs"):
             host.run(["nft", "delete", "table", *RULES[kind].split()[1:3]])
+
+
+def test_a_foreign_route_is_passed_by(lab: Lab, tmp_path: Path) -> None:
+    """As a VPN's script makes them. No rule of nftables drops anything."""
+    with cluster_of(lab, tmp_path, "nfqueue", 4) as cluster, busy(lab, cluster) as load:
+        host = lab.hosts["n1"]
+        host.run(["ip", "route", "add", "blackhole", "default", "table", "100"])
+        host.run(["ip", "rule", "add", "iif", "eth0", "lookup", "100"])
+        with lossy(cluster.nodes[0], "nfqueue", load, "look at ip rule"):
+            host.run(["ip", "rule", "delete", "iif", "eth0", "lookup", "100"])
 
 
 def test_a_hung_worker_is_passed_by(lab: Lab, tmp_path: Path) -> None:

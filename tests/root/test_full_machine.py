@@ -4,6 +4,7 @@ import os
 import resource
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,9 +14,12 @@ from chain import IDS
 from nfq import Node
 from test_ebpf_datapath import datapath
 
+from kdht._routing import Core
 from kdht.datapath.ebpf import datapath as ebpf
 from kdht.datapath.host import settings
+from kdht.datapath.host.netlink import Queue
 from kdht.datapath.nfqueue import keeper
+from kdht.errors import DatapathError
 from kdht.lab.netns import Lab
 from kdht.lab.wait import wait_until
 
@@ -114,6 +118,17 @@ def test_without_descriptors_the_keeper_waits_for_some(lab: Lab, tmp_path: Path,
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, before)
         wait_until(lambda: node.status()["state"] == "up", "another worker")
+
+
+def test_a_worker_that_says_nothing_is_given_up(monkeypatch) -> None:
+    monkeypatch.setattr(keeper, "START_TIMEOUT", 0.5)
+    monkeypatch.setattr(keeper, "STOP_TIMEOUT", 0.2)
+    monkeypatch.setattr(keeper.children, "command", lambda *_: ["sleep", "20"])
+    began = time.monotonic()
+    kept = keeper.Keeper(Core(), Queue(1, 1, by_cpu=False), 16, 0)
+    with pytest.raises(DatapathError, match="does not start"):
+        kept.start()
+    assert time.monotonic() - began < 10
 
 
 def test_a_map_that_refuses_an_element_is_filled_again(lab: Lab, tmp_path: Path, monkeypatch) -> None:

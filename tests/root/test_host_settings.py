@@ -104,12 +104,11 @@ def test_a_flushed_ruleset_leaves_the_host_closed(hosts, node: Node, kind: str) 
         assert node.status()["state"] == "up"
 
 
-@KINDS
-@pytest.mark.parametrize("name", ["forwarding", "accept_local"])
+@pytest.mark.parametrize(
+    ("kind", "name"), [("nfqueue", "forwarding"), ("ebpf", "forwarding"), ("nfqueue", "accept_local")]
+)
 def test_an_own_sysctl_is_set_again(hosts, node: Node, kind: str, name: str) -> None:
     """The kernel announces a change of forwarding, and none of accept_local: that is seen at the next look."""
-    if (kind, name) == ("ebpf", "accept_local"):
-        pytest.skip("ebpf needs none")
     sysctl = f"net/ipv4/conf/eth1/{name}"
     with running(node, kind):
         hosts["node"].sysctl(sysctl, 0)
@@ -164,6 +163,16 @@ def test_an_interface_made_again_is_used_again(lab: Lab, hosts, node: Node, kind
         wait_until(lambda: node.status()["state"] == "up", "the interface to be used")
         assert time.monotonic() - begun < 5
         assert host.sysctl("net/ipv4/conf/eth1/forwarding") == "1"
+
+
+@KINDS
+def test_an_interface_for_short_packets_is_named(hosts, node: Node, kind: str) -> None:
+    with running(node, kind):
+        hosts["node"].run(["ip", "link", "set", "eth1", "mtu", "1279"])
+        wait_until(lambda: node.status()["state"] == "degraded", "the state")
+        assert "eth1 carries 1279 bytes" in node.status()["why"]
+        hosts["node"].run(["ip", "link", "set", "eth1", "mtu", "1280"])
+        wait_until(lambda: node.status()["state"] == "up", "the state")
 
 
 def test_a_program_that_was_taken_off_is_attached_again(hosts, node: Node) -> None:

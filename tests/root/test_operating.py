@@ -49,13 +49,15 @@ class Load:
 
     def __init__(self, host: Host) -> None:
         self._host = host
+        self._token = ""
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run)
         self.done = 0
         self.lagging = 0
         self.failures: list[str] = []
 
-    def start(self) -> None:
+    def start(self, token: str) -> None:
+        self._token = token
         self._thread.start()
 
     def stop(self) -> None:
@@ -64,7 +66,7 @@ class Load:
             self._thread.join()
 
     def _run(self) -> None:
-        with self._host.enter(), Client(list(ADDRESSES.values()), timeout=20) as client:
+        with self._host.enter(), Client(list(ADDRESSES.values()), timeout=20, token=self._token) as client:
             while not self._ended.wait(0.01):
                 key, value = f"load {self.done % 500}", f"{self.done}".encode()
                 doing = "put"
@@ -136,7 +138,7 @@ def test_the_document_word_for_word(machines: tuple[dict[str, Machine], Load]) -
             pytest.fail(f"after the block in line {block.line}: {load.failures}\n{journals(found)}")
         if UP in block.script and not running:
             running = True
-            load.start()
+            load.start(found["n1"].run("kdhtctl token new --holder load").stdout.strip())
     load.stop()
     assert load.done > 100
     assert load.failures == []

@@ -8,14 +8,17 @@ client   n1   n2   ...   n5
 import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 from pins import pins_removed
 
+from kdht import Client
+from kdht.errors import RequestError
 from kdht.lab.cluster import Cluster, LabNode, places_in
 from kdht.lab.ids import spread
 from kdht.lab.netns import Lab
@@ -128,3 +131,70 @@ def test_a_paused_owner_replays_no_write_and_answers_with_no_old_record(
             assert counted["away"] == 1
             wait_until(lambda: not owner.status()["repair"]["behind"], "the owner to catch up")
             assert Record.parse(asker.ask(entry, Op.GET).body).value == b"2"
+
+
+KEYS = 60
+LONG = 8.0
+"""Seconds: longer than the others need to take a node for dead and to leave it out."""
+
+
+def read_all(node: LabNode, sock: socket.socket, rounds: int) -> list[bytes]:
+    """GETs of all keys, many at once, from the moment when the node runs again."""
+    found = []
+    for number in range(rounds):
+        for each in range(KEYS):
+            request = pack_request(Op.GET, hash_key(f"key {each}"), number * KEYS + each + 1, bytes(1120))
+            sock.sendto(request, (node.address.host, node.address.port))
+        deadline = time.monotonic() + 0.05
+        while (left := deadline - time.monotonic()) > 0:
+            sock.settimeout(left)
+            with suppress(TimeoutError, BlockingIOError):
+                reply = parse(sock.recv(2048))
+                if reply.status is Status.OK:
+                    found.append(Record.parse(reply.body).value)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("datapath", "ipv6", "seconds"),
+    [
+        ("socket", False, LONG),
+        ("nfqueue", False, LONG),
+        ("ebpf", True, LONG),
+        pytest.param("socket", True, 65.0, marks=[pytest.mark.slow, pytest.mark.timeout(300)]),
+    ],
+)
+def test_a_node_that_was_taken_for_dead_answers_with_no_old_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, datapath: str, ipv6: bool, seconds: float
+) -> None:
+    """All values were replaced while it was away. It may say that it does not know, and nothing older."""
+    monkeypatch.setattr(sys.modules[__name__], "AWAY", seconds)
+    with Lab("t-paused") as lab:
+        places = places_in(lab, NODES, ipv4=not ipv6, ipv6=ipv6)
+        client = lab.host("client", ipv4="10.53.48.250/24", ipv6="fd53:48::fa/64")
+        lab.let_xdp_send()
+        cluster = Cluster(places, tmp_path, datapath=datapath, ids=spread(NODES))
+        with pins_removed(cluster), cluster, client.enter():
+            paused, *others = cluster.nodes
+            sock = Asker(paused).sock
+            with Client([str(each.address) for each in others], timeout=10) as writer:
+                writer.put_many({f"key {each}": b"old" for each in range(KEYS)})
+                with stopped(paused):
+                    for each in range(KEYS):
+                        put_anyway(writer, f"key {each}")
+            found = read_all(paused, sock, rounds=30)
+    assert found.count(b"old") == 0
+    assert found.count(b"new") > KEYS
+
+
+def put_anyway(writer: Client, key: str) -> None:
+    """Until it is confirmed: at first a write may wait for the node that is away."""
+
+    def put() -> bool:
+        try:
+            writer.put(key, b"new")
+        except RequestError:
+            return False
+        return True
+
+    wait_until(put, f"{key} to be written")

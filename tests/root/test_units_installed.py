@@ -47,7 +47,7 @@ def test_root_in_its_sandbox_runs_the_packet_path(machine: Machine, kind: str) -
     machine.run(READY)
     machine.run(f"kdhtctl datapath {kind}")
     assert f"{kind} datapath: up" in said(machine, "kdhtctl datapath")
-    machine.run("kdhtctl put key value; kdhtctl get key")
+    machine.run("export KDHT_TOKEN=$(kdhtctl token new); kdhtctl put key value; kdhtctl get key")
     status = said(machine, "cat /proc/$(systemctl show --property MainPID --value kdhtd)/status")
     for line in (f"CapBnd:\t{mask(12, 38, 39)}", "NoNewPrivs:\t1", "Seccomp:\t2"):
         assert line in status
@@ -62,7 +62,7 @@ def test_the_socket_node_has_no_rights(machine: Machine) -> None:
     status = said(machine, "cat /proc/$(systemctl show --property MainPID --value kdhtd-socket)/status")
     assert f"CapPrm:\t{mask()}" in status
     assert "Uid:\t0" not in status
-    machine.run("kdhtctl put other value; kdhtctl get other")
+    machine.run("export KDHT_TOKEN=$(kdhtctl token new); kdhtctl put other value; kdhtctl get other")
     machine.run("systemctl stop kdhtd-socket; chmod 600 /etc/kdht/*secret")
 
 

@@ -5,12 +5,10 @@ from pathlib import Path
 
 from kdht.cli.doctor.findings import Check, Finding, State, Subject
 from kdht.datapath.host import netlink
+from kdht.datapath.host.links import LEAST_MTU
 from kdht.datapath.host.sysctl import Sysctls
 from kdht.errors import DatapathError
-from kdht.wire._shared import MAX_DATAGRAM
 
-LEAST_MTU = MAX_DATAGRAM + 40 + 8
-"""An IPv6 and a UDP header around the longest message."""
 MOST_XDP_MTU = 3498
 """Of a driver's native XDP with frames of one page: what most of them allow at least."""
 

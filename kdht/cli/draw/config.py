@@ -25,11 +25,20 @@ def checked(data: Data) -> None:
 def toml(data: Data) -> None:
     """A configuration as TOML, without colours: it may be used."""
     for table, content in data.items():
-        for fields in content if isinstance(content, list) else [content]:
-            print(f"[[{table}]]" if isinstance(content, list) else f"[{table}]")
-            for name, value in fields.items():
+        _table(table, content)
+
+
+def _table(path: str, content: Any) -> None:
+    """One table, or each of a list of them, then the tables inside."""
+    for fields in content if isinstance(content, list) else [content]:
+        print(f"[[{path}]]" if isinstance(content, list) else f"[{path}]")
+        inner = {name: value for name, value in fields.items() if name == "key"}
+        for name, value in fields.items():
+            if name not in inner:
                 print(f"{name} = {_toml(value)}" if value is not None else f"# {name} is not set")
-            print()
+        print()
+        for name, value in inner.items():
+            _table(f"{path}.{name}", value)
 
 
 def _toml(value: Any) -> str:

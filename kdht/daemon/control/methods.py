@@ -24,7 +24,10 @@ from kdht.daemon.wiring import SOCKET_LANE, Parts
 from kdht.datapath.nfqueue.datapath import QUEUE_LANES
 from kdht.errors import KdhtError
 from kdht.histogram import Histogram
+from kdht.node.access import KINDS
+from kdht.node.access import REASONS as DENIALS
 from kdht.program.answers import (
+    AccessState,
     BucketState,
     DatapathChoice,
     DatapathState,
@@ -158,6 +161,11 @@ class Methods:
             key_epochs=[key.epoch for key in settings.keys],
             capabilities={name: REASONS.get(name, "") for name in self.capabilities},
             cookies=settings.config.node.cookies,
+            access=AccessState(
+                settings.access.writes,
+                settings.access.reads,
+                tuple(key.epoch for key in settings.access.keys),
+            ),
             log_lines_lost=self._lost_lines(),
             warnings=[*settings.warnings, *self.notes, *self._troubles()],
         )
@@ -180,6 +188,8 @@ class Methods:
         return NodeStats(
             packets=_packets(parts, datapaths),
             requests=_requests(parts),
+            denied=_by_kind_and_reason(parts.access.denied),
+            would_deny=_by_kind_and_reason(parts.access.would_deny),
             replication={**parts.coordinator.counters, "watchers": parts.service.watchers},
             storage=_storage(parts),
             repair=status["repair"]["counters"],
@@ -249,6 +259,11 @@ class Methods:
     async def _stop(self, params: Params) -> Stopping:
         self._stopping.set()
         return Stopping(os.getpid(), str(self.settings.address))
+
+
+def _by_kind_and_reason(counted: Mapping[tuple[str, str], int]) -> dict[str, int]:
+    """Every reason, so that a graph begins at 0."""
+    return {f"{kind} {reason}": counted[kind, reason] for kind in KINDS for reason in DENIALS}
 
 
 def _by_op(histograms: Mapping[Op, Histogram]) -> dict[str, Durations]:

@@ -162,6 +162,17 @@ METRICS = {
         "confirmation by the replicas.",
         ("op",),
     ),
+    "kdht_denied_total": Metric(
+        "counter",
+        "Requests refused because their sender may not do this: PUT and DELETE (writes), GET, QUORUM_GET and WATCH "
+        "(reads). See docs/access.md.",
+        ("kind", "reason"),
+    ),
+    "kdht_would_deny_total": Metric(
+        "counter",
+        "The same requests, let through because access.writes or access.reads is `count`.",
+        ("kind", "reason"),
+    ),
     "kdht_watchers": Metric("gauge", "Leases of clients that watch keys."),
     # Storage
     "kdht_storage_records": Metric("gauge", "Records stored, expired ones included until they are swept."),
@@ -243,6 +254,8 @@ def samples(told: NodeAnswers) -> Iterator[Sample]:
     yield from _counted("kdht_control_total", stats.node)
     yield from _counted("kdht_repair_total", stats.repair)
     yield from _requests(stats.requests)
+    yield from _denials("kdht_denied_total", stats.denied)
+    yield from _denials("kdht_would_deny_total", stats.would_deny)
     yield from _storage(stats.storage)
     yield from _replication(stats.replication)
     yield from _latency(running.latency)
@@ -315,6 +328,12 @@ def _requests(requests: Counters) -> Iterator[Sample]:
     for name, count in requests.items():
         op, _, status = name.partition(" ")
         yield Sample("kdht_requests_total", (op, status), count)
+
+
+def _denials(metric: str, counters: Counters) -> Iterator[Sample]:
+    for name, count in counters.items():
+        kind, _, reason = name.partition(" ")
+        yield Sample(metric, (kind, reason), count)
 
 
 def _storage(storage: StorageCounters) -> Iterator[Sample]:

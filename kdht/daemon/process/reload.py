@@ -6,6 +6,7 @@ their second, then it becomes the first and seals, then the old one is removed.
 """
 
 import logging
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import NamedTuple
@@ -13,8 +14,9 @@ from typing import NamedTuple
 from kdht.config.schema import Config
 from kdht.config.settings import Settings
 from kdht.daemon.process import logs
-from kdht.daemon.wiring import Parts, configure
+from kdht.daemon.wiring import Parts, configure, set_access
 from kdht.errors import ConfigError
+from kdht.times import UnixTime
 
 log = logging.getLogger(__name__)
 
@@ -35,11 +37,20 @@ def reload(load: Callable[[], Settings], current: Settings, parts: Parts) -> Rel
     except ConfigError as error:
         log.error("configuration not reloaded", extra={"error": error})
         raise
-    applied = replace(current, keys=new.keys, access=new.access)
+    applied = replace(current, keys=new.keys, access=new.access, warnings=new.warnings)
     configure(parts.publisher, parts.contact.id, applied)
     parts.driver.set_keys(applied.keys)
+    set_access(parts, applied.access, UnixTime(time.time()))
     logs.set_level(new.config.log.level)
-    log.info("configuration reloaded", extra={"key_epochs": [key.epoch for key in applied.keys]})
+    log.info(
+        "configuration reloaded",
+        extra={
+            "key_epochs": [key.epoch for key in applied.keys],
+            "access_epochs": [key.epoch for key in applied.access.keys],
+            "writes": applied.access.writes,
+            "reads": applied.access.reads,
+        },
+    )
     if waiting := list(_changed(current.config, new.config)):
         log.warning("changes that wait for a restart", extra={"fields": ", ".join(waiting)})
     return Reloaded(applied, waiting)

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from kdht.datapath.host import nfnetlink
 from kdht.datapath.host.claim import TableClaim
+from kdht.datapath.host.links import LEAST_MTU, mtu_of
 from kdht.datapath.host.ruleset import Guard, RuleKind, Ruleset
 from kdht.datapath.host.sysctl import SYSCTLS, V4, Sysctls
 from kdht.datapath.host.watch import HostWatch
@@ -186,6 +187,12 @@ class HostSettings:
             self._sysctls.apply(self._follow)
             for name in wrong:
                 self.note(name)
+        for name in self._sysctls.interfaces:
+            mtu = mtu_of(name)
+            if mtu is not None and mtu < LEAST_MTU:
+                raise DatapathError(
+                    f"{name} carries {mtu} bytes, and messages need {LEAST_MTU}: ip link set {name} mtu 1500"
+                )
 
     def may_mend(self, what: str) -> None:
         """Raises DatapathError if this was put right too often."""

@@ -151,18 +151,21 @@ class Keeper:
 
     def _first_line(self, worker: subprocess.Popen[bytes]) -> str:
         assert worker.stdout is not None
-        _wait([worker.stdout.fileno(), self._woken], START_TIMEOUT)
+        said = _wait([worker.stdout.fileno(), self._woken], START_TIMEOUT)
         if self._stopping.is_set():
             return "stopped"
+        if not said:  # a read would wait for ever
+            return "the queue's worker does not start"
         return worker.stdout.readline().decode(errors="replace").strip()
 
 
-def _wait(fds: list[int], seconds: float | None = None) -> None:
+def _wait(fds: list[int], seconds: float | None = None) -> bool:
+    """Whether one of the descriptors can be read in time."""
     # Not select(): that refuses descriptors above 1023.
     poll = select.poll()
     for fd in fds:
         poll.register(fd, select.POLLIN)
-    poll.poll(None if seconds is None else seconds * 1000)
+    return bool(poll.poll(None if seconds is None else seconds * 1000))
 
 
 def _end(worker: subprocess.Popen[bytes]) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import select
 import signal
 import sys
 import threading
@@ -28,6 +29,8 @@ FIRST_LANE = 8
 ROOM_PER_PACKET = 1280
 """Bytes of socket buffer for each packet that may wait. The kernel doubles the number."""
 MAX_BUFFER = 64 << 20
+SHORT = 500
+"""Characters of a last line: what a pipe with some room takes at once."""
 
 
 class Job(NamedTuple):
@@ -107,8 +110,16 @@ def _serve(loop: QueueLoop) -> None:
     try:
         loop.run()
     except OSError as error:
-        print(error, file=sys.stderr, flush=True)
+        _last_words(str(error))
         os._exit(BROKEN)
+
+
+def _last_words(text: str) -> None:
+    """A line on standard error, unless its reader stalls: the packets of a dead loop wait for this process's end."""
+    poll = select.poll()
+    poll.register(sys.stderr.fileno(), select.POLLOUT)
+    if poll.poll(0):
+        print(text[:SHORT], file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from typing import TypedDict
 
 from kdht._routing import Core
 from kdht.storage._cache import RecordCache
-from kdht.datapath.base import Outgoing, Reader, Receiver
+from kdht.datapath.base import MayRead, Outgoing, Reader, Receiver
 from kdht.wire import Address
 
 MAX_ENDPOINTS: int
@@ -37,6 +37,8 @@ class Counters(TypedDict):
     """Datagrams that were not sent, by errno's name; EAGAIN: the send buffer stayed full."""
 
 class Engine:
+    checks_reads: bool
+    """Whether `may_read` is asked before a GET is answered here. Any thread may set it."""
     def __init__(
         self,
         core: Core,
@@ -52,6 +54,7 @@ class Engine:
         on_away: Callable[[], None],
         reader: Reader | None = None,
         on_time: Callable[[], float | None] | None = None,
+        may_read: MayRead | None = None,
     ) -> None: ...
     def call_in(self, seconds: float) -> None: ...
     def end(self) -> None: ...

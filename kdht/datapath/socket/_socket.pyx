@@ -116,12 +116,13 @@ cdef class Engine:
 
     `sockets`: pairs of file descriptor and bound Address, at most MAX_ENDPOINTS. `lane`: the core's lane in
     which `run` counts. `wake_fd`: an eventfd that only the engine uses. `cache`: a GET for one of its
-    records is answered in the loop.
+    records is answered in the loop, unless `checks_reads`: then `may_read` of `run` is asked first.
     """
 
     cdef Core core
     cdef RecordCache cache         # or None
     cdef bint has_cache
+    cdef public bint checks_reads
     cdef uint64_t cache_answers, bounced, away, late_reads, late_writes, late_promises
     cdef double looked          # when `run` polled its sockets last, by `uptime`
     cdef uint32_t lane
@@ -179,13 +180,14 @@ cdef class Engine:
         self.polled[index].fd = fd
         self.polled[index].events = POLLIN
 
-    def run(self, receiver, on_unreachable, on_away, reader=None, on_time=None) -> None:
+    def run(self, receiver, on_unreachable, on_away, reader=None, on_time=None, may_read=None) -> None:
         """Treat datagrams until `end` is called. Raises OSError if a socket is no more.
 
         `receiver` gets each batch's local messages, but for GETs that the `reader` (base.Reader) has
         records for; `on_unreachable` gets a list of Addresses. `on_away` is called before anything is
         treated that came while the loop was away. `on_time` is called at the start and when
         `call_in` said so; it may return in how many seconds to call it again.
+        `may_read` (base.MayRead) is asked while `checks_reads`; without it no GET is answered here then.
         """
         cdef int state
         self.runner = PyThread_get_thread_ident()
@@ -199,7 +201,7 @@ cdef class Engine:
             if state == 2:
                 on_away()
             if self.local_count and reader is not None:
-                self._answer_reads(reader)
+                self._answer_reads(reader, may_read)
             if self.local_count:
                 receiver(self._take_local())
             if self.gone_count:
@@ -359,10 +361,9 @@ cdef class Engine:
             self._post(self.forwards, &self.loop_tally, local.data, local.length,
                        out.source_ip, out.source_port, out.target_ip, out.target_port)
         elif verdict == KDHT_LOCAL and out.reason != KDHT_REASON_NOT_READY:
-            if self.has_cache and self._answer(local, &out, now):
+            local.reason, local.max_reply = out.reason, out.max_reply
+            if self.has_cache and not self.checks_reads and self._answer(local, now):
                 return
-            local.reason = out.reason
-            local.max_reply = out.max_reply
             self.local_count += 1
 
     cdef bint _is_late(self, mmsghdr *header, const uint8_t *data, double now) noexcept nogil:
@@ -386,11 +387,10 @@ cdef class Engine:
             return False
         return True
 
-    cdef bint _answer(self, Local *local, kdht_outcome *out, double now) noexcept nogil:
+    cdef bint _answer(self, Local *local, double now) noexcept nogil:
         """Answer a GET for a cached record, in place. False for everything else."""
         cdef uint8_t body[KDHT_MAX_BODY]
         cdef int length
-        local.reason, local.max_reply = out.reason, out.max_reply
         if not is_read(local):
             return False
         length = self.cache.look_up((<kdht_header *>local.data).key, now, body)
@@ -493,24 +493,35 @@ cdef class Engine:
 
     # --- What came up ---
 
-    cdef _answer_reads(self, reader):
+    cdef _answer_reads(self, reader, may_read):
         """Answer the batch's GETs that have records. The other messages move together at the front."""
-        cdef int i, left = 0
+        cdef int i, left = 0, answered = 0
         cdef Local *local
         cdef uint8_t body[KDHT_MAX_BODY]
+        cdef bint wanted[BATCH]
         cdef double now = coarse_now()
         cdef list keys = [], rooms = []
         for i in range(self.local_count):
             local = &self.local[i]
-            if is_read(local) and local.max_reply >= KDHT_RECORD_LEN:
+            wanted[i] = is_read(local) and local.max_reply >= KDHT_RECORD_LEN
+            if wanted[i] and self.checks_reads:
+                # The cache was not asked in the loop: nothing is read for a stranger.
+                wanted[i] = may_read is not None and may_read(local.data[:local.length], now)
+                if wanted[i] and self.has_cache and self._answer(local, now):
+                    local.length = 0
+                    answered += 1
+                    continue
+            if wanted[i]:
                 keys.append((<kdht_header *>local.data).key[:KDHT_ID_LEN])
                 rooms.append(local.max_reply - KDHT_RECORD_LEN)
-        if not keys:
+        if not keys and not answered:
             return
-        records = iter(reader(keys, rooms, now))
+        records = iter(reader(keys, rooms, now)) if keys else None
         for i in range(self.local_count):
             local = &self.local[i]
-            record = next(records) if is_read(local) and local.max_reply >= KDHT_RECORD_LEN else None
+            if local.length == 0:
+                continue
+            record = next(records) if wanted[i] else None
             if record is None:
                 self.local[left] = local[0]
                 left += 1

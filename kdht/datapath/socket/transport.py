@@ -75,6 +75,7 @@ class SocketTransport:
         self._own = [*{*own, *(address.ip for address in self.addresses)}]
         self._core = core
         self._cache = cache
+        self._checks_reads = False
         self._lane = lane
         self._receive_buffer = receive_buffer
         self._freebind = freebind
@@ -102,6 +103,7 @@ class SocketTransport:
             pairs = [(sock.fileno(), address) for sock, address in zip(sockets, bound, strict=True)]
             self._got_buffer = min(s.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) for s in sockets)
             engine = Engine(self._core, self._lane, pairs, wake_fd, self._cache)
+            engine.checks_reads = self._checks_reads
             guard = _Guard(handlers)
             thread = Thread(target=self._run, args=(engine, guard), name="kdht-socket", daemon=True)
             with self._sending:  # the first datagram's answer waits until all is in place
@@ -140,6 +142,16 @@ class SocketTransport:
         items = list(batch)
         with self._sending:
             return self._engine.send(items) if self._engine else 0
+
+    def check_reads(self, wanted: bool) -> None:
+        """From now on ask `Handlers.may_read` before a GET is answered here, or ask no more. Thread-safe.
+
+        Once it returns, no further GET is answered unasked; those that were received before may be.
+        """
+        with self._sending:
+            self._checks_reads = wanted
+            if self._engine is not None:
+                self._engine.checks_reads = wanted
 
     def call_in(self, seconds: float) -> None:
         """Have `Handlers.time` called in so many seconds, unless it is due earlier.
@@ -188,7 +200,7 @@ class SocketTransport:
     def _run(self, engine: Engine, guard: "_Guard") -> None:
         """The thread."""
         try:
-            engine.run(guard.receive, guard.unreachable, guard.away, guard.reader, guard.time)
+            engine.run(guard.receive, guard.unreachable, guard.away, guard.reader, guard.time, guard.may_read)
         except Exception as error:
             self._why = f"the thread ended: {error}"
             log.exception("the socket datapath's thread ended")
@@ -230,6 +242,14 @@ class _Guard:
             self._failed("%s raised", self._handlers.read)
             # Each of them takes the ordinary path.
             return [None] * len(keys)
+
+    def may_read(self, data: bytes, now: UnixTime) -> bool:
+        """A request whose check raises goes to `receive`."""
+        try:
+            return self._handlers.may_read(data, now)
+        except Exception:
+            self._failed("%s raised", self._handlers.may_read)
+            return False
 
     def time(self) -> float | None:
         try:

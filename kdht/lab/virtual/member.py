@@ -10,6 +10,7 @@ from kdht.datapath.base import Datagram, Handlers
 from kdht.datapath.memory import MemoryNetwork, MemoryTransport
 from kdht.lab.virtual.disk import CrashStore, DiskWriter
 from kdht.lab.virtual.process import Process
+from kdht.node.access import OPEN, Access
 from kdht.node.assembly import Assembly, assemble
 from kdht.node.events import Event
 from kdht.node.node import Node
@@ -180,6 +181,7 @@ class Member:
             cluster=cluster,
             repair=self.node.repair,
             node=self,
+            access=Access(OPEN),
             observer=Unobserved(),
             rng=Random(f"{seed}/{self.contact}/records"),
             clock=self.clock,

@@ -25,8 +25,9 @@ from kdht.datapath.base import Outgoing
 from kdht.errors import BadPacket, MissingLibrary, StorageError
 from kdht.node.messages import CONTROL_HOPS
 from kdht.storage import StoredRecord, Write
-from kdht.storage.versions import MAX_CLOCK_ERROR, micros
+from kdht.storage.versions import micros
 from kdht.wire.certified import check_proof
+from kdht.wire.limits import MAX_CLOCK_ERROR
 
 cdef uint8_t HOPS = CONTROL_HOPS
 cdef uint32_t CERTIFIED_KINDS = KDHT_RECORD_FLAG_IMMUTABLE | KDHT_RECORD_FLAG_SIGNED

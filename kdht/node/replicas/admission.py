@@ -8,10 +8,11 @@ from kdht.node.replicas.context import CoordinatorContext
 from kdht.node.replicas.recent import content_of
 from kdht.node.replicas.writes import Written
 from kdht.storage import StoredRecord
-from kdht.storage.versions import MAX_CLOCK_ERROR, latest_version, micros
+from kdht.storage.versions import latest_version, micros
 from kdht.times import UnixTime
 from kdht.wire._shared import TRY_BITS, Status
 from kdht.wire.certified import CERTIFIED
+from kdht.wire.limits import MAX_CLOCK_ERROR
 
 
 class Admission:

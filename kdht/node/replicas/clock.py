@@ -9,8 +9,9 @@ if the clock stands still or is behind.
 
 from threading import Lock
 
-from kdht.storage.versions import MAX_CLOCK_ERROR, micros
+from kdht.storage.versions import micros
 from kdht.times import SteadyTime, UnixTime
+from kdht.wire.limits import MAX_CLOCK_ERROR
 
 
 class HybridClock:

@@ -81,6 +81,13 @@ class Leases:
             self._end_due(now)
             return [lease.request for lease in self._by_key.get(key, {}).values() if lease.until > now]
 
+    def keep(self, may_stand: Callable[[Datagram], bool]) -> None:
+        """End all leases whose request `may_stand` refuses. The one call that takes longer with more leases."""
+        with self._lock:
+            for key, leases in list(self._by_key.items()):
+                for who in [who for who, lease in leases.items() if not may_stand(lease.request)]:
+                    self._end(key, who)
+
     def _is_full(self, watchers: dict[bytes, Lease], who: bytes) -> bool:
         return (
             self._count >= MAX_LEASES

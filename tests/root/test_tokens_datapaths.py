@@ -1,0 +1,135 @@
+"""Tokens behind every datapath, over IPv4 and IPv6: a forged source, a replay and a stranger change and learn nothing."""
+
+import socket
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import pytest
+import tokens
+from builders import packet
+
+from kdht.client import Client
+from kdht.errors import Denied, NotFound
+from kdht.lab.cluster import Cluster, LabNode, places_in
+from kdht.lab.netns import Host, Lab
+from kdht.lab.wait import wait_until
+from kdht.wire import Address, Message, hash_key
+from kdht.wire._shared import PORT, Op
+from kdht.wire.rights import Token
+
+pytestmark = pytest.mark.root
+
+CLIENT = {4: "10.53.48.250", 6: "fd53:48::fa"}
+VICTIM = {4: "10.53.48.251", 6: "fd53:48::fb"}
+"""Nobody has this address."""
+
+
+class Stage(NamedTuple):
+    cluster: Cluster
+    host: Host
+    version: int
+
+    def client(self, made: Token | None) -> Client:
+        nodes = [str(self.address(node)) for node in self.cluster.nodes]
+        return Client(nodes, token=made.text if made else "")
+
+    def address(self, node: LabNode) -> Address:
+        return next(each for each in node.place.addresses if each.is_ipv4 == (self.version == 4))
+
+    def denied(self) -> int:
+        return sum(sum(node.stats()["denied"].values()) for node in self.cluster.nodes)
+
+    def forge(self, data: bytes) -> None:
+        """The datagram to every node, from the victim's address."""
+        before = self.denied()
+        with self.host.enter():
+            family = socket.AF_INET if self.version == 4 else socket.AF_INET6
+            with socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
+                for node in self.cluster.nodes:
+                    target = self.address(node)
+                    frame = packet(data, Address.of(VICTIM[self.version], 4000), target)
+                    raw.sendto(bytes(frame), (target.host, 0))
+        wait_until(lambda: self.denied() >= before + len(self.cluster.nodes), "the refusals")
+
+
+@pytest.fixture(scope="module", params=["socket", "nfqueue", "ebpf"])
+def clusters(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Cluster, Host]]:
+    with Lab(f"t-tok-{request.param}") as lab:
+        host = lab.host("client", ipv4=f"{CLIENT[4]}/24", ipv6=f"{CLIENT[6]}/64")
+        places = places_in(lab, 3, ipv4=True, ipv6=True)
+        if request.param == "ebpf":
+            lab.let_xdp_send()
+        settings = tokens.settings(reads="token")
+        directory = tmp_path_factory.mktemp("t")
+        with Cluster(places, directory, datapath=request.param, settings=settings) as cluster:
+            yield cluster, host
+
+
+@pytest.fixture(params=[4, 6])
+def stage(clusters: tuple[Cluster, Host], request: pytest.FixtureRequest) -> Stage:
+    return Stage(*clusters, request.param)
+
+
+def test_a_datagram_with_a_forged_source_changes_nothing(stage: Stage) -> None:
+    name = f"forged {stage.version}"
+    with stage.host.enter(), stage.client(tokens.token()) as owner:
+        version = owner.put(name, b"mine")
+        delete = Message(op=Op.DELETE, key=hash_key(name), request_id=64).pack()
+        write = Message(
+            op=Op.PUT, key=hash_key(name), request_id=128, body=tokens.body_of_put(b"theirs")
+        ).pack()
+        for data in (delete, write):
+            stage.forge(bytes(data))
+        assert (owner.get(name, quorum=True), owner.get_record(name).version) == (b"mine", version)
+
+
+def test_a_stranger_is_denied(stage: Stage) -> None:
+    name = f"strange {stage.version}"
+    with stage.host.enter(), stage.client(tokens.token()) as owner, stage.client(None) as stranger:
+        owner.put(name, b"mine")
+        for _ in range(5):
+            assert owner.get(name) == b"mine"
+            for attempt in (
+                lambda: stranger.put(name, b"x"),
+                lambda: stranger.delete(name),
+                lambda: stranger.get(name),
+            ):
+                with pytest.raises(Denied):
+                    attempt()
+        assert owner.get(name, quorum=True) == b"mine"
+
+
+def test_a_captured_write_changes_nothing_after_a_newer_one(stage: Stage) -> None:
+    name, made = f"captured {stage.version}", tokens.token(scope="billing")
+    captured = tokens.proven(made, Op.PUT, name, tokens.body_of_put(b"old"), tokens.now_us())
+    family = socket.AF_INET if stage.version == 4 else socket.AF_INET6
+    with stage.host.enter(), stage.client(made) as owner, socket.socket(family, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(5)
+
+        def replay() -> None:
+            for node in stage.cluster.nodes:
+                target = stage.address(node)
+                sock.sendto(captured, (target.host, PORT))
+                sock.recv(2048)
+
+        replay()
+        assert owner.get(name, quorum=True) == b"old"
+        version = owner.put(name, b"new")
+        replay()
+        assert (owner.get(name, quorum=True), owner.get_record(name).version) == (b"new", version)
+        owner.delete(name)
+        replay()
+        with pytest.raises(NotFound):
+            owner.get(name, quorum=True)
+
+
+def test_the_datapath_forwarded_proven_requests(stage: Stage) -> None:
+    """They did not all end at their entry node."""
+    with stage.host.enter(), stage.client(tokens.token()) as owner:
+        owner.put_many({f"many {stage.version} {number}": b"v" for number in range(60)})
+        found = owner.get_many(f"many {stage.version} {number}" for number in range(60))
+        assert len(found) == 60
+    packets = [node.stats()["packets"]["all"] for node in stage.cluster.nodes]
+    assert sum(each["ENTERED"] for each in packets) > 0
