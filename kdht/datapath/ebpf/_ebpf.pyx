@@ -344,8 +344,9 @@ def state(config: bytes, networks, *, any_bucket: bool = False, clock_offset: in
           flags: int = 0, client_rate: int = 0, member_rate: int = 0, only: int = 0) -> bytes:
     """struct kdht_xdp_state, the element of the map kdht_states, around a struct kdht_config.
 
-    `networks`: networks.Network, at most MAX_NETWORKS; frames of others pass up. `clock_offset` in nanoseconds,
-    rates in messages a second. `any_bucket`: look into every bucket, whatever the configuration says is empty.
+    `networks`: networks.Network, at most MAX_NETWORKS; frames of others pass up. `clock_offset` in
+    nanoseconds, rates in messages a second. `any_bucket`: look into every bucket, whatever the configuration
+    says is empty.
     `only`: not 0: all messages pass up but those whose request IDs begin with these 32 bits.
     """
     cdef kdht_xdp_state packed
