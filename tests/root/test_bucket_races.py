@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.root, pytest.mark.timeout(240)]
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "tests/helpers/bucket_reader.bpf.c"
 READS = int(os.environ.get("KDHT_BUCKET_READS", "2000000"))
-PATIENCE = 60
+PATIENCE = 120
 """Seconds until a torn read of the former way must have been seen."""
 VERSIONS = 64
 RUNS = 100
