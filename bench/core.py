@@ -11,7 +11,6 @@ checksums mended. First each kind of packet over a table made from 10,000 contac
 import json
 import random
 import statistics
-import struct
 import time
 from collections.abc import Callable
 
@@ -21,6 +20,7 @@ from rich.table import Table
 
 from kdht._routing import Core, common_bits
 from kdht.lab._repeat import repeat
+from kdht.replay.packets import packet
 from kdht.wire import NO_FLAGS, Address, Contact, Message, seal
 from kdht.wire._shared import HOP_LIMIT, ID_BITS, ID_LEN, PORT, Flag, K, Op
 from kdht.wire.keys import derive
@@ -31,7 +31,6 @@ PACKETS = 4096
 OFFERED = 10_000
 SIZES = (10, 100, 1_000, 10_000, 100_000)
 SELF_ID = random.Random(1).randbytes(ID_LEN)
-UDP = 17
 
 HERE = {4: Address.of("10.0.0.1", PORT), 6: Address.of("fd00::1", PORT)}
 OTHER = {4: Address.of("10.0.0.2", PORT), 6: Address.of("fd00::2", PORT)}
@@ -65,16 +64,6 @@ def core_with(offered: int, version: int) -> Core:
 # --- Packets -----------------------------------------------------------------------------
 
 
-def packet(message: bytes, source: Address, target: Address) -> bytes:
-    """IP and UDP around a message. The UDP checksum is any: it is mended, not verified."""
-    length = 8 + len(message)
-    udp = struct.pack(">HHHH", source.port, target.port, length, 0x1234) + message
-    if source.is_ipv4:
-        ip = struct.pack(">BBHHHBBH", 0x45, 0, 20 + length, 1, 0, 64, UDP, 0)
-        return ip + source.ip[12:] + target.ip[12:] + udp
-    return struct.pack(">IHBB", 6 << 28, length, UDP, 64) + source.ip + target.ip + udp
-
-
 def member(version: int, key: bytes, number: int, attempt: int = 0, flags: Flag = NO_FLAGS) -> bytes:
     """A request or a reply between members, tagged."""
     message = Message(
@@ -88,12 +77,12 @@ def member(version: int, key: bytes, number: int, attempt: int = 0, flags: Flag 
         entry=HERE[version],
     ).pack()
     seal(message, KEY, NOW)
-    return packet(bytes(message), OTHER[version], HERE[version])
+    return bytes(packet(bytes(message), OTHER[version], HERE[version]))
 
 
 def client(version: int, key: bytes, number: int) -> bytes:
     message = Message(op=Op.GET, key=key, request_id=number).pack()
-    return packet(bytes(message), CLIENT[version], HERE[version])
+    return bytes(packet(bytes(message), CLIENT[version], HERE[version]))
 
 
 KINDS: dict[str, Callable[[int, bytes, int], bytes]] = {

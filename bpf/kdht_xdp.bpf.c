@@ -9,7 +9,6 @@
 #include "kdht_verdicts.h"
 #include "rewrite.h"
 
-#define KDHT_SECOND 1000000000ull
 #define KDHT_AF_INET 2
 #define KDHT_AF_INET6 10
 
@@ -22,41 +21,45 @@ static __always_inline __u32 kdht_now(const struct kdht_xdp_settings *settings, 
 
 	if (settings->flags & KDHT_XDP_FIXED_TIME)
 		return settings->now;
-	if (wall - known->begin >= KDHT_SECOND) {
-		known->number = wall / KDHT_SECOND;
-		known->begin = known->number * KDHT_SECOND;
+	if (wall - known->begin >= KDHT_RATE_SECOND) {
+		known->number = wall / KDHT_RATE_SECOND;
+		known->begin = known->number * KDHT_RATE_SECOND;
 	}
 	return known->number;
 }
 
-/* A token bucket per sender, one second deep, in nanoseconds' worth of messages. */
+/* The first request of a new address: it takes from the crowd's bucket, and its own begins. */
+static __always_inline int kdht_is_new_too_much(const struct kdht_sender *sender, __u64 now, __u64 price)
+{
+	struct kdht_allowance fresh = {.since = now, .budget = kdht_rate_depth(price) - price}, *crowd;
+	__u32 kind = sender->kind;
+
+	crowd = bpf_map_lookup_elem(&kdht_crowd, &kind);
+	if (!crowd || !kdht_rate_take(crowd, now, price / KDHT_CROWD_FACTOR))
+		return 1;
+	bpf_map_update_elem(&kdht_senders, sender, &fresh, BPF_ANY);
+	return 0;
+}
+
+/* Whether a client has sent more than it may. Before all other checks: what is too much must cost little. */
 static __always_inline int kdht_is_too_much(const struct kdht_plan *p, const struct kdht_xdp_settings *settings)
 {
 	const struct kdht_frame *f = p->f;
-	int member = p->forwarded;
-	struct kdht_sender sender = {.kind = member};
-	struct kdht_allowance fresh = {}, *held;
-	__u32 rate = member ? settings->member_rate : settings->client_rate;
-	__u64 now, price;
+	struct kdht_sender sender = {};
+	struct kdht_allowance *held;
+	__u64 price;
 
-	if (!rate)
+	if (f->h->flags & KDHT_FLAG_FORWARDED)
+		return 0; /* a member's, or soon dropped for its tag */
+	sender.kind = kdht_rate_kind_of(f->h->op);
+	price = sender.kind == KDHT_RATE_WRITES ? settings->rates.prices[KDHT_RATE_WRITES] :
+		sender.kind == KDHT_RATE_COSTLY ? settings->rates.prices[KDHT_RATE_COSTLY] :
+						  settings->rates.prices[KDHT_RATE_READS];
+	if (!price)
 		return 0;
 	sender.network = kdht_is_ipv4(f->source) ? f->source.low : f->source.high;
-	now = p->clock;
-	price = KDHT_SECOND / rate;
 	held = bpf_map_lookup_elem(&kdht_senders, &sender);
-	if (!held) {
-		fresh.since = now;
-		fresh.budget = KDHT_SECOND - price;
-		bpf_map_update_elem(&kdht_senders, &sender, &fresh, BPF_ANY);
-		return 0;
-	}
-	fresh.budget = held->budget + (now - held->since);
-	if (fresh.budget > KDHT_SECOND)
-		fresh.budget = KDHT_SECOND;
-	held->since = now;
-	held->budget = fresh.budget < price ? fresh.budget : fresh.budget - price;
-	return fresh.budget < price;
+	return held ? !kdht_rate_take(held, p->clock, price) : kdht_is_new_too_much(&sender, p->clock, price);
 }
 
 /* Write the question for bpf_fib_lookup to the scratch. */
@@ -177,11 +180,7 @@ static __always_inline int kdht_treat(struct kdht_plan *p, const struct kdht_xdp
 	/* Packets get lost behind this program: only the daemon's proofs go through it. */
 	if (state->settings.only && KDHT_AT(__be32, p->f->h, request_id) != state->settings.only)
 		return KDHT_REASON_NOT_READY;
-	reason = kdht_plan_message(p);
-	if (reason == KDHT_REASON_ENTERED || reason == KDHT_REASON_NEXT_HOP)
-		if (kdht_is_too_much(p, &state->settings))
-			return KDHT_REASON_RATE_LIMITED;
-	return reason;
+	return kdht_is_too_much(p, &state->settings) ? KDHT_REASON_RATE_LIMITED : kdht_plan_message(p);
 }
 
 static __always_inline int kdht_goes_on(int reason)

@@ -5,9 +5,10 @@
 #ifndef KDHT_XDP_H
 #define KDHT_XDP_H
 
+#include "kdht_rate.h"
 #include "kdht_shared.h"
 
-#define KDHT_XDP_LAYOUT 4 /* of all maps. With another number the maps of an older program are not used again */
+#define KDHT_XDP_LAYOUT 5 /* of all maps. With another number the maps of an older program are not used again */
 #define KDHT_XDP_FIXED_TIME 0x01 /* `now` is settings.now: for replays */
 #define KDHT_XDP_TEST_RUN 0x02   /* no neighbour look-up; the result is (reason << 8) | action */
 
@@ -15,10 +16,9 @@ struct kdht_xdp_settings {
 	__s64 clock_offset;  /* nanoseconds: wall clock minus CLOCK_MONOTONIC */
 	__u32 now;           /* unix seconds, with KDHT_XDP_FIXED_TIME */
 	__u32 flags;
-	__u32 client_rate;   /* messages a second from one sender; 0: no limit */
-	__u32 member_rate;
 	__be32 only;         /* not 0: all pass up but messages whose request IDs begin so */
 	__u32 pad;
+	struct kdht_rates rates; /* of clients */
 };
 
 #define KDHT_MAX_LINKS 32
@@ -41,17 +41,6 @@ struct kdht_xdp_state {
 	struct kdht_xdp_settings settings;
 	__u32 link_count;
 	struct kdht_link links[KDHT_MAX_LINKS];
-};
-
-struct kdht_sender {
-	__u64 network; /* IPv4-mapped low half, or an IPv6 /64 */
-	__u32 kind;    /* 0: clients, 1: members */
-	__u32 pad;
-};
-
-struct kdht_allowance {
-	__u64 since;  /* CLOCK_MONOTONIC_COARSE, nanoseconds */
-	__u64 budget; /* nanoseconds' worth of messages */
 };
 
 #endif

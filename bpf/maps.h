@@ -37,6 +37,22 @@ struct {
 	__type(value, struct kdht_bucket_cell);
 } kdht_buckets SEC(".maps");
 
+/* Addresses by prefix, and what they may do: KDHT_MAY_READ and KDHT_MAY_WRITE. Replaced as a whole, too. */
+struct kdht_prefix_trie {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(max_entries, KDHT_MAX_PREFIXES);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(key_size, __builtin_offsetof(struct kdht_prefix, rights));
+	__uint(value_size, sizeof(__u32));
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__array(values, struct kdht_prefix_trie);
+} kdht_prefixes SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, KDHT_REASON_COUNT);
@@ -51,6 +67,14 @@ struct {
 	__type(key, struct kdht_sender);
 	__type(value, struct kdht_allowance);
 } kdht_senders SEC(".maps");
+
+/* What all addresses together that are not in kdht_senders may still send, by kind of request. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, KDHT_RATE_KINDS);
+	__type(key, __u32);
+	__type(value, struct kdht_allowance);
+} kdht_crowd SEC(".maps");
 
 struct kdht_ip128 {
 	__u64 high, low; /* as they lie in memory */

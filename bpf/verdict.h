@@ -44,8 +44,6 @@ static __always_inline int kdht_is_proven(const struct kdht_plan *p)
 	__u64 slot = p->now >> KDHT_COOKIE_SLOT_BITS;
 	__u64 shown = bpf_be64_to_cpu(KDHT_AT(__be64, p->f->h, cookie));
 
-	if (!(p->config->flags & KDHT_CONFIG_COOKIES))
-		return 1;
 	if (!shown)
 		return 0;
 	if (shown == kdht_cookie_of(p, p->f->source, slot) ||
@@ -85,10 +83,40 @@ static __always_inline __u64 kdht_filled(const struct kdht_header *h)
 	       h->status;
 }
 
+static __always_inline int kdht_is_write(const struct kdht_header *h)
+{
+	return h->op == KDHT_OP_PUT || h->op == KDHT_OP_DELETE;
+}
+
+/* Whether its address may send this request. Without a table (nothing is published yet) nobody may. */
+static __always_inline int kdht_is_allowed(const struct kdht_plan *p)
+{
+	struct kdht_prefix key = {.bits = 128};
+	__u32 zero = 0, *rights = 0;
+	void *trie;
+
+	if (!(p->config->flags & KDHT_CONFIG_PREFIXES))
+		return 1;
+	((__u64 *)key.ip)[0] = p->f->source.high;
+	((__u64 *)key.ip)[1] = p->f->source.low;
+	trie = bpf_map_lookup_elem(&kdht_prefixes, &zero);
+	if (trie)
+		rights = bpf_map_lookup_elem(trie, &key);
+	return rights && *rights & (kdht_is_write(p->f->h) ? KDHT_MAY_WRITE : KDHT_MAY_READ);
+}
+
+static __always_inline int kdht_needs_cookie(const struct kdht_plan *p)
+{
+	const struct kdht_header *h = p->f->h;
+
+	return h->op == KDHT_OP_WATCH || (p->config->flags & KDHT_CONFIG_WRITE_COOKIE && kdht_is_write(h));
+}
+
 static __always_inline int kdht_check_client(struct kdht_plan *p)
 {
 	const struct kdht_header *h = p->f->h;
 	__u32 takes = bpf_ntohs(KDHT_AT(__be16, h, max_reply)), sent = bpf_ntohs(KDHT_AT(__be16, h, body_len));
+	int needs = kdht_needs_cookie(p);
 
 	if (h->flags & KDHT_FLAG_REPLY || h->op > KDHT_LAST_ROUTED_OP)
 		return KDHT_REASON_BAD_FLAGS;
@@ -96,13 +124,18 @@ static __always_inline int kdht_check_client(struct kdht_plan *p)
 		return KDHT_REASON_FORGED_ORIGIN;
 	if (!p->f->source_port)
 		return KDHT_REASON_BAD_ADDRESS;
+	if (!kdht_is_allowed(p))
+		return KDHT_REASON_NOT_ALLOWED;
 	p->hops = h->hops;
 	if (!p->hops || p->hops > p->config->hop_limit)
 		p->hops = p->config->hop_limit;
 	if (!takes || takes > KDHT_MAX_BODY)
 		takes = KDHT_MAX_BODY;
-	if (takes > sent && !kdht_is_proven(p))
+	if ((needs || (takes > sent && p->config->flags & KDHT_CONFIG_COOKIES)) && !kdht_is_proven(p)) {
+		if (needs)
+			return KDHT_REASON_NEEDS_COOKIE;
 		takes = sent;
+	}
 	p->max_reply = takes;
 	return KDHT_GO_ON;
 }
@@ -280,11 +313,9 @@ static __always_inline void kdht_strip(struct kdht_plan *p)
 {
 	struct kdht_header *h = p->f->h;
 	const struct kdht_ip128 none = {0, 0};
-	__u64 cookie = 0;
 
-	if (p->config->flags & KDHT_CONFIG_COOKIES)
-		cookie = kdht_cookie_of(p, p->target, p->now >> KDHT_COOKIE_SLOT_BITS);
-	KDHT_AT(__be64, h, cookie) = bpf_cpu_to_be64(cookie);
+	KDHT_AT(__be64, h, cookie) =
+		bpf_cpu_to_be64(kdht_cookie_of(p, p->target, p->now >> KDHT_COOKIE_SLOT_BITS));
 	kdht_put_ip(h->client_ip, none);
 	kdht_put_ip(h->entry_ip, none);
 	KDHT_AT(__be16, h, client_port) = KDHT_AT(__be16, h, entry_port) = KDHT_AT(__be16, h, max_reply) = 0;

@@ -30,6 +30,7 @@ MAX_INPUT = {
     "control": 1000,
     "service": 3000,
     "certified": 1200,
+    "rights": 1200,
     "lies": 1500,
 }
 SLOWEST = 20

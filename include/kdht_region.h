@@ -22,6 +22,14 @@ struct kdht_config_cell {
 	struct kdht_config copies[2];
 };
 
+/* Who may send requests, longest prefixes first. */
+struct kdht_prefix_cell {
+	__u32 sequence;
+	__u32 counts[2];
+	__u32 pad;
+	struct kdht_prefix copies[2][KDHT_MAX_PREFIXES];
+};
+
 /* One thread's own copy of the configuration, and its counters: no thread waits for another's cache line. */
 struct kdht_lane {
 	__u32 config_sequence; /* of the copy; 0: none */
@@ -35,6 +43,7 @@ struct kdht_region {
 	struct kdht_config_cell config;
 	struct kdht_lane lanes[KDHT_LANES];
 	struct kdht_bucket_cell buckets[KDHT_ID_BITS];
+	struct kdht_prefix_cell prefixes; /* its pages cost nothing while it is empty */
 };
 
 #endif

@@ -160,10 +160,12 @@
 	X(NO_CHECKSUM, 29, DROP)  /* IPv6 UDP without one */                               \
 	X(NO_NEIGHBOUR, 30, LOCAL) /* ebpf: not resolved yet: the socket's send does it */ \
 	X(NO_ROUTE, 31, LOCAL)    /* ebpf: the kernel would not forward it there */        \
-	X(RATE_LIMITED, 32, DROP) /* ebpf: more than its sender may */                     \
+	X(RATE_LIMITED, 32, DROP) /* ebpf and the socket: more than its sender may */      \
 	X(MARTIAN, 33, DROP)      /* from an address that no other host can have */        \
 	X(BAD_CHECKSUM, 34, DROP) /* the checksum of the IPv4 header is wrong */           \
-	X(PARTIAL, 35, LOCAL)     /* ebpf, generic mode: a device will complete its UDP checksum */
+	X(NEEDS_COOKIE, 35, LOCAL) /* a request that needs a cookie, and has none that is right */ \
+	X(NOT_ALLOWED, 36, DROP)  /* a request from an address that may not send it */          \
+	X(PARTIAL, 37, LOCAL)     /* ebpf, generic mode: a device will complete its UDP checksum */
 
 enum kdht_op {
 #define X(name, value) KDHT_OP_##name = value,
@@ -273,6 +275,7 @@ struct kdht_contact {
 #define KDHT_REPLAY_WINDOW 60 /* seconds, either way */
 #define KDHT_MAX_OWN 8        /* addresses of one node */
 #define KDHT_KEY_SLOTS 2      /* epochs of the cluster secret accepted at once */
+#define KDHT_MAX_PREFIXES 256 /* in the table of rights of addresses */
 
 /* --- The routing state that the control plane publishes ---------------------- */
 
@@ -308,6 +311,18 @@ struct kdht_key {
 #define KDHT_CONFIG_READY 0x01
 #define KDHT_CONFIG_COOKIES 0x02 /* large replies only to proven addresses */
 #define KDHT_CONFIG_UNTAGGED 0x04 /* benchmarks only: tags neither made nor checked */
+#define KDHT_CONFIG_WRITE_COOKIE 0x08 /* writes only from proven addresses */
+#define KDHT_CONFIG_PREFIXES 0x10 /* the rights of addresses are in the table of prefixes */
+
+/* What the addresses under a prefix may do. The longest prefix of an address counts; without one it may do nothing. */
+#define KDHT_MAY_READ 0x01
+#define KDHT_MAY_WRITE 0x02
+
+struct kdht_prefix {
+	__u32 bits; /* of the 128, so 96 more than IPv4 writes; `bits` and `ip` are the key of a BPF trie */
+	__u8 ip[16];
+	__u32 rights;
+};
 
 struct kdht_config {
 	__u8 self_id[KDHT_ID_LEN];

@@ -39,5 +39,9 @@ cdef uint32_t core_reply(kdht_region *region, uint32_t lane, uint8_t *message, c
 cdef uint32_t core_bounce(kdht_region *region, uint32_t lane, uint8_t *message, uint32_t length, uint32_t now,
                           kdht_outcome *out) noexcept nogil
 
+# Whether an ICMP error quotes the header of a message with a valid tag.
+cdef bint core_is_own_quote(kdht_region *region, uint32_t lane, const uint8_t *message, uint32_t length,
+                            uint32_t now) noexcept nogil
+
 # Set flag, time, epoch and tags, as Core.seal does. The caller has checked the body length.
 cdef void core_seal(kdht_region *region, kdht_header *header, uint32_t now) noexcept nogil

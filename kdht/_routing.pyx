@@ -19,7 +19,8 @@ from libc.string cimport memcmp, memcpy, memset
 
 from kdht.core._buckets cimport count_closer, find_closest, find_next_hop, write_bucket
 from kdht.core._layout cimport (
-    KDHT_CONFIG_COOKIES, KDHT_CONFIG_READY, KDHT_CONFIG_UNTAGGED, KDHT_COOKIE_SLOT_BITS, KDHT_FORWARD,
+    KDHT_CONFIG_COOKIES, KDHT_CONFIG_PREFIXES, KDHT_CONFIG_READY, KDHT_CONFIG_UNTAGGED,
+    KDHT_CONFIG_WRITE_COOKIE, KDHT_COOKIE_SLOT_BITS, KDHT_FORWARD,
     KDHT_GO_ON, KDHT_HEADER_LEN, KDHT_HOP_LIMIT, KDHT_ID_BITS, KDHT_ID_LEN, KDHT_K, KDHT_KEYLESS_LEN, KDHT_KEY_SLOTS,
     KDHT_LANES, KDHT_MAX_BODY, KDHT_MAX_DATAGRAM, KDHT_MAX_OWN, KDHT_READ_TRIES, KDHT_REASON_COUNT,
     KDHT_REASON_NEXT_HOP, KDHT_REASON_NOT_READY, KDHT_REGION_MAGIC, KDHT_RELAY, KDHT_REPLAY_WINDOW,
@@ -30,8 +31,9 @@ from kdht.core._layout cimport (
 )
 from kdht.core._message cimport Plan, apply_plan, plan_message, seal
 from kdht.core._packet cimport Packet, packet_close, packet_open, packet_parse
+from kdht.core._prefixes cimport read_prefixes, write_prefixes
 from kdht.core._tags cimport cookie_at
-from kdht.core._reply cimport Request, write_bounce, write_reply
+from kdht.core._reply cimport Request, is_own_quote, write_bounce, write_reply
 from kdht.wire._shared import VERDICT_OF, Reason
 from kdht.wire import Address, Contact
 
@@ -93,6 +95,11 @@ cdef uint32_t core_reply(kdht_region *region, uint32_t lane, uint8_t *message, c
 cdef uint32_t core_bounce(kdht_region *region, uint32_t lane, uint8_t *message, uint32_t length, uint32_t now,
                           kdht_outcome *out) noexcept nogil:
     return write_bounce(_config(region, lane), <kdht_header *>message, length, now, out)
+
+
+cdef bint core_is_own_quote(kdht_region *region, uint32_t lane, const uint8_t *message, uint32_t length,
+                            uint32_t now) noexcept nogil:
+    return is_own_quote(_config(region, lane), <const kdht_header *>message, length, now)
 
 
 cdef void core_seal(kdht_region *region, kdht_header *header, uint32_t now) noexcept nogil:
@@ -200,12 +207,15 @@ cdef class Core:
     # Publishing
 
     def configure(self, *, self_id, port, own, source4, source6, keys, cookie_key,
-                  cookies=True, window=KDHT_REPLAY_WINDOW, hop_limit=KDHT_HOP_LIMIT, untagged=False):
+                  cookies=True, window=KDHT_REPLAY_WINDOW, hop_limit=KDHT_HOP_LIMIT, untagged=False,
+                  write_cookie=False, prefixes=None):
         """Publish who this node is and what it accepts. Readers see all of it or none.
 
         `own`: up to 8 addresses of this node, 16 bytes each, anycast included. `source4`, `source6`: the
         addresses that it sends from, or None. `keys`: one or two pairs of epoch and tag key (`kdht.wire.keys`);
-        the first one seals. `window`: seconds. A new `self_id` empties all buckets. Raises ValueError for an
+        the first one seals. `window`: seconds. `write_cookie`: a write needs a cookie. `prefixes`: who may
+        send requests, as (16-byte address, bits, MAY_READ | MAY_WRITE); None: everybody. A new `self_id`
+        empties all buckets. Raises ValueError for an
         impossible value.
         """
         cdef kdht_config config
@@ -218,7 +228,11 @@ cdef class Core:
             raise ValueError(f"a replay window is a number of seconds, not {window}")
         config.window, config.hop_limit = window, hop_limit
         config.flags = (KDHT_CONFIG_READY | (KDHT_CONFIG_COOKIES if cookies else 0)
-                        | (KDHT_CONFIG_UNTAGGED if untagged else 0))
+                        | (KDHT_CONFIG_UNTAGGED if untagged else 0)
+                        | (KDHT_CONFIG_WRITE_COOKIE if write_cookie else 0)
+                        | (KDHT_CONFIG_PREFIXES if prefixes is not None else 0))
+        # Before the configuration, which says that the table counts.
+        write_prefixes(self.region, prefixes or ())
         cdef kdht_config *old = _current(self)
         if memcmp(old.self_id, config.self_id, KDHT_ID_LEN) == 0:
             memcpy(config.occupancy, old.occupancy, sizeof(config.occupancy))
@@ -261,6 +275,10 @@ cdef class Core:
         cdef kdht_config config
         _snapshot(self.region, &config, sizeof(config))
         return (<uint8_t *>&config)[:sizeof(config)]
+
+    def prefixes(self) -> list:
+        """The published prefixes, as `configure` takes them, for a datapath with a copy of its own."""
+        return read_prefixes(self.region)
 
     def raw_bucket(self, index: int) -> bytes:
         """The published struct kdht_bucket of bucket `index`."""
@@ -362,11 +380,9 @@ cdef class Core:
         seal(_current(self), header, now)
 
     def cookie(self, client_ip: bytes, now: int) -> int:
-        """The cookie that proves the 16-byte address now. 0: cookies are off."""
+        """The cookie that proves the 16-byte address now."""
         cdef kdht_config *config = _current(self)
         _need(client_ip, 16, "an address")
-        if not config.flags & KDHT_CONFIG_COOKIES:
-            return 0
         return cookie_at(config, client_ip, <uint32_t>now >> KDHT_COOKIE_SLOT_BITS)
 
     def reply(self, request, status: int, body: bytes, now: int):

@@ -1,11 +1,13 @@
 """A schedule, run and held against the promises."""
 
+import logging
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import NamedTuple
 
+import kdht.faults
 from histories import counters, final, registers, sessions
 from histories.record import Operation
 from histories.verdict import Verdict, Violation, joined
@@ -23,20 +25,20 @@ class Played(NamedTuple):
     violations: tuple[Violation, ...]
 
 
-class Endless(Exception):
-    """Some part of a node does not come back."""
+class Endless(BaseException):
+    """Some part of a node does not come back. No `except Exception` of the node may stop it."""
 
 
 def play(schedule: Schedule) -> Played:
     """Run it, and check its history. A node that raises, or hangs, is a violation too."""
     try:
-        with _limited():
+        with _limited(), _faults() as faults:
             done = run(schedule)
             verdict = judge(done)
-    except Exception as error:
+    except (Exception, Endless) as error:
         return Played([], False, (Violation("lives", "-", f"{type(error).__name__}: {error}"),))
     undecided = tuple(Violation("linearizable", "-", f"undecided: {text}") for text in verdict.undecided)
-    return Played(done.history, done.is_late, verdict.violations + undecided)
+    return Played(done.history, done.is_late, verdict.violations + undecided + tuple(faults))
 
 
 def judge(done: Run) -> Verdict:
@@ -50,6 +52,29 @@ def judge(done: Run) -> Verdict:
             final.check(history, done.held, done.replicas),
         ]
     )
+
+
+class _FaultList(logging.Handler):
+    """Exceptions that a node survived by giving up one message: a node under test must have none."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.found: list[Violation] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        told = vars(record)
+        self.found.append(Violation("lives", "-", f"{told['lost']}: {told['error']} at {told['at']}"))
+
+
+@contextmanager
+def _faults() -> Iterator[list[Violation]]:
+    handler = _FaultList()
+    log = logging.getLogger(kdht.faults.__name__)
+    log.addHandler(handler)
+    try:
+        yield handler.found
+    finally:
+        log.removeHandler(handler)
 
 
 @contextmanager

@@ -7,18 +7,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar, cast
 
 import click
 
-from kdht.cli.keys import KeyType, key_text
-from kdht.cli.nodes import Target, asks_nodes
+from kdht.cli.keys import HexKey, KeyType, key_text
+from kdht.cli.nodes import Target, asks_nodes, warn
 from kdht.cli.options import Seconds, binary_output, emit
-from kdht.client import MAX_LARGE, Client, is_manifest
+from kdht.client import MAX_LARGE, Client, SigningKey, is_manifest
 from kdht.errors import NotFound, ValueTooLarge
 from kdht.program.files import write_atomically
 from kdht.wire import Record
-from kdht.wire._shared import CONDITION_LEN
+from kdht.wire._shared import CONDITION_LEN, ID_LEN, PUBLIC_KEY_LEN
+from kdht.wire.bencode import Bencodable, encode
+from kdht.wire.certified import CERTIFIED
 from kdht.wire.limits import MAX_VERSION
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -37,7 +39,7 @@ def through_client(command: F) -> F:
 
 
 @click.command()
-@click.argument("key", type=KeyType())
+@click.argument("key", type=KeyType(), required=False)
 @click.argument("value", required=False)
 @click.option("--file", "-f", type=click.File("rb"), help="Read the value from a file; - is standard input.")
 @click.option(
@@ -48,21 +50,40 @@ def through_client(command: F) -> F:
     type=click.IntRange(0, MAX_VERSION),
     help="Write only if the current version is this one; 0: only if there is no value.",
 )
+@click.option(
+    "--sign",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="KEYFILE",
+    help="Sign the value (kdhtctl key new --for signing). KEY is then a name of at most 64 bytes among this signer's.",
+)
+@click.option("--immutable", is_flag=True, help="Store the value under a hash of itself. Leave KEY out.")
 @through_client
 def put(
     client: Client,
-    key: str | bytes,
+    key: str | bytes | None,
     value: str | None,
     file: BinaryIO | None,
     ttl: int | None,
     if_version: int | None,
+    sign: Path | None,
+    immutable: bool,
     as_json: bool,
 ) -> None:
     """Store VALUE under KEY. If VALUE is -, read it from standard input.
 
     A value has at most 64 MiB. Above 1104 bytes (1040 with a token) it is stored in parts.
     """
+    if (immutable or sign) and (if_version is not None or (immutable and sign)):
+        raise click.UsageError("--immutable, --sign and --if-version exclude one another")
+    if immutable:
+        _put_immutable(client, key, value, file, ttl, as_json)
+        return
+    if key is None:
+        raise click.UsageError("Missing argument 'KEY'.")
     data = _value(value, file)
+    if sign is not None:
+        _put_signed(client, SigningKey.load(sign, warn), key, data, ttl, as_json)
+        return
     most = client.max_value if if_version is None else client.max_value - CONDITION_LEN
     if len(data) <= most:
         version = client.put(key, data, ttl, if_version=if_version)
@@ -72,6 +93,35 @@ def put(
         with _shown("storing") as progress:
             version = client.put_large(key, data, ttl, progress=progress)
     emit({"key": key_text(key), "bytes": len(data), "ttl": ttl or 0, "version": version}, as_json, "stored")
+
+
+def _put_immutable(
+    client: Client,
+    only: str | bytes | None,
+    more: str | None,
+    file: BinaryIO | None,
+    ttl: int | None,
+    as_json: bool,
+) -> None:
+    """The only argument is the value."""
+    if more is not None:
+        raise click.UsageError("with --immutable the key is a hash of the value: give VALUE alone")
+    data = _value(only.decode(errors="surrogateescape") if isinstance(only, bytes) else only, file)
+    found = client.put_immutable(data, ttl).hex()
+    emit({"key": found, "bytes": len(data), "ttl": ttl or 0, "version": CERTIFIED}, as_json, "stored")
+
+
+def _put_signed(
+    client: Client, signer: SigningKey, name: str | bytes, data: bytes, ttl: int | None, as_json: bool
+) -> None:
+    public = signer.public_key.hex()
+    seq = client.put_signed(signer, data, ttl, salt=name)
+    shown = {"public_key": public, "seq": seq}
+    emit(
+        {"key": key_text(name), "bytes": len(data), "ttl": ttl or 0, "version": CERTIFIED + seq, **shown},
+        as_json,
+        "signed",
+    )
 
 
 def _value(value: str | None, file: BinaryIO | None) -> bytes:
@@ -106,11 +156,38 @@ def _shown(label: str) -> Iterator[Callable[[int, int], None]]:
     help="Write the value to this file, atomically.",
 )
 @click.option("--quorum", is_flag=True, help="Ask a majority of the replicas, and take their newest value.")
+@click.option(
+    "--signed-by",
+    type=HexKey(PUBLIC_KEY_LEN),
+    metavar="PUBLICKEY",
+    help="Read the value that this key signed under the name KEY, and check it.",
+)
+@click.option(
+    "--immutable", is_flag=True, help="KEY is what put --immutable printed: 40 hex digits. Check the value."
+)
 @through_client
-def get(client: Client, key: str | bytes, output: Path | None, quorum: bool, as_json: bool) -> None:
+def get(
+    client: Client,
+    key: str | bytes,
+    output: Path | None,
+    quorum: bool,
+    signed_by: bytes | None,
+    immutable: bool,
+    as_json: bool,
+) -> None:
     """Write the value of KEY to standard output, unchanged."""
-    record = client.get_record(key, quorum=quorum)
-    if is_manifest(record.value):
+    if immutable and signed_by:
+        raise click.UsageError("--immutable and --signed-by exclude one another")
+    if immutable:
+        raw = HexKey(ID_LEN).convert(key_text(key), None, None)
+        record = Record(CERTIFIED, 0, 0, client.get_immutable(raw, quorum=quorum))
+    elif signed_by is not None:
+        found = client.get_signed(signed_by, salt=key, quorum=quorum)
+        value = found.value if isinstance(found.value, bytes) else encode(cast("Bencodable", found.value))
+        record = Record(CERTIFIED + found.seq, found.ttl, 0, value)
+    else:
+        record = client.get_record(key, quorum=quorum)
+    if not (immutable or signed_by) and is_manifest(record.value):
         with _shown("reading") as progress:
             record = record._replace(value=client.get_large(key, progress=progress))
     if output is not None:

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 import click
 
 from kdht.cli import config_edit
+from kdht.cli.nodes import warn
 from kdht.cli.options import as_json, config_file, control_socket, emit, socket_given
+from kdht.client._keyfiles import SealKey, SecretKey, SigningKey
 from kdht.errors import ConfigError
 from kdht.wire._shared import KEY_SLOTS
 
@@ -38,9 +40,24 @@ def key() -> None:
 
 @key.command()
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.option(
+    "--for",
+    "use",
+    type=click.Choice(["nodes", "signing", "sealing"]),
+    default="nodes",
+    show_default=True,
+    help="nodes: a cluster or access secret. signing, sealing: a client's key for put --sign and --seal.",
+)
 @as_json
-def new(file: Path, as_json: bool) -> None:
+def new(file: Path, use: str, as_json: bool) -> None:
     """Write a new random secret to FILE, readable by its owner only. Never replaces a file."""
+    if use != "nodes":
+        kind: type[SecretKey] = SigningKey if use == "signing" else SealKey
+        made = kind.new()
+        about = _about(made)  # before the file is there: without libsodium there is none
+        made.save(file)
+        emit({"file": str(file.absolute()), **about}, as_json, "config.made_for_clients")
+        return
     text = base64.b64encode(secrets.token_bytes(SECRET_BYTES)) + b"\n"
     try:
         fd = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -55,6 +72,30 @@ def new(file: Path, as_json: bool) -> None:
         stream.flush()
         os.fsync(fd)
     emit({"file": str(file.absolute())}, as_json, "config.made")
+
+
+@key.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@as_json
+def show(file: Path, as_json: bool) -> None:
+    """Say whose key a client's FILE has: its public key, or its ID. Never the secret."""
+    text = _first_word(file)
+    kind: type[SecretKey] = SigningKey if text == SigningKey.word else SealKey
+    emit({"file": str(file.absolute()), **_about(kind.load(file, warn))}, as_json, "config.client_key")
+
+
+def _first_word(file: Path) -> str:
+    try:
+        return file.read_bytes()[:64].decode("ascii", "replace").partition(".")[0]
+    except OSError as error:
+        raise ConfigError(f"{file}: {error.strerror}") from None
+
+
+def _about(made: SecretKey) -> dict[str, str]:
+    """What may be told of a key."""
+    public = made.public_key.hex() if isinstance(made, SigningKey) else ""
+    id = made.id.hex() if isinstance(made, SealKey) else ""
+    return {"for": made.use, "public_key": public, "id": id}
 
 
 @key.command()

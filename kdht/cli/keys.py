@@ -19,6 +19,24 @@ class KeyType(click.ParamType[str | bytes]):
             return raw
 
 
+class HexKey(click.ParamType[bytes]):
+    """So many bytes, in hex digits."""
+
+    name = "hex"
+
+    def __init__(self, length: int) -> None:
+        self._length = length
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> bytes:
+        try:
+            raw = bytes.fromhex(value)
+        except ValueError:
+            raw = b""
+        if len(raw) != self._length:
+            self.fail(f"{value!r} is no key of {2 * self._length} hex digits", param, ctx)
+        return raw
+
+
 def key_text(key: str | bytes) -> str:
     """A key as it is shown."""
     return key if isinstance(key, str) else key.decode(errors="backslashreplace")

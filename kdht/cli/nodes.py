@@ -13,7 +13,7 @@ from kdht.program import control_client
 from kdht.program.answers import NodeStatus
 
 if TYPE_CHECKING:
-    from kdht.client import Client
+    from kdht.client import Client, SealKey
     from kdht.client.aio import AsyncClient
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -42,6 +42,12 @@ _OPTIONS = [
         help="What proves the right to this: a token, or @FILE with one. Default: $KDHT_TOKEN.",
     ),
     click.option("--scope", metavar="NAME", help="The scope of the keys. Default: the token's."),
+    click.option(
+        "--seal",
+        type=click.Path(path_type=Path, dir_okay=False),
+        envvar="KDHT_SEAL",
+        help="Encrypt and decrypt values with the key in this file (kdhtctl key new --for sealing). Default: $KDHT_SEAL.",
+    ),
     as_json,
 ]
 
@@ -56,20 +62,36 @@ class Target(NamedTuple):
     token: str
     """Empty for none."""
     scope: str | None
+    seal: Path | None = None
+    """The file of the key for sealing."""
 
     def client(self) -> "Client":
         """A blocking client with these."""
         from kdht.client import Client
 
-        return Client(self.nodes, timeout=self.timeout, token=self.token, scope=self.scope)
+        return Client(
+            self.nodes, timeout=self.timeout, token=self.token, scope=self.scope, seal=self._seal_key()
+        )
 
     def async_client(self, *, direct: bool = False) -> "AsyncClient":
         """The same for an event loop."""
         from kdht.client.aio import AsyncClient
 
         return AsyncClient(
-            self.nodes, timeout=self.timeout, direct=direct, token=self.token, scope=self.scope
+            self.nodes,
+            timeout=self.timeout,
+            direct=direct,
+            token=self.token,
+            scope=self.scope,
+            seal=self._seal_key(),
         )
+
+    def _seal_key(self) -> "SealKey | None":
+        if self.seal is None:
+            return None
+        from kdht.client import SealKey
+
+        return SealKey.load(self.seal, warn)
 
 
 def asks_nodes(command: F) -> F:
@@ -82,14 +104,20 @@ def asks_nodes(command: F) -> F:
         timeout: float,
         token: str | None,
         scope: str | None,
+        seal: Path | None,
         **rest: Any,
     ) -> Any:
         nodes = list(node) or [nearest_node(socket_path)]
-        return command(target=Target(nodes, timeout, socket_path, token or "", scope), **rest)
+        return command(target=Target(nodes, timeout, socket_path, token or "", scope, seal), **rest)
 
     for option in reversed(_OPTIONS):
         with_target = option(with_target)
     return with_target  # type: ignore[return-value]
+
+
+def warn(message: str) -> None:
+    """A line on standard error, for what is no error."""
+    click.echo(f"kdhtctl: warning: {message}", err=True)
 
 
 def nearest_node(socket_path: Path) -> str:

@@ -332,6 +332,15 @@ def stored(data: Data) -> None:
     )
 
 
+def signed(data: Data) -> None:
+    """What `put --sign` did."""
+    ttl = f", for {duration(data['ttl'])}" if data["ttl"] else ""
+    terminal().print(
+        f"stored {data['bytes']:,} bytes signed by {data['public_key']} under {escape(data['key'])}{ttl}, "
+        f"seq {data['seq']}"
+    )
+
+
 def deleted(data: Data) -> None:
     """What `delete` did."""
     terminal().print(f"deleted {escape(data['key'])}")

@@ -10,7 +10,7 @@ from kdht.client._arguments import data_of, whole_number
 from kdht.client._calls import Call, check_ttl, record
 from kdht.client._keyfiles import SigningKey
 from kdht.client._steps import Steps
-from kdht.errors import Conflict, NotFound, ValueTooLarge
+from kdht.errors import BadArgument, Conflict, NotFound, ValueTooLarge
 from kdht.wire import Buffer, pack_immutable_write, pack_signed_write
 from kdht.wire import _shared as shared
 from kdht.wire._shared import Op
@@ -69,7 +69,7 @@ def put_signed(signed: SignedValue, ttl: int | None, condition: int | None) -> C
     """A PUT of a signed value. Raises ValueTooLarge, and ValueError for an impossible TTL."""
     check_ttl(ttl)
     if len(signed.salt) > shared.MAX_SALT:
-        raise ValueError(f"a salt has at most {shared.MAX_SALT} bytes, this one has {len(signed.salt)}")
+        raise BadArgument(f"a salt has at most {shared.MAX_SALT} bytes, this one has {len(signed.salt)}")
     length = len(signed.salt) + len(signed.v)
     if length > shared.MAX_SIGNED:
         raise ValueTooLarge(
@@ -95,14 +95,14 @@ def _get(key: bytes, kind: int, *, quorum: bool) -> Call:
 def _sized(what: str, data: Buffer, length: int) -> bytes:
     found = data_of(data, what)
     if len(found) != length:
-        raise ValueError(f"{what} has {length} bytes, not {len(found)}")
+        raise BadArgument(f"{what} has {length} bytes, not {len(found)}")
     return found
 
 
 def _salt(salt: str | bytes) -> bytes:
     found = salt.encode() if isinstance(salt, str) else data_of(salt, "a salt")
     if len(found) > shared.MAX_SALT:
-        raise ValueError(f"a salt has at most {shared.MAX_SALT} bytes, this one has {len(found)}")
+        raise BadArgument(f"a salt has at most {shared.MAX_SALT} bytes, this one has {len(found)}")
     return found
 
 

@@ -43,7 +43,7 @@ from kdht.client._datagram import MAX_REPEATS, Sent, address
 from kdht.client._nodes import NOBODY
 from kdht.client._retries import RetryPolicy
 from kdht.errors import PortClosed, RequestError, RequestTimeout
-from kdht.wire._shared import Status
+from kdht.wire._shared import TRY_BITS, Status
 
 FORWARDS = 1.0
 """Seconds after an answer in which a closed port is not believed: when a daemon is killed, its XDP program still
@@ -99,7 +99,7 @@ class Exchange:
     """One request until its answer or its failure. `deadline`: when to call `timed_out`, on the caller's clock."""
 
     __slots__ = (
-        "_closed", "_message", "_on_done", "_policy", "_refusal", "_replied", "_sent", "_state", "answer", "call",
+        "_closed", "_mask", "_message", "_on_done", "_policy", "_refusal", "_replied", "_sent", "_state", "answer", "call",
         "deadline", "error", "number",
     )  # fmt: skip
 
@@ -120,6 +120,8 @@ class Exchange:
             gives_up=request.begun + state.timeout,
         )
         self._sent: list[Sent] = []
+        self._mask = -1
+        """Hides the numbers of direct datagrams. Negative: there were none."""
         self._replied: set[int] = set()
         """The numbers of those with a reply."""
         self._closed = NOBODY
@@ -140,6 +142,14 @@ class Exchange:
         if status is not Status.OK and status not in self.call.accepts:
             raise refused(self.call, self.answer)
         return self.answer
+
+    @property
+    def mask(self) -> int:
+        """What the numbers of direct datagrams are XORed with. So all 64 bits of their request IDs are random: only these
+        bits tell a direct answer from a forged one."""
+        if self._mask < 0:
+            self._mask = self._state.rng.getrandbits(TRY_BITS)
+        return self._mask
 
     def asked(self, number: int, node: int, *, direct: bool) -> Sent | None:
         """The datagram of that number, if `node` may answer it: any node may if the datagram was `direct`."""
@@ -305,8 +315,9 @@ class Exchange:
         self, node: int, attempt: int, now: float, *, hedge: bool = False, direct: bool = False
     ) -> None:
         sent = Sent(node, attempt, self._state.cookie, now, hedge, direct)
+        number = len(self._sent) ^ (self.mask if direct else 0)
         port = self._state.nodes[node].port
-        self._state.outgoing.add(address(self._message, len(self._sent), sent, port), self.number)
+        self._state.outgoing.add(address(self._message, number, sent, port), self.number)
         self._sent.append(sent)
 
     # --- The end without an answer

@@ -11,7 +11,7 @@ import os
 
 from kdht.client._calls import Answer, Call
 from kdht.client._keyfiles import SealKey
-from kdht.errors import ValueTooLarge
+from kdht.errors import BadArgument, ValueTooLarge
 from kdht.wire import RECORD
 from kdht.wire import _shared as shared
 from kdht.wire._shared import HEADER_LEN, Op, RecordFlag, Status
@@ -51,7 +51,7 @@ class Seal:
         if self.key is None:
             return call
         if call.certified:
-            raise ValueError(
+            raise BadArgument(
                 "a client with a seal neither signs nor hashes values: use another client for those"
             )
         if call.op in _READS:

@@ -47,6 +47,8 @@ class Pending(Protocol):
     @property
     def number(self) -> int: ...
     @property
+    def mask(self) -> int: ...
+    @property
     def deadline(self) -> float: ...
     @property
     def done(self) -> bool: ...
@@ -218,7 +220,7 @@ class Session:
         pending = self._pending.get(request_id >> TRY_BITS)
         status = STATUS_OF.get(code)
         if pending is not None and flags == _REPLY_FLAGS and status is not None:
-            index = request_id % MAX_SENT
+            index = request_id % MAX_SENT ^ (pending.mask if direct else 0)
             sent = pending.asked(index, node, direct=direct)
             if sent is not None and op == pending.call.op and key == pending.call.key:
                 if direct and node != sent.node:

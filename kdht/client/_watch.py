@@ -62,6 +62,7 @@ class WatchExchange:
         """`on_event` is called when there is an event, or an error."""
         self.call = call
         self.number = number
+        self.mask = 0  # its questions are never direct
         self.deadline = now
         self.error: RequestError | None = None
         self.events: deque[Record | None] = deque(maxlen=MAX_EVENTS)

@@ -5,15 +5,16 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from kdht.config.key_schema import AccessKeySection
-from kdht.config.values import Holder, ScopeName
+from kdht.config.values import Holder, Prefix, ScopeName
 from kdht.node.access import Mode
-from kdht.wire._shared import KEY_SLOTS
+from kdht.wire._shared import KEY_SLOTS, MAX_PREFIXES
 
 MAX_OPEN_SCOPES = 64
 MAX_REVOKED = 1024
+MAX_PER_LIST = (MAX_PREFIXES - 2) // 4  # two more stand for everybody else
 
 
-class AccessSection(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+class AccessSection(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True, rename={"from_": "from"}):
     """Who may read and write. The same on all nodes. SIGHUP reads it again."""
 
     writes: Annotated[
@@ -44,6 +45,46 @@ class AccessSection(Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tru
             examples=[["ci-1", "0123456789abcdef"]],
         ),
     ] = []
+    from_: Annotated[
+        list[Prefix],
+        Meta(
+            max_length=MAX_PER_LIST,
+            description="Networks whose clients this node serves; empty: all. It drops other clients' requests. Members of the "
+            "cluster are never concerned.",
+            examples=[["10.0.0.0/8", "fd00::/16"]],
+        ),
+    ] = []
+    not_from: Annotated[
+        list[Prefix],
+        Meta(
+            max_length=MAX_PER_LIST,
+            description="Networks whose clients it does not serve, whatever `from` says.",
+            examples=[["10.66.0.0/16"]],
+        ),
+    ] = []
+    write_from: Annotated[
+        list[Prefix],
+        Meta(
+            max_length=MAX_PER_LIST,
+            description="Networks whose clients may PUT and DELETE, of those that it serves; empty: all.",
+            examples=[["10.1.0.0/16"]],
+        ),
+    ] = []
+    write_not_from: Annotated[
+        list[Prefix],
+        Meta(
+            max_length=MAX_PER_LIST,
+            description="Networks whose clients may only read, whatever `write_from` says.",
+            examples=[["10.1.99.0/24"]],
+        ),
+    ] = []
+    write_cookie: Annotated[
+        bool,
+        Meta(
+            description="Take a PUT or DELETE only from a client that proved its address with a cookie: nobody can write with a "
+            "forged source. A client without one needs one round trip more, every two minutes."
+        ),
+    ] = False
     key: Annotated[list[AccessKeySection], Meta(max_length=KEY_SLOTS)] = []
 
     def __post_init__(self) -> None:

@@ -82,13 +82,13 @@ def _field(field: types.Field) -> Iterator[str]:
     yield from textwrap.wrap(text, WIDTH, initial_indent="# ", subsequent_indent="# ")
     examples = schema.get("examples", [])
     if field.default is not NODEFAULT and field.default is not None:
-        yield f"#{field.name} = {_toml(field.default)}"
+        yield f"#{field.encode_name} = {_toml(field.default)}"
     elif field.default_factory is not NODEFAULT:
-        yield f"#{field.name} = {_toml(examples[0] if examples else [])}"
-    elif field.required or field.name in SPOKEN:
-        yield f"{field.name} = {_toml(examples[0])}"
+        yield f"#{field.encode_name} = {_toml(examples[0] if examples else [])}"
+    elif field.required or field.encode_name in SPOKEN:
+        yield f"{field.encode_name} = {_toml(examples[0])}"
     else:
-        yield f"#{field.name} = {_toml(examples[0])}"
+        yield f"#{field.encode_name} = {_toml(examples[0])}"
 
 
 def _toml(value: object) -> str:

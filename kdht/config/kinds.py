@@ -17,7 +17,7 @@ def kind_at(struct: type, steps: list[str | int]) -> types.Type:
     for step in steps:
         kind = plain(kind)
         if isinstance(kind, types.StructType):
-            kind = next(f.type for f in kind.fields if f.name == step)
+            kind = next(f.type for f in kind.fields if f.encode_name == step)
         elif isinstance(kind, types.ListType):
             kind = kind.item_type
     return plain(kind)
@@ -26,7 +26,7 @@ def kind_at(struct: type, steps: list[str | int]) -> types.Type:
 def field_names(struct: type, steps: list[str | int]) -> list[str]:
     """The fields of the table that `steps` lead to."""
     kind = kind_at(struct, steps)
-    return [f.name for f in kind.fields] if isinstance(kind, types.StructType) else []
+    return [f.encode_name for f in kind.fields] if isinstance(kind, types.StructType) else []
 
 
 def allowed(kind: types.Type) -> str:
@@ -67,5 +67,5 @@ _WORDS: dict[type, Callable[[Any], str]] = {
     types.ListType: _list,
     types.UnionType: _union,
     types.CustomType: lambda kind: str(kind.cls.ALLOWED),
-    types.StructType: lambda kind: "a table with " + ", ".join(f.name for f in kind.fields),
+    types.StructType: lambda kind: "a table with " + ", ".join(f.encode_name for f in kind.fields),
 }

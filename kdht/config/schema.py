@@ -170,9 +170,17 @@ class DatapathSection(Struct, forbid_unknown_fields=True, frozen=True, kw_only=T
         Meta(
             ge=0,
             le=10_000_000,
-            description="Clients' packets per second from one address, the rest is dropped; 0: no limit.",
+            description="A client's GETs per second, from one IPv4 address or IPv6 /64; the rest is dropped. Of QUORUM_GET, "
+            "WATCH and TRACE, which cost more, an eighth of it. 0: no limit.",
         ),
     ] = 0
+    write_rate: Annotated[
+        Annotated[int, Meta(ge=0, le=10_000_000)] | None,
+        Meta(
+            description="The same for PUT and DELETE. Left out, it is `rate`.",
+            examples=[100],
+        ),
+    ] = None
     ebpf_keep: Annotated[
         bool,
         Meta(
@@ -226,8 +234,8 @@ class StorageSection(Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tr
         Meta(
             ge=0,
             le=1 << 30,
-            description="MiB of values that one writer may put by this node, about; 0: no quota. A writer is an address, or "
-            "the holder of a token.",
+            description="MiB of values that one writer may put by this node, about; 0: no quota. A writer is an IPv4 "
+            "address or an IPv6 network of 64 bits.",
         ),
     ] = 0
     writer_quota_records: Annotated[int, Meta(ge=0, le=1 << 40, description="The same in records.")] = 0

@@ -12,6 +12,7 @@ from typing import Any
 
 from kdht.config.key_schema import KeySection
 from kdht.config.schema import Config, load
+from kdht.datapath.senders import Senders
 from kdht.errors import ConfigError
 from kdht.node.access import AccessPolicy
 from kdht.wire import Address
@@ -36,6 +37,9 @@ class Settings:
     keys: tuple[ClusterSecret, ...]
     """The first signs."""
     access: AccessPolicy
+    senders: Senders
+    """Whose requests this node takes."""
+    write_cookie: bool
     """Who may read and write."""
     data_dir: Path
     control_socket: Path
@@ -74,6 +78,8 @@ def resolve(config: Config) -> Settings:
         unicast=unicast,
         keys=tuple(keys),
         access=access,
+        senders=_senders(config),
+        write_cookie=config.access.write_cookie,
         data_dir=config.node.data_dir.path,
         control_socket=config.control.socket.path,
         warnings=(*warnings, *more),
@@ -188,6 +194,12 @@ def _access(config: Config, own: Sequence[Address]) -> tuple[AccessPolicy, list[
         open_scopes=frozenset(map(scope_of, access.open_scopes)),
         revoked=frozenset(map(holder_of, access.revoked)),
     ), warnings
+
+
+def _senders(config: Config) -> Senders:
+    access = config.access
+    lists = (access.from_, access.not_from, access.write_from, access.write_not_from)
+    return Senders(*(tuple(prefix.network for prefix in prefixes) for prefixes in lists))
 
 
 _NO_ACCESS_KEY = (

@@ -6,7 +6,7 @@ what is right, for error messages and for the example file.
 
 import re
 from abc import abstractmethod
-from ipaddress import ip_address
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -107,6 +107,26 @@ class Ip(TextKind):
 
     def at(self, port: int) -> Address:
         return Address.of(self, port)
+
+
+class Prefix(TextKind):
+    """All addresses of a network, or one address."""
+
+    ALLOWED = 'a network or an address: "10.0.0.0/8", "fd00::/16", "10.1.2.3"'
+    __slots__ = ()
+
+    @classmethod
+    def check(cls, text: str) -> None:
+        try:
+            network = ip_network(text)
+        except ValueError as error:
+            raise ValueError(str(error)) from None
+        if isinstance(network, IPv6Network) and network.network_address.ipv4_mapped:
+            raise ValueError(f"{text} is IPv4: write {network.network_address.ipv4_mapped}")
+
+    @property
+    def network(self) -> IPv4Network | IPv6Network:
+        return ip_network(self)
 
 
 class HostPort(TextKind):

@@ -112,6 +112,11 @@ cdef extern from "kdht_shared.h" nogil:
         KDHT_CONFIG_READY
         KDHT_CONFIG_COOKIES
         KDHT_CONFIG_UNTAGGED
+        KDHT_CONFIG_WRITE_COOKIE
+        KDHT_CONFIG_PREFIXES
+        KDHT_MAY_READ
+        KDHT_MAY_WRITE
+        KDHT_MAX_PREFIXES
         KDHT_GO_ON
         KDHT_MAX_EXT_HEADERS
         KDHT_NEW_TTL
@@ -148,6 +153,9 @@ cdef extern from "kdht_shared.h" nogil:
         KDHT_REASON_NO_CHECKSUM
         KDHT_REASON_MARTIAN
         KDHT_REASON_BAD_CHECKSUM
+        KDHT_REASON_RATE_LIMITED
+        KDHT_REASON_NEEDS_COOKIE
+        KDHT_REASON_NOT_ALLOWED
 
     struct kdht_header:
         uint32_t magic
@@ -209,6 +217,11 @@ cdef extern from "kdht_shared.h" nogil:
         uint32_t window
         uint8_t hop_limit
 
+    struct kdht_prefix:
+        uint32_t bits
+        uint8_t ip[16]
+        uint32_t rights
+
     struct kdht_outcome:
         uint8_t verdict
         uint8_t reason
@@ -230,6 +243,10 @@ cdef extern from "kdht_region.h" nogil:
     struct kdht_config_cell:
         uint32_t sequence
         kdht_config copies[2]
+    struct kdht_prefix_cell:
+        uint32_t sequence
+        uint32_t counts[2]
+        kdht_prefix copies[2][256]
     struct kdht_lane:
         uint32_t config_sequence
         kdht_config config
@@ -239,6 +256,7 @@ cdef extern from "kdht_region.h" nogil:
         kdht_config_cell config
         kdht_lane lanes[32]
         kdht_bucket_cell buckets[160]
+        kdht_prefix_cell prefixes
 
 cdef extern from "kdht_seqlock.h" nogil:
     uint32_t kdht_seq_begin(const uint32_t *sequence)

@@ -13,19 +13,22 @@ from libc.string cimport memcpy, memset
 from kdht.core._addresses cimport is_ipv4, is_martian, is_own, is_zero, may_be_answered
 from kdht.core._buckets cimport find_next_hop
 from kdht.core._layout cimport (
-    KDHT_CONFIG_COOKIES, KDHT_CONFIG_READY, KDHT_CONFIG_UNTAGGED, KDHT_COOKIE_SLOT_BITS,
+    KDHT_CONFIG_COOKIES, KDHT_CONFIG_PREFIXES, KDHT_CONFIG_READY, KDHT_CONFIG_UNTAGGED,
+    KDHT_CONFIG_WRITE_COOKIE, KDHT_COOKIE_SLOT_BITS,
     KDHT_FIRST_CONTROL_OP, KDHT_FIRST_ROUTED_OP, KDHT_FLAG_FORWARDED, KDHT_FLAG_REPLY,
     KDHT_GO_ON, KDHT_HEADER_LEN, KDHT_ID_LEN, KDHT_KNOWN_FLAGS, KDHT_LAST_CONTROL_OP, KDHT_LAST_ROUTED_OP,
-    KDHT_MAGIC, KDHT_MAX_BODY, KDHT_MAX_DATAGRAM, KDHT_OP_TRACE, KDHT_REASON_BAD_ADDRESS,
+    KDHT_MAGIC, KDHT_MAX_BODY, KDHT_MAX_DATAGRAM, KDHT_MAY_READ, KDHT_MAY_WRITE, KDHT_OP_DELETE,
+    KDHT_OP_PUT, KDHT_OP_TRACE, KDHT_OP_WATCH, KDHT_REASON_BAD_ADDRESS,
     KDHT_REASON_BAD_BODY_TAG, KDHT_REASON_BAD_EPOCH, KDHT_REASON_BAD_FLAGS, KDHT_REASON_BAD_LENGTH,
     KDHT_REASON_BAD_MAGIC, KDHT_REASON_BAD_OP, KDHT_REASON_BAD_TAG, KDHT_REASON_BAD_VERSION,
     KDHT_REASON_CONTROL, KDHT_REASON_ENTERED, KDHT_REASON_FAMILY, KDHT_REASON_FORGED_ORIGIN,
-    KDHT_REASON_HOP_LIMIT, KDHT_REASON_MARTIAN, KDHT_REASON_NEXT_HOP, KDHT_REASON_NOT_ENTRY,
-    KDHT_REASON_NOT_READY,
+    KDHT_REASON_HOP_LIMIT, KDHT_REASON_MARTIAN, KDHT_REASON_NEEDS_COOKIE, KDHT_REASON_NEXT_HOP,
+    KDHT_REASON_NOT_ALLOWED, KDHT_REASON_NOT_ENTRY, KDHT_REASON_NOT_READY,
     KDHT_REASON_RELAYED, KDHT_REASON_STALE, KDHT_REASON_TOO_LONG, KDHT_REASON_TRACE_ENDS,
     KDHT_REASON_TRUNCATED, KDHT_REQUEST_FLAGS, KDHT_VERSION, be64toh, htobe64, htonl, htons, kdht_config,
     kdht_contact, kdht_header, kdht_key, kdht_outcome, kdht_region, ntohl, ntohs,
 )
+from kdht.core._prefixes cimport rights_of
 from kdht.core._tags cimport body_tag_of, cookie_at, header_tag_of, is_proven, key_of
 
 
@@ -52,10 +55,28 @@ cdef int _check_form(const kdht_header *header, uint32_t length) noexcept nogil:
     return KDHT_GO_ON
 
 
-cdef int _check_client(const kdht_header *header, Plan *plan, kdht_outcome *out) noexcept nogil:
+cdef inline bint _is_write(const kdht_header *header) noexcept nogil:
+    return header.op == KDHT_OP_PUT or header.op == KDHT_OP_DELETE
+
+
+cdef inline bint _is_allowed(kdht_region *region, const kdht_header *header, const Plan *plan) noexcept nogil:
+    if not plan.config.flags & KDHT_CONFIG_PREFIXES:
+        return True
+    return rights_of(region, plan.source_ip) & (KDHT_MAY_WRITE if _is_write(header) else KDHT_MAY_READ)
+
+
+cdef inline bint _needs_cookie(const kdht_header *header, const kdht_config *config) noexcept nogil:
+    """A WATCH always does: whoever forged its source would have its victim told of every change."""
+    return header.op == KDHT_OP_WATCH or (
+        config.flags & KDHT_CONFIG_WRITE_COOKIE and _is_write(header))
+
+
+cdef int _check_client(kdht_region *region, const kdht_header *header, Plan *plan,
+                       kdht_outcome *out) noexcept nogil:
     """A client's request: the reason to drop it, or KDHT_GO_ON, and what the entry node fills in."""
     cdef uint32_t takes = ntohs(header.max_reply)
     cdef uint32_t sent = ntohs(header.body_len)
+    cdef bint needs = _needs_cookie(header, plan.config)
     if header.flags & KDHT_FLAG_REPLY or header.op > KDHT_LAST_ROUTED_OP:
         return KDHT_REASON_BAD_FLAGS
     # A client leaves the fields of the entry node empty. Else it could claim another's address; and fields
@@ -66,13 +87,18 @@ cdef int _check_client(const kdht_header *header, Plan *plan, kdht_outcome *out)
         return KDHT_REASON_FORGED_ORIGIN
     if plan.source_port == 0:
         return KDHT_REASON_BAD_ADDRESS
+    if not _is_allowed(region, header, plan):
+        return KDHT_REASON_NOT_ALLOWED
     plan.hops = header.hops
     if plan.hops == 0 or plan.hops > plan.config.hop_limit:
         plan.hops = plan.config.hop_limit
     if takes == 0 or takes > KDHT_MAX_BODY:
         takes = KDHT_MAX_BODY
     # A forged source address must not get more bytes than were sent from here.
-    if takes > sent and not is_proven(plan.config, header, plan.source_ip, plan.now):
+    if (needs or (takes > sent and plan.config.flags & KDHT_CONFIG_COOKIES)) and not is_proven(
+            plan.config, header, plan.source_ip, plan.now):
+        if needs:
+            return KDHT_REASON_NEEDS_COOKIE
         takes = sent
     out.max_reply = <uint16_t>takes
     return KDHT_GO_ON
@@ -172,7 +198,7 @@ cdef int plan_message(kdht_region *region, const kdht_header *header, Plan *plan
     if bad != KDHT_GO_ON:
         return bad
     plan.forwarded = header.flags & KDHT_FLAG_FORWARDED
-    bad = check_member(header, plan, out) if plan.forwarded else _check_client(header, plan, out)
+    bad = check_member(header, plan, out) if plan.forwarded else _check_client(region, header, plan, out)
     if bad != KDHT_GO_ON:
         return bad
     if header.op > KDHT_LAST_ROUTED_OP:
@@ -218,9 +244,7 @@ cdef void _strip(kdht_header *header, const Plan *plan) noexcept nogil:
 
     Tags must not leave the cluster: a client could send them back in within the replay window.
     """
-    header.cookie = 0
-    if plan.config.flags & KDHT_CONFIG_COOKIES:
-        header.cookie = htobe64(cookie_at(plan.config, header.client_ip, plan.now >> KDHT_COOKIE_SLOT_BITS))
+    header.cookie = htobe64(cookie_at(plan.config, header.client_ip, plan.now >> KDHT_COOKIE_SLOT_BITS))
     memset(header.client_ip, 0, 16)
     memset(header.entry_ip, 0, 16)
     header.client_port = header.entry_port = header.max_reply = 0

@@ -15,6 +15,9 @@ cdef struct Request:
 
 cdef uint32_t write_bounce(const kdht_config *config, kdht_header *header, uint32_t length, uint32_t now,
                            kdht_outcome *out) noexcept nogil
+# Whether an ICMP error quotes a message that a member sealed: anybody can forge the error, but not that.
+cdef bint is_own_quote(const kdht_config *config, const kdht_header *header, uint32_t length,
+                       uint32_t now) noexcept nogil
 cdef uint32_t write_reply(const kdht_config *config, kdht_header *header, const Request *request,
                           uint8_t status, const uint8_t *body, uint32_t length, uint32_t now,
                           kdht_outcome *out) noexcept nogil

@@ -80,12 +80,23 @@ cdef uint32_t write_reply(const kdht_config *config, kdht_header *header, const 
         memcpy(bytes_at + KDHT_HEADER_LEN, body, length)
     if straight:
         memset(&header.time, 0, KDHT_HEADER_LEN - (<uint8_t *>&header.time - bytes_at))
-        if config.flags & KDHT_CONFIG_COOKIES:
-            header.cookie = htobe64(cookie_at(config, out.target_ip, now >> KDHT_COOKIE_SLOT_BITS))
+        header.cookie = htobe64(cookie_at(config, out.target_ip, now >> KDHT_COOKIE_SLOT_BITS))
     else:
         memset(&header.max_reply, 0, KDHT_HEADER_LEN - (<uint8_t *>&header.max_reply - bytes_at))
         seal(config, header, now)
     return KDHT_HEADER_LEN + length
+
+
+cdef bint is_own_quote(const kdht_config *config, const kdht_header *header, uint32_t length,
+                       uint32_t now) noexcept nogil:
+    """Whether the header is a member's. Only the header has to be quoted: ICMP may quote 548 bytes only."""
+    cdef Plan plan
+    cdef kdht_outcome out
+    if (length < KDHT_HEADER_LEN or ntohl(header.magic) != KDHT_MAGIC or header.version != KDHT_VERSION
+            or not header.flags & KDHT_FLAG_FORWARDED):
+        return False
+    plan.config, plan.now = config, now
+    return check_member(header, &plan, &out) == KDHT_GO_ON
 
 
 cdef uint32_t write_bounce(const kdht_config *config, kdht_header *header, uint32_t length, uint32_t now,
@@ -97,15 +108,10 @@ cdef uint32_t write_bounce(const kdht_config *config, kdht_header *header, uint3
     must not make this node send anything. Only the header has to be quoted. A TRACE gets no reply: its
     silence shows where a node is dead.
     """
-    cdef Plan plan
     cdef Request request
-    if (length < KDHT_HEADER_LEN or ntohl(header.magic) != KDHT_MAGIC or header.version != KDHT_VERSION
+    if (not is_own_quote(config, header, length, now)
             or header.flags & ~KDHT_REQUEST_FLAGS != KDHT_FLAG_FORWARDED or header.op == KDHT_OP_TRACE
             or not KDHT_FIRST_ROUTED_OP <= header.op <= KDHT_LAST_ROUTED_OP):
-        return 0
-    plan.config, plan.now = config, now
-    # A forger of ICMP errors cannot make a header tag.
-    if check_member(header, &plan, out) != KDHT_GO_ON:
         return 0
     memset(&request, 0, sizeof(request))
     return write_reply(config, header, &request, KDHT_STATUS_UNREACHABLE, NULL, 0, now, out)

@@ -9,7 +9,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from kdht.core._layout cimport (
-    KDHT_CONFIG_COOKIES, KDHT_COOKIE_PRF_LEN, KDHT_COOKIE_SLOT_BITS, KDHT_KEY_SLOTS, be64toh, htobe64,
+    KDHT_COOKIE_PRF_LEN, KDHT_COOKIE_SLOT_BITS, KDHT_KEY_SLOTS, be64toh, htobe64,
     kdht_body_tag, kdht_config, kdht_header, kdht_header_tag, kdht_key, kdht_siphash, ntohs,
 )
 
@@ -37,8 +37,6 @@ cdef bint is_proven(const kdht_config *config, const kdht_header *header,
                     const uint8_t *ip, uint32_t now) noexcept nogil:
     cdef uint64_t slot = now >> KDHT_COOKIE_SLOT_BITS
     cdef uint64_t shown = be64toh(header.cookie)
-    if not config.flags & KDHT_CONFIG_COOKIES:
-        return True
     if shown == 0:
         return False
     if shown == cookie_at(config, ip, slot) or (slot > 0 and shown == cookie_at(config, ip, slot - 1)):

@@ -18,6 +18,7 @@ from kdht.datapath.ebpf.datapath import EbpfDatapath, EbpfOptions
 from kdht.datapath.host import netlink, ruleset
 from kdht.datapath.nfqueue.datapath import NfqueueDatapath, NfqueueOptions, need_package
 from kdht.datapath.publish import Publisher
+from kdht.datapath.rates import ClientRates
 from kdht.errors import ConfigError, DatapathError
 from kdht.wire import Address
 
@@ -109,6 +110,13 @@ class Datapaths:
         fields = {"interfaces": ",".join(new.status()["interfaces"])} if new else {}  # type: ignore[arg-type]
         log.info(f"{kind} started" if new else "the socket treats all packets", extra=fields)
 
+    def follow(self, settings: Settings) -> None:
+        """The configuration was read again. What stands in the core the datapaths follow by themselves."""
+        with self._lock:
+            self._settings = settings
+            if isinstance(self._running, NfqueueDatapath):
+                self._running.follow_senders(settings.senders)
+
     def stop(self, *, comes_back: bool = True) -> None:
         """Stop the datapath at the daemon's end. Does not raise if it is gone already.
 
@@ -143,10 +151,16 @@ class Datapaths:
             addresses=self._settings.own,
             interfaces=tuple(str(name) for name in config.interfaces),
             port=self._settings.address.port,
-            client_rate=config.rate,
+            rates=client_rates(self._settings),
             ready=self._ready,
             table=config.table,
         )
+
+
+def client_rates(settings: Settings) -> ClientRates:
+    """The configured rates of clients."""
+    config = settings.config.datapath
+    return ClientRates(config.rate, config.rate if config.write_rate is None else config.write_rate)
 
 
 def nfqueue_options(settings: Settings) -> NfqueueOptions:
@@ -159,7 +173,8 @@ def nfqueue_options(settings: Settings) -> NfqueueOptions:
         first_queue=config.first_queue,
         queues=config.queues,
         max_len=config.queue_length,
-        client_rate=config.rate,
+        rates=client_rates(settings),
+        senders=settings.senders,
         table=config.table,
     )
 

@@ -17,6 +17,7 @@ from kdht._routing import Core
 from kdht.config.settings import Settings
 from kdht.daemon.aside import AsideRecords
 from kdht.daemon.datadir import DataDir
+from kdht.daemon.datapaths import client_rates
 from kdht.daemon.driver import Driver
 from kdht.daemon.node_queue import NodeQueue
 from kdht.daemon.timings import TimedStore, Timings
@@ -97,6 +98,7 @@ def build(
         own=[address.ip for address in settings.own],
         lane=SOCKET_LANE,
         cache=cache,
+        rates=client_rates(settings),
         freebind=settings.config.node.freebind,
     )
     access = Access(settings.access)
@@ -265,4 +267,6 @@ def configure(publisher: Publisher, node_id: bytes, settings: Settings) -> None:
         cookies=node.cookies,
         window=node.replay_window,
         hop_limit=node.hop_limit,
+        write_cookie=settings.write_cookie,
+        prefixes=settings.senders.prefixes(),
     )

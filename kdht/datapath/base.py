@@ -56,8 +56,9 @@ class Handlers:
     """The node's functions that a transport calls, all on the transport's own thread. None of them may block."""
 
     receive: Receiver
-    unreachable: Callable[[Address], None]
-    """ICMP said that this address cannot be reached. A hint: such a message is easily forged."""
+    unreachable: Callable[[Address, int | None], None]
+    """ICMP said that this address cannot be reached. It quotes a message that this node sent there, of this request ID,
+    and each message only once. Without a request ID it is a hint: anybody can forge it."""
     away: Callable[[], None]
     """The thread did not run for half a second or more. Called before anything is answered after that: what other
     nodes did meanwhile is not known here."""
@@ -82,7 +83,7 @@ class Handlers:
         )
 
 
-def _ignore_address(address: Address) -> None:
+def _ignore_address(address: Address, request_id: int | None) -> None:
     """No request waits for an answer from there."""
 
 

@@ -18,7 +18,7 @@ from kdht.datapath.base import Datagram, Handlers, Outgoing, Receiver
 from kdht.errors import DatapathError
 from kdht.times import SteadyTime
 from kdht.wire import NO_IP, OFFSET, Address
-from kdht.wire._shared import Flag, Op, Reason, Verdict
+from kdht.wire._shared import Flag, Op, Reason, Status, Verdict
 
 START = 1_700_000_000.0
 """Where the virtual clock begins: a plausible Unix time, seconds."""
@@ -332,6 +332,9 @@ class MemoryTransport:
             return None
         if outcome.verdict is not Verdict.RELAY and self._is_late(data, arrived):
             return None
+        if outcome.reason is Reason.NEEDS_COOKIE:
+            self._refuse(Datagram(data, source, target, outcome.reason, 0), now)
+            return None
         if outcome.verdict is Verdict.LOCAL:
             return Datagram(data, source, target, outcome.reason, outcome.max_reply)
         if outcome.verdict in _SENT_ON and outcome.target is not None:
@@ -339,6 +342,11 @@ class MemoryTransport:
             usual = chosen is None or chosen.ip == NO_IP
             self._send(bytes(message), self._usual(outcome.target) if usual else chosen, outcome.target)
         return None
+
+    def _refuse(self, request: Datagram, now: int) -> None:
+        """Send the cookie that the request lacks."""
+        data, target, source = self._core.reply(request, Status.COOKIE_NEEDED, b"", now)
+        self._send(data, source or self._usual(target), target)
 
     def _is_late(self, data: bytes, arrived: SteadyTime) -> bool:
         if self._network.now - arrived <= TOO_OLD or data[OFFSET["flags"]] & Flag.REPLY:

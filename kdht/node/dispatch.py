@@ -53,7 +53,7 @@ class NodeInput(Protocol):
         """Control messages for the node."""
 
     def unreachable(self, address: Address) -> None:
-        """ICMP said that nobody listens there."""
+        """ICMP proved that nobody listens there."""
 
     def silent(self, address: Address) -> None:
         """A request that is no control message of the node's had no answer in time."""
@@ -92,9 +92,12 @@ class Dispatcher:
             begun = self._observer.begin()
             self._observer.at_once(self._service.handle(routed, self._clock()), begun)
 
-    def unreachable(self, address: Address) -> None:
-        """ICMP said that nobody listens there."""
-        self._coordinator.unreachable(address, self._clock())
+    def unreachable(self, address: Address, request_id: int | None) -> None:
+        """As Handlers.unreachable. What proves nothing causes a ping at most."""
+        if request_id is None:
+            self._node.silent(address)
+            return
+        self._coordinator.unreachable(address, request_id, self._clock())
         self._node.unreachable(address)
 
     def tick(self) -> float | None:

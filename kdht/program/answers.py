@@ -178,6 +178,8 @@ class StorageCounters(msgspec.Struct):
     """Writes refused for want of room."""
     disk_failed: bool = False
     """Whether a write failed, and the disk takes no more for now."""
+    set_aside: int = 0
+    """Records with versions beyond the clock that gave their places away."""
 
 
 class NodeStats(msgspec.Struct):

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from kdht._routing import common_bits
+from kdht.errors import BadPacket
 from kdht.replay import dissect, plain
 from kdht.replay._engine import Judgement
 from kdht.replay.packets import take_apart
@@ -15,6 +16,7 @@ from kdht.replay.tables import ReplayTable
 from kdht.wire import HEADER, OFFSET, body_tag, header_tag, valid_cookie
 from kdht.wire import _shared as shared
 from kdht.wire._shared import Flag, Reason
+from kdht.wire.rights import Grant, split_proof
 
 WHY = {
     Reason.NOT_OURS: "It is not UDP to an own address and port with kdht's magic, so it is left alone.",
@@ -53,6 +55,8 @@ WHY = {
     Reason.BAD_CHECKSUM: "The checksum of the IPv4 header is wrong.",
     Reason.PARTIAL: "Its checksum is left to a device, and in generic mode it would be completed twice.",
     Reason.RATE_LIMITED: "Its sender has sent more than it may.",
+    Reason.NEEDS_COOKIE: "Only clients with a cookie for their address may send this: the answer is COOKIE_NEEDED.",
+    Reason.NOT_ALLOWED: "Requests of this kind are not allowed from its address.",
 }
 
 
@@ -112,11 +116,26 @@ def _checks(table: ReplayTable, packet: bytes, message: bytes | None, now: int) 
     yield {"check": "from", "found": "a member" if header["flags"] & Flag.FORWARDED else "a client"}
     if header["flags"] & Flag.DIRECT:
         yield {"check": "answer", "found": "direct: from any node's address"}
+    if header["flags"] & Flag.PROVEN:
+        yield {"check": "proof", "found": _proof(message)}
     if header["flags"] & Flag.FORWARDED:
         yield from _member_checks(table, message, header, now)
     elif header["cookie"]:
         good = valid_cookie(header["cookie"], table.keys[0].cookie, found.source.ip, now)
         yield {"check": "cookie", "found": "right" if good else f"not {found.source.host}'s at this time"}
+
+
+def _proof(message: bytes) -> str:
+    """What a proof says. Whether its MAC is right, only a node with the access secret can tell."""
+    try:
+        _, proof = split_proof(message[shared.HEADER_LEN :])
+        grant = Grant.parse(proof.grant)
+    except BadPacket as bad:
+        return f"none can be read: {bad}"
+    scope = f"scope {grant.scope:016x}" if grant.scope else "every key"
+    ends = f"until {grant.expiry}" if grant.expiry else "without end"
+    rights = str(grant.rights.name or "none").replace("|", ", ")
+    return f"holder {grant.holder:016x}, {rights}, {scope}, {ends}, seq {proof.seq}; the nodes that it ends at check its MAC"
 
 
 def _member_checks(

@@ -64,6 +64,9 @@ class OracleSettings:
     window: int = shared.REPLAY_WINDOW
     hop_limit: int = shared.HOP_LIMIT
     untagged: bool = False
+    write_cookie: bool = False
+    prefixes: Sequence[tuple[bytes, int, int]] | None = None
+    """Who may send requests: address, bits, rights. None: everybody."""
 
 
 class Arrival(NamedTuple):
@@ -285,6 +288,23 @@ class SlowNode:
         for name in FILLED_BY_ENTRY:
             ensure(getattr(header, name) in (0, NO_IP), Reason.FORGED_ORIGIN)
         ensure(arrival.source.port != 0, Reason.BAD_ADDRESS)
+        writes = header.op in (Op.PUT, Op.DELETE)
+        needed = shared.MAY_WRITE if writes else shared.MAY_READ
+        ensure(bool(self._rights_of(arrival.source.ip) & needed), Reason.NOT_ALLOWED)
+        if header.op == Op.WATCH or (writes and self.settings.write_cookie):
+            ensure(self._proven(arrival), Reason.NEEDS_COOKIE)
+
+    def _rights_of(self, ip: bytes) -> int:
+        """Those of the longest prefix that the address is under."""
+        if self.settings.prefixes is None:
+            return shared.MAY_READ | shared.MAY_WRITE
+        text = f"{int.from_bytes(ip, 'big'):0128b}"
+        under = [
+            (bits, rights)
+            for prefix, bits, rights in self.settings.prefixes
+            if f"{int.from_bytes(prefix, 'big'):0128b}"[:bits] == text[:bits]
+        ]
+        return max(under)[1] if under else 0
 
     def _client_hops(self, header: SimpleNamespace) -> int:
         limit = self.settings.hop_limit
@@ -292,11 +312,10 @@ class SlowNode:
 
     def _client_max_reply(self, arrival: Arrival) -> int:
         takes = min(arrival.header.max_reply or shared.MAX_BODY, shared.MAX_BODY)
-        return takes if self._proven(arrival) else min(takes, arrival.header.body_len)
+        free = not self.settings.cookies or self._proven(arrival)
+        return takes if free else min(takes, arrival.header.body_len)
 
     def _proven(self, arrival: Arrival) -> bool:
-        if not self.settings.cookies:
-            return True
         slot = arrival.now >> shared.COOKIE_SLOT_BITS
         good = [self.cookie(arrival.source.ip, s) for s in (slot - 1, slot, slot + 1) if s >= 0]
         return arrival.header.cookie in good
@@ -341,7 +360,7 @@ class SlowNode:
         zeroed = ("time", "epoch", "client_port", "entry_port", "max_reply", "body_tag", "header_tag")
         relayed = SimpleNamespace(**{**vars(header), **dict.fromkeys(zeroed, 0)})
         relayed.client_ip = relayed.entry_ip = NO_IP
-        relayed.cookie = self.cookie(client.ip, slot) if settings.cookies else 0
+        relayed.cookie = self.cookie(client.ip, slot)
         data = write_header(relayed, arrival.data[shared.HEADER_LEN :])
         return OracleResult(Reason.RELAYED, data, source=entry, target=client)
 

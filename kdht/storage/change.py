@@ -77,6 +77,11 @@ class StoreChange:
         """Whether there is nothing to write."""
         return not (replaced or self._stray or self.pledged)
 
+    def set_aside(self, replaced: list[Replaced]) -> int:
+        """How many of these are records with impossible versions."""
+        latest = self._latest
+        return sum(before is not None and not is_possible(before, latest) for _, before, _ in replaced)
+
     def write(
         self, db: plyvel.DB, replaced: list[Replaced], counts: layout.Counts, serial: int, *, sync: bool
     ) -> layout.Counts:

@@ -60,6 +60,8 @@ class LevelStore:
         self._window = window
         self._lock = threading.Lock()
         self._failed = False
+        self.set_aside = 0
+        """Records with impossible versions that gave their places away, since the start."""
         self._failed_keys: tuple[bytes, ...] = ()
         """Keys of the failed write. Whether it is on the disk shows after `recover`."""
         self._reopening = Reopening()
@@ -306,6 +308,7 @@ class LevelStore:
             # In the same batch as the records: counts cannot drift, and no start walks the database.
             self._counts = change.write(self._db, replaced, self._counts, self._serial + 1, sync=sync)
             self._serial += 1
+            self.set_aside += change.set_aside(replaced)
             if sync:  # with it all earlier ones
                 self._synced = self._serial
         for key, pledges in change.pledged.items():

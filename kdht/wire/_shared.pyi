@@ -105,6 +105,8 @@ class Reason(enum.IntEnum):
     RATE_LIMITED = ...
     MARTIAN = ...
     BAD_CHECKSUM = ...
+    NEEDS_COOKIE = ...
+    NOT_ALLOWED = ...
     PARTIAL = ...
 
 VERDICT_OF: dict[Reason, Verdict]
@@ -154,6 +156,12 @@ HOP_LIMIT: int
 REPLAY_WINDOW: int
 MAX_OWN: int
 KEY_SLOTS: int
+MAX_PREFIXES: int
+RATE_SECOND: int
+COSTLY_WEIGHT: int
+CROWD_FACTOR: int
+MAY_READ: int
+MAY_WRITE: int
 MAX_REPLICAS: int
 MAX_EXT_HEADERS: int
 NEW_TTL: int

@@ -15,6 +15,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 cdef extern from *:
     """
     #include <stddef.h>
+    #include "kdht_rate.h"
     #include "kdht_shared.h"
     #include "kdht_tags.h"
 
@@ -49,7 +50,8 @@ cdef extern from *:
         C(TRY_BITS) C(COOKIE_SLOT_BITS) C(FIRST_ROUTED_OP)
         C(LAST_ROUTED_OP) C(FIRST_CONTROL_OP) C(LAST_CONTROL_OP) C(KNOWN_FLAGS) C(REQUEST_FLAGS)
         C(K) C(ROOM) C(HOP_LIMIT)
-        C(REPLAY_WINDOW) C(MAX_OWN) C(KEY_SLOTS) C(MAX_REPLICAS) C(MAX_EXT_HEADERS) C(NEW_TTL) {0, 0, 0}};
+        C(REPLAY_WINDOW) C(MAX_OWN) C(KEY_SLOTS) C(MAX_PREFIXES) C(MAY_READ) C(MAY_WRITE) C(MAX_REPLICAS) C(MAX_EXT_HEADERS) C(NEW_TTL)
+        C(RATE_SECOND) C(COSTLY_WEIGHT) C(CROWD_FACTOR) {0, 0, 0}};
     #undef C
     enum { KDHT_CONTACT_LEN = sizeof(struct kdht_contact) };
     """

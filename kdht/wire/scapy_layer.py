@@ -27,11 +27,12 @@ from scapy.layers.inet import UDP
 from scapy.packet import Packet, Raw, bind_layers
 
 from kdht.wire import _shared as shared
-from kdht.wire._shared import Flag, Op, RecordFlag, Status
+from kdht.wire._shared import Flag, Op, RecordFlag, Right, Status
 
 _OPS = {op.value: op.name for op in Op}
 _STATUS_NAMES = {status.value: status.name for status in Status}
 _FLAGS = {flag.value: str(flag.name) for flag in Flag}
+_RIGHTS = {right.value: str(right.name) for right in Right}
 
 
 class AddressField(IP6Field):
@@ -116,6 +117,25 @@ class KDHTControl(Packet):
     ]
 
 
+class KDHTProof(Packet):
+    """The end of a PROVEN request, behind its body: a grant, and the MAC of the request under the token's key."""
+
+    name = "KDHT proof"
+    dispatch_hook = _whole_or_raw
+    fields_desc = [
+        ByteField("kind", shared.GRANT_KIND),
+        FlagsField("rights", 0, 8, _RIGHTS),
+        ByteField("epoch", 0),
+        ByteField("reserved", 0),
+        IntField("expiry", 0),
+        XLongField("holder", 0),
+        XLongField("scope", 0),
+        XStrFixedLenField("inner", bytes(shared.ID_LEN), length=shared.ID_LEN),
+        LongField("seq", 0),
+        XStrFixedLenField("mac", bytes(shared.PROOF_MAC_LEN), length=shared.PROOF_MAC_LEN),
+    ]
+
+
 BodyKind: TypeAlias = tuple[Op, bool]
 """An op, and whether the message is its reply."""
 
@@ -143,6 +163,7 @@ _LEAST: dict[type[Packet], int] = {
     KDHTPromise: shared.RECORD_LEN,
     KDHTControl: shared.ID_LEN,
     KDHTContacts: shared.CONTACT_LEN,
+    KDHTProof: shared.PROOF_LEN,
 }
 _EXTRAS = (RecordFlag.IF_VERSION, RecordFlag.DECIDED)
 
@@ -203,6 +224,15 @@ class KDHT(Packet):
     def extract_padding(self, s: bytes) -> tuple[bytes, bytes]:
         """The body ends where the header says."""
         return s[: self.body_len], s[self.body_len :]
+
+    def do_dissect_payload(self, s: bytes) -> None:
+        """The body; behind it, as a layer of its own, a PROVEN request's proof."""
+        proof = b""
+        if int(self.flags) & Flag.PROVEN and not self.is_reply and len(s) >= shared.PROOF_LEN:
+            s, proof = s[: -shared.PROOF_LEN], s[-shared.PROOF_LEN :]
+        super().do_dissect_payload(s)
+        if proof:
+            self.lastlayer().add_payload(KDHTProof(proof))
 
     def guess_payload_class(self, payload: bytes) -> type[Packet]:
         """By op and direction; a body too short for its layer stays raw."""

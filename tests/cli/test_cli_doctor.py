@@ -3,7 +3,7 @@
 import json
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +28,9 @@ from kdht.wire import Address
 PORT = 5348
 
 
-def subject(tmp_path: Path, *clocks: float, kind: str = "nfqueue", **changes: Any) -> Subject:
+def subject(
+    tmp_path: Path, *clocks: float, kind: str = "nfqueue", not_from: Sequence[str] = (), **changes: Any
+) -> Subject:
     """A healthy node with an interface eth0, and what is changed of it."""
     made = settings.resolve(
         config.build(
@@ -36,6 +38,7 @@ def subject(tmp_path: Path, *clocks: float, kind: str = "nfqueue", **changes: An
                 "node": {"listen": [f"127.0.0.1:{PORT}"], "data_dir": str(tmp_path)},
                 "key": [{"secret": "sixteen bytes or more"}],
                 "datapath": {"kind": kind},
+                "access": {"not_from": list(not_from)},
             }
         )
     )
@@ -274,6 +277,43 @@ def test_chains_that_drop(tmp_path, monkeypatch, listed, expected):
     monkeypatch.setattr(firewall.ruleset, "run_nft", lambda nft, arguments: json.dumps({"nftables": listed}))
     findings = found(firewall.firewall, subject(tmp_path))
     assert states(findings) == (expected or ["ok"])
+
+
+def dropping(address: Any, *more: dict[str, Any], field: str = "ip", op: str = "==") -> dict[str, Any]:
+    left = {"payload": {"protocol": field, "field": "saddr"}}
+    expr = [{"match": {"op": op, "left": left, "right": address}}, *more, {"drop": None}]
+    return {"rule": {"family": "inet", "table": "filter", "chain": "x", "expr": expr}}
+
+
+NET = {"prefix": {"addr": "192.0.2.0", "len": 24}}
+
+
+@pytest.mark.parametrize("kind", ["nfqueue", "ebpf", "socket"])
+@pytest.mark.parametrize(
+    ("listed", "not_from", "warned"),
+    [
+        ([dropping("192.0.2.7")], [], True),
+        ([dropping("192.0.2.7")], ["192.0.2.0/24"], False),
+        ([dropping("192.0.2.7")], ["192.0.3.0/24"], True),
+        ([dropping({"set": [NET, "10.1.1.1"]})], ["192.0.2.0/24"], True),
+        ([dropping({"set": [NET, "10.1.1.1"]})], ["192.0.2.0/24", "10.0.0.0/8"], False),
+        ([dropping("2001:db8::1", field="ip6")], [], True),
+        ([dropping("@blocked")], ["192.0.2.0/24"], True),
+        ([dropping("10.0.0.0", op="!=")], ["192.0.2.0/24"], True),
+        ([dropping("192.0.2.7", match({"payload": {"protocol": "tcp", "field": "dport"}}, 22))], [], False),
+        ([dropping("192.0.2.7", match(DPORT, 53))], [], False),
+        ([dropping("192.0.2.7", match(DPORT, PORT))], [], True),
+    ],
+)
+def test_rules_by_source_that_the_fast_paths_pass_by(tmp_path, monkeypatch, kind, listed, not_from, warned):
+    monkeypatch.setattr(firewall.shutil, "which", lambda name: "/usr/sbin/nft" if name == "nft" else None)
+    monkeypatch.setattr(
+        firewall.ruleset,
+        "run_nft",
+        lambda nft, arguments: json.dumps({"nftables": [chain("input", "accept"), *listed]}),
+    )
+    findings = found(firewall.firewall, subject(tmp_path, kind=kind, not_from=not_from))
+    assert states(findings) == (["warning"] if warned and kind != "socket" else ["ok"])
 
 
 def test_rules_that_only_root_may_list(tmp_path, monkeypatch):

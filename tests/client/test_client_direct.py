@@ -184,3 +184,10 @@ def test_behind_a_nat_the_entry_node_answers(ask):
 def test_the_entry_node_may_answer_directly(ask):
     with ScriptedNode(lambda node, request: [value_reply(request)]) as node:
         assert ask(node.name, "get", "hello") == b"world"
+
+
+def test_all_bits_of_a_direct_requests_id_are_unguessable():
+    """The low bits too, which number the datagrams: only the ID tells a direct answer from a forged one."""
+    session = new_session()
+    lows = {parse(opened(session)[1].data).request_id % 64 for _ in range(1000)}
+    assert len(lows) == 64

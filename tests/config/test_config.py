@@ -45,7 +45,7 @@ def fields_in(struct: types.StructType, path: str) -> list[str]:
         kind = plain(field.type)
         kind = plain(kind.item_type) if isinstance(kind, types.ListType) else kind
         inner = isinstance(kind, types.StructType)
-        found += fields_in(kind, f"{path}{field.name}.") if inner else [f"{path}{field.name}"]
+        found += fields_in(kind, f"{path}{field.name}.") if inner else [f"{path}{field.encode_name}"]
     return found
 
 
@@ -85,6 +85,18 @@ BAD = {
     "access.reads": ("", 1),
     "access.open_scopes": ([""], ["a\nb"], ["x" * 65], "scratch"),
     "access.revoked": ([""], ["0" * 16], [7], "ci-1"),
+    "access.from": (
+        ["10.0.0.1/8"],
+        ["example.org"],
+        ["10.0.0.0/33"],
+        ["::ffff:10.0.0.0/104"],
+        "10.0.0.0/8",
+        [1],
+    ),
+    "access.not_from": ([""], ["10.0.0.0/8"] * 64, {}),
+    "access.write_from": (["fd00::1/64"], 7),
+    "access.write_not_from": (["*"], "fd00::/64"),
+    "access.write_cookie": ("yes", 1),
     "access.key.epoch": (-1, 256, "0"),
     "access.key.file": ("secret", 5),
     "access.key.secret": ("too short", 5),
@@ -96,6 +108,7 @@ BAD = {
     "datapath.table": ("a b", "1a", "", "x" * 33, 1),
     "datapath.ebpf_keep": (1, "yes"),
     "datapath.rate": (-1, 10_000_001, "fast"),
+    "datapath.write_rate": (-1, 10_000_001, "fast"),
     "storage.sweep_interval": (0, 86401, []),
     "storage.cache": (-1, 4097, "4M"),
     "replication.replicas": (0, 17, "three"),

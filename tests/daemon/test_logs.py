@@ -194,7 +194,9 @@ def test_a_node_whose_log_nobody_reads_serves_and_stops(kind, tmp_path):
             node.send_signal(signal.SIGHUP)  # each is a line in the log
             ask(socket, "status", NodeStatus)
         if kind != "stalled":
-            assert ask(socket, "status", NodeStatus).log_lines_lost > 0
+            status = ask(socket, "status", NodeStatus)
+            assert status.log_lines_lost > 0
+            assert "log lines were lost" in " ".join(status.warnings)
         node.terminate()
         assert node.wait(10) == 0
     finally:

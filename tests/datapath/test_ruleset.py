@@ -1,12 +1,15 @@
 """The ruleset's text and the choice of queues; tests/root/test_nft.py loads it into a kernel."""
 
 import os
+from ipaddress import ip_network
 
 import pytest
 
 from kdht.datapath.host.netlink import Queue
 from kdht.datapath.host.ruleset import Guard, Ruleset, RulesetOptions, ruleset_path
 from kdht.datapath.nfqueue.datapath import NfqueueOptions
+from kdht.datapath.rates import ClientRates
+from kdht.datapath.senders import Senders
 from kdht.wire import Address
 from kdht.wire._shared import MAGIC, PORT
 
@@ -17,26 +20,47 @@ def text(**options: object) -> str:
 
 
 def test_all_parameters_reach_the_text() -> None:
-    made = text(client_rate=77, member_rate=0, port=9000, mark=0x55, table="two", table_size=99)
+    made = text(rates=ClientRates(77, 5), port=9000, mark=0x55, table="two", table_size=99)
     rules = made.partition("table inet two {}")[2]
     assert "$" not in rules
     assert f"udp dport 9000 @th,64,32 {MAGIC:#010x}" in rules
-    assert "goto limit_clients" in rules
+    assert "goto limit_writes" in rules
     assert "counter name members goto to_queue" in rules
-    assert "limit rate over 77/second" in rules
+    for rate in (77, 9, 5):
+        assert f"limit rate over {rate}/second" in rules
     assert "meta mark 0x55 counter name forwarded accept" in rules
-    assert rules.count("size 99;") == 4
+    assert rules.count("size 99;") == 6
     assert 'add element inet two interfaces { "eth0", "eth1" }' in rules
 
 
 def test_no_rate_is_no_limit() -> None:
     made = text()
-    assert "counter name clients goto to_queue" in made
     assert "counter name members goto to_queue" in made
+    assert "goto limit_" not in made
 
 
-def test_members_have_fifty_clients_rate_unless_told() -> None:
-    assert "limit rate over 5000/second" in text(client_rate=100)
+@pytest.mark.parametrize(
+    ("senders", "rules"),
+    [
+        (Senders(), []),
+        (
+            Senders(refused=(ip_network("10.9.0.0/16"), ip_network("10.9.1.0/24"), ip_network("fd00::/8"))),
+            ["ip saddr { 10.9.0.0/16 } counter", "ip6 saddr { fd00::/8 } counter"],
+        ),
+        (
+            Senders(allowed=(ip_network("10.0.0.0/8"),)),
+            ["ip saddr != { 10.0.0.0/8 } counter", "meta nfproto ipv6 counter"],
+        ),
+        (
+            Senders(write_refused=(ip_network("10.0.0.7/32"),)),
+            ["@th,104,8 { 2, 3 } ip saddr { 10.0.0.7/32 } counter"],
+        ),
+    ],
+)
+def test_lists_of_senders_become_rules(senders: Senders, rules: list[str]) -> None:
+    chain = text(senders=senders).partition("chain senders {")[2].partition("}\n\n")[0]
+    found = [line.strip() for line in chain.splitlines() if "drop" in line]
+    assert found == [f"{rule} name not_allowed drop" for rule in rules]
 
 
 @pytest.mark.parametrize(

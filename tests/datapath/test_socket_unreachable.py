@@ -28,8 +28,8 @@ def client() -> Iterator[Client]:
 
 @pytest.mark.parametrize("family", [4, 6])
 def test_an_unreachable_target_is_reported_and_the_next_send_does_not_fail(start, family):
-    gone: list[Address] = []
-    _, transport, _ = lonely(start, LOOPBACK[family], unreachable=gone.append)
+    gone: list[tuple[Address, int | None]] = []
+    _, transport, _ = lonely(start, LOOPBACK[family], unreachable=lambda *told: gone.append(told))
     nobody = closed_port(LOOPBACK[family])
     client = Client(LOOPBACK[family])
     with client.sock:
@@ -37,7 +37,7 @@ def test_an_unreachable_target_is_reported_and_the_next_send_does_not_fail(start
         wait_for(lambda: gone)
         assert transport.send([Outgoing(b"y", client.address)]) == 1
         assert client.receive()[0] == b"y"
-    assert gone == [nobody]
+    assert gone == [(nobody, None)]
     assert transport.status()["unreachable"] == 1
 
 
@@ -61,8 +61,8 @@ def test_an_unreachable_target_fails_no_other_send_while_its_error_is_unread(sta
 
 
 def test_a_dead_next_hop_is_reported_and_costs_others_nothing(start, client):
-    gone: list[Address] = []
-    core, transport, got = lonely(start, unreachable=gone.append)
+    gone: list[tuple[Address, int | None]] = []
+    core, transport, got = lonely(start, unreachable=lambda *told: gone.append(told))
     nobody = closed_port("127.0.0.61")
     configure(core, IDS[0], *transport.addresses)
     core.set_bucket(0, [Contact(IDS[1], *nobody)])
@@ -70,7 +70,7 @@ def test_a_dead_next_hop_is_reported_and_costs_others_nothing(start, client):
         client.send(request(), transport.addresses[0])
         client.send(request(key=IDS[0]), transport.addresses[0])
     wait_for(lambda: len(got) == 50 and gone)
-    assert set(gone) == {nobody}
+    assert {address for address, _ in gone} == {nobody}
     assert transport.status()["send_errors"] == {}
 
 

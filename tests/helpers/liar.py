@@ -27,6 +27,10 @@ class Liar:
         self._transport.start(Handlers.without_records(self._receive))
         self._requests = 1 << 32
 
+    def stop(self) -> None:
+        """Silence."""
+        self._transport.stop()
+
     def send(self, to: Member, op: Op, name: str, body: bytes) -> None:
         """A sealed request."""
         self._requests += 1

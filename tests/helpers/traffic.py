@@ -65,7 +65,25 @@ def random_settings(rng: random.Random) -> OracleSettings:
         window=rng.choice((WINDOW, WINDOW, 0, shared.REPLAY_WINDOW)),
         hop_limit=rng.choice((shared.HOP_LIMIT, 1, 2, 255)),
         untagged=rng.random() < 0.1,
+        write_cookie=rng.random() < 0.3,
+        prefixes=random_prefixes(rng) if rng.random() < 0.3 else None,
     )
+
+
+def random_prefixes(rng: random.Random) -> list[tuple[bytes, int, int]]:
+    """Rights of prefixes of any length around the usual senders, and mostly of everybody else."""
+    everybody = {(bytes(16), 0): 3} if rng.random() < 0.8 else {}
+    around = {
+        (beginning(ip, bits), bits): rng.randrange(4)
+        for ip in GOOD_HOSTS + HOSTS
+        if (bits := rng.randint(1, 128)) and rng.random() < 0.3
+    }
+    return [(ip, bits, rights) for (ip, bits), rights in {**everybody, **around}.items()]
+
+
+def beginning(ip: bytes, bits: int) -> bytes:
+    """The address with zeros behind so many bits."""
+    return (int.from_bytes(ip, "big") >> (128 - bits) << (128 - bits)).to_bytes(16, "big")
 
 
 def random_node(rng: random.Random) -> Node:
@@ -97,7 +115,7 @@ def random_key(rng: random.Random, node: Node) -> bytes:
 def common_fields(rng: random.Random, node: Node) -> dict[str, object]:
     size = rng.choice((0, 0, 1, 7, 8, 100, 101, rng.randint(0, shared.MAX_BODY), shared.MAX_BODY))
     return {
-        "op": rng.choice((Op.GET, Op.PUT, Op.DELETE, Op.TRACE, Op.QUORUM_GET, Op.WATCH)),
+        "op": rng.choice((Op.GET, Op.GET, Op.PUT, Op.DELETE, Op.TRACE, Op.QUORUM_GET, Op.WATCH)),
         "key": random_key(rng, node),
         "request_id": rng.getrandbits(64),
         "hops": rng.choice((0, 0, 1, 2, 3, 16, 17, 255)),

@@ -61,6 +61,8 @@ class Program:
         self._published.add(index)
 
     def publish_config(self, node: Node) -> None:
+        prefixes = [(struct.pack("=I16s", bits, ip), rights) for ip, bits, rights in node.core.prefixes()]
+        self.object.update_trie("kdht_prefixes", prefixes)
         self._publish_state(node.core.raw_config())
 
     def _publish_state(self, config: bytes) -> None:

@@ -60,7 +60,7 @@ def test_a_write_back_with_a_new_version_is_found(monkeypatch: Patch):
             and isinstance(what, ReplicaAnswer)
             and what.status is Status.CONFLICT
         ):
-            self._room.clock.seen(version_in(what.body), turn.now)
+            self._context.clock.seen(version_in(what.body), turn.now)
             job.round += 1
             job.own_version = False
             self._begin(turn, job)

@@ -64,7 +64,17 @@ def test_the_committed_fixtures_are_what_they_are_made_from(tmp_path):
 
 def test_the_bad_inputs_meet_every_reason_that_a_packet_can_be_dropped_for():
     met = {case.reason for _, cases in replay_fixtures.cases().values() for case in cases}
-    elsewhere = {"NOT_READY", "NO_NEIGHBOUR", "NO_ROUTE", "RATE_LIMITED", "PARTIAL", "BAD_MAGIC", "FAMILY"}
+    elsewhere = {
+        "NOT_READY",
+        "NO_NEIGHBOUR",
+        "NO_ROUTE",
+        "RATE_LIMITED",
+        "PARTIAL",
+        "BAD_MAGIC",
+        "FAMILY",
+        "NEEDS_COOKIE",
+        "NOT_ALLOWED",
+    }
     assert {reason.name for reason in Reason} - {reason.name for reason in met} == elsewhere
 
 

@@ -67,7 +67,7 @@ def test_the_rules_of_a_running_node_stay_and_those_of_a_killed_one_go(node, ctl
 
 def test_what_packets_put_into_sets_is_no_difference(node, ctl):
     with node.host.enter():
-        nft("add", "element", "inet", "kdht", "clients4", "{ 10.1.2.3 limit rate over 5/second }")
+        nft("add", "element", "inet", "kdht", "readers4", "{ 10.1.2.3 limit rate over 5/second }")
         assert ctl.json("nft", "diff")["diff"] == []
 
 

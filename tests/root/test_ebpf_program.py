@@ -7,14 +7,15 @@ from pathlib import Path
 import builders
 import pytest
 from builders import NOW, Node
-from xdp import XDP_DROP, XDP_PASS, XDP_TX, Program, link_header
+from xdp import XDP_DROP, XDP_TX, Program, link_header
 
 from kdht.datapath.ebpf import program as xdp_program
+from kdht.datapath.rates import ClientRates
 from kdht.errors import DatapathError
 from kdht.replay import oracle_packets
 from kdht.wire import Address, Contact
 from kdht.wire import _shared as shared
-from kdht.wire._shared import Reason
+from kdht.wire._shared import CROWD_FACTOR, Op, Reason
 
 pytestmark = pytest.mark.root
 
@@ -24,6 +25,10 @@ CLIENT, OWN = Address.of("10.0.0.99", 40000), Address.of("10.0.0.1", shared.PORT
 CLIENT6, OWN6 = Address.of("fd00::99", 40000), Address.of("fd00::1", shared.PORT)
 HOP, HOP6 = Address.of("10.0.0.7", shared.PORT), Address.of("fd00::7", shared.PORT)
 KEY = b"\xff" * shared.ID_LEN
+CLIENTS = {
+    4: (CLIENT, Address.of("10.0.0.98", 40000)),
+    6: (CLIENT6, Address.of("fd00:0:0:1::98", 40000)),
+}
 
 
 @pytest.fixture(scope="module")
@@ -35,10 +40,12 @@ def node_with(hop: Address, **settings: object) -> Node:
     return builders.make_node(builders.usual_settings(**settings), [Contact(KEY, *hop)])
 
 
-def request(version: int = 4, checksum: str = "right", **fields: object) -> bytes:
+def request(
+    version: int = 4, checksum: str = "right", source: Address | None = None, **fields: object
+) -> bytes:
     """A client's GET for the contact's key, as an IP packet."""
-    ends = (CLIENT, OWN) if version == 4 else (CLIENT6, OWN6)
-    return bytes(builders.packet(bytes(builders.request(**fields)), *ends, checksum=checksum))
+    client, own = (CLIENT, OWN) if version == 4 else (CLIENT6, OWN6)
+    return bytes(builders.packet(bytes(builders.request(**fields)), source or client, own, checksum=checksum))
 
 
 def test_the_verifiers_work_is_bounded(program: Program, capsys: pytest.CaptureFixture[str]) -> None:
@@ -124,26 +131,48 @@ def test_an_ipv4_packet_without_a_checksum_keeps_none(program: Program) -> None:
     assert run.data[14 + 26 : 14 + 28] == b"\0\0"
 
 
-@pytest.mark.parametrize(("kind", "rate"), [("client", "client_rate"), ("member", "member_rate")])
-def test_a_sender_has_its_rate(kind: str, rate: str) -> None:
-    """A second's worth at once, then no more; other senders have theirs, and local messages are free."""
+@pytest.mark.parametrize("key", [KEY, bytes(shared.ID_LEN)], ids=["goes on", "ends here"])
+@pytest.mark.parametrize(("op", "rate"), [(Op.GET, 16), (Op.PUT, 24), (Op.DELETE, 24), (Op.QUORUM_GET, 2)])
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_client_has_its_rate(version: int, op: Op, rate: int, key: bytes) -> None:
+    """A second's worth at once, then no more, wherever it ends; other senders have theirs, and members have no limit."""
     program = Program()
-    program.settings[rate] = 5
-    node = node_with(HOP)
+    program.settings["prices"] = ClientRates(16, 24).prices()
+    node = node_with(HOP if version == 4 else HOP6)
     program.publish(node)
-    one, other = (frame_from(node, kind, Address.of(f"10.0.0.{last}", 4000)) for last in (98, 99))
-    reasons = [program.run(one) for _ in range(6)]
-    assert [run.action for run in reasons] == [XDP_TX] * 5 + [XDP_DROP]
-    assert reasons[-1].reason == Reason.RATE_LIMITED
-    assert program.run(other).action == XDP_TX
-    for _ in range(20):
-        local = link_header(4) + request(key=bytes(shared.ID_LEN))
-        assert program.run(local).action == XDP_PASS
+    one, other = (
+        link_header(version)
+        + request(version, op=op, key=key, body=bytes(16), source=CLIENTS[version][which])
+        for which in (0, 1)
+    )
+    runs = [program.run(one) for _ in range(rate + 3)]
+    assert [run.reason == Reason.RATE_LIMITED for run in runs] == [False] * rate + [True] * 3
+    assert {run.action for run in runs[rate:]} == {XDP_DROP}
+    assert program.run(other).reason != Reason.RATE_LIMITED
+    member = frame_from(node, "member", CLIENT)
+    assert all(program.run(member).reason != Reason.RATE_LIMITED for _ in range(rate * 3))
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_new_addresses_share_the_rate_of_the_crowd(version: int) -> None:
+    """A forger with a new source for each request gets no more than that through; a known client goes on."""
+    program = Program()
+    program.settings["prices"] = ClientRates(10, 10).prices()
+    program.publish(node_with(HOP if version == 4 else HOP6))
+    known = link_header(version) + request(version)
+    assert program.run(known).action == XDP_TX
+    passed = 0
+    for number in range(1000):
+        host = f"10.77.{number // 250}.{number % 250 + 1}" if version == 4 else f"2001:db8:77:{number:x}::1"
+        frame = link_header(version) + request(version, source=Address.of(host, 4000))
+        passed += program.run(frame).action == XDP_TX
+    assert 10 * CROWD_FACTOR - 1 <= passed < 2 * 10 * CROWD_FACTOR
+    assert program.run(known).action == XDP_TX
 
 
 def test_an_ipv6_sender_is_its_network() -> None:
     program = Program()
-    program.settings["client_rate"] = 3
+    program.settings["prices"] = ClientRates(3).prices()
     program.publish(node_with(HOP6))
     hosts = [Address.of(f"2001:db8::{number:x}", 4000) for number in range(1, 5)]
     payload = bytes(builders.request())

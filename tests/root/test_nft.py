@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from ipaddress import ip_network
 
 import pytest
 from chain import CLUSTER, IDS, request
@@ -16,6 +17,8 @@ from nfq import arrived, echo_through, udp
 from kdht.datapath.host import netlink, ruleset
 from kdht.datapath.host.netlink import Queue
 from kdht.datapath.host.ruleset import Guard, Ruleset, RulesetOptions, probe_queue
+from kdht.datapath.rates import ClientRates
+from kdht.datapath.senders import Senders
 from kdht.errors import DatapathError
 from kdht.lab.netns import Host, Lab
 from kdht.wire import Message, seal
@@ -125,7 +128,7 @@ def test_applying_twice_is_the_same_as_once(node: Host, make) -> None:
 def test_foreign_tables_are_not_touched(node: Host, make) -> None:
     node.nft(FOREIGN)
     before = listed(node, "ruleset")
-    made = make(client_rate=10)
+    made = make(rates=ClientRates(10, 10))
     foreign = [listed(node, "table", *name) for name in (("inet", "other"), ("ip", "raw"))]
     assert "".join(foreign) == before
     with node.enter():
@@ -269,41 +272,54 @@ def test_packets_for_others_are_not_diverted(lab: Lab, node: Host, make, family:
         assert made.counters()["clients"] == 0
 
 
+@pytest.mark.parametrize(("op", "rate"), [(Op.GET, 16), (Op.PUT, 24), (Op.QUORUM_GET, 2), (Op.TRACE, 2)])
 @pytest.mark.parametrize("family", [4, 6])
-def test_sources_above_their_rate_are_dropped_and_counted(lab: Lab, node: Host, make, family: int) -> None:
-    made = make(client_rate=10, member_rate=0)
-    burst, sent = 16, 60
+def test_sources_above_their_rate_are_dropped_and_counted(
+    lab: Lab, node: Host, make, family: int, op: Op, rate: int
+) -> None:
+    """Writes have a rate of their own, dearer reads an eighth of a GET's, and members none."""
+    made = make(rates=ClientRates(16, 24))
+    sent = 60
     with udp(node, NODE[family], PORT) as ours, udp(node, NODE[family], PORT + 1) as other:
         with udp(lab.hosts["peer"], PEER[family]) as peer:
             for _ in range(sent):
-                peer.sendto(request(), (NODE[family], PORT))
+                peer.sendto(request(op), (NODE[family], PORT))
                 peer.sendto(member_message(), (NODE[family], PORT))
             echo_through(peer, other, (NODE[family], PORT + 1))
         got = [data[6] & Flag.FORWARDED for data, _, _ in arrived(ours)]
     with node.enter():
         counters = made.counters()
     clients = got.count(0)
-    assert burst <= clients < sent
-    assert counters["limited_clients"] == sent - clients
-    assert counters["limited_members"] == 0
+    assert rate <= clients <= rate + 8
+    assert counters["limited"] == sent - clients
     assert got.count(Flag.FORWARDED) == sent
 
 
-def test_members_have_a_rate_of_their_own(lab: Lab, node: Host, make) -> None:
-    made = make(client_rate=0, member_rate=10)
-    with udp(node, NODE[4], PORT + 1) as other, udp(lab.hosts["peer"], PEER[4]) as peer:
-        for _ in range(60):
-            peer.sendto(request(), (NODE[4], PORT))
-            peer.sendto(member_message(), (NODE[4], PORT))
-        echo_through(peer, other, (NODE[4], PORT + 1))
+@pytest.mark.parametrize("family", [4, 6])
+def test_addresses_that_may_not_write_are_dropped_and_counted(
+    lab: Lab, node: Host, make, family: int
+) -> None:
+    made = make(senders=Senders(write_refused=(ip_network(PEER[family]),)))
+    with udp(node, NODE[family], PORT) as ours, udp(node, NODE[family], PORT + 1) as other:
+        with udp(lab.hosts["peer"], PEER[family]) as peer:
+            for op in (Op.GET, Op.PUT, Op.DELETE, Op.TRACE):
+                peer.sendto(request(op), (NODE[family], PORT))
+            peer.sendto(member_message(), (NODE[family], PORT))
+            echo_through(peer, other, (NODE[family], PORT + 1))
+        got = [data[5] for data, _, _ in arrived(ours)]
     with node.enter():
-        counters = made.counters()
-    assert counters["limited_clients"] == 0
-    assert 0 < counters["limited_members"] <= 60 - 16
+        assert made.counters()["not_allowed"] == 2
+        assert got == [Op.GET, Op.TRACE, Op.PING]
+    make(senders=Senders(refused=(ip_network(PEER[family]),)))
+    with udp(node, NODE[family], PORT) as ours, udp(node, NODE[family], PORT + 1) as other:
+        with udp(lab.hosts["peer"], PEER[family]) as peer:
+            peer.sendto(request(), (NODE[family], PORT))
+            echo_through(peer, other, (NODE[family], PORT + 1))
+        assert arrived(ours) == []
 
 
 def test_one_noisy_source_does_not_cost_others(lab: Lab, node: Host, make) -> None:
-    make(client_rate=10)
+    make(rates=ClientRates(10))
     peer = lab.hosts["peer"]
     peer.add_address("eth0", "10.20.0.3/24")
     with udp(node, NODE[4], PORT) as ours, udp(node, NODE[4], PORT + 1) as other:
@@ -318,7 +334,7 @@ def test_one_noisy_source_does_not_cost_others(lab: Lab, node: Host, make) -> No
 
 
 def test_sources_that_the_full_table_has_no_room_for_share_one_limit(lab: Lab, node: Host, make) -> None:
-    made = make(client_rate=1, table_size=2)
+    made = make(rates=ClientRates(1), table_size=2)
     peer = lab.hosts["peer"]
     hosts = [f"10.20.0.{number}" for number in range(10, 60)]
     for host in hosts:
@@ -331,9 +347,9 @@ def test_sources_that_the_full_table_has_no_room_for_share_one_limit(lab: Lab, n
                     sender.sendto(request(), (NODE[4], PORT))
                     sent += 1
         echo_through(last, other, (NODE[4], PORT + 1))
-    remembered = json.loads(node.run(["nft", "-j", "list", "set", "inet", "kdht", "clients4"]).stdout)
+    remembered = json.loads(node.run(["nft", "-j", "list", "set", "inet", "kdht", "readers4"]).stdout)
     with node.enter():
         counters = made.counters()
     assert counters["clients"] == sent
     assert len(remembered["nftables"][1]["set"]["elem"]) <= 2
-    assert 0 < counters["limited_clients"] < sent
+    assert 0 < counters["limited"] < sent

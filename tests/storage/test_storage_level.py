@@ -236,6 +236,7 @@ def test_a_record_that_gave_its_place_away_is_set_aside(directory):
     store.apply([put(1, b"copy", version=MICROS)], NOW)
     found = store.audit(NOW)
     assert (found.records, found.set_aside, found.problems) == (1, 1, [])
+    assert store.set_aside == 1
     store.close()
     raw = plyvel.DB(str(directory))
     assert layout.unpack_record(raw.get(layout.ASIDE + key_of(1))).value == b"ahead"

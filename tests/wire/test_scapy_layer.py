@@ -15,7 +15,8 @@ from vectors import VECTORS, message_of, name_of
 
 from kdht.wire import CONTACT, HEADER, RECORD, Address, Message, parse_contacts
 from kdht.wire import _shared as shared
-from kdht.wire.scapy_layer import KDHT, KDHTContact, KDHTContacts, KDHTControl, KDHTRecord
+from kdht.wire._shared import Flag, Op
+from kdht.wire.scapy_layer import KDHT, KDHTContact, KDHTContacts, KDHTControl, KDHTProof, KDHTRecord
 
 
 @pytest.fixture(autouse=True)
@@ -50,6 +51,29 @@ def packet_of(message: Message) -> KDHT:
 def ip6(address: Address) -> str:
     """As scapy writes it: IPv4 addresses are mapped."""
     return f"::ffff:{address.host}" if address.is_ipv4 else address.host
+
+
+def test_a_proof_is_a_layer_of_its_own():
+    vector = next(each for each in VECTORS if "proof" in each["name"])
+    raw = bytes.fromhex(vector["hex"])
+    packet = KDHT(raw)
+    proof = packet[KDHTProof]
+    assert (str(proof.rights), proof.holder, proof.seq) == (
+        "READ+WRITE+DELETE",
+        0x0102030405060708,
+        18 * 10**14,
+    )
+    assert (packet[KDHTRecord].ttl, bytes(packet[Raw].load)) == (3600, b"10.0.0.7:5432")
+    assert bytes(packet) == raw
+    built = KDHT(op="PUT", flags="PROVEN", request_id=packet.request_id, key=packet.key)
+    assert bytes(built / KDHTRecord(ttl=3600) / Raw(b"10.0.0.7:5432") / KDHTProof(bytes(proof))) == raw
+
+
+def test_a_delete_may_be_a_proof_alone():
+    packet = KDHT(
+        bytes(Message(op=Op.DELETE, key=bytes(20), request_id=1, flags=Flag.PROVEN, body=bytes(64)).pack())
+    )
+    assert isinstance(packet.payload, KDHTProof)
 
 
 @pytest.mark.parametrize("vector", VECTORS, ids=name_of)

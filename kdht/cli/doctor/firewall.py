@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kdht.cli.doctor.findings import Check, Finding, State, Subject
+from kdht.cli.doctor.sources import by_source
 from kdht.datapath.host import children, ruleset
 from kdht.datapath.host.ruleset import MARK
 from kdht.errors import DatapathError
@@ -34,7 +35,12 @@ def firewall(subject: Subject) -> Iterator[Finding]:
     except DatapathError as error:
         yield Finding("firewall", "warning", str(error), "give CAP_NET_ADMIN")
         return
-    found = [*_forward(subject, listed), *_input(subject, listed), *_legacy(subject)]
+    found = [
+        *_forward(subject, listed),
+        *_input(subject, listed),
+        *by_source(subject, listed),
+        *_legacy(subject),
+    ]
     yield from found
     if not found:
         yield Finding("firewall", "ok", "no rule of others drops by policy what is ours")

@@ -51,6 +51,20 @@ def example(data: Data) -> None:
     sys.stdout.write(data["toml"])
 
 
+def made_for_clients(data: Data) -> None:
+    """A new key of a client."""
+    print(f"made {data['file']}, a key for {data['for']}: keep a copy, nobody can make it again")
+    client_key(data)
+
+
+def client_key(data: Data) -> None:
+    """What may be told of a client's key."""
+    if data["public_key"]:
+        print(f"public key {data['public_key']}: readers name it with get --signed-by")
+    else:
+        print(f"a key for {data['for']}, ID {data['id']}")
+
+
 def made(data: Data) -> None:
     """A new secret's file."""
     console = terminal()

@@ -119,6 +119,10 @@ class Methods:
         self._running = None
         self._state = state
 
+    def _lost_log(self) -> list[str]:
+        lost = self._lost_lines()
+        return [f"{lost} log lines were lost: nobody reads standard error fast enough"] if lost else []
+
     def _troubles(self) -> list[str]:
         if self._running is None:
             return []
@@ -167,7 +171,7 @@ class Methods:
                 tuple(key.epoch for key in settings.access.keys),
             ),
             log_lines_lost=self._lost_lines(),
-            warnings=[*settings.warnings, *self.notes, *self._troubles()],
+            warnings=[*settings.warnings, *self.notes, *self._lost_log(), *self._troubles()],
         )
         if self._running:
             parts, datapaths = self._running
@@ -286,9 +290,9 @@ def _storage(parts: Parts) -> StorageCounters:
     )
 
 
-def _room(parts: Parts) -> tuple[int, int, int, bool]:
+def _room(parts: Parts) -> tuple[int, int, int, bool, int]:
     room = parts.store.room
-    return room.space.free, int(room.pressure), room.refused, parts.store.failed
+    return room.space.free, int(room.pressure), room.refused, parts.store.failed, parts.store.set_aside
 
 
 def _not_writable(parts: Parts) -> str:

@@ -108,8 +108,9 @@ METRICS = {
     "kdht_socket_dropped_total": Metric(
         "counter",
         "Datagrams lost by the socket datapath: the kernel's receive buffer was full "
-        "(kernel), sent to a group address (not_unicast), no socket of that IP version "
-        "(unroutable).",
+        "(kernel), too many messages for this node waited (crowded_out), the same message came "
+        "too often (replayed), sent to a group address (not_unicast), no socket of that IP "
+        "version (unroutable).",
         ("reason",),
     ),
     "kdht_socket_late_total": Metric(
@@ -130,6 +131,13 @@ METRICS = {
     "kdht_socket_unreachable_total": Metric("counter", "Datagrams that did not arrive, by ICMP."),
     "kdht_socket_bounced_total": Metric(
         "counter", "Clients' requests sent on to a closed port, and answered UNREACHABLE."
+    ),
+    "kdht_socket_hints_ignored_total": Metric(
+        "counter", "ICMP errors that quote no message of this node, beyond the few that cause a ping."
+    ),
+    "kdht_socket_refused_misses_total": Metric(
+        "counter",
+        "GETs of absent keys answered BUSY: one client sent too many while other requests waited.",
     ),
     "kdht_cache_answers_total": Metric(
         "counter", "GETs answered from the cache; they are in no other count of requests."
@@ -186,6 +194,9 @@ METRICS = {
     ),
     "kdht_storage_full_total": Metric("counter", "Writes refused for want of room (FULL)."),
     "kdht_storage_failed": Metric("gauge", "1 while the disk takes no writes, because one failed."),
+    "kdht_storage_set_aside_total": Metric(
+        "counter", "Records set aside, because their versions were beyond the clock."
+    ),
     "kdht_storage_writes_waiting": Metric("gauge", "Writes waiting for the disk."),
     "kdht_storage_writes_total": Metric(
         "counter",
@@ -310,7 +321,7 @@ def _queue(number: str, queue: Data) -> Iterator[Sample]:
 def _socket(path: DatapathState) -> Iterator[Sample]:
     for direction in ("received", "sent"):
         yield Sample("kdht_socket_datagrams_total", (direction,), path[direction])
-    for reason in ("kernel", "not_unicast", "unroutable"):
+    for reason in ("kernel", "crowded_out", "replayed", "not_unicast", "unroutable"):
         count = path["kernel_drops" if reason == "kernel" else reason]
         yield Sample("kdht_socket_dropped_total", (reason,), count)
     for kind in ("writes", "reads", "promises"):
@@ -321,6 +332,8 @@ def _socket(path: DatapathState) -> Iterator[Sample]:
             yield Sample("kdht_socket_errors_total", (direction, name), count)
     yield Sample("kdht_socket_unreachable_total", (), path["unreachable"])
     yield Sample("kdht_socket_bounced_total", (), path["bounced"])
+    yield Sample("kdht_socket_hints_ignored_total", (), path["hints_ignored"])
+    yield Sample("kdht_socket_refused_misses_total", (), path["refused_misses"])
     yield Sample("kdht_cache_answers_total", (), path["cache_answers"])
 
 
@@ -343,6 +356,7 @@ def _storage(storage: StorageCounters) -> Iterator[Sample]:
         yield Sample(f"kdht_storage_{name}", (), getattr(storage, name))
     yield Sample("kdht_storage_full_total", (), storage.full)
     yield Sample("kdht_storage_failed", (), int(storage.disk_failed))
+    yield Sample("kdht_storage_set_aside_total", (), storage.set_aside)
     yield Sample("kdht_storage_writes_waiting", (), storage.waiting)
     yield Sample("kdht_storage_groups_total", (), storage.groups)
     for outcome in ("written", "refused", "failed"):

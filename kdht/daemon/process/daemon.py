@@ -168,7 +168,7 @@ class Daemon:
         datapaths = Datapaths(settings, parts.publisher, parts.contact.id, _table_is_good(parts))
         datapaths.start()
         undo.callback(lambda: datapaths.stop(comes_back=not moves.has_left))
-        self._make_reloadable(parts)
+        self._make_reloadable(parts, datapaths)
         chores = housekeeping.running(settings, data, parts, datapaths, self._end_deaf)
         async with joining(settings, data, parts.driver, self._give_up), chores:
             moves.done()
@@ -226,12 +226,13 @@ class Daemon:
         loop.add_signal_handler(signal.SIGINT, stop)
         loop.add_signal_handler(signal.SIGTERM, terminate)
 
-    def _make_reloadable(self, parts: Parts) -> None:
+    def _make_reloadable(self, parts: Parts, datapaths: Datapaths) -> None:
         """Called by SIGHUP, without an answer, and by the control socket."""
 
         def again() -> list[str]:
             done = reload(self._load, self._settings, parts)
             self._settings = self._methods.settings = done.settings
+            datapaths.follow(done.settings)
             return done.waiting
 
         def signalled() -> None:

@@ -37,7 +37,14 @@ def reload(load: Callable[[], Settings], current: Settings, parts: Parts) -> Rel
     except ConfigError as error:
         log.error("configuration not reloaded", extra={"error": error})
         raise
-    applied = replace(current, keys=new.keys, access=new.access, warnings=new.warnings)
+    applied = replace(
+        current,
+        keys=new.keys,
+        access=new.access,
+        senders=new.senders,
+        write_cookie=new.write_cookie,
+        warnings=new.warnings,
+    )
     configure(parts.publisher, parts.contact.id, applied)
     parts.driver.set_keys(applied.keys)
     set_access(parts, applied.access, UnixTime(time.time()))

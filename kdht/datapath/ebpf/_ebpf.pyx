@@ -27,6 +27,8 @@ cdef extern from "<linux/bpf.h>" nogil:
         BPF_ANY
         BPF_F_TEST_XDP_LIVE_FRAMES
         BPF_MAP_TYPE_ARRAY
+        BPF_MAP_TYPE_LPM_TRIE
+        BPF_F_NO_PREALLOC
     struct bpf_prog_info:
         uint32_t id
         uint32_t verified_insns
@@ -43,18 +45,22 @@ cdef extern from "kdht_xdp.h" nogil:
     struct kdht_config:
         uint64_t occupancy[3]
     enum:
+        KDHT_MAX_PREFIXES
         KDHT_XDP_FIXED_TIME
         KDHT_XDP_TEST_RUN
         KDHT_XDP_LAYOUT
         KDHT_MAX_LINKS
         KDHT_LINK_GENERIC
+    struct kdht_rates:
+        uint64_t prices[3]
     struct kdht_xdp_settings:
         int64_t clock_offset
         uint32_t now
         uint32_t flags
-        uint32_t client_rate
-        uint32_t member_rate
         uint32_t only
+        kdht_rates rates
+    struct kdht_prefix:
+        uint32_t bits
     struct kdht_link:
         uint32_t ifindex
         uint32_t device
@@ -115,6 +121,9 @@ cdef extern from "<bpf/bpf.h>" nogil:
         uint32_t flags
         uint32_t duration
         uint32_t batch_size
+    struct bpf_map_create_opts:
+        size_t sz
+        uint32_t map_flags
     struct bpf_link_create_opts:
         size_t sz
         uint32_t flags
@@ -270,6 +279,27 @@ cdef class Object:
         memcpy(&cell.copies[~cell.sequence & 1], bucket_at, sizeof(kdht_bucket))
         kdht_seq_step(&cell.sequence)
 
+    def update_trie(self, name: str, elements) -> None:
+        """Replace the only element of the map of maps by a trie of these (key, value); the value is a u32.
+
+        So a packet sees the old trie or the new one.
+        """
+        cdef uint32_t zero = 0, value
+        cdef const uint8_t *key_at
+        cdef bpf_map_create_opts opts
+        cdef int inner
+        memset(&opts, 0, sizeof(opts))
+        opts.sz, opts.map_flags = sizeof(opts), BPF_F_NO_PREALLOC
+        inner = _check(bpf_map_create(BPF_MAP_TYPE_LPM_TRIE, NULL, sizeof(kdht_prefix) - sizeof(value),
+                                      sizeof(value), KDHT_MAX_PREFIXES, &opts), "make a map")
+        try:
+            for key, value in elements:
+                key_at = <bytes>key
+                _check(bpf_map_update_elem(inner, key_at, &value, BPF_ANY), "fill a map")
+            _check(bpf_map_update_elem(self._map(name), &zero, &inner, BPF_ANY), f"write to the map {name}")
+        finally:
+            os.close(inner)
+
     def per_cpu(self, name: str, count: int) -> list:
         """Elements 0 to count - 1 of a per-CPU array of u64, each summed over all CPUs."""
         cdef int fd = self._map(name), cpus = _check(libbpf_num_possible_cpus(), "count the CPUs")
@@ -341,12 +371,12 @@ cdef class Object:
 
 
 def state(config: bytes, networks, *, any_bucket: bool = False, clock_offset: int = 0, now: int = 0,
-          flags: int = 0, client_rate: int = 0, member_rate: int = 0, only: int = 0) -> bytes:
+          flags: int = 0, prices=(0, 0, 0), only: int = 0) -> bytes:
     """struct kdht_xdp_state, the element of the map kdht_states, around a struct kdht_config.
 
     `networks`: networks.Network, at most MAX_NETWORKS; frames of others pass up. `clock_offset` in
-    nanoseconds, rates in messages a second. `any_bucket`: look into every bucket, whatever the configuration
-    says is empty.
+    nanoseconds, `prices` as ClientRates has them. `any_bucket`: look into every bucket, whatever the
+    configuration says is empty.
     `only`: not 0: all messages pass up but those whose request IDs begin with these 32 bits.
     """
     cdef kdht_xdp_state packed
@@ -356,7 +386,8 @@ def state(config: bytes, networks, *, any_bucket: bool = False, clock_offset: in
     if any_bucket:
         memset(packed.config.occupancy, 0xff, sizeof(packed.config.occupancy))
     packed.settings.clock_offset, packed.settings.now, packed.settings.flags = clock_offset, now, flags
-    packed.settings.client_rate, packed.settings.member_rate = client_rate, member_rate
+    for i, price in enumerate(prices):
+        packed.settings.rates.prices[<int>i] = price
     packed.settings.only = htonl(only)
     for network in networks:
         _add_link(&packed, network)

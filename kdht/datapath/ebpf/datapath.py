@@ -10,6 +10,7 @@ links over. The program goes on routing by the old table until `ready()`; then t
 import logging
 import os
 import shutil
+import struct
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -24,11 +25,12 @@ from kdht.datapath.ebpf.networks import Network, networks_of
 from kdht.datapath.ebpf.xdp_links import BPFFS, libbpf
 from kdht.datapath.host import netlink
 from kdht.datapath.host.netlink import Queue
-from kdht.datapath.host.ruleset import MEMBER_FACTOR, Guard, Ruleset, RulesetOptions
+from kdht.datapath.host.ruleset import Guard, Ruleset, RulesetOptions
 from kdht.datapath.host.settings import HostSettings
 from kdht.datapath.host.sysctl import RUNTIME_DIR, ForwardingSysctls
 from kdht.datapath.losses import LossLog
 from kdht.datapath.publish import Publisher
+from kdht.datapath.rates import NO_LIMITS, ClientRates
 from kdht.datapath.upkeep import Upkeep
 from kdht.errors import DatapathError
 from kdht.wire import Address
@@ -44,7 +46,7 @@ CLOCK_SLACK = 50_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class EbpfOptions:
-    """`member_rate` None: 50 clients' worth, 0: no limit."""
+    """What the datapath needs to know."""
 
     node_id: bytes
     addresses: tuple[Address, ...]
@@ -52,8 +54,7 @@ class EbpfOptions:
     interfaces: tuple[str, ...] = ()
     """Interfaces that get the program. Empty: those that have one of the addresses."""
     port: int = PORT
-    client_rate: int = 0
-    member_rate: int | None = None
+    rates: ClientRates = NO_LIMITS
     ready: Callable[[], bool] = lambda: True
     """Whether this node's own table is complete enough to replace the table of an earlier daemon."""
     table: str = "kdht"
@@ -287,15 +288,16 @@ class EbpfDatapath:
 
     def _publish_state(self) -> None:
         options = self.options
-        members = options.client_rate * MEMBER_FACTOR if options.member_rate is None else options.member_rate
         self._clock = _clock_offset()
+        # Before the configuration, which says that they count.
+        prefixes = [(struct.pack("=I16s", bits, ip), rights) for ip, bits, rights in self._core.prefixes()]
+        self._object.update_trie("kdht_prefixes", prefixes)
         state = libbpf().state(
             self._core.raw_config(),
             self._networks,
             any_bucket=not self._live,
             clock_offset=self._clock,
-            client_rate=options.client_rate,
-            member_rate=members,
+            prices=options.rates.prices(),
             only=self._only,
         )
         # As a whole: the program must never see half a configuration.

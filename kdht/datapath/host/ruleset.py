@@ -11,31 +11,32 @@ import json
 import os
 import re
 import sysconfig
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses
 from pathlib import Path
 from string import Template
 from typing import Any, Literal, NamedTuple
 
 from kdht.datapath.host import children, netlink
 from kdht.datapath.host.netlink import Queue
+from kdht.datapath.rates import NO_LIMITS, ClientRates
+from kdht.datapath.senders import NOBODY_REFUSED, Network, Senders
 from kdht.errors import DatapathError
-from kdht.wire._shared import MAGIC, PORT
+from kdht.wire._shared import CROWD_FACTOR, MAGIC, PORT
 
 MARK = 0x30D4
 """The mark of packets that the worker re-addressed. Outside the bits that Kubernetes (0xc000), Cilium (0xf00),
 Tailscale (0xff0000) and Calico (0xffff0000) use by default; the same for all nodes of a host."""
 
 QUEUE_CHAIN = "to_queue"
+NOT_ALLOWED = "not_allowed"
+"""The counter of requests from addresses that may not send them."""
 REQUEST_ID = "@th,128,32"
 """The first half of a message's request ID, as nft finds it."""
-MEMBER_FACTOR = 50
-"""A member's default rate, as a multiple of a client's. A member forwards the messages of many clients."""
-CROWD_FACTOR = 16
-"""The rate of all sources together that the table has no room for, as a multiple of one source's."""
 
 _LEARNT = re.compile(
-    r"(\tset (?:clients|members)[46] \{\n(?:\t\t(?!elements).*\n)*)\t\telements = \{[^}]*\}\n"
+    r"(\tset (?:readers|costly|writers)[46] \{\n(?:\t\t(?!elements).*\n)*)\t\telements = \{[^}]*\}\n"
 )
 """A listed set: the part before the elements that packets added, and these elements."""
 
@@ -58,15 +59,15 @@ class Guard(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class RulesetOptions:
-    """Rates are packets a second from one source, 0 for no limit; `member_rate` None: 50 clients' worth."""
+    """The parameters of nft/kdht.nft."""
 
     interfaces: tuple[str, ...]
     queue: Queue
     table: str = "kdht"
     port: int = PORT
     mark: int = MARK
-    client_rate: int = 0
-    member_rate: int | None = None
+    rates: ClientRates = NO_LIMITS
+    senders: Senders = NOBODY_REFUSED
     table_size: int = 65536
     guard: Guard = field(default_factory=Guard)
     nft: str = "nft"
@@ -235,7 +236,6 @@ class Ruleset:
 
     def _parameters(self, kind: RuleKind) -> dict[str, object]:
         options = self.options
-        members = options.client_rate * MEMBER_FACTOR if options.member_rate is None else options.member_rate
         return {
             "table": options.table,
             "port": options.port,
@@ -243,8 +243,10 @@ class Ruleset:
             "mark": f"{options.mark:#x}",
             "table_size": options.table_size,
             "queue": _queue_statement(options.queue) if kind == "native" else "",
-            **_limit("client", options.client_rate),
-            **_limit("member", members),
+            "senders": "\n\t\t".join(_sender_rules(options.senders)),
+            **_limit("reads", options.rates.reads),
+            **_limit("costly", options.rates.costly),
+            **_limit("writes", options.rates.writes),
         }
 
     def _elements(self, sets: dict[str, list[str]]) -> str:
@@ -280,14 +282,42 @@ def _queue_statement(queue: Queue) -> str:
     return f"queue num {numbers} bypass" + (",fanout" if queue.by_cpu else "")
 
 
-def _limit(who: str, rate: int) -> dict[str, object]:
+def _limit(kind: str, rate: int) -> dict[str, object]:
     """The parameters of one limit. With a rate of 0 the chain stays in the table, unused."""
+    crowd = max(rate, 1) * CROWD_FACTOR
     return {
-        f"{who}_chain": f"limit_{who}s" if rate else QUEUE_CHAIN,
-        f"{who}_rate": max(rate, 1),
-        f"{who}_crowd": max(rate, 1) * CROWD_FACTOR,
-        f"{who}_burst": max(rate // 5, 16),
+        f"{kind}_chain": f"limit_{kind}" if rate else QUEUE_CHAIN,
+        f"{kind}_rate": max(rate, 1),
+        f"{kind}_burst": max(rate, 1),
+        f"{kind}_crowd": crowd,
+        f"{kind}_crowd_burst": crowd,
     }
+
+
+def _sender_rules(senders: Senders) -> Iterator[str]:
+    """Rules that drop clients' requests from addresses that may not send them."""
+    writes = "@th,104,8 { 2, 3 } "
+    for which, allowed, refused in (
+        ("", senders.allowed, senders.refused),
+        (writes, senders.write_allowed, senders.write_refused),
+    ):
+        for version, address in ((4, "ip"), (6, "ip6")):
+            drop = f"counter name {NOT_ALLOWED} drop"
+            if allowed:
+                inside = _anonymous_set(allowed, version)
+                match = f"{address} saddr != {inside} " if inside else f"meta nfproto ipv{version} "
+                yield f"{which}{match}{drop}"
+            if inside := _anonymous_set(refused, version):
+                yield f"{which}{address} saddr {inside} {drop}"
+
+
+def _anonymous_set(networks: Sequence[Network], version: int) -> str:
+    """The networks of one IP version; "" if there is none. nft refuses such a set with overlaps."""
+    if version == 4:
+        merged = [str(each) for each in collapse_addresses(n for n in networks if isinstance(n, IPv4Network))]
+    else:
+        merged = [str(each) for each in collapse_addresses(n for n in networks if isinstance(n, IPv6Network))]
+    return "{ " + ", ".join(merged) + " }" if merged else ""
 
 
 def _quoted(names: Iterable[str]) -> list[str]:

@@ -10,7 +10,7 @@ import logging
 import os
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -24,6 +24,8 @@ from kdht.datapath.host.sysctl import RUNTIME_DIR, Sysctls
 from kdht.datapath.losses import LossLog
 from kdht.datapath.nfqueue.keeper import Keeper
 from kdht.datapath.nfqueue.queue_worker import FIRST_LANE
+from kdht.datapath.rates import NO_LIMITS, ClientRates
+from kdht.datapath.senders import NOBODY_REFUSED, Senders
 from kdht.errors import DatapathError
 from kdht.wire import Address
 from kdht.wire._shared import PORT
@@ -48,10 +50,8 @@ class NfqueueOptions:
     """How a packet's queue is chosen. auto: by the receiving CPU if there is a queue for each."""
     max_len: int = 4096
     """Packets that may wait in one queue. Further ones go to the socket."""
-    client_rate: int = 0
-    """Packets a second from one client. 0: no limit."""
-    member_rate: int | None = None
-    """Packets a second from one member. None: 50 times that of a client; 0: no limit."""
+    rates: ClientRates = NO_LIMITS
+    senders: Senders = NOBODY_REFUSED
     table: str = "kdht"
     """Two nodes in one network namespace need two tables, and different queues."""
     mark: int = MARK
@@ -165,6 +165,15 @@ class NfqueueDatapath:
             return self._settings.ruleset.counters() if self._settings else {}
         return {}
 
+    def follow_senders(self, senders: Senders) -> None:
+        """Other addresses may send requests from now on. The worker knows already, by the core."""
+        self.options = replace(self.options, senders=senders)
+        try:
+            if self._settings:
+                self._settings.reload()
+        except DatapathError as error:
+            log.error("the rules still drop by the old lists", extra={"error": error})
+
     def _make_settings(self) -> HostSettings:
         return HostSettings(
             _sysctls(self.options, self._interfaces),
@@ -187,8 +196,8 @@ def _ruleset(options: NfqueueOptions, interfaces: tuple[str, ...], guard: Guard)
             table=options.table,
             port=options.port,
             mark=options.mark,
-            client_rate=options.client_rate,
-            member_rate=options.member_rate,
+            rates=options.rates,
+            senders=options.senders,
             guard=guard,
             nft=options.nft,
         )

@@ -31,6 +31,14 @@ class Counters(TypedDict):
     """Of clients, dropped for the same reason."""
     late_promises: int
     """Asked for by other nodes, dropped for the same reason."""
+    crowded_out: int
+    """Dropped: too many messages for this node waited."""
+    refused_misses: int
+    """Told BUSY: reads of absent keys, too many of one client while others waited."""
+    replayed: int
+    """Dropped: the same message came too often."""
+    hints_ignored: int
+    """ICMP errors that quote no message of this node, beyond the few that cause a ping."""
     receive_errors: dict[str, int]
     """By errno's name."""
     send_errors: dict[str, int]
@@ -46,11 +54,12 @@ class Engine:
         sockets: Sequence[tuple[int, Address]],
         wake_fd: int,
         cache: RecordCache | None = None,
+        prices: tuple[int, int, int] = ...,
     ) -> None: ...
     def run(
         self,
         receiver: Receiver,
-        on_unreachable: Callable[[list[Address]], None],
+        on_unreachable: Callable[[list[tuple[Address, int | None]]], None],
         on_away: Callable[[], None],
         reader: Reader | None = None,
         on_time: Callable[[], float | None] | None = None,

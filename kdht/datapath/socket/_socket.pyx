@@ -7,10 +7,14 @@ thread is in `run` or `send`. One thread calls `run`. One thread at a time calls
 `call_in` and `end`. `run` takes the GIL once for each batch that needs Python; the callables that it gets
 must not raise. The datapath reads the clock here: once a batch, and once each time it polls the sockets.
 
-A request that has waited in a socket for more than TOO_OLD is dropped and counted if it is a client's write
-or read, or a question for a promise: its sender has tried again or given up. A loop that has not polled for
-AWAY was stopped, with its process or its host. Then `on_away` is called before the next datagram is
-handled, since other nodes may have gone on without this one.
+Messages for this node wait in a backlog: members' are handled first, then one of each client in turn. A request
+that has waited for more than TOO_OLD is dropped and counted if it is a client's write or read, or a question for a
+promise: its sender has tried again or given up. A loop that has not polled for AWAY was stopped, with its process
+or its host. Then `on_away` is called before the next datagram is handled, since other nodes may have gone on
+without this one.
+
+What may cost little is refused here, before Python: requests above a client's rate, the same message again and again,
+requests without a cookie that need one, and many reads of absent keys while others wait.
 """
 
 import os
@@ -25,15 +29,21 @@ from libc.string cimport memcmp, memcpy, memset
 from posix.unistd cimport read
 
 from kdht.core._layout cimport (
-    KDHT_FLAG_REPLY, KDHT_FORWARD, KDHT_HEADER_LEN, KDHT_ID_LEN, KDHT_LOCAL, KDHT_MAX_BODY,
+    KDHT_FLAG_FORWARDED, KDHT_FLAG_REPLY, KDHT_FORWARD, KDHT_HEADER_LEN, KDHT_ID_LEN, KDHT_LOCAL, KDHT_MAX_BODY,
     KDHT_MAX_DATAGRAM, KDHT_MAX_OWN, KDHT_OP_DELETE, KDHT_OP_FETCH, KDHT_OP_GET, KDHT_OP_PROMISE,
-    KDHT_OP_PUT, KDHT_OP_QUORUM_GET, KDHT_OP_WATCH, KDHT_REASON_ATTEMPT_ENDS, KDHT_REASON_NOT_READY,
-    KDHT_REASON_OWNER, KDHT_RECORD_LEN, KDHT_RELAY, KDHT_STATUS_OK,
-    kdht_header, kdht_outcome,
+    KDHT_OP_PUT, KDHT_OP_QUORUM_GET, KDHT_OP_WATCH, KDHT_REASON_ATTEMPT_ENDS, KDHT_REASON_CONTROL,
+    KDHT_REASON_NEEDS_COOKIE, KDHT_REASON_NOT_READY, KDHT_REASON_OWNER, KDHT_REASON_RATE_LIMITED,
+    KDHT_RECORD_LEN, KDHT_RELAY, KDHT_STATUS_BUSY, KDHT_STATUS_COOKIE_NEEDED, KDHT_STATUS_OK, be64toh,
+    kdht_header, kdht_outcome, kdht_region, kdht_siphash,
 )
 from kdht.core._reply cimport Request
-from kdht._routing cimport Core, core_bounce, core_decide_message, core_reply
+from kdht._routing cimport Core, core_bounce, core_decide_message, core_is_own_quote, core_reply
 from kdht.storage._cache cimport RecordCache, write_body
+from kdht.datapath.socket._backlog cimport Backlog, Local
+from kdht.datapath.socket._rates cimport (
+    KDHT_RATE_SECOND, SenderRates, kdht_allowance, kdht_rate_kind_of, kdht_rate_take,
+)
+from kdht.datapath.socket._seen cimport Seen
 from kdht.datapath.socket._udp cimport (
     AF_INET, BATCH, CLOCK_BOOTTIME, CLOCK_MONOTONIC, CLOCK_REALTIME_COARSE, Inbox, Name, Outbox, POLLERR,
     POLLIN, POLLNVAL, SOL_SOCKET, SO_ERROR, Tally, clock_gettime, count_error, family_of, flush, getsockopt,
@@ -50,6 +60,17 @@ MAX_ENDPOINTS = KDHT_MAX_OWN
 
 cdef enum:
     LONGEST_WAIT = 250  # milliseconds that one poll waits at most
+    DRAIN = 8           # batches from one socket before Python gets its turn
+    MEMBERS_AT_ONCE = 256
+    CLIENTS_AT_ONCE = 64
+    PRESSED = 64        # requests that wait: now reads of absent keys have a limit
+    COPIES = 8          # of one message that are treated; members send theirs again, with the same tag
+    WRITE_COPIES = 1
+
+MISS_PRICE = 1_000_000_000 // 64
+"""Nanoseconds: reads of absent keys that one client may have a second while others wait. Each asks a majority of the
+replicas, and so costs the cluster about nine times as much as a read that finds its key."""
+cdef uint64_t HINT_PRICE = KDHT_RATE_SECOND // 32
 
 cdef double AWAY = 0.5  # seconds without a poll; above LONGEST_WAIT
 cdef double TOO_OLD = 1.0  # seconds in a socket's buffer
@@ -66,16 +87,11 @@ cdef struct Endpoint:
     uint16_t port
     uint8_t ip[16]
 
-# A local message: its place in the inbox, and its addresses.
-cdef struct Local:
-    uint8_t *data
-    uint32_t length
-    uint8_t reason
-    uint16_t max_reply
-    uint16_t source_port
-    uint16_t target_port
-    uint8_t source_ip[16]
-    uint8_t target_ip[16]
+# An ICMP error: the address that it names, and the request ID of the message that it quotes.
+cdef struct Gone:
+    Name name
+    bint proven         # the quote is of a message that this node sent, and the first one of it
+    uint64_t request_id
 
 
 cdef inline double coarse_now() noexcept nogil:
@@ -101,10 +117,16 @@ cdef inline double uptime() noexcept nogil:
     return <double>now.tv_sec + 1e-9 * <double>now.tv_nsec
 
 
-cdef inline bint is_read(const Local *local) noexcept nogil:
+cdef inline bint is_read(const uint8_t *data, uint8_t reason) noexcept nogil:
     """Whether this is a GET that this node may answer from its own store."""
-    return (<kdht_header *>local.data).op == KDHT_OP_GET and (
-        local.reason == KDHT_REASON_OWNER or local.reason == KDHT_REASON_ATTEMPT_ENDS)
+    return (<const kdht_header *>data).op == KDHT_OP_GET and (
+        reason == KDHT_REASON_OWNER or reason == KDHT_REASON_ATTEMPT_ENDS)
+
+
+cdef inline void request_of(Local *local, Request *request) noexcept nogil:
+    request.source_ip, request.source_port = local.source_ip, local.source_port
+    request.target_ip, request.target_port = local.target_ip, local.target_port
+    request.max_reply = local.max_reply
 
 
 cdef object make_address(const uint8_t *ip, uint16_t port):
@@ -116,14 +138,23 @@ cdef class Engine:
 
     `sockets`: pairs of file descriptor and bound Address, at most MAX_ENDPOINTS. `lane`: the core's lane in
     which `run` counts. `wake_fd`: an eventfd that only the engine uses. `cache`: a GET for one of its
-    records is answered in the loop, unless `checks_reads`: then `may_read` of `run` is asked first.
+    records is answered in the loop, unless `checks_reads`: then `may_read` of `run` is asked first. `prices`: of
+    clients' requests, as ClientRates has them.
     """
 
     cdef Core core
     cdef RecordCache cache         # or None
     cdef bint has_cache
     cdef public bint checks_reads
+    cdef SenderRates rates
+    cdef SenderRates misses     # of reads of absent keys, while others wait
+    cdef Backlog backlog
+    cdef Seen seen
+    cdef kdht_allowance hints   # ICMP errors that prove nothing
+    cdef uint64_t seed0, seed1
+    cdef uint64_t clock         # nanoseconds, monotonic, at the last batch
     cdef uint64_t cache_answers, bounced, away, late_reads, late_writes, late_promises
+    cdef uint64_t replayed, refused_misses, hints_ignored, overflowed
     cdef double looked          # when `run` polled its sockets last, by `uptime`
     cdef uint32_t lane
     cdef int count
@@ -135,16 +166,21 @@ cdef class Engine:
     cdef Outbox *answers        # of `send`
     cdef Tally loop_tally
     cdef Tally send_tally
-    cdef Local local[BATCH]
+    cdef Local *local[MEMBERS_AT_ONCE + CLIENTS_AT_ONCE]
     cdef int local_count
-    cdef Name gone[BATCH]
+    cdef Gone gone[BATCH]
     cdef int gone_count
     cdef double due             # when `run` calls its `on_time`, by `monotonic`; INFINITY: not
     cdef unsigned long runner   # the thread that is in `run`
     cdef bint ended
 
-    def __cinit__(self, Core core not None, lane: int, sockets, wake_fd: int, RecordCache cache=None):
+    def __cinit__(self, Core core not None, lane: int, sockets, wake_fd: int, RecordCache cache=None,
+                  prices=(0, 0, 0)):
         self.core = core
+        self.rates = SenderRates(prices)
+        self.misses = SenderRates((MISS_PRICE, 0, 0))
+        self.backlog, self.seen = Backlog(), Seen()
+        self.seed0, self.seed1 = int.from_bytes(os.urandom(8)), int.from_bytes(os.urandom(8))
         self.cache = cache
         self.has_cache = cache is not None
         self.lane = lane
@@ -184,7 +220,8 @@ cdef class Engine:
         """Treat datagrams until `end` is called. Raises OSError if a socket is no more.
 
         `receiver` gets each batch's local messages, but for GETs that the `reader` (base.Reader) has
-        records for; `on_unreachable` gets a list of Addresses. `on_away` is called before anything is
+        records for; `on_unreachable` gets a list of Addresses, each with the request ID of a message to it that an
+        ICMP error proves to be lost, or None: a hint. `on_away` is called before anything is
         treated that came while the loop was away. `on_time` is called at the start and when
         `call_in` said so; it may return in how many seconds to call it again.
         `may_read` (base.MayRead) is asked while `checks_reads`; without it no GET is answered here then.
@@ -266,6 +303,10 @@ cdef class Engine:
             "late_reads": self.late_reads,
             "late_writes": self.late_writes,
             "late_promises": self.late_promises,
+            "crowded_out": self.backlog.crowded_out + self.overflowed,
+            "refused_misses": self.refused_misses,
+            "replayed": self.replayed,
+            "hints_ignored": self.hints_ignored,
             "receive_errors": named_errors(a.receive_errors, b.receive_errors),
             "send_errors": named_errors(a.send_errors, b.send_errors),
         }
@@ -281,7 +322,7 @@ cdef class Engine:
         cdef short events
         cdef uint64_t woken
         while True:
-            wait = self._milliseconds()
+            wait = 0 if self.backlog.waiting or self.backlog.members.count else self._milliseconds()
             if poll(self.polled, self.count + 1, wait) < 0:
                 if errno == EINTR:
                     continue
@@ -302,12 +343,41 @@ cdef class Engine:
                     return -EBADF
                 if events & POLLERR:
                     self._drain_errors(self.endpoints[index].fd)
-                if events & POLLIN and self._serve(&self.endpoints[index]) < 0:
+                if events & POLLIN and self._drain(&self.endpoints[index]) < 0:
                     return -EBADF
-                if self.local_count or self.gone_count:
-                    return 1
-            if wait == 0:
+            self._gather(coarse_now())
+            if self.local_count or self.gone_count or self._milliseconds() == 0:
                 return 1
+
+    cdef int _drain(self, const Endpoint *endpoint) noexcept nogil:
+        """Receive what waits in the kernel, in some batches. -1 if the socket is closed."""
+        cdef int count
+        for _ in range(DRAIN):
+            count = self._serve(endpoint)
+            if count < BATCH:
+                return count
+        return 0
+
+    cdef void _gather(self, double now) noexcept nogil:
+        """Choose what Python gets next: members' messages, then requests of clients that are not too old."""
+        cdef Local *message
+        cdef int clients = 0
+        while self.local_count < MEMBERS_AT_ONCE:
+            message = self.backlog.take_member()
+            if message is NULL:
+                break
+            self.local[self.local_count] = message
+            self.local_count += 1
+        while clients < CLIENTS_AT_ONCE:
+            message = self.backlog.take_client()
+            if message is NULL:
+                return
+            if self._is_late(message.came, message.data, message.length, now):
+                self.backlog.drop(message)
+                continue
+            self.local[self.local_count] = message
+            self.local_count += 1
+            clients += 1
 
     cdef bint _was_away(self) noexcept nogil:
         """Whether the loop was stopped for so long that other nodes may have gone on without this one."""
@@ -330,6 +400,7 @@ cdef class Engine:
         """Receive one batch from one endpoint, decide, and send on. -1 if the socket is closed."""
         cdef int i, count = receive(endpoint.fd, self.inbox, &self.loop_tally)
         cdef double now = coarse_now()
+        self.clock = <uint64_t>(1e9 * monotonic())
         for i in range(count):
             self._treat(endpoint, i, now)
         self._flush(self.forwards, &self.loop_tally)
@@ -341,44 +412,112 @@ cdef class Engine:
         source are from inside.
         """
         cdef mmsghdr *header = &self.inbox.headers[i]
-        cdef Local *local = &self.local[self.local_count]
+        cdef uint8_t *data = self.inbox.data[i]
         cdef kdht_outcome out
+        cdef Request came
+        cdef uint8_t source_ip[16]
+        cdef uint8_t target_ip[16]
         cdef int verdict
-        local.data = self.inbox.data[i]
-        local.length = header.msg_len
-        local.target_port = endpoint.port
-        read_name(&self.inbox.slots[i].name, local.source_ip, &local.source_port)
-        if not read_destination(&header.msg_hdr, endpoint.family, local.target_ip):
+        came.source_ip, came.target_ip, came.target_port = source_ip, target_ip, endpoint.port
+        read_name(&self.inbox.slots[i].name, source_ip, &came.source_port)
+        if not read_destination(&header.msg_hdr, endpoint.family, target_ip):
             self.loop_tally.not_unicast += 1
             return
-        memset(&out, 0, sizeof(out))
-        verdict = core_decide_message(self.core.region, self.lane, local.data, local.length,
-                                      local.source_ip, local.source_port, local.target_ip, local.target_port,
-                                      local.length > 0, <uint32_t>now, &out)
-        if (verdict == KDHT_FORWARD or verdict == KDHT_LOCAL) and self._is_late(header, local.data, now):
+        if self._is_too_much(data, header.msg_len, source_ip):
             return
+        memset(&out, 0, sizeof(out))
+        verdict = core_decide_message(self.core.region, self.lane, data, header.msg_len,
+                                      source_ip, came.source_port, target_ip, came.target_port,
+                                      header.msg_len > 0, <uint32_t>now, &out)
+        came.max_reply = out.max_reply
         if verdict == KDHT_FORWARD or verdict == KDHT_RELAY:
-            self._post(self.forwards, &self.loop_tally, local.data, local.length,
-                       out.source_ip, out.source_port, out.target_ip, out.target_port)
+            if verdict == KDHT_RELAY or not self._is_late(
+                    read_stamp(&header.msg_hdr), data, header.msg_len, now):
+                self._post(self.forwards, &self.loop_tally, data, header.msg_len,
+                           out.source_ip, out.source_port, out.target_ip, out.target_port)
         elif verdict == KDHT_LOCAL and out.reason != KDHT_REASON_NOT_READY:
-            local.reason, local.max_reply = out.reason, out.max_reply
-            if self.has_cache and not self.checks_reads and self._answer(local, now):
-                return
-            self.local_count += 1
+            self._keep(data, header.msg_len, read_stamp(&header.msg_hdr), out.reason, &came, now)
 
-    cdef bint _is_late(self, mmsghdr *header, const uint8_t *data, double now) noexcept nogil:
-        """Whether a valid request has waited too long in the socket; then it is counted.
+    cdef bint _is_too_much(self, const uint8_t *data, uint32_t length, const uint8_t *source_ip) noexcept nogil:
+        """Whether a client has sent more than it may. Before all other checks: what is too much must cost little."""
+        cdef const kdht_header *message = <const kdht_header *>data
+        cdef kdht_region *region
+        if self.rates.senders is NULL or length < KDHT_HEADER_LEN or message.flags & KDHT_FLAG_FORWARDED:
+            return False
+        if self.rates.take(source_ip, kdht_rate_kind_of(message.op), self.clock):
+            return False
+        region = self.core.region
+        region.lanes[self.lane].reasons[<int>KDHT_REASON_RATE_LIMITED] += 1
+        return True
+
+    cdef void _keep(self, uint8_t *data, uint32_t length, double stamp, uint8_t reason, const Request *came,
+                    double now) noexcept nogil:
+        """Answer a message for this node at once, or put it into the backlog."""
+        cdef Local *message
+        if self._is_late(stamp, data, length, now) or self._is_replay(data, length, came, now):
+            return
+        if reason == KDHT_REASON_NEEDS_COOKIE:
+            self._reply(data, came, KDHT_STATUS_COOKIE_NEEDED, NULL, 0, now)
+            return
+        if self.has_cache and not self.checks_reads and self._answer(data, reason, came, now):
+            return
+        message = self.backlog.make()
+        if message is NULL:
+            self.overflowed += 1
+            return
+        memcpy(message.data, data, length)
+        message.length, message.came, message.reason, message.max_reply = length, stamp, reason, came.max_reply
+        message.source_port, message.target_port = came.source_port, came.target_port
+        memcpy(message.source_ip, came.source_ip, 16)
+        memcpy(message.target_ip, came.target_ip, 16)
+        if reason == KDHT_REASON_CONTROL:
+            self.backlog.add_member(message)
+        elif (<const kdht_header *>data).flags & KDHT_FLAG_FORWARDED:
+            self.backlog.add_client(message, (<const kdht_header *>data).client_ip)
+        else:
+            self.backlog.add_client(message, message.source_ip)
+
+    cdef bint _is_replay(self, const uint8_t *data, uint32_t length, const Request *came,
+                         double now) noexcept nogil:
+        """Whether this message came too often already.
+
+        A member's is known by its tags. A client's is known by its sender and its request ID within one second: the
+        entry node's tag of the same request is the same for as long.
+        """
+        cdef const kdht_header *message = <const kdht_header *>data
+        cdef bint writes = message.op == KDHT_OP_PUT or message.op == KDHT_OP_DELETE
+        cdef uint64_t mark
+        if message.flags & KDHT_FLAG_REPLY:
+            return False  # it must belong to a question under way
+        if message.flags & KDHT_FLAG_FORWARDED:
+            mark = message.header_tag ^ (message.body_tag << 7 | message.body_tag >> 57)
+        else:
+            mark = self._mark_of(data, length if writes else KDHT_HEADER_LEN, came, <uint32_t>now)
+        if self.seen.note(mark) < <uint32_t>(WRITE_COPIES if writes else COPIES):
+            return False
+        self.replayed += 1
+        return True
+
+    cdef uint64_t _mark_of(self, const uint8_t *data, uint32_t length, const Request *came,
+                           uint32_t second) noexcept nogil:
+        cdef uint64_t sender[4]
+        memcpy(sender, came.source_ip, 16)
+        sender[2] = <uint64_t>second << 16 | came.source_port
+        sender[3] = kdht_siphash(self.seed0, self.seed1, data, length)
+        return kdht_siphash(self.seed0, self.seed1, <const uint8_t *>sender, sizeof(sender))
+
+    cdef bint _is_late(self, double came, const uint8_t *data, uint32_t length, double now) noexcept nogil:
+        """Whether a valid request has waited too long; then it is counted.
 
         Its sender has repeated it or given up. A process that was stopped finds such requests when it goes
         on. A write without a version of its own would get a version of now, and undo newer writes.
         """
         cdef const kdht_header *message = <const kdht_header *>data
-        cdef double came = read_stamp(&header.msg_hdr)
         if came == 0 or now - came <= TOO_OLD or message.flags & KDHT_FLAG_REPLY:
             return False
         if message.op == KDHT_OP_PUT or message.op == KDHT_OP_DELETE:
             self.late_writes += 1
-        elif message.op == KDHT_OP_PROMISE and header.msg_len == KDHT_HEADER_LEN + KDHT_RECORD_LEN:
+        elif message.op == KDHT_OP_PROMISE and length == KDHT_HEADER_LEN + KDHT_RECORD_LEN:
             self.late_promises += 1  # one that is given back is longer, and never too late
         elif (message.op == KDHT_OP_GET or message.op == KDHT_OP_QUORUM_GET or message.op == KDHT_OP_WATCH
               or message.op == KDHT_OP_FETCH):
@@ -387,30 +526,26 @@ cdef class Engine:
             return False
         return True
 
-    cdef bint _answer(self, Local *local, double now) noexcept nogil:
+    cdef bint _answer(self, uint8_t *data, uint8_t reason, const Request *came, double now) noexcept nogil:
         """Answer a GET for a cached record, in place. False for everything else."""
         cdef uint8_t body[KDHT_MAX_BODY]
         cdef int length
-        if not is_read(local):
+        if not is_read(data, reason):
             return False
-        length = self.cache.look_up((<kdht_header *>local.data).key, now, body)
-        if length < 0 or length > local.max_reply:
+        length = self.cache.look_up((<kdht_header *>data).key, now, body)
+        if length < 0 or length > came.max_reply:
             return False
         self.cache_answers += 1
-        self._reply(local, body, <uint32_t>length, now)
+        self._reply(data, came, KDHT_STATUS_OK, body, <uint32_t>length, now)
         return True
 
-    cdef void _reply(self, Local *local, const uint8_t *body, uint32_t length, double now) noexcept nogil:
-        """Turn a GET into its reply, in place, and post it. The body fits its `max_reply`."""
+    cdef void _reply(self, uint8_t *data, const Request *came, uint8_t status, const uint8_t *body,
+                     uint32_t length, double now) noexcept nogil:
+        """Turn a request into its reply, in place, and post it. The body fits its `max_reply`."""
         cdef kdht_outcome out
-        cdef Request request
-        request.source_ip, request.source_port = local.source_ip, local.source_port
-        request.target_ip, request.target_port = local.target_ip, local.target_port
-        request.max_reply = local.max_reply
         memset(&out, 0, sizeof(out))
-        local.length = core_reply(self.core.region, self.lane, local.data, &request, KDHT_STATUS_OK, body,
-                                  length, <uint32_t>now, &out)
-        self._post(self.forwards, &self.loop_tally, local.data, local.length,
+        length = core_reply(self.core.region, self.lane, data, came, status, body, length, <uint32_t>now, &out)
+        self._post(self.forwards, &self.loop_tally, data, length,
                    out.source_ip, out.source_port, out.target_ip, out.target_port)
 
     cdef void _drain_errors(self, int fd) noexcept nogil:
@@ -420,14 +555,33 @@ cdef class Engine:
         cdef bint more = True
         cdef double now = coarse_now()
         cdef uint8_t *data
+        cdef Gone *gone
         while more and self.gone_count < BATCH:
             data = self.inbox.data[self.gone_count]  # free: this comes before what is received
-            if read_unreachable(fd, &self.gone[self.gone_count], data, &quoted, &more):
+            gone = &self.gone[self.gone_count]
+            if read_unreachable(fd, &gone.name, data, &quoted, &more):
                 self.loop_tally.unreachable += 1
-                self.gone_count += 1
-                self._bounce(data, quoted, now)
+                if self._believes(gone, data, quoted, now):
+                    self.gone_count += 1
         getsockopt(fd, SOL_SOCKET, SO_ERROR, &pending, &length)
         self._flush(self.forwards, &self.loop_tally)
+
+    cdef bint _believes(self, Gone *gone, uint8_t *data, uint32_t length, double now) noexcept nogil:
+        """Whether an ICMP error is worth a look.
+
+        Anybody can forge one. It proves something only if it quotes a message that this node sent, by its tag, for
+        the first time. Any other is a hint, and hints are few.
+        """
+        cdef const kdht_header *header = <const kdht_header *>data
+        gone.proven = core_is_own_quote(
+            self.core.region, self.lane, data, length, <uint32_t>now) and self.seen.note(~header.header_tag) == 0
+        if gone.proven:
+            gone.request_id = be64toh(header.request_id)
+            self._bounce(data, length, now)
+        elif not kdht_rate_take(&self.hints, <uint64_t>(1e9 * monotonic()), HINT_PRICE):
+            self.hints_ignored += 1
+            return False
+        return True
 
     cdef void _bounce(self, uint8_t *data, uint32_t length, double now) noexcept nogil:
         """Tell the client of a request that met a closed port, so that it tries another route at once."""
@@ -497,17 +651,19 @@ cdef class Engine:
         """Answer the batch's GETs that have records. The other messages move together at the front."""
         cdef int i, left = 0, answered = 0
         cdef Local *local
+        cdef Request came
         cdef uint8_t body[KDHT_MAX_BODY]
-        cdef bint wanted[BATCH]
+        cdef bint wanted[MEMBERS_AT_ONCE + CLIENTS_AT_ONCE]
         cdef double now = coarse_now()
         cdef list keys = [], rooms = []
         for i in range(self.local_count):
-            local = &self.local[i]
-            wanted[i] = is_read(local) and local.max_reply >= KDHT_RECORD_LEN
+            local = self.local[i]
+            wanted[i] = is_read(local.data, local.reason) and local.max_reply >= KDHT_RECORD_LEN
             if wanted[i] and self.checks_reads:
                 # The cache was not asked in the loop: nothing is read for a stranger.
                 wanted[i] = may_read is not None and may_read(local.data[:local.length], now)
-                if wanted[i] and self.has_cache and self._answer(local, now):
+                request_of(local, &came)
+                if wanted[i] and self.has_cache and self._answer(local.data, local.reason, &came, now):
                     local.length = 0
                     answered += 1
                     continue
@@ -518,20 +674,37 @@ cdef class Engine:
             return
         records = iter(reader(keys, rooms, now)) if keys else None
         for i in range(self.local_count):
-            local = &self.local[i]
+            local = self.local[i]
             if local.length == 0:
                 continue
             record = next(records) if wanted[i] else None
-            if record is None:
-                self.local[left] = local[0]
+            request_of(local, &came)
+            if record is not None:
+                version, expiry, flags, value = record
+                size = write_body(body, version, expiry, flags, <const uint8_t *>(<bytes>value), len(value), now)
+                self._reply(local.data, &came, KDHT_STATUS_OK, body, size, now)
+            elif wanted[i] and self._is_miss_too_much(local):
+                self._reply(local.data, &came, KDHT_STATUS_BUSY, NULL, 0, now)
+            else:
+                self.local[left], self.local[i] = local, self.local[left]
                 left += 1
-                continue
-            version, expiry, flags, value = record
-            size = write_body(body, version, expiry, flags, <const uint8_t *>(<bytes>value), len(value), now)
-            self._reply(local, body, size, now)
-        self.local_count = left
         with nogil:
             self._flush(self.forwards, &self.loop_tally)
+        # Not before: their bytes are sent from there.
+        for i in range(left, self.local_count):
+            self.backlog.drop(self.local[i])
+        self.local_count = left
+
+    cdef bint _is_miss_too_much(self, const Local *local) noexcept nogil:
+        """Whether a client has read too many absent keys while others wait."""
+        cdef const kdht_header *message = <const kdht_header *>local.data
+        cdef const uint8_t *client = &local.source_ip[0]
+        if message.flags & KDHT_FLAG_FORWARDED:
+            client = &message.client_ip[0]
+        if self.backlog.waiting < PRESSED or self.misses.take(client, 0, <uint64_t>(1e9 * monotonic())):
+            return False
+        self.refused_misses += 1
+        return True
 
     cdef list _take_local(self):
         """The batch's local messages as base.Datagrams."""
@@ -539,7 +712,7 @@ cdef class Engine:
         cdef Local *local
         cdef list batch = []
         for i in range(self.local_count):
-            local = &self.local[i]
+            local = self.local[i]
             batch.append(tuple.__new__(Datagram, (
                 local.data[:local.length],
                 make_address(local.source_ip, local.source_port),
@@ -547,16 +720,20 @@ cdef class Engine:
                 REASONS[local.reason],
                 local.max_reply,
             )))
+            self.backlog.drop(local)
         self.local_count = 0
         return batch
 
     cdef list _take_gone(self):
+        """Addresses, each with the request ID that the quote proves, or None."""
         cdef int i
         cdef uint8_t ip[16]
         cdef uint16_t port
+        cdef Gone *gone
         cdef list batch = []
         for i in range(self.gone_count):
-            read_name(&self.gone[i], ip, &port)
-            batch.append(make_address(ip, port))
+            gone = &self.gone[i]
+            read_name(&gone.name, ip, &port)
+            batch.append((make_address(ip, port), gone.request_id if gone.proven else None))
         self.gone_count = 0
         return batch

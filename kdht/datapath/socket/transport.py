@@ -18,6 +18,7 @@ from threading import Lock, Thread
 from kdht._routing import LANES, Core
 from kdht.datapath.base import Datagram, Handlers, Outgoing, Reader
 from kdht.datapath.host.local_addresses import allow_absent
+from kdht.datapath.rates import NO_LIMITS, ClientRates
 from kdht.datapath.socket import _udp
 from kdht.datapath.socket._socket import MAX_ENDPOINTS, Engine
 from kdht.datapath.socket.outside import mark_outside
@@ -64,6 +65,7 @@ class SocketTransport:
         receive_buffer: int = RECEIVE_BUFFER,
         freebind: bool = False,
         cache: RecordCache | None = None,
+        rates: ClientRates = NO_LIMITS,
     ) -> None:
         if not 1 <= len(addresses) <= MAX_ENDPOINTS:
             raise DatapathError(f"a node binds 1 to {MAX_ENDPOINTS} addresses, not {len(addresses)}")
@@ -75,6 +77,7 @@ class SocketTransport:
         self._own = [*{*own, *(address.ip for address in self.addresses)}]
         self._core = core
         self._cache = cache
+        self._rates = rates
         self._checks_reads = False
         self._lane = lane
         self._receive_buffer = receive_buffer
@@ -102,7 +105,7 @@ class SocketTransport:
             bound = tuple(_address_of(sock) for sock in sockets)
             pairs = [(sock.fileno(), address) for sock, address in zip(sockets, bound, strict=True)]
             self._got_buffer = min(s.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) for s in sockets)
-            engine = Engine(self._core, self._lane, pairs, wake_fd, self._cache)
+            engine = Engine(self._core, self._lane, pairs, wake_fd, self._cache, self._rates.prices())
             engine.checks_reads = self._checks_reads
             guard = _Guard(handlers)
             thread = Thread(target=self._run, args=(engine, guard), name="kdht-socket", daemon=True)
@@ -224,10 +227,10 @@ class _Guard:
         except Exception:
             self._failed("%s raised: what it was given is lost", self._handlers.receive)
 
-    def unreachable(self, targets: list[Address]) -> None:
-        for target in targets:
+    def unreachable(self, targets: list[tuple[Address, int | None]]) -> None:
+        for target, request_id in targets:
             try:
-                self._handlers.unreachable(target)
+                self._handlers.unreachable(target, request_id)
             except Exception:
                 self._failed("%s raised: what it was given is lost", self._handlers.unreachable)
 

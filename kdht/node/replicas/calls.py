@@ -173,8 +173,13 @@ class Calls:
         self._counters["calls_unreadable"] += 1
         return ReplicaAnswer(Status.STORAGE_FAILED, b"")
 
-    def unreachable(self, turn: Turn, address: Address) -> None:
-        """An ICMP error came: end all calls to this address as CLOSED. A later answer does not undo that."""
+    def unreachable(self, turn: Turn, address: Address, request_id: int) -> None:
+        """An ICMP error quotes a message of that ID to this address. If it is a call's, all calls there end as CLOSED.
+
+        The kernel sends few ICMP errors a second, so each call cannot have its own. A later answer does not undo this.
+        """
+        if (request_id, address) not in self._pending:
+            return
         for call in [call for call in self._pending.values() if call.address == address]:
             self._counters["calls_unreachable"] += 1
             self._end(turn, call, CLOSED)

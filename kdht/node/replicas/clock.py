@@ -11,6 +11,7 @@ from threading import Lock
 
 from kdht.storage.versions import micros
 from kdht.times import SteadyTime, UnixTime
+from kdht.wire.certified import CERTIFIED
 from kdht.wire.limits import MAX_CLOCK_ERROR
 
 
@@ -27,7 +28,8 @@ class HybridClock:
         with self._lock:
             # Counted on if the clock stands still or went back a little: no version is given twice.
             self._last = max(time, min(self._last, time + MAX_CLOCK_ERROR) + 1)
-            return max(self._last, above + 1)
+            # No ordinary record has a version that high: it is a lie, or the key is self-certified.
+            return max(self._last, above + 1) if above < CERTIFIED else self._last
 
     def seen(self, version: int, now: UnixTime) -> None:
         """Note a version of another node or of the own disk. That of a self-certified record is beyond every time."""

@@ -312,10 +312,10 @@ class Coordinator:
         else:
             fetches.append(datagram)
 
-    def unreachable(self, address: Address, now: UnixTime) -> None:
-        """ICMP says that nobody is at `address`."""
+    def unreachable(self, address: Address, request_id: int, now: UnixTime) -> None:
+        """As Calls.unreachable."""
         with self.turn(now) as turn:
-            self._calls.unreachable(turn, address)
+            self._calls.unreachable(turn, address, request_id)
 
     def _refuse_stores(self, batch: Sequence[Datagram], now: UnixTime) -> list[Datagram]:
         """Another node shall take them; what is left of the batch."""

@@ -80,3 +80,18 @@ def test_a_record_beyond_the_clock_is_replaced_by_the_replicas_copies():
     assert cluster.get("a") == b"good"
     cluster.network.run(cluster.network.now + 1)
     assert owner.has("a").version == stands.version
+
+
+@pytest.mark.parametrize("version", [*IMPOSSIBLE, 2**63 + 1])
+def test_two_nodes_of_which_one_lies_raise_nothing(version):
+    """Each write is refused by the liar; none of the rounds may leave the 64 bits."""
+    cluster = Cluster(2)
+    honest, lying = cluster.members
+    for name in ("has something newer", "promised it"):
+        liar = Liar(cluster, lying, lies(version)[name].get)
+        for body in (Record(value=b"x").pack(), pack_write(Record(value=b"x"), 0)):
+            cluster.ask(Op.PUT, "a", body, via=honest)
+            cluster.ask(Op.QUORUM_GET, "a", via=honest)
+        liar.stop()
+    assert honest.coordinator.counters["faults"] == 0
+    assert honest.coordinator._clock.next(honest.now) < version or version == 2**53
