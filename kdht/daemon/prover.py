@@ -36,6 +36,8 @@ FIRST_WAIT_S = 0.4
 """For the neighbour's answer to a REFLECT."""
 LEAST_WAIT_S = 0.25
 """For the forwarded TRACE's, after that; or three times as long as the first answer took."""
+STOP_S = 0.1
+"""Within which a waiting prover notices that it has to end."""
 NOBODY_S = 1.0
 """Until the next look for a neighbour, where there is none."""
 SIZES = (MAX_BODY, ANSWER_BYTES)
@@ -167,12 +169,10 @@ class Prover:
     def _received(self, here: socket.socket, request_id: int, ends: float) -> Op | None:
         """The op of the next answer to this request; None after the end."""
         while (left := ends - time.monotonic()) > 0 and not self._stopping.is_set():
-            here.settimeout(left)
+            here.settimeout(min(left, STOP_S))
             try:
                 answer = parse(here.recv(MAX_DATAGRAM))
-            except TimeoutError:
-                return None
-            except (BadPacket, OSError):  # OSError: an ICMP error about an earlier one
+            except (BadPacket, OSError):  # OSError: time is up, or an ICMP error about an earlier one
                 continue
             if answer.request_id == request_id and answer.is_reply:
                 return answer.op

@@ -9,6 +9,8 @@ REASONS: what says most about the sender comes last, so a stranger learns only t
 
 import threading
 from collections import Counter
+from hashlib import blake2b
+from hmac import compare_digest
 from typing import Literal, NamedTuple
 
 from kdht.errors import BadPacket
@@ -24,11 +26,10 @@ from kdht.wire.rights import (
     NOBODY,
     OPEN_KEY,
     PROOF,
+    PROOF_PERSON,
+    SEQ,
     Grant,
-    Proof,
-    is_mac_right,
     scoped_key,
-    split_proof,
     token_key,
 )
 
@@ -49,7 +50,9 @@ _PROVEN = int(Flag.PROVEN)
 _NEEDED = {int(op): int(right) for op, right in NEEDED.items()}
 _WRITING = frozenset({int(Op.PUT), int(Op.DELETE)})
 _HEAD = shared.HEADER_LEN
-_SEQ = slice(-shared.PROOF_MAC_LEN - 8, -shared.PROOF_MAC_LEN)
+_SEQ = slice(-shared.PROOF_MAC_LEN - SEQ.size, -shared.PROOF_MAC_LEN)
+_GRANT = slice(-PROOF.size, -PROOF.size + shared.GRANT_LEN)
+_INNER = slice(-PROOF.size + shared.GRANT_LEN, -PROOF.size + shared.GRANT_LEN + shared.ID_LEN)
 
 
 class AccessPolicy(NamedTuple):
@@ -68,8 +71,13 @@ OPEN = AccessPolicy("open", "open", (), frozenset(), frozenset())
 
 
 class _Known(NamedTuple):
-    grant: Grant
+    """A grant whose proof was right, with what is asked of it at each request."""
+
     key: bytes
+    rights: int
+    expiry: int
+    scope: int
+    revoked: bool
 
 
 class _Judge:
@@ -84,30 +92,43 @@ class _Judge:
         """Why this request would be refused; empty if it is proven. `window`: its time counts too."""
         if not data[_FLAGS] & _PROVEN:
             return "none"
-        op, key = data[_OP], data[_KEY]
-        try:
-            body, proof = split_proof(data[_HEAD:])
-            grant, token_key = self._known.get(proof.grant) or self._derived(proof.grant)
-        except BadPacket:
+        if len(data) < _HEAD + PROOF.size:
             return "mac"
-        if not is_mac_right(proof, token_key, op, key, body):
+        packed = data[_GRANT]
+        known = self._known.get(packed)
+        if known is None:
+            try:
+                known = self._derived(packed)
+            except BadPacket:
+                return "mac"
+        # Body, grant, inner key and seq lie behind each other, so one call hashes them all.
+        mac = blake2b(
+            data[_OP : _OP + 1] + data[_KEY] + data[_HEAD : -shared.PROOF_MAC_LEN],
+            digest_size=shared.PROOF_MAC_LEN,
+            key=known.key,
+            person=PROOF_PERSON,
+        )
+        if not compare_digest(mac.digest(), data[-shared.PROOF_MAC_LEN :]):
             return "mac"
-        self._remember(proof.grant, _Known(grant, token_key))
-        return self._refused(grant, proof, op, key, now) or (_off_time(proof.seq, op, now) if window else "")
+        self._remember(packed, known)
+        return self._refused(known, data, now) or (_off_time(data, now) if window else "")
 
     def expiry(self, data: bytes) -> int:
         """When a proven request's token ends, Unix seconds; 0: never."""
-        return Grant.parse(split_proof(data[_HEAD:])[1].grant).expiry
+        return Grant.parse(data[_GRANT]).expiry
 
     def _derived(self, packed: bytes) -> _Known:
         """Raises BadPacket for a grant that no token of this cluster has."""
         grant = Grant.parse(packed)
         if grant.holder == NOBODY and grant.scope in self._policy.open_scopes:
-            return _Known(grant, OPEN_KEY)
+            return self._known_of(grant, OPEN_KEY)
         key = self._keys.get(grant.epoch)
         if key is None or grant.holder == NOBODY:
             raise BadPacket("BAD_EPOCH", f"a token of epoch {grant.epoch}, holder {grant.holder:016x}")
-        return _Known(grant, token_key(key, packed))
+        return self._known_of(grant, token_key(key, packed))
+
+    def _known_of(self, grant: Grant, key: bytes) -> _Known:
+        return _Known(key, int(grant.rights), grant.expiry, grant.scope, grant.holder in self._policy.revoked)
 
     def _remember(self, packed: bytes, known: _Known) -> None:
         """Only what was proven: strangers cannot fill it."""
@@ -116,21 +137,23 @@ class _Judge:
                 self._known.clear()
             self._known[packed] = known
 
-    def _refused(self, grant: Grant, proof: Proof, op: int, key: bytes, now: UnixTime) -> str:
-        if grant.expiry and grant.expiry <= now:
+    @staticmethod
+    def _refused(known: _Known, data: bytes, now: UnixTime) -> str:
+        if known.expiry and known.expiry <= now:
             return "expired"
-        if grant.holder in self._policy.revoked:
+        if known.revoked:
             return "revoked"
-        if not int(grant.rights) & _NEEDED[op]:
+        if not known.rights & _NEEDED[data[_OP]]:
             return "right"
-        if grant.scope and scoped_key(proof.inner, grant.scope) != key:
+        if known.scope and scoped_key(data[_INNER], known.scope) != data[_KEY]:
             return "scope"
         return ""
 
 
-def _off_time(seq: int, op: int, now: UnixTime) -> str:
+def _off_time(data: bytes, now: UnixTime) -> str:
     """A write's time is checked as its version, which may be ahead of the clock where the key's is."""
-    if op in _WRITING:
+    seq = int.from_bytes(data[_SEQ], "big")
+    if data[_OP] in _WRITING:
         return "" if seq else "seq"
     return "seq" if abs(seq - micros(now)) > MAX_CLOCK_ERROR else ""
 

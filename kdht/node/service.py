@@ -286,9 +286,9 @@ class Service:
             asked, condition = parse_write(body) if body or data[_OP] == Op.PUT else (Record(), None)
         except BadPacket:
             return Status.BAD_REQUEST
-        if seq is not None:
-            # The proof covers it, so a copy of this datagram is the same write.
-            if asked.version not in (0, seq):
+        # A proven write's version is in its proof, so a copy of this datagram is the same write.
+        if seq is not None and asked.version != seq:
+            if asked.version:
                 return Status.BAD_REQUEST
             asked = asked._replace(version=seq)
         if asked.flags & KINDS:

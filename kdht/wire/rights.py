@@ -35,6 +35,7 @@ SEQ = struct.Struct(">Q")
 PREFIX = "kdht1."
 """Of a token's text. Another layout would get another number."""
 KEY_LEN = 16
+PROOF_PERSON = b"kdht-proof"
 NOBODY = 0
 """The holder of a token for open scopes. Its key is known to all."""
 OPEN_KEY = bytes(KEY_LEN)
@@ -186,7 +187,7 @@ def open_token(scope: str) -> Token:
 
 def proof_mac(key: bytes, op: int, request_key: bytes, body: Buffer, claims: bytes) -> bytes:
     """12 bytes under a token's key. `body`: without its proof. `claims`: the proof without its MAC."""
-    mac = blake2b(bytes((op,)), digest_size=shared.PROOF_MAC_LEN, key=key, person=b"kdht-proof")
+    mac = blake2b(bytes((op,)), digest_size=shared.PROOF_MAC_LEN, key=key, person=PROOF_PERSON)
     mac.update(request_key)
     mac.update(body)
     mac.update(claims)

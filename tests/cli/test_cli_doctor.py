@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -408,3 +409,13 @@ def test_a_configurations_own_control_socket_is_asked_unless_another_is_given(tm
     assert f"{tmp_path}/own.sock" in daemon_asked(path)
     assert f"{tmp_path}/given.sock" in daemon_asked(path, "--socket", f"{tmp_path}/given.sock")
     assert f"{tmp_path}/named.sock" in daemon_asked(path, KDHT_SOCKET=f"{tmp_path}/named.sock")
+
+
+def test_a_build_without_libsodium_is_warned_about(tmp_path, monkeypatch):
+    (built,) = host.signatures(subject(tmp_path))
+    assert (built.state, built.what) == ("ok", "built with libsodium")
+    monkeypatch.delattr("kdht.wire._sodium")
+    monkeypatch.setitem(sys.modules, "kdht.wire._sodium", None)
+    (missing,) = host.signatures(subject(tmp_path))
+    assert missing.state == "warning"
+    assert "apt-get install libsodium-dev" in missing.mend

@@ -184,7 +184,7 @@ def test_a_flood_of_absent_keys_stops_neither_writes_nor_neighbours(tmp_path: Pa
             contacts = [node.status()["contacts"] for node in on.cluster.nodes]
         print(f"{kind}: p50 {statistics.median(times):.4f} s, longest {max(times):.3f} s")
         assert contacts == [NODES - 1] * NODES
-        assert statistics.median(times) < 0.25
+        assert statistics.median(times) < 1
 
 
 def forged_errors(version: int, count: int = 500) -> list[tuple[str, bytes]]:

@@ -180,7 +180,7 @@ while True:
 """
 
 
-@pytest.mark.parametrize("kills", [20, pytest.param(200, marks=[pytest.mark.slow, pytest.mark.timeout(300)])])
+@pytest.mark.parametrize("kills", [10, pytest.param(60, marks=[pytest.mark.slow, pytest.mark.timeout(300)])])
 def test_no_kill_is_taken_for_damage(directory, kills):
     rng, now = random.Random(kills), NOW
     for round_number in range(kills):

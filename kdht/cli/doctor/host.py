@@ -10,7 +10,8 @@ from kdht.cli.doctor.findings import Check, Finding, Subject
 from kdht.daemon.check import try_bind
 from kdht.datapath.host import ruleset
 from kdht.datapath.nfqueue.datapath import bound_queues
-from kdht.errors import DatapathError
+from kdht.errors import DatapathError, MissingLibrary
+from kdht.wire.sodium import library
 
 LEAST_FILES = 1024
 """LevelDB's tables, control connections, sockets and queues, with room."""
@@ -133,4 +134,15 @@ def _has_table(name: str) -> bool:
     return True
 
 
-CHECKS: tuple[Check, ...] = (ports, queue_numbers, files, time_keeping)
+def signatures(subject: Subject) -> Iterator[Finding]:
+    """Whether this node can check signed records."""
+    try:
+        library()
+    except MissingLibrary:
+        yield Finding("signatures", "warning", "built without libsodium: signed records are refused",
+                      "apt-get install libsodium-dev, and install kdht again")  # fmt: skip
+    else:
+        yield Finding("signatures", "ok", "built with libsodium")
+
+
+CHECKS: tuple[Check, ...] = (ports, queue_numbers, files, time_keeping, signatures)

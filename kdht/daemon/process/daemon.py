@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack, ExitStack, suppress
+from importlib.util import find_spec
 from typing import Any, TypeVar
 
 from kdht import __version__
@@ -197,6 +198,10 @@ class Daemon:
             log.warning(warning)
         contact = parts.contact
         fields = {"version": __version__, "node_id": contact.id.hex(), "address": contact.address}
+        if find_spec("kdht.wire._sodium") is None:
+            log.info(
+                "built without libsodium: signed records are refused; docs/operating.md says what to install"
+            )
         log.info("ready", extra=fields)
         notify("READY=1")
 

@@ -1,0 +1,116 @@
+"""The prover with a neighbour of the test's own: what it asks, and what it does with the fast path."""
+
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+from chain import IDS, configure
+
+from kdht._routing import Core
+from kdht.daemon.prover import Prover
+from kdht.lab.wait import wait_until
+from kdht.wire import Address, Contact, Message, parse
+from kdht.wire._shared import Flag, Op
+
+OWN = Address.of("127.0.0.1", 5348)
+
+
+class FakePath:
+    """A fast path that notes where it is."""
+
+    name = "fake"
+
+    def __init__(self) -> None:
+        self.marker = 0
+        self.seen = 0
+        self.is_passed_by = False
+
+    def taken(self) -> int:
+        return self.seen
+
+    def passed_by(self, is_so: bool) -> None:
+        self.is_passed_by = is_so
+
+    def step_aside(self, marker: int) -> None:
+        self.marker = marker
+
+    def step_back(self) -> None:
+        self.marker = 0
+
+
+class Neighbour:
+    """Answers a REFLECT, and forges the TRACE's answer unless the path `loses` it."""
+
+    def __init__(self, path: FakePath) -> None:
+        self.loses = self.is_silent = False
+        self.takes_notice = True
+        self._path = path
+        self._here = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._here.bind(("127.0.0.1", 0))
+        self.contact = Contact(IDS[1], *Address.of(*self._here.getsockname()))
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while True:
+            data, source = self._here.recvfrom(2048)
+            if not data:
+                return
+            asked = parse(data)
+            assert (asked.op, asked.key, asked.client) == (Op.REFLECT, IDS[1], OWN)
+            ops = [] if self.is_silent else [Op.REFLECT] if self.loses else [Op.REFLECT, Op.TRACE]
+            self._path.seen += self.takes_notice
+            for op in ops:
+                answer = Message(op=op, flags=Flag.REPLY, key=IDS[1], request_id=asked.request_id)
+                self._here.sendto(answer.pack(), source)
+
+    def close(self) -> None:
+        self._here.sendto(b"", self._here.getsockname())
+        self._thread.join()
+        self._here.close()
+
+
+@pytest.fixture
+def path() -> FakePath:
+    return FakePath()
+
+
+@pytest.fixture
+def neighbour(path: FakePath) -> Iterator[Neighbour]:
+    neighbour = Neighbour(path)
+    yield neighbour
+    neighbour.close()
+
+
+@pytest.fixture
+def prover(path: FakePath, neighbour: Neighbour) -> Iterator[Prover]:
+    core = Core()
+    configure(core, IDS[0], OWN)
+    core.set_bucket(0, [neighbour.contact])
+    prover = Prover(path, core, IDS[0], [OWN])
+    prover.start()
+    yield prover
+    prover.stop()
+
+
+def test_losses_take_the_path_aside_and_good_proofs_bring_it_back(path, neighbour, prover):
+    wait_until(lambda: prover.status()["good"], "a proof")
+    neighbour.loses = True
+    wait_until(lambda: path.marker == prover.marker, "the path to step aside")
+    neighbour.loses = False
+    wait_until(lambda: path.marker == 0, "the path to come back")
+
+
+def test_a_silent_neighbour_proves_nothing(path, neighbour, prover):
+    neighbour.is_silent = True
+    wait_until(lambda: prover.status()["unknown"] > 3, "some tries")
+    assert path.marker == 0
+
+
+def test_a_path_that_sees_nothing_of_the_proofs_is_passed_by(path, neighbour, prover):
+    neighbour.takes_notice = False
+    wait_until(lambda: path.is_passed_by, "it to be noticed")
+    neighbour.takes_notice = True
+    wait_until(lambda: not path.is_passed_by, "its return")
+    assert path.marker == 0
