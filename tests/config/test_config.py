@@ -229,10 +229,14 @@ def test_the_example_is_the_documented_file_and_valid(tmp_path):
     assert build(tomllib.loads(text)).node.listen == ["10.0.0.1"]
 
 
+PYTHON_NAMES = {"from": "from_"}
+"""Of fields whose name in TOML is a word of Python."""
+
+
 def at(config: object, path: str) -> object:
     """The value in a Config, or in plain data; of a list of tables the first."""
     for step in path.split("."):
-        config = config[step] if isinstance(config, dict) else getattr(config, step)
+        config = config[step] if isinstance(config, dict) else getattr(config, PYTHON_NAMES.get(step, step))
         config = config[0] if step == "key" else config
     return config
 
