@@ -5,6 +5,7 @@ the build says so and leaves that part out. The rest is installed.
 """
 
 import os
+import platform
 import subprocess
 import sysconfig
 from glob import glob
@@ -46,6 +47,8 @@ OPTIONAL = {
 HEADERS = sorted(glob("include/*.h"))
 BPF_SUFFIX = ".bpf.o"
 BPF_FLAGS = ["-O2", "-g", "-target", "bpf", "-mcpu=v3", "-fno-strict-aliasing", "-Wall", "-Iinclude"]
+if platform.machine() in ("x86_64", "i686"):
+    BPF_FLAGS.append("-DKDHT_LOADS_STAY_IN_ORDER")  # other machines need fences (bpf/table.h)
 NEEDS = OPTIONAL["kdht.datapath.ebpf._ebpf"]
 
 

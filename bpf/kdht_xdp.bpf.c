@@ -183,6 +183,21 @@ static __always_inline int kdht_treat(struct kdht_plan *p, const struct kdht_xdp
 	return kdht_is_too_much(p, &state->settings) ? KDHT_REASON_RATE_LIMITED : kdht_plan_message(p);
 }
 
+static __always_inline int kdht_goes_on(int reason)
+{
+	return reason == KDHT_REASON_ENTERED || reason == KDHT_REASON_NEXT_HOP || reason == KDHT_REASON_RELAYED;
+}
+
+/*
+ * In generic mode the kernel keeps a packet's checksum to be completed, whatever the program writes: the next device
+ * with checksum offload would complete a whole one once more. Devices without it would not complete a partial one.
+ * The socket gets such packets.
+ */
+static __always_inline int kdht_must_pass_up(const struct kdht_frame *f)
+{
+	return f->generic && kdht_is_partial(f);
+}
+
 static __always_inline const struct kdht_xdp_state *kdht_state(void)
 {
 	__u32 zero = 0;
@@ -214,7 +229,9 @@ int kdht_xdp(struct xdp_md *ctx)
 	plan.clock = bpf_ktime_get_coarse_ns();
 	plan.now = kdht_now(settings, plan.clock, &plan.s->second);
 	reason = kdht_treat(&plan, state);
-	if (reason != KDHT_REASON_ENTERED && reason != KDHT_REASON_NEXT_HOP && reason != KDHT_REASON_RELAYED)
+	if (kdht_goes_on(reason) && kdht_must_pass_up(&frame))
+		reason = KDHT_REASON_PARTIAL;
+	if (!kdht_goes_on(reason))
 		return kdht_action(settings, kdht_count(reason));
 	if (!(settings->flags & KDHT_XDP_TEST_RUN)) {
 		unroutable = kdht_find_route(&plan);

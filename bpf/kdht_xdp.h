@@ -24,6 +24,8 @@ struct kdht_xdp_settings {
 #define KDHT_MAX_LINKS 32
 #define KDHT_UNTAGGED 0 /* in place of a VLAN's number + 1 */
 
+#define KDHT_LINK_GENERIC 0x01 /* the program runs in generic mode there, or perhaps does */
+
 /* A network that frames may come from: an interface, or a VLAN of it, and the address that the kernel has there. */
 struct kdht_link {
 	__u32 ifindex; /* where the frame comes in */

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
  *
- * The program's maps. The control plane replaces each published value as a whole, so no packet sees half
- * of it. A bucket is an element of a hash map without preallocation; the configuration is a map in a map.
+ * The program's maps. No packet uses half of a published value. The configuration is a map in a map, which is
+ * exchanged under RCU. A bucket is a cell of two copies and a sequence, in an array that the daemon maps into its
+ * memory: a reader asks again for the sequence after it has read (table.h). An element of a hash map would not do:
+ * since Linux 6.1 the memory of a replaced element is used again at once, under the eyes of its readers.
  */
 #ifndef KDHT_MAPS_H
 #define KDHT_MAPS_H
@@ -28,11 +30,11 @@ struct {
 } kdht_states SEC(".maps");
 
 struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, KDHT_ID_BITS);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(map_flags, BPF_F_MMAPABLE);
 	__type(key, __u32);
-	__type(value, struct kdht_bucket);
+	__type(value, struct kdht_bucket_cell);
 } kdht_buckets SEC(".maps");
 
 /* Addresses by prefix, and what they may do: KDHT_MAY_READ and KDHT_MAY_WRITE. Replaced as a whole, too. */
@@ -103,7 +105,7 @@ struct kdht_walk {
 	__u64 closer[3]; /* buckets still to be searched; bucket 0 is the top bit of the first word */
 	__u32 skip;
 	__u32 found;
-	__u32 wide; /* a bucket on the way has more contacts than are searched here */
+	__u32 gives_up; /* a bucket on the way is too wide for a search here, or the writer won every race */
 	struct kdht_ip128 ip; /* of the hop that was found */
 	__be16 port;
 };

@@ -43,6 +43,7 @@ struct kdht_frame {
 	__u32 end;     /* the end according to the IP header, from the IP header on */
 	__u32 message_len;
 	__u32 vlan;    /* number + 1, or KDHT_UNTAGGED */
+	__u32 generic; /* the packet may be one whose checksum a device will complete after us */
 	__u32 device;  /* the interface that the kernel will say it came from: the VLAN's own */
 	int unusual;   /* the reason to drop it if it turns out to be ours */
 	__u16 version; /* 4 or 6 */
@@ -157,6 +158,7 @@ static __always_inline int kdht_is_for_us(struct kdht_frame *f, const struct kdh
 	link = &state->links[index];
 	own = (const __u16 *)link->mac;
 	f->device = link->device;
+	f->generic = link->flags & KDHT_LINK_GENERIC;
 	return to[0] == own[0] && to[1] == own[1] && to[2] == own[2];
 }
 

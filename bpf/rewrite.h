@@ -49,6 +49,26 @@ static __always_inline __u64 kdht_changing(const struct kdht_header *h, int reas
 	return total;
 }
 
+/* The sum of the UDP pseudo-header of the packet as it came. */
+static __always_inline __u64 kdht_pseudo_sum(const struct kdht_frame *f)
+{
+	return (__u64)f->udp_len + bpf_htons(IPPROTO_UDP) + kdht_address_sum(f, &f->source, &f->target, 0);
+}
+
+/*
+ * Whether the sender left the checksum to a device: then the field holds the pseudo-header's sum. A global function,
+ * whose answer tells the verifier nothing: else it would walk all that follows once more for each answer.
+ */
+__noinline int kdht_is_sum(__u64 pseudo, __u32 check)
+{
+	return check == kdht_fold(pseudo);
+}
+
+static __always_inline int kdht_is_partial(const struct kdht_frame *f)
+{
+	return kdht_is_sum(kdht_pseudo_sum(f), f->udp_check);
+}
+
 /* The UDP checksum after kdht_apply; `old` is the sum of what it changed, complemented. */
 static __always_inline __u16 kdht_new_check(struct kdht_plan *p, int reason, __u64 old, int *failed)
 {
@@ -59,7 +79,7 @@ static __always_inline __u16 kdht_new_check(struct kdht_plan *p, int reason, __u
 
 	if (f->version == 4 && !f->udp_check)
 		return 0;
-	if (f->udp_check == kdht_fold(pseudo + kdht_address_sum(f, &f->source, &f->target, 0))) {
+	if (kdht_is_partial(f)) {
 		*failed = kdht_load_body(p);
 		total += pseudo + f->udp_len + kdht_words(f->h, KDHT_HEADER_LEN / 4, 0) + kdht_body_sum(p->s);
 	} else {

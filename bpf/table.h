@@ -67,38 +67,105 @@ __noinline __u32 kdht_nearest(struct kdht_bucket *bucket, const struct kdht_walk
 	return best;
 }
 
-/* Search one bucket. 1: the hop was found there. */
-__noinline int kdht_look(__u32 index, struct kdht_walk *walk)
+/*
+ * A program has no acquire load. On x86 loads stay in order, so the compiler alone must be kept from moving them. A
+ * read-modify-write that gives a value keeps the order on all machines.
+ */
+static __always_inline void kdht_read_fence(void)
 {
+#ifdef KDHT_LOADS_STAY_IN_ORDER
+	barrier();
+#else
+	__u64 fence = 0;
+
+	__sync_fetch_and_add(&fence, 1);
+#endif
+}
+
+static __always_inline __u32 kdht_begin(const __u32 *sequence)
+{
+	__u32 begun = *(const volatile __u32 *)sequence;
+
+	kdht_read_fence();
+	return begun;
+}
+
+/* Whether what was read since kdht_begin is one whole state. */
+static __always_inline int kdht_is_same(const __u32 *sequence, __u32 begun)
+{
+	kdht_read_fence();
+	return *(const volatile __u32 *)sequence == begun;
+}
+
+enum kdht_looked {
+	KDHT_PASSED_OVER, /* the hop is in a later bucket */
+	KDHT_ENDED,       /* the hop was found, or the search gives up */
+	KDHT_CHANGED,     /* the daemon published meanwhile: what was read may be half a bucket */
+};
+
+/* The contact with walk->skip nearer ones in the bucket; KDHT_K if there is none. */
+static __always_inline __u32 kdht_pick(struct kdht_bucket *bucket, const struct kdht_walk *walk, __u32 count)
+{
+	__u32 at;
+
+	if (walk->skip >= count)
+		return KDHT_K;
+	if (!walk->skip)
+		return kdht_nearest(bucket, walk);
+	for (at = 0; at < KDHT_K; at++)
+		if (at < count && kdht_rank(bucket, walk, at) == walk->skip)
+			break;
+	return at;
+}
+
+/* Look into one bucket once. Global functions: the verifier checks each once. */
+__noinline int kdht_look_once(__u32 index, struct kdht_walk *walk)
+{
+	struct kdht_bucket_cell *cell;
 	struct kdht_bucket *bucket;
-	__u32 at, count;
+	__u32 begun, count, at = KDHT_K;
 
 	if (!walk)
-		return 0;
-	bucket = bpf_map_lookup_elem(&kdht_buckets, &index);
-	if (!bucket)
-		return 0;
+		return KDHT_PASSED_OVER;
+	cell = bpf_map_lookup_elem(&kdht_buckets, &index);
+	if (!cell)
+		return KDHT_PASSED_OVER;
+	begun = kdht_begin(&cell->sequence);
+	bucket = begun & 1 ? &cell->copies[1] : &cell->copies[0];
 	count = bucket->count;
+	if (count <= KDHT_K)
+		at = kdht_pick(bucket, walk, count);
+	if (at < KDHT_K) {
+		walk->ip = kdht_ip_at(bucket->contacts[at].ip);
+		walk->port = bucket->contacts[at].port;
+	}
+	if (!kdht_is_same(&cell->sequence, begun))
+		return KDHT_CHANGED;
 	if (count > KDHT_K) {
-		walk->wide = 1;
-		return 1;
+		walk->gives_up = 1;
+		return KDHT_ENDED;
 	}
 	if (walk->skip >= count) {
 		walk->skip -= count;
-		return 0;
+		return KDHT_PASSED_OVER;
 	}
-	at = 0;
-	if (!walk->skip)
-		at = kdht_nearest(bucket, walk);
-	else
-		for (; at < KDHT_K - 1; at++)
-			if (at < count && kdht_rank(bucket, walk, at) == walk->skip)
-				break;
-	if (at >= KDHT_K)
-		return 0;
-	walk->ip = kdht_ip_at(bucket->contacts[at].ip);
-	walk->port = bucket->contacts[at].port;
 	walk->found = 1;
+	return KDHT_ENDED;
+}
+
+/* Search one bucket. 1: the search is at its end. */
+__noinline int kdht_look(__u32 index, struct kdht_walk *walk)
+{
+	int looked;
+
+	if (!walk)
+		return 1;
+	for (int i = 0; i < KDHT_READ_TRIES; i++) {
+		looked = kdht_look_once(index, walk);
+		if (looked != KDHT_CHANGED)
+			return looked == KDHT_ENDED;
+	}
+	walk->gives_up = 1;
 	return 1;
 }
 
@@ -130,26 +197,12 @@ static long kdht_step(__u32 i, void *context)
 	return kdht_look(64 * word + bit, walk) != 0; /* 1 ends the loop */
 }
 
-/* The case of nearly all messages: the nearest contact in the first bucket. 0: a full search is needed. */
+/* The case of nearly all messages: the hop is in the first bucket. 0: a full search is needed. */
 static __always_inline int kdht_first_hop(struct kdht_walk *walk)
 {
-	struct kdht_bucket *bucket;
-	__u32 word = walk->closer[0] ? 0 : walk->closer[1] ? 1 : 2, index, at;
+	__u32 word = walk->closer[0] ? 0 : walk->closer[1] ? 1 : 2;
 
-	index = 64 * word + kdht_first_bit(walk->closer[word]);
-	bucket = bpf_map_lookup_elem(&kdht_buckets, &index);
-	if (!bucket || !bucket->count)
-		return 0;
-	if (bucket->count > KDHT_K) {
-		walk->wide = 1;
-		return 1;
-	}
-	at = kdht_nearest(bucket, walk);
-	if (at >= KDHT_K)
-		return 0;
-	walk->ip = kdht_ip_at(bucket->contacts[at].ip);
-	walk->port = bucket->contacts[at].port;
-	return 1;
+	return kdht_look(64 * word + kdht_first_bit(walk->closer[word]), walk);
 }
 
 /*
@@ -162,7 +215,7 @@ static __always_inline int kdht_next_hop(const struct kdht_config *config, const
 {
 	walk->skip = header->attempt;
 	walk->found = 0;
-	walk->wide = 0;
+	walk->gives_up = 0;
 #pragma unroll
 	for (int i = 0; i < 3; i++) {
 		walk->key[i] = kdht_id_word(header->key, i);
@@ -170,10 +223,9 @@ static __always_inline int kdht_next_hop(const struct kdht_config *config, const
 	}
 	if (!(walk->closer[0] | walk->closer[1] | walk->closer[2]))
 		return KDHT_REASON_OWNER;
-	if (!walk->skip && kdht_first_hop(walk))
-		return walk->wide ? KDHT_REASON_NOT_READY : KDHT_REASON_NEXT_HOP;
-	bpf_loop(KDHT_ID_BITS, kdht_step, &walk, 0);
-	if (walk->wide)
+	if (walk->skip || !kdht_first_hop(walk))
+		bpf_loop(KDHT_ID_BITS, kdht_step, &walk, 0);
+	if (walk->gives_up)
 		return KDHT_REASON_NOT_READY;
 	if (walk->found)
 		return KDHT_REASON_NEXT_HOP;

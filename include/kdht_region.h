@@ -15,13 +15,6 @@
 
 #define KDHT_REGION_MAGIC 0x4b444854524e0002ull /* layout version in the low bits */
 #define KDHT_LANES 32
-#define KDHT_READ_TRIES 8 /* a reader gives up after it lost so many races with the writer */
-
-struct kdht_bucket_cell {
-	__u32 sequence;
-	__u32 pad;
-	struct kdht_bucket copies[2];
-};
 
 struct kdht_config_cell {
 	__u32 sequence;

@@ -164,7 +164,8 @@
 	X(MARTIAN, 33, DROP)      /* from an address that no other host can have */        \
 	X(BAD_CHECKSUM, 34, DROP) /* the checksum of the IPv4 header is wrong */           \
 	X(NEEDS_COOKIE, 35, LOCAL) /* a request that needs a cookie, and has none that is right */ \
-	X(NOT_ALLOWED, 36, DROP)  /* a request from an address that may not send it */
+	X(NOT_ALLOWED, 36, DROP)  /* a request from an address that may not send it */          \
+	X(PARTIAL, 37, LOCAL)     /* ebpf, generic mode: a device will complete its UDP checksum */
 
 enum kdht_op {
 #define X(name, value) KDHT_OP_##name = value,
@@ -282,6 +283,15 @@ struct kdht_bucket {
 	__u32 count;
 	struct kdht_contact contacts[KDHT_ROOM];
 } __attribute__((aligned(8)));
+
+/* A bucket as published: the low bit of the sequence names the current copy (kdht_seqlock.h). */
+struct kdht_bucket_cell {
+	__u32 sequence;
+	__u32 pad;
+	struct kdht_bucket copies[2];
+};
+
+#define KDHT_READ_TRIES 8 /* a reader gives up after it lost so many races with the writer */
 
 struct kdht_sip_key {
 	__u64 k0; /* little-endian reads of the 16 bytes */

@@ -53,6 +53,7 @@ WHY = {
     Reason.NO_ROUTE: "The kernel would not send it there.",
     Reason.MARTIAN: "Nothing can come from its source: no single host has it, or this one does.",
     Reason.BAD_CHECKSUM: "The checksum of the IPv4 header is wrong.",
+    Reason.PARTIAL: "Its checksum is left to a device, and in generic mode it would be completed twice.",
     Reason.RATE_LIMITED: "Its sender has sent more than it may.",
     Reason.NEEDS_COOKIE: "Only clients with a cookie for their address may send this: the answer is COOKIE_NEEDED.",
     Reason.NOT_ALLOWED: "Requests of this kind are not allowed from its address.",

@@ -1,7 +1,5 @@
 """The XDP program, loaded for test runs: one node's state, and a clock that is set."""
 
-import struct
-
 from kdht.errors import DatapathError
 from kdht.replay.tables import ReplayTable
 from kdht.wire._shared import ID_BITS, Reason
@@ -21,7 +19,7 @@ class TestProgram:
             ) from None
         self._ebpf = _ebpf
         # In a test run frames come in at lo, which has the address of zeros that our frames have.
-        self._networks = [Network(1, 1, None, bytes(6))]
+        self._networks = [Network(1, 1, None, bytes(6), generic=False)]
         _ebpf.be_quiet()
         try:
             self._object = _ebpf.Object(str(OBJECT), PROGRAM)
@@ -33,7 +31,7 @@ class TestProgram:
         core = table.core()
         for index in range(ID_BITS):
             if core.bucket(index):
-                self._object.update("kdht_buckets", struct.pack("=I", index), core.raw_bucket(index))
+                self._object.write_bucket(index, core.raw_bucket(index))
         self._config = core.raw_config()
         self._flags = _ebpf.FIXED_TIME | (_ebpf.TEST_RUN if test_run else 0)
         self._now: int | None = None

@@ -23,7 +23,7 @@ ACTIONS = {
 MAC = bytes.fromhex("020000000001")
 ETHERNET = MAC + bytes.fromhex("020000000002")
 VLANS = (0, 5, 0xFFF)
-NETWORKS = [Network(1, 1, vlan, MAC) for vlan in (None, *VLANS)]
+NETWORKS = [Network(1, 1, vlan, MAC, generic=False) for vlan in (None, *VLANS)]
 """In a test run frames come in at lo."""
 TYPES = {4: b"\x08\x00", 6: b"\x86\xdd"}
 
@@ -50,14 +50,14 @@ class Program:
         """Everything of this node, and nothing of the one before."""
         filled = {index for index in range(shared.ID_BITS) if node.core.bucket(index)}
         for index in self._published - filled:
-            self.object.delete("kdht_buckets", struct.pack("=I", index))
+            self.object.write_bucket(index, bytes(len(node.core.raw_bucket(index))))
         for index in filled:
             self.publish_bucket(node, index)
         self._published = filled
         self.publish_config(node)
 
     def publish_bucket(self, node: Node, index: int) -> None:
-        self.object.update("kdht_buckets", struct.pack("=I", index), node.core.raw_bucket(index))
+        self.object.write_bucket(index, node.core.raw_bucket(index))
         self._published.add(index)
 
     def publish_config(self, node: Node) -> None:

@@ -69,6 +69,7 @@ def test_the_bad_inputs_meet_every_reason_that_a_packet_can_be_dropped_for():
         "NO_NEIGHBOUR",
         "NO_ROUTE",
         "RATE_LIMITED",
+        "PARTIAL",
         "BAD_MAGIC",
         "FAMILY",
         "NEEDS_COOKIE",

@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import NamedTuple
 
 import pytest
@@ -106,13 +107,15 @@ def test_a_captured_write_changes_nothing_after_a_newer_one(stage: Stage) -> Non
     captured = tokens.proven(made, Op.PUT, name, tokens.body_of_put(b"old"), tokens.now_us())
     family = socket.AF_INET if stage.version == 4 else socket.AF_INET6
     with stage.host.enter(), stage.client(made) as owner, socket.socket(family, socket.SOCK_DGRAM) as sock:
-        sock.settimeout(5)
+        sock.settimeout(0.5)
 
         def replay() -> None:
             for node in stage.cluster.nodes:
                 target = stage.address(node)
                 sock.sendto(captured, (target.host, PORT))
-                sock.recv(2048)
+                # A node may also leave the copy of a request unanswered.
+                with suppress(TimeoutError):
+                    sock.recv(2048)
 
         replay()
         assert owner.get(name, quorum=True) == b"old"

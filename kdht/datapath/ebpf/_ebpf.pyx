@@ -15,6 +15,11 @@ from libc.errno cimport errno
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
+from kdht.core._layout cimport (
+    KDHT_ID_BITS, MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, c_mmap, c_munmap, kdht_bucket,
+    kdht_bucket_cell, kdht_seq_fence, kdht_seq_step,
+)
+
 
 cdef extern from "<linux/bpf.h>" nogil:
     enum:
@@ -45,6 +50,7 @@ cdef extern from "kdht_xdp.h" nogil:
         KDHT_XDP_TEST_RUN
         KDHT_XDP_LAYOUT
         KDHT_MAX_LINKS
+        KDHT_LINK_GENERIC
     struct kdht_rates:
         uint64_t prices[3]
     struct kdht_xdp_settings:
@@ -125,7 +131,6 @@ cdef extern from "<bpf/bpf.h>" nogil:
     int bpf_obj_get_info_by_fd(int fd, void *info, uint32_t *info_len)
     int bpf_map_update_elem(int fd, const void *key, const void *value, uint64_t flags)
     int bpf_map_lookup_elem(int fd, const void *key, void *value)
-    int bpf_map_delete_elem(int fd, const void *key)
     int bpf_map_create(int type, const char *name, uint32_t key_size, uint32_t value_size,
                        uint32_t max_entries, const void *opts)
     int bpf_link_create(int prog_fd, int target_fd, int attach_type, const bpf_link_create_opts *opts)
@@ -135,6 +140,8 @@ cdef extern from "<bpf/bpf.h>" nogil:
     int bpf_obj_get(const char *path)
     int bpf_prog_get_fd_by_id(uint32_t id)
 
+cdef bytes BUCKETS = b"kdht_buckets"
+cdef size_t CELLS_SIZE = KDHT_ID_BITS * sizeof(kdht_bucket_cell)  # the kernel maps whole pages
 LAYOUT = f"{KDHT_XDP_LAYOUT}-{sizeof(kdht_xdp_state)}"
 FIXED_TIME, TEST_RUN = KDHT_XDP_FIXED_TIME, KDHT_XDP_TEST_RUN
 
@@ -183,6 +190,7 @@ cdef class Object:
 
     cdef bpf_object *obj
     cdef int program
+    cdef kdht_bucket_cell *cells
 
     def __cinit__(self, path: str, program: str, pins=None):
         cdef bpf_map *at = NULL
@@ -210,8 +218,19 @@ cdef class Object:
         if found is NULL:
             _check(-2, f"find the program {program}")
         self.program = bpf_program__fd(found)
+        if bpf_object__find_map_by_name(self.obj, BUCKETS) is not NULL:
+            self._map_buckets()
+
+    cdef _map_buckets(self):
+        cdef int fd = self._map(BUCKETS.decode())
+        cdef void *at = c_mmap(NULL, CELLS_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)
+        if at == MAP_FAILED:
+            raise BpfError(errno, f"cannot map the buckets: {os.strerror(errno)}")
+        self.cells = <kdht_bucket_cell *>at
 
     def __dealloc__(self):
+        if self.cells is not NULL:
+            c_munmap(<void *>self.cells, CELLS_SIZE)
         if self.obj is not NULL:
             bpf_object__close(self.obj)
 
@@ -247,6 +266,19 @@ cdef class Object:
         finally:
             os.close(inner)
 
+    def write_bucket(self, index: int, bucket: bytes) -> None:
+        """Publish a struct kdht_bucket. Packets see all of it or none. One writer at a time.
+
+        A writer that is killed half way leaves one whole copy, as in the core's region (kdht_region.h).
+        """
+        cdef kdht_bucket_cell *cell = &self.cells[index]
+        cdef const uint8_t *bucket_at = bucket
+        if not 0 <= index < KDHT_ID_BITS or len(bucket) != sizeof(kdht_bucket):
+            raise ValueError("no such bucket")
+        kdht_seq_fence()
+        memcpy(&cell.copies[~cell.sequence & 1], bucket_at, sizeof(kdht_bucket))
+        kdht_seq_step(&cell.sequence)
+
     def update_trie(self, name: str, elements) -> None:
         """Replace the only element of the map of maps by a trie of these (key, value); the value is a u32.
 
@@ -267,13 +299,6 @@ cdef class Object:
             _check(bpf_map_update_elem(self._map(name), &zero, &inner, BPF_ANY), f"write to the map {name}")
         finally:
             os.close(inner)
-
-    def delete(self, name: str, key: bytes) -> None:
-        """Remove the element `key`, if it is there."""
-        cdef const uint8_t *key_at = key
-        cdef int result = bpf_map_delete_elem(self._map(name), key_at)
-        if result != -2 and errno != 2:
-            _check(result, f"delete from the map {name}")
 
     def per_cpu(self, name: str, count: int) -> list:
         """Elements 0 to count - 1 of a per-CPU array of u64, each summed over all CPUs."""
@@ -349,8 +374,9 @@ def state(config: bytes, networks, *, any_bucket: bool = False, clock_offset: in
           flags: int = 0, prices=(0, 0, 0), only: int = 0) -> bytes:
     """struct kdht_xdp_state, the element of the map kdht_states, around a struct kdht_config.
 
-    `networks`: networks.Network, at most MAX_NETWORKS; frames of others pass up. `clock_offset` in nanoseconds,
-    `prices` as ClientRates has them. `any_bucket`: look into every bucket, whatever the configuration says is empty.
+    `networks`: networks.Network, at most MAX_NETWORKS; frames of others pass up. `clock_offset` in
+    nanoseconds, `prices` as ClientRates has them. `any_bucket`: look into every bucket, whatever the
+    configuration says is empty.
     `only`: not 0: all messages pass up but those whose request IDs begin with these 32 bits.
     """
     cdef kdht_xdp_state packed
@@ -376,6 +402,7 @@ cdef _add_link(kdht_xdp_state *packed, network):
     packed.link_count += 1
     link.ifindex, link.device = network.ifindex, network.device
     link.vlan = 0 if network.vlan is None else network.vlan + 1
+    link.flags = KDHT_LINK_GENERIC if network.generic else 0
     memcpy(link.mac, <const uint8_t *>mac, 6)
 
 

@@ -218,7 +218,7 @@ class EbpfDatapath:
         xdp_links.need_bpffs(self.options.bpffs)
         self._chosen = chosen
         self._vlans = self._chosen_vlans()
-        self._networks = networks_of(chosen, self._vlans)
+        self._networks = self._found_networks()
         lower = {vlan.name: vlan.lower for vlan in self._vlans}
         # The program sees frames at the physical interface, before the kernel takes the VLAN tag off.
         interfaces = tuple(dict.fromkeys(lower.get(name, name) for name in chosen))
@@ -261,6 +261,8 @@ class EbpfDatapath:
         pins = self.options.pins
         self._attached.attach(self._object.program_fd, self._waiting)
         self._waiting = ()
+        self._networks = self._found_networks()  # now the modes are known
+        self._publish_state()
         for other in set(pins.glob("maps-*")) - {self._maps}:
             shutil.rmtree(other)
 
@@ -282,12 +284,7 @@ class EbpfDatapath:
         self._publish_state()
 
     def _publish_bucket(self, index: int) -> None:
-        key = struct.pack("=I", index)
-        bucket = self._core.raw_bucket(index)
-        if any(bucket[:4]):
-            self._object.update("kdht_buckets", key, bucket)
-        else:
-            self._object.delete("kdht_buckets", key)
+        self._object.write_bucket(index, self._core.raw_bucket(index))
 
     def _publish_state(self) -> None:
         options = self.options
@@ -332,8 +329,13 @@ class EbpfDatapath:
         """An interface may have got another address. The program passes frames to that one up until it knows it."""
         before = self._networks
         with suppress(DatapathError):  # an interface is gone
-            self._networks = networks_of(self._chosen, self._vlans)
+            self._networks = self._found_networks()
         return self._networks != before
+
+    def _found_networks(self) -> list[Network]:
+        # Until it is attached it may get generic mode.
+        native = {link.interface for link in self._attached.links if link.mode == "native"}
+        return networks_of(self._chosen, self._vlans, native)
 
     def _chosen_vlans(self) -> list[netlink.Vlan]:
         return [vlan for vlan in netlink.vlans() if vlan.name in self._chosen]

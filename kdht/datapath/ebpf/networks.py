@@ -7,7 +7,7 @@ All errors are DatapathErrors that say what to do.
 import fcntl
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from kdht.datapath.host.netlink import Vlan
@@ -29,16 +29,22 @@ class Network(NamedTuple):
     vlan: int | None
     mac: bytes
     """The address of `device`."""
+    generic: bool
+    """The program runs in generic mode there, or perhaps does."""
 
 
-def networks_of(chosen: Sequence[str], vlans: Sequence[Vlan]) -> list[Network]:
-    """The networks of the chosen interfaces. A VLAN's frames come in at the interface below it."""
+def networks_of(chosen: Sequence[str], vlans: Sequence[Vlan], native: Collection[str]) -> list[Network]:
+    """The networks of the chosen interfaces. A VLAN's frames come in at the interface below it.
+
+    `native`: the interfaces where the program is known to run in native mode.
+    """
     found = []
     by_name = {vlan.name: vlan for vlan in vlans}
     for name in chosen:
         index, mac, vlan = _index_of(name), mac_of(name), by_name.get(name)
-        lower = _index_of(vlan.lower) if vlan else index
-        found.append(Network(lower, index, vlan.number if vlan else None, mac))
+        lower = vlan.lower if vlan else name
+        number = vlan.number if vlan else None
+        found.append(Network(_index_of(lower), index, number, mac, lower not in native))
     if len(found) > MAX_NETWORKS:
         raise DatapathError(f"the ebpf datapath takes at most {MAX_NETWORKS} interfaces, not {len(found)}")
     return found
