@@ -2,8 +2,8 @@
 # distutils: include_dirs = include
 """Layer 1: the table of prefixes, which says what the addresses under each may do.
 
-The longest prefix of an address counts, as in a routing table and in the XDP program's trie. The table lies in
-the shared mapping, longest prefixes first. kdht/config/prefixes.py makes it from the operator's lists.
+The longest prefix of an address counts, as in a routing table and in the XDP program's trie. The table lies
+in the shared mapping, longest prefixes first. kdht/config/prefixes.py makes it from the operator's lists.
 """
 
 from libc.stdint cimport uint8_t, uint32_t

@@ -1,8 +1,9 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
-"""Whether bytes are one value in canonical bencoding, as BEP 3 has it. Layer 0; no I/O, no GIL while it reads.
+"""Whether bytes are one value in canonical bencoding, as BEP 3 has it. Layer 0; no I/O, no GIL while it
+reads.
 
-Canonical: numbers and lengths without leading zeros, no "-0", the keys of a dictionary sorted and different, nothing behind
-the value. `kdht.wire.bencode` decodes the same language.
+Canonical: numbers and lengths without leading zeros, no "-0", the keys of a dictionary sorted and different,
+nothing behind the value. `kdht.wire.bencode` decodes the same language.
 """
 
 from libc.stdint cimport uint8_t
@@ -24,7 +25,8 @@ cdef struct Container:
 
 
 cdef Py_ssize_t string_length(const uint8_t *at, Py_ssize_t *i, Py_ssize_t length) noexcept nogil:
-    """Read "<digits>:" at `i` and give the number, -1 if the string is not whole. `i` moves behind the colon."""
+    """Read "<digits>:" at `i` and give the number, -1 if the string is not whole. `i` moves behind the
+    colon."""
     cdef Py_ssize_t number = 0, digits = 0, first = i[0]
     while i[0] < length and c'0' <= at[i[0]] <= c'9' and digits <= MAX_DIGITS:
         number = number * 10 + (at[i[0]] - c'0')

@@ -2,8 +2,8 @@
 # distutils: libraries = sodium
 """Ed25519 and XChaCha20-Poly1305, from libsodium. Layer 0; no I/O; the GIL is free while it works.
 
-Built only where libsodium's headers are; `kdht.wire.sodium` says so where it is missing. Nothing loads this module before the
-first signed record or sealed value: most nodes and clients never need it.
+Built only where libsodium's headers are; `kdht.wire.sodium` says so where it is missing. Nothing loads this
+module before the first signed record or sealed value: most nodes and clients never need it.
 """
 
 from libc.stdint cimport uint8_t
@@ -31,8 +31,9 @@ cdef extern from "<sodium.h>" nogil:
         const uint8_t *bound, unsigned long long bound_size, const uint8_t *none, const uint8_t *nonce,
         const uint8_t *key)
     int crypto_aead_xchacha20poly1305_ietf_decrypt(
-        uint8_t *plain, unsigned long long *length, uint8_t *none, const uint8_t *sealed, unsigned long long size,
-        const uint8_t *bound, unsigned long long bound_size, const uint8_t *nonce, const uint8_t *key)
+        uint8_t *plain, unsigned long long *length, uint8_t *none, const uint8_t *sealed,
+        unsigned long long size, const uint8_t *bound, unsigned long long bound_size, const uint8_t *nonce,
+        const uint8_t *key)
 
 
 if sodium_init() < 0:
@@ -78,7 +79,8 @@ def sign(seed: bytes, message: bytes) -> bytes:
 
 
 def verify(public_key: bytes, signature: bytes, message: bytes) -> bool:
-    """Whether `signature` is the key's, of `message`. Weak keys and second forms of a signature are refused."""
+    """Whether `signature` is the key's, of `message`. Weak keys and second forms of a signature are
+    refused."""
     cdef const uint8_t *key_at = public_key
     cdef const uint8_t *signature_at = signature
     cdef const uint8_t *at = message
@@ -92,7 +94,8 @@ def verify(public_key: bytes, signature: bytes, message: bytes) -> bool:
 
 
 def encrypt(key: bytes, nonce: bytes, plain: bytes, bound: bytes) -> bytes:
-    """The bytes of `plain` under `key`, and a tag. `bound`: what the tag covers too, and `decrypt` has to be given."""
+    """The bytes of `plain` under `key`, and a tag. `bound`: what the tag covers too, and `decrypt` has to be
+    given."""
     cdef bytes sealed = bytes(len(plain) + crypto_aead_xchacha20poly1305_ietf_ABYTES)
     cdef uint8_t *out = sealed
     cdef const uint8_t *key_at = key

@@ -2,11 +2,13 @@
 # distutils: include_dirs = include
 """The messages for this node that wait for Python; no GIL.
 
-The kernel's buffer of a socket is one queue for all. Whoever floods it delays the probes of other nodes, and each
-other client. So the loop empties it at once, into queues of its own: members' messages are first, then one request of
-each client in turn ("fair queueing", Nagle, RFC 970, 1985). Clients share FLOWS queues by a hash of their address.
+The kernel's buffer of a socket is one queue for all. Whoever floods it delays the probes of other nodes, and
+each other client. So the loop empties it at once, into queues of its own: members' messages are first, then
+one request of each client in turn ("fair queueing", Nagle, RFC 970, 1985). Clients share FLOWS queues by a
+hash of their address.
 
-Contract: one thread, bounded memory. When all ROOM messages wait, the longest client's queue loses its oldest one.
+Contract: one thread, bounded memory. When all ROOM messages wait, the longest client's queue loses its
+oldest one.
 """
 
 import os

@@ -1,10 +1,11 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 # distutils: include_dirs = include
-"""How many requests each sender may send; no GIL. include/kdht_rate.h has the rule, as the XDP program has it.
+"""How many requests each sender may send; no GIL. include/kdht_rate.h has the rule, as the XDP program has
+it.
 
-Contract: one thread. The memory is bounded: the sender that was silent longest makes room for a new one, and all new
-ones together have one bucket, the crowd's. The place of a sender depends on a random number, so nobody can choose
-addresses that push a certain other one out.
+Contract: one thread. The memory is bounded: the sender that was silent longest makes room for a new one, and
+all new ones together have one bucket, the crowd's. The place of a sender depends on a random number, so
+nobody can choose addresses that push a certain other one out.
 """
 
 import os
@@ -27,7 +28,8 @@ cdef uint64_t network_of(const uint8_t *ip) noexcept nogil:
 
 
 cdef class SenderRates:
-    """`prices`: nanoseconds that a request of each kind takes, 0 for no limit. Without a limit it has no memory."""
+    """`prices`: nanoseconds that a request of each kind takes, 0 for no limit. Without a limit it has no
+    memory."""
 
     def __cinit__(self, prices):
         for i, price in enumerate(prices):

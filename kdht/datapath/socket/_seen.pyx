@@ -2,8 +2,8 @@
 # distutils: include_dirs = include
 """A bounded memory of messages, each by 60 bits of its tag or of another mark; no GIL.
 
-Contract: one thread. A mark is forgotten when others take its place, at the earliest after WAYS others of its set.
-Two different messages share a mark once in 2^60.
+Contract: one thread. A mark is forgotten when others take its place, at the earliest after WAYS others of
+its set. Two different messages share a mark once in 2^60.
 """
 
 from libc.stdint cimport uint32_t, uint64_t

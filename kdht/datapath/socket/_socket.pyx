@@ -7,14 +7,14 @@ thread is in `run` or `send`. One thread calls `run`. One thread at a time calls
 `call_in` and `end`. `run` takes the GIL once for each batch that needs Python; the callables that it gets
 must not raise. The datapath reads the clock here: once a batch, and once each time it polls the sockets.
 
-Messages for this node wait in a backlog: members' are handled first, then one of each client in turn. A request
-that has waited for more than TOO_OLD is dropped and counted if it is a client's write or read, or a question for a
-promise: its sender has tried again or given up. A loop that has not polled for AWAY was stopped, with its process
-or its host. Then `on_away` is called before the next datagram is handled, since other nodes may have gone on
-without this one.
+Messages for this node wait in a backlog: members' are handled first, then one of each client in turn. A
+request that has waited for more than TOO_OLD is dropped and counted if it is a client's write or read, or a
+question for a promise: its sender has tried again or given up. A loop that has not polled for AWAY was
+stopped, with its process or its host. Then `on_away` is called before the next datagram is handled, since
+other nodes may have gone on without this one.
 
-What may cost little is refused here, before Python: requests above a client's rate, the same message again and again,
-requests without a cookie that need one, and many reads of absent keys while others wait.
+What may cost little is refused here, before Python: requests above a client's rate, the same message again
+and again, requests without a cookie that need one, and many reads of absent keys while others wait.
 """
 
 import os
@@ -29,12 +29,12 @@ from libc.string cimport memcmp, memcpy, memset
 from posix.unistd cimport read
 
 from kdht.core._layout cimport (
-    KDHT_FLAG_FORWARDED, KDHT_FLAG_REPLY, KDHT_FORWARD, KDHT_HEADER_LEN, KDHT_ID_LEN, KDHT_LOCAL, KDHT_MAX_BODY,
-    KDHT_MAX_DATAGRAM, KDHT_MAX_OWN, KDHT_OP_DELETE, KDHT_OP_FETCH, KDHT_OP_GET, KDHT_OP_PROMISE,
-    KDHT_OP_PUT, KDHT_OP_QUORUM_GET, KDHT_OP_WATCH, KDHT_REASON_ATTEMPT_ENDS, KDHT_REASON_CONTROL,
-    KDHT_REASON_NEEDS_COOKIE, KDHT_REASON_NOT_READY, KDHT_REASON_OWNER, KDHT_REASON_RATE_LIMITED,
-    KDHT_RECORD_LEN, KDHT_RELAY, KDHT_STATUS_BUSY, KDHT_STATUS_COOKIE_NEEDED, KDHT_STATUS_OK, be64toh,
-    kdht_header, kdht_outcome, kdht_region, kdht_siphash,
+    KDHT_FLAG_FORWARDED, KDHT_FLAG_REPLY, KDHT_FORWARD, KDHT_HEADER_LEN, KDHT_ID_LEN, KDHT_LOCAL,
+    KDHT_MAX_BODY, KDHT_MAX_DATAGRAM, KDHT_MAX_OWN, KDHT_OP_DELETE, KDHT_OP_FETCH, KDHT_OP_GET,
+    KDHT_OP_PROMISE, KDHT_OP_PUT, KDHT_OP_QUORUM_GET, KDHT_OP_WATCH, KDHT_REASON_ATTEMPT_ENDS,
+    KDHT_REASON_CONTROL, KDHT_REASON_NEEDS_COOKIE, KDHT_REASON_NOT_READY, KDHT_REASON_OWNER,
+    KDHT_REASON_RATE_LIMITED, KDHT_RECORD_LEN, KDHT_RELAY, KDHT_STATUS_BUSY, KDHT_STATUS_COOKIE_NEEDED,
+    KDHT_STATUS_OK, be64toh, kdht_header, kdht_outcome, kdht_region, kdht_siphash,
 )
 from kdht.core._reply cimport Request
 from kdht._routing cimport Core, core_bounce, core_decide_message, core_is_own_quote, core_reply
@@ -68,8 +68,8 @@ cdef enum:
     WRITE_COPIES = 1
 
 MISS_PRICE = 1_000_000_000 // 64
-"""Nanoseconds: reads of absent keys that one client may have a second while others wait. Each asks a majority of the
-replicas, and so costs the cluster about nine times as much as a read that finds its key."""
+"""Nanoseconds: reads of absent keys that one client may have a second while others wait. Each asks a
+majority of the replicas, and so costs the cluster about nine times as much as a read that finds its key."""
 cdef uint64_t HINT_PRICE = KDHT_RATE_SECOND // 32
 
 cdef double AWAY = 0.5  # seconds without a poll; above LONGEST_WAIT
@@ -138,8 +138,8 @@ cdef class Engine:
 
     `sockets`: pairs of file descriptor and bound Address, at most MAX_ENDPOINTS. `lane`: the core's lane in
     which `run` counts. `wake_fd`: an eventfd that only the engine uses. `cache`: a GET for one of its
-    records is answered in the loop, unless `checks_reads`: then `may_read` of `run` is asked first. `prices`: of
-    clients' requests, as ClientRates has them.
+    records is answered in the loop, unless `checks_reads`: then `may_read` of `run` is asked first.
+    `prices`: of clients' requests, as ClientRates has them.
     """
 
     cdef Core core
@@ -220,8 +220,8 @@ cdef class Engine:
         """Treat datagrams until `end` is called. Raises OSError if a socket is no more.
 
         `receiver` gets each batch's local messages, but for GETs that the `reader` (base.Reader) has
-        records for; `on_unreachable` gets a list of Addresses, each with the request ID of a message to it that an
-        ICMP error proves to be lost, or None: a hint. `on_away` is called before anything is
+        records for; `on_unreachable` gets a list of Addresses, each with the request ID of a message to it
+        that an ICMP error proves to be lost, or None: a hint. `on_away` is called before anything is
         treated that came while the loop was away. `on_time` is called at the start and when
         `call_in` said so; it may return in how many seconds to call it again.
         `may_read` (base.MayRead) is asked while `checks_reads`; without it no GET is answered here then.
@@ -438,8 +438,10 @@ cdef class Engine:
         elif verdict == KDHT_LOCAL and out.reason != KDHT_REASON_NOT_READY:
             self._keep(data, header.msg_len, read_stamp(&header.msg_hdr), out.reason, &came, now)
 
-    cdef bint _is_too_much(self, const uint8_t *data, uint32_t length, const uint8_t *source_ip) noexcept nogil:
-        """Whether a client has sent more than it may. Before all other checks: what is too much must cost little."""
+    cdef bint _is_too_much(self, const uint8_t *data, uint32_t length,
+                           const uint8_t *source_ip) noexcept nogil:
+        """Whether a client has sent more than it may. Before all other checks: what is too much must cost
+        little."""
         cdef const kdht_header *message = <const kdht_header *>data
         cdef kdht_region *region
         if self.rates.senders is NULL or length < KDHT_HEADER_LEN or message.flags & KDHT_FLAG_FORWARDED:
@@ -466,7 +468,8 @@ cdef class Engine:
             self.overflowed += 1
             return
         memcpy(message.data, data, length)
-        message.length, message.came, message.reason, message.max_reply = length, stamp, reason, came.max_reply
+        message.length, message.came = length, stamp
+        message.reason, message.max_reply = reason, came.max_reply
         message.source_port, message.target_port = came.source_port, came.target_port
         memcpy(message.source_ip, came.source_ip, 16)
         memcpy(message.target_ip, came.target_ip, 16)
@@ -481,8 +484,8 @@ cdef class Engine:
                          double now) noexcept nogil:
         """Whether this message came too often already.
 
-        A member's is known by its tags. A client's is known by its sender and its request ID within one second: the
-        entry node's tag of the same request is the same for as long.
+        A member's is known by its tags. A client's is known by its sender and its request ID within one
+        second: the entry node's tag of the same request is the same for as long.
         """
         cdef const kdht_header *message = <const kdht_header *>data
         cdef bint writes = message.op == KDHT_OP_PUT or message.op == KDHT_OP_DELETE
@@ -544,7 +547,8 @@ cdef class Engine:
         """Turn a request into its reply, in place, and post it. The body fits its `max_reply`."""
         cdef kdht_outcome out
         memset(&out, 0, sizeof(out))
-        length = core_reply(self.core.region, self.lane, data, came, status, body, length, <uint32_t>now, &out)
+        length = core_reply(
+            self.core.region, self.lane, data, came, status, body, length, <uint32_t>now, &out)
         self._post(self.forwards, &self.loop_tally, data, length,
                    out.source_ip, out.source_port, out.target_ip, out.target_port)
 
@@ -569,12 +573,12 @@ cdef class Engine:
     cdef bint _believes(self, Gone *gone, uint8_t *data, uint32_t length, double now) noexcept nogil:
         """Whether an ICMP error is worth a look.
 
-        Anybody can forge one. It proves something only if it quotes a message that this node sent, by its tag, for
-        the first time. Any other is a hint, and hints are few.
+        Anybody can forge one. It proves something only if it quotes a message that this node sent, by its
+        tag, for the first time. Any other is a hint, and hints are few.
         """
         cdef const kdht_header *header = <const kdht_header *>data
-        gone.proven = core_is_own_quote(
-            self.core.region, self.lane, data, length, <uint32_t>now) and self.seen.note(~header.header_tag) == 0
+        gone.proven = (core_is_own_quote(self.core.region, self.lane, data, length, <uint32_t>now)
+                       and self.seen.note(~header.header_tag) == 0)
         if gone.proven:
             gone.request_id = be64toh(header.request_id)
             self._bounce(data, length, now)
@@ -681,7 +685,8 @@ cdef class Engine:
             request_of(local, &came)
             if record is not None:
                 version, expiry, flags, value = record
-                size = write_body(body, version, expiry, flags, <const uint8_t *>(<bytes>value), len(value), now)
+                size = write_body(
+                    body, version, expiry, flags, <const uint8_t *>(<bytes>value), len(value), now)
                 self._reply(local.data, &came, KDHT_STATUS_OK, body, size, now)
             elif wanted[i] and self._is_miss_too_much(local):
                 self._reply(local.data, &came, KDHT_STATUS_BUSY, NULL, 0, now)

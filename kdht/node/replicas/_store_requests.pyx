@@ -4,7 +4,8 @@
 
 Contract: `take` is called on the thread that received the batch. Its STOREs become one job of the writer. The
 writer reports the outcomes on its own thread. There the answers are made, and leave together. Other messages
-and STOREs that are malformed or unproven are returned untouched; `untrusted_store` says what is wrong with those.
+and STOREs that are malformed or unproven are returned untouched; `untrusted_store` says what is wrong with
+those.
 """
 
 from cpython.tuple cimport PyTuple_GET_ITEM
@@ -12,9 +13,9 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
 from kdht.core._layout cimport (
-    KDHT_CERTIFIED_BIT, KDHT_CONDITION_LEN, KDHT_FLAG_REPLY, KDHT_HEADER_LEN, KDHT_ID_LEN, KDHT_MAGIC, KDHT_OP_STORE,
-    KDHT_RECORD_FLAG_BEHIND, KDHT_RECORD_FLAG_DECIDED, KDHT_RECORD_FLAG_IMMUTABLE, KDHT_RECORD_FLAG_SIGNED,
-    KDHT_RECORD_FLAG_TOMBSTONE, KDHT_RECORD_LEN,
+    KDHT_CERTIFIED_BIT, KDHT_CONDITION_LEN, KDHT_FLAG_REPLY, KDHT_HEADER_LEN, KDHT_ID_LEN, KDHT_MAGIC,
+    KDHT_OP_STORE, KDHT_RECORD_FLAG_BEHIND, KDHT_RECORD_FLAG_DECIDED, KDHT_RECORD_FLAG_IMMUTABLE,
+    KDHT_RECORD_FLAG_SIGNED, KDHT_RECORD_FLAG_TOMBSTONE, KDHT_RECORD_LEN,
     KDHT_STATUS_BAD_VERSION, KDHT_STATUS_BUSY,
     KDHT_STATUS_CONFLICT, KDHT_STATUS_FULL, KDHT_STATUS_OK, KDHT_STATUS_STORAGE_FAILED, KDHT_VERSION,
     be64toh, htobe64, htonl, htons, kdht_header, kdht_record, ntohl,
@@ -57,8 +58,8 @@ cdef class StoreRequests:
     """Takes STOREs for the node whose addresses `own` has.
 
     `submit` is Writer.submit, `send` Transport.send, `clock` a HybridClock, `counters` has "stores_taken",
-    "stores_older", "stores_below_promise", "stores_ahead" and "stores_full", `deletion` is Recent.deletion. `holds` tells
-    whether this node has caught up on a key, or holds it still. Any thread.
+    "stores_older", "stores_below_promise", "stores_ahead" and "stores_full", `deletion` is Recent.deletion.
+    `holds` tells whether this node has caught up on a key, or holds it still. Any thread.
     """
 
     cdef Core core
