@@ -160,6 +160,9 @@ def test_a_recording_replayed_through_all_implementations_differs_nowhere(record
     assert summary["not_comparable"]["live-ebpf"] == 0
 
 
+KERNEL_DROPS = ("MARTIAN", "BAD_CHECKSUM")
+
+
 @pytest.mark.parametrize("name", ["hostile-ipv4", "hostile-ipv6", "right-ipv4", "right-ipv6", "not-ours"])
 def test_hostile_packets_through_live_nodes(name):
     home = replay_fixtures.DIRECTORY / name
@@ -169,7 +172,9 @@ def test_hostile_packets_through_live_nodes(name):
     told = [(each["number"], each["names"], each["what"], each["seen"], each["now"]) for each in found[:-1]]
     assert (status, told) == (0, []), said
     hidden = found[-1]["not_comparable"]
-    assert max(hidden["live-nfqueue"], hidden["live-ebpf"]) <= 2
+    # The kernel of a live node drops these itself, before any program sees them.
+    dropped = sum(KERNEL_DROPS.count(word) for word in (home / "verdicts.txt").read_text().split())
+    assert max(hidden["live-nfqueue"], hidden["live-ebpf"]) <= 2 + dropped
     assert hidden["live-socket"] <= 22
 
 
