@@ -178,6 +178,7 @@ def test_the_commands_here_are_all_that_ask_somebody():
     """A new command has a line above, or is named here."""
     from kdht.cli.main import COMMANDS
 
-    alone = {"doctor", "config", "key", "nft", "completion"}
-    """`doctor` reports that nobody answers as a finding; the others need no daemon: test_cli_setup.py, root/test_cli_nft.py."""
+    alone = {"doctor", "config", "key", "nft", "completion", "token"}
+    """`doctor` reports that nobody answers as a finding; the others need no daemon: test_cli_setup.py, root/test_cli_nft.py,
+    daemon/test_tokens.py."""
     assert {arguments[0] for arguments in (*ASKS_DAEMON, *ASKS_NODE)} | alone == set(COMMANDS)

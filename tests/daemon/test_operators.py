@@ -10,7 +10,7 @@ from ctl import Ctl, bad, complained, good
 from pages import ask
 
 from kdht.client import Client
-from kdht.errors import Unconfirmed
+from kdht.errors import NOT_READY, Unconfirmed
 from kdht.lab.cluster import Cluster, LabNode, places_on_loopback
 from kdht.lab.wait import wait_until
 
@@ -138,7 +138,8 @@ def test_a_drain_is_called_off_and_the_node_serves_as_before(three: Cluster) -> 
         out, said = drain.communicate(timeout=PATIENT)
         complained(drain.returncode, said, 130, "the drain continues", "drain --cancel cancels it")
         assert out == b""
-        assert "--cancel" in good(ctl_of(third)("status")).decode()
+        shown = ctl_of(third)("status")
+        assert (shown.returncode, "--cancel" in shown.stdout.decode()) == (NOT_READY, True)
     finally:
         os.kill(second.pid, signal.SIGCONT)
     pid = third.pid

@@ -9,11 +9,11 @@ from kdht._routing import Core
 from kdht.datapath.senders import Senders
 from kdht.replay.oracle import OracleSettings, SlowNode, SlowTable
 from kdht.wire import Address
-from kdht.wire._shared import MAX_PREFIXES, MAY_READ, MAY_WRITE
+from kdht.wire._shared import MAX_PREFIXES, MAY_READ, MAY_WRITE, TAG_KEY_LEN
 
 SETTINGS = {
     "self_id": bytes(20), "port": 5348, "own": [], "source4": None, "source6": None,
-    "keys": [(1, bytes(16))], "cookie_key": bytes(16),
+    "keys": [(1, bytes(TAG_KEY_LEN))], "cookie_key": bytes(16),
 }  # fmt: skip
 
 

@@ -8,6 +8,7 @@ After each bad packet a good request goes the same way and is answered. A bridge
 order, so what of the bad packet had not reached n2 by then never will.
 """
 
+import itertools
 import socket
 import struct
 import time
@@ -35,7 +36,8 @@ HOST = {4: "10.43.0.%d", 6: "fd43::%d"}
 CLIENT = {version: Address.of(HOST[version] % 9, 40000) for version in HOST}
 ENTRY = {version: Address.of(HOST[version] % 1, PORT) for version in HOST}
 SIGNER = (CLUSTER.epoch, CLUSTER.tag)
-GOOD = 1
+GOOD = itertools.count(1)
+"""Request IDs: the same request is answered a few times only within a second."""
 """The request id of good requests; the builders give bad ones another."""
 LANES = (1, 8)
 """The socket's and the queue's."""
@@ -78,11 +80,12 @@ class Stage(NamedTuple):
     def assert_serves(self, version: int) -> None:
         """A good request is answered over the queue, and it alone has reached the next hop."""
         before = self.node.count("forwarded")
-        self.send(version, request(request_id=GOOD))
+        good = next(GOOD)
+        self.send(version, request(request_id=good))
         answer = parse(self.clients[version].recvfrom(2048)[0])
-        assert (answer.request_id, answer.body) == (GOOD, b"the value")
+        assert (answer.request_id, answer.body) == (good, b"the value")
         assert self.node.count("forwarded") == before + 1
-        assert self.requests_seen() == [GOOD]
+        assert self.requests_seen() == [good]
         assert self.node.received == [], "the node's own services saw something"
         assert self.node.status()["workers_started"] == 1
 

@@ -68,6 +68,11 @@ class Started:
         return self.process.wait(30)
 
 
+def complaints(said: str) -> list[str]:
+    """The lines but for `--check`'s warnings of open writes and a readable secret."""
+    return [line for line in said.splitlines() if not line.startswith("warning: ")]
+
+
 def state(host: Host) -> dict[str, str]:
     """All that a daemon may change on a host."""
     return {
@@ -150,7 +155,7 @@ def test_without_nft(host, tmp_path, check):
         env={**os.environ, "PATH": "/nonexistent"},
     )
     assert done.returncode == 4
-    assert done.stderr.count("\n") == 1, done.stderr
+    assert len(complaints(done.stderr)) == 1, done.stderr
     assert "cannot find nft: install nftables" in done.stderr
     assert state(host) == before
 
@@ -189,7 +194,7 @@ def test_without_nfqueue_in_the_kernel(host, tmp_path, check):
         env={**os.environ, "PATH": f"{nft.parent}:{os.environ['PATH']}"},
     )
     assert done.returncode == 4
-    assert done.stderr.count("\n") == 1, done.stderr
+    assert len(complaints(done.stderr)) == 1, done.stderr
     assert "this kernel has no NFQUEUE" in done.stderr
     assert "choose the socket datapath" in done.stderr
     assert state(host) == before
@@ -206,7 +211,7 @@ def test_without_the_package_that_opens_queues(host, tmp_path, check):
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
     )
     assert done.returncode == 4
-    assert done.stderr.count("\n") == 1, done.stderr
+    assert len(complaints(done.stderr)) == 1, done.stderr
     assert "pip install NetfilterQueue" in done.stderr
 
 
@@ -241,7 +246,7 @@ def test_an_interface_that_is_not_there(host, tmp_path):
     path = config(tmp_path / "n1", ["10.77.0.1"], datapath='interfaces = ["eth7"]')
     done = host.run([*KDHTD, "--config", str(path)], check=False, cwd=ROOT)
     assert done.returncode == 4
-    assert done.stderr.count("\n") == 1, done.stderr
+    assert len(complaints(done.stderr)) == 1, done.stderr
     assert "eth7" in done.stderr
     assert state(host) == before
 

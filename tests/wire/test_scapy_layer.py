@@ -218,7 +218,10 @@ def test_a_packet_cut_anywhere_is_no_error(vector):
     """A capture with a short snapshot length has such packets."""
     data = bytes.fromhex(vector["hex"])
     for length in range(len(data) + 1):
-        for packet in (KDHT(data[:length]), IP(bytes(IP() / UDP(sport=shared.PORT) / data[:length]))):
+        for packet in (
+            KDHT(data[:length]),
+            IP(bytes(IP() / UDP(sport=shared.PORT, dport=shared.PORT) / data[:length])),
+        ):
             packet.summary()
             bytes(packet)
         assert isinstance(KDHT(data[:length]), KDHT if not length or length >= shared.HEADER_LEN else Raw)

@@ -78,7 +78,9 @@ def test_the_node_after_a_closed_port_confirms_once_caught_up(late, caught_up):
     cluster.network.run(cluster.network.now + (0.9 if late else 0.1))
     assert not cluster.client.take()
     for replica in (second, third):
-        owner.coordinator.unreachable(replica.contact.address, owner.now)
+        address = replica.contact.address
+        quoted = next(number for number, asked in owner.coordinator._calls._pending if asked == address)
+        owner.coordinator.unreachable(address, quoted, owner.now)
     cluster.network.run(cluster.network.now + 0.3)
     replies = [parse(each.data) for each in cluster.client.take()]
     status = Status.OK if caught_up else Status.UNCONFIRMED
