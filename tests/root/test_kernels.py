@@ -9,6 +9,8 @@ import pytest
 pytestmark = [pytest.mark.root, pytest.mark.timeout(240)]
 
 SCRIPT = Path(__file__).parents[2] / "scripts/kernels"
+NO_KERNEL = 3
+"""The script's status where apt gives it no kernel."""
 MOST_INSTRUCTIONS = 950_000
 """The limit of the kernel is a million."""
 
@@ -16,6 +18,8 @@ MOST_INSTRUCTIONS = 950_000
 def test_the_kernel_of_debian_12_takes_the_program(capsys: pytest.CaptureFixture[str]) -> None:
     """Its verifier learns less from conditions than later ones, and walks more instructions."""
     done = subprocess.run([SCRIPT, "load", "6.1"], capture_output=True, text=True, check=False)
+    if done.returncode == NO_KERNEL:
+        pytest.skip(done.stderr.splitlines()[-1])
     assert done.returncode == 0, done.stdout + done.stderr
     walked = re.search(r"6\.1\..*: loaded: .*processed (\d+) insns", done.stdout)
     assert walked is not None, done.stdout
