@@ -17,7 +17,7 @@ from kdht.node.assembly import assemble
 from kdht.node.observer import Unobserved
 from kdht.node.replicas import ClusterState, Policy
 from kdht.storage import InlineWriter, MemoryStore, StoredRecord
-from kdht.wire import Address, Contact, Message, Record, parse
+from kdht.wire import Address, Contact, Message, Record, make_cookie, parse
 from kdht.wire._shared import ID_BITS, Flag, Op, Status
 from kdht.wire.keys import derive
 
@@ -191,7 +191,13 @@ class Cluster:
         if request_id is None:
             self._requests += 1
             request_id = self._requests
-        message = Message(op=op, key=key_of(name), request_id=request_id, body=body, attempt=attempt)
+        # A WATCH needs one. The cluster asks for none else.
+        cookie = (
+            make_cookie(KEY.cookie, self.client.address.ip, int(self.network.now)) if op is Op.WATCH else 0
+        )
+        message = Message(
+            op=op, key=key_of(name), request_id=request_id, body=body, attempt=attempt, cookie=cookie
+        )
         entry = via or self.replicas(name)[0]
         self.client.send(message.pack(), entry.contact.address)
         return request_id

@@ -31,8 +31,8 @@ CLIENT = {4: "10.53.48.250", 6: "fd53:48::fa"}
 MAGIC = shared.MAGIC.to_bytes(4, "big")
 EPOCH = 1
 CARRIERS = [(Op.GET, Flag(0)), (Op.GET, Flag.PROVEN), (Op.QUORUM_GET, Flag(0)), (Op.TRACE, Flag(0)),
-            (Op.PUT, Flag(0)), (Op.DELETE, Flag(0)), (Op.WATCH, Flag(0))]  # fmt: skip
-"""Requests that bring his bytes to the entry node."""
+            (Op.PUT, Flag(0)), (Op.DELETE, Flag(0))]  # fmt: skip
+"""Requests that bring his bytes to the entry node. A WATCH brings none without a cookie."""
 FORGED = {
     Op.STORE: Record(version=int(time.time() * 1e6), value=b"forged").pack(),
     Op.FETCH: b"",
