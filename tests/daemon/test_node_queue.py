@@ -3,6 +3,8 @@
 import asyncio
 import threading
 
+import pytest
+
 from kdht.daemon.node_queue import Line, NodeQueue
 from kdht.daemon.process.housekeeping import StateLogger
 from kdht.datapath.base import Datagram
@@ -42,13 +44,14 @@ class Recorder:
         if now is None:
             self.heard.set()
 
-    def unreachable(self, what, now=None):
-        self.note("unreachable", what)
+    def unreachable(self, what, request_id=None, now=None):
+        self.note("unreachable", what if request_id is None else (what, request_id))
         if now is None:
             self.heard.set()
 
     def silent(self, addresses):
         self.note("silent", addresses)
+        self.heard.set()
 
 
 def dispatcher_to(recorder: Recorder) -> Dispatcher:
@@ -82,19 +85,27 @@ def test_requests_and_replicas_stay_on_the_thread_and_control_messages_go_to_the
     assert recorder.numbers("driver") == [(n, main) for n in (1, 3, 5)]
 
 
-def test_an_unreachable_address_is_told_to_the_coordinator_at_once_and_to_the_node_in_the_loop():
+@pytest.mark.parametrize(
+    ("request_id", "at_once", "in_the_loop"),
+    [(7, [("unreachable", (NOWHERE, 7))], "unreachable"), (None, [], "silent")],
+    ids=["proven", "hint"],
+)
+def test_an_unreachable_address_is_told_to_the_coordinator_at_once_and_to_the_node_in_the_loop(
+    request_id, at_once, in_the_loop
+):
     async def run():
         recorder = Recorder()
-        thread = threading.Thread(target=dispatcher_to(recorder).unreachable, args=(NOWHERE,))
+        thread = threading.Thread(target=dispatcher_to(recorder).unreachable, args=(NOWHERE, request_id))
         thread.start()
-        await recorder.heard.wait()
+        async with asyncio.timeout(10):
+            await recorder.heard.wait()
         thread.join()
         return recorder.calls, thread
 
     calls, thread = asyncio.run(run())
     assert calls == [
-        ("unreachable", NOWHERE, thread),
-        ("unreachable", [NOWHERE], threading.main_thread()),
+        *((name, what, thread) for name, what in at_once),
+        (in_the_loop, [NOWHERE], threading.main_thread()),
     ]
 
 

@@ -16,6 +16,7 @@ from chain import IDS, request
 from nfq import Node, udp
 
 from kdht.datapath.host import sysctl
+from kdht.datapath.host.settings import HostSettings
 from kdht.datapath.host.sysctl import Sysctls
 from kdht.errors import DatapathError
 from kdht.lab.netns import Host, Lab
@@ -236,8 +237,12 @@ def test_no_root(tmp_path: Path) -> None:
     ],
 )
 def test_without_it_nothing_is_forwarded(
-    lab: Lab, node: Host, tmp_path: Path, family: int, name: str, value: int
+    lab: Lab, node: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: int, name: str, value: int
 ) -> None:
+    # The node itself would put it right, perhaps before the request comes.
+    monkeypatch.setattr(HostSettings, "watch", lambda self: None)
+    monkeypatch.setattr(HostSettings, "unwatch", lambda self: None)
+    monkeypatch.setattr(HostSettings, "look", lambda self: "")
     home, to = {4: ("10.22.0.1", "10.22.0.3"), 6: ("fd22::1", "fd22::3")}[family]
     one = Node(node, IDS[0], [home], tmp_path)
     other = Node(lab.hosts["next"], IDS[1], [to], tmp_path)

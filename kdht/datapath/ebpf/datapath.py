@@ -333,8 +333,12 @@ class EbpfDatapath:
         return self._networks != before
 
     def _found_networks(self) -> list[Network]:
-        # Until it is attached it may get generic mode.
-        native = {link.interface for link in self._attached.links if link.mode == "native"}
+        # Until it is attached it may get generic mode. An earlier daemon's program already routes by what this one
+        # publishes, and in generic mode it would pass frames up to a node that has not joined.
+        links = self._attached.links
+        native = {link.interface for link in links if link.mode == "native"}
+        if not links:
+            native = xdp_links.native_before(self.options.pins)
         return networks_of(self._chosen, self._vlans, native)
 
     def _chosen_vlans(self) -> list[netlink.Vlan]:

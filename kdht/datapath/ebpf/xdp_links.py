@@ -132,6 +132,16 @@ def pinned_links(pins: Path) -> dict[str, Path]:
     return {path.name.removeprefix(LINK_PREFIX): path for path in pins.glob(f"{LINK_PREFIX}*")}
 
 
+def native_before(pins: Path) -> set[str]:
+    """The interfaces where a program that an earlier daemon left runs in native mode."""
+    native = set()
+    for name in pinned_links(pins):
+        with suppress(DatapathError):  # the interface is gone
+            if netlink.xdp_of(name).mode == "native":
+                native.add(name)
+    return native
+
+
 def remove_pins(pins: Path) -> None:
     """Detach all links and remove the node's directory. Missing ones are no error."""
     for pinned in pinned_links(pins).values():
