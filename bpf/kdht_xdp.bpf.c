@@ -177,7 +177,7 @@ static __always_inline int kdht_treat(struct kdht_plan *p, const struct kdht_xdp
 
 	if (reason != KDHT_GO_ON)
 		return reason;
-	/* Packets get lost behind this program: only the daemon's proofs go through it. */
+	/* Packets get lost behind this program: only the daemon's path checks go through it. */
 	if (state->settings.only && KDHT_AT(__be32, p->f->h, request_id) != state->settings.only)
 		return KDHT_REASON_NOT_READY;
 	return kdht_is_too_much(p, &state->settings) ? KDHT_REASON_RATE_LIMITED : kdht_plan_message(p);
