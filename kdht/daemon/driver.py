@@ -19,6 +19,7 @@ from kdht.node.events import (
     ContactAdded,
     ContactDrained,
     ContactRemoved,
+    CutOff,
     Drained,
     Event,
     Isolated,
@@ -46,6 +47,7 @@ LEVELS: dict[type[Event], int] = {
     Barred: logging.DEBUG,
     Admitted: logging.DEBUG,
     LeftCluster: logging.WARNING,
+    CutOff: logging.WARNING,
     Resumes: logging.INFO,
     ContactAdded: logging.DEBUG,
     ContactRemoved: logging.DEBUG,
@@ -58,6 +60,7 @@ WORDS: dict[type[Event], str] = {
     Barred: "no writes yet: members are named that this node cannot reach",
     Admitted: "all members can be reached",
     LeftCluster: "this node left its cluster and serves nothing, for it cannot reach members of it",
+    CutOff: "a member alone named others that this node cannot reach: it counts as dead for a while",
     Resumes: "nobody names members any more that this node cannot reach",
     Drained: "all records are given away",
     ContactAdded: "contact added",
@@ -246,6 +249,6 @@ def _tell(event: Event) -> None:
             fields = {"contacts": contacts}
         case LeftCluster(members):
             fields = {"members": ", ".join(str(member.address) for member in members)}
-        case ContactAdded(contact) | ContactRemoved(contact) | ContactDrained(contact):
+        case ContactAdded(contact) | ContactRemoved(contact) | ContactDrained(contact) | CutOff(contact):
             fields = {"node_id": contact.id.hex(), "address": contact.address}
     log.log(level, WORDS[type(event)], extra=fields)

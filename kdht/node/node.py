@@ -115,7 +115,7 @@ class Node:
             joiner=self._joiner,
             on_change=_ignore if self.repair is None else self.repair.contacts_changed,
         )
-        self._reach = Reach(context, self._notices, self._bar, self._withdraw)
+        self._reach = Reach(context, self._notices, self._bar, self._withdraw, self._lose)
         self._meetings = Meetings(context, self._members, self._notices, self._reach)
         self._answers: dict[Op, Callable[[Message, bytes], bytes]] = {
             Op.PING: self._pong,
@@ -303,8 +303,7 @@ class Node:
         # It has said LEAVE, and an answer would bring it back into tables. Only replies to its hand-off count.
         if self._context.leaving and not (is_repair and message.is_reply):
             raise Mismatch("leaving")
-        if self._reach.aside and not message.is_reply:
-            raise Mismatch("aside")
+        self._reach.untrusted_admit(message, datagram.source, now)
         is_known = is_repair or message.op in self._answers.keys() | self._notices_in.keys()
         if not is_known or datagram.reason is not Reason.CONTROL:
             raise Mismatch("not_control")
@@ -427,6 +426,12 @@ class Node:
         self._joiner.suspend()
         self._context.rpcs.abandon(now)
         self._members.clear(now)
+
+    def _lose(self, contact: Contact, now: SteadyTime) -> None:
+        """Treat another node as dead."""
+        entry = self.table.get(contact.id)
+        if entry is not None:
+            self._fell_silent(entry, now)
 
     def _note_clock(self, id: bytes, said: int, now: SteadyTime) -> None:
         """For the operator only: a reply tells the second in which it was sealed."""
