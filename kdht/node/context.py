@@ -74,20 +74,42 @@ class NodeContext:
         done: Done,
         now: SteadyTime,
         tries: int = 0,
+        body: bytes = b"",
     ) -> bool:
-        """Start a request. If too many wait, returns False and never calls `done`. `tries` 0: the usual number."""
+        """Start a request. If too many wait, returns False and never calls `done`. `tries` 0: the usual number.
+
+        `body` follows this node's ID.
+        """
         options = self.options
         entry = self.table.at(address)
         timeout = options.first_timeout
         if entry is not None:
             timeout = entry.timeout(timeout, options.min_timeout, options.max_timeout)
         longest = options.max_timeout
-        rpc = Rpc(op, key, address, id, done, tries=tries or options.tries, timeout=timeout, longest=longest)
+        rpc = Rpc(
+            op,
+            key,
+            address,
+            id,
+            done,
+            tries=tries or options.tries,
+            timeout=timeout,
+            longest=longest,
+            body=body,
+        )
         return self.rpcs.start(rpc, now)
 
-    def ping(self, address: Address, id: bytes | None, done: Done, now: SteadyTime, tries: int = 0) -> bool:
+    def ping(
+        self,
+        address: Address,
+        id: bytes | None,
+        done: Done,
+        now: SteadyTime,
+        tries: int = 0,
+        body: bytes = b"",
+    ) -> bool:
         """Send a PING, like `ask`."""
-        return self.ask(Op.PING, id or UNKNOWN_ID, address, id, done, now, tries)
+        return self.ask(Op.PING, id or UNKNOWN_ID, address, id, done, now, tries, body)
 
     @property
     def leaving(self) -> bool:

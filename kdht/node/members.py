@@ -16,6 +16,7 @@ from kdht.node.refresh import Refresher
 from kdht.node.revive import Reviver
 from kdht.node.table import Standing
 from kdht.node.table_contact import TableContact
+from kdht.node.twins import Twins
 from kdht.node.verify import Verifier
 from kdht.times import SteadyTime
 from kdht.wire import Contact
@@ -37,6 +38,7 @@ class Members:
         verifier: Verifier,
         refresher: Refresher,
         joiner: Joiner,
+        twins: Twins,
         on_change: Callable[[SteadyTime], None],
     ) -> None:
         self._context = context
@@ -47,6 +49,7 @@ class Members:
         self._verifier = verifier
         self._refresher = refresher
         self._joiner = joiner
+        self._twins = twins
         self._reviver = Reviver(context)
         self._left: dict[Contact, None] = {}
         self._on_change = on_change
@@ -67,6 +70,8 @@ class Members:
         if not self._context.usable(contact):
             self._context.counters["unusable_contact"] += 1
             return False
+        if heard and entry is not None:
+            self._twins.heard(contact, entry.contact, now)
         self._verifier.offer(contact, now, heard=heard)
         return True
 
@@ -77,7 +82,10 @@ class Members:
             former = None
         if former is not None:
             self._table.remove(former)
-        self._standings[self._table.answered(contact, rtt, now)](contact, now)
+        standing = self._table.answered(contact, rtt, now)
+        self._standings[standing](contact, now)
+        if standing is not Standing.ELSEWHERE:
+            self._twins.confirmed(contact, now - rtt, now)
         if former is not None:
             self._removed(former, now)
 

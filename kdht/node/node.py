@@ -49,6 +49,7 @@ from kdht.node.suspicion import Suspicion
 from kdht.node.table import Publish, Table
 from kdht.node.table_contact import TableContact
 from kdht.node.timers import TokenBucket
+from kdht.node.twins import Twins
 from kdht.node.verify import Verifier
 from kdht.times import SteadyTime
 from kdht.wire import OFFSET, Address, Contact, Message, pack_contacts, parse
@@ -105,6 +106,7 @@ class Node:
         self._claims = Claims(self.table)
         self._forgetting = Forgetting(context, self.census)
         self.repair = None if keeping is None else self._repair(keeping)
+        self.twins = Twins(context, self._notices, self._yield)
         self._members = Members(
             context,
             census=self.census,
@@ -113,10 +115,11 @@ class Node:
             verifier=self._verifier,
             refresher=self._refresher,
             joiner=self._joiner,
+            twins=self.twins,
             on_change=_ignore if self.repair is None else self.repair.contacts_changed,
         )
         self._reach = Reach(context, self._notices, self._bar, self._withdraw)
-        self._meetings = Meetings(context, self._members, self._notices, self._reach)
+        self._meetings = Meetings(context, self._members, self._notices, self._reach, self.twins)
         self._answers: dict[Op, Callable[[Message, bytes], bytes]] = {
             Op.PING: self._pong,
             Op.FIND_NODE: self._found,
@@ -135,6 +138,7 @@ class Node:
 
         Own addresses, and those of an IP version that this node does not speak, are left out.
         """
+        self.twins.run(now)
         self._joiner.start(bootstrap, now)
         self._refresher.start(now)
         self._schedule.start(now)
@@ -160,6 +164,7 @@ class Node:
 
     def restore(self, contacts: Iterable[Contact], now: SteadyTime) -> None:
         """Contacts of an earlier `snapshot`, and the dead of its census: each is in the table once it answers."""
+        self.twins.run(now)
         usable = [contact for contact in contacts if self._context.usable(contact)]
         self.census.remember(usable)
         for contact in usable:
@@ -229,6 +234,11 @@ class Node:
     def reach(self) -> Reach:
         """Whether there are members that this node cannot talk to."""
         return self._reach
+
+    @property
+    def aside(self) -> bool:
+        """Whether it has left its cluster by itself: members are out of its reach, or an older node has its ID."""
+        return self._reach.aside or self.twins.aside
 
     @property
     def joined(self) -> bool:
@@ -303,7 +313,8 @@ class Node:
         # It has said LEAVE, and an answer would bring it back into tables. Only replies to its hand-off count.
         if self._context.leaving and not (is_repair and message.is_reply):
             raise Mismatch("leaving")
-        if self._reach.aside and not message.is_reply:
+        asks_about_id = message.body[:ID_LEN] == self.contact.id
+        if self.aside and not message.is_reply and not asks_about_id:
             raise Mismatch("aside")
         is_known = is_repair or message.op in self._answers.keys() | self._notices_in.keys()
         if not is_known or datagram.reason is not Reason.CONTROL:
@@ -326,7 +337,8 @@ class Node:
             return
         sender = Contact(untrusted_id(message), *datagram.source)
         if sender.id == self.contact.id:
-            raise Mismatch("own_id")
+            self._take_own_id(message, datagram, now)
+            return
         self._reach.heard(sender.id, now)
         if message.is_reply:
             self._take_reply(message, sender, now)
@@ -334,6 +346,19 @@ class Node:
             self._notices_in[message.op](message, sender, now)
         else:
             self._answer(message, sender, datagram, now)
+
+    def _take_own_id(self, message: Message, datagram: Datagram, now: SteadyTime) -> None:
+        """Another node has this node's ID, or this is an echo. Only a matched answer says which."""
+        if datagram.source in self._context.own:
+            raise Mismatch("own_id")
+        self.counters["own_id"] += 1
+        if message.is_reply:
+            rpc, rtt = self._context.rpcs.match(message, datagram.source, self.contact.id, now)
+            rpc.done(rpc, Reply(self.contact.id, [], rtt, body=message.body[ID_LEN:]), now)
+            return
+        if message.op is Op.PING:
+            self._respond(message, datagram, self.twins.run(now).pack(), Status.OK, now)
+        self.twins.own_id_at(datagram.source, now)
 
     def _answer(self, message: Message, sender: Contact, datagram: Datagram, now: SteadyTime) -> None:
         """Answer a request, then see who it is that asks."""
@@ -410,13 +435,14 @@ class Node:
                 self._members.learn(sender, now, heard=True)
             raise
         self.counters["replies"] += 1
-        if not self._reach.aside:
+        if not self.aside:
             self._members.answered(sender, rtt, now)
         self._note_clock(sender.id, message.time, now)
         contacts = [contact for contact in named if self._meetings.named(contact, sender, now)]
         rpc.done(rpc, Reply(sender.id, contacts, rtt, body=message.body[ID_LEN:]), now)
 
     def _bar(self, barred: bool) -> None:
+        barred = barred or self.twins.aside
         self._cluster.bar(barred)
         if self.repair is not None:
             self.repair.withhold(barred)
@@ -427,6 +453,11 @@ class Node:
         self._joiner.suspend()
         self._context.rpcs.abandon(now)
         self._members.clear(now)
+
+    def _yield(self, now: SteadyTime) -> None:
+        """Leave for good: an older node has this node's ID."""
+        self._bar(True)
+        self._withdraw(now)
 
     def _note_clock(self, id: bytes, said: int, now: SteadyTime) -> None:
         """For the operator only: a reply tells the second in which it was sealed."""
