@@ -13,7 +13,7 @@ time of an answer.
 from kdht.client._calls import Answer, refused
 from kdht.client._client_state import ClientState
 from kdht.client._exchange import Exchange, Request
-from kdht.client._proofs import why_unproven
+from kdht.client._record_checks import why_uncertified
 from kdht.client._versions import version_in
 from kdht.errors import RequestError, Unconfirmed
 from kdht.wire import _shared as shared
@@ -33,7 +33,7 @@ LOST = (
 class Read(Exchange):
     """One read until its answer or its failure."""
 
-    __slots__ = ("_first_route", "_old", "_retimed", "_stray", "_time", "_unproven")
+    __slots__ = ("_first_route", "_old", "_retimed", "_stray", "_time", "_uncertified")
 
     def __init__(self, state: ClientState, request: Request) -> None:
         super().__init__(state, request)
@@ -45,7 +45,7 @@ class Read(Exchange):
         """That in the proof, microseconds."""
         self._retimed = False
         """Whether a node said that this host's clock is off."""
-        self._unproven = ""
+        self._uncertified = ""
         """Why the last record that proves nothing is not believed."""
         self._first_route = 0
         """The first try's `attempt`, drawn if reads are spread."""
@@ -73,7 +73,7 @@ class Read(Exchange):
 
     def _take(self, reply: Answer, cookie: int, index: int, now: float) -> None:
         if reply.status is not Status.NOT_FOUND and reply.status in _TELLS_RECORDS:
-            why = why_unproven(self.call, reply)
+            why = why_uncertified(self.call, reply)
             if not why:
                 reply, why = self._state.seal.open(self.call, reply)
             if why:
@@ -99,7 +99,7 @@ class Read(Exchange):
 
     def _disbelieve(self, why: str, index: int, now: float) -> None:
         """A node lies, or its disk was altered: ask another replica."""
-        self._unproven = why
+        self._uncertified = why
         self._refusal = Status.STORAGE_FAILED
         if self._is_last(index):
             self._try_next(now)
@@ -173,8 +173,8 @@ class Read(Exchange):
             self._believe(best, self.deadline)
 
     def _failure(self) -> RequestError:
-        if self._unproven:
-            return RequestError(f"{self.call}: {self._unproven}")
+        if self._uncertified:
+            return RequestError(f"{self.call}: {self._uncertified}")
         if self._refusal is None and self._old is not None:
             return refused(self.call, Answer(Status.UNCONFIRMED))
         return super()._failure()

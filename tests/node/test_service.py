@@ -151,8 +151,8 @@ def test_not_found_says_which_version_was_deleted(node):
         gone = node.ask_own(request(op))
         assert (gone.status, Record.parse(gone.body).version) == (Status.NOT_FOUND, MICROS)
     node.cookies = True
-    unproven = Datagram(bytes(request(Op.GET).pack()), CLIENT, HOME, Reason.OWNER, 0)
-    assert parse(node.ask(unproven)[0].data).body == b"", "no more than it sent"
+    without_cookie = Datagram(bytes(request(Op.GET).pack()), CLIENT, HOME, Reason.OWNER, 0)
+    assert parse(node.ask(without_cookie)[0].data).body == b"", "no more than it sent"
 
 
 def test_a_written_record_is_cached_and_never_stale():
