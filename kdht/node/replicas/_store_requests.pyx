@@ -4,8 +4,8 @@
 
 Contract: `take` is called on the thread that received the batch. Its STOREs become one job of the writer. The
 writer reports the outcomes on its own thread. There the answers are made, and leave together. Other messages
-and STOREs that are malformed or lack their certificate are returned untouched; `untrusted_store` says what is wrong with
-those.
+and STOREs that are malformed or lack their certificate are returned untouched. For those
+`untrusted_store` says what is wrong.
 """
 
 from cpython.tuple cimport PyTuple_GET_ITEM
