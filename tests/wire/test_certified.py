@@ -59,7 +59,7 @@ def item(vector) -> SignedValue:
 
 
 @pytest.mark.parametrize("vector", VECTORS["items"], ids=lambda vector: vector["by"])
-def test_an_item_of_others_proves_itself(vector):
+def test_an_item_signed_by_another_library_is_valid(vector):
     made = item(vector)
     assert made.key.hex() == vector["target"]
     check(stored(made), made.key)
@@ -78,7 +78,7 @@ def test_bep_44s_value_without_a_key_is_encoded_as_it_says():
     st.binary(max_size=900),
     st.binary(min_size=32, max_size=32),
 )
-def test_pynacl_reads_what_we_sign_and_we_read_what_pynacl_signs(salt, seq, value, seed):
+def test_pynacl_and_kdht_read_each_others_signatures(salt, seq, value, seed):
     key, v = nacl.signing.SigningKey(seed), encode(value)
     ours = sign(seed, salt, seq, v)
     assert ours.public_key == bytes(key.verify_key)

@@ -245,7 +245,7 @@ def test_a_replica_refuses_an_older_signed_value():
 
 @pytest.mark.parametrize("what", forgeries())
 @pytest.mark.parametrize("op", [Op.GET, Op.QUORUM_GET])
-def test_a_forgery_on_a_replicas_disk_is_neither_read_nor_spread(op, what):
+def test_a_record_forged_on_disk_is_neither_read_nor_spread(op, what):
     """The replica itself believes its disk; the others and the reader's coordinator do not."""
     cluster = Cluster(5)
     owner, liar, third = cluster.replicas(KEY)
@@ -269,7 +269,7 @@ def test_a_forgery_on_a_replicas_disk_is_neither_read_nor_spread(op, what):
     pack_promise(CERTIFIED + 5, 1, certified=(signed(5).flags, signed(5, seed=OTHER_SEED).value)),
     pack_promise(CERTIFIED + 5, 1, certified=(0, b"")),
 ])  # fmt: skip
-def test_no_version_above_all_ordinary_ones_is_promised_without_a_certificate(body):
+def test_a_certified_version_is_promised_only_with_its_certificate(body):
     cluster = Cluster(2)
     receiver = cluster.replicas(KEY)[0]
     assert send(cluster, Op.PROMISE, body, receiver) == []
@@ -299,7 +299,7 @@ def test_a_batch_with_one_forgery_is_taken_without_it():
     assert receiver.coordinator._clock._last == now
 
 
-def test_a_node_without_libsodium_leaves_a_signed_value_to_others(monkeypatch):
+def test_without_libsodium_another_replica_answers(monkeypatch):
     values = signed(1), PLAIN
     monkeypatch.delattr("kdht.wire._sodium")
     monkeypatch.setitem(__import__("sys").modules, "kdht.wire._sodium", None)

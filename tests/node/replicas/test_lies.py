@@ -49,7 +49,7 @@ def test_the_cluster_writes_on_beside_a_lying_replica(name, version):
     assert counters["promises_refused"] + counters["promises_uncertified"] == 1
 
 
-def test_the_greatest_possible_lie_holds_up_its_own_key_alone():
+def test_the_largest_lie_delays_only_its_own_key():
     """A member may always write what a fast clock could. Later versions of other keys do not follow it."""
     cluster = Cluster(8)
     owner, lying, third = cluster.replicas("a")
