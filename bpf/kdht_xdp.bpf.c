@@ -211,7 +211,7 @@ __noinline int kdht_verdict_step(struct xdp_md *ctx, const struct kdht_xdp_state
 
 	if (!state || !s || kdht_resume_plan(&plan, ctx, state, s))
 		return KDHT_REASON_NOT_READY;
-	/* Packets get lost behind this program: only the daemon's proofs go through it. */
+	/* Packets get lost behind this program: only the daemon's path checks go through it. */
 	if (state->settings.only && KDHT_AT(__be32, plan.h, request_id) != state->settings.only)
 		return KDHT_REASON_NOT_READY;
 	return kdht_is_too_much(&plan, &state->settings) ? KDHT_REASON_RATE_LIMITED : kdht_plan_message(&plan);

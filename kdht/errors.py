@@ -14,7 +14,7 @@ EXIT_CODES = {
     6: "request failed",
     7: "not found",
     8: "differences were found, or a condition did not hold",
-    9: "too few replicas confirmed",
+    9: "too few replicas confirmed a write or answered a read",
     10: "doctor found a failure",
     11: "denied: a token with the right is needed",
     12: "the node is not ready",

@@ -10,7 +10,7 @@ A quorum read believes neither. The first old record leads to the next replica a
 time of an answer.
 """
 
-from kdht.client._calls import Answer, refused
+from kdht.client._calls import Answer
 from kdht.client._client_state import ClientState
 from kdht.client._exchange import Exchange, Request
 from kdht.client._proofs import why_unproven
@@ -24,6 +24,7 @@ _TELLS_RECORDS = frozenset({Status.OK, Status.NOT_RESPONSIBLE})
 LAPS = 2
 """How often all replicas are asked before less is believed: some may be silent, or about to catch up."""
 
+BEHIND = "the replicas that answered have only an older record than this client has seen: read again"
 LOST = (
     "the replicas have only an older record than this client has seen; the newer one may be lost: "
     "read again to get the older one"
@@ -160,7 +161,7 @@ class Read(Exchange):
         versions.forget(key)
         if is_old:
             # Not simply the answer: nodes that see the cluster differently may have led all routes past the newer record.
-            self.error = Unconfirmed(f"{self.call}: {LOST}", Status.UNCONFIRMED.name)
+            self.error = self._unconfirmed(LOST)
             return
         versions.take(key, best, now)
         self.answer = best
@@ -176,8 +177,11 @@ class Read(Exchange):
         if self._unproven:
             return RequestError(f"{self.call}: {self._unproven}")
         if self._refusal is None and self._old is not None:
-            return refused(self.call, Answer(Status.UNCONFIRMED))
+            return self._unconfirmed(BEHIND)
         return super()._failure()
+
+    def _unconfirmed(self, why: str) -> Unconfirmed:
+        return Unconfirmed(f"{self.call}: {why}", Status.UNCONFIRMED.name)
 
 
 def _newer(one: Answer | None, other: Answer) -> Answer:

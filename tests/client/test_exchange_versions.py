@@ -209,7 +209,7 @@ def test_a_quorum_of_old_records_is_unconfirmed():
     for _ in range(3):
         now = exchange.deadline - 0.001
         send = received(session, 0, old_reply(send), now) or (exchange.done or passes(session, exchange))
-    with pytest.raises(Unconfirmed):
+    with pytest.raises(Unconfirmed, match="only an older record than this client has seen: read again"):
         exchange.result()
 
 

@@ -165,4 +165,4 @@ def test_what_is_put_right_at_once_loses_nothing_for_long(lab: Lab, tmp_path: Pa
             assert lasts(load, begun) < LOST_FOR_S / 2, change
             load.forget()
         assert path_of(cluster.nodes[0])["state"] == "up"
-        assert path_of(cluster.nodes[0])["proofs"]["good"] > 0
+        assert path_of(cluster.nodes[0])["checks"]["good"] > 0
