@@ -16,7 +16,7 @@ from functools import partial
 
 from kdht._routing import Core
 from kdht.datapath.base import Datagram
-from kdht.errors import BadPacket, MissingLibrary, StorageError, Unproven
+from kdht.errors import BadPacket, MissingLibrary, StorageError, Uncertified
 from kdht.node.access import READS, WRITES, Access, body_of
 from kdht.node.replicas import Coordinator
 from kdht.node.replicas.coordinator import MAX_WIRE_EXPIRY, KeptRecords
@@ -32,7 +32,7 @@ from kdht.storage.versions import micros
 from kdht.times import UnixTime
 from kdht.wire import FIELD, OFFSET, RECORD, Contact, Record, pack_contacts, parse_write
 from kdht.wire._shared import CONTACT_LEN, HEADER_LEN, RECORD_LEN, K, Op, Reason, Status
-from kdht.wire.certified import KINDS, check_proof
+from kdht.wire.certified import KINDS, check_certified
 
 _OP = OFFSET["op"]
 _KEY = FIELD["key"]
@@ -319,19 +319,19 @@ class Service:
         return None
 
     def _check_certified(self, data: bytes, asked: Record) -> Status | None:
-        """The status that refuses a self-certified record; None: its proof is right."""
+        """The status that refuses a self-certified record; None: its certificate is right."""
         if data[_OP] == Op.DELETE:
             return Status.BAD_REQUEST
         try:
-            check_proof(data[_KEY], asked.version, asked.flags, asked.value)
-        except Unproven:
-            self._coordinator.counters["writes_unproven"] += 1
+            check_certified(data[_KEY], asked.version, asked.flags, asked.value)
+        except Uncertified:
+            self._coordinator.counters["writes_uncertified"] += 1
             return Status.DENIED
         except BadPacket:
             return Status.BAD_REQUEST
         except MissingLibrary:
             # Another replica may have what this one lacks.
-            self._coordinator.counters["writes_unproven"] += 1
+            self._coordinator.counters["writes_uncertified"] += 1
             return Status.STORAGE_FAILED
         return None
 

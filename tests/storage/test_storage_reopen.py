@@ -48,7 +48,7 @@ def test_writes_go_on_after_the_disk_has_room_again(store, monkeypatch):
     assert store.audit(NOW).problems == []
 
 
-def test_a_write_that_was_written_and_called_failed_is_told_of_afterwards(store, monkeypatch):
+def test_a_write_reported_as_failed_is_found_at_recovery(store, monkeypatch):
     told = []
     fail_a_write(store, monkeypatch, written=True)
     assert store.recover(NOW, lambda key, record: told.append((key, record.value)))
@@ -56,7 +56,7 @@ def test_a_write_that_was_written_and_called_failed_is_told_of_afterwards(store,
     assert store.audit(NOW).problems == []
 
 
-def test_a_disk_that_takes_no_writes_leaves_the_database_open_for_readers(store, monkeypatch):
+def test_a_read_only_disk_still_serves_reads(store, monkeypatch):
     store.apply([put(1, b"confirmed")], NOW)
     fail_a_write(store, monkeypatch)
     monkeypatch.setattr("kdht.storage.level.takes_writes", lambda path: False)
@@ -121,7 +121,7 @@ def test_a_database_that_does_not_open_again_is_tried_later(store, monkeypatch):
     assert store.apply([put(1)], NOW)[0].accepted
 
 
-def test_a_half_record_in_the_log_loses_nothing_that_is_confirmed_later(tmp_path):
+def test_a_torn_log_record_loses_no_later_write(tmp_path):
     """As LevelDB itself leaves it on a full disk."""
     store = LevelStore(tmp_path / "db")
     store.apply([put(1, b"before")], NOW)
