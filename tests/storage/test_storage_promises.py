@@ -106,7 +106,7 @@ def test_a_promise_ends_after_its_time_swept_or_not(store):
 def test_promises_of_too_many_keys_are_not_given(store, monkeypatch):
     for module in (
         promises,
-        __import__("kdht.storage.level").storage.level,
+        __import__("kdht.storage._change").storage._change,
         __import__("kdht.storage.memory").storage.memory,
     ):
         monkeypatch.setattr(module, "MAX_KEYS", 3)

@@ -9,7 +9,6 @@ from records import NOW, key_of, put
 from kdht.errors import StorageError
 from kdht.storage import LevelStore, reopen
 from kdht.storage._cache import RecordCache
-from kdht.storage.change import StoreChange
 
 
 @pytest.fixture
@@ -21,15 +20,15 @@ def store(tmp_path):
 
 def fail_a_write(store: LevelStore, monkeypatch: pytest.MonkeyPatch, *, written: bool = False) -> None:
     """As LevelDB fails on a full disk; `written`: after the log had it all."""
-    original = StoreChange.write
+    original = LevelStore._write
 
-    def broken(self, db, replaced, counts, serial, *, sync):
+    def broken(self, change, replaced, sync):
         if written:
-            original(self, db, replaced, counts, serial, sync=sync)
+            original(self, change, replaced, sync)
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(StoreChange, "write", broken)
+        patch.setattr(LevelStore, "_write", broken)
         with pytest.raises(StorageError, match="No space left"):
             store.apply([put(7, b"failed")], NOW)
 
