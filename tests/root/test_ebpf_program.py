@@ -210,7 +210,7 @@ def test_an_empty_bucket_is_passed_over(program: Program) -> None:
     assert program.run(link_header(4) + request()).data[14 + 16 : 14 + 20] == farther.ip[12:]
 
 
-def test_the_first_try_of_a_message_finds_its_hop_in_a_wide_bucket_and_a_retry_is_left_to_the_socket(
+def test_a_retry_that_meets_a_wide_bucket_goes_to_the_socket(
     program: Program,
 ) -> None:
     places = [Address.of(f"10.0.1.{each}", shared.PORT) for each in range(shared.K + 1)]
