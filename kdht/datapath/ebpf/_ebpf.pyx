@@ -16,8 +16,8 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from kdht.core._layout cimport (
-    KDHT_ID_BITS, MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, c_mmap, c_munmap, kdht_bucket, kdht_seq_fence,
-    kdht_seq_step,
+    KDHT_ID_BITS, MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, c_mmap, c_munmap, kdht_bucket,
+    kdht_seq_fence, kdht_seq_step,
 )
 
 
