@@ -21,6 +21,7 @@ from kdht.node.verify import Verifier
 from kdht.times import SteadyTime
 from kdht.wire import Contact
 
+# Each waits for one message: the word that it has given its records away.
 MAX_LEFT = 256
 """The number of remembered contacts that left."""
 
@@ -63,6 +64,7 @@ class Members:
     def learn(self, contact: Contact, now: SteadyTime, *, heard: bool) -> bool:
         """Somebody, the contact itself if `heard`, says that it exists. Whether that is possible."""
         entry = self._table.get(contact.id)
+        # Nothing new, and the most frequent case by far.
         if entry is not None and entry.contact == contact:
             if heard:
                 self._table.heard(entry, now)
@@ -118,6 +120,7 @@ class Members:
             self._removed(entry, now)
         if drained:
             self._census.forget(contact.id)
+        # Last: each end of a request may ask the next contact, and this one has to be out of the table by then.
         self._context.rpcs.abandon(now, contact.address)
 
     def clear(self, now: SteadyTime) -> None:
@@ -134,6 +137,7 @@ class Members:
     def _added(self, contact: Contact, now: SteadyTime) -> None:
         entry = self._table.get(contact.id)
         assert entry is not None
+        # First, so that all others see the right number of nodes.
         self._census.added(contact)
         self._context.events.append(ContactAdded(contact))
         self._reviver.forget(contact)
@@ -157,6 +161,7 @@ class Members:
         self._schedule.forget(entry)
         if not self._verifier.refill(entry.index, now):
             self._refresher.repair(entry.index, now)
+        # A death brings farther nodes nearer: another bucket may hold replicas now.
         self._refresher.widen(now)
         self._joiner.removed(now)
         self._on_change(now)
