@@ -34,12 +34,16 @@ from kdht.node.readiness import REACH
 from kdht.node.rpc import Mismatch, Rpc
 from kdht.node.timers import Alarm
 from kdht.times import SteadyTime
-from kdht.wire import Address, Contact, Message
+from kdht.wire import Address, Contact
 from kdht.wire._shared import Op
 
+# A liar may name any number of nodes. More doubts change nothing: one is enough to stand aside, or to cut the liar off.
 MAX_DOUBTS = 32
+# More members than one cluster has of one IP version beside this node.
 MAX_MET = 512
+# A liar may have many addresses. The oldest ones are heard again first.
 MAX_CUT_OFF = 256
+# As many as settle who is right, and few enough to ask each of them within the shortest patience.
 MAX_WITNESSES = 5
 
 
@@ -105,6 +109,7 @@ class Reach:
         """A member names another one with an address of an IP version that this node lacks."""
         context = self._context
         # It answers by another address, or wrote to this node: it can be reached.
+        # Named again and again by nodes that know only its other address. That is no news.
         if context.table.get(contact.id) is not None or self._met.get(contact.id, now) > now:
             return
         doubt = self._doubts.get(contact.id)
@@ -113,6 +118,8 @@ class Reach:
             return
         if len(self._doubts) >= MAX_DOUBTS or context.leaving:
             return
+        # Noted at the first doubt: being barred makes the node not ready, and it would then take itself for a
+        # newcomer.
         self._was_ready = self._was_ready or context.readiness.ready
         self._doubts[contact.id] = UnreachableMember(contact, namer, now)
         # A newcomer takes no writes at once. A node that serves waits, so a stranger cannot stop it.
@@ -132,10 +139,8 @@ class Reach:
                 del self._met[next(iter(self._met))]
             self._unbar_without_doubts()
 
-    def untrusted_admit(self, message: Message, source: Address, now: SteadyTime) -> None:
-        """Raises Mismatch if this message does not count, because of its sender or of this node."""
-        if self.aside and not message.is_reply:
-            raise Mismatch("aside")
+    def untrusted_admit(self, source: Address, now: SteadyTime) -> None:
+        """Raises Mismatch if nothing counts that this member says."""
         if self._cut_off.get(source, now) > now:
             raise Mismatch("cut_off")
 
@@ -160,6 +165,7 @@ class Reach:
             self._introduce(doubt, now)
             self._ask_another(doubt, now)
         self._cut_off_liars(now)
+        # The oldest doubt counts.
         age = max((self._age(doubt, now) for doubt in self._doubts.values()), default=0.0)
         if self._doubts and age >= options.member_bar:
             self._be_barred()
@@ -241,10 +247,13 @@ class Reach:
         ids = [*(entry.contact.id for entry in self._context.table), *self._doubts]
         closest = sorted(ids, key=lambda id: int.from_bytes(id, "big") ^ own)
         nearby = list(islice(closest, self._context.options.k))
+        # Of its neighbours, because those share keys with it. Far nodes of the other version never meet it in a
+        # write.
         return 2 * sum(id in self._doubts for id in nearby) >= len(nearby)
 
     def _stand_aside(self, now: SteadyTime) -> None:
         self._be_barred()
+        # Before `withdraw`, which empties the table: the event names whom the node could not reach.
         self._context.events.append(LeftCluster(self.unreachable))
         self.aside = True
         self._withdraw(now)

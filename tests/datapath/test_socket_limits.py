@@ -281,7 +281,7 @@ def test_reads_of_absent_keys_are_refused_while_others_wait(start):
 
 
 @pytest.mark.parametrize("version", [4, 6])
-def test_an_error_that_quotes_no_message_of_ours_is_a_hint_and_hints_are_few(start, version):
+def test_an_icmp_error_without_our_message_is_a_rate_limited_hint(start, version):
     told: list[tuple[Address, int | None]] = []
     _, transport, _ = lonely(start, LOOPBACK[version], unreachable=lambda *what: told.append(what))
     nobody = closed_port(LOOPBACK[version])
@@ -294,7 +294,7 @@ def test_an_error_that_quotes_no_message_of_ours_is_a_hint_and_hints_are_few(sta
 
 
 @pytest.mark.parametrize("version", [4, 6])
-def test_an_error_that_quotes_a_message_of_ours_proves_something_once(start, version):
+def test_a_quoted_message_counts_once(start, version):
     told: list[tuple[Address, int | None]] = []
     _, transport, _ = lonely(start, LOOPBACK[version], unreachable=lambda *what: told.append(what))
     nobody, lost = closed_port(LOOPBACK[version]), of_a_member(Op.STORE, 4711)
