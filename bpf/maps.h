@@ -34,7 +34,7 @@ struct {
 	__uint(max_entries, KDHT_ID_BITS);
 	__uint(map_flags, BPF_F_MMAPABLE);
 	__type(key, __u32);
-	__type(value, struct kdht_bucket_cell);
+	__type(value, struct kdht_xdp_cell);
 } kdht_buckets SEC(".maps");
 
 /* Addresses by prefix, and what they may do: KDHT_MAY_READ and KDHT_MAY_WRITE. Replaced as a whole, too. */
@@ -101,8 +101,10 @@ struct {
 
 /* The search for the next hop. */
 struct kdht_walk {
-	__u64 key[3];    /* big-endian words, the last one's low half zero */
+	__u64 key[4];    /* big-endian words, zeros behind the 160 bits */
 	__u64 closer[3]; /* buckets still to be searched; bucket 0 is the top bit of the first word */
+	__u64 least; /* the distance of `best`, its first word */
+	__u32 best;  /* the nearest of the contacts that were compared */
 	__u32 skip;
 	__u32 found;
 	__u32 gives_up; /* a bucket on the way is too wide for a search here, or the writer won every race */
@@ -116,13 +118,45 @@ struct kdht_second {
 	__u64 number;
 };
 
-/* Data of the current packet that is too large for the stack. The body is copied only if it is read. */
+/* What a frame says. */
+struct kdht_frame {
+	struct kdht_ip128 source, target;
+	__u32 ip;      /* offset of the IP header */
+	__u32 ip_len;  /* from there to the end of the frame */
+	__u32 udp;     /* from the IP header on */
+	__u32 end;     /* the end according to the IP header, from the IP header on */
+	__u32 message_len;
+	__u32 vlan;    /* number + 1, or KDHT_UNTAGGED */
+	__u32 generic; /* the packet may be one whose checksum a device will complete after us */
+	__u32 device;  /* the interface that the kernel will say it came from: the VLAN's own */
+	int unusual;   /* the reason to drop it if it turns out to be ours */
+	__u16 version; /* 4 or 6 */
+	__be16 source_port, target_port;
+	__be16 udp_len, udp_check;
+};
+
+/* The way on that a message takes, and what a client's gets. */
+struct kdht_way {
+	struct kdht_ip128 source, target;
+	__be16 source_port, target_port;
+	__u16 max_reply;
+	__u8 hops;
+	__u8 forwarded;
+};
+
+/*
+ * Data of the current packet, for all steps. The verifier remembers nothing of what lies here, so it walks the next
+ * step once, and not once for each way through the last one. The body is copied only if it is read.
+ */
 struct kdht_scratch {
 	struct kdht_second second; /* outlives the packet */
+	struct kdht_frame frame;
+	struct kdht_way way;
+	__u64 clock; /* CLOCK_MONOTONIC_COARSE, nanoseconds */
+	__u32 now;   /* unix seconds */
 	struct bpf_fib_lookup fib;
 	struct kdht_route route;
 	struct kdht_walk walk;
-	__u32 device; /* as kdht_frame has it */
 	__u32 len;
 	__u8 body[KDHT_MAX_BODY + 8]; /* zeros follow the body, so that its last word can be read whole */
 };

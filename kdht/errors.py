@@ -50,11 +50,11 @@ class BadPacket(KdhtError):
         self.reason = reason
 
 
-class Unproven(BadPacket):
-    """A record that should prove itself and does not: its key, its version or its signature is another's."""
+class Uncertified(BadPacket):
+    """A self-certified record with a wrong certificate: its key, its version or its signature is another's."""
 
     def __init__(self, detail: str) -> None:
-        super().__init__("UNPROVEN", detail)
+        super().__init__("UNCERTIFIED", detail)
 
 
 class MissingLibrary(KdhtError):

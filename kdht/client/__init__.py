@@ -13,7 +13,7 @@ It imports layer 0 alone. Most modules have no I/O and no clock:
     _steps, _large, _journal,    operations of several requests
     _manifest, _certified
     _seal                        encrypted values
-    _proofs, _keyfiles           what proves a record; secret keys in files
+    _record_checks, _keyfiles    whether a record may be believed; secret keys in files
 
 `sync` and `aio` (with `_driver`) add sockets (`_sockets`, `_pump`) and time.
 """

@@ -37,7 +37,7 @@ class Call(NamedTuple):
     condition: int | None = None
     """Of a write: the version that the key must have, 0 for no record. None: no condition."""
     certified: int = 0
-    """IMMUTABLE or SIGNED: the record proves itself, and an answer without a proof is no answer. 0: an ordinary one."""
+    """IMMUTABLE or SIGNED: the record is self-certified, and an answer without the certificate is no answer. 0: an ordinary one."""
     version: int = 0
     """Of a self-certified record's PUT: its version, which nobody can change. 0: the client chooses one."""
     plain: bytes = b""

@@ -37,20 +37,22 @@ def latest_readable(now: UnixTime) -> int:
     It is greater than `latest_version`: a clock that was set back must not hide what was acknowledged before. But such a record
     gives its place to any record that is possible.
     """
+    # An operator who corrects a clock by hours is usual, by more than a day hardly.
     return micros(now) + DAY
 
 
 def is_possible_version(version: int, latest: int) -> bool:
     """Whether a record could have this version. For messages that name a version without its record."""
-    # A self-certified record's version is no time. Its proof is checked where the record itself comes.
+    # A self-certified record's version is no time. Its certificate is checked where the record itself comes.
     return version <= latest or version >= CERTIFIED
 
 
 def is_possible(record: StoredRecord, latest: int) -> bool:
     """Whether this record could have been written. For every record from a message, a file or the disk.
 
-    The flags of a self-certified record say that its proof was checked when it came (`certified.check_proof`).
+    The flags of a self-certified record say that its certificate was checked when it came (`certified.check_certified`).
     """
+    # Its version has the top bit, so the bound by the clock would refuse it always.
     if record.flags & KINDS:
         return record.version >= CERTIFIED
     return record.version <= latest

@@ -154,7 +154,7 @@ def test_busy_after_a_lost_answer_is_unconfirmed(ask):
 
 
 @pytest.mark.usefixtures("short_waits")
-def test_what_stays_unconfirmed_raises_unconfirmed(ask):
+def test_a_write_that_stays_unconfirmed_raises_unconfirmed(ask):
     """Of a write, that it may have been done; a read does nothing."""
     store = ScriptedStore()
     store.before = lambda request: refuse(Status.UNCONFIRMED)(None, request)

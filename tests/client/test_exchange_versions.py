@@ -181,7 +181,7 @@ def test_an_old_record_is_returned_once_its_age_is_known():
     assert calls.record(exchange.result()).value == b"old", "asked around once"
 
 
-def test_an_old_record_is_not_believed_while_a_replica_is_silent():
+def test_an_old_record_needs_confirmation_while_a_replica_is_silent():
     session = new_session()
     written(session)
     exchange, first = opened(session)
@@ -213,7 +213,7 @@ def test_a_quorum_of_old_records_is_unconfirmed():
         exchange.result()
 
 
-def test_a_left_over_record_is_not_believed_while_replicas_are_silent():
+def test_a_leftover_record_needs_confirmation_while_replicas_are_silent():
     """It may be years old; the replicas are slow, or are restarted."""
     session = new_session()
     exchange, first = opened(session)

@@ -94,7 +94,7 @@ def checker(path: FakePath, neighbour: Neighbour) -> Iterator[PathChecker]:
     checker.stop()
 
 
-def test_losses_take_the_path_aside_and_good_checks_bring_it_back(path, neighbour, checker):
+def test_losses_take_the_path_aside_until_checks_succeed(path, neighbour, checker):
     wait_until(lambda: checker.status()["good"], "a check")
     neighbour.loses = True
     wait_until(lambda: path.marker == checker.marker, "the path to step aside")

@@ -78,13 +78,13 @@ def test_no_more_bytes_leave_for_an_address_than_came(reflector, sent):
     ],
     ids=["key", "reply", "client", "port", "empty", "unknown ID", "short"],
 )
-def test_nobody_else_is_made_to_forward(reflector, sent, changed):
+def test_an_invalid_reflect_is_refused(reflector, sent, changed):
     reflector.receive([asked(**changed)], NOW)
     assert sent == []
     assert reflector.counters == {"reflected": 0, "reflect_refused": 1}
 
 
-def test_so_many_a_second(reflector, sent):
+def test_at_most_100_reflects_a_second_are_answered(reflector, sent):
     for _ in range(MOST_A_SECOND + 5):
         reflector.receive([asked()], NOW)
     assert reflector.counters == {"reflected": MOST_A_SECOND, "reflect_refused": 5}

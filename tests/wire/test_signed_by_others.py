@@ -1,8 +1,8 @@
-"""libtorrent and Node's crypto read what we sign, and we read what they sign. Skipped where they are missing."""
+"""libtorrent and Node's crypto read what we sign, and we read what they sign."""
 
 import hashlib
+import importlib
 import json
-import shutil
 import subprocess
 import time
 
@@ -11,7 +11,9 @@ from mainline import MainlineNode, item_in
 from signing import SEED
 
 from kdht.wire.bencode import encode
-from kdht.wire.certified import check_proof, sign, signed_bytes
+from kdht.wire.certified import check_certified, sign, signed_bytes
+
+pytestmark = pytest.mark.others
 
 NODE_PROGRAM = """
 const crypto = require("crypto");
@@ -25,7 +27,6 @@ console.log(JSON.stringify({
 """
 
 
-@pytest.mark.skipif(shutil.which("node") is None, reason="needs Node.js")
 @pytest.mark.parametrize("salt", [b"", b"a salt"])
 def test_node_js_reads_ours_and_we_read_its(salt):
     v = encode({"name": ["value", 7]})
@@ -38,7 +39,7 @@ def test_node_js_reads_ours_and_we_read_its(salt):
     said = json.loads(done.stdout)
     assert said["reads"] is True
     theirs = ours._replace(signature=bytes.fromhex(said["signature"]))
-    check_proof(theirs.key, theirs.version, theirs.flags, theirs.value)
+    check_certified(theirs.key, theirs.version, theirs.flags, theirs.value)
 
 
 def expanded(seed: bytes) -> bytes:
@@ -51,7 +52,7 @@ def expanded(seed: bytes) -> bytes:
 
 @pytest.fixture
 def libtorrent():
-    return pytest.importorskip("libtorrent", reason="needs libtorrent: pip install --group bench")
+    return importlib.import_module("libtorrent")
 
 
 def session_at(libtorrent, port):
@@ -86,7 +87,7 @@ def test_we_read_an_item_that_libtorrent_puts(libtorrent, salt):
         assert node.puts
         del session
     item = item_in(node.puts[0])
-    check_proof(item.key, item.version, item.flags, item.value)
+    check_certified(item.key, item.version, item.flags, item.value)
     assert (item.key, item.v) == (ours.key, ours.v)
 
 

@@ -4,8 +4,8 @@
 
 Contract: `take` is called on the thread that received the batch. Its STOREs become one job of the writer. The
 writer reports the outcomes on its own thread. There the answers are made, and leave together. Other messages
-and STOREs that are malformed or unproven are returned untouched; `untrusted_store` says what is wrong with
-those.
+and STOREs that are malformed or lack their certificate are returned untouched. For those
+`untrusted_store` says what is wrong.
 """
 
 from cpython.tuple cimport PyTuple_GET_ITEM
@@ -27,7 +27,7 @@ from kdht.errors import BadPacket, MissingLibrary, StorageError
 from kdht.node.messages import CONTROL_HOPS
 from kdht.storage import StoredRecord, Write
 from kdht.storage.versions import micros
-from kdht.wire.certified import check_proof
+from kdht.wire.certified import check_certified
 from kdht.wire.limits import MAX_CLOCK_ERROR
 
 cdef uint8_t HOPS = CONTROL_HOPS
@@ -40,9 +40,9 @@ cdef inline object item(object named, Py_ssize_t place):
 
 
 cdef bint is_proven(bytes key, uint64_t version, uint32_t flags, bytes value) except -1:
-    """Whether a record that says that it proves itself does so."""
+    """Whether the certificate of a self-certified record is right."""
     try:
-        check_proof(key, version, flags, value)
+        check_certified(key, version, flags, value)
     except (BadPacket, MissingLibrary):
         return False
     return True
@@ -78,10 +78,13 @@ cdef class StoreRequests:
         cdef list writes = [], taken = [], rest = []
         cdef uint64_t version = 0, newest = 0, followed = micros(now) + MAX_CLOCK_ERROR
         for request in batch:
+            # Checked on this thread: one malformed STORE must not fail the group that it would be written
+            # with.
             write = self._write(request, &version)
             if write is None:
                 rest.append(request)
                 continue
+            # A version from farther ahead may still be stored, but the node's clock does not follow it.
             if version <= followed:
                 newest = max(newest, version)
             writes.append(write)
@@ -109,6 +112,7 @@ cdef class StoreRequests:
             return None
         if header.flags & KDHT_FLAG_REPLY:
             return None
+        # The tag covers the client fields, so a captured STORE cannot be sent from elsewhere.
         if not self._is_sound(header, item(request, 1), item(request, 2)):
             return None
         record = <const kdht_record *>(<const uint8_t *>data + KDHT_HEADER_LEN)
@@ -122,6 +126,7 @@ cdef class StoreRequests:
             begin += KDHT_CONDITION_LEN
             flags ^= KDHT_RECORD_FLAG_DECIDED
         value = data[begin:]
+        # The field has seconds of life for clients, and the expiry in Unix seconds between nodes.
         stored = tuple.__new__(StoredRecord, (version[0], ntohl(record.ttl), flags, value))
         if version[0] >> KDHT_CERTIFIED_BIT or flags & CERTIFIED_KINDS:
             if not is_proven(header.key[:KDHT_ID_LEN], version[0], flags, value):
@@ -188,6 +193,7 @@ cdef class Taken:
                 else:
                     answers.append(self._answer(request, KDHT_STATUS_CONFLICT, item(result, 2)))
         if done:
+            # Once for the batch: the counter is shared by threads.
             self.stores.counters["stores_taken"] += accepted
             self.stores.counters["stores_below_promise"] += below
             self.stores.counters["stores_ahead"] += ahead
@@ -218,9 +224,11 @@ cdef class Taken:
         cdef bint told = (status == KDHT_STATUS_OK or status == KDHT_STATUS_CONFLICT
                           or status == KDHT_STATUS_BAD_VERSION)
         cdef Py_ssize_t length = KDHT_HEADER_LEN + (KDHT_RECORD_LEN if told else 0)
+        # No byte of this stack may leave the host.
         memset(message, 0, sizeof(message))
         header.magic, header.version, header.op = htonl(KDHT_MAGIC), KDHT_VERSION, KDHT_OP_STORE
         header.flags, header.hops, header.status = KDHT_FLAG_REPLY, HOPS, status
+        # As it came, in network order.
         header.request_id = asked.request_id
         memcpy(header.key, asked.key, KDHT_ID_LEN)
         header.body_len = htons(<uint16_t>(length - KDHT_HEADER_LEN))
