@@ -127,6 +127,8 @@ class Rpcs:
         self._transmit = transmit
         self._missed = missed
         self.round_trips: dict[Op, Histogram] = defaultdict(Histogram)
+        self.answered_at = SteadyTime(0.0)
+        """When the last reply came."""
         self._pending: dict[int, Rpc] = {}
         self._limit = options.max_pending
         self._closed = False
@@ -182,6 +184,7 @@ class Rpcs:
         if rpc.id is not None and rpc.id != sender:
             raise Mismatch("wrong_id")
         self._end(rpc)
+        self.answered_at = now
         # The reply repeats the number of its transmission, so retries are measured too.
         rtt = now - rpc.sent[message.attempt]
         self.round_trips[rpc.op].observe(rtt)

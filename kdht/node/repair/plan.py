@@ -89,9 +89,11 @@ class Plan:
         self._round_later(now)
 
     def stop(self) -> None:
-        """No comparison begins any more."""
+        """No comparison begins any more, and none is planned."""
         # A drain gives everything away. A comparison would bring records back.
         self._stopped = True
+        self._wishes.clear()
+        self._arm()
 
     def contacts_changed(self, now: SteadyTime) -> None:
         """A contact came or went."""
@@ -256,6 +258,8 @@ class Plan:
 
     def want(self, peer: bytes, ranges: Iterable[Range], due: float) -> None:
         """Plan a comparison with a neighbour, not before `due`."""
+        if self._stopped:
+            return
         self._note(peer, ranges, due)
         self._arm()
 
@@ -293,7 +297,7 @@ class Plan:
         due = [peer for peer in self._free() if self._wishes[peer].due <= now]
         due.sort(key=lambda peer: self._wishes[peer].due)
         # One for each call: the next may touch a range that this one has just made busy.
-        if due and not self._stopped:
+        if due:
             peer = due[0]
             ranges = sorted(self._wishes.pop(peer).ranges)
             self._context.counters["comparisons"] += 1

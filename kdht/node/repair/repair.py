@@ -18,6 +18,7 @@ from kdht.node.repair.answers import RangeAnswers, Respond
 from kdht.node.repair.caught_up import CaughtUp, Doubt
 from kdht.node.repair.coming import Coming
 from kdht.node.repair.context import COUNTERS, RepairContext
+from kdht.node.repair.cut_off import CutOff
 from kdht.node.repair.departure import Drain, Foreign
 from kdht.node.repair.digests import Digests
 from kdht.node.repair.factor import Factor
@@ -63,7 +64,7 @@ class Repair:
             node.id,
             reached=lambda: node.readiness.reached(RECORDS),
             lost=self._lost,
-            is_warm=lambda: TABLE not in node.readiness.missing,
+            is_warm=self._knows_all,
         )
         self._caught_up = caught_up
         self._context = context = RepairContext(
@@ -92,6 +93,7 @@ class Repair:
         self._plan = Plan(context, pusher, joined, self._view_changed)
         # After the plan, which it gives its keys to.
         self._missed = Missed(context, self._plan)
+        self._cut_off = CutOff(context, self.catch_up_anew)
         self._answers = RangeAnswers(context, pusher, self._plan, respond)
         self._joined = joined
         self._drain: Drain | None = None
@@ -108,6 +110,7 @@ class Repair:
         self._started = True
         self._plan.start(now)
         self._missed.start(now)
+        self._cut_off.start(now)
         self._foreign.start(now)
 
     def contacts_changed(self, now: SteadyTime) -> None:
@@ -241,6 +244,14 @@ class Repair:
         self._drain = Drain(self._context, self._pusher, drained)
         self._caught_up.reset()
         self._drain.start(now)
+
+    def _knows_all(self) -> bool:
+        """Whether nobody near this node may have what it lacks."""
+        view, cluster = self._context.view, self._keeping.cluster
+        # Alone after it had others: they may live, and confirm writes without it. It could confirm none by itself.
+        is_alone = view is not None and not view.others
+        is_left = is_alone and self.ever_caught_up and cluster.others > 0 and cluster.policy.acks > 1
+        return TABLE not in self._context.node.readiness.missing and not is_left
 
     def _unix(self) -> UnixTime:
         context = self._context.node

@@ -170,6 +170,22 @@ def test_a_drain_hands_off_every_record() -> None:
     assert cluster.store_bytes <= least * RECORD_BYTES * 1.15
 
 
+def test_a_drain_calls_off_planned_comparisons() -> None:
+    """They never begin any more. One that was due would be looked at again and again, without a pause."""
+    cluster = cluster_of(5)
+    cluster.run(70)
+    leaver, other = cluster.members[:2]
+    view, now = leaver.repair._context.view, cluster.network.now
+    assert view is not None
+    leaver.repair._plan.want(other.contact.id, view.shared_with(other.contact.id), now)
+    leaver.node.drain(now)
+    for _ in range(3):
+        leaver.node.tick(now)
+    wake = leaver.node.next_wake()
+    assert wake is None or wake > now
+    assert leaver.repair.status()["planned"] == 0
+
+
 def test_the_greater_version_wins_after_a_partition() -> None:
     cluster = cluster_of(10)
     keys = cluster.load(200)
