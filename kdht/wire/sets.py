@@ -55,6 +55,7 @@ _LISTED = struct.Struct(f">{PLACE_LEN}sQIHH")
 _FROM = struct.Struct(">Q")
 HEAD_LEN = _HEAD.size
 ASKED_LEN = _ASKED.size
+FROM_LEN = _FROM.size
 ENTRY_LEN = _ENTRY.size
 LISTED_LEN = _LISTED.size
 LEAST_REPLY = HEAD_LEN + ENTRY_LEN + MAX_PAYLOAD
