@@ -22,12 +22,12 @@ from kdht.node.replicas.admission import Admission
 from kdht.node.replicas.clock import HybridClock
 from kdht.node.replicas.conditions import ConditionJob, Conditions
 from kdht.node.replicas.context import CoordinatorContext, Quorum
+from kdht.node.replicas.member_reads import MemberReads, MembersDone, MembersOutcome
 from kdht.node.replicas.quorum_reads import untrusted_store
 from kdht.node.replicas.recent import Recent
 from kdht.node.replicas.turns import Outcome, Planned, Turn, Turns
 from kdht.node.replicas.writes import pack_stored
 from kdht.node.sets.index import SetIndex
-from kdht.node.sets.reads import MemberReads, MembersDone, MembersOutcome
 from kdht.storage import Granted, Promise, Store, StoredRecord, Writer
 from kdht.times import UnixTime
 from kdht.wire import FIELD, OFFSET, RECORD, Address, parse_promise, promised_record

@@ -98,6 +98,8 @@ class NearbySets:
         else:
             return
         self.records[place] = record
+        if record.expiry <= self._purged:  # it came after its end
+            self._purged = 0
 
     def purge(self, now: UnixTime) -> None:
         """Forget what has expired. Records expire at whole seconds, so one look a second is enough."""

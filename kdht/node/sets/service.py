@@ -16,11 +16,11 @@ from kdht.errors import BadPacket, StorageError
 from kdht.node.access import Access, body_of
 from kdht.node.replicas import Coordinator
 from kdht.node.replicas.coordinator import KeptRecords
+from kdht.node.replicas.member_reads import MembersOutcome
 from kdht.node.replicas.turns import Turn
 from kdht.node.replicas.writes import Written
 from kdht.node.replies import Replies, ReplyBatch
 from kdht.node.sets.index import Part, SetIndex, page_of_members
-from kdht.node.sets.reads import MembersOutcome
 from kdht.storage import StoredRecord
 from kdht.storage.record import TOMBSTONE
 from kdht.storage.room import Room
