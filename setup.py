@@ -33,6 +33,7 @@ NAMES = [
     "kdht.datapath.socket._socket",
     "kdht.datapath.nfqueue._nfqueue",
     "kdht.storage._reader",
+    "kdht.storage._change",
     "kdht.node.replicas._store_requests",
     "kdht.lab._overlay",
     "kdht.lab._repeat",

@@ -49,9 +49,9 @@ static __always_inline int kdht_is_too_much(const struct kdht_plan *p, const str
 	struct kdht_allowance *held;
 	__u64 price;
 
-	if (f->h->flags & KDHT_FLAG_FORWARDED)
+	if (p->h->flags & KDHT_FLAG_FORWARDED)
 		return 0; /* a member's, or soon dropped for its tag */
-	sender.kind = kdht_rate_kind_of(f->h->op);
+	sender.kind = kdht_rate_kind_of(p->h->op);
 	price = sender.kind == KDHT_RATE_WRITES ? settings->rates.prices[KDHT_RATE_WRITES] :
 		sender.kind == KDHT_RATE_COSTLY ? settings->rates.prices[KDHT_RATE_COSTLY] :
 						  settings->rates.prices[KDHT_RATE_READS];
@@ -59,33 +59,32 @@ static __always_inline int kdht_is_too_much(const struct kdht_plan *p, const str
 		return 0;
 	sender.network = kdht_is_ipv4(f->source) ? f->source.low : f->source.high;
 	held = bpf_map_lookup_elem(&kdht_senders, &sender);
-	return held ? !kdht_rate_take(held, p->clock, price) : kdht_is_new_too_much(&sender, p->clock, price);
+	return held ? !kdht_rate_take(held, p->s->clock, price) : kdht_is_new_too_much(&sender, p->s->clock, price);
 }
 
 /* Write the question for bpf_fib_lookup to the scratch. */
-static __always_inline void kdht_question(const struct kdht_plan *p)
+static __always_inline void kdht_question(struct xdp_md *ctx, struct kdht_scratch *s)
 {
-	struct bpf_fib_lookup *fib = &p->s->fib;
+	struct bpf_fib_lookup *fib = &s->fib;
 
 	__builtin_memset(fib, 0, sizeof(*fib));
 	fib->l4_protocol = IPPROTO_UDP;
-	fib->sport = p->source_port;
-	fib->dport = p->target_port;
-	fib->tot_len = p->f->end;
-	if (p->f->version == 4) {
+	fib->sport = s->way.source_port;
+	fib->dport = s->way.target_port;
+	fib->tot_len = s->frame.end;
+	if (s->frame.version == 4) {
 		fib->family = KDHT_AF_INET;
-		fib->ipv4_src = p->source.low >> 32;
-		fib->ipv4_dst = p->target.low >> 32;
+		fib->ipv4_src = s->way.source.low >> 32;
+		fib->ipv4_dst = s->way.target.low >> 32;
 	} else {
 		fib->family = KDHT_AF_INET6;
-		kdht_put_ip(fib->ipv6_src, p->source);
-		kdht_put_ip(fib->ipv6_dst, p->target);
+		kdht_put_ip(fib->ipv6_src, s->way.source);
+		kdht_put_ip(fib->ipv6_dst, s->way.target);
 	}
-	p->s->device = p->f->device;
-	p->s->route.target = p->target;
-	p->s->route.from = p->f->ctx->ingress_ifindex;
-	p->s->route.until = p->clock + KDHT_ROUTE_LIFE;
-	p->s->route.longest = p->f->end;
+	s->route.target = s->way.target;
+	s->route.from = ctx->ingress_ifindex;
+	s->route.until = s->clock + KDHT_ROUTE_LIFE;
+	s->route.longest = s->frame.end;
 }
 
 /* Ask the kernel. The answer goes to the scratch's `route`; or the reason why there is none. Verified once. */
@@ -96,12 +95,12 @@ __noinline int kdht_ask(struct xdp_md *ctx, struct kdht_scratch *s)
 
 	if (!s)
 		return KDHT_REASON_NO_ROUTE;
-	s->fib.ifindex = s->device;
-	tagged = s->device != s->route.from;
+	s->fib.ifindex = s->frame.device;
+	tagged = s->frame.device != s->route.from;
 	answer = bpf_fib_lookup(ctx, &s->fib, sizeof(s->fib), 0);
 	if (answer == BPF_FIB_LKUP_RET_NO_NEIGH)
 		return KDHT_REASON_NO_NEIGHBOUR;
-	if (answer != BPF_FIB_LKUP_RET_SUCCESS || (tagged && s->fib.ifindex != s->device))
+	if (answer != BPF_FIB_LKUP_RET_SUCCESS || (tagged && s->fib.ifindex != s->frame.device))
 		return KDHT_REASON_NO_ROUTE; /* it would leave the VLAN, and its tag would have to be removed */
 	s->route.ifindex = tagged ? s->route.from : s->fib.ifindex;
 	__builtin_memcpy(s->route.macs, s->fib.dmac, ETH_ALEN);
@@ -109,42 +108,41 @@ __noinline int kdht_ask(struct xdp_md *ctx, struct kdht_scratch *s)
 	return KDHT_GO_ON;
 }
 
-static __always_inline int kdht_is_known(const struct kdht_route *known, const struct kdht_plan *p)
+static __always_inline int kdht_is_known(const struct kdht_route *known, struct xdp_md *ctx,
+					 const struct kdht_scratch *s)
 {
-	return known->until > p->clock && known->from == p->f->ctx->ingress_ifindex && !p->f->vlan &&
-	       known->longest >= p->f->end && known->target.low == p->target.low &&
-	       known->target.high == p->target.high;
+	return known->until > s->clock && known->from == ctx->ingress_ifindex && !s->frame.vlan &&
+	       known->longest >= s->frame.end && known->target.low == s->way.target.low &&
+	       known->target.high == s->way.target.high;
 }
 
 /*
  * Write where the message goes to the scratch's `route`. bpf_fib_lookup is the most expensive step (140 to
  * 190 ns), so its answer is used again for KDHT_ROUTE_LIFE. A changed route takes effect as late.
  */
-static __always_inline int kdht_find_route(const struct kdht_plan *p)
+static __always_inline int kdht_find_route(struct xdp_md *ctx, struct kdht_scratch *s)
 {
-	__u32 index = ((p->target.low ^ p->target.high) * 0x9e3779b97f4a7c15ull) >> (64 - KDHT_ROUTE_BITS);
+	__u32 index = ((s->way.target.low ^ s->way.target.high) * 0x9e3779b97f4a7c15ull) >> (64 - KDHT_ROUTE_BITS);
 	struct kdht_route *known = bpf_map_lookup_elem(&kdht_routes, &index);
 	int reason;
 
 	if (!known)
 		return KDHT_REASON_NO_ROUTE;
-	if (kdht_is_known(known, p)) {
-		p->s->route.ifindex = known->ifindex;
-		__builtin_memcpy(p->s->route.macs, known->macs, sizeof(known->macs));
+	if (kdht_is_known(known, ctx, s)) {
+		s->route.ifindex = known->ifindex;
+		__builtin_memcpy(s->route.macs, known->macs, sizeof(known->macs));
 		return KDHT_GO_ON;
 	}
-	kdht_question(p);
-	reason = kdht_ask(p->f->ctx, p->s);
-	if (reason == KDHT_GO_ON && !p->f->vlan)
-		*known = p->s->route;
+	kdht_question(ctx, s);
+	reason = kdht_ask(ctx, s);
+	if (reason == KDHT_GO_ON && !s->frame.vlan)
+		*known = s->route;
 	return reason;
 }
 
-static __always_inline int kdht_send(const struct kdht_plan *p)
+static __always_inline int kdht_send(struct xdp_md *ctx, const struct kdht_route *route)
 {
-	struct xdp_md *ctx = p->f->ctx;
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
-	const struct kdht_route *route = &p->s->route;
 
 	if (data + sizeof(struct ethhdr) > end)
 		return XDP_ABORTED;
@@ -170,17 +168,71 @@ static __always_inline int kdht_action(const struct kdht_xdp_settings *settings,
 	return settings->flags & KDHT_XDP_TEST_RUN ? reason << 8 | action : action;
 }
 
-/* Everything before the rewriting. Gives the reason. */
-static __always_inline int kdht_treat(struct kdht_plan *p, const struct kdht_xdp_state *state)
+static __always_inline void kdht_begin_plan(struct kdht_plan *p, struct xdp_md *ctx,
+					    const struct kdht_xdp_state *state, struct kdht_scratch *s)
 {
-	int reason = kdht_parse(p->f, state);
+	p->ctx = ctx;
+	p->config = &state->config;
+	p->s = s;
+	p->f = &s->frame;
+	p->way = &s->way;
+}
 
-	if (reason != KDHT_GO_ON)
-		return reason;
-	/* Packets get lost behind this program: only the daemon's proofs go through it. */
-	if (state->settings.only && KDHT_AT(__be32, p->f->h, request_id) != state->settings.only)
+/* The same in a later step: kdht_parse has been there. Not 0: the packet is not what it was. */
+static __always_inline int kdht_resume_plan(struct kdht_plan *p, struct xdp_md *ctx,
+					    const struct kdht_xdp_state *state, struct kdht_scratch *s)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	void *l3 = data + (s->frame.ip & KDHT_LINK_MASK), *l4 = l3 + (s->frame.udp & KDHT_IP_MASK);
+
+	barrier_var(l3); /* else the compiler adds the parts up anew for each use, and the verifier knows no bounds */
+	barrier_var(l4);
+	kdht_begin_plan(p, ctx, state, s);
+	p->l3 = l3;
+	p->l4 = l4;
+	p->h = (void *)(p->l4 + 1);
+	return p->l3 + sizeof(struct ipv6hdr) > end || (void *)(p->h + 1) > end;
+}
+
+/* The steps. Each is a global function, so the verifier walks it once. */
+__noinline int kdht_parse_step(struct xdp_md *ctx, const struct kdht_xdp_state *state, struct kdht_scratch *s)
+{
+	struct kdht_plan plan;
+
+	if (!state || !s)
 		return KDHT_REASON_NOT_READY;
-	return kdht_is_too_much(p, &state->settings) ? KDHT_REASON_RATE_LIMITED : kdht_plan_message(p);
+	kdht_begin_plan(&plan, ctx, state, s);
+	return kdht_parse(&plan, state);
+}
+
+__noinline int kdht_verdict_step(struct xdp_md *ctx, const struct kdht_xdp_state *state, struct kdht_scratch *s)
+{
+	struct kdht_plan plan;
+
+	if (!state || !s || kdht_resume_plan(&plan, ctx, state, s))
+		return KDHT_REASON_NOT_READY;
+	/* Packets get lost behind this program: only the daemon's path checks go through it. */
+	if (state->settings.only && KDHT_AT(__be32, plan.h, request_id) != state->settings.only)
+		return KDHT_REASON_NOT_READY;
+	return kdht_is_too_much(&plan, &state->settings) ? KDHT_REASON_RATE_LIMITED : kdht_plan_message(&plan);
+}
+
+__noinline int kdht_rewrite_step(struct xdp_md *ctx, const struct kdht_xdp_state *state, struct kdht_scratch *s,
+				 int reason)
+{
+	struct kdht_plan plan;
+
+	if (!state || !s || kdht_resume_plan(&plan, ctx, state, s))
+		return 1;
+	return kdht_rewrite(&plan, reason);
+}
+
+/* Everything before the rewriting. Gives the reason. */
+static __always_inline int kdht_treat(struct xdp_md *ctx, const struct kdht_xdp_state *state, struct kdht_scratch *s)
+{
+	int reason = kdht_parse_step(ctx, state, s);
+
+	return reason == KDHT_GO_ON ? kdht_verdict_step(ctx, state, s) : reason;
 }
 
 static __always_inline int kdht_goes_on(int reason)
@@ -209,41 +261,37 @@ static __always_inline const struct kdht_xdp_state *kdht_state(void)
 SEC("xdp")
 int kdht_xdp(struct xdp_md *ctx)
 {
-	struct kdht_frame frame = {.ctx = ctx};
-	struct kdht_plan plan = {.f = &frame};
-	const struct kdht_xdp_settings *settings;
-	const struct kdht_xdp_state *state;
 	__u32 zero = 0;
+	struct kdht_scratch *s = bpf_map_lookup_elem(&kdht_scratches, &zero);
+	const struct kdht_xdp_state *state = kdht_state();
+	const struct kdht_xdp_settings *settings;
 	int reason, unroutable;
 
-	plan.s = bpf_map_lookup_elem(&kdht_scratches, &zero);
-	state = kdht_state();
-	if (!plan.s || !state) {
+	if (!s || !state) {
 		kdht_count(KDHT_REASON_NOT_READY);
 		return XDP_PASS;
 	}
-	plan.config = &state->config;
 	settings = &state->settings;
-	if (!(plan.config->flags & KDHT_CONFIG_READY))
+	if (!(state->config.flags & KDHT_CONFIG_READY))
 		return kdht_action(settings, kdht_count(KDHT_REASON_NOT_READY));
-	plan.clock = bpf_ktime_get_coarse_ns();
-	plan.now = kdht_now(settings, plan.clock, &plan.s->second);
-	reason = kdht_treat(&plan, state);
-	if (kdht_goes_on(reason) && kdht_must_pass_up(&frame))
+	s->clock = bpf_ktime_get_coarse_ns();
+	s->now = kdht_now(settings, s->clock, &s->second);
+	reason = kdht_treat(ctx, state, s);
+	if (kdht_goes_on(reason) && kdht_must_pass_up(&s->frame))
 		reason = KDHT_REASON_PARTIAL;
 	if (!kdht_goes_on(reason))
 		return kdht_action(settings, kdht_count(reason));
 	if (!(settings->flags & KDHT_XDP_TEST_RUN)) {
-		unroutable = kdht_find_route(&plan);
+		unroutable = kdht_find_route(ctx, s);
 		if (unroutable != KDHT_GO_ON)
 			return kdht_action(settings, kdht_count(unroutable));
 	}
-	if (kdht_rewrite(&plan, reason))
+	if (kdht_rewrite_step(ctx, state, s, reason))
 		return XDP_ABORTED;
 	kdht_count(reason);
 	if (settings->flags & KDHT_XDP_TEST_RUN)
 		return kdht_action(settings, reason);
-	return kdht_send(&plan);
+	return kdht_send(ctx, &s->route);
 }
 
 /* The kernel allows bpf_fib_lookup only in a program that says GPL. It knows no name for this dual license. */

@@ -116,13 +116,45 @@ struct kdht_second {
 	__u64 number;
 };
 
-/* Data of the current packet that is too large for the stack. The body is copied only if it is read. */
+/* What a frame says. */
+struct kdht_frame {
+	struct kdht_ip128 source, target;
+	__u32 ip;      /* offset of the IP header */
+	__u32 ip_len;  /* from there to the end of the frame */
+	__u32 udp;     /* from the IP header on */
+	__u32 end;     /* the end according to the IP header, from the IP header on */
+	__u32 message_len;
+	__u32 vlan;    /* number + 1, or KDHT_UNTAGGED */
+	__u32 generic; /* the packet may be one whose checksum a device will complete after us */
+	__u32 device;  /* the interface that the kernel will say it came from: the VLAN's own */
+	int unusual;   /* the reason to drop it if it turns out to be ours */
+	__u16 version; /* 4 or 6 */
+	__be16 source_port, target_port;
+	__be16 udp_len, udp_check;
+};
+
+/* The way on that a message takes, and what a client's gets. */
+struct kdht_way {
+	struct kdht_ip128 source, target;
+	__be16 source_port, target_port;
+	__u16 max_reply;
+	__u8 hops;
+	__u8 forwarded;
+};
+
+/*
+ * Data of the current packet, for all steps. The verifier remembers nothing of what lies here, so it walks the next
+ * step once, and not once for each way through the last one. The body is copied only if it is read.
+ */
 struct kdht_scratch {
 	struct kdht_second second; /* outlives the packet */
+	struct kdht_frame frame;
+	struct kdht_way way;
+	__u64 clock; /* CLOCK_MONOTONIC_COARSE, nanoseconds */
+	__u32 now;   /* unix seconds */
 	struct bpf_fib_lookup fib;
 	struct kdht_route route;
 	struct kdht_walk walk;
-	__u32 device; /* as kdht_frame has it */
 	__u32 len;
 	__u8 body[KDHT_MAX_BODY + 8]; /* zeros follow the body, so that its last word can be read whole */
 };

@@ -23,6 +23,10 @@
 #define KDHT_IP_MORE 0x2000
 #define KDHT_MAPPED 0x00000000ffff0000ull /* bytes 8 to 15 of ::ffff:0.0.0.0, as they lie */
 
+/* What the length of the link's header and of the IP header fit into: bounds for the verifier. */
+#define KDHT_LINK_MASK 0x1f
+#define KDHT_IP_MASK 0x3f
+
 struct kdht_vlan_tag {
 	__be16 tci;
 	__be16 protocol;
@@ -31,25 +35,16 @@ struct kdht_vlan_tag {
 /* A field of a header in a packet. */
 #define KDHT_AT(type, start, name) (*(type *)((void *)(start) + __builtin_offsetof(struct kdht_header, name)))
 
-/* A frame in the program. No helper that is called moves the packet, so the pointers stay valid. */
-struct kdht_frame {
+/* A packet on its way through a step. No helper that is called moves it, so the pointers stay valid. */
+struct kdht_plan {
 	struct xdp_md *ctx;
+	const struct kdht_config *config;
+	struct kdht_scratch *s;
+	struct kdht_frame *f;
+	struct kdht_way *way;
 	void *l3;              /* the IP header, */
 	struct udphdr *l4;     /* and what comes behind it when nothing is unusual; */
 	struct kdht_header *h; /* whole */
-	__u32 ip;      /* offset of the IP header */
-	__u32 ip_len;  /* from there to the end of the frame */
-	__u32 udp;     /* from the IP header on */
-	__u32 end;     /* the end according to the IP header, from the IP header on */
-	__u32 message_len;
-	__u32 vlan;    /* number + 1, or KDHT_UNTAGGED */
-	__u32 generic; /* the packet may be one whose checksum a device will complete after us */
-	__u32 device;  /* the interface that the kernel will say it came from: the VLAN's own */
-	int unusual;   /* the reason to drop it if it turns out to be ours */
-	__u16 version; /* 4 or 6 */
-	__be16 source_port, target_port;
-	__be16 udp_len, udp_check;
-	struct kdht_ip128 source, target;
 };
 
 static __always_inline struct kdht_ip128 kdht_mapped(__be32 ip)
@@ -146,10 +141,10 @@ __noinline int kdht_find_link(const struct kdht_xdp_state *state, __u32 ifindex,
  * it drops frames for other hosts (a bridge floods them, a promiscuous interface takes them), and it knows about
  * further addresses of the interface, of a macvlan for example.
  */
-static __always_inline int kdht_is_for_us(struct kdht_frame *f, const struct kdht_xdp_state *state)
+static __always_inline int kdht_is_for_us(struct kdht_plan *p, const struct kdht_xdp_state *state)
 {
-	void *data = (void *)(long)f->ctx->data, *end = (void *)(long)f->ctx->data_end;
-	__u32 index = kdht_find_link(state, f->ctx->ingress_ifindex, f->vlan);
+	void *data = (void *)(long)p->ctx->data, *end = (void *)(long)p->ctx->data_end;
+	__u32 index = kdht_find_link(state, p->ctx->ingress_ifindex, p->f->vlan);
 	const struct kdht_link *link;
 	const __u16 *to = data, *own;
 
@@ -157,38 +152,42 @@ static __always_inline int kdht_is_for_us(struct kdht_frame *f, const struct kdh
 		return 0;
 	link = &state->links[index];
 	own = (const __u16 *)link->mac;
-	f->device = link->device;
-	f->generic = link->flags & KDHT_LINK_GENERIC;
+	p->f->device = link->device;
+	p->f->generic = link->flags & KDHT_LINK_GENERIC;
 	return to[0] == own[0] && to[1] == own[1] && to[2] == own[2];
 }
 
 /* Parse Ethernet and at most one VLAN tag. Gives the Ethernet type, or 0. */
-static __always_inline __be16 kdht_parse_link(struct kdht_frame *f)
+static __always_inline __be16 kdht_parse_link(struct kdht_plan *p)
 {
-	void *data = (void *)(long)f->ctx->data, *end = (void *)(long)f->ctx->data_end;
+	void *data = (void *)(long)p->ctx->data, *end = (void *)(long)p->ctx->data_end;
 	struct ethhdr *eth = data;
 	struct kdht_vlan_tag *tag = (void *)(eth + 1);
+	__u64 length = end - data;
 	__be16 protocol;
 
 	if ((void *)(eth + 1) > end)
 		return 0;
 	protocol = eth->h_proto;
-	f->ip = sizeof(*eth);
+	p->f->ip = sizeof(*eth);
+	p->f->vlan = KDHT_UNTAGGED;
+	p->f->unusual = KDHT_GO_ON;
 	if (protocol == bpf_htons(ETH_P_8021Q) || protocol == bpf_htons(ETH_P_8021AD)) {
 		if ((void *)(tag + 1) > end)
 			return 0;
 		protocol = tag->protocol;
-		f->vlan = (bpf_ntohs(tag->tci) & 0x0fff) + 1;
-		f->ip += sizeof(*tag);
+		p->f->vlan = (bpf_ntohs(tag->tci) & 0x0fff) + 1;
+		p->f->ip += sizeof(*tag);
 	}
-	f->ip_len = end - data - f->ip;
+	barrier_var(length); /* the verifier takes the difference of pointers in 64 bits only */
+	p->f->ip_len = length - p->f->ip;
 	return protocol;
 }
 
-static __always_inline int kdht_parse_ipv4(struct kdht_frame *f, const struct kdht_config *config)
+static __always_inline int kdht_parse_ipv4(struct kdht_plan *p)
 {
-	void *data = (void *)(long)f->ctx->data, *end = (void *)(long)f->ctx->data_end;
-	struct iphdr *ip = data + f->ip;
+	void *data = (void *)(long)p->ctx->data, *end = (void *)(long)p->ctx->data_end;
+	struct iphdr *ip = data + (p->f->ip & KDHT_LINK_MASK);
 	__u16 fragment;
 
 	if ((void *)ip + 1 > end || ip->version != 4)
@@ -200,24 +199,24 @@ static __always_inline int kdht_parse_ipv4(struct kdht_frame *f, const struct kd
 	fragment = bpf_ntohs(ip->frag_off);
 	if (ip->protocol != IPPROTO_UDP || fragment & KDHT_IP_OFFSET)
 		return KDHT_REASON_NOT_OURS;
-	f->version = 4;
-	f->l3 = ip;
-	f->l4 = (void *)(ip + 1);
-	f->source = kdht_mapped(ip->saddr);
-	f->target = kdht_mapped(ip->daddr);
-	if (!kdht_is_own(config, f->target))
+	p->f->version = 4;
+	p->l3 = ip;
+	p->l4 = (void *)(ip + 1);
+	p->f->source = kdht_mapped(ip->saddr);
+	p->f->target = kdht_mapped(ip->daddr);
+	if (!kdht_is_own(p->config, p->f->target))
 		return KDHT_REASON_NOT_OURS;
-	f->udp = 4 * ip->ihl;
-	f->end = bpf_ntohs(ip->tot_len);
+	p->f->udp = 4 * ip->ihl;
+	p->f->end = bpf_ntohs(ip->tot_len);
 	if (fragment & KDHT_IP_MORE)
-		f->unusual = KDHT_REASON_FRAGMENT;
+		p->f->unusual = KDHT_REASON_FRAGMENT;
 	else if (ip->ihl > 5)
-		f->unusual = KDHT_REASON_IP_OPTIONS;
+		p->f->unusual = KDHT_REASON_IP_OPTIONS;
 	return KDHT_GO_ON;
 }
 
 /* Walk IPv6 extension headers (RFC 8200, section 4) to UDP. */
-static __always_inline int kdht_skip_ext_headers(struct kdht_frame *f, __u8 kind)
+static __always_inline int kdht_skip_ext_headers(struct kdht_plan *p, __u8 kind)
 {
 	__u8 header[8];
 
@@ -227,124 +226,121 @@ static __always_inline int kdht_skip_ext_headers(struct kdht_frame *f, __u8 kind
 		if (i == KDHT_MAX_EXT_HEADERS || (kind != IPPROTO_HOPOPTS && kind != IPPROTO_ROUTING &&
 						  kind != IPPROTO_FRAGMENT && kind != IPPROTO_DSTOPTS))
 			return KDHT_REASON_NOT_OURS;
-		if (f->udp + 8 > f->end)
+		if (p->f->udp + 8 > p->f->end)
 			return KDHT_REASON_BAD_IP;
-		if (bpf_xdp_load_bytes(f->ctx, f->ip + f->udp, header, sizeof(header)))
+		if (bpf_xdp_load_bytes(p->ctx, p->f->ip + p->f->udp, header, sizeof(header)))
 			return KDHT_REASON_BAD_IP;
 		if (kind == IPPROTO_FRAGMENT) {
 			if (((__u32)header[2] << 8 | header[3]) & 0xfff8)
 				return KDHT_REASON_NOT_OURS;
-			f->unusual = KDHT_REASON_FRAGMENT;
-			f->udp += 8;
+			p->f->unusual = KDHT_REASON_FRAGMENT;
+			p->f->udp += 8;
 		} else {
-			if (f->unusual == KDHT_GO_ON)
-				f->unusual = KDHT_REASON_EXT_HEADER;
-			f->udp += 8 * ((__u32)header[1] + 1);
+			if (p->f->unusual == KDHT_GO_ON)
+				p->f->unusual = KDHT_REASON_EXT_HEADER;
+			p->f->udp += 8 * ((__u32)header[1] + 1);
 		}
 		kind = header[0];
 	}
 	return KDHT_REASON_NOT_OURS;
 }
 
-static __always_inline int kdht_parse_ipv6(struct kdht_frame *f, const struct kdht_config *config)
+static __always_inline int kdht_parse_ipv6(struct kdht_plan *p)
 {
-	void *data = (void *)(long)f->ctx->data, *end = (void *)(long)f->ctx->data_end;
-	struct ipv6hdr *ip = data + f->ip;
+	void *data = (void *)(long)p->ctx->data, *end = (void *)(long)p->ctx->data_end;
+	struct ipv6hdr *ip = data + (p->f->ip & KDHT_LINK_MASK);
 
 	if ((void *)ip + 1 > end || ip->version != 6)
 		return KDHT_REASON_NOT_OURS;
 	if ((void *)(ip + 1) > end)
 		return KDHT_REASON_BAD_IP;
-	f->version = 6;
-	f->l3 = ip;
-	f->l4 = (void *)(ip + 1);
-	f->source = kdht_ip_at(&ip->saddr);
-	f->target = kdht_ip_at(&ip->daddr);
-	if (kdht_is_ipv4(f->target) || !kdht_is_own(config, f->target))
+	p->f->version = 6;
+	p->l3 = ip;
+	p->l4 = (void *)(ip + 1);
+	p->f->source = kdht_ip_at(&ip->saddr);
+	p->f->target = kdht_ip_at(&ip->daddr);
+	if (kdht_is_ipv4(p->f->target) || !kdht_is_own(p->config, p->f->target))
 		return KDHT_REASON_NOT_OURS;
-	f->udp = sizeof(*ip);
-	f->end = sizeof(*ip) + bpf_ntohs(ip->payload_len);
-	if (f->end > f->ip_len)
+	p->f->udp = sizeof(*ip);
+	p->f->end = sizeof(*ip) + bpf_ntohs(ip->payload_len);
+	if (p->f->end > p->f->ip_len)
 		return KDHT_REASON_BAD_IP;
 	if (ip->nexthdr == IPPROTO_UDP)
 		return KDHT_GO_ON;
-	return kdht_skip_ext_headers(f, ip->nexthdr);
+	return kdht_skip_ext_headers(p, ip->nexthdr);
 }
 
 /* The reason to drop a fragment, or a packet with options or extension headers, if it is for us. */
-static __always_inline int kdht_parse_unusual(struct kdht_frame *f, const struct kdht_config *config)
+static __always_inline int kdht_parse_unusual(struct kdht_plan *p)
 {
 	struct {
 		struct udphdr udp;
 		__be32 magic;
 	} start = {};
 
-	if (bpf_xdp_load_bytes(f->ctx, f->ip + f->udp, &start.udp, sizeof(start.udp)))
+	if (bpf_xdp_load_bytes(p->ctx, p->f->ip + p->f->udp, &start.udp, sizeof(start.udp)))
 		return KDHT_REASON_BAD_IP;
-	if (start.udp.dest != config->port || f->udp + sizeof(start) > f->end)
+	if (start.udp.dest != p->config->port || p->f->udp + sizeof(start) > p->f->end)
 		return KDHT_REASON_NOT_OURS;
-	if (bpf_xdp_load_bytes(f->ctx, f->ip + f->udp + 8, &start.magic, sizeof(start.magic)))
+	if (bpf_xdp_load_bytes(p->ctx, p->f->ip + p->f->udp + 8, &start.magic, sizeof(start.magic)))
 		return KDHT_REASON_NOT_OURS;
 	if (start.magic != bpf_htonl(KDHT_MAGIC))
 		return KDHT_REASON_NOT_OURS;
-	if (f->unusual == KDHT_REASON_FRAGMENT)
+	if (p->f->unusual == KDHT_REASON_FRAGMENT)
 		return KDHT_REASON_FRAGMENT; /* constants, so that the verifier sees that it ends here */
-	return f->version == 4 ? KDHT_REASON_IP_OPTIONS : KDHT_REASON_EXT_HEADER;
+	return p->f->version == 4 ? KDHT_REASON_IP_OPTIONS : KDHT_REASON_EXT_HEADER;
 }
 
 /* The UDP header and the magic behind it: is it for us? */
-static __always_inline int kdht_parse_udp(struct kdht_frame *f, const struct kdht_config *config)
+static __always_inline int kdht_parse_udp(struct kdht_plan *p)
 {
-	void *end = (void *)(long)f->ctx->data_end;
-	struct udphdr *udp = f->l4;
+	void *end = (void *)(long)p->ctx->data_end;
+	struct udphdr *udp = p->l4;
 	__be32 *magic = (void *)(udp + 1);
 
-	if (f->end > f->ip_len || f->udp + sizeof(*udp) > f->end)
+	if (p->f->end > p->f->ip_len || p->f->udp + sizeof(*udp) > p->f->end)
 		return KDHT_REASON_BAD_IP;
-	if (f->unusual != KDHT_GO_ON)
-		return kdht_parse_unusual(f, config);
+	if (p->f->unusual != KDHT_GO_ON)
+		return kdht_parse_unusual(p);
 	if ((void *)(udp + 1) > end)
 		return KDHT_REASON_BAD_IP;
-	if (udp->dest != config->port || f->udp + sizeof(*udp) + sizeof(*magic) > f->end)
+	if (udp->dest != p->config->port || p->f->udp + sizeof(*udp) + sizeof(*magic) > p->f->end)
 		return KDHT_REASON_NOT_OURS;
 	if ((void *)(magic + 1) > end || *magic != bpf_htonl(KDHT_MAGIC))
 		return KDHT_REASON_NOT_OURS;
-	f->udp_check = udp->check;
-	if (f->version == 4 && kdht_fold(kdht_words(f->l3, sizeof(struct iphdr) / 4, 0)) != 0xffff)
+	p->f->udp_check = udp->check;
+	if (p->f->version == 4 && kdht_fold(kdht_words(p->l3, sizeof(struct iphdr) / 4, 0)) != 0xffff)
 		return KDHT_REASON_BAD_CHECKSUM;
-	if (f->version == 6 && !f->udp_check)
+	if (p->f->version == 6 && !p->f->udp_check)
 		return KDHT_REASON_NO_CHECKSUM;
-	f->udp_len = udp->len;
-	if (bpf_ntohs(f->udp_len) != f->end - f->udp)
+	p->f->udp_len = udp->len;
+	if (bpf_ntohs(p->f->udp_len) != p->f->end - p->f->udp)
 		return KDHT_REASON_BAD_IP;
-	if (f->version == 6 && kdht_is_ipv4(f->source))
+	if (p->f->version == 6 && kdht_is_ipv4(p->f->source))
 		return KDHT_REASON_BAD_ADDRESS; /* its reply would go to an IPv4 host, past all filters for IPv4 */
-	if (kdht_is_martian(config, f->source))
+	if (kdht_is_martian(p->config, p->f->source))
 		return KDHT_REASON_MARTIAN;
-	f->source_port = udp->source;
-	f->target_port = udp->dest;
-	f->message_len = f->end - f->udp - sizeof(*udp);
-	f->h = (void *)(udp + 1);
-	if (f->message_len < KDHT_HEADER_LEN || (void *)(f->h + 1) > end)
+	p->f->source_port = udp->source;
+	p->f->target_port = udp->dest;
+	p->f->message_len = p->f->end - p->f->udp - sizeof(*udp);
+	p->h = (void *)(udp + 1);
+	if (p->f->message_len < KDHT_HEADER_LEN || (void *)(p->h + 1) > end)
 		return KDHT_REASON_TRUNCATED;
 	return KDHT_GO_ON;
 }
 
-static __always_inline int kdht_parse(struct kdht_frame *f, const struct kdht_xdp_state *state)
+static __always_inline int kdht_parse(struct kdht_plan *p, const struct kdht_xdp_state *state)
 {
-	const struct kdht_config *config = &state->config;
-	__be16 protocol = kdht_parse_link(f);
+	__be16 protocol = kdht_parse_link(p);
 	int reason = KDHT_REASON_NOT_OURS;
 
-	if (!protocol || !kdht_is_for_us(f, state))
+	if (!protocol || !kdht_is_for_us(p, state))
 		return reason;
-
-	f->unusual = KDHT_GO_ON;
 	if (protocol == bpf_htons(ETH_P_IP))
-		reason = kdht_parse_ipv4(f, config);
+		reason = kdht_parse_ipv4(p);
 	else if (protocol == bpf_htons(ETH_P_IPV6))
-		reason = kdht_parse_ipv6(f, config);
-	return reason == KDHT_GO_ON ? kdht_parse_udp(f, config) : reason;
+		reason = kdht_parse_ipv6(p);
+	return reason == KDHT_GO_ON ? kdht_parse_udp(p) : reason;
 }
 
 #endif

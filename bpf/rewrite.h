@@ -74,16 +74,16 @@ static __always_inline __u16 kdht_new_check(struct kdht_plan *p, int reason, __u
 {
 	const struct kdht_frame *f = p->f;
 	__u64 pseudo = (__u64)f->udp_len + bpf_htons(IPPROTO_UDP);
-	__u64 total = kdht_address_sum(f, &p->source, &p->target, 0) + kdht_ports(p->source_port, p->target_port);
+	__u64 total = kdht_address_sum(f, &p->way->source, &p->way->target, 0) + kdht_ports(p->way->source_port, p->way->target_port);
 	__u16 check;
 
 	if (f->version == 4 && !f->udp_check)
 		return 0;
 	if (kdht_is_partial(f)) {
 		*failed = kdht_load_body(p);
-		total += pseudo + f->udp_len + kdht_words(f->h, KDHT_HEADER_LEN / 4, 0) + kdht_body_sum(p->s);
+		total += pseudo + f->udp_len + kdht_words(p->h, KDHT_HEADER_LEN / 4, 0) + kdht_body_sum(p->s);
 	} else {
-		total += (__u16)~f->udp_check + old + kdht_changing(f->h, reason, 0);
+		total += (__u16)~f->udp_check + old + kdht_changing(p->h, reason, 0);
 		total += kdht_address_sum(f, &f->source, &f->target, 0xffffffff);
 		total += (__u32)~kdht_ports(f->source_port, f->target_port);
 	}
@@ -93,33 +93,33 @@ static __always_inline __u16 kdht_new_check(struct kdht_plan *p, int reason, __u
 
 static __always_inline void kdht_write_ip(const struct kdht_plan *p)
 {
-	struct iphdr *ip = p->f->l3;
-	struct ipv6hdr *ip6 = p->f->l3;
+	struct iphdr *ip = p->l3;
+	struct ipv6hdr *ip6 = p->l3;
 
 	if (p->f->version == 4) {
-		ip->saddr = p->source.low >> 32;
-		ip->daddr = p->target.low >> 32;
+		ip->saddr = p->way->source.low >> 32;
+		ip->daddr = p->way->target.low >> 32;
 		ip->ttl = KDHT_NEW_TTL;
 		ip->check = 0;
 		ip->check = ~kdht_fold(kdht_words(ip, sizeof(*ip) / 4, 0));
 		return;
 	}
-	kdht_put_ip(&ip6->saddr, p->source);
-	kdht_put_ip(&ip6->daddr, p->target);
+	kdht_put_ip(&ip6->saddr, p->way->source);
+	kdht_put_ip(&ip6->daddr, p->way->target);
 	ip6->hop_limit = KDHT_NEW_TTL;
 }
 
 /* Rewrite the packet for `reason`. */
 static __always_inline int kdht_rewrite(struct kdht_plan *p, int reason)
 {
-	struct udphdr *udp = p->f->l4;
-	__u64 old = kdht_changing(p->f->h, reason, 0xffffffff);
+	struct udphdr *udp = p->l4;
+	__u64 old = kdht_changing(p->h, reason, 0xffffffff);
 	int failed = 0;
 
 	kdht_apply(p, reason);
 	udp->check = kdht_new_check(p, reason, old, &failed);
-	udp->source = p->source_port;
-	udp->dest = p->target_port;
+	udp->source = p->way->source_port;
+	udp->dest = p->way->target_port;
 	kdht_write_ip(p);
 	return failed;
 }

@@ -10,19 +10,6 @@
 #include "table.h"
 #include "tags.h"
 
-struct kdht_plan {
-	const struct kdht_config *config;
-	struct kdht_scratch *s;
-	struct kdht_frame *f;
-	struct kdht_ip128 source, target; /* of what goes on */
-	__be16 source_port, target_port;
-	__u16 max_reply;
-	__u8 hops;
-	__u8 forwarded;
-	__u32 now;   /* unix seconds */
-	__u64 clock; /* CLOCK_MONOTONIC_COARSE, nanoseconds */
-};
-
 static __always_inline const struct kdht_key *kdht_key_of(const struct kdht_config *config, __u8 epoch)
 {
 #pragma unroll
@@ -41,8 +28,8 @@ static __always_inline __u64 kdht_cookie_of(const struct kdht_plan *p, struct kd
 
 static __always_inline int kdht_is_proven(const struct kdht_plan *p)
 {
-	__u64 slot = p->now >> KDHT_COOKIE_SLOT_BITS;
-	__u64 shown = bpf_be64_to_cpu(KDHT_AT(__be64, p->f->h, cookie));
+	__u64 slot = p->s->now >> KDHT_COOKIE_SLOT_BITS;
+	__u64 shown = bpf_be64_to_cpu(KDHT_AT(__be64, p->h, cookie));
 
 	if (!shown)
 		return 0;
@@ -102,19 +89,19 @@ static __always_inline int kdht_is_allowed(const struct kdht_plan *p)
 	trie = bpf_map_lookup_elem(&kdht_prefixes, &zero);
 	if (trie)
 		rights = bpf_map_lookup_elem(trie, &key);
-	return rights && *rights & (kdht_is_write(p->f->h) ? KDHT_MAY_WRITE : KDHT_MAY_READ);
+	return rights && *rights & (kdht_is_write(p->h) ? KDHT_MAY_WRITE : KDHT_MAY_READ);
 }
 
 static __always_inline int kdht_needs_cookie(const struct kdht_plan *p)
 {
-	const struct kdht_header *h = p->f->h;
+	const struct kdht_header *h = p->h;
 
 	return h->op == KDHT_OP_WATCH || (p->config->flags & KDHT_CONFIG_WRITE_COOKIE && kdht_is_write(h));
 }
 
 static __always_inline int kdht_check_client(struct kdht_plan *p)
 {
-	const struct kdht_header *h = p->f->h;
+	const struct kdht_header *h = p->h;
 	__u32 takes = bpf_ntohs(KDHT_AT(__be16, h, max_reply)), sent = bpf_ntohs(KDHT_AT(__be16, h, body_len));
 	int needs = kdht_needs_cookie(p);
 
@@ -126,9 +113,9 @@ static __always_inline int kdht_check_client(struct kdht_plan *p)
 		return KDHT_REASON_BAD_ADDRESS;
 	if (!kdht_is_allowed(p))
 		return KDHT_REASON_NOT_ALLOWED;
-	p->hops = h->hops;
-	if (!p->hops || p->hops > p->config->hop_limit)
-		p->hops = p->config->hop_limit;
+	p->way->hops = h->hops;
+	if (!p->way->hops || p->way->hops > p->config->hop_limit)
+		p->way->hops = p->config->hop_limit;
 	if (!takes || takes > KDHT_MAX_BODY)
 		takes = KDHT_MAX_BODY;
 	if ((needs || (takes > sent && p->config->flags & KDHT_CONFIG_COOKIES)) && !kdht_is_proven(p)) {
@@ -136,15 +123,15 @@ static __always_inline int kdht_check_client(struct kdht_plan *p)
 			return KDHT_REASON_NEEDS_COOKIE;
 		takes = sent;
 	}
-	p->max_reply = takes;
+	p->way->max_reply = takes;
 	return KDHT_GO_ON;
 }
 
 static __always_inline int kdht_check_member(struct kdht_plan *p)
 {
-	const struct kdht_header *h = p->f->h;
+	const struct kdht_header *h = p->h;
 	const struct kdht_key *key;
-	__u32 age = p->now - bpf_ntohl(KDHT_AT(__be32, h, time));
+	__u32 age = p->s->now - bpf_ntohl(KDHT_AT(__be32, h, time));
 
 	if (h->reserved1 || KDHT_AT(__u32, h, reserved2))
 		return KDHT_REASON_BAD_FLAGS;
@@ -159,7 +146,7 @@ static __always_inline int kdht_check_member(struct kdht_plan *p)
 		return KDHT_REASON_STALE;
 	if (!h->hops)
 		return KDHT_REASON_HOP_LIMIT;
-	p->hops = h->hops;
+	p->way->hops = h->hops;
 	return KDHT_GO_ON;
 }
 
@@ -184,13 +171,13 @@ static __always_inline int kdht_load_body(struct kdht_plan *p)
 {
 	__u32 at = p->f->ip + p->f->udp + sizeof(struct udphdr) + KDHT_HEADER_LEN;
 
-	return kdht_load(p->f->ctx, at, bpf_ntohs(KDHT_AT(__be16, p->f->h, body_len)), p->s);
+	return kdht_load(p->ctx, at, bpf_ntohs(KDHT_AT(__be16, p->h, body_len)), p->s);
 }
 
 /* The body tag that is right; -1: the body cannot be loaded. */
 static __always_inline int kdht_body_tag(struct kdht_plan *p, const struct kdht_key *key, __u64 *tag)
 {
-	const struct kdht_header *h = p->f->h;
+	const struct kdht_header *h = p->h;
 
 	*tag = 0;
 	if (kdht_is_padded(h->op, h->flags))
@@ -206,39 +193,39 @@ static __always_inline int kdht_ends_here(struct kdht_plan *p, int reason)
 	const struct kdht_key *key;
 	__u64 right;
 
-	if (!p->forwarded || p->config->flags & KDHT_CONFIG_UNTAGGED)
+	if (!p->way->forwarded || p->config->flags & KDHT_CONFIG_UNTAGGED)
 		return reason;
-	key = kdht_key_of(p->config, p->f->h->epoch);
+	key = kdht_key_of(p->config, p->h->epoch);
 	if (!key || kdht_body_tag(p, key, &right))
 		return KDHT_REASON_BAD_BODY_TAG;
-	return right == bpf_be64_to_cpu(KDHT_AT(__be64, p->f->h, body_tag)) ? reason : KDHT_REASON_BAD_BODY_TAG;
+	return right == bpf_be64_to_cpu(KDHT_AT(__be64, p->h, body_tag)) ? reason : KDHT_REASON_BAD_BODY_TAG;
 }
 
 static __always_inline int kdht_plan_relay(struct kdht_plan *p)
 {
-	const struct kdht_header *h = p->f->h;
+	const struct kdht_header *h = p->h;
 	__be16 client_port = KDHT_AT(__be16, h, client_port), entry_port = KDHT_AT(__be16, h, entry_port);
 	int reason;
 
-	p->source = kdht_ip_at(h->entry_ip);
-	p->target = kdht_ip_at(h->client_ip);
-	if (entry_port != p->config->port || !kdht_is_own(p->config, p->source))
+	p->way->source = kdht_ip_at(h->entry_ip);
+	p->way->target = kdht_ip_at(h->client_ip);
+	if (entry_port != p->config->port || !kdht_is_own(p->config, p->way->source))
 		return KDHT_REASON_NOT_ENTRY;
-	if (!client_port || !kdht_is_unicast(p->target))
+	if (!client_port || !kdht_is_unicast(p->way->target))
 		return KDHT_REASON_BAD_ADDRESS;
 	reason = kdht_ends_here(p, KDHT_REASON_RELAYED);
 	if (reason != KDHT_REASON_RELAYED)
 		return reason;
-	if (kdht_is_ipv4(p->target) != (p->f->version == 4) || kdht_is_ipv4(p->source) != (p->f->version == 4))
+	if (kdht_is_ipv4(p->way->target) != (p->f->version == 4) || kdht_is_ipv4(p->way->source) != (p->f->version == 4))
 		return KDHT_REASON_FAMILY;
-	p->source_port = entry_port;
-	p->target_port = client_port;
+	p->way->source_port = entry_port;
+	p->way->target_port = client_port;
 	return KDHT_REASON_RELAYED;
 }
 
 static __always_inline int kdht_plan_forward(struct kdht_plan *p)
 {
-	const struct kdht_header *h = p->f->h;
+	const struct kdht_header *h = p->h;
 	struct kdht_walk *walk = &p->s->walk;
 	int reason = kdht_next_hop(p->config, h, walk);
 
@@ -246,26 +233,26 @@ static __always_inline int kdht_plan_forward(struct kdht_plan *p)
 		return reason;
 	if (reason != KDHT_REASON_NEXT_HOP)
 		return kdht_ends_here(p, reason);
-	if (p->hops <= 1)
+	if (p->way->hops <= 1)
 		return h->op == KDHT_OP_TRACE ? kdht_ends_here(p, KDHT_REASON_TRACE_ENDS) : KDHT_REASON_HOP_LIMIT;
-	p->target = walk->ip;
-	p->source = kdht_ip_at(p->f->version == 4 ? p->config->source4 : p->config->source6);
-	if (kdht_is_ipv4(p->target) != (p->f->version == 4) || !(p->source.high || p->source.low))
+	p->way->target = walk->ip;
+	p->way->source = kdht_ip_at(p->f->version == 4 ? p->config->source4 : p->config->source6);
+	if (kdht_is_ipv4(p->way->target) != (p->f->version == 4) || !(p->way->source.high || p->way->source.low))
 		return KDHT_REASON_FAMILY;
-	p->source_port = p->config->port;
-	p->target_port = walk->port;
-	return p->forwarded ? KDHT_REASON_NEXT_HOP : KDHT_REASON_ENTERED;
+	p->way->source_port = p->config->port;
+	p->way->target_port = walk->port;
+	return p->way->forwarded ? KDHT_REASON_NEXT_HOP : KDHT_REASON_ENTERED;
 }
 
 static __always_inline int kdht_plan_message(struct kdht_plan *p)
 {
-	const struct kdht_header *h = p->f->h;
+	const struct kdht_header *h = p->h;
 	int bad = kdht_check_form(h, p->f->message_len);
 
 	if (bad != KDHT_GO_ON)
 		return bad;
-	p->forwarded = h->flags & KDHT_FLAG_FORWARDED;
-	bad = p->forwarded ? kdht_check_member(p) : kdht_check_client(p);
+	p->way->forwarded = h->flags & KDHT_FLAG_FORWARDED;
+	bad = p->way->forwarded ? kdht_check_member(p) : kdht_check_client(p);
 	if (bad != KDHT_GO_ON)
 		return bad;
 	if (h->op > KDHT_LAST_ROUTED_OP)
@@ -283,12 +270,12 @@ static __always_inline void kdht_put_ip(void *at, struct kdht_ip128 ip)
 
 static __always_inline void kdht_sign(struct kdht_plan *p)
 {
-	struct kdht_header *h = p->f->h;
+	struct kdht_header *h = p->h;
 	const struct kdht_key *key = &p->config->keys[0];
 	__u64 tag;
 
 	h->flags |= KDHT_FLAG_FORWARDED;
-	KDHT_AT(__be32, h, time) = bpf_htonl(p->now);
+	KDHT_AT(__be32, h, time) = bpf_htonl(p->s->now);
 	h->epoch = key->epoch;
 	if (p->config->flags & KDHT_CONFIG_UNTAGGED || kdht_body_tag(p, key, &tag))
 		return;
@@ -298,24 +285,24 @@ static __always_inline void kdht_sign(struct kdht_plan *p)
 
 static __always_inline void kdht_enter(struct kdht_plan *p)
 {
-	struct kdht_header *h = p->f->h;
+	struct kdht_header *h = p->h;
 
 	kdht_put_ip(h->client_ip, p->f->source);
 	kdht_put_ip(h->entry_ip, p->f->target);
 	KDHT_AT(__be16, h, client_port) = p->f->source_port;
 	KDHT_AT(__be16, h, entry_port) = p->f->target_port;
-	KDHT_AT(__be16, h, max_reply) = bpf_htons(p->max_reply);
+	KDHT_AT(__be16, h, max_reply) = bpf_htons(p->way->max_reply);
 	KDHT_AT(__be64, h, cookie) = 0;
 	kdht_sign(p);
 }
 
 static __always_inline void kdht_strip(struct kdht_plan *p)
 {
-	struct kdht_header *h = p->f->h;
+	struct kdht_header *h = p->h;
 	const struct kdht_ip128 none = {0, 0};
 
 	KDHT_AT(__be64, h, cookie) =
-		bpf_cpu_to_be64(kdht_cookie_of(p, p->target, p->now >> KDHT_COOKIE_SLOT_BITS));
+		bpf_cpu_to_be64(kdht_cookie_of(p, p->way->target, p->s->now >> KDHT_COOKIE_SLOT_BITS));
 	kdht_put_ip(h->client_ip, none);
 	kdht_put_ip(h->entry_ip, none);
 	KDHT_AT(__be16, h, client_port) = KDHT_AT(__be16, h, entry_port) = KDHT_AT(__be16, h, max_reply) = 0;
@@ -330,7 +317,7 @@ static __always_inline void kdht_apply(struct kdht_plan *p, int reason)
 		kdht_strip(p);
 		return;
 	}
-	p->f->h->hops = p->hops - 1;
+	p->h->hops = p->way->hops - 1;
 	if (reason == KDHT_REASON_ENTERED)
 		kdht_enter(p);
 }

@@ -137,7 +137,7 @@ def _queue_checks(stage: Stage, facts: Sequence[NodeFacts]) -> Iterator[Check]:
         f"{queue} by the queue, {socket} by sockets",
     )
     forwarded = sum(node.nft.get("forwarded", 0) for node in facts)
-    # nft's counter is read after the verdicts of the same node. Meanwhile a proof of its fast path may pass.
+    # nft's counter is read after the verdicts of the same node. Meanwhile a check of its fast path may pass.
     left = queue <= forwarded <= queue + len(facts)
     yield Check("nft saw each of them leave", left, f"{forwarded} forwarded, {queue} verdicts")
 

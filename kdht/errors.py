@@ -14,7 +14,7 @@ EXIT_CODES = {
     6: "request failed",
     7: "not found",
     8: "differences were found, or a condition did not hold",
-    9: "too few replicas confirmed",
+    9: "too few replicas confirmed a write or answered a read",
     10: "doctor found a failure",
     11: "denied: a token with the right is needed",
     12: "the node is not ready",
@@ -50,11 +50,11 @@ class BadPacket(KdhtError):
         self.reason = reason
 
 
-class Unproven(BadPacket):
-    """A record that should prove itself and does not: its key, its version or its signature is another's."""
+class Uncertified(BadPacket):
+    """A self-certified record with a wrong certificate: its key, its version or its signature is another's."""
 
     def __init__(self, detail: str) -> None:
-        super().__init__("UNPROVEN", detail)
+        super().__init__("UNCERTIFIED", detail)
 
 
 class MissingLibrary(KdhtError):

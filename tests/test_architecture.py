@@ -122,7 +122,7 @@ def test_the_client_needs_layer_0_alone(path):
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
-def test_what_is_told_the_time_reads_no_clock(path):
+def test_layers_with_a_time_argument_read_no_clock(path):
     roots = {name.split(".")[0] for name in imports_of(path)}
     layer = layer_of(module_of(path))
     if layer in WITHOUT_CLOCK:
@@ -216,7 +216,7 @@ def test_no_number_of_the_protocol_is_written_a_second_time(path):
     assert not again
 
 
-def test_the_bytes_that_the_ruleset_looks_at_are_those_of_the_header():
+def test_the_ruleset_matches_the_headers_bytes():
     """nftables takes literals only: these are checked instead. Offsets are bits from the UDP header on."""
     rules = (ROOT / "nft/kdht.nft").read_text()
     udp_header = 8
@@ -227,7 +227,7 @@ def test_the_bytes_that_the_ruleset_looks_at_are_those_of_the_header():
     }
 
 
-def test_the_header_has_no_gaps_and_the_tag_stands_where_it_ends():
+def test_the_header_has_no_gaps_and_ends_with_the_tag():
     end = 0
     for name, offset, size in shared.LAYOUT:
         assert offset == end, name

@@ -1,4 +1,4 @@
-"""Proofs of self-certified records, bencoding, and sealed values: what untrusted bytes can do there.
+"""Certificates of self-certified records, bencoding, and sealed values: what untrusted bytes can do there.
 
 Invariant: the check of bencoding in C and the decoder in Python take the same bytes; what is decoded encodes to the same bytes.
 A record is proven, or BadPacket; it is proven only if its key and its signature were made right here.
@@ -22,7 +22,7 @@ from kdht.wire.certified import (
     IMMUTABLE,
     SALT_LENGTHS,
     SIGNED,
-    check_proof,
+    check_certified,
     immutable_key,
     is_certified,
     signed_bytes,
@@ -75,11 +75,11 @@ def one(data: bytes) -> None:
             fits = len(salt) <= shared.MAX_SALT and len(rest) <= shared.MAX_SIGNED
             right = fits and check_bencoding(v)
     try:
-        check_proof(key, version, flags, value)
+        check_certified(key, version, flags, value)
     except BadPacket:
-        assert not right, "a right proof is refused"
+        assert not right, "a right certificate is refused"
     else:
-        assert right, "a wrong proof is taken"
+        assert right, "a wrong certificate is taken"
         assert is_certified(version, flags)
         assert len(value) <= max(HEAD_LEN + shared.MAX_SIGNED, shared.MAX_VALUE)
 

@@ -15,7 +15,7 @@ from fuzz.targets.events import Reader
 from fuzz.targets.scene import HOME4, KEYS, NOW
 from kdht._routing import Core
 from kdht.datapath.base import Datagram, Outgoing
-from kdht.errors import BadPacket, Unproven
+from kdht.errors import BadPacket, Uncertified
 from kdht.lab.standalone import standalone
 from kdht.storage import MemoryStore
 from kdht.wire import (
@@ -39,7 +39,7 @@ from kdht.wire import (
 )
 from kdht.wire import _shared as shared
 from kdht.wire._shared import Flag, Op, Reason, RecordFlag, Status, Verdict
-from kdht.wire.certified import CERTIFIED, IMMUTABLE, KINDS, check_proof
+from kdht.wire.certified import CERTIFIED, IMMUTABLE, KINDS, check_certified
 
 HOME = Contact(bytes(20), *HOME4)
 ENTRY = Contact(b"\xff" * 20, *Address.of("10.0.0.2", shared.PORT))
@@ -267,7 +267,7 @@ class World:
         except BadPacket:
             return Status.BAD_REQUEST, b""
         if record.flags & KINDS:
-            return _refused_proof(request, record), b""
+            return _refused_record(request, record), b""
         if record.flags:
             return Status.BAD_REQUEST, b""
         return self._written(request, record, condition, allowed)
@@ -332,17 +332,17 @@ def _packed_certified(record: Record, condition: int | None) -> bytes:
     return head.pack() + (version - CERTIFIED).to_bytes(8, "big") + value
 
 
-def _refused_proof(request: Message, record: Record) -> Status:
+def _refused_record(request: Message, record: Record) -> Status:
     """How a self-certified record is refused: none of the keys asked for is a hash of anything."""
     if request.op is Op.DELETE:
         return Status.BAD_REQUEST
     try:
-        check_proof(request.key, record.version, record.flags, record.value)
-    except Unproven:
+        check_certified(request.key, record.version, record.flags, record.value)
+    except Uncertified:
         return Status.DENIED
     except BadPacket:
         return Status.BAD_REQUEST
-    raise AssertionError("a proof for a key that is no hash")
+    raise AssertionError("a certificate for a key that is no hash")
 
 
 def _parsed(parse_body: Callable[[bytes], Body], body: bytes) -> Body | None:

@@ -15,7 +15,7 @@ It imports layer 0 alone. Most modules have no I/O and no clock:
     _sets                        members of sets
     _timed                       reads with the time in their proof
     _seal                        encrypted values
-    _proofs, _keyfiles           what proves a record; secret keys in files
+    _record_checks, _keyfiles    whether a record may be believed; secret keys in files
 
 `sync` and `aio` (with `_driver`) add sockets (`_sockets`, `_pump`) and time, `_announcement` and `_aio_announcement` renewals.
 """

@@ -37,7 +37,7 @@ class Call(NamedTuple):
     condition: int | None = None
     """Of a write: the version that the key must have, 0 for no record. None: no condition."""
     certified: int = 0
-    """IMMUTABLE or SIGNED: the record proves itself, and an answer without a proof is no answer. 0: an ordinary one."""
+    """IMMUTABLE or SIGNED: the record is self-certified, and an answer without the certificate is no answer. 0: an ordinary one."""
     version: int = 0
     """Of a self-certified record's PUT: its version, which nobody can change. 0: the client chooses one."""
     plain: bytes = b""
@@ -89,45 +89,62 @@ class Hop(NamedTuple):
 
 NOT_FOUND = frozenset({Status.NOT_FOUND})
 
-REFUSALS: dict[Status, tuple[type[RequestError], str]] = {
+REASONS: dict[Status, tuple[type[RequestError], str]] = {
     Status.NOT_FOUND: (NotFound, "the key has no value"),
     Status.NOT_RESPONSIBLE: (RequestError, "no responsible node was reached"),
     Status.COOKIE_NEEDED: (RequestError, "the cluster does not accept its own cookie"),
     Status.TOO_LARGE: (ValueTooLarge, "the value is longer than this call allows"),
     Status.BAD_REQUEST: (RequestError, "the node cannot read this request: do the versions differ?"),
-    Status.STORAGE_FAILED: (RequestError, "the responsible node's disk failed; nothing was changed"),
+    Status.STORAGE_FAILED: (RequestError, "the responsible node's disk failed"),
     Status.BUSY: (RequestError, "the responsible node is busy: try again later"),
     Status.HOPS_ENDED: (RequestError, "the hop limit ended before the responsible node"),
     Status.CONFLICT: (Conflict, "the key has another version than the condition names"),
     Status.UNREACHABLE: (RequestError, "the next node on the route does not listen"),
     Status.DENIED: (
         Denied,
-        "this client may not do this, and nothing was changed: give it a token with the right, in KDHT_TOKEN or --token",
+        "this client may not do this: give it a token with the right, in KDHT_TOKEN or --token",
     ),
     Status.FULL: (
         RequestError,
-        "the cluster has no room for it, or it is to be kept for longer than the nodes allow; nothing was changed: "
+        "the cluster has no room for it, or it is to be kept for longer than the nodes allow: "
         "delete something, or ask its operator",
     ),
-    Status.BAD_VERSION: (
-        RequestError,
-        "the key has a newer version, or this host's clock is far off; nothing was changed",
-    ),
+    Status.BAD_VERSION: (RequestError, "the key has a newer version, or this host's clock is far off"),
     Status.TOO_FEW: (
         Unconfirmed,
-        "nothing was changed: fewer nodes live than must confirm a write; start the others, or run kdhtctl forget "
-        "for those that are gone for good",
+        "fewer nodes live than must confirm a write: start the others, or run kdhtctl forget for those that are "
+        "gone for good",
     ),
     Status.UNCONFIRMED: (Unconfirmed, "too few replicas answered: it may have been done or not"),
 }
+"""Why a request was refused."""
+
+_REASONS_OF_READS = {
+    Status.BAD_VERSION: "this host's clock is far off",
+    Status.TOO_FEW: "fewer nodes live than must answer this read: start the others, or run kdhtctl forget for those "
+    "that are gone for good",
+    Status.UNCONFIRMED: "too few replicas answered to be sure of the value: read again",
+}
+"""Their own words, for a read changes nothing."""
+
+_WRITES = frozenset({Op.PUT, Op.DELETE})
+_SAYS_UNCHANGED = frozenset(
+    {Status.STORAGE_FAILED, Status.DENIED, Status.FULL, Status.BAD_VERSION, Status.TOO_FEW}
+)
+"""Refusals of a write that say so: their reasons leave it open."""
 
 
 def refused(call: Call, answer: Answer) -> RequestError:
     """The exception for a status that is not accepted."""
-    if answer.status is Status.CONFLICT or (call.version and answer.status is Status.BAD_VERSION):
+    status = answer.status
+    if status is Status.CONFLICT or (call.version and status is Status.BAD_VERSION):
         return conflict(call, record(answer).version if answer.body else 0)
-    kind, text = REFUSALS[answer.status]
-    return kind(f"{call}: {text}", answer.status.name)
+    kind, reason = REASONS[status]
+    if call.op not in _WRITES:
+        reason = _REASONS_OF_READS.get(status, reason)
+    elif status in _SAYS_UNCHANGED:
+        reason = f"nothing was changed: {reason}"
+    return kind(f"{call}: {reason}", status.name)
 
 
 def conflict(call: Call, version: int) -> Conflict:

@@ -1,6 +1,6 @@
 """Immutable and signed values: as requests, and as operations. No I/O.
 
-Every answer with such a record is checked before it counts (`_proofs`).
+Every answer with such a record is checked before it counts (`_record_checks`).
 """
 
 from collections.abc import Callable

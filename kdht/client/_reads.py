@@ -10,10 +10,10 @@ A quorum read believes neither. The first old record leads to the next replica a
 time of an answer.
 """
 
-from kdht.client._calls import Answer, refused
+from kdht.client._calls import Answer
 from kdht.client._client_state import ClientState
 from kdht.client._exchange import Request
-from kdht.client._proofs import why_unproven
+from kdht.client._record_checks import why_uncertified
 from kdht.client._timed import TimedExchange
 from kdht.client._versions import version_in
 from kdht.errors import RequestError, Unconfirmed
@@ -25,6 +25,7 @@ _TELLS_RECORDS = frozenset({Status.OK, Status.NOT_RESPONSIBLE})
 LAPS = 2
 """How often all replicas are asked before less is believed: some may be silent, or about to catch up."""
 
+BEHIND = "the replicas that answered have only an older record than this client has seen: read again"
 LOST = (
     "the replicas have only an older record than this client has seen; the newer one may be lost: "
     "read again to get the older one"
@@ -34,7 +35,7 @@ LOST = (
 class Read(TimedExchange):
     """One read until its answer or its failure."""
 
-    __slots__ = ("_first_route", "_old", "_stray", "_unproven")
+    __slots__ = ("_first_route", "_old", "_stray", "_uncertified")
 
     def __init__(self, state: ClientState, request: Request) -> None:
         super().__init__(state, request)
@@ -42,7 +43,7 @@ class Read(TimedExchange):
         """The newest of the old records, or a NOT_FOUND."""
         self._stray: Answer | None = None
         """The newest of the stray records that is not old."""
-        self._unproven = ""
+        self._uncertified = ""
         """Why the last record that proves nothing is not believed."""
         self._first_route = 0
         """The first try's `attempt`, drawn if reads are spread."""
@@ -63,7 +64,7 @@ class Read(TimedExchange):
 
     def _take(self, reply: Answer, cookie: int, index: int, now: float) -> None:
         if reply.status is not Status.NOT_FOUND and reply.status in _TELLS_RECORDS:
-            why = why_unproven(self.call, reply)
+            why = why_uncertified(self.call, reply)
             if not why:
                 reply, why = self._state.seal.open(self.call, reply)
             if why:
@@ -83,7 +84,7 @@ class Read(TimedExchange):
 
     def _disbelieve(self, why: str, index: int, now: float) -> None:
         """A node lies, or its disk was altered: ask another replica."""
-        self._unproven = why
+        self._uncertified = why
         self._refusal = Status.STORAGE_FAILED
         if self._is_last(index):
             self._try_next(now)
@@ -144,7 +145,7 @@ class Read(TimedExchange):
         versions.forget(key)
         if is_old:
             # Not simply the answer: nodes that see the cluster differently may have led all routes past the newer record.
-            self.error = Unconfirmed(f"{self.call}: {LOST}", Status.UNCONFIRMED.name)
+            self.error = self._unconfirmed(LOST)
             return
         versions.take(key, best, now)
         self.answer = best
@@ -157,11 +158,14 @@ class Read(TimedExchange):
             self._believe(best, self.deadline)
 
     def _failure(self) -> RequestError:
-        if self._unproven:
-            return RequestError(f"{self.call}: {self._unproven}")
+        if self._uncertified:
+            return RequestError(f"{self.call}: {self._uncertified}")
         if self._refusal is None and self._old is not None:
-            return refused(self.call, Answer(Status.UNCONFIRMED))
+            return self._unconfirmed(BEHIND)
         return super()._failure()
+
+    def _unconfirmed(self, why: str) -> Unconfirmed:
+        return Unconfirmed(f"{self.call}: {why}", Status.UNCONFIRMED.name)
 
 
 def _newer(one: Answer | None, other: Answer) -> Answer:

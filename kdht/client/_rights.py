@@ -16,7 +16,7 @@ from kdht.wire.rights import EVERY_KEY, PROOF, Token, prove, scope_of, scoped_ke
 
 _FLAGS = OFFSET["flags"]
 _PROVEN = int(Flag.PROVEN)
-_UNPROVEN = frozenset({Op.TRACE})
+_WITHOUT_PROOF = frozenset({Op.TRACE})
 """Operations that ask for no right."""
 
 VARIABLE = "KDHT_TOKEN"
@@ -51,7 +51,7 @@ class Rights:
     def check_room(self, call: Call) -> None:
         """Raises ValueTooLarge for a value without room for the proof."""
         excess = len(call.body) + self.proof_size - shared.MAX_BODY
-        if excess > 0 and call.op not in _UNPROVEN:
+        if excess > 0 and call.op not in _WITHOUT_PROOF:
             size = len(call.plain) or call.value_size
             raise ValueTooLarge(
                 f"{call}: with a token, a value has at most {size - excess} bytes here, this one has {size}"
@@ -59,11 +59,11 @@ class Rights:
 
     def pack(self, call: Call, number: int) -> bytearray:
         """The request, with room for a proof: see `prove`."""
-        body = call.body + bytes(self.proof_size) if call.op not in _UNPROVEN else call.body
+        body = call.body + bytes(self.proof_size) if call.op not in _WITHOUT_PROOF else call.body
         message = pack_request(
             call.op, call.key, number << TRY_BITS, body, hops=call.hops, max_reply=call.max_reply
         )
-        if self.token and call.op not in _UNPROVEN:
+        if self.token and call.op not in _WITHOUT_PROOF:
             message[_FLAGS] = _PROVEN
         return message
 

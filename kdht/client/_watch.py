@@ -22,7 +22,7 @@ from kdht.client._calls import Answer, Call, record, refused
 from kdht.client._client_state import ClientState
 from kdht.client._datagram import Sent, address
 from kdht.client._nodes import MAX_RTO
-from kdht.client._proofs import why_unproven
+from kdht.client._record_checks import why_uncertified
 from kdht.client._versions import version_in
 from kdht.errors import RequestError, RequestTimeout
 from kdht.wire import Record
@@ -173,7 +173,7 @@ class WatchExchange:
         if reply.status is Status.OK:
             # A lie: the next route is tried at the deadline.
             reply, why = self._state.seal.open(self.call, reply)
-            if why or why_unproven(self.call, reply):
+            if why or why_uncertified(self.call, reply):
                 return False
             try:
                 found = record(reply)

@@ -13,7 +13,7 @@ Before a write in doubt ends Unconfirmed it is **held**: for the usual time of a
 each of them turns out to have changed nothing, the doubt is over and the left column applies.
 """
 
-from kdht.client._calls import REFUSALS, Answer
+from kdht.client._calls import REASONS, Answer
 from kdht.client._client_state import ClientState
 from kdht.client._datagram import Sent
 from kdht.client._exchange import Exchange, Request
@@ -166,7 +166,7 @@ class WriteExchange(Exchange):
 
     def _doubtful(self, status: Status) -> RequestError:
         doubt = "it may have been done or not: one try is unconfirmed or had no answer, another was refused"
-        why = _WHY.get(status, REFUSALS[status][1])
+        why = _WHY.get(status, REASONS[status][1])
         return Unconfirmed(f"{self.call}: {doubt}: {why}", Status.UNCONFIRMED.name)
 
     def _failure(self) -> RequestError:

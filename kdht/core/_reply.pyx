@@ -56,7 +56,7 @@ cdef uint32_t write_reply(const kdht_config *config, kdht_header *header, const 
     """
     cdef bint straight = not header.flags & KDHT_FLAG_FORWARDED
     cdef uint8_t *bytes_at = <uint8_t *>header
-    # Source addresses can be forged: no more bytes go to an unproven address than it sent.
+    # Source addresses can be forged: no more bytes go to an address without a cookie than it sent.
     if length > request.max_reply:
         status = _refusal(config, header, request, length)
         length = 0

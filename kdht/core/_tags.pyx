@@ -24,12 +24,12 @@ cdef uint64_t body_tag_of(const kdht_key *key, const kdht_header *header) noexce
 
 
 cdef uint64_t cookie_at(const kdht_config *config, const uint8_t *ip, uint64_t slot) noexcept nogil:
-    """A proof for one time slot that its bearer receives what is sent to `ip`. Never 0: 0 means no cookie."""
-    cdef uint8_t proof[KDHT_COOKIE_PRF_LEN]
+    """Shows for one time slot that its bearer receives what is sent to `ip`. Never 0: 0 means no cookie."""
+    cdef uint8_t input[KDHT_COOKIE_PRF_LEN]
     cdef uint64_t slot_be = htobe64(slot)
-    memcpy(proof, ip, 16)
-    memcpy(proof + 16, &slot_be, 8)
-    cdef uint64_t cookie = kdht_siphash(config.cookie.k0, config.cookie.k1, proof, KDHT_COOKIE_PRF_LEN)
+    memcpy(input, ip, 16)
+    memcpy(input + 16, &slot_be, 8)
+    cdef uint64_t cookie = kdht_siphash(config.cookie.k0, config.cookie.k1, input, KDHT_COOKIE_PRF_LEN)
     return cookie if cookie != 0 else 1
 
 

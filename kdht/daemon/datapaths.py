@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from kdht.config.settings import Settings
-from kdht.daemon.prover import Prover
+from kdht.daemon.path_checker import PathChecker
 from kdht.datapath.base import FastPath
 from kdht.datapath.ebpf import datapath as ebpf
 from kdht.datapath.ebpf import program, xdp_links
@@ -38,7 +38,7 @@ class Datapaths:
         self._node_id = node_id
         self._ready = ready
         self._running: FastPath | None = None
-        self._prover: Prover | None = None
+        self._checker: PathChecker | None = None
         self._lock = threading.Lock()
         self._makers: dict[str, Callable[[], FastPath | None]] = {
             "socket": lambda: None,
@@ -101,12 +101,12 @@ class Datapaths:
                 # Before the old one stops. A packet meets XDP before nftables, so one of them handles it.
                 new.start()
             old, self._running, self.kind = self._running, new, kind
-            self._end_proving()
+            self._end_checks()
             if old:
                 old.stop()
             if new:
-                self._prover = Prover(new, self._publisher.core, self._node_id, self._usual())
-                self._prover.start()
+                self._checker = PathChecker(new, self._publisher.core, self._node_id, self._usual())
+                self._checker.start()
         fields = {"interfaces": ",".join(new.status()["interfaces"])} if new else {}  # type: ignore[arg-type]
         log.info(f"{kind} started" if new else "the socket treats all packets", extra=fields)
 
@@ -123,22 +123,22 @@ class Datapaths:
         `ebpf_keep` does not apply to a node that will not return with this ID: it leaves nothing.
         """
         with self._lock:
-            self._end_proving()
+            self._end_checks()
             old, self._running, self.kind = self._running, None, "socket"
             if isinstance(old, EbpfDatapath) and comes_back and self._settings.config.datapath.ebpf_keep:
                 old.leave()
             elif old:
                 old.stop()
 
-    def proofs(self) -> dict[str, int]:
-        """How many proofs of the running datapath had each result. Empty without one."""
-        prover = self._prover
-        return prover.status() if prover else {}
+    def path_checks(self) -> dict[str, int]:
+        """How many path checks of the running datapath had each result. Empty without one."""
+        checker = self._checker
+        return checker.status() if checker else {}
 
-    def _end_proving(self) -> None:
-        if self._prover is not None:
-            self._prover.stop()
-        self._prover = None
+    def _end_checks(self) -> None:
+        if self._checker is not None:
+            self._checker.stop()
+        self._checker = None
 
     def _usual(self) -> list[Address]:
         found = (self._settings.usual(ipv4=is_ipv4) for is_ipv4 in (True, False))

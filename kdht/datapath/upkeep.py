@@ -12,7 +12,7 @@ from collections.abc import Callable
 from kdht.errors import KdhtError
 
 _REFUSALS = (OSError, MemoryError, RuntimeError, KdhtError)
-"""RuntimeError: Python's own for a thread that cannot be started."""
+"""Errors that the system gives: no descriptor, memory or thread is left. Python raises RuntimeError for a thread that cannot start."""
 QUIET = 60.0
 """Seconds between two lines about the same failure."""
 

@@ -3,8 +3,8 @@
 Contract: no I/O, no clock. Any thread may call. `set_policy` may come while requests are checked: each is judged by one
 policy or by the other.
 
-A request is judged where it ends, before anything is read, written or leased. The order of the checks is that of
-REASONS: what says most about the sender comes last, so a stranger learns only that his MAC is wrong.
+The node at which a request ends judges it, before it reads, writes or leases anything. The checks run in the order of
+REASONS. The MAC comes first, so a stranger with a forged token learns nothing about holders, rights or scopes.
 """
 
 import threading

@@ -1,15 +1,15 @@
-"""REFLECT: helps another node to prove that it forwards.
+"""REFLECT: helps another node to check its fast path.
 
-    prover, port P                         reflector
+    checker, port P                        reflector
         |  REFLECT, from port P                |
         |------------------------------------->|
-        |  TRACE for the reflector's own ID    |     to the prover's listening address: its datapath has to
+        |  TRACE for the reflector's own ID    |     to the checker's listening address: its datapath has to
         |<-------------------------------------|     forward it, as any request for this key
         |  REFLECT, REPLY, to port P           |
         |<-------------------------------------|     it was sent
         |  TRACE, forwarded                    |
         |=====================================>|
-        |  TRACE, REPLY, to port P             |     the reflector is the TRACE's entry node, the prover
+        |  TRACE, REPLY, to port P             |     the reflector is the TRACE's entry node, the checker
         |<-------------------------------------|     its client: so the answer comes straight
 
 Contract: no clock and no I/O but `send`. Thread-safe, for one thread at a time. Keeps no state of a REFLECT. No more bytes

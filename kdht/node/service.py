@@ -13,10 +13,12 @@ import math
 import struct
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from typing import NamedTuple
 
 from kdht._routing import Core
 from kdht.datapath.base import Datagram
-from kdht.errors import BadPacket, MissingLibrary, StorageError, Unproven
+from kdht.errors import BadPacket, MissingLibrary, StorageError, Uncertified
+from kdht.faults import Guard
 from kdht.node.access import READS, WRITES, Access, body_of
 from kdht.node.replicas import Coordinator
 from kdht.node.replicas.coordinator import MAX_WIRE_EXPIRY, KeptRecords
@@ -33,7 +35,7 @@ from kdht.storage.versions import micros
 from kdht.times import UnixTime
 from kdht.wire import FIELD, OFFSET, RECORD, Contact, Record, pack_contacts, parse_write
 from kdht.wire._shared import CONTACT_LEN, HEADER_LEN, RECORD_LEN, K, Op, Reason, Status
-from kdht.wire.certified import KINDS, check_proof
+from kdht.wire.certified import KINDS, check_certified
 
 _OP = OFFSET["op"]
 _KEY = FIELD["key"]
@@ -47,6 +49,15 @@ _TRACE_STATUS = {Reason.TRACE_ENDS: Status.HOPS_ENDED, Reason.ATTEMPT_ENDS: Stat
 
 Late = Callable[[int, UnixTime], None]
 """As Observer.late."""
+
+
+class _Guards(NamedTuple):
+    """One malformed or unlucky request loses itself alone, not its batch."""
+
+    trace: Guard
+    proof: Guard
+    read: Guard
+    write: Guard
 
 
 class Service:
@@ -73,7 +84,8 @@ class Service:
         self._room = room
         self._sets = sets
         self._coordinator = coordinator
-        self._faults = coordinator.faults
+        faults = coordinator.faults
+        self._guards = _Guards(*(faults.guard(of) for of in ("a TRACE", "a proof", "a read", "a write")))
         self._repair = repair
         self._cache = cache
         self._on_late = on_late
@@ -109,17 +121,13 @@ class Service:
         reads, others = self._admitted(READS, reads, answers), self._admitted(WRITES, others, answers)
         at_once = self._read(reads, answers) if reads else 0
         for request in self._admitted(READS, members, answers):
-            try:
+            with self._guards.read:
                 at_once += self._sets.read(request, answers)
-            except Exception:
-                self._faults.note("a MEMBERS")
         if others:
             self._write(others, answers)
         for request in traces:
-            try:
+            with self._guards.trace:
                 answers.add(request, _TRACE_STATUS.get(request.reason, Status.OK), self._contacts(request))
-            except Exception:
-                self._faults.note("a TRACE")
         self._replies.send(answers)
         return at_once
 
@@ -134,11 +142,9 @@ class Service:
             return requests
         admitted = []
         for request in requests:
-            try:
+            with self._guards.proof:
                 if self._is_admitted(kind, request, answers):
                     admitted.append(request)
-            except Exception:
-                self._faults.note("a proof")
         return admitted
 
     def _is_admitted(self, kind: str, request: Datagram, answers: ReplyBatch) -> bool:
@@ -189,7 +195,7 @@ class Service:
         wider: list[tuple[Datagram, StoredRecord | None, bool]] = []
         for number, (request, key, record) in enumerate(zip(requests, keys, records, strict=True)):
             op = request.data[_OP]
-            try:
+            with self._guards.read:
                 if isinstance(record, StorageError):
                     answers.add(request, Status.STORAGE_FAILED)
                 elif op == Op.WATCH and not self._watch(request, key, answers):
@@ -203,8 +209,6 @@ class Service:
                     answers.add_record(request, record)
                     if self._cache and op == Op.GET and not record.deleted:
                         self._cache.fill(key, begun[number], *record)
-            except Exception:
-                self._faults.note("a read")
         if wider:
             self._read_wider(wider, answers)
         return len(requests) - len(wider)
@@ -225,10 +229,8 @@ class Service:
         """What the own store alone cannot answer."""
         with self._coordinator.turn(answers.now) as turn:
             for request, record, quorum in wider:
-                try:
+                with self._guards.read:
                     self._ask_others(turn, request, record, answers, quorum=quorum)
-                except Exception:
-                    self._faults.note("a read")
 
     def _ask_others(
         self, turn: Turn, request: Datagram, record: StoredRecord | None, answers: ReplyBatch, *, quorum: bool
@@ -280,14 +282,11 @@ class Service:
     def _write(self, requests: list[Datagram], answers: ReplyBatch) -> None:
         with self._coordinator.turn(answers.now) as turn:
             for request in requests:
-                try:
+                with self._guards.write:
                     begin = self._sets.begin if request.data[_OP] in _SET_WRITES else self._begin
                     refused = begin(turn, request)
-                except Exception:
-                    self._faults.note("a write")
-                    continue
-                if refused is not None:
-                    answers.add(request, refused)
+                    if refused is not None:
+                        answers.add(request, refused)
 
     def _begin(self, turn: Turn, request: Datagram) -> Status | None:
         """Begin the write that a request asks for; or the status that refuses it."""
@@ -333,19 +332,19 @@ class Service:
         return None
 
     def _check_certified(self, data: bytes, asked: Record) -> Status | None:
-        """The status that refuses a self-certified record; None: its proof is right."""
+        """The status that refuses a self-certified record; None: its certificate is right."""
         if data[_OP] == Op.DELETE:
             return Status.BAD_REQUEST
         try:
-            check_proof(data[_KEY], asked.version, asked.flags, asked.value)
-        except Unproven:
-            self._coordinator.counters["writes_unproven"] += 1
+            check_certified(data[_KEY], asked.version, asked.flags, asked.value)
+        except Uncertified:
+            self._coordinator.counters["writes_uncertified"] += 1
             return Status.DENIED
         except BadPacket:
             return Status.BAD_REQUEST
         except MissingLibrary:
             # Another replica may have what this one lacks.
-            self._coordinator.counters["writes_unproven"] += 1
+            self._coordinator.counters["writes_uncertified"] += 1
             return Status.STORAGE_FAILED
         return None
 

@@ -21,7 +21,7 @@ class Timers:
     """
 
     def __init__(self, faults: Faults) -> None:
-        self._faults = faults
+        self._guard = faults.guard("an alarm")
         self.now = SteadyTime(0.0)
         """The time of the last `run`, or a later one that the owner has set."""
         self._heap: list[Alarm] = []
@@ -51,10 +51,8 @@ class Timers:
                 later.append(alarm)
             elif alarm[2] is not None:
                 callback, alarm[2] = alarm[2], None
-                try:
+                with self._guard:
                     callback(now)
-                except Exception:
-                    self._faults.note("an alarm")
         for alarm in later:
             heappush(heap, alarm)
 

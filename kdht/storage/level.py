@@ -14,28 +14,19 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from itertools import islice
+from types import TracebackType
 
 import plyvel
 
 from kdht.errors import StorageError
 from kdht.storage import files, formats, layout, witness
 from kdht.storage._cache import RecordCache
+from kdht.storage._change import StoreChange, check
 from kdht.storage._reader import StoreReader
 from kdht.storage.audit import Audit, audit
-from kdht.storage.base import (
-    OnChange,
-    Outcome,
-    Stats,
-    Wish,
-    alive,
-    check,
-    settle,
-    tell,
-    without_room,
-)
-from kdht.storage.change import Replaced, StoreChange
-from kdht.storage.promises import MAX_KEYS, Granted, Pledges, Promise, above, grant, live, unpack
-from kdht.storage.record import StoredRecord
+from kdht.storage.base import OnChange, Outcome, Stats, Wish, alive, tell
+from kdht.storage.promises import Pledges, live, unpack
+from kdht.storage.record import Replaced, StoredRecord
 from kdht.storage.reopen import CLOSED, Reopening, is_released, takes_writes
 from kdht.storage.room import Room, boundless
 from kdht.storage.versions import ANY_VERSION, latest_readable, latest_version
@@ -59,6 +50,7 @@ class LevelStore:
         self.room = room or boundless()
         self._window = window
         self._lock = threading.Lock()
+        self._errors = _Errors(self.path)
         self._failed = False
         self.set_aside = 0
         """Records with impossible versions that gave their places away, since the start."""
@@ -69,12 +61,12 @@ class LevelStore:
         self._open()
 
     def _open(self) -> None:
-        with self._errors():
+        with self._errors:
             had_tables = files.prepare(self.path)
             witness.check_logs(self.path)
             self._db = files.open_db(self.path)
         try:
-            with self._errors():
+            with self._errors:
                 files.check_tables(self._db, self.path)
                 formats.check(self._db, self.path, had_tables)
                 self._serial = self._synced = self._read_serial()
@@ -130,7 +122,7 @@ class LevelStore:
     def get_many(self, keys: Sequence[bytes], now: UnixTime) -> list[StoredRecord | None]:
         read, prefix, unpack = self._db.get, layout.RECORD, layout.unpack_record
         latest = latest_readable(now)
-        with self._errors():
+        with self._errors:
             return [
                 None
                 if (raw := read(prefix + key, verify_checksums=True)) is None
@@ -152,28 +144,10 @@ class LevelStore:
         self, wishes: Sequence[Wish], now: UnixTime, on_change: OnChange | None = None
     ) -> list[Outcome]:
         check(wishes)
-        outcomes: list[Outcome] = []
-        changes = []
-        with self._lock, self._errors():
+        with self._lock, self._errors:
             self._measure(now)
-            latest = latest_version(now, self._window)
-            change = StoreChange(self._read, latest, self._promised)
-            for wish in wishes:
-                if isinstance(wish, Promise):
-                    outcomes.append(self._promise(change, wish, now, latest))
-                    continue
-                key = wish.key
-                previous, pledges = change.standing(key), change.pledges(key)
-                record, result = settle(previous, wish, now, latest, live(pledges, now) if pledges else ())
-                if record is not None and record != previous:
-                    if not self.room.takes(deleted=record.deleted, replaces=previous is not None):
-                        outcomes.append(without_room(result, previous))
-                        continue
-                    change.put(key, record)
-                    changes.append((key, record))
-                outcomes.append(result)
-                if pledges and record is not None:
-                    change.pledge(key, above(pledges, record.version))
+            change = StoreChange(self._db.get, latest_version(now, self._window), self._promised)
+            outcomes, changes = change.apply(wishes, now, self.room)
             self._commit(change, sync=True)
             self._witness.note(self._synced, now)
             self._measure(now)
@@ -189,20 +163,11 @@ class LevelStore:
         records, value_bytes, tombstones = self._counts
         self.room.measure(records - tombstones, value_bytes, now)
 
-    def _promise(self, change: StoreChange, asked: Promise, now: UnixTime, latest: int) -> Granted:
-        pledges = change.pledges(asked.key)
-        # All promises are in memory, so their number is bounded.
-        room = len(self._promised) < MAX_KEYS
-        after, granted = grant(change.standing(asked.key), pledges, asked, now, latest, room=room)
-        if after != pledges:
-            change.pledge(asked.key, after)
-        return granted
-
     def drop(self, keys: Sequence[tuple[bytes, int]]) -> int:
         dropped = 0
         for first in range(0, len(keys), DROPPED_AT_ONCE):
-            with self._lock, self._errors():
-                change = StoreChange(self._read, ANY_VERSION)
+            with self._lock, self._errors:
+                change = StoreChange(self._db.get, ANY_VERSION)
                 for key, version in keys[first : first + DROPPED_AT_ONCE]:
                     record = change.standing(key)
                     if record is not None and record.version == version:
@@ -213,8 +178,8 @@ class LevelStore:
     def sweep(self, now: UnixTime, limit: int = 1000) -> int:
         """As Store.sweep. Not synced: records that a crash brings back have expired and are swept again."""
         stop = layout.expiry_key(int(now) + 1, b"")
-        with self._lock, self._errors():
-            change = StoreChange(self._read, ANY_VERSION)
+        with self._lock, self._errors:
+            change = StoreChange(self._db.get, ANY_VERSION)
             due = self._db.iterator(
                 start=layout.EXPIRY, stop=stop, include_value=False, verify_checksums=True
             )
@@ -237,14 +202,14 @@ class LevelStore:
         self, now: UnixTime, start: bytes = b"", stop: bytes | None = None
     ) -> Iterator[tuple[bytes, StoredRecord]]:
         latest = latest_readable(now)
-        with self._errors():
+        with self._errors:
             for key, raw in self._raw(start, stop):
                 record = layout.unpack_record(raw)
                 if alive(record, now, latest):
                     yield key, record
 
     def stats(self) -> Stats:
-        with self._errors():
+        with self._errors:
             detail = self._db.get_property(b"leveldb.stats") or b""
             records, value_bytes, tombstones = self._counts
             size = files.disk_bytes(self.path)
@@ -252,7 +217,7 @@ class LevelStore:
 
     def compact(self) -> None:
         """Rewrite the tables without replaced and deleted records. Reads and writes go on meanwhile."""
-        with self._errors():
+        with self._errors:
             files.flush(self._db)
             with self._lock, self._writing():
                 files.mark_ends(self._db)
@@ -262,17 +227,13 @@ class LevelStore:
 
     def audit(self, now: UnixTime) -> Audit:
         """Check the whole database. Nobody may write meanwhile."""
-        with self._errors(), closing(self._db.iterator(verify_checksums=True)) as entries:
+        with self._errors, closing(self._db.iterator(verify_checksums=True)) as entries:
             return audit(entries, self._counts, latest_version(now, self._window))
 
     def close(self) -> None:
         with self._lock:
             self._witness.save(self._synced)
             self._db.close()
-
-    def _read(self, key: bytes) -> StoredRecord | None:
-        raw = self._db.get(layout.RECORD + key, verify_checksums=True)
-        return None if raw is None else layout.unpack_record(raw)
 
     def _raw(self, start: bytes, stop: bytes | None) -> Iterator[tuple[bytes, bytes]]:
         """Keys and packed records in a range, in key order. A snapshot, taken at the first step."""
@@ -301,16 +262,20 @@ class LevelStore:
 
     def _commit(self, change: StoreChange, *, sync: bool) -> int:
         """Write a change to the disk, then to the counts and promises in memory. Returns how many records changed."""
+        self._check_whole()
         replaced = change.replaced()
-        with self._writing(replaced):
-            if change.is_empty(replaced):
-                return 0  # a duplicate
-            # In the same batch as the records: counts cannot drift, and no start walks the database.
-            self._counts = change.write(self._db, replaced, self._counts, self._serial + 1, sync=sync)
-            self._serial += 1
-            self.set_aside += change.set_aside(replaced)
-            if sync:  # with it all earlier ones
-                self._synced = self._serial
+        if change.is_empty(replaced):
+            return 0  # a duplicate
+        try:
+            self._write(change, replaced, sync)
+        except Exception:
+            self._failed_keys = tuple(key for key, _, _ in replaced)
+            self._failed = True
+            raise
+        self._serial += 1
+        self.set_aside += change.set_aside(replaced)
+        if sync:  # with it all earlier ones
+            self._synced = self._serial
         for key, pledges in change.pledged.items():
             if pledges:
                 self._promised[key] = pledges
@@ -318,27 +283,46 @@ class LevelStore:
                 self._promised.pop(key, None)
         return len(replaced)
 
+    def _write(self, change: StoreChange, replaced: list[Replaced], sync: bool) -> None:
+        # In the same batch as the records: counts cannot drift, and no start walks the database.
+        self._counts = change.write(self._db, replaced, self._counts, self._serial + 1, sync=sync)
+
     @contextmanager
-    def _writing(self, replaced: Sequence[Replaced] = ()) -> Iterator[None]:
-        """Around every write to LevelDB's log. After a failed write it refuses all later ones (see above)."""
+    def _writing(self) -> Iterator[None]:
+        """Around a write to LevelDB's log that is no change of records."""
+        self._check_whole()
+        try:
+            yield
+        except Exception:
+            self._failed_keys = ()
+            self._failed = True
+            raise
+
+    def _check_whole(self) -> None:
+        """Raises StorageError after a failed write: no more are accepted then (see above)."""
         if self._failed:
             raise StorageError(
                 f"a write to {self.path} failed, so no more writes are accepted for now: "
                 f"free space on its disk, and the node takes writes again"
             )
-        try:
-            yield
-        except Exception:
-            self._failed = True
-            self._failed_keys = tuple(key for key, _, _ in replaced)
-            raise
 
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        """Turn what plyvel, the operating system or a damaged record raises into a StorageError."""
-        try:
-            yield
-        except (ValueError, struct.error) as error:
-            raise layout.damaged(self.path, str(error)) from error
-        except (plyvel.Error, OSError, RuntimeError) as error:
-            raise layout.storage_error(error, self.path) from error
+
+class _Errors:
+    """Turns what plyvel, the operating system or a damaged record raises into a StorageError.
+
+    A class, because a generator would cost more than the rest of a small write.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, ValueError | struct.error):
+            raise layout.damaged(self._path, str(error)) from error
+        if isinstance(error, plyvel.Error | OSError | RuntimeError):
+            raise layout.storage_error(error, self._path) from error

@@ -22,3 +22,7 @@ class StoredRecord(NamedTuple):
     @property
     def deleted(self) -> bool:
         return self.flags & TOMBSTONE != 0
+
+
+Replaced = tuple[bytes, StoredRecord | None, StoredRecord | None]
+"""A key, its old record, its new record."""

@@ -88,10 +88,12 @@ class Room:
 
     def look(self, now: UnixTime) -> None:
         """Look at the disk, unless that was just done, and find out what has room."""
+        limits, (records, value_bytes) = self.limits, self._held
         if not 0 <= now - self._looked < LOOK_SECONDS:
             self._looked = now
             self.space = self._free()
-        limits, (records, value_bytes) = self.limits, self._held
+        elif not (limits.value_bytes or limits.records):
+            return  # what is held does not matter
         found = [
             (_by_quota(value_bytes, limits.value_bytes), "storage.quota is reached"),
             (_by_quota(records, limits.records), "storage.quota_records is reached"),

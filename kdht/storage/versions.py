@@ -42,14 +42,14 @@ def latest_readable(now: UnixTime) -> int:
 
 def is_possible_version(version: int, latest: int) -> bool:
     """Whether a record could have this version. For messages that name a version without its record."""
-    # A self-certified record's version is no time. Its proof is checked where the record itself comes.
+    # A self-certified record's version is no time. Its certificate is checked where the record itself comes.
     return version <= latest or version >= CERTIFIED
 
 
 def is_possible(record: StoredRecord, latest: int) -> bool:
     """Whether this record could have been written. For every record from a message, a file or the disk.
 
-    The flags of a self-certified record say that its proof was checked when it came (`certified.check_proof`).
+    The flags of a self-certified record say that its certificate was checked when it came (`certified.check_certified`).
     """
     if record.flags & KINDS:
         return record.version >= CERTIFIED

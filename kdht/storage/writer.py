@@ -13,7 +13,8 @@ from queue import Empty, SimpleQueue
 from typing import NamedTuple, Protocol
 
 from kdht.errors import StorageDamaged, StorageError
-from kdht.storage.base import OnChange, Outcome, Store, Wish, check
+from kdht.storage._change import check
+from kdht.storage.base import OnChange, Outcome, Store, Wish
 from kdht.times import UnixTime
 
 MAX_GROUP = 512

@@ -83,7 +83,7 @@ def pack_write(record: Record, condition: int | None = None) -> bytes:
 def parse_write(body: Buffer) -> tuple[Record, int | None]:
     """The record (without the flag IF_VERSION) and the condition, from the untrusted body of a PUT or DELETE.
 
-    A self-certified record has the version that it will be stored with. Its proof is not checked here. Raises BadPacket.
+    A self-certified record has the version that it will be stored with. Its certificate is not checked here. Raises BadPacket.
     """
     record = Record.parse(body)
     if record.flags & KINDS:
@@ -163,8 +163,8 @@ def parse_promise(body: Buffer) -> tuple[int, int, bool]:
     version, nonce = PROMISE.unpack_from(body)
     if not version:
         raise BadPacket("BAD_LENGTH", "a PROMISE without a version")
-    has_proof = version & CERTIFIED and len(rest) >= FLAGS.size
-    if rest not in (b"", GIVEN_BACK) and not has_proof:
+    is_certified = version & CERTIFIED and len(rest) >= FLAGS.size
+    if rest not in (b"", GIVEN_BACK) and not is_certified:
         raise BadPacket("BAD_LENGTH", f"a PROMISE of {len(body)} bytes")
     return version, nonce, rest == GIVEN_BACK
 

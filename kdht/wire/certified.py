@@ -3,16 +3,16 @@
     immutable   the key is a hash of the value
     signed      the key is a hash of a public key and a salt, and that key signed the value (BitTorrent's BEP 44)
 
-Contract: layer 0. `check_proof` takes untrusted fields and raises BadPacket; only a signature needs libsodium.
+Contract: layer 0. `check_certified` takes untrusted fields and raises BadPacket; only a signature needs libsodium.
 
-The top bit of a version says that the record proves itself. Ordinary versions are microseconds since 1970 and never have it.
+The top bit of a version says that the record is self-certified. Ordinary versions are microseconds since 1970 and never have it.
 So the rule "the greater version wins" gives a self-certified record precedence everywhere: nobody can squat on its key.
 """
 
 from hashlib import blake2b, sha1
 from typing import NamedTuple
 
-from kdht.errors import BadPacket, Unproven
+from kdht.errors import BadPacket, Uncertified
 from kdht.wire import _shared as shared
 from kdht.wire._bencode import is_bencoded
 from kdht.wire._shared import RecordFlag
@@ -26,7 +26,7 @@ from kdht.wire.sodium import library
 # The salt is stored, because the signature covers it: without the salt no replica could check anything.
 
 CERTIFIED = 1 << shared.CERTIFIED_BIT
-"""In a version: the record proves itself."""
+"""In a version: the record is self-certified."""
 MAX_SEQ = CERTIFIED - 1
 IMMUTABLE, SIGNED = int(RecordFlag.IMMUTABLE), int(RecordFlag.SIGNED)
 KINDS = IMMUTABLE | SIGNED
@@ -69,7 +69,7 @@ class SignedValue(NamedTuple):
         salt_length = (flags & SALT_LENGTHS) >> shared.SALT_SHIFT
         begin = HEAD_LEN + salt_length
         if flags & ~SALT_LENGTHS != SIGNED or version < CERTIFIED:
-            raise Unproven(f"a signed record with the flags {flags:#x} and the version {version}")
+            raise Uncertified(f"a signed record with the flags {flags:#x} and the version {version}")
         if salt_length > shared.MAX_SALT:
             raise BadPacket("BAD_LENGTH", f"a salt of {salt_length} bytes")
         if len(value) <= begin:
@@ -103,12 +103,12 @@ def sign(seed: bytes, salt: bytes, seq: int, v: bytes) -> SignedValue:
 
 
 def is_certified(version: int, flags: int) -> bool:
-    """Whether a record says of itself that it has a proof. Then it counts only after `check_proof`."""
+    """Whether a record says of itself that it has a certificate. Then it counts only after `check_certified`."""
     return bool(version & CERTIFIED or flags & KINDS)
 
 
 def is_bare(version: int, flags: int) -> bool:
-    """Whether a record has the version of a self-certified one and no proof at all."""
+    """Whether a record has the version of a self-certified one and no certificate at all."""
     return version >= CERTIFIED and not flags & KINDS
 
 
@@ -121,19 +121,19 @@ def promise_nonce(value: bytes) -> int:
     return int.from_bytes(value[shared.PUBLIC_KEY_LEN : shared.PUBLIC_KEY_LEN + 8], "big")
 
 
-def check_proof(key: bytes, version: int, flags: int, value: bytes) -> None:
-    """Check the proof of a record that `is_certified`. Raises Unproven, BadPacket for its form, and MissingLibrary."""
+def check_certified(key: bytes, version: int, flags: int, value: bytes) -> None:
+    """Check the certificate of a record that `is_certified`. Raises Uncertified, BadPacket for its form, and MissingLibrary."""
     if flags == IMMUTABLE:
         if version != CERTIFIED or immutable_key(value) != key:
-            raise Unproven("an immutable record whose key or version is another's")
+            raise Uncertified("an immutable record whose key or version is another's")
         return
     signed = SignedValue.parse(version, flags, value)
     # The cheap checks come first.
     if signed.key != key:
-        raise Unproven("a signed record whose key is another's")
+        raise Uncertified("a signed record whose key is another's")
     if not is_bencoded(signed.v):
         raise BadPacket("BAD_LENGTH", "a signed value that is not bencoded")
     if not library().verify(
         signed.public_key, signed.signature, signed_bytes(signed.salt, signed.seq, signed.v)
     ):
-        raise Unproven("a signed record whose signature is wrong")
+        raise Uncertified("a signed record whose signature is wrong")

@@ -60,7 +60,7 @@ def verify(data: Buffer, keys: Sequence[ClusterSecret], now: int, window: int = 
 
 
 def make_cookie(cookie_key: bytes, client_ip: bytes, now: int) -> int:
-    """A proof for one time slot that a client receives what is sent to `client_ip` (16 bytes). Never 0."""
+    """Shows for one time slot that a client receives what is sent to `client_ip` (16 bytes). Never 0."""
     return _cookie_of_slot(cookie_key, client_ip, now >> shared.COOKIE_SLOT_BITS)
 
 

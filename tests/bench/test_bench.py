@@ -95,7 +95,7 @@ def test_wrong_answers_and_refusals_are_failures():
     assert (done.done, done.failed) == (20, 2)
 
 
-def test_what_is_lost_is_asked_again_as_another_attempt_and_second_answers_count_once():
+def test_a_lost_request_is_retried_and_a_second_answer_is_ignored():
     lost: set[bytes] = set()
 
     def answer(data: bytes) -> Iterable[bytes]:
@@ -180,7 +180,7 @@ def test_timings_and_percentiles():
     assert percentile([1.0, 2.0], 1.0) == 2.0
 
 
-def test_medians_are_taken_figure_by_figure_and_failures_add_up():
+def test_medians_are_per_figure_and_failures_are_summed():
     rounds = [{"a": 3.0, "a_failed": 1.0}, {"a": 1.0, "a_failed": 0.0}, {"a": 2.0, "a_failed": 4.0}]
     assert measure.medians(rounds) == {"a": 2.0, "a_failed": 5.0}
 
@@ -256,7 +256,7 @@ def test_a_peer_that_cannot_run_is_missing_and_the_others_run(monkeypatch):
     assert found == ({"8": {}}, {"absent": "not here"})
 
 
-def test_every_measurement_is_found_and_an_unknown_one_is_told():
+def test_unknown_measurements_are_refused():
     assert {"core", "peers", "scaling", "sim", "storage"} <= set(everything.programs())
     assert not {"soak", "machine", "report", "plots"} & set(everything.programs())
     result = CliRunner().invoke(everything.command, ["cor"])
@@ -283,7 +283,7 @@ def test_a_small_comparison_of_kdht_alone_from_start_to_end():
 
 @pytest.mark.slow
 @pytest.mark.root
-def test_on_hosts_of_their_own_packets_and_the_time_of_all_are_counted():
+def test_packets_and_cpu_time_of_all_hosts_are_counted():
     found = compared("--peer", "kdht-ebpf", "--nodes", "", "--hosts", "3")
     figures = found["hosts"]["3"]["kdht-ebpf"]
     assert all(figures[f"{what}_failed"] == 0 for what in ("get", "get_first", "put"))

@@ -109,7 +109,7 @@ def test_stop(ctl, tmp_path):
 # --- put, get, delete
 
 
-def test_a_value_there_and_back(ctl):
+def test_a_value_is_written_and_read(ctl):
     assert "stored 5 bytes" in good(ctl("put", "greeting", "hello")).decode()
     assert good(ctl("get", "greeting")) == b"hello"
     data = json.loads(good(ctl("get", "greeting", "--json")))
@@ -139,7 +139,7 @@ def test_every_byte_comes_back(ctl, tmp_path):
     assert json.loads(good(ctl("get", "bytes", "--json")))["value"] is None
 
 
-def test_a_large_value_there_and_back(ctl, tmp_path):
+def test_a_large_value_is_written_and_read(ctl, tmp_path):
     value = os.urandom(100_000)
     (tmp_path / "in").write_bytes(value)
     assert b"stored 100,000 bytes" in good(ctl("put", "big", "--file", str(tmp_path / "in")))
@@ -201,7 +201,7 @@ def test_a_value_too_large(ctl, tmp_path):
     bad(ctl("put", "big", "x" * 1097, "--if-version", "0"), 6, "at most 1096 bytes")
 
 
-def test_another_version_stands(ctl):
+def test_a_conflict_reports_the_stored_version(ctl):
     version = json.loads(good(ctl("put", "versions", "1", "--json")))["version"]
     bad(ctl("put", "versions", "2", "--if-version", "0"), 8, f"the key has version {version}")
     bad(ctl("delete", "versions", "--if-version", "7"), 8, f"the key has version {version}")
@@ -404,7 +404,7 @@ def test_a_simple_command_loads_nothing_heavy(tmp_path, arguments):
     assert run([sys.executable, "-c", code], env=env).stdout == "[]\n"
 
 
-def test_a_bug_is_no_users_mistake():
+def test_an_internal_error_keeps_its_traceback():
     """Only our own errors become one line: a bug keeps its traceback."""
 
     class Broken:

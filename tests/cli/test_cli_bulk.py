@@ -137,7 +137,7 @@ def test_the_first_failure_ends_all():
 # --- load and dump
 
 
-def test_there_and_back(ctl, tmp_path):
+def test_a_value_makes_a_round_trip(ctl, tmp_path):
     values = {f"there {number}": "v" * (number % 50) for number in range(500)}
     source = write_json_lines(tmp_path / "in.jsonl", values)
     loaded = ctl.json("load", source)
@@ -152,7 +152,7 @@ def test_there_and_back(ctl, tmp_path):
     assert not (tmp_path / "out.jsonl.part").exists()
 
 
-def test_a_value_of_many_datagrams_there_and_back(ctl, tmp_path):
+def test_a_value_of_many_datagrams_is_written_and_read(ctl, tmp_path):
     values = {"large one": "x" * 20000, "small one": "y"}
     source = write_json_lines(tmp_path / "in.jsonl", values)
     good(ctl("load", source))
@@ -175,7 +175,7 @@ def test_a_ttl_of_its_own_and_one_for_all(ctl, tmp_path):
     assert 7100 < ctl.json("get", "other")["ttl"] <= 7200
 
 
-def test_keys_without_a_value_are_told_and_skipped_when_loaded(ctl, tmp_path):
+def test_missing_keys_are_reported_and_skipped_when_loaded(ctl, tmp_path):
     good(ctl("put", "here", "v"))
     (tmp_path / "keys").write_text("here\nnowhere\n")
     out = tmp_path / "out.jsonl"

@@ -91,7 +91,7 @@ def test_a_healthy_node(tmp_path):
         assert set(states(found(check, well))) == {"ok"}, check
 
 
-def test_a_configuration_that_cannot_be_used_and_one_with_a_warning(tmp_path):
+def test_config_check_reports_errors_and_warnings(tmp_path):
     broken = subject(tmp_path, settings=None, config_error="node.listen is 3: expected a list")
     (finding,) = found(node.configuration, broken)
     assert (finding.state, finding.what) == ("failure", broken.config_error)
@@ -101,7 +101,7 @@ def test_a_configuration_that_cannot_be_used_and_one_with_a_warning(tmp_path):
     assert (finding.state, finding.mend) == ("warning", "chmod 600 s")
 
 
-def test_no_daemon_and_one_that_may_not_be_asked(tmp_path):
+def test_a_missing_or_forbidden_daemon_is_one_line(tmp_path):
     gone = subject(tmp_path, status=None, stats=None, table=None, daemon_error="x: no such socket")
     assert found(node.daemon, gone)[0] == Finding("daemon", "failure", "x: no such socket", "kdhtd")
     (denied,) = found(node.daemon, replace(gone, daemon_error="x: permission denied"))
@@ -134,7 +134,7 @@ def test_datapaths_that_are_not_well(tmp_path):
     assert states(found(node.datapaths, auto)) == ["ok", "warning"]
 
 
-def test_packets_that_speak_of_a_mistake(tmp_path):
+def test_explain_names_likely_mistakes(tmp_path):
     well = subject(tmp_path)
     stats = node_stats(packets={"all": {"BAD_TAG": 3, "STALE": 1, "OWNER": 9}})
     findings = found(node.dropped, replace(well, stats=stats))
@@ -399,7 +399,7 @@ def daemon_asked(config: Path, *arguments: str, **environment: str) -> str:
     return " ".join(each["what"] for each in json.loads(done.stdout)["findings"])
 
 
-def test_a_configurations_own_control_socket_is_asked_unless_another_is_given(tmp_path: Path) -> None:
+def test_the_control_socket_comes_from_the_configuration(tmp_path: Path) -> None:
     path = tmp_path / "kdhtd.toml"
     path.write_text(
         f'[node]\nlisten = ["127.0.0.1:{PORT}"]\ndata_dir = "{tmp_path}/data"\n'

@@ -174,7 +174,7 @@ def test_ctrl_c_in_the_middle_of_a_large_value(home, tmp_path_factory):
         node.close()
 
 
-def test_the_commands_here_are_all_that_ask_somebody():
+def test_the_list_of_commands_with_requests_is_complete():
     """A new command has a line above, or is named here."""
     from kdht.cli.main import COMMANDS
 

@@ -236,7 +236,7 @@ def test_cluster_asks_again_while_nodes_differ(look):
     assert daemon.looks == 0
 
 
-def test_cluster_tells_who_does_not_answer(look):
+def test_cluster_lists_silent_nodes(look):
     daemon = Dreaming(looks=9)
     with pytest.raises(Disagreement, match=f"^{daemon.silent} did not answer: ") as raised:
         look(daemon, "--settle", "0")
@@ -245,7 +245,7 @@ def test_cluster_tells_who_does_not_answer(look):
     assert {node["address"]: node["answered"] for node in look.shown}[daemon.silent] == 0
 
 
-def test_cluster_tells_who_names_other_owners():
+def test_cluster_lists_nodes_that_disagree_on_an_owner():
     answers = {"a": {"k": "1", "l": "2"}, "b": {"k": "1", "l": "2"}, "c": {"k": "1", "l": "3"}}
     seen: list[dict[str, Any]] = [{"address": address} for address in answers]
     compare(seen, answers, ["k", "l"])

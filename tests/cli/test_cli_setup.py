@@ -326,7 +326,7 @@ def test_storage_of_a_stopped_node(ctl, home, stopped):
     assert b"on disk" in good(ctl("storage", "compact", "-d", home / "copy"))
 
 
-def test_an_older_record_gives_way(ctl, home, stopped):
+def test_an_older_record_is_replaced(ctl, home, stopped):
     good(ctl("storage", "export", home / "a", "-d", stopped))
     older = [json.loads(line) for line in (home / "a").read_text().splitlines()]
     for line in older[1:-1]:

@@ -32,7 +32,7 @@ def closed(command: list[str], redirection: str, **options: object) -> subproces
 
 @pytest.mark.parametrize("redirection", CLOSED)
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: " ".join(command[2:4]))
-def test_a_closed_stream_is_no_traceback(command, redirection):
+def test_a_closed_stream_causes_no_traceback(command, redirection):
     done = closed(command, redirection, stdin=subprocess.DEVNULL)
     assert "Traceback" not in done.stderr
     assert done.returncode in (0, 1, 2, 5, 6)
@@ -47,13 +47,13 @@ def node(tmp_path):
     node.close()
 
 
-def test_a_closed_input_is_no_empty_value(node):
+def test_a_closed_input_is_an_error(node):
     done = closed([*KDHTCTL, "put", "k", "-", "--node", node.listen], "<&-")
     assert (done.returncode, done.stderr) == (1, "kdhtctl: input or output: Bad file descriptor\n")
     assert closed([*KDHTCTL, "get", "k", "--node", node.listen], "").returncode == 7
 
 
-def test_a_daemon_with_closed_streams_serves_and_logs_into_no_file(tmp_path):
+def test_closed_standard_streams_stop_no_daemon(tmp_path):
     """The number 2 would be that of a file that it opens later: a database's, for one."""
     prefix = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh"]
     node = DevNode(tmp_path, f"127.0.0.1:{free_port('127.0.0.1')}", "--log-level", "debug", prefix=prefix)

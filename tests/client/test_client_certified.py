@@ -11,7 +11,7 @@ from kdht.client import NO_VALUE, SigningKey, _nodes
 from kdht.errors import Conflict, NotFound, RequestError, Unconfirmed, ValueTooLarge
 from kdht.wire import Record, hash_key
 from kdht.wire._shared import Op, Status
-from kdht.wire.certified import CERTIFIED, IMMUTABLE, check_proof, immutable_key, signed_key
+from kdht.wire.certified import CERTIFIED, IMMUTABLE, check_certified, immutable_key, signed_key
 
 PEN = SigningKey(SEED)
 PUBLIC = signed().public_key
@@ -53,7 +53,7 @@ def test_a_signed_value_is_put_and_read(ask, salt, value):
     assert record == (expected, seq, 60)
     key = signed_key(PUBLIC, salt.encode() if isinstance(salt, str) else salt)
     stored = store.records[key]
-    check_proof(key, stored.version, stored.flags, stored.value)
+    check_certified(key, stored.version, stored.flags, stored.value)
 
 
 def test_the_seq_is_given_or_the_time_and_grows(ask):
@@ -203,7 +203,7 @@ def test_a_reader_never_goes_back_to_a_lower_seq():
 
 @pytest.mark.parametrize("record", [Record(2**64 - 1, 0, 0, b"lie"), Record(CERTIFIED, 0, IMMUTABLE, b"lie"),
                                     Record(CERTIFIED + 5, 0, signed(5).flags, signed(5).value)])  # fmt: skip
-def test_an_ordinary_read_believes_no_certified_version_without_a_proof(ask, record):
+def test_an_ordinary_read_believes_no_certified_version_without_a_certificate(ask, record):
     truth = Record(7, 0, 0, b"truth")
     store = lying_once(record, None)
     store.records[hash_key("k")] = truth

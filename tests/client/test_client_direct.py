@@ -88,7 +88,7 @@ def relayed(session: Session, now: float) -> Flag:
     return flags(first)
 
 
-def test_after_missing_direct_answers_none_is_asked_for_during_a_pause():
+def test_missing_direct_answers_pause_direct_requests():
     session = new_session(2)
     asked = [relayed(session, now=float(number)) for number in range(DIRECT_MISSES + 2)]
     assert asked == [Flag.DIRECT] * DIRECT_MISSES + [NO_FLAGS] * 2

@@ -372,7 +372,7 @@ def test_a_planted_journal_deletes_no_chunks_of_another_key(ask):
         assert ask(node.name, "get_large", "other") == VALUE
 
 
-def test_a_planted_version_of_the_far_future_makes_no_upload_old(ask):
+def test_a_planted_future_version_cancels_no_upload(ask):
     store = ScriptedStore()
     plant(store, [Upload(bytes(16), 1, 0, 1, 2**63)])
     with store.node() as node:

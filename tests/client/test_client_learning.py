@@ -59,7 +59,7 @@ class Learning:
         self.session.receive(0, reply_to(question, status=Status.HOPS_ENDED, body=body), now + 0.01)
 
 
-def test_contacts_are_asked_for_after_the_first_answer_and_once_a_minute():
+def test_a_client_learns_contacts_once_a_minute():
     client = Learning()
     opened(client.session, GET, FIRST_AFTER - 0.01)
     question = client.asks(FIRST_AFTER)

@@ -93,7 +93,7 @@ def test_a_large_sealed_value_its_journal_and_its_deletion(ask):
     assert left == [], "no chunk is left"
 
 
-def test_a_client_without_the_key_deletes_no_large_sealed_value_halfway(ask):
+def test_a_large_sealed_value_is_deleted_only_with_its_key(ask):
     store = ScriptedStore()
     with store.node() as node:
         ask(node.name, "put_large", "k", bytes(5000), client_options=SEALED)

@@ -41,7 +41,7 @@ class FailingSocket:
 
 
 @pytest.mark.parametrize("code", NOBODY + LOST, ids=errno.errorcode.get)
-def test_send_is_false_only_if_nobody_is_there(code):
+def test_send_fails_only_without_a_receiver(code):
     assert sockets.send(FailingSocket(code), b"x") is (code in LOST)
 
 

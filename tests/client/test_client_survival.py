@@ -72,7 +72,7 @@ def test_one_closed_port_among_others_costs_one_datagram(ask):
     assert len(requests(node)) == 300
 
 
-def test_a_watch_of_closed_ports_ends_with_an_error_and_few_packets(monkeypatch):
+def test_a_watch_of_closed_ports_ends_with_an_error(monkeypatch):
     """It asks now and then until its time-out, and says so."""
     names = closed_ports(2)
     sent: list[float] = []

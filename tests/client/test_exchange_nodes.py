@@ -70,7 +70,7 @@ def test_a_closed_port_costs_one_step_for_each_request():
     assert sum(send.node == 1 for send in session.outbox) == count
 
 
-def test_ended_requests_are_removed_from_the_notes_of_each_node():
+def test_ended_requests_are_forgotten_by_each_node():
     session = new_session()
     for _ in range(5000):
         exchange, first = opened(session)
@@ -110,7 +110,7 @@ def test_requests_missed_together_count_as_one_miss_of_a_node():
 
 
 @pytest.mark.parametrize("call", [GET, PUT], ids=str)
-def test_a_node_that_answers_others_is_kept_and_routes_behind_it_change(call):
+def test_a_node_that_still_answers_is_kept_and_its_routes_change(call):
     """The next tries take other ways from the same node, none later than usual, before they go elsewhere."""
     session = new_session(nodes=2, attempts=MAX_ATTEMPTS)
     exchange, first = opened(session, call)

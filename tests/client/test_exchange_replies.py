@@ -1,5 +1,7 @@
 """What a request makes of replies: which it believes, which refusals start another try, and cookies."""
 
+import re
+
 import pytest
 from exchanges import GET, PUT, attempts_of, new_session, opened, passes, received, sent
 from scripted_node import refusal, value_reply
@@ -17,6 +19,10 @@ from kdht.errors import (
     ValueTooLarge,
 )
 from kdht.wire._shared import Flag, Op, Status
+
+QUORUM = calls.get("hello", quorum=True)
+WATCH = calls.watch("hello", 60)
+TRACE = calls.trace("hello", 1)
 
 
 def test_a_late_reply_to_an_earlier_try_is_an_answer():
@@ -296,4 +302,27 @@ def test_each_refusal_has_its_exception(status, kind):
 
 
 def test_every_status_but_ok_has_a_text():
-    assert set(calls.REFUSALS) == set(Status) - {Status.OK}
+    assert set(calls.REASONS) == set(Status) - {Status.OK}
+
+
+@pytest.mark.parametrize("status", [s for s in Status if s not in (Status.OK, Status.COOKIE_NEEDED)])
+@pytest.mark.parametrize("call", [GET, QUORUM, WATCH, TRACE], ids=lambda call: call.op.name)
+def test_a_read_never_speaks_of_what_a_write_may_have_done(call, status):
+    said = str(calls.refused(call, calls.Answer(status)))
+    assert said.startswith(str(call))
+    assert not re.search("done|changed|confirm|newer version", said)
+
+
+@pytest.mark.parametrize("call", [PUT, calls.delete("hello")], ids=lambda call: call.op.name)
+@pytest.mark.parametrize("status", [Status.STORAGE_FAILED, Status.DENIED, Status.FULL, Status.TOO_FEW])
+def test_a_refused_write_says_that_nothing_was_changed(call, status):
+    assert str(calls.refused(call, calls.Answer(status))).startswith(f"{call}: nothing was changed: ")
+
+
+@pytest.mark.parametrize("call", [GET, QUORUM], ids=lambda call: call.op.name)
+def test_an_unconfirmed_read_says_to_read_again(call):
+    session = new_session(attempts=1)
+    exchange, first = opened(session, call)
+    received(session, 0, refusal(wire.parse(first.data), Status.UNCONFIRMED), 0.01)
+    with pytest.raises(Unconfirmed, match=r"too few replicas answered to be sure of the value: read again$"):
+        exchange.result()

@@ -181,7 +181,7 @@ def test_an_old_record_is_returned_once_its_age_is_known():
     assert calls.record(exchange.result()).value == b"old", "asked around once"
 
 
-def test_an_old_record_is_not_believed_while_a_replica_is_silent():
+def test_an_old_record_needs_confirmation_while_a_replica_is_silent():
     session = new_session()
     written(session)
     exchange, first = opened(session)
@@ -209,11 +209,11 @@ def test_a_quorum_of_old_records_is_unconfirmed():
     for _ in range(3):
         now = exchange.deadline - 0.001
         send = received(session, 0, old_reply(send), now) or (exchange.done or passes(session, exchange))
-    with pytest.raises(Unconfirmed):
+    with pytest.raises(Unconfirmed, match="only an older record than this client has seen: read again"):
         exchange.result()
 
 
-def test_a_left_over_record_is_not_believed_while_replicas_are_silent():
+def test_a_leftover_record_needs_confirmation_while_replicas_are_silent():
     """It may be years old; the replicas are slow, or are restarted."""
     session = new_session()
     exchange, first = opened(session)

@@ -60,7 +60,7 @@ def test_a_write_gets_a_version_above_the_known_one():
     assert second == first + 1
 
 
-def test_the_next_write_does_not_wait_for_a_late_try_of_the_last():
+def test_a_late_try_delays_no_later_write():
     """Were it carried out after it, it would change nothing: its version is older."""
     session = new_session()
     exchange, first = opened(session, PUT)
@@ -153,7 +153,7 @@ def test_two_clocks_behind_one_version_choose_different_ones():
     assert all(clock.next(0) > ahead for clock in clocks)
 
 
-def test_a_version_far_ahead_is_exceeded_without_moving_the_clock():
+def test_a_far_version_is_exceeded_without_moving_the_clock():
     clock = WriteClock(lambda: NOW_US, random.Random(1))
     assert clock.next(NOW_US + 2 * MAX_CLOCK_ERROR) >= NOW_US + 2 * MAX_CLOCK_ERROR
     assert clock.next(0) > NOW_US + 2 * MAX_CLOCK_ERROR
@@ -166,7 +166,7 @@ def test_a_version_far_ahead_is_exceeded_without_moving_the_clock():
 # --- In doubt
 
 
-def test_a_conflict_on_the_only_try_with_the_own_version_is_foreign():
+def test_a_conflict_on_the_only_try_is_anothers_write():
     session = new_session()
     exchange, first = opened(session, CONDITIONAL)
     received(session, 0, told(first, Status.CONFLICT, version_of(first)), 0.01)
@@ -252,7 +252,7 @@ def test_a_write_in_doubt_gets_no_new_version(call):
         exchange.result()
 
 
-def test_a_coordinator_that_remembers_an_overwritten_write_confirms_it():
+def test_a_coordinator_confirms_an_overwritten_write_it_remembers():
     session = new_session()
     exchange, _ = opened(session, PUT)
     second = passes(session, exchange)

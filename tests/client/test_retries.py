@@ -50,7 +50,7 @@ def test_a_trace_stays_on_the_best_route():
     assert [policy.next_attempt() for _ in range(3)] == [0, 0, 0]
 
 
-def test_beyond_the_replicas_follow_the_best_route_and_the_second():
+def test_attempts_beyond_the_replicas_repeat_the_first_two_routes():
     policy = new_policy()
     followed = []
     for _ in range(4):
@@ -100,7 +100,7 @@ def test_a_hedge_is_paid_for_unless_the_node_is_dead():
     assert not policy.take_hedge(1)
 
 
-def test_a_hedge_is_no_loss():
+def test_a_hedge_does_not_count_as_a_loss():
     policy = new_policy(GET)
     loses(policy)
     assert policy.wait_without_hedge(0.0, 0) == START_RTO
@@ -120,7 +120,7 @@ def test_with_few_tries_pauses_spread_them_over_all_the_time():
     assert policy.pause(END - 2.0, 0) - (END - 2.0) >= 1.0
 
 
-def test_no_wait_goes_past_the_requests_time():
+def test_no_wait_exceeds_the_requests_time_out():
     policy = new_policy()
     assert policy.wait(END - 0.001, 0) == END
     assert policy.pause(END - 0.001, 0) == END
@@ -153,7 +153,7 @@ def test_a_silent_node_is_followed_by_the_next(answered):
     assert policy.after_silence(Sent(1, 0, 0, at=0.0), answered=answered) == 2
 
 
-def test_a_node_that_answers_others_is_kept_for_so_many_tries():
+def test_a_node_that_still_answers_is_kept_for_a_few_tries():
     nodes = KnownNodes(2)
     policy = RetryPolicy(PUT, nodes, HedgeBudget(), random.Random(1), max_tries=MAX_ATTEMPTS, gives_up=END)
     nodes.answered(0, Op.GET, 0.001, now=1.0)

@@ -86,7 +86,7 @@ def test_doubled_and_old_states_are_no_events():
     assert versions(watching) == [5, 7]
 
 
-def test_a_late_answer_to_the_first_question_is_no_event_after_a_change():
+def test_a_late_first_answer_is_no_event_after_a_change():
     """Nothing was there when the watch began; under loss or delay this answer comes after the first change."""
     session = new_session()
     watching, request = begun(session)
@@ -95,7 +95,7 @@ def test_a_late_answer_to_the_first_question_is_no_event_after_a_change():
     assert versions(watching) == [5]
 
 
-def test_a_record_that_is_gone_without_a_tombstone_is_told_at_the_second_renewal():
+def test_a_watch_reports_a_lost_record_at_its_second_renewal():
     session = new_session()
     watching, request = begun(session)
     session.receive(0, told(request, 5), 0.01)
@@ -117,7 +117,7 @@ def test_an_expired_record_is_gone_without_a_tombstone():
     assert versions(watching) == [None]
 
 
-def test_an_older_deletion_is_no_event_and_older_records_are_none_after_a_deletion():
+def test_a_watch_ignores_older_deletions_and_records():
     session = new_session()
     watching, request = begun(session)
 
@@ -150,7 +150,7 @@ def test_renewals_find_missed_changes():
     assert versions(watching) == [5, 9]
 
 
-def test_a_lost_renewal_is_repeated_by_other_routes_through_other_nodes():
+def test_a_lost_renewal_is_retried_by_other_routes():
     session = new_session(nodes=2)
     watching, request = begun(session)
     session.receive(0, told(request, 5), 0.01)

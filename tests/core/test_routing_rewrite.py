@@ -65,7 +65,7 @@ def test_a_golden_packet_gets_its_verdict_and_its_bytes(vector):
     assert oracle_packets.decide_packet(node.slow, before, vector["now"])[:2] == (reason, after)
 
 
-def test_the_golden_packets_show_every_way_on_in_both_ip_versions():
+def test_golden_packets_cover_all_verdicts_in_both_ip_versions():
     shown = {(vector["reason"], vector["ip"]) for vector in PACKETS}
     assert shown == {(reason, ip) for reason in ("ENTERED", "NEXT_HOP", "RELAYED") for ip in VERSIONS}
 

@@ -66,7 +66,7 @@ def entering() -> bytearray:
 # --- Another process --------------------------------------------------------------------------
 
 
-def test_another_process_gives_verdicts_from_what_is_published_here():
+def test_another_process_decides_from_the_shared_mapping():
     node = make_node(usual_settings())
     with process(node.core, "answer") as other:
 
@@ -147,7 +147,7 @@ def test_a_reader_sees_whole_buckets_while_another_process_writes_them():
     assert len(seen) > 8, "the writer did not run meanwhile"
 
 
-def test_a_reader_sees_whole_configurations_while_another_process_writes_them():
+def test_no_reader_sees_half_a_configuration():
     states = configuration_states()
     core = make_node(usual_settings(), [NEXT]).core
     expected = {}
@@ -169,7 +169,7 @@ def test_a_reader_sees_whole_configurations_while_another_process_writes_them():
 
 
 @pytest.mark.parametrize("role", ["buckets", "configurations"])
-def test_a_writer_that_is_killed_leaves_a_whole_state_and_the_next_goes_on(role):
+def test_a_killed_writer_leaves_a_consistent_state(role):
     states = bucket_states()
     node = make_node(usual_settings(port=66), [NEXT])
     for _ in range(4):

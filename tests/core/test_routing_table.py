@@ -141,7 +141,7 @@ def test_attempts_walk_through_the_closer_contacts_in_order():
     assert [node.core.next_hop(key, attempt) for attempt in range(256)] == closer[:256]
 
 
-def test_a_retry_that_skips_all_closer_contacts_ends_here_and_is_told_from_the_owner():
+def test_a_retry_that_skips_all_closer_contacts_ends_here():
     first = Contact(b"\x80" + bytes(19), packed("10.0.0.2"), 5348)
     node = make_node(usual_settings(), [first])
     reasons = []
@@ -265,7 +265,7 @@ def test_a_bucket_needs_a_configuration():
         Core().set_bucket(0, [GOOD])
 
 
-def test_addresses_of_another_length_are_refused_before_they_are_read():
+def test_addresses_of_a_wrong_length_are_refused():
     core = make_node(usual_settings(), [GOOD]).core
     here = Address.of("10.0.0.1", 5348)
     for source, target in [(Address(bytes(4), 1), here), (here, Address(b"", 1))]:
@@ -274,7 +274,7 @@ def test_addresses_of_another_length_are_refused_before_they_are_read():
 
 
 @pytest.mark.parametrize("change", ["self_id", "source4", "source6", "cookie_key"])
-def test_other_buffers_than_bytes_are_refused_before_they_are_read(change):
+def test_only_bytes_are_accepted(change):
     node = make_node(usual_settings(), [GOOD])
     arguments = vars(node.settings)
     with pytest.raises(TypeError, match="bytes, not bytearray"):

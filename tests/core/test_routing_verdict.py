@@ -139,7 +139,7 @@ def test_a_client_that_fills_in_the_entry_nodes_fields(name, version):
 @pytest.mark.parametrize(
     "fields", [{"op": Op.PUT, "key": bytes(20)}, {"op": Op.PING}, PROVEN_TRACE, {"flags": 3}]
 )
-def test_a_wrong_body_under_a_right_header_where_the_message_ends(fields, version):
+def test_a_wrong_body_with_a_right_header_is_dropped_at_its_end(fields, version):
     at_home = {"entry_ip": HERE[version].ip, "client_ip": CLIENT[version].ip}
     message = forwarded(SIGNER, **at_home, **fields, body=b"the right body")
     message[-1] ^= 1
@@ -431,7 +431,7 @@ def test_only_a_client_with_a_cookie_gets_more_than_it_sent():
     assert max_reply(node_for(4)) == shared.MAX_BODY
 
 
-def test_what_the_entry_node_allowed_holds_at_the_owner():
+def test_the_owner_obeys_the_entry_nodes_max_reply():
     core = node_for(4, cookies=True).core
     for allowed in (0, 1, shared.MAX_BODY):
         sent = from_client(4, forwarded(SIGNER, key=bytes(20), max_reply=allowed))

@@ -146,7 +146,7 @@ def test_less_than_a_header_has_no_tags():
 
 
 @pytest.mark.parametrize("op", [Op.GET, Op.QUORUM_GET, Op.TRACE])
-def test_padding_has_no_tag_and_its_length_is_under_the_headers(op):
+def test_padding_is_untagged_but_its_length_is_tagged(op):
     message = sealed(op=op, body=bytes(40))
     assert message[FIELD["body_tag"]] == bytes(8)
     message[-1] ^= 1

@@ -88,7 +88,7 @@ def test_kdhtd_refuses_them_at_the_start_and_in_a_check(tmp_path: Path):
     assert not (tmp_path / "n/records").exists()
 
 
-def test_a_check_refuses_a_name_that_has_only_addresses_of_the_other_version(monkeypatch):
+def test_a_name_without_an_address_of_our_ip_version_is_refused(monkeypatch):
     monkeypatch.setattr(
         socket, "getaddrinfo", lambda *_, **__: [(socket.AF_INET6, 2, 17, "", ("fd00::9", 5348, 0, 0))]
     )
@@ -175,7 +175,7 @@ def test_it_asks_again_until_a_name_is_known(monkeypatch):
     assert run_join(monkeypatch, [], None, None, "10.0.0.2") == [("restore", []), ("join", [HERE])]
 
 
-def test_a_name_with_only_addresses_of_the_other_version_is_waited_for(monkeypatch, caplog):
+def test_a_bootstrap_name_without_a_usable_address_is_retried(monkeypatch, caplog):
     """It must not be taken for an empty cluster."""
     assert run_join(monkeypatch, [], "fd00::9", "10.0.0.2") == [("restore", []), ("join", [HERE])]
     assert ONLY_6 in caplog.records[0].why

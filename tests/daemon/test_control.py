@@ -136,7 +136,7 @@ def connected(path: Path) -> socket.socket:
     return sock
 
 
-def test_the_file_is_for_owner_and_group_and_goes_with_the_server(path):
+def test_the_control_socket_has_mode_660_and_is_removed(path):
     mode = served(path, lambda p: p.stat().st_mode)
     assert stat.S_ISSOCK(mode)
     assert stat.S_IMODE(mode) == 0o660
@@ -167,7 +167,7 @@ def test_the_file_belongs_to_the_group(path):
 
 
 @pytest.mark.root
-def test_what_changes_the_daemon_is_for_its_owner(path):
+def test_only_the_owner_may_change_the_daemon(path):
     """A member of the group may look, and may not stop."""
 
     def as_another_user(p: Path, method: str) -> str:
@@ -193,7 +193,7 @@ def test_what_changes_the_daemon_is_for_its_owner(path):
     assert served(path, lambda p: as_another_user(p, "echo")) == "[{'result': {}}]"
 
 
-def test_nobody_there(path):
+def test_no_node_answers(path):
     with pytest.raises(NoDaemon, match="no such socket"):
         control_client.call(path, "status")
 

@@ -175,7 +175,7 @@ def test_without_a_watchdog_no_beat_is_sent(microseconds, monkeypatch):
     assert notify.watchdog_seconds() is None
 
 
-def test_the_beat_is_for_the_process_that_is_watched(monkeypatch):
+def test_the_watchdog_beat_is_for_the_watched_process(monkeypatch):
     monkeypatch.setenv("WATCHDOG_USEC", "30000000")
     assert notify.watchdog_seconds() == 30
     monkeypatch.setenv("WATCHDOG_PID", str(os.getpid()))

@@ -79,7 +79,7 @@ def test_a_path_that_is_a_file(tmp_path):
         DataDir.open(tmp_path / "data" / "below")
 
 
-def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "file"
     write_atomically(path, b"old")
 

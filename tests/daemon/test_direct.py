@@ -38,7 +38,7 @@ def answered(core: Core, datagram: Datagram) -> Outgoing:
 
 
 @pytest.mark.parametrize("cookies", [False, True])
-def test_it_is_byte_for_byte_what_the_entry_node_would_have_relayed(cookies):
+def test_a_direct_answer_equals_the_relayed_one(cookies):
     entry = owner(ENTRY, cookies=cookies)
     core = owner(*HERE, cookies=cookies)
     sealed = answered(core, came(flags=Flag(0)))
@@ -116,7 +116,7 @@ def test_the_answer_comes_from_the_owners_address(start, family):
 
 
 @pytest.mark.parametrize("family", [4, 6])
-def test_a_closed_port_is_told_from_where_it_was_met(start, family):
+def test_a_closed_port_is_reported_by_the_node_that_met_it(start, family):
     cores = [Core() for _ in range(3)]
     running = [start(core, [LOOPBACK[family]], print) for core in cores[:2]]
     link(cores, [*(each.addresses[0] for each in running), closed_port(LOOPBACK[family])])

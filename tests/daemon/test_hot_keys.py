@@ -81,9 +81,7 @@ def test_a_node_that_is_no_replica_refuses(cluster: Cluster) -> None:
 
 
 @pytest.mark.parametrize("attempt", [0, 1, 2])
-def test_a_replica_that_is_asked_itself_answers_for_its_place_and_those_behind(
-    cluster: Cluster, attempt: int
-) -> None:
+def test_a_replica_answers_for_its_own_and_later_attempts(cluster: Cluster, attempt: int) -> None:
     nodes = ranked(cluster)
     before = [answered(node) for node in nodes]
     assert ask(nodes[1], attempt, 7000 + attempt).body[RECORD_LEN:] == VALUE

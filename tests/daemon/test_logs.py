@@ -123,7 +123,7 @@ def line(writer: LogWriter, text: str) -> None:
     writer.handle(record(text))
 
 
-def test_a_stalled_reader_holds_nobody_up_and_lost_lines_are_told(pipe):
+def test_a_stalled_log_reader_blocks_nothing_and_losses_are_counted(pipe):
     writer = LogWriter(pipe[1])
     writer.setFormatter(TextFormatter())
     writer.start()
@@ -159,7 +159,7 @@ def test_a_full_disk_is_survived():
         assert writer.lost == 1
 
 
-def test_before_its_thread_starts_lines_wait_and_the_end_writes_them(pipe):
+def test_early_log_lines_are_written_at_the_end(pipe):
     writer = LogWriter(pipe[1])
     line(writer, "first")
     writer.drain(1.0)

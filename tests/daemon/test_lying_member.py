@@ -51,8 +51,8 @@ def counted(nodes: list[DevNode], name: str) -> int:
 
 
 def refused(nodes: list[DevNode]) -> int:
-    """Versions with the top bit belong to records with a proof, and these have none."""
-    return counted(nodes, "stores_ahead") + counted(nodes, "stores_unproven")
+    """Versions with the top bit belong to self-certified records, and these have none."""
+    return counted(nodes, "stores_ahead") + counted(nodes, "stores_uncertified")
 
 
 @pytest.mark.parametrize("version", [2**64 - 1, 2**63 - 1])

@@ -107,7 +107,7 @@ def test_another_id_than_the_directory_has_is_refused(tmp_path: Path) -> None:
         assert "Traceback" not in done.stderr
 
 
-def test_a_node_that_nobody_answers_starts_all_the_same_and_can_be_stopped(tmp_path: Path) -> None:
+def test_a_node_without_answers_starts_and_can_be_stopped(tmp_path: Path) -> None:
     """Its bootstrap is a host where nobody is: it knocks, and takes any ID."""
     cluster = cluster_of(2, tmp_path)
     _, second = cluster.nodes
@@ -199,7 +199,7 @@ def test_an_interrupted_move_goes_on_in_the_daemon(some: Cluster) -> None:
     )
 
 
-def test_a_daemon_that_is_killed_while_it_moves_has_one_id_or_the_other(some: Cluster) -> None:
+def test_a_move_killed_midway_leaves_the_old_or_the_new_id(some: Cluster) -> None:
     node = some.nodes[5]
     with Client([str(each.address) for each in some.nodes], timeout=30) as client:
         for key, value in VALUES.items():
@@ -219,7 +219,7 @@ def test_a_move_needs_others_and_a_node_that_is_ready(tmp_path: Path) -> None:
         assert cluster.nodes[0].status()["state"] == "running"
 
 
-def test_a_move_that_cannot_forget_the_id_ends_the_daemon_with_its_reason(some: Cluster) -> None:
+def test_a_move_that_cannot_remove_the_id_ends_the_daemon(some: Cluster) -> None:
     """A daemon that has left its cluster and stays would serve nobody, and say nothing."""
     node = some.nodes[5]
     kept_id = node.records.parent / "node_id"

@@ -66,7 +66,7 @@ def dispatcher_to(recorder: Recorder) -> Dispatcher:
     )
 
 
-def test_requests_and_replicas_stay_on_the_thread_and_control_messages_go_to_the_loop():
+def test_only_control_messages_go_to_the_event_loop():
     async def run():
         recorder = Recorder()
         dispatcher = dispatcher_to(recorder)
@@ -90,9 +90,7 @@ def test_requests_and_replicas_stay_on_the_thread_and_control_messages_go_to_the
     [(7, [("unreachable", (NOWHERE, 7))], "unreachable"), (None, [], "silent")],
     ids=["proven", "hint"],
 )
-def test_an_unreachable_address_is_told_to_the_coordinator_at_once_and_to_the_node_in_the_loop(
-    request_id, at_once, in_the_loop
-):
+def test_an_icmp_error_reaches_coordinator_and_node(request_id, at_once, in_the_loop):
     async def run():
         recorder = Recorder()
         thread = threading.Thread(target=dispatcher_to(recorder).unreachable, args=(NOWHERE, request_id))

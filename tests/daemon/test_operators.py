@@ -50,7 +50,7 @@ def page(query: str = "") -> tuple[int, str]:
     return said.status, said.body
 
 
-def test_a_write_that_too_few_could_confirm_is_refused_at_once_and_told_beforehand(three: Cluster) -> None:
+def test_a_write_with_too_few_nodes_is_refused_at_once(three: Cluster) -> None:
     first, *others = three.nodes
     put(first, "before")
     assert page() == page("?writes") == (200, "ready\nready for writes\n")
@@ -88,7 +88,7 @@ def test_a_write_that_too_few_could_confirm_is_refused_at_once_and_told_beforeha
     put(first, "after")
 
 
-def test_the_dead_are_forgotten_by_one_command_also_for_the_next_start(three: Cluster) -> None:
+def test_forget_removes_dead_nodes_for_the_next_start_too(three: Cluster) -> None:
     first, second, third = three.nodes
     third.kill()
     wait_until(lambda: first.status()["contacts"] == second.status()["contacts"] == 1, "the death to be seen")
@@ -111,7 +111,7 @@ def test_the_dead_are_forgotten_by_one_command_also_for_the_next_start(three: Cl
     put(first, "alone again")
 
 
-def test_a_restart_does_not_make_the_last_node_the_whole_cluster(three: Cluster) -> None:
+def test_a_restarted_node_still_counts_the_others(three: Cluster) -> None:
     first, *others = three.nodes
     alone(first, *others)
     first.stop()

@@ -54,7 +54,7 @@ def asked(node: DevNode, line: str) -> dict:
 
 
 @pytest.mark.parametrize("method", [*READ_ONLY, *CHANGING])
-def test_no_parameter_of_the_control_socket_is_an_error_inside_the_daemon(node, method):
+def test_bad_control_parameters_cause_no_internal_error(node, method):
     for field in FIELDS:
         for value in VALUES:
             line = f'{{"method":"{method}","params":{{"{field}":{value}}}}}'
@@ -163,7 +163,7 @@ def test_saved_contacts_of_another_form_are_ignored(tmp_path):
     assert (code, "saved contacts ignored" in said, "Traceback" in said) == (0, True, False)
 
 
-def test_a_secret_inside_a_configuration_that_all_may_read_is_warned_of(tmp_path):
+def test_a_world_readable_secret_is_warned_of(tmp_path):
     path = tmp_path / "kdhtd.toml"
     path.write_text(
         f'[node]\nlisten = ["127.0.0.1"]\ndata_dir = "{tmp_path}/data"\n'

@@ -103,7 +103,7 @@ def test_typed_text_is_never_markup(page: WebDriver) -> None:
     assert page.title.startswith("kdht ")
 
 
-def test_nothing_comes_from_elsewhere_and_nothing_is_refused(page: WebDriver) -> None:
+def test_the_page_loads_nothing_foreign(page: WebDriver) -> None:
     asked = page.execute_script("return performance.getEntriesByType('resource').map(each => each.name)")
     assert asked
     assert all(name.startswith((URL, "data:")) for name in asked)

@@ -47,7 +47,7 @@ class Chain:
         return [parse(received.data).body for received in self.client.take()]
 
 
-def test_a_request_goes_hop_by_hop_and_its_reply_comes_back_from_the_node_asked():
+def test_the_reply_comes_from_the_node_that_was_asked():
     chain = Chain(delay=(0.25, 0.25))
     chain.client.send(request(body=b"hello"), NODES[0])
     chain.net.run()
@@ -125,7 +125,7 @@ def test_a_link_has_its_own_loss_in_one_direction():
     assert len(chain.ask(10)) == 10
 
 
-def test_a_stopped_node_gets_nothing_and_sends_nothing_and_can_come_back():
+def test_a_stopped_node_is_silent_and_can_return():
     chain = Chain()
     stopped = chain.transports[1]
     stopped.stop()
@@ -139,7 +139,7 @@ def test_a_stopped_node_gets_nothing_and_sends_nothing_and_can_come_back():
     assert len(chain.ask(10)) == 10
 
 
-def test_an_address_is_taken_once_and_a_failed_start_takes_nothing():
+def test_a_failed_start_binds_no_address():
     net = MemoryNetwork(seed=1)
     core = Core()
     net.client(CLIENT)
@@ -185,7 +185,7 @@ def test_a_node_without_a_configuration_loses_what_it_gets():
     assert (got, core.counters()["NOT_READY"]) == ([], 1)
 
 
-def test_the_clock_goes_from_event_to_event_and_to_the_end_asked_for():
+def test_virtual_time_jumps_from_event_to_event():
     net = MemoryNetwork(seed=1, delay=(1.0, 1.0))
     seen: list[float] = []
     net.call_at(START + 3.0, lambda: seen.append(net.now))

@@ -18,7 +18,7 @@ def worker() -> "subprocess.Popen[str] | None":
     return netlink._worker._process
 
 
-def test_what_every_host_has():
+def test_facts_of_the_loopback_interface():
     assert netlink.mtu_of("lo") > 1280
     assert "127.0.0.1" in netlink.hosts_of("lo")
     assert netlink.xdp_of("lo") == ("", 0)
@@ -31,7 +31,7 @@ def test_an_interface_that_is_not_there():
     assert netlink.xdp_of("no-such") == ("", 0)
 
 
-def test_one_process_answers_threads_that_ask_at_once_and_ends_when_nobody_does(monkeypatch):
+def test_one_process_answers_all_threads_and_ends_when_idle(monkeypatch):
     monkeypatch.setattr(netlink, "IDLE", 0.2)
     netlink.mtu_of("lo")
     asked = worker()
@@ -68,7 +68,7 @@ def test_the_caller_imports_no_pyroute2():
     assert (done.stdout, done.stderr) == ("False\n", "")
 
 
-def test_a_process_of_ours_imports_this_package_wherever_it_runs(tmp_path):
+def test_child_processes_import_this_package(tmp_path):
     (tmp_path / "kdht").mkdir()
     (tmp_path / "kdht" / "__init__.py").write_text("raise SystemExit('another kdht')")
     done = subprocess.run(

@@ -56,7 +56,7 @@ def rng():
     return random.Random(1)
 
 
-def test_a_bucket_is_told_and_the_configuration_only_when_the_occupied_ones_change(publisher, rng) -> None:
+def test_the_configuration_is_published_only_when_occupied_buckets_change(publisher, rng) -> None:
     copy = Copy(publisher.core)
     publisher.connect(copy)
     top = 1 << (shared.ID_BITS - 1)

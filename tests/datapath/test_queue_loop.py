@@ -132,7 +132,7 @@ def test_it_asks_for_queues_that_fail_open(bench: Bench) -> None:
     wait_until(lambda: bench.counters()["fail_open"] == 1, "the acknowledgement to be counted")
 
 
-def test_a_forwarded_packet_is_what_the_core_makes_of_it(bench: Bench) -> None:
+def test_a_forwarded_packet_equals_the_cores(bench: Bench) -> None:
     data = ip(request(body=b"odd"))
     (answer,) = bench.answers([packet(3, data)])
     wanted = bytearray(data)

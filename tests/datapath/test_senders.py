@@ -40,7 +40,7 @@ def random_networks(rng: random.Random) -> tuple:
     return tuple(ip_network(text, strict=False) for text in texts)
 
 
-def test_the_table_says_what_the_lists_say():
+def test_the_table_matches_the_lists():
     rng = random.Random(1)
     hosts = [f"10.{b}.{c}.1" for b in range(3) for c in (0, 1)] + ["192.0.2.1", "0.0.0.1"]
     hosts += [f"fd00:{b:x}::{c}" for b in range(3) for c in (1, 2)] + ["2001:db8::1", "::1"]

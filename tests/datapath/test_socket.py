@@ -66,7 +66,7 @@ def chain(start: Start, hosts: list[str]):
     ],
     ids=["IPv4", "IPv6"],
 )
-def test_a_request_goes_over_three_nodes_and_the_reply_comes_from_the_first(start, hosts):
+def test_three_nodes_forward_a_request_and_the_first_replies(start, hosts):
     cores, transports = chain(start, hosts)
     asked = transports[0].addresses[0]
     client = Client(hosts[0])

@@ -75,7 +75,7 @@ def test_old_datagrams_are_dropped_and_counted(start, version):
     assert slow.log[-2:] == [Op.PUT, Op.GET]
 
 
-def test_a_stopped_loop_reports_its_absence_before_it_answers_from_the_cache(start):
+def test_a_paused_loop_reports_before_it_answers_from_the_cache(start):
     slow, cache = Slow(), RecordCache(1 << 20)
     _, transport, _ = lonely(
         start, receiver=slow.receive, away=lambda: (slow.away(), cache.clear()), cache=cache

@@ -15,7 +15,7 @@ from kdht.datapath.base import Datagram, Outgoing
 from kdht.datapath.rates import ClientRates
 from kdht.datapath.senders import Senders
 from kdht.wire import Address, Message, make_cookie, parse, seal
-from kdht.wire._shared import COSTLY_WEIGHT, CROWD_FACTOR, Op, Status
+from kdht.wire._shared import COSTLY_WEIGHT, CROWD_FACTOR, Flag, Op, Status
 
 MANY = 60
 ROUTED = (Op.GET, Op.PUT, Op.DELETE, Op.TRACE, Op.QUORUM_GET, Op.WATCH)
@@ -165,6 +165,25 @@ def test_one_message_is_treated_a_few_times_only(start, op, copies, forwarded):
     assert transport.status()["replayed"] == 200 - copies
 
 
+@pytest.mark.parametrize(("op", "copies"), [(Op.STORE, 8), (Op.FETCH, 8), (Op.PUT, 1)])
+@pytest.mark.parametrize("version", [4, 6])
+def test_without_tags_different_messages_are_no_copies_of_each_other(start, version, op, copies):
+    """A cluster without tags, as the benchmark measures: each tag is 0."""
+    core, transport, got = lonely(start, LOOPBACK[version])
+    configure(core, IDS[2], *transport.addresses, untagged=True)
+    client = Client(LOOPBACK[version])
+    sent = {"op": op, "key": IDS[2], "flags": Flag.FORWARDED, "hops": 5, "time": int(time.time())}
+    messages = [bytes(Message(request_id=number, **sent).pack()) for number in range(40)]
+    if time.time() % 1 > 0.5:
+        time.sleep(1.05 - time.time() % 1)  # all of them within one second
+    for message in messages:
+        for _ in range(20):
+            client.send(message, transport.addresses[0])
+    through(client, transport, got)
+    assert counted(got)[op] == 40 * copies
+    assert transport.status()["replayed"] == 40 * (20 - copies)
+
+
 def test_a_members_question_is_answered_a_few_times_only(start):
     _, transport, got = lonely(start)
     client = Client()
@@ -262,7 +281,7 @@ def test_reads_of_absent_keys_are_refused_while_others_wait(start):
 
 
 @pytest.mark.parametrize("version", [4, 6])
-def test_an_error_that_quotes_no_message_of_ours_is_a_hint_and_hints_are_few(start, version):
+def test_an_icmp_error_without_our_message_is_a_rate_limited_hint(start, version):
     told: list[tuple[Address, int | None]] = []
     _, transport, _ = lonely(start, LOOPBACK[version], unreachable=lambda *what: told.append(what))
     nobody = closed_port(LOOPBACK[version])
@@ -275,7 +294,7 @@ def test_an_error_that_quotes_no_message_of_ours_is_a_hint_and_hints_are_few(sta
 
 
 @pytest.mark.parametrize("version", [4, 6])
-def test_an_error_that_quotes_a_message_of_ours_proves_something_once(start, version):
+def test_a_quoted_message_counts_once(start, version):
     told: list[tuple[Address, int | None]] = []
     _, transport, _ = lonely(start, LOOPBACK[version], unreachable=lambda *what: told.append(what))
     nobody, lost = closed_port(LOOPBACK[version]), of_a_member(Op.STORE, 4711)

@@ -27,7 +27,7 @@ def client() -> Iterator[Client]:
 
 
 @pytest.mark.parametrize("family", [4, 6])
-def test_an_unreachable_target_is_reported_and_the_next_send_does_not_fail(start, family):
+def test_an_unreachable_target_is_reported_and_later_sends_work(start, family):
     gone: list[tuple[Address, int | None]] = []
     _, transport, _ = lonely(start, LOOPBACK[family], unreachable=lambda *told: gone.append(told))
     nobody = closed_port(LOOPBACK[family])
@@ -41,7 +41,7 @@ def test_an_unreachable_target_is_reported_and_the_next_send_does_not_fail(start
     assert transport.status()["unreachable"] == 1
 
 
-def test_an_unreachable_target_fails_no_other_send_while_its_error_is_unread(start, client):
+def test_an_unread_socket_error_fails_no_other_send(start, client):
     entered, leave = threading.Event(), threading.Event()
 
     def block(batch: list[Datagram]) -> None:

@@ -93,7 +93,7 @@ def test_a_history_that_keeps_all_promises():
         ),
     ],
 )
-def test_what_breaks_a_promise_on_a_key_is_named(expected, history):
+def test_the_checker_names_the_broken_promise(expected, history):
     assert promises(registers.check(history)) == expected
 
 
@@ -101,7 +101,7 @@ def test_quorum_reads_of_other_keys_do_not_count():
     assert registers.check([put((0, 1), "one", 10), gone("quorum_get", (2, 3), key="other")]).holds
 
 
-def test_a_refused_write_and_an_unknown_one_that_nobody_saw_change_nothing():
+def test_refused_writes_and_unseen_unknown_writes_change_nothing():
     history = [
         put((0, 1), "one", 10),
         put((2, 3), "two", 0, outcome="refused"),
@@ -151,7 +151,7 @@ def test_a_client_that_goes_back_in_time_is_named(expected, history):
     assert promises(sessions.check(history)) == expected
 
 
-def test_a_client_that_was_told_of_a_loss_may_read_the_older_record():
+def test_an_older_record_is_allowed_after_a_reported_loss():
     told = op("get", (4, 5), outcome="unknown", error=f"Unconfirmed: get 'k': {LOST}")
     history = [put((0, 1), "one", 10), put((2, 3), "two", 20), told, get((6, 7), "one", 10)]
     assert sessions.check(history).holds
@@ -168,7 +168,7 @@ def test_a_client_that_was_told_of_a_loss_may_read_the_older_record():
         [put((0, 1), "one", 0, outcome="refused"), gone("get", (2, 3))],
     ],
 )
-def test_another_clients_read_or_a_possible_deletion_is_no_step_back(history):
+def test_a_possible_deletion_or_another_clients_read_is_no_regression(history):
     assert sessions.check(history).holds
 
 
@@ -185,7 +185,7 @@ def _fields(item):
     return {name: getattr(item, name) for name in item.__struct_fields__}
 
 
-def test_a_counter_holds_what_was_acknowledged_and_at_most_what_was_tried():
+def test_a_counter_is_between_acknowledged_and_tried_increments():
     assert not counter(
         put((0, 1), "1 a", 10, condition=0),
         op("put", (2, 3), "2 b", outcome="unknown", condition=10),

@@ -163,7 +163,7 @@ def simulated(operations, clients, seed):
 
 
 @pytest.mark.parametrize("clients", [4, 12])
-def test_twenty_thousand_operations_of_one_key_are_few_configurations(clients):
+def test_a_history_of_one_key_needs_few_search_states(clients):
     steps = simulated(20_000, clients, clients)
     assert search(steps, budget=20 * len(steps)).linearizable is True
 

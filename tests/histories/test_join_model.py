@@ -21,7 +21,7 @@ def test_a_write_during_a_join_is_seen_by_all_quorum_reads(order: tuple[int, ...
 
 
 @pytest.mark.parametrize("order", ORDERS)
-def test_a_joiner_that_confirms_before_it_has_caught_up_hides_a_write(order: tuple[int, ...]):
+def test_a_joiner_that_confirms_too_early_hides_a_write(order: tuple[int, ...]):
     found = search(Setting(3, 1, order, writes=1), AnybodyConfirms())
     assert found.broken.endswith("may answer a quorum read with less than what was acknowledged")
 

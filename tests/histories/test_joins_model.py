@@ -28,7 +28,7 @@ def test_three_joiners_break_the_promise_under_the_old_rule():
     assert "may say NOT_FOUND, and take if_version=0" in broken
 
 
-def test_three_joiners_keep_the_promise_under_the_present_rule():
+def test_the_current_rule_is_safe_with_three_joiners():
     state, broken = follow(Setting(3, 3, (3, 4, 5, 0, 1, 2)), Present(), TOGETHER)
     assert not broken
     assert not state.caught_up & 0b111000

@@ -190,7 +190,7 @@ def test_shrinking_finds_a_minimal_set(wanted: tuple[int, ...]):
     assert fewest(range(100), lambda kept: set(wanted) <= set(kept)) == list(wanted)
 
 
-def test_a_stopped_process_runs_due_timers_later_and_a_dead_one_never():
+def test_a_paused_process_runs_due_timers_later():
     class Network:
         def call_at(self, when: float, callback: Callable[..., None], *arguments: object) -> None:
             callback(*arguments)

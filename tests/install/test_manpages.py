@@ -68,7 +68,7 @@ def test_every_subcommand_has_its_place(pages: Path) -> None:
         assert f"kdhtctl {name}" in text
 
 
-def test_what_roff_would_take_for_a_request_is_text() -> None:
+def test_roff_requests_are_escaped() -> None:
     sys.path.insert(0, str(ROOT / "scripts"))
     try:
         escaped = import_module("manpages").escaped

@@ -32,7 +32,7 @@ def keys(count: int) -> list[bytes]:
 
 @pytest.mark.parametrize("k", [1, 3, K])
 @pytest.mark.parametrize("count", [1, 2, 50, 400])
-def test_each_bucket_holds_k_different_nodes_of_its_range_or_all(count: int, k: int) -> None:
+def test_each_bucket_has_k_nodes_of_its_range(count: int, k: int) -> None:
     ids = ids_of(count)
     overlay = Overlay(b"".join(ids), SEED, k)
     for node in range(0, count, 29):
@@ -45,7 +45,7 @@ def test_each_bucket_holds_k_different_nodes_of_its_range_or_all(count: int, k: 
             assert bool(overlay.core.occupancy() >> (ID_BITS - 1 - index) & 1) == bool(in_range)
 
 
-def test_a_table_is_the_same_at_every_visit_and_another_with_another_seed() -> None:
+def test_a_seed_decides_a_table() -> None:
     overlay = overlay_of(500)
     tables = []
     for node in (3, 450, 3):
@@ -57,7 +57,7 @@ def test_a_table_is_the_same_at_every_visit_and_another_with_another_seed() -> N
     assert [other.core.bucket(index) for index in range(12)] != tables[0]
 
 
-def test_the_state_is_what_configure_and_set_bucket_would_have_published() -> None:
+def test_a_table_file_publishes_the_same_state_as_calls() -> None:
     overlay = overlay_of(300)
     for node in (7, 299):
         overlay.visit(node)
@@ -77,7 +77,7 @@ def test_the_state_is_what_configure_and_set_bucket_would_have_published() -> No
         assert core.raw_config() == overlay.core.raw_config()
 
 
-def test_a_message_goes_from_core_to_core_nearer_each_time_and_ends_at_the_owner() -> None:
+def test_each_hop_is_closer_and_the_last_is_the_owner() -> None:
     ids = ids_of(400)
     overlay = overlay_of(400, k=2)
     for number, key in enumerate(keys(200)):
@@ -92,7 +92,7 @@ def test_a_message_goes_from_core_to_core_nearer_each_time_and_ends_at_the_owner
         assert ids[path[-1]] == min(ids, key=lambda each: distance(each, key)) == ids[overlay.owner(key)]
 
 
-def test_what_was_sent_is_counted() -> None:
+def test_sent_datagrams_are_counted() -> None:
     overlay = overlay_of(100)
     overlay.send(1000)
     overlay.send(500)
@@ -128,7 +128,7 @@ def test_an_invalid_overlay_is_refused(ids: bytes, k: int) -> None:
         Overlay(ids, SEED, k)
 
 
-def test_nodes_that_are_not_there_and_keys_that_are_none_are_refused() -> None:
+def test_unknown_nodes_and_bad_keys_are_refused() -> None:
     overlay = overlay_of(3)
     for call in (overlay.id, overlay.visit, lambda node: overlay.route(bytes(ID_LEN), node)):
         with pytest.raises(IndexError):

@@ -80,7 +80,7 @@ def test_in_a_crowd_a_node_costs_what_it_costs_where_all_run() -> None:
     assert sampled["tables"]["missing_neighbours"] == 0
 
 
-def test_a_crowd_knows_who_is_closest() -> None:
+def test_a_crowd_finds_the_closest_nodes() -> None:
     rng, cluster = Random(SEED), VirtualCluster(SEED)
     crowd = Crowd(cluster.network, [contact_of(number, SEED) for number in range(1, 500)], [])
     for target in (rng.randbytes(20) for _ in range(100)):
@@ -96,7 +96,7 @@ def test_the_same_seed_gives_the_same_run() -> None:
     assert first == again
 
 
-def test_the_dead_leave_the_tables_and_lookups_are_right_again() -> None:
+def test_lookups_are_right_after_deaths() -> None:
     figures = deaths.run(16, 2, 30.0, SEED)
     assert figures["dead_still_in_tables"] == 0
     assert figures["seconds_until_out_of_all_tables"]["count"] == 2
@@ -118,7 +118,7 @@ def test_holders_count_what_the_published_tables_hold() -> None:
         cluster.run(5)
 
 
-def test_truth_tells_what_tables_lack() -> None:
+def test_the_simulation_reports_missing_contacts() -> None:
     cluster = VirtualCluster(SEED)
     cluster.grow(6)
     assert Truth(cluster.contacts()).accuracy(cluster.members)["missing_neighbours"] > 0
@@ -130,7 +130,7 @@ def test_truth_tells_what_tables_lack() -> None:
     assert accuracy["missing_neighbours"] == 0
 
 
-def test_without_churn_every_request_is_right_and_every_value_is_there_three_times() -> None:
+def test_without_churn_every_value_has_three_copies() -> None:
     plan = churn.Plan(
         nodes=12, seed=SEED, session=0, away=1, duration=30, rest=30, values=40, gets=10, puts=2
     )
@@ -148,7 +148,7 @@ def test_without_churn_every_request_is_right_and_every_value_is_there_three_tim
     assert figures["copies"]["mean"] == 3
 
 
-def test_under_churn_nodes_die_and_come_back_and_most_requests_are_right() -> None:
+def test_under_churn_most_requests_succeed() -> None:
     plan = churn.Plan(nodes=16, seed=SEED, session=120, away=30, duration=90, rest=30, values=30)
     figures = churn.run(plan)
     assert figures["deaths"] > 3

@@ -232,7 +232,7 @@ def test_the_body_is_what_is_before_the_proof():
         ("open", token(), None),
     ],
 )
-def test_a_write_counts_for_its_holder_only_where_its_proof_was_checked(mode, made, writer):
+def test_only_a_checked_proof_names_a_writer(mode, made, writer):
     data = proven(made, Op.PUT, "a", body_of_put(b"v"), SEQ)
     assert Access(policy(writes=mode)).writer_of(data) == writer
 

@@ -159,7 +159,7 @@ def test_replacing_all_hosts_one_by_one_loses_no_value() -> None:
     watched.expect_no_wrong_word()
 
 
-def test_nodes_that_start_in_reverse_order_are_ready_and_lose_no_value() -> None:
+def test_a_restart_in_reverse_order_loses_no_value() -> None:
     """The bootstrap contact of all comes last."""
     cluster = VirtualCluster(8, policy=Policy())
     for number in range(16, 0, -1):

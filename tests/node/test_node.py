@@ -64,7 +64,7 @@ def test_published_buckets_equal_the_table() -> None:
         assert max(len(member.core.bucket(index)) for index in range(160)) <= K
 
 
-def test_a_node_has_joined_once_it_found_another_or_is_the_first() -> None:
+def test_joined_means_found_another_or_first_node() -> None:
     cluster = Cluster(SEED)
     first = cluster.add(1)
     assert first.seen == [Joined(0), Ready()]

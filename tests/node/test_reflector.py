@@ -9,7 +9,7 @@ from kdht.node.reflector import ANSWER_BYTES, MOST_A_SECOND, Reflector
 from kdht.wire import Address, Message, parse, seal, verify
 from kdht.wire._shared import MAX_BODY, Flag, Op, Reason
 
-OWN, PROVER, NODE = (
+OWN, CHECKER, NODE = (
     Address.of("10.0.0.1", 5348),
     Address.of("10.0.0.2", 40000),
     Address.of("10.0.0.2", 5348),
@@ -40,19 +40,19 @@ def asked(**changed: object) -> Datagram:
     }
     data = Message(**{**fields, **changed}).pack()
     seal(data, CLUSTER, NOW)
-    return Datagram(bytes(data), PROVER, OWN, Reason.CONTROL, 0)
+    return Datagram(bytes(data), CHECKER, OWN, Reason.CONTROL, 0)
 
 
-def test_a_trace_for_the_node_and_an_answer_for_the_prover(reflector, sent):
+def test_a_trace_for_the_node_and_an_answer_for_the_checker(reflector, sent):
     reflector.receive([asked()], NOW)
     trace, answer = sent
     for each in sent:
         verify(each.data, [CLUSTER], NOW)
         assert each.source == OWN
-    assert (trace.target, answer.target) == (NODE, PROVER)
+    assert (trace.target, answer.target) == (NODE, CHECKER)
     message = parse(trace.data)
     assert (message.op, message.key, message.request_id) == (Op.TRACE, IDS[0], 77)
-    assert (message.client, message.entry) == (PROVER, OWN)
+    assert (message.client, message.entry) == (CHECKER, OWN)
     reply = parse(answer.data)
     assert (reply.op, reply.request_id, reply.is_reply) == (Op.REFLECT, 77, True)
 
@@ -78,13 +78,13 @@ def test_no_more_bytes_leave_for_an_address_than_came(reflector, sent):
     ],
     ids=["key", "reply", "client", "port", "empty", "unknown ID", "short"],
 )
-def test_nobody_else_is_made_to_forward(reflector, sent, changed):
+def test_an_invalid_reflect_is_refused(reflector, sent, changed):
     reflector.receive([asked(**changed)], NOW)
     assert sent == []
     assert reflector.counters == {"reflected": 0, "reflect_refused": 1}
 
 
-def test_so_many_a_second(reflector, sent):
+def test_at_most_100_reflects_a_second_are_answered(reflector, sent):
     for _ in range(MOST_A_SECOND + 5):
         reflector.receive([asked()], NOW)
     assert reflector.counters == {"reflected": MOST_A_SECOND, "reflect_refused": 5}

@@ -151,8 +151,8 @@ def test_not_found_says_which_version_was_deleted(node):
         gone = node.ask_own(request(op))
         assert (gone.status, Record.parse(gone.body).version) == (Status.NOT_FOUND, MICROS)
     node.cookies = True
-    unproven = Datagram(bytes(request(Op.GET).pack()), CLIENT, HOME, Reason.OWNER, 0)
-    assert parse(node.ask(unproven)[0].data).body == b"", "no more than it sent"
+    without_cookie = Datagram(bytes(request(Op.GET).pack()), CLIENT, HOME, Reason.OWNER, 0)
+    assert parse(node.ask(without_cookie)[0].data).body == b"", "no more than it sent"
 
 
 def test_a_written_record_is_cached_and_never_stale():
@@ -249,7 +249,7 @@ def test_trace_tells_who_answers(node, reason, status):
 
 
 @pytest.mark.parametrize("padding", [0, 37, 75, 76, 100, 38 * 17, MAX_BODY])
-def test_a_padded_trace_names_other_replicas_within_the_requests_size(node, padding):
+def test_a_padded_trace_names_replicas_within_its_size(node, padding):
     others = [
         Contact(bytes([128 + number]) * 20, *Address.of(f"10.0.1.{number}", PORT)) for number in range(20)
     ]
@@ -263,7 +263,7 @@ def test_a_padded_trace_names_other_replicas_within_the_requests_size(node, padd
     assert len(parse_contacts(short.body)) == max(1, min(padding // 38, 2)), "no more than its client takes"
 
 
-def test_a_record_outside_the_replicas_comes_as_not_responsible(node):
+def test_a_non_replica_returns_its_record_as_not_responsible(node):
     """It may have been left over long ago: the client believes it when no replica answers."""
     node.core.set_bucket(15, [Contact(KEY_ID, *OTHER_ENTRY)])
     node.repair.caught_up = lambda key: False
@@ -281,7 +281,7 @@ def test_a_record_outside_the_replicas_comes_as_not_responsible(node):
     assert (heard.status, heard.body) == (Status.NOT_RESPONSIBLE, b"")
 
 
-def test_a_retry_that_ends_elsewhere_reads_but_does_not_write(node):
+def test_a_retry_at_a_non_replica_only_reads(node):
     node.core.set_bucket(15, [Contact(KEY_ID, *OTHER_ENTRY)])
     again = {"attempt": 1}
     assert node.ask_own(replace(put(), **again)).status is Status.NOT_RESPONSIBLE

@@ -148,7 +148,7 @@ def test_a_gzipped_capture(tmp_path):
 # --- Damage ----------------------------------------------------------------------------------------
 
 
-def test_a_capture_that_ends_anywhere_gives_what_is_whole_and_then_the_offset(tmp_path):
+def test_a_cut_capture_gives_its_whole_packets_and_the_offset(tmp_path):
     whole = written(tmp_path / "whole").read_bytes()
     size = 16 + len(PACKETS[6])
     cut = tmp_path / "cut"
@@ -222,7 +222,7 @@ def test_damaged_pcapng(tmp_path, damage, why):
     assert why in said
 
 
-def test_no_file_ends_in_anything_but_packets_or_a_capture_error(tmp_path):
+def test_every_file_gives_packets_or_a_capture_error(tmp_path):
     rng = random.Random(5)
     pcap = written(tmp_path / "pcap", 6).read_bytes()
     pcapng = section("<") + interface("<", 1) + enhanced("<", 0, 9, bytes(12) + b"\x08\x00" + PACKETS[4]) * 4

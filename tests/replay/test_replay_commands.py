@@ -47,7 +47,7 @@ def test_every_fixture_has_its_verdicts_by_core_and_oracle():
 
 
 @pytest.mark.parametrize("name", list(replay_fixtures.cases()))
-def test_every_bad_input_gets_the_reason_that_its_author_expects(name):
+def test_every_bad_input_gets_the_expected_reason(name):
     family, cases = replay_fixtures.cases()[name]
     found = replay_fixtures.reasons(family, [case.packet for case in cases])
     wrong = [(case, reason) for case, reason in zip(cases, found, strict=True) if case.reason is not reason]
@@ -62,7 +62,7 @@ def test_the_committed_fixtures_are_what_they_are_made_from(tmp_path):
         assert (tmp_path / path).read_bytes() == (DIRECTORY / path).read_bytes(), path
 
 
-def test_the_bad_inputs_meet_every_reason_that_a_packet_can_be_dropped_for():
+def test_the_bad_inputs_cover_every_drop_reason():
     met = {case.reason for _, cases in replay_fixtures.cases().values() for case in cases}
     elsewhere = {
         "NOT_READY",

@@ -51,9 +51,7 @@ def ready(home: Path) -> bool:
 
 
 @pytest.mark.parametrize("family", [4, 6])
-def test_a_standby_starts_without_its_address_and_serves_when_it_comes(
-    lab: Lab, tmp_path: Path, family: int
-) -> None:
+def test_a_standby_serves_as_soon_as_its_address_arrives(lab: Lab, tmp_path: Path, family: int) -> None:
     host, client = (
         lab.host("node", ipv4="10.41.0.1/24", ipv6="fd41::1/64"),
         lab.host("client", ipv4="10.41.0.2/24", ipv6="fd41::2/64"),

@@ -59,7 +59,7 @@ Datapaths.prepare(SimpleNamespace(config=SimpleNamespace(datapath=SimpleNamespac
 
 
 @pytest.mark.parametrize(("kind", "mounted"), [("socket", False), ("nfqueue", True), ("ebpf", True)])
-def test_what_a_switch_to_ebpf_needs_is_mounted_while_it_may_be(kind: str, mounted: bool) -> None:
+def test_the_bpf_filesystem_is_mounted_before_root_is_dropped(kind: str, mounted: bool) -> None:
     """In a mount namespace of its own, of a host on which nobody has mounted the BPF file system yet."""
     # statfs, not the list of mounts: it may have another one below /sys, which nobody sees.
     seen = "stat -f -c %T /sys/fs/bpf"

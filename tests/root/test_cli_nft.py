@@ -53,7 +53,7 @@ def test_the_rules_shown_compared_and_mended_by_the_node(node, ctl):
         assert path["state"] == "up"
 
 
-def test_the_rules_of_a_running_node_stay_and_those_of_a_killed_one_go(node, ctl):
+def test_only_a_killed_nodes_rules_are_removed(node, ctl):
     with node.host.enter():
         refused = ctl("nft", "remove")
         assert refused.returncode == 4
@@ -65,7 +65,7 @@ def test_the_rules_of_a_running_node_stay_and_those_of_a_killed_one_go(node, ctl
         assert ctl("nft", "diff").returncode == 8
 
 
-def test_what_packets_put_into_sets_is_no_difference(node, ctl):
+def test_dynamic_set_elements_are_no_change(node, ctl):
     with node.host.enter():
         nft("add", "element", "inet", "kdht", "readers4", "{ 10.1.2.3 limit rate over 5/second }")
         assert ctl.json("nft", "diff")["diff"] == []

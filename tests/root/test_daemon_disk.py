@@ -97,7 +97,7 @@ def keep_trying(client: Client) -> None:
     wait_until(written, "writes to be accepted again", 30)
 
 
-def test_a_disk_that_fills_up_takes_writes_again_by_itself(tmp_path, listen):
+def test_a_full_disk_takes_writes_again_once_there_is_room(tmp_path, listen):
     """LevelDB fails in the middle of a write. Reads go on, the node is not ready, and nothing confirmed is lost."""
     with mounted(tmp_path / "disk", "size=2m") as disk:
         node = configured(disk, listen, "min_free = 0")

@@ -106,7 +106,7 @@ def test_after_a_clean_end_all_is_as_found(host, tmp_path, number):
     assert state(host) == before
 
 
-def test_what_a_killed_daemon_left_is_replaced_and_then_removed(host, tmp_path):
+def test_a_killed_daemons_leftovers_are_replaced_then_removed(host, tmp_path):
     before = state(host)
     node = Started(host, tmp_path / "n1", listen=["10.77.0.1"]).ready()
     node.end(signal.SIGKILL)

@@ -52,7 +52,7 @@ def test_the_queue_path_is_proved(family: list[str]) -> None:
 
 @pytest.mark.root
 @pytest.mark.parametrize("family", [[], ["--ipv6"]], ids=["ipv4", "ipv6"])
-def test_the_way_through_xdp_is_proved(family: list[str]) -> None:
+def test_requests_go_through_xdp(family: list[str]) -> None:
     done = run("ebpf", "--json", *family)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)

@@ -47,7 +47,7 @@ def cluster(tmp_path: Path) -> Iterator[Built]:
             yield cluster, client
 
 
-def test_behind_a_stateful_firewall_every_read_is_answered_by_way_of_its_entry_node(cluster: Built) -> None:
+def test_a_stateful_firewall_costs_no_read(cluster: Built) -> None:
     running, client = cluster
     client.nft(STATEFUL)
     before = relayed(running)

@@ -223,7 +223,7 @@ def test_a_killed_daemons_node_goes_on_forwarding(tmp_path: Path) -> None:
         assert (outcome.wrong, outcome.lost) == ([], [])
 
 
-def test_what_a_killed_daemon_left_goes_when_the_next_one_wants_another_datapath(tmp_path: Path) -> None:
+def test_the_next_daemon_removes_leftovers_of_another_datapath(tmp_path: Path) -> None:
     with built("ke-left", tmp_path, 2) as (cluster, _):
         node = cluster.nodes[1]
         pins = pins_of(cluster)[1]
@@ -305,7 +305,7 @@ def test_without_native_support_it_is_generic_and_says_so(lab: Lab, tmp_path: Pa
         assert path.status()["state"] == "up"
 
 
-def test_a_host_that_was_no_router_becomes_none(lab: Lab, tmp_path: Path) -> None:
+def test_a_host_does_not_become_a_router(lab: Lab, tmp_path: Path) -> None:
     """left eth1 --- eth1 node eth2 --- eth2 right: what is not ours does not cross, in either family."""
     left, node, right = (lab.host(name) for name in ("left", "node", "right"))
     lab.link(left, node, "eth1", addresses={

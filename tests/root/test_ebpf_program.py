@@ -209,7 +209,7 @@ def test_an_empty_bucket_is_passed_over(program: Program) -> None:
     assert program.run(link_header(4) + request()).data[14 + 16 : 14 + 20] == farther.ip[12:]
 
 
-def test_a_bucket_with_more_contacts_than_the_program_searches_is_left_to_the_socket(
+def test_too_large_a_bucket_goes_to_the_socket(
     program: Program,
 ) -> None:
     contacts = [Contact(KEY[:-1] + bytes([each]), *HOP) for each in range(shared.K + 1)]

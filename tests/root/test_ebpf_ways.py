@@ -97,7 +97,7 @@ def assert_forwarded(client: Host, source: str, entry: str, hop: tuple[Host, str
 
 
 @FAMILIES
-def test_on_through_another_interface(lab: Lab, tmp_path: Path, family: int) -> None:
+def test_a_packet_leaves_by_another_interface(lab: Lab, tmp_path: Path, family: int) -> None:
     client, node, other = (lab.host(name) for name in ("client", "node", "other"))
     for end, interface in ((client, "eth1"), (other, "eth2")):
         number = int(interface[-1])

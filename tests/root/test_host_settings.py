@@ -136,7 +136,7 @@ def test_a_router_that_is_none_any_more_stays_closed(hosts, node: Node, kind: st
     assert host.sysctl("net/ipv4/conf/eth1/forwarding") == "0"
 
 
-def test_somebody_who_insists_is_left_alone_and_the_host_is_closed(hosts, node: Node) -> None:
+def test_repeated_foreign_changes_stay_and_forwarding_goes_off(hosts, node: Node) -> None:
     host = hosts["node"]
     with running(node, "nfqueue"):
         for _ in range(5):
@@ -197,7 +197,7 @@ def test_two_nodes_do_not_share_a_table(hosts, node: Node, tmp_path: Path) -> No
         other.datapath.stop()
 
 
-def test_ours_goes_on_after_every_repair(hosts, node: Node, tmp_path: Path) -> None:
+def test_our_packets_pass_after_every_repair(hosts, node: Node, tmp_path: Path) -> None:
     owner = Node(hosts["right"], IDS[1], [RIGHT[4]], tmp_path)
     node.knows(0, owner, 4)
     with (

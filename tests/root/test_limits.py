@@ -86,9 +86,7 @@ def answers(
 
 
 @pytest.mark.parametrize(("kind", "version"), WAYS)
-def test_a_rate_holds_wherever_a_request_ends_and_costs_others_nothing(
-    tmp_path: Path, kind: str, version: int
-) -> None:
+def test_a_rate_limits_one_client_at_every_node(tmp_path: Path, kind: str, version: int) -> None:
     with stage(tmp_path, kind, version, datapath={"rate": 100, "write_rate": 50}) as on:
         reads = [asked(Op.GET, number, body=bytes(100)) for number in range(1500)]
         got = len(answers(on.client, on.nodes[0], reads, 1.0))
@@ -102,9 +100,7 @@ def test_a_rate_holds_wherever_a_request_ends_and_costs_others_nothing(
 
 
 @pytest.mark.parametrize(("kind", "version"), WAYS)
-def test_an_address_that_is_not_served_gets_nothing_on_any_datapath(
-    tmp_path: Path, kind: str, version: int
-) -> None:
+def test_a_forbidden_client_gets_no_answer(tmp_path: Path, kind: str, version: int) -> None:
     with stage(tmp_path, kind, version, access={"writes": "open", "not_from": [CLIENT[version]]}) as on:
         requests = [
             asked(op, number, body=bytes(20 * (op == Op.PUT)))
@@ -119,9 +115,7 @@ def test_an_address_that_is_not_served_gets_nothing_on_any_datapath(
 
 
 @pytest.mark.parametrize(("kind", "version"), WAYS)
-def test_with_write_cookie_the_client_library_writes_and_a_forger_does_not(
-    tmp_path: Path, kind: str, version: int
-) -> None:
+def test_write_cookies_stop_forged_sources_only(tmp_path: Path, kind: str, version: int) -> None:
     settings = {"access": {"writes": "open", "write_cookie": True}, "node": {"cookies": False}}
     with stage(tmp_path, kind, version, **settings) as on:
         for node in on.nodes:

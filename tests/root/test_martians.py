@@ -196,7 +196,7 @@ def test_a_loopback_source_reaches_no_program_of_the_host(stage: Stage, version:
         assert stage.counted(Reason.MARTIAN) == before + 1
 
 
-def test_an_own_source_is_refused_on_hosts_that_accept_them(stage: Stage, version: int) -> None:
+def test_own_sources_are_dropped_even_where_the_kernel_accepts_them(stage: Stage, version: int) -> None:
     """accept_local: somebody's decision, and nfqueue's own way to let re-addressed packets out."""
     settings = [f"/proc/sys/net/ipv4/conf/{name}/accept_local" for name in ("all", "eth0")]
     before = stage.node.run(["cat", *settings]).stdout.split()

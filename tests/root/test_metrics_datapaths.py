@@ -38,7 +38,7 @@ def traffic(client: Host, cluster: Cluster) -> None:
         asyncio.run(work())
 
 
-def test_what_each_datapath_did_is_told(lab: Lab, tmp_path: Path) -> None:
+def test_the_work_of_each_datapath_is_reported(lab: Lab, tmp_path: Path) -> None:
     client = lab.host("client", ipv4="10.53.48.250/24")
     settings = {"metrics": {"listen": AT}}
     with Cluster(places_in(lab, 3), tmp_path, datapath="nfqueue", settings=settings) as cluster:

@@ -144,7 +144,7 @@ def grown(site: Site) -> list[LabNode]:
     return [first, *others]
 
 
-def test_a_node_that_cannot_reach_members_says_so_and_does_not_serve(site: Site) -> None:
+def test_a_node_that_cannot_reach_members_does_not_serve(site: Site) -> None:
     members = grown(site)
     stranger = site.add(4, 6, through=six(1))
     wait_until(
@@ -194,7 +194,7 @@ def test_of_two_sides_of_one_size_never_both_serve(site: Site) -> None:
     assert serving() == found
 
 
-def test_a_node_with_one_version_joins_a_cluster_that_talks_by_the_other(site: Site) -> None:
+def test_a_single_stack_node_joins_over_a_dual_stack_node(site: Site) -> None:
     first = site.add(1, 6, 4)
     wait_until(lambda: first.ready(0), "n1 to be ready", PATIENT)
     both = [site.add(number, 6, 4, through=six(1)) for number in (2, 3)]

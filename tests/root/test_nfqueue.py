@@ -89,7 +89,7 @@ def ask(client: socket.socket, target: str, body: bytes = b"", tries: int = 1) -
 
 @pytest.mark.parametrize("family", [4, 6])
 @pytest.mark.parametrize("body", [b"", b"p" * 333, b"x" * MAX_BODY])
-def test_a_request_goes_over_the_queues_and_its_answer_comes_back(make, client_host, family, body) -> None:
+def test_queues_forward_a_request_and_its_answer(make, client_host, family, body) -> None:
     nodes = make(family)
     with all_running(nodes), udp(client_host, CLIENT[family]) as client:
         entry = HOSTS[family] % 1
@@ -154,9 +154,7 @@ def cut_into_fragments(host: Host, _: socket.socket) -> None:
         (6, add_destination_options, "EXT_HEADER"),
     ],
 )
-def test_packets_that_no_sender_of_ours_makes_end_in_the_queue(
-    make, client_host, family: int, prepare, reason: str
-) -> None:
+def test_the_queue_drops_unusual_packets(make, client_host, family: int, prepare, reason: str) -> None:
     node = make()[0]
     with node.running(), udp(client_host, CLIENT[family]) as client:
         prepare(client_host, client)
@@ -219,7 +217,7 @@ def load(client: Host, target: str) -> Iterator[None]:
         thread.join()
 
 
-def test_a_killed_worker_under_load_is_replaced_and_meanwhile_sockets_answer(make, client_host) -> None:
+def test_sockets_answer_while_a_killed_worker_is_replaced(make, client_host) -> None:
     nodes = make()
     entry = nodes[0]
     with all_running(nodes), udp(client_host, CLIENT[4]) as client, load(client_host, HOSTS[4] % 1):

@@ -333,7 +333,7 @@ def test_one_noisy_source_does_not_cost_others(lab: Lab, node: Host, make) -> No
     assert senders.count("10.20.0.3") == 5
 
 
-def test_sources_that_the_full_table_has_no_room_for_share_one_limit(lab: Lab, node: Host, make) -> None:
+def test_sources_beyond_the_table_share_one_limit(lab: Lab, node: Host, make) -> None:
     made = make(rates=ClientRates(1), table_size=2)
     peer = lab.hosts["peer"]
     hosts = [f"10.20.0.{number}" for number in range(10, 60)]

@@ -99,9 +99,7 @@ def stopped(node: LabNode) -> Iterator[None]:
     ("datapath", "ipv6"),
     [("socket", False), ("socket", True), ("nfqueue", False), ("ebpf", False), ("ebpf", True)],
 )
-def test_a_paused_owner_replays_no_write_and_answers_with_no_old_record(
-    tmp_path: Path, datapath: str, ipv6: bool
-) -> None:
+def test_a_resumed_owner_serves_no_stale_record(tmp_path: Path, datapath: str, ipv6: bool) -> None:
     with Lab("t-paused") as lab:
         places = places_in(lab, NODES, ipv4=not ipv6, ipv6=ipv6)
         client = lab.host("client", ipv4="10.53.48.250/24", ipv6="fd53:48::fa/64")
@@ -164,7 +162,7 @@ def read_all(node: LabNode, sock: socket.socket, rounds: int) -> list[bytes]:
         pytest.param("socket", True, 65.0, marks=[pytest.mark.slow, pytest.mark.timeout(300)]),
     ],
 )
-def test_a_node_that_was_taken_for_dead_answers_with_no_old_record(
+def test_a_node_believed_dead_returns_without_stale_records(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, datapath: str, ipv6: bool, seconds: float
 ) -> None:
     """All values were replaced while it was away. It may say that it does not know, and nothing older."""

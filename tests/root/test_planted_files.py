@@ -131,7 +131,7 @@ def test_no_path_out_of_the_sysctls_is_read_or_written(tmp_path: Path) -> None:
 # --- The other files that root writes ----------------------------------------------------
 
 
-def test_a_link_in_place_of_the_control_socket_keeps_its_targets_mode(tmp_path: Path, monkeypatch) -> None:
+def test_a_symlink_for_the_control_socket_changes_no_mode(tmp_path: Path, monkeypatch) -> None:
     """Its directory may belong to the user of an earlier node."""
     victim = tmp_path / "victim"
     victim.write_text("secret")
@@ -167,7 +167,7 @@ def test_a_link_in_a_data_directory_of_another_user_is_refused(tmp_path: Path, n
     assert victim.read_text() == "was"
 
 
-def test_a_second_name_of_a_file_in_a_data_directory_of_another_user_is_refused(tmp_path: Path) -> None:
+def test_a_hard_link_in_another_users_data_directory_is_refused(tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_text("was")
     data = tmp_path / "data"

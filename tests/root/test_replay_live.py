@@ -85,7 +85,7 @@ def test_a_recording_has_the_verdicts_that_the_node_gave(recorded):
     assert (status, found[0]["mismatches"]) == (0, [])
 
 
-def test_what_xdp_hides_from_a_recording_is_told(tmp_path):
+def test_a_recording_warns_of_packets_hidden_by_xdp(tmp_path):
     with Lab("kr-xdp") as lab:
         places = places_in(lab, 2)
         lab.let_xdp_send()
@@ -147,7 +147,7 @@ def test_a_recording_gives_nothing_away(recorded):
     assert bytes((10, 53, 48)) not in everything
 
 
-def test_a_recording_replayed_through_all_implementations_differs_nowhere(recorded):
+def test_all_implementations_agree_on_a_recording(recorded):
     fixture, said = recorded
     status, found, _ = replay(
         "diff", fixture / "capture.pcap", "--table", fixture / "table.json", *through(*ALL)
@@ -198,7 +198,7 @@ def test_the_test_run_agrees_on_all_fixtures():
 
 
 @pytest.mark.parametrize("kind", ["mix", "mutations", "flood", "retransmissions"])
-def test_three_ways_agree_on_generated_traffic(tmp_path, kind):
+def test_three_implementations_agree_on_generated_traffic(tmp_path, kind):
     table = replay_fixtures.DIRECTORY / "right-ipv6/table.json"
     capture = tmp_path / "capture.pcap"
     assert replay("generate", capture, "--table", table, "--kind", kind, "--count", "3000")[0] == 0
@@ -217,7 +217,7 @@ def test_a_fault_in_the_test_run_is_found():
     assert found[0]["what"] == "other bytes in hops"
 
 
-def test_large_frames_are_said_to_be_impossible_for_the_test_run():
+def test_large_frames_are_refused_by_the_test_run():
     from kdht.replay._capture import Batch
 
     table = tables.load(replay_fixtures.DIRECTORY / "right-ipv4/table.json")

@@ -52,7 +52,7 @@ def owner(hosts: dict[str, Host], tmp_path: Path) -> Node:
 
 
 @pytest.mark.parametrize("family", [4, 6])
-def test_ours_goes_on_and_others_does_not(hosts, node: Node, owner: Node, family: int) -> None:
+def test_only_our_packets_pass(hosts, node: Node, owner: Node, family: int) -> None:
     node.knows(0, owner, family)
     with (
         node.running(),
@@ -73,11 +73,11 @@ def test_ours_goes_on_and_others_does_not(hosts, node: Node, owner: Node, family
 def test_before_linux_6_17_too(hosts, node: Node, owner: Node, monkeypatch) -> None:
     """Where forwarding IPv6 is all interfaces' or none's, so is the guard."""
     monkeypatch.setattr(nfqueue, "Sysctls", partial(Sysctls, force6=False))
-    test_ours_goes_on_and_others_does_not(hosts, node, owner, 6)
+    test_only_our_packets_pass(hosts, node, owner, 6)
 
 
 @pytest.mark.parametrize("family", [4, 6])
-def test_what_was_a_router_stays_one(hosts, node: Node, family: int) -> None:
+def test_a_router_stays_a_router(hosts, node: Node, family: int) -> None:
     host = hosts["node"]
     host.sysctl("net/ipv4/ip_forward", 1)
     host.sysctl("net/ipv6/conf/all/forwarding", 1)
@@ -174,7 +174,7 @@ def _has_link_local(host: Host) -> bool:
     return "fe80::" in shown and "tentative" not in shown
 
 
-def test_a_host_that_routes_heeds_none(hosts) -> None:
+def test_a_router_ignores_router_advertisements(hosts) -> None:
     """What the test above would see if forwarding were switched on without more."""
     node, left = hosts["node"], hosts["left"]
     node.sysctl("net/ipv6/conf/eth1/accept_ra", 1)

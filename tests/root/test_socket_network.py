@@ -129,7 +129,7 @@ def test_a_full_queue_of_the_interface_is_counted(node, start, peer):
     assert transport.status()["send_errors"] == {"ENOBUFS": 50 - sent}
 
 
-def test_what_a_filter_forbids_is_counted_and_the_rest_is_sent(node, start, peer):
+def test_datagrams_forbidden_by_a_filter_are_counted(node, start, peer):
     transport, _ = start("10.7.0.1", "fd07::1")
     node.nft("table inet t { chain c { type filter hook output priority 0; ip daddr 10.7.0.9 drop; }; }")
     batch = [Outgoing(b"x", address_of(peer[family])) for family in (4, 6)]

@@ -80,7 +80,7 @@ def test_where_all_is_set_already_nothing_is(node: Host, tmp_path: Path) -> None
     assert not any(guard)
 
 
-def test_strict_rp_filter_is_loosened_only_for_other_interfaces_addresses(node: Host, tmp_path: Path) -> None:
+def test_strict_rp_filter_is_loosened_only_where_needed(node: Host, tmp_path: Path) -> None:
     node.sysctl("net/ipv4/conf/all/rp_filter", 1)
     with node.enter():
         plain = Sysctls(["eth0"], runtime_dir=tmp_path)
@@ -141,7 +141,7 @@ def test_the_last_of_two_nodes_puts_back(node: Host, tmp_path: Path) -> None:
     assert changed(before, values(node)) == {}
 
 
-def test_what_somebody_else_changed_meanwhile_stays_theirs(node: Host, tmp_path: Path) -> None:
+def test_a_sysctl_changed_by_others_is_not_restored(node: Host, tmp_path: Path) -> None:
     sysctls = Sysctls(["eth0"], runtime_dir=tmp_path)
     with node.enter():
         sysctls.apply()
@@ -152,7 +152,7 @@ def test_what_somebody_else_changed_meanwhile_stays_theirs(node: Host, tmp_path:
     assert node.sysctl("net/ipv4/conf/eth0/accept_local") == "0"
 
 
-def test_who_makes_the_host_a_router_meanwhile_keeps_it(node: Host, tmp_path: Path) -> None:
+def test_a_host_made_a_router_meanwhile_stays_one(node: Host, tmp_path: Path) -> None:
     sysctls = Sysctls(["eth0"], runtime_dir=tmp_path)
     with node.enter():
         sysctls.apply()

@@ -109,7 +109,7 @@ def told(hops: list[Any]) -> list[Address]:
     return [hop.contact.address for hop in hops] if hops[-1].owner else []
 
 
-def test_the_way_of_requests_is_as_told(switched: Stage) -> None:
+def test_the_trace_matches_the_route(switched: Stage) -> None:
     """A contact that leaves a table meanwhile changes the way: what is compared are traces that stay."""
     same: list[list[Address]] = []
     for number, key in enumerate(KEYS):
@@ -134,7 +134,7 @@ def traced(stage: Stage, node: LabNode, key: str) -> dict[str, Any]:
     return dict(json.loads(done.stdout))
 
 
-def test_kdhtctl_tells_the_way_and_who_holds_the_value(stage: Stage) -> None:
+def test_trace_shows_the_route_and_the_replicas(stage: Stage) -> None:
     key = KEYS[0]
     for node in stage.cluster.nodes[:3]:
         found = traced(stage, node, key)

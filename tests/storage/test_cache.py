@@ -35,7 +35,7 @@ def cache():
     return RecordCache(1 << 20)
 
 
-def test_what_was_filled_in_is_there(cache):
+def test_the_cache_returns_filled_records(cache):
     assert cache.get(key(1), NOW) is None
     assert filled(cache, 1, 7, bytes(MAX_VALUE))
     assert Record.parse(cache.get(key(1), NOW)) == Record(7, 0, 0, bytes(MAX_VALUE))
@@ -224,7 +224,7 @@ def test_a_get_that_the_reader_has_is_answered_in_the_loop(asked):
     assert passed == []
 
 
-def test_what_the_reader_has_not_comes_up(asked):
+def test_reads_that_the_reader_cannot_answer_go_to_the_receiver(asked):
     sock, seen, passed = asked
     for number, (op, which, room) in enumerate(
         [(Op.GET, 2, 0), (Op.QUORUM_GET, 1, 0), (Op.GET, 1, 100), (Op.GET, 1, 9), (Op.GET, 9, 0)]
@@ -240,7 +240,7 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
 
 
-def test_what_is_changed_and_not_here_takes_no_memory() -> None:
+def test_changes_of_uncached_keys_take_no_memory() -> None:
     """A node that is written to much holds no more for it."""
     size = 64 << 20
     cache = RecordCache(size)

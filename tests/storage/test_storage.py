@@ -52,7 +52,7 @@ def test_a_version_beyond_any_clock_is_refused_with_the_time(store):
 
 
 @pytest.mark.parametrize("kind", [int(RecordFlag.IMMUTABLE), int(RecordFlag.SIGNED)])
-def test_a_self_certified_version_is_no_time_and_needs_its_flag(store, kind):
+def test_a_certified_version_needs_its_flag(store, kind):
     store.apply([put(1, b"plain", version=LATEST)], NOW)
     assert not store.apply([put(1, b"lie", version=2**63 + 7)], NOW)[0].accepted
     assert not store.apply([put(1, b"lie", flags=kind, version=MICROS)], NOW)[0].accepted
@@ -62,7 +62,7 @@ def test_a_self_certified_version_is_no_time_and_needs_its_flag(store, kind):
     assert store.apply([Promise(key_of(1), 2**63 + 8, 7)], NOW)[0].accepted
 
 
-def test_a_record_beyond_the_clock_is_invisible_and_gives_its_place_away(store):
+def test_a_record_from_the_future_is_hidden_and_replaceable(store):
     """As a fault of the disk leaves it, or a clock that was set back."""
     later = NOW + 90_000
     store.apply([put(1, b"ahead", version=int(later * 1_000_000)), put(2, b"ahead", version=MICROS)], later)
@@ -74,7 +74,7 @@ def test_a_record_beyond_the_clock_is_invisible_and_gives_its_place_away(store):
     assert store.stats()[:3] == (2, 0, 9)
 
 
-def test_a_clock_set_back_hides_no_record_and_keeps_no_key_from_writers(store):
+def test_a_clock_set_back_neither_hides_records_nor_blocks_writes(store):
     written = NOW + 3600
     store.apply([put(1, b"hour", version=int(written * 1_000_000))], written)
     assert store.get(key_of(1), NOW).value == b"hour"
@@ -172,7 +172,7 @@ def test_the_same_again_is_accepted_and_no_change(store):
     assert store.stats()[:3] == (1, 1, 1)
 
 
-def test_the_hook_hears_of_what_was_changed_in_order(store):
+def test_the_hook_gets_changes_in_order(store):
     heard = []
     writes = [put(1, b"a", version=5), put(1, b"old", version=4), put(2, version=1), delete(1, version=6)]
     store.apply(
@@ -182,7 +182,7 @@ def test_the_hook_hears_of_what_was_changed_in_order(store):
     assert heard == [(write.key, write.record, stands[write.key]) for write in (writes[0], *writes[2:])]
 
 
-def test_a_hook_that_raises_keeps_nothing_from_its_writer(store, caplog):
+def test_a_hook_that_raises_fails_no_write(store, caplog):
     heard = []
 
     def hook(key, record):
@@ -275,7 +275,7 @@ def test_a_neighbourhood_is_one_range(store):
         put(2, flags=2**32),
     ],
 )
-def test_what_does_not_fit_the_layout_is_refused_whole(store, write):
+def test_an_impossible_write_is_refused_whole(store, write):
     with pytest.raises(ValueError, match=r"key|version|value|range"):
         store.apply([put(1), write], NOW)
     assert store.get(key_of(1), NOW) is None

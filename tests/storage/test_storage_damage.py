@@ -226,7 +226,7 @@ def test_the_same_again_is_refused_too_after_a_failed_write(directory):
     store.close()
 
 
-def test_a_failed_write_changes_nothing_and_is_told_to_nobody(directory):
+def test_a_failed_write_changes_and_reports_nothing(directory):
     store = LevelStore(directory)
     store.apply([put(1)], NOW)
     before = list(store.scan(NOW))

@@ -139,7 +139,7 @@ def test_writes_wait_for_the_disk_and_sweeps_do_not(directory):
     store.close()
 
 
-def test_what_is_on_disk_already_is_not_written_again(directory):
+def test_an_unchanged_ledger_is_not_written_again(directory):
     store = LevelStore(directory)
     store.apply([put(1, b"a", version=5), put(2)], NOW)
     store._db = BatchRecorder(store._db)

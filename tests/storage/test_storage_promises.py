@@ -25,7 +25,7 @@ def ask(store, version: int, nonce: int, now: float = NOW, *, given_back: bool =
     return granted
 
 
-def test_a_promise_tells_what_stands(store):
+def test_a_promise_returns_the_stored_version(store):
     assert ask(store, 5, 1) == Granted(True, 0)
     store.apply([put(1, version=7), delete(2, version=3)], NOW)
     assert ask(store, 8, 1) == Granted(True, 7)
@@ -33,7 +33,7 @@ def test_a_promise_tells_what_stands(store):
     assert ask(store, 10, 1) == Granted(True, 9, 2_000_000_000, 2)
 
 
-def test_a_version_that_is_not_above_what_stands_or_is_promised_is_refused(store):
+def test_a_version_must_exceed_the_stored_and_the_promised_one(store):
     store.apply([put(1, version=7)], NOW)
     assert [ask(store, version, 1) for version in (6, 7)] == [Granted(False, 7)] * 2
     assert ask(store, 9, 5).accepted
@@ -64,7 +64,7 @@ def test_a_decided_write_is_taken_only_under_its_own_promise(store):
     assert store.apply([put(1, version=9, nonce=2)], NOW) == [Result(True, True, 9)], "it stands"
 
 
-def test_a_decided_write_is_refused_where_something_else_stands_than_was_promised_on(store):
+def test_a_decided_write_is_refused_if_the_record_changed_since_the_promise(store):
     store.apply([put(1, version=7)], NOW)
     ask(store, 9, 1)
     store.drop([(KEY, 7)])
@@ -73,7 +73,7 @@ def test_a_decided_write_is_refused_where_something_else_stands_than_was_promise
     assert store.apply([put(1, version=9, nonce=1)], NOW) == [Result(False, True, 10)]
 
 
-def test_what_an_earlier_promise_protects_stays_when_a_later_one_is_given_back(store):
+def test_an_earlier_promise_outlives_a_later_one(store):
     ask(store, 8, 1)
     ask(store, 9, 2)
     ask(store, 9, 2, given_back=True)
@@ -82,7 +82,7 @@ def test_what_an_earlier_promise_protects_stays_when_a_later_one_is_given_back(s
     assert store.apply([put(1, version=7)], NOW)[0].accepted
 
 
-def test_a_key_with_many_promises_keeps_what_all_of_them_protect(store):
+def test_many_promises_of_one_key_all_hold(store):
     for version in range(10, 30):
         ask(store, version, version)
     for version in range(29, 9, -1):
@@ -106,7 +106,7 @@ def test_a_promise_ends_after_its_time_swept_or_not(store):
 def test_promises_of_too_many_keys_are_not_given(store, monkeypatch):
     for module in (
         promises,
-        __import__("kdht.storage.level").storage.level,
+        __import__("kdht.storage._change").storage._change,
         __import__("kdht.storage.memory").storage.memory,
     ):
         monkeypatch.setattr(module, "MAX_KEYS", 3)
@@ -131,7 +131,7 @@ def test_writes_and_promises_of_one_batch_see_each_other(store):
 @pytest.mark.parametrize(
     "wrong", [Promise(b"short", 9, 1), Promise(KEY, 0, 1), Promise(KEY, 2**64, 1), Promise(KEY, 9, 2**64)]
 )
-def test_a_promise_that_cannot_be_is_refused_before_anything_is_written(store, wrong):
+def test_an_impossible_promise_is_refused_before_any_write(store, wrong):
     with pytest.raises(ValueError, match="promise"):
         store.apply([put(1), wrong], NOW)
     assert store.get(KEY, NOW) is None
@@ -206,7 +206,7 @@ def test_both_stores_say_the_same_to_anything(tmp_path):
     level.close()
 
 
-def test_a_promise_whose_write_never_came_hinders_repair_for_seconds_only(store):
+def test_an_abandoned_promise_delays_repair_for_seconds_only(store):
     """A coordinator that died leaves it; its write is refused where something else stands by then."""
     store.apply([put(1, b"x", version=5)], NOW)
     store.apply([Promise(KEY, 10, 7)], NOW)

@@ -49,7 +49,7 @@ def test_a_record_comes_as_it_is_in_the_store(store):
     assert reader.answered == 3
 
 
-def test_what_a_reader_does_not_see_goes_the_long_way(store):
+def test_unclear_records_take_the_ordinary_path(store):
     stored(store, 0, StoredRecord(7, LATER, TOMBSTONE, b""))
     stored(store, 1, StoredRecord(7, LATER, 0, b"expires"))
     stored(store, 2, StoredRecord(7, 0, 0, b"too long"))
@@ -97,11 +97,11 @@ def test_whether_a_key_is_settled_is_asked_before_the_store(store):
 @pytest.mark.parametrize(
     "raw", [b"", bytes(21), layout.pack_record(StoredRecord(7, 0, 0, b"value"))[:-1], bytes(22) + b"x"]
 )
-def test_a_damaged_record_is_left_to_who_can_say_so(raw):
+def test_a_damaged_record_goes_to_the_ordinary_path(raw):
     assert StoreReader(lambda asked: raw, None, caught_up).of([key(0)], [100], NOW) == [None]
 
 
-def test_a_store_that_fails_and_a_malformed_key_harm_nobody_else(store):
+def test_one_failing_key_fails_no_other(store):
     record = stored(store, 1, StoredRecord(7, 0, 0, b"value"))
 
     def read(asked: bytes):

@@ -9,7 +9,6 @@ from records import NOW, key_of, put
 from kdht.errors import StorageError
 from kdht.storage import LevelStore, reopen
 from kdht.storage._cache import RecordCache
-from kdht.storage.change import StoreChange
 
 
 @pytest.fixture
@@ -21,15 +20,15 @@ def store(tmp_path):
 
 def fail_a_write(store: LevelStore, monkeypatch: pytest.MonkeyPatch, *, written: bool = False) -> None:
     """As LevelDB fails on a full disk; `written`: after the log had it all."""
-    original = StoreChange.write
+    original = LevelStore._write
 
-    def broken(self, db, replaced, counts, serial, *, sync):
+    def broken(self, change, replaced, sync):
         if written:
-            original(self, db, replaced, counts, serial, sync=sync)
+            original(self, change, replaced, sync)
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(StoreChange, "write", broken)
+        patch.setattr(LevelStore, "_write", broken)
         with pytest.raises(StorageError, match="No space left"):
             store.apply([put(7, b"failed")], NOW)
 
@@ -49,7 +48,7 @@ def test_writes_go_on_after_the_disk_has_room_again(store, monkeypatch):
     assert store.audit(NOW).problems == []
 
 
-def test_a_write_that_was_written_and_called_failed_is_told_of_afterwards(store, monkeypatch):
+def test_a_write_reported_as_failed_is_found_at_recovery(store, monkeypatch):
     told = []
     fail_a_write(store, monkeypatch, written=True)
     assert store.recover(NOW, lambda key, record: told.append((key, record.value)))
@@ -57,7 +56,7 @@ def test_a_write_that_was_written_and_called_failed_is_told_of_afterwards(store,
     assert store.audit(NOW).problems == []
 
 
-def test_a_disk_that_takes_no_writes_leaves_the_database_open_for_readers(store, monkeypatch):
+def test_a_read_only_disk_still_serves_reads(store, monkeypatch):
     store.apply([put(1, b"confirmed")], NOW)
     fail_a_write(store, monkeypatch)
     monkeypatch.setattr("kdht.storage.level.takes_writes", lambda path: False)
@@ -122,7 +121,7 @@ def test_a_database_that_does_not_open_again_is_tried_later(store, monkeypatch):
     assert store.apply([put(1)], NOW)[0].accepted
 
 
-def test_a_half_record_in_the_log_loses_nothing_that_is_confirmed_later(tmp_path):
+def test_a_torn_log_record_loses_no_later_write(tmp_path):
     """As LevelDB itself leaves it on a full disk."""
     store = LevelStore(tmp_path / "db")
     store.apply([put(1, b"before")], NOW)

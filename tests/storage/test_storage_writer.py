@@ -44,7 +44,7 @@ def gated():
     writer.close()
 
 
-def test_what_waits_becomes_groups_confirmed_in_order(gated):
+def test_waiting_writes_become_groups_confirmed_in_order(gated):
     store, writer = gated
     told: list[tuple[int, object]] = []
     assert writer.submit([put(0)], NOW, lambda outcome: told.append((0, outcome)))

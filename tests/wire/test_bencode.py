@@ -49,7 +49,7 @@ def test_other_bytes_are_refused(data):
 
 
 @given(VALUES)
-def test_what_is_encoded_is_decoded(value):
+def test_decode_inverts_encode(value):
     data = encode(value)
     assert is_bencoded(data)
     assert decode(data) == value

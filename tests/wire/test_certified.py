@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from paths import ROOT
 from signing import KEY, OTHER_SEED, PLAIN, SEED, forgeries, signed, stored
 
-from kdht.errors import BadPacket, MissingLibrary, Unproven
+from kdht.errors import BadPacket, MissingLibrary, Uncertified
 from kdht.wire import (
     Record,
     pack_immutable_write,
@@ -30,7 +30,7 @@ from kdht.wire.certified import (
     MAX_SEQ,
     SIGNED,
     SignedValue,
-    check_proof,
+    check_certified,
     immutable_key,
     is_certified,
     sign,
@@ -42,7 +42,7 @@ VECTORS = json.loads((ROOT / "tests/vectors/signed.json").read_text())
 
 
 def check(record, key=KEY):
-    check_proof(key, record.version, record.flags, record.value)
+    check_certified(key, record.version, record.flags, record.value)
 
 
 # --- Other people's items
@@ -59,7 +59,7 @@ def item(vector) -> SignedValue:
 
 
 @pytest.mark.parametrize("vector", VECTORS["items"], ids=lambda vector: vector["by"])
-def test_an_item_of_others_proves_itself(vector):
+def test_an_item_signed_by_another_library_is_valid(vector):
     made = item(vector)
     assert made.key.hex() == vector["target"]
     check(stored(made), made.key)
@@ -78,7 +78,7 @@ def test_bep_44s_value_without_a_key_is_encoded_as_it_says():
     st.binary(max_size=900),
     st.binary(min_size=32, max_size=32),
 )
-def test_pynacl_reads_what_we_sign_and_we_read_what_pynacl_signs(salt, seq, value, seed):
+def test_pynacl_and_kdht_read_each_others_signatures(salt, seq, value, seed):
     key, v = nacl.signing.SigningKey(seed), encode(value)
     ours = sign(seed, salt, seq, v)
     assert ours.public_key == bytes(key.verify_key)
@@ -87,7 +87,7 @@ def test_pynacl_reads_what_we_sign_and_we_read_what_pynacl_signs(salt, seq, valu
     check(stored(theirs), theirs.key)
 
 
-# --- Proofs
+# --- Certificates
 
 
 @pytest.mark.parametrize("salt", [b"", b"s", bytes(shared.MAX_SALT)])
@@ -132,7 +132,7 @@ def test_a_second_form_of_a_signature_is_refused():
     order = 2**252 + 27742317777372353535851937790883648493
     number = int.from_bytes(good.signature[32:], "little") + order
     other = good._replace(signature=good.signature[:32] + number.to_bytes(32, "little"))
-    with pytest.raises(Unproven, match="signature is wrong"):
+    with pytest.raises(Uncertified, match="signature is wrong"):
         check(stored(other))
 
 
@@ -146,15 +146,15 @@ def test_a_signed_value_is_bencoded(v):
 def test_an_immutable_value_has_one_key():
     key = immutable_key(PLAIN)
     assert key.hex() == hashlib.blake2b(PLAIN, digest_size=20, person=b"kdht-immutable").hexdigest()
-    check_proof(key, CERTIFIED, IMMUTABLE, PLAIN)
+    check_certified(key, CERTIFIED, IMMUTABLE, PLAIN)
     for wrong in [(KEY, CERTIFIED, IMMUTABLE, PLAIN), (key, CERTIFIED + 1, IMMUTABLE, PLAIN),
                   (key, CERTIFIED, IMMUTABLE, PLAIN + b"!"), (key, 7, IMMUTABLE, PLAIN),
                   (key, CERTIFIED, IMMUTABLE | SIGNED, PLAIN), (key, CERTIFIED, IMMUTABLE | 0x100, PLAIN)]:  # fmt: skip
-        with pytest.raises(Unproven):
-            check_proof(*wrong)
+        with pytest.raises(Uncertified):
+            check_certified(*wrong)
 
 
-def test_ordinary_records_claim_no_proof():
+def test_ordinary_records_claim_no_certificate():
     assert not is_certified(CERTIFIED - 1, 0)
     assert not is_certified(7, 2)
     assert is_certified(CERTIFIED, 0)
@@ -222,7 +222,7 @@ def test_a_promise_of_a_certified_version_has_the_record():
 def test_nothing_loads_libsodium_before_the_first_signature():
     code = (
         "import sys, kdht.client, kdht.node.assembly, kdht.wire.certified as c\n"
-        "c.check_proof(c.immutable_key(b'v'), c.CERTIFIED, c.IMMUTABLE, b'v')\n"
+        "c.check_certified(c.immutable_key(b'v'), c.CERTIFIED, c.IMMUTABLE, b'v')\n"
         "assert not any('sodium' in line for line in open('/proc/self/maps'))\n"
         "c.library()\n"
         "assert any('sodium' in line for line in open('/proc/self/maps'))\n"
@@ -236,4 +236,4 @@ def test_a_build_without_libsodium_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "kdht.wire._sodium", None)
     with pytest.raises(MissingLibrary, match="apt-get install libsodium-dev"):
         check(good)
-    check_proof(immutable_key(PLAIN), CERTIFIED, IMMUTABLE, PLAIN)
+    check_certified(immutable_key(PLAIN), CERTIFIED, IMMUTABLE, PLAIN)

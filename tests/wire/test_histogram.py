@@ -6,7 +6,7 @@ from threading import Thread
 from kdht.histogram import BOUNDS, Histogram
 
 
-def test_each_duration_is_in_the_first_class_whose_bound_it_does_not_pass():
+def test_a_duration_counts_in_the_smallest_bucket_that_holds_it():
     rng = Random(1)
     durations = [rng.choice([rng.expovariate(100), rng.choice(BOUNDS)]) for _ in range(1000)]
     histogram = Histogram()

@@ -44,7 +44,7 @@ BODY = Record(ttl=VECTOR["ttl"], value=VECTOR["value"].encode()).pack()
 KEY = bytes.fromhex(VECTOR["key"])
 
 
-def test_keys_scopes_grants_and_tokens_are_those_of_the_vectors():
+def test_keys_scopes_grants_and_tokens_match_the_vectors():
     assert ACCESS_KEY.hex() == VECTOR["access_key"]
     assert f"{GRANTED.scope:016x}" == VECTOR["scope"]
     assert GRANTED.pack().hex() == VECTOR["grant"]
@@ -84,7 +84,7 @@ def test_a_token_is_read_back_from_its_text(granted, key):
 
 
 @given(some.text(max_size=80) | some.text("kdht1.AZaz09-_=", max_size=80).map("kdht1.".__add__))
-def test_a_text_that_is_no_token_gives_one_error_without_the_text(text):
+def test_a_bad_token_error_does_not_quote_it(text):
     said = ""
     try:
         made = Token.parse(text)

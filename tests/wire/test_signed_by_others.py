@@ -11,7 +11,7 @@ from mainline import MainlineNode, item_in
 from signing import SEED
 
 from kdht.wire.bencode import encode
-from kdht.wire.certified import check_proof, sign, signed_bytes
+from kdht.wire.certified import check_certified, sign, signed_bytes
 
 NODE_PROGRAM = """
 const crypto = require("crypto");
@@ -38,7 +38,7 @@ def test_node_js_reads_ours_and_we_read_its(salt):
     said = json.loads(done.stdout)
     assert said["reads"] is True
     theirs = ours._replace(signature=bytes.fromhex(said["signature"]))
-    check_proof(theirs.key, theirs.version, theirs.flags, theirs.value)
+    check_certified(theirs.key, theirs.version, theirs.flags, theirs.value)
 
 
 def expanded(seed: bytes) -> bytes:
@@ -86,7 +86,7 @@ def test_we_read_an_item_that_libtorrent_puts(libtorrent, salt):
         assert node.puts
         del session
     item = item_in(node.puts[0])
-    check_proof(item.key, item.version, item.flags, item.value)
+    check_certified(item.key, item.version, item.flags, item.value)
     assert (item.key, item.v) == (ours.key, ours.v)
 
 

@@ -116,7 +116,7 @@ def test_every_truncation_is_a_bad_packet(vector):
         (changed(PLAIN, "status", max(Status) + 1), "BAD_FLAGS"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_has_its_reason(data, reason):
+def test_each_wrong_message_has_its_reason(data, reason):
     assert reason_of(data) == reason
 
 
@@ -175,7 +175,7 @@ def test_a_message_survives_the_wire(message):
     "change",
     [{"key": bytes(19)}, {"key": bytes(21)}, {"body": bytes(1121)}, {"hops": 256}, {"request_id": -1}, {"cookie": 2**64}],
 )  # fmt: skip
-def test_what_no_field_can_hold_is_refused_before_sending(change):
+def test_values_beyond_a_fields_range_are_refused(change):
     message = replace(wire.parse(PLAIN), **change)
     with pytest.raises(ValueError, match=r"bytes, not|does not fit"):
         message.pack()
@@ -281,6 +281,6 @@ def test_eight_bytes_behind_a_record_come_back_as_they_went(pack, parse):
 
 
 @pytest.mark.parametrize("body", [b"", bytes(15), bytes(16), bytes(17), bytes(7) + b"\1" + bytes(9)])
-def test_what_is_no_promise_is_a_bad_packet(body):
+def test_a_malformed_promise_is_a_bad_packet(body):
     with pytest.raises(BadPacket, match="BAD_LENGTH"):
         wire.parse_promise(body)

@@ -357,7 +357,7 @@ async def _states_by_name(parts: Parts, datapaths: Datapaths) -> list[tuple[str,
     states = [(parts.transport.name, dict(await asyncio.to_thread(parts.transport.status)))]
     for path in datapaths.running():
         status = await asyncio.to_thread(path.status)
-        states.append((path.name, {**status, "proofs": datapaths.proofs()}))
+        states.append((path.name, {**status, "checks": datapaths.path_checks()}))
     return states
 
 

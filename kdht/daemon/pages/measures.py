@@ -94,9 +94,9 @@ METRICS = {
         "Verdicts of each datapath, by reason; the verdict follows from the reason.",
         ("datapath", "verdict", "reason"),
     ),
-    "kdht_datapath_proofs_total": Metric(
+    "kdht_datapath_checks_total": Metric(
         "counter",
-        "Proofs that a fast path forwards: good, lost, or unknown because the neighbour did not answer.",
+        "Checks that a fast path forwards: good, lost, or unknown because the neighbour did not answer.",
         ("datapath", "result"),
     ),
     "kdht_datapath_state": Metric(
@@ -295,8 +295,8 @@ def _datapaths(paths: Mapping[str, DatapathState]) -> Iterator[Sample]:
     for name, path in paths.items():
         for state in STATES:
             yield Sample("kdht_datapath_state", (name, state), int(path["state"] == state))
-        for result, count in path.get("proofs", {}).items():
-            yield Sample("kdht_datapath_proofs_total", (name, result), count)
+        for result, count in path.get("checks", {}).items():
+            yield Sample("kdht_datapath_checks_total", (name, result), count)
     yield from _socket(paths["socket"])
     queues = paths.get("nfqueue", {})
     for queue in queues.get("queues", []):

@@ -1,12 +1,13 @@
 """A small file that notes which sysctls of a network namespace were changed, and their old values.
 
-All nodes of a network namespace share one ledger. They open it one at a time (`with`, under a lock on its
-directory). Every change has holders: the nodes that need it. A holder that no longer runs does not count. The
-file is written before the sysctls, so a crash loses no old value. It names the boot and the namespace's cookie,
-which the kernel never gives twice, so an old ledger is never applied to another boot or namespace.
+All nodes of a network namespace share one ledger. They open it one at a time (`with` locks its directory). Every
+change has holders: the nodes that need it, as long as they run. The file is written before the sysctls, so a crash
+loses no old value. It names the boot and the namespace's cookie. The kernel never gives a cookie twice, so an old
+ledger is never applied to another boot or namespace.
 
-Root writes where the ledger says. So only root (or the daemon's own user) may write its directory, no link is
-followed, and a ledger that names anything but the sysctls of kdht, or a value no such sysctl has, is refused whole.
+Root restores the sysctls that the ledger names, so a forged ledger would let others write as root. Three rules prevent
+that. Only root, or the daemon's own user, may write the directory. Links are not followed. A ledger is refused whole if
+it names any other sysctl than kdht's own, or a value that such a sysctl cannot have.
 """
 
 import fcntl
@@ -158,7 +159,7 @@ class Ledger:
                 return
             whole = msgspec.json.encode(_Saved(self._boot, self.entries, self._holders))
             if whole == self._on_disk:
-                return  # a look is no change: it needs no room
+                return  # reading needs no space on a full /run
             # O_EXCL makes a new file, and so follows no link. A crash before the rename leaves the old file.
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             try:

@@ -5,7 +5,7 @@
 Contract: an Engine borrows bound, prepared UDP sockets and an eventfd. Their maker closes them, while no
 thread is in `run` or `send`. One thread calls `run`. One thread at a time calls `send`. Any thread may call
 `call_in` and `end`. `run` takes the GIL once for each batch that needs Python; the callables that it gets
-must not raise. The datapath reads the clock here: once a batch, and once each time it polls the sockets.
+must not raise. The datapath reads the clocks here: after each poll, and before one that may wait.
 
 Messages for this node wait in a backlog: members' are handled first, then one of each client in turn. A
 request that has waited for more than TOO_OLD is dropped and counted if it is a client's write or read, or a
@@ -45,7 +45,7 @@ from kdht.datapath.socket._rates cimport (
 )
 from kdht.datapath.socket._seen cimport Seen
 from kdht.datapath.socket._udp cimport (
-    AF_INET, BATCH, CLOCK_BOOTTIME, CLOCK_MONOTONIC, CLOCK_REALTIME_COARSE, Inbox, Name, Outbox, POLLERR,
+    AF_INET, BATCH, CLOCK_BOOTTIME, CLOCK_REALTIME_COARSE, Inbox, Name, Outbox, POLLERR,
     POLLIN, POLLNVAL, SOL_SOCKET, SO_ERROR, Tally, clock_gettime, count_error, family_of, flush, getsockopt,
     htons, is_none, mmsghdr, named_errors, ntohs, open_inbox, poll, pollfd, put, read_destination,
     read_name, read_stamp, read_unreachable, receive, timespec,
@@ -68,8 +68,9 @@ cdef enum:
     WRITE_COPIES = 1
 
 MISS_PRICE = 1_000_000_000 // 64
-"""Nanoseconds: reads of absent keys that one client may have a second while others wait. Each asks a
-majority of the replicas, and so costs the cluster about nine times as much as a read that finds its key."""
+"""Nanoseconds for each read of an absent key: one client gets 64 of them a second while others wait.
+Each asks a majority of the replicas. It costs the cluster about nine times as much as a read that finds
+its key."""
 cdef uint64_t HINT_PRICE = KDHT_RATE_SECOND // 32
 
 cdef double AWAY = 0.5  # seconds without a poll; above LONGEST_WAIT
@@ -87,6 +88,13 @@ cdef struct Endpoint:
     uint16_t port
     uint8_t ip[16]
 
+# What tells a message from its copies of another second or another sender. Without gaps, for it is hashed.
+cdef packed struct Arrival:
+    uint8_t source_ip[16]
+    uint16_t source_port
+    uint32_t second
+    uint8_t data[KDHT_MAX_DATAGRAM]
+
 # An ICMP error: the address that it names, and the request ID of the message that it quotes.
 cdef struct Gone:
     Name name
@@ -103,15 +111,8 @@ cdef inline double coarse_now() noexcept nogil:
     return <double>now.tv_sec + 1e-9 * <double>now.tv_nsec
 
 
-cdef inline double monotonic() noexcept nogil:
-    """Seconds of a clock that never runs backwards."""
-    cdef timespec now
-    clock_gettime(CLOCK_MONOTONIC, &now)
-    return <double>now.tv_sec + 1e-9 * <double>now.tv_nsec
-
-
 cdef inline double uptime() noexcept nogil:
-    """Seconds since the host started, with the time in which it was suspended."""
+    """Seconds since the host started, with the time in which it was suspended. Never runs backwards."""
     cdef timespec now
     clock_gettime(CLOCK_BOOTTIME, &now)
     return <double>now.tv_sec + 1e-9 * <double>now.tv_nsec
@@ -152,7 +153,8 @@ cdef class Engine:
     cdef Seen seen
     cdef kdht_allowance hints   # ICMP errors that prove nothing
     cdef uint64_t seed0, seed1
-    cdef uint64_t clock         # nanoseconds, monotonic, at the last batch
+    cdef double now             # Unix seconds, at the last poll
+    cdef uint64_t clock         # nanoseconds, by `uptime`, at the last poll
     cdef uint64_t cache_answers, bounced, away, late_reads, late_writes, late_promises
     cdef uint64_t replayed, refused_misses, hints_ignored, overflowed
     cdef double looked          # when `run` polled its sockets last, by `uptime`
@@ -170,7 +172,7 @@ cdef class Engine:
     cdef int local_count
     cdef Gone gone[BATCH]
     cdef int gone_count
-    cdef double due             # when `run` calls its `on_time`, by `monotonic`; INFINITY: not
+    cdef double due             # when `run` calls its `on_time`, by `uptime`; INFINITY: not
     cdef unsigned long runner   # the thread that is in `run`
     cdef bint ended
 
@@ -245,7 +247,7 @@ cdef class Engine:
                 on_unreachable(self._take_gone())
             if state == 0:
                 return
-            if self.due <= monotonic():
+            if self.due <= self.looked:
                 self.due = INFINITY
                 seconds = on_time()
                 if seconds is not None:
@@ -253,7 +255,7 @@ cdef class Engine:
 
     def call_in(self, seconds: float) -> None:
         """Have `on_time` called within so many seconds. Costs no system call on `run`'s own thread."""
-        cdef double due = monotonic() + <double>seconds
+        cdef double due = uptime() + <double>seconds
         if due < self.due:
             self.due = due
             # Its own thread looks at `due` before it polls again; another one has to wake it.
@@ -345,8 +347,8 @@ cdef class Engine:
                     self._drain_errors(self.endpoints[index].fd)
                 if events & POLLIN and self._drain(&self.endpoints[index]) < 0:
                     return -EBADF
-            self._gather(coarse_now())
-            if self.local_count or self.gone_count or self._milliseconds() == 0:
+            self._gather(self.now)
+            if self.local_count or self.gone_count or self.due <= self.looked:
                 return 1
 
     cdef int _drain(self, const Endpoint *endpoint) noexcept nogil:
@@ -380,9 +382,13 @@ cdef class Engine:
             clients += 1
 
     cdef bint _was_away(self) noexcept nogil:
-        """Whether the loop was stopped for so long that other nodes may have gone on without this one."""
+        """Whether the loop was stopped for so long that other nodes may have gone on without this one.
+
+        Sets the clocks by which all that the poll found is treated.
+        """
         cdef double before = self.looked
-        self.looked = uptime()
+        self.looked, self.now = uptime(), coarse_now()
+        self.clock = <uint64_t>(1e9 * self.looked)
         if self.looked - before < AWAY:
             return False
         self.away += 1
@@ -393,16 +399,14 @@ cdef class Engine:
         cdef double left
         if self.due == INFINITY:
             return LONGEST_WAIT
-        left = self.due - monotonic()
+        left = self.due - uptime()
         return 0 if left <= 0 else <int>ceil(1000 * min(left, <double>LONGEST_WAIT / 1000))
 
     cdef int _serve(self, const Endpoint *endpoint) noexcept nogil:
         """Receive one batch from one endpoint, decide, and send on. -1 if the socket is closed."""
         cdef int i, count = receive(endpoint.fd, self.inbox, &self.loop_tally)
-        cdef double now = coarse_now()
-        self.clock = <uint64_t>(1e9 * monotonic())
         for i in range(count):
-            self._treat(endpoint, i, now)
+            self._treat(endpoint, i, self.now)
         self._flush(self.forwards, &self.loop_tally)
         return count
 
@@ -484,18 +488,20 @@ cdef class Engine:
                          double now) noexcept nogil:
         """Whether this message came too often already.
 
-        A member's is known by its tags. A client's is known by its sender and its request ID within one
-        second: the entry node's tag of the same request is the same for as long.
+        A member's is known by its tags, and without tags by its bytes. A client's is known by its sender and
+        its request ID within one second: the entry node's tag of the same request is the same for as long.
         """
         cdef const kdht_header *message = <const kdht_header *>data
         cdef bint writes = KDHT_IS_WRITE(message.op)
+        cdef bint whole
         cdef uint64_t mark
         if message.flags & KDHT_FLAG_REPLY:
             return False  # it must belong to a question under way
-        if message.flags & KDHT_FLAG_FORWARDED:
+        if message.flags & KDHT_FLAG_FORWARDED and message.header_tag:
             mark = message.header_tag ^ (message.body_tag << 7 | message.body_tag >> 57)
         else:
-            mark = self._mark_of(data, length if writes else KDHT_HEADER_LEN, came, <uint32_t>now)
+            whole = writes or message.flags & KDHT_FLAG_FORWARDED
+            mark = self._mark_of(data, length if whole else KDHT_HEADER_LEN, came, <uint32_t>now)
         if self.seen.note(mark) < <uint32_t>(WRITE_COPIES if writes else COPIES):
             return False
         self.replayed += 1
@@ -503,11 +509,13 @@ cdef class Engine:
 
     cdef uint64_t _mark_of(self, const uint8_t *data, uint32_t length, const Request *came,
                            uint32_t second) noexcept nogil:
-        cdef uint64_t sender[4]
-        memcpy(sender, came.source_ip, 16)
-        sender[2] = <uint64_t>second << 16 | came.source_port
-        sender[3] = kdht_siphash(self.seed0, self.seed1, data, length)
-        return kdht_siphash(self.seed0, self.seed1, <const uint8_t *>sender, sizeof(sender))
+        """A hash of a valid message's first bytes and of what they came with."""
+        cdef Arrival arrival
+        memcpy(arrival.source_ip, came.source_ip, 16)
+        arrival.source_port, arrival.second = came.source_port, second
+        memcpy(arrival.data, data, length)
+        length += sizeof(arrival) - sizeof(arrival.data)
+        return kdht_siphash(self.seed0, self.seed1, <const uint8_t *>&arrival, length)
 
     cdef bint _is_late(self, double came, const uint8_t *data, uint32_t length, double now) noexcept nogil:
         """Whether a valid request has waited too long; then it is counted.
@@ -557,7 +565,6 @@ cdef class Engine:
         cdef int pending
         cdef uint32_t length = sizeof(pending), quoted
         cdef bint more = True
-        cdef double now = coarse_now()
         cdef uint8_t *data
         cdef Gone *gone
         while more and self.gone_count < BATCH:
@@ -565,7 +572,7 @@ cdef class Engine:
             gone = &self.gone[self.gone_count]
             if read_unreachable(fd, &gone.name, data, &quoted, &more):
                 self.loop_tally.unreachable += 1
-                if self._believes(gone, data, quoted, now):
+                if self._believes(gone, data, quoted, self.now):
                     self.gone_count += 1
         getsockopt(fd, SOL_SOCKET, SO_ERROR, &pending, &length)
         self._flush(self.forwards, &self.loop_tally)
@@ -582,7 +589,7 @@ cdef class Engine:
         if gone.proven:
             gone.request_id = be64toh(header.request_id)
             self._bounce(data, length, now)
-        elif not kdht_rate_take(&self.hints, <uint64_t>(1e9 * monotonic()), HINT_PRICE):
+        elif not kdht_rate_take(&self.hints, self.clock, HINT_PRICE):
             self.hints_ignored += 1
             return False
         return True
@@ -658,7 +665,7 @@ cdef class Engine:
         cdef Request came
         cdef uint8_t body[KDHT_MAX_BODY]
         cdef bint wanted[MEMBERS_AT_ONCE + CLIENTS_AT_ONCE]
-        cdef double now = coarse_now()
+        cdef double now = self.now
         cdef list keys = [], rooms = []
         for i in range(self.local_count):
             local = self.local[i]
@@ -706,7 +713,7 @@ cdef class Engine:
         cdef const uint8_t *client = &local.source_ip[0]
         if message.flags & KDHT_FLAG_FORWARDED:
             client = &message.client_ip[0]
-        if self.backlog.waiting < PRESSED or self.misses.take(client, 0, <uint64_t>(1e9 * monotonic())):
+        if self.backlog.waiting < PRESSED or self.misses.take(client, 0, self.clock):
             return False
         self.refused_misses += 1
         return True

@@ -82,7 +82,6 @@ cdef extern from "<time.h>" nogil:
         time_t tv_sec
         long tv_nsec
     int CLOCK_BOOTTIME
-    int CLOCK_MONOTONIC
     int CLOCK_REALTIME_COARSE
     int clock_gettime(int clock, timespec *now)
 

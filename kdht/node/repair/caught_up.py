@@ -11,7 +11,7 @@ A node has caught up on a range once it has all that these other nodes have, and
 2. a majority of the closest nodes that have themselves caught up on the range. They are looked for outward from it.
 
 If there are fewer such nodes than a majority, all nodes within `REACH` count, caught up or not. A new cluster begins so,
-and one whose nodes have all restarted. docs/design/ has the proof that no simpler rule will do.
+and one whose nodes have all restarted. docs/design/ shows why no simpler rule will do.
 
 Contract: any thread may call `is_caught_up`, `holds`, `ever` and `reset`; all else has one caller at a time. Sets of keys
 are replaced as a whole, never changed.

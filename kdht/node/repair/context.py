@@ -30,7 +30,7 @@ COUNTERS = (
     "requests_sent", "repeats_sent", "timeouts", "pending_full", "digests_sent", "digests_answered",
     "ranges_differed", "offers_sent", "offers_answered", "records_offered", "records_pushed", "bytes_pushed",
     "pushes_refused", "pushes_failed", "records_dropped", "storage_failed", "comparisons", "unreadable", "versions_ahead",
-    "records_unproven",
+    "records_uncertified",
 )  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from kdht.storage import StoredRecord
 from kdht.times import SteadyTime
 from kdht.wire import Contact
 from kdht.wire._shared import Op, Status
-from kdht.wire.certified import check_proof, is_certified
+from kdht.wire.certified import check_certified, is_certified
 
 MAX_QUEUED = 4096
 LEAST_WAITING = 512
@@ -99,10 +99,10 @@ class Pusher:
     def _is_proven(self, key: bytes, record: StoredRecord) -> bool:
         """Whether the own copy of a self-certified record is what its owner made. If not, it is dropped."""
         try:
-            check_proof(key, record.version, record.flags, record.value)
+            check_certified(key, record.version, record.flags, record.value)
         except BadPacket:
             # Somebody altered this disk. While the copy stands, it keeps the right one out.
-            self._context.counters["records_unproven"] += 1
+            self._context.counters["records_uncertified"] += 1
             self._context.drop([(key, record.version)])
             return False
         except MissingLibrary:

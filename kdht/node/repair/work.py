@@ -26,6 +26,7 @@ class Work:
 
     def __init__(self, timers: Timers, failed: Callable[[StorageError], None], faults: Faults) -> None:
         self._faults = faults
+        self._ends = faults.guard("the end of a job of repair")
         self._timers = timers
         self._failed = failed
         self._jobs: deque[tuple[Steps[Any], Callable[[Any, SteadyTime], None]]] = deque()
@@ -44,10 +45,8 @@ class Work:
         self._runs = True
         cost = 0
         while self._jobs and cost < SLICE:
-            try:
+            with self._ends:
                 cost += self._step(now)
-            except Exception:
-                self._faults.note("the end of a job of repair")
         self._jobs.rotate(-1)
         self._runs = bool(self._jobs)
         if self._runs:

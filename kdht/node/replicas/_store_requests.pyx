@@ -4,8 +4,8 @@
 
 Contract: `take` is called on the thread that received the batch. Its STOREs become one job of the writer. The
 writer reports the outcomes on its own thread. There the answers are made, and leave together. Other messages
-and STOREs that are malformed or unproven are returned untouched; `untrusted_store` says what is wrong with
-those.
+and STOREs that are malformed or lack their certificate are returned untouched. For those
+`untrusted_store` says what is wrong.
 """
 
 from cpython.tuple cimport PyTuple_GET_ITEM
@@ -27,7 +27,7 @@ from kdht.errors import BadPacket, MissingLibrary, StorageError
 from kdht.node.messages import CONTROL_HOPS
 from kdht.storage import StoredRecord, Write
 from kdht.storage.versions import micros
-from kdht.wire.certified import check_proof
+from kdht.wire.certified import check_certified
 from kdht.wire.limits import MAX_CLOCK_ERROR
 
 cdef uint8_t HOPS = CONTROL_HOPS
@@ -40,9 +40,9 @@ cdef inline object item(object named, Py_ssize_t place):
 
 
 cdef bint is_proven(bytes key, uint64_t version, uint32_t flags, bytes value) except -1:
-    """Whether a record that says that it proves itself does so."""
+    """Whether the certificate of a self-certified record is right."""
     try:
-        check_proof(key, version, flags, value)
+        check_certified(key, version, flags, value)
     except (BadPacket, MissingLibrary):
         return False
     return True

@@ -165,10 +165,12 @@ class Calls:
         if len(answer.body) < RECORD_LEN or question.op is Op.LIST:
             return answer
         version = RECORD.unpack_from(answer.body)[0]
-        # Only a FETCH brings the proof too. So no word of another node holds up an ordinary write with such a version.
-        unproven = version >= CERTIFIED and question.op is not Op.FETCH and question.body[0] < FIRST_CERTIFIED
+        # Only a FETCH brings the certificate too. So no word of another node holds up an ordinary write with such a version.
+        uncertified = (
+            version >= CERTIFIED and question.op is not Op.FETCH and question.body[0] < FIRST_CERTIFIED
+        )
         possible = is_possible_version(version, latest_version(now, self._cluster.policy.window))
-        if possible and not unproven:
+        if possible and not uncertified:
             return answer
         self._counters["calls_unreadable"] += 1
         return ReplicaAnswer(Status.STORAGE_FAILED, b"")

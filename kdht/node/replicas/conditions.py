@@ -411,7 +411,7 @@ def _ignore_answer(turn: Turn, call: ReplicaCall, what: ReplicaAnswer | str) -> 
 
 def _promise_body(job: ConditionJob) -> bytes:
     """The question for a promise. That for a self-certified record has the record, because no version above all ordinary
-    ones is promised without a proof."""
+    ones is promised without a certificate."""
     version, _, flags, value = job.record
     certified = (flags, value) if version >= CERTIFIED else None
     return pack_promise(version, job.nonce, certified=certified)

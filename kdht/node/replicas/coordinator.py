@@ -12,7 +12,7 @@ from typing import Protocol
 
 from kdht._routing import Core
 from kdht.datapath.base import Datagram, Outgoing
-from kdht.errors import BadPacket, MissingLibrary, StorageError, Unproven
+from kdht.errors import BadPacket, MissingLibrary, StorageError, Uncertified
 from kdht.faults import Faults
 from kdht.histogram import Histogram
 from kdht.node.cluster import ClusterState
@@ -32,7 +32,7 @@ from kdht.storage import Granted, Promise, Store, StoredRecord, Writer
 from kdht.times import UnixTime
 from kdht.wire import FIELD, OFFSET, RECORD, Address, parse_promise, promised_record
 from kdht.wire._shared import HEADER_LEN, Flag, Op, RecordFlag, Status
-from kdht.wire.certified import CERTIFIED, check_proof, is_bare, promise_nonce
+from kdht.wire.certified import CERTIFIED, check_certified, is_bare, promise_nonce
 from kdht.wire.sets import ListPage, pack_list, parse_listing
 
 _OP = OFFSET["op"]
@@ -52,11 +52,11 @@ OPS = frozenset({Op.STORE, Op.FETCH, Op.PROMISE, Op.LIST})
 
 COUNTERS = (
     "writes", "writes_ok", "writes_conflict", "writes_unconfirmed", "writes_busy", "writes_storage_failed",
-    "writes_bad_version", "writes_too_few", "writes_full", "writes_denied", "writes_unproven", "write_rounds", "confirmed_behind",
+    "writes_bad_version", "writes_too_few", "writes_full", "writes_denied", "writes_uncertified", "write_rounds", "confirmed_behind",
     "gathered_miss", "gathered_quorum", "read_repairs",
-    "stores_taken", "stores_older", "stores_below_promise", "stores_ahead", "stores_full", "stores_unproven",
-    "promises_given", "promises_refused", "promises_given_back", "promises_unproven",
-    "fetches", "lists", "calls_refused", "calls_unmatched", "calls_unreachable", "calls_overdue", "calls_unreadable", "calls_unproven",
+    "stores_taken", "stores_older", "stores_below_promise", "stores_ahead", "stores_full", "stores_uncertified",
+    "promises_given", "promises_refused", "promises_given_back", "promises_uncertified",
+    "fetches", "lists", "calls_refused", "calls_unmatched", "calls_unreachable", "calls_overdue", "calls_unreadable", "calls_uncertified",
     "not_own_address", "wrong_client", "faults",
 )  # fmt: skip
 
@@ -356,19 +356,19 @@ class Coordinator:
         return False
 
     def _unreadable(self, turn: Turn, request: Datagram) -> None:
-        """A STORE that was not taken. One without a proof is answered: its sender may not know that its disk was altered."""
+        """A STORE that was not taken. One without a certificate is answered: its sender may not know that its disk was altered."""
         status = Status.DENIED
         try:
             untrusted_store(request.data[_KEY], request.data[HEADER_LEN:])
             return
         except MissingLibrary:
             status = Status.STORAGE_FAILED
-        except Unproven:
+        except Uncertified:
             pass
         except BadPacket as bad:
             self.counters[bad.reason] += 1
             return
-        self.counters["stores_unproven"] += 1
+        self.counters["stores_uncertified"] += 1
         turn.outgoing.append(calls.answer(self._core, request, status, b"", turn.now))
 
     def _promise(self, turn: Turn, request: Datagram) -> None:
@@ -376,11 +376,11 @@ class Coordinator:
         key = request.data[_KEY]
         try:
             version, nonce, given_back = parse_promise(request.data[HEADER_LEN:])
-            # Without a proof a liar could promise any key a version that no ordinary write can beat.
+            # Without a certificate a liar could promise any key a version that no ordinary write can beat.
             if version >= CERTIFIED and not given_back:
-                check_proof(key, version, *promised_record(request.data[HEADER_LEN:]))
-        except (Unproven, MissingLibrary):
-            self.counters["promises_unproven"] += 1
+                check_certified(key, version, *promised_record(request.data[HEADER_LEN:]))
+        except (Uncertified, MissingLibrary):
+            self.counters["promises_uncertified"] += 1
             return
         except BadPacket as bad:
             self.counters[bad.reason] += 1

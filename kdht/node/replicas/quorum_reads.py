@@ -19,7 +19,7 @@ What each answer does:
 | OK, NOT_FOUND | the node is heard |
 | UNCONFIRMED: it has not caught up | its record counts, but the node is not heard. In place of a replica the next closest is asked |
 | none in the usual time, none at all, or a failed disk | the next closest node is asked |
-| a record that cannot be read, or lacks its proof | the same; the record counts for nothing |
+| a record that cannot be read, or lacks its certificate | the same; the record counts for nothing |
 
 Any node may have the newest record. But a node that was away may lack acknowledged writes, and so may a contact beyond
 the replicas. So only nodes that have caught up are *heard*. A majority is one of the r closest nodes that do not say
@@ -42,7 +42,7 @@ from kdht.node.timers import Alarm
 from kdht.storage import StoredRecord, Write, newer, visible
 from kdht.wire import Address, Contact, Record, parse_store
 from kdht.wire._shared import Op, RecordFlag, Status
-from kdht.wire.certified import check_proof, is_certified
+from kdht.wire.certified import check_certified, is_certified
 
 MAX_READ_ROUNDS = 3
 """Of a read that finds something newer while it writes its record back."""
@@ -205,7 +205,7 @@ class QuorumReads:
         try:
             record = untrusted_fetched(job.key, answer)
         except (BadPacket, MissingLibrary) as why:
-            name = "calls_unreadable" if type(why) is BadPacket else "calls_unproven"
+            name = "calls_unreadable" if type(why) is BadPacket else "calls_uncertified"
             self._context.counters[name] += 1
             if job.done is not None:
                 self._fetch_next(turn, job)
@@ -328,7 +328,7 @@ def _stored(key: bytes, record: Record) -> StoredRecord:
     if not version:
         raise BadPacket("BAD_LENGTH", "a record between nodes without a version")
     if is_certified(version, flags):
-        check_proof(key, version, flags, value)
+        check_certified(key, version, flags, value)
     elif flags not in (0, RecordFlag.TOMBSTONE):
         raise BadPacket("BAD_FLAGS", f"a record between nodes with the flags {flags:#x}")
     elif flags and value:

@@ -71,7 +71,7 @@ class Turns:
         faults: Faults,
     ) -> None:
         self._on_alarm = on_alarm
-        self._faults = faults
+        self._guard = faults.guard("the end of a write")
         self.timers = Timers(faults)
         self.current: Turn
         """Whose turn it is."""
@@ -142,7 +142,5 @@ class Turns:
         outcomes: Sequence[Outcome] = outcome if isinstance(outcome, list) else [outcome] * len(planned)
         with self.turn(then) as turn:
             for plan, each in zip(planned, outcomes, strict=True):
-                try:
+                with self._guard:
                     plan.told(turn, each)
-                except Exception:
-                    self._faults.note("the end of a write")

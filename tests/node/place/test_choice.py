@@ -103,7 +103,7 @@ def test_without_answers_a_newcomer_soon_draws_a_random_id() -> None:
     assert "nobody answered" in newcomer.found.why
 
 
-def test_nodes_that_start_a_cluster_together_do_not_wait_for_each_other() -> None:
+def test_nodes_that_start_together_do_not_deadlock() -> None:
     """All name the same three, and none of these is a member yet."""
     cluster = Cluster(SEED)
     seeds = [address_of(number) for number in (1, 2, 3)]

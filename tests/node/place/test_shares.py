@@ -131,7 +131,7 @@ def test_a_claimed_gap_is_not_offered_again() -> None:
     assert len(survey.contacts()) == 5, "who is only coming is no member"
 
 
-def test_a_node_that_names_endless_contacts_is_asked_no_more_often() -> None:
+def test_endless_contacts_cause_no_extra_questions() -> None:
     """A liar answers every question with as many new nodes as it may, each closer than the last."""
     rng = Random(4)
     survey = Survey(rng)

@@ -289,7 +289,7 @@ def test_a_comparison_from_before_an_absence_does_not_count() -> None:
     assert cluster.run_until(lambda: settled_all(cluster, keys), 40)
 
 
-def test_a_former_replica_answers_until_the_newcomers_have_caught_up() -> None:
+def test_a_replaced_replica_answers_until_newcomers_catch_up() -> None:
     cluster = cluster_of(3)
     keys = cluster.load(300)
     for number in range(4, 10):

@@ -42,7 +42,7 @@ def test_an_altered_copy_is_replaced_by_the_replicas_copies(what: str) -> None:
     assert cluster.run_until(right, 4 * cluster.repair.interval)
     # Only a copy that might win is offered, and found out before it is sent.
     offered = what in ("a greater version", "another salt")
-    assert third.repair.counters["records_unproven"] == offered or what == "another value"
+    assert third.repair.counters["records_uncertified"] == offered or what == "another value"
 
 
 def test_proven_records_move_to_joiners() -> None:

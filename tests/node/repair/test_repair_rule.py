@@ -62,7 +62,7 @@ def test_any_majority_of_caught_up_replicas_counts() -> None:
     assert scene.done
 
 
-def test_one_caught_up_replica_is_no_majority_while_others_are_silent() -> None:
+def test_one_caught_up_replica_is_not_a_majority() -> None:
     scene = Scene(ids(8))
     for id in scene.order[:6]:
         scene.says(id, CAUGHT_UP if id == scene.order[2] else FRESH)
@@ -86,7 +86,7 @@ def test_a_cold_table_never_stands_for_the_whole_cluster() -> None:
     assert scene.caught_up.waits_for(scene.kept) == []
 
 
-def test_a_caught_up_node_that_does_not_see_this_one_is_waited_for() -> None:
+def test_catching_up_waits_for_nodes_that_do_not_see_us() -> None:
     scene = Scene(ids(8))
     for id in scene.order:
         scene.says(id, CAUGHT_UP, agrees=id != scene.order[0])
@@ -128,7 +128,7 @@ def test_doubt_ends_once_others_have_caught_up(says: Says, doubt: Doubt) -> None
     assert scene.done
 
 
-def test_two_views_agree_if_each_knows_all_that_the_other_names() -> None:
+def test_two_views_agree_if_they_know_the_same_nodes() -> None:
     others = ids(6)
     sight = Sight(ME)
     sight.look(View(ME, others, 3), 0.0)
@@ -166,7 +166,7 @@ def test_a_foreign_range_has_the_keepers_its_keepers_see() -> None:
                 assert other.keepers(share.range) == share.replicas, id
 
 
-def test_the_greatest_replica_count_holds_until_no_node_claims_it() -> None:
+def test_the_largest_claimed_replica_count_applies() -> None:
     factor = Factor(2)
     one, other = ids(2)
     assert not factor.heard(one, 2)
@@ -204,7 +204,7 @@ def test_status_names_the_nodes_and_records_waited_for() -> None:
     )
 
 
-def test_who_kept_a_range_a_moment_ago_says_that_it_keeps_it() -> None:
+def test_a_recent_keeper_of_a_range_still_claims_it() -> None:
     others = ids(6)
     far = Range(number(others[0]), 160)
     sight = Sight(ME)

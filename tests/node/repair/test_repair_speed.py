@@ -46,7 +46,7 @@ def test_after_a_loss_a_window_grows_by_one_a_round_trip() -> None:
     assert before + 0.9 < window.size < before + 1.1
 
 
-def test_answers_that_get_slow_shrink_a_window_before_anything_is_lost() -> None:
+def test_slow_answers_shrink_the_window_before_losses() -> None:
     window = Window()
     now = answered(window, 200, 0.01, 0.0)
     before = window.size

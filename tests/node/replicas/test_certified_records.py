@@ -47,7 +47,7 @@ def send(cluster, op, body, receiver, key=KEY):
 
 
 @pytest.mark.parametrize("size", [1, 3, 8])
-def test_a_signed_value_is_stored_and_read_with_its_proof(size):
+def test_a_signed_value_is_stored_and_read_with_its_certificate(size):
     cluster = Cluster(size)
     reply = put(cluster, signed(3))
     assert (reply.status, version_of(reply)) == (Status.OK, CERTIFIED + 3)
@@ -115,7 +115,7 @@ def test_a_forged_put_is_denied(what):
     # The greatest version is that of no seq.
     assert reply.status in (Status.DENIED, Status.BAD_REQUEST)
     assert all(member.has(KEY) == stored(signed(1)) for member in cluster.members)
-    assert sum(member.coordinator.counters["writes_unproven"] for member in cluster.members) == (
+    assert sum(member.coordinator.counters["writes_uncertified"] for member in cluster.members) == (
         reply.status is Status.DENIED
     )
 
@@ -226,8 +226,8 @@ def test_a_replica_refuses_a_members_forgery(what):
     assert receiver.has(KEY) == stored(signed(1))
     counters = receiver.coordinator.counters
     assert counters["stores_taken"] == 0
-    assert counters["stores_unproven"] + counters["BAD_LENGTH"] + counters["BAD_FLAGS"] == 1
-    assert [reply.status for reply in replies] == [Status.DENIED] * counters["stores_unproven"]
+    assert counters["stores_uncertified"] + counters["BAD_LENGTH"] + counters["BAD_FLAGS"] == 1
+    assert [reply.status for reply in replies] == [Status.DENIED] * counters["stores_uncertified"]
 
 
 def forged_body(record: StoredRecord) -> bytes:
@@ -245,7 +245,7 @@ def test_a_replica_refuses_an_older_signed_value():
 
 @pytest.mark.parametrize("what", forgeries())
 @pytest.mark.parametrize("op", [Op.GET, Op.QUORUM_GET])
-def test_a_forgery_on_a_replicas_disk_is_neither_read_nor_spread(op, what):
+def test_a_record_forged_on_disk_is_neither_read_nor_spread(op, what):
     """The replica itself believes its disk; the others and the reader's coordinator do not."""
     cluster = Cluster(5)
     owner, liar, third = cluster.replicas(KEY)
@@ -259,7 +259,7 @@ def test_a_forgery_on_a_replicas_disk_is_neither_read_nor_spread(op, what):
     assert (reply.status, Record.parse(reply.body).value) == (Status.OK, signed(1).value)
     assert owner.has(KEY) == third.has(KEY) == stored(signed(1))
     counters = owner.coordinator.counters
-    assert counters["calls_unproven"] + counters["calls_unreadable"] >= 1
+    assert counters["calls_uncertified"] + counters["calls_unreadable"] >= 1
 
 
 @pytest.mark.parametrize("body", [
@@ -269,11 +269,11 @@ def test_a_forgery_on_a_replicas_disk_is_neither_read_nor_spread(op, what):
     pack_promise(CERTIFIED + 5, 1, certified=(signed(5).flags, signed(5, seed=OTHER_SEED).value)),
     pack_promise(CERTIFIED + 5, 1, certified=(0, b"")),
 ])  # fmt: skip
-def test_no_version_above_all_ordinary_ones_is_promised_without_a_proof(body):
+def test_a_certified_version_is_promised_only_with_its_certificate(body):
     cluster = Cluster(2)
     receiver = cluster.replicas(KEY)[0]
     assert send(cluster, Op.PROMISE, body, receiver) == []
-    assert receiver.coordinator.counters["promises_unproven"] == 1
+    assert receiver.coordinator.counters["promises_uncertified"] == 1
     cluster.put(KEY, b"an ordinary value")
 
 
@@ -299,7 +299,7 @@ def test_a_batch_with_one_forgery_is_taken_without_it():
     assert receiver.coordinator._clock._last == now
 
 
-def test_a_node_without_libsodium_leaves_a_signed_value_to_others(monkeypatch):
+def test_without_libsodium_another_replica_answers(monkeypatch):
     values = signed(1), PLAIN
     monkeypatch.delattr("kdht.wire._sodium")
     monkeypatch.setitem(__import__("sys").modules, "kdht.wire._sodium", None)

@@ -30,7 +30,7 @@ def promises(cluster: Cluster) -> int:
     return sum(len(pledges) for m in cluster.members for pledges in m.store._promised.values())
 
 
-def test_a_write_whose_condition_holds_is_on_all_replicas_and_leaves_no_promise():
+def test_a_conditional_write_reaches_all_replicas_and_leaves_no_promise():
     cluster = Cluster(8)
     version = seq_of(cluster)
     assert cas(cluster, version, 0, b"one") == (Status.OK, version)
@@ -190,7 +190,7 @@ def test_a_write_without_a_version_is_placed_above_promises():
     assert cas(cluster, 0, 0, b"x") == (Status.OK, promised + 1)
 
 
-def test_a_version_below_the_standing_one_is_refused_with_it():
+def test_a_lower_version_is_refused_with_the_stored_one():
     """The client's clock is behind the one that wrote last."""
     cluster = Cluster(8)
     stands = seq_of(cluster, 5)

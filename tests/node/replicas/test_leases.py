@@ -63,7 +63,7 @@ def test_a_lease_of_0_seconds_ends_it(kept):
     assert (kept.watching(key(1)), len(kept)) == ([], 0)
 
 
-def test_a_client_has_a_bound_of_its_own_and_leaves_room_for_others(kept):
+def test_each_client_has_a_limit_of_watches(kept):
     taken = sum(kept.renew(key(n), who(ipv4(1), n), request(n), 60) for n in range(2 * MAX_OF_CLIENT))
     assert taken == MAX_OF_CLIENT
     assert kept.renew(key(1), who(ipv4(2)), request("other"), 60)
@@ -120,7 +120,7 @@ def test_ended_leases_make_room_a_few_at_a_time(kept, clock):
     assert len(kept) == MAX_LEASES
 
 
-def test_an_ended_lease_is_told_nothing_though_it_still_waits_for_its_end(kept, clock):
+def test_an_expired_lease_gets_no_news(kept, clock):
     for n in range(3 * leases.ENDED_AT_ONCE):
         kept.renew(key(1), who(ipv4(n)), request(n), 10)
     clock.now += 11

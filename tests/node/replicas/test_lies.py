@@ -44,12 +44,12 @@ def test_the_cluster_writes_on_beside_a_lying_replica(name, version):
     assert reply is not None
     assert reply.status is Status.OK
     counters = owner.coordinator.counters
-    # Of a version with the top bit the proof is missing; another one is beyond the clock.
-    assert counters["stores_ahead"] + counters["stores_unproven"] == 1
-    assert counters["promises_refused"] + counters["promises_unproven"] == 1
+    # Of a version with the top bit the certificate is missing; another one is beyond the clock.
+    assert counters["stores_ahead"] + counters["stores_uncertified"] == 1
+    assert counters["promises_refused"] + counters["promises_uncertified"] == 1
 
 
-def test_the_greatest_possible_lie_holds_up_its_own_key_alone():
+def test_the_largest_lie_delays_only_its_own_key():
     """A member may always write what a fast clock could. Later versions of other keys do not follow it."""
     cluster = Cluster(8)
     owner, lying, third = cluster.replicas("a")

@@ -58,7 +58,7 @@ def test_replicas_behind_give_records_but_never_not_found():
         assert reply.status is Status.UNCONFIRMED
 
 
-def test_a_quorum_read_brings_the_newest_to_a_majority_before_it_answers():
+def test_a_quorum_read_repairs_a_majority_before_it_answers():
     for holder in range(3):
         cluster = Cluster(8)
         replicas = cluster.replicas("a")
@@ -106,7 +106,7 @@ def test_a_stand_in_may_give_the_record():
     assert owner.has("a") == StoredRecord(7, 0, 0, b"there")
 
 
-def test_a_left_over_record_is_ignored_while_replicas_may_answer():
+def test_a_leftover_record_is_ignored_while_replicas_may_answer():
     """Both other replicas are slow, so the nodes after them are asked beside; one has a record that was deleted long ago."""
     for seed in range(8):
         cluster = Cluster(8, seed=seed)

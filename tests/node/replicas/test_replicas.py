@@ -315,7 +315,7 @@ def test_a_survey_of_nobody_ends_at_once():
     assert told == [[]]
 
 
-def test_a_write_that_was_readable_is_unconfirmed_and_not_refused():
+def test_a_write_that_was_readable_is_never_called_refused():
     """The owner has it, a quorum read brings it to a second replica, and something newer follows before the STOREs arrive."""
     cluster = Cluster(8)
     owner, second, third = cluster.replicas("a")

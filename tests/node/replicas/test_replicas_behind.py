@@ -60,7 +60,7 @@ def test_a_silent_joiner_keeps_its_seat():
     assert reply.status is Status.UNCONFIRMED
 
 
-def test_joiners_do_not_confirm_a_write_that_is_older_than_one_acknowledged():
+def test_joiners_never_confirm_an_older_write():
     cluster = Cluster(8)
     joiners, kept = join(cluster, 2)
     for joiner in joiners:

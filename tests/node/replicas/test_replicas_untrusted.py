@@ -20,8 +20,11 @@ BAD = {
     "a tombstone with a value": (RECORD.pack(7, 9, RecordFlag.TOMBSTONE) + b"v", "BAD_LENGTH"),
     "a condition": (RECORD.pack(7, 9, RecordFlag.IF_VERSION) + b"value", "BAD_FLAGS"),
     "a tombstone with a condition": (RECORD.pack(7, 9, 3), "BAD_FLAGS"),
-    "a version without its proof": (RECORD.pack(1 << 63, 9, 0) + b"value", "UNPROVEN"),
-    "a proof's flag without the version": (RECORD.pack(7, 9, RecordFlag.IMMUTABLE) + b"value", "UNPROVEN"),
+    "a version without its certificate": (RECORD.pack(1 << 63, 9, 0) + b"value", "UNCERTIFIED"),
+    "a certificate's flag without the version": (
+        RECORD.pack(7, 9, RecordFlag.IMMUTABLE) + b"value",
+        "UNCERTIFIED",
+    ),
     "the length of a salt alone": (RECORD.pack(7, 9, 0x100) + b"value", "BAD_FLAGS"),
     "an unknown flag": (RECORD.pack(7, 9, 8) + b"value", "BAD_FLAGS"),
     "an unknown high flag": (RECORD.pack(7, 9, 1 << 31), "BAD_FLAGS"),
@@ -51,6 +54,6 @@ def test_a_store_of_a_bad_record_changes_nothing(what):
     target = receiver.contact.address
     sender.transport.send([Outgoing(bytes(request), target, sender.contact.address)])
     cluster.network.run(cluster.network.now + 1)
-    assert receiver.coordinator.counters["stores_unproven" if reason == "UNPROVEN" else reason] == 1
+    assert receiver.coordinator.counters["stores_uncertified" if reason == "UNCERTIFIED" else reason] == 1
     assert receiver.has("a") is None
     assert sender.coordinator.counters["calls_unmatched"] == 0, "it is not answered"

@@ -68,7 +68,7 @@ def store(body: bytes = VALUE, key: bytes = IDS[1], target: Address = OWN[0], **
     return Datagram(bytes(message), SENDER, target, Reason.CONTROL, 0)
 
 
-def test_a_version_beyond_any_clock_is_refused_and_moves_no_clock():
+def test_an_impossible_version_is_refused_and_moves_no_clock():
     replica = Replica()
     batch = [store(RECORD.pack(version, 0, 0) + b"lie") for version in (2**52, 2**63 - 1)]
     good = int(NOW * 1_000_000) + 7

@@ -76,7 +76,7 @@ def test_a_quorum_read_waits_for_its_own_write_back():
 # --- Refusals
 
 
-def test_a_write_refused_by_all_gets_the_standing_version():
+def test_a_write_refused_by_all_learns_the_stored_version():
     cluster = Cluster(8)
     stands = seq_of(cluster, 1)
     for member in cluster.replicas("a"):
@@ -128,7 +128,7 @@ def test_a_newer_replica_still_acknowledges_an_older_write():
     assert put(cluster, seq_of(cluster), b"older").status is Status.OK
 
 
-def test_a_write_gets_a_second_version_only_if_nobody_took_the_first():
+def test_a_write_gets_a_new_version_only_if_no_node_took_the_first():
     cluster = Cluster(8)
     owner, second, third = cluster.replicas("a")
     stands = seq_of(cluster, 5)

@@ -1,4 +1,4 @@
-"""The prover with a neighbour of the test's own: what it asks, and what it does with the fast path."""
+"""The checker with a neighbour of the test's own: what it asks, and what it does with the fast path."""
 
 import socket
 import threading
@@ -8,7 +8,7 @@ import pytest
 from chain import IDS, configure
 
 from kdht._routing import Core
-from kdht.daemon.prover import Prover
+from kdht.daemon.path_checker import PathChecker
 from kdht.lab.wait import wait_until
 from kdht.wire import Address, Contact, Message, parse
 from kdht.wire._shared import Flag, Op
@@ -84,31 +84,31 @@ def neighbour(path: FakePath) -> Iterator[Neighbour]:
 
 
 @pytest.fixture
-def prover(path: FakePath, neighbour: Neighbour) -> Iterator[Prover]:
+def checker(path: FakePath, neighbour: Neighbour) -> Iterator[PathChecker]:
     core = Core()
     configure(core, IDS[0], OWN)
     core.set_bucket(0, [neighbour.contact])
-    prover = Prover(path, core, IDS[0], [OWN])
-    prover.start()
-    yield prover
-    prover.stop()
+    checker = PathChecker(path, core, IDS[0], [OWN])
+    checker.start()
+    yield checker
+    checker.stop()
 
 
-def test_losses_take_the_path_aside_and_good_proofs_bring_it_back(path, neighbour, prover):
-    wait_until(lambda: prover.status()["good"], "a proof")
+def test_losses_take_the_path_aside_until_checks_succeed(path, neighbour, checker):
+    wait_until(lambda: checker.status()["good"], "a check")
     neighbour.loses = True
-    wait_until(lambda: path.marker == prover.marker, "the path to step aside")
+    wait_until(lambda: path.marker == checker.marker, "the path to step aside")
     neighbour.loses = False
     wait_until(lambda: path.marker == 0, "the path to come back")
 
 
-def test_a_silent_neighbour_proves_nothing(path, neighbour, prover):
+def test_a_silent_neighbour_is_no_loss(path, neighbour, checker):
     neighbour.is_silent = True
-    wait_until(lambda: prover.status()["unknown"] > 3, "some tries")
+    wait_until(lambda: checker.status()["unknown"] > 3, "some tries")
     assert path.marker == 0
 
 
-def test_a_path_that_sees_nothing_of_the_proofs_is_passed_by(path, neighbour, prover):
+def test_a_path_that_sees_nothing_of_the_checks_is_passed_by(path, neighbour, checker):
     neighbour.takes_notice = False
     wait_until(lambda: path.is_passed_by, "it to be noticed")
     neighbour.takes_notice = True

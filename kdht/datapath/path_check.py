@@ -1,9 +1,9 @@
-"""Decides from proofs whether a fast path loses packets, and has to be taken out of the way.
+"""Decides by checks whether a fast path loses packets, and has to be taken out of the way.
 
-    proving --- MISSES lost in a row ---> aside
-    aside ----- `needed` good in a row --> proving
+    in use ---- MISSES lost in a row ---> aside
+    aside ----- `needed` good in a row --> in use
 
-A proof is one message that the fast path has to forward. Its result is GOOD, LOST, or UNKNOWN where its neighbour did
+A check is one message that the fast path has to forward. Its result is GOOD, LOST, or UNKNOWN where its neighbour did
 not answer, which may be the neighbour's fault. Who comes back and is lost again soon must stay good for longer.
 
 Contract: no I/O and no clock; `now` is seconds on a steady clock. One thread.
@@ -19,12 +19,12 @@ MOST_NEEDED = 12
 """doubled up to this,"""
 RELAPSE_S = 30.0
 """if it was lost again within so many seconds."""
-PROVING_S = 0.6
-"""Between two proofs."""
+PAUSE_S = 0.6
+"""Between two checks."""
 AGAIN_S = 0.02
 """Until the next one after one that was not good: the state is to be known soon."""
 ASIDE_S = 0.25
-"""Between two proofs of a path that is aside."""
+"""Between two checks of a path that is aside."""
 UNKNOWN_S = 0.3
 """Until the next one, if a neighbour did not answer."""
 
@@ -35,8 +35,8 @@ class Result(Enum):
     UNKNOWN = "unknown"
 
 
-class Proof:
-    """The proofs of one fast path and one IP version."""
+class PathCheck:
+    """The checks of one fast path and one IP version."""
 
     def __init__(self) -> None:
         self.aside = False
@@ -64,9 +64,9 @@ class Proof:
             self._back_at = now
 
     def pause_s(self, result: Result) -> float:
-        """Seconds until the next proof, after this result."""
+        """Seconds until the next check, after this result."""
         if result is Result.UNKNOWN:
             return UNKNOWN_S
         if self.aside:
             return ASIDE_S
-        return AGAIN_S if result is Result.LOST else PROVING_S
+        return AGAIN_S if result is Result.LOST else PAUSE_S

@@ -138,7 +138,7 @@ def test_a_hung_worker_is_passed_by(lab: Lab, tmp_path: Path) -> None:
             os.kill(worker, signal.SIGCONT)
 
 
-def test_what_the_driver_loses_is_seen(lab: Lab, tmp_path: Path) -> None:
+def test_packets_lost_in_the_driver_are_noticed(lab: Lab, tmp_path: Path) -> None:
     """A veth loses what an XDP program sends as soon as its peer has no program."""
     with (
         cluster_of(lab, tmp_path, "ebpf", 4) as cluster,
@@ -151,7 +151,7 @@ def test_what_the_driver_loses_is_seen(lab: Lab, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("datapath", ["nfqueue", "ebpf"])
-def test_what_is_put_right_at_once_loses_nothing_for_long(lab: Lab, tmp_path: Path, datapath: str) -> None:
+def test_quick_repairs_lose_few_packets(lab: Lab, tmp_path: Path, datapath: str) -> None:
     with (
         cluster_of(lab, tmp_path, datapath, 4) as cluster,
         peers_with_program(lab),
@@ -165,4 +165,4 @@ def test_what_is_put_right_at_once_loses_nothing_for_long(lab: Lab, tmp_path: Pa
             assert lasts(load, begun) < LOST_FOR_S / 2, change
             load.forget()
         assert path_of(cluster.nodes[0])["state"] == "up"
-        assert path_of(cluster.nodes[0])["proofs"]["good"] > 0
+        assert path_of(cluster.nodes[0])["checks"]["good"] > 0

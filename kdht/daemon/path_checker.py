@@ -1,8 +1,8 @@
-"""Proves again and again that this node's fast path forwards, through the real path and from outside.
+"""Checks again and again that this node's fast path forwards, through the real path and from outside.
 
 It asks a neighbour (REFLECT, kdht/node/reflector.py) for a TRACE that this node has to forward back to the neighbour.
-The neighbour's answer to that TRACE comes to the prover's own port. So the interface, the rules, the verdict, the
-kernel's routing and every later rule of this host are proven. A neighbour that does not answer the REFLECT proves nothing.
+The neighbour's answer to that TRACE comes to the checker's own port. So the interface, the rules, the verdict, the
+kernel's routing and every later rule of this host are checked. If the neighbour does not answer the REFLECT, the result is unknown.
 
 While the path is aside, everything goes to the socket but these TRACEs: the path knows them by the first half of
 their request IDs. So the path comes back by itself as soon as it works.
@@ -21,7 +21,7 @@ from contextlib import ExitStack, suppress
 
 from kdht._routing import Core
 from kdht.datapath.base import FastPath
-from kdht.datapath.proof import MISSES, Proof, Result
+from kdht.datapath.path_check import MISSES, PathCheck, Result
 from kdht.datapath.upkeep import Upkeep
 from kdht.errors import BadPacket
 from kdht.node.reflector import ANSWER_BYTES
@@ -37,14 +37,14 @@ FIRST_WAIT_S = 0.4
 LEAST_WAIT_S = 0.25
 """For the forwarded TRACE's, after that; or three times as long as the first answer took."""
 STOP_S = 0.1
-"""Within which a waiting prover notices that it has to end."""
+"""Within which a waiting checker notices that it has to end."""
 NOBODY_S = 1.0
 """Until the next look for a neighbour, where there is none."""
 SIZES = (MAX_BODY, ANSWER_BYTES)
 """Bytes of body, in turn: the longest, and the shortest that a REFLECT has."""
 
 
-class Prover:
+class PathChecker:
     """Of one fast path. `own`: this node's usual address of each IP version."""
 
     def __init__(self, path: FastPath, core: Core, node_id: bytes, own: Sequence[Address]) -> None:
@@ -55,17 +55,17 @@ class Prover:
         self._number = itertools.count(random.getrandbits(16))
         self.marker = random.getrandbits(32) | 1
         """The first half of the request IDs. Not 0, and nobody else's."""
-        self._proofs = {address.is_ipv4: Proof() for address in own}
-        self._upkeep = Upkeep(log, "the proof of the fast path")
+        self._checks = {address.is_ipv4: PathCheck() for address in own}
+        self._upkeep = Upkeep(log, "the check of the fast path")
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="kdht-prover", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="kdht-path-checker", daemon=True)
         self._sockets: dict[bool, socket.socket] = {}
         self._known: dict[bool, list[Contact]] = {address.is_ipv4: [] for address in own}
         """The neighbours of each IP version, or the last ones that were known."""
         self._turn = 0
         self._taken = 0
         self._untaken = 0
-        """Good proofs in a row that the path did not see."""
+        """Good checks in a row that the path did not see."""
 
     def start(self) -> None:
         self._thread.start()
@@ -76,9 +76,9 @@ class Prover:
         self._thread.join()
 
     def status(self) -> dict[str, int]:
-        """How many proofs had each result."""
+        """How many checks had each result."""
         return {
-            result.value: sum(proof.results[result] for proof in self._proofs.values()) for result in Result
+            result.value: sum(check.results[result] for check in self._checks.values()) for result in Result
         }
 
     # --- The thread
@@ -91,16 +91,16 @@ class Prover:
                 self._stopping.wait(self._pause_s)
 
     def _round(self, undo: ExitStack) -> None:
-        """One proof for each IP version. Raises OSError, or KdhtError of the path."""
+        """One check for each IP version. Raises OSError, or KdhtError of the path."""
         pauses = []
         for address in self._own:
             for neighbour in self._neighbours(address.is_ipv4):
-                proof = self._proofs[address.is_ipv4]
-                was = proof.aside
+                check = self._checks[address.is_ipv4]
+                was = check.aside
                 result = self._ask(address, neighbour, undo)
-                proof.add(result, time.monotonic())
-                pauses.append(proof.pause_s(result))
-                if was or proof.aside:
+                check.add(result, time.monotonic())
+                pauses.append(check.pause_s(result))
+                if was or check.aside:
                     self._follow()
                 elif result is Result.GOOD:
                     self._see_what_was_taken()
@@ -109,7 +109,7 @@ class Prover:
 
     def _follow(self) -> None:
         """Have the path where it belongs, and let it look why packets are lost."""
-        aside = [is_ipv4 for is_ipv4, proof in self._proofs.items() if proof.aside]
+        aside = [is_ipv4 for is_ipv4, check in self._checks.items() if check.aside]
         if aside:
             self._path.step_aside(self.marker)
         else:
