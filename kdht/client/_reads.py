@@ -22,6 +22,8 @@ from kdht.wire._shared import Op, Status
 
 _ANSWERS = frozenset({Status.OK, Status.NOT_FOUND})
 _TELLS_RECORDS = frozenset({Status.OK, Status.NOT_RESPONSIBLE})
+# Once is not enough: a replica that joined a moment ago may be asked in the first lap, and have the record in
+# the second.
 LAPS = 2
 """How often all replicas are asked before less is believed: some may be silent, or about to catch up."""
 
@@ -52,6 +54,7 @@ class Read(TimedExchange):
         """Send the first try; before it, perhaps, a probe of a dead node."""
         state, policy = self._state, self._policy
         # Each read earns a tenth of a hedge.
+        # By reads, not by time: so hedges stay a tenth of the load, whatever the load is.
         state.budget.request()
         probed = state.nodes.to_probe(now)
         # Beside the read, so a node that is still dead costs the read nothing.
@@ -59,6 +62,7 @@ class Read(TimedExchange):
             self._send(probed, 0, now)
         self._first_route = policy.attempt = state.routes.draw(state.rng)
         self._try(state.nodes.current, now, direct=state.direct.wanted(now))
+        # Spread reads begin anywhere. A second try needs certainty more than an even load.
         if self._first_route:
             policy.attempt = 0  # the best route has not been tried yet
 
@@ -71,6 +75,8 @@ class Read(TimedExchange):
                 self._disbelieve(why, index, now)
                 return
         if reply.status in _ANSWERS:
+            # What this client has read or written before must not disappear again, even if the owner was away
+            # and lacks it.
             if self._state.versions.take(self.call.key, reply, now):
                 self._conclude(reply, index, now)
             else:
@@ -91,6 +97,7 @@ class Read(TimedExchange):
 
     def _keep_old(self, reply: Answer, index: int, now: float) -> None:
         """This replica lags behind: ask another."""
+        # The newest of the old ones is kept: should the newer record be lost, this is the best that is left.
         is_first = self._old is None
         self._old = _newer(self._old, reply)
         if not self._is_last(index):
@@ -108,6 +115,7 @@ class Read(TimedExchange):
         if len(reply.body) < shared.RECORD_LEN:
             return
         stray = reply._replace(status=Status.OK)
+        # A stray record that is also old is the weaker kind: it counts only with all replicas heard.
         if self._state.versions.is_old(self.call.key, stray):
             self._old = _newer(self._old, stray)
         else:
@@ -115,6 +123,8 @@ class Read(TimedExchange):
 
     def _ends_beyond_replicas(self, index: int, now: float) -> bool:
         """Whether the last try, which ended beside the replicas, has completed enough laps."""
+        # `attempt` 0 ended beside the replicas: the tables are wrong just now, and say nothing about the number
+        # of replicas.
         policy, attempt = self._policy, self._sent[index].attempt
         if self._first_route and policy.tries == 1:
             self._state.routes.ended_at(attempt)
@@ -129,6 +139,8 @@ class Read(TimedExchange):
         if self.call.op == Op.QUORUM_GET:
             # A quorum read promises the newest record, so it never believes less.
             return None
+        # A silent replica may have the newer record. Believing an old one now could lose an acknowledged write
+        # for this reader.
         return self._stray or (None if self._is_one_silent else self._old)
 
     @property

@@ -22,11 +22,14 @@ class TimedExchange(Exchange):
     def _send(
         self, node: int, attempt: int, now: float, *, hedge: bool = False, direct: bool = False
     ) -> None:
+        # Anew for each try: a node refuses a proof whose time is more than a minute off, and a read may be
+        # retried for longer.
         self._time = self._state.clock.now()
         self._state.rights.prove(self._message, self.call, self._time)
         super()._send(node, attempt, now, hedge=hedge, direct=direct)
 
     def _take(self, reply: Answer, cookie: int, index: int, now: float) -> None:
+        # Once only: a node whose clock keeps changing must not hold a read for ever.
         if reply.status is Status.BAD_VERSION and not self._retimed and self._may_repeat:
             self._retimed = True
             self._state.clock.refused(self._time, version_in(reply))

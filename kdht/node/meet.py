@@ -38,6 +38,7 @@ class Meetings:
         if message.key == context.id:
             other = untrusted_suspect(message)
             if self.named(other, sender, now):
+                # The ping shows the other node an address of this one that it can use.
                 context.ping(other.address, other.id, leave_to_table, now)
         elif (entry := context.table.get(message.key)) is not None:
             self._notices.meet(message.key, sender, entry.contact, now)

@@ -92,6 +92,7 @@ class Node:
         self.census = Census(self.table, options.replicas, cluster)
         """How many nodes there are."""
         self._outbox = outbox = ControlOutbox(context, keys[0])
+        # A rate of their own, so that answers to a flood of questions delay no probe.
         self._notices = Notices(context, outbox)
         self._reply_budget = TokenBucket(options.reply_rate)
         context.rpcs = Rpcs(options, rng, context.timers, context.counters, outbox.request, self._missed)
@@ -117,6 +118,8 @@ class Node:
         )
         self._reach = Reach(context, self._notices, self._bar, self._withdraw)
         self._meetings = Meetings(context, self._members, self._notices, self._reach)
+        # Tables and not a chain of ifs: a new op has one line here, and the check for unknown ops below cannot
+        # forget it.
         self._answers: dict[Op, Callable[[Message, bytes], bytes]] = {
             Op.PING: self._pong,
             Op.FIND_NODE: self._found,
@@ -146,6 +149,7 @@ class Node:
 
         The messages leave at a rate, in `tick` too: `status` has how many wait. There is no way back.
         """
+        # First, so that a load balancer that asks meanwhile sends nobody here any more.
         self.readiness.require(LEAVING)
         self._context.rpcs.close(now)
         self._notices.leave(self.snapshot(), now, drained=self.repair is not None and self.repair.drained)
@@ -161,9 +165,11 @@ class Node:
     def restore(self, contacts: Iterable[Contact], now: SteadyTime) -> None:
         """Contacts of an earlier `snapshot`, and the dead of its census: each is in the table once it answers."""
         usable = [contact for contact in contacts if self._context.usable(contact)]
+        # Before they are asked: until they answer they may come back with writes, so a majority counts them.
         self.census.remember(usable)
         for contact in usable:
             self._joiner.remember(contact.address)
+            # Not straight into the table: an address may belong to another node by now.
             self._verifier.offer(contact, now, heard=False)
 
     def forget(self, id: bytes, done: Told, now: SteadyTime) -> Fate:
@@ -309,6 +315,8 @@ class Node:
         if not is_known or datagram.reason is not Reason.CONTROL:
             raise Mismatch("not_control")
         # An anycast address is shared, so it identifies no node.
+        # Asked before the sender is looked at: a reply from an address that other nodes share would prove
+        # nothing about this one.
         if datagram.target not in self._context.own:
             raise Mismatch("not_own_address")
         # The tag covers the client fields: a replay from another address is refused.
@@ -327,6 +335,7 @@ class Node:
         sender = Contact(untrusted_id(message), *datagram.source)
         if sender.id == self.contact.id:
             raise Mismatch("own_id")
+        # Any message shows a way from there to here, whatever it says.
         self._reach.heard(sender.id, now)
         if message.is_reply:
             self._take_reply(message, sender, now)
@@ -387,6 +396,7 @@ class Node:
 
     def _leaves(self, message: Message, sender: Contact, now: SteadyTime) -> None:
         entry = self.table.at(sender.address)
+        # Else a member could take another one out of all tables by naming its address.
         if entry is not None and entry.contact != sender:
             raise Mismatch("wrong_id")
         if entry is not None and message.time < int(entry.added + self.unix_offset):
@@ -406,12 +416,15 @@ class Node:
         try:
             rpc, rtt = self._context.rpcs.match(message, sender.address, sender.id, now)
         except Mismatch as mismatch:
+            # Another node lives at that address now. It is pinged like any newcomer; the old contact is judged
+            # by its own silence.
             if mismatch.reason == "wrong_id":
                 self._members.learn(sender, now, heard=True)
             raise
         self.counters["replies"] += 1
         if not self._reach.aside:
             self._members.answered(sender, rtt, now)
+        # After the table, because a new contact has its entry only now.
         self._note_clock(sender.id, message.time, now)
         contacts = [contact for contact in named if self._meetings.named(contact, sender, now)]
         rpc.done(rpc, Reply(sender.id, contacts, rtt, body=message.body[ID_LEN:]), now)
@@ -424,6 +437,7 @@ class Node:
     def _withdraw(self, now: SteadyTime) -> None:
         """Leave, but for asking whether this node can come back."""
         self._notices.leave(self.snapshot(), now, drained=False)
+        # A node that stands aside must not join by itself again before its doubts are over.
         self._joiner.suspend()
         self._context.rpcs.abandon(now)
         self._members.clear(now)
@@ -432,6 +446,7 @@ class Node:
         """For the operator only: a reply tells the second in which it was sealed."""
         entry = self.table.get(id)
         if entry is not None:
+            # Half a second is the mean error of a time in whole seconds.
             entry.clock = said + 0.5 - (now + self.unix_offset)
 
     def _missed(self, rpc: Rpc, now: SteadyTime) -> None:

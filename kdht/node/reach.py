@@ -33,7 +33,9 @@ from kdht.times import SteadyTime
 from kdht.wire import Contact
 from kdht.wire._shared import Op
 
+# A liar may name any number of nodes. More doubts change nothing: the first is enough to stand aside.
 MAX_DOUBTS = 32
+# More members than one cluster has of one IP version beside this node.
 MAX_MET = 512
 
 
@@ -81,6 +83,7 @@ class Reach:
         """A member names another one with an address of an IP version that this node lacks."""
         context = self._context
         # It answers by another address, or wrote to this node: it can be reached.
+        # Named again and again by nodes that know only its other address. That is no news.
         if context.table.get(contact.id) is not None or self._met.get(contact.id, now) > now:
             return
         doubt = self._doubts.get(contact.id)
@@ -89,6 +92,8 @@ class Reach:
             return
         if len(self._doubts) >= MAX_DOUBTS or context.leaving:
             return
+        # Noted at the first doubt: being barred makes the node not ready, and it would then take itself for a
+        # newcomer.
         self._was_ready = self._was_ready or context.readiness.ready
         self._doubts[contact.id] = UnreachableMember(contact, namer, now)
         # A newcomer takes no writes at once. A node that serves waits, so a stranger cannot stop it.
@@ -127,6 +132,8 @@ class Reach:
             return
         for doubt in list(self._doubts.values()):
             self._introduce(doubt, now)
+        # The oldest doubt counts. Only those that were confirmed lately: a namer may be slow to forget a member
+        # that left.
         age = max(
             (now - doubt.since for doubt in self._doubts.values() if self._is_fresh(doubt, now)), default=0.0
         )
@@ -172,10 +179,13 @@ class Reach:
         ids = [*(entry.contact.id for entry in self._context.table), *self._doubts]
         closest = sorted(ids, key=lambda id: int.from_bytes(id, "big") ^ own)
         nearby = list(islice(closest, self._context.options.k))
+        # Of its neighbours, because those share keys with it. Far nodes of the other version never meet it in a
+        # write.
         return 2 * sum(id in self._doubts for id in nearby) >= len(nearby)
 
     def _stand_aside(self, now: SteadyTime) -> None:
         self._be_barred()
+        # Before `withdraw`, which empties the table: the event names whom the node could not reach.
         self._context.events.append(LeftCluster(self.unreachable))
         self.aside = True
         self._withdraw(now)

@@ -29,6 +29,7 @@ class Timers:
 
     def at(self, when: float, callback: Callable[[SteadyTime], None]) -> Alarm:
         """Call `callback(now)` at the first `run` whose `now` is `when` or later."""
+        # Equal times keep their order, and the heap never compares callbacks.
         self._serial += 1
         alarm: Alarm = [when, self._serial, callback]
         heappush(self._heap, alarm)
@@ -37,12 +38,15 @@ class Timers:
     @staticmethod
     def cancel(alarm: Alarm) -> None:
         """Cancel the alarm. No effect after its call."""
+        # It stays in the heap until its time: finding it there would cost more than all that cancelling saves.
+        # Nearly all alarms are cancelled, by an answer.
         alarm[2] = None
 
     def run(self, now: SteadyTime) -> None:
         """Call all due callbacks. An alarm that a callback sets for `now` waits for the next run."""
         self.now = now
         heap = self._heap
+        # What callbacks set from now on has greater numbers. Running it at once could go on for ever.
         last = self._serial
         later = []
         while heap and heap[0][0] <= now:
@@ -50,6 +54,7 @@ class Timers:
             if alarm[1] > last:
                 later.append(alarm)
             elif alarm[2] is not None:
+                # Cleared first, so that a callback that cancels its own alarm does nothing.
                 callback, alarm[2] = alarm[2], None
                 with self._guard:
                     callback(now)
@@ -69,6 +74,7 @@ class TokenBucket:
 
     def __init__(self, rate: float) -> None:
         self._rate = rate
+        # A rate below 1 a second would else never collect a whole token.
         self._depth = max(rate, 1.0)
         self._tokens = self._depth
         self._then = 0.0

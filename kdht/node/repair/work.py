@@ -16,6 +16,7 @@ from kdht.times import SteadyTime
 T = TypeVar("T")
 Steps = Generator[int, None, T]
 
+# About a millisecond of reads: control messages and probes wait no longer than that.
 SLICE = 256
 PAUSE = 0.003
 """Seconds between slices. With slices of about a millisecond that is a quarter of a processor at most."""
@@ -37,6 +38,7 @@ class Work:
 
     def start(self, steps: Steps[T], done: Callable[[T | None, SteadyTime], None], now: SteadyTime) -> None:
         """Run the job; `done` gets its result, or None if it failed. A short one runs at once."""
+        # At the front: a short job, such as one digest, need not wait for the long ones.
         self._jobs.appendleft((steps, done))
         if not self._runs:
             self._slice(now)
@@ -47,6 +49,7 @@ class Work:
         while self._jobs and cost < SLICE:
             with self._ends:
                 cost += self._step(now)
+        # The next slice begins with another job, so a long one does not hold up the others.
         self._jobs.rotate(-1)
         self._runs = bool(self._jobs)
         if self._runs:
