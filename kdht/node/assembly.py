@@ -79,10 +79,12 @@ def assemble(
     clock: Callable[[], UnixTime],
     room: Room,
     steady: Callable[[], SteadyTime],
+    plain: bool = False,
 ) -> Assembly[W]:
     """`own`: this node's own addresses; the first of each IP version is the one that it talks to other nodes from.
 
     `cluster` and `repair` are those of the node, to which `node` leads. `room` is the store's. `open_writer` makes the writer to `store`.
+    `plain`: as in Coordinator.
     """
     replies, leases = Replies(core, transport.send), Leases(steady)
     on_change = _changes(cache, repair, Notifier(leases, replies), clock)
@@ -99,6 +101,7 @@ def assemble(
         call_in=transport.call_in,
         on_silent=node.silent,
         on_strays=node.control,
+        plain=plain,
     )
     service = Service(
         store=store,

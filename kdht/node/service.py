@@ -19,11 +19,12 @@ from kdht.datapath.base import Datagram
 from kdht.errors import BadPacket, MissingLibrary, StorageError, Uncertified
 from kdht.node.access import READS, WRITES, Access, body_of
 from kdht.node.replicas import Coordinator
-from kdht.node.replicas.coordinator import MAX_WIRE_EXPIRY, KeptRecords
+from kdht.node.replicas._common_writes import PutAnswers
+from kdht.node.replicas.coordinator import KeptRecords
 from kdht.node.replicas.leases import Leases
 from kdht.node.replicas.quorum_reads import ReadOutcome
 from kdht.node.replicas.turns import Turn
-from kdht.node.replicas.writes import Written
+from kdht.node.replicas.writes import Done, Written
 from kdht.node.replies import Replies, ReplyBatch
 from kdht.storage import Store, StoredRecord, visible
 from kdht.storage._cache import RecordCache
@@ -33,6 +34,7 @@ from kdht.times import UnixTime
 from kdht.wire import FIELD, OFFSET, RECORD, Contact, Record, pack_contacts, parse_write
 from kdht.wire._shared import CONTACT_LEN, HEADER_LEN, RECORD_LEN, K, Op, Reason, Status
 from kdht.wire.certified import KINDS, check_certified
+from kdht.wire.limits import MAX_WIRE_EXPIRY
 
 _OP = OFFSET["op"]
 _KEY = FIELD["key"]
@@ -78,6 +80,9 @@ class Service:
         self._replier = replies.replier
         self._trace_body = pack_contacts([contact])
         self._leases = leases
+        self._put_answers = PutAnswers(
+            core, replies.counts, on_late, self._keep_at_hand, self._end_of, room.lets_all_in
+        )
 
     def handle(self, batch: Sequence[Datagram], now: UnixTime) -> int:
         """Answer a batch; the number of reads that were answered at once. What is no routed request is not looked at."""
@@ -265,9 +270,14 @@ class Service:
     # --- PUT and DELETE
 
     def _write(self, requests: list[Datagram], answers: ReplyBatch) -> None:
+        common = self._coordinator.common
         with self._coordinator.turn(answers.now) as turn:
+            if common is not None and not common.is_ready(self._put_answers):
+                common = None
             for request in requests:
                 try:
+                    if common is not None and common.begin(turn, request):
+                        continue
                     refused = self._begin(turn, request)
                 except Exception:
                     self._faults.note("a write")
@@ -313,7 +323,7 @@ class Service:
             if not self._room.lets_in(who, len(asked.value), asked.ttl, turn.now):
                 return Status.FULL
             expiry = min(math.ceil(turn.now) + asked.ttl, MAX_WIRE_EXPIRY) if asked.ttl else 0
-            done = partial(self._put, request, turn.now, asked.ttl, who, len(asked.value))
+            done = self._end_of(request, turn.now, asked.ttl, len(asked.value))
             record = StoredRecord(asked.version, expiry, asked.flags, asked.value)
             self._coordinator.put(turn, key, record, done, condition=condition, nonce=_request_id(data))
         return None
@@ -334,6 +344,11 @@ class Service:
             self._coordinator.counters["writes_uncertified"] += 1
             return Status.STORAGE_FAILED
         return None
+
+    def _end_of(self, request: Datagram, arrived: UnixTime, ttl: int, size: int) -> Done:
+        """What the end of a PUT leads to."""
+        who = self._access.writer_of(request.data) or self._replier.address_of(request)
+        return partial(self._put, request, arrived, ttl, who, size)
 
     def _put(
         self,

@@ -17,6 +17,7 @@ from kdht.faults import Faults
 from kdht.histogram import Histogram
 from kdht.node.cluster import ClusterState
 from kdht.node.replicas import calls, holders, quorum_reads, writes
+from kdht.node.replicas._common_writes import CommonWrites
 from kdht.node.replicas._store_requests import StoreRequests
 from kdht.node.replicas.admission import Admission
 from kdht.node.replicas.clock import HybridClock
@@ -31,13 +32,14 @@ from kdht.times import UnixTime
 from kdht.wire import FIELD, OFFSET, RECORD, Address, parse_promise, promised_record
 from kdht.wire._shared import HEADER_LEN, Flag, Op, RecordFlag, Status
 from kdht.wire.certified import CERTIFIED, check_certified, is_bare, promise_nonce
+from kdht.wire.limits import MAX_WIRE_EXPIRY
 
 _OP = OFFSET["op"]
 _FLAGS = OFFSET["flags"]
 _KEY, _CLIENT_PORT, _CLIENT_IP = FIELD["key"], FIELD["client_port"], FIELD["client_ip"]
+_REQUEST_ID = FIELD["request_id"]
 # As a plain number: an enum's operators cost more than all else that is done with it.
 _REPLY = int(Flag.REPLY)
-MAX_WIRE_EXPIRY = 2**32 - 1
 REFUSALS = frozenset({Status.CONFLICT, Status.BAD_VERSION, Status.BUSY, Status.DENIED})
 """Of a write that was not done and shall not be."""
 
@@ -79,6 +81,7 @@ class Coordinator:
     `send` sends datagrams. `call_in(seconds)`: `tick` is due in so many seconds, if that is earlier than was said.
     `on_silent(address)`: no answer came in time. `on_strays(batch)`: replies to nothing that was sent from here,
     for the node's repair sends STORE too. All of these are called on any thread.
+    `plain`: all in plain Python. Tests compare both.
     """
 
     def __init__(
@@ -95,6 +98,7 @@ class Coordinator:
         call_in: Callable[[float], None],
         on_silent: Callable[[Address], None],
         on_strays: Callable[[list[Datagram]], None],
+        plain: bool = False,
     ) -> None:
         self.cluster = cluster
         self.counters: Counter[str] = Counter(dict.fromkeys(COUNTERS, 0))
@@ -133,6 +137,17 @@ class Coordinator:
         self._writes = writes.Writes(self._context)
         self._reads = quorum_reads.QuorumReads(self._context, self._writes)
         self._conditions = Conditions(self._context, self.read, self._may_promise)
+        self.common: CommonWrites | None = None
+        """Begins the writes that need none of the rules. None: all are plain Python's."""
+        if not plain:
+            self.common = CommonWrites(
+                self._context,
+                sources,
+                self._writes,
+                self._admission,
+                lambda: self._quorum,
+                lambda *write: partial(self._wrote, *write),
+            )
 
     @property
     def round_trips(self) -> dict[Op, Histogram]:
@@ -288,6 +303,8 @@ class Coordinator:
         with self.turn(now) as turn:
             for datagram in others:
                 try:
+                    if self.common is not None and self.common.answered(turn, datagram):
+                        continue
                     self._take(turn, datagram, fetches, strays)
                 except Exception:
                     self.faults.note(f"a message of another replica, op {datagram.data[_OP]:#x}")
@@ -303,6 +320,8 @@ class Coordinator:
         if not self._is_sound(datagram):
             return
         if datagram.data[_FLAGS] & _REPLY:
+            if self.common is not None:
+                self.common.release(turn, int.from_bytes(datagram.data[_REQUEST_ID], "big"))
             if not self._calls.receive(turn, datagram):
                 strays.append(datagram)
         elif datagram.data[_OP] == Op.STORE:
@@ -315,6 +334,8 @@ class Coordinator:
     def unreachable(self, address: Address, request_id: int, now: UnixTime) -> None:
         """As Calls.unreachable."""
         with self.turn(now) as turn:
+            if self.common is not None:
+                self.common.release_asked(turn, address, request_id)
             self._calls.unreachable(turn, address, request_id)
 
     def _refuse_stores(self, batch: Sequence[Datagram], now: UnixTime) -> list[Datagram]:
