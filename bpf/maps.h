@@ -34,7 +34,7 @@ struct {
 	__uint(max_entries, KDHT_ID_BITS);
 	__uint(map_flags, BPF_F_MMAPABLE);
 	__type(key, __u32);
-	__type(value, struct kdht_bucket_cell);
+	__type(value, struct kdht_xdp_cell);
 } kdht_buckets SEC(".maps");
 
 /* Addresses by prefix, and what they may do: KDHT_MAY_READ and KDHT_MAY_WRITE. Replaced as a whole, too. */
@@ -101,8 +101,10 @@ struct {
 
 /* The search for the next hop. */
 struct kdht_walk {
-	__u64 key[3];    /* big-endian words, the last one's low half zero */
+	__u64 key[4];    /* big-endian words, zeros behind the 160 bits */
 	__u64 closer[3]; /* buckets still to be searched; bucket 0 is the top bit of the first word */
+	__u64 least; /* the distance of `best`, its first word */
+	__u32 best;  /* the nearest of the contacts that were compared */
 	__u32 skip;
 	__u32 found;
 	__u32 gives_up; /* a bucket on the way is too wide for a search here, or the writer won every race */

@@ -42,29 +42,32 @@ __noinline __u32 kdht_rank(struct kdht_bucket *bucket, const struct kdht_walk *w
 	return nearer;
 }
 
-/* The contact nearest to the key. */
-__noinline __u32 kdht_nearest(struct kdht_bucket *bucket, const struct kdht_walk *walk)
+/* The contact nearest to the key. What is nearest so far lies in a map: the verifier would walk on for each answer. */
+__noinline __u32 kdht_nearest(struct kdht_bucket *bucket, struct kdht_walk *walk)
 {
-	__u64 least, key;
-	__u32 best = 0;
+	__u64 key;
 
 	if (!bucket || !walk)
 		return 0;
 	key = walk->key[0];
-	least = kdht_id_word(bucket->contacts[0].id, 0) ^ key;
-	for (__u32 i = 1; i < KDHT_K; i++) {
+	walk->best = 0;
+	walk->least = ~0ull;
+	for (__u32 i = 0; i < KDHT_ROOM; i++) {
 		__u64 distance = kdht_id_word(bucket->contacts[i].id, 0) ^ key;
+		__u32 best;
 
+		barrier(); /* else the compiler keeps them in registers */
+		best = walk->best;
 		if (i >= bucket->count)
 			break;
-		if (distance > least || best >= KDHT_K)
+		if (distance > walk->least || best >= KDHT_ROOM)
 			continue;
-		if (distance < least || kdht_nearer(bucket->contacts[i].id, bucket->contacts[best].id, walk->key)) {
-			least = distance;
-			best = i;
-		}
+		if (distance == walk->least && !kdht_nearer(bucket->contacts[i].id, bucket->contacts[best].id, walk->key))
+			continue;
+		walk->least = distance;
+		walk->best = i;
 	}
-	return best;
+	return walk->best;
 }
 
 /*
@@ -78,7 +81,8 @@ static __always_inline void kdht_read_fence(void)
 #else
 	__u64 fence = 0;
 
-	__sync_fetch_and_add(&fence, 1);
+	/* The asm uses the value, or the compiler would take the form that gives none. */
+	asm volatile("" : : "r"(__sync_fetch_and_add(&fence, 1)) : "memory");
 #endif
 }
 
@@ -103,27 +107,32 @@ enum kdht_looked {
 	KDHT_CHANGED,     /* the daemon published meanwhile: what was read may be half a bucket */
 };
 
-/* The contact with walk->skip nearer ones in the bucket; KDHT_K if there is none. */
-static __always_inline __u32 kdht_pick(struct kdht_bucket *bucket, const struct kdht_walk *walk, __u32 count)
+/* The contact with walk->skip nearer ones in the bucket; KDHT_ROOM if there is none, or the socket has to search. */
+static __always_inline __u32 kdht_pick(struct kdht_xdp_bucket *made, struct kdht_walk *walk, __u32 index)
 {
-	__u32 at;
+	struct kdht_bucket *bucket = &made->bucket;
+	__u32 count = bucket->count, at;
 
 	if (walk->skip >= count)
-		return KDHT_K;
-	if (!walk->skip)
-		return kdht_nearest(bucket, walk);
+		return KDHT_ROOM;
+	if (!walk->skip) {
+		at = made->nearest[kdht_next_bits(walk->key, index)];
+		return at == KDHT_SEVERAL ? kdht_nearest(bucket, walk) : at;
+	}
+	if (count > KDHT_K)
+		return KDHT_ROOM;
 	for (at = 0; at < KDHT_K; at++)
 		if (at < count && kdht_rank(bucket, walk, at) == walk->skip)
-			break;
-	return at;
+			return at;
+	return KDHT_ROOM;
 }
 
 /* Look into one bucket once. Global functions: the verifier checks each once. */
 __noinline int kdht_look_once(__u32 index, struct kdht_walk *walk)
 {
-	struct kdht_bucket_cell *cell;
-	struct kdht_bucket *bucket;
-	__u32 begun, count, at = KDHT_K;
+	struct kdht_xdp_bucket *made;
+	struct kdht_xdp_cell *cell;
+	__u32 begun, count, at;
 
 	if (!walk)
 		return KDHT_PASSED_OVER;
@@ -131,25 +140,23 @@ __noinline int kdht_look_once(__u32 index, struct kdht_walk *walk)
 	if (!cell)
 		return KDHT_PASSED_OVER;
 	begun = kdht_begin(&cell->sequence);
-	bucket = begun & 1 ? &cell->copies[1] : &cell->copies[0];
-	count = bucket->count;
-	if (count <= KDHT_K)
-		at = kdht_pick(bucket, walk, count);
-	if (at < KDHT_K) {
-		walk->ip = kdht_ip_at(bucket->contacts[at].ip);
-		walk->port = bucket->contacts[at].port;
+	made = begun & 1 ? &cell->copies[1] : &cell->copies[0];
+	count = made->bucket.count;
+	at = kdht_pick(made, walk, index);
+	if (at < KDHT_ROOM) {
+		walk->ip = kdht_ip_at(made->bucket.contacts[at].ip);
+		walk->port = made->bucket.contacts[at].port;
 	}
 	if (!kdht_is_same(&cell->sequence, begun))
 		return KDHT_CHANGED;
-	if (count > KDHT_K) {
-		walk->gives_up = 1;
-		return KDHT_ENDED;
-	}
 	if (walk->skip >= count) {
 		walk->skip -= count;
 		return KDHT_PASSED_OVER;
 	}
-	walk->found = 1;
+	if (at < KDHT_ROOM)
+		walk->found = 1;
+	else
+		walk->gives_up = 1; /* a wide bucket */
 	return KDHT_ENDED;
 }
 
@@ -206,9 +213,8 @@ static __always_inline int kdht_first_hop(struct kdht_walk *walk)
 }
 
 /*
- * The reason: NEXT_HOP, with walk->ip and port, or OWNER or ATTEMPT_ENDS. NOT_READY if the search meets a
- * wide bucket (more than KDHT_K contacts). Few buckets are wide, and a search of 40 contacts here would double
- * the verifier's work, so the socket does it.
+ * The reason: NEXT_HOP, with walk->ip and port, or OWNER or ATTEMPT_ENDS. NOT_READY if a retry meets a wide bucket
+ * (more than KDHT_K contacts): to rank 40 contacts would take too long here, so the socket does it.
  */
 static __always_inline int kdht_next_hop(const struct kdht_config *config, const struct kdht_header *header,
 					 struct kdht_walk *walk)
@@ -216,6 +222,7 @@ static __always_inline int kdht_next_hop(const struct kdht_config *config, const
 	walk->skip = header->attempt;
 	walk->found = 0;
 	walk->gives_up = 0;
+	walk->key[3] = 0;
 #pragma unroll
 	for (int i = 0; i < 3; i++) {
 		walk->key[i] = kdht_id_word(header->key, i);

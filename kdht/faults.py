@@ -24,6 +24,10 @@ class Faults:
         self._lock = threading.Lock()
         self._kinds: Counter[tuple[str, str]] = Counter()
 
+    def guard(self, of: str) -> "Guard":
+        """A block whose exceptions are noted and go no further. It has no state: any number of blocks may use one."""
+        return Guard(self, of)
+
     def note(self, of: str) -> None:
         """Count and log the exception that is being handled. `of`: the kind of message or work that is lost."""
         kind, error, trace = sys.exc_info()
@@ -37,6 +41,29 @@ class Faults:
         if count & (count - 1) == 0:
             fields = {"lost": of, "error": repr(error), "at": _place(trace), "count": count}
             log.error("a fault of kdht: one message or task is lost, the others go on", extra=fields)
+
+
+class Guard:
+    """Faults.guard."""
+
+    # No contextlib.contextmanager: a block stands around each request, and a generator for each would cost more than the block.
+    __slots__ = ("_faults", "_of")
+
+    def __init__(self, faults: Faults, of: str) -> None:
+        self._faults = faults
+        self._of = of
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        # An end of the thread or the process (SystemExit, KeyboardInterrupt) is nobody's fault, and goes on.
+        if not isinstance(error, Exception):
+            return False
+        self._faults.note(self._of)
+        return True
 
 
 def _place(trace: TracebackType | None) -> str:

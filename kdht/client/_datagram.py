@@ -9,6 +9,8 @@ from kdht.wire._shared import TRY_BITS, Flag
 
 MAX_SENT = 1 << TRY_BITS
 """Datagrams of one request. The low bits of the request ID number them; a reply repeats the number."""
+# Half of the numbers are for tries, half for repetitions: a cluster that always wants another cookie must not
+# use up the tries.
 MAX_ATTEMPTS = MAX_SENT // 2
 MAX_REPEATS = MAX_SENT - MAX_ATTEMPTS
 """Datagrams of one request beside its tries: repetitions with a new cookie, and probes of dead nodes."""
@@ -46,6 +48,8 @@ class Sent(NamedTuple):
 
 def address(message: bytearray, number: int, sent: Sent, port: int) -> Send:
     """Make a packed request the datagram of that number; writes to `message`. `port`: as in Send."""
+    # In place: everything else of a request is the same in all its datagrams, and packing costs more than these
+    # four fields.
     message[_LAST_ID_BYTE] = message[_LAST_ID_BYTE] & -MAX_SENT & 0xFF | number
     message[_ATTEMPT] = sent.attempt
     message[_FLAGS] = message[_FLAGS] & _PROVEN | (_DIRECT if sent.direct else 0)
@@ -70,6 +74,7 @@ class RequestOutbox:
         self.datagrams.append(send)
         asked = self.asked[send.node]
         asked.append(number)
+        # Only then, so each datagram pays for a constant share of the clean-up.
         if len(asked) > 2 * len(self._pending) + MAX_SENT:
             asked[:] = {each for each in asked if each in self._pending}
 

@@ -6,7 +6,10 @@ for none during DIRECT_PAUSE. If one of them comes after all, they are only slow
 
 from kdht.client._datagram import Sent
 
+# One or two may be lost on the way. Each costs the reader the time of a hedge, so waiting for more proof would
+# be dear.
 DIRECT_MISSES = 3
+# A laptop may leave its NAT. Until then one hedge in a minute is cheap.
 DIRECT_PAUSE = 60.0
 """Seconds."""
 MAX_MISSED = 256
@@ -33,6 +36,7 @@ class DirectAnswers:
         """One came from another node than was asked. (An answer by the asked node itself proves nothing.)"""
         self._misses = 0
         self._again_at = float("-inf")
+        # Their answers came by now or are lost. Kept longer, a reused request number could match them.
         self._asked.clear()
 
     def came_late(self, number: int, node: int) -> None:
@@ -42,6 +46,7 @@ class DirectAnswers:
 
     def missed(self, number: int, sent: Sent, now: float) -> None:
         """A try of the request of that number got no answer in time."""
+        # Dictionaries keep their order, so the first is the oldest.
         if len(self._asked) == MAX_MISSED:
             del self._asked[next(iter(self._asked))]
         self._asked[number] = sent.node

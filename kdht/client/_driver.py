@@ -67,11 +67,13 @@ class ClientDriver:
 
     def _interrupt(self, operation: Steps[Any], error: BaseException) -> None:
         """Nobody waits for it any more. It deletes in the background what it has written."""
+        # GeneratorExit would end the operation's generator at once, and its clean-up with it.
         what = asyncio.CancelledError() if isinstance(error, GeneratorExit) else error
         try:
             wanted = operation.throw(what)
         except BaseException:
             return  # it has nothing to delete
+        # A task on a loop that ends would never run, and Python would complain about it.
         if self._sockets and self._loop.is_running():
             task = self._loop.create_task(self._clear_away(operation, wanted))
             self._clearing.add(task)
@@ -186,6 +188,8 @@ class ClientDriver:
         """Send what is in the outbox, and set the timer for the next deadline."""
         self._pump.send()
         wake = self._session.next_wake()
+        # A timer that is too early does no harm: it finds nothing due. Setting it anew for each request would
+        # cost more.
         if wake is not None and self._sockets and (self._timer is None or wake < self._timer.when()):
             if self._timer is not None:
                 self._timer.cancel()

@@ -45,6 +45,8 @@ from kdht.client._retries import RetryPolicy
 from kdht.errors import PortClosed, RequestError, RequestTimeout
 from kdht.wire._shared import TRY_BITS, Status
 
+# Without this pause one killed daemon would end requests with PortClosed that another replica could still
+# answer through the program that outlives it.
 FORWARDS = 1.0
 """Seconds after an answer in which a closed port is not believed: when a daemon is killed, its XDP program still
 forwards for a while."""
@@ -80,6 +82,8 @@ TRANSITIONS = {
 }
 """Every other status ends the request, and so does one that the call accepts."""
 
+# A round trip with either of them would teach the client a wrong usual latency, and hedges and time-outs would
+# follow it.
 _TELLS_NO_TIME = frozenset({Status.UNCONFIRMED, Status.UNREACHABLE})
 """Their round trips mean nothing: one took as long as its coordinator waits, the other ended on the way."""
 
@@ -120,6 +124,8 @@ class Exchange:
             gives_up=request.begun + state.timeout,
         )
         self._sent: list[Sent] = []
+        # Drawn only for a direct datagram: most requests have none, and a random number costs more than the
+        # rest of the constructor.
         self._mask = -1
         """Hides the numbers of direct datagrams. Negative: there were none."""
         self._replied: set[int] = set()
@@ -156,6 +162,8 @@ class Exchange:
         sent = self._sent[number] if number < len(self._sent) else None
         if sent is None or sent.direct is not direct:
             return None
+        # A connected socket's reply must come from the node that was asked: another node that guesses a request
+        # ID would else answer for it.
         return sent if direct or sent.node == node else None
 
     # --- Events
@@ -172,12 +180,15 @@ class Exchange:
             return
         # A hedge is no loss: the last try may still be answered.
         is_hedge = policy.hedges_next
+        # Without budget the deadline of a loss applies: an overloaded cluster must not get more requests
+        # because it is slow.
         if is_hedge and not policy.take_hedge(last.node):
             self.deadline = policy.wait_without_hedge(last.at, last.node)
             return
         answered = self._last_is_answered
         if not answered:
             self._state.nodes.missed(last.node, last.at, now)
+            # A NAT drops direct answers without a trace, so silence is the only sign of it.
             if last.direct:
                 self._state.direct.missed(self.number, last, now)
         self._try_next(now, policy.after_silence(last, answered=answered), hedge=is_hedge)
@@ -192,6 +203,8 @@ class Exchange:
         nodes = self._state.nodes
         other = nodes.after(node, but=self._closed)
         if other in self._closed:
+            # All ports are closed, but one answered a moment ago: its XDP program may still forward, so this
+            # try may have an answer under way.
             if max(nodes[each].answered_at for each in self._closed) > now - FORWARDS:
                 return  # as a lost try
             where = ", ".join(self._state.node_name(each) for each in sorted(self._closed))
@@ -203,6 +216,7 @@ class Exchange:
         """A reply came to `sent`, the datagram of number `index`."""
         state = self._state
         rtt = None if reply.status in _TELLS_NO_TIME else reply.rtt
+        # Before the table: any reply, a refusal too, shows that the node lives.
         state.nodes.answered(sent.node, self.call.op, rtt, now)
         # Good at every node of the cluster: its key derives from the cluster's secret.
         state.cookie = cookie or state.cookie
@@ -222,6 +236,8 @@ class Exchange:
         """Follow the table."""
         status = reply.status
         transition = TRANSITIONS.get(status)
+        # A status that this client does not know ends the request: a newer node may mean by it that a retry
+        # does harm.
         if transition is None or self._is_final(status):
             self._conclude(reply, index, now)
             return
@@ -229,6 +245,8 @@ class Exchange:
             self._refusal = status
         sent = self._sent[index]
         match transition.to_last if self._is_last(index) else transition.to_earlier:
+            # An earlier datagram's demand counts too: the cookie is good for all tries, and the first demand
+            # saves the later ones.
             case Action.SHOW_COOKIE:
                 self._show_cookie(reply, cookie, index, now)
             case Action.BEST_ROUTE:
@@ -256,8 +274,10 @@ class Exchange:
     def _show_cookie(self, reply: Answer, cookie: int, index: int, now: float) -> None:
         """Repeat with the reply's cookie, unless the last datagram has it."""
         sent = self._sent[index]
+        # The node refuses the very cookie that it gave out: repeating would never end.
         if cookie in (0, sent.cookie) or not self._may_repeat:
             self._conclude(reply, index, now)
+        # Hedges of one read may each be told of the same cookie. One repetition is enough for all.
         elif self._sent[-1].cookie != cookie:
             self._repeat(sent.node, sent.attempt, now, direct=sent.direct)
 
@@ -284,6 +304,7 @@ class Exchange:
             if node is None:
                 node = self._state.nodes.after(self._sent[-1].node)
             self._try(node, now, hedge=hedge)
+        # Every try has its reply and none was an answer: waiting longer cannot bring one.
         elif self._all_answered:
             self._fail()
         else:
@@ -315,6 +336,7 @@ class Exchange:
         self, node: int, attempt: int, now: float, *, hedge: bool = False, direct: bool = False
     ) -> None:
         sent = Sent(node, attempt, self._state.cookie, now, hedge, direct)
+        # A direct answer may come from any address, so the low bits must not be guessable either.
         number = len(self._sent) ^ (self.mask if direct else 0)
         port = self._state.nodes[node].port
         self._state.outgoing.add(address(self._message, number, sent, port), self.number)
@@ -327,6 +349,8 @@ class Exchange:
 
     def _failure(self) -> RequestError:
         """The last reason that a node gave, or a time-out."""
+        # A node's own reason helps the caller more than "no answer": a full disk or a busy node can be dealt
+        # with.
         if self._refusal is not None:
             return refused(self.call, Answer(self._refusal))
         if self._all_answered:

@@ -1,7 +1,11 @@
 """How many hedges a client may send: a token bucket. No I/O and no clock."""
 
+# Dean and Barroso ("The Tail at Scale", 2013) found that 2 to 5 % more requests cut the tail. Twice that leaves
+# room for a dead node.
 HEDGE_SHARE = 0.1
 """Tokens that every read adds."""
+# A death is seen within two seconds. Until then all reads through the dead node are hedged, and the burst pays
+# for those of a busy client.
 HEDGE_BURST = 64.0
 
 

@@ -29,13 +29,19 @@ from kdht.wire._shared import Status
 
 Changed: TypeAlias = Callable[[list[Upload]], list[Upload]]
 
+# Nobody uploads 64 MiB for a day. Earlier, the client might still be at work, and its chunks would vanish under
+# it.
 ABANDONED = 86400
 """Seconds after which an unfinished upload is taken for dead."""
+# Each change is a compare-and-set, so of several clients one succeeds in each round. Thirty-two clients at one
+# key are a mistake.
 TRIES = 32
 """Changes of one journal, each after another client changed it first."""
+# Anybody can write a journal that names a huge upload. The search for it must stay short.
 ABSENT_IN_A_ROW = 128
 """Absent chunks in a row that end the search for an upload's chunks. More than the requests that a writer has under way:
 chunks are written in order and deleted in the opposite order, so those that are there come first."""
+# Clocks of hosts differ by minutes at most. What is farther ahead is a lie or a broken clock.
 MAX_LEAD = 3600
 """Seconds by which another client's version may be ahead of this clock, and still be believed."""
 MAX_DOUBTS = 2
@@ -107,6 +113,7 @@ class Journal:
     def drop(self, uploads: list[Upload]) -> Steps[None]:
         """Delete the chunks of named uploads, then their names."""
         for upload in uploads:
+            # A look at each header first: a planted journal could name another key's chunks.
             found = yield from self._written(upload)
             yield from self._delete(upload, found)
         if uploads:
@@ -114,6 +121,7 @@ class Journal:
 
     def clear(self, upload: Upload) -> Steps[None]:
         """Delete all chunks of this client's own upload, those too whose write is still on its way; then its name."""
+        # Without a look: these are this client's own, and a write still on its way would not be seen.
         yield from self._delete(upload, range(upload.chunks))
         yield from self._forget([upload])
 
@@ -154,6 +162,7 @@ class Journal:
         if len(uploads) >= MAX_UPLOADS:
             over = [each for each in uploads if self.is_over(each, uploads)]
             # A journal must not lock its key: the oldest unfinished upload gives way.
+            # Finished ones last: their values are what readers get.
             raise _Full(over or [min(uploads, key=lambda each: (each.version > 0, each.started))])
         return [*uploads, upload]
 

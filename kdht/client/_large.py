@@ -25,8 +25,10 @@ from kdht.wire.limits import MAX_TTL
 Progress: TypeAlias = Callable[[int, int], None]
 """Called with the number of bytes done so far, and of all bytes."""
 
+# A reader on a slow line may need many minutes for 64 MiB. Until then the chunks must be there.
 OUTLIVES = 3600
 """Seconds that chunks with a TTL outlive their manifest, for readers who have just read it."""
+# A value that is replaced faster than it can be read would else hold the reader for ever.
 READ_TRIES = 3
 """Manifests that a read follows, if their chunks turn out to be replaced."""
 
@@ -68,7 +70,10 @@ def put(
     yield from journal.begin(upload)
     try:
         yield Many(chunks, _counted(len(data), progress, chunk_size))
+        # A deletion, or newer uploads, may have ended this one meanwhile. A manifest now would name chunks that
+        # are being deleted.
         yield from journal.note(upload, 0)
+    # The client was closed, or the interpreter ends: nothing can be sent any more.
     except GeneratorExit:
         raise  # no more steps can be taken; the journal names what was written
     except BaseException:
@@ -76,9 +81,12 @@ def put(
             yield from journal.clear(upload._replace(chunks=chunks.begun))
         raise
     # After the last chunk, so readers see a whole value or none.
+    # With a digest of the whole: each chunk's header is right even if a chunk of the same upload was altered on
+    # a disk.
     manifest = Manifest(len(data), chunk_size, new_id, digest_of(data))
     version: int = yield from steps.put(name, manifest.pack(), ttl, None)
     try:
+        # With the manifest's version every client can tell that older uploads are over.
         named = yield from journal.note(upload, version)
         yield from journal.drop([each for each in named if journal.is_over(each, named)])
     except Ended:
@@ -152,6 +160,8 @@ def get(key: Key, progress: Progress) -> Steps[bytes]:
             # Most likely the value was replaced meanwhile: then the key has another manifest.
             version, why = record.version, missing
             record = calls.record((yield calls.get(key, quorum=True)))
+            # The same manifest from a majority: the chunks are really gone, and another read would not find
+            # them.
             if record.version == version:
                 break
     raise RequestError(f"get {key!r}: the large value cannot be read: {why}")
@@ -159,6 +169,7 @@ def get(key: Key, progress: Progress) -> Steps[bytes]:
 
 def _assemble(key: Key, manifest: Manifest, progress: Progress) -> Steps[bytes]:
     size, chunk_size, hashed = manifest.size, manifest.chunk_size, hash_of(key)
+    # Made whole before the first chunk, so that chunks may arrive in any order.
     value = bytearray(size)
     done = 0
 

@@ -17,9 +17,12 @@ from kdht.wire import Address, parse_contacts
 from kdht.wire import _shared as shared
 from kdht.wire._shared import Op, Status
 
+# They are a last resort. More would mean more sockets, and a larger answer than a request may ask for without a
+# cookie.
 MAX_LEARNT = 16
 FIRST_AFTER = 1.0
 """Seconds after the first answer: a command that ends at once does not ask."""
+# Nodes come and go in minutes. A request a minute is nothing beside the client's own.
 AGAIN_AFTER = 60.0
 """Seconds."""
 
@@ -63,6 +66,7 @@ class Learner:
         except BadPacket:
             return
         for contact in contacts[: MAX_LEARNT + 1]:
+            # The answer is untrusted: any address in it would get datagrams from this host.
             if contact.address not in self._known.values() and _is_somebody(contact.address):
                 self._place(contact.address)
 

@@ -22,6 +22,7 @@ class Pump:
         for send in outbox:  # `refused` may append to it
             if not self._sockets.send(send):
                 self._session.refused(send.node, self._clock())
+        # In place: the session and its requests hold the same list.
         outbox.clear()
 
     def read(self, node: int, sock: socket.socket) -> int:
@@ -39,5 +40,6 @@ class Pump:
         """Hand in all waiting datagrams, before deadlines pass: they came in time even if the program was blocked."""
         for node, sock in self._sockets:
             for _ in range(sockets.MAX_BURSTS):
+                # Less than a whole burst: the socket is empty.
                 if self.read(node, sock) < sockets.BURST:
                     break

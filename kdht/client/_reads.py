@@ -21,6 +21,8 @@ from kdht.wire._shared import Op, Status
 
 _ANSWERS = frozenset({Status.OK, Status.NOT_FOUND})
 _TELLS_RECORDS = frozenset({Status.OK, Status.NOT_RESPONSIBLE})
+# Once is not enough: a replica that joined a moment ago may be asked in the first lap, and have the record in
+# the second.
 LAPS = 2
 """How often all replicas are asked before less is believed: some may be silent, or about to catch up."""
 
@@ -55,6 +57,7 @@ class Read(Exchange):
         """Send the first try; before it, perhaps, a probe of a dead node."""
         state, policy = self._state, self._policy
         # Each read earns a tenth of a hedge.
+        # By reads, not by time: so hedges stay a tenth of the load, whatever the load is.
         state.budget.request()
         probed = state.nodes.to_probe(now)
         # Beside the read, so a node that is still dead costs the read nothing.
@@ -62,12 +65,15 @@ class Read(Exchange):
             self._send(probed, 0, now)
         self._first_route = policy.attempt = state.routes.draw(state.rng)
         self._try(state.nodes.current, now, direct=state.direct.wanted(now))
+        # Spread reads begin anywhere. A second try needs certainty more than an even load.
         if self._first_route:
             policy.attempt = 0  # the best route has not been tried yet
 
     def _send(
         self, node: int, attempt: int, now: float, *, hedge: bool = False, direct: bool = False
     ) -> None:
+        # Anew for each try: a node refuses a proof whose time is more than a minute off, and a read may be
+        # retried for longer.
         self._time = self._state.clock.now()
         self._state.rights.prove(self._message, self.call, self._time)
         super()._send(node, attempt, now, hedge=hedge, direct=direct)
@@ -81,11 +87,14 @@ class Read(Exchange):
                 self._disbelieve(why, index, now)
                 return
         if reply.status in _ANSWERS:
+            # What this client has read or written before must not disappear again, even if the owner was away
+            # and lacks it.
             if self._state.versions.take(self.call.key, reply, now):
                 self._conclude(reply, index, now)
             else:
                 self._keep_old(reply, index, now)
             return
+        # Once only: a node whose clock keeps changing must not hold a read for ever.
         if reply.status is Status.BAD_VERSION and not self._retimed and self._may_repeat:
             self._retimed = True
             self._state.clock.refused(self._time, version_in(reply))
@@ -107,6 +116,7 @@ class Read(Exchange):
 
     def _keep_old(self, reply: Answer, index: int, now: float) -> None:
         """This replica lags behind: ask another."""
+        # The newest of the old ones is kept: should the newer record be lost, this is the best that is left.
         is_first = self._old is None
         self._old = _newer(self._old, reply)
         if not self._is_last(index):
@@ -124,6 +134,7 @@ class Read(Exchange):
         if len(reply.body) < shared.RECORD_LEN:
             return
         stray = reply._replace(status=Status.OK)
+        # A stray record that is also old is the weaker kind: it counts only with all replicas heard.
         if self._state.versions.is_old(self.call.key, stray):
             self._old = _newer(self._old, stray)
         else:
@@ -131,6 +142,8 @@ class Read(Exchange):
 
     def _ends_beyond_replicas(self, index: int, now: float) -> bool:
         """Whether the last try, which ended beside the replicas, has completed enough laps."""
+        # `attempt` 0 ended beside the replicas: the tables are wrong just now, and say nothing about the number
+        # of replicas.
         policy, attempt = self._policy, self._sent[index].attempt
         if self._first_route and policy.tries == 1:
             self._state.routes.ended_at(attempt)
@@ -145,6 +158,8 @@ class Read(Exchange):
         if self.call.op == Op.QUORUM_GET:
             # A quorum read promises the newest record, so it never believes less.
             return None
+        # A silent replica may have the newer record. Believing an old one now could lose an acknowledged write
+        # for this reader.
         return self._stray or (None if self._is_one_silent else self._old)
 
     @property

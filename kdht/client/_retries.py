@@ -19,10 +19,14 @@ from kdht.client._datagram import MAX_ATTEMPTS, Sent
 from kdht.client._hedging import HedgeBudget
 from kdht.client._nodes import MAX_RTO, KnownNodes
 
+# As many as lead past two dead replicas and two dead nodes on the way, before the first try counts as lost.
 MAX_HEDGES = 5
 """Of one request."""
+# More would make a node that answers others, but loses this request, hold it for its whole time.
 MAX_TRIES_THROUGH_ONE = 5
 """Tries of one request through one living node. They follow as soon as the first: each takes another route."""
+# Each bounce shows another closed port and costs one round trip only. The bound is for a cluster whose tables
+# are all wrong at once.
 MAX_BOUNCES = 5
 """Tries of one request that end UNREACHABLE and are followed at once by another."""
 MAX_PAUSE = 0.5
@@ -80,6 +84,8 @@ class RetryPolicy:
         """Count one more try; returns its `attempt`."""
         # A TRACE shows one route, so it does not leave it.
         attempt = self.attempt if self._call.walks_around else 0
+        # The field of a message has one byte. No cluster has so many closer nodes that a larger number would
+        # lead farther.
         self.attempt = min(self.attempt + 1, MAX_ATTEMPTS)
         self.tries += 1
         return attempt
@@ -92,6 +98,8 @@ class RetryPolicy:
         if self.tries >= self._max_tries:
             return self.wait_to_the_end()
         self.hedges_next = self._hedges_left > 0
+        # Doubled as TCP does (RFC 6298, 5.5): if the network is full, more of the same makes it worse. A hedge
+        # waits less, because its budget bounds the load.
         wait = trip.late if self.hedges_next else min(trip.rto * 2**self._losses, MAX_RTO)
         # Clients that lost packets together must not try again together.
         if self._losses:
@@ -128,6 +136,8 @@ class RetryPolicy:
 
     def take_hedge(self, node: int) -> bool:
         """Pay for a hedge of a try through that node: those beside a dead node are free. False if there is no budget."""
+        # A hedge around a node that is known to be dead replaces a retry, and so costs the cluster nothing
+        # more.
         if not (self._nodes[node].dead or self._budget.take()):
             return False
         self._hedges_left -= 1
@@ -151,6 +161,8 @@ class RetryPolicy:
         """
         self.attempt = 1 if attempt == 0 else 0
         self.laps += self.attempt == 0
+        # What was lost in this lap lies behind a dead node, so the doublings of single tries say nothing about
+        # the network.
         self._losses = self.laps
         return self.laps > 1 and self.attempt == 0
 

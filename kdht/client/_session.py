@@ -134,6 +134,7 @@ class Session:
             self._pending.pop(pending.number, None)
 
     def _request(self, call: Call, now: float, on_done: Callable[[Exchange, float], None] | None) -> Exchange:
+        # The seal first: it makes the value longer, and the room beside a proof is checked for what is sent.
         call = self.state.seal.fitted(call)
         self.state.rights.check_room(call)
         kind = _KINDS.get(call.op, Exchange)
@@ -142,6 +143,7 @@ class Session:
         return exchange
 
     def _begin(self, pending: Pending, now: float) -> None:
+        # Before `start`: a closed port may be reported while the first datagram is sent.
         self._pending[pending.number] = pending
         pending.start(now)
         heapq.heappush(self._deadlines, (pending.deadline, pending.number))
@@ -176,6 +178,8 @@ class Session:
         while self._deadlines and self._deadlines[0][0] <= now:
             deadline, number = heapq.heappop(self._deadlines)
             pending = self._pending.get(number)
+            # Deadlines are not removed from the heap when they change: a search for them would cost more than a
+            # look here.
             if pending is None or pending.deadline != deadline:
                 continue
             if not pending.done:
@@ -195,6 +199,7 @@ class Session:
 
     def refused(self, node: int, now: float) -> None:
         """The node's port is closed: count it as dead, and move its requests to other nodes."""
+        # First, so that requests which move now do not choose this node again.
         self.state.nodes.died(node, now)
         for number in self.state.outgoing.take_asked(node):
             pending = self._pending.get(number)
@@ -222,7 +227,11 @@ class Session:
         if pending is not None and flags == _REPLY_FLAGS and status is not None:
             index = request_id % MAX_SENT ^ (pending.mask if direct else 0)
             sent = pending.asked(index, node, direct=direct)
+            # Request IDs are random, so a match of all three is the only protection against forged replies:
+            # clients check no tags.
             if sent is not None and op == pending.call.op and key == pending.call.key:
+                # An answer from the asked node itself would pass a NAT too, so it does not show that direct
+                # answers come through.
                 if direct and node != sent.node:
                     self.state.direct.answered()
                 before = pending.deadline

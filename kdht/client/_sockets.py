@@ -22,12 +22,15 @@ from kdht.wire import _shared as shared
 Info: TypeAlias = tuple[Any, ...]
 """One row of getaddrinfo."""
 
+# One fast node must not starve the answers of the others.
 BURST = 64
 """Datagrams read from one socket before the others get their turn."""
 MAX_BURSTS = 256
 """Read from one socket before deadlines pass: more than its buffer holds."""
 NOBODY_THERE = frozenset({errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN})
 """A closed port, or no route to the host."""
+# A window of 64 large answers, times some bursts, arrives while Python is busy elsewhere. The default of 208
+# KiB loses datagrams then.
 RECEIVE_BUFFER = 4 * 1024 * 1024
 """Bytes. The kernel grants what net.core.rmem_max allows."""
 
@@ -78,6 +81,7 @@ class Sockets:
         given = _connect_all(infos)
         self._on_open, self._on_close = on_open, on_close
         self._connected = dict(enumerate(given))
+        # Closing it at once would turn late answers into ICMP errors at the node, and lose a watch's news.
         self._former: dict[int, socket.socket] = {}
         """Those of earlier source ports: late answers, and a watch's news, come there."""
         self._ports: dict[int, int] = {}
@@ -197,6 +201,7 @@ def unix_us() -> int:
 
 def check_process(pid: int) -> None:
     """Raises RequestError unless this process made the client: two would take each other's answers."""
+    # After a fork both processes would read the same sockets.
     if os.getpid() != pid:
         raise RequestError(
             f"this client belongs to process {pid}, this is process {os.getpid()}: make a new client after a fork"

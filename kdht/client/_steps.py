@@ -19,6 +19,8 @@ from kdht.wire._shared import Status
 T = TypeVar("T")
 K = TypeVar("K", bound=Key)
 
+# Enough to keep a cluster busy at a few milliseconds a request, and few enough not to overrun the buffer of one
+# socket.
 WINDOW = 64
 """Requests under way at once."""
 
@@ -56,6 +58,7 @@ class Flight:
 
     def end(self) -> None:
         """Forget what is under way."""
+        # Their late answers must start no more calls.
         for exchange in self._flying:
             self._session.forget(exchange)
         self._flying.clear()
@@ -74,6 +77,7 @@ class Flight:
         return True
 
     def _finished(self, exchange: Exchange, now: float) -> None:
+        # Before the answer is looked at: a callback that raises must not leave the request in the set.
         self._flying.discard(exchange)
         try:
             self._on_answer(exchange.call, exchange.result())

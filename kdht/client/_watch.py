@@ -28,6 +28,8 @@ from kdht.errors import RequestError, RequestTimeout
 from kdht.wire import Record
 from kdht.wire._shared import Status
 
+# A caller that fetches nothing must not fill the memory. The last states matter: a watch tells the present, not
+# the history.
 MAX_EVENTS = 256
 """States that are kept if nobody fetches them: the last ones."""
 _MAY_PASS = frozenset(
@@ -40,6 +42,8 @@ _MAY_PASS = frozenset(
     }
 )
 """After these the next route is tried at the deadline."""
+# Two renewals may be lost in a row before a lease runs out, and the changes missed meanwhile are found by the
+# third.
 RENEWALS = 3
 """In the time of one lease."""
 
@@ -134,6 +138,7 @@ class WatchExchange:
             self._node = other
             self._ask(now)
         # All ports are closed. Nodes may restart, so the watch goes on until its time-out.
+        # A wait is under way already. Restarting it at each ICMP error would end it never.
         elif self.deadline <= now:
             self._wait(now)
 
@@ -157,6 +162,7 @@ class WatchExchange:
             self._retimed_in = self._round
             state.clock.refused(self._time, version_in(reply))
             self._ask(now)
+        # With attempt 0 the table of the entry node is wrong just now, and the next attempt goes elsewhere.
         elif status is Status.NOT_RESPONSIBLE and self._attempt:
             self._attempt = -1  # past the replicas: the best route is next, at the deadline
         elif status not in _MAY_PASS:
@@ -165,6 +171,8 @@ class WatchExchange:
     def end(self, now: float) -> None:
         """Give the lease up. There is no answer to that; if it is lost, the lease runs out."""
         if self._asked:
+            # A lease of 0 seconds ends it. Sent once: a lost one costs the nodes a few notifications until the
+            # lease runs out.
             self._send((0).to_bytes(4, "big"), self._node, 0, now)
 
     def _take(self, reply: Answer, now: float) -> bool:
@@ -192,6 +200,7 @@ class WatchExchange:
             if is_late:
                 return True
             self._newest = max(self._newest, deleted)
+            # Absent before and absent now: the same state twice is no event.
             if self._told and self._last is None:
                 return True
         self._told, self._last = True, found
@@ -232,6 +241,7 @@ class WatchExchange:
         self.deadline = min(now + min(trip.rto * 2**self._losses, MAX_RTO), self._gives_up)
 
     def _send(self, body: bytes, node: int, attempt: int, now: float) -> None:
+        # All questions have the number 0, so a notification to any of them is recognised.
         state, call = self._state, self.call._replace(body=body)
         message = state.rights.pack(call, self.number)
         self._time = state.clock.now()

@@ -22,6 +22,8 @@ from kdht.errors import RequestError, Unconfirmed
 from kdht.wire._shared import HEADER_LEN, Op, Status
 from kdht.wire.certified import CERTIFIED
 
+# As many as a key has replicas by default: each remembers its confirmed writes for a minute, so asking more
+# brings nothing.
 MAX_DOUBTS = 3
 """BAD_VERSIONs until a write in doubt is given up: one of the replicas may still know that it was done."""
 
@@ -48,6 +50,8 @@ class WriteExchange(Exchange):
         self._renewals = self._doubts = 0
         self._held: tuple[Answer, int] | None = None
         """A refusal in doubt, and the number of its datagram."""
+        # Chosen once, before the first try, so that no late try is another write. It is above all that this
+        # client knows, so its own writes of a key are in order.
         self._take_version(state.versions.known(self.call.key) + 1)
 
     def timed_out(self, now: float) -> None:
@@ -62,6 +66,7 @@ class WriteExchange(Exchange):
 
     def received(self, reply: Answer, cookie: int, index: int, sent: Sent, now: float) -> None:
         super().received(reply, cookie, index, sent, now)
+        # The last open try has been answered, so the doubt has an end, one way or the other.
         if self._held is not None and not self.done and self._all_answered:
             (held, number), self._held = self._held, None
             if held.status is Status.BAD_VERSION:
@@ -73,10 +78,14 @@ class WriteExchange(Exchange):
         status = reply.status
         if status is not _OK and status not in self.call.accepts:
             if status is not Status.UNCONFIRMED:
+                # By datagram, not by try: the network may double a datagram, and a repetition may be carried
+                # out.
                 self._no_effect.add(index)
             if self._held is not None:
                 return
             if status is Status.BAD_VERSION:
+                # A refusal of an older version is out of date: the current version was chosen with the same
+                # knowledge.
                 if index >= self._since:
                     self._choose_version(reply, index, now)
                 return
@@ -89,7 +98,10 @@ class WriteExchange(Exchange):
                 self._hold(reply, index, now)
                 return
         elif self.call.op == Op.DELETE:
+            # The tombstone's version, so that a later read at a lagging replica does not bring the record back.
             versions.gone(key, self.version)
+        # A coordinator without the write's own version answers with another one. Then this client does not know
+        # which record stands.
         elif version_in(reply) == self.version:
             versions.stands(key, reply, now)
         super()._conclude(reply, index, now)
@@ -119,6 +131,8 @@ class WriteExchange(Exchange):
             return
         self._refusal = Status.BAD_VERSION
         if not self.call.version:
+            # Before the doubt is looked at: the clock is off for all later writes, whatever becomes of this
+            # one.
             self._state.clock.refused(self.version, told)
         if self._is_in_doubt:
             self._ask_another(reply, index, now)
@@ -131,6 +145,8 @@ class WriteExchange(Exchange):
         """Try again with a greater version, by the same route."""
         self._renewals += 1
         self._take_version(max(self._state.versions.known(self.call.key), told) + 1)
+        # That route led to a replica that knows the key's version, so it is the most likely to take the next
+        # one.
         self._policy.attempt = sent.attempt
         self._pause_or_try(self._renewals > 1, now, sent.node)  # a second time: others write the key too
 
@@ -153,6 +169,7 @@ class WriteExchange(Exchange):
     @property
     def _is_in_doubt(self) -> bool:
         """Whether a try may have been done, as far as is known."""
+        # Silence counts as possibly done. Only a reply that says otherwise ends the doubt.
         return len(self._no_effect) < len(self._sent)
 
     def _hold(self, reply: Answer, index: int, now: float) -> None:
@@ -161,6 +178,7 @@ class WriteExchange(Exchange):
             self.error = self._doubtful(reply.status)
             return
         self._held = reply, index
+        # A definite answer is worth a moment: "unconfirmed" leaves work to the caller.
         self.deadline = self._policy.wait_for_the_others(now, self._sent[-1].node)
 
     def _doubtful(self, status: Status) -> RequestError:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from kdht.errors import KdhtError
 
 _REFUSALS = (OSError, MemoryError, RuntimeError, KdhtError)
-"""RuntimeError: Python's own for a thread that cannot be started."""
+"""Errors that the system gives: no descriptor, memory or thread is left. Python raises RuntimeError for a thread that cannot start."""
 QUIET = 60.0
 """Seconds between two lines about the same failure."""
 
@@ -43,6 +43,7 @@ class Upkeep:
         self.why = f"{self._what} failed: {error or type(error).__name__}; tried again"
         text, at = self._told
         now = time.monotonic()
+        # A full disk fails each round. A line for each would fill the log, and hide everything else.
         if text == self.why and now - at < QUIET:
             return
         self._told = (self.why, now)

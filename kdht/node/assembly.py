@@ -88,6 +88,7 @@ def assemble(
     """
     replies, leases = Replies(core, transport.send), Leases(steady)
     on_change = _changes(cache, repair, Notifier(leases, replies), clock)
+    # After `on_change` has all its parts: the writer's thread starts at once, and its first group may call it.
     writer = open_writer(on_change)
     coordinator = Coordinator(
         store=store,
@@ -127,6 +128,8 @@ def assemble(
     )
 
     def away() -> None:
+        # Before repair, which empties the cache: the count must be there when an operator wonders why reads got
+        # slower.
         observer.away()
         repair.catch_up_anew()
 
@@ -138,6 +141,7 @@ def assemble(
         read=reader,
         may_read=access.may_read,
     )
+    # Before the start, so that no read is answered unasked.
     transport.check_reads(access.asks_readers)
     return Assembly(
         writer=writer,

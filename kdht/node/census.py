@@ -28,6 +28,7 @@ class Census:
     def __init__(self, table: Table, replicas: int, cluster: ClusterState) -> None:
         self._cluster = cluster
         self._table = table
+        # Beside this node, which lives.
         self._enough = max(replicas - 1, 1)
         self._gone: dict[bytes, Contact] = {}
 
@@ -39,6 +40,7 @@ class Census:
     def remember(self, contacts: Iterable[Contact]) -> None:
         """Contacts of an earlier run, which have not answered yet."""
         for contact in contacts:
+            # One that has answered already lives.
             if self._table.get(contact.id) is None:
                 self._gone[contact.id] = contact
         self._count()
@@ -65,6 +67,7 @@ class Census:
         # A write needs its full number of living nodes now in any case, so the dead need not count.
         if living >= self._enough:
             self._gone.clear()
+        # The longest dead first: they are the least likely to return.
         while len(self._gone) > MAX_GONE:
             del self._gone[next(iter(self._gone))]
         self._cluster.count(living, living + len(self._gone))

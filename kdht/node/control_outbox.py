@@ -20,16 +20,20 @@ class ControlOutbox:
 
     def take(self) -> list[Outgoing]:
         """The datagrams to send. Each is returned once."""
+        # The daemon sends them after each call, so that no I/O happens inside the node.
         outgoing, self._waiting = self._waiting, []
         return outgoing
 
     def request(self, rpc: Rpc, now: SteadyTime) -> None:
         """One more transmission of a request."""
+        # A STORE has the form of a coordinator's, in which every byte is the record's.
         body = rpc.body if rpc.op is Op.STORE else self._context.id + rpc.body
         self._ask(rpc.op, rpc.key, rpc.request_id, body, rpc.address, now, len(rpc.sent) - 1)
 
     def notice(self, op: Op, key: bytes, body: bytes, target: Address, now: SteadyTime) -> None:
         """Send a message without an answer. `body` follows the sender's ID."""
+        # Nobody answers it, but the replay memory of datapaths tells messages apart by their tags, and so by
+        # this.
         request_id = self._context.rng.getrandbits(64)
         self._ask(op, key, request_id, self._context.id + body, target, now)
 

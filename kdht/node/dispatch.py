@@ -82,8 +82,10 @@ class Dispatcher:
     def receive(self, batch: list[Datagram]) -> None:
         """A batch of local messages."""
         routed, replicas, reflect, control = by_receiver(batch)
+        # First: control messages only enter a queue here, and a probe must not wait for reads of the disk.
         if control:
             self._node.control(control)
+        # Before the clients' requests: other nodes wait for these answers with their clients.
         if replicas:
             self._coordinator.receive(replicas, self._clock())
         if reflect:

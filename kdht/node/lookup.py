@@ -57,9 +57,12 @@ class Lookup:
 
         All of the k closest at a time once alpha answers brought nobody closer.
         """
+        # Kademlia, section 2.3: if a round brings nobody closer, the lookup asks all of the k closest that it
+        # has not asked.
         width = self._k if self._stalled >= self._alpha else self._alpha
         taken = []
         for candidate in self._window():
+            # Answers are untrusted. Without the bound, ever closer inventions would keep the lookup alive.
             if self._asking >= width or self._queries >= self._k * MAX_QUERIES_PER_K:
                 break
             if candidate.state is State.NAMED:
@@ -110,6 +113,7 @@ class Lookup:
         for contact in contacts:
             distance = self._distance(contact.id)
             place = contact[1:]
+            # One ID for each address: else one liar could fill the result with IDs at its own address.
             if distance in self._candidates or place in self._addresses or contact.id == self._self_id:
                 continue
             self._candidates[distance] = Candidate(contact)

@@ -13,6 +13,7 @@ from kdht.times import SteadyTime
 from kdht.wire import Contact, pack_contacts
 from kdht.wire._shared import Op
 
+# LEAVE to all contacts of a large table fits. What is beyond is told by others, or found by probes.
 MAX_WAITING = 8192
 
 

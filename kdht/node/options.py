@@ -30,12 +30,15 @@ class Options:
     """Transmissions of a request before it counts as unanswered."""
 
     # Whether a contact still lives
+    # A death is noticed within this time and the 0.75 s until its contact is removed. Together that is less
+    # than the two seconds that docs/design/failures.md promises.
     probe_interval: float = 0.8
     """Between probes of the next node in the ring. So each node is probed once in this time."""
     probe_jitter: float = 0.1
     """Probes have a `jitter` of their own, because the time until a death is seen depends on it."""
     discovery_interval: float = 6.0
     """Between questions to the nodes of the ring, in turn, for nodes close to this one."""
+    # A ring of two or three nodes could miss a newcomer that only farther nodes know.
     neighbours: int = 8
     """At least so many of the closest contacts are asked, even if the ring is smaller."""
     contact_interval: float = 300.0
@@ -44,12 +47,15 @@ class Options:
     """The first time-out of a probe is at least this, however fast the network is."""
     probe_spacing: float = 0.1
     """Between a probe's further pings, unless the round-trip time asks for more."""
+    # At 5 % loss in each direction 9.8 % of pings have no answer. With eight misses a live contact is removed
+    # once in 10^8 probes, with four it is demoted for a tenth of a second once in 10^4.
     announced_misses: int = 3
     """Answers missed in a row, each to a later ping, until other nodes are told,"""
     demoted_misses: int = 4
     """until the contact is demoted,"""
     max_misses: int = 8
     """and until it is removed;"""
+    # Fewer than without an ICMP error, because two signs speak for a death.
     unreachable_misses: int = 4
     """until it is removed, if an ICMP error came."""
     unreachable_grace: float = 5.0
@@ -62,6 +68,7 @@ class Options:
     """Nodes spread their notices and probes because of a closed port over this time, at random."""
     told_enough: int = 2
     """A node that was told so often of a closed port before its own turn stays silent (RFC 6206, section 4.2)."""
+    # As many as a wide bucket holds: all nodes that may share a key with the dead one.
     told: int = 40
     """The contacts closest to a dead one that are told of it."""
     gossip: int = 4
@@ -74,6 +81,7 @@ class Options:
     """A bucket without a lookup for so long gets one."""
     repair_delay: float = 10.0
     """Until a bucket that lost a contact, and has no replacement, is refreshed."""
+    # Soon at first: nodes of a new cluster start within seconds of each other.
     rejoin_first: float = 1.0
     """Until the second try to join; doubles up to `rejoin_last`."""
     rejoin_last: float = 60.0
@@ -85,6 +93,7 @@ class Options:
     """How often it is asked again."""
     warm_time: float = 10.0
     """After so long a table counts as warm, even if lookups are still under way."""
+    # After a restart of all nodes the first one back must not take itself for the whole cluster.
     lonely_time: float = 20.0
     """A node that had contacts and finds none for so long takes itself for the only one left."""
     jitter: float = 0.25
@@ -99,6 +108,7 @@ class Options:
     """Until a newcomer stands aside that reaches at most half of its neighbours,"""
     newcomer_patience: float = 6.0
     """until another newcomer does,"""
+    # Longer than a newcomer's patience: one with wrong addresses goes before the members stop serving.
     member_bar: float = 8.0
     """until a node that was ready takes no more writes,"""
     member_patience: float = 12.0
@@ -107,6 +117,8 @@ class Options:
     """Between questions of a node that stands aside."""
     aside_time: float = 30.0
     """A node stands aside for at least so long."""
+    cut_time: float = 300.0
+    """A member that alone named unreachable ones is not listened to for so long."""
     met_time: float = 300.0
     """A member that wrote to this node counts as reachable for so long."""
 
@@ -119,6 +131,7 @@ class Options:
     """Candidates that are being pinged."""
     refusal_time: float = 60.0
     """An address that did not answer is left alone for so long, even if others name it."""
+    # Each kind of message has a rate of its own. A flood of lookups must not make live contacts look dead.
     probe_rate: float = 200.0
     """Rate of probes. It is their own, so that no other traffic makes live contacts look dead."""
     request_rate: float = 200.0

@@ -25,6 +25,7 @@ class Prober:
     def probe(self, entry: TableContact, now: SteadyTime) -> None:
         """Ping a member, as often as it takes, unless that is going on already."""
         id = entry.contact.id
+        # Two probes would count the same silence twice.
         if id in self._probes:
             return
         options = self._context.options
@@ -35,6 +36,7 @@ class Prober:
             entry.contact.address,
             id,
             self._done,
+            # One Rpc for the whole probe: its misses follow each other, so each counts as one more in a row.
             tries=options.max_misses,
             timeout=timeout,
             longest=max(timeout, options.probe_spacing),
@@ -68,9 +70,11 @@ class Prober:
 
     def _done(self, rpc: Rpc, reply: Reply | None, now: SteadyTime) -> None:
         assert rpc.id is not None
+        # The contact left the table, and perhaps came back: this is the end of an old probe.
         if self._probes.get(rpc.id) is not rpc:
             return
         del self._probes[rpc.id]
         entry = self._context.table.get(rpc.id)
+        # Still in the table after all tries: misses under way together counted once. So it goes on.
         if reply is None and entry is not None:
             self.probe(entry, now)

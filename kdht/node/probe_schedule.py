@@ -30,6 +30,7 @@ class ProbeSchedule:
 
     def start(self, now: SteadyTime) -> None:
         """Begin, at random times."""
+        # A second join must not double the probes.
         if not self._is_beating:
             self._is_beating = True
             options, rng, timers = self._context.options, self._context.rng, self._context.timers
@@ -50,6 +51,7 @@ class ProbeSchedule:
         """A node died: probe the whole ring within `spread` seconds, except nodes that have just answered."""
         context = self._context
         # Many deaths at once cause one sweep, not one for each.
+        # Those who died together are found by the one sweep.
         if now - self._swept < context.options.sweep_interval:
             return
         self._swept = now
@@ -67,6 +69,7 @@ class ProbeSchedule:
     def _beat(self, now: SteadyTime) -> None:
         context = self._context
         interval = context.jittered(context.options.probe_interval, context.options.probe_jitter)
+        # Before the work, so that an exception in it does not end the beat.
         context.timers.at(now + interval, self._beat)
         for entry in context.table.ring():
             # The first one that is not suspected already: so a row of dead neighbours does not hide the next.

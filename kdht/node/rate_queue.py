@@ -38,6 +38,7 @@ class RateQueue(Generic[T]):
 
     def send(self, thing: T, now: SteadyTime) -> None:
         """Send it, now or when the rate allows."""
+        # Behind those that wait, even with a token left: the order is part of the contract.
         if self._waiting or not self._budget.take(now):
             thing.waiting = True
             self._waiting.append(thing)
@@ -53,6 +54,7 @@ class RateQueue(Generic[T]):
         """The rate allows one more: the one that has waited longest."""
         self._alarm = None
         while self._waiting:
+            # One that ended meanwhile takes no token.
             if not self._waiting[0].ended:
                 if not self._budget.take(now):
                     self._arm(now)

@@ -17,6 +17,8 @@ from kdht.wire import Contact
 from kdht.wire._shared import ID_BITS, ID_LEN
 
 CHECKS_PER_INTERVAL = 60
+# Each death may make a bucket wide. A lookup for each of eight deaths at once would find the same nodes eight
+# times.
 WIDEN_DELAY = 0.3
 """Seconds until buckets that became wide are looked up: several deaths are taken together."""
 
@@ -45,10 +47,12 @@ class Refresher:
 
     def looked(self, target: bytes, now: SteadyTime) -> None:
         """A lookup of `target` begins: its bucket's time starts anew."""
+        # A lookup for whatever reason has taught the table what a refresh would.
         self._postpone(self._context.table.index(target), now)
 
     def farther(self, now: SteadyTime, done: Callable[[SteadyTime], None]) -> None:
         """Refresh all buckets up to the one of the closest contact; `done(now)` after the last lookup."""
+        # Deeper buckets are empty: nobody shares more bits with this node.
         left = set(range(self._context.table.deepest() + 1))
 
         def ended(index: int, closest: list[Contact], now: SteadyTime) -> None:
@@ -57,6 +61,7 @@ class Refresher:
                 done(now)
 
         for index in sorted(left):
+            # Too many lookups wait. The join must end all the same, and the bucket's own time comes.
             if not self._refresh(index, now, partial(ended, index)):
                 ended(index, [], now)
 
@@ -64,6 +69,7 @@ class Refresher:
         """A bucket lost a contact and has no replacement."""
         if index not in self._repairs:
             self._repairs.add(index)
+            # Not at once: most deaths are restarts, and the contact is back by then.
             when = now + self._context.jittered(self._context.options.repair_delay)
             self._context.timers.at(when, partial(self._repair, index))
 

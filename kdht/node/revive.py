@@ -9,6 +9,7 @@ from kdht.node.context import NodeContext, leave_to_table
 from kdht.times import SteadyTime
 from kdht.wire import Contact
 
+# More deaths at once are a partition. Then the saved contacts and the bootstrap nodes find the others again.
 MAX_LOST = 256
 
 
@@ -34,6 +35,7 @@ class Reviver:
         if asked >= options.revivals:
             self._lost.discard(contact)
             return
+        # Doubled: a host that stalled is back in seconds, one that is gone would be asked for nothing.
         when = now + self._context.jittered(options.revival_first * 2**asked)
         self._context.timers.at(when, partial(self._ask, contact, asked))
 

@@ -15,6 +15,7 @@ class RoundTrip:
         if self.rtt is None:
             self.rtt, self.variation = rtt, rtt / 2
             return
+        # The variation first, with the old mean, as RFC 6298 has it.
         self.variation += (abs(self.rtt - rtt) - self.variation) / 4
         self.rtt += (rtt - self.rtt) / 8
 

@@ -18,6 +18,7 @@ from kdht.wire._shared import ID_BITS, Op
 Found = Callable[[list[Contact], SteadyTime], None]
 """The end of a lookup: the closest contacts that answered, nearest first; and `now`."""
 
+# A join refreshes up to 160 buckets at once, and none of those lookups may be refused.
 MAX_WAITING = 2 * ID_BITS
 """Lookups that wait: a refresh of every bucket, and as many others."""
 
@@ -46,6 +47,7 @@ class Searches:
     def _begin(self, target: bytes, found: Found, now: SteadyTime) -> None:
         context = self._context
         self._running += 1
+        # At the begin, not the end: a second refresh of the bucket while this one runs would be wasted.
         self._looked(target, now)
         seeds: Iterable[Contact] = context.table.closest(target, context.options.k)
         lookup = Lookup(target, seeds, self_id=context.id, k=context.options.k, alpha=context.options.alpha)
@@ -73,6 +75,7 @@ class Searches:
         self._advance(lookup, found, now)
 
     def _end(self, lookup: Lookup, found: Found, now: SteadyTime) -> None:
+        # Before `found`, which may start a lookup of its own.
         self._running -= 1
         found(lookup.closest(), now)
         self._begin_waiting(now)

@@ -13,10 +13,12 @@ import math
 import struct
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from typing import NamedTuple
 
 from kdht._routing import Core
 from kdht.datapath.base import Datagram
 from kdht.errors import BadPacket, MissingLibrary, StorageError, Uncertified
+from kdht.faults import Guard
 from kdht.node.access import READS, WRITES, Access, body_of
 from kdht.node.replicas import Coordinator
 from kdht.node.replicas._common_writes import PutAnswers
@@ -49,6 +51,15 @@ Late = Callable[[int, UnixTime], None]
 """As Observer.late."""
 
 
+class _Guards(NamedTuple):
+    """One malformed or unlucky request loses itself alone, not its batch."""
+
+    trace: Guard
+    proof: Guard
+    read: Guard
+    write: Guard
+
+
 class Service:
     """Answers for `contact`, the node's own. `cache` is filled with what clients read and write."""
 
@@ -71,7 +82,8 @@ class Service:
         self._access = access
         self._room = room
         self._coordinator = coordinator
-        self._faults = coordinator.faults
+        faults = coordinator.faults
+        self._guards = _Guards(*(faults.guard(of) for of in ("a TRACE", "a proof", "a read", "a write")))
         self._repair = repair
         self._cache = cache
         self._on_late = on_late
@@ -101,17 +113,17 @@ class Service:
             requests = lists.get(request.data[_OP])
             if requests is not None:
                 requests.append(request)
+        # One batch, sent once: a system call for each reply would cost more than the replies.
         answers = self._replies.batch(now)
         # Before anything is read, written or leased.
         reads, others = self._admitted(READS, reads, answers), self._admitted(WRITES, others, answers)
+        # Reads first: they are answered at once, and a write may wait for the lock of a turn.
         at_once = self._read(reads, answers) if reads else 0
         if others:
             self._write(others, answers)
         for request in traces:
-            try:
+            with self._guards.trace:
                 answers.add(request, _TRACE_STATUS.get(request.reason, Status.OK), self._contacts(request))
-            except Exception:
-                self._faults.note("a TRACE")
         self._replies.send(answers)
         return at_once
 
@@ -126,15 +138,14 @@ class Service:
             return requests
         admitted = []
         for request in requests:
-            try:
+            with self._guards.proof:
                 if self._is_admitted(kind, request, answers):
                     admitted.append(request)
-            except Exception:
-                self._faults.note("a proof")
         return admitted
 
     def _is_admitted(self, kind: str, request: Datagram, answers: ReplyBatch) -> bool:
         reason = self._access.refusal(kind, request.data, answers.now)
+        # A write's time is its version, which the coordinator judges with what stands.
         if reason == "seq" and request.data[_OP] not in _WRITING:
             # A right token, and a clock that is off: the client corrects it by this time.
             answers.add(request, Status.BAD_VERSION, self._time_for(request, answers.now))
@@ -158,6 +169,7 @@ class Service:
     def _contacts(self, request: Datagram) -> bytes:
         """This node, and as many others near the key as the request's padding and its client have room for: no more is
         sent than came."""
+        # A TRACE can be forged as any request, so it must not be a way to send much to somebody else.
         most = min(len(request.data) - HEADER_LEN, request.max_reply)
         room = min(most // CONTACT_LEN - 1, K)
         if room < 1:
@@ -181,7 +193,7 @@ class Service:
         wider: list[tuple[Datagram, StoredRecord | None, bool]] = []
         for number, (request, key, record) in enumerate(zip(requests, keys, records, strict=True)):
             op = request.data[_OP]
-            try:
+            with self._guards.read:
                 if isinstance(record, StorageError):
                     answers.add(request, Status.STORAGE_FAILED)
                 elif op == Op.WATCH and not self._watch(request, key, answers):
@@ -195,8 +207,6 @@ class Service:
                     answers.add_record(request, record)
                     if self._cache and op == Op.GET and not record.deleted:
                         self._cache.fill(key, begun[number], *record)
-            except Exception:
-                self._faults.note("a read")
         if wider:
             self._read_wider(wider, answers)
         return len(requests) - len(wider)
@@ -217,16 +227,15 @@ class Service:
         """What the own store alone cannot answer."""
         with self._coordinator.turn(answers.now) as turn:
             for request, record, quorum in wider:
-                try:
+                with self._guards.read:
                     self._ask_others(turn, request, record, answers, quorum=quorum)
-                except Exception:
-                    self._faults.note("a read")
 
     def _ask_others(
         self, turn: Turn, request: Datagram, record: StoredRecord | None, answers: ReplyBatch, *, quorum: bool
     ) -> None:
         key = request.data[_KEY]
         if request.reason is not Reason.OWNER and not self._coordinator.responsible(key):
+            # A node beside the replicas has no say. Its record is passed on as hearsay, and the client decides.
             quorum = request.data[_OP] == Op.QUORUM_GET
             if record is None or not quorum:
                 answers.add_hearsay(request, record)
@@ -236,6 +245,7 @@ class Service:
 
     def _found(self, request: Datagram, arrived: UnixTime, turn: Turn, found: ReadOutcome) -> None:
         answers = self._replies.batch(turn.now)
+        # It may have expired while the replicas were asked.
         record = visible(found.record, turn.now)
         strict = request.data[_OP] == Op.QUORUM_GET
         coordinator = self._coordinator
@@ -257,6 +267,7 @@ class Service:
         except (BadPacket, struct.error):
             answers.add(request, Status.BAD_REQUEST)
             return False
+        # A lease must not outlive the right to it.
         if end := self._access.may_watch_until(request.data):
             seconds = min(seconds, max(end - int(answers.now), 0))
         if request.max_reply < RECORD_LEN:
@@ -275,15 +286,12 @@ class Service:
             if common is not None and not common.is_ready(self._put_answers):
                 common = None
             for request in requests:
-                try:
+                with self._guards.write:
                     if common is not None and common.begin(turn, request):
                         continue
                     refused = self._begin(turn, request)
-                except Exception:
-                    self._faults.note("a write")
-                    continue
-                if refused is not None:
-                    answers.add(request, refused)
+                    if refused is not None:
+                        answers.add(request, refused)
 
     def _begin(self, turn: Turn, request: Datagram) -> Status | None:
         """Begin the write that a request asks for; or the status that refuses it."""
@@ -311,17 +319,21 @@ class Service:
         if (body or seq is not None or data[_OP] == Op.PUT) and request.max_reply < RECORD_LEN:
             # Said before anything is written: the confirmation could not be sent.
             return self._replier.refusal(request, RECORD_LEN, int(turn.now))
+        # By holder where tokens are checked: addresses of clients change, and a shared one would punish all
+        # behind it.
         who = self._access.writer_of(data) or self._replier.address_of(request)
         if data[_OP] == Op.DELETE:
             if asked.value or asked.ttl:
                 return Status.BAD_REQUEST
-            done = partial(self._deleted, request, turn.now, who)
+            done: Done = partial(self._deleted, request, turn.now, who)
             self._coordinator.delete(
                 turn, key, done, version=asked.version, condition=condition, nonce=_request_id(data)
             )
         else:
+            # Before any replica is asked: a refusal here is certain, and changes nothing.
             if not self._room.lets_in(who, len(asked.value), asked.ttl, turn.now):
                 return Status.FULL
+            # Rounded up: a value lives at least as long as was asked for.
             expiry = min(math.ceil(turn.now) + asked.ttl, MAX_WIRE_EXPIRY) if asked.ttl else 0
             done = self._end_of(request, turn.now, asked.ttl, len(asked.value))
             record = StoredRecord(asked.version, expiry, asked.flags, asked.value)
@@ -361,6 +373,7 @@ class Service:
         written: Written,
     ) -> None:
         good = written.status is Status.OK
+        # An overwritten value takes no more room than before, as far as the quota counts.
         if good and not written.existed:
             self._room.wrote(who, size, turn.now)
         body = RECORD.pack(written.version, ttl, 0) if good else b""
@@ -385,6 +398,7 @@ class Service:
         self, request: Datagram, arrived: UnixTime, who: bytes, turn: Turn, written: Written
     ) -> None:
         status = written.status
+        # Only then there is something less to count.
         if status is Status.OK and written.existed:
             self._room.deleted(who, turn.now)
         # Remembered by the replicas, so a retry of the DELETE gets the same answer.

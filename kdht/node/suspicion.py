@@ -44,6 +44,7 @@ class Suspicion:
         self._schedule = schedule
         self._notices = notices
         self._remove = remove
+        # One liar could else have this node ping all its contacts without end.
         self._hearsay = TokenBucket(context.options.suspect_rate)
 
     def missed(self, rpc: Rpc, now: SteadyTime) -> None:
@@ -53,8 +54,10 @@ class Suspicion:
         # The request was meant for another node, which had this address before.
         if entry is None or rpc.id not in (None, entry.contact.id):
             return
+        # By the last transmission: earlier ones of the same request were counted when they timed out.
         if table.missed(entry, rpc.sent[-1], now):
             self._count(entry, now)
+        # The count above may have removed it.
         if table.get(entry.contact.id) is entry:
             self._prober.probe(entry, now)
 
@@ -65,6 +68,7 @@ class Suspicion:
             return
         # ICMP can be forged: a forger must not keep a living contact out of the buckets for good.
         if now - entry.refuted < self._context.options.unreachable_grace:
+            # A ping all the same: the process may really be gone this time.
             self._context.counters["unreachable_ignored"] += 1
             self._ask(entry, now)
             return
@@ -74,6 +78,7 @@ class Suspicion:
             # The misses so far followed slow time-outs; the pings after an ICMP error are counted anew.
             entry.misses = 0
             self._context.table.demote(entry)
+        # Four quick pings: the port is closed, so an answer, if there is one, is fast.
         self._prober.hurry(entry, now)
 
     def silent(self, address: Address, now: SteadyTime) -> None:
@@ -87,6 +92,7 @@ class Suspicion:
         entry = self._context.table.get(contact.id)
         if entry is None or entry.contact != contact:
             self._context.counters["suspect_unknown"] += 1
+        # It is being asked already. The word of others counts for what is passed on, not for the verdict.
         elif entry in self._prober:
             entry.told += 1
         # Hearsay causes a ping at most, and few of them: else a liar could remove contacts.
@@ -120,11 +126,14 @@ class Suspicion:
         A closed port all find out at once who use it, and who does not has time. So each waits for a turn of its own, and is
         silent if enough others came before it.
         """
+        # Silence is noticed by one node at a time, by chance. So it is told at once, and nobody has to wait for
+        # a turn.
         if not entry.unreachable:
             self._say(entry, 0.0, now)
             return
         spread = self._context.options.unhurried
         # All senders to a closed port notice at once. Messages from all of them at once delayed reads.
+        # At random and not by ID: tables differ, so no order is the same at all nodes.
         when = now + self._context.rng.uniform(0, spread)
 
         def say(now: SteadyTime) -> None:
@@ -143,6 +152,7 @@ class Suspicion:
         if entry.told:
             self._gossip(contact, now)
             return
+        # Those share buckets and keys with the dead node, so they send to it most.
         closest = self._context.table.closest(contact.id, self._context.options.told, without=contact.id)
         self._notices.suspect(contact, closest, now)
         # Failures come together: after one death the whole ring is asked.
@@ -151,5 +161,6 @@ class Suspicion:
     def _gossip(self, contact: Contact, now: SteadyTime) -> None:
         options = self._context.options
         others = self._context.table.closest(contact.id, options.told, without=contact.id)
+        # At random, so that several nodes with the same table do not all tell the same four.
         some = self._context.rng.sample(others, min(options.gossip, len(others)))
         self._notices.suspect(contact, some, now)

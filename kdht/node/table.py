@@ -25,6 +25,7 @@ Publish = Callable[[int, list[Contact]], None]
 Place = tuple[bytes, int]
 """An address as a key: equal to the Address."""
 
+# Two sides of a full bucket with hardly any nodes on one of them know each other all the same.
 FEW = 4
 """Fewer nodes than this make no ring of their own."""
 _SPACE = 1 << ID_BITS
@@ -68,6 +69,8 @@ class Table:
         self._max_replacements = replacements
         self._buckets: dict[int, Bucket] = {}
         self._by_id: dict[bytes, TableContact] = {}
+        # By address too: replies, ICMP errors and time-outs name an address, and a walk over all buckets for
+        # each would be slow.
         self._by_place: dict[Place, TableContact] = {}
         self._occupied = 0  # bit ID_BITS - 1 - i: bucket i has members
 
@@ -101,10 +104,13 @@ class Table:
 
     def room(self, index: int) -> int:
         """The number of contacts that a bucket may hold."""
+        # 40 for a wide one: the verifier of the XDP program takes a loop of 40 steps, and not one of 64.
         return ROOM if self.is_wide(index) else self._k
 
     def is_wide(self, index: int) -> bool:
         """Whether every node of a bucket keeps some key together with this node."""
+        # Fewer than r nodes are closer, so for some key of this node each contact of the bucket is one of the r
+        # closest.
         return self.warm and self._closer(index) < self.replicas
 
     def wide(self) -> list[int]:
@@ -151,6 +157,8 @@ class Table:
 
     def demote(self, entry: TableContact) -> None:
         """Publish the bucket without this contact until it answers."""
+        # A demoted contact is not published. Publishing the same bucket again would cost the datapaths a copy
+        # for nothing.
         if not entry.demoted:
             entry.demoted = True
             self._announce(entry.index, self._buckets[entry.index])
@@ -168,6 +176,7 @@ class Table:
     def remember(self, contact: Contact) -> None:
         """Keep a contact without a place as a replacement. It displaces the oldest replacement."""
         waiting = self._bucket(self.index(contact.id)).replacements
+        # Out and in again, so that the newest address of an ID is the last.
         waiting.pop(contact.id, None)
         waiting[contact.id] = contact
         if len(waiting) > self._max_replacements:
@@ -178,6 +187,7 @@ class Table:
         bucket = self._buckets.get(index)
         if bucket is None or not bucket.replacements or self.is_full(index):
             return None
+        # The newest: it was heard last, and so lives most likely.
         return bucket.replacements.popitem()[1]
 
     # Reading
@@ -186,8 +196,10 @@ class Table:
         """Up to `count` contacts, nearest to the 20-byte key first; none with the ID `without`."""
         number = int.from_bytes(key, "big")
         found: list[Contact] = []
+        # Whole buckets in order of distance, so only a few are sorted, and not the table.
         for index in self._outward(number):
             entries = self._buckets[index].entries
+            # Distances of different IDs differ, so a dictionary loses none.
             distances = {entry.number ^ number: entry.contact for entry in entries.values()}
             found += [distances[distance] for distance in sorted(distances)]
             if without in entries:
@@ -255,6 +267,8 @@ class Table:
         bucket.entries[contact.id] = entry
         self._by_id[contact.id] = entry
         self._by_place[contact[1:]] = entry
+        # One bit for each bucket: the next occupied one is found by arithmetic on a number, not by a walk over
+        # 160 buckets.
         self._occupied |= 1 << (ID_BITS - 1 - index)
         self._announce(index, bucket)
         return Standing.ADDED
@@ -264,6 +278,7 @@ class Table:
         entry.misses = 0
         entry.told = 0
         entry.passed = False
+        # The error was forged, or the process is back.
         if entry.unreachable:
             entry.unreachable = False
             # From now on a forged ICMP error does nothing for a while.
@@ -292,6 +307,8 @@ class Table:
         Where self XOR key has a one, ascending; then where it has a zero, descending.
         """
         distance = self._number ^ number
+        # A set bit of the distance says that the key is on the other side of that bucket's branch: its contacts
+        # are nearer to the key than this node is.
         closer = self._occupied & distance
         while closer:
             top = closer.bit_length()

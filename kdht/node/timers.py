@@ -21,7 +21,7 @@ class Timers:
     """
 
     def __init__(self, faults: Faults) -> None:
-        self._faults = faults
+        self._guard = faults.guard("an alarm")
         self.now = SteadyTime(0.0)
         """The time of the last `run`, or a later one that the owner has set."""
         self._heap: list[Alarm] = []
@@ -29,6 +29,7 @@ class Timers:
 
     def at(self, when: float, callback: Callable[[SteadyTime], None], place: int = 0) -> Alarm:
         """Call `callback(now)` at the first `run` whose `now` is `when` or later. `place`: one that was kept (`keep_places`)."""
+        # Equal times keep their order, and the heap never compares callbacks.
         alarm: Alarm = [when, place or self.keep_places(1), callback]
         heappush(self._heap, alarm)
         return alarm
@@ -42,12 +43,15 @@ class Timers:
     @staticmethod
     def cancel(alarm: Alarm) -> None:
         """Cancel the alarm. No effect after its call."""
+        # It stays in the heap until its time: finding it there would cost more than all that cancelling saves.
+        # Nearly all alarms are cancelled, by an answer.
         alarm[2] = None
 
     def run(self, now: SteadyTime) -> None:
         """Call all due callbacks. An alarm that a callback sets for `now` waits for the next run."""
         self.now = now
         heap = self._heap
+        # What callbacks set from now on has greater numbers. Running it at once could go on for ever.
         last = self._serial
         later = []
         while heap and heap[0][0] <= now:
@@ -55,11 +59,10 @@ class Timers:
             if alarm[1] > last:
                 later.append(alarm)
             elif alarm[2] is not None:
+                # Cleared first, so that a callback that cancels its own alarm does nothing.
                 callback, alarm[2] = alarm[2], None
-                try:
+                with self._guard:
                     callback(now)
-                except Exception:
-                    self._faults.note("an alarm")
         for alarm in later:
             heappush(heap, alarm)
 
@@ -76,6 +79,7 @@ class TokenBucket:
 
     def __init__(self, rate: float) -> None:
         self._rate = rate
+        # A rate below 1 a second would else never collect a whole token.
         self._depth = max(rate, 1.0)
         self._tokens = self._depth
         self._then = 0.0

@@ -13,6 +13,7 @@ from kdht.node.timers import Alarm
 from kdht.times import SteadyTime
 from kdht.wire import Address, Contact
 
+# Anybody can name addresses that do not answer.
 MAX_REFUSED = 512
 """Addresses remembered for not answering."""
 
@@ -41,6 +42,7 @@ class Verifier:
         if entry is not None:
             context.table.remember(contact)
             self._prober.question(entry, context.options.first_timeout, now)
+        # A name alone must not make this node question its own contacts.
         elif not self._has_room(contact):
             # It wrote itself, so it lives. The oldest member of the full bucket must prove the same.
             if heard:
@@ -55,6 +57,7 @@ class Verifier:
 
     def refuse(self, address: Address, now: SteadyTime) -> None:
         """Leave an address that does not answer alone for a while, although others may still name it."""
+        # Out and in again: the oldest refusal is the first to be forgotten.
         self._refused.pop(address, None)
         self._refused[address] = now + self._context.options.refusal_time
         if len(self._refused) > MAX_REFUSED:
@@ -74,6 +77,7 @@ class Verifier:
         return not table.is_full(table.index(contact.id)) or table.at(contact.address) is not None
 
     def _queue(self, address: Address, contact: Contact, now: SteadyTime) -> None:
+        # One candidate for each address: an address has one node, so other IDs there are wrong or old.
         if address in self._waiting or address in self._asked:
             return
         # Anybody can name addresses, so waiting candidates are bounded.
@@ -86,6 +90,7 @@ class Verifier:
     def _ask_next(self, now: SteadyTime) -> None:
         while self._waiting and len(self._asked) < self._context.options.parallel_verifying:
             address, contact = next(iter(self._waiting.items()))
+            # The requests under way are bounded for all parts of the node together.
             if not self._context.ping(address, contact.id, self._done, now):
                 self._ask_later(now)
                 return
@@ -105,6 +110,7 @@ class Verifier:
         contact = self._asked.pop(rpc.address)
         if reply is None:
             self.refuse(rpc.address, now)
+            # The candidate held a place in its bucket that another replacement can have now.
             self.refill(self._context.table.index(contact.id), now)
         else:
             self._refused.pop(rpc.address, None)

@@ -32,6 +32,7 @@ cdef uint32_t write_body(uint8_t *body, uint64_t version, uint64_t expiry, uint3
     """Write the body of a GET's reply and give its length. Its TTL is the time left, at least a second."""
     cdef int64_t left = 0
     if expiry:
+        # Rounded down, so that no copy outlives the record. Not 0, which means no end.
         left = min(max(<int64_t>expiry - <int64_t>ceil(now), <int64_t>1), <int64_t>LARGEST_TTL)
     (<uint64_t *>body)[0] = htobe64(version)
     (<uint32_t *>(body + 8))[0] = htonl(<uint32_t>left)
@@ -50,9 +51,12 @@ cdef class RecordCache:
         each = <int>sizeof(kdht_cache_slot) + <int>sizeof(kdht_cache_set)
         if size < each:
             raise ValueError(f"one record takes {each} bytes, there are {size}")
+        # A power of two, so that a mask chooses the set: a division would be the most expensive step of a
+        # look-up.
         number = 1 << ((size // each).bit_length() - 1)
         self.slots_per_set = min(number, <int>KDHT_CACHE_SLOTS)
         self.mask = number // self.slots_per_set - 1
+        # calloc: untouched pages take no memory, so an idle node does not pay for its cache.
         self.sets = <kdht_cache_set *>calloc(self.mask + 1, sizeof(kdht_cache_set))
         self.slots = <kdht_cache_slot *>calloc(number, sizeof(kdht_cache_slot))
         if self.sets is NULL or self.slots is NULL:
@@ -67,6 +71,7 @@ cdef class RecordCache:
         return [self.begun(key) for key in keys]
 
     cdef uint64_t begun(self, bytes key) except? 0:
+        # With the epoch: after `clear` a sequence number alone could match again.
         return (self.epoch << 32) | kdht_seq_begin(&self._set(key).sequence)
 
     cpdef bint fill(self, bytes key, uint64_t begun, uint64_t version, uint64_t expiry, uint32_t flags,
@@ -81,6 +86,8 @@ cdef class RecordCache:
         place = self._place(set, key)
         slot = self._slot(set, place)
         kdht_seq_open(&set.sequence)
+        # Inside of the sequence lock, mark and key together: a reader between them would find another
+        # key's record.
         set.marks[place] = mark(key)
         memcpy(slot.key, <const uint8_t *>key, KDHT_ID_LEN)
         slot.length, slot.version, slot.expiry, slot.flags = <uint32_t>len(value), version, expiry, flags
@@ -91,6 +98,8 @@ cdef class RecordCache:
     def invalidate(self, key: bytes) -> None:
         """The record of `key` in the store has changed. After this call the old one is never given out."""
         cdef kdht_cache_set *set = self._set(key)
+        # The sequence steps even if the key is not cached: a read of the store that began before this
+        # change must not be filled in.
         cdef int place = self._find(set, key)
         kdht_seq_open(&set.sequence)
         if place >= 0:
@@ -146,6 +155,8 @@ cdef class RecordCache:
         for place in range(self.slots_per_set):
             if set.marks[place] == 0:
                 return place
+        # In turn, by the number of changes. Least recently used would need a write for each read, and
+        # readers hold no lock.
         return (set.sequence >> 1) % self.slots_per_set
 
     cdef int look_up(self, const uint8_t *key, double now, uint8_t *body) noexcept nogil:

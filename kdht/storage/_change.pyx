@@ -57,6 +57,7 @@ cdef object unpack(bytes raw):
     cdef uint64_t numbers[2]
     cdef uint32_t flags
     cdef uint16_t length
+    # The plain rule raises with the right message, and it is the only place that words it.
     if len(raw) < HEAD_LEN:
         return layout.unpack_record(raw)  # which raises
     memcpy(numbers, at, 16)
@@ -64,6 +65,7 @@ cdef object unpack(bytes raw):
     memcpy(&length, at + 20, 2)
     if len(raw) != HEAD_LEN + ntohs(length):
         return layout.unpack_record(raw)
+    # Past StoredRecord's own constructor, which is Python and takes as long as the rest of this function.
     return tuple.__new__(
         StoredRecord, (be64toh(numbers[0]), be64toh(numbers[1]), ntohl(flags), raw[HEAD_LEN:]))
 
@@ -74,6 +76,7 @@ cdef bytes pack(object record):
     cdef uint64_t numbers[2]
     cdef uint32_t flags = htonl(<uint32_t>item(record, 2))
     cdef uint16_t length = htons(<uint16_t>len(value))
+    # Filled below, before anybody else can see it: one allocation for head and value.
     cdef bytes raw = PyBytes_FromStringAndSize(NULL, HEAD_LEN + len(value))
     cdef char *at = PyBytes_AS_STRING(raw)
     numbers[0], numbers[1] = htobe64(<uint64_t>item(record, 0)), htobe64(<uint64_t>item(record, 1))
@@ -121,6 +124,7 @@ cdef class StoreChange:
 
     cpdef object standing(self, bytes key):
         """The record of `key` after all changes of the batch so far."""
+        # MISSING and not None: None is a record that the batch removes.
         record = self.after.get(key, MISSING)
         if record is MISSING:
             raw = self.get(RECORD + key, verify_checksums=True)
@@ -162,6 +166,8 @@ cdef class StoreChange:
         cdef bytes key = item(wish, 0)
         record = item(wish, 1)
         previous, pledges = self.standing(key), self.pledges(key)
+        # The common case without a Python call. All that could go another way takes the plain rule below,
+        # so there is one rule.
         if item(wish, 2) is None and not pledges and self._wins(record, previous):
             stays, result = record, tuple.__new__(Result, (
                 True, previous is not None and _is_visible(previous, now), item(record, 0), 0, False))
@@ -174,6 +180,8 @@ cdef class StoreChange:
             self.after[key] = stays
             changes.append((key, stays))
         if pledges and stays is not None:
+            # In the same batch as the record: no crash may come between a promise and the write that ends
+            # it.
             self.pledged[key] = above(pledges, stays.version)
         return result
 
@@ -199,6 +207,8 @@ cdef class StoreChange:
         cdef list found = []
         for key, before in self.before.items():
             after = self.after[key]
+            # Identity first: most records of a batch are either new or untouched, and comparing values
+            # costs.
             if before is not after and before != after:
                 found.append((key, before, after))
         return found
@@ -272,4 +282,5 @@ cdef object _counts_after(counts, list replaced):
             records += 1
             value_bytes += len(<bytes>item(after, 3))
             tombstones += <uint32_t>item(after, 2) & KDHT_RECORD_FLAG_TOMBSTONE != 0
+    # Never below 0: a count that drifted in an older version must not become a huge unsigned number.
     return layout.Counts(max(records, 0), max(value_bytes, 0), max(tombstones, 0))

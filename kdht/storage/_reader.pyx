@@ -71,11 +71,13 @@ cdef class StoreReader:
         cdef uint32_t flags
         cdef uint16_t length
         if self.cache is not None:
+            # Before the store is read, so that a change in between makes `fill` refuse.
             begun = self.cache.begun(key)
         # Ask before the read. Else a record could arrive in between, and with it the node be caught up on its
         # key: the read would be too old for the answer.
         if not self.is_caught_up(key):
             return None
+        # `get` is LevelStore._packed, which verifies the block's checksum as the ordinary path does.
         raw = self.get(PREFIX + key)
         if raw is None or len(raw) < HEAD_LEN:
             return None

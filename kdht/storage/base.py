@@ -129,6 +129,8 @@ def visible(record: StoredRecord | None, now: UnixTime) -> StoredRecord | None:
 
 def newer(one: StoredRecord, other: StoredRecord) -> bool:
     """Whether `one` wins over `other`: a total order of all records, the same on every node."""
+    # One order for the store, repair and reads: with two orders, two nodes could each keep their own record for
+    # ever.
     return one.version > other.version or (one.version == other.version and _rank(one) > _rank(other))
 
 
@@ -151,6 +153,7 @@ def settle(
     existed, standing = False, 0
     if previous is not None:
         existed, standing = visible(previous, now) is not None, previous.version
+    # First of all: a version of the far future would win against every later write of the key.
     if not is_possible(record, latest):
         return previous, Result(False, existed, standing, micros(now))
     if previous is not None:
@@ -169,6 +172,7 @@ def settle(
             return previous, Result(
                 False, existed, standing, pledges[-1].version if pledges else record.version
             )
+    # A plain write in between would make the condition that is being decided false after the fact.
     elif pledges and record.version < (promised := hindering(pledges, now)):
         return previous, Result(False, existed, standing, promised)
     return record, Result(True, existed, record.version)
@@ -187,6 +191,7 @@ def without_room(result: Result, previous: StoredRecord | None) -> Result:
 
 def check(wishes: Sequence[Wish]) -> None:
     """Raises ValueError for a wish that does not fit the layout. Nothing may be written then."""
+    # All before the first is written: a batch is done whole or not at all.
     for wish in wishes:
         if isinstance(wish, Promise):
             _check_promise(wish)
@@ -234,6 +239,7 @@ def in_range(key: bytes, start: bytes, stop: bytes | None) -> bool:
 def neighbourhood(key: bytes, bits: int) -> tuple[bytes, bytes | None]:
     """The range, for `scan`, of all keys that share the first `bits` bits with `key`."""
     rest = ID_BITS - bits
+    # As numbers: the border of a neighbourhood lies within a byte.
     first = int.from_bytes(key, "big") >> rest << rest
     after = first + (1 << rest)
     stop = None if after >> ID_BITS else after.to_bytes(ID_LEN, "big")

@@ -34,6 +34,7 @@ from kdht.storage.witness import Witness
 from kdht.times import UnixTime
 from kdht.wire._shared import REPLAY_WINDOW
 
+# The lock is held for one batch. A handoff of many thousand records would else hold up all writes.
 DROPPED_AT_ONCE = 1000
 
 
@@ -54,6 +55,8 @@ class LevelStore:
         self._failed = False
         self.set_aside = 0
         """Records with impossible versions that gave their places away, since the start."""
+        # LevelDB does not say whether a failed write reached the disk. Its keys must count as changed, or the
+        # cache and repair would be wrong.
         self._failed_keys: tuple[bytes, ...] = ()
         """Keys of the failed write. Whether it is on the disk shows after `recover`."""
         self._reopening = Reopening()
@@ -62,16 +65,20 @@ class LevelStore:
 
     def _open(self) -> None:
         with self._errors:
+            # All checks of the files come before LevelDB opens them: it deletes what it takes for left over.
             had_tables = files.prepare(self.path)
+            # Before LevelDB replays its logs and removes them.
             witness.check_logs(self.path)
             self._db = files.open_db(self.path)
         try:
             with self._errors:
                 files.check_tables(self._db, self.path)
+                # Before anything else is read: a database of an older format has other entries.
                 formats.check(self._db, self.path, had_tables)
                 self._serial = self._synced = self._read_serial()
                 witness.check_serial(self.path, self._serial)
                 self._witness = Witness(self.path)
+                # From their entry. Counting the records would make a start as long as the database is large.
                 self._counts = self._read_counts()
                 self._promised = self._read_promises()
         except StorageError:
@@ -93,6 +100,8 @@ class LevelStore:
             if not self._failed:
                 return True
             if not (
+                # LevelDB writes its memory to a table when it opens. On a disk that is still full that would
+                # fail again, and leave half a table.
                 self._reopening.is_due(now) and self.room.has_room_to_reopen() and takes_writes(self.path)
             ):
                 return False
@@ -108,6 +117,8 @@ class LevelStore:
 
     def _close_unused(self) -> bool:
         """Close the database once no other thread reads it. False, and it stays open, if that takes too long."""
+        # A list, so that the count of references can be taken while this method holds just one. plyvel crashes
+        # if a database is closed under a reader.
         held = [self._db]
         self._db = CLOSED
         if held[0] is not CLOSED and not is_released(held):
@@ -120,6 +131,8 @@ class LevelStore:
         return self.get_many((key,), now)[0]
 
     def get_many(self, keys: Sequence[bytes], now: UnixTime) -> list[StoredRecord | None]:
+        # Looked up once for all keys of a batch. Each attribute costs as much as a small read from LevelDB's
+        # memory.
         read, prefix, unpack = self._db.get, layout.RECORD, layout.unpack_record
         latest = latest_readable(now)
         with self._errors:
@@ -146,11 +159,16 @@ class LevelStore:
         check(wishes)
         with self._lock, self._errors:
             self._measure(now)
+            # Reads and decisions happen under the lock, in the order of the wishes: the next writer must see
+            # what this one decides.
             change = StoreChange(self._db.get, latest_version(now, self._window), self._promised)
             outcomes, changes = change.apply(wishes, now, self.room)
             self._commit(change, sync=True)
+            # After the sync, so the file is never ahead of the disk: a crash in between makes no healthy
+            # database look damaged.
             self._witness.note(self._synced, now)
             self._measure(now)
+        # Outside of the lock: callbacks take other locks, and whoever holds those may wait for this store.
         tell(on_change, changes)
         return outcomes
 
@@ -170,6 +188,7 @@ class LevelStore:
                 change = StoreChange(self._db.get, ANY_VERSION)
                 for key, version in keys[first : first + DROPPED_AT_ONCE]:
                     record = change.standing(key)
+                    # A newer record may have come since the handoff began. It was confirmed by nobody else yet.
                     if record is not None and record.version == version:
                         change.put(key, None)
                 dropped += self._commit(change, sync=False)
@@ -177,6 +196,8 @@ class LevelStore:
 
     def sweep(self, now: UnixTime, limit: int = 1000) -> int:
         """As Store.sweep. Not synced: records that a crash brings back have expired and are swept again."""
+        # The index is sorted by expiry, so a sweep reads the expired entries alone, however many records there
+        # are.
         stop = layout.expiry_key(int(now) + 1, b"")
         with self._lock, self._errors:
             change = StoreChange(self._db.get, ANY_VERSION)
@@ -192,6 +213,8 @@ class LevelStore:
                         change.put(key, None)
                     else:
                         change.drop_entry(entry)
+            # Promises expire too. Without this, each key that was ever written under a condition would stay in
+            # memory.
             for key, pledges in self._promised.items():
                 kept = live(pledges, now)
                 if kept != pledges:
@@ -218,6 +241,7 @@ class LevelStore:
     def compact(self) -> None:
         """Rewrite the tables without replaced and deleted records. Reads and writes go on meanwhile."""
         with self._errors:
+            # First what is in memory, so that the marks of `mark_ends` come above all tables.
             files.flush(self._db)
             with self._lock, self._writing():
                 files.mark_ends(self._db)
@@ -237,6 +261,7 @@ class LevelStore:
 
     def _raw(self, start: bytes, stop: bytes | None) -> Iterator[tuple[bytes, bytes]]:
         """Keys and packed records in a range, in key order. A snapshot, taken at the first step."""
+        # Records, index, counts and promises share one key space, so the range needs the prefix at both ends.
         first = layout.RECORD + start
         end = layout.RECORD_END if stop is None else layout.RECORD + stop
         # A long walk would push everything else out of the block cache.
@@ -272,6 +297,8 @@ class LevelStore:
             self._failed_keys = tuple(key for key, _, _ in replaced)
             self._failed = True
             raise
+        # Only after success. A number that was used for a failed batch is used again, so the log has no hole
+        # that looks like a loss.
         self._serial += 1
         self.set_aside += change.set_aside(replaced)
         if sync:  # with it all earlier ones

@@ -41,6 +41,7 @@ class MemoryStore:
     def apply(
         self, wishes: Sequence[Wish], now: UnixTime, on_change: OnChange | None = None
     ) -> list[Outcome]:
+        # As the disk's store does it: tests with this one must meet the same refusals.
         check(wishes)
         self._measure(now)
         latest = latest_version(now, self._window)

@@ -21,11 +21,17 @@ from kdht.storage.record import StoredRecord
 from kdht.storage.versions import is_possible_version, micros
 from kdht.times import UnixTime
 
+# Longer than any conditional write may be retried, with its late datagrams. Then a write that a minority took
+# may be seen as newer again (docs/design/conditions.md, Limits).
 LIFETIME = 600
 """Seconds."""
 HINDERS = 5
 """Seconds. More than a coordinator needs for a conditional write."""
+# Writers of one key at one coordinator wait for each other, so more than one for each replica needs several
+# coordinators at once.
 MAX_OF_A_KEY = 4
+# All promises are in memory. A client with a condition on each of many keys must not take
+# more than some MiB.
 MAX_KEYS = 65536
 """Keys with promises. Beyond that no other key gets one."""
 NOBODY = 0
@@ -104,10 +110,12 @@ def grant(
     # Else nobody could write the key until the promise ends.
     if not asked.given_back and not is_possible_version(asked.version, latest):
         return pledges, Granted(False, micros(now))
+    # Ended ones do not count any more, even if no sweep has removed them.
     pledges = live(pledges, now)
     pair = asked.version, asked.nonce
     others = tuple(pledge for pledge in pledges if (pledge.version, pledge.nonce) != pair)
     standing = previous.version if previous is not None else 0
+    # Also where the promise is not known: the answer is the same, and a lost answer is asked for again.
     if asked.given_back:
         return others, Granted(True, standing)
     # The stored record is as new: the conditional write could never win.
@@ -116,6 +124,7 @@ def grant(
     # Paxos: no promise below one that was given.
     if others and (others[-1].version, others[-1].nonce) > pair:
         return pledges, Granted(False, others[-1].version)
+    # With the version that stands now. The decided write is taken only if it still stands then.
     given = Pledge(*pair, standing, int(now))
     head = (previous.expiry, previous.flags) if previous is not None else (0, 0)
     return (*_merged(others), given), Granted(True, standing, *head)
@@ -125,5 +134,6 @@ def _merged(pledges: Pledges) -> Pledges:
     """Make room for one more: the two lowest become one, which is at least as strict as both."""
     if len(pledges) < MAX_OF_A_KEY:
         return pledges
+    # Dropping one would let an older write pass it. The higher version of both, for the longer time, is safe.
     first, second, *rest = pledges
     return (second._replace(nonce=NOBODY, since=max(first.since, second.since)), *rest)

@@ -19,12 +19,15 @@ from typing import NamedTuple
 
 from kdht.times import UnixTime
 
+# Not each time: statvfs would be a system call for each group of writes.
 LOOK_SECONDS = 0.25
 """Between two looks at the disk. Less than a disk of some MiB/s needs to fill the space below `min_free`."""
 HALF_LIFE = 86400.0
+# A forger with many addresses must not fill the memory. Who writes often is at the end of the list and stays.
 MAX_WRITERS = 16384
 """Writers that are told apart. The one longest in the list is forgotten."""
 MIB = 1 << 20
+# LevelDB's log grows to the size of its write buffer. With less it fails in the middle of a deletion.
 LEAST_FREE = 2 * MIB
 """Bytes for LevelDB's log. Deletions are refused only below that: a merge of tables may take the rest for a moment."""
 
@@ -89,6 +92,7 @@ class Room:
     def look(self, now: UnixTime) -> None:
         """Look at the disk, unless that was just done, and find out what has room."""
         limits, (records, value_bytes) = self.limits, self._held
+        # A clock that was set back would else stop all looks until it has caught up.
         if not 0 <= now - self._looked < LOOK_SECONDS:
             self._looked = now
             self.space = self._free()
@@ -99,6 +103,7 @@ class Room:
             (_by_quota(records, limits.records), "storage.quota_records is reached"),
             (_by_space(self.space, limits.min_free), f"{self.space.free // MIB} MiB are free on its disk"),
         ]
+        # The worst one decides: room by one measure does not help if another is full.
         self.pressure, why = max(found, key=lambda each: each[0])
         self.why = why if self.pressure else ""
 
@@ -113,6 +118,7 @@ class Room:
 
     def lets_in(self, who: bytes, size: int, ttl: int, now: UnixTime) -> bool:
         """Whether a client's value has room. `ttl` 0: no end. `who` wrote it: an address, or the holder of a token."""
+        # A client that freed space, or waited, should not be refused by an old look.
         if self.pressure:
             self.look(now)
         most = self.limits.max_ttl
@@ -136,6 +142,7 @@ class Room:
     def has_room_to_reopen(self) -> bool:
         """Whether a database has room to write what it has in memory."""
         space = self._free()
+        # Two write buffers and as much again for the table that they become.
         return space.free >= min(8 * MIB, space.size // 4)
 
 
@@ -165,6 +172,7 @@ class Writers:
             return
         with self._lock:
             had, value_bytes = self._now(who, now)
+            # Out and in again, so that the dictionary's order is that of the last writes.
             self._of.pop(who, None)
             if len(self._of) >= MAX_WRITERS:
                 del self._of[next(iter(self._of))]
@@ -174,11 +182,13 @@ class Writers:
         with self._lock:
             records, value_bytes = self._now(who, now)
             if records > 0:
+                # The size of what was deleted is not known here: the record is gone already.
                 left = max(records - 1, 0.0)
                 self._of[who] = left, value_bytes * left / records, now
 
     def _now(self, who: bytes, now: UnixTime) -> tuple[float, float]:
         records, value_bytes, then = self._of.get(who, (0.0, 0.0, now))
+        # Computed when it is needed, so that no timer has to walk the writers.
         left = 0.5 ** (max(now - then, 0.0) / HALF_LIFE)
         return records * left, value_bytes * left
 

@@ -37,6 +37,7 @@ def latest_readable(now: UnixTime) -> int:
     It is greater than `latest_version`: a clock that was set back must not hide what was acknowledged before. But such a record
     gives its place to any record that is possible.
     """
+    # An operator who corrects a clock by hours is usual, by more than a day hardly.
     return micros(now) + DAY
 
 
@@ -51,6 +52,7 @@ def is_possible(record: StoredRecord, latest: int) -> bool:
 
     The flags of a self-certified record say that its certificate was checked when it came (`certified.check_certified`).
     """
+    # Its version has the top bit, so the bound by the clock would refuse it always.
     if record.flags & KINDS:
         return record.version >= CERTIFIED
     return record.version <= latest

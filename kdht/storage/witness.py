@@ -18,6 +18,8 @@ from kdht.storage import layout
 from kdht.times import UnixTime
 
 NAME = "witness"
+# A write of the file for each batch would be a second sync. The price: after a kill the loss of the last second
+# of the log is not noticed.
 LAG = 1.0
 """Seconds between two writes of the file."""
 _CONTENT = re.compile(rb"serial ([0-9]{1,19})\n")
@@ -41,6 +43,7 @@ class Witness:
 
     def note(self, serial: int, now: UnixTime) -> None:
         """A batch of this serial is synced. Written at most once in LAG seconds."""
+        # `abs`: a clock that was set back must not stop the notes.
         if abs(now - self._at) >= LAG:
             self._at = now
             self.save(serial)
@@ -49,6 +52,8 @@ class Witness:
         """Write it, unless it is there already."""
         if serial <= self._noted:
             return
+        # Replaced as a whole, without a sync: an empty file after a power failure says nothing, which is no
+        # false alarm.
         beside = f"{self._path}.new"
         # A full disk, for one: then it lags.
         with suppress(OSError):
@@ -77,6 +82,7 @@ def check_serial(path: str, serial: int) -> None:
 def check_logs(path: str) -> None:
     """Raises StorageDamaged if groups of confirmed writes are missing between others in LevelDB's logs. Before it opens."""
     had = read(path)
+    # A database from before there were witnesses, or a fresh one: nothing is known that could be missing.
     if not had:
         return
     found = sorted(

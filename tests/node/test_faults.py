@@ -40,6 +40,17 @@ def test_a_fault_is_logged_ever_less_often(caplog):
     assert len(faults._kinds) <= MAX_KINDS + 1
 
 
+def test_a_guard_notes_errors_and_lets_the_end_of_the_process_pass():
+    counters: Counter[str] = Counter()
+    guard = Faults(counters).guard("a STORE")
+    for error in (OverflowError, StorageError):
+        with guard:
+            raise error("as from a handler")
+    with pytest.raises(KeyboardInterrupt), guard:
+        raise KeyboardInterrupt
+    assert counters == {"faults": 2}
+
+
 def test_an_alarm_that_raises_takes_no_other_with_it():
     counters: Counter[str] = Counter()
     timers, rung = Timers(Faults(counters)), []

@@ -89,7 +89,7 @@ ROUTED = {
 
 
 def has_wide_bucket(node: Node) -> bool:
-    """Whether some bucket has more contacts than the program searches: it leaves such messages to the socket."""
+    """Whether some bucket has more contacts than the program ranks: it leaves retries that meet one to the socket."""
     return any(len(node.slow.table.bucket(index)) > shared.K for index in range(shared.ID_BITS))
 
 

@@ -1,5 +1,6 @@
 """The XDP program by itself, in the kernel's test-run call: its size, its counters, its limits."""
 
+import random
 import subprocess
 from collections import Counter
 from pathlib import Path
@@ -19,7 +20,7 @@ from kdht.wire._shared import CROWD_FACTOR, Op, Reason
 
 pytestmark = pytest.mark.root
 
-MOST_INSTRUCTIONS = 300_000
+MOST_INSTRUCTIONS = 80_000
 """Verified instructions; the kernel's limit is a million."""
 CLIENT, OWN = Address.of("10.0.0.99", 40000), Address.of("10.0.0.1", shared.PORT)
 CLIENT6, OWN6 = Address.of("fd00::99", 40000), Address.of("fd00::1", shared.PORT)
@@ -209,15 +210,35 @@ def test_an_empty_bucket_is_passed_over(program: Program) -> None:
     assert program.run(link_header(4) + request()).data[14 + 16 : 14 + 20] == farther.ip[12:]
 
 
-def test_too_large_a_bucket_goes_to_the_socket(
+def test_a_retry_that_meets_a_wide_bucket_goes_to_the_socket(
     program: Program,
 ) -> None:
-    contacts = [Contact(KEY[:-1] + bytes([each]), *HOP) for each in range(shared.K + 1)]
+    places = [Address.of(f"10.0.1.{each}", shared.PORT) for each in range(shared.K + 1)]
+    contacts = [Contact(KEY[:-1] + bytes([each]), *place) for each, place in enumerate(places)]
     node = builders.make_node(builders.usual_settings())
     node.set_bucket(0, contacts)
     program.publish(node)
     before = program.counters()
-    for attempt in (0, 1):
-        frame = link_header(4) + request(attempt=attempt)
-        assert program.run(frame).data == frame
-    assert program.counters()[Reason.NOT_READY] - before[Reason.NOT_READY] == 2
+    key = KEY[:-1] + b"\x09"
+    assert program.run(link_header(4) + request(key=key)).data[14 + 16 : 14 + 20] == places[9].ip[12:]
+    frame = link_header(4) + request(key=key, attempt=1)
+    assert program.run(frame).data == frame
+    assert program.counters()[Reason.NOT_READY] - before[Reason.NOT_READY] == 1
+
+
+@pytest.mark.parametrize("index", [0, 6, 54, 55, 56, 62, 63, 64, 118, 119, 127, 140, 150, 151, 152, 155])
+@pytest.mark.parametrize("count", [1, 3, shared.K, shared.ROOM])
+def test_the_table_of_nearest_contacts_holds_at_every_depth(program: Program, index: int, count: int) -> None:
+    """Beside keys with any bits those that are contacts' IDs, which share more bits with one of them."""
+    rng = random.Random(index * 100 + count)
+    node = builders.make_node(builders.usual_settings())
+    own = node.settings.self_id
+    ids = {builders.id_sharing(rng, own, index) for _ in range(count)}
+    places = {each: Address.of(f"10.0.2.{at}", shared.PORT) for at, each in enumerate(ids, 1)}
+    node.set_bucket(index, [Contact(each, *place) for each, place in places.items()])
+    program.publish(node)
+    for key in [*ids, *(builders.id_sharing(rng, own, index) for _ in range(20))]:
+        nearest = min(ids, key=lambda each: int.from_bytes(each) ^ int.from_bytes(key))
+        run = program.run(link_header(4) + request(key=key))
+        assert run.reason == Reason.ENTERED
+        assert run.data[14 + 16 : 14 + 20] == places[nearest].ip[12:]

@@ -1,12 +1,13 @@
 """A small file that notes which sysctls of a network namespace were changed, and their old values.
 
-All nodes of a network namespace share one ledger. They open it one at a time (`with`, under a lock on its
-directory). Every change has holders: the nodes that need it. A holder that no longer runs does not count. The
-file is written before the sysctls, so a crash loses no old value. It names the boot and the namespace's cookie,
-which the kernel never gives twice, so an old ledger is never applied to another boot or namespace.
+All nodes of a network namespace share one ledger. They open it one at a time (`with` locks its directory). Every
+change has holders: the nodes that need it, as long as they run. The file is written before the sysctls, so a crash
+loses no old value. It names the boot and the namespace's cookie. The kernel never gives a cookie twice, so an old
+ledger is never applied to another boot or namespace.
 
-Root writes where the ledger says. So only root (or the daemon's own user) may write its directory, no link is
-followed, and a ledger that names anything but the sysctls of kdht, or a value no such sysctl has, is refused whole.
+Root restores the sysctls that the ledger names, so a forged ledger would let others write as root. Three rules prevent
+that. Only root, or the daemon's own user, may write the directory. Links are not followed. A ledger is refused whole if
+it names any other sysctl than kdht's own, or a value that such a sysctl cannot have.
 """
 
 import fcntl
@@ -34,6 +35,7 @@ KNOWN = re.compile(
     r"|ipv6/conf/(?!\.\.?/)[^/\s]{1,15}/(forwarding|force_forwarding|accept_ra)"
 )
 """The sysctls that kdht may change, by their paths under /proc/sys/net. An interface's name has at most 15 bytes."""
+# Anything longer is no value of these sysctls. Root would write it all the same.
 VALUE = re.compile(r"(-?[0-9]{1,3})?")
 
 _numbers = itertools.count()
@@ -158,7 +160,7 @@ class Ledger:
                 return
             whole = msgspec.json.encode(_Saved(self._boot, self.entries, self._holders))
             if whole == self._on_disk:
-                return  # a look is no change: it needs no room
+                return  # reading needs no space on a full /run
             # O_EXCL makes a new file, and so follows no link. A crash before the rename leaves the old file.
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             try:
@@ -188,6 +190,7 @@ def is_known(path: str) -> bool:
 def directory_of_root(path: Path) -> int:
     """A file descriptor of the directory, made if need be. Raises OSError, and DatapathError if others may write it."""
     path.mkdir(mode=0o755, parents=True, exist_ok=True)
+    # Opened once and used by its descriptor from now on: a path could lead elsewhere a moment later.
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     found = os.fstat(fd)
     if found.st_uid in (0, os.geteuid()) and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
@@ -233,6 +236,7 @@ def _life_of(pid: int) -> str:
         raise ProcessLookupError from None
     if state in "ZX":
         raise ProcessLookupError
+    # The 22nd field of proc(5) is the start time. A process ID alone may be another process by now.
     return f"{pid}.{fields[18]}"
 
 

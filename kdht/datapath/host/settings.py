@@ -1,14 +1,14 @@
 """What one datapath changes on its host, kept as it must be: the sysctls and the nft table.
 
-The order is for a host that stays closed: the table with its guards is loaded before forwarding is switched on, and
-removed after it was switched off. What somebody changes is put right at the kernel's announcement (watch.py). What
-is changed again and again is somebody's decision: it is left alone for a while, and reported. If that is the table,
-forwarding is switched off, because the guards are in it.
+The host must never forward packets of strangers. So the table with its guards is loaded before forwarding is switched
+on, and removed after forwarding is switched off. The kernel announces changes by others (watch.py), and `look` undoes them.
+Changes that come again and again are a decision of the host's owner: they stay for a while, and the status reports them.
+If somebody insists on another table, forwarding is switched off, because the guards are in the table.
 
-    set_up    claim of the table, guards, sysctls
-    divert    the whole table, which hands packets to the queues; nfqueue alone
-    watch     from now on, what is changed is put right
-    look      puts right, and tells what cannot be
+    set_up    claims the table's name, loads the guards, sets the sysctls
+    divert    loads the whole table, which hands packets to the queues (nfqueue only)
+    watch     undoes changes by others from now on
+    look      undoes them once, and returns a text about changes that it cannot undo
 
 Contract: `look` runs on the watch's thread, and on any other. All errors are DatapathErrors.
 """
@@ -51,7 +51,7 @@ class HostSettings:
     ) -> None:
         self.ruleset = ruleset(Guard())
         self.trouble = ""
-        """What cannot be put right. Empty: all is as it must be."""
+        """Why the settings are wrong and stay so. Empty: all are right."""
         self.mended = 0
         """How often something was put right."""
         self._sysctls = sysctls

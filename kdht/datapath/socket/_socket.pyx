@@ -68,8 +68,9 @@ cdef enum:
     WRITE_COPIES = 1
 
 MISS_PRICE = 1_000_000_000 // 64
-"""Nanoseconds: reads of absent keys that one client may have a second while others wait. Each asks a
-majority of the replicas, and so costs the cluster about nine times as much as a read that finds its key."""
+"""Nanoseconds for each read of an absent key: one client gets 64 of them a second while others wait.
+Each asks a majority of the replicas. It costs the cluster about nine times as much as a read that finds
+its key."""
 cdef uint64_t HINT_PRICE = KDHT_RATE_SECOND // 32
 
 cdef double AWAY = 0.5  # seconds without a poll; above LONGEST_WAIT

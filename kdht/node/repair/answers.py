@@ -24,8 +24,10 @@ from kdht.times import SteadyTime
 from kdht.wire import Contact, Message
 from kdht.wire._shared import Op, Status
 
+# A neighbour compares one thing at a time, so more than this come from very many neighbours or from a liar.
 MAX_WAITING = 64
 """At most so many requests are being answered; others are BUSY."""
+# The reply has room for a few dozen lacks. Reading on would only block the thread.
 MAX_SPAN = 256
 """Records in the span of an OFFER that are compared at most."""
 
@@ -83,10 +85,12 @@ class RangeAnswers:
         context = self._context
         context.counters["digests_answered"] += 1
         context.others_replicas(sender.id, replicas)
+        # Noted before the store is read: a reset meanwhile makes the result worthless.
         epoch = context.caught_up.epoch
         sound = [
             part for part, report in asked if report.keepers and context.hear(sender.id, part, report, epoch)
         ]
+        # Before the digest, too: what is said of the state must hold for all records that the digest sums up.
         words = [context.word(part, sender.id) if report.keepers else BARE for part, report in asked]
         done = partial(self._digested, sender.id, asked, words, sound, epoch)
         return digests_of(context, [part for part, _ in asked]), done
@@ -108,6 +112,7 @@ class RangeAnswers:
             if report.keepers:
                 self._context.note_gap(part, mine, report)
         self._compared.found_equal(peer, equal, [part for part in sound if part in equal], epoch, now)
+        # The other node saw the same digests, but it does not know what it lacks. This node offers by itself.
         if lacking:
             self._compared.found_lacking(peer, lacking, now)
         reports = [word._replace(digest=mine) for word, mine in zip(words, own, strict=True)]
@@ -124,6 +129,7 @@ class RangeAnswers:
         """The records of this node: those of the offered keys, and all in the span of the offer."""
         store, unix = self._context.store, self._context.unix()
         keys = [each.key for each in offer.offered]
+        # One read for all keys, and then a pause: the node has other duties.
         records = store.get_many(keys, unix)
         own = {key: offered(key, record) for key, record in zip(keys, records, strict=True) if record}
         yield len(keys)
@@ -153,6 +159,7 @@ class RangeAnswers:
             lacks = []  # the sender is not in the table, so there is no address to send to
         for lack in lacks:
             assert contact is not None
+            # Answer and records leave together, so the other node waits for each record at most once.
             self._pusher.push(contact, lack.key, _leave_to_next_time, now)
         return bodies.pack_wants(wants, lacks)
 
@@ -176,6 +183,7 @@ class RangeAnswers:
         # Another node sends it already: a record is sent once.
         if self._context.coming.has(other, now):
             return Want.COMING
+        # Now, not when it arrives: two neighbours may offer the same record in the same second.
         self._context.coming.note(other, now)
         return Want.WANTED
 

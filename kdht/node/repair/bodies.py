@@ -28,6 +28,7 @@ SPAN = struct.Struct(f">{ID_LEN}s{ID_LEN}s")
 OFFER = struct.Struct(f">{ID_LEN}sQI")
 LACK = struct.Struct(f">{ID_LEN}sQ")
 
+# As many as fit into one datagram with their digests.
 MAX_RANGES = 31
 """Ranges in one DIGEST without keepers. With keepers fewer fit (`fitting`)."""
 MAX_KEEPERS = 32
@@ -113,6 +114,9 @@ NO_SPAN = (1, 0)
 
 def short(id: bytes) -> int:
     """The first 4 bytes of an ID, as a report names it."""
+    # Four of twenty bytes: reports of 31 ranges with all their keepers have to fit. Two nodes of a
+    # neighbourhood with the same first 32 bits are as unlikely as a mistake here is harmless: the node waits a
+    # little longer.
     return int.from_bytes(id[:4], "big")
 
 
@@ -120,6 +124,7 @@ def fitting(reports: Sequence[Report]) -> int:
     """The number of ranges that fit in one DIGEST, and in its reply if that names as many keepers."""
     room = MAX_REPORTS
     for count, report in enumerate(reports):
+        # The larger of request and reply: the reply has no ranges, but may name more keepers.
         room -= RANGE.size + report.size
         if room < 0 or count == MAX_RANGES:
             return count
@@ -142,6 +147,7 @@ def untrusted_ranges(body: bytes) -> tuple[int, list[tuple[Range, Report]]]:
             raise BadPacket("BAD_LENGTH", f"{len(body)} bytes after {len(found)} ranges")
         key, bits = RANGE.unpack_from(body, at)
         start = number(key)
+        # A range with stray bits would be another range with the same name.
         if bits > ID_BITS or start & ((1 << (ID_BITS - bits)) - 1):
             raise BadPacket("BAD_LENGTH", f"a range of {bits} bits")
         report = _report(body, at + RANGE.size)
@@ -191,6 +197,7 @@ def _report(body: bytes, at: int) -> Report:
     keepers = body[at + REPORT.size : at + REPORT.size + named * KEEPER.size]
     if named > MAX_KEEPERS or len(keepers) != named * KEEPER.size:
         raise BadPacket("TRUNCATED", f"a report of {named} keepers")
+    # Unknown flags may change what the others mean.
     if says & ~ALL_SAID:
         raise BadPacket("BAD_FLAGS", f"a report with the flags {says:#x}")
     return Report(Digest(count, value), Says(says), tuple(each for (each,) in KEEPER.iter_unpack(keepers)))

@@ -26,6 +26,8 @@ from kdht.node.repair.bodies import Says
 from kdht.node.repair.intervals import Interval, Intervals
 from kdht.node.repair.ranges import KeptRange, Range, View, number
 
+# Doubling from 2r, this is the last step within one routing table's neighbourhood. With more joiners than this
+# in one second the rule is not certain (docs/design/replicas.md, Limits).
 REACH = 64
 """At most so many nodes around a range are asked, if few of them have caught up on it."""
 UNHEARD, UNSEEN, UNEQUAL = "unheard", "unseen", "unequal"
@@ -169,11 +171,13 @@ class CaughtUp:
         """Take the report of another node on a range. `agrees`: both see the same replicas."""
         part = _interval(range)
         with self._lock:
+            # What began before a reset compared records that this node may have missed changes of.
             if epoch != self.epoch or not self._concern.touches(part):
                 return
             peer = self._peer(id)
             peer.silent = False
             if says & Says.CAUGHT_UP:
+                # One of the two, never both: the last word counts.
                 peer.caught_up, peer.fresh = peer.caught_up.union([part]), peer.fresh.minus([part])
             else:
                 peer.caught_up, peer.fresh = peer.caught_up.minus([part]), peer.fresh.union([part])
@@ -182,6 +186,7 @@ class CaughtUp:
     def compared(self, id: bytes, ranges: Iterable[Range], sound: Iterable[Range], *, epoch: int) -> None:
         """Note that this node has all records of the other one in `ranges`; in `sound` that one had caught up, and agreed."""
         with self._lock:
+            # The comparison began before the node was reset.
             if epoch != self.epoch:
                 return
             peer = self._peer(id)
@@ -197,6 +202,7 @@ class CaughtUp:
     def renew(self) -> None:
         """Apply the rule to all ranges that this node is behind on."""
         with self._lock:
+            # All are judged before any counts: one range that is done must not make the next one look better.
             found = [(kept, self._judge(kept)) for kept in self.behind]
             self._resolve([judged for _, judged in found])
             from_all = self.doubt in (Doubt.NONE, Doubt.CONFIRMED)
@@ -204,6 +210,7 @@ class CaughtUp:
             if new:
                 self._area = self._area.union(_interval(kept.range) for kept in new)
             first = not self.ever and self._view is not None and not self.behind
+        # Outside of the lock, because the callback asks this object.
         if first:
             self.ever = True
             self._reached()
@@ -239,6 +246,7 @@ class CaughtUp:
         view, part = self._view, _interval(kept.range)
         assert view is not None
         order = view.order(kept.range)
+        # Without any other node there is nobody to miss anything from.
         need = min(view.replicas, len(order)) // 2 + 1 if order else 0
         # Rule 1: every other node of the configuration that answers.
         waiting = [id for id in order if id in kept.replicas and not self._is_done(id, part)]
@@ -275,6 +283,8 @@ class CaughtUp:
         waiting: list[tuple[bytes, Range]] = []
         for range in self.held:
             # One replica that has caught up is no majority: all of them must have, before the copies go.
+            # As this node sees the cluster. It cannot know more, and holding for longer than needed costs only
+            # room.
             late = [id for id in self._keepers(range) if not self._has_caught_up(id, range)]
             waiting += [(id, range) for id in late]
             if not late:

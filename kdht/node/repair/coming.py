@@ -4,8 +4,10 @@ from kdht.node.repair.bodies import Offered
 from kdht.node.repair.ranges import number
 from kdht.times import SteadyTime
 
+# Longer than a STORE with its first repetition takes. If the sender dies, another brings the record after that.
 SECONDS = 3.0
 """A record counts as coming for so long after a node was told to bring it, or said so itself."""
+# Twice the records that pushers have under way. What is forgotten may come twice, which does no harm.
 MOST = 8192
 
 

@@ -46,10 +46,13 @@ from kdht.wire._shared import ID_BITS, Op, Status
 
 WAIT = 0.25
 """Seconds between looks at the records that this node waits for."""
+# Short, because a pause in the offers would be a pause in the records.
 FULL_WAIT = 0.02
 """Seconds until offers go on, while enough records wait to be sent."""
+# One offer at a time would move a few dozen records for each round trip, whatever the window allows.
 MAX_UNDER_WAY = 16
 """Offers under way. Each may move as many records as it names."""
+# Three seconds: as long as a record counts as coming.
 LACK_LOOKS = 12
 """After so many looks, records that the other node should have brought count as missing."""
 
@@ -106,6 +109,7 @@ class RangeComparison:
         """Do what comes next."""
         if self._over:
             return
+        # It left the table, so no request would reach it.
         if self._context.contact(self.peer) is None:
             self._fail(now, silent=True)
         elif self._spans and self._offers >= MAX_UNDER_WAY:
@@ -162,6 +166,7 @@ class RangeComparison:
             return
         reports = [word._replace(digest=digest) for word, digest in zip(words, own, strict=True)]
         fits = fitting(reports)
+        # Those that do not fit come next, in their order.
         self._todo.extendleft(reversed(ranges[fits:]))
         del ranges[fits:], own[fits:], reports[fits:]
         self._context.counters["digests_sent"] += 1
@@ -204,6 +209,7 @@ class RangeComparison:
         elif has_most(mine, theirs) and wanted:
             self._spans.append((part.start, part.stop))
         else:
+            # At the borders of digests that are kept, so that the halves need no reading.
             self._todo.extend(part.split((part.bits // STEP + 1) * STEP))
 
     def _reports(self, reply: Reply | None, expected: int) -> list[Report] | None:
@@ -221,6 +227,7 @@ class RangeComparison:
 
     def _next_offer(self, start: int, stop: int) -> Steps[Offer]:
         """The next records of a span; what is left of it goes back."""
+        # One more than fits, to see whether anything is left.
         records = chunk(self._context.store, self._context.unix(), start, stop, MAX_OFFERS + 1)
         yield len(records)
         last = stop - 1
@@ -266,6 +273,7 @@ class RangeComparison:
             self._fail(now)
             return
         lacks = self._believable(lacks)
+        # Waited for below: catching up is over when they are here, not when they were promised.
         self._lacks += lacks
         for lack in lacks:
             self._context.coming.note(Offered(lack.key, lack.version, 0), now)
@@ -288,6 +296,7 @@ class RangeComparison:
         self._pushing -= 1
         self.unfinished |= not good
         if not self._pushing:
+            # Not at once: `_pushed` may be called from within `step`.
             self._context.node.timers.at(now, self.step)
 
     # What the other node brings

@@ -21,6 +21,7 @@ from kdht.times import SteadyTime, UnixTime
 from kdht.wire import Contact
 from kdht.wire._shared import Op
 
+# Twice as many as other requests have: a whole comparison hangs on each answer.
 TRIES = 4
 FIRST_TIMEOUT = 1.0
 """Seconds. The other node may have to read or sync its disk."""
@@ -67,6 +68,7 @@ class RepairContext:
 
     def others_replicas(self, id: bytes, replicas: int) -> None:
         """Note the number of replicas in the configuration of another node."""
+        # Each DIGEST tells, so a change of `replicas` is known to all neighbours within a round.
         if self.factor.heard(id, replicas):
             self.look_again()
 

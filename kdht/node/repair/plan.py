@@ -33,12 +33,16 @@ LOOK_AGAIN = 0.3
 """Seconds between looks at the neighbours during the start, until they change no more."""
 FIRST_RETRY = 1.0
 """Seconds until a failed comparison is repeated; doubles up to the interval."""
+# One contact is usually all that is unknown. Asking for each of some hundred ranges would be a flood.
 LEARNT = 4
 """Ranges for which a node is asked at a time which nodes it knows there."""
+# A newcomer is ready after two or three rounds of this, about as soon as others have counted it for 1.5
+# seconds.
 PURSUIT = 0.4
 """Seconds between looks at the ranges that this node is behind on, or holds."""
 PATIENCE = 2.0
 """Seconds at most until the same node is asked again."""
+# Both sides have their own rounds. Without this each pair would be compared twice in an interval.
 FRESH = 0.75
 """Part of the interval. A neighbour compared with within it is left out of a round."""
 
@@ -86,10 +90,12 @@ class Plan:
 
     def stop(self) -> None:
         """No comparison begins any more."""
+        # A drain gives everything away. A comparison would bring records back.
         self._stopped = True
 
     def contacts_changed(self, now: SteadyTime) -> None:
         """A contact came or went."""
+        # Each change begins the wait anew, so that a mass join leads to one view and not to hundreds.
         self._changed = now
         if self._look_alarm is None:
             self._look_later(
@@ -122,6 +128,7 @@ class Plan:
         self._asked.clear()
         self._retries.clear()
         self._compared.clear()
+        # They began before the reset, so their results would not count.
         for comparison in list(self._running.values()):
             comparison.abandon(now, silent=False)
         self.pursue(now)
@@ -183,12 +190,14 @@ class Plan:
         if context.factor.renew(others):
             context.on_replicas(context.replicas)
         old, new = context.view, View(context.node.id, others, context.replicas)
+        # Before the ranges change: what this node says of itself from now on has to be the new view.
         context.sight.look(new, now)
         self._asked.clear()
         self._caught_up.view_changed(new)
         for kept in new.kept:
             self._range_changed(kept, old, now)
         self._arm()
+        # Nobody is there to compare with.
         for gone in set(self._wishes) - new.others:
             del self._wishes[gone]
         for comparison in [each for each in self._running.values() if each.peer not in new.others]:
@@ -215,6 +224,8 @@ class Plan:
             return
         later = now + self._context.node.jittered(options.second_delay)
         for part, before in old.parts(kept.range):
+            # All nodes come to the same one, without a word between them, so one brings the records and not
+            # three.
             first = next(id for id in [*old.closest(part.start), me] if id in kept.replicas)
             if before is None:
                 for peer in sorted(others):
@@ -252,6 +263,7 @@ class Plan:
         """The same without `_arm`. A new view plans many at once, and calls `_arm` once."""
         wish = self._wishes.setdefault(peer, _Wish(due))
         wish.due = min(wish.due, due)
+        # Wishes for one neighbour are joined: one comparison serves them all.
         wish.ranges.update(ranges)
 
     def _arm(self) -> None:
@@ -280,6 +292,7 @@ class Plan:
         self._alarm = None
         due = [peer for peer in self._free() if self._wishes[peer].due <= now]
         due.sort(key=lambda peer: self._wishes[peer].due)
+        # One for each call: the next may touch a range that this one has just made busy.
         if due and not self._stopped:
             peer = due[0]
             ranges = sorted(self._wishes.pop(peer).ranges)
@@ -295,6 +308,7 @@ class Plan:
         del self._running[peer]
         missing = Intervals(comparison.open)
         done = [part for part in comparison.ranges if not missing.touches((part.start, part.stop))]
+        # It counts as dead for the rule. Should it only be slow, its answer ends that.
         if comparison.silent:
             self._caught_up.silent(peer)
         elif not comparison.failed:

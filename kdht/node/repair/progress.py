@@ -41,6 +41,7 @@ class Progress:
             return 0.0
         if len(self._samples) < 2:
             return None
+        # From the most that was missing: while the first reports come in, the number still grows.
         then, before = max(self._samples, key=lambda sample: sample[1])
         gone, seconds = before - missing, now - then
         return missing / gone * seconds if gone > 0 and seconds > 0 else None

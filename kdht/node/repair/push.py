@@ -21,10 +21,12 @@ from kdht.wire import Contact
 from kdht.wire._shared import Op, Status
 from kdht.wire.certified import check_certified, is_certified
 
+# Keys only, so they take little memory. The next comparison finds what was refused.
 MAX_QUEUED = 4096
 LEAST_WAITING = 512
 BUSY_DELAY = 0.5
 """Seconds until a BUSY node is asked again."""
+# Five seconds. A node that is full or slow for longer is left to the next round.
 BUSY_TRIES = 10
 
 Pushed = Callable[[bool, SteadyTime], None]
@@ -61,6 +63,7 @@ class Pusher:
     def push(self, contact: Contact, key: bytes, done: Pushed, now: SteadyTime) -> None:
         """Send the record of a key to a node."""
         place = contact.id, key
+        # The same record for the same node is sent once, whoever asks for it.
         push = self._known.get(place)
         if push is None and len(self._known) >= MAX_QUEUED:
             self._context.counters["pushes_refused"] += 1
@@ -82,6 +85,7 @@ class Pusher:
     def _sent(self, push: _Push, now: SteadyTime) -> bool:
         context = self._context
         try:
+            # Only now: while it waited in the queue, a client may have written a newer one.
             record = context.store.get(push.key, context.unix())
         except StorageError:
             context.counters["storage_failed"] += 1
@@ -110,6 +114,7 @@ class Pusher:
         return True
 
     def _answered(self, push: _Push, rpc: Rpc, reply: Reply | None, now: SteadyTime) -> None:
+        # From the first transmission: an answer to a repetition shows that one was lost.
         rtt = now - rpc.sent[0] if rpc.sent else 0.0
         # Repair must give way to clients, so every sign of overload shrinks the window.
         if reply is None or len(rpc.sent) > 1 or reply.status is Status.BUSY:
@@ -118,6 +123,7 @@ class Pusher:
             self.window.answered(rtt, now)
         if reply is not None and reply.status is Status.BUSY and push.busy < BUSY_TRIES:
             push.busy += 1
+            # It keeps its place in the window, so a busy node slows this one down.
             self._context.node.timers.at(now + BUSY_DELAY, partial(self._again, push))
             return
         # CONFLICT: the other node has something newer, which is as good.

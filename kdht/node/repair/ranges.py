@@ -18,6 +18,7 @@ MAX_FREE_BITS = 5
 take turns between two nodes. There the whole group keeps the range: some keys in a hundred, at
 three replicas, have one replica more."""
 
+# Each entry is small. Other nodes name ranges, so without a bound a liar could fill the memory.
 MAX_KEPT = 4096
 """Ranges whose replicas a view remembers."""
 
@@ -56,6 +57,7 @@ class View:
         self.others = frozenset(others)
         self.kept = responsibility(self_id, others, replicas)
         self.replicas = replicas
+        # As numbers: the trie is descended bit by bit.
         self._ids = {number(id): id for id in (self_id, *others)}
         self._keepers: dict[Range, frozenset[bytes]] = {}
         self._last: KeptRange | None = None
@@ -64,6 +66,8 @@ class View:
 
     def kept_range(self, key: int) -> KeptRange | None:
         """The kept range that a key is in; None: other nodes keep it."""
+        # The ranges do not overlap and are sorted, so the last that begins before the key is the only
+        # candidate.
         at = bisect_right(self._starts, key) - 1
         return self.kept[at] if at >= 0 and key < self.kept[at].range.stop else None
 
@@ -109,6 +113,7 @@ class View:
 
     def replicas_of(self, key: int) -> frozenset[bytes]:
         """The IDs of all nodes that keep a key."""
+        # Repair walks keys in order, so the next key mostly lies in the range of the last.
         kept = self.kept_range(key) or self._last_kept(key)
         if kept is None:
             (kept,) = self._kept_touching(key, key + 1)
@@ -189,11 +194,13 @@ def _descend(
             count += len(group)
     if not wanted(here, nearest):
         return
+    # No key below orders these nodes any further, or going on would make too many ranges.
     if count <= replicas or free > MAX_FREE_BITS:
         found(here, nearest)
         return
     below = ID_BITS - 1 - here.bits
     ones = sum(node >> below & 1 for node in nearest[-1])
+    # Then this bit tells none of them apart, and both halves have the same nodes in another order.
     alike = ones in (0, len(nearest[-1]))
     for bit, half in enumerate(here.split(here.bits + 1)):
         parted = [

@@ -37,6 +37,7 @@ from kdht.wire._shared import ID_LEN, Op
 
 OPS = frozenset({Op.DIGEST, Op.OFFER, Op.STORE})
 """Of STORE, the replies to this node's pushes."""
+# As many as the largest window and all comparisons have under way.
 MAX_PENDING = 4096
 
 
@@ -89,6 +90,7 @@ class Repair:
         node.readiness.require(RECORDS)
         self._foreign = Foreign(context, pusher)
         self._plan = Plan(context, pusher, joined, self._view_changed)
+        # After the plan, which it gives its keys to.
         self._missed = Missed(context, self._plan)
         self._answers = RangeAnswers(context, pusher, self._plan, respond)
         self._joined = joined
@@ -130,6 +132,7 @@ class Repair:
         if message.is_reply:
             self._take_reply(message, datagram, now)
             return
+        # Requests to store are the coordinator's, on the transport's thread.
         if message.op is Op.STORE:
             raise Mismatch("not_control")  # the coordinator's
         sender = Contact(untrusted_id(message), *datagram.source)
@@ -175,6 +178,8 @@ class Repair:
 
     def doubt_own(self) -> None:
         """Records of the last run were put out of the store, because the node was away too long. Call before `start`."""
+        # Before the first comparison: nodes that are behind themselves cannot tell whether an old record was
+        # deleted.
         self._caught_up.doubt = Doubt.OPEN
 
     def trust_own(self) -> None:
@@ -230,6 +235,7 @@ class Repair:
 
     def drain(self, now: SteadyTime, drained: Callable[[], None]) -> None:
         """Give all records to the nodes that keep them without this one, then call `drained`."""
+        # First of all: a comparison would ask for records that this node is about to give away.
         self._plan.stop()
         self._foreign.stop()
         self._drain = Drain(self._context, self._pusher, drained)

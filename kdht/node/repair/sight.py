@@ -46,11 +46,13 @@ class Sight:
             says |= Says.KEEPS
         if self._sees(peer, range, now):
             says |= Says.SEES_YOU
+        # The closest first: should some not fit, the farthest are left out.
         named = sorted(keepers, key=lambda id: number(id) ^ range.start)
         return Report(Digest(0, 0), says, tuple(map(short, named)))
 
     def agrees(self, range: Range, report: Report) -> bool:
         """Whether the node with this report sends this one all writes and reads of the range."""
+        # It writes here and does not count this node: its writes would pass this node by.
         if self.view is None or (report.says & Says.KEEPS and not report.says & Says.SEES_YOU):
             return False
         own = {short(id) for id in self.view.keepers(range)}
@@ -59,10 +61,13 @@ class Sight:
 
     def _sees(self, peer: bytes, range: Range, now: SteadyTime) -> bool:
         self._forget(now)
+        # In all views of the last moments: a write that began with an older one may be under way without the
+        # peer.
         return all(peer in view.keepers(range) for _, view in self._recent)
 
     def _kept(self, range: Range, now: SteadyTime) -> bool:
         self._forget(now)
+        # In any of them: a write of this node's may be under way.
         return any(self._self_id in view.keepers(range) for _, view in self._recent)
 
     def _forget(self, now: SteadyTime) -> None:

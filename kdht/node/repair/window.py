@@ -7,14 +7,18 @@ queue has grown in a disk, a socket or a processor, where clients wait as well (
 
 from kdht.times import SteadyTime
 
+# Repair must go on under any load, or a cluster that is always busy would never be whole again.
 LEAST = 4
 FIRST = 16
+# A second's worth at a millisecond each. More only fills buffers.
 MOST = 1024
+# A sync of another group may come in between. That is no queue.
 PATIENCE = 0.05
 """Seconds that an answer may take beyond `SLOWNESS` times the quickest."""
 SLOWNESS = 2.0
 MEMORY = 10.0
 """Seconds after which the quickest answer is measured anew: a disk may have become slower."""
+# A late answer is a weaker sign than a loss.
 GENTLE, HARD = 0.7, 0.5
 
 
@@ -46,6 +50,7 @@ class Window:
         self._shrink(HARD, rtt, now)
 
     def _note(self, rtt: float, now: SteadyTime) -> None:
+        # Two values, so that the quickest of the last MEMORY seconds is known at the moment of the change.
         if now - self._since > MEMORY:
             self._quickest, self._coming, self._since = min(self._coming, rtt), rtt, now
         self._quickest = min(self._quickest, rtt)

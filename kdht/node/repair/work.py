@@ -16,6 +16,7 @@ from kdht.times import SteadyTime
 T = TypeVar("T")
 Steps = Generator[int, None, T]
 
+# About a millisecond of reads: control messages and probes wait no longer than that.
 SLICE = 256
 PAUSE = 0.003
 """Seconds between slices. With slices of about a millisecond that is a quarter of a processor at most."""
@@ -26,6 +27,7 @@ class Work:
 
     def __init__(self, timers: Timers, failed: Callable[[StorageError], None], faults: Faults) -> None:
         self._faults = faults
+        self._ends = faults.guard("the end of a job of repair")
         self._timers = timers
         self._failed = failed
         self._jobs: deque[tuple[Steps[Any], Callable[[Any, SteadyTime], None]]] = deque()
@@ -36,6 +38,7 @@ class Work:
 
     def start(self, steps: Steps[T], done: Callable[[T | None, SteadyTime], None], now: SteadyTime) -> None:
         """Run the job; `done` gets its result, or None if it failed. A short one runs at once."""
+        # At the front: a short job, such as one digest, need not wait for the long ones.
         self._jobs.appendleft((steps, done))
         if not self._runs:
             self._slice(now)
@@ -44,10 +47,9 @@ class Work:
         self._runs = True
         cost = 0
         while self._jobs and cost < SLICE:
-            try:
+            with self._ends:
                 cost += self._step(now)
-            except Exception:
-                self._faults.note("the end of a job of repair")
+        # The next slice begins with another job, so a long one does not hold up the others.
         self._jobs.rotate(-1)
         self._runs = bool(self._jobs)
         if self._runs:

@@ -361,11 +361,13 @@ cdef class CommonWrites:
         self._hand_over(turn, found)
         return True
 
-    def release_asked(self, turn, address, request_id) -> None:
-        """Hand over all writes for which this address is still asked, if one of them has this STORE."""
-        cdef CommonWrite write = self.jobs.get(request_id)
-        if write is None or not _waits_for(write, address):
-            return
+    def waits(self, request_id, address) -> bool:
+        """Whether the answer of this address to this STORE is awaited."""
+        found = self.jobs.get(request_id)
+        return found is not None and _waits_for(found, address)
+
+    def release_asked(self, turn, address) -> None:
+        """Hand over all writes for which this address is still asked."""
         for found in list(self.jobs.values()):
             if _waits_for(found, address):
                 self._hand_over(turn, found)

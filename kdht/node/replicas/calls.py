@@ -41,10 +41,13 @@ _REPLY = int(Flag.REPLY)
 
 FIRST_CERTIFIED = CERTIFIED >> 56
 """The first byte of a STORE or PROMISE of a self-certified record is this or more."""
+# As many as the writer's queue has writes.
 MAX_CALLS = 8192
 MAX_ADDRESSES = 4096
+# After three the stand-in has answered, or the write's deadline is over.
 TRIES = 3
 FIRST_TIMEOUT = 0.2
+# A disk syncs in some milliseconds, but a group before it may be at it. A FETCH only waits for a read.
 LEAST_TIMEOUT = {Op.STORE: 0.05, Op.FETCH: 0.015, Op.PROMISE: 0.05}
 """Seconds. STORE and PROMISE wait for a disk."""
 MOST_TIMEOUT = 1.0
@@ -142,6 +145,7 @@ class Calls:
     def ask(self, turn: Turn, question: ReplicaQuestion, address: Address, told: Told) -> bool:
         """Send a question to a node. If that is impossible, returns False and never calls `told`."""
         source = self._sources.get(address.is_ipv4)
+        # By both: one question goes to several replicas under one request ID.
         place = question.request_id, address
         # Bounded, so that silent replicas cannot use up the memory.
         if source is None or len(self._pending) >= MAX_CALLS or place in self._pending:
@@ -162,6 +166,7 @@ class Calls:
     def receive(self, turn: Turn, reply: Datagram) -> bool:
         """Take a reply. False if it belongs to no waiting call."""
         data = reply.data
+        # The source is part of the key, so a reply from another address finds nothing.
         call = self._pending.get((int.from_bytes(data[_REQUEST_ID], "big"), reply.source))
         if call is None:
             return False
@@ -191,13 +196,18 @@ class Calls:
         self._counters["calls_unreadable"] += 1
         return ReplicaAnswer(Status.STORAGE_FAILED, b"")
 
+    def waits(self, request_id: int, address: Address) -> bool:
+        """Whether the answer of this address to this question is awaited."""
+        return (request_id, address) in self._pending
+
     def unreachable(self, turn: Turn, address: Address, request_id: int) -> None:
         """An ICMP error quotes a message of that ID to this address. If it is a call's, all calls there end as CLOSED.
 
         The kernel sends few ICMP errors a second, so each call cannot have its own. A later answer does not undo this.
         """
-        if (request_id, address) not in self._pending:
+        if not self.waits(request_id, address):
             return
+        # The list first: `_end` removes from the dictionary.
         for call in [call for call in self._pending.values() if call.address == address]:
             self._counters["calls_unreachable"] += 1
             self._end(turn, call, CLOSED)
@@ -219,6 +229,7 @@ class Calls:
         place = op, address
         trip = self._trips.get(place)
         if trip is None:
+            # Nodes come and go for years. A forgotten address starts again with FIRST_TIMEOUT.
             if len(self._trips) >= MAX_ADDRESSES:
                 del self._trips[next(iter(self._trips))]
             trip = self._trips[place] = RoundTrip()
@@ -230,6 +241,7 @@ class Calls:
         timeout = self.trip(question.op, call.address).timeout(
             FIRST_TIMEOUT, LEAST_TIMEOUT[question.op], MOST_TIMEOUT
         )
+        # Doubled, so that a disk that is slow under load gets fewer repetitions and not more.
         call.alarm = turn.after(min(timeout * 2**call.tries, MOST_TIMEOUT), partial(self._overdue, call))
         call.tries += 1
 
@@ -239,6 +251,7 @@ class Calls:
         if call.tries == 1:
             self._on_silent(call.address)
             call.told(turn, call, SLOW)
+        # `told` may have ended the whole job, and this call with it.
         if self._pending.get((call.question.request_id, call.address)) is not call:
             return
         if call.tries >= TRIES:
@@ -247,6 +260,7 @@ class Calls:
             self._transmit(turn, call)
 
     def _end(self, turn: Turn, call: ReplicaCall, what: ReplicaAnswer | str) -> None:
+        # Before `told`, which may ask the same address again.
         del self._pending[call.question.request_id, call.address]
         call.alarm[2] = None
         call.told(turn, call, what)

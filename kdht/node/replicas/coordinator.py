@@ -334,8 +334,11 @@ class Coordinator:
     def unreachable(self, address: Address, request_id: int, now: UnixTime) -> None:
         """As Calls.unreachable."""
         with self.turn(now) as turn:
-            if self.common is not None:
-                self.common.release_asked(turn, address, request_id)
+            common = self.common
+            if common is not None and (
+                common.waits(request_id, address) or self._calls.waits(request_id, address)
+            ):
+                common.release_asked(turn, address)
             self._calls.unreachable(turn, address, request_id)
 
     def _refuse_stores(self, batch: Sequence[Datagram], now: UnixTime) -> list[Datagram]:
