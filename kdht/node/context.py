@@ -24,7 +24,8 @@ COUNTERS = (
     "not_control", "not_own_address", "wrong_client", "own_id", "unmatched", "wrong_address", "wrong_id",
     "unusable_contact", "pending_full", "verifying_full", "lookups_full", "reply_rate",
     "demoted", "unreachable", "unreachable_ignored", "suspects", "suspect_unknown", "suspect_rate", "gossip_spared",
-    "notices_sent", "notices_full", "left", "left_stale", "leaving", "newcomers", "aside", "other_version", "meetings", "faults",
+    "notices_sent", "notices_full", "left", "left_stale", "leaving", "newcomers", "aside", "other_version",
+    "meetings", "cut_off", "faults",
 )  # fmt: skip
 """The counters of a node, beside the reasons of BadPacket."""
 

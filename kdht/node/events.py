@@ -55,6 +55,12 @@ class LeftCluster(NamedTuple):
     contacts: list[Contact]
 
 
+class CutOff(NamedTuple):
+    """This contact alone named members that this node cannot reach: it counts as dead for a while."""
+
+    contact: Contact
+
+
 class Resumes(NamedTuple):
     """No node names those members any more. The daemon must start the node anew, as by a restart."""
 
@@ -97,6 +103,7 @@ Event: TypeAlias = (
     | Barred
     | Admitted
     | LeftCluster
+    | CutOff
     | Resumes
     | YieldsToTwin
     | HasTwin
