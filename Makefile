@@ -10,6 +10,8 @@ JOBS ?= $(if $(filter 0,$(shell id -u)),3,0)
 ARGS ?=
 # What failed beside others (status 1) has to pass alone: three clusters on two processors may be late for each other.
 ALONE = { [ $$? = 1 ] && [ $(JOBS) != 0 ] && $(BIN)/python -m pytest --last-failed --last-failed-no-failures none $(ARGS); }
+# A kernel that a test loads the XDP program into. It needs root, as that test does.
+KERNEL := $(if $(filter 0,$(shell id -u)),build/kernels/.fetched-6.1)
 export PREFIX ?= /usr/local
 export DESTDIR ?=
 export PIP_ARGS ?=
@@ -25,11 +27,15 @@ NEEDS := $(if $(filter socket,$(DATAPATH)),socket,all)
 demo: $(VENV)/.built-$(NEEDS) ## 8 nodes, real packets, a real data set. DATAPATH=socket: without root. ARGS=--help: options
 	$(BIN)/python -m demo --datapath $(DATAPATH) $(ARGS)
 
-test: $(VENV)/.built-all ## all tests; those marked root need root. ARGS="-k wire": some of them; JOBS=0: one after the other
+test: $(VENV)/.built-all $(KERNEL) ## all tests; those marked root need root. ARGS="-k wire": some of them; JOBS=0: one after the other
 	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --durations 20 $(ARGS) || $(ALONE)
 
 check: lint ## lint, types and the tests that need neither root nor daemons: while you edit
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m "not root and not browser and not cluster and not slow" $(ARGS)
+
+# The tests' processes have a network of their own, without a way to Debian's archive. Without one here the test is skipped.
+build/kernels/.fetched-%:
+	scripts/kernels fetch $* && touch $@ || true
 
 lint: $(VENV)/.built-all ## ruff, mypy and cython-lint
 	$(BIN)/ruff check .

@@ -41,10 +41,10 @@ class Blocking:
         self._client.close()
 
 
-def connect(nodes: list[str], *, blocking: bool, direct: bool) -> RecordedCalls:
+def connect(nodes: list[str], *, blocking: bool, direct: bool, spread: bool) -> RecordedCalls:
     if blocking:
-        return Blocking(Client(nodes, timeout=TIMEOUT, direct=direct))
-    return AsyncClient(nodes, timeout=TIMEOUT, direct=direct)
+        return Blocking(Client(nodes, timeout=TIMEOUT, direct=direct, spread_reads=spread))
+    return AsyncClient(nodes, timeout=TIMEOUT, direct=direct, spread_reads=spread)
 
 
 class Recorded:

@@ -202,7 +202,9 @@ def _read_all(stage: Stage, keys: Sequence[str]) -> None:
     """Every key by QUORUM_GET and by GET through each node, as clients of their own."""
 
     async def through(number: int, address: str, recorder: Recorder) -> None:
-        client = Recorded(f"final.{number}", connect([address], blocking=False, direct=False), recorder)
+        client = Recorded(
+            f"final.{number}", connect([address], blocking=False, direct=False, spread=False), recorder
+        )
         waiting = iter(keys)
 
         async def reader() -> None:

@@ -44,7 +44,8 @@ async def _client(client: Recorded, rng: random.Random, options: Options, ended:
 
 
 async def run(options: Options) -> None:
-    """Every third client is a blocking one, every fourth takes direct answers; each asks nodes in its own order."""
+    """Every third client is a blocking one, every fourth takes direct answers, every fourth reads from any replica; each
+    asks nodes in its own order."""
     ended = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
     with Recorder(Path(options.history)) as recorder:
@@ -55,7 +56,9 @@ async def run(options: Options) -> None:
             for number in range(options.clients):
                 rng = random.Random(f"{options.seed} {options.name} {number}")
                 nodes = rng.sample(options.nodes, len(options.nodes))
-                calls = connect(nodes, blocking=number % 3 == 2, direct=number % 4 == 3)
+                calls = connect(
+                    nodes, blocking=number % 3 == 2, direct=number % 4 == 3, spread=number % 4 == 1
+                )
                 client = Recorded(f"{options.name}.{number}", calls, recorder)
                 group.create_task(_closing(client, rng, options, ended))
 

@@ -15,6 +15,7 @@ from browser import missing
 from daemons import KDHTCTL, KDHTD, DevNode
 from installed import make_wheels
 from machines import Machine
+from mainline import absent
 from pyroute2 import netns
 from worlds import enter_own_world
 
@@ -74,12 +75,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """What needs root or a browser is skipped where there is none; in CI that would hide it, so it is a failure."""
+    """What needs root or other programs is skipped where there is none; in CI that would hide it, so it is a failure."""
     lacks = pytest.fail if IN_CI else pytest.skip
     if item.get_closest_marker("root") and os.geteuid() != 0:
         lacks("needs root")
     if item.get_closest_marker("browser") and (programs := missing()):
         lacks(f"needs {' and '.join(programs)} (Debian: apt-get install chromium chromium-driver)")
+    if item.get_closest_marker("others") and (programs := absent()):
+        lacks(f"needs {' and '.join(programs)} (apt-get install nodejs; pip install --group dev)")
 
 
 @pytest.fixture

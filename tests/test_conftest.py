@@ -37,6 +37,7 @@ def test_it():
     pass
 """
 NEEDS_A_BROWSER = NEEDS_ROOT.replace("root", "browser")
+NEEDS_OTHERS = NEEDS_ROOT.replace("root", "others")
 
 
 def run(directory: Path, source: str, *more: str, ci: bool, before: list[str] | None = None) -> str:
@@ -83,6 +84,14 @@ def test_tests_of_a_browser_without_one(tmp_path: Path, monkeypatch, ci: bool, c
     said = run(tmp_path, NEEDS_A_BROWSER, ci=ci)
     assert closing in said.splitlines()[-1]
     assert ci or "needs chromium and chromedriver" in said
+
+
+@pytest.mark.parametrize(("ci", "closing"), [(True, "1 error"), (False, "1 skipped")])
+def test_tests_of_other_signers_without_them(tmp_path: Path, monkeypatch, ci: bool, closing: str) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    said = run(tmp_path, NEEDS_OTHERS, ci=ci)
+    assert closing in said.splitlines()[-1]
+    assert ci or "needs Node.js" in said
 
 
 def test_a_run_that_leaves_nothing_passes(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ class Actor:
         *,
         seed: int,
         skew: float = 0.0,
+        spread: bool = False,
         name: str = "",
     ) -> None:
         self.done = False
@@ -50,6 +51,7 @@ class Actor:
             Random(f"client {seed} {number}"),
             timeout=TIMEOUT,
             skew=skew,
+            spread=spread,
         )
 
     def next(self) -> None:

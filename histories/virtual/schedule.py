@@ -57,6 +57,8 @@ class Schedule:
     client_skews: tuple[float, ...] = (0.0, 0.0, 0.0)
     entries: tuple[tuple[int, ...], ...] = ()
     """The nodes that each client asks, in its order."""
+    spread: tuple[int, ...] = ()
+    """The clients whose reads go to any replica."""
     faults: tuple[Fault, ...] = ()
     actions: tuple[Action, ...] = ()
 
@@ -76,18 +78,26 @@ class Schedule:
             f"seed {self.seed}, profile {self.profile}, {self.nodes} nodes",
             f"clocks ahead, s: {skews}; of clients: {clients}",
             f"entry nodes: {entries}",
+            f"reads go to any replica: {' '.join(f'c{n}' for n in self.spread) or 'none'}",
             *(f"fault  {fault}" for fault in self.faults),
             *(f"action {action}" for action in self.actions),
         ]
         return "\n".join(lines)
 
 
-MIXES = {
+Mixes = dict[str, tuple[str, ...]]
+
+MIXES: Mixes = {
     "register": ("put", "put", "get", "quorum_get", "quorum_get", "delete", "put"),
     "counter": ("add", "add", "add", "quorum_get", "get"),
     "mixed": ("put", "cas", "cas", "create", "delete", "cas_delete", "get", "quorum_get", "add"),
 }
 """The operations of one key, each as likely as the others."""
+SESSIONS: Mixes = {
+    "session": ("put", "put", "delete", "get", "get", "get", "get"),
+    "deleted": ("put", "delete", "get", "get"),
+}
+"""Reads of what the client itself has just written or deleted."""
 
 
 def draw(seed: int, profile: str | None = None) -> Schedule:
@@ -95,11 +105,12 @@ def draw(seed: int, profile: str | None = None) -> Schedule:
     rng = Random(f"schedule {seed}")
     drawn = rng.choice(OFTEN)
     chosen = profile or drawn
-    nodes = PROFILES[chosen][0](rng)
+    made = PROFILES[chosen]
+    nodes = made.nodes(rng)
     clients = 3
-    actions = _actions(rng, clients)
+    actions = _actions(rng, clients, made.mixes)
     length = _length(actions)
-    faults = PROFILES[chosen][1](rng, nodes, length)
+    faults = made.faults(rng, nodes, length)
     schedule = Schedule(
         seed=seed, profile=chosen, nodes=nodes, faults=tuple(sorted(faults)), actions=tuple(actions)
     )
@@ -116,16 +127,22 @@ def draw(seed: int, profile: str | None = None) -> Schedule:
         skews=skews,
         client_skews=client_skews,
         entries=entries,
+        spread=_spread(seed, clients),
         faults=schedule.faults,
         actions=schedule.actions,
     )
 
 
-def _actions(rng: Random, clients: int) -> list[Action]:
+def _spread(seed: int, clients: int) -> tuple[int, ...]:
+    rng = Random(f"spread {seed}")
+    return tuple(client for client in range(clients) if rng.random() < 0.4)
+
+
+def _actions(rng: Random, clients: int, mixes: Mixes) -> list[Action]:
     keys = {}
     for number in range(rng.randint(1, 3)):
-        mix = rng.choice(tuple(MIXES))
-        keys[f"{mix}-{number}"] = MIXES[mix]
+        mix = rng.choice(tuple(mixes))
+        keys[f"{mix}-{number}"] = mixes[mix]
     hurry = rng.choice((0.005, 0.05, 0.3))
     found = []
     for client in range(clients):
@@ -201,13 +218,50 @@ def _growth(rng: Random, nodes: int, length: float) -> list[Fault]:
     return joins + [fault for fault in _network(rng, length) if fault.amount <= 0.05]
 
 
-PROFILES: dict[str, tuple[Callable[[Random], int], Callable[[Random, int, float], list[Fault]]]] = {
-    "fixed": (lambda rng: 3, _fixed),
-    "calm": (lambda rng: rng.randint(4, 6), _calm),
-    "one by one": (lambda rng: rng.randint(4, 6), _one_by_one),
-    "growth": (lambda rng: 3, _growth),
-}
-"""The number of nodes at the start, and their faults."""
+def _lagging(rng: Random, nodes: int, length: float) -> list[Fault]:
+    """A replica does not hear of some writes, and answers clients, now and then alone: all others are paused."""
+    found = _network(rng, length)[:1]
+    for _ in range(rng.randint(1, 3)):
+        source, behind = rng.sample(range(1, nodes + 1), 2)
+        at = rng.uniform(0, length * 0.7)
+        until = at + rng.uniform(0.2, 2.0)
+        found.append(Fault(round(at, 3), round(until, 3), "cut", (source, behind)))
+        if rng.random() < 0.5:
+            alone = rng.uniform(at, until)
+            ends = round(alone + rng.uniform(0.1, 1.5), 3)
+            others = [node for node in range(1, nodes + 1) if node != behind]
+            found += [Fault(round(alone, 3), ends, "pause", (node,)) for node in others]
+    return found
 
-OFTEN = ("fixed", "fixed", "fixed", *PROFILES)
-"""Of which a seed draws one. The first is a third of the work, and has the most faults."""
+
+def _all_restart(rng: Random, nodes: int, length: float) -> list[Fault]:
+    """All nodes are killed together, once or twice, and start again in any order."""
+    found = _network(rng, length)[:1]
+    for _ in range(rng.randint(1, 2)):
+        at = rng.uniform(0, length)
+        for node in range(1, nodes + 1):
+            dies = at + rng.random() * rng.choice((0.0, 0.01, 0.5))
+            found.append(
+                Fault(round(dies, 3), round(dies + 0.05 + rng.expovariate(1 / 0.8), 3), "kill", (node,))
+            )
+    return found
+
+
+class Profile(NamedTuple):
+    nodes: Callable[[Random], int]
+    """At the start."""
+    faults: Callable[[Random, int, float], list[Fault]]
+    mixes: Mixes = MIXES
+
+
+PROFILES: dict[str, Profile] = {
+    "fixed": Profile(lambda rng: 3, _fixed),
+    "calm": Profile(lambda rng: rng.randint(4, 6), _calm),
+    "one by one": Profile(lambda rng: rng.randint(4, 6), _one_by_one),
+    "growth": Profile(lambda rng: 3, _growth),
+    "sessions": Profile(lambda rng: rng.randint(3, 4), _lagging, SESSIONS),
+    "all restart": Profile(lambda rng: rng.randint(3, 4), _all_restart),
+}
+
+OFTEN = ("fixed", *PROFILES)
+"""Of which a seed draws one. The first has the most faults, and comes twice."""

@@ -105,6 +105,7 @@ class _World:
             self.history.append,
             seed=schedule.seed,
             skew=schedule.client_skews[number],
+            spread=number in schedule.spread,
         )
 
     def _leave_drained(self) -> None:

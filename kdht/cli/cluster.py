@@ -75,6 +75,8 @@ def cluster(socket_path: Path, keys: int, views: bool, timeout: float, settle: f
         time.sleep(LOOK_AGAIN)
         data = _look(socket_path, keys, timeout)
     emit(data, as_json, "cluster.cluster")
+    if data["twins"]:
+        raise Disagreement(two_with_one_id(data["twins"]))
     if _differ(data):
         raise Disagreement(difference(data))
 
@@ -91,7 +93,8 @@ def _look(path: Path, keys: int, timeout: float) -> Data:
         compare(nodes, seen, names)
     shares = control_client.ask(path, "shares", Shares, timeout=SHARES_TIMEOUT)
     _give_shares(nodes, shares.nodes)
-    return {"node_id": status.node_id, "keys": keys, "nodes": nodes, "shares": Evenness.of(shares)}
+    return {"node_id": status.node_id, "keys": keys, "nodes": nodes, "shares": Evenness.of(shares),
+            "twins": [structs.asdict(pair) for pair in status.twins]}  # fmt: skip
 
 
 def _give_shares(nodes: list[Data], shares: Sequence[Share]) -> None:
@@ -105,6 +108,12 @@ def _give_shares(nodes: list[Data], shares: Sequence[Share]) -> None:
 
 def _differ(data: Data) -> bool:
     return any(node["agrees"] != node["asked"] for node in data["nodes"])
+
+
+def two_with_one_id(twins: list[Data]) -> str:
+    """The problem and its remedy, in one line."""
+    found = "; ".join(f"{' and '.join(pair['addresses'])} have the ID {pair['id']}" for pair in twins)
+    return f"{found}: one of them was copied: stop the copy, move its data directory away, and start it again"
 
 
 def difference(data: Data) -> str:

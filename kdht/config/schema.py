@@ -79,7 +79,9 @@ class NodeSection(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True)
         list[Ip],
         Meta(
             max_length=MAX_OWN,
-            description="The addresses of this node for other nodes, when `listen` is a wildcard (0.0.0.0 or ::).",
+            description="The addresses of this node for other nodes, when `listen` is a wildcard (0.0.0.0 or ::). An interface "
+            "of this host must have them: a node cannot work behind address translation. Clients may ask at the host's other "
+            "addresses too, if the other nodes can reach those.",
         ),
     ] = []
     freebind: Annotated[

@@ -36,6 +36,8 @@ class Settings:
     """The own addresses without the anycast ones."""
     keys: tuple[ClusterSecret, ...]
     """The first signs."""
+    also: tuple[Address, ...] = ()
+    """Other addresses of this host, where clients may ask a node with a wildcard (kdht/daemon/host_addresses.py)."""
     access: AccessPolicy
     senders: Senders
     """Whose requests this node takes."""

@@ -162,7 +162,7 @@ def resolve_bootstrap(settings: Settings) -> BootstrapAddresses:
     unresolved, unreachable = [], []
     for name in settings.config.node.bootstrap:
         answers = _lookup(name)
-        usable = [a for a in answers if a.is_ipv4 in families and a not in settings.own]
+        usable = [a for a in answers if a.is_ipv4 in families and a not in (*settings.own, *settings.also)]
         addresses |= dict.fromkeys(usable)
         if not answers:
             unresolved.append(name)

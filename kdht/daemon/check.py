@@ -20,6 +20,7 @@ from kdht.daemon.bootstrap import resolve_bootstrap
 from kdht.daemon.control.server import group_id
 from kdht.daemon.datadir import kept_node_id
 from kdht.daemon.datapaths import PROBES
+from kdht.daemon.host_addresses import settled
 from kdht.daemon.pages.server import bound
 from kdht.datapath.host.local_addresses import allow_absent
 from kdht.errors import ConfigError, DatapathError, KdhtError, StorageError
@@ -70,6 +71,8 @@ def _addresses(settings: Settings) -> Iterator[str]:
     if running:
         yield "a daemon runs on this data directory now, so its addresses were not tried"
     yield f"other nodes learn {settings.address}"
+    if also := settled(settings).also:
+        yield f"clients may also ask {', '.join(address.host for address in also)}"
     anycast = settings.own[len(settings.unicast) :]
     if anycast:
         yield f"answers for the anycast addresses {', '.join(a.host for a in anycast)}"

@@ -19,18 +19,23 @@ from kdht.node.events import (
     ContactAdded,
     ContactDrained,
     ContactRemoved,
+    CutOff,
     Drained,
     Event,
+    HasTwin,
     Isolated,
     Joined,
     LeftCluster,
     LookupDone,
     Ready,
     Resumes,
+    SeesTwins,
+    YieldsToTwin,
 )
 from kdht.node.forget import Fate, Told
 from kdht.node.node import Node
 from kdht.node.readiness import Readiness
+from kdht.node.twins import Pair
 from kdht.times import SteadyTime
 from kdht.wire import Address, Contact
 from kdht.wire._shared import Op
@@ -46,7 +51,11 @@ LEVELS: dict[type[Event], int] = {
     Barred: logging.DEBUG,
     Admitted: logging.DEBUG,
     LeftCluster: logging.WARNING,
+    CutOff: logging.WARNING,
     Resumes: logging.INFO,
+    YieldsToTwin: logging.ERROR,
+    HasTwin: logging.ERROR,
+    SeesTwins: logging.WARNING,
     ContactAdded: logging.DEBUG,
     ContactRemoved: logging.DEBUG,
     ContactDrained: logging.DEBUG,
@@ -58,7 +67,11 @@ WORDS: dict[type[Event], str] = {
     Barred: "no writes yet: members are named that this node cannot reach",
     Admitted: "all members can be reached",
     LeftCluster: "this node left its cluster and serves nothing, for it cannot reach members of it",
+    CutOff: "a member alone named others that this node cannot reach: it counts as dead for a while",
     Resumes: "nobody names members any more that this node cannot reach",
+    YieldsToTwin: "an older node has this node's ID: this one left the cluster and serves nothing",
+    HasTwin: "a younger node has this node's ID",
+    SeesTwins: "two nodes have one ID",
     Drained: "all records are given away",
     ContactAdded: "contact added",
     ContactRemoved: "contact removed",
@@ -180,8 +193,18 @@ class Driver:
 
     @property
     def aside(self) -> bool:
-        """Whether the node has left its cluster, because it cannot reach some members."""
-        return self._node.reach.aside
+        """Whether the node has left its cluster by itself, for one of the reasons in `Node.aside`."""
+        return self._node.aside
+
+    @property
+    def twins(self) -> list[Pair]:
+        """Nodes with one ID that were seen not long ago, this node among them or not."""
+        return self._node.twins.pairs(self._now())
+
+    @property
+    def yields_to_twin(self) -> bool:
+        """Whether this node serves nothing, because an older one has its ID."""
+        return self._node.twins.aside
 
     @property
     def gone(self) -> list[Contact]:
@@ -246,6 +269,10 @@ def _tell(event: Event) -> None:
             fields = {"contacts": contacts}
         case LeftCluster(members):
             fields = {"members": ", ".join(str(member.address) for member in members)}
-        case ContactAdded(contact) | ContactRemoved(contact) | ContactDrained(contact):
+        case YieldsToTwin(address) | HasTwin(address):
+            fields = {"address": address}
+        case SeesTwins(contact, other):
+            fields = {"node_id": contact.id.hex(), "addresses": f"{contact.address}, {other}"}
+        case ContactAdded(contact) | ContactRemoved(contact) | ContactDrained(contact) | CutOff(contact):
             fields = {"node_id": contact.id.hex(), "address": contact.address}
     log.log(level, WORDS[type(event)], extra=fields)

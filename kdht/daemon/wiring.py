@@ -95,7 +95,7 @@ def build(
     transport = SocketTransport(
         core,
         settings.listen,
-        own=[address.ip for address in settings.own],
+        own=[address.ip for address in (*settings.own, *settings.also)],
         lane=SOCKET_LANE,
         cache=cache,
         rates=client_rates(settings),
@@ -259,7 +259,7 @@ def configure(publisher: Publisher, node_id: bytes, settings: Settings) -> None:
     publisher.configure(
         self_id=node_id,
         port=settings.address.port,
-        own=[address.ip for address in settings.own],
+        own=[address.ip for address in (*settings.own, *settings.also)],
         source4=source4.ip if source4 else None,
         source6=source6.ip if source6 else None,
         keys=[(key.epoch, key.tag) for key in settings.keys],

@@ -40,6 +40,7 @@ REASONS = ("none", "mac", "expired", "revoked", "right", "scope", "seq")
 revoked; it has no right to this, or to this key; the time in it is too far from the node's."""
 KINDS = WRITES, READS = "writes", "reads"
 
+# Deriving a key is one hash. It is saved for the clients that come often, and not for all of them.
 MAX_KNOWN = 1024
 """Grants whose key is remembered."""
 
@@ -48,7 +49,7 @@ _KEY = slice(OFFSET["key"], OFFSET["key"] + shared.ID_LEN)
 # As plain numbers: an enum's operators cost more than all else that is done with them.
 _PROVEN = int(Flag.PROVEN)
 _NEEDED = {int(op): int(right) for op, right in NEEDED.items()}
-_WRITING = frozenset({int(Op.PUT), int(Op.DELETE)})
+_WRITING = frozenset({int(Op.PUT), int(Op.DELETE), int(Op.ANNOUNCE), int(Op.WITHDRAW)})
 _HEAD = shared.HEADER_LEN
 _SEQ = slice(-shared.PROOF_MAC_LEN - SEQ.size, -shared.PROOF_MAC_LEN)
 _GRANT = slice(-PROOF.size, -PROOF.size + shared.GRANT_LEN)
@@ -97,6 +98,7 @@ class _Judge:
         if len(data) < _HEAD + PROOF.size:
             return "mac"
         packed = data[_GRANT]
+        # By the whole grant: a grant with one more right is another one, with another key.
         known = self._known.get(packed)
         if known is None:
             try:
@@ -110,8 +112,10 @@ class _Judge:
             key=known.key,
             person=PROOF_PERSON,
         )
+        # In constant time, so that a forger learns nothing from how long the refusal takes.
         if not compare_digest(mac.digest(), data[-shared.PROOF_MAC_LEN :]):
             return "mac"
+        # Only now: a grant without a right proof is anybody's.
         self._remember(packed, known)
         return self._refused(known, data, now) or (_off_time(data, now) if window else "")
 
@@ -135,6 +139,7 @@ class _Judge:
     def _remember(self, packed: bytes, known: _Known) -> None:
         """Only what was proven: strangers cannot fill it."""
         if packed not in self._known:
+            # All at once: what is needed comes back with the next request of each client.
             if len(self._known) >= MAX_KNOWN:
                 self._known.clear()
             self._known[packed] = known
@@ -147,6 +152,8 @@ class _Judge:
             return "revoked"
         if not known.rights & _NEEDED[data[_OP]]:
             return "right"
+        # The inner key is in the proof, so a client can show that its key lies in its scope without naming the
+        # key's text.
         if known.scope and scoped_key(data[_INNER], known.scope) != data[_KEY]:
             return "scope"
         return ""
@@ -156,6 +163,8 @@ def _off_time(data: bytes, now: UnixTime) -> str:
     """A write's time is checked as its version, which may be ahead of the clock where the key's is."""
     seq = int.from_bytes(data[_SEQ], "big")
     if data[_OP] in _WRITING:
+        # A version of 0 would be given by the coordinator, and then a copy of the datagram would be another
+        # write.
         return "" if seq else "seq"
     return "seq" if abs(seq - micros(now)) > MAX_CLOCK_ERROR else ""
 
@@ -171,6 +180,7 @@ class Access:
 
     def set_policy(self, policy: AccessPolicy) -> None:
         """From now on judge by this one."""
+        # A new judge, not a changed one: a request that is being judged keeps its policy to the end.
         self._judge, self.policy = _Judge(policy), policy
 
     @property

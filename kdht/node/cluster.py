@@ -32,6 +32,7 @@ class Policy:
 
     def of(self, replicas: int) -> "Policy":
         """The same for another number of replicas: one, a majority or all of them confirm, as before."""
+        # "All" stays all, and "quorum" stays a majority: the operator named a policy, and not a number.
         if self.acks == self.replicas > self.majority:
             return replace(self, replicas=replicas, acks=replicas)
         acks = replicas // 2 + 1 if self.acks >= self.majority else self.acks

@@ -24,7 +24,8 @@ COUNTERS = (
     "not_control", "not_own_address", "wrong_client", "own_id", "unmatched", "wrong_address", "wrong_id",
     "unusable_contact", "pending_full", "verifying_full", "lookups_full", "reply_rate",
     "demoted", "unreachable", "unreachable_ignored", "suspects", "suspect_unknown", "suspect_rate", "gossip_spared",
-    "notices_sent", "notices_full", "left", "left_stale", "leaving", "newcomers", "aside", "other_version", "meetings", "faults",
+    "notices_sent", "notices_full", "left", "left_stale", "leaving", "newcomers", "aside", "other_version",
+    "meetings", "cut_off", "faults",
 )  # fmt: skip
 """The counters of a node, beside the reasons of BadPacket."""
 
@@ -47,12 +48,14 @@ class NodeContext:
         self.counters: Counter[str] = Counter(dict.fromkeys(COUNTERS, 0))
         self.faults = Faults(self.counters)
         self.timers = Timers(self.faults)
+        # Bounded, should the daemon's loop stand still.
         self.events: deque[Event] = deque(maxlen=MAX_EVENTS)
         self.readiness = Readiness(self.events)
         self.unix_offset = 0.0
         """Steady time plus this is Unix time."""
         self.rpcs: Rpcs
         """Set by the Node, which sends."""
+        # Reversed, so that the first address of each IP version is the one that stays.
         self._source = {address.is_ipv4: address for address in reversed(own)}
 
     def source(self, target: Address) -> Address | None:
@@ -74,20 +77,43 @@ class NodeContext:
         done: Done,
         now: SteadyTime,
         tries: int = 0,
+        body: bytes = b"",
     ) -> bool:
-        """Start a request. If too many wait, returns False and never calls `done`. `tries` 0: the usual number."""
+        """Start a request. If too many wait, returns False and never calls `done`. `tries` 0: the usual number.
+
+        `body` follows this node's ID.
+        """
         options = self.options
         entry = self.table.at(address)
         timeout = options.first_timeout
+        # A known contact has a measured round trip. A stranger may be far away.
         if entry is not None:
             timeout = entry.timeout(timeout, options.min_timeout, options.max_timeout)
         longest = options.max_timeout
-        rpc = Rpc(op, key, address, id, done, tries=tries or options.tries, timeout=timeout, longest=longest)
+        rpc = Rpc(
+            op,
+            key,
+            address,
+            id,
+            done,
+            tries=tries or options.tries,
+            timeout=timeout,
+            longest=longest,
+            body=body,
+        )
         return self.rpcs.start(rpc, now)
 
-    def ping(self, address: Address, id: bytes | None, done: Done, now: SteadyTime, tries: int = 0) -> bool:
+    def ping(
+        self,
+        address: Address,
+        id: bytes | None,
+        done: Done,
+        now: SteadyTime,
+        tries: int = 0,
+        body: bytes = b"",
+    ) -> bool:
         """Send a PING, like `ask`."""
-        return self.ask(Op.PING, id or UNKNOWN_ID, address, id, done, now, tries)
+        return self.ask(Op.PING, id or UNKNOWN_ID, address, id, done, now, tries, body)
 
     @property
     def leaving(self) -> bool:
@@ -106,6 +132,7 @@ class NodeContext:
         """Whether this is another node's ID, with a host address and a port."""
         ip, port = contact.ip, contact.port
         address = Address(ip, port)
+        # Untrusted: a ping to a multicast or broadcast address would be answered by many.
         is_host = 0 < ip[12] < _MULTICAST_4 if address.is_ipv4 else ip[0] != _MULTICAST_6 and ip != NO_IP
         is_other = contact.id not in (self.id, UNKNOWN_ID) and address not in self.own
         return is_host and port != 0 and is_other

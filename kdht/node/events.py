@@ -2,7 +2,7 @@
 
 from typing import NamedTuple, TypeAlias
 
-from kdht.wire import Contact
+from kdht.wire import Address, Contact
 
 
 class Joined(NamedTuple):
@@ -55,8 +55,33 @@ class LeftCluster(NamedTuple):
     contacts: list[Contact]
 
 
+class CutOff(NamedTuple):
+    """This contact alone named members that this node cannot reach: it counts as dead for a while."""
+
+    contact: Contact
+
+
 class Resumes(NamedTuple):
     """No node names those members any more. The daemon must start the node anew, as by a restart."""
+
+
+class YieldsToTwin(NamedTuple):
+    """An older node with this node's ID lives at that address. This node has left its cluster for good."""
+
+    address: Address
+
+
+class HasTwin(NamedTuple):
+    """A younger node with this node's ID lives at that address."""
+
+    address: Address
+
+
+class SeesTwins(NamedTuple):
+    """The contact answers, and a node with the same ID writes from another address."""
+
+    contact: Contact
+    other: Address
 
 
 class LookupDone(NamedTuple):
@@ -78,6 +103,10 @@ Event: TypeAlias = (
     | Barred
     | Admitted
     | LeftCluster
+    | CutOff
     | Resumes
+    | YieldsToTwin
+    | HasTwin
+    | SeesTwins
     | LookupDone
 )

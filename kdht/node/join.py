@@ -27,6 +27,7 @@ from kdht.times import SteadyTime
 from kdht.wire import Address, Contact
 from kdht.wire._shared import Op
 
+# Enough to find a cluster of which most nodes are gone. Each is pinged at every try.
 MAX_FORMER = 32
 """Addresses of former contacts that are remembered."""
 
@@ -87,11 +88,13 @@ class Joiner:
         """A contact came into the table."""
         self._former.pop(contact.address, None)
         # A new contact may know nodes closer to this one, which the last lookup missed.
+        # Later the refreshes find such nodes.
         if TABLE in self._context.readiness.missing:
             self._look_around(now)
 
     def removed(self, now: SteadyTime) -> None:
         """A contact left the table."""
+        # Without any address to ask, this node is its cluster.
         if len(self._context.table) or not self.joined or not (self._bootstrap or self._former):
             return
         self._tried = False
@@ -133,6 +136,7 @@ class Joiner:
         if not self._searching:
             self._searching = True
             self._searching = (
+                # A lookup in an empty table ends before `start` returns. Then it is over, and not under way.
                 self._searches.start(self._context.id, self._looked_around, now) and self._searching
             )
 
@@ -169,6 +173,7 @@ class Joiner:
 
     def _be_warm(self, now: SteadyTime) -> None:
         if self.joined:
+            # Only a warm table has wide buckets: before that, any bucket might seem to lack closer nodes.
             self._context.table.warm = True
             self._refresher.widen(now)
             self._context.readiness.reached(TABLE)

@@ -9,6 +9,7 @@ from kdht.node.members import Members
 from kdht.node.messages import untrusted_suspect
 from kdht.node.notice import Notices
 from kdht.node.reach import Reach
+from kdht.node.twins import Twins
 from kdht.times import SteadyTime
 from kdht.wire import Contact, Message
 
@@ -16,11 +17,14 @@ from kdht.wire import Contact, Message
 class Meetings:
     """The contacts that others name to one node."""
 
-    def __init__(self, context: NodeContext, members: Members, notices: Notices, reach: Reach) -> None:
+    def __init__(
+        self, context: NodeContext, members: Members, notices: Notices, reach: Reach, twins: Twins
+    ) -> None:
         self._context = context
         self._members = members
         self._notices = notices
         self._reach = reach
+        self._twins = twins
 
     def named(self, contact: Contact, namer: Contact, now: SteadyTime) -> bool:
         """A member names another one. Returns whether this node can talk to it."""
@@ -37,7 +41,9 @@ class Meetings:
         self._members.learn(sender, now, heard=True)
         if message.key == context.id:
             other = untrusted_suspect(message)
-            if self.named(other, sender, now):
+            if other.id == context.id:
+                self._twins.own_id_at(other.address, now)
+            elif self.named(other, sender, now):
                 # The ping shows the other node an address of this one that it can use.
                 context.ping(other.address, other.id, leave_to_table, now)
         elif (entry := context.table.get(message.key)) is not None:

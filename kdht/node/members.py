@@ -16,10 +16,12 @@ from kdht.node.refresh import Refresher
 from kdht.node.revive import Reviver
 from kdht.node.table import Standing
 from kdht.node.table_contact import TableContact
+from kdht.node.twins import Twins
 from kdht.node.verify import Verifier
 from kdht.times import SteadyTime
 from kdht.wire import Contact
 
+# Each waits for one message: the word that it has given its records away.
 MAX_LEFT = 256
 """The number of remembered contacts that left."""
 
@@ -37,6 +39,7 @@ class Members:
         verifier: Verifier,
         refresher: Refresher,
         joiner: Joiner,
+        twins: Twins,
         on_change: Callable[[SteadyTime], None],
     ) -> None:
         self._context = context
@@ -47,6 +50,7 @@ class Members:
         self._verifier = verifier
         self._refresher = refresher
         self._joiner = joiner
+        self._twins = twins
         self._reviver = Reviver(context)
         self._left: dict[Contact, None] = {}
         self._on_change = on_change
@@ -60,6 +64,7 @@ class Members:
     def learn(self, contact: Contact, now: SteadyTime, *, heard: bool) -> bool:
         """Somebody, the contact itself if `heard`, says that it exists. Whether that is possible."""
         entry = self._table.get(contact.id)
+        # Nothing new, and the most frequent case by far.
         if entry is not None and entry.contact == contact:
             if heard:
                 self._table.heard(entry, now)
@@ -67,6 +72,8 @@ class Members:
         if not self._context.usable(contact):
             self._context.counters["unusable_contact"] += 1
             return False
+        if heard and entry is not None:
+            self._twins.heard(contact, entry.contact, now)
         self._verifier.offer(contact, now, heard=heard)
         return True
 
@@ -77,7 +84,10 @@ class Members:
             former = None
         if former is not None:
             self._table.remove(former)
-        self._standings[self._table.answered(contact, rtt, now)](contact, now)
+        standing = self._table.answered(contact, rtt, now)
+        self._standings[standing](contact, now)
+        if standing is not Standing.ELSEWHERE:
+            self._twins.confirmed(contact, now - rtt, now)
         if former is not None:
             self._removed(former, now)
 
@@ -110,6 +120,7 @@ class Members:
             self._removed(entry, now)
         if drained:
             self._census.forget(contact.id)
+        # Last: each end of a request may ask the next contact, and this one has to be out of the table by then.
         self._context.rpcs.abandon(now, contact.address)
 
     def clear(self, now: SteadyTime) -> None:
@@ -126,6 +137,7 @@ class Members:
     def _added(self, contact: Contact, now: SteadyTime) -> None:
         entry = self._table.get(contact.id)
         assert entry is not None
+        # First, so that all others see the right number of nodes.
         self._census.added(contact)
         self._context.events.append(ContactAdded(contact))
         self._reviver.forget(contact)
@@ -149,6 +161,7 @@ class Members:
         self._schedule.forget(entry)
         if not self._verifier.refill(entry.index, now):
             self._refresher.repair(entry.index, now)
+        # A death brings farther nodes nearer: another bucket may hold replicas now.
         self._refresher.widen(now)
         self._joiner.removed(now)
         self._on_change(now)

@@ -56,6 +56,7 @@ def untrusted_id(message: Message) -> bytes:
     sender = message.body[:ID_LEN]
     if len(sender) < ID_LEN:
         raise BadPacket("TRUNCATED", "no sender's ID in a control message")
+    # Nobody has this ID, and as a contact it would match every request to an unknown node.
     if sender == UNKNOWN_ID:
         raise BadPacket("FORGED_ORIGIN", "the ID that stands for an unknown one")
     return sender
@@ -66,6 +67,7 @@ def untrusted_contacts(message: Message) -> list[Contact]:
     if message.op is not Op.FIND_NODE:
         return []
     contacts = parse_contacts(message.body[ID_LEN:])
+    # No node names more. A liar could have this one verify hundreds of addresses for one answer.
     if len(contacts) > K:
         raise BadPacket("TOO_LONG", f"{len(contacts)} contacts")
     return contacts

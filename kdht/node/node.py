@@ -49,6 +49,7 @@ from kdht.node.suspicion import Suspicion
 from kdht.node.table import Publish, Table
 from kdht.node.table_contact import TableContact
 from kdht.node.timers import TokenBucket
+from kdht.node.twins import Twins
 from kdht.node.verify import Verifier
 from kdht.times import SteadyTime
 from kdht.wire import OFFSET, Address, Contact, Message, pack_contacts, parse
@@ -106,6 +107,7 @@ class Node:
         self._claims = Claims(self.table)
         self._forgetting = Forgetting(context, self.census)
         self.repair = None if keeping is None else self._repair(keeping)
+        self.twins = Twins(context, self._notices, self._yield)
         self._members = Members(
             context,
             census=self.census,
@@ -114,10 +116,11 @@ class Node:
             verifier=self._verifier,
             refresher=self._refresher,
             joiner=self._joiner,
+            twins=self.twins,
             on_change=_ignore if self.repair is None else self.repair.contacts_changed,
         )
-        self._reach = Reach(context, self._notices, self._bar, self._withdraw)
-        self._meetings = Meetings(context, self._members, self._notices, self._reach)
+        self._reach = Reach(context, self._notices, self._bar, self._withdraw, self._lose)
+        self._meetings = Meetings(context, self._members, self._notices, self._reach, self.twins)
         # Tables and not a chain of ifs: a new op has one line here, and the check for unknown ops below cannot
         # forget it.
         self._answers: dict[Op, Callable[[Message, bytes], bytes]] = {
@@ -138,6 +141,7 @@ class Node:
 
         Own addresses, and those of an IP version that this node does not speak, are left out.
         """
+        self.twins.run(now)
         self._joiner.start(bootstrap, now)
         self._refresher.start(now)
         self._schedule.start(now)
@@ -164,6 +168,7 @@ class Node:
 
     def restore(self, contacts: Iterable[Contact], now: SteadyTime) -> None:
         """Contacts of an earlier `snapshot`, and the dead of its census: each is in the table once it answers."""
+        self.twins.run(now)
         usable = [contact for contact in contacts if self._context.usable(contact)]
         # Before they are asked: until they answer they may come back with writes, so a majority counts them.
         self.census.remember(usable)
@@ -235,6 +240,11 @@ class Node:
     def reach(self) -> Reach:
         """Whether there are members that this node cannot talk to."""
         return self._reach
+
+    @property
+    def aside(self) -> bool:
+        """Whether it has left its cluster by itself: members are out of its reach, or an older node has its ID."""
+        return self._reach.aside or self.twins.aside
 
     @property
     def joined(self) -> bool:
@@ -309,8 +319,10 @@ class Node:
         # It has said LEAVE, and an answer would bring it back into tables. Only replies to its hand-off count.
         if self._context.leaving and not (is_repair and message.is_reply):
             raise Mismatch("leaving")
-        if self._reach.aside and not message.is_reply:
+        asks_about_id = message.body[:ID_LEN] == self.contact.id
+        if self.aside and not message.is_reply and not asks_about_id:
             raise Mismatch("aside")
+        self._reach.untrusted_admit(datagram.source, now)
         is_known = is_repair or message.op in self._answers.keys() | self._notices_in.keys()
         if not is_known or datagram.reason is not Reason.CONTROL:
             raise Mismatch("not_control")
@@ -334,7 +346,8 @@ class Node:
             return
         sender = Contact(untrusted_id(message), *datagram.source)
         if sender.id == self.contact.id:
-            raise Mismatch("own_id")
+            self._take_own_id(message, datagram, now)
+            return
         # Any message shows a way from there to here, whatever it says.
         self._reach.heard(sender.id, now)
         if message.is_reply:
@@ -343,6 +356,19 @@ class Node:
             self._notices_in[message.op](message, sender, now)
         else:
             self._answer(message, sender, datagram, now)
+
+    def _take_own_id(self, message: Message, datagram: Datagram, now: SteadyTime) -> None:
+        """Another node has this node's ID, or this is an echo. Only a matched answer says which."""
+        if datagram.source in self._context.own:
+            raise Mismatch("own_id")
+        self.counters["own_id"] += 1
+        if message.is_reply:
+            rpc, rtt = self._context.rpcs.match(message, datagram.source, self.contact.id, now)
+            rpc.done(rpc, Reply(self.contact.id, [], rtt, body=message.body[ID_LEN:]), now)
+            return
+        if message.op is Op.PING:
+            self._respond(message, datagram, self.twins.run(now).pack(), Status.OK, now)
+        self.twins.own_id_at(datagram.source, now)
 
     def _answer(self, message: Message, sender: Contact, datagram: Datagram, now: SteadyTime) -> None:
         """Answer a request, then see who it is that asks."""
@@ -422,7 +448,7 @@ class Node:
                 self._members.learn(sender, now, heard=True)
             raise
         self.counters["replies"] += 1
-        if not self._reach.aside:
+        if not self.aside:
             self._members.answered(sender, rtt, now)
         # After the table, because a new contact has its entry only now.
         self._note_clock(sender.id, message.time, now)
@@ -430,6 +456,7 @@ class Node:
         rpc.done(rpc, Reply(sender.id, contacts, rtt, body=message.body[ID_LEN:]), now)
 
     def _bar(self, barred: bool) -> None:
+        barred = barred or self.twins.aside
         self._cluster.bar(barred)
         if self.repair is not None:
             self.repair.withhold(barred)
@@ -441,6 +468,17 @@ class Node:
         self._joiner.suspend()
         self._context.rpcs.abandon(now)
         self._members.clear(now)
+
+    def _lose(self, contact: Contact, now: SteadyTime) -> None:
+        """Treat another node as dead."""
+        entry = self.table.get(contact.id)
+        if entry is not None:
+            self._fell_silent(entry, now)
+
+    def _yield(self, now: SteadyTime) -> None:
+        """Leave for good: an older node has this node's ID."""
+        self._bar(True)
+        self._withdraw(now)
 
     def _note_clock(self, id: bytes, said: int, now: SteadyTime) -> None:
         """For the operator only: a reply tells the second in which it was sealed."""

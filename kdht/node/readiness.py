@@ -16,6 +16,8 @@ REACH = "reach"
 """Members that others name, and that this node cannot talk to."""
 DISK = "disk"
 """A disk that takes writes: the last one failed."""
+OWN_ID = "own ID"
+"""An ID that no older living node has."""
 LEAVING = "leaving"
 """Required of a node that goes, and never reached."""
 

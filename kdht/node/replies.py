@@ -31,10 +31,12 @@ class ReplyBatch:
         self.outgoing: list[Outgoing] = []
         self.given: list[tuple[int, int]] = []
         """Op and status of each."""
+        # Looked up once for a batch.
         self._reply = replier.reply
         self._seconds = int(now)
 
     def add(self, request: Datagram, status: Status, body: bytes = b"") -> None:
+        # The core may put a refusal in its place, so the status is read from what it made.
         reply = self._reply(request, status, body, self._seconds)
         self.outgoing.append(reply)
         self.given.append((request.data[_OP], reply.data[_STATUS]))
@@ -48,6 +50,7 @@ class ReplyBatch:
 
     def add_gone(self, request: Datagram, version: int) -> None:
         """NOT_FOUND, with the version of the tombstone, if there is one and room for it."""
+        # Without room the bare status says enough. A refusal for want of a cookie would cost a round trip.
         tells = version and request.max_reply >= RECORD_LEN
         self.add(request, Status.NOT_FOUND, RECORD.pack(version, 0, RecordFlag.TOMBSTONE) if tells else b"")
 
@@ -78,6 +81,7 @@ class Replies:
 
     def send_with(self, turn: Turn, batch: ReplyBatch) -> None:
         """Send it with the turn's other datagrams."""
+        # With the STOREs of the same turn: one system call for all.
         turn.outgoing += batch.outgoing
         self._count(batch)
 

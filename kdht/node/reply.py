@@ -38,6 +38,7 @@ class Replier:
         """Who asks: its address, or its network of 64 bits, in which an IPv6 host may take any."""
         data = request.data
         ip = data[_CLIENT_IP] if data[_FLAGS] & Flag.FORWARDED else request.source.ip
+        # An IPv6 host has 2^64 addresses. A limit for each would be no limit.
         return ip if ip[:12] == MAPPED else ip[:8]
 
     def client_of(self, request: Datagram) -> bytes:

@@ -141,6 +141,7 @@ class Rpcs:
     def start(self, rpc: Rpc, now: SteadyTime) -> bool:
         """Send it, now or when the rate allows; False, and `done` is never called, if too many wait."""
         queue = self._queues[rpc.urgent]
+        # For each rate by itself: many lookups must not keep a probe from being sent.
         if self._closed or queue.pending >= self._limit:
             self._counters["pending_full"] += 1
             return False
@@ -155,6 +156,7 @@ class Rpcs:
         """Repeat it at once, with this many tries in all from now on, this many seconds apart."""
         rpc.tries = min(len(rpc.sent) + tries, MAX_ATTEMPT)
         rpc.timeout = rpc.longest = timeout
+        # It has not left yet, so there is nothing to repeat.
         if rpc.waiting:
             return
         self._cancel(rpc)
@@ -173,6 +175,7 @@ class Rpcs:
             raise Mismatch("unmatched")
         if rpc.address != source:
             raise Mismatch("wrong_address")
+        # An attempt that was never sent is a forgery, or a reply to another node's request.
         if rpc.op is not message.op or rpc.key != message.key or message.attempt >= len(rpc.sent):
             raise Mismatch("unmatched")
         # Another node has this address by now.
@@ -186,6 +189,7 @@ class Rpcs:
 
     def abandon(self, now: SteadyTime, address: Address | None = None) -> None:
         """End all requests, to this address if one is given, as unanswered."""
+        # The list first: each end changes the dictionary, and may start other requests.
         for rpc in [rpc for rpc in self._pending.values() if address in (None, rpc.address)]:
             self._fail(rpc, now)
 
@@ -201,6 +205,7 @@ class Rpcs:
         return request_id
 
     def _send_now(self, rpc: Rpc, now: SteadyTime) -> None:
+        # Before it is transmitted: an answer may come within the same call in the laboratory.
         rpc.sent.append(now)
         rpc.excused = False
         self._wait(rpc, now)
@@ -218,6 +223,7 @@ class Rpcs:
             self._wait(rpc, now)
             return
         self._counters["timeouts"] += 1
+        # It may remove the contact, and with it end this request.
         self._missed(rpc, now)
         if len(rpc.sent) < rpc.tries:
             # Doubled with each loss: an overloaded node is asked less.

@@ -27,6 +27,7 @@ from kdht.node.replicas.quorum_reads import ReadOutcome
 from kdht.node.replicas.turns import Turn
 from kdht.node.replicas.writes import Written
 from kdht.node.replies import Replies, ReplyBatch
+from kdht.node.sets.service import SetService
 from kdht.storage import Store, StoredRecord, visible
 from kdht.storage._cache import RecordCache
 from kdht.storage.room import Room
@@ -41,7 +42,8 @@ _KEY = FIELD["key"]
 _STATUS = OFFSET["status"]
 _REQUEST_ID = FIELD["request_id"]
 _LEASE = struct.Struct(">I")
-_WRITING = frozenset({Op.PUT, Op.DELETE})
+_SET_WRITES = frozenset({Op.ANNOUNCE, Op.WITHDRAW})
+_WRITING = frozenset({Op.PUT, Op.DELETE}) | _SET_WRITES
 
 _TRACE_STATUS = {Reason.TRACE_ENDS: Status.HOPS_ENDED, Reason.ATTEMPT_ENDS: Status.NOT_RESPONSIBLE}
 
@@ -75,10 +77,12 @@ class Service:
         access: Access,
         on_late: Late,
         room: Room,
+        sets: SetService,
     ) -> None:
         self._store = store
         self._access = access
         self._room = room
+        self._sets = sets
         self._coordinator = coordinator
         faults = coordinator.faults
         self._guards = _Guards(*(faults.guard(of) for of in ("a TRACE", "a proof", "a read", "a write")))
@@ -95,6 +99,7 @@ class Service:
         """Answer a batch; the number of reads that were answered at once. What is no routed request is not looked at."""
         reads: list[Datagram] = []
         others: list[Datagram] = []
+        members: list[Datagram] = []
         traces: list[Datagram] = []
         lists: dict[int, list[Datagram]] = {
             Op.GET: reads,
@@ -102,16 +107,24 @@ class Service:
             Op.WATCH: reads,
             Op.PUT: others,
             Op.DELETE: others,
+            Op.ANNOUNCE: others,
+            Op.WITHDRAW: others,
+            Op.MEMBERS: members,
             Op.TRACE: traces,
         }
         for request in batch:
             requests = lists.get(request.data[_OP])
             if requests is not None:
                 requests.append(request)
+        # One batch, sent once: a system call for each reply would cost more than the replies.
         answers = self._replies.batch(now)
         # Before anything is read, written or leased.
         reads, others = self._admitted(READS, reads, answers), self._admitted(WRITES, others, answers)
+        # Reads first: they are answered at once, and a write may wait for the lock of a turn.
         at_once = self._read(reads, answers) if reads else 0
+        for request in self._admitted(READS, members, answers):
+            with self._guards.read:
+                at_once += self._sets.read(request, answers)
         if others:
             self._write(others, answers)
         for request in traces:
@@ -138,6 +151,7 @@ class Service:
 
     def _is_admitted(self, kind: str, request: Datagram, answers: ReplyBatch) -> bool:
         reason = self._access.refusal(kind, request.data, answers.now)
+        # A write's time is its version, which the coordinator judges with what stands.
         if reason == "seq" and request.data[_OP] not in _WRITING:
             # A right token, and a clock that is off: the client corrects it by this time.
             answers.add(request, Status.BAD_VERSION, self._time_for(request, answers.now))
@@ -161,6 +175,7 @@ class Service:
     def _contacts(self, request: Datagram) -> bytes:
         """This node, and as many others near the key as the request's padding and its client have room for: no more is
         sent than came."""
+        # A TRACE can be forged as any request, so it must not be a way to send much to somebody else.
         most = min(len(request.data) - HEADER_LEN, request.max_reply)
         room = min(most // CONTACT_LEN - 1, K)
         if room < 1:
@@ -226,6 +241,7 @@ class Service:
     ) -> None:
         key = request.data[_KEY]
         if request.reason is not Reason.OWNER and not self._coordinator.responsible(key):
+            # A node beside the replicas has no say. Its record is passed on as hearsay, and the client decides.
             quorum = request.data[_OP] == Op.QUORUM_GET
             if record is None or not quorum:
                 answers.add_hearsay(request, record)
@@ -235,6 +251,7 @@ class Service:
 
     def _found(self, request: Datagram, arrived: UnixTime, turn: Turn, found: ReadOutcome) -> None:
         answers = self._replies.batch(turn.now)
+        # It may have expired while the replicas were asked.
         record = visible(found.record, turn.now)
         strict = request.data[_OP] == Op.QUORUM_GET
         coordinator = self._coordinator
@@ -256,6 +273,7 @@ class Service:
         except (BadPacket, struct.error):
             answers.add(request, Status.BAD_REQUEST)
             return False
+        # A lease must not outlive the right to it.
         if end := self._access.may_watch_until(request.data):
             seconds = min(seconds, max(end - int(answers.now), 0))
         if request.max_reply < RECORD_LEN:
@@ -272,7 +290,8 @@ class Service:
         with self._coordinator.turn(answers.now) as turn:
             for request in requests:
                 with self._guards.write:
-                    refused = self._begin(turn, request)
+                    begin = self._sets.begin if request.data[_OP] in _SET_WRITES else self._begin
+                    refused = begin(turn, request)
                     if refused is not None:
                         answers.add(request, refused)
 
@@ -302,6 +321,8 @@ class Service:
         if (body or seq is not None or data[_OP] == Op.PUT) and request.max_reply < RECORD_LEN:
             # Said before anything is written: the confirmation could not be sent.
             return self._replier.refusal(request, RECORD_LEN, int(turn.now))
+        # By holder where tokens are checked: addresses of clients change, and a shared one would punish all
+        # behind it.
         who = self._access.writer_of(data) or self._replier.address_of(request)
         if data[_OP] == Op.DELETE:
             if asked.value or asked.ttl:
@@ -311,8 +332,10 @@ class Service:
                 turn, key, done, version=asked.version, condition=condition, nonce=_request_id(data)
             )
         else:
+            # Before any replica is asked: a refusal here is certain, and changes nothing.
             if not self._room.lets_in(who, len(asked.value), asked.ttl, turn.now):
                 return Status.FULL
+            # Rounded up: a value lives at least as long as was asked for.
             expiry = min(math.ceil(turn.now) + asked.ttl, MAX_WIRE_EXPIRY) if asked.ttl else 0
             done = partial(self._put, request, turn.now, asked.ttl, who, len(asked.value))
             record = StoredRecord(asked.version, expiry, asked.flags, asked.value)
@@ -347,6 +370,7 @@ class Service:
         written: Written,
     ) -> None:
         good = written.status is Status.OK
+        # An overwritten value takes no more room than before, as far as the quota counts.
         if good and not written.existed:
             self._room.wrote(who, size, turn.now)
         body = RECORD.pack(written.version, ttl, 0) if good else b""
@@ -371,6 +395,7 @@ class Service:
         self, request: Datagram, arrived: UnixTime, who: bytes, turn: Turn, written: Written
     ) -> None:
         status = written.status
+        # Only then there is something less to count.
         if status is Status.OK and written.existed:
             self._room.deleted(who, turn.now)
         # Remembered by the replicas, so a retry of the DELETE gets the same answer.

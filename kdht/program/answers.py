@@ -69,6 +69,13 @@ class AccessState(msgspec.Struct, frozen=True):
     """Of the access secrets whose tokens are accepted."""
 
 
+class Twins(msgspec.Struct, frozen=True):
+    """Two nodes with one ID."""
+
+    id: str
+    addresses: tuple[str, str]
+
+
 class NodeStatus(msgspec.Struct, kw_only=True):
     """`status`: the same fields in every state, so that a caller can wait for a node to be ready."""
 
@@ -102,6 +109,10 @@ class NodeStatus(msgspec.Struct, kw_only=True):
     unreachable: list[str] = []
     """Members of an IP version that this node has no address of."""
     why_unreachable: str = ""
+    twins: list[Twins] = []
+    """Nodes with one ID that were seen not long ago."""
+    yields_to_twin: bool = False
+    """Whether this node serves nothing, because an older one has its ID."""
     repair: dict[str, Any] = {}
     """A RepairState, or nothing: see `repair_state`."""
     records: int = 0

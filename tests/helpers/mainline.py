@@ -2,6 +2,8 @@
 
 import socket
 import threading
+from importlib.util import find_spec
+from shutil import which
 from types import TracebackType
 from typing import Self
 
@@ -10,6 +12,12 @@ from kdht.wire.bencode import Bencoded, decode, encode
 from kdht.wire.certified import SignedValue
 
 NODE_ID = bytes(20)
+
+
+def absent() -> list[str]:
+    """The other implementations of signed items that are not here."""
+    here = {"Node.js": which("node"), "libtorrent": find_spec("libtorrent")}
+    return [name for name, found in here.items() if found is None]
 
 
 class MainlineNode:

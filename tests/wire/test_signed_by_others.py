@@ -1,8 +1,8 @@
-"""libtorrent and Node's crypto read what we sign, and we read what they sign. Skipped where they are missing."""
+"""libtorrent and Node's crypto read what we sign, and we read what they sign."""
 
 import hashlib
+import importlib
 import json
-import shutil
 import subprocess
 import time
 
@@ -12,6 +12,8 @@ from signing import SEED
 
 from kdht.wire.bencode import encode
 from kdht.wire.certified import check_certified, sign, signed_bytes
+
+pytestmark = pytest.mark.others
 
 NODE_PROGRAM = """
 const crypto = require("crypto");
@@ -25,7 +27,6 @@ console.log(JSON.stringify({
 """
 
 
-@pytest.mark.skipif(shutil.which("node") is None, reason="needs Node.js")
 @pytest.mark.parametrize("salt", [b"", b"a salt"])
 def test_node_js_reads_ours_and_we_read_its(salt):
     v = encode({"name": ["value", 7]})
@@ -51,7 +52,7 @@ def expanded(seed: bytes) -> bytes:
 
 @pytest.fixture
 def libtorrent():
-    return pytest.importorskip("libtorrent", reason="needs libtorrent: pip install --group bench")
+    return importlib.import_module("libtorrent")
 
 
 def session_at(libtorrent, port):

@@ -47,7 +47,10 @@ def daemon(subject: Subject) -> Iterator[Finding]:
     for warning in status.warnings:
         if warning != dev.WARNING:
             yield Finding("daemon", "warning", warning, "its log says more")
-    if not status.joined:
+    if status.yields_to_twin:
+        why, _, mend = status.not_writable.partition(": ")
+        yield Finding("cluster", "failure", why, mend)
+    elif not status.joined:
         yield Finding("cluster", "failure", "the node has not found its cluster",
                       "kdhtctl join HOST, and correct node.bootstrap")  # fmt: skip
     elif not status.contacts:
@@ -58,7 +61,7 @@ def daemon(subject: Subject) -> Iterator[Finding]:
     if status.why_unreachable:
         why, _, mend = status.why_unreachable.rpartition(": ")
         yield Finding("cluster", "failure", why, mend)
-    elif status.not_writable:
+    elif status.not_writable and not status.yields_to_twin:
         why, _, mend = status.not_writable.partition(": ")
         yield Finding("writes", "failure", why, mend)
     if status.joined and not status.ready:

@@ -26,6 +26,7 @@ from kdht.errors import KdhtError
 from kdht.histogram import Histogram
 from kdht.node.access import KINDS
 from kdht.node.access import REASONS as DENIALS
+from kdht.node.twins import Pair
 from kdht.program.answers import (
     AccessState,
     BucketState,
@@ -43,6 +44,7 @@ from kdht.program.answers import (
     RoutingTable,
     Stopping,
     StorageCounters,
+    Twins,
 )
 from kdht.wire._shared import Op
 
@@ -131,11 +133,8 @@ class Methods:
         troubles = [f"{failed} writes failed since the start: the log says why"] if failed else []
         if parts.store.room.why:
             troubles.append(f"no room for all writes: {parts.store.room.why}")
-        if parts.driver.status()["counters"]["own_id"]:
-            troubles.append(
-                "another node has this node's ID: stop the one with the copied data directory, and start it again "
-                "without that directory"
-            )
+        if not parts.driver.yields_to_twin:
+            troubles += [_about_twins(pair, parts) for pair in parts.driver.twins]
         if parts.aside.waits:
             troubles.append(
                 "this node was away for longer than deletions are remembered: what it kept waits until others confirm it"
@@ -160,7 +159,7 @@ class Methods:
             pid=os.getpid(),
             uptime=time.monotonic() - self._started,
             address=str(settings.address),
-            own=[str(address) for address in settings.own],
+            own=[str(address) for address in (*settings.own, *settings.also)],
             data_dir=str(settings.data_dir),
             key_epochs=[key.epoch for key in settings.keys],
             capabilities={name: REASONS.get(name, "") for name in self.capabilities},
@@ -302,6 +301,8 @@ def _not_writable(parts: Parts) -> str:
         return "a write to the disk failed, so no more are accepted for now: free space on its disk, and it takes writes again"
     if parts.store.room.pressure:
         return f"there is no room for clients' values ({parts.store.room.why}): delete records, or give it a greater disk or quota"
+    if parts.driver.yields_to_twin:
+        return _why_yielding(parts)
     if coordinator.cluster.barred:
         return _why_unreachable(parts)
     if not coordinator.cluster.joined:
@@ -312,6 +313,28 @@ def _not_writable(parts: Parts) -> str:
             "or kdhtctl forget those that are gone for good"
         )
     return ""
+
+
+def _why_yielding(parts: Parts) -> str:
+    """The older node, and what to do."""
+    pairs = [pair for pair in parts.driver.twins if pair.id == parts.contact.id]
+    at = ", ".join(str(pair.addresses[1]) for pair in pairs)
+    return (
+        f"an older node at {at} has this node's ID: stop this one, move its data directory away, and start it again, "
+        "then it has an ID of its own"
+    )
+
+
+def _about_twins(pair: Pair, parts: Parts) -> str:
+    if pair.id == parts.contact.id:
+        return (
+            f"a younger node at {pair.addresses[1]} has this node's ID and serves nothing: stop that one, move its data "
+            "directory away, and start it again"
+        )
+    return (
+        f"the nodes at {pair.addresses[0]} and {pair.addresses[1]} have one ID: one of them was copied. Stop the copy, "
+        "move its data directory away, and start it again"
+    )
 
 
 def _why_unreachable(parts: Parts) -> str:
@@ -341,6 +364,10 @@ def _add_running(status: NodeStatus, parts: Parts) -> None:
     status.gone = [NodeAt(contact.id.hex(), str(contact.address)) for contact in parts.driver.gone]
     status.unreachable = [str(contact.address) for contact in parts.driver.out_of_reach]
     status.why_unreachable = _why_unreachable(parts)
+    status.yields_to_twin = parts.driver.yields_to_twin
+    status.twins = [
+        Twins(pair.id.hex(), (str(pair.addresses[0]), str(pair.addresses[1]))) for pair in parts.driver.twins
+    ]
     status.repair = {name: value for name, value in node["repair"].items() if name != "counters"}
     status.records = parts.store.stats().records
     status.set_aside = sum(count for _, count in parts.aside.files())

@@ -67,6 +67,10 @@ METRICS = {
         "gauge",
         "Members with an IP version that this node lacks. It does not serve while there are any.",
     ),
+    "kdht_twins": Metric(
+        "gauge",
+        "Pairs of nodes with one ID, seen in the last ten minutes. The younger of two does not serve.",
+    ),
     "kdht_uptime_seconds": Metric("gauge", "Seconds since the daemon's start."),
     "kdht_log_lines_lost_total": Metric(
         "counter", "Log lines lost, because nobody read standard error fast enough."
@@ -172,8 +176,8 @@ METRICS = {
     ),
     "kdht_denied_total": Metric(
         "counter",
-        "Requests refused because their sender may not do this: PUT and DELETE (writes), GET, QUORUM_GET and WATCH "
-        "(reads). See docs/access.md.",
+        "Requests refused because their sender may not do this: PUT, DELETE, ANNOUNCE and WITHDRAW (writes), GET, "
+        "QUORUM_GET, WATCH and MEMBERS (reads). See docs/access.md.",
         ("kind", "reason"),
     ),
     "kdht_would_deny_total": Metric(
@@ -250,6 +254,7 @@ def samples(told: NodeAnswers) -> Iterator[Sample]:
     yield Sample("kdht_writable", (), int(status.writable))
     yield Sample("kdht_gone", (), len(status.gone))
     yield Sample("kdht_unreachable_members", (), len(status.unreachable))
+    yield Sample("kdht_twins", (), len(status.twins))
     yield Sample("kdht_uptime_seconds", (), status.uptime)
     yield Sample("kdht_log_lines_lost_total", (), status.log_lines_lost)
     if running is None:

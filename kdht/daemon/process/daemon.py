@@ -24,6 +24,7 @@ from kdht.daemon.control.methods import Methods
 from kdht.daemon.control.server import ControlServer
 from kdht.daemon.datadir import DataDir
 from kdht.daemon.datapaths import Datapaths
+from kdht.daemon.host_addresses import settled
 from kdht.daemon.moving import Moves
 from kdht.daemon.pages import server as pages
 from kdht.daemon.process import capabilities, housekeeping, logs, memory
@@ -99,6 +100,7 @@ class Daemon:
             stack.push_async_callback(control.stop)
             self._look_at_the_machine(data)
             await self._unless_stopped(self._wait_for_addresses())
+            self._settings = self._methods.settings = settled(self._settings)
             await pages.serve(self._settings, self._methods.table(), stack)
             # Before the end of the control socket: that tells `kdhtctl stop` that everything is released.
             stack.callback(data.close)

@@ -1,10 +1,13 @@
-"""Addresses that this host does not have yet: those of a standby, and IPv6 addresses that are still tentative.
+"""Addresses of this host, and those that it does not have yet: of a standby, and IPv6 addresses that are still tentative.
 
 The kernel first looks whether another host has a new IPv6 address (RFC 4862, duplicate address detection). It is tentative for
 a second or two, and cannot be bound meanwhile.
 """
 
+import fcntl
 import socket
+import struct
+from array import array
 from collections.abc import Iterable
 from ipaddress import IPv6Address
 from pathlib import Path
@@ -12,6 +15,11 @@ from pathlib import Path
 IP_FREEBIND, IPV6_FREEBIND = 15, 78
 """linux/in.h, linux/in6.h; Python's socket module has no names for them."""
 IF_INET6 = Path("/proc/thread-self/net/if_inet6")
+SIOCGIFCONF = 0x8912
+_IFREQ = struct.Struct("16xHH4s16x")
+"""linux/if.h, of 64 bits: the name, then a sockaddr_in."""
+_IFCONF = struct.Struct("iP")
+MOST_HOSTS = 4096
 TENTATIVE, FAILED = 0x40, 0x08
 """IFA_F_TENTATIVE, IFA_F_DADFAILED of linux/if_addr.h"""
 
@@ -22,6 +30,28 @@ def allow_absent(sock: socket.socket) -> None:
         sock.setsockopt(socket.IPPROTO_IP, IP_FREEBIND, 1)
     else:
         sock.setsockopt(socket.IPPROTO_IPV6, IPV6_FREEBIND, 1)
+
+
+def hosts() -> list[str]:
+    """All addresses of this host, in this thread's network namespace. Raises OSError."""
+    return [*_hosts4(), *_hosts6()]
+
+
+def _hosts4() -> list[str]:
+    found = array("B", bytes(MOST_HOSTS * _IFREQ.size))
+    at, length = found.buffer_info()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        answer = fcntl.ioctl(sock, SIOCGIFCONF, _IFCONF.pack(length, at))
+    used, _ = _IFCONF.unpack(answer)
+    return [socket.inet_ntoa(ip) for _, _, ip in _IFREQ.iter_unpack(found.tobytes()[:used])]
+
+
+def _hosts6() -> list[str]:
+    try:
+        lines = IF_INET6.read_text().splitlines()
+    except OSError:  # no IPv6
+        return []
+    return [str(IPv6Address(bytes.fromhex(line.split()[0]))) for line in lines]
 
 
 def tentative(hosts: Iterable[str]) -> list[str]:

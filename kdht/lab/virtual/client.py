@@ -21,7 +21,7 @@ Ended = Callable[[Any, KdhtError | None], None]
 
 
 class VirtualClient:
-    """Asks through `entries`, from its own `address`. Its clock is `skew` seconds ahead."""
+    """Asks through `entries`, from its own `address`. Its clock is `skew` seconds ahead. `spread`: reads go to any replica."""
 
     def __init__(
         self,
@@ -33,6 +33,7 @@ class VirtualClient:
         timeout: float = 5.0,
         attempts: int = 8,
         skew: float = 0.0,
+        spread: bool = False,
     ) -> None:
         self.address = address
         self._network = network
@@ -46,6 +47,7 @@ class VirtualClient:
             attempts=attempts,
             rng=rng,
             unix_us=lambda: int(self.now * 1_000_000),
+            spread=spread,
         )
         network.join(address, self)
 

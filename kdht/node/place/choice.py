@@ -37,11 +37,14 @@ from kdht.wire.keys import ClusterSecret
 TIMES = Options(first_timeout=0.25, tries=2)
 KNOCK_SECONDS = (1.5, 3.0)
 """Seconds to wait for a first answer, at random between these. So of nodes that start a cluster together, one is first."""
+# Bootstrap nodes of a new cluster start within seconds of each other.
 KNOCK_AGAIN = 0.3
+# An even place is worth some seconds, and not an outage: a liar may claim every gap.
 PATIENCE = 12.0
 """Seconds after which the node joins without being let in."""
 WAIT = 0.12
 """Seconds before all nodes are asked again. Others were let in, and will soon have joined."""
+# The survey takes some hundred round trips at most. One at a time it would take seconds between sites.
 PARALLEL = 8
 """Questions at the same time."""
 MAX_CLAIMS = 8
@@ -87,6 +90,7 @@ class Chooser:
         self._seeds = dict.fromkeys(
             a for a in seeds if a not in context.own and context.source(a) is not None
         )
+        # The first node of a cluster. Any place is as good as another.
         if not self._seeds:
             self._by_chance("there is nobody to ask")
             return
@@ -128,6 +132,7 @@ class Chooser:
 
     def _knocked(self, rpc: Rpc, reply: Reply | None, now: SteadyTime) -> None:
         if reply is not None:
+            # By the address that was asked, not by what the reply claims.
             self._survey.learn([Contact(reply.id, *rpc.address), *self._known(reply.contacts)])
             self._go_on(now)
 
@@ -175,6 +180,7 @@ class Chooser:
     def _claim(self, now: SteadyTime) -> None:
         """Claim the middle of the best gap from its owner, as long as gaps are as wide as the first one."""
         gap = next(iter(self._survey.gaps()), None)
+        # The width is set by the first claim, so that a newcomer does not fall back to a narrower gap at once.
         if self._claims == 0 and gap is not None:
             self._depth = gap.depth
         self._claims += 1
@@ -197,6 +203,7 @@ class Chooser:
             )
             return
         if reply is None:
+            # A dead owner's gap cannot be claimed. Another newcomer would wait for it just as long.
             self._silent.add(gap.owner)
         else:
             self._survey.learn(self._known(reply.contacts))
@@ -251,6 +258,7 @@ class Chooser:
 
     def _known(self, contacts: Sequence[Contact]) -> list[Contact]:
         """The contacts without earlier IDs of this node."""
+        # A node that moves has an old ID at its own address, which others still name.
         return [contact for contact in contacts if contact.address not in self._context.own]
 
     def _askable(self, contact: Contact) -> bool:

@@ -9,6 +9,7 @@ from kdht.node.table import Table
 from kdht.times import SteadyTime
 from kdht.wire._shared import Status
 
+# Longer than a join takes. A newcomer that died on the way must not keep others out for long.
 CLAIM_SECONDS = 5.0
 """Seconds for which a newcomer that does not join keeps others out."""
 
@@ -27,6 +28,7 @@ class Claims:
         # This node is not alone there: another one owns the gap.
         if table.index(id) <= table.deepest():
             return Status.NOT_RESPONSIBLE
+        # Once the first is in the table it owns its half, and this gap is another one.
         if self._id not in (None, id) and now < self._until and table.get(self._id or b"") is None:
             return Status.BUSY
         self._id = id

@@ -44,6 +44,7 @@ def _give(ids: Sequence[int], first: int, last: int, replicas: int, part: float,
         for index in range(first, last):
             found[index] += part
         return
+    # Each side has half of the keys below. If it has too few nodes, the rest comes from the other side.
     _, middle = halves(ids, first, last)
     for here, there in (((first, middle), (middle, last)), ((middle, last), (first, middle))):
         near = min(replicas, here[1] - here[0])
@@ -67,4 +68,5 @@ def move_that_helps(ids: Sequence[int]) -> tuple[int, int] | None:
         return None
     found = depths(ids)
     least, most = max(found), min(found)
+    # With a difference of one, a move would only swap two shares.
     return (found.index(least), found.index(most)) if least >= most + 2 else None

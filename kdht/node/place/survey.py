@@ -19,6 +19,7 @@ from kdht.node.place.shares import halves
 from kdht.wire import Contact
 from kdht.wire._shared import ID_BITS, ID_LEN, K
 
+# A liar may name nodes that do not exist, without end.
 MAX_QUESTIONS = 160
 """Questions of one survey: enough to see all of 1,000 nodes, or 3,000 of a larger cluster."""
 ENOUGH = 8
@@ -118,9 +119,11 @@ class Survey:
         most = min(most, self._left)
         asked: list[SurveyQuestion] = []
         sure: list[_Path] = []
+        # Best first: who seems to own most may be wrong, and one answer tells.
         for depth, _, number in self._by_depth():
             if len(asked) >= most or len(sure) >= ENOUGH or (sure and depth > len(sure[0].bits)):
                 break
+            # It may own a wide gap, but it can let nobody in.
             if self._known[number].silent:
                 continue
             path = self._path(number)
@@ -129,6 +132,7 @@ class Survey:
                 sure.append(path)
             else:
                 asked.append(SurveyQuestion(path.known.contact, target))
+        # Counted when they are asked, whatever becomes of them.
         self._left -= len(asked)
         return asked
 
@@ -141,6 +145,7 @@ class Survey:
             return
         number = _number(known.contact.id)
         shared = [ID_BITS - (number ^ _number(contact.id)).bit_length() for contact in contacts]
+        # A full answer may have left out farther nodes. One that is not full has all that the node knows.
         known.horizon = min(shared) if len(contacts) >= self._k else -1
 
     def failed(self, question: SurveyQuestion) -> None:

@@ -13,6 +13,7 @@ from kdht.wire import Contact
 FIRST_RETRY = 1.0
 """Seconds until records that could not be given away are tried again; doubles."""
 LAST_RETRY = 60.0
+# An operator waits for a drain. Other records may wait for a minute.
 LAST_DRAIN_RETRY = 2.0
 PASS_DELAY = 0.2
 """Seconds between two runs: dropped records may still be in the store."""
@@ -46,9 +47,11 @@ class Foreign:
         if view is None or not self.stray:
             self.start(now)
             return
+        # Before the run: a change meanwhile sets it again.
         self.stray = False
         kept = [*(each.range for each in view.kept), *self._context.caught_up.held]
         own = Intervals((part.start, part.stop) for part in kept)
+        # Held ranges are left alone: other nodes still read from them.
         Handoff(self._context, self._pusher, KeepingNodes(self._context), own.complement(), self._ended).step(
             now
         )
@@ -93,6 +96,7 @@ class Drain:
 
     def start(self, now: SteadyTime) -> None:
         context = self._context
+        # A view with no replicas: this node keeps nothing any more, as all others should see.
         context.sight.look(View(context.node.id, [entry.contact.id for entry in context.node.table], 0), now)
         self._begin(now)
 

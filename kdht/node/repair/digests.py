@@ -21,9 +21,11 @@ from kdht.storage import Store, StoredRecord
 from kdht.times import UnixTime
 from kdht.wire._shared import ID_BITS, ID_LEN
 
+# Sixteen parts: their digests fit one datagram, and a difference is found in few round trips.
 STEP = 4
 LEAF = 256
 """Records in a range that are read at once."""
+# Some MiB at most. A neighbour can ask for any range.
 MAX_KEPT = 1 << 16
 SEEK = 8
 """The cost of finding a place in the store, in records read."""
@@ -56,6 +58,7 @@ class Digests:
         """The record of a key is another one now, or gone. Any thread."""
         at = number(key)
         with self._lock:
+            # Only lengths that are kept, so a write costs some look-ups and no walk.
             for bits in self._depths:
                 below = ID_BITS - bits
                 kept = self._kept.get(Range(at >> below << below, bits))
@@ -92,6 +95,8 @@ class Digests:
         if found is None:
             found = yield from self._sum(part.split(part.bits + STEP))
         with self._lock:
+            # A change came during the read: the sum may be half old. It is given out, because the asker
+            # compares again, but not kept.
             kept.digest, kept.until = found[0], found[1] if kept.stamp == stamp else 0
         return found
 

@@ -24,6 +24,7 @@ class Factor:
 
     def renew(self, contacts: Collection[bytes]) -> bool:
         """Forget the numbers of all nodes but these. Returns whether the number in use has changed."""
+        # A node that is gone has no say, or a number once configured would count for ever.
         self._others = {id: replicas for id, replicas in self._others.items() if id in contacts}
         before, self.value = self.value, self._greatest()
         return before != self.value

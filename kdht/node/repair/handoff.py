@@ -26,6 +26,7 @@ from kdht.times import SteadyTime
 from kdht.wire import Contact
 from kdht.wire._shared import Op, Status
 
+# A few offers for each target. What fails is lost work for one batch only.
 BATCH = 64
 """Records in one batch."""
 
@@ -118,6 +119,7 @@ class Handoff:
             parcel = self._parcels[key] = _Parcel(offered(key, record), (target.id for target in targets))
             for target in targets:
                 by_target.setdefault(target, []).append(parcel.offer)
+        # For this function itself: an offer may end before the next one is made.
         self._under_way = 1
         for target, offers in by_target.items():
             for at in range(0, len(offers), MAX_OFFERS):
@@ -142,6 +144,7 @@ class Handoff:
                 wants, _ = bodies.untrusted_wants(reply.body, len(offers))
             except BadPacket:
                 self._context.counters["unreadable"] += 1
+        # Without an answer there are no wants, and each record waits for its node for ever: it stays here.
         for offer, want in zip(offers, wants, strict=False):
             if want is Want.HAS:
                 self._parcels[offer.key].waiting.discard(target.id)

@@ -14,6 +14,7 @@ class Intervals:
     def __init__(self, intervals: Iterable[Interval] = ()) -> None:
         self._all: list[Interval] = []
         for start, stop in sorted(intervals):
+            # Neighbours are joined, so that `covers` needs to look at one interval only.
             if self._all and start <= self._all[-1][1]:
                 self._all[-1] = self._all[-1][0], max(stop, self._all[-1][1])
             elif start < stop:

@@ -10,6 +10,7 @@ from kdht.node.repair.plan import Plan
 from kdht.node.repair.ranges import KeptRange, number
 from kdht.times import SteadyTime
 
+# Many misses together mean that a node is gone. Then its ranges are compared anyway.
 MOST = 4096
 """Keys that are remembered. Older ones are left to the next round."""
 

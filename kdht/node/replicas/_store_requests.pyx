@@ -78,10 +78,13 @@ cdef class StoreRequests:
         cdef list writes = [], taken = [], rest = []
         cdef uint64_t version = 0, newest = 0, followed = micros(now) + MAX_CLOCK_ERROR
         for request in batch:
+            # Checked on this thread: one malformed STORE must not fail the group that it would be written
+            # with.
             write = self._write(request, &version)
             if write is None:
                 rest.append(request)
                 continue
+            # A version from farther ahead may still be stored, but the node's clock does not follow it.
             if version <= followed:
                 newest = max(newest, version)
             writes.append(write)
@@ -109,6 +112,7 @@ cdef class StoreRequests:
             return None
         if header.flags & KDHT_FLAG_REPLY:
             return None
+        # The tag covers the client fields, so a captured STORE cannot be sent from elsewhere.
         if not self._is_sound(header, item(request, 1), item(request, 2)):
             return None
         record = <const kdht_record *>(<const uint8_t *>data + KDHT_HEADER_LEN)
@@ -122,6 +126,7 @@ cdef class StoreRequests:
             begin += KDHT_CONDITION_LEN
             flags ^= KDHT_RECORD_FLAG_DECIDED
         value = data[begin:]
+        # The field has seconds of life for clients, and the expiry in Unix seconds between nodes.
         stored = tuple.__new__(StoredRecord, (version[0], ntohl(record.ttl), flags, value))
         if version[0] >> KDHT_CERTIFIED_BIT or flags & CERTIFIED_KINDS:
             if not is_proven(header.key[:KDHT_ID_LEN], version[0], flags, value):
@@ -188,6 +193,7 @@ cdef class Taken:
                 else:
                     answers.append(self._answer(request, KDHT_STATUS_CONFLICT, item(result, 2)))
         if done:
+            # Once for the batch: the counter is shared by threads.
             self.stores.counters["stores_taken"] += accepted
             self.stores.counters["stores_below_promise"] += below
             self.stores.counters["stores_ahead"] += ahead
@@ -218,9 +224,11 @@ cdef class Taken:
         cdef bint told = (status == KDHT_STATUS_OK or status == KDHT_STATUS_CONFLICT
                           or status == KDHT_STATUS_BAD_VERSION)
         cdef Py_ssize_t length = KDHT_HEADER_LEN + (KDHT_RECORD_LEN if told else 0)
+        # No byte of this stack may leave the host.
         memset(message, 0, sizeof(message))
         header.magic, header.version, header.op = htonl(KDHT_MAGIC), KDHT_VERSION, KDHT_OP_STORE
         header.flags, header.hops, header.status = KDHT_FLAG_REPLY, HOPS, status
+        # As it came, in network order.
         header.request_id = asked.request_id
         memcpy(header.key, asked.key, KDHT_ID_LEN)
         header.body_len = htons(<uint16_t>(length - KDHT_HEADER_LEN))

@@ -27,11 +27,13 @@ class Admission:
         """What is to be said at once of a write that has its own version."""
         if record.version >= CERTIFIED:
             return self._known_certified(key, record, now, conditional=conditional)
+        # The low bits number the datagrams of one write, so all its tries have the same upper ones.
         number = nonce >> TRY_BITS
         # A late try of a confirmed write is OK, even after a newer write.
         existed = self._context.recent.confirmed(key, record, number)
         if existed is not None:
             return Written(Status.OK, record.version, existed)
+        # The time first: an impossible version must not be noted as the greatest that has begun here.
         told = self._wrong_time(key, record.version, now)
         if not told:
             told = self._context.recent.claim(key, record.version, number, now, conditional=conditional)
@@ -44,6 +46,7 @@ class Admission:
         self, key: bytes, record: StoredRecord, now: UnixTime, *, conditional: bool
     ) -> Written | None:
         """The same for a self-certified record. Its content is its write: whoever brings it again does the same write."""
+        # A conditional one is judged by a majority, and not by the own store alone.
         told = 0 if conditional else self._in_the_way(key, record, now)
         told = told or self._context.recent.claim(
             key, record.version, content_of(record), now, conditional=conditional
@@ -59,6 +62,7 @@ class Admission:
             own = self._context.store.get(key, now)
         except StorageError:
             return 0
+        # The same content is the same write, also with another expiry: a TTL is counted from each arrival.
         if own is None or own.version < record.version or own[2:] == record[2:]:
             return 0
         return own.version

@@ -1,4 +1,4 @@
-"""STORE, FETCH and PROMISE to other replicas: sent, repeated, matched with their answers, given up.
+"""STORE, FETCH, PROMISE and LIST to other replicas: sent, repeated, matched with their answers, given up.
 
     asked ---> answer: ReplicaAnswer
       |  `---> no answer in the usual time: SLOW, once; then repeated ---> ReplicaAnswer, or FAILED after three tries
@@ -41,11 +41,14 @@ _REPLY = int(Flag.REPLY)
 
 FIRST_CERTIFIED = CERTIFIED >> 56
 """The first byte of a STORE or PROMISE of a self-certified record is this or more."""
+# As many as the writer's queue has writes.
 MAX_CALLS = 8192
 MAX_ADDRESSES = 4096
+# After three the stand-in has answered, or the write's deadline is over.
 TRIES = 3
 FIRST_TIMEOUT = 0.2
-LEAST_TIMEOUT = {Op.STORE: 0.05, Op.FETCH: 0.015, Op.PROMISE: 0.05}
+# A disk syncs in some milliseconds, but a group before it may be at it. A FETCH only waits for a read.
+LEAST_TIMEOUT = {Op.STORE: 0.05, Op.FETCH: 0.015, Op.PROMISE: 0.05, Op.LIST: 0.015}
 """Seconds. STORE and PROMISE wait for a disk."""
 MOST_TIMEOUT = 1.0
 
@@ -79,7 +82,7 @@ class ReplicaQuestion:
 
 
 class ReplicaCall:
-    """One STORE, FETCH or PROMISE under way."""
+    """One STORE, FETCH, PROMISE or LIST under way."""
 
     __slots__ = ("address", "alarm", "begun", "question", "source", "told", "tries")
 
@@ -125,6 +128,7 @@ class Calls:
     def ask(self, turn: Turn, question: ReplicaQuestion, address: Address, told: Told) -> bool:
         """Send a question to a node. If that is impossible, returns False and never calls `told`."""
         source = self._sources.get(address.is_ipv4)
+        # By both: one question goes to several replicas under one request ID.
         place = question.request_id, address
         # Bounded, so that silent replicas cannot use up the memory.
         if source is None or len(self._pending) >= MAX_CALLS or place in self._pending:
@@ -145,6 +149,7 @@ class Calls:
     def receive(self, turn: Turn, reply: Datagram) -> bool:
         """Take a reply. False if it belongs to no waiting call."""
         data = reply.data
+        # The source is part of the key, so a reply from another address finds nothing.
         call = self._pending.get((int.from_bytes(data[_REQUEST_ID], "big"), reply.source))
         if call is None:
             return False
@@ -162,7 +167,7 @@ class Calls:
 
     def _believable(self, question: ReplicaQuestion, answer: ReplicaAnswer, now: UnixTime) -> ReplicaAnswer:
         """The answer. If it names a version that cannot be, then that of a node whose disk failed."""
-        if len(answer.body) < RECORD_LEN:
+        if len(answer.body) < RECORD_LEN or question.op is Op.LIST:
             return answer
         version = RECORD.unpack_from(answer.body)[0]
         # Only a FETCH brings the certificate too. So no word of another node holds up an ordinary write with such a version.
@@ -182,6 +187,7 @@ class Calls:
         """
         if (request_id, address) not in self._pending:
             return
+        # The list first: `_end` removes from the dictionary.
         for call in [call for call in self._pending.values() if call.address == address]:
             self._counters["calls_unreachable"] += 1
             self._end(turn, call, CLOSED)
@@ -190,6 +196,7 @@ class Calls:
         place = call.question.op, call.address
         trip = self._trips.get(place)
         if trip is None:
+            # Nodes come and go for years. A forgotten address starts again with FIRST_TIMEOUT.
             if len(self._trips) >= MAX_ADDRESSES:
                 del self._trips[next(iter(self._trips))]
             trip = self._trips[place] = RoundTrip()
@@ -199,6 +206,7 @@ class Calls:
         question = call.question
         turn.outgoing.append(Outgoing(question.wires[call.source], call.address, call.source))
         timeout = self._trip(call).timeout(FIRST_TIMEOUT, LEAST_TIMEOUT[question.op], MOST_TIMEOUT)
+        # Doubled, so that a disk that is slow under load gets fewer repetitions and not more.
         call.alarm = turn.after(min(timeout * 2**call.tries, MOST_TIMEOUT), partial(self._overdue, call))
         call.tries += 1
 
@@ -208,6 +216,7 @@ class Calls:
         if call.tries == 1:
             self._on_silent(call.address)
             call.told(turn, call, SLOW)
+        # `told` may have ended the whole job, and this call with it.
         if self._pending.get((call.question.request_id, call.address)) is not call:
             return
         if call.tries >= TRIES:
@@ -216,6 +225,7 @@ class Calls:
             self._transmit(turn, call)
 
     def _end(self, turn: Turn, call: ReplicaCall, what: ReplicaAnswer | str) -> None:
+        # Before `told`, which may ask the same address again.
         del self._pending[call.question.request_id, call.address]
         call.alarm[2] = None
         call.told(turn, call, what)
@@ -229,7 +239,7 @@ def seal_as_sender(core: Core, message: bytearray, own: Address, now: UnixTime) 
 
 
 def answer(core: Core, request: Datagram, status: Status, body: bytes, now: UnixTime) -> Outgoing:
-    """The reply to another node's STORE, FETCH or PROMISE."""
+    """The reply to another node's STORE, FETCH, PROMISE or LIST."""
     data = request.data
     request_id = int.from_bytes(data[_REQUEST_ID], "big")
     message = pack_request(data[_OP], data[_KEY], request_id, body, hops=CONTROL_HOPS)

@@ -38,6 +38,7 @@ class HybridClock:
                 self._last = max(self._last, version)
 
 
+# Time-outs of calls are shorter, so a step of the wall clock ends none of them early by much.
 MAX_LEAP = 1.0
 
 
@@ -53,6 +54,7 @@ class SteadyClock:
 
     def at(self, now: UnixTime) -> SteadyTime:
         """The steady time for `now`, Unix seconds."""
+        # The first time is second 0.
         if self._offset is None:
             self._offset = now
         leap = now - self._offset - self._steady

@@ -40,6 +40,7 @@ from kdht.wire import RECORD, Address, pack_promise
 from kdht.wire._shared import RECORD_LEN, TRY_BITS, Op, Status
 from kdht.wire.certified import CERTIFIED
 
+# At two round trips and two syncs each the last one waits for a second. Its client gives up soon after.
 MAX_WAITING = 64
 """Conditional writes of one key that wait at a coordinator; more are BUSY."""
 
@@ -134,6 +135,7 @@ class Conditions:
             job.done[0](turn, Written(Status.BUSY, 0, existed=False))
             return
         self._context.counters["writes"] += 1
+        # From the queueing on: the client's time runs while the write waits for others.
         job.alarm = turn.after(WRITE_DEADLINE, partial(self._too_late, job))
         queue.append(job)
         # One at a time for each key, so writers that meet here do not outbid each other's promises.
@@ -164,12 +166,15 @@ class Conditions:
         context = self._context
         job.start()
         if not job.own_version:
+            # Above every version that refused the last round, or the next would fail in the same way.
             job.record = job.record._replace(version=context.clock.next(turn.now, above=job.stands))
         version = job.ballot = job.record.version
         # A replica that is behind, or a stand-in, would make a majority that need not meet the others.
         if self._may_promise(job.key):
             job.waiting += 1
             promise = Promise(job.key, version, job.nonce)
+            # The own promise goes through the writer, in the order of all writes of the key. It counts only
+            # once it is synced.
             turn.writes.append(Planned(promise, partial(self._promised_here, job, version)))
         question = context.calls.question(Op.PROMISE, job.key, _promise_body(job))
         others = context.cluster.policy.replicas - 1
@@ -213,6 +218,7 @@ class Conditions:
     ) -> None:
         """A replica has answered the PROMISE with its record, with the version of a refusal, or not at all."""
         if job.ballot != ballot:
+            # The round is over. A promise that is kept for nobody would hinder other writers until it ends.
             if not refused:  # it was granted, or its answer was lost
                 self._give_back_to(turn, job, ballot, where)
             return
@@ -231,6 +237,7 @@ class Conditions:
             self.finish_if_decided(turn, job)
         elif len(job.granted) >= job.quorum.majority:
             self._decide(turn, job)
+        # No majority can come together any more, whatever the others answer.
         elif len(job.granted) + job.waiting < job.quorum.majority:
             if job.refused:
                 self._look(turn, job)
@@ -240,6 +247,7 @@ class Conditions:
     # --- The write
 
     def _decide(self, turn: Turn, job: ConditionJob) -> None:
+        # By version alone: a tombstone is the current record too.
         newest = max(job.granted.values(), key=lambda head: head.version)
         seen = _version(visible(newest, turn.now))
         # Of m answers one has every confirmed record, so the newest of them is the current one.
@@ -279,6 +287,7 @@ class Conditions:
         """A replica took the write (True), refused it (False), or did not answer (None)."""
         job.waiting -= 1
         job.acks += accepted is True
+        # A refusal is certain. Silence may hide a write that was done.
         job.denied += accepted is False
         # Repair looks at this key soon: the replica may lack the record.
         if not accepted and not job.full:
@@ -293,6 +302,7 @@ class Conditions:
         # Stand-ins do not count: they gave no promise.
         if job.acks >= max(quorum.acks, quorum.majority):
             if job.own_version:
+                # A late try of this write finds its condition unmet, and must still be told OK.
                 self._context.recent.confirm(job.key, job.record, turn.now, existed=job.condition != 0)
             self._tell_others(turn, job)
             self._finish(turn, job, Status.OK, job.record.version)
@@ -336,6 +346,7 @@ class Conditions:
             return
         is_done = record is not None and _is_of(record, job)
         seen = _version(visible(record, turn.now))
+        # The write may be there, and a majority was not heard: nobody may say that it is refused.
         if not found.enough:
             self._finish(turn, job, Status.UNCONFIRMED if is_done else Status.BUSY)
         elif is_done:
@@ -345,6 +356,8 @@ class Conditions:
         elif job.own_version:
             self._finish(turn, job, Status.BAD_VERSION, max(job.refused, _version(record)))
         elif job.round < MAX_WRITE_ROUNDS:
+            # A version of its own, so it may be raised. A client's version may not: it is the name of the
+            # write.
             job.round += 1
             self._context.counters["write_rounds"] += 1
             self._ask(turn, job)
@@ -355,6 +368,7 @@ class Conditions:
 
     def _too_late(self, job: ConditionJob, turn: Turn) -> None:
         job.alarm = None
+        # Undecided means that no STORE was sent, so nothing can have changed.
         self._finish(turn, job, Status.UNCONFIRMED if job.decided else Status.BUSY)
 
     def _give_back(self, turn: Turn, job: ConditionJob) -> None:
@@ -373,6 +387,7 @@ class Conditions:
         calls.ask(turn, question, where, _ignore_answer)
 
     def _finish(self, turn: Turn, job: ConditionJob, status: Status, version: int = 0) -> None:
+        # Emptied first: a callback may lead back here.
         done, job.done = job.done, []
         if job.alarm is not None:
             job.alarm[2] = None

@@ -31,6 +31,7 @@ class HolderSurvey:
     ) -> None:
         self._found = {address: Holder(address, False, None) for address in addresses}
         self._done = done
+        # Else the first refusal to ask would end the survey before the others are asked.
         self._waiting = 1  # for this function itself
         question = calls.question(Op.FETCH, key, b"")
         for address in addresses:

@@ -20,6 +20,7 @@ MAX_WATCHERS = 1024
 """Leases of one key."""
 MAX_OF_CLIENT = 1024
 """Leases of one address. Of an IPv6 address, its network of 64 bits counts: one host has all of that."""
+# A bound on the time of one call: after a pause thousands of leases may be due together.
 ENDED_AT_ONCE = 64
 """Leases that one call ends at most. More than one, so the ended ones never pile up."""
 
@@ -74,11 +75,13 @@ class Leases:
 
     def watching(self, key: bytes) -> list[Datagram]:
         """The requests of all clients that watch the key."""
+        # This is asked for every write.
         if key not in self._by_key:  # nearly always, and without the lock
             return []
         with self._lock:
             now = self._steady()
             self._end_due(now)
+            # An ended lease may still be there, because one call ends a bounded number.
             return [lease.request for lease in self._by_key.get(key, {}).values() if lease.until > now]
 
     def keep(self, may_stand: Callable[[Datagram], bool]) -> None:
@@ -119,6 +122,7 @@ class Leases:
         self._count -= 1
         client = _client(who)
         self._of_client[client] -= 1
+        # A counter of 0 would stay for each address that ever watched.
         if not self._of_client[client]:
             del self._of_client[client]
         if not watchers:

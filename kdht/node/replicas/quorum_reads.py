@@ -44,6 +44,7 @@ from kdht.wire import Address, Contact, Record, parse_store
 from kdht.wire._shared import Op, RecordFlag, Status
 from kdht.wire.certified import check_certified, is_certified
 
+# A key that is written all the time would else keep a read busy for ever.
 MAX_READ_ROUNDS = 3
 """Of a read that finds something newer while it writes its record back."""
 READ_DEADLINE = 0.5
@@ -100,6 +101,7 @@ class ReadJob:
     @property
     def enough(self) -> bool:
         """Whether a majority of the seats is heard."""
+        # Nobody is behind and nobody was replaced: then the seats are the nodes asked, and need no list.
         if len(self.asked) + (self.own_rank is not None) <= self.seats and all(self.caught_up.values()):
             return len(self.caught_up) >= self.need  # nearly always
         return sum(where in self.caught_up for where in self._seated()[: self.seats]) >= self.need
@@ -107,6 +109,7 @@ class ReadJob:
     @property
     def is_short(self) -> bool:
         """Whether the asked nodes cannot make a majority, whatever they answer."""
+        # Then more nodes are asked at once, and not only after a time-out.
         return len(self._seated()) < self.need
 
     def _seated(self) -> list[Where]:
@@ -127,6 +130,7 @@ class ReadJob:
         self.caught_up[where] = caught_up
         if record is None:
             return
+        # Nodes that are behind may have the newest record too: a write went to them before they caught up.
         if self.newest is None or newer(record, self.newest):
             self.newest, self.is_hearsay = record, not caught_up
         elif caught_up and record == self.newest:
@@ -159,16 +163,24 @@ class QuorumReads:
         """
         job = ReadJob(self._context.calls.question(Op.FETCH, key, b""), own, need, done, quorum=quorum)
         job.round = round
+        self._begin(turn, job, own, replica=replica, caught_up=caught_up)
+
+    def _begin(
+        self, turn: Turn, job: ReadJob, own: StoredRecord | None, *, replica: bool, caught_up: bool
+    ) -> None:
+        """Ask as many nodes as `gather` says."""
         job.seats = self._context.cluster.policy.replicas
         others = job.seats - replica
         # More than the replicas: earlier ones take the seats of joiners, and stand-ins those of silent nodes.
-        job.candidates = deque(self._context.core.closest(key, others + SPARE + BEFORE) if others else ())
+        job.candidates = deque(self._context.core.closest(job.key, others + SPARE + BEFORE) if others else ())
         closest = [each.address for each in islice(job.candidates, others)]
         job.replicas = frozenset([None, *closest] if replica else closest)
         if replica:
-            job.own_rank = self._context.core.rank(key, job.seats)
+            # The own place among the seats: without it a node that is third would count as first.
+            job.own_rank = self._context.core.rank(job.key, job.seats)
             job.take(None, own, caught_up=caught_up)
-        self._context.counters["gathered_quorum" if quorum else "gathered_miss"] += 1
+        self._context.counters["gathered_quorum" if job.quorum else "gathered_miss"] += 1
+        # Before the questions: each of them may fail at once.
         job.alarm = turn.after(READ_DEADLINE, partial(self._too_late, job))
         # A new replica does not count, so one more node is asked in its place.
         for _ in range(others + (replica and not caught_up)):
@@ -218,6 +230,7 @@ class QuorumReads:
         if job.done is None:
             return
         # For a GET one record of a node that has caught up is enough.
+        # A tombstone or an expired record is no answer yet: another replica may have a newer record.
         if not job.quorum and visible(job.newest, turn.now) and not job.is_hearsay:
             self._finish(turn, job, enough=True)
         elif not job.waiting or (job.quorum and job.enough):
@@ -236,6 +249,7 @@ class QuorumReads:
             job.alarm[2] = None
         record = job.newest
         # None in `has`: this node is a replica. A read repairs its own store too.
+        # Written here for nothing but the next read, so nobody waits for it.
         here = record is not None and None in job.has and job.has[None] != record
         self._context.counters["read_repairs"] += here
         if job.quorum and enough and record is not None:
@@ -250,6 +264,7 @@ class QuorumReads:
         seats = Seats(job.order, job.seats)
         having = {where for where, has in job.has.items() if has == record}
         for where in having:
+            # Its copy counts among the copies, but another node has its seat.
             if not job.caught_up[where]:
                 seats.leave(where)
         having -= seats.left
@@ -273,6 +288,7 @@ class QuorumReads:
     ) -> None:
         """The record was written back, or a majority has something newer: then read again."""
         # CONFLICT: a majority has something newer, perhaps by a condition on this very record.
+        # After three rounds the record is what a majority had a moment ago, but it cannot be confirmed.
         if written.status is not Status.CONFLICT or job.round + 1 >= MAX_READ_ROUNDS:
             done(turn, ReadOutcome(record, written.status is Status.OK))
             return

@@ -10,6 +10,7 @@ from kdht.storage import StoredRecord
 from kdht.times import UnixTime
 from kdht.wire._shared import Status
 
+# Longer than a client tries by default, and as long as its version is believed.
 SECONDS = 60.0
 MOST = 16384
 """Items of one generation; there are two."""
@@ -34,6 +35,7 @@ class Generations(Generic[Entry]):
 
     def put(self, name: Name, entry: Entry, now: UnixTime) -> None:
         with self._lock:
+            # Two dictionaries in place of a time for each entry: forgetting costs one assignment.
             if len(self._new) >= MOST or not 0 <= now - self._begun < SECONDS:
                 self._old, self._new = self._new, {}
                 self._begun = now
@@ -68,6 +70,7 @@ class Recent:
         if known is not None:
             return 0 if known == write else version
         greatest = self._greatest.get((key, 0)) or 0
+        # The store would refuse it after a sync of a whole group. Here it costs a look-up.
         if version < greatest and not conditional:
             return greatest
         self._begun.put((key, version), write, now)
@@ -80,6 +83,7 @@ class Recent:
 
     def confirmed(self, key: bytes, record: StoredRecord, write: int) -> bool | None:
         """Whether the key had a record before this confirmed write; None if it was not confirmed."""
+        # Two writes may have one version. Only the one that began here with it may be told of its outcome.
         if self._begun.get((key, record.version)) != write:
             return None
         known = self._confirmed.get((key, record.version))

@@ -79,6 +79,7 @@ class Turns:
         self._writer = writer
         self._lock = threading.Lock()
         self._clock = SteadyClock()
+        # Infinity: nobody has been told of a tick yet.
         self._expected = math.inf
 
     def turn(self, now: UnixTime) -> Turn:
@@ -87,6 +88,7 @@ class Turns:
 
     def enter(self, turn: Turn) -> None:
         """It is this turn's turn, once the one before has ended."""
+        # Everything below is under the lock, the time as well: turns are in the order of their steady times.
         self._lock.acquire()
         turn.steady = self._clock.at(turn.now)
         self.current = turn
@@ -139,7 +141,10 @@ class Turns:
         then: UnixTime,
         outcome: list[Result | Granted | StorageError] | StorageError | None,
     ) -> None:
+        # One error for the whole job, or an outcome for each.
         outcomes: Sequence[Outcome] = outcome if isinstance(outcome, list) else [outcome] * len(planned)
+        # With the time of the turn that planned it. A confirmation some milliseconds later must not look like
+        # one from the past.
         with self.turn(then) as turn:
             for plan, each in zip(planned, outcomes, strict=True):
                 with self._guard:
