@@ -187,8 +187,8 @@ def _last_reason(log: bytearray) -> str:
 
 
 cdef class Object:
-    """An object file, loaded, and the one of its programs that is attached. With `pins`, its maps are kept in that directory
-    of a BPF file system, and those already there are used on.
+    """An object file, loaded, and the one of its programs that is attached. With `pins`, its maps are
+    kept in that directory of a BPF file system, and those already there are used on.
 
     Raises BpfError: ENOENT for no such file, EPERM without its capabilities, EINVAL
     for pinned maps of another layout.
