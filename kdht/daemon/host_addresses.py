@@ -34,6 +34,7 @@ def settled(settings: Settings) -> Settings:
             f"node.advertise has {', '.join(absent)}, which no interface of this host has: advertise an address of this host. "
             "A node cannot work behind address translation. For an address that comes later, set node.freebind"
         )
+    # The core's table of own addresses is small, because each packet is compared with all of them.
     room = MAX_OWN - len(settings.own)
     return replace(settings, also=tuple(_others(settings, here))[:room])
 
