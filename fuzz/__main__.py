@@ -31,6 +31,7 @@ MAX_INPUT = {
     "service": 3000,
     "certified": 1200,
     "rights": 1200,
+    "sets": 1200,
     "lies": 1500,
 }
 SLOWEST = 20

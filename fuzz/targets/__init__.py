@@ -10,8 +10,8 @@ from types import ModuleType
 
 from fuzz import branches
 
-NAMES = ("packet", "message", "netlink", "control", "service", "certified", "rights", "lies")
-OF_PYTHON = {"control", "service", "certified", "rights", "lies"}
+NAMES = ("packet", "message", "netlink", "control", "service", "certified", "rights", "sets", "lies")
+OF_PYTHON = {"control", "service", "certified", "rights", "sets", "lies"}
 """Targets that test Python code. Its blocks count as coverage too."""
 
 

@@ -29,7 +29,13 @@ LETTERS = {"r": Right.READ, "w": Right.WRITE, "d": Right.DELETE, "a": Right.ANNO
 DAY = 86400
 MAX_DAYS = 36500
 MAX_EXPIRY = 2**32 - 1
-CHECKED = {Op.GET: "read", Op.PUT: "write", Op.DELETE: "delete", Op.WATCH: "watch"}
+CHECKED = {
+    Op.GET: "read",
+    Op.PUT: "write",
+    Op.DELETE: "delete",
+    Op.WATCH: "watch",
+    Op.ANNOUNCE: "announce",
+}
 
 
 class RightsType(click.ParamType[Right]):

@@ -12,8 +12,10 @@ from kdht.client import _arguments as arguments
 from kdht.client import _calls as calls
 from kdht.client import _certified as certified
 from kdht.client import _large as large
+from kdht.client import _sets as sets
 from kdht.client import _sockets as sockets
 from kdht.client import _steps as steps
+from kdht.client._aio_announcement import AsyncAnnouncement
 from kdht.client._arguments import Key, Source
 from kdht.client._calls import Hop
 from kdht.client._certified import SignedRecord
@@ -28,6 +30,7 @@ from kdht.wire import Buffer, Record
 from kdht.wire import _shared as shared
 from kdht.wire.bencode import Bencodable
 from kdht.wire.rights import Token
+from kdht.wire.sets import MAX_MEMBER_TTL, Member
 
 K = TypeVar("K", bound=Key)
 T = TypeVar("T")
@@ -177,6 +180,41 @@ class AsyncClient:
         finally:
             # Also if the caller leaves the loop: the nodes need not keep the lease.
             driver.end(watch)
+
+    def announce(
+        self, name: Key, payload: Buffer, ttl: int = sets.DEFAULT_TTL, *, member: str | bytes | None = None
+    ) -> AsyncAnnouncement:
+        """Be a member of the set `name` until the result is closed: use it in an `async with`.
+
+        A task renews the membership, three times in `ttl` seconds.
+        """
+        self._seal.fitted(sets.announce_call(name, payload, ttl, member))  # raises for what is wrong
+        return AsyncAnnouncement(
+            lambda: self.announce_once(name, payload, ttl, member=member),
+            lambda: self.withdraw(name, payload, ttl, member=member),
+            ttl,
+        )
+
+    async def announce_once(
+        self, name: Key, payload: Buffer, ttl: int = sets.DEFAULT_TTL, *, member: str | bytes | None = None
+    ) -> int:
+        """Be a member for `ttl` seconds. Returns the version. Raises Unconfirmed."""
+        return await self._run(sets.announce(name, payload, ttl, member))
+
+    async def withdraw(
+        self,
+        name: Key,
+        payload: Buffer = b"",
+        ttl: int = MAX_MEMBER_TTL,
+        *,
+        member: str | bytes | None = None,
+    ) -> bool:
+        """End the membership of this payload, or of `member`. Returns whether there was one."""
+        return await self._run(sets.withdraw(name, payload, ttl, member))
+
+    async def members(self, name: Key, *, quorum: bool = False, sample: bool = False) -> list[Member]:
+        """The members of a set: all of them, or with `sample` as many as one answer has. Raises Unconfirmed."""
+        return await self._run((sets.sample if sample else sets.members)(name, quorum=quorum))
 
     async def close(self) -> None:
         """Wait until cancelled uploads have deleted their chunks, then close the sockets. May be called again.

@@ -7,14 +7,16 @@ import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from kdht.client import _arguments as arguments
 from kdht.client import _calls as calls
 from kdht.client import _certified as certified
 from kdht.client import _large as large
+from kdht.client import _sets as sets
 from kdht.client import _sockets as sockets
 from kdht.client import _steps as steps
+from kdht.client._announcement import Announcement
 from kdht.client._arguments import Key, Source
 from kdht.client._calls import Answer, Call, Hop
 from kdht.client._certified import SignedRecord
@@ -29,6 +31,7 @@ from kdht.wire import Buffer, Record
 from kdht.wire import _shared as shared
 from kdht.wire.bencode import Bencodable
 from kdht.wire.rights import Token
+from kdht.wire.sets import MAX_MEMBER_TTL, Member
 
 K = TypeVar("K", bound=Key)
 T = TypeVar("T")
@@ -70,6 +73,9 @@ class Client:
         """Looks names up, which blocks. Raises ConfigError for a node without an address, an impossible limit
         or a bad token, RequestError if this host has no route to any node.
         """
+        self._arguments: dict[str, Any] = {
+            "nodes": nodes, "timeout": timeout, "attempts": attempts, "direct": direct, "learn": learn, "token": token, "scope": scope,
+        }  # fmt: skip
         self._options = ClientOptions(
             timeout,
             attempts,
@@ -217,6 +223,56 @@ class Client:
         """
         call = calls.watch(key, lease)
         return self._watch(call, lease)
+
+    def announce(
+        self, name: Key, payload: Buffer, ttl: int = sets.DEFAULT_TTL, *, member: str | bytes | None = None
+    ) -> Announcement:
+        """Be a member of the set `name`, with at most 256 bytes for its readers, until the result is closed.
+
+        Use it in a `with`. A thread of its own renews the membership, three times in `ttl` seconds (at most 86400). After a
+        crash it ends with its TTL, at all nodes in the same second. A member is known by its payload, or by `member`: to announce
+        again under the same one changes its payload. Members of another token are never touched.
+        """
+        self._seal.fitted(sets.announce_call(name, payload, ttl, member))  # raises for what is wrong
+        own = Client(**self._arguments)
+        try:
+            return Announcement(
+                lambda: own.announce_once(name, payload, ttl, member=member),
+                lambda: own.withdraw(name, payload, ttl, member=member),
+                ttl,
+                own.close,
+            )
+        except BaseException:
+            own.close()
+            raise
+
+    def announce_once(
+        self, name: Key, payload: Buffer, ttl: int = sets.DEFAULT_TTL, *, member: str | bytes | None = None
+    ) -> int:
+        """Be a member for `ttl` seconds. Returns the version. Raises Unconfirmed as `put` does."""
+        return self._run(sets.announce(name, payload, ttl, member))
+
+    def withdraw(
+        self,
+        name: Key,
+        payload: Buffer = b"",
+        ttl: int = MAX_MEMBER_TTL,
+        *,
+        member: str | bytes | None = None,
+    ) -> bool:
+        """End the membership of this payload, or of `member`. Returns whether there was one.
+
+        `ttl`: the greatest of its announcements'; for so long the nodes remember the withdrawal.
+        """
+        return self._run(sets.withdraw(name, payload, ttl, member))
+
+    def members(self, name: Key, *, quorum: bool = False, sample: bool = False) -> list[Member]:
+        """The members of a set: ID, seconds left, payload. All of them; with `sample` as many as one answer has, others at
+        each call.
+
+        With `quorum` every member that was acknowledged before is among them. Raises Unconfirmed if too few replicas answer.
+        """
+        return self._run((sets.sample if sample else sets.members)(name, quorum=quorum))
 
     def close(self) -> None:
         """Close the sockets. May be called again."""

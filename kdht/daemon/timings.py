@@ -18,7 +18,16 @@ from kdht.wire._shared import Op
 
 log = logging.getLogger(__name__)
 
-LATE_OPS = (Op.GET, Op.PUT, Op.DELETE, Op.QUORUM_GET, Op.WATCH)
+LATE_OPS = (
+    Op.GET,
+    Op.PUT,
+    Op.DELETE,
+    Op.QUORUM_GET,
+    Op.WATCH,
+    Op.ANNOUNCE,
+    Op.WITHDRAW,
+    Op.MEMBERS,
+)
 
 
 class Timings:

@@ -27,6 +27,7 @@ from kdht.node.replicas.quorum_reads import ReadOutcome
 from kdht.node.replicas.turns import Turn
 from kdht.node.replicas.writes import Written
 from kdht.node.replies import Replies, ReplyBatch
+from kdht.node.sets.service import SetService
 from kdht.storage import Store, StoredRecord, visible
 from kdht.storage._cache import RecordCache
 from kdht.storage.room import Room
@@ -41,7 +42,8 @@ _KEY = FIELD["key"]
 _STATUS = OFFSET["status"]
 _REQUEST_ID = FIELD["request_id"]
 _LEASE = struct.Struct(">I")
-_WRITING = frozenset({Op.PUT, Op.DELETE})
+_SET_WRITES = frozenset({Op.ANNOUNCE, Op.WITHDRAW})
+_WRITING = frozenset({Op.PUT, Op.DELETE}) | _SET_WRITES
 
 _TRACE_STATUS = {Reason.TRACE_ENDS: Status.HOPS_ENDED, Reason.ATTEMPT_ENDS: Status.NOT_RESPONSIBLE}
 
@@ -75,10 +77,12 @@ class Service:
         access: Access,
         on_late: Late,
         room: Room,
+        sets: SetService,
     ) -> None:
         self._store = store
         self._access = access
         self._room = room
+        self._sets = sets
         self._coordinator = coordinator
         faults = coordinator.faults
         self._guards = _Guards(*(faults.guard(of) for of in ("a TRACE", "a proof", "a read", "a write")))
@@ -95,6 +99,7 @@ class Service:
         """Answer a batch; the number of reads that were answered at once. What is no routed request is not looked at."""
         reads: list[Datagram] = []
         others: list[Datagram] = []
+        members: list[Datagram] = []
         traces: list[Datagram] = []
         lists: dict[int, list[Datagram]] = {
             Op.GET: reads,
@@ -102,6 +107,9 @@ class Service:
             Op.WATCH: reads,
             Op.PUT: others,
             Op.DELETE: others,
+            Op.ANNOUNCE: others,
+            Op.WITHDRAW: others,
+            Op.MEMBERS: members,
             Op.TRACE: traces,
         }
         for request in batch:
@@ -114,6 +122,9 @@ class Service:
         reads, others = self._admitted(READS, reads, answers), self._admitted(WRITES, others, answers)
         # Reads first: they are answered at once, and a write may wait for the lock of a turn.
         at_once = self._read(reads, answers) if reads else 0
+        for request in self._admitted(READS, members, answers):
+            with self._guards.read:
+                at_once += self._sets.read(request, answers)
         if others:
             self._write(others, answers)
         for request in traces:
@@ -279,7 +290,8 @@ class Service:
         with self._coordinator.turn(answers.now) as turn:
             for request in requests:
                 with self._guards.write:
-                    refused = self._begin(turn, request)
+                    begin = self._sets.begin if request.data[_OP] in _SET_WRITES else self._begin
+                    refused = begin(turn, request)
                     if refused is not None:
                         answers.add(request, refused)
 

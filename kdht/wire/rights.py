@@ -48,6 +48,9 @@ NEEDED = {
     Op.WATCH: Right.WATCH,
     Op.PUT: Right.WRITE,
     Op.DELETE: Right.DELETE,
+    Op.ANNOUNCE: Right.ANNOUNCE,
+    Op.WITHDRAW: Right.ANNOUNCE,
+    Op.MEMBERS: Right.READ,
 }
 """The right that each operation asks for. TRACE asks for none: it shows no value."""
 

@@ -176,8 +176,8 @@ METRICS = {
     ),
     "kdht_denied_total": Metric(
         "counter",
-        "Requests refused because their sender may not do this: PUT and DELETE (writes), GET, QUORUM_GET and WATCH "
-        "(reads). See docs/access.md.",
+        "Requests refused because their sender may not do this: PUT, DELETE, ANNOUNCE and WITHDRAW (writes), GET, "
+        "QUORUM_GET, WATCH and MEMBERS (reads). See docs/access.md.",
         ("kind", "reason"),
     ),
     "kdht_would_deny_total": Metric(

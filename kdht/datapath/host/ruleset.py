@@ -298,7 +298,7 @@ def _limit(kind: str, rate: int) -> dict[str, object]:
 
 def _sender_rules(senders: Senders) -> Iterator[str]:
     """Rules that drop clients' requests from addresses that may not send them."""
-    writes = "@th,104,8 { 2, 3 } "
+    writes = "@th,104,8 { 2, 3, 7, 8 } "
     for which, allowed, refused in (
         ("", senders.allowed, senders.refused),
         (writes, senders.write_allowed, senders.write_refused),

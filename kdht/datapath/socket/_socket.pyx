@@ -30,8 +30,8 @@ from posix.unistd cimport read
 
 from kdht.core._layout cimport (
     KDHT_FLAG_FORWARDED, KDHT_FLAG_REPLY, KDHT_FORWARD, KDHT_HEADER_LEN, KDHT_ID_LEN, KDHT_LOCAL,
-    KDHT_MAX_BODY, KDHT_MAX_DATAGRAM, KDHT_MAX_OWN, KDHT_OP_DELETE, KDHT_OP_FETCH, KDHT_OP_GET,
-    KDHT_OP_PROMISE, KDHT_OP_PUT, KDHT_OP_QUORUM_GET, KDHT_OP_WATCH, KDHT_REASON_ATTEMPT_ENDS,
+    KDHT_IS_WRITE, KDHT_MAX_BODY, KDHT_MAX_DATAGRAM, KDHT_MAX_OWN, KDHT_OP_FETCH, KDHT_OP_GET,
+    KDHT_OP_MEMBERS, KDHT_OP_PROMISE, KDHT_OP_QUORUM_GET, KDHT_OP_WATCH, KDHT_REASON_ATTEMPT_ENDS,
     KDHT_REASON_CONTROL, KDHT_REASON_NEEDS_COOKIE, KDHT_REASON_NOT_READY, KDHT_REASON_OWNER,
     KDHT_REASON_RATE_LIMITED, KDHT_RECORD_LEN, KDHT_RELAY, KDHT_STATUS_BUSY, KDHT_STATUS_COOKIE_NEEDED,
     KDHT_STATUS_OK, be64toh, kdht_header, kdht_outcome, kdht_region, kdht_siphash,
@@ -492,7 +492,7 @@ cdef class Engine:
         its request ID within one second: the entry node's tag of the same request is the same for as long.
         """
         cdef const kdht_header *message = <const kdht_header *>data
-        cdef bint writes = message.op == KDHT_OP_PUT or message.op == KDHT_OP_DELETE
+        cdef bint writes = KDHT_IS_WRITE(message.op)
         cdef bint whole
         cdef uint64_t mark
         if message.flags & KDHT_FLAG_REPLY:
@@ -526,12 +526,12 @@ cdef class Engine:
         cdef const kdht_header *message = <const kdht_header *>data
         if came == 0 or now - came <= TOO_OLD or message.flags & KDHT_FLAG_REPLY:
             return False
-        if message.op == KDHT_OP_PUT or message.op == KDHT_OP_DELETE:
+        if KDHT_IS_WRITE(message.op):
             self.late_writes += 1
         elif message.op == KDHT_OP_PROMISE and length == KDHT_HEADER_LEN + KDHT_RECORD_LEN:
             self.late_promises += 1  # one that is given back is longer, and never too late
         elif (message.op == KDHT_OP_GET or message.op == KDHT_OP_QUORUM_GET or message.op == KDHT_OP_WATCH
-              or message.op == KDHT_OP_FETCH):
+              or message.op == KDHT_OP_MEMBERS or message.op == KDHT_OP_FETCH):
             self.late_reads += 1
         else:
             return False

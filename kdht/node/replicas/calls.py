@@ -1,4 +1,4 @@
-"""STORE, FETCH and PROMISE to other replicas: sent, repeated, matched with their answers, given up.
+"""STORE, FETCH, PROMISE and LIST to other replicas: sent, repeated, matched with their answers, given up.
 
     asked ---> answer: ReplicaAnswer
       |  `---> no answer in the usual time: SLOW, once; then repeated ---> ReplicaAnswer, or FAILED after three tries
@@ -48,7 +48,7 @@ MAX_ADDRESSES = 4096
 TRIES = 3
 FIRST_TIMEOUT = 0.2
 # A disk syncs in some milliseconds, but a group before it may be at it. A FETCH only waits for a read.
-LEAST_TIMEOUT = {Op.STORE: 0.05, Op.FETCH: 0.015, Op.PROMISE: 0.05}
+LEAST_TIMEOUT = {Op.STORE: 0.05, Op.FETCH: 0.015, Op.PROMISE: 0.05, Op.LIST: 0.015}
 """Seconds. STORE and PROMISE wait for a disk."""
 MOST_TIMEOUT = 1.0
 
@@ -82,7 +82,7 @@ class ReplicaQuestion:
 
 
 class ReplicaCall:
-    """One STORE, FETCH or PROMISE under way."""
+    """One STORE, FETCH, PROMISE or LIST under way."""
 
     __slots__ = ("address", "alarm", "begun", "question", "source", "told", "tries")
 
@@ -167,7 +167,7 @@ class Calls:
 
     def _believable(self, question: ReplicaQuestion, answer: ReplicaAnswer, now: UnixTime) -> ReplicaAnswer:
         """The answer. If it names a version that cannot be, then that of a node whose disk failed."""
-        if len(answer.body) < RECORD_LEN:
+        if len(answer.body) < RECORD_LEN or question.op is Op.LIST:
             return answer
         version = RECORD.unpack_from(answer.body)[0]
         # Only a FETCH brings the certificate too. So no word of another node holds up an ordinary write with such a version.
@@ -239,7 +239,7 @@ def seal_as_sender(core: Core, message: bytearray, own: Address, now: UnixTime) 
 
 
 def answer(core: Core, request: Datagram, status: Status, body: bytes, now: UnixTime) -> Outgoing:
-    """The reply to another node's STORE, FETCH or PROMISE."""
+    """The reply to another node's STORE, FETCH, PROMISE or LIST."""
     data = request.data
     request_id = int.from_bytes(data[_REQUEST_ID], "big")
     message = pack_request(data[_OP], data[_KEY], request_id, body, hops=CONTROL_HOPS)

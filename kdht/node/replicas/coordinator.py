@@ -22,15 +22,18 @@ from kdht.node.replicas.admission import Admission
 from kdht.node.replicas.clock import HybridClock
 from kdht.node.replicas.conditions import ConditionJob, Conditions
 from kdht.node.replicas.context import CoordinatorContext, Quorum
+from kdht.node.replicas.member_reads import MemberReads, MembersDone, MembersOutcome
 from kdht.node.replicas.quorum_reads import untrusted_store
 from kdht.node.replicas.recent import Recent
 from kdht.node.replicas.turns import Outcome, Planned, Turn, Turns
 from kdht.node.replicas.writes import pack_stored
+from kdht.node.sets.index import SetIndex
 from kdht.storage import Granted, Promise, Store, StoredRecord, Writer
 from kdht.times import UnixTime
 from kdht.wire import FIELD, OFFSET, RECORD, Address, parse_promise, promised_record
 from kdht.wire._shared import HEADER_LEN, Flag, Op, RecordFlag, Status
 from kdht.wire.certified import CERTIFIED, check_certified, is_bare, promise_nonce
+from kdht.wire.sets import ListPage, pack_list, parse_listing
 
 _OP = OFFSET["op"]
 _FLAGS = OFFSET["flags"]
@@ -44,7 +47,7 @@ REFUSALS = frozenset({Status.CONFLICT, Status.BAD_VERSION, Status.BUSY, Status.D
 STANDING = frozenset({Status.CONFLICT, Status.BAD_VERSION})
 """Of these the version of the answer is that of a record in the way."""
 
-OPS = frozenset({Op.STORE, Op.FETCH, Op.PROMISE})
+OPS = frozenset({Op.STORE, Op.FETCH, Op.PROMISE, Op.LIST})
 """The control messages that are the coordinator's, not the node's."""
 
 COUNTERS = (
@@ -53,7 +56,7 @@ COUNTERS = (
     "gathered_miss", "gathered_quorum", "read_repairs",
     "stores_taken", "stores_older", "stores_below_promise", "stores_ahead", "stores_full", "stores_uncertified",
     "promises_given", "promises_refused", "promises_given_back", "promises_uncertified",
-    "fetches", "calls_refused", "calls_unmatched", "calls_unreachable", "calls_overdue", "calls_unreadable", "calls_uncertified",
+    "fetches", "lists", "calls_refused", "calls_unmatched", "calls_unreachable", "calls_overdue", "calls_unreadable", "calls_uncertified",
     "not_own_address", "wrong_client", "faults",
 )  # fmt: skip
 
@@ -95,6 +98,7 @@ class Coordinator:
         call_in: Callable[[float], None],
         on_silent: Callable[[Address], None],
         on_strays: Callable[[list[Datagram]], None],
+        sets: SetIndex,
     ) -> None:
         self.cluster = cluster
         self.counters: Counter[str] = Counter(dict.fromkeys(COUNTERS, 0))
@@ -132,6 +136,8 @@ class Coordinator:
         self._admission = Admission(self._context)
         self._writes = writes.Writes(self._context)
         self._reads = quorum_reads.QuorumReads(self._context, self._writes)
+        self._sets = sets
+        self._member_reads = MemberReads(self._context, self._writes)
         self._conditions = Conditions(self._context, self.read, self._may_promise)
 
     @property
@@ -269,6 +275,16 @@ class Coordinator:
         replica, caught_up = self.responsible(key), self._repair.is_caught_up(key)
         self._reads.gather(turn, key, own, need, done, quorum=quorum, replica=replica, caught_up=caught_up)
 
+    def read_members(self, turn: Turn, set_key: bytes, start: int, own: ListPage, done: MembersDone) -> None:
+        """Ask the other replicas for their members of a set too; `own` is what this node has from `start` on."""
+        if not self.cluster.joined or self.cluster.barred:
+            done(turn, MembersOutcome(own, enough=False))
+            return
+        replica, caught_up = self.responsible(set_key), self._repair.is_caught_up(set_key)
+        self._member_reads.gather_members(
+            turn, set_key, start, own, self.need_to_read, done, replica=replica, caught_up=caught_up
+        )
+
     def survey(self, key: bytes, addresses: Sequence[Address], done: holders.Done, now: UnixTime) -> None:
         """Ask these nodes, none of them this one, what they hold of a key; `done` may come on any thread."""
         with self.turn(now) as turn:
@@ -277,7 +293,7 @@ class Coordinator:
     # --- What other nodes want, and answer
 
     def receive(self, batch: Sequence[Datagram], now: UnixTime) -> None:
-        """STORE, FETCH and PROMISE, requests and replies, whose tags were checked."""
+        """STORE, FETCH, PROMISE and LIST, requests and replies, whose tags were checked."""
         if self.cluster.barred:
             batch = self._refuse_stores(batch, now)
         others = self._stores.take(batch, now)
@@ -293,9 +309,9 @@ class Coordinator:
                     self.faults.note(f"a message of another replica, op {datagram.data[_OP]:#x}")
             for datagram in fetches:
                 try:
-                    turn.outgoing.append(self._fetch(datagram, now))
+                    turn.outgoing += self._read_here(datagram, now)
                 except Exception:
-                    self.faults.note("a FETCH")
+                    self.faults.note("a FETCH or a LIST")
         if strays:
             self._on_strays(strays)
 
@@ -395,16 +411,27 @@ class Coordinator:
         self.counters[good if status is Status.OK else "promises_refused"] += 1
         turn.outgoing.append(calls.answer(self._core, request, status, body, turn.now))
 
-    def _fetch(self, request: Datagram, now: UnixTime) -> Outgoing:
-        self.counters["fetches"] += 1
+    def _read_here(self, request: Datagram, now: UnixTime) -> list[Outgoing]:
+        """The answer to a FETCH or a LIST; none to one that cannot be read."""
         key = request.data[_KEY]
         caught_up = self._repair.holds(key)  # before the look: what came in between does no harm
         try:
-            record = self._store.get(key, now)
+            status, body = (self._list if request.data[_OP] == Op.LIST else self._fetch)(request, key, now)
         except StorageError:
-            return calls.answer(self._core, request, Status.STORAGE_FAILED, b"", now)
-        status = Status.NOT_FOUND if record is None else Status.OK
+            return [calls.answer(self._core, request, Status.STORAGE_FAILED, b"", now)]
+        except BadPacket as bad:
+            self.counters[bad.reason] += 1
+            return []
         if not caught_up:
             status = Status.UNCONFIRMED
-        body = b"" if record is None else pack_stored(record)
-        return calls.answer(self._core, request, status, body, now)
+        return [calls.answer(self._core, request, status, body, now)]
+
+    def _fetch(self, request: Datagram, key: bytes, now: UnixTime) -> tuple[Status, bytes]:
+        self.counters["fetches"] += 1
+        record = self._store.get(key, now)
+        return (Status.NOT_FOUND, b"") if record is None else (Status.OK, pack_stored(record))
+
+    def _list(self, request: Datagram, key: bytes, now: UnixTime) -> tuple[Status, bytes]:
+        self.counters["lists"] += 1
+        start = parse_listing(request.data[HEADER_LEN:])
+        return Status.OK, pack_list(self._sets.all(key, start, now))
