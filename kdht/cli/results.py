@@ -188,3 +188,55 @@ class Revoked(msgspec.Struct):
     number: str
     changed: bool
     reloaded: bool
+
+
+class Announced(msgspec.Struct):
+    """`announce`: a new membership."""
+
+    name: str
+    ttl: int
+    version: int
+
+
+class Withdrawn(msgspec.Struct):
+    """`withdraw`, and the end of `announce`."""
+
+    name: str
+
+
+class MemberShown(msgspec.Struct):
+    """One of `members`."""
+
+    id: str
+    payload: str | None
+    """None: it is no text."""
+    base64: str
+    ttl: int
+
+
+class Members(msgspec.Struct):
+    """`members`."""
+
+    name: str
+    members: list[MemberShown]
+
+
+class Loaded(msgspec.Struct):
+    """`load`; `before`: values that an earlier run stored."""
+
+    stored: int
+    before: int
+    bytes: int
+    seconds: float
+    per_second: float
+
+
+class Dumped(msgspec.Struct):
+    """`dump`; `missing`: keys without a value."""
+
+    fetched: int
+    before: int
+    missing: int
+    bytes: int
+    seconds: float
+    per_second: float

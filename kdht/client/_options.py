@@ -6,6 +6,7 @@ import random
 from kdht.client import _arguments as arguments
 from kdht.client import _sockets as sockets
 from kdht.client._arguments import Key
+from kdht.client._calls import Call
 from kdht.client._keyfiles import SealKey
 from kdht.client._manifest import CHUNK_SIZE
 from kdht.client._rights import rights_of
@@ -55,6 +56,10 @@ class ClientOptions:
     def key_of(self, name: Key) -> bytes:
         """The hash of a name, in the client's scope."""
         return self._rights.key_of(arguments.hash_of(arguments.name_of(name)))
+
+    def fitted(self, call: Call) -> Call:
+        """The call as it is sent. Raises ValueTooLarge or RequestError for one that cannot be."""
+        return self._seal.fitted(call)
 
     def session(self, opened: sockets.Sockets) -> Session:
         """A session on these sockets."""

@@ -188,7 +188,7 @@ class AsyncClient:
 
         A task renews the membership, three times in `ttl` seconds.
         """
-        self._seal.fitted(sets.announce_call(name, payload, ttl, member))  # raises for what is wrong
+        self._options.fitted(sets.announce_call(name, payload, ttl, member))  # raises for what is wrong
         return AsyncAnnouncement(
             lambda: self.announce_once(name, payload, ttl, member=member),
             lambda: self.withdraw(name, payload, ttl, member=member),

@@ -233,7 +233,7 @@ class Client:
         crash it ends with its TTL, at all nodes in the same second. A member is known by its payload, or by `member`: to announce
         again under the same one changes its payload. Members of another token are never touched.
         """
-        self._seal.fitted(sets.announce_call(name, payload, ttl, member))  # raises for what is wrong
+        self._options.fitted(sets.announce_call(name, payload, ttl, member))  # raises for what is wrong
         own = Client(**self._arguments)
         try:
             return Announcement(
