@@ -24,7 +24,7 @@ from kdht.daemon.control.methods import Methods
 from kdht.daemon.control.server import ControlServer
 from kdht.daemon.datadir import DataDir
 from kdht.daemon.datapaths import Datapaths
-from kdht.daemon.host_addresses import settled
+from kdht.daemon.host_addresses import followed, settled
 from kdht.daemon.moving import Moves
 from kdht.daemon.pages import server as pages
 from kdht.daemon.process import capabilities, housekeeping, logs, memory
@@ -181,7 +181,9 @@ class Daemon:
         # With ebpf_keep a node that comes back leaves its XDP program to forward meanwhile.
         undo.callback(lambda: datapaths.stop(comes_back=not moves.has_left))
         self._make_reloadable(parts, datapaths)
-        chores = housekeeping.running(settings, data, parts, datapaths, self._end_deaf)
+        chores = housekeeping.running(
+            settings, data, parts, datapaths, self._end_deaf, lambda: self._follow_addresses(parts)
+        )
         async with joining(settings, data, parts.driver, self._give_up), chores:
             moves.done()
             self._methods.serve(parts, datapaths)
@@ -196,6 +198,14 @@ class Daemon:
             if self._stopping.is_set():
                 notify("STOPPING=1")
             log.info(_ENDS[state])
+
+    def _follow_addresses(self, parts: Parts) -> None:
+        """Clients may ask at addresses of this host that came after the start."""
+        settings = followed(self._settings)
+        if settings.also != self._settings.also:
+            self._settings = self._methods.settings = settings
+            wiring.configure(parts.publisher, parts.contact.id, settings)
+            log.info("other addresses of this host", extra={"addresses": ", ".join(map(str, settings.also))})
 
     def _end_deaf(self, why: str) -> None:
         self._give_up(DatapathError(f"the socket datapath died: {why}"))

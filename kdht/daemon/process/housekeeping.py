@@ -26,6 +26,8 @@ WATCH_SECONDS = 10.0
 STORE_SECONDS = 1.0
 # It decides about hours, so a minute is exact enough, and a write to the disk each second would not be.
 CAUGHT_UP_SECONDS = 60.0
+ADDRESS_SECONDS = 0.2
+"""Requests at a new address are lost so long, so a failover by VRRP takes that much longer."""
 ASIDE_SECONDS = 1.0
 # Clients' writes wait for the same lock as a step of this many.
 SWEEP_RECORDS = 1000
@@ -41,20 +43,26 @@ async def running(
     parts: Parts,
     datapaths: Datapaths,
     on_deaf: Callable[[str], None],
+    follow_addresses: Callable[[], None],
 ) -> AsyncIterator[None]:
     """Run all of it in tasks. The end of the block waits for steps under way.
 
-    `on_deaf` gets the reason if the transport dies.
+    `on_deaf` gets the reason if the transport dies. `follow_addresses` looks whether this host's have changed.
     """
     saver = Saver(data, parts)
     state_logger = StateLogger(lambda: [parts.transport, *datapaths.running()], on_deaf)
     ended = asyncio.Event()
+
+    async def look_at_addresses() -> None:
+        follow_addresses()
+
     jobs: list[tuple[float, Work]] = [
         (settings.config.storage.sweep_interval, lambda: sweep(parts)),
         (SNAPSHOT_SECONDS, saver.save),
         (STORE_SECONDS, lambda: look_at_store(parts)),
         (WATCH_SECONDS, state_logger.look),
         (CAUGHT_UP_SECONDS, lambda: save_caught_up(data, parts)),
+        (ADDRESS_SECONDS, look_at_addresses),
     ]
     # Decided at the start: only a start sets records aside.
     if parts.aside.waits:
