@@ -79,6 +79,7 @@ async def _stay(settings: Settings, driver: Driver, found: BootstrapAddresses) -
     delay = ALONE_SECONDS
     while True:
         await asyncio.sleep(delay)
+        # A node that stands aside knows nobody on purpose.
         if driver.contacts() or driver.aside:
             delay = ALONE_SECONDS
             continue

@@ -47,6 +47,7 @@ def _here(settings: Settings) -> list[Address]:
 
 
 def _with_others(settings: Settings, here: list[Address]) -> Settings:
+    # The core's table of own addresses is small, because each packet is compared with all of them.
     room = MAX_OWN - len(settings.own)
     return replace(settings, also=tuple(_others(settings, here))[:room])
 
