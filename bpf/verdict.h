@@ -72,7 +72,7 @@ static __always_inline __u64 kdht_filled(const struct kdht_header *h)
 
 static __always_inline int kdht_is_write(const struct kdht_header *h)
 {
-	return h->op == KDHT_OP_PUT || h->op == KDHT_OP_DELETE;
+	return KDHT_IS_WRITE(h->op);
 }
 
 /* Whether its address may send this request. Without a table (nothing is published yet) nobody may. */

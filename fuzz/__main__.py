@@ -31,6 +31,8 @@ MAX_INPUT = {
     "service": 3000,
     "certified": 1200,
     "rights": 1200,
+    "sets": 1200,
+    "client": 1400,
     "lies": 1500,
 }
 SLOWEST = 20

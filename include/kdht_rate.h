@@ -41,9 +41,9 @@ struct kdht_allowance {
 /* An unknown op is as cheap as a GET: it is dropped at the next check. */
 static inline __u32 kdht_rate_kind_of(__u8 op)
 {
-	if (op == KDHT_OP_PUT || op == KDHT_OP_DELETE)
+	if (KDHT_IS_WRITE(op))
 		return KDHT_RATE_WRITES;
-	if (op == KDHT_OP_QUORUM_GET || op == KDHT_OP_WATCH || op == KDHT_OP_TRACE)
+	if (op == KDHT_OP_QUORUM_GET || op == KDHT_OP_WATCH || op == KDHT_OP_TRACE || op == KDHT_OP_MEMBERS)
 		return KDHT_RATE_COSTLY;
 	return KDHT_RATE_READS;
 }

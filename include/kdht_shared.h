@@ -53,6 +53,9 @@
 	X(TRACE, 0x04)                                                             \
 	X(QUORUM_GET, 0x05) /* the newest of what a majority of the replicas has */ \
 	X(WATCH, 0x06)      /* tell me of changes, for a while */                  \
+	X(ANNOUNCE, 0x07)   /* be a member of a set, for a while */                \
+	X(WITHDRAW, 0x08)   /* be a member no more */                              \
+	X(MEMBERS, 0x09)    /* the members of a set, or some of them */            \
 	X(PING, 0x10)                                                              \
 	X(FIND_NODE, 0x11)                                                         \
 	X(STORE, 0x12)   /* a record, to a replica */                              \
@@ -64,12 +67,17 @@
 	X(PROMISE, 0x18) /* accept no older version of this key: a conditional write is being decided */ \
 	X(FORGET, 0x19)  /* this node died and does not come back: wait for it no more */ \
 	X(MEET, 0x1a)    /* get to know this contact, or have it get to know me */ \
-	X(REFLECT, 0x1b) /* send me a TRACE that I have to forward to you */
+	X(REFLECT, 0x1b) /* send me a TRACE that I have to forward to you */ \
+	X(LIST, 0x1c)    /* the members of a set, from a replica */
 
 #define KDHT_FIRST_ROUTED_OP 0x01
-#define KDHT_LAST_ROUTED_OP 0x06
+#define KDHT_LAST_ROUTED_OP 0x09
 #define KDHT_FIRST_CONTROL_OP 0x10
-#define KDHT_LAST_CONTROL_OP 0x1b
+#define KDHT_LAST_CONTROL_OP 0x1c
+
+/* Routed requests that change something: PUT, DELETE, ANNOUNCE, WITHDRAW. Bit n is op n. */
+#define KDHT_WRITE_OPS 0x18c
+#define KDHT_IS_WRITE(op) ((op) <= KDHT_LAST_ROUTED_OP && KDHT_WRITE_OPS >> (op) & 1)
 
 /* Only a routed request may have DIRECT or PROVEN; any other message with one is BAD_FLAGS. */
 #define KDHT_FLAGS(X)  \

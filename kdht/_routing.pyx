@@ -48,15 +48,20 @@ cdef inline const kdht_config *_config(kdht_region *region, uint32_t lane_index)
     cdef kdht_lane *lane = &region.lanes[lane_index]
     cdef uint32_t begun = kdht_seq_begin(&region.config.sequence)
     cdef int _try
+    # Nearly always: the configuration changes a few times a minute, and there are a million verdicts in
+    # between.
     if begun == lane.config_sequence:
         return &lane.config
     for _try in range(KDHT_READ_TRIES):
+        # First: should this thread be killed during the copy, the next owner of the lane must not trust
+        # it.
         lane.config_sequence = 0
         memcpy(&lane.config, &region.config.copies[begun & 1], sizeof(kdht_config))
         if kdht_seq_same(&region.config.sequence, begun):
             lane.config_sequence = begun
             return &lane.config
         begun = kdht_seq_begin(&region.config.sequence)
+    # Without the READY flag the verdict is NOT_READY, and the socket's loop looks again.
     lane.config.flags = 0
     return &lane.config
 
@@ -76,6 +81,7 @@ cdef int core_decide_message(kdht_region *region, uint32_t lane, uint8_t *messag
     cdef Plan plan
     cdef int verdict
     plan.config = _config(region, lane)
+    # A socket can send to either IP version. A packet that is rewritten in place keeps its own.
     plan.now, plan.length, plan.one_family, plan.inside = now, length, False, inside
     plan.source_ip, plan.source_port = source_ip, source_port
     plan.target_ip, plan.target_port = target_ip, target_port
@@ -126,6 +132,7 @@ cdef int core_decide_packet(kdht_region *region, uint32_t lane, uint8_t *data, u
     reason = plan_message(region, <kdht_header *>packet.message, &plan, out)
     verdict = _conclude(region, lane, reason, out)
     if verdict == KDHT_FORWARD or verdict == KDHT_RELAY:
+        # Around `apply_plan`, because the checksum needs the old bytes and the new ones.
         packet_open(&packet)
         apply_plan(<kdht_header *>packet.message, &plan, out)
         packet_close(&packet, out)
@@ -134,6 +141,7 @@ cdef int core_decide_packet(kdht_region *region, uint32_t lane, uint8_t *data, u
 
 Outcome = namedtuple("Outcome", "verdict reason source target next_id max_reply")
 cdef str NO_REGION = "this file descriptor holds no routing state of this version of kdht"
+# Made once: a call of an enum's class for each verdict would cost more than the verdict.
 cdef list REASONS = [Reason(value) for value in range(KDHT_REASON_COUNT)]
 cdef list VERDICTS = [VERDICT_OF[reason] for reason in REASONS]
 
@@ -185,6 +193,7 @@ cdef class Core:
         self.fd = os.memfd_create("kdht-core", os.MFD_CLOEXEC) if fresh else os.dup(fd)
         if fresh:
             os.ftruncate(self.fd, sizeof(kdht_region))
+        # A mapping of another size would be read beyond its end, which kills the process (SIGBUS).
         elif os.fstat(self.fd).st_size != sizeof(kdht_region):
             os.close(self.fd)
             raise ValueError(NO_REGION)
@@ -195,6 +204,8 @@ cdef class Core:
             raise OSError("cannot map the routing state: out of memory")
         self.region = region
         if fresh:
+            # A memfd is zero, and zeros are a valid empty state: no bucket has contacts and the node is
+            # not ready.
             region.magic = KDHT_REGION_MAGIC
         elif region.magic != KDHT_REGION_MAGIC:
             raise ValueError(NO_REGION)
@@ -237,6 +248,8 @@ cdef class Core:
         if memcmp(old.self_id, config.self_id, KDHT_ID_LEN) == 0:
             memcpy(config.occupancy, old.occupancy, sizeof(config.occupancy))
         else:
+            # Before the new ID is published: a reader must not take old contacts for distances from
+            # another ID.
             for i in range(KDHT_ID_BITS):
                 write_bucket(self.region, i, ())
         _publish(self, &config)
@@ -246,6 +259,7 @@ cdef class Core:
 
         Each contact must share exactly `index` leading bits with this node. Raises ValueError otherwise.
         """
+        # The caller is the only writer, so its own look needs no check of the sequence.
         cdef kdht_config config = _current(self)[0]
         cdef uint64_t bit
         if not config.flags & KDHT_CONFIG_READY:
@@ -264,6 +278,8 @@ cdef class Core:
         write_bucket(self.region, index, contacts)
         bit = <uint64_t>1 << (63 - index % 64)
         occupied = bool(config.occupancy[index // 64] & bit)
+        # After the bucket: a reader that sees the bit finds the contacts. One that sees an emptied bucket
+        # finds none, and goes on.
         if occupied != bool(contacts):
             config.occupancy[index // 64] ^= bit
             _publish(self, &config)
@@ -319,6 +335,7 @@ cdef class Core:
         cdef int i, number, wanted = min(max(count, 0), KDHT_ID_BITS * KDHT_ROOM)
         _need(key, KDHT_ID_LEN, "a key")
         cdef const uint8_t *key_at = key
+        # Python's memory, so that an exception below leaks nothing.
         cdef bytearray room = bytearray(max(wanted, 1) * sizeof(kdht_contact))
         cdef kdht_contact *found = <kdht_contact *><char *>room
         _snapshot(region, &config, KDHT_KEYLESS_LEN)
@@ -402,6 +419,7 @@ cdef class Core:
             raise ValueError("the request has no whole header, or the body is too long")
         _need(source_ip, 16, "an address")
         _need(target_ip, 16, "an address")
+        # The header becomes the reply's. The body of the request is not needed.
         memcpy(message, <const uint8_t *>asked, KDHT_HEADER_LEN)
         came.source_ip, came.source_port = source_ip, htons(request.source.port)
         came.target_ip, came.target_port = target_ip, htons(request.target.port)
@@ -472,6 +490,7 @@ cdef kdht_config *_current(Core core) except NULL:
 cdef int _publish(Core core, const kdht_config *config) except -1:
     cdef kdht_config_cell *cell = &core.region.config
     kdht_seq_fence()
+    # The copy that no reader uses. A writer that is killed here leaves the current one whole.
     cell.copies[~cell.sequence & 1] = config[0]
     kdht_seq_step(&cell.sequence)
     return 0

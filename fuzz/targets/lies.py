@@ -19,11 +19,15 @@ from kdht.node.replicas import Policy
 from kdht.node.replicas.calls import answer, seal_as_sender
 from kdht.wire import FIELD, OFFSET, Address, Message, Record, pack_request, parse
 from kdht.wire._shared import MAX_BODY, Flag, Op, Status
+from kdht.wire.sets import PLACE_LEN
 
 OPS = (
     Op.PING, Op.FIND_NODE, Op.STORE, Op.FETCH, Op.DIGEST, Op.OFFER, Op.SUSPECT, Op.LEAVE, Op.PROMISE, Op.FORGET, Op.MEET,
+    Op.LIST,
 )  # fmt: skip
-ROUTED = (Op.GET, Op.PUT, Op.DELETE, Op.TRACE, Op.QUORUM_GET, Op.WATCH)
+ROUTED = (
+    Op.GET, Op.PUT, Op.DELETE, Op.TRACE, Op.QUORUM_GET, Op.WATCH, Op.ANNOUNCE, Op.WITHDRAW, Op.MEMBERS,
+)  # fmt: skip
 STATUSES = tuple(Status)
 HONEST = 3
 MAX_STEPS = 24
@@ -208,6 +212,8 @@ class Liar:
             )
         if op in (Op.SUSPECT, Op.MEET, Op.FIND_NODE):
             return own + self.many(self.contact, 3)
+        if op is Op.LIST:
+            return self.number(64)
         return own + self.value()
 
     def reply(self, op: Op) -> bytes:
@@ -216,13 +222,20 @@ class Liar:
             return self.record()
         if op is Op.DIGEST:
             return own + self.number(8) + self.many(self.report)
+        if op is Op.LIST:
+            return self.number(32) + self.number(32) + self.number(64) + self.many(self.listed)
         if op is Op.OFFER:
             return own + self.value() + self.many(lambda: self.key() + self.number(64))
         return own + self.many(self.contact)
 
+    def listed(self) -> bytes:
+        return self.key()[:PLACE_LEN] + self.number(64) + self.number(32) + self.number(16) + self.number(16)
+
     def of_client(self, op: Op) -> bytes:
-        if op in (Op.PUT, Op.DELETE):
+        if op in (Op.PUT, Op.DELETE, Op.ANNOUNCE, Op.WITHDRAW):
             return self.record()
+        if op is Op.MEMBERS:
+            return self.number(64) + self.number(32)
         return self.number(32) if op is Op.WATCH else self.value()
 
 

@@ -12,26 +12,31 @@ It imports layer 0 alone. Most modules have no I/O and no clock:
     _datagram                    the bytes of a request's tries
     _steps, _large, _journal,    operations of several requests
     _manifest, _certified
+    _sets                        members of sets
+    _timed                       reads with the time in their proof
     _seal                        encrypted values
     _record_checks, _keyfiles    whether a record may be believed; secret keys in files
 
-`sync` and `aio` (with `_driver`) add sockets (`_sockets`, `_pump`) and time.
+`sync` and `aio` (with `_driver`) add sockets (`_sockets`, `_pump`) and time, `_announcement` and `_aio_announcement` renewals. `_options` are
+those of both clients.
 """
 
 from typing import TYPE_CHECKING, Any
 
+from kdht.client._announcement import Announcement
 from kdht.client._calls import Hop
 from kdht.client._certified import NO_VALUE, SignedRecord
 from kdht.client._keyfiles import SealKey, SigningKey
 from kdht.client._manifest import MAX_LARGE, is_manifest
 from kdht.client.sync import Client
 from kdht.wire.limits import MAX_LEASE
+from kdht.wire.sets import Member
 
 if TYPE_CHECKING:
     from kdht.client.aio import AsyncClient
 
 __all__ = [
-    "MAX_LARGE", "MAX_LEASE", "NO_VALUE", "AsyncClient", "Client", "Hop", "SealKey", "SignedRecord", "SigningKey",
+    "MAX_LARGE", "MAX_LEASE", "NO_VALUE", "Announcement", "AsyncClient", "Client", "Hop", "Member", "SealKey", "SignedRecord", "SigningKey",
     "is_manifest",
 ]  # fmt: skip
 

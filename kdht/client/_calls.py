@@ -46,8 +46,15 @@ class Call(NamedTuple):
     """A number by which the caller of many recognises it."""
     inner: bytes = b""
     """The hash before the scope went in, for the proof."""
+    member: bytes = b""
+    """Of an ANNOUNCE or WITHDRAW: the member's name."""
     part: str = ""
     """Of a large value: the part that this request is about, for messages."""
+
+    @property
+    def subject(self) -> bytes:
+        """What versions belong to: a key, or a member of the set at this key."""
+        return self.key + self.member
 
     @property
     def value_size(self) -> int:

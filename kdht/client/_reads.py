@@ -12,8 +12,9 @@ time of an answer.
 
 from kdht.client._calls import Answer
 from kdht.client._client_state import ClientState
-from kdht.client._exchange import Exchange, Request
+from kdht.client._exchange import Request
 from kdht.client._record_checks import why_uncertified
+from kdht.client._timed import TimedExchange
 from kdht.client._versions import version_in
 from kdht.errors import RequestError, Unconfirmed
 from kdht.wire import _shared as shared
@@ -33,10 +34,10 @@ LOST = (
 )
 
 
-class Read(Exchange):
+class Read(TimedExchange):
     """One read until its answer or its failure."""
 
-    __slots__ = ("_first_route", "_old", "_retimed", "_stray", "_time", "_uncertified")
+    __slots__ = ("_first_route", "_old", "_stray", "_uncertified")
 
     def __init__(self, state: ClientState, request: Request) -> None:
         super().__init__(state, request)
@@ -44,10 +45,6 @@ class Read(Exchange):
         """The newest of the old records, or a NOT_FOUND."""
         self._stray: Answer | None = None
         """The newest of the stray records that is not old."""
-        self._time = 0
-        """That in the proof, microseconds."""
-        self._retimed = False
-        """Whether a node said that this host's clock is off."""
         self._uncertified = ""
         """Why the last record that proves nothing is not believed."""
         self._first_route = 0
@@ -69,15 +66,6 @@ class Read(Exchange):
         if self._first_route:
             policy.attempt = 0  # the best route has not been tried yet
 
-    def _send(
-        self, node: int, attempt: int, now: float, *, hedge: bool = False, direct: bool = False
-    ) -> None:
-        # Anew for each try: a node refuses a proof whose time is more than a minute off, and a read may be
-        # retried for longer.
-        self._time = self._state.clock.now()
-        self._state.rights.prove(self._message, self.call, self._time)
-        super()._send(node, attempt, now, hedge=hedge, direct=direct)
-
     def _take(self, reply: Answer, cookie: int, index: int, now: float) -> None:
         if reply.status is not Status.NOT_FOUND and reply.status in _TELLS_RECORDS:
             why = why_uncertified(self.call, reply)
@@ -93,13 +81,6 @@ class Read(Exchange):
                 self._conclude(reply, index, now)
             else:
                 self._keep_old(reply, index, now)
-            return
-        # Once only: a node whose clock keeps changing must not hold a read for ever.
-        if reply.status is Status.BAD_VERSION and not self._retimed and self._may_repeat:
-            self._retimed = True
-            self._state.clock.refused(self._time, version_in(reply))
-            sent = self._sent[index]
-            self._repeat(sent.node, sent.attempt, now, direct=sent.direct)
             return
         if reply.status is Status.NOT_RESPONSIBLE:
             self._keep_stray(reply)

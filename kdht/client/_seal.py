@@ -25,6 +25,7 @@ TAG_LEN = 16
 HEAD_LEN = len(MAGIC) + ID_LEN + NONCE_LEN
 assert HEAD_LEN + TAG_LEN == OVERHEAD
 _READS = frozenset({Op.GET, Op.QUORUM_GET})
+_SETS = frozenset({Op.ANNOUNCE, Op.WITHDRAW, Op.MEMBERS})
 _TOMBSTONE = int(RecordFlag.TOMBSTONE)
 
 
@@ -54,6 +55,8 @@ class Seal:
             raise BadArgument(
                 "a client with a seal neither signs nor hashes values: use another client for those"
             )
+        if call.op in _SETS:
+            raise BadArgument("payloads of sets are not sealed: use a client without a seal for sets")
         if call.op in _READS:
             return call._replace(max_reply=min(call.max_reply + OVERHEAD, shared.MAX_BODY))
         if call.op is not Op.PUT:

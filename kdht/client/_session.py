@@ -24,6 +24,7 @@ from kdht.client._reads import Read
 from kdht.client._rights import NO_RIGHTS, Rights
 from kdht.client._routes import ReadRoutes
 from kdht.client._seal import NO_SEAL, Seal
+from kdht.client._timed import TimedExchange
 from kdht.client._watch import WatchExchange
 from kdht.client._writes import WriteExchange
 from kdht.errors import BadPacket
@@ -36,6 +37,9 @@ _KINDS: dict[Op, type[Exchange]] = {
     Op.QUORUM_GET: Read,
     Op.PUT: WriteExchange,
     Op.DELETE: WriteExchange,
+    Op.ANNOUNCE: WriteExchange,
+    Op.WITHDRAW: WriteExchange,
+    Op.MEMBERS: TimedExchange,
 }
 
 

@@ -1,4 +1,4 @@
-"""A PUT or DELETE: one version in all its tries, and never a wrong outcome.
+"""A PUT, DELETE, ANNOUNCE or WITHDRAW: one version in all its tries, and never a wrong outcome.
 
 Every answer but OK and UNCONFIRMED means: this try changed nothing. A lost, late or UNCONFIRMED try may have been done.
 With such a try the write is **in doubt**:
@@ -31,6 +31,7 @@ _OK = Status.OK
 """Looked up once: every PUT compares with it, and an attribute of an enum is slow in Python 3.11."""
 _WHY = {Status.BAD_VERSION: "the key has a newer version"}
 
+_DELETES = frozenset({Op.DELETE, Op.WITHDRAW})
 _VERSION = slice(HEADER_LEN, HEADER_LEN + 8)
 
 
@@ -52,7 +53,7 @@ class WriteExchange(Exchange):
         """A refusal in doubt, and the number of its datagram."""
         # Chosen once, before the first try, so that no late try is another write. It is above all that this
         # client knows, so its own writes of a key are in order.
-        self._take_version(state.versions.known(self.call.key) + 1)
+        self._take_version(state.versions.known(self.call.subject) + 1)
 
     def timed_out(self, now: float) -> None:
         if self._held is None:
@@ -92,12 +93,12 @@ class WriteExchange(Exchange):
         super()._take(reply, cookie, index, now)
 
     def _conclude(self, reply: Answer, index: int, now: float) -> None:
-        versions, key = self._state.versions, self.call.key
+        versions, key = self._state.versions, self.call.subject
         if reply.status is not _OK and reply.status not in self.call.accepts:
             if self._is_in_doubt:
                 self._hold(reply, index, now)
                 return
-        elif self.call.op == Op.DELETE:
+        elif self.call.op in _DELETES:
             # The tombstone's version, so that a later read at a lagging replica does not bring the record back.
             versions.gone(key, self.version)
         # A coordinator without the write's own version answers with another one. Then this client does not know
@@ -144,7 +145,7 @@ class WriteExchange(Exchange):
     def _renew(self, told: int, sent: Sent, now: float) -> None:
         """Try again with a greater version, by the same route."""
         self._renewals += 1
-        self._take_version(max(self._state.versions.known(self.call.key), told) + 1)
+        self._take_version(max(self._state.versions.known(self.call.subject), told) + 1)
         # That route led to a replica that knows the key's version, so it is the most likely to take the next
         # one.
         self._policy.attempt = sent.attempt

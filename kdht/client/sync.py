@@ -1,37 +1,37 @@
 """The blocking client."""
 
 import os
-import random
 import selectors
 import socket
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from kdht.client import _arguments as arguments
 from kdht.client import _calls as calls
 from kdht.client import _certified as certified
 from kdht.client import _large as large
+from kdht.client import _sets as sets
 from kdht.client import _sockets as sockets
 from kdht.client import _steps as steps
+from kdht.client._announcement import Announcement
 from kdht.client._arguments import Key, Source
 from kdht.client._calls import Answer, Call, Hop
 from kdht.client._certified import SignedRecord
 from kdht.client._keyfiles import SealKey, SigningKey
 from kdht.client._large import Progress
-from kdht.client._manifest import CHUNK_SIZE, UPLOAD_ID_LEN
+from kdht.client._manifest import UPLOAD_ID_LEN
+from kdht.client._options import ClientOptions
 from kdht.client._pump import Pump
-from kdht.client._rights import rights_of
-from kdht.client._seal import seal_of
-from kdht.client._session import Session
 from kdht.client._steps import WINDOW, Flight, Many, Steps
 from kdht.errors import RequestError
 from kdht.wire import Buffer, Record
 from kdht.wire import _shared as shared
 from kdht.wire.bencode import Bencodable
 from kdht.wire.rights import Token
+from kdht.wire.sets import MAX_MEMBER_TTL, Member
 
 K = TypeVar("K", bound=Key)
 T = TypeVar("T")
@@ -73,38 +73,36 @@ class Client:
         """Looks names up, which blocks. Raises ConfigError for a node without an address, an impossible limit
         or a bad token, RequestError if this host has no route to any node.
         """
-        timeout, attempts = arguments.limits(timeout, attempts)
-        self._rights = rights_of(token, scope)
-        self._seal = seal_of(seal)
+        self._arguments: dict[str, Any] = {
+            "nodes": nodes, "timeout": timeout, "attempts": attempts, "direct": direct, "learn": learn, "token": token, "scope": scope,
+        }  # fmt: skip
+        self._options = ClientOptions(
+            timeout,
+            attempts,
+            direct=direct,
+            spread_reads=spread_reads,
+            learn=learn,
+            token=token,
+            scope=scope,
+            seal=seal,
+        )
         infos = sockets.resolve(sockets.node_list(nodes))
         self._pid = os.getpid()
         self._selector = selectors.DefaultSelector()
         self._sockets = sockets.Sockets(
             infos, direct=direct, on_open=self._listen, on_close=self._selector.unregister
         )
-        self._session = Session(
-            len(self._sockets),
-            timeout=timeout,
-            attempts=attempts,
-            rng=random.SystemRandom(),
-            unix_us=sockets.unix_us,
-            rights=self._rights,
-            node_name=self._sockets.node_name,
-            direct=direct,
-            spread=spread_reads,
-            seal=self._seal,
-            on_learnt=self._sockets.place if learn else None,
-        )
+        self._session = self._options.session(self._sockets)
         self._pump = Pump(self._sockets, self._session, time.monotonic)
 
     @property
     def max_value(self) -> int:
         """Bytes that one `put` takes: fewer with a token or a seal, and 8 fewer with a condition."""
-        return shared.MAX_VALUE - self._rights.proof_size - self._seal.overhead
+        return self._options.max_value
 
     def key_of(self, name: Key) -> bytes:
         """The 20 bytes that the cluster knows a name by: its hash, in this client's scope."""
-        return self._rights.key_of(arguments.hash_of(arguments.name_of(name)))
+        return self._options.key_of(name)
 
     def get(self, key: Key, *, max_value: int = shared.MAX_VALUE, quorum: bool = False) -> bytes:
         """The value of a key. Raises NotFound, ValueTooLarge if it has more than `max_value` bytes.
@@ -165,7 +163,7 @@ class Client:
         """
         data = arguments.whole(source)
         upload = os.urandom(UPLOAD_ID_LEN)
-        chunk_size = CHUNK_SIZE - self._rights.proof_size - self._seal.overhead
+        chunk_size = self._options.chunk_size
         return self._run(large.put(key, data, ttl, progress, time.time(), upload, chunk_size))
 
     def get_large(self, key: Key, *, progress: Progress = large.no_progress) -> bytes:
@@ -225,6 +223,56 @@ class Client:
         """
         call = calls.watch(key, lease)
         return self._watch(call, lease)
+
+    def announce(
+        self, name: Key, payload: Buffer, ttl: int = sets.DEFAULT_TTL, *, member: str | bytes | None = None
+    ) -> Announcement:
+        """Be a member of the set `name`, with at most 256 bytes for its readers, until the result is closed.
+
+        Use it in a `with`. A thread of its own renews the membership, three times in `ttl` seconds (at most 86400). After a
+        crash it ends with its TTL, at all nodes in the same second. A member is known by its payload, or by `member`: to announce
+        again under the same one changes its payload. Members of another token are never touched.
+        """
+        self._options.fitted(sets.announce_call(name, payload, ttl, member))  # raises for what is wrong
+        own = Client(**self._arguments)
+        try:
+            return Announcement(
+                lambda: own.announce_once(name, payload, ttl, member=member),
+                lambda: own.withdraw(name, payload, ttl, member=member),
+                ttl,
+                own.close,
+            )
+        except BaseException:
+            own.close()
+            raise
+
+    def announce_once(
+        self, name: Key, payload: Buffer, ttl: int = sets.DEFAULT_TTL, *, member: str | bytes | None = None
+    ) -> int:
+        """Be a member for `ttl` seconds. Returns the version. Raises Unconfirmed as `put` does."""
+        return self._run(sets.announce(name, payload, ttl, member))
+
+    def withdraw(
+        self,
+        name: Key,
+        payload: Buffer = b"",
+        ttl: int = MAX_MEMBER_TTL,
+        *,
+        member: str | bytes | None = None,
+    ) -> bool:
+        """End the membership of this payload, or of `member`. Returns whether there was one.
+
+        `ttl`: the greatest of its announcements'; for so long the nodes remember the withdrawal.
+        """
+        return self._run(sets.withdraw(name, payload, ttl, member))
+
+    def members(self, name: Key, *, quorum: bool = False, sample: bool = False) -> list[Member]:
+        """The members of a set: ID, seconds left, payload. All of them; with `sample` as many as one answer has, others at
+        each call.
+
+        With `quorum` every member that was acknowledged before is among them. Raises Unconfirmed if too few replicas answer.
+        """
+        return self._run((sets.sample if sample else sets.members)(name, quorum=quorum))
 
     def close(self) -> None:
         """Close the sockets. May be called again."""

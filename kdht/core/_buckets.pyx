@@ -22,6 +22,7 @@ cdef inline uint64_t _word(const uint8_t *id, int i) noexcept nogil:
     """64 bits of an ID, the first bit on top; the third word's low half is zero."""
     cdef uint64_t word
     cdef uint32_t half
+    # memcpy and not a cast: the ID lies at any address within a packet.
     if i < 2:
         memcpy(&word, id + 8 * i, 8)
         return be64toh(word)
@@ -82,6 +83,7 @@ cdef int _pick(const kdht_bucket_cell *cell, const uint64_t *key, uint32_t *skip
     for _try in range(KDHT_READ_TRIES):
         begun = kdht_seq_begin(&cell.sequence)
         bucket = &cell.copies[begun & 1]
+        # Once: a second read could give another number, after the check.
         count = bucket.count
         # Half written: a reader must never walk past the end.
         if count > KDHT_ROOM:
@@ -93,6 +95,7 @@ cdef int _pick(const kdht_bucket_cell *cell, const uint64_t *key, uint32_t *skip
             continue
         if skip[0] < count:
             return 1
+        # The contacts of the next bucket are all farther, so counting goes on there.
         skip[0] -= count
         return 0
     return -1
@@ -120,6 +123,7 @@ cdef int find_next_hop(const kdht_region *region, const kdht_config *config, con
             picked = _pick(&region.buckets[64 * word + bit], key, &skip, found)
             if picked > 0:
                 return KDHT_REASON_NEXT_HOP
+            # A datapath must not wait for the writer. The socket treats the message.
             if picked < 0:
                 return KDHT_REASON_NOT_READY
     return KDHT_REASON_OWNER if skip == attempt else KDHT_REASON_ATTEMPT_ENDS

@@ -48,6 +48,7 @@ cdef extern from *:
     int clzll "__builtin_clzll"(unsigned long long value) noexcept nogil
 
 cdef extern from "kdht_shared.h" nogil:
+    bint KDHT_IS_WRITE(uint8_t op)
     enum:
         KDHT_PASS
         KDHT_LOCAL
@@ -73,6 +74,7 @@ cdef extern from "kdht_shared.h" nogil:
         KDHT_OP_DELETE
         KDHT_OP_QUORUM_GET
         KDHT_OP_WATCH
+        KDHT_OP_MEMBERS
         KDHT_OP_FETCH
         KDHT_OP_TRACE
         KDHT_OP_STORE
@@ -84,6 +86,8 @@ cdef extern from "kdht_shared.h" nogil:
         KDHT_RECORD_FLAG_IMMUTABLE
         KDHT_RECORD_FLAG_SIGNED
         KDHT_CERTIFIED_BIT
+        KDHT_PROOF_LEN
+        KDHT_PROOF_MAC_LEN
         KDHT_CONDITION_LEN
         KDHT_MAX_CONDITIONAL_VALUE
         KDHT_MAX_VALUE

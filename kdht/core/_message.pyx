@@ -17,8 +17,8 @@ from kdht.core._layout cimport (
     KDHT_CONFIG_WRITE_COOKIE, KDHT_COOKIE_SLOT_BITS,
     KDHT_FIRST_CONTROL_OP, KDHT_FIRST_ROUTED_OP, KDHT_FLAG_FORWARDED, KDHT_FLAG_REPLY,
     KDHT_GO_ON, KDHT_HEADER_LEN, KDHT_ID_LEN, KDHT_KNOWN_FLAGS, KDHT_LAST_CONTROL_OP, KDHT_LAST_ROUTED_OP,
-    KDHT_MAGIC, KDHT_MAX_BODY, KDHT_MAX_DATAGRAM, KDHT_MAY_READ, KDHT_MAY_WRITE, KDHT_OP_DELETE,
-    KDHT_OP_PUT, KDHT_OP_TRACE, KDHT_OP_WATCH, KDHT_REASON_BAD_ADDRESS,
+    KDHT_IS_WRITE, KDHT_MAGIC, KDHT_MAX_BODY, KDHT_MAX_DATAGRAM, KDHT_MAY_READ, KDHT_MAY_WRITE,
+    KDHT_OP_TRACE, KDHT_OP_WATCH, KDHT_REASON_BAD_ADDRESS,
     KDHT_REASON_BAD_BODY_TAG, KDHT_REASON_BAD_EPOCH, KDHT_REASON_BAD_FLAGS, KDHT_REASON_BAD_LENGTH,
     KDHT_REASON_BAD_MAGIC, KDHT_REASON_BAD_OP, KDHT_REASON_BAD_TAG, KDHT_REASON_BAD_VERSION,
     KDHT_REASON_CONTROL, KDHT_REASON_ENTERED, KDHT_REASON_FAMILY, KDHT_REASON_FORGED_ORIGIN,
@@ -36,16 +36,19 @@ cdef int _check_form(const kdht_header *header, uint32_t length) noexcept nogil:
     """The reason to drop bytes that are not a message, or KDHT_GO_ON."""
     if length < 4:
         return KDHT_REASON_TRUNCATED
+    # Before the length: a short datagram of another protocol is not "truncated".
     if ntohl(header.magic) != KDHT_MAGIC:
         return KDHT_REASON_BAD_MAGIC
     if length < KDHT_HEADER_LEN:
         return KDHT_REASON_TRUNCATED
+    # Before all that a version may change.
     if header.version != KDHT_VERSION:
         return KDHT_REASON_BAD_VERSION
     if length > KDHT_MAX_DATAGRAM or ntohs(header.body_len) > KDHT_MAX_BODY:
         return KDHT_REASON_TOO_LONG
     if KDHT_HEADER_LEN + <uint32_t>ntohs(header.body_len) != length:
         return KDHT_REASON_BAD_LENGTH
+    # Unknown flags are refused, so that they can get a meaning later without being misread.
     if header.flags & ~KDHT_KNOWN_FLAGS or (header.flags & KDHT_REQUEST_FLAGS and (
             header.flags & KDHT_FLAG_REPLY or header.op > KDHT_LAST_ROUTED_OP)):
         return KDHT_REASON_BAD_FLAGS
@@ -56,7 +59,7 @@ cdef int _check_form(const kdht_header *header, uint32_t length) noexcept nogil:
 
 
 cdef inline bint _is_write(const kdht_header *header) noexcept nogil:
-    return header.op == KDHT_OP_PUT or header.op == KDHT_OP_DELETE
+    return KDHT_IS_WRITE(header.op)
 
 
 cdef inline bint _is_allowed(kdht_region *region, const kdht_header *header, const Plan *plan) noexcept nogil:
@@ -85,11 +88,13 @@ cdef int _check_client(kdht_region *region, const kdht_header *header, Plan *pla
             or header.entry_port or header.reserved2 or header.body_tag or header.header_tag
             or not is_zero(header.client_ip) or not is_zero(header.entry_ip)):
         return KDHT_REASON_FORGED_ORIGIN
+    # Nobody receives at port 0, so no answer could be sent.
     if plan.source_port == 0:
         return KDHT_REASON_BAD_ADDRESS
     if not _is_allowed(region, header, plan):
         return KDHT_REASON_NOT_ALLOWED
     plan.hops = header.hops
+    # A client must not make a message go around for longer than the operator allows.
     if plan.hops == 0 or plan.hops > plan.config.hop_limit:
         plan.hops = plan.config.hop_limit
     if takes == 0 or takes > KDHT_MAX_BODY:
@@ -109,6 +114,7 @@ cdef int check_member(const kdht_header *header, Plan *plan, kdht_outcome *out) 
     cdef const kdht_key *key
     cdef uint32_t age = plan.now - ntohl(header.time)
     cdef uint32_t window = plan.config.window
+    # Before the tag, because it costs nothing.
     if header.reserved1 or header.reserved2:
         return KDHT_REASON_BAD_FLAGS
     if not plan.config.flags & KDHT_CONFIG_UNTAGGED:
@@ -120,10 +126,12 @@ cdef int check_member(const kdht_header *header, Plan *plan, kdht_outcome *out) 
     # Unsigned, so that the difference is right when the seconds wrap; both signs, for clocks differ.
     if age > window and <uint32_t>-age > window:
         return KDHT_REASON_STALE
+    # After the tag and the time: a forger must not be able to have this counted.
     if header.hops == 0:
         return KDHT_REASON_HOP_LIMIT
     plan.hops = header.hops
     out.max_reply = ntohs(header.max_reply)
+    # A member of another version may allow more than a message of this one holds.
     if out.max_reply > KDHT_MAX_BODY:
         out.max_reply = KDHT_MAX_BODY
     return KDHT_GO_ON
@@ -146,8 +154,11 @@ cdef inline int _ends_here(const kdht_header *header, const Plan *plan, int reas
 
 cdef int _plan_relay(const kdht_header *header, const Plan *plan, kdht_outcome *out) noexcept nogil:
     """A reply goes to its client if this is its entry node."""
+    # First of all: without this check a captured reply could be sent to any node, and would leave from
+    # there.
     if header.entry_port != plan.config.port or not is_own(plan.config, header.entry_ip):
         return KDHT_REASON_NOT_ENTRY
+    # This node wrote the address when the request entered, but a member may have sent the reply without one.
     if not may_be_answered(header.client_ip, header.client_port):
         return KDHT_REASON_BAD_ADDRESS
     if not _body_is_right(header, plan):
@@ -192,6 +203,7 @@ cdef int plan_message(kdht_region *region, const kdht_header *header, Plan *plan
     cdef int bad
     if not plan.config.flags & KDHT_CONFIG_READY:
         return KDHT_REASON_NOT_READY
+    # Before the form: bytes from such a source are nobody's, whatever they say.
     if is_martian(plan.config, plan.source_ip, plan.inside):
         return KDHT_REASON_MARTIAN
     bad = _check_form(header, plan.length)
@@ -201,6 +213,7 @@ cdef int plan_message(kdht_region *region, const kdht_header *header, Plan *plan
     bad = check_member(header, plan, out) if plan.forwarded else _check_client(region, header, plan, out)
     if bad != KDHT_GO_ON:
         return bad
+    # Control messages never travel: the node that they are sent to is the one that they mean.
     if header.op > KDHT_LAST_ROUTED_OP:
         out.max_reply = 0
         return _ends_here(header, plan, KDHT_REASON_CONTROL)
@@ -216,6 +229,7 @@ cdef void seal(const kdht_config *config, kdht_header *header, uint32_t now) noe
     header.time = htonl(now)
     header.epoch = key.epoch
     header.body_tag = 0
+    # Both tags are zero while the others are computed: the header tag covers the body tag's field.
     header.header_tag = 0
     if not config.flags & KDHT_CONFIG_UNTAGGED:
         header.body_tag = htobe64(body_tag_of(key, header))
@@ -233,6 +247,8 @@ cdef void apply_plan(kdht_header *header, const Plan *plan, const kdht_outcome *
         memcpy(header.entry_ip, plan.target_ip, 16)
         header.entry_port = plan.target_port
         header.max_reply = htons(out.max_reply)
+        # The cookie was for the entry node alone. Inside of the cluster it would only be something to
+        # steal.
         header.cookie = 0
         seal(plan.config, header, plan.now)
     elif out.reason == KDHT_REASON_RELAYED:

@@ -30,6 +30,7 @@ cdef bint _skip_ext_headers(Packet *packet, uint32_t *offset) noexcept nogil:
     cdef uint8_t kind = packet.ip[6]
     cdef uint8_t *at
     cdef int i
+    # Bounded: a chain of headers is a cheap way to make every node work.
     for i in range(KDHT_MAX_EXT_HEADERS + 1):
         if kind == UDP:
             return True
@@ -40,6 +41,7 @@ cdef bint _skip_ext_headers(Packet *packet, uint32_t *offset) noexcept nogil:
             packet.unusual = KDHT_REASON_BAD_IP
             return False
         if kind == 44:
+            # Not the first fragment, so there is no UDP header in it.
             if (<uint32_t>at[2] << 8 | at[3]) & 0xfff8:
                 return False
             packet.unusual = KDHT_REASON_FRAGMENT
@@ -58,6 +60,7 @@ cdef int _parse_ipv4(const kdht_config *config, uint32_t length, Packet *packet,
     cdef iphdr *ip = <iphdr *>packet.ip
     if length < 20 or packet.ip[0] & 0x0f < 5:
         return KDHT_REASON_BAD_IP
+    # A later fragment has no UDP header, and could be anybody's.
     if ip.protocol != UDP or ntohs(ip.frag_off) & 0x1fff:
         return KDHT_REASON_NOT_OURS
     memcpy(packet.source_ip, MAPPED, 12)
@@ -67,6 +70,7 @@ cdef int _parse_ipv4(const kdht_config *config, uint32_t length, Packet *packet,
     if not is_own(config, packet.target_ip):
         return KDHT_REASON_NOT_OURS
     offset[0] = 4 * <uint32_t>(packet.ip[0] & 0x0f)
+    # Frames may be padded. The packet ends where its header says.
     packet.end = ntohs(ip.tot_len)
     if ntohs(ip.frag_off) & 0x2000:
         packet.unusual = KDHT_REASON_FRAGMENT
@@ -113,6 +117,7 @@ cdef int packet_parse(const kdht_config *config, uint32_t length, Packet *packet
         return KDHT_REASON_NOT_OURS
     if reason != KDHT_GO_ON:
         return reason
+    # After the address: a broken packet for another host is not ours to drop.
     if packet.end > length or offset + sizeof(udphdr) > packet.end:
         return KDHT_REASON_BAD_IP
     packet.udp = <udphdr *>(packet.ip + offset)
@@ -154,6 +159,7 @@ cdef void _readdress(Packet *packet, const kdht_outcome *out) noexcept nogil:
         memcpy(&ip.saddr, out.source_ip + 12, 4)
         memcpy(&ip.daddr, out.target_ip + 12, 4)
         ip.ttl = KDHT_NEW_TTL  # each leg is a packet of its own; `hops` ends loops
+        # Anew, and not updated: twenty bytes are summed as fast as the differences.
         ip.check = 0
         ip.check = ~kdht_fold(kdht_sum(packet.ip, 20, 0))
     else:
@@ -171,6 +177,7 @@ cdef void packet_open(Packet *packet) noexcept nogil:
     cdef bint ipv4 = packet.ip[0] >> 4 == 4
     packet.addresses = packet.ip + 12 if ipv4 else packet.ip + 8
     packet.addresses_len = 8 if ipv4 else 32
+    # For IPv6 a checksum of 0 is an error (RFC 8200, 8.1), and was dropped before.
     packet.unsummed = ipv4 and packet.udp.check == 0
     packet.partial = packet.udp.check == kdht_fold(_pseudo_sum(packet))
     packet.total = <uint16_t>~packet.udp.check

@@ -29,6 +29,8 @@ cdef uint32_t rights_of(const kdht_region *region, const uint8_t *ip) noexcept n
     for _try in range(KDHT_READ_TRIES):
         begun = kdht_seq_begin(&cell.sequence)
         rights = 0
+        # The count may be half written. The longest prefixes come first, so the first match is the one
+        # that counts.
         for i in range(min(cell.counts[begun & 1], <uint32_t>KDHT_MAX_PREFIXES)):
             prefix = &cell.copies[begun & 1][i]
             if _is_under(prefix, ip):

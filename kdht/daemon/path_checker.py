@@ -30,6 +30,7 @@ from kdht.wire._shared import MAX_BODY, MAX_DATAGRAM, Op
 
 log = logging.getLogger(__name__)
 
+# In turn: one neighbour with a fault of its own must not decide about this node's path.
 NEIGHBOURS = 8
 """The closest contacts that are asked in turn."""
 FIRST_WAIT_S = 0.4
@@ -53,6 +54,7 @@ class PathChecker:
         self._id = node_id
         self._own = own
         self._number = itertools.count(random.getrandbits(16))
+        # Random, because a stranger who knew it could send messages past the rule that leaves out all others.
         self.marker = random.getrandbits(32) | 1
         """The first half of the request IDs. Not 0, and nobody else's."""
         self._checks = {address.is_ipv4: PathCheck() for address in own}
@@ -149,6 +151,7 @@ class PathChecker:
             if op is Op.REFLECT and not answered:
                 answered = True
                 took = time.monotonic() - begun
+                # The forwarded TRACE makes one way more than the answer. Three times as long is a loss.
                 ends = begun + took + max(LEAST_WAIT_S, 3 * took)
             forwarded = forwarded or op is Op.TRACE
         return Result.GOOD if forwarded else Result.LOST if answered else Result.UNKNOWN
@@ -183,6 +186,7 @@ class PathChecker:
         if here is None:
             family = socket.AF_INET if address.is_ipv4 else socket.AF_INET6
             here = undo.enter_context(socket.socket(family, socket.SOCK_DGRAM))
+            # A port of its own: what comes to the node's port is taken by its datapaths.
             here.bind((address.host, 0))
             self._sockets[address.is_ipv4] = here
         return here

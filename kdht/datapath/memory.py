@@ -33,7 +33,20 @@ MAX_WAITING = 4096
 TICK = 0.005
 """The least seconds until an alarm, as in the daemon."""
 
-_AGES = frozenset({Op.PUT, Op.DELETE, Op.PROMISE, Op.GET, Op.QUORUM_GET, Op.WATCH, Op.FETCH})
+_AGES = frozenset(
+    {
+        Op.PUT,
+        Op.DELETE,
+        Op.ANNOUNCE,
+        Op.WITHDRAW,
+        Op.PROMISE,
+        Op.GET,
+        Op.QUORUM_GET,
+        Op.WATCH,
+        Op.MEMBERS,
+        Op.FETCH,
+    }
+)
 _SENT_ON = frozenset({Verdict.FORWARD, Verdict.RELAY})
 
 

@@ -11,6 +11,8 @@ Contract: no I/O and no clock; `now` is seconds on a steady clock. One thread.
 
 from enum import Enum
 
+# With the pauses below, three losses take about a second. That leaves another one for the switch within the two
+# that docs/design/path-check.md promises.
 MISSES = 3
 """Lost in a row, until the path is taken out of the way. One may be the network's."""
 NEEDED = 3
@@ -56,6 +58,7 @@ class PathCheck:
         self._row = self._row + 1 if result is self._last else 1
         self._last = result
         if not self.aside and result is Result.LOST and self._row >= MISSES:
+            # A path that comes and goes costs requests at each turn. It has to stay good for longer each time.
             relapsed = now - self._back_at < RELAPSE_S
             self._needed = min(self._needed * 2, MOST_NEEDED) if relapsed else NEEDED
             self.aside = True

@@ -34,6 +34,7 @@ class Publisher:
     def configure(self, **fields: Any) -> None:
         """Core.configure for all datapaths."""
         with self._lock:
+            # The core first: sinks take what they publish from it.
             self.core.configure(**fields)
             for sink in self._sinks:
                 sink.config_changed()
@@ -41,6 +42,7 @@ class Publisher:
     def set_bucket(self, index: int, contacts: Sequence[Contact]) -> None:
         """Core.set_bucket for all datapaths."""
         with self._lock:
+            # The configuration says which buckets have contacts. A copy in the kernel must not lag behind that.
             before = self.core.occupancy()
             self.core.set_bucket(index, contacts)
             for sink in self._sinks:

@@ -14,6 +14,7 @@ class ClientRates(NamedTuple):
 
     @property
     def costly(self) -> int:
+        # At least one: a low rate for GETs must not forbid watches altogether.
         return max(self.reads // COSTLY_WEIGHT, 1) if self.reads else 0
 
     def prices(self) -> tuple[int, int, int]:

@@ -29,16 +29,21 @@ class Senders:
     def prefixes(self) -> list[tuple[bytes, int, int]] | None:
         """As Core.configure takes them: the longest prefix of an address says its rights. None: no lists."""
         listed = (*self.allowed, *self.refused, *self.write_allowed, *self.write_refused)
+        # No table, so that datapaths need not look at one.
         if not listed:
             return None
         return [
-            (*_mapped(network), self._rights(network)) for network in dict.fromkeys((*EVERYBODY, *listed))
+            # Everybody's prefix too: with it each address is under some prefix, and the look-up always has an
+            # answer.
+            (*_mapped(network), self._rights(network))
+            for network in dict.fromkeys((*EVERYBODY, *listed))
         ]
 
     def _rights(self, network: Network) -> int:
         """Of the addresses in the network that are in no smaller listed one."""
         if not _passes(network, self.allowed, self.refused):
             return 0
+        # Who may not read may not write either: a write's answer tells whether a record is there.
         return MAY_READ | (MAY_WRITE if _passes(network, self.write_allowed, self.write_refused) else 0)
 
 

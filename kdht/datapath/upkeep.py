@@ -43,6 +43,7 @@ class Upkeep:
         self.why = f"{self._what} failed: {error or type(error).__name__}; tried again"
         text, at = self._told
         now = time.monotonic()
+        # A full disk fails each round. A line for each would fill the log, and hide everything else.
         if text == self.why and now - at < QUIET:
             return
         self._told = (self.why, now)

@@ -49,7 +49,7 @@ _KEY = slice(OFFSET["key"], OFFSET["key"] + shared.ID_LEN)
 # As plain numbers: an enum's operators cost more than all else that is done with them.
 _PROVEN = int(Flag.PROVEN)
 _NEEDED = {int(op): int(right) for op, right in NEEDED.items()}
-_WRITING = frozenset({int(Op.PUT), int(Op.DELETE)})
+_WRITING = frozenset({int(Op.PUT), int(Op.DELETE), int(Op.ANNOUNCE), int(Op.WITHDRAW)})
 _HEAD = shared.HEADER_LEN
 _SEQ = slice(-shared.PROOF_MAC_LEN - SEQ.size, -shared.PROOF_MAC_LEN)
 _GRANT = slice(-PROOF.size, -PROOF.size + shared.GRANT_LEN)

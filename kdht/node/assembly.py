@@ -2,7 +2,7 @@
 
     transport --> Dispatcher --> Service ------> Coordinator --> Writer --> store
                        |                             ^               |
-                       '--> NodeInput --> Node ------'               '--> cache, Repair, Notifier
+                       '--> NodeInput --> Node ------'               '--> cache, Repair, SetIndex, Notifier
 
 The caller makes the store, the transport and the node with its repair; then `assemble` makes the rest; then the
 caller starts the transport with the handlers. So every part gets what it needs as an argument of its making.
@@ -27,6 +27,8 @@ from kdht.node.replicas.coordinator import Coordinator, KeptRecords
 from kdht.node.replicas.leases import Leases
 from kdht.node.replies import Replies
 from kdht.node.service import Service
+from kdht.node.sets.index import SetIndex
+from kdht.node.sets.service import SetService
 from kdht.storage import Store, StoredRecord, Writer
 from kdht.storage._cache import RecordCache
 from kdht.storage.base import OnChange
@@ -79,13 +81,16 @@ def assemble(
     clock: Callable[[], UnixTime],
     room: Room,
     steady: Callable[[], SteadyTime],
+    plain: bool = False,
 ) -> Assembly[W]:
     """`own`: this node's own addresses; the first of each IP version is the one that it talks to other nodes from.
 
     `cluster` and `repair` are those of the node, to which `node` leads. `room` is the store's. `open_writer` makes the writer to `store`.
+    `plain`: as in Coordinator.
     """
     replies, leases = Replies(core, transport.send), Leases(steady)
-    on_change = _changes(cache, repair, Notifier(leases, replies), clock)
+    sets = SetIndex(store, rng.randrange)
+    on_change = _changes(cache, repair, sets, Notifier(leases, replies), clock)
     # After `on_change` has all its parts: the writer's thread starts at once, and its first group may call it.
     writer = open_writer(on_change)
     coordinator = Coordinator(
@@ -100,6 +105,17 @@ def assemble(
         call_in=transport.call_in,
         on_silent=node.silent,
         on_strays=node.control,
+        sets=sets,
+        plain=plain,
+    )
+    set_service = SetService(
+        index=sets,
+        coordinator=coordinator,
+        repair=repair,
+        replies=replies,
+        access=access,
+        room=room,
+        on_late=observer.late,
     )
     service = Service(
         store=store,
@@ -113,6 +129,7 @@ def assemble(
         access=access,
         on_late=observer.late,
         room=room,
+        sets=set_service,
     )
     reflector = Reflector(core, contact.id, transport.send)
     dispatcher = Dispatcher(
@@ -151,7 +168,11 @@ def assemble(
 
 
 def _changes(
-    cache: RecordCache | None, repair: RepairedRecords, notifier: Notifier, clock: Callable[[], UnixTime]
+    cache: RecordCache | None,
+    repair: RepairedRecords,
+    sets: SetIndex,
+    notifier: Notifier,
+    clock: Callable[[], UnixTime],
 ) -> OnChange:
     """What follows from a changed record, on the writer's thread."""
 
@@ -159,6 +180,7 @@ def _changes(
         if cache is not None:
             cache.invalidate(key)  # first: a watcher may read at once
         repair.changed(key)
+        sets.changed(key, record)  # before the watchers, as above
         notifier.changed(key, record, clock())
 
     return changed

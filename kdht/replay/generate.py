@@ -16,10 +16,11 @@ from kdht.replay.tables import ReplayTable
 from kdht.wire import Address, Contact, Message, Record, make_cookie, pack_contacts, seal
 from kdht.wire import _shared as shared
 from kdht.wire._shared import Flag, Op, Status
+from kdht.wire.sets import ANYWHERE, FIRST, NAME_LEN, QUORUM, pack_announcement, pack_question
 
 START = 1_800_000_000
 """The Unix second of the first packet, if the table has none."""
-ROUTED = (Op.GET, Op.GET, Op.GET, Op.PUT, Op.DELETE, Op.TRACE)
+ROUTED = (Op.GET, Op.GET, Op.GET, Op.PUT, Op.DELETE, Op.TRACE, Op.ANNOUNCE, Op.MEMBERS)
 CLIENTS = {4: "198.51.100.%d", 6: "2001:db8::%d"}
 
 
@@ -118,6 +119,12 @@ class Generator:
             return Record(
                 0, 60, 0, self.rng.randbytes(self.rng.choice((1, 16, 200, shared.MAX_VALUE)))
             ).pack()
+        if op is Op.ANNOUNCE:
+            return pack_announcement(
+                self.rng.randbytes(NAME_LEN), 30, self.rng.randbytes(self.rng.choice((0, 6, 18)))
+            )
+        if op is Op.MEMBERS:
+            return pack_question(self.rng.choice((ANYWHERE, FIRST)), self.rng.choice((0, QUORUM)))
         return bytes(self.rng.choice((0, 0, 100, shared.MAX_BODY))) if op is Op.GET else b""
 
     def _packet(self, message: bytearray, source: Address, target: Address) -> bytearray:

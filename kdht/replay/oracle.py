@@ -21,6 +21,7 @@ FILLED_BY_ENTRY = (
     "reserved2", "body_tag", "header_tag",
 )  # fmt: skip
 ROUTED_OPS = range(shared.FIRST_ROUTED_OP, shared.LAST_ROUTED_OP + 1)
+WRITE_OPS = (Op.PUT, Op.DELETE, Op.ANNOUNCE, Op.WITHDRAW)
 PADDED_OPS = (Op.GET, Op.QUORUM_GET, Op.TRACE)
 CONTROL_OPS = range(shared.FIRST_CONTROL_OP, shared.LAST_CONTROL_OP + 1)
 
@@ -288,7 +289,7 @@ class SlowNode:
         for name in FILLED_BY_ENTRY:
             ensure(getattr(header, name) in (0, NO_IP), Reason.FORGED_ORIGIN)
         ensure(arrival.source.port != 0, Reason.BAD_ADDRESS)
-        writes = header.op in (Op.PUT, Op.DELETE)
+        writes = header.op in WRITE_OPS
         needed = shared.MAY_WRITE if writes else shared.MAY_READ
         ensure(bool(self._rights_of(arrival.source.ip) & needed), Reason.NOT_ALLOWED)
         if header.op == Op.WATCH or (writes and self.settings.write_cookie):

@@ -13,12 +13,14 @@ from scapy.fields import (
     ByteEnumField,
     ByteField,
     ConditionalField,
+    FieldLenField,
     FlagsField,
     IntField,
     IP6Field,
     LongField,
     PacketListField,
     ShortField,
+    StrLenField,
     XIntField,
     XLongField,
     XStrFixedLenField,
@@ -28,6 +30,18 @@ from scapy.packet import Packet, Raw, bind_layers
 
 from kdht.wire import _shared as shared
 from kdht.wire._shared import Flag, Op, RecordFlag, Right, Status
+from kdht.wire.sets import (
+    ASKED_LEN,
+    END,
+    ENTRY_LEN,
+    FIRST,
+    FROM_LEN,
+    HEAD_LEN,
+    LISTED_LEN,
+    NAME_LEN,
+    PLACE_LEN,
+    QUORUM,
+)
 
 _OPS = {op.value: op.name for op in Op}
 _STATUS_NAMES = {status.value: status.name for status in Status}
@@ -106,6 +120,105 @@ class KDHTPromise(Packet):
     fields_desc = [LongField("version", 0), XLongField("nonce", 0)]
 
 
+class KDHTAnnouncement(Packet):
+    """The body of an ANNOUNCE or WITHDRAW; the announcement's payload is the layer's."""
+
+    name = "KDHT announcement"
+    dispatch_hook = _whole_or_raw
+    fields_desc = [
+        LongField("version", 0),
+        IntField("ttl", 0),
+        XIntField("flags", 0),
+        XStrFixedLenField("member", bytes(NAME_LEN), length=NAME_LEN),
+    ]
+
+
+class KDHTMembersAsked(Packet):
+    """The body of a MEMBERS; what follows is padding."""
+
+    name = "KDHT members asked"
+    dispatch_hook = _whole_or_raw
+    fields_desc = [XLongField("cursor", FIRST), FlagsField("flags", 0, 32, {QUORUM: "QUORUM"})]
+
+
+class KDHTMember(Packet):
+    """One member in the reply to MEMBERS."""
+
+    name = "KDHT member"
+    dispatch_hook = _whole_or_raw
+    fields_desc = [
+        XLongField("id", 0),
+        IntField("ttl", 0),
+        FieldLenField("length", None, length_of="payload_bytes", fmt="H"),
+        StrLenField("payload_bytes", b"", length_from=lambda member: member.length),
+    ]
+
+    def extract_padding(self, s: bytes) -> tuple[bytes, bytes]:
+        """After a member comes the next one."""
+        return b"", s
+
+
+class KDHTListed(Packet):
+    """One member, or a tombstone, in the reply to LIST."""
+
+    name = "KDHT listed"
+    dispatch_hook = _whole_or_raw
+    fields_desc = [
+        XStrFixedLenField("place", bytes(PLACE_LEN), length=PLACE_LEN),
+        LongField("version", 0),
+        IntField("expiry", 0),
+        ShortField("flags", 0),
+        FieldLenField("length", None, length_of="payload_bytes", fmt="H"),
+        StrLenField("payload_bytes", b"", length_from=lambda member: member.length),
+    ]
+
+    def extract_padding(self, s: bytes) -> tuple[bytes, bytes]:
+        """After a member comes the next one."""
+        return b"", s
+
+
+def _entry_or_end(packet: Packet, _before: object, _last: object, left: bytes) -> type[Packet] | None:
+    """Bytes that are too short for an entry stay raw."""
+    entry = packet.ENTRY
+    return entry if len(left) >= _LEAST[entry] else None
+
+
+class KDHTMembers(Packet):
+    """The body of a MEMBERS' reply."""
+
+    name = "KDHT members"
+    dispatch_hook = _whole_or_raw
+    ENTRY: type[Packet] = KDHTMember
+    fields_desc = [
+        IntField("total", 0),
+        IntField("reserved", 0),
+        XLongField("next", END),
+        PacketListField("members", [], next_cls_cb=_entry_or_end),
+    ]
+
+
+class KDHTList(Packet):
+    """The body of a LIST's reply."""
+
+    name = "KDHT list"
+    dispatch_hook = _whole_or_raw
+    ENTRY: type[Packet] = KDHTListed
+    fields_desc = [
+        IntField("total", 0),
+        IntField("reserved", 0),
+        XLongField("next", END),
+        PacketListField("members", [], next_cls_cb=_entry_or_end),
+    ]
+
+
+class KDHTListAsked(Packet):
+    """The body of a LIST."""
+
+    name = "KDHT list asked"
+    dispatch_hook = _whole_or_raw
+    fields_desc = [XLongField("start", FIRST)]
+
+
 class KDHTControl(Packet):
     """The body of a PING or FIND_NODE: who sends it, and the contacts of a FIND_NODE's reply."""
 
@@ -144,6 +257,13 @@ _BODIES: dict[BodyKind, type[Packet]] = {
     (Op.PUT, False): KDHTRecord,
     (Op.PUT, True): KDHTRecord,
     (Op.DELETE, False): KDHTRecord,
+    (Op.ANNOUNCE, False): KDHTAnnouncement,
+    (Op.ANNOUNCE, True): KDHTRecord,
+    (Op.WITHDRAW, False): KDHTAnnouncement,
+    (Op.MEMBERS, False): KDHTMembersAsked,
+    (Op.MEMBERS, True): KDHTMembers,
+    (Op.LIST, False): KDHTListAsked,
+    (Op.LIST, True): KDHTList,
     (Op.STORE, False): KDHTRecord,
     (Op.STORE, True): KDHTRecord,
     (Op.FETCH, True): KDHTRecord,
@@ -164,6 +284,13 @@ _LEAST: dict[type[Packet], int] = {
     KDHTControl: shared.ID_LEN,
     KDHTContacts: shared.CONTACT_LEN,
     KDHTProof: shared.PROOF_LEN,
+    KDHTAnnouncement: shared.RECORD_LEN + NAME_LEN,
+    KDHTMembersAsked: ASKED_LEN,
+    KDHTMembers: HEAD_LEN,
+    KDHTMember: ENTRY_LEN,
+    KDHTListAsked: FROM_LEN,
+    KDHTList: HEAD_LEN,
+    KDHTListed: LISTED_LEN,
 }
 _EXTRAS = (RecordFlag.IF_VERSION, RecordFlag.DECIDED)
 

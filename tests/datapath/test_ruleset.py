@@ -53,7 +53,7 @@ def test_no_rate_is_no_limit() -> None:
         ),
         (
             Senders(write_refused=(ip_network("10.0.0.7/32"),)),
-            ["@th,104,8 { 2, 3 } ip saddr { 10.0.0.7/32 } counter"],
+            ["@th,104,8 { 2, 3, 7, 8 } ip saddr { 10.0.0.7/32 } counter"],
         ),
     ],
 )

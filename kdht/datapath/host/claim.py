@@ -69,6 +69,7 @@ def _locked(path: Path) -> int:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # The last owner removes its file. Then this lock is on a file that nobody else can find.
             if path.exists() and os.fstat(fd).st_ino == path.stat().st_ino:
                 os.truncate(fd, 0)
                 os.write(fd, f"process {os.getpid()}".encode())

@@ -35,6 +35,7 @@ KNOWN = re.compile(
     r"|ipv6/conf/(?!\.\.?/)[^/\s]{1,15}/(forwarding|force_forwarding|accept_ra)"
 )
 """The sysctls that kdht may change, by their paths under /proc/sys/net. An interface's name has at most 15 bytes."""
+# Anything longer is no value of these sysctls. Root would write it all the same.
 VALUE = re.compile(r"(-?[0-9]{1,3})?")
 
 _numbers = itertools.count()
@@ -189,6 +190,7 @@ def is_known(path: str) -> bool:
 def directory_of_root(path: Path) -> int:
     """A file descriptor of the directory, made if need be. Raises OSError, and DatapathError if others may write it."""
     path.mkdir(mode=0o755, parents=True, exist_ok=True)
+    # Opened once and used by its descriptor from now on: a path could lead elsewhere a moment later.
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     found = os.fstat(fd)
     if found.st_uid in (0, os.geteuid()) and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
@@ -234,6 +236,7 @@ def _life_of(pid: int) -> str:
         raise ProcessLookupError from None
     if state in "ZX":
         raise ProcessLookupError
+    # The 22nd field of proc(5) is the start time. A process ID alone may be another process by now.
     return f"{pid}.{fields[18]}"
 
 

@@ -6,6 +6,7 @@ import struct
 
 from kdht.wire._shared import MAX_DATAGRAM
 
+# No fragments: datapaths drop them, so a message must fit one packet.
 LEAST_MTU = MAX_DATAGRAM + 40 + 8
 """An IPv6 and a UDP header around the longest message."""
 _SIOCGIFMTU = 0x8921

@@ -114,6 +114,7 @@ class _Worker:
         with self._lock:
             process = self._running()
             try:
+                # Under the lock: questions and answers have no numbers, only an order.
                 answer = json.loads(_exchange(process, json.dumps([name, *arguments])))
             except (OSError, ValueError) as error:
                 status = self._end()

@@ -17,6 +17,7 @@ DROPPED = re.compile(
     r"trace id \w+ (?P<family>\w+) (?P<table>\S+) (?P<chain>\S+) "
     r"(?:rule (?P<rule>.*) \(verdict drop\)|policy drop)"
 )
+# A reader that lags behind a flood must not collect it all.
 MOST_BYTES = 1 << 16
 """Of an unfinished line."""
 
@@ -44,6 +45,7 @@ class RuleTrace:
             os.set_blocking(self._process.stdout.fileno(), False)
         found = ""
         for line in self._lines():
+            # The last one counts: an earlier rule may have been corrected meanwhile.
             found = self._told(line) or found
         return found
 

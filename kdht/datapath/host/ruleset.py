@@ -113,6 +113,7 @@ def probe_queue(nft: str = "nft") -> RuleKind | None:
     "native" is tried with nft's check mode, which changes nothing; "compat" with a rule in a scratch table.
     Raises DatapathError for every other failure.
     """
+    # A name of its own, so that two daemons that start together do not remove each other's.
     scratch = f"kdht_probe_{os.getpid()}"
     table = f"table inet {scratch} {{\nchain {QUEUE_CHAIN} {{\n%s\n}}\n}}\n"
     run_nft(nft, ["-c", "-f", "-"], table % "")
@@ -284,6 +285,7 @@ def _queue_statement(queue: Queue) -> str:
 
 def _limit(kind: str, rate: int) -> dict[str, object]:
     """The parameters of one limit. With a rate of 0 the chain stays in the table, unused."""
+    # All addresses that the table does not know share one bucket: a forger has as many addresses as he likes.
     crowd = max(rate, 1) * CROWD_FACTOR
     return {
         f"{kind}_chain": f"limit_{kind}" if rate else QUEUE_CHAIN,
@@ -296,7 +298,7 @@ def _limit(kind: str, rate: int) -> dict[str, object]:
 
 def _sender_rules(senders: Senders) -> Iterator[str]:
     """Rules that drop clients' requests from addresses that may not send them."""
-    writes = "@th,104,8 { 2, 3 } "
+    writes = "@th,104,8 { 2, 3, 7, 8 } "
     for which, allowed, refused in (
         ("", senders.allowed, senders.refused),
         (writes, senders.write_allowed, senders.write_refused),

@@ -73,6 +73,7 @@ class HostWatch:
         while True:
             if self._end in self._readable(self._tick_s):
                 return
+            # One look after a whole script, and not one for each of its commands.
             self._settle()
             self._upkeep.attempt(self._changed)
 

@@ -111,7 +111,9 @@ cdef bint _parse(const mmsghdr *message, uint8_t *data, Packet *packet) noexcept
         return False
     if nl.nlmsg_type != (NFNL_SUBSYS_QUEUE << 8 | NFQNL_MSG_PACKET):
         return False
+    # A packet that was cut must not be judged: its end could say something else.
     packet.whole = not message.msg_hdr.msg_flags & MSG_TRUNC
+    # The smaller of both: lengths from the kernel are checked like any input.
     end = nl.nlmsg_len if nl.nlmsg_len < message.msg_len else message.msg_len
     offset = sizeof(nlmsghdr) + sizeof(nfgenmsg)
     while offset + sizeof(nlattr) <= end:
@@ -127,6 +129,7 @@ cdef bint _parse(const mmsghdr *message, uint8_t *data, Packet *packet) noexcept
         elif kind == NFQA_PAYLOAD:
             packet.data = <uint8_t *>(at + 1)
             packet.length = size
+        # The kernel gives this attribute only if it copied less than the whole packet.
         elif kind == NFQA_CAP_LEN:
             packet.whole = False
         offset += (at.nla_len + 3) & ~3u
@@ -252,6 +255,7 @@ cdef void _treat(Loop *loop, int count) noexcept nogil:
     cdef uint8_t *data
     cdef int i
 
+    # Once for each batch. The replay window is counted in seconds.
     clock_gettime(CLOCK_REALTIME_COARSE, &now)
     loop.now = <uint32_t>now.tv_sec
     for i in range(count):
@@ -275,8 +279,12 @@ cdef int _run(Loop *loop, const int *stopping) noexcept nogil:
         if count >= 0:
             _treat(loop, count)
         elif errno == EAGAIN:
+            # Only when no packet waits: those that were diverted to this queue have nobody else to judge
+            # them.
             if stopping[0]:
                 return 0
+        # Packets were lost for want of room in the socket. The loop must go on, or all others would be
+        # lost too.
         elif errno == ENOBUFS:
             loop.counters[C_OVERRUNS] += 1
         elif errno != EINTR:

@@ -114,6 +114,7 @@ class NfqueueDatapath:
     def taken(self) -> int:
         if self._keeper is None:
             raise DatapathError("the nfqueue datapath does not run")
+        # Over all workers so far: the counters outlive a worker.
         return sum(each["packets"] for each in self._keeper.counters())
 
     def passed_by(self, is_so: bool) -> None:
@@ -206,6 +207,7 @@ def _ruleset(options: NfqueueOptions, interfaces: tuple[str, ...], guard: Guard)
 
 def _sysctls(options: NfqueueOptions, interfaces: tuple[str, ...]) -> Sysctls:
     own4 = {address.host for address in options.addresses if address.is_ipv4}
+    # Only where an own address lies on another interface: there the answer's way differs from the request's.
     loose = [name for name in interfaces if own4 - netlink.hosts_of(name)]
     return Sysctls(interfaces, loose=loose, runtime_dir=options.runtime_dir)
 

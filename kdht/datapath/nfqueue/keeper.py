@@ -24,8 +24,11 @@ from kdht.datapath.nfqueue.queue_worker import READY, Job
 from kdht.datapath.upkeep import Upkeep
 from kdht.errors import DatapathError
 
+# A busy host may take seconds to start Python and to bind the queues.
 START_TIMEOUT = 20.0
 STOP_TIMEOUT = 5.0
+# A worker that always fails must not take a processor for its restarts. Packets take the socket meanwhile, so
+# nothing is lost.
 FIRST_PAUSE, LAST_PAUSE = 0.1, 10.0
 LONG_LIFE = 30.0
 """A worker that ran so many seconds was healthy: after its end the pauses start from the shortest."""
@@ -106,6 +109,7 @@ class Keeper:
             try:
                 self._attend(worker)
             finally:
+                # First: the status must not name a worker that is being ended.
                 self.pid = None
                 _end(worker)
 

@@ -25,9 +25,11 @@ READY = "ready"
 CANNOT = 4
 """The exit status if the queues cannot be opened; DatapathError.exit_code has the same."""
 BROKEN = 1
+# Lanes below are the daemon's own threads'.
 FIRST_LANE = 8
 ROOM_PER_PACKET = 1280
 """Bytes of socket buffer for each packet that may wait. The kernel doubles the number."""
+# The kernel charges the buffer to this socket only as packets wait in it.
 MAX_BUFFER = 64 << 20
 SHORT = 500
 """Characters of a last line: what a pipe with some room takes at once."""
@@ -50,6 +52,7 @@ def main(arguments: list[str]) -> int:
     from kdht.datapath.nfqueue._nfqueue import die_with
 
     job = Job(*map(int, arguments))
+    # Before the check of the parent: a parent that died in between is noticed by one of the two.
     die_with(signal.SIGKILL)
     if os.getppid() != job.parent:
         return BROKEN
@@ -111,6 +114,7 @@ def _serve(loop: QueueLoop) -> None:
         loop.run()
     except OSError as error:
         _last_words(str(error))
+        # Not sys.exit: that would end this thread alone, and its queue would never be read again.
         os._exit(BROKEN)
 
 

@@ -18,6 +18,7 @@ from libc.stdlib cimport calloc, free
 
 from kdht.datapath.socket._rates cimport network_of
 
+# Random, so that nobody can choose addresses that share the queue of somebody else.
 cdef uint64_t _SEED = int.from_bytes(os.urandom(8)) | 1
 
 
@@ -73,6 +74,7 @@ cdef class Backlog:
         if self.touched < ROOM:
             self.touched += 1
             return &self.messages[self.touched - 1]
+        # The longest queue is that of whoever sends most, so it pays.
         for i in range(1, FLOWS):
             if self.flows[i].count > self.flows[longest].count:
                 longest = i
@@ -93,6 +95,8 @@ cdef class Backlog:
         append(self.messages, &self.members, message)
 
     cdef void add_client(self, Local *message, const uint8_t *client_ip) noexcept nogil:
+        # The top six bits choose one of 64 queues: the low bits of a product depend on the low bits of
+        # the address alone.
         append(self.messages, &self.flows[(network_of(client_ip) * _SEED) >> 58], message)
         self.waiting += 1
 

@@ -50,6 +50,7 @@ cdef class SenderRates:
         cdef int i
         if price == 0:
             return True
+        # Multiplicative hashing by a secret odd number (Knuth, volume 3, section 6.4).
         first = &self.senders[WAYS * (((network + kind) * self.seed) >> (64 - SETS_BITS))]
         oldest = first
         for i in range(WAYS):
@@ -57,8 +58,10 @@ cdef class SenderRates:
                 return kdht_rate_take(&first[i].held, now, price)
             if first[i].held.since < oldest.held.since:
                 oldest = &first[i]
+        # Before a place is taken: a flood of forged sources pushes out nobody beyond the crowd's rate.
         if not kdht_rate_take(&self.crowd[kind], now, price // KDHT_CROWD_FACTOR):
             return False
         oldest.network, oldest.kind = network, kind
+        # A full bucket, less this request.
         oldest.held.since, oldest.held.budget = now, kdht_rate_depth(price) - price
         return True

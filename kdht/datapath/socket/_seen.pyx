@@ -31,11 +31,13 @@ cdef class Seen:
         cdef uint32_t count
         cdef int i
         for i in range(WAYS):
+            # Four bits count, and 60 tell messages apart: a word of 64 bits is read and written at once.
             if (first[i] ^ mark) & ~<uint64_t>COUNT_MASK == 0 and first[i]:
                 count = first[i] & COUNT_MASK
                 if count < COUNT_MASK:
                     first[i] += 1
                 return count
+        # In turn: the oldest of the set goes, without a time for each.
         self.turn = (self.turn + 1) % WAYS
         first[self.turn] = (mark & ~<uint64_t>COUNT_MASK) | 1
         return 0

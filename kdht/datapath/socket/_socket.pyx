@@ -30,8 +30,8 @@ from posix.unistd cimport read
 
 from kdht.core._layout cimport (
     KDHT_FLAG_FORWARDED, KDHT_FLAG_REPLY, KDHT_FORWARD, KDHT_HEADER_LEN, KDHT_ID_LEN, KDHT_LOCAL,
-    KDHT_MAX_BODY, KDHT_MAX_DATAGRAM, KDHT_MAX_OWN, KDHT_OP_DELETE, KDHT_OP_FETCH, KDHT_OP_GET,
-    KDHT_OP_PROMISE, KDHT_OP_PUT, KDHT_OP_QUORUM_GET, KDHT_OP_WATCH, KDHT_REASON_ATTEMPT_ENDS,
+    KDHT_IS_WRITE, KDHT_MAX_BODY, KDHT_MAX_DATAGRAM, KDHT_MAX_OWN, KDHT_OP_FETCH, KDHT_OP_GET,
+    KDHT_OP_MEMBERS, KDHT_OP_PROMISE, KDHT_OP_QUORUM_GET, KDHT_OP_WATCH, KDHT_REASON_ATTEMPT_ENDS,
     KDHT_REASON_CONTROL, KDHT_REASON_NEEDS_COOKIE, KDHT_REASON_NOT_READY, KDHT_REASON_OWNER,
     KDHT_REASON_RATE_LIMITED, KDHT_RECORD_LEN, KDHT_RELAY, KDHT_STATUS_BUSY, KDHT_STATUS_COOKIE_NEEDED,
     KDHT_STATUS_OK, be64toh, kdht_header, kdht_outcome, kdht_region, kdht_siphash,
@@ -150,7 +150,8 @@ cdef class Engine:
     cdef SenderRates rates
     cdef SenderRates misses     # of reads of absent keys, while others wait
     cdef Backlog backlog
-    cdef Seen seen
+    cdef Seen seen              # members' messages
+    cdef Seen asked             # clients' own: no tag bounds how many there are, so they push out no member's
     cdef kdht_allowance hints   # ICMP errors that prove nothing
     cdef uint64_t seed0, seed1
     cdef double now             # Unix seconds, at the last poll
@@ -181,7 +182,7 @@ cdef class Engine:
         self.core = core
         self.rates = SenderRates(prices)
         self.misses = SenderRates((MISS_PRICE, 0, 0))
-        self.backlog, self.seen = Backlog(), Seen()
+        self.backlog, self.seen, self.asked = Backlog(), Seen(), Seen()
         self.seed0, self.seed1 = int.from_bytes(os.urandom(8)), int.from_bytes(os.urandom(8))
         self.cache = cache
         self.has_cache = cache is not None
@@ -492,17 +493,20 @@ cdef class Engine:
         its request ID within one second: the entry node's tag of the same request is the same for as long.
         """
         cdef const kdht_header *message = <const kdht_header *>data
-        cdef bint writes = message.op == KDHT_OP_PUT or message.op == KDHT_OP_DELETE
-        cdef bint whole
+        cdef bint writes = KDHT_IS_WRITE(message.op)
+        cdef uint32_t times
         cdef uint64_t mark
         if message.flags & KDHT_FLAG_REPLY:
             return False  # it must belong to a question under way
-        if message.flags & KDHT_FLAG_FORWARDED and message.header_tag:
+        if message.flags & KDHT_FLAG_FORWARDED:
             mark = message.header_tag ^ (message.body_tag << 7 | message.body_tag >> 57)
+            if not message.header_tag:
+                mark = self._mark_of(data, length, came, <uint32_t>now)
+            times = self.seen.note(mark)
         else:
-            whole = writes or message.flags & KDHT_FLAG_FORWARDED
-            mark = self._mark_of(data, length if whole else KDHT_HEADER_LEN, came, <uint32_t>now)
-        if self.seen.note(mark) < <uint32_t>(WRITE_COPIES if writes else COPIES):
+            mark = self._mark_of(data, length if writes else KDHT_HEADER_LEN, came, <uint32_t>now)
+            times = self.asked.note(mark)
+        if times < <uint32_t>(WRITE_COPIES if writes else COPIES):
             return False
         self.replayed += 1
         return True
@@ -526,12 +530,12 @@ cdef class Engine:
         cdef const kdht_header *message = <const kdht_header *>data
         if came == 0 or now - came <= TOO_OLD or message.flags & KDHT_FLAG_REPLY:
             return False
-        if message.op == KDHT_OP_PUT or message.op == KDHT_OP_DELETE:
+        if KDHT_IS_WRITE(message.op):
             self.late_writes += 1
         elif message.op == KDHT_OP_PROMISE and length == KDHT_HEADER_LEN + KDHT_RECORD_LEN:
             self.late_promises += 1  # one that is given back is longer, and never too late
         elif (message.op == KDHT_OP_GET or message.op == KDHT_OP_QUORUM_GET or message.op == KDHT_OP_WATCH
-              or message.op == KDHT_OP_FETCH):
+              or message.op == KDHT_OP_MEMBERS or message.op == KDHT_OP_FETCH):
             self.late_reads += 1
         else:
             return False

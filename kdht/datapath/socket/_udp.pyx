@@ -71,11 +71,13 @@ cdef bint read_destination(msghdr *header, int family, uint8_t *ip) noexcept nog
         memcpy(&info, CMSG_DATA(cmsg), sizeof(info))
         memcpy(ip, MAPPED, 12)
         memcpy(ip + 12, &info.ipi_addr, 4)
+        # They differ for broadcast and multicast. An answer to those would come from many hosts.
         return memcmp(&info.ipi_addr, &info.ipi_spec_dst, 4) == 0
     cmsg = find_control(header, IPPROTO_IPV6, IPV6_PKTINFO)
     if cmsg is NULL:
         return False
     memcpy(ip, CMSG_DATA(cmsg), 16)
+    # Multicast.
     return ip[0] != 0xff
 
 
@@ -133,6 +135,7 @@ cdef int receive(int fd, Inbox *inbox, Tally *tally) noexcept nogil:
     """
     cdef int i, count
     for i in range(BATCH):
+        # The kernel wrote the lengths of the last datagrams here.
         inbox.headers[i].msg_hdr.msg_namelen = sizeof(Name)
         inbox.headers[i].msg_hdr.msg_controllen = CONTROL_ROOM
     count = recvmmsg(fd, inbox.headers, BATCH, MSG_DONTWAIT, NULL)
@@ -141,6 +144,7 @@ cdef int receive(int fd, Inbox *inbox, Tally *tally) noexcept nogil:
         return count
     if errno != EAGAIN and errno != EINTR:
         count_error(tally.receive_errors, errno, 1)
+    # Every other error is one of a datagram, or passes: the loop goes on.
     return -1 if errno == EBADF else 0
 
 
@@ -258,6 +262,7 @@ def prepare(fd: int, ipv4: bool, receive_buffer: int) -> None:
         set_option(fd, IPPROTO_IP, IP_RECVERR, 1)
         set_option(fd, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_OMIT)
     else:
+        # So that one node can bind both wildcards, and an IPv4-mapped source never comes in over IPv6.
         set_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1)
         set_option(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1)
         set_option(fd, IPPROTO_IPV6, IPV6_RECVERR, 1)

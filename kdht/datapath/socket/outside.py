@@ -42,10 +42,13 @@ def mark_outside(sock: socket.socket, own: Sequence[bytes]) -> None:
 
 
 def _program(ipv4: bool, own: Sequence[bytes]) -> Iterator[Step]:
+    # The device first: nearly all packets of a node with clients elsewhere are decided by the address alone,
+    # but those of local clients must never be cut.
     yield _LOAD_WORD, 0, 0, _DEVICE
     yield _JUMP_IF_EQUAL, 0, 1, _LOOPBACK_DEVICE
     yield _RETURN, 0, 0, _WHOLE
     if ipv4:
+        # All of 127.0.0.0/8 is loopback, so one byte is enough.
         yield _LOAD_TOP_BYTE, 0, 0, _IP_HEADER + _SOURCE[ipv4]
         yield _JUMP_IF_EQUAL, 0, 1, 127
         yield _RETURN, 0, 0, _UDP_HEADER_ALONE

@@ -27,6 +27,7 @@ from kdht.storage._cache import RecordCache
 from kdht.times import UnixTime
 from kdht.wire import Address
 
+# A second of 8,000 requests a second. What waits for longer is dropped as too old anyway.
 RECEIVE_BUFFER = 8 << 20
 """Bytes asked for each socket; without CAP_NET_ADMIN the kernel gives at most net.core.rmem_max."""
 
@@ -104,6 +105,7 @@ class SocketTransport:
             undo.callback(os.close, wake_fd)
             bound = tuple(_address_of(sock) for sock in sockets)
             pairs = [(sock.fileno(), address) for sock, address in zip(sockets, bound, strict=True)]
+            # What the kernel gave, for the status: too small a buffer is the usual cause of lost requests.
             self._got_buffer = min(s.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) for s in sockets)
             engine = Engine(self._core, self._lane, pairs, wake_fd, self._cache, self._rates.prices())
             engine.checks_reads = self._checks_reads
@@ -128,6 +130,7 @@ class SocketTransport:
         # Before the sockets are closed: their numbers may be given to other files.
         self._thread.join()
         with self._sending:
+            # The counts outlive the engine, so that a last status can show them.
             self._last = self._measure()
             self._engine = self._thread = None
             for sock in self._sockets:

@@ -17,34 +17,39 @@ from kdht.faults import Faults
 from kdht.histogram import Histogram
 from kdht.node.cluster import ClusterState
 from kdht.node.replicas import calls, holders, quorum_reads, writes
+from kdht.node.replicas._common_writes import CommonWrites
 from kdht.node.replicas._store_requests import StoreRequests
 from kdht.node.replicas.admission import Admission
 from kdht.node.replicas.clock import HybridClock
 from kdht.node.replicas.conditions import ConditionJob, Conditions
 from kdht.node.replicas.context import CoordinatorContext, Quorum
+from kdht.node.replicas.member_reads import MemberReads, MembersDone, MembersOutcome
 from kdht.node.replicas.quorum_reads import untrusted_store
 from kdht.node.replicas.recent import Recent
 from kdht.node.replicas.turns import Outcome, Planned, Turn, Turns
 from kdht.node.replicas.writes import pack_stored
+from kdht.node.sets.index import SetIndex
 from kdht.storage import Granted, Promise, Store, StoredRecord, Writer
 from kdht.times import UnixTime
 from kdht.wire import FIELD, OFFSET, RECORD, Address, parse_promise, promised_record
 from kdht.wire._shared import HEADER_LEN, Flag, Op, RecordFlag, Status
 from kdht.wire.certified import CERTIFIED, check_certified, is_bare, promise_nonce
+from kdht.wire.limits import MAX_WIRE_EXPIRY
+from kdht.wire.sets import ListPage, pack_list, parse_listing
 
 _OP = OFFSET["op"]
 _FLAGS = OFFSET["flags"]
 _KEY, _CLIENT_PORT, _CLIENT_IP = FIELD["key"], FIELD["client_port"], FIELD["client_ip"]
+_REQUEST_ID = FIELD["request_id"]
 # As a plain number: an enum's operators cost more than all else that is done with it.
 _REPLY = int(Flag.REPLY)
-MAX_WIRE_EXPIRY = 2**32 - 1
 REFUSALS = frozenset({Status.CONFLICT, Status.BAD_VERSION, Status.BUSY, Status.DENIED})
 """Of a write that was not done and shall not be."""
 
 STANDING = frozenset({Status.CONFLICT, Status.BAD_VERSION})
 """Of these the version of the answer is that of a record in the way."""
 
-OPS = frozenset({Op.STORE, Op.FETCH, Op.PROMISE})
+OPS = frozenset({Op.STORE, Op.FETCH, Op.PROMISE, Op.LIST})
 """The control messages that are the coordinator's, not the node's."""
 
 COUNTERS = (
@@ -53,7 +58,7 @@ COUNTERS = (
     "gathered_miss", "gathered_quorum", "read_repairs",
     "stores_taken", "stores_older", "stores_below_promise", "stores_ahead", "stores_full", "stores_uncertified",
     "promises_given", "promises_refused", "promises_given_back", "promises_uncertified",
-    "fetches", "calls_refused", "calls_unmatched", "calls_unreachable", "calls_overdue", "calls_unreadable", "calls_uncertified",
+    "fetches", "lists", "calls_refused", "calls_unmatched", "calls_unreachable", "calls_overdue", "calls_unreadable", "calls_uncertified",
     "not_own_address", "wrong_client", "faults",
 )  # fmt: skip
 
@@ -79,6 +84,7 @@ class Coordinator:
     `send` sends datagrams. `call_in(seconds)`: `tick` is due in so many seconds, if that is earlier than was said.
     `on_silent(address)`: no answer came in time. `on_strays(batch)`: replies to nothing that was sent from here,
     for the node's repair sends STORE too. All of these are called on any thread.
+    `plain`: all in plain Python. Tests compare both.
     """
 
     def __init__(
@@ -95,6 +101,8 @@ class Coordinator:
         call_in: Callable[[float], None],
         on_silent: Callable[[Address], None],
         on_strays: Callable[[list[Datagram]], None],
+        sets: SetIndex,
+        plain: bool = False,
     ) -> None:
         self.cluster = cluster
         self.counters: Counter[str] = Counter(dict.fromkeys(COUNTERS, 0))
@@ -132,7 +140,20 @@ class Coordinator:
         self._admission = Admission(self._context)
         self._writes = writes.Writes(self._context)
         self._reads = quorum_reads.QuorumReads(self._context, self._writes)
+        self._sets = sets
+        self._member_reads = MemberReads(self._context, self._writes)
         self._conditions = Conditions(self._context, self.read, self._may_promise)
+        self.common: CommonWrites | None = None
+        """Begins the writes that need none of the rules. None: all are plain Python's."""
+        if not plain:
+            self.common = CommonWrites(
+                self._context,
+                sources,
+                self._writes,
+                self._admission,
+                lambda: self._quorum,
+                lambda *write: partial(self._wrote, *write),
+            )
 
     @property
     def round_trips(self) -> dict[Op, Histogram]:
@@ -269,6 +290,16 @@ class Coordinator:
         replica, caught_up = self.responsible(key), self._repair.is_caught_up(key)
         self._reads.gather(turn, key, own, need, done, quorum=quorum, replica=replica, caught_up=caught_up)
 
+    def read_members(self, turn: Turn, set_key: bytes, start: int, own: ListPage, done: MembersDone) -> None:
+        """Ask the other replicas for their members of a set too; `own` is what this node has from `start` on."""
+        if not self.cluster.joined or self.cluster.barred:
+            done(turn, MembersOutcome(own, enough=False))
+            return
+        replica, caught_up = self.responsible(set_key), self._repair.is_caught_up(set_key)
+        self._member_reads.gather_members(
+            turn, set_key, start, own, self.need_to_read, done, replica=replica, caught_up=caught_up
+        )
+
     def survey(self, key: bytes, addresses: Sequence[Address], done: holders.Done, now: UnixTime) -> None:
         """Ask these nodes, none of them this one, what they hold of a key; `done` may come on any thread."""
         with self.turn(now) as turn:
@@ -277,7 +308,7 @@ class Coordinator:
     # --- What other nodes want, and answer
 
     def receive(self, batch: Sequence[Datagram], now: UnixTime) -> None:
-        """STORE, FETCH and PROMISE, requests and replies, whose tags were checked."""
+        """STORE, FETCH, PROMISE and LIST, requests and replies, whose tags were checked."""
         if self.cluster.barred:
             batch = self._refuse_stores(batch, now)
         others = self._stores.take(batch, now)
@@ -288,14 +319,16 @@ class Coordinator:
         with self.turn(now) as turn:
             for datagram in others:
                 try:
+                    if self.common is not None and self.common.answered(turn, datagram):
+                        continue
                     self._take(turn, datagram, fetches, strays)
                 except Exception:
                     self.faults.note(f"a message of another replica, op {datagram.data[_OP]:#x}")
             for datagram in fetches:
                 try:
-                    turn.outgoing.append(self._fetch(datagram, now))
+                    turn.outgoing += self._read_here(datagram, now)
                 except Exception:
-                    self.faults.note("a FETCH")
+                    self.faults.note("a FETCH or a LIST")
         if strays:
             self._on_strays(strays)
 
@@ -303,6 +336,8 @@ class Coordinator:
         if not self._is_sound(datagram):
             return
         if datagram.data[_FLAGS] & _REPLY:
+            if self.common is not None:
+                self.common.release(turn, int.from_bytes(datagram.data[_REQUEST_ID], "big"))
             if not self._calls.receive(turn, datagram):
                 strays.append(datagram)
         elif datagram.data[_OP] == Op.STORE:
@@ -315,6 +350,11 @@ class Coordinator:
     def unreachable(self, address: Address, request_id: int, now: UnixTime) -> None:
         """As Calls.unreachable."""
         with self.turn(now) as turn:
+            common = self.common
+            if common is not None and (
+                common.waits(request_id, address) or self._calls.waits(request_id, address)
+            ):
+                common.release_asked(turn, address)
             self._calls.unreachable(turn, address, request_id)
 
     def _refuse_stores(self, batch: Sequence[Datagram], now: UnixTime) -> list[Datagram]:
@@ -395,16 +435,27 @@ class Coordinator:
         self.counters[good if status is Status.OK else "promises_refused"] += 1
         turn.outgoing.append(calls.answer(self._core, request, status, body, turn.now))
 
-    def _fetch(self, request: Datagram, now: UnixTime) -> Outgoing:
-        self.counters["fetches"] += 1
+    def _read_here(self, request: Datagram, now: UnixTime) -> list[Outgoing]:
+        """The answer to a FETCH or a LIST; none to one that cannot be read."""
         key = request.data[_KEY]
         caught_up = self._repair.holds(key)  # before the look: what came in between does no harm
         try:
-            record = self._store.get(key, now)
+            status, body = (self._list if request.data[_OP] == Op.LIST else self._fetch)(request, key, now)
         except StorageError:
-            return calls.answer(self._core, request, Status.STORAGE_FAILED, b"", now)
-        status = Status.NOT_FOUND if record is None else Status.OK
+            return [calls.answer(self._core, request, Status.STORAGE_FAILED, b"", now)]
+        except BadPacket as bad:
+            self.counters[bad.reason] += 1
+            return []
         if not caught_up:
             status = Status.UNCONFIRMED
-        body = b"" if record is None else pack_stored(record)
-        return calls.answer(self._core, request, status, body, now)
+        return [calls.answer(self._core, request, status, body, now)]
+
+    def _fetch(self, request: Datagram, key: bytes, now: UnixTime) -> tuple[Status, bytes]:
+        self.counters["fetches"] += 1
+        record = self._store.get(key, now)
+        return (Status.NOT_FOUND, b"") if record is None else (Status.OK, pack_stored(record))
+
+    def _list(self, request: Datagram, key: bytes, now: UnixTime) -> tuple[Status, bytes]:
+        self.counters["lists"] += 1
+        start = parse_listing(request.data[HEADER_LEN:])
+        return Status.OK, pack_list(self._sets.all(key, start, now))

@@ -163,17 +163,23 @@ class QuorumReads:
         """
         job = ReadJob(self._context.calls.question(Op.FETCH, key, b""), own, need, done, quorum=quorum)
         job.round = round
+        self._begin(turn, job, own, replica=replica, caught_up=caught_up)
+
+    def _begin(
+        self, turn: Turn, job: ReadJob, own: StoredRecord | None, *, replica: bool, caught_up: bool
+    ) -> None:
+        """Ask as many nodes as `gather` says."""
         job.seats = self._context.cluster.policy.replicas
         others = job.seats - replica
         # More than the replicas: earlier ones take the seats of joiners, and stand-ins those of silent nodes.
-        job.candidates = deque(self._context.core.closest(key, others + SPARE + BEFORE) if others else ())
+        job.candidates = deque(self._context.core.closest(job.key, others + SPARE + BEFORE) if others else ())
         closest = [each.address for each in islice(job.candidates, others)]
         job.replicas = frozenset([None, *closest] if replica else closest)
         if replica:
             # The own place among the seats: without it a node that is third would count as first.
-            job.own_rank = self._context.core.rank(key, job.seats)
+            job.own_rank = self._context.core.rank(job.key, job.seats)
             job.take(None, own, caught_up=caught_up)
-        self._context.counters["gathered_quorum" if quorum else "gathered_miss"] += 1
+        self._context.counters["gathered_quorum" if job.quorum else "gathered_miss"] += 1
         # Before the questions: each of them may fail at once.
         job.alarm = turn.after(READ_DEADLINE, partial(self._too_late, job))
         # A new replica does not count, so one more node is asked in its place.

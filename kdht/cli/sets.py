@@ -1,0 +1,205 @@
+"""announce, withdraw, members: sets from a shell, also for services that know nothing of kdht."""
+
+import base64
+import os
+import signal
+import threading
+from contextlib import suppress
+from typing import Any
+
+import click
+
+from kdht.cli.checks import Check, all_of, by_command, by_connection
+from kdht.cli.data_commands import through_client
+from kdht.cli.keys import KeyType, key_text
+from kdht.cli.nodes import warn
+from kdht.cli.options import Seconds, emit
+from kdht.cli.results import Announced, Members, MemberShown, Withdrawn
+from kdht.client import Client, Member
+from kdht.errors import NotFound, RequestError
+from kdht.wire import split_port
+from kdht.wire.sets import MAX_MEMBER_TTL
+
+Name = str | bytes
+
+
+class TcpPlace(click.ParamType[tuple[str, int]]):
+    """PORT on this host, or HOST:PORT."""
+
+    name = "port"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, int]:
+        text = str(value)
+        try:
+            host, port = split_port(text if ":" in text else f"127.0.0.1:{text}", 0)
+        except ValueError as error:
+            self.fail(f"{text!r}: {error}", param, ctx)
+        if not port:
+            self.fail(f"{text!r} has no port", param, ctx)
+        return host, port
+
+
+member_option = click.option(
+    "--member", metavar="NAME", help="The member's own name. Default: its payload is its name."
+)
+
+
+@click.command()
+@click.argument("name", type=KeyType())
+@click.argument("payload")
+@click.option(
+    "--ttl", type=Seconds(), default=30, show_default=True,
+    help="Be forgotten so long after a crash. Renewed three times in this time.",
+)  # fmt: skip
+@member_option
+@click.option("--once", is_flag=True, help="Announce once, and end. The membership ends with its TTL.")
+@click.option("--exec", "command", metavar="CMD", help="Announce only while this shell command ends with 0.")
+@click.option(
+    "--tcp", type=TcpPlace(), metavar="PORT",
+    help="Announce only while something listens at this TCP port, of this host or HOST:PORT.",
+)  # fmt: skip
+@click.option(
+    "--every", type=Seconds(), default=5, show_default=True, help="Check so often. A check may take as long."
+)
+@through_client
+def announce(
+    client: Client,
+    name: Name,
+    payload: str,
+    ttl: int,
+    member: str | None,
+    once: bool,
+    command: str | None,
+    tcp: tuple[str, int] | None,
+    every: int,
+    as_json: bool,
+) -> None:
+    """Be a member of the set NAME with PAYLOAD, such as an address, until this command is stopped.
+
+    It withdraws on Ctrl-C and on SIGTERM, and while a check fails.
+    """
+    if ttl > MAX_MEMBER_TTL:
+        raise click.UsageError(f"--ttl is at most {MAX_MEMBER_TTL} s")
+    checks = [by_command(command)] if command else []
+    if tcp:
+        checks.append(by_connection(*tcp))
+    if once and checks:
+        raise click.UsageError("--once goes without --exec and --tcp")
+    announcer = Announcer(client, name, os.fsencode(payload), ttl, member, as_json)
+    if once:
+        announcer.announce()
+        return
+    stopped = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stopped.set())
+    try:
+        _announce_while(announcer, all_of(checks), min(every, ttl / 3) if checks else ttl / 3, stopped)
+    finally:
+        announcer.withdraw()
+
+
+def _announce_while(announcer: "Announcer", check: Check, pause: float, stopped: threading.Event) -> None:
+    """Until `stopped`. The first announcement's error ends it, later ones are told."""
+    while not stopped.is_set():
+        why = check(pause)
+        if why:
+            announcer.withdraw(why)
+        else:
+            announcer.announce()
+        stopped.wait(pause)
+
+
+class Announcer:
+    """One member, and what was told of it."""
+
+    def __init__(
+        self, client: Client, name: Name, payload: bytes, ttl: int, member: str | None, as_json: bool
+    ) -> None:
+        self._client = client
+        self._name = name
+        self._payload = payload
+        self._ttl = ttl
+        self._member = member
+        self._as_json = as_json
+        self._is_member = False
+        self._was_member = False
+        self._told = ""
+
+    def announce(self) -> None:
+        """Announce or renew."""
+        try:
+            version = self._client.announce_once(self._name, self._payload, self._ttl, member=self._member)
+        except RequestError as error:
+            if not self._was_member:
+                raise
+            self._warn(str(error))
+            return
+        if not self._is_member:
+            emit(Announced(key_text(self._name), self._ttl, version), self._as_json, "sets.announced")
+        self._is_member = self._was_member = True
+        self._told = ""
+
+    def withdraw(self, why: str = "") -> None:
+        """Withdraw if it is a member. `why`: what is wrong with the service, told when it is new."""
+        if why:
+            self._warn(why)
+        if not self._is_member:
+            return
+        # If it fails, the membership ends with its TTL.
+        with suppress(RequestError):
+            self._client.withdraw(self._name, self._payload, self._ttl, member=self._member)
+        self._is_member = False
+        emit(Withdrawn(key_text(self._name)), self._as_json, "sets.withdrawn")
+
+    def _warn(self, why: str) -> None:
+        if why != self._told:
+            self._told = why
+            warn(why)
+
+
+@click.command()
+@click.argument("name", type=KeyType())
+@click.argument("payload", required=False)
+@member_option
+@click.option(
+    "--ttl", type=Seconds(), default=MAX_MEMBER_TTL,
+    help="The greatest TTL that it was announced with. Nodes remember the withdrawal for so long. Default: a day.",
+)  # fmt: skip
+@through_client
+def withdraw(
+    client: Client, name: Name, payload: str | None, member: str | None, ttl: int, as_json: bool
+) -> None:
+    """End the membership of PAYLOAD, or of --member, in the set NAME. A token withdraws its own members only."""
+    if (payload is None) == (member is None):
+        raise click.UsageError("give either PAYLOAD or --member")
+    if ttl > MAX_MEMBER_TTL:
+        raise click.UsageError(f"--ttl is at most {MAX_MEMBER_TTL} s")
+    if not client.withdraw(name, os.fsencode(payload or ""), ttl, member=member):
+        raise NotFound(f"withdraw {key_text(name)!r}: there is no such member")
+    emit(Withdrawn(key_text(name)), as_json, "sets.withdrawn")
+
+
+@click.command()
+@click.argument("name", type=KeyType())
+@click.option(
+    "--quorum", is_flag=True, help="Ask a majority of the replicas: no acknowledged member is missed."
+)
+@click.option(
+    "--sample", is_flag=True, help="Show only as many as one answer has; of a large set others each time."
+)
+@through_client
+def members(client: Client, name: Name, quorum: bool, sample: bool, as_json: bool) -> None:
+    """List the members of the set NAME: payload, and seconds until it is forgotten."""
+    found = client.members(name, quorum=quorum, sample=sample)
+    emit(Members(key_text(name), [_described(member) for member in found]), as_json, "sets.members")
+
+
+def _described(member: Member) -> MemberShown:
+    """The payload as text where it is text, and in base64 in any case."""
+    try:
+        text = member.payload.decode()
+    except UnicodeDecodeError:
+        text = None
+    packed = base64.b64encode(member.payload).decode()
+    return MemberShown(f"{member.id:016x}", text, packed, member.ttl)

@@ -1,0 +1,62 @@
+"""Announcements that renew themselves on an event loop."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
+
+from kdht.client._announcement import pause
+from kdht.errors import RequestError
+
+
+class AsyncAnnouncement:
+    """A membership that renews itself, as a task, until it is closed. Then it is withdrawn.
+
+    `error` is the last renewal's, None if that was good.
+    """
+
+    def __init__(
+        self, renew: Callable[[], Awaitable[object]], withdraw: Callable[[], Awaitable[object]], ttl: int
+    ) -> None:
+        self.error: RequestError | None = None
+        self._renew = renew
+        self._withdraw = withdraw
+        self._ttl = ttl
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> Self:
+        """Announce. Raises what that raises; renewals follow until `close`."""
+        if self._task is None:
+            await self._renew()
+            self._task = asyncio.get_running_loop().create_task(self._run())
+        return self
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(pause(self._ttl, failed=self.error is not None))
+            try:
+                await self._renew()
+            except RequestError as error:
+                self.error = error
+            else:
+                self.error = None
+
+    async def close(self) -> None:
+        """Stop renewing, and withdraw. May be called again."""
+        task, self._task = self._task, None
+        if task is None:
+            return
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        with suppress(RequestError):
+            await self._withdraw()
+
+    async def __aenter__(self) -> Self:
+        return await self.start()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()

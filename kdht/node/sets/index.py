@@ -1,0 +1,251 @@
+"""The members of sets in memory, in the order of their places: so a MEMBERS reads nothing from the disk.
+
+Contract: no I/O but the store's, no clock. Any thread may call. A set is read from the store when it is first asked for;
+then `changed` keeps it as the store is. Of the sets in memory, those that were asked for longest ago go first.
+
+A record counts as a member's if it lies where members of its set lie and begins as their values do. Tombstones stay too,
+until they expire: of two replicas' copies the newer one counts.
+"""
+
+import heapq
+import math
+import threading
+from bisect import bisect_left, insort
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import NamedTuple
+
+from kdht.storage import Store, StoredRecord, neighbourhood, newer
+from kdht.storage.base import alive
+from kdht.storage.versions import ANY_VERSION
+from kdht.times import UnixTime
+from kdht.wire._shared import MAX_BODY
+from kdht.wire.certified import is_certified
+from kdht.wire.sets import (
+    ANYWHERE,
+    END,
+    ENTRY_LEN,
+    FIRST,
+    HEAD_LEN,
+    LISTED_LEN,
+    MAX_MEMBERS,
+    MAX_PAYLOAD,
+    PLACE_LEN,
+    SHARED_LEN,
+    Listed,
+    ListPage,
+    Member,
+    MembersPage,
+    id_of,
+)
+
+MAX_ENTRIES = 2 * MAX_MEMBERS
+"""Members of all sets in memory, about: the set that was asked for last stays, whatever it has."""
+MAX_SETS = 4096
+MAX_SCANNED = 4 * MAX_MEMBERS
+"""Records that one set's first read looks at."""
+
+Draw = Callable[[int], int]
+"""A random number below its argument."""
+
+
+class Part(NamedTuple):
+    """A part of a set."""
+
+    start: int
+    stop: int
+    """The place behind it; END: it goes on to the last member."""
+    drawn: bool
+    """Whether it is one of several equal parts."""
+
+
+class Living:
+    """The living members of one set, in the order of their places."""
+
+    def __init__(self) -> None:
+        self.places: list[bytes] = []
+        self.payload_bytes = 0
+
+
+class NearbySets:
+    """All records whose keys begin as those of a set's members: nearly always one set."""
+
+    def __init__(self) -> None:
+        self.records: dict[bytes, StoredRecord] = {}
+        """By place."""
+        self.graves: list[bytes] = []
+        """The places of tombstones, sorted."""
+        self._living: dict[bytes, Living] = {}
+        """By the rest of the set's key."""
+        self._purged = 0
+
+    def living(self, rest: bytes) -> Living:
+        return self._living.get(rest) or Living()
+
+    def put(self, place: bytes, record: StoredRecord) -> None:
+        """Take a record, unless a newer one is known."""
+        known = self.records.get(place)
+        if known is not None and newer(known, record):
+            return
+        self._remove(place)
+        if record.deleted:
+            insort(self.graves, place)
+        elif _is_members(record):
+            living = self._living.setdefault(record.value[:PLACE_LEN], Living())
+            insort(living.places, place)
+            living.payload_bytes += len(record.value) - PLACE_LEN
+        else:
+            return
+        self.records[place] = record
+        if record.expiry <= self._purged:  # it came after its end
+            self._purged = 0
+
+    def purge(self, now: UnixTime) -> None:
+        """Forget what has expired. Records expire at whole seconds, so one look a second is enough."""
+        second = int(now)
+        if second == self._purged:
+            return
+        self._purged = second
+        for place in [place for place, each in self.records.items() if not alive(each, now, ANY_VERSION)]:
+            self._remove(place)
+
+    def _remove(self, place: bytes) -> None:
+        known = self.records.pop(place, None)
+        if known is None:
+            return
+        if known.deleted:
+            del self.graves[bisect_left(self.graves, place)]
+            return
+        rest = known.value[:PLACE_LEN]
+        living = self._living[rest]
+        del living.places[bisect_left(living.places, place)]
+        living.payload_bytes -= len(known.value) - PLACE_LEN
+        if not living.places:
+            del self._living[rest]
+
+
+class SetIndex:
+    """One node's. `draw` chooses the parts that are shown to who asks for any."""
+
+    def __init__(self, store: Store, draw: Draw) -> None:
+        self._store = store
+        self._draw = draw
+        self._lock = threading.Lock()
+        self._sets: OrderedDict[bytes, NearbySets] = OrderedDict()
+
+    def changed(self, key: bytes, record: StoredRecord) -> None:
+        """The store has taken this record."""
+        shared = key[:SHARED_LEN]
+        if shared not in self._sets:  # nearly always, and without the lock
+            return
+        with self._lock:
+            found = self._sets.get(shared)
+            if found is not None:
+                found.put(key[SHARED_LEN:], record)
+
+    def has_room(self, set_key: bytes, key: bytes, now: UnixTime) -> bool:
+        """Whether this member may come to its set, or is there already. Raises StorageError."""
+        with self._lock:
+            found = self._found(set_key, now)
+            places = found.living(set_key[SHARED_LEN:]).places
+            return len(places) < MAX_MEMBERS or key[SHARED_LEN:] in found.records
+
+    def part(self, set_key: bytes, cursor: int, head: int, room: int, now: UnixTime) -> Part:
+        """The part of the set that a question is about. Raises StorageError.
+
+        ANYWHERE: one of equal parts, each as likely as the others, so every member is shown equally often. Each part fits into
+        `room` bytes, if an entry has `head` bytes before its payload.
+        """
+        if cursor != ANYWHERE:
+            return Part(cursor, END, drawn=False)
+        with self._lock:
+            living = self._found(set_key, now).living(set_key[SHARED_LEN:])
+            count = len(living.places)
+            parts = -(-(count * head + living.payload_bytes) // (room - HEAD_LEN))
+            if parts <= 1:
+                return Part(FIRST, END, drawn=False)
+            drawn = self._draw(parts)
+            first, end = drawn * count // parts, (drawn + 1) * count // parts
+            stop = END if end >= count else id_of(living.places[end])
+            return Part(id_of(living.places[first]), stop, drawn=True)
+
+    def living(self, set_key: bytes, start: int, room: int, now: UnixTime) -> ListPage:
+        """The members from a place on, as many as fit into a MEMBERS' reply of `room` bytes. Raises StorageError."""
+        return self._page(set_key, start, room, now, ENTRY_LEN, graves=False)
+
+    def all(self, set_key: bytes, start: int, now: UnixTime) -> ListPage:
+        """The same for a LIST's reply, with tombstones. Raises StorageError."""
+        return self._page(set_key, start, MAX_BODY, now, LISTED_LEN, graves=True)
+
+    def _page(
+        self, set_key: bytes, start: int, room: int, now: UnixTime, head: int, *, graves: bool
+    ) -> ListPage:
+        with self._lock:
+            found = self._found(set_key, now)
+            living = found.living(set_key[SHARED_LEN:])
+            listed: list[Listed] = []
+            room -= HEAD_LEN
+            buried = _from(found.graves, start) if graves else ()
+            for place in heapq.merge(_from(living.places, start), buried):
+                version, expiry, flags, value = found.records[place]
+                payload = value[PLACE_LEN:]
+                room -= head + len(payload)
+                if room < 0:
+                    return ListPage(len(living.places), id_of(place), listed)
+                listed.append(Listed(place, version, expiry, flags, payload))
+            return ListPage(len(living.places), END, listed)
+
+    def _found(self, key: bytes, now: UnixTime) -> NearbySets:
+        shared = key[:SHARED_LEN]
+        found = self._sets.get(shared)
+        if found is None:
+            found = self._sets[shared] = self._read(key, now)
+            self._bound()
+        self._sets.move_to_end(shared)
+        found.purge(now)
+        return found
+
+    def _read(self, key: bytes, now: UnixTime) -> NearbySets:
+        """From the store. A record that comes meanwhile waits for the lock in `changed`, and then changes nothing."""
+        found = NearbySets()
+        for each, record in islice(self._store.scan(now, *neighbourhood(key, 8 * SHARED_LEN)), MAX_SCANNED):
+            found.put(each[SHARED_LEN:], record)
+        return found
+
+    def _bound(self) -> None:
+        """Forget sets until the others fit."""
+        held = sum(len(each.records) for each in self._sets.values())
+        while len(self._sets) > 1 and (held > MAX_ENTRIES or len(self._sets) > MAX_SETS):
+            _, dropped = self._sets.popitem(last=False)
+            held -= len(dropped.records)
+
+
+def page_of_members(page: ListPage, part: Part, room: int, now: UnixTime) -> MembersPage:
+    """The living members of a part, as a reader sees them, as many as fit into `room` bytes."""
+    members: list[Member] = []
+    following = page.next
+    room -= HEAD_LEN
+    for place, _, expiry, _, payload in page.listed:
+        room -= ENTRY_LEN + len(payload)
+        if room < 0 or (part.stop != END and id_of(place) >= part.stop):
+            following = id_of(place)
+            break
+        members.append(Member(id_of(place), max(expiry - math.ceil(now), 1), payload))
+    # A drawn part is no step of a walk: who wants all begins one.
+    return MembersPage(page.total, FIRST if part.drawn else following, members)
+
+
+def _is_members(record: StoredRecord) -> bool:
+    """Whether it has the form of a member's record."""
+    return (
+        record.expiry > 0
+        and PLACE_LEN <= len(record.value) <= PLACE_LEN + MAX_PAYLOAD
+        and not is_certified(record.version, record.flags)
+    )
+
+
+def _from(places: list[bytes], start: int) -> Iterator[bytes]:
+    """The places from `start` on. A copy of none of them: a set may be large."""
+    begin = bisect_left(places, start.to_bytes(8, "big"))
+    return (places[number] for number in range(begin, len(places)))

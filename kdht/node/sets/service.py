@@ -1,0 +1,235 @@
+"""ANNOUNCE, WITHDRAW and MEMBERS of clients that ended at this node.
+
+Contract: as Service, which has checked what their senders may do. An announcement becomes a write of the member's record
+by the coordinator; nothing here replicates anything.
+
+A member is named by its announcer, and its place follows from that name and the holder of the token that was checked. So
+nobody can withdraw another holder's members: no request names them.
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+from kdht.datapath.base import Datagram
+from kdht.errors import BadPacket, StorageError
+from kdht.node.access import Access, body_of
+from kdht.node.replicas import Coordinator
+from kdht.node.replicas.coordinator import KeptRecords
+from kdht.node.replicas.member_reads import MembersOutcome
+from kdht.node.replicas.turns import Turn
+from kdht.node.replicas.writes import Written
+from kdht.node.replies import Replies, ReplyBatch
+from kdht.node.sets.index import Part, SetIndex, page_of_members
+from kdht.storage import StoredRecord
+from kdht.storage.record import TOMBSTONE
+from kdht.storage.room import Room
+from kdht.times import UnixTime
+from kdht.wire import FIELD, OFFSET, RECORD, Record
+from kdht.wire._shared import MAX_BODY, RECORD_LEN, Op, Reason, Status
+from kdht.wire.sets import (
+    ENTRY_LEN,
+    LEAST_REPLY,
+    LISTED_LEN,
+    MAX_MEMBER_TTL,
+    NOBODYS,
+    QUORUM,
+    member_key,
+    member_value,
+    pack_members,
+    parse_announcement,
+    parse_question,
+)
+
+_OP = OFFSET["op"]
+_KEY = FIELD["key"]
+_REQUEST_ID = FIELD["request_id"]
+
+Late = Callable[[int, UnixTime], None]
+"""As Observer.late."""
+
+
+class SetService:
+    """One node's. `on_late(op, arrived)` hears of each answer in a later turn."""
+
+    def __init__(
+        self,
+        *,
+        index: SetIndex,
+        coordinator: Coordinator,
+        repair: KeptRecords,
+        replies: Replies,
+        access: Access,
+        room: Room,
+        on_late: Late,
+    ) -> None:
+        self._index = index
+        self._coordinator = coordinator
+        self._repair = repair
+        self._replies = replies
+        self._replier = replies.replier
+        self._access = access
+        self._room = room
+        self._on_late = on_late
+
+    # --- ANNOUNCE and WITHDRAW
+
+    def begin(self, turn: Turn, request: Datagram) -> Status | None:
+        """Begin the write that a request asks for; or the status that refuses it."""
+        data = request.data
+        set_key = data[_KEY]
+        if request.reason is not Reason.OWNER and not self._coordinator.responsible(set_key):
+            return Status.NOT_RESPONSIBLE
+        try:
+            body, seq = body_of(data)
+            asked, name = parse_announcement(body)
+        except BadPacket:
+            return Status.BAD_REQUEST
+        # As a PUT's: a copy of this datagram is the same write.
+        if seq is not None and asked.version not in (0, seq):
+            return Status.BAD_REQUEST
+        if request.max_reply < RECORD_LEN:
+            return self._replier.refusal(request, RECORD_LEN, int(turn.now))
+        asked = asked._replace(version=asked.version if seq is None else seq)
+        holder = self._access.writer_of(data)
+        key = member_key(set_key, holder[-len(NOBODYS) :] if holder else NOBODYS, name)
+        who = holder or self._replier.address_of(request)
+        if data[_OP] == Op.WITHDRAW:
+            return self._withdraw(turn, request, key, asked, who)
+        return self._announce(turn, request, key, asked, who)
+
+    def _announce(
+        self, turn: Turn, request: Datagram, key: bytes, asked: Record, who: bytes
+    ) -> Status | None:
+        set_key = request.data[_KEY]
+        if not asked.ttl:
+            return Status.BAD_REQUEST
+        value = member_value(set_key, asked.value)
+        try:
+            if not self._index.has_room(set_key, key, turn.now):
+                return Status.FULL
+        except StorageError:
+            return Status.STORAGE_FAILED
+        if not self._room.lets_in(who, len(value), asked.ttl, turn.now):
+            return Status.FULL
+        record = StoredRecord(asked.version, math.ceil(turn.now) + asked.ttl, 0, value)
+        done = partial(self._announced, request, turn.now, asked.ttl, who, len(value))
+        self._coordinator.put(turn, key, record, done, nonce=_request_id(request.data))
+        return None
+
+    def _withdraw(
+        self, turn: Turn, request: Datagram, key: bytes, asked: Record, who: bytes
+    ) -> Status | None:
+        if asked.value:
+            return Status.BAD_REQUEST
+        # No older copy outlives the longest of its announcements, so the tombstone need not either.
+        expiry = math.ceil(turn.now) + 1 + (asked.ttl or MAX_MEMBER_TTL)
+        tombstone = StoredRecord(asked.version, expiry, TOMBSTONE, b"")
+        done = partial(self._withdrawn, request, turn.now, who)
+        self._coordinator.put(turn, key, tombstone, done, nonce=_request_id(request.data))
+        return None
+
+    def _announced(
+        self,
+        request: Datagram,
+        arrived: UnixTime,
+        ttl: int,
+        who: bytes,
+        size: int,
+        turn: Turn,
+        written: Written,
+    ) -> None:
+        good = written.status is Status.OK
+        if good and not written.existed:
+            self._room.wrote(who, size, turn.now)
+        self._wrote(turn, request, arrived, written, RECORD.pack(written.version, ttl, 0) if good else b"")
+
+    def _withdrawn(
+        self, request: Datagram, arrived: UnixTime, who: bytes, turn: Turn, written: Written
+    ) -> None:
+        if written.status is Status.OK and written.existed:
+            self._room.deleted(who, turn.now)
+        elif written.status is Status.OK:
+            written = written._replace(status=Status.NOT_FOUND)
+        self._wrote(turn, request, arrived, written, b"")
+
+    def _wrote(self, turn: Turn, request: Datagram, arrived: UnixTime, written: Written, body: bytes) -> None:
+        if written.status in (Status.CONFLICT, Status.BAD_VERSION):
+            body = RECORD.pack(written.version, 0, 0)
+        answers = self._replies.batch(turn.now)
+        answers.add(request, written.status, body)
+        self._leave(turn, request, arrived, answers)
+
+    # --- MEMBERS
+
+    def read(self, request: Datagram, answers: ReplyBatch) -> bool:
+        """Answer a MEMBERS at once; or ask the other replicas, and give back False."""
+        set_key, now = request.data[_KEY], answers.now
+        caught_up = self._repair.is_caught_up(set_key)  # before the look: what comes in between does no harm
+        refused, cursor, flags = self._question(request, now)
+        if refused is not None:
+            answers.add(request, refused)
+            return True
+        strict = bool(flags & QUORUM)
+        alone = caught_up and not strict
+        room = min(request.max_reply, MAX_BODY)
+        try:
+            part = self._index.part(set_key, cursor, ENTRY_LEN if alone else LISTED_LEN, room, now)
+            if alone:
+                living = self._index.living(set_key, part.start, room, now)
+                # None at all: the others are asked, as for a record that is not here.
+                if living.total:
+                    answers.add(request, Status.OK, pack_members(page_of_members(living, part, room, now)))
+                    return True
+            own = self._index.all(set_key, part.start, now)
+        except StorageError:
+            answers.add(request, Status.STORAGE_FAILED)
+            return True
+        done = partial(self._found, request, now, part, strict)
+        with self._coordinator.turn(now) as turn:
+            self._coordinator.read_members(turn, set_key, part.start, own, done)
+        return False
+
+    def _question(self, request: Datagram, now: UnixTime) -> tuple[Status | None, int, int]:
+        """The status that refuses a MEMBERS, or None; its cursor and flags."""
+        refused = None
+        cursor = flags = 0
+        if request.reason is not Reason.OWNER and not self._coordinator.responsible(request.data[_KEY]):
+            refused = Status.NOT_RESPONSIBLE
+        elif request.max_reply < LEAST_REPLY:
+            refused = self._replier.refusal(request, LEAST_REPLY, int(now))
+        else:
+            try:
+                cursor, flags = parse_question(body_of(request.data)[0])
+            except BadPacket:
+                refused = Status.BAD_REQUEST
+        return refused, cursor, flags
+
+    def _found(
+        self,
+        request: Datagram,
+        arrived: UnixTime,
+        part: Part,
+        strict: bool,
+        turn: Turn,
+        found: MembersOutcome,
+    ) -> None:
+        answers = self._replies.batch(turn.now)
+        living = [each for each in found.page.listed if not each.flags & TOMBSTONE]
+        coordinator = self._coordinator
+        if not found.enough and (strict or not living or coordinator.cluster.barred):
+            lacks = strict and coordinator.cluster.joined and coordinator.lacks(coordinator.need_to_read)
+            answers.add(request, Status.TOO_FEW if lacks else Status.UNCONFIRMED)
+        else:
+            page = found.page._replace(listed=living)
+            room = min(request.max_reply, MAX_BODY)
+            answers.add(request, Status.OK, pack_members(page_of_members(page, part, room, turn.now)))
+        self._leave(turn, request, arrived, answers)
+
+    def _leave(self, turn: Turn, request: Datagram, arrived: UnixTime, answers: ReplyBatch) -> None:
+        self._on_late(request.data[_OP], arrived)
+        self._replies.send_with(turn, answers)
+
+
+def _request_id(data: bytes) -> int:
+    return int.from_bytes(data[_REQUEST_ID], "big")
