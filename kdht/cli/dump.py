@@ -19,6 +19,7 @@ from kdht.cli import bulk, inflight, progress
 from kdht.cli.load import format_option, window_option
 from kdht.cli.nodes import Target, asks_nodes
 from kdht.cli.options import binary_output, emit
+from kdht.cli.results import Dumped
 from kdht.client import AsyncClient
 from kdht.client._manifest import Manifest
 from kdht.errors import ConfigError, Denied, Interrupted, NotFound, RequestError
@@ -47,10 +48,11 @@ def dump(
     source = _Keys(keys, keys_format)
     job = _Job(source, output, bulk.format_of(output, form), target, window)
     result = job.run(restart)
+    # Among values on standard output it would be taken for one.
     if str(output) != "-" or as_json:
         emit(result, as_json, "bulk.dumped")
-    if result["missing"]:
-        raise NotFound(f"{result['missing']} of {source.count} keys have no value: the output says which")
+    if result.missing:
+        raise NotFound(f"{result.missing} of {source.count} keys have no value: the output says which")
 
 
 class _Keys:
@@ -81,7 +83,7 @@ class _Job:
         self._begin = self._done = self._missing = self._bytes = 0
         self._waiting: dict[int, bulk.KeyValue] = {}
 
-    def run(self, restart: bool) -> dict[str, object]:
+    def run(self, restart: bool) -> Dumped:
         """Fetch the rest. Raises RequestError or Interrupted, with the progress and advice."""
         started = time.monotonic()
         with ExitStack() as stack:
@@ -96,12 +98,13 @@ class _Job:
                 raise kind(f"{error}; {self._so_far()}", error.status) from None
             sink.flush()
             if self._part is not None:
+                # Before the name: OUTPUT is whole, also after a power failure.
                 os.fsync(sink.fileno())
                 self._part.replace(self._output)
         seconds = time.monotonic() - started
         fetched = self._done - self._begin
-        return {"fetched": fetched, "before": self._begin, "missing": self._missing, "bytes": self._bytes,
-                "seconds": seconds, "per_second": fetched / seconds if seconds else 0.0}  # fmt: skip
+        rate = fetched / seconds if seconds else 0.0
+        return Dumped(fetched, self._begin, self._missing, self._bytes, seconds, rate)
 
     @property
     def _part(self) -> Path | None:
@@ -125,6 +128,7 @@ class _Job:
                 if not line.endswith(b"\n"):
                     break
                 (_, entry) = next(bulk.entries(BytesIO(line), str(self._part), self._form))
+                # With another list of keys the parts would not belong together.
                 if next(keys, (0, None))[1] != entry.key:
                     raise ConfigError(f"{self._part} belongs to other keys: remove it, or give --restart")
                 self._begin += 1

@@ -6,7 +6,6 @@ one goes). Each stage rewrites the configuration, whole or not at all, and has t
 """
 
 import base64
-import os
 import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +15,8 @@ import click
 from kdht.cli import config_edit
 from kdht.cli.nodes import warn
 from kdht.cli.options import as_json, config_file, control_socket, emit, socket_given
-from kdht.client._keyfiles import SealKey, SecretKey, SigningKey
+from kdht.cli.results import ClientKey, Rotated, SecretMade
+from kdht.client._keyfiles import SealKey, SecretKey, SigningKey, write_secret
 from kdht.errors import ConfigError
 from kdht.wire._shared import KEY_SLOTS
 
@@ -54,24 +54,14 @@ def new(file: Path, use: str, as_json: bool) -> None:
     if use != "nodes":
         kind: type[SecretKey] = SigningKey if use == "signing" else SealKey
         made = kind.new()
-        about = _about(made)  # before the file is there: without libsodium there is none
+        about = _about(file, made)  # before the file is there: without libsodium there is none
         made.save(file)
-        emit({"file": str(file.absolute()), **about}, as_json, "config.made_for_clients")
+        emit(about, as_json, "config.made_for_clients")
         return
-    text = base64.b64encode(secrets.token_bytes(SECRET_BYTES)) + b"\n"
-    try:
-        fd = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    except FileExistsError:
-        raise ConfigError(
-            f"{file} already exists, and a secret is never replaced: choose another name"
-        ) from None
-    except OSError as error:
-        raise ConfigError(f"{file}: {error.strerror}") from None
-    with open(fd, "wb") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(fd)
-    emit({"file": str(file.absolute())}, as_json, "config.made")
+    # As text, because the file's content is stripped of blanks when it is read.
+    text = base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()
+    write_secret(file, text)
+    emit(SecretMade(str(file.absolute())), as_json, "config.made")
 
 
 @key.command()
@@ -81,21 +71,22 @@ def show(file: Path, as_json: bool) -> None:
     """Say whose key a client's FILE has: its public key, or its ID. Never the secret."""
     text = _first_word(file)
     kind: type[SecretKey] = SigningKey if text == SigningKey.word else SealKey
-    emit({"file": str(file.absolute()), **_about(kind.load(file, warn))}, as_json, "config.client_key")
+    emit(_about(file, kind.load(file, warn)), as_json, "config.client_key")
 
 
 def _first_word(file: Path) -> str:
     try:
+        # Only the beginning, which says the kind: the rest is secret, and in no message.
         return file.read_bytes()[:64].decode("ascii", "replace").partition(".")[0]
     except OSError as error:
         raise ConfigError(f"{file}: {error.strerror}") from None
 
 
-def _about(made: SecretKey) -> dict[str, str]:
+def _about(file: Path, made: SecretKey) -> ClientKey:
     """What may be told of a key."""
     public = made.public_key.hex() if isinstance(made, SigningKey) else ""
     id = made.id.hex() if isinstance(made, SealKey) else ""
-    return {"for": made.use, "public_key": public, "id": id}
+    return ClientKey(str(file.absolute()), made.use, public, id)
 
 
 @key.command()
@@ -141,8 +132,9 @@ def rotate(
         socket = socket_path if socket_given() else config_edit.control_socket(config_path)
         reloaded, waiting = config_edit.reload(config_path, before if changed else None, socket)
     more = " --access" if access else ""
-    emit({"config": str(config_path), "stage": stage, "changed": changed, "epochs": epochs, "reloaded": reloaded,
-          "waiting": waiting, "next": NEXT[stage].format(more)}, as_json, "config.rotated")  # fmt: skip
+    then = NEXT[stage].format(more)
+    done = Rotated(str(config_path), stage, changed, epochs, reloaded, waiting, then)
+    emit(done, as_json, "config.rotated")
 
 
 def _keys(document: "TOMLDocument", path: Path, *, access: bool) -> "AoT":
@@ -169,12 +161,14 @@ def _staged(stage: str, keys: "AoT", file: Path | None, epoch: int | None, confi
         if len(keys) < KEY_SLOTS:
             raise ConfigError(f"{config} has one key: accept the new one first, with --stage accept")
         newest = max(range(KEY_SLOTS), key=lambda at: _age(keys, at))
+        # Done before. A stage may be run again, for instance by a tool that runs it on all nodes.
         if newest == 0:
             return False
         keys.insert(0, keys.pop(newest))
         return True
     if len(keys) < KEY_SLOTS:
         return False
+    # The key that goes would be the one that this node signs with.
     if _age(keys, 0) < _age(keys, 1):
         raise ConfigError(f"{config} still signs with the old key: --stage sign first, on all nodes")
     del keys[1]
@@ -191,6 +185,7 @@ def _accept(keys: "AoT", file: Path, epoch: int | None, config: Path) -> bool:
     import tomlkit
 
     path = str(file.absolute())
+    # As for `sign`: done before.
     if any(entry.get("file") == path for entry in keys):
         return False
     if len(keys) >= KEY_SLOTS:
@@ -199,6 +194,7 @@ def _accept(keys: "AoT", file: Path, epoch: int | None, config: Path) -> bool:
         )
     old = int(keys[0].get("epoch", 0))
     number = (old + 1) % EPOCHS if epoch is None else epoch
+    # The later stages tell the new key from the old one by this alone.
     if not 0 < (number - old) % EPOCHS < EPOCHS // 2:
         raise ConfigError(
             f"--epoch {number} is not newer than the old key's {old}: epochs rise by one, 255 to 0"

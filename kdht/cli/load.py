@@ -19,6 +19,7 @@ import msgspec
 from kdht.cli import bulk, inflight, progress
 from kdht.cli.nodes import Target, asks_nodes
 from kdht.cli.options import Seconds, emit
+from kdht.cli.results import Loaded
 from kdht.errors import ConfigError, Denied, Interrupted, RequestError
 from kdht.program.files import write_atomically
 from kdht.program.json import decoded
@@ -88,6 +89,7 @@ def load(
     with _opened(file) as content:
         kind = bulk.format_of(file, form)
         checked = _check(content, str(file), kind)
+        # Standard input cannot be read again, so there is nothing to go on with.
         state_path = None if str(file) == "-" else file.with_name(file.name + ".loaded")
         begin = 0 if restart or state_path is None else _resumed(state_path, checked)
         job = _Job(target, window, ttl, checked, begin, state_path)
@@ -115,7 +117,7 @@ class _Job:
         self._bytes = 0
         self._saved = time.monotonic()
 
-    def run(self, content: BinaryIO, name: str, form: bulk.Format) -> dict[str, object]:
+    def run(self, content: BinaryIO, name: str, form: bulk.Format) -> Loaded:
         """Store the rest. Raises RequestError or Interrupted, with the progress and advice."""
         started = time.monotonic()
         try:
@@ -124,6 +126,7 @@ class _Job:
         except KeyboardInterrupt:
             raise Interrupted(f"interrupted: {self._so_far()}") from None
         except RequestError as error:
+            # Its own class, because the exit code tells a script whether a further try can help.
             kind = Denied if isinstance(error, Denied) else RequestError
             raise kind(f"{error}; {self._so_far()}", error.status) from None
         finally:
@@ -132,14 +135,15 @@ class _Job:
             self._state_path.unlink(missing_ok=True)
         seconds = time.monotonic() - started
         stored = self._done - self._begin
-        return {"stored": stored, "before": self._begin, "bytes": self._bytes, "seconds": seconds,
-                "per_second": stored / seconds if seconds else 0.0}  # fmt: skip
+        rate = stored / seconds if seconds else 0.0
+        return Loaded(stored, self._begin, self._bytes, seconds, rate)
 
     async def _store(
         self, content: BinaryIO, name: str, form: bulk.Format, draw: Callable[[int], None]
     ) -> None:
         content.seek(0)
         found = bulk.entries(content, name, form)
+        # Read again rather than sought: lines have no fixed length.
         for _ in range(self._begin):
             next(found)
 
@@ -179,6 +183,7 @@ class _Job:
 def _opened(path: Path) -> BinaryIO:
     """The file, or a copy of standard input that can be read twice. Raises ConfigError."""
     if str(path) == "-":
+        # On disk, because it may be larger than the memory.
         copy = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
         while part := sys.stdin.buffer.read(1 << 20):
             copy.write(part)

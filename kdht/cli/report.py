@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from kdht.cli.done import DrainDone, MoveDone
+from kdht.cli.results import Deleted, Signed, Stored
 from kdht.program.answers import (
     AccessState,
     Counters,
@@ -35,6 +36,7 @@ STATE_STYLES = {"up": "green", "degraded": "yellow", "down": "red"}
 def terminal() -> Console:
     """Standard output. If it is no terminal, lines are as wide as necessary, for grep."""
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPED_WIDTH
+    # Colours for numbers would hide those that mean something.
     return Console(highlight=False, soft_wrap=True, width=width)
 
 
@@ -324,23 +326,21 @@ def stays(data: DrainCancelled) -> None:
     )
 
 
-def stored(data: Data) -> None:
+def stored(data: Stored) -> None:
     """What `put` did."""
-    ttl = f", for {duration(data['ttl'])}" if data["ttl"] else ""
-    terminal().print(
-        f"stored {data['bytes']:,} bytes under {escape(data['key'])}{ttl}, version {data['version']}"
-    )
+    ttl = f", for {duration(data.ttl)}" if data.ttl else ""
+    terminal().print(f"stored {data.bytes:,} bytes under {escape(data.key)}{ttl}, version {data.version}")
 
 
-def signed(data: Data) -> None:
+def signed(data: Signed) -> None:
     """What `put --sign` did."""
-    ttl = f", for {duration(data['ttl'])}" if data["ttl"] else ""
+    ttl = f", for {duration(data.ttl)}" if data.ttl else ""
     terminal().print(
-        f"stored {data['bytes']:,} bytes signed by {data['public_key']} under {escape(data['key'])}{ttl}, "
-        f"seq {data['seq']}"
+        f"stored {data.bytes:,} bytes signed by {data.public_key} under {escape(data.key)}{ttl}, "
+        f"seq {data.seq}"
     )
 
 
-def deleted(data: Data) -> None:
+def deleted(data: Deleted) -> None:
     """What `delete` did."""
-    terminal().print(f"deleted {escape(data['key'])}")
+    terminal().print(f"deleted {escape(data.key)}")
