@@ -35,6 +35,7 @@ NAMES = [
     "kdht.storage._reader",
     "kdht.storage._change",
     "kdht.node.replicas._store_requests",
+    "kdht.node.replicas._common_writes",
     "kdht.lab._overlay",
     "kdht.lab._repeat",
     "kdht.replay._capture",

@@ -90,7 +90,7 @@ struct kdht_route {
 	__u8 macs[2 * 6]; /* as they stand in an Ethernet header: to, from */
 };
 
-#define KDHT_ROUTE_BITS 8
+#define KDHT_ROUTE_BITS 10
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -104,6 +104,7 @@ struct kdht_walk {
 	__u64 key[4];    /* big-endian words, zeros behind the 160 bits */
 	__u64 closer[3]; /* buckets still to be searched; bucket 0 is the top bit of the first word */
 	__u64 least; /* the distance of `best`, its first word */
+	__u32 number; /* of the contact that was found: where its route is kept */
 	__u32 best;  /* the nearest of the contacts that were compared */
 	__u32 skip;
 	__u32 found;

@@ -72,9 +72,11 @@ __noinline int kdht_is_own_address(const struct kdht_config *config, __u64 high,
 	if (!config)
 		return 0;
 	for (int i = 0; i < KDHT_MAX_OWN; i++) {
-		struct kdht_ip128 own = kdht_ip_at(config->own[i]);
+		const struct kdht_ip128 own = kdht_ip_at(config->own[i]);
 
-		if (i < config->own_count && own.high == high && own.low == low)
+		if (i >= config->own_count)
+			break;
+		if (own.high == high && own.low == low)
 			return 1;
 	}
 	return 0;
@@ -82,6 +84,10 @@ __noinline int kdht_is_own_address(const struct kdht_config *config, __u64 high,
 
 static __always_inline int kdht_is_own(const struct kdht_config *config, struct kdht_ip128 ip)
 {
+	struct kdht_ip128 first = kdht_ip_at(config->own[0]);
+
+	if (config->own_count == 1) /* most nodes; a call costs more than the comparison */
+		return first.high == ip.high && first.low == ip.low;
 	return kdht_is_own_address(config, ip.high, ip.low);
 }
 
@@ -136,6 +142,15 @@ __noinline int kdht_find_link(const struct kdht_xdp_state *state, __u32 ifindex,
 	return i;
 }
 
+static __always_inline __u32 kdht_link_of(const struct kdht_xdp_state *state, __u32 ifindex, __u32 vlan)
+{
+	const struct kdht_link *first = &state->links[0];
+
+	if (state->link_count && first->ifindex == ifindex && first->vlan == vlan)
+		return 0; /* most frames; as above */
+	return kdht_find_link(state, ifindex, vlan);
+}
+
 /*
  * Whether the frame is addressed to this host in a network that the daemon knows. All others are left to the kernel:
  * it drops frames for other hosts (a bridge floods them, a promiscuous interface takes them), and it knows about
@@ -144,7 +159,7 @@ __noinline int kdht_find_link(const struct kdht_xdp_state *state, __u32 ifindex,
 static __always_inline int kdht_is_for_us(struct kdht_plan *p, const struct kdht_xdp_state *state)
 {
 	void *data = (void *)(long)p->ctx->data, *end = (void *)(long)p->ctx->data_end;
-	__u32 index = kdht_find_link(state, p->ctx->ingress_ifindex, p->f->vlan);
+	__u32 index = kdht_link_of(state, p->ctx->ingress_ifindex, p->f->vlan);
 	const struct kdht_link *link;
 	const __u16 *to = data, *own;
 

@@ -70,16 +70,18 @@ static __always_inline int kdht_is_partial(const struct kdht_frame *f)
 }
 
 /* The UDP checksum after kdht_apply; `old` is the sum of what it changed, complemented. */
-static __always_inline __u16 kdht_new_check(struct kdht_plan *p, int reason, __u64 old, int *failed)
+static __always_inline __u16 kdht_new_check(struct kdht_plan *p, int reason, int partial, __u64 old,
+					    int *failed)
 {
 	const struct kdht_frame *f = p->f;
 	__u64 pseudo = (__u64)f->udp_len + bpf_htons(IPPROTO_UDP);
-	__u64 total = kdht_address_sum(f, &p->way->source, &p->way->target, 0) + kdht_ports(p->way->source_port, p->way->target_port);
+	__u64 total = kdht_address_sum(f, &p->way->source, &p->way->target, 0);
 	__u16 check;
 
 	if (f->version == 4 && !f->udp_check)
 		return 0;
-	if (kdht_is_partial(f)) {
+	total += kdht_ports(p->way->source_port, p->way->target_port);
+	if (partial) {
 		*failed = kdht_load_body(p);
 		total += pseudo + f->udp_len + kdht_words(p->h, KDHT_HEADER_LEN / 4, 0) + kdht_body_sum(p->s);
 	} else {
@@ -109,15 +111,15 @@ static __always_inline void kdht_write_ip(const struct kdht_plan *p)
 	ip6->hop_limit = KDHT_NEW_TTL;
 }
 
-/* Rewrite the packet for `reason`. */
-static __always_inline int kdht_rewrite(struct kdht_plan *p, int reason)
+/* Rewrite the packet for `reason`. `partial`: its checksum is still to be completed. */
+static __always_inline int kdht_rewrite(struct kdht_plan *p, int reason, int partial)
 {
 	struct udphdr *udp = p->l4;
 	__u64 old = kdht_changing(p->h, reason, 0xffffffff);
 	int failed = 0;
 
 	kdht_apply(p, reason);
-	udp->check = kdht_new_check(p, reason, old, &failed);
+	udp->check = kdht_new_check(p, reason, partial, old, &failed);
 	udp->source = p->way->source_port;
 	udp->dest = p->way->target_port;
 	kdht_write_ip(p);

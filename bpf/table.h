@@ -146,6 +146,7 @@ __noinline int kdht_look_once(__u32 index, struct kdht_walk *walk)
 	if (at < KDHT_ROOM) {
 		walk->ip = kdht_ip_at(made->bucket.contacts[at].ip);
 		walk->port = made->bucket.contacts[at].port;
+		walk->number = index * KDHT_ROOM + at;
 	}
 	if (!kdht_is_same(&cell->sequence, begun))
 		return KDHT_CHANGED;
@@ -204,12 +205,34 @@ static long kdht_step(__u32 i, void *context)
 	return kdht_look(64 * word + bit, walk) != 0; /* 1 ends the loop */
 }
 
+/* Look into the table of the bucket's nearest contacts. 0: it does not say, or the daemon published meanwhile. */
+static __always_inline int kdht_look_up(__u32 index, struct kdht_walk *walk)
+{
+	struct kdht_xdp_cell *cell = bpf_map_lookup_elem(&kdht_buckets, &index);
+	const struct kdht_xdp_bucket *made;
+	__u32 begun, at;
+
+	if (!cell)
+		return 0;
+	begun = kdht_begin(&cell->sequence);
+	made = begun & 1 ? &cell->copies[1] : &cell->copies[0];
+	at = made->nearest[kdht_next_bits(walk->key, index)];
+	if (at >= KDHT_ROOM || at >= made->bucket.count)
+		return 0;
+	walk->ip = kdht_ip_at(made->bucket.contacts[at].ip);
+	walk->port = made->bucket.contacts[at].port;
+	walk->number = index * KDHT_ROOM + at;
+	walk->found = kdht_is_same(&cell->sequence, begun);
+	return walk->found;
+}
+
 /* The case of nearly all messages: the hop is in the first bucket. 0: a full search is needed. */
 static __always_inline int kdht_first_hop(struct kdht_walk *walk)
 {
 	__u32 word = walk->closer[0] ? 0 : walk->closer[1] ? 1 : 2;
+	__u32 index = 64 * word + kdht_first_bit(walk->closer[word]);
 
-	return kdht_look(64 * word + kdht_first_bit(walk->closer[word]), walk);
+	return kdht_look_up(index, walk) || kdht_look(index, walk);
 }
 
 /*

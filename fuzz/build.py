@@ -20,7 +20,7 @@ from fuzz.targets import OF_PYTHON
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "fuzz" / "build"
 EXTENSIONS = (
-    "_*.pyx", "core/_*.pyx", "wire/_*.pyx", "storage/_*.pyx", "datapath/nfqueue/_nfqueue.pyx", "node/replicas/_store_requests.pyx",
+    "_*.pyx", "core/_*.pyx", "wire/_*.pyx", "storage/_*.pyx", "datapath/nfqueue/_nfqueue.pyx", "node/replicas/_*.pyx",
 )  # fmt: skip
 """Under kdht/: the core, the cache, and the readers of the kernel's messages, of the store and of STOREs."""
 

@@ -15,7 +15,6 @@ import msgspec
 
 from kdht.cli import progress
 from kdht.errors import BadPacket, ConfigError
-from kdht.node.replicas.coordinator import MAX_WIRE_EXPIRY
 from kdht.node.replicas.quorum_reads import untrusted_stored
 from kdht.program import control_client
 from kdht.program.answers import ExportPage
@@ -27,6 +26,7 @@ from kdht.storage.versions import is_possible, latest_version
 from kdht.times import UnixTime
 from kdht.wire import RECORD
 from kdht.wire._shared import REPLAY_WINDOW
+from kdht.wire.limits import MAX_WIRE_EXPIRY
 
 BATCH = 500
 MAX_LINE = 1 << 16

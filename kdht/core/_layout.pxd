@@ -86,6 +86,8 @@ cdef extern from "kdht_shared.h" nogil:
         KDHT_RECORD_FLAG_IMMUTABLE
         KDHT_RECORD_FLAG_SIGNED
         KDHT_CERTIFIED_BIT
+        KDHT_PROOF_LEN
+        KDHT_PROOF_MAC_LEN
         KDHT_CONDITION_LEN
         KDHT_MAX_CONDITIONAL_VALUE
         KDHT_MAX_VALUE

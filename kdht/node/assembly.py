@@ -81,10 +81,12 @@ def assemble(
     clock: Callable[[], UnixTime],
     room: Room,
     steady: Callable[[], SteadyTime],
+    plain: bool = False,
 ) -> Assembly[W]:
     """`own`: this node's own addresses; the first of each IP version is the one that it talks to other nodes from.
 
     `cluster` and `repair` are those of the node, to which `node` leads. `room` is the store's. `open_writer` makes the writer to `store`.
+    `plain`: as in Coordinator.
     """
     replies, leases = Replies(core, transport.send), Leases(steady)
     sets = SetIndex(store, rng.randrange)
@@ -104,6 +106,7 @@ def assemble(
         on_silent=node.silent,
         on_strays=node.control,
         sets=sets,
+        plain=plain,
     )
     set_service = SetService(
         index=sets,

@@ -66,7 +66,8 @@ class Replies:
     def __init__(self, core: Core, send: Send) -> None:
         self.replier = Replier(core)
         self._send = send
-        self._counts: Counter[tuple[int, int]] = Counter()
+        self.counts: Counter[tuple[int, int]] = Counter()
+        """By op and status."""
         self._lock = threading.Lock()
 
     def batch(self, now: UnixTime) -> ReplyBatch:
@@ -89,12 +90,12 @@ class Replies:
         """Replies since the start, by op and status, such as `{"GET OK": 7}`."""
         with self._lock:
             return {
-                f"{Op(op).name} {Status(status).name}": n for (op, status), n in sorted(self._counts.items())
+                f"{Op(op).name} {Status(status).name}": n for (op, status), n in sorted(self.counts.items())
             }
 
     def _count(self, batch: ReplyBatch) -> None:
         with self._lock:
-            self._counts.update(batch.given)
+            self.counts.update(batch.given)
 
 
 def _record_body(record: StoredRecord, now: UnixTime) -> bytes:

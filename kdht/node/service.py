@@ -21,11 +21,12 @@ from kdht.errors import BadPacket, MissingLibrary, StorageError, Uncertified
 from kdht.faults import Guard
 from kdht.node.access import READS, WRITES, Access, body_of
 from kdht.node.replicas import Coordinator
-from kdht.node.replicas.coordinator import MAX_WIRE_EXPIRY, KeptRecords
+from kdht.node.replicas._common_writes import PutAnswers
+from kdht.node.replicas.coordinator import KeptRecords
 from kdht.node.replicas.leases import Leases
 from kdht.node.replicas.quorum_reads import ReadOutcome
 from kdht.node.replicas.turns import Turn
-from kdht.node.replicas.writes import Written
+from kdht.node.replicas.writes import Done, Written
 from kdht.node.replies import Replies, ReplyBatch
 from kdht.node.sets.service import SetService
 from kdht.storage import Store, StoredRecord, visible
@@ -36,6 +37,7 @@ from kdht.times import UnixTime
 from kdht.wire import FIELD, OFFSET, RECORD, Contact, Record, pack_contacts, parse_write
 from kdht.wire._shared import CONTACT_LEN, HEADER_LEN, RECORD_LEN, K, Op, Reason, Status
 from kdht.wire.certified import KINDS, check_certified
+from kdht.wire.limits import MAX_WIRE_EXPIRY
 
 _OP = OFFSET["op"]
 _KEY = FIELD["key"]
@@ -94,6 +96,9 @@ class Service:
         self._replier = replies.replier
         self._trace_body = pack_contacts([contact])
         self._leases = leases
+        self._put_answers = PutAnswers(
+            core, replies.counts, on_late, self._keep_at_hand, self._end_of, room.lets_all_in
+        )
 
     def handle(self, batch: Sequence[Datagram], now: UnixTime) -> int:
         """Answer a batch; the number of reads that were answered at once. What is no routed request is not looked at."""
@@ -290,9 +295,14 @@ class Service:
     # --- PUT and DELETE
 
     def _write(self, requests: list[Datagram], answers: ReplyBatch) -> None:
+        common = self._coordinator.common
         with self._coordinator.turn(answers.now) as turn:
+            if common is not None and not common.is_ready(self._put_answers):
+                common = None
             for request in requests:
                 with self._guards.write:
+                    if common is not None and common.begin(turn, request):
+                        continue
                     begin = self._sets.begin if request.data[_OP] in _SET_WRITES else self._begin
                     refused = begin(turn, request)
                     if refused is not None:
@@ -330,7 +340,7 @@ class Service:
         if data[_OP] == Op.DELETE:
             if asked.value or asked.ttl:
                 return Status.BAD_REQUEST
-            done = partial(self._deleted, request, turn.now, who)
+            done: Done = partial(self._deleted, request, turn.now, who)
             self._coordinator.delete(
                 turn, key, done, version=asked.version, condition=condition, nonce=_request_id(data)
             )
@@ -340,7 +350,7 @@ class Service:
                 return Status.FULL
             # Rounded up: a value lives at least as long as was asked for.
             expiry = min(math.ceil(turn.now) + asked.ttl, MAX_WIRE_EXPIRY) if asked.ttl else 0
-            done = partial(self._put, request, turn.now, asked.ttl, who, len(asked.value))
+            done = self._end_of(request, turn.now, asked.ttl, len(asked.value))
             record = StoredRecord(asked.version, expiry, asked.flags, asked.value)
             self._coordinator.put(turn, key, record, done, condition=condition, nonce=_request_id(data))
         return None
@@ -361,6 +371,11 @@ class Service:
             self._coordinator.counters["writes_uncertified"] += 1
             return Status.STORAGE_FAILED
         return None
+
+    def _end_of(self, request: Datagram, arrived: UnixTime, ttl: int, size: int) -> Done:
+        """What the end of a PUT leads to."""
+        who = self._access.writer_of(request.data) or self._replier.address_of(request)
+        return partial(self._put, request, arrived, ttl, who, size)
 
     def _put(
         self,

@@ -27,13 +27,18 @@ class Timers:
         self._heap: list[Alarm] = []
         self._serial = 0
 
-    def at(self, when: float, callback: Callable[[SteadyTime], None]) -> Alarm:
-        """Call `callback(now)` at the first `run` whose `now` is `when` or later."""
+    def at(self, when: float, callback: Callable[[SteadyTime], None], place: int = 0) -> Alarm:
+        """Call `callback(now)` at the first `run` whose `now` is `when` or later. `place`: one that was kept (`keep_places`)."""
         # Equal times keep their order, and the heap never compares callbacks.
-        self._serial += 1
-        alarm: Alarm = [when, self._serial, callback]
+        alarm: Alarm = [when, place or self.keep_places(1), callback]
         heappush(self._heap, alarm)
         return alarm
+
+    def keep_places(self, count: int) -> int:
+        """The first of `count` places, for alarms that may be set later: they ring as if they were set now."""
+        first = self._serial + 1
+        self._serial += count
+        return first
 
     @staticmethod
     def cancel(alarm: Alarm) -> None:

@@ -126,6 +126,11 @@ class Room:
         self.refused += not good
         return good
 
+    def lets_all_in(self) -> bool:
+        """Whether `lets_in` is certain, for every client and value."""
+        limits = self.limits
+        return not (self.pressure or limits.max_ttl or limits.writer_bytes or limits.writer_records)
+
     def wrote(self, who: bytes, size: int, now: UnixTime) -> None:
         """A client's value was stored where none was."""
         self._writers.add(who, 1, size, now)

@@ -8,6 +8,8 @@ SEAL_OVERHEAD = 52
 """Bytes that a sealed value is longer than the value in it."""
 MAX_TTL = 2**32 - 1
 """Seconds."""
+MAX_WIRE_EXPIRY = 2**32 - 1
+"""Unix seconds: the last expiry that nodes tell each other."""
 MAX_LEASE = 60
 """Seconds that one WATCH lasts at most."""
 MAX_CLOCK_ERROR = 60_000_000

@@ -8,10 +8,9 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,10 @@ import pytest
 import tokens
 from daemons import KDHTCTL, run
 from paths import ROOT
+from policy_changes import change_both_secrets, open_becomes_token
 
 from kdht.client import AsyncClient, Client
-from kdht.errors import Conflict, Denied, NotFound, RequestError, ValueTooLarge
+from kdht.errors import Conflict, Denied, NotFound, ValueTooLarge
 from kdht.lab.cluster import Cluster, LabNode, places_on_loopback
 from kdht.lab.wait import wait_until
 from kdht.wire import Record, parse
@@ -66,16 +66,6 @@ def client(cluster: Cluster, made: Token | None, **more: object) -> Client:
 
 def access_now(node: LabNode) -> dict[str, object]:
     return node.status()["access"]
-
-
-def change(cluster: Cluster, edit: Callable[[str], str]) -> None:
-    """Another configuration, by SIGHUP, on one node after the other."""
-    for node in cluster.nodes:
-        before = node.config.read_text()
-        after = edit(before)
-        assert after != before
-        node.config.write_text(after)
-        assert node.call("reload")["waiting"] == []
 
 
 def test_a_token_reads_writes_watches_and_deletes(cluster):
@@ -302,96 +292,14 @@ def test_the_documents_small_client_writes_with_a_token(cluster):
         names["put"](tokens.token(expiry=1).text, b"small", b"x", node.address.host, node.address.port)
 
 
-class Writers:
-    """Clients that write all the time, each a key of its own; `failed` has what went wrong."""
-
-    def __init__(self, cluster: Cluster, made: list[Token]) -> None:
-        self.failed: list[str] = []
-        self.done = 0
-        self._ending = threading.Event()
-        self._threads = [
-            threading.Thread(target=self._write, args=(cluster, number, each))
-            for number, each in enumerate(made)
-        ]
-
-    def __enter__(self) -> "Writers":
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ending.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _write(self, cluster: Cluster, number: int, made: Token) -> None:
-        with client(cluster, made) as kdht:
-            while not self._ending.is_set():
-                value = os.urandom(8)
-                try:
-                    kdht.put(f"writer {number}", value)
-                    if kdht.get(f"writer {number}") != value:
-                        self.failed.append("another value")
-                except RequestError as error:
-                    self.failed.append(str(error))
-                self.done += 1
-
-    def some_more(self, count: int = 20) -> None:
-        before = self.done
-        wait_until(lambda: self.done >= before + count, "more writes")
-
-
 def test_open_becomes_count_becomes_token_under_traffic(tmp_path):
-    with made(tmp_path, writes="open") as cluster, client(cluster, None) as old:
-        old.put("old", b"1")
-        with Writers(cluster, [tokens.token(), tokens.token(scope="billing")]) as writers:
-            writers.some_more()
-            change(cluster, lambda text: text.replace('writes = "open"', 'writes = "count"'))
-            old.put("old", b"2")
-            writers.some_more()
-            counted = sum(node.stats()["would_deny"]["writes none"] for node in cluster.nodes)
-            assert counted == 1
-            change(cluster, lambda text: text.replace('writes = "count"', 'writes = "token"'))
-            with pytest.raises(Denied):
-                old.put("old", b"3")
-            writers.some_more()
-        assert (writers.failed, old.get("old")) == ([], b"2")
+    with made(tmp_path, writes="open") as cluster:
+        open_becomes_token(cluster, lambda made: client(cluster, made))
 
 
 def test_both_secrets_are_changed_under_traffic(tmp_path):
-    """The cluster's and the tokens': new ones are accepted, then used, then the old ones go."""
-    new_secret = "another access secret of the tests"
-    made_anew = tokens.token(secret=new_secret, epoch=1)
-    (tmp_path / "access").write_text(new_secret)
-    (tmp_path / "access").chmod(0o600)
-    (tmp_path / "cluster").write_text("another secret of the cluster")
-    (tmp_path / "cluster").chmod(0o600)
-
-    def rotate(cluster: Cluster, stage: str, kind: str) -> None:
-        for node in cluster.nodes:
-            more = ["--file", tmp_path / kind] if stage == "accept" else []
-            more += ["--access"] if kind == "access" else []
-            ends = ["--config", node.config, "--socket", node.control]
-            done = run([*KDHTCTL, "key", "rotate", "--stage", stage, *more, *ends])
-            assert done.returncode == 0, done.stderr
-
-    with made(tmp_path, reads="token") as cluster, client(cluster, made_anew) as later:
-        with pytest.raises(Denied):
-            later.put("later", b"1")
-        with Writers(cluster, [tokens.token()]) as writers:
-            for kind in ("access", "cluster"):
-                for stage in ("accept", "sign"):
-                    rotate(cluster, stage, kind)
-                    writers.some_more(5)
-            rotate(cluster, "retire", "cluster")
-            writers.some_more(5)
-        with Writers(cluster, [made_anew]) as newer:
-            rotate(cluster, "retire", "access")
-            newer.some_more(5)
-        assert (writers.failed, newer.failed) == ([], [])
-        assert access_now(cluster.nodes[0])["epochs"] == [1]
-        with client(cluster, tokens.token()) as old, pytest.raises(Denied):
-            old.put("old", b"1")
+    with made(tmp_path, reads="token") as cluster:
+        change_both_secrets(cluster, lambda made: client(cluster, made), tmp_path)
 
 
 def test_the_asyncio_client_has_a_token_too(cluster):

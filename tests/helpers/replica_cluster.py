@@ -34,7 +34,9 @@ def key_of(name: str | bytes) -> bytes:
 class Member:
     """One node whose table is given."""
 
-    def __init__(self, network: MemoryNetwork, number: int, policy: Policy, skew: float) -> None:
+    def __init__(
+        self, network: MemoryNetwork, number: int, policy: Policy, skew: float, plain: bool = False
+    ) -> None:
         address = Address.of(f"10.0.0.{number + 1}", 5348)
         self.contact = Contact(key_of(f"node {number}"), *address)
         self.network = network
@@ -74,6 +76,7 @@ class Member:
             clock=lambda: self.now,
             room=self.store.room,
             steady=lambda: self.network.now,
+            plain=plain,
         )
         self.coordinator, self.service, self.writer = records.coordinator, records.service, records.writer
         self.transport.start(records.handlers)
@@ -120,7 +123,7 @@ class _NodeInput:
 
 
 class Cluster:
-    """`size` members that all know each other, and one client."""
+    """`size` members that all know each other, and one client. `plain`: their writes are all in plain Python."""
 
     def __init__(
         self,
@@ -130,11 +133,12 @@ class Cluster:
         policy: Policy | None = None,
         skews: Sequence[float] = (),
         loss: float = 0.0,
+        plain: bool = False,
     ) -> None:
         self.network = MemoryNetwork(seed=seed, loss=loss)
         self.policy = policy or Policy()
         offsets = [*skews, *[0.0] * size]
-        self.members = [Member(self.network, n, self.policy, offsets[n]) for n in range(size)]
+        self.members = [Member(self.network, n, self.policy, offsets[n], plain) for n in range(size)]
         for member in self.members:
             member.know(self.members)
         self.client: MemoryClient = self.network.client(Address.of("192.0.2.7", 40000))

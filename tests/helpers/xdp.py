@@ -25,6 +25,7 @@ ETHERNET = MAC + bytes.fromhex("020000000002")
 VLANS = (0, 5, 0xFFF)
 NETWORKS = [Network(1, 1, vlan, MAC, generic=False) for vlan in (None, *VLANS)]
 """In a test run frames come in at lo."""
+WHOLE = "kdht_xdp_whole"
 TYPES = {4: b"\x08\x00", 6: b"\x86\xdd"}
 
 
@@ -68,8 +69,9 @@ class Program:
     def _publish_state(self, config: bytes) -> None:
         self.object.update_whole("kdht_states", _ebpf.state(config, NETWORKS, **self.settings))
 
-    def run(self, frame: bytes) -> Run:
-        result, data, _ = self.object.test_run(frame)
+    def run(self, frame: bytes, program: str = "") -> Run:
+        """`program`: "" for the attached one, with its fast path; WHOLE for the other, which takes every frame."""
+        result, data, _ = self.object.test_run(frame, program=program)
         return Run(Reason(result >> 8), result & 0xFF, data)
 
     def counters(self) -> dict[Reason, int]:

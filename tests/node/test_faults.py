@@ -82,7 +82,7 @@ def test_a_job_of_repair_that_raises_ends_and_the_next_one_runs():
 
 @pytest.mark.parametrize("op", [Op.PUT, Op.DELETE, Op.QUORUM_GET, Op.TRACE])
 def test_a_request_that_raises_loses_only_itself(op, monkeypatch):
-    cluster = Cluster(4)
+    cluster = Cluster(4, plain=True)
     owner = cluster.replicas("a")[0]
     bad = {key_of("bad")}
     put, read, contacts = owner.coordinator.put, owner.coordinator.read, owner.service._contacts

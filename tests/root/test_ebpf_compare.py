@@ -17,7 +17,7 @@ from builders import NOW, Node
 from comparison import ELSEWHERE, MESSAGES_ONLY, PER_NODE, SEED, change_table
 from packet_traffic import random_packet
 from traffic import random_node
-from xdp import ETHERNET, MAC, VLANS, Program, action_of, link_header
+from xdp import ETHERNET, MAC, VLANS, WHOLE, Program, action_of, link_header
 
 from kdht.replay import oracle_packets
 from kdht.replay.oracle import OracleResult
@@ -113,6 +113,7 @@ def compare(
     """All three on one packet: the core's reason, and why the program passed it up where it did."""
     frame = framing.header + bytes(packet)
     run = program.run(frame)
+    assert program.run(frame, WHOLE) == run, f"{what}: the fast path and the whole program differ"
     expected = oracle_packets.decide_packet(node.slow, packet, NOW)
     outcome = node.core.decide_packet(packet, NOW)
     assert_core(outcome, packet, expected, what)
@@ -155,7 +156,7 @@ def test_all_three_agree(capsys: pytest.CaptureFixture[str]) -> None:
     with capsys.disabled():
         print(f"\n{counted:,} packets: {', '.join(f'{r.name} {n}' for r, n in tally.most_common())}")
         print(f"passed up: {dict(+passed_up)}")
-    assert sum(program.counters().values()) == counted
+    assert sum(program.counters().values()) == 2 * counted  # the fast path's way, and the whole program's
     assert set(+passed_up) <= PASSES_UP
     if counted >= 20_000:
         assert set(tally) == set(Reason) - ELSEWHERE - MESSAGES_ONLY

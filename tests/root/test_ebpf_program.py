@@ -1,18 +1,22 @@
 """The XDP program by itself, in the kernel's test-run call: its size, its counters, its limits."""
 
 import random
+import struct
 import subprocess
 from collections import Counter
 from pathlib import Path
 
 import builders
 import pytest
+import xdp
 from builders import NOW, Node
 from xdp import XDP_DROP, XDP_TX, Program, link_header
 
+from kdht.datapath.ebpf import _ebpf
 from kdht.datapath.ebpf import program as xdp_program
 from kdht.datapath.rates import ClientRates
 from kdht.errors import DatapathError
+from kdht.lab.netns import XDP_PASS
 from kdht.replay import oracle_packets
 from kdht.wire import Address, Contact
 from kdht.wire import _shared as shared
@@ -242,3 +246,18 @@ def test_the_table_of_nearest_contacts_holds_at_every_depth(program: Program, in
         run = program.run(link_header(4) + request(key=key))
         assert run.reason == Reason.ENTERED
         assert run.data[14 + 16 : 14 + 20] == places[nearest].ip[12:]
+
+
+def test_the_fast_path_treats_what_is_usual_alone(program: Program) -> None:
+    """With no whole program behind it, all else passes up."""
+    alone, passing = Program(), _ebpf.Object(str(XDP_PASS), "xdp_pass")
+    alone.object.update("kdht_programs", bytes(4), struct.pack("=I", passing.program_fd))
+    node = node_with(HOP)
+    program.publish(node)
+    alone.publish(node)
+    for packet in (request(), request(version=6), request(key=bytes(shared.ID_LEN)), request(status=1)):
+        frame = link_header(packet[0] >> 4) + packet
+        assert alone.run(frame) == program.run(frame)
+    frame = link_header(4, 5) + request()
+    assert program.run(frame).action == XDP_TX
+    assert alone.object.test_run(frame)[:2] == (xdp.XDP_PASS, frame)

@@ -1,13 +1,16 @@
 """Tokens behind every datapath, over IPv4 and IPv6: a forged source, a replay and a stranger change and learn nothing."""
 
+import os
 import socket
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 import tokens
 from builders import packet
+from policy_changes import change_both_secrets, open_becomes_token
 
 from kdht.client import Client
 from kdht.errors import Denied, NotFound
@@ -33,6 +36,12 @@ class Stage(NamedTuple):
     def client(self, made: Token | None) -> Client:
         nodes = [str(self.address(node)) for node in self.cluster.nodes]
         return Client(nodes, token=made.text if made else "")
+
+    @contextmanager
+    def client_inside(self, made: Token | None) -> Iterator[Client]:
+        """One on the client's host, for the thread that asks for it."""
+        with self.host.enter(), self.client(made) as client:
+            yield client
 
     def address(self, node: LabNode) -> Address:
         return next(each for each in node.place.addresses if each.is_ipv4 == (self.version == 4))
@@ -136,3 +145,31 @@ def test_the_datapath_forwarded_proven_requests(stage: Stage) -> None:
         assert len(found) == 60
     packets = [node.stats()["packets"]["all"] for node in stage.cluster.nodes]
     assert sum(each["ENTERED"] for each in packets) > 0
+
+
+WAYS = [(kind, version) for kind in ("socket", "nfqueue", "ebpf") for version in (4, 6)]
+
+
+@contextmanager
+def made(tmp_path: Path, kind: str, version: int, **access: object) -> Iterator[Stage]:
+    """A cluster with this access policy, for one test alone, with one IP version."""
+    with Lab(f"t-tok-{os.getpid() % 1000}") as lab:
+        family = {f"ipv{version}": f"{CLIENT[version]}/{24 if version == 4 else 64}"}
+        host = lab.host("client", **family)
+        places = places_in(lab, 3, ipv4=version == 4, ipv6=version == 6)
+        if kind == "ebpf":
+            lab.let_xdp_send()
+        with Cluster(places, tmp_path, datapath=kind, settings=tokens.settings(**access)) as cluster:
+            yield Stage(cluster, host, version)
+
+
+@pytest.mark.parametrize(("kind", "version"), WAYS)
+def test_open_becomes_token_under_traffic(tmp_path: Path, kind: str, version: int) -> None:
+    with made(tmp_path, kind, version, writes="open") as on:
+        open_becomes_token(on.cluster, on.client_inside)
+
+
+@pytest.mark.parametrize(("kind", "version"), WAYS)
+def test_both_secrets_change_under_traffic(tmp_path: Path, kind: str, version: int) -> None:
+    with made(tmp_path, kind, version, reads="token") as on:
+        change_both_secrets(on.cluster, on.client_inside, tmp_path)

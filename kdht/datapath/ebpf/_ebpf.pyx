@@ -187,8 +187,8 @@ def _last_reason(log: bytearray) -> str:
 
 
 cdef class Object:
-    """An object file's one program, loaded. With `pins`, its maps are kept in that directory
-    of a BPF file system, and those already there are used on.
+    """An object file, loaded, and the one of its programs that is attached. With `pins`, its maps are
+    kept in that directory of a BPF file system, and those already there are used on.
 
     Raises BpfError: ENOENT for no such file, EPERM without its capabilities, EINVAL
     for pinned maps of another layout.
@@ -220,10 +220,7 @@ cdef class Object:
         except BpfError as error:
             error.verifier = _last_reason(log)
             raise
-        found = bpf_object__find_program_by_name(self.obj, program.encode())
-        if found is NULL:
-            _check(-2, f"find the program {program}")
-        self.program = bpf_program__fd(found)
+        self.program = self._program(program)
         if bpf_object__find_map_by_name(self.obj, BUCKETS) is not NULL:
             self._map_buckets()
 
@@ -243,6 +240,12 @@ cdef class Object:
     @property
     def program_fd(self) -> int:
         return self.program
+
+    cdef int _program(self, name) except -1:
+        cdef bpf_program *found = bpf_object__find_program_by_name(self.obj, name.encode())
+        if found is NULL:
+            _check(-2, f"find the program {name}")
+        return bpf_program__fd(found)
 
     cdef int _map(self, name) except -1:
         cdef bpf_map *found = bpf_object__find_map_by_name(self.obj, name.encode())
@@ -326,11 +329,13 @@ cdef class Object:
             totals.append(total)
         return totals
 
-    def test_run(self, frame: bytes, repeat: int = 1, ifindex: int = 0):
+    def test_run(self, frame: bytes, repeat: int = 1, ifindex: int = 0, program: str = ""):
         """Run the program on a frame in the kernel: (result, frame out, nanoseconds a run).
 
         `ifindex`: where it seems to come in, 0 for lo. What a run changes, the next one finds changed.
+        `program`: another one of the object's programs.
         """
+        cdef int fd = self._program(program) if program else self.program
         cdef uint32_t context[6]
         cdef bpf_test_run_opts opts
         cdef uint8_t out[4096]
@@ -344,7 +349,7 @@ cdef class Object:
             memset(context, 0, sizeof(context))
             context[1], context[3] = <uint32_t>len(frame), ifindex
             opts.ctx_in, opts.ctx_size_in = context, sizeof(context)
-        _check(bpf_prog_test_run_opts(self.program, &opts), "run the program")
+        _check(bpf_prog_test_run_opts(fd, &opts), "run the program")
         return opts.retval, out[:opts.data_size_out], opts.duration
 
     def live_frames(self, frame: bytes, repeat: int, ifindex: int, batch: int = 64) -> None:

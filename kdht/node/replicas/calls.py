@@ -96,6 +96,18 @@ class ReplicaCall:
         self.alarm: Alarm
 
 
+class AskedReplica(NamedTuple):
+    """A replica that was asked once, elsewhere (`_common_writes`), and whether it has answered."""
+
+    address: Address
+    source: Address
+    begun: SteadyTime
+    due: SteadyTime
+    place: int
+    """The place of its alarm, as in Timers."""
+    answered: bool
+
+
 class Calls:
     """All calls of one node, which sends from `sources`: its own address for each IP version."""
 
@@ -111,7 +123,8 @@ class Calls:
         self._cluster = cluster
         self._core = core
         self._sources = sources
-        self._rng = rng
+        # Not that of the system itself: an answer has tags, so nobody gains by guessing its ID.
+        self._ids = Random(rng.getrandbits(128))
         self._counters = counters
         self._on_silent = on_silent
         self.round_trips = {op: Histogram() for op in LEAST_TIMEOUT}
@@ -123,7 +136,11 @@ class Calls:
 
     def question(self, op: Op, key: bytes, body: bytes) -> ReplicaQuestion:
         """A question for `ask`."""
-        return ReplicaQuestion(op, key, body, self._rng.getrandbits(64))
+        return ReplicaQuestion(op, key, body, self.new_id())
+
+    def new_id(self) -> int:
+        """The request ID of a question."""
+        return self._ids.getrandbits(64)
 
     def ask(self, turn: Turn, question: ReplicaQuestion, address: Address, told: Told) -> bool:
         """Send a question to a node. If that is impossible, returns False and never calls `told`."""
@@ -160,8 +177,7 @@ class Calls:
             return True
         rtt = turn.steady - call.begun
         # Answers after a repetition count too, else an overloaded cluster is always asked three times.
-        self._trip(call).sample(rtt)
-        self.round_trips[question.op].observe(rtt)
+        self.took(question.op, call.address, rtt)
         self._end(turn, call, self._believable(question, ReplicaAnswer(status, data[HEADER_LEN:]), turn.now))
         return True
 
@@ -180,20 +196,37 @@ class Calls:
         self._counters["calls_unreadable"] += 1
         return ReplicaAnswer(Status.STORAGE_FAILED, b"")
 
+    def waits(self, request_id: int, address: Address) -> bool:
+        """Whether the answer of this address to this question is awaited."""
+        return (request_id, address) in self._pending
+
     def unreachable(self, turn: Turn, address: Address, request_id: int) -> None:
         """An ICMP error quotes a message of that ID to this address. If it is a call's, all calls there end as CLOSED.
 
         The kernel sends few ICMP errors a second, so each call cannot have its own. A later answer does not undo this.
         """
-        if (request_id, address) not in self._pending:
+        if not self.waits(request_id, address):
             return
         # The list first: `_end` removes from the dictionary.
         for call in [call for call in self._pending.values() if call.address == address]:
             self._counters["calls_unreachable"] += 1
             self._end(turn, call, CLOSED)
 
-    def _trip(self, call: ReplicaCall) -> RoundTrip:
-        place = call.question.op, call.address
+    def go_on(self, turn: Turn, question: ReplicaQuestion, asked: AskedReplica, told: Told) -> None:
+        """Wait for the answer to a question that was sent already, once."""
+        call = ReplicaCall(question, asked.address, asked.source, told)
+        self._pending[question.request_id, asked.address] = call
+        call.begun, call.tries = asked.begun, 1
+        call.alarm = turn.at(asked.due, partial(self._overdue, call), asked.place)
+
+    def took(self, op: Op, address: Address, rtt: float) -> None:
+        """Note how long an answer took."""
+        self.trip(op, address).sample(rtt)
+        self.round_trips[op].observe(rtt)
+
+    def trip(self, op: Op, address: Address) -> RoundTrip:
+        """How long this node takes to answer."""
+        place = op, address
         trip = self._trips.get(place)
         if trip is None:
             # Nodes come and go for years. A forgotten address starts again with FIRST_TIMEOUT.
@@ -205,7 +238,9 @@ class Calls:
     def _transmit(self, turn: Turn, call: ReplicaCall) -> None:
         question = call.question
         turn.outgoing.append(Outgoing(question.wires[call.source], call.address, call.source))
-        timeout = self._trip(call).timeout(FIRST_TIMEOUT, LEAST_TIMEOUT[question.op], MOST_TIMEOUT)
+        timeout = self.trip(question.op, call.address).timeout(
+            FIRST_TIMEOUT, LEAST_TIMEOUT[question.op], MOST_TIMEOUT
+        )
         # Doubled, so that a disk that is slow under load gets fewer repetitions and not more.
         call.alarm = turn.after(min(timeout * 2**call.tries, MOST_TIMEOUT), partial(self._overdue, call))
         call.tries += 1

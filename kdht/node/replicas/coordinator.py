@@ -17,6 +17,7 @@ from kdht.faults import Faults
 from kdht.histogram import Histogram
 from kdht.node.cluster import ClusterState
 from kdht.node.replicas import calls, holders, quorum_reads, writes
+from kdht.node.replicas._common_writes import CommonWrites
 from kdht.node.replicas._store_requests import StoreRequests
 from kdht.node.replicas.admission import Admission
 from kdht.node.replicas.clock import HybridClock
@@ -33,14 +34,15 @@ from kdht.times import UnixTime
 from kdht.wire import FIELD, OFFSET, RECORD, Address, parse_promise, promised_record
 from kdht.wire._shared import HEADER_LEN, Flag, Op, RecordFlag, Status
 from kdht.wire.certified import CERTIFIED, check_certified, is_bare, promise_nonce
+from kdht.wire.limits import MAX_WIRE_EXPIRY
 from kdht.wire.sets import ListPage, pack_list, parse_listing
 
 _OP = OFFSET["op"]
 _FLAGS = OFFSET["flags"]
 _KEY, _CLIENT_PORT, _CLIENT_IP = FIELD["key"], FIELD["client_port"], FIELD["client_ip"]
+_REQUEST_ID = FIELD["request_id"]
 # As a plain number: an enum's operators cost more than all else that is done with it.
 _REPLY = int(Flag.REPLY)
-MAX_WIRE_EXPIRY = 2**32 - 1
 REFUSALS = frozenset({Status.CONFLICT, Status.BAD_VERSION, Status.BUSY, Status.DENIED})
 """Of a write that was not done and shall not be."""
 
@@ -82,6 +84,7 @@ class Coordinator:
     `send` sends datagrams. `call_in(seconds)`: `tick` is due in so many seconds, if that is earlier than was said.
     `on_silent(address)`: no answer came in time. `on_strays(batch)`: replies to nothing that was sent from here,
     for the node's repair sends STORE too. All of these are called on any thread.
+    `plain`: all in plain Python. Tests compare both.
     """
 
     def __init__(
@@ -99,6 +102,7 @@ class Coordinator:
         on_silent: Callable[[Address], None],
         on_strays: Callable[[list[Datagram]], None],
         sets: SetIndex,
+        plain: bool = False,
     ) -> None:
         self.cluster = cluster
         self.counters: Counter[str] = Counter(dict.fromkeys(COUNTERS, 0))
@@ -139,6 +143,17 @@ class Coordinator:
         self._sets = sets
         self._member_reads = MemberReads(self._context, self._writes)
         self._conditions = Conditions(self._context, self.read, self._may_promise)
+        self.common: CommonWrites | None = None
+        """Begins the writes that need none of the rules. None: all are plain Python's."""
+        if not plain:
+            self.common = CommonWrites(
+                self._context,
+                sources,
+                self._writes,
+                self._admission,
+                lambda: self._quorum,
+                lambda *write: partial(self._wrote, *write),
+            )
 
     @property
     def round_trips(self) -> dict[Op, Histogram]:
@@ -304,6 +319,8 @@ class Coordinator:
         with self.turn(now) as turn:
             for datagram in others:
                 try:
+                    if self.common is not None and self.common.answered(turn, datagram):
+                        continue
                     self._take(turn, datagram, fetches, strays)
                 except Exception:
                     self.faults.note(f"a message of another replica, op {datagram.data[_OP]:#x}")
@@ -319,6 +336,8 @@ class Coordinator:
         if not self._is_sound(datagram):
             return
         if datagram.data[_FLAGS] & _REPLY:
+            if self.common is not None:
+                self.common.release(turn, int.from_bytes(datagram.data[_REQUEST_ID], "big"))
             if not self._calls.receive(turn, datagram):
                 strays.append(datagram)
         elif datagram.data[_OP] == Op.STORE:
@@ -331,6 +350,11 @@ class Coordinator:
     def unreachable(self, address: Address, request_id: int, now: UnixTime) -> None:
         """As Calls.unreachable."""
         with self.turn(now) as turn:
+            common = self.common
+            if common is not None and (
+                common.waits(request_id, address) or self._calls.waits(request_id, address)
+            ):
+                common.release_asked(turn, address)
             self._calls.unreachable(turn, address, request_id)
 
     def _refuse_stores(self, batch: Sequence[Datagram], now: UnixTime) -> list[Datagram]:

@@ -56,7 +56,15 @@ class Turn:
 
     def after(self, seconds: float, ring: Callable[["Turn"], None]) -> Alarm:
         """Call `ring` with a turn of that time."""
-        return self._turns.timers.at(self.steady + seconds, lambda _: ring(self._turns.current))
+        return self.at(self.steady + seconds, ring)
+
+    def at(self, when: float, ring: Callable[["Turn"], None], place: int = 0) -> Alarm:
+        """The same at a steady time. `place`: as in Timers."""
+        return self._turns.timers.at(when, lambda _: ring(self._turns.current), place)
+
+    def keep_places(self, count: int) -> int:
+        """As Timers.keep_places."""
+        return self._turns.timers.keep_places(count)
 
 
 class Turns:

@@ -42,12 +42,13 @@ from functools import partial
 from typing import NamedTuple
 
 from kdht.errors import StorageError
-from kdht.node.replicas.calls import CLOSED, SLOW, ReplicaAnswer, ReplicaCall, ReplicaQuestion
+from kdht.node.replicas.calls import CLOSED, SLOW, AskedReplica, ReplicaAnswer, ReplicaCall, ReplicaQuestion
 from kdht.node.replicas.context import CoordinatorContext, Quorum
 from kdht.node.replicas.seats import Seats, Where
 from kdht.node.replicas.turns import Outcome, Planned, Turn
 from kdht.node.timers import Alarm
 from kdht.storage import Result, StoredRecord, Write
+from kdht.times import SteadyTime
 from kdht.wire import RECORD, Address, Contact, Record, pack_decided
 from kdht.wire._shared import RECORD_LEN, Op, RecordFlag, Status
 from kdht.wire.certified import CERTIFIED, STORED_FLAGS
@@ -75,6 +76,27 @@ class Written(NamedTuple):
 Done = Callable[[Turn, Written], None]
 
 
+class UnderWay(NamedTuple):
+    """A client's write that `_common_writes` began. So far nobody has refused it, and nobody was late."""
+
+    key: bytes
+    record: StoredRecord
+    quorum: Quorum
+    done: Done | None
+    """None: the client was told OK."""
+    own_version: bool
+    existed: bool
+    here: bool
+    """Whether the own store has it."""
+    near: Sequence[Contact]
+    taken: int
+    question: ReplicaQuestion | None
+    asked: Sequence[AskedReplica]
+    deadline: SteadyTime
+    place: int
+    """The place of the deadline's alarm, as in Timers."""
+
+
 class WriteJob:
     """One write until it is answered. Later confirmations have no effect."""
 
@@ -84,11 +106,13 @@ class WriteJob:
         "waiting",
     )  # fmt: skip
 
-    def __init__(self, key: bytes, record: StoredRecord, quorum: Quorum, done: Done, *, is_new: bool) -> None:
+    def __init__(
+        self, key: bytes, record: StoredRecord, quorum: Quorum, done: Done | None, *, is_new: bool
+    ) -> None:
         self.key = key
         self.record = record
         self.quorum = quorum
-        self.done: Done | None = done
+        self.done = done
         self.is_new = is_new
         """Whether this is a client's write. Otherwise a read brings an existing record to other nodes."""
         self.own_version = record.version != 0
@@ -174,6 +198,30 @@ class Writes:
         job = WriteJob(key, record, quorum, done, is_new=True)
         job.alarm = turn.after(WRITE_DEADLINE, partial(self._too_late, job))
         self._begin(turn, job)
+
+    def go_on(self, turn: Turn, found: UnderWay) -> WriteJob:
+        """Take over a write."""
+        job = WriteJob(found.key, found.record, found.quorum, found.done, is_new=True)
+        job.start()
+        job.own_version, job.existed = found.own_version, found.existed
+        job.near, job.taken, job.question = found.near, found.taken, found.question
+        job.local = Status.OK if found.here else None
+        job.has.update(each.address for each in found.asked if each.answered)
+        job.has.update([None] if found.here else [])
+        job.acks = len(job.has)
+        job.asked.update(each.address for each in found.asked)
+        if job.done is not None:
+            job.alarm = turn.at(found.deadline, partial(self._too_late, job), found.place)
+        for each in found.asked:
+            if found.question is not None and not each.answered:
+                told = partial(self._answered, job, job.round)
+                self._context.calls.go_on(turn, found.question, each, told)
+                job.waiting += 1
+        return job
+
+    def stored(self, turn: Turn, job: WriteJob, outcome: Outcome) -> None:
+        """The own store has answered to a write that was taken over."""
+        self._written(job, 0, turn, outcome)
 
     def spread(
         self,

@@ -9,7 +9,7 @@ from kdht.datapath.memory import Event
 from kdht.node.replicas import Policy
 from kdht.node.replicas.holders import Holder
 from kdht.storage import StoredRecord
-from kdht.wire import OFFSET, Message, Record, pack_write, parse
+from kdht.wire import OFFSET, Address, Message, Record, pack_write, parse
 from kdht.wire._shared import TRY_BITS, Op, Reason, Status
 
 
@@ -74,13 +74,14 @@ def test_the_node_after_a_closed_port_confirms_once_caught_up(late, caught_up):
             member.repair.holding = lambda key: True
     owner, second, third = cluster.replicas("a")
     cluster.kill(second, third)
+    asked: dict[Address, int] = {}
+    cluster.network.observer = lambda event: asked.setdefault(event.target, parse(event.data).request_id)
     request = cluster.send(Op.PUT, "a", Record(value=b"value").pack(), via=owner)
     cluster.network.run(cluster.network.now + (0.9 if late else 0.1))
     assert not cluster.client.take()
     for replica in (second, third):
         address = replica.contact.address
-        quoted = next(number for number, asked in owner.coordinator._calls._pending if asked == address)
-        owner.coordinator.unreachable(address, quoted, owner.now)
+        owner.coordinator.unreachable(address, asked[address], owner.now)
     cluster.network.run(cluster.network.now + 0.3)
     replies = [parse(each.data) for each in cluster.client.take()]
     status = Status.OK if caught_up else Status.UNCONFIRMED

@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
+ *
+ * What both programs do before and after their steps.
+ */
+#ifndef KDHT_OUTCOME_H
+#define KDHT_OUTCOME_H
+
+#include "kdht_verdicts.h"
+#include "rates.h"
+#include "rewrite.h"
+#include "route.h"
+
+/* The wall clock in seconds. A BPF program has none, so it adds an offset. The division is slow: once a second. */
+static __always_inline __u32 kdht_now(const struct kdht_xdp_settings *settings, __u64 clock, struct kdht_second *known)
+{
+	__u64 wall = clock + settings->clock_offset;
+
+	if (settings->flags & KDHT_XDP_FIXED_TIME)
+		return settings->now;
+	if (wall - known->begin >= KDHT_RATE_SECOND) {
+		known->number = wall / KDHT_RATE_SECOND;
+		known->begin = known->number * KDHT_RATE_SECOND;
+	}
+	return known->number;
+}
+
+static __always_inline const struct kdht_xdp_state *kdht_state(void)
+{
+	__u32 zero = 0;
+	void *map = bpf_map_lookup_elem(&kdht_states, &zero);
+
+	return map ? bpf_map_lookup_elem(map, &zero) : 0;
+}
+
+static __always_inline int kdht_count(int reason)
+{
+	__u32 index = reason;
+	__u64 *counter = bpf_map_lookup_elem(&kdht_counters, &index);
+
+	if (counter)
+		(*counter)++;
+	return reason;
+}
+
+static __always_inline int kdht_action(const struct kdht_xdp_settings *settings, int reason)
+{
+	__u8 verdict = reason >= 0 && reason < KDHT_REASON_COUNT ? kdht_verdict_of[reason] : KDHT_PASS;
+	int action = verdict == KDHT_DROP ? XDP_DROP : verdict == KDHT_FORWARD || verdict == KDHT_RELAY ? XDP_TX : XDP_PASS;
+
+	return settings->flags & KDHT_XDP_TEST_RUN ? reason << 8 | action : action;
+}
+
+static __always_inline int kdht_goes_on(int reason)
+{
+	return reason == KDHT_REASON_ENTERED || reason == KDHT_REASON_NEXT_HOP || reason == KDHT_REASON_RELAYED;
+}
+
+/* The verdict on a message that was parsed. */
+static __always_inline int kdht_judge(struct kdht_plan *p, const struct kdht_xdp_settings *settings)
+{
+	/* Packets get lost behind this program: only the daemon's path checks go through it. */
+	if (settings->only && KDHT_AT(__be32, p->h, request_id) != settings->only)
+		return KDHT_REASON_NOT_READY;
+	return kdht_is_too_much(p, settings) ? KDHT_REASON_RATE_LIMITED : kdht_plan_message(p);
+}
+
+#endif

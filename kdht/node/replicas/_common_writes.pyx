@@ -1,0 +1,443 @@
+# cython: language_level=3, boundscheck=False, wraparound=False
+# distutils: include_dirs = include
+"""A coordinator's common write: a PUT without a condition, at its owner, refused and delayed by nobody.
+
+    taken ---> the own store and all replicas have it ---> gone
+      '------> a refusal, a late or a strange answer, a time-out: `Writes` goes on with it
+
+`Writes` has the rules. Here stand only the steps of a write that meets none of their cases, without a page of
+Python for each. So a write that was handed over is in the state in which `Writes` itself would have it
+(tests/node/replicas/test_common_writes.py plays the same seeds with and without this module).
+
+Contract: whoever calls has a turn. One alarm is set for all writes: that of the earliest time-out.
+"""
+
+from cpython.tuple cimport PyTuple_GET_ITEM
+from libc.math cimport INFINITY, ceil
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcmp, memcpy, memset
+
+from kdht.core._addresses cimport is_ipv4
+from kdht.core._layout cimport (
+    KDHT_CERTIFIED_BIT, KDHT_FLAG_PROVEN, KDHT_FLAG_REPLY, KDHT_HEADER_LEN, KDHT_ID_LEN, KDHT_MAGIC,
+    KDHT_MAX_DATAGRAM, KDHT_MAX_VALUE, KDHT_OP_PUT, KDHT_OP_STORE, KDHT_PROOF_LEN, KDHT_PROOF_MAC_LEN,
+    KDHT_RECORD_FLAG_BEHIND, KDHT_RECORD_LEN, KDHT_STATUS_OK, KDHT_VERSION,
+    be64toh, htobe64, htonl, htons, kdht_header, kdht_record, ntohl,
+)
+from kdht._routing cimport Core, core_seal
+
+from kdht.datapath.base import Outgoing
+from kdht.node.messages import CONTROL_HOPS
+from kdht.node.replicas.calls import (
+    FIRST_TIMEOUT, LEAST_TIMEOUT, MAX_CALLS, MOST_TIMEOUT, AskedReplica, ReplicaQuestion,
+)
+from kdht.node.replicas.turns import Planned
+from kdht.node.replicas.writes import SPARE, WRITE_DEADLINE, UnderWay
+from kdht.storage import Result, StoredRecord, Write
+from kdht.storage.versions import latest_version
+from kdht.wire import Address
+from kdht.wire._shared import MAX_REPLICAS, Op, Reason, Status
+from kdht.wire.limits import MAX_WIRE_EXPIRY
+
+cdef uint8_t HOPS = CONTROL_HOPS
+cdef object OWNER = Reason.OWNER, PUT = Op.PUT, STORE = Op.STORE, OK = Status.OK
+cdef double FIRST = FIRST_TIMEOUT, LEAST = LEAST_TIMEOUT[Op.STORE], MOST = MOST_TIMEOUT
+cdef double DEADLINE = WRITE_DEADLINE
+cdef double LAST_EXPIRY = MAX_WIRE_EXPIRY
+cdef int MOST_ASKED = MAX_REPLICAS - 1
+cdef Py_ssize_t MOST_WRITES = MAX_CALLS // 2
+
+
+cdef inline object item(object named, Py_ssize_t place):
+    """A field of a NamedTuple, by its place; nothing is checked."""
+    return <object>PyTuple_GET_ITEM(named, place)
+
+
+cdef class CommonWrite:
+    """One write. Called with a turn and the outcome in the own store (turns.Planned)."""
+
+    cdef CommonWrites writes
+    cdef object request, record, quorum, near, answers, handed_over
+    cdef bytes key, wire
+    cdef list asked             # Addresses
+    cdef object source          # the own Address, which is asked from
+    cdef uint64_t request_id
+    cdef uint32_t ttl
+    cdef double arrived         # Unix seconds
+    cdef double begun           # steady, like all that follow
+    cdef double due[16]         # of each that is asked; INFINITY once it has answered
+    cdef object place           # of its first alarm, if alarms will be set (Timers)
+    cdef int acks, waiting, taken
+    cdef bint own_version, here, told, existed
+
+    def __call__(self, turn, outcome) -> None:
+        self.writes.stored(turn, self, outcome)
+
+    cdef double next_due(self) noexcept:
+        """When this write is late."""
+        cdef double first = INFINITY if self.told else self.begun + DEADLINE
+        cdef Py_ssize_t i
+        for i in range(len(self.asked)):
+            first = min(first, self.due[i])
+        return first
+
+
+cdef class PutAnswers:
+    """What a client hears of its PUT, and what follows at this node.
+
+    `counts`: replies by op and status. `late` is Observer.late, `keep` puts a key's record at hand,
+    `end_of(request, arrived, ttl, size)` gives the Done of a write that is handed over, `open_to_all()` tells
+    whether every client's value has room.
+    """
+
+    cdef Core core
+    cdef object counts, late, keep, end_of, open_to_all
+
+    def __cinit__(self, Core core not None, counts not None, late, keep, end_of, open_to_all):
+        self.core, self.counts, self.late = core, counts, late
+        self.keep, self.end_of, self.open_to_all = keep, end_of, open_to_all
+
+    cdef int confirmed(self, turn, CommonWrite write) except -1:
+        cdef uint8_t body[KDHT_RECORD_LEN]
+        cdef kdht_record *record = <kdht_record *>body
+        memset(body, 0, sizeof(body))
+        record.version, record.ttl = htobe64(<uint64_t>item(write.record, 0)), htonl(write.ttl)
+        now = turn.now
+        reply = self.core.reply(write.request, KDHT_STATUS_OK, body[:sizeof(body)], int(now))
+        turn.outgoing.append(tuple.__new__(Outgoing, reply))
+        given = (KDHT_OP_PUT, (<kdht_header *><const uint8_t *><bytes>reply[0]).status)
+        self.counts[given] = self.counts.get(given, 0) + 1
+        self.late(KDHT_OP_PUT, write.arrived)
+        self.keep(write.key, now)
+        return 0
+
+
+cdef class CommonWrites:
+    """One coordinator's, with its `context` (CoordinatorContext), `writes` (Writes) and `admission`.
+
+    `sources`: the own address for each IP version. `quorum()` gives what counts now.
+    `ended(key, nonce, record, done)` wraps a Done as the coordinator does.
+    """
+
+    cdef Core core
+    cdef frozenset own
+    cdef dict sources, jobs
+    cdef object cluster, calls, clock, recent, counters, holds
+    cdef object writes, admission, quorum, ended
+    cdef object now_counts      # the Quorum of this turn
+    cdef PutAnswers answers     # of this turn's requests
+    cdef int others             # replicas beside this node
+    cdef object alarm
+    cdef double alarm_at
+
+    def __cinit__(self, context, dict sources not None, writes, admission, quorum, ended):
+        self.core, self.cluster, self.calls = context.core, context.cluster, context.calls
+        self.clock, self.recent = context.clock, context.recent
+        self.counters, self.holds = context.counters, context.holds
+        self.sources, self.writes, self.admission = sources, writes, admission
+        self.quorum, self.ended = quorum, ended
+        self.own, self.jobs = frozenset(sources.values()), {}
+        self.alarm, self.alarm_at = None, INFINITY
+
+    def __len__(self):
+        return len(self.jobs)
+
+    # --- The beginning
+
+    def is_ready(self, PutAnswers answers not None) -> bool:
+        """Whether this node begins writes now, and every client's value has room. Asked in each turn before
+        `begin`.
+        """
+        cluster = self.cluster
+        self.now_counts, self.answers = self.quorum(), answers
+        self.others = cluster.policy.replicas - 1
+        return (cluster.joined and not cluster.barred and cluster.living >= self.now_counts.acks - 1
+                and answers.open_to_all())
+
+    def begin(self, turn, request) -> bool:
+        """Begin the write of an admitted request. False: it is no common one, and nothing was done."""
+        return self._begin(turn, request)
+
+    cdef bint _begin(self, turn, request) except -1:
+        cdef bytes data = item(request, 0)
+        cdef const kdht_header *header = <const kdht_header *><const uint8_t *>data
+        cdef const kdht_record *asked = <const kdht_record *>(<const uint8_t *>data + KDHT_HEADER_LEN)
+        cdef Py_ssize_t begin = KDHT_HEADER_LEN + KDHT_RECORD_LEN, end = len(data)
+        cdef uint64_t version, seq, nonce
+        cdef CommonWrite write
+        if end < begin or header.op != KDHT_OP_PUT or item(request, 3) is not OWNER:
+            return False
+        version = be64toh(asked.version)
+        if header.flags & KDHT_FLAG_PROVEN:
+            if end < begin + KDHT_PROOF_LEN:
+                return False
+            memcpy(&seq, <const uint8_t *>data + end - KDHT_PROOF_MAC_LEN - sizeof(seq), sizeof(seq))
+            seq = be64toh(seq)
+            end -= KDHT_PROOF_LEN
+            # A proven write's version is in its proof, so a copy of this datagram is the same write.
+            if version and version != seq:
+                return False
+            version = seq
+        if (asked.flags or version >> KDHT_CERTIFIED_BIT or end - begin > KDHT_MAX_VALUE
+                or <int>item(request, 4) < KDHT_RECORD_LEN or len(self.jobs) >= MOST_WRITES):
+            return False
+        write = CommonWrite.__new__(CommonWrite)
+        write.writes, write.answers = self, self.answers
+        write.request, write.quorum = request, self.now_counts
+        write.key = header.key[:KDHT_ID_LEN]
+        write.own_version, write.ttl = version != 0, ntohl(asked.ttl)
+        if not self._choose(write):
+            return False
+        nonce = be64toh(header.request_id)
+        if self.recent.refused(write.key, nonce) is not None:
+            return False
+        write.arrived, write.begun = turn.now, turn.steady
+        if version == 0:
+            version = self.clock.next(turn.now)
+            known = None
+        else:
+            write.record = self._record(write, version, data[begin:end])
+            known = self.admission.known(write.key, write.record, nonce, turn.now, conditional=False)
+        if known is not None:
+            self._done_of(write)(turn, known)
+            return True
+        if not write.own_version:
+            write.record = self._record(write, version, data[begin:end])
+        self.counters["writes"] += 1
+        write.place = turn.keep_places(1 + len(write.asked))
+        turn.writes.append(tuple.__new__(
+            Planned, (tuple.__new__(Write, (write.key, write.record, None)), write)))
+        if write.asked:
+            self._ask(turn, write)
+        return True
+
+    cdef object _record(self, CommonWrite write, uint64_t version, bytes value):
+        cdef double expiry = min(ceil(write.arrived) + write.ttl, LAST_EXPIRY) if write.ttl else 0
+        return tuple.__new__(StoredRecord, (version, <uint64_t>expiry, 0, value))
+
+    cdef bint _choose(self, CommonWrite write) except -1:
+        """Choose the replicas. False: one of them cannot be asked as usual."""
+        cdef list near = self.core.closest(write.key, self.others + SPARE) if self.others else []
+        cdef bytes ip
+        write.near, write.asked = near, []
+        write.taken = min(self.others, <int>len(near))
+        if write.taken > MOST_ASKED:
+            return False
+        for contact in near[:write.taken]:
+            ip = item(contact, 1)
+            address = tuple.__new__(Address, (ip, item(contact, 2)))
+            source = self.sources.get(bool(is_ipv4(<const uint8_t *>ip)))
+            if source is None or address in write.asked or write.source not in (None, source):
+                return False
+            write.source = source
+            write.asked.append(address)
+        return True
+
+    cdef int _ask(self, turn, CommonWrite write) except -1:
+        """Send STORE to the replicas."""
+        cdef Py_ssize_t i
+        cdef double timeout
+        write.request_id = self.calls.new_id()
+        write.wire = self._seal(write, <uint32_t>turn.now)
+        write.waiting = <int>len(write.asked)
+        for i in range(write.waiting):
+            address = write.asked[i]
+            turn.outgoing.append(tuple.__new__(Outgoing, (write.wire, address, write.source)))
+            timeout = self.calls.trip(STORE, address).timeout(FIRST, LEAST, MOST)
+            write.due[i] = write.begun + min(timeout, MOST)
+        self.jobs[write.request_id] = write
+        self._watch(turn, write.next_due())
+        return 0
+
+    cdef bytes _seal(self, CommonWrite write, uint32_t now):
+        cdef uint8_t message[KDHT_MAX_DATAGRAM]
+        cdef kdht_header *header = <kdht_header *>message
+        cdef kdht_record *record = <kdht_record *>(message + KDHT_HEADER_LEN)
+        cdef bytes value = item(write.record, 3), own_ip = item(write.source, 0)
+        cdef size_t size = KDHT_RECORD_LEN + len(value)
+        memset(message, 0, KDHT_HEADER_LEN + KDHT_RECORD_LEN)
+        header.magic, header.version, header.op = htonl(KDHT_MAGIC), KDHT_VERSION, KDHT_OP_STORE
+        header.hops, header.request_id = HOPS, htobe64(write.request_id)
+        memcpy(header.key, <const uint8_t *>write.key, KDHT_ID_LEN)
+        header.body_len = htons(<uint16_t>size)
+        header.client_port = htons(<uint16_t>item(write.source, 1))
+        memcpy(header.client_ip, <const uint8_t *>own_ip, 16)
+        record.version = htobe64(<uint64_t>item(write.record, 0))
+        record.ttl = htonl(<uint32_t>item(write.record, 1))
+        memcpy(message + KDHT_HEADER_LEN + KDHT_RECORD_LEN, <const uint8_t *>value, len(value))
+        core_seal(self.core.region, header, now)
+        return message[:KDHT_HEADER_LEN + size]
+
+    # --- Answers
+
+    def answered(self, turn, datagram) -> bool:
+        """Take the expected answer of a replica. False: it is something else."""
+        return len(self.jobs) > 0 and self._take_answer(turn, datagram)
+
+    cdef bint _take_answer(self, turn, datagram) except -1:
+        cdef bytes data = item(datagram, 0)
+        cdef const kdht_header *header = <const kdht_header *><const uint8_t *>data
+        cdef const kdht_record *record = <const kdht_record *>(<const uint8_t *>data + KDHT_HEADER_LEN)
+        cdef CommonWrite write
+        cdef Py_ssize_t i
+        cdef bytes ip
+        cdef double rtt
+        cdef uint64_t latest
+        if (len(data) < KDHT_HEADER_LEN + KDHT_RECORD_LEN or header.op != KDHT_OP_STORE
+                or not header.flags & KDHT_FLAG_REPLY or header.status != KDHT_STATUS_OK
+                or ntohl(record.flags) & KDHT_RECORD_FLAG_BEHIND):
+            return False
+        latest = latest_version(turn.now, self.cluster.policy.window)
+        if be64toh(record.version) > latest:
+            return False
+        found = self.jobs.get(be64toh(header.request_id))
+        if found is None:
+            return False
+        write = found
+        if memcmp(header.key, <const uint8_t *>write.key, KDHT_ID_LEN):
+            return False
+        source = item(datagram, 1)
+        ip = item(source, 0)
+        # What is not sound is counted elsewhere.
+        if (header.client_port != htons(<uint16_t>item(source, 1))
+                or memcmp(header.client_ip, <const uint8_t *>ip, 16)
+                or item(datagram, 2) not in self.own):
+            return False
+        for i in range(len(write.asked)):
+            if write.due[i] != INFINITY and write.asked[i] == source:
+                break
+        else:
+            return False
+        rtt = turn.steady - write.begun
+        self.calls.took(STORE, source, rtt)
+        write.due[i] = INFINITY
+        write.waiting -= 1
+        write.acks += 1
+        self._settle(turn, write)
+        return True
+
+    cdef int stored(self, turn, CommonWrite write, outcome) except -1:
+        """The own store has answered."""
+        if write.handed_over is None and not (
+                type(outcome) is Result and item(outcome, 0) and not item(outcome, 4)
+                and self.holds(write.key)):
+            self._hand_over(turn, write)
+        if write.handed_over is not None:
+            self.writes.stored(turn, write.handed_over, outcome)
+            return 0
+        write.existed = item(outcome, 1)
+        write.here = True
+        write.acks += 1
+        self._settle(turn, write)
+        return 0
+
+    cdef int _settle(self, turn, CommonWrite write) except -1:
+        """Tell the client once enough nodes have its write (`WriteJob.is_confirmed`). None has refused it."""
+        cdef int acks, majority
+        if not write.here:
+            return 0
+        if not write.told:
+            acks, majority = item(write.quorum, 2), item(write.quorum, 1)
+            if write.acks >= acks and write.acks >= min(majority, acks):
+                write.told = True
+                if write.own_version:
+                    self.recent.confirm(write.key, write.record, turn.now, existed=write.existed)
+                self.counters["writes_ok"] += 1
+                (<PutAnswers>write.answers).confirmed(turn, write)
+            elif not write.waiting:
+                self.writes.finish_if_decided(turn, self._hand_over(turn, write))
+                return 0
+        if not write.waiting:
+            self.jobs.pop(write.request_id, None)
+        return 0
+
+    # --- Handing over
+
+    def release(self, turn, request_id) -> bool:
+        """Hand the write with this STORE over, if it is here: its answer is not the common one."""
+        found = self.jobs.get(request_id)
+        if found is None:
+            return False
+        self._hand_over(turn, found)
+        return True
+
+    def waits(self, request_id, address) -> bool:
+        """Whether the answer of this address to this STORE is awaited."""
+        found = self.jobs.get(request_id)
+        return found is not None and _waits_for(found, address)
+
+    def release_asked(self, turn, address) -> None:
+        """Hand over all writes for which this address is still asked."""
+        for found in list(self.jobs.values()):
+            if _waits_for(found, address):
+                self._hand_over(turn, found)
+
+    def _ring(self, turn) -> None:
+        """Hand over what is late now."""
+        cdef double now = turn.steady
+        cdef double first = INFINITY, due
+        cdef CommonWrite write
+        self.alarm, self.alarm_at = None, INFINITY
+        for found in list(self.jobs.values()):
+            write = found
+            due = write.next_due()
+            if due <= now:
+                self._hand_over(turn, write)
+            else:
+                first = min(first, due)
+        if first != INFINITY:
+            self._watch(turn, first)
+
+    cdef int _watch(self, turn, double due) except -1:
+        """Have what is due then handed over."""
+        if due >= self.alarm_at:
+            return 0
+        if self.alarm is not None:
+            self.alarm[2] = None
+        self.alarm_at = due
+        self.alarm = turn.at(due, self._ring)
+        return 0
+
+    cdef object _hand_over(self, turn, CommonWrite write):
+        """From now on the write is `Writes`'. Gives the WriteJob."""
+        cdef Py_ssize_t i
+        cdef bytes body
+        self.jobs.pop(write.request_id, None)
+        question = None
+        if write.wire is not None:
+            body = write.wire[KDHT_HEADER_LEN:]
+            question = ReplicaQuestion(STORE, write.key, body, write.request_id)
+            question.wires[write.source] = write.wire
+        asked = [AskedReplica(write.asked[i], write.source, write.begun, write.due[i], write.place + 1 + i,
+                              write.due[i] == INFINITY) for i in range(len(write.asked))]
+        write.handed_over = self.writes.go_on(turn, UnderWay(
+            key=write.key,
+            record=write.record,
+            quorum=write.quorum,
+            done=None if write.told else self._done_of(write),
+            own_version=write.own_version,
+            existed=write.existed,
+            here=write.here,
+            near=write.near,
+            taken=write.taken,
+            question=question,
+            asked=asked,
+            deadline=write.begun + DEADLINE,
+            place=write.place,
+        ))
+        return write.handed_over
+
+    cdef object _done_of(self, CommonWrite write):
+        cdef bytes data = item(write.request, 0)
+        nonce = be64toh((<const kdht_header *><const uint8_t *>data).request_id)
+        end = (<PutAnswers>write.answers).end_of(
+            write.request, write.arrived, write.ttl, len(<bytes>item(write.record, 3)))
+        return self.ended(write.key, nonce, write.record, end)
+
+
+cdef bint _waits_for(CommonWrite write, address) except -1:
+    cdef Py_ssize_t i
+    for i in range(len(write.asked)):
+        if write.due[i] != INFINITY and write.asked[i] == address:
+            return True
+    return False
