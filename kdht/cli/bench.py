@@ -10,9 +10,9 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from statistics import quantiles
-from typing import Any
 
 import click
+import msgspec
 
 from kdht.cli.nodes import Target, asks_nodes
 from kdht.cli.options import emit
@@ -22,7 +22,29 @@ from kdht.wire._shared import MAX_VALUE
 
 TTL = 900
 Work = Callable[[int], Awaitable[None]]
-Data = dict[str, Any]
+
+
+class Phase(msgspec.Struct):
+    """Requests of one kind."""
+
+    op: str
+    requests: int
+    failed: int
+    wrong: int
+    seconds: float
+    per_second: float
+    ms: dict[str, float] | None
+    """Percentiles; None without a sample."""
+
+
+class Bench(msgspec.Struct):
+    """`bench`."""
+
+    nodes: list[str]
+    direct: bool
+    outstanding: int
+    size: int
+    phases: list[Phase]
 
 
 @click.command()
@@ -62,7 +84,7 @@ def bench(
     except KeyboardInterrupt:
         raise Interrupted(f"interrupted: what it stored expires within {TTL // 60} minutes") from None
     emit(data, as_json, "bench.bench")
-    failed = sum(phase["failed"] + phase["wrong"] for phase in data["phases"])
+    failed = sum(phase.failed + phase.wrong for phase in data.phases)
     if failed:
         raise RequestError(
             f"{failed} requests failed or returned a wrong value; the first: {load.first_error}"
@@ -80,7 +102,7 @@ class _Load:
         self._wrong = 0
         self.first_error = ""
 
-    async def run(self, seconds: float) -> Data:
+    async def run(self, seconds: float) -> Bench:
         """Puts, gets of the same keys, and deletes."""
         target = self._target
         async with target.async_client(direct=self._direct) as client:
@@ -101,16 +123,10 @@ class _Load:
             known = list(self._values)
             if known:
                 phases.append(await self._phase("get", get, seconds, None))
-            await _delete_all(client, self._keys[: phases[0]["requests"]], self._outstanding)
-        return {
-            "nodes": target.nodes,
-            "direct": self._direct,
-            "outstanding": self._outstanding,
-            "size": self._size,
-            "phases": phases,
-        }
+            await _delete_all(client, self._keys[: phases[0].requests], self._outstanding)
+        return Bench(target.nodes, self._direct, self._outstanding, self._size, phases)
 
-    async def _phase(self, name: str, work: Work, seconds: float, most: int | None) -> Data:
+    async def _phase(self, name: str, work: Work, seconds: float, most: int | None) -> Phase:
         """Call `work` with rising numbers until the time is over, `most` times at most."""
         taken: list[float] = []
         failed = number = 0
@@ -133,15 +149,15 @@ class _Load:
         wrong = self._wrong
         await asyncio.gather(*(worker() for _ in range(self._outstanding)))
         elapsed = time.perf_counter() - started
-        return {
-            "op": name,
-            "requests": number,
-            "failed": failed,
-            "wrong": self._wrong - wrong,
-            "seconds": elapsed,
-            "per_second": len(taken) / elapsed,
-            "ms": latencies(taken),
-        }
+        return Phase(
+            op=name,
+            requests=number,
+            failed=failed,
+            wrong=self._wrong - wrong,
+            seconds=elapsed,
+            per_second=len(taken) / elapsed,
+            ms=latencies(taken),
+        )
 
 
 def latencies(seconds: list[float]) -> dict[str, float] | None:

@@ -15,7 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import click
 import msgspec
@@ -25,12 +25,11 @@ from kdht.cli.options import as_json, control_socket, emit
 from kdht.client import AsyncClient
 from kdht.errors import Disagreement, RequestError
 from kdht.program import control_client
-from kdht.program.answers import Move, NodeStatus, RoutingTable, Share, Shares
+from kdht.program.answers import Move, NodeStatus, RoutingTable, Share, Shares, Twins
 
 WINDOW = 16
 LOOK_AGAIN = 0.25
 SHARES_TIMEOUT = 60.0
-Data = dict[str, Any]
 Views = dict[str, dict[str, str | None]]
 """By the address asked and the key: the owner's ID, None without an answer."""
 
@@ -48,6 +47,46 @@ class Evenness(msgspec.Struct):
     @classmethod
     def of(cls, shares: Shares) -> Self:
         return cls(**{name: getattr(shares, name) for name in cls.__struct_fields__})
+
+
+class NodeSeen(msgspec.Struct, kw_only=True):
+    """One node. None: the local one does not know it, or did not ask."""
+
+    id: str
+    address: str
+    self: bool = False
+    version: str | None = None
+    uptime: float | None = None
+    records: int | None = None
+    bucket: int | None = None
+    rtt_ms: float | None = None
+    age: float | None = None
+    seen: float | None = None
+    clock: float | None = None
+    failures: int = 0
+    demoted: bool | msgspec.UnsetType = msgspec.UNSET
+    """Of the local one's contacts only."""
+    asked: int | None = None
+    """Keys that it was asked for."""
+    answered: int | None = None
+    agrees: int | None = None
+    """How often it named the owner that most nodes name."""
+    owns: float | None = None
+    keeps: float | None = None
+
+    @property
+    def differs(self) -> bool:
+        return self.agrees != self.asked
+
+
+class ClusterSeen(msgspec.Struct, kw_only=True):
+    """`cluster`."""
+
+    node_id: str | None
+    keys: int
+    nodes: list[NodeSeen]
+    shares: Evenness
+    twins: list[Twins]
 
 
 @click.command()
@@ -75,80 +114,70 @@ def cluster(socket_path: Path, keys: int, views: bool, timeout: float, settle: f
         time.sleep(LOOK_AGAIN)
         data = _look(socket_path, keys, timeout)
     emit(data, as_json, "cluster.cluster")
-    if data["twins"]:
-        raise Disagreement(two_with_one_id(data["twins"]))
+    if data.twins:
+        raise Disagreement(two_with_one_id(data.twins))
     if _differ(data):
-        raise Disagreement(difference(data))
+        raise Disagreement(difference(data.nodes))
 
 
-def _look(path: Path, keys: int, timeout: float) -> Data:
+def _look(path: Path, keys: int, timeout: float) -> ClusterSeen:
     """All nodes as they are seen now; each is asked for `keys` owners, if that is not 0."""
     status = control_client.ask(path, "status", NodeStatus)
     nodes = [_itself(status), *_contacts(control_client.ask(path, "table", RoutingTable))]
-    for node in nodes:
-        node.update(asked=None, answered=None, agrees=None)
     if keys:
         names = [secrets.token_hex(8) for _ in range(keys)]
-        seen = asyncio.run(_ask([node["address"] for node in nodes], names, timeout))
+        seen = asyncio.run(_ask([node.address for node in nodes], names, timeout))
         compare(nodes, seen, names)
     shares = control_client.ask(path, "shares", Shares, timeout=SHARES_TIMEOUT)
     _give_shares(nodes, shares.nodes)
-    return {"node_id": status.node_id, "keys": keys, "nodes": nodes, "shares": Evenness.of(shares),
-            "twins": [structs.asdict(pair) for pair in status.twins]}  # fmt: skip
+    return ClusterSeen(
+        node_id=status.node_id, keys=keys, nodes=nodes, shares=Evenness.of(shares), twins=status.twins
+    )
 
 
-def _give_shares(nodes: list[Data], shares: Sequence[Share]) -> None:
+def _give_shares(nodes: list[NodeSeen], shares: Sequence[Share]) -> None:
     """Each node's part of all keys. Nodes that are no contacts of the local one come last."""
     by_id = {share.id: share for share in shares}
     for node in nodes:
-        share = by_id.pop(node["id"], None)
-        node["owns"], node["keeps"] = (share.owns, share.keeps) if share else (None, None)
-    nodes += [{**_UNKNOWN, **structs.asdict(share)} for share in by_id.values()]
+        if share := by_id.pop(node.id, None):
+            node.owns, node.keeps = share.owns, share.keeps
+    nodes += [NodeSeen(**structs.asdict(share)) for share in by_id.values()]
 
 
-def _differ(data: Data) -> bool:
-    return any(node["agrees"] != node["asked"] for node in data["nodes"])
+def _differ(data: ClusterSeen) -> bool:
+    return any(node.differs for node in data.nodes)
 
 
-def two_with_one_id(twins: list[Data]) -> str:
+def two_with_one_id(twins: list[Twins]) -> str:
     """The problem and its remedy, in one line."""
-    found = "; ".join(f"{' and '.join(pair['addresses'])} have the ID {pair['id']}" for pair in twins)
+    found = "; ".join(f"{' and '.join(pair.addresses)} have the ID {pair.id}" for pair in twins)
     return f"{found}: one of them was copied: stop the copy, move its data directory away, and start it again"
 
 
-def difference(data: Data) -> str:
+def difference(nodes: list[NodeSeen]) -> str:
     """The problem and its remedy, in one line."""
-    nodes = [node for node in data["nodes"] if node["agrees"] != node["asked"]]
-    silent = [node["address"] for node in nodes if node["answered"] != node["asked"]]
-    others = [node["address"] for node in nodes if node["answered"] == node["asked"]]
+    differing = [node for node in nodes if node.differs]
+    silent = [node.address for node in differing if node.answered != node.asked]
+    others = [node.address for node in differing if node.answered == node.asked]
     found = [f"{', '.join(silent)} did not answer"] if silent else []
     found += [f"{', '.join(others)} named other owners than most"] if others else []
     return f"{'; '.join(found)}: ask again in a minute, then try kdhtctl doctor there"
 
 
-def _itself(status: NodeStatus) -> Data:
-    return {"id": status.node_id, "address": status.address, "self": True, "version": status.version,
-            "uptime": status.uptime, "records": status.records, "bucket": None, "rtt_ms": None,
-            "age": None, "seen": None, "clock": None, "failures": 0}  # fmt: skip
+def _itself(status: NodeStatus) -> NodeSeen:
+    return NodeSeen(
+        id=status.node_id or "",
+        address=status.address,
+        self=True,
+        version=status.version,
+        uptime=status.uptime,
+        records=status.records,
+    )
 
 
-_UNKNOWN: Data = {
-    "self": False, "version": None, "uptime": None, "records": None, "bucket": None, "rtt_ms": None, "age": None,
-    "seen": None, "clock": None, "failures": 0, "asked": None, "answered": None, "agrees": None,
-}  # fmt: skip
-"""The fields of a node that the local one does not know."""
-
-
-def _contacts(table: RoutingTable) -> list[Data]:
+def _contacts(table: RoutingTable) -> list[NodeSeen]:
     return [
-        {
-            **structs.asdict(contact),
-            "bucket": bucket.index,
-            "self": False,
-            "version": None,
-            "uptime": None,
-            "records": None,
-        }
+        NodeSeen(**structs.asdict(contact), bucket=bucket.index)
         for bucket in table.buckets
         for contact in bucket.contacts
     ]
@@ -178,14 +207,14 @@ async def _owner(client: AsyncClient, key: str) -> str | None:
     return path[-1].contact.id.hex() if path and path[-1].owner and path[-1].contact else None
 
 
-def compare(nodes: list[Data], views: Views, keys: list[str]) -> None:
+def compare(nodes: list[NodeSeen], views: Views, keys: list[str]) -> None:
     """How many keys each node was asked for, and how often it agreed with most nodes on the owner."""
     usual = {key: _most_common([view.get(key) for view in views.values()]) for key in keys}
     for node in nodes:
-        view = views[node["address"]]
-        node["asked"] = len(keys)
-        node["answered"] = sum(owner is not None for owner in view.values())
-        node["agrees"] = sum(view.get(key) is not None and view[key] == usual[key] for key in keys)
+        view = views[node.address]
+        node.asked = len(keys)
+        node.answered = sum(owner is not None for owner in view.values())
+        node.agrees = sum(view.get(key) is not None and view[key] == usual[key] for key in keys)
 
 
 def _most_common(owners: list[str | None]) -> str | None:

@@ -7,6 +7,7 @@ import click
 import msgspec
 
 from kdht.cli.options import as_json, config_file, emit
+from kdht.cli.results import ConfigChecked, ExampleConfig, Problem
 from kdht.config.schema import Config, load
 
 HIDDEN = "(hidden)"
@@ -29,12 +30,8 @@ def check(config_path: Path, as_json: bool) -> int:
     from kdht.daemon.check import checked
 
     done = checked(of_file(config_path))
-    data = {
-        "config": str(config_path),
-        "findings": done.findings,
-        "problems": [{"error": str(error), "exit_code": error.exit_code} for error in done.problems],
-        "warnings": done.warnings,
-    }
+    problems = [Problem(str(error), error.exit_code) for error in done.problems]
+    data = ConfigChecked(str(config_path), done.findings, problems, done.warnings)
     emit(data, as_json, "config.checked")
     return done.exit_code
 
@@ -53,7 +50,7 @@ def example(as_json: bool) -> None:
     """Print a configuration that explains every field."""
     from kdht.config.example import example as text
 
-    emit({"toml": text()}, as_json, "config.example")
+    emit(ExampleConfig(text()), as_json, "config.example")
 
 
 def effective(config: Config) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import click
 from kdht.cli.keys import HexKey, KeyType, key_text
 from kdht.cli.nodes import Target, asks_nodes, warn
 from kdht.cli.options import Seconds, binary_output, emit
+from kdht.cli.results import Deleted, Fetched, Signed, Stored
 from kdht.client import MAX_LARGE, Client, SigningKey, is_manifest
 from kdht.errors import NotFound, ValueTooLarge
 from kdht.program.files import write_atomically
@@ -92,7 +93,7 @@ def put(
     else:
         with _shown("storing") as progress:
             version = client.put_large(key, data, ttl, progress=progress)
-    emit({"key": key_text(key), "bytes": len(data), "ttl": ttl or 0, "version": version}, as_json, "stored")
+    emit(Stored(key_text(key), len(data), ttl or 0, version), as_json, "stored")
 
 
 def _put_immutable(
@@ -108,7 +109,7 @@ def _put_immutable(
         raise click.UsageError("with --immutable the key is a hash of the value: give VALUE alone")
     data = _value(only.decode(errors="surrogateescape") if isinstance(only, bytes) else only, file)
     found = client.put_immutable(data, ttl).hex()
-    emit({"key": found, "bytes": len(data), "ttl": ttl or 0, "version": CERTIFIED}, as_json, "stored")
+    emit(Stored(found, len(data), ttl or 0, CERTIFIED), as_json, "stored")
 
 
 def _put_signed(
@@ -116,12 +117,8 @@ def _put_signed(
 ) -> None:
     public = signer.public_key.hex()
     seq = client.put_signed(signer, data, ttl, salt=name)
-    shown = {"public_key": public, "seq": seq}
-    emit(
-        {"key": key_text(name), "bytes": len(data), "ttl": ttl or 0, "version": CERTIFIED + seq, **shown},
-        as_json,
-        "signed",
-    )
+    done = Signed(key_text(name), len(data), ttl or 0, CERTIFIED + seq, public, seq)
+    emit(done, as_json, "signed")
 
 
 def _value(value: str | None, file: BinaryIO | None) -> bytes:
@@ -199,20 +196,14 @@ def get(
             out.write(record.value)
 
 
-def described(key: str | bytes, record: Record) -> dict[str, object]:
+def described(key: str | bytes, record: Record) -> Fetched:
     """The value as text where it is text, and in base64 in any case."""
     try:
         text = record.value.decode()
     except UnicodeDecodeError:
         text = None
-    return {
-        "key": key_text(key),
-        "value": text,
-        "base64": base64.b64encode(record.value).decode(),
-        "bytes": len(record.value),
-        "ttl": record.ttl,
-        "version": record.version,
-    }
+    packed = base64.b64encode(record.value).decode()
+    return Fetched(key_text(key), text, packed, len(record.value), record.ttl, record.version)
 
 
 @click.command()
@@ -228,4 +219,4 @@ def delete(client: Client, key: str | bytes, if_version: int | None, as_json: bo
     existed = client.delete_large(key) if if_version is None else client.delete(key, if_version=if_version)
     if not existed:
         raise NotFound(f"delete {key_text(key)!r}: the key has no value")
-    emit({"key": key_text(key)}, as_json, "deleted")
+    emit(Deleted(key_text(key)), as_json, "deleted")

@@ -19,6 +19,7 @@ from kdht.cli import bulk, inflight, progress
 from kdht.cli.load import format_option, window_option
 from kdht.cli.nodes import Target, asks_nodes
 from kdht.cli.options import binary_output, emit
+from kdht.cli.results import Dumped
 from kdht.client import AsyncClient
 from kdht.client._manifest import Manifest
 from kdht.errors import ConfigError, Denied, Interrupted, NotFound, RequestError
@@ -49,8 +50,8 @@ def dump(
     result = job.run(restart)
     if str(output) != "-" or as_json:
         emit(result, as_json, "bulk.dumped")
-    if result["missing"]:
-        raise NotFound(f"{result['missing']} of {source.count} keys have no value: the output says which")
+    if result.missing:
+        raise NotFound(f"{result.missing} of {source.count} keys have no value: the output says which")
 
 
 class _Keys:
@@ -81,7 +82,7 @@ class _Job:
         self._begin = self._done = self._missing = self._bytes = 0
         self._waiting: dict[int, bulk.KeyValue] = {}
 
-    def run(self, restart: bool) -> dict[str, object]:
+    def run(self, restart: bool) -> Dumped:
         """Fetch the rest. Raises RequestError or Interrupted, with the progress and advice."""
         started = time.monotonic()
         with ExitStack() as stack:
@@ -100,8 +101,8 @@ class _Job:
                 self._part.replace(self._output)
         seconds = time.monotonic() - started
         fetched = self._done - self._begin
-        return {"fetched": fetched, "before": self._begin, "missing": self._missing, "bytes": self._bytes,
-                "seconds": seconds, "per_second": fetched / seconds if seconds else 0.0}  # fmt: skip
+        rate = fetched / seconds if seconds else 0.0
+        return Dumped(fetched, self._begin, self._missing, self._bytes, seconds, rate)
 
     @property
     def _part(self) -> Path | None:

@@ -6,7 +6,6 @@ one goes). Each stage rewrites the configuration, whole or not at all, and has t
 """
 
 import base64
-import os
 import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +15,8 @@ import click
 from kdht.cli import config_edit
 from kdht.cli.nodes import warn
 from kdht.cli.options import as_json, config_file, control_socket, emit, socket_given
-from kdht.client._keyfiles import SealKey, SecretKey, SigningKey
+from kdht.cli.results import ClientKey, Rotated, SecretMade
+from kdht.client._keyfiles import SealKey, SecretKey, SigningKey, write_secret
 from kdht.errors import ConfigError
 from kdht.wire._shared import KEY_SLOTS
 
@@ -54,24 +54,13 @@ def new(file: Path, use: str, as_json: bool) -> None:
     if use != "nodes":
         kind: type[SecretKey] = SigningKey if use == "signing" else SealKey
         made = kind.new()
-        about = _about(made)  # before the file is there: without libsodium there is none
+        about = _about(file, made)  # before the file is there: without libsodium there is none
         made.save(file)
-        emit({"file": str(file.absolute()), **about}, as_json, "config.made_for_clients")
+        emit(about, as_json, "config.made_for_clients")
         return
-    text = base64.b64encode(secrets.token_bytes(SECRET_BYTES)) + b"\n"
-    try:
-        fd = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    except FileExistsError:
-        raise ConfigError(
-            f"{file} already exists, and a secret is never replaced: choose another name"
-        ) from None
-    except OSError as error:
-        raise ConfigError(f"{file}: {error.strerror}") from None
-    with open(fd, "wb") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(fd)
-    emit({"file": str(file.absolute())}, as_json, "config.made")
+    text = base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()
+    write_secret(file, text)
+    emit(SecretMade(str(file.absolute())), as_json, "config.made")
 
 
 @key.command()
@@ -81,7 +70,7 @@ def show(file: Path, as_json: bool) -> None:
     """Say whose key a client's FILE has: its public key, or its ID. Never the secret."""
     text = _first_word(file)
     kind: type[SecretKey] = SigningKey if text == SigningKey.word else SealKey
-    emit({"file": str(file.absolute()), **_about(kind.load(file, warn))}, as_json, "config.client_key")
+    emit(_about(file, kind.load(file, warn)), as_json, "config.client_key")
 
 
 def _first_word(file: Path) -> str:
@@ -91,11 +80,11 @@ def _first_word(file: Path) -> str:
         raise ConfigError(f"{file}: {error.strerror}") from None
 
 
-def _about(made: SecretKey) -> dict[str, str]:
+def _about(file: Path, made: SecretKey) -> ClientKey:
     """What may be told of a key."""
     public = made.public_key.hex() if isinstance(made, SigningKey) else ""
     id = made.id.hex() if isinstance(made, SealKey) else ""
-    return {"for": made.use, "public_key": public, "id": id}
+    return ClientKey(str(file.absolute()), made.use, public, id)
 
 
 @key.command()
@@ -141,8 +130,9 @@ def rotate(
         socket = socket_path if socket_given() else config_edit.control_socket(config_path)
         reloaded, waiting = config_edit.reload(config_path, before if changed else None, socket)
     more = " --access" if access else ""
-    emit({"config": str(config_path), "stage": stage, "changed": changed, "epochs": epochs, "reloaded": reloaded,
-          "waiting": waiting, "next": NEXT[stage].format(more)}, as_json, "config.rotated")  # fmt: skip
+    then = NEXT[stage].format(more)
+    done = Rotated(str(config_path), stage, changed, epochs, reloaded, waiting, then)
+    emit(done, as_json, "config.rotated")
 
 
 def _keys(document: "TOMLDocument", path: Path, *, access: bool) -> "AoT":

@@ -19,6 +19,7 @@ import msgspec
 from kdht.cli import bulk, inflight, progress
 from kdht.cli.nodes import Target, asks_nodes
 from kdht.cli.options import Seconds, emit
+from kdht.cli.results import Loaded
 from kdht.errors import ConfigError, Denied, Interrupted, RequestError
 from kdht.program.files import write_atomically
 from kdht.program.json import decoded
@@ -115,7 +116,7 @@ class _Job:
         self._bytes = 0
         self._saved = time.monotonic()
 
-    def run(self, content: BinaryIO, name: str, form: bulk.Format) -> dict[str, object]:
+    def run(self, content: BinaryIO, name: str, form: bulk.Format) -> Loaded:
         """Store the rest. Raises RequestError or Interrupted, with the progress and advice."""
         started = time.monotonic()
         try:
@@ -132,8 +133,8 @@ class _Job:
             self._state_path.unlink(missing_ok=True)
         seconds = time.monotonic() - started
         stored = self._done - self._begin
-        return {"stored": stored, "before": self._begin, "bytes": self._bytes, "seconds": seconds,
-                "per_second": stored / seconds if seconds else 0.0}  # fmt: skip
+        rate = stored / seconds if seconds else 0.0
+        return Loaded(stored, self._begin, self._bytes, seconds, rate)
 
     async def _store(
         self, content: BinaryIO, name: str, form: bulk.Format, draw: Callable[[int], None]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from kdht.cli.options import as_json, config_file, emit
+from kdht.cli.results import RulesetText, TableDiff, TableLoaded, TableRemoved
 from kdht.errors import DIFFERENCES, DatapathError
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def show(config_path: Path, as_json: bool) -> None:
     """
     rules = _ruleset(config_path)
     kind = rules.probe() if os.geteuid() == 0 else "native"
-    emit({"table": rules.options.table, "way": kind, "text": rules.text(kind)}, as_json, "nft.text")
+    emit(RulesetText(rules.options.table, kind, rules.text(kind)), as_json, "nft.text")
 
 
 @nft.command()
@@ -51,7 +52,7 @@ def apply(config_path: Path, as_json: bool) -> None:
     If no nfqueue datapath runs, packets bypass the queue and go to the socket.
     """
     rules = _ruleset(config_path)
-    emit({"table": rules.options.table, "way": rules.apply()}, as_json, "nft.applied")
+    emit(TableLoaded(rules.options.table, rules.apply()), as_json, "nft.applied")
 
 
 @nft.command()
@@ -69,7 +70,7 @@ def remove(config_path: Path, as_json: bool) -> None:
         )
     was = rules.listing() is not None
     rules.remove()
-    emit({"table": rules.options.table, "removed": was}, as_json, "nft.removed")
+    emit(TableRemoved(rules.options.table, was), as_json, "nft.removed")
 
 
 @nft.command()
@@ -85,7 +86,7 @@ def diff(config_path: Path, as_json: bool) -> int:
     loaded = (rules.listing() or "").splitlines()
     wanted = _elsewhere(lambda: _listed(rules)).splitlines()
     lines = list(difflib.unified_diff(loaded, wanted, "loaded", "configured", lineterm=""))
-    emit({"table": rules.options.table, "loaded": bool(loaded), "diff": lines}, as_json, "nft.diff")
+    emit(TableDiff(rules.options.table, bool(loaded), lines), as_json, "nft.diff")
     return DIFFERENCES if lines else 0
 
 

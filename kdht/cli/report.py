@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from kdht.cli.done import DrainDone, MoveDone
+from kdht.cli.results import Deleted, Signed, Stored
 from kdht.program.answers import (
     AccessState,
     Counters,
@@ -324,23 +325,21 @@ def stays(data: DrainCancelled) -> None:
     )
 
 
-def stored(data: Data) -> None:
+def stored(data: Stored) -> None:
     """What `put` did."""
-    ttl = f", for {duration(data['ttl'])}" if data["ttl"] else ""
-    terminal().print(
-        f"stored {data['bytes']:,} bytes under {escape(data['key'])}{ttl}, version {data['version']}"
-    )
+    ttl = f", for {duration(data.ttl)}" if data.ttl else ""
+    terminal().print(f"stored {data.bytes:,} bytes under {escape(data.key)}{ttl}, version {data.version}")
 
 
-def signed(data: Data) -> None:
+def signed(data: Signed) -> None:
     """What `put --sign` did."""
-    ttl = f", for {duration(data['ttl'])}" if data["ttl"] else ""
+    ttl = f", for {duration(data.ttl)}" if data.ttl else ""
     terminal().print(
-        f"stored {data['bytes']:,} bytes signed by {data['public_key']} under {escape(data['key'])}{ttl}, "
-        f"seq {data['seq']}"
+        f"stored {data.bytes:,} bytes signed by {data.public_key} under {escape(data.key)}{ttl}, "
+        f"seq {data.seq}"
     )
 
 
-def deleted(data: Data) -> None:
+def deleted(data: Deleted) -> None:
     """What `delete` did."""
-    terminal().print(f"deleted {escape(data['key'])}")
+    terminal().print(f"deleted {escape(data.key)}")

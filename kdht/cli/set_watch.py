@@ -10,6 +10,7 @@ import click
 from kdht.cli.keys import key_text
 from kdht.cli.nodes import Target
 from kdht.cli.options import emit_line
+from kdht.cli.results import MemberChange
 from kdht.cli.sets import described
 from kdht.client import Member
 
@@ -52,8 +53,8 @@ def changes(known: dict[int, Member], members: list[Member]) -> Iterator[Change]
 def _tell(name: str | bytes, change: Change, as_json: bool) -> None:
     shown = described(change.member)
     if as_json:
-        emit_line({"name": key_text(name), "change": change.what, **shown, "at": time.time()})
+        emit_line(MemberChange(key_text(name), change.what, shown, time.time()))
         return
     payload = change.member.payload.decode(errors="backslashreplace")
     text = "".join(each if each.isprintable() else repr(each)[1:-1] for each in payload)
-    click.echo(f"{time.strftime('%H:%M:%S')}  {change.what:7}  {shown['id']}  {text}")
+    click.echo(f"{time.strftime('%H:%M:%S')}  {change.what:7}  {shown.id}  {text}")

@@ -14,6 +14,7 @@ from kdht.cli.data_commands import through_client
 from kdht.cli.keys import KeyType, key_text
 from kdht.cli.nodes import warn
 from kdht.cli.options import Seconds, emit
+from kdht.cli.results import Announced, Members, MemberShown, Withdrawn
 from kdht.client import Client, Member
 from kdht.errors import NotFound, RequestError
 from kdht.wire import split_port
@@ -138,8 +139,7 @@ class Announcer:
             self._warn(str(error))
             return
         if not announced:
-            data = {"name": key_text(self._name), "ttl": self._ttl, "version": version}
-            emit(data, self._as_json, "sets.announced")
+            emit(Announced(key_text(self._name), self._ttl, version), self._as_json, "sets.announced")
         self._was_member = True
         self._told = ""
 
@@ -153,7 +153,7 @@ class Announcer:
         with suppress(RequestError):
             self._client.withdraw(self._name, self._payload, self._ttl, member=self._member)
         self._is_member = False
-        emit({"name": key_text(self._name)}, self._as_json, "sets.withdrawn")
+        emit(Withdrawn(key_text(self._name)), self._as_json, "sets.withdrawn")
 
     def _warn(self, why: str) -> None:
         if why != self._told:
@@ -180,7 +180,7 @@ def withdraw(
         raise click.UsageError(f"--ttl is at most {MAX_MEMBER_TTL} s")
     if not client.withdraw(name, os.fsencode(payload or ""), ttl, member=member):
         raise NotFound(f"withdraw {key_text(name)!r}: there is no such member")
-    emit({"name": key_text(name)}, as_json, "sets.withdrawn")
+    emit(Withdrawn(key_text(name)), as_json, "sets.withdrawn")
 
 
 @click.command()
@@ -195,19 +195,14 @@ def withdraw(
 def members(client: Client, name: Name, quorum: bool, sample: bool, as_json: bool) -> None:
     """List the members of the set NAME: payload, and seconds until it is forgotten."""
     found = client.members(name, quorum=quorum, sample=sample)
-    data = {"name": key_text(name), "members": [described(member) for member in found]}
-    emit(data, as_json, "sets.members")
+    emit(Members(key_text(name), [described(member) for member in found]), as_json, "sets.members")
 
 
-def described(member: Member) -> dict[str, object]:
+def described(member: Member) -> MemberShown:
     """The payload as text where it is text, and in base64 in any case."""
     try:
         text = member.payload.decode()
     except UnicodeDecodeError:
         text = None
-    return {
-        "id": f"{member.id:016x}",
-        "payload": text,
-        "base64": base64.b64encode(member.payload).decode(),
-        "ttl": member.ttl,
-    }
+    packed = base64.b64encode(member.payload).decode()
+    return MemberShown(f"{member.id:016x}", text, packed, member.ttl)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kdht.cli.options import as_json, control_socket, emit
+from kdht.cli.results import Exported, Imported, StorageChecked
 from kdht.errors import ConfigError, StorageDamaged
 from kdht.program import control_client
 from kdht.program.answers import Compacted, StorageFigures, StoreFigures
@@ -64,7 +65,7 @@ def check(data_dir: Path, as_json: bool) -> None:
     """
     with _opened(data_dir) as store:
         found = store.audit(UnixTime(time.time()))
-    emit(found._asdict(), as_json, "storage.checked")
+    emit(StorageChecked(**found._asdict()), as_json, "storage.checked")
     if found.problems:
         raise StorageDamaged(
             f"{data_dir}: {len(found.problems)} problems: export what can be read, or restore a backup"
@@ -106,7 +107,7 @@ def export(file: Path, data_dir: Path | None, socket_path: Path, as_json: bool) 
         else:
             with _opened(data_dir) as store:
                 count = exported.write(target, archive.from_store(store))
-    emit({"file": str(file), "records": count}, as_json, "storage.exported")
+    emit(Exported(str(file), count), as_json, "storage.exported")
 
 
 @storage.command("import")
@@ -124,7 +125,7 @@ def import_(file: Path, data_dir: Path, as_json: bool) -> None:
     count = archive.check(file)
     with _opened(data_dir, make=True) as store:
         newest = archive.read_into(store, file, count)
-    emit({"file": str(file), "records": count, "newest": newest}, as_json, "storage.imported")
+    emit(Imported(str(file), count, newest), as_json, "storage.imported")
 
 
 @contextmanager

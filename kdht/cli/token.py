@@ -1,16 +1,18 @@
 """token: what proves a client's rights. Made and checked with an access secret; no node has to be asked."""
 
-import os
 import secrets
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from msgspec.structs import asdict
 
 from kdht.cli import config_edit
 from kdht.cli.keys import KeyType, key_text
 from kdht.cli.options import as_json, config_file, control_socket, emit, socket_given
+from kdht.cli.results import Revoked, TokenChecked, TokenGrant, TokenMade
+from kdht.client._keyfiles import write_secret
 from kdht.client._rights import rights_of
 from kdht.config.values import Holder, ScopeName
 from kdht.errors import BadToken, ConfigError, Denied
@@ -120,10 +122,14 @@ def new(
         number = holder_of(holder) if holder else secrets.randbits(64) or 1
         made = make_token(Grant(rights, key.epoch, expiry, number, scope_of(scope or "")), key.key)
     if output is not None:
-        _write_new(output, made.text)
+        write_secret(output, made.text)
     if as_json or output is not None:
-        told = {"token": made.text} if output is None else {"file": str(output.absolute())}
-        emit(told | described(made), as_json, "token.made")
+        told = TokenMade(**asdict(described(made)))
+        if output is None:
+            told.token = made.text
+        else:
+            told.file = str(output.absolute())
+        emit(told, as_json, "token.made")
     else:
         click.echo(made.text)
 
@@ -151,8 +157,14 @@ def check(token_text: str, key: str | bytes, scope: str | None, config_path: Pat
     policy = resolve(load(config_path)).access
     number = scope_of(scope) if scope is not None else found.grant.scope
     refused = _refusals(found, policy, hash_key(key), number)
-    data = {"key": key_text(key), "hashed": scoped_key(hash_key(key), number).hex(), "writes": policy.writes,
-            "reads": policy.reads, "may": refused, **described(found)}  # fmt: skip
+    data = TokenChecked(
+        key=key_text(key),
+        hashed=scoped_key(hash_key(key), number).hex(),
+        writes=policy.writes,
+        reads=policy.reads,
+        may=refused,
+        **asdict(described(found)),
+    )
     emit(data, as_json, "token.checked")
     if all(refused.values()):
         raise Denied(f"this token may do nothing with {key_text(key)!r}: {next(iter(refused.values()))}")
@@ -185,22 +197,21 @@ def revoke(holder: str, wanted: bool, config_path: Path, socket_path: Path, as_j
     if wanted:
         socket = socket_path if socket_given() else config_edit.control_socket(config_path)
         reloaded, _ = config_edit.reload(config_path, before if changed else None, socket)
-    data = {"config": str(config_path), "holder": name, "number": f"{holder_of(name):016x}", "changed": changed,
-            "reloaded": reloaded}  # fmt: skip
+    data = Revoked(str(config_path), name, f"{holder_of(name):016x}", changed, reloaded)
     emit(data, as_json, "token.revoked")
 
 
-def described(made: Token) -> dict[str, object]:
+def described(made: Token) -> TokenGrant:
     """A token's grant as plain data."""
     grant = made.grant
-    return {
-        "rights": "".join(letter for letter, right in LETTERS.items() if grant.rights & right),
-        "scope": f"{grant.scope:016x}" if grant.scope != EVERY_KEY else "every key",
-        "holder": f"{grant.holder:016x}",
-        "epoch": grant.epoch,
-        "expiry": grant.expiry,
-        "expired": bool(grant.expiry and grant.expiry <= time.time()),
-    }
+    return TokenGrant(
+        rights="".join(letter for letter, right in LETTERS.items() if grant.rights & right),
+        scope=f"{grant.scope:016x}" if grant.scope != EVERY_KEY else "every key",
+        holder=f"{grant.holder:016x}",
+        epoch=grant.epoch,
+        expiry=grant.expiry,
+        expired=bool(grant.expiry and grant.expiry <= time.time()),
+    )
 
 
 def _parsed(text: str) -> Token:
@@ -255,14 +266,3 @@ def _key_in(path: Path, epoch: int) -> AccessKey:
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
     return derive_access(epoch, secret)
-
-
-def _write_new(path: Path, text: str) -> None:
-    try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    except FileExistsError:
-        raise ConfigError(f"{path} already exists: choose another name") from None
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from None
-    with open(fd, "w") as stream:
-        stream.write(f"{text}\n")

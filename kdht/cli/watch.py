@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from msgspec.structs import asdict
 
 from kdht.cli.data_commands import described
 from kdht.cli.keys import KeyType, key_text
@@ -91,7 +92,7 @@ def _keep(output: Path, record: Record | None) -> None:
 def _tell(key: str | bytes, record: Record | None, as_json: bool) -> None:
     if as_json:
         data: dict[str, Any] = {"key": key_text(key), "value": None, "base64": None, "version": 0}
-        emit_line({**data, **(described(key, record) if record else {}), "at": time.time()})
+        emit_line({**data, **(asdict(described(key, record)) if record else {}), "at": time.time()})
         return
     what = "no value" if record is None else f"version {record.version}  {_line(record.value)}"
     click.echo(f"{time.strftime('%H:%M:%S')}  {what}")

@@ -17,7 +17,8 @@ It imports layer 0 alone. Most modules have no I/O and no clock:
     _seal                        encrypted values
     _record_checks, _keyfiles    whether a record may be believed; secret keys in files
 
-`sync` and `aio` (with `_driver`) add sockets (`_sockets`, `_pump`) and time, `_announcement` and `_aio_announcement` renewals.
+`sync` and `aio` (with `_driver`) add sockets (`_sockets`, `_pump`) and time, `_announcement` and `_aio_announcement` renewals. `_options` are
+those of both clients.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -95,19 +95,8 @@ class SecretKey:
         return cls.parse(data.decode("ascii", "replace"), os.fspath(path))
 
     def save(self, path: Path) -> None:
-        """Into a new file for its owner only. Raises ConfigError; a file that is there is never replaced."""
-        try:
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, MODE)
-        except FileExistsError:
-            raise ConfigError(
-                f"{os.fspath(path)} already exists, and a secret is never replaced: choose another name"
-            ) from None
-        except OSError as error:
-            raise ConfigError(f"{os.fspath(path)}: {error.strerror}") from None
-        with open(fd, "w", encoding="ascii") as file:
-            file.write(f"{self}\n")
-            file.flush()
-            os.fsync(fd)
+        """As `write_secret`."""
+        write_secret(path, str(self))
 
 
 class SigningKey(SecretKey):
@@ -133,6 +122,23 @@ class SealKey(SecretKey):
     def id(self) -> bytes:
         """4 bytes that say which key it is, and nothing about it."""
         return blake2b(self.secret, digest_size=4, person=b"kdht-seal-id").digest()
+
+
+def write_secret(path: Path, text: str) -> None:
+    """Into a new file for its owner only. Raises ConfigError; a file that is there is never replaced."""
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, MODE)
+    except FileExistsError:
+        raise ConfigError(
+            f"{os.fspath(path)} already exists, and a secret is never replaced: choose another name"
+        ) from None
+    except OSError as error:
+        raise ConfigError(f"{os.fspath(path)}: {error.strerror}") from None
+    with open(fd, "w", encoding="ascii") as file:
+        file.write(f"{text}\n")
+        # On the disk before it is used: a secret that is lost after a power failure cannot be made again.
+        file.flush()
+        os.fsync(fd)
 
 
 def _check(word: str, secret: bytes) -> bytes:

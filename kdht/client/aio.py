@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import random
 import socket
 import time
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
@@ -24,10 +23,8 @@ from kdht.client._certified import SignedRecord
 from kdht.client._driver import CLOSED, ClientDriver
 from kdht.client._keyfiles import SealKey, SigningKey
 from kdht.client._large import Progress
-from kdht.client._manifest import CHUNK_SIZE, UPLOAD_ID_LEN
-from kdht.client._rights import rights_of
-from kdht.client._seal import seal_of
-from kdht.client._session import Session
+from kdht.client._manifest import UPLOAD_ID_LEN
+from kdht.client._options import ClientOptions
 from kdht.client._set_watch import SetWatch
 from kdht.client._steps import WINDOW, Steps
 from kdht.client._watch import WatchExchange
@@ -64,14 +61,17 @@ class AsyncClient:
         seal: SealKey | str | os.PathLike[str] | None = None,
     ) -> None:
         """Raises ConfigError for an impossible limit, a bad token, or text that names no node."""
-        timeout, attempts = arguments.limits(timeout, attempts)
-        self._rights = rights_of(token, scope)
-        self._seal = seal_of(seal)
+        self._options = ClientOptions(
+            timeout,
+            attempts,
+            direct=direct,
+            spread_reads=spread_reads,
+            learn=learn,
+            token=token,
+            scope=scope,
+            seal=seal,
+        )
         self._nodes = sockets.node_list(nodes)
-        self._limits = (timeout, attempts)
-        self._direct = direct
-        self._spread = spread_reads
-        self._learn = learn
         self._pid = os.getpid()
         self._opening = asyncio.Lock()
         self._driver: ClientDriver | None = None
@@ -80,11 +80,11 @@ class AsyncClient:
     @property
     def max_value(self) -> int:
         """Bytes that one `put` takes: fewer with a token or a seal, and 8 fewer with a condition."""
-        return shared.MAX_VALUE - self._rights.proof_size - self._seal.overhead
+        return self._options.max_value
 
     def key_of(self, name: Key) -> bytes:
         """The 20 bytes that the cluster knows a name by: its hash, in this client's scope."""
-        return self._rights.key_of(arguments.hash_of(arguments.name_of(name)))
+        return self._options.key_of(name)
 
     async def get(self, key: Key, *, max_value: int = shared.MAX_VALUE, quorum: bool = False) -> bytes:
         """The value of a key. Raises NotFound, ValueTooLarge if it has more than `max_value` bytes, Unconfirmed."""
@@ -127,7 +127,7 @@ class AsyncClient:
         """Store up to 64 MiB, in many requests. Returns the version. Raises ValueTooLarge."""
         data = arguments.whole(source)
         upload = os.urandom(UPLOAD_ID_LEN)
-        chunk_size = CHUNK_SIZE - self._rights.proof_size - self._seal.overhead
+        chunk_size = self._options.chunk_size
         return await self._run(large.put(key, data, ttl, progress, time.time(), upload, chunk_size))
 
     async def get_large(self, key: Key, *, progress: Progress = large.no_progress) -> bytes:
@@ -177,7 +177,7 @@ class AsyncClient:
 
     async def watch_members(self, name: Key, *, lease: int = 30) -> AsyncGenerator[list[Member], None]:
         """All members of a set, now and after every change; without end. Close the generator to end the watch."""
-        self._seal.fitted(sets.members_call(name, FIRST, quorum=False))  # raises for what is wrong
+        self._options.fitted(sets.members_call(name, FIRST, quorum=False))  # raises for what is wrong
         events = self._watch(sets.watch_call(name, lease), lease, SetWatch)
         async with aclosing(events):
             async for event in events:
@@ -204,7 +204,7 @@ class AsyncClient:
 
         A task renews the membership, three times in `ttl` seconds.
         """
-        self._seal.fitted(sets.announce_call(name, payload, ttl, member))  # raises for what is wrong
+        self._options.fitted(sets.announce_call(name, payload, ttl, member))  # raises for what is wrong
         return AsyncAnnouncement(
             lambda: self.announce_once(name, payload, ttl, member=member),
             lambda: self.withdraw(name, payload, ttl, member=member),
@@ -259,25 +259,8 @@ class AsyncClient:
             if self._driver is None:
                 infos = await _resolve(self._nodes)
                 loop = asyncio.get_running_loop()
-                self._driver = ClientDriver(loop, infos, self._new_session, direct=self._direct)
+                self._driver = ClientDriver(loop, infos, self._options.session, direct=self._options.direct)
             return self._driver
-
-    def _new_session(self, opened: sockets.Sockets) -> Session:
-        timeout, attempts = self._limits
-        return Session(
-            len(opened),
-            timeout=timeout,
-            attempts=attempts,
-            # Nobody must be able to guess request IDs.
-            rng=random.SystemRandom(),
-            unix_us=sockets.unix_us,
-            rights=self._rights,
-            node_name=opened.node_name,
-            direct=self._direct,
-            spread=self._spread,
-            seal=self._seal,
-            on_learnt=opened.place if self._learn else None,
-        )
 
     async def _run(self, operation: Steps[T]) -> T:
         driver = self._driver or await self._open()

@@ -1,7 +1,6 @@
 """The blocking client."""
 
 import os
-import random
 import selectors
 import socket
 import time
@@ -23,11 +22,9 @@ from kdht.client._calls import Answer, Call, Hop
 from kdht.client._certified import SignedRecord
 from kdht.client._keyfiles import SealKey, SigningKey
 from kdht.client._large import Progress
-from kdht.client._manifest import CHUNK_SIZE, UPLOAD_ID_LEN
+from kdht.client._manifest import UPLOAD_ID_LEN
+from kdht.client._options import ClientOptions
 from kdht.client._pump import Pump
-from kdht.client._rights import rights_of
-from kdht.client._seal import seal_of
-from kdht.client._session import Session
 from kdht.client._set_watch import SetWatch
 from kdht.client._steps import WINDOW, Flight, Many, Steps
 from kdht.client._watch import WatchExchange
@@ -81,38 +78,33 @@ class Client:
         self._arguments: dict[str, Any] = {
             "nodes": nodes, "timeout": timeout, "attempts": attempts, "direct": direct, "learn": learn, "token": token, "scope": scope,
         }  # fmt: skip
-        timeout, attempts = arguments.limits(timeout, attempts)
-        self._rights = rights_of(token, scope)
-        self._seal = seal_of(seal)
+        self._options = ClientOptions(
+            timeout,
+            attempts,
+            direct=direct,
+            spread_reads=spread_reads,
+            learn=learn,
+            token=token,
+            scope=scope,
+            seal=seal,
+        )
         infos = sockets.resolve(sockets.node_list(nodes))
         self._pid = os.getpid()
         self._selector = selectors.DefaultSelector()
         self._sockets = sockets.Sockets(
             infos, direct=direct, on_open=self._listen, on_close=self._selector.unregister
         )
-        self._session = Session(
-            len(self._sockets),
-            timeout=timeout,
-            attempts=attempts,
-            rng=random.SystemRandom(),
-            unix_us=sockets.unix_us,
-            rights=self._rights,
-            node_name=self._sockets.node_name,
-            direct=direct,
-            spread=spread_reads,
-            seal=self._seal,
-            on_learnt=self._sockets.place if learn else None,
-        )
+        self._session = self._options.session(self._sockets)
         self._pump = Pump(self._sockets, self._session, time.monotonic)
 
     @property
     def max_value(self) -> int:
         """Bytes that one `put` takes: fewer with a token or a seal, and 8 fewer with a condition."""
-        return shared.MAX_VALUE - self._rights.proof_size - self._seal.overhead
+        return self._options.max_value
 
     def key_of(self, name: Key) -> bytes:
         """The 20 bytes that the cluster knows a name by: its hash, in this client's scope."""
-        return self._rights.key_of(arguments.hash_of(arguments.name_of(name)))
+        return self._options.key_of(name)
 
     def get(self, key: Key, *, max_value: int = shared.MAX_VALUE, quorum: bool = False) -> bytes:
         """The value of a key. Raises NotFound, ValueTooLarge if it has more than `max_value` bytes.
@@ -173,7 +165,7 @@ class Client:
         """
         data = arguments.whole(source)
         upload = os.urandom(UPLOAD_ID_LEN)
-        chunk_size = CHUNK_SIZE - self._rights.proof_size - self._seal.overhead
+        chunk_size = self._options.chunk_size
         return self._run(large.put(key, data, ttl, progress, time.time(), upload, chunk_size))
 
     def get_large(self, key: Key, *, progress: Progress = large.no_progress) -> bytes:
@@ -243,7 +235,7 @@ class Client:
         crash it ends with its TTL, at all nodes in the same second. A member is known by its payload, or by `member`: to announce
         again under the same one changes its payload. Members of another token are never touched.
         """
-        self._seal.fitted(sets.announce_call(name, payload, ttl, member))  # raises for what is wrong
+        self._options.fitted(sets.announce_call(name, payload, ttl, member))  # raises for what is wrong
         own = Client(**self._arguments)
         try:
             return Announcement(
@@ -290,7 +282,7 @@ class Client:
         Quick changes may be told as one; the last one is always told, at most a third of `lease` seconds (at most 60) later. A
         renewal is no change. For the rest it is as `watch`.
         """
-        self._seal.fitted(sets.members_call(name, FIRST, quorum=False))  # raises for what is wrong
+        self._options.fitted(sets.members_call(name, FIRST, quorum=False))  # raises for what is wrong
         return self._watch(sets.watch_call(name, lease), lease, SetWatch)
 
     def close(self) -> None:

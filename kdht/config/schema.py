@@ -59,7 +59,8 @@ class NodeSection(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True)
         Meta(
             max_length=64,
             description="Other nodes to join the cluster through; empty for the first node. Names are "
-            "resolved at start.",
+            "resolved at start, and again while the node knows nobody. A name _kdht._udp.DOMAIN stands for its SRV records: "
+            "hosts with ports.",
             examples=[["10.0.0.2", "10.0.0.3"]],
         ),
     ] = []

@@ -61,6 +61,20 @@ class Settings:
         """The sender, in one family, of what this node forwards."""
         return next((each for each in self.unicast if each.is_ipv4 == ipv4), None)
 
+    def core_fields(self, own: Sequence[Address]) -> dict[str, Any]:
+        """What every core of this node is configured with, as `Core.configure` takes it; `own`: its addresses."""
+        source4, source6 = self.usual(ipv4=True), self.usual(ipv4=False)
+        return {
+            "port": self.address.port,
+            "own": [address.ip for address in own],
+            "source4": source4.ip if source4 else None,
+            "source6": source6.ip if source6 else None,
+            "keys": [(key.epoch, key.tag) for key in self.keys],
+            "cookie_key": self.keys[0].cookie,
+            "cookies": self.config.node.cookies,
+            "window": self.config.node.replay_window,
+        }
+
 
 def resolve(config: Config) -> Settings:
     """Read the key files and settle the addresses. Raises ConfigError."""

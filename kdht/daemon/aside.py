@@ -29,6 +29,8 @@ from kdht.times import UnixTime
 log = logging.getLogger(__name__)
 
 BATCH = 64
+# A quorum read may fail for a moment. A record that is taken for lost without need only ends in a file for the
+# operator.
 TRIES = 3
 READ_SECONDS = 5.0
 """Time limit of a quorum read. The read itself ends long before."""
@@ -49,6 +51,7 @@ class AsideRecords:
         """Set the records aside where the node was away too long. Must run before the store is opened. Raises StorageError."""
         last = data.caught_up_at()
         if last is not None and now - last > tombstone_ttl and (data.records / "CURRENT").exists():
+            # A rename, so that a crash leaves either all records in the store or none.
             data.doubt_records(now)
             hours = round((now - last) / 3600, 1)
             log.warning(
@@ -80,6 +83,7 @@ class AsideRecords:
             await asyncio.to_thread(self._sort_out, ClusterRecords(repair, coordinator, store))
         else:
             return
+        # Only after the step has ended: if it raises, the next one begins again with what is left.
         self._doubted = []
         repair.trust_own()
 
@@ -123,6 +127,7 @@ class ClusterRecords:
     def lack(self, records: Records) -> list[tuple[bytes, StoredRecord]]:
         """Records without a copy elsewhere in this version or a newer one."""
         now = UnixTime(time.time())
+        # The own store first: most records came back by repair, and cost no question to others.
         own = self._store.get_many([key for key, _ in records], now)
         return [
             (key, record)
@@ -154,6 +159,7 @@ class ClusterRecords:
 
 def _lacking(path: Path, others: ClusterRecords) -> Iterator[dict[str, object]]:
     for batch in _batches(path):
+        # A deletion that all others have forgotten is no loss.
         values = [(key, record) for key, record in batch if not record.deleted]
         for key, record in others.lack(values):
             yield exported.plain(key, record)

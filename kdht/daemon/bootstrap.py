@@ -16,6 +16,7 @@ from typing import NamedTuple, TypeVar
 
 from kdht.config.settings import Settings, other_version
 from kdht.config.values import HostPort
+from kdht.daemon import srv
 from kdht.daemon.datadir import DataDir
 from kdht.daemon.driver import Driver
 from kdht.wire import Address, Contact
@@ -78,6 +79,7 @@ async def _stay(settings: Settings, driver: Driver, found: BootstrapAddresses) -
     delay = ALONE_SECONDS
     while True:
         await asyncio.sleep(delay)
+        # A node that stands aside knows nobody on purpose.
         if driver.contacts() or driver.aside:
             delay = ALONE_SECONDS
             continue
@@ -172,6 +174,13 @@ def resolve_bootstrap(settings: Settings) -> BootstrapAddresses:
 
 
 def _lookup(name: HostPort) -> list[Address]:
+    """All addresses of a host, or of the hosts that a service's records name."""
+    if srv.is_service(name):
+        return [address for target in srv.targets(name) for address in _lookup_host(target)]
+    return _lookup_host(name)
+
+
+def _lookup_host(name: HostPort) -> list[Address]:
     try:
         answers = socket.getaddrinfo(name.host, name.port, type=socket.SOCK_DGRAM)
     except (OSError, UnicodeError):

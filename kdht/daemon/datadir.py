@@ -57,12 +57,14 @@ class DataDir:
         """
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # Before the first file is opened.
             _refuse_links(path)
             lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise _unusable(path, error) from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Only with the lock: before, the number in it is that of the running daemon.
             os.ftruncate(lock, 0)
             os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
         except BlockingIOError:
@@ -79,6 +81,7 @@ class DataDir:
 
     def close(self) -> None:
         """Release the lock. May be called again."""
+        # The file stays: removing it would let two daemons lock two files of one name.
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
@@ -143,6 +146,8 @@ class DataDir:
     def doubt_records(self, now: UnixTime) -> None:
         """Move all records out of the store's directory. Raises StorageError."""
         try:
+            # First the records: after a crash between the two lines the next start finds no records, and
+            # nothing to doubt.
             self.records.rename(self.path / f"doubted-{int(now)}")
             (self.path / "caught_up").unlink(missing_ok=True)
         except OSError as error:

@@ -105,6 +105,7 @@ class Datapaths:
             if old:
                 old.stop()
             if new:
+                # After the old path has stopped: with both in place a check could take the wrong one.
                 self._checker = PathChecker(new, self._publisher.core, self._node_id, self._usual())
                 self._checker.start()
         fields = {"interfaces": ",".join(new.status()["interfaces"])} if new else {}  # type: ignore[arg-type]

@@ -226,6 +226,7 @@ class Driver:
 
     def _now(self) -> SteadyTime:
         now = SteadyTime(self._loop.time())
+        # At each call: the wall clock may be stepped at any time, and message times have to follow it.
         self._node.unix_offset = time.time() - now
         return now
 
@@ -238,6 +239,7 @@ class Driver:
 
     def _follow_up(self) -> None:
         """Send the node's datagrams and process its events. Required after each call to the node."""
+        # Datagrams before events: what an event leads to may send more.
         outgoing = self._node.datagrams_to_send()
         if outgoing:
             self._send(outgoing)

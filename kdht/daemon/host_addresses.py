@@ -23,10 +23,7 @@ def settled(settings: Settings) -> Settings:
     node = settings.config.node
     if not node.advertise:
         return settings
-    try:
-        here = [Address.of(host, settings.address.port) for host in local_addresses.hosts()]
-    except OSError as error:
-        raise ConfigError(f"the addresses of this host cannot be listed: {error.strerror}") from error
+    here = _here(settings)
     advertised = [ip.at(settings.address.port) for ip in node.advertise]
     absent = [address.host for address in advertised if address not in here]
     if absent and not node.freebind:
@@ -34,6 +31,23 @@ def settled(settings: Settings) -> Settings:
             f"node.advertise has {', '.join(absent)}, which no interface of this host has: advertise an address of this host. "
             "A node cannot work behind address translation. For an address that comes later, set node.freebind"
         )
+    return _with_others(settings, here)
+
+
+def followed(settings: Settings) -> Settings:
+    """The same a while later: addresses come and go, such as one that VRRP moves from host to host. Raises ConfigError."""
+    return _with_others(settings, _here(settings)) if settings.config.node.advertise else settings
+
+
+def _here(settings: Settings) -> list[Address]:
+    try:
+        return [Address.of(host, settings.address.port) for host in local_addresses.hosts()]
+    except OSError as error:
+        raise ConfigError(f"the addresses of this host cannot be listed: {error.strerror}") from error
+
+
+def _with_others(settings: Settings, here: list[Address]) -> Settings:
+    # The core's table of own addresses is small, because each packet is compared with all of them.
     room = MAX_OWN - len(settings.own)
     return replace(settings, also=tuple(_others(settings, here))[:room])
 

@@ -28,7 +28,9 @@ from kdht.wire._shared import ID_LEN
 
 log = logging.getLogger(__name__)
 
+# The transport of the node gets the same lane later. By then this one has stopped.
 LANE = 1
+# A host that boots may be ready before its resolver. A random place is better than no node.
 RESOLVE_SECONDS = 10.0
 """A newcomer waits so long for the bootstrap names to resolve."""
 RESOLVE_AGAIN = 0.5
@@ -68,6 +70,7 @@ async def _choose(settings: Settings, data: DataDir) -> ChosenId:
         return ChosenId(wanted.id, "node.id names it")
     if wanted == "random":
         return ChosenId(secrets.token_bytes(ID_LEN), "by chance: node.id is random")
+    # A node that moves knows its cluster, even if no name resolves just now.
     former = [contact.address for contact in data.load_contacts()]
     return await _ask(settings, [*await _bootstrap(settings), *former])
 
@@ -103,18 +106,8 @@ async def _ask(settings: Settings, seeds: Sequence[Address]) -> ChosenId:
 def _core(settings: Settings) -> Core:
     """A core for verdicts on answers. All other messages end here and are ignored."""
     core = Core()
-    source4, source6 = settings.usual(ipv4=True), settings.usual(ipv4=False)
-    core.configure(
-        self_id=UNKNOWN_ID,
-        port=settings.address.port,
-        own=[address.ip for address in settings.unicast],
-        source4=source4.ip if source4 else None,
-        source6=source6.ip if source6 else None,
-        keys=[(key.epoch, key.tag) for key in settings.keys],
-        cookie_key=settings.keys[0].cookie,
-        cookies=settings.config.node.cookies,
-        window=settings.config.node.replay_window,
-    )
+    # Unicast only: an anycast address is for nodes that serve.
+    core.configure(self_id=UNKNOWN_ID, **settings.core_fields(settings.unicast))
     return core
 
 

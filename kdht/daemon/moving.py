@@ -25,6 +25,7 @@ from kdht.node.place.shares import depths
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 0.1
+# Five seconds. A node that leaves without a word is probed by all others until they take it for dead.
 GOODBYE_LOOKS = 50
 """After the handoff, wait for the LEAVE messages to go out: so many looks at most."""
 
@@ -91,6 +92,7 @@ class Moves:
             if not parts.driver.status()["notices"]:
                 break
             await asyncio.sleep(LOOK_SECONDS)
+        # Only now: until the last record is given away, a crash must bring the node back under its old ID.
         self._data.forget_node_id()
         self.has_left = True
         self._again()
@@ -102,6 +104,7 @@ async def _must_help(parts: Parts) -> None:
     ids = sorted(int.from_bytes(contact.id, "big") for contact in nodes)
     found = depths(ids)
     own, most = found[ids.index(int.from_bytes(parts.contact.id, "big"))], min(found)
+    # With a difference of one branch, the move would only swap two shares.
     if own < most + 2:
         raise KdhtError(
             f"this node owns 1/{1 << own} of all keys, and elsewhere it would own 1/{2 << most}: "

@@ -44,6 +44,7 @@ class Timings:
     def at_once(self, reads: int, begun: float) -> None:
         """A batch that began at `begun` (perf_counter) is answered. All its reads count as slow as the last one."""
         if reads:
+            # One look at the clock for the batch. The figure is an upper bound for all but the last read.
             self.requests[Op.GET].observe(time.perf_counter() - begun, reads)
 
     def late(self, op: int, arrived: UnixTime) -> None:

@@ -84,8 +84,10 @@ def build(
     """
     contact = Contact(node_id, *settings.address)
     timings = Timings()
+    # Before the store is opened, because records may have to leave its directory.
     aside = AsideRecords.prepare(data, settings.config.replication.tombstone_ttl, UnixTime(time.time()))
     store = _store(settings, data, timings)
+    # Registered first, so that it is closed last: the writer and the transport use it until they have ended.
     undo.callback(store.close)
     core = Core()
     publisher = Publisher(core)
@@ -212,6 +214,7 @@ def _no_cache() -> None:
 
 def _dropping(store: Store, cache: RecordCache | None) -> Drop:
     """Drops records on another thread, because it waits for the disk."""
+    # Asked here and not in `drop`, which any thread may call.
     loop = asyncio.get_running_loop()
 
     def drop(records: Sequence[tuple[bytes, int]], dropped: Dropped) -> None:
@@ -254,19 +257,10 @@ def set_access(parts: Parts, policy: AccessPolicy, now: UnixTime) -> None:
 
 def configure(publisher: Publisher, node_id: bytes, settings: Settings) -> None:
     """Publish this node's settings to the datapaths."""
-    node = settings.config.node
-    source4, source6 = settings.usual(ipv4=True), settings.usual(ipv4=False)
     publisher.configure(
         self_id=node_id,
-        port=settings.address.port,
-        own=[address.ip for address in (*settings.own, *settings.also)],
-        source4=source4.ip if source4 else None,
-        source6=source6.ip if source6 else None,
-        keys=[(key.epoch, key.tag) for key in settings.keys],
-        cookie_key=settings.keys[0].cookie,
-        cookies=node.cookies,
-        window=node.replay_window,
-        hop_limit=node.hop_limit,
+        **settings.core_fields((*settings.own, *settings.also)),
+        hop_limit=settings.config.node.hop_limit,
         write_cookie=settings.write_cookie,
         prefixes=settings.senders.prefixes(),
     )

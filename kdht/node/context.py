@@ -1,7 +1,7 @@
 """The state that the parts of one node share, and the few rules that all of them need."""
 
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from random import Random
 
 from kdht.faults import Faults
@@ -34,10 +34,18 @@ _MULTICAST_6 = 0xFF
 
 
 class NodeContext:
-    """The table, timers, requests and counters of one node. `own`: its addresses."""
+    """The table, timers, requests and counters of one node. `own`: its addresses. `transmit` and `missed`: as in Rpcs."""
 
     def __init__(
-        self, contact: Contact, own: Sequence[Address], table: Table, options: Options, rng: Random
+        self,
+        contact: Contact,
+        own: Sequence[Address],
+        table: Table,
+        options: Options,
+        rng: Random,
+        *,
+        transmit: Callable[[Rpc, SteadyTime], None],
+        missed: Callable[[Rpc, SteadyTime], None],
     ) -> None:
         self.contact = contact
         self.id = contact.id
@@ -53,8 +61,7 @@ class NodeContext:
         self.readiness = Readiness(self.events)
         self.unix_offset = 0.0
         """Steady time plus this is Unix time."""
-        self.rpcs: Rpcs
-        """Set by the Node, which sends."""
+        self.rpcs = Rpcs(options, rng, self.timers, self.counters, transmit, missed)
         # Reversed, so that the first address of each IP version is the one that stays.
         self._source = {address.is_ipv4: address for address in reversed(own)}
 

@@ -43,8 +43,7 @@ from kdht.node.readiness import LEAVING, Readiness
 from kdht.node.refresh import Refresher
 from kdht.node.repair import Keeping, Repair
 from kdht.node.repair.repair import OPS as REPAIR_OPS
-from kdht.node.rpc import Mismatch, Rpc, Rpcs
-from kdht.node.search import Searches
+from kdht.node.rpc import Mismatch, Rpc
 from kdht.node.suspicion import Suspicion
 from kdht.node.table import Publish, Table
 from kdht.node.table_contact import TableContact
@@ -88,7 +87,16 @@ class Node:
             replacements=options.replacements,
             replicas=options.replicas,
         )
-        self._context = context = NodeContext(contact, own or (contact.address,), self.table, options, rng)
+        # The outbox needs the context, and the context's requests the outbox. Nothing is sent before both are made.
+        self._context = context = NodeContext(
+            contact,
+            own or (contact.address,),
+            self.table,
+            options,
+            rng,
+            transmit=lambda rpc, now: self._outbox.request(rpc, now),
+            missed=self._missed,
+        )
         self.counters = context.counters
         self.census = Census(self.table, options.replicas, cluster)
         """How many nodes there are."""
@@ -96,13 +104,12 @@ class Node:
         # A rate of their own, so that answers to a flood of questions delay no probe.
         self._notices = Notices(context, outbox)
         self._reply_budget = TokenBucket(options.reply_rate)
-        context.rpcs = Rpcs(options, rng, context.timers, context.counters, outbox.request, self._missed)
         self._prober = Prober(context)
         self._schedule = ProbeSchedule(context, self._prober)
         self._suspicion = Suspicion(context, self._prober, self._schedule, self._notices, self._fell_silent)
         self._verifier = Verifier(context, self._prober)
         self._refresher = Refresher(context)
-        self._searches = self._refresher.searches = Searches(context, self._refresher.looked)
+        self._searches = self._refresher.searches
         self._joiner = Joiner(context, self._searches, self._refresher, cluster)
         self._claims = Claims(self.table)
         self._forgetting = Forgetting(context, self.census)

@@ -36,8 +36,8 @@ class Refresher:
         self._repairs: set[int] = set()
         self._alarm: Alarm | None = None
         self._widening: Alarm | None = None
-        self.searches: Searches
-        """Set by the Node, because lookups and refreshes need each other."""
+        self.searches = Searches(context, self.looked)
+        """All lookups of the node: one for whatever reason counts as a refresh of its bucket."""
 
     def start(self, now: SteadyTime) -> None:
         """Begin, unless that was done already."""

@@ -20,6 +20,8 @@ class Address(NamedTuple):
     def of(cls, host: str, port: int) -> "Address":
         """From a numeric host. Raises ValueError for a name."""
         address = ip_address(host)
+        # One form for both IP versions: a header has one field for an address, and a comparison of bytes is one
+        # of addresses.
         packed = MAPPED + address.packed if isinstance(address, IPv4Address) else address.packed
         return cls(packed, port)
 
@@ -56,6 +58,7 @@ def split_port(text: str, default: int = shared.PORT) -> tuple[str, int]:
         if not host.endswith("]"):
             raise ValueError("a bracket is not closed")
         host = host[1:-1]
+    # More than one colon without brackets is an IPv6 address, whose last group is no port.
     elif not colon or ":" in host:
         host, colon, port = text, "", ""
     if not host:

@@ -87,6 +87,7 @@ def parse_write(body: Buffer) -> tuple[Record, int | None]:
     """
     record = Record.parse(body)
     if record.flags & KINDS:
+        # Its version is not the client's choice, so the bytes in its place mean something else.
         return _certified_write(record)
     if not record.flags & _IF_VERSION:
         return record, None
@@ -117,6 +118,7 @@ def _certified_write(record: Record) -> tuple[Record, int | None]:
     if len(value) < EXTRA.size:
         raise BadPacket("TRUNCATED", f"{len(value)} bytes behind the head of a signed record")
     (seq,) = EXTRA.unpack_from(value)
+    # A greater seq would overflow into the bit that marks such versions.
     if seq > MAX_SEQ or (version and not flags & _IF_VERSION):
         raise BadPacket("BAD_LENGTH", f"a signed record with seq {seq} and the condition {version}")
     stored = Record(CERTIFIED + seq, ttl, flags & ~_IF_VERSION, value[EXTRA.size :])
@@ -161,6 +163,7 @@ def parse_promise(body: Buffer) -> tuple[int, int, bool]:
     if len(body) < PROMISE.size:
         raise BadPacket("BAD_LENGTH", f"a PROMISE of {len(body)} bytes")
     version, nonce = PROMISE.unpack_from(body)
+    # Every version is above 0, so such a promise would protect nothing.
     if not version:
         raise BadPacket("BAD_LENGTH", "a PROMISE without a version")
     is_certified = version & CERTIFIED and len(rest) >= FLAGS.size
@@ -184,6 +187,7 @@ def pack_contacts(contacts: Iterable[Contact]) -> bytes:
 
 def parse_contacts(body: Buffer) -> list[Contact]:
     """The contacts in an untrusted body that holds nothing else. Raises BadPacket."""
+    # Whole contacts alone: a rest would be an answer of another version, or a lie.
     if len(body) % CONTACT.size:
         raise BadPacket("BAD_LENGTH", f"contacts in {len(body)} bytes")
     if len(body) > shared.MAX_BODY:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from kdht.errors import ConfigError
 from kdht.wire import _shared as shared
 
+# As long as the keys that are derived from it. A shorter one could be guessed from a captured tag.
 MIN_SECRET = 16
 
 
@@ -61,6 +62,7 @@ def _check(what: str, epoch: int, secret: bytes) -> None:
 
 
 def _derived(secret: bytes, use: bytes) -> bytes:
+    # SHA-256 first, because BLAKE2b takes keys of 64 bytes at most, and a secret may be longer.
     return hashlib.blake2b(hashlib.sha256(secret).digest(), digest_size=16, person=use).digest()
 
 

@@ -10,8 +10,11 @@ MAX_TTL = 2**32 - 1
 """Seconds."""
 MAX_WIRE_EXPIRY = 2**32 - 1
 """Unix seconds: the last expiry that nodes tell each other."""
+# Renewed three times in that time, so a client that died gets at most a minute of notifications.
 MAX_LEASE = 60
 """Seconds that one WATCH lasts at most."""
+# A host without NTP drifts by seconds a week. A minute leaves room for that, and bounds how long a lie about
+# the time can hold up a key.
 MAX_CLOCK_ERROR = 60_000_000
 """Microseconds that a client's version, or the time in its proof, may be off its node's clock, and that a node's versions may
 be ahead of it."""

@@ -45,6 +45,7 @@ _UNKNOWN_FLAGS = 0xFF ^ shared.KNOWN_FLAGS
 _OPS = {int(op): op for op in Op}
 STATUS_OF = {int(status): status for status in Status}
 """By the status byte of a reply."""
+# All of them, made once: a call of Flag for each message would cost more than the rest of `parse`.
 _FLAGS = {flags: Flag(flags) for flags in range(256) if not flags & _UNKNOWN_FLAGS}
 _REPLY = int(Flag.REPLY)
 _OF_REQUESTS = shared.REQUEST_FLAGS
@@ -137,6 +138,7 @@ def check_form(data: Buffer) -> None:
         raise BadPacket("BAD_VERSION", str(data[OFFSET["version"]]))
     at = OFFSET["body_len"]
     body_len = data[at] << 8 | data[at + 1]
+    # Both numbers: either may be the wrong one, and the core calls both the same.
     if max(length - shared.HEADER_LEN, body_len) > shared.MAX_BODY:
         raise BadPacket("TOO_LONG", f"{length} bytes")
     if shared.HEADER_LEN + body_len != length:
@@ -159,6 +161,7 @@ def parse(data: Buffer) -> Message:
     (_, _, op, flags, hops, request_id, key, attempt, status, _, time, epoch, _, client_port,
      client_ip, entry_ip, entry_port, max_reply, _, cookie, body_tag, header_tag) = HEADER.unpack_from(data)  # fmt: skip
     known_status = STATUS_OF.get(status)
+    # Also in requests, where it is 0: a node of another version must not be misread.
     if known_status is None:
         raise BadPacket("BAD_FLAGS", f"status {status}")
     return Message(

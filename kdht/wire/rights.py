@@ -110,6 +110,8 @@ class Token(NamedTuple):
     def text(self) -> str:
         """57 characters, for KDHT_TOKEN or a file."""
         grant = self.grant.pack()
+        # Without the kind and the reserved byte: the prefix says the kind. A shorter text is easier to hand
+        # over.
         return PREFIX + base64.urlsafe_b64encode(grant[1:3] + grant[4:] + self.key).decode().rstrip("=")
 
     @classmethod
@@ -190,6 +192,8 @@ def open_token(scope: str) -> Token:
 
 def proof_mac(key: bytes, op: int, request_key: bytes, body: Buffer, claims: bytes) -> bytes:
     """12 bytes under a token's key. `body`: without its proof. `claims`: the proof without its MAC."""
+    # The op and the key of the request first: a captured proof must not serve for another operation or another
+    # key.
     mac = blake2b(bytes((op,)), digest_size=shared.PROOF_MAC_LEN, key=key, person=PROOF_PERSON)
     mac.update(request_key)
     mac.update(body)
@@ -210,6 +214,7 @@ def split_proof(body: Buffer) -> tuple[Buffer, Proof]:
     at = len(body) - PROOF.size
     if at < 0:
         raise BadPacket("TRUNCATED", f"a proof in {len(body)} bytes")
+    # At the end of the body, so that every op has it at the same place, whatever is before it.
     return body[:at], Proof(*PROOF.unpack_from(body, at))
 
 

@@ -30,6 +30,7 @@ def seal(message: bytearray, key: ClusterSecret, now: int) -> None:
 
     `now`: Unix seconds. `key`: the secret of the epoch to seal with.
     """
+    # All fields before the tags: each of them is covered.
     message[OFFSET["flags"]] |= Flag.FORWARDED
     message[_EPOCH] = key.epoch
     _TIME.pack_into(message, OFFSET["time"], now & 0xFFFFFFFF)
@@ -51,6 +52,7 @@ def verify(data: Buffer, keys: Sequence[ClusterSecret], now: int, window: int = 
     if _TAG.unpack_from(data, OFFSET["header_tag"])[0] != header_tag(data, key):
         raise BadPacket("BAD_TAG")
     time = _TIME.unpack_from(data, OFFSET["time"])[0]
+    # Modulo 2^32, as in the core: the seconds wrap in 2106.
     if min((now - time) % 2**32, (time - now) % 2**32) > window:
         raise BadPacket("STALE", f"{now - time} s old")
     if data[OFFSET["hops"]] == 0:
@@ -67,9 +69,11 @@ def make_cookie(cookie_key: bytes, client_ip: bytes, now: int) -> int:
 def valid_cookie(cookie: int, cookie_key: bytes, client_ip: bytes, now: int) -> bool:
     """Whether a cookie is of this time slot, the one before or the one after. 0 is not a cookie."""
     slot = now >> shared.COOKIE_SLOT_BITS
+    # The next slot too: clocks of nodes differ, and any of them may have made the cookie.
     slots = range(max(slot - 1, 0), slot + 2)
     return cookie != 0 and any(cookie == _cookie_of_slot(cookie_key, client_ip, s) for s in slots)
 
 
 def _cookie_of_slot(cookie_key: bytes, client_ip: bytes, slot: int) -> int:
+    # 0 in the field means that there is no cookie.
     return siphash(cookie_key, client_ip + slot.to_bytes(8, "big")) or 1

@@ -15,7 +15,7 @@ from daemons import DevNode, free_port
 
 from kdht.cli import top
 from kdht.cli.bench import latencies
-from kdht.cli.cluster import cluster, compare, difference
+from kdht.cli.cluster import NodeSeen, cluster, compare, difference
 from kdht.errors import Disagreement
 from kdht.lab.wait import wait_until
 from kdht.program import control_client
@@ -247,9 +247,9 @@ def test_cluster_lists_silent_nodes(look):
 
 def test_cluster_lists_nodes_that_disagree_on_an_owner():
     answers = {"a": {"k": "1", "l": "2"}, "b": {"k": "1", "l": "2"}, "c": {"k": "1", "l": "3"}}
-    seen: list[dict[str, Any]] = [{"address": address} for address in answers]
+    seen = [NodeSeen(id=address, address=address) for address in answers]
     compare(seen, answers, ["k", "l"])
-    assert difference({"nodes": seen}).startswith("c named other owners than most: ")
+    assert difference(seen).startswith("c named other owners than most: ")
 
 
 def test_bench_with_direct_answers(ctl):

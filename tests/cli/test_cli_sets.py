@@ -108,12 +108,13 @@ def test_watch_prints_who_comes_and_goes(ctl, node):
         client.announce_once("followed", b"a", member="one")
         assert watching.stdout is not None
         first = json.loads(watching.stdout.readline())
-        assert (first["change"], first["payload"]) == ("joined", "a")
+        assert (first["change"], first["member"]["payload"]) == ("joined", "a")
         client.announce_once("followed", b"b", member="one")
         assert json.loads(watching.stdout.readline())["change"] == "changed"
         client.withdraw("followed", member="one")
         last = json.loads(watching.stdout.readline())
-        assert (last["change"], last["payload"], last["id"]) == ("left", "b", first["id"])
+        assert (last["change"], last["member"]["payload"]) == ("left", "b")
+        assert last["member"]["id"] == first["member"]["id"]
     assert ended(watching) == (0, "")
 
 

@@ -9,7 +9,6 @@ import sys
 from fractions import Fraction
 
 import pytest
-from both_clients import BOTH
 from paths import ROOT
 from scripted_store import ScriptedStore
 
@@ -31,11 +30,6 @@ FORMS = {
     "backwards": (memoryview(PLAIN)[::-1], PLAIN[::-1]),
     "two dimensions": (memoryview(PLAIN).cast("B", (20, 20)), PLAIN),
 }
-
-
-@pytest.fixture(params=BOTH.values(), ids=BOTH)
-def ask(request):
-    return request.param
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -1,30 +1,21 @@
 """Signed and immutable values through both clients: written, read, and checked whatever nodes say."""
 
 import pytest
-from both_clients import BOTH
 from scripted_node import ScriptedNode, refusal, reply_to
 from scripted_store import ScriptedStore
 from signing import KEY, PLAIN, SEED, forgeries, signed
 
 from kdht import Client
-from kdht.client import NO_VALUE, SigningKey, _nodes
+from kdht.client import NO_VALUE, SigningKey
 from kdht.errors import Conflict, NotFound, RequestError, Unconfirmed, ValueTooLarge
 from kdht.wire import Record, hash_key
 from kdht.wire._shared import Op, Status
 from kdht.wire.certified import CERTIFIED, IMMUTABLE, check_certified, immutable_key, signed_key
 
+pytestmark = pytest.mark.usefixtures("short_waits")
+
 PEN = SigningKey(SEED)
 PUBLIC = signed().public_key
-
-
-@pytest.fixture(params=BOTH.values(), ids=BOTH)
-def ask(request):
-    return request.param
-
-
-@pytest.fixture(autouse=True)
-def short_waits(monkeypatch):
-    monkeypatch.setattr(_nodes, "START_RTO", 0.02)
 
 
 # --- Writing and reading

@@ -1,26 +1,14 @@
 """Conditional writes through both clients, and what becomes of them when answers are lost."""
 
 import pytest
-from both_clients import BOTH
 from scripted_node import drop, refuse
 from scripted_store import ScriptedStore
 
-from kdht.client import _nodes
 from kdht.errors import Conflict, RequestError, RequestTimeout, Unconfirmed
 from kdht.wire import Record, hash_key
 from kdht.wire._shared import Op, Status
 
 KEY = hash_key("k")
-
-
-@pytest.fixture(params=BOTH.values(), ids=BOTH)
-def ask(request):
-    return request.param
-
-
-@pytest.fixture
-def short_waits(monkeypatch):
-    monkeypatch.setattr(_nodes, "START_RTO", 0.02)
 
 
 def losing_an_answer(op: Op) -> ScriptedStore:

@@ -8,7 +8,7 @@ import signal
 import time
 
 import pytest
-from both_clients import BOTH, blocking
+from both_clients import blocking
 from scripted_node import drop, refusal
 from scripted_store import ScriptedStore
 
@@ -34,11 +34,6 @@ from kdht.wire._shared import Op, Status
 VALUE = random.Random(5348).randbytes(20 * CHUNK_SIZE + 7)
 OTHER = random.Random(5349).randbytes(3 * CHUNK_SIZE)
 KEY = hash_key("big")
-
-
-@pytest.fixture(params=BOTH.values(), ids=BOTH)
-def ask(request):
-    return request.param
 
 
 def journal(store: ScriptedStore) -> list[Upload]:

@@ -1,33 +1,24 @@
 """Sealed values: nodes see nothing of them, and what they alter, swap or date anew does not open."""
 
 import pytest
-from both_clients import BOTH
 from scripted_node import reply_to
 from scripted_store import ScriptedStore
 
 from kdht import Client
-from kdht.client import SealKey, SigningKey, _nodes
+from kdht.client import SealKey, SigningKey
 from kdht.client._seal import MAGIC
 from kdht.errors import ConfigError, NotFound, RequestError, ValueTooLarge
 from kdht.wire import hash_key
 from kdht.wire._shared import MAX_VALUE, Op
 from kdht.wire.limits import SEAL_OVERHEAD
 
+pytestmark = pytest.mark.usefixtures("short_waits")
+
 SEAL = SealKey(bytes(range(32)))
 OTHER = SealKey(bytes(range(1, 33)))
 SEALED = {"seal": SEAL}
 KEY = hash_key("k")
 SECRET = b"nobody may see this"
-
-
-@pytest.fixture(params=BOTH.values(), ids=BOTH)
-def ask(request):
-    return request.param
-
-
-@pytest.fixture(autouse=True)
-def short_waits(monkeypatch):
-    monkeypatch.setattr(_nodes, "START_RTO", 0.02)
 
 
 def test_a_sealed_value_is_read_by_its_key_alone(ask):

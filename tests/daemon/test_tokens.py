@@ -369,7 +369,13 @@ def test_token_check_says_what_a_node_would(cluster):
     config = cluster.nodes[0].config
     made = tokens.token(rights=Right.READ).text
     told = json.loads(run([*KDHTCTL, "token", "check", made, "a", "--config", config, "--json"]).stdout)
-    assert told["may"] == {"read": "", "write": "right", "delete": "right", "watch": "right"}
+    assert told["may"] == {
+        "read": "",
+        "write": "right",
+        "delete": "right",
+        "watch": "right",
+        "announce": "right",
+    }
     stranger = tokens.token(secret="a secret of some other cluster").text
     done = run([*KDHTCTL, "token", "check", stranger, "a", "--config", config])
     assert done.returncode == 11

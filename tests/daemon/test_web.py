@@ -6,12 +6,12 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from daemons import KDHTCTL, DevNode, free_port, run
+from daemons import DevNode
 from pages import ask
+from web_nodes import web_nodes
 
 from kdht.config import dev
 from kdht.daemon.pages import web
-from kdht.lab.wait import wait_until
 from kdht.wire import hash_key
 
 HOSTS = ("127.60.2.1", "127.60.2.2", "127.60.2.3")
@@ -22,23 +22,8 @@ URL = f"http://{AT}"
 @pytest.fixture(scope="module")
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[DevNode]]:
     """Three; the first has the page, and the metrics at the same address."""
-    home = tmp_path_factory.mktemp("web")
-    port = free_port(*HOSTS)
-    first = f"{HOSTS[0]}:{port}"
-    options = [("--web", AT, "--metrics", AT), ("--bootstrap", first), ("--bootstrap", first)]
-    started = [
-        DevNode(home / host, f"{host}:{port}", *arguments)
-        for host, arguments in zip(HOSTS, options, strict=True)
-    ]
-    try:
-        for node in started:
-            node.wait_ready(2)
-        wait_until(lambda: all(node.call("status")["ready"] for node in started), "all to be ready")
-        assert run([*KDHTCTL, "put", "greeting", "hello", "--node", first]).returncode == 0
+    with web_nodes(tmp_path_factory.mktemp("web"), HOSTS, "--web", AT, "--metrics", AT) as started:
         yield started
-    finally:
-        for node in started:
-            node.close()
 
 
 def test_the_page_and_its_files_come_with_the_policy(nodes: list[DevNode]) -> None:

@@ -4,9 +4,10 @@ from collections.abc import Iterator
 
 import pytest
 from browser import browser
-from daemons import KDHTCTL, DevNode, free_port, run
+from daemons import KDHTCTL, DevNode, run
 from selenium.webdriver.chrome.webdriver import WebDriver
 from selenium.webdriver.common.by import By
+from web_nodes import web_nodes
 
 from kdht.lab.wait import wait_until
 
@@ -19,23 +20,8 @@ HOSTILE = "<img src=x onerror=document.title='taken'>"
 
 @pytest.fixture(scope="module")
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[DevNode]]:
-    home = tmp_path_factory.mktemp("nodes")
-    port = free_port(*HOSTS)
-    first = f"{HOSTS[0]}:{port}"
-    options = [("--web", f"{HOSTS[0]}:5380"), *[("--bootstrap", first)] * 3]
-    started = [
-        DevNode(home / host, f"{host}:{port}", *arguments)
-        for host, arguments in zip(HOSTS, options, strict=True)
-    ]
-    try:
-        for node in started:
-            node.wait_ready(3)
-        wait_until(lambda: all(node.call("status")["ready"] for node in started), "all to be ready")
-        assert run([*KDHTCTL, "put", "greeting", "hello", "--node", first]).returncode == 0
+    with web_nodes(tmp_path_factory.mktemp("nodes"), HOSTS, "--web", f"{HOSTS[0]}:5380") as started:
         yield started
-    finally:
-        for node in started:
-            node.close()
 
 
 @pytest.fixture(scope="module")

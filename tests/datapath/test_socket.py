@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 from chain import IDS, answer, configure, link, request
-from sockets import ANY, LOOPBACK, PATIENCE, Client, Start, closed_port, lonely, transports, wait_for
+from sockets import ANY, LOOPBACK, PATIENCE, Client, Start, closed_port, lonely, wait_for
 
 from kdht._routing import Core
 from kdht.datapath.base import Datagram, Handlers, Outgoing
@@ -18,19 +18,6 @@ from kdht.datapath.socket.transport import SocketTransport, _explain, _udp
 from kdht.errors import DatapathError
 from kdht.wire import Address, Contact, parse
 from kdht.wire._shared import MAX_BODY, MAX_DATAGRAM, Flag, Op, Reason
-
-
-@pytest.fixture
-def start() -> Iterator[Start]:
-    with transports() as starting:
-        yield starting
-
-
-@pytest.fixture
-def client() -> Iterator[Client]:
-    made = Client()
-    with made.sock:
-        yield made
 
 
 @pytest.fixture

@@ -2,11 +2,10 @@
 
 import threading
 import time
-from collections.abc import Iterator
 
 import pytest
 from chain import CLUSTER
-from sockets import LOOPBACK, Client, Start, lonely, transports, wait_for
+from sockets import LOOPBACK, Client, lonely, wait_for
 
 from kdht.datapath.base import Datagram
 from kdht.storage._cache import RecordCache
@@ -15,12 +14,6 @@ from kdht.wire._shared import Flag, Op
 
 HELD_UP = 1.2
 NOW_KEYS = [bytes([number]) * 20 for number in range(9)]
-
-
-@pytest.fixture
-def start() -> Iterator[Start]:
-    with transports() as started:
-        yield started
 
 
 class Slow:

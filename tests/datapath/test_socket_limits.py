@@ -4,12 +4,11 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
 from ipaddress import ip_network
 
 import pytest
 from chain import CLUSTER, IDS, configure, request
-from sockets import LOOPBACK, Client, Start, closed_port, lonely, transports, wait_for
+from sockets import LOOPBACK, Client, closed_port, lonely, wait_for
 
 from kdht.datapath.base import Datagram, Outgoing
 from kdht.datapath.rates import ClientRates
@@ -19,12 +18,6 @@ from kdht.wire._shared import COSTLY_WEIGHT, CROWD_FACTOR, Flag, Op, Status
 
 MANY = 60
 ROUTED = (Op.GET, Op.PUT, Op.DELETE, Op.TRACE, Op.QUORUM_GET, Op.WATCH)
-
-
-@pytest.fixture
-def start() -> Iterator[Start]:
-    with transports() as started:
-        yield started
 
 
 def cookie_of(client: Client) -> int:

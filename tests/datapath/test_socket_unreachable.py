@@ -1,29 +1,15 @@
 """The socket datapath and closed ports, on real loopback sockets: what ICMP says, and who is told of it."""
 
 import threading
-from collections.abc import Iterator
 
 import pytest
 from chain import CLUSTER, IDS, KEY, configure, link, request
-from sockets import LOOPBACK, PATIENCE, Client, Start, closed_port, lonely, transports, wait_for
+from sockets import LOOPBACK, PATIENCE, Client, closed_port, lonely, wait_for
 
 from kdht._routing import Core
 from kdht.datapath.base import Datagram, Outgoing
 from kdht.wire import OFFSET, Address, Contact, Message, parse, seal, verify
 from kdht.wire._shared import MAX_BODY, Flag, Op, Status
-
-
-@pytest.fixture
-def start() -> Iterator[Start]:
-    with transports() as starting:
-        yield starting
-
-
-@pytest.fixture
-def client() -> Iterator[Client]:
-    made = Client()
-    with made.sock:
-        yield made
 
 
 @pytest.mark.parametrize("family", [4, 6])

@@ -65,6 +65,7 @@ QUEUE: list[tuple[str, dict[str, Any]]] = [
     ("the queue's workers run", with_first(datapaths={"socket": "up", "nfqueue": "degraded"})),
     ("the queue re-addressed, no socket did", with_first(socket=BUSY_SOCKET)),
     ("nft saw each of them leave", with_first(nft={"clients": 10, "forwarded": 9})),
+    ("nft saw each of them leave", with_first(nft={"clients": 10, "forwarded": 11})),
 ]
 PROGRAM: list[tuple[str, dict[str, Any]]] = [
     ("no datagram was lost", {"answered": ASKED - 1}),

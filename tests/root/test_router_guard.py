@@ -1,7 +1,6 @@
 """A two-homed host that was no router does not become one, although forwarding is on for our packets.
 
-left eth1 10.31.0.2, fd31::2 --- eth1 node eth2 --- eth2 right 10.32.0.2, fd32::2
-                        10.31.0.1, fd31::1   10.32.0.1, fd32::1
+`two_homed` draws the hosts.
 """
 
 import socket
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 from chain import IDS, request
 from nfq import Node, arrived, echo_through, udp
+from two_homed import LEFT, NODE, RIGHT, two_homed
 
 from kdht.datapath.host.ruleset import MARK
 from kdht.datapath.host.sysctl import Sysctls
@@ -22,23 +22,12 @@ from kdht.wire._shared import PORT
 
 pytestmark = pytest.mark.root
 
-LEFT, RIGHT = {4: "10.31.0.2", 6: "fd31::2"}, {4: "10.32.0.2", 6: "fd32::2"}
-NODE = {4: ("10.31.0.1", "10.32.0.1"), 6: ("fd31::1", "fd32::1")}
 ALL_NODES, ROUTER_ADVERTISEMENT = "ff02::1", 134
 
 
 @pytest.fixture
 def hosts(lab: Lab) -> dict[str, Host]:
-    hosts = {name: lab.host(name) for name in ("left", "node", "right")}
-    left, node, right = hosts.values()
-    lab.link(left, node, "eth1", addresses={
-        "left": ["10.31.0.2/24", "fd31::2/64"], "node": ["10.31.0.1/24", "fd31::1/64"]})  # fmt: skip
-    lab.link(right, node, "eth2", addresses={
-        "right": ["10.32.0.2/24", "fd32::2/64"], "node": ["10.32.0.1/24", "fd32::1/64"]})  # fmt: skip
-    for host, index in ((left, 0), (right, 1)):
-        for family in (4, 6):
-            host.run(["ip", f"-{family}", "route", "add", "default", "via", NODE[family][index]])
-    return hosts
+    return two_homed(lab)
 
 
 @pytest.fixture

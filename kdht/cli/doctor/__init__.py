@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from kdht.cli.doctor import firewall, host, kernel, links, node
-from kdht.cli.doctor.findings import Check, Finding, Subject, examined
+from kdht.cli.doctor.findings import Check, Examination, Finding, Subject, examined
 from kdht.cli.options import as_json, config_file, control_socket, emit, socket_given
 from kdht.errors import UNHEALTHY
 
@@ -31,13 +31,9 @@ def doctor(config_path: Path, socket_path: Path, quiet: bool, as_json: bool) -> 
     """
     findings = list(examine(examined(config_path, socket_path if socket_given() else None)))
     counted = Counter(each.state for each in findings)
-    data = {
-        "findings": [each._asdict() for each in findings if not quiet or each.state != "ok"],
-        "ok": counted["ok"],
-        "warnings": counted["warning"],
-        "failures": counted["failure"],
-    }
-    emit(data, as_json, "doctor.doctor")
+    shown = [each for each in findings if not quiet or each.state != "ok"]
+    examination = Examination(shown, counted["ok"], counted["warning"], counted["failure"])
+    emit(examination, as_json, "doctor.doctor")
     return UNHEALTHY if counted["failure"] else 0
 
 

@@ -4,7 +4,9 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, TypeAlias
+
+import msgspec
 
 from kdht.cli.options import default_socket
 from kdht.config import dev
@@ -18,13 +20,22 @@ from kdht.wire import Address, split_port
 State = Literal["ok", "warning", "failure"]
 
 
-class Finding(NamedTuple):
+class Finding(msgspec.Struct):
     """One line. `mend`: the command or the change that mends it, empty if nothing is wrong."""
 
     check: str
     state: State
     what: str
     mend: str = ""
+
+
+class Examination(msgspec.Struct):
+    """All findings, or those that are not ok, and how many there are of each state."""
+
+    findings: list[Finding]
+    ok: int
+    warnings: int
+    failures: int
 
 
 @dataclass(frozen=True, kw_only=True)

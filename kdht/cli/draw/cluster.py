@@ -3,41 +3,41 @@
 from rich.markup import escape
 from rich.table import Table
 
-from kdht.cli.cluster import Evenness
-from kdht.cli.report import Data, duration, terminal, uncut
+from kdht.cli.cluster import ClusterSeen, Evenness, NodeSeen
+from kdht.cli.report import duration, terminal, uncut
 from kdht.program.answers import Forgotten
 
 
-def cluster(data: Data) -> None:
+def cluster(data: ClusterSeen) -> None:
     """A line for each node."""
     drawn = Table("node", "address", "bucket", "round trip", "known for", "seen", "clock", "owns", "keeps", "agrees", "",
-                  title=f"{len(data['nodes'])} nodes as {data['node_id']} sees them", box=None,
+                  title=f"{len(data.nodes)} nodes as {data.node_id} sees them", box=None,
                   padding=(0, 2))  # fmt: skip
     for index in range(2, 10):
         drawn.columns[index].justify = "right"
-    for node in data["nodes"]:
+    for node in data.nodes:
         drawn.add_row(
-            node["id"],
-            node["address"],
-            "" if node["bucket"] is None else str(node["bucket"]),
-            "" if node["rtt_ms"] is None else f"{node['rtt_ms']:.2f} ms",
-            "" if node["age"] is None else duration(node["age"]),
-            "" if node["seen"] is None else duration(node["seen"]),
-            "" if node["clock"] is None else f"{node['clock']:+.0f} s",
-            _part(node["owns"]),
-            _part(node["keeps"]),
+            node.id,
+            node.address,
+            "" if node.bucket is None else str(node.bucket),
+            "" if node.rtt_ms is None else f"{node.rtt_ms:.2f} ms",
+            "" if node.age is None else duration(node.age),
+            "" if node.seen is None else duration(node.seen),
+            "" if node.clock is None else f"{node.clock:+.0f} s",
+            _part(node.owns),
+            _part(node.keeps),
             _agreement(node),
             escape(_note(node)),
         )
     console = terminal()
     console.print(uncut(drawn, "address", "agrees"))
-    for node in data["nodes"]:
-        if node["self"]:
+    for node in data.nodes:
+        if node.self and node.uptime is not None:
             console.print(
-                f"this node: {escape(node['address'])}, kdht {node['version']}, up {duration(node['uptime'])}, "
-                f"{node['records']:,} records"
+                f"this node: {escape(node.address)}, kdht {node.version}, up {duration(node.uptime)}, "
+                f"{node.records:,} records"
             )
-    console.print(_evenness(data["shares"], len(data["nodes"])))
+    console.print(_evenness(data.shares, len(data.nodes)))
     console.print("[dim]what the others do, and for how long, is theirs to tell: kdhtctl status there[/]")
 
 
@@ -61,19 +61,19 @@ def _evenness(shares: Evenness, nodes: int) -> str:
     return said
 
 
-def _agreement(node: Data) -> str:
-    if node["asked"] is None:
+def _agreement(node: NodeSeen) -> str:
+    if node.asked is None:
         return ""
-    if not node["answered"]:
+    if not node.answered:
         return "[red]silent[/]"
-    style = "green" if node["agrees"] == node["asked"] else "yellow"
-    return f"[{style}]{node['agrees']} of {node['asked']}[/]"
+    style = "green" if node.agrees == node.asked else "yellow"
+    return f"[{style}]{node.agrees} of {node.asked}[/]"
 
 
-def _note(node: Data) -> str:
-    if node["self"]:
+def _note(node: NodeSeen) -> str:
+    if node.self:
         return "this node"
-    return f"missed {node['failures']} replies" if node["failures"] else ""
+    return f"missed {node.failures} replies" if node.failures else ""
 
 
 def forgotten(data: Forgotten) -> None:

@@ -7,19 +7,20 @@ from typing import Any
 from rich.markup import escape
 
 from kdht.cli.report import Data, terminal
+from kdht.cli.results import ClientKey, ConfigChecked, ExampleConfig, Rotated, SecretMade
 
 
-def checked(data: Data) -> None:
+def checked(data: ConfigChecked) -> None:
     """All findings, then the errors."""
     console = terminal()
-    for line in data["findings"]:
+    for line in data.findings:
         console.print(escape(line))
-    for problem in data["problems"]:
-        console.print(f"[red]problem:[/] {escape(problem['error'])}")
-    for warning in data["warnings"]:
+    for problem in data.problems:
+        console.print(f"[red]problem:[/] {escape(problem.error)}")
+    for warning in data.warnings:
         console.print(f"[yellow]warning:[/] {escape(warning)}")
-    if not data["problems"]:
-        console.print(f"[green]{escape(data['config'])} can work here[/]")
+    if not data.problems:
+        console.print(f"[green]{escape(data.config)} can work here[/]")
 
 
 def toml(data: Data) -> None:
@@ -46,46 +47,44 @@ def _toml(value: Any) -> str:
     return json.dumps(value)
 
 
-def example(data: Data) -> None:
+def example(data: ExampleConfig) -> None:
     """The text as it is."""
-    sys.stdout.write(data["toml"])
+    sys.stdout.write(data.toml)
 
 
-def made_for_clients(data: Data) -> None:
+def made_for_clients(data: ClientKey) -> None:
     """A new key of a client."""
-    print(f"made {data['file']}, a key for {data['for']}: keep a copy, nobody can make it again")
+    print(f"made {data.file}, a key for {data.use}: keep a copy, nobody can make it again")
     client_key(data)
 
 
-def client_key(data: Data) -> None:
+def client_key(data: ClientKey) -> None:
     """What may be told of a client's key."""
-    if data["public_key"]:
-        print(f"public key {data['public_key']}: readers name it with get --signed-by")
+    if data.public_key:
+        print(f"public key {data.public_key}: readers name it with get --signed-by")
     else:
-        print(f"a key for {data['for']}, ID {data['id']}")
+        print(f"a key for {data.use}, ID {data.id}")
 
 
-def made(data: Data) -> None:
+def made(data: SecretMade) -> None:
     """A new secret's file."""
     console = terminal()
     console.print(
-        f"made {escape(data['file'])}: copy it to all nodes, readable by the daemon only, then on each:"
+        f"made {escape(data.file)}: copy it to all nodes, readable by the daemon only, then on each:"
     )
-    console.print(f"  kdhtctl key rotate --stage accept --file {escape(data['file'])}")
+    console.print(f"  kdhtctl key rotate --stage accept --file {escape(data.file)}")
 
 
-def rotated(data: Data) -> None:
+def rotated(data: Rotated) -> None:
     """One stage on one node."""
     console = terminal()
-    done = "signs with" if data["changed"] else "nothing to change: signs with"
-    first, *others = data["epochs"]
+    done = "signs with" if data.changed else "nothing to change: signs with"
+    first, *others = data.epochs
     accepts = f", accepts {', '.join(map(str, others))} too" if others else ""
-    console.print(f"{escape(data['config'])}: {done} epoch {first}{accepts}")
+    console.print(f"{escape(data.config)}: {done} epoch {first}{accepts}")
     console.print(
-        escape({True: "the daemon has it", False: "takes effect when the daemon starts"}[data["reloaded"]])
+        escape({True: "the daemon has it", False: "takes effect when the daemon starts"}[data.reloaded])
     )
-    if data["waiting"]:
-        console.print(
-            f"[yellow]other changes in it wait for a restart:[/] {escape(', '.join(data['waiting']))}"
-        )
-    console.print(f"next: {escape(data['next'])}")
+    if data.waiting:
+        console.print(f"[yellow]other changes in it wait for a restart:[/] {escape(', '.join(data.waiting))}")
+    console.print(f"next: {escape(data.next)}")

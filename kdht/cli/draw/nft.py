@@ -4,32 +4,33 @@ import sys
 
 from rich.markup import escape
 
-from kdht.cli.report import Data, terminal
+from kdht.cli.report import terminal
+from kdht.cli.results import RulesetText, TableDiff, TableLoaded, TableRemoved
 
 
-def text(data: Data) -> None:
+def text(data: RulesetText) -> None:
     """The ruleset as nft reads it."""
-    sys.stdout.write(data["text"])
+    sys.stdout.write(data.text)
 
 
-def applied(data: Data) -> None:
+def applied(data: TableLoaded) -> None:
     """What was loaded."""
-    terminal().print(f"table inet {escape(data['table'])} is loaded (nft's {data['way']} way)")
+    terminal().print(f"table inet {escape(data.table)} is loaded (nft's {data.way} way)")
 
 
-def removed(data: Data) -> None:
+def removed(data: TableRemoved) -> None:
     """What was taken away."""
-    done = "was removed" if data["removed"] else "was not there"
-    terminal().print(f"table inet {escape(data['table'])} {done}")
+    done = "was removed" if data.removed else "was not there"
+    terminal().print(f"table inet {escape(data.table)} {done}")
 
 
-def diff(data: Data) -> None:
+def diff(data: TableDiff) -> None:
     """A unified diff."""
     console = terminal()
-    for line in data["diff"]:
+    for line in data.diff:
         style = {"+": "green", "-": "red"}.get(line[0], "")
         console.print(escape(line), style=style or None)
-    if not data["diff"]:
-        console.print(f"table inet {escape(data['table'])} is loaded as configured")
-    elif not data["loaded"]:
-        console.print(f"[yellow]table inet {escape(data['table'])} is not loaded[/]")
+    if not data.diff:
+        console.print(f"table inet {escape(data.table)} is loaded as configured")
+    elif not data.loaded:
+        console.print(f"[yellow]table inet {escape(data.table)} is not loaded[/]")

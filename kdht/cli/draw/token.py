@@ -4,52 +4,51 @@ import time
 
 from rich.markup import escape
 
-from kdht.cli.report import Data, grid, terminal
+from kdht.cli.report import grid, terminal
+from kdht.cli.results import Revoked, TokenChecked, TokenGrant, TokenMade
 
 WORDS = {"r": "read", "w": "write", "d": "delete", "a": "announce", "n": "watch"}
 
 
-def made(data: Data) -> None:
+def made(data: TokenMade) -> None:
     """A new token in a file."""
     terminal().print(
-        f"made {escape(data['file'])}: give it to the client, as KDHT_TOKEN=@FILE or --token @FILE"
+        f"made {escape(str(data.file))}: give it to the client, as KDHT_TOKEN=@FILE or --token @FILE"
     )
 
 
-def shown(data: Data) -> None:
+def shown(data: TokenGrant) -> None:
     """What a token is good for."""
     console = terminal()
     console.print(grid(_rows(data)))
 
 
-def checked(data: Data) -> None:
+def checked(data: TokenChecked) -> None:
     """What a token may do with a key."""
-    may = [
-        (word, f"[red]no: {escape(why)}[/]" if why else "[green]yes[/]") for word, why in data["may"].items()
-    ]
+    may = [(word, f"[red]no: {escape(why)}[/]" if why else "[green]yes[/]") for word, why in data.may.items()]
     console = terminal()
-    console.print(grid([*_rows(data), ("key", data["hashed"]), ("the node asks", _asked(data)), *may]))
+    console.print(grid([*_rows(data), ("key", data.hashed), ("the node asks", _asked(data)), *may]))
 
 
-def revoked(data: Data) -> None:
+def revoked(data: Revoked) -> None:
     """A holder on one node."""
     console = terminal()
-    done = "revoked" if data["changed"] else "was revoked before"
-    console.print(f"{escape(data['config'])}: holder {escape(data['holder'])} ({data['number']}) {done}")
-    console.print({True: "the daemon has it", False: "takes effect when the daemon starts"}[data["reloaded"]])
+    done = "revoked" if data.changed else "was revoked before"
+    console.print(f"{escape(data.config)}: holder {escape(data.holder)} ({data.number}) {done}")
+    console.print({True: "the daemon has it", False: "takes effect when the daemon starts"}[data.reloaded])
     console.print("next: the same on every other node")
 
 
-def _rows(data: Data) -> list[tuple[str, object]]:
-    when = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(data["expiry"])) if data["expiry"] else "never"
+def _rows(data: TokenGrant) -> list[tuple[str, object]]:
+    when = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(data.expiry)) if data.expiry else "never"
     return [
-        ("rights", ", ".join(WORDS[letter] for letter in data["rights"])),
-        ("scope", data["scope"]),
-        ("holder", data["holder"]),
-        ("secret's epoch", data["epoch"]),
-        ("expires", f"{when}{' (it has expired)' if data['expired'] else ''}"),
+        ("rights", ", ".join(WORDS[letter] for letter in data.rights)),
+        ("scope", data.scope),
+        ("holder", data.holder),
+        ("secret's epoch", data.epoch),
+        ("expires", f"{when}{' (it has expired)' if data.expired else ''}"),
     ]
 
 
-def _asked(data: Data) -> str:
-    return f"writes {data['writes']}, reads {data['reads']}"
+def _asked(data: TokenChecked) -> str:
+    return f"writes {data.writes}, reads {data.reads}"

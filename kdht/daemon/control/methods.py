@@ -129,10 +129,13 @@ class Methods:
         if self._running is None:
             return []
         parts = self._running[0]
+        # Counted since the start, and not for a time: an operator who looks in the morning should see the
+        # night's.
         failed = parts.writer.stats().failed
         troubles = [f"{failed} writes failed since the start: the log says why"] if failed else []
         if parts.store.room.why:
             troubles.append(f"no room for all writes: {parts.store.room.why}")
+        # The reason why it is not writable says it already.
         if not parts.driver.yields_to_twin:
             troubles += [_about_twins(pair, parts) for pair in parts.driver.twins]
         if parts.aside.waits:
@@ -297,6 +300,7 @@ def _room(parts: Parts) -> tuple[int, int, int, bool, int]:
 def _not_writable(parts: Parts) -> str:
     """Why no write can be confirmed here; empty if one can, as far as this node knows."""
     coordinator = parts.coordinator
+    # The causes that an operator can mend here come before those of the cluster.
     if parts.store.failed:
         return "a write to the disk failed, so no more are accepted for now: free space on its disk, and it takes writes again"
     if parts.store.room.pressure:

@@ -26,6 +26,7 @@ from kdht.program.json import decoded
 
 log = logging.getLogger(__name__)
 
+# The longest request has a few keys. A caller without an end of line must not fill the memory.
 MAX_REQUEST = 64 << 10
 MAX_CALLERS = 64
 IDLE_SECONDS = 60.0
@@ -46,6 +47,7 @@ class Method(NamedTuple):
 
 async def answered(methods: Mapping[str, Method], name: str, kind: type[T], /, **params: object) -> T:
     """The answer of a method, of this type, for the daemon's own pages. Raises the method's errors."""
+    # Past the socket, so that pages cannot differ from what a caller sees.
     answer = await methods[name].call(params)
     assert isinstance(answer, kind), name
     return answer
@@ -89,6 +91,7 @@ class ControlServer:
         self._server = None
         with contextlib.suppress(OSError):
             self.path.unlink()
+        # A caller that only holds its connection would hold up the end.
         for task in self._callers:
             task.cancel()
         await asyncio.gather(*self._callers, return_exceptions=True)
@@ -107,6 +110,7 @@ class ControlServer:
             self._callers.discard(task)
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # Once: credentials are those of the moment of the connection.
         owner = _is_owner(writer)
         while True:
             try:
@@ -163,6 +167,7 @@ def _listen(path: Path, group: str | None) -> socket.socket:
     try:
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         _clear(path)
+        # A mode set after `bind` would come too late: whoever connected in between stays connected.
         before = os.umask(0o177)
         try:
             sock.bind(str(path))
@@ -211,6 +216,7 @@ def _clear(path: Path) -> None:
         if not stat.S_ISSOCK(path.lstat().st_mode):
             raise ConfigError(f"{path}: not a socket: remove it, or choose another file as control.socket")
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            # A daemon that hangs has its queue of callers full, and connecting would wait.
             probe.settimeout(1)
             probe.connect(str(path))
         raise ConfigError(f"{path}: another daemon answers there: choose another file as control.socket")

@@ -20,9 +20,11 @@ import h11
 log = logging.getLogger(__name__)
 
 MAX_REQUEST = 8 << 10
+# Each costs a descriptor and some KiB. Prometheus, a balancer and a few browsers need no more.
 MAX_CALLERS = 32
 MAX_MORE = 32
 """Callers beyond those, who are served pages of `always` only."""
+# For all of a connection, so a caller that sends a byte a second holds a place no longer.
 SECONDS = 10.0
 READ_AT_ONCE = 4 << 10
 METHODS = (b"GET", b"HEAD")
@@ -51,6 +53,7 @@ def is_local(host: str) -> bool:
     """Whether a Host header can only mean this machine: no name but localhost."""
     try:
         name = urlsplit(f"//{host}").hostname or ""
+        # A number cannot be pointed elsewhere, as a name can by DNS.
         return name == "localhost" or ip_address(name) is not None
     except ValueError:
         return False
@@ -106,6 +109,7 @@ class HttpServer:
                 await self._converse(reader, writer)
             writer.close()
         except (OSError, TimeoutError, asyncio.CancelledError):
+            # A close would wait until the caller has taken the rest.
             writer.transport.abort()
         finally:
             self._callers.discard(task)
@@ -141,6 +145,7 @@ class HttpServer:
             return await page(request)
         except Exception:
             log.exception("a page failed", extra={"path": request.path})
+            # No detail: a stranger may ask.
             return refusal(500, "an error inside the daemon: its log says more")
 
 
@@ -150,6 +155,7 @@ async def _request(connection: h11.Connection, reader: asyncio.StreamReader) -> 
         event = connection.next_event()
         if event is h11.NEED_DATA:
             connection.receive_data(await reader.read(READ_AT_ONCE))
+        # A body is not read: no page takes one, and the connection closes after the answer.
         elif isinstance(event, h11.Request):
             return event
         else:
@@ -167,6 +173,7 @@ def _encoded(connection: h11.Connection, answer: Response, is_head: bool) -> byt
     headers = [
         ("Content-Type", answer.content_type),
         ("Content-Length", str(len(answer.body))),
+        # All of it is of this moment.
         ("Cache-Control", "no-store"),
         ("X-Content-Type-Options", "nosniff"),
         ("Connection", "close"),

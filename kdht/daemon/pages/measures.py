@@ -257,10 +257,12 @@ def samples(told: NodeAnswers) -> Iterator[Sample]:
     yield Sample("kdht_twins", (), len(status.twins))
     yield Sample("kdht_uptime_seconds", (), status.uptime)
     yield Sample("kdht_log_lines_lost_total", (), status.log_lines_lost)
+    # Missing and not 0: a graph then has a gap, and no alert for a counter that falls.
     if running is None:
         return
     yield from _repair(status.repair_state)
     yield Sample("kdht_set_aside_records", (), status.set_aside)
+    # As labels of one metric, so that the others' series go on after an upgrade.
     info = (str(status.node_id), status.address, status.version)
     yield Sample("kdht_node_info", info, 1)
     yield from _table(running.table)
@@ -284,6 +286,7 @@ def _table(table: RoutingTable) -> Iterator[Sample]:
     yield Sample("kdht_replacements", (), sum(bucket.replacements for bucket in table.buckets))
     yield Sample("kdht_suspects", (), sum(contact.failures > 0 for contact in contacts))
     trips = [contact.rtt_ms / 1000 for contact in contacts if contact.rtt_ms is not None]
+    # Not one series for each contact: labels would grow with the cluster.
     for name, of in (("min", min), ("median", median), ("max", max)):
         if trips:
             yield Sample("kdht_contact_rtt_seconds", (name,), of(trips))
@@ -298,6 +301,7 @@ def _packets(packets: Mapping[str, Counters]) -> Iterator[Sample]:
 
 def _datapaths(paths: Mapping[str, DatapathState]) -> Iterator[Sample]:
     for name, path in paths.items():
+        # All three, so that an alert can ask for one without knowing which others there are.
         for state in STATES:
             yield Sample("kdht_datapath_state", (name, state), int(path["state"] == state))
         for result, count in path.get("checks", {}).items():

@@ -45,8 +45,10 @@ SELF = ("node_id", "address", "version", "state", "uptime")
 """The page's fields of the status."""
 MAX_KEY = 1024
 """Largest traced key, in bytes."""
+# Each is a client of its own with a socket, and the page is for people.
 MAX_TRACES = 4
 """At once."""
+# Less than HttpServer's limit for the connection, so the caller gets this answer.
 TRACE_SECONDS = 8.0
 TRY_SECONDS = 2.0
 
@@ -114,6 +116,7 @@ def _divide(numbers: Sequence[int], share: float, shares: dict[int, float]) -> N
         shares[numbers[0]] = share
         return
     bit = (numbers[0] ^ numbers[-1]).bit_length() - 1
+    # Above their first differing bit all are equal, so it is where the trie branches.
     middle = bisect_left(numbers, numbers[-1] >> bit << bit)
     _divide(numbers[:middle], share / 2, shares)
     _divide(numbers[middle:], share / 2, shares)
@@ -129,6 +132,7 @@ class Tracer:
 
     async def trace(self, request: HttpRequest) -> Response:
         key = request.query.get("key", "")
+        # In bytes, because the key is hashed as UTF-8.
         if not 0 < len(key.encode(errors="replace")) <= MAX_KEY:
             return _json({"error": f"a key has 1 to {MAX_KEY} bytes"}, 400)
         if self._under_way >= MAX_TRACES:
@@ -145,6 +149,7 @@ class Tracer:
             self._under_way -= 1
 
     async def _found(self, key: str) -> dict[str, Any]:
+        # As a real client: the way through the datapath is what the page shows.
         async with AsyncClient(self._address, timeout=TRY_SECONDS) as client:
             path = await client.trace(key)
         id = hash_key(key).hex()

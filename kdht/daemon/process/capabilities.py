@@ -55,6 +55,7 @@ def reduce(data_dir: Path, port: int, key_files: Iterable[Path] = ()) -> list[st
     Never raises. If the kernel refuses, more capabilities are left.
     """
     wanted = ["CAP_NET_ADMIN", "CAP_BPF", "CAP_PERFMON"]
+    # Without it root can write another user's files by no other right.
     if data_dir.stat().st_uid != os.geteuid():
         wanted.append("CAP_DAC_OVERRIDE")
     if port < FIRST_FREE_PORT:
@@ -63,10 +64,12 @@ def reduce(data_dir: Path, port: int, key_files: Iterable[Path] = ()) -> list[st
     if not held:
         return []
     kept = held & _mask(wanted)
+    # Tried and not computed from modes: access lists and mounts decide as well.
     if not _can_read_with(kept, held, [Path(os.__file__), Path(__file__), *key_files]):
         kept |= held & _mask(["CAP_DAC_READ_SEARCH"])
     for number in range(64):
         if not kept >> number & 1:
+            # Of the bounding set, too: a program with file capabilities would get them back.
             _libc.prctl(PR_CAPBSET_DROP, number, 0, 0, 0)  # EINVAL beyond the kernel's last
     _set(effective=kept, permitted=kept)
     return names(_permitted())

@@ -24,7 +24,7 @@ from kdht.daemon.control.methods import Methods
 from kdht.daemon.control.server import ControlServer
 from kdht.daemon.datadir import DataDir
 from kdht.daemon.datapaths import Datapaths
-from kdht.daemon.host_addresses import settled
+from kdht.daemon.host_addresses import followed, settled
 from kdht.daemon.moving import Moves
 from kdht.daemon.pages import server as pages
 from kdht.daemon.process import capabilities, housekeeping, logs, memory
@@ -68,6 +68,7 @@ def run(load: Callable[[], Settings]) -> int:
     try:
         asyncio.run(Daemon(settings, load, writer).run())
     finally:
+        # In every case: the last lines say why it ends.
         writer.drain(LAST_LINES_SECONDS)
     return 0
 
@@ -95,6 +96,7 @@ class Daemon:
         async with AsyncExitStack() as stack:
             data = DataDir.open(self._settings.data_dir)
             stack.callback(data.close)
+            # Before the waits below, so that `status` says what the daemon waits for, and `stop` ends it.
             await control.start()
             # First up, last down: its end tells `kdhtctl stop` that everything is restored.
             stack.push_async_callback(control.stop)
@@ -118,6 +120,7 @@ class Daemon:
 
     def _look_at_the_machine(self, data: DataDir) -> None:
         """Warn of a copied image: two nodes with one ID answer with old values, for ever."""
+        # Without an ID there is nothing to have twice.
         if data.comes_from_elsewhere() and data.node_id() is not None:
             warning = COPIED.format(path=data.path)
             log.warning(warning)
@@ -127,6 +130,7 @@ class Daemon:
         """The node, and again whenever it is to be put together anew."""
         moves = self._methods.moves = Moves(data, self._anew.set, self._give_up)
         while not self._stopping.is_set():
+            # Before the ID is read: a wish for another one that comes after this is seen by the next turn.
             self._anew.clear()
             node_id = await self._unless_stopped(identity.of_node(self._settings, data))
             if node_id is None:
@@ -138,6 +142,7 @@ class Daemon:
         """Wait until no own IPv6 address is tentative any more, for such a one cannot be bound."""
         for second in range(TENTATIVE_SECONDS):
             config = self._settings.config
+            # The pages' addresses may be others than the node's.
             pages_at = [at.host for at in (config.metrics.listen, config.web.listen) if at]
             waits = tentative([*(address.host for address in self._settings.listen), *pages_at])
             if not waits:
@@ -153,6 +158,7 @@ class Daemon:
         for each in (task, stop):
             if not each.done():
                 each.cancel()
+        # A cancelled task that nobody awaits would be told of at the loop's end.
         await asyncio.gather(stop, return_exceptions=True)
         if self._stopping.is_set():
             await asyncio.gather(task, return_exceptions=True)
@@ -167,12 +173,17 @@ class Daemon:
         undo.callback(parts.transport.stop)
         # Waiting writes are confirmed while the transport can still send.
         undo.callback(parts.writer.close)
+        # Undone first of these three: what the driver waits for would not be answered any more.
         undo.callback(parts.driver.stop)
         datapaths = Datapaths(settings, parts.publisher, parts.contact.id, _table_is_good(parts))
+        # After the transport: what a fast path does not take goes to its socket.
         datapaths.start()
+        # With ebpf_keep a node that comes back leaves its XDP program to forward meanwhile.
         undo.callback(lambda: datapaths.stop(comes_back=not moves.has_left))
         self._make_reloadable(parts, datapaths)
-        chores = housekeeping.running(settings, data, parts, datapaths, self._end_deaf)
+        chores = housekeeping.running(
+            settings, data, parts, datapaths, self._end_deaf, lambda: self._follow_addresses(parts)
+        )
         async with joining(settings, data, parts.driver, self._give_up), chores:
             moves.done()
             self._methods.serve(parts, datapaths)
@@ -180,6 +191,7 @@ class Daemon:
             memory.trim_heap()
             self._announce(parts)
             await self._unless_stopped(self._anew.wait())
+            # Before the parts: a move under way asks them.
             await moves.stop()
             state = "stopping" if self._stopping.is_set() else "moving" if moves.has_left else "starting"
             self._methods.end(state)
@@ -187,11 +199,20 @@ class Daemon:
                 notify("STOPPING=1")
             log.info(_ENDS[state])
 
+    def _follow_addresses(self, parts: Parts) -> None:
+        """Clients may ask at addresses of this host that came after the start."""
+        settings = followed(self._settings)
+        if settings.also != self._settings.also:
+            self._settings = self._methods.settings = settings
+            wiring.configure(parts.publisher, parts.contact.id, settings)
+            log.info("other addresses of this host", extra={"addresses": ", ".join(map(str, settings.also))})
+
     def _end_deaf(self, why: str) -> None:
         self._give_up(DatapathError(f"the socket datapath died: {why}"))
 
     def _give_up(self, failure: BaseException) -> None:
         """A deaf node ends, so its service manager can start it again."""
+        # Raised when all is undone: a half-undone host would be worse than a late error.
         self._failure = failure
         self._stopping.set()
 
@@ -216,11 +237,14 @@ class Daemon:
 
         def terminate() -> None:
             seconds = self._settings.config.node.lame_duck
+            # A second signal means that whoever sends it will not wait, and a node that does not serve has
+            # nobody to wait for.
             if not seconds or self._methods.is_lame or not self._methods.serves:
                 stop()
                 return
             log.info("not ready any more; served on for a while", extra={"seconds": seconds})
             self._methods.make_lame()
+            # Balancers ask every few seconds: until then they send clients here.
             loop.call_later(seconds, self._stopping.set)
 
         def stop() -> None:
@@ -239,10 +263,12 @@ class Daemon:
         def again() -> list[str]:
             done = reload(self._load, self._settings, parts)
             self._settings = self._methods.settings = done.settings
+            # The queues' rules name the accepted senders, and do not read the core.
             datapaths.follow(done.settings)
             return done.waiting
 
         def signalled() -> None:
+            # Logged already, and a signal has no answer: the old configuration stays.
             with suppress(ConfigError):
                 again()
 
@@ -255,6 +281,8 @@ def _table_is_good(parts: Parts) -> Callable[[], bool]:
     started = time.monotonic()
 
     def is_good() -> bool:
+        # An empty table just after the start would send all keys to this node, while the earlier table still
+        # forwards right.
         alone = time.monotonic() - started > LONELY_SECONDS
         return parts.driver.joined and (parts.core.occupancy() != 0 or alone)
 

@@ -21,10 +21,15 @@ log = logging.getLogger(__name__)
 SNAPSHOT_SECONDS = 1.0
 """Short, for the first node of a cluster has no bootstrap: were it killed before it kept its contacts, it would start as a
 cluster of its own, and confirm writes alone."""
+# Asking a datapath may cost a round to the kernel or to a worker process.
 WATCH_SECONDS = 10.0
 STORE_SECONDS = 1.0
+# It decides about hours, so a minute is exact enough, and a write to the disk each second would not be.
 CAUGHT_UP_SECONDS = 60.0
+ADDRESS_SECONDS = 0.2
+"""Requests at a new address are lost so long, so a failover by VRRP takes that much longer."""
 ASIDE_SECONDS = 1.0
+# Clients' writes wait for the same lock as a step of this many.
 SWEEP_RECORDS = 1000
 LEVELS = {"up": logging.INFO, "degraded": logging.WARNING}
 
@@ -38,21 +43,28 @@ async def running(
     parts: Parts,
     datapaths: Datapaths,
     on_deaf: Callable[[str], None],
+    follow_addresses: Callable[[], None],
 ) -> AsyncIterator[None]:
     """Run all of it in tasks. The end of the block waits for steps under way.
 
-    `on_deaf` gets the reason if the transport dies.
+    `on_deaf` gets the reason if the transport dies. `follow_addresses` looks whether this host's have changed.
     """
     saver = Saver(data, parts)
     state_logger = StateLogger(lambda: [parts.transport, *datapaths.running()], on_deaf)
     ended = asyncio.Event()
+
+    async def look_at_addresses() -> None:
+        follow_addresses()
+
     jobs: list[tuple[float, Work]] = [
         (settings.config.storage.sweep_interval, lambda: sweep(parts)),
         (SNAPSHOT_SECONDS, saver.save),
         (STORE_SECONDS, lambda: look_at_store(parts)),
         (WATCH_SECONDS, state_logger.look),
         (CAUGHT_UP_SECONDS, lambda: save_caught_up(data, parts)),
+        (ADDRESS_SECONDS, look_at_addresses),
     ]
+    # Decided at the start: only a start sets records aside.
     if parts.aside.waits:
         jobs.append((ASIDE_SECONDS, lambda: _step_aside(parts)))
     tasks = [asyncio.create_task(_every(seconds, work, ended)) for seconds, work in jobs]
@@ -60,6 +72,7 @@ async def running(
         yield
     finally:
         ended.set()
+        # No cancelling: a step is on a thread, and would go on while the store is closed.
         await asyncio.gather(*tasks)
         # Once more at the end, so the next start has the latest.
         await _safely(saver.save)
@@ -69,6 +82,7 @@ async def running(
 async def _every(seconds: float, work: Work, ended: asyncio.Event) -> None:
     while True:
         with contextlib.suppress(TimeoutError):
+            # In place of a sleep, so that the end waits for no interval.
             await asyncio.wait_for(ended.wait(), seconds)
         if ended.is_set():
             return
@@ -103,6 +117,7 @@ async def look_at_store(parts: Parts) -> None:
         await asyncio.to_thread(store.look, UnixTime(time.time()))
         readiness.reached(DISK)
         return
+    # First, so that no balancer sends clients here while it tries.
     readiness.require(DISK)
     if await asyncio.to_thread(store.recover, UnixTime(time.time()), parts.on_change):
         log.warning("the disk takes writes again", extra={"path": store.path})
@@ -115,6 +130,7 @@ async def sweep(parts: Parts) -> None:
     while True:
         removed = await asyncio.to_thread(parts.store.sweep, UnixTime(time.time()), SWEEP_RECORDS)
         total += removed
+        # Fewer than asked for: none is left.
         if removed < SWEEP_RECORDS:
             break
     if total:
@@ -134,6 +150,7 @@ class Saver:
             return  # whom it knew before, it asks when it comes back
         # The dead too, so a node that is cut off knows whom to ask, and that it is not the whole cluster.
         contacts = [*self._parts.driver.contacts(), *self._parts.driver.gone]
+        # An idle cluster should not keep a disk awake.
         if contacts != self._saved:
             await asyncio.to_thread(self._data.save_contacts, contacts)
             self._saved = contacts
@@ -155,5 +172,6 @@ class StateLogger:
                 self._known[path.name] = state
                 fields = {"datapath": path.name, "state": state, "why": status.get("why", "")}
                 log.log(LEVELS.get(state, logging.ERROR), "datapath changed", extra=fields)
+                # Any other datapath's packets go on to the socket when it dies.
                 if index == 0 and state == "down":
                     self._on_deaf(str(status.get("why", "")))

@@ -14,6 +14,7 @@ from collections import deque
 
 from kdht.program.streams import has_room
 
+# Some thousand lines: enough for a burst, and no matter for a host with many nodes.
 MAX_BYTES = 1 << 20
 """Of waiting lines."""
 CHUNK = 2048
@@ -55,6 +56,7 @@ class LogWriter(logging.Handler):
     def start(self) -> None:
         """Write from now on. May be called again."""
         if self._thread is None:
+            # As a daemon thread, because it may hang in a write when the process ends.
             thread = threading.Thread(target=self._run, name="kdht-log", daemon=True)
             thread.start()
             self._thread = thread
@@ -70,6 +72,7 @@ class LogWriter(logging.Handler):
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._lines)
+                # All at once: one write for many lines.
                 batch = list(self._lines)
                 self._lines.clear()
             written = self._write(b"".join(batch))

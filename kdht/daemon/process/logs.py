@@ -21,6 +21,7 @@ _STANDARD = set(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "ta
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
     """The fields of every line, then the record's own."""
+    # In UTC, because lines of hosts in several time zones are compared.
     moment = datetime.fromtimestamp(record.created, UTC)
     fields: dict[str, Any] = {
         "time": moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
@@ -52,12 +53,14 @@ class JsonFormatter(logging.Formatter):
 
 
 def _one_line(text: str) -> str:
+    # A peer's bytes may be in it. They must neither forge a line nor reach a terminal as commands.
     return text if text.isprintable() else text.encode("unicode_escape").decode()
 
 
 def _quoted(value: object) -> str:
     text = str(value)
     plain = text.isprintable() and text and not set(text) & set(' "=')
+    # JSON's quoting, which every reader of logs knows.
     return text if plain else msgspec.json.encode(text).decode()
 
 

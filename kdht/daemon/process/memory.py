@@ -10,8 +10,10 @@ def without_tls() -> None:
 
     A later `import ssl` works.
     """
+    # Too late: the memory is taken.
     if "asyncio" in sys.modules or "ssl" in sys.modules:
         return
+    # asyncio does without, if the import fails.
     sys.modules["ssl"] = None  # type: ignore[assignment]
     try:
         import asyncio  # noqa: F401
@@ -21,6 +23,7 @@ def without_tls() -> None:
 
 def trim_heap() -> None:
     """Return the start's memory to the system, and exempt the rest from garbage collection."""
+    # First, because garbage that is frozen is never freed.
     gc.collect()
     gc.freeze()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's own

@@ -17,6 +17,7 @@ def notify(*lines: str) -> None:
     if not address.startswith(("/", "@")):
         return
     if address.startswith("@"):
+        # The manager writes an abstract address's zero byte as @.
         address = "\0" + address[1:]
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.setblocking(False)  # a manager that does not read must not hold up the event loop
@@ -26,6 +27,7 @@ def notify(*lines: str) -> None:
 def watchdog_seconds() -> float | None:
     """The longest interval between beats; None without a watchdog."""
     microseconds = os.environ.get("WATCHDOG_USEC", "")
+    # A child inherits the environment, and must not beat for its parent.
     meant = os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
     if not meant or not microseconds.isdecimal() or not int(microseconds):
         return None

@@ -67,6 +67,7 @@ def _changed(old: Config, new: Config) -> Iterator[str]:
     """Fields that differ and are not applied while running."""
     for table in Config.__struct_fields__:
         before, after = getattr(old, table), getattr(new, table)
+        # A whole table first: most are equal.
         if table in APPLIED or before == after:
             continue
         names = (

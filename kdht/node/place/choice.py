@@ -27,7 +27,7 @@ from kdht.node.control_outbox import ControlOutbox
 from kdht.node.messages import CLAIM, UNKNOWN_ID, Reply, untrusted_contacts, untrusted_id
 from kdht.node.options import Options
 from kdht.node.place.survey import Gap, Survey, SurveyQuestion
-from kdht.node.rpc import Done, Mismatch, Rpc, Rpcs
+from kdht.node.rpc import Done, Mismatch, Rpc
 from kdht.node.table import Table
 from kdht.times import SteadyTime
 from kdht.wire import Address, Contact, Message, parse
@@ -66,11 +66,16 @@ class Chooser:
     def __init__(self, own: Sequence[Address], keys: Sequence[ClusterSecret], rng: Random) -> None:
         # An empty table that stays empty: a newcomer without an ID routes nothing.
         nobody = Table(UNKNOWN_ID, lambda index, contacts: None, k=1, replacements=0)
-        self._context = context = NodeContext(Contact(UNKNOWN_ID, *own[0]), own, nobody, TIMES, rng)
-        self._outbox = ControlOutbox(context, keys[0])
-        context.rpcs = Rpcs(
-            TIMES, rng, context.timers, context.counters, self._outbox.request, lambda rpc, now: None
+        self._context = context = NodeContext(
+            Contact(UNKNOWN_ID, *own[0]),
+            own,
+            nobody,
+            TIMES,
+            rng,
+            transmit=lambda rpc, now: self._outbox.request(rpc, now),
+            missed=lambda rpc, now: None,
         )
+        self._outbox = ControlOutbox(context, keys[0])
         self._rng = rng
         self._silent: set[Contact] = set()
         self._survey = Survey(rng, self._askable)
