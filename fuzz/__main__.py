@@ -32,6 +32,7 @@ MAX_INPUT = {
     "certified": 1200,
     "rights": 1200,
     "sets": 1200,
+    "client": 1400,
     "lies": 1500,
 }
 SLOWEST = 20

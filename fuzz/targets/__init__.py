@@ -10,8 +10,19 @@ from types import ModuleType
 
 from fuzz import branches
 
-NAMES = ("packet", "message", "netlink", "control", "service", "certified", "rights", "sets", "lies")
-OF_PYTHON = {"control", "service", "certified", "rights", "sets", "lies"}
+NAMES = (
+    "packet",
+    "message",
+    "netlink",
+    "control",
+    "service",
+    "certified",
+    "rights",
+    "sets",
+    "client",
+    "lies",
+)
+OF_PYTHON = {"control", "service", "certified", "rights", "sets", "client", "lies"}
 """Targets that test Python code. Its blocks count as coverage too."""
 
 

@@ -28,6 +28,7 @@ from kdht.wire import RECORD
 from kdht.wire._shared import REPLAY_WINDOW
 from kdht.wire.limits import MAX_WIRE_EXPIRY
 
+# Each batch is one synced write: with smaller ones an import would wait for the disk most of the time.
 BATCH = 500
 MAX_LINE = 1 << 16
 """A record's line has some 1700 bytes."""
@@ -119,6 +120,7 @@ def _check_head(line: bytes, path: Path) -> None:
 
 
 def _check_end(said: int, count: int, after: bytes) -> None:
+    # Something behind the end is as wrong as too little: two files may have been put together.
     if said != count or after:
         raise ValueError(
             f"the file should end after {said} records, and has {count} or more: export it again"
@@ -133,6 +135,7 @@ def _write(line: RecordLine, latest: int) -> Write:
         raise ValueError(f"`value` is not valid base64: {error}") from None
     record = StoredRecord(line.version, line.expiry, line.flags, value)
     write = Write(bytes.fromhex(line.key), record)
+    # All checks of a record from another node: a file may come from anywhere, and a bad record would spread.
     check_wishes([write])
     if not is_possible(record, latest):
         raise ValueError(f"`version` is {line.version}, beyond this machine's clock: is its time right?")

@@ -55,6 +55,7 @@ def format_of(path: Path | None, given: str | None) -> Format:
 def lines(file: BinaryIO, name: str) -> Iterator[tuple[int, bytes]]:
     """The non-empty lines, with their numbers from 1. Raises ConfigError for a line that is too long."""
     number = 0
+    # A file without line ends, as a database or an image, must not be read into memory whole.
     while line := file.readline(MAX_LINE + 1):
         number += 1
         if len(line) > MAX_LINE:

@@ -28,6 +28,7 @@ def parsed(path: Path, content: bytes) -> "TOMLDocument":
     from kdht.config.schema import load
     from kdht.config.settings import resolve
 
+    # First, because tomlkit takes files that no daemon would.
     resolve(load(path))
     return tomlkit.parse(content.decode())
 
@@ -45,15 +46,19 @@ def replace(path: Path, content: bytes) -> None:
     from kdht.config.schema import load
     from kdht.config.settings import resolve
 
+    # In the same directory: a rename to another file system would not be one step.
     trial = path.with_name(f".{path.name}.new")
     try:
         write_atomically(trial, content)
         resolve(load(trial))
         found = path.stat()
+        # Before it has its name, or a daemon of another user could not read it for a moment.
         os.chown(trial, found.st_uid, found.st_gid)
         trial.chmod(found.st_mode & 0o7777)
+        # What the name points at, if it is a link: the link stays.
         trial.replace(path.resolve())
     except ConfigError as error:
+        # The trial file is gone when the user reads this.
         raise ConfigError(str(error).replace(str(trial), str(path))) from None
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}: it was not changed") from None
@@ -66,6 +71,7 @@ def reload(path: Path, before: bytes | None, socket: Path) -> tuple[bool, list[s
     try:
         answer = control_client.ask(socket, "reload", ReloadAnswer)
     except NoDaemon:
+        # A daemon that may run, and that this user may not ask, would go on with the old keys unnoticed.
         if socket.exists() and not os.access(socket, os.W_OK):
             _put_back(path, before)
             raise

@@ -48,6 +48,7 @@ def dump(
     source = _Keys(keys, keys_format)
     job = _Job(source, output, bulk.format_of(output, form), target, window)
     result = job.run(restart)
+    # Among values on standard output it would be taken for one.
     if str(output) != "-" or as_json:
         emit(result, as_json, "bulk.dumped")
     if result.missing:
@@ -97,6 +98,7 @@ class _Job:
                 raise kind(f"{error}; {self._so_far()}", error.status) from None
             sink.flush()
             if self._part is not None:
+                # Before the name: OUTPUT is whole, also after a power failure.
                 os.fsync(sink.fileno())
                 self._part.replace(self._output)
         seconds = time.monotonic() - started
@@ -126,6 +128,7 @@ class _Job:
                 if not line.endswith(b"\n"):
                     break
                 (_, entry) = next(bulk.entries(BytesIO(line), str(self._part), self._form))
+                # With another list of keys the parts would not belong together.
                 if next(keys, (0, None))[1] != entry.key:
                     raise ConfigError(f"{self._part} belongs to other keys: remove it, or give --restart")
                 self._begin += 1

@@ -20,7 +20,9 @@ async def for_each(
     on_prefix: Callable[[int], None],
 ) -> None:
     """Do `work(index, thing)` for all. Raises the first error of `work`."""
+    # One iterator for all workers: whoever is free takes the next thing.
     left = enumerate(things)
+    # Those done out of turn: at most as many as are under way, so nothing grows with the list.
     beyond: set[int] = set()
     prefix = 0
 

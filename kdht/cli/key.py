@@ -58,6 +58,7 @@ def new(file: Path, use: str, as_json: bool) -> None:
         made.save(file)
         emit(about, as_json, "config.made_for_clients")
         return
+    # As text, because the file's content is stripped of blanks when it is read.
     text = base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()
     write_secret(file, text)
     emit(SecretMade(str(file.absolute())), as_json, "config.made")
@@ -75,6 +76,7 @@ def show(file: Path, as_json: bool) -> None:
 
 def _first_word(file: Path) -> str:
     try:
+        # Only the beginning, which says the kind: the rest is secret, and in no message.
         return file.read_bytes()[:64].decode("ascii", "replace").partition(".")[0]
     except OSError as error:
         raise ConfigError(f"{file}: {error.strerror}") from None
@@ -159,12 +161,14 @@ def _staged(stage: str, keys: "AoT", file: Path | None, epoch: int | None, confi
         if len(keys) < KEY_SLOTS:
             raise ConfigError(f"{config} has one key: accept the new one first, with --stage accept")
         newest = max(range(KEY_SLOTS), key=lambda at: _age(keys, at))
+        # Done before. A stage may be run again, for instance by a tool that runs it on all nodes.
         if newest == 0:
             return False
         keys.insert(0, keys.pop(newest))
         return True
     if len(keys) < KEY_SLOTS:
         return False
+    # The key that goes would be the one that this node signs with.
     if _age(keys, 0) < _age(keys, 1):
         raise ConfigError(f"{config} still signs with the old key: --stage sign first, on all nodes")
     del keys[1]
@@ -181,6 +185,7 @@ def _accept(keys: "AoT", file: Path, epoch: int | None, config: Path) -> bool:
     import tomlkit
 
     path = str(file.absolute())
+    # As for `sign`: done before.
     if any(entry.get("file") == path for entry in keys):
         return False
     if len(keys) >= KEY_SLOTS:
@@ -189,6 +194,7 @@ def _accept(keys: "AoT", file: Path, epoch: int | None, config: Path) -> bool:
         )
     old = int(keys[0].get("epoch", 0))
     number = (old + 1) % EPOCHS if epoch is None else epoch
+    # The later stages tell the new key from the old one by this alone.
     if not 0 < (number - old) % EPOCHS < EPOCHS // 2:
         raise ConfigError(
             f"--epoch {number} is not newer than the old key's {old}: epochs rise by one, 255 to 0"

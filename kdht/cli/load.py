@@ -89,6 +89,7 @@ def load(
     with _opened(file) as content:
         kind = bulk.format_of(file, form)
         checked = _check(content, str(file), kind)
+        # Standard input cannot be read again, so there is nothing to go on with.
         state_path = None if str(file) == "-" else file.with_name(file.name + ".loaded")
         begin = 0 if restart or state_path is None else _resumed(state_path, checked)
         job = _Job(target, window, ttl, checked, begin, state_path)
@@ -125,6 +126,7 @@ class _Job:
         except KeyboardInterrupt:
             raise Interrupted(f"interrupted: {self._so_far()}") from None
         except RequestError as error:
+            # Its own class, because the exit code tells a script whether a further try can help.
             kind = Denied if isinstance(error, Denied) else RequestError
             raise kind(f"{error}; {self._so_far()}", error.status) from None
         finally:
@@ -141,6 +143,7 @@ class _Job:
     ) -> None:
         content.seek(0)
         found = bulk.entries(content, name, form)
+        # Read again rather than sought: lines have no fixed length.
         for _ in range(self._begin):
             next(found)
 
@@ -180,6 +183,7 @@ class _Job:
 def _opened(path: Path) -> BinaryIO:
     """The file, or a copy of standard input that can be read twice. Raises ConfigError."""
     if str(path) == "-":
+        # On disk, because it may be larger than the memory.
         copy = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
         while part := sys.stdin.buffer.read(1 << 20):
             copy.write(part)

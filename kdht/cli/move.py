@@ -56,9 +56,11 @@ def _wait(path: Path, former: str, timeout: int, say: Callable[[str], None]) -> 
         status = control_client.ask(path, "status", NodeStatus)
         if status.ready and status.node_id != former:
             return status
+        # `kdhtctl drain --cancel` ends a move, too.
         if status.node_id == former and not status.moving:
             raise KdhtError("the move was cancelled: the node keeps its ID")
         phase = _phase(status, former)
+        # The count of records changes at every look.
         if phase != said and time.monotonic() > due:
             say(phase)
             said, due = phase, time.monotonic() + SAY_AGAIN

@@ -67,6 +67,7 @@ class Target(NamedTuple):
 
     def client(self) -> "Client":
         """A blocking client with these."""
+        # Here, because most commands ask the control socket only, and the import takes longer than they do.
         from kdht.client import Client
 
         return Client(
@@ -110,6 +111,7 @@ def asks_nodes(command: F) -> F:
         nodes = list(node) or [nearest_node(socket_path)]
         return command(target=Target(nodes, timeout, socket_path, token or "", scope, seal), **rest)
 
+    # As decorators stand: the last one applied is the first in the help.
     for option in reversed(_OPTIONS):
         with_target = option(with_target)
     return with_target  # type: ignore[return-value]
@@ -117,6 +119,7 @@ def asks_nodes(command: F) -> F:
 
 def warn(message: str) -> None:
     """A line on standard error, for what is no error."""
+    # Not on standard output, which a script reads.
     click.echo(f"kdhtctl: warning: {message}", err=True)
 
 

@@ -32,6 +32,7 @@ class SocketType(click.Path):
     """A control socket's file."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        # A unix socket's path is short, and a configuration asks for an absolute one.
         path = os.path.abspath(value)
         try:
             return SocketPath(path).path
@@ -94,6 +95,7 @@ def emit(data: Any, as_json: bool, draw: str) -> None:
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(data)).decode() + "\n")
         return
     room, _, function = draw.rpartition(".")
+    # By name and not before it is needed: rich takes longer to import than most commands to run.
     module = import_module(f"kdht.cli.draw.{room}" if room else "kdht.cli.report")
     getattr(module, function)(data)
 

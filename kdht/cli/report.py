@@ -36,6 +36,7 @@ STATE_STYLES = {"up": "green", "degraded": "yellow", "down": "red"}
 def terminal() -> Console:
     """Standard output. If it is no terminal, lines are as wide as necessary, for grep."""
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPED_WIDTH
+    # Colours for numbers would hide those that mean something.
     return Console(highlight=False, soft_wrap=True, width=width)
 
 

@@ -36,6 +36,7 @@ from kdht.wire.limits import MAX_TTL
 
 MAX_FILE = 1 << 20
 DatapathKind = Literal["auto", "socket", "nfqueue", "ebpf"]
+Mebibytes = Annotated[int, Meta(ge=0, le=1 << 30)]
 Acks = Literal["one", "quorum", "all"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["text", "json"]
@@ -223,20 +224,16 @@ class StorageSection(Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tr
         ),
     ] = 4
     quota: Annotated[
-        int,
+        Mebibytes,
         Meta(
-            ge=0,
-            le=1 << 30,
             description="MiB of values from which on clients' values are refused (FULL); 0: no quota. Other nodes' records "
             "have an eighth more.",
         ),
     ] = 0
     quota_records: Annotated[int, Meta(ge=0, le=1 << 40, description="The same in records.")] = 0
     writer_quota: Annotated[
-        int,
+        Mebibytes,
         Meta(
-            ge=0,
-            le=1 << 30,
             description="MiB of values that one writer may put by this node, about; 0: no quota. A writer is an IPv4 "
             "address or an IPv6 network of 64 bits.",
         ),
@@ -251,10 +248,8 @@ class StorageSection(Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tr
         ),
     ] = 0
     min_free: Annotated[
-        int,
+        Mebibytes,
         Meta(
-            ge=0,
-            le=1 << 30,
             description="MiB of free disk space below which clients' values are refused (FULL). Other nodes' records are "
             "refused below half of it, deletions below 2 MiB. On a small disk five eighths of the disk are enough.",
         ),

@@ -20,6 +20,7 @@ from kdht.wire._shared import MAX_OWN
 from kdht.wire.keys import ClusterSecret, derive, derive_access
 from kdht.wire.rights import holder_of, scope_of
 
+# Many times a secret. A path that names a device or a log by mistake must not fill the memory.
 MAX_SECRET_FILE = 4096
 
 
@@ -146,6 +147,7 @@ def _addresses(config: Config) -> tuple[tuple[Address, ...], ...]:
         raise ConfigError(
             "node.advertise goes with a wildcard in node.listen: leave it out, or listen on 0.0.0.0 or ::"
         )
+    # These first: what others learn of this node must reach it and no other.
     unicast = _unique([*plain, *(ip.at(ports[0]) for ip in node.advertise)])
     anycast = _unique(ip.at(ports[0]) for ip in node.anycast)
     if both := set(unicast) & set(anycast):
@@ -154,6 +156,7 @@ def _addresses(config: Config) -> tuple[tuple[Address, ...], ...]:
     if len(own) > MAX_OWN:
         raise ConfigError(f"node.listen, advertise and anycast have {len(own)} addresses: at most {MAX_OWN}")
     covered = {endpoint.address.is_ipv4 for endpoint in wildcards}
+    # A second socket on an address that a wildcard covers could not be bound.
     bound = _unique([*(e.address for e in node.listen), *(a for a in anycast if a.is_ipv4 not in covered)])
     return bound, unicast, own
 
@@ -163,6 +166,7 @@ def _check_bootstrap(config: Config, unicast: Sequence[Address]) -> None:
 
     What names stand for is seen when they are looked up.
     """
+    # Its own address in the list is fine: all nodes may have the same list.
     others = {name.address for name in config.node.bootstrap} - set(unicast)
     families = {address.is_ipv4 for address in unicast}
     if others and all(address and address.is_ipv4 not in families for address in others):
@@ -236,6 +240,7 @@ def _secret(key: KeySection, name: str) -> tuple[bytes, list[str]]:
     path = key.file.path
     try:
         with path.open("rb") as file:
+            # Editors and `echo` end a file with a newline, which is no part of the secret.
             secret = file.read(MAX_SECRET_FILE + 1).strip()
             mode = path.stat().st_mode
     except OSError as error:
@@ -245,6 +250,7 @@ def _secret(key: KeySection, name: str) -> tuple[bytes, list[str]]:
             f"{name}.file is {key.file}: larger than {MAX_SECRET_FILE} bytes: is this the secret's file?"
         )
     try:
+        # For its checks alone, here, where the message can name the file.
         derive(key.epoch, secret)
     except ConfigError as error:
         raise ConfigError(f"{name}.file is {key.file}: {error}") from None

@@ -50,9 +50,11 @@ def _outcome(command: click.Command, name: str, arguments: Sequence[str] | None)
     except KdhtError as error:
         return _complain(name, str(error), error.exit_code)
     except (click.Abort, KeyboardInterrupt):
+        # Who pressed Ctrl-C knows why it ended.
         return INTERRUPTED, ""
     except BrokenPipeError:
         _give_up_output()
+        # The reader, such as `head`, has gone on purpose.
         return KdhtError.exit_code, ""
     except OSError as error:
         _give_up_output()

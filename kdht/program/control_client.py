@@ -16,13 +16,16 @@ T = TypeVar("T")
 
 TIMEOUT = 10.0
 """Seconds."""
+# Waiting writes are confirmed first, and each has its own time-out.
 STOP_TIMEOUT = 60.0
+# The counters and tables of the largest node are far smaller. What has no end is no answer.
 MAX_ANSWER = 64 << 20
 _HINT = "start it (kdhtd), or name another socket with --socket"
 
 
 class _Reply(msgspec.Struct):
     error: str | None = None
+    # Decoded by the caller, who knows its type.
     result: msgspec.Raw = msgspec.Raw(b"null")
 
 
@@ -50,6 +53,7 @@ def stop(path: Path) -> Stopping:
         result = _decoded(path, "stop", _exchange(path, sock, "stop", {}), Stopping)
         sock.settimeout(STOP_TIMEOUT)
         with _explained(path):
+            # Its end is the signal, because the socket is the last that the daemon undoes.
             while sock.recv(1 << 10):
                 pass
     return result

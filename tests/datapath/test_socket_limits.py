@@ -13,7 +13,7 @@ from sockets import LOOPBACK, Client, closed_port, lonely, wait_for
 from kdht.datapath.base import Datagram, Outgoing
 from kdht.datapath.rates import ClientRates
 from kdht.datapath.senders import Senders
-from kdht.wire import Address, Message, make_cookie, parse, seal
+from kdht.wire import FIELD, Address, Message, make_cookie, parse, seal
 from kdht.wire._shared import COSTLY_WEIGHT, CROWD_FACTOR, Flag, Op, Status
 
 MANY = 60
@@ -185,6 +185,25 @@ def test_a_members_question_is_answered_a_few_times_only(start):
         client.send(fetch, transport.addresses[0])
     through(client, transport, got)
     assert counted(got)[Op.FETCH] == 8
+
+
+def test_a_flood_of_requests_makes_no_node_forget_a_members_message(start):
+    """Else a listener could have a captured one treated again and again."""
+    core, transport, got = lonely(start)
+    client = Client()
+    fetch = of_a_member(Op.FETCH)
+    for _ in range(20):
+        client.send(fetch, transport.addresses[0])
+    through(client, transport, got)
+    asked = bytearray(request())
+    while transport.status()["received"] < 60_000:
+        for _ in range(500):
+            asked[FIELD["request_id"]] = time.monotonic_ns().to_bytes(8, "big")
+            client.send(bytes(asked), transport.addresses[0])
+    for _ in range(20):
+        client.send(fetch, transport.addresses[0])
+    through(client, transport, got)
+    assert (counted(got)[Op.FETCH], core.counters()["STALE"]) == (8, 0)
 
 
 # --- Members first, clients in turn --------------------------------------------------------------

@@ -150,7 +150,8 @@ cdef class Engine:
     cdef SenderRates rates
     cdef SenderRates misses     # of reads of absent keys, while others wait
     cdef Backlog backlog
-    cdef Seen seen
+    cdef Seen seen              # members' messages
+    cdef Seen asked             # clients' own: no tag bounds how many there are, so they push out no member's
     cdef kdht_allowance hints   # ICMP errors that prove nothing
     cdef uint64_t seed0, seed1
     cdef double now             # Unix seconds, at the last poll
@@ -181,7 +182,7 @@ cdef class Engine:
         self.core = core
         self.rates = SenderRates(prices)
         self.misses = SenderRates((MISS_PRICE, 0, 0))
-        self.backlog, self.seen = Backlog(), Seen()
+        self.backlog, self.seen, self.asked = Backlog(), Seen(), Seen()
         self.seed0, self.seed1 = int.from_bytes(os.urandom(8)), int.from_bytes(os.urandom(8))
         self.cache = cache
         self.has_cache = cache is not None
@@ -493,16 +494,19 @@ cdef class Engine:
         """
         cdef const kdht_header *message = <const kdht_header *>data
         cdef bint writes = KDHT_IS_WRITE(message.op)
-        cdef bint whole
+        cdef uint32_t times
         cdef uint64_t mark
         if message.flags & KDHT_FLAG_REPLY:
             return False  # it must belong to a question under way
-        if message.flags & KDHT_FLAG_FORWARDED and message.header_tag:
+        if message.flags & KDHT_FLAG_FORWARDED:
             mark = message.header_tag ^ (message.body_tag << 7 | message.body_tag >> 57)
+            if not message.header_tag:
+                mark = self._mark_of(data, length, came, <uint32_t>now)
+            times = self.seen.note(mark)
         else:
-            whole = writes or message.flags & KDHT_FLAG_FORWARDED
-            mark = self._mark_of(data, length if whole else KDHT_HEADER_LEN, came, <uint32_t>now)
-        if self.seen.note(mark) < <uint32_t>(WRITE_COPIES if writes else COPIES):
+            mark = self._mark_of(data, length if writes else KDHT_HEADER_LEN, came, <uint32_t>now)
+            times = self.asked.note(mark)
+        if times < <uint32_t>(WRITE_COPIES if writes else COPIES):
             return False
         self.replayed += 1
         return True

@@ -20,6 +20,8 @@ MAX_WATCHERS = 1024
 """Leases of one key."""
 MAX_OF_CLIENT = 1024
 """Leases of one address. Of an IPv6 address, its network of 64 bits counts: one host has all of that."""
+MAX_OF_CLIENT_AT_KEY = MAX_WATCHERS // 4
+"""Of those, at one key: else one host with a thousand ports would keep all others from watching it."""
 # A bound on the time of one call: after a pause thousands of leases may be due together.
 ENDED_AT_ONCE = 64
 """Leases that one call ends at most. More than one, so the ended ones never pile up."""
@@ -44,6 +46,7 @@ class Leases:
         self._lock = threading.Lock()
         self._by_key: dict[bytes, dict[bytes, Lease]] = {}
         self._of_client: Counter[bytes] = Counter()
+        """By client, and by key and client together."""
         self._count = 0
         self._ends: list[tuple[SteadyTime, bytes, bytes]] = []
         """A heap of ends with key and client. Renewed and ended leases leave entries behind, which count no more."""
@@ -64,10 +67,10 @@ class Leases:
                 return True
             watchers = self._by_key.get(key, {})
             if who not in watchers:
-                if self._is_full(watchers, who):
+                if self._is_full(key, watchers, who):
                     return False
                 self._count += 1
-                self._of_client[_client(who)] += 1
+                self._of_client.update(_counted(key, who))
             until = SteadyTime(now + min(lease, MAX_LEASE))
             self._by_key.setdefault(key, watchers)[who] = Lease(request, until)
             self._remember((until, key, who))
@@ -91,11 +94,13 @@ class Leases:
                 for who in [who for who, lease in leases.items() if not may_stand(lease.request)]:
                     self._end(key, who)
 
-    def _is_full(self, watchers: dict[bytes, Lease], who: bytes) -> bool:
+    def _is_full(self, key: bytes, watchers: dict[bytes, Lease], who: bytes) -> bool:
+        client, client_at_key = _counted(key, who)
         return (
             self._count >= MAX_LEASES
             or len(watchers) >= MAX_WATCHERS
-            or self._of_client[_client(who)] >= MAX_OF_CLIENT
+            or self._of_client[client] >= MAX_OF_CLIENT
+            or self._of_client[client_at_key] >= MAX_OF_CLIENT_AT_KEY
         )
 
     def _remember(self, end: tuple[SteadyTime, bytes, bytes]) -> None:
@@ -120,15 +125,17 @@ class Leases:
         if watchers.pop(who, None) is None:
             return
         self._count -= 1
-        client = _client(who)
-        self._of_client[client] -= 1
-        # A counter of 0 would stay for each address that ever watched.
-        if not self._of_client[client]:
-            del self._of_client[client]
+        for counted in _counted(key, who):
+            self._of_client[counted] -= 1
+            # A counter of 0 would stay for each address that ever watched.
+            if not self._of_client[counted]:
+                del self._of_client[counted]
         if not watchers:
             del self._by_key[key]
 
 
-def _client(who: bytes) -> bytes:
+def _counted(key: bytes, who: bytes) -> tuple[bytes, bytes]:
+    """The client, and the client at this key."""
     address = who[_PORT_LEN : _PORT_LEN + _ADDRESS_LEN]
-    return address if address.startswith(_MAPPED) else address[:_NETWORK_LEN]
+    client = address if address.startswith(_MAPPED) else address[:_NETWORK_LEN]
+    return client, key + client

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from kdht.node.replicas import leases
-from kdht.node.replicas.leases import MAX_LEASES, MAX_OF_CLIENT, MAX_WATCHERS, Leases
+from kdht.node.replicas.leases import MAX_LEASES, MAX_OF_CLIENT, MAX_OF_CLIENT_AT_KEY, MAX_WATCHERS, Leases
 
 
 class Clock:
@@ -69,6 +69,16 @@ def test_each_client_has_a_limit_of_watches(kept):
     assert kept.renew(key(1), who(ipv4(2)), request("other"), 60)
     kept.renew(key(0), who(ipv4(1), 0), request(0), 0)
     assert kept.renew(key(5000), who(ipv4(1), 5000), request("again"), 60)
+
+
+@pytest.mark.parametrize("address", [ipv4(1), bytes.fromhex("20010db8000000010000000000000001")])
+def test_one_client_keeps_no_other_from_a_key(kept, address):
+    taken = [kept.renew(key(1), who(address, n), request(n), 60) for n in range(2 * MAX_WATCHERS)]
+    assert sum(taken) == MAX_OF_CLIENT_AT_KEY < MAX_WATCHERS
+    assert kept.renew(key(1), who(ipv4(2)), request("other"), 60)
+    assert kept.renew(key(2), who(address), request("another key"), 60)
+    kept.renew(key(1), who(address, 0), request(0), 0)
+    assert kept.renew(key(1), who(address, 5000), request("again"), 60)
 
 
 def test_the_addresses_of_one_ipv6_network_are_one_client(kept):
