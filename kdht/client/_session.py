@@ -127,13 +127,20 @@ class Session:
             self._request(neighbours(self.state.rng), now, self._told_of_nodes)
         return self._request(self.state.rights.in_scope(call), now, on_done)
 
-    def watch(self, call: Call, lease: int, now: float, on_event: Callable[[], None]) -> WatchExchange:
+    def watch(
+        self,
+        call: Call,
+        lease: int,
+        now: float,
+        on_event: Callable[[], None],
+        kind: type[WatchExchange] = WatchExchange,
+    ) -> WatchExchange:
         """Begin a watch. It lasts until it is forgotten or fails; `lease` is in seconds.
 
         `on_event` is called at each event, and at an error.
         """
         call = self.state.rights.in_scope(call)
-        watch = WatchExchange(self.state, call, self._new_number(), lease, now, on_event)
+        watch = kind(self.state, call, self._new_number(), lease, now, on_event)
         self._begin(watch, now)
         return watch
 
