@@ -28,15 +28,19 @@ from kdht.wire.sets import (
     id_of,
     member_value,
     pack_announcement,
+    pack_lease,
     pack_list,
     pack_listing,
     pack_members,
     pack_question,
+    pack_told,
     parse_announcement,
+    parse_lease,
     parse_list,
     parse_listing,
     parse_members,
     parse_question,
+    parse_told,
 )
 
 NOW = 1_800_000_000
@@ -64,6 +68,12 @@ def check_bodies(body: bytes) -> None:
         assert pack_list(parse_list(body)) == body
     with contextlib.suppress(BadPacket):
         assert pack_listing(parse_listing(body)) == body
+
+    with contextlib.suppress(BadPacket):
+        assert pack_told(parse_told(body)) == body
+    with contextlib.suppress(BadPacket):
+        lease = parse_lease(body)
+        assert lease is None or pack_lease(*lease) == body
 
 
 def drawn(below: int) -> int:
@@ -146,6 +156,13 @@ def seeds() -> Iterator[tuple[str, bytes]]:
         b"\0"
         + bytes.fromhex("00000001 00000000 0000000000000000 112233445566778899aabbcc 0000000000000007")
         + bytes.fromhex("6b49d21e 0002 0000"),
+    )
+    yield "lease", b"\0" + pack_lease(30, FIRST)
+    yield (
+        "told",
+        b"\0"
+        + bytes.fromhex("0000000000000000 0000000000000007 00000000 00000000 0000000000000000")
+        + bytes.fromhex("1122334455667788 0000001d 0002 6162"),
     )
     yield "listing", b"\0" + pack_listing(FIRST)
     line = b"".join(bytes([2, place, 5, 2 + place % 7, 9]) for place in range(40))

@@ -214,6 +214,17 @@ class MemberShown(msgspec.Struct):
     ttl: int
 
 
+class MemberChange(msgspec.Struct):
+    """`watch --set`: one line."""
+
+    name: str
+    change: str
+    """joined, changed or left."""
+    member: MemberShown
+    at: float
+    """Unix seconds."""
+
+
 class Members(msgspec.Struct):
     """`members`."""
 

@@ -128,16 +128,19 @@ class Announcer:
 
     def announce(self) -> None:
         """Announce or renew."""
+        announced = self._is_member
+        self._is_member = True  # already now: it may be done before an interruption
         try:
             version = self._client.announce_once(self._name, self._payload, self._ttl, member=self._member)
         except RequestError as error:
             if not self._was_member:
+                self._is_member = False
                 raise
             self._warn(str(error))
             return
-        if not self._is_member:
+        if not announced:
             emit(Announced(key_text(self._name), self._ttl, version), self._as_json, "sets.announced")
-        self._is_member = self._was_member = True
+        self._was_member = True
         self._told = ""
 
     def withdraw(self, why: str = "") -> None:
@@ -192,10 +195,10 @@ def withdraw(
 def members(client: Client, name: Name, quorum: bool, sample: bool, as_json: bool) -> None:
     """List the members of the set NAME: payload, and seconds until it is forgotten."""
     found = client.members(name, quorum=quorum, sample=sample)
-    emit(Members(key_text(name), [_described(member) for member in found]), as_json, "sets.members")
+    emit(Members(key_text(name), [described(member) for member in found]), as_json, "sets.members")
 
 
-def _described(member: Member) -> MemberShown:
+def described(member: Member) -> MemberShown:
     """The payload as text where it is text, and in base64 in any case."""
     try:
         text = member.payload.decode()

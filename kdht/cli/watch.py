@@ -13,6 +13,7 @@ from kdht.cli.data_commands import described
 from kdht.cli.keys import KeyType, key_text
 from kdht.cli.nodes import Target, asks_nodes
 from kdht.cli.options import emit_line
+from kdht.cli.set_watch import watch_set
 from kdht.client import MAX_LEASE, Client, is_manifest
 from kdht.errors import NotFound
 from kdht.program.files import write_atomically
@@ -29,16 +30,33 @@ MOST_SHOWN = 60
 )
 @click.option("--output", "-o", type=click.Path(path_type=Path, dir_okay=False),
               help="Keep the value in this file, replaced atomically. No value, no file.")  # fmt: skip
+@click.option(
+    "--set",
+    "is_set",
+    is_flag=True,
+    help="Watch the members of the set KEY: one line for each that comes, changes or goes.",
+)
 @click.option("--lease", type=click.IntRange(1, MAX_LEASE), default=30, show_default=True,
               help="Seconds that the nodes remember the watch. A third of it after they fall silent, this command notices.")  # fmt: skip
 @asks_nodes
 def watch(
-    key: str | bytes, count: int | None, output: Path | None, lease: int, target: Target, as_json: bool
+    key: str | bytes,
+    count: int | None,
+    output: Path | None,
+    is_set: bool,
+    lease: int,
+    target: Target,
+    as_json: bool,
 ) -> None:
     """Print the value of KEY now and after every change. Changes in quick succession may be printed as one.
 
     JSON is one object a line. Exits with 6 when no node answers any more.
     """
+    if is_set:
+        if output is not None:
+            raise click.UsageError("--set goes without --output")
+        watch_set(target, key, count, lease, as_json)
+        return
     with (
         target.client() as client,
         closing(_states(client, key, lease)) as states,

@@ -12,7 +12,7 @@ It imports layer 0 alone. Most modules have no I/O and no clock:
     _datagram                    the bytes of a request's tries
     _steps, _large, _journal,    operations of several requests
     _manifest, _certified
-    _sets                        members of sets
+    _sets, _set_watch            members of sets
     _timed                       reads with the time in their proof
     _seal                        encrypted values
     _record_checks, _keyfiles    whether a record may be believed; secret keys in files

@@ -9,6 +9,7 @@ from kdht.client._datagram import RequestOutbox
 from kdht.client._direct import DirectAnswers
 from kdht.client._hedging import HedgeBudget
 from kdht.client._nodes import KnownNodes
+from kdht.client._owners import Owners
 from kdht.client._rights import Rights
 from kdht.client._routes import ReadRoutes
 from kdht.client._seal import Seal
@@ -28,6 +29,7 @@ class ClientState:
     """How a node is called in messages, by its index."""
     nodes: KnownNodes
     direct: DirectAnswers
+    owners: Owners
     routes: ReadRoutes
     clock: WriteClock
     outgoing: RequestOutbox

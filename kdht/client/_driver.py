@@ -125,11 +125,11 @@ class ClientDriver:
         if not self._sockets:
             raise RequestError(CLOSED)
 
-    def watch(self, call: Call, lease: int) -> WatchExchange:
+    def watch(self, call: Call, lease: int, kind: type[WatchExchange] = WatchExchange) -> WatchExchange:
         """Begin a watch; `lease` is in seconds. Raises RequestError if the client is closed."""
         self._check_open()
         told = asyncio.Event()
-        watch = self._session.watch(call, lease, self._loop.time(), told.set)
+        watch = self._session.watch(call, lease, self._loop.time(), told.set, kind)
         self._told[watch] = told
         self._go_on()
         return watch

@@ -188,8 +188,9 @@ class Exchange:
         answered = self._last_is_answered
         if not answered:
             self._state.nodes.missed(last.node, last.at, now)
-            # A NAT drops direct answers without a trace, so silence is the only sign of it.
-            if last.direct:
+            # A NAT drops direct answers without a trace, so silence is the only sign of it. But it lets an owner's own
+            # answer through.
+            if last.direct and not self._state.owners.forget(self.call.key, last.node):
                 self._state.direct.missed(self.number, last, now)
         self._try_next(now, policy.after_silence(last, answered=answered), hedge=is_hedge)
 

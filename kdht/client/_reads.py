@@ -61,7 +61,11 @@ class Read(TimedExchange):
         if probed is not None:
             self._send(probed, 0, now)
         self._first_route = policy.attempt = state.routes.draw(state.rng)
-        self._try(state.nodes.current, now, direct=state.direct.wanted(now))
+        direct = state.direct.wanted(now)
+        # Only the best route ends at the owner.
+        at_owner = direct and not self._first_route
+        entry = state.owners.entry(self.call.key) if at_owner else state.nodes.current
+        self._try(entry, now, direct=direct)
         # Spread reads begin anywhere. A second try needs certainty more than an even load.
         if self._first_route:
             policy.attempt = 0  # the best route has not been tried yet

@@ -20,6 +20,7 @@ from kdht.client._direct import DirectAnswers
 from kdht.client._exchange import Exchange, Request
 from kdht.client._learning import Learner, Learnt, neighbours
 from kdht.client._nodes import KnownNodes
+from kdht.client._owners import Owners
 from kdht.client._reads import Read
 from kdht.client._rights import NO_RIGHTS, Rights
 from kdht.client._routes import ReadRoutes
@@ -29,9 +30,11 @@ from kdht.client._watch import WatchExchange
 from kdht.client._writes import WriteExchange
 from kdht.errors import BadPacket
 from kdht.wire import HEADER, STATUS_OF, check_form
-from kdht.wire._shared import TRY_BITS, Flag, Op
+from kdht.wire._shared import TRY_BITS, Flag, Op, Status
 
 _REPLY_FLAGS = int(Flag.REPLY | Flag.FORWARDED)
+_TELLS_OWNER = frozenset({Status.OK, Status.NOT_FOUND})
+"""The statuses of a direct answer by the best route that only the owner gives."""
 _KINDS: dict[Op, type[Exchange]] = {
     Op.GET: Read,
     Op.QUORUM_GET: Read,
@@ -93,13 +96,15 @@ class Session:
         self._pending: dict[int, Pending] = {}
         self._deadlines: list[tuple[float, int]] = []
         """A heap. Outdated deadlines stay in it until they come to its top."""
+        known = KnownNodes(nodes)
         self.state = ClientState(
             timeout=timeout,
             attempts=attempts,
             rng=rng,
             node_name=node_name,
-            nodes=KnownNodes(nodes),
+            nodes=known,
             direct=DirectAnswers(direct),
+            owners=Owners(known),
             routes=ReadRoutes(spread),
             clock=WriteClock(unix_us, rng),
             outgoing=RequestOutbox(self._pending),
@@ -122,13 +127,20 @@ class Session:
             self._request(neighbours(self.state.rng), now, self._told_of_nodes)
         return self._request(self.state.rights.in_scope(call), now, on_done)
 
-    def watch(self, call: Call, lease: int, now: float, on_event: Callable[[], None]) -> WatchExchange:
+    def watch(
+        self,
+        call: Call,
+        lease: int,
+        now: float,
+        on_event: Callable[[], None],
+        kind: type[WatchExchange] = WatchExchange,
+    ) -> WatchExchange:
         """Begin a watch. It lasts until it is forgotten or fails; `lease` is in seconds.
 
         `on_event` is called at each event, and at an error.
         """
         call = self.state.rights.in_scope(call)
-        watch = WatchExchange(self.state, call, self._new_number(), lease, now, on_event)
+        watch = kind(self.state, call, self._new_number(), lease, now, on_event)
         self._begin(watch, now)
         return watch
 
@@ -238,6 +250,8 @@ class Session:
                 # answers come through.
                 if direct and node != sent.node:
                     self.state.direct.answered()
+                if direct and sent.attempt == 0 and status in _TELLS_OWNER:
+                    self.state.owners.learn(key, node)
                 before = pending.deadline
                 reply = Answer(status, data[HEADER.size :], now - sent.at)
                 pending.received(reply, cookie, index, sent, now)

@@ -10,6 +10,7 @@ from kdht.client._steps import Steps
 from kdht.errors import BadPacket, RequestError, ValueTooLarge
 from kdht.wire import Buffer
 from kdht.wire._shared import Op, Status
+from kdht.wire.limits import MAX_LEASE
 from kdht.wire.sets import (
     ANYWHERE,
     END,
@@ -22,6 +23,7 @@ from kdht.wire.sets import (
     MembersPage,
     default_name,
     pack_announcement,
+    pack_lease,
     pack_question,
     parse_members,
 )
@@ -59,6 +61,12 @@ def withdraw_call(name: Key, payload: Buffer, ttl: int, member: str | bytes | No
 def members_call(name: Key, cursor: int, *, quorum: bool) -> Call:
     """A MEMBERS."""
     return _call(Op.MEMBERS, name, pack_question(cursor, QUORUM if quorum else 0), hedged=True)
+
+
+def watch_call(name: Key, lease: int) -> Call:
+    """A WATCH of a set. Raises BadArgument unless `lease` is 1 to MAX_LEASE seconds."""
+    seconds = whole_number("lease", lease, 1, MAX_LEASE)
+    return _call(Op.WATCH, name, pack_lease(seconds, FIRST))
 
 
 def _call(

@@ -17,6 +17,7 @@ and a renewal finds the missed ones. All renewals have the same request ID.
 from collections import deque
 from collections.abc import Callable
 from math import inf
+from typing import Any
 
 from kdht.client._calls import Answer, Call, record, refused
 from kdht.client._client_state import ClientState
@@ -69,7 +70,8 @@ class WatchExchange:
         self.mask = 0  # its questions are never direct
         self.deadline = now
         self.error: RequestError | None = None
-        self.events: deque[Record | None] = deque(maxlen=MAX_EVENTS)
+        self.events: deque[Any] = deque(maxlen=MAX_EVENTS)
+        """Each a Record, or None for no record."""
         self._state = state
         self._on_event = on_event
         self._lease = lease
@@ -151,9 +153,8 @@ class WatchExchange:
         status = reply.status
         if status is Status.OK or status is Status.NOT_FOUND:
             if self._take(reply, now):
-                state.versions.take(self.call.key, reply, now)
                 self._renewing = False
-                self.deadline = now + self._lease / RENEWALS
+                self.deadline = self._next_renewal(now)
         elif not self._renewing:
             return
         elif status is Status.COOKIE_NEEDED and cookie not in (0, self._asked[self._node].cookie):
@@ -175,7 +176,18 @@ class WatchExchange:
             # lease runs out.
             self._send((0).to_bytes(4, "big"), self._node, 0, now)
 
+    def _next_renewal(self, now: float) -> float:
+        """When to renew after a good answer."""
+        return now + self._lease / RENEWALS
+
     def _take(self, reply: Answer, now: float) -> bool:
+        """Note what an answer tells; whether it is as good as one to the last question."""
+        if not self._take_record(reply, now):
+            return False
+        self._state.versions.take(self.call.key, reply, now)
+        return True
+
+    def _take_record(self, reply: Answer, now: float) -> bool:
         """Note the state that the key has now, if it is new; False for an answer that cannot be read."""
         found = None
         if reply.status is Status.OK:

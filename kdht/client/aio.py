@@ -5,8 +5,9 @@ import os
 import socket
 import time
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from kdht.client import _arguments as arguments
 from kdht.client import _calls as calls
@@ -17,20 +18,22 @@ from kdht.client import _sockets as sockets
 from kdht.client import _steps as steps
 from kdht.client._aio_announcement import AsyncAnnouncement
 from kdht.client._arguments import Key, Source
-from kdht.client._calls import Hop
+from kdht.client._calls import Call, Hop
 from kdht.client._certified import SignedRecord
 from kdht.client._driver import CLOSED, ClientDriver
 from kdht.client._keyfiles import SealKey, SigningKey
 from kdht.client._large import Progress
 from kdht.client._manifest import UPLOAD_ID_LEN
 from kdht.client._options import ClientOptions
+from kdht.client._set_watch import SetWatch
 from kdht.client._steps import WINDOW, Steps
+from kdht.client._watch import WatchExchange
 from kdht.errors import RequestError
 from kdht.wire import Buffer, Record
 from kdht.wire import _shared as shared
 from kdht.wire.bencode import Bencodable
 from kdht.wire.rights import Token
-from kdht.wire.sets import MAX_MEMBER_TTL, Member
+from kdht.wire.sets import FIRST, MAX_MEMBER_TTL, Member
 
 K = TypeVar("K", bound=Key)
 T = TypeVar("T")
@@ -167,9 +170,22 @@ class AsyncClient:
 
         Close the generator to end the watch (`contextlib.aclosing`).
         """
-        call = calls.watch(key, lease)
+        events = self._watch(calls.watch(key, lease), lease, WatchExchange)
+        async with aclosing(events):
+            async for event in events:
+                yield event
+
+    async def watch_members(self, name: Key, *, lease: int = 30) -> AsyncGenerator[list[Member], None]:
+        """All members of a set, now and after every change; without end. Close the generator to end the watch."""
+        self._options.fitted(sets.members_call(name, FIRST, quorum=False))  # raises for what is wrong
+        events = self._watch(sets.watch_call(name, lease), lease, SetWatch)
+        async with aclosing(events):
+            async for event in events:
+                yield event
+
+    async def _watch(self, call: Call, lease: int, kind: type[WatchExchange]) -> AsyncGenerator[Any, None]:
         driver = self._driver or await self._open()
-        watch = driver.watch(call, lease)
+        watch = driver.watch(call, lease, kind)
         try:
             while True:
                 while watch.events:

@@ -25,13 +25,15 @@ from kdht.client._large import Progress
 from kdht.client._manifest import UPLOAD_ID_LEN
 from kdht.client._options import ClientOptions
 from kdht.client._pump import Pump
+from kdht.client._set_watch import SetWatch
 from kdht.client._steps import WINDOW, Flight, Many, Steps
+from kdht.client._watch import WatchExchange
 from kdht.errors import RequestError
 from kdht.wire import Buffer, Record
 from kdht.wire import _shared as shared
 from kdht.wire.bencode import Bencodable
 from kdht.wire.rights import Token
-from kdht.wire.sets import MAX_MEMBER_TTL, Member
+from kdht.wire.sets import FIRST, MAX_MEMBER_TTL, Member
 
 K = TypeVar("K", bound=Key)
 T = TypeVar("T")
@@ -274,6 +276,15 @@ class Client:
         """
         return self._run((sets.sample if sample else sets.members)(name, quorum=quorum))
 
+    def watch_members(self, name: Key, *, lease: int = 30) -> Generator[list[Member], None, None]:
+        """All members of a set, now and after every change; without end.
+
+        Quick changes may be told as one; the last one is always told, at most a third of `lease` seconds (at most 60) later. A
+        renewal is no change. For the rest it is as `watch`.
+        """
+        self._options.fitted(sets.members_call(name, FIRST, quorum=False))  # raises for what is wrong
+        return self._watch(sets.watch_call(name, lease), lease, SetWatch)
+
     def close(self) -> None:
         """Close the sockets. May be called again."""
         self._selector.close()
@@ -331,9 +342,11 @@ class Client:
         if flight.error is not None:
             raise flight.error
 
-    def _watch(self, call: Call, lease: int) -> Generator[Record | None, None, None]:
+    def _watch(
+        self, call: Call, lease: int, kind: type[WatchExchange] = WatchExchange
+    ) -> Generator[Any, None, None]:
         self._check_open(call)
-        watch = self._session.watch(call, lease, time.monotonic(), _polled)
+        watch = self._session.watch(call, lease, time.monotonic(), _polled, kind)
         try:
             while True:
                 while watch.events:

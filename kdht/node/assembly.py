@@ -115,6 +115,7 @@ def assemble(
         replies=replies,
         access=access,
         room=room,
+        leases=leases,
         on_late=observer.late,
     )
     service = Service(
@@ -180,7 +181,9 @@ def _changes(
         if cache is not None:
             cache.invalidate(key)  # first: a watcher may read at once
         repair.changed(key)
-        sets.changed(key, record)  # before the watchers, as above
+        is_news = sets.changed(key, record)  # before the watchers, as above
         notifier.changed(key, record, clock())
+        if is_news:
+            notifier.set_changed(key, record, clock())
 
     return changed

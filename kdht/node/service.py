@@ -118,8 +118,11 @@ class Service:
             Op.TRACE: traces,
         }
         for request in batch:
-            requests = lists.get(request.data[_OP])
-            if requests is not None:
+            op = request.data[_OP]
+            requests = lists.get(op)
+            if op == Op.WATCH and self._sets.is_watch(request):
+                members.append(request)
+            elif requests is not None:
                 requests.append(request)
         # One batch, sent once: a system call for each reply would cost more than the replies.
         answers = self._replies.batch(now)

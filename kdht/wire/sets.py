@@ -48,17 +48,23 @@ END = 0
 QUORUM = 1
 """Flag of a MEMBERS: from a majority of the replicas."""
 
+SET = 1
+"""Flag of a WATCH: of the members of the set, not of the record."""
+
 _ASKED = struct.Struct(">QI")
+_LEASE = struct.Struct(">IIQ")
+_TOLD = struct.Struct(">QQ")
 _HEAD = struct.Struct(">IIQ")
 _ENTRY = struct.Struct(">QIH")
 _LISTED = struct.Struct(f">{PLACE_LEN}sQIHH")
 _FROM = struct.Struct(">Q")
 HEAD_LEN = _HEAD.size
+TOLD_LEN = _TOLD.size
 ASKED_LEN = _ASKED.size
 FROM_LEN = _FROM.size
 ENTRY_LEN = _ENTRY.size
 LISTED_LEN = _LISTED.size
-LEAST_REPLY = HEAD_LEN + ENTRY_LEN + MAX_PAYLOAD
+LEAST_REPLY = TOLD_LEN + HEAD_LEN + ENTRY_LEN + MAX_PAYLOAD
 """Bytes in which every entry fits."""
 
 
@@ -182,6 +188,51 @@ def parse_members(body: Buffer) -> MembersPage:
     count, following = _head(body)
     members = [Member(id, ttl, payload) for (id, ttl, _), payload in _entries(body, _ENTRY)]
     return MembersPage(count, following, members)
+
+
+# --- WATCH of a set
+#
+# The request: lease 4 | flags 4 | cursor 8. A reply: where its page begins 8, or 0 | version of the change 8, or 0; then
+# as a MEMBERS' reply.
+
+
+class ToldMembers(NamedTuple):
+    """A reply to a WATCH of a set."""
+
+    start: int
+    """Of a page: all members from here to its `next` are in it. 0: of a change."""
+    version: int
+    """Of a change. 0: of a page."""
+    page: MembersPage
+
+
+def pack_lease(seconds: int, cursor: int) -> bytes:
+    return _LEASE.pack(seconds, SET, cursor)
+
+
+def parse_lease(body: Buffer) -> tuple[int, int] | None:
+    """Seconds and cursor of an untrusted WATCH; None if it is no WATCH of a set. Raises BadPacket."""
+    if len(body) != _LEASE.size:
+        return None
+    seconds, flags, cursor = _LEASE.unpack(body)
+    if flags != SET or cursor == ANYWHERE:
+        raise BadPacket("BAD_FLAGS", f"a WATCH with the flags {flags:#x} and the cursor {cursor}")
+    return seconds, cursor
+
+
+def pack_told(told: ToldMembers) -> bytes:
+    return _TOLD.pack(told.start, told.version) + pack_members(told.page)
+
+
+def parse_told(body: Buffer) -> ToldMembers:
+    """From an untrusted reply. Raises BadPacket."""
+    if len(body) < _TOLD.size:
+        raise BadPacket("TRUNCATED", f"a set's news in {len(body)} bytes")
+    start, version = _TOLD.unpack_from(body)
+    page = parse_members(body[_TOLD.size :])
+    if bool(start) == bool(version) or (version and len(page.members) != 1):
+        raise BadPacket("BAD_LENGTH", f"a set's news of {len(page.members)} members")
+    return ToldMembers(start, version, page)
 
 
 # --- LIST

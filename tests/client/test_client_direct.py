@@ -155,6 +155,59 @@ def test_requests_missed_together_count_as_one_missing_direct_answer():
     assert flags(opened(session, now=1.0)[1]) == Flag.DIRECT
 
 
+# --- Owners ------------------------------------------------------------------------------
+
+
+def owned(session: Session, owner: int, call: calls.Call = GET, now: float = 0.0) -> int:
+    """A read that `owner` answers directly; the node where it entered."""
+    _, first = opened(session, call, now)
+    received(session, owner, value_reply(parse(first.data)), now + 0.001, direct=True)
+    return first.node
+
+
+def test_the_next_read_of_a_range_enters_at_its_owner():
+    session = new_session(3)
+    other = calls.get("another range")
+    assert [owned(session, 2) for _ in range(3)] == [0, 2, 2]
+    assert [owned(session, 1, other) for _ in range(2)] == [0, 1]
+    assert [owned(session, owner) for owner in (1, ANY_NODE, ANY_NODE)] == [2, 1, 0]
+    assert opened(session, PUT)[1].node == 0
+
+
+def test_a_silent_owner_is_left_at_once_and_proves_no_nat():
+    session = new_session(3)
+    for number in range(2 * DIRECT_MISSES):
+        now = float(number)
+        assert owned(session, 2, now=now) == 0
+        exchange, first = opened(session, now=now + 0.1)
+        assert (first.node, first.direct) == (2, True)
+        second = passes(session, exchange)
+        assert second.node != 2
+        received(session, second.node, value_reply(parse(second.data)), exchange.deadline)
+        session.state.nodes[2].misses = 0
+    assert opened(session, now=100.0)[1].node == 0
+
+
+def test_a_dead_owner_is_not_asked():
+    session = new_session(3)
+    owned(session, 2)
+    session.state.nodes.died(2, now=0.5)
+    assert opened(session, now=0.6)[1].node == 0
+
+
+def test_spread_reads_enter_at_the_owner_by_the_best_route_only():
+    session = Session(
+        3, timeout=60.0, attempts=8, rng=random.Random(1), unix_us=unix_us, direct=True, spread=True
+    )
+    entered = set()
+    for _ in range(20):
+        _, first = opened(session)
+        attempt = parse(first.data).attempt
+        received(session, 1 if attempt else 2, value_reply(parse(first.data)), 0.001, direct=True)
+        entered.add((min(attempt, 1), first.node))
+    assert entered == {(0, 0), (0, 2), (1, 0)}
+
+
 # --- Real sockets --------------------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@ client --> 127.0.0.1 .. 127.0.0.4, four kdhtd with the socket datapath, no root
 
 import asyncio
 import time
+from contextlib import aclosing, closing
 
 import pytest
 
@@ -112,6 +113,52 @@ def test_an_announcement_on_an_event_loop(names):
     during, after = asyncio.run(run())
     assert [member.payload for member in during] == [b"me"]
     assert after == []
+
+
+def test_a_watch_tells_who_comes_changes_and_goes(names):
+    with (
+        Client(names[0]) as client,
+        Client(names[1]) as watching,
+        closing(watching.watch_members("watched")) as states,
+    ):
+
+        def following():
+            return [member.payload for member in next(states)]
+
+        assert following() == []
+        client.announce_once("watched", b"a", ttl=60)
+        assert following() == [b"a"]
+        client.announce_once("watched", b"b", ttl=60, member="other")
+        assert sorted(following()) == [b"a", b"b"]
+        client.announce_once("watched", b"a", ttl=60)  # a renewal is no change
+        client.announce_once("watched", b"c", ttl=60, member="other")
+        assert sorted(following()) == [b"a", b"c"]
+        client.withdraw("watched", b"a", ttl=60)
+        assert following() == [b"c"]
+
+
+def test_a_watch_sees_a_silent_end(names):
+    with Client(names[0]) as client, closing(client.watch_members("ending")) as states:
+        assert next(states) == []
+        client.announce_once("ending", b"short", ttl=2)
+        assert [member.payload for member in next(states)] == [b"short"]
+        begun = time.monotonic()
+        assert next(states) == []
+        assert (
+            time.monotonic() - begun < 6
+        )  # the TTL, its last second, and a walk; a renewal comes after 10 s
+
+
+def test_a_watch_of_many_pages(names):
+    async def run():
+        async with AsyncClient(names) as client, aclosing(client.watch_members("many")) as states:
+            first = await anext(states)
+            await client.announce_once("many", b"new", ttl=600)
+            return first, await anext(states)
+
+    first, second = asyncio.run(run())
+    assert len(first) == 400
+    assert {member.payload for member in second} - {member.payload for member in first} == {b"new"}
 
 
 def test_wrong_arguments_are_refused_before_anything_is_sent(names):

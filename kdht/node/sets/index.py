@@ -134,15 +134,19 @@ class SetIndex:
         self._lock = threading.Lock()
         self._sets: OrderedDict[bytes, NearbySets] = OrderedDict()
 
-    def changed(self, key: bytes, record: StoredRecord) -> None:
-        """The store has taken this record."""
+    def changed(self, key: bytes, record: StoredRecord) -> bool:
+        """The store has taken this record. Whether a reader sees more of it than another end."""
         shared = key[:SHARED_LEN]
         if shared not in self._sets:  # nearly always, and without the lock
-            return
+            return True
         with self._lock:
             found = self._sets.get(shared)
-            if found is not None:
-                found.put(key[SHARED_LEN:], record)
+            if found is None:
+                return True
+            place = key[SHARED_LEN:]
+            before = found.records.get(place)
+            found.put(place, record)
+            return before is None or (before.flags, before.value) != (record.flags, record.value)
 
     def has_room(self, set_key: bytes, key: bytes, now: UnixTime) -> bool:
         """Whether this member may come to its set, or is there already. Raises StorageError."""

@@ -1,4 +1,4 @@
-"""ANNOUNCE, WITHDRAW and MEMBERS of clients that ended at this node.
+"""ANNOUNCE, WITHDRAW, MEMBERS, and WATCHes of sets, of clients that ended at this node.
 
 Contract: as Service, which has checked what their senders may do. An announcement becomes a write of the member's record
 by the coordinator; nothing here replicates anything.
@@ -10,17 +10,20 @@ nobody can withdraw another holder's members: no request names them.
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 from kdht.datapath.base import Datagram
 from kdht.errors import BadPacket, StorageError
 from kdht.node.access import Access, body_of
 from kdht.node.replicas import Coordinator
 from kdht.node.replicas.coordinator import KeptRecords
+from kdht.node.replicas.leases import Leases
 from kdht.node.replicas.member_reads import MembersOutcome
 from kdht.node.replicas.turns import Turn
 from kdht.node.replicas.writes import Written
 from kdht.node.replies import Replies, ReplyBatch
 from kdht.node.sets.index import Part, SetIndex, page_of_members
+from kdht.node.sets.news import watched_at
 from kdht.storage import StoredRecord
 from kdht.storage.record import TOMBSTONE
 from kdht.storage.room import Room
@@ -34,10 +37,15 @@ from kdht.wire.sets import (
     MAX_MEMBER_TTL,
     NOBODYS,
     QUORUM,
+    TOLD_LEN,
+    ListPage,
+    ToldMembers,
     member_key,
     member_value,
     pack_members,
+    pack_told,
     parse_announcement,
+    parse_lease,
     parse_question,
 )
 
@@ -61,6 +69,7 @@ class SetService:
         replies: Replies,
         access: Access,
         room: Room,
+        leases: Leases,
         on_late: Late,
     ) -> None:
         self._index = index
@@ -70,6 +79,7 @@ class SetService:
         self._replier = replies.replier
         self._access = access
         self._room = room
+        self._leases = leases
         self._on_late = on_late
 
     # --- ANNOUNCE and WITHDRAW
@@ -160,75 +170,113 @@ class SetService:
         answers.add(request, written.status, body)
         self._leave(turn, request, arrived, answers)
 
-    # --- MEMBERS
+    # --- MEMBERS, and WATCH of a set
+
+    @staticmethod
+    def is_watch(request: Datagram) -> bool:
+        """Whether this WATCH is one of a set. One that cannot be read is not."""
+        try:
+            return parse_lease(body_of(request.data)[0]) is not None
+        except BadPacket:
+            return False
 
     def read(self, request: Datagram, answers: ReplyBatch) -> bool:
-        """Answer a MEMBERS at once; or ask the other replicas, and give back False."""
-        set_key, now = request.data[_KEY], answers.now
+        """Answer a MEMBERS or a WATCH at once; or ask the other replicas, and give back False."""
+        data, now = request.data, answers.now
+        set_key = data[_KEY]
         caught_up = self._repair.is_caught_up(set_key)  # before the look: what comes in between does no harm
-        refused, cursor, flags = self._question(request, now)
-        if refused is not None:
-            answers.add(request, refused)
+        asked = self._asked(request, now)
+        if isinstance(asked, Status):
+            answers.add(request, asked)
             return True
-        strict = bool(flags & QUORUM)
-        alone = caught_up and not strict
-        room = min(request.max_reply, MAX_BODY)
+        alone = caught_up and not asked.strict
         try:
-            part = self._index.part(set_key, cursor, ENTRY_LEN if alone else LISTED_LEN, room, now)
+            head = ENTRY_LEN if alone else LISTED_LEN
+            part = self._index.part(set_key, asked.cursor, head, asked.room, now)
             if alone:
-                living = self._index.living(set_key, part.start, room, now)
+                living = self._index.living(set_key, part.start, asked.room, now)
                 # None at all: the others are asked, as for a record that is not here.
                 if living.total:
-                    answers.add(request, Status.OK, pack_members(page_of_members(living, part, room, now)))
+                    self._answer(request, answers, asked, part, living)
                     return True
             own = self._index.all(set_key, part.start, now)
         except StorageError:
             answers.add(request, Status.STORAGE_FAILED)
             return True
-        done = partial(self._found, request, now, part, strict)
+        done = partial(self._found, request, now, asked, part)
         with self._coordinator.turn(now) as turn:
             self._coordinator.read_members(turn, set_key, part.start, own, done)
         return False
 
-    def _question(self, request: Datagram, now: UnixTime) -> tuple[Status | None, int, int]:
-        """The status that refuses a MEMBERS, or None; its cursor and flags."""
-        refused = None
-        cursor = flags = 0
-        if request.reason is not Reason.OWNER and not self._coordinator.responsible(request.data[_KEY]):
-            refused = Status.NOT_RESPONSIBLE
-        elif request.max_reply < LEAST_REPLY:
-            refused = self._replier.refusal(request, LEAST_REPLY, int(now))
-        else:
-            try:
-                cursor, flags = parse_question(body_of(request.data)[0])
-            except BadPacket:
-                refused = Status.BAD_REQUEST
-        return refused, cursor, flags
+    def _asked(self, request: Datagram, now: UnixTime) -> "_Asked | Status":
+        """What a MEMBERS or WATCH asks for, once its lease is taken; or the status that refuses it."""
+        data = request.data
+        if request.reason is not Reason.OWNER and not self._coordinator.responsible(data[_KEY]):
+            return Status.NOT_RESPONSIBLE
+        if request.max_reply < LEAST_REPLY:
+            return self._replier.refusal(request, LEAST_REPLY, int(now))
+        room = min(request.max_reply, MAX_BODY)
+        try:
+            body, _ = body_of(data)
+            if data[_OP] != Op.WATCH:
+                cursor, flags = parse_question(body)
+                return _Asked(cursor, bool(flags & QUORUM), room, watches=False)
+            lease = parse_lease(body)
+        except BadPacket:
+            return Status.BAD_REQUEST
+        if lease is None:
+            return Status.BAD_REQUEST
+        seconds, cursor = lease
+        if end := self._access.may_watch_until(data):
+            seconds = min(seconds, max(end - int(now), 0))
+        # Before the look: a change in between is told twice rather than never.
+        who = self._replier.client_of(request)
+        if not self._leases.renew(watched_at(data[_KEY]), who, request, seconds):
+            return Status.BUSY
+        return _Asked(cursor, False, room - TOLD_LEN, watches=True)
 
     def _found(
         self,
         request: Datagram,
         arrived: UnixTime,
+        asked: "_Asked",
         part: Part,
-        strict: bool,
         turn: Turn,
         found: MembersOutcome,
     ) -> None:
         answers = self._replies.batch(turn.now)
         living = [each for each in found.page.listed if not each.flags & TOMBSTONE]
         coordinator = self._coordinator
+        strict = asked.strict
         if not found.enough and (strict or not living or coordinator.cluster.barred):
             lacks = strict and coordinator.cluster.joined and coordinator.lacks(coordinator.need_to_read)
             answers.add(request, Status.TOO_FEW if lacks else Status.UNCONFIRMED)
         else:
-            page = found.page._replace(listed=living)
-            room = min(request.max_reply, MAX_BODY)
-            answers.add(request, Status.OK, pack_members(page_of_members(page, part, room, turn.now)))
+            self._answer(request, answers, asked, part, found.page._replace(listed=living))
         self._leave(turn, request, arrived, answers)
+
+    @staticmethod
+    def _answer(
+        request: Datagram, answers: ReplyBatch, asked: "_Asked", part: Part, listed: ListPage
+    ) -> None:
+        page = page_of_members(listed, part, asked.room, answers.now)
+        told = pack_told(ToldMembers(part.start, 0, page)) if asked.watches else pack_members(page)
+        answers.add(request, Status.OK, told)
 
     def _leave(self, turn: Turn, request: Datagram, arrived: UnixTime, answers: ReplyBatch) -> None:
         self._on_late(request.data[_OP], arrived)
         self._replies.send_with(turn, answers)
+
+
+class _Asked(NamedTuple):
+    """What a reader of a set asks for."""
+
+    cursor: int
+    strict: bool
+    """From a majority."""
+    room: int
+    """Bytes for the page."""
+    watches: bool
 
 
 def _request_id(data: bytes) -> int:
