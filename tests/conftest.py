@@ -12,6 +12,7 @@ from shutil import which
 
 import pytest
 from browser import missing
+from ci import IN_CI
 from daemons import KDHTCTL, KDHTD, DevNode
 from installed import make_wheels
 from machines import Machine
@@ -26,7 +27,6 @@ from kdht.lab.netns import Lab
 RUN_MARK = f"KDHT_TEST_RUN={os.getpid()}"
 """In the environment of every process that the tests start, directly or not."""
 
-IN_CI = os.environ.get("CI") == "true"
 
 STARTS_DAEMONS = (DevNode, KDHTD, KDHTCTL, Cluster, Machine, make_wheels)
 """A file that imports one of these starts processes of kdht: its tests are marked `cluster`."""

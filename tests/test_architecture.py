@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from conftest import IN_CI
+from ci import IN_CI
 from paths import ROOT
 
 from kdht import wire

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from builders import make_node
-from conftest import IN_CI
+from ci import IN_CI
 
 import fuzz.build
 from fuzz import targets
