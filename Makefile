@@ -19,7 +19,7 @@ export PIP_ARGS ?=
 BIN := $(VENV)/bin
 SETUP := pyproject.toml setup.py scripts/bootstrap
 SOURCES := $(shell find kdht -name "*.p[yx][xd]") $(wildcard include/*.h bpf/*)
-NEEDS := $(if $(filter socket,$(DATAPATH)),socket,all)
+NEEDS := $(if $(filter socket,$(DATAPATH)),socket,packets)
 
 .DEFAULT_GOAL := help
 .PHONY: demo test check lint format bench histories kernels fuzz screenshots build wheel man install uninstall clean help
@@ -66,6 +66,10 @@ build: $(VENV)/.built-$(NEEDS) ## what all others stand on: packages, virtual en
 
 $(VENV)/.installed-all: $(SETUP)
 	PYTHON=$(PYTHON) scripts/bootstrap $(VENV) all
+	touch $(VENV)/.installed-socket $(VENV)/.installed-packets $@
+
+$(VENV)/.installed-packets: $(SETUP)
+	PYTHON=$(PYTHON) scripts/bootstrap $(VENV) packets
 	touch $(VENV)/.installed-socket $@
 
 $(VENV)/.installed-socket: $(SETUP)
