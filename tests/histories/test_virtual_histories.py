@@ -11,6 +11,9 @@ from histories.virtual.play import Played, play
 from histories.virtual.schedule import PROFILES, Action, Fault, Schedule, draw
 from histories.virtual.shrink import fewest, shrink
 from histories.virtual.world import run
+from kdht.client._exchange import Exchange
+from kdht.client._reads import Read
+from kdht.client._versions import Versions
 from kdht.client._writes import WriteExchange
 from kdht.datapath.memory import MemoryTransport
 from kdht.lab.virtual.disk import CrashStore, DiskWriter
@@ -23,7 +26,7 @@ from kdht.node.replicas.recent import Recent
 from kdht.node.replicas.writes import WriteJob, Writes, Written, version_in
 from kdht.storage import StoredRecord, visible
 from kdht.storage import Write as StoreWrite
-from kdht.wire._shared import Status
+from kdht.wire._shared import RECORD_LEN, Status
 
 Patch = pytest.MonkeyPatch
 
@@ -164,6 +167,55 @@ def test_a_node_that_never_returns_is_found(monkeypatch: Patch):
     played = found(1)
     assert played is not None
     assert "no end after" in played.violations[0].what
+
+
+def test_left_over_records_believed_at_once_are_found(monkeypatch: Patch):
+    """A node beside the replicas answers while theirs are outstanding."""
+    take = Read._take
+
+    def believe(self: Read, reply: Any, cookie: int, index: int, now: float) -> None:
+        if reply.status is Status.NOT_RESPONSIBLE and len(reply.body) >= RECORD_LEN:
+            self._conclude(reply._replace(status=Status.OK), index, now)
+        else:
+            take(self, reply, cookie, index, now)
+
+    monkeypatch.setattr(Read, "_take", believe)
+    assert found(80, "sessions", seed=340)
+
+
+def test_tries_without_a_wait_after_old_answers_are_found(monkeypatch: Patch):
+    """They are used up within milliseconds, and the old record is the answer."""
+
+    def keep(self: Read, reply: Any, index: int, now: float) -> None:
+        self._old = reply
+        if self._is_last(index):
+            self._try_next(now)
+
+    def give_in(self: Read) -> None:
+        if self._old is None:
+            Exchange._fail(self)
+        else:
+            self.answer = self._old
+
+    monkeypatch.setattr(Read, "_keep_old", keep)
+    monkeypatch.setattr(Read, "_fail", give_in)
+    assert found(60, "sessions")
+
+
+def test_old_tombstones_believed_after_an_own_write_are_found(monkeypatch: Patch):
+    """Versions are looked at for OK only."""
+    take = Versions.take
+
+    def ok_only(self: Versions, key: bytes, answer: Any, now: float) -> bool:
+        return answer.status is Status.NOT_FOUND or take(self, key, answer, now)
+
+    monkeypatch.setattr(Versions, "take", ok_only)
+    assert found(80, "sessions", seed=170)
+
+
+def test_a_forgotten_own_deletion_is_found(monkeypatch: Patch):
+    monkeypatch.setattr(Versions, "gone", lambda self, key, version: None)
+    assert found(80, "sessions", seed=230)
 
 
 # --- The parts ----------------------------------------------------------------------------
