@@ -42,6 +42,11 @@ def test_a_plan_keeps_to_the_kinds_that_were_asked_for():
     assert {act.beneath.kind for act in found if act.beneath} == {"loss"}
 
 
+def test_no_two_nodes_die_while_datagrams_are_lost_or_late():
+    found = [act for seed in range(20) for act in first(seed) if act.kind == "kill-two"]
+    assert {act.beneath.kind for act in found if act.beneath} == {"duplicate", "skew"}
+
+
 def test_the_rules_drop_what_is_cut_lost_or_relayed():
     rules = ruleset(
         {"n1": Treatment(loss_permille=50), "n2": Treatment(delay_ms=5), "n3": Treatment()},
