@@ -4,7 +4,6 @@ import base64
 import os
 import signal
 import threading
-from contextlib import suppress
 from typing import Any
 
 import click
@@ -12,7 +11,7 @@ import click
 from kdht.cli.checks import Check, all_of, by_command, by_connection
 from kdht.cli.data_commands import through_client
 from kdht.cli.keys import KeyType, key_text
-from kdht.cli.nodes import warn
+from kdht.cli.nodes import Target, asks_nodes, warn
 from kdht.cli.options import Seconds, emit
 from kdht.cli.results import Announced, Members, MemberShown, Withdrawn
 from kdht.client import Client, Member
@@ -21,6 +20,8 @@ from kdht.wire import split_port
 from kdht.wire.sets import MAX_MEMBER_TTL
 
 Name = str | bytes
+LAST_TRY = 2.0
+"""Seconds for the withdrawal at the end."""
 
 
 class TcpPlace(click.ParamType[tuple[str, int]]):
@@ -63,9 +64,9 @@ member_option = click.option(
 @click.option(
     "--every", type=Seconds(), default=5, show_default=True, help="Check so often. A check may take as long."
 )
-@through_client
+@asks_nodes
 def announce(
-    client: Client,
+    target: Target,
     name: Name,
     payload: str,
     ttl: int,
@@ -87,16 +88,18 @@ def announce(
         checks.append(by_connection(*tcp))
     if once and checks:
         raise click.UsageError("--once goes without --exec and --tcp")
-    announcer = Announcer(client, name, os.fsencode(payload), ttl, member, as_json)
-    if once:
-        announcer.announce()
-        return
     stopped = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stopped.set())
-    try:
-        _announce_while(announcer, all_of(checks), min(every, ttl / 3) if checks else ttl / 3, stopped)
-    finally:
-        announcer.withdraw()
+    # The end must not wait as long as a try may: the nodes forget the member by themselves.
+    with target.client() as client, target._replace(timeout=min(target.timeout, LAST_TRY)).client() as last:
+        announcer = Announcer(client, name, os.fsencode(payload), ttl, member, as_json)
+        if once:
+            announcer.announce()
+            return
+        signal.signal(signal.SIGTERM, lambda *_: stopped.set())
+        try:
+            _announce_while(announcer, all_of(checks), min(every, ttl / 3) if checks else ttl / 3, stopped)
+        finally:
+            announcer.withdraw(last)
 
 
 def _announce_while(announcer: "Announcer", check: Check, pause: float, stopped: threading.Event) -> None:
@@ -104,7 +107,8 @@ def _announce_while(announcer: "Announcer", check: Check, pause: float, stopped:
     while not stopped.is_set():
         why = check(pause)
         if why:
-            announcer.withdraw(why)
+            announcer.explain(why)
+            announcer.withdraw()
         else:
             announcer.announce()
         stopped.wait(pause)
@@ -136,29 +140,32 @@ class Announcer:
             if not self._was_member:
                 self._is_member = False
                 raise
-            self._warn(str(error))
+            self.explain(str(error))
             return
         if not announced:
             emit(Announced(key_text(self._name), self._ttl, version), self._as_json, "sets.announced")
         self._was_member = True
         self._told = ""
 
-    def withdraw(self, why: str = "") -> None:
-        """Withdraw if it is a member. `why`: what is wrong with the service, told when it is new."""
-        if why:
-            self._warn(why)
-        if not self._is_member:
-            return
-        # If it fails, the membership ends with its TTL.
-        with suppress(RequestError):
-            self._client.withdraw(self._name, self._payload, self._ttl, member=self._member)
-        self._is_member = False
-        emit(Withdrawn(key_text(self._name)), self._as_json, "sets.withdrawn")
-
-    def _warn(self, why: str) -> None:
+    def explain(self, why: str) -> None:
+        """Say what is wrong with the service, when it is new."""
         if why != self._told:
             self._told = why
             warn(why)
+
+    def withdraw(self, client: Client | None = None) -> None:
+        """Withdraw if it is a member, or may be. `client`: in place of the usual one."""
+        if not self._is_member:
+            return
+        self._is_member = False
+        try:
+            (client or self._client).withdraw(self._name, self._payload, self._ttl, member=self._member)
+        except RequestError as error:
+            # Nobody may ever have heard of it.
+            if self._was_member:
+                warn(f"{error}; the membership ends with its TTL")
+            return
+        emit(Withdrawn(key_text(self._name)), self._as_json, "sets.withdrawn")
 
 
 @click.command()

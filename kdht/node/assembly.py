@@ -90,7 +90,7 @@ def assemble(
     """
     replies, leases = Replies(core, transport.send), Leases(steady)
     sets = SetIndex(store, rng.randrange)
-    on_change = _changes(cache, repair, sets, Notifier(leases, replies), clock)
+    on_change = _changes(cache, repair, sets, leases, Notifier(leases, replies), clock)
     # After `on_change` has all its parts: the writer's thread starts at once, and its first group may call it.
     writer = open_writer(on_change)
     coordinator = Coordinator(
@@ -172,6 +172,7 @@ def _changes(
     cache: RecordCache | None,
     repair: RepairedRecords,
     sets: SetIndex,
+    leases: Leases,
     notifier: Notifier,
     clock: Callable[[], UnixTime],
 ) -> OnChange:
@@ -182,6 +183,8 @@ def _changes(
             cache.invalidate(key)  # first: a watcher may read at once
         repair.changed(key)
         is_news = sets.changed(key, record)  # before the watchers, as above
+        if not leases.by_key:  # nearly always
+            return
         notifier.changed(key, record, clock())
         if is_news:
             notifier.set_changed(key, record, clock())

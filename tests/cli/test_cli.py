@@ -299,11 +299,11 @@ def test_an_output_that_cannot_be_written(ctl, tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-def test_a_full_standard_output(ctl):
+def test_a_full_standard_output(ctl, node):
     good(ctl("put", "a", "1"))
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(
-            [*KDHTCTL, "get", "a", "--node", json.loads(good(ctl("status", "--json")))["address"]],
+            [*KDHTCTL, "get", "a", "--node", node.listen],
             stdout=full, stderr=subprocess.PIPE, text=True, cwd=ROOT, timeout=60,
         )  # fmt: skip
     assert done.returncode == 1

@@ -19,7 +19,8 @@ ASKS_DAEMON = [
 ]  # fmt: skip
 ASKS_NODE = [
     ["get", "k"], ["get", "k", "--output", "out"], ["put", "k", "v"], ["put", "k", "--file", "large"], ["delete", "k"],
-    ["watch", "k"], ["watch", "k", "--output", "out"], ["trace", "k"], ["bench"], ["load", "in.tsv"], ["dump", "keys", "-o", "out"],
+    ["watch", "k"], ["watch", "k", "--output", "out"], ["watch", "k", "--set"], ["trace", "k"], ["bench"], ["load", "in.tsv"], ["dump", "keys", "-o", "out"],
+    ["announce", "k", "v"], ["announce", "k", "v", "--once"], ["withdraw", "k", "v"], ["members", "k"],
 ]  # fmt: skip
 ALL = pytest.mark.parametrize("arguments", [*ASKS_DAEMON, *ASKS_NODE], ids=" ".join)
 OF_DAEMON = pytest.mark.parametrize("arguments", ASKS_DAEMON, ids=" ".join)

@@ -301,6 +301,7 @@ def test_an_icmp_error_without_our_message_is_a_rate_limited_hint(start, version
     while transport.status()["hints_ignored"] < 100 and time.monotonic() < end:
         transport.send([Outgoing(b"no message", nobody)])
     assert transport.status()["hints_ignored"] >= 100
+    wait_for(lambda: told)
     assert set(told) == {(nobody, None)}
     assert len(told) < 64 + 32 * 10
 

@@ -80,7 +80,8 @@ def test_a_recording_has_the_verdicts_that_the_node_gave(recorded):
     counted = {row["reason"]: row["packets"] for row in said["reasons"]}
     for reason in ("ENTERED", "RELAYED", "NEXT_HOP"):
         by_node = sum(lane.get(reason, 0) for lane in said["node_counted"].values())
-        assert by_node == counted.get(reason, 0)
+        # Another node's path check, one a second, may be counted before or after the recording.
+        assert 0 <= by_node - counted.get(reason, 0) <= (1 if reason == "NEXT_HOP" else 0)
     status, found, _ = replay("check", fixture)
     assert (status, found[0]["mismatches"]) == (0, [])
 

@@ -93,7 +93,7 @@ class Repair:
         self._plan = Plan(context, pusher, joined, self._view_changed)
         # After the plan, which it gives its keys to.
         self._missed = Missed(context, self._plan)
-        self._cut_off = CutOff(context, self.catch_up_anew)
+        self._cut_off = CutOff(context, self._was_cut_off)
         self._answers = RangeAnswers(context, pusher, self._plan, respond)
         self._joined = joined
         self._drain: Drain | None = None
@@ -244,6 +244,11 @@ class Repair:
         self._drain = Drain(self._context, self._pusher, drained)
         self._caught_up.reset()
         self._drain.start(now)
+
+    def _was_cut_off(self) -> None:
+        # Where one node confirms a write, this one may have done so alone, and its clients rely on that it goes on.
+        if self._keeping.cluster.policy.acks > 1:
+            self.catch_up_anew()
 
     def _knows_all(self) -> bool:
         """Whether nobody near this node may have what it lacks."""

@@ -44,7 +44,8 @@ class Leases:
     def __init__(self, steady: Callable[[], SteadyTime]) -> None:
         self._steady = steady
         self._lock = threading.Lock()
-        self._by_key: dict[bytes, dict[bytes, Lease]] = {}
+        self.by_key: dict[bytes, dict[bytes, Lease]] = {}
+        """For others to see whether there are any: this is asked for every write."""
         self._of_client: Counter[bytes] = Counter()
         """By client, and by key and client together."""
         self._count = 0
@@ -65,32 +66,32 @@ class Leases:
             if not lease:
                 self._end(key, who)
                 return True
-            watchers = self._by_key.get(key, {})
+            watchers = self.by_key.get(key, {})
             if who not in watchers:
                 if self._is_full(key, watchers, who):
                     return False
                 self._count += 1
                 self._of_client.update(_counted(key, who))
             until = SteadyTime(now + min(lease, MAX_LEASE))
-            self._by_key.setdefault(key, watchers)[who] = Lease(request, until)
+            self.by_key.setdefault(key, watchers)[who] = Lease(request, until)
             self._remember((until, key, who))
             return True
 
     def watching(self, key: bytes) -> list[Datagram]:
         """The requests of all clients that watch the key."""
         # This is asked for every write.
-        if key not in self._by_key:  # nearly always, and without the lock
+        if key not in self.by_key:  # nearly always, and without the lock
             return []
         with self._lock:
             now = self._steady()
             self._end_due(now)
             # An ended lease may still be there, because one call ends a bounded number.
-            return [lease.request for lease in self._by_key.get(key, {}).values() if lease.until > now]
+            return [lease.request for lease in self.by_key.get(key, {}).values() if lease.until > now]
 
     def keep(self, may_stand: Callable[[Datagram], bool]) -> None:
         """End all leases whose request `may_stand` refuses. The one call that takes longer with more leases."""
         with self._lock:
-            for key, leases in list(self._by_key.items()):
+            for key, leases in list(self.by_key.items()):
                 for who in [who for who, lease in leases.items() if not may_stand(lease.request)]:
                     self._end(key, who)
 
@@ -107,7 +108,7 @@ class Leases:
         heapq.heappush(self._ends, end)
         if len(self._ends) > 2 * self._count + ENDED_AT_ONCE:
             # Half of them count no more. So this is paid for by as many renewals.
-            leases = self._by_key.items()
+            leases = self.by_key.items()
             self._ends = [(each.until, key, who) for key, by in leases for who, each in by.items()]
             heapq.heapify(self._ends)
 
@@ -116,12 +117,12 @@ class Leases:
             if not self._ends or self._ends[0][0] > now:
                 return
             until, key, who = heapq.heappop(self._ends)
-            lease = self._by_key.get(key, {}).get(who)
+            lease = self.by_key.get(key, {}).get(who)
             if lease is not None and lease.until == until:  # not renewed since
                 self._end(key, who)
 
     def _end(self, key: bytes, who: bytes) -> None:
-        watchers = self._by_key.get(key, {})
+        watchers = self.by_key.get(key, {})
         if watchers.pop(who, None) is None:
             return
         self._count -= 1
@@ -131,7 +132,7 @@ class Leases:
             if not self._of_client[counted]:
                 del self._of_client[counted]
         if not watchers:
-            del self._by_key[key]
+            del self.by_key[key]
 
 
 def _counted(key: bytes, who: bytes) -> tuple[bytes, bytes]:

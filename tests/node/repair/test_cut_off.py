@@ -13,8 +13,8 @@ KEYS = [hash_key(f"key {number}") for number in range(120)]
 STEP = 0.1
 
 
-def cluster_of(count: int, seed: int) -> VirtualCluster:
-    cluster = VirtualCluster(seed, policy=Policy(), repair=RepairOptions(), new_store=CrashStore)
+def cluster_of(count: int, seed: int, acks: int = 2) -> VirtualCluster:
+    cluster = VirtualCluster(seed, policy=Policy(acks=acks), repair=RepairOptions(), new_store=CrashStore)
     cluster.network.delay = 0.0005, 0.004
     for number in range(1, count + 1):
         cluster.add(number, bootstrap=cluster.contacts())
@@ -80,3 +80,13 @@ def test_deaths_of_others_are_no_silence(count: int, deaths: int, loss: float) -
 def test_a_first_node_answers_alone() -> None:
     cluster = cluster_of(1, 1)
     assert all(says_caught_up(cluster.members[0], key) for key in KEYS)
+
+
+@pytest.mark.parametrize(("acks", "goes_on"), [(1, True), (2, False)])
+def test_the_last_of_two_goes_on_if_one_confirms(acks: int, goes_on: bool) -> None:
+    cluster = cluster_of(2, 1, acks)
+    cluster.kill(cluster.members[0])
+    for _ in range(60):
+        cluster.run(STEP)
+        assert not goes_on or all(says_caught_up(cluster.members[0], key) for key in KEYS)
+    assert goes_on or not any(says_caught_up(cluster.members[0], key) for key in KEYS)
