@@ -55,7 +55,7 @@ class LeftCluster(NamedTuple):
     contacts: list[Contact]
 
 
-class CutOff(NamedTuple):
+class Shunned(NamedTuple):
     """This contact alone named members that this node cannot reach: it counts as dead for a while."""
 
     contact: Contact
@@ -103,7 +103,7 @@ Event: TypeAlias = (
     | Barred
     | Admitted
     | LeftCluster
-    | CutOff
+    | Shunned
     | Resumes
     | YieldsToTwin
     | HasTwin

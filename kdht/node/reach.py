@@ -5,7 +5,7 @@ that one group acknowledges would be unknown to the other. So a node that hears 
 
     no doubts --named--> doubts --patience is over--> aside --named no more--> starts anew
         ^                  |
-        +--met, named no more, or the only namer is cut off--+
+        +--met, named no more, or the only namer is shunned--+
 
 A doubt ends at once if the member writes to this node. It may have both versions, and be known to others by the other
 one only. So this node asks the namer to introduce them (MEET). A doubt ends also if the namer no longer names the member,
@@ -27,7 +27,7 @@ from functools import partial
 from itertools import islice
 
 from kdht.node.context import NodeContext
-from kdht.node.events import Admitted, Barred, CutOff, LeftCluster, Resumes
+from kdht.node.events import Admitted, Barred, LeftCluster, Resumes, Shunned
 from kdht.node.messages import Reply
 from kdht.node.notice import Notices
 from kdht.node.readiness import REACH
@@ -42,7 +42,7 @@ MAX_DOUBTS = 32
 # More members than one cluster has of one IP version beside this node.
 MAX_MET = 512
 # A liar may have many addresses. The oldest ones are heard again first.
-MAX_CUT_OFF = 256
+MAX_SHUNNED = 256
 # As many as settle who is right, and few enough to ask each of them within the shortest patience.
 MAX_WITNESSES = 5
 
@@ -94,7 +94,7 @@ class Reach:
         self._doubts: dict[bytes, UnreachableMember] = {}
         self._met: dict[bytes, float] = {}
         """Members that wrote to this node although their known address is unreachable, and until when that counts."""
-        self._cut_off: dict[Address, float] = {}
+        self._shunned: dict[Address, float] = {}
         """Members that nobody listens to here, and until when."""
         self._turn = 0
         self._resumes_at = 0.0
@@ -141,8 +141,8 @@ class Reach:
 
     def untrusted_admit(self, source: Address, now: SteadyTime) -> None:
         """Raises Mismatch if nothing counts that this member says."""
-        if self._cut_off.get(source, now) > now:
-            raise Mismatch("cut_off")
+        if self._shunned.get(source, now) > now:
+            raise Mismatch("shunned")
 
     # Inside
 
@@ -164,7 +164,7 @@ class Reach:
         for doubt in list(self._doubts.values()):
             self._introduce(doubt, now)
             self._ask_another(doubt, now)
-        self._cut_off_liars(now)
+        self._shun_liars(now)
         # The oldest doubt counts.
         age = max((self._age(doubt, now) for doubt in self._doubts.values()), default=0.0)
         if self._doubts and age >= options.member_bar:
@@ -206,7 +206,7 @@ class Reach:
         if reply is not None:
             doubt.denied = reply.id not in doubt.namers
 
-    def _cut_off_liars(self, now: SteadyTime) -> None:
+    def _shun_liars(self, now: SteadyTime) -> None:
         """Do not stand aside for what one member says alone."""
         patience = self._context.options.member_bar if self._was_ready else self._patience()
         wrong = {
@@ -215,10 +215,10 @@ class Reach:
             if self._age(doubt, now) >= patience and self._is_alone(doubt, now)
         }
         for namer in () if self.aside else wrong:
-            self._context.events.append(CutOff(namer))
-            self._cut_off[namer.address] = now + self._context.options.cut_time
-            if len(self._cut_off) > MAX_CUT_OFF:
-                del self._cut_off[next(iter(self._cut_off))]
+            self._context.events.append(Shunned(namer))
+            self._shunned[namer.address] = now + self._context.options.shun_time
+            if len(self._shunned) > MAX_SHUNNED:
+                del self._shunned[next(iter(self._shunned))]
             self._doubts = {id: doubt for id, doubt in self._doubts.items() if doubt.namer != namer}
             self._lose(namer, now)
         if wrong:

@@ -12,7 +12,7 @@ from kdht.datapath.memory import MemoryNetwork
 from kdht.errors import NotFound, RequestError
 from kdht.lab.virtual import Member, id_of
 from kdht.lab.virtual.client import VirtualRequest
-from kdht.node.events import Barred, CutOff, LeftCluster, Ready, Resumes
+from kdht.node.events import Barred, LeftCluster, Ready, Resumes, Shunned
 from kdht.node.options import Options
 from kdht.node.replicas import Policy
 from kdht.storage import MemoryStore
@@ -191,7 +191,7 @@ def test_old_reports_do_not_keep_a_node_unready() -> None:
 
 
 def test_two_clusters_that_meet_stay_two() -> None:
-    """Both cut off the newcomer that belongs to both, and it takes no writes."""
+    """Both shun the newcomer that belongs to both, and it takes no writes."""
     site = Site()
     for number in (2, 3):
         site.add(number, four(number), through=[four(2)] if number > 2 else [])
@@ -252,7 +252,7 @@ def test_one_member_that_names_phantoms_stops_no_other(version: int, phantoms: i
     for number in honest:
         member = site.members[number]
         assert not any(type(event) in (Barred, LeftCluster) for event in member.seen)
-        assert [event.contact.id for event in member.seen if type(event) is CutOff] == [id_of(1)]
+        assert [event.contact.id for event in member.seen if type(event) is Shunned] == [id_of(1)]
         assert member.node.table.get(id_of(1)) is None
     for writer in honest:
         site.ask(writer, calls.put("key", b"from %d" % writer, None))
@@ -273,14 +273,14 @@ def test_one_member_that_names_phantoms_stops_no_newcomer(version: int, phantoms
     assert site.ask(3, calls.get("key")).endswith(b"value")
 
 
-def test_a_member_that_was_cut_off_is_heard_again_later() -> None:
+def test_a_member_that_was_shunned_is_heard_again_later() -> None:
     site = served_by(4, 3)
     liar = site.members[1]
     Lies(liar, 1)
     site.run(SOON)
     assert site.members[2].node.table.get(id_of(1)) is None
     liar.node._closest = type(liar.node)._closest.__get__(liar.node)  # type: ignore[method-assign]
-    site.run(Options().cut_time + 60)
+    site.run(Options().shun_time + 60)
     assert all(site.members[number].node.table.get(id_of(1)) is not None for number in (2, 3))
     assert site.ready() == {1, 2, 3}
 
