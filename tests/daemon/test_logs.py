@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from daemons import KDHTD, free_port
@@ -16,6 +17,7 @@ from paths import ROOT
 
 from kdht.daemon.process.log_writer import LogWriter
 from kdht.daemon.process.logs import JsonFormatter, TextFormatter, configure
+from kdht.errors import NoDaemon
 from kdht.lab.wait import wait_until
 from kdht.program.answers import NodeStatus
 from kdht.program.control_client import ask
@@ -178,6 +180,13 @@ def full_pipe() -> tuple[int, int]:
     return read, write
 
 
+def serves(socket: Path) -> bool:
+    try:
+        return ask(socket, "status", NodeStatus).ready
+    except NoDaemon:  # not yet: a moment lies between a socket's name and its listening
+        return False
+
+
 @pytest.mark.parametrize("kind", ["stalled", "gone", "full disk"])
 def test_a_node_whose_log_nobody_reads_serves_and_stops(kind, tmp_path):
     read, write = full_pipe() if kind != "full disk" else (-1, os.open("/dev/full", os.O_WRONLY))
@@ -189,7 +198,7 @@ def test_a_node_whose_log_nobody_reads_serves_and_stops(kind, tmp_path):
                "--log-level", "debug"]  # fmt: skip
     node = subprocess.Popen([os.fspath(part) for part in command], cwd=ROOT, stderr=write)
     try:
-        wait_until(lambda: socket.exists() and ask(socket, "status", NodeStatus).ready, "the node to serve")
+        wait_until(lambda: serves(socket), "the node to serve")
         for _ in range(50):
             node.send_signal(signal.SIGHUP)  # each is a line in the log
             ask(socket, "status", NodeStatus)

