@@ -29,7 +29,6 @@ from kdht.node.events import (
     Ready,
     Resumes,
     SeesTwins,
-    Shunned,
     YieldsToTwin,
 )
 from kdht.node.forget import Fate, Told
@@ -51,7 +50,6 @@ LEVELS: dict[type[Event], int] = {
     Barred: logging.DEBUG,
     Admitted: logging.DEBUG,
     LeftCluster: logging.WARNING,
-    Shunned: logging.WARNING,
     Resumes: logging.INFO,
     YieldsToTwin: logging.ERROR,
     HasTwin: logging.ERROR,
@@ -67,7 +65,6 @@ WORDS: dict[type[Event], str] = {
     Barred: "no writes yet: members are named that this node cannot reach",
     Admitted: "all members can be reached",
     LeftCluster: "this node left its cluster and serves nothing, for it cannot reach members of it",
-    Shunned: "a member alone named others that this node cannot reach: it counts as dead for a while",
     Resumes: "nobody names members any more that this node cannot reach",
     YieldsToTwin: "an older node has this node's ID: this one left the cluster and serves nothing",
     HasTwin: "a younger node has this node's ID",
@@ -275,6 +272,6 @@ def _tell(event: Event) -> None:
             fields = {"address": address}
         case SeesTwins(contact, other):
             fields = {"node_id": contact.id.hex(), "addresses": f"{contact.address}, {other}"}
-        case ContactAdded(contact) | ContactRemoved(contact) | ContactDrained(contact) | Shunned(contact):
+        case ContactAdded(contact) | ContactRemoved(contact) | ContactDrained(contact):
             fields = {"node_id": contact.id.hex(), "address": contact.address}
     log.log(level, WORDS[type(event)], extra=fields)

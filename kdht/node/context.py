@@ -25,7 +25,7 @@ COUNTERS = (
     "unusable_contact", "pending_full", "verifying_full", "lookups_full", "reply_rate",
     "demoted", "unreachable", "unreachable_ignored", "suspects", "suspect_unknown", "suspect_rate", "gossip_spared",
     "notices_sent", "notices_full", "left", "left_stale", "leaving", "newcomers", "aside", "other_version",
-    "meetings", "shunned", "faults",
+    "meetings", "faults",
 )  # fmt: skip
 """The counters of a node, beside the reasons of BadPacket."""
 

@@ -55,12 +55,6 @@ class LeftCluster(NamedTuple):
     contacts: list[Contact]
 
 
-class Shunned(NamedTuple):
-    """This contact alone named members that this node cannot reach: it counts as dead for a while."""
-
-    contact: Contact
-
-
 class Resumes(NamedTuple):
     """No node names those members any more. The daemon must start the node anew, as by a restart."""
 
@@ -103,7 +97,6 @@ Event: TypeAlias = (
     | Barred
     | Admitted
     | LeftCluster
-    | Shunned
     | Resumes
     | YieldsToTwin
     | HasTwin

@@ -126,7 +126,7 @@ class Node:
             twins=self.twins,
             on_change=_ignore if self.repair is None else self.repair.contacts_changed,
         )
-        self._reach = Reach(context, self._notices, self._bar, self._withdraw, self._lose)
+        self._reach = Reach(context, self._notices, self._bar, self._withdraw)
         self._meetings = Meetings(context, self._members, self._notices, self._reach, self.twins)
         # Tables and not a chain of ifs: a new op has one line here, and the check for unknown ops below cannot
         # forget it.
@@ -329,7 +329,6 @@ class Node:
         asks_about_id = message.body[:ID_LEN] == self.contact.id
         if self.aside and not message.is_reply and not asks_about_id:
             raise Mismatch("aside")
-        self._reach.untrusted_admit(datagram.source, now)
         is_known = is_repair or message.op in self._answers.keys() | self._notices_in.keys()
         if not is_known or datagram.reason is not Reason.CONTROL:
             raise Mismatch("not_control")
@@ -475,12 +474,6 @@ class Node:
         self._joiner.suspend()
         self._context.rpcs.abandon(now)
         self._members.clear(now)
-
-    def _lose(self, contact: Contact, now: SteadyTime) -> None:
-        """Treat another node as dead."""
-        entry = self.table.get(contact.id)
-        if entry is not None:
-            self._fell_silent(entry, now)
 
     def _yield(self, now: SteadyTime) -> None:
         """Leave for good: an older node has this node's ID."""

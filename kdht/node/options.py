@@ -117,8 +117,6 @@ class Options:
     """Between questions of a node that stands aside."""
     aside_time: float = 30.0
     """A node stands aside for at least so long."""
-    shun_time: float = 300.0
-    """A member that alone named unreachable ones is not listened to for so long."""
     met_time: float = 300.0
     """A member that wrote to this node counts as reachable for so long."""
 

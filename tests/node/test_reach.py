@@ -9,10 +9,10 @@ from kdht.client import _calls as calls
 from kdht.client._calls import Call
 from kdht.client._exchange import Exchange
 from kdht.datapath.memory import MemoryNetwork
-from kdht.errors import NotFound, RequestError
+from kdht.errors import RequestError
 from kdht.lab.virtual import Member, id_of
 from kdht.lab.virtual.client import VirtualRequest
-from kdht.node.events import Barred, LeftCluster, Ready, Resumes, Shunned
+from kdht.node.events import Barred, LeftCluster, Ready, Resumes
 from kdht.node.options import Options
 from kdht.node.replicas import Policy
 from kdht.storage import MemoryStore
@@ -190,8 +190,7 @@ def test_old_reports_do_not_keep_a_node_unready() -> None:
     assert "reach" not in stranger.node.readiness.missing
 
 
-def test_two_clusters_that_meet_stay_two() -> None:
-    """Both shun the newcomer that belongs to both, and it takes no writes."""
+def test_two_clusters_that_meet_do_not_both_serve() -> None:
     site = Site()
     for number in (2, 3):
         site.add(number, four(number), through=[four(2)] if number > 2 else [])
@@ -199,90 +198,16 @@ def test_two_clusters_that_meet_stay_two() -> None:
         site.add(number, six(number), through=[six(12)] if number > 12 else [])
     site.run(SOON)
     assert site.ready() == {2, 3, 12, 13}
-    both = site.add(1, four(1), six(1), through=[four(2), six(12)])
+    site.add(1, four(1), six(1), through=[four(2), six(12)])
+    # From then on not both: some of one version, or none.
     site.run(Options().member_patience + 15)
-    for _ in range(100):
+    both = 0
+    for _ in range(300):
         site.run(1)
-        assert site.ready() >= {2, 3, 12, 13}
-        assert len(both.node.table) == 0
-    for here, there in [((2, 3), (12, 13)), ((12, 13), (2, 3))]:
-        name = f"key of {here}"
-        site.ask(here[0], calls.put(name, b"value", None))
-        assert site.ask(here[1], calls.get(name)).endswith(b"value")
-        with pytest.raises(NotFound):
-            site.ask(there[0], calls.get(name))
-    with pytest.raises(RequestError):
-        site.ask(1, calls.put("key", b"value", None))
-
-
-# --- A member that lies -------------------------------------------------------------------------
-
-
-class Lies:
-    """What `member` answers who asks for nodes: some of the other IP version, which do not exist."""
-
-    def __init__(self, member: Member, phantoms: int) -> None:
-        other = six if member.contact.address.is_ipv4 else four
-        self._phantoms = [Contact(id_of(100 + number), *other(100 + number)) for number in range(phantoms)]
-        member.node._closest = self.closest  # type: ignore[method-assign]
-
-    def closest(self, key: bytes, asker: bytes = b"") -> list[Contact]:
-        return self._phantoms
-
-
-def served_by(version: int, nodes: int) -> Site:
-    site, address = Site(), four if version == 4 else six
-    for number in range(1, nodes + 1):
-        site.add(number, address(number), through=[address(1)] if number > 1 else [])
-    site.run(SOON)
-    assert site.ready() == set(range(1, nodes + 1))
-    return site
-
-
-@pytest.mark.parametrize("nodes", [3, 5])
-@pytest.mark.parametrize("phantoms", [1, 20])
-@pytest.mark.parametrize("version", [4, 6])
-def test_one_member_that_names_phantoms_stops_no_other(version: int, phantoms: int, nodes: int) -> None:
-    site = served_by(version, nodes)
-    honest = set(range(2, nodes + 1))
-    Lies(site.members[1], phantoms)
-    for _ in range(60):
-        site.run(1)
-        assert site.ready() >= honest
-    for number in honest:
-        member = site.members[number]
-        assert not any(type(event) in (Barred, LeftCluster) for event in member.seen)
-        assert [event.contact.id for event in member.seen if type(event) is Shunned] == [id_of(1)]
-        assert member.node.table.get(id_of(1)) is None
-    for writer in honest:
-        site.ask(writer, calls.put("key", b"from %d" % writer, None))
-        assert all(site.ask(reader, calls.get("key")).endswith(b"from %d" % writer) for reader in honest)
-
-
-@pytest.mark.parametrize("phantoms", [1, 20])
-@pytest.mark.parametrize("version", [4, 6])
-def test_one_member_that_names_phantoms_stops_no_newcomer(version: int, phantoms: int) -> None:
-    site = served_by(version, 3)
-    Lies(site.members[1], phantoms)
-    address = four if version == 4 else six
-    fresh = site.add(9, address(9), through=[address(1), address(2)])
-    site.run(SOON)
-    assert site.ready() >= {2, 3, 9}
-    assert not stood_aside(fresh)
-    site.ask(9, calls.put("key", b"value", None))
-    assert site.ask(3, calls.get("key")).endswith(b"value")
-
-
-def test_a_member_that_was_shunned_is_heard_again_later() -> None:
-    site = served_by(4, 3)
-    liar = site.members[1]
-    Lies(liar, 1)
-    site.run(SOON)
-    assert site.members[2].node.table.get(id_of(1)) is None
-    liar.node._closest = type(liar.node)._closest.__get__(liar.node)  # type: ignore[method-assign]
-    site.run(Options().shun_time + 60)
-    assert all(site.members[number].node.table.get(id_of(1)) is not None for number in (2, 3))
-    assert site.ready() == {1, 2, 3}
+        ready = site.ready()
+        both += bool(ready & {2, 3}) and bool(ready & {12, 13})
+    assert both == 0
+    assert site.ready() in ({1, 2, 3}, {1, 12, 13})
 
 
 def test_the_larger_side_serves_after_a_restart_of_all() -> None:
