@@ -54,7 +54,7 @@ class PathChecker:
         self._id = node_id
         self._own = own
         self._number = itertools.count(random.getrandbits(16))
-        # Random, because a stranger who knew it could send messages past the rule that leaves out all others.
+        # Random: a stranger with a known number could pass the rule that stops all other messages.
         self.marker = random.getrandbits(32) | 1
         """The first half of the request IDs. Not 0, and nobody else's."""
         self._checks = {address.is_ipv4: PathCheck() for address in own}

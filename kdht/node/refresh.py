@@ -37,7 +37,7 @@ class Refresher:
         self._alarm: Alarm | None = None
         self._widening: Alarm | None = None
         self.searches = Searches(context, self.looked)
-        """All lookups of the node: one for whatever reason counts as a refresh of its bucket."""
+        """All lookups of the node. Each one counts as a refresh of its bucket."""
 
     def start(self, now: SteadyTime) -> None:
         """Begin, unless that was done already."""
@@ -47,7 +47,7 @@ class Refresher:
 
     def looked(self, target: bytes, now: SteadyTime) -> None:
         """A lookup of `target` begins: its bucket's time starts anew."""
-        # A lookup for whatever reason has taught the table what a refresh would.
+        # Any lookup teaches the table as much as a refresh.
         self._postpone(self._context.table.index(target), now)
 
     def farther(self, now: SteadyTime, done: Callable[[SteadyTime], None]) -> None:

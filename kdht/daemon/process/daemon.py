@@ -237,8 +237,7 @@ class Daemon:
 
         def terminate() -> None:
             seconds = self._settings.config.node.lame_duck
-            # A second signal means that whoever sends it will not wait, and a node that does not serve has
-            # nobody to wait for.
+            # After a second signal nobody wants to wait. A node that serves nobody need not wait at all.
             if not seconds or self._methods.is_lame or not self._methods.serves:
                 stop()
                 return

@@ -45,7 +45,7 @@ class Leases:
         self._steady = steady
         self._lock = threading.Lock()
         self.by_key: dict[bytes, dict[bytes, Lease]] = {}
-        """For others to see whether there are any: this is asked for every write."""
+        """Every write looks here whether anybody watches."""
         self._of_client: Counter[bytes] = Counter()
         """By client, and by key and client together."""
         self._count = 0

@@ -13,6 +13,7 @@ import threading
 from bisect import bisect_left, insort
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from typing import NamedTuple
 
@@ -133,6 +134,8 @@ class SetIndex:
         self._draw = draw
         self._lock = threading.Lock()
         self._sets: OrderedDict[bytes, NearbySets] = OrderedDict()
+        self.held = 0
+        """Records in all of them."""
 
     def changed(self, key: bytes, record: StoredRecord) -> bool:
         """The store has taken this record. Whether a reader sees more of it than another end."""
@@ -145,7 +148,10 @@ class SetIndex:
                 return True
             place = key[SHARED_LEN:]
             before = found.records.get(place)
-            found.put(place, record)
+            with self._counted(found):
+                found.put(place, record)
+            # Sets that nobody reads any more grow, too.
+            self._bound()
             return before is None or (before.flags, before.value) != (record.flags, record.value)
 
     def has_room(self, set_key: bytes, key: bytes, now: UnixTime) -> bool:
@@ -205,9 +211,11 @@ class SetIndex:
         found = self._sets.get(shared)
         if found is None:
             found = self._sets[shared] = self._read(key, now)
+            self.held += len(found.records)
             self._bound()
         self._sets.move_to_end(shared)
-        found.purge(now)
+        with self._counted(found):
+            found.purge(now)
         return found
 
     def _read(self, key: bytes, now: UnixTime) -> NearbySets:
@@ -217,12 +225,17 @@ class SetIndex:
             found.put(each[SHARED_LEN:], record)
         return found
 
+    @contextmanager
+    def _counted(self, found: NearbySets) -> Iterator[None]:
+        before = len(found.records)
+        yield
+        self.held += len(found.records) - before
+
     def _bound(self) -> None:
         """Forget sets until the others fit."""
-        held = sum(len(each.records) for each in self._sets.values())
-        while len(self._sets) > 1 and (held > MAX_ENTRIES or len(self._sets) > MAX_SETS):
+        while len(self._sets) > 1 and (self.held > MAX_ENTRIES or len(self._sets) > MAX_SETS):
             _, dropped = self._sets.popitem(last=False)
-            held -= len(dropped.records)
+            self.held -= len(dropped.records)
 
 
 def page_of_members(page: ListPage, part: Part, room: int, now: UnixTime) -> MembersPage:

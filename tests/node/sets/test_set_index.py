@@ -199,3 +199,14 @@ def test_a_full_set_takes_its_own_members_only(monkeypatch, has):
     keys = [world.add("web", number) for number in range(has)]
     assert world.index.has_room(web, keys[0], NOW)
     assert world.index.has_room(web, member_key(web, bytes(8), b"new-one."), NOW) is (has < 4)
+
+
+def test_sets_that_grow_unread_are_forgotten_too(monkeypatch):
+    monkeypatch.setattr(module, "MAX_ENTRIES", 10)
+    world = World()
+    for name in ("a", "b"):
+        world.ask(name, FIRST)
+    for number in range(20):
+        world.add("a", number)
+        assert world.index.held <= 10
+    assert world.ask("a", FIRST).total == 20
