@@ -20,6 +20,7 @@ from kdht.datapath.base import Handlers, Reader, Transport
 from kdht.node.access import Access
 from kdht.node.cluster import ClusterState
 from kdht.node.dispatch import Dispatcher, NodeInput
+from kdht.node.late_answers import LateAnswers
 from kdht.node.notifier import Notifier
 from kdht.node.observer import Observer
 from kdht.node.reflector import Reflector
@@ -108,6 +109,7 @@ def assemble(
         sets=sets,
         plain=plain,
     )
+    late = LateAnswers(replies, room, observer.late)
     set_service = SetService(
         index=sets,
         coordinator=coordinator,
@@ -116,7 +118,7 @@ def assemble(
         access=access,
         room=room,
         leases=leases,
-        on_late=observer.late,
+        late=late,
     )
     service = Service(
         store=store,
@@ -129,6 +131,7 @@ def assemble(
         cache=cache,
         access=access,
         on_late=observer.late,
+        late=late,
         room=room,
         sets=set_service,
     )

@@ -11,7 +11,7 @@ retry ends at another node, that says NOT_RESPONSIBLE, to a GET with the record 
 
 import math
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -20,6 +20,7 @@ from kdht.datapath.base import Datagram
 from kdht.errors import BadPacket, MissingLibrary, StorageError, Uncertified
 from kdht.faults import Guard
 from kdht.node.access import READS, WRITES, Access, body_of
+from kdht.node.late_answers import Late, LateAnswers
 from kdht.node.replicas import Coordinator
 from kdht.node.replicas._common_writes import PutAnswers
 from kdht.node.replicas.coordinator import KeptRecords
@@ -49,9 +50,6 @@ _WRITING = frozenset({Op.PUT, Op.DELETE}) | _SET_WRITES
 
 _TRACE_STATUS = {Reason.TRACE_ENDS: Status.HOPS_ENDED, Reason.ATTEMPT_ENDS: Status.NOT_RESPONSIBLE}
 
-Late = Callable[[int, UnixTime], None]
-"""As Observer.late."""
-
 
 class _Guards(NamedTuple):
     """One malformed or unlucky request loses itself alone, not its batch."""
@@ -78,6 +76,7 @@ class Service:
         cache: RecordCache | None,
         access: Access,
         on_late: Late,
+        late: LateAnswers,
         room: Room,
         sets: SetService,
     ) -> None:
@@ -85,12 +84,12 @@ class Service:
         self._access = access
         self._room = room
         self._sets = sets
+        self._late = late
         self._coordinator = coordinator
         faults = coordinator.faults
         self._guards = _Guards(*(faults.guard(of) for of in ("a TRACE", "a proof", "a read", "a write")))
         self._repair = repair
         self._cache = cache
-        self._on_late = on_late
         self._core = core
         self._replies = replies
         self._replier = replies.replier
@@ -271,7 +270,7 @@ class Service:
             answers.add_gone(request, 0 if found.record is None else found.record.version)
         else:
             answers.add_record(request, record)
-        self._leave(turn, request, arrived, answers)
+        self._late.send(turn, request, arrived, answers)
 
     def _watch(self, request: Datagram, key: bytes, answers: ReplyBatch) -> bool:
         """Take the lease; whether the request goes on as a GET does."""
@@ -340,7 +339,7 @@ class Service:
         if data[_OP] == Op.DELETE:
             if asked.value or asked.ttl:
                 return Status.BAD_REQUEST
-            done: Done = partial(self._deleted, request, turn.now, who)
+            done: Done = partial(self._late.removed, request, turn.now, who)
             self._coordinator.delete(
                 turn, key, done, version=asked.version, condition=condition, nonce=_request_id(data)
             )
@@ -387,13 +386,8 @@ class Service:
         turn: Turn,
         written: Written,
     ) -> None:
-        good = written.status is Status.OK
-        # An overwritten value takes no more room than before, as far as the quota counts.
-        if good and not written.existed:
-            self._room.wrote(who, size, turn.now)
-        body = RECORD.pack(written.version, ttl, 0) if good else b""
-        self._wrote(request, arrived, turn, written, written.status, body)
-        if good:
+        self._late.stored(request, arrived, ttl, who, size, turn, written)
+        if written.status is Status.OK:
             self._keep_at_hand(request.data[_KEY], turn.now)
 
     def _keep_at_hand(self, key: bytes, now: UnixTime) -> None:
@@ -408,40 +402,6 @@ class Service:
             record = self._read_alone(key, now)
             if isinstance(record, StoredRecord) and not record.deleted:
                 self._cache.fill(key, begun, *record)
-
-    def _deleted(
-        self, request: Datagram, arrived: UnixTime, who: bytes, turn: Turn, written: Written
-    ) -> None:
-        status = written.status
-        # Only then there is something less to count.
-        if status is Status.OK and written.existed:
-            self._room.deleted(who, turn.now)
-        # Remembered by the replicas, so a retry of the DELETE gets the same answer.
-        if status is Status.OK and not written.existed:
-            status = Status.NOT_FOUND
-        self._wrote(request, arrived, turn, written, status, b"")
-
-    def _wrote(
-        self,
-        request: Datagram,
-        arrived: UnixTime,
-        turn: Turn,
-        written: Written,
-        status: Status,
-        body: bytes,
-    ) -> None:
-        if status in (Status.CONFLICT, Status.BAD_VERSION):
-            body = RECORD.pack(written.version, 0, 0)
-        answers = self._replies.batch(turn.now)
-        answers.add(request, status, body)
-        self._leave(turn, request, arrived, answers)
-
-    # --- Out
-
-    def _leave(self, turn: Turn, request: Datagram, arrived: UnixTime, answers: ReplyBatch) -> None:
-        """Send with the turn's other datagrams."""
-        self._on_late(request.data[_OP], arrived)
-        self._replies.send_with(turn, answers)
 
 
 def _request_id(data: bytes) -> int:

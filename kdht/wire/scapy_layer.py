@@ -197,18 +197,11 @@ class KDHTMembers(Packet):
     ]
 
 
-class KDHTList(Packet):
+class KDHTList(KDHTMembers):
     """The body of a LIST's reply."""
 
     name = "KDHT list"
-    dispatch_hook = _whole_or_raw
     ENTRY: type[Packet] = KDHTListed
-    fields_desc = [
-        IntField("total", 0),
-        IntField("reserved", 0),
-        XLongField("next", END),
-        PacketListField("members", [], next_cls_cb=_entry_or_end),
-    ]
 
 
 class KDHTListAsked(Packet):

@@ -8,19 +8,18 @@ nobody can withdraw another holder's members: no request names them.
 """
 
 import math
-from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
 from kdht.datapath.base import Datagram
 from kdht.errors import BadPacket, StorageError
 from kdht.node.access import Access, body_of
+from kdht.node.late_answers import LateAnswers
 from kdht.node.replicas import Coordinator
 from kdht.node.replicas.coordinator import KeptRecords
 from kdht.node.replicas.leases import Leases
 from kdht.node.replicas.member_reads import MembersOutcome
 from kdht.node.replicas.turns import Turn
-from kdht.node.replicas.writes import Written
 from kdht.node.replies import Replies, ReplyBatch
 from kdht.node.sets.index import Part, SetIndex, page_of_members
 from kdht.node.sets.news import watched_at
@@ -28,7 +27,7 @@ from kdht.storage import StoredRecord
 from kdht.storage.record import TOMBSTONE
 from kdht.storage.room import Room
 from kdht.times import UnixTime
-from kdht.wire import FIELD, OFFSET, RECORD, Record
+from kdht.wire import FIELD, OFFSET, Record
 from kdht.wire._shared import MAX_BODY, RECORD_LEN, Op, Reason, Status
 from kdht.wire.sets import (
     ENTRY_LEN,
@@ -53,12 +52,9 @@ _OP = OFFSET["op"]
 _KEY = FIELD["key"]
 _REQUEST_ID = FIELD["request_id"]
 
-Late = Callable[[int, UnixTime], None]
-"""As Observer.late."""
-
 
 class SetService:
-    """One node's. `on_late(op, arrived)` hears of each answer in a later turn."""
+    """One node's."""
 
     def __init__(
         self,
@@ -70,7 +66,7 @@ class SetService:
         access: Access,
         room: Room,
         leases: Leases,
-        on_late: Late,
+        late: LateAnswers,
     ) -> None:
         self._index = index
         self._coordinator = coordinator
@@ -80,7 +76,7 @@ class SetService:
         self._access = access
         self._room = room
         self._leases = leases
-        self._on_late = on_late
+        self._late = late
 
     # --- ANNOUNCE and WITHDRAW
 
@@ -123,7 +119,7 @@ class SetService:
         if not self._room.lets_in(who, len(value), asked.ttl, turn.now):
             return Status.FULL
         record = StoredRecord(asked.version, math.ceil(turn.now) + asked.ttl, 0, value)
-        done = partial(self._announced, request, turn.now, asked.ttl, who, len(value))
+        done = partial(self._late.stored, request, turn.now, asked.ttl, who, len(value))
         self._coordinator.put(turn, key, record, done, nonce=_request_id(request.data))
         return None
 
@@ -135,40 +131,9 @@ class SetService:
         # No older copy outlives the longest of its announcements, so the tombstone need not either.
         expiry = math.ceil(turn.now) + 1 + (asked.ttl or MAX_MEMBER_TTL)
         tombstone = StoredRecord(asked.version, expiry, TOMBSTONE, b"")
-        done = partial(self._withdrawn, request, turn.now, who)
+        done = partial(self._late.removed, request, turn.now, who)
         self._coordinator.put(turn, key, tombstone, done, nonce=_request_id(request.data))
         return None
-
-    def _announced(
-        self,
-        request: Datagram,
-        arrived: UnixTime,
-        ttl: int,
-        who: bytes,
-        size: int,
-        turn: Turn,
-        written: Written,
-    ) -> None:
-        good = written.status is Status.OK
-        if good and not written.existed:
-            self._room.wrote(who, size, turn.now)
-        self._wrote(turn, request, arrived, written, RECORD.pack(written.version, ttl, 0) if good else b"")
-
-    def _withdrawn(
-        self, request: Datagram, arrived: UnixTime, who: bytes, turn: Turn, written: Written
-    ) -> None:
-        if written.status is Status.OK and written.existed:
-            self._room.deleted(who, turn.now)
-        elif written.status is Status.OK:
-            written = written._replace(status=Status.NOT_FOUND)
-        self._wrote(turn, request, arrived, written, b"")
-
-    def _wrote(self, turn: Turn, request: Datagram, arrived: UnixTime, written: Written, body: bytes) -> None:
-        if written.status in (Status.CONFLICT, Status.BAD_VERSION):
-            body = RECORD.pack(written.version, 0, 0)
-        answers = self._replies.batch(turn.now)
-        answers.add(request, written.status, body)
-        self._leave(turn, request, arrived, answers)
 
     # --- MEMBERS, and WATCH of a set
 
@@ -253,7 +218,7 @@ class SetService:
             answers.add(request, Status.TOO_FEW if lacks else Status.UNCONFIRMED)
         else:
             self._answer(request, answers, asked, part, found.page._replace(listed=living))
-        self._leave(turn, request, arrived, answers)
+        self._late.send(turn, request, arrived, answers)
 
     @staticmethod
     def _answer(
@@ -262,10 +227,6 @@ class SetService:
         page = page_of_members(listed, part, asked.room, answers.now)
         told = pack_told(ToldMembers(part.start, 0, page)) if asked.watches else pack_members(page)
         answers.add(request, Status.OK, told)
-
-    def _leave(self, turn: Turn, request: Datagram, arrived: UnixTime, answers: ReplyBatch) -> None:
-        self._on_late(request.data[_OP], arrived)
-        self._replies.send_with(turn, answers)
 
 
 class _Asked(NamedTuple):
