@@ -12,7 +12,7 @@ from shutil import which
 
 import pytest
 from browser import missing
-from ci import IN_CI
+from ci import IN_CI, lacks
 from daemons import KDHTCTL, KDHTD, DevNode
 from installed import make_wheels
 from machines import Machine
@@ -76,7 +76,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """What needs root or other programs is skipped where there is none; in CI that would hide it, so it is a failure."""
-    lacks = pytest.fail if IN_CI else pytest.skip
     if item.get_closest_marker("root") and os.geteuid() != 0:
         lacks("needs root")
     if item.get_closest_marker("browser") and (programs := missing()):

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-import pytest
+from ci import lacks
 
 ROOT = Path(__file__).parents[2]
 USER = ROOT / "tests/fixtures/typed_user.py"
@@ -37,9 +37,9 @@ def test_mypy_strict_accepts_dictionaries_of_any_keys_and_values(tmp_path):
 
 
 def test_pyright_strict_accepts_them_too(tmp_path):
-    checker = shutil.which("pyright") or shutil.which("basedpyright")
+    checker = shutil.which("basedpyright", path=Path(sys.executable).parent)
     if checker is None:
-        pytest.skip("needs pyright or basedpyright")
+        lacks("needs basedpyright (pip install --group dev)")
     settings = {"include": [str(USER)], "extraPaths": [str(ROOT)], "typeCheckingMode": "strict"}
     (tmp_path / "pyrightconfig.json").write_text(json.dumps(settings))
     told = printed(

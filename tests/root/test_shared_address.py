@@ -13,6 +13,7 @@ from pathlib import Path
 from shutil import which
 
 import pytest
+from ci import lacks
 from loss_load import loaded
 from paths import ROOT
 
@@ -200,7 +201,7 @@ def test_a_rolling_restart_behind_an_announced_address_fails_no_request(
     lab: Lab, tmp_path: Path, announcer: str
 ) -> None:
     if not which(PROGRAMS[announcer]) or not which("bird"):
-        pytest.skip(f"needs bird2 and {announcer}")
+        lacks(f"needs bird2 and {announcer}")
     places, router, client = site(lab)
     for place in places:
         assert place.host is not None
@@ -236,7 +237,7 @@ def has_virtual(node: LabNode) -> bool:
 @pytest.mark.parametrize("datapath", ["socket", "nfqueue"])
 def test_a_virtual_address_moves_to_a_ready_node(lab: Lab, tmp_path: Path, datapath: str) -> None:
     if not which("keepalived"):
-        pytest.skip("needs keepalived")
+        lacks("needs keepalived")
     places, router, client = site(lab)
     router.sysctl("net/ipv4/ip_forward", 1)
     cluster = Cluster(
