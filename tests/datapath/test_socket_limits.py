@@ -317,3 +317,15 @@ def test_a_quoted_message_counts_once(start, version):
     wait_for(lambda: told)
     assert told[0] == (nobody, 4711)
     assert [request_id for _, request_id in told].count(4711) == 1
+
+
+def test_without_tags_each_quoted_message_counts(start):
+    """The tag of all of them is 0."""
+    told: list[tuple[Address, int | None]] = []
+    core, transport, _ = lonely(start, unreachable=lambda *what: told.append(what))
+    configure(core, IDS[2], *transport.addresses, untagged=True)
+    nobody = closed_port(LOOPBACK[4])
+    for number in (4711, 4712, 4713):
+        sent = {"op": Op.STORE, "key": IDS[2], "flags": Flag.FORWARDED, "hops": 5, "time": int(time.time())}
+        transport.send([Outgoing(bytes(Message(request_id=number, **sent).pack()), nobody)])
+        wait_for(lambda number=number: (nobody, number) in told)

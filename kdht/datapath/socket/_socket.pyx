@@ -34,7 +34,7 @@ from kdht.core._layout cimport (
     KDHT_OP_MEMBERS, KDHT_OP_PROMISE, KDHT_OP_QUORUM_GET, KDHT_OP_WATCH, KDHT_REASON_ATTEMPT_ENDS,
     KDHT_REASON_CONTROL, KDHT_REASON_NEEDS_COOKIE, KDHT_REASON_NOT_READY, KDHT_REASON_OWNER,
     KDHT_REASON_RATE_LIMITED, KDHT_RECORD_LEN, KDHT_RELAY, KDHT_STATUS_BUSY, KDHT_STATUS_COOKIE_NEEDED,
-    KDHT_STATUS_OK, be64toh, kdht_header, kdht_outcome, kdht_region, kdht_siphash,
+    KDHT_STATUS_OK, be64toh, kdht_header, kdht_outcome, kdht_region,
 )
 from kdht.core._reply cimport Request
 from kdht._routing cimport Core, core_bounce, core_decide_message, core_is_own_quote, core_reply
@@ -43,7 +43,7 @@ from kdht.datapath.socket._backlog cimport Backlog, Local
 from kdht.datapath.socket._rates cimport (
     KDHT_RATE_SECOND, SenderRates, kdht_allowance, kdht_rate_kind_of, kdht_rate_take,
 )
-from kdht.datapath.socket._seen cimport Seen
+from kdht.datapath.socket._seen cimport Replays
 from kdht.datapath.socket._udp cimport (
     AF_INET, BATCH, CLOCK_BOOTTIME, CLOCK_REALTIME_COARSE, Inbox, Name, Outbox, POLLERR,
     POLLIN, POLLNVAL, SOL_SOCKET, SO_ERROR, Tally, clock_gettime, count_error, family_of, flush, getsockopt,
@@ -64,8 +64,6 @@ cdef enum:
     MEMBERS_AT_ONCE = 256
     CLIENTS_AT_ONCE = 64
     PRESSED = 64        # requests that wait: now reads of absent keys have a limit
-    COPIES = 8          # of one message that are treated; members send theirs again, with the same tag
-    WRITE_COPIES = 1
 
 MISS_PRICE = 1_000_000_000 // 64
 """Nanoseconds for each read of an absent key: one client gets 64 of them a second while others wait.
@@ -87,13 +85,6 @@ cdef struct Endpoint:
     bint wildcard
     uint16_t port
     uint8_t ip[16]
-
-# What tells a message from its copies of another second or another sender. Without gaps, for it is hashed.
-cdef packed struct Arrival:
-    uint8_t source_ip[16]
-    uint16_t source_port
-    uint32_t second
-    uint8_t data[KDHT_MAX_DATAGRAM]
 
 # An ICMP error: the address that it names, and the request ID of the message that it quotes.
 cdef struct Gone:
@@ -150,10 +141,8 @@ cdef class Engine:
     cdef SenderRates rates
     cdef SenderRates misses     # of reads of absent keys, while others wait
     cdef Backlog backlog
-    cdef Seen seen              # members' messages
-    cdef Seen asked             # clients' own: no tag bounds how many there are, so they push out no member's
+    cdef Replays replays
     cdef kdht_allowance hints   # ICMP errors that prove nothing
-    cdef uint64_t seed0, seed1
     cdef double now             # Unix seconds, at the last poll
     cdef uint64_t clock         # nanoseconds, by `uptime`, at the last poll
     cdef uint64_t cache_answers, bounced, away, late_reads, late_writes, late_promises
@@ -182,8 +171,7 @@ cdef class Engine:
         self.core = core
         self.rates = SenderRates(prices)
         self.misses = SenderRates((MISS_PRICE, 0, 0))
-        self.backlog, self.seen, self.asked = Backlog(), Seen(), Seen()
-        self.seed0, self.seed1 = int.from_bytes(os.urandom(8)), int.from_bytes(os.urandom(8))
+        self.backlog, self.replays = Backlog(), Replays()
         self.cache = cache
         self.has_cache = cache is not None
         self.lane = lane
@@ -461,7 +449,10 @@ cdef class Engine:
                     double now) noexcept nogil:
         """Answer a message for this node at once, or put it into the backlog."""
         cdef Local *message
-        if self._is_late(stamp, data, length, now) or self._is_replay(data, length, came, now):
+        if self._is_late(stamp, data, length, now):
+            return
+        if self.replays.is_copy(data, length, came, <uint32_t>now):
+            self.replayed += 1
             return
         if reason == KDHT_REASON_NEEDS_COOKIE:
             self._reply(data, came, KDHT_STATUS_COOKIE_NEEDED, NULL, 0, now)
@@ -484,42 +475,6 @@ cdef class Engine:
             self.backlog.add_client(message, (<const kdht_header *>data).client_ip)
         else:
             self.backlog.add_client(message, message.source_ip)
-
-    cdef bint _is_replay(self, const uint8_t *data, uint32_t length, const Request *came,
-                         double now) noexcept nogil:
-        """Whether this message came too often already.
-
-        A member's is known by its tags, and without tags by its bytes. A client's is known by its sender and
-        its request ID within one second: the entry node's tag of the same request is the same for as long.
-        """
-        cdef const kdht_header *message = <const kdht_header *>data
-        cdef bint writes = KDHT_IS_WRITE(message.op)
-        cdef uint32_t times
-        cdef uint64_t mark
-        if message.flags & KDHT_FLAG_REPLY:
-            return False  # it must belong to a question under way
-        if message.flags & KDHT_FLAG_FORWARDED:
-            mark = message.header_tag ^ (message.body_tag << 7 | message.body_tag >> 57)
-            if not message.header_tag:
-                mark = self._mark_of(data, length, came, <uint32_t>now)
-            times = self.seen.note(mark)
-        else:
-            mark = self._mark_of(data, length if writes else KDHT_HEADER_LEN, came, <uint32_t>now)
-            times = self.asked.note(mark)
-        if times < <uint32_t>(WRITE_COPIES if writes else COPIES):
-            return False
-        self.replayed += 1
-        return True
-
-    cdef uint64_t _mark_of(self, const uint8_t *data, uint32_t length, const Request *came,
-                           uint32_t second) noexcept nogil:
-        """A hash of a valid message's first bytes and of what they came with."""
-        cdef Arrival arrival
-        memcpy(arrival.source_ip, came.source_ip, 16)
-        arrival.source_port, arrival.second = came.source_port, second
-        memcpy(arrival.data, data, length)
-        length += sizeof(arrival) - sizeof(arrival.data)
-        return kdht_siphash(self.seed0, self.seed1, <const uint8_t *>&arrival, length)
 
     cdef bint _is_late(self, double came, const uint8_t *data, uint32_t length, double now) noexcept nogil:
         """Whether a valid request has waited too long; then it is counted.
@@ -589,7 +544,7 @@ cdef class Engine:
         """
         cdef const kdht_header *header = <const kdht_header *>data
         gone.proven = (core_is_own_quote(self.core.region, self.lane, data, length, <uint32_t>now)
-                       and self.seen.note(~header.header_tag) == 0)
+                       and not self.replays.is_known_quote(data))
         if gone.proven:
             gone.request_id = be64toh(header.request_id)
             self._bounce(data, length, now)
