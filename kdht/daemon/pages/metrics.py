@@ -18,7 +18,8 @@ from prometheus_client.registry import Collector
 
 from kdht.daemon.control.server import Method, answered
 from kdht.daemon.pages.http import HttpRequest, Page, Response, is_local, refusal
-from kdht.daemon.pages.measures import METRICS, NodeAnswers, RunningAnswers, Sample, samples
+from kdht.daemon.pages.measures import METRICS
+from kdht.daemon.pages.samples import NodeAnswers, RunningAnswers, Sample, samples
 from kdht.errors import KdhtError
 from kdht.program.answers import Durations, Latency, NodeStats, NodeStatus, RoutingTable
 
