@@ -182,7 +182,7 @@ def test_long_batches_are_answered_in_parts(bench: Bench) -> None:
         assert len(answer) < 30000 + COPY_RANGE
         found += verdicts(answer)
     assert [verdict.id for verdict in found] == list(range(40))
-    assert bench.counters()["batches"] == 2
+    wait_until(lambda: bench.counters()["batches"] == 2, "both answers to be counted")
 
 
 def test_errors_of_the_kernel_are_counted(bench: Bench) -> None:
