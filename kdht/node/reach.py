@@ -167,12 +167,20 @@ class Reach:
         return options.stranger_patience if self._is_outnumbered() else options.newcomer_patience
 
     def _is_outnumbered(self) -> bool:
-        """Whether, of the nodes closest to this one, it reaches no more than it does not."""
+        """Whether, of the nodes closest to this one, it reaches fewer than it does not. Of equal sides one gives way."""
         own = int.from_bytes(self._context.id, "big")
         ids = [*(entry.contact.id for entry in self._context.table), *self._doubts]
         closest = sorted(ids, key=lambda id: int.from_bytes(id, "big") ^ own)
         nearby = list(islice(closest, self._context.options.k))
-        return 2 * sum(id in self._doubts for id in nearby) >= len(nearby)
+        excess = 2 * sum(id in self._doubts for id in nearby) - len(nearby)
+        return excess > 0 or (excess == 0 and not self._has_lowest_id())
+
+    def _has_lowest_id(self) -> bool:
+        """Whether the lowest ID is on this node's side. Both sides find the same one, so only one of them gives way soon."""
+        # Who names members of the other side is reached by both.
+        both = {doubt.namer.id for doubt in self._doubts.values()}
+        side = {entry.contact.id for entry in self._context.table} - both
+        return min({self._context.id} | side) < min(self._doubts)
 
     def _stand_aside(self, now: SteadyTime) -> None:
         self._be_barred()

@@ -222,6 +222,23 @@ def test_the_larger_side_serves_after_a_restart_of_all() -> None:
     assert site.ready() == {1, 2, 3}
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_of_two_equal_sides_that_start_together_one_serves_soon(seed: int) -> None:
+    """If both gave way, they would come back together too, and give way again."""
+    site = Site()
+    first, *others = Random(seed).sample(range(1, 200), 5)
+    sides = (set(others[:2]), set(others[2:]))
+    site.add(first, four(first), six(first))
+    for number in others:
+        address = four if number in sides[0] else six
+        site.add(number, address(number), through=[address(first)])
+    for half_second in range(60):
+        site.run(0.5)
+        assert not all(site.ready() & side for side in sides)
+        if half_second >= 30:
+            assert site.ready() in [{first} | side for side in sides]
+
+
 def test_a_meet_is_passed_on_once() -> None:
     site = Site()
     mixed(site)
