@@ -135,6 +135,10 @@ class NotFound(RequestError, KeyError):
         return Exception.__str__(self)
 
 
+class PartMissing(RequestError):
+    """A part of a large value is gone: the value was replaced or deleted while it was read."""
+
+
 class ValueTooLarge(RequestError, ValueError):
     """The value does not fit one datagram, or not what the caller said it takes."""
 

@@ -12,7 +12,7 @@ from kdht.client import _sockets as sockets
 from kdht.client._calls import Answer, Call
 from kdht.client._pump import Pump
 from kdht.client._session import Session
-from kdht.client._steps import Flight, Many, Steps
+from kdht.client._steps import AsyncSteps, Flight, Many, Wait
 from kdht.client._watch import WatchExchange
 from kdht.errors import RequestError
 
@@ -46,9 +46,9 @@ class ClientDriver:
         """Cancelled operations, which delete what they have written."""
         self._timer: asyncio.TimerHandle | None = None
 
-    async def run(self, operation: Steps[T]) -> T:
+    async def run(self, operation: AsyncSteps[T]) -> T:
         """Carry out an operation's steps until it returns."""
-        step: Callable[[], Call | Many] = partial(next, operation)
+        step: Callable[[], Call | Many | Wait] = partial(next, operation)
         try:
             while True:
                 wanted = step()
@@ -65,7 +65,7 @@ class ClientDriver:
             result: T = end.value
             return result
 
-    def _interrupt(self, operation: Steps[Any], error: BaseException) -> None:
+    def _interrupt(self, operation: AsyncSteps[Any], error: BaseException) -> None:
         """Nobody waits for it any more. It deletes in the background what it has written."""
         # GeneratorExit would end the operation's generator at once, and its clean-up with it.
         what = asyncio.CancelledError() if isinstance(error, GeneratorExit) else error
@@ -80,7 +80,7 @@ class ClientDriver:
             # Until then the set keeps the task alive: the loop itself holds tasks weakly.
             task.add_done_callback(self._clearing.discard)
 
-    async def _clear_away(self, operation: Steps[Any], wanted: Call | Many) -> None:
+    async def _clear_away(self, operation: AsyncSteps[Any], wanted: Call | Many | Wait) -> None:
         with suppress(Exception, asyncio.CancelledError):  # StopIteration among them
             while True:
                 try:
@@ -90,7 +90,9 @@ class ClientDriver:
                 else:
                     wanted = operation.send(given)
 
-    async def _do(self, wanted: Call | Many) -> Answer | None:
+    async def _do(self, wanted: Call | Many | Wait) -> Any:
+        if isinstance(wanted, Wait):
+            return await wanted.begin()
         if isinstance(wanted, Many):
             await self.do_many(wanted)
             return None

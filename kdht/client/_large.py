@@ -18,7 +18,7 @@ from kdht.client._calls import Answer, Call
 from kdht.client._journal import Ended, Journal
 from kdht.client._manifest import Manifest, Upload, chunk_name, cut, data_in, digest_of
 from kdht.client._steps import Many, Steps
-from kdht.errors import RequestError
+from kdht.errors import Conflict, RequestError
 from kdht.wire._shared import Status
 from kdht.wire.limits import MAX_TTL
 
@@ -33,7 +33,10 @@ READ_TRIES = 3
 """Manifests that a read follows, if their chunks turn out to be replaced."""
 
 
-class _Missing(Exception):
+WRONG_DIGEST = "its digest does not match"
+
+
+class Missing(Exception):
     """A chunk is not there, or is not the upload's."""
 
 
@@ -52,24 +55,23 @@ def put(
     unix_s: float,
     new_id: bytes,
     chunk_size: int,
+    if_version: int | None = None,
 ) -> Steps[int]:
     """Store a large value; returns the manifest's version. `ttl` is in seconds. `unix_s` is the time of day in Unix seconds.
 
     If it fails or is interrupted before the manifest is sent, it deletes its chunks. Raises ValueError for an
-    impossible TTL, RequestError if a request fails or another client ended the upload.
+    impossible TTL, Conflict, RequestError if a request fails or another client ended the upload.
     """
     calls.check_ttl(ttl)
     name = name_of(key)
-    # Chunks outlive their manifest, so a reader who has just read it still finds them.
-    lifetime = min(ttl + OUTLIVES, MAX_TTL) if ttl else None
-    expiry = int(unix_s) + lifetime if lifetime else 0
-    upload = Upload(new_id, int(unix_s), expiry, chunks=-(-len(data) // chunk_size))
+    lifetime = lifetime_of(ttl)
+    upload = upload_of(new_id, unix_s, lifetime, chunks=-(-len(data) // chunk_size))
     journal = Journal(name, unix_s)
-    chunks = _Chunks(data, name, upload, lifetime, chunk_size)
+    chunks = Chunks(name, upload, lifetime, chunk_size)
     # Named before the first chunk is written: a killed client leaves nothing that cannot be found.
     yield from journal.begin(upload)
     try:
-        yield Many(chunks, _counted(len(data), progress, chunk_size))
+        yield Many(chunks.of(data), _counted(len(data), progress, chunk_size))
         # A deletion, or newer uploads, may have ended this one meanwhile. A manifest now would name chunks that
         # are being deleted.
         yield from journal.note(upload, 0)
@@ -80,11 +82,35 @@ def put(
         with suppress(RequestError):
             yield from journal.clear(upload._replace(chunks=chunks.begun))
         raise
-    # After the last chunk, so readers see a whole value or none.
     # With a digest of the whole: each chunk's header is right even if a chunk of the same upload was altered on
     # a disk.
     manifest = Manifest(len(data), chunk_size, new_id, digest_of(data))
-    version: int = yield from steps.put(name, manifest.pack(), ttl, None)
+    return (yield from publish(name, manifest, upload, journal, ttl, if_version))
+
+
+def lifetime_of(ttl: int | None) -> int | None:
+    """The TTL of a large value's chunks. They outlive their manifest, so a reader who has just read it still finds them."""
+    return min(ttl + OUTLIVES, MAX_TTL) if ttl else None
+
+
+def upload_of(new_id: bytes, unix_s: float, lifetime: int | None, chunks: int) -> Upload:
+    """An upload that begins now; `lifetime`: its chunks' TTL in seconds."""
+    return Upload(new_id, int(unix_s), int(unix_s) + lifetime if lifetime else 0, chunks)
+
+
+def publish(
+    name: Key, manifest: Manifest, upload: Upload, journal: Journal, ttl: int | None, if_version: int | None
+) -> Steps[int]:
+    """Write the manifest of an upload whose chunks are all there; returns its version. Deletes the chunks of older values.
+
+    Raises Conflict, without a trace of the upload, if the condition does not hold; else as `put` does.
+    """
+    try:
+        version: int = yield from steps.put(name, manifest.pack(), ttl, if_version)
+    except Conflict:
+        with suppress(RequestError):
+            yield from journal.clear(upload)
+        raise
     try:
         # With the manifest's version every client can tell that older uploads are over.
         named = yield from journal.note(upload, version)
@@ -100,33 +126,36 @@ def put(
     return version
 
 
-def delete(key: Key, unix_s: float) -> Steps[bool]:
+def delete(key: Key, unix_s: float, if_version: int | None = None) -> Steps[bool]:
     """Delete a value, large or not, and all its chunks; returns whether there was one. Ends uploads under way.
 
-    `unix_s` is the time of day in Unix seconds. Raises RequestError if the value cannot be deleted.
+    `unix_s` is the time of day in Unix seconds. Raises Conflict, RequestError if the value cannot be deleted.
     """
     name = name_of(key)
     journal = Journal(name, unix_s)
     # Before the deletion: an upload that begins later is another value.
     uploads = yield from journal.named()
-    existed: bool = yield from steps.delete(name, None)
+    existed: bool = yield from steps.delete(name, if_version)
     with suppress(RequestError):
         yield from journal.drop(uploads)
     return existed
 
 
-class _Chunks:
-    """The writes of all chunks; `begun` is how many were handed out."""
+class Chunks:
+    """The writes of an upload's chunks, in their order; `begun` is how many were handed out."""
 
-    def __init__(self, data: bytes, name: Key, upload: Upload, ttl: int | None, chunk_size: int) -> None:
+    def __init__(self, name: Key, upload: Upload, ttl: int | None, chunk_size: int) -> None:
         self.begun = 0
+        self._hashed = hash_of(name)
         self._chunk_size = chunk_size
-        self._data, self._name, self._upload, self._ttl = data, name, upload, ttl
+        self._name, self._upload, self._ttl = name, upload, ttl
 
-    def __iter__(self) -> Iterator[Call]:
+    def of(self, data: bytes) -> Iterator[Call]:
+        """The next ones: of the value's next bytes. All but the last call's data are whole chunks."""
         upload = self._upload
-        for number, chunk in enumerate(cut(self._data, hash_of(self._name), upload.id, self._chunk_size)):
-            self.begun = number + 1
+        for chunk in cut(data, self._hashed, upload.id, self._chunk_size):
+            number = self.begun
+            self.begun += 1
             call = calls.put(chunk_name(upload.id, number), chunk, self._ttl)
             yield call._replace(name=self._name, tag=number, part=f"chunk {number + 1} of {upload.chunks}")
 
@@ -156,7 +185,7 @@ def get(key: Key, progress: Progress) -> Steps[bytes]:
             return record.value
         try:
             return (yield from _assemble(key, manifest, progress))
-        except _Missing as missing:
+        except Missing as missing:
             # Most likely the value was replaced meanwhile: then the key has another manifest.
             version, why = record.version, missing
             record = calls.record((yield calls.get(key, quorum=True)))
@@ -168,29 +197,38 @@ def get(key: Key, progress: Progress) -> Steps[bytes]:
 
 
 def _assemble(key: Key, manifest: Manifest, progress: Progress) -> Steps[bytes]:
-    size, chunk_size, hashed = manifest.size, manifest.chunk_size, hash_of(key)
+    value = yield from chunks_of(key, manifest, range(manifest.chunks), progress)
+    if digest_of(value) != manifest.digest:
+        raise Missing(WRONG_DIGEST)
+    return bytes(value)
+
+
+def chunks_of(
+    key: Key, manifest: Manifest, numbers: range, progress: Progress = no_progress
+) -> Steps[bytearray]:
+    """The bytes of some chunks in a row, each chunk's header checked. Raises Missing."""
+    chunk_size, hashed = manifest.chunk_size, hash_of(key)
+    begin, end = numbers.start * chunk_size, min(numbers.stop * chunk_size, manifest.size)
     # Made whole before the first chunk, so that chunks may arrive in any order.
-    value = bytearray(size)
+    value = bytearray(end - begin)
     done = 0
 
     def take(call: Call, answer: Answer) -> None:
         nonlocal done
         start = call.tag * chunk_size
-        expected = min(chunk_size, size - start)
+        expected = min(chunk_size, manifest.size - start)
         if answer.status is not Status.OK:
-            raise _Missing(f"chunk {call.tag} of {manifest.chunks} is not there")
+            raise Missing(f"chunk {call.tag} of {manifest.chunks} is not there")
         data = data_in(calls.record(answer).value, hashed, manifest.upload, expected)
         if data is None:
-            raise _Missing(f"chunk {call.tag} of {manifest.chunks} belongs to another upload")
-        value[start : start + expected] = data
+            raise Missing(f"chunk {call.tag} of {manifest.chunks} belongs to another upload")
+        value[start - begin : start - begin + expected] = data
         done += expected
-        progress(done, size)
+        progress(done, len(value))
 
-    progress(0, size)
-    yield Many((_chunk(key, manifest, number) for number in range(manifest.chunks)), take)
-    if digest_of(value) != manifest.digest:
-        raise _Missing("its digest does not match")
-    return bytes(value)
+    progress(0, len(value))
+    yield Many((_chunk(key, manifest, number) for number in numbers), take)
+    return value
 
 
 def _chunk(key: Key, manifest: Manifest, number: int) -> Call:

@@ -4,7 +4,7 @@ An operation yields a Call and is sent its Answer. Or it yields Many calls, and 
 is raised where it yielded. So an operation is written once, and each client only knows how to wait.
 """
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Awaitable, Callable, Generator, Iterable
 from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
 
 from kdht.client import _calls as calls
@@ -33,7 +33,15 @@ class Many(NamedTuple):
     window: int = WINDOW
 
 
+class Wait(NamedTuple):
+    """Something to wait for that is no request. Only the asyncio client can."""
+
+    begin: Callable[[], Awaitable[Any]]
+
+
 Steps: TypeAlias = Generator[Call | Many, Any, T]
+AsyncSteps: TypeAlias = Generator[Call | Many | Wait, Any, T]
+"""An operation of the asyncio client alone."""
 
 
 class Flight:

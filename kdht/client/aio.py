@@ -4,7 +4,7 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -13,20 +13,22 @@ from kdht.client import _arguments as arguments
 from kdht.client import _calls as calls
 from kdht.client import _certified as certified
 from kdht.client import _large as large
+from kdht.client import _large_streams as streams
 from kdht.client import _sets as sets
 from kdht.client import _sockets as sockets
 from kdht.client import _steps as steps
 from kdht.client._aio_announcement import AsyncAnnouncement
+from kdht.client._aio_large import OpenValue, Pieces
 from kdht.client._arguments import Key, Source
 from kdht.client._calls import Call, Hop
 from kdht.client._certified import SignedRecord
 from kdht.client._driver import CLOSED, ClientDriver
 from kdht.client._keyfiles import SealKey, SigningKey
 from kdht.client._large import Progress
-from kdht.client._manifest import UPLOAD_ID_LEN
+from kdht.client._manifest import UPLOAD_ID_LEN, Manifest
 from kdht.client._options import ClientOptions
 from kdht.client._set_watch import SetWatch
-from kdht.client._steps import WINDOW, Steps
+from kdht.client._steps import WINDOW, AsyncSteps
 from kdht.client._watch import WatchExchange
 from kdht.errors import RequestError
 from kdht.wire import Buffer, Record
@@ -122,21 +124,51 @@ class AsyncClient:
         return await self._run(steps.put_many(values.items(), ttl, window))
 
     async def put_large(
-        self, key: Key, source: Source, ttl: int | None = None, *, progress: Progress = large.no_progress
+        self,
+        key: Key,
+        source: Source,
+        ttl: int | None = None,
+        *,
+        progress: Progress = large.no_progress,
+        if_version: int | None = None,
     ) -> int:
-        """Store up to 64 MiB, in many requests. Returns the version. Raises ValueTooLarge."""
+        """Store up to 64 MiB, in many requests. Returns the version. Raises ValueTooLarge, Conflict."""
         data = arguments.whole(source)
         upload = os.urandom(UPLOAD_ID_LEN)
         chunk_size = self._options.chunk_size
-        return await self._run(large.put(key, data, ttl, progress, time.time(), upload, chunk_size))
+        return await self._run(
+            large.put(key, data, ttl, progress, time.time(), upload, chunk_size, if_version)
+        )
 
     async def get_large(self, key: Key, *, progress: Progress = large.no_progress) -> bytes:
         """The value, large or not, whole and checked. Raises NotFound, RequestError if a part of it is missing."""
         return await self._run(large.get(key, progress))
 
-    async def delete_large(self, key: Key) -> bool:
-        """Delete a value, large or not, with all its chunks. Returns whether there was one."""
-        return await self._run(large.delete(key, time.time()))
+    async def delete_large(self, key: Key, *, if_version: int | None = None) -> bool:
+        """Delete a value, large or not, with all its chunks. Returns whether there was one. Raises Conflict."""
+        return await self._run(large.delete(key, time.time(), if_version))
+
+    async def put_stream(
+        self,
+        key: Key,
+        source: AsyncIterable[bytes],
+        ttl: int | None = None,
+        *,
+        if_version: int | None = None,
+    ) -> int:
+        """Store up to 64 MiB while they arrive: in one record if they fit, else as a large value. Returns the version.
+
+        At most 256 KiB are in memory. An exception of `source` is raised, and nothing stays of the upload. Either way the
+        parts of a large value that was there are deleted. Raises ValueTooLarge, Conflict, Unconfirmed.
+        """
+        most = self.max_value - (0 if if_version is None else shared.CONDITION_LEN)
+        upload = streams.NewUpload(os.urandom(UPLOAD_ID_LEN), time.time(), self._options.chunk_size)
+        return await self._run(streams.put(key, Pieces(source).take, ttl, if_version, upload, most))
+
+    async def open_value(self, key: Key, *, quorum: bool = False) -> OpenValue:
+        """A value, large or not, to read as a stream or in parts. Raises as `get` does."""
+        record = await self.get_record(key, quorum=quorum)
+        return OpenValue(key, record, Manifest.parse(record.value), self._run)
 
     async def put_immutable(self, value: Buffer, ttl: int | None = None) -> bytes:
         """Store a value of at most 1104 bytes under a hash of itself. Returns that key, 20 bytes."""
@@ -262,7 +294,7 @@ class AsyncClient:
                 self._driver = ClientDriver(loop, infos, self._options.session, direct=self._options.direct)
             return self._driver
 
-    async def _run(self, operation: Steps[T]) -> T:
+    async def _run(self, operation: AsyncSteps[T]) -> T:
         driver = self._driver or await self._open()
         return await driver.run(operation)
 

@@ -155,29 +155,36 @@ class Client:
         return self._run(steps.put_many(values.items(), ttl, window))
 
     def put_large(
-        self, key: Key, source: Source, ttl: int | None = None, *, progress: Progress = large.no_progress
+        self,
+        key: Key,
+        source: Source,
+        ttl: int | None = None,
+        *,
+        progress: Progress = large.no_progress,
+        if_version: int | None = None,
     ) -> int:
         """Store up to 64 MiB, from bytes or a binary file, in many requests. Returns the version.
 
         Readers see the old value until the new one is complete. If a key has or had a large value, write it with this
         method and delete it with `delete_large`. `ttl` is in seconds; `progress` is called with the bytes done and
-        the bytes in all. If it fails or is interrupted, it deletes what it has written. Raises ValueTooLarge.
+        the bytes in all. If it fails or is interrupted, it deletes what it has written. Raises ValueTooLarge, and with
+        `if_version` Conflict as `put` does.
         """
         data = arguments.whole(source)
         upload = os.urandom(UPLOAD_ID_LEN)
         chunk_size = self._options.chunk_size
-        return self._run(large.put(key, data, ttl, progress, time.time(), upload, chunk_size))
+        return self._run(large.put(key, data, ttl, progress, time.time(), upload, chunk_size, if_version))
 
     def get_large(self, key: Key, *, progress: Progress = large.no_progress) -> bytes:
         """The value, large or not, whole and checked. Raises NotFound, RequestError if a part of it is missing."""
         return self._run(large.get(key, progress))
 
-    def delete_large(self, key: Key) -> bool:
+    def delete_large(self, key: Key, *, if_version: int | None = None) -> bool:
         """Delete a value, large or not, with all its chunks, also those of unfinished uploads.
 
         Returns whether there was one.
         """
-        return self._run(large.delete(key, time.time()))
+        return self._run(large.delete(key, time.time(), if_version))
 
     def put_immutable(self, value: Buffer, ttl: int | None = None) -> bytes:
         """Store a value of at most 1104 bytes under a hash of itself. Returns that key, 20 bytes.
