@@ -121,6 +121,15 @@ def test_the_client_needs_layer_0_alone(path):
     assert {name for name in others if layer_of(name) != 0} == set()
 
 
+FACES = sorted((ROOT / "kdht/faces").rglob("*.py"))
+FACES_NEED = ("client", "config", "errors", "faces", "program", "times", "wire", "__version__")
+
+
+@pytest.mark.parametrize("path", FACES, ids=name_of)
+def test_a_face_needs_no_part_of_the_node(path):
+    assert {name for name in kdht_imports(path) if name.split(".")[1] not in FACES_NEED} == set()
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
 def test_layers_with_a_time_argument_read_no_clock(path):
     roots = {name.split(".")[0] for name in imports_of(path)}

@@ -119,6 +119,9 @@ def status(data: NodeStatus) -> None:
         )
     )
     _draw_datapaths(console, data.datapaths)
+    for face in data.faces:
+        state = "[green]up[/]" if face.up else f"[red]down[/] ({escape(face.why)})"
+        console.print(f"[bold]{escape(face.name)}[/] face: {state}, {escape(', '.join(face.listen))}")
     for warning in data.warnings:
         console.print(f"[yellow]warning:[/] {escape(warning)}")
 
@@ -133,6 +136,7 @@ def _health(data: NodeStatus) -> str:
     if data.state != "running":
         return str(data.state)
     unwell = [path["name"] for path in data.datapaths if path.get("state") != "up"]
+    unwell += [face.name for face in data.faces if not face.up]
     return f"degraded: {', '.join(unwell)}" if unwell else "good"
 
 

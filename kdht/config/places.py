@@ -7,6 +7,8 @@ from kdht.wire import Address
 from kdht.wire._shared import PORT
 
 CONFIG = Path("/etc/kdht/kdhtd.toml")
+FACES_CONFIG = Path("/etc/kdht/faces.toml")
+"""Of kdht-faces, where it is not kdhtd's child."""
 DATA_DIR = Path("/var/lib/kdht")
 SOCKET = Path("/run/kdht/kdhtd.sock")
 

@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from kdht.config.access_schema import AccessSection
+from kdht.config.faces_schema import DnsSection, HttpSection, TrackerSection
 from kdht.config.key_schema import KeySection
 from kdht.config.kinds import allowed, field_names, kind_at
 from kdht.config.places import DATA_DIR, SOCKET
@@ -370,6 +371,9 @@ class Config(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     control: ControlSection = ControlSection()
     metrics: MetricsSection = MetricsSection()
     web: WebSection = WebSection()
+    dns: DnsSection = DnsSection()
+    http: HttpSection = HttpSection()
+    tracker: TrackerSection = TrackerSection()
     log: LogSection = LogSection()
 
     def __post_init__(self) -> None:
@@ -412,13 +416,14 @@ def build(data: dict[str, Any], overrides: dict[str, dict[str, Any]] | None = No
         under = merged.get(table, {})
         merged[table] = {**under, **fields} if isinstance(under, dict) else under
     try:
-        return msgspec.convert(merged, Config, dec_hook=_hook)
+        return msgspec.convert(merged, Config, dec_hook=text_kind)
     except msgspec.ValidationError as error:
         line = _explain(str(error), merged)
         raise ConfigError(f"{name}: {line}" if name else line) from None
 
 
-def _hook(kind: type, value: object) -> object:
+def text_kind(kind: type, value: object) -> object:
+    """A text of the configuration as its kind, for msgspec. Raises ValueError, TypeError."""
     if issubclass(kind, TextKind):
         return kind(value)
     raise TypeError(f"no such kind: {kind}")

@@ -94,6 +94,21 @@ class HttpEndpoint(TextKind):
         return ip_address(self.host).is_loopback
 
 
+class FaceEndpoint(HttpEndpoint):
+    """Where a face listens."""
+
+    ALLOWED = 'a numeric address with a port: "10.0.0.1:6969", "[fd00::1]:6969"'
+    __slots__ = ()
+
+    @property
+    def address(self) -> Address:
+        return Address.of(*split_port(self))
+
+    @property
+    def is_wildcard(self) -> bool:
+        return ip_address(self.host).is_unspecified
+
+
 class Ip(TextKind):
     """An address without a port."""
 
@@ -231,6 +246,18 @@ class HostName(TextKind):
     def check(cls, text: str) -> None:
         if not re.fullmatch(r"[A-Za-z0-9_.-]{1,253}", text):
             raise ValueError("not a valid host name")
+
+
+class ZoneName(TextKind):
+    """A DNS zone."""
+
+    ALLOWED = 'a DNS name: "kdht.", "cluster.example."'
+    __slots__ = ()
+
+    @classmethod
+    def check(cls, text: str) -> None:
+        if not re.fullmatch(r"(?=.{1,200}$)([A-Za-z0-9_-]{1,63}\.)*[A-Za-z0-9_-]{1,63}\.?", text):
+            raise ValueError("not a valid DNS name")
 
 
 class ScopeName(TextKind):

@@ -76,6 +76,20 @@ class Twins(msgspec.Struct, frozen=True):
     addresses: tuple[str, str]
 
 
+class FaceState(msgspec.Struct):
+    """A server of another protocol, in the process of the faces."""
+
+    name: str
+    listen: list[str]
+    up: bool
+    why: str = ""
+    """Why it does not serve; empty if it does."""
+    pid: int | None = None
+    starts: int = 0
+    """How often the process of the faces was started."""
+    counters: Counters = {}
+
+
 class NodeStatus(msgspec.Struct, kw_only=True):
     """`status`: the same fields in every state, so that a caller can wait for a node to be ready."""
 
@@ -119,6 +133,7 @@ class NodeStatus(msgspec.Struct, kw_only=True):
     set_aside: int = 0
     """Records in files that were set aside after a long absence."""
     datapaths: list[DatapathState] = []
+    faces: list[FaceState] = []
 
     @property
     def repair_state(self) -> RepairState | None:

@@ -15,12 +15,12 @@ import pytest
 from daemons import KDHTD, free_port
 from paths import ROOT
 
-from kdht.daemon.process.log_writer import LogWriter
-from kdht.daemon.process.logs import JsonFormatter, TextFormatter, configure
 from kdht.errors import NoDaemon
 from kdht.lab.wait import wait_until
 from kdht.program.answers import NodeStatus
 from kdht.program.control_client import ask
+from kdht.program.log_writer import LogWriter
+from kdht.program.logs import JsonFormatter, TextFormatter, configure
 
 TRAPS = {
     "plain": "a",

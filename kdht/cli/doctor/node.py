@@ -90,6 +90,16 @@ def datapaths(subject: Subject) -> Iterator[Finding]:
                       f"kdhtctl datapath {wanted}")  # fmt: skip
 
 
+def faces(subject: Subject) -> Iterator[Finding]:
+    """Servers of other protocols."""
+    for face in subject.status.faces if subject.status else []:
+        if face.up:
+            yield Finding("face", "ok", f"{face.name} serves at {', '.join(face.listen)}")
+        else:
+            what, _, mend = face.why.rpartition(": ")
+            yield Finding("face", "failure", f"{face.name} does not serve: {what or face.why}", mend)
+
+
 def queues(subject: Subject) -> Iterator[Finding]:
     """Packets that met a full queue in the kernel. They took the slow path."""
     nfqueue = subject.stats.datapaths.get("nfqueue", {}) if subject.stats else {}
@@ -167,4 +177,4 @@ def _data_dir(subject: Subject) -> Path | None:
     return subject.settings.data_dir if subject.settings else None
 
 
-CHECKS: tuple[Check, ...] = (configuration, daemon, datapaths, queues, dropped, clock, data_directory)
+CHECKS: tuple[Check, ...] = (configuration, daemon, datapaths, faces, queues, dropped, clock, data_directory)

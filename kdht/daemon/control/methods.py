@@ -35,6 +35,7 @@ from kdht.program.answers import (
     DrainCancelled,
     DrainState,
     Durations,
+    FaceState,
     Latency,
     MoveBegun,
     NodeAt,
@@ -66,10 +67,12 @@ class Methods:
         stopping: asyncio.Event,
         anew: asyncio.Event,
         lost_lines: Callable[[], int],
+        faces: Callable[[], list[FaceState]],
     ) -> None:
         """`lost_lines`: log lines that were lost so far."""
         self.settings = settings
         self._lost_lines = lost_lines
+        self._faces = faces
         self._stopping = stopping
         self._anew = anew
         self._started = time.monotonic()
@@ -175,6 +178,7 @@ class Methods:
             log_lines_lost=self._lost_lines(),
             warnings=[*settings.warnings, *self.notes, *self._lost_log(), *self._troubles()],
         )
+        status.faces = self._faces()
         if self._running:
             parts, datapaths = self._running
             _add_running(status, parts)

@@ -207,4 +207,16 @@ METRICS = {
         "Records in files set aside after an absence longer than deletions are remembered.",
     ),
     "kdht_repair_draining": Metric("gauge", "1 while the node gives its records away to leave."),
+    # Faces
+    "kdht_face_up": Metric("gauge", "1 while a face (dns, http, tracker) serves. docs/faces.md.", ("face",)),
+    "kdht_face_starts_total": Metric(
+        "counter",
+        "How often the process of the faces was started; more than 1: it ended by itself.",
+        ("face",),
+    ),
+    "kdht_face_events_total": Metric(
+        "counter",
+        "Requests of a face by kind and refusals by reason, since the start of its process.",
+        ("face", "event"),
+    ),
 }

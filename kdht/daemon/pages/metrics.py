@@ -21,7 +21,7 @@ from kdht.daemon.pages.http import HttpRequest, Page, Response, is_local, refusa
 from kdht.daemon.pages.measures import METRICS
 from kdht.daemon.pages.samples import NodeAnswers, RunningAnswers, Sample, samples
 from kdht.errors import KdhtError
-from kdht.program.answers import Durations, Latency, NodeStats, NodeStatus, RoutingTable
+from kdht.program.answers import Durations, FaceState, Latency, NodeStats, NodeStatus, RoutingTable
 
 Methods = Mapping[str, Method]
 ALWAYS = ("/healthz", "/readyz")
@@ -49,9 +49,15 @@ def pages(methods: Methods, names: Collection[str]) -> dict[str, Page]:
         writes = f"not ready for writes: {status.not_writable}" if status.not_writable else ""
         if writes and "writes" in request.query:
             return refusal(503, writes)
-        return Response(f"ready\n{writes or 'ready for writes'}\n".encode())
+        lines = ["ready", writes or "ready for writes", *map(_about_face, status.faces)]
+        return Response("".join(f"{line}\n" for line in lines).encode())
 
     return {"/metrics": metrics, "/healthz": alive, "/readyz": ready}
+
+
+def _about_face(face: FaceState) -> str:
+    # A face that is down does not make the node unready: clients of the node have others ways to it.
+    return f"{face.name} serves" if face.up else f"{face.name} does not serve: {face.why}"
 
 
 def _is_ours(host: str, names: Collection[str]) -> bool:

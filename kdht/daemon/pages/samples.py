@@ -4,7 +4,7 @@ Contract: no bookkeeping of its own. Samples come from the control socket's answ
 `latency`, so Prometheus and kdhtctl cannot disagree.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -12,6 +12,7 @@ from kdht.node.replicas.leases import MAX_LEASES
 from kdht.program.answers import (
     Counters,
     DatapathState,
+    FaceState,
     Latency,
     NodeStats,
     NodeStatus,
@@ -63,6 +64,7 @@ def samples(told: NodeAnswers) -> Iterator[Sample]:
     yield Sample("kdht_twins", (), len(status.twins))
     yield Sample("kdht_uptime_seconds", (), status.uptime)
     yield Sample("kdht_log_lines_lost_total", (), status.log_lines_lost)
+    yield from _faces(status.faces)
     # Missing and not 0: a graph then has a gap, and no alert for a counter that falls.
     if running is None:
         return
@@ -83,6 +85,14 @@ def samples(told: NodeAnswers) -> Iterator[Sample]:
     yield from _storage(stats.storage)
     yield from _replication(stats.replication)
     yield from _latency(running.latency)
+
+
+def _faces(faces: Sequence[FaceState]) -> Iterator[Sample]:
+    for face in faces:
+        yield Sample("kdht_face_up", (face.name,), int(face.up))
+        yield Sample("kdht_face_starts_total", (face.name,), face.starts)
+        for event, count in face.counters.items():
+            yield Sample("kdht_face_events_total", (face.name, event), count)
 
 
 def _table(table: RoutingTable) -> Iterator[Sample]:

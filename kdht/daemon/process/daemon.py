@@ -17,6 +17,7 @@ from importlib.util import find_spec
 from typing import Any, TypeVar
 
 from kdht import __version__
+from kdht.config.faces import job_of
 from kdht.config.settings import Settings
 from kdht.daemon import identity, wiring
 from kdht.daemon.bootstrap import joining
@@ -24,16 +25,18 @@ from kdht.daemon.control.methods import Methods
 from kdht.daemon.control.server import ControlServer
 from kdht.daemon.datadir import DataDir
 from kdht.daemon.datapaths import Datapaths
+from kdht.daemon.faces import Faces
 from kdht.daemon.host_addresses import followed, settled
 from kdht.daemon.moving import Moves
 from kdht.daemon.pages import server as pages
-from kdht.daemon.process import capabilities, housekeeping, logs, memory
-from kdht.daemon.process.log_writer import LogWriter
+from kdht.daemon.process import capabilities, housekeeping, memory
 from kdht.daemon.process.notify import beating, notify
 from kdht.daemon.process.reload import reload
 from kdht.daemon.wiring import Parts
 from kdht.datapath.host.local_addresses import tentative
 from kdht.errors import ConfigError, DatapathError
+from kdht.program import logs
+from kdht.program.log_writer import LogWriter
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +87,10 @@ class Daemon:
         self._anew = asyncio.Event()
         """The node is to be put together again, from what is in its data directory, as by a restart; with another ID
         after a move."""
-        self._methods = Methods(settings, self._stopping, self._anew, lambda: log_writer.lost)
+        self._faces = Faces()
+        self._methods = Methods(
+            settings, self._stopping, self._anew, lambda: log_writer.lost, self._faces.states
+        )
         self._failure: BaseException | None = None
 
     async def run(self) -> None:
@@ -112,6 +118,9 @@ class Daemon:
                 self._settings.data_dir, self._settings.address.port, self._settings.key_files
             )
             self._log_writer.start()
+            # Up before the node is ready: who asks then is told to come again.
+            stack.push_async_callback(self._faces.stop)
+            self._faces.follow(job_of(self._settings))
             async with beating():
                 await self._serve_all(data)
         if self._failure:
@@ -197,6 +206,8 @@ class Daemon:
             self._methods.end(state)
             if self._stopping.is_set():
                 notify("STOPPING=1")
+                # First, while the node still answers them.
+                await self._faces.stop()
             log.info(_ENDS[state])
 
     def _follow_addresses(self, parts: Parts) -> None:
@@ -264,6 +275,7 @@ class Daemon:
             self._settings = self._methods.settings = done.settings
             # The queues' rules name the accepted senders, and do not read the core.
             datapaths.follow(done.settings)
+            self._faces.follow(job_of(done.settings))
             return done.waiting
 
         def signalled() -> None:

@@ -1,5 +1,5 @@
-"""SIGHUP and the control method `reload`: they read the keys, who may read and write, and the log level again. The rest
-needs a restart.
+"""SIGHUP and the control method `reload`: they read the keys, who may read and write, the faces and the log level
+again. The rest needs a restart.
 
 So a cluster secret can be changed while traffic flows: first all nodes accept the new key as
 their second, then it becomes the first and seals, then the old one is removed.
@@ -11,16 +11,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
+import msgspec
+
 from kdht.config.schema import Config
 from kdht.config.settings import Settings
-from kdht.daemon.process import logs
 from kdht.daemon.wiring import Parts, configure, set_access
 from kdht.errors import ConfigError
+from kdht.program import logs
 from kdht.times import UnixTime
 
 log = logging.getLogger(__name__)
 
-APPLIED = {"key", "access", "log.level"}
+FACES = ("dns", "http", "tracker")
+APPLIED = {"key", "access", "log.level", *FACES}
 
 
 class Reloaded(NamedTuple):
@@ -37,8 +40,10 @@ def reload(load: Callable[[], Settings], current: Settings, parts: Parts) -> Rel
     except ConfigError as error:
         log.error("configuration not reloaded", extra={"error": error})
         raise
+    faces = {name: getattr(new.config, name) for name in FACES}
     applied = replace(
         current,
+        config=msgspec.structs.replace(current.config, **faces),
         keys=new.keys,
         access=new.access,
         senders=new.senders,

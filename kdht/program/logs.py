@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from kdht.daemon.process.log_writer import LogWriter
+from kdht.program.log_writer import LogWriter
 
 log = logging.getLogger(__name__)
 

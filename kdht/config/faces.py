@@ -1,0 +1,56 @@
+"""What the process of the faces is told: their tables, where its node is, and keys for cookies.
+
+kdhtd sends it as JSON to its child; kdht-faces makes it from a configuration of its own.
+"""
+
+import msgspec
+from msgspec import Struct
+
+from kdht.config.faces_schema import DnsSection, HttpSection, TrackerSection
+from kdht.config.schema import LogFormat, LogLevel, text_kind
+from kdht.config.settings import Settings
+
+
+class FacesJob(Struct, frozen=True, kw_only=True):
+    """All that faces need to know."""
+
+    nodes: list[str]
+    """The addresses of the node beside them."""
+    cookie_keys: list[bytes]
+    """The cluster's, the one to make cookies with first. Each face derives its own from them."""
+    dns: DnsSection = DnsSection()
+    http: HttpSection = HttpSection()
+    tracker: TrackerSection = TrackerSection()
+    log_level: LogLevel = "info"
+    log_format: LogFormat = "text"
+
+    @property
+    def wanted(self) -> dict[str, DnsSection | HttpSection | TrackerSection]:
+        """The tables of the faces that are switched on, by name."""
+        sections: dict[str, DnsSection | HttpSection | TrackerSection]
+        sections = {"dns": self.dns, "http": self.http, "tracker": self.tracker}
+        return {name: section for name, section in sections.items() if section.listen}
+
+    def pack(self) -> bytes:
+        """One line of JSON. It has secrets in it."""
+        return msgspec.json.encode(self, enc_hook=str) + b"\n"
+
+    @classmethod
+    def parse(cls, line: bytes) -> "FacesJob":
+        """From `pack`. Raises msgspec.ValidationError, msgspec.DecodeError."""
+        return msgspec.json.decode(line, type=cls, dec_hook=text_kind)
+
+
+def job_of(settings: Settings) -> FacesJob:
+    """The faces of a configuration."""
+    config = settings.config
+    return FacesJob(
+        # Not the anycast ones: the node beside the faces shall answer, and no other.
+        nodes=[str(address) for address in settings.unicast],
+        cookie_keys=[key.cookie for key in settings.keys],
+        dns=config.dns,
+        http=config.http,
+        tracker=config.tracker,
+        log_level=config.log.level,
+        log_format=config.log.format,
+    )

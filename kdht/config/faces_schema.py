@@ -1,0 +1,108 @@
+"""The tables [dns], [http] and [tracker] of the configuration: the faces, servers of other protocols beside the node."""
+
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from kdht.config.values import AbsolutePath, FaceEndpoint, ScopeName, ZoneName
+
+MAX_LISTEN = 16
+Rate = Annotated[int, Meta(ge=0, le=10_000_000)]
+
+
+class DnsSection(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """DNS: authoritative for one zone, whose names are sets and records (docs/faces.md). Off without `listen`."""
+
+    listen: Annotated[
+        list[FaceEndpoint],
+        Meta(
+            max_length=MAX_LISTEN,
+            description="Addresses for queries, by UDP and TCP.",
+            examples=[["127.0.0.1:5353"]],
+        ),
+    ] = []
+    zone: Annotated[ZoneName, Meta(description="The zone.")] = ZoneName("kdht.")
+    ttl: Annotated[
+        int, Meta(ge=0, le=86400, description="The most seconds for which resolvers may keep an answer.")
+    ] = 5
+    rate: Annotated[
+        Rate,
+        Meta(
+            description="A client's queries per second, from one IPv4 address or IPv6 /64; the rest is dropped. 0: no limit."
+        ),
+    ] = 1000
+    token_file: Annotated[
+        AbsolutePath | None,
+        Meta(
+            description="The file of a token to read with, where access.reads asks for one.",
+            examples=["/etc/kdht/dns-token"],
+        ),
+    ] = None
+
+
+class HttpSection(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """HTTP: values and sets for who has no library but curl (docs/faces.md). Off without `listen`."""
+
+    listen: Annotated[
+        list[FaceEndpoint],
+        Meta(max_length=MAX_LISTEN, description="Addresses for requests.", examples=[["127.0.0.1:5381"]]),
+    ] = []
+    tls_certificate: Annotated[
+        AbsolutePath | None,
+        Meta(
+            description="The file of the certificate and those above it, in PEM. With it, all addresses speak TLS.",
+            examples=["/etc/kdht/http.pem"],
+        ),
+    ] = None
+    tls_key: Annotated[
+        AbsolutePath | None,
+        Meta(description="The file of the certificate's key, in PEM.", examples=["/etc/kdht/http.key"]),
+    ] = None
+    rate: Annotated[
+        Rate,
+        Meta(
+            description="A client's requests per second, from one IPv4 address or IPv6 /64; the rest is refused. 0: no limit."
+        ),
+    ] = 1000
+
+    def __post_init__(self) -> None:
+        if bool(self.tls_certificate) != bool(self.tls_key):
+            raise ValueError("http.tls_certificate and http.tls_key go together: set both, or none")
+
+
+class TrackerSection(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """A BitTorrent tracker, by UDP (BEP 15), whose swarms are sets (docs/faces.md). Off without `listen`."""
+
+    listen: Annotated[
+        list[FaceEndpoint],
+        Meta(max_length=MAX_LISTEN, description="Addresses for clients.", examples=[["10.0.0.1:6969"]]),
+    ] = []
+    interval: Annotated[
+        int,
+        Meta(
+            ge=60,
+            le=28800,
+            description="Seconds between a client's announces. One that is silent for twice as long is forgotten.",
+        ),
+    ] = 900
+    scope: Annotated[
+        ScopeName | None,
+        Meta(
+            description="The scope of the swarms' sets, the one of the token. Left out, the set of a swarm has its info-hash as key.",
+            examples=["tracker"],
+        ),
+    ] = None
+    rate: Annotated[
+        Rate,
+        Meta(
+            description="A client's announces and scrapes per second, from one IPv4 address or IPv6 /64; the rest is dropped. "
+            "0: no limit."
+        ),
+    ] = 20
+    token_file: Annotated[
+        AbsolutePath | None,
+        Meta(
+            description="The file of a token to announce and read with, where [access] asks for one.",
+            examples=["/etc/kdht/tracker-token"],
+        ),
+    ] = None
