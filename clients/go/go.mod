@@ -1,0 +1,3 @@
+module kdht
+
+go 1.19
