@@ -100,6 +100,13 @@ SESSIONS: Mixes = {
 """Reads of what the client itself has just written or deleted."""
 
 
+QUORUM: Mixes = {
+    "register": ("put", "put", "quorum_get", "quorum_get", "quorum_get"),
+    "counter": ("add", "quorum_get"),
+}
+"""Promises that hold at every node, those that were away too."""
+
+
 def draw(seed: int, profile: str | None = None) -> Schedule:
     """The schedule of a seed."""
     rng = Random(f"schedule {seed}")
@@ -108,7 +115,7 @@ def draw(seed: int, profile: str | None = None) -> Schedule:
     made = PROFILES[chosen]
     nodes = made.nodes(rng)
     clients = 3
-    actions = _actions(rng, clients, made.mixes)
+    actions = _actions(rng, clients, made)
     length = _length(actions)
     faults = made.faults(rng, nodes, length)
     schedule = Schedule(
@@ -138,15 +145,15 @@ def _spread(seed: int, clients: int) -> tuple[int, ...]:
     return tuple(client for client in range(clients) if rng.random() < 0.4)
 
 
-def _actions(rng: Random, clients: int, mixes: Mixes) -> list[Action]:
+def _actions(rng: Random, clients: int, profile: "Profile") -> list[Action]:
     keys = {}
     for number in range(rng.randint(1, 3)):
-        mix = rng.choice(tuple(mixes))
-        keys[f"{mix}-{number}"] = mixes[mix]
-    hurry = rng.choice((0.005, 0.05, 0.3))
+        mix = rng.choice(tuple(profile.mixes))
+        keys[f"{mix}-{number}"] = profile.mixes[mix]
+    hurry = rng.choice(profile.pauses)
     found = []
     for client in range(clients):
-        for _ in range(rng.randint(8, 18)):
+        for _ in range(rng.randint(profile.least, profile.least + 10)):
             key = rng.choice(tuple(keys))
             found.append(Action(client, round(rng.expovariate(1 / hurry), 3), rng.choice(keys[key]), key))
     return found
@@ -247,11 +254,27 @@ def _all_restart(rng: Random, nodes: int, length: float) -> list[Fault]:
     return found
 
 
+def _cut_off(rng: Random, nodes: int, length: float) -> list[Fault]:
+    """A node is away until another one has its place. When it is back, a replica lacks what was written last."""
+    away, deaf = rng.sample(range(1, nodes + 1), 2)
+    at = rng.uniform(0, 0.5)
+    back = at + rng.uniform(2.6, 5.0)
+    lacks = back - rng.uniform(0.1, 1.5), back + rng.uniform(-0.1, 0.3)
+    return [
+        Fault(round(at, 3), round(back, 3), "isolate", (away,)),
+        Fault(round(lacks[0], 3), round(lacks[1], 3), "isolate", (deaf,)),
+    ]
+
+
 class Profile(NamedTuple):
     nodes: Callable[[Random], int]
     """At the start."""
     faults: Callable[[Random, int, float], list[Fault]]
     mixes: Mixes = MIXES
+    pauses: tuple[float, ...] = (0.005, 0.05, 0.3)
+    """Seconds between a client's operations, about: one of these."""
+    least: int = 8
+    """Operations of a client; at most 10 more."""
 
 
 PROFILES: dict[str, Profile] = {
@@ -261,6 +284,7 @@ PROFILES: dict[str, Profile] = {
     "growth": Profile(lambda rng: 3, _growth),
     "sessions": Profile(lambda rng: rng.randint(3, 4), _lagging, SESSIONS),
     "all restart": Profile(lambda rng: rng.randint(3, 4), _all_restart),
+    "cut off": Profile(lambda rng: rng.randint(4, 5), _cut_off, QUORUM, (0.05, 0.1), 60),
 }
 
 OFTEN = ("fixed", *PROFILES)

@@ -19,6 +19,7 @@ from kdht.datapath.memory import MemoryTransport
 from kdht.lab.virtual.disk import CrashStore, DiskWriter
 from kdht.lab.virtual.process import Process
 from kdht.node.repair import Repair
+from kdht.node.repair.cut_off import CutOff
 from kdht.node.replicas.calls import ReplicaAnswer
 from kdht.node.replicas.conditions import Conditions
 from kdht.node.replicas.coordinator import Coordinator
@@ -216,6 +217,12 @@ def test_old_tombstones_believed_after_an_own_write_are_found(monkeypatch: Patch
 def test_a_forgotten_own_deletion_is_found(monkeypatch: Patch):
     monkeypatch.setattr(Versions, "gone", lambda self, key, version: None)
     assert found(80, "sessions", seed=230)
+
+
+def test_a_node_back_from_being_cut_off_that_still_counts_is_found(monkeypatch: Patch):
+    """It never notices, and makes a majority with another one that lacks what was written meanwhile."""
+    monkeypatch.setattr(CutOff, "start", lambda self, now: None)
+    assert found(20, "cut off", seed=26)
 
 
 # --- The parts ----------------------------------------------------------------------------
