@@ -28,17 +28,18 @@ from kdht.client._announcement import Announcement
 from kdht.client._calls import Hop
 from kdht.client._certified import NO_VALUE, SignedRecord
 from kdht.client._keyfiles import SealKey, SigningKey
-from kdht.client._manifest import MAX_LARGE, is_manifest
+from kdht.client._manifest import MAX_LARGE, is_manifest, large_size
 from kdht.client.sync import Client
 from kdht.wire.limits import MAX_LEASE
 from kdht.wire.sets import Member
 
 if TYPE_CHECKING:
+    from kdht.client._aio_large import OpenValue
     from kdht.client.aio import AsyncClient
 
 __all__ = [
-    "MAX_LARGE", "MAX_LEASE", "NO_VALUE", "Announcement", "AsyncClient", "Client", "Hop", "Member", "SealKey", "SignedRecord", "SigningKey",
-    "is_manifest",
+    "MAX_LARGE", "MAX_LEASE", "NO_VALUE", "Announcement", "AsyncClient", "Client", "Hop", "Member", "OpenValue", "SealKey", "SignedRecord", "SigningKey",
+    "is_manifest", "large_size",
 ]  # fmt: skip
 
 
@@ -48,4 +49,8 @@ def __getattr__(name: str) -> Any:
         from kdht.client.aio import AsyncClient
 
         return AsyncClient
+    if name == "OpenValue":
+        from kdht.client._aio_large import OpenValue
+
+        return OpenValue
     raise AttributeError(f"module 'kdht.client' has no attribute {name!r}")

@@ -79,6 +79,12 @@ def is_manifest(value: bytes) -> bool:
     return Manifest.parse(value) is not None
 
 
+def large_size(value: bytes) -> int | None:
+    """The bytes of the large value whose manifest this is; None if it is no manifest."""
+    manifest = Manifest.parse(value)
+    return manifest.size if manifest else None
+
+
 class Upload(NamedTuple):
     """One writer's chunks of one value. Times are Unix seconds; an expiry of 0 is none."""
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from kdht.config.values import AbsolutePath, FaceEndpoint, ScopeName, ZoneName
+from kdht.config.values import AbsolutePath, FaceEndpoint, HttpName, Origin, ScopeName, ZoneName
 
 MAX_LISTEN = 16
 Rate = Annotated[int, Meta(ge=0, le=10_000_000)]
@@ -64,6 +64,34 @@ class HttpSection(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True)
             description="A client's requests per second, from one IPv4 address or IPv6 /64; the rest is refused. 0: no limit."
         ),
     ] = 1000
+    connections: Annotated[
+        int, Meta(ge=1, le=65536, description="Connections at once. An idle one gives way to a new one.")
+    ] = 512
+    connections_per_client: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=65536,
+            description="Of these, from one IPv4 address or IPv6 /64. Behind a proxy all clients have its address.",
+        ),
+    ] = 128
+    names: Annotated[
+        list[HttpName],
+        Meta(
+            max_length=64,
+            description='Names of this server in URLs, beside addresses, localhost and the host\'s name; "*" for any. A request for another '
+            "name is refused, so that no web page takes the server's answers for its own. With TLS any name is answered.",
+            examples=[["kv.example.org"]],
+        ),
+    ] = []
+    cors: Annotated[
+        list[Origin],
+        Meta(
+            max_length=64,
+            description='Web pages that may read answers (CORS), by origin; "*" for any.',
+            examples=[["https://app.example.org"]],
+        ),
+    ] = []
 
     def __post_init__(self) -> None:
         if bool(self.tls_certificate) != bool(self.tls_key):

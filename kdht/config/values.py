@@ -248,6 +248,31 @@ class HostName(TextKind):
             raise ValueError("not a valid host name")
 
 
+class HttpName(TextKind):
+    """A name of a server in its URLs, or any."""
+
+    ALLOWED = f'a host name of 1 to {MAX_HOST} characters, without a port, or "*"'
+    __slots__ = ()
+
+    @classmethod
+    def check(cls, text: str) -> None:
+        if text != "*":
+            HostName.check(text)
+
+
+class Origin(TextKind):
+    """Where a web page comes from (RFC 6454), or anywhere."""
+
+    ALLOWED = 'an origin: "https://app.example.org", "http://127.0.0.1:8000", or "*"'
+    __slots__ = ()
+
+    @classmethod
+    def check(cls, text: str) -> None:
+        # As browsers write it: in lower case, without a path. Anything else would match none.
+        if text != "*" and not re.fullmatch(r"https?://[a-z0-9_.\-\[\]:]{1,300}", text):
+            raise ValueError("not a valid origin")
+
+
 class ZoneName(TextKind):
     """A DNS zone."""
 

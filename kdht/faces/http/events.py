@@ -1,0 +1,94 @@
+"""Watches as server-sent events (HTML standard, section 9.2).
+
+The stream outlives nodes: when none answers, it says nothing but its heartbeat, and goes on later.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing, suppress
+from typing import NamedTuple, TypeVar
+
+from kdht.errors import KdhtError, RequestTimeout
+from kdht.faces.http.answers import EVENTS, NO_STORE, Answer, Refused
+from kdht.faces.http.room import Room
+
+log = logging.getLogger(__name__)
+
+HEARTBEAT_SECONDS = 15.0
+"""Proxies close connections on which nothing was said for a minute."""
+RESTART_SECONDS = 1.0
+HEARTBEAT = b":\n\n"
+
+T = TypeVar("T")
+
+
+class Event(NamedTuple):
+    """`id` names the state: equal ones are told once. `data` has no line's end."""
+
+    id: str
+    data: bytes
+
+    def pack(self) -> bytes:
+        return f"id: {self.id}\ndata: ".encode() + self.data + b"\n\n"
+
+
+async def stream(
+    watch: Callable[[], AsyncGenerator[T, None]], event_of: Callable[[T], Event], known: str, room: Room
+) -> AsyncGenerator[bytes, None]:
+    """The events of a watch, without end; the first state only as a heartbeat if the caller knows it by its ID.
+
+    Raises KdhtError and Refused before its first part only. Later it ends.
+    """
+    told, has_begun = known, False
+    while True:
+        try:
+            async with aclosing(watch()) as states, aclosing(_events(states, event_of)) as events:
+                async for event in events:
+                    is_news = event is not None and event.id != told
+                    # After a new beginning the watch tells a known state again.
+                    if event is not None and not is_news and has_begun:
+                        continue
+                    said = event.pack() if event is not None and is_news else HEARTBEAT
+                    with room.taken(len(said)):
+                        has_begun = True
+                        yield said
+                    told = event.id if event is not None else told
+        except (KdhtError, Refused) as error:
+            if not has_begun:
+                raise
+            if not isinstance(error, RequestTimeout):
+                log.info("a watch ended", extra={"error": error})
+                return
+        await asyncio.sleep(RESTART_SECONDS)
+        yield HEARTBEAT
+
+
+async def _events(
+    states: AsyncGenerator[T, None], event_of: Callable[[T], Event]
+) -> AsyncGenerator[Event | None, None]:
+    """The events, and None where there was none for a while."""
+    while True:
+        pending = asyncio.ensure_future(anext(states))
+        try:
+            while not (await asyncio.wait({pending}, timeout=HEARTBEAT_SECONDS))[0]:
+                yield None
+            event = event_of(pending.result())
+        except StopAsyncIteration:
+            return
+        finally:
+            if not pending.done():
+                pending.cancel()
+                with suppress(asyncio.CancelledError, KdhtError):
+                    await pending
+        yield event
+
+
+async def answer(told: AsyncGenerator[bytes, None]) -> Answer:
+    """The answer with these events. Raises what the first one raises, so that an error can still be told."""
+    try:
+        first = await anext(told)
+    except BaseException:
+        await told.aclose()
+        raise
+    return Answer(200, (("Content-Type", EVENTS), NO_STORE), first, told)
