@@ -46,7 +46,7 @@ type exchange struct {
 
 // do sends a request until it has an accepted answer, or an *Error.
 func (c *Client) do(ctx context.Context, q *call) (reply, error) {
-	if len(q.body)+c.rights.proof > maxBody {
+	if len(q.body)+c.rights.proof > maxBody || q.op == opAnnounce && len(q.body) > recordSize+8+maxPayload {
 		return reply{}, q.failed(TooLarge)
 	}
 	// Not connected, so one socket serves for all nodes. It is fresh: no late reply to another request comes in.
@@ -196,6 +196,8 @@ func (x *exchange) take(got *reply) {
 	case BadVersion:
 		if !x.isWrite {
 			x.correctClock(got, of)
+		} else if int64(got.version) < 0 { // above all ordinary versions, so no reason to refuse one: the node lies
+			x.take(&reply{StorageFailed, got.number, 0, 0, nil})
 		} else if got.number >= x.since { // the present version was chosen with what older refusals told
 			x.chooseVersion(got)
 		}

@@ -153,7 +153,7 @@ func (c *Client) Delete(ctx context.Context, name string, how How) (bool, error)
 // Announce makes the payload, at most 256 bytes, a member of the set for How.TTL seconds, at most 86,400. Announce again three
 // times in it. It returns the version.
 func (c *Client) Announce(ctx context.Context, set string, payload []byte, how How) (uint64, error) {
-	if how.TTL < 1 || how.TTL > maxMemberTTL || len(payload) > maxPayload {
+	if how.TTL < 1 || how.TTL > maxMemberTTL {
 		return 0, &Error{"announce", set, BadArgument, 0}
 	}
 	got, err := c.write(ctx, opAnnounce, set, how, nil, append(memberName(payload, how), payload...))

@@ -135,7 +135,7 @@ export class Client {
    */
   async announce(set, payload, { ttl = 30, member } = {}) {
     const data = wire.bytesOf(payload);
-    if (data.length > wire.MAX_PAYLOAD) throw argument(`a payload has at most ${wire.MAX_PAYLOAD} bytes`);
+    if (data.length > wire.MAX_PAYLOAD) throw new wire.KdhtError(`kdht: announce ${set}: TOO_LARGE`, "TOO_LARGE");
     const body = wire.packRecord(memberTtl(ttl), undefined, memberName(data, member), data);
     return (await this.#ask("announce", set, body, { isWrite: true })).version;
   }

@@ -155,8 +155,8 @@ def test_a_wrong_clock_is_corrected(driver, nodes, off):
 
 
 def test_a_wrong_argument_sends_nothing(opened):
+    assert opened.ask("announce", set=b"s", payload=b"x" * 257, ttl=30) == "error TOO_LARGE"
     wrong = (
-        opened.ask("announce", set=b"s", payload=b"x" * 257, ttl=30),
         opened.ask("announce", set=b"s", payload=b"x", ttl=0),
         opened.ask("withdraw", set=b"s", payload=b"x", ttl=86401),
         opened.ask("nonsense"),

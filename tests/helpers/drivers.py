@@ -1,18 +1,35 @@
-"""The drivers of the thin clients in Go and JavaScript: programs that carry out commands, a line each (clients/README.md)."""
+"""The drivers of all clients: programs that carry out commands, a line each (clients/README.md)."""
 
 import os
+import select
+import socket
 import subprocess
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from shutil import which
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from ci import lacks
-from paths import ROOT
+from daemons import run
+from paths import ROOT, TESTS
 
 CLIENTS = ROOT / "clients"
+REPLY_TIMEOUT = 90.0
+"""Seconds for an answer: far more than any `timeout_ms`."""
+C_FLAGS = (
+    "-std=c11",
+    "-Wall",
+    "-Wextra",
+    "-Werror",
+    "-g",
+    "-O1",
+    "-fsanitize=address,undefined",
+    "-fno-sanitize-recover=all",
+)
+Popen = Callable[..., "subprocess.Popen[Any]"]
 # Built packages are kept between runs, beside this repository's others, and nothing is fetched.
 GO_ENVIRONMENT = {
     "GOCACHE": str(ROOT / "build" / "go"),
@@ -49,13 +66,53 @@ def js_driver(directory: Path) -> list[str]:
     return ["node", str(CLIENTS / "js" / "driver.mjs")]
 
 
-class Driver:
-    """One driver, started. `ask` raises AssertionError if it is not there any more."""
+def build_c(compiler: str, source: Path, target: Path) -> Path:
+    """A program with the C client in it, and with sanitizers; a warning is an error."""
+    need(compiler, compiler)
+    client = CLIENTS / "c"
+    done = run([compiler, *C_FLAGS, f"-I{client}", source, client / "kdht.c", "-o", target])
+    assert done.returncode == 0, done.stderr
+    return target
 
-    def __init__(self, command: Sequence[str]) -> None:
+
+def c_driver(directory: Path) -> list[str]:
+    return [str(build_c("gcc", TESTS / "clients/driver.c", directory / "c-driver"))]
+
+
+def clang_driver(directory: Path) -> list[str]:
+    return [str(build_c("clang", TESTS / "clients/driver.c", directory / "clang-driver"))]
+
+
+def python_driver(directory: Path) -> list[str]:
+    return [sys.executable, str(TESTS / "clients/driver.py")]
+
+
+DRIVERS: dict[str, Callable[[Path], list[str]]] = {
+    "python": python_driver,
+    "c": c_driver,
+    "c by clang": clang_driver,
+    "go": go_driver,
+    "js": js_driver,
+}
+"""Of each client: from a directory for what is built to the driver's command."""
+
+
+class Driver:
+    """One driver, started. `ask` raises AssertionError if it is not there any more.
+
+    `popen`: as subprocess.Popen, perhaps in a namespace.
+    """
+
+    def __init__(self, command: Sequence[str], popen: Popen = subprocess.Popen) -> None:
         environment = {name: value for name, value in os.environ.items() if name != "KDHT_TOKEN"}
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1, env=environment
+        self._process = popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+            env=environment,
+            cwd=ROOT,
         )
 
     def __enter__(self) -> Self:
@@ -77,8 +134,15 @@ class Driver:
         assert self._process.stdin is not None
         self._process.stdin.write(" ".join((word, *parts)) + "\n")
 
+    def waits_for(self, *others: socket.socket) -> tuple[bool, list[socket.socket]]:
+        """Wait for an answer or a datagram: whether there is an answer, and the sockets with datagrams."""
+        ready, _, _ = select.select([self._process.stdout, *others], [], [], REPLY_TIMEOUT)
+        assert ready, "the driver is silent"
+        return self._process.stdout in ready, [each for each in others if each in ready]
+
     def hear(self) -> str:
         assert self._process.stdout is not None
+        self.waits_for()
         line = self._process.stdout.readline()
         assert line, "the driver has ended"
         return line.rstrip("\n")
