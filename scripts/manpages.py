@@ -1,6 +1,6 @@
 """Writes a man page for each program, from the click commands that print --help.
 
-    python scripts/manpages.py DIRECTORY      man1/kdhtctl.1, man1/kdht-replay.1, man8/kdhtd.8
+    python scripts/manpages.py DIRECTORY      man1/kdhtctl.1, man1/kdht-replay.1, man8/kdhtd.8, man8/kdht-faces.8
 
 A program's page has its subcommands, too. click-man was tried: it sees no command of a group that loads
 them lazily, escapes no text, and knows section 1 only.
@@ -39,6 +39,13 @@ FILES = {
 }
 PROGRAMS = (
     Program("kdhtd", 8, "kdht.daemon.main", "run one node of a kdht cluster", FILES),
+    Program(
+        "kdht-faces",
+        8,
+        "kdht.faces.main",
+        "serve a kdht cluster by DNS, by HTTP and as a tracker",
+        {str(places.FACES_CONFIG): "the configuration of faces without kdhtd"},
+    ),
     Program("kdhtctl", 1, "kdht.cli.main", "look after a kdht node, and use its cluster", FILES),
     Program("kdht-replay", 1, "kdht.replay.main", "replay captured packets through kdht's routing", {}),
 )

@@ -114,6 +114,11 @@ def sample(name: Key, *, quorum: bool) -> Steps[list[Member]]:
     return _page((yield members_call(name, ANYWHERE, quorum=quorum))).members
 
 
+def one_page(name: Key, *, quorum: bool) -> Steps[MembersPage]:
+    """A sample, and how many members there are."""
+    return _page((yield members_call(name, ANYWHERE, quorum=quorum)))
+
+
 def _page(answer: Answer) -> MembersPage:
     try:
         return parse_members(answer.body)

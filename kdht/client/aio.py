@@ -35,7 +35,7 @@ from kdht.wire import Buffer, Record
 from kdht.wire import _shared as shared
 from kdht.wire.bencode import Bencodable
 from kdht.wire.rights import Token
-from kdht.wire.sets import FIRST, MAX_MEMBER_TTL, Member
+from kdht.wire.sets import FIRST, MAX_MEMBER_TTL, Member, MembersPage
 
 K = TypeVar("K", bound=Key)
 T = TypeVar("T")
@@ -263,6 +263,10 @@ class AsyncClient:
     async def members(self, name: Key, *, quorum: bool = False, sample: bool = False) -> list[Member]:
         """The members of a set: all of them, or with `sample` as many as one answer has. Raises Unconfirmed."""
         return await self._run((sets.sample if sample else sets.members)(name, quorum=quorum))
+
+    async def members_page(self, name: Key, *, quorum: bool = False) -> MembersPage:
+        """A sample of the members, and how many there are. Raises Unconfirmed."""
+        return await self._run(sets.one_page(name, quorum=quorum))
 
     async def close(self) -> None:
         """Wait until cancelled uploads have deleted their chunks, then close the sockets. May be called again.

@@ -31,6 +31,11 @@ class FacesJob(Struct, frozen=True, kw_only=True):
         sections = {"dns": self.dns, "http": self.http, "tracker": self.tracker}
         return {name: section for name, section in sections.items() if section.listen}
 
+    @property
+    def ports(self) -> list[int]:
+        """All that they listen at."""
+        return [at.port for section in self.wanted.values() for at in section.listen]
+
     def pack(self) -> bytes:
         """One line of JSON. It has secrets in it."""
         return msgspec.json.encode(self, enc_hook=str) + b"\n"

@@ -116,7 +116,7 @@ class TrackerSection(Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tr
     scope: Annotated[
         ScopeName | None,
         Meta(
-            description="The scope of the swarms' sets, the one of the token. Left out, the set of a swarm has its info-hash as key.",
+            description="The scope of the swarms' sets. Left out, it is the token's, or none.",
             examples=["tracker"],
         ),
     ] = None

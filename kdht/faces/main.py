@@ -19,8 +19,9 @@ from kdht.config.faces import FacesJob, job_of
 from kdht.config.settings import of_file
 from kdht.errors import ConfigError, exit_codes
 from kdht.faces.runner import Runner, makers
-from kdht.program import boundary, logs
+from kdht.program import boundary, capabilities, logs
 from kdht.program.faces_report import FacesReport
+from kdht.program.notify import beating, notify
 
 HELP = f"""Serve a kdht cluster by DNS, by HTTP and as a BitTorrent tracker.
 
@@ -78,6 +79,8 @@ def _serve(job: FacesJob, tell: Callable[[FacesReport], None] | None) -> int:
     if tell:
         os.set_blocking(sys.stdout.fileno(), False)
     writer = logs.configure(job.log_level, job.log_format, sys.stderr.fileno())
+    capabilities.reduce_child(job.ports)
+    # Threads keep the rights of the moment when they are made.
     writer.start()
     try:
         asyncio.run(_run(job, tell))
@@ -90,11 +93,13 @@ async def _run(job: FacesJob, tell: Callable[[FacesReport], None] | None) -> Non
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    await Runner(job, makers(job), tell or _no_parent).run(stopping, is_strict=tell is None)
+    async with beating():
+        await Runner(job, makers(job), tell or _ready).run(stopping, is_strict=tell is None)
 
 
-def _no_parent(report: FacesReport) -> None:
-    """No-op: nobody asks."""
+def _ready(report: FacesReport) -> None:
+    """Alone a face is told of to systemd only."""
+    notify("READY=1")
 
 
 def main() -> NoReturn:

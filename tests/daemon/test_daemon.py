@@ -13,10 +13,9 @@ from daemons import KDHTD, DevNode, free_port, nobody, open_to_all, run
 from paths import ROOT
 
 from kdht import Client
-from kdht.daemon.process import notify
 from kdht.errors import NoDaemon, NotFound, RequestError, Unconfirmed
 from kdht.lab.wait import wait_until
-from kdht.program import control_client
+from kdht.program import control_client, notify
 
 HOSTS = ("127.0.0.1", "127.0.0.2", "127.0.0.3")
 Start = Callable[..., DevNode]

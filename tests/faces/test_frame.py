@@ -6,6 +6,8 @@ import socket
 import struct
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -83,20 +85,42 @@ def is_alive(pid: int) -> bool:
     return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
 
 
-@pytest.fixture
-def node(tmp_path: Path):
-    path, tracker, metrics = configured(tmp_path)
-    node = DevNode(tmp_path, f"{HOST} with a tracker", config=path)
-    node.tracker, node.metrics, node.path = tracker, metrics, path
+class TrackerNode(DevNode):
+    """A daemon with a tracker."""
+
+    def __init__(self, home: Path) -> None:
+        self.path, self.tracker, self.metrics = configured(home)
+        super().__init__(home, f"{HOST} with a tracker", config=self.path)
+
+    def wait_serving(self) -> "TrackerNode":
+        self.wait_ready()
+        wait_until(lambda: faces(self)["tracker"].up, "the tracker")
+        return self
+
+
+@contextmanager
+def running(home: Path) -> Iterator[TrackerNode]:
+    node = TrackerNode(home)
     try:
-        node.wait_ready()
-        wait_until(lambda: faces(node)["tracker"].up, "the tracker")
-        yield node
+        yield node.wait_serving()
     finally:
         node.close()
 
 
-def test_a_killed_process_is_started_again_and_everything_says_so(node: DevNode) -> None:
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrackerNode]:
+    """One for the tests that leave it with a tracker that serves."""
+    with running(tmp_path_factory.mktemp("node")) as node:
+        yield node
+
+
+@pytest.fixture
+def own_node(tmp_path: Path) -> Iterator[TrackerNode]:
+    with running(tmp_path) as node:
+        yield node
+
+
+def test_a_killed_process_is_started_again_and_everything_says_so(node: TrackerNode) -> None:
     assert connect(node.tracker)[4:8] == struct.pack(">I", 7)
     first = pid_of(node)
     os.kill(first, signal.SIGKILL)
@@ -112,23 +136,32 @@ def test_a_killed_process_is_started_again_and_everything_says_so(node: DevNode)
     assert f"tracker face: up, {HOST}:{node.tracker}" in said
 
 
-def test_it_ends_with_the_daemon(node: DevNode) -> None:
-    child = pid_of(node)
-    assert node.end()[0] == 0
+def test_it_ends_with_the_daemon_killed_or_not(own_node: TrackerNode) -> None:
+    child = pid_of(own_node)
+    own_node.process.kill()
+    own_node.process.communicate()
+    wait_until(lambda: not is_alive(child), "the end of the faces")
+    own_node.start()
+    child = pid_of(own_node.wait_serving())
+    assert own_node.end()[0] == 0
     assert not is_alive(child)
 
 
-def test_it_ends_with_a_killed_daemon(node: DevNode) -> None:
-    child = pid_of(node)
-    node.process.kill()
-    node.process.wait()
-    wait_until(lambda: not is_alive(child), "the end of the faces")
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: others have no capabilities")
+def test_it_keeps_no_rights_of_root(node: TrackerNode) -> None:
+    # The bounding set is the daemon's, who has no right to change it any more.
+    for task in Path(f"/proc/{pid_of(node)}/task").iterdir():
+        fields = dict(
+            line.split(":\t") for line in (task / "status").read_text().splitlines() if ":\t" in line
+        )
+        assert {fields[name] for name in ("CapEff", "CapPrm")} == {"0" * 16}
+        assert fields["NoNewPrivs"] == "1"
 
 
-def test_a_hung_one_is_killed_at_the_daemons_end(node: DevNode) -> None:
-    child = pid_of(node)
+def test_a_hung_one_is_killed_at_the_daemons_end(own_node: TrackerNode) -> None:
+    child = pid_of(own_node)
     os.kill(child, signal.SIGSTOP)
-    assert node.end()[0] == 0
+    assert own_node.end()[0] == 0
     assert not is_alive(child)
 
 
@@ -150,19 +183,22 @@ def test_a_port_in_use_does_not_stop_the_node(tmp_path: Path) -> None:
             node.close()
 
 
-def test_a_reload_changes_the_faces(node: DevNode) -> None:
-    other = free_port(HOST)
-    text = node.path.read_text()
-    node.path.write_text(text.replace(f"{HOST}:{node.tracker}", f"{HOST}:{other}"))
-    assert node.call("reload")["waiting"] == []
-    wait_until(lambda: connect(other), "the tracker at its new port")
-    assert not connect(node.tracker)
-    before = pid_of(node)
-    node.path.write_text(
-        text.replace("[tracker]", "").replace("listen = [", "#", 2).replace("#", "listen = [", 1)
-    )
-    node.call("reload")
-    wait_until(lambda: not is_alive(before) and not faces(node), "no faces")
+def test_a_reload_changes_the_faces(node: TrackerNode) -> None:
+    before, text, other = pid_of(node), node.path.read_text(), free_port(HOST)
+    try:
+        node.path.write_text(text.replace(f"{HOST}:{node.tracker}", f"{HOST}:{other}"))
+        assert node.call("reload")["waiting"] == []
+        wait_until(lambda: connect(other), "the tracker at its new port")
+        assert not connect(node.tracker)
+        assert not is_alive(before)
+        before = pid_of(node)
+        node.path.write_text(text.partition("[tracker]")[0])
+        node.call("reload")
+        wait_until(lambda: not is_alive(before) and not faces(node), "no faces")
+    finally:
+        node.path.write_text(text)
+        node.call("reload")
+        node.wait_serving()
 
 
 def test_a_node_without_faces_has_no_process(tmp_path: Path) -> None:

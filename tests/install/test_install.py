@@ -16,13 +16,14 @@ from paths import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-PROGRAMS = ("kdhtd", "kdhtctl", "kdht-replay")
+PROGRAMS = ("kdhtd", "kdhtctl", "kdht-faces", "kdht-replay")
 FILES = (
     "lib/systemd/system/kdhtd.service",
     "lib/systemd/system/kdhtd@.service",
     "lib/systemd/system/kdhtd-socket.service",
     "lib/sysusers.d/kdht.conf",
     "share/man/man8/kdhtd.8",
+    "share/man/man8/kdht-faces.8",
     "share/man/man1/kdhtctl.1",
     "share/man/man1/kdht-replay.1",
     "share/doc/kdht/examples/first.toml",

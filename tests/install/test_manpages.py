@@ -14,6 +14,7 @@ from paths import ROOT
 
 PAGES = {
     "man8/kdhtd.8": "kdht.daemon.main",
+    "man8/kdht-faces.8": "kdht.faces.main",
     "man1/kdhtctl.1": "kdht.cli.main",
     "man1/kdht-replay.1": "kdht.replay.main",
 }

@@ -8,12 +8,19 @@ import pytest
 from daemons import KDHTD, run
 from paths import ROOT
 
-from kdht.daemon.process import capabilities
+from kdht.program import capabilities
 
 UNITS = sorted((ROOT / "contrib/systemd").glob("*.service"))
-EXPOSURE = {"kdhtd.service": 2.2, "kdhtd@.service": 2.2, "kdhtd-socket.service": 1.2}
+EXPOSURE = {
+    "kdhtd.service": 2.2,
+    "kdhtd@.service": 2.2,
+    "kdhtd-socket.service": 1.2,
+    "kdht-faces.service": 1.5,
+}
 """The most that systemd-analyze may give, of 10, for each unit."""
-ROOT_UNITS = [unit for unit in UNITS if unit.name != "kdhtd-socket.service"]
+FACES = ROOT / "contrib/systemd/kdht-faces.service"
+NODES = [unit for unit in UNITS if unit != FACES]
+ROOT_UNITS = [unit for unit in NODES if unit.name != "kdhtd-socket.service"]
 
 needs_systemd = pytest.mark.skipif(not which("systemd-analyze"), reason="needs systemd-analyze")
 
@@ -33,7 +40,7 @@ def startable(tmp_path: Path) -> list[Path]:
     for unit in UNITS:
         for name in {unit.name, unit.name.replace("@", "@one")}:
             made.append(tmp_path / name)
-            made[-1].write_text(unit.read_text().replace("/usr/local/bin/kdhtd", "/bin/true"))
+            made[-1].write_text(re.sub(r"/usr/local/bin/[\w-]+", "/bin/true", unit.read_text()))
     return made
 
 
@@ -71,13 +78,25 @@ def test_the_units_share_one_sandbox() -> None:
 def test_its_life_is_the_managers(unit: Path) -> None:
     found = settings(unit)
     assert found["Type"] == ["notify"]
-    assert found["ExecReload"] == ["/bin/kill -HUP $MAINPID"]
     assert int(found["WatchdogSec"][0]) > 0
     assert found["RestartPreventExitStatus"] == ["2"]
+
+
+@pytest.mark.parametrize("unit", NODES, ids=lambda unit: unit.name)
+def test_a_node_is_reloaded_and_keeps_its_data(unit: Path) -> None:
+    found = settings(unit)
+    assert found["ExecReload"] == ["/bin/kill -HUP $MAINPID"]
     assert found["StateDirectory"][0].startswith("kdht")
 
 
-@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
+def test_faces_have_no_right_but_for_low_ports() -> None:
+    found = settings(FACES)
+    assert found["CapabilityBoundingSet"] == found["AmbientCapabilities"] == ["CAP_NET_BIND_SERVICE"]
+    assert found["DynamicUser"] == ["yes"]
+    assert found["ExecStart"] == ["/usr/local/bin/kdht-faces"]
+
+
+@pytest.mark.parametrize("unit", NODES, ids=lambda unit: unit.name)
 def test_the_daemon_knows_its_command(unit: Path) -> None:
     (start,) = settings(unit)["ExecStart"]
     program, *arguments = start.split()

@@ -19,7 +19,6 @@ from kdht.daemon.control.share_methods import ShareMethods
 from kdht.daemon.control.storage_methods import StorageMethods
 from kdht.daemon.datapaths import Datapaths
 from kdht.daemon.moving import Moves
-from kdht.daemon.process.capabilities import REASONS
 from kdht.daemon.wiring import SOCKET_LANE, Parts
 from kdht.datapath.nfqueue.datapath import QUEUE_LANES
 from kdht.errors import KdhtError
@@ -47,6 +46,7 @@ from kdht.program.answers import (
     StorageCounters,
     Twins,
 )
+from kdht.program.capabilities import REASONS
 from kdht.wire._shared import Op
 
 MOST_SHOWN = 3

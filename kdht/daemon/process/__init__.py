@@ -1,1 +1,1 @@
-"""The daemon as a process: its start and end, signals, capabilities, logs, memory, systemd."""
+"""The daemon as a process: its start and end, signals, memory."""

@@ -29,14 +29,14 @@ from kdht.daemon.faces import Faces
 from kdht.daemon.host_addresses import followed, settled
 from kdht.daemon.moving import Moves
 from kdht.daemon.pages import server as pages
-from kdht.daemon.process import capabilities, housekeeping, memory
-from kdht.daemon.process.notify import beating, notify
+from kdht.daemon.process import housekeeping, memory
 from kdht.daemon.process.reload import reload
 from kdht.daemon.wiring import Parts
 from kdht.datapath.host.local_addresses import tentative
 from kdht.errors import ConfigError, DatapathError
-from kdht.program import logs
+from kdht.program import capabilities, logs
 from kdht.program.log_writer import LogWriter
+from kdht.program.notify import beating, notify
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +115,9 @@ class Daemon:
             Datapaths.prepare(self._settings)
             # After the pages have bound their ports, and before the first thread of the daemon.
             self._methods.capabilities = capabilities.reduce(
-                self._settings.data_dir, self._settings.address.port, self._settings.key_files
+                self._settings.data_dir,
+                [self._settings.address.port, *job_of(self._settings).ports],
+                self._settings.key_files,
             )
             self._log_writer.start()
             # Up before the node is ready: who asks then is told to come again.

@@ -66,6 +66,9 @@ class Swarm(NamedTuple):
     leechers: int
 
 
+NOBODY = Swarm(0, 0)
+
+
 def parse(data: bytes) -> Connect | Announce | Scrape:
     """From an untrusted datagram. Raises BadPacket."""
     if len(data) < HEAD_LEN:
@@ -91,7 +94,7 @@ def _announce(data: bytes, connection: int, transaction: int) -> Announce:
     if event > STOPPED:
         raise BadPacket("BAD_FLAGS", f"event {event}")
     if not port:
-        raise BadPacket("BAD_LENGTH", "an announce of port 0")
+        raise BadPacket("BAD_PORT", "an announce of port 0")
     return Announce(connection, transaction, info_hash, left, event, wanted, port)
 
 

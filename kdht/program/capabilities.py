@@ -1,4 +1,4 @@
-"""Drops a root daemon's capabilities, once its files are open, to those needed by its datapaths.
+"""Drops the capabilities of a root daemon, once its files are open, to those needed by its datapaths; and those of its children.
 
 Called before the first thread is made, because capabilities are a thread's own: later threads
 inherit what is left, and programs that are started (nft) cannot get more than the bounding set.
@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 PR_CAPBSET_DROP = 24
+PR_SET_NO_NEW_PRIVS = 38
 FIRST_FREE_PORT = 1024
 HEADER_VERSION_3 = 0x20080522
 
@@ -47,9 +48,10 @@ class _Data(ctypes.Structure):
     ]
 
 
-def reduce(data_dir: Path, port: int, key_files: Iterable[Path] = ()) -> list[str]:
+def reduce(data_dir: Path, ports: Iterable[int], key_files: Iterable[Path] = ()) -> list[str]:
     """Give up all capabilities but the needed ones. Returns the names of those left.
 
+    `ports`: those that are bound later, by a child of this process.
     Python's files, kdht's and `key_files` must stay readable: modules are imported, workers
     started and keys read anew while the daemon runs. Without capabilities this does nothing.
     Never raises. If the kernel refuses, more capabilities are left.
@@ -58,7 +60,7 @@ def reduce(data_dir: Path, port: int, key_files: Iterable[Path] = ()) -> list[st
     # Without it root can write another user's files by no other right.
     if data_dir.stat().st_uid != os.geteuid():
         wanted.append("CAP_DAC_OVERRIDE")
-    if port < FIRST_FREE_PORT:
+    if any(port < FIRST_FREE_PORT for port in ports):
         wanted.append("CAP_NET_BIND_SERVICE")
     held = _permitted()
     if not held:
@@ -67,12 +69,24 @@ def reduce(data_dir: Path, port: int, key_files: Iterable[Path] = ()) -> list[st
     # Tried and not computed from modes: access lists and mounts decide as well.
     if not _can_read_with(kept, held, [Path(os.__file__), Path(__file__), *key_files]):
         kept |= held & _mask(["CAP_DAC_READ_SEARCH"])
+    _keep(kept)
+    return names(_permitted())
+
+
+def reduce_child(ports: Iterable[int]) -> None:
+    """Give up all capabilities but the one to bind these ports, and the way to new ones. Never raises."""
+    low = any(port < FIRST_FREE_PORT for port in ports)
+    _libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    if held := _permitted():
+        _keep(held & _mask(["CAP_NET_BIND_SERVICE"] if low else []))
+
+
+def _keep(kept: int) -> None:
     for number in range(64):
         if not kept >> number & 1:
             # Of the bounding set, too: a program with file capabilities would get them back.
             _libc.prctl(PR_CAPBSET_DROP, number, 0, 0, 0)  # EINVAL beyond the kernel's last
     _set(effective=kept, permitted=kept)
-    return names(_permitted())
 
 
 def _can_read_with(kept: int, held: int, paths: Iterable[Path]) -> bool:
