@@ -34,6 +34,7 @@ MAX_INPUT = {
     "sets": 1200,
     "client": 1400,
     "lies": 1500,
+    "dns": 800,
 }
 SLOWEST = 20
 """Seconds that one input may take. Enough on a busy machine; a longer run is an endless loop."""

@@ -1,4 +1,4 @@
-"""Coverage of kdht's Python code for libFuzzer: every block of statements reports that it was entered.
+"""Coverage of Python code for libFuzzer: every block of statements reports that it was entered.
 
 After `install(hit)` every imported module of kdht is compiled with a call of `hit(number)` at the start of each
 block: functions, branches, loops, handlers, and the paths past an `if` or out of a loop. The numbers are the
@@ -50,12 +50,15 @@ class Loader(SourceFileLoader):
 
 
 class Finder(MetaPathFinder):
-    """Finds modules of kdht as Python does, and loads them with marks."""
+    """Finds modules of these packages as Python does, and loads them with marks."""
+
+    def __init__(self, packages: frozenset[str]) -> None:
+        self._packages = packages
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname.partition(".")[0] != PACKAGE:
+        if fullname.partition(".")[0] not in self._packages:
             return None
         spec = PathFinder.find_spec(fullname, path, target)
         if spec is not None and type(spec.loader) is SourceFileLoader:
@@ -63,7 +66,7 @@ class Finder(MetaPathFinder):
         return spec
 
 
-def install(hit: Callable[[int], object]) -> None:
-    """Mark every module of kdht that is imported from now on."""
+def install(hit: Callable[[int], object], library: str | None = None) -> None:
+    """Mark every module of kdht, and of this other package, that is imported from now on."""
     setattr(builtins, HIT, hit)
-    sys.meta_path.insert(0, Finder())
+    sys.meta_path.insert(0, Finder(frozenset({PACKAGE, library or PACKAGE})))

@@ -96,12 +96,16 @@ def withdraw(name: Key, payload: Buffer, ttl: int, member: str | bytes | None) -
     return bool(answer.status is Status.OK)
 
 
-def members(name: Key, *, quorum: bool) -> Steps[list[Member]]:
-    """All members, in the order of their IDs. Who is a member throughout the walk is seen."""
+def members(name: Key, *, quorum: bool, most: int | None = None) -> Steps[list[Member]]:
+    """All members, in the order of their IDs. Who is a member throughout the walk is seen. Of more than `most` members a
+    sample instead.
+    """
     found: dict[int, Member] = {}
     cursor = FIRST
     while cursor != END:
         page = _page((yield members_call(name, cursor, quorum=quorum)))
+        if most is not None and page.total > most:
+            return (yield from sample(name, quorum=quorum))[:most]
         found.update((member.id, member) for member in page.members)
         if page.next != END and page.next <= cursor:
             raise RequestError(f"members {name!r}: a node's answer leads backwards")

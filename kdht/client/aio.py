@@ -260,9 +260,13 @@ class AsyncClient:
         """End the membership of this payload, or of `member`. Returns whether there was one."""
         return await self._run(sets.withdraw(name, payload, ttl, member))
 
-    async def members(self, name: Key, *, quorum: bool = False, sample: bool = False) -> list[Member]:
-        """The members of a set: all of them, or with `sample` as many as one answer has. Raises Unconfirmed."""
-        return await self._run((sets.sample if sample else sets.members)(name, quorum=quorum))
+    async def members(
+        self, name: Key, *, quorum: bool = False, sample: bool = False, most: int | None = None
+    ) -> list[Member]:
+        """The members of a set: all of them; with `sample`, or of more than `most`, as many as one answer has. Raises Unconfirmed."""
+        if sample:
+            return await self._run(sets.sample(name, quorum=quorum))
+        return await self._run(sets.members(name, quorum=quorum, most=most))
 
     async def members_page(self, name: Key, *, quorum: bool = False) -> MembersPage:
         """A sample of the members, and how many there are. Raises Unconfirmed."""

@@ -275,13 +275,17 @@ class Client:
         """
         return self._run(sets.withdraw(name, payload, ttl, member))
 
-    def members(self, name: Key, *, quorum: bool = False, sample: bool = False) -> list[Member]:
+    def members(
+        self, name: Key, *, quorum: bool = False, sample: bool = False, most: int | None = None
+    ) -> list[Member]:
         """The members of a set: ID, seconds left, payload. All of them; with `sample` as many as one answer has, others at
-        each call.
+        each call; with `most` all of a set of so many, of a larger one a sample.
 
         With `quorum` every member that was acknowledged before is among them. Raises Unconfirmed if too few replicas answer.
         """
-        return self._run((sets.sample if sample else sets.members)(name, quorum=quorum))
+        if sample:
+            return self._run(sets.sample(name, quorum=quorum))
+        return self._run(sets.members(name, quorum=quorum, most=most))
 
     def watch_members(self, name: Key, *, lease: int = 30) -> Generator[list[Member], None, None]:
         """All members of a set, now and after every change; without end.

@@ -7,6 +7,8 @@ from msgspec import Meta, Struct
 from kdht.config.values import AbsolutePath, FaceEndpoint, HttpName, Origin, ScopeName, ZoneName
 
 MAX_LISTEN = 16
+MAX_NAMESERVERS = 13
+"""As many as the root zone has. More would not fit into 512 bytes."""
 Rate = Annotated[int, Meta(ge=0, le=10_000_000)]
 
 
@@ -22,8 +24,34 @@ class DnsSection(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
         ),
     ] = []
     zone: Annotated[ZoneName, Meta(description="The zone.")] = ZoneName("kdht.")
+    nameservers: Annotated[
+        list[ZoneName],
+        Meta(
+            max_length=MAX_NAMESERVERS,
+            description="The zone's name servers, for NS and SOA; empty: `ns` in the zone, which has the addresses of `listen`.",
+            examples=[["dns1.example.", "dns2.example."]],
+        ),
+    ] = []
+    scope: Annotated[
+        ScopeName | None,
+        Meta(description="The scope of the names. Left out, the one of the token.", examples=["services"]),
+    ] = None
     ttl: Annotated[
-        int, Meta(ge=0, le=86400, description="The most seconds for which resolvers may keep an answer.")
+        int,
+        Meta(
+            ge=0,
+            le=86400,
+            description="The most seconds for which resolvers may keep an answer: for so long a member may be seen after it "
+            "has withdrawn. One that ends without a word is gone at its own TTL.",
+        ),
+    ] = 5
+    negative_ttl: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=3600,
+            description="The same for the answer that there is no such name: so late a new one may be seen.",
+        ),
     ] = 5
     rate: Annotated[
         Rate,
@@ -31,6 +59,13 @@ class DnsSection(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
             description="A client's queries per second, from one IPv4 address or IPv6 /64; the rest is dropped. 0: no limit."
         ),
     ] = 1000
+    unproven_rate: Annotated[
+        Rate,
+        Meta(
+            description="Answers per second, longer than their question, to an address that may be forged: by UDP, without a "
+            "DNS cookie. Who asks more is told to use TCP. 0: no limit."
+        ),
+    ] = 100
     token_file: Annotated[
         AbsolutePath | None,
         Meta(

@@ -88,6 +88,9 @@ def test_a_walk_sees_all_of_a_set_that_fills_many_datagrams(names):
         assert payloads(client, "many", quorum=True) == payloads(client, "many") == expected
         samples = [client.members("many", sample=True) for _ in range(60)]
         assert all(40 <= len(sample) <= 55 for sample in samples)
+        assert payloads(client, "many", most=400) == expected
+        assert 40 <= len(client.members("many", most=399)) <= 55
+        assert len(client.members("many", most=10)) == 10
         seen = {member.payload for sample in samples for member in sample}
         assert len(seen) > 0.9 * len(expected)
 
