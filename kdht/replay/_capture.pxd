@@ -15,6 +15,7 @@ cdef struct Slot:
     uint32_t length     # bytes from there; 0: nothing that is IP
     uint16_t link       # the link type
     bint foreign        # a link type that only scapy reads
+    uint8_t skipped     # why no IP was found, or not all of it: an index of SKIPPED
 
 
 cdef class Batch:

@@ -12,6 +12,8 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy
 
+from kdht.replay._links cimport NOT_IP, be16, be32, ip_version_behind, tunnel_of
+
 from collections import namedtuple
 
 MAX_RECORD = 1 << 24
@@ -22,8 +24,6 @@ MAX_INTERFACES = 65536
 
 cdef enum:
     NANOSECONDS = 1000000000
-    ETHERTYPE_IPV4 = 0x0800
-    ETHERTYPE_IPV6 = 0x86DD
     SECTION = 0x0A0D0D0A
     BYTE_ORDER = 0x1A2B3C4D
     INTERFACE = 1
@@ -35,93 +35,28 @@ cdef enum:
 
 cdef uint32_t MICRO_MAGIC = 0xA1B2C3D4, NANO_MAGIC = 0xA1B23C4D
 
+SKIPPED = ("", "MPLS", "PPPoE", "GRE", "VXLAN", "Geneve", "IP in IP", "not IP")
+"""What was not looked into: frames without IP, and the packets inside tunnels."""
+
 Frame = namedtuple("Frame", "number offset nanos link captured original is_ip")
 
 
-# --- Link layers: where IP begins ---------------------------------------------------------
-
-cdef inline uint16_t _be16(const uint8_t *at) noexcept nogil:
-    return <uint16_t>(at[0] << 8 | at[1])
-
-
-cdef inline uint32_t _be32(const uint8_t *at) noexcept nogil:
-    return <uint32_t>at[0] << 24 | <uint32_t>at[1] << 16 | <uint32_t>at[2] << 8 | at[3]
-
-
-cdef inline int _version(uint32_t kind) noexcept nogil:
-    """The IP version that an Ethernet type means, or 0."""
-    return 4 if kind == ETHERTYPE_IPV4 else 6 if kind == ETHERTYPE_IPV6 else 0
-
-
-cdef int _ethernet(const uint8_t *frame, uint32_t length, uint32_t *skip) noexcept nogil:
-    """Behind any number of VLAN tags."""
-    cdef uint16_t kind
-    skip[0] = 14
-    if length < 14:
-        return 0
-    kind = _be16(frame + 12)
-    while kind == 0x8100 or kind == 0x88A8 or kind == 0x9100:
-        if length < skip[0] + 4:
-            return 0
-        kind = _be16(frame + skip[0] + 2)
-        skip[0] += 4
-    return _version(kind)
-
-
-cdef int _null(const uint8_t *frame, uint32_t length, uint32_t *skip) noexcept nogil:
-    """BSD loopback: an address family, in the byte order of whoever wrote it."""
-    cdef uint32_t family
-    skip[0] = 4
-    if length < 4:
-        return 0
-    family = _be32(frame)
-    if family > 0xFFFF:
-        family = frame[0] | <uint32_t>frame[1] << 8
-    return 4 if family == 2 else 6 if family in (10, 24, 28, 30) else 0
-
-
-cdef int _raw(const uint8_t *frame, uint32_t length, uint32_t *skip) noexcept nogil:
-    skip[0] = 0
-    return frame[0] >> 4 if length else 0
-
-
-cdef int _cooked(const uint8_t *frame, uint32_t length, uint32_t *skip) noexcept nogil:
-    skip[0] = 16
-    return _version(_be16(frame + 14)) if length >= 16 else 0
-
-
-cdef int _cooked2(const uint8_t *frame, uint32_t length, uint32_t *skip) noexcept nogil:
-    skip[0] = 20
-    return _version(_be16(frame)) if length >= 20 else 0
-
-
-ctypedef int (*Finder)(const uint8_t *, uint32_t, uint32_t *) noexcept nogil
-
-cdef Finder _finder(uint16_t link) noexcept nogil:
-    """What finds IP behind a link type (tcpdump.org/linktypes.html); NULL: scapy must."""
-    if link == 1:
-        return _ethernet
-    if link == 0 or link == 108:
-        return _null
-    if link == 101 or link == 12 or link == 14 or link == 228 or link == 229:
-        return _raw
-    if link == 113:
-        return _cooked
-    if link == 276:
-        return _cooked2
-    return NULL
-
+# --- Where IP begins ------------------------------------------------------------------
 
 cdef void _find_ip(const uint8_t *data, Slot *slot) noexcept nogil:
     cdef uint32_t skip = 0
     cdef int version
-    cdef Finder finder = _finder(slot.link)
-    slot.at, slot.length, slot.foreign = slot.frame, 0, finder == NULL
-    if finder == NULL:
-        return
-    version = finder(data + slot.frame, slot.captured, &skip)
+    slot.at, slot.length, slot.skipped = slot.frame, 0, NOT_IP
+    version = ip_version_behind(slot.link, data + slot.frame, slot.captured, &skip, &slot.skipped)
+    slot.foreign = version < 0
     if (version == 4 or version == 6) and slot.captured > skip and data[slot.frame + skip] >> 4 == version:
-        slot.at, slot.length = slot.frame + skip, slot.captured - skip
+        _begin(data, slot, skip)
+
+
+cdef void _begin(const uint8_t *data, Slot *slot, uint32_t skip) noexcept nogil:
+    """IP begins after `skip` bytes."""
+    slot.at, slot.length = slot.frame + skip, slot.captured - skip
+    slot.skipped = tunnel_of(data + slot.at, slot.length)
 
 
 # --- Batches --------------------------------------------------------------------------------
@@ -194,7 +129,7 @@ cdef class Batch:
         """Say where IP begins in a foreign packet: after `skip` bytes."""
         cdef Slot *slot = self._slot(index)
         if skip < slot.captured:
-            slot.at, slot.length = slot.frame + skip, slot.captured - skip
+            _begin(<const uint8_t *>self.data, slot, skip)
 
     def cut_short(self) -> int:
         """How many packets the capture has only the beginning of."""
@@ -202,6 +137,16 @@ cdef class Batch:
         for i in range(self.count):
             total += self.slots[i].original > self.slots[i].captured
         return total
+
+    def skipped(self) -> dict:
+        """How many packets were not looked into, or not wholly, by kind (SKIPPED)."""
+        cdef uint32_t i
+        cdef uint64_t[8] counts
+        for i in range(8):
+            counts[i] = 0
+        for i in range(self.count):
+            counts[self.slots[i].skipped] += 1
+        return {SKIPPED[i]: counts[i] for i in range(1, 8) if counts[i]}
 
     def same_second(self, uint32_t begin) -> int:
         """The end of the packets from `begin` on that were captured in one second."""
@@ -235,10 +180,10 @@ cdef class Splitter:
     cdef inline uint32_t _u32(self, const uint8_t *at) noexcept nogil:
         cdef uint32_t value
         memcpy(&value, at, 4)
-        return _be32(at) if self.swapped else value
+        return be32(at) if self.swapped else value
 
     cdef inline uint16_t _u16(self, const uint8_t *at) noexcept nogil:
-        return <uint16_t>(_be16(at) if self.swapped else at[0] | at[1] << 8)
+        return <uint16_t>(be16(at) if self.swapped else at[0] | at[1] << 8)
 
     def open(self, bytes start) -> int:
         """The bytes of the file's header, of at least its first 24; ValueError if it is no capture."""

@@ -1,17 +1,20 @@
 """Capture files, streamed: a batch of packets at a time, for files of any length.
 
-pcap and pcapng, gzipped too. Ethernet, raw IP, Linux cooked and BSD loopback are read by
-_capture. For other link layers scapy finds the IP header. CaptureError names the file and the
-offset of the damage; the packets before it have been given by then.
+pcap and pcapng, gzipped too, from files, pipes and standard input. Ethernet, raw IP, Linux cooked
+and BSD loopback are read by _capture. For other link layers scapy finds the IP header. CaptureError
+names the file and the offset of the damage; the packets before it have been given by then.
 """
 
 import gzip
+import os
+import stat
 import struct
+import sys
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple, cast
 
 from kdht.errors import CaptureError, ConfigError
 from kdht.replay._capture import Batch, Splitter
@@ -27,11 +30,41 @@ _NANO_MAGIC = 0xA1B23C4D
 _SNAPLEN = 1 << 18
 
 
+STDIN = Path("-")
+"""In place of a file: standard input."""
+_HEADER_LEN = 24
+"""Bytes of a pcap file's header; no pcapng file is shorter."""
+
+
 class ReadProgress(NamedTuple):
-    """How far a file has been read, bytes."""
+    """How far a file has been read, bytes. `total` is None for what has no length: pipes, standard input."""
 
     done: int
-    total: int
+    total: int | None
+
+
+class _Source:
+    """A file's bytes in order, whether or not it can be read twice. Raises OSError."""
+
+    def __init__(self, path: Path) -> None:
+        if path == STDIN and sys.stdin.isatty():
+            raise OSError(0, "standard input is a terminal: pipe a capture into it")
+        self._file = open(0 if path == STDIN else path, "rb", closefd=path != STDIN)  # noqa: SIM115
+        status = os.fstat(self._file.fileno())
+        self.total = status.st_size if stat.S_ISREG(status.st_mode) else None
+        self.done = 0
+        self._begin = self._file.read(len(_GZIP))
+        self.zipped = self._begin == _GZIP
+
+    def read(self, size: int) -> bytes:
+        """Up to `size` bytes, as soon as there are any; none at the end."""
+        # A capture that is still being made is judged as it comes.
+        data, self._begin = self._begin or self._file.read1(size), b""
+        self.done += len(data)
+        return data
+
+    def close(self) -> None:
+        self._file.close()
 
 
 class Capture:
@@ -41,14 +74,15 @@ class Capture:
         """Raises CaptureError if it cannot be opened."""
         self.path = path
         try:
-            self._raw = path.open("rb")
-            self._total = path.stat().st_size
-            zipped = self._raw.read(2) == _GZIP
-            self._raw.seek(0)
+            self._source = _Source(path)
         except OSError as error:
-            raise CaptureError(f"{path}: {error.strerror}: name a pcap or pcapng file") from None
+            raise CaptureError(
+                f"{path}: {error.strerror}: name a pcap or pcapng file, or - for standard input"
+            ) from None
         self._read_raw: Callable[[int], bytes] = (
-            gzip.GzipFile(fileobj=self._raw).read if zipped else self._raw.read
+            gzip.GzipFile(fileobj=cast(BinaryIO, self._source)).read1
+            if self._source.zipped
+            else self._source.read
         )
 
     def __enter__(self) -> "Capture":
@@ -57,17 +91,19 @@ class Capture:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._raw.close()
+        self._source.close()
 
     @property
     def progress(self) -> ReadProgress:
         """Of the file as it lies on the disk."""
-        return ReadProgress(self._raw.tell(), self._total)
+        return ReadProgress(self._source.done, self._source.total)
 
     def __iter__(self) -> Iterator[Batch]:
         """Batches in the file's order. Raises CaptureError where it cannot be read on."""
         splitter = Splitter()
-        left = self._read(CHUNK, 0)
+        left = more = self._read(CHUNK, 0)
+        while more and len(left) < _HEADER_LEN:
+            left += (more := self._read(CHUNK, len(left)))
         try:
             offset = splitter.open(left)
         except ValueError as error:
@@ -108,9 +144,14 @@ def _ask_scapy(batch: Batch) -> None:
     foreign = batch.foreign()
     if not foreign:
         return
-    from scapy.config import conf
-    from scapy.layers.inet import IP
-    from scapy.layers.inet6 import IPv6
+    try:
+        import scapy.layers.all  # noqa: F401 - each module makes its link types known
+        from scapy.config import conf
+        from scapy.layers.inet import IP
+        from scapy.layers.inet6 import IPv6
+    except ImportError:
+        link = link_name(batch.frame(foreign[0]).link)
+        raise ConfigError(f"{link}: only scapy reads this: pip install 'kdht[packets]'") from None
 
     for index in foreign:
         frame = batch.link_layer(index)
@@ -119,8 +160,9 @@ def _ask_scapy(batch: Batch) -> None:
         except Exception:  # scapy's dissectors promise nothing about bad packets
             continue
         found = dissected.getlayer(IP) or dissected.getlayer(IPv6)
-        if found is not None and found.original and frame.endswith(found.original):
-            batch.place(index, len(frame) - len(found.original))
+        # Not always at the end: a checksum of the link layer may follow.
+        if found is not None and found.original and found.original in frame:
+            batch.place(index, frame.index(found.original))
 
 
 def link_name(link: int) -> str:

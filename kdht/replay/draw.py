@@ -69,6 +69,14 @@ def summary(data: Data) -> None:
     )
     if data["cut_short"]:
         out.print(f"[yellow]{data['cut_short']:,} packets were cut short by whoever captured them[/]")
+    _skipped(data["skipped"])
+
+
+def _skipped(kinds: Mapping[str, int]) -> None:
+    """What was not looked into: frames without IP, and packets inside others."""
+    if kinds:
+        told = ", ".join(f"{count:,} {kind}" for kind, count in kinds.items())
+        console().print(f"[yellow]not looked into: {told}[/]")
 
 
 def difference(data: Data) -> None:
@@ -99,6 +107,7 @@ def diff_summary(data: Data) -> None:
     """The end of `diff`."""
     out = console()
     out.print(_tally(data["reasons"]))
+    _skipped(data["skipped"])
     first = data["implementations"][0]
     for name, count in data["differences"].items():
         style = "red" if count else "green"

@@ -11,6 +11,7 @@ from kdht._routing import common_bits
 from kdht.errors import BadPacket
 from kdht.replay import dissect, plain
 from kdht.replay._engine import Judgement
+from kdht.replay.failed import failed_check
 from kdht.replay.packets import take_apart
 from kdht.replay.tables import ReplayTable
 from kdht.wire import HEADER, OFFSET, body_tag, header_tag, valid_cookie
@@ -67,7 +68,7 @@ def explained(table: ReplayTable, packet: bytes, now: int, judgement: Judgement)
         "type": "explanation",
         "now": now,
         "verdict": plain.judgement(table, packet, judgement, changes=True),
-        "why": list(_why(table, message, judgement)),
+        "why": list(_why(table, packet, message, now, judgement)),
         "fields": [each._asdict() for each in dissect.fields(packet)],
         "checks": list(_checks(table, packet, message, now)),
         "candidates": _candidates(table, message) if message else [],
@@ -88,7 +89,9 @@ def header_fields(message: bytes) -> dict[str, Any]:
     return dict(zip((name for name, _, _ in shared.LAYOUT), HEADER.unpack_from(message), strict=True))
 
 
-def _why(table: ReplayTable, message: bytes | None, judgement: Judgement) -> Iterator[str]:
+def _why(
+    table: ReplayTable, packet: bytes, message: bytes | None, now: int, judgement: Judgement
+) -> Iterator[str]:
     if judgement.reason is None:
         yield str(judgement.unable)
         return
@@ -100,6 +103,8 @@ def _why(table: ReplayTable, message: bytes | None, judgement: Judgement) -> Ite
         max_body=shared.MAX_BODY,
         window=table.window,
     )
+    if failed := failed_check(table, packet, now, judgement.reason):
+        yield f"The check that failed: {failed}."
 
 
 def _checks(table: ReplayTable, packet: bytes, message: bytes | None, now: int) -> Iterator[dict[str, str]]:

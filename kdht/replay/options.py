@@ -1,5 +1,6 @@
 """Options and arguments of several commands, and their values."""
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,14 +9,17 @@ from typing import Any, TypeVar
 
 import click
 import msgspec
+from click.core import ParameterSource
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
+from kdht.config import places
 from kdht.errors import ConfigError
+from kdht.program.options import SocketType, default_socket
 from kdht.replay import tables
 from kdht.replay._capture import Batch
 from kdht.replay.base import Implementation
-from kdht.replay.capture import Capture
+from kdht.replay.capture import STDIN, Capture
 from kdht.replay.implementations import NAMES, made
 from kdht.replay.tables import ReplayTable
 
@@ -29,9 +33,21 @@ implementation_type = click.Choice(NAMES)
 _TABLE_OPTIONS = [
     click.option("--table", "-t", type=FILE, help="The node that judges, as a JSON or TOML file."),
     click.option(
-        "--node", "-n", type=FILE, help="In place of --table: the running node behind this control socket."
+        "--socket",
+        "-s",
+        "socket_path",
+        type=SocketType(),
+        envvar="KDHT_SOCKET",
+        help="In place of --table: the running node behind this control socket. Default: the one that kdhtctl asks.",
     ),
-    click.option("--config", "-c", type=FILE, help="With --node: its configuration, for keys and limits."),
+    click.option(
+        "--config",
+        "-c",
+        "config_path",
+        type=FILE,
+        envvar="KDHT_CONFIG",
+        help=f"That node's configuration, for keys and limits. Default: $KDHT_CONFIG, then {places.CONFIG}.",
+    ),
     click.option(
         "--secret",
         multiple=True,
@@ -49,9 +65,22 @@ _FAULT = click.option(
 )
 
 
+def _no_node(context: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> None:
+    if value:
+        raise click.UsageError(
+            "--node is a node's UDP address, as in kdhtctl, and none tells its table over UDP: name its control "
+            "socket with --socket"
+        )
+
+
+_NODE = click.option(
+    "--node", "-n", hidden=True, multiple=True, expose_value=False, callback=_no_node, is_eager=True
+)
+
+
 def table_options(function: F) -> F:
-    """--table, --node, --config, --secret, --now."""
-    for option in reversed(_TABLE_OPTIONS):
+    """--table, --socket, --config, --secret, --now."""
+    for option in reversed((*_TABLE_OPTIONS, _NODE)):
         function = option(function)
     return function
 
@@ -62,19 +91,45 @@ def fault_option(function: F) -> F:
 
 
 def table_of(
-    table: Path | None, node: Path | None, config: Path | None, secret: tuple[str, ...], now: str | None
+    table: Path | None,
+    socket_path: Path | None,
+    config_path: Path | None,
+    secret: tuple[str, ...],
+    now: str | None,
 ) -> ReplayTable:
     """The table named by the options. Raises UsageError, ConfigError, NoDaemon."""
-    if (table is None) == (node is None):
-        raise click.UsageError("which node judges? Give either --table or --node")
-    if table is not None:
-        if config or secret:
-            raise click.UsageError("--config and --secret go with --node: a table file has its keys itself")
-        found = tables.load(table)
+    if table is None:
+        found = _of_node(socket_path, config_path, secret)
+    elif _typed("socket_path"):
+        raise click.UsageError("which node judges? Give either --table or --socket")
+    elif _typed("config_path") or secret:
+        raise click.UsageError("--config and --secret go with --socket: a table file has its keys itself")
     else:
-        assert node is not None
-        found = tables.from_node(node, config, [_key(text) for text in secret])
+        found = tables.load(table)
     return tables.at(found, _second(now, found.now))
+
+
+def node_of(table: Path | None, socket_path: Path | None, **others: Any) -> Path | None:
+    """The control socket that `table_of` asks; None if there is a table file."""
+    return None if table else socket_path or default_socket()
+
+
+def _of_node(socket: Path | None, config: Path | None, secret: tuple[str, ...]) -> ReplayTable:
+    """The table of a running node: the named one, or the one that kdhtctl would ask."""
+    if socket is None:
+        socket = default_socket()
+        if not os.path.exists(socket):
+            raise click.UsageError(
+                f"which node judges? Give --table; or --socket, for no node runs at {socket}"
+            )
+    if config is None and not secret and places.CONFIG.exists():
+        config = places.CONFIG
+    return tables.from_node(socket, config, [_key(text) for text in secret])
+
+
+def _typed(parameter: str) -> bool:
+    """Whether an option is on the command line. What the environment says is for when it is needed."""
+    return click.get_current_context().get_parameter_source(parameter) is ParameterSource.COMMANDLINE
 
 
 def _key(text: str) -> Any:
@@ -129,7 +184,7 @@ def reading(path: Path) -> Iterator[Iterator[Batch]]:
     errors = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     with Capture(path) as capture, Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as bar:  # fmt: skip
-        task = bar.add_task(path.name, total=capture.progress.total)
+        task = bar.add_task("standard input" if path == STDIN else path.name, total=capture.progress.total)
 
         def batches() -> Iterator[Batch]:
             for batch in capture:

@@ -1,18 +1,24 @@
 """Capture files: every format and link layer, damage at every place, and constant memory."""
 
 import gzip
+import os
 import random
 import struct
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 import replay_fixtures
+from scapy.contrib.mpls import MPLS
+from scapy.layers.dot11 import Dot11, RadioTap
 from scapy.layers.inet import IP, UDP
 from scapy.layers.inet6 import IPv6
-from scapy.layers.l2 import CookedLinux, CookedLinuxV2, Dot1Q, Ether, Loopback
-from scapy.layers.ppp import PPP
+from scapy.layers.l2 import ARP, GRE, LLC, SNAP, CookedLinux, CookedLinuxV2, Dot1Q, Ether, Loopback
+from scapy.layers.ppi import PPI
+from scapy.layers.ppp import HDLC, PPP, PPPoE, PPPoED
+from scapy.layers.vxlan import VXLAN
 from scapy.packet import Raw
 from scapy.utils import PcapNgWriter, PcapWriter
 
@@ -79,11 +85,88 @@ def test_ip_is_found_behind_every_link_layer(tmp_path, family, link, writer):
     assert read(path) == [(PACKETS[family], SECOND * 10**9 + 250_000_000)] * 2
 
 
+FOREIGN = {
+    "PPP": (9, PPP(proto=0x21) / IP(PACKETS[4])),
+    "radiotap": (127, RadioTap() / Dot11(type=2) / LLC() / SNAP(code=0x0800) / IP(PACKETS[4])),
+    "802.11": (105, Dot11(type=2) / LLC() / SNAP(code=0x0800) / IP(PACKETS[4])),
+    "HDLC": (50, HDLC() / PPP(proto=0x21) / IP(PACKETS[4])),
+    "PPI": (192, PPI(dlt=101) / IP(PACKETS[4])),
+}
+
+SEE = """
+import sys
+import threading
+from pathlib import Path
+from kdht.replay.capture import Capture
+for name in sys.argv[1:]:
+    with Capture(Path(name)) as capture:
+        print(*[batch.packet(i).hex() for batch in capture for i in range(len(batch))])
+"""
+
+
 def test_scapy_finds_ip_behind_what_we_do_not_know(tmp_path):
-    path = tmp_path / "capture"
-    with PcapWriter(str(path), linktype=9) as file:
-        file.write(PPP(proto=0x21) / IP(PACKETS[4]))
-    assert [packet for packet, _ in read(path)] == [PACKETS[4]]
+    """In a process of its own: the imports of this file make link types known that nobody else would."""
+    for name, (link, frame) in FOREIGN.items():
+        with PcapWriter(str(tmp_path / name), linktype=link) as file:
+            file.write(frame)
+    done = subprocess.run(
+        [sys.executable, "-c", SEE, *FOREIGN], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert dict(zip(FOREIGN, done.stdout.splitlines(), strict=True)) == dict.fromkeys(
+        FOREIGN, PACKETS[4].hex()
+    )
+
+
+# --- Packets inside others ------------------------------------------------------------------------
+
+INSIDE = {
+    "MPLS": lambda ip: Ether() / MPLS(label=17, s=0) / MPLS(label=18, s=1) / ip,
+    "MPLS behind a VLAN": lambda ip: Ether() / Dot1Q(vlan=3) / MPLS(label=17, s=1) / ip,
+    "PPPoE": lambda ip: Ether() / PPPoE(sessionid=5) / PPP(proto=0x21 if ip.version == 4 else 0x57) / ip,
+}
+SKIPPED = {
+    "MPLS": Ether(type=0x8847) / MPLS(label=16, s=1) / Raw(bytes(20)),
+    "PPPoE": Ether() / PPPoED() / Raw(bytes(8)),
+    "GRE": Ether() / IP() / GRE() / IP(PACKETS[4]),
+    "VXLAN": Ether() / IP() / UDP(dport=8472) / VXLAN(vni=1) / Ether() / IP(PACKETS[4]),
+    "Geneve": Ether() / IPv6() / UDP(dport=6081) / Raw(bytes(8)) / IP(PACKETS[4]),
+    "IP in IP": Ether() / IP(proto=4) / IP(PACKETS[4]),
+    "not IP": Ether() / ARP(),
+}
+
+
+@pytest.mark.parametrize("family", [4, 6])
+@pytest.mark.parametrize("name", list(INSIDE))
+def test_ip_is_found_behind_labels_and_sessions(tmp_path, family, name):
+    frame = INSIDE[name]((IP if family == 4 else IPv6)(PACKETS[family]))
+    path = captured(tmp_path, frame)
+    assert [packet for packet, _ in read(path)] == [PACKETS[family]]
+    assert skipped(path) == {}
+    for length in range(len(bytes(frame)) - len(PACKETS[family])):
+        assert [packet for packet, _ in read(captured(tmp_path, Raw(bytes(frame)[:length])))] == [b""]
+
+
+def test_what_is_not_looked_into_is_counted_by_kind(tmp_path):
+    for name, frame in SKIPPED.items():
+        assert skipped(captured(tmp_path, frame)) == {name: 1}, name
+    assert skipped(captured(tmp_path, *SKIPPED.values(), SKIPPED["GRE"])) == {
+        **dict.fromkeys(SKIPPED, 1),
+        "GRE": 2,
+    }
+
+
+def captured(directory, *frames):
+    path = directory / "capture"
+    with PcapWriter(str(path), linktype=1) as file:
+        for frame in frames:
+            file.write(frame)
+    return path
+
+
+def skipped(path):
+    with Capture(path) as capture:
+        (batch,) = list(capture)
+        return batch.skipped()
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
@@ -175,6 +258,36 @@ def test_a_foreign_file_is_refused(tmp_path, content, why):
     path.write_bytes(content)
     with pytest.raises(CaptureError, match=why):
         read(path)
+
+
+def test_a_pipe_is_read_as_it_comes(tmp_path):
+    """Packets are given before the writer has ended; the first bytes may come one by one."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    whole = written(tmp_path / "whole").read_bytes()
+    held = threading.Event()
+
+    def write():
+        with path.open("wb", buffering=0) as file:
+            for at in range(30):
+                file.write(whole[at : at + 1])
+            file.write(whole[30:-5])
+            held.wait(60)
+            file.write(whole[-5:])
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        found = []
+        with Capture(path) as capture:
+            for batch in capture:
+                found += [batch.packet(i) for i in range(len(batch))]
+                if len(found) == 2:
+                    held.set()
+        assert found == [packet for packet, _ in read(tmp_path / "whole")]
+    finally:
+        held.set()
+        writer.join()
 
 
 def test_files_that_cannot_be_opened(tmp_path):

@@ -10,8 +10,11 @@ import replay_fixtures
 from paths import TESTS
 from replay_fixtures import DIRECTORY, NOW
 
+from kdht.replay import tables
 from kdht.replay.capture import Capture
 from kdht.replay.explain import WHY
+from kdht.replay.failed import failed_check
+from kdht.replay.packets import complete
 from kdht.wire._shared import Reason
 
 REPLAY = [sys.executable, "-m", "kdht.replay.main"]
@@ -234,6 +237,63 @@ def test_explain_takes_hexadecimal_and_files(tmp_path):
     assert "no packet" in replay("explain", RIGHT / "capture.pcap", "99", "--table", TABLE, check=2).stderr
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({16: b"\x0a\x00\x00\x4d"}, "target 10.0.0.77 is not own (10.0.0.1, fd00::1)"),
+        ({22: b"\x14\xe5"}, "port 5349, not 5348"),
+        ({16: b"\x0a\x00\x00\x4d", 22: b"\x14\xe5"}, "is not own (10.0.0.1, fd00::1); port 5349, not 5348"),
+        ({9: b"\x06"}, "protocol 6 (TCP), not UDP"),
+        ({28: b"HTTP"}, "the message begins with 48545450, not 4b444854"),
+        ({0: b"\x50"}, "there is no IP header in the frame"),
+        ({24: b"\x00\x09"}, "UDP's length is 9 bytes, IP's leaves"),
+        ({32: b"\x07"}, "version 7"),
+        ({12: b"\xe0\x00\x00\x01"}, "source 224.0.0.1"),
+    ],
+)
+def test_explain_says_which_check_failed(change, said):
+    raw = bytearray(replay_fixtures.client(4))
+    for at, value in change.items():
+        raw[at : at + len(value)] = value
+    complete(raw)
+    (found,) = lines("explain", raw.hex(), "--table", TABLE)
+    assert said in found["why"][-1]
+
+
+@pytest.mark.parametrize("name", ["hostile-ipv4", "hostile-ipv6", "truncated-ipv4", "not-ours"])
+def test_every_failed_check_can_be_told(name):
+    table = tables.load(DIRECTORY / name / "table.json")
+    with Capture(DIRECTORY / name / "capture.pcap") as capture:
+        packets = [batch.packet(i) for batch in capture for i in range(len(batch))]
+    said = {failed_check(table, packet, NOW, reason) for packet in packets for reason in Reason}
+    assert len(said) > 10
+
+
+@pytest.mark.parametrize(
+    "arguments", [["run", "-"], ["diff", "-", "-i", "oracle", "-i", "core"], ["explain", "-", "2"]]
+)
+def test_captures_come_from_standard_input(arguments):
+    with (RIGHT / "capture.pcap").open("rb") as file:
+        done = subprocess.run(
+            [*REPLAY, *arguments, "--table", TABLE, "--json"],
+            stdin=file,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]).get("packets", 8) == 8
+
+
+def test_tunnels_are_told(tmp_path):
+    (summary,) = lines("run", DIRECTORY / "not-ours/capture.pcap", "--table", TABLE)
+    assert summary["skipped"] == {"not IP": 2}
+    assert (
+        "not looked into: 2 not IP"
+        in replay("run", DIRECTORY / "not-ours/capture.pcap", "--table", TABLE).stdout
+    )
+
+
 @pytest.mark.parametrize("kind", ["mix", "mutations", "flood", "retransmissions"])
 def test_generated_captures_are_seeded_and_judged_alike(tmp_path, kind):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
@@ -271,9 +331,12 @@ def test_bench_gives_figures_and_ratios():
         (["run", *on(RIGHT), "--now", "soon"], "--now is a unix second"),
         (["run", *on(RIGHT), "--impl", "perl"], "perl"),
         (["run", *on(RIGHT), "--write", "/no/where"], "can be written"),
-        (["run", *on(RIGHT), "--config", "x"], "go with --node"),
+        (["run", *on(RIGHT), "--config", "x"], "go with --socket"),
         (["check", RIGHT / "none"], "not a directory"),
         (["check", TESTS / "vectors"], "holds no fixture"),
+        (["run", *on(RIGHT), "--socket", "x"], "either --table or --socket"),
+        (["run", *on(RIGHT), "--node", "10.0.0.1:5348"], "name its control socket with --socket"),
+        (["bench", "-", "--table", TABLE], "name a file"),
         (["explain", "zz", "--table", TABLE], "hexadecimal digits or a file"),
         (["diff", *on(RIGHT), "--fault", "core:luck"], "no fault is called luck"),
     ],
@@ -287,6 +350,6 @@ def test_mistakes_end_in_one_line_and_status_2(arguments, said):
 
 def test_no_daemon_is_status_5(tmp_path):
     done = replay(
-        "run", RIGHT / "capture.pcap", "--node", tmp_path / "sock", "--secret", f"1:{TABLE}", check=5
+        "run", RIGHT / "capture.pcap", "--socket", tmp_path / "sock", "--secret", f"1:{TABLE}", check=5
     )
     assert "no such socket" in done.stderr

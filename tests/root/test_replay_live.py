@@ -53,7 +53,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
         with Cluster(places, home, datapath="nfqueue") as cluster:
             node = cluster.nodes[1]
             config = node.control.with_name("kdhtd.toml")
-            command = ["record", str(fixture), "--interface", "eth0", "--node", str(node.control)]
+            command = ["record", str(fixture), "--interface", "eth0", "--socket", str(node.control)]
             options = ["--config", str(config), "--anonymise", "--drop-values", "--json"]
             recorder = node.host.popen([*REPLAY, *command, *options], stdout=subprocess.PIPE, text=True)
             wait_until(lambda: _listens(node.host), "the recorder to listen")
@@ -98,7 +98,7 @@ def test_a_recording_warns_of_packets_hidden_by_xdp(tmp_path):
                 str(tmp_path / "fixture"),
                 "--interface",
                 "eth0",
-                "--node",
+                "--socket",
                 str(node.control),
             ]
             config = str(node.control.with_name("kdhtd.toml"))
@@ -122,7 +122,7 @@ def test_a_recording_outlives_its_node(tmp_path):
         places = places_in(lab, 2)
         with Cluster(places, tmp_path, datapath="socket") as cluster:
             node = cluster.nodes[1]
-            command = ["record", str(fixture), "--interface", "eth0", "--node", str(node.control), "--json"]
+            command = ["record", str(fixture), "--interface", "eth0", "--socket", str(node.control), "--json"]
             config = str(node.control.with_name("kdhtd.toml"))
             recorder = node.host.popen(
                 [*REPLAY, *command, "--config", config], stdout=subprocess.PIPE, text=True

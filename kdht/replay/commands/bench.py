@@ -42,6 +42,8 @@ def command(
     They take turns, so that a busy machine treats all alike; each figure is the median of its rounds.
     CPU time is this process's, over all its threads: it hardly depends on what else runs.
     """
+    if not capture.is_file():
+        raise click.UsageError(f"{capture}: the capture is read once a round: name a file")
     table = options.table_of(**table_options)
     rounds_of: dict[str, list[Round]] = {READING: [], **{name: [] for name in names}}
     with ExitStack() as stack:

@@ -29,7 +29,7 @@ SHOWN = 20
 def command(
     capture: Path, names: tuple[str, ...], show: int, fault: str | None, as_json: bool, **table_options: Any
 ) -> int:
-    """Give every packet of CAPTURE to several implementations, and show every difference.
+    """Give every packet of CAPTURE (- is standard input) to several implementations, and show every difference.
 
     Exits with 8 if there is one. Live implementations use the real clock, so messages are sealed again for them, as
     docs/replay.md explains.
@@ -68,6 +68,7 @@ class Summary:
         self._names = tuple(names)
         self._packets = 0
         self._reasons: Counter[Any] = Counter()
+        self._skipped: Counter[str] = Counter()
         self._incomparable: Counter[str] = Counter()
         self.differences: Counter[str] = Counter()
         self.shown = 0
@@ -76,6 +77,7 @@ class Summary:
     def count(self, found: BatchComparison) -> None:
         self._packets += len(found.usual.results)
         self._reasons.update(found.usual.results.tally())
+        self._skipped.update(found.usual.results.batch.skipped())
         self.differences.update(each.names[1] for each in found.differences)
         self._incomparable.update(dict(zip(self._names[1:], found.incomparable, strict=True)))
 
@@ -87,6 +89,7 @@ class Summary:
             "packets": self._packets,
             "differences": {name: self.differences[name] for name in self._names[1:]},
             "not_comparable": {name: self._incomparable[name] for name in self._names[1:]},
+            "skipped": dict(self._skipped),
             "reasons": plain.tally(dict(self._reasons)),
             "seconds": time.perf_counter() - self._begun,
             "damage": str(damage) if damage else None,

@@ -1,6 +1,7 @@
 """kdht-replay explain: one packet, and why."""
 
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ def command(what: str, number: int | None, as_json: bool, **table_options: Any) 
     """Explain the verdict on one IP packet.
 
     WHAT is a capture and NUMBER the packet's; or, without NUMBER, WHAT is hexadecimal digits, or a
-    file with the packet as bytes, from the IP header on.
+    file with the packet as bytes, from the IP header on. - is standard input.
     """
     found = judged(options.table_of(**table_options), what, number)
     options.emit(found) if as_json else draw.explanation(found)
@@ -52,7 +53,7 @@ def _single(what: str) -> bytes:
     if re.fullmatch(r"(?:[0-9a-fA-F]{2})+", digits):
         return bytes.fromhex(digits)
     try:
-        with Path(what).open("rb") as file:
+        with sys.stdin.buffer if what == "-" else Path(what).open("rb") as file:
             raw = file.read(MAX_PACKET + 1)
     except OSError as error:
         raise ConfigError(f"{what[:80]}: {error.strerror}: give hexadecimal digits or a file") from None

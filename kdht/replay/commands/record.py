@@ -54,14 +54,14 @@ def command(
 ) -> None:
     """Capture the kdht traffic that comes in at an interface, into the fixture DIRECTORY.
 
-    The node is named with --node and --config or --secret. Messages are sealed anew under a
+    The node is named with --socket, and --config or --secret; by default it is this host's, as for kdhtctl. Messages are sealed anew under a
     published key: the fixture never holds the cluster's. The verdicts are the core's with the
     node's table; the node's own counters are held against them.
     """
     if directory.exists() and any(directory.iterdir()):
         raise ConfigError(f"{directory}: already exists and is not empty: name a new directory")
     table = tables.at(options.table_of(**table_options), None)
-    node = table_options["node"]
+    node = options.node_of(**table_options)
     before = _counters(node)
     begun = time.monotonic()
     packets, lost = _captured(interface, table.port, seconds, count, as_json)
@@ -122,7 +122,7 @@ def _afterwards(
 ) -> tuple[dict[str, dict[str, int]], list[str]]:
     """The node's counts during the recording, and warnings. If the node is gone, the recording still counts."""
     if node is None:
-        return {}, ["no --node was given: the verdicts are those of the table file"]
+        return {}, ["no node was asked: the verdicts are those of the table file"]
     time.sleep(SETTLE)
     try:
         counted = _difference(before, _counters(node))

@@ -48,7 +48,7 @@ def command(
     as_json: bool,
     **table_options: Any,
 ) -> None:
-    """Give verdicts on every packet of CAPTURE, a pcap or pcapng file.
+    """Give verdicts on every packet of CAPTURE, a pcap or pcapng file, or - for standard input.
 
     Without --only, --packet and --all, the first packets that are ours are shown.
     """
@@ -88,6 +88,7 @@ class Total:
         self.name = name
         self.counts: Counter[Reason | None] = Counter()
         self.packets = self.cut_short = 0
+        self.skipped: Counter[str] = Counter()
         self._begun = time.perf_counter()
         self._spent = 0.0
 
@@ -99,6 +100,7 @@ class Total:
         self.counts.update(ran.results.tally())
         self.packets += len(ran.results)
         self.cut_short += ran.results.batch.cut_short()
+        self.skipped.update(ran.results.batch.skipped())
         return ran
 
     def summary(self, damage: Exception | None = None) -> dict[str, Any]:
@@ -108,6 +110,7 @@ class Total:
             "implementation": self.name,
             "packets": self.packets,
             "cut_short": self.cut_short,
+            "skipped": dict(self.skipped),
             "seconds": time.perf_counter() - self._begun,
             "verdict_seconds": self._spent,
             "reasons": plain.tally(dict(self.counts)),
