@@ -5,7 +5,6 @@
 #include <errno.h>
 #include <netdb.h>
 #include <poll.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
 #include <sys/socket.h>
@@ -14,15 +13,13 @@
 
 enum { GET = 1, PUT, DELETE, QUORUM_GET = 5, ANNOUNCE = 7, WITHDRAW, MEMBERS };
 enum { REPLY = 1, FORWARDED = 2, PROVEN = 8 };
-enum { /* bytes, but for the last line */
+enum { /* bytes, but for the last two lines */
     HEADER = 112, MAX_BODY = 1120, RECORD = 16, CONDITION = 8, KEY = 20, NAME = 8, GRANT = 24, SCOPE = 8, SECRET = 16, PROOF = 64,
     MAC = 12, QUESTION = 12, PAGE = 16, ENTRY = 14, TOKEN_TEXT = 51, TOKEN = GRANT - 2 + SECRET,
-    MAX_SENT = 64, MAX_REPEATS = MAX_SENT - KDHT_MAX_ATTEMPTS, MAX_DOUBTS = 3, MAX_BOUNCES = 5, MAX_WAIT_MS = 2000
+    MAX_SENT = 64, MAX_REPEATS = MAX_SENT - KDHT_MAX_ATTEMPTS, MAX_DOUBTS = 3, MAX_BOUNCES = 5, MAX_WAIT_MS = 2000, PENDING = -1,
+    SPREAD_US = 1000000, SPREAD_AHEAD_US = 16384, MAX_CLOCK_ERROR_US = 60000000
 };
 #define CERTIFIED (UINT64_C(1) << 63) /* no ordinary version is as great */
-#define SPREAD_US 1000000
-#define SPREAD_AHEAD_US 16384
-#define MAX_CLOCK_ERROR_US 60000000
 
 static uint64_t load(const uint8_t *from, unsigned bytes) {
     uint64_t number = 0;
@@ -43,8 +40,7 @@ static uint64_t add(uint64_t one, uint64_t other) { return one + lesser(other, U
 /* --- BLAKE2b (RFC 7693), with a key and a personalization */
 
 struct blake {
-    uint64_t h[8], bytes;
-    uint8_t block[128];
+    uint64_t h[8], block[16], bytes;
     size_t filled, size;
 };
 
@@ -52,13 +48,6 @@ static const uint64_t BLAKE_IV[8] = {
     0x6a09e667f3bcc908, 0xbb67ae8584caa73b, 0x3c6ef372fe94f82b, 0xa54ff53a5f1d36f1,
     0x510e527fade682d1, 0x9b05688c2b3e6c1f, 0x1f83d9abfb41bd6b, 0x5be0cd19137e2179,
 };
-
-static uint64_t little(const uint8_t *from) {
-    uint64_t number = 0;
-    for (unsigned i = 8; i--; number |= from[i])
-        number <<= 8;
-    return number;
-}
 
 static uint64_t right(uint64_t word, unsigned bits) { return word >> bits | word << (64 - bits); }
 
@@ -70,59 +59,52 @@ static void blake_compress(struct blake *b, bool last) {
         {12, 5, 1, 15, 14, 13, 4, 10, 0, 7, 6, 3, 9, 2, 8, 11}, {13, 11, 7, 14, 12, 1, 3, 9, 5, 0, 15, 4, 8, 6, 2, 10},
         {6, 15, 14, 9, 11, 3, 0, 8, 12, 2, 13, 7, 1, 4, 10, 5}, {10, 2, 8, 4, 7, 6, 1, 5, 15, 11, 9, 14, 3, 12, 13, 0},
     };
-    uint64_t m[16], v[16];
-    for (unsigned i = 0; i < 16; i++) {
-        m[i] = little(b->block + 8 * i);
-        v[i] = i < 8 ? b->h[i] : BLAKE_IV[i - 8];
-    }
+    uint64_t v[16];
+    memcpy(v, b->h, sizeof b->h);
+    memcpy(v + 8, BLAKE_IV, sizeof BLAKE_IV);
     v[12] ^= b->bytes;
-    if (last)
-        v[14] = ~v[14];
+    v[14] = last ? ~v[14] : v[14];
     for (unsigned i = 0; i < 8 * 12; i++) { /* in each round four columns, then four diagonals */
         unsigned shift = i % 8 / 4, first = i % 4;
-        uint64_t *a = v + first, *b1 = v + 4 + (first + shift) % 4, *c = v + 8 + (first + 2 * shift) % 4,
+        uint64_t *a = v + first, *e = v + 4 + (first + shift) % 4, *c = v + 8 + (first + 2 * shift) % 4,
                  *d = v + 12 + (first + 3 * shift) % 4;
-        const uint8_t *order = sigma[i / 8 % 10] + i % 8 * 2;
-        *a += *b1 + m[order[0]];
-        *d = right(*d ^ *a, 32);
-        *c += *d;
-        *b1 = right(*b1 ^ *c, 24);
-        *a += *b1 + m[order[1]];
-        *d = right(*d ^ *a, 16);
-        *c += *d;
-        *b1 = right(*b1 ^ *c, 63);
+        for (unsigned half = 0; half < 2; half++) {
+            *a += *e + b->block[sigma[i / 8 % 10][i % 8 * 2 + half]];
+            *d = right(*d ^ *a, half ? 16 : 32);
+            *c += *d;
+            *e = right(*e ^ *c, half ? 63 : 24);
+        }
     }
     for (unsigned i = 0; i < 8; i++)
         b->h[i] ^= v[i] ^ v[i + 8];
+    memset(b->block, 0, sizeof b->block);
+    b->filled = 0;
 }
 
 static void blake_add(struct blake *b, const void *data, size_t size) {
     for (const uint8_t *from = data; size; size--) {
         if (b->filled == sizeof b->block) {
-            b->bytes += sizeof b->block;
+            b->bytes += b->filled;
             blake_compress(b, false);
-            b->filled = 0;
         }
-        b->block[b->filled++] = *from++;
+        b->block[b->filled / 8] |= (uint64_t)*from++ << 8 * (b->filled % 8);
+        b->filled++;
     }
 }
 
 /* `person`: up to 16 characters. `key`: 16 bytes, or NULL. */
 static void blake_begin(struct blake *b, size_t size, const char *person, const uint8_t *key) {
-    uint8_t parameters[64] = {(uint8_t)size, key ? SECRET : 0, 1, 1};
-    memcpy(parameters + 48, person, strlen(person));
     *b = (struct blake){.size = size};
-    for (unsigned i = 0; i < 8; i++)
-        b->h[i] = BLAKE_IV[i] ^ little(parameters + 8 * i);
-    if (key) {
-        memcpy(b->block, key, SECRET);
-        b->filled = sizeof b->block;
-    }
+    memcpy(b->h, BLAKE_IV, sizeof b->h);
+    b->h[0] ^= 0x01010000u | (key ? SECRET << 8u : 0u) | size;
+    for (unsigned i = 0; person[i]; i++)
+        b->h[6 + i / 8] ^= (uint64_t)person[i] << 8 * (i % 8);
+    blake_add(b, key, key ? SECRET : 0);
+    b->filled = key ? sizeof b->block : 0;
 }
 
 static void blake_end(struct blake *b, uint8_t *hash) {
     b->bytes += b->filled;
-    memset(b->block + b->filled, 0, sizeof b->block - b->filled);
     blake_compress(b, true);
     for (size_t i = 0; i < b->size; i++)
         hash[i] = (uint8_t)(b->h[i / 8] >> 8 * (i % 8));
@@ -148,8 +130,7 @@ static uint64_t steady_ms(void) { return time_us(CLOCK_MONOTONIC) / 1000; }
 
 static uint64_t host_random(void *context, uint64_t bound) {
     uint64_t number = 0;
-    while ((void)context, getrandom(&number, sizeof number, 0) != sizeof number)
-        continue;
+    while ((void)context, getrandom(&number, sizeof number, 0) != sizeof number) {}
     return number % bound; /* even enough: bounds are far below 2^64 */
 }
 
@@ -158,7 +139,7 @@ static uint64_t clock_us(struct kdht *k) { return k->options.clock_us(k->options
 
 /* Above every version before, and at least `least`. A conditional write's is drawn: two clients' must differ. */
 static uint64_t next_version(struct kdht *k, uint64_t least, bool conditional) {
-    uint64_t now = clock_us(k), own = greater(now, add(k->last_version, 1)), lowest = greater(least, add(k->last_version, 1));
+    uint64_t now = clock_us(k), next = add(k->last_version, 1), own = greater(now, next), lowest = greater(least, next);
     uint64_t room = now > lowest ? now - lowest : 0;
     if (conditional && room > SPREAD_AHEAD_US) {
         own -= draw(k, lesser(room, SPREAD_US));
@@ -185,27 +166,20 @@ static void clock_refused(struct kdht *k, uint64_t version, uint64_t told) {
 struct call {
     uint8_t message[HEADER + MAX_BODY], reply[HEADER + MAX_BODY + 1], inner[KEY];
     size_t size, reply_size;
-    bool is_write, accepts_not_found, is_conditional, is_corrected, is_held, is_done;
+    bool is_write, accepts_not_found, is_conditional, is_corrected, is_held;
     uint64_t condition, version; /* of a read: the time in its proof */
-    struct {
-        uint8_t node, attempt;
-        uint64_t cookie;
-    } sent[MAX_SENT];
-    unsigned count, tries, repeats, next_attempt, losses, laps, bounces, renewals, doubts;
+    struct { uint8_t node, attempt; uint64_t cookie; } sent[MAX_SENT];
+    unsigned count, tries, next_attempt, losses, laps, bounces, renewals, doubts;
     unsigned since, held;               /* datagrams: the first with the present version; the one refused in doubt */
     uint64_t replied, unchanged;        /* sets of datagrams: with a reply; with one that says "nothing was changed" */
     uint64_t gives_up, deadline;        /* milliseconds, steady */
     uint64_t told;                      /* the version in the last reply */
-    int result, reason;                 /* reason: the last one that a node gave, 0 for none */
+    int result, reason;                 /* result: PENDING until the end. reason: the last one that a node gave, 0 for none */
 };
 
 static uint64_t all(const struct call *c) { return UINT64_MAX >> (MAX_SENT - c->count); }
 static bool is_in_doubt(const struct call *c) { return c->is_write && c->unchanged != all(c); }
-
-static void end(struct call *c, int result) {
-    c->is_done = true;
-    c->result = result;
-}
+static bool is_good(const struct call *c, int status) { return !status || (status == KDHT_NOT_FOUND && c->accepts_not_found); }
 
 static void prove(const struct kdht *k, struct call *c) {
     uint8_t *proof = c->message + c->size - PROOF;
@@ -254,58 +228,42 @@ static void send_datagram(struct kdht *k, struct call *c, unsigned node, unsigne
     set_deadline(k, c);
 }
 
-static void repeat(struct kdht *k, struct call *c, unsigned node, unsigned attempt) {
-    c->repeats++;
-    send_datagram(k, c, node, attempt);
-}
-
 static void fail(struct call *c) {
-    if (c->reason)
-        end(c, is_in_doubt(c) ? KDHT_UNCONFIRMED : c->reason);
-    else
-        end(c, c->replied == all(c) ? KDHT_NOT_RESPONSIBLE : KDHT_TIMEOUT);
-}
-
-static void try_at(struct kdht *k, struct call *c, unsigned node) {
-    if (c->tries < k->options.attempts) {
-        c->tries++;
-        send_datagram(k, c, node, c->next_attempt++);
-    } else if (c->replied == all(c)) {
-        fail(c);
-    } else {
-        c->deadline = c->gives_up;
-    }
+    int silent = c->replied == all(c) ? KDHT_NOT_RESPONSIBLE : KDHT_TIMEOUT;
+    c->result = !c->reason ? silent : is_in_doubt(c) ? KDHT_UNCONFIRMED : c->reason;
 }
 
 static unsigned next_node(const struct kdht *k, const struct call *c) { return (c->sent[c->count - 1].node + 1u) % k->nodes; }
 
+/* Try again at that node; or wait first, as after a loss, and then try at the next one. */
 static void try_or_wait(struct kdht *k, struct call *c, unsigned node, bool waits) {
-    if (!waits) {
-        try_at(k, c, node);
-        return;
-    }
-    set_deadline(k, c);
-    c->losses++;
-    if (c->tries >= k->options.attempts && c->replied == all(c))
+    bool is_used_up = c->tries >= k->options.attempts;
+    if (is_used_up && c->replied == all(c)) {
         fail(c);
+    } else if (is_used_up) {
+        c->deadline = c->gives_up;
+    } else if (waits) {
+        set_deadline(k, c);
+        c->losses++;
+    } else {
+        c->tries++;
+        send_datagram(k, c, node, c->next_attempt++);
+    }
 }
 
 /* The end, unless a write is refused while another datagram of it may have been done: then wait for the open ones. */
 static void conclude(struct kdht *k, struct call *c, unsigned index, int status) {
-    if (status == KDHT_OK || (status == KDHT_NOT_FOUND && c->accepts_not_found) || !is_in_doubt(c)) {
-        end(c, status);
-    } else if (c->replied == all(c)) {
-        end(c, KDHT_UNCONFIRMED);
-    } else {
-        c->is_held = true;
-        c->held = index;
-        c->reason = status;
-        c->deadline = lesser(c->gives_up, steady_ms() + k->options.retry_ms);
+    c->is_held = !is_good(c, status) && is_in_doubt(c) && c->replied != all(c);
+    if (!c->is_held) {
+        c->result = !is_good(c, status) && is_in_doubt(c) ? KDHT_UNCONFIRMED : status;
+        return;
     }
+    c->held = index;
+    c->reason = status;
+    c->deadline = lesser(c->gives_up, steady_ms() + k->options.retry_ms);
 }
 
 static void bad_version(struct kdht *k, struct call *c, unsigned index) {
-    bool is_last = index == c->count - 1;
     c->reason = c->told >= CERTIFIED ? KDHT_STORAGE_FAILED : KDHT_BAD_VERSION;
     if (c->reason == KDHT_BAD_VERSION)
         clock_refused(k, c->version, c->told);
@@ -315,40 +273,37 @@ static void bad_version(struct kdht *k, struct call *c, unsigned index) {
         try_or_wait(k, c, c->sent[index].node, c->renewals++ > 0); /* a second time: others write the key, too */
     } else if (c->reason == KDHT_BAD_VERSION && (++c->doubts >= MAX_DOUBTS || c->tries >= k->options.attempts)) {
         conclude(k, c, index, KDHT_BAD_VERSION);
-    } else if (is_last) {
-        /* Another replica may know that the write was done; or this node lies: no write is refused for such a version. */
-        try_at(k, c, next_node(k, c));
+    } else if (index == c->count - 1) {
+        try_or_wait(k, c, next_node(k, c), false); /* another replica may know that the write was done; or this node lies */
     }
-}
-
-static void show_cookie(struct kdht *k, struct call *c, unsigned index) {
-    uint64_t cookie = load(c->reply + 88, 8);
-    if (!cookie || cookie == c->sent[index].cookie || c->repeats >= MAX_REPEATS)
-        conclude(k, c, index, KDHT_COOKIE_NEEDED);
-    else if (c->sent[c->count - 1].cookie != cookie)
-        repeat(k, c, c->sent[index].node, c->sent[index].attempt);
 }
 
 static void take(struct kdht *k, struct call *c, unsigned index) {
     int status = c->reply[37];
-    bool is_last = index == c->count - 1, is_good = status == KDHT_OK || (status == KDHT_NOT_FOUND && c->accepts_not_found);
-    if (!is_good && status != KDHT_UNCONFIRMED)
+    uint64_t cookie = load(c->reply + 88, 8);
+    bool is_last = index == c->count - 1, may_repeat = c->count - c->tries < MAX_REPEATS;
+    if (!is_good(c, status) && status != KDHT_UNCONFIRMED)
         c->unchanged |= UINT64_C(1) << index;
-    if (c->is_held && !is_good)
+    if (c->is_held && !is_good(c, status))
         return;
     c->told = c->reply_size >= HEADER + RECORD ? load(c->reply + HEADER, 8) : 0;
     switch (status) {
-    case KDHT_COOKIE_NEEDED: show_cookie(k, c, index); return;
+    case KDHT_COOKIE_NEEDED:
+        if (!cookie || cookie == c->sent[index].cookie || !may_repeat)
+            break;
+        if (c->sent[c->count - 1].cookie != cookie)
+            send_datagram(k, c, c->sent[index].node, c->sent[index].attempt);
+        return;
     case KDHT_BAD_VERSION:
         if (c->is_write && index >= c->since)
             bad_version(k, c, index);
         if (c->is_write)
             return;
-        if (c->is_corrected || c->repeats >= MAX_REPEATS)
+        if (c->is_corrected || !may_repeat)
             break;
         c->is_corrected = true;
         clock_refused(k, c->version, c->told);
-        repeat(k, c, c->sent[index].node, c->sent[index].attempt);
+        send_datagram(k, c, c->sent[index].node, c->sent[index].attempt);
         return;
     case KDHT_NOT_RESPONSIBLE:
         if (is_last) { /* beyond the replicas: begin again */
@@ -392,7 +347,7 @@ static void receive(struct kdht *k, struct call *c, unsigned node) {
     k->current = node;
     c->replied |= UINT64_C(1) << index;
     take(k, c, (unsigned)index);
-    if (c->is_held && !c->is_done && c->replied == all(c)) { /* the doubt has an end, one way or the other */
+    if (c->is_held && c->result == PENDING && c->replied == all(c)) { /* the doubt has an end, one way or the other */
         c->is_held = false;
         if (c->reason == KDHT_BAD_VERSION && !is_in_doubt(c))
             bad_version(k, c, c->held);
@@ -408,24 +363,23 @@ static int run(struct kdht *k, struct call *c) {
     c->gives_up = steady_ms() + k->options.timeout_ms;
     if (c->is_write)
         choose_version(k, c, 1);
-    try_at(k, c, k->current);
-    while (!c->is_done) {
-        uint64_t now = steady_ms();
-        int ready = poll(polled, k->nodes, c->deadline > now ? (int)(c->deadline - now) : 0);
-        for (unsigned i = 0; i < k->nodes && ready > 0 && !c->is_done; i++)
+    try_or_wait(k, c, k->current, false);
+    while (c->result == PENDING) {
+        uint64_t now = steady_ms(), deadline = c->deadline;
+        int ready = poll(polled, k->nodes, deadline > now ? (int)(deadline - now) : 0);
+        for (unsigned i = 0; i < k->nodes && ready > 0 && c->result == PENDING; i++)
             if (polled[i].revents)
                 receive(k, c, i);
-        /* Only with all sockets empty: answers that came while this process was stopped count. */
-        if (ready != 0 || steady_ms() < c->deadline)
+        /* The time before poll: answers that came while this process was stopped count. */
+        if (now < deadline || c->deadline != deadline || c->result != PENDING)
             continue;
-        if (c->is_held) {
-            end(c, KDHT_UNCONFIRMED);
-        } else if (steady_ms() >= c->gives_up) {
+        c->losses += !(c->replied >> (c->count - 1) & 1);
+        if (c->is_held)
+            c->result = KDHT_UNCONFIRMED;
+        else if (now >= c->gives_up)
             fail(c);
-        } else {
-            c->losses += !(c->replied >> (c->count - 1) & 1);
-            try_at(k, c, next_node(k, c));
-        }
+        else
+            try_or_wait(k, c, next_node(k, c), false);
     }
     return c->result;
 }
@@ -435,7 +389,7 @@ static int run(struct kdht *k, struct call *c) {
 /* A request with a body of so many bytes before the proof; returns the body, all zero. */
 static uint8_t *begin(struct kdht *k, struct call *c, int op, struct kdht_bytes name, size_t body_size) {
     uint8_t scoped[KEY + SCOPE], *key = c->message + 16;
-    memset(c, 0, sizeof *c);
+    *c = (struct call){.result = PENDING};
     c->size = HEADER + body_size + (k->has_token ? PROOF : 0);
     memcpy(c->message, "KDHT\1", 5);
     c->message[5] = (uint8_t)op;
@@ -469,8 +423,8 @@ int kdht_get(struct kdht *k, struct kdht_bytes key, bool quorum, size_t max, str
 }
 
 /* A PUT or DELETE, or with a member's name an ANNOUNCE or WITHDRAW. */
-static int run_write(struct kdht *k, int op, struct kdht_bytes key, struct kdht_bytes value, uint32_t ttl, const uint64_t *if_version,
-                     const uint8_t *name, uint64_t *version) {
+static int run_write(struct kdht *k, int op, struct kdht_bytes key, struct kdht_bytes value, uint32_t ttl,
+                     const uint64_t *if_version, const uint8_t *name, uint64_t *version) {
     struct call c;
     size_t head = RECORD + (if_version || name ? CONDITION : 0u);
     if (value.size > MAX_BODY - head - (k->has_token ? PROOF : 0u))
@@ -497,8 +451,6 @@ int kdht_put(struct kdht *k, struct kdht_bytes key, struct kdht_bytes value, uin
 }
 
 int kdht_delete(struct kdht *k, struct kdht_bytes key, const uint64_t *if_version, uint64_t *version) {
-    if (if_version && !*if_version)
-        return KDHT_ARGUMENT;
     return run_write(k, DELETE, key, (struct kdht_bytes){0}, 0, if_version, NULL, version);
 }
 
@@ -523,7 +475,8 @@ int kdht_withdraw(struct kdht *k, struct kdht_bytes set, struct kdht_bytes paylo
     return run_member(k, WITHDRAW, set, payload, ttl, member, NULL);
 }
 
-int kdht_members(struct kdht *k, struct kdht_bytes set, bool quorum, void (*each)(void *, const struct kdht_member *), void *context) {
+int kdht_members(struct kdht *k, struct kdht_bytes set, bool quorum, void (*each)(void *, const struct kdht_member *),
+                 void *context) {
     struct call c;
     uint64_t cursor = 1, following = 1; /* the next ID to tell, so that nobody is told twice */
     while (cursor) {
@@ -544,9 +497,10 @@ int kdht_members(struct kdht *k, struct kdht_bytes set, bool quorum, void (*each
                 each(context, &member);
             following = greater(following, add(member.id, 1));
         }
-        if (load(page + 8, 8) && load(page + 8, 8) <= cursor)
+        uint64_t next = load(page + 8, 8);
+        if (next && next <= cursor)
             return KDHT_ANSWER; /* it leads backwards */
-        cursor = load(page + 8, 8);
+        cursor = next;
     }
     return KDHT_OK;
 }
@@ -588,17 +542,17 @@ static int set_rights(struct kdht *k) {
 
 /* "host", "host:port", "[host]:port" or an IPv6 address, of so many characters. */
 static int add_node(struct kdht *k, const char *text, size_t size) {
-    char node[256], *host = node, *port = NULL;
+    char node[256] = {0}, *host = node, *port = NULL;
     struct addrinfo hints = {.ai_socktype = SOCK_DGRAM}, *found;
     if (!size || size >= sizeof node || k->nodes == KDHT_MAX_NODES)
         return KDHT_ARGUMENT;
-    snprintf(node, sizeof node, "%.*s", (int)size, text);
+    memcpy(node, text, size);
     char *bracket = strchr(node, ']'), *colon = strrchr(node, ':');
     if (*node == '[' && bracket) {
         host = node + 1;
         port = bracket[1] == ':' ? bracket + 2 : NULL;
         *bracket = 0;
-    } else if (colon && colon == strchr(node, ':')) {
+    } else if (colon && colon == strchr(node, ':')) { /* the only one: no IPv6 address */
         port = colon + 1;
         *colon = 0;
     }
@@ -636,7 +590,8 @@ void kdht_close(struct kdht *k) {
 const char *kdht_result_name(int result) {
     static const char *const names[] = {
         "OK", "NOT_FOUND", "NOT_RESPONSIBLE", "COOKIE_NEEDED", "TOO_LARGE", "BAD_REQUEST", "STORAGE_FAILED", "BUSY", "HOPS_ENDED",
-        "CONFLICT", "UNCONFIRMED", "UNREACHABLE", "DENIED", "BAD_VERSION", "TOO_FEW", "FULL", "TIMEOUT", "ARGUMENT", "ANSWER", "SYSTEM",
+        "CONFLICT", "UNCONFIRMED", "UNREACHABLE", "DENIED", "BAD_VERSION", "TOO_FEW", "FULL", "TIMEOUT", "ARGUMENT",
+        "ANSWER", "SYSTEM",
     };
     if (result < 0 || result > KDHT_SYSTEM || (result > KDHT_FULL && result < KDHT_TIMEOUT))
         return "UNKNOWN";
