@@ -49,7 +49,7 @@ class DnsService:
         self._unix = unix
         self._steady = steady
         self._count = count
-        self._repeated: dict[bytes, _Repeated] = {}
+        self._repeated: dict[tuple[bytes, bool], _Repeated] = {}
         self._second = 0
 
     def at_once(self, data: bytes, asker: Address, *, stream: bool) -> bytes | Question | None:
@@ -86,10 +86,10 @@ class DnsService:
     # --- The same answer again
 
     def _repeat(self, data: bytes, asker: Address) -> bytes | None:
-        kept = self._repeated.get(data[ID_LEN:])
+        kept = self._repeated.get((data[ID_LEN:], asker.is_loopback))
         if kept is None or int(self._unix()) != self._second:
             return None
-        if kept.is_longer and not self._may_amplify(asker, self._steady()):
+        if kept.is_longer and not asker.is_loopback and not self._may_amplify(asker, self._steady()):
             return None
         return data[:ID_LEN] + kept.tail
 
@@ -98,7 +98,7 @@ class DnsService:
         if second != self._second or len(self._repeated) >= MAX_REPEATED:
             self._repeated.clear()
             self._second = second
-        # One with a cookie is for one asker alone. One that was cut may be whole for the next asker, and one for an asker
-        # that proved its address may be larger than others may get.
-        if not stream and not question.proven and not question.cookie and not is_cut(answer):
-            self._repeated[data[ID_LEN:]] = _Repeated(answer[ID_LEN:], len(answer) > len(data))
+        # One with a cookie is for one asker alone. One that was cut may be whole for the next asker.
+        if not stream and not question.cookie and not is_cut(answer):
+            key = data[ID_LEN:], question.asker.is_loopback
+            self._repeated[key] = _Repeated(answer[ID_LEN:], len(answer) > len(data))

@@ -1,0 +1,324 @@
+"""The DNS face on loopback, beside a cluster that the test scripts: what it reads, repeats, bounds and forgets."""
+
+import asyncio
+import socket
+import struct
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+import dns.edns
+import dns.flags
+import dns.message
+import dns.rcode
+import pytest
+from daemons import free_port
+
+from kdht.config.faces_schema import DnsSection
+from kdht.config.values import FaceEndpoint
+from kdht.errors import ConfigError, NotFound, RequestTimeout
+from kdht.faces.dns import lookups, streams
+from kdht.faces.dns.face import DnsFace, make
+from kdht.faces.face import FaceParts
+from kdht.times import SteadyTime, UnixTime
+from kdht.wire import Record
+from kdht.wire.sets import Member
+
+HOST = "127.62.1.1"
+SECONDS = 30.0
+LENGTH = struct.Struct(">H")
+
+
+class ScriptedClient:
+    """A client of a cluster that has what the test says."""
+
+    def __init__(self) -> None:
+        self.sets: dict[bytes, list[Member]] = {}
+        self.values: dict[bytes, Record] = {}
+        self.reads: list[bytes] = []
+        self.answers = asyncio.Event()
+        self.answers.set()
+        self.fails = False
+
+    async def members(self, name: bytes, *, most: int) -> list[Member]:
+        self.reads.append(name)
+        await self._turn()
+        return self.sets.get(name, [])[:most]
+
+    async def get_record(self, name: bytes) -> Record:
+        await self._turn()
+        try:
+            return self.values[name]
+        except KeyError:
+            raise NotFound("no value") from None
+
+    async def _turn(self) -> None:
+        await self.answers.wait()
+        if self.fails:
+            raise RequestTimeout("no answer")
+
+
+class Site:
+    """A running face with its clock."""
+
+    def __init__(self, **settings: object) -> None:
+        self.client = ScriptedClient()
+        self.now = 1_800_000_000.0
+        self.port = self._free_port()
+        listen = [FaceEndpoint(f"{HOST}:{self.port}")]
+        parts = FaceParts(
+            nodes=("127.0.0.1:5348",),
+            client=lambda token, scope: self.client,  # type: ignore[arg-type,return-value]
+            cookie_keys=(bytes(16),),
+            unix=lambda: UnixTime(self.now),
+            steady=lambda: SteadyTime(self.now),
+        )
+        self.face: DnsFace = make(DnsSection(listen=listen, **settings), parts)  # type: ignore[arg-type]
+
+    @staticmethod
+    def _free_port() -> int:
+        while True:
+            port = free_port(HOST)
+            with socket.socket() as sock, suppress(OSError):
+                sock.bind((HOST, port))
+                return port
+
+    async def udp(self, data: bytes) -> bytes:
+        """The answer to one datagram."""
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        with sock:
+            sock.setblocking(False)
+            sock.connect((HOST, self.port))
+            loop = asyncio.get_running_loop()
+            await loop.sock_sendall(sock, data)
+            async with asyncio.timeout(SECONDS):
+                return await loop.sock_recv(sock, 4096)
+
+    async def ask(self, name: str, kind: str = "A", **how: object) -> dns.message.Message:
+        query = dns.message.make_query(name, kind, **how)
+        reply = dns.message.from_wire(await self.udp(query.to_wire()))
+        assert query.is_response(reply)
+        return reply
+
+    async def counted(self, event: str, least: int = 1) -> None:
+        async with asyncio.timeout(SECONDS):
+            while self.face.counters().get(event, 0) < least:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+
+def served(story: Callable[[Site], Awaitable[None]], **settings: object) -> None:
+    """Run a story beside a face."""
+
+    async def run() -> None:
+        site = Site(**settings)
+        await site.face.start()
+        try:
+            await story(site)
+        finally:
+            await site.face.stop()
+
+    asyncio.run(run())
+
+
+def hosts(reply: dns.message.Message) -> set[str]:
+    return {rdata.address for rrset in reply.answer for rdata in rrset}
+
+
+# --- Reads --------------------------------------------------------------------------------------
+
+
+def test_a_name_is_read_once_for_all_who_ask_and_again_a_second_later() -> None:
+    async def story(site: Site) -> None:
+        site.client.sets[b"web"] = [Member(7, 20, b"10.0.0.7:80")]
+        site.client.answers.clear()
+        asked = [asyncio.create_task(site.ask("web.kdht")) for _ in range(20)]
+        await site.counted("udp", 20)
+        site.client.answers.set()
+        replies = await asyncio.gather(*asked)
+        assert [hosts(reply) for reply in replies] == [{"10.0.0.7"}] * 20
+        assert (await site.ask("web.kdht", "SRV")).answer[0][0].port == 80
+        assert site.client.reads == [b"web"]
+        site.client.sets[b"web"] = []
+        site.now += 0.5
+        assert hosts(await site.ask("web.kdht")) == {"10.0.0.7"}
+        site.now += 0.6
+        assert (await site.ask("web.kdht")).rcode() == dns.rcode.NXDOMAIN
+        assert site.client.reads == [b"web"] * 2
+
+    served(story)
+
+
+def test_the_same_query_gets_the_same_bytes_until_the_second_is_over() -> None:
+    async def story(site: Site) -> None:
+        site.client.values[b"db"] = Record(1, 9, 0, b"10.0.0.9")
+        query = dns.message.make_query("db.kdht", "A", id=1).to_wire()
+        first = [await site.udp(query) for _ in range(3)]
+        other = await site.udp(b"\x12\x34" + query[2:])
+        assert (other[:2], {answer[2:] for answer in first}) == (b"\x12\x34", {other[2:]})
+        assert site.face.counters()["repeated"] == 2, "the first answer came with the read"
+        site.now += 2
+        assert dns.message.from_wire(await site.udp(query)).answer[0].ttl == 5
+
+    served(story)
+
+
+def test_while_the_cluster_is_silent_what_was_read_holds_until_it_expires() -> None:
+    async def story(site: Site) -> None:
+        site.client.sets[b"web"] = [Member(7, 20, b"10.0.0.7:80"), Member(8, 60, b"10.0.0.8:80")]
+        assert len(hosts(await site.ask("web.kdht"))) == 2
+        site.client.fails = True
+        assert (await site.ask("other.kdht")).rcode() == dns.rcode.SERVFAIL
+        site.now += 10
+        assert len(hosts(await site.ask("web.kdht"))) == 2
+        site.now += 15
+        assert hosts(await site.ask("web.kdht")) == {"10.0.0.8"}
+        site.now += 60
+        assert (await site.ask("web.kdht")).rcode() == dns.rcode.SERVFAIL
+        assert site.face.counters()["lookups_requesttimeout"] == 4
+        site.client.fails = False
+        assert len(hosts(await site.ask("web.kdht"))) == 2
+
+    served(story)
+
+
+def test_a_flood_of_names_costs_the_cluster_a_bounded_number_of_reads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lookups, "MAX_UNDER_WAY", 5)
+    monkeypatch.setattr(lookups, "MAX_KEPT", 3)
+
+    async def story(site: Site) -> None:
+        site.client.answers.clear()
+        waiting = [asyncio.create_task(site.ask(f"n{number}.kdht")) for number in range(5)]
+        await site.counted("lookups", 5)
+        assert (await site.ask("n9.kdht")).rcode() == dns.rcode.SERVFAIL
+        site.client.answers.set()
+        assert {reply.rcode() for reply in await asyncio.gather(*waiting)} == {dns.rcode.NXDOMAIN}
+        await asyncio.gather(*(site.ask(f"n{number}.kdht") for number in range(5)))
+        assert len(site.client.reads) == 7, "three of five were kept"
+
+    served(story)
+
+
+# --- Bounds -------------------------------------------------------------------------------------
+
+
+def test_more_queries_than_its_rate_are_dropped() -> None:
+    async def story(site: Site) -> None:
+        query = dns.message.make_query("kdht", "SOA").to_wire()
+        for _ in range(3):
+            assert await site.udp(query)
+        lost = asyncio.create_task(site.udp(query))
+        await site.counted("rate_limited")
+        lost.cancel()
+        site.now += 1
+        assert await site.udp(query)
+
+    served(story, rate=3)
+
+
+def test_malformed_datagrams_are_counted() -> None:
+    async def story(site: Site) -> None:
+        assert dns.message.from_wire(await site.udp(bytes(12))).rcode() == dns.rcode.FORMERR
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.sendto(b"", (HOST, site.port))
+            sock.sendto(bytes(11), (HOST, site.port))
+            sock.sendto(bytes(2) + b"\x80" + bytes(9), (HOST, site.port))
+        await site.counted("dropped_bad_flags")
+        counters = site.face.counters()
+        assert (counters["malformed"], counters["dropped_truncated"], counters["udp"]) == (1, 2, 4)
+
+    served(story)
+
+
+def test_a_port_in_use_is_told() -> None:
+    async def story(site: Site) -> None:
+        other = Site()
+        other.face = make(
+            DnsSection(listen=[FaceEndpoint(f"{HOST}:{site.port}")]),
+            FaceParts(
+                nodes=("127.0.0.1:5348",),
+                client=lambda token, scope: site.client,  # type: ignore[arg-type,return-value]
+                cookie_keys=(bytes(16),),
+                unix=lambda: UnixTime(0),
+                steady=lambda: SteadyTime(0),
+            ),
+        )
+        with pytest.raises(ConfigError, match=r"dns\.listen has .*: Address already in use: "):
+            await other.face.start()
+        await other.face.stop()
+
+    served(story)
+
+
+# --- TCP ----------------------------------------------------------------------------------------
+
+
+async def answer_of(reader: asyncio.StreamReader) -> dns.message.Message:
+    async with asyncio.timeout(SECONDS):
+        (length,) = LENGTH.unpack(await reader.readexactly(LENGTH.size))
+        return dns.message.from_wire(await reader.readexactly(length))
+
+
+def packed(name: str, kind: str = "A", **how: object) -> bytes:
+    data = dns.message.make_query(name, kind, **how).to_wire()
+    return LENGTH.pack(len(data)) + data
+
+
+def test_queries_on_one_connection_are_answered_in_their_order() -> None:
+    async def story(site: Site) -> None:
+        site.client.sets[b"web"] = [
+            Member(n, 20, f"10.0.{n // 250}.{n % 250}:80".encode()) for n in range(1, 200)
+        ]
+        reader, writer = await asyncio.open_connection(HOST, site.port)
+        data = packed("web.kdht", id=1) + packed("none.kdht", id=2) + packed("web.kdht", "SRV", id=3)
+        for at in range(0, len(data), 7):
+            writer.write(data[at : at + 7])
+            await writer.drain()
+        replies = [await answer_of(reader) for _ in range(3)]
+        assert [reply.id for reply in replies] == [1, 2, 3]
+        assert (len(hosts(replies[0])), replies[1].rcode()) == (199, dns.rcode.NXDOMAIN)
+        assert (len(replies[2].answer[0]), len(replies[2].additional)) == (199, 199)
+        writer.close()
+
+    served(story)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [LENGTH.pack(5000) + bytes(5000), LENGTH.pack(11) + bytes(11), b"\0", b"", LENGTH.pack(40) + bytes(9)],
+)
+def test_a_connection_with_nonsense_or_too_slow_is_closed(
+    sent: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "IDLE_S", 0.2)
+
+    async def story(site: Site) -> None:
+        reader, writer = await asyncio.open_connection(HOST, site.port)
+        writer.write(sent)
+        with suppress(ConnectionError):
+            async with asyncio.timeout(SECONDS):
+                assert await reader.read() == b""
+        writer.close()
+        assert (await site.ask("kdht", "SOA")).answer
+
+    served(story)
+
+
+def test_a_client_has_so_many_connections_and_all_clients_together() -> None:
+    async def story(site: Site) -> None:
+        held = [await asyncio.open_connection(HOST, site.port) for _ in range(streams.MAX_OF_CLIENT)]
+        await site.counted("connections", streams.MAX_OF_CLIENT)
+        reader, writer = await asyncio.open_connection(HOST, site.port)
+        with suppress(ConnectionError):
+            async with asyncio.timeout(SECONDS):
+                assert await reader.read() == b""
+        writer.close()
+        assert site.face.counters()["connections_refused"] == 1
+        for _, each in held:
+            each.close()
+        other_reader, other = await asyncio.open_connection(HOST, site.port, local_addr=("127.62.9.9", 0))
+        other.write(packed("kdht", "SOA"))
+        assert (await answer_of(other_reader)).answer
+        other.close()
+
+    served(story)
