@@ -28,6 +28,7 @@ IDLE_SECONDS = 60.0
 LINGER_SECONDS = 2.0
 LINGER_BYTES = 1 << 20
 READ_AT_ONCE = 64 << 10
+WRITE_AT_ONCE = 64 << 10
 
 
 class Request(NamedTuple):
@@ -104,6 +105,8 @@ class Connection:
             self._counts["bad_head"] += 1
             answer = problem(error.error_status_hint, "bad_head", str(error))
         except Refused as refusal:
+            # Of the head, or a fault of ours: what follows may not be what it seems.
+            self._is_over = True
             self._counts[refusal.reason] += 1
             answer = refusal.answer
         await self._send(answer, is_head=is_head)
@@ -129,11 +132,11 @@ class Connection:
         return event if isinstance(event, h11.Request) else None
 
     async def _answer(self, head: h11.Request) -> Answer:
-        length = _length(head)
+        headers, length = _headers(head), _length(head)
         if length == 0:
             self._h11.next_event()  # the end of the message: the connection stays open, whatever the answer is
         method, body = head.method.decode("ascii"), self._body() if length != 0 else _no_body()
-        request = Request(method, bytes(head.target), _headers(head), length, body, self._ip)
+        request = Request(method, bytes(head.target), headers, length, body, self._ip)
         try:
             return await self._handle(request)
         except (Refused, OSError, TimeoutError, h11.ProtocolError):
@@ -218,9 +221,12 @@ class Connection:
 
     async def _write(self, pace: Pace, *parts: bytes | None) -> None:
         data = b"".join(part for part in parts if part)
-        self._writer.write(data)
-        await pace.wait(self._writer.drain())
-        pace.moved(len(data))
+        # In slices: a slow caller earns its time with each.
+        for start in range(0, len(data), WRITE_AT_ONCE):
+            piece = data[start : start + WRITE_AT_ONCE]
+            self._writer.write(piece)
+            await pace.wait(self._writer.drain())
+            pace.moved(len(piece))
 
     async def _linger(self) -> None:
         """Take what the caller is still sending: a close at once would make it lose the answer."""
@@ -241,7 +247,12 @@ async def _no_body() -> AsyncGenerator[bytes, None]:
 
 
 def _headers(head: h11.Request) -> dict[str, str]:
-    """Raises Refused for too many, and for two statements of the body's length."""
+    """Raises Refused for too many, for two statements of the body's length, and for another version of HTTP."""
+    if head.http_version not in (b"1.1", b"1.0"):
+        raise refused(505, "version", "HTTP/1.1 is spoken here")
+    # h11 bounds what is incomplete; this came at once.
+    if len(head.target) + sum(len(name) + len(value) for name, value in head.headers) > MAX_HEAD:
+        raise refused(431, "long_head", f"a head has at most {MAX_HEAD} bytes")
     if len(head.headers) > MAX_HEADERS:
         raise refused(431, "many_headers", f"a request has at most {MAX_HEADERS} headers")
     found: dict[str, str] = {}

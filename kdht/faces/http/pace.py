@@ -1,4 +1,4 @@
-"""How long a caller may keep the server waiting: some seconds in all, and more for each byte that it sends or takes.
+"""How long a caller may keep the server waiting: some seconds, which it earns back with each byte that it sends or takes.
 
 So one byte a second does not hold a connection, and a long transfer over a slow line goes on. Only the caller's own time counts, not
 the cluster's.
@@ -18,20 +18,19 @@ class Pace:
     """Of one request or one answer."""
 
     def __init__(self) -> None:
-        self._waited_s = 0.0
-        self._moved_bytes = 0
+        self._left_s = GRACE_SECONDS
 
     def moved(self, size_bytes: int) -> None:
         """The caller sent or took so many."""
-        self._moved_bytes += size_bytes
+        # No more than at the start: what the kernel's buffers took at once must not pay for an hour of silence.
+        self._left_s = min(self._left_s + size_bytes / BYTES_PER_SECOND, GRACE_SECONDS)
 
     async def wait(self, awaited: Awaitable[T]) -> T:
-        """Wait for the caller. Raises TimeoutError once it took too long in all."""
+        """Wait for the caller. Raises TimeoutError once it is too slow."""
         loop = asyncio.get_running_loop()
-        left = GRACE_SECONDS + self._moved_bytes / BYTES_PER_SECOND - self._waited_s
         begin = loop.time()
         try:
-            async with asyncio.timeout(left):
+            async with asyncio.timeout(self._left_s):
                 return await awaited
         finally:
-            self._waited_s += loop.time() - begin
+            self._left_s -= loop.time() - begin

@@ -9,7 +9,7 @@ from kdht.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 10.0
+LOOK_SECONDS = 2.0
 
 
 class Certificate:
