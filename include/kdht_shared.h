@@ -43,6 +43,7 @@
 #define KDHT_HEADER_KEY_WORDS 28 /* 2 for each pair, and 4 for the further lanes */
 #define KDHT_BODY_KEY_WORDS 286
 #define KDHT_TAG_KEY_LEN 1288 /* two SipHash keys of 16 bytes, then NH's words, 4 bytes each */
+#define KDHT_DISCOVERY_PORT 5347 /* of the multicast groups in kdht/wire/discovery.py; datapaths never see it */
 #define KDHT_COOKIE_SLOT_BITS 7 /* a cookie's time slot is 128 s; the cookie is good in it and in the two beside it */
 
 /* Datapaths forward routed ops. Control ops always go up to the daemon. */

@@ -66,6 +66,14 @@ class NodeSection(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True)
             examples=[["10.0.0.2", "10.0.0.3"]],
         ),
     ] = []
+    discover: Annotated[
+        bool,
+        Meta(
+            description="Find the other nodes on the links of `listen` by multicast, and let them find this one: UDP port 5347 to "
+            "239.255.53.48 and ff02::4b44:4854, never farther than one link. Beside `bootstrap`, or in place of it. The same on all "
+            "nodes of a link."
+        ),
+    ] = False
     id: Annotated[
         NodeId,
         Meta(

@@ -6,6 +6,7 @@ waits and tries again. Whenever a node knows nobody, its names are resolved agai
 
 import asyncio
 import logging
+import random
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -16,7 +17,7 @@ from typing import NamedTuple, TypeVar
 
 from kdht.config.settings import Settings, other_version
 from kdht.config.values import HostPort
-from kdht.daemon import srv
+from kdht.daemon import discovery, srv
 from kdht.daemon.datadir import DataDir
 from kdht.daemon.driver import Driver
 from kdht.wire import Address, Contact
@@ -27,6 +28,8 @@ T = TypeVar("T")
 
 FIRST_RETRY = 1.0
 LAST_RETRY = 60.0
+LOOK_AROUND_SECONDS = 60.0
+"""Between questions to the link, about, if node.discover is true."""
 ALONE_SECONDS = 5.0
 """Until a node that knows nobody says so, and resolves its names again; doubles."""
 
@@ -70,8 +73,12 @@ def tell_failure(on_failure: Callable[[BaseException], None], task: asyncio.Task
 
 async def _join_and_stay(settings: Settings, driver: Driver, saved: Sequence[Contact]) -> None:
     found = await _join(settings, driver, saved)
-    if settings.config.node.bootstrap:
-        await _stay(settings, driver, found)
+    node = settings.config.node
+    if node.bootstrap or node.discover:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(_stay(settings, driver, found))
+            if node.discover:
+                tasks.create_task(_look_around(settings, driver))
 
 
 async def _stay(settings: Settings, driver: Driver, found: BootstrapAddresses) -> None:
@@ -91,6 +98,19 @@ async def _stay(settings: Settings, driver: Driver, found: BootstrapAddresses) -
         # The node itself asks the known ones again and again.
         if found.addresses and set(found.addresses) != set(tried):
             driver.join(found.addresses)
+
+
+async def _look_around(settings: Settings, driver: Driver) -> None:
+    """Join with nodes of this link that nobody here knows: two halves that started apart, say. Never returns."""
+    while True:
+        await asyncio.sleep(LOOK_AROUND_SECONDS * random.uniform(0.5, 1.5))
+        if not driver.aside:
+            known = {contact.address for contact in driver.contacts()}
+            strangers = [
+                each for each in await in_thread(lambda: discovery.ask(settings)) if each not in known
+            ]
+            if strangers:
+                driver.join(strangers)
 
 
 def _tried(settings: Settings, found: BootstrapAddresses) -> dict[str, str]:
@@ -158,7 +178,7 @@ def _started(run: Callable[[], None]) -> bool:
 
 
 def resolve_bootstrap(settings: Settings) -> BootstrapAddresses:
-    """Look the names up. Leaves out own addresses, and IP versions that this node does not have. Blocks."""
+    """Look the names up, and on this node's links. Leaves out own addresses, and IP versions that this node does not have. Blocks."""
     families = {own.is_ipv4 for own in settings.unicast}
     addresses: dict[Address, None] = {}
     unresolved, unreachable = [], []
@@ -170,6 +190,8 @@ def resolve_bootstrap(settings: Settings) -> BootstrapAddresses:
             unresolved.append(name)
         elif not any(a.is_ipv4 in families for a in answers):
             unreachable.append(name)
+    if settings.config.node.discover:
+        addresses |= dict.fromkeys(discovery.ask(settings))
     return BootstrapAddresses(list(addresses), unresolved, unreachable)
 
 

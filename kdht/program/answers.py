@@ -134,6 +134,8 @@ class NodeStatus(msgspec.Struct, kw_only=True):
     """Records in files that were set aside after a long absence."""
     datapaths: list[DatapathState] = []
     faces: list[FaceState] = []
+    discovery: dict[str, int] = {}
+    """Questions of nodes that look for others by multicast, by what became of them."""
 
     @property
     def repair_state(self) -> RepairState | None:

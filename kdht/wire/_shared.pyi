@@ -119,6 +119,7 @@ LAYOUT: tuple[tuple[str, int, int], ...]
 MAGIC: int
 VERSION: int
 PORT: int
+DISCOVERY_PORT: int
 HEADER_LEN: int
 TAGGED_LEN: int
 MAX_BODY: int

@@ -18,12 +18,13 @@ MIN_SECRET = 16
 class ClusterSecret(NamedTuple):
     """One epoch's secret, as the keys derived from it.
 
-    `tag`: all keys of both tags, TAG_KEY_LEN bytes, in the order of struct kdht_key. `cookie`: 16 bytes.
+    `tag`: all keys of both tags, TAG_KEY_LEN bytes, in the order of struct kdht_key. `cookie`, `discovery`: 16 bytes.
     """
 
     epoch: int
     tag: bytes
     cookie: bytes
+    discovery: bytes
 
 
 class AccessKey(NamedTuple):
@@ -45,7 +46,9 @@ def derive(epoch: int, secret: bytes) -> ClusterSecret:
         + _words(secret, b"kdht-header-nh", shared.HEADER_KEY_WORDS)
         + _words(secret, b"kdht-body-nh", shared.BODY_KEY_WORDS)
     )
-    return ClusterSecret(epoch, tag_key, _derived(secret, b"kdht-cookie"))
+    return ClusterSecret(
+        epoch, tag_key, _derived(secret, b"kdht-cookie"), _derived(secret, b"kdht-discovery")
+    )
 
 
 def derive_access(epoch: int, secret: bytes) -> AccessKey:

@@ -100,6 +100,7 @@ BAD = {
     "access.key.epoch": (-1, 256, "0"),
     "access.key.file": ("secret", 5),
     "access.key.secret": ("too short", 5),
+    "node.discover": (1, "yes"),
     "datapath.kind": ("ebpf2", 1),
     "datapath.interfaces": (["lo"], ["a" * 16], ["a b"], [""], "eth0"),
     "datapath.queues": (0, 17, "1"),

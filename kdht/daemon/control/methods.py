@@ -68,11 +68,13 @@ class Methods:
         anew: asyncio.Event,
         lost_lines: Callable[[], int],
         faces: Callable[[], list[FaceState]],
+        discovery: Mapping[str, int],
     ) -> None:
-        """`lost_lines`: log lines that were lost so far."""
+        """`lost_lines`: log lines that were lost so far. `discovery`: questions of other nodes, by what became of them."""
         self.settings = settings
         self._lost_lines = lost_lines
         self._faces = faces
+        self._discovery = discovery
         self._stopping = stopping
         self._anew = anew
         self._started = time.monotonic()
@@ -179,6 +181,7 @@ class Methods:
             warnings=[*settings.warnings, *self.notes, *self._lost_log(), *self._troubles()],
         )
         status.faces = self._faces()
+        status.discovery = dict(self._discovery)
         if self._running:
             parts, datapaths = self._running
             _add_running(status, parts)

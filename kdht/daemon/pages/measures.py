@@ -55,6 +55,11 @@ METRICS = {
         "Round trips to other nodes, by the asking part and by op. STORE waits for the other's disk.",
         ("part", "op"),
     ),
+    "kdht_discovery_total": Metric(
+        "counter",
+        "Questions by multicast of nodes that look for others: answered, or dropped by reason.",
+        ("event",),
+    ),
     "kdht_control_total": Metric(
         "counter", "Control messages sent, received and refused, by kind.", ("event",)
     ),

@@ -65,6 +65,7 @@ def samples(told: NodeAnswers) -> Iterator[Sample]:
     yield Sample("kdht_uptime_seconds", (), status.uptime)
     yield Sample("kdht_log_lines_lost_total", (), status.log_lines_lost)
     yield from _faces(status.faces)
+    yield from _counted("kdht_discovery_total", status.discovery)
     # Missing and not 0: a graph then has a gap, and no alert for a counter that falls.
     if running is None:
         return

@@ -11,6 +11,7 @@ import logging
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack, ExitStack, suppress
 from importlib.util import find_spec
@@ -25,6 +26,7 @@ from kdht.daemon.control.methods import Methods
 from kdht.daemon.control.server import ControlServer
 from kdht.daemon.datadir import DataDir
 from kdht.daemon.datapaths import Datapaths
+from kdht.daemon.discovery import answering
 from kdht.daemon.faces import Faces
 from kdht.daemon.host_addresses import followed, settled
 from kdht.daemon.moving import Moves
@@ -88,8 +90,9 @@ class Daemon:
         """The node is to be put together again, from what is in its data directory, as by a restart; with another ID
         after a move."""
         self._faces = Faces()
+        self._discovery: Counter[str] = Counter()
         self._methods = Methods(
-            settings, self._stopping, self._anew, lambda: log_writer.lost, self._faces.states
+            settings, self._stopping, self._anew, lambda: log_writer.lost, self._faces.states, self._discovery
         )
         self._failure: BaseException | None = None
 
@@ -195,7 +198,8 @@ class Daemon:
         chores = housekeeping.running(
             settings, data, parts, datapaths, self._end_deaf, lambda: self._follow_addresses(parts)
         )
-        async with joining(settings, data, parts.driver, self._give_up), chores:
+        found = answering(lambda: self._settings, self._discovery)
+        async with found, joining(settings, data, parts.driver, self._give_up), chores:
             moves.done()
             self._methods.serve(parts, datapaths)
             # Now, because the start's memory is no longer needed.

@@ -4,6 +4,7 @@ The kernel first looks whether another host has a new IPv6 address (RFC 4862, du
 a second or two, and cannot be bound meanwhile.
 """
 
+import errno
 import fcntl
 import socket
 import struct
@@ -52,6 +53,16 @@ def _hosts6() -> list[str]:
     except OSError:  # no IPv6
         return []
     return [str(IPv6Address(bytes.fromhex(line.split()[0]))) for line in lines]
+
+
+def interface_of(host: str) -> int:
+    """The index of the interface with this IPv6 address, in this thread's network namespace. Raises OSError without one."""
+    wanted = IPv6Address(host)
+    for line in IF_INET6.read_text().splitlines():
+        packed, index = line.split()[:2]
+        if IPv6Address(bytes.fromhex(packed)) == wanted:
+            return int(index, 16)
+    raise OSError(errno.EADDRNOTAVAIL, f"no interface has {host}")
 
 
 def tentative(hosts: Iterable[str]) -> list[str]:
