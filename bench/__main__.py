@@ -21,6 +21,7 @@ HERE = Path(__file__).parent
 QUICK: Mapping[str, tuple[str, ...]] = {
     "core": ("--runs", "3"),
     "daemons": ("survival", "--nodes", "12", "--dying", "4", "--replicas", "3", "--seed", "1"),
+    "dns_face": ("--names", "200", "--seconds", "2", "--rounds", "1"),
     "ebpf": ("--runs", "3", "--packets", "300000"),
     "nfqueue": ("--runs", "4"),
     "peers": ("--quick", "--nodes", "32", "--hosts", "8"),

@@ -62,8 +62,8 @@ class DnsSection(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     unproven_rate: Annotated[
         Rate,
         Meta(
-            description="Answers per second, longer than their question, to an address that may be forged: by UDP, without a "
-            "DNS cookie. Who asks more is told to use TCP. 0: no limit."
+            description="Answers per second, longer than their question, to an IPv4 /24 or IPv6 /64 that may be forged: by UDP, "
+            "without a DNS cookie. Who asks more is told to use TCP. 0: no limit."
         ),
     ] = 100
     token_file: Annotated[

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import struct
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
@@ -17,10 +18,10 @@ from kdht.config.faces_schema import DnsSection
 from kdht.config.values import FaceEndpoint
 from kdht.errors import ConfigError, NotFound, RequestTimeout
 from kdht.faces.dns import lookups, streams
-from kdht.faces.dns.face import DnsFace, make
+from kdht.faces.dns.face import DnsFace, make, service_of
 from kdht.faces.face import FaceParts
 from kdht.times import SteadyTime, UnixTime
-from kdht.wire import Record
+from kdht.wire import Address, Record
 from kdht.wire.sets import Member
 
 HOST = "127.62.1.1"
@@ -65,14 +66,14 @@ class Site:
         self.now = 1_800_000_000.0
         self.port = self._free_port()
         listen = [FaceEndpoint(f"{HOST}:{self.port}")]
-        parts = FaceParts(
+        self.parts = FaceParts(
             nodes=("127.0.0.1:5348",),
             client=lambda token, scope: self.client,  # type: ignore[arg-type,return-value]
             cookie_keys=(bytes(16),),
             unix=lambda: UnixTime(self.now),
             steady=lambda: SteadyTime(self.now),
         )
-        self.face: DnsFace = make(DnsSection(listen=listen, **settings), parts)  # type: ignore[arg-type]
+        self.face: DnsFace = make(DnsSection(listen=listen, **settings), self.parts)  # type: ignore[arg-type]
 
     @staticmethod
     def _free_port() -> int:
@@ -216,6 +217,31 @@ def test_more_queries_than_its_rate_are_dropped() -> None:
     served(story, rate=3)
 
 
+def test_a_network_of_unproven_askers_has_a_share_of_longer_answers() -> None:
+    async def story(site: Site) -> None:
+        counted: Counter[str] = Counter()
+        section = DnsSection(listen=[FaceEndpoint(f"{HOST}:{site.port}")], unproven_rate=2)
+        service = service_of(section, site.parts, lambda event: counted.update([event]))
+        query = dns.message.make_query("kdht", "SOA").to_wire()
+
+        def cut(host: str, data: bytes = query) -> bool:
+            answer = service.at_once(data, Address.of(host, 5), stream=False)
+            assert isinstance(answer, bytes)
+            assert len(answer) <= len(query) or not answer[2] & 2
+            return bool(answer[2] & 2)
+
+        assert [cut(f"192.0.2.{number}") for number in range(5)] == [False, False, True, True, True]
+        assert [cut(f"2001:db8::{number}") for number in range(5)] == [False, False, True, True, True]
+        assert not cut("198.51.100.1")
+        assert not any(cut("127.0.0.1") for _ in range(5))
+        assert not cut("192.0.2.1", dns.message.make_query("org", "A").to_wire()), "a refusal is not longer"
+        site.now += 1
+        assert not cut("192.0.2.9")
+        assert counted["cut"] == 6
+
+    served(story)
+
+
 def test_malformed_datagrams_are_counted() -> None:
     async def story(site: Site) -> None:
         assert dns.message.from_wire(await site.udp(bytes(12))).rcode() == dns.rcode.FORMERR
@@ -232,20 +258,10 @@ def test_malformed_datagrams_are_counted() -> None:
 
 def test_a_port_in_use_is_told() -> None:
     async def story(site: Site) -> None:
-        other = Site()
-        other.face = make(
-            DnsSection(listen=[FaceEndpoint(f"{HOST}:{site.port}")]),
-            FaceParts(
-                nodes=("127.0.0.1:5348",),
-                client=lambda token, scope: site.client,  # type: ignore[arg-type,return-value]
-                cookie_keys=(bytes(16),),
-                unix=lambda: UnixTime(0),
-                steady=lambda: SteadyTime(0),
-            ),
-        )
+        other = make(DnsSection(listen=[FaceEndpoint(f"{HOST}:{site.port}")]), site.parts)
         with pytest.raises(ConfigError, match=r"dns\.listen has .*: Address already in use: "):
-            await other.face.start()
-        await other.face.stop()
+            await other.start()
+        await other.stop()
 
     served(story)
 

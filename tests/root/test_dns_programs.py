@@ -298,8 +298,8 @@ def test_nginx_resolves_its_upstream(site: Site, tmp_path: Path, backends: list[
 
 HAPROXY = """
 resolvers kdht
-    nameserver one {v4}:53
-    nameserver two {v6}:53
+    nameserver one {way}{v4}:53
+    nameserver two {way}{v6}:53
     accepted_payload_size 1232
     timeout resolve 500ms
     timeout retry 1s
@@ -320,9 +320,12 @@ backend found
 """
 
 
-def test_haproxy_discovers_servers_by_srv_records(site: Site, tmp_path: Path, backends: list[str]) -> None:
+@pytest.mark.parametrize("way", ["", "tcp@"])
+def test_haproxy_discovers_servers_by_srv_records(
+    site: Site, tmp_path: Path, backends: list[str], way: str
+) -> None:
     conf = tmp_path / "haproxy.cfg"
-    conf.write_text(HAPROXY.format(v4=V4[0], v6=V6[1]))
+    conf.write_text(HAPROXY.format(v4=V4[0], v6=V6[1], way=way))
     site.announce("web-haproxy", *backends)
     with (tmp_path / "log").open("w") as log:
         process = site.client.popen([which("haproxy") or "", "-db", "-f", str(conf)], stdout=log, stderr=log)

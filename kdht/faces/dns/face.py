@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import dns.name
@@ -31,16 +31,25 @@ def make(section: DnsSection, parts: FaceParts) -> "DnsFace":
     def count(event: str) -> None:
         counters[event] += 1
 
+    return DnsFace(section.listen, service_of(section, parts, count), counters)
+
+
+def service_of(section: DnsSection, parts: FaceParts, count: Callable[[str], None]) -> DnsService:
+    """All but the sockets. Raises ConfigError."""
     amplified = Rates(section.unproven_rate)
 
     def may_amplify(asker: Address, now: SteadyTime) -> bool:
-        return amplified.allows(asker.ip, now)
+        return amplified.allows(network_of(asker), now)
 
     client = parts.client(token_of(section.token_file, "dns.token_file"), section.scope)
     answerer = Answerer(zone_of(section, parts.nodes), parts.purpose_keys(PURPOSE), may_amplify, count)
     lookups = Lookups(client, parts.unix, parts.steady, count)
-    service = DnsService(answerer, lookups, Rates(section.rate), may_amplify, parts.unix, parts.steady, count)
-    return DnsFace(section.listen, service, counters)
+    return DnsService(answerer, lookups, Rates(section.rate), may_amplify, parts.unix, parts.steady, count)
+
+
+def network_of(asker: Address) -> bytes:
+    """The /24 of an IPv4 address, as 16 bytes: a forger floods a victim's link by all the addresses behind it."""
+    return asker.ip[:-1] + b"\0" if asker.is_ipv4 else asker.ip
 
 
 def zone_of(section: DnsSection, nodes: Sequence[str]) -> Zone:

@@ -82,11 +82,12 @@ class Lookups:
         return entries
 
     async def _entries(self, name: bytes) -> Entries:
-        members, record = await asyncio.gather(
-            self._client.members(name, most=MAX_MEMBERS), self._record(name)
-        )
-        now = self._unix()
-        return (*(entry_of_member(member, now) for member in members), *record)
+        members = await self._client.members(name, most=MAX_MEMBERS)
+        if members:
+            now = self._unix()
+            return tuple(entry_of_member(member, now) for member in members)
+        # Not both at once: a read of an absent key asks a majority of its replicas, and most names are sets.
+        return await self._record(name)
 
     async def _record(self, name: bytes) -> Entries:
         try:
