@@ -38,7 +38,9 @@ WEB = "127.0.0.1:5380"
 COLUMNS = 132
 WATCHED_SECONDS = 40
 """How long the page looks on before its picture is taken."""
-SIZE = (1440, 1500)
+SIZE = (1440, 1700)
+SMALL = (1280, 800)
+PHONE = (390, 844)
 ERASED = "\x1b[2K"
 """What a live picture writes before it draws itself anew."""
 FONT_FACE = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)
@@ -123,19 +125,35 @@ def terminal(name: str, arguments: list[str], node: LabNode) -> None:
 
 
 def page(node: LabNode, home: Path) -> None:
-    """The page after it has looked on for a while, then with the path of a key."""
+    """The page after it has looked on for a while; with the path of a key, in the dark; on a phone."""
     with node.host.enter(), browser(home, *SIZE) as driver:
         driver.get(f"http://{WEB}/")
         wait_until(lambda: len(driver.find_elements(By.CSS_SELECTOR, "#ring .node")) == NODES, "the ring")
         time.sleep(WATCHED_SECONDS)
-        shoot(driver, "web")
+        shoot(driver, "web", *SIZE)
+        look(driver, "dark")
+        resize(driver, *SMALL)
         driver.find_element(By.ID, "key").send_keys(KEY)
         driver.find_element(By.CSS_SELECTOR, "#trace button").click()
         wait_until(lambda: driver.find_elements(By.CSS_SELECTOR, "#path li"), "the path")
-        shoot(driver, "web-trace")
+        shoot(driver, "web-trace", *SMALL)
+        look(driver, "light")
+        shoot(driver, "web-phone", *PHONE)
 
 
-def shoot(driver: WebDriver, name: str) -> None:
+def look(driver: WebDriver, scheme: str) -> None:
+    colours = {"name": "prefers-color-scheme", "value": scheme}
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [colours]})
+
+
+def resize(driver: WebDriver, width: int, height: int) -> None:
+    screen = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+
+
+def shoot(driver: WebDriver, name: str, width: int, height: int) -> None:
+    resize(driver, width, height)
+    driver.execute_script("scrollTo(0, 0)")
     driver.save_screenshot(str(OUT / f"{name}.png"))
 
 

@@ -34,6 +34,7 @@ from kdht.node.events import (
 from kdht.node.forget import Fate, Told
 from kdht.node.node import Node
 from kdht.node.readiness import Readiness
+from kdht.node.summary import Heard
 from kdht.node.twins import Pair
 from kdht.times import SteadyTime
 from kdht.wire import Address, Contact
@@ -120,6 +121,18 @@ class Driver:
         fate = self._node.forget(id, told, self._now())
         self._follow_up()
         return None if fate is Fate.LIVES else await done
+
+    async def summaries(self, contacts: Sequence[Contact]) -> list[Heard]:
+        """How these contacts are, as they say themselves. The silent ones are among them."""
+        done: asyncio.Future[list[Heard]] = self._loop.create_future()
+
+        def told(answers: list[Heard]) -> None:
+            if not done.done():  # its caller may have gone
+                done.set_result(answers)
+
+        self._node.summaries.ask(contacts, told, self._now())
+        self._follow_up()
+        return await done
 
     def receive(self, batch: list[Datagram]) -> None:
         """Control messages for the node."""

@@ -17,6 +17,8 @@
       | the sender's ID  |         | the sender's ID  | contact, 38 B |
       | DRAINED or none  |
 
+A PING with SUMMARY behind the ID asks how the node is (summary.py).
+
 Later versions may add bytes behind these. Bytes behind the ID of a PING or of a member's FIND_NODE are ignored.
 """
 

@@ -44,6 +44,7 @@ from kdht.node.refresh import Refresher
 from kdht.node.repair import Keeping, Repair
 from kdht.node.repair.repair import OPS as REPAIR_OPS
 from kdht.node.rpc import Mismatch, Rpc
+from kdht.node.summary import SUMMARY, Summaries
 from kdht.node.suspicion import Suspicion
 from kdht.node.table import Publish, Table
 from kdht.node.table_contact import TableContact
@@ -115,6 +116,8 @@ class Node:
         self._forgetting = Forgetting(context, self.census)
         self.repair = None if keeping is None else self._repair(keeping)
         self.twins = Twins(context, self._notices, self._yield)
+        store = None if keeping is None else keeping.store
+        self.summaries = Summaries(context, self.twins, self.repair, store)
         self._members = Members(
             context,
             census=self.census,
@@ -403,7 +406,8 @@ class Node:
             self.counters["reply_rate"] += 1
 
     def _pong(self, message: Message, asker: bytes) -> bytes:
-        return self.contact.id
+        wants = message.body[ID_LEN:] == SUMMARY
+        return self.contact.id + (self.summaries.here().pack() if wants else b"")
 
     def _found(self, message: Message, asker: bytes) -> bytes:
         return self.contact.id + pack_contacts(self._closest(message.key, asker))

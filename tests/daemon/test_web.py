@@ -10,9 +10,12 @@ from daemons import DevNode
 from pages import ask
 from web_nodes import web_nodes
 
+from kdht import __version__
 from kdht.config import dev
 from kdht.daemon.pages import web
+from kdht.daemon.pages.recent import MOST, RecentEvents, Sight
 from kdht.wire import hash_key
+from kdht.wire._shared import Reason
 
 HOSTS = ("127.60.2.1", "127.60.2.2", "127.60.2.3")
 AT = f"{HOSTS[0]}:5380"
@@ -90,6 +93,62 @@ def test_an_invalid_trace_is_refused(nodes: list[DevNode], query: str) -> None:
     said = ask(f"{URL}/api/trace{query}")
     assert said.status == 400
     assert json.loads(said.body) == {"error": "a key has 1 to 1024 bytes"}
+
+
+def test_the_cluster_is_told_by_each_neighbour(nodes: list[DevNode]) -> None:
+    said = json.loads(ask(f"{URL}/api/cluster").body)
+    told = {node.call("status")["node_id"]: node.listen for node in nodes[1:]}
+    assert {each["id"]: each["address"] for each in said["nodes"]} == told
+    assert said["left_out"] == 0
+    for each in said["nodes"]:
+        assert each["rtt_ms"] > 0
+        assert (each["said"]["ready"], each["said"]["version"]) == (True, __version__)
+        assert (each["said"]["contacts"], each["said"]["records"]) == (2, 1)
+        assert 0 <= each["said"]["uptime"] < 3600
+
+
+def test_reasons_have_meanings(nodes: list[DevNode]) -> None:
+    said = json.loads(ask(f"{URL}/api/reasons").body)
+    assert set(said) == {reason.name for reason in Reason}
+    assert not [text for text in said.values() if "{" in text or not text.endswith((".", ". "))]
+
+
+# --- Events ----------------------------------------------------------------------------------
+
+
+def sight(nodes: str = "abc", left: int = 0, paths: dict[str, str] | None = None, epochs: tuple[int, ...] = (1,),
+          waits: tuple[str, ...] = ()) -> Sight:  # fmt: skip
+    return Sight({each: f"10.0.0.{each}" for each in nodes}, left, paths or {"socket": "up"}, epochs, waits)
+
+
+@pytest.mark.parametrize(
+    ("now", "events"),
+    [
+        (sight(), []),
+        (sight("abcd"), [("joined", "10.0.0.d")]),
+        (sight("ab"), [("died", "10.0.0.c")]),
+        (sight("ab", left=1), [("left", "10.0.0.c")]),
+        (sight("a", left=1), [("gone", "10.0.0.c"), ("gone", "10.0.0.b")]),
+        (sight(paths={"socket": "up", "ebpf": "degraded"}), [("degraded", "datapath ebpf: degraded")]),
+        (sight(epochs=(2, 1)), [("rotated", "key epochs 1 to 2, 1")]),
+        (sight(waits=("records",)), [("waiting", "this node, for records")]),
+    ],
+)
+def test_what_differs_between_two_looks_is_an_event(now: Sight, events: list[tuple[str, str]]) -> None:
+    recent = RecentEvents({})
+    recent.look(sight(), 1.0)
+    recent.look(now, 2.0)
+    assert [event[1:] for event in recent.newest_first] == events
+
+
+def test_events_are_bounded_and_many_deaths_are_one_line() -> None:
+    recent = RecentEvents({})
+    everybody = "".join(chr(ord("a") + number) for number in range(26))
+    for number in range(100):
+        recent.look(sight(everybody if number % 2 else "a"), float(number))
+    kept = recent.newest_first
+    assert len(kept) == MOST
+    assert kept[0] == (99.0, "joined", "15 more")
 
 
 # --- Shares ----------------------------------------------------------------------------------

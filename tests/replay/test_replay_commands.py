@@ -10,9 +10,9 @@ import replay_fixtures
 from paths import TESTS
 from replay_fixtures import DIRECTORY, NOW
 
+from kdht.program.reasons import WHY
 from kdht.replay import tables
 from kdht.replay.capture import Capture
-from kdht.replay.explain import WHY
 from kdht.replay.failed import failed_check
 from kdht.replay.packets import complete
 from kdht.wire._shared import Reason

@@ -13,12 +13,16 @@ from kdht.daemon.wiring import Parts
 from kdht.errors import ConfigError, Disagreement
 from kdht.node.forget import Fate, Told
 from kdht.node.replicas.holders import Holder
+from kdht.node.summary import Heard
 from kdht.program.answers import Closest, Forgotten, Joining, NodeAt, Replica, Replicas
+from kdht.program.neighbours import Neighbour, Neighbours, NeighbourSummary
 from kdht.times import UnixTime
 from kdht.wire import Address, Contact, split_port
 from kdht.wire._shared import ID_LEN
 
 MAX_ADDRESSES = 64
+MAX_NEIGHBOURS = 128
+"""Contacts that are asked at once how they are. Each is one of the node's requests."""
 
 
 class KeyParams(msgspec.Struct, forbid_unknown_fields=True):
@@ -46,6 +50,7 @@ class NetworkMethods:
         return {
             "lookup": Method(self._lookup),
             "replicas": Method(self._replicas),
+            "neighbours": Method(self._neighbours),
             "join": Method(self._join, owner_only=True),
             "forget": Method(self._forget, owner_only=True),
         }
@@ -74,6 +79,14 @@ class NetworkMethods:
             parts.coordinator.cluster.policy.replicas,
             [_replica(contact, held[contact.address]) for contact in chosen],
         )
+
+    async def _neighbours(self, params: Params) -> Neighbours:
+        """How each of the nearest contacts is, as it says itself."""
+        parts, _ = self._running()
+        contacts = parts.driver.contacts()
+        heard = await parts.driver.summaries(contacts[:MAX_NEIGHBOURS])
+        now = time.time()
+        return Neighbours([_neighbour(each, now) for each in heard], max(len(contacts) - MAX_NEIGHBOURS, 0))
 
     async def _join(self, params: Params) -> Joining:
         """Ask these addresses for the cluster. Nodes that answer enter the table soon after."""
@@ -141,6 +154,26 @@ async def _survey(parts: Parts, key: bytes, addresses: list[Address]) -> list[Ho
     found: Future[list[Holder]] = Future()
     parts.coordinator.survey(key, addresses, found.set_result, UnixTime(time.time()))
     return await asyncio.wrap_future(found)
+
+
+def _neighbour(heard: Heard, now: float) -> Neighbour:
+    said = heard.summary
+    return Neighbour(
+        id=heard.contact.id.hex(),
+        address=str(heard.contact.address),
+        rtt_ms=None if heard.rtt is None else heard.rtt * 1000,
+        said=said
+        and NeighbourSummary(
+            ready=not said.waits_for,
+            waiting_for=list(said.waits_for),
+            version=said.version,
+            uptime=max(now - said.began_s, 0.0),
+            contacts=said.contacts,
+            behind=said.behind,
+            records=said.records,
+            value_bytes=said.value_bytes,
+        ),
+    )
 
 
 def _replica(contact: Contact, holder: Holder) -> Replica:

@@ -1,5 +1,6 @@
 """Serves the pages of [metrics] and of [web]. They share one server if both have the same address."""
 
+import asyncio
 import os
 import socket
 from collections.abc import Mapping, Sequence
@@ -22,18 +23,27 @@ async def serve(settings: Settings, methods: Mapping[str, Method], stack: AsyncE
         return
     from kdht.daemon.pages import metrics, web
     from kdht.daemon.pages.http import HttpServer, Page
+    from kdht.daemon.pages.recent import RecentEvents
 
     found: dict[HttpEndpoint, dict[str, Page]] = {}
     if metrics_at:
         found.setdefault(metrics_at, {}).update(metrics.pages(methods, _names(settings.config.metrics.names)))
     if web_at:
         any_name = settings.config.web.remote
-        found.setdefault(web_at, {}).update(web.pages(methods, str(settings.address), any_name=any_name))
-    for at, pages in found.items():
+        events = RecentEvents(methods)
+        stack.push_async_callback(_ended, asyncio.create_task(events.run()))
+        pages = web.pages(methods, str(settings.address), events, any_name=any_name)
+        found.setdefault(web_at, {}).update(pages)
+    for at, served in found.items():
         name = "metrics.listen" if at == metrics_at else "web.listen"
-        server = HttpServer(bound(name, at, freebind=settings.config.node.freebind), pages, metrics.ALWAYS)
+        server = HttpServer(bound(name, at, freebind=settings.config.node.freebind), served, metrics.ALWAYS)
         await server.start()
         stack.push_async_callback(server.stop)
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 def _names(configured: Sequence[str]) -> frozenset[str]:

@@ -1,4 +1,4 @@
-"""The page for a browser, and the two requests of its script: /api/status and /api/trace.
+"""The page for a browser, and the requests of its script: /api/status, /api/cluster, /api/reasons and /api/trace.
 
 Contract: read-only. The policy in the headers keeps a browser from loading foreign resources. Unless
 web.remote is set, only requests with a name of this machine are answered. So a foreign page with its
@@ -20,15 +20,19 @@ from kdht.client import AsyncClient, Hop
 from kdht.daemon.control.server import Method, answered
 from kdht.daemon.pages.http import HttpRequest, Page, Response, is_local, refusal
 from kdht.daemon.pages.metrics import ask, not_ready
+from kdht.daemon.pages.recent import RecentEvents
 from kdht.errors import KdhtError
 from kdht.program.answers import NodeStatus, Replicas, RoutingTable
+from kdht.program.neighbours import Neighbours
+from kdht.program.reasons import meaning
 from kdht.wire import hash_key
-from kdht.wire._shared import VERDICT_OF
+from kdht.wire._shared import VERDICT_OF, Reason
 
 FILES = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/page.js": ("page.js", "text/javascript; charset=utf-8"),
     "/ring.js": ("ring.js", "text/javascript; charset=utf-8"),
+    "/figures.js": ("figures.js", "text/javascript; charset=utf-8"),
     "/page.css": ("page.css", "text/css; charset=utf-8"),
 }
 POLICY = (
@@ -51,12 +55,18 @@ MAX_TRACES = 4
 # Less than HttpServer's limit for the connection, so the caller gets this answer.
 TRACE_SECONDS = 8.0
 TRY_SECONDS = 2.0
+SURVEY_SECONDS = 5.0
+"""How old the neighbours' answers may be. So many pages ask no more of the cluster than one."""
 
 
-def pages(methods: Mapping[str, Method], address: str, *, any_name: bool) -> dict[str, Page]:
+def pages(
+    methods: Mapping[str, Method], address: str, events: RecentEvents, *, any_name: bool
+) -> dict[str, Page]:
     """Pages by path. `address`: the target of this node's UDP requests. `any_name`: accept any host name."""
     found: dict[str, Page] = {path: partial(_file, *what) for path, what in FILES.items()}
-    found["/api/status"] = partial(_status, methods)
+    found["/api/status"] = partial(_status, methods, events)
+    found["/api/reasons"] = _reasons
+    found["/api/cluster"] = Survey(methods).told
     found["/api/trace"] = Tracer(methods, address).trace
     return {path: partial(_guarded, page, any_name) for path, page in found.items()}
 
@@ -72,18 +82,26 @@ async def _file(name: str, content_type: str, request: HttpRequest) -> Response:
     return Response((files("kdht.daemon.pages") / "page" / name).read_bytes(), content_type=content_type)
 
 
-async def _status(methods: Mapping[str, Method], request: HttpRequest) -> Response:
+async def _reasons(request: HttpRequest) -> Response:
+    return _json({reason.name: meaning(reason) for reason in Reason})
+
+
+async def _status(methods: Mapping[str, Method], events: RecentEvents, request: HttpRequest) -> Response:
     status, running = await ask(methods)
     seen: dict[str, Any] = {
         "time": time.monotonic(),
         "self": {name: getattr(status, name) for name in SELF},
         "not_ready": not_ready(status),
         "warnings": [*status.warnings, *_no_writes(status)],
+        "events": [event._asdict() for event in events.newest_first],
     }
     if running is not None:
         seen |= asdict(running.stats)
+        seen["latency"] = asdict(running.latency)
         seen["verdicts"] = {reason.name: verdict.name for reason, verdict in VERDICT_OF.items()}
         seen["nodes"] = _nodes(status, running.table)
+        repair = status.repair_state
+        seen["behind"] = repair.behind if repair else 0
     return _json(seen)
 
 
@@ -120,6 +138,28 @@ def _divide(numbers: Sequence[int], share: float, shares: dict[int, float]) -> N
     middle = bisect_left(numbers, numbers[-1] >> bit << bit)
     _divide(numbers[:middle], share / 2, shares)
     _divide(numbers[middle:], share / 2, shares)
+
+
+class Survey:
+    """How each neighbour is, asked once for all who look at about the same time."""
+
+    def __init__(self, methods: Mapping[str, Method]) -> None:
+        self._methods = methods
+        self._turn = asyncio.Lock()
+        self._asked_at = -SURVEY_SECONDS
+        self._found = Neighbours([], 0)
+
+    async def told(self, request: HttpRequest) -> Response:
+        try:
+            async with asyncio.timeout(TRACE_SECONDS), self._turn:
+                if time.monotonic() - self._asked_at >= SURVEY_SECONDS:
+                    self._found = await answered(self._methods, "neighbours", Neighbours)
+                    self._asked_at = time.monotonic()
+        except TimeoutError:
+            return _json({"error": f"no answer within {TRACE_SECONDS:g} s"}, 504)
+        except KdhtError as error:
+            return _json({"error": str(error)}, 502)
+        return Response(msgspec.json.encode(self._found), content_type=JSON)
 
 
 class Tracer:

@@ -207,6 +207,11 @@ class Repair:
             self._epoch = self._caught_up.epoch
             self._plan.begin_anew(now)
 
+    @property
+    def behind(self) -> int:
+        """How many kept ranges it has not caught up on."""
+        return len(self._caught_up.behind)
+
     def status(self) -> dict[str, object]:
         """Plain data for `kdhtctl status`."""
         view, progress = self._context.view, self._context.progress

@@ -88,5 +88,6 @@ export function drawRing(svg, nodes, trace) {
   const holders = new Set((trace?.replicas || []).filter((each) => each.version).map((each) => each.id));
   parts.push(...nodes.map((node) => dot(node, nodes.length, holders)));
   if (nodes.length <= MOST_LABELS) parts.push(...labels(nodes));
+  svg.setAttribute("aria-label", `Ring of ${nodes.length} nodes${trace ? `, with the path of the key ${trace.key}` : ""}. The table of all nodes has its figures.`);
   svg.replaceChildren(...parts);
 }
