@@ -7,6 +7,7 @@
 
 import { randomBytes } from "node:crypto";
 import { lookup } from "node:dns/promises";
+import { SocketAddress } from "node:net";
 import { blake2b } from "./blake2b.mjs";
 import { Exchange, MAX_TRIES } from "./exchange.mjs";
 import * as wire from "./wire.mjs";
@@ -77,7 +78,9 @@ function drawSecurely(below) {
 async function resolve(node) {
   const [, inBrackets, host, port = PORT] = node.match(/^(?:\[(.*)\]|([^:]*))(?::(\d+))?$/) ?? [];
   const { address, family } = await lookup(inBrackets ?? host ?? node); // else a bare IPv6 address
-  return { address, family, port: Number(port) };
+  // In its shortest form, as replies have it.
+  const shortest = new SocketAddress({ address, family: `ipv${family}` }).address;
+  return { address: shortest, family, port: Number(port) };
 }
 
 /** Asks the nodes of one cluster, with as many requests at once as you like. */
