@@ -22,10 +22,13 @@ SOURCES := $(shell find kdht -name "*.p[yx][xd]") $(wildcard include/*.h bpf/*)
 NEEDS := $(if $(filter socket,$(DATAPATH)),socket,packets)
 
 .DEFAULT_GOAL := help
-.PHONY: demo test check lint format bench histories kernels fuzz screenshots build wheel man install uninstall clean help
+.PHONY: demo faces test check lint format bench histories kernels fuzz screenshots build wheel man install uninstall clean help
 
 demo: $(VENV)/.built-$(NEEDS) ## 8 nodes, real packets, a real data set. DATAPATH=socket: without root. ARGS=--help: options
 	$(BIN)/python -m demo --datapath $(DATAPATH) $(ARGS)
+
+faces: $(VENV)/.built-socket ## a cluster on loopback with DNS, HTTP and a tracker, and what to try. Ctrl-C ends it. ARGS=--help: options
+	$(BIN)/python -m demo.faces $(ARGS)
 
 test: $(VENV)/.built-all $(KERNEL) ## all tests; those marked root need root. ARGS="-k wire": some of them; JOBS=0: one after the other
 	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --durations 20 $(ARGS) || $(ALONE)

@@ -35,6 +35,7 @@ MAX_INPUT = {
     "client": 1400,
     "lies": 1500,
     "dns": 800,
+    "tracker": 1800,
 }
 SLOWEST = 20
 """Seconds that one input may take. Enough on a busy machine; a longer run is an endless loop."""

@@ -2,9 +2,10 @@
  *
  * Asks over UDP with so many requests outstanding, checks every answer, and measures. It speaks no
  * protocol: requests come ready made from a file, a number is written into each, and the answer has
- * the same number at the same place.
+ * the same number at the same place, or at ANSWER_ID_AT.
  *
  *   udp_ask TARGETS REQUESTS LENGTH ANSWERS ANSWER_LENGTH ID_AT ID_SIZE STATUS_AT ATTEMPT_AT WINDOW COUNT
+ *           [ANSWER_ID_AT]
  *
  * TARGETS: IP:PORT[,IP:PORT...], asked in turn. REQUESTS: file of messages of LENGTH bytes. ANSWERS: file
  * with ANSWER_LENGTH bytes for each request, which must occur in its answer (0: none). ID_SIZE bytes at ID_AT are
@@ -40,7 +41,7 @@ struct slot {
 };
 
 static struct sockaddr_in targets[TARGETS];
-static int target_count, id_at, id_size, status_at, attempt_at, fd;
+static int target_count, id_at, answer_id_at, id_size, status_at, attempt_at, fd;
 static size_t length, answer_length, requests, window;
 static unsigned char *asked, *wanted;
 static struct slot *slots;
@@ -122,12 +123,12 @@ static void take(const unsigned char *data, size_t size, long at)
 	uint64_t id = 0;
 	struct slot *slot;
 
-	if (size < (size_t)(id_at + id_size))
+	if (size < (size_t)(answer_id_at + id_size))
 		return;
 	for (int i = 0; i < id_size; i++)
-		id = id << 8 | data[id_at + i];
+		id = id << 8 | data[answer_id_at + i];
 	slot = &slots[id & (window - 1)];
-	if (!slot->tries || memcmp(slot->data + id_at, data + id_at, id_size))
+	if (!slot->tries || memcmp(slot->data + id_at, data + answer_id_at, id_size))
 		return;	/* a second answer */
 	if ((status_at >= 0 && data[status_at]) ||
 	    (answer_length && !memmem(data, size, wanted + slot->request * answer_length, answer_length)))
@@ -228,7 +229,7 @@ int main(int argc, char **arguments)
 	long start, at, checked;
 	int got;
 
-	if (argc != 12)
+	if (argc != 12 && argc != 13)
 		errx(2, "see the head of udp_ask.c");
 	read_targets(arguments[1]);
 	length = atoi(arguments[3]);
@@ -239,6 +240,7 @@ int main(int argc, char **arguments)
 	attempt_at = atoi(arguments[9]);
 	window = atoi(arguments[10]);
 	count = atol(arguments[11]);
+	answer_id_at = argc == 13 ? atoi(arguments[12]) : id_at;
 	if (!length || length > ROOM || !window || window & (window - 1) || !target_count)
 		errx(2, "length, window or targets");
 	asked = load(arguments[2], length, &requests);

@@ -37,6 +37,8 @@ class Protocol:
     id_size: int
     status_at: int = -1
     attempt_at: int = -1
+    answer_id_at: int | None = None
+    """Of the number in an answer, if it lies elsewhere there."""
 
 
 def ask(
@@ -62,6 +64,7 @@ def ask(
         sizes = len(requests[0]), len(answers[0]) if answers else 0
         command = [program("udp_ask"), ",".join(targets), files[0], sizes[0], files[1], sizes[1], *numbers]
         command += [outstanding, count or len(requests)]
+        command += [] if protocol.answer_id_at is None else [protocol.answer_id_at]
         pinned = [] if cpu is None else ["taskset", "-c", str(cpu)]
         done = subprocess.run(
             [*pinned, *map(str, command)], check=True, stdout=subprocess.PIPE, text=True, timeout=TIMEOUT

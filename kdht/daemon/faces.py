@@ -18,7 +18,7 @@ from kdht.config.faces import FacesJob
 from kdht.datapath.host import children
 from kdht.errors import KdhtError
 from kdht.program.answers import FaceState
-from kdht.program.faces_report import FacesReport
+from kdht.program.faces_report import STARTING, FacesReport
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ class Faces:
         common: dict[str, Any] = {"pid": self._pid, "starts": self._starts}
         told = self._report.faces.get(name) if self._report else None
         if told is None:
-            return FaceState(name, listen, up=False, why=self._why or "it starts", **common)
+            return FaceState(name, listen, up=False, why=self._why or STARTING, **common)
         return FaceState(name, listen, up=not told.why, why=told.why, counters=told.counters, **common)
 
     async def _run(self, job: FacesJob, before: "asyncio.Task[None] | None") -> None:

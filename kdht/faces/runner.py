@@ -15,7 +15,7 @@ from kdht.client import AsyncClient
 from kdht.config.faces import FacesJob
 from kdht.errors import ConfigError
 from kdht.faces.face import Face, FaceParts
-from kdht.program.faces_report import SECONDS, FaceReport, FacesReport
+from kdht.program.faces_report import SECONDS, STARTING, FaceReport, FacesReport
 from kdht.times import SteadyTime, UnixTime
 
 log = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ class Runner:
         listen = [str(each) for each in self._job.wanted[name].listen]
         face = self._running.get(name)
         if face is None:
-            return FaceReport(listen, why=self._why.get(name, "it starts"))
+            return FaceReport(listen, why=self._why.get(name, STARTING))
         return FaceReport(listen, dict(face.counters()))
 
     def _parts(self, stack: AsyncExitStack) -> FaceParts:

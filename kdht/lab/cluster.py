@@ -13,7 +13,7 @@ import secrets
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import repeat
 from pathlib import Path
@@ -197,9 +197,11 @@ class Cluster:
         *,
         datapath: str,
         settings: Settings | None = None,
+        each: Callable[[Place], Settings] = lambda place: {},
         ids: Sequence[bytes] | None = None,
     ) -> None:
-        """`settings` are laid over each node's configuration; `directory` exists and is the caller's.
+        """`settings` are laid over every node's configuration, and what `each` says over one; `directory` exists and is the
+        caller's.
 
         `ids`: the nodes', in order (kdht.lab.ids); without, each makes its own.
         """
@@ -211,7 +213,7 @@ class Cluster:
         for place, id in zip(places, ids or repeat(None), strict=False):
             home = directory / place.name
             tables = _tables(place, home, first, self.secret, datapath)
-            for table, fields in (settings or {}).items():
+            for table, fields in [*(settings or {}).items(), *each(place).items()]:
                 tables[table] = {**tables.get(table, {}), **fields}
             self.nodes.append(LabNode(place, home, _toml(tables), id))
 

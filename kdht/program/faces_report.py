@@ -2,6 +2,8 @@
 
 import msgspec
 
+STARTING = "it starts"
+"""Why a face does not serve yet."""
 SECONDS = 1.0
 """Between two reports."""
 

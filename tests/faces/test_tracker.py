@@ -15,7 +15,7 @@ from kdht.errors import BadPacket
 from kdht.faces.tracker import messages
 from kdht.faces.tracker.messages import Announce, Connect, Scrape, Swarm
 from kdht.faces.tracker.swarms import Found, Swarms, chosen, compact, found
-from kdht.lab.cluster import Cluster, places_on_loopback
+from kdht.lab.cluster import Cluster, Place, Settings, places_on_loopback
 from kdht.lab.wait import wait_until
 from kdht.times import SteadyTime
 from kdht.wire import Address
@@ -202,13 +202,12 @@ def announcer(host: str) -> Iterator[Announcer]:
 def trackers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Two nodes, each with a tracker."""
     places = places_on_loopback(2)
-    with Cluster(places, tmp_path_factory.mktemp("trackers"), datapath="socket") as cluster:
-        for node in cluster.nodes:
-            others = [f"[::1]:{PORT}"] if node is cluster.nodes[0] else [f"0.0.0.0:{WILD}", f"[::]:{WILD}"]
-            listen = [f"{node.address.host}:{PORT}", *others]
-            with node.config.open("a") as config:
-                config.write(f"\n[tracker]\nlisten = {listen}\nrate = 1000\n".replace("'", '"'))
-            node.call("reload")
+
+    def tables(place: Place) -> Settings:
+        others = [f"[::1]:{PORT}"] if place is places[0] else [f"0.0.0.0:{WILD}", f"[::]:{WILD}"]
+        return {"tracker": {"listen": [f"{place.addresses[0].host}:{PORT}", *others], "rate": 1000}}
+
+    with Cluster(places, tmp_path_factory.mktemp("trackers"), datapath="socket", each=tables) as cluster:
         for node in cluster.nodes:
             wait_until(
                 lambda node=node: [face["up"] for face in node.status()["faces"]] == [True], "the tracker"
