@@ -4,6 +4,7 @@ const SVG = "http://www.w3.org/2000/svg";
 const RADIUS = 175;
 const LINE = 11;
 const MOST_LABELS = 48;
+const MOST_LETTERS = 15;
 
 export function element(name, attributes = {}, text = "") {
   const made = document.createElementNS(SVG, name);
@@ -21,6 +22,11 @@ function size(share, count) {
   return Math.min(4 + 5 * Math.sqrt(share * count), 16);
 }
 
+// An IPv6 address has no room; its end differs most. The node's title and the table have all of it.
+function label(host) {
+  return host.length > MOST_LETTERS ? `…${host.slice(1 - MOST_LETTERS)}` : host;
+}
+
 // Addresses beside their nodes; one that would lie on the one above it goes below.
 function labels(nodes) {
   const last = { start: -Infinity, end: -Infinity };
@@ -30,7 +36,7 @@ function labels(nodes) {
     const anchor = at.x > 0 ? "start" : "end";
     const y = Math.max(at.y + 3, last[anchor] + LINE);
     last[anchor] = y;
-    return element("text", { x: at.x, y, "text-anchor": anchor }, node.address.replace(/:\d+$/, ""));
+    return element("text", { x: at.x, y, "text-anchor": anchor }, label(node.address.replace(/:\d+$/, "")));
   });
 }
 
