@@ -23,11 +23,23 @@ NAMES = (
     "lies",
     "dns",
     "tracker",
+    "http",
 )
-OF_PYTHON = {"control", "service", "certified", "rights", "sets", "client", "lies", "dns", "tracker"}
+OF_PYTHON = {
+    "control",
+    "service",
+    "certified",
+    "rights",
+    "sets",
+    "client",
+    "lies",
+    "dns",
+    "tracker",
+    "http",
+}
 """Targets that test Python code. Its blocks count as coverage too."""
-LIBRARIES = {"dns": "dns"}
-"""Other packages whose blocks count: parsers that get strangers' bytes, here dnspython."""
+LIBRARIES = {"dns": "dns", "http": "h11"}
+"""Other packages whose blocks count: parsers that get strangers' bytes, here dnspython and h11."""
 
 
 def module(name: str) -> ModuleType:
