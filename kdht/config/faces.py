@@ -3,6 +3,8 @@
 kdhtd sends it as JSON to its child; kdht-faces makes it from a configuration of its own.
 """
 
+from hashlib import blake2b
+
 import msgspec
 from msgspec import Struct
 
@@ -17,7 +19,7 @@ class FacesJob(Struct, frozen=True, kw_only=True):
     nodes: list[str]
     """The addresses of the node beside them."""
     cookie_keys: list[bytes]
-    """The cluster's, the one to make cookies with first. Each face derives its own from them."""
+    """The same beside all nodes, the one to make cookies with first. Each face derives its own from them."""
     dns: DnsSection = DnsSection()
     http: HttpSection = HttpSection()
     tracker: TrackerSection = TrackerSection()
@@ -52,7 +54,11 @@ def job_of(settings: Settings) -> FacesJob:
     return FacesJob(
         # Not the anycast ones: the node beside the faces shall answer, and no other.
         nodes=[str(address) for address in settings.unicast],
-        cookie_keys=[key.cookie for key in settings.keys],
+        # Not the node's own ones: whoever takes a face over must not make cookies for the node.
+        cookie_keys=[
+            blake2b(b"", digest_size=len(key.cookie), key=key.cookie, person=b"kdht-faces").digest()
+            for key in settings.keys
+        ],
         dns=config.dns,
         http=config.http,
         tracker=config.tracker,

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import click
 
+from kdht.config.faces import job_of
 from kdht.config.settings import Settings, other_version
 from kdht.daemon import identity
 from kdht.daemon.bootstrap import resolve_bootstrap
@@ -126,6 +127,25 @@ def _pages(settings: Settings) -> Iterator[str]:
             yield f"serves {name} on http://{at}/"
 
 
+def _faces(settings: Settings) -> Iterator[str]:
+    running, freebind = _is_running(settings.data_dir), settings.config.node.freebind
+    for name, section in job_of(settings).wanted.items():
+        for at in section.listen:
+            # DNS listens by both.
+            if not running and name != "tracker":
+                bound(f"{name}.listen", at, freebind=freebind).close()
+            if not running and name != "http":
+                _try_face(f"{name}.listen", at.address, freebind=freebind)
+            yield f"serves {name} at {at}"
+
+
+def _try_face(field: str, at: Address, *, freebind: bool) -> None:
+    try:
+        try_bind(at, freebind=freebind)
+    except DatapathError as error:
+        raise ConfigError(f"{field}: {error}: stop what uses it, or choose another") from error
+
+
 def _datapath(settings: Settings) -> Iterator[str]:
     kind = settings.config.datapath.kind
     if kind == "socket":
@@ -146,6 +166,7 @@ CHECKS: tuple[Callable[[Settings], Iterator[str]], ...] = (
     _data_dir,
     _control,
     _pages,
+    _faces,
     _datapath,
 )
 

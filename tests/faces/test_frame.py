@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from daemons import KDHTCTL, DevNode, free_port, run
+from daemons import KDHTCTL, KDHTD, DevNode, free_port, run
 from pages import ask
 from paths import ROOT
 
@@ -249,6 +249,17 @@ def test_alone_it_ends_if_it_cannot_listen(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert f"tracker.listen has {HOST}:{tracker}: Address already in use" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_check_says_whether_a_face_can_listen(tmp_path: Path) -> None:
+    path, tracker, _ = configured(tmp_path)
+    good = run([*KDHTD, "--config", path, "--check"])
+    assert (good.returncode, f"serves tracker at {HOST}:{tracker}" in good.stdout) == (0, True)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind((HOST, tracker))
+        bad = run([*KDHTD, "--config", path, "--check"])
+    assert bad.returncode == 2
+    assert f"problem: tracker.listen: {HOST}:{tracker} cannot be bound: Address already in use" in bad.stderr
 
 
 def test_a_job_survives_its_way() -> None:
