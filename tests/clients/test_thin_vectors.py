@@ -5,6 +5,7 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import client_vectors
@@ -12,10 +13,16 @@ import pytest
 from drivers import DRIVERS, Driver
 from paths import TESTS
 
+from kdht.wire._shared import Status
+
 VECTORS: dict[str, Any] = json.loads((TESTS / "vectors/clients.json").read_text())
 SLOWER = (1, 3, 9)
 """On a busy machine a client takes an answer for late, and sends another datagram than the vectors'. With more time it does not."""
-INDEX, ATTEMPT = 15, 36
+STATUS = 37
+CHANGES = (
+    (0, 1), (4, 2), (5, 0x40), (6, 2), (6, 1), (6, 8), (8, 1), (15, 0x20), (16, 1), (35, 1), (39, 1)
+)  # fmt: skip
+"""A byte of a reply, and the bits to turn: then it is none."""
 
 
 @pytest.fixture(scope="module", params=DRIVERS.values(), ids=DRIVERS)
@@ -45,49 +52,46 @@ def names(nodes: list[socket.socket]) -> str:
 
 
 def decoys(reply: bytes) -> Iterator[bytes]:
-    """Datagrams that are no answer, though nearly: each in another way."""
-    for offset, bits in (
-        (0, 1),
-        (4, 2),
-        (5, 0x40),
-        (6, 2),
-        (6, 1),
-        (6, 8),
-        (8, 1),
-        (15, 0x20),
-        (16, 1),
-        (35, 1),
-        (39, 1),
-    ):
-        changed = bytearray(reply)
+    """Datagrams that are no answer, though nearly: each in another way. To whom takes one for it, it says DENIED."""
+    lie = lying(reply)
+    for offset, bits in CHANGES:
+        changed = bytearray(lie)
         changed[offset] ^= bits
         yield bytes(changed)
-    yield from (reply[:111], reply[:1], b"", reply + b"\0", reply + bytes(1232 - len(reply) + 1))
+    yield from (lie[:111], lie[:1], b"", lie + b"\0", lie + bytes(1232 - len(lie) + 1))
 
 
-def answer(node: socket.socket, client: Any, replies: list[str]) -> None:
+def lying(reply: bytes) -> bytes:
+    return reply[:STATUS] + bytes([Status.DENIED]) + reply[STATUS + 1 :]
+
+
+def answer(node: socket.socket, clients: dict[socket.socket, Any], replies: list[str]) -> None:
+    """From `node`, after decoys from everywhere. `clients`: where each node was asked from."""
     for reply in replies:
         data = bytes.fromhex(reply)
         for decoy in decoys(data):
-            node.sendto(decoy, client)
+            node.sendto(decoy, clients[node])
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
-            stranger.sendto(data, client)
-        node.sendto(data, client)
+            stranger.sendto(lying(data), clients[node])
+        for other in clients.keys() - {node}:
+            other.sendto(lying(data), clients[other])
+        node.sendto(data, clients[node])
 
 
 def play(driver: Driver, nodes: list[socket.socket], step: dict[str, Any]) -> tuple[list[str], str]:
     """The datagrams that the client sent, and its reply. Each is answered as the vectors say."""
     seen: list[str] = []
+    clients: dict[socket.socket, Any] = {}
     expected = step["datagrams"]
     driver.say(step["command"])
     while True:
         replied, ready = driver.waits_for(*nodes)
         for node in ready:
-            data, client = node.recvfrom(2048)
+            data, clients[node] = node.recvfrom(2048)
             place = len(seen)
             seen.append(data.hex())
             if place < len(expected) and seen[place] == expected[place]["request"]:
-                answer(node, client, expected[place]["replies"])
+                answer(node, clients, expected[place]["replies"])
         if replied and not ready:
             return seen, driver.hear()
 
@@ -131,6 +135,37 @@ def test_options_that_cannot_be(
 
 def test_the_vectors_are_those_of_their_maker() -> None:
     assert json.loads(json.dumps(client_vectors.document())) == VECTORS
+
+
+def noise(rng: Random, request: bytes) -> bytes:
+    """A reply in form, with anything in it."""
+    body = rng.randbytes(rng.choice((0, 1, 8, 15, 16, 17, 24, 31, 300, 1120)))
+    if rng.random() < 0.5:  # so that numbers and lengths in it are small, as in a page of members
+        body = bytes(each if rng.random() < 0.1 else 0 for each in body)
+    head = bytearray(request[:112])
+    head[6], head[STATUS], head[38:40] = 3, rng.randrange(20), len(body).to_bytes(2, "big")
+    return bytes(head) + body
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_no_answer_breaks_a_client(driver: Driver, nodes: list[socket.socket], seed: int) -> None:
+    """With sanitizers in C. Each request ends with DENIED, if not before."""
+    rng = Random(seed)
+    assert driver.ask("open", nodes=names(nodes), retry_ms=20, timeout_ms=1000) == "ok"
+    commands = ("get key=61", "get key=61 quorum=1 max=9", "put key=61 value=62", "put key=61 value=62 if_version=7",
+                "delete key=61", "announce set=61 payload=62 ttl=9", "members set=61")  # fmt: skip
+    for command in commands * 10:
+        driver.say(command)
+        datagrams = 0
+        while not (told := driver.waits_for(*nodes))[0] or told[1]:
+            for node in told[1]:
+                request, client = node.recvfrom(2048)
+                datagrams += 1
+                for _ in range(3):
+                    node.sendto(noise(rng, request), client)
+                if datagrams > 4:
+                    node.sendto(lying(noise(rng, request)), client)
+        assert driver.hear().split(" ")[0] in ("ok", "error")
 
 
 def test_an_ipv6_node(driver: Driver) -> None:
