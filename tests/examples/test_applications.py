@@ -5,6 +5,7 @@ applications --> 127.0.0.1 .. 127.0.0.4, four kdhtd with the socket datapath, no
 
 import http.server
 import json
+import os
 import re
 import signal
 import socket
@@ -51,11 +52,11 @@ def client(nodes):
 @contextmanager
 def stopped(node):
     """A node that answers nothing."""
-    node._running().send_signal(signal.SIGSTOP)
+    os.kill(node.pid, signal.SIGSTOP)
     try:
         yield
     finally:
-        node._running().send_signal(signal.SIGCONT)
+        os.kill(node.pid, signal.SIGCONT)
 
 
 def free_tcp_port():
@@ -278,7 +279,7 @@ def test_another_leads_when_the_leader_is_killed(cluster, nodes, leader):
     lines = written([dead, gone, running[third]])
     fences = [fence for _, fence in lines]
     assert fences == sorted(fences)
-    assert len(set(fences)) == 3
+    assert len(set(fences)) >= 3  # more, if a leader was too slow to renew
     assert len({line for line, _ in lines}) == len(lines), "two leaders wrote the same line"
 
 
