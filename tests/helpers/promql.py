@@ -10,7 +10,7 @@ RULES = ROOT / "contrib/prometheus/kdht.rules.yml"
 TESTS = ROOT / "contrib/prometheus/kdht.test.yml"
 DASHBOARD = json.loads((ROOT / "contrib/grafana/kdht.json").read_text())
 CODE = re.compile(r"`([^`\n]*)`")
-METRIC = re.compile(r"(?<![\w/.])(?:kdht|process)_[a-z0-9_]+(?![\w./])")
+METRIC = re.compile(r"(?<![\w/.])(?:kdht|process)_[a-z0-9_]+(?![\w./*])")
 SELECTOR = re.compile(rf"{METRIC.pattern}(?:\{{[^}}]*\}})?")
 SET_BY_PROMETHEUS = {"instance", "job"}
 

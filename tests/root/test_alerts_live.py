@@ -32,8 +32,8 @@ global: {{scrape_interval: 1s, evaluation_interval: 1s}}
 rule_files: ["{RULES}"]
 scrape_configs: [{{job_name: kdht, static_configs: [{{targets: ["{METRICS_AT}"]}}]}}]
 """
-AFTER_TROUBLE = {"kdht_socket_errors_total"}
-"""Metrics without series until something goes wrong."""
+AFTER_EVENTS = {"kdht_socket_errors_total", "kdht_face_events_total"}
+"""Metrics without series until something happens."""
 
 
 class Prometheus:
@@ -90,7 +90,11 @@ async def some_traffic(node: LabNode) -> None:
 
 def test_every_expression_selects_series_and_no_alert_fires(lab: Lab, tmp_path: Path) -> None:
     client = lab.host("client", ipv4="10.53.48.250/24")
-    settings = {"metrics": {"listen": METRICS_AT}}
+    settings = {
+        "metrics": {"listen": METRICS_AT},
+        "tracker": {"listen": ["127.0.0.1:6969"]},
+        "node": {"discover": True},
+    }
     with Cluster(places_in(lab, 3), tmp_path, datapath="nfqueue", settings=settings) as cluster:
         node = cluster.nodes[0]
         with client.enter():
@@ -102,7 +106,7 @@ def test_every_expression_selects_series_and_no_alert_fires(lab: Lab, tmp_path: 
                 empty |= {selector for selector in each.selectors if not real.select(selector)}
             histograms = {name for name, metric in METRICS.items() if metric.kind == "histogram"}
             assert {
-                each for each in empty - histograms if each.partition("{")[0] not in AFTER_TROUBLE
+                each for each in empty - histograms if each.partition("{")[0] not in AFTER_EVENTS
             } == set()
             wait_until(lambda: real.healthy_rules() == len(of_rules()), "all rules to be evaluated")
             assert [each for each in real.call("alerts")["alerts"] if each["state"] == "firing"] == []
