@@ -16,7 +16,7 @@ import pytest
 import tokens
 from ci import lacks
 from daemons import DevNode, run
-from drivers import CLIENTS, Driver, go_driver, go_environment, js_driver, need, number_in
+from drivers import CLIENTS, Driver, build_c, go_driver, go_environment, js_driver, need, number_in
 from paths import TESTS
 
 from kdht import Client
@@ -258,6 +258,14 @@ def test_javascript_can_be_parsed():
     need("node", "nodejs")
     for path in (CLIENTS / "js").glob("*.mjs"):
         subprocess.run(["node", "--check", path], check=True)
+
+
+def test_the_readme_s_c_program_is_built_and_refuses_its_token(tmp_path):
+    text = (CLIENTS / "README.md").read_text()
+    source = tmp_path / "greeting.c"
+    source.write_text(text.split("```c\n")[1].split("```")[0])
+    program = build_c("gcc", source, tmp_path / "greeting")
+    assert subprocess.run([program], check=False).returncode == 2
 
 
 @pytest.mark.parametrize("pattern", ["c/*.[ch]", "go/*.go", "js/*.mjs"])

@@ -404,6 +404,10 @@ def rights() -> list[dict[str, Any]]:
     remove = call(3, DELETE, record(CLOCK + 2))
     timed, timed_2 = call(0, GET, max_reply=1120), call(1, QUORUM_GET, max_reply=1120)
     drifted = CLOCK + 90_000_000
+    ahead, later = (
+        call(0, PUT, record(CLOCK + 6, 0, value, condition=CLOCK + 5)),
+        call(1, GET, max_reply=1120),
+    )
     renewed = call(0, PUT, record(CLOCK, 0, value))
     scope = scope_of(b"billing")
     open_put = Request(0, PUT, b"config/db", record(CLOCK, 0, value), scope=scope)
@@ -466,6 +470,12 @@ def rights() -> list[dict[str, Any]]:
             **token,
         ),
         case(
+            "a clock that followed a condition tells its time in proofs",
+            step(f"{put} if_version={CLOCK + 5}", f"ok version={CLOCK + 6}", (ahead.sent(seq=CLOCK + 6), ahead.reply(OK, record(CLOCK + 6)))),
+            step(get, "error NOT_FOUND", (later.sent(seq=CLOCK + 6), later.reply(NOT_FOUND, record(CLOCK + 9)))),
+            **token,
+        ),
+        case(
             "a scope without a token",
             step(put, f"ok version={CLOCK}", (open_put.sent(), open_put.reply(OK, record(CLOCK)))),
             step(get, "error NOT_FOUND", (open_get.sent(), open_get.reply(NOT_FOUND, record(CLOCK + 9)))),
@@ -525,6 +535,10 @@ def sets() -> list[dict[str, Any]]:
         case(
             "a page that is cut off",
             step(f"members set={web}", "error ANSWER", (first.sent(), first.reply(OK, page(3, 0, *listing)[:-1]))),
+        ),
+        case(
+            "a member with too long a payload",
+            step(f"members set={web}", "error ANSWER", (first.sent(), first.reply(OK, page(1, 0, (0x1000, 9, b"\xcd" * 257))))),
         ),
         case(
             "a page without a head",
