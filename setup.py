@@ -1,4 +1,4 @@
-"""The extensions and the BPF objects, and nothing else: metadata and tool settings are in pyproject.toml.
+"""The extensions, the BPF objects and the index page's text: other metadata and tool settings are in pyproject.toml.
 
 What the eBPF datapath and signed records need is optional: where clang, libbpf or libsodium is missing
 the build says so and leaves that part out. The rest is installed.
@@ -6,9 +6,11 @@ the build says so and leaves that part out. The rest is installed.
 
 import os
 import platform
+import re
 import subprocess
 import sysconfig
 from glob import glob
+from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
@@ -120,7 +122,12 @@ COMPILED = cythonize(
 for ext in COMPILED:
     ext.optional = ext.name in OPTIONAL  # cythonize forgets it
 
+# An index page has no other file: of a link into the repository it shows the text.
+LINK_INSIDE = re.compile(r"\[([^]]+)\]\((?![a-z]+:)[^)]*\)")
+
 setup(
+    long_description=LINK_INSIDE.sub(r"\1", Path("README.md").read_text(encoding="utf-8")),
+    long_description_content_type="text/markdown",
     ext_modules=[*COMPILED, BpfObject("kdht.datapath.ebpf.kdht_xdp"), BpfObject("kdht.lab.xdp_pass")],
     cmdclass={"build_ext": BuildExt},
 )

@@ -6,6 +6,7 @@ What pip would fetch is in a folder of wheels, made of the packages that the tes
 import os
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -34,6 +35,26 @@ def _python() -> str:
 
 
 PYTHON = _python()
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROGRAMS = tuple(PROJECT["project"]["scripts"])
+
+
+def make_sdist(target: Path) -> Path:
+    """The source distribution of this tree, in `target`. Nothing is written into the tree."""
+    metadata = target / "metadata"
+    metadata.mkdir(parents=True)
+    command = [sys.executable, "setup.py", "--quiet", "egg_info", "--egg-base", metadata]
+    done = run([*command, "sdist", "--dist-dir", target], timeout=TIMEOUT)
+    assert done.returncode == 0, done.stderr
+    (made,) = target.glob("*.tar.gz")
+    return made
+
+
+def unpack(sdist: Path, target: Path) -> Path:
+    """Its folder in `target`."""
+    with tarfile.open(sdist) as archive:
+        archive.extractall(target, filter="data")
+    return target / sdist.name.removesuffix(".tar.gz")
 
 
 def copy_sources(target: Path) -> Path:
@@ -79,13 +100,12 @@ def make(
 def make_wheels(target: Path) -> Path:
     """A wheel of each package that kdht needs to run; what it needs to be built, unpacked."""
     target.mkdir()
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    wanted = [*project["project"]["dependencies"]]
-    for extra in project["project"]["optional-dependencies"].values():
+    wanted = [*PROJECT["project"]["dependencies"]]
+    for extra in PROJECT["project"]["optional-dependencies"].values():
         wanted += extra
     for package in _with_needs(wanted).values():
         _pack(package, target)
-    for package in _with_needs([*project["build-system"]["requires"], LICENSES]).values():
+    for package in _with_needs([*PROJECT["build-system"]["requires"], LICENSES]).values():
         with zipfile.ZipFile(_pack(package, target)) as wheel:
             wheel.extractall(target / TOOLS)
     _make_host_packages(target / HOST)

@@ -1,4 +1,4 @@
-"""A wheel built without root, clang and libbpf; make install and make uninstall, in place and under DESTDIR."""
+"""From the sdist: a wheel built without root, git, clang and libbpf; make install and make uninstall, in place and under DESTDIR."""
 
 import os
 import re
@@ -6,26 +6,24 @@ import subprocess
 import tempfile
 import zipfile
 from collections.abc import Iterator
+from email import message_from_string
 from pathlib import Path
 
 import pytest
+from clean_environment import CleanEnvironment
 from daemons import nobody, open_to_all, run
 from fences import fences
-from installed import PYTHON, TIMEOUT, copy_sources, make, make_wheels, offline
+from installed import PROGRAMS, PROJECT, PYTHON, TIMEOUT, make, make_sdist, make_wheels, offline, unpack
 from paths import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-PROGRAMS = ("kdhtd", "kdhtctl", "kdht-faces", "kdht-replay")
 FILES = (
     "lib/systemd/system/kdhtd.service",
     "lib/systemd/system/kdhtd@.service",
     "lib/systemd/system/kdhtd-socket.service",
     "lib/sysusers.d/kdht.conf",
     "share/man/man8/kdhtd.8",
-    "share/man/man8/kdht-faces.8",
-    "share/man/man1/kdhtctl.1",
-    "share/man/man1/kdht-replay.1",
     "share/doc/kdht/examples/first.toml",
     "share/doc/kdht/docs/operating.md",
     "share/doc/kdht/docs/design/README.md",
@@ -50,18 +48,30 @@ def wheels(open_directory: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def sources(open_directory: Path) -> Path:
-    return copy_sources(open_directory / "kdht")
+def sdist(open_directory: Path) -> Path:
+    return make_sdist(open_directory / "sdist")
 
 
 @pytest.fixture(scope="module")
-def wheel(sources: Path, wheels: Path, open_directory: Path) -> tuple[Path, str]:
-    """A wheel that nobody in particular built where neither clang nor libbpf is, and what was said."""
+def sources(sdist: Path, open_directory: Path) -> Path:
+    """What is in the sdist, and nothing else: no git, nothing that was built."""
+    return unpack(sdist, open_directory)
+
+
+@pytest.fixture(scope="module")
+def bare(open_directory: Path) -> Path:
+    """A directory of programs, without git and clang."""
     bare = open_directory / "bin"
     bare.mkdir()
     for tool in Path("/usr/bin").iterdir():
-        if not tool.name.startswith("clang"):
+        if not tool.name.startswith(("clang", "git")):
             (bare / tool.name).symlink_to(tool)
+    return bare
+
+
+@pytest.fixture(scope="module")
+def wheel(sources: Path, wheels: Path, bare: Path) -> tuple[Path, str]:
+    """A wheel that nobody in particular built where neither clang nor libbpf is, and what was said."""
     (bare / "bpf").mkdir()
     (bare / "bpf/libbpf.h").write_text('#error "no libbpf here"\n')
     for path in (sources, *sources.rglob("*")):
@@ -109,6 +119,7 @@ def test_everything_is_installed(installed: Path) -> None:
         done = program(installed, name, "--version")
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout.startswith(f"{name} ")
+        assert list((installed / "share/man").glob(f"man?/{name}.?"))
 
 
 def test_units_start_what_was_installed(installed: Path) -> None:
@@ -188,3 +199,33 @@ def test_uninstall_leaves_nothing(
     again = make(sources, wheels, "uninstall", f"PREFIX={tmp_path}")
     assert again.returncode != 0
     assert "give the PREFIX and DESTDIR that it was installed with" in again.stderr
+
+
+@pytest.mark.parametrize("kind", ["sdist", "wheel"])
+def test_pip_installs_it_into_a_clean_environment(
+    kind: str, sdist: Path, wheel: tuple[Path, str], wheels: Path, bare: Path, open_directory: Path
+) -> None:
+    """First a node on sockets alone, then the full one. pip builds the sdist in an environment of its own."""
+    environment = CleanEnvironment(open_directory / f"from-{kind}", wheels, bare)
+    file = {"sdist": sdist, "wheel": wheel[0]}[kind]
+    environment.install(file)
+    assert not environment.has("netfilterqueue")
+    assert environment.keeps_a_value()
+    environment.install(f"{file}[nfqueue,packets]" if kind == "wheel" else "kdht[nfqueue,packets]")
+    assert environment.has("netfilterqueue")
+    assert environment.has("scapy")
+    assert environment.keeps_a_value()
+    for name in PROGRAMS:
+        assert environment.run(environment.bin / name, "--version").startswith(f"{name} ")
+
+
+def test_an_index_page_can_show_its_description(wheel: tuple[Path, str]) -> None:
+    with zipfile.ZipFile(wheel[0]) as built:
+        (name,) = (each for each in built.namelist() if each.endswith(".dist-info/METADATA"))
+        metadata = message_from_string(built.read(name).decode())
+    assert metadata["Description-Content-Type"] == "text/markdown"
+    assert metadata["Summary"] == PROJECT["project"]["description"]
+    description = metadata.get_payload()
+    assert description.startswith("# kdht\n")
+    assert re.findall(r"\]\((?!https?://)[^)]*\)", description) == []  # such a link leads nowhere there
+    assert dict(each.split(", ") for each in metadata.get_all("Project-URL")) == PROJECT["project"]["urls"]

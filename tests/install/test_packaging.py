@@ -2,10 +2,11 @@
 
 import subprocess
 import sys
-import tomllib
+import tarfile
 from pathlib import Path
 
 import pytest
+from installed import PROJECT, make_sdist
 from paths import ROOT
 
 from kdht.daemon.pages.web import FILES
@@ -13,7 +14,8 @@ from kdht.datapath.host import ruleset
 from kdht.errors import DatapathError
 
 PAGE = Path("kdht/daemon/pages/page")
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+OF_THE_REPOSITORY = {".ci/run", ".gitignore"}
+OF_SETUPTOOLS = {"PKG-INFO", "setup.cfg"}
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +25,15 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> set[Path]:
     command = [sys.executable, "setup.py", "--quiet", "build_py", "--build-lib", str(target)]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=120)
     return {path.relative_to(target) for path in target.rglob("*") if path.is_file()}
+
+
+def test_the_sdist_has_the_whole_repository_and_nothing_that_was_made(tmp_path: Path) -> None:
+    command = ["git", "ls-files", "-coz", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
+    wanted = {name for name in listed if name and (ROOT / name).exists()} - OF_THE_REPOSITORY
+    with tarfile.open(make_sdist(tmp_path / "dist")) as archive:
+        found = {member.name.partition("/")[2] for member in archive if member.isfile()}
+    assert found - OF_SETUPTOOLS == wanted
 
 
 def test_every_module_and_stub_is_there(installed: set[Path]) -> None:
