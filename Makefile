@@ -20,11 +20,13 @@ BIN := $(VENV)/bin
 SETUP := pyproject.toml setup.py scripts/bootstrap
 SOURCES := $(shell find kdht -name "*.p[yx][xd]") $(wildcard include/*.h bpf/*)
 NEEDS := $(if $(filter socket,$(DATAPATH)),socket,packets)
+# A demonstration of nfqueue waits for no compiler of XDP programs.
+DEMO_NEEDS := $(if $(filter socket nfqueue,$(DATAPATH)),$(DATAPATH),packets)
 
 .DEFAULT_GOAL := help
-.PHONY: demo faces test check lint format bench histories kernels fuzz screenshots build wheel man install uninstall clean help
+.PHONY: demo faces test check lint format bench histories kernels fuzz screenshots build wheel deb man install uninstall clean help
 
-demo: $(VENV)/.built-$(NEEDS) ## 8 nodes, real packets, a real data set. DATAPATH=socket: without root. ARGS=--help: options
+demo: $(VENV)/.built-$(DEMO_NEEDS) ## 8 nodes, real packets, a real data set. DATAPATH=socket: without root. ARGS=--help: options
 	$(BIN)/python -m demo --datapath $(DATAPATH) $(ARGS)
 
 faces: $(VENV)/.built-socket ## a cluster on loopback with DNS, HTTP and a tracker, and what to try. Ctrl-C ends it. ARGS=--help: options
@@ -69,10 +71,14 @@ build: $(VENV)/.built-$(NEEDS) ## what all others stand on: packages, virtual en
 
 $(VENV)/.installed-all: $(SETUP)
 	PYTHON=$(PYTHON) scripts/bootstrap $(VENV) all
-	touch $(VENV)/.installed-socket $(VENV)/.installed-packets $@
+	touch $(VENV)/.installed-socket $(VENV)/.installed-nfqueue $(VENV)/.installed-packets $@
 
 $(VENV)/.installed-packets: $(SETUP)
 	PYTHON=$(PYTHON) scripts/bootstrap $(VENV) packets
+	touch $(VENV)/.installed-socket $(VENV)/.installed-nfqueue $@
+
+$(VENV)/.installed-nfqueue: $(SETUP)
+	PYTHON=$(PYTHON) scripts/bootstrap $(VENV) nfqueue
 	touch $(VENV)/.installed-socket $@
 
 $(VENV)/.installed-socket: $(SETUP)
@@ -89,6 +95,10 @@ $(VENV)/.built-%: $(VENV)/.installed-% $(SOURCES)
 
 wheel: ## a wheel in dist/; without clang and libbpf it has no eBPF datapath, without libsodium no signatures
 	$(PYTHON) -m pip --disable-pip-version-check wheel $(PIP_ARGS) --no-deps --wheel-dir dist .
+
+deb: ## a Debian package in dist/, by dpkg-buildpackage; debian/control has what it needs. ARGS=-d: without that check
+	dpkg-buildpackage --build=binary --no-sign --no-pre-clean $(ARGS) --changes-option=-udist \
+		--buildinfo-option=-udist --buildinfo-file=dist/kdht.buildinfo --changes-file=dist/kdht.changes
 
 man: $(VENV)/.built-$(NEEDS) ## the man pages, in build/man
 	$(BIN)/python scripts/manpages.py build/man

@@ -13,7 +13,18 @@ import pytest
 from clean_environment import CleanEnvironment
 from daemons import nobody, open_to_all, run
 from fences import fences
-from installed import PROGRAMS, PROJECT, PYTHON, TIMEOUT, make, make_sdist, make_wheels, offline, unpack
+from installed import (
+    PROGRAMS,
+    PROJECT,
+    PYTHON,
+    TIMEOUT,
+    make,
+    make_sdist,
+    make_wheels,
+    offline,
+    take_built,
+    unpack,
+)
 from paths import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -53,9 +64,13 @@ def sdist(open_directory: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def sources(sdist: Path, open_directory: Path) -> Path:
-    """What is in the sdist, and nothing else: no git, nothing that was built."""
-    return unpack(sdist, open_directory)
+def sources(sdist: Path, wheels: Path, open_directory: Path) -> Path:
+    """What is in the sdist, without git, and what of the build needs neither clang nor libbpf."""
+    sources = unpack(sdist, open_directory)
+    take_built(sources, without="_ebpf.")
+    for made in (sources / "build").rglob("*.bpf.o"):
+        made.unlink()
+    return sources
 
 
 @pytest.fixture(scope="module")
@@ -205,7 +220,7 @@ def test_uninstall_leaves_nothing(
 def test_pip_installs_it_into_a_clean_environment(
     kind: str, sdist: Path, wheel: tuple[Path, str], wheels: Path, bare: Path, open_directory: Path
 ) -> None:
-    """First a node on sockets alone, then the full one. pip builds the sdist in an environment of its own."""
+    """First a node on sockets alone, then the full one. pip compiles all of the sdist, in an environment of its own."""
     environment = CleanEnvironment(open_directory / f"from-{kind}", wheels, bare)
     file = {"sdist": sdist, "wheel": wheel[0]}[kind]
     environment.install(file)
