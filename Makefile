@@ -12,6 +12,8 @@ ARGS ?=
 ALONE = { [ $$? = 1 ] && [ $(JOBS) != 0 ] && $(BIN)/python -m pytest --last-failed --last-failed-no-failures none $(ARGS); }
 # A kernel that a test loads the XDP program into. It needs root, as that test does.
 KERNEL := $(if $(filter 0,$(shell id -u)),build/kernels/.fetched-6.1)
+# A bare Debian that tests install kdht's package into.
+TREE := $(if $(filter 0,$(shell id -u)),build/debian/tree.tar)
 export PREFIX ?= /usr/local
 export DESTDIR ?=
 export PIP_ARGS ?=
@@ -41,6 +43,9 @@ check: lint ## lint, types and the tests that need neither root nor daemons: whi
 # The tests' processes have a network of their own, without a way to Debian's archive. Without one here the test is skipped.
 build/kernels/.fetched-%:
 	scripts/kernels fetch $* && touch $@ || true
+
+build/debian/tree.tar: scripts/debian-tree
+	scripts/debian-tree $@ || true
 
 lint: $(VENV)/.built-all ## ruff, mypy and cython-lint
 	$(BIN)/ruff check .

@@ -2,9 +2,13 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
+import kubernetes_validate
 import pytest
+import yaml
 from daemons import KDHTD
+from installed import PROGRAMS
 from paths import ROOT
 
 from kdht.config.schema import Config, load
@@ -57,19 +61,55 @@ def test_an_example_works_on_its_host(example: Path, lab: Lab, tmp_path: Path) -
     assert kind in done.stdout
 
 
-# --- The container file; no engine runs in the tests, so it is read only ------------------
+# --- Containers ---------------------------------------------------------------------------
 
 
-def test_the_container_file_is_of_two_stages_that_fit() -> None:
+def test_the_container_file_installs_the_package_with_its_programs() -> None:
     text = (ROOT / "Containerfile").read_text()
-    lines = [line for line in text.replace("\\\n", " ").splitlines() if line and not line.startswith("#")]
-    words = {"FROM", "RUN", "WORKDIR", "COPY", "USER", "VOLUME", "EXPOSE", "ENTRYPOINT"}
-    assert {line.split()[0] for line in lines} == words
-    assert [line for line in lines if line.startswith("FROM")] == [
-        "FROM docker.io/library/debian:12-slim AS build",
-        "FROM docker.io/library/debian:12-slim",
-    ]
-    (prefix, stage) = re.findall(r"make install PREFIX=(\S+) DESTDIR=(\S+)", text)[0]
-    assert f"COPY --from=build {stage}{prefix} {prefix}" in text
-    assert f'ENTRYPOINT ["{prefix}/bin/kdhtd", "--datapath", "socket"]' in text
-    assert "USER kdht" in text
+    stages = re.findall(r"^FROM (\S+) AS (\S+)", text, re.MULTILINE)
+    assert stages == [("${BASE}", "build"), ("${BASE}", "packets"), ("packets", "socket")]
+    assert "make deb" in text
+    for entry in re.findall(r'^ENTRYPOINT \["/usr/bin/([^"]+)"', text, re.MULTILINE):
+        assert entry in PROGRAMS
+    assert re.findall(r"^USER (\S+)", text, re.MULTILINE) == [
+        "kdht"
+    ]  # the last stage's, which is the usual one
+
+
+def manifests(name: str) -> dict[str, Any]:
+    """By kind."""
+    documents = yaml.safe_load_all((ROOT / f"contrib/kubernetes/{name}.yaml").read_text())
+    return {document["kind"]: document for document in documents}
+
+
+@pytest.mark.parametrize(("name", "kind"), [("sockets", "StatefulSet"), ("packets", "DaemonSet")])
+def test_kubernetes_manifests_fit_the_schemas_of_its_api(name: str, kind: str) -> None:
+    found = manifests(name)
+    assert set(found) == {"Service", "ConfigMap", "PodDisruptionBudget", kind}
+    for manifest in found.values():
+        kubernetes_validate.validate(manifest, "1.31", strict=True)
+    (container,) = found[kind]["spec"]["template"]["spec"]["containers"]
+    assert container["livenessProbe"]["httpGet"]["path"] == "/healthz"
+    assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
+    assert container["lifecycle"]["preStop"]["exec"]["command"] == ["kdhtctl", "drain"]
+
+
+@pytest.mark.parametrize("name", ["sockets", "packets"])
+def test_kubernetes_configurations_are_kdhtds(name: str, tmp_path: Path) -> None:
+    text = manifests(name)["ConfigMap"]["data"]["kdhtd.toml"]
+    for secret in ("secret", "access-secret"):
+        (tmp_path / secret).write_text("sixteen bytes or more\n")
+        (tmp_path / secret).chmod(0o600)
+    config = tmp_path / "kdhtd.toml"
+    config.write_text(text.replace("/etc/kdht-secret", str(tmp_path)))
+    assert resolve(load(config)).warnings == ()
+
+
+def test_the_compose_file_has_three_nodes_that_know_the_first() -> None:
+    services = yaml.safe_load((ROOT / "contrib/compose/compose.yaml").read_text())["services"]
+    nodes = {name: each for name, each in services.items() if "healthcheck" in each}
+    assert list(nodes) == ["one", "two", "three"]
+    first, *others = (each["command"] for each in nodes.values())
+    assert [command[2:] for command in others] == [["--bootstrap", first[1]]] * 2
+    for each in nodes.values():
+        assert each["networks"]["kdht"]["ipv4_address"] == each["command"][1]

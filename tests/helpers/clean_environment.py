@@ -33,14 +33,14 @@ class CleanEnvironment:
         }
         self.run(PYTHON, "-m", "venv", home)
 
-    def run(self, *command: str | Path) -> str:
+    def run(self, *command: str | Path, timeout: float = TIMEOUT) -> str:
         """What a command says, away from the sources; it has to succeed."""
-        done = run(command, cwd=self._home, env=self._environment, timeout=TIMEOUT)
+        done = run(command, cwd=self._home, env=self._environment, timeout=timeout)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
     def install(self, what: str | Path) -> None:
-        self.run(self.bin / "pip", "install", "-q", what)
+        self.run(self.bin / "pip", "install", "-q", what, timeout=3 * TIMEOUT)  # all may be compiled
 
     def has(self, module: str) -> bool:
         find = f"import importlib.util as u; print(u.find_spec({module!r}) is not None)"

@@ -3,6 +3,7 @@
 What pip would fetch is in a folder of wheels, made of the packages that the tests themselves run with.
 """
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -42,11 +43,13 @@ PROGRAMS = tuple(PROJECT["project"]["scripts"])
 
 
 def make_sdist(target: Path) -> Path:
-    """The source distribution of this tree, in `target`. Nothing is written into the tree."""
+    """The source distribution of this tree, in `target`. One process at a time: setuptools gathers it in the tree."""
     metadata = target / "metadata"
     metadata.mkdir(parents=True)
     command = [sys.executable, "setup.py", "--quiet", "egg_info", "--egg-base", metadata]
-    done = run([*command, "sdist", "--dist-dir", target], timeout=TIMEOUT)
+    with (ROOT / "setup.py").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = run([*command, "sdist", "--dist-dir", target], timeout=TIMEOUT)
     assert done.returncode == 0, done.stderr
     (made,) = target.glob("*.tar.gz")
     return made

@@ -140,7 +140,7 @@ def test_everything_is_installed(installed: Path) -> None:
 def test_units_start_what_was_installed(installed: Path) -> None:
     for unit in (installed / "lib/systemd/system").iterdir():
         (start,) = re.findall(r"^ExecStart=(\S+)", unit.read_text(), re.MULTILINE)
-        assert start == f"{installed}/bin/kdhtd"
+        assert start in {f"{installed}/bin/{name}" for name in PROGRAMS}
 
 
 def test_an_installation_over_another_leaves_nothing_of_it(
