@@ -49,7 +49,9 @@ def test_the_web_page_is_there(installed: set[Path]) -> None:
 
 
 def test_nothing_that_a_build_made_is_there(installed: set[Path]) -> None:
-    code = {path for path in installed if path.parent != PAGE and path != Path("kdht/faces/http/openapi.json")}
+    code = {
+        path for path in installed if path.parent != PAGE and path != Path("kdht/faces/http/openapi.json")
+    }
     assert {path.suffix for path in code} <= {".py", ".pyi", ".pxd", ".typed"}
     assert {path.parts[0] for path in installed} == {"kdht"}
 
