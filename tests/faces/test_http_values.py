@@ -1,6 +1,8 @@
 """/kv/NAME against a real node: versions, conditions, parts, TTLs, and values of some MB both ways."""
 
+import os
 import random
+import signal
 import threading
 from collections.abc import Iterator
 
@@ -8,6 +10,7 @@ import pytest
 from daemons import KDHTCTL, run
 from http_nodes import Caller, HttpNode, caller, http_node
 
+from kdht import Client
 from kdht.client import MAX_LARGE
 
 HOST = "127.62.1.1"
@@ -199,3 +202,25 @@ def test_what_is_misspelt_is_not_ignored(ask: Caller) -> None:
     assert (wrong.code, wrong.headers["Allow"]) == ("wrong_method", "GET, HEAD, PUT, DELETE")
     ask.close()
     assert ask("GET", "/").code == "no_such_path"
+
+
+def test_a_face_that_stands_still_does_not_hold_up_the_node(node: HttpNode) -> None:
+    """They share no loop and no lock. What waits for the face waits; the node's clients do not."""
+    with caller(node) as ask, Client(node.listen) as client:
+        ask("PUT", "/kv/still", b"x")
+        pid = node.face()["pid"]
+        waiting = [Caller(node.host, node.port) for _ in range(20)]
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            for connection in waiting:
+                connection.connection.putrequest("PUT", "/kv/still")
+                connection.connection.putheader("Content-Length", str(len(LARGE)))
+                connection.connection.endheaders()
+            assert client.get("still") == b"x"
+            client.put("still", b"y")
+            assert node.call("status")["ready"]
+        finally:
+            os.kill(pid, signal.SIGCONT)
+            for connection in waiting:
+                connection.close()
+        assert ask("GET", "/kv/still").body == b"y"
