@@ -54,6 +54,9 @@ def test_a_flag_and_an_unknown_parameter() -> None:
     asked = targets.parse(b"/kv/a?quorum&watch=false&sample=TRUE&scope=x")
     assert (asked.flag("quorum"), asked.flag("watch"), asked.flag("sample")) == (True, False, True)
     assert not asked.flag("other")
+    assert (asked.text("scope", 1), asked.text("other", 1)) == ("x", None)
+    with pytest.raises(Refused):
+        asked.text("scope", 0)
     with pytest.raises(Refused):
         asked.flag("scope")
     with pytest.raises(Refused):

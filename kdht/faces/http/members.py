@@ -13,7 +13,7 @@ from kdht.faces.http.connection import Request
 from kdht.faces.http.events import Event
 from kdht.faces.http.fields import payload_members, small_body, ttl_of
 from kdht.faces.http.room import Room
-from kdht.faces.http.target import Target
+from kdht.faces.http.target import MAX_NAME, Target
 from kdht.wire.sets import MAX_MEMBER_TTL, MAX_PAYLOAD
 
 PARAMETERS = ("member", "payload", "quorum", "sample", "watch")
@@ -59,14 +59,15 @@ class Members:
 
     async def put(self, client: AsyncClient, request: Request, target: Target) -> Answer:
         target.only("scope", "member")
+        member = target.text("member", MAX_NAME)
         ttl = ttl_of(request.headers, MAX_MEMBER_TTL) or DEFAULT_TTL
         payload = await small_body(request, MAX_PAYLOAD)
-        version = await client.announce_once(target.name, payload, ttl, member=target.query.get("member"))
+        version = await client.announce_once(target.name, payload, ttl, member=member)
         return of_json({"version": str(version), "ttl": ttl})
 
     async def delete(self, client: AsyncClient, request: Request, target: Target) -> Answer:
         target.only("scope", "member", "payload")
-        member, payload = target.query.get("member"), target.query.get("payload")
+        member, payload = target.text("member", MAX_NAME), target.text("payload", MAX_PAYLOAD)
         if (member is None) == (payload is None):
             raise refused(400, "which_member", "say who leaves: ?member=NAME or ?payload=TEXT", done="no")
         existed = await client.withdraw(target.name, (payload or "").encode(), member=member)

@@ -31,6 +31,8 @@ from kdht.times import SteadyTime
 EXPOSED = "ETag, TTL, Content-Range, Retry-After"
 ASKED_FOR = "Authorization, If-Match, If-None-Match, If-Range, Range, TTL, Last-Event-ID, Content-Type"
 PREFLIGHT_SECONDS = "600"
+MAX_SCOPE = 64
+"""Bytes of a scope's name."""
 
 Handler = Callable[[AsyncClient, Request, Target], Awaitable[Answer]]
 ClientOf = Callable[[str, str | None], AbstractAsyncContextManager[AsyncClient]]
@@ -141,10 +143,11 @@ class Service:
             return found or _wrong_method(methods)
         target.only("scope", *route.parameters)
         token = _token(request.headers)
+        scope = target.text("scope", MAX_SCOPE) or None
         is_write = request.method in ("PUT", "DELETE")
         self._counts[f"{target.room}_{request.method.lower()}"] += 1
         try:
-            async with self._client_of(token, target.query.get("scope") or None) as client:
+            async with self._client_of(token, scope) as client:
                 return await handler(client, request, target)
         except BadArgument as error:
             raise refused(400, "bad_argument", str(error)) from None

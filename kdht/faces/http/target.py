@@ -36,6 +36,13 @@ class Target(NamedTuple):
             raise bad(f"?{name} is a flag: leave its value out")
         return _FLAGS[value]
 
+    def text(self, name: str, most: int) -> str | None:
+        """The value of `?name`, None without it. Raises Refused for more than `most` bytes."""
+        value = self.query.get(name)
+        if value is not None and len(value.encode()) > most:
+            raise bad(f"?{name} has at most {most} bytes")
+        return value
+
     def only(self, *allowed: str) -> None:
         """Raises Refused for a parameter that is not one of these: one that is misspelt must not be ignored."""
         unknown = sorted(self.query.keys() - set(allowed))
