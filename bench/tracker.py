@@ -2,8 +2,9 @@
 
     python -m bench.tracker [--rounds 3] [--requests 4000] [--json]
 
-One client on loopback, 32 requests outstanding; 200 swarms. An announce that is new is a write: kdht syncs it to the disks of three nodes if
-there are three, opentracker keeps it in memory. One that repeats another is a read for both.
+It is left out where it is missing (Debian: apt-get install opentracker). One client on loopback, 32 requests
+outstanding; 200 swarms. An announce that is new is a write: kdht syncs it to the disks of three nodes if there are
+three, opentracker keeps it in memory. One that repeats another is a read for both.
 """
 
 import json
