@@ -36,6 +36,7 @@ MAX_INPUT = {
     "lies": 1500,
     "dns": 800,
     "tracker": 1800,
+    "http": 4096,
 }
 SLOWEST = 20
 """Seconds that one input may take. Enough on a busy machine; a longer run is an endless loop."""
