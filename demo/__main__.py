@@ -7,7 +7,6 @@ from typing import NoReturn
 
 import click
 import msgspec
-from rich.console import Console
 from rich.progress import Progress
 
 from demo import proof, report, ten_lines, traffic
@@ -15,6 +14,7 @@ from demo.dataset import DPKG_STATUS, Package, packages
 from demo.stage import Stage, built
 from kdht.client import Hop
 from kdht.program import boundary
+from kdht.program.drawing import PlainConsole
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -44,7 +44,7 @@ def command(datapath: str, nodes: int, ipv6: bool, limit: int | None, path: Path
             "--ipv6 needs the nfqueue or ebpf datapath: loopback has one IPv6 address only"
         )
     entries = packages(path, limit)
-    console = Console(stderr=as_json, highlight=False)
+    console = PlainConsole(stderr=as_json)
     size = sum(len(entry.value) for entry in entries)
     console.print(f"{len(entries):,} values, {size:,} bytes; {nodes} nodes, {datapath} datapath")
     with ExitStack() as stack:
@@ -53,7 +53,7 @@ def command(datapath: str, nodes: int, ipv6: bool, limit: int | None, path: Path
         return _show(stage, entries, console, as_json)
 
 
-def _show(stage: Stage, entries: list[Package], console: Console, as_json: bool) -> int:
+def _show(stage: Stage, entries: list[Package], console: PlainConsole, as_json: bool) -> int:
     proof.count_datagrams(stage)
     with report.progress(console) as progress:
         passes, ways = _play(stage, entries, progress)

@@ -5,19 +5,24 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from demo.proof import Check, NodeFacts, histogram
 from demo.traffic import Pass
 from kdht.client import Hop
+from kdht.program.drawing import styled
 
 BAR = 24
 
 
 def progress(console: Console) -> Progress:
-    columns = (TextColumn("{task.description:<28}"), BarColumn(40), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description:<28}", markup=False),
+        BarColumn(40),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
     return Progress(*columns, console=console)
 
 
@@ -49,9 +54,7 @@ def shares(console: Console, facts: Sequence[NodeFacts]) -> None:
     for node in facts:
         bar = "█" * round(BAR * node.records / most)
         share = f"{node.records / total:.1%}"
-        drawn.add_row(
-            node.name, escape(node.address), f"{node.node_id[:8]}…", bar, f"{node.records:,}", share
-        )
+        drawn.add_row(node.name, node.address, f"{node.node_id[:8]}…", bar, f"{node.records:,}", share)
     console.print(drawn)
 
 
@@ -137,7 +140,7 @@ def checks(console: Console, results: Sequence[Check]) -> None:
     drawn = _table("What was shown", "", "claim", "what was counted", left=3)
     for check in results:
         drawn.add_row(
-            "[green]yes[/]" if check.holds else "[bold red]NO[/]", check.claim, escape(check.detail)
+            styled("yes", "green") if check.holds else styled("NO", "bold red"), check.claim, check.detail
         )
     console.print(drawn)
 

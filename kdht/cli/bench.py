@@ -15,7 +15,7 @@ import click
 import msgspec
 
 from kdht.cli.nodes import Target, asks_nodes
-from kdht.cli.options import emit
+from kdht.cli.options import emit, wide
 from kdht.client import AsyncClient
 from kdht.errors import Interrupted, RequestError
 from kdht.wire._shared import MAX_VALUE
@@ -64,6 +64,7 @@ class Bench(msgspec.Struct):
 )
 @click.option("--direct", is_flag=True,
               help="Let the node that has the value answer gets itself. Needs no NAT in between.")  # fmt: skip
+@wide
 @asks_nodes
 def bench(
     seconds: float,
@@ -71,6 +72,7 @@ def bench(
     size: int,
     keys: int,
     direct: bool,
+    wide: bool,
     target: Target,
     as_json: bool,
 ) -> None:
@@ -83,7 +85,7 @@ def bench(
         data = asyncio.run(load.run(seconds))
     except KeyboardInterrupt:
         raise Interrupted(f"interrupted: what it stored expires within {TTL // 60} minutes") from None
-    emit(data, as_json, "bench.bench")
+    emit(data, as_json, "bench.bench", wide=wide)
     failed = sum(phase.failed + phase.wrong for phase in data.phases)
     if failed:
         raise RequestError(

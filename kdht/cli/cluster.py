@@ -21,7 +21,7 @@ import click
 import msgspec
 from msgspec import structs
 
-from kdht.cli.options import as_json, control_socket, emit
+from kdht.cli.options import as_json, control_socket, emit, wide
 from kdht.client import AsyncClient
 from kdht.errors import Disagreement, RequestError
 from kdht.program import control_client
@@ -98,8 +98,11 @@ class ClusterSeen(msgspec.Struct, kw_only=True):
               help="Seconds without an answer until a node counts as silent.")  # fmt: skip
 @click.option("--settle", type=click.FloatRange(0, 600), default=10.0, show_default=True,
               help="While nodes differ, ask again for this many seconds.")  # fmt: skip
+@wide
 @as_json
-def cluster(socket_path: Path, keys: int, views: bool, timeout: float, settle: float, as_json: bool) -> None:
+def cluster(
+    socket_path: Path, keys: int, views: bool, timeout: float, settle: float, wide: bool, as_json: bool
+) -> None:
     """List all nodes that this one knows, and check that they agree on the owners of keys.
 
     A node owns the keys that it is closest to. It keeps the keys of which it is a replica. Both are shown as parts of
@@ -113,7 +116,7 @@ def cluster(socket_path: Path, keys: int, views: bool, timeout: float, settle: f
     while _differ(data) and time.monotonic() < deadline:
         time.sleep(LOOK_AGAIN)
         data = _look(socket_path, keys, timeout)
-    emit(data, as_json, "cluster.cluster")
+    emit(data, as_json, "cluster.cluster", wide=wide)
     if data.twins:
         raise Disagreement(two_with_one_id(data.twins))
     if _differ(data):

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from kdht.cli.done import DrainDone
-from kdht.cli.options import Seconds, as_json, control_socket, emit
+from kdht.cli.options import Seconds, as_json, control_socket, emit, wide
 from kdht.errors import NOT_READY, Interrupted, KdhtError
 from kdht.program import control_client
 from kdht.program.answers import (
@@ -37,10 +37,11 @@ def status(socket_path: Path, as_json: bool) -> int:
 
 @click.command()
 @control_socket
+@wide
 @as_json
-def table(socket_path: Path, as_json: bool) -> None:
+def table(socket_path: Path, wide: bool, as_json: bool) -> None:
     """Show the contacts in the node's routing table, nearest bucket last."""
-    emit(control_client.ask(socket_path, "table", RoutingTable), as_json, "table")
+    emit(control_client.ask(socket_path, "table", RoutingTable), as_json, "table", wide=wide)
 
 
 @click.command()

@@ -20,6 +20,9 @@ from kdht.wire.limits import MAX_TTL
 F = TypeVar("F", bound=Callable[..., Any])
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
+wide = click.option(
+    "--wide", "-w", is_flag=True, help="Show all columns and whole IDs, however long the lines."
+)
 
 
 def socket_given() -> bool:
@@ -57,10 +60,10 @@ class Seconds(click.ParamType[int]):
         return seconds
 
 
-def emit(data: Any, as_json: bool, draw: str) -> None:
+def emit(data: Any, as_json: bool, draw: str, **how: bool) -> None:
     """Write plain data to standard output: as JSON, or drawn.
 
-    `draw` names a function of kdht.cli.report, or as "room.function" one of kdht.cli.draw.room.
+    `draw` names a function of kdht.cli.report, or as "room.function" one of kdht.cli.draw.room; `how` goes to it.
     """
     if as_json:
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(data)).decode() + "\n")
@@ -68,7 +71,7 @@ def emit(data: Any, as_json: bool, draw: str) -> None:
     room, _, function = draw.rpartition(".")
     # By name and not before it is needed: rich takes longer to import than most commands to run.
     module = import_module(f"kdht.cli.draw.{room}" if room else "kdht.cli.report")
-    getattr(module, function)(data)
+    getattr(module, function)(data, **how)
 
 
 def binary_output() -> BinaryIO:

@@ -6,9 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from kdht.cli.done import DrainDone, MoveDone
 from kdht.cli.results import Deleted, Signed, Stored
@@ -25,28 +24,19 @@ from kdht.program.answers import (
     RoutingTable,
     Stopping,
 )
+from kdht.program.drawing import Column, Listing, PlainConsole, counted, line, styled
 
 Data = Mapping[Any, Any]
 
-PIPED_WIDTH = 200
+PIPED_WIDTH = 100_000
 """Columns."""
 STATE_STYLES = {"up": "green", "degraded": "yellow", "down": "red"}
 
 
-def terminal() -> Console:
+def terminal() -> PlainConsole:
     """Standard output. If it is no terminal, lines are as wide as necessary, for grep."""
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPED_WIDTH
-    # Colours for numbers would hide those that mean something.
-    return Console(highlight=False, soft_wrap=True, width=width)
-
-
-def uncut(drawn: Table, *titles: str) -> Table:
-    """Have these columns keep their width, however narrow the terminal: half an address is none."""
-    for column in drawn.columns:
-        if column.header in titles:
-            column.no_wrap = True
-            column.min_width = max((len(str(cell)) for cell in column.cells), default=0)
-    return drawn
+    return PlainConsole(soft_wrap=True, width=width)
 
 
 def grid(rows: Iterable[tuple[str, object]]) -> Table:
@@ -59,14 +49,16 @@ def grid(rows: Iterable[tuple[str, object]]) -> Table:
     return grid
 
 
-def _shown(value: object) -> str:
+def _shown(value: object) -> str | Text:
+    if isinstance(value, Text):
+        return value
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, list):
-        return escape(", ".join(str(each) for each in value)) or "none"
-    return escape(str(value))
+        return ", ".join(str(each) for each in value) or "none"
+    return str(value)
 
 
 def duration(seconds: float) -> str:
@@ -80,11 +72,9 @@ def duration(seconds: float) -> str:
     return " ".join(parts[:2])
 
 
-def _styled_state(datapath: DatapathState) -> str:
-    state = str(datapath.get("state", "?"))
-    why = escape(str(datapath.get("why") or ""))
-    style = STATE_STYLES.get(state, "red")
-    return f"[{style}]{escape(state)}[/]" + (f" ({why})" if why else "")
+def _styled_state(datapath: DatapathState) -> Text:
+    state, why = str(datapath.get("state", "?")), str(datapath.get("why") or "")
+    return line((state, STATE_STYLES.get(state, "red")), f" ({why})" if why else "")
 
 
 def status(data: NodeStatus) -> None:
@@ -123,7 +113,7 @@ def status(data: NodeStatus) -> None:
         state = "[green]up[/]" if face.up else f"[red]down[/] ({escape(face.why)})"
         console.print(f"[bold]{escape(face.name)}[/] face: {state}, {escape(', '.join(face.listen))}")
     for warning in data.warnings:
-        console.print(f"[yellow]warning:[/] {escape(warning)}")
+        console.print(line(("warning:", "yellow"), f" {warning}"))
 
 
 def _access(access: AccessState) -> str:
@@ -158,11 +148,9 @@ def _repair(data: RepairState | None) -> str:
     if data.draining:
         state = "all records given away" if data.drained else "giving all records away"
         return f"{state}; kdhtctl drain waits for the end, with --cancel it calls that off"
-    moving = f", {data.pushing:,} records on their way" if data.pushing else ""
-    state = f"{data.behind} of {data.ranges} key ranges to compare" if data.behind else "in step"
-    return (
-        f"{state} with {data.neighbours} neighbours{moving}{_left(data)}{_awaited(data)}{_disagreement(data)}"
-    )
+    moving = f", {counted(data.pushing, 'record')} on the way" if data.pushing else ""
+    state = f"{data.behind} of {counted(data.ranges, 'key range')} to compare" if data.behind else "in step"
+    return f"{state} with {counted(data.neighbours, 'neighbour')}{moving}{_left(data)}{_awaited(data)}{_disagreement(data)}"
 
 
 def _left(data: RepairState) -> str:
@@ -170,7 +158,9 @@ def _left(data: RepairState) -> str:
     if not data.missing:
         return ""
     seconds = data.seconds_left
-    return f", {data.missing:,} records to come" + (f", about {duration(seconds)}" if seconds else "")
+    return f", {counted(data.missing, 'record')} to come" + (
+        f", about {duration(seconds)}" if seconds else ""
+    )
 
 
 def _awaited(data: RepairState) -> str:
@@ -197,47 +187,44 @@ def _disagreement(data: RepairState) -> str:
     return f"; others nearby have replicas = {others}, so {data.replicas} are kept until all say the same"
 
 
-def _draw_datapaths(console: Console, datapaths: list[DatapathState]) -> None:
+def _draw_datapaths(console: PlainConsole, datapaths: list[DatapathState]) -> None:
     for path in datapaths:
-        console.print(f"[bold]{escape(path['name'])}[/] datapath: {_styled_state(path)}{_way_in(path)}")
+        console.print(line((path["name"], "bold"), " datapath: ", _styled_state(path), _way_in(path)))
 
 
 def _way_in(path: DatapathState) -> str:
     """The packets' way to a datapath: its queue rule, or its XDP program and the interfaces."""
     if path.get("queue_rule"):
-        return escape(f", {path['queue_rule']} queue rule on {', '.join(path['interfaces'])}")
+        return f", {path['queue_rule']} queue rule on {', '.join(path['interfaces'])}"
     if "modes" not in path:
         return ""
     places = ", ".join(f"{name} ({mode})" for name, mode in path["modes"].items())
-    return escape(f", program {path['program']} on {places}, pinned in {path['pinned']}")
+    return f", program {path['program']} on {places}, pinned in {path['pinned']}"
 
 
 def datapath(data: DatapathChoice) -> None:
     """What the daemon's `datapath` gives."""
     console = terminal()
-    console.print(f"[bold]{escape(data.kind)}[/] of {', '.join(data.kinds)}")
+    console.print(line((data.kind, "bold"), f" of {', '.join(data.kinds)}"))
     _draw_datapaths(console, data.datapaths)
 
 
-def table(data: RoutingTable) -> None:
+def table(data: RoutingTable, *, wide: bool = False) -> None:
     """What the daemon's `table` gives: one line a contact."""
-    count = len(data.contacts)
-    drawn = Table(
-        "bucket",
-        "node",
+    drawn = Listing(
+        Column("bucket", right=True, rank=1),
+        Column("node", is_id=True),
         "address",
-        "known for",
-        "seen",
-        "round trip",
-        "missed",
-        title=f"{count} contacts of {data.node_id}",
+        Column("known for", right=True, rank=3),
+        Column("seen", right=True, rank=2),
+        Column("round trip", right=True, rank=1),
+        Column("missed", right=True, rank=1),
+        title=f"{counted(len(data.contacts), 'contact')} of {data.node_id}",
     )
-    for index in (0, 3, 4, 5, 6):
-        drawn.columns[index].justify = "right"
     for bucket in data.buckets:
         for contact in bucket.contacts:
             rtt = contact.rtt_ms
-            drawn.add_row(
+            drawn.add(
                 str(bucket.index),
                 contact.id,
                 contact.address,
@@ -247,10 +234,11 @@ def table(data: RoutingTable) -> None:
                 str(contact.failures),
             )
     console = terminal()
-    console.print(uncut(drawn, "address"))
-    waiting = {bucket.index: bucket.replacements for bucket in data.buckets if bucket.replacements}
-    for index, number in waiting.items():
-        console.print(f"bucket {index}: {number} more wait for a place")
+    drawn.print(console, wide=wide)
+    for bucket in data.buckets:
+        if bucket.replacements:
+            waits = "waits" if bucket.replacements == 1 else "wait"
+            console.print(f"bucket {bucket.index}: {bucket.replacements} more {waits} for a place")
 
 
 def stats(data: NodeStats) -> None:
@@ -271,25 +259,24 @@ def _draw_stats(data: NodeStats, zeros: bool) -> None:
             _draw_group(console, name, group, zeros)
 
 
-def _draw_packets(console: Console, packets: dict[str, Counters], zeros: bool) -> None:
+def _draw_packets(console: PlainConsole, packets: dict[str, Counters], zeros: bool) -> None:
     """Reasons down, lanes across."""
-    lanes = list(packets)
-    drawn = Table("reason", *lanes, title="packets by reason")
-    for column in drawn.columns[1:]:
-        column.justify = "right"
+    lanes = [lane for lane, counts in packets.items() if zeros or lane == "all" or any(counts.values())]
+    drawn = Listing("reason", *(Column(lane, right=True) for lane in lanes), title="packets by reason")
     reasons = packets[lanes[0]] if lanes else {}
     for reason in reasons:
         counts = [packets[lane][reason] for lane in lanes]
         if zeros or any(counts):
-            drawn.add_row(reason, *(f"{count:,}" for count in counts))
-    console.print(drawn)
+            drawn.add(reason, *(f"{count:,}" for count in counts))
+    drawn.print(console)
 
 
-def _draw_group(console: Console, name: str, group: Data, zeros: bool) -> None:
+def _draw_group(console: PlainConsole, name: str, group: Data, zeros: bool) -> None:
     """One group of counters; groups within are named a.b."""
     rows = [(key, value) for key, value in _flat(group) if zeros or value]
     if rows:
-        console.print(f"[bold underline]{escape(name)}[/]")
+        console.print()
+        console.print(styled(name, "bold"))
         console.print(grid(rows))
 
 
@@ -306,26 +293,26 @@ def _flat(group: Data, prefix: str = "") -> Iterable[tuple[str, object]]:
 
 def stopped(data: Stopping) -> None:
     """What the daemon's `stop` gives."""
-    terminal().print(f"stopped: process {data.pid}, {escape(data.address)}")
+    terminal().print(f"stopped: process {data.pid}, {data.address}")
 
 
 def drained(data: DrainDone) -> None:
     """What `drain` did."""
-    terminal().print(f"{data.records:,} records given away")
+    terminal().print(f"{counted(data.records, 'record')} given away")
     stopped(data)
 
 
 def moved(data: MoveDone) -> None:
     """What `move` did."""
     terminal().print(
-        f"moved: {escape(data.address)} was {data.former} and is {data.to}; {data.records:,} records were given away"
+        f"moved: {data.address} was {data.former} and is {data.to}; records given away: {data.records:,}"
     )
 
 
 def stays(data: DrainCancelled) -> None:
     """What `drain --cancel` did."""
     terminal().print(
-        f"the drain is called off, {data.records:,} records were left: the node joins anew and gets back what it "
+        f"the drain is called off; records left: {data.records:,}; the node joins anew and gets back what it "
         "gave away; kdhtctl status says when it is ready"
     )
 
@@ -333,18 +320,18 @@ def stays(data: DrainCancelled) -> None:
 def stored(data: Stored) -> None:
     """What `put` did."""
     ttl = f", for {duration(data.ttl)}" if data.ttl else ""
-    terminal().print(f"stored {data.bytes:,} bytes under {escape(data.key)}{ttl}, version {data.version}")
+    terminal().print(f"stored {counted(data.bytes, 'byte')} under {data.key}{ttl}, version {data.version}")
 
 
 def signed(data: Signed) -> None:
     """What `put --sign` did."""
     ttl = f", for {duration(data.ttl)}" if data.ttl else ""
     terminal().print(
-        f"stored {data.bytes:,} bytes signed by {data.public_key} under {escape(data.key)}{ttl}, "
+        f"stored {counted(data.bytes, 'byte')} signed by {data.public_key} under {data.key}{ttl}, "
         f"seq {data.seq}"
     )
 
 
 def deleted(data: Deleted) -> None:
     """What `delete` did."""
-    terminal().print(f"deleted {escape(data.key)}")
+    terminal().print(f"deleted {data.key}")

@@ -11,7 +11,7 @@ import msgspec
 
 from kdht.cli.keys import KeyType, key_text
 from kdht.cli.nodes import Target, asks_nodes
-from kdht.cli.options import as_json, control_socket, emit
+from kdht.cli.options import as_json, control_socket, emit, wide
 from kdht.errors import ConfigError, NoDaemon, RequestError
 from kdht.program import control_client
 from kdht.program.answers import Closest, Joining, NodeAt, NodeStatus, Replicas, RoutingTable
@@ -89,9 +89,10 @@ class JoinDone(msgspec.Struct):
 )
 @click.option("--lookup", is_flag=True, help="Ask the network. Default: use this node's routing table.")
 @control_socket
+@wide
 @as_json
 def closest(
-    key: str | bytes, is_id: bool, count: int, lookup: bool, socket_path: Path, as_json: bool
+    key: str | bytes, is_id: bool, count: int, lookup: bool, socket_path: Path, wide: bool, as_json: bool
 ) -> None:
     """List the nodes closest to KEY by XOR distance, nearest first. The first is its owner."""
     id = _id(key, is_id)
@@ -101,7 +102,7 @@ def closest(
         found = _known(socket_path)
     rows = _by_distance(found, id)[:count]
     data = Ranking(key_text(key), id.hex(), "network" if lookup else "table", rows)
-    emit(data, as_json, "routes.closest")
+    emit(data, as_json, "routes.closest", wide=wide)
 
 
 def _id(key: str | bytes, is_id: bool) -> bytes:
@@ -148,8 +149,9 @@ def _by_distance(found: Closest, id: bytes) -> list[Ranked]:
 @click.argument("key", type=KeyType())
 @click.option("--max-hops", "-m", type=click.IntRange(1, 255), default=HOP_LIMIT, show_default=True,
               help="Most nodes to ask.")  # fmt: skip
+@wide
 @asks_nodes
-def trace(key: str | bytes, max_hops: int, target: Target, as_json: bool) -> None:
+def trace(key: str | bytes, max_hops: int, wide: bool, target: Target, as_json: bool) -> None:
     """Show the nodes on the route to KEY, each with its time, and then KEY's replicas.
 
     One request is sent for each hop limit from 1. The replicas are shown if a daemon runs on this host, because only
@@ -165,7 +167,7 @@ def trace(key: str | bytes, max_hops: int, target: Target, as_json: bool) -> Non
         reached=bool(path) and path[-1].owner,
         replicas=_replicas(target.socket, id),
     )
-    emit(data, as_json, "routes.trace")
+    emit(data, as_json, "routes.trace", wide=wide)
     if not data.reached:
         raise RequestError(_why(path, max_hops))
 

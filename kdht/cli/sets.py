@@ -12,7 +12,7 @@ from kdht.cli.checks import Check, all_of, by_command, by_connection
 from kdht.cli.data_commands import through_client
 from kdht.cli.keys import KeyType, key_text
 from kdht.cli.nodes import Target, asks_nodes, warn
-from kdht.cli.options import Seconds, emit
+from kdht.cli.options import Seconds, emit, wide
 from kdht.cli.results import Announced, Members, MemberShown, Withdrawn
 from kdht.client import Client, Member
 from kdht.errors import NotFound, RequestError
@@ -198,11 +198,12 @@ def withdraw(
 @click.option(
     "--sample", is_flag=True, help="Show only as many as one answer has; of a large set others each time."
 )
+@wide
 @through_client
-def members(client: Client, name: Name, quorum: bool, sample: bool, as_json: bool) -> None:
+def members(client: Client, name: Name, quorum: bool, sample: bool, wide: bool, as_json: bool) -> None:
     """List the members of the set NAME: payload, and seconds until it is forgotten."""
     found = client.members(name, quorum=quorum, sample=sample)
-    emit(Members(key_text(name), [described(member) for member in found]), as_json, "sets.members")
+    emit(Members(key_text(name), [described(member) for member in found]), as_json, "sets.members", wide=wide)
 
 
 def described(member: Member) -> MemberShown:

@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 import click
 import msgspec
 from click.core import ParameterSource
-from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from kdht.config import places
 from kdht.errors import ConfigError
+from kdht.program.drawing import PlainConsole
 from kdht.program.options import SocketType, default_socket
 from kdht.replay import tables
 from kdht.replay._capture import Batch
@@ -173,16 +173,21 @@ def emit(data: Any) -> None:
     sys.stdout.write(msgspec.json.encode(data).decode() + "\n")
 
 
-def console() -> Console:
+def console() -> PlainConsole:
     """The console for people."""
-    return Console(highlight=False, soft_wrap=True)
+    return PlainConsole(soft_wrap=True)
 
 
 @contextmanager
 def reading(path: Path) -> Iterator[Iterator[Batch]]:
     """A capture's batches, with a progress bar on a terminal."""
-    errors = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    errors = PlainConsole(stderr=True)
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(),
+        TimeRemainingColumn(),
+    )
     with Capture(path) as capture, Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as bar:  # fmt: skip
         task = bar.add_task("standard input" if path == STDIN else path.name, total=capture.progress.total)
 

@@ -49,7 +49,8 @@ NOWHERE = Address(NO_IP, 0)
 def split_port(text: str, default: int = shared.PORT) -> tuple[str, int]:
     """Host and port of "host", "host:port", "[v6]:port" or a bare IPv6 address.
 
-    Raises ValueError if the host is missing, or the port is not a number from 1 to 65535.
+    Raises ValueError if the host is missing, if the port is not a number from 1 to 65535, or if the end of a bare IPv6
+    address may be meant for a port.
     """
     host, colon, port = text.rpartition(":")
     if text.startswith("["):
@@ -60,12 +61,21 @@ def split_port(text: str, default: int = shared.PORT) -> tuple[str, int]:
         host = host[1:-1]
     # More than one colon without brackets is an IPv6 address, whose last group is no port.
     elif not colon or ":" in host:
+        _refuse_port_without_brackets(host, port)
         host, colon, port = text, "", ""
     if not host:
         raise ValueError("the host is missing")
     if colon and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
         raise ValueError(f"the port is a number from 1 to 65535, not {port!r}")
     return host, int(port) if colon else default
+
+
+def _refuse_port_without_brackets(host: str, end: str) -> None:
+    """fd53::2:5348 is an address, too: it would be asked in vain, and nothing would say why. Raises ValueError."""
+    if host and end.isascii() and end.isdigit() and 1024 <= int(end) < 65536:
+        raise ValueError(
+            f"{end} may be a port or the end of an IPv6 address: write [{host}]:{end} or [{host}:{end}]"
+        )
 
 
 class Contact(NamedTuple):

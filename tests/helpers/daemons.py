@@ -42,6 +42,14 @@ def free_port(*hosts: str) -> int:
             return first.getsockname()[1]
 
 
+def free_port_ipv6() -> int:
+    """A UDP port that is free on ::1 now."""
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
+        sock.bind(("::1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
 class DevNode:
     """One `kdhtd`, started: --dev with its data in `home`, or with the configuration in `config`."""
 

@@ -4,23 +4,22 @@ import json
 import sys
 from typing import Any
 
-from rich.markup import escape
-
 from kdht.cli.report import Data, terminal
 from kdht.cli.results import ClientKey, ConfigChecked, ExampleConfig, Rotated, SecretMade
+from kdht.program.drawing import line, styled
 
 
 def checked(data: ConfigChecked) -> None:
     """All findings, then the errors."""
     console = terminal()
-    for line in data.findings:
-        console.print(escape(line))
+    for finding in data.findings:
+        console.print(finding)
     for problem in data.problems:
-        console.print(f"[red]problem:[/] {escape(problem.error)}")
+        console.print(line(("problem:", "red"), f" {problem.error}"))
     for warning in data.warnings:
-        console.print(f"[yellow]warning:[/] {escape(warning)}")
+        console.print(line(("warning:", "yellow"), f" {warning}"))
     if not data.problems:
-        console.print(f"[green]{escape(data.config)} can work here[/]")
+        console.print(styled(f"{data.config} can work here", "green"))
 
 
 def toml(data: Data) -> None:
@@ -69,10 +68,8 @@ def client_key(data: ClientKey) -> None:
 def made(data: SecretMade) -> None:
     """A new secret's file."""
     console = terminal()
-    console.print(
-        f"made {escape(data.file)}: copy it to all nodes, readable by the daemon only, then on each:"
-    )
-    console.print(f"  kdhtctl key rotate --stage accept --file {escape(data.file)}")
+    console.print(f"made {data.file}: copy it to all nodes, readable by the daemon only, then on each:")
+    console.print(f"  kdhtctl key rotate --stage accept --file {data.file}")
 
 
 def rotated(data: Rotated) -> None:
@@ -81,10 +78,10 @@ def rotated(data: Rotated) -> None:
     done = "signs with" if data.changed else "nothing to change: signs with"
     first, *others = data.epochs
     accepts = f", accepts {', '.join(map(str, others))} too" if others else ""
-    console.print(f"{escape(data.config)}: {done} epoch {first}{accepts}")
-    console.print(
-        escape({True: "the daemon has it", False: "takes effect when the daemon starts"}[data.reloaded])
-    )
+    console.print(f"{data.config}: {done} epoch {first}{accepts}")
+    console.print({True: "the daemon has it", False: "takes effect when the daemon starts"}[data.reloaded])
     if data.waiting:
-        console.print(f"[yellow]other changes in it wait for a restart:[/] {escape(', '.join(data.waiting))}")
-    console.print(f"next: {escape(data.next)}")
+        console.print(
+            line(("other changes in it wait for a restart:", "yellow"), f" {', '.join(data.waiting)}")
+        )
+    console.print(f"next: {data.next}")

@@ -1,9 +1,8 @@
 """Draws the results of `doctor`."""
 
-from rich.markup import escape
-
 from kdht.cli.doctor.findings import Examination
 from kdht.cli.report import terminal
+from kdht.program.drawing import counted, line
 
 STYLES = {"ok": "green", "warning": "yellow", "failure": "red"}
 
@@ -13,7 +12,7 @@ def doctor(data: Examination) -> None:
     console = terminal()
     for each in data.findings:
         style = STYLES[each.state]
-        console.print(f"[{style}]{each.state:8}[/] [bold]{escape(each.check)}[/]: {escape(each.what)}")
+        console.print(line((f"{each.state:8}", style), " ", (each.check, "bold"), f": {each.what}"))
         if each.mend:
-            console.print(f"         mend: {escape(each.mend)}")
-    console.print(f"{data.ok} ok, {data.warnings} warnings, {data.failures} failures")
+            console.print(f"         mend: {each.mend}")
+    console.print(f"{data.ok} ok, {counted(data.warnings, 'warning')}, {counted(data.failures, 'failure')}")

@@ -2,10 +2,9 @@
 
 import sys
 
-from rich.markup import escape
-
 from kdht.cli.report import terminal
 from kdht.cli.results import RulesetText, TableDiff, TableLoaded, TableRemoved
+from kdht.program.drawing import styled
 
 
 def text(data: RulesetText) -> None:
@@ -15,13 +14,13 @@ def text(data: RulesetText) -> None:
 
 def applied(data: TableLoaded) -> None:
     """What was loaded."""
-    terminal().print(f"table inet {escape(data.table)} is loaded (nft's {data.way} way)")
+    terminal().print(f"table inet {data.table} is loaded (nft's {data.way} way)")
 
 
 def removed(data: TableRemoved) -> None:
     """What was taken away."""
     done = "was removed" if data.removed else "was not there"
-    terminal().print(f"table inet {escape(data.table)} {done}")
+    terminal().print(f"table inet {data.table} {done}")
 
 
 def diff(data: TableDiff) -> None:
@@ -29,8 +28,8 @@ def diff(data: TableDiff) -> None:
     console = terminal()
     for line in data.diff:
         style = {"+": "green", "-": "red"}.get(line[0], "")
-        console.print(escape(line), style=style or None)
+        console.print(line, style=style or None)
     if not data.diff:
-        console.print(f"table inet {escape(data.table)} is loaded as configured")
+        console.print(f"table inet {data.table} is loaded as configured")
     elif not data.loaded:
-        console.print(f"[yellow]table inet {escape(data.table)} is not loaded[/]")
+        console.print(styled(f"table inet {data.table} is not loaded", "yellow"))

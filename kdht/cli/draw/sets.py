@@ -2,37 +2,33 @@
 
 import base64
 
-from rich.markup import escape
-from rich.table import Table
-
-from kdht.cli.report import duration, terminal, uncut
+from kdht.cli.report import duration, terminal
 from kdht.cli.results import Announced, Members, MemberShown, Withdrawn
+from kdht.program.drawing import Column, Listing, counted
 
 
 def announced(data: Announced) -> None:
     """A new membership."""
-    terminal().print(f"announced in {escape(data.name)}, for {duration(data.ttl)}, version {data.version}")
+    terminal().print(f"announced in {data.name}, for {duration(data.ttl)}, version {data.version}")
 
 
 def withdrawn(data: Withdrawn) -> None:
     """An ended membership."""
-    terminal().print(f"withdrawn from {escape(data.name)}")
+    terminal().print(f"withdrawn from {data.name}")
 
 
-def members(data: Members) -> None:
+def members(data: Members, *, wide: bool = False) -> None:
     """The members of a set."""
-    table = Table("member", "payload", "ends in", box=None)
+    drawn = Listing(Column("member", is_id=True), "payload", Column("ends in", right=True))
     for member in data.members:
-        table.add_row(member.id, escape(_payload(member)), duration(member.ttl))
+        drawn.add(member.id, _payload(member), duration(member.ttl))
     console = terminal()
-    console.print(uncut(table, "member", "payload", "ends in"))
-    count = len(data.members)
-    console.print(f"{count:,} member{'' if count == 1 else 's'} of {escape(data.name)}")
+    drawn.print(console, wide=wide)
+    console.print(f"{counted(len(data.members), 'member')} of {data.name}")
 
 
 def _payload(member: MemberShown) -> str:
-    """With nothing in it that a terminal would obey."""
-    text = member.payload
-    if text is None:
+    """On one line."""
+    if member.payload is None:
         return base64.b64decode(member.base64).hex()
-    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in member.payload)

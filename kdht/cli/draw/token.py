@@ -2,19 +2,16 @@
 
 import time
 
-from rich.markup import escape
-
 from kdht.cli.report import grid, terminal
 from kdht.cli.results import Revoked, TokenChecked, TokenGrant, TokenMade
+from kdht.program.drawing import styled
 
 WORDS = {"r": "read", "w": "write", "d": "delete", "a": "announce", "n": "watch"}
 
 
 def made(data: TokenMade) -> None:
     """A new token in a file."""
-    terminal().print(
-        f"made {escape(str(data.file))}: give it to the client, as KDHT_TOKEN=@FILE or --token @FILE"
-    )
+    terminal().print(f"made {data.file!s}: give it to the client, as KDHT_TOKEN=@FILE or --token @FILE")
 
 
 def shown(data: TokenGrant) -> None:
@@ -25,7 +22,10 @@ def shown(data: TokenGrant) -> None:
 
 def checked(data: TokenChecked) -> None:
     """What a token may do with a key."""
-    may = [(word, f"[red]no: {escape(why)}[/]" if why else "[green]yes[/]") for word, why in data.may.items()]
+    may = [
+        (word, styled(f"no: {why}", "red") if why else styled("yes", "green"))
+        for word, why in data.may.items()
+    ]
     console = terminal()
     console.print(grid([*_rows(data), ("key", data.hashed), ("the node asks", _asked(data)), *may]))
 
@@ -34,7 +34,7 @@ def revoked(data: Revoked) -> None:
     """A holder on one node."""
     console = terminal()
     done = "revoked" if data.changed else "was revoked before"
-    console.print(f"{escape(data.config)}: holder {escape(data.holder)} ({data.number}) {done}")
+    console.print(f"{data.config}: holder {data.holder} ({data.number}) {done}")
     console.print({True: "the daemon has it", False: "takes effect when the daemon starts"}[data.reloaded])
     console.print("next: the same on every other node")
 
