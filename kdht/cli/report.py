@@ -110,8 +110,8 @@ def status(data: NodeStatus) -> None:
     )
     _draw_datapaths(console, data.datapaths)
     for face in data.faces:
-        state = "[green]up[/]" if face.up else f"[red]down[/] ({escape(face.why)})"
-        console.print(f"[bold]{escape(face.name)}[/] face: {state}, {escape(', '.join(face.listen))}")
+        state = line(("up", "green")) if face.up else line(("down", "red"), f" ({face.why})")
+        console.print(line((face.name, "bold"), " face: ", state, f", {', '.join(face.listen)}"))
     for warning in data.warnings:
         console.print(line(("warning:", "yellow"), f" {warning}"))
 

@@ -98,7 +98,7 @@ class Listing:
         shown = [
             index
             for index, column in enumerate(self._columns)
-            if not column.rank or any(row[index].plain for row in self._rows)
+            if (column.title and not column.rank) or any(row[index].plain for row in self._rows)
         ]
         has_ids = any(self._columns[index].is_id for index in shown)
         hidden: list[int] = []
@@ -135,7 +135,7 @@ class Listing:
 
     def _width(self, shown: Sequence[int], is_cut: bool) -> int:
         widths = [
-            max([cell_len(self._columns[index].title)]
+            max([cell_len(self._columns[index].title), 1]
                 + [self._cell(index, row[index], is_cut).cell_len for row in self._rows])
             for index in shown
         ]  # fmt: skip

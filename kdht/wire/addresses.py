@@ -73,8 +73,9 @@ def split_port(text: str, default: int = shared.PORT) -> tuple[str, int]:
 def _refuse_port_without_brackets(host: str, end: str) -> None:
     """fd53::2:5348 is an address, too: it would be asked in vain, and nothing would say why. Raises ValueError."""
     if host and end.isascii() and end.isdigit() and 1024 <= int(end) < 65536:
+        short = f"{host}:" if host.endswith(":") else host
         raise ValueError(
-            f"{end} may be a port or the end of an IPv6 address: write [{host}]:{end} or [{host}:{end}]"
+            f"{end} may be a port or the end of an IPv6 address: write [{short}]:{end} or [{host}:{end}]"
         )
 
 

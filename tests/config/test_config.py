@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 import subprocess
 import sys
 import tomllib
@@ -324,6 +325,21 @@ def test_host_and_port(text, parts):
 def test_invalid_hosts_and_ports_are_refused(text):
     with pytest.raises(ValueError, match=r"\S"):
         HostPort(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("fd53:48::2:5348", "[fd53:48::2]:5348 or [fd53:48::2:5348]"),
+        ("fd53::5348", "[fd53::]:5348 or [fd53::5348]"),
+    ],
+)
+def test_a_port_behind_an_ipv6_address_needs_brackets(text, meant):
+    with pytest.raises(ValueError, match=re.escape(f"write {meant}")):
+        HostPort(text)
+    # A group of an address that nobody takes for a port.
+    assert split_port("fd53::2:534a") == ("fd53::2:534a", 5348)
+    assert split_port("fd53::2") == ("fd53::2", 5348)
 
 
 ACCESS = {"key": [{"secret": "another one of sixteen bytes"}]}
