@@ -189,7 +189,7 @@ def test_diff_finds_an_artificial_fault_and_tells_it_readably(fault, what):
     assert found[-1]["differences"]["core"] == len(found) - 1 > 0
     told = replay(*arguments, check=8).stdout
     assert what in told
-    assert f"core against oracle: {len(found) - 1} differences" in told
+    assert f"core against oracle: {len(found) - 1} difference" in told
 
 
 def test_a_lost_contact_shows_as_another_next_hop(tmp_path):
