@@ -172,7 +172,7 @@ def get(
     immutable: bool,
     as_json: bool,
 ) -> None:
-    """Write the value of KEY to standard output, unchanged."""
+    """Write the value of KEY to standard output, unchanged. On a terminal, end its line."""
     if immutable and signed_by:
         raise click.UsageError("--immutable and --signed-by exclude one another")
     if immutable:
@@ -194,6 +194,9 @@ def get(
     elif output is None:
         with binary_output() as out:
             out.write(record.value)
+            # The prompt would stand behind it. A script gets the value unchanged.
+            if sys.stdout.isatty() and not record.value.endswith(b"\n"):
+                out.write(b"\n")
 
 
 def described(key: str | bytes, record: Record) -> Fetched:

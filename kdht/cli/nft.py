@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from kdht.cli.options import as_json, config_file, emit
+from kdht.cli.options import as_json, emit, running_config_file
 from kdht.cli.results import RulesetText, TableDiff, TableLoaded, TableRemoved
 from kdht.errors import DIFFERENCES, DatapathError
 
@@ -31,7 +31,7 @@ def nft() -> None:
 
 
 @nft.command()
-@config_file
+@running_config_file
 @as_json
 def show(config_path: Path, as_json: bool) -> None:
     """Print the ruleset of this configuration. Loads nothing.
@@ -44,7 +44,7 @@ def show(config_path: Path, as_json: bool) -> None:
 
 
 @nft.command()
-@config_file
+@running_config_file
 @as_json
 def apply(config_path: Path, as_json: bool) -> None:
     """Load the table. A running node does that by itself when somebody removes or changes it.
@@ -56,7 +56,7 @@ def apply(config_path: Path, as_json: bool) -> None:
 
 
 @nft.command()
-@config_file
+@running_config_file
 @as_json
 def remove(config_path: Path, as_json: bool) -> None:
     """Remove the table that a killed node left. A running node keeps its table."""
@@ -74,7 +74,7 @@ def remove(config_path: Path, as_json: bool) -> None:
 
 
 @nft.command()
-@config_file
+@running_config_file
 @as_json
 def diff(config_path: Path, as_json: bool) -> int:
     """Compare the loaded table with the one of this configuration. Changes nothing.

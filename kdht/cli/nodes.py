@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
+import msgspec
 
 from kdht.cli.options import as_json, control_socket
 from kdht.errors import NoDaemon
@@ -119,8 +120,11 @@ def asks_nodes(command: F) -> F:
 
 def warn(message: str) -> None:
     """A line on standard error, for what is no error."""
+    context = click.get_current_context(silent=True)
+    as_json = context is not None and context.params.get("as_json")
     # Not on standard output, which a script reads.
-    click.echo(f"kdhtctl: warning: {message}", err=True)
+    text = msgspec.json.encode({"warning": message}).decode() if as_json else f"kdhtctl: warning: {message}"
+    click.echo(text, err=True)
 
 
 def nearest_node(socket_path: Path) -> str:

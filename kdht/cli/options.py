@@ -15,6 +15,9 @@ from kdht.config import places
 from kdht.program.options import SocketType as SocketType
 from kdht.program.options import control_socket as control_socket
 from kdht.program.options import default_socket as default_socket
+from kdht.errors import KdhtError
+from kdht.program import control_client
+from kdht.program.answers import NodeStatus
 from kdht.wire.limits import MAX_TTL
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -39,6 +42,28 @@ config_file = click.option(
     default=places.CONFIG,
     show_default=True,
     help="The node's configuration. Default: $KDHT_CONFIG, then the path shown.",
+)
+
+
+def running_config() -> Path:
+    """The configuration of the running node; the usual one where none runs, or it has none."""
+    try:
+        # The context has the control socket of a command that takes one.
+        given = click.get_current_context().params.get("socket_path")
+        status = control_client.ask(given or default_socket(), "status", NodeStatus)
+    except KdhtError:
+        return places.CONFIG
+    return Path(status.config) if status.config else places.CONFIG
+
+
+running_config_file = click.option(
+    "--config",
+    "-c",
+    "config_path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    envvar="KDHT_CONFIG",
+    default=running_config,
+    help=f"The node's configuration. Default: $KDHT_CONFIG, then the running node's, then {places.CONFIG}.",
 )
 
 

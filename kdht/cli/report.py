@@ -24,7 +24,7 @@ from kdht.program.answers import (
     RoutingTable,
     Stopping,
 )
-from kdht.program.drawing import Column, Listing, PlainConsole, counted, line, styled
+from kdht.program.drawing import Column, Listing, PlainConsole, counted, line, quoted, styled
 
 Data = Mapping[Any, Any]
 
@@ -320,18 +320,20 @@ def stays(data: DrainCancelled) -> None:
 def stored(data: Stored) -> None:
     """What `put` did."""
     ttl = f", for {duration(data.ttl)}" if data.ttl else ""
-    terminal().print(f"stored {counted(data.bytes, 'byte')} under {data.key}{ttl}, version {data.version}")
+    terminal().print(
+        f"stored {counted(data.bytes, 'byte')} under {quoted(data.key)}{ttl}, version {data.version}"
+    )
 
 
 def signed(data: Signed) -> None:
     """What `put --sign` did."""
     ttl = f", for {duration(data.ttl)}" if data.ttl else ""
     terminal().print(
-        f"stored {counted(data.bytes, 'byte')} signed by {data.public_key} under {data.key}{ttl}, "
+        f"stored {counted(data.bytes, 'byte')} signed by {data.public_key} under {quoted(data.key)}{ttl}, "
         f"seq {data.seq}"
     )
 
 
 def deleted(data: Deleted) -> None:
     """What `delete` did."""
-    terminal().print(f"deleted {data.key}")
+    terminal().print(f"deleted {quoted(data.key)}")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kdht.cli.options import as_json, control_socket, emit
+from kdht.cli.options import as_json, control_socket, emit, running_config_file
 from kdht.cli.results import Exported, Imported, StorageChecked
 from kdht.errors import ConfigError, StorageDamaged
 from kdht.program import control_client
@@ -31,8 +31,8 @@ data_dir = click.option(
     help="Data directory of a stopped node. Default: ask the running daemon.",
 )  # fmt: skip
 stopped_dir = click.option(
-    "--data-dir", "-d", type=click.Path(path_type=Path, file_okay=False, exists=True), required=True,
-    help="Data directory of a stopped node.",
+    "--data-dir", "-d", type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="Data directory of a stopped node. Default: the configuration's.",
 )  # fmt: skip
 
 
@@ -57,12 +57,14 @@ def stats(data_dir: Path | None, socket_path: Path, as_json: bool) -> None:
 
 @storage.command()
 @stopped_dir
+@running_config_file
 @as_json
-def check(data_dir: Path, as_json: bool) -> None:
+def check(data_dir: Path | None, config_path: Path, as_json: bool) -> None:
     """Read a stopped node's whole database, and verify checksums, index and counts.
 
     Exits with 3 if anything is wrong. Changes no record.
     """
+    data_dir = data_dir or _configured_dir(config_path)
     with _opened(data_dir) as store:
         found = store.audit(UnixTime(time.time()))
     emit(StorageChecked(**found._asdict()), as_json, "storage.checked")
@@ -126,6 +128,16 @@ def import_(file: Path, data_dir: Path, as_json: bool) -> None:
     with _opened(data_dir, make=True) as store:
         newest = archive.read_into(store, file, count)
     emit(Imported(str(file), count, newest), as_json, "storage.imported")
+
+
+def _configured_dir(config: Path) -> Path:
+    """Raises ConfigError."""
+    from kdht.config.schema import load
+
+    try:
+        return load(config).node.data_dir.path
+    except ConfigError as error:
+        raise ConfigError(f"{error}; or name the data directory with --data-dir") from None
 
 
 @contextmanager

@@ -43,14 +43,17 @@ __all__ = [
 ]  # fmt: skip
 
 
-def __getattr__(name: str) -> Any:
-    """Load asyncio only on first use: a program with one `put` does not wait for it."""
-    if name == "AsyncClient":
-        from kdht.client.aio import AsyncClient
+# A type checker that saw it would take every misspelled name for one of these.
+if not TYPE_CHECKING:
 
-        return AsyncClient
-    if name == "OpenValue":
-        from kdht.client._aio_large import OpenValue
+    def __getattr__(name: str) -> Any:
+        """Load asyncio only on first use: a program with one `put` does not wait for it."""
+        if name == "AsyncClient":
+            from kdht.client.aio import AsyncClient
 
-        return OpenValue
-    raise AttributeError(f"module 'kdht.client' has no attribute {name!r}")
+            return AsyncClient
+        if name == "OpenValue":
+            from kdht.client._aio_large import OpenValue
+
+            return OpenValue
+        raise AttributeError(f"module 'kdht.client' has no attribute {name!r}")

@@ -31,7 +31,7 @@ def data_of(value: Buffer, what: str = "a value") -> bytes:
     try:
         return memoryview(value).tobytes()
     except TypeError:
-        hint = ": encode it first" if isinstance(value, str) else ""
+        hint = ": encode it first, with .encode()" if isinstance(value, str) else ""
         raise TypeError(
             f"{what} is bytes, a bytearray or a memoryview, not {type(value).__name__}{hint}"
         ) from None

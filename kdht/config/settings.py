@@ -47,6 +47,8 @@ class Settings:
     data_dir: Path
     control_socket: Path
     warnings: tuple[str, ...] = ()
+    source: Path | None = None
+    """The file that it is from."""
 
     @property
     def address(self) -> Address:
@@ -105,7 +107,7 @@ def resolve(config: Config) -> Settings:
 
 def of_file(path: Path, overrides: dict[str, dict[str, Any]] | None = None) -> Settings:
     """Read a configuration and all that it names. Raises ConfigError."""
-    settings = resolve(load(path, overrides))
+    settings = replace(resolve(load(path, overrides)), source=path.absolute())
     if not _has_secret_inside(settings.config):
         return settings
     try:

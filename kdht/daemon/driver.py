@@ -61,7 +61,7 @@ LEVELS: dict[type[Event], int] = {
 }
 WORDS: dict[type[Event], str] = {
     Joined: "joined",
-    Ready: "ready to serve",
+    Ready: "ready",
     Isolated: "no contact is left",
     Barred: "no writes yet: members are named that this node cannot reach",
     Admitted: "all members can be reached",

@@ -166,7 +166,7 @@ class LabNode:
         return cast(dict[str, Any], self.call("stats"))
 
     def ready(self, contacts: int) -> bool:
-        """Whether it is ready to serve and knows enough others. Raises LabError if it ended."""
+        """Whether it is ready and knows enough others. Raises LabError if it ended."""
         if not self.alive():
             code = self._running().returncode
             raise LabError(f"{self.name} ended with status {code}{self.tail()}")

@@ -136,6 +136,8 @@ class NodeStatus(msgspec.Struct, kw_only=True):
     faces: list[FaceState] = []
     discovery: dict[str, int] = {}
     """Questions of nodes that look for others by multicast, by what became of them."""
+    config: str = ""
+    """The file of its configuration; empty: it has none."""
 
     @property
     def repair_state(self) -> RepairState | None:

@@ -1,19 +1,32 @@
 """The one place where errors become exit codes: all programs' `main` end here.
 
-What a user can cause is one line on standard error and never a traceback.
+What a user can cause is one line on standard error and never a traceback. With --json this line is an object: `error`,
+the `exit_code`, the `status` that the cluster answered with (null without one), and of a conflict the `version` that
+stands.
 """
 
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 import click
+import msgspec
 
-from kdht.errors import ConfigError, KdhtError
+from kdht.errors import ConfigError, Conflict, KdhtError, RequestError
 from kdht.program import streams
 
 INTERRUPTED = 128 + 2  # what a shell reports for SIGINT
+
+
+class End(NamedTuple):
+    """How a program ends: its exit code, what it has to complain of, and the error with the details."""
+
+    code: int
+    complaint: str = ""
+    error: KdhtError | None = None
+    is_help: bool = False
+    """The complaint is a whole page, and not a line."""
 
 
 def run(
@@ -28,39 +41,58 @@ def run(
     `patience_s`: how long that line waits for a reader of standard error who stalls. None: as long as it takes.
     """
     streams.prepare()
-    code, complaint = _outcome(command, name, arguments)
-    if complaint:
-        streams.complain(complaint, patience_s)
-    sys.exit(code)
+    end = _outcome(command, name, arguments)
+    if end.complaint:
+        given = sys.argv[1:] if arguments is None else arguments
+        streams.complain(_line(end, name, as_json=wants_json(given)), patience_s)
+    sys.exit(end.code)
 
 
-def _outcome(command: click.Command, name: str, arguments: Sequence[str] | None) -> tuple[int, str]:
-    """The exit code and the line for standard error."""
+def wants_json(arguments: Sequence[str]) -> bool:
+    """Whether --json is among them. Looked for in the text, because what cannot be parsed is to be told in JSON, too."""
+    options = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    return "--json" in options
+
+
+def _line(end: End, name: str, *, as_json: bool) -> str:
+    if end.is_help:
+        return end.complaint
+    message = " ".join(end.complaint.split())
+    if not as_json:
+        return f"{name}: {message}"
+    told: dict[str, object] = {"error": message, "exit_code": end.code, "status": None}
+    if isinstance(end.error, RequestError):
+        told["status"] = end.error.status
+    if isinstance(end.error, Conflict):
+        told["version"] = end.error.version
+    return msgspec.json.encode(told).decode()
+
+
+def _outcome(command: click.Command, name: str, arguments: Sequence[str] | None) -> End:
+    """How it ends."""
     try:
         result = command.main(args=arguments, prog_name=name, standalone_mode=False)
         sys.stdout.flush()
-        return (result if isinstance(result, int) else 0), ""
+        return End(result if isinstance(result, int) else 0)
     except click.exceptions.NoArgsIsHelpError as error:
-        return ConfigError.exit_code, error.format_message()
+        return End(ConfigError.exit_code, error.format_message(), is_help=True)
     except click.UsageError as error:
         how = f" ({error.ctx.command_path} --help shows how)" if error.ctx else ""
-        return _complain(name, error.format_message() + how, ConfigError.exit_code)
+        return End(ConfigError.exit_code, error.format_message() + how)
     except click.ClickException as error:
-        return _complain(name, error.format_message(), ConfigError.exit_code)
+        return End(ConfigError.exit_code, error.format_message())
     except KdhtError as error:
-        return _complain(name, str(error), error.exit_code)
+        return End(error.exit_code, str(error), error)
     except (click.Abort, KeyboardInterrupt):
         # Who pressed Ctrl-C knows why it ended.
-        return INTERRUPTED, ""
+        return End(INTERRUPTED)
     except BrokenPipeError:
         _give_up_output()
         # The reader, such as `head`, has gone on purpose.
-        return KdhtError.exit_code, ""
+        return End(KdhtError.exit_code)
     except OSError as error:
         _give_up_output()
-        return _complain(
-            name, f"{error.filename or 'input or output'}: {error.strerror or error}", KdhtError.exit_code
-        )
+        return End(KdhtError.exit_code, f"{error.filename or 'input or output'}: {error.strerror or error}")
 
 
 def _give_up_output() -> None:
@@ -69,7 +101,3 @@ def _give_up_output() -> None:
         sys.stdout.flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _complain(name: str, message: str, code: int) -> tuple[int, str]:
-    return code, f"{name}: {' '.join(message.split())}"

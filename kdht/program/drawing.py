@@ -148,6 +148,11 @@ def _hint(is_cut: bool, hidden: Sequence[str]) -> str:
     return f"{'; '.join(said)}; --wide shows all"
 
 
+def quoted(text: str) -> str:
+    """A name within a sentence: in quotes where it would not be seen, or not to its end."""
+    return text if text and text.isprintable() and text == text.strip() else repr(text)
+
+
 def counted(number: int, one: str, many: str = "") -> str:
     """A number and its noun: "1 node", "2 nodes"."""
     return f"{number:,} {one if number == 1 else many or f'{one}s'}"

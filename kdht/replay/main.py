@@ -27,6 +27,9 @@ COMMANDS = {
     "bench": LazyCommand(
         "kdht.replay.commands.bench", "command", "Measure packets per second of each implementation."
     ),
+    "completion": LazyCommand(
+        "kdht.replay.commands.completion", "command", "Print a completion script for bash, zsh or fish."
+    ),
 }
 
 

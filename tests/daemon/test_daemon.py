@@ -186,7 +186,7 @@ def test_the_watchdog_beat_is_for_the_watched_process(monkeypatch):
 def test_logs_as_json(start):
     _, said = start(1, "--log-format", "json").wait_ready().end()
     lines = [json.loads(line) for line in said.splitlines()]
-    assert {"ready", "stopped"} <= {line["message"] for line in lines}
+    assert {"started", "ready", "stopped"} <= {line["message"] for line in lines}
     assert all({"time", "level", "logger"} <= set(line) for line in lines)
 
 

@@ -88,7 +88,7 @@ class DevNode:
             return False
 
     def wait_ready(self, contacts: int = 0) -> "DevNode":
-        """Until it is ready to serve and knows so many others; fails at once if it ended."""
+        """Until it is ready and knows so many others; fails at once if it ended."""
         wait_until(lambda: self._is_ready(contacts), f"{self.listen} to be ready")
         return self
 

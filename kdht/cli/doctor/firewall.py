@@ -23,7 +23,7 @@ Rule = Mapping[str, Any]
 
 def firewall(subject: Subject) -> Iterator[Finding]:
     """Every base chain that may stand in the way."""
-    if shutil.which("nft") is None:
+    if ruleset.find_nft() is None:
         return
     if not subject.is_root:
         yield Finding("firewall", "warning", "only root may list the rules of others", "sudo kdhtctl doctor")

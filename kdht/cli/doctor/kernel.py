@@ -1,6 +1,5 @@
 """The abilities of kernel and installation: NFQUEUE and nftables, XDP."""
 
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,8 +16,11 @@ AS_ROOT = "sudo kdhtctl doctor"
 
 def queueing(subject: Subject) -> Iterator[Finding]:
     """The needs of the nfqueue datapath."""
+    # A node that only ever uses its socket needs none of it.
+    if subject.kind == "socket":
+        return
     bad = subject.unless_needed("nfqueue")
-    if shutil.which("nft") is None:
+    if ruleset.find_nft() is None:
         yield Finding("nft", bad, "there is no nft program", "apt-get install nftables")
         return
     yield Finding("nft", "ok", "the nft program is there")

@@ -65,7 +65,7 @@ def daemon(subject: Subject) -> Iterator[Finding]:
         why, _, mend = status.not_writable.partition(": ")
         yield Finding("writes", "failure", why, mend)
     if status.joined and not status.ready:
-        yield Finding("cluster", "warning", f"not ready to serve: waits for {', '.join(status.waiting_for)}",
+        yield Finding("cluster", "warning", f"not ready: waits for {', '.join(status.waiting_for)}",
                       "wait, and ask again: kdhtctl status")  # fmt: skip
 
 

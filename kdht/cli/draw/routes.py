@@ -5,7 +5,7 @@ from rich.text import Text
 from kdht.cli.report import terminal
 from kdht.cli.routes import JoinDone, Ranking, Route
 from kdht.program.answers import Replica, Replicas
-from kdht.program.drawing import CUT, Column, Listing, counted, styled
+from kdht.program.drawing import CUT, Column, Listing, counted, quoted, styled
 
 
 def closest(data: Ranking, *, wide: bool = False) -> None:
@@ -18,7 +18,7 @@ def closest(data: Ranking, *, wide: bool = False) -> None:
         Column("distance", rank=2),
         Column("bits shared", right=True, rank=1),
         Column("", rank=1),
-        title=f"closest to {data.key} ({data.id}), {asked}",
+        title=f"closest to {quoted(data.key)} ({data.id}), {asked}",
     )
     for row in data.nodes:
         note = ", ".join(
@@ -38,7 +38,7 @@ def trace(data: Route, *, wide: bool = False) -> None:
         Column("time", right=True),
         Column("bits shared", right=True, rank=1),
         "",
-        title=f"the way of {data.key} ({data.id})",
+        title=f"the way of {quoted(data.key)} ({data.id})",
     )
     for row in data.hops:
         if row.id is None or row.address is None:

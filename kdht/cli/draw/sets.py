@@ -4,17 +4,17 @@ import base64
 
 from kdht.cli.report import duration, terminal
 from kdht.cli.results import Announced, Members, MemberShown, Withdrawn
-from kdht.program.drawing import Column, Listing, counted
+from kdht.program.drawing import Column, Listing, counted, quoted
 
 
 def announced(data: Announced) -> None:
     """A new membership."""
-    terminal().print(f"announced in {data.name}, for {duration(data.ttl)}, version {data.version}")
+    terminal().print(f"announced in {quoted(data.name)}, for {duration(data.ttl)}, version {data.version}")
 
 
 def withdrawn(data: Withdrawn) -> None:
     """An ended membership."""
-    terminal().print(f"withdrawn from {data.name}")
+    terminal().print(f"withdrawn from {quoted(data.name)}")
 
 
 def members(data: Members, *, wide: bool = False) -> None:
@@ -24,7 +24,7 @@ def members(data: Members, *, wide: bool = False) -> None:
         drawn.add(member.id, _payload(member), duration(member.ttl))
     console = terminal()
     drawn.print(console, wide=wide)
-    console.print(f"{counted(len(data.members), 'member')} of {data.name}")
+    console.print(f"{counted(len(data.members), 'member')} of {quoted(data.name)}")
 
 
 def _payload(member: MemberShown) -> str:

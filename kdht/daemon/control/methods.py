@@ -169,6 +169,7 @@ class Methods:
             address=str(settings.address),
             own=[str(address) for address in (*settings.own, *settings.also)],
             data_dir=str(settings.data_dir),
+            config=str(settings.source or ""),
             key_epochs=[key.epoch for key in settings.keys],
             capabilities={name: REASONS.get(name, "") for name in self.capabilities},
             cookies=settings.config.node.cookies,

@@ -242,7 +242,7 @@ class Daemon:
             log.info(
                 "built without libsodium: signed records are refused; docs/operating.md says what to install"
             )
-        log.info("ready", extra=fields)
+        log.info("started", extra=fields)
         notify("READY=1")
 
     def _catch_stop_signals(self) -> None:

@@ -10,6 +10,7 @@ errors are DatapathErrors that say what to do.
 import json
 import os
 import re
+import shutil
 import sysconfig
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -32,6 +33,7 @@ Tailscale (0xff0000) and Calico (0xffff0000) use by default; the same for all no
 QUEUE_CHAIN = "to_queue"
 NOT_ALLOWED = "not_allowed"
 """The counter of requests from addresses that may not send them."""
+SYSTEM_PROGRAMS = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 REQUEST_ID = "@th,128,32"
 """The first half of a message's request ID, as nft finds it."""
 
@@ -85,10 +87,16 @@ def ruleset_path() -> Path:
     raise DatapathError(f"the ruleset kdht.nft is missing; install kdht again (looked at {places[-1]})")
 
 
+def find_nft(nft: str = "nft") -> str | None:
+    """Where nft is. Debian has it in /usr/sbin, which is in the path of root alone."""
+    found = shutil.which(nft)
+    return found or shutil.which(nft, path=os.pathsep.join(SYSTEM_PROGRAMS))
+
+
 def run_nft(nft: str, arguments: Iterable[str], script: str = "") -> str:
     """nft's output. Raises DatapathError with nft's own first line of complaint."""
     try:
-        done = children.ran([nft, *arguments], script)
+        done = children.ran([find_nft(nft) or nft, *arguments], script)
     except DatapathError as error:
         if isinstance(error.__cause__, FileNotFoundError):
             raise DatapathError(
