@@ -12,12 +12,12 @@ import msgspec
 from click.core import ParameterSource
 
 from kdht.config import places
-from kdht.program.options import SocketType as SocketType
-from kdht.program.options import control_socket as control_socket
-from kdht.program.options import default_socket as default_socket
 from kdht.errors import KdhtError
 from kdht.program import control_client
 from kdht.program.answers import NodeStatus
+from kdht.program.options import SocketType as SocketType
+from kdht.program.options import control_socket as control_socket
+from kdht.program.options import default_socket as default_socket
 from kdht.wire.limits import MAX_TTL
 
 F = TypeVar("F", bound=Callable[..., Any])
