@@ -9,7 +9,7 @@ import click
 import msgspec
 
 from kdht.cli.options import as_json, control_socket
-from kdht.errors import NoDaemon
+from kdht.errors import Conflict, KdhtError, NoDaemon, RequestError
 from kdht.program import control_client
 from kdht.program.answers import NodeStatus
 
@@ -53,6 +53,10 @@ _OPTIONS = [
 ]
 
 
+DOUBTS = frozenset({"UNCONFIRMED", "TOO_FEW", "BUSY"})
+"""Statuses whose cause the node on this host may know."""
+
+
 class Target(NamedTuple):
     """The nodes to ask, the time-out, and the caller's rights."""
 
@@ -63,6 +67,8 @@ class Target(NamedTuple):
     token: str
     """Empty for none."""
     scope: str | None
+    is_local: bool = False
+    """The only node is the daemon on this host."""
     seal: Path | None = None
     """The file of the key for sealing."""
 
@@ -110,12 +116,28 @@ def asks_nodes(command: F) -> F:
         **rest: Any,
     ) -> Any:
         nodes = list(node) or [nearest_node(socket_path)]
-        return command(target=Target(nodes, timeout, socket_path, token or "", scope, seal), **rest)
+        target = Target(nodes, timeout, socket_path, token or "", scope, not node, seal)
+        try:
+            return command(target=target, **rest)
+        except RequestError as error:
+            raise _explained(error, target) from None
 
     # As decorators stand: the last one applied is the first in the help.
     for option in reversed(_OPTIONS):
         with_target = option(with_target)
     return with_target  # type: ignore[return-value]
+
+
+def _explained(error: RequestError, target: Target) -> RequestError:
+    """A doubt with its cause, if the node on this host knows it: which nodes are missing, and what to do."""
+    if not target.is_local or error.status not in DOUBTS or isinstance(error, Conflict):
+        return error
+    try:
+        status = control_client.ask(target.socket, "status", NodeStatus)
+    except KdhtError:
+        return error
+    why = (status.waiting_for and f"not ready, {status.why_not_ready}") or status.not_writable
+    return type(error)(f"{error}; here: {why}", error.status) if why else error
 
 
 def warn(message: str) -> None:

@@ -17,7 +17,7 @@ from kdht.program.answers import (
     DatapathChoice,
     DatapathState,
     DrainCancelled,
-    NodeAt,
+    GoneNode,
     NodeStats,
     NodeStatus,
     RepairState,
@@ -126,19 +126,21 @@ def _health(data: NodeStatus) -> str:
     if data.state != "running":
         return str(data.state)
     unwell = [path["name"] for path in data.datapaths if path.get("state") != "up"]
-    unwell += [face.name for face in data.faces if not face.up]
-    return f"degraded: {', '.join(unwell)}" if unwell else "good"
+    ills = [
+        *(["not ready"] if not data.ready else []),
+        *(["no writes"] if data.not_writable else []),
+        *([f"degraded: {', '.join(unwell)}"] if unwell else []),
+    ]
+    return ", ".join(ills) or "good"
 
 
 def _readiness(data: NodeStatus) -> object:
-    missing = ", ".join(data.waiting_for)
-    why = f"; {data.why_unreachable}" if data.why_unreachable else ""
-    return f"no, waiting for: {missing}{why}" if missing else data.ready
+    return f"no, {data.why_not_ready}" if data.waiting_for else data.ready
 
 
-def _gone(nodes: list[NodeAt]) -> list[str]:
+def _gone(nodes: Sequence[GoneNode]) -> list[str]:
     """The dead nodes that count in the quorum."""
-    return [f"{node.id} at {node.address}" for node in nodes]
+    return [f"{node.id} at {node.address}, silent for {duration(node.silent)}" for node in nodes]
 
 
 def _repair(data: RepairState | None) -> str:

@@ -123,7 +123,7 @@ _REASONS_OF_READS = {
     Status.BAD_VERSION: "this host's clock is far off",
     Status.TOO_FEW: "fewer nodes live than must answer this read: start the others, or run kdhtctl forget for those "
     "that are gone for good",
-    Status.UNCONFIRMED: "too few replicas answered to be sure of the value: read again",
+    Status.UNCONFIRMED: "too few replicas answered to be sure of the value, or that there is none: read again",
 }
 """Their own words, for a read changes nothing."""
 

@@ -92,7 +92,7 @@ async def _stay(settings: Settings, driver: Driver, found: BootstrapAddresses) -
             continue
         # The first node of a cluster may name nobody but itself.
         if found.addresses or found.must_wait:
-            log.warning("no other node answers", extra=_tried(settings, found))
+            log.warning("no other node answers: another secret, a firewall?", extra=_tried(settings, found))
         delay = min(2 * delay, LAST_RETRY)
         tried, found = found.addresses, await in_thread(lambda: resolve_bootstrap(settings))
         # The node itself asks the known ones again and again.

@@ -221,6 +221,17 @@ class Driver:
         """Dead nodes that may come back."""
         return self._node.census.gone
 
+    @property
+    def silent_for(self) -> list[tuple[Contact, float]]:
+        """The same, and for how many seconds each has been silent."""
+        now = self._now()
+        return [(gone.contact, max(now - gone.since, 0.0)) for gone in self._node.census.lost_at]
+
+    @property
+    def asked(self) -> list[Address]:
+        """Whom the node asks while it has not joined."""
+        return self._node.asked
+
     def contacts(self) -> list[Contact]:
         """All contacts in the table, nearest first."""
         return self._node.snapshot()

@@ -84,6 +84,11 @@ class Joiner:
         self._is_apart()
         self._cancel_retry()
 
+    @property
+    def asked(self) -> list[Address]:
+        """Whom a node asks that has not joined."""
+        return [] if self.joined else list({**dict.fromkeys(self._bootstrap), **self._former})
+
     def added(self, contact: Contact, now: SteadyTime) -> None:
         """A contact came into the table."""
         self._former.pop(contact.address, None)

@@ -128,7 +128,7 @@ class Members:
         self._verifier.clear()
         for entry in list(self._table):
             self._table.remove(entry)
-            self._census.lost(entry.contact)
+            self._census.lost(entry.contact, now)
             self._context.events.append(ContactRemoved(entry.contact))
             self._prober.forget(entry)
             self._schedule.forget(entry)
@@ -155,7 +155,7 @@ class Members:
         self._prober.question(entry, self._context.options.first_timeout, now)
 
     def _removed(self, entry: TableContact, now: SteadyTime) -> None:
-        self._census.lost(entry.contact)
+        self._census.lost(entry.contact, now)
         self._context.events.append(ContactRemoved(entry.contact))
         self._prober.forget(entry)
         self._schedule.forget(entry)

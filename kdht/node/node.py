@@ -39,7 +39,7 @@ from kdht.node.place.claims import Claims
 from kdht.node.probe import Prober
 from kdht.node.probe_schedule import ProbeSchedule
 from kdht.node.reach import Reach
-from kdht.node.readiness import LEAVING, Readiness
+from kdht.node.readiness import LEAVING, REPLICAS, Readiness
 from kdht.node.refresh import Refresher
 from kdht.node.repair import Keeping, Repair
 from kdht.node.repair.repair import OPS as REPAIR_OPS
@@ -99,7 +99,7 @@ class Node:
             missed=self._missed,
         )
         self.counters = context.counters
-        self.census = Census(self.table, options.replicas, cluster)
+        self.census = Census(self.table, options.replicas, cluster, self._is_alone)
         """How many nodes there are."""
         self._outbox = outbox = ControlOutbox(context, keys[0])
         # A rate of their own, so that answers to a flood of questions delay no probe.
@@ -144,6 +144,14 @@ class Node:
             Op.MEET: self._meets,
         }
 
+    def _is_alone(self, left: bool) -> None:
+        """Alone after it had others, the node can neither confirm a write nor be sure that a key has no value."""
+        # Where one node confirms a write, the last one goes on.
+        if left and self._cluster.policy.acks > 1:
+            self.readiness.require(REPLICAS)
+        else:
+            self.readiness.reached(REPLICAS)
+
     # What the daemon calls
 
     def join(self, bootstrap: Sequence[Address], now: SteadyTime) -> None:
@@ -181,7 +189,7 @@ class Node:
         self.twins.run(now)
         usable = [contact for contact in contacts if self._context.usable(contact)]
         # Before they are asked: until they answer they may come back with writes, so a majority counts them.
-        self.census.remember(usable)
+        self.census.remember(usable, now)
         for contact in usable:
             self._joiner.remember(contact.address)
             # Not straight into the table: an address may belong to another node by now.
@@ -271,6 +279,11 @@ class Node:
         """How long other nodes took to answer, by the part that asked and by op."""
         repair = self.repair.round_trips if self.repair is not None else {}
         return {"control": self._context.rpcs.round_trips, "repair": repair}
+
+    @property
+    def asked(self) -> list[Address]:
+        """Whom it asks while it has not joined."""
+        return self._joiner.asked
 
     @property
     def readiness(self) -> Readiness:

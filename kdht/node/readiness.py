@@ -18,6 +18,8 @@ DISK = "disk"
 """A disk that takes writes: the last one failed."""
 OWN_ID = "own ID"
 """An ID that no older living node has."""
+REPLICAS = "replicas"
+"""Another living node, of a node that had others: see Census."""
 LEAVING = "leaving"
 """Required of a node that goes, and never reached."""
 

@@ -12,6 +12,8 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+MOST_NAMED = 3
+"""Nodes in a sentence."""
 Counters: TypeAlias = dict[str, int]
 """Events since the start, by name."""
 DatapathState: TypeAlias = dict[str, Any]
@@ -90,6 +92,12 @@ class FaceState(msgspec.Struct):
     counters: Counters = {}
 
 
+class GoneNode(NodeAt):
+    """A dead node, and for how many seconds it has been silent: at most since the start."""
+
+    silent: float = 0.0
+
+
 class NodeStatus(msgspec.Struct, kw_only=True):
     """`status`: the same fields in every state, so that a caller can wait for a node to be ready."""
 
@@ -118,7 +126,7 @@ class NodeStatus(msgspec.Struct, kw_only=True):
     writable: bool = False
     not_writable: str = "the node does not run: kdhtctl status shows its state"
     """Why no write can be confirmed; empty if one can."""
-    gone: list[NodeAt] = []
+    gone: list[GoneNode] = []
     """Nodes that died, and count in what a write needs."""
     unreachable: list[str] = []
     """Members of an IP version that this node has no address of."""
@@ -138,6 +146,26 @@ class NodeStatus(msgspec.Struct, kw_only=True):
     """Questions of nodes that look for others by multicast, by what became of them."""
     config: str = ""
     """The file of its configuration; empty: it has none."""
+    asked: list[str] = []
+    """Addresses that are asked in vain while the node has not joined."""
+
+    @property
+    def why_not_ready(self) -> str:
+        """What is waited for, and of others who they are and what to do; empty if the node is ready."""
+        if not self.waiting_for:
+            return ""
+        parts = [f"waiting for: {', '.join(self.waiting_for)}", self.why_unreachable]
+        if not self.joined and self.asked:
+            parts.append(f"no answer from {', '.join(self.asked[:MOST_NAMED])}: another secret, a firewall?")
+        if "replicas" in self.waiting_for:
+            lost = [
+                f"{node.id} at {node.address}, silent for {node.silent:.0f} s"
+                for node in self.gone[:MOST_NAMED]
+            ]
+            parts.append(
+                f"no other node lives: start {' and '.join(lost)}, or kdhtctl forget those that are gone for good"
+            )
+        return "; ".join(part for part in parts if part)
 
     @property
     def repair_state(self) -> RepairState | None:

@@ -35,9 +35,9 @@ from kdht.program.answers import (
     DrainState,
     Durations,
     FaceState,
+    GoneNode,
     Latency,
     MoveBegun,
-    NodeAt,
     NodeStats,
     NodeStatus,
     ReloadAnswer,
@@ -373,7 +373,11 @@ def _add_running(status: NodeStatus, parts: Parts) -> None:
     status.waiting_for = parts.driver.readiness.missing
     status.not_writable = _not_writable(parts)
     status.writable = not status.not_writable
-    status.gone = [NodeAt(contact.id.hex(), str(contact.address)) for contact in parts.driver.gone]
+    status.gone = [
+        GoneNode(contact.id.hex(), str(contact.address), seconds)
+        for contact, seconds in parts.driver.silent_for
+    ]
+    status.asked = [str(address) for address in parts.driver.asked]
     status.unreachable = [str(contact.address) for contact in parts.driver.out_of_reach]
     status.why_unreachable = _why_unreachable(parts)
     status.yields_to_twin = parts.driver.yields_to_twin

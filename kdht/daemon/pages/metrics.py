@@ -94,9 +94,7 @@ def not_ready(status: NodeStatus) -> str:
     """Why the node should not be sent requests; empty if it should."""
     if status.state != "running":
         return f"the node is {status.state}"
-    missing = ", ".join(status.waiting_for)
-    why = f"; {status.why_unreachable}" if status.why_unreachable else ""
-    return f"waiting for: {missing}{why}" if missing else ""
+    return status.why_not_ready
 
 
 def _registry(told: NodeAnswers) -> CollectorRegistry:
