@@ -13,8 +13,9 @@
 #include "kdht_seqlock.h"
 #include "kdht_shared.h"
 
-#define KDHT_REGION_MAGIC 0x4b444854524e0002ull /* layout version in the low bits */
+#define KDHT_REGION_MAGIC 0x4b444854524e0003ull /* layout version in the low bits */
 #define KDHT_LANES 32
+#define KDHT_STRANGERS 8
 
 struct kdht_config_cell {
 	__u32 sequence;
@@ -30,12 +31,23 @@ struct kdht_prefix_cell {
 	struct kdht_prefix copies[2][KDHT_MAX_PREFIXES];
 };
 
+/* A sender of messages with a wrong tag, for whom an operator asks. Written by one thread and read by others without
+ * care: a half written one misleads for a moment. */
+struct kdht_stranger {
+	__u8 ip[16];
+	__be16 port;
+	__u16 pad;
+	__u32 seen; /* Unix second of the last message; 0: none */
+};
+
 /* One thread's own copy of the configuration, and its counters: no thread waits for another's cache line. */
 struct kdht_lane {
 	__u32 config_sequence; /* of the copy; 0: none */
 	__u32 pad;
 	struct kdht_config config;
 	__u64 reasons[KDHT_REASON_COUNT];
+	struct kdht_stranger strangers[KDHT_STRANGERS]; /* the last ones */
+	__u32 next_stranger;
 } __attribute__((aligned(64)));
 
 struct kdht_region {

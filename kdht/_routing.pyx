@@ -23,11 +23,11 @@ from kdht.core._layout cimport (
     KDHT_CONFIG_WRITE_COOKIE, KDHT_COOKIE_SLOT_BITS, KDHT_FORWARD,
     KDHT_GO_ON, KDHT_HEADER_LEN, KDHT_HOP_LIMIT, KDHT_ID_BITS, KDHT_ID_LEN, KDHT_K, KDHT_KEYLESS_LEN,
     KDHT_KEY_SLOTS, KDHT_LANES, KDHT_MAX_BODY, KDHT_MAX_DATAGRAM, KDHT_MAX_OWN, KDHT_READ_TRIES,
-    KDHT_REASON_COUNT, KDHT_REASON_NEXT_HOP, KDHT_REASON_NOT_READY, KDHT_REGION_MAGIC, KDHT_RELAY,
-    KDHT_REPLAY_WINDOW, KDHT_ROOM, KDHT_TAG_KEY_LEN, MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, c_close,
+    KDHT_REASON_BAD_TAG, KDHT_REASON_COUNT, KDHT_REASON_NEXT_HOP, KDHT_REASON_NOT_READY, KDHT_REGION_MAGIC, KDHT_RELAY,
+    KDHT_REPLAY_WINDOW, KDHT_ROOM, KDHT_STRANGERS, KDHT_TAG_KEY_LEN, MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, c_close,
     c_mmap, c_munmap, htons, kdht_bucket, kdht_bucket_cell, kdht_config, kdht_config_cell, kdht_contact,
     kdht_header, kdht_lane, kdht_outcome, kdht_read_key, kdht_region, kdht_seq_begin, kdht_seq_fence,
-    kdht_seq_same, kdht_seq_step, kdht_sip_read, kdht_verdict_of, ntohs,
+    kdht_seq_same, kdht_seq_step, kdht_sip_read, kdht_stranger, kdht_verdict_of, ntohs,
 )
 from kdht.core._message cimport Plan, apply_plan, plan_message, seal
 from kdht.core._packet cimport Packet, packet_close, packet_open, packet_parse
@@ -74,6 +74,22 @@ cdef inline int _conclude(kdht_region *region, uint32_t lane, int reason,
     return out.verdict
 
 
+cdef void _note_stranger(kdht_lane *lane, const Plan *plan) noexcept nogil:
+    """Keep the sender of a wrong tag in the place of the one that was kept first."""
+    cdef kdht_stranger *stranger
+    cdef int i
+    for i in range(KDHT_STRANGERS):
+        stranger = &lane.strangers[i]
+        if stranger.port == plan.source_port and memcmp(stranger.ip, plan.source_ip, 16) == 0:
+            stranger.seen = plan.now
+            return
+    stranger = &lane.strangers[lane.next_stranger % KDHT_STRANGERS]
+    lane.next_stranger += 1
+    memcpy(stranger.ip, plan.source_ip, 16)
+    stranger.port = plan.source_port
+    stranger.seen = plan.now
+
+
 cdef int core_decide_message(kdht_region *region, uint32_t lane, uint8_t *message, uint32_t length,
                              const uint8_t *source_ip, uint16_t source_port,
                              const uint8_t *target_ip, uint16_t target_port,
@@ -86,6 +102,8 @@ cdef int core_decide_message(kdht_region *region, uint32_t lane, uint8_t *messag
     plan.source_ip, plan.source_port = source_ip, source_port
     plan.target_ip, plan.target_port = target_ip, target_port
     verdict = _conclude(region, lane, plan_message(region, <kdht_header *>message, &plan, out), out)
+    if out.reason == KDHT_REASON_BAD_TAG:
+        _note_stranger(&region.lanes[lane], &plan)
     if verdict == KDHT_FORWARD or verdict == KDHT_RELAY:
         apply_plan(<kdht_header *>message, &plan, out)
     return verdict
@@ -131,6 +149,8 @@ cdef int core_decide_packet(kdht_region *region, uint32_t lane, uint8_t *data, u
     plan.target_ip, plan.target_port = packet.target_ip, packet.udp.dest
     reason = plan_message(region, <kdht_header *>packet.message, &plan, out)
     verdict = _conclude(region, lane, reason, out)
+    if reason == KDHT_REASON_BAD_TAG:
+        _note_stranger(&region.lanes[lane], &plan)
     if verdict == KDHT_FORWARD or verdict == KDHT_RELAY:
         # Around `apply_plan`, because the checksum needs the old bytes and the new ones.
         packet_open(&packet)
@@ -449,6 +469,19 @@ cdef class Core:
         lanes = range(KDHT_LANES) if lane is None else (_check_lane(lane),)
         return {reason.name: sum(region.lanes[<int>i].reasons[<int>reason] for i in lanes)
                 for reason in REASONS}
+
+    def strangers(self) -> dict:
+        """The last senders of messages with a wrong tag, and the Unix second of each one's last message."""
+        cdef kdht_stranger *stranger
+        cdef int lane, i
+        found = {}
+        for lane in range(KDHT_LANES):
+            for i in range(KDHT_STRANGERS):
+                stranger = &self.region.lanes[lane].strangers[i]
+                if stranger.seen:
+                    address = Address(stranger.ip[:16], ntohs(stranger.port))
+                    found[address] = max(found.get(address, 0), stranger.seen)
+        return found
 
 
 cdef tuple _outgoing(const uint8_t *message, uint32_t length, const kdht_outcome *out):

@@ -240,6 +240,7 @@ cdef extern from "kdht_region.h" nogil:
     enum:
         KDHT_LANES
         KDHT_READ_TRIES
+        KDHT_STRANGERS
     const uint64_t KDHT_REGION_MAGIC
     struct kdht_bucket_cell:
         uint32_t sequence
@@ -251,10 +252,16 @@ cdef extern from "kdht_region.h" nogil:
         uint32_t sequence
         uint32_t counts[2]
         kdht_prefix copies[2][256]
+    struct kdht_stranger:
+        uint8_t ip[16]
+        uint16_t port
+        uint32_t seen
     struct kdht_lane:
         uint32_t config_sequence
         kdht_config config
         uint64_t reasons[64]
+        kdht_stranger strangers[8]
+        uint32_t next_stranger
     struct kdht_region:
         uint64_t magic
         kdht_config_cell config

@@ -257,6 +257,8 @@ class NodeStats(msgspec.Struct):
     node: Counters
     datapaths: dict[str, DatapathState]
     """By name, which is not in the state itself."""
+    strangers: dict[str, float] = {}
+    """The last senders of messages with a wrong tag, as far as socket and queues saw them, and how many seconds ago."""
 
 
 class Durations(msgspec.Struct):

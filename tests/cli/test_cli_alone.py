@@ -94,4 +94,6 @@ def test_a_node_with_another_secret_says_whom_it_asked(started):
     assert "not ready" in shown
     assert f"no answer from {first.listen}: another secret, a firewall?" in shown
     assert any(f"no answer from {first.listen}" in each for each in findings(ctl, other))
-    wait_until(lambda: first.call("stats")["packets"]["all"]["BAD_TAG"], "the first node to hear it")
+    wait_until(lambda: first.call("stats")["strangers"], "the first node to hear it")
+    done = Ctl(first.control)("doctor", "--config", first.home / "kdhtd.toml", "--quiet")
+    assert f"BAD_TAG, the last from {other.listen}" in done.stdout.decode()

@@ -38,10 +38,13 @@ def good(done: subprocess.CompletedProcess[bytes]) -> bytes:
 
 
 def complained(code: int, said: bytes, expected: int, *words: str) -> None:
-    """One line on standard error, and the right code."""
+    """One line on standard error, or one object with --json, and the right code."""
     text = said.decode()
     assert code == expected, text
-    assert text.startswith("kdhtctl: ")
+    if text.startswith("{"):
+        assert json.loads(text)["exit_code"] == expected
+    else:
+        assert text.startswith("kdhtctl: ")
     assert text.count("\n") == 1, text
     for word in words:
         assert word in text

@@ -1,7 +1,7 @@
 """Findings from the configuration and the running node."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from statistics import median
 
@@ -125,11 +125,18 @@ def dropped(subject: Subject) -> Iterator[Finding]:
     counts = subject.stats.packets["all"]
     seen = {reason: counts[reason] for reason in SUSPECT_REASONS if counts.get(reason)}
     for reason, count in seen.items():
-        yield Finding("dropped", "warning", f"{count:,} packets {reason}: {SUSPECT_REASONS[reason]}",
+        senders = _strangers(subject.stats.strangers) if reason == "BAD_TAG" else ""
+        yield Finding("dropped", "warning", f"{count:,} packets {reason}{senders}: {SUSPECT_REASONS[reason]}",
                       "kdhtctl status shows the key epochs: compare them, and the secrets' files, on all nodes"
                       if reason != "STALE" else "timedatectl set-ntp true, on all nodes")  # fmt: skip
     if not seen:
         yield Finding("dropped", "ok", "no packet had a wrong tag, epoch or time")
+
+
+def _strangers(seen: Mapping[str, float]) -> str:
+    """The last senders, for whoever looks for the node with the other secret."""
+    shown = [f"{address} ({ago:.0f} s ago)" for address, ago in list(seen.items())[:MOST_NAMED]]
+    return f", the last from {', '.join(shown)}" if shown else ""
 
 
 def clock(subject: Subject) -> Iterator[Finding]:

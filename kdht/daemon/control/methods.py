@@ -213,6 +213,7 @@ class Methods:
                 "control_overflowed": parts.queue.overflowed,
             },
             datapaths=dict(await _states_by_name(parts, datapaths)),
+            strangers=_strangers(parts, time.time()),
         )
 
     async def _latency(self, params: Params) -> Latency:
@@ -273,6 +274,12 @@ class Methods:
     async def _stop(self, params: Params) -> Stopping:
         self._stopping.set()
         return Stopping(os.getpid(), str(self.settings.address))
+
+
+def _strangers(parts: Parts, now: float) -> dict[str, float]:
+    """The last one first."""
+    seen = sorted(parts.core.strangers().items(), key=lambda each: -each[1])
+    return {str(address): max(now - second, 0.0) for address, second in seen}
 
 
 def _by_kind_and_reason(counted: Mapping[tuple[str, str], int]) -> dict[str, int]:
