@@ -1,5 +1,6 @@
 """Options of several commands, and their output."""
 
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -47,10 +48,9 @@ config_file = click.option(
 
 def running_config() -> Path:
     """The configuration of the running node; the usual one where none runs, or it has none."""
+    socket = os.environ.get("KDHT_SOCKET")
     try:
-        # The context has the control socket of a command that takes one.
-        given = click.get_current_context().params.get("socket_path")
-        status = control_client.ask(given or default_socket(), "status", NodeStatus)
+        status = control_client.ask(Path(socket) if socket else default_socket(), "status", NodeStatus)
     except KdhtError:
         return places.CONFIG
     return Path(status.config) if status.config else places.CONFIG
