@@ -42,6 +42,24 @@ T = TypeVar("T")
 class Client:
     """Gets and puts values through any of `nodes` ("host:port", "[v6]:port" or a host alone).
 
+        from kdht import Client, NotFound
+
+        with Client(["10.0.0.1", "10.0.0.2"]) as client:
+            version = client.put("greeting", "hello".encode(), ttl=3600)
+            client.put("greeting", b"hi", if_version=version)
+            try:
+                print(client.get("greeting"))
+            except NotFound:
+                print("nobody greets")
+
+    - values: `get`, `put`, `delete`, `get_record` (with version and TTL), `get_many`, `put_many`, `watch`
+    - values of up to 64 MiB: `get_large`, `put_large`, `delete_large`
+    - sets: `announce`, `announce_once`, `withdraw`, `members`, `watch_members`
+    - values that prove themselves: `put_immutable`, `get_immutable`, `put_signed`, `get_signed`
+    - the cluster: `trace`, `key_of`
+
+    The arguments:
+
     - `timeout` (seconds) and `attempts` (tries) limit each request. A method with several gives them to each one.
     - `direct`: the node that holds the value replies to you itself. There must be no NAT and no stateful firewall in
       between; if such answers do not come, the client asks again without.

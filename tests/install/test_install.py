@@ -35,6 +35,7 @@ FILES = (
     "lib/systemd/system/kdhtd-socket.service",
     "lib/sysusers.d/kdht.conf",
     "share/man/man8/kdhtd.8",
+    "share/man/man5/kdhtd.toml.5",
     "share/doc/kdht/examples/first.toml",
     "share/doc/kdht/docs/operating.md",
     "share/doc/kdht/docs/design/README.md",

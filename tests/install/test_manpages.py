@@ -12,6 +12,8 @@ import pytest
 from daemons import run
 from paths import ROOT
 
+from kdht.errors import EXIT_CODES
+
 PAGES = {
     "man8/kdhtd.8": "kdht.daemon.main",
     "man8/kdht-faces.8": "kdht.faces.main",
@@ -56,8 +58,48 @@ def test_a_page_renders_with_every_option(pages: Path, name: str) -> None:
     text = shown(pages / name)
     missing = [option for option in options(import_module(PAGES[name]).command) if option not in text]
     assert missing == []
-    for section in ("NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS", "SEE ALSO"):
+    for section in (
+        "NAME",
+        "SYNOPSIS",
+        "DESCRIPTION",
+        "OPTIONS",
+        "EXIT STATUS",
+        "SIGNALS",
+        "EXAMPLES",
+        "SEE ALSO",
+    ):
         assert re.search(rf"^{section}$", text, re.MULTILINE)
+    assert ("ENVIRONMENT" in text) == (name != "man8/kdht-faces.8")
+
+
+@pytest.mark.skipif(not which("groff"), reason="needs groff")
+def test_the_configuration_has_a_page_with_every_field(pages: Path) -> None:
+    text = shown(pages / "man5/kdhtd.toml.5")
+    fields = re.findall(r"^#?(\w+) = ", (ROOT / "docs/kdhtd.toml").read_text(), re.MULTILINE)
+    assert len(fields) > 40
+    for field in fields:
+        assert re.search(rf"^ +{field} = ", text, re.MULTILINE), field
+    for section in ("NAME", "DESCRIPTION", "EXAMPLES", "FIELDS", "FILES", "SEE ALSO"):
+        assert re.search(rf"^{section}$", text, re.MULTILINE)
+
+
+@pytest.mark.skipif(not which("groff"), reason="needs groff")
+def test_every_exit_code_and_example_is_real(pages: Path) -> None:
+    for name in PAGES:
+        text = shown(pages / name)
+        for code, what in EXIT_CODES.items():
+            assert re.search(rf"^ +{code} +{re.escape(what)}", text, re.MULTILINE), (name, code)
+        examples = text.partition("\nEXAMPLES\n")[2].partition("\nSEE ALSO\n")[0]
+        program = name.partition("/")[2].rpartition(".")[0]
+        command = import_module(PAGES[name]).command
+        used = (
+            set(re.findall(rf"{program} ([a-z]+)", examples)) if isinstance(command, click.Group) else set()
+        )
+        assert (
+            used <= set(command.list_commands(click.Context(command)))
+            if used
+            else program in ("kdhtd", "kdht-faces")
+        )
 
 
 @pytest.mark.skipif(not which("groff"), reason="needs groff")
