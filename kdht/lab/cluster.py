@@ -165,6 +165,16 @@ class LabNode:
     def stats(self) -> dict[str, Any]:
         return cast(dict[str, Any], self.call("stats"))
 
+    def started(self) -> bool:
+        """Whether it is ready, or would be if the others lived that it remembers. Raises LabError if it ended."""
+        return self.ready(0) or (self.alive() and self._misses_others())
+
+    def _misses_others(self) -> bool:
+        try:
+            return bool(self.status()["gone"])
+        except NoDaemon:
+            return False
+
     def ready(self, contacts: int) -> bool:
         """Whether it is ready and knows enough others. Raises LabError if it ended."""
         if not self.alive():
@@ -234,7 +244,7 @@ class Cluster:
         """Start all, the first one before the others, and wait until all know each other."""
         first, *others = self.nodes
         first.start()
-        wait_until(lambda: first.ready(0), f"{first.name} to start", READY_TIMEOUT)
+        wait_until(first.started, f"{first.name} to start", READY_TIMEOUT)
         for node in others:
             node.start()
         self.wait_ready()

@@ -170,14 +170,15 @@ def test_a_full_disk_and_failed_writes(tmp_path, monkeypatch):
 
 
 def test_without_nft(tmp_path, monkeypatch):
-    monkeypatch.setattr(kernel.shutil, "which", lambda name: None)
+    monkeypatch.setattr(kernel.ruleset, "find_nft", lambda: None)
     assert states(found(kernel.queueing, subject(tmp_path))) == ["failure"]
-    assert states(found(kernel.queueing, subject(tmp_path, kind="socket"))) == ["warning"]
+    assert states(found(kernel.queueing, subject(tmp_path, kind="auto"))) == ["warning"]
+    assert found(kernel.queueing, subject(tmp_path, kind="socket")) == []
 
 
 @pytest.mark.parametrize(("way", "state"), [("native", "ok"), ("compat", "ok"), (None, "failure")])
 def test_queueing(tmp_path, monkeypatch, way, state):
-    monkeypatch.setattr(kernel.shutil, "which", lambda name: "/usr/sbin/nft")
+    monkeypatch.setattr(kernel.ruleset, "find_nft", lambda: "/usr/sbin/nft")
     monkeypatch.setattr(kernel.nfqueue, "need_package", lambda: None)
     monkeypatch.setattr(kernel.ruleset, "probe_queue", lambda: way)
     assert states(found(kernel.queueing, subject(tmp_path))) == ["ok", "ok", state]
@@ -274,7 +275,8 @@ OUR_MARK = match({"meta": {"key": "mark"}}, MARK)
     ],
 )
 def test_chains_that_drop(tmp_path, monkeypatch, listed, expected):
-    monkeypatch.setattr(firewall.shutil, "which", lambda name: "/usr/sbin/nft" if name == "nft" else None)
+    monkeypatch.setattr(firewall.ruleset, "find_nft", lambda: "/usr/sbin/nft")
+    monkeypatch.setattr(firewall.shutil, "which", lambda name: None)
     monkeypatch.setattr(firewall.ruleset, "run_nft", lambda nft, arguments: json.dumps({"nftables": listed}))
     findings = found(firewall.firewall, subject(tmp_path))
     assert states(findings) == (expected or ["ok"])
@@ -307,7 +309,8 @@ NET = {"prefix": {"addr": "192.0.2.0", "len": 24}}
     ],
 )
 def test_rules_by_source_that_the_fast_paths_pass_by(tmp_path, monkeypatch, kind, listed, not_from, warned):
-    monkeypatch.setattr(firewall.shutil, "which", lambda name: "/usr/sbin/nft" if name == "nft" else None)
+    monkeypatch.setattr(firewall.ruleset, "find_nft", lambda: "/usr/sbin/nft")
+    monkeypatch.setattr(firewall.shutil, "which", lambda name: None)
     monkeypatch.setattr(
         firewall.ruleset,
         "run_nft",
@@ -318,7 +321,7 @@ def test_rules_by_source_that_the_fast_paths_pass_by(tmp_path, monkeypatch, kind
 
 
 def test_rules_that_only_root_may_list(tmp_path, monkeypatch):
-    monkeypatch.setattr(firewall.shutil, "which", lambda name: "/usr/sbin/nft")
+    monkeypatch.setattr(firewall.ruleset, "find_nft", lambda: "/usr/sbin/nft")
     assert states(found(firewall.firewall, subject(tmp_path, is_root=False))) == ["warning"]
 
 

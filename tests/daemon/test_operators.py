@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from ctl import Ctl, bad, complained, good
 from pages import ask
 
 from kdht.client import Client
-from kdht.errors import NOT_READY, Unconfirmed
+from kdht.errors import NOT_READY, NoDaemon, Unconfirmed
 from kdht.lab.cluster import Cluster, LabNode, places_on_loopback
 from kdht.lab.wait import wait_until
 
@@ -116,7 +117,15 @@ def test_a_restarted_node_still_counts_the_others(three: Cluster) -> None:
     alone(first, *others)
     first.stop()
     first.start()
-    wait_until(lambda: first.ready(0), "it to have looked for the others", PATIENT)
+
+    def has_looked() -> bool:
+        with suppress(NoDaemon):
+            status = first.status()
+            return status["joined"] and "table" not in status["waiting_for"]
+        return False
+
+    wait_until(has_looked, "it to have looked for the others", PATIENT)
+    assert "replicas" in first.status()["waiting_for"]
     assert len(first.status()["gone"]) == 2
     assert "must confirm" in first.status()["not_writable"]
     with pytest.raises(Unconfirmed):
