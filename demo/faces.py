@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 import click
-from rich.console import Console
 
 from kdht.client import Client
 from kdht.errors import LabError
 from kdht.lab.cluster import Cluster, Place, Settings, places_on_loopback
 from kdht.lab.wait import wait_until
 from kdht.program import boundary
+from kdht.program.drawing import PlainConsole
 from kdht.program.faces_report import STARTING
 from kdht.wire import Address
 from kdht.wire.endpoints import Endpoint
@@ -50,7 +50,7 @@ class Trial(NamedTuple):
 )
 def command(minutes: float, **ports: int) -> None:
     """A cluster of three nodes on loopback, each with DNS, HTTP and a BitTorrent tracker."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = PlainConsole(soft_wrap=True)
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kdht-faces-")))
         places = places_on_loopback(NODES)
@@ -117,7 +117,7 @@ def trials(cluster: Cluster, ports: Mapping[str, int]) -> dict[str, list[Trial]]
     }  # fmt: skip
 
 
-def draw(console: Console, cluster: Cluster, ports: Mapping[str, int], minutes: float) -> None:
+def draw(console: PlainConsole, cluster: Cluster, ports: Mapping[str, int], minutes: float) -> None:
     """Say what to try."""
     console.print("Three nodes run, each with all faces. Try in another terminal:")
     for line in lines(trials(cluster, ports)):
