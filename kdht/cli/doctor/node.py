@@ -51,14 +51,14 @@ def daemon(subject: Subject) -> Iterator[Finding]:
     if status.yields_to_twin:
         why, _, mend = status.not_writable.partition(": ")
         yield Finding("cluster", "failure", why, mend)
-    elif not status.joined:
-        silent = f": no answer from {', '.join(status.asked[:MOST_NAMED])}" if status.asked else ""
-        yield Finding("cluster", "failure", f"the node has not found its cluster{silent}",
-                      "another secret, a firewall? Compare the secrets' files and the UDP port there; or correct node.bootstrap")  # fmt: skip
     elif status.gone and not status.contacts:
         lost = ", ".join(f"{node.address} ({node.silent:.0f} s)" for node in status.gone[:MOST_NAMED])
         yield Finding("cluster", "failure", f"no other node lives; silent: {lost}",
                       f"start them, or kdhtctl forget {status.gone[0].id} if it is gone for good")  # fmt: skip
+    elif not status.joined:
+        silent = f": no answer from {', '.join(status.asked[:MOST_NAMED])}" if status.asked else ""
+        yield Finding("cluster", "failure", f"the node has not found its cluster{silent}",
+                      "another secret, a firewall? Compare the secrets' files and the UDP port there; or correct node.bootstrap")  # fmt: skip
     elif not status.contacts:
         yield Finding("cluster", "warning", "the node knows no other: it is a cluster of one",
                       "kdhtctl join HOST, unless it is the first")  # fmt: skip
