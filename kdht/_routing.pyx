@@ -20,14 +20,15 @@ from libc.string cimport memcmp, memcpy, memset
 from kdht.core._buckets cimport count_closer, find_closest, find_next_hop, write_bucket
 from kdht.core._layout cimport (
     KDHT_CONFIG_COOKIES, KDHT_CONFIG_PREFIXES, KDHT_CONFIG_READY, KDHT_CONFIG_UNTAGGED,
-    KDHT_CONFIG_WRITE_COOKIE, KDHT_COOKIE_SLOT_BITS, KDHT_FORWARD,
-    KDHT_GO_ON, KDHT_HEADER_LEN, KDHT_HOP_LIMIT, KDHT_ID_BITS, KDHT_ID_LEN, KDHT_K, KDHT_KEYLESS_LEN,
-    KDHT_KEY_SLOTS, KDHT_LANES, KDHT_MAX_BODY, KDHT_MAX_DATAGRAM, KDHT_MAX_OWN, KDHT_READ_TRIES,
-    KDHT_REASON_BAD_TAG, KDHT_REASON_COUNT, KDHT_REASON_NEXT_HOP, KDHT_REASON_NOT_READY, KDHT_REGION_MAGIC, KDHT_RELAY,
-    KDHT_REPLAY_WINDOW, KDHT_ROOM, KDHT_STRANGERS, KDHT_TAG_KEY_LEN, MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, c_close,
-    c_mmap, c_munmap, htons, kdht_bucket, kdht_bucket_cell, kdht_config, kdht_config_cell, kdht_contact,
-    kdht_header, kdht_lane, kdht_outcome, kdht_read_key, kdht_region, kdht_seq_begin, kdht_seq_fence,
-    kdht_seq_same, kdht_seq_step, kdht_sip_read, kdht_stranger, kdht_verdict_of, ntohs,
+    KDHT_CONFIG_WRITE_COOKIE, KDHT_COOKIE_SLOT_BITS, KDHT_FORWARD, KDHT_GO_ON, KDHT_HEADER_LEN,
+    KDHT_HOP_LIMIT, KDHT_ID_BITS, KDHT_ID_LEN, KDHT_K, KDHT_KEYLESS_LEN, KDHT_KEY_SLOTS, KDHT_LANES,
+    KDHT_MAX_BODY, KDHT_MAX_DATAGRAM, KDHT_MAX_OWN, KDHT_READ_TRIES, KDHT_REASON_BAD_TAG,
+    KDHT_REASON_COUNT, KDHT_REASON_NEXT_HOP, KDHT_REASON_NOT_READY, KDHT_REGION_MAGIC, KDHT_RELAY,
+    KDHT_REPLAY_WINDOW, KDHT_ROOM, KDHT_STRANGERS, KDHT_TAG_KEY_LEN, MAP_FAILED, MAP_SHARED, PROT_READ,
+    PROT_WRITE, c_close, c_mmap, c_munmap, htons, kdht_bucket, kdht_bucket_cell, kdht_config,
+    kdht_config_cell, kdht_contact, kdht_header, kdht_lane, kdht_outcome, kdht_read_key, kdht_region,
+    kdht_seq_begin, kdht_seq_fence, kdht_seq_same, kdht_seq_step, kdht_sip_read, kdht_stranger,
+    kdht_verdict_of, ntohs,
 )
 from kdht.core._message cimport Plan, apply_plan, plan_message, seal
 from kdht.core._packet cimport Packet, packet_close, packet_open, packet_parse
