@@ -34,7 +34,7 @@ demo: $(VENV)/.built-$(DEMO_NEEDS) ## 8 nodes, real packets, a real data set. DA
 faces: $(VENV)/.built-socket ## a cluster on loopback with DNS, HTTP and a tracker, and what to try. Ctrl-C ends it. ARGS=--help: options
 	$(BIN)/python -m demo.faces $(ARGS)
 
-test: $(VENV)/.built-all $(KERNEL) ## all tests; those marked root need root. ARGS="-k wire": some of them; JOBS=0: one after the other
+test: $(VENV)/.built-all $(KERNEL) $(TREE) ## all tests; those marked root need root. ARGS="-k wire": some of them; JOBS=0: one after the other
 	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --durations 20 $(ARGS) || $(ALONE)
 
 check: lint ## lint, types and the tests that need neither root nor daemons: while you edit
