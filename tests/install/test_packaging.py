@@ -28,12 +28,18 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> set[Path]:
 
 
 def test_the_sdist_has_the_whole_repository_and_nothing_that_was_made(tmp_path: Path) -> None:
-    command = ["git", "ls-files", "-coz", "--exclude-standard"]
-    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
-    wanted = {name for name in listed if name and (ROOT / name).exists()} - OF_THE_REPOSITORY
+    tracked, untracked = (_listed("--cached"), _listed("--others"))
     with tarfile.open(make_sdist(tmp_path / "dist")) as archive:
         found = {member.name.partition("/")[2] for member in archive if member.isfile()}
-    assert found - OF_SETUPTOOLS == wanted
+    assert tracked - OF_THE_REPOSITORY - found == set()
+    assert found - OF_SETUPTOOLS - tracked - untracked == set()
+
+
+def _listed(which: str) -> set[str]:
+    """The files that git knows, or those that it would take."""
+    command = ["git", "ls-files", "-z", "--exclude-standard", which]
+    names = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
+    return {name for name in names if name and (ROOT / name).exists()}
 
 
 def test_every_module_and_stub_is_there(installed: set[Path]) -> None:
