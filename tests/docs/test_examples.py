@@ -67,7 +67,11 @@ def test_an_example_works_on_its_host(example: Path, lab: Lab, tmp_path: Path) -
 def test_the_container_file_installs_the_package_with_its_programs() -> None:
     text = (ROOT / "Containerfile").read_text()
     stages = re.findall(r"^FROM (\S+) AS (\S+)", text, re.MULTILINE)
-    assert stages == [("${BASE}", "build"), ("${BASE}", "packets"), ("packets", "socket")]
+    assert stages == [
+        ("${BASE}", "build"),
+        ("${BASE}", "installed"),
+        *(("installed", name) for name in ("packets", "socket")),
+    ]
     assert "make deb" in text
     for entry in re.findall(r'^ENTRYPOINT \["/usr/bin/([^"]+)"', text, re.MULTILINE):
         assert entry in PROGRAMS
