@@ -315,7 +315,7 @@ def test_other_operations_and_malformed_queries_get_a_header():
 ANSWER = dns.message.make_response(dns.message.make_query("web.kdht", "A")).to_wire()
 
 
-@pytest.mark.parametrize("data", [b"", bytes(11), ANSWER])
+@pytest.mark.parametrize("data", [b"", bytes(11), ANSWER], ids=["nothing", "stub", "answer"])
 def test_answers_and_stubs_are_not_answered(data):
     with pytest.raises(BadPacket):
         Asked().bytes_for(data)
