@@ -17,6 +17,7 @@ from daemons import KDHTCTL, DevNode, free_port, run
 from msgspec import structs
 
 from kdht.cli.doctor import CHECKS, examine, firewall, host, kernel, links, node
+from kdht.cli.doctor.datagrams import answering, bound
 from kdht.cli.doctor.findings import Finding, Subject
 from kdht.config import schema as config
 from kdht.config import settings
@@ -104,8 +105,28 @@ def test_config_check_reports_errors_and_warnings(tmp_path):
 def test_a_missing_or_forbidden_daemon_is_one_line(tmp_path):
     gone = subject(tmp_path, status=None, stats=None, table=None, daemon_error="x: no such socket")
     assert found(node.daemon, gone)[0] == Finding("daemon", "failure", "x: no such socket", "kdhtd")
-    (denied,) = found(node.daemon, replace(gone, daemon_error="x: permission denied"))
-    assert "as root" in denied.mend
+
+
+def test_who_may_not_use_the_control_socket_is_told_whether_a_node_answers(tmp_path):
+    heard, silent = Address.of("10.0.0.1", PORT), Address.of("10.0.0.2", PORT)
+    denied = subject(
+        tmp_path, status=None, stats=None, table=None, daemon_error="x: permission denied", is_denied=True
+    )
+    (nobody,) = found(node.daemon, denied)
+    assert (nobody.state, "port 5348 of this host" in nobody.what) == ("failure", True)
+    (well,) = found(node.daemon, replace(denied, heard=(heard,)))
+    assert (well.state, "A node answers at 10.0.0.1:5348" in well.what) == ("warning", True)
+    assert "as root" in well.mend
+    states = [each.state for each in found(node.daemon, replace(denied, heard=(heard,), silent=(silent,)))]
+    assert states == ["warning", "failure"]
+
+
+def test_programs_at_the_port_are_found_without_rights():
+    with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as sock:
+        sock.bind(("127.0.0.77", PORT))
+        assert Address.of("127.0.0.77", PORT) in bound()
+        assert answering([Address.of("127.0.0.77", PORT)]) == ([], [Address.of("127.0.0.77", PORT)])
+    assert Address.of("127.0.0.77", PORT) not in bound()
 
 
 @pytest.mark.parametrize(

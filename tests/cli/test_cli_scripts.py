@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from answers import node_status
 from ctl import Ctl, bad, good
-from daemons import KDHTCTL, DevNode, free_port, run
+from daemons import KDHTCTL, DevNode, free_port, nobody, open_to_all, run
 from terminals import in_terminal
 
 import kdht
@@ -164,3 +164,17 @@ def test_the_exceptions_of_clients_are_in_the_package():
 def test_text_as_a_value_is_refused_with_advice(node):
     with kdht.Client(node.listen) as client, pytest.raises(TypeError, match=r"not str: encode it first"):
         client.put("k", "text")  # type: ignore[arg-type]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="another user's socket needs two users")
+def test_who_may_not_use_the_control_socket_learns_by_udp_whether_the_node_answers(node):
+    open_to_all(node.home)
+    readable = node.home / "readable.toml"
+    readable.write_text((node.home / "kdhtd.toml").read_text())
+    readable.chmod(0o644)
+    command = [*nobody(), *KDHTCTL, "doctor", "--config", str(readable), "--socket", str(node.control)]
+    done = run([*command, "--json"], text=False)
+    (found,) = [each for each in json.loads(done.stdout)["findings"] if each["check"] == "daemon"]
+    assert found["state"] == "warning"
+    assert "permission denied" in found["what"]
+    assert f"A node answers at {node.listen}" in found["what"]

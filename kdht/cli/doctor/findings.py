@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
+from kdht.cli.doctor.datagrams import answering
 from kdht.cli.options import default_socket
 from kdht.config import dev
 from kdht.config.settings import Settings, of_file
@@ -50,6 +51,10 @@ class Subject:
     stats: NodeStats | None
     table: RoutingTable | None
     daemon_error: str
+    is_denied: bool = False
+    """Whether the control socket is not for this user. Then `heard` and `silent` are own addresses that were asked by UDP."""
+    heard: tuple[Address, ...] = ()
+    silent: tuple[Address, ...] = ()
     is_root: bool
     own: tuple[Address, ...]
     interfaces: tuple[str, ...]
@@ -100,6 +105,8 @@ def examined(config: Path, given: Path | None) -> Subject:
     except KdhtError as error:
         daemon_error = str(error)
     own = _own(settings, status)
+    is_denied = "permission denied" in daemon_error
+    heard, silent = answering(own) if is_denied else ([], [])
     return Subject(
         config_path=config,
         socket=socket,
@@ -109,6 +116,9 @@ def examined(config: Path, given: Path | None) -> Subject:
         stats=stats,
         table=table,
         daemon_error=daemon_error,
+        is_denied=is_denied,
+        heard=tuple(heard),
+        silent=tuple(silent),
         is_root=os.geteuid() == 0,
         own=own,
         interfaces=_interfaces(own, settings),

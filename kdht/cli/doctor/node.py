@@ -39,8 +39,11 @@ def daemon(subject: Subject) -> Iterator[Finding]:
     """Whether it runs, and whether it has found its cluster."""
     status = subject.status
     if status is None:
-        mend = "ask as root, or join the socket's group" if "permission" in subject.daemon_error else "kdhtd"
-        yield Finding("daemon", "failure", subject.daemon_error, mend)
+        yield from (
+            _denied(subject)
+            if subject.is_denied
+            else [Finding("daemon", "failure", subject.daemon_error, "kdhtd")]
+        )
         return
     state: State = "ok" if status.state == "running" else "failure"
     yield Finding("daemon", state, f"{status.state}, kdht {status.version}, process {status.pid}",
@@ -73,6 +76,17 @@ def daemon(subject: Subject) -> Iterator[Finding]:
     if status.joined and not status.ready:
         yield Finding("cluster", "warning", f"not ready: waits for {', '.join(status.waiting_for)}",
                       "wait, and ask again: kdhtctl status")  # fmt: skip
+
+
+def _denied(subject: Subject) -> Iterator[Finding]:
+    """What a client sees, where the control socket is not for this user."""
+    mend = "ask as root, or join the socket's group"
+    if subject.heard:
+        at = ", ".join(map(str, subject.heard))
+        yield Finding("daemon", "warning", f"{subject.daemon_error}. A node answers at {at}", mend)
+    if subject.silent or not subject.heard:
+        at = ", ".join(map(str, subject.silent)) or "port 5348 of this host"
+        yield Finding("daemon", "failure", f"{subject.daemon_error}. No node answers at {at}", mend)
 
 
 def datapaths(subject: Subject) -> Iterator[Finding]:
