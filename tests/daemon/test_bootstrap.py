@@ -232,7 +232,7 @@ def test_a_node_that_knows_nobody_resolves_its_names_again(monkeypatch, caplog):
     stay(monkeypatch, driver, ["10.0.0.2"], ["10.0.0.2"], ["10.0.0.3", "10.0.0.4"])
     others = [Address.of(host, 5348) for host in ("10.0.0.3", "10.0.0.4")]
     assert driver.calls == [("join", others)], "the same address is not asked anew, all others are"
-    assert caplog.records[0].getMessage() == "no other node answers"
+    assert caplog.records[0].getMessage() == "no other node answers: another secret, a firewall?"
     assert (caplog.records[0].names, caplog.records[0].addresses) == ("node.example", "10.0.0.2:5348")
 
 

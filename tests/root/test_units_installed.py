@@ -55,6 +55,7 @@ def mask(*numbers: int) -> str:
 
 @pytest.mark.parametrize("kind", ["nfqueue", "ebpf"])
 def test_root_in_its_sandbox_runs_the_packet_path(machine: Machine, kind: str) -> None:
+    begun = said(machine, "date +%s")
     machine.run("systemctl start kdhtd")
     machine.run(READY)
     machine.run(f"kdhtctl datapath {kind}")
@@ -66,6 +67,10 @@ def test_root_in_its_sandbox_runs_the_packet_path(machine: Machine, kind: str) -
     machine.run("systemctl reload kdhtd; systemctl stop kdhtd")
     assert said(machine, "nft list tables; ls -d /sys/fs/bpf/kdht-* 2>/dev/null || true") == ""
     assert said(machine, "systemctl show --property Result --value kdhtd") == "success"
+    told = said(machine, f"journalctl --unit kdhtd --since @{begun}")
+    assert "Stopped" in told
+    # systemd says so of each process that it has to kill.
+    assert "SIGKILL" not in told
 
 
 def test_the_socket_node_has_no_rights(machine: Machine) -> None:

@@ -53,7 +53,7 @@ class RuleTrace:
         """Trace no more. May be called again."""
         process, self._process, self._rest = self._process, None, b""
         if process is not None:
-            process.kill()
+            process.terminate()
             process.communicate()
 
     def _lines(self) -> list[str]:
