@@ -1,9 +1,12 @@
 """When a node says that it should serve: after it has joined, with a warm table, and after restarts."""
 
+import pytest
 from nodes import SOON, Cluster, Member, contact_of
 
 from kdht.node.events import Ready
 from kdht.node.options import Options
+from kdht.node.replicas import Policy
+from kdht.storage import MemoryStore
 
 SEED = 5
 RESTARTED = 10.0
@@ -97,12 +100,18 @@ def test_the_first_node_back_waits_for_the_others() -> None:
     assert first.published() == [second.contact]
 
 
-def test_the_only_survivor_serves_after_a_while() -> None:
+@pytest.mark.parametrize("acks", [1, 2])
+def test_the_only_survivor_serves_after_a_while_if_one_confirms(acks: int) -> None:
+    """Where two confirm it cannot write, nor say that a key has no value, until others live or are forgotten."""
     cluster = Cluster(SEED)
-    last = Member(cluster.network, contact_of(1, SEED), SEED)
-    last.node.restore([contact_of(number) for number in range(2, 9)], cluster.network.now)
+    last = Member(cluster.network, contact_of(1, SEED), SEED, policy=Policy(acks=acks), store=MemoryStore())
+    lost = [contact_of(number) for number in range(2, 9)]
+    last.restore(lost)
     last.join([])
     cluster.run(Options().lonely_time / 2)
     assert not last.node.ready
     cluster.run(Options().lonely_time)
+    assert last.node.readiness.missing == ([] if acks == 1 else ["replicas"])
+    for contact in lost:
+        last.node.census.forget(contact.id)
     assert last.node.ready

@@ -117,4 +117,4 @@ def test_doctor_finds_a_sysctl_that_somebody_insists_on(node, ctl):
 
 def test_top_draws_the_queues(node, ctl):
     with node.host.enter():
-        assert "queues of nfqueue" in good(ctl("top", "--once", "--interval", "0.2")).decode()
+        assert "queue of nfqueue" in good(ctl("top", "--once", "--interval", "0.2")).decode()
