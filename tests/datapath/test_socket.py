@@ -482,7 +482,7 @@ def test_a_lost_socket_sets_the_state_to_down(start, client, caplog):
     client.send(b"wake up", transport.addresses[1])
     wait_for(lambda: transport.status()["state"] == "down")
     assert "the thread ended" in transport.status()["why"]
-    assert "the socket datapath's thread ended" in caplog.text
+    wait_for(lambda: "the socket datapath's thread ended" in caplog.text)
     transport.stop()
     assert "the thread ended" in transport.status()["why"]
 

@@ -70,7 +70,7 @@ def test_root_in_its_sandbox_runs_the_packet_path(machine: Machine, kind: str) -
     told = said(machine, f"journalctl --unit kdhtd --since @{begun}")
     assert "Stopped" in told
     # systemd says so of each process that it has to kill.
-    assert "SIGKILL" not in told
+    assert "SIGKILL" not in told, told
 
 
 def test_the_socket_node_has_no_rights(machine: Machine) -> None:
