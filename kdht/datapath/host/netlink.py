@@ -7,6 +7,7 @@ A process of its own asks (netlink_worker.py), in the caller's network namespace
 at the start only, so the process ends a moment after the last question and gives its memory back.
 """
 
+import atexit
 import json
 import os
 import subprocess
@@ -127,6 +128,11 @@ class _Worker:
             raise DatapathError(answer["refused"])
         return answer["value"]
 
+    def end(self) -> None:
+        """Wait for the worker's end."""
+        with self._lock:
+            self._end()
+
     def _running(self) -> "subprocess.Popen[str]":
         """Start one in the network namespace of the calling thread."""
         # A process started in another namespace would tell of that one's interfaces.
@@ -179,3 +185,5 @@ def _exchange(process: "subprocess.Popen[str]", question: str) -> str:
 
 
 _worker = _Worker()
+# It ends with its input anyway. But systemd kills what still runs when the daemon has ended, and says so.
+atexit.register(_worker.end)
