@@ -267,4 +267,4 @@ def test_a_virtual_address_moves_to_a_ready_node(lab: Lab, tmp_path: Path, datap
                 lost = [at for at in load.lost(time.monotonic() - 1) if at > begun]
             print(f"requests were lost for {max(lost) - begun:.1f} s")
             assert max(lost) - begun < FAILOVER_S
-            first.host.set_link("eth0", up=True)
+        first.host.set_link("eth0", up=True)
