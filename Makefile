@@ -26,7 +26,7 @@ NEEDS := $(if $(filter socket,$(DATAPATH)),socket,packets)
 DEMO_NEEDS := $(if $(filter socket nfqueue,$(DATAPATH)),$(DATAPATH),packets)
 
 .DEFAULT_GOAL := help
-.PHONY: demo faces test check lint format bench histories kernels fuzz screenshots build wheel deb man install uninstall clean help
+.PHONY: demo faces test check lint format bench histories kernels fuzz screenshots build wheel wheels deb man install uninstall clean help
 
 demo: $(VENV)/.built-$(DEMO_NEEDS) ## 8 nodes, real packets, a real data set. DATAPATH=socket: without root. ARGS=--help: options
 	$(BIN)/python -m demo --datapath $(DATAPATH) $(ARGS)
@@ -100,6 +100,9 @@ $(VENV)/.built-%: $(VENV)/.installed-% $(SOURCES)
 
 wheel: ## a wheel in dist/; without clang and libbpf it has no eBPF datapath, without libsodium no signatures
 	$(PYTHON) -m pip --disable-pip-version-check wheel $(PIP_ARGS) --no-deps --wheel-dir dist .
+
+wheels: ## wheels for other hosts, in dist/: for each Python that is here (3.11 to 3.13), with a manylinux tag
+	scripts/wheels
 
 deb: ## a Debian package in dist/, by dpkg-buildpackage; debian/control has what it needs. ARGS=-d: without that check
 	dpkg-buildpackage --build=binary --no-sign --no-pre-clean $(ARGS) --changes-option=-udist \
