@@ -10,8 +10,10 @@ from contextlib import aclosing, suppress
 from typing import NamedTuple, TypeVar
 
 from kdht.errors import KdhtError, RequestTimeout
-from kdht.faces.http.answers import EVENTS, NO_STORE, Answer, Refused
+from kdht.faces.http.answers import EVENTS, NO_STORE, Answer, Refused, refused
+from kdht.faces.http.connection import Request
 from kdht.faces.http.room import Room
+from kdht.faces.http.target import Target
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +33,20 @@ class Event(NamedTuple):
 
     def pack(self) -> bytes:
         return f"id: {self.id}\ndata: ".encode() + self.data + b"\n\n"
+
+
+async def watch(
+    begin: Callable[[], AsyncGenerator[T, None]],
+    event_of: Callable[[T], Event],
+    request: Request,
+    target: Target,
+    room: Room,
+) -> Answer:
+    """The answer to a GET that watches. Raises Refused for what no watch takes, and KdhtError if the first state is not to be had."""
+    target.only("scope", "watch")
+    if request.method == "HEAD":
+        raise refused(400, "bad_target", "a watch is a GET")
+    return await answer(stream(begin, event_of, request.headers.get("last-event-id", ""), room))
 
 
 async def stream(

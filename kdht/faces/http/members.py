@@ -19,7 +19,7 @@ from kdht.wire.sets import MAX_MEMBER_TTL, MAX_PAYLOAD
 PARAMETERS = ("member", "payload", "quorum", "sample", "watch")
 DEFAULT_TTL = 30
 READS_AT_ONCE = 8
-"""Sets whose members are being read. A set's size is known at its end only, so this bounds what they take until then."""
+"""Sets whose members are being read. The size of a set is known at its end only. Until then this is the bound."""
 AT_ONCE = 512
 """Members that are written as JSON at once."""
 MEMBER_BYTES = 256
@@ -74,12 +74,9 @@ class Members:
         return Answer(204) if existed else problem(404, "not_found", f"{target.name!r} has no such member")
 
     async def _watch(self, client: AsyncClient, request: Request, target: Target) -> Answer:
-        target.only("scope", "watch")
-        if request.method == "HEAD":
-            raise refused(400, "bad_target", "a watch is a GET")
-        known = request.headers.get("last-event-id", "")
-        told = events.stream(partial(client.watch_members, target.name), _event, known, self._room)
-        return await events.answer(told)
+        return await events.watch(
+            partial(client.watch_members, target.name), _event, request, target, self._room
+        )
 
 
 def _size(members: Sequence[Member]) -> int:

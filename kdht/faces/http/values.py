@@ -172,12 +172,7 @@ class Values:
         return Answer(204) if existed else problem(404, "not_found", f"{target.name!r}: there was no value")
 
     async def _watch(self, client: AsyncClient, request: Request, target: Target) -> Answer:
-        target.only("scope", "watch")
-        if request.method == "HEAD":
-            raise refused(400, "bad_target", "a watch is a GET")
-        known = request.headers.get("last-event-id", "")
-        told = events.stream(partial(client.watch, target.name), _event, known, self._room)
-        return await events.answer(told)
+        return await events.watch(partial(client.watch, target.name), _event, request, target, self._room)
 
 
 def _headers(opened: OpenValue) -> Headers:
