@@ -63,20 +63,18 @@ def ask(settings: Settings) -> list[Address]:
 
 
 def _askers(own: Sequence[Address]) -> Iterator[socket.socket]:
-    """A socket at each own address. None at addresses that no interface has now, or that only this host reaches."""
+    """A socket at each own address, but for those that no interface has now."""
     for address in own:
         sock = socket.socket(_family(address), socket.SOCK_DGRAM)
         try:
             # A node that answers has the port at every address; this socket has it at one, so answers come here.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.setblocking(False)
+            sock.bind((address.host, DISCOVERY_PORT))
             if address.is_ipv4:
-                sock.bind((address.host, DISCOVERY_PORT))
                 sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, address.ip[12:])
                 sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, 1)
             else:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                sock.bind((address.host, DISCOVERY_PORT))
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, interface_of(address.host))
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 1)
         except OSError as error:

@@ -58,7 +58,7 @@ def command(path: Path, parent: int | None) -> int:
 
 
 def _told_by(parent: int) -> FacesJob:
-    """The job from standard input. From now on this process dies with kdhtd, however that ends."""
+    """The job from standard input. From now on the end of kdhtd, by whatever cause, ends this process too."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     # A parent that died before that is noticed here.
     if os.getppid() != parent:

@@ -88,7 +88,7 @@ def ruleset_path() -> Path:
 
 
 def find_nft(nft: str = "nft") -> str | None:
-    """Where nft is. Debian has it in /usr/sbin, which is in the path of root alone."""
+    """Where nft is. Debian has it in /usr/sbin, and only root's path names that."""
     found = shutil.which(nft)
     return found or shutil.which(nft, path=os.pathsep.join(SYSTEM_PROGRAMS))
 
