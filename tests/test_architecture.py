@@ -329,11 +329,6 @@ SET_FROM_OUTSIDE = {
     "data[half].effective": "a kernel structure",
     "data[half].permitted": "a kernel structure",
     "logger.propagate": "the standard library's only way",
-    "self.moves.moving": "data: a drain under way is no move any more",
-    "self._methods.moves": "made when the data directory is open, after the control socket",
-    "self._methods.reload": "there only while a node runs",
-    "self._methods.capabilities": "known after the control socket's start",
-    "self._methods.settings": "data: what a reload has read",
     "threading.excepthook": "Python's own places for these functions",
     "sys.unraisablehook": "Python's own places for these functions",
 }

@@ -16,8 +16,8 @@ from functools import partial
 
 from kdht.config.settings import Settings
 from kdht.daemon.bootstrap import tell_failure
-from kdht.daemon.control.share_methods import MAX_LOOKUPS, everyone
 from kdht.daemon.datadir import DataDir
+from kdht.daemon.everyone import MAX_LOOKUPS, everyone, number_of
 from kdht.daemon.wiring import Parts
 from kdht.errors import ConfigError, KdhtError
 from kdht.node.place.shares import depths
@@ -69,6 +69,10 @@ class Moves:
         self._task = asyncio.create_task(self._run(parts))
         self._task.add_done_callback(partial(tell_failure, self._on_failure))
 
+    def cancel(self) -> None:
+        """The drain was cancelled: the node keeps its ID."""
+        self.moving = False
+
     def done(self) -> None:
         """The node runs with its new ID."""
         self.moving = self.has_left = False
@@ -101,9 +105,9 @@ class Moves:
 async def _must_help(parts: Parts) -> None:
     """Raises KdhtError if the move would not balance the cluster better."""
     nodes, _ = await everyone(parts, MAX_LOOKUPS)
-    ids = sorted(int.from_bytes(contact.id, "big") for contact in nodes)
+    ids = sorted(number_of(contact.id) for contact in nodes)
     found = depths(ids)
-    own, most = found[ids.index(int.from_bytes(parts.contact.id, "big"))], min(found)
+    own, most = found[ids.index(number_of(parts.contact.id))], min(found)
     # With a difference of one branch, the move would only swap two shares.
     if own < most + 2:
         raise KdhtError(

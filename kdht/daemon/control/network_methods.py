@@ -7,7 +7,7 @@ from concurrent.futures import Future
 import msgspec
 
 from kdht.config.settings import other_version
-from kdht.daemon.control.running import Running
+from kdht.daemon.control.running import RunningNode
 from kdht.daemon.control.server import Method, Params, taken
 from kdht.daemon.wiring import Parts
 from kdht.errors import ConfigError, Disagreement
@@ -43,7 +43,7 @@ class NodeParams(msgspec.Struct, forbid_unknown_fields=True):
 class NetworkMethods:
     """The methods of one daemon's overlay."""
 
-    def __init__(self, running: Running) -> None:
+    def __init__(self, running: RunningNode) -> None:
         self._running = running
 
     def table(self) -> dict[str, Method]:
@@ -57,7 +57,7 @@ class NetworkMethods:
 
     async def _lookup(self, params: Params) -> Closest:
         """Ask the network for the nodes closest to a key, this one among them."""
-        parts, _ = self._running()
+        parts = self._running().parts
         key = id_of(taken(params, KeyParams).key)
         nodes = _ranked(key, [*await parts.driver.lookup(key), parts.contact])
         return Closest(
@@ -66,7 +66,7 @@ class NetworkMethods:
 
     async def _replicas(self, params: Params) -> Replicas:
         """The records of a key at its closest nodes: as many nodes as the key has replicas."""
-        parts, _ = self._running()
+        parts = self._running().parts
         key = id_of(taken(params, KeyParams).key)
         nodes = _ranked(key, [*await parts.driver.lookup(key), parts.contact])
         chosen = nodes[: parts.coordinator.cluster.policy.replicas]
@@ -82,7 +82,7 @@ class NetworkMethods:
 
     async def _neighbours(self, params: Params) -> Neighbours:
         """How each of the nearest contacts is, as it says itself."""
-        parts, _ = self._running()
+        parts = self._running().parts
         contacts = parts.driver.contacts()
         heard = await parts.driver.summaries(contacts[:MAX_NEIGHBOURS])
         now = time.time()
@@ -90,7 +90,7 @@ class NetworkMethods:
 
     async def _join(self, params: Params) -> Joining:
         """Ask these addresses for the cluster. Nodes that answer enter the table soon after."""
-        parts, _ = self._running()
+        parts = self._running().parts
         wanted = taken(params, JoinParams).addresses
         if not 1 <= len(wanted) <= MAX_ADDRESSES:
             raise ConfigError(f"join takes 1 to {MAX_ADDRESSES} addresses, not {len(wanted)}")
@@ -102,7 +102,7 @@ class NetworkMethods:
 
     async def _forget(self, params: Params) -> Forgotten:
         """Tell this node and all its contacts to forget a dead node."""
-        parts, _ = self._running()
+        parts = self._running().parts
         wanted = taken(params, NodeParams).node
         id = _id_among(wanted, parts.driver.gone, [*parts.driver.contacts(), parts.contact])
         known = {contact.id for contact in parts.driver.gone}

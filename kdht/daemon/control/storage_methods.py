@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from kdht.daemon.control.network_methods import id_of
-from kdht.daemon.control.running import Running
+from kdht.daemon.control.running import RunningNode
 from kdht.daemon.control.server import Method, Params, taken
 from kdht.program.answers import Compacted, ExportPage, StorageFigures
 from kdht.storage import LevelStore, StoredRecord
@@ -28,7 +28,7 @@ class ExportParams(msgspec.Struct, forbid_unknown_fields=True):
 class StorageMethods:
     """The methods of one daemon's store."""
 
-    def __init__(self, running: Running) -> None:
+    def __init__(self, running: RunningNode) -> None:
         self._running = running
 
     def table(self) -> dict[str, Method]:
@@ -40,19 +40,19 @@ class StorageMethods:
 
     async def _storage(self, params: Params) -> StorageFigures:
         """As `stats` has it, with the database's own words."""
-        parts, _ = self._running()
+        parts = self._running().parts
         return StorageFigures(*await asyncio.to_thread(parts.store.stats), *parts.writer.stats())
 
     async def _compact(self, params: Params) -> Compacted:
         """Rewrite the database without replaced records. Returns the bytes on disk before and after."""
-        parts, _ = self._running()
+        parts = self._running().parts
         before = parts.store.stats().disk_bytes
         await asyncio.to_thread(parts.store.compact)
         return Compacted(before, parts.store.stats().disk_bytes)
 
     async def _export(self, params: Params) -> ExportPage:
         """A page of records, and the first key of the next page; None at the end."""
-        parts, _ = self._running()
+        parts = self._running().parts
         asked = taken(params, ExportParams)
         start = id_of(asked.start) if asked.start else b""
         found = await asyncio.to_thread(_page, parts.store, start, asked.limit + 1)

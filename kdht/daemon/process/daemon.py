@@ -23,7 +23,9 @@ from kdht.config.settings import Settings
 from kdht.daemon import identity, wiring
 from kdht.daemon.bootstrap import joining
 from kdht.daemon.control.methods import Methods
+from kdht.daemon.control.running import Running
 from kdht.daemon.control.server import ControlServer
+from kdht.daemon.control.state import DaemonState
 from kdht.daemon.datadir import DataDir
 from kdht.daemon.datapaths import Datapaths
 from kdht.daemon.discovery import answering
@@ -91,8 +93,14 @@ class Daemon:
         after a move."""
         self._faces = Faces()
         self._discovery: Counter[str] = Counter()
+        self._state = DaemonState(settings)
         self._methods = Methods(
-            settings, self._stopping, self._anew, lambda: log_writer.lost, self._faces.states, self._discovery
+            self._state,
+            self._stopping,
+            self._anew,
+            lambda: log_writer.lost,
+            self._faces.states,
+            self._discovery,
         )
         self._failure: BaseException | None = None
 
@@ -111,16 +119,18 @@ class Daemon:
             stack.push_async_callback(control.stop)
             self._look_at_the_machine(data)
             await self._unless_stopped(self._wait_for_addresses())
-            self._settings = self._methods.settings = settled(self._settings)
+            self._follow(settled(self._settings))
             await pages.serve(self._settings, self._methods.table(), stack)
             # Before the end of the control socket: that tells `kdhtctl stop` that everything is released.
             stack.callback(data.close)
             Datapaths.prepare(self._settings)
             # After the pages have bound their ports, and before the first thread of the daemon.
-            self._methods.capabilities = capabilities.reduce(
-                self._settings.data_dir,
-                [self._settings.address.port, *job_of(self._settings).ports],
-                self._settings.key_files,
+            self._state.keep(
+                capabilities.reduce(
+                    self._settings.data_dir,
+                    [self._settings.address.port, *job_of(self._settings).ports],
+                    self._settings.key_files,
+                )
             )
             self._log_writer.start()
             # Up before the node is ready: who asks then is told to come again.
@@ -138,11 +148,11 @@ class Daemon:
         if data.comes_from_elsewhere() and data.node_id() is not None:
             warning = COPIED.format(path=data.path)
             log.warning(warning)
-            self._methods.notes.append(warning)
+            self._state.note(warning)
 
     async def _serve_all(self, data: DataDir) -> None:
         """The node, and again whenever it is to be put together anew."""
-        moves = self._methods.moves = Moves(data, self._anew.set, self._give_up)
+        moves = Moves(data, self._anew.set, self._give_up)
         while not self._stopping.is_set():
             # Before the ID is read: a wish for another one that comes after this is seen by the next turn.
             self._anew.clear()
@@ -194,14 +204,14 @@ class Daemon:
         datapaths.start()
         # With ebpf_keep a node that comes back leaves its XDP program to forward meanwhile.
         undo.callback(lambda: datapaths.stop(comes_back=not moves.has_left))
-        self._make_reloadable(parts, datapaths)
+        reload_now = self._make_reloadable(parts, datapaths)
         chores = housekeeping.running(
             settings, data, parts, datapaths, self._end_deaf, lambda: self._follow_addresses(parts)
         )
         found = answering(lambda: self._settings, self._discovery)
         async with found, joining(settings, data, parts.driver, self._give_up), chores:
             moves.done()
-            self._methods.serve(parts, datapaths)
+            self._state.serve(Running(parts, datapaths, moves, reload_now))
             # Now, because the start's memory is no longer needed.
             memory.trim_heap()
             self._announce(parts)
@@ -209,18 +219,22 @@ class Daemon:
             # Before the parts: a move under way asks them.
             await moves.stop()
             state = "stopping" if self._stopping.is_set() else "moving" if moves.has_left else "starting"
-            self._methods.end(state)
+            self._state.end(state)
             if self._stopping.is_set():
                 notify("STOPPING=1")
                 # First, while the node still answers them.
                 await self._faces.stop()
             log.info(_ENDS[state])
 
+    def _follow(self, settings: Settings) -> None:
+        self._settings = settings
+        self._state.follow(settings)
+
     def _follow_addresses(self, parts: Parts) -> None:
         """Clients may ask at addresses of this host that came after the start."""
         settings = followed(self._settings)
         if settings.also != self._settings.also:
-            self._settings = self._methods.settings = settings
+            self._follow(settings)
             wiring.configure(parts.publisher, parts.contact.id, settings)
             log.info("other addresses of this host", extra={"addresses": ", ".join(map(str, settings.also))})
 
@@ -255,11 +269,11 @@ class Daemon:
         def terminate() -> None:
             seconds = self._settings.config.node.lame_duck
             # After a second signal nobody wants to wait. A node that serves nobody need not wait at all.
-            if not seconds or self._methods.is_lame or not self._methods.serves:
+            if not seconds or self._state.is_lame or not self._state.running:
                 stop()
                 return
             log.info("not ready any more; served on for a while", extra={"seconds": seconds})
-            self._methods.make_lame()
+            self._state.make_lame()
             # Balancers ask every few seconds: until then they send clients here.
             loop.call_later(seconds, self._stopping.set)
 
@@ -273,12 +287,12 @@ class Daemon:
         loop.add_signal_handler(signal.SIGINT, stop)
         loop.add_signal_handler(signal.SIGTERM, terminate)
 
-    def _make_reloadable(self, parts: Parts, datapaths: Datapaths) -> None:
-        """Called by SIGHUP, without an answer, and by the control socket."""
+    def _make_reloadable(self, parts: Parts, datapaths: Datapaths) -> Callable[[], list[str]]:
+        """A function that reads the configuration again, for the control socket. SIGHUP calls it, too, without an answer."""
 
         def again() -> list[str]:
             done = reload(self._load, self._settings, parts)
-            self._settings = self._methods.settings = done.settings
+            self._follow(done.settings)
             # The queues' rules name the accepted senders, and do not read the core.
             datapaths.follow(done.settings)
             self._faces.follow(job_of(done.settings))
@@ -290,7 +304,7 @@ class Daemon:
                 again()
 
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, signalled)
-        self._methods.reload = again
+        return again
 
 
 def _table_is_good(parts: Parts) -> Callable[[], bool]:
