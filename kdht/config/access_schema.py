@@ -49,8 +49,8 @@ class AccessSection(Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tru
         list[Prefix],
         Meta(
             max_length=MAX_PER_LIST,
-            description="Networks whose clients this node serves; empty: all. It drops other clients' requests. Members of the "
-            "cluster are never concerned.",
+            description="Networks whose clients this node and its faces serve; empty: all. Other clients' requests are dropped. "
+            "Members of the cluster are never concerned.",
             examples=[["10.0.0.0/8", "fd00::/16"]],
         ),
     ] = []
@@ -66,7 +66,7 @@ class AccessSection(Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tru
         list[Prefix],
         Meta(
             max_length=MAX_PER_LIST,
-            description="Networks whose clients may PUT and DELETE, of those that it serves; empty: all.",
+            description="Networks whose clients may write (PUT, DELETE, ANNOUNCE, WITHDRAW), of those that it serves; empty: all.",
             examples=[["10.1.0.0/16"]],
         ),
     ] = []

@@ -1,8 +1,9 @@
-"""What the process of the faces is told: their tables, where its node is, and keys for cookies.
+"""What the process of the faces is told: their tables, where its node is, whom it serves, and keys for cookies.
 
 kdhtd sends it as JSON to its child; kdht-faces makes it from a configuration of its own.
 """
 
+from collections.abc import Sequence
 from hashlib import blake2b
 
 import msgspec
@@ -11,6 +12,35 @@ from msgspec import Struct
 from kdht.config.faces_schema import DnsSection, HttpSection, TrackerSection
 from kdht.config.schema import LogFormat, LogLevel, text_kind
 from kdht.config.settings import Settings
+from kdht.config.values import Prefix
+from kdht.datapath.senders import Network, Senders
+
+
+class SenderLists(Struct, frozen=True, kw_only=True):
+    """The lists of addresses in [access], as JSON can have them."""
+
+    allowed: list[Prefix] = []
+    refused: list[Prefix] = []
+    write_allowed: list[Prefix] = []
+    write_refused: list[Prefix] = []
+
+    @classmethod
+    def of(cls, senders: Senders) -> "SenderLists":
+        return cls(
+            allowed=_texts(senders.allowed),
+            refused=_texts(senders.refused),
+            write_allowed=_texts(senders.write_allowed),
+            write_refused=_texts(senders.write_refused),
+        )
+
+    @property
+    def senders(self) -> Senders:
+        lists = (self.allowed, self.refused, self.write_allowed, self.write_refused)
+        return Senders(*(tuple(prefix.network for prefix in prefixes) for prefixes in lists))
+
+
+def _texts(networks: Sequence[Network]) -> list[Prefix]:
+    return [Prefix(str(network)) for network in networks]
 
 
 class FacesJob(Struct, frozen=True, kw_only=True):
@@ -20,6 +50,8 @@ class FacesJob(Struct, frozen=True, kw_only=True):
     """The addresses of the node beside them."""
     cookie_keys: list[bytes]
     """The same beside all nodes, the one to make cookies with first. Each face derives its own from them."""
+    clients: SenderLists
+    """Whom the faces serve: the node sees the address of the face in place of its clients'."""
     dns: DnsSection = DnsSection()
     http: HttpSection = HttpSection()
     tracker: TrackerSection = TrackerSection()
@@ -59,6 +91,7 @@ def job_of(settings: Settings) -> FacesJob:
             blake2b(b"", digest_size=len(key.cookie), key=key.cookie, person=b"kdht-faces").digest()
             for key in settings.keys
         ],
+        clients=SenderLists.of(settings.senders),
         dns=config.dns,
         http=config.http,
         tracker=config.tracker,

@@ -3,7 +3,7 @@
 """Layer 1: the table of prefixes, which says what the addresses under each may do.
 
 The longest prefix of an address counts, as in a routing table and in the XDP program's trie. The table lies
-in the shared mapping, longest prefixes first. kdht/config/prefixes.py makes it from the operator's lists.
+in the shared mapping, longest prefixes first. kdht/datapath/senders.py makes it from the operator's lists.
 """
 
 from libc.stdint cimport uint8_t, uint32_t

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from kdht.client import AsyncClient
 from kdht.errors import BadToken, ConfigError
+from kdht.faces.senders import SenderRights
 from kdht.times import SteadyTime, UnixTime
 from kdht.wire.rights import Token
 
@@ -41,9 +42,11 @@ class FaceParts:
     nodes: tuple[str, ...]
     """The addresses of the node beside the faces, for clients with a token of their own."""
     client: Callable[[str | None, str | None], AsyncClient]
-    """A client of that node with this token's text and this scope. The process closes it at the end."""
+    """A client of that node with this token's text, None for none, and this scope. The process closes it at the end."""
     cookie_keys: tuple[bytes, ...]
     """16 bytes each, the same on all nodes: `purpose_keys` makes a face's own from them."""
+    rights: SenderRights
+    """What each client may do, by its address. The faces apply it, because the node sees their own address alone."""
     unix: Callable[[], UnixTime]
     steady: Callable[[], SteadyTime]
 

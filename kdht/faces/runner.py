@@ -15,6 +15,7 @@ from kdht.client import AsyncClient
 from kdht.config.faces import FacesJob
 from kdht.errors import ConfigError
 from kdht.faces.face import Face, FaceParts
+from kdht.faces.senders import SenderRights
 from kdht.program.faces_report import SECONDS, STARTING, FaceReport, FacesReport
 from kdht.times import SteadyTime, UnixTime
 
@@ -73,7 +74,8 @@ class Runner:
 
     def _parts(self, stack: AsyncExitStack) -> FaceParts:
         def client(token: str | None, scope: str | None) -> AsyncClient:
-            made = AsyncClient(self._job.nodes, token=token, scope=scope)
+            # "" keeps out the $KDHT_TOKEN of whoever started kdhtd: strangers would act with it.
+            made = AsyncClient(self._job.nodes, token=token or "", scope=scope)
             stack.push_async_callback(made.close)
             return made
 
@@ -81,6 +83,7 @@ class Runner:
             nodes=tuple(self._job.nodes),
             client=client,
             cookie_keys=tuple(self._job.cookie_keys),
+            rights=SenderRights(self._job.clients.senders.prefixes()),
             unix=cast(Callable[[], UnixTime], time.time),
             steady=cast(Callable[[], SteadyTime], time.monotonic),
         )

@@ -19,6 +19,8 @@ BATCH = 64
 """Datagrams between two turns of the event loop."""
 BUFFER = 4 << 20
 """Bytes of datagrams that may wait in the kernel; it takes less, if net.core.rmem_max is less."""
+NOT_ALLOWED = "not_allowed"
+"""The counter of what clients send whom the lists in [access] do not let in."""
 IP_PKTINFO = 8
 _INFO_ROOM = socket.CMSG_SPACE(20)
 
@@ -35,12 +37,23 @@ class Peer(NamedTuple):
 
 
 class UdpServer:
-    """`field`: the table and field of the configuration that has `at`. `receive` gets each datagram and must not block."""
+    """`field`: the table and field of the configuration that has `at`.
 
-    def __init__(self, at: FaceEndpoint, field: str, receive: Callable[[bytes, Peer], None]) -> None:
+    `serves` says whether the client at 16 bytes of address is served; datagrams of others are dropped. `receive` gets the rest,
+    and must not block.
+    """
+
+    def __init__(
+        self,
+        at: FaceEndpoint,
+        field: str,
+        serves: Callable[[bytes], bool],
+        receive: Callable[[bytes, Peer], None],
+    ) -> None:
         self.counters: Counter[str] = Counter()
         self._at = at
         self._field = field
+        self._serves = serves
         self._receive = receive
         self._sock: socket.socket | None = None
         self._is_wildcard = at.is_wildcard
@@ -97,7 +110,11 @@ class UdpServer:
                 self.counters["receive_errors"] += 1
                 continue
             with suppress(ValueError, OSError):  # a link-local address with its interface: no client of ours
-                self._receive(data, Peer(self._ip_of(sockaddr[0]), sockaddr[1], sockaddr, _back(info)))
+                peer = Peer(self._ip_of(sockaddr[0]), sockaddr[1], sockaddr, _back(info))
+                if self._serves(peer.ip):
+                    self._receive(data, peer)
+                else:
+                    self.counters[NOT_ALLOWED] += 1
 
     def _received(self, sock: socket.socket):  # type: ignore[no-untyped-def]
         if self._is_wildcard:

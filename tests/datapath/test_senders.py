@@ -7,6 +7,7 @@ import pytest
 
 from kdht._routing import Core
 from kdht.datapath.senders import Senders
+from kdht.faces.senders import SenderRights
 from kdht.replay.oracle import OracleSettings, SlowNode, SlowTable
 from kdht.wire import Address
 from kdht.wire._shared import MAX_PREFIXES, MAY_READ, MAY_WRITE, TAG_KEY_LEN
@@ -47,7 +48,9 @@ def test_the_table_matches_the_lists():
     for _ in range(300):
         senders = Senders(*(random_networks(rng) for _ in range(4)))
         for host in hosts:
-            assert rights_by_the_table(senders, host) == rights_by_the_lists(senders, host), (senders, host)
+            expected = rights_by_the_lists(senders, host)
+            assert rights_by_the_table(senders, host) == expected, (senders, host)
+            assert SenderRights(senders.prefixes()).of(Address.of(host, 1).ip) == expected, (senders, host)
 
 
 def test_without_lists_there_is_no_table():

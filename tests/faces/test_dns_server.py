@@ -20,6 +20,7 @@ from kdht.errors import ConfigError, NotFound, RequestTimeout
 from kdht.faces.dns import lookups, streams
 from kdht.faces.dns.face import DnsFace, make, service_of
 from kdht.faces.face import FaceParts
+from kdht.faces.senders import SenderRights
 from kdht.times import SteadyTime, UnixTime
 from kdht.wire import Address, Record
 from kdht.wire.sets import Member
@@ -70,6 +71,7 @@ class Site:
             nodes=("127.0.0.1:5348",),
             client=lambda token, scope: self.client,  # type: ignore[arg-type,return-value]
             cookie_keys=(bytes(16),),
+            rights=SenderRights(None),
             unix=lambda: UnixTime(self.now),
             steady=lambda: SteadyTime(self.now),
         )

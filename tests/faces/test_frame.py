@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,10 @@ from daemons import KDHTCTL, KDHTD, DevNode, free_port, run
 from pages import ask
 from paths import ROOT
 
-from kdht.config.faces import FacesJob
+from kdht.config.faces import FacesJob, SenderLists
 from kdht.config.faces_schema import TrackerSection
 from kdht.config.values import FaceEndpoint
+from kdht.datapath.senders import Senders
 from kdht.faces.rates import Rates
 from kdht.lab.wait import wait_until
 from kdht.program.answers import FaceState
@@ -183,6 +185,37 @@ def test_a_port_in_use_does_not_stop_the_node(tmp_path: Path) -> None:
             node.close()
 
 
+def test_a_token_that_is_missing_stops_one_face_alone(tmp_path: Path) -> None:
+    path, _, _ = configured(tmp_path, f'token_file = "{tmp_path}/token"')
+    http = free_port(HOST)
+    path.write_text(f'{path.read_text()}\n[http]\nlisten = ["{HOST}:{http}"]\n')
+    node = DevNode(tmp_path, f"{HOST} with a missing token", config=path)
+    try:
+        node.wait_ready()
+        wait_until(lambda: faces(node)["http"].up, "the other face")
+        assert faces(node)["tracker"].why.startswith(f"tracker.token_file is {tmp_path}/token: No such file")
+        assert faces(node)["http"].starts == 1
+    finally:
+        node.close()
+
+
+def test_a_reload_changes_whom_they_serve(node: TrackerNode) -> None:
+    text = node.path.read_text()
+    assert connect(node.tracker)
+    try:
+        node.path.write_text(f'{text}\n[access]\nnot_from = ["127.0.0.0/8"]\n')
+        assert node.call("reload")["waiting"] == []
+        wait_until(
+            lambda: not connect(node.tracker) and faces(node)["tracker"].counters.get("not_allowed"),
+            "a client that is not served",
+        )
+    finally:
+        node.path.write_text(text)
+        node.call("reload")
+        node.wait_serving()
+    assert connect(node.tracker)
+
+
 def test_a_reload_changes_the_faces(node: TrackerNode) -> None:
     before, text, other = pid_of(node), node.path.read_text(), free_port(HOST)
     try:
@@ -264,11 +297,18 @@ def test_check_says_whether_a_face_can_listen(tmp_path: Path) -> None:
 
 def test_a_job_survives_its_way() -> None:
     tracker = TrackerSection(listen=[FaceEndpoint("[::1]:6969")])
-    job = FacesJob(nodes=["127.0.0.1:1"], cookie_keys=[b"\0" * 16], tracker=tracker)
+    senders = Senders(refused=(ip_network("10.9.0.0/16"), ip_network("fd00::/8")))
+    job = FacesJob(
+        nodes=["127.0.0.1:1"],
+        cookie_keys=[b"\0" * 16],
+        clients=SenderLists.of(senders),
+        tracker=tracker,
+    )
     again = FacesJob.parse(job.pack())
     assert again == job
     assert type(again.tracker.listen[0]) is FaceEndpoint
     assert list(again.wanted) == ["tracker"]
+    assert again.clients.senders == senders
 
 
 def test_rates_are_by_address_and_by_network_of_ipv6() -> None:

@@ -27,6 +27,10 @@ ANSWERS = re.compile(rb"HTTP/1\.1 \d{3} ")
 BIG = b"x" * (32 << 20)
 
 
+def everybody(ip: bytes) -> bool:
+    return True
+
+
 async def endless() -> AsyncGenerator[bytes, None]:
     while True:
         yield b"data: x\n\n"
@@ -70,7 +74,14 @@ async def served(most: int = 8, most_of_one: int = 8) -> AsyncIterator[Served]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     counts = Counter[str]()
-    made = HttpServer([FaceEndpoint(f"127.0.0.1:{port}")], handle, counts, most=most, most_of_one=most_of_one)
+    made = HttpServer(
+        [FaceEndpoint(f"127.0.0.1:{port}")],
+        handle,
+        everybody,
+        counts,
+        most=most,
+        most_of_one=most_of_one,
+    )
     await made.start()
     try:
         yield Served(port, counts, made)
@@ -391,7 +402,8 @@ def test_a_stop_ends_the_endless_and_finishes_the_others(short: None) -> None:
 
 def test_a_port_in_use_is_an_error_with_advice() -> None:
     async def test(at: Served) -> None:
-        other = HttpServer([FaceEndpoint(f"127.0.0.1:{at.port}")], handle, Counter(), most=1, most_of_one=1)
+        listen = [FaceEndpoint(f"127.0.0.1:{at.port}")]
+        other = HttpServer(listen, handle, everybody, Counter(), most=1, most_of_one=1)
         with pytest.raises(ConfigError, match=r"http\.listen has 127\.0\.0\.1:.*stop what uses it"):
             await other.start()
         await other.stop()

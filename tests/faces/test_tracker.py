@@ -9,12 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import tokens
 
 from kdht.client import Client
 from kdht.errors import BadPacket
 from kdht.faces.tracker import messages
 from kdht.faces.tracker.messages import Announce, Connect, Scrape, Swarm
-from kdht.faces.tracker.swarms import Found, Swarms, chosen, compact, found
+from kdht.faces.tracker.swarms import Found, Swarms, chosen, compact, found, set_of
 from kdht.lab.cluster import Cluster, Place, Settings, places_on_loopback
 from kdht.lab.wait import wait_until
 from kdht.times import SteadyTime
@@ -38,8 +39,9 @@ def announce_bytes(
     event: int = 2,
     wanted: int = EVERY,
     port: int = 6881,
+    info_hash: bytes = HASH,
 ) -> bytes:
-    head = struct.pack(">QII20s20s", connection, 1, transaction, HASH, PEER_ID)
+    head = struct.pack(">QII20s20s", connection, 1, transaction, info_hash, PEER_ID)
     return head + struct.pack(">QQQIIIIH", 0, left, 0, event, 0, 99, wanted, port)
 
 
@@ -241,7 +243,7 @@ def test_peers_find_each_other_through_any_tracker(trackers: Cluster) -> None:
         assert seed.announce(ONE, connection, left=0, event=0)[1:] == (0, 1, [])
         seed.announce(ONE, connection, event=3)
     with Client(str(trackers.nodes[0].address)) as client:
-        assert client.members(HASH) == []
+        assert client.members(set_of(HASH, is_ipv4=True)) == []
 
 
 def test_ipv6_has_a_swarm_of_its_own(trackers: Cluster) -> None:
@@ -278,12 +280,10 @@ def test_a_wildcard_answers_from_the_address_that_was_asked(trackers: Cluster) -
             assert len(client.sock.recv(100)) == 16
 
 
-def test_a_denied_tracker_says_so(tmp_path: Path) -> None:
-    settings = {
-        "tracker": {"listen": [f"{ONE}:{PORT + 3}"]},
-        "access": {"writes": "token"},
-        "[access.key]": {"secret": "a secret for tokens"},
-    }
+def test_a_denied_tracker_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The token of whoever starts kdhtd is not the tracker's: strangers would write with it.
+    monkeypatch.setenv("KDHT_TOKEN", tokens.token().text)
+    settings = {"tracker": {"listen": [f"{ONE}:{PORT + 3}"]}, **tokens.settings()}
     with Cluster(places_on_loopback(1), tmp_path, datapath="socket", settings=settings) as cluster:
         wait_until(lambda: cluster.nodes[0].status()["faces"][0]["up"], "the tracker")
         with announcer("127.0.0.37") as client:
@@ -295,3 +295,18 @@ def test_a_denied_tracker_says_so(tmp_path: Path) -> None:
                 7, "the cluster does not answer now: try again later"
             )
         wait_until(lambda: counted(cluster, "failed_denied"), "the reason in the counters")
+
+
+def test_strangers_reach_no_set_of_others_by_its_name(trackers: Cluster) -> None:
+    """Twenty bytes of an info-hash are a stranger's choice. They may be the name of somebody's set."""
+    name = b"production-databases"
+    with announcer("127.0.0.38") as stranger, Client(str(trackers.nodes[0].address)) as client:
+        client.announce_once(name, Endpoint(Address.of("10.0.0.7", 5432)).pack(), 60)
+        client.announce_once(name + b"6", Endpoint(Address.of("fd00::7", 5432)).pack(), 60)
+        before = client.members(name)
+        connection = stranger.connect(ONE)
+        stranger.sock.sendto(announce_bytes(connection, info_hash=name), (ONE, PORT))
+        # Neither seen by the stranger, nor changed.
+        assert len(stranger.sock.recv(4096)) == 20
+        assert client.members(name) == before
+        assert len(client.members(set_of(name, is_ipv4=True))) == 1

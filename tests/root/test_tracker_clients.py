@@ -21,6 +21,7 @@ import pytest
 from ci import lacks
 
 from kdht.client import Client
+from kdht.faces.tracker.swarms import set_of
 from kdht.lab.cluster import Cluster, places_in
 from kdht.lab.netns import Host, Lab
 from kdht.lab.wait import wait_until
@@ -139,7 +140,7 @@ def test_clients_download_from_each_other_while_a_tracker_is_killed(
     six[0].start("libtorrent", torrent(f"[{cluster.nodes[0].place.addresses[1].host}]"))
     six[1].start("libtorrent", torrent(*(f"[{node.place.addresses[1].host}]" for node in cluster.nodes[1:])))
     with cluster.nodes[1].host.enter(), Client(str(cluster.nodes[1].address)) as client:
-        for name in (info_hash(), info_hash() + b"6"):
+        for name in (set_of(info_hash(), is_ipv4=is_ipv4) for is_ipv4 in (True, False)):
             wait_until(lambda name=name: client.members(name), "the seed in its set", PATIENCE)
     cluster.nodes[0].kill()
     one.start("libtorrent", torrent(first, third))

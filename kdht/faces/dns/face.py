@@ -31,7 +31,7 @@ def make(section: DnsSection, parts: FaceParts) -> "DnsFace":
     def count(event: str) -> None:
         counters[event] += 1
 
-    return DnsFace(section.listen, service_of(section, parts, count), counters)
+    return DnsFace(section.listen, service_of(section, parts, count), parts.rights.may_read, counters)
 
 
 def service_of(section: DnsSection, parts: FaceParts, count: Callable[[str], None]) -> DnsService:
@@ -69,15 +69,22 @@ def _absolute(name: str) -> dns.name.Name:
 
 
 class DnsFace:
-    """Answers queries at the addresses of `listen`."""
+    """Answers queries at the addresses of `listen`, of the clients that it `serves`."""
 
-    def __init__(self, listen: Sequence[FaceEndpoint], service: DnsService, counters: Counter[str]) -> None:
+    def __init__(
+        self,
+        listen: Sequence[FaceEndpoint],
+        service: DnsService,
+        serves: Callable[[bytes], bool],
+        counters: Counter[str],
+    ) -> None:
         self._service = service
         self._counters = counters
         self._udp = [
-            UdpServer(at, "dns.listen", partial(self._received, number)) for number, at in enumerate(listen)
+            UdpServer(at, "dns.listen", serves, partial(self._received, number))
+            for number, at in enumerate(listen)
         ]
-        self._tcp = [StreamServer(at, service, self._count) for at in listen]
+        self._tcp = [StreamServer(at, service, serves, self._count) for at in listen]
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:

@@ -13,7 +13,7 @@ from kdht.config.values import FaceEndpoint
 from kdht.faces.dns.messages import MAX_QUERY
 from kdht.faces.dns.service import DnsService
 from kdht.faces.rates import client_of
-from kdht.faces.udp import cannot_listen
+from kdht.faces.udp import NOT_ALLOWED, cannot_listen
 from kdht.wire.addresses import Address
 
 MAX_CONNECTIONS = 256
@@ -23,11 +23,18 @@ _LENGTH = struct.Struct(">H")
 
 
 class StreamServer:
-    """At one address."""
+    """At one address. Connections of clients that it does not serve are closed at once."""
 
-    def __init__(self, at: FaceEndpoint, service: DnsService, count: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        at: FaceEndpoint,
+        service: DnsService,
+        serves: Callable[[bytes], bool],
+        count: Callable[[str], None],
+    ) -> None:
         self._at = at
         self._service = service
+        self._serves = serves
         self._count = count
         self._server: asyncio.Server | None = None
         self._clients: Counter[bytes] = Counter()
@@ -53,6 +60,10 @@ class StreamServer:
     async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         host, port = writer.get_extra_info("peername")[:2]
         asker = Address.of(host.partition("%")[0], port)
+        if not self._serves(asker.ip):
+            self._count(NOT_ALLOWED)
+            writer.transport.abort()
+            return
         client = client_of(asker.ip)
         if self._clients.total() >= MAX_CONNECTIONS or self._clients[client] >= MAX_OF_CLIENT:
             self._count("connections_refused")

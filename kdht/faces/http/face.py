@@ -35,6 +35,7 @@ class HttpFace:
             _routes(Room()),
             self._clients.client,
             rates=Rates(section.rate),
+            may_write=parts.rights.may_write,
             steady=parts.steady,
             # Over TLS a foreign name has no certificate of this server.
             names=Names(("*",) if self._certificate else section.names),
@@ -44,6 +45,7 @@ class HttpFace:
         self._server = HttpServer(
             section.listen,
             service.handle,
+            parts.rights.may_read,
             self._counts,
             most=section.connections,
             most_of_one=section.connections_per_client,

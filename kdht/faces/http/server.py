@@ -9,12 +9,12 @@ import logging
 import socket
 import ssl
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from kdht.config.values import FaceEndpoint
 from kdht.faces.http.connection import Connection, Handle
 from kdht.faces.rates import client_of
-from kdht.faces.udp import cannot_listen
+from kdht.faces.udp import NOT_ALLOWED, cannot_listen
 from kdht.wire.addresses import Address
 
 log = logging.getLogger(__name__)
@@ -29,12 +29,16 @@ RETRY_SECONDS = 0.2
 
 
 class HttpServer:
-    """Serves on `at` from `start` to `stop`, at most `most` connections at once and `most_of_one` of a client."""
+    """Serves on `at` from `start` to `stop`, at most `most` connections at once and `most_of_one` of a client.
+
+    `serves` says whether the client at 16 bytes of address is served at all.
+    """
 
     def __init__(
         self,
         at: Iterable[FaceEndpoint],
         handle: Handle,
+        serves: Callable[[bytes], bool],
         counts: Counter[str],
         *,
         most: int,
@@ -43,6 +47,7 @@ class HttpServer:
     ) -> None:
         self._at = list(at)
         self._handle = handle
+        self._serves = serves
         self._counts = counts
         self._most, self._most_of_one = most, most_of_one
         self._tls = tls
@@ -96,6 +101,9 @@ class HttpServer:
             self._of_client[client_of(ip)] += 1
 
     def _has_place(self, ip: bytes) -> bool:
+        if not self._serves(ip):
+            self._counts[NOT_ALLOWED] += 1
+            return False
         if self._of_client[client_of(ip)] >= self._most_of_one:
             self._counts["too_many_of_client"] += 1
             return False

@@ -92,7 +92,10 @@ class Route(NamedTuple):
 
 
 class Service:
-    """Answers requests. `rates` are those of clients; `routes` by the first segment of the path."""
+    """Answers requests. `rates` are those of clients; `routes` by the first segment of the path.
+
+    `may_write` says whether the client at 16 bytes of address may change anything.
+    """
 
     def __init__(
         self,
@@ -100,6 +103,7 @@ class Service:
         client_of: ClientOf,
         *,
         rates: Rates,
+        may_write: Callable[[bytes], bool],
         steady: Callable[[], SteadyTime],
         names: Names,
         origins: Origins,
@@ -108,6 +112,7 @@ class Service:
         self._routes = routes
         self._client_of = client_of
         self._rates, self._steady = rates, steady
+        self._may_write = may_write
         self._names, self._origins = names, origins
         self._counts = counts
 
@@ -145,6 +150,8 @@ class Service:
         token = _token(request.headers)
         scope = target.text("scope", MAX_SCOPE) or None
         is_write = request.method in ("PUT", "DELETE")
+        if is_write and not self._may_write(request.ip):
+            raise refused(403, "reads_only", "your address may read only: see access.write_from", done="no")
         self._counts[f"{target.room}_{request.method.lower()}"] += 1
         try:
             async with self._client_of(token, scope) as client:

@@ -13,12 +13,12 @@ from typing import Any
 
 from kdht.config.faces_schema import TrackerSection
 from kdht.errors import BadPacket, RequestError
-from kdht.faces.face import FaceParts
+from kdht.faces.face import FaceParts, token_of
 from kdht.faces.rates import Rates
 from kdht.faces.tracker import messages
 from kdht.faces.tracker.messages import Announce, Connect, Scrape
 from kdht.faces.tracker.swarms import Swarms, chosen
-from kdht.faces.udp import Peer, UdpServer
+from kdht.faces.udp import NOT_ALLOWED, Peer, UdpServer
 from kdht.wire import Address
 from kdht.wire.tags import make_cookie, valid_cookie
 
@@ -32,6 +32,7 @@ EVERY = 2**32 - 1
 HASHES_PER_REQUEST = 8
 """Info-hashes of a scrape that count as one request in the client's rate."""
 TRY_LATER = "the cluster does not answer now: try again later"
+READS_ONLY = "this tracker takes no announces from your address"
 SECONDS = 10.0
 """That a client's request may take."""
 
@@ -40,7 +41,7 @@ class TrackerFace:
     """See Face."""
 
     def __init__(self, section: TrackerSection, parts: FaceParts) -> None:
-        client = parts.client(section.token_file and f"@{section.token_file}", section.scope)
+        client = parts.client(token_of(section.token_file, "tracker.token_file"), section.scope)
         self._swarms = Swarms(client, section.interval, parts.steady)
         self._interval = section.interval
         self._parts = parts
@@ -52,7 +53,7 @@ class TrackerFace:
         self._under_way: set[asyncio.Task[None]] = set()
         self._told: set[str] = set()
         self._servers = [
-            UdpServer(at, "tracker.listen", partial(self._receive, number))
+            UdpServer(at, "tracker.listen", parts.rights.may_read, partial(self._receive, number))
             for number, at in enumerate(section.listen)
         ]
 
@@ -93,6 +94,11 @@ class TrackerFace:
         cost = len(request.info_hashes) / HASHES_PER_REQUEST if isinstance(request, Scrape) else 0.0
         if not self._rates.allows(peer.ip, now, max(cost, 1.0)):
             raise BadPacket("TOO_OFTEN")
+        if isinstance(request, Announce) and not self._parts.rights.may_write(peer.ip):
+            # Its address is proven: this is no answer to a forged source.
+            self._counters[NOT_ALLOWED] += 1
+            server.send(messages.pack_error(request.transaction, READS_ONLY), peer)
+            return
         if len(self._under_way) >= MAX_UNDER_WAY:
             raise BadPacket("BUSY")
         answer = self._announced if isinstance(request, Announce) else self._scraped

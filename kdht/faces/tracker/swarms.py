@@ -20,6 +20,8 @@ from kdht.wire.sets import MembersPage
 
 SEED, LEECHER = 0, 1
 """Priorities. A reader of SRV records, too, comes to the seeds first."""
+NAME = b"btih:"
+"""Before the info-hash in a set's name. Without it a stranger could choose the info-hash that is the name of another's set."""
 IPV6 = b"6"
 """Behind the info-hash, in the name of the IPv6 set."""
 MAX_RECENT = 65536
@@ -44,7 +46,7 @@ def compact(address: Address) -> bytes:
 
 def set_of(info_hash: bytes, *, is_ipv4: bool) -> bytes:
     """The name of a swarm's set."""
-    return info_hash if is_ipv4 else info_hash + IPV6
+    return NAME + info_hash + (b"" if is_ipv4 else IPV6)
 
 
 class Swarms:
