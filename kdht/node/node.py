@@ -345,7 +345,7 @@ class Node:
         asks_about_id = message.body[:ID_LEN] == self.contact.id
         if self.aside and not message.is_reply and not asks_about_id:
             raise Mismatch("aside")
-        is_known = is_repair or message.op in self._answers.keys() | self._notices_in.keys()
+        is_known = is_repair or message.op in self._answers or message.op in self._notices_in
         if not is_known or datagram.reason is not Reason.CONTROL:
             raise Mismatch("not_control")
         # An anycast address is shared, so it identifies no node.

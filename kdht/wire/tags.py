@@ -10,7 +10,8 @@ from kdht.wire.buffer import Buffer
 from kdht.wire.keys import ClusterSecret
 from kdht.wire.messages import OFFSET, check_form
 
-_EPOCH = OFFSET["epoch"]
+_FLAGS, _EPOCH = OFFSET["flags"], OFFSET["epoch"]
+_FORWARDED = int(Flag.FORWARDED)
 _TIME = struct.Struct(">I")
 _TAG = struct.Struct(">Q")
 
@@ -31,7 +32,7 @@ def seal(message: bytearray, key: ClusterSecret, now: int) -> None:
     `now`: Unix seconds. `key`: the secret of the epoch to seal with.
     """
     # All fields before the tags: each of them is covered.
-    message[OFFSET["flags"]] |= Flag.FORWARDED
+    message[_FLAGS] |= _FORWARDED
     message[_EPOCH] = key.epoch
     _TIME.pack_into(message, OFFSET["time"], now & 0xFFFFFFFF)
     _TAG.pack_into(message, OFFSET["body_tag"], body_tag(message, key))

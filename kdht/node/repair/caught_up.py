@@ -22,8 +22,8 @@ from collections.abc import Callable, Iterable
 from enum import Enum
 from typing import NamedTuple
 
-from kdht.node.repair.bodies import Says
-from kdht.node.repair.intervals import Interval, Intervals
+from kdht.node.repair.bodies import CAUGHT_UP
+from kdht.node.repair.intervals import NONE, Interval, Intervals
 from kdht.node.repair.ranges import KeptRange, Range, View, number
 
 # Doubling from 2r, this is the last step within one routing table's neighbourhood. With more joiners than this
@@ -41,15 +41,15 @@ class _Peer:
 
     def __init__(self) -> None:
         self.silent = False
-        self.equal = Intervals()
+        self.equal = NONE
         """Here this node has all that the other one had when it was asked;"""
-        self.sound = Intervals()
+        self.sound = NONE
         """and here the other one had caught up then, and counted this node among the replicas."""
-        self.caught_up = Intervals()
+        self.caught_up = NONE
         """Here it said last that it has caught up."""
-        self.fresh = Intervals()
+        self.fresh = NONE
         """Here it said last that it has not."""
-        self.sees = Intervals()
+        self.sees = NONE
         """Here it counted this node among the replicas when asked last, and named none that this node does not know."""
 
 
@@ -97,11 +97,11 @@ class CaughtUp:
         self._lost = lost
         self._is_warm = is_warm
         self._lock = threading.Lock()
-        self._area = Intervals()
+        self._area = NONE
         self._held: dict[Range, None] = {}
-        self._holding = Intervals()
+        self._holding = NONE
         self._view: View | None = None
-        self._concern = Intervals()
+        self._concern = NONE
         self._peers: dict[bytes, _Peer] = {}
 
     # What it is now
@@ -139,7 +139,7 @@ class CaughtUp:
         with self._lock:
             # Comparisons under way began before the reset, so they must not count.
             self.epoch += 1
-            self._area = Intervals()
+            self._area = NONE
             self._hold(())
             self._peers = {}
         self._lost()
@@ -167,8 +167,8 @@ class CaughtUp:
             self._lost()
         self.renew()
 
-    def heard(self, id: bytes, range: Range, says: Says, *, agrees: bool, epoch: int) -> None:
-        """Take the report of another node on a range. `agrees`: both see the same replicas."""
+    def heard(self, id: bytes, range: Range, says: int, *, agrees: bool, epoch: int) -> None:
+        """Take the report of another node on a range (`bodies.Says`). `agrees`: both see the same replicas."""
         part = _interval(range)
         with self._lock:
             # What began before a reset compared records that this node may have missed changes of.
@@ -176,7 +176,7 @@ class CaughtUp:
                 return
             peer = self._peer(id)
             peer.silent = False
-            if says & Says.CAUGHT_UP:
+            if says & CAUGHT_UP:
                 # One of the two, never both: the last word counts.
                 peer.caught_up, peer.fresh = peer.caught_up.union([part]), peer.fresh.minus([part])
             else:
@@ -308,7 +308,8 @@ class CaughtUp:
         self._holding = Intervals(map(_interval, self._held))
 
     def _peer(self, id: bytes) -> _Peer:
-        return self._peers.setdefault(id, _Peer())
+        peer = self._peers.get(id)
+        return peer if peer is not None else self._peers.setdefault(id, _Peer())
 
 
 def _is_excused(peer: _Peer | None, part: Interval) -> bool:

@@ -20,6 +20,7 @@ from kdht.errors import BadPacket, StorageError
 from kdht.node.messages import Reply
 from kdht.node.repair import bodies
 from kdht.node.repair.bodies import (
+    KEEPS,
     MAX_OFFERS,
     MAX_RANGES,
     Digest,
@@ -27,7 +28,6 @@ from kdht.node.repair.bodies import (
     Offer,
     Offered,
     Report,
-    Says,
     Want,
     fitting,
 )
@@ -56,7 +56,7 @@ MAX_UNDER_WAY = 16
 LACK_LOOKS = 12
 """After so many looks, records that the other node should have brought count as missing."""
 
-BARE = Report(Digest(0, 0), Says(0), ())
+BARE = Report(Digest(0, 0), 0, ())
 """For a part of a range on which the other node has had a report already."""
 
 
@@ -198,7 +198,7 @@ class RangeComparison:
     def _differs(self, part: Range, mine: int, report: Report) -> None:
         theirs = report.digest.records
         # A node that is no replica gets nothing. Its records are taken, because one may be the newest.
-        wanted = self._is_partner or bool(report.says & Says.KEEPS)
+        wanted = self._is_partner or bool(report.says & KEEPS)
         if not wanted and not theirs:
             return
         if max(mine, theirs) <= MAX_OFFERS or part.bits > ID_BITS - STEP:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from kdht.node.context import NodeContext
-from kdht.node.repair.bodies import Digest, Report, Says
+from kdht.node.repair.bodies import CAUGHT_UP, Digest, Report
 from kdht.node.repair.caught_up import CaughtUp
 from kdht.node.repair.coming import Coming
 from kdht.node.repair.digests import Digests
@@ -112,7 +112,7 @@ class RepairContext:
     def note_gap(self, range: Range, own: Digest, report: Report) -> None:
         """Note how many more records the other node has, if it has caught up on a range that this one is behind on."""
         view = self.view
-        if report.says & Says.CAUGHT_UP and view is not None and not self.caught_up.covers(range):
+        if report.says & CAUGHT_UP and view is not None and not self.caught_up.covers(range):
             kept = view.kept_range(range.start)
             if kept is not None and kept.range == range:
                 theirs = report.digest.records
@@ -122,4 +122,4 @@ class RepairContext:
         """Take the report of another node. Returns whether it has caught up on the range and agrees with this one."""
         agrees = self.sight.agrees(range, report)
         self.caught_up.heard(peer, range, report.says, agrees=agrees, epoch=epoch)
-        return agrees and bool(report.says & Says.CAUGHT_UP)
+        return agrees and bool(report.says & CAUGHT_UP)

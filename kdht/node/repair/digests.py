@@ -69,6 +69,10 @@ class Digests:
 
     def of(self, wanted: Range) -> Steps[Digest]:
         """The digest of a range."""
+        # Without a step of work, where it is known.
+        kept = self._kept.get(wanted)
+        if kept is not None and self._unix() < kept.until:
+            return kept.digest
         if wanted.bits % STEP:
             return (yield from self._sum(wanted.split(-(-wanted.bits // STEP) * STEP)))[0]
         return (yield from self._part(wanted))[0]
@@ -76,7 +80,11 @@ class Digests:
     def _sum(self, parts: list[Range]) -> Steps[tuple[Digest, int]]:
         count, value, until = 0, 0, FOREVER
         for part in parts:
-            digest, ends = yield from self._part(part)
+            kept = self._kept.get(part)
+            if kept is not None and self._unix() < kept.until:
+                digest, ends = kept.digest, kept.until
+            else:
+                digest, ends = yield from self._part(part)
             count += digest.records
             value ^= digest.value
             until = min(until, ends)
@@ -84,8 +92,6 @@ class Digests:
 
     def _part(self, part: Range) -> Steps[tuple[Digest, int]]:
         kept = self._keep(part)
-        if self._unix() < kept.until:
-            return kept.digest, kept.until
         with self._lock:
             stamp = kept.stamp
         found = None
@@ -118,7 +124,8 @@ class Digests:
                 self._kept.clear()
                 self._depths.clear()
             self._depths.add(part.bits)
-            return self._kept.setdefault(part, _Kept())
+            kept = self._kept.get(part)
+            return kept if kept is not None else self._kept.setdefault(part, _Kept())
 
 
 def mark(key: bytes, record: StoredRecord) -> int:

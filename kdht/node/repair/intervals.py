@@ -1,6 +1,6 @@
 """Sets of keys as sorted, disjoint intervals [start, stop) of numbers."""
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 
 from kdht.node.repair.ranges import SPACE
@@ -33,10 +33,14 @@ class Intervals:
 
     def touches(self, interval: Interval) -> bool:
         """Whether any of an interval is in the set."""
-        return any(start < interval[1] and interval[0] < stop for start, stop in self._all)
+        # The last one that begins before its end is the only candidate: they are sorted and disjoint.
+        at = bisect_left(self._all, (interval[1], 0)) - 1
+        return at >= 0 and interval[0] < self._all[at][1]
 
     def union(self, others: Iterable[Interval]) -> "Intervals":
-        return Intervals([*self._all, *others])
+        new = [interval for interval in others if not self.covers(interval)]
+        # Neighbours repeat what they have said, so mostly nothing is new.
+        return Intervals([*self._all, *new]) if new else self
 
     def within(self, others: "Intervals") -> "Intervals":
         """The intersection, in one walk along both."""
@@ -54,9 +58,16 @@ class Intervals:
 
     def minus(self, others: Iterable[Interval]) -> "Intervals":
         """What is in this set and not in the others."""
+        others = [interval for interval in others if self.touches(interval)]
+        if not others:
+            return self
         return self.within(Intervals(Intervals(others).complement()))
 
     def complement(self) -> list[Interval]:
         """The intervals of all keys that are not in the set."""
         edges = [0, *(edge for interval in self._all for edge in interval), SPACE]
         return [(a, b) for a, b in zip(edges[::2], edges[1::2], strict=True) if a < b]
+
+
+NONE = Intervals()
+"""The empty set."""

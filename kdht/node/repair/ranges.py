@@ -23,6 +23,8 @@ MAX_KEPT = 4096
 """Ranges whose replicas a view remembers."""
 
 SPACE = 1 << ID_BITS
+_LENGTH = [1 << (ID_BITS - bits) for bits in range(ID_BITS + 1)]
+"""The number of keys in a range, by its bits."""
 
 
 class Range(NamedTuple):
@@ -34,11 +36,11 @@ class Range(NamedTuple):
     @property
     def stop(self) -> int:
         """The number after the last key."""
-        return self.start + (1 << (ID_BITS - self.bits))
+        return self.start + _LENGTH[self.bits]
 
     def split(self, bits: int) -> list["Range"]:
         """The ranges of that many `bits` that make up this one."""
-        step = 1 << (ID_BITS - bits)
+        step = _LENGTH[bits]
         return [Range(start, bits) for start in range(self.start, self.stop, step)]
 
 
@@ -107,6 +109,9 @@ class View:
         if range not in self._keepers:
             # Other nodes choose the ranges that are asked for, so the memory is bounded.
             _bound(self._keepers)
+            kept = self.kept_range(range.start)
+            if kept is not None and range.stop <= kept.range.stop:
+                return self._keepers.setdefault(range, kept.replicas)
             kept_ranges = self._kept_touching(range.start, range.stop)
             self._keepers[range] = frozenset().union(*(kept.replicas for kept in kept_ranges))
         return self._keepers[range]

@@ -11,8 +11,8 @@ buckets may have no room.
 from collections import deque
 from collections.abc import Collection
 
-from kdht.node.repair.bodies import Digest, Report, Says, short
-from kdht.node.repair.ranges import Range, View, number
+from kdht.node.repair.bodies import CAUGHT_UP, KEEPS, SEES_YOU, Digest, Report, short
+from kdht.node.repair.ranges import MAX_KEPT, Range, View, number
 from kdht.node.replicas.writes import WRITE_DEADLINE
 from kdht.times import SteadyTime
 from kdht.wire._shared import ID_BITS
@@ -30,43 +30,55 @@ class Sight:
         """None until the node knows its neighbours."""
         self._self_id = self_id
         self._recent: deque[tuple[float, View]] = deque()
+        self._names: dict[Range, tuple[int, ...]] = {}
+        """Of the present view."""
 
     def look(self, view: View, now: SteadyTime) -> None:
         """Take a new view."""
         self.view = view
+        self._names.clear()
         self._recent.append((now, view))
         self._forget(now)
 
     def word(self, range: Range, peer: bytes, now: SteadyTime, *, caught_up: bool) -> Report:
         """The report of this node on a range for `peer`, with an empty digest."""
         assert self.view is not None
-        keepers = self.view.keepers(range)
-        says = Says.CAUGHT_UP if caught_up else Says(0)
-        if self._kept(range, now):
-            says |= Says.KEEPS
-        if self._sees(peer, range, now):
-            says |= Says.SEES_YOU
-        # The closest first: should some not fit, the farthest are left out.
-        named = sorted(keepers, key=lambda id: number(id) ^ range.start)
-        return Report(Digest(0, 0), says, tuple(map(short, named)))
+        self._forget(now)
+        says = CAUGHT_UP if caught_up else 0
+        if self._kept(range):
+            says |= KEEPS
+        if self._sees(peer, range):
+            says |= SEES_YOU
+        return Report(Digest(0, 0), says, self._named(range))
+
+    def _named(self, range: Range) -> tuple[int, ...]:
+        """The replicas of a range, as a report names them."""
+        assert self.view is not None
+        named = self._names.get(range)
+        if named is None:
+            # Other nodes choose the ranges that are asked for, so the memory is bounded.
+            if len(self._names) >= MAX_KEPT:
+                self._names.clear()
+            # The closest first: should some not fit, the farthest are left out.
+            closest = sorted(self.view.keepers(range), key=lambda id: number(id) ^ range.start)
+            named = self._names[range] = tuple(map(short, closest))
+        return named
 
     def agrees(self, range: Range, report: Report) -> bool:
         """Whether the node with this report sends this one all writes and reads of the range."""
         # It writes here and does not count this node: its writes would pass this node by.
-        if self.view is None or (report.says & Says.KEEPS and not report.says & Says.SEES_YOU):
+        if self.view is None or report.says & (KEEPS | SEES_YOU) == KEEPS:
             return False
-        own = {short(id) for id in self.view.keepers(range)}
+        own = self._named(range)
         is_full = len(own) >= self.view.replicas
         return all(named in own or (is_full and _is_farther(named, own, range)) for named in report.keepers)
 
-    def _sees(self, peer: bytes, range: Range, now: SteadyTime) -> bool:
-        self._forget(now)
+    def _sees(self, peer: bytes, range: Range) -> bool:
         # In all views of the last moments: a write that began with an older one may be under way without the
         # peer.
         return all(peer in view.keepers(range) for _, view in self._recent)
 
-    def _kept(self, range: Range, now: SteadyTime) -> bool:
-        self._forget(now)
+    def _kept(self, range: Range) -> bool:
         # In any of them: a write of this node's may be under way.
         return any(self._self_id in view.keepers(range) for _, view in self._recent)
 
