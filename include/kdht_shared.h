@@ -115,7 +115,8 @@
 	X(DECIDED, 0x04)     /* STORE: a nonce follows, 8 bytes: only where its promise still holds */ \
 	X(BEHIND, 0x08)      /* a reply to STORE: this node has not caught up on the key */ \
 	X(IMMUTABLE, 0x10)   /* the key is the hash of the value */ \
-	X(SIGNED, 0x20)      /* the value is signed by the key's owner */
+	X(SIGNED, 0x20)      /* the value is signed by the key's owner */ \
+	X(SOFT, 0x40)        /* ANNOUNCE and STORE: acknowledge it before it is on the disk */
 
 /* In a grant: what its token may do. */
 #define KDHT_RIGHTS(X) \

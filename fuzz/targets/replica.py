@@ -12,7 +12,7 @@ from kdht.node.replicas._store_requests import StoreRequests
 from kdht.node.replicas.clock import HybridClock
 from kdht.node.replicas.quorum_reads import untrusted_store
 from kdht.node.replicas.recent import Recent
-from kdht.storage import Result, StoredRecord, Write
+from kdht.storage import Result, Write
 from kdht.wire import FIELD, OFFSET, RECORD, verify
 from kdht.wire._shared import HEADER_LEN, RECORD_LEN, Flag, Op, RecordFlag, Status
 
@@ -43,9 +43,8 @@ def check_store(core: Core, arrived: Datagram) -> None:
         assert (rest, written, sent) == ([arrived], [], []), "it is no sound STORE"
         return
     assert rest == []
-    record, nonce = asked
-    assert written == [Write(arrived.data[FIELD["key"]], record, nonce)]
-    _, status, version = OUTCOMES[len(record.value) % 3]
+    assert written == [asked]
+    _, status, version = OUTCOMES[len(asked.record.value) % 3]
     flags = 0 if _has_caught_up(arrived.data[FIELD["key"]]) else RecordFlag.BEHIND
     assert sent == [calls.answer(core, arrived, status, RECORD.pack(version, 0, flags), NOW)]
     verify(sent[0].data, KEYS[:1], NOW, 0)
@@ -57,8 +56,8 @@ def _has_caught_up(key: bytes) -> bool:
     return key[-1] % 2 == 0
 
 
-def _asked(arrived: Datagram) -> tuple[StoredRecord, int | None] | None:
-    """The record of a valid STORE, and the nonce if promises decided it."""
+def _asked(arrived: Datagram) -> Write | None:
+    """The write that a valid STORE asks for."""
     data, source = arrived.data, arrived.source
     if data[OFFSET["op"]] != Op.STORE or data[OFFSET["flags"]] & Flag.REPLY or arrived.target not in OWN:
         return None

@@ -54,7 +54,8 @@ PLACES = [bytes([number]) + bytes(PLACE_LEN - 1) for number in range(1, 200)]
 def check_bodies(body: bytes) -> None:
     try:
         record, name = parse_announcement(body)
-        assert pack_announcement(name, record.ttl, record.value, record.version) == body
+        soft = bool(record.flags)
+        assert pack_announcement(name, record.ttl, record.value, record.version, soft=soft) == body
     except BadPacket:
         pass
     try:
@@ -145,6 +146,7 @@ def one(data: bytes) -> None:
 
 
 def seeds() -> Iterator[tuple[str, bytes]]:
+    yield "soft", b"\0" + pack_announcement(b"web-0001", 30, b"10.0.0.1:80", soft=True)
     yield "announcement", b"\0" + pack_announcement(b"web-0001", 30, b"10.0.0.1:80", 7)
     yield "question", b"\0" + pack_question(FIRST, 1) + bytes(20)
     yield (

@@ -55,6 +55,10 @@ member_option = click.option(
     help="Be forgotten so long after a crash. Renewed three times in this time.",
 )  # fmt: skip
 @member_option
+@click.option(
+    "--soft", is_flag=True,
+    help="Do not wait for the nodes' disks: cheaper, and may end if all replicas lose power at once, until it is renewed.",
+)  # fmt: skip
 @click.option("--once", is_flag=True, help="Announce once, and end. The membership ends with its TTL.")
 @click.option("--exec", "command", metavar="CMD", help="Announce only while this shell command ends with 0.")
 @click.option(
@@ -71,6 +75,7 @@ def announce(
     payload: str,
     ttl: int,
     member: str | None,
+    soft: bool,
     once: bool,
     command: str | None,
     tcp: tuple[str, int] | None,
@@ -91,7 +96,7 @@ def announce(
     stopped = threading.Event()
     # The end must not wait as long as a try may: the nodes forget the member by themselves.
     with target.client() as client, target._replace(timeout=min(target.timeout, LAST_TRY)).client() as last:
-        announcer = Announcer(client, name, os.fsencode(payload), ttl, member, as_json)
+        announcer = Announcer(client, name, os.fsencode(payload), ttl, member, soft=soft, as_json=as_json)
         if once:
             announcer.announce()
             return
@@ -118,13 +123,22 @@ class Announcer:
     """One member, and what was told of it."""
 
     def __init__(
-        self, client: Client, name: Name, payload: bytes, ttl: int, member: str | None, as_json: bool
+        self,
+        client: Client,
+        name: Name,
+        payload: bytes,
+        ttl: int,
+        member: str | None,
+        *,
+        soft: bool,
+        as_json: bool,
     ) -> None:
         self._client = client
         self._name = name
         self._payload = payload
         self._ttl = ttl
         self._member = member
+        self._soft = soft
         self._as_json = as_json
         self._is_member = False
         self._was_member = False
@@ -135,7 +149,9 @@ class Announcer:
         announced = self._is_member
         self._is_member = True  # already now: it may be done before an interruption
         try:
-            version = self._client.announce_once(self._name, self._payload, self._ttl, member=self._member)
+            version = self._client.announce_once(
+                self._name, self._payload, self._ttl, member=self._member, soft=self._soft
+            )
         except RequestError as error:
             if not self._was_member:
                 self._is_member = False

@@ -39,7 +39,9 @@ def member_name(payload: bytes, member: str | bytes | None) -> bytes:
     return chosen if len(chosen) == NAME_LEN else default_name(chosen)
 
 
-def announce_call(name: Key, payload: Buffer, ttl: int, member: str | bytes | None) -> Call:
+def announce_call(
+    name: Key, payload: Buffer, ttl: int, member: str | bytes | None, *, soft: bool = False
+) -> Call:
     """An ANNOUNCE. Raises ValueTooLarge, and BadArgument for an impossible TTL."""
     data = data_of(payload, "a payload")
     if len(data) > MAX_PAYLOAD:
@@ -48,7 +50,7 @@ def announce_call(name: Key, payload: Buffer, ttl: int, member: str | bytes | No
         )
     seconds = whole_number("ttl", ttl, 1, MAX_MEMBER_TTL)
     chosen = member_name(data, member)
-    return _call(Op.ANNOUNCE, name, pack_announcement(chosen, seconds, data), member=chosen)
+    return _call(Op.ANNOUNCE, name, pack_announcement(chosen, seconds, data, soft=soft), member=chosen)
 
 
 def withdraw_call(name: Key, payload: Buffer, ttl: int, member: str | bytes | None) -> Call:
@@ -85,9 +87,11 @@ def _call(
 # --- Operations
 
 
-def announce(name: Key, payload: Buffer, ttl: int, member: str | bytes | None) -> Steps[int]:
+def announce(
+    name: Key, payload: Buffer, ttl: int, member: str | bytes | None, *, soft: bool = False
+) -> Steps[int]:
     """Returns the version."""
-    return record((yield announce_call(name, payload, ttl, member))).version
+    return record((yield announce_call(name, payload, ttl, member, soft=soft))).version
 
 
 def withdraw(name: Key, payload: Buffer, ttl: int, member: str | bytes | None) -> Steps[bool]:

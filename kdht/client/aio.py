@@ -230,24 +230,36 @@ class AsyncClient:
             driver.end(watch)
 
     def announce(
-        self, name: Key, payload: Buffer, ttl: int = sets.DEFAULT_TTL, *, member: str | bytes | None = None
+        self,
+        name: Key,
+        payload: Buffer,
+        ttl: int = sets.DEFAULT_TTL,
+        *,
+        member: str | bytes | None = None,
+        soft: bool = False,
     ) -> AsyncAnnouncement:
         """Be a member of the set `name` until the result is closed: use it in an `async with`.
 
-        A task renews the membership, three times in `ttl` seconds.
+        A task renews the membership, three times in `ttl` seconds. `soft`: as in `Client.announce`.
         """
         self._options.fitted(sets.announce_call(name, payload, ttl, member))  # raises for what is wrong
         return AsyncAnnouncement(
-            lambda: self.announce_once(name, payload, ttl, member=member),
+            lambda: self.announce_once(name, payload, ttl, member=member, soft=soft),
             lambda: self.withdraw(name, payload, ttl, member=member),
             ttl,
         )
 
     async def announce_once(
-        self, name: Key, payload: Buffer, ttl: int = sets.DEFAULT_TTL, *, member: str | bytes | None = None
+        self,
+        name: Key,
+        payload: Buffer,
+        ttl: int = sets.DEFAULT_TTL,
+        *,
+        member: str | bytes | None = None,
+        soft: bool = False,
     ) -> int:
-        """Be a member for `ttl` seconds. Returns the version. Raises Unconfirmed."""
-        return await self._run(sets.announce(name, payload, ttl, member))
+        """Be a member for `ttl` seconds; `soft` as in `Client.announce`. Returns the version. Raises Unconfirmed."""
+        return await self._run(sets.announce(name, payload, ttl, member, soft=soft))
 
     async def withdraw(
         self,

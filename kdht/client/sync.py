@@ -252,19 +252,28 @@ class Client:
         return self._watch(call, lease)
 
     def announce(
-        self, name: Key, payload: Buffer, ttl: int = sets.DEFAULT_TTL, *, member: str | bytes | None = None
+        self,
+        name: Key,
+        payload: Buffer,
+        ttl: int = sets.DEFAULT_TTL,
+        *,
+        member: str | bytes | None = None,
+        soft: bool = False,
     ) -> Announcement:
         """Be a member of the set `name`, with at most 256 bytes for its readers, until the result is closed.
 
         Use it in a `with`. A thread of its own renews the membership, three times in `ttl` seconds (at most 86400). After a
         crash it ends with its TTL, at all nodes in the same second. A member is known by its payload, or by `member`: to announce
         again under the same one changes its payload. Members of another token are never touched.
+
+        A `soft` membership is acknowledged from the memory of the nodes, without a sync of their disks. It costs much less, and
+        a power failure of all its replicas at once may end it until it is renewed.
         """
         self._options.fitted(sets.announce_call(name, payload, ttl, member))  # raises for what is wrong
         own = Client(**self._arguments)
         try:
             return Announcement(
-                lambda: own.announce_once(name, payload, ttl, member=member),
+                lambda: own.announce_once(name, payload, ttl, member=member, soft=soft),
                 lambda: own.withdraw(name, payload, ttl, member=member),
                 ttl,
                 own.close,
@@ -274,10 +283,16 @@ class Client:
             raise
 
     def announce_once(
-        self, name: Key, payload: Buffer, ttl: int = sets.DEFAULT_TTL, *, member: str | bytes | None = None
+        self,
+        name: Key,
+        payload: Buffer,
+        ttl: int = sets.DEFAULT_TTL,
+        *,
+        member: str | bytes | None = None,
+        soft: bool = False,
     ) -> int:
-        """Be a member for `ttl` seconds. Returns the version. Raises Unconfirmed as `put` does."""
-        return self._run(sets.announce(name, payload, ttl, member))
+        """Be a member for `ttl` seconds; `soft` as in `announce`. Returns the version. Raises Unconfirmed as `put` does."""
+        return self._run(sets.announce(name, payload, ttl, member, soft=soft))
 
     def withdraw(
         self,

@@ -85,6 +85,7 @@ cdef extern from "kdht_shared.h" nogil:
         KDHT_RECORD_FLAG_BEHIND
         KDHT_RECORD_FLAG_IMMUTABLE
         KDHT_RECORD_FLAG_SIGNED
+        KDHT_RECORD_FLAG_SOFT
         KDHT_CERTIFIED_BIT
         KDHT_PROOF_LEN
         KDHT_PROOF_MAC_LEN

@@ -238,6 +238,8 @@ class StorageCounters(msgspec.Struct):
     """Whether a write failed, and the disk takes no more for now."""
     set_aside: int = 0
     """Records with versions beyond the clock that gave their places away."""
+    syncs: int = 0
+    """Batches that the disk confirmed. A group of soft announcements needs none."""
 
 
 class NodeStats(msgspec.Struct):

@@ -121,7 +121,10 @@ class Generator:
             ).pack()
         if op is Op.ANNOUNCE:
             return pack_announcement(
-                self.rng.randbytes(NAME_LEN), 30, self.rng.randbytes(self.rng.choice((0, 6, 18)))
+                self.rng.randbytes(NAME_LEN),
+                30,
+                self.rng.randbytes(self.rng.choice((0, 6, 18))),
+                soft=self.rng.random() < 0.5,
             )
         if op is Op.MEMBERS:
             return pack_question(self.rng.choice((ANYWHERE, FIRST)), self.rng.choice((0, QUORUM)))

@@ -26,11 +26,13 @@ class Write(NamedTuple):
     """Put `record` at the 20-byte `key`. A DELETE puts a tombstone.
 
     `nonce` marks a write that promises have decided. It is accepted only while its own promise holds.
+    A `soft` write may be acknowledged before it is on the disk. It is on the disk at the latest with the next one that is not.
     """
 
     key: bytes
     record: StoredRecord
     nonce: int | None = None
+    soft: bool = False
 
 
 class Result(NamedTuple):
@@ -55,8 +57,8 @@ Outcome = Result | Granted
 
 
 OnChange = Callable[[bytes, StoredRecord], None]
-"""Called with each record that a write changed, once it is on disk. It must not wait for the writer. Exceptions are
-logged."""
+"""Called with each record that a write changed, once it is on disk; after a group of soft writes, once it can be read. It must
+not wait for the writer. Exceptions are logged."""
 
 
 class Stats(NamedTuple):
@@ -88,9 +90,10 @@ class Store(Protocol):
     def apply(
         self, wishes: Sequence[Wish], now: UnixTime, on_change: OnChange | None = None
     ) -> list[Outcome]:
-        """Do all writes and promises, in order, or none of them (StorageError). Returns after the sync.
+        """Do all writes and promises, in order, or none of them (StorageError). Returns after the sync; if all are soft writes,
+        without one.
 
-        `settle` and `grant` decide which are accepted. A duplicate is accepted without another sync.
+        `settle` and `grant` decide which are accepted. A duplicate of a synced record is accepted without another sync.
         `on_change` is called on the same thread before this returns. None: nobody else uses the store.
         Raises ValueError for a write that does not fit the layout.
         """
@@ -149,7 +152,7 @@ def settle(
     Last writer wins: a newer `previous` stays, expired or not. `pledges` are the live promises of the key. `latest`: as in
     `versions`; `previous` is possible.
     """
-    _, record, nonce = write
+    record, nonce = write.record, write.nonce
     existed, standing = False, 0
     if previous is not None:
         existed, standing = visible(previous, now) is not None, previous.version
@@ -189,6 +192,11 @@ def without_room(result: Result, previous: StoredRecord | None) -> Result:
     return result._replace(accepted=False, version=standing, full=True)
 
 
+def all_soft(wishes: Sequence[Wish]) -> bool:
+    """Whether these may be acknowledged before they are on the disk."""
+    return all(isinstance(wish, Write) and wish.soft for wish in wishes)
+
+
 def check(wishes: Sequence[Wish]) -> None:
     """Raises ValueError for a wish that does not fit the layout. Nothing may be written then."""
     # All before the first is written: a batch is done whole or not at all.
@@ -209,7 +217,7 @@ def _check_promise(promise: Promise) -> None:
 
 
 def _check_write(write: Write) -> None:
-    key, (version, expiry, flags, value), _ = write
+    key, (version, expiry, flags, value), *_ = write
     if len(key) != ID_LEN:
         raise ValueError(f"a key has {ID_LEN} bytes, not {len(key)}")
     if not 0 < version <= MAX_VERSION:

@@ -24,7 +24,7 @@ from kdht.storage._cache import RecordCache
 from kdht.storage._change import StoreChange, check
 from kdht.storage._reader import StoreReader
 from kdht.storage.audit import Audit, audit
-from kdht.storage.base import OnChange, Outcome, Stats, Wish, alive, tell
+from kdht.storage.base import OnChange, Outcome, Stats, Wish, alive, all_soft, tell
 from kdht.storage.promises import Pledges, live, unpack
 from kdht.storage.record import Replaced, StoredRecord
 from kdht.storage.reopen import CLOSED, Reopening, is_released, takes_writes
@@ -53,6 +53,10 @@ class LevelStore:
         self._lock = threading.Lock()
         self._errors = _Errors(self.path)
         self._failed = False
+        self.syncs = 0
+        """Of batches, since the start."""
+        self._soft = 0
+        """The number of the last batch that was not synced."""
         self.set_aside = 0
         """Records with impossible versions that gave their places away, since the start."""
         # LevelDB does not say whether a failed write reached the disk. Its keys must count as changed, or the
@@ -163,7 +167,7 @@ class LevelStore:
             # what this one decides.
             change = StoreChange(self._db.get, latest_version(now, self._window), self._promised)
             outcomes, changes = change.apply(wishes, now, self.room)
-            self._commit(change, sync=True)
+            self._commit(change, sync=not all_soft(wishes))
             # After the sync, so the file is never ahead of the disk: a crash in between makes no healthy
             # database look damaged.
             self._witness.note(self._synced, now)
@@ -289,8 +293,10 @@ class LevelStore:
         """Write a change to the disk, then to the counts and promises in memory. Returns how many records changed."""
         self._check_whole()
         replaced = change.replaced()
-        if change.is_empty(replaced):
-            return 0  # a duplicate
+        # A duplicate needs no sync, for what can be read is synced. Unless it was soft: then this batch is written, if only for
+        # its number, and syncs all before it.
+        if change.is_empty(replaced) and not (sync and self._soft > self._synced):
+            return 0
         try:
             self._write(change, replaced, sync)
         except Exception:
@@ -303,6 +309,9 @@ class LevelStore:
         self.set_aside += change.set_aside(replaced)
         if sync:  # with it all earlier ones
             self._synced = self._serial
+            self.syncs += 1
+        else:
+            self._soft = self._serial
         for key, pledges in change.pledged.items():
             if pledges:
                 self._promised[key] = pledges

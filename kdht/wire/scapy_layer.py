@@ -41,6 +41,7 @@ from kdht.wire.sets import (
     NAME_LEN,
     PLACE_LEN,
     QUORUM,
+    SOFT,
 )
 
 _OPS = {op.value: op.name for op in Op}
@@ -128,7 +129,7 @@ class KDHTAnnouncement(Packet):
     fields_desc = [
         LongField("version", 0),
         IntField("ttl", 0),
-        XIntField("flags", 0),
+        FlagsField("flags", 0, 32, {SOFT: "SOFT"}),
         XStrFixedLenField("member", bytes(NAME_LEN), length=NAME_LEN),
     ]
 

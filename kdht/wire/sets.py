@@ -139,20 +139,29 @@ def id_of(place: bytes) -> int:
 # --- ANNOUNCE and WITHDRAW
 
 
-def pack_announcement(name: bytes, ttl: int, payload: bytes = b"", version: int = 0) -> bytes:
+SOFT = int(shared.RecordFlag.SOFT)
+"""Flag of an ANNOUNCE: acknowledge it from the replicas' memory."""
+
+
+def pack_announcement(
+    name: bytes, ttl: int, payload: bytes = b"", version: int = 0, *, soft: bool = False
+) -> bytes:
     """The body of an ANNOUNCE; of a WITHDRAW without payload, with the greatest TTL of its announcements."""
-    return Record(version, ttl, 0, name + payload).pack()
+    return Record(version, ttl, SOFT * soft, name + payload).pack()
 
 
 def parse_announcement(body: Buffer) -> tuple[Record, bytes]:
-    """The record, whose value is the payload, and the member's name, from an untrusted body. Raises BadPacket."""
+    """The record, whose value is the payload, and the member's name, from an untrusted body. Raises BadPacket.
+
+    The record may have the flag SOFT.
+    """
     record = Record.parse(body)
     name, payload = record.value[:NAME_LEN], record.value[NAME_LEN:]
     if len(name) < NAME_LEN:
         raise BadPacket("TRUNCATED", f"an announcement in {len(body)} bytes")
     if len(payload) > MAX_PAYLOAD:
         raise BadPacket("TOO_LONG", f"a payload of {len(payload)} bytes")
-    if record.flags:
+    if record.flags & ~SOFT:
         raise BadPacket("BAD_FLAGS", f"an announcement with the flags {record.flags:#x}")
     if record.ttl > MAX_MEMBER_TTL:
         raise BadPacket("BAD_LENGTH", f"an announcement for {record.ttl} seconds")

@@ -52,6 +52,19 @@ def test_announce_list_and_withdraw(ctl, node):
     bad(ctl("withdraw", "web", "10.0.0.7:80"), 7, "there is no such member")
 
 
+def test_a_soft_announcement_is_not_synced(ctl, node):
+    def events() -> tuple[int, int]:
+        stats = json.loads(good(ctl("stats", "--json")))
+        return stats["replication"]["writes_soft"], stats["storage"]["syncs"]
+
+    soft, syncs = events()
+    good(ctl("announce", "soft", "10.0.0.7:80", "--once", "--soft"))
+    assert events() == (soft + 1, syncs)
+    good(ctl("announce", "soft", "10.0.0.7:80", "--once"))
+    assert events() == (soft + 1, syncs + 1)
+    assert shown(node, "soft") == [b"10.0.0.7:80"]
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_it_announces_until_it_is_stopped(ctl, node, number):
     announcing = ctl.start("announce", "living", "me", "--ttl", "3")

@@ -174,6 +174,21 @@ def test_wrong_arguments_are_refused_before_anything_is_sent(names):
         assert client.members("set") == []
 
 
+def test_a_kill_of_all_nodes_loses_no_soft_member(cluster, names):
+    expected = [b"%02d" % number for number in range(20)]
+    with Client(names) as client:
+        for payload in expected:
+            client.announce_once("soft", payload, ttl=600, soft=True)
+        assert payloads(client, "soft", quorum=True) == expected
+    for node in cluster.nodes:
+        node.kill()
+    for node in cluster.nodes:
+        node.start()
+    cluster.wait_ready()
+    with Client(names) as client:
+        wait_until(lambda: payloads(client, "soft", quorum=True) == expected, "the members", 30)
+
+
 def test_members_survive_the_death_of_a_node_and_come_back_to_it(cluster, names):
     with Client(names) as client:
         for number in range(20):

@@ -241,3 +241,47 @@ def test_a_record_that_gave_its_place_away_is_set_aside(directory):
     raw = plyvel.DB(str(directory))
     assert layout.unpack_record(raw.get(layout.ASIDE + key_of(1))).value == b"ahead"
     raw.close()
+
+
+class SyncsSeen:
+    """A database that notes whether each batch was synced."""
+
+    def __init__(self, db: plyvel.DB) -> None:
+        self._db = db
+        self.synced: list[bool] = []
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._db, name)
+
+    def write_batch(self, *, sync: bool) -> object:
+        self.synced.append(sync)
+        return self._db.write_batch(sync=sync)
+
+
+def test_soft_writes_are_synced_with_the_next_hard_one(directory):
+    def soft(number: int, version: int = 1):
+        return put(number, version=version)._replace(soft=True)
+
+    store = LevelStore(directory)
+    db = store._db = SyncsSeen(store._db)
+    store.apply([soft(1), soft(2)], NOW)
+    assert [db.synced, store.syncs] == [[False], 0]
+    assert store.get(key_of(2), NOW).value == b"value"
+    store.apply([soft(1)], NOW)  # a duplicate
+    assert db.synced == [False]
+    store.apply([soft(3), put(4)], NOW)  # one that is not soft has all of its group synced
+    assert [db.synced, store.syncs] == [[False, True], 1]
+    # A duplicate of what is on the disk needs nothing. One of a soft write has to wait for its sync.
+    store.apply([put(1)], NOW)
+    assert db.synced == [False, True]
+    store.apply([soft(1, version=2)], NOW)
+    store.apply([put(1, version=2)], NOW)
+    assert [db.synced, store.syncs] == [[False, True, False, True], 2]
+    store.apply([put(1, version=2)], NOW)
+    assert store.syncs == 2
+    store._db = db._db
+    store.close()
+    again = LevelStore(directory)
+    assert again.get(key_of(1), NOW).version == 2
+    assert again.stats()[:2] == (4, 0)
+    again.close()

@@ -183,7 +183,10 @@ METRICS = {
     "kdht_storage_group_seconds": Metric(
         "histogram", "Writing one group: reading the current records, then syncing all."
     ),
-    "kdht_storage_groups_total": Metric("counter", "Groups of writes synced."),
+    "kdht_storage_groups_total": Metric("counter", "Groups of writes, each one batch of the database."),
+    "kdht_storage_syncs_total": Metric(
+        "counter", "Groups that the disk confirmed. A group of soft announcements needs none."
+    ),
     # Replication
     "kdht_replication_total": Metric(
         "counter", "Work of this node as coordinator and as replica, by kind.", ("event",)

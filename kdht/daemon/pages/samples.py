@@ -191,6 +191,7 @@ def _storage(storage: StorageCounters) -> Iterator[Sample]:
     yield Sample("kdht_storage_set_aside_total", (), storage.set_aside)
     yield Sample("kdht_storage_writes_waiting", (), storage.waiting)
     yield Sample("kdht_storage_groups_total", (), storage.groups)
+    yield Sample("kdht_storage_syncs_total", (), storage.syncs)
     for outcome in ("written", "refused", "failed"):
         yield Sample("kdht_storage_writes_total", (outcome,), getattr(storage, outcome))
 

@@ -2,7 +2,7 @@
 
 Contract: like GroupWriter's. A group is applied and confirmed at the end of its sync; jobs that wait meanwhile are the
 next group. `crash` leaves the disk as a power cut or SIGKILL does: the group under sync is stored or not, and nobody
-was told. Records dropped without a sync may be back.
+was told. What was changed without a sync, by soft writes or by `drop`, may be as before.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ from random import Random
 
 from kdht.errors import StorageError
 from kdht.storage import MemoryStore, StoredRecord
-from kdht.storage.base import OnChange, Outcome, Wish, check
+from kdht.storage.base import OnChange, Outcome, Wish, all_soft, check
 from kdht.storage.writer import Done
 from kdht.times import UnixTime
 
@@ -21,16 +21,21 @@ Job = tuple[Sequence[Wish], UnixTime, Done]
 
 
 class CrashStore(MemoryStore):
-    """A MemoryStore that remembers the records dropped since the last sync."""
+    """A MemoryStore that remembers what it had before the changes since the last sync."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._unsynced: list[tuple[bytes, StoredRecord]] = []
+        self.syncs = 0
+        self._unsynced: list[tuple[bytes, StoredRecord | None]] = []
 
     def apply(
         self, writes: Sequence[Wish], now: UnixTime, on_change: OnChange | None = None
     ) -> list[Outcome]:
-        self._unsynced.clear()
+        if all_soft(writes):
+            self._unsynced += [(write.key, self._records.get(write.key)) for write in writes]
+        else:
+            self._unsynced.clear()
+            self.syncs += 1
         return super().apply(writes, now, on_change)
 
     def drop(self, keys: Sequence[tuple[bytes, int]]) -> int:
@@ -41,10 +46,13 @@ class CrashStore(MemoryStore):
         return super().drop(keys)
 
     def crash(self, rng: Random) -> None:
-        """Some of the last dropped records are back: the log was written up to there."""
+        """Some of the last changes are undone: the log was written up to there."""
         kept = rng.randint(0, len(self._unsynced))
-        for key, record in self._unsynced[kept:]:
-            self._records.setdefault(key, record)
+        for key, record in reversed(self._unsynced[kept:]):
+            if record is None:
+                self._records.pop(key, None)
+            else:
+                self._records[key] = record
         self._unsynced.clear()
 
 
@@ -82,7 +90,9 @@ class DiskWriter:
 
     def _begin(self) -> None:
         self._group, self._waiting = self._waiting, []
-        least, most = self._seconds
+        # Without a sync it takes no time.
+        soft = all(all_soft(writes) for writes, _, _ in self._group)
+        least, most = (0.0, 0.0) if soft else self._seconds
         self._after(least + (most - least) * self._rng.random(), self._synced)
 
     def _synced(self) -> None:

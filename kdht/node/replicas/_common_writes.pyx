@@ -206,7 +206,7 @@ cdef class CommonWrites:
         self.counters["writes"] += 1
         write.place = turn.keep_places(1 + len(write.asked))
         turn.writes.append(tuple.__new__(
-            Planned, (tuple.__new__(Write, (write.key, write.record, None)), write)))
+            Planned, (tuple.__new__(Write, (write.key, write.record, None, False)), write)))
         if write.asked:
             self._ask(turn, write)
         return True

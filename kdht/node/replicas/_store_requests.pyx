@@ -15,7 +15,7 @@ from libc.string cimport memcmp, memcpy, memset
 from kdht.core._layout cimport (
     KDHT_CERTIFIED_BIT, KDHT_CONDITION_LEN, KDHT_FLAG_REPLY, KDHT_HEADER_LEN, KDHT_ID_LEN, KDHT_MAGIC,
     KDHT_OP_STORE, KDHT_RECORD_FLAG_BEHIND, KDHT_RECORD_FLAG_DECIDED, KDHT_RECORD_FLAG_IMMUTABLE,
-    KDHT_RECORD_FLAG_SIGNED, KDHT_RECORD_FLAG_TOMBSTONE, KDHT_RECORD_LEN,
+    KDHT_RECORD_FLAG_SIGNED, KDHT_RECORD_FLAG_SOFT, KDHT_RECORD_FLAG_TOMBSTONE, KDHT_RECORD_LEN,
     KDHT_STATUS_BAD_VERSION, KDHT_STATUS_BUSY,
     KDHT_STATUS_CONFLICT, KDHT_STATUS_FULL, KDHT_STATUS_OK, KDHT_STATUS_STORAGE_FAILED, KDHT_VERSION,
     be64toh, htobe64, htonl, htons, kdht_header, kdht_record, ntohl,
@@ -117,6 +117,10 @@ cdef class StoreRequests:
             return None
         record = <const kdht_record *>(<const uint8_t *>data + KDHT_HEADER_LEN)
         version[0], flags = be64toh(record.version), ntohl(record.flags)
+        # It says how to store the record, and is no part of it.
+        soft = flags == KDHT_RECORD_FLAG_SOFT
+        if soft:
+            flags = 0
         # A conditional write is taken only under its own promise, so its nonce goes to the store.
         if flags & KDHT_RECORD_FLAG_DECIDED:
             if length < begin + KDHT_CONDITION_LEN:
@@ -136,7 +140,7 @@ cdef class StoreRequests:
             return None
         elif flags and length > begin:
             return None
-        return tuple.__new__(Write, (header.key[:KDHT_ID_LEN], stored, nonce))
+        return tuple.__new__(Write, (header.key[:KDHT_ID_LEN], stored, nonce, soft))
 
     cdef bint _is_sound(self, const kdht_header *header, source, target) except -1:
         """Whether it came to an own address, from the one that its sender gives as its own."""

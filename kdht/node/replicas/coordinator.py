@@ -53,7 +53,7 @@ OPS = frozenset({Op.STORE, Op.FETCH, Op.PROMISE, Op.LIST})
 """The control messages that are the coordinator's, not the node's."""
 
 COUNTERS = (
-    "writes", "writes_ok", "writes_conflict", "writes_unconfirmed", "writes_busy", "writes_storage_failed",
+    "writes", "writes_soft", "writes_ok", "writes_conflict", "writes_unconfirmed", "writes_busy", "writes_storage_failed",
     "writes_bad_version", "writes_too_few", "writes_full", "writes_denied", "writes_uncertified", "write_rounds", "confirmed_behind",
     "gathered_miss", "gathered_quorum", "read_repairs",
     "stores_taken", "stores_older", "stores_below_promise", "stores_ahead", "stores_full", "stores_uncertified",
@@ -200,8 +200,10 @@ class Coordinator:
         *,
         condition: int | None = None,
         nonce: int = 0,
+        soft: bool = False,
     ) -> None:
         """Replicate a record; one with version 0 is given a version. `condition`: the version that must stand, 0: none.
+        `soft`: as in `storage.Write`; not with a condition.
 
         `nonce` is the request's ID, by which its tries are known.
         """
@@ -228,7 +230,7 @@ class Coordinator:
             self.counters["writes_too_few"] += 1
             done(turn, writes.Written(Status.TOO_FEW, 0, existed=False))
         elif condition is None:
-            self._writes.write(turn, key, record, self._quorum, done)
+            self._writes.write(turn, key, record, self._quorum, done, soft=soft)
         else:
             if record.version >= CERTIFIED:
                 nonce = promise_nonce(record.value)

@@ -322,10 +322,12 @@ def untrusted_fetched(key: bytes, answer: ReplicaAnswer) -> StoredRecord | None:
     return None
 
 
-def untrusted_store(key: bytes, body: bytes) -> tuple[StoredRecord, int | None]:
-    """The record in a STORE of `key`, and its nonce if it is a conditional write. Raises BadPacket, MissingLibrary."""
+def untrusted_store(key: bytes, body: bytes) -> Write:
+    """The write that a STORE of `key` asks for. Raises BadPacket, MissingLibrary."""
     record, nonce = parse_store(body)
-    return _stored(key, record), nonce
+    # No other kind of record may be soft.
+    soft = nonce is None and record.flags == RecordFlag.SOFT
+    return Write(key, _stored(key, record._replace(flags=0) if soft else record), nonce, soft)
 
 
 def untrusted_stored(key: bytes, body: bytes) -> StoredRecord:

@@ -1,7 +1,7 @@
 """One write to all replicas of its key.
 
 The coordinator writes to its own store and sends STORE to the other replicas, all at once. The client is told once
-enough nodes have the record on stable storage (`acks`), and a majority of the replicas among them.
+enough nodes have the record on stable storage (`acks`; of a soft write, once enough nodes can give it to readers), and a majority of the replicas among them.
 
 A round ends as follows. The first line that holds is taken, at each answer, provided that the own store has answered:
 
@@ -59,6 +59,7 @@ MAX_WRITE_ROUNDS = 4
 # As a plain number: an enum's operators cost more than the rest.
 _KEPT_FLAGS = int(RecordFlag.TOMBSTONE) | STORED_FLAGS
 _BEHIND = int(RecordFlag.BEHIND)
+_SOFT = int(RecordFlag.SOFT)
 SPARE = 6
 """Contacts beyond the replicas that may take the place of silent ones."""
 BEFORE = 32
@@ -102,12 +103,19 @@ class WriteJob:
 
     __slots__ = (
         "acks", "alarm", "asked", "disputed", "done", "existed", "full", "has", "is_new", "key", "local", "near", "newer",
-        "own_version", "question", "quorum", "record", "repeated", "round", "seats", "stands", "taken", "unsure",
+        "own_version", "question", "quorum", "record", "repeated", "round", "seats", "soft", "stands", "taken", "unsure",
         "waiting",
     )  # fmt: skip
 
     def __init__(
-        self, key: bytes, record: StoredRecord, quorum: Quorum, done: Done | None, *, is_new: bool
+        self,
+        key: bytes,
+        record: StoredRecord,
+        quorum: Quorum,
+        done: Done | None,
+        *,
+        is_new: bool,
+        soft: bool = False,
     ) -> None:
         self.key = key
         self.record = record
@@ -115,6 +123,8 @@ class WriteJob:
         self.done = done
         self.is_new = is_new
         """Whether this is a client's write. Otherwise a read brings an existing record to other nodes."""
+        self.soft = soft
+        """Whether the nodes may confirm it before it is on their disks."""
         self.own_version = record.version != 0
         """Whether the client chose the version."""
         self.round = 0
@@ -192,10 +202,20 @@ class Writes:
     def __init__(self, context: CoordinatorContext) -> None:
         self._context = context
 
-    def write(self, turn: Turn, key: bytes, record: StoredRecord, quorum: Quorum, done: Done) -> None:
-        """Replicate a record. Version 0 means that the version is chosen here."""
+    def write(
+        self,
+        turn: Turn,
+        key: bytes,
+        record: StoredRecord,
+        quorum: Quorum,
+        done: Done,
+        *,
+        soft: bool = False,
+    ) -> None:
+        """Replicate a record. Version 0 means that the version is chosen here. `soft`: as in `storage.Write`."""
         self._context.counters["writes"] += 1
-        job = WriteJob(key, record, quorum, done, is_new=True)
+        self._context.counters["writes_soft"] += soft
+        job = WriteJob(key, record, quorum, done, is_new=True, soft=soft)
         job.alarm = turn.after(WRITE_DEADLINE, partial(self._too_late, job))
         self._begin(turn, job)
 
@@ -261,7 +281,8 @@ class Writes:
         # A client without a clock: each round is another write, with a version from here.
         if not job.own_version:
             job.record = job.record._replace(version=context.clock.next(turn.now, above=job.stands))
-        turn.writes.append(Planned(Write(job.key, job.record), partial(self._written, job, job.round)))
+        write = Write(job.key, job.record, soft=job.soft)
+        turn.writes.append(Planned(write, partial(self._written, job, job.round)))
         others = context.cluster.policy.replicas - 1
         job.near = context.core.closest(job.key, others + SPARE) if others else ()
         for _ in range(others):
@@ -289,7 +310,7 @@ class Writes:
         job.asked.add(address)
         calls = self._context.calls
         if job.question is None:
-            job.question = calls.question(Op.STORE, job.key, pack_stored(job.record))
+            job.question = calls.question(Op.STORE, job.key, pack_stored(job.record, soft=job.soft))
         sent = calls.ask(turn, job.question, address, partial(self._answered, job, job.round))
         job.waiting += sent
         return sent
@@ -447,8 +468,10 @@ class Writes:
             done(turn, Written(status, version, job.existed))
 
 
-def pack_stored(record: StoredRecord, nonce: int | None = None) -> bytes:
+def pack_stored(record: StoredRecord, nonce: int | None = None, *, soft: bool = False) -> bytes:
     """A record as nodes send it, with its expiry in Unix seconds in place of the TTL. `nonce`: of a conditional write."""
+    if soft:
+        return RECORD.pack(record.version, record.expiry, _SOFT) + record.value
     version, expiry, flags, value = record
     if nonce is not None:
         return pack_decided(Record(version, expiry, flags & _KEPT_FLAGS, value), nonce)

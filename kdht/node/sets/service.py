@@ -36,6 +36,7 @@ from kdht.wire.sets import (
     MAX_MEMBER_TTL,
     NOBODYS,
     QUORUM,
+    SOFT,
     TOLD_LEN,
     ListPage,
     ToldMembers,
@@ -120,13 +121,15 @@ class SetService:
             return Status.FULL
         record = StoredRecord(asked.version, math.ceil(turn.now) + asked.ttl, 0, value)
         done = partial(self._late.stored, request, turn.now, asked.ttl, who, len(value))
-        self._coordinator.put(turn, key, record, done, nonce=_request_id(request.data))
+        soft = bool(asked.flags & SOFT)
+        self._coordinator.put(turn, key, record, done, nonce=_request_id(request.data), soft=soft)
         return None
 
     def _withdraw(
         self, turn: Turn, request: Datagram, key: bytes, asked: Record, who: bytes
     ) -> Status | None:
-        if asked.value:
+        # A withdrawal is never soft: after a power failure an older announcement would be a member again.
+        if asked.value or asked.flags:
             return Status.BAD_REQUEST
         # No older copy outlives the longest of its announcements, so the tombstone need not either.
         expiry = math.ceil(turn.now) + 1 + (asked.ttl or MAX_MEMBER_TTL)

@@ -93,18 +93,18 @@ def test_an_impossible_version_is_refused_and_moves_no_clock():
 @given(st.binary(max_size=40) | st.builds(
     lambda version, ttl, flags, value: RECORD.pack(version, ttl, flags) + value,
     st.sampled_from([0, 1, 2**64 - 1]), st.integers(0, 2**32 - 1),
-    st.sampled_from([0, 1, 2, 3, 4, 6, 1 << 31]), st.binary(max_size=12),
+    st.sampled_from([0, 1, 2, 3, 4, 6, 0x40, 0x42, 0x44, 1 << 31]), st.binary(max_size=12),
 ))  # fmt: skip
 def test_only_valid_records_are_stored(body):
     replica, request = Replica(), store(body)
     try:
-        record, nonce = untrusted_store(IDS[1], body)
+        write = untrusted_store(IDS[1], body)
     except BadPacket:
         assert replica.stores.take([request], NOW) == [request]
         assert (replica.jobs, replica.sent) == ([], [])
     else:
         assert replica.stores.take([request], NOW) == []
-        assert replica.jobs == [[Write(IDS[1], record, nonce)]]
+        assert replica.jobs == [[write]]
         assert type(replica.jobs[0][0]) is Write
         assert type(replica.jobs[0][0].record) is StoredRecord
 
@@ -117,7 +117,7 @@ def test_an_answer_has_the_bytes_of_the_python_encoder(status, behind, body, tar
     replica, request = Replica(), store(body, target=target)
     flags = RecordFlag.BEHIND if behind else 0
     replica.behind = {IDS[1]} if behind else set()
-    told = RECORD.pack(untrusted_store(IDS[1], body)[0].version, 0, flags)
+    told = RECORD.pack(untrusted_store(IDS[1], body).record.version, 0, flags)
     if status is Status.CONFLICT:
         replica.store.apply([Write(IDS[1], StoredRecord(9, 0, 0, b"newer"))], NOW)
         told = RECORD.pack(9, 0, flags)

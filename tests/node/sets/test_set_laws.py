@@ -51,7 +51,7 @@ def writes(least_ttl: int) -> st.SearchStrategy[Write]:
 def model(stored: list[Write]) -> dict[bytes, StoredRecord]:
     """By the definition: of each key the greatest record in the order that all nodes share."""
     found: dict[bytes, StoredRecord] = {}
-    for key, record, _ in stored:
+    for key, record, *_ in stored:
         if key not in found or newer(record, found[key]):
             found[key] = record
     return found
