@@ -204,12 +204,13 @@ def _storage(parts: Parts) -> StorageCounters:
         store.disk_bytes,
         *parts.writer.stats(),
         *_room(parts),
+        syncs=parts.store.syncs,
     )
 
 
-def _room(parts: Parts) -> tuple[int, int, int, bool, int, int]:
-    store, room = parts.store, parts.store.room
-    return room.space.free, int(room.pressure), room.refused, store.failed, store.set_aside, store.syncs
+def _room(parts: Parts) -> tuple[int, int, int, bool, int]:
+    room = parts.store.room
+    return room.space.free, int(room.pressure), room.refused, parts.store.failed, parts.store.set_aside
 
 
 async def _states_by_name(parts: Parts, datapaths: Datapaths) -> list[tuple[str, DatapathState]]:
