@@ -17,12 +17,15 @@ from email import message_from_string
 from importlib.metadata import Distribution, distribution
 from pathlib import Path
 
+from ci import lacks
 from daemons import run
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from paths import ROOT
 
 TIMEOUT = 280
+DEBIAN_TREE = ROOT / "build/debian/tree.tar"
+"""A bare Debian, made by `make test` as root (scripts/debian-tree)."""
 TOOLS = "tools"
 """The folder, beside the wheels, of what builds kdht."""
 HOST = "host"
@@ -116,6 +119,18 @@ def make(
     environment = {**os.environ, **offline(wheels), **(more or {})}
     command = [*prefix, "make", *arguments, f"PYTHON={PYTHON}"]
     return run(command, cwd=sources, env=environment, timeout=TIMEOUT)
+
+
+def make_package(directory: Path) -> Path:
+    """The Debian package, by `make deb` from the sdist, with what is compiled here already."""
+    if not shutil.which("dh"):
+        lacks("needs debhelper")
+    sources, wheels = unpack(make_sdist(directory / "sdist"), directory), make_wheels(directory / "wheels")
+    take_built(sources)
+    done = make(sources, wheels, "deb", "ARGS=-d", more={"DEB_COMPRESSION": "gzip"})
+    assert done.returncode == 0, done.stdout + done.stderr
+    (made,) = (sources / "dist").glob("*.deb")
+    return made
 
 
 def make_wheels(target: Path) -> Path:

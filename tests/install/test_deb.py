@@ -14,7 +14,8 @@ from shutil import rmtree, which
 import pytest
 from ci import lacks
 from daemons import END_TIMEOUT, run
-from installed import PROGRAMS, make, make_sdist, make_wheels, take_built, unpack
+from installed import DEBIAN_TREE as TREE
+from installed import PROGRAMS, make_package
 from paths import ROOT
 
 from kdht import __version__
@@ -22,7 +23,6 @@ from kdht.lab.wait import wait_until
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(900)]
 
-TREE = ROOT / "build/debian/tree.tar"
 OLDER = "0.0.9"
 CONFIG = """[node]
 listen = ["127.0.0.1"]
@@ -77,16 +77,8 @@ def node(tree: Tree) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built by `make deb` from the sdist, with what is compiled here already."""
-    if not which("dh"):
-        lacks("needs debhelper")
-    directory = tmp_path_factory.mktemp("deb")
-    sources, wheels = unpack(make_sdist(directory / "sdist"), directory), make_wheels(directory / "wheels")
-    take_built(sources)
-    done = make(sources, wheels, "deb", "ARGS=-d", more={"DEB_COMPRESSION": "gzip"})
-    assert done.returncode == 0, done.stdout + done.stderr
-    (made,) = (sources / "dist").glob("*.deb")
-    return made
+    """Of this tree."""
+    return make_package(tmp_path_factory.mktemp("deb"))
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,10 @@ PROGRAM = "kdht_xdp"
 LEAST_KERNEL = (5, 18)
 """bpf_loop (5.17) and XDP's load helpers (5.18)."""
 INSTEAD = "choose another datapath"
+NEEDS = (12, 38, 39)
+"""CAP_NET_ADMIN, CAP_PERFMON and CAP_BPF: their bits in CapEff."""
+SECCOMP_FILTER = 2
+"""Of the field Seccomp in /proc/PID/status (proc(5))."""
 
 
 def need_program() -> None:
@@ -64,6 +68,18 @@ def may_load() -> bool:
 
 def _why(error: Any) -> str:
     if error.errno == errno.EPERM:
-        return "it needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN"
+        return _why_not_permitted(Path("/proc/self/status").read_text())
     said = f" ({error.verifier})" if error.verifier else ""
     return f"{os.strerror(error.errno)}{said}"
+
+
+def _why_not_permitted(status: str) -> str:
+    """From the process's own /proc/PID/status. A container's runtime may give the rights and still forbid the call."""
+    fields = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
+    has = int(fields["CapEff"], 16)
+    if all(has >> number & 1 for number in NEEDS) and int(fields.get("Seccomp", "0")) == SECCOMP_FILTER:
+        return (
+            "a seccomp filter of the container or service forbids bpf(2): start it with --security-opt seccomp=unconfined, "
+            "or with a filter that allows bpf"
+        )
+    return "it needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN"
