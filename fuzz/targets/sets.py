@@ -24,7 +24,9 @@ from kdht.wire.sets import (
     FIRST,
     LEAST_REPLY,
     PLACE_LEN,
+    RENEWAL,
     SHARED_LEN,
+    SOFT,
     id_of,
     member_value,
     pack_announcement,
@@ -54,8 +56,8 @@ PLACES = [bytes([number]) + bytes(PLACE_LEN - 1) for number in range(1, 200)]
 def check_bodies(body: bytes) -> None:
     try:
         record, name = parse_announcement(body)
-        soft = bool(record.flags)
-        assert pack_announcement(name, record.ttl, record.value, record.version, soft=soft) == body
+        how = {"soft": bool(record.flags & SOFT), "renewal": bool(record.flags & RENEWAL)}
+        assert pack_announcement(name, record.ttl, record.value, record.version, **how) == body
     except BadPacket:
         pass
     try:

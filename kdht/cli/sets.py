@@ -150,7 +150,12 @@ class Announcer:
         self._is_member = True  # already now: it may be done before an interruption
         try:
             version = self._client.announce_once(
-                self._name, self._payload, self._ttl, member=self._member, soft=self._soft
+                self._name,
+                self._payload,
+                self._ttl,
+                member=self._member,
+                soft=self._soft,
+                renewal=announced,
             )
         except RequestError as error:
             if not self._was_member:

@@ -13,14 +13,17 @@ from kdht.errors import RequestError
 class AsyncAnnouncement:
     """A membership that renews itself, as a task, until it is closed. Then it is withdrawn.
 
-    `error` is the last renewal's, None if that was good.
+    `announce` is told whether it renews. `error` is the last renewal's, None if that was good.
     """
 
     def __init__(
-        self, renew: Callable[[], Awaitable[object]], withdraw: Callable[[], Awaitable[object]], ttl: int
+        self,
+        announce: Callable[[bool], Awaitable[object]],
+        withdraw: Callable[[], Awaitable[object]],
+        ttl: int,
     ) -> None:
         self.error: RequestError | None = None
-        self._renew = renew
+        self._announce = announce
         self._withdraw = withdraw
         self._ttl = ttl
         self._task: asyncio.Task[None] | None = None
@@ -28,7 +31,7 @@ class AsyncAnnouncement:
     async def start(self) -> Self:
         """Announce. Raises what that raises; renewals follow until `close`."""
         if self._task is None:
-            await self._renew()
+            await self._announce(False)
             self._task = asyncio.get_running_loop().create_task(self._run())
         return self
 
@@ -36,7 +39,7 @@ class AsyncAnnouncement:
         while True:
             await asyncio.sleep(pause(self._ttl, failed=self.error is not None))
             try:
-                await self._renew()
+                await self._announce(True)
             except RequestError as error:
                 self.error = error
             else:

@@ -31,26 +31,27 @@ class Announcement:
 
     def __init__(
         self,
-        renew: Callable[[], object],
+        announce: Callable[[bool], object],
         withdraw: Callable[[], object],
         ttl: int,
         release: Callable[[], object],
     ) -> None:
-        """Announces at once, on the caller's thread, and raises what that raises. `release` is called at the end."""
+        """Announces at once, on the caller's thread, and raises what that raises. `announce` is told whether it renews.
+        `release` is called at the end."""
         self.error: RequestError | None = None
-        self._renew = renew
+        self._announce = announce
         self._withdraw = withdraw
         self._release = release
         self._ttl = ttl
         self._closed = threading.Event()
-        renew()
+        announce(False)
         self._thread = threading.Thread(target=self._run, name="kdht-announcement", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
         while not self._closed.wait(pause(self._ttl, failed=self.error is not None)):
             try:
-                self._renew()
+                self._announce(True)
             except RequestError as error:
                 self.error = error
             else:

@@ -40,7 +40,13 @@ def member_name(payload: bytes, member: str | bytes | None) -> bytes:
 
 
 def announce_call(
-    name: Key, payload: Buffer, ttl: int, member: str | bytes | None, *, soft: bool = False
+    name: Key,
+    payload: Buffer,
+    ttl: int,
+    member: str | bytes | None,
+    *,
+    soft: bool = False,
+    renewal: bool = False,
 ) -> Call:
     """An ANNOUNCE. Raises ValueTooLarge, and BadArgument for an impossible TTL."""
     data = data_of(payload, "a payload")
@@ -50,7 +56,8 @@ def announce_call(
         )
     seconds = whole_number("ttl", ttl, 1, MAX_MEMBER_TTL)
     chosen = member_name(data, member)
-    return _call(Op.ANNOUNCE, name, pack_announcement(chosen, seconds, data, soft=soft), member=chosen)
+    body = pack_announcement(chosen, seconds, data, soft=soft, renewal=renewal)
+    return _call(Op.ANNOUNCE, name, body, member=chosen)
 
 
 def withdraw_call(name: Key, payload: Buffer, ttl: int, member: str | bytes | None) -> Call:
@@ -88,10 +95,17 @@ def _call(
 
 
 def announce(
-    name: Key, payload: Buffer, ttl: int, member: str | bytes | None, *, soft: bool = False
+    name: Key,
+    payload: Buffer,
+    ttl: int,
+    member: str | bytes | None,
+    *,
+    soft: bool = False,
+    renewal: bool = False,
 ) -> Steps[int]:
     """Returns the version."""
-    return record((yield announce_call(name, payload, ttl, member, soft=soft))).version
+    call = announce_call(name, payload, ttl, member, soft=soft, renewal=renewal)
+    return record((yield call)).version
 
 
 def withdraw(name: Key, payload: Buffer, ttl: int, member: str | bytes | None) -> Steps[bool]:

@@ -244,7 +244,7 @@ class AsyncClient:
         """
         self._options.fitted(sets.announce_call(name, payload, ttl, member))  # raises for what is wrong
         return AsyncAnnouncement(
-            lambda: self.announce_once(name, payload, ttl, member=member, soft=soft),
+            lambda renewal: self.announce_once(name, payload, ttl, member=member, soft=soft, renewal=renewal),
             lambda: self.withdraw(name, payload, ttl, member=member),
             ttl,
         )
@@ -257,9 +257,10 @@ class AsyncClient:
         *,
         member: str | bytes | None = None,
         soft: bool = False,
+        renewal: bool = False,
     ) -> int:
-        """Be a member for `ttl` seconds; `soft` as in `Client.announce`. Returns the version. Raises Unconfirmed."""
-        return await self._run(sets.announce(name, payload, ttl, member, soft=soft))
+        """Be a member for `ttl` seconds; the options as in `Client.announce_once`. Returns the version. Raises Unconfirmed."""
+        return await self._run(sets.announce(name, payload, ttl, member, soft=soft, renewal=renewal))
 
     async def withdraw(
         self,

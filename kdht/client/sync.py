@@ -273,7 +273,9 @@ class Client:
         own = Client(**self._arguments)
         try:
             return Announcement(
-                lambda: own.announce_once(name, payload, ttl, member=member, soft=soft),
+                lambda renewal: own.announce_once(
+                    name, payload, ttl, member=member, soft=soft, renewal=renewal
+                ),
                 lambda: own.withdraw(name, payload, ttl, member=member),
                 ttl,
                 own.close,
@@ -290,9 +292,14 @@ class Client:
         *,
         member: str | bytes | None = None,
         soft: bool = False,
+        renewal: bool = False,
     ) -> int:
-        """Be a member for `ttl` seconds; `soft` as in `announce`. Returns the version. Raises Unconfirmed as `put` does."""
-        return self._run(sets.announce(name, payload, ttl, member, soft=soft))
+        """Be a member for `ttl` seconds; `soft` as in `announce`. Returns the version. Raises Unconfirmed as `put` does.
+
+        With `renewal` nothing is written if the same announcement has still half of `ttl` left. Use it if you announce again
+        within half of `ttl`. Then the returned version is that of the announcement before.
+        """
+        return self._run(sets.announce(name, payload, ttl, member, soft=soft, renewal=renewal))
 
     def withdraw(
         self,

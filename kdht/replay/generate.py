@@ -125,6 +125,7 @@ class Generator:
                 30,
                 self.rng.randbytes(self.rng.choice((0, 6, 18))),
                 soft=self.rng.random() < 0.5,
+                renewal=self.rng.random() < 0.5,
             )
         if op is Op.MEMBERS:
             return pack_question(self.rng.choice((ANYWHERE, FIRST)), self.rng.choice((0, QUORUM)))

@@ -41,6 +41,7 @@ from kdht.wire.sets import (
     NAME_LEN,
     PLACE_LEN,
     QUORUM,
+    RENEWAL,
     SOFT,
 )
 
@@ -129,7 +130,7 @@ class KDHTAnnouncement(Packet):
     fields_desc = [
         LongField("version", 0),
         IntField("ttl", 0),
-        FlagsField("flags", 0, 32, {SOFT: "SOFT"}),
+        FlagsField("flags", 0, 32, {SOFT: "SOFT", RENEWAL: "RENEWAL"}),
         XStrFixedLenField("member", bytes(NAME_LEN), length=NAME_LEN),
     ]
 

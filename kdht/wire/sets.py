@@ -141,19 +141,27 @@ def id_of(place: bytes) -> int:
 
 SOFT = int(shared.RecordFlag.SOFT)
 """Flag of an ANNOUNCE: acknowledge it from the replicas' memory."""
+RENEWAL = 0x80
+"""Flag of an ANNOUNCE, which no record has: write nothing while the same announcement has half of its time left."""
 
 
 def pack_announcement(
-    name: bytes, ttl: int, payload: bytes = b"", version: int = 0, *, soft: bool = False
+    name: bytes,
+    ttl: int,
+    payload: bytes = b"",
+    version: int = 0,
+    *,
+    soft: bool = False,
+    renewal: bool = False,
 ) -> bytes:
     """The body of an ANNOUNCE; of a WITHDRAW without payload, with the greatest TTL of its announcements."""
-    return Record(version, ttl, SOFT * soft, name + payload).pack()
+    return Record(version, ttl, SOFT * soft | RENEWAL * renewal, name + payload).pack()
 
 
 def parse_announcement(body: Buffer) -> tuple[Record, bytes]:
     """The record, whose value is the payload, and the member's name, from an untrusted body. Raises BadPacket.
 
-    The record may have the flag SOFT.
+    The record may have the flags SOFT and RENEWAL.
     """
     record = Record.parse(body)
     name, payload = record.value[:NAME_LEN], record.value[NAME_LEN:]
@@ -161,7 +169,7 @@ def parse_announcement(body: Buffer) -> tuple[Record, bytes]:
         raise BadPacket("TRUNCATED", f"an announcement in {len(body)} bytes")
     if len(payload) > MAX_PAYLOAD:
         raise BadPacket("TOO_LONG", f"a payload of {len(payload)} bytes")
-    if record.flags & ~SOFT:
+    if record.flags & ~(SOFT | RENEWAL):
         raise BadPacket("BAD_FLAGS", f"an announcement with the flags {record.flags:#x}")
     if record.ttl > MAX_MEMBER_TTL:
         raise BadPacket("BAD_LENGTH", f"an announcement for {record.ttl} seconds")

@@ -53,7 +53,7 @@ OPS = frozenset({Op.STORE, Op.FETCH, Op.PROMISE, Op.LIST})
 """The control messages that are the coordinator's, not the node's."""
 
 COUNTERS = (
-    "writes", "writes_soft", "writes_ok", "writes_conflict", "writes_unconfirmed", "writes_busy", "writes_storage_failed",
+    "writes", "writes_soft", "renewals_spared", "writes_ok", "writes_conflict", "writes_unconfirmed", "writes_busy", "writes_storage_failed",
     "writes_bad_version", "writes_too_few", "writes_full", "writes_denied", "writes_uncertified", "write_rounds", "confirmed_behind",
     "gathered_miss", "gathered_quorum", "read_repairs",
     "stores_taken", "stores_older", "stores_below_promise", "stores_ahead", "stores_full", "stores_uncertified",

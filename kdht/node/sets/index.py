@@ -79,6 +79,8 @@ class NearbySets:
         """The places of tombstones, sorted."""
         self._living: dict[bytes, Living] = {}
         """By the rest of the set's key."""
+        self.confirmed: dict[bytes, bool] = {}
+        """Places whose records were confirmed to their announcers by this node; whether on disks."""
         self._purged = 0
 
     def living(self, rest: bytes) -> Living:
@@ -115,6 +117,7 @@ class NearbySets:
         known = self.records.pop(place, None)
         if known is None:
             return
+        self.confirmed.pop(place, None)
         if known.deleted:
             del self.graves[bisect_left(self.graves, place)]
             return
@@ -160,6 +163,30 @@ class SetIndex:
             found = self._found(set_key, now)
             places = found.living(set_key[SHARED_LEN:]).places
             return len(places) < MAX_MEMBERS or key[SHARED_LEN:] in found.records
+
+    def confirm(self, key: bytes, version: int, *, hard: bool) -> None:
+        """An announcer was told that this record stands; `hard`: on disks."""
+        with self._lock:
+            found = self._sets.get(key[:SHARED_LEN])
+            place = key[SHARED_LEN:]
+            record = None if found is None else found.records.get(place)
+            if found is not None and record is not None and record.version == version:
+                found.confirmed[place] = hard
+
+    def spared(
+        self, set_key: bytes, key: bytes, value: bytes, ttl: int, now: UnixTime, *, hard: bool
+    ) -> StoredRecord | None:
+        """The record that makes a renewal's write needless: confirmed here, the same, with half of `ttl` left. Raises StorageError."""
+        with self._lock:
+            found = self._found(set_key, now)
+            place = key[SHARED_LEN:]
+            confirmed = found.confirmed.get(place)
+            if confirmed is None or (hard and not confirmed):
+                return None
+            record = found.records[place]
+            # More than the whole TTL: the announcer wants to be forgotten sooner than before.
+            lasts = ttl / 2 <= record.expiry - now <= ttl + 1
+            return record if lasts and record.value == value else None
 
     def part(self, set_key: bytes, cursor: int, head: int, room: int, now: UnixTime) -> Part:
         """The part of the set that a question is about. Raises StorageError.
@@ -210,7 +237,7 @@ class SetIndex:
         shared = key[:SHARED_LEN]
         found = self._sets.get(shared)
         if found is None:
-            found = self._sets[shared] = self._read(key, now)
+            found = self._read(key, now)
             self.held += len(found.records)
             self._bound()
         self._sets.move_to_end(shared)
@@ -219,10 +246,18 @@ class SetIndex:
         return found
 
     def _read(self, key: bytes, now: UnixTime) -> NearbySets:
-        """From the store. A record that comes meanwhile waits for the lock in `changed`, and then changes nothing."""
-        found = NearbySets()
-        for each, record in islice(self._store.scan(now, *neighbourhood(key, 8 * SHARED_LEN)), MAX_SCANNED):
-            found.put(each[SHARED_LEN:], record)
+        """From the store."""
+        shared = key[:SHARED_LEN]
+        # Before the first look into the store: a record that comes behind that look then waits in `changed`. Else it would
+        # be missing for as long as the set is in memory.
+        found = self._sets[shared] = NearbySets()
+        try:
+            records = self._store.scan(now, *neighbourhood(key, 8 * SHARED_LEN))
+            for each, record in islice(records, MAX_SCANNED):
+                found.put(each[SHARED_LEN:], record)
+        except BaseException:
+            del self._sets[shared]
+            raise
         return found
 
     @contextmanager

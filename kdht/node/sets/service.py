@@ -20,6 +20,7 @@ from kdht.node.replicas.coordinator import KeptRecords
 from kdht.node.replicas.leases import Leases
 from kdht.node.replicas.member_reads import MembersOutcome
 from kdht.node.replicas.turns import Turn
+from kdht.node.replicas.writes import Done, Written
 from kdht.node.replies import Replies, ReplyBatch
 from kdht.node.sets.index import Part, SetIndex, page_of_members
 from kdht.node.sets.news import watched_at
@@ -36,6 +37,7 @@ from kdht.wire.sets import (
     MAX_MEMBER_TTL,
     NOBODYS,
     QUORUM,
+    RENEWAL,
     SOFT,
     TOLD_LEN,
     ListPage,
@@ -112,7 +114,16 @@ class SetService:
         if not asked.ttl:
             return Status.BAD_REQUEST
         value = member_value(set_key, asked.value)
+        soft = bool(asked.flags & SOFT)
         try:
+            if asked.flags & RENEWAL:
+                spared = self._spared(turn, set_key, key, value, asked.ttl, hard=not soft)
+                if spared is not None:
+                    self._coordinator.counters["renewals_spared"] += 1
+                    left = max(spared.expiry - math.ceil(turn.now), 1)
+                    stands = Written(Status.OK, spared.version, existed=True)
+                    self._late.stored(request, turn.now, left, who, len(value), turn, stands)
+                    return None
             if not self._index.has_room(set_key, key, turn.now):
                 return Status.FULL
         except StorageError:
@@ -120,10 +131,25 @@ class SetService:
         if not self._room.lets_in(who, len(value), asked.ttl, turn.now):
             return Status.FULL
         record = StoredRecord(asked.version, math.ceil(turn.now) + asked.ttl, 0, value)
-        done = partial(self._late.stored, request, turn.now, asked.ttl, who, len(value))
-        soft = bool(asked.flags & SOFT)
+        answer = partial(self._late.stored, request, turn.now, asked.ttl, who, len(value))
+        done = partial(self._announced, key, answer, not soft)
         self._coordinator.put(turn, key, record, done, nonce=_request_id(request.data), soft=soft)
         return None
+
+    def _announced(self, key: bytes, answer: Done, hard: bool, turn: Turn, written: Written) -> None:
+        if written.status is Status.OK:
+            self._index.confirm(key, written.version, hard=hard)
+        answer(turn, written)
+
+    def _spared(
+        self, turn: Turn, set_key: bytes, key: bytes, value: bytes, ttl: int, *, hard: bool
+    ) -> StoredRecord | None:
+        """The record that a renewal may leave as it is. Raises StorageError."""
+        cluster = self._coordinator.cluster
+        # A node that may have missed a withdrawal, or that could not confirm a write, spares none.
+        if not cluster.joined or cluster.barred or not self._repair.is_caught_up(set_key):
+            return None
+        return self._index.spared(set_key, key, value, ttl, turn.now, hard=hard)
 
     def _withdraw(
         self, turn: Turn, request: Datagram, key: bytes, asked: Record, who: bytes

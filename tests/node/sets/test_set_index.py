@@ -1,5 +1,6 @@
 """The members of sets in memory: fair parts, walks, bounds, and what is no member."""
 
+import threading
 from collections import Counter
 from random import Random
 
@@ -210,3 +211,48 @@ def test_sets_that_grow_unread_are_forgotten_too(monkeypatch):
         world.add("a", number)
         assert world.index.held <= 10
     assert world.ask("a", FIRST).total == 20
+
+
+def test_a_record_that_comes_during_the_first_read_is_no_more_forgotten():
+    world = World()
+    world.add("web", 1)
+    scan, threads = world.store.scan, []
+
+    def disturbed(*arguments):
+        found = scan(*arguments)
+        yield next(found)
+        # The range was looked at. Now a writer stores another one, and tells the index.
+        threads.append(threading.Thread(target=world.add, args=("web", 2)))
+        threads[0].start()
+        threads[0].join(0.2)
+        yield from found
+
+    world.store.scan = disturbed
+    assert world.ask("web", FIRST).total in (1, 2)
+    threads[0].join(30)
+    assert world.ask("web", FIRST).total == 2
+
+
+def test_only_a_confirmed_record_spares_a_renewal():
+    """A record that merely lies here may lack a majority."""
+    world, web = World(), hash_key("web")
+    key = world.add("web", 1, expiry=int(NOW) + 30)
+    value = member_value(web, b"\1\2\3\4\5\6")
+
+    def spared(ttl: int = 30, after: float = 0.0, value: bytes = value, *, hard: bool = True):
+        return world.index.spared(web, key, value, ttl, UnixTime(NOW + after), hard=hard) is not None
+
+    world.ask("web", FIRST)
+    assert not spared()
+    world.index.confirm(key, 2, hard=True)  # another version
+    assert not spared()
+    world.index.confirm(key, 1, hard=False)
+    assert [spared(hard=False), spared()] == [True, False]
+    world.index.confirm(key, 1, hard=True)
+    assert spared()
+    # Half of the TTL, the same payload, and no shorter TTL than before.
+    assert [spared(after=15), spared(after=15.1), spared(ttl=61), spared(ttl=28), spared(value=b"x")] == [
+        True, False, False, False, False,
+    ]  # fmt: skip
+    world.add("web", 1, expiry=int(NOW) + 30, version=2)
+    assert not spared()
