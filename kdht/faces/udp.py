@@ -6,7 +6,6 @@ import socket
 import struct
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
 from typing import NamedTuple
 
 from kdht.config.values import FaceEndpoint
@@ -109,12 +108,11 @@ class UdpServer:
                 # An ICMP error to an earlier answer, say; the next datagram is another matter.
                 self.counters["receive_errors"] += 1
                 continue
-            with suppress(ValueError, OSError):  # a link-local address with its interface: no client of ours
-                peer = Peer(self._ip_of(sockaddr[0]), sockaddr[1], sockaddr, _back(info))
-                if self._serves(peer.ip):
-                    self._receive(data, peer)
-                else:
-                    self.counters[NOT_ALLOWED] += 1
+            ip = self._ip_of(sockaddr[0])
+            if self._serves(ip):
+                self._receive(data, Peer(ip, sockaddr[1], sockaddr, _back(info)))
+            else:
+                self.counters[NOT_ALLOWED] += 1
 
     def _received(self, sock: socket.socket):  # type: ignore[no-untyped-def]
         if self._is_wildcard:
@@ -125,7 +123,8 @@ class UdpServer:
     def _ip_of(self, host: str) -> bytes:
         if self._is_ipv4:
             return MAPPED + socket.inet_pton(socket.AF_INET, host)
-        return socket.inet_pton(socket.AF_INET6, host)
+        # A link-local address has its interface behind it.
+        return socket.inet_pton(socket.AF_INET6, host.partition("%")[0])
 
 
 def _back(info: list[tuple[int, int, bytes]]) -> list[tuple[int, int, bytes]]:
