@@ -7,6 +7,7 @@ client   other   n1   n2   n3
 
 import os
 import random
+import signal
 import socket
 import statistics
 import threading
@@ -22,6 +23,7 @@ from scapy.layers.inet6 import ICMPv6DestUnreach, IPv6
 from kdht import Client
 from kdht.lab.cluster import Cluster, places_in
 from kdht.lab.netns import Host, Lab
+from kdht.lab.wait import wait_until
 from kdht.wire import Message, parse
 from kdht.wire._shared import PORT, Flag, Op, Status
 
@@ -31,6 +33,9 @@ NODES = 3
 CLIENT = {4: "10.53.48.250", 6: "fd53:48:0:1::250"}
 OTHER = {4: "10.53.48.251", 6: "fd53:48:0:2::251"}
 NODE = {4: "10.53.48.{}", 6: "fd53:48::{}"}
+COSTLY = (Op.QUORUM_GET, Op.WATCH, Op.TRACE, Op.MEMBERS)
+WRITE_OPS = (Op.PUT, Op.DELETE, Op.ANNOUNCE, Op.WITHDRAW)
+EVERY_OP = (Op.GET, *WRITE_OPS, *COSTLY)
 WAYS = [(kind, version) for kind in ("socket", "nfqueue", "ebpf") for version in (4, 6)]
 
 
@@ -93,6 +98,9 @@ def test_a_rate_limits_one_client_at_every_node(tmp_path: Path, kind: str, versi
         assert 90 <= got <= 260
         writes = [asked(Op.PUT, number, body=bytes(20)) for number in range(1500)]
         assert 45 <= len(answers(on.client, on.nodes[0], writes, 1.0)) <= 130
+        # An eighth of the GETs, for each costs the cluster as much as eight.
+        costly = [asked(COSTLY[number % len(COSTLY)], number, body=bytes(100)) for number in range(1500)]
+        assert 11 <= len(answers(on.client, on.nodes[0], costly, 1.0)) <= 33
         with on.other.enter(), Client(on.nodes, timeout=5) as client:
             for number in range(20):
                 client.put(f"k{number}", b"v")
@@ -103,9 +111,7 @@ def test_a_rate_limits_one_client_at_every_node(tmp_path: Path, kind: str, versi
 def test_a_forbidden_client_gets_no_answer(tmp_path: Path, kind: str, version: int) -> None:
     with stage(tmp_path, kind, version, access={"writes": "open", "not_from": [CLIENT[version]]}) as on:
         requests = [
-            asked(op, number, body=bytes(20 * (op == Op.PUT)))
-            for number in range(20)
-            for op in (Op.GET, Op.PUT, Op.DELETE, Op.TRACE, Op.QUORUM_GET, Op.WATCH)
+            asked(op, number, body=bytes(20 * (op == Op.PUT))) for number in range(20) for op in EVERY_OP
         ]
         for node in on.nodes:
             assert answers(on.client, node, requests, 0.2, wait=0.5) == []
@@ -115,11 +121,26 @@ def test_a_forbidden_client_gets_no_answer(tmp_path: Path, kind: str, version: i
 
 
 @pytest.mark.parametrize(("kind", "version"), WAYS)
+def test_a_client_that_may_not_write_can_read(tmp_path: Path, kind: str, version: int) -> None:
+    access = {"writes": "open", "write_not_from": [CLIENT[version]]}
+    with stage(tmp_path, kind, version, access=access) as on:
+        for node in on.nodes:
+            for op in EVERY_OP:
+                requests = [asked(op, number, body=bytes(20)) for number in range(5)]
+                got = answers(on.client, node, requests, 0.1, wait=0.5)
+                assert len(got) == (0 if op in WRITE_OPS else 5), op
+        with on.other.enter(), Client(on.nodes, timeout=5) as client:
+            client.put("key", b"value")
+        with on.client.enter(), Client(on.nodes, timeout=5) as client:
+            assert client.get("key") == b"value"
+
+
+@pytest.mark.parametrize(("kind", "version"), WAYS)
 def test_write_cookies_stop_forged_sources_only(tmp_path: Path, kind: str, version: int) -> None:
     settings = {"access": {"writes": "open", "write_cookie": True}, "node": {"cookies": False}}
     with stage(tmp_path, kind, version, **settings) as on:
         for node in on.nodes:
-            blind = [asked(Op.PUT, number, body=bytes(20)) for number in range(20)]
+            blind = [asked(op, number, body=bytes(20)) for op in WRITE_OPS for number in range(20)]
             blind += [asked(Op.WATCH, number, body=bytes(4)) for number in range(20)]
             assert set(answers(on.client, node, blind, 0.1, wait=0.5)) == {Status.COOKIE_NEEDED}
         with on.client.enter(), Client(on.nodes, timeout=5) as client:
@@ -168,15 +189,37 @@ def put_times(on: Stage, count: int = 40) -> list[float]:
     return found
 
 
-@pytest.mark.parametrize("kind", ["socket", "nfqueue", "ebpf"])
-def test_a_flood_of_absent_keys_stops_neither_writes_nor_neighbours(tmp_path: Path, kind: str) -> None:
-    with stage(tmp_path, kind, 4) as on:
+def stop_all(on: Stage, seconds: float) -> None:
+    """No node treats anything meanwhile. What comes waits for them."""
+    for number in (signal.SIGSTOP, signal.SIGCONT):
+        for node in on.cluster.nodes:
+            os.kill(node.pid, number)
+        time.sleep(seconds)
+
+
+def counted(on: Stage, event: str) -> int:
+    """At the sockets of all nodes: there requests end, whatever the datapath is."""
+    return sum(int(node.stats()["datapaths"]["socket"][event]) for node in on.cluster.nodes)
+
+
+@pytest.mark.parametrize(("kind", "version"), WAYS)
+def test_a_flood_of_absent_keys_stops_neither_writes_nor_neighbours(
+    tmp_path: Path, kind: str, version: int
+) -> None:
+    with stage(tmp_path, kind, version) as on:
         flood = [asked(Op.GET, number, body=bytes(16)) for number in range(20_000)]
         with meanwhile(on.client, on.nodes[0], flood, 4000):
             time.sleep(1)
             times = put_times(on)
+            # A queue of less than a second: the flooder's reads of absent keys go beyond its budget.
+            stop_all(on, 0.5)
+            wait_until(lambda: counted(on, "refused_misses"), "refused reads")
+            # One of more than a second: what waited too long is shed.
+            stop_all(on, 1.5)
+            wait_until(lambda: counted(on, "late_reads"), "shed requests")
+            times += put_times(on)
             contacts = [node.status()["contacts"] for node in on.cluster.nodes]
-        print(f"{kind}: p50 {statistics.median(times):.4f} s, longest {max(times):.3f} s")
+        print(f"{kind} IPv{version}: p50 {statistics.median(times):.4f} s, longest {max(times):.3f} s")
         assert contacts == [NODES - 1] * NODES
         assert statistics.median(times) < 1
 
