@@ -27,6 +27,7 @@ QUICK: Mapping[str, tuple[str, ...]] = {
     "nfqueue": ("--runs", "4"),
     "peers": ("--quick", "--nodes", "32", "--hosts", "8"),
     "scaling": ("--quick",),
+    "sustained": ("--values", "20000"),
     "sim": ("static", "--nodes", "1000,10000", "--messages", "100000"),
 }
 """The arguments of --quick, by measurement."""

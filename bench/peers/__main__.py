@@ -1,6 +1,7 @@
 """kdht beside its peers.
 
     python -m bench.peers [--nodes 8,32] [--hosts 32] [--peer NAME]... [--rounds N] [--quick] [--no-single] [--json]
+    python -m bench.peers durable [--values N] [--rounds N] [--json]
 
 Clusters of real nodes on loopback; on hosts of their own, network namespaces, with each datapath (root); then one
 node beside memcached, Redis and a bare echo, between network namespaces (root). What is missing is installed first, where
@@ -16,6 +17,7 @@ import click
 
 from bench.peers import install, single, sites, table
 from bench.peers.base import Kind, make_values
+from bench.peers.durable import writes
 from bench.peers.kdht_cluster import Kdht
 from bench.peers.measure import Plan, compare
 from bench.peers.overlay import OVERLAYS
@@ -25,11 +27,16 @@ KINDS: tuple[Kind, ...] = (Kdht("ebpf"), Kdht("ebpf", direct=True), Kdht("nfqueu
 QUICK = Plan(values=1000, alone=100, passes=4, rounds=1)
 
 
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
 def _tell(text: str) -> None:
     click.secho(text, dim=True, err=True)
 
 
-@click.command(help=__doc__, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    help=__doc__, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]}
+)
 @click.option("--nodes", default="1,8,32", show_default=True, help="Sizes of the clusters; empty: none.")
 @click.option(
     "--hosts", default="8,32", show_default=True, help="Sizes of those on hosts of their own; empty: none."
@@ -42,8 +49,10 @@ def _tell(text: str) -> None:
 @click.option("--rounds", default=Plan.rounds, show_default=True, help="Of which the medians count.")
 @click.option("--quick", is_flag=True, help="One round, fewer values.")
 @click.option("--single/--no-single", "with_single", default=True, help="One node beside its peers, too.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
+@click.pass_context
 def main(
+    context: click.Context,
     nodes: str,
     hosts: str,
     peers: tuple[str, ...],
@@ -54,6 +63,8 @@ def main(
     with_single: bool,
     as_json: bool,
 ) -> None:
+    if context.invoked_subcommand is not None:
+        return
     plan = dataclasses.replace(QUICK, size=size) if quick else Plan(values=values, size=size, rounds=rounds)
     kinds = [kind for kind in KINDS if not peers or kind.name in peers]
     install.install(_tell)
@@ -74,6 +85,22 @@ def main(
         found["single"], missing = single.measure(make_values(2000, size), plan.rounds, _tell)
         found["missing"] |= missing
     print(json.dumps(found, indent=2) if as_json else table.report(found))
+
+
+@main.command()
+@click.option(
+    "--values", default=writes.Plan.values, show_default=True, help="How many, at 32 and 128 outstanding."
+)
+@click.option("--alone", default=writes.Plan.alone, show_default=True, help="How many one after the other.")
+@click.option("--size", default=writes.Plan.size, show_default=True, help="Bytes of a value.")
+@click.option("--rounds", default=writes.Plan.rounds, show_default=True, help="Of which the medians count.")
+@json_option
+def durable(as_json: bool, **plan: int) -> None:
+    """PUTs that two disks of three have, beside etcd, PostgreSQL and Redis; reads of a majority beside etcd."""
+    install.install(_tell)
+    wanted = writes.Plan(**plan)
+    found = {"plan": dataclasses.asdict(wanted), **writes.compare(wanted, _tell)}
+    print(json.dumps(found, indent=2) if as_json else writes.report(found))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 _TICK = os.sysconf("SC_CLK_TCK")
-_USER, _SYSTEM = 11, 12  # fields of /proc/PID/stat after the name
+_PARENT, _USER, _SYSTEM = 1, 11, 12  # fields of /proc/PID/stat after the name; those of ended children follow
 
 
 def datagrams() -> int:
@@ -21,6 +21,26 @@ def _of_snmp(text: str) -> int:
 def cpu_seconds(pids: Iterable[int]) -> float:
     """Processor time of these processes so far, user's and kernel's."""
     return sum(_of_stat(Path(f"/proc/{pid}/stat").read_text()) for pid in pids)
+
+
+def tree_cpu_seconds(pids: Iterable[int]) -> float:
+    """The same with all their descendants, ended ones too."""
+    found = {stat[0]: stat[1:] for stat in filter(None, map(_stat_of, Path("/proc").glob("[0-9]*/stat")))}
+    family = set(pids)
+    while grown := {pid for pid, (parent, _) in found.items() if parent in family} - family:
+        family |= grown
+    return sum(found[pid][1] for pid in family)
+
+
+def _stat_of(path: Path) -> tuple[int, int, float] | None:
+    """A process, its parent, its processor time with that of its ended children; None: it has ended."""
+    try:
+        text = path.read_text()
+    except OSError:
+        return None
+    fields = text.rpartition(")")[2].split()
+    ticks = sum(map(int, fields[_USER : _SYSTEM + 3]))
+    return int(text.split()[0]), int(fields[_PARENT]), ticks / _TICK
 
 
 def packets(interface: str) -> int:

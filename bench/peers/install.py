@@ -15,6 +15,8 @@ PACKAGES = {
     "redis-server": "/usr/bin/redis-server",
     "redis-tools": "/usr/bin/redis-benchmark",
     "memcached": "/usr/bin/memcached",
+    "etcd-server": "/usr/bin/etcd",
+    "postgresql-15": "/usr/lib/postgresql/15/bin/postgres",
 }
 """Each with a file that shows that it is there."""
 POLICY = Path("/usr/sbin/policy-rc.d")

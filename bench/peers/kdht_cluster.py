@@ -98,8 +98,9 @@ def key_of(number: int) -> bytes:
     return hash_key(f"key-{number}")
 
 
-def get_request(key: bytes, cookie: bytes, direct: bool = False) -> bytes:
-    message = pack_request(Op.GET, key, 0)
+def get_request(key: bytes, cookie: bytes, direct: bool = False, op: Op = Op.GET) -> bytes:
+    """A GET, or another read of `key`."""
+    message = pack_request(op, key, 0)
     message[OFFSET["flags"]] = Flag.DIRECT if direct else NO_FLAGS
     return _with_cookie(message, cookie)
 

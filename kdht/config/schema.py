@@ -232,6 +232,15 @@ class StorageSection(Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tr
             description="MiB for the cache of recently read or written records, answered without the disk; 0: none.",
         ),
     ] = 4
+    write_buffer: Annotated[
+        int,
+        Meta(
+            ge=2,
+            le=256,
+            description="MiB of new records that LevelDB keeps in memory, twice at most, before it writes a table of them. A large "
+            "one spares the disk: records are merged less often. A start reads as much again. At most a sixteenth of the disk.",
+        ),
+    ] = 32
     quota: Annotated[
         Mebibytes,
         Meta(
@@ -260,7 +269,7 @@ class StorageSection(Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tr
         Mebibytes,
         Meta(
             description="MiB of free disk space below which clients' values are refused (FULL). Other nodes' records are "
-            "refused below half of it, deletions below 2 MiB. On a small disk five eighths of the disk are enough.",
+            "refused below half of it, deletions below `write_buffer` and a quarter of it. On a small disk five eighths of the disk are enough.",
         ),
     ] = 64
 

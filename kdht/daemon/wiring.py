@@ -38,7 +38,7 @@ from kdht.storage import GroupWriter, LevelStore
 from kdht.storage._cache import RecordCache
 from kdht.storage._reader import StoreReader
 from kdht.storage.base import OnChange, Store
-from kdht.storage.room import MIB, Limits, Room, disk_space
+from kdht.storage.room import MIB, Limits, Room, buffer_for, disk_space
 from kdht.times import SteadyTime, UnixTime
 from kdht.wire import Contact
 
@@ -161,6 +161,7 @@ def build(
 
 def _store(settings: Settings, data: DataDir, timings: Timings) -> TimedStore:
     config = settings.config.storage
+    look = disk_space(str(data.path))
     limits = Limits(
         value_bytes=config.quota * MIB,
         records=config.quota_records,
@@ -168,8 +169,9 @@ def _store(settings: Settings, data: DataDir, timings: Timings) -> TimedStore:
         writer_records=config.writer_quota_records,
         max_ttl=config.max_ttl,
         min_free=config.min_free * MIB,
+        write_buffer=buffer_for(config.write_buffer * MIB, look()),
     )
-    room = Room(limits, disk_space(str(data.path)))
+    room = Room(limits, look)
     return TimedStore(data.records, settings.config.node.replay_window, room, timings.group)
 
 

@@ -11,8 +11,6 @@ import plyvel
 
 from kdht.storage import layout
 
-# Small, because an idle node has to stay below 20 MiB. LevelDB keeps up to two write buffers.
-WRITE_BUFFER = 2 << 20
 BLOCK_CACHE = 4 << 20
 # plyvel's default of 1,000 takes too many descriptors where several nodes run on one host.
 OPEN_FILES = 128
@@ -37,14 +35,14 @@ def prepare(path: str) -> bool:
     return any(name.endswith(_TABLES) for name in names)
 
 
-def open_db(path: str) -> plyvel.DB:
-    """Open the database, or make one. Raises plyvel.Error, OSError."""
+def open_db(path: str, write_buffer: int) -> plyvel.DB:
+    """Open the database, or make one. `write_buffer` is in bytes. Raises plyvel.Error, OSError."""
     return plyvel.DB(
         path,
         create_if_missing=True,
         # Else LevelDB skips damaged parts of its log without an error.
         paranoid_checks=True,
-        write_buffer_size=WRITE_BUFFER,
+        write_buffer_size=write_buffer,
         lru_cache_size=BLOCK_CACHE,
         max_open_files=OPEN_FILES,
         bloom_filter_bits=BLOOM_BITS,

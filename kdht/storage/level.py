@@ -73,7 +73,7 @@ class LevelStore:
             had_tables = files.prepare(self.path)
             # Before LevelDB replays its logs and removes them.
             witness.check_logs(self.path)
-            self._db = files.open_db(self.path)
+            self._db = files.open_db(self.path, self.room.limits.write_buffer)
         try:
             with self._errors:
                 files.check_tables(self._db, self.path)

@@ -27,9 +27,12 @@ HALF_LIFE = 86400.0
 MAX_WRITERS = 16384
 """Writers that are told apart. The one longest in the list is forgotten."""
 MIB = 1 << 20
-# LevelDB's log grows to the size of its write buffer. With less it fails in the middle of a deletion.
-LEAST_FREE = 2 * MIB
-"""Bytes for LevelDB's log. Deletions are refused only below that: a merge of tables may take the rest for a moment."""
+# The bytes that LevelDB writes for each byte of data fall as it grows (bench/notes/put.md). It takes memory only as it fills.
+WRITE_BUFFER = 32 * MIB
+"""Of LevelDB, in bytes: records that it keeps in memory and in its log before it makes a table of them."""
+LEAST_BUFFER = 2 * MIB
+BUFFERS_ON_DISK = 16
+"""A small disk has at least so many write buffers: two logs, their tables and a merge of these have to fit."""
 
 
 class Limits(NamedTuple):
@@ -43,6 +46,8 @@ class Limits(NamedTuple):
     """Seconds."""
     min_free: int = 0
     """Bytes of free space on the disk. On a small disk five eighths of it are enough."""
+    write_buffer: int = WRITE_BUFFER
+    """LevelDB's, in bytes. Its log grows to that size."""
 
 
 class Space(NamedTuple):
@@ -101,7 +106,7 @@ class Room:
         found = [
             (_by_quota(value_bytes, limits.value_bytes), "storage.quota is reached"),
             (_by_quota(records, limits.records), "storage.quota_records is reached"),
-            (_by_space(self.space, limits.min_free), f"{self.space.free // MIB} MiB are free on its disk"),
+            (_by_space(self.space, limits), f"{self.space.free // MIB} MiB are free on its disk"),
         ]
         # The worst one decides: room by one measure does not help if another is full.
         self.pressure, why = max(found, key=lambda each: each[0])
@@ -142,8 +147,8 @@ class Room:
     def has_room_to_reopen(self) -> bool:
         """Whether a database has room to write what it has in memory."""
         space = self._free()
-        # Two write buffers and as much again for the table that they become.
-        return space.free >= min(8 * MIB, space.size // 4)
+        # Two write buffers become tables before their logs are removed.
+        return space.free >= min(2 * self.limits.write_buffer + 2 * LEAST_BUFFER, space.size // 4)
 
 
 class Writers:
@@ -218,10 +223,16 @@ def _by_quota(held: int, quota: int) -> Pressure:
     return Pressure.MEMBERS if held >= quota + quota // 8 else Pressure.CLIENTS
 
 
-def _by_space(space: Space, floor: int) -> Pressure:
+def buffer_for(wanted: int, space: Space) -> int:
+    """The write buffer in bytes: as large as wanted, on a small disk less."""
+    return max(min(wanted, space.size // BUFFERS_ON_DISK), LEAST_BUFFER)
+
+
+def _by_space(space: Space, limits: Limits) -> Pressure:
     # LevelDB writes merged tables before it removes the old ones. That takes as much room as a small database has.
-    least = min(floor, space.size * 5 // 8)
-    if space.free < min(LEAST_FREE, least // 4):
+    least = min(limits.min_free, space.size * 5 // 8)
+    # With less than its write buffer, which its log grows to, LevelDB fails in the middle of a deletion.
+    if space.free < min(limits.write_buffer, least // 4):
         return Pressure.ALL
     if space.free < least // 2:
         return Pressure.MEMBERS

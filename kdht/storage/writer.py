@@ -5,10 +5,8 @@ synced. The queue is bounded: when it is full, `submit` refuses and the caller a
 """
 
 import logging
-import os
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import NamedTuple, Protocol
 
@@ -107,8 +105,6 @@ class GroupWriter:
         self._thread.join()
 
     def _run(self) -> None:
-        # Here, because the policy is that of the calling thread.
-        _let_others_finish()
         while group := self._next_group():
             try:
                 self._write(group)
@@ -200,16 +196,6 @@ class InlineWriter:
         except StorageError as error:
             done(error)
         return True
-
-
-def _let_others_finish() -> None:
-    """Let the running thread finish its time slice when this thread is woken (SCHED_BATCH).
-
-    The writer wakes twice for each group, and a sync takes longer than a time slice, so it loses nothing by
-    waiting. Measured with 32 nodes on two processors: 1.1 times the PUTs.
-    """
-    with suppress(OSError):  # a sandbox that does not allow it
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 def _tell(job: _Job, outcome: list[Outcome | StorageError] | StorageError) -> None:

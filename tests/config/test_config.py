@@ -113,6 +113,7 @@ BAD = {
     "datapath.write_rate": (-1, 10_000_001, "fast"),
     "storage.sweep_interval": (0, 86401, []),
     "storage.cache": (-1, 4097, "4M"),
+    "storage.write_buffer": (1, 257, "16M"),
     "replication.replicas": (0, 17, "three"),
     "replication.write": ("two", 2, ""),
     "replication.repair_rate": (9, 100_001, "fast"),

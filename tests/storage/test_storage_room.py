@@ -6,6 +6,7 @@ from records import NOW, delete, key_of, put
 from kdht.storage import LevelStore, MemoryStore, Result
 from kdht.storage.room import (
     HALF_LIFE,
+    LEAST_BUFFER,
     MAX_WRITERS,
     MIB,
     UNBOUNDED,
@@ -14,6 +15,7 @@ from kdht.storage.room import (
     Room,
     Space,
     boundless,
+    buffer_for,
 )
 
 FULL = Result(False, False, 0, 0, True)
@@ -89,6 +91,51 @@ def test_five_eighths_of_a_small_disk_are_enough():
     room = Room(Limits(min_free=64 * MIB), Disk(free=24 * MIB, size=40 * MIB))
     room.look(NOW)
     assert room.pressure is Pressure.CLIENTS
+
+
+@pytest.mark.parametrize("buffer_mib", [2, 8, 12])
+def test_deletions_are_refused_when_the_log_may_not_fit_any_more(buffer_mib):
+    disk = Disk(free=buffer_mib * MIB)
+    room = Room(Limits(min_free=64 * MIB, write_buffer=buffer_mib * MIB), disk)
+    room.look(NOW)
+    assert room.pressure is Pressure.MEMBERS
+    disk.space = disk.space._replace(free=buffer_mib * MIB - 1)
+    room.look(NOW + 1)
+    assert room.pressure is Pressure.ALL
+
+
+@pytest.mark.parametrize("buffer_mib", [2, 16])
+def test_a_database_is_opened_again_with_room_for_what_it_has_in_memory(buffer_mib):
+    disk = Disk(free=(2 * buffer_mib + 4) * MIB)
+    room = Room(Limits(write_buffer=buffer_mib * MIB), disk)
+    assert room.has_room_to_reopen()
+    disk.space = disk.space._replace(free=(2 * buffer_mib + 4) * MIB - 1)
+    assert not room.has_room_to_reopen()
+
+
+@pytest.mark.parametrize(
+    ("space", "found"),
+    [
+        (UNBOUNDED, 16 * MIB),
+        (Space(free=0, size=256 * MIB), 16 * MIB),
+        (Space(free=1 << 40, size=128 * MIB), 8 * MIB),
+        (Space(free=2 * MIB, size=2 * MIB), LEAST_BUFFER),
+        (Space(free=0, size=0), LEAST_BUFFER),
+    ],
+)
+def test_a_small_disk_gets_a_small_write_buffer(space, found):
+    assert buffer_for(16 * MIB, space) == found
+
+
+@pytest.mark.parametrize("buffer_mib", [1, 4])
+def test_the_write_buffer_is_leveldbs(tmp_path, buffer_mib):
+    """As much as fits into it is in no table yet."""
+    store = LevelStore(tmp_path / "db", room=Room(Limits(write_buffer=buffer_mib * MIB), Disk()))
+    for first in range(0, 3000, 100):
+        store.apply([put(n, bytes(1000)) for n in range(first, first + 100)], NOW)
+    has_tables = any(path.suffix == ".ldb" for path in (tmp_path / "db").iterdir())
+    store.close()
+    assert has_tables == (buffer_mib == 1)
 
 
 def test_room_is_seen_again_without_a_write():

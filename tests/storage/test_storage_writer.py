@@ -65,19 +65,13 @@ def test_waiting_writes_become_groups_confirmed_in_order(gated):
     assert writer.stats()[1:] == (3, 7, 1, 0)
 
 
-@pytest.mark.parametrize("allowed", [True, False])
-def test_its_thread_interrupts_no_other_when_it_is_woken(monkeypatch, allowed):
-    def refuse(*_: object) -> None:
-        raise PermissionError("a sandbox")
-
-    if not allowed:
-        monkeypatch.setattr(os, "sched_setscheduler", refuse)
+def test_its_thread_is_scheduled_like_any_other():
+    """With SCHED_BATCH a woken writer may wait for milliseconds behind a busy process."""
     policies: list[int] = []
     writer = GroupWriter(MemoryStore(), nobody)
     assert writer.submit([put(0)], NOW, lambda outcome: policies.append(os.sched_getscheduler(0)))
     writer.close()
-    assert policies == [os.SCHED_BATCH if allowed else os.SCHED_OTHER]
-    assert os.sched_getscheduler(0) == os.SCHED_OTHER
+    assert policies == [os.SCHED_OTHER]
 
 
 def test_a_closed_writer_takes_nothing(gated):
