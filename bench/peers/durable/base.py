@@ -66,7 +66,7 @@ def free_ports(count: int) -> list[int]:
 
 
 @contextmanager
-def started(command: Sequence[str | Path], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def started(command: Sequence[object], log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A program until the end of the block. Raises PeerMissing if it cannot be started."""
     with log.open("ab") as file:
         try:
