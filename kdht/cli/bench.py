@@ -20,6 +20,7 @@ from kdht.client import AsyncClient
 from kdht.errors import Interrupted, RequestError
 from kdht.wire._shared import MAX_VALUE
 
+# Seconds: more than a run takes, and short enough that an interrupted run leaves nothing for long.
 TTL = 900
 Work = Callable[[int], Awaitable[None]]
 

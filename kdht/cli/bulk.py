@@ -20,6 +20,8 @@ from kdht.program.json import decoded
 from kdht.wire.limits import MAX_TTL
 
 Format = Literal["jsonl", "tsv"]
+# The longest line of an export is a record in base64, far below this. A binary file given by mistake may
+# have no line end at all.
 MAX_LINE = 1 << 22
 MAX_BULK_VALUE = 1 << 20
 """Bytes of a value in such a file: there may be one in memory for each request under way."""

@@ -27,8 +27,11 @@ from kdht.errors import Disagreement, RequestError
 from kdht.program import control_client
 from kdht.program.answers import Move, NodeStatus, RoutingTable, Share, Shares, Twins
 
+# Nodes asked at once: each answers within milliseconds, and silent ones must not add up their time-outs.
 WINDOW = 16
+# Seconds. Nodes agree a few seconds after a change, and each look asks all of them.
 LOOK_AGAIN = 0.25
+# Seconds. A large cluster is looked up in many steps, and each step may wait for a dead node.
 SHARES_TIMEOUT = 60.0
 Views = dict[str, dict[str, str | None]]
 """By the address asked and the key: the owner's ID, None without an answer."""

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from tomlkit import TOMLDocument
     from tomlkit.items import AoT
 
+# 256 bits: more than the keys derived from it have.
 SECRET_BYTES = 32
+# The header has one byte for the epoch.
 EPOCHS = 256
 NEXT = {
     "accept": "when all nodes accept it: kdhtctl key rotate{} --stage sign, on each",

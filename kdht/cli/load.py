@@ -24,7 +24,10 @@ from kdht.errors import ConfigError, Denied, Interrupted, RequestError
 from kdht.program.files import write_atomically
 from kdht.program.json import decoded
 
+# Each save is a file written anew. After an interruption at most this much is loaded again, which changes
+# nothing.
 SAVE_SECONDS = 1.0
+# Writes under way. The nodes write what waits together, so a single file loads at the speed of groups.
 WINDOW = 64
 
 

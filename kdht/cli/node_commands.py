@@ -22,6 +22,7 @@ from kdht.program.answers import (
 DRAIN_LOOK = 0.3
 """Seconds between two looks at how far a drain is."""
 
+# Seconds. The verifier alone takes some on a busy machine, before the old datapath is stopped.
 SWITCH_TIMEOUT = 60.0
 
 

@@ -21,7 +21,9 @@ from kdht.wire._shared import HOP_LIMIT, ID_BITS, ID_LEN
 if TYPE_CHECKING:
     from kdht.client import Hop
 
+# Seconds: a look-up has several steps, and each may wait for a dead node.
 LOOKUP_TIMEOUT = 60.0
+# Seconds. The other node's answer is here within milliseconds, and somebody waits for it.
 LOOK_AGAIN = 0.05
 
 

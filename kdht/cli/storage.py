@@ -24,6 +24,7 @@ from kdht.times import UnixTime
 if TYPE_CHECKING:
     from kdht.storage import LevelStore
 
+# Seconds. LevelDB rewrites everything: minutes for gigabytes on a slow disk.
 COMPACT_TIMEOUT = 3600.0
 
 data_dir = click.option(

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 LETTERS = {"r": Right.READ, "w": Right.WRITE, "d": Right.DELETE, "a": Right.ANNOUNCE, "n": Right.WATCH}
 """n: be notified, by WATCH."""
 DAY = 86400
+# A hundred years. A number beyond it is a mistake.
 MAX_DAYS = 36500
+# A grant has 32 bits for it, so far dates end there, in 2106.
 MAX_EXPIRY = 2**32 - 1
 CHECKED = {
     Op.GET: "read",

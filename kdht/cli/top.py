@@ -21,6 +21,7 @@ from kdht.errors import RequestError
 from kdht.program import control_client
 from kdht.program.answers import NodeStats, NodeStatus, RoutingTable
 
+# Seconds. The picture is drawn anew every few seconds, and a dead node must not hold it up.
 PROBE_TIMEOUT = 1.0
 
 

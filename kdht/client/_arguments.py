@@ -21,6 +21,7 @@ Source: TypeAlias = Buffer | BinaryIO
 
 MAX_TIMEOUT = 86400.0
 """Seconds. No program wants to wait longer, and select and epoll cannot."""
+# Each request under way needs a request ID of its own and a timer. More would only wait in the sockets.
 MAX_WINDOW = 65536
 
 

@@ -23,7 +23,9 @@ from kdht.errors import ConfigError
 from kdht.wire.sodium import library
 
 KEY_LEN = 32
+# Bytes: a mistyped key must not pass, and nobody attacks a check of one's own file.
 _CHECK_LEN = 8
+# A key file has one short line. This keeps a wrong path, such as a disk image, from filling the memory.
 _MAX_FILE = 4096
 MODE = 0o600
 """Of a new file."""

@@ -27,7 +27,9 @@ JOURNAL_MAGIC = b"KDHTLJ01"
 CHUNK_MAGIC = b"KDHTLC01"
 JOURNAL_PREFIX = b"kdht/large/journal/"
 CHUNK_PREFIX = b"kdht/large/chunk/"
+# Random: two uploads of one key, by any clients, must never share chunks.
 UPLOAD_ID_LEN = 16
+# The whole value is checked with it, so it must resist collisions.
 DIGEST_LEN = 32
 
 MAX_LARGE = 64 * 1024 * 1024

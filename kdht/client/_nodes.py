@@ -8,9 +8,13 @@ from collections import defaultdict
 
 from kdht.wire._shared import Op
 
+# Seconds, before anything was measured: above the round trips of a site, below what a person notices.
 START_LATE = 0.03
+# Seconds, before anything was measured: above most round trips between continents.
 START_RTO = 0.25
+# Seconds. On one machine the scheduler alone delays answers by so much.
 MIN_LATE = 0.001
+# Seconds. Below, a busy node's pauses would look like losses.
 MIN_RTO = 0.02
 MAX_RTO = 2.0
 """These five are seconds. START_... hold until the first answer."""

@@ -22,6 +22,7 @@ _WITHOUT_PROOF = frozenset({Op.TRACE})
 VARIABLE = "KDHT_TOKEN"
 FROM_FILE = "@"
 """Before a file's name, in place of a token."""
+# A token is one line. This keeps a wrong path from filling the memory.
 MAX_TOKEN_FILE = 4096
 
 

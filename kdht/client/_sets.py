@@ -28,6 +28,7 @@ from kdht.wire.sets import (
     parse_members,
 )
 
+# Seconds: a service that dies is gone after so long, and its renewals, three in this time, cost little.
 DEFAULT_TTL = 30
 
 

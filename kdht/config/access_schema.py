@@ -9,7 +9,9 @@ from kdht.config.values import Holder, Prefix, ScopeName
 from kdht.node.access import Mode
 from kdht.wire._shared import KEY_SLOTS, MAX_PREFIXES
 
+# A scope covers a whole namespace of keys, so more of them are a mistake.
 MAX_OPEN_SCOPES = 64
+# Where more holders must go, a new access key ends all tokens of the old one at once.
 MAX_REVOKED = 1024
 MAX_PER_LIST = (MAX_PREFIXES - 2) // 4  # two more stand for everybody else
 

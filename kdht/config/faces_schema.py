@@ -6,6 +6,7 @@ from msgspec import Meta, Struct
 
 from kdht.config.values import AbsolutePath, FaceEndpoint, HttpName, Origin, ScopeName, ZoneName
 
+# Each address is a socket. More than a host's few addresses is a mistake.
 MAX_LISTEN = 16
 MAX_NAMESERVERS = 13
 """As many as the root zone has. More would not fit into 512 bytes."""

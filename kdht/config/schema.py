@@ -35,6 +35,7 @@ from kdht.errors import ConfigError
 from kdht.wire._shared import HOP_LIMIT, KEY_SLOTS, MAX_OWN, MAX_REPLICAS, PORT, REPLAY_WINDOW, K
 from kdht.wire.limits import MAX_TTL
 
+# A configuration has some kilobytes. This keeps a wrong path from filling the memory.
 MAX_FILE = 1 << 20
 DatapathKind = Literal["auto", "socket", "nfqueue", "ebpf"]
 Mebibytes = Annotated[int, Meta(ge=0, le=1 << 30)]

@@ -28,12 +28,14 @@ from kdht.times import UnixTime
 
 log = logging.getLogger(__name__)
 
+# Records of one step: a step must not hold the event loop for long.
 BATCH = 64
 # A quorum read may fail for a moment. A record that is taken for lost without need only ends in a file for the
 # operator.
 TRIES = 3
 READ_SECONDS = 5.0
 """Time limit of a quorum read. The read itself ends long before."""
+# Bytes. Whether the last line is whole shows at its end.
 LAST_LINE = 64
 
 Records = Sequence[tuple[bytes, StoredRecord]]

@@ -26,7 +26,9 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+# Seconds. Nodes that start together find each other at the second try.
 FIRST_RETRY = 1.0
+# Seconds. A cluster that is down for long should not be flooded when it comes back.
 LAST_RETRY = 60.0
 LOOK_AROUND_SECONDS = 60.0
 """Between questions to the link, about, if node.discover is true."""

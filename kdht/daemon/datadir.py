@@ -30,6 +30,7 @@ from kdht.wire._shared import ID_LEN
 
 log = logging.getLogger(__name__)
 
+# An ID, a witness, a list of addresses. Whoever can write there must not fill the memory.
 MAX_SMALL_FILE = 1 << 20
 MACHINE_ID = Path("/etc/machine-id")
 

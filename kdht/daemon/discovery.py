@@ -33,6 +33,7 @@ SENDS_AT = (0.0, 0.2, 0.5)
 """Seconds. Multicast is often lost: a wireless link sends it once."""
 SECONDS = 1.0
 """From the first question to the last answer."""
+# To join takes one neighbour. The others come with its table.
 MOST_FOUND = 64
 ANSWERS_A_SECOND = 50
 """Of one node: more questions may be repeated ones, whose source is forged."""

@@ -28,6 +28,7 @@ LONG_LIFE = 60.0
 HUNG_SECONDS = 30.0
 STOP_SECONDS = 5.0
 """Between SIGTERM and SIGKILL."""
+# Bytes. A report has a few kilobytes. A child that went wrong must not fill the memory of its node.
 MAX_LINE = 1 << 18
 
 

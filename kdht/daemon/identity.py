@@ -33,6 +33,7 @@ LANE = 1
 # A host that boots may be ready before its resolver. A random place is better than no node.
 RESOLVE_SECONDS = 10.0
 """A newcomer waits so long for the bootstrap names to resolve."""
+# Seconds. Orchestrators publish a name when its host is up, which may be later than this start.
 RESOLVE_AGAIN = 0.5
 
 

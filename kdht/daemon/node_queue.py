@@ -17,8 +17,12 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+# Messages that wait for the event loop. Those behind it would be answered too late anyway, and are asked
+# again.
 MAX_CONTROL = 4096
+# Addresses. One closed port is reported many times; a few of each are enough.
 MAX_UNREACHABLE = 64
+# As for closed ports: the probe asks such a node again by itself.
 MAX_SILENT = 64
 
 

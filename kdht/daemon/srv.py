@@ -10,6 +10,7 @@ from kdht.config.values import HostPort
 log = logging.getLogger(__name__)
 
 SERVICE = "_kdht._udp."
+# Below the usual patience of a service manager. A failed look-up is tried again.
 LOOKUP_S = 5.0
 MOST = 64
 """Targets of one name that are asked."""

@@ -30,7 +30,9 @@ tables of --config beside the node at that file's node.listen, which must not ha
 
 {exit_codes(0, 1, 2)}
 """
+# They say why the process ends. Nobody waits longer for a reader that is stuck.
 LAST_LINES_SECONDS = 1.0
+# Bytes: the tables of the faces as JSON have some kilobytes.
 MAX_JOB = 1 << 20
 PR_SET_PDEATHSIG = 1
 

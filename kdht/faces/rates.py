@@ -9,6 +9,8 @@ from collections import OrderedDict
 from kdht.times import SteadyTime
 from kdht.wire.addresses import MAPPED
 
+# It bounds the memory, to about 16 MB. An attacker with more addresses finds full buckets; nft's limits
+# are for that.
 MAX_CLIENTS = 65536
 PREFIX_BYTES = 8
 """Of an IPv6 address: one client may have all addresses of a /64."""

@@ -21,6 +21,7 @@ from kdht.times import SteadyTime, UnixTime
 
 log = logging.getLogger(__name__)
 
+# A port in use is often one of a process that is about to end.
 RETRY_SECONDS = 5.0
 STOP_SECONDS = 3.0
 """That a face may take for its end."""

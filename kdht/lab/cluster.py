@@ -28,6 +28,7 @@ from kdht.program import control_client
 from kdht.wire import Address
 from kdht.wire._shared import PORT, K
 
+# Seconds. Sixty daemons start together on two processors.
 READY_TIMEOUT = 60.0
 LOG_TAIL = 15
 """Lines of a failed daemon's log in the error."""

@@ -12,6 +12,7 @@ from pathlib import Path
 
 PR_CAPBSET_DROP = 24
 PR_SET_NO_NEW_PRIVS = 38
+# net.ipv4.ip_unprivileged_port_start, if nobody changed it.
 FIRST_FREE_PORT = 1024
 HEADER_VERSION_3 = 0x20080522
 

@@ -22,11 +22,13 @@ from kdht.wire import Buffer
 
 CHUNK = 1 << 20
 """Bytes read at once."""
+# LINKTYPE_RAW: IP without a link layer. The core sees just that.
 LINK_RAW = 101
 _GZIP = b"\x1f\x8b"
 _PCAP = struct.Struct("<IHHiIII")
 _RECORD = struct.Struct("<IIII")
 _NANO_MAGIC = 0xA1B23C4D
+# tcpdump's own: no packet is longer.
 _SNAPLEN = 1 << 18
 
 

@@ -45,6 +45,7 @@ SOCKET_LANE = 1
 GATEWAYS = {4: "169.254.53.48", 6: "fe80::53:48"}
 PROBES = {True: Address.of("198.18.53.48", 5000), False: Address.of("2001:db8:53:48::1", 5000)}
 """The sender of the TRACEs after the packets, by whether it is IPv4."""
+# Seconds. On a loaded machine a queue's worker may wait for its turn.
 ARRIVAL_TIMEOUT = 5.0
 ETH_P_ALL = 3
 MTU = 1500

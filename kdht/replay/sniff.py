@@ -19,6 +19,7 @@ SO_ATTACH_FILTER = 26
 SO_TIMESTAMPNS = 35
 SO_RCVBUFFORCE = 33
 SOL_PACKET, PACKET_STATISTICS = 263, 6
+# Some seconds of full traffic, while scapy is slow to read.
 BUFFER = 32 << 20
 WAIT = 0.1
 """Seconds after which the caller is asked whether to go on."""

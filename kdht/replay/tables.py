@@ -22,6 +22,7 @@ from kdht.wire.keys import ClusterSecret
 
 FIXTURE_SECRET = "kdht-replay's fixture secret, known to everybody"
 """The published key of captures without secrets."""
+# A contact is a line of some hundred bytes. This keeps a wrong path from filling the memory.
 MAX_FILE = 16 << 20
 
 

@@ -10,6 +10,7 @@ from kdht.errors import KdhtError
 from kdht.wire import Address
 from kdht.wire._shared import ID_LEN, PORT
 
+# Enough for one lost datagram and its retry. A finding should not be long in coming.
 SECONDS = 2.0
 _BOUND = ((Path("/proc/net/udp"), socket.AF_INET), (Path("/proc/net/udp6"), socket.AF_INET6))
 """proc(5): all users may read who listens where."""

@@ -12,6 +12,7 @@ from kdht.wire._shared import REPLAY_WINDOW
 
 CLOCK_WARNING = 5.0
 """Seconds that most neighbours' clocks may be off: a message's time has whole seconds only."""
+# LevelDB needs room for a compaction beside the data that it replaces.
 LEAST_FREE = 256 << 20
 SUSPECT_REASONS = {
     "BAD_TAG": "not tagged under this cluster's key: another cluster, or a node with another secret",

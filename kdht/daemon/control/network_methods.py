@@ -20,6 +20,7 @@ from kdht.times import UnixTime
 from kdht.wire import Address, Contact, split_port
 from kdht.wire._shared import ID_LEN
 
+# Each is asked, and one that answers names others. More addresses add nothing.
 MAX_ADDRESSES = 64
 MAX_NEIGHBOURS = 128
 """Contacts that are asked at once how they are. Each is one of the node's requests."""

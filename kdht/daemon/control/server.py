@@ -28,7 +28,9 @@ log = logging.getLogger(__name__)
 
 # The longest request has a few keys. A caller without an end of line must not fill the memory.
 MAX_REQUEST = 64 << 10
+# Each is a connection with a buffer. People and scripts are a handful.
 MAX_CALLERS = 64
+# A caller that says nothing must not hold its place for ever.
 IDLE_SECONDS = 60.0
 
 Params = dict[str, Any]

@@ -16,6 +16,7 @@ from kdht.storage import LevelStore, StoredRecord
 from kdht.storage.exported import plain
 from kdht.times import UnixTime
 
+# Records. The answer is one line of JSON, and the event loop makes it.
 PAGE = 1000
 
 

@@ -19,6 +19,7 @@ import h11
 
 log = logging.getLogger(__name__)
 
+# Bytes. Browsers send one or two kilobytes of headers.
 MAX_REQUEST = 8 << 10
 # Each costs a descriptor and some KiB. Prometheus, a balancer and a few browsers need no more.
 MAX_CALLERS = 32

@@ -17,6 +17,7 @@ from kdht.program.answers import NodeStats, NodeStatus, RoutingTable
 
 log = logging.getLogger(__name__)
 
+# The page asks as often. A finer picture costs the node work that nobody sees.
 EVERY_SECONDS = 2.0
 MOST = 50
 """Events kept, the newest."""

@@ -54,6 +54,7 @@ MAX_TRACES = 4
 """At once."""
 # Less than HttpServer's limit for the connection, so the caller gets this answer.
 TRACE_SECONDS = 8.0
+# Whoever clicked waits for it.
 TRY_SECONDS = 2.0
 SURVEY_SECONDS = 5.0
 """How old the neighbours' answers may be. So many pages ask no more of the cluster than one."""

@@ -23,11 +23,13 @@ SNAPSHOT_SECONDS = 1.0
 cluster of its own, and confirm writes alone."""
 # Asking a datapath may cost a round to the kernel or to a worker process.
 WATCH_SECONDS = 10.0
+# A full disk, or one that takes writes again, shows within a second.
 STORE_SECONDS = 1.0
 # It decides about hours, so a minute is exact enough, and a write to the disk each second would not be.
 CAUGHT_UP_SECONDS = 60.0
 ADDRESS_SECONDS = 0.2
 """Requests at a new address are lost so long, so a failover by VRRP takes that much longer."""
+# Between two steps the neighbours answer, and the event loop does its other work.
 ASIDE_SECONDS = 1.0
 # Clients' writes wait for the same lock as a step of this many.
 SWEEP_RECORDS = 1000

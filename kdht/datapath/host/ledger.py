@@ -29,6 +29,7 @@ from kdht.errors import DatapathError
 
 SO_NETNS_COOKIE = 71
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+# A ledger has a line for each sysctl. Whoever can write there must not fill the memory.
 MAX_BYTES = 1 << 20
 KNOWN = re.compile(
     r"ipv4/conf/(?!\.\.?/)[^/\s]{1,15}/(forwarding|accept_local|send_redirects|rp_filter)"

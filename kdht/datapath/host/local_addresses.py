@@ -20,6 +20,7 @@ SIOCGIFCONF = 0x8912
 _IFREQ = struct.Struct("16xHH4s16x")
 """linux/if.h, of 64 bits: the name, then a sockaddr_in."""
 _IFCONF = struct.Struct("iP")
+# Addresses that SIOCGIFCONF is asked for at once, more than a host has.
 MOST_HOSTS = 4096
 TENTATIVE, FAILED = 0x40, 0x08
 """IFA_F_TENTATIVE, IFA_F_DADFAILED of linux/if_addr.h"""

@@ -26,7 +26,9 @@ TABLE = 1
 CHAIN, HANDLE = 2, 3
 SET, ELEMENTS = 2, 3
 NESTED = 0x8000
+# The kernel puts at most 32 KiB of a dump into one datagram.
 ANSWER_BYTES = 1 << 16
+# The kernel answers at once. A hang must not take the daemon with it.
 TIMEOUT_S = 2.0
 
 HEADER = struct.Struct("=IHHII")

@@ -26,6 +26,8 @@ from kdht.errors import DatapathError
 
 # A busy host may take seconds to start Python and to bind the queues.
 START_TIMEOUT = 20.0
+# Seconds. The worker ends after its batch, within milliseconds; a stop of the daemon must not wait for a
+# broken one.
 STOP_TIMEOUT = 5.0
 # A worker that always fails must not take a processor for its restarts. Packets take the socket meanwhile, so
 # nothing is lost.

@@ -18,7 +18,9 @@ LEAST_SERVER_LEN, MOST_SERVER_LEN = 8, 32
 VERSION = 1
 PURPOSE = b"kdht-dns-cookie"
 """For FaceParts.purpose_keys."""
+# RFC 9018, section 4.3: an hour.
 OLDEST_S = 3600
+# RFC 9018, section 4.3: five minutes, for clocks that differ.
 AHEAD_S = 300
 RENEW_S = 1800
 """RFC 9018, section 4.3: how old a good cookie may be, how far ahead, and from when on it is replaced."""

@@ -12,9 +12,12 @@ from kdht.errors import NotFound, RequestError
 from kdht.faces.dns.records import Entry, entry_of_member, entry_of_record
 from kdht.times import SteadyTime, UnixTime
 
+# A second is the shortest TTL that an answer can have, so nobody sees anything older than without this
+# cache.
 FRESH_S = 1.0
 MAX_MEMBERS = 200
 """Of one set in an answer. Their longest records fit into one by TCP. Of a larger set others are drawn each time."""
+# Names. Strangers choose them, so their number has a bound.
 MAX_KEPT = 16384
 MAX_UNDER_WAY = 512
 """Names that are being read. A flood of names that do not exist costs the cluster no more."""

@@ -30,6 +30,7 @@ PLAIN_SIZE = 512
 """Bytes of an answer without EDNS (RFC 1035)."""
 EDNS_SIZE = MAX_DATAGRAM
 """Bytes that arrive unfragmented everywhere: what DNS Flag Day 2020 advises, and what kdht's own datagrams have at most."""
+# RFC 1035, section 4.2.2: the length before a message has two bytes.
 STREAM_SIZE = 65535
 COOKIE = dns.edns.OptionType.COOKIE
 """RFC 7873."""

@@ -16,8 +16,11 @@ from kdht.faces.rates import client_of
 from kdht.faces.udp import NOT_ALLOWED, cannot_listen
 from kdht.wire.addresses import Address
 
+# Each has a file descriptor and a task. TCP is for the few answers that do not fit a datagram.
 MAX_CONNECTIONS = 256
+# A resolver opens a few. One client must not take all places.
 MAX_OF_CLIENT = 16
+# RFC 7766, section 6.2.3 leaves it to the server: some seconds, so that silent clients do not hold places.
 IDLE_S = 10.0
 _LENGTH = struct.Struct(">H")
 

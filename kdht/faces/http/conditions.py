@@ -13,6 +13,7 @@ from kdht.wire.limits import MAX_VERSION
 _TAG = re.compile(r'(W/)?"([^"]*)"')
 _NUMBER = re.compile(r"[1-9][0-9]{0,19}")
 _RANGE = re.compile(r"bytes=[ \t]*(\d{0,20})-(\d{0,20})[ \t]*", re.IGNORECASE)
+# Each is compared. A cache knows a few versions of a value, not hundreds.
 MAX_TAGS = 64
 
 

@@ -20,12 +20,18 @@ from kdht.faces.http.pace import Pace
 
 log = logging.getLogger(__name__)
 
+# Bytes. Usual servers take 8 to 32 KiB.
 MAX_HEAD = 16 << 10
+# Clients and proxies send some twenty.
 MAX_HEADERS = 64
+# A head that comes slower is an attack (slow loris), or a link on which no answer would be useful either.
 HEAD_SECONDS = 10.0
 IDLE_SECONDS = 60.0
 """Between two requests."""
+# Closing with unread data sends a reset, which may overtake the answer. So the rest is read, but not for
+# long.
 LINGER_SECONDS = 2.0
+# Of an upload that was refused: some clients send all before they read.
 LINGER_BYTES = 1 << 20
 READ_AT_ONCE = 64 << 10
 WRITE_AT_ONCE = 64 << 10

@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS = 15.0
 """Proxies close connections on which nothing was said for a minute."""
+# A watch whose node is gone begins again elsewhere. Without a pause a broken cluster would be asked in a
+# tight loop.
 RESTART_SECONDS = 1.0
 HEARTBEAT = b":\n\n"
 

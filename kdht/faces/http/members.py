@@ -17,6 +17,7 @@ from kdht.faces.http.target import MAX_NAME, Target
 from kdht.wire.sets import MAX_MEMBER_TTL, MAX_PAYLOAD
 
 PARAMETERS = ("member", "payload", "quorum", "sample", "watch")
+# Seconds, as kdht.Client has it.
 DEFAULT_TTL = 30
 READS_AT_ONCE = 8
 """Sets whose members are being read. The size of a set is known at its end only. Until then this is the bound."""

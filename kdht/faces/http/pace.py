@@ -8,7 +8,9 @@ import asyncio
 from collections.abc import Awaitable
 from typing import TypeVar
 
+# A lossy network may pause so long.
 GRACE_SECONDS = 20.0
+# The slowest link that is served. Whoever sends slower holds memory for too long.
 BYTES_PER_SECOND = 4096
 
 T = TypeVar("T")

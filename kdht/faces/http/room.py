@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 from kdht.faces.http.answers import SOON, refused
 
+# Of values under way, for all connections together. It bounds the memory of the process.
 MAX_BYTES = 128 << 20
 
 

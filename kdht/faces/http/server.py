@@ -19,7 +19,9 @@ from kdht.wire.addresses import Address
 
 log = logging.getLogger(__name__)
 
+# As for a head: a slow one holds a place.
 HANDSHAKE_SECONDS = 10.0
+# Connections that wait while the event loop is busy; a burst of new clients is not refused.
 BACKLOG = 1024
 STREAM_LIMIT = 64 << 10
 STOP_SECONDS = 2.0

@@ -12,6 +12,7 @@ from kdht.faces.http.answers import Refused, refused
 
 MAX_NAME = 1024
 """Bytes of a name, decoded."""
+# No request of this API has more than a few.
 MAX_FIELDS = 8
 
 # RFC 3986: unreserved, sub-delims, ":", "@", "/", "?", and percent-encoded bytes.

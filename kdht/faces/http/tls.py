@@ -9,6 +9,7 @@ from kdht.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
+# Programs that renew certificates write the file and tell nobody. A look is one stat(2).
 LOOK_SECONDS = 2.0
 
 

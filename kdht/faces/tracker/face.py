@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 MAX_UNDER_WAY = 2048
 """Requests that wait for the cluster. More are dropped: their clients ask again."""
+# Of a client that leaves it to the tracker. BEP 15 names no number; 50 is usual.
 DEFAULT_WANTED = 50
 EVERY = 2**32 - 1
 """The number of peers wanted by a client that names none."""

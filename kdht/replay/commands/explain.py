@@ -15,6 +15,7 @@ from kdht.replay.generate import START
 from kdht.replay.implementations import made
 from kdht.replay.tables import ReplayTable
 
+# An IP packet's length has two bytes.
 MAX_PACKET = 1 << 16
 NANOSECONDS = 1_000_000_000
 
