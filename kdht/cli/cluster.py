@@ -209,6 +209,7 @@ async def _owner(client: AsyncClient, key: str) -> str | None:
     try:
         path = await client.trace(key)
     except RequestError:
+        # Shown as a node that named no owner: the others' views still count.
         return None
     return path[-1].contact.id.hex() if path and path[-1].owner and path[-1].contact else None
 

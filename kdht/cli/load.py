@@ -212,6 +212,7 @@ def _resumed(path: Path, checked: CheckedFile) -> int:
     try:
         state = decoded(path.read_bytes(), LoadState)
     except FileNotFoundError:
+        # No earlier run, or one that stored all.
         return 0
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: not a state file: {error}: remove it, or give --restart") from None

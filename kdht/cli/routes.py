@@ -193,6 +193,7 @@ def _replicas(path: Path, id: bytes) -> Replicas | None:
     try:
         return control_client.ask(path, "replicas", Replicas, timeout=LOOKUP_TIMEOUT, key=id.hex())
     except NoDaemon:
+        # A trace needs no daemon here. Only the records at the end need one.
         return None
 
 

@@ -51,8 +51,10 @@ class AsyncAnnouncement:
         if task is None:
             return
         task.cancel()
+        # That is the cancellation of the line before.
         with suppress(asyncio.CancelledError):
             await task
+        # Nobody can do anything about it: the membership ends with its TTL.
         with suppress(RequestError):
             await self._withdraw()
 

@@ -64,6 +64,7 @@ class Announcement:
         self._closed.set()
         self._thread.join()
         try:
+            # Nobody can do anything about it: the membership ends with its TTL.
             with suppress(RequestError):
                 self._withdraw()
         finally:

@@ -205,6 +205,7 @@ class Journal:
                     yield self._about(calls.delete(self._name, version))
                 return uploads
             except Conflict:
+                # Another client changed the journal meanwhile. Read it again.
                 continue
             except Unconfirmed:
                 doubts += 1

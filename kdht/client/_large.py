@@ -108,6 +108,7 @@ def publish(
     try:
         version: int = yield from steps.put(name, manifest.pack(), ttl, if_version)
     except Conflict:
+        # The conflict is what the caller has to know. Chunks that stay end with their TTL, or by the journal.
         with suppress(RequestError):
             yield from journal.clear(upload)
         raise
@@ -116,6 +117,7 @@ def publish(
         named = yield from journal.note(upload, version)
         yield from journal.drop([each for each in named if journal.is_over(each, named)])
     except Ended:
+        # The caller learns of `Ended`. A manifest that stays names chunks that are gone, which readers notice.
         with suppress(RequestError):
             yield from steps.delete(name, version)
             yield from journal.clear(upload)
@@ -136,6 +138,7 @@ def delete(key: Key, unix_s: float, if_version: int | None = None) -> Steps[bool
     # Before the deletion: an upload that begins later is another value.
     uploads = yield from journal.named()
     existed: bool = yield from steps.delete(name, if_version)
+    # The value is deleted. Chunks that stay are in the journal, and the next writer removes them.
     with suppress(RequestError):
         yield from journal.drop(uploads)
     return existed

@@ -170,6 +170,7 @@ class HostPort(TextKind):
         try:
             ip_address(self.host)
         except ValueError:
+            # A host name.
             return None
         return Address.of(self.host, self.port)
 

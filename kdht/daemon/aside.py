@@ -189,4 +189,5 @@ def _count(path: Path) -> int:
             last = file.read().splitlines()[-1]
         return int(last.removeprefix(b'{"records":').removesuffix(b"}"))
     except (OSError, ValueError, IndexError):
+        # A file that was cut off: it is there, and its count is unknown.
         return 0

@@ -208,6 +208,7 @@ def _lookup_host(name: HostPort) -> list[Address]:
     try:
         answers = socket.getaddrinfo(name.host, name.port, type=socket.SOCK_DGRAM)
     except (OSError, UnicodeError):
+        # Names may come later, so they are looked up again. The caller logs it.
         return []
     pairs = [(str(answer[4][0]), int(answer[4][1])) for answer in answers]
     # A link-local address with its zone is good on this host only.

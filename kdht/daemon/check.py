@@ -179,6 +179,7 @@ def _is_running(data_dir: Path) -> bool:
     except BlockingIOError:
         return True
     except OSError:
+        # No such file: no daemon ever ran with this directory.
         return False
     return False
 

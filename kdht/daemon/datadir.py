@@ -126,6 +126,7 @@ class DataDir:
         try:
             return UnixTime(float(_read(self.path / "caught_up") or ""))
         except ValueError:
+            # A first start, or a file that a power failure emptied.
             return None
 
     def save_caught_up(self, now: UnixTime) -> None:

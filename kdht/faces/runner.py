@@ -60,6 +60,7 @@ class Runner:
                 try:
                     await asyncio.wait_for(stopping.wait(), SECONDS)
                 except TimeoutError:
+                    # Time for the next report.
                     continue
 
     def report(self) -> FacesReport:

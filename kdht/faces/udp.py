@@ -103,6 +103,7 @@ class UdpServer:
             try:
                 data, info, _, sockaddr = self._received(self._sock)
             except BlockingIOError:
+                # All that waited is read.
                 return
             except OSError:
                 # An ICMP error to an earlier answer, say; the next datagram is another matter.

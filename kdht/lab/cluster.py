@@ -83,6 +83,7 @@ def _free_port(hosts: Sequence[str], tries: int = 50) -> int:
                 for host in hosts[1:]:
                     stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)).bind((host, port))
             except OSError:
+                # Taken on another of the addresses. Try another port.
                 continue
             return port
     raise LabError(f"no UDP port is free on all of {hosts[0]} to {hosts[-1]}: name one")
@@ -174,6 +175,7 @@ class LabNode:
         try:
             return bool(self.status()["gone"])
         except NoDaemon:
+            # It is starting or stopping.
             return False
 
     def ready(self, contacts: int) -> bool:
@@ -184,6 +186,7 @@ class LabNode:
         try:
             status = self.status()
         except NoDaemon:
+            # Its control socket is not there yet.
             return False
         return bool(status["ready"]) and int(status["contacts"]) >= contacts
 

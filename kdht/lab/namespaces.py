@@ -61,9 +61,11 @@ def processes(name: str) -> list[int]:
 def remove(name: str) -> None:
     """Kill the namespace's processes, then remove it with its links and rules."""
     for pid in processes(name):
+        # It has ended meanwhile.
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     wait_until(lambda: not _alive(name), f"the processes in {name} to end")
+    # Removed already, by hand, say.
     with suppress(FileNotFoundError):
         netns.remove(name)
 
@@ -74,6 +76,7 @@ def is_running(pid: int) -> bool:
         with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as stat:
             return stat.read().rpartition(")")[2].split()[0] not in "ZX"
     except OSError:
+        # No such process any more.
         return False
 
 

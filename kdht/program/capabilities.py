@@ -102,6 +102,7 @@ def _is_readable(path: Path) -> bool:
     try:
         path.open("rb").close()
     except OSError:
+        # Then the capability that reads it anyway has to stay.
         return False
     return True
 

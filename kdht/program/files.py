@@ -23,6 +23,7 @@ def replacing(path: Path, mode: int = 0o600) -> Iterator[BinaryIO]:
         with open(fd, "wb") as file:
             yield file
             file.flush()
+            # Before the rename: after a power failure the name has the old content or the new, never nothing.
             os.fsync(file.fileno())
         beside.replace(path)
     finally:
@@ -33,6 +34,7 @@ def replacing(path: Path, mode: int = 0o600) -> Iterator[BinaryIO]:
 def _sync_directory(path: Path) -> None:
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
+        # The rename itself is in the directory.
         os.fsync(fd)
     finally:
         os.close(fd)

@@ -34,6 +34,7 @@ def prepare() -> None:
 
 def complain(text: str, patience_s: float | None = None) -> None:
     """A line on standard error. Never raises. Gives up after `patience_s` if nobody reads what was written before."""
+    # Standard error may be closed, and there is no other place to complain.
     with suppress(OSError, ValueError):
         if patience_s is None or _takes_more(sys.stderr, patience_s):
             print(text, file=sys.stderr, flush=True)

@@ -229,6 +229,7 @@ class Live:
     def _drain(self) -> list[SentMessage]:
         """The node's kdht messages since the last call."""
         found = []
+        # All that came is read.
         with suppress(BlockingIOError):
             while True:
                 frame, (_, _, kind, *_) = self._raw.recvfrom(1 << 16)

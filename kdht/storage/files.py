@@ -103,4 +103,5 @@ def _size(path: str) -> int:
     try:
         return os.path.getsize(path)
     except FileNotFoundError:
+        # LevelDB deletes files at any time.
         return 0

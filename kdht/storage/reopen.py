@@ -62,6 +62,7 @@ def takes_writes(path: str) -> bool:
         with probe.open("wb") as file:
             file.write(bytes(PROBE_BYTES))
             file.flush()
+            # Only a sync shows whether the disk has room and takes it.
             os.fsync(file.fileno())
         probe.unlink()
     except OSError:

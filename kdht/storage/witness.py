@@ -69,6 +69,7 @@ def read(path: str) -> int:
         with open(os.path.join(path, NAME), "rb") as file:
             found = _CONTENT.fullmatch(file.read(64))
     except OSError:
+        # No witness: an older database, or a first start. Then nothing is compared.
         return 0
     return int(found[1]) if found else 0
 
@@ -99,6 +100,7 @@ def _serials(path: str, name: str) -> Iterator[int]:
         with open(os.path.join(path, name), "rb") as file:
             data = file.read()
     except FileNotFoundError:
+        # LevelDB deletes files at any time.
         return
     size = layout.SERIAL_VALUE.size
     for batch in batches(data):

@@ -82,6 +82,7 @@ def read_endpoint(payload: Buffer) -> Endpoint | None:
         try:
             return parse_endpoint(data)
         except BadPacket:
+            # The payload is somebody's own form, and no fault.
             return None
     if len(data) > MAX_TEXT_FORM or not data.isascii():
         return None

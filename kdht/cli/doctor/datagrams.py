@@ -29,6 +29,7 @@ def bound() -> list[Address]:
     """The addresses on this host at whose port 5348 some program listens; of a wildcard, the loopback one."""
     found: dict[Address, None] = {}
     for path, family in _BOUND:
+        # Without IPv6 there is no udp6. A line in another form is no socket of ours.
         with suppress(OSError, ValueError, IndexError):
             for line in path.read_text().splitlines()[1:]:
                 packed, port = line.split()[1].split(":")

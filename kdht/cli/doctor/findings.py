@@ -144,4 +144,5 @@ def _interfaces(own: tuple[Address, ...], settings: Settings | None) -> tuple[st
     try:
         return netlink.choose_interfaces(own, named)
     except DatapathError:
+        # The check of the interfaces says it, with advice. The other checks go on without.
         return ()

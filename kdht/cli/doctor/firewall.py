@@ -88,6 +88,7 @@ def _has_filter(path: Path) -> bool:
     try:
         return "filter" in path.read_text().split()
     except OSError:
+        # A kernel without iptables has no such file, and so no such rule.
         return False
 
 

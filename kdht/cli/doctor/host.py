@@ -94,6 +94,7 @@ def _limit(pid: int) -> int | None:
     try:
         lines = Path(f"/proc/{pid}/limits").read_text().splitlines()
     except OSError:
+        # The process has ended, or is another user's.
         return None
     words = next((line.split() for line in lines if line.startswith("Max open files")), [])
     return int(words[3]) if len(words) > 3 and words[3].isdigit() else None
@@ -105,6 +106,7 @@ def _udp_lines() -> Iterator[list[str]]:
         try:
             lines = Path("/proc/net", name).read_text().splitlines()[1:]
         except OSError:
+            # Without IPv6 there is no udp6.
             continue
         yield from (line.split() for line in lines)
 
@@ -122,6 +124,7 @@ def _holder(port: int) -> str:
             if any(os.readlink(fd) in links for fd in (process / "fd").iterdir()):
                 return f": process {process.name} ({(process / 'comm').read_text().strip()}) has it"
         except OSError:
+            # It ended meanwhile, or its files are another user's.
             continue
     return ""
 

@@ -76,6 +76,7 @@ def _text(path: Path) -> str:
     try:
         return path.read_text().strip()
     except OSError:
+        # This kernel has no such option.
         return ""
 
 

@@ -118,6 +118,7 @@ class ControlServer:
             try:
                 line = await asyncio.wait_for(reader.readuntil(b"\n"), IDLE_SECONDS)
             except asyncio.IncompleteReadError:
+                # The caller has gone.
                 return
             except asyncio.LimitOverrunError:
                 writer.write(_line({"error": f"a request has at most {MAX_REQUEST} bytes"}))
@@ -223,6 +224,7 @@ def _clear(path: Path) -> None:
             probe.connect(str(path))
         raise ConfigError(f"{path}: another daemon answers there: choose another file as control.socket")
     except FileNotFoundError:
+        # Nothing to clear.
         return
     except ConnectionRefusedError:
         log.warning("stale control socket replaced", extra={"path": path})

@@ -249,6 +249,7 @@ class EbpfDatapath:
         usual = f"maps-{libbpf().LAYOUT}"
         found = next(iter(sorted(pins.glob(f"{usual}*"))), None)
         if found is not None:
+            # Maps that do not fit, of another build, say: new ones are made.
             with suppress(DatapathError):
                 self._maps = found
                 return program.load(found), True

@@ -186,6 +186,7 @@ def _attach_anew(program_fd: int, interface: str, ifindex: int) -> tuple[int, Mo
 def _occupied(interface: str, found: XdpState) -> DatapathError:
     bpf = libbpf()
     name = ""
+    # The error goes without the program's name if it ended meanwhile.
     with suppress(bpf.BpfError):
         name = f" ({bpf.program_name(found.program)})" if found.program else ""
     return DatapathError(

@@ -55,6 +55,7 @@ def holder_of(directory: Path, table: str) -> str:
     except BlockingIOError:
         return _holder(path)
     except OSError:
+        # No such file: nobody has claimed the table.
         return ""
     return ""
 

@@ -156,6 +156,7 @@ class Ledger:
         beside = f".{self._name}.{secrets.token_hex(4)}"
         try:
             if not self.entries and not self._holders:
+                # It is to be gone, and it is.
                 with suppress(FileNotFoundError):
                     os.unlink(self._name, dir_fd=here)
                 return
@@ -170,6 +171,7 @@ class Ledger:
                 os.replace(beside, self._name, src_dir_fd=here, dst_dir_fd=here)
                 self._on_disk = whole
             except OSError:
+                # The first error says why. The file beside is only litter.
                 with suppress(OSError):
                     os.unlink(beside, dir_fd=here)
                 raise
@@ -246,4 +248,5 @@ def _lives(holder: str) -> bool:
     try:
         return pid.isdecimal() and _life_of(int(pid)) == f"{pid}{dot}{rest.partition('.')[0]}"
     except (ProcessLookupError, ValueError, OverflowError):
+        # It has ended, or what the ledger says is no process at all.
         return False

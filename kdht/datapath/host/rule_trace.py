@@ -59,6 +59,7 @@ class RuleTrace:
     def _lines(self) -> list[str]:
         assert self._process is not None
         assert self._process.stdout is not None
+        # It has said nothing more so far.
         with suppress(BlockingIOError):
             self._rest += os.read(self._process.stdout.fileno(), MOST_BYTES)
         *lines, self._rest = self._rest[-MOST_BYTES:].split(b"\n")

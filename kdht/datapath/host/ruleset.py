@@ -137,6 +137,7 @@ def _probe_compat(nft: str, scratch: str, table: str) -> bool:
     try:
         netlink.add_queue_rule(scratch, QUEUE_CHAIN, Queue(0, 1, False))
     except DatapathError:
+        # The answer to the probe: this kernel takes no such rule.
         return False
     finally:
         run_nft(nft, ["delete", "table", "inet", scratch])

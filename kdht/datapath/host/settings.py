@@ -230,6 +230,7 @@ class HostSettings:
         return nfnetlink.rules(table), [nfnetlink.elements(table, name) for name in self.ruleset.fixed_sets]
 
     def _remove_table(self) -> None:
+        # The rest of the stop goes on: a table that stays is replaced by the next start.
         with suppress(DatapathError):
             self.ruleset.remove()
 

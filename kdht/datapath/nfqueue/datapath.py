@@ -162,6 +162,7 @@ class NfqueueDatapath:
         ]
 
     def _nft_counters(self) -> dict[str, int]:
+        # The table is being made again. The next look has its counters.
         with suppress(DatapathError):
             return self._settings.ruleset.counters() if self._settings else {}
         return {}

@@ -96,5 +96,6 @@ class Lookups:
         try:
             record = await self._client.get_record(name)
         except NotFound:
+            # An absent record is an answer too, and is kept like one.
             return ()
         return (entry_of_record(record, self._unix()),)

@@ -143,7 +143,9 @@ def pack_reply(query: Query, reply: Reply, cookie: bytes, room: int) -> bytes | 
             for rrset in rrsets:
                 out.add_rrset(section, rrset)
     except dns.exception.TooBig:
+        # Does not fit: the caller sends a truncated reply, so that the client asks by TCP.
         return None
+    # Additional records are a courtesy (RFC 2181, section 9): those that fit go along.
     with suppress(dns.exception.TooBig):
         for rrset in reply.additional:
             out.add_rrset(dns.renderer.ADDITIONAL, rrset)

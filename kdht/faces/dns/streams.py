@@ -89,6 +89,7 @@ class StreamServer:
     async def _serve(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, asker: Address
     ) -> None:
+        # The client has gone, or holds its place without a word.
         with suppress(TimeoutError, OSError, asyncio.IncompleteReadError):
             while True:
                 async with asyncio.timeout(IDLE_S):

@@ -238,6 +238,7 @@ class Connection:
         """Take what the caller is still sending: a close at once would make it lose the answer."""
         if self._h11.their_state in (h11.DONE, h11.CLOSED, h11.MUST_CLOSE):
             return
+        # The connection is closed in any case.
         with suppress(TimeoutError, OSError):
             async with asyncio.timeout(LINGER_SECONDS):
                 if self._writer.can_write_eof():

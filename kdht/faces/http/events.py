@@ -93,10 +93,12 @@ async def _events(
                 yield None
             event = event_of(pending.result())
         except StopAsyncIteration:
+            # The watch has ended, and so does the stream of events.
             return
         finally:
             if not pending.done():
                 pending.cancel()
+                # Cancelled just now. Its errors interest nobody any more.
                 with suppress(asyncio.CancelledError, KdhtError):
                     await pending
         yield event

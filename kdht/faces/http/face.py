@@ -63,6 +63,7 @@ class HttpFace:
         """End requests under way soon, then the clients."""
         if self._following:
             self._following.cancel()
+            # That is the cancellation of the line before.
             with suppress(asyncio.CancelledError):
                 await self._following
         await self._server.stop()

@@ -56,6 +56,7 @@ class Names:
             name = (urlsplit(f"//{host}").hostname or "").rstrip(".")
             return name in self._names or ip_address(name) is not None
         except ValueError:
+            # Not a host name at all.
             return False
 
 

@@ -45,6 +45,7 @@ async def current_version(client: AsyncClient, name: str) -> int:
     try:
         return (await client.get_record(name, quorum=True)).version
     except NotFound:
+        # Version 0 is what a condition says for "no record".
         return 0
 
 

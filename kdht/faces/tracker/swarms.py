@@ -99,6 +99,7 @@ def found(page: MembersPage, *, is_ipv4: bool) -> Found:
         try:
             endpoint = parse_endpoint(member.payload)
         except BadPacket:
+            # Anybody with the right may announce anything. What is no endpoint is no peer.
             continue
         if endpoint.address.is_ipv4 == is_ipv4 and endpoint.address.port:
             (leechers if endpoint.priority else seeds).append(compact(endpoint.address))

@@ -106,6 +106,7 @@ class Chooser:
 
     def receive(self, datagram: Datagram, now: SteadyTime) -> None:
         """Take a control message. Anything but an answer to a question of this choice is ignored."""
+        # Strangers can send anything. The choice goes on with what the others answer.
         with suppress(BadPacket, Mismatch):
             self._receive_untrusted(datagram, now)
 
