@@ -55,8 +55,15 @@ def body_of_put(value: bytes, ttl: int = 0) -> bytes:
 
 def proven(made: Token, op: Op, name: str, body: bytes, seq: int, *, request_id: int = 64) -> bytes:
     """The request of a client with this token."""
+    return proven_for(made, op, name, body, seq, made.grant.scope, request_id=request_id)
+
+
+def proven_for(
+    made: Token, op: Op, name: str, body: bytes, seq: int, scope: int, *, request_id: int = 64
+) -> bytes:
+    """The request of a client that uses its token for a key in this scope."""
     inner = hash_key(name)
-    key = scoped_key(inner, made.grant.scope)
+    key = scoped_key(inner, scope)
     proof = prove(made.key, made.grant.pack(), op, inner, key, seq, body)
     message = Message(op=op, key=key, request_id=request_id, flags=Flag.PROVEN, body=body + proof)
     return bytes(message.pack())

@@ -2,6 +2,8 @@
 
 import os
 import socket
+import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,9 +19,9 @@ from kdht.errors import Denied, NotFound
 from kdht.lab.cluster import Cluster, LabNode, places_in
 from kdht.lab.netns import Host, Lab
 from kdht.lab.wait import wait_until
-from kdht.wire import Address, Message, hash_key
-from kdht.wire._shared import PORT, Op
-from kdht.wire.rights import Token
+from kdht.wire import FIELD, OFFSET, Address, Message, hash_key, parse
+from kdht.wire._shared import HEADER_LEN, MAGIC, PORT, RECORD_LEN, Flag, Op, Right, Status
+from kdht.wire.rights import EVERY_KEY, Token, open_token
 
 pytestmark = pytest.mark.root
 
@@ -49,6 +51,12 @@ class Stage(NamedTuple):
     def denied(self) -> int:
         return sum(sum(node.stats()["denied"].values()) for node in self.cluster.nodes)
 
+    def reasons(self) -> Counter[str]:
+        counted: Counter[str] = Counter()
+        for node in self.cluster.nodes:
+            counted.update(node.stats()["denied"])
+        return counted
+
     def forge(self, data: bytes) -> None:
         """The datagram to every node, from the victim's address."""
         before = self.denied()
@@ -71,7 +79,7 @@ def clusters(
         places = places_in(lab, 3, ipv4=True, ipv6=True)
         if request.param == "ebpf":
             lab.let_xdp_send()
-        settings = tokens.settings(reads="token")
+        settings = tokens.settings(reads="token", revoked=["gone"])
         directory = tmp_path_factory.mktemp("t")
         with Cluster(places, directory, datapath=request.param, settings=settings) as cluster:
             yield cluster, host
@@ -111,6 +119,64 @@ def test_a_stranger_is_denied(stage: Stage) -> None:
         assert owner.get(name, quorum=True) == b"mine"
 
 
+OPS = (Op.PUT, Op.DELETE, Op.ANNOUNCE, Op.WITHDRAW, Op.GET, Op.QUORUM_GET, Op.MEMBERS)
+WRITE_OPS = (Op.PUT, Op.DELETE, Op.ANNOUNCE, Op.WITHDRAW)
+
+
+def refused_requests(op: Op, name: str) -> Iterator[tuple[str, bytes]]:
+    """Requests of clients that may not do this, and the reason of each."""
+    body, now = tokens.body_of_put(b"theirs"), tokens.now_us()
+    plain = Message(op=op, key=hash_key(name), request_id=64, body=body).pack()
+    yield "none", bytes(plain)
+    # Less than a proof, and one byte of it changed.
+    good = tokens.proven(tokens.token(), op, name, body, now)
+    yield "mac", bytes(Message(op=op, key=hash_key(name), request_id=64, flags=Flag.PROVEN, body=body).pack())
+    yield "mac", good[:-1] + bytes([good[-1] ^ 1])
+    # Another epoch, and rights or a holder that its maker wrote into it.
+    yield "mac", tokens.proven(tokens.token(epoch=7), op, name, body, now)
+    yield "mac", tokens.proven(tokens.token(secret="a secret of some other cluster"), op, name, body, now)
+    weak = tokens.token(rights=Right(0), holder="weak")
+    for claims in ({}, {"holder": "weak"}, {"scope": "billing"}):
+        yield "mac", tokens.proven(Token(tokens.grant(**claims), weak.key), op, name, body, now)
+    yield "mac", tokens.proven(open_token("closed"), op, name, body, now)
+    yield "expired", tokens.proven(tokens.token(expiry=1), op, name, body, now)
+    yield "revoked", tokens.proven(tokens.token(holder="gone"), op, name, body, now)
+    yield "right", tokens.proven(weak, op, name, body, now)
+    yield "scope", tokens.proven_for(tokens.token(scope="billing"), op, name, body, now, EVERY_KEY)
+    yield "seq", tokens.proven(tokens.token(), op, name, body, 0)
+    if op not in WRITE_OPS:
+        yield "seq", tokens.proven(tokens.token(), op, name, body, now - 70_000_000)
+        yield "seq", tokens.proven(tokens.token(), op, name, body, now + 70_000_000)
+
+
+@pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)
+def test_each_refusal_has_its_reason_and_changes_nothing(stage: Stage, op: Op) -> None:
+    name, kind = f"refused {stage.version} {op.name}", "writes" if op in WRITE_OPS else "reads"
+    family = socket.AF_INET if stage.version == 4 else socket.AF_INET6
+    with (
+        stage.host.enter(),
+        stage.client(tokens.token()) as owner,
+        socket.socket(family, socket.SOCK_DGRAM) as sock,
+    ):
+        version, members = owner.put(name, b"mine"), owner.members(name)
+        sock.settimeout(10)
+        before, expected = stage.reasons(), Counter[str]()
+        for number, (reason, data) in enumerate(refused_requests(op, name)):
+            message = bytearray(data)
+            message[FIELD["request_id"]] = (number + 1 << 8).to_bytes(8, "big")
+            sock.sendto(message, (stage.address(stage.cluster.nodes[number % 3]).host, PORT))
+            answer = parse(sock.recv(2048))
+            assert answer.request_id == number + 1 << 8, reason
+            is_off = reason == "seq" and op not in WRITE_OPS
+            assert answer.status is (Status.BAD_VERSION if is_off else Status.DENIED), reason
+            # No more than the time, by which a client corrects its clock.
+            assert len(answer.body) == (RECORD_LEN if is_off else 0)
+            expected[f"{kind} {reason}"] += 1
+        assert stage.reasons() - before == expected
+        assert (owner.get(name, quorum=True), owner.get_record(name).version) == (b"mine", version)
+        assert owner.members(name) == members
+
+
 def test_a_captured_write_changes_nothing_after_a_newer_one(stage: Stage) -> None:
     name, made = f"captured {stage.version}", tokens.token(scope="billing")
     captured = tokens.proven(made, Op.PUT, name, tokens.body_of_put(b"old"), tokens.now_us())
@@ -135,6 +201,71 @@ def test_a_captured_write_changes_nothing_after_a_newer_one(stage: Stage) -> Non
         replay()
         with pytest.raises(NotFound):
             owner.get(name, quorum=True)
+
+
+MAGIC_BYTES = MAGIC.to_bytes(4, "big")
+
+
+@contextmanager
+def captured(host: Host) -> Iterator[list[bytes]]:
+    """The clients' requests that leave the host meanwhile, as who listens has them."""
+    found: list[bytes] = []
+    with host.enter():
+        heard = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+    with heard:
+        heard.bind(("eth0", 0))
+        yield found
+        heard.setblocking(False)
+        with suppress(BlockingIOError):
+            while True:
+                frame = heard.recv(4096)
+                data = frame[frame.find(MAGIC_BYTES) :] if MAGIC_BYTES in frame else b""
+                if len(data) >= HEADER_LEN and not data[OFFSET["flags"]] & Flag.REPLY:
+                    found.append(data)
+
+
+@pytest.mark.parametrize("soft", [False, True], ids=["hard", "soft"])
+def test_no_captured_request_of_any_kind_undoes_what_came_later(stage: Stage, soft: bool) -> None:
+    name, made = f"replayed {stage.version} {soft}", tokens.token(scope="billing")
+    family = socket.AF_INET if stage.version == 4 else socket.AF_INET6
+    with stage.host.enter(), stage.client(made) as owner, socket.socket(family, socket.SOCK_DGRAM) as sock:
+        with captured(stage.host) as old:
+            owner.put(name, b"old")
+            owner.get(name, quorum=True)
+            assert next(owner.watch(name)).value == b"old"
+            owner.delete(name)
+            owner.announce_once(name, b"old", 60, member=b"m", soft=soft)
+            owner.announce_once(name, b"left", 60, member=b"other", soft=soft)
+            owner.members(name)
+            owner.withdraw(name, member=b"other")
+            owner.withdraw(name, member=b"m")
+        assert {Op(data[OFFSET["op"]]) for data in old} >= {
+            Op.PUT, Op.DELETE, Op.ANNOUNCE, Op.WITHDRAW, Op.QUORUM_GET, Op.WATCH, Op.MEMBERS,
+        }  # fmt: skip
+
+        def replay() -> None:
+            for number, data in enumerate(old * 2):
+                again = bytearray(data)
+                # Another number each time: the ID is no part of the proof, so a listener may choose it.
+                again[FIELD["request_id"]] = (time.monotonic_ns() + number).to_bytes(8, "big")
+                for node in stage.cluster.nodes:
+                    sock.sendto(again, (stage.address(node).host, PORT))
+            # All of it is treated: a request behind it has its answer.
+            for node in stage.cluster.nodes:
+                with stage.client(made) as last, suppress(NotFound):
+                    last.get(f"behind {node.name}")
+
+        version = owner.put(name, b"new")
+        owner.announce_once(name, b"new", 60, member=b"m", soft=soft)
+        replay()
+        assert (owner.get(name, quorum=True), owner.get_record(name).version) == (b"new", version)
+        assert [each.payload for each in owner.members(name, quorum=True)] == [b"new"]
+        owner.delete(name)
+        owner.withdraw(name, member=b"m")
+        replay()
+        with pytest.raises(NotFound):
+            owner.get(name, quorum=True)
+        assert owner.members(name, quorum=True) == []
 
 
 def test_the_datapath_forwarded_proven_requests(stage: Stage) -> None:
