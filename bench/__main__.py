@@ -29,6 +29,7 @@ QUICK: Mapping[str, tuple[str, ...]] = {
     "scaling": ("--quick",),
     "sustained": ("--values", "20000"),
     "sim": ("static", "--nodes", "1000,10000", "--messages", "100000"),
+    "tokens": ("--rounds", "5"),
 }
 """The arguments of --quick, by measurement."""
 
