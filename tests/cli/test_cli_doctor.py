@@ -162,6 +162,16 @@ def test_explain_names_likely_mistakes(tmp_path):
     assert states(findings) == ["warning", "warning"]
 
 
+def test_senders_of_wrong_tags_are_named_as_far_as_they_are_known(tmp_path):
+    packets = {"all": {"BAD_TAG": 30}, "socket": {"BAD_TAG": 30}}
+    stats = node_stats(packets=packets, strangers={"10.0.0.9": 3.0})
+    (finding,) = found(node.dropped, replace(subject(tmp_path), stats=stats))
+    assert finding.what.startswith("30 packets BAD_TAG, the last from 10.0.0.9 (3 s ago): ")
+    packets |= {"socket": {"BAD_TAG": 10}, "ebpf": {"BAD_TAG": 20}}
+    (finding,) = found(node.dropped, replace(subject(tmp_path), stats=node_stats(packets=packets)))
+    assert "(20 of them in XDP, which counts only: `kdhtctl datapath socket`" in finding.what
+
+
 def test_full_queues(tmp_path):
     queues = [{"number": 1, "full": 0, "failed": 0}, {"number": 2, "full": 5, "failed": 0}]
     well = subject(tmp_path)

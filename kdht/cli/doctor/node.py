@@ -1,13 +1,13 @@
 """Findings from the configuration and the running node."""
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 
 from kdht.cli.doctor.findings import Check, Finding, State, Subject
 from kdht.config import dev
-from kdht.program.answers import MOST_NAMED
+from kdht.program.answers import MOST_NAMED, NodeStats
 from kdht.wire._shared import REPLAY_WINDOW
 
 CLOCK_WARNING = 5.0
@@ -140,7 +140,7 @@ def dropped(subject: Subject) -> Iterator[Finding]:
     counts = subject.stats.packets["all"]
     seen = {reason: counts[reason] for reason in SUSPECT_REASONS if counts.get(reason)}
     for reason, count in seen.items():
-        senders = _strangers(subject.stats.strangers) if reason == "BAD_TAG" else ""
+        senders = _strangers(subject.stats) if reason == "BAD_TAG" else ""
         yield Finding("dropped", "warning", f"{count:,} packets {reason}{senders}: {SUSPECT_REASONS[reason]}",
                       "kdhtctl status shows the key epochs: compare them, and the secrets' files, on all nodes"
                       if reason != "STALE" else "timedatectl set-ntp true, on all nodes")  # fmt: skip
@@ -148,10 +148,14 @@ def dropped(subject: Subject) -> Iterator[Finding]:
         yield Finding("dropped", "ok", "no packet had a wrong tag, epoch or time")
 
 
-def _strangers(seen: Mapping[str, float]) -> str:
+def _strangers(stats: NodeStats) -> str:
     """The last senders, for whoever looks for the node with the other secret."""
-    shown = [f"{address} ({ago:.0f} s ago)" for address, ago in list(seen.items())[:MOST_NAMED]]
-    return f", the last from {', '.join(shown)}" if shown else ""
+    shown = [f"{address} ({ago:.0f} s ago)" for address, ago in list(stats.strangers.items())[:MOST_NAMED]]
+    last = f", the last from {', '.join(shown)}" if shown else ""
+    # tcpdump does not see them either: it gets packets behind the program.
+    in_xdp = stats.packets.get("ebpf", {}).get("BAD_TAG", 0)
+    unseen = f" ({in_xdp:,} of them in XDP, which counts only: `kdhtctl datapath socket` for a minute shows senders)"
+    return last + (unseen if in_xdp else "")
 
 
 def clock(subject: Subject) -> Iterator[Finding]:
