@@ -2,6 +2,7 @@
 
     python -m bench.peers [--nodes 8,32] [--hosts 32] [--peer NAME]... [--rounds N] [--quick] [--no-single] [--json]
     python -m bench.peers durable [--values N] [--rounds N] [--json]
+    python -m bench.peers sets [--announcements N] [--reads N] [--rounds N] [--json]
 
 Clusters of real nodes on loopback; on hosts of their own, network namespaces, with each datapath (root); then one
 node beside memcached, Redis and a bare echo, between network namespaces (root). What is missing is installed first, where
@@ -17,7 +18,7 @@ import click
 
 from bench.peers import install, single, sites, table
 from bench.peers.base import Kind, make_values
-from bench.peers.durable import writes
+from bench.peers.durable import sets, writes
 from bench.peers.kdht_cluster import Kdht
 from bench.peers.measure import Plan, compare
 from bench.peers.overlay import OVERLAYS
@@ -101,6 +102,19 @@ def durable(as_json: bool, **plan: int) -> None:
     wanted = writes.Plan(**plan)
     found = {"plan": dataclasses.asdict(wanted), **writes.compare(wanted, _tell)}
     print(json.dumps(found, indent=2) if as_json else writes.report(found))
+
+
+@main.command("sets")
+@click.option("--announcements", default=sets.Plan.announcements, show_default=True, help="How many.")
+@click.option("--reads", default=sets.Plan.reads, show_default=True, help="How many.")
+@click.option("--rounds", default=sets.Plan.rounds, show_default=True, help="Of which the medians count.")
+@json_option
+def of_sets(as_json: bool, **plan: int) -> None:
+    """Announcements, reads of sets and deaths, beside etcd, Redis and serf."""
+    install.install(_tell)
+    wanted = sets.Plan(**plan)
+    found = {"plan": dataclasses.asdict(wanted), **sets.compare(wanted, _tell)}
+    print(json.dumps(found, indent=2) if as_json else sets.report(found))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ PACKAGES = {
     "redis-tools": "/usr/bin/redis-benchmark",
     "memcached": "/usr/bin/memcached",
     "etcd-server": "/usr/bin/etcd",
+    "serf": "/usr/bin/serf",
     "postgresql-15": "/usr/lib/postgresql/15/bin/postgres",
 }
 """Each with a file that shows that it is there."""

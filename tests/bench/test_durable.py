@@ -14,7 +14,7 @@ import pytest
 
 from bench.peers.base import Timing
 from bench.peers.counting import cpu_seconds, tree_cpu_seconds
-from bench.peers.durable import grpc, postgres, writes
+from bench.peers.durable import grpc, postgres, sets, writes
 from bench.peers.durable.base import ask_tcp
 from bench.peers.durable.redis import command
 from bench.peers.missing import PeerMissing
@@ -231,3 +231,22 @@ def test_a_round_asks_all_and_the_table_has_what_was_measured():
     assert text.count("| two |") == 1
     assert "missing: three: absent" in text
     assert os.linesep * 3 not in text
+
+
+def test_a_set_is_gone_when_nobody_finds_it_any_more():
+    found = iter([True, True, True, False])
+    assert 2 * sets.LOOK < sets.gone(lambda: next(found)) < 10
+
+
+def test_reads_ask_for_members_of_all_sets():
+    plan = sets.Plan(announcements=200, reads=400)
+    asked = sets._asked(plan)
+    assert sorted(set(asked)) == list(range(200))
+    assert {*map(sets.set_of, asked)} == {f"set-{n:06d}" for n in range(200 // sets.MEMBERS)}
+
+
+def test_the_table_of_sets_leaves_out_what_a_peer_has_not():
+    figures = {"hard_per_second": 1000.0, "hard_cpu_us": 5.0, "hard_failed": 2.0, "died_seconds": 5.04}
+    text = sets.report({"peers": {"one": figures}, "missing": {"two": "absent"}})
+    assert "| one | 1,000 | 5 |  |  |  |  |  |  | 5.0 | 2 |" in text
+    assert "missing: two: absent" in text

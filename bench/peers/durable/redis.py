@@ -59,8 +59,8 @@ class Redis:
 
     @contextmanager
     def store(self, values: Sequence[bytes], directory: Path) -> Iterator[Running]:
-        with cluster(directory) as (pids, port):
-            yield Running(values, pids, port)
+        with cluster(directory) as (pids, ports):
+            yield Running(values, pids, ports[0])
 
 
 def command(*words: bytes) -> bytes:
@@ -68,8 +68,8 @@ def command(*words: bytes) -> bytes:
 
 
 @contextmanager
-def cluster(directory: Path) -> Iterator[tuple[list[int], int]]:
-    """A primary and two replicas in step with it: their processes, and the primary's port."""
+def cluster(directory: Path) -> Iterator[tuple[list[int], list[int]]]:
+    """A primary and two replicas in step with it: their processes and ports."""
     ports = free_ports(NODES)
     binary = found("redis-server") or "redis-server"
     with ExitStack() as stack:
@@ -94,7 +94,7 @@ def cluster(directory: Path) -> Iterator[tuple[list[int], int]]:
             "Redis' replicas to be in step",
             START,
         )
-        yield pids, ports[0]
+        yield pids, ports
 
 
 def _words(value: object) -> list[str]:
