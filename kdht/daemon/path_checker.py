@@ -4,6 +4,9 @@ It asks a neighbour (REFLECT, kdht/node/reflector.py) for a TRACE that this node
 The neighbour's answer to that TRACE comes to the checker's own port. So the interface, the rules, the verdict, the
 kernel's routing and every later rule of this host are checked. If the neighbour does not answer the REFLECT, the result is unknown.
 
+It also compares how many packets the path re-addressed with how many of them were seen to leave this host: a rule
+that drops only some clients' packets lets the checks through.
+
 While the path is aside, everything goes to the socket but these TRACEs: the path knows them by the first half of
 their request IDs. So the path comes back by itself as soon as it works.
 
@@ -21,6 +24,7 @@ from contextlib import ExitStack, suppress
 
 from kdht._routing import Core
 from kdht.datapath.base import FastPath
+from kdht.datapath.departures import Departures, State
 from kdht.datapath.path_check import MISSES, PathCheck, Result
 from kdht.datapath.upkeep import Upkeep
 from kdht.errors import BadPacket
@@ -65,6 +69,9 @@ class PathChecker:
         self._known: dict[bool, list[Contact]] = {address.is_ipv4: [] for address in own}
         """The neighbours of each IP version, or the last ones that were known."""
         self._turn = 0
+        self._departures = Departures()
+        self._suspects = False
+        """The path was told to look why packets seem to get lost."""
         self._taken = 0
         self._untaken = 0
         """Good checks in a row that the path did not see."""
@@ -78,10 +85,11 @@ class PathChecker:
         self._thread.join()
 
     def status(self) -> dict[str, int]:
-        """How many checks had each result."""
-        return {
+        """How many checks had each result, and how many re-addressed packets are `missing`."""
+        results = {
             result.value: sum(check.results[result] for check in self._checks.values()) for result in Result
         }
+        return {**results, "missing": self._departures.missing}
 
     # --- The thread
 
@@ -104,15 +112,30 @@ class PathChecker:
                 pauses.append(check.pause_s(result))
                 if was or check.aside:
                     self._follow()
-                elif result is Result.GOOD:
+                elif result is Result.GOOD and not self._departures.aside:
                     self._see_what_was_taken()
                 break
-        self._pause_s = min(pauses, default=NOBODY_S)
+        self._compare()
+        self._pause_s = min(*pauses, self._departures.pause_s, NOBODY_S)
+
+    def _compare(self) -> None:
+        """Whether what the path re-addressed left this host."""
+        if any(check.aside for check in self._checks.values()):
+            self._departures.forget()
+            return
+        was = self._departures.aside
+        self._departures.add(self._path.departed(), self._path.host_changes(), time.monotonic())
+        if was or self._departures.aside:
+            self._follow()
+        whole = self._departures.state is State.WHOLE
+        # While the path is aside only checks are on it, and they tell nothing.
+        if whole == self._suspects and not self._departures.aside:
+            self._path.suspect(not whole)
+            self._suspects = not whole
 
     def _follow(self) -> None:
         """Have the path where it belongs, and let it look why packets are lost."""
-        aside = [is_ipv4 for is_ipv4, check in self._checks.items() if check.aside]
-        if aside:
+        if self._departures.aside or any(check.aside for check in self._checks.values()):
             self._path.step_aside(self.marker)
         else:
             self._path.step_back()

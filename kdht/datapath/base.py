@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from kdht.datapath.departures import Departed
 from kdht.times import UnixTime
 from kdht.wire import Address
 from kdht.wire._shared import Reason
@@ -120,6 +121,15 @@ class FastPath(Datapath, Protocol):
 
     def taken(self) -> int:
         """How many messages it has seen so far. Raises DatapathError if it does not run."""
+
+    def departed(self) -> Departed:
+        """How many packets it has re-addressed so far, and how many of them were seen to leave. Raises DatapathError."""
+
+    def host_changes(self) -> int:
+        """How often somebody changed the host so far, as the kernel announces it."""
+
+    def suspect(self, is_so: bool) -> None:
+        """Whether re-addressed packets seem to get lost: then begin to find out why. Raises DatapathError."""
 
     def passed_by(self, is_so: bool) -> None:
         """Whether messages for it take the socket, for a reason that it does not know."""

@@ -17,23 +17,28 @@ class LossLog:
         self._name = name
         self._loses = False
         self._reason = ""
+        self._told = ""
+        """The reason in the log's last line."""
+
+    def suspect(self, is_so: bool, reason: str = "") -> None:
+        """Whether packets seem to get lost, for this reason if it is known."""
+        self._reason = (reason or self._reason) if is_so else ""
 
     def look(self, reason: str) -> str:
         """Packets get lost, for this reason if it is known. Returns the sentence for the status."""
-        known = self._reason
-        self._reason = reason or known
-        if not self._loses or self._reason != known:
+        self._reason = reason or self._reason
+        if not self._loses or self._reason != self._told:
             log.warning(
                 "the %s datapath loses packets, so the socket treats them: %s",
                 self._name,
                 self._reason or "looking for the reason",
             )
-        self._loses = True
+        self._loses, self._told = True, self._reason
         return f"packets get lost, so the socket treats them: {self._reason or UNKNOWN}"
 
     def found_again(self) -> str:
         """Packets arrive again. Returns nothing."""
         if self._loses:
-            log.info("the %s datapath loses no packets any more: it treats them again", self._name)
-        self._loses, self._reason = False, ""
+            log.info("the %s datapath treats packets again", self._name)
+        self._loses = False
         return ""

@@ -9,6 +9,7 @@ from chain import IDS, configure
 
 from kdht._routing import Core
 from kdht.daemon.path_checker import PathChecker
+from kdht.datapath.departures import Departed
 from kdht.lab.wait import wait_until
 from kdht.wire import Address, Contact, Message, parse
 from kdht.wire._shared import Flag, Op
@@ -24,10 +25,20 @@ class FakePath:
     def __init__(self) -> None:
         self.marker = 0
         self.seen = 0
-        self.is_passed_by = False
+        self.is_passed_by = self.is_suspected = False
+        self.sent = self.missing = self.changes = 0
 
     def taken(self) -> int:
         return self.seen
+
+    def departed(self) -> Departed:
+        return Departed(self.sent, self.sent - self.missing)
+
+    def host_changes(self) -> int:
+        return self.changes
+
+    def suspect(self, is_so: bool) -> None:
+        self.is_suspected = is_so
 
     def passed_by(self, is_so: bool) -> None:
         self.is_passed_by = is_so
@@ -106,6 +117,25 @@ def test_a_silent_neighbour_is_no_loss(path, neighbour, checker):
     neighbour.is_silent = True
     wait_until(lambda: checker.status()["unknown"] > 3, "some tries")
     assert path.marker == 0
+
+
+def test_missing_packets_take_the_path_aside_though_checks_succeed(path, neighbour, checker):
+    wait_until(lambda: checker.status()["good"], "a check")
+    losing = True
+
+    def lose():
+        if losing and not path.marker:
+            path.sent, path.missing = path.sent + 20, path.missing + 20
+        return path.marker == checker.marker
+
+    wait_until(lose, "the path to step aside")
+    assert path.is_suspected
+    losing = False
+    path.changes += 1
+    wait_until(lambda: path.marker == 0, "the path to be tried again")
+    wait_until(lambda: not path.is_suspected, "the end of doubt")
+    assert checker.status()["missing"] >= 20
+    assert not checker.status()["lost"]
 
 
 def test_a_path_that_sees_nothing_of_the_checks_is_passed_by(path, neighbour, checker):

@@ -17,8 +17,8 @@ from loss_load import Load, loaded
 
 from kdht import Client
 from kdht.datapath.ebpf import _ebpf
-from kdht.lab.cluster import Cluster, LabNode, places_in
-from kdht.lab.netns import XDP_PASS, Lab
+from kdht.lab.cluster import Cluster, LabNode, Place, Settings, places_in
+from kdht.lab.netns import XDP_PASS, Host, Lab
 from kdht.lab.wait import wait_until
 from kdht.wire._shared import PORT
 
@@ -38,11 +38,26 @@ RULES = {
 """Rules as other programs load them: datapath, IP version, kind."""
 
 
+SECOND = {4: ("10.54.0.1", "10.54.0.2", 24), 6: ("fd54::1", "fd54::2", 64)}
+"""The second leg of n1 and the client: n1's address, the client's, and the prefix."""
+
+
 @contextmanager
-def cluster_of(lab: Lab, tmp_path: Path, datapath: str, version: int) -> Iterator[Cluster]:
+def cluster_of(lab: Lab, tmp_path: Path, datapath: str, version: int, *, legs: int = 1) -> Iterator[Cluster]:
+    """`legs`: interfaces of n1 and the client."""
     places = places_in(lab, 3, ipv4=version == 4, ipv6=version == 6)
     lab.host("client", ipv4=f"{CLIENT[4]}/24", ipv6=f"{CLIENT[6]}/64")
-    with Cluster(places, tmp_path, datapath=datapath, settings={"node": {"cookies": False}}) as cluster:
+    if legs == 2:
+        at, here, prefix = SECOND[version]
+        addresses = {"n1": [f"{at}/{prefix}"], "client": [f"{here}/{prefix}"]}
+        lab.link(lab.hosts["n1"], lab.hosts["client"], addresses=addresses)
+    interfaces = [f"eth{number}" for number in range(legs)]
+    settings = {"node": {"cookies": False}}
+
+    def of(place: Place) -> Settings:
+        return {"datapath": {"interfaces": interfaces}} if place.name == "n1" else {}
+
+    with Cluster(places, tmp_path, datapath=datapath, settings=settings, each=of) as cluster:
         yield cluster
 
 
@@ -63,10 +78,10 @@ def lasts(load: Load, begun: float) -> float:
 
 
 @contextmanager
-def busy(lab: Lab, cluster: Cluster) -> Iterator[Load]:
-    """Single GETs, and a client that repeats them, which loses none."""
+def busy(lab: Lab, cluster: Cluster, here: str = "") -> Iterator[Load]:
+    """Single GETs, and a client that repeats them, which loses none. `here`: where the single ones come from."""
     node, client = cluster.nodes[0], lab.hosts["client"]
-    here = CLIENT[4 if node.address.is_ipv4 else 6]
+    here = here or CLIENT[4 if node.address.is_ipv4 else 6]
     with client.enter(), Client(str(node.address)) as user:
         for name in NAMES:
             user.put(name, name.encode())
@@ -78,11 +93,16 @@ def busy(lab: Lab, cluster: Cluster) -> Iterator[Load]:
                 assert user.get(name) == name.encode()
 
 
+def program_on(host: Host, interface: str) -> int:
+    """The link of a program that lets all pass."""
+    program = _ebpf.Object(str(XDP_PASS), "xdp_pass")
+    with host.enter():
+        return _ebpf.attach(program.program_fd, socket.if_nametoindex(interface), True)
+
+
 def link_of(lab: Lab, name: str) -> int:
     """A program on the bridge's side of a host's interface."""
-    program = _ebpf.Object(str(XDP_PASS), "xdp_pass")
-    with lab.bridge.enter():
-        return _ebpf.attach(program.program_fd, socket.if_nametoindex(name), True)
+    return program_on(lab.bridge, name)
 
 
 @contextmanager
@@ -148,6 +168,49 @@ def test_packets_lost_in_the_driver_are_noticed(lab: Lab, tmp_path: Path) -> Non
         os.close(links.pop("n1"))
         with lossy(cluster.nodes[0], "ebpf", load, "what the program sends at eth0"):
             links["n1"] = link_of(lab, "n1")
+
+
+CLIENTS_RULE = "table {family} theirs {{ chain f {{ type filter hook {hook} priority 5; {match} drop; }}; }}"
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("match", ["client", "size"])
+def test_packets_that_only_some_clients_lose_are_missed(
+    lab: Lab, tmp_path: Path, version: int, match: str
+) -> None:
+    """Checks pass this rule: it drops what goes to one client, or replies with short values."""
+    with cluster_of(lab, tmp_path, "nfqueue", version) as cluster, busy(lab, cluster) as load:
+        node, host = cluster.nodes[0], lab.hosts["n1"]
+        ip = {4: "ip", 6: "ip6"}[version]
+        matches = {"client": f"{ip} daddr {CLIENT[version]}", "size": "udp length 121-1000"}
+        rule = CLIENTS_RULE.format(family=ip, hook="forward", match=matches[match])
+        host.nft(rule)
+        with lossy(node, "nfqueue", load, "theirs"):
+            assert path_of(node)["checks"]["missing"] > 0
+            assert path_of(node)["checks"]["lost"] == 0
+            host.run(["nft", "delete", "table", ip, "theirs"])
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_packets_that_only_one_of_two_interfaces_loses_are_missed(
+    lab: Lab, tmp_path: Path, version: int
+) -> None:
+    """n1 eth1 --- eth1 client: checks take eth0. A veth loses what a program sends to a peer without a program."""
+    node_at, here, _ = SECOND[version]
+    with cluster_of(lab, tmp_path, "ebpf", version, legs=2) as cluster, peers_with_program(lab):
+        node, client = cluster.nodes[0], lab.hosts["client"]
+        link = program_on(client, "eth1")
+        whole = 32 if version == 4 else 128
+        client.run(["ip", "route", "add", f"{node.address.host}/{whole}", "via", node_at, "dev", "eth1"])
+        with busy(lab, cluster, here) as load:
+            # The program came before its peers', so some checks are lost at the beginning.
+            before = path_of(node)["checks"]["lost"]
+            os.close(link)
+            with lossy(node, "ebpf", load, "what the program sends at"):
+                assert path_of(node)["checks"]["missing"] > 0
+                assert path_of(node)["checks"]["lost"] == before
+                link = program_on(client, "eth1")
+        os.close(link)
 
 
 @pytest.mark.parametrize("datapath", ["nfqueue", "ebpf"])

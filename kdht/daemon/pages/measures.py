@@ -71,7 +71,8 @@ METRICS = {
     ),
     "kdht_datapath_checks_total": Metric(
         "counter",
-        "Checks that a fast path forwards: good, lost, or unknown because the neighbour did not answer.",
+        "Checks that a fast path forwards: good, lost, or unknown because the neighbour did not answer. "
+        "Also re-addressed packets that are missing among those that left this host.",
         ("datapath", "result"),
     ),
     "kdht_datapath_state": Metric(

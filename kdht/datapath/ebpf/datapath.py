@@ -19,11 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kdht.datapath.departures import Departed
 from kdht.datapath.ebpf import program, xdp_links
 from kdht.datapath.ebpf.attachments import Attachments
+from kdht.datapath.ebpf.left import LeftCounts
 from kdht.datapath.ebpf.networks import Network, networks_of
 from kdht.datapath.ebpf.xdp_links import BPFFS, libbpf
-from kdht.datapath.host import netlink
+from kdht.datapath.host import links, netlink
 from kdht.datapath.host.netlink import Queue
 from kdht.datapath.host.ruleset import Guard, Ruleset, RulesetOptions
 from kdht.datapath.host.settings import HostSettings
@@ -34,12 +36,13 @@ from kdht.datapath.rates import NO_LIMITS, ClientRates
 from kdht.datapath.upkeep import Upkeep
 from kdht.errors import DatapathError
 from kdht.wire import Address
-from kdht.wire._shared import ID_BITS, PORT, Reason
+from kdht.wire._shared import ID_BITS, PORT, VERDICT_OF, Reason, Verdict
 
 log = logging.getLogger(__name__)
 
 TICK = 2.0
 """Seconds between two checks of the clock and the host."""
+SENT = [reason for reason in Reason if VERDICT_OF[reason] in (Verdict.FORWARD, Verdict.RELAY)]
 CLOCK_SLACK = 50_000_000
 """Nanoseconds by which the published clock may be off."""
 
@@ -93,6 +96,7 @@ class EbpfDatapath:
         self._settings: HostSettings | None = None
         self._only = 0
         """While packets get lost: the marker of the only messages that the program treats."""
+        self._left = LeftCounts()
         self._lost = LossLog(self.name)
         self._doubt = ""
         self._changed = threading.Event()
@@ -154,6 +158,17 @@ class EbpfDatapath:
 
     def taken(self) -> int:
         return sum(n for reason, n in self.counters().items() if reason != Reason.NOT_OURS.name)
+
+    def departed(self) -> Departed:
+        counted = self.counters()
+        names = {*self._chosen, *(link.interface for link in self._attached.links)}
+        return self._left.departed(sum(counted[reason.name] for reason in SENT), links.sent(names))
+
+    def host_changes(self) -> int:
+        return self._settings.announced if self._settings else 0
+
+    def suspect(self, is_so: bool) -> None:
+        """No rule is to be found: the program's packets meet none."""
 
     def passed_by(self, is_so: bool) -> None:
         self._doubt = "no packets reach the program: the socket treats all" if is_so else ""

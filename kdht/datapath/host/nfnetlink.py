@@ -17,7 +17,7 @@ NETLINK_NETFILTER = 12
 INET = 1
 NFTABLES = 10
 """The number of nftables among the parts of netfilter."""
-NEW_RULE, GET_RULE, NEW_ELEMENTS, GET_ELEMENTS = 6, 7, 12, 13
+NEW_RULE, GET_RULE, NEW_ELEMENTS, GET_ELEMENTS, GET_OBJECTS = 6, 7, 12, 13, 19
 NLM_F_REQUEST, NLM_F_DUMP = 0x01, 0x300
 NLMSG_ERROR, NLMSG_DONE = 2, 3
 ENOENT = 2
@@ -25,6 +25,7 @@ TABLE = 1
 """The attribute with the table's name, in messages of every kind."""
 CHAIN, HANDLE = 2, 3
 SET, ELEMENTS = 2, 3
+OBJECT, OBJECT_DATA, COUNTED_PACKETS = 2, 4, 2
 NESTED = 0x8000
 # The kernel puts at most 32 KiB of a dump into one datagram.
 ANSWER_BYTES = 1 << 16
@@ -61,6 +62,17 @@ def elements(table: str, name: str) -> bytes | None:
             found += attributes(message.body[FAMILY.size :]).get(ELEMENTS, b"")
     except FileNotFoundError:
         return None
+    return found
+
+
+def counters(table: str) -> dict[str, int]:
+    """Packets by name of each counter of an inet table. Empty if there is no table."""
+    found = {}
+    for message in _dump(GET_OBJECTS, _text(TABLE, table)):
+        held = attributes(message.body[FAMILY.size :])
+        if _string(held, TABLE) == table:
+            packets = attributes(held.get(OBJECT_DATA, b"")).get(COUNTED_PACKETS, b"")
+            found[_string(held, OBJECT)] = int.from_bytes(packets, "big")
     return found
 
 

@@ -31,6 +31,10 @@ MARK = 0x30D4
 Tailscale (0xff0000) and Calico (0xffff0000) use by default; the same for all nodes of a host."""
 
 QUEUE_CHAIN = "to_queue"
+LEFT = "left"
+"""The counter of re-addressed packets at the last place where rules may drop them."""
+TRACED = 50
+"""Packets a second that are traced while some get lost. Each is a dozen lines of nft's to read."""
 NOT_ALLOWED = "not_allowed"
 """The counter of requests from addresses that may not send them."""
 SYSTEM_PROGRAMS = ("/usr/local/sbin", "/usr/sbin", "/sbin")
@@ -184,7 +188,14 @@ class Ruleset:
         rule = f"insert rule inet {self.options.table} {QUEUE_CHAIN} {REQUEST_ID}"
         self._nft(["-f", "-"], f"{rule} {marker:#x} meta nftrace set 1\n{rule} != {marker:#x} accept\n")
 
-    def divert_all(self, handles: Iterable[int]) -> None:
+    def trace(self) -> None:
+        """Have nft trace some of the packets that go to the queue. Raises DatapathError."""
+        rule = f"insert rule inet {self.options.table} {QUEUE_CHAIN}"
+        self._nft(
+            ["-f", "-"], f"{rule} limit rate {TRACED}/second burst {TRACED} packets meta nftrace set 1\n"
+        )
+
+    def remove_rules(self, handles: Iterable[int]) -> None:
         """Remove the rules with these handles from the queue's chain. Raises DatapathError."""
         rule = f"delete rule inet {self.options.table} {QUEUE_CHAIN} handle"
         self._nft(["-f", "-"], "".join(f"{rule} {handle}\n" for handle in handles))

@@ -62,7 +62,9 @@ class HostSettings:
         self._only: int | None = None
         """The marker of the only messages that go to the queues. None: all go."""
         self._left_out: list[int] = []
-        """The handles of the rules that leave out the others."""
+        """The handles of the rules that leave out the others,"""
+        self._traced: list[int] = []
+        """and of the rule that traces."""
         self._loaded: object = None
         """The table in the kernel, as it was right after it was loaded."""
         self._claim = TableClaim(runtime_dir, self.ruleset.options.table)
@@ -110,18 +112,40 @@ class HostSettings:
                 return
             self._only = None
             if self._fingerprint() == self._loaded:
-                self.ruleset.divert_all(self._left_out)
+                self.ruleset.remove_rules(self._left_out)
                 self._loaded = self._fingerprint()
             else:
                 self._load(self._sysctls.guard())
 
+    def trace(self, wanted: bool) -> None:
+        """Have nft trace some of the packets that go to the queues, or none. May be called again."""
+        with self._lock:
+            if wanted == bool(self._traced) or self._only is not None:
+                return
+            if self._fingerprint() != self._loaded:  # it is put right first
+                return
+            if wanted:
+                self._traced = self._added(self.ruleset.trace)
+            else:
+                self.ruleset.remove_rules(self._traced)
+                self._traced = []
+            self._loaded = self._fingerprint()
+
+    @property
+    def announced(self) -> int:
+        """How often the kernel announced changes of the host."""
+        return self._watch.announced
+
+    def _added(self, add: Callable[[], None]) -> list[int]:
+        """The handles of the rules that this adds."""
+        table = self.ruleset.options.table
+        before = {handle for _, handle in nfnetlink.rules(table)}
+        add()
+        return [handle for _, handle in nfnetlink.rules(table) if handle not in before]
+
     def _leave_out(self, marker: int) -> None:
-        before = {handle for _, handle in nfnetlink.rules(self.ruleset.options.table)}
-        self.ruleset.divert_only(marker)
+        self._left_out = self._added(lambda: self.ruleset.divert_only(marker))
         self._loaded = self._fingerprint()
-        self._left_out = [
-            handle for _, handle in nfnetlink.rules(self.ruleset.options.table) if handle not in before
-        ]
 
     def unwatch(self) -> None:
         """Let others change what they like from now on. May be called again."""
@@ -216,6 +240,7 @@ class HostSettings:
 
     def _load(self, guard: Guard) -> None:
         self.ruleset = self._make_ruleset(guard)
+        self._traced = []
         if self._diverts:
             # Asking the kernel again would take a second.
             self._kind = self.ruleset.apply(self._kind)

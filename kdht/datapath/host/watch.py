@@ -1,4 +1,5 @@
-"""Tells at once that somebody changed this host: its nftables rules, its forwarding, its interfaces or addresses.
+"""Tells at once that somebody changed this host: its nftables rules, its forwarding, its interfaces,
+addresses or routing rules.
 
 The kernel announces these over netlink. It does not announce `accept_local` and `send_redirects`, so whoever listens
 here also looks from time to time.
@@ -25,7 +26,9 @@ GROUPS = (
     (NETLINK_NETFILTER, 7),  # NFNLGRP_NFTABLES
     (socket.NETLINK_ROUTE, 1),  # RTNLGRP_LINK
     (socket.NETLINK_ROUTE, 5),  # RTNLGRP_IPV4_IFADDR
+    (socket.NETLINK_ROUTE, 8),  # RTNLGRP_IPV4_RULE
     (socket.NETLINK_ROUTE, 9),  # RTNLGRP_IPV6_IFADDR
+    (socket.NETLINK_ROUTE, 19),  # RTNLGRP_IPV6_RULE
     (socket.NETLINK_ROUTE, 24),  # RTNLGRP_IPV4_NETCONF
     (socket.NETLINK_ROUTE, 25),  # RTNLGRP_IPV6_NETCONF
 )
@@ -40,6 +43,8 @@ class HostWatch:
     """Calls `changed` after every change, and after `tick_s` without one."""
 
     def __init__(self, changed: Callable[[], None], tick_s: float) -> None:
+        self.announced = 0
+        """How many moments with announcements there were."""
         self._changed = changed
         self._tick_s = tick_s
         self._upkeep = Upkeep(log, "the look at the host")
@@ -71,8 +76,10 @@ class HostWatch:
 
     def _run(self) -> None:
         while True:
-            if self._end in self._readable(self._tick_s):
+            readable = self._readable(self._tick_s)
+            if self._end in readable:
                 return
+            self.announced += bool(readable)
             # One look after a whole script, and not one for each of its commands.
             self._settle()
             self._upkeep.attempt(self._changed)

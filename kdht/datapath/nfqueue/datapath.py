@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Literal
 
 from kdht._routing import LANES, Core
-from kdht.datapath.host import netlink
+from kdht.datapath.departures import Departed
+from kdht.datapath.host import netlink, nfnetlink
 from kdht.datapath.host.netlink import Queue
 from kdht.datapath.host.rule_trace import RuleTrace
-from kdht.datapath.host.ruleset import MARK, Guard, RuleKind, Ruleset, RulesetOptions
+from kdht.datapath.host.ruleset import LEFT, MARK, Guard, RuleKind, Ruleset, RulesetOptions
 from kdht.datapath.host.settings import HostSettings
 from kdht.datapath.host.sysctl import RUNTIME_DIR, Sysctls
 from kdht.datapath.losses import LossLog
@@ -116,6 +117,26 @@ class NfqueueDatapath:
             raise DatapathError("the nfqueue datapath does not run")
         # Over all workers so far: the counters outlive a worker.
         return sum(each["packets"] for each in self._keeper.counters())
+
+    def departed(self) -> Departed:
+        if self._keeper is None:
+            raise DatapathError("the nfqueue datapath does not run")
+        # The worker's count first: what it sends on in between may leave too early to be missed, but not be missed.
+        sent = sum(each["forwarded"] + each["relayed"] for each in self._keeper.counters())
+        return Departed(sent, nfnetlink.counters(self.options.table).get(LEFT, 0))
+
+    def host_changes(self) -> int:
+        return self._settings.announced if self._settings else 0
+
+    def suspect(self, is_so: bool) -> None:
+        if self._settings is None:
+            return
+        self._settings.trace(is_so)
+        if is_so:
+            self._lost.suspect(True, self._trace.look())
+        else:
+            self._lost.suspect(False)
+            self._trace.end()
 
     def passed_by(self, is_so: bool) -> None:
         self._doubt = "no packets are diverted to the queues: the socket treats all" if is_so else ""
