@@ -17,19 +17,24 @@ DROPPED = re.compile(
     r"trace id \w+ (?P<family>\w+) (?P<table>\S+) (?P<chain>\S+) "
     r"(?:rule (?P<rule>.*) \(verdict drop\)|policy drop)"
 )
+MARKED = re.compile(
+    r"trace id \w+ (?P<family>\w+) (?P<table>\S+) (?P<chain>\S+) rule (?P<rule>.*mark set .*) \(verdict continue\)"
+)
 # A reader that lags behind a flood must not collect it all.
 MOST_BYTES = 1 << 16
 """Of an unfinished line."""
 
 
 class RuleTrace:
-    """The rules that drop, other than those of the table `own`."""
+    """The rules that drop. `own`: our table, whose guard drops packets without our mark."""
 
     def __init__(self, nft: str, own: str) -> None:
         self._nft = nft
         self._own = own
         self._process: subprocess.Popen[bytes] | None = None
         self._rest = b""
+        self._marked = ""
+        """The last rule that set a mark."""
 
     def look(self) -> str:
         """The last rule that dropped one of our packets, in words; nothing if none has been seen. Starts tracing.
@@ -66,9 +71,15 @@ class RuleTrace:
         return [line.decode(errors="replace") for line in lines]
 
     def _told(self, line: str) -> str:
+        if (marked := MARKED.search(line)) is not None:
+            place = f"{marked['family']} {marked['table']} {marked['chain']}"
+            self._marked = f" (a rule of chain {place}: {marked['rule'].strip()})"
         found = DROPPED.search(line)
-        if found is None or (found["family"], found["table"]) == ("inet", self._own):
+        if found is None:
             return ""
+        if (found["family"], found["table"]) == ("inet", self._own):
+            # Our guard knows our packets by their mark.
+            return f"another program takes their mark off, so our guard drops them{self._marked}"
         place = f"{found['family']} {found['table']} {found['chain']}"
         if found["rule"] is None:
             return f"the policy of chain {place} drops them"
