@@ -20,3 +20,21 @@ def machine() -> dict[str, Any]:
         "kernel": platform.release(),
         "python": platform.python_version(),
     }
+
+
+def softirq_thread(processor: int) -> Path:
+    """The folder in /proc of the kernel's thread for this processor's interrupts."""
+    name = f"ksoftirqd/{processor}\n"
+    return next(comm.parent for comm in Path("/proc").glob("[0-9]*/comm") if _is(comm, name))
+
+
+def softirq_seconds(thread: Path) -> float:
+    """The processor time of that thread."""
+    return int((thread / "schedstat").read_text().split()[0]) / 1e9
+
+
+def _is(comm: Path, name: str) -> bool:
+    try:
+        return comm.read_text() == name
+    except OSError:  # it has ended
+        return False

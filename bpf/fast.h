@@ -37,7 +37,7 @@ static __always_inline int kdht_usual_ipv6(struct kdht_plan *p)
 static __always_inline int kdht_is_sound(const struct kdht_plan *p, const int version)
 {
 	if (version == 4)
-		return kdht_fold(kdht_words(p->l3, sizeof(struct iphdr) / 4, 0)) == 0xffff;
+		return kdht_fold(kdht_iphdr_sum(p->l3)) == 0xffff;
 	return p->f->udp_check && !kdht_is_ipv4(p->f->source) && !kdht_is_ipv4(p->f->target);
 }
 
@@ -62,7 +62,7 @@ static __always_inline int kdht_parse_usual(struct kdht_plan *p, const struct kd
 	f->target_port = p->l4->dest;
 	if (f->target_port != p->config->port)
 		return KDHT_REASON_NOT_OURS;
-	if ((void *)(p->h + 1) > end || p->h->magic != bpf_htonl(KDHT_MAGIC))
+	if ((void *)(p->h + 1) > end || KDHT_AT(__be32, p->h, magic) != bpf_htonl(KDHT_MAGIC))
 		return KDHT_UNUSUAL;
 	f->udp_len = p->l4->len;
 	f->udp_check = p->l4->check;
@@ -71,7 +71,7 @@ static __always_inline int kdht_parse_usual(struct kdht_plan *p, const struct kd
 	if (bpf_ntohs(f->udp_len) != f->end - f->udp || f->message_len < KDHT_HEADER_LEN || !kdht_is_sound(p, version))
 		return KDHT_UNUSUAL;
 	if (!kdht_is_for_us(p, state) || f->generic || !kdht_is_own(p->config, f->target) ||
-	    kdht_is_martian(p->config, f->source) || (f->udp_check && kdht_is_partial(f)))
+	    kdht_is_martian(p->config, f->source) || (f->udp_check && f->udp_check == kdht_fold(kdht_pseudo_sum(f))))
 		return KDHT_UNUSUAL;
 	return KDHT_GO_ON;
 }
@@ -101,17 +101,6 @@ static __always_inline int kdht_treat_usual(struct xdp_md *ctx, const struct kdh
 	kdht_rewrite(&plan, reason, 0);
 	kdht_count(reason);
 	return settings->flags & KDHT_XDP_TEST_RUN ? kdht_action(settings, reason) : kdht_send(ctx, &s->route);
-}
-
-/* Global functions: the verifier walks one for each IP version. */
-__noinline int kdht_treat_usual4(struct xdp_md *ctx, const struct kdht_xdp_state *state, struct kdht_scratch *s)
-{
-	return state && s ? kdht_treat_usual(ctx, state, s, 4) : KDHT_UNUSUAL;
-}
-
-__noinline int kdht_treat_usual6(struct xdp_md *ctx, const struct kdht_xdp_state *state, struct kdht_scratch *s)
-{
-	return state && s ? kdht_treat_usual(ctx, state, s, 6) : KDHT_UNUSUAL;
 }
 
 #endif

@@ -87,8 +87,7 @@ static __always_inline int kdht_prepare(const struct kdht_xdp_state *state, stru
 {
 	if (!(state->config.flags & KDHT_CONFIG_READY))
 		return 1;
-	s->clock = bpf_ktime_get_coarse_ns();
-	s->now = kdht_now(&state->settings, s->clock, &s->second);
+	kdht_tell_time(&state->settings, s);
 	return 0;
 }
 
@@ -144,16 +143,17 @@ struct {
 static __always_inline int kdht_treat_fast(struct xdp_md *ctx)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
-	const struct ethhdr *eth = data;
+	__be16 protocol;
 	__u32 zero = 0;
 	struct kdht_scratch *s = bpf_map_lookup_elem(&kdht_scratches, &zero);
 	const struct kdht_xdp_state *state = kdht_state();
 
-	if (!s || !state || kdht_prepare(state, s) || (void *)(eth + 1) > end)
+	if (!s || !state || kdht_prepare(state, s) || data + sizeof(struct ethhdr) > end)
 		return KDHT_UNUSUAL;
-	if (eth->h_proto == bpf_htons(ETH_P_IP))
-		return kdht_treat_usual4(ctx, state, s);
-	return eth->h_proto == bpf_htons(ETH_P_IPV6) ? kdht_treat_usual6(ctx, state, s) : KDHT_UNUSUAL;
+	protocol = *(const __be16 *)(data + __builtin_offsetof(struct ethhdr, h_proto)); /* a packed struct is read by bytes */
+	if (protocol == bpf_htons(ETH_P_IP))
+		return kdht_treat_usual(ctx, state, s, 4);
+	return protocol == bpf_htons(ETH_P_IPV6) ? kdht_treat_usual(ctx, state, s, 6) : KDHT_UNUSUAL;
 }
 
 /* What is attached: the fast path, and then the whole program for what is left. */

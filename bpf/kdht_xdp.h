@@ -9,7 +9,7 @@
 #include "kdht_shared.h"
 #include "nearest.h"
 
-#define KDHT_XDP_LAYOUT 6 /* of all maps. With another number the maps of an older program are not used again */
+#define KDHT_XDP_LAYOUT 7 /* of all maps. With another number the maps of an older program are not used again */
 #define KDHT_XDP_FIXED_TIME 0x01 /* `now` is settings.now: for replays */
 #define KDHT_XDP_TEST_RUN 0x02   /* no neighbour look-up; the result is (reason << 8) | action */
 

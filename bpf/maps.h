@@ -84,10 +84,10 @@ struct kdht_ip128 {
 struct kdht_route {
 	struct kdht_ip128 target;
 	__u64 until; /* CLOCK_MONOTONIC_COARSE, nanoseconds */
+	__u8 macs[2 * 6]; /* as they stand in an Ethernet header: to, from */
 	__u32 from;
 	__u32 ifindex;
 	__u32 longest; /* the longest IP packet that the answer is for */
-	__u8 macs[2 * 6]; /* as they stand in an Ethernet header: to, from */
 };
 
 #define KDHT_ROUTE_BITS 10
@@ -113,10 +113,12 @@ struct kdht_walk {
 	__be16 port;
 };
 
-/* The last second of the wall clock that this CPU saw. */
-struct kdht_second {
-	__u64 begin; /* nanoseconds */
-	__u64 number;
+/* What a CPU last read from the clock. It stays until the kernel's next tick, which moves the clock. */
+struct kdht_clock {
+	__u64 tick;   /* jiffies then; 0: read it anew */
+	__s64 offset; /* settings.clock_offset then */
+	__u64 second; /* when the last second of the wall clock began, nanoseconds */
+	__u64 number; /* of that second */
 };
 
 /* What a frame says. */
@@ -150,11 +152,12 @@ struct kdht_way {
  * step once, and not once for each way through the last one. The body is copied only if it is read.
  */
 struct kdht_scratch {
-	struct kdht_second second; /* outlives the packet */
+	struct kdht_clock known; /* with `clock` and `now` it outlives the packet */
 	struct kdht_frame frame;
 	struct kdht_way way;
 	__u64 clock; /* CLOCK_MONOTONIC_COARSE, nanoseconds */
 	__u32 now;   /* unix seconds */
+	__u64 body_tag; /* that is right for the body */
 	struct bpf_fib_lookup fib;
 	struct kdht_route route;
 	struct kdht_walk walk;

@@ -11,17 +11,38 @@
 #include "route.h"
 
 /* The wall clock in seconds. A BPF program has none, so it adds an offset. The division is slow: once a second. */
-static __always_inline __u32 kdht_now(const struct kdht_xdp_settings *settings, __u64 clock, struct kdht_second *known)
+static __always_inline __u32 kdht_now(const struct kdht_xdp_settings *settings, __u64 clock, struct kdht_clock *known)
 {
 	__u64 wall = clock + settings->clock_offset;
 
 	if (settings->flags & KDHT_XDP_FIXED_TIME)
 		return settings->now;
-	if (wall - known->begin >= KDHT_RATE_SECOND) {
+	if (wall - known->second >= KDHT_RATE_SECOND) {
 		known->number = wall / KDHT_RATE_SECOND;
-		known->begin = known->number * KDHT_RATE_SECOND;
+		known->second = known->number * KDHT_RATE_SECOND;
 	}
 	return known->number;
+}
+
+static __always_inline void kdht_read_clock(const struct kdht_xdp_settings *settings, struct kdht_scratch *s, __u64 tick)
+{
+	s->clock = bpf_ktime_get_coarse_ns();
+	s->now = kdht_now(settings, s->clock, &s->known);
+	s->known.offset = settings->clock_offset;
+	s->known.tick = settings->flags & KDHT_XDP_FIXED_TIME ? 0 : tick;
+}
+
+/*
+ * Set the scratch's clocks. The kernel sets its coarse clock once a tick, at the same time as jiffies or a moment
+ * later, so an answer is right until jiffies changes, but for a tick. The verifier makes a load of bpf_jiffies64, and
+ * bpf_ktime_get_coarse_ns is a call.
+ */
+static __always_inline void kdht_tell_time(const struct kdht_xdp_settings *settings, struct kdht_scratch *s)
+{
+	__u64 tick = bpf_jiffies64();
+
+	if (tick != s->known.tick || settings->clock_offset != s->known.offset || settings->flags & KDHT_XDP_FIXED_TIME)
+		kdht_read_clock(settings, s, tick);
 }
 
 static __always_inline const struct kdht_xdp_state *kdht_state(void)

@@ -114,16 +114,24 @@ static __always_inline int kdht_is_martian(const struct kdht_config *config, str
 	return !kdht_is_unicast(ip) || kdht_is_loopback(ip) || kdht_is_own(config, ip);
 }
 
-/* The sum of `count` 32-bit words, or of their complements; count is a constant. */
-static __always_inline __u64 kdht_words(const void *at, int count, __u32 flip)
+/* The sum of two 32-bit words. clang unrolls no loop before it decides what to keep in registers. */
+static __always_inline __u64 kdht_two(const void *at)
 {
 	const __u32 *words = at;
-	__u64 total = 0;
 
-#pragma unroll
-	for (int i = 0; i < count; i++)
-		total += words[i] ^ flip;
-	return total;
+	return (__u64)words[0] + words[1];
+}
+
+static __always_inline __u64 kdht_ip_sum(struct kdht_ip128 ip)
+{
+	return (ip.high & 0xffffffff) + (ip.high >> 32) + (ip.low & 0xffffffff) + (ip.low >> 32);
+}
+
+static __always_inline __u64 kdht_iphdr_sum(const struct iphdr *ip)
+{
+	const __u32 *words = (const void *)ip;
+
+	return kdht_two(words) + kdht_two(words + 2) + words[4];
 }
 
 /* The index of a frame's link, or KDHT_MAX_LINKS. A global function: each index would be a state of its own. */
@@ -161,15 +169,15 @@ static __always_inline int kdht_is_for_us(struct kdht_plan *p, const struct kdht
 	void *data = (void *)(long)p->ctx->data, *end = (void *)(long)p->ctx->data_end;
 	__u32 index = kdht_link_of(state, p->ctx->ingress_ifindex, p->f->vlan);
 	const struct kdht_link *link;
-	const __u16 *to = data, *own;
+	const void *to = data, *own;
 
 	if (index >= KDHT_MAX_LINKS || data + sizeof(struct ethhdr) > end)
 		return 0;
 	link = &state->links[index];
-	own = (const __u16 *)link->mac;
+	own = link->mac;
 	p->f->device = link->device;
 	p->f->generic = link->flags & KDHT_LINK_GENERIC;
-	return to[0] == own[0] && to[1] == own[1] && to[2] == own[2];
+	return *(const __u32 *)to == *(const __u32 *)own && *(const __u16 *)(to + 4) == *(const __u16 *)(own + 4);
 }
 
 /* Parse Ethernet and at most one VLAN tag. Gives the Ethernet type, or 0. */
@@ -324,7 +332,7 @@ static __always_inline int kdht_parse_udp(struct kdht_plan *p)
 	if ((void *)(magic + 1) > end || *magic != bpf_htonl(KDHT_MAGIC))
 		return KDHT_REASON_NOT_OURS;
 	p->f->udp_check = udp->check;
-	if (p->f->version == 4 && kdht_fold(kdht_words(p->l3, sizeof(struct iphdr) / 4, 0)) != 0xffff)
+	if (p->f->version == 4 && kdht_fold(kdht_iphdr_sum(p->l3)) != 0xffff)
 		return KDHT_REASON_BAD_CHECKSUM;
 	if (p->f->version == 6 && !p->f->udp_check)
 		return KDHT_REASON_NO_CHECKSUM;

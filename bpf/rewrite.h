@@ -24,35 +24,18 @@ __noinline __u64 kdht_body_sum(struct kdht_scratch *s)
 	return total;
 }
 
-static __always_inline __u64 kdht_address_sum(const struct kdht_frame *f, const struct kdht_ip128 *source,
-					      const struct kdht_ip128 *target, __u32 flip)
+static __always_inline __u64 kdht_address_sum(const struct kdht_frame *f, struct kdht_ip128 source,
+					      struct kdht_ip128 target)
 {
 	if (f->version == 4)
-		return ((__u32)(source->low >> 32) ^ flip) + (__u64)((__u32)(target->low >> 32) ^ flip);
-	return kdht_words(source, 4, flip) + kdht_words(target, 4, flip);
-}
-
-static __always_inline __u32 kdht_ports(__be16 source, __be16 target)
-{
-	return (__u32)source | (__u32)target << 16; /* as the two lie in memory, little-endian */
-}
-
-/* The words of the header that kdht_apply changes: flags and hops, and for all but the next hop what stands
- * behind body_len. */
-static __always_inline __u64 kdht_changing(const struct kdht_header *h, int reason, __u32 flip)
-{
-	const __u32 *words = (const void *)h;
-	__u64 total = words[1] ^ flip;
-
-	if (reason != KDHT_REASON_NEXT_HOP)
-		total += kdht_words(words + 10, 18, flip);
-	return total;
+		return (source.low >> 32) + (target.low >> 32);
+	return kdht_ip_sum(source) + kdht_ip_sum(target);
 }
 
 /* The sum of the UDP pseudo-header of the packet as it came. */
 static __always_inline __u64 kdht_pseudo_sum(const struct kdht_frame *f)
 {
-	return (__u64)f->udp_len + bpf_htons(IPPROTO_UDP) + kdht_address_sum(f, &f->source, &f->target, 0);
+	return (__u64)f->udp_len + bpf_htons(IPPROTO_UDP) + kdht_address_sum(f, f->source, f->target);
 }
 
 /*
@@ -69,60 +52,87 @@ static __always_inline int kdht_is_partial(const struct kdht_frame *f)
 	return kdht_is_sum(kdht_pseudo_sum(f), f->udp_check);
 }
 
-/* The UDP checksum after kdht_apply; `old` is the sum of what it changed, complemented. */
-static __always_inline __u16 kdht_new_check(struct kdht_plan *p, int reason, int partial, __u64 old,
-					    int *failed)
-{
-	const struct kdht_frame *f = p->f;
-	__u64 pseudo = (__u64)f->udp_len + bpf_htons(IPPROTO_UDP);
-	__u64 total = kdht_address_sum(f, &p->way->source, &p->way->target, 0);
-	__u16 check;
+/*
+ * Sums count modulo 0xffff. So this is nothing, and added to a difference of sums it keeps that from being negative:
+ * more than 64 words are never taken out.
+ */
+#define KDHT_NOTHING (64 * 0xffffffffull)
 
-	if (f->version == 4 && !f->udp_check)
-		return 0;
-	total += kdht_ports(p->way->source_port, p->way->target_port);
-	if (partial) {
-		*failed = kdht_load_body(p);
-		total += pseudo + f->udp_len + kdht_words(p->h, KDHT_HEADER_LEN / 4, 0) + kdht_body_sum(p->s);
-	} else {
-		total += (__u16)~f->udp_check + old + kdht_changing(p->h, reason, 0);
-		total += kdht_address_sum(f, &f->source, &f->target, 0xffffffff);
-		total += (__u32)~kdht_ports(f->source_port, f->target_port);
-	}
-	check = ~kdht_fold(total);
+/*
+ * What the new addresses and ports change. A client's own go from the packet's headers to the message's, and come back
+ * from there in a reply: these do not change the sum. (Nor do the other bytes of an IPv4-mapped address.)
+ */
+static __always_inline __u64 kdht_moved(const struct kdht_plan *p, int reason, __u64 added, __u64 removed)
+{
+	added += kdht_pair_of(p->way->source_port, p->way->target_port);
+	removed += kdht_pair_of(p->f->source_port, p->f->target_port);
+	return (reason == KDHT_REASON_RELAYED ? 0 : added) - (reason == KDHT_REASON_ENTERED ? 0 : removed);
+}
+
+static __always_inline __u64 kdht_header_sum(const struct kdht_header *h)
+{
+	const __u32 *words = (const void *)h;
+	__u64 total = 0;
+
+#pragma unroll
+	for (int i = 0; i < KDHT_HEADER_LEN / 4; i++)
+		total += words[i];
+	return total;
+}
+
+/* The sum of the packet as it is now, if a device was to complete it: there is no older sum to change. */
+static __always_inline __u64 kdht_whole_sum(struct kdht_plan *p, __u64 added, int *failed)
+{
+	*failed = kdht_load_body(p);
+	return added + kdht_pair_of(p->way->source_port, p->way->target_port) + 2 * (__u64)p->f->udp_len +
+	       bpf_htons(IPPROTO_UDP) + kdht_header_sum(p->h) + kdht_body_sum(p->s);
+}
+
+static __always_inline __u16 kdht_udp_check(__u64 sum)
+{
+	__u16 check = ~kdht_fold(sum);
+
 	return check ? check : 0xffff;
 }
 
-static __always_inline void kdht_write_ip(const struct kdht_plan *p)
+static __always_inline void kdht_write_ipv4(struct iphdr *ip, const struct kdht_plan *p, __u64 change)
 {
-	struct iphdr *ip = p->l3;
-	struct ipv6hdr *ip6 = p->l3;
+	__u16 *hops = (void *)&ip->ttl; /* and the protocol */
+	const __u16 new_hops = bpf_htons(KDHT_NEW_TTL << 8 | IPPROTO_UDP);
 
-	if (p->f->version == 4) {
-		ip->saddr = p->way->source.low >> 32;
-		ip->daddr = p->way->target.low >> 32;
-		ip->ttl = KDHT_NEW_TTL;
-		ip->check = 0;
-		ip->check = ~kdht_fold(kdht_words(ip, sizeof(*ip) / 4, 0));
-		return;
-	}
-	kdht_put_ip(&ip6->saddr, p->way->source);
-	kdht_put_ip(&ip6->daddr, p->way->target);
-	ip6->hop_limit = KDHT_NEW_TTL;
+	ip->check = ~kdht_fold((__u16)~ip->check + change + new_hops - *hops + KDHT_NOTHING);
+	*hops = new_hops;
+	ip->saddr = p->way->source.low >> 32;
+	ip->daddr = p->way->target.low >> 32;
+}
+
+static __always_inline void kdht_write_ipv6(struct ipv6hdr *ip, const struct kdht_plan *p)
+{
+	ip->hop_limit = KDHT_NEW_TTL;
+	kdht_put_ip(&ip->saddr, p->way->source);
+	kdht_put_ip(&ip->daddr, p->way->target);
 }
 
 /* Rewrite the packet for `reason`. `partial`: its checksum is still to be completed. */
 static __always_inline int kdht_rewrite(struct kdht_plan *p, int reason, int partial)
 {
+	const struct kdht_frame *f = p->f;
 	struct udphdr *udp = p->l4;
-	__u64 old = kdht_changing(p->h, reason, 0xffffffff);
+	__u64 removed = kdht_address_sum(f, f->source, f->target);
+	__u64 added = kdht_address_sum(f, p->way->source, p->way->target);
+	__u64 change = kdht_apply(p, reason) + kdht_moved(p, reason, added, removed);
 	int failed = 0;
 
-	kdht_apply(p, reason);
-	udp->check = kdht_new_check(p, reason, partial, old, &failed);
+	if (partial)
+		udp->check = kdht_udp_check(kdht_whole_sum(p, added, &failed));
+	else if (f->udp_check || f->version == 6)
+		udp->check = kdht_udp_check((__u16)~f->udp_check + change + KDHT_NOTHING);
 	udp->source = p->way->source_port;
 	udp->dest = p->way->target_port;
-	kdht_write_ip(p);
+	if (f->version == 4)
+		kdht_write_ipv4(p->l3, p, added - removed);
+	else
+		kdht_write_ipv6(p->l3, p);
 	return failed;
 }
 

@@ -205,34 +205,47 @@ static long kdht_step(__u32 i, void *context)
 	return kdht_look(64 * word + bit, walk) != 0; /* 1 ends the loop */
 }
 
-/* Look into the table of the bucket's nearest contacts. 0: it does not say, or the daemon published meanwhile. */
-static __always_inline int kdht_look_up(__u32 index, struct kdht_walk *walk)
-{
-	struct kdht_xdp_cell *cell = bpf_map_lookup_elem(&kdht_buckets, &index);
-	const struct kdht_xdp_bucket *made;
-	__u32 begun, at;
+/* The first bit of a byte that is set, from its top bit on. */
+static const __u8 kdht_first_bits[256] = {
+	[0] = 8,          [1] = 7,          [2 ... 3] = 6,    [4 ... 7] = 5,     [8 ... 15] = 4,
+	[16 ... 31] = 3,  [32 ... 63] = 2,  [64 ... 127] = 1, [128 ... 255] = 0,
+};
 
+/*
+ * The case of nearly all messages: the hop is in one of the first 8 buckets, and the bucket's table of nearest contacts
+ * says which it is. 0: a full search is needed, or the daemon published meanwhile.
+ */
+static __always_inline int kdht_quick_hop(const struct kdht_config *config, const struct kdht_header *header,
+					  struct kdht_walk *walk)
+{
+	__u64 key = kdht_id_word(header->key, 0);
+	__u64 closer = (kdht_id_word(config->self_id, 0) ^ key) & config->occupancy[0];
+	__u32 index = kdht_first_bits[closer >> 56], begun, at;
+	const struct kdht_xdp_bucket *made;
+	struct kdht_xdp_cell *cell;
+
+	if (header->attempt || index > 7)
+		return 0;
+	cell = bpf_map_lookup_elem(&kdht_buckets, &index);
 	if (!cell)
 		return 0;
 	begun = kdht_begin(&cell->sequence);
 	made = begun & 1 ? &cell->copies[1] : &cell->copies[0];
-	at = made->nearest[kdht_next_bits(walk->key, index)];
+	at = made->nearest[(key << (index + 1)) >> (64 - KDHT_NEAREST_BITS)];
 	if (at >= KDHT_ROOM || at >= made->bucket.count)
 		return 0;
 	walk->ip = kdht_ip_at(made->bucket.contacts[at].ip);
 	walk->port = made->bucket.contacts[at].port;
 	walk->number = index * KDHT_ROOM + at;
-	walk->found = kdht_is_same(&cell->sequence, begun);
-	return walk->found;
+	return kdht_is_same(&cell->sequence, begun);
 }
 
-/* The case of nearly all messages: the hop is in the first bucket. 0: a full search is needed. */
-static __always_inline int kdht_first_hop(struct kdht_walk *walk)
+/* Search the first bucket, for a request without `attempt`. 1: the search is at its end. */
+static __always_inline int kdht_look_first(struct kdht_walk *walk)
 {
 	__u32 word = walk->closer[0] ? 0 : walk->closer[1] ? 1 : 2;
-	__u32 index = 64 * word + kdht_first_bit(walk->closer[word]);
 
-	return kdht_look_up(index, walk) || kdht_look(index, walk);
+	return kdht_look(64 * word + kdht_first_bit(walk->closer[word]), walk);
 }
 
 /*
@@ -242,18 +255,24 @@ static __always_inline int kdht_first_hop(struct kdht_walk *walk)
 static __always_inline int kdht_next_hop(const struct kdht_config *config, const struct kdht_header *header,
 					 struct kdht_walk *walk)
 {
+	__u64 any = 0;
+
 	walk->skip = header->attempt;
 	walk->found = 0;
 	walk->gives_up = 0;
 	walk->key[3] = 0;
 #pragma unroll
 	for (int i = 0; i < 3; i++) {
-		walk->key[i] = kdht_id_word(header->key, i);
-		walk->closer[i] = (kdht_id_word(config->self_id, i) ^ walk->key[i]) & config->occupancy[i];
+		__u64 key = kdht_id_word(header->key, i);
+		__u64 closer = (kdht_id_word(config->self_id, i) ^ key) & config->occupancy[i];
+
+		walk->key[i] = key;
+		walk->closer[i] = closer;
+		any |= closer;
 	}
-	if (!(walk->closer[0] | walk->closer[1] | walk->closer[2]))
+	if (!any)
 		return KDHT_REASON_OWNER;
-	if (walk->skip || !kdht_first_hop(walk))
+	if (walk->skip || !kdht_look_first(walk))
 		bpf_loop(KDHT_ID_BITS, kdht_step, &walk, 0);
 	if (walk->gives_up)
 		return KDHT_REASON_NOT_READY;

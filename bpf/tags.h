@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
  *
- * Tags and cookies, as kdht/core/_tags.pyx has them. The header is read where it lies in the
- * packet, the body in the scratch. Global functions are verified once each.
+ * Tags and cookies, as kdht/core/_tags.pyx has them, of the packet where it lies. Global functions are verified once
+ * each.
  */
 #ifndef KDHT_TAGS_H
 #define KDHT_TAGS_H
@@ -9,21 +9,51 @@
 #include "kdht_tags.h"
 #include "maps.h"
 
-/* The tag of the body in the scratch; zeros follow it. `context`: from kdht_body_context. */
-__noinline __u64 kdht_body_hash(struct kdht_scratch *s, const struct kdht_key *key, __u64 context)
-{
-	struct kdht_nh nh = {0, 0, 0};
-	__u32 whole, i;
+/* Where the body begins, at most: bounds for the verifier. */
+#define KDHT_BODY_AT_MASK 0xff
 
-	if (!s || !key)
-		return 0;
-	whole = s->len / KDHT_PAIR;
-	for (i = 0; i < KDHT_BODY_PAIRS; i++) {
-		kdht_nh_pair(&nh, s->body + KDHT_PAIR * i, key->body_words + 2 * i);
+static __always_inline __u32 kdht_body_len(__u64 context)
+{
+	return bpf_ntohs((__u16)(context >> 32));
+}
+
+/*
+ * Write the tag of the body that begins at `at` to the scratch. -1: it is not there. The body is read where it lies in
+ * the packet. `context`: from kdht_body_context, so it has the body's length.
+ */
+__noinline int kdht_body_hash(struct xdp_md *ctx, struct kdht_scratch *s, const struct kdht_key *key, __u32 at,
+			      __u64 context)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end, *body;
+	__u32 whole = kdht_body_len(context) / KDHT_PAIR, over, i;
+	struct kdht_nh nh = {0, 0, 0};
+	__u64 last = 0;
+
+	at &= KDHT_BODY_AT_MASK;
+	if (!s || !key || at < KDHT_PAIR)
+		return -1;
+	body = data + at;
+	for (i = 0; i < KDHT_BODY_PAIRS - 1; i++) {
 		if (i >= whole)
 			break;
+		if (body + KDHT_PAIR * (i + 1) > end)
+			return -1;
+		kdht_nh_pair(&nh, body + KDHT_PAIR * i, key->body_words + 2 * i);
 	}
-	return kdht_nh_end(&nh, &key->body, context);
+	/* Anew: what the loop says about `whole` would make another state of each length for the verifier. */
+	barrier_var(context);
+	whole = kdht_body_len(context) / KDHT_PAIR;
+	over = kdht_body_len(context) % KDHT_PAIR;
+	at += KDHT_PAIR * whole - (KDHT_PAIR - over); /* the last 8 bytes, and perhaps some of the header */
+	barrier_var(at); /* else the compiler adds the parts up in another order, and the verifier knows no bounds */
+	barrier_var(whole);
+	if (whole >= KDHT_BODY_PAIRS || at > KDHT_BODY_AT_MASK + KDHT_MAX_BODY || data + at + KDHT_PAIR > end)
+		return -1;
+	if (over)
+		last = *(__u64 *)(data + at) >> 8 * (KDHT_PAIR - over);
+	kdht_nh_pair(&nh, &last, key->body_words + 2 * whole);
+	s->body_tag = kdht_nh_end(&nh, &key->body, context);
+	return 0;
 }
 
 __noinline __u64 kdht_cookie(__u64 ip_high, __u64 ip_low, __u64 slot, const struct kdht_sip_key *key)

@@ -167,14 +167,17 @@ __noinline int kdht_load(struct xdp_md *ctx, __u32 at, __u32 len, struct kdht_sc
 	return 0;
 }
 
-static __always_inline int kdht_load_body(struct kdht_plan *p)
+static __always_inline __u32 kdht_body_at(const struct kdht_plan *p)
 {
-	__u32 at = p->f->ip + p->f->udp + sizeof(struct udphdr) + KDHT_HEADER_LEN;
-
-	return kdht_load(p->ctx, at, bpf_ntohs(KDHT_AT(__be16, p->h, body_len)), p->s);
+	return p->f->ip + p->f->udp + sizeof(struct udphdr) + KDHT_HEADER_LEN;
 }
 
-/* The body tag that is right; -1: the body cannot be loaded. */
+static __always_inline int kdht_load_body(struct kdht_plan *p)
+{
+	return kdht_load(p->ctx, kdht_body_at(p), bpf_ntohs(KDHT_AT(__be16, p->h, body_len)), p->s);
+}
+
+/* The body tag that is right; -1: the body is not there. */
 static __always_inline int kdht_body_tag(struct kdht_plan *p, const struct kdht_key *key, __u64 *tag)
 {
 	const struct kdht_header *h = p->h;
@@ -182,9 +185,9 @@ static __always_inline int kdht_body_tag(struct kdht_plan *p, const struct kdht_
 	*tag = 0;
 	if (kdht_is_padded(h->op, h->flags))
 		return 0;
-	if (kdht_load_body(p))
+	if (kdht_body_hash(p->ctx, p->s, key, kdht_body_at(p), kdht_body_context(h)))
 		return -1;
-	*tag = kdht_body_hash(p->s, key, kdht_body_context(h));
+	*tag = p->s->body_tag;
 	return 0;
 }
 
@@ -227,7 +230,7 @@ static __always_inline int kdht_plan_forward(struct kdht_plan *p)
 {
 	const struct kdht_header *h = p->h;
 	struct kdht_walk *walk = &p->s->walk;
-	int reason = kdht_next_hop(p->config, h, walk);
+	int reason = kdht_quick_hop(p->config, h, walk) ? KDHT_REASON_NEXT_HOP : kdht_next_hop(p->config, h, walk);
 
 	if (reason == KDHT_REASON_NOT_READY)
 		return reason;
@@ -268,58 +271,83 @@ static __always_inline void kdht_put_ip(void *at, struct kdht_ip128 ip)
 	((__u64 *)at)[1] = ip.low;
 }
 
-static __always_inline void kdht_sign(struct kdht_plan *p)
+/* The 32-bit words of a word of 64 bits, added up. */
+static __always_inline __u64 kdht_halves(__u64 word)
+{
+	return (word & 0xffffffff) + (word >> 32);
+}
+
+/* Write both tags. Gives the sum of what was written. */
+static __always_inline __u64 kdht_sign(struct kdht_plan *p, const struct kdht_key *key)
+{
+	struct kdht_header *h = p->h;
+	__u64 body, header;
+
+	if (p->config->flags & KDHT_CONFIG_UNTAGGED || kdht_body_tag(p, key, &body))
+		return 0;
+	KDHT_AT(__be64, h, body_tag) = body = bpf_cpu_to_be64(body);
+	KDHT_AT(__be64, h, header_tag) = header = bpf_cpu_to_be64(kdht_header_tag(key, h));
+	return kdht_halves(body) + kdht_halves(header);
+}
+
+/* Two fields of 16 bits, as they lie in memory, little-endian. */
+static __always_inline __u32 kdht_pair_of(__be16 first, __be16 second)
+{
+	return (__u32)first | (__u32)second << 16;
+}
+
+/*
+ * Fill in a client's request. The header tag is made of words of 32 bits, so they are written whole: a processor waits
+ * where it reads a word that was just written in pieces.
+ */
+static __always_inline __u64 kdht_enter(struct kdht_plan *p)
 {
 	struct kdht_header *h = p->h;
 	const struct kdht_key *key = &p->config->keys[0];
-	__u64 tag;
-
-	h->flags |= KDHT_FLAG_FORWARDED;
-	KDHT_AT(__be32, h, time) = bpf_htonl(p->s->now);
-	h->epoch = key->epoch;
-	if (p->config->flags & KDHT_CONFIG_UNTAGGED || kdht_body_tag(p, key, &tag))
-		return;
-	KDHT_AT(__be64, h, body_tag) = bpf_cpu_to_be64(tag);
-	KDHT_AT(__be64, h, header_tag) = bpf_cpu_to_be64(kdht_header_tag(key, h));
-}
-
-static __always_inline void kdht_enter(struct kdht_plan *p)
-{
-	struct kdht_header *h = p->h;
+	__be16 max_reply = bpf_htons(p->way->max_reply);
+	__be32 time = bpf_htonl(p->s->now);
+	__u64 change = (__u64)time + key->epoch + max_reply - KDHT_AT(__be16, h, max_reply) - kdht_two(&h->cookie);
 
 	kdht_put_ip(h->client_ip, p->f->source);
 	kdht_put_ip(h->entry_ip, p->f->target);
-	KDHT_AT(__be16, h, client_port) = p->f->source_port;
-	KDHT_AT(__be16, h, entry_port) = p->f->target_port;
-	KDHT_AT(__be16, h, max_reply) = bpf_htons(p->way->max_reply);
+	KDHT_AT(__be32, h, time) = time;
+	KDHT_AT(__u32, h, epoch) = kdht_pair_of(key->epoch, p->f->source_port); /* reserved1 is 0 */
+	KDHT_AT(__u32, h, entry_port) = kdht_pair_of(p->f->target_port, max_reply);
 	KDHT_AT(__be64, h, cookie) = 0;
-	kdht_sign(p);
+	return change + kdht_sign(p, key);
 }
 
-static __always_inline void kdht_strip(struct kdht_plan *p)
+/* Take out of a reply what members filled in, and give the client a cookie. */
+static __always_inline __u64 kdht_strip(struct kdht_plan *p)
 {
 	struct kdht_header *h = p->h;
 	const struct kdht_ip128 none = {0, 0};
+	__be64 cookie = bpf_cpu_to_be64(kdht_cookie_of(p, p->way->target, p->s->now >> KDHT_COOKIE_SLOT_BITS));
+	__u64 change = kdht_halves(cookie) - kdht_two(&h->cookie) - KDHT_AT(__u32, h, time) - h->epoch -
+		       KDHT_AT(__u16, h, max_reply) - kdht_two(&h->body_tag) - kdht_two(&h->header_tag);
 
-	KDHT_AT(__be64, h, cookie) =
-		bpf_cpu_to_be64(kdht_cookie_of(p, p->way->target, p->s->now >> KDHT_COOKIE_SLOT_BITS));
+	KDHT_AT(__be64, h, cookie) = cookie;
 	kdht_put_ip(h->client_ip, none);
 	kdht_put_ip(h->entry_ip, none);
-	KDHT_AT(__be16, h, client_port) = KDHT_AT(__be16, h, entry_port) = KDHT_AT(__be16, h, max_reply) = 0;
-	KDHT_AT(__be32, h, time) = 0;
-	h->epoch = 0;
+	KDHT_AT(__u64, h, time) = 0; /* and epoch and client_port; reserved1 is 0 */
+	KDHT_AT(__u32, h, entry_port) = 0; /* and max_reply */
 	KDHT_AT(__be64, h, body_tag) = KDHT_AT(__be64, h, header_tag) = 0;
+	return change;
 }
 
-static __always_inline void kdht_apply(struct kdht_plan *p, int reason)
+/* Rewrite the message. Gives the change of the sum of its words, without the addresses and ports in it. */
+static __always_inline __u64 kdht_apply(struct kdht_plan *p, int reason)
 {
-	if (reason == KDHT_REASON_RELAYED) {
-		kdht_strip(p);
-		return;
-	}
-	p->h->hops = p->way->hops - 1;
+	struct kdht_header *h = p->h;
+	__u32 before = KDHT_AT(__u32, h, version), after;
+
+	if (reason == KDHT_REASON_RELAYED)
+		return kdht_strip(p);
+	after = (before & 0xffffff) | (__u32)(__u8)(p->way->hops - 1) << 24;
 	if (reason == KDHT_REASON_ENTERED)
-		kdht_enter(p);
+		after |= KDHT_FLAG_FORWARDED << 16;
+	KDHT_AT(__u32, h, version) = after; /* version, op, flags and hops */
+	return (__u64)after - before + (reason == KDHT_REASON_ENTERED ? kdht_enter(p) : 0);
 }
 
 #endif

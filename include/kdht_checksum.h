@@ -39,8 +39,7 @@ static inline __u64 kdht_sum_without(const void *data, __u32 len, __u64 sum)
 
 static inline __u16 kdht_fold(__u64 sum)
 {
-	sum = (sum & 0xffffffffu) + (sum >> 32);
-	sum = (sum & 0xffffffffu) + (sum >> 32);
+	sum = (sum & 0xffffffffu) + (sum >> 32); /* at most 33 bits, then 18, 17 and 16 */
 	sum = (sum & 0xffffu) + (sum >> 16);
 	sum = (sum & 0xffffu) + (sum >> 16);
 	sum = (sum & 0xffffu) + (sum >> 16);

@@ -12,7 +12,7 @@ SCRIPT = Path(__file__).parents[2] / "scripts/kernels"
 NO_KERNEL = 3
 """The script's status where apt gives it no kernel."""
 MOST_INSTRUCTIONS = 250_000
-"""The limit of the kernel is a million. Nearly twice what 6.1 walks now: enough for a change, too little for an explosion."""
+"""The limit of the kernel is a million. Three times what 6.1 walks now: enough for a change, too little for an explosion."""
 
 
 def test_the_kernel_of_debian_12_takes_the_program(capsys: pytest.CaptureFixture[str]) -> None:
