@@ -29,6 +29,7 @@ NAMES = [
     "kdht._routing",
     "kdht.datapath.socket._udp",
     "kdht.storage._cache",
+    "kdht.storage._members_cache",
     "kdht.datapath.socket._rates",
     "kdht.datapath.socket._backlog",
     "kdht.datapath.socket._seen",

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from fuzz.targets.events import Reader
 from kdht.errors import BadPacket
-from kdht.node.sets.index import SetIndex, page_of_members
+from kdht.node.sets.index import SetIndex, as_seen, page_of_members
 from kdht.storage import MemoryStore, StoredRecord, Write
 from kdht.storage.record import TOMBSTONE
 from kdht.times import UnixTime
@@ -79,17 +79,13 @@ def check_bodies(body: bytes) -> None:
         assert lease is None or pack_lease(*lease) == body
 
 
-def drawn(below: int) -> int:
-    return below // 2
-
-
 class World:
     """A store with an index beside it, and what the set should have."""
 
     def __init__(self) -> None:
         self.now = UnixTime(NOW)
         self.store = MemoryStore()
-        self.index = SetIndex(self.store, drawn)
+        self.index = SetIndex(self.store)
 
     def write(self, reader: Reader) -> None:
         place, version, kind = PLACES[reader.byte() % len(PLACES)], 1 + reader.byte(), reader.byte()
@@ -124,8 +120,9 @@ class World:
         assert bool(some) == bool(living)
 
     def page(self, cursor: int, room: int):
-        part = self.index.part(SET, cursor, ENTRY_LEN, room, self.now)
-        return page_of_members(self.index.living(SET, part.start, room, self.now), part, room, self.now)
+        part = self.index.part(SET, cursor, ENTRY_LEN, room, self.now, 1 << 63)
+        page = page_of_members(self.index.living(SET, part.start, room, self.now), part, room)
+        return as_seen(page, self.now)
 
 
 def one(data: bytes) -> None:

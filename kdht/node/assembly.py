@@ -90,7 +90,7 @@ def assemble(
     `plain`: as in Coordinator.
     """
     replies, leases = Replies(core, transport.send), Leases(steady)
-    sets = SetIndex(store, rng.randrange)
+    sets = SetIndex(store)
     on_change = _changes(cache, repair, sets, leases, Notifier(leases, replies), clock)
     # After `on_change` has all its parts: the writer's thread starts at once, and its first group may call it.
     writer = open_writer(on_change)
@@ -119,6 +119,7 @@ def assemble(
         room=room,
         leases=leases,
         late=late,
+        kept=cache.members if cache is not None else None,
     )
     service = Service(
         store=store,
@@ -186,6 +187,8 @@ def _changes(
             cache.invalidate(key)  # first: a watcher may read at once
         repair.changed(key)
         is_news = sets.changed(key, record)  # before the watchers, as above
+        if cache is not None:
+            cache.members.changed(key)  # behind the index, from which replies are made
         if not leases.by_key:  # nearly always
             return
         notifier.changed(key, record, clock())

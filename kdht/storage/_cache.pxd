@@ -3,6 +3,8 @@
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
+from kdht.storage._members_cache cimport MembersCache
+
 
 cdef extern from "kdht_cache.h" nogil:
     enum: KDHT_CACHE_SLOTS
@@ -23,6 +25,7 @@ cdef uint32_t write_body(uint8_t *body, uint64_t version, uint64_t expiry, uint3
 
 
 cdef class RecordCache:
+    cdef readonly MembersCache members
     cdef kdht_cache_set *sets
     cdef kdht_cache_slot *slots  # `slots_per_set` of each set, one set after the other
     cdef uint32_t slots_per_set

@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 
+from kdht.storage._members_cache import MembersCache
 from kdht.times import UnixTime
 
 class RecordCache:
+    members: MembersCache
     def __init__(self, size: int) -> None: ...
     def begin(self, keys: Sequence[bytes]) -> list[int]: ...
     def fill(

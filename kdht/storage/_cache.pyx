@@ -18,6 +18,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy
 
+from kdht.storage._members_cache cimport MembersCache
 from kdht.core._layout cimport (
     KDHT_ID_LEN, KDHT_MAX_BODY, KDHT_MAX_VALUE, KDHT_RECORD_LEN, htobe64, htonl, kdht_seq_begin,
     kdht_seq_open, kdht_seq_same, kdht_seq_step,
@@ -42,7 +43,8 @@ cdef uint32_t write_body(uint8_t *body, uint64_t version, uint64_t expiry, uint3
 
 
 cdef class RecordCache:
-    """A cache of at most `size` bytes. The pages are touched as records come in.
+    """A cache of at most `size` bytes. The pages are touched as records come in. Beside it are replies of
+    MEMBERS (`members`).
 
     Raises ValueError if not one record fits, and MemoryError.
     """
@@ -61,6 +63,7 @@ cdef class RecordCache:
         self.slots = <kdht_cache_slot *>calloc(number, sizeof(kdht_cache_slot))
         if self.sets is NULL or self.slots is NULL:
             raise MemoryError
+        self.members = MembersCache()
 
     def __dealloc__(self):
         free(self.sets)
@@ -107,11 +110,14 @@ cdef class RecordCache:
         kdht_seq_step(&set.sequence)
 
     def clear(self) -> None:
-        """Forget all records, and refuse every `fill` whose `begin` was before this."""
+        """Forget all records and all replies of MEMBERS, and refuse every `fill` whose `begin` was before
+        this.
+        """
         cdef uint64_t i
         cdef uint32_t place
         # Fills that began before now are refused too, not only those of cached keys.
         self.epoch += 1
+        self.members.clear()
         for i in range(self.mask + 1):
             kdht_seq_open(&self.sets[i].sequence)
             for place in range(self.slots_per_set):

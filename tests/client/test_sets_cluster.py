@@ -205,3 +205,28 @@ def test_members_survive_the_death_of_a_node_and_come_back_to_it(cluster, names)
     cluster.wait_ready()
     with Client(names[0]) as client:
         wait_until(lambda: payloads(client, "surviving") == expected[1:], "the node has what it missed", 30)
+
+
+def test_a_hot_set_is_answered_in_the_loop_and_every_change_is_seen_at_once(cluster, names):
+    def answered_in_the_loop() -> int:
+        return sum(node.stats()["datapaths"]["socket"]["cache_answers"] for node in cluster.nodes)
+
+    with Client(names) as client, Client(names) as reader:
+        expected = set()
+        before = answered_in_the_loop()
+        for number in range(30):
+            payload = b"%02d" % number
+            client.announce_once("hot", payload, ttl=600, soft=number % 2 == 0)
+            expected.add(payload)
+            if number % 3 == 2:
+                client.withdraw("hot", b"%02d" % (number - 1), ttl=600)
+                expected.remove(b"%02d" % (number - 1))
+            for how in ({}, {"sample": True}):
+                for _ in range(3):
+                    assert set(payloads(reader, "hot", **how)) == expected
+        # Of three equal questions the second and the third.
+        assert answered_in_the_loop() - before > 100
+        client.announce_once("hot ends", b"x", ttl=2)
+        while payloads(reader, "hot ends"):
+            pass
+        assert all(0 < member.ttl <= 600 for member in reader.members("hot"))

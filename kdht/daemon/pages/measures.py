@@ -116,7 +116,7 @@ METRICS = {
         "GETs of absent keys answered BUSY: one client sent too many while other requests waited.",
     ),
     "kdht_cache_answers_total": Metric(
-        "counter", "GETs answered from the cache; they are in no other count of requests."
+        "counter", "GETs and MEMBERS answered from the cache; they are in no other count of requests."
     ),
     "kdht_queue_waiting": Metric("gauge", "Packets in an NFQUEUE, waiting for the worker.", ("queue",)),
     "kdht_queue_missed_total": Metric(

@@ -29,12 +29,12 @@ from libc.string cimport memcmp, memcpy, memset
 from posix.unistd cimport read
 
 from kdht.core._layout cimport (
-    KDHT_FLAG_FORWARDED, KDHT_FLAG_REPLY, KDHT_FORWARD, KDHT_HEADER_LEN, KDHT_ID_LEN, KDHT_LOCAL,
-    KDHT_IS_WRITE, KDHT_MAX_BODY, KDHT_MAX_DATAGRAM, KDHT_MAX_OWN, KDHT_OP_FETCH, KDHT_OP_GET,
+    KDHT_FLAG_FORWARDED, KDHT_FLAG_PROVEN, KDHT_FLAG_REPLY, KDHT_FORWARD, KDHT_HEADER_LEN, KDHT_ID_LEN,
+    KDHT_LOCAL, KDHT_IS_WRITE, KDHT_MAX_BODY, KDHT_MAX_DATAGRAM, KDHT_MAX_OWN, KDHT_OP_FETCH, KDHT_OP_GET,
     KDHT_OP_MEMBERS, KDHT_OP_PROMISE, KDHT_OP_QUORUM_GET, KDHT_OP_WATCH, KDHT_REASON_ATTEMPT_ENDS,
     KDHT_REASON_CONTROL, KDHT_REASON_NEEDS_COOKIE, KDHT_REASON_NOT_READY, KDHT_REASON_OWNER,
-    KDHT_REASON_RATE_LIMITED, KDHT_RECORD_LEN, KDHT_RELAY, KDHT_STATUS_BUSY, KDHT_STATUS_COOKIE_NEEDED,
-    KDHT_STATUS_OK, be64toh, kdht_header, kdht_outcome, kdht_region,
+    KDHT_PROOF_LEN, KDHT_REASON_RATE_LIMITED, KDHT_RECORD_LEN, KDHT_RELAY, KDHT_STATUS_BUSY,
+    KDHT_STATUS_COOKIE_NEEDED, KDHT_STATUS_OK, be64toh, kdht_header, kdht_outcome, kdht_region,
 )
 from kdht.core._reply cimport Request
 from kdht._routing cimport Core, core_bounce, core_decide_message, core_is_own_quote, core_reply
@@ -63,6 +63,7 @@ cdef enum:
     DRAIN = 8           # batches from one socket before Python gets its turn
     MEMBERS_AT_ONCE = 256
     CLIENTS_AT_ONCE = 64
+    ASKED_LEN = 12      # of a MEMBERS: cursor 8, flags 4
     PRESSED = 64        # requests that wait: now reads of absent keys have a limit
 
 MISS_PRICE = 1_000_000_000 // 64
@@ -115,6 +116,19 @@ cdef inline bint is_read(const uint8_t *data, uint8_t reason) noexcept nogil:
         reason == KDHT_REASON_OWNER or reason == KDHT_REASON_ATTEMPT_ENDS)
 
 
+cdef inline bint read_cursor(const uint8_t *data, uint64_t *cursor) noexcept nogil:
+    """The cursor of a MEMBERS to one node; False: it asks for a majority, or cannot be read."""
+    cdef const kdht_header *header = <const kdht_header *>data
+    cdef uint32_t flags, length = ntohs(header.body_len)
+    cdef uint32_t proof = KDHT_PROOF_LEN if header.flags & KDHT_FLAG_PROVEN else 0
+    if length < ASKED_LEN + proof:
+        return False
+    memcpy(cursor, data + KDHT_HEADER_LEN, 8)
+    memcpy(&flags, data + KDHT_HEADER_LEN + 8, 4)
+    cursor[0] = be64toh(cursor[0])
+    return flags == 0
+
+
 cdef inline void request_of(Local *local, Request *request) noexcept nogil:
     request.source_ip, request.source_port = local.source_ip, local.source_port
     request.target_ip, request.target_port = local.target_ip, local.target_port
@@ -130,7 +144,8 @@ cdef class Engine:
 
     `sockets`: pairs of file descriptor and bound Address, at most MAX_ENDPOINTS. `lane`: the core's lane in
     which `run` counts. `wake_fd`: an eventfd that only the engine uses. `cache`: a GET for one of its
-    records is answered in the loop, unless `checks_reads`: then `may_read` of `run` is asked first.
+    records is answered in the loop, and a MEMBERS with a reply that it keeps, unless `checks_reads`: then
+    `may_read` of `run` is asked first about a GET, and a MEMBERS goes to the receiver.
     `prices`: of clients' requests, as ClientRates has them.
     """
 
@@ -497,12 +512,18 @@ cdef class Engine:
         return True
 
     cdef bint _answer(self, uint8_t *data, uint8_t reason, const Request *came, double now) noexcept nogil:
-        """Answer a GET for a cached record, in place. False for everything else."""
+        """Answer a GET for a cached record, or a MEMBERS with a kept reply, in place. False for all else."""
         cdef uint8_t body[KDHT_MAX_BODY]
+        cdef const kdht_header *header = <const kdht_header *>data
+        cdef uint64_t cursor
         cdef int length
-        if not is_read(data, reason):
+        if is_read(data, reason):
+            length = self.cache.look_up(header.key, now, body)
+        elif header.op == KDHT_OP_MEMBERS and reason == KDHT_REASON_OWNER and read_cursor(data, &cursor):
+            length = self.cache.members.look_up(
+                header.key, cursor, be64toh(header.request_id), came.max_reply, now, body)
+        else:
             return False
-        length = self.cache.look_up((<kdht_header *>data).key, now, body)
         if length < 0 or length > came.max_reply:
             return False
         self.cache_answers += 1

@@ -12,13 +12,14 @@ import math
 import threading
 from bisect import bisect_left, insort
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
 from typing import NamedTuple
 
 from kdht.storage import Store, StoredRecord, neighbourhood, newer
-from kdht.storage.base import alive
+from kdht.storage._members_cache import drawn_part
+from kdht.storage.base import MAX_EXPIRY, alive
 from kdht.storage.versions import ANY_VERSION
 from kdht.times import UnixTime
 from kdht.wire._shared import MAX_BODY
@@ -47,9 +48,6 @@ MAX_SETS = 4096
 MAX_SCANNED = 4 * MAX_MEMBERS
 """Records that one set's first read looks at."""
 
-Draw = Callable[[int], int]
-"""A random number below its argument."""
-
 
 class Part(NamedTuple):
     """A part of a set."""
@@ -59,6 +57,9 @@ class Part(NamedTuple):
     """The place behind it; END: it goes on to the last member."""
     drawn: bool
     """Whether it is one of several equal parts."""
+    number: int = 0
+    count: int = 1
+    """Of `count` equal parts it has this number."""
 
 
 class Living:
@@ -81,7 +82,8 @@ class NearbySets:
         """By the rest of the set's key."""
         self.confirmed: dict[bytes, bool] = {}
         """Places whose records were confirmed to their announcers by this node; whether on disks."""
-        self._purged = 0
+        self.next_end = MAX_EXPIRY
+        """No record ends earlier."""
 
     def living(self, rest: bytes) -> Living:
         return self._living.get(rest) or Living()
@@ -101,17 +103,15 @@ class NearbySets:
         else:
             return
         self.records[place] = record
-        if record.expiry <= self._purged:  # it came after its end
-            self._purged = 0
+        self.next_end = min(self.next_end, record.expiry)
 
     def purge(self, now: UnixTime) -> None:
-        """Forget what has expired. Records expire at whole seconds, so one look a second is enough."""
-        second = int(now)
-        if second == self._purged:
+        """Forget what has expired."""
+        if now < self.next_end:
             return
-        self._purged = second
         for place in [place for place, each in self.records.items() if not alive(each, now, ANY_VERSION)]:
             self._remove(place)
+        self.next_end = min((record.expiry for record in self.records.values()), default=MAX_EXPIRY)
 
     def _remove(self, place: bytes) -> None:
         known = self.records.pop(place, None)
@@ -130,11 +130,10 @@ class NearbySets:
 
 
 class SetIndex:
-    """One node's. `draw` chooses the parts that are shown to who asks for any."""
+    """One node's."""
 
-    def __init__(self, store: Store, draw: Draw) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
-        self._draw = draw
         self._lock = threading.Lock()
         self._sets: OrderedDict[bytes, NearbySets] = OrderedDict()
         self.held = 0
@@ -188,11 +187,17 @@ class SetIndex:
             lasts = ttl / 2 <= record.expiry - now <= ttl + 1
             return record if lasts and record.value == value else None
 
-    def part(self, set_key: bytes, cursor: int, head: int, room: int, now: UnixTime) -> Part:
+    def next_end(self, set_key: bytes) -> int:
+        """When the first record of a set in memory ends, at the earliest; 0: it is not in memory."""
+        with self._lock:
+            found = self._sets.get(set_key[:SHARED_LEN])
+            return 0 if found is None else found.next_end
+
+    def part(self, set_key: bytes, cursor: int, head: int, room: int, now: UnixTime, chance: int) -> Part:
         """The part of the set that a question is about. Raises StorageError.
 
-        ANYWHERE: one of equal parts, each as likely as the others, so every member is shown equally often. Each part fits into
-        `room` bytes, if an entry has `head` bytes before its payload.
+        ANYWHERE: one of equal parts, by the random 64 bits `chance`, each as likely as the others, so every member is shown
+        equally often. Each part fits into `room` bytes, if an entry has `head` bytes before its payload.
         """
         if cursor != ANYWHERE:
             return Part(cursor, END, drawn=False)
@@ -202,10 +207,10 @@ class SetIndex:
             parts = -(-(count * head + living.payload_bytes) // (room - HEAD_LEN))
             if parts <= 1:
                 return Part(FIRST, END, drawn=False)
-            drawn = self._draw(parts)
+            drawn = drawn_part(chance, parts)
             first, end = drawn * count // parts, (drawn + 1) * count // parts
             stop = END if end >= count else id_of(living.places[end])
-            return Part(id_of(living.places[first]), stop, drawn=True)
+            return Part(id_of(living.places[first]), stop, drawn=True, number=drawn, count=parts)
 
     def living(self, set_key: bytes, start: int, room: int, now: UnixTime) -> ListPage:
         """The members from a place on, as many as fit into a MEMBERS' reply of `room` bytes. Raises StorageError."""
@@ -273,8 +278,8 @@ class SetIndex:
             self.held -= len(dropped.records)
 
 
-def page_of_members(page: ListPage, part: Part, room: int, now: UnixTime) -> MembersPage:
-    """The living members of a part, as a reader sees them, as many as fit into `room` bytes."""
+def page_of_members(page: ListPage, part: Part, room: int) -> MembersPage:
+    """The living members of a part, as many as fit into `room` bytes, with expiries in the place of seconds left."""
     members: list[Member] = []
     following = page.next
     room -= HEAD_LEN
@@ -283,9 +288,16 @@ def page_of_members(page: ListPage, part: Part, room: int, now: UnixTime) -> Mem
         if room < 0 or (part.stop != END and id_of(place) >= part.stop):
             following = id_of(place)
             break
-        members.append(Member(id_of(place), max(expiry - math.ceil(now), 1), payload))
+        members.append(Member(id_of(place), expiry, payload))
     # A drawn part is no step of a walk: who wants all begins one.
     return MembersPage(page.total, FIRST if part.drawn else following, members)
+
+
+def as_seen(page: MembersPage, now: UnixTime) -> MembersPage:
+    """The same with the seconds left, as a reader sees it."""
+    return page._replace(
+        members=[Member(id, max(expiry - math.ceil(now), 1), payload) for id, expiry, payload in page.members]
+    )
 
 
 def _is_members(record: StoredRecord) -> bool:

@@ -22,9 +22,10 @@ from kdht.node.replicas.member_reads import MembersOutcome
 from kdht.node.replicas.turns import Turn
 from kdht.node.replicas.writes import Done, Written
 from kdht.node.replies import Replies, ReplyBatch
-from kdht.node.sets.index import Part, SetIndex, page_of_members
+from kdht.node.sets.index import Part, SetIndex, as_seen, page_of_members
 from kdht.node.sets.news import watched_at
 from kdht.storage import StoredRecord
+from kdht.storage._members_cache import MembersCache
 from kdht.storage.record import TOMBSTONE
 from kdht.storage.room import Room
 from kdht.times import UnixTime
@@ -41,6 +42,7 @@ from kdht.wire.sets import (
     SOFT,
     TOLD_LEN,
     ListPage,
+    MembersPage,
     ToldMembers,
     member_key,
     member_value,
@@ -70,7 +72,10 @@ class SetService:
         room: Room,
         leases: Leases,
         late: LateAnswers,
+        kept: MembersCache | None,
     ) -> None:
+        """`kept` gets finished replies; None: there is no cache."""
+        self._kept = kept
         self._index = index
         self._coordinator = coordinator
         self._repair = repair
@@ -178,6 +183,7 @@ class SetService:
         """Answer a MEMBERS or a WATCH at once; or ask the other replicas, and give back False."""
         data, now = request.data, answers.now
         set_key = data[_KEY]
+        begun = self._kept.begin(set_key) if self._kept else 0
         caught_up = self._repair.is_caught_up(set_key)  # before the look: what comes in between does no harm
         asked = self._asked(request, now)
         if isinstance(asked, Status):
@@ -186,12 +192,13 @@ class SetService:
         alone = caught_up and not asked.strict
         try:
             head = ENTRY_LEN if alone else LISTED_LEN
-            part = self._index.part(set_key, asked.cursor, head, asked.room, now)
+            part = self._index.part(set_key, asked.cursor, head, asked.room, now, _request_id(data))
             if alone:
                 living = self._index.living(set_key, part.start, asked.room, now)
                 # None at all: the others are asked, as for a record that is not here.
                 if living.total:
-                    self._answer(request, answers, asked, part, living)
+                    page = self._answer(request, answers, asked, part, living)
+                    self._keep(set_key, begun, asked, part, page)
                     return True
             own = self._index.all(set_key, part.start, now)
         except StorageError:
@@ -252,10 +259,20 @@ class SetService:
     @staticmethod
     def _answer(
         request: Datagram, answers: ReplyBatch, asked: "_Asked", part: Part, listed: ListPage
-    ) -> None:
-        page = page_of_members(listed, part, asked.room, answers.now)
-        told = pack_told(ToldMembers(part.start, 0, page)) if asked.watches else pack_members(page)
+    ) -> MembersPage:
+        """Gives the page with expiries."""
+        page = page_of_members(listed, part, asked.room)
+        seen = as_seen(page, answers.now)
+        told = pack_told(ToldMembers(part.start, 0, seen)) if asked.watches else pack_members(seen)
         answers.add(request, Status.OK, told)
+        return page
+
+    def _keep(self, set_key: bytes, begun: int, asked: "_Asked", part: Part, page: MembersPage) -> None:
+        """Have the socket's loop answer the next such questions."""
+        # One for less room has fewer members than the others want.
+        if self._kept and asked.room == MAX_BODY and not asked.watches:
+            until = self._index.next_end(set_key)
+            self._kept.keep(set_key, begun, asked.cursor, part.number, part.count, until, pack_members(page))
 
 
 class _Asked(NamedTuple):

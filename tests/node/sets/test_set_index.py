@@ -7,7 +7,7 @@ from random import Random
 import pytest
 
 from kdht.node.sets import index as module
-from kdht.node.sets.index import SetIndex, page_of_members
+from kdht.node.sets.index import SetIndex, as_seen, page_of_members
 from kdht.storage import MemoryStore, StoredRecord, Write
 from kdht.storage.record import TOMBSTONE
 from kdht.times import UnixTime
@@ -36,7 +36,8 @@ LATER = int(NOW) + 60
 class World:
     def __init__(self, seed: int = 1) -> None:
         self.store = MemoryStore()
-        self.index = SetIndex(self.store, Random(seed).randrange)
+        self.index = SetIndex(self.store)
+        self.chance = Random(seed)
         self.scans = 0
         scan = self.store.scan
 
@@ -65,8 +66,9 @@ class World:
         self.store.apply([Write(key, StoredRecord(9, expiry, TOMBSTONE, b""))], NOW, self.index.changed)
 
     def ask(self, name: str, cursor: int, room: int = MAX_BODY, now: UnixTime = NOW):
-        part = self.index.part(hash_key(name), cursor, ENTRY_LEN, room, now)
-        page = page_of_members(self.index.living(hash_key(name), part.start, room, now), part, room, now)
+        part = self.index.part(hash_key(name), cursor, ENTRY_LEN, room, now, self.chance.getrandbits(64))
+        page = page_of_members(self.index.living(hash_key(name), part.start, room, now), part, room)
+        page = as_seen(page, now)
         assert len(pack_members(page)) <= room
         return page
 
@@ -176,7 +178,7 @@ def test_what_lies_beside_is_no_member():
         world.store.apply([Write(key, record)], NOW, world.index.changed)
     assert world.ask("web", FIRST).total == 1
     # Also if the index has not seen them come.
-    assert SetIndex(world.store, lambda below: 0).all(web, FIRST, NOW).total == 1
+    assert SetIndex(world.store).all(web, FIRST, NOW).total == 1
 
 
 def test_sets_that_nobody_asks_for_are_forgotten(monkeypatch):

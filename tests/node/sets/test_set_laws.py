@@ -62,7 +62,7 @@ class Replica:
 
     def __init__(self, first_asked: int) -> None:
         self.store = MemoryStore()
-        self.index = SetIndex(self.store, lambda below: 0)
+        self.index = SetIndex(self.store)
         self._left = first_asked
 
     def take(self, write: Write) -> None:
@@ -72,8 +72,8 @@ class Replica:
         self.store.apply([write], NOW, self.index.changed)
 
     def members(self) -> dict[int, bytes]:
-        part = self.index.part(SET, FIRST, ENTRY_LEN, MAX_BODY, NOW)
-        page = page_of_members(self.index.living(SET, part.start, MAX_BODY, NOW), part, MAX_BODY, NOW)
+        part = self.index.part(SET, FIRST, ENTRY_LEN, MAX_BODY, NOW, 0)
+        page = page_of_members(self.index.living(SET, part.start, MAX_BODY, NOW), part, MAX_BODY)
         assert page.next == END
         assert page.total == len(page.members)
         return {each.id: each.payload for each in page.members}
