@@ -142,6 +142,7 @@ class Announcer:
         self._as_json = as_json
         self._is_member = False
         self._was_member = False
+        self._failed = False
         self._told = ""
 
     def announce(self) -> None:
@@ -155,17 +156,19 @@ class Announcer:
                 self._ttl,
                 member=self._member,
                 soft=self._soft,
-                renewal=announced,
+                renewal=announced and not self._failed,
             )
         except RequestError as error:
             if not self._was_member:
                 self._is_member = False
                 raise
             self.explain(str(error))
+            self._failed = True  # the next one is written in any case
             return
         if not announced:
             emit(Announced(key_text(self._name), self._ttl, version), self._as_json, "sets.announced")
         self._was_member = True
+        self._failed = False
         self._told = ""
 
     def explain(self, why: str) -> None:

@@ -39,7 +39,8 @@ class AsyncAnnouncement:
         while True:
             await asyncio.sleep(pause(self._ttl, failed=self.error is not None))
             try:
-                await self._announce(True)
+                # After a failure it is written in any case, also where a node of an older build knows of no renewals.
+                await self._announce(self.error is None)
             except RequestError as error:
                 self.error = error
             else:

@@ -51,7 +51,8 @@ class Announcement:
     def _run(self) -> None:
         while not self._closed.wait(pause(self._ttl, failed=self.error is not None)):
             try:
-                self._announce(True)
+                # After a failure it is written in any case, also where a node of an older build knows of no renewals.
+                self._announce(self.error is None)
             except RequestError as error:
                 self.error = error
             else:
