@@ -58,8 +58,8 @@ class Part(NamedTuple):
     drawn: bool
     """Whether it is one of several equal parts."""
     number: int = 0
-    count: int = 1
-    """Of `count` equal parts it has this number."""
+    parts: int = 1
+    """Of so many equal parts it has this number."""
 
 
 class Living:
@@ -210,7 +210,7 @@ class SetIndex:
             drawn = drawn_part(chance, parts)
             first, end = drawn * count // parts, (drawn + 1) * count // parts
             stop = END if end >= count else id_of(living.places[end])
-            return Part(id_of(living.places[first]), stop, drawn=True, number=drawn, count=parts)
+            return Part(id_of(living.places[first]), stop, drawn=True, number=drawn, parts=parts)
 
     def living(self, set_key: bytes, start: int, room: int, now: UnixTime) -> ListPage:
         """The members from a place on, as many as fit into a MEMBERS' reply of `room` bytes. Raises StorageError."""

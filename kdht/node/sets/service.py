@@ -272,7 +272,7 @@ class SetService:
         # One for less room has fewer members than the others want.
         if self._kept and asked.room == MAX_BODY and not asked.watches:
             until = self._index.next_end(set_key)
-            self._kept.keep(set_key, begun, asked.cursor, part.number, part.count, until, pack_members(page))
+            self._kept.keep(set_key, begun, asked.cursor, part.number, part.parts, until, pack_members(page))
 
 
 class _Asked(NamedTuple):
