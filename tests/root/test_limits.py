@@ -149,6 +149,17 @@ def test_write_cookies_stop_forged_sources_only(tmp_path: Path, kind: str, versi
             assert next(client.watch("key")).value == b"value"
 
 
+@pytest.mark.parametrize(("kind", "version"), WAYS)
+def test_a_captured_read_brings_few_answers(tmp_path: Path, kind: str, version: int) -> None:
+    with stage(tmp_path, kind, version) as on:
+        for number, node in enumerate(on.nodes):
+            captured = [asked(Op.GET, number, body=bytes(1000))] * 200
+            begun = time.monotonic()
+            got = len(answers(on.client, node, captured, 0.5, wait=0.5))
+            # Eight in each second of the clock that it lasts.
+            assert 1 <= got <= 8 * (time.monotonic() - begun + 2)
+
+
 # --- Attacks under which honest writes go on --------------------------------------------------------
 
 
