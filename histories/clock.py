@@ -6,43 +6,18 @@ are unchanged. The library is compiled at its first use.
 
 import os
 import struct
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from kdht.errors import LabError
+from histories import compiling
 
 SOURCE = Path(__file__).with_name("clock.c")
 
 
 def compiled(directory: Path) -> Path:
     """The library, in `directory`. Raises LabError without a compiler."""
-    library = directory / "clock.so"
-    if library.exists():
-        return library
-    compiler = os.environ.get("CC", "cc")
-    command = [
-        compiler,
-        "-shared",
-        "-fPIC",
-        "-O2",
-        "-Wall",
-        "-Werror",
-        "-o",
-        str(library),
-        str(SOURCE),
-        "-ldl",
-    ]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        raise LabError(
-            f"clocks need a C compiler: {compiler} is not there (set CC, or leave them out)"
-        ) from None
-    if done.returncode:
-        raise LabError(f"cannot compile {SOURCE.name}: {done.stderr.strip()}")
-    return library
+    return compiling.compiled(SOURCE, directory / "clock.so", "-shared", "-fPIC", "-ldl")
 
 
 class Clock:

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from bench.daemons import hot as heating
 from bench.daemons import idle as idling
+from bench.daemons import joins as joining
 from bench.daemons import large as sending
 from bench.daemons import report
 from bench.daemons import restart as restarting
@@ -168,6 +169,25 @@ def large(as_json: bool, **plan: Any) -> dict[str, Any]:
 def hot(as_json: bool, **plan: Any) -> dict[str, Any]:
     """One key with nearly all reads: its owner alone, and its replicas together."""
     return measure("hot", [lambda: heating.run(heating.Plan(**plan))], as_json)
+
+
+@command.command()
+@click.option("--how", type=click.Choice(joining.HOW), default="together", show_default=True)
+@click.option("--old", type=click.IntRange(1, 100), default=3, show_default=True, help="Nodes at first.")
+@click.option("--new", type=click.IntRange(1, 100), default=9, show_default=True, help="Nodes that join.")
+@click.option("--values", type=count, default=1500, show_default=True)
+@click.option(
+    "--rate", type=click.FloatRange(1), default=200.0, show_default=True, help="Operations a second."
+)
+@click.option("--replicas", type=click.IntRange(1, 16), default=3, show_default=True)
+@click.option("--seed", type=int, default=1, show_default=True)
+@datapath_option
+@json_option
+def joins(as_json: bool, **plan: Any) -> dict[str, Any]:
+    """Nodes join under load: false NOT_FOUND, overwritten values, and the time until they are ready."""
+    if plan["how"] == "replace" and plan["new"] > plan["old"]:
+        raise click.UsageError("each newcomer replaces an old node: --new is at most --old")
+    return measure("joins", [lambda: joining.run(joining.Plan(**plan))], as_json)
 
 
 if __name__ == "__main__":

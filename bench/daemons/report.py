@@ -73,10 +73,25 @@ def hot(runs: Runs) -> list[Table]:
     return tables
 
 
+def joins(runs: Runs) -> list[Table]:
+    table = Table("how", "nodes", "operations", "false NOT_FOUND", "overwritten", "ready s, mean", "last")
+    for run in runs:
+        ready = run["ready_seconds"]
+        counts = (sum(run["outcomes"].values()), run["false_not_found"], run["overwritten"])
+        nodes = f"{run['old']} + {run['new']}"
+        table.add_row(run["how"], nodes, *map(str, counts), f"{ready['mean']:.1f}", f"{ready['max']:.1f}")
+    outcomes = Table("outcome", "times")
+    for run in runs:
+        for outcome, times in sorted(run["outcomes"].items()):
+            outcomes.add_row(outcome, str(times))
+    return [table, outcomes]
+
+
 TABLES: dict[str, Callable[[Runs], list[Table]]] = {
     "survival": survival,
     "idle": idle,
     "restart": restart,
     "large": large,
     "hot": hot,
+    "joins": joins,
 }

@@ -67,6 +67,8 @@ class Setting:
     deaths: int = 0
     writes: int = 0
     cuts: int = 0
+    single: bool = False
+    """Whether each cut divides one node from all others. Without, any nodes from the rest: more than one of them may go on."""
     remembers: bool = True
     """Whether comparisons happen one after the other, and others' steps between them. Without, a node that catches up
     compares with all at one moment: enough where nothing is written, for then what a node has only grows."""
@@ -129,6 +131,9 @@ class Rule(Protocol):
 
     def holds(self, setting: Setting, state: State, node: int) -> bool:
         """Whether a node that is pushed out answers on."""
+
+    def falls_behind(self, state: State, node: int) -> bool:
+        """Whether a node has caught up on nothing any more, for it knows nobody."""
 
     def counts(self, setting: Setting, state: State, target: int) -> bool:
         """Whether a target's confirmation of a write counts."""
@@ -196,6 +201,8 @@ def _sees(setting: Setting, rule: Rule, state: State, node: int, view: int) -> S
     is_keeper = setting.keepers(state, node) & me
     memory = tuple(known if view >> other & 1 else 0 for other, known in enumerate(state.compared[node]))
     state = state._replace(compared=_with(state.compared, node, memory))
+    if rule.falls_behind(state, node):
+        state = state._replace(caught_up=state.caught_up & ~me, held=state.held & ~me)
     if not is_keeper and state.caught_up & me:
         state = state._replace(caught_up=state.caught_up & ~me)
         if rule.holds(setting, state, node):
@@ -340,6 +347,7 @@ def _fails(setting: Setting, rule: Rule, state: State) -> Iterator[tuple[str, St
                     caught_up=state.caught_up & gone,
                     held=state.held & gone,
                     records=_with(state.records, node, 0),
+                    views=_with(state.views, node, 0),
                     compared=_with(state.compared, node, (0,) * setting.size),
                 ),
             )
@@ -347,7 +355,9 @@ def _fails(setting: Setting, rule: Rule, state: State) -> Iterator[tuple[str, St
         yield "the network heals", state._replace(side=0)
     elif state.cuts:
         for side in range(1, 1 << (setting.size - 1)):
-            yield f"the network is cut: {side:b}", state._replace(side=side, cuts=state.cuts - 1)
+            if setting.single and side.bit_count() not in (1, setting.size - 1):
+                continue
+            yield f"the network is cut: {side:x}", state._replace(side=side, cuts=state.cuts - 1)
 
 
 def _with(values: tuple, place: int, value: object) -> tuple:  # type: ignore[type-arg]

@@ -22,6 +22,9 @@ class Former:
     def holds(self, setting: Setting, state: State, node: int) -> bool:
         return False
 
+    def falls_behind(self, state: State, node: int) -> bool:
+        return False
+
     def counts(self, setting: Setting, state: State, target: int) -> bool:
         return True
 
@@ -41,7 +44,9 @@ class Present:
         memory = state.compared[node]
         order = setting.ordered(state.views[node])
         keepers = setting.keepers(state, node)
-        need = min(REPLICAS, len(order)) // 2 + 1 if order else 0
+        if not order:
+            return False  # it was cut off, and one node alone confirms nothing (cut_off.py)
+        need = min(REPLICAS, len(order)) // 2 + 1
         sound = 0
         for other in order:
             said = memory[other]
@@ -80,6 +85,9 @@ class Present:
 
     def holds(self, setting: Setting, state: State, node: int) -> bool:
         return True
+
+    def falls_behind(self, state: State, node: int) -> bool:
+        return not state.views[node]
 
     def counts(self, setting: Setting, state: State, target: int) -> bool:
         return bool((state.caught_up | state.held) >> target & 1)

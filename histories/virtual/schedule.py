@@ -225,6 +225,23 @@ def _growth(rng: Random, nodes: int, length: float) -> list[Fault]:
     return joins + [fault for fault in _network(rng, length) if fault.amount <= 0.05]
 
 
+def _together(rng: Random, nodes: int, length: float) -> list[Fault]:
+    """As many nodes as there are, or twice as many, start at one moment. They cannot talk to one of those that were there."""
+    at = round(rng.uniform(0, 1.0), 3)
+    joining = range(nodes + 1, nodes + 1 + nodes * rng.randint(1, 2))
+    away, until = rng.randint(1, nodes), round(at + rng.uniform(2.0, 5.0), 3)
+    cuts = [
+        Fault(round(at + rng.uniform(0.2, 0.8), 3), until, "cut", link)
+        for new in joining
+        for link in ((new, away), (away, new))
+    ]
+    return (
+        [Fault(at, 0.0, "join", (new,)) for new in joining]
+        + rng.choice(([], cuts))
+        + _network(rng, length)[:1]
+    )
+
+
 def _lagging(rng: Random, nodes: int, length: float) -> list[Fault]:
     """A replica does not hear of some writes, and answers clients, now and then alone: all others are paused."""
     found = _network(rng, length)[:1]
@@ -282,10 +299,11 @@ PROFILES: dict[str, Profile] = {
     "calm": Profile(lambda rng: rng.randint(4, 6), _calm),
     "one by one": Profile(lambda rng: rng.randint(4, 6), _one_by_one),
     "growth": Profile(lambda rng: 3, _growth),
+    "together": Profile(lambda rng: 3, _together, MIXES, (0.05, 0.1), 40),
     "sessions": Profile(lambda rng: rng.randint(3, 4), _lagging, SESSIONS),
     "all restart": Profile(lambda rng: rng.randint(3, 4), _all_restart),
     "cut off": Profile(lambda rng: rng.randint(4, 5), _cut_off, QUORUM, (0.05, 0.1), 60),
 }
 
-OFTEN = ("fixed", *PROFILES)
-"""Of which a seed draws one. The first has the most faults, and comes twice."""
+OFTEN = ("fixed", *(name for name in PROFILES if name != "together"))
+"""Of which a seed draws one. The first has the most faults, and comes twice. The cost of one with many joins is that of five others."""

@@ -19,11 +19,15 @@ from kdht.datapath.memory import MemoryTransport
 from kdht.lab.virtual.disk import CrashStore, DiskWriter
 from kdht.lab.virtual.process import Process
 from kdht.node.repair import Repair
+from kdht.node.repair.caught_up import CaughtUp, _Judged
 from kdht.node.repair.cut_off import CutOff
+from kdht.node.repair.ranges import KeptRange
 from kdht.node.replicas.calls import ReplicaAnswer
 from kdht.node.replicas.conditions import Conditions
 from kdht.node.replicas.coordinator import Coordinator
+from kdht.node.replicas.quorum_reads import ReadJob
 from kdht.node.replicas.recent import Recent
+from kdht.node.replicas.seats import Where
 from kdht.node.replicas.writes import WriteJob, Writes, Written, version_in
 from kdht.storage import StoredRecord, visible
 from kdht.storage import Write as StoreWrite
@@ -223,6 +227,36 @@ def test_a_node_back_from_being_cut_off_that_still_counts_is_found(monkeypatch: 
     """It never notices, and makes a majority with another one that lacks what was written meanwhile."""
     monkeypatch.setattr(CutOff, "start", lambda self, now: None)
     assert found(20, "cut off", seed=26)
+
+
+def test_newcomers_that_take_each_others_word_are_found(monkeypatch: Patch):
+    """A range counts as caught up once it was compared with today's replicas, be they all new."""
+
+    def judge(self: CaughtUp, kept: KeptRange) -> _Judged:
+        part = kept.range.start, kept.range.stop
+
+        def is_equal(id: bytes) -> bool:
+            peer = self._peers.get(id)
+            return peer is not None and (peer.silent or peer.equal.covers(part))
+
+        assert self._view is not None
+        order = self._view.order(kept.range)
+        waiting = [id for id in order if id in kept.replicas and not is_equal(id)]
+        return _Judged(waiting, not waiting, 1)
+
+    monkeypatch.setattr(CaughtUp, "_judge", judge)
+    assert found(15, "together", seed=3000)
+
+
+def test_reads_that_count_joiners_are_found(monkeypatch: Patch):
+    """Two of them that lack a record hide it from a quorum read."""
+    take = ReadJob.take
+
+    def count(self: ReadJob, where: Where, record: StoredRecord | None, *, caught_up: bool) -> None:
+        take(self, where, record, caught_up=True)
+
+    monkeypatch.setattr(ReadJob, "take", count)
+    assert found(10, "together", seed=3000)
 
 
 # --- The parts ----------------------------------------------------------------------------
