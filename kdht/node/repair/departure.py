@@ -17,6 +17,8 @@ LAST_RETRY = 60.0
 LAST_DRAIN_RETRY = 2.0
 PASS_DELAY = 0.2
 """Seconds between two runs: dropped records may still be in the store."""
+QUIET_RUNS = 5
+"""After so many runs that brought nobody anything, a drain is over, though copies were found."""
 
 
 class Foreign:
@@ -83,7 +85,11 @@ class _Remembered(KeepingNodes):
 
 
 class Drain:
-    """Gives all records away. It is over once a whole run found none."""
+    """Gives all records away. It is over once a whole run found none.
+
+    It is over, too, if what comes in is known to all others: while clients go on working through this node, their reads and
+    writes leave copies here again and again.
+    """
 
     def __init__(self, context: RepairContext, pusher: Pusher, drained: Callable[[], None]) -> None:
         self.over = False
@@ -91,6 +97,7 @@ class Drain:
         self._pusher = pusher
         self._drained = drained
         self._retry = FIRST_RETRY
+        self._quiet = 0
         self._others = _Remembered(context)
         self._run: Handoff
 
@@ -109,8 +116,10 @@ class Drain:
         self._run.step(now)
 
     def _ended(self, left: int, now: SteadyTime) -> None:
-        # Writes may arrive during a run, so only an empty run is the end.
-        if not left and not self._run.given:
+        # Writes may arrive during a run, so only an empty run is the end, or several that moved nothing: a copy here
+        # confirms no write any more, because this node has caught up on nothing.
+        self._quiet = 0 if left or self._run.brought else self._quiet + 1
+        if not left and (not self._run.given or self._quiet >= QUIET_RUNS):
             self.over = True
             self._drained()
             return

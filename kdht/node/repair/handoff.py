@@ -74,6 +74,8 @@ class Handoff:
         self.left = 0
         """Records seen that could not be given away."""
         self.given = 0
+        self.brought = 0
+        """Records that some node did not have yet."""
         self._context = context
         self._pusher = pusher
         self._others = others
@@ -149,6 +151,7 @@ class Handoff:
             if want is Want.HAS:
                 self._parcels[offer.key].waiting.discard(target.id)
             elif want is Want.WANTED:
+                self.brought += 1
                 self._under_way += 1
                 self._pusher.push(target, offer.key, partial(self._pushed, target.id, offer.key), now)
         self._one_ended(now)

@@ -170,6 +170,27 @@ def test_a_drain_hands_off_every_record() -> None:
     assert cluster.store_bytes <= least * RECORD_BYTES * 1.15
 
 
+def test_a_drain_ends_while_clients_work_through_the_node() -> None:
+    """Each of their reads leaves a copy there. All others have the record."""
+    cluster = cluster_of(4)
+    keys = cluster.load(50)
+    cluster.run(70)
+    leaver = cluster.members[1]
+    copies = {key: record for key in keys if (record := leaver.has(key)) is not None}
+    assert copies
+
+    def read() -> None:
+        for key, record in copies.items():
+            leaver.put(key, record.version, record.value)
+        cluster.network.call_at(cluster.network.now + 0.05, read)
+
+    leaver.drain()
+    read()
+    assert cluster.run_until(lambda: any(type(e) is Drained for e in leaver.seen), 20)
+    cluster.kill(leaver)
+    assert not cluster.missing(keys)
+
+
 def test_a_drain_calls_off_planned_comparisons() -> None:
     """They never begin any more. One that was due would be looked at again and again, without a pause."""
     cluster = cluster_of(5)
