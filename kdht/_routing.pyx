@@ -40,6 +40,9 @@ from kdht.wire import Address, Contact
 
 LANES = KDHT_LANES
 
+cdef enum:
+    HOPS_END = 8  # at the next hop, only `hops` changes: the last of the header's first 8 bytes
+
 cdef inline const kdht_config *_config(kdht_region *region, uint32_t lane_index) noexcept nogil:
     """The lane's own copy of the configuration, copied again after each publication.
 
@@ -154,7 +157,7 @@ cdef int core_decide_packet(kdht_region *region, uint32_t lane, uint8_t *data, u
         _note_stranger(&region.lanes[lane], &plan)
     if verdict == KDHT_FORWARD or verdict == KDHT_RELAY:
         # Around `apply_plan`, because the checksum needs the old bytes and the new ones.
-        packet_open(&packet)
+        packet_open(&packet, HOPS_END if reason == KDHT_REASON_NEXT_HOP else KDHT_HEADER_LEN)
         apply_plan(<kdht_header *>packet.message, &plan, out)
         packet_close(&packet, out)
     return verdict

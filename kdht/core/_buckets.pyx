@@ -46,12 +46,16 @@ cdef uint32_t _nearest(const kdht_bucket *bucket, uint32_t count, const uint64_t
     """The index of the bucket's contact nearest to the key."""
     cdef uint32_t best = 0, i
     cdef uint64_t top, best_top = _word(bucket.contacts[0].id, 0) ^ key[0]
+    cdef bint nearer
     for i in range(1, count):
         top = _word(bucket.contacts[i].id, 0) ^ key[0]
+        nearer = top < best_top
         # Nearly always the first 64 bits decide.
-        if top < best_top or (top == best_top and _compare(
-                bucket.contacts[i].id, bucket.contacts[best].id, key) < 0):
-            best, best_top = i, top
+        if top == best_top:
+            nearer = _compare(bucket.contacts[i].id, bucket.contacts[best].id, key) < 0
+        # Choices and no branch: a processor cannot guess which contact is nearer.
+        best = i if nearer else best
+        best_top = top if nearer else best_top
     return best
 
 

@@ -16,11 +16,12 @@ cdef struct Packet:
     uint32_t message_len
     uint8_t *addresses      # both of them, in the IP header
     uint32_t addresses_len
+    uint32_t changing       # how many bytes of the message are rewritten; a multiple of 4
     uint64_t total          # the checksum's sum without the bytes that are rewritten
     bint partial            # the sender left the checksum to the device
     bint unsummed           # IPv4 UDP without a checksum
     int unusual             # the reason to drop it if it turns out to be ours, or KDHT_GO_ON
 
 cdef int packet_parse(const kdht_config *config, uint32_t length, Packet *packet) noexcept nogil
-cdef void packet_open(Packet *packet) noexcept nogil
+cdef void packet_open(Packet *packet, uint32_t changing) noexcept nogil
 cdef void packet_close(Packet *packet, const kdht_outcome *out) noexcept nogil

@@ -11,7 +11,7 @@ from libc.string cimport memcpy
 
 from kdht.core._addresses cimport MAPPED, is_ipv4, is_own
 from kdht.core._layout cimport (
-    KDHT_GO_ON, KDHT_HEADER_LEN, KDHT_MAGIC, KDHT_MAX_EXT_HEADERS, KDHT_NEW_TTL, KDHT_REASON_BAD_ADDRESS,
+    KDHT_GO_ON, KDHT_MAGIC, KDHT_MAX_EXT_HEADERS, KDHT_NEW_TTL, KDHT_REASON_BAD_ADDRESS,
     KDHT_REASON_BAD_CHECKSUM, KDHT_REASON_BAD_IP, KDHT_REASON_EXT_HEADER, KDHT_REASON_FRAGMENT,
     KDHT_REASON_IP_OPTIONS,
     KDHT_REASON_NOT_OURS, KDHT_REASON_NO_CHECKSUM, htons, iphdr, kdht_config, kdht_fold, kdht_outcome,
@@ -168,8 +168,8 @@ cdef void _readdress(Packet *packet, const kdht_outcome *out) noexcept nogil:
         packet.ip[7] = KDHT_NEW_TTL
 
 
-cdef void packet_open(Packet *packet) noexcept nogil:
-    """Before the header is rewritten: take the bytes that will change out of the checksum (RFC 1624).
+cdef void packet_open(Packet *packet, uint32_t changing) noexcept nogil:
+    """Before the first `changing` bytes of the message are rewritten: take them out of the checksum (RFC 1624).
 
     Packets between namespaces of one host carry the sum of the pseudo-header alone, until a device completes
     it (`partial`). Those get a full checksum in `packet_close`.
@@ -183,7 +183,8 @@ cdef void packet_open(Packet *packet) noexcept nogil:
     packet.total = <uint16_t>~packet.udp.check
     packet.total = kdht_sum_without(packet.addresses, packet.addresses_len, packet.total)
     packet.total = kdht_sum_without(packet.udp, 4, packet.total)
-    packet.total = kdht_sum_without(packet.message, KDHT_HEADER_LEN, packet.total)
+    packet.changing = changing
+    packet.total = kdht_sum_without(packet.message, changing, packet.total)
 
 
 cdef void packet_close(Packet *packet, const kdht_outcome *out) noexcept nogil:
@@ -203,6 +204,6 @@ cdef void packet_close(Packet *packet, const kdht_outcome *out) noexcept nogil:
     else:
         total = kdht_sum(packet.addresses, packet.addresses_len, total)
         total = kdht_sum(packet.udp, 4, total)
-        total = kdht_sum(packet.message, KDHT_HEADER_LEN, total)
+        total = kdht_sum(packet.message, packet.changing, total)
     check = <uint16_t>~kdht_fold(total)
     packet.udp.check = check if check != 0 else 0xffff
