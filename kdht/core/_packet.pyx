@@ -169,7 +169,7 @@ cdef void _readdress(Packet *packet, const kdht_outcome *out) noexcept nogil:
 
 
 cdef void packet_open(Packet *packet, uint32_t changing) noexcept nogil:
-    """Before the first `changing` bytes of the message are rewritten: take them out of the checksum (RFC 1624).
+    """Before the first `changing` bytes of the message are rewritten: take them out of the sum (RFC 1624).
 
     Packets between namespaces of one host carry the sum of the pseudo-header alone, until a device completes
     it (`partial`). Those get a full checksum in `packet_close`.
