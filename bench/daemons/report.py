@@ -49,11 +49,16 @@ def restart(runs: Runs) -> list[Table]:
 
 
 def large(runs: Runs) -> list[Table]:
-    table = Table("nodes", "MiB", "lost", "put s", "get s", "same")
+    table = Table("nodes", "MiB", "lost", "put s", "get s", "client CPU ms a MiB", "nodes' CPU", "same")
     for run in runs:
         times = f"{run['put_seconds']:.1f}", f"{run['get_seconds']:.1f}"
         lost = f"{run['lost_permille'] / 10:g} %"
-        table.add_row(str(run["nodes"]), str(run["mebibytes"]), lost, *times, "yes" if run["same"] else "NO")
+        spent = [
+            f"{run[who]['put']:.0f}, {run[who]['get']:.0f}"
+            for who in ("client_cpu_ms_a_mib", "nodes_cpu_ms_a_mib")
+        ]
+        same = "yes" if run["same"] else "NO"
+        table.add_row(str(run["nodes"]), str(run["mebibytes"]), lost, *times, *spent, same)
     return [table]
 
 
