@@ -58,8 +58,8 @@ class ConditionJob:
     """One conditional write until it is answered."""
 
     __slots__ = (
-        "acks", "alarm", "ballot", "condition", "decided", "denied", "done", "full", "granted", "key", "nonce", "others", "own_version",
-        "question", "quorum", "record", "refused", "round", "stands", "waiting",
+        "acks", "alarm", "ballot", "condition", "decided", "denied", "done", "full", "granted", "here", "key", "nonce", "others",
+        "own_version", "question", "quorum", "record", "refused", "round", "stands", "waiting",
     )  # fmt: skip
 
     def __init__(
@@ -95,6 +95,8 @@ class ConditionJob:
         self.question: ReplicaQuestion | None = None
         """The STORE."""
         self.acks = 0
+        self.here: bool | None = None
+        """Whether the own store has answered to the write; None: it has not been asked."""
         self.full = False
         """Whether a replica has no room for it."""
         self.denied = 0
@@ -263,6 +265,7 @@ class Conditions:
     def _store(self, turn: Turn, job: ConditionJob, where: Where) -> None:
         if where is None:
             job.waiting += 1
+            job.here = False
             write = Write(job.key, job.record, job.nonce)
             turn.writes.append(Planned(write, partial(self._stored_here, job)))
             return
@@ -272,6 +275,7 @@ class Conditions:
         job.waiting += calls.ask(turn, job.question, where, partial(self._stored, job))
 
     def _stored_here(self, job: ConditionJob, turn: Turn, outcome: Outcome) -> None:
+        job.here = True
         job.full |= isinstance(outcome, Result) and outcome.full
         self._acked(turn, job, outcome.accepted if isinstance(outcome, Result) else None)
 
@@ -301,6 +305,8 @@ class Conditions:
             return
         # Stand-ins do not count: they gave no promise.
         if job.acks >= max(quorum.acks, quorum.majority):
+            if not self._is_here(turn, job):
+                return
             if job.own_version:
                 # A late try of this write finds its condition unmet, and must still be told OK.
                 self._context.recent.confirm(job.key, job.record, turn.now, existed=job.condition != 0)
@@ -315,11 +321,20 @@ class Conditions:
         elif not job.waiting:
             self._finish(turn, job, Status.UNCONFIRMED)
 
+    def _is_here(self, turn: Turn, job: ConditionJob) -> bool:
+        """Whether the own store has answered. Before that no client may hear of the write: a GET would not see it here."""
+        if job.here is None:  # it gave no promise
+            job.here = False
+            turn.writes.append(Planned(Write(job.key, job.record), partial(self._told_here, job)))
+        return job.here
+
+    def _told_here(self, job: ConditionJob, turn: Turn, outcome: Outcome) -> None:
+        job.here = True
+        self.finish_if_decided(turn, job)
+
     def _tell_others(self, turn: Turn, job: ConditionJob) -> None:
         """Send the record to the replicas without a promise. One that is catching up may have compared this key already."""
         context = self._context
-        if None not in job.granted:
-            turn.writes.append(Planned(Write(job.key, job.record), _ignore_outcome))
         question = context.calls.question(Op.STORE, job.key, pack_stored(job.record))
         for address in job.others - job.granted.keys():
             context.calls.ask(turn, question, address, partial(self._told, job.key))

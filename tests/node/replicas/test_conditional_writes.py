@@ -334,3 +334,34 @@ def test_a_quorum_read_never_returns_less_than_a_decided_write():
     assert reply.status is Status.OK
     assert Record.parse(reply.body) == Record(decided, value=b"decided")
     assert third.has("a").value == b"decided"
+
+
+@pytest.mark.parametrize("late", [(Write,), (Promise, Write)], ids=["after-a-promise", "without-a-promise"])
+def test_no_client_hears_of_a_write_that_the_owner_has_not_stored(late, monkeypatch):
+    """The owner answers GETs from its own store: what was acknowledged must be there, however slow its disk is."""
+    cluster = Cluster(8)
+    owner = cluster.replicas("a")[0]
+    waiting: list[tuple[object, ...]] = []
+    submit = owner.writer.submit
+
+    def submit_late(wishes, now, done):
+        if any(isinstance(wish, late) for wish in wishes):
+            waiting.append((wishes, now, done))
+            return True
+        return submit(wishes, now, done)
+
+    monkeypatch.setattr(owner.writer, "submit", submit_late)
+    version = seq_of(cluster)
+    cluster.send(Op.PUT, "a", pack_write(Record(version, value=b"x"), 0), via=far(cluster))
+    cluster.network.run(cluster.network.now + 0.1)
+    early = [parse(each.data).status for each in cluster.client.take()]
+    assert early == [Status.OK] * owner_has(owner)
+    while waiting:
+        submit(*waiting.pop(0))
+        cluster.network.run(cluster.network.now + 0.1)
+    assert owner_has(owner)
+    assert [parse(each.data).status for each in cluster.client.take()] == [Status.OK] * (not early)
+
+
+def owner_has(owner) -> bool:
+    return owner.has("a") is not None
