@@ -23,6 +23,7 @@ QUICK: Mapping[str, tuple[str, ...]] = {
     "daemons": ("survival", "--nodes", "12", "--dying", "4", "--replicas", "3", "--seed", "1"),
     "dns_face": ("--names", "200", "--seconds", "2", "--rounds", "1"),
     "ebpf": ("--runs", "3", "--packets", "300000"),
+    "ebpf_hot": ("--runs", "3", "--packets", "100000"),
     "http_face": ("--seconds", "2"),
     "nfqueue": ("--runs", "4"),
     "peers": ("--quick", "--nodes", "32", "--hosts", "8"),

@@ -172,7 +172,7 @@ class Stage:
         before, begun = self.arrived(), self.spent()
         with self.source.enter():
             self.generate.live_frames(frame, packets, self.ifindex)
-        count = self._settled(before, packets)
+        count = self.settled(before, packets)
         if count < packets * 0.99:
             raise KdhtError(f"{packets - count} of {packets} packets did not come back")
         return count / (self.spent() - begun)
@@ -181,7 +181,7 @@ class Stage:
         """Processor time of this process and of the kernel's own thread for packets, in seconds."""
         return time.process_time() + softirq_seconds(self.softirqs)
 
-    def _settled(self, before: int, packets: int) -> int:
+    def settled(self, before: int, packets: int) -> int:
         """How many arrived, once no more do."""
         count, changed = self.arrived() - before, time.perf_counter()
         while count < packets and time.perf_counter() - changed < 0.5:

@@ -9,6 +9,7 @@
 #include <bpf/bpf_helpers.h>
 
 #define START_LEN 160
+#define REQUEST_ID (14 + 20 + 8 + 8) /* in a frame by IPv4 */
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -28,6 +29,13 @@ struct {
 	__type(key, __u32);
 	__type(value, struct start);
 } starts SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} numbers SEC(".maps");
 
 /* The program whose time is taken. */
 struct {
@@ -61,6 +69,22 @@ int restore(struct xdp_md *ctx)
 	if (!write_start(ctx))
 		bpf_tail_call(ctx, &next, 0);
 	return XDP_ABORTED;
+}
+
+/* Requests with IDs of their own: of copies of one request only a few are answered. Without a UDP checksum. */
+SEC("xdp")
+int generate_requests(struct xdp_md *ctx)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	__u32 zero = 0;
+	struct start *fresh = bpf_map_lookup_elem(&starts, &zero);
+	__u64 *number = bpf_map_lookup_elem(&numbers, &zero);
+
+	if (!fresh || !number || data + sizeof(*fresh) > end)
+		return XDP_ABORTED;
+	__builtin_memcpy(data, fresh, sizeof(*fresh));
+	*(__u64 *)(data + REQUEST_ID) = ++*number;
+	return XDP_TX;
 }
 
 SEC("xdp")

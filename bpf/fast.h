@@ -7,7 +7,7 @@
 #ifndef KDHT_FAST_H
 #define KDHT_FAST_H
 
-#include "outcome.h"
+#include "hot.h"
 
 #define KDHT_UNUSUAL (-2) /* in place of a reason or an XDP action */
 #define KDHT_PLAIN_IPV4 0x45 /* version 4, no options */
@@ -82,15 +82,18 @@ static __always_inline int kdht_treat_usual(struct xdp_md *ctx, const struct kdh
 {
 	const struct kdht_xdp_settings *settings = &state->settings;
 	struct kdht_frame frame;
-	struct kdht_way way;
+	struct kdht_way way = {}; /* not all messages give all fields a value, and the verifier refuses to carry none along */
 	struct kdht_plan plan = {.ctx = ctx, .config = &state->config, .s = s, .f = &frame, .way = &way};
 	int reason, unroutable;
 
 	reason = kdht_parse_usual(&plan, state, version);
 	if (reason == KDHT_UNUSUAL)
 		return KDHT_UNUSUAL;
-	if (reason == KDHT_GO_ON)
+	if (reason == KDHT_GO_ON) {
 		reason = kdht_judge(&plan, settings);
+		if (kdht_may_be_hot(&plan, reason))
+			return kdht_keep(&plan, reason);
+	}
 	if (!kdht_goes_on(reason))
 		return kdht_action(settings, kdht_count(reason));
 	if (!(settings->flags & KDHT_XDP_TEST_RUN)) {

@@ -7,6 +7,7 @@
  * counted by reason. The daemon publishes into the maps and may be away meanwhile.
  */
 #include "fast.h"
+#include "hot_answer.h"
 
 static __always_inline void kdht_begin_plan(struct kdht_plan *p, struct xdp_md *ctx,
 					    const struct kdht_xdp_state *state, struct kdht_scratch *s)
@@ -48,10 +49,14 @@ __noinline int kdht_parse_step(struct xdp_md *ctx, const struct kdht_xdp_state *
 __noinline int kdht_verdict_step(struct xdp_md *ctx, const struct kdht_xdp_state *state, struct kdht_scratch *s)
 {
 	struct kdht_plan plan;
+	int reason;
 
 	if (!state || !s || kdht_resume_plan(&plan, ctx, state, s))
 		return KDHT_REASON_NOT_READY;
-	return kdht_judge(&plan, &state->settings);
+	reason = kdht_judge(&plan, &state->settings);
+	s->reason = reason;
+	s->may_be_hot = kdht_may_be_hot(&plan, reason);
+	return reason;
 }
 
 __noinline int kdht_rewrite_step(struct xdp_md *ctx, const struct kdht_xdp_state *state, struct kdht_scratch *s,
@@ -115,7 +120,10 @@ int kdht_xdp_whole(struct xdp_md *ctx)
 		return XDP_PASS;
 	}
 	settings = &state->settings;
+	s->may_be_hot = 0;
 	reason = kdht_prepare(state, s) ? KDHT_REASON_NOT_READY : kdht_treat(ctx, state, s);
+	if (s->may_be_hot && kdht_is_hot_frame(&s->frame) && !kdht_must_pass_up(&s->frame))
+		return kdht_try_hot(ctx);
 	if (kdht_goes_on(reason) && kdht_must_pass_up(&s->frame))
 		reason = KDHT_REASON_PARTIAL;
 	if (!kdht_goes_on(reason))
@@ -162,6 +170,8 @@ int kdht_xdp(struct xdp_md *ctx)
 {
 	int action = kdht_treat_fast(ctx);
 
+	if (action == KDHT_MAYBE_HOT)
+		return kdht_try_hot(ctx);
 	if (action != KDHT_UNUSUAL)
 		return action;
 	bpf_tail_call(ctx, &kdht_programs, 0);

@@ -147,6 +147,12 @@ struct kdht_way {
 	__u8 forwarded;
 };
 
+/* An answer's headers: the frame ends them, so its beginning depends on the IP version. */
+#define KDHT_FRONT_MESSAGE 64 /* where the message begins: in whole words */
+#define KDHT_FRONT (KDHT_FRONT_MESSAGE + KDHT_HEADER_LEN)
+#define KDHT_FRONT_IPV4 (KDHT_FRONT_MESSAGE - 14 - 20 - 8)
+#define KDHT_FRONT_IPV6 (KDHT_FRONT_MESSAGE - 14 - 40 - 8)
+
 /*
  * Data of the current packet, for all steps. The verifier remembers nothing of what lies here, so it walks the next
  * step once, and not once for each way through the last one. The body is copied only if it is read.
@@ -161,8 +167,14 @@ struct kdht_scratch {
 	struct bpf_fib_lookup fib;
 	struct kdht_route route;
 	struct kdht_walk walk;
-	__u32 len;
-	__u8 body[KDHT_MAX_BODY + 8]; /* zeros follow the body, so that its last word can be read whole */
+	int reason;   /* a message that may be hot: the reason to pass it up */
+	__u32 may_be_hot;
+	__u64 sum;    /* of an answer's value */
+	__u64 front[KDHT_FRONT / 8]; /* what stands before an answer's body */
+	__u8 body[KDHT_MAX_BODY + 8] __attribute__((aligned(8))); /* zeros follow the body, so that its last word can be read
+								     whole */
+	__u32 len;    /* of the body */
+	__u8 beyond[KDHT_FRONT_IPV4 - KDHT_FRONT_IPV6]; /* unused: the verifier takes the longest frame to begin at either place */
 };
 
 struct {

@@ -28,6 +28,7 @@ struct kdht_cache_slot {
 	__u64 version;
 	__u64 expiry; /* Unix seconds; 0: none */
 	__u32 flags;
+	__u32 answers; /* from this slot */
 	__u8 value[KDHT_MAX_VALUE];
 };
 

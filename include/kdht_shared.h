@@ -175,7 +175,9 @@
 	X(BAD_CHECKSUM, 34, DROP) /* the checksum of the IPv4 header is wrong */           \
 	X(NEEDS_COOKIE, 35, LOCAL) /* a request that needs a cookie, and has none that is right */ \
 	X(NOT_ALLOWED, 36, DROP)  /* a request from an address that may not send it */          \
-	X(PARTIAL, 37, LOCAL)     /* ebpf, generic mode: a device will complete its UDP checksum */
+	X(PARTIAL, 37, LOCAL)     /* ebpf, generic mode: a device will complete its UDP checksum */ \
+	X(ANSWERED, 38, LOCAL)    /* ebpf: a GET of a hot record, answered at the interface */ \
+	X(NO_ROOM, 39, LOCAL)     /* ebpf: the answer to a GET of a hot record does not fit the frame */
 
 enum kdht_op {
 #define X(name, value) KDHT_OP_##name = value,

@@ -15,11 +15,13 @@ from kdht.datapath.base import FastPath
 from kdht.datapath.ebpf import datapath as ebpf
 from kdht.datapath.ebpf import program, xdp_links
 from kdht.datapath.ebpf.datapath import EbpfDatapath, EbpfOptions
+from kdht.datapath.ebpf.hot import HotMap
 from kdht.datapath.host import netlink, ruleset
 from kdht.datapath.nfqueue.datapath import NfqueueDatapath, NfqueueOptions, need_package
 from kdht.datapath.publish import Publisher
 from kdht.datapath.rates import ClientRates
 from kdht.errors import ConfigError, DatapathError
+from kdht.storage._hot import HotTable
 from kdht.wire import Address
 
 log = logging.getLogger(__name__)
@@ -29,21 +31,28 @@ class Datapaths:
     """The datapath beside the transport, or none. `switch` and `stop` are thread-safe."""
 
     def __init__(
-        self, settings: Settings, publisher: Publisher, node_id: bytes, ready: Callable[[], bool]
+        self,
+        settings: Settings,
+        publisher: Publisher,
+        node_id: bytes,
+        ready: Callable[[], bool],
+        hot: HotTable | None,
     ) -> None:
-        """`ready`: whether the node knows enough other nodes to publish its own table."""
+        """`ready`: whether the node knows enough other nodes to publish its own table. `hot`: the table of its hot
+        records."""
         self.kind = "socket"
         self._settings = settings
         self._publisher = publisher
         self._node_id = node_id
         self._ready = ready
+        self._hot = HotMap(hot) if hot is not None else None
         self._running: FastPath | None = None
         self._checker: PathChecker | None = None
         self._lock = threading.Lock()
         self._makers: dict[str, Callable[[], FastPath | None]] = {
             "socket": lambda: None,
             "nfqueue": lambda: NfqueueDatapath(self._publisher.core, nfqueue_options(self._settings)),
-            "ebpf": lambda: EbpfDatapath(self._publisher, self._ebpf_options()),
+            "ebpf": lambda: EbpfDatapath(self._publisher, self._ebpf_options(), self._hot),
         }
 
     @staticmethod
@@ -130,6 +139,8 @@ class Datapaths:
                 old.leave()
             elif old:
                 old.stop()
+            if self._hot is not None:
+                self._hot.close()
 
     def path_checks(self) -> dict[str, int]:
         """How many path checks of the running datapath had each result. Empty without one."""

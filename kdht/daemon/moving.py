@@ -18,7 +18,7 @@ from kdht.config.settings import Settings
 from kdht.daemon.bootstrap import tell_failure
 from kdht.daemon.datadir import DataDir
 from kdht.daemon.everyone import MAX_LOOKUPS, everyone, number_of
-from kdht.daemon.wiring import Parts
+from kdht.daemon.wiring import Parts, drain
 from kdht.errors import ConfigError, KdhtError
 from kdht.node.place.shares import depths
 
@@ -65,7 +65,7 @@ class Moves:
                 return  # another asked meanwhile
         log.info("moving: records are given away")
         self.moving = True
-        parts.driver.drain()
+        drain(parts)
         self._task = asyncio.create_task(self._run(parts))
         self._task.add_done_callback(partial(tell_failure, self._on_failure))
 

@@ -19,6 +19,7 @@ from kdht.daemon.aside import AsideRecords
 from kdht.daemon.datadir import DataDir
 from kdht.daemon.datapaths import client_rates
 from kdht.daemon.driver import Driver
+from kdht.daemon.hot import HotKeeper
 from kdht.daemon.node_queue import NodeQueue
 from kdht.daemon.timings import TimedStore, Timings
 from kdht.datapath.base import Handlers, Reader
@@ -36,6 +37,7 @@ from kdht.node.replicas import ClusterState, Coordinator, Policy
 from kdht.node.service import Service
 from kdht.storage import GroupWriter, LevelStore
 from kdht.storage._cache import RecordCache
+from kdht.storage._hot import ENDED, HotTable
 from kdht.storage._reader import StoreReader
 from kdht.storage.base import OnChange, Store
 from kdht.storage.room import MIB, Limits, Room, buffer_for, disk_space
@@ -68,6 +70,7 @@ class Parts:
     """For the transport's start."""
     queue: NodeQueue
     cache: RecordCache | None
+    hot: HotKeeper | None
     driver: Driver
     timings: Timings
     repair: Repair
@@ -93,7 +96,7 @@ def build(
     publisher = Publisher(core)
     configure(publisher, contact.id, settings)
     cache_mib = settings.config.storage.cache
-    cache = RecordCache(cache_mib << 20) if cache_mib else None
+    cache = RecordCache(cache_mib << 20, HotTable()) if cache_mib else None
     transport = SocketTransport(
         core,
         settings.listen,
@@ -152,6 +155,7 @@ def build(
         handlers=assembly.handlers,
         queue=queue,
         cache=cache,
+        hot=_hot_keeper(cache, repair, driver),
         driver=driver,
         timings=timings,
         repair=repair,
@@ -246,6 +250,24 @@ def _timed(reader: StoreReader, timings: Timings) -> Reader:
         return records
 
     return read
+
+
+def _hot_keeper(cache: RecordCache | None, repair: Repair, driver: Driver) -> HotKeeper | None:
+    if cache is None or cache.hot is None:
+        return None
+    return HotKeeper(cache.hot, cache, lambda: repair.caught_up and not driver.aside)
+
+
+def stop_answers(parts: Parts) -> None:
+    """From now on this node's hot records are not answered at the interface: it ends, or gives its records away."""
+    if parts.cache is not None and parts.cache.hot is not None:
+        parts.cache.hot.forbid(ENDED, True)
+
+
+def drain(parts: Parts) -> None:
+    """Leave the cluster, and give all records away. May be called again."""
+    stop_answers(parts)
+    parts.driver.drain()
 
 
 def set_access(parts: Parts, policy: AccessPolicy, now: UnixTime) -> None:

@@ -39,6 +39,8 @@ WHY = {
     Reason.MARTIAN: "Nothing can come from its source: no single host has it, or this one does.",
     Reason.BAD_CHECKSUM: "The checksum of the IPv4 header is wrong.",
     Reason.PARTIAL: "Its checksum is left to a device, and in generic mode it would be completed twice.",
+    Reason.ANSWERED: "A GET of a hot record: the XDP program has answered it at the interface.",
+    Reason.NO_ROOM: "The answer to a GET of a hot record is longer than its frame can become.",
     Reason.RATE_LIMITED: "Its sender has sent more than it may.",
     Reason.NEEDS_COOKIE: "Only clients with a cookie for their address may send this: the answer is COOKIE_NEEDED.",
     Reason.NOT_ALLOWED: "Requests of this kind are not allowed from its address.",

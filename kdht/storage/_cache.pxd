@@ -3,6 +3,7 @@
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
+from kdht.storage._hot cimport HotTable
 from kdht.storage._members_cache cimport MembersCache
 
 
@@ -17,6 +18,7 @@ cdef extern from "kdht_cache.h" nogil:
         uint64_t version
         uint64_t expiry
         uint32_t flags
+        uint32_t answers
         uint8_t value[1]  # KDHT_MAX_VALUE in the header
 
 
@@ -31,6 +33,8 @@ cdef class RecordCache:
     cdef uint32_t slots_per_set
     cdef uint64_t mask   # of the sets' number
     cdef uint64_t epoch  # steps with every clear
+    cdef readonly HotTable hot  # or None
+    cdef bint has_hot
     cdef uint64_t begun(self, bytes key) except? 0
     cpdef bint fill(self, bytes key, uint64_t begun, uint64_t version, uint64_t expiry, uint32_t flags,
                     bytes value) except -1

@@ -9,6 +9,9 @@ calls `begin` first and `fill` afterwards; `fill` refuses if a key of the same s
 A key's set has KDHT_CACHE_SLOTS slots. A new record takes the place of an old one. A look-up or a change of
 a key that is not cached touches the set alone and no slot: most writes are of that kind.
 
+What is read most goes into the table of hot records too (_hot.pyx), from which the XDP program answers. It
+holds nothing that was changed or cleared here since.
+
 Writers hold the GIL. `look_up` runs without it beside them: each set has a sequence lock
 (include/kdht_seqlock.h).
 """
@@ -26,6 +29,7 @@ from kdht.core._layout cimport (
 
 cdef enum:
     LARGEST_TTL = 0xFFFFFFFF
+    HOT_ANSWERS = 16  # after so many answers a record is hot; a power of two
 
 
 cdef uint32_t write_body(uint8_t *body, uint64_t version, uint64_t expiry, uint32_t flags,
@@ -46,10 +50,12 @@ cdef class RecordCache:
     """A cache of at most `size` bytes. The pages are touched as records come in. Beside it are replies of
     MEMBERS (`members`).
 
-    Raises ValueError if not one record fits, and MemoryError.
+    `hot`: the table of this cache's hot records, or None. Raises ValueError if not one record fits, and
+    MemoryError.
     """
 
-    def __cinit__(self, size: int):
+    def __cinit__(self, size: int, HotTable hot=None):
+        self.hot, self.has_hot = hot, hot is not None
         each = <int>sizeof(kdht_cache_slot) + <int>sizeof(kdht_cache_set)
         if size < each:
             raise ValueError(f"one record takes {each} bytes, there are {size}")
@@ -94,8 +100,12 @@ cdef class RecordCache:
         set.marks[place] = mark(key)
         memcpy(slot.key, <const uint8_t *>key, KDHT_ID_LEN)
         slot.length, slot.version, slot.expiry, slot.flags = <uint32_t>len(value), version, expiry, flags
+        slot.answers = 0
         memcpy(slot.value, <const uint8_t *>value, len(value))
         kdht_seq_step(&set.sequence)
+        # A hot key stays hot when its record changes.
+        if self.has_hot and self.hot.knows(key):
+            self.hot.put(key, version, expiry, flags, value, slot.length)
         return True
 
     def invalidate(self, key: bytes) -> None:
@@ -108,6 +118,9 @@ cdef class RecordCache:
         if place >= 0:
             set.marks[place] = 0
         kdht_seq_step(&set.sequence)
+        # Whether it is cached or not: it may have lost its place here alone.
+        if self.has_hot:
+            self.hot.forget(key)
 
     def clear(self) -> None:
         """Forget all records and all replies of MEMBERS, and refuse every `fill` whose `begin` was before
@@ -123,6 +136,23 @@ cdef class RecordCache:
             for place in range(self.slots_per_set):
                 self.sets[i].marks[place] = 0
             kdht_seq_step(&self.sets[i].sequence)
+        if self.has_hot:
+            self.hot.forget_all()
+
+    def heat(self, keys) -> None:
+        """Put the cached records of these keys into the table of hot records."""
+        cdef kdht_cache_set *set
+        cdef kdht_cache_slot *slot
+        cdef int place
+        if not self.has_hot:
+            return
+        for key in keys:
+            set = self._set(key)
+            place = self._find(set, key)
+            if place < 0:
+                continue
+            slot = self._slot(set, place)
+            self.hot.put(key, slot.version, slot.expiry, slot.flags, slot.value, slot.length)
 
     def get(self, key: bytes, now: float):
         """The body of a GET's reply, or None. For tests: the socket's loop calls `look_up`."""
@@ -185,7 +215,14 @@ cdef class RecordCache:
         if length > KDHT_MAX_VALUE or (slot.expiry and <double>slot.expiry <= now):
             return -1
         length = write_body(body, slot.version, slot.expiry, slot.flags, slot.value, length, now)
-        return <int>length if kdht_seq_same(&set.sequence, begun) else -1
+        if not kdht_seq_same(&set.sequence, begun):
+            return -1
+        if self.has_hot:
+            # Of a writer that is at work by now it may take the count for another record: no harm.
+            slot.answers += 1
+            if slot.answers % HOT_ANSWERS == 0:
+                self.hot.note(key)
+        return <int>length
 
 
 cdef inline uint32_t mark(const uint8_t *key) noexcept nogil:

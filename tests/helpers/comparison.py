@@ -11,7 +11,15 @@ from kdht.wire._shared import Reason
 SEED = int(os.environ.get("KDHT_COMPARE_SEED", "0"))
 PER_NODE = 100
 """Packets for each random node."""
-ELSEWHERE = {Reason.NOT_READY, Reason.NO_NEIGHBOUR, Reason.NO_ROUTE, Reason.RATE_LIMITED, Reason.PARTIAL}
+ELSEWHERE = {
+    Reason.NOT_READY,
+    Reason.NO_NEIGHBOUR,
+    Reason.NO_ROUTE,
+    Reason.RATE_LIMITED,
+    Reason.PARTIAL,
+    Reason.ANSWERED,
+    Reason.NO_ROOM,
+}
 """Not published, or the eBPF datapath's: no traffic gives these here."""
 MESSAGES_ONLY = {Reason.BAD_MAGIC}
 

@@ -73,6 +73,8 @@ def test_the_bad_inputs_cover_every_drop_reason():
         "NO_ROUTE",
         "RATE_LIMITED",
         "PARTIAL",
+        "ANSWERED",
+        "NO_ROOM",
         "BAD_MAGIC",
         "FAMILY",
         "NEEDS_COOKIE",

@@ -19,7 +19,7 @@ from kdht.daemon.control.share_methods import ShareMethods
 from kdht.daemon.control.state import DaemonState
 from kdht.daemon.control.storage_methods import StorageMethods
 from kdht.daemon.datapaths import Datapaths
-from kdht.daemon.wiring import SOCKET_LANE, Parts
+from kdht.daemon.wiring import SOCKET_LANE, Parts, drain
 from kdht.datapath.nfqueue.datapath import QUEUE_LANES
 from kdht.errors import KdhtError
 from kdht.histogram import Histogram
@@ -147,7 +147,7 @@ class Methods:
         left = parts.store.stats().records
         if left and not parts.driver.contacts():
             raise KdhtError(f"no other node is known that could take {left} records: use kdhtctl stop")
-        parts.driver.drain()
+        drain(parts)
         return DrainState(left, parts.driver.status()["repair"]["drained"])
 
     async def _move(self, params: Params) -> MoveBegun:

@@ -199,7 +199,8 @@ class Daemon:
         undo.callback(parts.writer.close)
         # Undone first of these three: what the driver waits for would not be answered any more.
         undo.callback(parts.driver.stop)
-        datapaths = Datapaths(settings, parts.publisher, parts.contact.id, _table_is_good(parts))
+        hot = parts.cache.hot if parts.cache is not None else None
+        datapaths = Datapaths(settings, parts.publisher, parts.contact.id, _table_is_good(parts), hot)
         # After the transport: what a fast path does not take goes to its socket.
         datapaths.start()
         # With ebpf_keep a node that comes back leaves its XDP program to forward meanwhile.
@@ -216,6 +217,7 @@ class Daemon:
             memory.trim_heap()
             self._announce(parts)
             await self._unless_stopped(self._anew.wait())
+            wiring.stop_answers(parts)
             # Before the parts: a move under way asks them.
             await moves.stop()
             state = "stopping" if self._stopping.is_set() else "moving" if moves.has_left else "starting"

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from kdht.config.settings import Settings
 from kdht.daemon.datadir import DataDir
 from kdht.daemon.datapaths import Datapaths
+from kdht.daemon.hot import BEAT_SECONDS
 from kdht.daemon.wiring import Parts
 from kdht.datapath.base import Datapath
 from kdht.errors import KdhtError
@@ -66,6 +67,8 @@ async def running(
         (CAUGHT_UP_SECONDS, lambda: save_caught_up(data, parts)),
         (ADDRESS_SECONDS, look_at_addresses),
     ]
+    if parts.hot is not None:
+        jobs.append((BEAT_SECONDS, parts.hot.beat))
     # Decided at the start: only a start sets records aside.
     if parts.aside.waits:
         jobs.append((ASIDE_SECONDS, lambda: _step_aside(parts)))

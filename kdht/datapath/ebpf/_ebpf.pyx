@@ -29,6 +29,7 @@ cdef extern from "<linux/bpf.h>" nogil:
         BPF_MAP_TYPE_ARRAY
         BPF_MAP_TYPE_LPM_TRIE
         BPF_F_NO_PREALLOC
+        BPF_F_MMAPABLE
     struct bpf_prog_info:
         uint32_t id
         uint32_t verified_insns
@@ -147,6 +148,7 @@ cdef extern from "<bpf/bpf.h>" nogil:
     int bpf_prog_get_fd_by_id(uint32_t id)
 
 cdef bytes BUCKETS = b"kdht_buckets"
+cdef bytes UNPINNED = b"kdht_unpinned"  # emptied when its last holder is gone: bpf/hot_answer.h
 cdef size_t CELLS_SIZE = KDHT_ID_BITS * sizeof(kdht_xdp_cell)  # the kernel maps whole pages
 LAYOUT = f"{KDHT_XDP_LAYOUT}-{sizeof(kdht_xdp_state)}"
 FIXED_TIME, TEST_RUN = KDHT_XDP_FIXED_TIME, KDHT_XDP_TEST_RUN
@@ -211,7 +213,7 @@ cdef class Object:
         if pins is not None:
             at = bpf_object__next_map(self.obj, NULL)
             while at is not NULL:
-                if not bpf_map__is_internal(at):
+                if not bpf_map__is_internal(at) and <bytes>bpf_map__name(at) != UNPINNED:
                     place = os.fsencode(pins) + b"/" + <bytes>bpf_map__name(at)
                     _check(bpf_map__set_pin_path(at, place), "pin a map")
                 at = bpf_object__next_map(self.obj, at)
@@ -274,6 +276,13 @@ cdef class Object:
             _check(bpf_map_update_elem(self._map(name), &zero, &inner, BPF_ANY), f"write to the map {name}")
         finally:
             os.close(inner)
+
+    def use_hot(self, fd: int) -> None:
+        """Answer from this map that `make_hot` made."""
+        cdef uint32_t zero = 0
+        cdef int inner = fd
+        _check(bpf_map_update_elem(self._map("kdht_hot"), &zero, &inner, BPF_ANY),
+               "write to the map kdht_hot")
 
     def write_bucket(self, index: int, bucket: bytes) -> None:
         """Publish a struct kdht_bucket. Packets see all of it or none. One writer at a time.
@@ -418,6 +427,14 @@ cdef _add_link(kdht_xdp_state *packed, network):
     link.vlan = 0 if network.vlan is None else network.vlan + 1
     link.flags = KDHT_LINK_GENERIC if network.generic else 0
     memcpy(link.mac, <const uint8_t *>mac, 6)
+
+
+def make_hot(size: int) -> int:
+    """A map (file descriptor) with one element of `size` bytes, all zero, that can be mapped into memory."""
+    cdef bpf_map_create_opts opts
+    memset(&opts, 0, sizeof(opts))
+    opts.sz, opts.map_flags = sizeof(opts), BPF_F_MMAPABLE
+    return _check(bpf_map_create(BPF_MAP_TYPE_ARRAY, NULL, sizeof(uint32_t), size, 1, &opts), "make a map")
 
 
 def program_name(program_id: int) -> str:

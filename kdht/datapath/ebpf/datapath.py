@@ -22,6 +22,7 @@ from typing import Any
 from kdht.datapath.departures import Departed
 from kdht.datapath.ebpf import program, xdp_links
 from kdht.datapath.ebpf.attachments import Attachments
+from kdht.datapath.ebpf.hot import HotMap
 from kdht.datapath.ebpf.left import LeftCounts
 from kdht.datapath.ebpf.networks import Network, networks_of
 from kdht.datapath.ebpf.xdp_links import BPFFS, libbpf
@@ -42,7 +43,7 @@ log = logging.getLogger(__name__)
 
 TICK = 2.0
 """Seconds between two checks of the clock and the host."""
-SENT = [reason for reason in Reason if VERDICT_OF[reason] in (Verdict.FORWARD, Verdict.RELAY)]
+SENT = [*(each for each in Reason if VERDICT_OF[each] in (Verdict.FORWARD, Verdict.RELAY)), Reason.ANSWERED]
 CLOCK_SLACK = 50_000_000
 """Nanoseconds by which the published clock may be off."""
 
@@ -76,8 +77,11 @@ class EbpfDatapath:
 
     name = "ebpf"
 
-    def __init__(self, publisher: Publisher, options: EbpfOptions) -> None:
+    def __init__(self, publisher: Publisher, options: EbpfOptions, hot: HotMap | None = None) -> None:
+        """`hot`: the memory of records that the program answers GETs from; None: it answers none."""
         self.options = options
+        self._hot = hot
+        self._uses_hot = False
         self._publisher = publisher
         self._core = publisher.core
         self._object: Any = None
@@ -153,6 +157,7 @@ class EbpfDatapath:
             "program": program.info()["id"],
             "pinned": str(self.options.pins),
             "adopted": any(link.adopted for link in self._attached.links),
+            "hot records": "answered by the program" if self._uses_hot else "none so far",
             "table": "own" if self._live else "of an earlier daemon, until this node has joined",
         }
 
@@ -247,6 +252,7 @@ class EbpfDatapath:
         self._publisher.connect(self)
         undo.callback(self._publisher.disconnect, self)
         self._publish_all()
+        self._follow_hot()
         for name, pinned in xdp_links.pinned_links(pins).items():
             # An earlier daemon served this interface; this one is configured otherwise.
             if name not in interfaces:
@@ -288,6 +294,7 @@ class EbpfDatapath:
     def _let_go(self) -> None:
         self._attached.close()
         self._object, self._live, self._only, self._doubt = None, False, 0, ""
+        self._uses_hot = False
 
     # --- Publishing ----------------------------------------------------------------------
 
@@ -319,6 +326,12 @@ class EbpfDatapath:
         # As a whole: the program must never see half a configuration.
         self._object.update_whole("kdht_states", state)
 
+    def _follow_hot(self) -> None:
+        """Give the program the memory of the hot records, once there are any."""
+        if self._hot is not None and not self._uses_hot and (fd := self._hot.made()) is not None:
+            self._object.use_hot(fd)
+            self._uses_hot = True
+
     # --- The thread: publishes configurations, checks the clock and the host ------------------
 
     def _run(self) -> None:
@@ -340,6 +353,7 @@ class EbpfDatapath:
             self._publish_what_changed()
         if self._live and self._waiting:
             self._attach()
+        self._follow_hot()
 
     def _have_networks_changed(self) -> bool:
         """An interface may have got another address. The program passes frames to that one up until it knows it."""

@@ -39,6 +39,7 @@ from kdht.core._layout cimport (
 from kdht.core._reply cimport Request
 from kdht._routing cimport Core, core_bounce, core_decide_message, core_is_own_quote, core_reply
 from kdht.storage._cache cimport RecordCache, write_body
+from kdht.storage._hot cimport HotTable
 from kdht.datapath.socket._backlog cimport Backlog, Local
 from kdht.datapath.socket._rates cimport (
     KDHT_RATE_SECOND, SenderRates, kdht_allowance, kdht_rate_kind_of, kdht_rate_take,
@@ -73,6 +74,9 @@ its key."""
 cdef uint64_t HINT_PRICE = KDHT_RATE_SECOND // 32
 
 cdef double AWAY = 0.5  # seconds without a poll; above LONGEST_WAIT
+# The lease of the hot records: so long the program may go on where this loop could, too.
+cdef uint64_t LEASE = <uint64_t>(1e9 * AWAY)
+cdef uint64_t TRANSIT = 5_000_000  # nanoseconds that the kernel takes from an interface to a socket, and more
 cdef double TOO_OLD = 1.0  # seconds in a socket's buffer
 
 cdef tuple REASONS = tuple(Reason)
@@ -152,6 +156,8 @@ cdef class Engine:
     cdef Core core
     cdef RecordCache cache         # or None
     cdef bint has_cache
+    cdef HotTable hot              # the cache's, or None
+    cdef bint has_hot
     cdef public bint checks_reads
     cdef SenderRates rates
     cdef SenderRates misses     # of reads of absent keys, while others wait
@@ -163,6 +169,8 @@ cdef class Engine:
     cdef uint64_t cache_answers, bounced, away, late_reads, late_writes, late_promises
     cdef uint64_t replayed, refused_misses, hints_ignored, overflowed
     cdef double looked          # when `run` polled its sockets last, by `uptime`
+    cdef double polled_before   # and the time before that
+    cdef bint behind            # more waits in a socket than one round receives
     cdef uint32_t lane
     cdef int count
     cdef int turn               # the endpoint to receive from first, so that none starves
@@ -189,6 +197,8 @@ cdef class Engine:
         self.backlog, self.replays = Backlog(), Replays()
         self.cache = cache
         self.has_cache = cache is not None
+        self.hot = None if cache is None else cache.hot
+        self.has_hot = self.hot is not None
         self.lane = lane
         self.count = len(sockets)
         if not 1 <= self.count <= KDHT_MAX_OWN:
@@ -232,10 +242,17 @@ cdef class Engine:
         `call_in` said so; it may return in how many seconds to call it again.
         `may_read` (base.MayRead) is asked while `checks_reads`; without it no GET is answered here then.
         """
-        cdef int state
         self.runner = PyThread_get_thread_ident()
         self.due = INFINITY if on_time is None else 0.0
-        self.looked = uptime()
+        self.looked = self.polled_before = uptime()
+        try:
+            self._run(receiver, on_unreachable, on_away, reader, on_time, may_read)
+        finally:
+            if self.has_hot:
+                self.hot.renew(0)
+
+    cdef _run(self, receiver, on_unreachable, on_away, reader, on_time, may_read):
+        cdef int state
         while True:
             with nogil:
                 state = self._work()
@@ -340,6 +357,7 @@ cdef class Engine:
                 read(self.polled[self.count].fd, &woken, sizeof(woken))
                 if self.ended:
                     return 0
+            self.behind = False
             for _ in range(self.count):
                 index = self.turn
                 # In turn, so that a busy endpoint starves no other.
@@ -351,6 +369,9 @@ cdef class Engine:
                     self._drain_errors(self.endpoints[index].fd)
                 if events & POLLIN and self._drain(&self.endpoints[index]) < 0:
                     return -EBADF
+            if self.has_hot and not self.behind:
+                # What came before this poll began, it saw; and all is read that it saw.
+                self.hot.note_drained(<uint64_t>(1e9 * self.polled_before) - TRANSIT)
             self._gather(self.now)
             if self.local_count or self.gone_count or self.due <= self.looked:
                 return 1
@@ -362,6 +383,7 @@ cdef class Engine:
             count = self._serve(endpoint)
             if count < BATCH:
                 return count
+        self.behind = True
         return 0
 
     cdef void _gather(self, double now) noexcept nogil:
@@ -394,7 +416,12 @@ cdef class Engine:
         self.looked, self.now = uptime(), coarse_now()
         self.clock = <uint64_t>(1e9 * self.looked)
         if self.looked - before < AWAY:
+            self.polled_before = before
+            if self.has_hot:
+                self.hot.renew(self.clock + LEASE)
             return False
+        if self.has_hot:
+            self.hot.renew(0)  # not before the node knows
         self.away += 1
         return True
 

@@ -24,6 +24,7 @@ from kdht.datapath.socket._socket import MAX_ENDPOINTS, Engine
 from kdht.datapath.socket.outside import mark_outside
 from kdht.errors import DatapathError
 from kdht.storage._cache import RecordCache
+from kdht.storage._hot import ASKS
 from kdht.times import UnixTime
 from kdht.wire import Address
 
@@ -156,6 +157,8 @@ class SocketTransport:
         """
         with self._sending:
             self._checks_reads = wanted
+            if self._cache is not None and self._cache.hot is not None:
+                self._cache.hot.forbid(ASKS, wanted)
             if self._engine is not None:
                 self._engine.checks_reads = wanted
 

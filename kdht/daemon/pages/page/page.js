@@ -32,7 +32,7 @@ const dropped = (seen) => PATHS.reduce((sum, path) =>
     seen.verdicts[reason] === "DROP" ? more + count : more, 0), 0);
 
 const RATES = {
-  "gets answered": (seen) => answered(["GET", "QUORUM_GET"])(seen) + fromCache(seen),
+  "gets answered": (seen) => answered(["GET", "QUORUM_GET"])(seen) + fromCache(seen) + reasons(seen, ["ANSWERED"]),
   "writes answered": answered(["PUT", "DELETE"]),
   "entered here": (seen) => reasons(seen, ["ENTERED"]),
   "forwarded": (seen) => reasons(seen, ["NEXT_HOP"]),
