@@ -190,15 +190,20 @@ cdef object _outcome(const kdht_outcome *out):
     return Outcome(
         VERDICTS[out.reason],
         REASONS[out.reason],
-        Address(out.source_ip[:16], ntohs(out.source_port)) if goes else None,
-        Address(out.target_ip[:16], ntohs(out.target_port)) if goes else None,
+        _address(out.source_ip, out.source_port) if goes else None,
+        _address(out.target_ip, out.target_port) if goes else None,
         out.next_id[:KDHT_ID_LEN] if out.verdict == KDHT_FORWARD else None,
         out.max_reply,
     )
 
 
+# Both past their own constructors, which are Python.
+cdef object _address(const uint8_t *ip, uint16_t port):
+    return tuple.__new__(Address, (ip[:16], ntohs(port)))
+
+
 cdef object _contact(const kdht_contact *contact):
-    return Contact(contact.id[:KDHT_ID_LEN], contact.ip[:16], ntohs(contact.port))
+    return tuple.__new__(Contact, (contact.id[:KDHT_ID_LEN], contact.ip[:16], ntohs(contact.port)))
 
 
 cdef class Core:
@@ -483,15 +488,15 @@ cdef class Core:
             for i in range(KDHT_STRANGERS):
                 stranger = &self.region.lanes[lane].strangers[i]
                 if stranger.seen:
-                    address = Address(stranger.ip[:16], ntohs(stranger.port))
+                    address = _address(stranger.ip, stranger.port)
                     found[address] = max(found.get(address, 0), stranger.seen)
         return found
 
 
 cdef tuple _outgoing(const uint8_t *message, uint32_t length, const kdht_outcome *out):
     """Bytes, target and source."""
-    source = Address(out.source_ip[:16], ntohs(out.source_port)) if out.source_port else None
-    return message[:length], Address(out.target_ip[:16], ntohs(out.target_port)), source
+    source = _address(out.source_ip, out.source_port) if out.source_port else None
+    return message[:length], _address(out.target_ip, out.target_port), source
 
 
 cdef void _snapshot(const kdht_region *region, kdht_config *config, size_t length) noexcept nogil:

@@ -8,10 +8,10 @@ from kdht._routing import Core
 from kdht.datapath.base import Datagram, Outgoing
 from kdht.errors import BadPacket, MissingLibrary
 from kdht.node.replicas import calls
+from kdht.node.replicas._clock import HybridClock
+from kdht.node.replicas._recent import Recent
 from kdht.node.replicas._store_requests import StoreRequests
-from kdht.node.replicas.clock import HybridClock
 from kdht.node.replicas.quorum_reads import untrusted_store
-from kdht.node.replicas.recent import Recent
 from kdht.storage import Result, Write
 from kdht.wire import FIELD, OFFSET, RECORD, verify
 from kdht.wire._shared import HEADER_LEN, RECORD_LEN, Flag, Op, RecordFlag, Status

@@ -19,8 +19,8 @@ from pathlib import Path
 from kdht.daemon.datadir import DataDir
 from kdht.node.repair import Doubt, Repair
 from kdht.node.replicas import Coordinator
+from kdht.node.replicas._turns import Turn
 from kdht.node.replicas.quorum_reads import ReadOutcome
-from kdht.node.replicas.turns import Turn
 from kdht.program.files import replacing
 from kdht.storage import LevelStore, Store, StoredRecord, Write, exported, newer
 from kdht.storage.base import OnChange

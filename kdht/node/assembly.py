@@ -17,6 +17,7 @@ from typing import Generic, Protocol, TypeVar
 
 from kdht._routing import Core
 from kdht.datapath.base import Handlers, Reader, Transport
+from kdht.node._changes import RecordChanges
 from kdht.node.access import Access
 from kdht.node.cluster import ClusterState
 from kdht.node.dispatch import Dispatcher, NodeInput
@@ -36,6 +37,7 @@ from kdht.storage.base import OnChange
 from kdht.storage.room import Room
 from kdht.times import SteadyTime, UnixTime
 from kdht.wire import Address, Contact
+from kdht.wire.sets import SHARED_LEN
 
 W = TypeVar("W", bound=Writer)
 
@@ -43,7 +45,7 @@ W = TypeVar("W", bound=Writer)
 class RepairedRecords(KeptRecords, Protocol):
     """The node's repair. Thread-safe."""
 
-    def changed(self, key: bytes) -> None:
+    def changed(self, key: bytes, /) -> None:
         """The own store has another record for this key."""
 
     def catch_up_anew(self) -> None:
@@ -182,17 +184,18 @@ def _changes(
 ) -> OnChange:
     """What follows from a changed record, on the writer's thread."""
 
-    def changed(key: bytes, record: StoredRecord) -> None:
-        if cache is not None:
-            cache.invalidate(key)  # first: a watcher may read at once
-        repair.changed(key)
-        is_news = sets.changed(key, record)  # before the watchers, as above
-        if cache is not None:
-            cache.members.changed(key)  # behind the index, from which replies are made
-        if not leases.by_key:  # nearly always
-            return
+    def notify(key: bytes, record: StoredRecord, is_news: bool) -> None:
         notifier.changed(key, record, clock())
         if is_news:
             notifier.set_changed(key, record, clock())
 
-    return changed
+    return RecordChanges(
+        None if cache is None else cache.invalidate,
+        repair.changed,
+        sets.nearby,
+        SHARED_LEN,
+        sets.changed,
+        None if cache is None else cache.members.changed,
+        leases.by_key,
+        notify,
+    ).changed

@@ -5,13 +5,13 @@ from collections.abc import Callable, Sequence
 from random import Random
 
 from kdht.faults import Faults
+from kdht.node._timers import Timers
 from kdht.node.events import Event
 from kdht.node.messages import UNKNOWN_ID, Reply
 from kdht.node.options import Options
 from kdht.node.readiness import LEAVING, Readiness
 from kdht.node.rpc import Done, Rpc, Rpcs
 from kdht.node.table import Table
-from kdht.node.timers import Timers
 from kdht.times import SteadyTime
 from kdht.wire import NO_IP, Address, Contact
 from kdht.wire._shared import Op

@@ -16,13 +16,13 @@ other. Otherwise the node may be the first one back after a restart of the clust
 
 from collections.abc import Sequence
 
+from kdht.node._timers import Alarm
 from kdht.node.cluster import ClusterState
 from kdht.node.context import NodeContext, leave_to_table
 from kdht.node.events import Isolated, Joined
 from kdht.node.readiness import JOINED, TABLE
 from kdht.node.refresh import Refresher
 from kdht.node.search import Searches
-from kdht.node.timers import Alarm
 from kdht.times import SteadyTime
 from kdht.wire import Address, Contact
 from kdht.wire._shared import Op

@@ -6,7 +6,7 @@ Contract: whoever calls has a turn.
 from collections.abc import Callable
 
 from kdht.datapath.base import Datagram
-from kdht.node.replicas.turns import Turn
+from kdht.node.replicas._turns import Turn
 from kdht.node.replicas.writes import Written
 from kdht.node.replies import Replies, ReplyBatch
 from kdht.storage.room import Room

@@ -14,6 +14,7 @@ from random import Random
 from kdht.datapath.base import Datagram, Outgoing
 from kdht.errors import BadPacket
 from kdht.histogram import Histogram
+from kdht.node._timers import TokenBucket
 from kdht.node.census import Census
 from kdht.node.cluster import ClusterState, Policy
 from kdht.node.context import NodeContext
@@ -48,7 +49,6 @@ from kdht.node.summary import SUMMARY, Summaries
 from kdht.node.suspicion import Suspicion
 from kdht.node.table import Publish, Table
 from kdht.node.table_contact import TableContact
-from kdht.node.timers import TokenBucket
 from kdht.node.twins import Twins
 from kdht.node.verify import Verifier
 from kdht.times import SteadyTime

@@ -9,10 +9,10 @@ Failures come together, so after one death the whole ring is probed.
 
 from functools import partial
 
+from kdht.node._timers import Alarm
 from kdht.node.context import NodeContext, leave_to_table
 from kdht.node.probe import Prober
 from kdht.node.table_contact import TableContact
-from kdht.node.timers import Alarm
 from kdht.times import SteadyTime
 from kdht.wire._shared import Op
 

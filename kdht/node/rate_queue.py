@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
-from kdht.node.timers import Alarm, Timers, TokenBucket
+from kdht.node._timers import Alarm, Timers, TokenBucket
 from kdht.times import SteadyTime
 
 

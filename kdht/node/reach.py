@@ -22,13 +22,13 @@ from collections.abc import Callable
 from functools import partial
 from itertools import islice
 
+from kdht.node._timers import Alarm
 from kdht.node.context import NodeContext
 from kdht.node.events import Admitted, Barred, LeftCluster, Resumes
 from kdht.node.messages import Reply
 from kdht.node.notice import Notices
 from kdht.node.readiness import REACH
 from kdht.node.rpc import Rpc
-from kdht.node.timers import Alarm
 from kdht.times import SteadyTime
 from kdht.wire import Contact
 from kdht.wire._shared import Op

@@ -9,9 +9,9 @@ up too.
 from collections.abc import Callable
 from functools import partial
 
+from kdht.node._timers import Alarm
 from kdht.node.context import NodeContext
 from kdht.node.search import Found, Searches
-from kdht.node.timers import Alarm
 from kdht.times import SteadyTime
 from kdht.wire import Contact
 from kdht.wire._shared import ID_BITS, ID_LEN

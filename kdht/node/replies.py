@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from kdht._routing import Core
 from kdht.datapath.base import Datagram, Outgoing
-from kdht.node.replicas.turns import Turn
+from kdht.node.replicas._turns import Turn
 from kdht.node.reply import Replier
 from kdht.storage import StoredRecord
 from kdht.times import UnixTime

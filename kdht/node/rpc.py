@@ -18,10 +18,10 @@ from functools import partial
 from random import Random
 
 from kdht.histogram import Histogram
+from kdht.node._timers import Alarm, Timers
 from kdht.node.messages import Reply
 from kdht.node.options import Options
 from kdht.node.rate_queue import RateQueue
-from kdht.node.timers import Alarm, Timers
 from kdht.times import SteadyTime
 from kdht.wire import Address, Message
 from kdht.wire._shared import Op

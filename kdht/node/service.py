@@ -23,10 +23,10 @@ from kdht.node.access import READS, WRITES, Access, body_of
 from kdht.node.late_answers import Late, LateAnswers
 from kdht.node.replicas import Coordinator
 from kdht.node.replicas._common_writes import PutAnswers
+from kdht.node.replicas._turns import Turn
 from kdht.node.replicas.coordinator import KeptRecords
 from kdht.node.replicas.leases import Leases
 from kdht.node.replicas.quorum_reads import ReadOutcome
-from kdht.node.replicas.turns import Turn
 from kdht.node.replicas.writes import Done, Written
 from kdht.node.replies import Replies, ReplyBatch
 from kdht.node.sets.service import SetService
@@ -36,7 +36,7 @@ from kdht.storage.room import Room
 from kdht.storage.versions import micros
 from kdht.times import UnixTime
 from kdht.wire import FIELD, OFFSET, RECORD, Contact, Record, pack_contacts, parse_write
-from kdht.wire._shared import CONTACT_LEN, HEADER_LEN, RECORD_LEN, K, Op, Reason, Status
+from kdht.wire._shared import CONTACT_LEN, HEADER_LEN, MAX_VALUE, RECORD_LEN, K, Op, Reason, Status
 from kdht.wire.certified import KINDS, check_certified
 from kdht.wire.limits import MAX_WIRE_EXPIRY
 
@@ -57,7 +57,6 @@ class _Guards(NamedTuple):
     trace: Guard
     proof: Guard
     read: Guard
-    write: Guard
 
 
 class Service:
@@ -87,16 +86,18 @@ class Service:
         self._late = late
         self._coordinator = coordinator
         faults = coordinator.faults
-        self._guards = _Guards(*(faults.guard(of) for of in ("a TRACE", "a proof", "a read", "a write")))
+        self._guards = _Guards(*(faults.guard(of) for of in ("a TRACE", "a proof", "a read")))
         self._repair = repair
         self._cache = cache
+        # As a read does, it fills the cache.
+        self._keep = store.reader(cache, repair.is_caught_up).of if cache is not None else None
         self._core = core
         self._replies = replies
         self._replier = replies.replier
         self._trace_body = pack_contacts([contact])
         self._leases = leases
         self._put_answers = PutAnswers(
-            core, replies.counts, on_late, self._keep_at_hand, self._end_of, room.lets_all_in
+            core, replies.counts, on_late, self._keep, self._end_of, room.lets_all_in
         )
 
     def handle(self, batch: Sequence[Datagram], now: UnixTime) -> int:
@@ -299,13 +300,16 @@ class Service:
             if common is not None and not common.is_ready(self._put_answers):
                 common = None
             for request in requests:
-                with self._guards.write:
+                # No guard of its own: it would cost two calls for each write.
+                try:
                     if common is not None and common.begin(turn, request):
                         continue
                     begin = self._sets.begin if request.data[_OP] in _SET_WRITES else self._begin
                     refused = begin(turn, request)
                     if refused is not None:
                         answers.add(request, refused)
+                except Exception:
+                    self._coordinator.faults.note("a write")
 
     def _begin(self, turn: Turn, request: Datagram) -> Status | None:
         """Begin the write that a request asks for; or the status that refuses it."""
@@ -395,13 +399,8 @@ class Service:
 
         In a turn, like FETCH's look: LevelDB has what was written last in memory.
         """
-        if not self._cache:
-            return
-        (begun,) = self._cache.begin((key,))
-        if self._repair.is_caught_up(key):
-            record = self._read_alone(key, now)
-            if isinstance(record, StoredRecord) and not record.deleted:
-                self._cache.fill(key, begun, *record)
+        if self._keep is not None:
+            self._keep([key], [MAX_VALUE], now)
 
 
 def _request_id(data: bytes) -> int:

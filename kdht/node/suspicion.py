@@ -17,13 +17,13 @@ confirmed pass it on to a few.
 
 from collections.abc import Callable
 
+from kdht.node._timers import TokenBucket
 from kdht.node.context import NodeContext
 from kdht.node.notice import Notices
 from kdht.node.probe import Prober
 from kdht.node.probe_schedule import ProbeSchedule
 from kdht.node.rpc import Rpc
 from kdht.node.table_contact import TableContact
-from kdht.node.timers import TokenBucket
 from kdht.times import SteadyTime
 from kdht.wire import Address, Contact
 

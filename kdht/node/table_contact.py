@@ -2,7 +2,7 @@
 
 from math import inf
 
-from kdht.node.roundtrip import RoundTrip
+from kdht.node._roundtrip import RoundTrip
 from kdht.times import SteadyTime
 from kdht.wire import Address, Contact
 

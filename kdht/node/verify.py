@@ -5,11 +5,11 @@ reply does the rest. Waiting candidates and pings under way are bounded, with on
 not answer is left alone for a while, unless it writes to this node itself.
 """
 
+from kdht.node._timers import Alarm
 from kdht.node.context import NodeContext
 from kdht.node.messages import Reply
 from kdht.node.probe import Prober
 from kdht.node.rpc import Rpc
-from kdht.node.timers import Alarm
 from kdht.times import SteadyTime
 from kdht.wire import Address, Contact
 

@@ -175,7 +175,8 @@ cdef class StoreChange:
             pledges_now = live(pledges, now) if pledges else ()
             stays, result = settle(previous, wish, now, self.latest_version, pledges_now)
         if stays is not None and stays != previous:
-            if not room.takes(deleted=stays.deleted, replaces=previous is not None):
+            # Without pressure all have room (Room.takes).
+            if room.pressure and not room.takes(deleted=stays.deleted, replaces=previous is not None):
                 return without_room(result, previous)
             self.after[key] = stays
             changes.append((key, stays))

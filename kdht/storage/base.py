@@ -8,6 +8,8 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
+from kdht.storage._cache import RecordCache
+from kdht.storage._reader import StoreReader
 from kdht.storage.promises import Granted, Pledges, Promise, hindering
 from kdht.storage.record import TOMBSTONE, StoredRecord
 from kdht.storage.room import Room
@@ -86,6 +88,10 @@ class Store(Protocol):
 
     def get_many(self, keys: Sequence[bytes], now: UnixTime) -> list[StoredRecord | None]:
         """As `get`, in the order of `keys`. One damaged record fails the whole call."""
+
+    def reader(self, cache: RecordCache | None, is_caught_up: Callable[[bytes], bool]) -> StoreReader:
+        """A reader for GETs, for one thread at a time. `cache`: where it puts the records that it reads.
+        `is_caught_up`: whether this store alone may answer for a key."""
 
     def apply(
         self, wishes: Sequence[Wish], now: UnixTime, on_change: OnChange | None = None

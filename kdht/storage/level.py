@@ -148,8 +148,6 @@ class LevelStore:
             ]
 
     def reader(self, cache: RecordCache | None, is_caught_up: Callable[[bytes], bool]) -> StoreReader:
-        """A reader for GETs, for one thread. `cache`: where it puts the records that it reads. `is_caught_up`:
-        whether this store alone may answer for a key."""
         return StoreReader(self._packed, cache, is_caught_up)
 
     def _packed(self, key: bytes) -> bytes | None:

@@ -1,7 +1,10 @@
 """The in-memory twin of LevelStore, for tests and simulated clusters."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
+from kdht.storage import layout
+from kdht.storage._cache import RecordCache
+from kdht.storage._reader import StoreReader
 from kdht.storage.base import (
     OnChange,
     Outcome,
@@ -37,6 +40,13 @@ class MemoryStore:
 
     def get_many(self, keys: Sequence[bytes], now: UnixTime) -> list[StoredRecord | None]:
         return [self.get(key, now) for key in keys]
+
+    def reader(self, cache: RecordCache | None, is_caught_up: Callable[[bytes], bool]) -> StoreReader:
+        return StoreReader(self._packed, cache, is_caught_up)
+
+    def _packed(self, key: bytes) -> bytes | None:
+        record = self._records.get(key.removeprefix(layout.RECORD))
+        return None if record is None else layout.pack_record(record)
 
     def apply(
         self, wishes: Sequence[Wish], now: UnixTime, on_change: OnChange | None = None

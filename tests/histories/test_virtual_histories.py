@@ -22,11 +22,12 @@ from kdht.node.repair import Repair
 from kdht.node.repair.caught_up import CaughtUp, _Judged
 from kdht.node.repair.cut_off import CutOff
 from kdht.node.repair.ranges import KeptRange
+from kdht.node.replicas import coordinator
+from kdht.node.replicas._recent import Recent
 from kdht.node.replicas.calls import ReplicaAnswer
 from kdht.node.replicas.conditions import Conditions
 from kdht.node.replicas.coordinator import Coordinator
 from kdht.node.replicas.quorum_reads import ReadJob
-from kdht.node.replicas.recent import Recent
 from kdht.node.replicas.seats import Where
 from kdht.node.replicas.writes import WriteJob, Writes, Written, version_in
 from kdht.storage import StoredRecord, visible
@@ -146,13 +147,18 @@ def test_a_decided_write_under_a_new_version_is_found(monkeypatch: Patch):
     assert found(600, "fixed")
 
 
+class _ClaimsNothing(Recent):
+    def claim(self, *_: Any, **__: Any) -> int:
+        return 0
+
+
 def test_two_writes_of_one_version_are_found(monkeypatch: Patch):
     def next_one(self: Any, least: int) -> int:
         self._last = max(self._now(), self._last + 1, least)
         return int(self._last)
 
     monkeypatch.setattr("kdht.client._clock.WriteClock.next", next_one)
-    monkeypatch.setattr(Recent, "claim", lambda self, key, version, write, now, *, conditional: 0)
+    monkeypatch.setattr(coordinator, "Recent", _ClaimsNothing)
     assert found(100, "fixed")
 
 

@@ -12,8 +12,8 @@ from kdht.datapath.base import Datagram
 from kdht.errors import StorageError
 from kdht.faults import MAX_KINDS, Faults
 from kdht.lab.virtual.cluster import VirtualCluster
+from kdht.node._timers import Timers
 from kdht.node.repair.work import Work
-from kdht.node.timers import Timers
 from kdht.storage import GroupWriter, LevelStore, Result, layout
 from kdht.wire import Address, Record, pack_request
 from kdht.wire._shared import Op, Reason

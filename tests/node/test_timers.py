@@ -4,7 +4,7 @@ from collections import Counter
 from random import Random
 
 from kdht.faults import Faults
-from kdht.node.timers import Timers, TokenBucket
+from kdht.node._timers import Timers, TokenBucket
 
 
 def test_alarms_run_by_time_then_by_order_of_setting() -> None:

@@ -13,7 +13,7 @@ A node has caught up on a range once it has all that these other nodes have, and
 If there are fewer such nodes than a majority, all nodes within `REACH` count, caught up or not. A new cluster begins so,
 and one whose nodes have all restarted. docs/design/ shows why no simpler rule will do.
 
-Contract: any thread may call `is_caught_up`, `holds`, `ever` and `reset`; all else has one caller at a time. Sets of keys
+Contract: any thread may call `keys`, `ever` and `reset`; all else has one caller at a time. Sets of keys
 are replaced as a whole, never changed.
 """
 
@@ -22,9 +22,10 @@ from collections.abc import Callable, Iterable
 from enum import Enum
 from typing import NamedTuple
 
+from kdht.node.repair._key_sets import AnswerableKeys, KeySet
 from kdht.node.repair.bodies import CAUGHT_UP
 from kdht.node.repair.intervals import NONE, Interval, Intervals
-from kdht.node.repair.ranges import KeptRange, Range, View, number
+from kdht.node.repair.ranges import KeptRange, Range, View
 
 # Doubling from 2r, this is the last step within one routing table's neighbourhood. With more joiners than this
 # in one second the rule is not certain (docs/design/replicas.md, Limits).
@@ -92,6 +93,8 @@ class CaughtUp:
         """The number of resets. What was compared before the last one does not count."""
         self.doubt = Doubt.NONE
         """While it is OPEN or ALONE, records of nodes that are behind make no range caught up."""
+        self.keys = AnswerableKeys()
+        """What this node answers for: `_area` and `_holding`, for keys of 20 bytes."""
         self._self_id = self_id
         self._reached = reached
         self._lost = lost
@@ -105,17 +108,6 @@ class CaughtUp:
         self._peers: dict[bytes, _Peer] = {}
 
     # What it is now
-
-    def is_caught_up(self, key: bytes) -> bool:
-        """Whether this node keeps the key and has caught up on it."""
-        return number(key) in self._area
-
-    def holds(self, key: bytes) -> bool:
-        """The same, or this node kept the key before nodes that have not all caught up."""
-        return self.is_caught_up(key) or self.is_held(key)
-
-    def is_held(self, key: bytes) -> bool:
-        return number(key) in self._holding
 
     def covers(self, range: Range) -> bool:
         """Whether this node answers for all keys of a range."""
@@ -139,7 +131,7 @@ class CaughtUp:
         with self._lock:
             # Comparisons under way began before the reset, so they must not count.
             self.epoch += 1
-            self._area = NONE
+            self._catch_up(NONE)
             self._hold(())
             self._peers = {}
         self._lost()
@@ -158,7 +150,7 @@ class CaughtUp:
                 if before.covers(_interval(part))
             ]
             self._hold([*gone, *(part for each in self._held for part in view.elsewhere(each))])
-            self._area = before.within(own)
+            self._catch_up(before.within(own))
             self._concern = own.union(self._holding)
             self._peers = {id: peer for id, peer in self._peers.items() if id in view.others}
             for peer in self._peers.values():
@@ -208,7 +200,7 @@ class CaughtUp:
             from_all = self.doubt in (Doubt.NONE, Doubt.CONFIRMED)
             new = [kept for kept, judged in found if judged.done and (judged.sound or from_all)]
             if new:
-                self._area = self._area.union(_interval(kept.range) for kept in new)
+                self._catch_up(self._area.union(_interval(kept.range) for kept in new))
             first = not self.ever and self._view is not None and not self.behind
         # Outside of the lock, because the callback asks this object.
         if first:
@@ -303,9 +295,14 @@ class CaughtUp:
             self._hold(each for each in self._held if each != range)
         self._lost()
 
+    def _catch_up(self, area: Intervals) -> None:
+        self._area = area
+        self.keys.caught_up = KeySet(area)
+
     def _hold(self, ranges: Iterable[Range]) -> None:
         self._held = dict.fromkeys(ranges)
         self._holding = Intervals(map(_interval, self._held))
+        self.keys.held = KeySet(self._holding)
 
     def _peer(self, id: bytes) -> _Peer:
         peer = self._peers.get(id)

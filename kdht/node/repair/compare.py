@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from kdht.errors import BadPacket, StorageError
+from kdht.node._timers import Alarm
 from kdht.node.messages import Reply
 from kdht.node.repair import bodies
 from kdht.node.repair.bodies import (
@@ -38,7 +39,6 @@ from kdht.node.repair.push import Pusher
 from kdht.node.repair.ranges import Range, number
 from kdht.node.repair.work import Steps
 from kdht.node.rpc import Rpc
-from kdht.node.timers import Alarm
 from kdht.storage import StoredRecord
 from kdht.storage.versions import is_possible_version
 from kdht.times import SteadyTime

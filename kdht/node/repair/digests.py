@@ -4,7 +4,7 @@ The ID trie is cut in steps of four bits, down to ranges of some hundred records
 change makes only the ranges above its key stale, and only those are read again. Expired records do not count, swept or
 not, so a digest holds until the first of its records expires.
 
-Contract: `changed` is for any thread; all else has one caller at a time.
+Contract: `stale` is for any thread; all else has one caller at a time.
 """
 
 import struct
@@ -14,8 +14,9 @@ from contextlib import closing
 from hashlib import blake2b
 from itertools import islice
 
+from kdht.node.repair._changed import Staleness
 from kdht.node.repair.bodies import Digest
-from kdht.node.repair.ranges import SPACE, Range, key_bytes, number
+from kdht.node.repair.ranges import SPACE, Range, key_bytes
 from kdht.node.repair.work import Steps
 from kdht.storage import Store, StoredRecord
 from kdht.times import UnixTime
@@ -53,19 +54,8 @@ class Digests:
         self._lock = threading.Lock()
         self._kept: dict[Range, _Kept] = {}
         self._depths: set[int] = set()
-
-    def changed(self, key: bytes) -> None:
-        """The record of a key is another one now, or gone. Any thread."""
-        at = number(key)
-        with self._lock:
-            # Only lengths that are kept, so a write costs some look-ups and no walk.
-            for bits in self._depths:
-                below = ID_BITS - bits
-                kept = self._kept.get(Range(at >> below << below, bits))
-                if kept is not None:
-                    kept.until = 0
-                    # A digest that is being computed now is stale too.
-                    kept.stamp += 1
+        self.stale = Staleness(self._lock, self._kept, self._depths)
+        """`stale.changed(key)`: the record of a key is another one now, or gone. Any thread."""
 
     def of(self, wanted: Range) -> Steps[Digest]:
         """The digest of a range."""

@@ -52,9 +52,7 @@ class KeepingNodes:
     def is_own(self, key: bytes) -> bool:
         """Whether this node keeps the key after all, or still holds it."""
         view = self._context.view
-        return (
-            view is not None and view.kept_range(number(key)) is not None
-        ) or self._context.caught_up.is_held(key)
+        return (view is not None and key in view.keys) or key in self._context.caught_up.keys.held
 
     def silent(self, contact: Contact) -> None:
         """A contact did not answer an OFFER. The table finds out by its own probes."""

@@ -23,9 +23,6 @@ class Intervals:
     def __iter__(self) -> Iterator[Interval]:
         return iter(self._all)
 
-    def __contains__(self, key: int) -> bool:
-        return self.covers((key, key + 1))
-
     def covers(self, interval: Interval) -> bool:
         """Whether all of an interval is in the set."""
         at = bisect_right(self._all, (interval[0], SPACE)) - 1

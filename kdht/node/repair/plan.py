@@ -18,6 +18,7 @@ everything that two nodes share, the round here leaves it out.
 
 from collections.abc import Callable, Iterable
 
+from kdht.node._timers import Alarm
 from kdht.node.context import leave_to_table
 from kdht.node.repair.caught_up import UNSEEN
 from kdht.node.repair.compare import RangeComparison
@@ -25,7 +26,6 @@ from kdht.node.repair.context import RepairContext
 from kdht.node.repair.intervals import Intervals
 from kdht.node.repair.push import Pusher
 from kdht.node.repair.ranges import KeptRange, Range, View, key_bytes
-from kdht.node.timers import Alarm
 from kdht.times import SteadyTime
 from kdht.wire._shared import Op
 

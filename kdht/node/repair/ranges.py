@@ -11,6 +11,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Collection, Iterable
 from typing import Any, NamedTuple
 
+from kdht.node.repair._key_sets import KeySet
 from kdht.wire._shared import ID_BITS, ID_LEN
 
 MAX_FREE_BITS = 5
@@ -65,6 +66,8 @@ class View:
         self._last: KeptRange | None = None
         self._order: dict[Range, list[bytes]] = {}
         self._starts = [kept.range.start for kept in self.kept]
+        self.keys = KeySet((kept.range.start, kept.range.stop) for kept in self.kept)
+        """All keys of the kept ranges."""
 
     def kept_range(self, key: int) -> KeptRange | None:
         """The kept range that a key is in; None: other nodes keep it."""

@@ -14,6 +14,7 @@ from kdht.histogram import Histogram
 from kdht.node.context import NodeContext
 from kdht.node.messages import Reply, untrusted_id
 from kdht.node.readiness import RECORDS, TABLE
+from kdht.node.repair._changed import RecordChanged
 from kdht.node.repair.answers import RangeAnswers, Respond
 from kdht.node.repair.caught_up import CaughtUp, Doubt
 from kdht.node.repair.coming import Coming
@@ -27,7 +28,6 @@ from kdht.node.repair.missed import Missed
 from kdht.node.repair.plan import Plan
 from kdht.node.repair.progress import Progress
 from kdht.node.repair.push import Pusher
-from kdht.node.repair.ranges import number
 from kdht.node.repair.sight import Sight
 from kdht.node.repair.work import Work
 from kdht.node.rpc import Mismatch, Rpc, Rpcs
@@ -67,6 +67,10 @@ class Repair:
             is_warm=self._knows_all,
         )
         self._caught_up = caught_up
+        self.is_caught_up = caught_up.keys.is_caught_up
+        """Whether the own store has all that the other replicas of a key have. False for keys of other nodes."""
+        self.holds = caught_up.keys.holds
+        """Whether this node answers for a key: it has caught up, or it kept the key before nodes that have not."""
         self._context = context = RepairContext(
             node=node,
             store=keeping.store,
@@ -90,6 +94,8 @@ class Repair:
         # Clients should not be sent here before the node can answer by itself.
         node.readiness.require(RECORDS)
         self._foreign = Foreign(context, pusher)
+        self.changed = RecordChanged(context.digests.stale, context.sight, self._foreign).changed
+        """Called with the key of a record of the own store that has changed. Any thread."""
         self._plan = Plan(context, pusher, joined, self._view_changed)
         # After the plan, which it gives its keys to.
         self._missed = Missed(context, self._plan)
@@ -116,14 +122,6 @@ class Repair:
     def contacts_changed(self, now: SteadyTime) -> None:
         """A contact entered or left the table."""
         self._plan.contacts_changed(now)
-
-    def changed(self, key: bytes) -> None:
-        """The record of this key in the own store has changed. Any thread."""
-        self._context.digests.changed(key)
-        view = self._context.view
-        # A write may end at a stand-in. The handoff brings its record to the replicas.
-        if view is not None and view.kept_range(number(key)) is None:
-            self._foreign.stray = True
 
     def missed(self, key: bytes) -> None:
         """A replica did not confirm a write of this key. Any thread."""
@@ -162,18 +160,11 @@ class Repair:
         """Whether this node has caught up on all its ranges once since the start."""
         return self._caught_up.ever
 
-    def is_caught_up(self, key: bytes) -> bool:
-        """Whether the own store has all that the other replicas of a key have. False for keys of other nodes."""
-        return not self._withheld and self._drain is None and self._caught_up.is_caught_up(key)
-
     def withhold(self, withheld: bool) -> None:
         """While True, this node answers for no key, whatever it has caught up on."""
         self._withheld = withheld
+        self._answer_or_not()
         self._keeping.on_fell_behind()
-
-    def holds(self, key: bytes) -> bool:
-        """Whether this node answers for a key: it has caught up, or it kept the key before nodes that have not."""
-        return not self._withheld and self._drain is None and self._caught_up.holds(key)
 
     @property
     def doubt(self) -> Doubt:
@@ -247,8 +238,12 @@ class Repair:
         self._plan.stop()
         self._foreign.stop()
         self._drain = Drain(self._context, self._pusher, drained)
+        self._answer_or_not()
         self._caught_up.reset()
         self._drain.start(now)
+
+    def _answer_or_not(self) -> None:
+        self._caught_up.keys.withheld = self._withheld or self._drain is not None
 
     def _was_cut_off(self) -> None:
         # Where one node confirms a write, this one may have done so alone, and its clients rely on that it goes on.

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from kdht.errors import StorageError
 from kdht.faults import Faults
-from kdht.node.timers import Timers
+from kdht.node._timers import Timers
 from kdht.times import SteadyTime
 
 T = TypeVar("T")

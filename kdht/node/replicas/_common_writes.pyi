@@ -6,7 +6,7 @@ from kdht._routing import Core
 from kdht.datapath.base import Datagram
 from kdht.node.replicas.admission import Admission
 from kdht.node.replicas.context import CoordinatorContext, Quorum
-from kdht.node.replicas.turns import Turn
+from kdht.node.replicas._turns import Turn
 from kdht.node.replicas.writes import Done, Writes
 from kdht.times import UnixTime
 from kdht.wire import Address
@@ -17,7 +17,7 @@ class PutAnswers:
         core: Core,
         counts: dict[tuple[int, int], int],
         late: Callable[[int, UnixTime], None],
-        keep: Callable[[bytes, UnixTime], None],
+        keep: Callable[[list[bytes], list[int], UnixTime], object] | None,
         end_of: Callable[[Datagram, UnixTime, int, int], Done],
         open_to_all: Callable[[], bool],
     ) -> None: ...

@@ -14,7 +14,7 @@ Contract: whoever calls has a turn. One alarm is set for all writes: that of the
 
 from cpython.tuple cimport PyTuple_GET_ITEM
 from libc.math cimport INFINITY, ceil
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
 from kdht.core._addresses cimport is_ipv4
@@ -25,25 +25,28 @@ from kdht.core._layout cimport (
     be64toh, htobe64, htonl, htons, kdht_header, kdht_record, ntohl,
 )
 from kdht._routing cimport Core, core_seal
+from kdht.node.replicas._trips cimport Trips
+from kdht.node.replicas._turns cimport Turn
 
 from kdht.datapath.base import Outgoing
 from kdht.node.messages import CONTROL_HOPS
 from kdht.node.replicas.calls import (
     FIRST_TIMEOUT, LEAST_TIMEOUT, MAX_CALLS, MOST_TIMEOUT, AskedReplica, ReplicaQuestion,
 )
-from kdht.node.replicas.turns import Planned
+from kdht.node.replicas._turns import Planned
 from kdht.node.replicas.writes import SPARE, WRITE_DEADLINE, UnderWay
 from kdht.storage import Result, StoredRecord, Write
 from kdht.storage.versions import latest_version
 from kdht.wire import Address
-from kdht.wire._shared import MAX_REPLICAS, Op, Reason, Status
-from kdht.wire.limits import MAX_WIRE_EXPIRY
+from kdht.wire._shared import MAX_REPLICAS, TRY_BITS, Op, Reason, Status
+from kdht.wire.limits import MAX_CLOCK_ERROR, MAX_WIRE_EXPIRY
 
 cdef uint8_t HOPS = CONTROL_HOPS
 cdef object OWNER = Reason.OWNER, PUT = Op.PUT, STORE = Op.STORE, OK = Status.OK
 cdef double FIRST = FIRST_TIMEOUT, LEAST = LEAST_TIMEOUT[Op.STORE], MOST = MOST_TIMEOUT
 cdef double DEADLINE = WRITE_DEADLINE
 cdef double LAST_EXPIRY = MAX_WIRE_EXPIRY
+cdef int64_t MAX_ERROR = MAX_CLOCK_ERROR
 cdef int MOST_ASKED = MAX_REPLICAS - 1
 cdef Py_ssize_t MOST_WRITES = MAX_CALLS // 2
 
@@ -70,7 +73,7 @@ cdef class CommonWrite:
     cdef int acks, waiting, taken
     cdef bint own_version, here, told, existed
 
-    def __call__(self, turn, outcome) -> None:
+    def __call__(self, Turn turn, outcome) -> None:
         self.writes.stored(turn, self, outcome)
 
     cdef double next_due(self) noexcept:
@@ -85,7 +88,8 @@ cdef class CommonWrite:
 cdef class PutAnswers:
     """What a client hears of its PUT, and what follows at this node.
 
-    `counts`: replies by op and status. `late` is Observer.late, `keep` puts a key's record at hand,
+    `counts`: replies by op and status. `late` is Observer.late, `keep` (StoreReader.of, or None) puts
+    records at hand,
     `end_of(request, arrived, ttl, size)` gives the Done of a write that is handed over, `open_to_all()` tells
     whether every client's value has room.
     """
@@ -97,7 +101,7 @@ cdef class PutAnswers:
         self.core, self.counts, self.late = core, counts, late
         self.keep, self.end_of, self.open_to_all = keep, end_of, open_to_all
 
-    cdef int confirmed(self, turn, CommonWrite write) except -1:
+    cdef int confirmed(self, Turn turn, CommonWrite write) except -1:
         cdef uint8_t body[KDHT_RECORD_LEN]
         cdef kdht_record *record = <kdht_record *>body
         memset(body, 0, sizeof(body))
@@ -108,7 +112,8 @@ cdef class PutAnswers:
         given = (KDHT_OP_PUT, (<kdht_header *><const uint8_t *><bytes>reply[0]).status)
         self.counts[given] = self.counts.get(given, 0) + 1
         self.late(KDHT_OP_PUT, write.arrived)
-        self.keep(write.key, now)
+        if self.keep is not None:
+            self.keep([write.key], [KDHT_MAX_VALUE], now)
         return 0
 
 
@@ -129,6 +134,9 @@ cdef class CommonWrites:
     cdef int others             # replicas beside this node
     cdef object alarm
     cdef double alarm_at
+    cdef Trips trips
+    cdef double latest_at       # the turn's time, for
+    cdef uint64_t latest        # the greatest version that an answer may have
 
     def __cinit__(self, context, dict sources not None, writes, admission, quorum, ended):
         self.core, self.cluster, self.calls = context.core, context.cluster, context.calls
@@ -138,6 +146,7 @@ cdef class CommonWrites:
         self.quorum, self.ended = quorum, ended
         self.own, self.jobs = frozenset(sources.values()), {}
         self.alarm, self.alarm_at = None, INFINITY
+        self.trips, self.latest_at, self.latest = self.calls.trips, -1.0, 0
 
     def __len__(self):
         return len(self.jobs)
@@ -154,11 +163,11 @@ cdef class CommonWrites:
         return (cluster.joined and not cluster.barred and cluster.living >= self.now_counts.acks - 1
                 and answers.open_to_all())
 
-    def begin(self, turn, request) -> bool:
+    def begin(self, Turn turn, request) -> bool:
         """Begin the write of an admitted request. False: it is no common one, and nothing was done."""
         return self._begin(turn, request)
 
-    cdef bint _begin(self, turn, request) except -1:
+    cdef bint _begin(self, Turn turn, request) except -1:
         cdef bytes data = item(request, 0)
         cdef const kdht_header *header = <const kdht_header *><const uint8_t *>data
         cdef const kdht_record *asked = <const kdht_record *>(<const uint8_t *>data + KDHT_HEADER_LEN)
@@ -197,7 +206,7 @@ cdef class CommonWrites:
             known = None
         else:
             write.record = self._record(write, version, data[begin:end])
-            known = self.admission.known(write.key, write.record, nonce, turn.now, conditional=False)
+            known = self._known(turn, write, version, nonce)
         if known is not None:
             self._done_of(write)(turn, known)
             return True
@@ -210,6 +219,17 @@ cdef class CommonWrites:
         if write.asked:
             self._ask(turn, write)
         return True
+
+    cdef object _known(self, Turn turn, CommonWrite write, uint64_t version, uint64_t nonce):
+        """What is to be said at once of a write that has its own version (`Admission.known`)."""
+        cdef int64_t ahead = <int64_t>version - <int64_t>(turn.now * 1e6)
+        number = nonce >> TRY_BITS
+        # Nearly always: its first try, with a version of about now.
+        if (-MAX_ERROR <= ahead <= MAX_ERROR
+                and self.recent.confirmed(write.key, write.record, number) is None
+                and self.recent.claim(write.key, version, number, turn.now, conditional=False) == 0):
+            return None
+        return self.admission.known(write.key, write.record, nonce, turn.now, conditional=False)
 
     cdef object _record(self, CommonWrite write, uint64_t version, bytes value):
         cdef double expiry = min(ceil(write.arrived) + write.ttl, LAST_EXPIRY) if write.ttl else 0
@@ -233,7 +253,7 @@ cdef class CommonWrites:
             write.asked.append(address)
         return True
 
-    cdef int _ask(self, turn, CommonWrite write) except -1:
+    cdef int _ask(self, Turn turn, CommonWrite write) except -1:
         """Send STORE to the replicas."""
         cdef Py_ssize_t i
         cdef double timeout
@@ -243,7 +263,7 @@ cdef class CommonWrites:
         for i in range(write.waiting):
             address = write.asked[i]
             turn.outgoing.append(tuple.__new__(Outgoing, (write.wire, address, write.source)))
-            timeout = self.calls.trip(STORE, address).timeout(FIRST, LEAST, MOST)
+            timeout = self.trips.of(STORE, address).timeout(FIRST, LEAST, MOST)
             write.due[i] = write.begun + min(timeout, MOST)
         self.jobs[write.request_id] = write
         self._watch(turn, write.next_due())
@@ -270,11 +290,11 @@ cdef class CommonWrites:
 
     # --- Answers
 
-    def answered(self, turn, datagram) -> bool:
+    def answered(self, Turn turn, datagram) -> bool:
         """Take the expected answer of a replica. False: it is something else."""
         return len(self.jobs) > 0 and self._take_answer(turn, datagram)
 
-    cdef bint _take_answer(self, turn, datagram) except -1:
+    cdef bint _take_answer(self, Turn turn, datagram) except -1:
         cdef bytes data = item(datagram, 0)
         cdef const kdht_header *header = <const kdht_header *><const uint8_t *>data
         cdef const kdht_record *record = <const kdht_record *>(<const uint8_t *>data + KDHT_HEADER_LEN)
@@ -282,13 +302,13 @@ cdef class CommonWrites:
         cdef Py_ssize_t i
         cdef bytes ip
         cdef double rtt
-        cdef uint64_t latest
         if (len(data) < KDHT_HEADER_LEN + KDHT_RECORD_LEN or header.op != KDHT_OP_STORE
                 or not header.flags & KDHT_FLAG_REPLY or header.status != KDHT_STATUS_OK
                 or ntohl(record.flags) & KDHT_RECORD_FLAG_BEHIND):
             return False
-        latest = latest_version(turn.now, self.cluster.policy.window)
-        if be64toh(record.version) > latest:
+        if turn.now != self.latest_at:
+            self.latest_at, self.latest = turn.now, latest_version(turn.now, self.cluster.policy.window)
+        if be64toh(record.version) > self.latest:
             return False
         found = self.jobs.get(be64toh(header.request_id))
         if found is None:
@@ -309,14 +329,14 @@ cdef class CommonWrites:
         else:
             return False
         rtt = turn.steady - write.begun
-        self.calls.took(STORE, source, rtt)
+        self.trips.took(STORE, source, rtt)
         write.due[i] = INFINITY
         write.waiting -= 1
         write.acks += 1
         self._settle(turn, write)
         return True
 
-    cdef int stored(self, turn, CommonWrite write, outcome) except -1:
+    cdef int stored(self, Turn turn, CommonWrite write, outcome) except -1:
         """The own store has answered."""
         if write.handed_over is None and not (
                 type(outcome) is Result and item(outcome, 0) and not item(outcome, 4)
@@ -331,7 +351,7 @@ cdef class CommonWrites:
         self._settle(turn, write)
         return 0
 
-    cdef int _settle(self, turn, CommonWrite write) except -1:
+    cdef int _settle(self, Turn turn, CommonWrite write) except -1:
         """Tell the client once enough nodes have its write (`WriteJob.is_confirmed`). None has refused it."""
         cdef int acks, majority
         if not write.here:
@@ -353,7 +373,7 @@ cdef class CommonWrites:
 
     # --- Handing over
 
-    def release(self, turn, request_id) -> bool:
+    def release(self, Turn turn, request_id) -> bool:
         """Hand the write with this STORE over, if it is here: its answer is not the common one."""
         found = self.jobs.get(request_id)
         if found is None:
@@ -366,13 +386,13 @@ cdef class CommonWrites:
         found = self.jobs.get(request_id)
         return found is not None and _waits_for(found, address)
 
-    def release_asked(self, turn, address) -> None:
+    def release_asked(self, Turn turn, address) -> None:
         """Hand over all writes for which this address is still asked."""
         for found in list(self.jobs.values()):
             if _waits_for(found, address):
                 self._hand_over(turn, found)
 
-    def _ring(self, turn) -> None:
+    def _ring(self, Turn turn) -> None:
         """Hand over what is late now."""
         cdef double now = turn.steady
         cdef double first = INFINITY, due
@@ -388,7 +408,7 @@ cdef class CommonWrites:
         if first != INFINITY:
             self._watch(turn, first)
 
-    cdef int _watch(self, turn, double due) except -1:
+    cdef int _watch(self, Turn turn, double due) except -1:
         """Have what is due then handed over."""
         if due >= self.alarm_at:
             return 0
@@ -398,7 +418,7 @@ cdef class CommonWrites:
         self.alarm = turn.at(due, self._ring)
         return 0
 
-    cdef object _hand_over(self, turn, CommonWrite write):
+    cdef object _hand_over(self, Turn turn, CommonWrite write):
         """From now on the write is `Writes`'. Gives the WriteJob."""
         cdef Py_ssize_t i
         cdef bytes body

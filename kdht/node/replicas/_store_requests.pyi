@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from kdht.times import UnixTime
 from kdht._routing import Core
 from kdht.datapath.base import Datagram, Outgoing
-from kdht.node.replicas.clock import HybridClock
+from kdht.node.replicas._clock import HybridClock
 from kdht.storage.writer import Done
 from kdht.storage import Write
 from kdht.wire import Address

@@ -4,8 +4,8 @@ Contract: it reads the own store, and sends nothing. Thread-safe.
 """
 
 from kdht.errors import StorageError
+from kdht.node.replicas._recent import content_of
 from kdht.node.replicas.context import CoordinatorContext
-from kdht.node.replicas.recent import content_of
 from kdht.node.replicas.writes import Written
 from kdht.storage import StoredRecord
 from kdht.storage.versions import latest_version, micros

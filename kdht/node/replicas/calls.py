@@ -22,12 +22,11 @@ from typing import Final, NamedTuple, TypeAlias
 
 from kdht._routing import Core
 from kdht.datapath.base import Datagram, Outgoing
-from kdht.histogram import Histogram
+from kdht.node._timers import Alarm
 from kdht.node.cluster import ClusterState
 from kdht.node.messages import CONTROL_HOPS
-from kdht.node.replicas.turns import Turn
-from kdht.node.roundtrip import RoundTrip
-from kdht.node.timers import Alarm
+from kdht.node.replicas._trips import Trips
+from kdht.node.replicas._turns import Turn
 from kdht.storage.versions import is_possible_version, latest_version
 from kdht.times import SteadyTime, UnixTime
 from kdht.wire import FIELD, OFFSET, RECORD, STATUS_OF, Address, pack_request
@@ -43,7 +42,6 @@ FIRST_CERTIFIED = CERTIFIED >> 56
 """The first byte of a STORE or PROMISE of a self-certified record is this or more."""
 # As many as the writer's queue has writes.
 MAX_CALLS = 8192
-MAX_ADDRESSES = 4096
 # After three the stand-in has answered, or the write's deadline is over.
 TRIES = 3
 FIRST_TIMEOUT = 0.2
@@ -124,12 +122,12 @@ class Calls:
         self._core = core
         self._sources = sources
         # Not that of the system itself: an answer has tags, so nobody gains by guessing its ID.
-        self._ids = Random(rng.getrandbits(128))
+        self.new_id = partial(Random(rng.getrandbits(128)).getrandbits, 64)
+        """The request ID of a question."""
         self._counters = counters
         self._on_silent = on_silent
-        self.round_trips = {op: Histogram() for op in LEAST_TIMEOUT}
+        self.trips = Trips(LEAST_TIMEOUT)
         self._pending: dict[tuple[int, Address], ReplicaCall] = {}
-        self._trips: dict[tuple[Op, Address], RoundTrip] = {}
 
     def __len__(self) -> int:
         return len(self._pending)
@@ -137,10 +135,6 @@ class Calls:
     def question(self, op: Op, key: bytes, body: bytes) -> ReplicaQuestion:
         """A question for `ask`."""
         return ReplicaQuestion(op, key, body, self.new_id())
-
-    def new_id(self) -> int:
-        """The request ID of a question."""
-        return self._ids.getrandbits(64)
 
     def ask(self, turn: Turn, question: ReplicaQuestion, address: Address, told: Told) -> bool:
         """Send a question to a node. If that is impossible, returns False and never calls `told`."""
@@ -177,7 +171,7 @@ class Calls:
             return True
         rtt = turn.steady - call.begun
         # Answers after a repetition count too, else an overloaded cluster is always asked three times.
-        self.took(question.op, call.address, rtt)
+        self.trips.took(question.op, call.address, rtt)
         self._end(turn, call, self._believable(question, ReplicaAnswer(status, data[HEADER_LEN:]), turn.now))
         return True
 
@@ -219,26 +213,10 @@ class Calls:
         call.begun, call.tries = asked.begun, 1
         call.alarm = turn.at(asked.due, partial(self._overdue, call), asked.place)
 
-    def took(self, op: Op, address: Address, rtt: float) -> None:
-        """Note how long an answer took."""
-        self.trip(op, address).sample(rtt)
-        self.round_trips[op].observe(rtt)
-
-    def trip(self, op: Op, address: Address) -> RoundTrip:
-        """How long this node takes to answer."""
-        place = op, address
-        trip = self._trips.get(place)
-        if trip is None:
-            # Nodes come and go for years. A forgotten address starts again with FIRST_TIMEOUT.
-            if len(self._trips) >= MAX_ADDRESSES:
-                del self._trips[next(iter(self._trips))]
-            trip = self._trips[place] = RoundTrip()
-        return trip
-
     def _transmit(self, turn: Turn, call: ReplicaCall) -> None:
         question = call.question
         turn.outgoing.append(Outgoing(question.wires[call.source], call.address, call.source))
-        timeout = self.trip(question.op, call.address).timeout(
+        timeout = self.trips.trip(question.op, call.address).timeout(
             FIRST_TIMEOUT, LEAST_TIMEOUT[question.op], MOST_TIMEOUT
         )
         # Doubled, so that a disk that is slow under load gets fewer repetitions and not more.

@@ -28,13 +28,13 @@ from functools import partial
 from typing import Protocol
 
 from kdht.errors import StorageError
+from kdht.node._timers import Alarm
+from kdht.node.replicas._turns import Outcome, Planned, Turn
 from kdht.node.replicas.calls import SLOW, ReplicaAnswer, ReplicaCall, ReplicaQuestion
 from kdht.node.replicas.context import CoordinatorContext, Quorum
 from kdht.node.replicas.quorum_reads import Done as ReadDone
 from kdht.node.replicas.quorum_reads import ReadOutcome
-from kdht.node.replicas.turns import Outcome, Planned, Turn
 from kdht.node.replicas.writes import MAX_WRITE_ROUNDS, WRITE_DEADLINE, Done, Written, pack_stored, version_in
-from kdht.node.timers import Alarm
 from kdht.storage import Granted, Promise, Result, StoredRecord, Write, visible
 from kdht.wire import RECORD, Address, pack_promise
 from kdht.wire._shared import RECORD_LEN, TRY_BITS, Op, Status

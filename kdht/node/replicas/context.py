@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from kdht._routing import Core
 from kdht.node.cluster import ClusterState
+from kdht.node.replicas._clock import HybridClock
+from kdht.node.replicas._recent import Recent
 from kdht.node.replicas.calls import Calls
-from kdht.node.replicas.clock import HybridClock
-from kdht.node.replicas.recent import Recent
 from kdht.storage import Store
 
 

@@ -17,16 +17,16 @@ from kdht.faults import Faults
 from kdht.histogram import Histogram
 from kdht.node.cluster import ClusterState
 from kdht.node.replicas import calls, holders, quorum_reads, writes
+from kdht.node.replicas._clock import HybridClock
 from kdht.node.replicas._common_writes import CommonWrites
+from kdht.node.replicas._recent import Recent
 from kdht.node.replicas._store_requests import StoreRequests
+from kdht.node.replicas._turns import Outcome, Planned, Turn, Turns
 from kdht.node.replicas.admission import Admission
-from kdht.node.replicas.clock import HybridClock
 from kdht.node.replicas.conditions import ConditionJob, Conditions
 from kdht.node.replicas.context import CoordinatorContext, Quorum
 from kdht.node.replicas.member_reads import MemberReads, MembersDone, MembersOutcome
 from kdht.node.replicas.quorum_reads import untrusted_store
-from kdht.node.replicas.recent import Recent
-from kdht.node.replicas.turns import Outcome, Planned, Turn, Turns
 from kdht.node.replicas.writes import pack_stored
 from kdht.node.sets.index import SetIndex
 from kdht.storage import Granted, Promise, Store, StoredRecord, Writer
@@ -66,10 +66,10 @@ COUNTERS = (
 class KeptRecords(Protocol):
     """What the coordinator asks of the node's repair. Thread-safe."""
 
-    def is_caught_up(self, key: bytes) -> bool:
+    def is_caught_up(self, key: bytes, /) -> bool:
         """Whether this node has what the other replicas of a key have."""
 
-    def holds(self, key: bytes) -> bool:
+    def holds(self, key: bytes, /) -> bool:
         """The same; or this node was a replica, and not all of those that are now have caught up."""
 
     def missed(self, key: bytes) -> None:
@@ -158,7 +158,7 @@ class Coordinator:
     @property
     def round_trips(self) -> dict[Op, Histogram]:
         """How long other replicas took to answer, by op, their disks included."""
-        return self._calls.round_trips
+        return self._calls.trips.round_trips
 
     # --- Time and threads
 

@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from kdht.errors import BadPacket, MissingLibrary
+from kdht.node.replicas._turns import Turn
 from kdht.node.replicas.calls import SLOW, Calls, ReplicaAnswer, ReplicaCall
 from kdht.node.replicas.quorum_reads import FETCHED, untrusted_fetched
-from kdht.node.replicas.turns import Turn
 from kdht.storage import StoredRecord
 from kdht.wire import Address
 from kdht.wire._shared import Op

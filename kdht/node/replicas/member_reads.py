@@ -12,9 +12,9 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from kdht.errors import BadPacket
+from kdht.node.replicas._turns import Outcome, Planned, Turn
 from kdht.node.replicas.calls import ReplicaAnswer, ReplicaQuestion
 from kdht.node.replicas.quorum_reads import QuorumReads, ReadJob
-from kdht.node.replicas.turns import Outcome, Planned, Turn
 from kdht.storage import StoredRecord, Write, newer
 from kdht.storage.record import TOMBSTONE
 from kdht.storage.versions import is_possible_version, latest_version

@@ -33,12 +33,12 @@ from itertools import islice
 from typing import NamedTuple
 
 from kdht.errors import BadPacket, MissingLibrary, StorageError
+from kdht.node._timers import Alarm
+from kdht.node.replicas._turns import Outcome, Planned, Turn
 from kdht.node.replicas.calls import SLOW, ReplicaAnswer, ReplicaCall, ReplicaQuestion
 from kdht.node.replicas.context import CoordinatorContext
 from kdht.node.replicas.seats import Seats, Where
-from kdht.node.replicas.turns import Outcome, Planned, Turn
 from kdht.node.replicas.writes import BEFORE, SPARE, Writes, Written
-from kdht.node.timers import Alarm
 from kdht.storage import StoredRecord, Write, newer, visible
 from kdht.wire import Address, Contact, Record, parse_store
 from kdht.wire._shared import Op, RecordFlag, Status

@@ -42,11 +42,11 @@ from functools import partial
 from typing import NamedTuple
 
 from kdht.errors import StorageError
+from kdht.node._timers import Alarm
+from kdht.node.replicas._turns import Outcome, Planned, Turn
 from kdht.node.replicas.calls import CLOSED, SLOW, AskedReplica, ReplicaAnswer, ReplicaCall, ReplicaQuestion
 from kdht.node.replicas.context import CoordinatorContext, Quorum
 from kdht.node.replicas.seats import Seats, Where
-from kdht.node.replicas.turns import Outcome, Planned, Turn
-from kdht.node.timers import Alarm
 from kdht.storage import Result, StoredRecord, Write
 from kdht.times import SteadyTime
 from kdht.wire import RECORD, Address, Contact, Record, pack_decided

@@ -135,17 +135,18 @@ class SetIndex:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._lock = threading.Lock()
-        self._sets: OrderedDict[bytes, NearbySets] = OrderedDict()
+        self.nearby: OrderedDict[bytes, NearbySets] = OrderedDict()
+        """By the first SHARED_LEN bytes of their keys. Every write looks here whether its record belongs to one."""
         self.held = 0
         """Records in all of them."""
 
     def changed(self, key: bytes, record: StoredRecord) -> bool:
         """The store has taken this record. Whether a reader sees more of it than another end."""
         shared = key[:SHARED_LEN]
-        if shared not in self._sets:  # nearly always, and without the lock
+        if shared not in self.nearby:  # nearly always, and without the lock
             return True
         with self._lock:
-            found = self._sets.get(shared)
+            found = self.nearby.get(shared)
             if found is None:
                 return True
             place = key[SHARED_LEN:]
@@ -166,7 +167,7 @@ class SetIndex:
     def confirm(self, key: bytes, version: int, *, hard: bool) -> None:
         """An announcer was told that this record stands; `hard`: on disks."""
         with self._lock:
-            found = self._sets.get(key[:SHARED_LEN])
+            found = self.nearby.get(key[:SHARED_LEN])
             place = key[SHARED_LEN:]
             record = None if found is None else found.records.get(place)
             if found is not None and record is not None and record.version == version:
@@ -190,7 +191,7 @@ class SetIndex:
     def next_end(self, set_key: bytes) -> int:
         """When the first record of a set in memory ends, at the earliest; 0: it is not in memory."""
         with self._lock:
-            found = self._sets.get(set_key[:SHARED_LEN])
+            found = self.nearby.get(set_key[:SHARED_LEN])
             return 0 if found is None else found.next_end
 
     def part(self, set_key: bytes, cursor: int, head: int, room: int, now: UnixTime, chance: int) -> Part:
@@ -240,12 +241,12 @@ class SetIndex:
 
     def _found(self, key: bytes, now: UnixTime) -> NearbySets:
         shared = key[:SHARED_LEN]
-        found = self._sets.get(shared)
+        found = self.nearby.get(shared)
         if found is None:
             found = self._read(key, now)
             self.held += len(found.records)
             self._bound()
-        self._sets.move_to_end(shared)
+        self.nearby.move_to_end(shared)
         with self._counted(found):
             found.purge(now)
         return found
@@ -255,13 +256,13 @@ class SetIndex:
         shared = key[:SHARED_LEN]
         # Before the first look into the store: a record that comes behind that look then waits in `changed`. Else it would
         # be missing for as long as the set is in memory.
-        found = self._sets[shared] = NearbySets()
+        found = self.nearby[shared] = NearbySets()
         try:
             records = self._store.scan(now, *neighbourhood(key, 8 * SHARED_LEN))
             for each, record in islice(records, MAX_SCANNED):
                 found.put(each[SHARED_LEN:], record)
         except BaseException:
-            del self._sets[shared]
+            del self.nearby[shared]
             raise
         return found
 
@@ -273,8 +274,8 @@ class SetIndex:
 
     def _bound(self) -> None:
         """Forget sets until the others fit."""
-        while len(self._sets) > 1 and (self.held > MAX_ENTRIES or len(self._sets) > MAX_SETS):
-            _, dropped = self._sets.popitem(last=False)
+        while len(self.nearby) > 1 and (self.held > MAX_ENTRIES or len(self.nearby) > MAX_SETS):
+            _, dropped = self.nearby.popitem(last=False)
             self.held -= len(dropped.records)
 
 

@@ -16,10 +16,10 @@ from kdht.errors import BadPacket, StorageError
 from kdht.node.access import Access, body_of
 from kdht.node.late_answers import LateAnswers
 from kdht.node.replicas import Coordinator
+from kdht.node.replicas._turns import Turn
 from kdht.node.replicas.coordinator import KeptRecords
 from kdht.node.replicas.leases import Leases
 from kdht.node.replicas.member_reads import MembersOutcome
-from kdht.node.replicas.turns import Turn
 from kdht.node.replicas.writes import Done, Written
 from kdht.node.replies import Replies, ReplyBatch
 from kdht.node.sets.index import Part, SetIndex, as_seen, page_of_members

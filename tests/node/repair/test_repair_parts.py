@@ -12,13 +12,13 @@ import pytest
 
 from kdht.errors import BadPacket, StorageError
 from kdht.faults import Faults
+from kdht.node._timers import Timers
 from kdht.node.repair import bodies
 from kdht.node.repair.bodies import Digest, Lack, Offer, Offered, Report, Says, Want
 from kdht.node.repair.digests import LEAF, Digests, mark
 from kdht.node.repair.missed import Missed
 from kdht.node.repair.ranges import Range, View
 from kdht.node.repair.work import SLICE, Steps, Work
-from kdht.node.timers import Timers
 from kdht.storage import MemoryStore, StoredRecord, Write, neighbourhood
 
 
@@ -41,7 +41,7 @@ class Scene:
 
     def put(self, key: bytes, version: int = 1, expiry: int = 0) -> None:
         write = Write(key, StoredRecord(version, expiry, 0, b"x"))
-        self.store.apply([write], self.now, lambda key, record: self.digests.changed(key))
+        self.store.apply([write], self.now, lambda key, record: self.digests.stale.changed(key))
 
     def of(self, part: Range) -> Digest:
         steps = self.digests.of(part)

@@ -4,8 +4,9 @@ from random import Random
 
 import pytest
 
+from kdht.node.repair._key_sets import KeySet
 from kdht.node.repair.intervals import Intervals
-from kdht.node.repair.ranges import MAX_FREE_BITS, SPACE, Range, View, responsibility
+from kdht.node.repair.ranges import MAX_FREE_BITS, SPACE, Range, View, key_bytes, responsibility
 
 SIZES = (1, 2, 4, 5, 8, 32)
 
@@ -118,7 +119,8 @@ def test_intervals_behave_like_sets() -> None:
         probe = (rng.randrange(80), rng.randrange(80, 95))
         assert mine.touches(probe) == bool(as_set(one) & as_set([probe]))
         assert mine.covers(probe) == (as_set([probe]) <= as_set(one))
-        assert all((key in mine) == (key in as_set(one)) for key in range(100))
+        keys = KeySet(mine)
+        assert all((key_bytes(key) in keys) == (key in as_set(one)) for key in range(100))
         gaps = Intervals(mine.complement())
         assert not list(gaps.within(mine))
         assert list(gaps.union(mine)) == [(0, SPACE)]

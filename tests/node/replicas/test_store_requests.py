@@ -13,10 +13,10 @@ from kdht.datapath.base import Datagram, Outgoing
 from kdht.errors import BadPacket, StorageError
 from kdht.node.messages import CONTROL_HOPS
 from kdht.node.replicas import calls
+from kdht.node.replicas._clock import HybridClock
+from kdht.node.replicas._recent import Recent
 from kdht.node.replicas._store_requests import StoreRequests
-from kdht.node.replicas.clock import HybridClock
 from kdht.node.replicas.quorum_reads import untrusted_store
-from kdht.node.replicas.recent import Recent
 from kdht.storage import InlineWriter, MemoryStore, StoredRecord, Write
 from kdht.wire import FIELD, OFFSET, RECORD, Address, pack_request, verify
 from kdht.wire._shared import HEADER_LEN, Flag, Op, Reason, RecordFlag, Status
