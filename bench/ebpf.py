@@ -1,6 +1,6 @@
 """Packets per second through the XDP program, beside a bare program and nfqueue.
 
-    python bench/ebpf.py [--runs N] [--packets N] [--json]
+    python -m bench.ebpf [--runs N] [--packets N] [--json]
 
     source eth1 --- eth1 node                            two network namespaces; needs root
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
+import tempfile
 import tomllib
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,6 +18,7 @@ from email import message_from_string
 from importlib.metadata import Distribution, distribution
 from pathlib import Path
 
+import pytest
 from ci import lacks
 from daemons import run
 from packaging.requirements import Requirement
@@ -121,10 +123,23 @@ def make(
     return run(command, cwd=sources, env=environment, timeout=TIMEOUT)
 
 
-def make_package(directory: Path) -> Path:
-    """The Debian package, by `make deb` from the sdist, with what is compiled here already."""
+def debian_package(factory: pytest.TempPathFactory) -> Path:
+    """The Debian package of this tree. All processes of a parallel run share one, for it takes half a minute to make."""
     if not shutil.which("dh"):
         lacks("needs debhelper")
+    own = factory.getbasetemp()
+    shared = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "package"
+    shared.mkdir(exist_ok=True)
+    with (shared / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if made := list(shared.glob("*.deb")):
+            return made[0]
+        with tempfile.TemporaryDirectory(dir=shared) as directory:
+            return Path(shutil.move(_make_package(Path(directory)), shared))
+
+
+def _make_package(directory: Path) -> Path:
+    """By `make deb` from the sdist, with what is compiled here already."""
     sources, wheels = unpack(make_sdist(directory / "sdist"), directory), make_wheels(directory / "wheels")
     take_built(sources)
     done = make(sources, wheels, "deb", "ARGS=-d", more={"DEB_COMPRESSION": "gzip"})

@@ -15,7 +15,7 @@ import pytest
 from ci import lacks
 from daemons import END_TIMEOUT, run
 from installed import DEBIAN_TREE as TREE
-from installed import PROGRAMS, make_package
+from installed import PROGRAMS, debian_package
 from paths import ROOT
 
 from kdht import __version__
@@ -78,7 +78,7 @@ def node(tree: Tree) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of this tree."""
-    return make_package(tmp_path_factory.mktemp("deb"))
+    return debian_package(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")

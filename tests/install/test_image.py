@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 from ci import lacks
-from installed import DEBIAN_TREE, make_package
+from installed import DEBIAN_TREE, debian_package
 from paths import ROOT
 
 from kdht.lab.netns import Host, Lab
@@ -101,7 +101,7 @@ def images(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podma
     was_there = CACHE.exists()
     podman = Podman(home, lab.hosts["n1"])
     podman("import", "--quiet", str(DEBIAN_TREE), "localhost/bare", timeout=280)
-    package = make_package(home / "package")
+    package = debian_package(tmp_path_factory)
     for target in ("socket", "packets"):
         podman.build(target, package)
     yield podman
