@@ -13,7 +13,6 @@
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
-#include <err.h>
 #include <errno.h>
 #include <netinet/tcp.h>
 #include <stdint.h>
@@ -23,8 +22,9 @@
 #include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
+
+#include "asking.h"
 
 #define ROOM (4 << 20)
 #define TARGETS 64
@@ -57,32 +57,6 @@ static unsigned char *asked, *wanted;
 static long *latencies;
 static unsigned long begun, done, bad, count;
 static struct connection *connections;
-
-static long now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * 1000000000L + t.tv_nsec;
-}
-
-static unsigned char *load(const char *path, size_t each, size_t *number)
-{
-	FILE *file = fopen(path, "rb");
-	unsigned char *all;
-	long size;
-
-	if (!file || fseek(file, 0, SEEK_END) < 0)
-		err(1, "%s", path);
-	size = ftell(file);
-	rewind(file);
-	all = malloc(size);
-	if (!all || fread(all, 1, size, file) != (size_t)size)
-		err(1, "%s", path);
-	fclose(file);
-	*number = size / each;
-	return all;
-}
 
 static void put32(unsigned char *at, uint32_t value)
 {

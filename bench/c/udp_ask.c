@@ -15,7 +15,6 @@
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
-#include <err.h>
 #include <errno.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -23,7 +22,8 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
-#include <time.h>
+
+#include "asking.h"
 
 #define BATCH 64
 #define ROOM 2048
@@ -52,32 +52,6 @@ static struct mmsghdr out[BATCH], in[BATCH];
 static struct iovec out_vectors[BATCH], in_vectors[BATCH];
 static unsigned char received[BATCH][ROOM];
 static int staged;
-
-static long now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * 1000000000L + t.tv_nsec;
-}
-
-static unsigned char *load(const char *path, size_t each, size_t *number)
-{
-	FILE *file = fopen(path, "rb");
-	unsigned char *all;
-	long size;
-
-	if (!file || fseek(file, 0, SEEK_END) < 0)
-		err(1, "%s", path);
-	size = ftell(file);
-	rewind(file);
-	all = malloc(size);
-	if (!all || fread(all, 1, size, file) != (size_t)size)
-		err(1, "%s", path);
-	fclose(file);
-	*number = size / each;
-	return all;
-}
 
 static void flush(void)
 {
