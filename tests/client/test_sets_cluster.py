@@ -74,25 +74,32 @@ def test_a_member_ends_with_its_ttl_at_every_node(names):
                 assert payloads(other, "short") == payloads(other, "short", quorum=True) == []
 
 
-def test_a_walk_sees_all_of_a_set_that_fills_many_datagrams(names):
-    expected = [b"%06d" % number for number in range(400)]
+MANY = [b"%06d" % number for number in range(400)]
+
+
+def announce_many(names, name):
+    """A set of `MANY`, which fills several datagrams."""
 
     async def announce():
         async with AsyncClient(names) as client:
-            for first in range(0, len(expected), 50):
-                batch = expected[first : first + 50]
-                await asyncio.gather(*(client.announce_once("many", each, ttl=600) for each in batch))
+            for first in range(0, len(MANY), 50):
+                batch = MANY[first : first + 50]
+                await asyncio.gather(*(client.announce_once(name, each, ttl=600) for each in batch))
 
     asyncio.run(announce())
+
+
+def test_a_walk_sees_all_of_a_set_that_fills_many_datagrams(names):
+    announce_many(names, "many")
     with Client(names[0]) as client:
-        assert payloads(client, "many", quorum=True) == payloads(client, "many") == expected
+        assert payloads(client, "many", quorum=True) == payloads(client, "many") == MANY
         samples = [client.members("many", sample=True) for _ in range(60)]
         assert all(40 <= len(sample) <= 55 for sample in samples)
-        assert payloads(client, "many", most=400) == expected
+        assert payloads(client, "many", most=400) == MANY
         assert 40 <= len(client.members("many", most=399)) <= 55
         assert len(client.members("many", most=10)) == 10
         seen = {member.payload for sample in samples for member in sample}
-        assert len(seen) > 0.9 * len(expected)
+        assert len(seen) > 0.9 * len(MANY)
 
 
 def test_an_announcement_renews_itself_until_it_is_closed(names):
@@ -153,10 +160,12 @@ def test_a_watch_sees_a_silent_end(names):
 
 
 def test_a_watch_of_many_pages(names):
+    announce_many(names, "pages")
+
     async def run():
-        async with AsyncClient(names) as client, aclosing(client.watch_members("many")) as states:
+        async with AsyncClient(names) as client, aclosing(client.watch_members("pages")) as states:
             first = await anext(states)
-            await client.announce_once("many", b"new", ttl=600)
+            await client.announce_once("pages", b"new", ttl=600)
             return first, await anext(states)
 
     first, second = asyncio.run(run())
