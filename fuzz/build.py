@@ -20,9 +20,9 @@ from fuzz.targets import OF_PYTHON
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "fuzz" / "build"
 EXTENSIONS = (
-    "_*.pyx", "core/_*.pyx", "wire/_*.pyx", "storage/_*.pyx", "datapath/nfqueue/_nfqueue.pyx", "node/replicas/_*.pyx",
+    "_*.pyx", "core/_*.pyx", "wire/_*.pyx", "storage/_*.pyx", "datapath/nfqueue/_nfqueue.pyx", "node/**/_*.pyx",
 )  # fmt: skip
-"""Under kdht/: the core, the cache, and the readers of the kernel's messages, of the store and of STOREs."""
+"""Under kdht/: the core, the cache, the readers of the kernel's messages, of the store and of STOREs, and what a node needs."""
 
 _LIBRARIES = re.compile(r"^# distutils: libraries = (\w+)", re.MULTILINE)
 CHECKS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]

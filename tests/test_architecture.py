@@ -9,6 +9,7 @@ import inspect
 import io
 import re
 import tokenize
+from collections import Counter
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -363,3 +364,9 @@ def test_parts_get_what_they_need_as_arguments(path):
     }  # plain data
     assert found <= SET_FROM_OUTSIDE.keys()
     assert "setattr(" not in path.read_text()
+
+
+def test_no_two_test_files_have_one_name():
+    """pytest imports them by their names alone, and takes the second for the first."""
+    names = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py"))
+    assert [name for name, count in names.items() if count > 1] == []

@@ -171,6 +171,8 @@ def test_a_call_without_the_right_message_counts_as_failed(answer):
 
 # --- Costs and tables ----------------------------------------------------------------------
 
+# The kernel counts the time of others in ticks of 10 ms, and cuts off.
+TICKS = 0.03
 SPIN = "import time\nwhile time.process_time() < 0.3: pass\n"
 
 
@@ -181,7 +183,7 @@ def test_the_time_of_a_family_has_children_that_ended():
     ) as parent:
         assert parent.stdout is not None
         parent.stdout.readline()
-        assert tree_cpu_seconds([parent.pid]) >= 0.3
+        assert tree_cpu_seconds([parent.pid]) >= 0.3 - TICKS
         assert tree_cpu_seconds([parent.pid]) > cpu_seconds([parent.pid])
         parent.communicate(b"\n")
 
@@ -193,7 +195,7 @@ def test_the_time_of_a_family_has_children_that_live():
     ) as parent:
         assert parent.stdout is not None
         parent.stdout.readline()
-        assert tree_cpu_seconds([parent.pid]) >= 0.3
+        assert tree_cpu_seconds([parent.pid]) >= 0.3 - TICKS
         parent.communicate(b"\n")
 
 

@@ -16,7 +16,7 @@ from paths import ROOT
 from programs import Program
 
 from kdht import Client
-from kdht.errors import NotFound
+from kdht.errors import NotFound, Unconfirmed
 from kdht.lab.cluster import Cluster, places_on_loopback
 from kdht.lab.wait import wait_until
 
@@ -70,6 +70,14 @@ def members(client: Client) -> set[bytes]:
     return {member.payload for member in client.members("sensors", quorum=True)}
 
 
+def has_no_reading(client: Client) -> bool:
+    try:
+        return not client.get_many(["sensors/attic", "sensors/cellar"])
+    except Unconfirmed:
+        # The sensor was killed within a write, so one replica may have a newer reading than the others: docs/guarantees.md.
+        return False
+
+
 def test_sensors_live_and_die(cluster: Cluster, sensor: Path, client: Client, tmp_path: Path) -> None:
     attic, cellar = tmp_path / "attic", tmp_path / "cellar"
     attic.write_text("21500\n")
@@ -97,9 +105,7 @@ def test_sensors_live_and_die(cluster: Cluster, sensor: Path, client: Client, tm
         wait_until(lambda: members(client) == {b"cellar"}, "the other one alone in the set", timeout=GONE)
         second.kill()
         wait_until(lambda: not members(client), "the end of its membership", timeout=GONE)
-        wait_until(
-            lambda: not client.get_many(["sensors/attic", "sensors/cellar"]), "no reading", timeout=GONE
-        )
+        wait_until(lambda: has_no_reading(client), "no reading", timeout=GONE)
         assert client.get("sensors/highest", quorum=True) == b"30000 cellar"
 
 

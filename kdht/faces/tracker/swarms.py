@@ -67,9 +67,9 @@ class Swarms:
         if again and self._is_recent(key, is_seed, now):
             return False
         payload = Endpoint(peer, SEED if is_seed else LEECHER).pack()
-        await self._client.announce_once(
-            set_of(info_hash, is_ipv4=peer.is_ipv4), payload, 2 * self._interval, member=compact(peer)
-        )
+        name = set_of(info_hash, is_ipv4=peer.is_ipv4)
+        # Soft: clients announce again at each interval, and a power failure of all replicas is no loss that matters here.
+        await self._client.announce_once(name, payload, 2 * self._interval, member=compact(peer), soft=True)
         self._recent[key] = (is_seed, now)
         self._recent.move_to_end(key)
         if len(self._recent) > MAX_RECENT:
