@@ -129,7 +129,8 @@ class Announced:
     def __init__(self) -> None:
         self.payloads: list[bytes] = []
 
-    async def announce_once(self, name: bytes, payload: bytes, ttl: int, *, member: bytes) -> int:
+    async def announce_once(self, name: bytes, payload: bytes, ttl: int, *, member: bytes, soft: bool) -> int:
+        assert soft  # it is said again soon
         self.payloads.append(payload)
         return 1
 
