@@ -103,6 +103,6 @@ def _probe(address: str) -> float | None:
         with Client(address, timeout=PROBE_TIMEOUT, attempts=2) as client:
             path = client.trace(secrets.token_bytes(16))
     except RequestError:
-        # Shown as a node that does not answer, which is what the picture is for.
+        # The picture shows it as a node without an answer.
         return None
     return path[-1].rtt * 1000 if path and path[-1].owner and path[-1].rtt is not None else None

@@ -117,7 +117,7 @@ def publish(
         named = yield from journal.note(upload, version)
         yield from journal.drop([each for each in named if journal.is_over(each, named)])
     except Ended:
-        # The caller learns of `Ended`. A manifest that stays names chunks that are gone, which readers notice.
+        # The caller learns of `Ended`. A manifest that stays names missing chunks, and readers see that.
         with suppress(RequestError):
             yield from steps.delete(name, version)
             yield from journal.clear(upload)
