@@ -415,11 +415,14 @@ cdef class Core:
     def seal(self, message: bytearray, now: int) -> None:
         """Set flag, time, epoch and tags of `message`, in place: then other members accept it.
 
-        Raises ValueError if it is shorter than a header, or if its body length is wrong.
+        Raises ValueError if it is shorter than a header or longer than a message, or has a wrong body length.
         """
         cdef uint8_t[::1] view = message
         if len(message) < KDHT_HEADER_LEN:
             raise ValueError("a message has at least a header")
+        # The tag's key has words for as many bytes, and no more.
+        if len(message) > KDHT_HEADER_LEN + KDHT_MAX_BODY:
+            raise ValueError(f"a body has at most {KDHT_MAX_BODY} bytes")
         cdef kdht_header *header = <kdht_header *>&view[0]
         if KDHT_HEADER_LEN + ntohs(header.body_len) != len(message):
             raise ValueError("the body length differs from the number of bytes behind the header")

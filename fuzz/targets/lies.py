@@ -133,7 +133,10 @@ class World:
         for asked in batch:
             said = self.answers.get(asked.data[OFFSET["op"]])
             if said is not None and not asked.data[OFFSET["flags"]] & Flag.REPLY:
-                self._transport.send([answer(self.liar.core, asked, *said, self.liar.clock())])
+                status, body = said
+                self._transport.send(
+                    [answer(self.liar.core, asked, status, body[:MAX_BODY], self.liar.clock())]
+                )
 
 
 class Liar:

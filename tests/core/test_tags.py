@@ -247,6 +247,16 @@ def test_outside_the_replay_window(skew):
     assert reason_of(bytes(sealed()), now=NOW + skew) == "STALE"
 
 
+def test_a_body_longer_than_a_message_may_have_is_not_sealed(core):
+    """The key of its tag has no words for it: the core would read behind them."""
+    longest = Message(op=Op.STORE, key=bytes(20), request_id=1, hops=1, body=bytes(shared.MAX_BODY)).pack()
+    core.seal(bytearray(longest), 0)
+    longer = bytearray(longest) + bytes(40)
+    longer[FIELD["body_len"]] = (shared.MAX_BODY + 40).to_bytes(2, "big")
+    with pytest.raises(ValueError, match="at most"):
+        core.seal(longer, 0)
+
+
 def test_time_may_pass_2106():
     message = Message(op=Op.GET, key=bytes(20), request_id=5, hops=1).pack()
     wire.seal(message, CLUSTER_KEY, 2**32 - 10)
