@@ -74,7 +74,7 @@ cdef class Turns:
         return Turn(self, now)
 
     cdef int enter(self, Turn turn) except -1:
-        """It is this turn's turn, once the one before has ended."""
+        """Take the lock; block until the turn before has ended."""
         # Everything below is under the lock, the time as well: turns are in the order of their steady times.
         self.lock.acquire()
         turn.steady = self.clock.at(turn.now)
@@ -82,7 +82,7 @@ cdef class Turns:
         return 0
 
     cdef int leave(self, Turn turn, bint fulfil) except -1:
-        """The next one's turn; then what this one wants is done."""
+        """Release the lock; then send and write what the turn planned, if `fulfil`."""
         due = self.timers.next()
         cdef bint early = due is not None and <double>due < self.expected
         if early:
