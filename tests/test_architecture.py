@@ -103,7 +103,7 @@ def test_the_table_of_layers_is_read():
 
 
 def test_imports_are_found_in_python_and_in_cython():
-    assert "kdht._routing.Core" in kdht_imports(ROOT / "kdht/datapath/memory.py")
+    assert "kdht._routing.Core" in kdht_imports(ROOT / "kdht/datapath/memory/transport.py")
     assert {"kdht.core._message.apply_plan", "kdht.wire.Address"} <= kdht_imports(ROOT / "kdht/_routing.pyx")
     assert "kdht.core._layout.kdht_config" in kdht_imports(ROOT / "kdht/core/_tags.pxd")
 

@@ -25,7 +25,8 @@ from kdht.cli.options import as_json, control_socket, emit, wide
 from kdht.client import AsyncClient
 from kdht.errors import Disagreement, RequestError
 from kdht.program import control_client
-from kdht.program.answers import Move, NodeStatus, RoutingTable, Share, Shares, Twins
+from kdht.program.answers import Move, RoutingTable, Share, Shares
+from kdht.program.node_status import NodeStatus, Twins
 
 # Nodes asked at once: each answers within milliseconds, and silent ones must not add up their time-outs.
 WINDOW = 16

@@ -8,7 +8,8 @@ import msgspec
 
 from kdht.cli.options import as_json, config_file, emit
 from kdht.cli.results import ConfigChecked, ExampleConfig, Problem
-from kdht.config.schema import Config, load
+from kdht.config.reading import load
+from kdht.config.schema import Config
 
 HIDDEN = "(hidden)"
 

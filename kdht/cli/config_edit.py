@@ -25,7 +25,7 @@ def parsed(path: Path, content: bytes) -> "TOMLDocument":
     """The document, checked by the daemon's own reader."""
     import tomlkit
 
-    from kdht.config.schema import load
+    from kdht.config.reading import load
     from kdht.config.settings import resolve
 
     # First, because tomlkit takes files that no daemon would.
@@ -35,7 +35,7 @@ def parsed(path: Path, content: bytes) -> "TOMLDocument":
 
 def control_socket(path: Path) -> Path:
     """The socket that the configuration names."""
-    from kdht.config.schema import load
+    from kdht.config.reading import load
     from kdht.config.settings import resolve
 
     return resolve(load(path)).control_socket
@@ -43,7 +43,7 @@ def control_socket(path: Path) -> Path:
 
 def replace(path: Path, content: bytes) -> None:
     """Put the new configuration in place of the old, if it is a good one: rights and owner stay."""
-    from kdht.config.schema import load
+    from kdht.config.reading import load
     from kdht.config.settings import resolve
 
     # In the same directory: a rename to another file system would not be one step.

@@ -14,7 +14,8 @@ from kdht.cli.done import MoveDone
 from kdht.cli.options import Seconds, as_json, control_socket, emit
 from kdht.errors import KdhtError
 from kdht.program import control_client
-from kdht.program.answers import MoveBegun, NodeStatus
+from kdht.program.answers import MoveBegun
+from kdht.program.node_status import NodeStatus
 
 MOVE_TIMEOUT = 60.0
 """Seconds until the daemon has begun: it first looks at the whole cluster."""

@@ -91,7 +91,7 @@ def diff(config_path: Path, as_json: bool) -> int:
 
 
 def _ruleset(path: Path) -> "Ruleset":
-    from kdht.config.schema import load
+    from kdht.config.reading import load
     from kdht.config.settings import resolve
     from kdht.daemon.datapaths import nfqueue_options
     from kdht.datapath.nfqueue.datapath import ruleset_of

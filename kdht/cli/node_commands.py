@@ -10,14 +10,8 @@ from kdht.cli.done import DrainDone
 from kdht.cli.options import Seconds, as_json, control_socket, emit, wide
 from kdht.errors import NOT_READY, Interrupted, KdhtError
 from kdht.program import control_client
-from kdht.program.answers import (
-    DatapathChoice,
-    DrainCancelled,
-    DrainState,
-    NodeStats,
-    NodeStatus,
-    RoutingTable,
-)
+from kdht.program.answers import DatapathChoice, DrainCancelled, DrainState, NodeStats, RoutingTable
+from kdht.program.node_status import NodeStatus
 
 DRAIN_LOOK = 0.3
 """Seconds between two looks at how far a drain is."""

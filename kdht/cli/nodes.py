@@ -11,7 +11,7 @@ import msgspec
 from kdht.cli.options import as_json, control_socket
 from kdht.errors import Conflict, KdhtError, NoDaemon, RequestError
 from kdht.program import control_client
-from kdht.program.answers import NodeStatus
+from kdht.program.node_status import NodeStatus
 
 if TYPE_CHECKING:
     from kdht.client import Client, SealKey

@@ -15,7 +15,7 @@ from click.core import ParameterSource
 from kdht.config import places
 from kdht.errors import KdhtError
 from kdht.program import control_client
-from kdht.program.answers import NodeStatus
+from kdht.program.node_status import NodeStatus
 from kdht.program.options import SocketType as SocketType
 from kdht.program.options import control_socket as control_socket
 from kdht.program.options import default_socket as default_socket

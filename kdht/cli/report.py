@@ -11,20 +11,9 @@ from rich.text import Text
 
 from kdht.cli.done import DrainDone, MoveDone
 from kdht.cli.results import Deleted, Signed, Stored
-from kdht.program.answers import (
-    AccessState,
-    Counters,
-    DatapathChoice,
-    DatapathState,
-    DrainCancelled,
-    GoneNode,
-    NodeStats,
-    NodeStatus,
-    RepairState,
-    RoutingTable,
-    Stopping,
-)
+from kdht.program.answers import DatapathChoice, DrainCancelled, NodeStats, RoutingTable, Stopping
 from kdht.program.drawing import Column, Listing, PlainConsole, counted, line, quoted, styled
+from kdht.program.node_status import AccessState, Counters, DatapathState, GoneNode, NodeStatus, RepairState
 
 Data = Mapping[Any, Any]
 

@@ -14,7 +14,8 @@ from kdht.cli.nodes import Target, asks_nodes
 from kdht.cli.options import as_json, control_socket, emit, wide
 from kdht.errors import ConfigError, NoDaemon, RequestError
 from kdht.program import control_client
-from kdht.program.answers import Closest, Joining, NodeAt, NodeStatus, Replicas, RoutingTable
+from kdht.program.answers import Closest, Joining, Replicas, RoutingTable
+from kdht.program.node_status import NodeAt, NodeStatus
 from kdht.wire import Address, hash_key, split_port
 from kdht.wire._shared import HOP_LIMIT, ID_BITS, ID_LEN
 

@@ -4,7 +4,8 @@ from typing import Any
 
 import msgspec
 
-from kdht.program.answers import NodeStats, NodeStatus
+from kdht.program.answers import NodeStats
+from kdht.program.node_status import NodeStatus
 
 Rates = dict[str, Any]
 """As `stats`, with events a second in place of counts."""

@@ -14,7 +14,7 @@ from kdht.cli.options import as_json, config_file, control_socket, emit
 from kdht.config import dev, places
 from kdht.errors import ConfigError
 from kdht.program import control_client
-from kdht.program.answers import NodeStatus
+from kdht.program.node_status import NodeStatus
 from kdht.wire.keys import ClusterSecret, derive
 
 

@@ -133,7 +133,7 @@ def import_(file: Path, data_dir: Path, as_json: bool) -> None:
 
 def _configured_dir(config: Path) -> Path:
     """Raises ConfigError."""
-    from kdht.config.schema import load
+    from kdht.config.reading import load
 
     try:
         return load(config).node.data_dir.path

@@ -152,7 +152,7 @@ def show(token_text: str, as_json: bool) -> None:
 @as_json
 def check(token_text: str, key: str | bytes, scope: str | None, config_path: Path, as_json: bool) -> None:
     """Check what TOKEN may do with KEY on a node with this configuration. Exits with 11 if it may do nothing."""
-    from kdht.config.schema import load
+    from kdht.config.reading import load
     from kdht.config.settings import resolve
 
     found = _parsed(token_text)
@@ -253,7 +253,7 @@ def _refusals(found: Token, policy: "AccessPolicy", plain: bytes, scope: int) ->
 
 
 def _first_key(config_path: Path) -> AccessKey:
-    from kdht.config.schema import load
+    from kdht.config.reading import load
     from kdht.config.settings import resolve
 
     keys = resolve(load(config_path)).access.keys

@@ -19,7 +19,8 @@ from kdht.cli.options import as_json, control_socket, emit_line
 from kdht.cli.samples import Rates, RoundTrips, TopSample
 from kdht.errors import RequestError
 from kdht.program import control_client
-from kdht.program.answers import NodeStats, NodeStatus, RoutingTable
+from kdht.program.answers import NodeStats, RoutingTable
+from kdht.program.node_status import NodeStatus
 
 # Seconds. The picture is drawn anew every few seconds, and a dead node must not hold it up.
 PROBE_TIMEOUT = 1.0

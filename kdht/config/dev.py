@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from kdht.config.places import DEV_ADDRESS, control_socket, dev_dir
-from kdht.config.schema import Config, build
+from kdht.config.reading import build
+from kdht.config.schema import Config
 from kdht.config.values import Endpoint
 from kdht.errors import ConfigError
 

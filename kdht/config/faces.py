@@ -10,7 +10,8 @@ import msgspec
 from msgspec import Struct
 
 from kdht.config.faces_schema import DnsSection, HttpSection, TrackerSection
-from kdht.config.schema import LogFormat, LogLevel, text_kind
+from kdht.config.reading import text_kind
+from kdht.config.schema import LogFormat, LogLevel
 from kdht.config.settings import Settings
 from kdht.config.values import Prefix
 from kdht.datapath.senders import Network, Senders

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from kdht.config.key_schema import KeySection
-from kdht.config.schema import Config, load
+from kdht.config.reading import load
+from kdht.config.schema import Config
 from kdht.datapath.senders import Senders
 from kdht.errors import ConfigError
 from kdht.node.access import AccessPolicy

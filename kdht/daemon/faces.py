@@ -17,8 +17,8 @@ import msgspec
 from kdht.config.faces import FacesJob
 from kdht.datapath.host import children
 from kdht.errors import KdhtError
-from kdht.program.answers import FaceState
 from kdht.program.faces_report import STARTING, FacesReport
+from kdht.program.node_status import FaceState
 
 log = logging.getLogger(__name__)
 

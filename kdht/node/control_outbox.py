@@ -1,6 +1,7 @@
 """Control messages on their way out: made, sealed, and kept until the daemon takes them."""
 
 from kdht.datapath.base import Datagram, Outgoing
+from kdht.node._timers import TokenBucket
 from kdht.node.context import NodeContext
 from kdht.node.messages import CONTROL_HOPS
 from kdht.node.rpc import Rpc
@@ -17,6 +18,8 @@ class ControlOutbox:
         self.key = key
         self._context = context
         self._waiting: list[Outgoing] = []
+        # Apart from the rate of notices, so that answers to a flood of questions delay no probe.
+        self._reply_budget = TokenBucket(context.options.reply_rate)
 
     def take(self) -> list[Outgoing]:
         """The datagrams to send. Each is returned once."""
@@ -36,6 +39,20 @@ class ControlOutbox:
         # this.
         request_id = self._context.rng.getrandbits(64)
         self._ask(op, key, request_id, self._context.id + body, target, now)
+
+    def may_reply(self, now: SteadyTime) -> bool:
+        """Take one reply from the budget. False, and counted, if it is used up."""
+        if self._reply_budget.take(now):
+            return True
+        self._context.counters["reply_rate"] += 1
+        return False
+
+    def respond(
+        self, request: Message, datagram: Datagram, body: bytes, status: Status, now: SteadyTime
+    ) -> None:
+        """An answer with a status or a body of its own, within the budget. `body` follows this node's ID."""
+        if self.may_reply(now):
+            self.reply(request, datagram, self._context.id + body, now, status)
 
     def reply(
         self, request: Message, datagram: Datagram, body: bytes, now: SteadyTime, status: Status = Status.OK

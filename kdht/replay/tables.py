@@ -235,7 +235,8 @@ def from_node(socket: Path, config: Path | None = None, secrets: Iterable[Cluste
     """
     from kdht.config import dev
     from kdht.program import control_client
-    from kdht.program.answers import NodeStatus, RoutingTable
+    from kdht.program.answers import RoutingTable
+    from kdht.program.node_status import NodeStatus
 
     status = control_client.ask(socket, "status", NodeStatus)
     held = control_client.ask(socket, "table", RoutingTable)
@@ -270,7 +271,7 @@ def from_node(socket: Path, config: Path | None = None, secrets: Iterable[Cluste
 
 def _from_config(path: Path) -> dict[str, Any]:
     """Fields of the daemon's configuration only."""
-    from kdht.config import schema as config
+    from kdht.config import reading as config
     from kdht.config import settings
 
     resolved = settings.resolve(config.load(path))

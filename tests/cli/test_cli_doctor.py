@@ -19,7 +19,7 @@ from msgspec import structs
 from kdht.cli.doctor import CHECKS, examine, firewall, host, kernel, links, node
 from kdht.cli.doctor.datagrams import answering, bound
 from kdht.cli.doctor.findings import Finding, Subject
-from kdht.config import schema as config
+from kdht.config import reading as config
 from kdht.config import settings
 from kdht.datapath.host.netlink import XdpState
 from kdht.datapath.host.ruleset import MARK

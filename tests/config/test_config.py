@@ -15,7 +15,8 @@ from paths import ROOT
 from kdht.config import dev
 from kdht.config.example import example
 from kdht.config.kinds import plain
-from kdht.config.schema import Config, build, load
+from kdht.config.reading import build, load
+from kdht.config.schema import Config
 from kdht.config.settings import resolve
 from kdht.config.values import HostPort, split_port
 from kdht.daemon.main import main

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from daemons import KDHTD, DevNode, free_port, run
 
-from kdht.config.schema import build
+from kdht.config.reading import build
 from kdht.config.settings import Settings, resolve
 from kdht.daemon import bootstrap, check
 from kdht.errors import ConfigError

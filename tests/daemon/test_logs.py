@@ -17,10 +17,10 @@ from paths import ROOT
 
 from kdht.errors import NoDaemon
 from kdht.lab.wait import wait_until
-from kdht.program.answers import NodeStatus
 from kdht.program.control_client import ask
 from kdht.program.log_writer import LogWriter
 from kdht.program.logs import JsonFormatter, TextFormatter, configure
+from kdht.program.node_status import NodeStatus
 
 TRAPS = {
     "plain": "a",

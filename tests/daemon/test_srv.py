@@ -11,7 +11,7 @@ import dns.resolver
 import dns.rrset
 import pytest
 
-from kdht.config.schema import build
+from kdht.config.reading import build
 from kdht.config.settings import resolve
 from kdht.daemon import bootstrap
 from kdht.wire import Address

@@ -7,7 +7,7 @@ from chain import IDS, answer, configure, link, request
 
 from kdht._routing import Core
 from kdht.datapath.base import Datagram, Handlers, Outgoing
-from kdht.datapath.memory import START, TICK, Event, MemoryNetwork, MemoryTransport
+from kdht.datapath.memory import START, TICK, Event, MemoryNetwork, MemoryTransport, attach
 from kdht.errors import DatapathError
 from kdht.wire import Address, parse
 from kdht.wire._shared import Flag
@@ -27,11 +27,11 @@ class Chain:
         self.got: list[list[Datagram]] = [[], [], []]
         link(self.cores, NODES)
         self.transports = [
-            self.net.attach(core, address, received.extend)
+            attach(self.net, core, address, received.extend)
             for core, address, received in zip(self.cores, NODES, self.got, strict=True)
         ]
         self.transports[-1].stop()
-        self.transports[-1] = self.net.attach(self.cores[-1], NODES[-1], self.serve)
+        self.transports[-1] = attach(self.net, self.cores[-1], NODES[-1], self.serve)
         self.client = self.net.client(CLIENT)
 
     def serve(self, batch: list[Datagram]) -> None:
@@ -144,7 +144,7 @@ def test_a_failed_start_binds_no_address():
     core = Core()
     net.client(CLIENT)
     with pytest.raises(DatapathError, match=r"10\.0\.9\.9:40000 is in use"):
-        net.attach(core, NODES[0], print, also=[CLIENT])
+        attach(net, core, NODES[0], print, also=[CLIENT])
     net.client(NODES[0])
     client = net.client(ELSEWHERE)
     client.send(b"x", CLIENT)
@@ -155,7 +155,7 @@ def test_a_failed_start_binds_no_address():
 def test_the_usual_source_is_of_the_targets_family():
     net = MemoryNetwork(seed=1)
     six, client6 = Address.of("fd00::1", 5348), Address.of("fd00::9", 40000)
-    transport = net.attach(Core(), NODES[0], print, also=[six])
+    transport = attach(net, Core(), NODES[0], print, also=[six])
     clients = [net.client(CLIENT), net.client(client6)]
     assert transport.send([Outgoing(b"4", CLIENT), Outgoing(b"6", client6)]) == 2
     net.run()
@@ -166,7 +166,7 @@ def test_the_answer_leaves_from_the_address_that_was_asked():
     net, core = MemoryNetwork(seed=1), Core()
     configure(core, IDS[2], *NODES)
     got: list[Datagram] = []
-    transport = net.attach(core, NODES[0], got.extend, also=NODES[1:])
+    transport = attach(net, core, NODES[0], got.extend, also=NODES[1:])
     client = net.client(CLIENT)
     client.send(request(), NODES[1])
     net.run()
@@ -179,7 +179,7 @@ def test_a_node_without_a_configuration_loses_what_it_gets():
     net = MemoryNetwork(seed=1)
     got: list[Datagram] = []
     core = Core()
-    net.attach(core, NODES[0], got.extend)
+    attach(net, core, NODES[0], got.extend)
     net.client(CLIENT).send(request(), NODES[0])
     net.run()
     assert (got, core.counters()["NOT_READY"]) == ([], 1)

@@ -11,7 +11,8 @@ from daemons import KDHTD
 from installed import PROGRAMS
 from paths import ROOT
 
-from kdht.config.schema import Config, load
+from kdht.config.reading import load
+from kdht.config.schema import Config
 from kdht.config.settings import resolve
 from kdht.lab.netns import Lab
 

@@ -22,7 +22,7 @@ from kdht.config.values import FaceEndpoint
 from kdht.datapath.senders import Senders
 from kdht.faces.rates import Rates
 from kdht.lab.wait import wait_until
-from kdht.program.answers import FaceState
+from kdht.program.node_status import FaceState
 from kdht.times import SteadyTime
 from kdht.wire import Address
 

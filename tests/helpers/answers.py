@@ -2,15 +2,8 @@
 
 from typing import Any
 
-from kdht.program.answers import (
-    BucketState,
-    ContactState,
-    NodeStats,
-    NodeStatus,
-    RepairState,
-    RoutingTable,
-    StorageCounters,
-)
+from kdht.program.answers import BucketState, ContactState, NodeStats, RoutingTable, StorageCounters
+from kdht.program.node_status import NodeStatus, RepairState
 
 NODE_ID = "11" * 20
 

@@ -7,6 +7,7 @@ from nodes import KEY, Cluster, address_of
 
 from kdht._routing import Core
 from kdht.datapath.base import Datagram
+from kdht.datapath.memory import attach
 from kdht.node.messages import UNKNOWN_ID
 from kdht.node.place.choice import Chooser, ChosenId
 from kdht.node.place.shares import least_greatest, owned
@@ -33,7 +34,7 @@ class Newcomer:
             keys=[(KEY.epoch, KEY.tag)], cookie_key=KEY.cookie, cookies=False,
         )  # fmt: skip
         self.chooser = Chooser([self.address], [KEY], Random(f"{cluster.seed}/{number}"))
-        self.transport = network.attach(core, self.address, self._receive)
+        self.transport = attach(network, core, self.address, self._receive)
         if seeds is None:
             seeds = [cluster.members[0].contact.address]
         self._seeds = seeds

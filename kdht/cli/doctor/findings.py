@@ -15,7 +15,8 @@ from kdht.config.settings import Settings, of_file
 from kdht.datapath.host import netlink
 from kdht.errors import ConfigError, DatapathError, KdhtError
 from kdht.program import control_client
-from kdht.program.answers import NodeStats, NodeStatus, RoutingTable
+from kdht.program.answers import NodeStats, RoutingTable
+from kdht.program.node_status import NodeStatus
 from kdht.wire import Address, split_port
 
 State = Literal["ok", "warning", "failure"]

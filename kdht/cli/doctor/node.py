@@ -7,7 +7,8 @@ from statistics import median
 
 from kdht.cli.doctor.findings import Check, Finding, State, Subject
 from kdht.config import dev
-from kdht.program.answers import MOST_NAMED, NodeStats
+from kdht.program.answers import NodeStats
+from kdht.program.node_status import MOST_NAMED
 from kdht.wire._shared import REPLAY_WINDOW
 
 CLOCK_WARNING = 5.0

@@ -28,20 +28,18 @@ from kdht.node.access import REASONS as DENIALS
 from kdht.program.answers import (
     BucketState,
     DatapathChoice,
-    DatapathState,
     DrainCancelled,
     DrainState,
     Durations,
-    FaceState,
     Latency,
     MoveBegun,
     NodeStats,
-    NodeStatus,
     ReloadAnswer,
     RoutingTable,
     Stopping,
     StorageCounters,
 )
+from kdht.program.node_status import DatapathState, FaceState, NodeStatus
 from kdht.wire._shared import Op
 
 

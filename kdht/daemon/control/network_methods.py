@@ -14,8 +14,9 @@ from kdht.errors import ConfigError, Disagreement
 from kdht.node.forget import Fate, Told
 from kdht.node.replicas.holders import Holder
 from kdht.node.summary import Heard
-from kdht.program.answers import Closest, Forgotten, Joining, NodeAt, Replica, Replicas
+from kdht.program.answers import Closest, Forgotten, Joining, Replica, Replicas
 from kdht.program.neighbours import Neighbour, Neighbours, NeighbourSummary
+from kdht.program.node_status import NodeAt
 from kdht.times import UnixTime
 from kdht.wire import Address, Contact, split_port
 from kdht.wire._shared import ID_LEN

@@ -7,8 +7,8 @@ from kdht.config.settings import other_version_than
 from kdht.daemon.control.state import DaemonState
 from kdht.daemon.wiring import Parts
 from kdht.node.twins import Pair
-from kdht.program.answers import AccessState, GoneNode, NodeStatus, Twins
 from kdht.program.capabilities import REASONS
+from kdht.program.node_status import AccessState, GoneNode, NodeStatus, Twins
 
 MOST_SHOWN = 3
 """Addresses in a sentence."""

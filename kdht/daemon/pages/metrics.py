@@ -21,7 +21,8 @@ from kdht.daemon.pages.http import HttpRequest, Page, Response, is_local, refusa
 from kdht.daemon.pages.measures import METRICS
 from kdht.daemon.pages.samples import NodeAnswers, RunningAnswers, Sample, samples
 from kdht.errors import KdhtError
-from kdht.program.answers import Durations, FaceState, Latency, NodeStats, NodeStatus, RoutingTable
+from kdht.program.answers import Durations, Latency, NodeStats, RoutingTable
+from kdht.program.node_status import FaceState, NodeStatus
 
 Methods = Mapping[str, Method]
 ALWAYS = ("/healthz", "/readyz")

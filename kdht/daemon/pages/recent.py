@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 from kdht.daemon.control.server import Method, answered
 from kdht.errors import KdhtError
-from kdht.program.answers import NodeStats, NodeStatus, RoutingTable
+from kdht.program.answers import NodeStats, RoutingTable
+from kdht.program.node_status import NodeStatus
 
 log = logging.getLogger(__name__)
 

@@ -9,17 +9,8 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from kdht.node.replicas.leases import MAX_LEASES
-from kdht.program.answers import (
-    Counters,
-    DatapathState,
-    FaceState,
-    Latency,
-    NodeStats,
-    NodeStatus,
-    RepairState,
-    RoutingTable,
-    StorageCounters,
-)
+from kdht.program.answers import Latency, NodeStats, RoutingTable, StorageCounters
+from kdht.program.node_status import Counters, DatapathState, FaceState, NodeStatus, RepairState
 from kdht.wire._shared import VERDICT_OF, Reason
 
 Data = Mapping[str, Any]

@@ -22,8 +22,9 @@ from kdht.daemon.pages.http import HttpRequest, Page, Response, is_local, refusa
 from kdht.daemon.pages.metrics import ask, not_ready
 from kdht.daemon.pages.recent import RecentEvents
 from kdht.errors import KdhtError
-from kdht.program.answers import NodeStatus, Replicas, RoutingTable
+from kdht.program.answers import Replicas, RoutingTable
 from kdht.program.neighbours import Neighbours
+from kdht.program.node_status import NodeStatus
 from kdht.program.reasons import meaning
 from kdht.wire import hash_key
 from kdht.wire._shared import VERDICT_OF, Reason

@@ -175,7 +175,9 @@ def test_a_gap_that_was_filled_meanwhile_is_refused() -> None:
 def test_a_liar_that_blocks_all_gaps_only_delays_a_newcomer() -> None:
     cluster = grown(3)
     for member in cluster.members:
-        member.node._claims.claim(bytes([*member.contact.id[:-1], member.contact.id[-1] ^ 1]), float("inf"))
+        member.node._inbox._claims.claim(
+            bytes([*member.contact.id[:-1], member.contact.id[-1] ^ 1]), float("inf")
+        )
     newcomer = Newcomer(cluster, 100)
     until(cluster, lambda: newcomer.took is not None)
     assert newcomer.took == pytest.approx(PATIENCE, abs=0.5)

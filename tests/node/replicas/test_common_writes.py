@@ -12,7 +12,7 @@ from types import FrameType
 import pytest
 from replica_cluster import Cluster, Member, key_of
 
-from kdht.datapath import memory
+from kdht.datapath.memory import transport
 from kdht.node.replicas import Policy
 from kdht.storage import MemoryStore, StoredRecord, Write
 from kdht.wire import Record, pack_write
@@ -118,7 +118,7 @@ class Schedule:
 @pytest.mark.parametrize("seed", range(60))
 def test_a_schedule_is_the_same_with_and_without_the_common_writes(seed, monkeypatch):
     # Alarms ring at their times: not later because of another one that was cancelled meanwhile.
-    monkeypatch.setattr(memory, "TICK", 1e-6)
+    monkeypatch.setattr(transport, "TICK", 1e-6)
     plain, common = Schedule(seed, plain=True), Schedule(seed, plain=False)
     plain.play()
     common.play()
@@ -129,7 +129,7 @@ def test_a_schedule_is_the_same_with_and_without_the_common_writes(seed, monkeyp
     assert all(len(member.coordinator.common) == 0 for member in common.cluster.members)
 
 
-SOCKET_LOOP = "/kdht/datapath/memory.py"
+SOCKET_LOOP = "/kdht/datapath/memory/"
 """What stands in for it in this cluster."""
 
 
