@@ -7,6 +7,7 @@ work becomes a warning.
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,7 @@ def resolve(config: Config) -> Settings:
         keys.append(derive(key.epoch, secret))
         warnings += warning
     access, more = _access(config, own)
+    senders = _senders(config)
     return Settings(
         config=config,
         listen=listen,
@@ -98,11 +100,11 @@ def resolve(config: Config) -> Settings:
         unicast=unicast,
         keys=tuple(keys),
         access=access,
-        senders=_senders(config),
+        senders=senders,
         write_cookie=config.access.write_cookie,
         data_dir=config.node.data_dir.path,
         control_socket=config.control.socket.path,
-        warnings=(*warnings, *more),
+        warnings=(*warnings, *more, *_refused_at_home(config, senders, unicast)),
     )
 
 
@@ -223,6 +225,30 @@ def _senders(config: Config) -> Senders:
     access = config.access
     lists = (access.from_, access.not_from, access.write_from, access.write_not_from)
     return Senders(*(tuple(prefix.network for prefix in prefixes) for prefixes in lists))
+
+
+def _refused_at_home(config: Config, senders: Senders, unicast: Sequence[Address]) -> Iterator[str]:
+    """Warnings, if the lists refuse the node's own addresses: faces and kdhtctl on this host ask from there."""
+    for address in unicast:
+        host = ip_network(address.host)
+        reads = senders.changes_to_admit(host, writes=False)
+        writes = senders.changes_to_admit(host, writes=True)
+        if reads or writes:
+            whom = " and ".join([*_asking(config, only_writes=not reads), "kdhtctl on this host"])
+            what = "writes of this node's own address" if not reads else "this node's own address"
+            yield (
+                f"[access] refuses {what} {address.host}, and so {whom}: {' and '.join([*reads, *writes])}"
+            )
+
+
+def _asking(config: Config, *, only_writes: bool) -> list[str]:
+    """Tables of the faces that are switched on. The DNS face writes nothing."""
+    listening = {
+        "[dns]": config.dns.listen and not only_writes,
+        "[http]": config.http.listen,
+        "[tracker]": config.tracker.listen,
+    }
+    return [name for name, is_on in listening.items() if is_on]
 
 
 _NO_ACCESS_KEY = (

@@ -39,6 +39,18 @@ class Senders:
             for network in dict.fromkeys((*EVERYBODY, *listed))
         ]
 
+    def changes_to_admit(self, host: Network, *, writes: bool) -> list[str]:
+        """What the operator has to change, so that this one address may read, or else `writes`. Empty: it may already."""
+        allowed, refused, prefix = (
+            (self.write_allowed, self.write_refused, "write_") if writes else (self.allowed, self.refused, "")
+        )
+        changes = []
+        if allowed and not is_in(host, allowed):
+            changes.append(f'add "{host.network_address}" to access.{prefix}from')
+        if in_the_way := [str(network) for network in refused if is_in(host, [network])]:
+            changes.append(f"take {', '.join(in_the_way)} out of access.{prefix}not_from")
+        return changes
+
     def _rights(self, network: Network) -> int:
         """Of the addresses in the network that are in no smaller listed one."""
         if not _passes(network, self.allowed, self.refused):

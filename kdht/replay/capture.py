@@ -153,7 +153,7 @@ def _ask_scapy(batch: Batch) -> None:
         from scapy.layers.inet6 import IPv6
     except ImportError:
         link = link_name(batch.frame(foreign[0]).link)
-        raise ConfigError(f"{link}: only scapy reads this: pip install 'kdht[packets]'") from None
+        raise ConfigError(f"{link}: only scapy reads this: pip install scapy") from None
 
     for index in foreign:
         frame = batch.link_layer(index)

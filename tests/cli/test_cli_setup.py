@@ -84,6 +84,21 @@ def test_config_check(ctl, home):
     assert not (home / "data").exists()
 
 
+def test_the_nodes_own_address_that_the_lists_refuse_is_named_before_the_start_and_by_doctor(ctl, home):
+    with (home / "kdhtd.toml").open("a") as file:
+        file.write(
+            f'[access]\nwrites = "open"\nfrom = ["10.0.0.0/8"]\n[http]\nlisten = ["{LISTEN.partition(":")[0]}:5999"]\n'
+        )
+    why = "refuses this node's own address"
+    add = f'add "{LISTEN.partition(":")[0]}" to access.from'
+    (warning,) = ctl.json("config", "check")["warnings"]
+    assert why in warning
+    assert warning.endswith(add)
+    found = json.loads(ctl("doctor", "--json").stdout)["findings"]
+    (finding,) = [each for each in found if why in each["what"]]
+    assert (finding["state"], finding["mend"]) == ("warning", add)
+
+
 def test_config_check_ends_as_a_start_would(ctl, home):
     (home / "data").write_text("a file where the directory should be")
     done = ctl("config", "check", "--json")

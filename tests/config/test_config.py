@@ -530,3 +530,45 @@ def test_kdhtd_says_it_in_one_line(tmp_path):
     assert done.returncode == 2
     assert done.stderr == f"kdhtd: {path}: node.hop_limit is 0: expected a whole number from 1 to 255\n"
     assert done.stdout == ""
+
+
+def at_home(listen: list[str], **tables: dict) -> tuple[str, ...]:
+    """The warnings of a configuration whose node listens there."""
+    data = {"node": {"listen": listen}, "key": [{"secret": SECRET}], **tables}
+    data["access"] = {**tables.get("access", {}), **ACCESS}
+    return resolve(build(data)).warnings
+
+
+HTTP = {"listen": ["10.0.0.1:5381"]}
+
+
+@pytest.mark.parametrize(
+    ("lists", "faces", "warning"),
+    [
+        ({"from": ["10.1.0.0/16"]}, {"http": HTTP},
+         '[access] refuses this node\'s own address 10.0.0.1, and so [http] and kdhtctl on this host: add "10.0.0.1" to access.from'),
+        ({"from": ["10.1.0.0/16"]}, {},
+         '[access] refuses this node\'s own address 10.0.0.1, and so kdhtctl on this host: add "10.0.0.1" to access.from'),
+        ({"from": ["10.0.0.0/8"], "not_from": ["10.0.0.0/24"]}, {},
+         "[access] refuses this node's own address 10.0.0.1, and so kdhtctl on this host: take 10.0.0.0/24 out of access.not_from"),
+        ({"write_from": ["10.1.0.0/16"]}, {"http": HTTP, "dns": {"listen": ["10.0.0.1:53"]}},
+         "[access] refuses writes of this node's own address 10.0.0.1, and so [http] and kdhtctl on this host: "
+         'add "10.0.0.1" to access.write_from'),
+        ({"from": ["10.1.0.0/16"], "write_from": ["10.1.0.0/16"]}, {},
+         "[access] refuses this node's own address 10.0.0.1, and so kdhtctl on this host: "
+         'add "10.0.0.1" to access.from and add "10.0.0.1" to access.write_from'),
+    ],
+)  # fmt: skip
+def test_lists_that_refuse_the_node_itself_are_warned_about(lists, faces, warning):
+    assert at_home(["10.0.0.1"], access=lists, **faces) == (warning,)
+
+
+@pytest.mark.parametrize("lists", [{}, {"from": ["10.0.0.0/8"]}, {"not_from": ["10.1.0.0/16"]}])
+def test_lists_that_let_the_node_in_are_not_warned_about(lists):
+    assert at_home(["10.0.0.1"], access=lists, http=HTTP) == ()
+
+
+def test_each_own_address_that_is_refused_has_a_warning():
+    first, second = at_home(["10.0.0.1", "fd00::1"], access={"from": ["10.1.0.0/16"]})
+    assert 'add "10.0.0.1" to access.from' in first
+    assert 'add "fd00::1" to access.from' in second

@@ -50,8 +50,10 @@ def daemon(subject: Subject) -> Iterator[Finding]:
     state: State = "ok" if status.state == "running" else "failure"
     yield Finding("daemon", state, f"{status.state}, kdht {status.version}, process {status.pid}",
                   "" if state == "ok" else "its log says why")  # fmt: skip
+    # Those of the file are said already, with what mends them.
+    said = {dev.WARNING, *(subject.settings.warnings if subject.settings else ())}
     for warning in status.warnings:
-        if warning != dev.WARNING:
+        if warning not in said:
             yield Finding("daemon", "warning", warning, "its log says more")
     if status.yields_to_twin:
         why, _, mend = status.not_writable.partition(": ")
