@@ -19,14 +19,12 @@ from kdht.program.node_status import NodeStatus
 from kdht.program.options import SocketType as SocketType
 from kdht.program.options import control_socket as control_socket
 from kdht.program.options import default_socket as default_socket
+from kdht.program.options import wide as wide
 from kdht.wire.limits import MAX_TTL
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
-wide = click.option(
-    "--wide", "-w", is_flag=True, help="Show all columns and whole IDs, however long the lines."
-)
 
 
 def socket_given() -> bool:

@@ -29,6 +29,9 @@ class SocketType(click.Path):
             self.fail(f"{path}: {error}", param, ctx)
 
 
+wide = click.option(
+    "--wide", "-w", is_flag=True, help="Show all columns and whole IDs, however long the lines."
+)
 control_socket = click.option(
     "--socket",
     "-s",

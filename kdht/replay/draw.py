@@ -1,44 +1,74 @@
 """Draws plain data with rich, for people. It fetches nothing; scripts take --json."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from rich.table import Table
 from rich.text import Text
 
-from kdht.program.drawing import CUT, SHORT_ID, Column, Listing, counted, line, styled
+from kdht.program.drawing import CUT, GAP, SHORT_ID, Column, Listing, counted, line, styled
 from kdht.replay.options import console
 
 Data = Mapping[str, Any]
 
+INDENT = 10
+"""Columns before a packet's verdict: its number, and a gap."""
+ID_DIGITS = 40
+"""Hexadecimal digits of a whole ID."""
 STYLES = {"FORWARD": "green", "RELAY": "green", "LOCAL": "cyan", "PASS": "dim", "DROP": "red", None: "yellow"}
 
 
 def _verdict(data: Data) -> Text:
     """A verdict in words, on one line."""
+    return _joined(_parts(data, wide=False))
+
+
+def _parts(data: Data, *, wide: bool) -> list[Text]:
+    """What a verdict says, each part to stay on one line. `wide`: with whole IDs."""
     if data["verdict"] is None:
-        return styled(f"could not be run: {data['unable']}", "yellow")
-    parts = [""]
+        return [styled(f"could not be run: {data['unable']}", "yellow")]
+    parts = [styled(f"{data['verdict']:7} {data['reason']}", STYLES[data["verdict"]])]
     if data.get("target"):
-        parts.append(f"{data['source']} > {data['target']}")
+        parts.append(line(f"{data['source']} > {data['target']}"))
     if data.get("next_hop"):
-        parts.append(f"next hop {_short(data['next_hop'], SHORT_ID)}")
+        parts.append(line(f"next hop {_short(data['next_hop'], ID_DIGITS if wide else SHORT_ID)}"))
     if "max_reply" in data:
-        parts.append(f"reply up to {data['max_reply']} bytes")
-    return line((f"{data['verdict']:7} {data['reason']}", STYLES[data["verdict"]]), "  ".join(parts))
+        parts.append(line(f"reply up to {data['max_reply']} bytes"))
+    return parts
 
 
-def packet(data: Data) -> None:
+def _joined(parts: Sequence[Text]) -> Text:
+    return Text(" " * GAP).join(parts)
+
+
+def packet(data: Data, *, wide: bool = False) -> None:
     """One packet of `run`."""
     out = console()
-    cut = styled("  cut short by the capture" if data["cut_short"] else "", "yellow")
-    out.print(line(f"{data['number']:>8}  ", _verdict(data), cut))
+    parts = _parts(data, wide=wide)
+    if data["cut_short"]:
+        parts.append(styled("cut short by the capture", "yellow"))
+    first, *others = _rows(parts, wide=wide, indent=INDENT)
+    out.print(line(f"{data['number']:>{INDENT - GAP}}{' ' * GAP}", first))
+    for row in others:
+        out.print(line(" " * INDENT, row))
     seen = data.get("seen")
     if seen:
         out.print(f"          seen: {_seen(seen)}")
     for change in data.get("changes", ()):
         changed = f" {change['field']:<14} {_grouped(change['before'])} > {_grouped(change['after'])}"
         out.print(line("          ", (f"{change['offset']:>5}", "dim"), changed))
+
+
+def _rows(parts: Sequence[Text], *, wide: bool, indent: int = 0) -> list[Text]:
+    """Parts in as few rows as the terminal has room for, behind `indent` columns. For a file, or `wide`: in one."""
+    out = console()
+    fits = wide or not out.is_terminal
+    room = out.width - indent
+    rows: list[list[Text]] = [[]]
+    for part in parts:
+        if rows[-1] and not fits and _joined([*rows[-1], part]).cell_len > room:
+            rows.append([])
+        rows[-1].append(part)
+    return [_joined(row) for row in rows]
 
 
 def _grouped(digits: str, limit: int = 80) -> str:
@@ -50,18 +80,18 @@ def _short(text: str, limit: int = 64) -> str:
     return text if len(text) <= limit else f"{text[:limit]}{CUT}"
 
 
-def _tally(rows: Iterable[Data]) -> Table:
+def _tally(rows: Iterable[Data]) -> None:
     drawn = Listing("verdict", "reason", Column("packets", right=True))
     for row in rows:
         verdict = styled(row["verdict"] or "not run", STYLES[row["verdict"]])
         drawn.add(verdict, row["reason"] or "", f"{row['packets']:,}")
-    return drawn.whole()
+    drawn.print(console())
 
 
 def summary(data: Data) -> None:
     """The end of `run`."""
     out = console()
-    out.print(_tally(data["reasons"]))
+    _tally(data["reasons"])
     rate = data["packets"] / data["seconds"] if data["seconds"] else 0
     out.print(
         f"{data['implementation']}: {counted(data['packets'], 'packet')} in {data['seconds']:.2f} s, "
@@ -107,7 +137,7 @@ def _seen(seen: Data) -> str:
 def diff_summary(data: Data) -> None:
     """The end of `diff`."""
     out = console()
-    out.print(_tally(data["reasons"]))
+    _tally(data["reasons"])
     _skipped(data["skipped"])
     first = data["implementations"][0]
     for name, count in data["differences"].items():
@@ -131,32 +161,51 @@ def checked(data: Data) -> None:
         out.print(line("          ", (f"found    {each['found']}", "red")))
 
 
-def explanation(data: Data) -> None:
+def explanation(data: Data, *, wide: bool = False) -> None:
     """One packet of `explain`."""
     out = console()
-    out.print(_verdict(data["verdict"]))
+    for row in _rows(_parts(data["verdict"], wide=wide), wide=wide):
+        out.print(row)
     for sentence in data["why"]:
         out.print(f"  {sentence}")
-    for title, rows in (
-        ("fields", data["fields"]),
-        ("checks", data["checks"]),
-        ("candidates", data["candidates"]),
-    ):
+    for title, rows in (("fields", data["fields"]), ("checks", data["checks"])):
         if rows:
             drawn = Listing(*rows[0])
             for row in rows:
                 drawn.add(*["" if value is None else _short(str(value)) for value in row.values()])
             out.print(styled(f"\n{title}", "bold"))
             out.print(drawn.whole())
+    if data["candidates"]:
+        out.print()
+        _candidates(data["candidates"], wide=wide)
     for change in data["verdict"].get("changes", ()):
         out.print(f"  changed: {change['field']} {_grouped(change['before'])} > {_grouped(change['after'])}")
 
 
-def bench(data: Data) -> None:
+def _candidates(rows: Sequence[Data], *, wide: bool) -> None:
+    drawn = Listing(
+        Column("rank", right=True),
+        Column("node", is_id=True),
+        "address",
+        Column("distance", rank=2, is_id=True),
+        Column("bits shared", right=True, rank=1),
+        title="candidates",
+    )
+    for row in rows:
+        drawn.add(*(str(value) for value in row.values()))
+    drawn.print(console(), wide=wide)
+
+
+def bench(data: Data, *, wide: bool = False) -> None:
     """The figures of `bench`."""
     out = console()
-    figures = ("packets/s", f"times {data['ratio_to']}", "ns a packet", "CPU ns a packet")
-    drawn = Listing("implementation", *(Column(title, right=True) for title in figures))
+    drawn = Listing(
+        "implementation",
+        Column("packets/s", right=True),
+        Column(f"times {data['ratio_to']}", right=True),
+        Column("ns a packet", right=True, rank=1),
+        Column("CPU ns a packet", right=True),
+    )
     for row in data["figures"]:
         drawn.add(
             row["implementation"],
@@ -165,9 +214,9 @@ def bench(data: Data) -> None:
             f"{row['nanoseconds']:,.0f}",
             f"{row['cpu_nanoseconds']:,.0f}",
         )
-    out.print(drawn.whole())
+    drawn.print(out, wide=wide)
     out.print(
-        f"{data['packets']:,} packets, {data['bytes']:,} bytes, reading included; {data['rounds']} rounds in turn, "
+        f"{data['packets']:,} packets, {data['bytes']:,} bytes, reading included; {counted(data['rounds'], 'round')} in turn, "
         "the median of each"
     )
 
@@ -175,7 +224,7 @@ def bench(data: Data) -> None:
 def recorded(data: Data) -> None:
     """The end of `record`."""
     out = console()
-    out.print(_tally(data["reasons"]))
+    _tally(data["reasons"])
     out.print(f"{data['fixture']}: {counted(data['packets'], 'packet')} in {data['seconds']:.1f} s")
     for name, lane in data["node_counted"].items():
         seen = ", ".join(f"{reason} {count:,}" for reason, count in lane.items())

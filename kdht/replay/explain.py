@@ -131,7 +131,7 @@ def _candidates(table: ReplayTable, message: bytes, count: int = 8) -> list[dict
             "rank": rank,
             "node": node.hex(),
             "address": address,
-            "distance": f"{int.from_bytes(node, 'big') ^ wanted:040x}"[:16],
+            "distance": f"{int.from_bytes(node, 'big') ^ wanted:040x}",
             "bits shared": common_bits(node, key),
         }
         for rank, (node, address) in enumerate(rows[: max(count, place + 1)])

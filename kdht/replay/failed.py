@@ -141,7 +141,10 @@ def _checksum(view: View) -> Iterator[str]:
 
 
 def _martian(view: View) -> Iterator[str]:
-    yield f"source {Address(view.source, 0).host}"
+    source = Address(view.source, 0)
+    yield f"source {source.host}"
+    if source.is_loopback or view.source in view.table.own:
+        yield "only the node's own host may send from there; a socket sees that it did, a capture does not tell"
 
 
 # --- Messages -------------------------------------------------------------------------------

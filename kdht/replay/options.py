@@ -16,6 +16,7 @@ from kdht.config import places
 from kdht.errors import ConfigError
 from kdht.program.drawing import PlainConsole
 from kdht.program.options import SocketType, default_socket
+from kdht.program.options import wide as wide
 from kdht.replay import tables
 from kdht.replay._capture import Batch
 from kdht.replay.base import Implementation

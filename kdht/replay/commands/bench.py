@@ -33,9 +33,16 @@ class Round(NamedTuple):
 @click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
 @click.option("--seconds", type=click.FloatRange(min=0.01), default=5.0, show_default=True,
               help="Of one implementation in one round, at most.")  # fmt: skip
+@options.wide
 @options.as_json
 def command(
-    capture: Path, names: tuple[str, ...], rounds: int, seconds: float, as_json: bool, **table_options: Any
+    capture: Path,
+    names: tuple[str, ...],
+    rounds: int,
+    seconds: float,
+    wide: bool,
+    as_json: bool,
+    **table_options: Any,
 ) -> None:
     """Measure how many packets of CAPTURE a second each implementation judges, reading included.
 
@@ -59,7 +66,7 @@ def command(
         "ratio_to": names[0],
         "figures": [_figure(name, found, _rate(rounds_of[names[0]])) for name, found in rounds_of.items()],
     }
-    options.emit(summary) if as_json else draw.bench(summary)
+    options.emit(summary) if as_json else draw.bench(summary, wide=wide)
 
 
 def _measured(path: Path, runner: Implementation | None, now: int | None, limit: float) -> Round:

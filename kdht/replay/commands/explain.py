@@ -24,15 +24,16 @@ NANOSECONDS = 1_000_000_000
 @click.argument("what")
 @click.argument("number", type=click.IntRange(1), required=False)
 @options.table_options
+@options.wide
 @options.as_json
-def command(what: str, number: int | None, as_json: bool, **table_options: Any) -> None:
+def command(what: str, number: int | None, wide: bool, as_json: bool, **table_options: Any) -> None:
     """Explain the verdict on one IP packet.
 
     WHAT is a capture and NUMBER the packet's; or, without NUMBER, WHAT is hexadecimal digits, or a
     file with the packet as bytes, from the IP header on. - is standard input.
     """
     found = judged(options.table_of(**table_options), what, number)
-    options.emit(found) if as_json else draw.explanation(found)
+    options.emit(found) if as_json else draw.explanation(found, wide=wide)
 
 
 def judged(table: ReplayTable, what: str, number: int | None) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ NAMES = [each.name for each in Verdict] + [each.name for each in Reason]
 @click.option("--bytes", "changes", is_flag=True, help="What changed, byte by byte.")
 @click.option("--write", type=FILE, help="Write the packets that went on to this capture.")
 @options.fault_option
+@options.wide
 @options.as_json
 def command(
     capture: Path,
@@ -45,6 +47,7 @@ def command(
     changes: bool,
     write: Path | None,
     fault: str | None,
+    wide: bool,
     as_json: bool,
     **table_options: Any,
 ) -> None:
@@ -55,7 +58,8 @@ def command(
     table = options.table_of(**table_options)
     wanted = _reasons(only) if only or everything or packet else set(Reason) - {Reason.NOT_OURS}
     limit = None if everything or packet else show
-    shower = Shower(table, wanted or set(Reason), options.numbers(packet), limit, changes, as_json)
+    emit = options.emit if as_json else partial(draw.packet, wide=wide)
+    shower = Shower(table, wanted or set(Reason), options.numbers(packet), limit, changes, emit)
     with ExitStack() as stack:
         implementation = stack.enter_context(options.opened(impl, table, fault))
         writer = stack.enter_context(CaptureWriter(write)) if write else None
@@ -128,14 +132,14 @@ class Shower:
         numbers: range | None,
         limit: int | None,
         changes: bool,
-        as_json: bool,
+        emit: Callable[[dict[str, Any]], None],
     ) -> None:
         self._table = table
         self._reasons = reasons
         self._numbers = numbers
         self._left = limit
         self._changes = changes
-        self._emit = options.emit if as_json else draw.packet
+        self._emit = emit
 
     def show(self, ran: Run) -> None:
         for index in self._chosen(ran.results):
